@@ -1,0 +1,27 @@
+// Length-prefixed packets, as Workerman's Frame: a length below the head's four bytes is refused (Workerman waits for
+// ever on 0).
+//
+//   | total length, 4 bytes, big-endian, head included | payload |
+
+import { UsageError } from '../src/errors.ts'
+import { type Encoded, lengthPrefixed, type Protocol } from '../src/protocol.ts'
+
+const HEAD = 4
+const MAX_TOTAL = 0xffffffff
+
+export const frame: Protocol<Buffer, string | Uint8Array> = {
+  name: 'frame',
+  input: lengthPrefixed({ bytes: HEAD, includesHeader: true }),
+  decode: (packet) => packet.subarray(HEAD),
+  encode: (payload): Encoded => {
+    if (typeof payload !== 'string' && !(payload instanceof Uint8Array)) {
+      throw new UsageError('ERR_ENCODE', `frame sends a string or bytes, not ${typeof payload}`)
+    }
+    const total = HEAD + Buffer.byteLength(payload)
+    if (total > MAX_TOTAL)
+      throw new UsageError('ERR_ENCODE', `a frame of ${total} bytes is over the format's ${MAX_TOTAL}`)
+    const head = Buffer.allocUnsafe(HEAD)
+    head.writeUInt32BE(total)
+    return [head, payload]
+  },
+}

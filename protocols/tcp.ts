@@ -1,0 +1,41 @@
+// Raw bytes, for `tcp://` and `unix://`: every read is a message, cut where the network happened to cut. It refuses
+// nothing and keeps nothing, so no size limit applies.
+
+import type { Codec, CodecIo, CodecProtocol, Encoded } from '../src/protocol.ts'
+
+export const tcp: CodecProtocol<Buffer, string | Uint8Array> = {
+  name: 'tcp',
+  open: (io) => new RawCodec(io),
+}
+
+class RawCodec implements Codec<string | Uint8Array> {
+  readonly #io: CodecIo<Buffer>
+
+  constructor(io: CodecIo<Buffer>) {
+    this.#io = io
+  }
+
+  receive(bytes: Buffer): void {
+    this.#io.emit(Buffer.from(bytes)) // a copy: the user may keep it, and `bytes` is lent
+  }
+
+  resumed(): void {
+    // Nothing is ever kept.
+  }
+
+  send(bytes: Encoded): boolean {
+    return this.#io.write(bytes)
+  }
+
+  drain(): void {
+    // Raw bytes have no goodbye.
+  }
+
+  timeout(): void {
+    // It sets no deadlines.
+  }
+
+  closed(): void {
+    // Nothing to give back.
+  }
+}

@@ -1,0 +1,24 @@
+// Lines of UTF-8 text, each ended by LF; trailing CR and LF are stripped, so telnet and nc both work. An empty line is
+// an empty message. Nothing is escaped: an LF inside a message that is sent splits it in two.
+
+import { UsageError } from '../src/errors.ts'
+import { delimited, type Encoded, type Protocol } from '../src/protocol.ts'
+
+const CR = 0x0d
+const LF = 0x0a
+
+export const text: Protocol<string, string | Uint8Array> = {
+  name: 'text',
+  lends: true, // decode makes a string
+  input: delimited('\n'),
+  decode: (line) => {
+    let end = line.length
+    while (end > 0 && (line[end - 1] === LF || line[end - 1] === CR)) end--
+    return line.toString('utf8', 0, end)
+  },
+  encode: (message): Encoded => {
+    if (typeof message === 'string') return `${message}\n`
+    if (message instanceof Uint8Array) return [message, '\n']
+    throw new UsageError('ERR_ENCODE', `text sends a string or bytes, not ${typeof message}`)
+  },
+}

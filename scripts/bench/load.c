@@ -1,0 +1,361 @@
+/*
+ * The load generator of the text bench: one thread, epoll(7), C connections with D lines in flight on each. Every byte
+ * that comes back is compared with what was sent; a wrong, missing or surplus byte is an error and the exit code is 1.
+ *
+ * It must be cheaper than any server it measures, so nothing is done per line but the latency bookkeeping: a
+ * connection's traffic is a periodic stream laid out once, a write is a slice of it, and a check is one memcmp.
+ * As many lines as were answered by one read go out in one write.
+ *
+ *   stream of connection 3:  | c3 m0 ...\n | c3 m1 ...\n | ... | c3 m(period-1) ...\n | first D lines again |
+ *                              ^ lineBytes                        so that any slice of D lines is contiguous
+ *
+ * usage: load -p port [-c connections] [-d in flight] [-s line bytes, newline included] [-t seconds | -n lines]
+ *             [-w warm-up seconds] [-i]
+ * -i: after the warm-up print "ready" and wait for a line on stdin; after the result wait for stdin to end before
+ *     closing. Server and generator are idle at both points, so a sample of CPU time taken there is exact.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+  kMaxEvents = 256,
+  kReadBytes = 256 * 1024,
+  kMinPeriod = 64,           /* distinct lines per connection: a reordered reply does not pass as the right one */
+  kStallMs = 5000,           /* no reply at all for this long ends the run as an error */
+  kSubBucketBits = 6,        /* 64 buckets per power of two: percentiles are exact to 1.6 % */
+  kBuckets = 64 << kSubBucketBits,
+};
+
+struct options {
+  int port, connections, depth, line_bytes;
+  double seconds, warmup_seconds;
+  uint64_t lines;
+  bool interactive;
+};
+
+struct connection {
+  int fd;
+  bool is_open, wants_write;
+  char *stream;
+  uint64_t *sent_at;         /* ring of `depth` send times, one per line in flight */
+  size_t write_at, read_at;  /* positions in the stream, below period * line_bytes */
+  size_t unsent, awaited;    /* bytes not yet handed to the kernel; bytes not yet received */
+  uint32_t next_sent, next_answered; /* positions in sent_at */
+  uint32_t in_flight, partial;       /* lines; bytes received of the line that is incomplete */
+};
+
+struct phase {
+  uint64_t ends_at, lines_left, answered;
+  bool is_timed, records;
+};
+
+static struct options options = {.connections = 1, .depth = 1, .line_bytes = 32, .seconds = 2};
+static struct connection *connections;
+static size_t period_bytes;
+static int epoll_fd, open_connections;
+static uint64_t total_in_flight, now_ns;
+static uint64_t errors;
+static char first_error[160];
+static char read_buffer[kReadBytes];
+static uint64_t buckets[kBuckets], slowest_ns;
+
+static void die(const char *what) {
+  fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
+  exit(1);
+}
+
+static void *allocate(size_t count, size_t size) {
+  void *memory = calloc(count, size);
+  if (!memory) die("calloc");
+  return memory;
+}
+
+static uint64_t clock_ns(void) {
+  struct timespec at;
+  clock_gettime(CLOCK_MONOTONIC, &at);
+  return (uint64_t)at.tv_sec * 1000000000u + (uint64_t)at.tv_nsec;
+}
+
+/* Latency: log-linear histogram. */
+
+static unsigned bucket_of(uint64_t ns) {
+  if (ns < (1u << kSubBucketBits)) return (unsigned)ns;
+  unsigned shift = 63u - (unsigned)__builtin_clzll(ns) - kSubBucketBits;
+  return ((shift + 1) << kSubBucketBits) + (unsigned)((ns >> shift) & ((1u << kSubBucketBits) - 1));
+}
+
+static uint64_t lower_bound_of(unsigned bucket) {
+  unsigned major = bucket >> kSubBucketBits;
+  uint64_t minor = bucket & ((1u << kSubBucketBits) - 1);
+  return major == 0 ? minor : (minor + (1u << kSubBucketBits)) << (major - 1);
+}
+
+static void record(uint64_t ns) {
+  buckets[bucket_of(ns)]++;
+  if (ns > slowest_ns) slowest_ns = ns;
+}
+
+static double percentile_us(double fraction) {
+  uint64_t total = 0, seen = 0;
+  for (unsigned i = 0; i < kBuckets; i++) total += buckets[i];
+  for (unsigned i = 0; i < kBuckets; i++) {
+    seen += buckets[i];
+    if (total && (double)seen >= fraction * (double)total) return (double)lower_bound_of(i) / 1000;
+  }
+  return 0;
+}
+
+/* Connections. */
+
+static void watch(int operation, struct connection *connection) {
+  struct epoll_event event = {.events = EPOLLIN | (connection->wants_write ? EPOLLOUT : 0), .data.ptr = connection};
+  if (epoll_ctl(epoll_fd, operation, connection->fd, &event) < 0) die("epoll_ctl");
+}
+
+static void fail(struct connection *connection, const char *why) {
+  if (errors++ == 0) snprintf(first_error, sizeof first_error, "connection %td: %s", connection - connections, why);
+  if (!connection->is_open) return;
+  total_in_flight -= connection->in_flight;
+  connection->in_flight = 0;
+  connection->is_open = false;
+  open_connections--;
+  close(connection->fd);
+}
+
+static void lay_out_stream(struct connection *connection, int index, int period) {
+  size_t length = (size_t)options.line_bytes;
+  connection->stream = allocate((size_t)(period + options.depth), length);
+  for (int k = 0; k < period + options.depth; k++) {
+    char *line = connection->stream + (size_t)k * length, head[32];
+    for (size_t i = 0; i + 1 < length; i++) line[i] = (char)('a' + (i + (size_t)(k % period)) % 26);
+    size_t head_bytes = (size_t)snprintf(head, sizeof head, "c%d m%d ", index, k % period);
+    memcpy(line, head, head_bytes < length ? head_bytes : length - 1);
+    line[length - 1] = '\n';
+  }
+}
+
+static int connect_to(int port) {
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) die("socket");
+  if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0) die("connect");
+  if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) < 0) die("setsockopt TCP_NODELAY");
+  if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0) die("fcntl O_NONBLOCK");
+  return fd;
+}
+
+static void open_all(void) {
+  int period = options.depth > kMinPeriod ? options.depth : kMinPeriod;
+  period_bytes = (size_t)period * (size_t)options.line_bytes;
+  connections = allocate((size_t)options.connections, sizeof *connections);
+  for (int i = 0; i < options.connections; i++) {
+    struct connection *connection = &connections[i];
+    lay_out_stream(connection, i, period);
+    connection->sent_at = allocate((size_t)options.depth, sizeof *connection->sent_at);
+    connection->fd = connect_to(options.port);
+    connection->is_open = true;
+    open_connections++;
+    watch(EPOLL_CTL_ADD, connection);
+  }
+}
+
+/* Sending and receiving. */
+
+static void want_write(struct connection *connection, bool wants) {
+  if (connection->wants_write == wants) return;
+  connection->wants_write = wants;
+  watch(EPOLL_CTL_MOD, connection);
+}
+
+static void flush(struct connection *connection) {
+  ssize_t sent = send(connection->fd, connection->stream + connection->write_at, connection->unsent, MSG_NOSIGNAL);
+  if (sent < 0 && errno != EAGAIN && errno != EINTR) {
+    fail(connection, "send failed");
+    return;
+  }
+  if (sent < 0) sent = 0;
+  connection->unsent -= (size_t)sent;
+  connection->write_at = (connection->write_at + (size_t)sent) % period_bytes;
+  want_write(connection, connection->unsent > 0);
+}
+
+static uint32_t allowed(const struct phase *phase, uint32_t wanted) {
+  if (phase->is_timed) return now_ns < phase->ends_at ? wanted : 0;
+  return wanted < phase->lines_left ? wanted : (uint32_t)phase->lines_left;
+}
+
+static void send_lines(struct connection *connection, struct phase *phase, uint32_t wanted) {
+  uint32_t count = allowed(phase, wanted);
+  if (count == 0) return;
+  phase->lines_left -= phase->is_timed ? 0 : count;
+  for (uint32_t i = 0; i < count; i++) {
+    connection->sent_at[connection->next_sent] = now_ns;
+    if (++connection->next_sent == (uint32_t)options.depth) connection->next_sent = 0;
+  }
+  connection->in_flight += count;
+  total_in_flight += count;
+  connection->unsent += (size_t)count * (size_t)options.line_bytes;
+  connection->awaited += (size_t)count * (size_t)options.line_bytes;
+  flush(connection);
+}
+
+static void count_answers(struct connection *connection, struct phase *phase, uint32_t count) {
+  for (uint32_t i = 0; i < count; i++) {
+    if (phase->records) record(now_ns - connection->sent_at[connection->next_answered]);
+    if (++connection->next_answered == (uint32_t)options.depth) connection->next_answered = 0;
+  }
+  connection->in_flight -= count;
+  total_in_flight -= count;
+  phase->answered += count;
+}
+
+static void on_readable(struct connection *connection, struct phase *phase) {
+  ssize_t got = recv(connection->fd, read_buffer, sizeof read_buffer, 0);
+  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  now_ns = clock_ns();
+  if (got <= 0) {
+    fail(connection, got == 0 ? "closed by the server" : "recv failed");
+    return;
+  }
+  size_t length = (size_t)got;
+  if (length > connection->awaited - connection->unsent) {
+    fail(connection, "more bytes than were sent");
+    return;
+  }
+  if (memcmp(read_buffer, connection->stream + connection->read_at, length) != 0) {
+    fail(connection, "a reply differs from what was sent");
+    return;
+  }
+  connection->awaited -= length;
+  connection->read_at = (connection->read_at + length) % period_bytes;
+  size_t pending = connection->partial + length;
+  connection->partial = (uint32_t)(pending % (size_t)options.line_bytes);
+  uint32_t answered = (uint32_t)(pending / (size_t)options.line_bytes);
+  count_answers(connection, phase, answered);
+  send_lines(connection, phase, answered);
+}
+
+static void fail_unanswered(void) {
+  for (int i = 0; i < options.connections; i++) {
+    if (connections[i].in_flight > 0) fail(&connections[i], "no reply for 5 s");
+  }
+}
+
+static void run(struct phase *phase) {
+  struct epoll_event events[kMaxEvents];
+  now_ns = clock_ns();
+  for (int i = 0; i < options.connections; i++) {
+    if (connections[i].is_open) send_lines(&connections[i], phase, (uint32_t)options.depth);
+  }
+  while (total_in_flight > 0) {
+    int count = epoll_wait(epoll_fd, events, kMaxEvents, kStallMs);
+    if (count < 0 && errno != EINTR) die("epoll_wait");
+    if (count == 0) fail_unanswered();
+    for (int i = 0; i < count; i++) {
+      struct connection *connection = events[i].data.ptr;
+      if (connection->is_open && (events[i].events & EPOLLOUT)) flush(connection);
+      if (connection->is_open && (events[i].events & ~(uint32_t)EPOLLOUT)) on_readable(connection, phase);
+    }
+  }
+}
+
+/* A reply too many comes when nothing is in flight, so no read of `run` would see it. */
+static void check_for_surplus(void) {
+  for (int i = 0; i < options.connections; i++) {
+    if (connections[i].is_open && recv(connections[i].fd, read_buffer, 1, MSG_DONTWAIT) >= 0) {
+      fail(&connections[i], "surplus bytes, or closed, after the last reply");
+    }
+  }
+}
+
+/* The report. */
+
+static double seconds_of(struct timeval time) { return (double)time.tv_sec + (double)time.tv_usec / 1e6; }
+
+static void report(const struct phase *phase, double seconds, const struct rusage *before, const struct rusage *after) {
+  double user = seconds_of(after->ru_utime) - seconds_of(before->ru_utime);
+  double system = seconds_of(after->ru_stime) - seconds_of(before->ru_stime);
+  printf("{\"connections\":%d,\"inFlight\":%d,\"bytes\":%d,\"messages\":%" PRIu64 ",\"seconds\":%.6f,\"rate\":%.0f,",
+         options.connections, options.depth, options.line_bytes, phase->answered, seconds,
+         (double)phase->answered / seconds);
+  printf("\"latencyUs\":{\"p50\":%.1f,\"p99\":%.1f,\"max\":%.1f},\"cpuSeconds\":{\"user\":%.6f,\"total\":%.6f},",
+         percentile_us(.5), percentile_us(.99), (double)slowest_ns / 1000, user, user + system);
+  printf("\"errors\":%" PRIu64 ",\"firstError\":\"%s\"}\n", errors, first_error);
+  fflush(stdout);
+}
+
+static bool wait_for_line(void) {
+  char byte;
+  while (read(STDIN_FILENO, &byte, 1) == 1) {
+    if (byte == '\n') return true;
+  }
+  return false;
+}
+
+static void warm_up(void) {
+  if (options.warmup_seconds <= 0) return;
+  struct phase phase = {.is_timed = true, .ends_at = clock_ns() + (uint64_t)(options.warmup_seconds * 1e9)};
+  run(&phase);
+}
+
+static void measure(void) {
+  struct rusage before, after;
+  getrusage(RUSAGE_SELF, &before);
+  uint64_t began_at = clock_ns();
+  struct phase phase = {.records = true, .is_timed = options.lines == 0, .lines_left = options.lines};
+  phase.ends_at = began_at + (uint64_t)(options.seconds * 1e9);
+  run(&phase);
+  double seconds = (double)(clock_ns() - began_at) / 1e9;
+  getrusage(RUSAGE_SELF, &after);
+  check_for_surplus();
+  report(&phase, seconds, &before, &after);
+}
+
+static void parse(int argc, char **argv) {
+  int option;
+  while ((option = getopt(argc, argv, "p:c:d:s:t:n:w:i")) != -1) {
+    if (option == 'p') options.port = atoi(optarg);
+    else if (option == 'c') options.connections = atoi(optarg);
+    else if (option == 'd') options.depth = atoi(optarg);
+    else if (option == 's') options.line_bytes = atoi(optarg);
+    else if (option == 't') options.seconds = atof(optarg);
+    else if (option == 'n') options.lines = strtoull(optarg, NULL, 10);
+    else if (option == 'w') options.warmup_seconds = atof(optarg);
+    else if (option == 'i') options.interactive = true;
+    else exit(2);
+  }
+  if (options.port > 0 && options.connections > 0 && options.depth > 0 && options.line_bytes > 1) return;
+  fprintf(stderr, "usage: load -p port [-c connections] [-d in flight] [-s line bytes] [-t seconds | -n lines] "
+                  "[-w warm-up seconds] [-i]\n");
+  exit(2);
+}
+
+int main(int argc, char **argv) {
+  parse(argc, argv);
+  if ((epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0) die("epoll_create1");
+  open_all();
+  warm_up();
+  if (options.interactive) {
+    puts("ready");
+    fflush(stdout);
+    if (!wait_for_line()) return 1;
+  }
+  measure();
+  while (options.interactive && wait_for_line()) continue;
+  return errors ? 1 : 0;
+}

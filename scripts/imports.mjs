@@ -1,0 +1,148 @@
+// Reads which modules a TypeScript source names, without a compiler (TypeScript 7 has no API for it): a scanner that
+// knows comments, strings, templates and regular expressions, and over its tokens the few shapes an import can have.
+// It refuses nothing: on a text that is no TypeScript it finds too little or too much, and the compiler complains.
+
+/**
+ * A token: a word, a string literal (its text, escapes left as they are), or one character of punctuation.
+ * @typedef {{ line: number, word?: string, string?: string, mark?: string }} Token
+ */
+
+/** @typedef {{ specifier: string, line: number, typeOnly: boolean, dynamic: boolean }} Found */
+
+/**
+ * All imports and re-exports of a source, dynamic ones where the specifier is a literal.
+ * @param {string} text
+ * @returns {Found[]}
+ */
+export function importsOf(text) {
+  const tokens = tokensOf(text)
+  return tokens.flatMap((token, at) => {
+    const isMember = tokens[at - 1]?.mark === '.'
+    if (isMember) return []
+    if (token.word === 'import') return importAt(tokens, at)
+    if (token.word === 'export') return exportAt(tokens, at)
+    return []
+  })
+}
+
+/** `import 'x'`, `import('x')`, `import a, { b } from 'x'`, `import type { c } from 'x'`, `import d = require('x')`. */
+function importAt(tokens, at) {
+  const { line } = tokens[at]
+  const next = tokens[at + 1]
+  if (next?.string !== undefined) return [{ specifier: next.string, line, typeOnly: false, dynamic: false }]
+  if (next?.mark === '(') {
+    const specifier = tokens[at + 2]?.string
+    const typeOnly = tokens[at - 1]?.word === 'typeof'
+    return specifier === undefined ? [] : [{ specifier, line, typeOnly, dynamic: true }]
+  }
+  const hasBindings = next?.word !== undefined || next?.mark === '{' || next?.mark === '*'
+  if (!hasBindings) return []
+  for (let i = at + 1; i < tokens.length; i++) {
+    const { word, string } = tokens[i]
+    if (string !== undefined) return [{ specifier: string, line, typeOnly: isTypeOnly(tokens, at), dynamic: false }]
+    if (i > at + 1 && (word === 'import' || word === 'export')) return []
+  }
+  return []
+}
+
+/** `import type from 'x'` and `import type, { a } from 'x'` import a value that is called type. */
+function isTypeOnly(tokens, at) {
+  if (tokens[at + 1]?.word !== 'type') return false
+  const after = tokens[at + 2]
+  const isName = after?.mark === ',' || after?.mark === '=' || (after?.word === 'from' && tokens[at + 3]?.string)
+  return !isName
+}
+
+/** `export * from 'x'`, `export { a } from 'x'`, and both with `type`. */
+function exportAt(tokens, at) {
+  const typeOnly = tokens[at + 1]?.word === 'type'
+  const first = at + (typeOnly ? 2 : 1)
+  let i = first
+  if (tokens[i]?.mark === '*') {
+    while (i < tokens.length && tokens[i].word !== 'from') i++
+  } else if (tokens[i]?.mark === '{') {
+    while (i < tokens.length && tokens[i].mark !== '}') i++
+    i++
+  } else return []
+  const specifier = tokens[i]?.word === 'from' ? tokens[i + 1]?.string : undefined
+  return specifier === undefined ? [] : [{ specifier, line: tokens[at].line, typeOnly, dynamic: false }]
+}
+
+const space = /\s+/y
+const comment = /\/\/.*|\/\*[\s\S]*?(?:\*\/|$)/y
+const quoted = /'((?:[^'\\\n]|\\[\s\S])*)'|"((?:[^"\\\n]|\\[\s\S])*)"/y
+const word = /[\w$#\u0080-\uffff]+/y
+const expression = /\/(?:[^/\\[\n]|\\.|\[(?:[^\]\\\n]|\\.)*\])+\/\w*/y
+const templatePart = /(?:[^`\\$]|\\[\s\S]|\$(?!\{))*(`|\$\{)/y
+
+/** Words after which a `/` begins a regular expression; after any other word or a closing bracket it divides. */
+const beforeOperand = new Set(
+  'return typeof case in of delete void throw new else do yield await instanceof'.split(' '),
+)
+
+/**
+ * The tokens of a source, without comments and white space.
+ * @param {string} text
+ * @returns {Token[]}
+ */
+export function tokensOf(text) {
+  /** @type {Token[]} */
+  const tokens = []
+  // Open braces; true for one that a template's `${` opened.
+  const braces = []
+  let at = 0
+  let line = 1
+
+  const take = (pattern) => {
+    pattern.lastIndex = at
+    const found = pattern.exec(text)
+    if (found === null) return null
+    at = pattern.lastIndex
+    for (const _ of found[0].matchAll(/\n/g)) line++
+    return found
+  }
+  const push = (token) => tokens.push({ line, ...token })
+  /** From behind a backtick, or behind the brace that ends a substitution; the text where that was all. */
+  const template = (isStart) => {
+    const start = at
+    const part = take(templatePart)
+    if (part === null) at = text.length
+    if (part?.[1] === '${') {
+      braces.push(true)
+      push({ mark: '${' })
+    } else push(isStart ? { string: text.slice(start, at - 1) } : { mark: 'template' })
+  }
+
+  while (at < text.length) {
+    if (take(space) || take(comment)) continue
+    const string = take(quoted)
+    if (string) {
+      push({ string: string[1] ?? string[2] })
+      continue
+    }
+    const name = take(word)
+    if (name) {
+      push({ word: name[0] })
+      continue
+    }
+    if (text[at] === '/' && expectsOperand(tokens.at(-1)) && take(expression)) {
+      push({ mark: 'regexp' })
+      continue
+    }
+    const mark = text[at++]
+    if (mark === '`') template(true)
+    else if (mark === '}' && braces.pop()) template(false)
+    else {
+      if (mark === '{') braces.push(false)
+      push({ mark })
+    }
+  }
+  return tokens
+}
+
+/** @param {Token | undefined} last */
+function expectsOperand(last) {
+  if (last === undefined) return true
+  if (last.word !== undefined) return beforeOperand.has(last.word)
+  return last.string === undefined && ![')', ']', '}', 'regexp', 'template'].includes(last.mark ?? '')
+}

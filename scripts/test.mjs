@@ -1,0 +1,243 @@
+// The test runner: every test file is a process of its own, in a process group of its own, under a time-out that kills.
+// uvu has holes, and this closes them. It exits 0 and says nothing for a file without `.run()`; a failing `before`
+// hook leaves exit code 0; skips are not failures; a hanging file hangs. So a file passes only when its summary is
+// there, is not empty, says Passed = Total, the exit code is 0, and no process that it started is left.
+//
+//   node scripts/test.mjs [options] [pattern...]     only the files whose path contains one of the patterns
+//     --dir <directory>      run the compiled `*.test.js` below it, as they are: no build, no checks
+//     --skips <n>            how many skipped tests are expected: `announcedSkips` below
+//     --jobs <n>             files at once: 2
+//     --timeout-ms <n>       for one file: 120,000, or TEST_TIMEOUT_MS
+//     --limit-ms <n>         for the whole run: 900,000
+//     --no-checks            leave out types, Biome and import rules, as a pattern does
+//
+// The last line of stdout is always `N passed, N failed, N skipped`. A failing check counts as one failure.
+
+import { execFile, spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import { readdirSync } from 'node:fs'
+import { join, relative, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { parseArgs, promisify } from 'node:util'
+import { buildTests } from './build-tests.mjs'
+import { root } from './esbuild.mjs'
+import { checkImports } from './import-rules.mjs'
+import { endGroup, endProcess, processesWith } from './processes.mjs'
+
+// Skips that the suite is meant to have. A skip that nobody announced is a test that silently went away.
+const announcedSkips = 0
+// For what is just dying when its test file ends: a killed child, a worker that noticed its master's death.
+const leftoverGraceMs = 2_000
+
+const { values: options, positionals: patterns } = parseArgs({
+  allowPositionals: true,
+  options: {
+    dir: { type: 'string' },
+    skips: { type: 'string', default: String(announcedSkips) },
+    jobs: { type: 'string', default: '2' },
+    'timeout-ms': { type: 'string', default: process.env.TEST_TIMEOUT_MS ?? '120000' },
+    'limit-ms': { type: 'string', default: '900000' },
+    'no-checks': { type: 'boolean', default: false },
+  },
+})
+const timeoutMs = Number(options['timeout-ms'])
+const deadline = performance.now() + Number(options['limit-ms'])
+const mark = randomUUID()
+
+/** @typedef {{ file: string, passed: number, failed: number, skipped: number, problems: string[], output: string }} Result */
+
+/** @type {Map<number, import('node:child_process').ChildProcess>} process group -> leader */
+const running = new Map()
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => giveUp(signal))
+
+await main()
+
+async function main() {
+  const checked = options.dir === undefined && patterns.length === 0 && !options['no-checks']
+  const failedChecks = checked ? await runChecks() : 0
+  if (failedChecks > 0) return finish([], failedChecks)
+  if (options.dir === undefined && !(await built())) return finish([], 1)
+  const files = testFiles()
+  if (files.length === 0) {
+    console.log(patterns.length > 0 ? `no test file matches ${patterns.join(' ')}` : 'no test files')
+    return finish([], 1)
+  }
+  finish(await runAll(files), 0)
+}
+
+/** @returns {Promise<number>} how many failed */
+async function runChecks() {
+  const results = await Promise.all([
+    tool('types', 'node_modules/typescript/bin/tsc', '--noEmit'),
+    tool('biome', 'node_modules/@biomejs/biome/bin/biome', 'ci', '--colors=off'),
+    importRules(),
+  ])
+  for (const { name, output } of results.filter((result) => !result.ok)) console.log(`check failed: ${name}\n${output}`)
+  return results.filter((result) => !result.ok).length
+}
+
+async function tool(name, script, ...args) {
+  // The coverage of our tools is nobody's concern. Left out instead of undefined, Node would put the variable back.
+  const env = { ...process.env, NODE_V8_COVERAGE: undefined }
+  try {
+    await promisify(execFile)(process.execPath, [join(root, script), ...args], { cwd: root, env, maxBuffer: 1 << 24 })
+    return { name, ok: true, output: '' }
+  } catch (error) {
+    return { name, ok: false, output: `${error.stdout ?? ''}${error.stderr ?? ''}` || String(error) }
+  }
+}
+
+function importRules() {
+  const violations = checkImports(root)
+  return { name: 'import rules', ok: violations.length === 0, output: violations.join('\n') }
+}
+
+/** esbuild has already said what is wrong. */
+async function built() {
+  try {
+    await buildTests()
+    return true
+  } catch (error) {
+    if (!Array.isArray(error.errors)) throw error
+    console.log('the tests do not build')
+    return false
+  }
+}
+
+function testFiles() {
+  const directory = options.dir === undefined ? join(root, 'build/test') : resolve(options.dir)
+  return readdirSync(directory, { recursive: true })
+    .filter((file) => file.endsWith('.test.js'))
+    .map((file) => relative(process.cwd(), join(directory, file)))
+    .filter((file) => patterns.length === 0 || patterns.some((pattern) => file.includes(pattern)))
+    .sort()
+}
+
+/** @param {string[]} files */
+async function runAll(files) {
+  const waiting = [...files.entries()]
+  /** @type {Result[]} */
+  const results = []
+  const lane = async () => {
+    for (let next = waiting.shift(); next; next = waiting.shift()) {
+      const result = await runFile(next[1], `${mark}-${next[0]}.`)
+      results.push(result)
+      console.log(describe(result))
+    }
+  }
+  await Promise.all(Array.from({ length: Math.max(1, Number(options.jobs)) }, lane))
+  return results
+}
+
+/**
+ * @param {string} file
+ * @param {string} fileMark what all processes of this file carry in their environment; none is the prefix of another
+ * @returns {Promise<Result>}
+ */
+async function runFile(file, fileMark) {
+  const allowedMs = Math.min(timeoutMs, deadline - performance.now())
+  if (allowedMs <= 0) return judge(file, '', '', ['not started: the run is past its time limit'])
+  const child = spawn(process.execPath, [file], {
+    env: environment(fileMark),
+    stdio: ['ignore', 'pipe', 'pipe'],
+    detached: true,
+  })
+  running.set(child.pid, child)
+  const problems = []
+  let stdout = ''
+  let output = ''
+  child.stdout.setEncoding('utf8').on('data', (text) => {
+    stdout += text
+    output += text
+  })
+  child.stderr.setEncoding('utf8').on('data', (text) => {
+    output += text
+  })
+  const timer = setTimeout(() => {
+    problems.push(`killed: still running after ${Math.round(allowedMs)} ms`)
+    endGroup(child.pid)
+  }, allowedMs)
+  const closed = new Promise((done) => child.once('close', done))
+  const [code, signal] = await new Promise((done) => child.once('exit', (...status) => done(status)))
+  clearTimeout(timer)
+  if (code !== 0 && problems.length === 0) problems.push(signal ? `died of ${signal}` : `exit code ${code}`)
+  problems.push(...(await endLeftovers(fileMark)))
+  running.delete(child.pid)
+  // A grandchild that shed its environment can hold the pipes open for ever.
+  await Promise.race([closed, sleep(2_000, undefined, { ref: false })])
+  return judge(file, stdout, output, problems)
+}
+
+/** Without our own settings (a developer's shell must not change a test) and without colours (the summary is parsed). */
+function environment(fileMark) {
+  const kept = Object.entries(process.env).filter(([name]) => !name.startsWith('MILLRACE_') && name !== 'FORCE_COLOR')
+  return { ...Object.fromEntries(kept), NO_COLOR: '1', TEST_RUN_MARK: fileMark }
+}
+
+/** Every process that a test started must be gone when its file has ended; what is not is named, and killed. */
+async function endLeftovers(fileMark) {
+  const graceEnds = performance.now() + leftoverGraceMs
+  let left = processesWith('TEST_RUN_MARK', fileMark)
+  while (left.length > 0 && performance.now() < graceEnds) {
+    await sleep(20)
+    left = processesWith('TEST_RUN_MARK', fileMark)
+  }
+  for (const { pid } of left) endProcess(pid)
+  return left.map(({ pid, command }) => `left running: ${command} (pid ${pid})`)
+}
+
+/** @returns {Result} */
+function judge(file, stdout, output, problems) {
+  const total = summary(stdout, 'Total')
+  const passed = summary(stdout, 'Passed')
+  const skipped = summary(stdout, 'Skipped')
+  if (total === undefined || passed === undefined || skipped === undefined) {
+    const why = problems.length > 0 ? problems : ['no summary: does the file end in .run()?']
+    return { file, passed: 0, failed: 1, skipped: 0, problems: why, output }
+  }
+  const found = [...problems]
+  if (total === 0) found.push('no tests ran')
+  if (passed !== total) found.push(`${total - passed} of ${total} did not pass`)
+  const failed = Math.max(total - passed, found.length > 0 ? 1 : 0)
+  return { file, passed, failed, skipped, problems: found, output }
+}
+
+/** The last such line: a test may print what looks like one. */
+function summary(stdout, name) {
+  const lines = [...stdout.matchAll(new RegExp(`^  ${name}: +(\\d+)$`, 'gm'))]
+  return lines.length === 0 ? undefined : Number(lines.at(-1)[1])
+}
+
+function describe({ file, passed, skipped, problems, output }) {
+  const verdict = problems.length > 0 ? `FAIL ${file}: ${problems.join('; ')}` : `ok   ${file}: ${passed} passed`
+  return `${output.trimEnd()}\n${verdict}${skipped > 0 ? `, ${skipped} skipped` : ''}\n`
+}
+
+/**
+ * @param {Result[]} results
+ * @param {number} failedChecks
+ */
+function finish(results, failedChecks) {
+  const sum = (key) => results.reduce((total, result) => total + result[key], 0)
+  const bad = results.filter((result) => result.problems.length > 0)
+  if (bad.length > 0 && results.length > 1) console.log(`\n--- failures again ---\n\n${bad.map(describe).join('\n')}`)
+  const skipped = sum('skipped')
+  const skipsAreWrong = failedChecks === 0 && results.length > 0 && !isAnnounced(skipped)
+  if (skipsAreWrong) console.log(`${skipped} skipped, but ${options.skips} announced`)
+  const failed = sum('failed') + failedChecks + (skipsAreWrong ? 1 : 0)
+  process.exitCode = failed > 0 ? 1 : 0
+  console.log(`${sum('passed')} passed, ${failed} failed, ${skipped} skipped`)
+}
+
+/** A part of the suite may hold only a part of the skips. */
+function isAnnounced(skipped) {
+  const announced = Number(options.skips)
+  return patterns.length > 0 ? skipped <= announced : skipped === announced
+}
+
+function giveUp(signal) {
+  for (const pid of running.keys()) endGroup(pid)
+  for (const { pid } of processesWith('TEST_RUN_MARK', mark)) endProcess(pid)
+  console.log(`interrupted by ${signal}\n0 passed, 1 failed, 0 skipped`)
+  process.exit(1)
+}

@@ -1,0 +1,854 @@
+// A connection: a socket and a codec, and what lies between them: size limits, backpressure both ways, the order of
+// asynchronous handlers, deadlines, errors that cost one connection, and the ways to close. It knows the Transport
+// interface, never an engine. Callbacks may do anything, destroy this connection too: look again after each one.
+
+import type { Counters } from './counters.ts'
+import { messageOf, type ProtocolError, type SystemError, UsageError } from './errors.ts'
+import { LimitedLog } from './log.ts'
+import { now } from './loop/clock.ts'
+import { deadlines } from './loop/deadlines.ts'
+import {
+  Accumulator,
+  type AnyProtocol,
+  asCodec,
+  blamed,
+  type CloseReason,
+  type Codec,
+  type CodecIo,
+  type Encoded,
+  type Peer,
+  type Role,
+} from './protocol.ts'
+import { kClosed, kDrained, kEnded, kReceived, type Socket, type SocketEvents } from './transport.ts'
+
+/** The owner's side of opening a connection: runs `onConnect`, then lets messages through. */
+export const kOpen = Symbol('open')
+/** The worker is leaving: finish the work in flight, say goodbye, close. */
+export const kLeave = Symbol('leave')
+/** Told to the owner when a connection is out of `connections` and its `onClose` has run. */
+export const kGone = Symbol('gone')
+
+const enum State {
+  Established = 2,
+  /** `end()`: sending what is queued, then FIN, then reading and discarding. */
+  Ending = 4,
+  /** `close()`: sending what is queued. */
+  Closing = 8,
+  Closed = 16,
+}
+
+const EDGES: Record<State, readonly State[]> = {
+  [State.Established]: [State.Ending, State.Closing, State.Closed],
+  [State.Ending]: [State.Closing, State.Closed],
+  [State.Closing]: [State.Closed],
+  [State.Closed]: [],
+}
+
+const STATUS: Record<State, string> = {
+  [State.Established]: 'ESTABLISHED',
+  [State.Ending]: 'ENDING',
+  [State.Closing]: 'CLOSING',
+  [State.Closed]: 'CLOSED',
+}
+
+/** Why no message is delivered just now; a set of bits. */
+const enum Stop {
+  /** `onConnect` has not settled. */
+  Opening = 1,
+  /** `pauseRecv()`. */
+  User = 2,
+  /** Messages queue behind handlers that have not settled. */
+  Queue = 4,
+  /** `io.pause()`. */
+  Codec = 8,
+  /** The peer broke the protocol; told when the messages before are done. */
+  Failed = 16,
+  /** This connection has had its share of the loop. */
+  Yield = 32,
+}
+
+/** What holds back a message that has been decoded; the others only keep new ones from coming. */
+const HOLDS_MESSAGES = Stop.User | Stop.Opening
+
+/** A connection hands out messages for this long before others get their turn: one read can hold 30,000 lines. */
+const YIELD_AFTER_MS = 2
+/** How many messages between two looks at the clock (40 ns each). */
+const YIELD_CHECK = 16
+/** What may be received behind a queue of undelivered messages, in bytes, before reading stops. */
+const MAX_BACKLOG_BYTES = 1_048_576
+/** How long a closing connection may take to flush to a peer that does not read. */
+const FLUSH_TIMEOUT_MS = 30_000
+
+// biome-ignore lint/suspicious/noExplicitAny: messages are in and out at once, so no narrower type holds all
+export type AnyConnection = Connection<any, any>
+
+// biome-ignore lint/suspicious/noExplicitAny: what a destination receives does not matter
+type Destination<Out> = Connection<any, Out>
+
+/** The callbacks that a connection copies from its worker when it is accepted; each may be set anew on a connection. */
+export interface ConnectionCallbacks<In, Out> {
+  /** A message. The next one of this connection waits until a returned promise has settled (see `maxInFlight`). */
+  onMessage: ((connection: Connection<In, Out>, message: In) => unknown) | null
+  /** Exactly once, whatever ended it; addresses and `context` can still be read. */
+  onClose: ((connection: Connection<In, Out>) => unknown) | null
+  /** 1 connect failed, 2 not sent, 3 the peer broke the protocol, 4 a handler threw. Unset: logged at a limited rate. */
+  onError: ((connection: Connection<In, Out>, code: number, message: string, error?: Error) => unknown) | null
+  /** The send buffer has reached `maxSendBufferSize`: stop sending. */
+  onBufferFull: ((connection: Connection<In, Out>) => unknown) | null
+  /** The send buffer has run empty after `onBufferFull`. */
+  onBufferDrain: ((connection: Connection<In, Out>) => unknown) | null
+}
+
+/** What a connection needs from its owner; a Worker is one. */
+// biome-ignore lint/suspicious/noExplicitAny: one owner type serves connections of every message type
+export interface ConnectionHost extends ConnectionCallbacks<any, any> {
+  readonly name: string
+  readonly id: number
+  readonly counters: Counters
+  /** The open connections of this process, by id. */
+  readonly connections: Map<number, AnyConnection>
+  readonly onConnect: ((connection: AnyConnection) => unknown) | null
+  readonly maxPackageSize: number
+  readonly maxSendBufferSize: number
+  readonly maxInFlight: number
+  readonly maxQueuedMessages: number
+  readonly idleTimeoutMs: number
+  [kGone](): void
+}
+
+const errors = new LimitedLog()
+let lastId = 0
+
+export class Connection<In = unknown, Out = unknown> implements SocketEvents {
+  static readonly CONNECT_FAIL = 1
+  static readonly SEND_FAIL = 2
+  static readonly PROTOCOL = 3
+  static readonly HANDLER = 4
+  /** Bytes. 1 MiB as Workerman: room for a burst, small enough for thousands of slow clients. */
+  static defaultMaxSendBufferSize = 1_048_576
+  /** Bytes. 10 MiB as Workerman. */
+  static defaultMaxPackageSize = 10_485_760
+  /** Seconds. How long `end()` waits for the peer to close after its FIN. */
+  static defaultLingerTimeout = 1
+
+  /** Unique in this process, from 1; another process has a connection of the same id. */
+  readonly id = ++lastId
+  readonly worker: ConnectionHost
+  /** Bytes. A send that finds this much queued is refused. */
+  maxSendBufferSize: number
+  /** Bytes. No packet may be longer. */
+  maxPackageSize: number
+  /** Seconds, as Workerman's. */
+  lingerTimeout = Connection.defaultLingerTimeout
+  bytesRead = 0
+  bytesWritten = 0
+  closeReason: CloseReason | null = null
+  /** What a codec gave to `io.close(code)`: a WebSocket close code, say. */
+  closeCode = 0
+
+  onMessage: ConnectionCallbacks<In, Out>['onMessage']
+  onClose: ConnectionCallbacks<In, Out>['onClose']
+  onError: ConnectionCallbacks<In, Out>['onError']
+  onBufferFull: ConnectionCallbacks<In, Out>['onBufferFull']
+  onBufferDrain: ConnectionCallbacks<In, Out>['onBufferDrain']
+
+  readonly #socket: Socket
+  #codec: Codec<Out>
+  #io: CodecIo<In>
+  #state = State.Established
+  #stops = 0
+  /** The codec was told to stop and keeps a rest: `resumed()` is due. */
+  #isStopped = false
+  #isInCodec = false
+  #isReading = true
+  #isFull = false
+  #isReporting = false
+  #isLeaving = false
+  #hasPeerEnded = false
+  #hasSentFin = false
+  #inFlight = 0
+  #queue: In[] = []
+  /** Bytes that arrived while #queue held messages. */
+  #backlog = 0
+  /** Bytes that arrived while the codec was not to be called. */
+  #held: Accumulator | null = null
+  #failure: ProtocolError | null = null
+  #burst = 0
+  #burstStart = 0
+  #lastActive = 0
+  #idleTimer = 0
+  #closeTimer = 0
+  #codecTimers: Map<string, number> | null = null
+  #context: Record<PropertyKey, unknown> | null = null
+
+  /** @internal Connections are made by their owner, which calls `[kOpen]` when it has taken note of them. */
+  constructor(socket: Socket, protocol: AnyProtocol, worker: ConnectionHost, role: Role = 'server') {
+    this.worker = worker
+    this.maxSendBufferSize = worker.maxSendBufferSize
+    this.maxPackageSize = worker.maxPackageSize
+    this.onMessage = worker.onMessage
+    this.onClose = worker.onClose
+    this.onError = worker.onError
+    this.onBufferFull = worker.onBufferFull
+    this.onBufferDrain = worker.onBufferDrain
+    this.#socket = socket
+    this.#io = new Connection.#Io(this, role)
+    this.#codec = asCodec(protocol).open(this.#io, role) as Codec<Out>
+  }
+
+  // What users call
+
+  /** The user's own bag. */
+  get context(): Record<PropertyKey, unknown> {
+    this.#context ??= {}
+    return this.#context
+  }
+
+  set context(value: Record<PropertyKey, unknown>) {
+    this.#context = value
+  }
+
+  /**
+   * Sends a message; with `raw`, bytes that pass the protocol by. True: go on. False: stop sending. Then either the
+   * message was refused, and `onError` ran with SEND_FAIL before this returned, or it was taken, `onBufferFull` has
+   * fired and `onBufferDrain` will. Throws UsageError for a message that the protocol cannot encode. Bytes belong to
+   * the connection from then on: do not change them.
+   */
+  send(message: Out): boolean
+  send(bytes: Encoded, raw: true): boolean
+  send(message: Out | Encoded, raw = false): boolean {
+    if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
+    this.worker.counters.messagesOut++
+    return raw ? this.#write(message as Encoded) : this.#codec.send(message as Out)
+  }
+
+  /** Sends `message`, if any, and what is queued, then closes. Idempotent. */
+  close(message?: Out): void
+  close(bytes: Encoded, raw: true): void
+  close(message?: Out | Encoded, raw = false): void {
+    if (this.#state >= State.Closing) return
+    this.#sendLast(message, raw)
+    if (this.#state >= State.Closing) return // a callback was quicker
+    this.#move(State.Closing)
+    this.#discardInput()
+    if (this.#socket.queuedBytes === 0) this.destroy()
+    else this.#closeWithin(FLUSH_TIMEOUT_MS)
+  }
+
+  /**
+   * As `close`, but with a half-close: FIN after what is queued, then reading and discarding until the peer closes or
+   * `lingerTimeout` has passed. A peer that is still sending sees the last message instead of a reset.
+   */
+  end(message?: Out): void
+  end(bytes: Encoded, raw: true): void
+  end(message?: Out | Encoded, raw = false): void {
+    if (this.#state !== State.Established) return
+    this.#sendLast(message, raw)
+    if (this.#state !== State.Established) return
+    this.#move(State.Ending)
+    this.#discardInput()
+    if (this.#socket.queuedBytes === 0) this.#sendFin()
+    else this.#closeWithin(FLUSH_TIMEOUT_MS)
+  }
+
+  /** Closes at once; what is queued is lost. `onClose` runs before this returns. */
+  destroy(): void {
+    if (this.#state === State.Closed) return
+    this.#socket.destroy()
+    this.#finish('closed')
+  }
+
+  /** No message is delivered until `resumeRecv()`; the peer is slowed down by TCP. */
+  pauseRecv(): void {
+    this.#stop(Stop.User)
+  }
+
+  resumeRecv(): void {
+    this.#start(Stop.User)
+  }
+
+  /**
+   * Sends every message on to `destination` and closes it at the end; a full destination pauses this connection. One
+   * direction; it takes over `onMessage` and `onClose` here, `onBufferFull` and `onBufferDrain` there.
+   */
+  pipe(destination: Destination<In>): void {
+    this.onMessage = (_connection, message) => {
+      if (!destination.send(message) && destination.getStatus() === State.Closed) this.close()
+    }
+    this.onClose = () => destination.close()
+    destination.onBufferFull = () => this.pauseRecv()
+    destination.onBufferDrain = () => this.resumeRecv()
+  }
+
+  /** 2 established, 4 ending, 8 closing, 16 closed; `getStatus(false)` is the word. */
+  getStatus(raw?: true): number
+  getStatus(raw: false): string
+  getStatus(raw = true): number | string {
+    return raw ? this.#state : STATUS[this.#state]
+  }
+
+  /** Empty on a Unix socket, as are all addresses. */
+  getRemoteIp(): string {
+    return this.#socket.remoteIp
+  }
+
+  getRemotePort(): number {
+    return this.#socket.remotePort
+  }
+
+  /** `1.2.3.4:567`, `[::1]:567`. */
+  getRemoteAddress(): string {
+    return formatPair(this.#socket.remoteIp, this.#socket.remotePort)
+  }
+
+  getLocalIp(): string {
+    return this.#socket.localIp
+  }
+
+  getLocalPort(): number {
+    return this.#socket.localPort
+  }
+
+  getLocalAddress(): string {
+    return formatPair(this.#socket.localIp, this.#socket.localPort)
+  }
+
+  isIpV4(): boolean {
+    return this.#socket.remoteIp !== '' && !this.isIpV6()
+  }
+
+  isIpV6(): boolean {
+    return this.#socket.remoteIp.includes(':')
+  }
+
+  /** Bytes sent that the kernel has not taken yet. */
+  getSendBufferQueueSize(): number {
+    return this.#socket.queuedBytes
+  }
+
+  // What the owner calls
+
+  [kOpen](): void {
+    this.worker.counters.accepted++
+    this.worker.counters.connections++
+    this.worker.connections.set(this.id, this)
+    this.#armIdle(this.worker.idleTimeoutMs)
+    const opened = this.#call(this.worker.onConnect)
+    if (!isThenable(opened)) return
+    this.#stop(Stop.Opening)
+    opened.then(
+      () => this.#start(Stop.Opening),
+      (error) => this.#handlerFailed(error),
+    )
+  }
+
+  [kLeave](): void {
+    if (this.#state !== State.Established || this.#isLeaving) return
+    this.#isLeaving = true
+    this.#intoCodec(() => this.#codec.drain())
+    this.#syncReading()
+    this.#settleIdle()
+  }
+
+  // What the engine calls
+
+  [kReceived](bytes: Buffer): void {
+    this.bytesRead += bytes.length
+    this.worker.counters.bytesIn += bytes.length
+    if (this.#state !== State.Established) return // ending: read and discard
+    if (this.#queue.length > 0) {
+      this.#backlog += bytes.length
+      if (this.#backlog > MAX_BACKLOG_BYTES) this.#stop(Stop.Queue)
+    }
+    if (this.#stops !== 0 || this.#isStopped || this.#isInCodec) {
+      this.#lastActive = now()
+      this.#held ??= new Accumulator()
+      this.#held.append(bytes)
+    } else {
+      this.#feed(bytes)
+      this.#lastActive = this.#burstStart
+      if (this.#held !== null) this.#continue() // left by an upgrade
+    }
+  }
+
+  [kEnded](): void {
+    this.#hasPeerEnded = true
+    if (this.#hasSentFin) this.destroy()
+    else this.#settleIdle()
+  }
+
+  [kDrained](): void {
+    if (this.#idleTimer !== 0) this.#lastActive = now()
+    if (this.#isFull) {
+      this.#isFull = false
+      this.#notify(this.onBufferDrain)
+    }
+    if (this.#io.onDrain !== null) this.#intoCodec(this.#io.onDrain)
+    if (this.#socket.queuedBytes > 0) return // a callback has sent
+    if (this.#state === State.Closing) this.destroy()
+    else if (this.#state === State.Ending && !this.#hasSentFin) this.#sendFin()
+  }
+
+  [kClosed](error: SystemError | null): void {
+    if (this.#state === State.Closed) return
+    const unsent = this.#socket.queuedBytes
+    if (unsent > 0) this.#refuse(`client closed, ${unsent} bytes not sent`, error ?? undefined)
+    this.#finish(error === null ? 'peer' : 'error')
+  }
+
+  // Receiving
+
+  /** Gives bytes, or after a stop the word to go on, to the codec. */
+  #feed(bytes: Buffer | null): void {
+    this.#burst = 0
+    this.#burstStart = now()
+    this.#isInCodec = true
+    try {
+      if (bytes === null) this.#codec.resumed()
+      else this.#codec.receive(bytes)
+    } catch (error) {
+      this.#protocolFailed(blamed(error, 'ERR_PROTOCOL'))
+    }
+    this.#leaveCodec()
+  }
+
+  /** Runs another call into the codec under the same rules. */
+  #intoCodec(call: () => void): void {
+    if (this.#state === State.Closed) return
+    const outer = this.#isInCodec
+    this.#isInCodec = true
+    try {
+      call()
+    } catch (error) {
+      this.#protocolFailed(blamed(error, 'ERR_PROTOCOL'))
+    }
+    this.#isInCodec = outer
+    if (!outer) this.#leaveCodec()
+  }
+
+  #leaveCodec(): void {
+    this.#isInCodec = false
+    if (this.#state === State.Closed) this.#codec.closed(this.closeReason ?? 'closed')
+  }
+
+  /** A message from the codec. False: stop. */
+  #emit(message: In): boolean {
+    if (this.#state !== State.Established) return false
+    if (this.#inFlight >= this.worker.maxInFlight || this.#queue.length > 0 || this.#stops & HOLDS_MESSAGES) {
+      this.#queue.push(message)
+      if (this.#queue.length >= this.worker.maxQueuedMessages) this.#stop(Stop.Queue)
+    } else {
+      this.#deliver(message)
+    }
+    if (++this.#burst % YIELD_CHECK === 0 && now() - this.#burstStart > YIELD_AFTER_MS) this.#yield()
+    this.#isStopped = (this.#stops & ~Stop.Codec) !== 0 || this.#state !== State.Established
+    return !this.#isStopped
+  }
+
+  #deliver(message: In): void {
+    this.worker.counters.messagesIn++
+    try {
+      const result = this.onMessage?.(this, message)
+      if (isThenable(result)) this.#await(result)
+    } catch (error) {
+      this.#handlerFailed(error)
+    }
+  }
+
+  #await(handler: PromiseLike<unknown>): void {
+    this.#inFlight++
+    handler.then(
+      () => this.#settled(),
+      (error) => {
+        this.#handlerFailed(error)
+        this.#settled()
+      },
+    )
+  }
+
+  #settled(): void {
+    this.#inFlight--
+    this.#pump()
+    this.#settleIdle()
+  }
+
+  /** Delivers queued messages as far as handlers allow. */
+  #pump(): void {
+    while (this.#canDeliver()) this.#deliver(this.#queue.shift() as In)
+    if (this.#queue.length === 0) this.#backlog = 0
+    const isShort = this.#queue.length <= this.worker.maxQueuedMessages / 2 && this.#backlog <= MAX_BACKLOG_BYTES
+    if (isShort) this.#start(Stop.Queue)
+  }
+
+  #canDeliver(): boolean {
+    return (
+      this.#queue.length > 0 &&
+      this.#inFlight < this.worker.maxInFlight &&
+      (this.#stops & HOLDS_MESSAGES) === 0 &&
+      this.#state === State.Established
+    )
+  }
+
+  #stop(why: Stop): void {
+    this.#stops |= why
+    this.#syncReading()
+  }
+
+  #start(why: Stop): void {
+    if ((this.#stops & why) === 0) return
+    this.#stops &= ~why
+    this.#pump()
+    this.#continue()
+    this.#settleIdle()
+  }
+
+  /** Goes on where the codec was stopped, then with what was held back, then with the socket. */
+  #continue(): void {
+    if (this.#isInCodec) return
+    while (this.#state === State.Established) {
+      if (this.#isStopped && (this.#stops & ~Stop.Codec) === 0) {
+        this.#isStopped = false
+        this.#feed(null)
+      } else if (this.#held !== null && !this.#isStopped && this.#stops === 0) {
+        const held = this.#held
+        this.#held = null
+        this.#feed(held.take())
+      } else break
+    }
+    this.#syncReading()
+  }
+
+  #yield(): void {
+    this.#stops |= Stop.Yield
+    setImmediate(Connection.#resumeTurn, this)
+  }
+
+  static #resumeTurn(connection: AnyConnection): void {
+    connection.#lastActive = now()
+    connection.#start(Stop.Yield)
+  }
+
+  /** Reads from the socket only while what arrives has somewhere to go. */
+  #syncReading(): void {
+    const isEnding = this.#state !== State.Established
+    const wanted = isEnding || ((this.#stops & ~Stop.Yield) === 0 && !this.#isLeaving)
+    if (wanted === this.#isReading || this.#state === State.Closed) return
+    this.#isReading = wanted
+    if (wanted) this.#socket.resume()
+    else this.#socket.pause()
+  }
+
+  #discardInput(): void {
+    this.#queue = []
+    this.#held = null
+    this.#syncReading()
+  }
+
+  /** When no work is left, what waited for that happens: an error, a goodbye, the answer to the peer's FIN. */
+  #settleIdle(): void {
+    if (this.#state !== State.Established || this.#inFlight > 0 || this.#queue.length > 0 || this.#isInCodec) return
+    if (this.#failure !== null) return this.#breakOff(this.#failure)
+    if (this.#isStopped || this.#held !== null || this.#stops & Stop.Opening) return
+    if (this.#isLeaving) this.#closeAs('stopped')
+    else if (this.#hasPeerEnded) this.#closeAs('peer')
+  }
+
+  // Sending
+
+  #write(bytes: Encoded): boolean {
+    if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
+    if (this.#socket.queuedBytes >= this.maxSendBufferSize) return this.#refuse('send buffer full and drop package')
+    const size = typeof bytes === 'string' || bytes instanceof Uint8Array ? this.#put(bytes) : this.#putAll(bytes)
+    if (this.#idleTimer !== 0) this.#lastActive = now()
+    this.bytesWritten += size
+    this.worker.counters.bytesOut += size
+    if (this.#socket.queuedBytes < this.maxSendBufferSize) return true
+    if (!this.#isFull) {
+      this.#isFull = true
+      this.#notify(this.onBufferFull)
+    }
+    return false
+  }
+
+  #put(chunk: string | Uint8Array): number {
+    const size = typeof chunk === 'string' ? Buffer.byteLength(chunk) : chunk.length
+    if (size > 0) this.#socket.write(chunk, size)
+    return size
+  }
+
+  #putAll(chunks: readonly (string | Uint8Array)[]): number {
+    if (!Array.isArray(chunks)) {
+      throw new UsageError('ERR_ENCODE', `what is sent must be a string, bytes or a list of them, not ${typeof chunks}`)
+    }
+    let size = 0
+    for (const chunk of chunks) size += this.#put(chunk)
+    return size
+  }
+
+  #refuse(why: string, cause?: Error): false {
+    this.worker.counters.sendFail++
+    if (this.#isReporting) return false // a send inside onError: counted, but it would never end
+    this.#isReporting = true
+    this.#report(Connection.SEND_FAIL, why, cause)
+    this.#isReporting = false
+    return false
+  }
+
+  #sendLast(message: Out | Encoded | undefined, raw: boolean): void {
+    if (message === undefined) return
+    if (raw) this.send(message as Encoded, true)
+    else this.send(message as Out)
+  }
+
+  // Errors
+
+  /** The peer broke the protocol. Messages before the fault are handled first, whatever way the stream was cut. */
+  #protocolFailed(error: ProtocolError): void {
+    if (this.#state !== State.Established || this.#failure !== null) return
+    this.#failure = error
+    this.#stop(Stop.Failed)
+    if (this.#inFlight === 0 && this.#queue.length === 0) this.#breakOff(error)
+  }
+
+  #breakOff(error: ProtocolError): void {
+    this.worker.counters.protocolErrors++
+    this.#report(Connection.PROTOCOL, error.message, error)
+    this.#endAs('protocol')
+  }
+
+  #handlerFailed(thrown: unknown): void {
+    this.worker.counters.handlerErrors++
+    const error = thrown instanceof Error ? thrown : new Error(messageOf(thrown), { cause: thrown })
+    this.#report(Connection.HANDLER, error.message, error)
+    this.#endAs('handler')
+  }
+
+  #report(code: number, message: string, error?: Error): void {
+    if (this.onError === null) return this.#logError(code, message, error)
+    try {
+      const result = this.onError(this, code, message, error)
+      if (isThenable(result))
+        result.then(undefined, (failure) => this.#logError(Connection.HANDLER, 'onError', failure))
+    } catch (failure) {
+      this.#logError(Connection.HANDLER, 'onError threw', failure as Error)
+    }
+  }
+
+  #logError(code: number, message: string, error?: Error): void {
+    const detail = code === Connection.HANDLER ? (error?.stack ?? message) : message
+    errors.log(`connection ${this.id} ${this.getRemoteAddress()} error ${code}: ${detail}`)
+  }
+
+  /** Runs a callback; what it returned, or undefined when it threw. */
+  #call(callback: ((connection: this) => unknown) | null): unknown {
+    try {
+      return callback?.(this)
+    } catch (error) {
+      this.#handlerFailed(error)
+      return undefined
+    }
+  }
+
+  /** Runs a callback that nothing waits for. */
+  #notify(callback: ((connection: this) => unknown) | null): void {
+    const result = this.#call(callback)
+    if (isThenable(result)) result.then(undefined, (error) => this.#handlerFailed(error))
+  }
+
+  // Closing
+
+  #move(to: State): void {
+    if (!EDGES[this.#state].includes(to)) throw new Error(`a connection does not go from ${this.#state} to ${to}`)
+    this.#state = to
+  }
+
+  #closeAs(reason: CloseReason): void {
+    this.closeReason ??= reason
+    this.close()
+  }
+
+  #endAs(reason: CloseReason): void {
+    if (this.#state !== State.Established) return
+    this.closeReason ??= reason
+    this.end()
+  }
+
+  #sendFin(): void {
+    this.#hasSentFin = true
+    this.#socket.end()
+    if (this.lingerTimeout <= 0 || this.#hasPeerEnded) this.destroy()
+    else this.#closeWithin(this.lingerTimeout * 1000)
+  }
+
+  #closeWithin(ms: number): void {
+    deadlines.cancel(this.#closeTimer)
+    this.#closeTimer = deadlines.after(ms, Connection.#destroyLate, this)
+  }
+
+  static #destroyLate(connection: AnyConnection): void {
+    connection.#closeTimer = 0
+    connection.destroy()
+  }
+
+  #finish(reason: CloseReason): void {
+    this.#move(State.Closed)
+    this.closeReason ??= reason
+    this.#queue = []
+    this.#held = null
+    deadlines.cancel(this.#idleTimer)
+    deadlines.cancel(this.#closeTimer)
+    this.#clearCodecTimers()
+    this.worker.connections.delete(this.id)
+    this.worker.counters.connections--
+    this.worker.counters.closed++
+    this.#notify(this.onClose)
+    if (!this.#isInCodec) this.#codec.closed(this.closeReason)
+    this.worker[kGone]()
+  }
+
+  // Deadlines
+
+  #armIdle(ms: number): void {
+    if (ms <= 0) return
+    this.#lastActive = now()
+    this.#idleTimer = deadlines.after(ms, Connection.#checkIdle, this)
+  }
+
+  /** One timer a connection, not one a message: it looks how long the silence has lasted and sleeps for the rest. */
+  static #checkIdle(connection: AnyConnection): void {
+    const { idleTimeoutMs } = connection.worker
+    const isWaitedFor = connection.#inFlight > 0
+    const silence = isWaitedFor ? 0 : now() - connection.#lastActive
+    if (silence >= idleTimeoutMs) return connection.#closeAs('timeout')
+    connection.#idleTimer = deadlines.after(idleTimeoutMs - silence, Connection.#checkIdle, connection)
+  }
+
+  #setDeadline(kind: string, ms: number): void {
+    this.#codecTimers ??= new Map()
+    deadlines.cancel(this.#codecTimers.get(kind) ?? 0)
+    if (ms <= 0 || this.#state === State.Closed) this.#codecTimers.delete(kind)
+    else this.#codecTimers.set(kind, deadlines.after(ms, Connection.#expire, this, kind))
+  }
+
+  static #expire(connection: AnyConnection, kind: string): void {
+    connection.#codecTimers?.delete(kind)
+    connection.#intoCodec(() => connection.#codec.timeout(kind))
+    connection.#settleIdle()
+  }
+
+  #clearCodecTimers(): void {
+    if (this.#codecTimers === null) return
+    for (const timer of this.#codecTimers.values()) deadlines.cancel(timer)
+    this.#codecTimers = null
+  }
+
+  // Protocols
+
+  #upgrade(protocol: AnyProtocol, rest: Uint8Array): void {
+    const old = this.#codec
+    const { role } = this.#io
+    this.#clearCodecTimers()
+    this.#io = new Connection.#Io(this, role)
+    this.#codec = asCodec(protocol).open(this.#io, role) as Codec<Out>
+    this.#isStopped = false
+    this.#start(Stop.Codec)
+    if (rest.length > 0) {
+      const later = this.#held?.take()
+      this.#held = new Accumulator()
+      this.#held.append(rest)
+      if (later !== undefined) this.#held.append(later)
+    }
+    old.closed('upgraded')
+    this.#continue()
+  }
+
+  #event(name: `on${string}`, args: unknown[]): unknown {
+    const callback = (this as Record<string, unknown>)[name] ?? Reflect.get(this.worker, name)
+    if (typeof callback !== 'function') return undefined
+    try {
+      return callback.call(this, this, ...args)
+    } catch (error) {
+      this.#handlerFailed(error)
+      return false
+    }
+  }
+
+  /** What a codec holds of its connection. After an upgrade the old codec's is dead. */
+  static readonly #Io = class Io<In> implements CodecIo<In> {
+    readonly #connection: AnyConnection
+    readonly role: Role
+    onDrain: (() => void) | null = null
+
+    constructor(connection: AnyConnection, role: Role) {
+      this.#connection = connection
+      this.role = role
+    }
+
+    emit(message: In): boolean {
+      return this.#isCurrent && this.#connection.#emit(message)
+    }
+
+    write(bytes: Encoded): boolean {
+      return this.#isCurrent && this.#connection.#write(bytes)
+    }
+
+    event(name: `on${string}`, ...args: unknown[]): unknown {
+      return this.#connection.#event(name, args)
+    }
+
+    pause(): void {
+      if (this.#isCurrent) this.#connection.#stop(Stop.Codec)
+    }
+
+    resume(): void {
+      if (this.#isCurrent) this.#connection.#start(Stop.Codec)
+    }
+
+    deadline(kind: string, ms: number): void {
+      if (this.#isCurrent) this.#connection.#setDeadline(kind, ms)
+    }
+
+    now(): number {
+      return now()
+    }
+
+    end(): void {
+      if (this.#isCurrent) this.#connection.end()
+    }
+
+    close(code = 0): void {
+      if (!this.#isCurrent) return
+      this.#connection.closeCode = code
+      this.#connection.close()
+    }
+
+    upgrade(protocol: AnyProtocol, rest: Uint8Array): void {
+      if (this.#isCurrent) this.#connection.#upgrade(protocol, rest)
+    }
+
+    get peer(): Peer {
+      return this.#connection.#socket
+    }
+
+    get maxPackageSize(): number {
+      return this.#connection.maxPackageSize
+    }
+
+    get queuedBytes(): number {
+      return this.#connection.#socket.queuedBytes
+    }
+
+    get #isCurrent(): boolean {
+      return this.#connection.#io === this
+    }
+  }
+}
+
+function formatPair(ip: string, port: number): string {
+  if (ip === '') return ''
+  return ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function'
+}

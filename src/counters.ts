@@ -1,0 +1,37 @@
+// One table of counters per worker. Connections count into it, the heartbeat carries it to the master as absolute
+// values, and the master adds the tables of dead workers, so that no total ever falls.
+
+/** Counts since the process began, except `connections`, which is now. */
+export interface Counters {
+  connections: number
+  accepted: number
+  closed: number
+  messagesIn: number
+  messagesOut: number
+  bytesIn: number
+  bytesOut: number
+  sendFail: number
+  protocolErrors: number
+  handlerErrors: number
+}
+
+export function newCounters(): Counters {
+  return {
+    connections: 0,
+    accepted: 0,
+    closed: 0,
+    messagesIn: 0,
+    messagesOut: 0,
+    bytesIn: 0,
+    bytesOut: 0,
+    sendFail: 0,
+    protocolErrors: 0,
+    handlerErrors: 0,
+  }
+}
+
+/** Adds `counters` to `total`, in place. */
+export function addCounters(total: Counters, counters: Counters): Counters {
+  for (const key of Object.keys(total) as (keyof Counters)[]) total[key] += counters[key]
+  return total
+}

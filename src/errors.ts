@@ -1,0 +1,80 @@
+// The three kinds of error this package makes, told apart by who is to blame: the peer (ProtocolError), the caller
+// (UsageError), the machine (SystemError). Match them by `code`, not by `instanceof`: a process can hold two copies
+// of a package. "Not enough bytes yet" is a value (NEED_MORE), never an error.
+
+import { getSystemErrorMap } from 'node:util'
+
+export interface ProtocolErrorOptions {
+  /** What a codec may tell the peer before it closes: an HTTP status, a WebSocket close code. */
+  statusHint?: number
+  closeCode?: number
+  /** Position of the offending byte, counted from the first byte of the packet. */
+  offset?: number
+  cause?: unknown
+}
+
+/** The peer broke the protocol. Costs that one connection: `onError(connection, 3, message, error)`, then it closes. */
+export class ProtocolError extends Error {
+  override readonly name = 'ProtocolError'
+  readonly code: string
+  readonly statusHint: number | undefined
+  readonly closeCode: number | undefined
+  readonly offset: number | undefined
+
+  constructor(code: string, message: string, options: ProtocolErrorOptions = {}) {
+    super(message, 'cause' in options ? { cause: options.cause } : undefined)
+    this.code = code
+    this.statusHint = options.statusHint
+    this.closeCode = options.closeCode
+    this.offset = options.offset
+  }
+}
+
+/** The caller broke a rule of this package. Thrown synchronously, at the call. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError'
+  readonly code: string
+
+  constructor(code: string, message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.code = code
+  }
+}
+
+/** A system call failed. The message reads `bind 0.0.0.0:80: EACCES (permission denied)`. */
+export class SystemError extends Error {
+  override readonly name = 'SystemError'
+  /** The errno's name: `EADDRINUSE`. */
+  readonly code: string
+  readonly syscall: string
+  /** What the call was made on: `127.0.0.1:80`, a path, a descriptor. Empty when there is no such thing. */
+  readonly address: string
+
+  constructor(code: string, syscall: string, address = '', options?: { cause?: unknown }) {
+    super(`${syscall}${address && ` ${address}`}: ${code}${explain(code)}`, options)
+    this.code = code
+    this.syscall = syscall
+    this.address = address
+  }
+
+  /** From libuv's negative errno, as Node's internal handles return it. */
+  static fromErrno(errno: number, syscall: string, address = ''): SystemError {
+    return new SystemError(getSystemErrorMap().get(errno)?.[0] ?? `errno ${errno}`, syscall, address)
+  }
+}
+
+function explain(code: string): string {
+  for (const [name, text] of getSystemErrorMap().values()) if (name === code) return ` (${text})`
+  return ''
+}
+
+/** The `code` of anything thrown, or an empty string. */
+export function codeOf(error: unknown): string {
+  if (typeof error !== 'object' || error === null || !('code' in error)) return ''
+  return String(error.code)
+}
+
+/** The message of anything thrown: user code may throw a string. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

@@ -1,0 +1,42 @@
+// The public surface. It registers the built-in protocols and has no other effect: no handle, no timer, no signal.
+
+import { frame } from '../protocols/frame.ts'
+import { tcp } from '../protocols/tcp.ts'
+import { text } from '../protocols/text.ts'
+import { registerProtocol } from './protocol.ts'
+
+registerProtocol('tcp', tcp)
+registerProtocol('unix', tcp)
+registerProtocol('text', text)
+registerProtocol('frame', frame)
+
+export { type AnyConnection, Connection, type ConnectionCallbacks } from './connection.ts'
+export type { Counters } from './counters.ts'
+export { ProtocolError, SystemError, UsageError } from './errors.ts'
+export { Timer } from './loop/timer.ts'
+export {
+  Accumulator,
+  type AnyProtocol,
+  type CloseReason,
+  type Codec,
+  type CodecIo,
+  type CodecProtocol,
+  delimited,
+  type Encoded,
+  type Framer,
+  type Framing,
+  type InOf,
+  type LengthPrefix,
+  lengthPrefixed,
+  NEED_MORE,
+  type OutOf,
+  type Peer,
+  type Protocol,
+  type ProtocolOf,
+  type Protocols,
+  type Role,
+  registerProtocol,
+} from './protocol.ts'
+export { version } from './version.ts'
+export { type ProtocolCallbacks, Worker, type WorkerSettings } from './worker.ts'
+export { frame, tcp, text }

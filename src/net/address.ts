@@ -1,0 +1,65 @@
+// Addresses as users write them: `tcp://0.0.0.0:8888`, `text://[::1]:0`, `unix:///run/app.sock`. Parsing only: a host
+// name is looked up where the socket is bound, once, in the master.
+
+import { isIPv6 } from 'node:net'
+import { UsageError } from '../errors.ts'
+
+export interface Address {
+  /** Lower case. It names the protocol. */
+  readonly scheme: string
+  readonly transport: 'tcp' | 'unix'
+  /** An IP address or a host name, without brackets; empty for unix. */
+  readonly host: string
+  readonly port: number
+  /** Path of a Unix socket; empty for tcp. */
+  readonly path: string
+}
+
+const SYNTAX = /^([a-z][a-z0-9+.-]*):\/\/(.*)$/i
+const HOST_PORT = /^(?:\[([0-9a-f:.]+(?:%[^\]]+)?)\]|([^\s:/[\]]+)):(\d{1,5})\/?$/i
+
+/** sun_path of unix(7) has 108 bytes, one of them for the final NUL. Node 20 shortens a longer path without a word. */
+const MAX_UNIX_PATH = 107
+
+/** Throws UsageError with the reason and an example. */
+export function parseAddress(text: string): Address {
+  const [, scheme, rest] = SYNTAX.exec(text) ?? []
+  if (scheme === undefined || rest === undefined) throw bad(text, 'it has no scheme')
+  return scheme.toLowerCase() === 'unix' ? parsePath(text, rest) : parseHostPort(text, scheme.toLowerCase(), rest)
+}
+
+function parsePath(text: string, path: string): Address {
+  if (path === '' || path.includes('\0')) throw bad(text, 'it has no path')
+  checkUnixPath(path)
+  return { scheme: 'unix', transport: 'unix', host: '', port: 0, path }
+}
+
+function parseHostPort(text: string, scheme: string, rest: string): Address {
+  const [, v6, name, digits] = HOST_PORT.exec(rest) ?? []
+  const host = v6 ?? name
+  if (host === undefined || digits === undefined) throw bad(text, 'after :// comes host:port')
+  if (v6 !== undefined && !isIPv6(v6)) throw bad(text, `${v6} is no IPv6 address`)
+  const port = Number(digits)
+  if (port > 65535) throw bad(text, `${port} is no port`)
+  return { scheme, transport: 'tcp', host, port, path: '' }
+}
+
+/** Throws ERR_UNIX_PATH_TOO_LONG, which no kernel says on every Node. */
+export function checkUnixPath(path: string): void {
+  const size = Buffer.byteLength(path)
+  if (size <= MAX_UNIX_PATH) return
+  throw new UsageError(
+    'ERR_UNIX_PATH_TOO_LONG',
+    `the Unix socket path ${path} has ${size} bytes, the limit is ${MAX_UNIX_PATH}`,
+  )
+}
+
+/** `0.0.0.0:80`, `[::]:80` or a path: how an endpoint stands in messages and in `status`. */
+export function formatEndpoint(host: string, port: number): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+}
+
+function bad(text: string, reason: string): UsageError {
+  const example = 'write tcp://0.0.0.0:8888, text://[::1]:8888 or unix:///run/app.sock'
+  return new UsageError('ERR_BAD_ADDRESS', `bad address '${text}': ${reason}; ${example}`)
+}

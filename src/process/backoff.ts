@@ -1,0 +1,21 @@
+// When a slot may start its next process: at once after the first crash, then later and later, so that a broken
+// program fills no log and burns no core; with jitter, so that slots which fell together do not return together.
+
+const FIRST_MS = 100
+const LONGEST_MS = 30_000
+const JITTER = 0.2
+/** A process that lived this long had no trouble starting. */
+const HEALTHY_AFTER_MS = 10_000
+
+export class Backoff {
+  /** Short lives in a row. */
+  failures = 0
+
+  /** Notes the end of a process; how long to wait before the next start, in ms. */
+  next(aliveMs: number, random = Math.random()): number {
+    this.failures = aliveMs >= HEALTHY_AFTER_MS ? 1 : this.failures + 1
+    if (this.failures === 1) return 0
+    const full = Math.min(LONGEST_MS, FIRST_MS * 2 ** (this.failures - 2))
+    return full * (1 + JITTER * (2 * random - 1))
+  }
+}

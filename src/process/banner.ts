@@ -1,0 +1,43 @@
+// What `start` prints when everything serves: what runs where, and a line to copy and try.
+
+import { version } from '../version.ts'
+import type { Declaration } from './group.ts'
+import { renderTable } from './status.ts'
+
+export interface Banner {
+  readonly groups: readonly { readonly declaration: Declaration; readonly endpoint: string }[]
+  readonly modules: readonly string[]
+  readonly isDaemon: boolean
+  readonly isQuiet: boolean
+}
+
+export function renderBanner({ groups, modules, isDaemon, isQuiet }: Banner): string {
+  if (isQuiet) return ''
+  const rows = groups.map(({ declaration, endpoint }) => [
+    declaration.name,
+    declaration.protocol || '-',
+    endpoint || 'none',
+    String(declaration.count),
+    '[OK]',
+  ])
+  return [
+    `millrace ${version}   Node ${process.versions.node}   pid ${process.pid}   engine node (the native engine is not built yet)`,
+    renderTable([['name', 'protocol', 'listen', 'processes', 'state'], ...rows]),
+    ...tryLines(groups),
+    isDaemon ? `Stop it with: millrace stop ${modules[0]}` : 'Press Ctrl+C to stop.',
+    '',
+  ].join('\n')
+}
+
+function tryLines(groups: Banner['groups']): string[] {
+  const speaking = groups.find(({ declaration }) => declaration.protocol === 'tcp' || declaration.protocol === 'text')
+  return speaking === undefined ? [] : [`Try: ${tryLine(speaking.endpoint)}`]
+}
+
+/** `nc` for an endpoint; a wildcard address is reached over loopback. */
+function tryLine(endpoint: string): string {
+  const [, host = '', port = ''] = /^\[?([^\]]*)\]?:(\d+)$/.exec(endpoint) ?? []
+  if (port === '') return `printf 'world\\n' | nc -q 1 -U ${endpoint}`
+  const reachable = host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host
+  return `printf 'world\\n' | nc -q 1 ${reachable} ${port}`
+}

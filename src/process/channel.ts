@@ -1,0 +1,73 @@
+// Messages as lines of JSON over a stream: between master and child on an inherited descriptor, and between a command
+// and the master on the control socket. It refuses a line over its limit by ending the stream: both ends are ours, so
+// a longer one is a fault or an attack.
+
+import type { Socket } from 'node:net'
+
+const MAX_LINE_BYTES = 4 * 1_048_576
+
+export class Channel<In, Out> {
+  onMessage: ((message: In) => void) | null = null
+  /** The other end is gone. Called once. */
+  onClose: (() => void) | null = null
+  readonly #stream: Socket
+  #chunks: Buffer[] = []
+  #size = 0
+
+  constructor(stream: Socket) {
+    this.#stream = stream
+    stream.on('data', (bytes: Buffer) => this.#receive(bytes))
+    stream.on('error', ignore) // 'close' follows
+    stream.on('close', () => this.onClose?.())
+  }
+
+  /** Queued without bound: messages are small and rare. Lost without a word when the other end is gone. */
+  send(message: Out): void {
+    if (this.#stream.writable) this.#stream.write(`${JSON.stringify(message)}\n`)
+  }
+
+  /** Sends what is queued, then closes. */
+  end(): void {
+    this.#stream.end()
+  }
+
+  destroy(): void {
+    this.#stream.destroy()
+  }
+
+  /** Whether the channel keeps the process alive. */
+  ref(): void {
+    this.#stream.ref()
+  }
+
+  unref(): void {
+    this.#stream.unref()
+  }
+
+  #receive(bytes: Buffer): void {
+    let start = 0
+    for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, start)) {
+      this.#chunks.push(bytes.subarray(start, end))
+      start = end + 1
+      this.#deliver(Buffer.concat(this.#chunks.splice(0)).toString())
+      this.#size = 0
+    }
+    this.#chunks.push(bytes.subarray(start))
+    this.#size += bytes.length - start
+    if (this.#size > MAX_LINE_BYTES) this.destroy()
+  }
+
+  #deliver(line: string): void {
+    let message: In
+    try {
+      message = JSON.parse(line) as In
+    } catch {
+      return this.destroy() // not one of ours
+    }
+    this.onMessage?.(message)
+  }
+}
+
+function ignore(): void {
+  // The stream closes after an error, and onClose tells.
+}

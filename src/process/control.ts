@@ -1,0 +1,86 @@
+// The control socket: how every command but `start` talks to the master. One request a connection, one answer, both a
+// line of JSON. The socket is 0600 inside a 0700 directory: who can connect may command.
+
+import { once } from 'node:events'
+import { unlinkSync } from 'node:fs'
+import net from 'node:net'
+import { codeOf } from '../errors.ts'
+import { fileId, removeStaleSocket } from '../net/bound-socket.ts'
+import { Channel } from './channel.ts'
+import { CommandError, Exit } from './exit-codes.ts'
+import type { Identity } from './identity.ts'
+import { controlPath } from './run-directory.ts'
+import type { Status } from './status.ts'
+
+export type Request = { readonly command: 'status' | 'stop' | 'ping' }
+export type Answer =
+  | ({ readonly ok: true; readonly status?: Status } & Identity)
+  | { readonly ok: false; readonly message: string }
+
+/** A client that connects and says nothing is let go after this. */
+const REQUEST_TIMEOUT_MS = 5000
+
+export class ControlServer {
+  readonly #server: net.Server
+  readonly #path: string
+  #file = ''
+
+  constructor(runDir: string, answer: (request: Request) => Promise<Answer>) {
+    this.#path = controlPath(runDir)
+    this.#server = net.createServer((socket) => {
+      socket.setTimeout(REQUEST_TIMEOUT_MS, () => socket.destroy())
+      const channel = new Channel<Request, Answer>(socket)
+      channel.onMessage = async (request) => {
+        socket.setTimeout(0)
+        channel.onMessage = null
+        channel.send(await answer(request))
+        channel.end()
+      }
+    })
+  }
+
+  /** Rejects with EADDRINUSE when somebody answers there. */
+  async listen(): Promise<void> {
+    await removeStaleSocket(this.#path)
+    const umask = process.umask(0o177)
+    this.#server.listen(this.#path) // binds before it returns
+    process.umask(umask)
+    await once(this.#server, 'listening')
+    this.#file = fileId(this.#path)
+  }
+
+  /** Takes no more requests; removes the socket if it is still ours. */
+  close(): void {
+    const isOurs = this.#file !== '' && fileId(this.#path) === this.#file
+    this.#server.close() // libuv unlinks by name
+    if (isOurs && fileId(this.#path) === this.#file) unlinkSync(this.#path)
+  }
+}
+
+/** Asks the master of a run directory. Null when none answers there. */
+export function ask(runDir: string, request: Request, timeoutMs: number): Promise<Answer | null> {
+  return new Promise((resolve, reject) => {
+    const socket = net.connect(controlPath(runDir))
+    const channel = new Channel<Answer, Request>(socket)
+    const late = setTimeout(() => {
+      socket.destroy()
+      reject(
+        new CommandError(Exit.Timeout, `the master did not answer '${request.command}' within ${timeoutMs / 1000} s`),
+      )
+    }, timeoutMs)
+    const settle = (answer: Answer | null) => {
+      clearTimeout(late)
+      socket.destroy()
+      resolve(answer)
+    }
+    socket.once('error', (error) => {
+      const isAbsent = codeOf(error) === 'ENOENT' || codeOf(error) === 'ECONNREFUSED'
+      if (isAbsent) return settle(null)
+      clearTimeout(late)
+      reject(new CommandError(Exit.Failure, `${controlPath(runDir)}: ${error.message}`, { cause: error }))
+    })
+    channel.onMessage = settle
+    channel.onClose = () => settle(null)
+    channel.send(request)
+  })
+}

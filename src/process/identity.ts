@@ -1,0 +1,38 @@
+// Who a process is: its pid, which the system gives to another one later, and its start time, which it does not.
+// proc(5): field 22 of /proc/<pid>/stat, in clock ticks since boot.
+
+import { readFileSync } from 'node:fs'
+import { codeOf } from '../errors.ts'
+
+export interface Identity {
+  readonly pid: number
+  /** Empty where there is no /proc. */
+  readonly startTime: string
+}
+
+export function ownIdentity(): Identity {
+  return { pid: process.pid, startTime: startTimeOf(process.pid) }
+}
+
+/** Empty when there is no such process, or no /proc. */
+export function startTimeOf(pid: number): string {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ') // the name may hold anything, spaces too
+    return fields[0] === 'Z' ? '' : (fields[19] ?? '')
+  } catch {
+    return '' // ENOENT or ESRCH: it is gone
+  }
+}
+
+/** Whether that very process lives. A pid that is not a positive integer never does: -1 would be every process. */
+export function isAlive({ pid, startTime }: Identity): boolean {
+  if (!Number.isInteger(pid) || pid <= 1) return false
+  if (startTime !== '') return startTimeOf(pid) === startTime
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return codeOf(error) === 'EPERM'
+  }
+}

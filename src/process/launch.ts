@@ -1,0 +1,79 @@
+// Starts a master from a process that must not be it: a daemon, or the foreground server of a user's file that was run
+// directly (its module is evaluated in that process, and user code never runs in a master).
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { closeSync, constants, openSync } from 'node:fs'
+import { join } from 'node:path'
+import { codeOf, SystemError } from '../errors.ts'
+import { CommandError, Exit } from './exit-codes.ts'
+import type { StartOptions } from './messages.ts'
+import { makeRunDir, runDirCandidates } from './run-directory.ts'
+import { type Child, spawnChild } from './spawn.ts'
+
+export interface OutputFiles {
+  /** Where stderr and the log lines of a daemon go. Default: `millrace.log` in the run directory. */
+  readonly logFile: string | undefined
+  /** Where stdout of a daemon goes. Default: nowhere, as Workerman. */
+  readonly stdoutFile: string | undefined
+}
+
+/** Starts a daemon; its banner when all of its workers serve. Rejects with a CommandError that says why not. */
+export async function launchDaemon(options: StartOptions, files: OutputFiles): Promise<string> {
+  const runDir = makeRunDir(runDirCandidates(options.modules[0] ?? '', options.runDir))
+  const out = openAppend(files.stdoutFile ?? '/dev/null')
+  const err = openAppend(files.logFile ?? join(runDir, 'millrace.log'))
+  const boot = { role: 'master', options, isDaemon: true } as const
+  const child = spawnChild(boot, { stdio: ['ignore', out, err], isDetached: true })
+  closeSync(out)
+  closeSync(err)
+  return untilStarted(child)
+}
+
+/** O_NOFOLLOW: a link planted in a shared folder must not make root append to a file of its choice. */
+function openAppend(path: string): number {
+  try {
+    return openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND | constants.O_NOFOLLOW, 0o640)
+  } catch (error) {
+    throw new SystemError(codeOf(error), 'open', path, { cause: error })
+  }
+}
+
+function untilStarted({ process: child, channel }: Child): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let failure = new CommandError(Exit.Failure, 'the daemon ended before it said anything')
+    channel.onMessage = (message) => {
+      if (message.type === 'failed') failure = new CommandError(message.exitCode, message.message)
+      if (message.type !== 'started') return
+      child.unref()
+      channel.destroy()
+      resolve(message.banner)
+    }
+    child.once('error', (error) => reject(new CommandError(Exit.Failure, `cannot start a process: ${error.message}`)))
+    child.once('close', () => reject(failure))
+  })
+}
+
+/**
+ * Runs a master in the foreground as a child, passes signals on and gives back its exit code. The master ends when this
+ * process is gone. Ctrl+C reaches both, and a second SIGINT means "now": so ours is passed on as SIGTERM.
+ */
+export function runThinParent(options: StartOptions): Promise<number> {
+  const boot = { role: 'master', options, isDaemon: false } as const
+  return follow(spawnChild(boot, { stdio: ['inherit', 'inherit', 'inherit'], isDetached: false }).process)
+}
+
+/** Runs this command line with another copy of the package, the one that the app resolves. */
+export function runOther(startFile: string): Promise<number> {
+  const args = [...process.execArgv, startFile, ...process.argv.slice(2)]
+  return follow(spawn(process.execPath, args, { stdio: 'inherit' }))
+}
+
+function follow(child: ChildProcess): Promise<number> {
+  for (const signal of ['SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR2'] as const)
+    process.on(signal, () => child.kill(signal))
+  process.on('SIGINT', () => child.kill('SIGTERM'))
+  return new Promise((resolve, reject) => {
+    child.once('error', (error) => reject(new CommandError(Exit.Failure, `cannot start a process: ${error.message}`)))
+    child.once('exit', (code) => resolve(code ?? Exit.Failure))
+  })
+}

@@ -1,0 +1,80 @@
+// One master a run directory: a file that says who made it, created whole by link(2), which fails when it exists. A lock
+// whose maker is dead is taken over by a rename, which only one of several can do; who moved a living lock away by
+// accident puts it back, and the control socket is the second gate.
+
+import { linkSync, readFileSync, renameSync, unlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { codeOf } from '../errors.ts'
+import { type Identity, isAlive, ownIdentity } from './identity.ts'
+
+const ATTEMPTS = 5
+
+export class Lock {
+  readonly #path: string
+
+  private constructor(path: string) {
+    this.#path = path
+  }
+
+  /** The lock, or who holds it. Throws the errors of open(2). */
+  static acquire(runDir: string): Lock | Identity {
+    const path = join(runDir, 'lock')
+    let holder = ownIdentity()
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      if (create(path)) return new Lock(path)
+      holder = readHolder(path)
+      if (isAlive(holder)) return holder
+      removeDead(path)
+    }
+    return holder
+  }
+
+  /** Removes the file if it is still ours. */
+  release(): void {
+    if (readHolder(this.#path).pid === process.pid) remove(this.#path)
+  }
+}
+
+function create(path: string): boolean {
+  const draft = `${path}.${process.pid}`
+  remove(draft)
+  try {
+    writeFileSync(draft, JSON.stringify(ownIdentity()), { flag: 'wx', mode: 0o600 })
+    linkSync(draft, path)
+    return true
+  } catch (error) {
+    if (codeOf(error) === 'EEXIST') return false
+    throw error
+  } finally {
+    remove(draft)
+  }
+}
+
+/** Garbage reads as a holder that never lives. */
+function readHolder(path: string): Identity {
+  try {
+    const { pid, startTime } = JSON.parse(readFileSync(path, 'utf8')) as Partial<Identity>
+    return { pid: Number(pid), startTime: String(startTime) }
+  } catch {
+    return { pid: 0, startTime: '' } // gone, or not ours
+  }
+}
+
+function removeDead(path: string): void {
+  const aside = `${path}.${process.pid}`
+  try {
+    renameSync(path, aside)
+    if (isAlive(readHolder(aside))) linkSync(aside, path)
+  } catch (error) {
+    if (codeOf(error) !== 'ENOENT' && codeOf(error) !== 'EEXIST') throw error // somebody was quicker
+  }
+  remove(aside)
+}
+
+function remove(path: string): void {
+  try {
+    unlinkSync(path)
+  } catch (error) {
+    if (codeOf(error) !== 'ENOENT') throw error
+  }
+}

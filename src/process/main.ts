@@ -1,0 +1,29 @@
+// The start file's first and only call: finds out which role this process has, and plays it.
+
+import type { Channel } from './channel.ts'
+import { describe, work } from './child.ts'
+import { runCommand } from './command.ts'
+import { registry } from './group.ts'
+import type { FromChild, ToChild } from './messages.ts'
+import { runMaster } from './run-master.ts'
+import { takeChannel } from './spawn.ts'
+
+export async function main(): Promise<void> {
+  const channel = takeChannel()
+  if (channel === null) process.exit(await runCommand(process.argv.slice(2), null))
+  channel.onMessage = (message) => {
+    if (message.type === 'boot') void play(channel, message.boot)
+  }
+  channel.onClose = () => process.exit() // whoever spawned us is gone already
+}
+
+async function play(
+  channel: Channel<ToChild, FromChild>,
+  boot: Extract<ToChild, { type: 'boot' }>['boot'],
+): Promise<void> {
+  registry() // a module that brings its own copy of the package is told so
+  if (boot.role === 'master') process.exit(await runMaster(boot.options, boot.isDaemon, channel))
+  for (const name of Object.keys(process.env)) if (name.startsWith('MILLRACE_')) delete process.env[name]
+  if (boot.role === 'describe') await describe(boot, channel)
+  else await work(boot, channel)
+}

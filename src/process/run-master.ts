@@ -1,0 +1,44 @@
+// A process as master: its signals, what it tells the one who launched it, its exit code.
+
+import { guardOutput, log } from '../log.ts'
+import type { Channel } from './channel.ts'
+import { CommandError, Exit } from './exit-codes.ts'
+import { Master } from './master.ts'
+import type { FromChild, StartOptions, ToChild } from './messages.ts'
+
+/** Resolves with the exit code, when the server has ended. `launcher` is who started us as a child. */
+export async function runMaster(
+  options: StartOptions,
+  isDaemon: boolean,
+  launcher: Channel<ToChild, FromChild> | null,
+): Promise<Exit> {
+  guardOutput()
+  const master = new Master(options, isDaemon)
+  takeSignals(master, isDaemon)
+  if (launcher !== null && !isDaemon) launcher.onClose = () => master.stop(false)
+  try {
+    await master.run((banner) => {
+      if (isDaemon) launcher?.send({ type: 'started', banner })
+      else process.stdout.write(banner)
+    })
+    return Exit.Ok
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error
+    if (isDaemon) launcher?.send({ type: 'failed', exitCode: error.exitCode, message: error.message })
+    log(error.message)
+    return error.exitCode
+  } finally {
+    launcher?.end()
+  }
+}
+
+/** Handlers only take note. A second SIGINT kills; closing the terminal stops a server that sits on it. */
+function takeSignals(master: Master, isDaemon: boolean): void {
+  process.on('SIGTERM', () => master.stop(false))
+  process.on('SIGQUIT', () => master.stop(false))
+  process.on('SIGINT', () => master.stop(true))
+  process.on('SIGHUP', () => {
+    if (!isDaemon) master.stop(false)
+  })
+  process.on('SIGUSR2', () => log('SIGUSR2 will reload; this version cannot yet: stop and start'))
+}

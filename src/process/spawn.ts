@@ -1,0 +1,60 @@
+// Starts our start file as a child: role and secrets travel over a private inherited descriptor, never over
+// environment or arguments, so that a grandchild is not taken for a worker.
+
+import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { Socket } from 'node:net'
+import { fileURLToPath } from 'node:url'
+import { Channel } from './channel.ts'
+import type { Boot, FromChild, ToChild } from './messages.ts'
+
+/** Where a child finds its channel. Deleted by the child before any user code runs. */
+export const CHANNEL_VARIABLE = 'MILLRACE_CHANNEL'
+const CHANNEL_FD = 3
+/** Inherited sockets follow the channel. */
+export const FIRST_SOCKET_FD = 4
+
+export interface Child {
+  readonly process: ChildProcess
+  readonly channel: Channel<FromChild, ToChild>
+}
+
+export interface SpawnOptions {
+  /** Standard input, output and error. */
+  readonly stdio: [StdioSource, StdioSource, StdioSource]
+  /** Descriptors to pass, as 4, 5, ... */
+  readonly fds?: readonly number[]
+  /** A session of its own: no signal of a terminal reaches it. */
+  readonly isDetached: boolean
+}
+
+type StdioSource = 'ignore' | 'inherit' | number
+
+/** Spawns a child and tells it its role. A spawn that fails (EAGAIN, ENOMEM) is an 'error' event of `process`. */
+export function spawnChild(boot: Boot, { stdio, fds = [], isDetached }: SpawnOptions): Child {
+  const all: StdioOptions = [...stdio, 'pipe', ...fds]
+  const env = { ...process.env, [CHANNEL_VARIABLE]: String(CHANNEL_FD) }
+  const child = spawn(process.execPath, [...nodeFlags(), startFile()], { stdio: all, env, detached: isDetached })
+  const channel = new Channel<FromChild, ToChild>((child.stdio[CHANNEL_FD] ?? new Socket()) as Socket)
+  channel.send({ type: 'boot', boot })
+  return { process: child, channel }
+}
+
+/** The flags of this Node, less the inspector's port, which only one process can have. */
+function nodeFlags(): string[] {
+  return process.execArgv.filter((flag) => !flag.startsWith('--inspect'))
+}
+
+/** `start.js`: beside the bundle's chunks, one folder up from here in the tests' build. */
+export function startFile(): string {
+  const beside = fileURLToPath(new URL('./start.js', import.meta.url))
+  return existsSync(beside) ? beside : fileURLToPath(new URL('../start.js', import.meta.url))
+}
+
+/** In a child: the channel, or null in a process that a person started. */
+export function takeChannel(): Channel<ToChild, FromChild> | null {
+  const fd = process.env[CHANNEL_VARIABLE]
+  delete process.env[CHANNEL_VARIABLE]
+  if (fd !== String(CHANNEL_FD)) return null
+  return new Channel(new Socket({ fd: CHANNEL_FD, readable: true, writable: true }))
+}

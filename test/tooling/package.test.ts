@@ -1,0 +1,123 @@
+// The package as its users get it: packed, installed in an empty project, imported, required, compiled against.
+
+import { readdirSync, readFileSync, statSync, symlinkSync } from 'node:fs'
+import { homedir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { inProject, node, root, run } from './support.ts'
+
+interface Packed {
+  filename: string
+  unpackedSize: number
+  size: number
+  files: { path: string; mode: number }[]
+}
+
+// Mostly source maps and declarations. A budget, so that a dependency or a fixture that slips in is noticed.
+const maxPackedBytes = 600_000
+const maxUnpackedBytes = 3_000_000
+
+const tsc = join(root, 'node_modules/typescript/bin/tsc')
+
+const typed = `import { Worker, type Connection } from 'millrace'
+import * as testing from 'millrace/testing'
+const worker = new Worker('text://127.0.0.1:0', { count: 2, name: 'echo' })
+worker.onMessage = (connection, line) => connection.send(line.toUpperCase())
+// @ts-expect-error a line is a string
+worker.onMessage = (connection: Connection<string, string>, line: number) => connection.send(String(line))
+export { testing, worker }
+`
+
+const consumer = {
+  'package.json': JSON.stringify({ name: 'consumer', private: true, type: 'module' }),
+  'typed.ts': typed,
+  'imports.mjs': `import * as millrace from 'millrace'\nimport 'millrace/testing'\nconsole.log(typeof millrace.Worker)\n`,
+  'requires.cjs': `console.log(typeof require('millrace').Worker)\n`,
+  'both.mjs': `import { createRequire } from 'node:module'
+import { Worker } from 'millrace'
+console.log(createRequire(import.meta.url)('millrace').Worker === Worker)
+`,
+}
+
+async function pack(directory: string): Promise<Packed> {
+  const args = ['pack', '--ignore-scripts', '--json', '--pack-destination', directory]
+  const { code, stdout, stderr } = await run('npm', args, root)
+  assert.is(code, 0, stderr)
+  const answer = JSON.parse(stdout) as Packed[] | Record<string, Packed>
+  return Object.values(answer)[0] as Packed
+}
+
+async function install(directory: string): Promise<Packed> {
+  const packed = await pack(directory)
+  const args = ['install', '--offline', '--no-audit', '--no-fund', '--ignore-scripts', join(directory, packed.filename)]
+  const { code, stderr } = await run('npm', args, directory)
+  assert.is(code, 0, stderr)
+  return packed
+}
+
+test('the package holds what runs, its types and its sources, and nothing else', async () => {
+  await inProject({}, async (directory) => {
+    const packed = await pack(directory)
+    const paths = packed.files.map(({ path }) => path)
+    for (const path of ['dist/index.js', 'dist/start.js', 'dist/testing.js', 'dist/src/index.d.ts', 'LICENSE']) {
+      assert.ok(paths.includes(path), `${path} is missing`)
+    }
+    const strangers = paths.filter(
+      (path) =>
+        !/^(dist|src|protocols|examples)\//.test(path) &&
+        !/^(package\.json|LICENSE|README\.md|CHANGELOG\.md)$/.test(path),
+    )
+    assert.equal(strangers, [])
+    assert.equal(
+      paths.filter((path) => /\.test\.|(^|\/)test\/|fixtures/.test(path)),
+      [],
+    )
+    assert.ok(packed.size < maxPackedBytes, `${packed.size} bytes packed`)
+    assert.ok(packed.unpackedSize < maxUnpackedBytes, `${packed.unpackedSize} bytes unpacked`)
+  })
+})
+
+test('an installed package works: import, require, one copy of its classes, types, bin, maps', async () => {
+  await inProject(consumer, async (directory) => {
+    await install(directory)
+    const installed = join(directory, 'node_modules/millrace')
+
+    for (const [file, answer] of Object.entries({
+      'imports.mjs': 'function',
+      'requires.cjs': 'function',
+      'both.mjs': 'true',
+    })) {
+      const { code, stdout, stderr } = await node([file], directory)
+      assert.is(stdout.trim(), answer, `${file}: ${stderr}`)
+      assert.is(code, 0)
+    }
+
+    symlinkSync(join(root, 'node_modules/@types'), join(directory, 'node_modules/@types'))
+    for (const resolution of ['nodenext', 'bundler']) {
+      const module = resolution === 'nodenext' ? 'nodenext' : 'esnext'
+      const options = ['--module', module, '--moduleResolution', resolution, '--target', 'es2023', '--types', 'node']
+      const { code, stdout } = await node([tsc, '--noEmit', '--strict', ...options, 'typed.ts'], directory)
+      assert.is(code, 0, `${resolution}: ${stdout}`)
+    }
+
+    const bin = await run(join(directory, 'node_modules/.bin/millrace'), [], directory)
+    assert.is(bin.code, 2, `no command is usage: ${bin.stdout}${bin.stderr}`)
+
+    const files = readdirSync(installed, { recursive: true, encoding: 'utf8' })
+      .map((name) => join(installed, name))
+      .filter((path) => statSync(path).isFile())
+    const homes = [root, homedir()].filter((home) => home !== '/')
+    const telling = files.filter((path) => homes.some((home) => readFileSync(path, 'utf8').includes(`${home}/`)))
+    assert.equal(telling, [])
+    assert.equal(files.filter((path) => path.endsWith('.map')).flatMap(lost), [])
+  })
+})
+
+/** The sources of a map that are not there: a stack trace would name a file that nobody has. */
+function lost(path: string): string[] {
+  const map = JSON.parse(readFileSync(path, 'utf8')) as { sources: string[] }
+  return map.sources.filter((source) => !statSync(join(path, '..', source), { throwIfNoEntry: false })?.isFile())
+}
+
+test.run()

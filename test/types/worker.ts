@@ -1,0 +1,174 @@
+// Type tests of the Worker: compiled by `tsc --noEmit` in the test run, never executed. `@ts-expect-error` is the
+// assertion that something does not compile.
+
+import {
+  type AnyConnection,
+  type CodecProtocol,
+  type Connection,
+  delimited,
+  type Protocol,
+  Timer,
+  Worker,
+} from 'millrace'
+
+type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
+declare function expect<A, B>(equal: Equal<A, B>): void
+
+// A literal address tells what is received and sent
+const echo = new Worker('text://0.0.0.0:8888', { count: 4, name: 'echo' })
+echo.onMessage = (connection, line) => {
+  expect<typeof line, string>(true)
+  return connection.send(`Hello, ${line}!`)
+}
+echo.onMessage = (connection, line) => connection.send(line)
+echo.onMessage = async (connection, line) => {
+  connection.send(line)
+}
+echo.onConnect = (connection) => console.log(connection.getRemoteIp())
+echo.onMessage = (connection) => {
+  // @ts-expect-error text takes strings and bytes
+  connection.send(42)
+}
+// @ts-expect-error a string, not a number
+echo.onMessage = (_connection, line: number) => line
+
+// The founding program
+const founding = new Worker('tcp://0.0.0.0:8888')
+founding.count = 4
+founding.onWorkerStart = (worker) => console.log(`Worker ${worker.id} started`)
+founding.onMessage = (connection, data) => {
+  expect<typeof data, Buffer>(true)
+  connection.send(`Hello, ${data}!`)
+}
+
+// Handlers in the constructor, in both of its forms
+new Worker('text://x:1', {
+  onMessage(connection, line) {
+    expect<typeof line, string>(true)
+    connection.send(line)
+  },
+})
+new Worker({
+  listen: 'frame://x:1',
+  onMessage(connection, payload) {
+    expect<typeof payload, Buffer>(true)
+    connection.send(payload)
+  },
+})
+
+// A template literal keeps its scheme
+declare const port: number
+new Worker(`text://0.0.0.0:${port}`, { onMessage: (_connection, line) => expect<typeof line, string>(true) })
+
+// A protocol object and an address from configuration
+declare const config: { address: string }
+interface Command {
+  op: string
+}
+declare const commands: Protocol<Command, { ok: boolean }>
+new Worker({
+  listen: config.address,
+  protocol: commands,
+  count: 4,
+  onMessage(connection, message) {
+    expect<typeof message, Command>(true)
+    connection.send({ ok: true })
+  },
+})
+const configured = new Worker({ listen: config.address, protocol: commands })
+configured.onMessage = (connection, message) => connection.send({ ok: message.op === '' })
+// @ts-expect-error wrong reply
+configured.onMessage = (connection) => connection.send('no')
+
+// Its own protocol object wins over the scheme
+const both = new Worker('text://x', { protocol: commands })
+both.onMessage = (connection, message) => connection.send({ ok: message.op === '' })
+
+// Codecs
+declare const mqtt: CodecProtocol<{ topic: string }, Uint8Array>
+new Worker('mqtt://x:1', {
+  protocol: mqtt,
+  onMessage(connection, message) {
+    expect<typeof message, { topic: string }>(true)
+    connection.send(new Uint8Array(1))
+  },
+})
+
+// A plain string, and a literal scheme that nobody declared: unknown, never never
+const plain = new Worker(config.address)
+plain.onMessage = (connection, message) => {
+  expect<typeof message, unknown>(true)
+  connection.send('anything')
+  connection.send({ a: 1 })
+}
+const gopher = new Worker('gopher://x')
+gopher.onMessage = (connection, message) => {
+  expect<typeof message, unknown>(true)
+  connection.send(1)
+}
+
+// A package declares its scheme and its callbacks
+const json: Protocol<unknown[], object> = {
+  name: 'json',
+  input: delimited('\n'),
+  decode: (packet) => JSON.parse(packet.toString()),
+  encode: (message) => `${JSON.stringify(message)}\n`,
+}
+declare module 'millrace' {
+  interface Protocols {
+    json: typeof json
+  }
+  interface ProtocolCallbacks {
+    onTopic?: (connection: AnyConnection, topic: string) => unknown
+  }
+}
+const declared = new Worker('json://x')
+declared.onMessage = (connection, message) => {
+  expect<typeof message, unknown[]>(true)
+  connection.send({})
+}
+declared.onTopic = (connection, topic) => connection.send(topic)
+
+// Without an address
+const mailbox = new Worker({ name: 'TaskWorker', count: 4 })
+const empty = new Worker()
+
+// Mistakes
+// @ts-expect-error protocol that is none
+new Worker({ listen: config.address, protocol: { name: 'x' } })
+// @ts-expect-error unknown option
+new Worker('text://x', { cuont: 4 })
+// @ts-expect-error unknown callback
+echo.onMesage = () => undefined
+
+// Keeping many
+// biome-ignore lint/suspicious/noExplicitAny: what a list of unlike workers is
+const all: Worker<any, any>[] = [echo, founding, configured, plain, mailbox, empty]
+const some = (connection: AnyConnection) => connection.close()
+echo.onClose = some
+
+// A union of literals
+declare const either: 'text://a' | 'tcp://b'
+const union = new Worker(either)
+union.onMessage = (_connection, message) => expect<typeof message, string | Buffer>(true)
+
+// Inheritance, pipes, raw sends
+class Mine extends Worker<'text://x'> {
+  override onMessage = (connection: Connection<string, string | Uint8Array>, line: string) => connection.send(line)
+}
+founding.onConnect = (connection) => {
+  connection.pipe(connection)
+  connection.send(new Uint8Array(1), true)
+  connection.onMessage = (own, data) => own.send(data)
+}
+
+// Timer
+const id = Timer.add(1, (a: number, b: string) => `${a}${b}`, [1, 'x'])
+expect<typeof id, number>(true)
+// @ts-expect-error arguments of another type
+Timer.add(1, (a: number) => a, ['x'])
+Timer.add(0.5, () => console.log('tick'))
+const slept = Timer.sleep(1)
+expect<typeof slept, Promise<void>>(true)
+
+export { all, Mine }

@@ -33,7 +33,6 @@ worker.onMessage = (connection, { op, a = 0, b = 0 }) => {
   else connection.send({ error: `unknown op ${op}` })
 }
 
-worker.onError = (connection, code, message) =>
-  Worker.log(`${connection.getRemoteAddress()} error ${code}: ${message}`)
+worker.onError = (connection, code, message) => Worker.log(`${connection.getRemoteAddress()} error ${code}: ${message}`)
 
 Worker.runAll()

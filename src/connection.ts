@@ -76,7 +76,7 @@ const YIELD_AFTER_MS = 2
 const YIELD_CHECK = 16
 /** What may be received behind a queue of undelivered messages, in bytes, before reading stops. */
 const MAX_BACKLOG_BYTES = 1_048_576
-/** How long a closing connection may take to flush to a peer that does not read. */
+/** How long a closing connection waits for a peer that does not read: so long without any progress, it is given up. */
 const FLUSH_TIMEOUT_MS = 30_000
 
 // biome-ignore lint/suspicious/noExplicitAny: messages are in and out at once, so no narrower type holds all
@@ -232,7 +232,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#move(State.Closing)
     this.#discardInput()
     if (this.#socket.queuedBytes === 0) this.destroy()
-    else this.#closeWithin(FLUSH_TIMEOUT_MS)
+    else this.#awaitFlush()
   }
 
   /**
@@ -248,7 +248,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#move(State.Ending)
     this.#discardInput()
     if (this.#socket.queuedBytes === 0) this.#sendFin()
-    else this.#closeWithin(FLUSH_TIMEOUT_MS)
+    else this.#awaitFlush()
   }
 
   /** Closes at once; what is queued is lost. `onClose` runs before this returns. */
@@ -685,8 +685,17 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#closeTimer = deadlines.after(ms, Connection.#destroyLate, this)
   }
 
+  #awaitFlush(): void {
+    deadlines.cancel(this.#closeTimer)
+    this.#closeTimer = deadlines.after(FLUSH_TIMEOUT_MS, Connection.#checkFlush, this, this.#socket.queuedBytes)
+  }
+
+  static #checkFlush(connection: AnyConnection, queuedBefore: number): void {
+    if (connection.#socket.queuedBytes < queuedBefore) connection.#awaitFlush()
+    else connection.destroy()
+  }
+
   static #destroyLate(connection: AnyConnection): void {
-    connection.#closeTimer = 0
     connection.destroy()
   }
 

@@ -198,10 +198,15 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     for (const connection of [...this.connections.values()]) connection.destroy()
   }
 
-  #accept(socket: Socket, protocol: AnyProtocol): SocketEvents {
-    const connection = new Connection(socket, protocol, this)
-    connection[kOpen]()
-    return connection
+  #accept(socket: Socket, protocol: AnyProtocol): SocketEvents | null {
+    try {
+      const connection = new Connection(socket, protocol, this)
+      connection[kOpen]()
+      return connection
+    } catch (error) {
+      log(`protocol '${protocol.name}' cannot open a connection: ${error instanceof Error ? error.stack : error}`)
+      return null
+    }
   }
 
   /** @internal */
@@ -226,6 +231,7 @@ const NUMBERS = [
   'maxPackageSize',
   'maxSendBufferSize',
   'maxInFlight',
+  'maxQueuedMessages',
   'idleTimeoutMs',
   'startTimeoutMs',
 ] as const

@@ -79,7 +79,7 @@ export class TimingWheel {
    * **Units**: ms, fractions allowed (a timer fires at the next whole one, never early); `everyMs` is 0 or at least 1.
    * **Throws** `ERR_TOO_MANY_TIMERS` beyond 16 million pending.
    *
-   * @returns the timer's id, a safe integer above 0 that is never given again
+   * @returns the timer's id, a safe integer above 0
    */
   add(dueMs: number, everyMs: number, callback: Callback, a?: unknown, b?: unknown): number {
     const slot = this.#takeSlot()

@@ -3,6 +3,7 @@
 
 import net from 'node:net'
 import { codeOf, SystemError } from '../errors.ts'
+import { LimitedLog } from '../log.ts'
 import {
   type Accept,
   kClosed,
@@ -30,7 +31,11 @@ function listen(source: ListenSource, accept: Accept): Promise<Listener> {
   const options = { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEPALIVE_MS }
   const server = net.createServer(options, (socket) => admit(socket, accept))
   return new Promise((resolve, reject) => {
-    server.once('error', (error) => reject(listenError(error, source.expected)))
+    server.on('error', (error) => {
+      if (server.listening)
+        acceptErrors.log(`accept on ${source.expected}: ${error.message}`) // EMFILE: others live on
+      else reject(listenError(error, source.expected))
+    })
     server.listen(source.handle ?? { fd: source.fd }, source.backlog, () => {
       const actual = endpointOf(server.address())
       if (actual === source.expected) return resolve({ close: () => server.close() })
@@ -39,6 +44,8 @@ function listen(source: ListenSource, accept: Accept): Promise<Listener> {
     })
   })
 }
+
+const acceptErrors = new LimitedLog()
 
 function listenError(error: Error, address: string): SystemError {
   return new SystemError(codeOf(error) || 'EINVAL', 'listen', address, { cause: error })

@@ -1,7 +1,9 @@
 // What `start` prints when everything serves: what runs where, and a line to copy and try.
 
+import { relative } from 'node:path'
 import { version } from '../version.ts'
 import type { Declaration } from './group.ts'
+import { startFile } from './spawn.ts'
 import { renderTable } from './status.ts'
 
 export interface Banner {
@@ -24,9 +26,17 @@ export function renderBanner({ groups, modules, isDaemon, isQuiet }: Banner): st
     `millrace ${version}   Node ${process.versions.node}   pid ${process.pid}   engine node (the native engine is not built yet)`,
     renderTable([['name', 'protocol', 'listen', 'processes', 'state'], ...rows]),
     ...tryLines(groups),
-    isDaemon ? `Stop it with: millrace stop ${modules[0]}` : 'Press Ctrl+C to stop.',
+    isDaemon
+      ? `Stop it with: node ${fromHere(startFile())} stop ${fromHere(modules[0] ?? '')}`
+      : 'Press Ctrl+C to stop.',
     '',
   ].join('\n')
+}
+
+/** A path as a person in this folder would type it. */
+function fromHere(path: string): string {
+  const short = relative(process.cwd(), path)
+  return short.startsWith('..') ? path : short
 }
 
 function tryLines(groups: Banner['groups']): string[] {

@@ -51,6 +51,7 @@ class WorkerLife {
   readonly #channel: Up
   #group: Group | null = null
   #isLeaving = false
+  #memory = 0
 
   constructor(channel: Up) {
     this.#channel = channel
@@ -95,7 +96,8 @@ class WorkerLife {
   #report(): void {
     const { counters } = this.#group ?? {}
     if (counters === undefined) return
-    this.#channel.send({ type: 'report', report: { counters, memory: process.memoryUsage.rss(), timers: Timer.count } })
+    this.#memory = residentBytes() ?? this.#memory
+    this.#channel.send({ type: 'report', report: { counters, memory: this.#memory, timers: Timer.count } })
   }
 }
 
@@ -115,6 +117,15 @@ function leave(channel: Up, exitCode: number): void {
   channel.end()
   setTimeout(exit, 200).unref()
   process.once('beforeExit', exit)
+}
+
+/** libuv reads a file for it: undefined when no descriptor is left (EMFILE), which must not end a worker. */
+function residentBytes(): number | undefined {
+  try {
+    return process.memoryUsage.rss()
+  } catch {
+    return undefined
+  }
 }
 
 function stackOf(error: unknown): string {

@@ -1,8 +1,9 @@
 // The master: reconciles the processes that are wanted with those that are. First start, crash and stop are one path;
 // it is safe to run at any time. Signal handlers and messages only take note. No user code ever runs here.
 
-import { writeFileSync } from 'node:fs'
+import { rmSync, writeFileSync } from 'node:fs'
 import { loadavg } from 'node:os'
+import { join } from 'node:path'
 import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { messageOf, SystemError, UsageError } from '../errors.ts'
 import { guardOutput, log } from '../log.ts'
@@ -40,6 +41,7 @@ interface Slot {
   incarnation: number
   /** Of the processes before this one. */
   past: Counters
+  bootFailures: number
   lastExit: string
   retry: NodeJS.Timeout | null
 }
@@ -57,6 +59,7 @@ export class Master {
   readonly #startedAt = new Date()
   readonly #describing = new AbortController()
   #runDir = ''
+  #pidFile = ''
   #lock: Lock | null = null
   #control: ControlServer | null = null
   #predecessors: Predecessors | null = null
@@ -112,7 +115,8 @@ export class Master {
     const control = new ControlServer(this.#runDir, (request) => this.#answer(request))
     await control.listen()
     this.#control = control
-    writeFileSync(pidFile ?? `${this.#runDir}/millrace.pid`, `${process.pid}\n`, { mode: 0o644 })
+    this.#pidFile = pidFile ?? join(this.#runDir, 'millrace.pid')
+    writeFileSync(this.#pidFile, `${process.pid}\n`, { mode: 0o644 })
   }
 
   async #prepare(): Promise<void> {
@@ -184,7 +188,7 @@ export class Master {
     if (this.#isUp || exit.hadBeenReady) return
     if (exit.exitCode === WorkerExit.Address) this.#giveUp(new CommandError(Exit.Address, message))
     else if (exit.hasTimedOut) this.#giveUp(new CommandError(Exit.Timeout, message))
-    else if (slot.backoff.failures >= MAX_BOOT_FAILURES) this.#giveUp(new CommandError(Exit.Module, message))
+    else if (++slot.bootFailures >= MAX_BOOT_FAILURES) this.#giveUp(new CommandError(Exit.Module, message))
   }
 
   #retryIn(slot: Slot, ms: number): void {
@@ -210,6 +214,7 @@ export class Master {
     for (const { socket } of this.#groups) socket?.close()
     this.#predecessors?.forget()
     this.#control?.close()
+    if (this.#pidFile !== '') rmSync(this.#pidFile, { force: true })
     this.#lock?.release()
   }
 
@@ -270,7 +275,16 @@ export class Master {
 }
 
 function newSlot(id: number): Slot {
-  return { id, backoff: new Backoff(), handle: null, incarnation: 0, past: newCounters(), lastExit: '', retry: null }
+  return {
+    id,
+    backoff: new Backoff(),
+    handle: null,
+    incarnation: 0,
+    past: newCounters(),
+    bootFailures: 0,
+    lastExit: '',
+    retry: null,
+  }
 }
 
 /** Looks in every place where `status` and `stop` would look: one server a module, whatever the environment was. */

@@ -15,11 +15,14 @@ export async function runMaster(
   guardOutput()
   const master = new Master(options, isDaemon)
   takeSignals(master, isDaemon)
-  if (launcher !== null && !isDaemon) launcher.onClose = () => master.stop(false)
+  if (launcher !== null) launcher.onClose = () => master.stop(false) // a daemon nobody has seen start is not wanted either
   try {
     await master.run((banner) => {
-      if (isDaemon) launcher?.send({ type: 'started', banner })
-      else process.stdout.write(banner)
+      if (!isDaemon) process.stdout.write(banner)
+      else if (launcher !== null) {
+        launcher.onClose = null
+        launcher.send({ type: 'started', banner })
+      }
     })
     return Exit.Ok
   } catch (error) {

@@ -151,6 +151,7 @@ test('a throwing callback stops no other, keeps repeating, and its error surface
     throw new Error(`number ${called.length}`)
   })
   scheduler.after(5, () => called.push('neighbour'))
+  block(12) // so that both are due in one tick
   const errors = await uncaught(2, 2000)
   assert.ok(scheduler.cancel(id))
   assert.equal(called.slice(0, 3), ['throws', 'neighbour', 'throws'])

@@ -132,8 +132,8 @@ test('the longest delays are taken', () => {
 })
 
 test('importing opens nothing', async () => {
-  const listOpen = 'setImmediate(() => setImmediate(() => console.log(process.getActiveResourcesInfo().join())))'
-  assert.is(await run(listOpen), await runAlone(listOpen))
+  const listOpen = "console.log(process.getActiveResourcesInfo().filter((name) => name !== 'PipeWrap').join())" // stdio
+  assert.is(await run(`setImmediate(() => setImmediate(() => ${listOpen}))`), '')
 })
 
 test('a pending timer keeps the process alive until it has fired', async () => {

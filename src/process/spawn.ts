@@ -34,10 +34,18 @@ type StdioSource = 'ignore' | 'inherit' | number
 export function spawnChild(boot: Boot, { stdio, fds = [], isDetached }: SpawnOptions): Child {
   const all: StdioOptions = [...stdio, 'pipe', ...fds]
   const env = { ...process.env, [CHANNEL_VARIABLE]: String(CHANNEL_FD) }
-  const child = spawn(process.execPath, [...nodeFlags(), startFile()], { stdio: all, env, detached: isDetached })
+  const args = [...nodeFlags(), startFile(), ...label(boot)]
+  const child = spawn(process.execPath, args, { stdio: all, env, detached: isDetached })
   const channel = new Channel<FromChild, ToChild>((child.stdio[CHANNEL_FD] ?? new Socket()) as Socket)
   channel.send({ type: 'boot', boot })
   return { process: child, channel }
+}
+
+/** Arguments that nobody reads: for `ps`, and because a process title can be no longer than what was on the line. */
+function label(boot: Boot): string[] {
+  if (boot.role === 'master') return ['start', ...boot.options.modules]
+  if (boot.role === 'describe') return ['describe', ...boot.modules]
+  return ['worker', `${boot.group.name}:${boot.id}`, boot.group.listen, ...boot.modules]
 }
 
 /** The flags of this Node, less the inspector's port, which only one process can have. */

@@ -31,7 +31,7 @@ import {
   sum,
   table,
   writeResults,
-} from './lib.mjs'
+} from './lib/bench.mjs'
 
 const defaultCases = '1x1,1x16,8x1,8x16,64x1,64x16'
 const startFile = join(root, 'dist', 'start.js')

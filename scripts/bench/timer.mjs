@@ -10,7 +10,7 @@ import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { parseArgs } from 'node:util'
-import { CannotRun, environment, median, root, round, runBench, spread } from './lib.mjs'
+import { CannotRun, environment, median, root, round, runBench, spread } from './lib/bench.mjs'
 
 const COUNT = 1_000_000
 /** After the first million, so many more, of which the median counts. */

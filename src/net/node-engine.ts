@@ -1,6 +1,7 @@
 // The node engine: `node:net` behind the Transport interface. Always there. What a connection sends in one turn of
 // the loop leaves as one write, in the check phase: after the handlers of this poll and their microtasks.
 
+import { AsyncResource } from 'node:async_hooks'
 import net from 'node:net'
 import { codeOf, SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
@@ -234,8 +235,11 @@ function isText(chunk: string | Uint8Array): boolean {
 
 let written: NodeSocket[] = []
 
+/** The async context of a flush: not that of whichever connection wrote first, or its AsyncLocalStorage would leak. */
+const neutral = new AsyncResource('millrace.flush')
+
 function schedule(socket: NodeSocket): void {
-  if (written.length === 0) setImmediate(flushAll)
+  if (written.length === 0) neutral.runInAsyncScope(setImmediate, undefined, flushAll)
   written.push(socket)
 }
 

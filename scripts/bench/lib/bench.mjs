@@ -8,7 +8,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 export const here = dirname(fileURLToPath(import.meta.url))
-export const root = join(here, '..', '..')
+export const root = join(here, '..', '..', '..')
 
 /** A reason not to run that is the caller's to mend (no compiler, no build, a bad flag): the bench exits 2. */
 export class CannotRun extends Error {}

@@ -1,0 +1,67 @@
+// The examples, as built into dist/examples, each run by the real start file and used for what it is for. Only the port
+// is changed to one that is free.
+
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { Client, inSandbox, portOf, type Sandbox, startFile } from './support/server.ts'
+import { until } from './support/until.ts'
+
+const folder = join(startFile, '../examples')
+
+/** A copy of an example on a free port. */
+function example(box: Sandbox, name: string): string {
+  const source = readFileSync(join(folder, `${name}.js`), 'utf8')
+  assert.match(source, /:\/\/[\d.]+:8888/)
+  return box.file(`${name}.js`, source.replaceAll(/:\/\/[\d.]+:8888/g, '://127.0.0.1:0'))
+}
+
+test('every example has a test here', () => {
+  const names = readdirSync(folder).filter((file) => file.endsWith('.js'))
+  assert.equal(names.sort(), ['hello.js', 'json-lines.js', 'timers.js'])
+})
+
+test('hello: the founding program greets, from four processes', async () => {
+  await inSandbox(async (box) => {
+    const status = await box.start(example(box, 'hello'))
+    assert.is(status.groups[0]?.workers.length, 4)
+    const client = await Client.connect(portOf(status))
+    client.socket.write('world\n')
+    assert.is(await client.line(), 'Hello, world')
+    client.socket.destroy()
+    await box.stop()
+  })
+})
+
+test('json-lines: a protocol plugin answers, and broken JSON costs one connection', async () => {
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(example(box, 'json-lines')))
+    const good = await Client.connect(port)
+    const bad = await Client.connect(port)
+    bad.send('{"op":')
+    await until(() => bad.isClosed)
+    good.send('{"op":"add","a":1,"b":2}')
+    assert.is(await good.line(), '{"result":3}')
+    assert.match(box.log(), /error 3: .*JSON/)
+    good.socket.destroy()
+    await box.stop()
+  })
+})
+
+test('timers: a login stops the deadline, and the ticker runs in one process', async () => {
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(example(box, 'timers')))
+    const client = await Client.connect(port)
+    assert.is(await client.line(), 'say "login"')
+    client.send('login')
+    assert.is(await client.line(), 'welcome')
+    assert.is(await client.line(), 'still there?')
+    await until(() => box.log().includes('tick'))
+    assert.not.match(box.log(), /timers:1\] tick/)
+    client.socket.destroy()
+    await box.stop()
+  })
+})
+
+test.run()

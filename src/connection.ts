@@ -69,6 +69,8 @@ const enum Stop {
 
 /** What holds back a message that has been decoded; the others only keep new ones from coming. */
 const HOLDS_MESSAGES = Stop.User | Stop.Opening
+/** With these, an idle connection is not done: a codec that pauses is at work, a failed one ends in its own way. */
+const NOT_DONE = Stop.Opening | Stop.Codec | Stop.Failed
 
 /** A connection hands out messages for this long before others get their turn: one read can hold 30,000 lines. */
 const YIELD_AFTER_MS = 2
@@ -116,6 +118,29 @@ export interface ConnectionHost extends ConnectionCallbacks<any, any> {
   [kGone](): void
 }
 
+/** Time as a connection sees it: the process's, or that of a test. */
+export interface Clock {
+  now(): number
+  after<A, B = undefined>(ms: number, fn: (a: A, b: B) => unknown, a?: A, b?: B): number
+  cancel(id: number): boolean
+}
+
+const processClock: Clock = {
+  now,
+  after: (ms, fn, a, b) => deadlines.after(ms, fn, a, b),
+  cancel: (id) => deadlines.cancel(id),
+}
+
+/** Until the protocol has made one, or when it could not. */
+const NO_CODEC: Codec = {
+  receive: nothing,
+  resumed: nothing,
+  send: () => false,
+  drain: nothing,
+  timeout: nothing,
+  closed: nothing,
+}
+
 const errors = new LimitedLog()
 let lastId = 0
 
@@ -153,13 +178,16 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   onBufferDrain: ConnectionCallbacks<In, Out>['onBufferDrain']
 
   readonly #socket: Socket
-  #codec: Codec<Out>
+  readonly #clock: Clock
+  #protocol: AnyProtocol
+  #codec: Codec<Out> = NO_CODEC
   #io: CodecIo<In>
   #state = State.Established
   #stops = 0
   /** The codec was told to stop and keeps a rest: `resumed()` is due. */
   #isStopped = false
   #isInCodec = false
+  #isPumping = false
   #isReading = true
   #isFull = false
   #isReporting = false
@@ -182,8 +210,15 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #context: Record<PropertyKey, unknown> | null = null
 
   /** @internal Connections are made by their owner, which calls `[kOpen]` when it has taken note of them. */
-  constructor(socket: Socket, protocol: AnyProtocol, worker: ConnectionHost, role: Role = 'server') {
+  constructor(
+    socket: Socket,
+    protocol: AnyProtocol,
+    worker: ConnectionHost,
+    role: Role = 'server',
+    clock: Clock = processClock,
+  ) {
     this.worker = worker
+    this.#clock = clock
     this.maxSendBufferSize = worker.maxSendBufferSize
     this.maxPackageSize = worker.maxPackageSize
     this.onMessage = worker.onMessage
@@ -192,8 +227,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.onBufferFull = worker.onBufferFull
     this.onBufferDrain = worker.onBufferDrain
     this.#socket = socket
+    this.#protocol = protocol
     this.#io = new Connection.#Io(this, role)
-    this.#codec = asCodec(protocol).open(this.#io, role) as Codec<Out>
   }
 
   // What users call
@@ -218,8 +253,11 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   send(bytes: Encoded, raw: true): boolean
   send(message: Out | Encoded, raw = false): boolean {
     if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
-    this.worker.counters.messagesOut++
-    return raw ? this.#write(message as Encoded) : this.#codec.send(message as Out)
+    const { counters } = this.worker
+    const refused = counters.sendFail
+    const goOn = raw ? this.#write(message as Encoded) : this.#intoCodecToSend(message as Out)
+    if (counters.sendFail === refused) counters.messagesOut++
+    return goOn
   }
 
   /** Sends `message`, if any, and what is queued, then closes. Idempotent. */
@@ -255,7 +293,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   destroy(): void {
     if (this.#state === State.Closed) return
     this.#socket.destroy()
-    this.#finish('closed')
+    this.#finish()
   }
 
   /** No message is delivered until `resumeRecv()`; the peer is slowed down by TCP. */
@@ -268,16 +306,23 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   /**
-   * Sends every message on to `destination` and closes it at the end; a full destination pauses this connection. One
-   * direction; it takes over `onMessage` and `onClose` here, `onBufferFull` and `onBufferDrain` there.
+   * Sends every message on to `destination`; a full destination pauses this connection, and when one of them closes,
+   * so does the other. One direction; it takes over `onMessage` and `onClose` here, `onBufferFull` and `onBufferDrain`
+   * there, and goes before `onClose` there.
    */
   pipe(destination: Destination<In>): void {
     this.onMessage = (_connection, message) => {
-      if (!destination.send(message) && destination.getStatus() === State.Closed) this.close()
+      if (!destination.send(message) && destination.getStatus() !== State.Established) this.close()
     }
-    this.onClose = () => destination.close()
+    const closeDestination = () => destination.close()
+    this.onClose = closeDestination
     destination.onBufferFull = () => this.pauseRecv()
     destination.onBufferDrain = () => this.resumeRecv()
+    const { onClose } = destination
+    destination.onClose = () => {
+      if (this.onClose === closeDestination) this.close() // paused, it would wait for a drain that never comes
+      return onClose?.(destination)
+    }
   }
 
   /** 2 established, 4 ending, 8 closing, 16 closed; `getStatus(false)` is the word. */
@@ -333,9 +378,12 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.worker.counters.connections++
     this.worker.connections.set(this.id, this)
     this.#armIdle(this.worker.idleTimeoutMs)
+    this.#stops = Stop.Opening
+    this.#guard(() => this.#openCodec())
+    if (this.#state !== State.Established) return
     const opened = this.#call(this.worker.onConnect)
-    if (!isThenable(opened)) return
-    this.#stop(Stop.Opening)
+    if (!isThenable(opened)) return this.#start(Stop.Opening)
+    this.#syncReading()
     opened.then(
       () => this.#start(Stop.Opening),
       (error) => this.#handlerFailed(error),
@@ -346,8 +394,6 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#state !== State.Established || this.#isLeaving) return
     this.#isLeaving = true
     this.#intoCodec(() => this.#codec.drain())
-    this.#syncReading()
-    this.#settleIdle()
   }
 
   // What the engine calls
@@ -361,13 +407,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       if (this.#backlog > MAX_BACKLOG_BYTES) this.#stop(Stop.Queue)
     }
     if (this.#stops !== 0 || this.#isStopped || this.#isInCodec) {
-      this.#lastActive = now()
+      this.#lastActive = this.#clock.now()
       this.#held ??= new Accumulator()
       this.#held.append(bytes)
     } else {
       this.#feed(bytes)
       this.#lastActive = this.#burstStart
-      if (this.#held !== null) this.#continue() // left by an upgrade
+      this.#continue()
     }
   }
 
@@ -378,7 +424,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   [kDrained](): void {
-    if (this.#idleTimer !== 0) this.#lastActive = now()
+    if (this.#idleTimer !== 0) this.#lastActive = this.#clock.now()
     if (this.#isFull) {
       this.#isFull = false
       this.#notify(this.onBufferDrain)
@@ -392,8 +438,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   [kClosed](error: SystemError | null): void {
     if (this.#state === State.Closed) return
     const unsent = this.#socket.queuedBytes
+    this.closeReason ??= error === null ? 'peer' : 'error'
     if (unsent > 0) this.#refuse(`client closed, ${unsent} bytes not sent`, error ?? undefined)
-    this.#finish(error === null ? 'peer' : 'error')
+    this.destroy() // unless onError has
   }
 
   // Receiving
@@ -401,7 +448,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** Gives bytes, or after a stop the word to go on, to the codec. */
   #feed(bytes: Buffer | null): void {
     this.#burst = 0
-    this.#burstStart = now()
+    this.#burstStart = this.#clock.now()
     this.#isInCodec = true
     try {
       if (bytes === null) this.#codec.resumed()
@@ -415,6 +462,11 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** Runs another call into the codec under the same rules. */
   #intoCodec(call: () => void): void {
     if (this.#state === State.Closed) return
+    this.#guard(call)
+    this.#continue()
+  }
+
+  #guard(call: () => void): void {
     const outer = this.#isInCodec
     this.#isInCodec = true
     try {
@@ -426,21 +478,41 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (!outer) this.#leaveCodec()
   }
 
+  /** The only call that may come from within another one: a handler answers. What it throws is the sender's. */
+  #intoCodecToSend(message: Out): boolean {
+    if (this.#isInCodec) return this.#codec.send(message)
+    this.#isInCodec = true
+    try {
+      return this.#codec.send(message)
+    } finally {
+      this.#leaveCodec()
+      this.#continue()
+    }
+  }
+
   #leaveCodec(): void {
     this.#isInCodec = false
-    if (this.#state === State.Closed) this.#codec.closed(this.closeReason ?? 'closed')
+    if (this.#state === State.Closed) this.#tellClosed(this.#codec, this.closeReason ?? 'closed')
+  }
+
+  #tellClosed(codec: Codec<Out>, reason: CloseReason): void {
+    try {
+      codec.closed(reason)
+    } catch (error) {
+      this.#logError(Connection.HANDLER, `closed() of protocol '${this.#protocol.name}'`, error as Error)
+    }
   }
 
   /** A message from the codec. False: stop. */
   #emit(message: In): boolean {
     if (this.#state !== State.Established) return false
-    if (this.#inFlight >= this.worker.maxInFlight || this.#queue.length > 0 || this.#stops & HOLDS_MESSAGES) {
+    if (!this.#mayDeliver || this.#queue.length > 0 || this.#isPumping) {
       this.#queue.push(message)
       if (this.#queue.length >= this.worker.maxQueuedMessages) this.#stop(Stop.Queue)
     } else {
       this.#deliver(message)
     }
-    if (++this.#burst % YIELD_CHECK === 0 && now() - this.#burstStart > YIELD_AFTER_MS) this.#yield()
+    if (++this.#burst % YIELD_CHECK === 0 && this.#clock.now() - this.#burstStart > YIELD_AFTER_MS) this.#yield()
     this.#isStopped = (this.#stops & ~Stop.Codec) !== 0 || this.#state !== State.Established
     return !this.#isStopped
   }
@@ -474,19 +546,17 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** Delivers queued messages as far as handlers allow. */
   #pump(): void {
-    while (this.#canDeliver()) this.#deliver(this.#queue.shift() as In)
+    if (this.#isPumping) return // a handler resumes its own connection: the next one does not start inside it
+    this.#isPumping = true
+    while (this.#queue.length > 0 && this.#mayDeliver) this.#deliver(this.#queue.shift() as In)
+    this.#isPumping = false
     if (this.#queue.length === 0) this.#backlog = 0
     const isShort = this.#queue.length <= this.worker.maxQueuedMessages / 2 && this.#backlog <= MAX_BACKLOG_BYTES
     if (isShort) this.#start(Stop.Queue)
   }
 
-  #canDeliver(): boolean {
-    return (
-      this.#queue.length > 0 &&
-      this.#inFlight < this.worker.maxInFlight &&
-      (this.#stops & HOLDS_MESSAGES) === 0 &&
-      this.#state === State.Established
-    )
+  get #mayDeliver(): boolean {
+    return this.#inFlight < this.worker.maxInFlight && (this.#stops & HOLDS_MESSAGES) === 0
   }
 
   #stop(why: Stop): void {
@@ -499,10 +569,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#stops &= ~why
     this.#pump()
     this.#continue()
-    this.#settleIdle()
   }
 
-  /** Goes on where the codec was stopped, then with what was held back, then with the socket. */
+  /** Goes on where the codec was stopped, then with what was held back, then with the socket or with closing. */
   #continue(): void {
     if (this.#isInCodec) return
     while (this.#state === State.Established) {
@@ -516,6 +585,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       } else break
     }
     this.#syncReading()
+    this.#settleIdle()
+  }
+
+  #resumeCodec(): void {
+    if ((this.#stops & Stop.Codec) === 0) return
+    this.#isStopped = this.#state === State.Established
+    this.#start(Stop.Codec)
   }
 
   #yield(): void {
@@ -524,7 +600,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   static #resumeTurn(connection: AnyConnection): void {
-    connection.#lastActive = now()
+    connection.#lastActive = connection.#clock.now()
     connection.#start(Stop.Yield)
   }
 
@@ -539,6 +615,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   #discardInput(): void {
+    this.#clearCodecTimers()
     this.#queue = []
     this.#held = null
     this.#syncReading()
@@ -548,7 +625,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #settleIdle(): void {
     if (this.#state !== State.Established || this.#inFlight > 0 || this.#queue.length > 0 || this.#isInCodec) return
     if (this.#failure !== null) return this.#breakOff(this.#failure)
-    if (this.#isStopped || this.#held !== null || this.#stops & Stop.Opening) return
+    if (this.#isStopped || this.#held !== null || this.#stops & NOT_DONE) return
     if (this.#isLeaving) this.#closeAs('stopped')
     else if (this.#hasPeerEnded) this.#closeAs('peer')
   }
@@ -558,8 +635,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #write(bytes: Encoded): boolean {
     if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
     if (this.#socket.queuedBytes >= this.maxSendBufferSize) return this.#refuse('send buffer full and drop package')
-    const size = typeof bytes === 'string' || bytes instanceof Uint8Array ? this.#put(bytes) : this.#putAll(bytes)
-    if (this.#idleTimer !== 0) this.#lastActive = now()
+    const size = isChunk(bytes) ? this.#put(bytes) : this.#putAll(bytes)
+    if (this.#idleTimer !== 0) this.#lastActive = this.#clock.now()
     this.bytesWritten += size
     this.worker.counters.bytesOut += size
     if (this.#socket.queuedBytes < this.maxSendBufferSize) return true
@@ -577,9 +654,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   #putAll(chunks: readonly (string | Uint8Array)[]): number {
-    if (!Array.isArray(chunks)) {
-      throw new UsageError('ERR_ENCODE', `what is sent must be a string, bytes or a list of them, not ${typeof chunks}`)
-    }
+    if (!Array.isArray(chunks)) throw notEncoded(chunks)
+    for (const chunk of chunks) if (!isChunk(chunk)) throw notEncoded(chunk) // before the first of them is sent
     let size = 0
     for (const chunk of chunks) size += this.#put(chunk)
     return size
@@ -604,13 +680,14 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** The peer broke the protocol. Messages before the fault are handled first, whatever way the stream was cut. */
   #protocolFailed(error: ProtocolError): void {
-    if (this.#state !== State.Established || this.#failure !== null) return
+    if (this.#state !== State.Established || this.#stops & Stop.Failed) return
     this.#failure = error
     this.#stop(Stop.Failed)
     if (this.#inFlight === 0 && this.#queue.length === 0) this.#breakOff(error)
   }
 
   #breakOff(error: ProtocolError): void {
+    this.#failure = null // it is told once, whatever onError does
     this.worker.counters.protocolErrors++
     this.#report(Connection.PROTOCOL, error.message, error)
     this.#endAs('protocol')
@@ -681,37 +758,39 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   #closeWithin(ms: number): void {
-    deadlines.cancel(this.#closeTimer)
-    this.#closeTimer = deadlines.after(ms, Connection.#destroyLate, this)
+    this.#clock.cancel(this.#closeTimer)
+    this.#closeTimer = this.#clock.after(ms, Connection.#destroyLate, this)
   }
 
   #awaitFlush(): void {
-    deadlines.cancel(this.#closeTimer)
-    this.#closeTimer = deadlines.after(FLUSH_TIMEOUT_MS, Connection.#checkFlush, this, this.#socket.queuedBytes)
+    this.#clock.cancel(this.#closeTimer)
+    this.#closeTimer = this.#clock.after(FLUSH_TIMEOUT_MS, Connection.#checkFlush, this, this.#socket.queuedBytes)
   }
 
   static #checkFlush(connection: AnyConnection, queuedBefore: number): void {
-    if (connection.#socket.queuedBytes < queuedBefore) connection.#awaitFlush()
-    else connection.destroy()
+    const unsent = connection.#socket.queuedBytes
+    if (unsent < queuedBefore) return connection.#awaitFlush()
+    connection.#refuse(`client does not read, ${unsent} bytes not sent`)
+    connection.destroy()
   }
 
   static #destroyLate(connection: AnyConnection): void {
     connection.destroy()
   }
 
-  #finish(reason: CloseReason): void {
+  #finish(): void {
     this.#move(State.Closed)
-    this.closeReason ??= reason
+    this.closeReason ??= 'closed'
     this.#queue = []
     this.#held = null
-    deadlines.cancel(this.#idleTimer)
-    deadlines.cancel(this.#closeTimer)
+    this.#clock.cancel(this.#idleTimer)
+    this.#clock.cancel(this.#closeTimer)
     this.#clearCodecTimers()
     this.worker.connections.delete(this.id)
     this.worker.counters.connections--
     this.worker.counters.closed++
     this.#notify(this.onClose)
-    if (!this.#isInCodec) this.#codec.closed(this.closeReason)
+    if (!this.#isInCodec) this.#tellClosed(this.#codec, this.closeReason)
     this.worker[kGone]()
   }
 
@@ -719,63 +798,74 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #armIdle(ms: number): void {
     if (ms <= 0) return
-    this.#lastActive = now()
-    this.#idleTimer = deadlines.after(ms, Connection.#checkIdle, this)
+    this.#lastActive = this.#clock.now()
+    this.#idleTimer = this.#clock.after(ms, Connection.#checkIdle, this)
   }
 
   /** One timer a connection, not one a message: it looks how long the silence has lasted and sleeps for the rest. */
   static #checkIdle(connection: AnyConnection): void {
+    if (connection.#state !== State.Established) return // closing has time-outs of its own
     const { idleTimeoutMs } = connection.worker
     const isWaitedFor = connection.#inFlight > 0
-    const silence = isWaitedFor ? 0 : now() - connection.#lastActive
+    const silence = isWaitedFor ? 0 : connection.#clock.now() - connection.#lastActive
     if (silence >= idleTimeoutMs) return connection.#closeAs('timeout')
-    connection.#idleTimer = deadlines.after(idleTimeoutMs - silence, Connection.#checkIdle, connection)
+    connection.#idleTimer = connection.#clock.after(idleTimeoutMs - silence, Connection.#checkIdle, connection)
   }
 
   #setDeadline(kind: string, ms: number): void {
     this.#codecTimers ??= new Map()
-    deadlines.cancel(this.#codecTimers.get(kind) ?? 0)
-    if (ms <= 0 || this.#state === State.Closed) this.#codecTimers.delete(kind)
-    else this.#codecTimers.set(kind, deadlines.after(ms, Connection.#expire, this, kind))
+    this.#clock.cancel(this.#codecTimers.get(kind) ?? 0)
+    if (ms <= 0 || this.#state !== State.Established) this.#codecTimers.delete(kind)
+    else this.#codecTimers.set(kind, this.#clock.after(ms, Connection.#expire, this, kind))
   }
 
   static #expire(connection: AnyConnection, kind: string): void {
     connection.#codecTimers?.delete(kind)
     connection.#intoCodec(() => connection.#codec.timeout(kind))
-    connection.#settleIdle()
   }
 
   #clearCodecTimers(): void {
     if (this.#codecTimers === null) return
-    for (const timer of this.#codecTimers.values()) deadlines.cancel(timer)
+    for (const timer of this.#codecTimers.values()) this.#clock.cancel(timer)
     this.#codecTimers = null
   }
 
   // Protocols
 
+  #openCodec(): void {
+    this.#codec = asCodec(this.#protocol).open(this.#io, this.#io.role) as Codec<Out>
+  }
+
   #upgrade(protocol: AnyProtocol, rest: Uint8Array): void {
+    if (this.#state === State.Closed) return
     const old = this.#codec
-    const { role } = this.#io
     this.#clearCodecTimers()
-    this.#io = new Connection.#Io(this, role)
-    this.#codec = asCodec(protocol).open(this.#io, role) as Codec<Out>
     this.#isStopped = false
-    this.#start(Stop.Codec)
-    if (rest.length > 0) {
-      const later = this.#held?.take()
-      this.#held = new Accumulator()
-      this.#held.append(rest)
-      if (later !== undefined) this.#held.append(later)
-    }
-    old.closed('upgraded')
+    this.#stops &= ~Stop.Codec
+    this.#prepend(rest)
+    this.#protocol = protocol
+    this.#codec = NO_CODEC
+    this.#io = new Connection.#Io(this, this.#io.role)
+    this.#tellClosed(old, 'upgraded')
+    this.#guard(() => this.#openCodec())
     this.#continue()
+  }
+
+  #prepend(rest: Uint8Array): void {
+    if (rest.length === 0) return
+    const later = this.#held?.take()
+    this.#held = new Accumulator()
+    this.#held.append(rest)
+    if (later !== undefined) this.#held.append(later)
   }
 
   #event(name: `on${string}`, args: unknown[]): unknown {
     const callback = (this as Record<string, unknown>)[name] ?? Reflect.get(this.worker, name)
     if (typeof callback !== 'function') return undefined
     try {
-      return callback.call(this, this, ...args)
+      const result: unknown = callback.call(this, this, ...args)
+      if (isThenable(result)) result.then(undefined, (error) => this.#handlerFailed(error))
+      return result
     } catch (error) {
       this.#handlerFailed(error)
       return false
@@ -798,7 +888,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
 
     write(bytes: Encoded): boolean {
-      return this.#isCurrent && this.#connection.#write(bytes)
+      if (!this.#isCurrent || this.#connection.#state === State.Closed) return false
+      return this.#connection.#write(bytes)
     }
 
     event(name: `on${string}`, ...args: unknown[]): unknown {
@@ -810,7 +901,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
 
     resume(): void {
-      if (this.#isCurrent) this.#connection.#start(Stop.Codec)
+      if (this.#isCurrent) this.#connection.#resumeCodec()
     }
 
     deadline(kind: string, ms: number): void {
@@ -818,7 +909,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
 
     now(): number {
-      return now()
+      return this.#connection.#clock.now()
     }
 
     end(): void {
@@ -856,6 +947,18 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 function formatPair(ip: string, port: number): string {
   if (ip === '') return ''
   return ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`
+}
+
+function nothing(): void {
+  // What NO_CODEC does.
+}
+
+function isChunk(value: unknown): value is string | Uint8Array {
+  return typeof value === 'string' || value instanceof Uint8Array
+}
+
+function notEncoded(value: unknown): UsageError {
+  return new UsageError('ERR_ENCODE', `what is sent must be a string, bytes or a list of them, not ${typeof value}`)
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {

@@ -49,15 +49,21 @@ export interface Peer {
 /** A protocol with a life: HTTP, WebSocket, MQTT. */
 export interface CodecProtocol<In = unknown, Out = In> {
   readonly name: string
-  /** Makes the codec of one connection. `io` is its only way to the world. */
+  /**
+   * Makes the codec of one connection. `io` is its only way to the world. It may be used at once: to write a greeting,
+   * which goes before anything that `onConnect` sends, to set a deadline, to turn the peer away.
+   */
   open(io: CodecIo<In>, role: Role): Codec<Out>
 }
 
-/** One connection's protocol state. The connection calls these one at a time, never from inside one another. */
+/**
+ * One connection's protocol state. The connection calls these one at a time, save `send`, which a handler may call
+ * while `receive` emits, and `closed('upgraded')`, which comes from within `io.upgrade`.
+ */
 export interface Codec<Out = unknown> {
   /** `bytes` are lent until it returns: keep the remainder yourself (an `Accumulator`). Throw ProtocolError to refuse. */
   receive(bytes: Buffer): void
-  /** After an `emit` answered false: go on with what was kept. */
+  /** After an `emit` that answered false, and after `io.resume()`: go on with what was kept. */
   resumed(): void
   /** False when the sender should stop, as `Connection.send`. */
   send(message: Out): boolean
@@ -80,8 +86,9 @@ export interface CodecIo<In = unknown> {
   write(bytes: Encoded): boolean
   /** Calls a callback of the protocol's own, `worker.onSomething(connection, ...args)`; gives back what it returned. */
   event(name: `on${string}`, ...args: unknown[]): unknown
-  /** Stops and restarts reading from the socket. */
+  /** Stops reading from the socket, and calls of `receive`: the codec is at work on what it has. */
   pause(): void
+  /** Ends a pause. `resumed()` is called, at once or when this call has returned: what failed meanwhile is thrown there. */
   resume(): void
   /** Calls `timeout(kind)` once, `ms` milliseconds from now; 0 clears; setting a kind again moves it. */
   deadline(kind: string, ms: number): void
@@ -236,6 +243,9 @@ export function lengthPrefixed(prefix: LengthPrefix): Framer {
   const { bytes: width, offset = 0, includesHeader = false, littleEndian = false } = prefix
   if (!Number.isInteger(width) || width < 1 || width > 6) {
     throw new UsageError('ERR_BAD_LENGTH_PREFIX', `a length field has 1 to 6 bytes, not ${width}`)
+  }
+  if (!Number.isInteger(offset) || offset < 0) {
+    throw new UsageError('ERR_BAD_LENGTH_PREFIX', `a length field begins at byte 0 or later, not at ${offset}`)
   }
   const head = offset + width
   const framing = { kind: 'lengthPrefixed', bytes: width, offset, includesHeader, littleEndian } as const
@@ -422,7 +432,7 @@ class FramingCodec implements Codec {
     try {
       return this.#protocol.encode(message)
     } catch (error) {
-      if (error instanceof UsageError) throw error
+      if (isNamed(error, 'UsageError')) throw error
       const name = this.#protocol.name
       throw new UsageError('ERR_ENCODE', `protocol '${name}' cannot encode this message: ${error}`, { cause: error })
     }
@@ -435,6 +445,11 @@ function viewing(protocol: Protocol): Framer['at'] {
 
 /** What a codec threw, as the peer's fault. */
 export function blamed(error: unknown, code: string): ProtocolError {
-  if (error instanceof ProtocolError) return error
+  if (isNamed(error, 'ProtocolError')) return error as ProtocolError
   return new ProtocolError(code, error instanceof Error ? error.message : String(error), { cause: error })
+}
+
+/** By name: a protocol of another package may have been built with another copy of this one. */
+function isNamed(error: unknown, name: string): boolean {
+  return error instanceof Error && error.name === name
 }

@@ -1,21 +1,14 @@
 // Worker: what a user declares. An address, a protocol, a number of processes, callbacks. The same object exists in
-// every role; only in a worker process of its own group does it serve.
+// every role; only in a worker process of its own group does it serve. It is a Group (process/group.ts) and a
+// ConnectionHost; that is not in an `implements`, since those members are internal and stripped from the declarations.
 
-import {
-  type AnyConnection,
-  Connection,
-  type ConnectionCallbacks,
-  type ConnectionHost,
-  kGone,
-  kLeave,
-  kOpen,
-} from './connection.ts'
+import { type AnyConnection, Connection, type ConnectionCallbacks, kGone, kLeave, kOpen } from './connection.ts'
 import { newCounters } from './counters.ts'
 import { UsageError } from './errors.ts'
 import { log } from './log.ts'
 import { parseAddress } from './net/address.ts'
 import { nodeEngine } from './net/node-engine.ts'
-import { type Declaration, type Group, type InheritedSocket, registry } from './process/group.ts'
+import { type Declaration, type InheritedSocket, registry } from './process/group.ts'
 import { runAll } from './process/run-all.ts'
 import { type AnyProtocol, type InOf, type OutOf, type ProtocolOf, protocolOf } from './protocol.ts'
 import type { Listener, Socket, SocketEvents } from './transport.ts'
@@ -51,9 +44,7 @@ type ProtocolAt<A> = A extends string ? ProtocolOf<A> : unknown
 export interface Worker<A extends string | undefined, P> extends ProtocolCallbacks {}
 
 // biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the merged interface holds optional callbacks only
-export class Worker<const A extends string | undefined = undefined, P = ProtocolAt<A>>
-  implements Group, ConnectionHost
-{
+export class Worker<const A extends string | undefined = undefined, P = ProtocolAt<A>> {
   /** Seconds, as Workerman's: what `stop` gives connections to end, after which a worker is killed. */
   static stopTimeout = 2
 
@@ -75,7 +66,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   maxQueuedMessages = 64
   /** Closes a connection that has neither sent nor received for this long; 0 is off, since many protocols are silent. */
   idleTimeoutMs = 0
-  /** How long `onWorkerStart` may take. */
+  /** How long `onWorkerStart` may take; 0 is for ever. */
   startTimeoutMs = 30_000
   /** The open connections of this process, by id. */
   readonly connections = new Map<number, AnyConnection>()
@@ -104,9 +95,10 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   constructor(listen: A, options?: Options<A, P> & { protocol?: undefined })
   constructor(options?: Options<A, P> & { listen?: undefined; protocol?: undefined })
   constructor(first?: string | object, second?: object) {
-    const { listen = '', ...options } =
-      typeof first === 'string' ? { listen: first, ...second } : { listen: '', ...first }
+    const settings = typeof first === 'object' ? first : { ...second, listen: first }
+    const { listen = '', ...options } = settings as { listen?: string }
     this.#address = listen
+    if (listen !== '') parseAddress(listen) // a bad one is told here, where the user's line is in the stack
     for (const [key, value] of Object.entries(options)) this.#set(key, value)
     registry().groups.push(this)
   }
@@ -116,7 +108,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
    * at once in every role: do not write code after it that counts on being alone.
    */
   static runAll(): void {
-    registry().settings = () => ({ stopTimeoutMs: Worker.stopTimeout * 1000 })
+    registry().settings = () => ({ stopTimeoutMs: Math.min(Worker.stopTimeout * 1000, LONGEST_TIMEOUT_MS) })
     runAll()
   }
 
@@ -145,20 +137,12 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   /** @internal */
   describe(): Declaration {
-    const { name, backlog, startTimeoutMs } = this
+    const { name, backlog } = this
     const protocol = this.#address === '' ? '' : this.#resolveProtocol().name
-    for (const key of NUMBERS) {
-      if (!(this[key] >= 0))
-        throw new UsageError('ERR_BAD_OPTION', `${key} of worker '${name}' is ${this[key]}, not a number`)
-    }
-    return {
-      name,
-      listen: this.#address,
-      protocol,
-      count: Math.max(1, Math.trunc(this.count)),
-      backlog,
-      startTimeoutMs,
-    }
+    for (const [key, least] of Object.entries(NUMBERS)) checkNumber(name, key, Reflect.get(this, key), least)
+    const startTimeoutMs = Math.min(this.startTimeoutMs || Number.POSITIVE_INFINITY, LONGEST_TIMEOUT_MS)
+    const count = Math.max(1, Math.trunc(this.count)) // as Workerman
+    return { name, listen: this.#address, protocol, count, backlog, startTimeoutMs }
   }
 
   /** @internal */
@@ -219,19 +203,30 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   #set(key: string, value: unknown): void {
-    const isKnown = key in this || /^on[A-Z]/.test(key)
+    const isKnown = key === 'name' || key === 'protocol' || key in NUMBERS || /^on[A-Z]/.test(key)
     if (!isKnown) throw new UsageError('ERR_UNKNOWN_OPTION', `a Worker has no option '${key}'`)
     if (value !== undefined) Reflect.set(this, key, value)
   }
 }
 
-const NUMBERS = [
-  'count',
-  'backlog',
-  'maxPackageSize',
-  'maxSendBufferSize',
-  'maxInFlight',
-  'maxQueuedMessages',
-  'idleTimeoutMs',
-  'startTimeoutMs',
-] as const
+/** 0 is for ever; setTimeout cannot do more, and the master adds something. */
+const LONGEST_TIMEOUT_MS = 2_000_000_000
+
+/** The settings that are numbers, and the least that each may be. */
+const NUMBERS = {
+  count: Number.NEGATIVE_INFINITY,
+  backlog: 1,
+  maxPackageSize: 1,
+  maxSendBufferSize: 1,
+  maxInFlight: 1,
+  maxQueuedMessages: 1,
+  idleTimeoutMs: 0,
+  startTimeoutMs: 0,
+}
+
+function checkNumber(worker: string, key: string, value: unknown, least: number): void {
+  const isCount = key === 'count' || key === 'backlog' // the others may be Infinity
+  if (typeof value === 'number' && value >= least && (Number.isFinite(value) || !isCount)) return
+  const wanted = Number.isFinite(least) ? `a number from ${least} on` : 'a number'
+  throw new UsageError('ERR_BAD_OPTION', `${key} of worker '${worker}' is ${value}: it must be ${wanted}`)
+}

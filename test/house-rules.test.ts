@@ -68,8 +68,9 @@ function fixedSleeps(tokens: Token[]): string[] {
 /** Hooks with work in them that can fail: uvu counts no test for it. Setting variables is fine. */
 function fallibleHooks(tokens: Token[]): string[] {
   const isHook = (at: number) => {
-    const name = tokens[at]?.word === 'each' ? tokens[at - 2] : tokens[at]
-    return name?.word === 'before' || name?.word === 'after'
+    const name = tokens[at]?.word === 'each' ? at - 2 : at
+    const isNamed = tokens[name]?.word === 'before' || tokens[name]?.word === 'after'
+    return isNamed && tokens[name - 2]?.word === 'test' // not the `after` of a scheduler
   }
   return argumentsOf(tokens, isHook)
     .map(spell)

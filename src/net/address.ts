@@ -44,10 +44,14 @@ function parseHostPort(text: string, scheme: string, rest: string): Address {
   return { scheme, transport: 'tcp', host, port, path: '' }
 }
 
+export function isUnixPath(path: string): boolean {
+  return Buffer.byteLength(path) <= MAX_UNIX_PATH
+}
+
 /** Throws ERR_UNIX_PATH_TOO_LONG, which no kernel says on every Node. */
 export function checkUnixPath(path: string): void {
+  if (isUnixPath(path)) return
   const size = Buffer.byteLength(path)
-  if (size <= MAX_UNIX_PATH) return
   throw new UsageError(
     'ERR_UNIX_PATH_TOO_LONG',
     `the Unix socket path ${path} has ${size} bytes, the limit is ${MAX_UNIX_PATH}`,

@@ -6,8 +6,9 @@
 // random port of every interface. So the bound address is compared with the declared one.
 
 import { lookup } from 'node:dns/promises'
-import { lstatSync, unlinkSync } from 'node:fs'
+import { existsSync, linkSync, lstatSync, readFileSync, renameSync, unlinkSync } from 'node:fs'
 import net from 'node:net'
+import { dirname } from 'node:path'
 import { codeOf, SystemError } from '../errors.ts'
 import { type Address, formatEndpoint } from './address.ts'
 
@@ -48,7 +49,7 @@ async function bindTcp({ host, port }: Address): Promise<BoundSocket> {
     handle.close()
     throw errno === 0 ? new SystemError('EADDRINUSE', 'bind', wanted) : SystemError.fromErrno(errno, 'bind', wanted)
   }
-  const endpoint = formatEndpoint(ip, bound.port ?? 0)
+  const endpoint = formatEndpoint(bound.address ?? ip, bound.port ?? 0) // the kernel's spelling, which workers compare
   return { fd: handle.fd, handle, endpoint, close: () => handle.close() }
 }
 
@@ -66,20 +67,36 @@ async function resolve(host: string): Promise<string> {
 }
 
 async function bindUnix(path: string): Promise<BoundSocket> {
-  await removeStaleSocket(path)
+  try {
+    await removeStaleSocket(path)
+  } catch (error) {
+    throw new SystemError(codeOf(error), 'bind', path, { cause: error })
+  }
   const handle = createServerHandle(path, -1, -1)
-  if (typeof handle === 'number') throw SystemError.fromErrno(handle, 'bind', path)
+  if (typeof handle === 'number') throw unixError(handle, path)
   const file = fileId(path)
   return {
     fd: handle.fd,
     handle,
     endpoint: path,
-    close: () => {
-      const isOurs = fileId(path) === file
-      handle.close() // libuv unlinks by name, whoever holds the name now
-      if (isOurs && fileId(path) === file) unlinkSync(path)
-    },
+    close: () => closeUnix(handle, path, file),
   }
+}
+
+/** libuv gives EACCES for ENOENT here, "for compat with Windows". */
+function unixError(errno: number, path: string): SystemError {
+  if (!existsSync(dirname(path))) return new SystemError('ENOENT', 'bind', path)
+  return SystemError.fromErrno(errno, 'bind', path)
+}
+
+/** libuv unlinks by name when it closes, whoever holds the name now: what is not ours is kept under another meanwhile. */
+function closeUnix(handle: Handle, path: string, ours: string): void {
+  const found = fileId(path)
+  if (found === '' || found === ours || isDirectory(path)) return handle.close()
+  const aside = `${path}.${process.pid}`
+  linkSync(path, aside)
+  handle.close()
+  renameSync(aside, path)
 }
 
 /** A socket file outlives its process. Nobody behind it answers: it is stale. */
@@ -97,12 +114,34 @@ function isAnswered(path: string): Promise<boolean> {
       probe.destroy()
       resolve(true)
     })
-    probe.once('error', (error) => resolve(codeOf(error) !== 'ECONNREFUSED' || !lstatSync(path).isSocket()))
+    probe.once('error', (error) => resolve(codeOf(error) !== 'ECONNREFUSED' || !isSocket(path) || isBound(path)))
   })
 }
 
-/** Device and inode, or an empty string when there is no such file. */
+function isDirectory(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false
+}
+
+/**
+ * Whether a living socket has that name without listening yet: another server that is just starting. St is 01 for one
+ * that is bound, with a peer it is 03; without /proc/net/unix nobody can tell.
+ */
+function isBound(path: string): boolean {
+  try {
+    const lines = readFileSync('/proc/net/unix', 'latin1').split('\n')
+    const name = Buffer.from(path).toString('latin1')
+    return lines.some((line) => line.endsWith(` ${name}`) && / 01 +\d+ /.test(line))
+  } catch {
+    return false // ENOENT
+  }
+}
+
+function isSocket(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false })?.isSocket() ?? false
+}
+
+/** Device, inode and, since inodes are used again at once, time of birth; empty when there is no such file. */
 export function fileId(path: string): string {
-  const stat = lstatSync(path, { throwIfNoEntry: false })
-  return stat === undefined ? '' : `${stat.dev}:${stat.ino}`
+  const stat = lstatSync(path, { throwIfNoEntry: false, bigint: true })
+  return stat === undefined ? '' : `${stat.dev}:${stat.ino}:${stat.birthtimeNs}`
 }

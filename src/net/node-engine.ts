@@ -19,12 +19,14 @@ import {
 } from '../transport.ts'
 import { formatEndpoint } from './address.ts'
 
-/** Seconds, Workerman's TCP_KEEPALIVE_INTERVAL: below the 60 s after which common middleboxes forget a flow. */
+/** Workerman's TCP_KEEPALIVE_INTERVAL: below the 60 s after which common middleboxes forget a flow. */
 const KEEPALIVE_MS = 55_000
 /** A turn's writes go to the kernel early from this many bytes on, so that a burst does not pile up in our memory. */
 const FLUSH_BYTES = 65_536
 /** Chunks from this size are handed over as they are; smaller ones are copied into one. */
 const COPY_BELOW_BYTES = 16_384
+/** What a stream is given at a time: it tells nothing of a write until all of it has left. */
+const WRITE_BYTES = 262_144
 
 export const nodeEngine: Transport = { name: 'node', listen }
 
@@ -38,8 +40,7 @@ function listen(source: ListenSource, accept: Accept): Promise<Listener> {
       else reject(listenError(error, source.expected))
     })
     server.listen(source.handle ?? { fd: source.fd }, source.backlog, () => {
-      const actual = endpointOf(server.address())
-      if (actual === source.expected) return resolve({ close: () => server.close() })
+      if (isAt(server.address(), source.expected)) return resolve({ close: () => server.close() })
       server.close() // never serve where nobody asked us to: see bound-socket.ts
       reject(new SystemError('EADDRINUSE', 'listen', source.expected))
     })
@@ -52,10 +53,10 @@ function listenError(error: Error, address: string): SystemError {
   return new SystemError(codeOf(error) || 'EINVAL', 'listen', address, { cause: error })
 }
 
-function endpointOf(address: net.AddressInfo | string | null): string {
-  return typeof address === 'object' && address !== null
-    ? formatEndpoint(address.address, address.port)
-    : (address ?? '')
+/** Node does not tell the path of a Unix socket that it did not bind; but an unbound one cannot listen (EINVAL). */
+function isAt(actual: net.AddressInfo | string | null, expected: string): boolean {
+  if (actual === null || typeof actual === 'string') return true
+  return formatEndpoint(actual.address, actual.port) === expected
 }
 
 function admit(stream: net.Socket, accept: Accept): void {
@@ -71,21 +72,27 @@ type OwnedStream = net.Socket & { [kOwner]: NodeSocket }
 class NodeSocket implements Socket {
   readonly remoteIp: string
   readonly remotePort: number
+  readonly localIp: string
+  readonly localPort: number
   readonly isEncrypted = false
   readonly #stream: net.Socket
   #events: SocketEvents | null = null
-  /** Of this turn; text and bytes in order. */
+  /** Not yet given to the stream; text and bytes in order. */
   #pending: (string | Uint8Array)[] = []
   #pendingBytes = 0
-  #isAwaitingDrain = false
+  /** Given to the stream, which still has them. Our own count: the stream's is in characters for text. */
+  #givenBytes = 0
+  #isScheduled = false
+  #isEnding = false
   #isGone = false
-  #localIp: string | undefined
-  #localPort = 0
 
   constructor(stream: net.Socket) {
     this.#stream = stream
-    this.remoteIp = stream.remoteAddress ?? '' // now: after a reset the kernel no longer tells
+    // Now: after a reset the kernel no longer tells.
+    this.remoteIp = stream.remoteAddress ?? ''
     this.remotePort = stream.remotePort ?? 0
+    this.localIp = stream.localAddress ?? ''
+    this.localPort = stream.localPort ?? 0
   }
 
   attach(events: SocketEvents): void {
@@ -96,22 +103,15 @@ class NodeSocket implements Socket {
     stream.on('data', onData).on('end', onEnd).on('error', onError).on('close', onClose)
   }
 
-  get localIp(): string {
-    if (this.#localIp === undefined) this.#readLocal()
-    return this.#localIp ?? ''
-  }
-
-  get localPort(): number {
-    if (this.#localIp === undefined) this.#readLocal()
-    return this.#localPort
-  }
-
   get queuedBytes(): number {
-    return this.#pendingBytes + this.#stream.writableLength
+    return this.#pendingBytes + this.#givenBytes
   }
 
   write(chunk: string | Uint8Array, byteLength: number): void {
-    if (this.#pendingBytes === 0) schedule(this)
+    if (!this.#isScheduled) {
+      this.#isScheduled = true
+      schedule(this)
+    }
     this.#pending.push(chunk)
     this.#pendingBytes += byteLength
     if (this.#pendingBytes >= FLUSH_BYTES) this.#send()
@@ -126,26 +126,28 @@ class NodeSocket implements Socket {
   }
 
   end(): void {
-    this.#send()
-    this.#stream.end()
+    this.#isEnding = true
+    if (this.queuedBytes === 0) this.#stream.end()
   }
 
   destroy(): void {
     if (this.#isGone) return
-    this.#readLocal()
     this.#isGone = true
     this.#events = null
     this.#pending = []
     this.#pendingBytes = 0
+    this.#givenBytes = 0
     this.#stream.on('error', ignore).destroy()
   }
 
   /** The end of a turn: sends, and tells the connection when the kernel has taken everything. */
   flush(): void {
+    this.#isScheduled = false
     if (this.#isGone) return
     this.#send()
-    if (this.#stream.writableLength === 0) this.#events?.[kDrained]()
-    else this.#awaitDrain()
+    if (this.queuedBytes > 0) return
+    if (this.#isEnding) this.#stream.end()
+    this.#events?.[kDrained]()
   }
 
   received(bytes: Buffer): void {
@@ -160,16 +162,51 @@ class NodeSocket implements Socket {
     if (this.#isGone) return
     const events = this.#events
     events?.[kClosed](
-      error === null ? null : new SystemError(codeOf(error) || 'EIO', 'read', this.remoteIp, { cause: error }),
+      error === null
+        ? null
+        : new SystemError(codeOf(error) || 'EIO', syscallOf(error), this.remoteIp, { cause: error }),
     )
     this.destroy()
   }
 
+  /** Gives the stream what is pending, as fast as the kernel takes it; `#taken` goes on when it lags behind. */
   #send(): void {
+    while (this.#pendingBytes > 0 && this.#givenBytes === 0) {
+      this.#give(this.#pendingBytes <= WRITE_BYTES ? this.#takeAll() : this.#takeSome())
+      if (this.#stream.writableLength === 0) this.#givenBytes = 0
+      else this.#awaitTaken()
+    }
+  }
+
+  #takeAll(): (string | Uint8Array)[] {
     const chunks = this.#pending
-    if (chunks.length === 0) return
     this.#pending = []
+    this.#givenBytes = this.#pendingBytes
     this.#pendingBytes = 0
+    return chunks
+  }
+
+  /** Whole chunks up to WRITE_BYTES, or that much of a longer one. */
+  #takeSome(): Uint8Array[] {
+    const chunks: Uint8Array[] = []
+    let size = 0
+    let count = 0
+    while (size < WRITE_BYTES) {
+      const chunk = this.#pending[count] as string | Uint8Array
+      const bytes = typeof chunk === 'string' ? Buffer.from(chunk) : chunk
+      const room = WRITE_BYTES - size
+      chunks.push(bytes.subarray(0, room))
+      size += Math.min(bytes.length, room)
+      if (bytes.length > room) this.#pending[count] = bytes.subarray(room)
+      else count++
+    }
+    this.#pending.splice(0, count)
+    this.#pendingBytes -= size
+    this.#givenBytes = size
+    return chunks
+  }
+
+  #give(chunks: readonly (string | Uint8Array)[]): void {
     if (chunks.length === 1) this.#stream.write(chunks[0] as string | Uint8Array)
     else if (chunks.every(isText)) this.#stream.write(chunks.join(''))
     else this.#sendMixed(chunks)
@@ -192,18 +229,12 @@ class NodeSocket implements Socket {
   }
 
   /** The callback of an empty write runs when everything before it has left; 'drain' fires only above a mark. */
-  #awaitDrain(): void {
-    if (this.#isAwaitingDrain) return
-    this.#isAwaitingDrain = true
-    this.#stream.write('', () => {
-      this.#isAwaitingDrain = false
+  #awaitTaken(): void {
+    this.#stream.write('', (error) => {
+      if (error) return // 'close' follows, and finds what was not sent
+      this.#givenBytes = 0
       this.flush()
     })
-  }
-
-  #readLocal(): void {
-    this.#localIp ??= this.#stream.localAddress ?? ''
-    this.#localPort ||= this.#stream.localPort ?? 0
   }
 }
 
@@ -221,6 +252,11 @@ function onError(this: net.Socket, error: Error): void {
 
 function onClose(this: net.Socket): void {
   ;(this as OwnedStream)[kOwner].closed(null)
+}
+
+/** `read` or `write`: Node says which. */
+function syscallOf(error: NodeJS.ErrnoException): string {
+  return error.syscall ?? 'read'
 }
 
 function ignore(): void {

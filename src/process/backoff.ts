@@ -8,10 +8,10 @@ const JITTER = 0.2
 const HEALTHY_AFTER_MS = 10_000
 
 export class Backoff {
-  /** Short lives in a row. */
+  /** Short lives in a row that ended in a crash. */
   failures = 0
 
-  /** Notes the end of a process; how long to wait before the next start, in ms. */
+  /** Notes a crash; how long to wait before the next start, in ms. */
   next(aliveMs: number, random = Math.random()): number {
     this.failures = aliveMs >= HEALTHY_AFTER_MS ? 1 : this.failures + 1
     if (this.failures === 1) return 0

@@ -58,13 +58,19 @@ export class Channel<In, Out> {
   }
 
   #deliver(line: string): void {
-    let message: In
-    try {
-      message = JSON.parse(line) as In
-    } catch {
-      return this.destroy() // not one of ours
-    }
-    this.onMessage?.(message)
+    const message = parse(line)
+    if (message === null) return this.destroy() // not one of ours
+    this.onMessage?.(message as In)
+  }
+}
+
+/** The object on a line, or null: a library may write to a descriptor that it takes for its own. */
+function parse(line: string): object | null {
+  try {
+    const value: unknown = JSON.parse(line)
+    return typeof value === 'object' ? value : null
+  } catch {
+    return null // a SyntaxError
   }
 }
 

@@ -1,7 +1,7 @@
 // The roles of a child process that evaluate user code. `describe` reports what was declared and leaves; `worker`
 // serves one slot of one group until it is told to stop, its master is gone, or it fails.
 
-import { codeOf, messageOf } from '../errors.ts'
+import { messageOf, SystemError } from '../errors.ts'
 import { guardOutput, log, nameLog } from '../log.ts'
 import { Timer } from '../loop/timer.ts'
 import type { Channel } from './channel.ts'
@@ -17,7 +17,8 @@ const HEARTBEAT_MS = 1000
 
 export async function describe({ modules, argv }: Role<'describe'>, channel: Up): Promise<void> {
   channel.onClose = () => process.exit(WorkerExit.Ended) // nobody waits for the answer
-  process.once('uncaughtException', (error) => fail(channel, error))
+  guardOutput()
+  process.on('uncaughtException', (error) => fail(channel, error))
   try {
     const groups = await evaluate(modules, argv, channel)
     channel.send({ type: 'declared', groups: groups.map((group) => group.describe()), settings: registry().settings() })
@@ -30,7 +31,7 @@ export async function describe({ modules, argv }: Role<'describe'>, channel: Up)
 export async function work(boot: Role<'worker'>, channel: Up): Promise<void> {
   const life = new WorkerLife(channel)
   guardOutput()
-  process.once('uncaughtException', (error) => life.crash(error))
+  process.on('uncaughtException', (error) => life.crash(error))
   process.on('SIGTERM', () => life.leave(WorkerExit.Ended, registry().settings().stopTimeoutMs))
   process.on('SIGINT', () => life.leave(WorkerExit.Ended, registry().settings().stopTimeoutMs))
   nameLog(`${boot.group.name}:${boot.id}`)
@@ -51,6 +52,7 @@ class WorkerLife {
   readonly #channel: Up
   #group: Group | null = null
   #isLeaving = false
+  #hasCrashed = false
   #memory = 0
 
   constructor(channel: Up) {
@@ -81,10 +83,12 @@ class WorkerLife {
 
   /** What nobody caught: the state of the process is unknown, so it goes, and the master starts another. */
   crash(error: unknown): void {
+    if (this.#hasCrashed) return // one is enough, and more may come before this process is gone
+    this.#hasCrashed = true
     if (this.#group === null) return fail(this.#channel, error)
     log(`uncaught: ${stackOf(error)}`)
-    this.#report()
-    leave(this.#channel, WorkerExit.Uncaught)
+    this.#report() // a message this small is written before `send` returns
+    process.exit(WorkerExit.Uncaught) // at once: no handler may run any more
   }
 
   #exit(exitCode: number): void {
@@ -101,14 +105,13 @@ class WorkerLife {
   }
 }
 
+/** A SystemError is ours: a socket that cannot listen. The user's own EACCES is an error like any other. */
 function fail(channel: Up, error: unknown): void {
-  const isAddress = ADDRESS_ERRORS.has(codeOf(error))
+  const isAddress = error instanceof SystemError
   const exitCode = isAddress ? WorkerExit.Address : WorkerExit.BootFailed
   channel.send({ type: 'failed', exitCode, message: isAddress ? messageOf(error) : stackOf(error) })
   leave(channel, exitCode)
 }
-
-const ADDRESS_ERRORS = new Set(['EADDRINUSE', 'EADDRNOTAVAIL', 'EACCES'])
 
 /** Exits when the last message has left, or soon in any case. */
 function leave(channel: Up, exitCode: number): void {

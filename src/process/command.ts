@@ -12,7 +12,7 @@ import { CommandError, Exit } from './exit-codes.ts'
 import { isAlive } from './identity.ts'
 import { launchDaemon, runOther, runThinParent } from './launch.ts'
 import type { StartOptions } from './messages.ts'
-import { runDirCandidates } from './run-directory.ts'
+import { placesOfOurs, runDirCandidates } from './run-directory.ts'
 import { runMaster } from './run-master.ts'
 import { startFile } from './spawn.ts'
 import { renderStatus } from './status.ts'
@@ -78,12 +78,12 @@ async function dispatch(argv: readonly string[], direct: string | null): Promise
   const line = read(argv, direct)
   if (line.flags.version) return print(`${version}\n`)
   if (line.flags.help || line.command === 'help') return print(USAGE)
-  const command = COMMANDS[line.command]
+  const command = COMMANDS.get(line.command)
   if (command === undefined) throw usage(line.command === '' ? 'no command' : `unknown command '${line.command}'`)
   return command(line)
 }
 
-const COMMANDS: Record<string, (line: Line) => Promise<Exit>> = { start, stop, status }
+const COMMANDS = new Map<string, (line: Line) => Promise<Exit>>(Object.entries({ start, stop, status }))
 
 async function start(line: Line): Promise<Exit> {
   const { flags, modules, argv, isDirect } = line
@@ -131,13 +131,13 @@ async function askServer(
   flags: Flags,
   request: Request,
 ): Promise<Extract<Answer, { ok: true }>> {
-  const candidates = runDirCandidates(modules[0] ?? '', runDirOf(flags))
-  for (const runDir of candidates) {
+  const places = runDirCandidates(modules[0] ?? '', runDirOf(flags))
+  for (const runDir of placesOfOurs(places)) {
     const answer = await ask(runDir, request, ANSWER_TIMEOUT_MS)
     if (answer?.ok === true) return answer
     if (answer !== null) throw new CommandError(Exit.Failure, answer.message)
   }
-  throw new CommandError(Exit.NotRunning, `not running (looked in ${candidates.join(', ')})`)
+  throw new CommandError(Exit.NotRunning, `not running (looked in ${places.paths.join(', ')})`)
 }
 
 // Reading the line

@@ -5,6 +5,7 @@ import { once } from 'node:events'
 import { unlinkSync } from 'node:fs'
 import net from 'node:net'
 import { codeOf } from '../errors.ts'
+import { isUnixPath } from '../net/address.ts'
 import { fileId, removeStaleSocket } from '../net/bound-socket.ts'
 import { Channel } from './channel.ts'
 import { CommandError, Exit } from './exit-codes.ts'
@@ -51,14 +52,18 @@ export class ControlServer {
 
   /** Takes no more requests; removes the socket if it is still ours. */
   close(): void {
-    const isOurs = this.#file !== '' && fileId(this.#path) === this.#file
+    if (this.#file === '' || fileId(this.#path) !== this.#file) return // the end of this process closes it
     this.#server.close() // libuv unlinks by name
-    if (isOurs && fileId(this.#path) === this.#file) unlinkSync(this.#path)
+    if (fileId(this.#path) === this.#file) unlinkSync(this.#path)
   }
 }
 
+/** Nobody is there, or somebody was until just now: a master that ends resets who still waits to be accepted. */
+const ABSENT = new Set(['ENOENT', 'ENOTDIR', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE'])
+
 /** Asks the master of a run directory. Null when none answers there. */
-export function ask(runDir: string, request: Request, timeoutMs: number): Promise<Answer | null> {
+export async function ask(runDir: string, request: Request, timeoutMs: number): Promise<Answer | null> {
+  if (!isUnixPath(controlPath(runDir))) return null // `start` has refused it
   return new Promise((resolve, reject) => {
     const socket = net.connect(controlPath(runDir))
     const channel = new Channel<Answer, Request>(socket)
@@ -74,8 +79,7 @@ export function ask(runDir: string, request: Request, timeoutMs: number): Promis
       resolve(answer)
     }
     socket.once('error', (error) => {
-      const isAbsent = codeOf(error) === 'ENOENT' || codeOf(error) === 'ECONNREFUSED'
-      if (isAbsent) return settle(null)
+      if (ABSENT.has(codeOf(error))) return settle(null)
       clearTimeout(late)
       reject(new CommandError(Exit.Failure, `${controlPath(runDir)}: ${error.message}`, { cause: error }))
     })

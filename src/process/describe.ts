@@ -13,16 +13,21 @@ export interface Described {
 
 const DESCRIBE_TIMEOUT_MS = 10_000
 
-/** Rejects with a CommandError whose message has the module's own stack. `signal` gives up early. */
+/**
+ * Rejects with a CommandError whose message has the module's own stack. `signal` gives up early; `onSpawn` is told the
+ * pid, 0 when there is none.
+ */
 export function describeModules(
   modules: readonly string[],
   argv: readonly string[],
   signal: AbortSignal,
+  onSpawn: (pid: number) => void,
 ): Promise<Described> {
   const { process: child, channel } = spawnChild(
     { role: 'describe', modules, argv },
     { stdio: ['ignore', 'inherit', 'inherit'], isDetached: true },
   )
+  onSpawn(child.pid ?? 0)
   return new Promise((resolve, reject) => {
     let reason = ''
     const end = (why: string) => {
@@ -31,10 +36,12 @@ export function describeModules(
     }
     const seconds = DESCRIBE_TIMEOUT_MS / 1000
     const late = setTimeout(
-      () => end(`the top level of ${modules.join(', ')} did not end within ${seconds} s`),
+      () =>
+        end(`${modules.join(', ')} did not come to the end of its top level and Worker.runAll() within ${seconds} s`),
       DESCRIBE_TIMEOUT_MS,
     )
-    signal.addEventListener('abort', () => end('stopped'), { once: true })
+    if (signal.aborted) end('stopped')
+    else signal.addEventListener('abort', () => end('stopped'), { once: true })
     channel.onMessage = (message: FromChild) => {
       if (message.type === 'declared') resolve({ groups: message.groups, settings: message.settings })
       else if (message.type === 'failed') reason = message.message

@@ -25,10 +25,14 @@ export function startTimeOf(pid: number): string {
   }
 }
 
-/** Whether that very process lives. A pid that is not a positive integer never does: -1 would be every process. */
+/**
+ * Whether that very process lives. A pid that is not a positive integer never does: -1 would be every process. 1 is a
+ * master that is the first process of a container, if it can prove it.
+ */
 export function isAlive({ pid, startTime }: Identity): boolean {
-  if (!Number.isInteger(pid) || pid <= 1) return false
+  if (!Number.isInteger(pid) || pid < 1) return false
   if (startTime !== '') return startTimeOf(pid) === startTime
+  if (pid === 1) return false
   try {
     process.kill(pid, 0)
     return true

@@ -2,11 +2,11 @@
 // directly (its module is evaluated in that process, and user code never runs in a master).
 
 import { type ChildProcess, spawn } from 'node:child_process'
-import { closeSync, constants, openSync } from 'node:fs'
+import { closeSync } from 'node:fs'
 import { join } from 'node:path'
-import { codeOf, SystemError } from '../errors.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 import type { StartOptions } from './messages.ts'
+import { openFile } from './open-file.ts'
 import { makeRunDir, runDirCandidates } from './run-directory.ts'
 import { type Child, spawnChild } from './spawn.ts'
 
@@ -17,25 +17,18 @@ export interface OutputFiles {
   readonly stdoutFile: string | undefined
 }
 
+const LOG_MODE = 0o640
+
 /** Starts a daemon; its banner when all of its workers serve. Rejects with a CommandError that says why not. */
 export async function launchDaemon(options: StartOptions, files: OutputFiles): Promise<string> {
   const runDir = makeRunDir(runDirCandidates(options.modules[0] ?? '', options.runDir))
-  const out = openAppend(files.stdoutFile ?? '/dev/null')
-  const err = openAppend(files.logFile ?? join(runDir, 'millrace.log'))
+  const out = openFile(files.stdoutFile ?? '/dev/null', 'append', LOG_MODE)
+  const err = openFile(files.logFile ?? join(runDir, 'millrace.log'), 'append', LOG_MODE)
   const boot = { role: 'master', options, isDaemon: true } as const
   const child = spawnChild(boot, { stdio: ['ignore', out, err], isDetached: true })
   closeSync(out)
   closeSync(err)
   return untilStarted(child)
-}
-
-/** O_NOFOLLOW: a link planted in a shared folder must not make root append to a file of its choice. */
-function openAppend(path: string): number {
-  try {
-    return openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND | constants.O_NOFOLLOW, 0o640)
-  } catch (error) {
-    throw new SystemError(codeOf(error), 'open', path, { cause: error })
-  }
 }
 
 function untilStarted({ process: child, channel }: Child): Promise<string> {
@@ -55,7 +48,7 @@ function untilStarted({ process: child, channel }: Child): Promise<string> {
 
 /**
  * Runs a master in the foreground as a child, passes signals on and gives back its exit code. The master ends when this
- * process is gone. Ctrl+C reaches both, and a second SIGINT means "now": so ours is passed on as SIGTERM.
+ * process is gone. Ctrl+C reaches both, and a second SIGINT means "now": so our first is passed on as SIGTERM.
  */
 export function runThinParent(options: StartOptions): Promise<number> {
   const boot = { role: 'master', options, isDaemon: false } as const
@@ -71,7 +64,10 @@ export function runOther(startFile: string): Promise<number> {
 function follow(child: ChildProcess): Promise<number> {
   for (const signal of ['SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR2'] as const)
     process.on(signal, () => child.kill(signal))
-  process.on('SIGINT', () => child.kill('SIGTERM'))
+  process.once('SIGINT', () => {
+    child.kill('SIGTERM')
+    process.on('SIGINT', () => child.kill('SIGINT'))
+  })
   return new Promise((resolve, reject) => {
     child.once('error', (error) => reject(new CommandError(Exit.Failure, `cannot start a process: ${error.message}`)))
     child.once('exit', (code) => resolve(code ?? Exit.Failure))

@@ -29,9 +29,14 @@ export class Lock {
     return holder
   }
 
+  /** The file says so: somebody may have taken the whole directory away, and another master made it anew. */
+  isOurs(): boolean {
+    return readHolder(this.#path).pid === process.pid
+  }
+
   /** Removes the file if it is still ours. */
   release(): void {
-    if (readHolder(this.#path).pid === process.pid) remove(this.#path)
+    if (this.isOurs()) remove(this.#path)
   }
 }
 

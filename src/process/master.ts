@@ -1,7 +1,6 @@
 // The master: reconciles the processes that are wanted with those that are. First start, crash and stop are one path;
 // it is safe to run at any time. Signal handlers and messages only take note. No user code ever runs here.
 
-import { rmSync, writeFileSync } from 'node:fs'
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
 import { addCounters, type Counters, newCounters } from '../counters.ts'
@@ -20,14 +19,17 @@ import type { Declaration } from './group.ts'
 import { ownIdentity } from './identity.ts'
 import { Lock } from './lock.ts'
 import { type GroupKey, keysOf, type StartOptions } from './messages.ts'
+import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
-import { makeRunDir, runDirCandidates } from './run-directory.ts'
+import { makeRunDir, type Places, placesOfOurs, runDirCandidates } from './run-directory.ts'
 import { FIRST_SOCKET_FD } from './spawn.ts'
 import { type GroupStatus, type Status, totalsOf, type WorkerStatus } from './status.ts'
 import { type WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
 /** So many boot failures of one slot before anything serves: the program is broken, not unlucky. */
 const MAX_BOOT_FAILURES = 5
+/** One that ends by itself sooner would only spin. */
+const SHORTEST_SERVICE_MS = 1000
 /** What another master may take to say that it is there. */
 const PING_MS = 1000
 /** What a worker may take to answer `status`. */
@@ -105,9 +107,9 @@ export class Master {
 
   async #takeRunDir(): Promise<void> {
     const { modules, runDir, pidFile } = this.#options
-    const candidates = runDirCandidates(modules[0] ?? '', runDir)
-    await refuseSecond(candidates)
-    this.#runDir = makeRunDir(candidates)
+    const places = runDirCandidates(modules[0] ?? '', runDir)
+    await refuseSecond(places)
+    this.#runDir = makeRunDir(places)
     const lock = Lock.acquire(this.#runDir)
     if (!(lock instanceof Lock)) throw alreadyRunning(lock.pid)
     this.#lock = lock
@@ -116,12 +118,13 @@ export class Master {
     await control.listen()
     this.#control = control
     this.#pidFile = pidFile ?? join(this.#runDir, 'millrace.pid')
-    writeFileSync(this.#pidFile, `${process.pid}\n`, { mode: 0o644 })
+    writePidFile(this.#pidFile)
   }
 
   async #prepare(): Promise<void> {
-    const described = describeModules(this.#options.modules, this.#options.argv, this.#describing.signal)
-    const { groups, settings } = await described
+    const { modules, argv } = this.#options
+    const record = (pid: number) => this.#predecessors?.record([pid])
+    const { groups, settings } = await describeModules(modules, argv, this.#describing.signal, record)
     this.#stopTimeoutMs = settings.stopTimeoutMs
     await this.#predecessors?.leave(settings.stopTimeoutMs)
     const keys = keysOf(groups)
@@ -174,10 +177,12 @@ export class Master {
     slot.past = addCounters(slot.past, handle.countersOfThePast())
     if (this.#stopping === null) {
       slot.lastExit = exit.word
-      const waitMs = slot.backoff.next(exit.aliveMs)
+      this.#judgeFirstStart(slot, exit, `worker ${key.name}:${slot.id}: ${exit.reason || exit.word}`)
+    }
+    if (this.#stopping === null) {
+      const waitMs = isVoluntary(exit) ? 0 : slot.backoff.next(exit.aliveMs)
       const next = waitMs === 0 ? 'starting another' : `starting another in ${(waitMs / 1000).toFixed(1)} s`
       log(`worker ${key.name}:${slot.id} pid ${handle.pid}: ${exit.word}, ${next}${exit.reason && `\n${exit.reason}`}`)
-      this.#judgeFirstStart(slot, exit, `worker ${key.name}:${slot.id}: ${exit.reason || exit.word}`)
       this.#retryIn(slot, waitMs)
     }
     this.#reconcile()
@@ -185,7 +190,7 @@ export class Master {
 
   /** Before everything has been ready once, a failure may be final. */
   #judgeFirstStart(slot: Slot, exit: WorkerExitInfo, message: string): void {
-    if (this.#isUp || exit.hadBeenReady) return
+    if (this.#isUp || isVoluntary(exit)) return
     if (exit.exitCode === WorkerExit.Address) this.#giveUp(new CommandError(Exit.Address, message))
     else if (exit.hasTimedOut) this.#giveUp(new CommandError(Exit.Timeout, message))
     else if (++slot.bootFailures >= MAX_BOOT_FAILURES) this.#giveUp(new CommandError(Exit.Module, message))
@@ -212,9 +217,9 @@ export class Master {
     this.#reconcile()
     await this.#until(() => this.#slots().every((slot) => slot.handle === null))
     for (const { socket } of this.#groups) socket?.close()
-    this.#predecessors?.forget()
+    if (this.#pidFile !== '') removePidFile(this.#pidFile)
+    if (this.#lock?.isOurs()) this.#predecessors?.forget()
     this.#control?.close()
-    if (this.#pidFile !== '') rmSync(this.#pidFile, { force: true })
     this.#lock?.release()
   }
 
@@ -274,6 +279,11 @@ export class Master {
   }
 }
 
+/** `Worker.stopAll()` after so many requests, say: a worker that has served and ends with 0 is no failure. */
+function isVoluntary(exit: WorkerExitInfo): boolean {
+  return exit.hadBeenReady && exit.exitCode === WorkerExit.Ended && exit.aliveMs >= SHORTEST_SERVICE_MS
+}
+
 function newSlot(id: number): Slot {
   return {
     id,
@@ -288,8 +298,8 @@ function newSlot(id: number): Slot {
 }
 
 /** Looks in every place where `status` and `stop` would look: one server a module, whatever the environment was. */
-async function refuseSecond(candidates: readonly string[]): Promise<void> {
-  for (const runDir of candidates) {
+async function refuseSecond(places: Places): Promise<void> {
+  for (const runDir of placesOfOurs(places)) {
     const answer = await ask(runDir, { command: 'ping' }, PING_MS).catch(() => null) // not ours to ask: the lock decides
     if (answer?.ok === true) throw alreadyRunning(answer.pid)
   }

@@ -1,6 +1,6 @@
-// The workers of a master that was killed: they leave by themselves when their channel closes, but one that never comes
-// back to its loop holds the port for ever. So the workers alive are on record, by pid and start time, and the next
-// master waits for those and then kills them. A pid alone is never signalled.
+// The processes of a master that was killed: they leave by themselves when their channel closes, but one that never
+// comes back to its loop holds the port for ever. So those alive are on record, by pid and start time, and the next
+// master waits for them and then kills them. A pid alone is never signalled.
 
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -15,27 +15,35 @@ const SLACK_MS = 1000
 export class Predecessors {
   readonly #path: string
   readonly #log = new LimitedLog()
+  /** Of an earlier master; they stay on record until they are known to be gone. */
+  #old: Identity[]
+  #own: Identity[] = []
   #written = ''
-  readonly #startTimes = new Map<number, string>()
 
+  /** Reads the record. The lock must be held. */
   constructor(runDir: string) {
     this.#path = join(runDir, 'workers.json')
+    this.#old = read(this.#path).filter(isAlive)
   }
 
-  /** Resolves when no recorded worker is left. */
+  /** Resolves when none of an earlier master's processes is left. */
   async leave(stopTimeoutMs: number): Promise<void> {
-    const recorded = this.#read()
     const deadline = Date.now() + stopTimeoutMs + SLACK_MS
-    while (recorded.some(isAlive)) {
-      if (Date.now() > deadline) for (const worker of recorded) if (isAlive(worker)) process.kill(worker.pid, 'SIGKILL')
+    while (this.#old.some(isAlive)) {
+      if (Date.now() > deadline) for (const old of this.#old) if (isAlive(old)) process.kill(old.pid, 'SIGKILL')
       await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))
     }
+    this.#old = []
   }
 
   /** Notes who is alive now. A failure (full disk) is logged: it must not stop a server. */
   record(pids: readonly number[]): void {
-    const workers = pids.filter((pid) => pid > 0).map((pid) => ({ pid, startTime: this.#startTime(pid) }))
-    const text = JSON.stringify(workers)
+    const known = new Map(this.#own.map((one) => [one.pid, one]))
+    this.#own = pids
+      .filter((pid) => pid > 0)
+      .map((pid) => known.get(pid) ?? { pid, startTime: startTimeOf(pid) })
+      .filter(({ startTime }) => startTime !== '')
+    const text = JSON.stringify([...this.#old, ...this.#own])
     if (text === this.#written) return
     try {
       writeFileSync(`${this.#path}.new`, text, { mode: 0o600 })
@@ -46,27 +54,19 @@ export class Predecessors {
     }
   }
 
-  /** At the end: nobody is left. */
+  /** At the end, when none of our own is left: a start that failed may not have waited for the old ones. */
   forget(): void {
-    rmSync(this.#path, { force: true })
+    if (this.#old.some(isAlive)) this.record([])
+    else rmSync(this.#path, { force: true })
   }
+}
 
-  #startTime(pid: number): string {
-    let startTime = this.#startTimes.get(pid)
-    if (startTime === undefined) {
-      startTime = startTimeOf(pid)
-      this.#startTimes.set(pid, startTime)
-    }
-    return startTime
-  }
-
-  /** Anything but our own format counts as nobody. */
-  #read(): Identity[] {
-    try {
-      const workers = JSON.parse(readFileSync(this.#path, 'utf8')) as Identity[]
-      return workers.filter(({ pid, startTime }) => Number.isInteger(pid) && startTime !== '')
-    } catch {
-      return [] // ENOENT, or garbage
-    }
+/** Anything but our own format counts as nobody. */
+function read(path: string): Identity[] {
+  try {
+    const workers = JSON.parse(readFileSync(path, 'utf8')) as Identity[]
+    return workers.filter(({ pid, startTime }) => pid > 1 && typeof startTime === 'string' && startTime !== '')
+  } catch {
+    return [] // ENOENT, or garbage
   }
 }

@@ -2,7 +2,9 @@
 // started it does what the command line says.
 
 import { realpathSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { runCommand } from './command.ts'
+import { Exit } from './exit-codes.ts'
 import { registry } from './group.ts'
 
 let isRunning = false
@@ -17,6 +19,18 @@ export function runAll(): void {
 
 /** The user's timers and sockets may keep this process alive: it ends with its command. */
 async function runTyped(): Promise<void> {
-  const file = realpathSync(process.argv[1] ?? '.')
-  process.exit(await runCommand(process.argv.slice(2), file))
+  const file = typedFile()
+  if (file !== null) process.exit(await runCommand(process.argv.slice(2), file))
+  process.stderr.write('millrace: Worker.runAll() needs a file to run in its processes: node app.js start\n')
+  process.exit(Exit.Module)
+}
+
+/** What `node app` meant: an extension may be missing, or an index file. Null for `node -e`. */
+function typedFile(): string | null {
+  const typed = process.argv[1] ?? ''
+  try {
+    return realpathSync(createRequire(import.meta.url).resolve(typed))
+  } catch {
+    return null // MODULE_NOT_FOUND, or ERR_INVALID_ARG_VALUE when it is empty
+  }
 }

@@ -16,26 +16,35 @@ export function controlPath(runDir: string): string {
   return join(runDir, 'control.sock')
 }
 
-/** Where the server of a module may live, in the order of preference. One only when it was given. */
-export function runDirCandidates(firstModule: string, given: string | undefined): string[] {
+/** Where the server of a module may live. */
+export interface Places {
+  /** In the order of preference. */
+  readonly paths: readonly string[]
+  /** By flag or environment: one path, and what it lies in is the giver's affair. */
+  readonly isGiven: boolean
+}
+
+export function runDirCandidates(firstModule: string, given: string | undefined): Places {
   const explicit = given ?? process.env.RUNTIME_DIRECTORY?.split(':')[0]
-  if (explicit !== undefined && explicit !== '') return [resolve(explicit)]
+  if (explicit !== undefined && explicit !== '') return { paths: [resolve(explicit)], isGiven: true }
   const hash = createHash('sha256').update(firstModule).digest('hex').slice(0, 16)
   const session = process.env.XDG_RUNTIME_DIR
-  return [
+  const paths = [
     ...(session === undefined || session === '' ? [] : [join(session, 'millrace', hash)]),
     join('/run/millrace', hash),
     join(tmpdir(), `millrace-${process.getuid?.() ?? 0}`, hash),
   ]
+  return { paths, isGiven: false }
 }
 
-/** The first candidate that can be had, made and checked. Throws when none can. */
-export function makeRunDir(candidates: readonly string[]): string {
+/** The first place that can be had, made and checked. Throws when none can. */
+export function makeRunDir({ paths, isGiven }: Places): string {
   const reasons: string[] = []
-  for (const path of candidates) {
+  for (const path of paths) {
     try {
       checkUnixPath(controlPath(path))
-      mkdirSync(dirname(path), { recursive: true, mode: OWNER_ONLY })
+      if (isGiven) mkdirSync(dirname(path), { recursive: true, mode: OWNER_ONLY })
+      else makePrivate(dirname(path)) // whoever owns it could put another in the place of `path`
       makePrivate(path)
       return path
     } catch (error) {
@@ -51,6 +60,24 @@ function makePrivate(path: string): void {
   } catch (error) {
     if (codeOf(error) !== 'EEXIST') throw new SystemError(codeOf(error), 'mkdir', path, { cause: error })
   }
+  checkPrivate(path)
+}
+
+/** The places where a server of ours can be: an answer from another one would be somebody else's. */
+export function placesOfOurs({ paths, isGiven }: Places): string[] {
+  return paths.filter((path) => isGiven || (isPrivate(dirname(path)) && isPrivate(path)))
+}
+
+function isPrivate(path: string): boolean {
+  try {
+    checkPrivate(path)
+    return true
+  } catch {
+    return false // ENOENT or EACCES, or not ours
+  }
+}
+
+function checkPrivate(path: string): void {
   const stat = lstatSync(path)
   if (!stat.isDirectory()) throw new Error(`${path} is not a directory`)
   if (stat.uid !== process.getuid?.()) throw new Error(`${path} belongs to uid ${stat.uid}`)

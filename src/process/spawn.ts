@@ -1,7 +1,7 @@
 // Starts our start file as a child: role and secrets travel over a private inherited descriptor, never over
 // environment or arguments, so that a grandchild is not taken for a worker.
 
-import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
+import { ChildProcess, type SpawnOptions as NodeSpawnOptions, type StdioOptions, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { fileURLToPath } from 'node:url'
@@ -35,10 +35,22 @@ export function spawnChild(boot: Boot, { stdio, fds = [], isDetached }: SpawnOpt
   const all: StdioOptions = [...stdio, 'pipe', ...fds]
   const env = { ...process.env, [CHANNEL_VARIABLE]: String(CHANNEL_FD) }
   const args = [...nodeFlags(), startFile(), ...label(boot)]
-  const child = spawn(process.execPath, args, { stdio: all, env, detached: isDetached })
-  const channel = new Channel<FromChild, ToChild>((child.stdio[CHANNEL_FD] ?? new Socket()) as Socket)
+  const child = trySpawn(args, { stdio: all, env, detached: isDetached })
+  const stream = child.stdio?.[CHANNEL_FD] ?? new Socket() // no stdio at all: EMFILE, of which 'error' will tell
+  const channel = new Channel<FromChild, ToChild>(stream as Socket)
   channel.send({ type: 'boot', boot })
   return { process: child, channel }
+}
+
+/** Some failures of `spawn` are events (EAGAIN, EMFILE), and others it throws (ENOMEM): here all are events. */
+function trySpawn(args: readonly string[], options: NodeSpawnOptions): ChildProcess {
+  try {
+    return spawn(process.execPath, args, options)
+  } catch (error) {
+    const failed = new ChildProcess()
+    process.nextTick(() => failed.emit('error', error))
+    return failed
+  }
 }
 
 /** Arguments that nobody reads: for `ps`, and because a process title can be no longer than what was on the line. */
@@ -48,9 +60,10 @@ function label(boot: Boot): string[] {
   return ['worker', `${boot.group.name}:${boot.id}`, boot.group.listen, ...boot.modules]
 }
 
-/** The flags of this Node, less the inspector's port, which only one process can have. */
+/** The flags of this Node, less the inspector's port, which only one process can have: `--inspect-port 0`, too. */
 function nodeFlags(): string[] {
-  return process.execArgv.filter((flag) => !flag.startsWith('--inspect'))
+  const isPort = (flag = '') => /^--(inspect|debug)-port$/.test(flag)
+  return process.execArgv.filter((flag, at, all) => !/^--(inspect|debug-port)/.test(flag) && !isPort(all[at - 1]))
 }
 
 /** `start.js`: beside the bundle's chunks, one folder up from here in the tests' build. */

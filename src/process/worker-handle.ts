@@ -43,7 +43,8 @@ export class WorkerHandle {
   #isReady = false
   #hasTimedOut = false
   #deadline: NodeJS.Timeout | undefined
-  #onReport: (() => void) | null = null
+  /** Who waits for the next report: several may ask at once. */
+  #onReport: (() => void)[] = []
 
   constructor(boot: Boot, fds: readonly number[], startTimeoutMs: number) {
     this.#child = spawnChild(boot, { stdio: ['ignore', 'inherit', 'inherit'], fds, isDetached: true })
@@ -78,10 +79,10 @@ export class WorkerHandle {
     if (this.state === 'gone') return Promise.resolve(true)
     return new Promise((resolve) => {
       const late = setTimeout(() => resolve(false), timeoutMs)
-      this.#onReport = () => {
+      this.#onReport.push(() => {
         clearTimeout(late)
         resolve(true)
-      }
+      })
       this.#child.channel.send({ type: 'poll' })
     })
   }
@@ -105,12 +106,15 @@ export class WorkerHandle {
       this.onReady?.()
     } else if (message.type === 'report') {
       this.report = message.report
-      this.#onReport?.()
-      this.#onReport = null
+      this.#tellReport()
     } else if (message.type === 'failed') {
       this.#reason = message.message
       this.#reasonCode = message.exitCode
     }
+  }
+
+  #tellReport(): void {
+    for (const tell of this.#onReport.splice(0)) tell()
   }
 
   #timeOut(ms: number): void {
@@ -124,7 +128,7 @@ export class WorkerHandle {
     this.#move('gone')
     clearTimeout(this.#deadline)
     this.#child.channel.destroy()
-    this.#onReport?.()
+    this.#tellReport()
     this.onGone?.({
       exitCode: code ?? this.#reasonCode ?? WorkerExit.Uncaught,
       word: spawnError === '' ? describeExit(code, signal) : `spawn failed: ${spawnError}`,

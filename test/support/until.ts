@@ -12,11 +12,14 @@ const EAGER_TURNS = 10
  * Waits until `condition` gives something truthy, and gives that back. A condition that throws has failed for good.
  * @param ms rejects after this long, naming the condition's source
  */
-export async function until<T>(condition: () => T | Promise<T>, ms = 5_000): Promise<T> {
+export async function until<T>(
+  condition: () => T | Promise<T>,
+  ms = 5_000,
+): Promise<Exclude<T, null | undefined | false>> {
   const deadline = performance.now() + ms
   for (let turn = 0; ; turn++) {
     const value = await condition()
-    if (value) return value
+    if (value) return value as Exclude<T, null | undefined | false>
     if (performance.now() > deadline) throw new Error(`still waiting after ${ms} ms for ${condition}`)
     if (turn < EAGER_TURNS) await nextTurn()
     else await sleep(POLL_MS)

@@ -1,0 +1,24 @@
+// The pid file: for people and their scripts. We never read it to learn whom to signal.
+
+import { closeSync, readFileSync, rmSync, writeSync } from 'node:fs'
+import { openFile } from './open-file.ts'
+
+export function writePidFile(path: string): void {
+  const fd = openFile(path, 'replace', 0o644)
+  try {
+    writeSync(fd, `${process.pid}\n`)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** Removes it, unless another server has written its own there. */
+export function removePidFile(path: string): void {
+  let text = ''
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch {
+    return // ENOENT: it is gone
+  }
+  if (text === `${process.pid}\n`) rmSync(path, { force: true })
+}

@@ -1,0 +1,278 @@
+// For tests of a protocol without a network, and our own use it: a real Connection on a socket in memory and a clock
+// that stands still. No test library inside, and nothing that waits.
+
+import {
+  type Clock,
+  Connection,
+  type ConnectionCallbacks,
+  type ConnectionHost,
+  kGone,
+  kLeave,
+  kOpen,
+} from './connection.ts'
+import { newCounters } from './counters.ts'
+import { SystemError } from './errors.ts'
+import type { AnyProtocol, InOf, OutOf, Protocol, Role } from './protocol.ts'
+import { kClosed, kDrained, kEnded, kReceived, type Socket } from './transport.ts'
+
+/** What lent bytes are overwritten with once the loan is over. */
+const OVERWRITTEN = 0xdd
+
+/** Callbacks and limits as of a Worker, callbacks of the protocol's own included. */
+export interface Settings<In, Out> extends Partial<ConnectionCallbacks<In, Out>> {
+  role?: Role
+  onConnect?: ((connection: Connection<In, Out>) => unknown) | null
+  maxPackageSize?: number
+  maxSendBufferSize?: number
+  maxInFlight?: number
+  maxQueuedMessages?: number
+  idleTimeoutMs?: number
+  [callback: `on${string}`]: unknown
+}
+
+/** What `onError` was told. */
+export interface Failure {
+  code: number
+  message: string
+  error: Error | undefined
+}
+
+/** An engine's end of a connection, in memory. What is written leaves at once, unless it is held. */
+export class MemorySocket implements Socket {
+  readonly remoteIp = '192.0.2.1' // of TEST-NET-1, RFC 5737
+  readonly remotePort = 50_000
+  readonly localIp = '192.0.2.2'
+  readonly localPort = 80
+  readonly isEncrypted = false
+  isReading = true
+  /** FIN was sent. */
+  hasEnded = false
+  isDestroyed = false
+  queuedBytes = 0
+  isHolding = false
+  /** @internal */
+  onResume: () => void = () => undefined
+  #queued: Buffer[] = []
+  #sent: Buffer[] = []
+
+  write(chunk: string | Uint8Array, byteLength: number): void {
+    this.#queued.push(Buffer.from(chunk as Uint8Array))
+    this.queuedBytes += byteLength
+    if (!this.isHolding) this.take()
+  }
+
+  pause(): void {
+    this.isReading = false
+  }
+
+  resume(): void {
+    this.isReading = true
+    this.onResume()
+  }
+
+  end(): void {
+    this.hasEnded = true
+  }
+
+  destroy(): void {
+    this.isDestroyed = true
+    this.#queued = []
+    this.queuedBytes = 0
+  }
+
+  /** The kernel takes what is queued. */
+  take(): void {
+    this.#sent.push(...this.#queued.splice(0))
+    this.queuedBytes = 0
+  }
+
+  /** What the kernel has taken since the last call. */
+  sent(): Buffer {
+    return Buffer.concat(this.#sent.splice(0))
+  }
+}
+
+/** A connection with the test at its other end. */
+export class Wire<In = unknown, Out = unknown> {
+  readonly connection: Connection<In, Out>
+  readonly socket = new MemorySocket()
+  readonly worker: ConnectionHost
+  /** What `onMessage` was given, in order. */
+  readonly messages: In[] = []
+  /** What `onError` was told: a handler's failed assertion is here, too. */
+  readonly errors: Failure[] = []
+  readonly #clock = new StandingClock()
+  #arrived: (Buffer | null)[] = []
+  #isDelivering = false
+
+  /** @internal */
+  constructor(protocol: AnyProtocol, settings: Settings<In, Out>) {
+    this.worker = this.#host(settings)
+    this.socket.onResume = () => queueMicrotask(() => this.#deliver())
+    this.connection = new Connection(this.socket, poisoned(protocol), this.worker, settings.role, this.#clock)
+    this.connection[kOpen]()
+  }
+
+  /**
+   * Bytes arrive, in one read; those that arrive while reading is paused wait until it goes on. They are lent as an
+   * engine lends them: overwritten as soon as the connection has returned.
+   */
+  receive(bytes: string | Uint8Array): void {
+    this.#arrived.push(Buffer.from(bytes as Uint8Array))
+    this.#deliver()
+  }
+
+  /** The peer sends FIN, behind the bytes that still wait. */
+  end(): void {
+    this.#arrived.push(null)
+    this.#deliver()
+  }
+
+  /** The peer resets the connection. */
+  reset(): void {
+    if (this.socket.isDestroyed) return
+    this.connection[kClosed](new SystemError('ECONNRESET', 'read', this.socket.remoteIp))
+    this.socket.destroy()
+  }
+
+  /** The bytes that the peer has been sent since the last call. */
+  written(): Buffer {
+    return this.socket.sent()
+  }
+
+  /** From now on the peer reads nothing: what is sent stays queued. */
+  hold(): void {
+    this.socket.isHolding = true
+  }
+
+  /** The peer reads again, and all that is queued leaves. */
+  drain(): void {
+    this.socket.isHolding = false
+    this.socket.take()
+    if (!this.socket.isDestroyed) this.connection[kDrained]()
+  }
+
+  /** The worker is leaving, as at `stop` and `reload`. */
+  leave(): void {
+    this.connection[kLeave]()
+  }
+
+  /** Lets time pass: deadlines that fall into it expire in their order, and `io.now()` moves on. */
+  advance(ms: number): void {
+    this.#clock.advance(ms)
+  }
+
+  #deliver(): void {
+    if (this.#isDelivering) return
+    this.#isDelivering = true
+    while (this.#arrived.length > 0 && this.socket.isReading && !this.socket.isDestroyed) {
+      const bytes = this.#arrived.shift() as Buffer | null
+      if (bytes === null) this.connection[kEnded]()
+      else this.connection[kReceived](bytes)
+      bytes?.fill(OVERWRITTEN)
+    }
+    this.#isDelivering = false
+    if (!this.socket.isHolding && !this.socket.isDestroyed) this.connection[kDrained]()
+  }
+
+  #host(settings: Settings<In, Out>): ConnectionHost {
+    const { onMessage, onError } = settings
+    return {
+      name: 'test',
+      id: 0,
+      counters: newCounters(),
+      connections: new Map(),
+      onConnect: null,
+      onClose: null,
+      onBufferFull: null,
+      onBufferDrain: null,
+      maxPackageSize: Connection.defaultMaxPackageSize,
+      maxSendBufferSize: Connection.defaultMaxSendBufferSize,
+      maxInFlight: 1,
+      maxQueuedMessages: 64,
+      idleTimeoutMs: 0,
+      [kGone]: () => undefined,
+      ...settings,
+      onMessage: (connection, message) => {
+        this.messages.push(message)
+        return onMessage?.(connection, message)
+      },
+      onError: (connection, code, message, error) => {
+        this.errors.push({ code, message, error })
+        return onError?.(connection, code, message, error)
+      },
+    }
+  }
+}
+
+/** Opens a connection of a protocol; the returned wire is its peer, its kernel and its clock. */
+export function open<P extends AnyProtocol>(
+  protocol: P,
+  settings: Settings<InOf<P>, OutOf<P>> = {},
+): Wire<InOf<P>, OutOf<P>> {
+  return new Wire(protocol, settings)
+}
+
+/** The ways in which a network may cut `bytes`: whole, byte by byte, and every split in two. O(n^2) bytes to feed. */
+export function* chunkings(bytes: string | Uint8Array): Generator<Buffer[]> {
+  const whole = Buffer.from(bytes as Uint8Array)
+  yield [whole]
+  yield Array.from(whole, (_byte, at) => whole.subarray(at, at + 1))
+  for (let at = 1; at < whole.length; at++) yield [whole.subarray(0, at), whole.subarray(at)]
+}
+
+/** A framing protocol whose packets, if they are lent, are overwritten when `decode` has returned. */
+function poisoned(protocol: AnyProtocol): AnyProtocol {
+  if ('open' in protocol || protocol.lends !== true) return protocol
+  const lender: Protocol = protocol
+  const decode = (packet: Buffer) => {
+    const message = lender.decode(packet)
+    packet.fill(OVERWRITTEN)
+    return message
+  }
+  const input = Object.assign((bytes: Buffer, from: number) => lender.input(bytes, from), lender.input)
+  return { name: lender.name, lends: true, input, decode, encode: (message: unknown) => lender.encode(message) }
+}
+
+interface Alarm {
+  readonly due: number
+  readonly ring: () => unknown
+}
+
+class StandingClock implements Clock {
+  readonly #alarms = new Map<number, Alarm>()
+  #now = 0
+  #lastId = 0
+
+  now(): number {
+    return this.#now
+  }
+
+  after<A, B = undefined>(ms: number, fn: (a: A, b: B) => unknown, a?: A, b?: B): number {
+    this.#alarms.set(++this.#lastId, { due: this.#now + ms, ring: () => fn(a as A, b as B) })
+    return this.#lastId
+  }
+
+  cancel(id: number): boolean {
+    return this.#alarms.delete(id)
+  }
+
+  advance(ms: number): void {
+    const end = this.#now + ms
+    for (let id = this.#nextBy(end); id !== 0; id = this.#nextBy(end)) {
+      const { due, ring } = this.#alarms.get(id) as Alarm
+      this.#alarms.delete(id)
+      this.#now = due
+      ring()
+    }
+    this.#now = end
+  }
+
+  #nextBy(end: number): number {
+    let next = 0
+    for (const [id, { due }] of this.#alarms) {
+      if (due <= end && (next === 0 || due < (this.#alarms.get(next) as Alarm).due)) next = id
+    }
+    return next
+  }
+}

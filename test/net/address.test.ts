@@ -1,0 +1,92 @@
+// Addresses as users write them: what is taken, what is refused, and what the refusal says.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { codeOf } from '../../src/errors.ts'
+import { type Address, checkUnixPath, formatEndpoint, parseAddress } from '../../src/net/address.ts'
+
+const tcp = (scheme: string, host: string, port: number): Address => ({
+  scheme,
+  transport: 'tcp',
+  host,
+  port,
+  path: '',
+})
+const unix = (path: string): Address => ({ scheme: 'unix', transport: 'unix', host: '', port: 0, path })
+
+test('a TCP address has a scheme, a host and a port', () => {
+  for (const [text, address] of [
+    ['tcp://0.0.0.0:8888', tcp('tcp', '0.0.0.0', 8888)],
+    ['text://127.0.0.1:0', tcp('text', '127.0.0.1', 0)],
+    ['TEXT://localhost:65535', tcp('text', 'localhost', 65535)],
+    ['http://example.org:80/', tcp('http', 'example.org', 80)],
+    ['my+proto-1.0://h:1', tcp('my+proto-1.0', 'h', 1)],
+    ['tcp://[::]:8888', tcp('tcp', '::', 8888)],
+    ['tcp://[::ffff:1.2.3.4]:1', tcp('tcp', '::ffff:1.2.3.4', 1)],
+    ['tcp://[fe80::1%eth0]:1', tcp('tcp', 'fe80::1%eth0', 1)],
+  ] as const) {
+    assert.equal(parseAddress(text), address, text)
+  }
+})
+
+test('a Unix address is a path, of at most 107 bytes', () => {
+  assert.equal(parseAddress('unix:///run/app.sock'), unix('/run/app.sock'))
+  assert.equal(parseAddress('unix://relative.sock'), unix('relative.sock'))
+  assert.equal(parseAddress('UNIX:///a b:c'), unix('/a b:c'))
+  const longest = `/${'x'.repeat(106)}`
+  assert.equal(parseAddress(`unix://${longest}`), unix(longest))
+  for (const path of [`${longest}x`, `/${'\u00e9'.repeat(54)}`]) {
+    assert.throws(
+      () => parseAddress(`unix://${path}`),
+      (error: unknown) => codeOf(error) === 'ERR_UNIX_PATH_TOO_LONG',
+    )
+    assert.throws(
+      () => checkUnixPath(path),
+      (error: unknown) => codeOf(error) === 'ERR_UNIX_PATH_TOO_LONG',
+    )
+  }
+})
+
+test('anything else is refused, with what was given, the reason and an example', () => {
+  for (const text of [
+    '',
+    '8888',
+    ':8888',
+    'localhost:8888',
+    'tcp:127.0.0.1:8888',
+    'tcp://',
+    'tcp://127.0.0.1',
+    'tcp://127.0.0.1:',
+    'tcp://:8888',
+    'tcp://127.0.0.1:65536',
+    'tcp://127.0.0.1:-1',
+    'tcp://127.0.0.1:1e3',
+    'tcp://127.0.0.1:80/path',
+    'tcp://user@host name:80',
+    'tcp://::1:80',
+    'tcp://[1.2.3.4]:80',
+    'tcp://[:::]:80',
+    'tcp://[]:80',
+    '1tcp://a:1',
+    'tcp ://a:1',
+    'unix://',
+    'unix:///a\0b',
+    'tcp://a:1\n',
+  ]) {
+    assert.throws(
+      () => parseAddress(text),
+      (error: Error) =>
+        codeOf(error) === 'ERR_BAD_ADDRESS' &&
+        error.message.includes(`'${text}'`) &&
+        error.message.includes('write tcp'),
+      JSON.stringify(text),
+    )
+  }
+})
+
+test('an endpoint is written as it is read', () => {
+  assert.is(formatEndpoint('127.0.0.1', 80), '127.0.0.1:80')
+  assert.is(formatEndpoint('::1', 80), '[::1]:80')
+})
+
+test.run()

@@ -1,0 +1,256 @@
+// Bound sockets: what is in use is EADDRINUSE and never another port, and no file is removed that is not ours.
+
+import { execFile } from 'node:child_process'
+import {
+  chmodSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import net from 'node:net'
+import { dirname, join } from 'node:path'
+import { promisify } from 'node:util'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { text } from '../../protocols/text.ts'
+import { SystemError } from '../../src/errors.ts'
+import { parseAddress } from '../../src/net/address.ts'
+import { type BoundSocket, bindSocket, fileId, removeStaleSocket } from '../../src/net/bound-socket.ts'
+import { nodeEngine } from '../../src/net/node-engine.ts'
+import { Worker } from '../../src/worker.ts'
+import { Client, whereIs, withPath } from '../support/tcp.ts'
+import { rejects } from '../support/until.ts'
+
+const bind = (address: string) => bindSocket(parseAddress(address))
+
+async function withBound(address: string, use: (bound: BoundSocket) => unknown): Promise<void> {
+  const bound = await bind(address)
+  try {
+    await use(bound)
+  } finally {
+    bound.close()
+  }
+}
+
+/** Somebody else's server, of plain node. */
+async function withForeign(where: net.ListenOptions, use: (server: net.Server) => unknown): Promise<void> {
+  const server = net.createServer((socket) => socket.destroy())
+  await new Promise<void>((resolve, reject) => server.once('error', reject).listen(where, resolve))
+  try {
+    await use(server)
+  } finally {
+    server.close()
+  }
+}
+
+/** What kill -9 of a server leaves: a socket file with nobody behind it. */
+async function leaveStale(path: string): Promise<void> {
+  await withForeign({ path: `${path}.live` }, () => linkSync(`${path}.live`, path))
+}
+
+test('port 0 becomes a port, for IPv4 and IPv6', async () => {
+  await withBound('tcp://127.0.0.1:0', ({ endpoint, fd }) => {
+    assert.match(endpoint, /^127\.0\.0\.1:[1-9]\d*$/)
+    assert.ok(fd > 2)
+  })
+  await withBound('tcp://[::1]:0', ({ endpoint }) => assert.match(endpoint, /^\[::1\]:[1-9]\d*$/))
+})
+
+test('a host name is looked up, and an unknown one named', async () => {
+  await withBound('tcp://localhost:0', ({ endpoint }) => assert.match(endpoint, /^(127\.0\.0\.1|\[::1\]):\d+$/))
+  const error = await bind('tcp://no-such-host.invalid:80').then(
+    () => null,
+    (error: unknown) => error,
+  )
+  assert.instance(error, SystemError)
+  assert.match((error as Error).message, /^getaddrinfo no-such-host\.invalid: /)
+})
+
+test('a port that somebody listens on is EADDRINUSE, and never another port', async () => {
+  for (const host of ['127.0.0.1', '::1']) {
+    await withForeign({ host, port: 0 }, async (server) => {
+      const { port } = server.address() as net.AddressInfo
+      const shown = host.includes(':') ? `[${host}]` : host
+      const error = await rejects(bind(`tcp://${shown}:${port}`), 'EADDRINUSE')
+      assert.is(error.message, `bind ${shown}:${port}: EADDRINUSE (address already in use)`)
+    })
+  }
+})
+
+test('the wildcard address is in use where a single one is', async () => {
+  await withForeign({ host: '127.0.0.1', port: 0 }, async (server) => {
+    const { port } = server.address() as net.AddressInfo
+    await rejects(bind(`tcp://0.0.0.0:${port}`), 'EADDRINUSE')
+  })
+})
+
+test('of two that have bound and not listened, the second to listen fails and serves nowhere', async () => {
+  await withBound('tcp://127.0.0.1:0', async (first) => {
+    const second = await bind(`tcp://${first.endpoint}`).catch(() => null)
+    if (second === null) return // this kernel refuses at bind
+    const listen = ({ handle, endpoint }: BoundSocket) =>
+      nodeEngine.listen({ handle, backlog: 5, expected: endpoint }, () => null)
+    const listener = await listen(first)
+    await rejects(listen(second), 'EADDRINUSE')
+    listener.close()
+    second.close()
+  })
+})
+
+test('a handle that is bound elsewhere than declared is refused', async () => {
+  const bound = await bind('tcp://127.0.0.1:0')
+  const elsewhere = { handle: bound.handle, backlog: 5, expected: '127.0.0.1:1' }
+  await rejects(
+    nodeEngine.listen(elsewhere, () => null),
+    'EADDRINUSE',
+  )
+  bound.close()
+})
+
+test('an address of another machine is EADDRNOTAVAIL', async () => {
+  await rejects(bind('tcp://192.0.2.1:0'), 'EADDRNOTAVAIL')
+})
+
+test('a worker listens on a bound handle, and tells its port', async () => {
+  for (const scheme of ['text://127.0.0.1:0', 'text://[::1]:0']) {
+    await withBound(scheme, async (bound) => {
+      const worker = new Worker(scheme, { protocol: text, onMessage: (connection, line) => connection.send(line) })
+      await worker.listenOn({ handle: bound.handle, expected: bound.endpoint })
+      assert.is(worker.getSocketName(), `text://${bound.endpoint}`)
+      const client = new Client(net.connect(whereIs(bound.endpoint) as net.NetConnectOpts))
+      client.socket.end('hello\n')
+      await client.expect('hello\n')
+      await client.closed()
+      await worker.drain()
+    })
+  }
+})
+
+test('a Unix socket is bound, served and taken away', async () => {
+  await withPath(async (path) => {
+    await withBound(`unix://${path}`, async (bound) => {
+      assert.is(bound.endpoint, path)
+      assert.ok(existsSync(path))
+      const worker = new Worker(`unix://${path}`, {
+        protocol: text,
+        onMessage: (connection, line) => connection.send(line),
+      })
+      await worker.listenOn({ handle: bound.handle, expected: bound.endpoint })
+      const client = new Client(net.connect({ path }))
+      client.socket.end('hello\n')
+      await client.expect('hello\n')
+      await client.closed()
+      await worker.drain()
+    })
+    assert.not(existsSync(path))
+  })
+})
+
+test('a Unix socket that somebody listens on is EADDRINUSE, and stays', async () => {
+  await withPath((path) =>
+    withForeign({ path }, async () => {
+      const before = fileId(path)
+      await rejects(bind(`unix://${path}`), 'EADDRINUSE')
+      assert.is(fileId(path), before)
+    }),
+  )
+})
+
+test('a stale Unix socket is replaced', async () => {
+  await withPath(async (path) => {
+    await leaveStale(path)
+    const before = fileId(path)
+    assert.is.not(before, '')
+    await withBound(`unix://${path}`, () => assert.is.not(fileId(path), before))
+  })
+})
+
+test('what is no socket is never removed', async () => {
+  await withPath(async (path) => {
+    writeFileSync(path, 'precious')
+    await rejects(bind(`unix://${path}`), 'EADDRINUSE')
+    assert.is(readFileSync(path, 'utf8'), 'precious')
+    const directory = `${path}.d`
+    mkdirSync(directory)
+    await rejects(bind(`unix://${directory}`), 'EADDRINUSE')
+    const link = `${path}.link`
+    await leaveStale(`${path}.target`)
+    symlinkSync(`${path}.target`, link)
+    await rejects(bind(`unix://${link}`), 'EADDRINUSE')
+    assert.ok(existsSync(`${path}.target`))
+  })
+})
+
+test('removeStaleSocket takes a path that does not exist', async () => {
+  await withPath((path) => removeStaleSocket(path))
+})
+
+test('a socket in a directory that does not exist is an error that names it', async () => {
+  await withPath(async (path) => {
+    const error = await rejects(bind(`unix://${path}/no/such.sock`), 'ENOTDIR').catch(() =>
+      rejects(bind(`unix://${dirname(path)}/no/such.sock`), 'ENOENT').catch(() =>
+        rejects(bind(`unix://${dirname(path)}/no/such.sock`), 'EACCES'),
+      ),
+    )
+    assert.match(error.message, /^bind .*such\.sock: E/)
+  })
+})
+
+test('closing unlinks only what is ours', async () => {
+  await withPath(async (path) => {
+    const bound = await bind(`unix://${path}`)
+    unlinkSync(path)
+    await withForeign({ path }, () => {
+      const theirs = fileId(path)
+      bound.close()
+      assert.is(fileId(path), theirs)
+    })
+  })
+  await withPath(async (path) => {
+    const bound = await bind(`unix://${path}`)
+    renameSync(path, `${path}.moved`)
+    writeFileSync(path, 'theirs')
+    bound.close()
+    assert.is(readFileSync(path, 'utf8'), 'theirs')
+    unlinkSync(`${path}.moved`)
+  })
+  await withPath(async (path) => {
+    const bound = await bind(`unix://${path}`)
+    unlinkSync(path)
+    bound.close() // gone already
+    assert.not(existsSync(path))
+  })
+  await withPath(async (path) => {
+    const bound = await bind(`unix://${path}`)
+    unlinkSync(path)
+    mkdirSync(path)
+    bound.close()
+    assert.ok(existsSync(path))
+  })
+  await withPath(async (path) => {
+    const bound = await bind(`unix://${path}`)
+    bound.close()
+    assert.not(existsSync(path))
+  })
+})
+
+test('EACCES is said with the address', async () => {
+  await withPath(async (path) => {
+    // Root may do everything, so this runs as nobody, where the test runs as root.
+    chmodSync(dirname(path), 0o500)
+    const code = `
+      import { parseAddress } from '${import.meta.resolve('../../src/net/address.js')}'
+      import { bindSocket } from '${import.meta.resolve('../../src/net/bound-socket.js')}'
+      if (process.getuid() === 0) process.setuid(65534)
+      bindSocket(parseAddress('unix://${join(dirname(path), 'denied.sock')}')).catch((error) => console.log(error.message))`
+    const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', code])
+    assert.is(stdout.trim(), `bind ${join(dirname(path), 'denied.sock')}: EACCES (permission denied)`)
+  })
+})
+
+test.run()

@@ -1,0 +1,394 @@
+// Connections on real engines, over the loopback interface and Unix sockets. One suite, run over every engine.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { tcp } from '../../protocols/tcp.ts'
+import { text } from '../../protocols/text.ts'
+import type { AnyConnection } from '../../src/connection.ts'
+import { nodeEngine } from '../../src/net/node-engine.ts'
+import type { Transport } from '../../src/transport.ts'
+import { deferred } from '../support/codecs.ts'
+import { withPath, withServer } from '../support/tcp.ts'
+import { nextTurn, until } from '../support/until.ts'
+
+const transports: readonly Transport[] = [nodeEngine]
+
+const MIB = 1_048_576
+const echo = (connection: AnyConnection, message: unknown) => connection.send(message)
+const bytesOf = (count: number) => Buffer.alloc(count, 'x')
+
+for (const transport of transports) {
+  const it = (title: string, run: () => Promise<unknown>) =>
+    test(`${transport.name}: ${title}`, async () => {
+      await run()
+    })
+
+  it('echoes over TCP', async () => {
+    await withServer(transport, text, { onMessage: echo }, async ({ connect }) => {
+      const client = await connect()
+      client.socket.write('one\ntw')
+      await client.expect('one\n')
+      client.socket.write('o\n')
+      await client.expect('one\ntwo\n')
+    })
+  })
+
+  it('echoes over a Unix socket, whose addresses are empty', async () => {
+    const addresses: unknown[] = []
+    const onClose = (connection: AnyConnection) =>
+      addresses.push(connection.getRemoteAddress(), connection.getLocalAddress(), connection.getRemotePort())
+    await withPath((path) =>
+      withServer(
+        transport,
+        text,
+        { onMessage: echo, onClose },
+        async ({ connect, connections }) => {
+          const client = await connect()
+          client.socket.write('hello\n')
+          await client.expect('hello\n')
+          assert.not(connections[0]?.isIpV4())
+          assert.not(connections[0]?.isIpV6())
+          client.socket.end()
+          await until(() => addresses.length > 0)
+          assert.equal(addresses, ['', '', 0])
+        },
+        `unix://${path}`,
+      ),
+    )
+  })
+
+  it('knows both addresses, in onConnect and in onClose, whatever ended it', async () => {
+    for (const [host, show] of [
+      ['127.0.0.1', '127.0.0.1'],
+      ['[::1]', '[::1]'],
+    ] as const) {
+      for (const how of ['peer', 'reset', 'destroy'] as const) {
+        const seen: string[] = []
+        const look = (connection: AnyConnection) =>
+          seen.push(`${connection.getRemoteAddress()} ${connection.getLocalAddress()} ${connection.isIpV6()}`)
+        await withServer(
+          transport,
+          text,
+          { onConnect: how === 'destroy' ? look : () => undefined, onClose: look },
+          async ({ connect, connections, endpoint }) => {
+            const client = await connect()
+            await until(() => connections.length > 0)
+            const local = `${show}:${client.socket.localPort}`
+            if (how === 'peer') client.socket.end()
+            else if (how === 'reset') client.socket.resetAndDestroy()
+            else connections[0]?.destroy()
+            await until(() => seen.length === (how === 'destroy' ? 2 : 1))
+            for (const line of seen) assert.is(line, `${local} ${endpoint} ${host !== '127.0.0.1'}`, how)
+          },
+          `tcp://${host}:0`,
+        )
+      }
+    }
+  })
+
+  it('tells addresses part by part', async () => {
+    await withServer(transport, text, {}, async ({ connect, connections, endpoint }) => {
+      const client = await connect()
+      const connection = await until(() => connections[0])
+      assert.is(connection.getRemoteIp(), '127.0.0.1')
+      assert.is(connection.getRemotePort(), client.socket.localPort)
+      assert.is(connection.getLocalIp(), '127.0.0.1')
+      assert.is(`${connection.getLocalIp()}:${connection.getLocalPort()}`, endpoint)
+      assert.ok(connection.isIpV4())
+      assert.not(connection.isIpV6())
+    })
+  })
+
+  it('sends of one turn arrive as one piece', async () => {
+    const sends = (connection: AnyConnection) => {
+      for (let i = 0; i < 100; i++) connection.send(i % 3 === 0 ? Buffer.from(`line ${i}`) : `line ${i}`)
+      queueMicrotask(() => connection.send('from a microtask'))
+    }
+    await withServer(transport, text, { onMessage: sends }, async ({ connect }) => {
+      const client = await connect()
+      client.socket.write('go\n')
+      const lines = Array.from({ length: 100 }, (_, at) => `line ${at}\n`)
+      await client.expect(`${lines.join('')}from a microtask\n`)
+      assert.is(client.chunks.length, 1)
+    })
+  })
+
+  it('small and large chunks, text and bytes, keep their order', async () => {
+    const parts = ['a', bytesOf(100_000), 'b', Buffer.from('c'), bytesOf(20_000), 'd', 'e'.repeat(70_000), 'f']
+    await withServer(transport, tcp, { maxSendBufferSize: 8 * MIB }, async ({ connect, connections }) => {
+      const client = await connect()
+      await until(() => connections.length > 0)
+      for (const part of parts) connections[0]?.send(part)
+      await client.expect(parts.join(''))
+    })
+  })
+
+  it('text is counted and cut in bytes, not in characters', async () => {
+    const message = 'h\u00e9\u20ac\u{1f600}'.repeat(200_000)
+    await withServer(transport, text, { maxSendBufferSize: 64 * MIB }, async ({ connect, connections }) => {
+      const client = await connect()
+      client.socket.pause()
+      const connection = await until(() => connections[0])
+      const filler = bytesOf(16 * MIB) // more than the kernel's buffers hold
+      connection.send(filler, true)
+      await nextTurn()
+      const before = connection.getSendBufferQueueSize()
+      connection.send(message)
+      assert.is(connection.getSendBufferQueueSize() - before, Buffer.byteLength(message) + 1)
+      connection.end('tail')
+      await nextTurn()
+      client.socket.resume()
+      await until(() => client.hasEnded, 20_000)
+      const received = Buffer.concat(client.chunks).subarray(filler.length).toString()
+      assert.ok(received === `${message}\ntail\n`)
+      assert.is(connection.bytesWritten, filler.length + Buffer.byteLength(message) + 6)
+    })
+  })
+
+  it('a large message to a slow reader makes progress that can be seen', async () => {
+    await withServer(transport, tcp, { maxSendBufferSize: 64 * MIB }, async ({ connect, connections, worker }) => {
+      const client = await connect()
+      const connection = await until(() => connections[0])
+      client.socket.on('data', () => {
+        client.socket.pause()
+        setImmediate(() => client.socket.resume())
+      })
+      connection.close(bytesOf(32 * MIB))
+      const sizes = new Set<number>()
+      await until(() => {
+        sizes.add(connection.getSendBufferQueueSize())
+        return worker.connections.size === 0
+      }, 20_000)
+      assert.ok(sizes.size > 10, `${sizes.size} different sizes`)
+      await client.closed()
+      assert.is(Buffer.concat(client.chunks).length, 32 * MIB)
+    })
+  })
+
+  it('a client that never reads costs bounded memory, and close() ends after all', async () => {
+    const events: string[] = []
+    const settings = {
+      maxSendBufferSize: 4 * MIB,
+      onBufferFull: () => events.push('full'),
+      onBufferDrain: () => events.push('drain'),
+    }
+    await withServer(transport, tcp, settings, async ({ connect, connections, errors, worker }) => {
+      const client = await connect()
+      client.socket.pause()
+      const connection = await until(() => connections[0])
+      // What both kernels' buffers take comes on top of our limit.
+      let sent = 0
+      while (sent < 100 * MIB && connection.send(bytesOf(65_536))) {
+        sent += 65_536
+        await nextTurn()
+      }
+      assert.ok(sent < 100 * MIB)
+      assert.ok(connection.getSendBufferQueueSize() < 5 * MIB)
+      assert.equal(events, ['full'])
+      assert.is(connection.send(bytesOf(1)), false)
+      assert.equal(errors, ['2 send buffer full and drop package'])
+      client.socket.resume()
+      await until(() => events.length === 2)
+      assert.equal(events, ['full', 'drain'])
+      client.socket.pause()
+      while (connection.send(bytesOf(65_536))) await nextTurn()
+      connection.close()
+      assert.is(connection.getStatus(false), 'CLOSING')
+      assert.is(worker.connections.size, 1)
+      client.socket.destroy()
+      await until(() => worker.connections.size === 0)
+    })
+  })
+
+  it('after half-close of the client, an asynchronous handler still answers', async () => {
+    const gate = deferred()
+    const onMessage = async (connection: AnyConnection, line: unknown) => {
+      await gate.promise
+      connection.send(`${line}!`)
+    }
+    await withServer(transport, text, { onMessage }, async ({ connect, worker }) => {
+      const client = await connect({ allowHalfOpen: true })
+      client.socket.end('one\ntwo\n')
+      await until(() => worker.counters.messagesIn === 1)
+      await nextTurn()
+      gate.resolve()
+      await until(() => client.hasEnded)
+      assert.is(client.received, 'one!\ntwo!\n')
+    })
+  })
+
+  it('a reset with bytes queued is reported: the message was not sent', async () => {
+    const reasons: unknown[] = []
+    const onClose = (connection: AnyConnection) => reasons.push(connection.closeReason)
+    await withServer(transport, tcp, { onClose }, async ({ connect, connections, errors, worker }) => {
+      const client = await connect()
+      client.socket.pause()
+      const connection = await until(() => connections[0])
+      while (connection.send(bytesOf(65_536))) await nextTurn()
+      client.socket.resetAndDestroy()
+      await until(() => reasons.length > 0)
+      assert.equal(reasons, ['error'])
+      assert.is(errors.length, 1)
+      assert.match(errors[0] ?? '', /^2 client closed, \d+ bytes not sent$/)
+      assert.is(worker.counters.sendFail, 1)
+    })
+  })
+
+  it('a reset with nothing queued is a close and no error', async () => {
+    const reasons: unknown[] = []
+    const onClose = (connection: AnyConnection) => reasons.push(connection.closeReason)
+    await withServer(transport, text, { onClose, onMessage: echo }, async ({ connect, errors }) => {
+      const client = await connect()
+      client.socket.write('a\n')
+      await client.expect('a\n')
+      client.socket.resetAndDestroy()
+      await until(() => reasons.length > 0)
+      assert.equal(reasons, ['error'])
+      assert.equal(errors, [])
+    })
+  })
+
+  it('a connection paused for long loses nothing', async () => {
+    let bytes = 0
+    const onMessage = (connection: AnyConnection, chunk: unknown) => {
+      bytes += (chunk as Buffer).length
+      connection.pauseRecv()
+      setImmediate(() => connection.resumeRecv())
+    }
+    await withServer(transport, tcp, { onMessage }, async ({ connect, worker }) => {
+      const client = await connect()
+      client.socket.end(bytesOf(MIB))
+      await until(() => worker.counters.closed === 1)
+      assert.is(bytes, MIB)
+    })
+  })
+
+  it('a fast source piped into a slow sink: bounded queues, and every byte arrives', async () => {
+    const piped: AnyConnection[] = []
+    let highest = 0
+    const onConnect = (connection: AnyConnection) => {
+      piped.push(connection)
+      const [one, two] = piped
+      if (one === undefined || two === undefined) return connection.pauseRecv()
+      one.pipe(two)
+      two.pipe(one)
+      one.resumeRecv()
+    }
+    const settings = { onConnect, maxSendBufferSize: 256 * 1024 }
+    await withServer(transport, tcp, settings, async ({ connect, errors }) => {
+      const source = await connect({ allowHalfOpen: true })
+      const sink = await connect({ allowHalfOpen: true })
+      await until(() => piped.length === 2)
+      const total = 24 * MIB
+      const pattern = Buffer.allocUnsafe(total)
+      for (let i = 0; i < total; i++) pattern[i] = i % 251
+      let received = 0
+      let wrong = 0
+      const look = (chunk: Buffer) => {
+        for (let i = 0; i < chunk.length; i += 4096) if (chunk[i] !== (received + i) % 251) wrong++
+        received += chunk.length
+        for (const connection of piped) highest = Math.max(highest, connection.getSendBufferQueueSize())
+        sink.socket.pause() // a slow one
+        setImmediate(() => sink.socket.resume())
+      }
+      sink.socket.removeAllListeners('data').on('data', look)
+      source.socket.write(pattern)
+      // The other way at the same time
+      sink.socket.write(bytesOf(4 * MIB))
+      await until(() => received === total && Buffer.concat(source.chunks).length === 4 * MIB, 30_000)
+      assert.is(wrong, 0)
+      assert.ok(highest < MIB, `${highest} bytes were queued`)
+      source.socket.end()
+      await until(() => sink.hasEnded)
+      assert.equal(errors, [])
+    })
+  })
+
+  it('end() delivers the last message to a peer that is still sending', async () => {
+    const onMessage = (connection: AnyConnection) => connection.end('no more')
+    await withServer(transport, text, { onMessage }, async ({ connect, worker }) => {
+      const client = await connect({ allowHalfOpen: true })
+      const line = `${'x'.repeat(1023)}\n`
+      client.socket.write(line.repeat(100))
+      while (!client.hasEnded) {
+        client.socket.write(line)
+        await nextTurn()
+      }
+      assert.is(client.received, 'no more\n')
+      assert.is(client.error, null)
+      client.socket.end()
+      await until(() => worker.connections.size === 0)
+    })
+  })
+
+  it('close() and end() inside onConnect reach the client', async () => {
+    for (const how of ['close', 'end'] as const) {
+      const onConnect = (connection: AnyConnection) => connection[how]('full house')
+      await withServer(transport, text, { onConnect }, async ({ connect, worker }) => {
+        const client = await connect()
+        await client.closed()
+        assert.is(client.received, 'full house\n')
+        await until(() => worker.connections.size === 0)
+      })
+    }
+  })
+
+  it('destroy() inside onConnect leaves nothing', async () => {
+    const onConnect = (connection: AnyConnection) => connection.destroy()
+    await withServer(transport, text, { onConnect }, async ({ connect, worker }) => {
+      const client = await connect()
+      await client.closed()
+      assert.is(worker.connections.size, 0)
+      assert.is(worker.counters.closed, 1)
+    })
+  })
+
+  it('a packet over the limit closes that connection and no other', async () => {
+    const settings = { maxPackageSize: 64, onMessage: echo }
+    await withServer(transport, text, settings, async ({ connect, errors }) => {
+      const good = await connect()
+      const bad = await connect()
+      bad.socket.write('x'.repeat(65))
+      await bad.closed()
+      assert.match(errors[0] ?? '', /^3 a packet of \d+ bytes or more is over the limit of 64$/)
+      good.socket.write('still here\n')
+      await good.expect('still here\n')
+    })
+  })
+
+  it('a thousand connections opened and dropped leave none in the table', async () => {
+    await withServer(transport, text, { onMessage: echo }, async ({ connect, worker, errors }) => {
+      for (let round = 0; round < 10; round++) {
+        const clients = await Promise.all(Array.from({ length: 100 }, () => connect()))
+        for (const [at, { socket }] of clients.entries()) {
+          if (at % 4 === 0) socket.destroy()
+          else if (at % 4 === 1) socket.resetAndDestroy()
+          else if (at % 4 === 2) socket.end('one\nhalf')
+          else socket.write('answer me\n', () => socket.destroy())
+        }
+        await until(() => clients.every((client) => client.isClosed))
+      }
+      await until(() => worker.counters.accepted === 1000 && worker.connections.size === 0)
+      assert.is(worker.counters.closed, 1000)
+      assert.is(worker.counters.connections, 0)
+      assert.equal(
+        errors.filter((line) => !line.startsWith('2 client closed')),
+        [],
+      )
+    })
+  })
+
+  it('no event follows a destroy', async () => {
+    const onMessage = (connection: AnyConnection) => connection.destroy()
+    await withServer(transport, text, { onMessage }, async ({ connect, worker, connections }) => {
+      const client = await connect()
+      client.socket.write('a\nb\n')
+      await client.closed()
+      assert.is(worker.counters.messagesIn, 1)
+      assert.is(connections[0]?.getStatus(), 16)
+      assert.is(connections[0]?.send('c'), false)
+    })
+  })
+}
+
+test.run()

@@ -1,0 +1,216 @@
+// Addresses that cannot be had: one line that says which and why, exit code 5, nothing started, nothing on a port that
+// nobody asked for.
+
+import { readFileSync } from 'node:fs'
+import net from 'node:net'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { ask, Client, echo, inSandbox, portOf, type Sandbox, workersOf } from '../support/server.ts'
+import { until, within } from '../support/until.ts'
+
+/** A server of this process, on a port of its own choice when that is 0. */
+async function occupy(
+  address: net.ListenOptions,
+): Promise<{ port: number; [Symbol.asyncDispose](): Promise<void>; close(): Promise<void> }> {
+  const server = net.createServer()
+  await new Promise<void>((resolve, reject) => server.once('error', reject).listen(address, resolve))
+  const close = () => new Promise<void>((resolve) => server.close(() => resolve()))
+  const bound = server.address()
+  return { port: typeof bound === 'object' ? (bound?.port ?? 0) : 0, close, [Symbol.asyncDispose]: close }
+}
+
+/** Exit code 5 and one line, however it is started, and no worker ran. */
+async function refused(box: Sandbox, listen: string, line: RegExp): Promise<void> {
+  const module = box.file('app.js', echo(2, `worker.onWorkerStart = () => console.error('a worker ran')`, listen))
+  for (const flags of [['-d'], []]) {
+    const { code, stdout, stderr } = await box.command('start', ...flags, module)
+    assert.match(stderr, line)
+    assert.is(stderr.trimEnd().split('\n').length, 1, stderr)
+    assert.is(code, 5)
+    assert.is(stdout, '')
+  }
+  assert.not.match(box.log(), /a worker ran/)
+}
+
+const TAKEN: [string, string, string][] = [
+  ['the same', '127.0.0.1', '127.0.0.1'],
+  ['an IPv6', '::1', '[::1]'],
+  ['the wildcard, taken on one interface,', '127.0.0.1', '0.0.0.0'],
+  ['one interface, taken by the wildcard,', '0.0.0.0', '127.0.0.1'],
+  ['the IPv6 wildcard, taken on one interface,', '::1', '[::]'],
+  ['one interface, taken by the IPv6 wildcard,', '::', '127.0.0.1'],
+]
+
+for (const [what, host, wanted] of TAKEN) {
+  test(`${what} address in use is refused`, async () => {
+    await inSandbox(async (box) => {
+      const other = await occupy({ host, port: 0 })
+      try {
+        const line = new RegExp(`bind ${wanted.replace(/[[\]]/g, '\\$&')}:${other.port}: EADDRINUSE`)
+        await refused(box, `text://${wanted}:${other.port}`, line)
+      } finally {
+        await other.close()
+      }
+    })
+  })
+}
+
+test('a Unix socket in use is refused, and stays', async () => {
+  await inSandbox(async (box) => {
+    const path = join(box.directory, 'app.sock')
+    const other = await occupy({ path })
+    try {
+      await refused(box, `unix://${path}`, /bind .*app\.sock: EADDRINUSE/)
+      net
+        .connect(path)
+        .on('error', () => assert.unreachable('the socket is gone'))
+        .destroy()
+    } finally {
+      await other.close()
+    }
+  })
+})
+
+test('a file in the place of a Unix socket is refused, and stays', async () => {
+  await inSandbox(async (box) => {
+    const path = box.file('app.sock', 'precious')
+    await refused(box, `unix://${path}`, /bind .*app\.sock: EADDRINUSE/)
+    assert.is(readFileSync(path, 'utf8'), 'precious')
+  })
+})
+
+test('a Unix socket in a directory that is not there is refused', async () => {
+  await inSandbox((box) => refused(box, `unix://${box.directory}/no/app.sock`, /bind .*app\.sock: ENOENT/))
+})
+
+test('an address of another machine is refused', async () => {
+  await inSandbox((box) => refused(box, 'text://192.0.2.1:0', /bind 192\.0\.2\.1:0: EADDRNOTAVAIL/))
+})
+
+test('a host that nobody knows is refused', async () => {
+  await inSandbox((box) => refused(box, 'text://no-such-host.invalid:0', /getaddrinfo no-such-host\.invalid: E/))
+})
+
+test('a port of the system is refused to who may not have it', async () => {
+  const first = Number(readFileSync('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'utf8'))
+  if (first <= 1) return // every port is free for everyone here: nothing to refuse
+  await inSandbox(async (box) => {
+    const module = box.file('app.js', echo(1, '', 'text://127.0.0.1:1'))
+    const drop = process.getuid?.() === 0 ? ['--bounding-set=-net_bind_service', '--inh-caps=-all'] : []
+    const server = box.spawn('setpriv', [...drop, process.execPath, 'dist/start.js', 'start', module])
+    const { code, stderr } = await within(20_000, server.ended)
+    assert.match(stderr, /bind 127\.0\.0\.1:1: EACCES \(permission denied\)\n$/)
+    assert.is(code, 5, stderr)
+  })
+})
+
+test('a second group without an address takes the first one down with it', async () => {
+  await inSandbox(async (box) => {
+    const other = await occupy({ host: '127.0.0.1', port: 0 })
+    try {
+      const two = `new Worker('text://127.0.0.1:${other.port}', { name: 'second' })`
+      const { code, stderr } = await box.command('start', box.file('app.js', echo(2, two)))
+      assert.is(code, 5, stderr)
+    } finally {
+      await other.close()
+    }
+  })
+})
+
+test('a port that another server binds before anybody listens: one serves, the other is told, and does not try again', async () => {
+  await inSandbox(async (box) => {
+    const { port, close } = await occupy({ host: '127.0.0.1', port: 0 })
+    await close()
+    // Each worker waits until it may listen: by then both masters have bound.
+    const waiting = `
+      import { existsSync } from 'node:fs'
+      import { setTimeout as sleep } from 'node:timers/promises'
+      worker.onWorkerStart = async () => { console.log('bound'); while (!existsSync(process.argv[2])) await sleep(5) }`
+    const module = box.file('app.js', echo(1, waiting, `text://127.0.0.1:${port}`))
+    const first = box.begin('start', module, '--', join(box.directory, 'first-may-listen'))
+    await first.says(/bound/)
+    const second = box.begin(
+      'start',
+      '--run-dir',
+      `${box.runDir}-2`,
+      module,
+      '--',
+      join(box.directory, 'second-may-listen'),
+    )
+    await second.says(/bound/)
+    box.file('first-may-listen', '')
+    await first.says(/Press Ctrl/)
+    box.file('second-may-listen', '')
+    const { code, stdout, stderr } = await second.ended
+    assert.is(code, 5)
+    assert.match(stderr, new RegExp(`listen 127\\.0\\.0\\.1:${port}: EADDRINUSE`))
+    assert.is(stdout.match(/bound/g)?.length, 1)
+    assert.match(await ask(port, 'hello'), /^hello/)
+    await first.end('SIGTERM')
+  })
+})
+
+test('a Unix socket that another server has bound, before anybody listens, is refused', async () => {
+  await inSandbox(async (box) => {
+    const path = join(box.directory, 'app.sock')
+    const waiting = `
+      import { existsSync } from 'node:fs'
+      import { setTimeout as sleep } from 'node:timers/promises'
+      worker.onWorkerStart = async () => { console.log('bound'); while (!existsSync(process.argv[2])) await sleep(5) }`
+    const go = join(box.directory, 'go')
+    const first = box.begin('start', box.file('app.js', echo(1, waiting, `unix://${path}`)), '--', go)
+    await first.says(/bound/)
+    const other = box.file('other.js', echo(1, '', `unix://${path}`))
+    const { code, stderr } = await box.command('start', '--run-dir', `${box.runDir}-2`, other)
+    assert.is(code, 5)
+    assert.match(stderr, /bind .*app\.sock: EADDRINUSE/)
+    box.file('go', '')
+    await first.says(/Press Ctrl/)
+    const client = await Client.connect(path)
+    client.close()
+    await first.end('SIGTERM')
+  })
+})
+
+test('a host name is looked up once, in the master', async () => {
+  await inSandbox(async (box) => {
+    const status = await box.start(box.file('app.js', echo(1, '', 'text://localhost:0')))
+    const address = status.groups[0]?.address ?? ''
+    assert.match(address, /^(127\.0\.0\.1|\[::1\]):\d+$/)
+    assert.match(await ask(portOf(status), 'hello', address.startsWith('[') ? '::1' : '127.0.0.1'), /^hello/)
+    await box.stop()
+  })
+})
+
+test('a stale Unix socket is replaced, served, and removed at the end', async () => {
+  await inSandbox(async (box) => {
+    const path = join(box.directory, 'app.sock')
+    const crashing = `require('net').createServer().listen('${path}', () => process.kill(process.pid, 'SIGKILL'))`
+    await box.spawn(process.execPath, ['-e', crashing]).ended
+    const text = echo(2, `worker.protocol = text`, `unix://${path}`).replace('{ Worker }', '{ Worker, text }')
+    const status = await box.start(box.file('app.js', text))
+    assert.is(status.groups[0]?.address, path)
+    assert.match(await ask(path, 'hello'), /^hello/)
+    await box.stop()
+    await until(() => net.connect(path).destroy() && true)
+    const gone = await box.spawn('test', ['-e', path]).ended
+    assert.is(gone.code, 1)
+  })
+})
+
+test('a connection made while no worker lives is served by the next one', async () => {
+  await inSandbox(async (box) => {
+    const status = await box.start(box.file('app.js', echo(1)))
+    const [worker] = workersOf(status)
+    process.kill(worker?.pid ?? 0, 'SIGSTOP')
+    const client = await Client.connect(portOf(status))
+    client.send('hello')
+    process.kill(worker?.pid ?? 0, 'SIGKILL')
+    assert.match(await client.line(), /^hello \d+$/)
+    client.close()
+    await box.stop()
+  })
+})
+
+test.run()

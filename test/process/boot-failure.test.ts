@@ -1,0 +1,194 @@
+// A module that cannot be a server: `start` says why in words of the user's own code, with exit code 6 (7 for a worker
+// that is never ready), in the foreground and with -d alike, and leaves nothing.
+
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { ask, echo, inSandbox, type Outcome, portOf, type Sandbox } from '../support/server.ts'
+import { until } from '../support/until.ts'
+import { root } from '../tooling/support.ts'
+
+const declare = `import { Worker } from 'millrace'\n`
+
+/** Exit code 6 and the reason, however it is started; nothing was announced. */
+async function refused(box: Sandbox, module: string, says: RegExp, code = 6): Promise<void> {
+  for (const flags of [['-d'], []]) check(await box.command('start', ...flags, module), says, code)
+}
+
+function check({ code, stdout, stderr }: Outcome, says: RegExp, expected: number): void {
+  assert.match(stderr, says)
+  assert.is(code, expected, stderr)
+  assert.not.match(stdout, /\[OK\]/)
+}
+
+const MODULES: Record<string, [string, RegExp]> = {
+  'throws at its top level': [`${declare}throw new Error('planted')`, /Error: planted\n +at .*app\.js:2:7/],
+  'has a syntax error': ['const = 1', /SyntaxError: /],
+  'imports what is not there': [`import 'no-such-package'`, /Cannot find package 'no-such-package'/],
+  'rejects at its top level': [`await Promise.reject(new RangeError('planted'))`, /RangeError: planted/],
+  'leaves a rejection unhandled': [
+    `import { setTimeout as sleep } from 'node:timers/promises'
+    void Promise.reject(new RangeError('planted')); await sleep(20); ${echo()}`,
+    /RangeError: planted/,
+  ],
+  'throws a string': [`throw 'planted words'`, /planted words/],
+  'exits at its top level': ['process.exit(0)', /ended the process at its top level \(exit 0\)/],
+  'kills itself': [`process.kill(process.pid, 'SIGKILL')`, /ended the process at its top level \(signal SIGKILL\)/],
+  'awaits what never comes': [`${declare}await new Promise(() => {}); Worker.runAll()`, /awaits something that never/],
+  'never calls runAll': [`${declare}new Worker('text://127.0.0.1:0')`, /never called Worker\.runAll\(\)/],
+  'declares no Worker': [`${declare}Worker.runAll()`, /declared no Worker/],
+  'names an unknown scheme': [
+    `${declare}new Worker('gopher://127.0.0.1:0'); Worker.runAll()`,
+    /gopher.*\btcp\b.*\btext\b|gopher.*\bframe\b.*\btcp\b/s,
+  ],
+  'gives a bad address': [
+    `${declare}new Worker('text://127.0.0.1'); Worker.runAll()`,
+    /bad address 'text:.*write tcp:/,
+  ],
+  'gives a port that is none': [`${declare}new Worker('text://[::1]:65536'); Worker.runAll()`, /65536 is no port/],
+  'gives an unknown option': [
+    `${declare}new Worker('text://127.0.0.1:0', { cuont: 4 }); Worker.runAll()`,
+    /no option 'cuont'/,
+  ],
+  'gives a count that is no number': [
+    `${declare}new Worker('text://127.0.0.1:0', { count: NaN }); Worker.runAll()`,
+    /count of worker 'none' is NaN/,
+  ],
+  'gives a count without end': [
+    `${declare}new Worker('text://127.0.0.1:0', { count: Infinity }); Worker.runAll()`,
+    /count of worker 'none' is Infinity/,
+  ],
+  'gives a Unix path that is too long': [
+    `${declare}new Worker('unix:///tmp/${'x'.repeat(120)}'); Worker.runAll()`,
+    /has 125 bytes, the limit is 107/,
+  ],
+}
+
+for (const [at, [what, [text, says]]] of Object.entries(MODULES).entries()) {
+  test(`a module that ${what} is refused with the reason`, async () => {
+    const flags = at % 2 === 0 ? ['-d'] : []
+    await inSandbox(async (box) => check(await box.command('start', ...flags, box.file('app.js', text)), says, 6))
+  })
+}
+
+test('a stack points at the TypeScript that was written', async () => {
+  await inSandbox((box) =>
+    refused(
+      box,
+      join(root, 'build/test/fixtures/throws.js'),
+      /TypeError: planted: no configuration\n +at .*test\/fixtures\/throws\.ts:10:\d+/,
+    ),
+  )
+})
+
+test('a top level that never ends is ended after ten seconds', async () => {
+  await inSandbox(async (box) => {
+    const started = performance.now()
+    const spinning = box.begin('start', '-d', box.file('spins.js', 'for (;;);'))
+    const waiting = box.begin(
+      'start',
+      '--run-dir',
+      `${box.runDir}-2`,
+      box.file('waits.js', 'setInterval(() => {}, 50)'),
+    )
+    check(await spinning.ended, /spins\.js.*within 10 s/, 6)
+    check(await waiting.ended, /waits\.js.*runAll\(\) within 10 s/, 6)
+    assert.ok(performance.now() - started >= 10_000)
+  })
+})
+
+test('stop ends a start whose top level never ends, at once', async () => {
+  await inSandbox(async (box) => {
+    const starting = box.begin('start', '-d', box.file('app.js', `console.error('spinning'); for (;;);`))
+    await until(() => box.log().includes('spinning'))
+    assert.is((await box.command('stop')).code, 0)
+    const { code, stderr } = await starting.ended
+    assert.is(code, 1)
+    assert.match(stderr, /stopped before/)
+  })
+})
+
+test('there is no such file', async () => {
+  await inSandbox((box) => refused(box, join(box.directory, 'missing.js'), /there is no file .*missing\.js/))
+})
+
+test('an onWorkerStart that throws is tried five times', async () => {
+  await inSandbox(async (box) => {
+    const throwing = `worker.onWorkerStart = () => { console.error('try'); throw new Error('planted') }`
+    const { code, stderr } = await box.command('start', box.file('app.js', echo(1, throwing)))
+    assert.is(code, 6)
+    assert.is(stderr.match(/^try$/gm)?.length, 5)
+    assert.match(stderr, /Error: planted\n +at .*app\.js:/)
+    const daemon = await box.command('start', '-d', box.file('app.js', echo(1, throwing)))
+    check(daemon, /worker echo:0: Error: planted\n +at .*app\.js:/, 6)
+  })
+})
+
+test('workers that die as soon as they are ready, and so are never ready together, end the start', async () => {
+  await inSandbox((box) =>
+    refused(
+      box,
+      box.file(
+        'app.js',
+        echo(
+          2,
+          `worker.onWorkerStart = () => {
+            if (worker.id === 1) return new Promise(() => {})
+            setTimeout(() => process.exit(5), 20)
+          }`,
+        ),
+      ),
+      /worker echo:0: exit 5/,
+    ),
+  )
+})
+
+test('a worker that exits before it is ready counts as a boot that failed', async () => {
+  await inSandbox((box) =>
+    refused(box, box.file('app.js', echo(2, `worker.onWorkerStart = () => process.exit(3)`)), /worker echo:\d: exit 3/),
+  )
+})
+
+test('an error of the user that looks like an address is none: exit code 6, with its stack', async () => {
+  await inSandbox((box) =>
+    refused(
+      box,
+      box.file(
+        'app.js',
+        echo(1, `worker.onWorkerStart = () => { throw Object.assign(new Error('planted'), { code: 'EACCES' }) }`),
+      ),
+      /Error: planted\n +at .*app\.js:/,
+    ),
+  )
+})
+
+test('an onWorkerStart that never settles is a time-out: exit code 7', async () => {
+  await inSandbox((box) =>
+    refused(
+      box,
+      box.file('app.js', echo(2, 'worker.startTimeoutMs = 300; worker.onWorkerStart = () => new Promise(() => {})')),
+      /worker echo:\d: not ready within 0\.3 s .*onWorkerStart/,
+      7,
+    ),
+  )
+})
+
+test('a startTimeoutMs of Infinity is for ever, not at once', async () => {
+  await inSandbox(async (box) => {
+    const status = await box.start(
+      box.file('app.js', echo(1, 'worker.startTimeoutMs = Infinity; Worker.stopTimeout = Infinity')),
+    )
+    assert.match(await ask(portOf(status), 'hello'), /^hello/)
+    await box.stop()
+  })
+})
+
+test('after a start that failed, the next one works', async () => {
+  await inSandbox(async (box) => {
+    await refused(box, box.file('app.js', 'throw new Error("planted")'), /planted/)
+    await box.start(box.file('app.js', echo()))
+    await box.stop()
+  })
+})
+
+test.run()

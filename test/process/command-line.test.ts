@@ -1,0 +1,172 @@
+// The command line: usage, help, what `status` and `stop` say, and their exit codes.
+
+import { mkdirSync } from 'node:fs'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { Client, echo, inSandbox, portOf, succeeded, workersOf } from '../support/server.ts'
+import { until } from '../support/until.ts'
+
+const WRONG: [string, string[], RegExp][] = [
+  ['no command', [], /^millrace: no command$/m],
+  ['an unknown command', ['strat'], /unknown command 'strat'/],
+  ['a name that every object has', ['constructor'], /unknown command 'constructor'/],
+  ['an unknown flag', ['start', '--deamon'], /'--deamon'/],
+  ['a flag without its value', ['start', '--run-dir'], /--run-dir/],
+  ['a value for a flag that has none', ['status', '--json=yes'], /--json/],
+]
+
+for (const [what, args, says] of WRONG) {
+  test(`${what} is answered with the usage, on stderr, and exit code 2`, async () => {
+    await inSandbox(async (box) => {
+      const { code, stdout, stderr } = await box.command(...args)
+      assert.is(code, 2, stderr)
+      assert.is(stdout, '')
+      assert.match(stderr, says)
+      assert.match(stderr, /^Usage: millrace <command>/m)
+      assert.not.match(stderr, /^ +at /m)
+    })
+  })
+}
+
+test('help and --version answer on stdout', async () => {
+  await inSandbox(async (box) => {
+    for (const args of [['help'], ['--help'], ['-h'], ['start', '--help']]) {
+      assert.match(succeeded(await box.command(...args)).stdout, /^Usage: .*Exit codes: 0 done/s)
+    }
+    for (const args of [['--version'], ['-v']]) {
+      assert.match(succeeded(await box.command(...args)).stdout, /^\d+\.\d+\.\d+\S*\n$/)
+    }
+  })
+})
+
+for (const command of ['stop', 'status']) {
+  test(`${command} with nothing running says so, with exit code 3`, async () => {
+    await inSandbox(async (box) => {
+      const { code, stderr } = await box.command(command, box.file('app.js', echo()))
+      assert.is(code, 3)
+      assert.is(stderr, `millrace: not running (looked in ${box.runDir})\n`)
+    })
+  })
+}
+
+test('status is a table for people, in the columns of Workerman', async () => {
+  await inSandbox(async (box) => {
+    const status = await box.start(box.file('app.js', echo(2)))
+    const { stdout } = succeeded(await box.command('status'))
+    const header = 'pid +memory +listening +name +id +connections +send_fail +timers +total_request +restarts +status'
+    assert.match(stdout, new RegExp(`^${header}$`, 'm'))
+    for (const { pid, id } of workersOf(status)) {
+      const row = `${pid} +[\\d.]+M +127\\.0\\.0\\.1:${portOf(status)} +echo +${id} +0 +0 +0 +0 +0 +\\[(ready|busy)\\]`
+      assert.match(stdout, new RegExp(`^${row}$`, 'm'))
+    }
+    assert.match(stdout, /^2 +0 +0 +0 +\[Summary\]$/m)
+    assert.match(stdout, new RegExp(`pid ${status.pid} +daemon`))
+    await box.stop()
+  })
+})
+
+test('status --json is one object with everything, and its counters are of this moment', async () => {
+  await inSandbox(async (box) => {
+    const before = await box.start(box.file('app.js', echo(1)))
+    const { version, node, pid, startedAt, uptimeMs, isDaemon, runDir, engine, loadAverage, groups } = before
+    assert.match(version, /^\d+\.\d+\.\d+/)
+    assert.is(node, process.versions.node)
+    assert.ok(pid > 1 && uptimeMs > 0 && Math.abs(Date.now() - Date.parse(startedAt)) < 60_000)
+    assert.equal({ isDaemon, runDir, engine }, { isDaemon: true, runDir: box.runDir, engine: 'node' })
+    assert.is(loadAverage.length, 3)
+    const [group] = groups
+    assert.is(group?.address, `127.0.0.1:${group?.port}`)
+    assert.equal([group?.name, group?.listen, group?.count], ['echo', 'text://127.0.0.1:0', 1])
+    const client = await Client.connect(portOf(before))
+    await client.ask('one')
+    await client.ask('two')
+    const { totals } = await box.status()
+    assert.equal([totals.connections, totals.accepted, totals.messagesIn, totals.messagesOut], [1, 1, 2, 2])
+    client.close()
+    await until(async () => (await box.status()).totals.closed === 1)
+    assert.is((await box.status()).totals.connections, 0)
+    await box.stop()
+  })
+})
+
+test('two status at the same time both get their answer', async () => {
+  await inSandbox(async (box) => {
+    await box.start(box.file('app.js', echo(2)))
+    const control = `${box.runDir}/control.sock`
+    const clients = await Promise.all(Array.from({ length: 8 }, () => Client.connect(control)))
+    for (const client of clients) client.send('{"command":"status"}')
+    for (const client of clients) {
+      const { status } = JSON.parse(await client.line())
+      assert.equal(
+        workersOf(status).map(({ state }) => state),
+        ['ready', 'ready'],
+      )
+    }
+    await box.stop()
+  })
+})
+
+test('status calls a worker that does not answer busy', async () => {
+  await inSandbox(async (box) => {
+    const status = await box.start(box.file('app.js', echo(1)))
+    const pid = workersOf(status)[0]?.pid ?? 0
+    process.kill(pid, 'SIGSTOP')
+    assert.equal(
+      workersOf(await box.status()).map(({ state }) => state),
+      ['busy'],
+    )
+    process.kill(pid, 'SIGCONT')
+    await until(async () => workersOf(await box.status())[0]?.state === 'ready')
+    await box.stop()
+  })
+})
+
+test('a master that does not answer is a time-out, exit code 7, and still counts as running', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file('app.js', echo(1))
+    const { pid } = await box.start(module)
+    process.kill(pid, 'SIGSTOP')
+    const [status, second] = await Promise.all([box.command('status'), box.command('start', module)])
+    process.kill(pid, 'SIGCONT')
+    assert.is(status.code, 7)
+    assert.match(status.stderr, /did not answer 'status' within 5 s/)
+    assert.is(second.code, 4, second.stderr)
+    await box.stop()
+  })
+})
+
+test('a control socket survives what is no request', async () => {
+  await inSandbox(async (box) => {
+    const { pid } = await box.start(box.file('app.js', echo(1)))
+    const control = `${box.runDir}/control.sock`
+    const lines = ['null', '[]', '"stop"', '{}', '{"command":"constructor"}', 'not json', 'x'.repeat(5_000_000)]
+    for (const line of lines) {
+      const client = await Client.connect(control)
+      client.send(line)
+      const answer = await client.line().catch(() => '{"ok":false}')
+      assert.is(JSON.parse(answer).ok, false, line.slice(0, 30))
+      client.close()
+    }
+    assert.is((await box.status()).pid, pid)
+    await box.stop()
+  })
+})
+
+test('commands find the server of a module by its real path, from any directory and through a link', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file('app.js', echo(1))
+    mkdirSync(`${box.directory}/runtime`, { mode: 0o700 })
+    box.env.MILLRACE_RUN_DIR = undefined
+    box.env.XDG_RUNTIME_DIR = `${box.directory}/runtime`
+    succeeded(await box.command('start', '-d', module))
+    succeeded(await box.spawn('ln', ['-s', module, `${box.directory}/link.js`]).ended)
+    assert.is((await box.command('status', `${box.directory}/link.js`)).code, 0)
+    assert.is((await box.command('status', 'dist/demo.js')).code, 3)
+    const { code } = await box.spawn(process.execPath, [`${process.cwd()}/dist/start.js`, 'stop', 'app.js'], {
+      cwd: box.directory,
+    }).ended
+    assert.is(code, 0)
+  })
+})
+
+test.run()

@@ -1,0 +1,178 @@
+// Workers that die: another takes the place, with the same id; the others and their connections notice nothing; no
+// count is lost; and what dies again and again does so ever more slowly.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { Backoff } from '../../src/process/backoff.ts'
+import type { Status } from '../../src/process/status.ts'
+import { ask, Client, echo, inSandbox, lives, portOf, type Sandbox, workersOf } from '../support/server.ts'
+import { until } from '../support/until.ts'
+
+/** The status once the slot has had `incarnation` processes and the last one is ready. */
+function replaced(box: Sandbox, id = 0, incarnation = 2): Promise<Status> {
+  return until(async () => {
+    const status = await box.status()
+    const worker = workersOf(status)[id]
+    return worker?.incarnation === incarnation && worker.state === 'ready' && status
+  }, 20_000)
+}
+
+test('kill -9 of a worker: another has its id, and the connections of the others are untouched', async () => {
+  await inSandbox(async (box) => {
+    const status = await box.start(box.file('app.js', echo(4)))
+    const clients = await Promise.all(Array.from({ length: 16 }, () => Client.connect(portOf(status))))
+    const served = new Map<Client, number>()
+    for (const client of clients) served.set(client, Number((await client.ask('hello')).split(' ')[1]))
+    const victim = workersOf(status).find(({ pid }) => [...served.values()].includes(pid))
+    assert.ok(victim)
+    process.kill(victim.pid, 'SIGKILL')
+    const after = await replaced(box, victim.id)
+    assert.not.equal(workersOf(after)[victim.id]?.pid, victim.pid)
+    assert.is(workersOf(after)[victim.id]?.lastExit, 'signal SIGKILL')
+    for (const [client, pid] of served) {
+      if (pid === victim.pid) await until(() => client.isClosed)
+      else assert.is(await client.ask('again'), `again ${pid}`)
+      client.close()
+    }
+    assert.match(box.log(), new RegExp(`worker echo:${victim.id} pid ${victim.pid}: signal SIGKILL, starting another`))
+    await box.stop()
+  })
+})
+
+test('no count falls when a worker dies', async () => {
+  await inSandbox(async (box) => {
+    const status = await box.start(box.file('app.js', echo(1)))
+    const client = await Client.connect(portOf(status))
+    for (let turn = 0; turn < 5; turn++) await client.ask('hello')
+    const before = await box.status()
+    process.kill(workersOf(before)[0]?.pid ?? 0, 'SIGKILL')
+    await until(() => client.isClosed)
+    const after = await replaced(box)
+    assert.is(await ask(portOf(status), 'x'), `x ${workersOf(after)[0]?.pid}`)
+    const last = await box.status()
+    assert.is(before.totals.messagesIn, 5)
+    assert.is(after.totals.messagesIn, 5)
+    assert.is(last.totals.messagesIn, 6)
+    assert.is(last.totals.accepted, 2)
+    assert.is(after.totals.connections, 0)
+    await box.stop()
+  })
+})
+
+const ENDS: [string, string, RegExp][] = [
+  [
+    'an uncaught exception',
+    `setImmediate(() => { throw new Error('planted') })`,
+    /\[echo:0\] uncaught: Error: planted\n +at .*app\.js:.*exit 250 \(uncaught error\), starting another/s,
+  ],
+  [
+    'several uncaught exceptions at once',
+    `for (let n = 0; n < 9; n++) setImmediate(() => { throw new Error('planted ' + n) })`,
+    /uncaught: Error: planted 0\n.*exit 250 \(uncaught error\), starting another/s,
+  ],
+  [
+    'an unhandled rejection',
+    `void Promise.reject(new Error('planted'))`,
+    /uncaught: Error: planted\n.*exit 250 \(uncaught error\)/s,
+  ],
+  ['an uncaught value that is no error', `setImmediate(() => { throw null })`, /uncaught: null\n.*exit 250/s],
+  ['process.exit(0)', 'process.exit(0)', /exit 0 \(ended\), starting another/],
+  ['process.exit(9)', 'process.exit(9)', /exit 9, starting another/],
+  ['a SIGTERM of its own', `process.kill(process.pid, 'SIGTERM')`, /exit 0 \(ended\), starting another/],
+  ['process.abort()', 'process.abort()', /signal SIGABRT, starting another/],
+  ['Worker.stopAll()', 'Worker.stopAll()', /exit 0 \(ended\), starting another/],
+  ['a channel that was closed under us', `import('node:fs').then(({ closeSync }) => closeSync(3))`, /starting another/],
+  ['rubbish in our channel', `import('node:fs').then(({ writeSync }) => writeSync(3, 'null\\n'))`, /starting another/],
+]
+
+for (const [what, code, says] of ENDS) {
+  test(`${what} in a worker: it is replaced, and the log says why`, async () => {
+    await inSandbox(async (box) => {
+      const more = `worker.onMessage = (connection, line) => { if (line === 'end') { ${code} } else connection.send(line) }`
+      const status = await box.start(box.file('app.js', echo(1, more)))
+      const client = await Client.connect(portOf(status))
+      client.send('end')
+      const after = await replaced(box)
+      assert.is(after.pid, status.pid)
+      assert.match(box.log(), says)
+      assert.is(await ask(portOf(status), 'hello'), 'hello')
+      client.close()
+      await box.stop()
+    })
+  })
+}
+
+test('Worker.stopAll lets the handler of an open connection finish', async () => {
+  await inSandbox(async (box) => {
+    const more = `worker.onMessage = async (connection) => {
+      Worker.stopAll()
+      await new Promise(setImmediate)
+      connection.send('done')
+    }`
+    const client = await Client.connect(portOf(await box.start(box.file('app.js', echo(1, more)))))
+    assert.is(await client.ask('x'), 'done')
+    client.close()
+    await replaced(box)
+    await box.stop()
+  })
+})
+
+test('a worker that dies again and again is started ever later', async () => {
+  await inSandbox(async (box) => {
+    await box.start(box.file('app.js', echo(2, `setTimeout(() => { if (worker.id === 1) process.exit(5) }, 30)`)))
+    const delays = await until(() => {
+      const found = [...box.log().matchAll(/worker echo:1 .*exit 5, starting another( in ([\d.]+) s)?/g)]
+      return found.length >= 5 && found.slice(0, 5).map(([, , seconds = '0']) => Number(seconds))
+    }, 20_000)
+    assert.is(delays[0], 0)
+    for (const [turn, seconds] of delays.slice(1).entries()) {
+      const full = 0.1 * 2 ** turn
+      assert.ok(Math.abs(seconds - full) <= 0.2 * full + 0.051, `${delays}`) // a fifth of jitter, one digit in the log
+    }
+    const [steady, restless] = workersOf(await box.status())
+    assert.is(steady?.incarnation, 1)
+    assert.is(restless?.lastExit, 'exit 5')
+    await box.stop() // while it waits for its next try, too
+  })
+})
+
+test('the back-off grows to half a minute, and forgets after a healthy life', () => {
+  const backoff = new Backoff()
+  const delays = Array.from({ length: 14 }, () => backoff.next(50, 0.5))
+  assert.equal(delays.slice(0, 5), [0, 100, 200, 400, 800])
+  assert.is(Math.max(...delays), 30_000)
+  assert.is(backoff.next(10_000), 0)
+  assert.is(backoff.next(50, 0.5), 100)
+  assert.is(backoff.next(50, 0), 160)
+  assert.is(backoff.next(50, 1 - Number.EPSILON) > 475, true)
+})
+
+test('a worker that waits for its next try is shown, without a pid', async () => {
+  await inSandbox(async (box) => {
+    await box.start(box.file('app.js', echo(1, 'setTimeout(() => process.exit(5), 30)')))
+    const waiting = await until(
+      async () => workersOf(await box.status()).find(({ state }) => state === 'waiting'),
+      20_000,
+    )
+    assert.is(waiting.pid, 0)
+    assert.is(waiting.lastExit, 'exit 5')
+    await box.stop()
+  })
+})
+
+test('a master out of descriptors or processes goes on trying', async () => {
+  await inSandbox(async (box) => {
+    const status = await box.start(box.file('app.js', echo(2)))
+    const limit = (value: string) => box.spawn('prlimit', ['--pid', String(status.pid), `--nofile=${value}`]).ended
+    assert.is((await limit('8:4096')).code, 0)
+    const pid = workersOf(status)[0]?.pid ?? 0
+    process.kill(pid, 'SIGKILL')
+    await until(() => /spawn failed: .*EMFILE/.test(box.log()))
+    assert.ok(lives(status.pid))
+    assert.is((await limit('4096:4096')).code, 0)
+    await until(async () => workersOf(await box.status())[0]?.state === 'ready', 20_000)
+    await box.stop()
+  })
+})
+
+test.run()

@@ -1,0 +1,154 @@
+// A user's file that calls `Worker.runAll()` and is run by itself has the same command line. Its process stays as a
+// thin parent in the foreground, since user code never runs in a master.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { ask, Client, echo, inSandbox, portOf, type Running, type Sandbox, succeeded } from '../support/server.ts'
+import { until, within } from '../support/until.ts'
+
+function run(box: Sandbox, ...args: string[]): Running {
+  return box.spawn(process.execPath, args, { cwd: box.directory })
+}
+
+async function foreground(box: Sandbox, ...args: string[]): Promise<Running> {
+  const server = run(box, ...args)
+  await server.says(/Press Ctrl\+C to stop/)
+  return server
+}
+
+test('node app.js start -d, status, stop', async () => {
+  await inSandbox(async (box) => {
+    box.file('app.js', echo(2))
+    const { stdout } = succeeded(await run(box, 'app.js', 'start', '-d').ended)
+    assert.match(stdout, /^Stop it with: node .*start\.js stop .*app\.js$/m)
+    assert.match(succeeded(await run(box, 'app.js', 'status').ended).stdout, /\[Summary\]/)
+    assert.match(succeeded(await run(box, 'app.js', 'stop').ended).stdout, /^stopped, pid \d+$/m)
+    assert.is((await run(box, 'app.js', 'stop').ended).code, 3)
+  })
+})
+
+test('without a command it is usage, exit code 2, whatever the file keeps open', async () => {
+  await inSandbox(async (box) => {
+    box.file('app.js', echo(1, 'setInterval(() => {}, 1000)'))
+    const { code, stderr } = await within(20_000, run(box, 'app.js').ended)
+    assert.is(code, 2)
+    assert.match(stderr, /no command\n\nUsage:/)
+  })
+})
+
+test('it is found by the names that node finds it by', async () => {
+  await inSandbox(async (box) => {
+    box.file('app/index.js', echo(1).replace(/import (.*) from 'millrace'/, `const $1 = require('millrace')`))
+    box.file('app/package.json', '{ "main": "index.js" }')
+    box.file('app/node_modules/millrace/package.json', '{ "main": "index.cjs" }')
+    box.file('app/node_modules/millrace/index.cjs', `module.exports = require('${process.cwd()}/dist/index.js')`)
+    for (const name of ['app', 'app/index', './app/index.js']) {
+      const { code, stderr } = await run(box, name, 'status').ended
+      assert.is(code, 3, stderr)
+    }
+  })
+})
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) {
+  test(`the thin parent passes ${signal} on, and ends with the server's exit code`, async () => {
+    await inSandbox(async (box) => {
+      box.file('app.js', echo(1))
+      const server = await foreground(box, 'app.js', 'start')
+      assert.not.equal((await box.status()).pid, server.pid)
+      assert.is((await server.end(signal)).code, 0)
+      assert.is(box.pids().length, 0)
+    })
+  })
+}
+
+test('the thin parent passes on a second SIGINT, which kills', async () => {
+  await inSandbox(async (box) => {
+    const text = echo(1, `Worker.stopTimeout = 600; worker.onMessage = () => { console.log('stuck'); for (;;); }`)
+    box.file('app.js', text)
+    const server = await foreground(box, 'app.js', 'start')
+    const client = await Client.connect(portOf(await box.status()))
+    client.send('x')
+    await server.says(/^stuck/m)
+    server.process.kill('SIGINT')
+    await until(async () => (await box.status()).groups[0]?.workers[0]?.state === 'stopping')
+    await until(() => !server.process.kill('SIGINT') || server.process.exitCode !== null)
+    assert.is((await server.ended).code, 0)
+    client.close()
+  })
+})
+
+test('the thin parent has the exit code of a start that failed', async () => {
+  await inSandbox(async (box) => {
+    box.file('app.js', echo(1, `worker.onWorkerStart = () => { throw new Error('planted') }`))
+    const { code, stderr } = await run(box, 'app.js', 'start').ended
+    assert.is(code, 6)
+    assert.match(stderr, /Error: planted\n +at .*app\.js/)
+  })
+})
+
+test('kill -9 of the thin parent ends the server', async () => {
+  await inSandbox(async (box) => {
+    box.file('app.js', echo(2))
+    const server = await foreground(box, 'app.js', 'start')
+    await server.end('SIGKILL')
+    await until(() => box.pids().length === 0)
+  })
+})
+
+test('its top level runs in the command too, and in each worker with the arguments after --', async () => {
+  await inSandbox(async (box) => {
+    box.file('app.js', `console.log('argv', JSON.stringify(process.argv.slice(1)))\n${echo(2)}`)
+    const server = await foreground(box, 'app.js', 'start', '--', '--port', '80')
+    const told = server.stdout.match(/^argv .*/gm) ?? []
+    const path = `${box.directory}/app.js`
+    assert.is(told.shift(), `argv ${JSON.stringify([path, 'start', '--', '--port', '80'])}`)
+    assert.equal(told, Array(3).fill(`argv ${JSON.stringify([path, '--port', '80'])}`)) // describe and two workers
+    await server.end('SIGINT')
+  })
+})
+
+test('code after runAll runs, and a second runAll does nothing', async () => {
+  await inSandbox(async (box) => {
+    box.file('app.js', `${echo(1)}\nconsole.log('after')\nWorker.runAll()`)
+    const server = await foreground(box, 'app.js', 'start')
+    assert.match(await ask(portOf(await box.status()), 'hello'), /^hello/)
+    assert.is(server.stdout.match(/^after$/gm)?.length, 3)
+    await server.end('SIGINT')
+  })
+})
+
+test('runAll in code that is no file says so', async () => {
+  await inSandbox(async (box) => {
+    const code = `import('${process.cwd()}/dist/index.js').then(({ Worker }) => Worker.runAll())`
+    const outcome = await run(box, '-e', code, 'start').ended
+    assert.is(outcome.code, 6, outcome.stderr)
+    assert.match(outcome.stderr, /^millrace: .*file/)
+    assert.not.match(outcome.stderr, /^ +at /m)
+  })
+})
+
+test('the inspector stays with the process that was asked for it', async () => {
+  await inSandbox(async (box) => {
+    box.file('app.js', echo(1, 'worker.onMessage = (connection) => connection.send(JSON.stringify(process.execArgv))'))
+    succeeded(await run(box, '--inspect-port', '0', '--no-warnings', 'app.js', 'start', '-d').ended)
+    assert.is(await ask(portOf(await box.status()), 'x'), '["--no-warnings"]')
+    await box.stop()
+  })
+})
+
+test('the flags of node reach every process, and a TypeScript file runs where node strips types', async () => {
+  await inSandbox(async (box) => {
+    box.file('hook.js', `globalThis.hooked = 'hooked'`)
+    box.file('app.js', echo(1, 'worker.onMessage = (connection) => connection.send(String(globalThis.hooked))'))
+    succeeded(await run(box, '--import', `${box.directory}/hook.js`, 'app.js', 'start', '-d').ended)
+    assert.is(await ask(portOf(await box.status()), 'x'), 'hooked')
+    await box.stop()
+    const [major = 0] = process.versions.node.split('.').map(Number)
+    if (major < 23) return
+    box.file('app.ts', `const many: number = 2\n${echo(1).replace('count: 1', 'count: many')}`)
+    succeeded(await run(box, 'app.ts', 'start', '-d').ended)
+    await box.stop()
+  })
+})
+
+test.run()

@@ -1,0 +1,142 @@
+// A master that is killed: its idle workers leave by themselves, and the next start works. A worker that cannot leave is
+// killed by the next start, if it is the very process on record.
+
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Status } from '../../src/process/status.ts'
+import { ask, Client, echo, inSandbox, lives, portOf, type Sandbox, workersOf } from '../support/server.ts'
+import { until } from '../support/until.ts'
+
+const spins = 'worker.onMessage = () => { for (;;); }; Worker.stopTimeout = 0.1'
+
+/** A server whose only worker never comes back to its loop, and whose master is dead. Its module is `app.js`. */
+async function stuckOrphan(box: Sandbox): Promise<{ status: Status; orphan: number }> {
+  const status = await box.start(box.file('app.js', echo(1, spins, await freeAddress())))
+  const orphan = workersOf(status)[0]?.pid ?? 0
+  const client = await Client.connect(portOf(status))
+  client.send('x')
+  await until(async () => workersOf(await box.status())[0]?.state === 'busy')
+  process.kill(status.pid, 'SIGKILL')
+  await until(() => !lives(status.pid))
+  client.close()
+  return { status, orphan }
+}
+
+/** A fixed port: the orphan holds it. */
+async function freeAddress(): Promise<string> {
+  const { createServer } = await import('node:net')
+  const server = createServer()
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const address = server.address()
+  await new Promise((resolve) => server.close(resolve))
+  return `text://127.0.0.1:${typeof address === 'object' ? address?.port : 0}`
+}
+
+test('idle workers leave when their master is killed, and the next start works', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file('app.js', echo(3, '', await freeAddress()))
+    const { pid } = await box.start(module)
+    process.kill(pid, 'SIGKILL')
+    await until(() => box.pids().length === 0)
+    assert.is((await box.command('status')).code, 3)
+    const status = await box.start(module)
+    assert.match(await ask(portOf(status), 'hello'), /^hello/)
+    await box.stop()
+  })
+})
+
+test('workers that are busy when their master is killed finish first, and the next start waits for them', async () => {
+  await inSandbox(async (box) => {
+    const held = `
+      import { existsSync } from 'node:fs'
+      import { setTimeout as sleep } from 'node:timers/promises'
+      worker.onMessage = async (connection) => { while (!existsSync(process.argv[2])) await sleep(5); connection.send('done') }`
+    const module = box.file('app.js', echo(1, held, await freeAddress()))
+    const go = join(box.directory, 'go')
+    const status = await box.start(module, '--', go)
+    const client = await Client.connect(portOf(status))
+    client.send('x')
+    await until(async () => (await box.status()).totals.messagesIn === 1)
+    process.kill(status.pid, 'SIGKILL')
+    const next = box.begin('start', '-d', module, '--', go)
+    await until(() => readFileSync(join(box.runDir, 'lock'), 'utf8').includes(`${next.pid}`) || box.pids().length >= 3)
+    writeFileSync(go, '')
+    assert.is(await client.line(), 'done')
+    assert.is((await next.ended).code, 0)
+    client.close()
+    await box.stop()
+  })
+})
+
+test('a worker stuck in its loop is killed by the next start', async () => {
+  await inSandbox(async (box) => {
+    const { status, orphan } = await stuckOrphan(box)
+    assert.ok(lives(orphan))
+    const after = await box.start(join(box.directory, 'app.js'))
+    assert.not(lives(orphan))
+    assert.is(portOf(after), portOf(status))
+    await box.stop()
+  })
+})
+
+test('a start that fails does not forget the stuck worker', async () => {
+  await inSandbox(async (box) => {
+    const { orphan } = await stuckOrphan(box)
+    const good = readFileSync(join(box.directory, 'app.js'), 'utf8')
+    const module = box.file('app.js', 'throw new Error("planted")')
+    assert.is((await box.command('start', '-d', module)).code, 6)
+    assert.ok(lives(orphan))
+    box.file('app.js', good)
+    await box.start(module)
+    assert.not(lives(orphan))
+    await box.stop()
+  })
+})
+
+test('a recorded pid that is another process by now is left alone', async () => {
+  await inSandbox(async (box) => {
+    const { orphan } = await stuckOrphan(box)
+    const bystander = box.spawn('sleep', ['1000'])
+    const record = join(box.runDir, 'workers.json')
+    const [recorded] = JSON.parse(readFileSync(record, 'utf8'))
+    assert.is(recorded.pid, orphan)
+    writeFileSync(record, JSON.stringify([recorded, { pid: bystander.pid, startTime: '1' }]))
+    await box.start(join(box.directory, 'app.js'))
+    assert.not(lives(orphan))
+    assert.ok(lives(bystander.pid))
+    await bystander.end('SIGKILL')
+    await box.stop()
+  })
+})
+
+test('a module that spins at its top level when the master is killed is ended by the next start', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file('app.js', `console.error('spinning'); for (;;);`)
+    const starting = box.begin('start', '-d', module)
+    await until(() => box.log().includes('spinning'))
+    const master = Number(readFileSync(join(box.runDir, 'millrace.pid'), 'utf8'))
+    process.kill(master, 'SIGKILL')
+    assert.is((await starting.ended).code, 1)
+    box.file('app.js', `${echo(1)}\nWorker.stopTimeout = 0.1`)
+    await box.start(module)
+    await until(() => box.pids().length === 2)
+    await box.stop()
+  })
+})
+
+test('start -d that is killed leaves no daemon that nobody has seen start', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file(
+      'app.js',
+      echo(1, `worker.onWorkerStart = () => { console.error('booting'); return new Promise(() => {}) }`),
+    )
+    const starting = box.begin('start', '-d', module)
+    await until(() => box.log().includes('booting'))
+    await starting.end('SIGKILL')
+    await until(() => box.pids().length === 0)
+  })
+})
+
+test.run()

@@ -1,0 +1,94 @@
+// Which copy of the package runs an app: its own. And what the package runs when there is no app: the demo.
+
+import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { ask, Client, echo, inSandbox, portOf, type Sandbox, startFile, succeeded } from '../support/server.ts'
+
+const THEIRS = '9.9.9'
+
+/** An app with a copy of the package of its own, which says another version; the path of its module. */
+function appWithCopy(box: Sandbox, text = echo(1)): string {
+  box.file('package.json', '{ "type": "module" }')
+  const copy = join(box.directory, 'node_modules/millrace')
+  cpSync(dirname(startFile), join(copy, 'dist'), { recursive: true })
+  cpSync('package.json', join(copy, 'package.json'))
+  const { version } = JSON.parse(readFileSync('package.json', 'utf8'))
+  for (const name of readdirSync(join(copy, 'dist')).filter((file) => file.endsWith('.js'))) {
+    const path = join(copy, 'dist', name)
+    writeFileSync(path, readFileSync(path, 'utf8').replaceAll(`"${version}"`, `"${THEIRS}"`))
+  }
+  return box.file('app.js', text)
+}
+
+test('a start file of another copy hands over to the copy that the app resolves', async () => {
+  await inSandbox(async (box) => {
+    const module = appWithCopy(box)
+    const status = await box.start(module)
+    assert.is(status.version, THEIRS)
+    assert.match(await ask(portOf(status), 'hello'), /^hello/)
+    assert.is((await box.command('start', '-d', module)).code, 4)
+    await box.stop()
+  })
+})
+
+test('in the foreground the hand-over passes signals and the exit code', async () => {
+  await inSandbox(async (box) => {
+    const server = await box.foreground(appWithCopy(box))
+    assert.match(server.stdout, new RegExp(`^millrace ${THEIRS} `))
+    assert.is((await server.end('SIGTERM')).code, 0)
+    const failing = box.file('app.js', 'throw new Error("planted")')
+    const { code, stderr } = await box.command('start', failing)
+    assert.is(code, 6)
+    assert.match(stderr, /planted/)
+  })
+})
+
+test('two copies in one process are refused by name', async () => {
+  await inSandbox(async (box) => {
+    const both = `import { Worker as Ours } from '${join(dirname(startFile), 'index.js')}'\nnew Ours()\n${echo(1)}`
+    const { code, stderr } = await box.command('start', '-d', appWithCopy(box, both))
+    assert.match(stderr, /two copies of millrace in one process .*npm ls millrace/)
+    assert.is(code, 6)
+  })
+})
+
+test('an app that cannot resolve the package is told what to do', async () => {
+  await inSandbox(async (box) => {
+    const module = join(dirname(box.runDir), 'app.mjs') // outside of any project
+    writeFileSync(module, echo(1))
+    for (const flags of [['-d'], []]) {
+      const { code, stdout, stderr } = await box.command('start', ...flags, module)
+      assert.is(code, 6)
+      assert.is(stdout, '')
+      assert.is(stderr, `millrace: ${module} cannot find 'millrace': npm install millrace, or npm link millrace\n`)
+    }
+  })
+})
+
+test('without an app it is the demo, and its line to try works (ports 8888 to 8890 must be free)', async () => {
+  await inSandbox(async (box) => {
+    const { stdout } = succeeded(await box.command('start', '-d'))
+    for (const row of [/^hello +text +127\.0\.0\.1:8888 +4 +\[OK\]$/m, /^chat .*:8889 /m, /^clock .*:8890 /m]) {
+      assert.match(stdout, row)
+    }
+    const [, line = ''] = /^Try: (.*)$/m.exec(stdout) ?? []
+    assert.match(line, /nc -q 1 127\.0\.0\.1 8888$/)
+    assert.match(await ask(8888, 'world'), /^Hello, world! This is worker [0-3]\.$/)
+    const hasNc = (await box.spawn('sh', ['-c', 'command -v nc']).ended).code === 0
+    if (hasNc) assert.match(succeeded(await box.spawn('sh', ['-c', line]).ended).stdout, /^Hello, world!/)
+    const [one, two] = [await Client.connect(8889), await Client.connect(8889)]
+    assert.is(await one.line(), 'welcome, there are 1 of you')
+    assert.is(await two.line(), 'welcome, there are 2 of you')
+    two.send('hi')
+    assert.match(await one.line(), /^\d+: hi$/)
+    const clock = await Client.connect(8890)
+    assert.match(await clock.line(), /^\d{4}-\d\d-\d\dT/)
+    const [, stop = ''] = /^Stop it with: (.*)$/m.exec(stdout) ?? []
+    assert.match(succeeded(await box.spawn('sh', ['-c', stop]).ended).stdout, /^stopped, pid \d+$/m)
+    for (const client of [one, two, clock]) client.close()
+  })
+})
+
+test.run()

@@ -1,0 +1,231 @@
+// `start`, in the foreground and with -d: what it says, what then runs, and how a signal ends it.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { ask, Client, echo, inSandbox, portOf, type Running, succeeded, workersOf } from '../support/server.ts'
+import { until, within } from '../support/until.ts'
+
+const founding = `
+  import { Worker } from 'millrace'
+  const worker = new Worker('tcp://127.0.0.1:0')
+  worker.count = 4
+  worker.onWorkerStart = (worker) => console.log(\`Worker \${worker.id} started\`)
+  worker.onConnect = (connection) => console.log(\`New connection from \${connection.getRemoteIp()}:\${connection.getRemotePort()}\`)
+  worker.onMessage = (connection, data) => { console.log(\`Received message: \${data}\`); connection.send(\`Hello, \${data}!\\n\`) }
+  Worker.runAll()
+`
+
+test('the founding program runs: four workers serve one port, each started once', async () => {
+  await inSandbox(async (box) => {
+    const server = await box.foreground(box.file('app.js', founding))
+    const status = await box.status()
+    const started = server.stdout.match(/Worker \d started/g)
+    assert.equal(
+      started?.sort(),
+      [0, 1, 2, 3].map((id) => `Worker ${id} started`),
+    )
+    assert.equal(
+      workersOf(status).map(({ id }) => id),
+      [0, 1, 2, 3],
+    )
+    assert.is(new Set(workersOf(status).map(({ pid }) => pid)).size, 4)
+    assert.is(await ask(portOf(status), 'world'), 'Hello, world')
+    await server.says(/New connection from 127\.0\.0\.1:\d+\nReceived message: world\n/)
+    const { code, stderr } = await server.end('SIGINT')
+    assert.is(code, 0)
+    assert.is(stderr, '')
+  })
+})
+
+test('the banner shows every group with its resolved port, and a line to try that works', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file(
+      'app.js',
+      `import { Worker } from 'millrace'
+      new Worker('frame://127.0.0.1:0', { name: 'frames', count: 2 })
+      new Worker('text://0.0.0.0:0', { name: 'lines', onMessage: (connection, line) => connection.send('got ' + line) })
+      new Worker({ name: 'jobs' })
+      Worker.runAll()`,
+    )
+    const { stdout } = succeeded(await box.command('start', '-d', module))
+    const { groups } = await box.status()
+    const [frames, lines, jobs] = groups
+    assert.match(stdout, new RegExp(`^frames +frame +127\\.0\\.0\\.1:${frames?.port} +2 +\\[OK\\]$`, 'm'))
+    assert.match(stdout, new RegExp(`^lines +text +0\\.0\\.0\\.0:${lines?.port} +1 +\\[OK\\]$`, 'm'))
+    assert.match(stdout, /^jobs +- +none +1 +\[OK\]$/m)
+    assert.equal([jobs?.port, jobs?.address], [0, ''])
+    const [, port] = /^Try: printf 'world\\n' \| nc -q 1 127\.0\.0\.1 (\d+)$/m.exec(stdout) ?? []
+    assert.is(await ask(Number(port), 'world'), 'got world')
+    await box.stop()
+  })
+})
+
+test('--quiet prints no banner', async () => {
+  await inSandbox(async (box) => {
+    assert.is(succeeded(await box.command('start', '-d', '-q', box.file('app.js', echo()))).stdout, '')
+    await box.stop()
+  })
+})
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGQUIT', 'SIGHUP'] as const) {
+  test(`${signal} ends a server in the foreground, with exit code 0`, async () => {
+    await inSandbox(async (box) => {
+      const server = await box.foreground(box.file('app.js', echo(2)))
+      assert.is((await server.end(signal)).code, 0)
+    })
+  })
+}
+
+for (const [what, line] of [
+  ['a server', (module: string) => `dist/start.js start ${module}`],
+  ['a file that was run directly', (module: string) => `${module} start`],
+] as const) {
+  test(`Ctrl+C in a terminal ends ${what} and lets its handlers finish`, async () => {
+    await inSandbox(async (box) => {
+      const server = await inTerminal(line(box.file('app.js', slow)), box)
+      const client = await Client.connect(portOf(await box.status()))
+      client.send('hold')
+      await server.says(/handling/)
+      server.process.stdin?.write('\x03')
+      assert.is(await client.line(), 'done')
+      assert.is((await within(10_000, server.ended)).code, 0)
+      client.close()
+    })
+  })
+}
+
+test('a SIGINT that comes twice at once, from a terminal and a parent that passes it on, is one', async () => {
+  await inSandbox(async (box) => {
+    const server = await box.foreground(box.file('app.js', slow))
+    const client = await Client.connect(portOf(await box.status()))
+    client.send('hold')
+    await server.says(/handling/)
+    server.process.kill('SIGINT')
+    await server.says(/worker stops/)
+    server.process.kill('SIGINT')
+    assert.is(await client.line(), 'done')
+    assert.is((await server.ended).code, 0)
+    client.close()
+  })
+})
+
+/** A handler that ends only when the worker has been told to stop. */
+const slow = `
+  import { Worker } from 'millrace'
+  const worker = new Worker('text://127.0.0.1:0', { name: 'slow' })
+  let stop
+  const stopped = new Promise((resolve) => { stop = resolve })
+  worker.onMessage = async (connection) => { console.log('handling'); await stopped; connection.send('done') }
+  worker.onWorkerStop = () => { console.log('worker stops'); setTimeout(stop, 60) }
+  Worker.runAll()
+`
+
+async function inTerminal(line: string, box: Parameters<Parameters<typeof inSandbox>[0]>[0]): Promise<Running> {
+  const command = `exec ${process.execPath} ${line}`
+  const server = box.spawn('script', ['-qec', command, '/dev/null'], { stdio: 'pipe' })
+  await server.says(/Press Ctrl\+C to stop/)
+  return server
+}
+
+test('closing the terminal ends the server that sits on it', async () => {
+  await inSandbox(async (box) => {
+    const server = await inTerminal(`dist/start.js start ${box.file('app.js', echo(2))}`, box)
+    await server.end('SIGKILL') // the terminal's other end goes with it
+    await until(() => box.pids().length === 0, 10_000)
+  })
+})
+
+const hanging = `
+  import { Worker } from 'millrace'
+  Worker.stopTimeout = 600
+  const worker = new Worker('text://127.0.0.1:0', { name: 'stuck', count: 2 })
+  worker.onMessage = () => { console.log('spinning'); for (;;); }
+  Worker.runAll()
+`
+
+test('a second SIGINT kills what the first one could not end', async () => {
+  await inSandbox(async (box) => {
+    const server = await box.foreground(box.file('app.js', hanging))
+    const client = await Client.connect(portOf(await box.status()))
+    client.send('x')
+    await server.says(/spinning/)
+    server.process.kill('SIGINT')
+    await until(async () => workersOf(await box.status()).some(({ state }) => state === 'stopping'))
+    await until(() => !server.process.kill('SIGINT') || server.process.exitCode !== null)
+    assert.is((await server.ended).code, 0)
+    client.close()
+  })
+})
+
+test('a SIGINT during boot ends the start, and no worker dies half-way', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file(
+      'app.js',
+      echo(2, `worker.onWorkerStart = () => { console.log('booting'); return new Promise(() => {}) }`),
+    )
+    const server = box.begin('start', module)
+    await server.says(/booting/)
+    const { code, stdout, stderr } = await server.end('SIGINT')
+    assert.is(code, 0, stderr)
+    assert.not.match(stdout, /Press Ctrl/)
+  })
+})
+
+test('start -d returns when every worker is ready, however long that takes', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file(
+      'app.js',
+      echo(
+        2,
+        `import { setTimeout as sleep } from 'node:timers/promises'
+        import { appendFileSync } from 'node:fs'
+        worker.onWorkerStart = async () => { await sleep(300); appendFileSync(process.argv[2], worker.id + ' ready\\n') }`,
+      ),
+    )
+    const seen = box.file('seen', '')
+    const status = await box.start(module, '--', seen)
+    assert.equal(
+      workersOf(status).map(({ state, incarnation }) => `${state} ${incarnation}`),
+      ['ready 1', 'ready 1'],
+    )
+    assert.match(await ask(portOf(status), 'hello'), /^hello \d+$/)
+    await box.stop()
+  })
+})
+
+test('a daemon leaves the terminal: a session of its own, SIGHUP and Ctrl+C do not reach it', async () => {
+  await inSandbox(async (box) => {
+    const before = await box.start(box.file('app.js', echo()))
+    process.kill(before.pid, 'SIGHUP')
+    process.kill(before.pid, 'SIGUSR2')
+    await until(() => box.log().includes('SIGUSR2'))
+    assert.is((await box.status()).pid, before.pid)
+    assert.ok((await box.status()).isDaemon)
+    process.kill(before.pid, 'SIGTERM')
+    await until(() => box.pids().length === 0)
+  })
+})
+
+test('a path may hold anything that a file name can', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file("a b#c?d%20é'/app one.js", echo(1))
+    const status = await box.start(module)
+    assert.match(await ask(portOf(status), 'hello'), /^hello/)
+    assert.is((await box.command('stop', module)).code, 0)
+  })
+})
+
+test('several modules make one server', async () => {
+  await inSandbox(async (box) => {
+    const one = box.file('one.js', echo())
+    const two = box.file('two.js', echo(2, '', 'tcp://127.0.0.1:0'))
+    const { groups } = await box.start(one, two)
+    assert.equal(
+      groups.map(({ listen, count }) => `${listen} ${count}`),
+      ['text://127.0.0.1:0 1', 'tcp://127.0.0.1:0 2'],
+    )
+    await box.stop()
+  })
+})
+
+test.run()

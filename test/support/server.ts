@@ -1,0 +1,291 @@
+// A server as a person would run it: the real dist/start.js in processes of its own, with a run directory and modules
+// in a sandbox. A sandbox is left only when nothing of it is: no process, no lock, no socket, no pid file.
+
+import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import net from 'node:net'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import type { Status, WorkerStatus } from '../../src/process/status.ts'
+import { root, script } from '../tooling/support.ts'
+import { until, within } from './until.ts'
+
+const { processesWith, endProcess } = (await script('processes.mjs')) as {
+  processesWith(name: string, prefix: string): { pid: number; command: string }[]
+  endProcess(pid: number): void
+}
+
+export const startFile: string = join(root, 'dist/start.js')
+
+/** In the environment of every process of one sandbox. */
+const MARK = 'TEST_SANDBOX'
+/** For a command to end, on a busy machine. */
+const COMMAND_MS = 30_000
+/** What a server may leave: its log. */
+const MAY_STAY = new Set(['millrace.log'])
+
+export interface Outcome {
+  /** Null when a signal ended it. */
+  code: number | null
+  signal: string | null
+  stdout: string
+  stderr: string
+}
+
+/** A command that runs. */
+export class Running {
+  stdout = ''
+  stderr = ''
+  readonly process: ChildProcess
+  readonly ended: Promise<Outcome>
+
+  constructor(child: ChildProcess) {
+    this.process = child
+    child.stdout?.setEncoding('utf8').on('data', (text) => {
+      this.stdout += text
+    })
+    child.stderr?.setEncoding('utf8').on('data', (text) => {
+      this.stderr += text
+    })
+    this.ended = new Promise((resolve, reject) => {
+      child.once('error', reject)
+      // 'exit', not 'close': a server that it left behind may hold the pipes.
+      child.once('exit', (code, signal) => {
+        setImmediate(() => resolve({ code, signal, stdout: this.stdout, stderr: this.stderr }))
+      })
+    })
+  }
+
+  get pid(): number {
+    return this.process.pid as number
+  }
+
+  /** The first match in what it has printed, on either stream. */
+  async says(pattern: RegExp, ms = 20_000): Promise<RegExpExecArray> {
+    try {
+      return await until(() => pattern.exec(this.stdout + this.stderr), ms)
+    } catch (error) {
+      throw new Error(`it never said ${pattern}, but:\n${this.stdout}${this.stderr}`, { cause: error })
+    }
+  }
+
+  /** Sends a signal, and waits for the end. */
+  end(signal: NodeJS.Signals): Promise<Outcome> {
+    this.process.kill(signal)
+    return within(COMMAND_MS, this.ended)
+  }
+}
+
+export interface Sandbox {
+  /** For modules: below the repository, so that they can import 'millrace'. */
+  readonly directory: string
+  /** MILLRACE_RUN_DIR of every command. It is not there yet. */
+  readonly runDir: string
+  /** Of every command. */
+  readonly env: Record<string, string | undefined>
+  /** Writes a module (or any file), and gives its path. */
+  file(name: string, text: string): string
+  /** `node <dist/start.js> <args>`, to its end. */
+  command(...args: string[]): Promise<Outcome>
+  /** The same, without waiting. */
+  begin(...args: string[]): Running
+  /** Any program, without waiting. */
+  spawn(program: string, args: readonly string[], options?: SpawnOptions): Running
+  /** `start -d <module>`, which must succeed. */
+  start(module: string, ...args: string[]): Promise<Status>
+  /** `start` in the foreground, until its banner is there. */
+  foreground(module: string, ...args: string[]): Promise<Running>
+  status(): Promise<Status>
+  stop(): Promise<void>
+  /** What the daemon has logged. */
+  log(): string
+  /** Pids of all processes. */
+  pids(): number[]
+}
+
+let count = 0
+
+/** Runs `use` in a new sandbox; then everything must be gone. What is not is ended by force, and the test fails. */
+export async function inSandbox(use: (box: Sandbox) => unknown): Promise<void> {
+  const box = newSandbox()
+  try {
+    await use(box)
+    await assertGone(box)
+  } catch (error) {
+    const log = box.log()
+    if (error instanceof Error && log !== '') error.stack += `\n--- log of the server ---\n${log}`
+    throw error
+  } finally {
+    for (const pid of box.pids()) endProcess(pid)
+    rmSync(box.directory, { recursive: true, force: true })
+    rmSync(dirname(box.runDir), { recursive: true, force: true })
+  }
+}
+
+function newSandbox(): Sandbox {
+  const mark = `${process.pid}-${count++}.`
+  mkdirSync(join(root, 'build/tmp'), { recursive: true })
+  const directory = mkdtempSync(join(root, 'build/tmp/server-'))
+  const runDir = join(realpathSync(mkdtempSync(join(tmpdir(), 'mr-'))), 'run')
+  const env = { ...process.env, [MARK]: mark, MILLRACE_RUN_DIR: runDir }
+  const box: Sandbox = {
+    directory,
+    runDir,
+    env,
+    file(name, text) {
+      const path = join(directory, name)
+      mkdirSync(dirname(path), { recursive: true })
+      writeFileSync(path, text)
+      return path
+    },
+    spawn: (program, args, options = {}) =>
+      new Running(spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], env: box.env, ...options })),
+    begin: (...args) => box.spawn(process.execPath, [startFile, ...args]),
+    command: (...args) => within(COMMAND_MS, box.begin(...args).ended),
+    async start(module, ...args) {
+      succeeded(await box.command('start', '-d', module, ...args))
+      return box.status()
+    },
+    async foreground(module, ...args) {
+      const server = box.begin('start', module, ...args)
+      await server.says(/Press Ctrl\+C to stop/)
+      return server
+    },
+    status: async () => JSON.parse(succeeded(await box.command('status', '--json')).stdout) as Status,
+    async stop() {
+      succeeded(await box.command('stop'))
+    },
+    log: () => (existsSync(join(runDir, 'millrace.log')) ? readFileSync(join(runDir, 'millrace.log'), 'utf8') : ''),
+    pids: () => processesWith(MARK, mark).map(({ pid }) => pid),
+  }
+  return box
+}
+
+/** No process, and nothing in the run directory that says there is one. */
+export async function assertGone(box: Sandbox): Promise<void> {
+  try {
+    await until(() => box.pids().length === 0, 5_000)
+  } catch (error) {
+    throw new Error(`processes ${box.pids()} are left`, { cause: error })
+  }
+  assertClean(box.runDir)
+}
+
+/** Nothing in a run directory says that there is a server. */
+export function assertClean(runDir: string): void {
+  const left = existsSync(runDir) ? readdirSync(runDir).filter((name) => !MAY_STAY.has(name)) : []
+  if (left.length > 0) throw new Error(`left in the run directory: ${left}`)
+}
+
+/** The outcome itself, of a command that must have exit code 0. */
+export function succeeded(outcome: Outcome): Outcome {
+  if (outcome.code === 0) return outcome
+  throw new Error(`exit ${outcome.code ?? outcome.signal}: ${outcome.stderr}${outcome.stdout}`)
+}
+
+/** The workers of all groups, in order. */
+export function workersOf({ groups }: Status): WorkerStatus[] {
+  return groups.flatMap(({ workers }) => workers)
+}
+
+/** The port of the first group. */
+export function portOf({ groups }: Status): number {
+  return groups[0]?.port ?? 0
+}
+
+/** Whether a process lives: a zombie does not. */
+export function lives(pid: number): boolean {
+  try {
+    return !/^\d+ \(.*\) [ZX]/s.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
+  } catch {
+    return false // ENOENT or ESRCH
+  }
+}
+
+/** A client of a text server: a line out, a line in. */
+export class Client {
+  readonly socket: net.Socket
+  #received = ''
+  #isClosed = false
+
+  private constructor(socket: net.Socket) {
+    this.socket = socket
+    socket.setEncoding('utf8').on('data', (text) => {
+      this.#received += text
+    })
+    socket
+      .on('error', () => socket.destroy())
+      .on('close', () => {
+        this.#isClosed = true
+      })
+  }
+
+  /** To a port of loopback, or a path. */
+  static async connect(to: number | string, host = '127.0.0.1'): Promise<Client> {
+    const socket = typeof to === 'number' ? net.connect(to, host) : net.connect(to)
+    await within(
+      5_000,
+      new Promise<void>((resolve, reject) => {
+        socket.once('connect', resolve).once('error', reject)
+      }),
+    )
+    return new Client(socket)
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed
+  }
+
+  send(line: string): void {
+    this.socket.write(`${line}\n`)
+  }
+
+  /** The next line. Rejects when the connection closes before. */
+  async line(ms = 10_000): Promise<string> {
+    await until(() => this.#received.includes('\n') || this.#isClosed, ms)
+    const end = this.#received.indexOf('\n')
+    if (end < 0) throw new Error(`closed after ${JSON.stringify(this.#received)}`)
+    const line = this.#received.slice(0, end)
+    this.#received = this.#received.slice(end + 1)
+    return line
+  }
+
+  ask(line: string): Promise<string> {
+    this.send(line)
+    return this.line()
+  }
+
+  close(): void {
+    this.socket.destroy()
+  }
+}
+
+/** One line there and one back, on a connection of its own. */
+export async function ask(to: number | string, line: string, host?: string): Promise<string> {
+  const client = await Client.connect(to, host)
+  try {
+    return await client.ask(line)
+  } finally {
+    client.close()
+  }
+}
+
+/** A module with one text server that answers `<line> <pid>`; `more` is code that runs before `runAll`. */
+export function echo(count = 1, more = '', listen = 'text://127.0.0.1:0'): string {
+  return `
+    import { Worker } from 'millrace'
+    const worker = new Worker('${listen}', { name: 'echo', count: ${count} })
+    worker.onMessage = (connection, line) => connection.send(line + ' ' + process.pid)
+    ${more}
+    Worker.runAll()
+  `
+}

@@ -1,0 +1,126 @@
+// A server of one protocol on a real transport, and clients that are plain `node:net`: what the tests of engines share.
+
+import { mkdtempSync, rmSync } from 'node:fs'
+import net from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type AnyConnection, Connection, kOpen } from '../../src/connection.ts'
+import { parseAddress } from '../../src/net/address.ts'
+import { bindSocket } from '../../src/net/bound-socket.ts'
+import type { AnyProtocol } from '../../src/protocol.ts'
+import type { Transport } from '../../src/transport.ts'
+import { Worker, type WorkerSettings } from '../../src/worker.ts'
+import { until, within } from './until.ts'
+
+/** Callbacks and limits of the server; `any` messages, since each test has its protocol. */
+// biome-ignore lint/suspicious/noExplicitAny: one helper serves every protocol
+export type ServerSettings = WorkerSettings<undefined, any>
+
+export interface TestServer {
+  readonly worker: Worker<undefined, unknown>
+  /** Where it listens: `127.0.0.1:8888` or a path. */
+  readonly endpoint: string
+  readonly connections: AnyConnection[]
+  /** What `onError` was told, as `code message`. */
+  readonly errors: string[]
+  /** A connected client, destroyed at the end of the test. */
+  connect(options?: { allowHalfOpen?: boolean; localAddress?: string }): Promise<Client>
+}
+
+/** A client that collects what it is sent. */
+export class Client {
+  readonly socket: net.Socket
+  readonly chunks: Buffer[] = []
+  hasEnded = false
+  isClosed = false
+  error: Error | null = null
+
+  constructor(socket: net.Socket) {
+    this.socket = socket
+    socket.on('data', (chunk) => this.chunks.push(chunk))
+    socket.on('end', () => {
+      this.hasEnded = true
+    })
+    socket.on('error', (error) => {
+      this.error = error
+    })
+    socket.on('close', () => {
+      this.isClosed = true
+    })
+  }
+
+  get received(): string {
+    return Buffer.concat(this.chunks).toString()
+  }
+
+  /** Waits for exactly this text, so far. */
+  async expect(text: string): Promise<void> {
+    await until(() => this.received.length >= text.length || this.isClosed)
+    if (this.received !== text)
+      throw new Error(`expected ${JSON.stringify(text)}, got ${JSON.stringify(this.received)}`)
+  }
+
+  async closed(): Promise<void> {
+    await until(() => this.isClosed)
+  }
+}
+
+/** Runs `use` with a server on `address` (port 0, or a Unix path), and takes everything away again. */
+export async function withServer(
+  transport: Transport,
+  protocol: AnyProtocol,
+  settings: ServerSettings,
+  use: (server: TestServer) => Promise<unknown>,
+  address = 'tcp://127.0.0.1:0',
+): Promise<void> {
+  const bound = await bindSocket(parseAddress(address))
+  const clients: Client[] = []
+  const connections: AnyConnection[] = []
+  const errors: string[] = []
+  const { onError } = settings
+  const worker = new Worker({
+    ...settings,
+    onError: (connection, code, message, error) => {
+      errors.push(`${code} ${message}`)
+      return onError?.(connection, code, message, error)
+    },
+  })
+  const source = { fd: bound.fd, handle: bound.handle, backlog: 1024, expected: bound.endpoint }
+  const listener = await transport.listen(source, (socket) => {
+    const connection: AnyConnection = new Connection(socket, protocol, worker)
+    connections.push(connection)
+    connection[kOpen]()
+    return connection
+  })
+  const connect: TestServer['connect'] = async (options = {}) => {
+    const socket = net.connect({ ...whereIs(bound.endpoint), ...options })
+    const client = new Client(socket)
+    clients.push(client)
+    await within(5_000, new Promise((resolve, reject) => socket.once('connect', resolve).once('error', reject)))
+    return client
+  }
+  try {
+    await within(60_000, use({ worker, endpoint: bound.endpoint, connections, errors, connect }))
+  } finally {
+    for (const { socket } of clients) socket.destroy()
+    listener.close()
+    worker.stop()
+    bound.close()
+  }
+}
+
+export function whereIs(endpoint: string): { path: string } | { host: string; port: number } {
+  const [, v6, v4, port] = /^(?:\[(.*)\]|([\d.]+)):(\d+)$/.exec(endpoint) ?? []
+  const host = v6 ?? v4
+  return host === undefined ? { path: endpoint } : { host, port: Number(port) }
+}
+
+/** Runs `use` with a path in a directory of its own. */
+export async function withPath(use: (path: string) => unknown): Promise<void> {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-'))
+  try {
+    await use(join(directory, 'app.sock'))
+  } finally {
+    rmSync(directory, { recursive: true, force: true })
+  }
+}

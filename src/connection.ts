@@ -65,10 +65,12 @@ const enum Stop {
   Failed = 16,
   /** This connection has had its share of the loop. */
   Yield = 32,
+  /** The destination of a pipe is full. */
+  Pipe = 64,
 }
 
 /** What holds back a message that has been decoded; the others only keep new ones from coming. */
-const HOLDS_MESSAGES = Stop.User | Stop.Opening
+const HOLDS_MESSAGES = Stop.User | Stop.Opening | Stop.Pipe
 /** With these, an idle connection is not done: a codec that pauses is at work, a failed one ends in its own way. */
 const NOT_DONE = Stop.Opening | Stop.Codec | Stop.Failed
 
@@ -78,6 +80,8 @@ const YIELD_AFTER_MS = 2
 const YIELD_CHECK = 16
 /** What may be received behind a queue of undelivered messages, in bytes, before reading stops. */
 const MAX_BACKLOG_BYTES = 1_048_576
+/** What may arrive while this connection waits for its next turn, in bytes, before reading stops. */
+const MAX_HELD_BYTES = 262_144
 /** How long a closing connection waits for a peer that does not read: so long without any progress, it is given up. */
 const FLUSH_TIMEOUT_MS = 30_000
 
@@ -193,7 +197,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #isReporting = false
   #isLeaving = false
   #hasPeerEnded = false
+  #hasToldEnd = false
   #hasSentFin = false
+  /** Sends that were refused. */
+  #refused = 0
   #inFlight = 0
   #queue: In[] = []
   /** Bytes that arrived while #queue held messages. */
@@ -208,6 +215,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #closeTimer = 0
   #codecTimers: Map<string, number> | null = null
   #context: Record<PropertyKey, unknown> | null = null
+  #destination: AnyConnection | null = null
+  /** Who pipes into this connection. */
+  #sources: Set<AnyConnection> | null = null
 
   /** @internal Connections are made by their owner, which calls `[kOpen]` when it has taken note of them. */
   constructor(
@@ -253,10 +263,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   send(bytes: Encoded, raw: true): boolean
   send(message: Out | Encoded, raw = false): boolean {
     if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
-    const { counters } = this.worker
-    const refused = counters.sendFail
+    const refused = this.#refused
     const goOn = raw ? this.#write(message as Encoded) : this.#intoCodecToSend(message as Out)
-    if (counters.sendFail === refused) counters.messagesOut++
+    if (this.#refused === refused) this.worker.counters.messagesOut++
     return goOn
   }
 
@@ -307,21 +316,18 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /**
    * Sends every message on to `destination`; a full destination pauses this connection, and when one of them closes,
-   * so does the other. One direction; it takes over `onMessage` and `onClose` here, `onBufferFull` and `onBufferDrain`
-   * there, and goes before `onClose` there.
+   * so does the other. One direction. It takes over `onMessage` here and no other callback; a destination may have
+   * several sources, a source the one destination that it was given last.
    */
   pipe(destination: Destination<In>): void {
+    this.#detach()
+    this.#destination = destination
+    destination.#sources ??= new Set()
+    destination.#sources.add(this)
+    if (destination.#isFull) this.#stop(Stop.Pipe)
+    else this.#start(Stop.Pipe)
     this.onMessage = (_connection, message) => {
-      if (!destination.send(message) && destination.getStatus() !== State.Established) this.close()
-    }
-    const closeDestination = () => destination.close()
-    this.onClose = closeDestination
-    destination.onBufferFull = () => this.pauseRecv()
-    destination.onBufferDrain = () => this.resumeRecv()
-    const { onClose } = destination
-    destination.onClose = () => {
-      if (this.onClose === closeDestination) this.close() // paused, it would wait for a drain that never comes
-      return onClose?.(destination)
+      if (!destination.send(message) && destination.#state !== State.Established) this.close()
     }
   }
 
@@ -410,6 +416,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       this.#lastActive = this.#clock.now()
       this.#held ??= new Accumulator()
       this.#held.append(bytes)
+      this.#syncReading()
     } else {
       this.#feed(bytes)
       this.#lastActive = this.#burstStart
@@ -427,6 +434,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#idleTimer !== 0) this.#lastActive = this.#clock.now()
     if (this.#isFull) {
       this.#isFull = false
+      for (const source of this.#sources ?? []) if (!this.#isFull) source.#start(Stop.Pipe)
       this.#notify(this.onBufferDrain)
     }
     if (this.#io.onDrain !== null) this.#intoCodec(this.#io.onDrain)
@@ -501,6 +509,18 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     } catch (error) {
       this.#logError(Connection.HANDLER, `closed() of protocol '${this.#protocol.name}'`, error as Error)
     }
+  }
+
+  /** A message outside of any call to the codec (asynchronous inflate): it is not called before the codec's code ends. */
+  #emitLate(message: In): boolean {
+    this.#isInCodec = true
+    this.#burst = 0
+    this.#burstStart = this.#clock.now()
+    queueMicrotask(() => {
+      this.#leaveCodec()
+      this.#continue()
+    })
+    return this.#emit(message)
   }
 
   /** A message from the codec. False: stop. */
@@ -607,7 +627,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** Reads from the socket only while what arrives has somewhere to go. */
   #syncReading(): void {
     const isEnding = this.#state !== State.Established
-    const wanted = isEnding || ((this.#stops & ~Stop.Yield) === 0 && !this.#isLeaving)
+    const isFlooded = this.#held !== null && this.#held.length > MAX_HELD_BYTES
+    const wanted = isEnding || ((this.#stops & ~Stop.Yield) === 0 && !this.#isLeaving && !isFlooded)
     if (wanted === this.#isReading || this.#state === State.Closed) return
     this.#isReading = wanted
     if (wanted) this.#socket.resume()
@@ -627,7 +648,14 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#failure !== null) return this.#breakOff(this.#failure)
     if (this.#isStopped || this.#held !== null || this.#stops & NOT_DONE) return
     if (this.#isLeaving) this.#closeAs('stopped')
-    else if (this.#hasPeerEnded) this.#closeAs('peer')
+    else if (this.#hasPeerEnded) this.#finishInput()
+  }
+
+  /** The codec hears of the end of input first: it may hold a message that only this completes. */
+  #finishInput(): void {
+    if (this.#hasToldEnd || this.#codec.ended === undefined) return this.#closeAs('peer')
+    this.#hasToldEnd = true
+    this.#intoCodec(() => this.#codec.ended?.())
   }
 
   // Sending
@@ -642,6 +670,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#socket.queuedBytes < this.maxSendBufferSize) return true
     if (!this.#isFull) {
       this.#isFull = true
+      for (const source of this.#sources ?? []) source.#stop(Stop.Pipe)
       this.#notify(this.onBufferFull)
     }
     return false
@@ -663,6 +692,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #refuse(why: string, cause?: Error): false {
     this.worker.counters.sendFail++
+    this.#refused++
     if (this.#isReporting) return false // a send inside onError: counted, but it would never end
     this.#isReporting = true
     this.#report(Connection.SEND_FAIL, why, cause)
@@ -790,8 +820,21 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.worker.counters.connections--
     this.worker.counters.closed++
     this.#notify(this.onClose)
+    this.#unpipe()
     if (!this.#isInCodec) this.#tellClosed(this.#codec, this.closeReason)
     this.worker[kGone]()
+  }
+
+  #detach(): void {
+    const sources = this.#destination === null ? null : this.#destination.#sources
+    sources?.delete(this)
+  }
+
+  #unpipe(): void {
+    this.#detach()
+    this.#destination?.close()
+    for (const source of this.#sources ?? []) source.close() // it would wait for a drain that never comes
+    this.#destination = this.#sources = null
   }
 
   // Deadlines
@@ -806,6 +849,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   static #checkIdle(connection: AnyConnection): void {
     if (connection.#state !== State.Established) return // closing has time-outs of its own
     const { idleTimeoutMs } = connection.worker
+    connection.#idleTimer = 0
+    if (idleTimeoutMs <= 0) return // switched off meanwhile
     const isWaitedFor = connection.#inFlight > 0
     const silence = isWaitedFor ? 0 : connection.#clock.now() - connection.#lastActive
     if (silence >= idleTimeoutMs) return connection.#closeAs('timeout')
@@ -840,7 +885,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#state === State.Closed) return
     const old = this.#codec
     this.#clearCodecTimers()
-    this.#isStopped = false
+    this.#isStopped = this.#hasToldEnd = false
     this.#stops &= ~Stop.Codec
     this.#prepend(rest)
     this.#protocol = protocol
@@ -884,7 +929,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
 
     emit(message: In): boolean {
-      return this.#isCurrent && this.#connection.#emit(message)
+      if (!this.#isCurrent) return false
+      const connection = this.#connection
+      return connection.#isInCodec ? connection.#emit(message) : connection.#emitLate(message)
     }
 
     write(bytes: Encoded): boolean {

@@ -69,6 +69,8 @@ export interface Codec<Out = unknown> {
   send(message: Out): boolean
   /** Say goodbye: the worker is leaving. The connection closes when its handlers have settled. */
   drain(): void
+  /** The peer will send no more (TCP's FIN), and all that it sent was received: emit what only the end completes. */
+  ended?(): void
   /** A deadline set with `io.deadline(kind, ms)` has passed. */
   timeout(kind: string): void
   /** The last call. */

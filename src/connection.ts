@@ -1,12 +1,14 @@
 // A connection: a socket and a codec, and what lies between them: size limits, backpressure both ways, the order of
 // asynchronous handlers, deadlines, errors that cost one connection, and the ways to close. It knows the Transport
 // interface, never an engine. Callbacks may do anything, destroy this connection too: look again after each one.
+//
+// It is long because it is one object: an object per concern, each with a way back, would double what an idle
+// connection weighs, and there may be a hundred thousand of them.
 
-import type { Counters } from './counters.ts'
+import { type Clock, type ConnectionCallbacks, type ConnectionHost, kGone, processClock } from './connection-host.ts'
+import { formatEndpoint } from './endpoint.ts'
 import { messageOf, type ProtocolError, type SystemError, UsageError } from './errors.ts'
 import { LimitedLog } from './log.ts'
-import { now } from './loop/clock.ts'
-import { deadlines } from './loop/deadlines.ts'
 import {
   Accumulator,
   type AnyProtocol,
@@ -25,8 +27,6 @@ import { kClosed, kDrained, kEnded, kReceived, type Socket, type SocketEvents } 
 export const kOpen = Symbol('open')
 /** The worker is leaving: finish the work in flight, say goodbye, close. */
 export const kLeave = Symbol('leave')
-/** Told to the owner when a connection is out of `connections` and its `onClose` has run. */
-export const kGone = Symbol('gone')
 
 const enum State {
   Established = 2,
@@ -90,50 +90,6 @@ export type AnyConnection = Connection<any, any>
 
 // biome-ignore lint/suspicious/noExplicitAny: what a destination receives does not matter
 type Destination<Out> = Connection<any, Out>
-
-/** The callbacks that a connection copies from its worker when it is accepted; each may be set anew on a connection. */
-export interface ConnectionCallbacks<In, Out> {
-  /** A message. The next one of this connection waits until a returned promise has settled (see `maxInFlight`). */
-  onMessage: ((connection: Connection<In, Out>, message: In) => unknown) | null
-  /** Exactly once, whatever ended it; addresses and `context` can still be read. */
-  onClose: ((connection: Connection<In, Out>) => unknown) | null
-  /** 1 connect failed, 2 not sent, 3 the peer broke the protocol, 4 a handler threw. Unset: logged at a limited rate. */
-  onError: ((connection: Connection<In, Out>, code: number, message: string, error?: Error) => unknown) | null
-  /** The send buffer has reached `maxSendBufferSize`: stop sending. */
-  onBufferFull: ((connection: Connection<In, Out>) => unknown) | null
-  /** The send buffer has run empty after `onBufferFull`. */
-  onBufferDrain: ((connection: Connection<In, Out>) => unknown) | null
-}
-
-/** What a connection needs from its owner; a Worker is one. */
-// biome-ignore lint/suspicious/noExplicitAny: one owner type serves connections of every message type
-export interface ConnectionHost extends ConnectionCallbacks<any, any> {
-  readonly name: string
-  readonly id: number
-  readonly counters: Counters
-  /** The open connections of this process, by id. */
-  readonly connections: Map<number, AnyConnection>
-  readonly onConnect: ((connection: AnyConnection) => unknown) | null
-  readonly maxPackageSize: number
-  readonly maxSendBufferSize: number
-  readonly maxInFlight: number
-  readonly maxQueuedMessages: number
-  readonly idleTimeoutMs: number
-  [kGone](): void
-}
-
-/** Time as a connection sees it: the process's, or that of a test. */
-export interface Clock {
-  now(): number
-  after<A, B = undefined>(ms: number, fn: (a: A, b: B) => unknown, a?: A, b?: B): number
-  cancel(id: number): boolean
-}
-
-const processClock: Clock = {
-  now,
-  after: (ms, fn, a, b) => deadlines.after(ms, fn, a, b),
-  cancel: (id) => deadlines.cancel(id),
-}
 
 /** Until the protocol has made one, or when it could not. */
 const NO_CODEC: Codec = {
@@ -349,7 +305,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** `1.2.3.4:567`, `[::1]:567`. */
   getRemoteAddress(): string {
-    return formatPair(this.#socket.remoteIp, this.#socket.remotePort)
+    return formatEndpoint(this.#socket.remoteIp, this.#socket.remotePort)
   }
 
   getLocalIp(): string {
@@ -361,7 +317,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   getLocalAddress(): string {
-    return formatPair(this.#socket.localIp, this.#socket.localPort)
+    return formatEndpoint(this.#socket.localIp, this.#socket.localPort)
   }
 
   isIpV4(): boolean {
@@ -989,11 +945,6 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       return this.#connection.#io === this
     }
   }
-}
-
-function formatPair(ip: string, port: number): string {
-  if (ip === '') return ''
-  return ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`
 }
 
 function nothing(): void {

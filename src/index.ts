@@ -10,7 +10,8 @@ registerProtocol('unix', tcp)
 registerProtocol('text', text)
 registerProtocol('frame', frame)
 
-export { type AnyConnection, Connection, type ConnectionCallbacks } from './connection.ts'
+export { type AnyConnection, Connection } from './connection.ts'
+export type { ConnectionCallbacks, ConnectionHost } from './connection-host.ts'
 export type { Counters } from './counters.ts'
 export { ProtocolError, SystemError, UsageError } from './errors.ts'
 export { Timer } from './loop/timer.ts'

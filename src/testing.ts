@@ -1,15 +1,8 @@
 // For tests of a protocol without a network, and our own use it: a real Connection on a socket in memory and a clock
 // that stands still. No test library inside, and nothing that waits.
 
-import {
-  type Clock,
-  Connection,
-  type ConnectionCallbacks,
-  type ConnectionHost,
-  kGone,
-  kLeave,
-  kOpen,
-} from './connection.ts'
+import { Connection, kLeave, kOpen } from './connection.ts'
+import { type Clock, type ConnectionCallbacks, type ConnectionHost, kGone } from './connection-host.ts'
 import { newCounters } from './counters.ts'
 import { SystemError } from './errors.ts'
 import type { AnyProtocol, InOf, OutOf, Protocol, Role } from './protocol.ts'

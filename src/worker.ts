@@ -2,7 +2,8 @@
 // every role; only in a worker process of its own group does it serve. It is a Group (process/group.ts) and a
 // ConnectionHost; that is not in an `implements`, since those members are internal and stripped from the declarations.
 
-import { type AnyConnection, Connection, type ConnectionCallbacks, kGone, kLeave, kOpen } from './connection.ts'
+import { type AnyConnection, Connection, kLeave, kOpen } from './connection.ts'
+import { type ConnectionCallbacks, kGone } from './connection-host.ts'
 import { newCounters } from './counters.ts'
 import { UsageError } from './errors.ts'
 import { log } from './log.ts'

@@ -58,11 +58,6 @@ export function checkUnixPath(path: string): void {
   )
 }
 
-/** `0.0.0.0:80`, `[::]:80` or a path: how an endpoint stands in messages and in `status`. */
-export function formatEndpoint(host: string, port: number): string {
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
-}
-
 function bad(text: string, reason: string): UsageError {
   const example = 'write tcp://0.0.0.0:8888, text://[::1]:8888 or unix:///run/app.sock'
   return new UsageError('ERR_BAD_ADDRESS', `bad address '${text}': ${reason}; ${example}`)

@@ -9,8 +9,9 @@ import { lookup } from 'node:dns/promises'
 import { existsSync, linkSync, lstatSync, readFileSync, renameSync, unlinkSync } from 'node:fs'
 import net from 'node:net'
 import { dirname } from 'node:path'
+import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, SystemError } from '../errors.ts'
-import { type Address, formatEndpoint } from './address.ts'
+import type { Address } from './address.ts'
 
 /** What `_createServerHandle` gives: a TCP or Pipe wrap of Node. */
 interface Handle {

@@ -3,6 +3,7 @@
 
 import { AsyncResource } from 'node:async_hooks'
 import net from 'node:net'
+import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import {
@@ -17,7 +18,6 @@ import {
   type SocketEvents,
   type Transport,
 } from '../transport.ts'
-import { formatEndpoint } from './address.ts'
 
 /** Workerman's TCP_KEEPALIVE_INTERVAL: below the 60 s after which common middleboxes forget a flow. */
 const KEEPALIVE_MS = 55_000

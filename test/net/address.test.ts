@@ -2,8 +2,9 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { formatEndpoint } from '../../src/endpoint.ts'
 import { codeOf } from '../../src/errors.ts'
-import { type Address, checkUnixPath, formatEndpoint, parseAddress } from '../../src/net/address.ts'
+import { type Address, checkUnixPath, parseAddress } from '../../src/net/address.ts'
 
 const tcp = (scheme: string, host: string, port: number): Address => ({
   scheme,

@@ -1,0 +1,55 @@
+// What lies around a connection: the callbacks that its owner hands it, the owner's settings, and time.
+
+import type { AnyConnection, Connection } from './connection.ts'
+import type { Counters } from './counters.ts'
+import { now } from './loop/clock.ts'
+import { deadlines } from './loop/deadlines.ts'
+
+/** Told to the owner when a connection is out of `connections` and its `onClose` has run. */
+export const kGone = Symbol('gone')
+
+/** The callbacks that a connection copies from its worker when it is accepted; each may be set anew on a connection. */
+export interface ConnectionCallbacks<In, Out> {
+  /** A message. The next one of this connection waits until a returned promise has settled (see `maxInFlight`). */
+  onMessage: ((connection: Connection<In, Out>, message: In) => unknown) | null
+  /** Exactly once, whatever ended it; addresses and `context` can still be read. */
+  onClose: ((connection: Connection<In, Out>) => unknown) | null
+  /** 1 connect failed, 2 not sent, 3 the peer broke the protocol, 4 a handler threw. Unset: logged at a limited rate. */
+  onError: ((connection: Connection<In, Out>, code: number, message: string, error?: Error) => unknown) | null
+  /** The send buffer has reached `maxSendBufferSize`: stop sending. */
+  onBufferFull: ((connection: Connection<In, Out>) => unknown) | null
+  /** The send buffer has run empty after `onBufferFull`. */
+  onBufferDrain: ((connection: Connection<In, Out>) => unknown) | null
+}
+
+/** What a connection needs from its owner; a Worker is one. */
+// biome-ignore lint/suspicious/noExplicitAny: one owner type serves connections of every message type
+export interface ConnectionHost extends ConnectionCallbacks<any, any> {
+  readonly name: string
+  readonly id: number
+  /** @internal */
+  readonly counters: Counters
+  /** The open connections of this process, by id. */
+  readonly connections: Map<number, AnyConnection>
+  readonly onConnect: ((connection: AnyConnection) => unknown) | null
+  readonly maxPackageSize: number
+  readonly maxSendBufferSize: number
+  readonly maxInFlight: number
+  readonly maxQueuedMessages: number
+  readonly idleTimeoutMs: number
+  /** @internal */
+  [kGone](): void
+}
+
+/** Time as a connection sees it: the process's, or that of a test. */
+export interface Clock {
+  now(): number
+  after<A, B = undefined>(ms: number, fn: (a: A, b: B) => unknown, a?: A, b?: B): number
+  cancel(id: number): boolean
+}
+
+export const processClock: Clock = {
+  now,
+  after: (ms, fn, a, b) => deadlines.after(ms, fn, a, b),
+  cancel: (id) => deadlines.cancel(id),
+}

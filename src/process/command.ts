@@ -6,8 +6,9 @@ import { dirname, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { codeOf, messageOf } from '../errors.ts'
 import { guardOutput } from '../log.ts'
+import { now } from '../loop/clock.ts'
 import { version } from '../version.ts'
-import { type Answer, ask, type Request } from './control.ts'
+import { ask, type Done, type Request } from './control.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 import { isAlive } from './identity.ts'
 import { launchDaemon, runOther, runThinParent } from './launch.ts'
@@ -106,9 +107,9 @@ async function start(line: Line): Promise<Exit> {
 
 async function stop({ modules, flags }: Line): Promise<Exit> {
   const answer = await askServer(modules, flags, { command: 'stop' })
-  const deadline = Date.now() + STOP_TIMEOUT_MS
+  const deadline = now() + answer.stopTimeoutMs + STOP_SLACK_MS
   while (isAlive(answer)) {
-    if (Date.now() > deadline) throw new CommandError(Exit.Timeout, `pid ${answer.pid} is still stopping`)
+    if (now() > deadline) throw new CommandError(Exit.Timeout, `pid ${answer.pid} is still stopping`)
     await new Promise((resolve) => setTimeout(resolve, 10))
   }
   return print(`stopped, pid ${answer.pid}\n`)
@@ -122,15 +123,11 @@ async function status({ modules, flags }: Line): Promise<Exit> {
 
 /** How long a master may take to answer. */
 const ANSWER_TIMEOUT_MS = 5000
-/** How long a server may take to end: longer than any sensible `Worker.stopTimeout`. */
-const STOP_TIMEOUT_MS = 60_000
+/** What a server may take to end beyond its own `Worker.stopTimeout`: workers are killed then, and reaped. */
+const STOP_SLACK_MS = 10_000
 
 /** The first server that answers, in the places where `start` may have put it. */
-async function askServer(
-  modules: readonly string[],
-  flags: Flags,
-  request: Request,
-): Promise<Extract<Answer, { ok: true }>> {
+async function askServer(modules: readonly string[], flags: Flags, request: Request): Promise<Done> {
   const places = runDirCandidates(modules[0] ?? '', runDirOf(flags))
   for (const runDir of placesOfOurs(places)) {
     const answer = await ask(runDir, request, ANSWER_TIMEOUT_MS)

@@ -14,9 +14,15 @@ import { controlPath } from './run-directory.ts'
 import type { Status } from './status.ts'
 
 export type Request = { readonly command: 'status' | 'stop' | 'ping' }
-export type Answer =
-  | ({ readonly ok: true; readonly status?: Status } & Identity)
-  | { readonly ok: false; readonly message: string }
+export type Answer = Done | { readonly ok: false; readonly message: string }
+
+/** Who answered, and what. */
+export interface Done extends Identity {
+  readonly ok: true
+  readonly status?: Status
+  /** How long a stop may take before workers are killed. */
+  readonly stopTimeoutMs: number
+}
 
 /** A client that connects and says nothing is let go after this. */
 const REQUEST_TIMEOUT_MS = 5000

@@ -126,7 +126,7 @@ export class Master {
     const record = (pid: number) => this.#predecessors?.record([pid])
     const { groups, settings } = await describeModules(modules, argv, this.#describing.signal, record)
     this.#stopTimeoutMs = settings.stopTimeoutMs
-    await this.#predecessors?.leave(settings.stopTimeoutMs)
+    await this.#predecessors?.leave(settings.stopTimeoutMs, this.#describing.signal)
     const keys = keysOf(groups)
     for (const [place, declaration] of groups.entries()) {
       if (this.#stopping !== null) return
@@ -216,22 +216,22 @@ export class Master {
     for (const slot of this.#slots()) if (slot.retry !== null) clearTimeout(slot.retry)
     this.#reconcile()
     await this.#until(() => this.#slots().every((slot) => slot.handle === null))
-    for (const { socket } of this.#groups) socket?.close()
-    if (this.#pidFile !== '') removePidFile(this.#pidFile)
-    if (this.#lock?.isOurs()) this.#predecessors?.forget()
-    this.#control?.close()
-    this.#lock?.release()
+    for (const { socket } of this.#groups) tidy(() => socket?.close())
+    if (this.#pidFile !== '') tidy(() => removePidFile(this.#pidFile))
+    if (this.#lock?.isOurs()) tidy(() => this.#predecessors?.forget())
+    tidy(() => this.#control?.close())
+    tidy(() => this.#lock?.release())
   }
 
   // Answering
 
   async #answer(request: Request): Promise<Answer> {
-    const { pid, startTime } = ownIdentity()
-    if (request.command === 'status') return { ok: true, pid, startTime, status: await this.#status() }
+    const done = { ok: true, ...ownIdentity(), stopTimeoutMs: this.#stopTimeoutMs } as const
+    if (request.command === 'status') return { ...done, status: await this.#status() }
     if (request.command === 'stop')
       this.stop(false) // who asked waits for this process to be gone
     else if (request.command !== 'ping') return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
-    return { ok: true, pid, startTime }
+    return done
   }
 
   async #status(): Promise<Status> {
@@ -276,6 +276,15 @@ export class Master {
       this.#waiting.add(look)
       look()
     })
+  }
+}
+
+/** One step of the end: what fails (a folder that is gone) must not keep the next from being done. */
+function tidy(step: () => void): void {
+  try {
+    step()
+  } catch (error) {
+    log(messageOf(error))
   }
 }
 

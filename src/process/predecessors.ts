@@ -4,13 +4,17 @@
 
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { messageOf } from '../errors.ts'
+import { codeOf, messageOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
+import { now } from '../loop/clock.ts'
+import { CommandError, Exit } from './exit-codes.ts'
 import { type Identity, isAlive, startTimeOf } from './identity.ts'
 
 const LOOK_EVERY_MS = 20
 /** A worker notices the end of its master at once, then has its time to stop. */
 const SLACK_MS = 1000
+/** What the kernel may take to end what it was told to kill. */
+const KILL_TIMEOUT_MS = 5000
 
 export class Predecessors {
   readonly #path: string
@@ -26,14 +30,23 @@ export class Predecessors {
     this.#old = read(this.#path).filter(isAlive)
   }
 
-  /** Resolves when none of an earlier master's processes is left. */
-  async leave(stopTimeoutMs: number): Promise<void> {
-    const deadline = Date.now() + stopTimeoutMs + SLACK_MS
-    while (this.#old.some(isAlive)) {
-      if (Date.now() > deadline) for (const old of this.#old) if (isAlive(old)) process.kill(old.pid, 'SIGKILL')
+  /** Resolves when none of an earlier master's processes is left, or `signal` gives up. Kills those that stay. */
+  async leave(stopTimeoutMs: number, signal: AbortSignal): Promise<void> {
+    const killAt = now() + stopTimeoutMs + SLACK_MS
+    while (this.#old.some(isAlive) && !signal.aborted) {
+      if (now() > killAt + KILL_TIMEOUT_MS) throw this.#stuck()
+      if (now() > killAt) for (const old of this.#old) kill(old)
       await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))
     }
-    this.#old = []
+    if (!signal.aborted) this.#old = []
+  }
+
+  #stuck(): CommandError {
+    const pids = this.#old.filter(isAlive).map(({ pid }) => pid)
+    return new CommandError(
+      Exit.Timeout,
+      `processes ${pids.join(', ')} of an earlier start do not end, not by SIGKILL either`,
+    )
   }
 
   /** Notes who is alive now. A failure (full disk) is logged: it must not stop a server. */
@@ -58,6 +71,15 @@ export class Predecessors {
   forget(): void {
     if (this.#old.some(isAlive)) this.record([])
     else rmSync(this.#path, { force: true })
+  }
+}
+
+function kill(old: Identity): void {
+  if (!isAlive(old)) return
+  try {
+    process.kill(old.pid, 'SIGKILL')
+  } catch (error) {
+    if (codeOf(error) !== 'ESRCH') throw error // it was quicker
   }
 }
 

@@ -82,7 +82,9 @@ class NodeSocket implements Socket {
   #pendingBytes = 0
   /** Given to the stream, which still has them. Our own count: the stream's is in characters for text. */
   #givenBytes = 0
+  /** A flush is to come. */
   #isScheduled = false
+  #isWritten = false
   #isEnding = false
   #isGone = false
 
@@ -112,6 +114,7 @@ class NodeSocket implements Socket {
       this.#isScheduled = true
       schedule(this)
     }
+    this.#isWritten = true
     this.#pending.push(chunk)
     this.#pendingBytes += byteLength
     if (this.#pendingBytes >= FLUSH_BYTES) this.#send()
@@ -150,8 +153,19 @@ class NodeSocket implements Socket {
     this.#events?.[kDrained]()
   }
 
+  /** At low load, what handlers send before they return leaves at once: see `early`. */
   received(bytes: Buffer): void {
+    if (early === 0) {
+      this.#events?.[kReceived](bytes)
+      return
+    }
+    early--
+    const wasScheduled = this.#isScheduled
+    this.#isScheduled = true
+    this.#isWritten = false
     this.#events?.[kReceived](bytes)
+    this.#isScheduled = wasScheduled
+    if (this.#isWritten) this.flush()
   }
 
   ended(): void {
@@ -271,6 +285,14 @@ function isText(chunk: string | Uint8Array): boolean {
 
 let written: NodeSocket[] = []
 
+/**
+ * How many reads may still be answered without waiting for the check phase. Where a turn has one socket, waiting costs
+ * 5 us (of 40 a message); where it has many, writing between the reads costs 0.7 us (of 9). So every turn with a single
+ * socket earns this many early flushes, after which one turn is measured again.
+ */
+let early = 0
+const EARLY_FLUSHES = 16
+
 /** The async context of a flush: not that of whichever connection wrote first, or its AsyncLocalStorage would leak. */
 const neutral = new AsyncResource('millrace.flush')
 
@@ -282,5 +304,6 @@ function schedule(socket: NodeSocket): void {
 function flushAll(): void {
   const batch = written
   written = []
+  early = batch.length === 1 ? EARLY_FLUSHES : 0
   for (const socket of batch) socket.flush()
 }

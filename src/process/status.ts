@@ -61,7 +61,7 @@ export function renderStatus(status: Status): string {
   return [
     `millrace ${status.version}   Node ${status.node}   pid ${status.pid}   ${status.isDaemon ? 'daemon' : 'foreground'}`,
     `up ${formatDuration(status.uptimeMs)}   load average ${one.toFixed(2)}, ${five.toFixed(2)}, ${fifteen.toFixed(2)}`,
-    `${status.groups.length} groups   ${workers.length} processes   engine ${status.engine}   ${status.runDir}`,
+    `groups ${status.groups.length}   processes ${workers.length}   engine ${status.engine}   ${status.runDir}`,
     '',
     renderTable([COLUMNS, ...workers.map(({ group, worker }) => row(group, worker)), summary(status, workers.length)]),
   ].join('\n')

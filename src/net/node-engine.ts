@@ -183,7 +183,7 @@ class NodeSocket implements Socket {
     this.destroy()
   }
 
-  /** Gives the stream what is pending, as fast as the kernel takes it; `#taken` goes on when it lags behind. */
+  /** Gives the stream what is pending, as fast as the kernel takes it; where that lags, `#awaitTaken` goes on. */
   #send(): void {
     while (this.#pendingBytes > 0 && this.#givenBytes === 0) {
       this.#give(this.#pendingBytes <= WRITE_BYTES ? this.#takeAll() : this.#takeSome())

@@ -22,7 +22,7 @@ export async function describe({ modules, argv }: Role<'describe'>, channel: Up)
   try {
     const groups = await evaluate(modules, argv, channel)
     channel.send({ type: 'declared', groups: groups.map((group) => group.describe()), settings: registry().settings() })
-    leave(channel, WorkerExit.Ended)
+    exitWhenSent(channel, WorkerExit.Ended)
   } catch (error) {
     fail(channel, error)
   }
@@ -94,7 +94,7 @@ class WorkerLife {
   #exit(exitCode: number): void {
     this.#group?.stop()
     this.#report()
-    leave(this.#channel, exitCode)
+    exitWhenSent(this.#channel, exitCode)
   }
 
   #report(): void {
@@ -110,11 +110,11 @@ function fail(channel: Up, error: unknown): void {
   const isAddress = error instanceof SystemError
   const exitCode = isAddress ? WorkerExit.Address : WorkerExit.BootFailed
   channel.send({ type: 'failed', exitCode, message: isAddress ? messageOf(error) : stackOf(error) })
-  leave(channel, exitCode)
+  exitWhenSent(channel, exitCode)
 }
 
 /** Exits when the last message has left, or soon in any case. */
-function leave(channel: Up, exitCode: number): void {
+function exitWhenSent(channel: Up, exitCode: number): void {
   const exit = () => process.exit(exitCode)
   channel.onClose = exit
   channel.end()

@@ -4,7 +4,7 @@
 import { CommandError, Exit } from './exit-codes.ts'
 import type { Declaration, Settings } from './group.ts'
 import type { FromChild } from './messages.ts'
-import { spawnChild } from './spawn.ts'
+import { spawnChild, spawnFailure } from './spawn.ts'
 
 export interface Described {
   readonly groups: readonly Declaration[]
@@ -46,7 +46,7 @@ export function describeModules(
       if (message.type === 'declared') resolve({ groups: message.groups, settings: message.settings })
       else if (message.type === 'failed') reason = message.message
     }
-    child.once('error', (error) => reject(new CommandError(Exit.Failure, `cannot start a process: ${error.message}`)))
+    child.once('error', (error) => reject(spawnFailure(error)))
     child.once('close', (code, killed) => {
       clearTimeout(late)
       const word = killed === null ? `exit ${code}` : `signal ${killed}`

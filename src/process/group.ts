@@ -45,7 +45,7 @@ export interface Settings {
 export interface Registry {
   readonly version: string
   readonly groups: Group[]
-  /** Set by the process layer when the user's code may no longer declare anything. */
+  /** In a child: what `Worker.runAll()` tells that everything is declared. Null in a process that a person started. */
   onRunAll: (() => void) | null
   settings: () => Settings
   /** Ends this worker process as a `stop` would. */

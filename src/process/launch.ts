@@ -8,7 +8,7 @@ import { CommandError, Exit } from './exit-codes.ts'
 import type { StartOptions } from './messages.ts'
 import { openFile } from './open-file.ts'
 import { makeRunDir, runDirCandidates } from './run-directory.ts'
-import { type Child, spawnChild } from './spawn.ts'
+import { type Child, spawnChild, spawnFailure } from './spawn.ts'
 
 export interface OutputFiles {
   /** Where stderr and the log lines of a daemon go. Default: `millrace.log` in the run directory. */
@@ -41,7 +41,7 @@ function untilStarted({ process: child, channel }: Child): Promise<string> {
       channel.destroy()
       resolve(message.banner)
     }
-    child.once('error', (error) => reject(new CommandError(Exit.Failure, `cannot start a process: ${error.message}`)))
+    child.once('error', (error) => reject(spawnFailure(error)))
     child.once('close', () => reject(failure))
   })
 }
@@ -69,7 +69,7 @@ function follow(child: ChildProcess): Promise<number> {
     process.on('SIGINT', () => child.kill('SIGINT'))
   })
   return new Promise((resolve, reject) => {
-    child.once('error', (error) => reject(new CommandError(Exit.Failure, `cannot start a process: ${error.message}`)))
+    child.once('error', (error) => reject(spawnFailure(error)))
     child.once('exit', (code) => resolve(code ?? Exit.Failure))
   })
 }

@@ -6,10 +6,11 @@ import { existsSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { Channel } from './channel.ts'
+import { CommandError, Exit } from './exit-codes.ts'
 import type { Boot, FromChild, ToChild } from './messages.ts'
 
 /** Where a child finds its channel. Deleted by the child before any user code runs. */
-export const CHANNEL_VARIABLE = 'MILLRACE_CHANNEL'
+const CHANNEL_VARIABLE = 'MILLRACE_CHANNEL'
 const CHANNEL_FD = 3
 /** Inherited sockets follow the channel. */
 export const FIRST_SOCKET_FD = 4
@@ -30,7 +31,7 @@ export interface SpawnOptions {
 
 type StdioSource = 'ignore' | 'inherit' | number
 
-/** Spawns a child and tells it its role. A spawn that fails (EAGAIN, ENOMEM) is an 'error' event of `process`. */
+/** Spawns a child and tells it its role. A spawn that fails is an 'error' event of `process`. */
 export function spawnChild(boot: Boot, { stdio, fds = [], isDetached }: SpawnOptions): Child {
   const all: StdioOptions = [...stdio, 'pipe', ...fds]
   const env = { ...process.env, [CHANNEL_VARIABLE]: String(CHANNEL_FD) }
@@ -51,6 +52,11 @@ function trySpawn(args: readonly string[], options: NodeSpawnOptions): ChildProc
     process.nextTick(() => failed.emit('error', error))
     return failed
   }
+}
+
+/** What the 'error' event of a child means: it could not be started. */
+export function spawnFailure(error: Error): CommandError {
+  return new CommandError(Exit.Failure, `cannot start a process: ${error.message}`, { cause: error })
 }
 
 /** Arguments that nobody reads: for `ps`, and because a process title can be no longer than what was on the line. */

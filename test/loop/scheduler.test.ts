@@ -228,4 +228,12 @@ function nodeTimers(): number {
   return process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length
 }
 
+test('a million timers are pending at once, and each can be deleted', () => {
+  const scheduler = new Scheduler({ keepsAlive: false })
+  const ids = Array.from({ length: 1_000_000 }, (_, index) => scheduler.after(60_000 + index, () => undefined))
+  assert.is(scheduler.size, 1_000_000)
+  assert.ok(ids.every((id) => scheduler.cancel(id)))
+  assert.is(scheduler.size, 0)
+})
+
 test.run()

@@ -253,4 +253,10 @@ test('EACCES is said with the address', async () => {
   })
 })
 
+test('an IPv6 address in another spelling is the same address', async () => {
+  const bound = await bindSocket(parseAddress('tcp://[0:0:0:0:0:0:0:1]:0'))
+  assert.match(bound.endpoint, /^\[::1\]:\d+$/)
+  bound.close()
+})
+
 test.run()

@@ -1,0 +1,52 @@
+// What a peer or the system may do to a worker: packets over the limit, no descriptors left, an end by its own will.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { ask, Client, echo, inSandbox, portOf, startFile, succeeded, workersOf } from '../support/server.ts'
+import { until } from '../support/until.ts'
+
+test('a packet over the limit closes its connection, and status counts it', async () => {
+  await inSandbox(async (box) => {
+    const status = await box.start(box.file('app.js', echo(1, 'worker.maxPackageSize = 100')))
+    const good = await Client.connect(portOf(status))
+    const bad = await Client.connect(portOf(status))
+    bad.send('x'.repeat(200))
+    await until(() => bad.isClosed)
+    assert.match(await good.ask('still here'), /^still here /)
+    assert.is((await box.status()).totals.protocolErrors, 1)
+    good.close()
+    await box.stop()
+  })
+})
+
+test('a worker without descriptors for new connections lives, and serves again when there are some', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file('app.js', echo())
+    const limited = `ulimit -n 60 && exec "$0" "$1" start -d "$2"`
+    succeeded(await box.spawn('sh', ['-c', limited, process.execPath, startFile, module]).ended)
+    const before = await box.status()
+    const flood = await Promise.all(Array.from({ length: 150 }, () => Client.connect(portOf(before))))
+    await until(async () => workersOf(await box.status())[0]?.memory !== 0)
+    await until(() => flood.some((client) => client.isClosed)) // libuv turns away what it cannot hold
+    for (const client of flood) client.close()
+    await until(async () => (await box.status()).totals.connections === 0)
+    assert.match(await ask(portOf(before), 'again'), /^again /)
+    assert.is(workersOf(await box.status())[0]?.pid, workersOf(before)[0]?.pid)
+    await box.stop()
+  })
+})
+
+test('a worker that serves for a while and ends by its own will is replaced at once, again and again', async () => {
+  await inSandbox(async (box) => {
+    const ending = `
+      import { Timer } from 'millrace'
+      worker.onWorkerStart = () => Timer.delay(1.1, () => Worker.stopAll())`
+    await box.start(box.file('app.js', echo(1, ending)))
+    await until(async () => (workersOf(await box.status())[0]?.incarnation ?? 0) > 3, 20_000)
+    assert.match(box.log(), /exit 0 \(ended\), starting another\n/)
+    assert.not.match(box.log(), /starting another in/)
+    await box.stop()
+  })
+})
+
+test.run()

@@ -1,0 +1,54 @@
+// What a Worker refuses at its declaration, and what it takes over from Workerman.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { codeOf } from '../src/errors.ts'
+import '../src/index.ts'
+import { Worker } from '../src/worker.ts'
+
+const hasCode = (code: string) => (error: unknown) => codeOf(error) === code
+
+test('settings stand in either argument, with an address or without', () => {
+  const settings = { name: 'foo', count: 3 }
+  for (const worker of [new Worker(undefined, settings), new Worker(settings), new Worker('text://x:1', settings)]) {
+    assert.equal([worker.name, worker.count], ['foo', 3])
+  }
+})
+
+test('a bad address is told at the constructor, an unknown scheme when the declaration is read', () => {
+  assert.throws(() => new Worker('text:/127.0.0.1:80'), hasCode('ERR_BAD_ADDRESS'))
+  const gopher = new Worker('gopher://127.0.0.1:70')
+  assert.throws(() => gopher.describe(), hasCode('ERR_UNKNOWN_SCHEME'))
+})
+
+test('what is no setting is refused, methods and counters too', () => {
+  for (const key of ['cuont', 'start', 'connections', 'counters', 'id']) {
+    assert.throws(() => new Worker('text://x:1', { [key]: 1 } as object), hasCode('ERR_UNKNOWN_OPTION'))
+  }
+})
+
+test('numbers that cannot work are refused, by name', () => {
+  const bad = {
+    count: Number.POSITIVE_INFINITY,
+    backlog: 0,
+    maxInFlight: 0,
+    maxPackageSize: Number.NaN,
+    idleTimeoutMs: -1,
+  }
+  for (const [key, value] of Object.entries(bad)) {
+    const worker = new Worker('text://x:1', { [key]: value })
+    assert.throws(() => worker.describe(), new RegExp(key))
+    assert.throws(() => worker.describe(), hasCode('ERR_BAD_OPTION'))
+  }
+})
+
+test('a count below 1 is 1, as Workerman; a fraction is cut', () => {
+  assert.is(new Worker({ count: 0 }).describe().count, 1)
+  assert.is(new Worker({ count: 2.5 }).describe().count, 2)
+})
+
+test('a startTimeoutMs of 0 is for ever', () => {
+  assert.ok(new Worker({ startTimeoutMs: 0 }).describe().startTimeoutMs > 1e9)
+})
+
+test.run()

@@ -5,7 +5,7 @@ import type { Counters } from './counters.ts'
 import { now } from './loop/clock.ts'
 import { deadlines } from './loop/deadlines.ts'
 
-/** Told to the owner when a connection is out of `connections` and its `onClose` has run. */
+/** Told to the owner when a connection is out of `connections` and its `onClose` has run, or nothing is unsettled. */
 export const kGone = Symbol('gone')
 
 /** The callbacks that a connection copies from its worker when it is accepted; each may be set anew on a connection. */
@@ -37,6 +37,8 @@ export interface ConnectionHost extends ConnectionCallbacks<any, any> {
   readonly maxInFlight: number
   readonly maxQueuedMessages: number
   readonly idleTimeoutMs: number
+  /** @internal Promises of callbacks that have not settled, of closed connections too. */
+  unsettled: number
   /** @internal */
   [kGone](): void
 }

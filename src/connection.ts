@@ -25,8 +25,16 @@ import { kClosed, kDrained, kEnded, kReceived, type Socket, type SocketEvents } 
 
 /** The owner's side of opening a connection: runs `onConnect`, then lets messages through. */
 export const kOpen = Symbol('open')
-/** The worker is leaving: finish the work in flight, say goodbye, close. */
+/** The worker is leaving: say goodbye, if the protocol has one. */
+export const kDrain = Symbol('drain')
+/** The worker is leaving: finish the work in flight, then half-close. */
 export const kLeave = Symbol('leave')
+/** The worker's time is nearly up: `signal` aborts. */
+export const kAbort = Symbol('abort')
+/** For how long nothing was received and nothing was at work here, ms; 0 while something is. */
+export const kQuietFor = Symbol('quiet for')
+/** Its protocol's goodbye is spread over the drain. */
+export const kIsLongLived = Symbol('is long-lived')
 
 const enum State {
   Established = 2,
@@ -151,6 +159,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #isReading = true
   #isFull = false
   #isReporting = false
+  #hasSaidGoodbye = false
   #isLeaving = false
   #hasPeerEnded = false
   #hasToldEnd = false
@@ -171,6 +180,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #closeTimer = 0
   #codecTimers: Map<string, number> | null = null
   #context: Record<PropertyKey, unknown> | null = null
+  #aborter: AbortController | null = null
   #destination: AnyConnection | null = null
   /** Who pipes into this connection. */
   #sources: Set<AnyConnection> | null = null
@@ -333,12 +343,35 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return this.#socket.queuedBytes
   }
 
+  /** Bytes received that no handler has seen yet. */
+  getRecvBufferQueueSize(): number {
+    return this.#backlog + (this.#held?.length ?? 0)
+  }
+
+  /** The one it speaks now: an upgrade changes it. */
+  get protocol(): AnyProtocol {
+    return this.#protocol
+  }
+
+  /**
+   * Aborts when this connection closes (ERR_CONNECTION_CLOSED), or when its worker's time to drain is nearly up
+   * (ERR_WORKER_STOPPING) and a handler had better give its last answer: for `fetch` and whatever else takes a signal.
+   */
+  get signal(): AbortSignal {
+    if (this.#aborter === null) {
+      this.#aborter = new AbortController()
+      if (this.#state === State.Closed) this.#aborter.abort(connectionClosed())
+    }
+    return this.#aborter.signal
+  }
+
   // What the owner calls
 
   [kOpen](): void {
     this.worker.counters.accepted++
     this.worker.counters.connections++
     this.worker.connections.set(this.id, this)
+    this.#lastActive = this.#clock.now()
     this.#armIdle(this.worker.idleTimeoutMs)
     this.#stops = Stop.Opening
     this.#guard(() => this.#openCodec())
@@ -346,16 +379,34 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     const opened = this.#call(this.worker.onConnect)
     if (!isThenable(opened)) return this.#start(Stop.Opening)
     this.#syncReading()
-    opened.then(
-      () => this.#start(Stop.Opening),
-      (error) => this.#handlerFailed(error),
-    )
+    this.#follow(opened, () => this.#start(Stop.Opening))
+  }
+
+  [kDrain](): void {
+    if (this.#state !== State.Established || this.#hasSaidGoodbye) return
+    this.#hasSaidGoodbye = true
+    this.#intoCodec(() => this.#codec.drain())
   }
 
   [kLeave](): void {
     if (this.#state !== State.Established || this.#isLeaving) return
     this.#isLeaving = true
-    this.#intoCodec(() => this.#codec.drain())
+    this.#continue()
+  }
+
+  [kAbort](): void {
+    const { signal } = this
+    if (!signal.aborted) this.#aborter?.abort(workerStopping())
+  }
+
+  [kQuietFor](): number {
+    const isAtWork = this.#inFlight > 0 || this.#queue.length > 0 || this.#stops !== 0 || this.#isStopped
+    if (isAtWork || this.#held !== null || this.#codec.isBusy === true || this.#isInCodec) return 0
+    return this.#state === State.Established ? this.#clock.now() - this.#lastActive : 0
+  }
+
+  get [kIsLongLived](): boolean {
+    return 'isLongLived' in this.#protocol && this.#protocol.isLongLived === true
   }
 
   // What the engine calls
@@ -363,7 +414,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   [kReceived](bytes: Buffer): void {
     this.bytesRead += bytes.length
     this.worker.counters.bytesIn += bytes.length
-    if (this.#state !== State.Established) return // ending: read and discard
+    if (this.#state !== State.Established) return this.#discard() // ending
     if (this.#queue.length > 0) {
       this.#backlog += bytes.length
       if (this.#backlog > MAX_BACKLOG_BYTES) this.#stop(Stop.Queue)
@@ -408,6 +459,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   // Receiving
+
+  /** Nobody will see it. Said into the goodbye of a drain it is work that was lost, which is counted. */
+  #discard(): void {
+    if (!this.#isLeaving) return
+    this.#isLeaving = false // once
+    this.worker.counters.discarded++
+  }
 
   /** Gives bytes, or after a stop the word to go on, to the codec. */
   #feed(bytes: Buffer | null): void {
@@ -505,19 +563,26 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #await(handler: PromiseLike<unknown>): void {
     this.#inFlight++
-    handler.then(
-      () => this.#settled(),
-      (error) => {
-        this.#handlerFailed(error)
-        this.#settled()
-      },
-    )
+    this.#follow(handler, () => {
+      this.#inFlight--
+      this.#lastActive = this.#clock.now()
+      this.#pump()
+      this.#settleIdle()
+    })
   }
 
-  #settled(): void {
-    this.#inFlight--
-    this.#pump()
-    this.#settleIdle()
+  /** A drain waits for what a callback has begun, also when its connection is gone. */
+  #follow(work: PromiseLike<unknown>, settled: () => void): void {
+    this.worker.unsettled++
+    const end = () => {
+      this.worker.unsettled--
+      settled()
+      if (this.worker.unsettled === 0) this.worker[kGone]()
+    }
+    work.then(end, (error) => {
+      this.#handlerFailed(error)
+      end()
+    })
   }
 
   /** Delivers queued messages as far as handlers allow. */
@@ -584,7 +649,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #syncReading(): void {
     const isEnding = this.#state !== State.Established
     const isFlooded = this.#held !== null && this.#held.length > MAX_HELD_BYTES
-    const wanted = isEnding || ((this.#stops & ~Stop.Yield) === 0 && !this.#isLeaving && !isFlooded)
+    const isDone = this.#isLeaving && this.#codec.isBusy !== true
+    const wanted = isEnding || ((this.#stops & ~Stop.Yield) === 0 && !isDone && !isFlooded)
     if (wanted === this.#isReading || this.#state === State.Closed) return
     this.#isReading = wanted
     if (wanted) this.#socket.resume()
@@ -603,7 +669,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#state !== State.Established || this.#inFlight > 0 || this.#queue.length > 0 || this.#isInCodec) return
     if (this.#failure !== null) return this.#breakOff(this.#failure)
     if (this.#isStopped || this.#held !== null || this.#stops & NOT_DONE) return
-    if (this.#isLeaving) this.#closeAs('stopped')
+    if (this.#isLeaving && this.#codec.isBusy !== true) this.#endAs('stopped')
     else if (this.#hasPeerEnded) this.#finishInput()
   }
 
@@ -715,7 +781,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** Runs a callback that nothing waits for. */
   #notify(callback: ((connection: this) => unknown) | null): void {
     const result = this.#call(callback)
-    if (isThenable(result)) result.then(undefined, (error) => this.#handlerFailed(error))
+    if (isThenable(result)) this.#follow(result, nothing)
   }
 
   // Closing
@@ -775,6 +841,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.worker.connections.delete(this.id)
     this.worker.counters.connections--
     this.worker.counters.closed++
+    this.#aborter?.abort(connectionClosed())
     this.#notify(this.onClose)
     this.#unpipe()
     if (!this.#isInCodec) this.#tellClosed(this.#codec, this.closeReason)
@@ -841,7 +908,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#state === State.Closed) return
     const old = this.#codec
     this.#clearCodecTimers()
-    this.#isStopped = this.#hasToldEnd = false
+    this.#isStopped = this.#hasToldEnd = this.#hasSaidGoodbye = false
     this.#stops &= ~Stop.Codec
     this.#prepend(rest)
     this.#protocol = protocol
@@ -865,7 +932,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (typeof callback !== 'function') return undefined
     try {
       const result: unknown = callback.call(this, this, ...args)
-      if (isThenable(result)) result.then(undefined, (error) => this.#handlerFailed(error))
+      if (isThenable(result)) this.#follow(result, nothing)
       return result
     } catch (error) {
       this.#handlerFailed(error)
@@ -949,6 +1016,14 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
 function nothing(): void {
   // What NO_CODEC does.
+}
+
+function connectionClosed(): UsageError {
+  return new UsageError('ERR_CONNECTION_CLOSED', 'the connection has closed')
+}
+
+function workerStopping(): UsageError {
+  return new UsageError('ERR_WORKER_STOPPING', 'the worker is leaving, and its time is nearly up')
 }
 
 function isChunk(value: unknown): value is string | Uint8Array {

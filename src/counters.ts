@@ -13,6 +13,8 @@ export interface Counters {
   sendFail: number
   protocolErrors: number
   handlerErrors: number
+  /** Connections whose peer still sent something into the goodbye of a drain: it was not handled. */
+  discarded: number
 }
 
 export function newCounters(): Counters {
@@ -27,6 +29,7 @@ export function newCounters(): Counters {
     sendFail: 0,
     protocolErrors: 0,
     handlerErrors: 0,
+    discarded: 0,
   }
 }
 

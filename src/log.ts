@@ -1,19 +1,60 @@
-// Log lines, in Workerman's form: `YYYY-mm-dd HH:MM:SS pid:<pid> [worker] message`. They go to stderr, which a daemon
-// inherits as its log file, so that what V8 or libc print at a crash lands in the same place.
+// Log lines, in Workerman's form: `YYYY-mm-dd HH:MM:SS pid:<pid> [worker] message`, on stderr. A process whose stderr is a
+// pipe to its master writes records instead, which the master formats: JSON text sequences, RFC 7464, told from what
+// else is printed there by their first byte.
 
 import { now } from './loop/clock.ts'
 
-let prefix = ''
+/** RS, the first byte of a record. RFC 7464 section 2.2. */
+export const RECORD_SEPARATOR = '\x1e'
 
-/** Puts a name before every message of this process: `[echo:2]`. */
-export function nameLog(name: string): void {
-  prefix = `[${name}] `
+export interface LogRecord {
+  /** ISO 8601. */
+  readonly time: string
+  readonly message: string
 }
 
-/** Writes one line. Never throws, and never ends the process: see `guardOutput`. */
+let worker = ''
+let write = writeLine
+
+/** Names this process in its lines: `[echo:2]`. */
+export function nameLog(name: string): void {
+  worker = name
+}
+
+/** Writes one message. Never throws, and never ends the process: see `guardOutput`. */
 export function log(message: string): void {
   guardOutput()
-  process.stderr.write(`${timestamp(new Date())} pid:${process.pid} ${prefix}${message}\n`)
+  write(message)
+}
+
+/** From now on writes records to stderr. */
+export function logRecords(): void {
+  write = (message) => {
+    const record: LogRecord = { time: new Date().toISOString(), message }
+    process.stderr.write(`${RECORD_SEPARATOR}${JSON.stringify(record)}\n`)
+  }
+}
+
+/** From now on gives messages to `sink`; null: writes lines to stderr again. */
+export function sendLogTo(sink: ((message: string) => void) | null): void {
+  write = sink ?? writeLine
+}
+
+function writeLine(message: string): void {
+  process.stderr.write(formatText(new Date(), process.pid, worker, message))
+}
+
+/** A message as text; the further lines of a stack stay as they are. */
+export function formatText(time: Date, pid: number, worker: string, message: string): string {
+  return `${timestamp(time)} pid:${pid} ${worker && `[${worker}] `}${printable(message)}\n`
+}
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not pass
+const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f]/g
+
+/** What a peer has sent may be in a message, and must not drive a terminal: control characters become visible. */
+function printable(text: string): string {
+  return text.replace(CONTROL, (char) => `\\x${char.charCodeAt(0).toString(16).padStart(2, '0')}`)
 }
 
 function timestamp(date: Date): string {

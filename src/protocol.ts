@@ -49,6 +49,8 @@ export interface Peer {
 /** A protocol with a life: HTTP, WebSocket, MQTT. */
 export interface CodecProtocol<In = unknown, Out = In> {
   readonly name: string
+  /** Peers stay for long, and come back at once when they are told to go: a drain says goodbye to them in batches. */
+  readonly isLongLived?: boolean
   /**
    * Makes the codec of one connection. `io` is its only way to the world. It may be used at once: to write a greeting,
    * which goes before anything that `onConnect` sends, to set a deadline, to turn the peer away.
@@ -67,8 +69,10 @@ export interface Codec<Out = unknown> {
   resumed(): void
   /** False when the sender should stop, as `Connection.send`. */
   send(message: Out): boolean
-  /** Say goodbye: the worker is leaving. The connection closes when its handlers have settled. */
+  /** Say goodbye: the worker is leaving. The connection closes later, when nothing is at work on it. */
   drain(): void
+  /** It holds part of a message, or owes an answer: a drain waits for that. */
+  readonly isBusy?: boolean
   /** The peer will send no more (TCP's FIN), and all that it sent was received: emit what only the end completes. */
   ended?(): void
   /** A deadline set with `io.deadline(kind, ms)` has passed. */
@@ -363,6 +367,10 @@ class FramingCodec implements Codec {
 
   send(message: unknown): boolean {
     return this.#io.write(this.#encode(message))
+  }
+
+  get isBusy(): boolean {
+    return this.#rest !== null && this.#rest.length > 0
   }
 
   drain(): void {

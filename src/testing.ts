@@ -1,7 +1,7 @@
 // For tests of a protocol without a network, and our own use it: a real Connection on a socket in memory and a clock
 // that stands still. No test library inside, and nothing that waits.
 
-import { Connection, kLeave, kOpen } from './connection.ts'
+import { Connection, kDrain, kLeave, kOpen } from './connection.ts'
 import { type Clock, type ConnectionCallbacks, type ConnectionHost, kGone } from './connection-host.ts'
 import { newCounters } from './counters.ts'
 import { SystemError } from './errors.ts'
@@ -147,6 +147,7 @@ export class Wire<In = unknown, Out = unknown> {
 
   /** The worker is leaving, as at `stop` and `reload`. */
   leave(): void {
+    this.connection[kDrain]()
     this.connection[kLeave]()
   }
 
@@ -175,6 +176,7 @@ export class Wire<In = unknown, Out = unknown> {
       id: 0,
       counters: newCounters(),
       connections: new Map(),
+      unsettled: 0,
       onConnect: null,
       onClose: null,
       onBufferFull: null,

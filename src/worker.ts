@@ -2,14 +2,22 @@
 // every role; only in a worker process of its own group does it serve. It is a Group (process/group.ts) and a
 // ConnectionHost; that is not in an `implements`, since those members are internal and stripped from the declarations.
 
-import { type AnyConnection, Connection, kLeave, kOpen } from './connection.ts'
+import { type AnyConnection, Connection, kOpen } from './connection.ts'
 import { type ConnectionCallbacks, kGone } from './connection-host.ts'
 import { newCounters } from './counters.ts'
+import { Drain, type Drainable } from './drain.ts'
 import { UsageError } from './errors.ts'
 import { log } from './log.ts'
 import { parseAddress } from './net/address.ts'
 import { nodeEngine } from './net/node-engine.ts'
-import { type Declaration, type InheritedSocket, registry } from './process/group.ts'
+import {
+  type ConnectionRow,
+  DEFAULT_SETTINGS,
+  type Declaration,
+  type InheritedSocket,
+  type ReloadMode,
+  registry,
+} from './process/group.ts'
 import { runAll } from './process/run-all.ts'
 import { type AnyProtocol, type InOf, type OutOf, type ProtocolOf, protocolOf } from './protocol.ts'
 import type { Listener, Socket, SocketEvents } from './transport.ts'
@@ -33,10 +41,22 @@ export interface WorkerSettings<A extends string | undefined, P>
   maxQueuedMessages?: number
   idleTimeoutMs?: number
   startTimeoutMs?: number
+  drainTimeoutMs?: number
+  reloadMode?: ReloadMode
+  reloadable?: boolean
+  user?: string
+  group?: string
+  execArgv?: readonly string[]
   onWorkerStart?: ((worker: Worker<A, P>) => unknown) | null
   onWorkerStop?: ((worker: Worker<A, P>) => unknown) | null
+  onWorkerActive?: ((worker: Worker<A, P>) => unknown) | null
+  onWorkerRetire?: ((worker: Worker<A, P>) => unknown) | null
+  onWorkerReload?: ((worker: Worker<A, P>) => unknown) | null
   onConnect?: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null
 }
+
+/** What `worker.hold()` gives: call it when the work is done, once or more often. `using` does it by itself. */
+export type Hold = (() => void) & Disposable
 
 type Options<A extends string | undefined, P> = WorkerSettings<A, P> & ProtocolCallbacks
 type ProtocolAt<A> = A extends string ? ProtocolOf<A> : unknown
@@ -48,9 +68,19 @@ export interface Worker<A extends string | undefined, P> extends ProtocolCallbac
 export class Worker<const A extends string | undefined = undefined, P = ProtocolAt<A>> {
   /** Seconds, as Workerman's: what `stop` gives connections to end, after which a worker is killed. */
   static stopTimeout = 2
+  /** Where log lines go; a flag or variable of the command line wins. A daemon's default is in its run directory. */
+  static logFile: string = DEFAULT_SETTINGS.logFile
+  /** Where a daemon's standard output goes; nowhere by default. */
+  static stdoutFile: string = DEFAULT_SETTINGS.stdoutFile
+  /** A copy of the pid, for people. */
+  static pidFile: string = DEFAULT_SETTINGS.pidFile
+  /** Bytes: a log or stdout file that would grow over it is put aside as `<file>.1`; 0 is without bound. */
+  static logFileMaxSize: number = DEFAULT_SETTINGS.logFileMaxSize
 
   /** 0 to count - 1, kept by the process that replaces this one. */
   id = 0
+  /** Which process of its slot this is: 1 for the first, one more after each crash or reload. */
+  incarnation = 0
   name = 'none'
   /** Number of processes. */
   count = 1
@@ -69,14 +99,35 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   idleTimeoutMs = 0
   /** How long `onWorkerStart` may take; 0 is for ever. */
   startTimeoutMs = 30_000
+  /** How long a reload or a graceful stop gives connections and handlers to end: long enough for any honest request. */
+  drainTimeoutMs = 30_000
+  /** `stop-first` for what cannot live twice (a lock, a serial port): the old process ends before the new one starts. */
+  reloadMode: ReloadMode = 'start-first'
+  /** False: a reload only calls `onWorkerReload`, and the processes stay. */
+  reloadable = true
+  /** Who the processes run as when root starts the server: a name or a number. Empty: as who started it. */
+  user = ''
+  /** Their group; by default the user's own. */
+  group = ''
+  /** Flags of Node for these processes: `['--max-old-space-size=512']`. */
+  execArgv: readonly string[] = []
   /** The open connections of this process, by id. */
   readonly connections = new Map<number, AnyConnection>()
   /** @internal */
   readonly counters = newCounters()
+  /** @internal */
+  unsettled = 0
 
   /** Once in each process, before it accepts: a promise delays that. */
   onWorkerStart: ((worker: Worker<A, P>) => unknown) | null = null
+  /** Told to leave, as the first thing: connections go on for a while, see `drainTimeoutMs`. */
   onWorkerStop: ((worker: Worker<A, P>) => unknown) | null = null
+  /** This process is its slot's only one now: after a start at once, at a reload when the old one's onWorkerRetire has settled. */
+  onWorkerActive: ((worker: Worker<A, P>) => unknown) | null = null
+  /** At a reload another process takes this one's place: give up what only one can have. A promise is waited for. */
+  onWorkerRetire: ((worker: Worker<A, P>) => unknown) | null = null
+  /** At a reload, before anything else; with `reloadable: false` the only thing. */
+  onWorkerReload: ((worker: Worker<A, P>) => unknown) | null = null
   /** A connection was accepted. Messages wait until a returned promise has settled. */
   onConnect: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null = null
   onMessage: ConnectionCallbacks<InOf<P>, OutOf<P>>['onMessage'] = null
@@ -88,7 +139,9 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   readonly #address: string
   #endpoint = ''
   #listeners: Listener[] = []
-  #drained: (() => void) | null = null
+  readonly #holds = new Set<{ readonly why: string }>()
+  #leaving: Leaving | null = null
+  #aborter: AbortController | null = null
 
   constructor(options: Options<A, P> & { listen: A; protocol: P & AnyProtocol })
   constructor(options: Options<A, P> & { listen: A; protocol?: undefined })
@@ -109,7 +162,11 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
    * at once in every role: do not write code after it that counts on being alone.
    */
   static runAll(): void {
-    registry().settings = () => ({ stopTimeoutMs: Math.min(Worker.stopTimeout * 1000, LONGEST_TIMEOUT_MS) })
+    registry().settings = () => {
+      const { logFile, stdoutFile, pidFile, logFileMaxSize } = Worker
+      const stopTimeoutMs = Math.min(Worker.stopTimeout * 1000, LONGEST_TIMEOUT_MS)
+      return { stopTimeoutMs, logFile, stdoutFile, pidFile, logFileMaxSize }
+    }
     runAll()
   }
 
@@ -134,24 +191,68 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     return this.#endpoint === '' ? this.#address : `${parseAddress(this.#address).scheme}://${this.#endpoint}`
   }
 
+  /** Aborts when this process is told to leave: for loops of your own, a queue's consumer, say. */
+  get signal(): AbortSignal {
+    if (this.#aborter === null) {
+      this.#aborter = new AbortController()
+      if (this.#leaving !== null) this.#aborter.abort(leavingError())
+    }
+    return this.#aborter.signal
+  }
+
+  /**
+   * Keeps this process from leaving, as long as `drainTimeoutMs` allows, until the work is done that no message handler
+   * stands for: `const release = worker.hold('upload')`, and then `release()`. `why` is shown where it is waited for.
+   */
+  hold(why = ''): Hold {
+    const token = { why }
+    this.#holds.add(token)
+    const release = () => {
+      if (this.#holds.delete(token)) this[kGone]()
+    }
+    return Object.assign(release, { [Symbol.dispose]: release })
+  }
+
   // Group: what the process layer calls
 
   /** @internal */
   describe(): Declaration {
-    const { name, backlog } = this
+    const { name, backlog, reloadMode, reloadable, user, group, execArgv } = this
     const protocol = this.#address === '' ? '' : this.#resolveProtocol().name
     for (const [key, least] of Object.entries(NUMBERS)) checkNumber(name, key, Reflect.get(this, key), least)
-    const startTimeoutMs = Math.min(this.startTimeoutMs || Number.POSITIVE_INFINITY, LONGEST_TIMEOUT_MS)
-    const count = Math.max(1, Math.trunc(this.count)) // as Workerman
-    return { name, listen: this.#address, protocol, count, backlog, startTimeoutMs }
+    for (const [key, check] of Object.entries(OTHERS)) checkOther(name, key, Reflect.get(this, key), check)
+    return {
+      ...{ name, listen: this.#address, protocol, backlog, reloadMode, reloadable, user, group, execArgv },
+      count: Math.max(1, Math.trunc(this.count)), // as Workerman
+      startTimeoutMs: Math.min(this.startTimeoutMs || Number.POSITIVE_INFINITY, LONGEST_TIMEOUT_MS),
+      drainTimeoutMs: Math.min(this.drainTimeoutMs, LONGEST_TIMEOUT_MS),
+      credentials: null, // the describe process looks them up
+    }
   }
 
   /** @internal */
-  async start(id: number, sockets: readonly InheritedSocket[]): Promise<void> {
+  async start(id: number, incarnation: number, sockets: readonly InheritedSocket[]): Promise<void> {
     this.id = id
+    this.incarnation = incarnation
     this.#endpoint = sockets[0]?.endpoint ?? ''
     await this.onWorkerStart?.(this)
     for (const { fd, endpoint } of sockets) await this.listenOn({ fd, expected: endpoint })
+  }
+
+  /** @internal */
+  async activate(): Promise<void> {
+    await this.onWorkerActive?.(this)
+  }
+
+  /** @internal */
+  async retire(): Promise<void> {
+    await this.onWorkerReload?.(this)
+    await this.onWorkerRetire?.(this)
+  }
+
+  /** @internal */
+  async reload(): Promise<void> {
+    await this.onWorkerReload?.(this)
   }
 
   /** @internal Accepts on a socket that somebody bound. */
@@ -162,25 +263,58 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     this.#listeners.push(await nodeEngine.listen({ ...source, backlog: this.backlog }, accept))
   }
 
-  /** @internal */
-  async drain(): Promise<void> {
+  /** @internal Again with less time: it hurries. */
+  drain(windowMs: number): Promise<void> {
+    if (this.#leaving !== null) this.#leaving.drain.hurry(windowMs)
+    else this.#leaving = this.#leave(windowMs)
+    return this.#leaving.done
+  }
+
+  #leave(windowMs: number): Leaving {
     for (const listener of this.#listeners.splice(0)) listener.close()
+    this.#aborter?.abort(leavingError())
+    const leaving = new Leaving(this, windowMs)
+    void this.#tellStop().then(() => {
+      leaving.isToldStop = true
+      this[kGone]()
+    })
+    return leaving
+  }
+
+  async #tellStop(): Promise<void> {
     try {
       await this.onWorkerStop?.(this)
     } catch (error) {
       log(`onWorkerStop: ${error instanceof Error ? error.stack : error}`)
     }
-    const drained = new Promise<void>((resolve) => {
-      this.#drained = resolve
-    })
-    for (const connection of [...this.connections.values()]) connection[kLeave]()
-    this[kGone]()
-    return drained
   }
 
   /** @internal */
   stop(): void {
+    this.#leaving?.drain.end()
     for (const connection of [...this.connections.values()]) connection.destroy()
+  }
+
+  /** @internal */
+  describeWork(): string {
+    const reasons = [...this.#holds].map(({ why }) => why).filter((why) => why !== '')
+    return [
+      plural(this.connections.size, 'connection'),
+      plural(this.unsettled, 'unsettled handler'),
+      plural(this.#holds.size, 'hold') + (reasons.length === 0 ? '' : ` (${reasons.join(', ')})`),
+    ]
+      .filter((part) => part !== '')
+      .join(', ')
+  }
+
+  /** @internal */
+  listConnections(after: number, limit: number): ConnectionRow[] {
+    const rows: ConnectionRow[] = []
+    for (const connection of this.connections.values()) {
+      if (rows.length >= limit) break
+      if (connection.id > after) rows.push(rowOf(connection))
+    }
+    return rows
   }
 
   #accept(socket: Socket, protocol: AnyProtocol): SocketEvents | null {
@@ -196,7 +330,10 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   /** @internal */
   [kGone](): void {
-    if (this.connections.size === 0) this.#drained?.()
+    const isIdle = this.connections.size === 0 && this.unsettled === 0 && this.#holds.size === 0
+    if (this.#leaving === null || !isIdle || !this.#leaving.isToldStop) return
+    this.#leaving.drain.end()
+    this.#leaving.tell()
   }
 
   #resolveProtocol(): AnyProtocol {
@@ -204,7 +341,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   #set(key: string, value: unknown): void {
-    const isKnown = key === 'name' || key === 'protocol' || key in NUMBERS || /^on[A-Z]/.test(key)
+    const isKnown = key === 'protocol' || key in OTHERS || key in NUMBERS || /^on[A-Z]/.test(key)
     if (!isKnown) throw new UsageError('ERR_UNKNOWN_OPTION', `a Worker has no option '${key}'`)
     if (value !== undefined) Reflect.set(this, key, value)
   }
@@ -223,6 +360,33 @@ const NUMBERS = {
   maxQueuedMessages: 1,
   idleTimeoutMs: 0,
   startTimeoutMs: 0,
+  drainTimeoutMs: 0,
+}
+
+/** The others: what each must be. */
+const OTHERS: Record<string, readonly [isRight: (value: unknown) => boolean, wanted: string]> = {
+  name: [isString, 'a string'],
+  user: [isString, 'a string'],
+  group: [isString, 'a string'],
+  reloadable: [(value) => typeof value === 'boolean', 'true or false'],
+  reloadMode: [(value) => value === 'start-first' || value === 'stop-first', `'start-first' or 'stop-first'`],
+  execArgv: [(value) => Array.isArray(value) && value.every(isString), 'a list of strings'],
+}
+
+/** A drain that has begun. */
+class Leaving {
+  readonly drain: Drain
+  readonly done: Promise<void>
+  tell!: () => void
+  /** `onWorkerStop` has settled. */
+  isToldStop = false
+
+  constructor(worker: Drainable, windowMs: number) {
+    this.drain = new Drain(worker, windowMs)
+    this.done = new Promise((resolve) => {
+      this.tell = resolve
+    })
+  }
 }
 
 function checkNumber(worker: string, key: string, value: unknown, least: number): void {
@@ -230,4 +394,43 @@ function checkNumber(worker: string, key: string, value: unknown, least: number)
   if (typeof value === 'number' && value >= least && (Number.isFinite(value) || !isCount)) return
   const wanted = Number.isFinite(least) ? `a number from ${least} on` : 'a number'
   throw new UsageError('ERR_BAD_OPTION', `${key} of worker '${worker}' is ${value}: it must be ${wanted}`)
+}
+
+function checkOther(
+  worker: string,
+  key: string,
+  value: unknown,
+  [isRight, wanted]: readonly [(value: unknown) => boolean, string],
+): void {
+  if (isRight(value)) return
+  throw new UsageError('ERR_BAD_OPTION', `${key} of worker '${worker}' is ${String(value)}: it must be ${wanted}`)
+}
+
+function isString(value: unknown): value is string {
+  return typeof value === 'string'
+}
+
+function leavingError(): UsageError {
+  return new UsageError('ERR_WORKER_STOPPING', 'the worker is leaving')
+}
+
+function plural(count: number, what: string): string {
+  return count === 0 ? '' : `${count} ${what}${count === 1 ? '' : 's'}`
+}
+
+function rowOf(connection: AnyConnection): ConnectionRow {
+  return {
+    id: connection.id,
+    protocol: connection.protocol.name,
+    transport: connection.getRemoteIp() === '' ? 'unix' : 'tcp',
+    isIpV4: connection.isIpV4(),
+    isIpV6: connection.isIpV6(),
+    recvQueue: connection.getRecvBufferQueueSize(),
+    sendQueue: connection.getSendBufferQueueSize(),
+    bytesRead: connection.bytesRead,
+    bytesWritten: connection.bytesWritten,
+    status: connection.getStatus(false),
+    local: connection.getLocalAddress(),
+    remote: connection.getRemoteAddress(),
+  }
 }

@@ -679,17 +679,49 @@ test('a worker that leaves lets handlers finish, says goodbye, and closes', asyn
   assert.is(wire.socket.isReading, false)
   assert.is(wire.connection.getStatus(), 2)
   gate.resolve()
-  await until(() => wire.socket.isDestroyed)
+  await until(() => wire.socket.hasEnded)
   assert.is(wire.written().toString(), 'goodbyea')
   assert.is(wire.connection.closeReason, 'stopped')
+  wire.end()
+  assert.ok(wire.socket.isDestroyed)
 })
 
-test('an idle connection of a worker that leaves closes at once', () => {
+test('an idle connection of a worker that leaves is half-closed at once, and what still comes is counted once', () => {
+  const wire = open(text)
+  wire.receive('a\n')
+  wire.leave()
+  assert.is(wire.connection.closeReason, 'stopped')
+  assert.ok(wire.socket.hasEnded)
+  assert.not(wire.socket.isDestroyed)
+  wire.receive('into the goodbye\n')
+  wire.receive('and more\n')
+  assert.equal(wire.messages, ['a'])
+  assert.is(wire.worker.counters.discarded, 1)
+  wire.advance(1000)
+  assert.ok(wire.socket.isDestroyed)
+})
+
+test('a worker that leaves waits for the rest of a packet, and delivers it', () => {
   const wire = open(text)
   wire.receive('half a li')
   wire.leave()
-  assert.is(wire.connection.closeReason, 'stopped')
-  assert.is(wire.socket.isDestroyed, true)
+  assert.not(wire.socket.hasEnded)
+  assert.ok(wire.socket.isReading)
+  wire.receive('ne\n')
+  assert.equal(wire.messages, ['half a line'])
+  assert.ok(wire.socket.hasEnded)
+  assert.is(wire.worker.counters.discarded, 0)
+})
+
+test('signal aborts when the connection closes, also when it is asked for late', () => {
+  const wire = open(text)
+  const { signal } = wire.connection
+  assert.not(signal.aborted)
+  wire.connection.destroy()
+  assert.is(signal.reason.code, 'ERR_CONNECTION_CLOSED')
+  const late = open(text)
+  late.connection.destroy()
+  assert.is(late.connection.signal.reason.code, 'ERR_CONNECTION_CLOSED')
 })
 
 // Time
@@ -877,7 +909,7 @@ test('an end of the peer that is known while the codec is at work waits for it',
     else wire.end()
     assert.is(wire.connection.getStatus(), 2)
     finish()
-    await until(() => wire.socket.isDestroyed)
+    await until(() => wire.socket.isDestroyed || wire.socket.hasEnded)
     assert.equal(wire.messages, ['a'])
   }
 })

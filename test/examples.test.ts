@@ -5,7 +5,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { Client, inSandbox, portOf, type Sandbox, startFile } from './support/server.ts'
+import { ask, Client, inSandbox, portOf, type Sandbox, startFile, succeeded } from './support/server.ts'
 import { until } from './support/until.ts'
 
 const folder = join(startFile, '../examples')
@@ -19,7 +19,7 @@ function example(box: Sandbox, name: string): string {
 
 test('every example has a test here', () => {
   const names = readdirSync(folder).filter((file) => file.endsWith('.js'))
-  assert.equal(names.sort(), ['hello.js', 'json-lines.js', 'timers.js'])
+  assert.equal(names.sort(), ['gateway.js', 'hello.js', 'json-lines.js', 'singleton.js', 'timers.js'])
 })
 
 test('hello: the founding program greets, from four processes', async () => {
@@ -60,6 +60,39 @@ test('timers: a login stops the deadline, and the ticker runs in one process', a
     await until(() => box.log().includes('tick'))
     assert.not.match(box.log(), /timers:1\] tick/)
     client.socket.destroy()
+    await box.stop()
+  })
+})
+
+test('gateway: a device must introduce itself, is heard, and is told BYE when its worker leaves', async () => {
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(example(box, 'gateway')))
+    const stranger = await Client.connect(port)
+    stranger.send('DATA 1')
+    await until(() => stranger.isClosed)
+    const device = await Client.connect(port)
+    device.socket.write('HELLO boi')
+    device.socket.write('ler-7\nDATA {"celsius":81}\n')
+    assert.is(await device.line(), 'WELCOME')
+    assert.is(await device.line(), 'OK')
+    assert.match(box.log(), /boiler-7 is here[\s\S]*boiler-7: {"celsius":81}/)
+    succeeded(await box.command('reload'))
+    assert.is(await device.line(), 'BYE')
+    await until(() => device.isClosed)
+    await box.stop()
+  })
+})
+
+test('singleton: after a reload only the new version does the job', async () => {
+  await inSandbox(async (box) => {
+    const path = example(box, 'singleton')
+    const port = portOf(await box.start(path))
+    await until(() => box.log().includes('job of version 1, process 1'))
+    box.file('singleton.js', readFileSync(path, 'utf8').replace('VERSION = 1', 'VERSION = 2'))
+    succeeded(await box.command('reload'))
+    await until(() => box.log().includes('job of version 2, process 2'))
+    assert.not.match(box.log().split('version 2')[1] ?? '', /job of version 1/)
+    assert.is(await ask(port, 'hi'), 'version 2: hi')
     await box.stop()
   })
 })

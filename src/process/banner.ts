@@ -4,7 +4,7 @@ import { relative } from 'node:path'
 import { version } from '../version.ts'
 import type { Declaration } from './group.ts'
 import { startFile } from './spawn.ts'
-import { renderTable } from './status.ts'
+import { renderTable } from './tables.ts'
 
 export interface Banner {
   readonly groups: readonly { readonly declaration: Declaration; readonly endpoint: string }[]

@@ -2,40 +2,52 @@
 // serves one slot of one group until it is told to stop, its master is gone, or it fails.
 
 import { messageOf, SystemError } from '../errors.ts'
-import { guardOutput, log, nameLog } from '../log.ts'
+import { guardOutput, log, logRecords, nameLog } from '../log.ts'
+import { now } from '../loop/clock.ts'
 import { Timer } from '../loop/timer.ts'
 import type { Channel } from './channel.ts'
+import { assume, lookUp } from './credentials.ts'
 import { evaluate } from './evaluate.ts'
 import { WorkerExit } from './exit-codes.ts'
-import { type Group, registry } from './group.ts'
-import { type Boot, type FromChild, isSameKey, keysOf, type ToChild } from './messages.ts'
+import { type Declaration, type Group, registry } from './group.ts'
+import { type DescribeBoot, type FromChild, isSameKey, keysOf, type ToChild, type WorkerBoot } from './messages.ts'
 
 type Up = Channel<ToChild, FromChild>
-type Role<R> = Extract<Boot, { role: R }>
 
 const HEARTBEAT_MS = 1000
 
-export async function describe({ modules, argv }: Role<'describe'>, channel: Up): Promise<void> {
+export async function describe(boot: DescribeBoot, channel: Up): Promise<void> {
   channel.onClose = () => process.exit(WorkerExit.Ended) // nobody waits for the answer
-  guardOutput()
+  prepare(boot)
   process.on('uncaughtException', (error) => fail(channel, error))
   try {
-    const groups = await evaluate(modules, argv, channel)
-    channel.send({ type: 'declared', groups: groups.map((group) => group.describe()), settings: registry().settings() })
+    const groups = await evaluate(boot.modules, boot.argv, channel)
+    const declarations = groups.map((group) => withCredentials(group.describe(), boot))
+    channel.send({ type: 'declared', groups: declarations, settings: registry().settings() })
     exitWhenSent(channel, WorkerExit.Ended)
   } catch (error) {
     fail(channel, error)
   }
 }
 
-export async function work(boot: Role<'worker'>, channel: Up): Promise<void> {
+/** Looked up here and not in the master: it takes a process that may try to be somebody else. */
+function withCredentials(declaration: Declaration, boot: DescribeBoot): Declaration {
+  const user = boot.user || declaration.user
+  const group = boot.group || declaration.group
+  return { ...declaration, user, group, credentials: lookUp(user, group) }
+}
+
+export async function work(boot: WorkerBoot, channel: Up): Promise<void> {
   const life = new WorkerLife(channel)
-  guardOutput()
+  prepare(boot)
   process.on('uncaughtException', (error) => life.crash(error))
-  process.on('SIGTERM', () => life.leave(WorkerExit.Ended, registry().settings().stopTimeoutMs))
-  process.on('SIGINT', () => life.leave(WorkerExit.Ended, registry().settings().stopTimeoutMs))
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => life.leaveSoon(WorkerExit.Ended))
+  process.on('SIGQUIT', () => life.leaveGracefully())
+  // They mean the master, and by default would end this process: `pkill -HUP -f app.js` reaches all.
+  for (const signal of ['SIGHUP', 'SIGUSR2'] as const) process.on(signal, ignore)
   nameLog(`${boot.group.name}:${boot.id}`)
   try {
+    if (boot.credentials !== null) assume(boot.credentials)
     const groups = await evaluate(boot.modules, boot.argv, channel)
     const place = keysOf(groups.map((group) => group.describe())).findIndex((key) => isSameKey(key, boot.group))
     const group = groups[place]
@@ -47,38 +59,42 @@ export async function work(boot: Role<'worker'>, channel: Up): Promise<void> {
   }
 }
 
+/** What every process that evaluates user code does first. */
+function prepare({ isLogPiped }: DescribeBoot | WorkerBoot): void {
+  guardOutput()
+  if (isLogPiped) logRecords()
+}
+
 /** One worker process from its first message to its exit. */
 class WorkerLife {
   readonly #channel: Up
   #group: Group | null = null
-  #isLeaving = false
+  #exitTimer: NodeJS.Timeout | undefined
+  #exitAt = Number.POSITIVE_INFINITY
+  #exitCode = WorkerExit.Ended as number
   #hasCrashed = false
   #memory = 0
 
   constructor(channel: Up) {
     this.#channel = channel
-    registry().requestStop = (code) => void this.leave(code, registry().settings().stopTimeoutMs)
-    channel.onClose = () => this.leave(WorkerExit.Ended, registry().settings().stopTimeoutMs) // the master is gone
-    channel.onMessage = (message) => {
-      if (message.type === 'stop') this.leave(WorkerExit.Ended, message.timeoutMs)
-      else if (message.type === 'poll') this.#report()
-    }
+    registry().requestStop = (code) => this.leaveSoon(code)
+    channel.onClose = () => this.leaveSoon(WorkerExit.Ended) // the master is gone
+    channel.onMessage = (message) => this.#receive(message)
   }
 
-  async serve(group: Group, boot: Role<'worker'>): Promise<void> {
+  async serve(group: Group, boot: WorkerBoot): Promise<void> {
     this.#group = group
-    await group.start(boot.id, boot.sockets)
+    await group.start(boot.id, boot.incarnation, boot.sockets)
     this.#channel.send({ type: 'ready' })
     setInterval(() => this.#report(), HEARTBEAT_MS).unref()
   }
 
-  /** Drains and exits, within `timeoutMs`. */
-  async leave(exitCode: number, timeoutMs: number): Promise<void> {
-    if (this.#isLeaving) return
-    this.#isLeaving = true
-    setTimeout(() => this.#exit(exitCode), timeoutMs)
-    await this.#group?.drain()
-    this.#exit(exitCode)
+  leaveSoon(exitCode: number): void {
+    this.#leave(exitCode, registry().settings().stopTimeoutMs)
+  }
+
+  leaveGracefully(): void {
+    this.#leave(WorkerExit.Ended, this.#group?.describe().drainTimeoutMs ?? 0)
   }
 
   /** What nobody caught: the state of the process is unknown, so it goes, and the master starts another. */
@@ -91,17 +107,74 @@ class WorkerLife {
     process.exit(WorkerExit.Uncaught) // at once: no handler may run any more
   }
 
-  #exit(exitCode: number): void {
+  #receive(message: ToChild): void {
+    if (message.type === 'stop') this.#leave(WorkerExit.Ended, message.timeoutMs)
+    else if (message.type === 'poll') this.#report()
+    else if (message.type === 'activate') void this.#activate()
+    else if (message.type === 'retire') void this.#retire()
+    else if (message.type === 'reload') void this.#reload()
+    else if (message.type === 'connections') this.#list(message.after, message.limit)
+  }
+
+  async #activate(): Promise<void> {
+    try {
+      await this.#group?.activate()
+    } catch (error) {
+      this.crash(error) // without its singletons it would be a worker in name only
+    }
+  }
+
+  async #retire(): Promise<void> {
+    try {
+      await this.#group?.retire()
+    } catch (error) {
+      log(`onWorkerRetire: ${stackOf(error)}`)
+    }
+    this.#channel.send({ type: 'retired' })
+  }
+
+  async #reload(): Promise<void> {
+    try {
+      await this.#group?.reload()
+    } catch (error) {
+      this.crash(error)
+    }
+  }
+
+  #list(after: number, limit: number): void {
+    const rows = this.#group?.listConnections(after, limit + 1) ?? []
+    this.#channel.send({ type: 'connections', rows: rows.slice(0, limit), hasMore: rows.length > limit })
+  }
+
+  /** Drains and exits within `timeoutMs`. Who is asked again has the shorter of the two times. */
+  #leave(exitCode: number, timeoutMs: number): void {
+    if (now() + timeoutMs >= this.#exitAt) return
+    if (this.#exitAt === Number.POSITIVE_INFINITY) this.#exitCode = exitCode
+    this.#exitAt = now() + timeoutMs
+    clearTimeout(this.#exitTimer)
+    this.#exitTimer = setTimeout(() => this.#exit(), timeoutMs)
+    void this.#drain(timeoutMs)
+  }
+
+  async #drain(timeoutMs: number): Promise<void> {
+    await this.#group?.drain(timeoutMs)
+    this.#exit()
+  }
+
+  #exit(): void {
+    const work = this.#group?.describeWork() ?? ''
+    if (work !== '') log(`leaves with ${work} unfinished`)
     this.#group?.stop()
     this.#report()
-    exitWhenSent(this.#channel, exitCode)
+    exitWhenSent(this.#channel, this.#exitCode)
   }
 
   #report(): void {
-    const { counters } = this.#group ?? {}
-    if (counters === undefined) return
+    if (this.#group === null) return
+    const { counters } = this.#group
     this.#memory = residentBytes() ?? this.#memory
-    this.#channel.send({ type: 'report', report: { counters, memory: this.#memory, timers: Timer.count } })
+    const report = { counters, memory: this.#memory, timers: Timer.count, work: this.#group.describeWork() }
+    this.#channel.send({ type: 'report', report })
   }
 }
 
@@ -133,4 +206,8 @@ function residentBytes(): number | undefined {
 
 function stackOf(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : messageOf(error)
+}
+
+function ignore(): void {
+  // A signal for the master.
 }

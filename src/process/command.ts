@@ -9,14 +9,16 @@ import { guardOutput } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { version } from '../version.ts'
 import { ask, type Done, type Request } from './control.ts'
+import { type Described, describeModules } from './describe.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 import { isAlive } from './identity.ts'
 import { launchDaemon, runOther, runThinParent } from './launch.ts'
-import type { StartOptions } from './messages.ts'
-import { placesOfOurs, runDirCandidates } from './run-directory.ts'
+import type { LogFormat, StartOptions } from './messages.ts'
+import { placesToAsk } from './run-directory.ts'
 import { runMaster } from './run-master.ts'
 import { startFile } from './spawn.ts'
-import { renderStatus } from './status.ts'
+import type { ConnectionPage, Cursor } from './status.ts'
+import { renderConnections, renderReload, renderStatus, renderTable } from './tables.ts'
 
 const USAGE = `Usage: millrace <command> [options] [app.js ...] [-- arguments of the app]
 
@@ -24,24 +26,36 @@ Commands:
   start         run the server of app.js in the foreground (without app.js: a demo)
   start -d      run it as a daemon; returns when every worker serves
   stop          end it: connections get Worker.stopTimeout seconds (2) to finish
+  stop -g       end it gracefully: they get drainTimeoutMs of their Worker (30 s)
+  restart       check the code, stop what runs, start (-d, -g as above)
+  reload        replace every process by one with the new code, without losing a connection that works
   status        what runs: processes, connections, counters
+  connections   every open connection
+  check         evaluate app.js in a process of its own and say what it declares; nothing else
   help          this text
   --version     the version
 
 Options:
-  -d, --daemon           start: run in the background
-  -q, --quiet            start: print no banner
-      --json             status: one JSON object
+  -d, --daemon           start, restart: run in the background
+  -g, --graceful         stop, restart: give work the whole drainTimeoutMs
+  -q, --quiet            start, restart: print no banner
+      --json             status, connections, reload, check: JSON
       --run-dir DIR      where lock, control socket and pid file live  (MILLRACE_RUN_DIR)
-      --pid-file FILE    start: also the pid, for people               (MILLRACE_PID_FILE)
-      --log-file FILE    start -d: log lines and stderr                (MILLRACE_LOG_FILE; in the run directory)
-      --stdout-file FILE start -d: stdout of the workers               (MILLRACE_STDOUT_FILE; /dev/null)
+      --pid-file FILE    also the pid, for people                      (MILLRACE_PID_FILE)
+      --log-file FILE    log lines and stderr; a daemon's default is in the run directory  (MILLRACE_LOG_FILE)
+      --stdout-file FILE stdout of a daemon's workers; /dev/null       (MILLRACE_STDOUT_FILE)
+      --log-format F     text or json                                  (MILLRACE_LOG_FORMAT)
+      --log-max-size N   bytes of a log or stdout file before it is put aside as FILE.1; 0: no limit  (MILLRACE_LOG_MAX_SIZE)
+      --user NAME        who the workers run as, when root starts them (MILLRACE_USER)
+      --group NAME       their group; the user's own                   (MILLRACE_GROUP)
+      --umask MODE       octal, of all processes                       (MILLRACE_UMASK)
 
 Exit codes: 0 done, 1 failure, 2 usage, 3 not running, 4 already running, 5 address, 6 module or boot, 7 time-out
 `
 
 const OPTIONS = {
   daemon: { type: 'boolean', short: 'd', default: false },
+  graceful: { type: 'boolean', short: 'g', default: false },
   quiet: { type: 'boolean', short: 'q', default: false },
   json: { type: 'boolean', default: false },
   help: { type: 'boolean', short: 'h', default: false },
@@ -50,6 +64,11 @@ const OPTIONS = {
   'pid-file': { type: 'string' },
   'log-file': { type: 'string' },
   'stdout-file': { type: 'string' },
+  'log-format': { type: 'string' },
+  'log-max-size': { type: 'string' },
+  user: { type: 'string' },
+  group: { type: 'string' },
+  umask: { type: 'string' },
 } as const
 
 type Flags = ReturnType<typeof parse>['values']
@@ -57,7 +76,7 @@ type Flags = ReturnType<typeof parse>['values']
 interface Line {
   readonly command: string
   readonly flags: Flags
-  /** Real paths. */
+  /** Absolute paths, links as typed: what they point at may change until a reload. */
   readonly modules: readonly string[]
   readonly argv: readonly string[]
   /** The user's file was run directly and has been evaluated in this process. */
@@ -84,41 +103,95 @@ async function dispatch(argv: readonly string[], direct: string | null): Promise
   return command(line)
 }
 
-const COMMANDS = new Map<string, (line: Line) => Promise<Exit>>(Object.entries({ start, stop, status }))
+const COMMANDS = new Map<string, (line: Line) => Promise<Exit>>(
+  Object.entries({ start, stop, restart, reload, status, connections, check }),
+)
 
 async function start(line: Line): Promise<Exit> {
-  const { flags, modules, argv, isDirect } = line
+  const { flags, modules, isDirect } = line
   const other = isDirect ? null : otherCopy(modules[0] ?? '')
   if (other !== null) return runOther(other)
-  const options: StartOptions = {
-    modules,
-    argv,
-    runDir: runDirOf(flags),
-    pidFile: flags['pid-file'] ?? process.env.MILLRACE_PID_FILE,
-    isQuiet: flags.quiet,
-  }
-  if (flags.daemon) {
-    const logFile = flags['log-file'] ?? process.env.MILLRACE_LOG_FILE
-    const stdoutFile = flags['stdout-file'] ?? process.env.MILLRACE_STDOUT_FILE
-    return print(await launchDaemon(options, { logFile, stdoutFile }))
-  }
+  return launch(startOptions(line), flags.daemon, isDirect)
+}
+
+async function launch(options: StartOptions, isDaemon: boolean, isDirect: boolean): Promise<Exit> {
+  if (isDaemon) return print(await launchDaemon(options))
   return isDirect ? runThinParent(options) : runMaster(options, false, null)
 }
 
-async function stop({ modules, flags }: Line): Promise<Exit> {
-  const answer = await askServer(modules, flags, { command: 'stop' })
+async function stop(line: Line): Promise<Exit> {
+  const { pid } = await stopServer(line)
+  return print(`stopped, pid ${pid}\n`)
+}
+
+async function stopServer({ modules, flags }: Line): Promise<Done> {
+  const answer = await askServer(modules, flags, { command: 'stop', isGraceful: flags.graceful })
   const deadline = now() + answer.stopTimeoutMs + STOP_SLACK_MS
   while (isAlive(answer)) {
     if (now() > deadline) throw new CommandError(Exit.Timeout, `pid ${answer.pid} is still stopping`)
     await new Promise((resolve) => setTimeout(resolve, 10))
   }
-  return print(`stopped, pid ${answer.pid}\n`)
+  return answer
+}
+
+/** What would not come up does not end what runs. */
+async function restart(line: Line): Promise<Exit> {
+  const { flags, modules, isDirect } = line
+  const other = isDirect ? null : otherCopy(modules[0] ?? '')
+  if (other !== null) return runOther(other)
+  const options = startOptions(line)
+  await describeHere(line)
+  try {
+    const { pid } = await stopServer(line)
+    print(`stopped, pid ${pid}\n`)
+  } catch (error) {
+    if (!(error instanceof CommandError && error.exitCode === Exit.NotRunning)) throw error
+  }
+  return launch(options, flags.daemon, isDirect)
+}
+
+async function reload({ modules, flags }: Line): Promise<Exit> {
+  await askServer(modules, flags, { command: 'ping' }) // a master that hangs is told from one that is at work
+  const answer = await askServer(modules, flags, { command: 'reload' }, Number.POSITIVE_INFINITY)
+  const outcome = need(answer.reload)
+  if (flags.json) await show(JSON.stringify(outcome, null, 2))
+  else if (outcome.slots.length > 0) await show(renderReload(outcome))
+  if (outcome.reason !== '') throw new CommandError(outcome.exitCode, `reload given up: ${outcome.reason}`)
+  return Exit.Ok
 }
 
 async function status({ modules, flags }: Line): Promise<Exit> {
-  const answer = await askServer(modules, flags, { command: 'status' })
-  if (answer.status === undefined) throw new CommandError(Exit.Failure, 'the master answered without a status')
-  return print(`${flags.json ? JSON.stringify(answer.status, null, 2) : renderStatus(answer.status)}\n`)
+  const found = need((await askServer(modules, flags, { command: 'status' })).status)
+  return show(flags.json ? JSON.stringify(found, null, 2) : renderStatus(found))
+}
+
+async function connections({ modules, flags }: Line): Promise<Exit> {
+  const pages: ConnectionPage[] = []
+  let cursor: Cursor | undefined
+  do {
+    const page = need((await askServer(modules, flags, { command: 'connections', cursor })).page)
+    pages.push(page)
+    cursor = page.next ?? undefined
+  } while (cursor !== undefined)
+  const all = { connections: pages.flatMap(({ rows }) => rows), silent: pages.flatMap(({ silent }) => silent) }
+  return show(flags.json ? JSON.stringify(all, null, 2) : renderConnections(pages))
+}
+
+async function check(line: Line): Promise<Exit> {
+  const other = line.isDirect ? null : otherCopy(line.modules[0] ?? '')
+  if (other !== null) return runOther(other)
+  const { groups } = await describeHere(line)
+  if (line.flags.json) return show(JSON.stringify(groups, null, 2))
+  const rows = groups.map(({ name, protocol, listen, count, user }) => [
+    ...[name, protocol || '-', listen || 'none', String(count), user || '-'],
+  ])
+  return show(`${renderTable([['name', 'protocol', 'listen', 'processes', 'user'], ...rows])}\nThe code is fine.`)
+}
+
+function describeHere(line: Line): Promise<Described> {
+  const { modules, argv, user = '', group = '' } = startOptions(line)
+  const { signal } = new AbortController()
+  return describeModules({ modules, argv, user, group, signal, output: null, onSpawn: () => undefined })
 }
 
 /** How long a master may take to answer. */
@@ -127,14 +200,27 @@ const ANSWER_TIMEOUT_MS = 5000
 const STOP_SLACK_MS = 10_000
 
 /** The first server that answers, in the places where `start` may have put it. */
-async function askServer(modules: readonly string[], flags: Flags, request: Request): Promise<Done> {
-  const places = runDirCandidates(modules[0] ?? '', runDirOf(flags))
-  for (const runDir of placesOfOurs(places)) {
-    const answer = await ask(runDir, request, ANSWER_TIMEOUT_MS)
+async function askServer(
+  modules: readonly string[],
+  flags: Flags,
+  request: Request,
+  timeoutMs = ANSWER_TIMEOUT_MS,
+): Promise<Done> {
+  const { paths, unreadable } = placesToAsk(modules[0] ?? '', runDirOf(flags))
+  for (const runDir of paths) {
+    const answer = await ask(runDir, request, timeoutMs)
     if (answer?.ok === true) return answer
     if (answer !== null) throw new CommandError(Exit.Failure, answer.message)
   }
-  throw new CommandError(Exit.NotRunning, `not running (looked in ${places.paths.join(', ')})`)
+  const others = unreadable.length === 0 ? '' : `; another user's server may be in ${unreadable.join(', ')}: try sudo`
+  throw new CommandError(Exit.NotRunning, `not running (looked in ${paths.join(', ') || 'no place of ours'}${others})`)
+}
+
+/** A part of the answer that this command is about. */
+function need<T>(part: T | undefined): T {
+  if (part === undefined)
+    throw new CommandError(Exit.Failure, 'the master answered something else: is it another version?')
+  return part
 }
 
 // Reading the line
@@ -160,13 +246,39 @@ function read(line: readonly string[], direct: string | null): Line {
 function resolveModules(files: readonly string[], direct: string | null): string[] {
   const all = direct === null ? files : [direct, ...files]
   if (all.length === 0) return [resolve(dirname(startFile()), 'demo.js')]
-  return all.map((file) => {
-    try {
-      return realpathSync(file)
-    } catch {
-      return resolve(file) // `stop` works when the file is gone; `start` fails when it looks for the package
-    }
-  })
+  return all.map((file) => resolve(file))
+}
+
+/** What the command line says, and where it says nothing, the environment. */
+function startOptions({ modules, argv, flags }: Line): StartOptions {
+  const { env } = process
+  return {
+    modules,
+    argv,
+    runDir: runDirOf(flags),
+    pidFile: flags['pid-file'] ?? env.MILLRACE_PID_FILE,
+    logFile: flags['log-file'] ?? env.MILLRACE_LOG_FILE,
+    stdoutFile: flags['stdout-file'] ?? env.MILLRACE_STDOUT_FILE,
+    logFormat: logFormat(flags['log-format'] ?? env.MILLRACE_LOG_FORMAT ?? 'text'),
+    logMaxSize: wholeNumber('--log-max-size', flags['log-max-size'] ?? env.MILLRACE_LOG_MAX_SIZE, 10),
+    user: flags.user ?? env.MILLRACE_USER,
+    group: flags.group ?? env.MILLRACE_GROUP,
+    umask: wholeNumber('--umask', flags.umask ?? env.MILLRACE_UMASK, 8),
+    isQuiet: flags.quiet,
+  }
+}
+
+function logFormat(text: string): LogFormat {
+  if (text === 'text' || text === 'json') return text
+  throw usage(`--log-format is text or json, not '${text}'`)
+}
+
+function wholeNumber(flag: string, text: string | undefined, radix: 8 | 10): number | undefined {
+  if (text === undefined) return undefined
+  const digits = radix === 8 ? /^[0-7]{1,4}$/ : /^\d{1,15}$/
+  if (!digits.test(text))
+    throw usage(`${flag} is ${radix === 8 ? 'an octal mode like 027' : 'a number of bytes'}, not '${text}'`)
+  return Number.parseInt(text, radix)
 }
 
 function runDirOf(flags: Flags): string | undefined {
@@ -180,6 +292,16 @@ function usage(problem: string): CommandError {
 function print(text: string): Exit {
   process.stdout.write(text)
   return Exit.Ok
+}
+
+/** Prints what was asked for: if it does not arrive (a full disk), that is a failure. A reader that has seen enough is not. */
+function show(text: string): Promise<Exit> {
+  return new Promise((resolve, reject) => {
+    process.stdout.write(`${text}\n`, (error) => {
+      if (!error || codeOf(error) === 'EPIPE') return resolve(Exit.Ok)
+      reject(new CommandError(Exit.Failure, `cannot write to stdout: ${error.message}`))
+    })
+  })
 }
 
 // Two copies of the package: npx or a global one starts an app that has its own

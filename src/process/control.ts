@@ -10,16 +10,23 @@ import { fileId, removeStaleSocket } from '../net/bound-socket.ts'
 import { Channel } from './channel.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 import type { Identity } from './identity.ts'
+import type { ReloadOutcome } from './reload.ts'
 import { controlPath } from './run-directory.ts'
-import type { Status } from './status.ts'
+import type { ConnectionPage, Cursor, Status } from './status.ts'
 
-export type Request = { readonly command: 'status' | 'stop' | 'ping' }
+export type Request =
+  | { readonly command: 'status' | 'ping' | 'reload' }
+  | { readonly command: 'stop'; readonly isGraceful: boolean }
+  | { readonly command: 'connections'; readonly cursor: Cursor | undefined }
 export type Answer = Done | { readonly ok: false; readonly message: string }
 
 /** Who answered, and what. */
 export interface Done extends Identity {
   readonly ok: true
+  readonly isDaemon: boolean
   readonly status?: Status
+  readonly page?: ConnectionPage
+  readonly reload?: ReloadOutcome
   /** How long a stop may take before workers are killed. */
   readonly stopTimeoutMs: number
 }
@@ -67,18 +74,18 @@ export class ControlServer {
 /** Nobody is there, or somebody was until just now: a master that ends resets who still waits to be accepted. */
 const ABSENT = new Set(['ENOENT', 'ENOTDIR', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE'])
 
-/** Asks the master of a run directory. Null when none answers there. */
+/** Asks the master of a run directory. Null when none answers there, or it ends before it has. */
 export async function ask(runDir: string, request: Request, timeoutMs: number): Promise<Answer | null> {
   if (!isUnixPath(controlPath(runDir))) return null // `start` has refused it
   return new Promise((resolve, reject) => {
     const socket = net.connect(controlPath(runDir))
     const channel = new Channel<Answer, Request>(socket)
-    const late = setTimeout(() => {
+    const giveUp = () => {
       socket.destroy()
-      reject(
-        new CommandError(Exit.Timeout, `the master did not answer '${request.command}' within ${timeoutMs / 1000} s`),
-      )
-    }, timeoutMs)
+      const limit = `within ${timeoutMs / 1000} s`
+      reject(new CommandError(Exit.Timeout, `the master did not answer '${request.command}' ${limit}`))
+    }
+    const late = timeoutMs === Number.POSITIVE_INFINITY ? undefined : setTimeout(giveUp, timeoutMs)
     const settle = (answer: Answer | null) => {
       clearTimeout(late)
       socket.destroy()

@@ -4,7 +4,8 @@
 import { CommandError, Exit } from './exit-codes.ts'
 import type { Declaration, Settings } from './group.ts'
 import type { FromChild } from './messages.ts'
-import { spawnChild, spawnFailure } from './spawn.ts'
+import type { Output } from './output.ts'
+import { type Child, spawnChild, spawnFailure } from './spawn.ts'
 
 export interface Described {
   readonly groups: readonly Declaration[]
@@ -13,33 +14,46 @@ export interface Described {
 
 const DESCRIBE_TIMEOUT_MS = 10_000
 
-/**
- * Rejects with a CommandError whose message has the module's own stack. `signal` gives up early; `onSpawn` is told the
- * pid, 0 when there is none.
- */
-export function describeModules(
-  modules: readonly string[],
-  argv: readonly string[],
-  signal: AbortSignal,
-  onSpawn: (pid: number) => void,
-): Promise<Described> {
-  const { process: child, channel } = spawnChild(
-    { role: 'describe', modules, argv },
-    { stdio: ['ignore', 'inherit', 'inherit'], isDetached: true },
+/** What a describe process needs to know, and who hears of it. */
+export interface DescribeOptions {
+  readonly modules: readonly string[]
+  readonly argv: readonly string[]
+  /** Names or numbers that overrule what the code says; empty for none. */
+  readonly user: string
+  readonly group: string
+  /** Gives up early. */
+  readonly signal: AbortSignal
+  /** Null in a command, which shares its terminal. */
+  readonly output: Output | null
+  /** The pid; 0 when there is none. */
+  readonly onSpawn: (pid: number) => void
+}
+
+/** Rejects with a CommandError whose message has the module's own stack. */
+export function describeModules(options: DescribeOptions): Promise<Described> {
+  const { modules, argv, user, group, signal, output, onSpawn } = options
+  const isLogPiped = output?.isLogPiped ?? false
+  const child = spawnChild(
+    { role: 'describe', modules, argv, user, group, credentials: null, isLogPiped },
+    { stdio: output?.stdio ?? ['ignore', 'inherit', 'inherit'], isDetached: true },
   )
-  onSpawn(child.pid ?? 0)
+  output?.attach(child, 'describe')
+  onSpawn(child.process.pid ?? 0)
+  return settle(child, modules, signal)
+}
+
+function settle(
+  { process: child, channel }: Child,
+  modules: readonly string[],
+  signal: AbortSignal,
+): Promise<Described> {
   return new Promise((resolve, reject) => {
     let reason = ''
     const end = (why: string) => {
       reason = why
       child.kill('SIGKILL')
     }
-    const seconds = DESCRIBE_TIMEOUT_MS / 1000
-    const late = setTimeout(
-      () =>
-        end(`${modules.join(', ')} did not come to the end of its top level and Worker.runAll() within ${seconds} s`),
-      DESCRIBE_TIMEOUT_MS,
-    )
+    const late = setTimeout(() => end(tooLate(modules)), DESCRIBE_TIMEOUT_MS)
     if (signal.aborted) end('stopped')
     else signal.addEventListener('abort', () => end('stopped'), { once: true })
     channel.onMessage = (message: FromChild) => {
@@ -56,4 +70,9 @@ export function describeModules(
       )
     })
   })
+}
+
+function tooLate(modules: readonly string[]): string {
+  const seconds = DESCRIBE_TIMEOUT_MS / 1000
+  return `${modules.join(', ')} did not come to the end of its top level and Worker.runAll() within ${seconds} s`
 }

@@ -15,6 +15,28 @@ export interface Declaration {
   readonly count: number
   readonly backlog: number
   readonly startTimeoutMs: number
+  readonly drainTimeoutMs: number
+  readonly reloadMode: ReloadMode
+  /** False: a reload only calls `onWorkerReload`; the processes stay. */
+  readonly reloadable: boolean
+  /** As declared: names or numbers; empty for none. */
+  readonly user: string
+  readonly group: string
+  /** Who the processes run as, looked up by describe; null: as the master does. */
+  readonly credentials: Credentials | null
+  /** Flags of Node for these processes, after those that the master itself was started with. */
+  readonly execArgv: readonly string[]
+}
+
+/** `start-first` never lacks a process; `stop-first` never has two: for what only one can hold, a lock, a serial port. */
+export type ReloadMode = 'start-first' | 'stop-first'
+
+/** A user and group, looked up. */
+export interface Credentials {
+  /** For initgroups(3); null for a uid without a name. */
+  readonly user: string | null
+  readonly uid: number
+  readonly gid: number
 }
 
 /** A socket that the master bound and this process inherited. */
@@ -24,21 +46,64 @@ export interface InheritedSocket {
   readonly endpoint: string
 }
 
+/** An open connection, as `connections` lists it. */
+export interface ConnectionRow {
+  readonly id: number
+  readonly protocol: string
+  /** `tcp` or `unix`. */
+  readonly transport: string
+  readonly isIpV4: boolean
+  readonly isIpV6: boolean
+  /** Bytes received that no handler has seen, and bytes sent that the kernel has not taken. */
+  readonly recvQueue: number
+  readonly sendQueue: number
+  readonly bytesRead: number
+  readonly bytesWritten: number
+  /** ESTABLISHED, ENDING, CLOSING. */
+  readonly status: string
+  readonly local: string
+  readonly remote: string
+}
+
 export interface Group {
   /** Throws UsageError for a declaration that cannot work. */
   describe(): Declaration
   /** Runs the user's `onWorkerStart`, then accepts. Resolves when it serves: that is `ready`. */
-  start(id: number, sockets: readonly InheritedSocket[]): Promise<void>
-  /** Stops accepting, finishes the work in flight, closes connections; resolves when none is left. */
-  drain(): Promise<void>
+  start(id: number, incarnation: number, sockets: readonly InheritedSocket[]): Promise<void>
+  /** This process is its slot's only one from now on: `onWorkerActive`. */
+  activate(): Promise<void>
+  /** Another process takes this one's place: `onWorkerReload`, then `onWorkerRetire`. */
+  retire(): Promise<void>
+  /** A reload that leaves this process alone (`reloadable: false`): `onWorkerReload`. */
+  reload(): Promise<void>
+  /** Stops accepting, finishes the work in flight, closes connections within `windowMs`; resolves when none is left. */
+  drain(windowMs: number): Promise<void>
   /** Closes what is left, at once. */
   stop(): void
+  /** What keeps `drain` from being done, in words; empty when nothing does. */
+  describeWork(): string
+  /** Up to `limit` open connections with an id over `after`, by id. */
+  listConnections(after: number, limit: number): ConnectionRow[]
   readonly counters: Counters
 }
 
-/** Settings that belong to no group. */
+/** Settings that belong to no group: the static properties of Worker. */
 export interface Settings {
   readonly stopTimeoutMs: number
+  /** Empty when the code says nothing. */
+  readonly logFile: string
+  readonly stdoutFile: string
+  readonly pidFile: string
+  /** Bytes; 0 is without bound. */
+  readonly logFileMaxSize: number
+}
+
+export const DEFAULT_SETTINGS: Settings = {
+  stopTimeoutMs: 2000,
+  logFile: '',
+  stdoutFile: '',
+  pidFile: '',
+  logFileMaxSize: 10_485_760,
 }
 
 /** One copy of this package in this process. */
@@ -59,7 +124,7 @@ const own: Registry = {
   version,
   groups: [],
   onRunAll: null,
-  settings: () => ({ stopTimeoutMs: 2000 }),
+  settings: () => DEFAULT_SETTINGS,
   requestStop: null,
 }
 

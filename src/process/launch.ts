@@ -10,23 +10,15 @@ import { openFile } from './open-file.ts'
 import { makeRunDir, runDirCandidates } from './run-directory.ts'
 import { type Child, spawnChild, spawnFailure } from './spawn.ts'
 
-export interface OutputFiles {
-  /** Where stderr and the log lines of a daemon go. Default: `millrace.log` in the run directory. */
-  readonly logFile: string | undefined
-  /** Where stdout of a daemon goes. Default: nowhere, as Workerman. */
-  readonly stdoutFile: string | undefined
-}
-
 const LOG_MODE = 0o640
 
 /** Starts a daemon; its banner when all of its workers serve. Rejects with a CommandError that says why not. */
-export async function launchDaemon(options: StartOptions, files: OutputFiles): Promise<string> {
+export async function launchDaemon(options: StartOptions): Promise<string> {
   const runDir = makeRunDir(runDirCandidates(options.modules[0] ?? '', options.runDir))
-  const out = openFile(files.stdoutFile ?? '/dev/null', 'append', LOG_MODE)
-  const err = openFile(files.logFile ?? join(runDir, 'millrace.log'), 'append', LOG_MODE)
+  // Only what V8 prints when it ends the master itself goes there: log lines take the way through process/output.ts.
+  const err = openFile(options.logFile ?? join(runDir, 'millrace.log'), 'append', LOG_MODE)
   const boot = { role: 'master', options, isDaemon: true } as const
-  const child = spawnChild(boot, { stdio: ['ignore', out, err], isDetached: true })
-  closeSync(out)
+  const child = spawnChild(boot, { stdio: ['ignore', 'ignore', err], isDetached: true })
   closeSync(err)
   return untilStarted(child)
 }

@@ -4,7 +4,7 @@ import type { Channel } from './channel.ts'
 import { describe, work } from './child.ts'
 import { runCommand } from './command.ts'
 import { registry } from './group.ts'
-import type { FromChild, ToChild } from './messages.ts'
+import type { Boot, FromChild, ToChild } from './messages.ts'
 import { runMaster } from './run-master.ts'
 import { takeChannel } from './spawn.ts'
 
@@ -17,10 +17,7 @@ export async function main(): Promise<void> {
   channel.onClose = () => process.exit() // whoever spawned us is gone already
 }
 
-async function play(
-  channel: Channel<ToChild, FromChild>,
-  boot: Extract<ToChild, { type: 'boot' }>['boot'],
-): Promise<void> {
+async function play(channel: Channel<ToChild, FromChild>, boot: Boot): Promise<void> {
   registry() // a module that brings its own copy of the package is told so
   if (boot.role === 'master') process.exit(await runMaster(boot.options, boot.isDaemon, channel))
   for (const name of Object.keys(process.env)) if (name.startsWith('MILLRACE_')) delete process.env[name]

@@ -1,29 +1,31 @@
-// The master: reconciles the processes that are wanted with those that are. First start, crash and stop are one path;
-// it is safe to run at any time. Signal handlers and messages only take note. No user code ever runs here.
+// The master: reconciles the processes that are wanted with those that are. First start, crash and stop are one path,
+// safe to run at any time; a reload takes one slot after the other in hand (reload.ts). Signal handlers and messages only
+// take note. No user code ever runs here.
 
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
-import { addCounters, type Counters, newCounters } from '../counters.ts'
+import { addCounters, newCounters } from '../counters.ts'
 import { messageOf, SystemError, UsageError } from '../errors.ts'
-import { guardOutput, log } from '../log.ts'
+import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
-import { parseAddress } from '../net/address.ts'
-import { type BoundSocket, bindSocket } from '../net/bound-socket.ts'
 import { version } from '../version.ts'
-import { Backoff } from './backoff.ts'
 import { renderBanner } from './banner.ts'
 import { type Answer, ask, ControlServer, type Request } from './control.ts'
-import { describeModules } from './describe.ts'
+import { type Described, describeModules } from './describe.ts'
 import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
-import type { Declaration } from './group.ts'
+import { DEFAULT_SETTINGS, type Settings } from './group.ts'
 import { ownIdentity } from './identity.ts'
 import { Lock } from './lock.ts'
-import { type GroupKey, keysOf, type StartOptions } from './messages.ts'
+import { keysOf, type StartOptions } from './messages.ts'
+import { InspectorPorts, inspects } from './node-flags.ts'
+import { Output } from './output.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
+import { bindFor, Reload, type ReloadOutcome, type Supervisor } from './reload.ts'
 import { makeRunDir, type Places, placesOfOurs, runDirCandidates } from './run-directory.ts'
-import { FIRST_SOCKET_FD } from './spawn.ts'
-import { type GroupStatus, type Status, totalsOf, type WorkerStatus } from './status.ts'
+import { type Blueprint, GroupState, type Slot } from './slot.ts'
+import { FIRST_SOCKET_FD, spawnChild } from './spawn.ts'
+import { connectionPage, groupStatus, type Status, totalsOf } from './status.ts'
 import { type WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
 /** So many boot failures of one slot before anything serves: the program is broken, not unlucky. */
@@ -32,44 +34,33 @@ const MAX_BOOT_FAILURES = 5
 const SHORTEST_SERVICE_MS = 1000
 /** What another master may take to say that it is there. */
 const PING_MS = 1000
-/** What a worker may take to answer `status`. */
-const POLL_MS = 120
 
-/** One of a group's `count` places. Its processes come and go; its id, back-off and counters stay. */
-interface Slot {
-  readonly id: number
-  readonly backoff: Backoff
-  handle: WorkerHandle | null
-  incarnation: number
-  /** Of the processes before this one. */
-  past: Counters
-  bootFailures: number
-  lastExit: string
-  retry: NodeJS.Timeout | null
-}
+/** `asked`, or the failure that ends the server. */
+type StopReason = CommandError | 'asked'
 
-interface GroupState {
-  readonly key: GroupKey
-  readonly declaration: Declaration
-  readonly socket: BoundSocket | null
-  readonly slots: Slot[]
-}
-
-export class Master {
+export class Master implements Supervisor {
+  readonly groups: GroupState[] = []
   readonly #options: StartOptions
   readonly #isDaemon: boolean
   readonly #startedAt = new Date()
-  readonly #describing = new AbortController()
+  readonly #ended = new AbortController()
+  readonly #inspectorPorts = new InspectorPorts()
+  #settings: Settings = DEFAULT_SETTINGS
   #runDir = ''
-  #pidFile = ''
+  readonly #pidFiles = new Set<string>()
   #lock: Lock | null = null
   #control: ControlServer | null = null
   #predecessors: Predecessors | null = null
-  #groups: GroupState[] = []
-  #stopTimeoutMs = 2000
+  #output: Output | null = null
+  #describePid = 0
   /** Everything has been ready once: from then on failures are retried for ever. */
   #isUp = false
-  #stopping: CommandError | 'asked' | null = null
+  #stopping: StopReason | null = null
+  #isGraceful = false
+  /** Of slots that a reload has removed: no total ever falls. */
+  #past = newCounters()
+  #reload: Promise<unknown> = Promise.resolve()
+  #nextReload: Promise<ReloadOutcome> | null = null
   readonly #waiting = new Set<() => void>()
 
   constructor(options: StartOptions, isDaemon: boolean) {
@@ -82,8 +73,8 @@ export class Master {
    * by then nothing of it is left.
    */
   async run(onUp: (banner: string) => void): Promise<void> {
-    guardOutput()
     process.title = `millrace: master process  start_file=${this.#options.modules[0]}`
+    if (this.#options.umask !== undefined) process.umask(this.#options.umask)
     try {
       await this.#takeRunDir()
       await this.#prepare()
@@ -97,16 +88,34 @@ export class Master {
     if (this.#stopping instanceof CommandError) throw this.#stopping
   }
 
-  /** Ends the server. The second call kills what the first one asked to end. */
-  stop(mayKill: boolean): void {
-    if (this.#stopping === null) this.#giveUp('asked')
-    else if (mayKill) for (const slot of this.#slots()) slot.handle?.kill()
+  /** Ends the server within `Worker.stopTimeout`; gracefully within each group's `drainTimeoutMs`. */
+  stop(isGraceful: boolean): void {
+    if (this.#stopping === null) this.#isGraceful = isGraceful
+    else this.#isGraceful &&= isGraceful // a plain stop shortens a graceful one
+    this.#giveUp('asked')
+  }
+
+  /** Kills what is still there of a server that was asked to stop. */
+  kill(): void {
+    for (const handle of this.#processes()) handle.kill()
+  }
+
+  /** One after the other: those who ask while one runs share the next one, which sees the newest code. Never rejects. */
+  reload(): Promise<ReloadOutcome> {
+    if (this.#nextReload !== null) return this.#nextReload
+    const next = this.#reload.then(() => {
+      this.#nextReload = null
+      return this.#reloadNow()
+    })
+    this.#nextReload = next
+    this.#reload = next
+    return next
   }
 
   // Starting
 
   async #takeRunDir(): Promise<void> {
-    const { modules, runDir, pidFile } = this.#options
+    const { modules, runDir } = this.#options
     const places = runDirCandidates(modules[0] ?? '', runDir)
     await refuseSecond(places)
     this.#runDir = makeRunDir(places)
@@ -114,78 +123,173 @@ export class Master {
     if (!(lock instanceof Lock)) throw alreadyRunning(lock.pid)
     this.#lock = lock
     this.#predecessors = new Predecessors(this.#runDir)
+    this.#output = new Output(this.#options, this.#isDaemon, this.#runDir, DEFAULT_SETTINGS)
     const control = new ControlServer(this.#runDir, (request) => this.#answer(request))
     await control.listen()
     this.#control = control
-    this.#pidFile = pidFile ?? join(this.#runDir, 'millrace.pid')
-    writePidFile(this.#pidFile)
+    this.#writePid(this.#options.pidFile ?? join(this.#runDir, 'millrace.pid'))
+  }
+
+  #writePid(path: string): void {
+    writePidFile(path)
+    this.#pidFiles.add(path)
   }
 
   async #prepare(): Promise<void> {
-    const { modules, argv } = this.#options
-    const record = (pid: number) => this.#predecessors?.record([pid])
-    const { groups, settings } = await describeModules(modules, argv, this.#describing.signal, record)
-    this.#stopTimeoutMs = settings.stopTimeoutMs
-    await this.#predecessors?.leave(settings.stopTimeoutMs, this.#describing.signal)
+    const { groups, settings } = await this.#describe()
+    this.#follow(settings)
+    if (this.#options.pidFile === undefined && settings.pidFile !== '') this.#writePid(settings.pidFile)
+    await this.#predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
     const keys = keysOf(groups)
     for (const [place, declaration] of groups.entries()) {
       if (this.#stopping !== null) return
-      const socket = declaration.listen === '' ? null : await bindSocket(parseAddress(declaration.listen))
-      const slots = Array.from({ length: declaration.count }, (_, id) => newSlot(id))
-      this.#groups.push({ key: keys[place] as GroupKey, declaration, socket, slots })
+      const group = new GroupState({
+        key: keys[place] as Blueprint['key'],
+        declaration,
+        socket: await bindFor(declaration),
+      })
+      group.addSlots(declaration.count)
+      this.groups.push(group)
     }
   }
 
+  async #describe(): Promise<Described> {
+    const { modules, argv, user = '', group = '' } = this.#options
+    const onSpawn = (pid: number) => {
+      this.#describePid = pid
+      this.#record()
+    }
+    try {
+      return await describeModules({
+        modules,
+        argv,
+        user,
+        group,
+        signal: this.#ended.signal,
+        output: this.#output,
+        onSpawn,
+      })
+    } finally {
+      this.#describePid = 0
+    }
+  }
+
+  #follow(settings: Settings): void {
+    this.#output?.configure(settings)
+    this.#settings = settings
+  }
+
   async #untilUp(): Promise<void> {
-    this.#reconcile()
+    this.reconcile()
     await this.#until(() => this.#stopping !== null || this.#isAllReady())
     this.#isUp = this.#stopping === null
   }
 
   #isAllReady(): boolean {
-    return this.#slots().every((slot) => slot.handle?.state === 'ready')
+    return this.#slots().every((slot) => slot.current?.state === 'ready')
   }
 
   // Running
 
   /** Makes what is wanted so: a process in every slot that is not waiting for its next try, or none when stopping. */
-  #reconcile(): void {
-    for (const group of this.#groups) {
+  reconcile(): void {
+    for (const group of this.groups) {
       for (const slot of group.slots) {
-        if (this.#stopping !== null) slot.handle?.stop(this.#stopTimeoutMs)
-        else if (slot.handle === null && slot.retry === null) this.#spawn(group, slot)
+        if (this.#stopping !== null) for (const handle of slot.processes) handle.stop(this.#stopWindowMs(group))
+        else if (slot.isVacant) this.#fill(group, slot)
       }
     }
-    this.#predecessors?.record(this.#slots().map((slot) => slot.handle?.pid ?? 0))
+    this.#record()
     for (const look of [...this.#waiting]) look()
   }
 
-  #spawn(group: GroupState, slot: Slot): void {
-    const { modules, argv } = this.#options
-    const sockets = group.socket === null ? [] : [{ fd: FIRST_SOCKET_FD, endpoint: group.socket.endpoint }]
-    const fds = group.socket === null ? [] : [group.socket.fd]
-    const boot = { role: 'worker', modules, argv, group: group.key, id: slot.id, sockets } as const
-    const handle = new WorkerHandle(boot, fds, group.declaration.startTimeoutMs)
-    slot.handle = handle
-    slot.incarnation++
-    handle.onReady = () => this.#reconcile()
-    handle.onGone = (exit) => this.#gone(group, slot, handle, exit)
+  #fill(group: GroupState, slot: Slot): void {
+    const handle = this.launch(group, slot, group.blueprint)
+    slot.next = null
+    slot.current = handle
+    handle.onReady = () => {
+      this.activate(slot, handle)
+      this.reconcile()
+    }
   }
 
-  #gone({ key }: GroupState, slot: Slot, handle: WorkerHandle, exit: WorkerExitInfo): void {
-    slot.handle = null
-    slot.past = addCounters(slot.past, handle.countersOfThePast())
-    if (this.#stopping === null) {
-      slot.lastExit = exit.word
-      this.#judgeFirstStart(slot, exit, `worker ${key.name}:${slot.id}: ${exit.reason || exit.word}`)
+  launch(group: GroupState, slot: Slot, { key, declaration, socket }: Blueprint): WorkerHandle {
+    if (this.#stopping !== null) throw new CommandError(Exit.Failure, 'the server is being stopped')
+    const { modules, argv } = this.#options
+    const output = this.#output as Output
+    const inspectorPort = inspects() ? this.#inspectorPorts.take() : null
+    const incarnation = ++slot.incarnation
+    const child = spawnChild(
+      {
+        role: 'worker',
+        modules,
+        argv,
+        credentials: declaration.credentials,
+        isLogPiped: output.isLogPiped,
+        group: key,
+        id: slot.id,
+        incarnation,
+        sockets: socket === null ? [] : [{ fd: FIRST_SOCKET_FD, endpoint: socket.endpoint }],
+      },
+      {
+        stdio: output.stdio,
+        fds: socket === null ? [] : [socket.fd],
+        isDetached: true,
+        execArgv: declaration.execArgv,
+        inspectorPort,
+      },
+    )
+    output.attach(child, `${declaration.name}:${slot.id}`)
+    // Who stands at a breakpoint is not late.
+    const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
+    const handle = new WorkerHandle(child, incarnation, startTimeoutMs)
+    slot.next = handle
+    handle.onGone = (exit) => {
+      if (inspectorPort !== null) this.#inspectorPorts.release(inspectorPort)
+      this.#gone(group, slot, handle, exit)
     }
-    if (this.#stopping === null) {
-      const waitMs = isVoluntary(exit) ? 0 : slot.backoff.next(exit.aliveMs)
-      const next = waitMs === 0 ? 'starting another' : `starting another in ${(waitMs / 1000).toFixed(1)} s`
-      log(`worker ${key.name}:${slot.id} pid ${handle.pid}: ${exit.word}, ${next}${exit.reason && `\n${exit.reason}`}`)
-      this.#retryIn(slot, waitMs)
-    }
-    this.#reconcile()
+    this.#record()
+    return handle
+  }
+
+  activate(slot: Slot, handle: WorkerHandle): void {
+    const before = [...slot.leaving].map(({ retired }) => retired)
+    void Promise.all(before).then(() => {
+      if (slot.current === handle) handle.activate()
+    })
+  }
+
+  retryLater(slot: Slot): void {
+    slot.wait(slot.backoff.next(0), () => this.reconcile(), now())
+  }
+
+  dismiss(group: GroupState, slot: Slot): void {
+    slot.stopWaiting()
+    this.#past = addCounters(this.#past, slot.past)
+    group.slots = group.slots.filter((one) => one !== slot)
+    this.reconcile()
+  }
+
+  #gone(group: GroupState, slot: Slot, handle: WorkerHandle, exit: WorkerExitInfo): void {
+    const wasServing = handle === slot.current
+    const isLeaving = slot.leaving.has(handle)
+    slot.forget(handle, exit)
+    if (exit.exitCode !== WorkerExit.Ended || exit.wasKilled) count(group.exits, exit.word)
+    if (this.#stopping === null && wasServing) this.#replaceLost(group, slot, handle, exit)
+    else if (isLeaving && exit.wasKilled)
+      log(`worker ${group.name}:${slot.id} pid ${handle.pid}: killed, its time to drain was up${unfinished(handle)}`)
+    this.reconcile()
+  }
+
+  /** A slot has lost its process: another one, at once or after the back-off; or the end of a start that cannot be. */
+  #replaceLost(group: GroupState, slot: Slot, handle: WorkerHandle, exit: WorkerExitInfo): void {
+    const name = `worker ${group.name}:${slot.id}`
+    this.#judgeFirstStart(slot, exit, `${name}: ${exit.reason || exit.word}`)
+    if (this.#stopping !== null) return
+    const waitMs = isVoluntary(exit) ? 0 : slot.backoff.next(exit.aliveMs)
+    const next = waitMs === 0 ? 'starting another' : `starting another in ${(waitMs / 1000).toFixed(1)} s`
+    log(`${name} pid ${handle.pid}: ${exit.word}, ${next}${exit.reason && `\n${exit.reason}`}`)
+    slot.wait(waitMs, () => this.reconcile(), now())
   }
 
   /** Before everything has been ready once, a failure may be final. */
@@ -196,28 +300,53 @@ export class Master {
     else if (++slot.bootFailures >= MAX_BOOT_FAILURES) this.#giveUp(new CommandError(Exit.Module, message))
   }
 
-  #retryIn(slot: Slot, ms: number): void {
-    if (ms === 0) return
-    slot.retry = setTimeout(() => {
-      slot.retry = null
-      this.#reconcile()
-    }, ms)
+  // Reloading
+
+  async #reloadNow(): Promise<ReloadOutcome> {
+    await this.#until(() => this.#isUp || this.#stopping !== null) // a reload during a start comes after it
+    const started = now()
+    const reload = new Reload(this)
+    let failure: CommandError | null = null
+    try {
+      if (this.#stopping !== null) throw new CommandError(Exit.Failure, 'the server is being stopped')
+      log('reload: checking the new code')
+      const described = await this.#describe()
+      this.#follow(described.settings)
+      this.#output?.reopen()
+      await reload.run(described)
+    } catch (error) {
+      failure =
+        this.#stopping === null ? asCommandError(error) : new CommandError(Exit.Failure, 'the server was stopped')
+    }
+    const outcome = {
+      exitCode: failure?.exitCode ?? Exit.Ok,
+      reason: failure?.message ?? '',
+      durationMs: Math.round(now() - started),
+      slots: reload.receipts,
+    }
+    log(reloadLine(outcome))
+    return outcome
   }
 
   // Stopping
 
-  #giveUp(why: CommandError | 'asked'): void {
+  #giveUp(why: StopReason): void {
     this.#stopping ??= why
-    this.#describing.abort()
-    this.#reconcile()
+    this.#ended.abort()
+    this.reconcile()
+  }
+
+  #stopWindowMs({ blueprint }: GroupState): number {
+    return this.#isGraceful ? blueprint.declaration.drainTimeoutMs : this.#settings.stopTimeoutMs
   }
 
   async #end(): Promise<void> {
-    for (const slot of this.#slots()) if (slot.retry !== null) clearTimeout(slot.retry)
-    this.#reconcile()
-    await this.#until(() => this.#slots().every((slot) => slot.handle === null))
-    for (const { socket } of this.#groups) tidy(() => socket?.close())
-    if (this.#pidFile !== '') tidy(() => removePidFile(this.#pidFile))
+    for (const slot of this.#slots()) slot.stopWaiting()
+    this.reconcile()
+    await this.#until(() => this.#processes().length === 0)
+    await this.#reload
+    for (const { blueprint } of this.groups) tidy(() => blueprint.socket?.close())
+    for (const path of this.#pidFiles) tidy(() => removePidFile(path))
     if (this.#lock?.isOurs()) tidy(() => this.#predecessors?.forget())
     tidy(() => this.#control?.close())
     tidy(() => this.#lock?.release())
@@ -226,16 +355,26 @@ export class Master {
   // Answering
 
   async #answer(request: Request): Promise<Answer> {
-    const done = { ok: true, ...ownIdentity(), stopTimeoutMs: this.#stopTimeoutMs } as const
-    if (request.command === 'status') return { ...done, status: await this.#status() }
-    if (request.command === 'stop')
-      this.stop(false) // who asked waits for this process to be gone
-    else if (request.command !== 'ping') return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
-    return done
+    const { command } = request
+    if (command === 'status') return { ...this.#done(), status: await this.#status() }
+    if (command === 'connections') return { ...this.#done(), page: await connectionPage(this.groups, request.cursor) }
+    if (command === 'reload') return { ...this.#done(), reload: await this.reload() }
+    if (command === 'stop')
+      this.stop(request.isGraceful) // who asked waits for this process to be gone
+    else if (command !== 'ping') return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
+    return this.#done()
+  }
+
+  #done() {
+    const stopTimeoutMs = Math.max(
+      this.#settings.stopTimeoutMs,
+      ...this.groups.map((group) => this.#stopWindowMs(group)),
+    )
+    return { ok: true, ...ownIdentity(), stopTimeoutMs, isDaemon: this.#isDaemon } as const
   }
 
   async #status(): Promise<Status> {
-    const groups = await Promise.all(this.#groups.map((group) => groupStatus(group)))
+    const groups = await Promise.all(this.groups.map((group) => groupStatus(group)))
     return {
       version,
       node: process.versions.node,
@@ -243,16 +382,20 @@ export class Master {
       startedAt: this.#startedAt.toISOString(),
       uptimeMs: Date.now() - this.#startedAt.getTime(),
       isDaemon: this.#isDaemon,
+      state: this.#stopping !== null ? 'stopping' : this.#isUp ? 'running' : 'starting',
       runDir: this.#runDir,
       engine: 'node',
       loadAverage: loadavg(),
       groups,
-      totals: totalsOf(groups),
+      totals: addCounters(totalsOf(groups), this.#past),
     }
   }
 
   #banner(): string {
-    const groups = this.#groups.map(({ declaration, socket }) => ({ declaration, endpoint: socket?.endpoint ?? '' }))
+    const groups = this.groups.map(({ blueprint: { declaration, socket } }) => ({
+      declaration,
+      endpoint: socket?.endpoint ?? '',
+    }))
     return renderBanner({
       groups,
       isDaemon: this.#isDaemon,
@@ -262,7 +405,16 @@ export class Master {
   }
 
   #slots(): Slot[] {
-    return this.#groups.flatMap((group) => group.slots)
+    return this.groups.flatMap((group) => group.slots)
+  }
+
+  #processes(): WorkerHandle[] {
+    return this.#slots().flatMap((slot) => slot.processes)
+  }
+
+  /** Who would be left over if this process were killed now. */
+  #record(): void {
+    this.#predecessors?.record([this.#describePid, ...this.#processes().map(({ pid }) => pid)])
   }
 
   /** Resolves when `isTrue` holds; looked at after every change. */
@@ -293,17 +445,19 @@ function isVoluntary(exit: WorkerExitInfo): boolean {
   return exit.hadBeenReady && exit.exitCode === WorkerExit.Ended && exit.aliveMs >= SHORTEST_SERVICE_MS
 }
 
-function newSlot(id: number): Slot {
-  return {
-    id,
-    backoff: new Backoff(),
-    handle: null,
-    incarnation: 0,
-    past: newCounters(),
-    bootFailures: 0,
-    lastExit: '',
-    retry: null,
-  }
+function count(counts: Map<string, number>, key: string): void {
+  counts.set(key, (counts.get(key) ?? 0) + 1)
+}
+
+function unfinished({ report }: WorkerHandle): string {
+  return report.work === '' ? '' : ` with ${report.work}`
+}
+
+function reloadLine({ reason, durationMs, slots }: ReloadOutcome): string {
+  const replaced = slots.filter(({ result }) => result === 'replaced' || result === 'added').length
+  if (reason === '') return `reload: done in ${(durationMs / 1000).toFixed(1)} s, ${replaced} new processes`
+  const what = replaced === 0 ? 'nothing was changed' : `${replaced} processes already run the new code`
+  return `reload: given up, ${what}: ${reason}`
 }
 
 /** Looks in every place where `status` and `stop` would look: one server a module, whatever the environment was. */
@@ -323,21 +477,4 @@ function asCommandError(error: unknown): CommandError {
   if (error instanceof SystemError) return new CommandError(Exit.Address, error.message, { cause: error })
   const isUsage = error instanceof UsageError
   return new CommandError(isUsage ? Exit.Module : Exit.Failure, messageOf(error), { cause: error })
-}
-
-async function groupStatus({ declaration, socket, slots }: GroupState): Promise<GroupStatus> {
-  const { name, listen, count } = declaration
-  const address = socket?.endpoint ?? ''
-  const port = Number(/:(\d+)$/.exec(address)?.[1] ?? 0)
-  return { name, listen, address, port, count, workers: await Promise.all(slots.map(slotStatus)) }
-}
-
-async function slotStatus({ id, handle, incarnation, past, lastExit }: Slot): Promise<WorkerStatus> {
-  const base = { id, incarnation, lastExit }
-  if (handle === null) return { ...base, pid: 0, state: 'waiting', uptimeMs: 0, memory: 0, timers: 0, counters: past }
-  const hasAnswered = handle.state !== 'ready' || (await handle.poll(POLL_MS))
-  const { memory, timers } = handle.report
-  const counters = addCounters({ ...past }, handle.report.counters)
-  const state = hasAnswered ? handle.state : 'busy'
-  return { ...base, pid: handle.pid, state, uptimeMs: now() - handle.startedAt, memory, timers, counters }
 }

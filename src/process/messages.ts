@@ -1,29 +1,61 @@
 // What master and children say to each other, as plain JSON on the private channel.
 
 import type { Counters } from '../counters.ts'
-import type { Declaration, InheritedSocket, Settings } from './group.ts'
+import type { ConnectionRow, Credentials, Declaration, InheritedSocket, Settings } from './group.ts'
 
 /** The first message to every child. A child is told its role here and nowhere a grandchild could see it. */
-export type Boot =
-  | { readonly role: 'master'; readonly options: StartOptions; readonly isDaemon: boolean }
-  | { readonly role: 'describe'; readonly modules: readonly string[]; readonly argv: readonly string[] }
-  | {
-      readonly role: 'worker'
-      readonly modules: readonly string[]
-      readonly argv: readonly string[]
-      /** Which of the declared groups: its place is a hint, name and address decide. */
-      readonly group: GroupKey
-      readonly id: number
-      readonly sockets: readonly InheritedSocket[]
-    }
+export type Boot = MasterBoot | DescribeBoot | WorkerBoot
 
+export interface MasterBoot {
+  readonly role: 'master'
+  readonly options: StartOptions
+  readonly isDaemon: boolean
+}
+
+/** What every process that evaluates the user's modules is told. */
+interface ModuleBoot {
+  readonly modules: readonly string[]
+  readonly argv: readonly string[]
+  /** Whom to become before any user code runs. */
+  readonly credentials: Credentials | null
+  /** stderr is a pipe to the master, which formats: log lines go there as records. */
+  readonly isLogPiped: boolean
+}
+
+export interface DescribeBoot extends ModuleBoot {
+  readonly role: 'describe'
+  /** Names or numbers that overrule what the code says; empty for none. */
+  readonly user: string
+  readonly group: string
+}
+
+export interface WorkerBoot extends ModuleBoot {
+  readonly role: 'worker'
+  /** Which of the declared groups: its place is a hint, name and address decide. */
+  readonly group: GroupKey
+  readonly id: number
+  /** 1 for the first process of a slot. */
+  readonly incarnation: number
+  readonly sockets: readonly InheritedSocket[]
+}
+
+export type LogFormat = 'text' | 'json'
+
+/** What the command line and the environment say. Undefined where they say nothing: then the code decides. */
 export interface StartOptions {
-  /** Absolute real paths of the user's modules. */
+  /** Absolute paths of the user's modules. */
   readonly modules: readonly string[]
   /** What follows `--`: the modules' own arguments. */
   readonly argv: readonly string[]
   readonly runDir: string | undefined
   readonly pidFile: string | undefined
+  readonly logFile: string | undefined
+  readonly stdoutFile: string | undefined
+  readonly logFormat: LogFormat
+  readonly logMaxSize: number | undefined
+  readonly user: string | undefined
+  readonly group: string | undefined
+  readonly umask: number | undefined
   readonly isQuiet: boolean
 }
 
@@ -36,20 +68,27 @@ export interface GroupKey {
 
 export type ToChild =
   | { readonly type: 'boot'; readonly boot: Boot }
+  /** You are your slot's only process now. */
+  | { readonly type: 'activate' }
+  /** Another process takes your place: give up what only one can have, then say `retired`. */
+  | { readonly type: 'retire' }
+  /** A reload that leaves you alone. */
+  | { readonly type: 'reload' }
+  /** Drain and leave, within this time. A second one may shorten it. */
   | { readonly type: 'stop'; readonly timeoutMs: number }
-  | Poll
-
-/** Asks a worker for a fresh report. */
-export interface Poll {
-  readonly type: 'poll'
-}
+  /** Asks a worker for a fresh report. */
+  | { readonly type: 'poll' }
+  /** Asks for a page of connections. */
+  | { readonly type: 'connections'; readonly after: number; readonly limit: number }
 
 export type FromChild =
   | { readonly type: 'declared'; readonly groups: readonly Declaration[]; readonly settings: Settings }
   | { readonly type: 'ready' }
+  | { readonly type: 'retired' }
   /** It did not come up; the reason with its stack. */
   | { readonly type: 'failed'; readonly exitCode: number; readonly message: string }
   | { readonly type: 'report'; readonly report: Report }
+  | { readonly type: 'connections'; readonly rows: readonly ConnectionRow[]; readonly hasMore: boolean }
   /** From a master to who launched it: everything serves. */
   | { readonly type: 'started'; readonly banner: string }
 
@@ -60,6 +99,8 @@ export interface Report {
   readonly memory: number
   /** Pending timers of the user's. */
   readonly timers: number
+  /** What a drain would wait for, in words. */
+  readonly work: string
 }
 
 /** The keys of declarations, in order. */

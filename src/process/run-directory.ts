@@ -3,7 +3,7 @@
 // is refused, since whoever can replace the control socket commands the server.
 
 import { createHash } from 'node:crypto'
-import { lstatSync, mkdirSync } from 'node:fs'
+import { lstatSync, mkdirSync, readdirSync, realpathSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { codeOf, SystemError } from '../errors.ts'
@@ -27,7 +27,7 @@ export interface Places {
 export function runDirCandidates(firstModule: string, given: string | undefined): Places {
   const explicit = given ?? process.env.RUNTIME_DIRECTORY?.split(':')[0]
   if (explicit !== undefined && explicit !== '') return { paths: [resolve(explicit)], isGiven: true }
-  const hash = createHash('sha256').update(firstModule).digest('hex').slice(0, 16)
+  const hash = hashOf(firstModule)
   const session = process.env.XDG_RUNTIME_DIR
   const paths = [
     ...(session === undefined || session === '' ? [] : [join(session, 'millrace', hash)]),
@@ -60,26 +60,103 @@ function makePrivate(path: string): void {
   } catch (error) {
     if (codeOf(error) !== 'EEXIST') throw new SystemError(codeOf(error), 'mkdir', path, { cause: error })
   }
-  checkPrivate(path)
+  checkPrivate(path, ownUid())
 }
 
 /** The places where a server of ours can be: an answer from another one would be somebody else's. */
 export function placesOfOurs({ paths, isGiven }: Places): string[] {
-  return paths.filter((path) => isGiven || (isPrivate(dirname(path)) && isPrivate(path)))
+  return paths.filter((path) => isGiven || isPrivate(path, ownUid()))
 }
 
-function isPrivate(path: string): boolean {
+/** Where every command but `start` looks for a server. */
+export interface PlacesToAsk {
+  /** In this order. */
+  readonly paths: readonly string[]
+  /** There is one, and it is not ours to look into. */
+  readonly unreadable: readonly string[]
+}
+
+/**
+ * Our own places, also those that `start` had in another environment (cron has no XDG_RUNTIME_DIR); and for root those of
+ * every user, so that `sudo millrace stop` finds the server: a folder of theirs that only they can enter is theirs.
+ */
+export function placesToAsk(firstModule: string, given: string | undefined): PlacesToAsk {
+  const own = runDirCandidates(firstModule, given)
+  if (own.isGiven) return { paths: own.paths, unreadable: [] }
+  const hash = hashOf(firstModule)
+  const session = join(SESSIONS, String(ownUid()), 'millrace', hash)
+  const all = [...new Set([...own.paths, session])]
+  const foreign = ownUid() === 0 ? placesOfOthers(hash) : []
+  const paths = [...all.filter((path) => isPrivate(path, ownUid())), ...foreign]
+  return { paths, unreadable: all.filter(isForbidden) }
+}
+
+const SESSIONS = '/run/user'
+
+/** Of every user that has one; first of the user who called sudo. */
+function placesOfOthers(hash: string): string[] {
+  const sessions = namesIn(SESSIONS).map((name) => ({
+    uid: Number(name),
+    path: join(SESSIONS, name, 'millrace', hash),
+  }))
+  const temporary = namesIn(tmpdir())
+    .filter((name) => /^millrace-\d+$/.test(name))
+    .map((name) => ({ uid: Number(name.slice('millrace-'.length)), path: join(tmpdir(), name, hash) }))
+  const caller = Number(process.env.SUDO_UID ?? -1)
+  return [...sessions, ...temporary]
+    .filter(({ uid, path }) => uid > 0 && isPrivate(path, uid))
+    .sort((a, b) => Number(b.uid === caller) - Number(a.uid === caller))
+    .map(({ path }) => path)
+}
+
+function namesIn(folder: string): string[] {
   try {
-    checkPrivate(path)
+    return readdirSync(folder)
+  } catch {
+    return [] // ENOENT or EACCES
+  }
+}
+
+/** It is there, but the folder around it lets only another user see it. */
+function isForbidden(path: string): boolean {
+  try {
+    lstatSync(path)
+    return false
+  } catch (error) {
+    return codeOf(error) === 'EACCES'
+  }
+}
+
+function ownUid(): number {
+  return process.getuid?.() ?? 0
+}
+
+function isPrivate(path: string, uid: number): boolean {
+  try {
+    checkPrivate(dirname(path), uid)
+    checkPrivate(path, uid)
     return true
   } catch {
     return false // ENOENT or EACCES, or not ours
   }
 }
 
-function checkPrivate(path: string): void {
+function checkPrivate(path: string, uid: number): void {
   const stat = lstatSync(path)
   if (!stat.isDirectory()) throw new Error(`${path} is not a directory`)
-  if (stat.uid !== process.getuid?.()) throw new Error(`${path} belongs to uid ${stat.uid}`)
+  if (stat.uid !== uid) throw new Error(`${path} belongs to uid ${stat.uid}`)
   if ((stat.mode & 0o077) !== 0) throw new Error(`${path} can be entered by others (chmod 700 ${path})`)
+}
+
+/** By the real path: a server is known by its file, whatever the way to it. */
+function hashOf(module: string): string {
+  return createHash('sha256').update(realPathOf(module)).digest('hex').slice(0, 16)
+}
+
+function realPathOf(module: string): string {
+  try {
+    return realpathSync(module)
+  } catch {
+    return module // `stop` works when the file is gone
+  }
 }

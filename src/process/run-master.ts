@@ -43,18 +43,33 @@ export async function runMaster(
 /** Ctrl+C may arrive twice, from the terminal and from a parent that passes signals on: that is one. */
 const SAME_PRESS_MS = 50
 
-/** Handlers only take note. A second SIGINT kills; closing the terminal stops a server that sits on it. */
+/**
+ * Handlers only take note. A second SIGINT kills. SIGHUP is the end of a server in the foreground, whose terminal has
+ * gone; a daemon or a service takes it as those who send it mean it: reload. Who manages services wants SIGTERM to lose
+ * nothing.
+ */
 function takeSignals(master: Master, isDaemon: boolean): void {
   let askedAt = 0
-  const stop = (mayKill: boolean) => {
+  const stop = (isGraceful: boolean) => {
     askedAt ||= now()
-    master.stop(mayKill && now() - askedAt > SAME_PRESS_MS)
+    master.stop(isGraceful)
   }
-  process.on('SIGTERM', () => stop(false))
-  process.on('SIGQUIT', () => stop(false))
-  process.on('SIGINT', () => stop(true))
-  process.on('SIGHUP', () => {
-    if (!isDaemon) stop(false)
+  process.on('SIGTERM', () => stop(isService()))
+  process.on('SIGQUIT', () => stop(true))
+  process.on('SIGINT', () => {
+    if (askedAt > 0 && now() - askedAt > SAME_PRESS_MS) master.kill()
+    else stop(false)
   })
-  process.on('SIGUSR2', () => log('SIGUSR2 will reload; this version cannot yet: stop and start'))
+  process.on('SIGUSR2', () => void master.reload())
+  process.on('SIGHUP', () => {
+    if (isDaemon || isService()) void master.reload()
+    else stop(false)
+  })
+}
+
+/** First process of a container, or started by systemd: sd_notify(3), systemd.exec(5). */
+function isService(): boolean {
+  const { SYSTEMD_EXEC_PID = '', NOTIFY_SOCKET = '' } = process.env
+  const isOurs = SYSTEMD_EXEC_PID === String(process.pid) || SYSTEMD_EXEC_PID === String(process.ppid)
+  return process.pid === 1 || NOTIFY_SOCKET !== '' || isOurs
 }

@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { Channel } from './channel.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 import type { Boot, FromChild, ToChild } from './messages.ts'
+import { childEnv, nodeFlags } from './node-flags.ts'
 
 /** Where a child finds its channel. Deleted by the child before any user code runs. */
 const CHANNEL_VARIABLE = 'MILLRACE_CHANNEL'
@@ -27,15 +28,20 @@ export interface SpawnOptions {
   readonly fds?: readonly number[]
   /** A session of its own: no signal of a terminal reaches it. */
   readonly isDetached: boolean
+  /** A group's own flags of Node. */
+  readonly execArgv?: readonly string[]
+  /** Where this child's inspector listens, when there is one. */
+  readonly inspectorPort?: number | null
 }
 
-type StdioSource = 'ignore' | 'inherit' | number
+export type StdioSource = 'ignore' | 'inherit' | 'pipe' | number
 
 /** Spawns a child and tells it its role. A spawn that fails is an 'error' event of `process`. */
-export function spawnChild(boot: Boot, { stdio, fds = [], isDetached }: SpawnOptions): Child {
+export function spawnChild(boot: Boot, options: SpawnOptions): Child {
+  const { stdio, fds = [], isDetached, execArgv = [], inspectorPort = null } = options
   const all: StdioOptions = [...stdio, 'pipe', ...fds]
-  const env = { ...process.env, [CHANNEL_VARIABLE]: String(CHANNEL_FD) }
-  const args = [...nodeFlags(), startFile(), ...label(boot)]
+  const env = { ...childEnv(boot.role), [CHANNEL_VARIABLE]: String(CHANNEL_FD) }
+  const args = [...nodeFlags(boot.role, inspectorPort, execArgv), startFile(), ...label(boot)]
   const child = trySpawn(args, { stdio: all, env, detached: isDetached })
   const stream = child.stdio?.[CHANNEL_FD] ?? new Socket() // no stdio at all: EMFILE, of which 'error' will tell
   const channel = new Channel<FromChild, ToChild>(stream as Socket)
@@ -64,12 +70,6 @@ function label(boot: Boot): string[] {
   if (boot.role === 'master') return ['start', ...boot.options.modules]
   if (boot.role === 'describe') return ['describe', ...boot.modules]
   return ['worker', `${boot.group.name}:${boot.id}`, boot.group.listen, ...boot.modules]
-}
-
-/** The flags of this Node, less the inspector's port, which only one process can have: `--inspect-port 0`, too. */
-function nodeFlags(): string[] {
-  const isPort = (flag = '') => /^--(inspect|debug)-port$/.test(flag)
-  return process.execArgv.filter((flag, at, all) => !/^--(inspect|debug-port)/.test(flag) && !isPort(all[at - 1]))
 }
 
 /** `start.js`: beside the bundle's chunks, one folder up from here in the tests' build. */

@@ -1,6 +1,19 @@
-// What `status` answers: one object, which `--json` prints as it is and people see as tables.
+// What `status` and `connections` answer: objects, which `--json` prints as they are and people see as tables.
 
 import { addCounters, type Counters, newCounters } from '../counters.ts'
+import { now } from '../loop/clock.ts'
+import type { ConnectionRow } from './group.ts'
+import type { GroupState, Slot } from './slot.ts'
+import type { WorkerHandle } from './worker-handle.ts'
+
+/** What a worker may take to answer: the command as a whole promises 200 ms, also when one hangs. */
+const POLL_MS = 120
+/** Three heartbeats: who is silent for longer is not busy for a moment, but hangs. */
+const HUNG_AFTER_MS = 3500
+/** So many failures in a row are a crash loop. */
+const CRASH_LOOP = 3
+/** One page of `connections`, so that no answer is longer than some 300 kB. */
+const PAGE_ROWS = 1000
 
 export interface Status {
   readonly version: string
@@ -10,6 +23,7 @@ export interface Status {
   readonly startedAt: string
   readonly uptimeMs: number
   readonly isDaemon: boolean
+  readonly state: 'starting' | 'running' | 'stopping'
   readonly runDir: string
   readonly engine: string
   /** One minute, five, fifteen. */
@@ -27,24 +41,54 @@ export interface GroupStatus {
   readonly address: string
   readonly port: number
   readonly count: number
+  /** How its processes have ended when they should not, and how often: `{ 'exit 250 (uncaught error)': 3 }`. */
+  readonly exits: Readonly<Record<string, number>>
+  /** One for each slot, and one more for each process that leaves. */
   readonly workers: readonly WorkerStatus[]
 }
+
+/**
+ * `ready`: serves, and answers at once. `busy`: did not, this time. `hung`: has not for seconds. `starting`: not ready yet.
+ * `retiring`, `draining`: another process has its place. `stopping`. `waiting`: for its next start after a failure.
+ * `crash-loop`: the same, and it failed so often that somebody should look.
+ */
+export type WorkerState =
+  | 'ready'
+  | 'busy'
+  | 'hung'
+  | 'starting'
+  | 'retiring'
+  | 'draining'
+  | 'stopping'
+  | 'waiting'
+  | 'crash-loop'
 
 export interface WorkerStatus {
   readonly id: number
   /** 0 while there is no process. */
   readonly pid: number
-  /** starting, ready, busy (did not answer in time), stopping, waiting (for its next start). */
-  readonly state: string
+  readonly state: WorkerState
   /** Processes that this slot has had. */
   readonly incarnation: number
   readonly uptimeMs: number
+  /** For how long nothing was heard of it: heartbeats come every second. */
+  readonly silentMs: number
   /** Resident set, bytes. */
   readonly memory: number
   readonly timers: number
+  /** Messages per second over the last heartbeats. */
+  readonly messageRate: number
+  /** What a drain waits for, in words. */
+  readonly work: string
+  /** Failures in a row; 0 when it is well. */
+  readonly failures: number
+  /** Until the next start, ms. */
+  readonly retryInMs: number
   /** The end of the process before this one, or an empty string. */
   readonly lastExit: string
-  /** Of this slot since the start, dead processes included; `connections` is now. */
+  /** What it said of its failure, with a stack; or an empty string. */
+  readonly lastReason: string
+  /** Of this slot since the start, dead processes included; of one that leaves, its own. `connections` is now. */
   readonly counters: Counters
 }
 
@@ -54,79 +98,95 @@ export function totalsOf(groups: readonly GroupStatus[]): Counters {
   return total
 }
 
-/** Two tables in Workerman's order. */
-export function renderStatus(status: Status): string {
-  const workers = status.groups.flatMap((group) => group.workers.map((worker) => ({ group, worker })))
-  const [one = 0, five = 0, fifteen = 0] = status.loadAverage
-  return [
-    `millrace ${status.version}   Node ${status.node}   pid ${status.pid}   ${status.isDaemon ? 'daemon' : 'foreground'}`,
-    `up ${formatDuration(status.uptimeMs)}   load average ${one.toFixed(2)}, ${five.toFixed(2)}, ${fifteen.toFixed(2)}`,
-    `groups ${status.groups.length}   processes ${workers.length}   engine ${status.engine}   ${status.runDir}`,
-    '',
-    renderTable([COLUMNS, ...workers.map(({ group, worker }) => row(group, worker)), summary(status, workers.length)]),
-  ].join('\n')
+export async function groupStatus({ blueprint, slots, exits }: GroupState): Promise<GroupStatus> {
+  const { name, listen, count } = blueprint.declaration
+  const address = blueprint.socket?.endpoint ?? ''
+  const port = Number(/:(\d+)$/.exec(address)?.[1] ?? 0)
+  const workers = await Promise.all(slots.map(slotStatus))
+  return { name, listen, address, port, count, exits: Object.fromEntries(exits), workers: workers.flat() }
 }
 
-const COLUMNS = [
-  'pid',
-  'memory',
-  'listening',
-  'name',
-  'id',
-  'connections',
-  'send_fail',
-  'timers',
-  'total_request',
-  'restarts',
-  'status',
-]
-
-function row(group: GroupStatus, worker: WorkerStatus): string[] {
-  const { counters } = worker
-  return [
-    worker.pid === 0 ? '-' : String(worker.pid),
-    formatBytes(worker.memory),
-    group.address || 'none',
-    group.name,
-    String(worker.id),
-    String(counters.connections),
-    String(counters.sendFail),
-    String(worker.timers),
-    String(counters.messagesIn),
-    String(Math.max(0, worker.incarnation - 1)),
-    worker.lastExit === '' ? `[${worker.state}]` : `[${worker.state}] last: ${worker.lastExit}`,
-  ]
+async function slotStatus(slot: Slot): Promise<WorkerStatus[]> {
+  const rows = await Promise.all(slot.processes.map((handle) => processStatus(slot, handle)))
+  const isEmpty = slot.current === null && slot.next === null && !slot.isHeld
+  const [first, ...rest] = isEmpty || rows.length === 0 ? [vacant(slot), ...rows] : rows
+  if (first === undefined) return []
+  return [{ ...first, counters: addCounters({ ...slot.past }, first.counters) }, ...rest]
 }
 
-function summary({ totals }: Status, processes: number): string[] {
-  const { connections, sendFail, messagesIn } = totals
-  return [`${processes}`, '', '', '', '', `${connections}`, `${sendFail}`, '', `${messagesIn}`, '', '[Summary]']
+async function processStatus(slot: Slot, handle: WorkerHandle): Promise<WorkerStatus> {
+  const hasAnswered = handle.state === 'starting' || (await handle.poll(POLL_MS))
+  const { memory, timers, work, counters } = handle.report
+  const { pid, incarnation, silentMs, messageRate } = handle
+  const state = stateOf(slot, handle, hasAnswered)
+  const uptimeMs = Math.round(now() - handle.startedAt)
+  return {
+    ...troubles(slot),
+    ...{ id: slot.id, pid, state, incarnation, uptimeMs, silentMs: Math.round(silentMs) },
+    ...{ memory, timers, messageRate: hasAnswered ? messageRate : 0, work, counters: { ...counters } },
+  }
 }
 
-/** Left-aligned columns, two spaces apart. */
-export function renderTable(rows: readonly (readonly string[])[]): string {
-  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((cells) => cells[column]?.length ?? 0)))
-  return rows
-    .map((cells) =>
-      cells
-        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n')
+function stateOf(slot: Slot, handle: WorkerHandle, hasAnswered: boolean): WorkerState {
+  if (handle.state === 'starting') return 'starting'
+  if (handle.state === 'retiring') return 'retiring'
+  if (handle.state === 'stopping') return slot.leaving.has(handle) ? 'draining' : 'stopping'
+  if (!hasAnswered) return handle.silentMs > HUNG_AFTER_MS ? 'hung' : 'busy'
+  return 'ready'
 }
 
-function formatBytes(bytes: number): string {
-  return bytes === 0 ? '-' : `${(bytes / 1_048_576).toFixed(1)}M`
+function vacant(slot: Slot): WorkerStatus {
+  const state: WorkerState = slot.backoff.failures >= CRASH_LOOP ? 'crash-loop' : 'waiting'
+  const { id, incarnation } = slot
+  const nothing = { pid: 0, uptimeMs: 0, silentMs: 0, memory: 0, timers: 0, messageRate: 0, work: '' }
+  return { ...troubles(slot), ...nothing, id, state, incarnation, counters: newCounters() }
 }
 
-function formatDuration(ms: number): string {
-  const seconds = Math.floor(ms / 1000)
-  const [days, hours, minutes] = [
-    Math.floor(seconds / 86_400),
-    Math.floor(seconds / 3600) % 24,
-    Math.floor(seconds / 60) % 60,
-  ]
-  if (days > 0) return `${days} days ${hours} hours`
-  return hours > 0 ? `${hours} hours ${minutes} minutes` : `${minutes} minutes ${seconds % 60} seconds`
+function troubles({ backoff, lastExit, lastReason, isWaiting, retryAt }: Slot) {
+  const retryInMs = isWaiting ? Math.max(0, Math.round(retryAt - now())) : 0
+  return { failures: backoff.failures, retryInMs, lastExit, lastReason }
+}
+
+// Connections
+
+/** Where a listing goes on: processes by pid, and in each by connection id. Nothing is kept between two pages. */
+export interface Cursor {
+  readonly pid: number
+  readonly after: number
+}
+
+export interface ListedConnection extends ConnectionRow {
+  readonly pid: number
+  readonly worker: string
+}
+
+export interface ConnectionPage {
+  readonly rows: readonly ListedConnection[]
+  /** Processes that did not answer in time. */
+  readonly silent: readonly { readonly pid: number; readonly worker: string }[]
+  /** Null at the end. */
+  readonly next: Cursor | null
+}
+
+/** The connections of one process from `cursor` on. */
+export async function connectionPage(
+  groups: readonly GroupState[],
+  { pid, after }: Cursor = { pid: 0, after: 0 },
+): Promise<ConnectionPage> {
+  const all = groups.flatMap((group) =>
+    group.slots.flatMap((slot) => slot.processes.map((handle) => ({ handle, worker: `${group.name}:${slot.id}` }))),
+  )
+  const [found, following] = all.filter(({ handle }) => handle.pid >= pid && handle.pid > 0).sort(byPid)
+  if (found === undefined) return { rows: [], silent: [], next: null }
+  const { handle, worker } = found
+  const next = following === undefined ? null : { pid: following.handle.pid, after: 0 }
+  const page = await handle.connections(handle.pid === pid ? after : 0, PAGE_ROWS, POLL_MS)
+  if (page === null) return { rows: [], silent: [{ pid: handle.pid, worker }], next }
+  const rows = page.rows.map((row) => ({ ...row, pid: handle.pid, worker }))
+  const last = rows.at(-1)?.id ?? 0
+  return { rows, silent: [], next: page.hasMore ? { pid: handle.pid, after: last } : next }
+}
+
+function byPid(a: { handle: WorkerHandle }, b: { handle: WorkerHandle }): number {
+  return a.handle.pid - b.handle.pid
 }

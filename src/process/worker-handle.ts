@@ -1,24 +1,30 @@
 // A worker as the master sees it: a process, its channel, and where it is in its life.
 //
-//   Starting -> Ready -> Stopping -> Gone      each state may go straight to Gone: a process can die at any time
+//   Starting -> Ready -> Retiring -> Stopping -> Gone      each may skip ahead: a process can die at any time
 
 import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { now } from '../loop/clock.ts'
 import { describeExit, WorkerExit } from './exit-codes.ts'
-import type { Boot, FromChild, Report } from './messages.ts'
-import { type Child, spawnChild } from './spawn.ts'
+import type { ConnectionRow } from './group.ts'
+import type { FromChild, Report } from './messages.ts'
+import type { Child } from './spawn.ts'
 
-export type WorkerState = 'starting' | 'ready' | 'stopping' | 'gone'
+export type WorkerState = 'starting' | 'ready' | 'retiring' | 'stopping' | 'gone'
 
 const EDGES: Record<WorkerState, readonly WorkerState[]> = {
   starting: ['ready', 'stopping', 'gone'],
-  ready: ['stopping', 'gone'],
+  ready: ['retiring', 'stopping', 'gone'],
+  retiring: ['stopping', 'gone'],
   stopping: ['gone'],
   gone: [],
 }
 
 /** A worker ends itself within its time to stop; the kill is for one that cannot, and comes this much later. */
 const KILL_SLACK_MS = 500
+/** What a process has printed and said before its end is read before the end is told, if it comes within this. */
+const LAST_WORDS_MS = 50
+/** A rate over less than this would be noise. */
+const RATE_WINDOW_MS = 900
 
 export interface WorkerExitInfo {
   readonly exitCode: number
@@ -28,30 +34,60 @@ export interface WorkerExitInfo {
   readonly reason: string
   readonly hadBeenReady: boolean
   readonly hasTimedOut: boolean
+  /** It did not end in its time to stop. */
+  readonly wasKilled: boolean
   readonly aliveMs: number
+}
+
+export interface ConnectionPage {
+  readonly rows: readonly ConnectionRow[]
+  readonly hasMore: boolean
 }
 
 export class WorkerHandle {
   onReady: (() => void) | null = null
   onGone: ((exit: WorkerExitInfo) => void) | null = null
   readonly startedAt = now()
+  readonly incarnation: number
   state: WorkerState = 'starting'
-  report: Report = { counters: newCounters(), memory: 0, timers: 0 }
+  report: Report = { counters: newCounters(), memory: 0, timers: 0, work: '' }
+  /** Messages per second over the last heartbeats. */
+  messageRate = 0
+  /** It has given up its singletons, or is gone. */
+  readonly retired: Promise<void>
+  /** Its end; never rejects. */
+  readonly gone: Promise<WorkerExitInfo>
   readonly #child: Child
   #reason = ''
   #reasonCode: number | null = null
   #isReady = false
   #hasTimedOut = false
+  #wasKilled = false
   #deadline: NodeJS.Timeout | undefined
+  #deadlineAt = Number.POSITIVE_INFINITY
+  #heardAt = now()
+  #rateSince = now()
+  #rateFrom = 0
   /** Who waits for the next report: several may ask at once. */
   #onReport: (() => void)[] = []
+  #onPage: ((page: ConnectionPage) => void)[] = []
+  #tellRetired!: () => void
+  #tellGone!: (exit: WorkerExitInfo) => void
 
-  constructor(boot: Boot, fds: readonly number[], startTimeoutMs: number) {
-    this.#child = spawnChild(boot, { stdio: ['ignore', 'inherit', 'inherit'], fds, isDetached: true })
-    this.#child.channel.onMessage = (message) => this.#receive(message)
-    this.#child.process.once('error', (error) => this.#gone(null, null, error.message)) // spawn itself failed
-    this.#child.process.once('exit', (code, signal) => this.#gone(code, signal, ''))
-    this.#deadline = setTimeout(() => this.#timeOut(startTimeoutMs), startTimeoutMs)
+  constructor(child: Child, incarnation: number, startTimeoutMs: number) {
+    this.#child = child
+    this.incarnation = incarnation
+    this.retired = new Promise((resolve) => {
+      this.#tellRetired = resolve
+    })
+    this.gone = new Promise((resolve) => {
+      this.#tellGone = resolve
+    })
+    child.channel.onMessage = (message) => this.#receive(message)
+    child.process.once('error', (error) => this.#gone(null, null, error.message)) // spawn itself failed
+    child.process.once('exit', (code, signal) => this.#afterLastWords(() => this.#gone(code, signal, '')))
+    if (startTimeoutMs < Number.POSITIVE_INFINITY)
+      this.#deadline = setTimeout(() => this.#timeOut(startTimeoutMs), startTimeoutMs)
   }
 
   /** 0 when the spawn failed. */
@@ -59,13 +95,45 @@ export class WorkerHandle {
     return this.#child.process.pid ?? 0
   }
 
-  /** Asks it to end its connections and leave; kills it when it has not within `timeoutMs`. */
+  /** For how long nothing has been heard of it, ms. */
+  get silentMs(): number {
+    return now() - this.#heardAt
+  }
+
+  /** Resolves when it is ready; rejects with the reason when it goes before. */
+  untilReady(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.onReady = resolve
+      if (this.state !== 'starting') resolve()
+      void this.gone.then((exit) => reject(new Error(exit.reason || exit.word)))
+    })
+  }
+
+  /** Its slot is its own now. */
+  activate(): void {
+    this.#child.channel.send({ type: 'activate' })
+  }
+
+  /** Another one takes its place: `retired` tells when it has given up what only one can have. */
+  retire(): void {
+    if (this.state !== 'ready') return this.#tellRetired() // it never was active
+    this.#move('retiring')
+    this.#child.channel.send({ type: 'retire' })
+  }
+
+  /** A reload that leaves it alone. */
+  reload(): void {
+    this.#child.channel.send({ type: 'reload' })
+  }
+
+  /** Asks it to end its connections and leave; kills it when it has not within `timeoutMs`. Again: with less time. */
   stop(timeoutMs: number): void {
-    if (this.state === 'gone' || this.state === 'stopping') return
+    if (this.state === 'gone' || now() + timeoutMs >= this.#deadlineAt) return
     const isBooting = this.state === 'starting'
-    this.#move('stopping')
+    if (this.state !== 'stopping') this.#move('stopping')
     clearTimeout(this.#deadline)
-    this.#deadline = setTimeout(() => this.kill(), timeoutMs + KILL_SLACK_MS)
+    this.#deadlineAt = now() + timeoutMs
+    this.#deadline = setTimeout(() => this.#killLate(), timeoutMs + KILL_SLACK_MS)
     this.#child.channel.send({ type: 'stop', timeoutMs })
     if (isBooting) this.#child.process.kill('SIGTERM') // it may not read its channel yet
   }
@@ -87,6 +155,19 @@ export class WorkerHandle {
     })
   }
 
+  /** Connections with an id over `after`, or null when the worker does not answer in time. */
+  connections(after: number, limit: number, timeoutMs: number): Promise<ConnectionPage | null> {
+    if (this.state === 'gone') return Promise.resolve({ rows: [], hasMore: false })
+    return new Promise((resolve) => {
+      const late = setTimeout(() => resolve(null), timeoutMs)
+      this.#onPage.push((page) => {
+        clearTimeout(late)
+        resolve(page)
+      })
+      this.#child.channel.send({ type: 'connections', after, limit })
+    })
+  }
+
   /** What this process has counted, as something to add to a slot's past: it has no connections any more. */
   countersOfThePast(): Counters {
     return { ...addCounters(newCounters(), this.report.counters), connections: 0 }
@@ -99,21 +180,32 @@ export class WorkerHandle {
 
   #receive(message: FromChild): void {
     if (this.state === 'gone') return
+    this.#heardAt = now()
     if (message.type === 'ready' && this.state === 'starting') {
       clearTimeout(this.#deadline)
       this.#isReady = true
       this.#move('ready')
       this.onReady?.()
     } else if (message.type === 'report') {
-      this.report = message.report
-      this.#tellReport()
+      this.#note(message.report)
+    } else if (message.type === 'connections') {
+      this.#onPage.shift()?.(message)
+    } else if (message.type === 'retired') {
+      this.#tellRetired()
     } else if (message.type === 'failed') {
       this.#reason = message.message
       this.#reasonCode = message.exitCode
     }
   }
 
-  #tellReport(): void {
+  #note(report: Report): void {
+    this.report = report
+    const elapsed = now() - this.#rateSince
+    if (elapsed >= RATE_WINDOW_MS) {
+      this.messageRate = Math.round(((report.counters.messagesIn - this.#rateFrom) * 1000) / elapsed)
+      this.#rateSince += elapsed
+      this.#rateFrom = report.counters.messagesIn
+    }
     for (const tell of this.#onReport.splice(0)) tell()
   }
 
@@ -123,19 +215,37 @@ export class WorkerHandle {
     this.kill()
   }
 
+  #killLate(): void {
+    this.#wasKilled = true
+    this.kill()
+  }
+
+  #afterLastWords(tell: () => void): void {
+    const late = setTimeout(tell, LAST_WORDS_MS) // a grandchild may hold the pipes open
+    this.#child.process.once('close', () => {
+      clearTimeout(late)
+      tell()
+    })
+  }
+
   #gone(code: number | null, signal: string | null, spawnError: string): void {
     if (this.state === 'gone') return
     this.#move('gone')
     clearTimeout(this.#deadline)
     this.#child.channel.destroy()
-    this.#tellReport()
-    this.onGone?.({
+    for (const tell of this.#onReport.splice(0)) tell()
+    for (const tell of this.#onPage.splice(0)) tell({ rows: [], hasMore: false })
+    const exit = {
       exitCode: code ?? this.#reasonCode ?? WorkerExit.Uncaught,
       word: spawnError === '' ? describeExit(code, signal) : `spawn failed: ${spawnError}`,
       reason: this.#reason,
       hadBeenReady: this.#isReady,
       hasTimedOut: this.#hasTimedOut,
+      wasKilled: this.#wasKilled,
       aliveMs: now() - this.startedAt,
-    })
+    }
+    this.onGone?.(exit)
+    this.#tellRetired()
+    this.#tellGone(exit)
   }
 }

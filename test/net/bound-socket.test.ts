@@ -126,7 +126,7 @@ test('a worker listens on a bound handle, and tells its port', async () => {
       client.socket.end('hello\n')
       await client.expect('hello\n')
       await client.closed()
-      await worker.drain()
+      await worker.drain(1000)
     })
   }
 })
@@ -145,7 +145,7 @@ test('a Unix socket is bound, served and taken away', async () => {
       client.socket.end('hello\n')
       await client.expect('hello\n')
       await client.closed()
-      await worker.drain()
+      await worker.drain(1000)
     })
     assert.not(existsSync(path))
   })

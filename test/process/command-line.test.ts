@@ -53,13 +53,14 @@ test('status is a table for people, in the columns of Workerman', async () => {
   await inSandbox(async (box) => {
     const status = await box.start(box.file('app.js', echo(2)))
     const { stdout } = succeeded(await box.command('status'))
-    const header = 'pid +memory +listening +name +id +connections +send_fail +timers +total_request +restarts +status'
+    const header = 'pid +memory +listening +name +id +connections +send_fail +timers +total_request +qps +status'
     assert.match(stdout, new RegExp(`^${header}$`, 'm'))
     for (const { pid, id } of workersOf(status)) {
-      const row = `${pid} +[\\d.]+M +127\\.0\\.0\\.1:${portOf(status)} +echo +${id} +0 +0 +0 +0 +0 +\\[(ready|busy)\\]`
+      const row = `${pid} +[\\d.]+M +127\\.0\\.0\\.1:${portOf(status)} +echo +${id} +0 +0 +(0|N/A) +0 +(0|N/A) +\\[(idle|busy)\\]`
       assert.match(stdout, new RegExp(`^${row}$`, 'm'))
     }
-    assert.match(stdout, /^2 +0 +0 +0 +\[Summary\]$/m)
+    assert.match(stdout, /^Summary +[\d.]+M +- +- +- +0 +0 +0 +0 +0 +\[Summary\]$/m)
+    assert.match(stdout, /^name +event-loop +exit_status +exit_count\necho +node +0 +0$/m)
     assert.match(stdout, new RegExp(`pid ${status.pid} +daemon`))
     await box.stop()
   })

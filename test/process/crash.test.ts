@@ -63,7 +63,7 @@ const ENDS: [string, string, RegExp][] = [
   [
     'an uncaught exception',
     `setImmediate(() => { throw new Error('planted') })`,
-    /\[echo:0\] uncaught: Error: planted\n +at .*app\.js:.*exit 250 \(uncaught error\), starting another/s,
+    /\[echo:0\] uncaught: Error: planted\n.* \[echo:0\] {2,}at .*app\.js:.*exit 250 \(uncaught error\), starting another/s,
   ],
   [
     'several uncaught exceptions at once',

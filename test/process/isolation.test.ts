@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ask, echo, inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import { until } from '../support/until.ts'
 
 /** Fields of proc(5) stat, from the state on: [state, ppid, pgrp, session, tty, ...]. */
 function statOf(pid: number): string[] {
@@ -71,8 +72,8 @@ test('user code in the describing process neither starts nor listens', async () 
   await inSandbox(async (box) => {
     const more = `console.error('evaluated', process.pid); worker.onWorkerStart = () => console.error('started', process.pid)`
     const status = await box.start(box.file('app.js', echo(2, more)))
-    const evaluated = [...box.log().matchAll(/^evaluated (\d+)$/gm)].map(([, pid]) => Number(pid))
-    const started = [...box.log().matchAll(/^started (\d+)$/gm)].map(([, pid]) => Number(pid))
+    const evaluated = [...box.log().matchAll(/\] evaluated (\d+)$/gm)].map(([, pid]) => Number(pid))
+    const started = [...box.log().matchAll(/\] started (\d+)$/gm)].map(([, pid]) => Number(pid))
     const workers = workersOf(status).map(({ pid }) => pid)
     assert.is(evaluated.length, 3)
     assert.equal(started.sort(), workers.sort())
@@ -149,7 +150,7 @@ test('a worker that prints a lot while it starts loses nothing', async () => {
   await inSandbox(async (box) => {
     const more = `worker.onWorkerStart = () => { for (let n = 0; n < 5000; n++) console.error('line ' + n) }`
     await box.start(box.file('app.js', echo(1, more)))
-    assert.is(box.log().match(/^line \d+$/gm)?.length, 5000)
+    await until(() => box.log().match(/\[echo:0\] line \d+$/gm)?.length === 5000)
     await box.stop()
   })
 })

@@ -202,7 +202,7 @@ test('log files are made where they are asked for, are appended to, and no link 
     )
     await box.start(module, '--log-file', log, '--stdout-file', out)
     await box.stop()
-    assert.is(readFileSync(log, 'utf8'), 'before\nerr\n')
+    assert.match(readFileSync(log, 'utf8'), /^before\n\S+ \S+ pid:\d+ \[echo:0\] err\n$/)
     assert.is(readFileSync(out, 'utf8'), 'out\n')
     symlinkSync(log, join(box.directory, 'link.log'))
     await refused(box, /open .*link\.log: ELOOP/, '--log-file', join(box.directory, 'link.log'))

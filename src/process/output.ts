@@ -1,0 +1,86 @@
+// What the processes of a server print, and where it goes. In the foreground they share our terminal; a daemon's stderr
+// comes to the master through pipes, so that each line gets its worker's name, and files can be rotated and bounded in
+// one place. The standard output of a daemon goes to nowhere, as Workerman's, or through the master into a file.
+
+import { join } from 'node:path'
+import { guardOutput, sendLogTo } from '../log.ts'
+import type { Settings } from './group.ts'
+import { Logbook } from './logbook.ts'
+import type { StartOptions } from './messages.ts'
+import { OutputFile } from './output-file.ts'
+import type { Child, StdioSource } from './spawn.ts'
+
+const NOWHERE = '/dev/null'
+
+export class Output {
+  readonly #options: StartOptions
+  readonly #isDaemon: boolean
+  readonly #defaultLog: string
+  readonly #logbook: Logbook
+  #logFile: OutputFile | null = null
+  #stdoutFile: OutputFile | null = null
+
+  /** Throws a CommandError for a file that cannot be written. */
+  constructor(options: StartOptions, isDaemon: boolean, runDir: string, settings: Settings) {
+    this.#options = options
+    this.#isDaemon = isDaemon
+    this.#defaultLog = isDaemon ? join(runDir, 'millrace.log') : ''
+    const echo = isDaemon ? null : (text: string) => void process.stderr.write(text)
+    this.#logbook = new Logbook({ format: options.logFormat, file: null, echo })
+    guardOutput()
+    this.configure(settings)
+  }
+
+  /** Follows what the code says, where the command line says nothing. Throws a CommandError, and then nothing changed. */
+  configure({ logFile, stdoutFile, logFileMaxSize }: Settings): void {
+    const maxBytes = this.#options.logMaxSize ?? logFileMaxSize
+    const log = openAs(this.#logFile, this.#options.logFile ?? (logFile || this.#defaultLog), maxBytes)
+    const stdoutPath = this.#isDaemon ? (this.#options.stdoutFile ?? stdoutFile) : ''
+    const stdout = openAs(this.#stdoutFile, stdoutPath === NOWHERE ? '' : stdoutPath, maxBytes)
+    if (stdout !== this.#stdoutFile) this.#stdoutFile?.close()
+    this.#stdoutFile = stdout
+    if (log !== this.#logFile) this.#logbook.useFile(log) // closes the one before
+    this.#logFile = log
+    const write = (message: string) => this.#logbook.write({ pid: process.pid, worker: '', message })
+    sendLogTo(this.isLogPiped ? write : null)
+  }
+
+  /** Whether children write to a pipe of ours instead of a terminal that we share. */
+  get isLogPiped(): boolean {
+    return this.#isDaemon || this.#logFile !== null || this.#options.logFormat === 'json'
+  }
+
+  /** Standard input, output and error of a child. */
+  get stdio(): [StdioSource, StdioSource, StdioSource] {
+    const out = !this.#isDaemon ? 'inherit' : this.#stdoutFile === null ? 'ignore' : 'pipe'
+    return ['ignore', out, this.isLogPiped ? 'pipe' : 'inherit']
+  }
+
+  /** Reads what a child prints; `worker` is its name in the log. */
+  attach({ process: child }: Child, worker: string): void {
+    if (child.stderr) this.#logbook.attach(child.stderr, { pid: child.pid ?? 0, worker })
+    child.stdout?.on('data', (bytes: Buffer) => this.#stdoutFile?.write(bytes))
+    child.stdout?.on('error', ignore)
+  }
+
+  /** Opens the files anew: a rotation is noticed by itself too, within a second. */
+  reopen(): void {
+    this.#logFile?.reopen()
+    this.#stdoutFile?.reopen()
+  }
+
+  close(): void {
+    this.#logbook.close()
+    this.#stdoutFile?.close()
+  }
+}
+
+/** The file at `path`, which may be the one that is open. Null for none. */
+function openAs(open: OutputFile | null, path: string, maxBytes: number): OutputFile | null {
+  if (open !== null && open.path === path && open.maxBytes === maxBytes) return open
+  return path === '' ? null : new OutputFile(path, maxBytes)
+}
+
+function ignore(): void {
+  // The pipe of a process that is gone.
+}

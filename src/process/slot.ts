@@ -1,0 +1,115 @@
+// One of a group's `count` places. Its processes come and go; its id, back-off and counters stay. Usually it has one
+// process; during a reload the next one, which comes up, and those that leave.
+
+import { addCounters, type Counters, newCounters } from '../counters.ts'
+import type { BoundSocket } from '../net/bound-socket.ts'
+import { Backoff } from './backoff.ts'
+import type { Declaration } from './group.ts'
+import type { GroupKey } from './messages.ts'
+import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
+
+/** What new processes of a group are made from. A reload brings a new one. */
+export interface Blueprint {
+  readonly key: GroupKey
+  readonly declaration: Declaration
+  readonly socket: BoundSocket | null
+}
+
+export class GroupState {
+  blueprint: Blueprint
+  slots: Slot[] = []
+  /** How its processes have ended, and how often. */
+  readonly exits = new Map<string, number>()
+
+  constructor(blueprint: Blueprint) {
+    this.blueprint = blueprint
+  }
+
+  get name(): string {
+    return this.blueprint.declaration.name
+  }
+
+  /** Fills up to `count`; what it has too many is not taken away. */
+  addSlots(count: number): Slot[] {
+    const added: Slot[] = []
+    while (this.slots.length < count) {
+      const slot = new Slot(this.slots.length)
+      this.slots.push(slot)
+      added.push(slot)
+    }
+    return added
+  }
+}
+
+export class Slot {
+  readonly id: number
+  readonly backoff = new Backoff()
+  /** The process that serves, or comes up to serve after a start or a crash. */
+  current: WorkerHandle | null = null
+  /** A reload starts it to take the place of `current`. */
+  next: WorkerHandle | null = null
+  /** Replaced, and not gone yet. */
+  readonly leaving = new Set<WorkerHandle>()
+  /** A reload has it in hand: nothing else starts a process here. */
+  isHeld = false
+  incarnation = 0
+  /** Of the processes that are gone. */
+  past: Counters = newCounters()
+  bootFailures = 0
+  lastExit = ''
+  /** Why the last one ended, in its own words. */
+  lastReason = ''
+  retryAt = 0
+  #retry: NodeJS.Timeout | null = null
+
+  constructor(id: number) {
+    this.id = id
+  }
+
+  /** Every process it has. */
+  get processes(): WorkerHandle[] {
+    return [this.current, this.next, ...this.leaving].filter((handle) => handle !== null)
+  }
+
+  get isWaiting(): boolean {
+    return this.#retry !== null
+  }
+
+  /** Nothing runs here, nothing will by itself, and somebody should start something. */
+  get isVacant(): boolean {
+    return this.current === null && this.next === null && !this.isWaiting && !this.isHeld
+  }
+
+  /** Calls `retry` later; 0 is now, and means that the caller goes on. */
+  wait(ms: number, retry: () => void, time: number): void {
+    if (ms === 0) return
+    this.retryAt = time + ms
+    this.#retry = setTimeout(() => {
+      this.#retry = null
+      retry()
+    }, ms)
+  }
+
+  stopWaiting(): void {
+    if (this.#retry !== null) clearTimeout(this.#retry)
+    this.#retry = null
+  }
+
+  /** `next` serves now; the one before it leaves. */
+  flip(next: WorkerHandle): void {
+    this.stopWaiting()
+    if (this.current !== null) this.leaving.add(this.current)
+    this.current = next
+    this.next = null
+  }
+
+  /** Takes a process that is gone out of the books. */
+  forget(handle: WorkerHandle, exit: WorkerExitInfo): void {
+    if (this.current === handle) this.current = null
+    if (this.next === handle) this.next = null
+    this.past = addCounters(this.past, handle.countersOfThePast())
+    if (this.leaving.delete(handle)) return // it was told to
+    this.lastExit = exit.word
+    this.lastReason = exit.reason
+  }
+}

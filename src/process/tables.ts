@@ -1,0 +1,217 @@
+// Status, connections and receipts as people read them: Workerman's columns, fixed-width, without colour. Names come
+// from user code and may come from another user's server: control characters do not reach the terminal.
+
+import type { ReloadOutcome } from './reload.ts'
+import type { ConnectionPage, GroupStatus, ListedConnection, Status, WorkerStatus } from './status.ts'
+
+/** Left-aligned columns, two spaces apart. */
+export function renderTable(rows: readonly (readonly string[])[]): string {
+  const clean = rows.map((cells) => cells.map(printable))
+  const widths = (clean[0] ?? []).map((_, column) => Math.max(...clean.map((cells) => cells[column]?.length ?? 0)))
+  return clean
+    .map((cells) =>
+      cells
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n')
+}
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not pass
+const CONTROL = /[\u0000-\u001f\u007f-\u009f]/g
+
+function printable(text: string): string {
+  return text.replace(CONTROL, '?')
+}
+
+// status
+
+export function renderStatus(status: Status): string {
+  const [one = 0, five = 0, fifteen = 0] = status.loadAverage
+  const processes = status.groups.flatMap(({ workers }) => workers).filter(({ pid }) => pid !== 0).length
+  const mode = status.isDaemon ? 'daemon' : 'foreground'
+  return [
+    `millrace ${status.version}   Node ${status.node}   pid ${status.pid}   ${mode}   ${status.state}`,
+    `start time ${localTime(status.startedAt)}   run ${formatDuration(status.uptimeMs)}   load average ${one.toFixed(2)}, ${five.toFixed(2)}, ${fifteen.toFixed(2)}`,
+    `${status.groups.length} groups   ${processes} processes   ${status.runDir}`,
+    '',
+    renderTable([
+      ['name', 'event-loop', 'exit_status', 'exit_count'],
+      ...status.groups.flatMap((group) => exitRows(group, status)),
+    ]),
+    '',
+    renderTable([
+      COLUMNS,
+      ...status.groups.flatMap((group) => group.workers.map((one) => row(group, one))),
+      summary(status),
+    ]),
+    ...status.groups.flatMap((group) => group.workers.flatMap((worker) => trouble(group, worker))),
+  ].join('\n')
+}
+
+function exitRows({ name, exits }: GroupStatus, { engine }: Status): string[][] {
+  const counts = Object.entries(exits)
+  if (counts.length === 0) return [[name, engine, '0', '0']]
+  return counts.map(([word, times]) => [name, engine, word, String(times)])
+}
+
+const COLUMNS = [
+  'pid',
+  'memory',
+  'listening',
+  'name',
+  'id',
+  'connections',
+  'send_fail',
+  'timers',
+  'total_request',
+  'qps',
+  'status',
+]
+
+function row({ address, name }: GroupStatus, worker: WorkerStatus): string[] {
+  const { counters, memory, state } = worker
+  const isKnown = state !== 'busy' && state !== 'hung'
+  return [
+    worker.pid === 0 ? '-' : String(worker.pid),
+    memory === 0 ? 'N/A' : formatMegabytes(memory),
+    address || 'none',
+    name,
+    String(worker.id),
+    String(counters.connections),
+    String(counters.sendFail),
+    isKnown ? String(worker.timers) : 'N/A',
+    String(counters.messagesIn),
+    isKnown ? String(worker.messageRate) : 'N/A',
+    state === 'ready' ? '[idle]' : `[${state}]`, // Workerman's word
+  ]
+}
+
+function summary({ totals, groups }: Status): string[] {
+  const workers = groups.flatMap((group) => group.workers)
+  const sum = (of: (worker: WorkerStatus) => number) => workers.reduce((total, worker) => total + of(worker), 0)
+  return [
+    'Summary',
+    formatMegabytes(sum(({ memory }) => memory)),
+    ...['-', '-', '-'],
+    String(totals.connections),
+    String(totals.sendFail),
+    String(sum(({ timers }) => timers)),
+    String(totals.messagesIn),
+    String(sum(({ messageRate }) => messageRate)),
+    '[Summary]',
+  ]
+}
+
+/** What is wrong with a worker, and what happens next. */
+function trouble({ name }: GroupStatus, worker: WorkerStatus): string[] {
+  const { state, failures, lastExit, lastReason, retryInMs, silentMs, work } = worker
+  const who = `${name}:${worker.id}`
+  if (state === 'hung') return [`\n${who} has been silent for ${seconds(silentMs)}: its event loop does not turn`]
+  if (state === 'draining' && work !== '') return [`\n${who} pid ${worker.pid} drains: ${work}`]
+  if (state !== 'crash-loop' && state !== 'waiting') return []
+  const why = lastReason === '' ? '' : `\n${indent(lastReason)}`
+  return [`\n${who} failed ${failures} times in a row, last: ${lastExit}; next start in ${seconds(retryInMs)}${why}`]
+}
+
+// connections
+
+const CONNECTION_COLUMNS = [
+  ...['PID', 'Worker', 'CID', 'Trans', 'Protocol', 'ipv4', 'ipv6', 'Recv-Q', 'Send-Q', 'Bytes-R', 'Bytes-W'],
+  ...['Status', 'Local Address', 'Foreign Address'],
+]
+/** Workerman's: a name longer than this is cut. */
+const LONGEST_NAME = 14
+
+export function renderConnections(pages: readonly Pick<ConnectionPage, 'rows' | 'silent'>[]): string {
+  const rows = pages.flatMap((page) => page.rows)
+  const silent = pages.flatMap((page) => page.silent)
+  return [
+    renderTable([CONNECTION_COLUMNS, ...rows.map(connectionRow)]),
+    ...silent.map(
+      ({ pid, worker }) => `${printable(worker)} pid ${pid} does not answer: its connections are not listed`,
+    ),
+  ].join('\n')
+}
+
+function connectionRow(row: ListedConnection): string[] {
+  return [
+    String(row.pid),
+    shorten(row.worker),
+    String(row.id),
+    row.transport,
+    shorten(row.protocol),
+    row.isIpV4 ? '1' : '0',
+    row.isIpV6 ? '1' : '0',
+    formatBytes(row.recvQueue),
+    formatBytes(row.sendQueue),
+    formatBytes(row.bytesRead),
+    formatBytes(row.bytesWritten),
+    row.status,
+    row.local || '-',
+    row.remote || '-',
+  ]
+}
+
+function shorten(name: string): string {
+  return name.length <= LONGEST_NAME ? name : `${name.slice(0, LONGEST_NAME - 2)}..`
+}
+
+// reload
+
+export function renderReload({ slots, durationMs }: ReloadOutcome): string {
+  const rows = slots.map((slot) => [
+    slot.worker,
+    slot.result,
+    slot.oldPid === 0 ? '-' : String(slot.oldPid),
+    slot.newPid === 0 ? '-' : String(slot.newPid),
+    slot.newPid === 0 ? '-' : `${slot.readyMs} ms`,
+    slot.oldPid === 0 ? '-' : `${slot.drainMs} ms`,
+    slot.discarded === 0 ? slot.note : `${slot.discarded} connections sent into the goodbye ${slot.note}`.trim(),
+  ])
+  if (rows.length === 0) return ''
+  const table = renderTable([['worker', 'result', 'old', 'new', 'ready', 'drained', ''], ...rows])
+  return `${table}\nreloaded in ${seconds(durationMs)}`
+}
+
+// Numbers
+
+/** B, K, M, G, T with one decimal. */
+export function formatBytes(bytes: number): string {
+  const units = ['B', 'KB', 'MB', 'GB', 'TB']
+  let value = bytes
+  let unit = 0
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024
+    unit++
+  }
+  return unit === 0 ? `${value}B` : `${value.toFixed(1)}${units[unit]}`
+}
+
+function formatMegabytes(bytes: number): string {
+  return `${(bytes / 1_048_576).toFixed(1)}M`
+}
+
+function seconds(ms: number): string {
+  return `${(ms / 1000).toFixed(1)} s`
+}
+
+function formatDuration(ms: number): string {
+  const all = Math.floor(ms / 1000)
+  const [days, hours, minutes] = [Math.floor(all / 86_400), Math.floor(all / 3600) % 24, Math.floor(all / 60) % 60]
+  if (days > 0) return `${days} days ${hours} hours`
+  return hours > 0 ? `${hours} hours ${minutes} minutes` : `${minutes} minutes ${all % 60} seconds`
+}
+
+function localTime(iso: string): string {
+  const date = new Date(iso)
+  return new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 19).replace('T', ' ')
+}
+
+function indent(text: string): string {
+  return text
+    .split('\n')
+    .map((line) => `  ${printable(line)}`)
+    .join('\n')
+}

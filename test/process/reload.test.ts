@@ -1,0 +1,442 @@
+// `reload`: every process is replaced by one with the code that is on disk now, the old ones finish their work, and
+// whatever is wrong with the new code, the old one goes on.
+
+import { existsSync, symlinkSync, unlinkSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { ReloadOutcome } from '../../src/process/reload.ts'
+import { ask, Client, echo, inSandbox, lives, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import { until } from '../support/until.ts'
+
+/** An echo server that answers with its version: `<line> <version> <pid>`. */
+function version(version: number, count = 1, more = ''): string {
+  const answer = `worker.onMessage = (connection, line) => connection.send(line + ' ${version} ' + process.pid)`
+  return echo(count, `${answer}\n${more}`)
+}
+
+async function reload(box: Sandbox): Promise<ReloadOutcome> {
+  return JSON.parse(succeeded(await box.command('reload', '--json')).stdout) as ReloadOutcome
+}
+
+async function versionAt(port: number): Promise<string> {
+  return (await ask(port, 'x')).split(' ')[1] ?? ''
+}
+
+test('every process is replaced by one with the new code, on the same port, and the receipt says so', async () => {
+  await inSandbox(async (box) => {
+    const before = await box.start(box.file('app.js', version(1, 3)))
+    box.file('app.js', version(2, 3))
+    const { slots, reason } = await reload(box)
+    const after = await box.status()
+    assert.is(reason, '')
+    assert.is(portOf(after), portOf(before))
+    assert.is(await versionAt(portOf(after)), '2')
+    assert.equal(
+      slots.map(({ worker, result, oldPid, newPid }) => ({ worker, result, oldPid, newPid })),
+      workersOf(before).map(({ pid, id }) => ({
+        ...{ worker: `echo:${id}`, result: 'replaced', oldPid: pid },
+        newPid: workersOf(after)[id]?.pid,
+      })),
+    )
+    for (const { pid } of workersOf(before)) assert.not(lives(pid))
+    for (const { incarnation } of workersOf(after)) assert.is(incarnation, 2)
+    await box.stop()
+  })
+})
+
+test('a person sees a table', async () => {
+  await inSandbox(async (box) => {
+    await box.start(box.file('app.js', version(1, 2)))
+    const { stdout } = succeeded(await box.command('reload'))
+    assert.match(stdout, /^worker +result +old +new +ready +drained/)
+    assert.match(stdout, /\necho:1 +replaced +\d+ +\d+ +\d+ ms +\d+ ms\nreloaded in \d/)
+    await box.stop()
+  })
+})
+
+test('a handler that is at work answers from the old process, while the new one serves', async () => {
+  await inSandbox(async (box) => {
+    const flag = join(box.directory, 'go')
+    const slow = (number: number) => `
+      import { existsSync } from 'node:fs'
+      ${version(number)}
+      worker.onMessage = async (connection, line) => {
+        while (line === 'slow' && !existsSync(${JSON.stringify(flag)})) await new Promise((r) => setTimeout(r, 5))
+        connection.send(line + ' ${number} ' + process.pid)
+      }`
+    const port = portOf(await box.start(box.file('app.js', slow(1))))
+    const client = await Client.connect(port)
+    client.send('slow')
+    await until(async () => (await box.status()).totals.messagesIn === 1)
+    box.file('app.js', slow(2))
+    const reloading = box.begin('reload')
+    await until(async () => (await versionAt(port)) === '2')
+    const draining = workersOf(await box.status()).find(({ state }) => state === 'draining')
+    assert.match(draining?.work ?? '', /1 connection.*1 unsettled handler/)
+    box.file('go', '')
+    assert.match(await client.line(), /^slow 1 /)
+    succeeded(await reloading.ended)
+    await until(() => client.isClosed)
+    await box.stop()
+  })
+})
+
+test('counts, groups, names and addresses are followed', async () => {
+  await inSandbox(async (box) => {
+    const program = (...groups: string[]) => `
+      import { Worker } from 'millrace'
+      const serve = (name, count, listen = 'text://127.0.0.1:0') => {
+        const worker = new Worker(listen, { name, count })
+        worker.onMessage = (connection, line) => connection.send(name + ' ' + worker.id)
+      }
+      ${groups.map((group) => `serve(${group})`).join('\n')}
+      Worker.runAll()`
+    const socket = join(box.directory, 's.sock')
+    const shapeOf = async () =>
+      (await box.status()).groups.map(({ name, workers }) => `${name} ${workers.filter(({ pid }) => pid).length}`)
+    const before = await box.start(box.file('app.js', program(`'a', 3`, `'b', 1`)))
+    box.file('app.js', program(`'c', 2`, `'a', 1`, `'unix', 1, 'unix://${socket}'`))
+    const { slots } = await reload(box)
+    assert.equal(await shapeOf(), ['c 2', 'a 1', 'unix 1'])
+    assert.equal(
+      slots.filter(({ result }) => result === 'removed').map(({ worker }) => worker),
+      ['a:1', 'a:2'],
+    )
+    const ports = (await box.status()).groups.map(({ port }) => port)
+    assert.is(ports[1], before.groups[0]?.port)
+    assert.is(ports[0], before.groups[1]?.port) // b became c: the address is what it was
+    assert.match(await ask(ports[0] ?? 0, 'x'), /^c /)
+    box.file('app.js', program(`'a', 2`))
+    await reload(box)
+    assert.equal(await shapeOf(), ['a 2'])
+    assert.not(existsSync(join(box.directory, 's.sock')))
+    assert.is(await Client.connect(ports[0] ?? 0).catch(({ code }) => code), 'ECONNREFUSED')
+    await box.stop()
+  })
+})
+
+test('an address that changes is bound first; one that cannot be had leaves everything as it was', async () => {
+  await inSandbox(async (box) => {
+    const other = await box.start(box.file('app.js', echo(1)))
+    const taken = portOf(other)
+    const env = { ...box.env, MILLRACE_RUN_DIR: join(box.directory, 'second') }
+    const second = (listen: string) => box.file('second.js', echo(1, '', listen))
+    const run = (...args: string[]) => box.spawn(process.execPath, [join('dist/start.js'), ...args], { env }).ended
+    succeeded(await run('start', '-d', second('text://127.0.0.1:0')))
+    const status = async () => JSON.parse((await run('status', '--json')).stdout)
+    const before = await status()
+    second(`text://127.0.0.1:${taken}`)
+    const outcome = await run('reload')
+    assert.is(outcome.code, 5)
+    assert.match(outcome.stderr, /EADDRINUSE/)
+    assert.is((await status()).groups[0].workers[0].pid, before.groups[0].workers[0].pid)
+    await box.stop()
+    succeeded(await run('reload')) // it is free now
+    assert.is(portOf(await status()), taken)
+    assert.match(await ask(taken, 'x'), /^x /)
+    assert.is(await Client.connect(before.groups[0].port).catch(({ code }) => code), 'ECONNREFUSED')
+    succeeded(await run('stop'))
+  })
+})
+
+test('the totals never fall, also when a group is removed', async () => {
+  await inSandbox(async (box) => {
+    const two = `const more = new Worker('text://127.0.0.1:0', { name: 'more' }); more.onMessage = worker.onMessage`
+    const status = await box.start(box.file('app.js', echo(1, two)))
+    await ask(status.groups[0]?.port ?? 0, 'x')
+    await ask(status.groups[1]?.port ?? 0, 'y')
+    box.file('app.js', echo(1))
+    await reload(box)
+    const after = await box.status()
+    assert.is(after.groups.length, 1)
+    assert.is(after.totals.messagesIn, 2)
+    assert.is(after.totals.accepted, 2)
+    await box.stop()
+  })
+})
+
+test('onWorkerRetire of the old process has settled before onWorkerActive of the new one', async () => {
+  await inSandbox(async (box) => {
+    const more = `
+      const say = (what) => Worker.log(what + ' of ' + worker.incarnation)
+      worker.onWorkerStart = () => say('start')
+      worker.onWorkerActive = () => say('active')
+      worker.onWorkerReload = () => say('reload')
+      worker.onWorkerRetire = async () => { await new Promise((r) => setTimeout(r, 60)); say('retired') }
+      worker.onWorkerStop = () => say('stop')`
+    await box.start(box.file('app.js', version(1, 1, more)))
+    await reload(box)
+    await reload(box)
+    await until(() => box.log().includes('active of 3'))
+    const said = [...box.log().matchAll(/\[echo:0\] (\w+ of \d)/g)].map(([, words]) => words)
+    const order = (...words: string[]) =>
+      assert.equal(
+        said.filter((word) => words.includes(word ?? '')),
+        words,
+      )
+    order('start of 1', 'active of 1', 'start of 2', 'reload of 1', 'retired of 1', 'active of 2')
+    order('retired of 1', 'stop of 1')
+    order('start of 3', 'retired of 2', 'active of 3')
+    await box.stop()
+    assert.not.match(box.log(), /retired of 3/)
+  })
+})
+
+test('an onWorkerRetire that throws is logged, and the reload goes on', async () => {
+  await inSandbox(async (box) => {
+    const more = `worker.onWorkerRetire = () => { throw new Error('planted') }; worker.onWorkerActive = () => Worker.log('active')`
+    await box.start(box.file('app.js', version(1, 1, more)))
+    await reload(box)
+    await until(() => box.log().match(/\] active/g)?.length === 2)
+    assert.match(box.log(), /onWorkerRetire: Error: planted/)
+    await box.stop()
+  })
+})
+
+/** Holds a lock as long as the process serves. */
+const LOCK = (box: Sandbox) => `
+  const { openSync, unlinkSync } = await import('node:fs')
+  const lock = ${JSON.stringify(join(box.directory, 'lock'))}
+  worker.onWorkerStart = () => openSync(lock, 'wx')
+  worker.onWorkerStop = () => unlinkSync(lock)`
+
+test('what cannot live twice aborts the reload with a hint at stop-first, and stop-first replaces it', async () => {
+  await inSandbox(async (box) => {
+    await box.start(box.file('app.js', version(1, 1, LOCK(box))))
+    box.file('app.js', version(2, 1, LOCK(box)))
+    const { code, stderr } = await box.command('reload')
+    assert.is(code, 6)
+    assert.match(stderr, /EEXIST[\s\S]*stop-first/)
+    const port = portOf(await box.status())
+    assert.is(await versionAt(port), '1')
+    box.file('app.js', version(3, 1, `${LOCK(box)}; worker.reloadMode = 'stop-first'`))
+    const { slots } = await reload(box)
+    assert.is(slots[0]?.result, 'replaced')
+    assert.is(await versionAt(port), '3')
+    await box.stop()
+  })
+})
+
+test('stop-first with a new process that fails: the reload says so, and the crash policy tries again', async () => {
+  await inSandbox(async (box) => {
+    const mode = `worker.reloadMode = 'stop-first'`
+    await box.start(box.file('app.js', version(1, 1, mode)))
+    box.file('app.js', version(2, 1, `${mode}; worker.onWorkerStart = () => { throw new Error('planted') }`))
+    const { code, stderr } = await box.command('reload')
+    assert.is(code, 6)
+    assert.match(stderr, /did not become ready: Error: planted/)
+    box.file('app.js', version(3, 1, mode))
+    const port = portOf(await box.status())
+    await until(async () => (await box.status()).groups[0]?.workers[0]?.state === 'ready')
+    assert.is(await versionAt(port), '3')
+    await box.stop()
+  })
+})
+
+test('reloadable: false keeps the process, which is told', async () => {
+  await inSandbox(async (box) => {
+    const keep = (number: number) =>
+      version(number, 1, `worker.reloadable = false; worker.onWorkerReload = () => Worker.log('told ${number}')`)
+    const before = await box.start(box.file('app.js', keep(1)))
+    box.file('app.js', keep(2))
+    const { slots } = await reload(box)
+    assert.is(slots[0]?.result, 'kept')
+    assert.is(workersOf(await box.status())[0]?.pid, workersOf(before)[0]?.pid)
+    await until(() => box.log().includes('told 1'))
+    await box.stop()
+  })
+})
+
+for (const [what, code, broken, reason] of [
+  ['a syntax error', 6, 'const = 1', /SyntaxError/],
+  ['a top level that throws', 6, version(2, 1, `throw new Error('planted')`), /planted/],
+  ['a rejected top level', 6, version(2, 1, `await Promise.reject(new Error('planted'))`), /planted/],
+  ['a top level that waits for ever', 6, version(2, 1, `await new Promise(() => {})`), /awaits something/],
+  ['an exit at top level', 6, version(2, 1, 'process.exit(0)'), /exit 0/],
+  ['no Worker', 6, `import { Worker } from 'millrace'; Worker.runAll()`, /declared no Worker/],
+  ['a bad setting', 6, version(2, 1, 'worker.drainTimeoutMs = -1'), /drainTimeoutMs/],
+  [
+    'an onWorkerStart that rejects',
+    6,
+    version(2, 2, `worker.onWorkerStart = async () => { throw new Error('planted') }`),
+    /echo:0 did not become ready: Error: planted/,
+  ],
+  ['an exit in onWorkerStart', 6, version(2, 2, 'worker.onWorkerStart = () => process.exit(3)'), /exit 3/],
+  [
+    'an onWorkerStart that kills itself',
+    6,
+    version(2, 2, `worker.onWorkerStart = () => process.kill(process.pid, 'SIGKILL')`),
+    /SIGKILL/,
+  ],
+  [
+    'an onWorkerStart that hangs',
+    7,
+    version(2, 2, 'worker.startTimeoutMs = 300; worker.onWorkerStart = () => new Promise(() => {})'),
+    /not ready within 0.3 s/,
+  ],
+  [
+    'an onWorkerStart that spins',
+    7,
+    version(2, 2, 'worker.startTimeoutMs = 300; worker.onWorkerStart = () => { for (;;); }'),
+    /not ready within 0.3 s/,
+  ],
+] as const) {
+  test(`new code with ${what}: the reload fails with the reason, and the old code keeps serving`, async () => {
+    await inSandbox(async (box) => {
+      const before = await box.start(box.file('app.js', version(1, 2)))
+      const client = await Client.connect(portOf(before))
+      box.file('app.js', broken)
+      const outcome = await box.command('reload')
+      assert.is(outcome.code, code)
+      assert.match(outcome.stderr, /reload given up: /)
+      assert.match(outcome.stderr, reason)
+      const after = await box.status()
+      assert.equal(
+        workersOf(after).map(({ pid, state, failures }) => ({ pid, state, failures })),
+        workersOf(before).map(({ pid }) => ({ pid, state: 'ready', failures: 0 })),
+      )
+      assert.match(await client.ask('still'), /^still 1 /)
+      box.file('app.js', version(3, 2))
+      await reload(box)
+      assert.is(await versionAt(portOf(after)), '3')
+      await box.stop()
+    })
+  })
+}
+
+test('when a later slot fails, the receipt tells which ones already run the new code', async () => {
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(box.file('app.js', version(1, 3))))
+    box.file(
+      'app.js',
+      version(2, 3, `worker.onWorkerStart = () => { if (worker.id === 1) throw new Error('planted') }`),
+    )
+    const { code, stdout, stderr } = await box.command('reload')
+    assert.is(code, 6)
+    assert.match(stdout, /echo:0 +replaced[\s\S]*echo:1 +failed .*planted/)
+    assert.match(stderr, /echo:1 did not become ready: Error: planted/)
+    assert.not.match(stdout, /echo:2/)
+    const { workers = [] } = (await box.status()).groups[0] ?? {}
+    assert.equal(
+      workers.map(({ incarnation, state }) => `${incarnation} ${state}`),
+      ['2 ready', '1 ready', '1 ready'],
+    )
+    assert.match(await ask(port, 'x'), /^x [12] /)
+    await box.stop()
+  })
+})
+
+test('two reloads at once: one after the other, and both are told', async () => {
+  await inSandbox(async (box) => {
+    await box.start(box.file('app.js', version(1, 2)))
+    const outcomes = await Promise.all([reload(box), reload(box), reload(box)])
+    for (const { reason } of outcomes) assert.is(reason, '')
+    const { workers = [] } = (await box.status()).groups[0] ?? {}
+    assert.is(workers.length, 2)
+    for (const { incarnation } of workers) assert.ok(incarnation >= 2 && incarnation <= 4)
+    await box.stop()
+  })
+})
+
+test('stop during a reload ends both the old and the new processes', async () => {
+  await inSandbox(async (box) => {
+    await box.start(box.file('app.js', version(1, 2)))
+    box.file(
+      'app.js',
+      version(2, 2, `worker.onWorkerStart = () => { Worker.log('booting'); return new Promise(() => {}) }`),
+    )
+    const reloading = box.begin('reload')
+    await until(() => box.log().includes('booting'))
+    await box.stop()
+    const { code, stderr } = await reloading.ended
+    assert.is(code, 1)
+    assert.match(stderr, /stopped/)
+  })
+})
+
+test('a reload during the start comes after it', async () => {
+  await inSandbox(async (box) => {
+    const flag = join(box.directory, 'go')
+    const wait = `
+      const { existsSync } = await import('node:fs')
+      worker.onWorkerStart = async () => {
+        Worker.log('booting')
+        while (!existsSync(${JSON.stringify(flag)})) await new Promise((r) => setTimeout(r, 5))
+      }`
+    const starting = box.begin('start', '-d', box.file('app.js', version(1, 1, wait)))
+    await until(() => box.log().includes('booting'))
+    const reloading = box.begin('reload')
+    box.file('go', '')
+    succeeded(await starting.ended)
+    succeeded(await reloading.ended)
+    assert.is(workersOf(await box.status())[0]?.incarnation, 2)
+    await box.stop()
+  })
+})
+
+test('kill -9 of the old process while the new one starts: the reload goes on', async () => {
+  await inSandbox(async (box) => {
+    const flag = join(box.directory, 'go')
+    const before = await box.start(box.file('app.js', version(1)))
+    const wait = `
+      const { existsSync } = await import('node:fs')
+      worker.onWorkerStart = async () => {
+        Worker.log('booting')
+        while (!existsSync(${JSON.stringify(flag)})) await new Promise((r) => setTimeout(r, 5))
+      }`
+    box.file('app.js', version(2, 1, wait))
+    const reloading = box.begin('reload', '--json')
+    await until(() => box.log().includes('booting'))
+    process.kill(workersOf(before)[0]?.pid ?? 0, 'SIGKILL')
+    await until(async () => workersOf(await box.status()).every(({ pid }) => pid !== workersOf(before)[0]?.pid))
+    box.file('go', '')
+    succeeded(await reloading.ended)
+    await until(async () => workersOf(await box.status()).length === 1)
+    assert.is(await versionAt(portOf(before)), '2')
+    await box.stop()
+  })
+})
+
+test('SIGUSR2 and, to a daemon, SIGHUP reload', async () => {
+  await inSandbox(async (box) => {
+    const { pid } = await box.start(box.file('app.js', version(1)))
+    for (const [incarnation, signal] of [
+      [2, 'SIGUSR2'],
+      [3, 'SIGHUP'],
+    ] as const) {
+      process.kill(pid, signal)
+      await until(async () => {
+        const workers = workersOf(await box.status())
+        return workers.length === 1 && workers[0]?.incarnation === incarnation && workers[0].state === 'ready'
+      })
+    }
+    await until(() => box.log().match(/reload: done/g)?.length === 2)
+    await box.stop()
+  })
+})
+
+test('what a link points at is looked up at the reload, not kept from the start', async () => {
+  await inSandbox(async (box) => {
+    box.file('releases/1/app.js', version(1))
+    box.file('releases/2/app.js', version(2))
+    const current = join(box.directory, 'current')
+    symlinkSync('releases/1', current)
+    const port = portOf(await box.start(join(current, 'app.js')))
+    unlinkSync(current)
+    symlinkSync('releases/2', current)
+    await reload(box)
+    assert.is(await versionAt(port), '2')
+    await box.stop()
+  })
+})
+
+test('reload of nothing is exit 3', async () => {
+  await inSandbox(async (box) => {
+    const { code, stderr } = await box.command('reload')
+    assert.is(code, 3)
+    assert.match(stderr, /not running/)
+  })
+})
+
+test.run()

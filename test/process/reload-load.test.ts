@@ -1,0 +1,83 @@
+// Twenty reloads under load. Nothing is lost but what the drain of a protocol without a goodbye cannot save: a request
+// on the wire while the server's FIN is. Those are named by the server, in the receipts.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { ReloadOutcome } from '../../src/process/reload.ts'
+import { Load } from '../support/load.ts'
+import { ask, echo, inSandbox, portOf, succeeded, workersOf } from '../support/server.ts'
+import { until } from '../support/until.ts'
+
+const RELOADS = 20
+const FOREVER = Number.POSITIVE_INFINITY
+
+/** Every third answer comes later; a window of 1.2 s makes a quiet time of 0.3 s. */
+const program = (version: number) =>
+  echo(
+    2,
+    `// version ${version}
+    let turn = 0
+    worker.drainTimeoutMs = 1200
+    worker.onMessage = async (connection, id) => {
+      if (++turn % 3 === 0) await new Promise((resolve) => setTimeout(resolve, 3))
+      connection.send(id + ' ' + process.pid)
+    }`,
+  )
+
+test('twenty reloads under load lose nothing but what crosses a FIN, and that is named', async () => {
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(box.file('app.js', program(0))))
+    const load = new Load(port)
+    load.add(8, { inFlight: 1, thinkMs: () => 1, answersPerConnection: FOREVER })
+    load.add(8, { inFlight: 1, thinkMs: () => 5 + Math.random() * 15, answersPerConnection: FOREVER })
+    load.add(4, { inFlight: 8, thinkMs: () => 2, answersPerConnection: FOREVER })
+    load.add(4, { inFlight: 1, thinkMs: () => 1, answersPerConnection: 1 })
+    load.add(16, { inFlight: 1, thinkMs: () => 700 + Math.random() * 600, answersPerConnection: FOREVER })
+    let discarded = 0
+    let total = 0
+    for (let version = 1; version <= RELOADS; version++) {
+      box.file('app.js', program(version))
+      const outcome = JSON.parse(succeeded(await box.command('reload', '--json')).stdout) as ReloadOutcome
+      for (const slot of outcome.slots) {
+        assert.is(slot.result, 'replaced')
+        assert.is(slot.note, '')
+        discarded += slot.discarded
+      }
+      const status = await box.status()
+      const pids = workersOf(status).map(({ pid }) => String(pid))
+      assert.equal(pids.sort(), outcome.slots.map(({ newPid }) => String(newPid)).sort())
+      assert.ok(pids.includes((await ask(port, 'x')).split(' ')[1] ?? ''))
+      assert.ok(status.totals.messagesIn >= total, 'a total fell')
+      total = status.totals.messagesIn
+    }
+    load.pids.clear()
+    await until(() => load.pids.size === 2) // both new ones are at work
+    await load.end()
+    const { sent, answered, crossed, crossedConnections, opened } = load
+    console.log({ sent, answered, crossed, crossedConnections, discarded, opened, lost: load.lost.length })
+    assert.equal(load.lost, [])
+    assert.is(answered + crossed, sent)
+    assert.ok(crossedConnections <= discarded, 'a request was dropped that the server does not name')
+    assert.ok((await box.status()).totals.messagesIn >= answered)
+    await box.stop()
+  })
+})
+
+test('clients that pause for longer than the quiet time between requests lose nothing at all', async () => {
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(box.file('app.js', program(0))))
+    const load = new Load(port)
+    load.add(60, { inFlight: 1, thinkMs: () => 900 + Math.random() * 800, answersPerConnection: FOREVER })
+    for (let version = 1; version <= 5; version++) {
+      const answered = load.answered
+      await until(() => load.answered > answered + 30)
+      succeeded(await box.command('reload'))
+    }
+    await load.end()
+    assert.equal(load.lost, [])
+    assert.ok(load.crossed <= 1, `${load.crossed} of ${load.sent} requests crossed a FIN`)
+    await box.stop()
+  })
+})
+
+test.run()

@@ -333,7 +333,13 @@ export class Master implements Supervisor {
   #giveUp(why: StopReason): void {
     this.#stopping ??= why
     this.#ended.abort()
+    this.#closeSockets() // who connects from now on is refused at once, instead of waiting for nobody
     this.reconcile()
+  }
+
+  /** Closing one twice does nothing. */
+  #closeSockets(): void {
+    for (const { blueprint } of this.groups) tidy(() => blueprint.socket?.close())
   }
 
   #stopWindowMs({ blueprint }: GroupState): number {
@@ -345,7 +351,7 @@ export class Master implements Supervisor {
     this.reconcile()
     await this.#until(() => this.#processes().length === 0)
     await this.#reload
-    for (const { blueprint } of this.groups) tidy(() => blueprint.socket?.close())
+    this.#closeSockets()
     for (const path of this.#pidFiles) tidy(() => removePidFile(path))
     if (this.#lock?.isOurs()) tidy(() => this.#predecessors?.forget())
     tidy(() => this.#control?.close())

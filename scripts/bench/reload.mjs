@@ -1,0 +1,177 @@
+// The bench `reload`: what a reload costs those who are being served. A closed loop of text lines runs against a server
+// that is reloaded again and again; beside it, as what one does without reload, the same with `stop` and `start -d`.
+// One JSON line per way on stdout, a table on stderr, all windows in results/. Method: README.md.
+//
+// usage: node scripts/bench/reload.mjs [--quick] [--reloads 10] [--connections 64] [--workers 2]
+import { execFile } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs, promisify } from 'node:util'
+import {
+  environment,
+  here,
+  launch,
+  median,
+  root,
+  round,
+  runBench,
+  sleep,
+  stop,
+  sum,
+  table,
+  writeResults,
+} from './lib/bench.mjs'
+
+const run = promisify(execFile)
+const startFile = join(root, 'dist', 'start.js')
+const drainTimeoutMs = 2000 // 30 s is the default: a closed loop is never quiet, and uses all of it
+const baselineMs = 3000
+const betweenMs = 1000
+
+function readOptions() {
+  const { values } = parseArgs({
+    options: {
+      quick: { type: 'boolean', default: false },
+      reloads: { type: 'string' },
+      connections: { type: 'string', default: '64' },
+      workers: { type: 'string', default: '2' },
+    },
+    allowPositionals: true,
+  })
+  const reloads = Number(values.reloads ?? (values.quick ? 1 : 10))
+  return { reloads, connections: Number(values.connections), workers: Number(values.workers) }
+}
+
+/** A server of its own folder, since its module is imported as a user's is. */
+async function startServer({ workers }) {
+  const directory = mkdtempSync(join(root, 'build', 'bench-reload-'))
+  const runDir = mkdtempSync(join(tmpdir(), 'bench-reload-'))
+  const module = join(directory, 'app.mjs')
+  const env = { ...process.env, MILLRACE_RUN_DIR: runDir }
+  const port = 20_000 + (process.pid % 20_000) // the same after a restart, which port 0 is not
+  writeFileSync(
+    module,
+    `import { Worker } from 'millrace'
+    const worker = new Worker('text://127.0.0.1:${port}', { name: 'echo', count: ${workers}, drainTimeoutMs: ${drainTimeoutMs} })
+    worker.onMessage = (connection, line) => connection.send(line)
+    Worker.runAll()`,
+  )
+  const command = async (...args) => (await run(process.execPath, [startFile, ...args], { env, cwd: root })).stdout
+  await command('start', '-d', module)
+  const end = async () => {
+    await command('stop').catch((error) => process.stderr.write(`${error.message}\n`))
+    for (const path of [directory, runDir]) rmSync(path, { recursive: true, force: true })
+  }
+  return { port, module, command, end }
+}
+
+const ways = {
+  async reload({ command }) {
+    const { slots } = JSON.parse(await command('reload', '--json'))
+    return { readyMs: slots.map((slot) => slot.readyMs), discarded: sum(slots.map((slot) => slot.discarded)) }
+  },
+  async 'stop + start -d'({ command, module }) {
+    await command('stop')
+    await command('start', '-d', module)
+    return { readyMs: [], discarded: 0 }
+  },
+}
+
+/** The load's windows, as they come. */
+function watch({ port }, { connections }) {
+  const child = launch([process.execPath, join(here, 'reload-load.mjs'), String(port), String(connections)])
+  const windows = []
+  let rest = ''
+  child.stdout.on('data', (text) => {
+    const lines = (rest + text).split('\n')
+    rest = lines.pop()
+    for (const line of lines) windows.push(JSON.parse(line))
+  })
+  return { child, windows }
+}
+
+async function measure(way, plan) {
+  const server = await startServer(plan)
+  const { child, windows } = watch(server, plan)
+  const spans = []
+  try {
+    await sleep(baselineMs)
+    for (let turn = 0; turn < plan.reloads; turn++) {
+      const from = Date.now()
+      const told = await ways[way](server)
+      spans.push({ from, to: Date.now(), ...told })
+      await sleep(betweenMs)
+    }
+  } finally {
+    child.stdin.end()
+    await stop(child)
+    await server.end()
+  }
+  return { windows, spans }
+}
+
+function toRow(way, { windows, spans }, plan) {
+  const isDuring = ({ at }) => spans.some(({ from, to }) => at >= from && at - 100 <= to)
+  const warm = windows.slice(5)
+  const calm = median(warm.filter((window) => !isDuring(window)).map(({ answered }) => answered))
+  const during = warm.filter(isDuring).map(({ answered }) => answered)
+  const total = (key) => sum(windows.map((window) => window[key]))
+  const ready = spans.flatMap(({ readyMs }) => readyMs)
+  return {
+    bench: 'reload',
+    way,
+    ...plan,
+    drainTimeoutMs,
+    durationMs: round(median(spans.map(({ from, to }) => to - from))),
+    readyMs: ready.length === 0 ? null : round(median(ready)),
+    perSecond: round(calm * 10),
+    duringPerSecond: round((sum(during) / during.length) * 10),
+    worstWindow: round(Math.min(...during) / calm, 2),
+    meanDuring: round(sum(during) / during.length / calm, 2),
+    emptyWindows: during.filter((answered) => answered === 0).length,
+    answered: total('answered'),
+    crossed: total('crossed'),
+    discarded: sum(spans.map((span) => span.discarded)),
+    refused: total('refused'),
+    reset: total('reset'),
+    ...environment(),
+  }
+}
+
+function toTable(rows) {
+  const head = [
+    '',
+    'ms each',
+    'ready ms',
+    'lines/s',
+    'mean during',
+    'worst 100 ms',
+    'answered',
+    'crossed',
+    'refused',
+    'reset',
+  ]
+  const body = rows.map((row) => [
+    ...[row.way, row.durationMs, row.readyMs ?? '-', row.perSecond],
+    ...[`${Math.round(row.meanDuring * 100)} %`, `${Math.round(row.worstWindow * 100)} %`],
+    ...[row.answered, row.crossed, row.refused, row.reset],
+  ])
+  return `${table([head, ...body].map((cells) => cells.map(String)))}\n`
+}
+
+async function main() {
+  const plan = readOptions()
+  const rows = []
+  const raw = []
+  for (const way of Object.keys(ways)) {
+    const measured = await measure(way, plan)
+    rows.push(toRow(way, measured, plan))
+    raw.push({ way, ...measured })
+    console.log(JSON.stringify(rows.at(-1)))
+  }
+  const file = writeResults('reload', { command: process.argv.slice(1), plan, rows, raw })
+  process.stderr.write(`${toTable(rows)}all windows: ${file}\n`)
+}
+
+await runBench('reload', main)

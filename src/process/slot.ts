@@ -98,6 +98,7 @@ export class Slot {
   /** `next` serves now; the one before it leaves. */
   flip(next: WorkerHandle): void {
     this.stopWaiting()
+    this.backoff.failures = 0
     if (this.current !== null) this.leaving.add(this.current)
     this.current = next
     this.next = null

@@ -1,0 +1,252 @@
+// Where lines go: each with its worker, as text or JSON, into files that are rotated, bounded, full or forbidden.
+
+import { existsSync, readFileSync, renameSync, statSync, truncateSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { ask, echo, inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import { until } from '../support/until.ts'
+
+const LINE = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d pid:\d+ /
+
+/** Prints what it is told: `log x`, `err x`, `out x`, `die`, `abort`, `oom`. */
+const TALKER = `
+  worker.onMessage = (connection, line) => {
+    const [what, ...words] = line.split(' ')
+    if (what === 'log') Worker.log(words.join(' '))
+    if (what === 'err') console.error(words.join(' '))
+    if (what === 'out') console.log(words.join(' '))
+    if (what === 'flood') for (let n = 0; n < Number(words[0]); n++) console.error(n + ' ' + 'x'.repeat(90))
+    if (what === 'die') setImmediate(() => { throw new Error('planted') })
+    if (what === 'abort') process.abort()
+    connection.send(String(process.pid))
+  }`
+
+async function talker(box: Sandbox, ...args: string[]): Promise<number> {
+  return portOf(await box.start(box.file('app.js', echo(1, TALKER)), ...args))
+}
+
+function lines(path: string): string[] {
+  return existsSync(path) ? readFileSync(path, 'utf8').split('\n').slice(0, -1) : []
+}
+
+test('each line of a daemon has time, pid and worker, whatever printed it', async () => {
+  await inSandbox(async (box) => {
+    const port = await talker(box)
+    const pid = await ask(port, 'log one')
+    await ask(port, 'err two')
+    await ask(port, 'die')
+    await until(() => box.log().includes('starting another'))
+    for (const line of box.log().split('\n').slice(0, -1)) assert.match(line, LINE)
+    assert.match(box.log(), new RegExp(`pid:${pid} \\[echo:0\\] one`))
+    assert.match(box.log(), new RegExp(`pid:${pid} \\[echo:0\\] two\n`))
+    assert.match(box.log(), /\[echo:0\] uncaught: Error: planted\n.*\[echo:0\] {5}at /)
+    assert.ok(box.log().indexOf('planted') < box.log().indexOf('exit 250'), 'the last words come before the end')
+    await box.stop()
+  })
+})
+
+test('what V8 prints at an abort is in the log, with its worker', async () => {
+  await inSandbox(async (box) => {
+    const oom = `worker.execArgv = ['--max-old-space-size=12']; worker.onMessage = () => { const all = []; for (;;) all.push(new Array(1e4).fill({})) }`
+    const port = portOf(await box.start(box.file('app.js', echo(1, oom))))
+    await ask(port, 'x').catch(() => undefined) // its connection dies with it
+    await until(() => box.log().includes('starting another'), 20_000)
+    assert.match(box.log(), /\[echo:0\] FATAL ERROR: .*heap/)
+    assert.match(box.log(), /echo:0 pid \d+: (signal SIGABRT|exit 134)/)
+    await box.stop()
+  })
+})
+
+for (const [how, args, env] of [
+  ['the flag', ['--log-format', 'json'], {}],
+  ['the variable', [], { MILLRACE_LOG_FORMAT: 'json' }],
+] as const) {
+  test(`JSON by ${how}: every line is an object`, async () => {
+    await inSandbox(async (box) => {
+      Object.assign(box.env, env)
+      const port = await talker(box, ...args)
+      const pid = Number(await ask(port, 'log "quoted"'))
+      await ask(port, 'err raw')
+      await ask(port, 'die')
+      await until(() => box.log().includes('starting another'))
+      const entries = box
+        .log()
+        .split('\n')
+        .slice(0, -1)
+        .map((line) => JSON.parse(line))
+      for (const { time, pid } of entries) assert.ok(Date.parse(time) > 0 && pid > 0)
+      const of = (text: string) => entries.find(({ message }) => message.includes(text))
+      assert.equal([of('quoted').pid, of('quoted').worker, of('quoted').stream], [pid, 'echo:0', undefined])
+      assert.equal([of('raw').message, of('raw').worker, of('raw').stream], ['raw', 'echo:0', 'stderr'])
+      assert.match(of('uncaught').message, /planted\n +at /) // one object, lines and all
+      assert.is(of('starting another').worker, undefined)
+      await box.stop()
+    })
+  })
+}
+
+test('JSON in the foreground: stderr is JSON, stdout is the program', async () => {
+  await inSandbox(async (box) => {
+    const server = box.begin('start', box.file('app.js', echo(1, TALKER)), '--log-format', 'json')
+    await server.says(/Press Ctrl/)
+    const port = portOf(await box.status())
+    await ask(port, 'err raw')
+    await ask(port, 'out plain')
+    await server.says(/plain/)
+    await server.says(/raw/)
+    const { stderr, code } = await server.end('SIGTERM')
+    assert.is(code, 0)
+    for (const line of stderr.split('\n').slice(0, -1)) JSON.parse(line)
+    assert.match(server.stdout, /^plain$/m)
+  })
+})
+
+test('a log that was moved away is opened anew, and no line is lost', async () => {
+  await inSandbox(async (box) => {
+    const path = join(box.runDir, 'millrace.log')
+    const port = await talker(box)
+    await ask(port, 'log first')
+    await until(() => box.log().includes('first'))
+    const moved = box.file('old.log', '')
+    renameSync(path, moved)
+    let count = 0
+    await until(async () => {
+      await ask(port, `log number ${count++}`)
+      return box.log().includes('number')
+    })
+    await ask(port, 'err last')
+    await until(() => box.log().includes('last'))
+    const found = [...lines(moved), ...lines(path)].filter((line) => line.includes('number'))
+    assert.equal(
+      found.map((line) => Number(line.split(' ').at(-1))),
+      Array.from({ length: count }, (_, n) => n),
+    )
+    await box.stop()
+  })
+})
+
+test('copytruncate works too: what comes after it starts at the beginning', async () => {
+  await inSandbox(async (box) => {
+    const path = join(box.runDir, 'millrace.log')
+    const port = await talker(box)
+    await ask(port, 'log first')
+    await until(() => box.log().includes('first'))
+    truncateSync(path)
+    await ask(port, 'log second')
+    await until(() => box.log().includes('second'))
+    assert.not.ok(box.log().includes('\0'))
+    assert.match(lines(path)[0] ?? '', LINE)
+    await box.stop()
+  })
+})
+
+test('a worker that floods its log fills no disk, and the server goes on', async () => {
+  await inSandbox(async (box) => {
+    const path = join(box.directory, 'flood.log')
+    const port = await talker(box, '--log-file', path, '--log-max-size', '100000')
+    await ask(port, 'flood 20000')
+    await until(() => lines(path).some((line) => line.includes('] 19999 ')))
+    assert.ok(statSync(path).size <= 100_000 + 65_536)
+    assert.ok(statSync(`${path}.1`).size <= 100_000 + 200_000)
+    const numbers = [...lines(`${path}.1`), ...lines(path)].map((line) => Number(/\] (\d+) x/.exec(line)?.[1]))
+    for (const [at, number] of numbers.entries()) if (at > 0) assert.is(number, (numbers[at - 1] ?? 0) + 1)
+    await ask(port, 'log still here')
+    await box.stop()
+  })
+})
+
+test('settings in the code are followed, the command line wins, and a reload follows them again', async () => {
+  await inSandbox(async (box) => {
+    const [log, out, other] = ['code.log', 'code.out', 'flag.log'].map((name) => join(box.directory, name))
+    const code = (name = log) => `${TALKER}
+      Worker.logFile = ${JSON.stringify(name)}; Worker.stdoutFile = ${JSON.stringify(out)}
+      Worker.pidFile = ${JSON.stringify(join(box.directory, 'code.pid'))}`
+    const module = box.file('app.js', echo(1, code()))
+    let { pid, groups } = await box.start(module)
+    let port = groups[0]?.port ?? 0
+    assert.is(readFileSync(join(box.directory, 'code.pid'), 'utf8'), `${pid}\n`)
+    await ask(port, 'log in the log')
+    await ask(port, 'out in the out')
+    await until(() => lines(log ?? '').some((line) => line.includes('[echo:0] in the log')))
+    await until(() => lines(out ?? '').includes('in the out'))
+    box.file('app.js', echo(1, code(join(box.directory, 'new.log'))))
+    succeeded(await box.command('reload'))
+    await ask(port, 'log after')
+    await until(() => lines(join(box.directory, 'new.log')).some((line) => line.includes('[echo:0] after')))
+    await box.stop()
+    assert.not(existsSync(join(box.directory, 'code.pid')))
+    ;({ pid, groups } = await box.start(module, '--log-file', other ?? ''))
+    port = groups[0]?.port ?? 0
+    await ask(port, 'log by flag')
+    await until(() => lines(other ?? '').some((line) => line.includes('by flag')))
+    await box.stop()
+  })
+})
+
+test('in the foreground a log file has the lines, and so has the terminal', async () => {
+  await inSandbox(async (box) => {
+    const path = join(box.directory, 'f.log')
+    const server = await box.foreground(box.file('app.js', echo(1, TALKER)), '--log-file', path)
+    await ask(portOf(await box.status()), 'log both')
+    await server.says(/\[echo:0\] both/)
+    await until(() => lines(path).some((line) => line.endsWith('[echo:0] both')))
+    assert.is((await server.end('SIGTERM')).code, 0)
+  })
+})
+
+test('a full disk costs lines, not the server', async () => {
+  await inSandbox(async (box) => {
+    const port = await talker(box, '--log-file', '/dev/full', '--stdout-file', '/dev/full')
+    await ask(port, 'flood 1000')
+    await ask(port, 'out x')
+    await ask(port, 'log x')
+    assert.is(workersOf(await box.status())[0]?.incarnation, 1)
+    await box.stop()
+  })
+})
+
+for (const [flag, what] of [
+  ['--log-file', 'log'],
+  ['--stdout-file', 'stdout'],
+] as const) {
+  test(`a ${what} file that cannot be written ends the start with the reason`, async () => {
+    await inSandbox(async (box) => {
+      const path = join(box.file('file', ''), 'below')
+      const { code, stderr } = await box.command('start', '-d', box.file('app.js', echo(1)), flag, path)
+      assert.is(code, 1)
+      assert.match(stderr, /open .*below: ENOTDIR/)
+    })
+  })
+}
+
+test('a log file in the code that cannot be written leaves the old one in place at a reload', async () => {
+  await inSandbox(async (box) => {
+    const port = await talker(box)
+    const path = join(box.file('file', ''), 'below')
+    box.file('app.js', echo(1, `${TALKER}; Worker.logFile = ${JSON.stringify(path)}`))
+    const { code, stderr } = await box.command('reload')
+    assert.is(code, 1)
+    assert.match(stderr, /ENOTDIR/)
+    await ask(port, 'log still')
+    await until(() => box.log().includes('[echo:0] still'))
+    await box.stop()
+  })
+})
+
+for (const args of [
+  ['--log-format', 'xml'],
+  ['--log-max-size', 'big'],
+  ['--log-max-size', '-1'],
+  ['--umask', '999'],
+]) {
+  test(`${args.join(' ')} is exit 2`, async () => {
+    await inSandbox(async (box) => {
+      const { code, stderr } = await box.command('start', box.file('app.js', echo(1)), ...args)
+      assert.is(code, 2)
+      assert.match(stderr, new RegExp(args[0] ?? ''))
+    })
+  })
+}
+
+test.run()

@@ -7,7 +7,7 @@
 
 import { type Clock, type ConnectionCallbacks, type ConnectionHost, kGone, processClock } from './connection-host.ts'
 import { formatEndpoint } from './endpoint.ts'
-import { messageOf, type ProtocolError, type SystemError, UsageError } from './errors.ts'
+import { AbortError, messageOf, type ProtocolError, type SystemError, UsageError } from './errors.ts'
 import { LimitedLog } from './log.ts'
 import {
   Accumulator,
@@ -29,10 +29,14 @@ export const kOpen = Symbol('open')
 export const kDrain = Symbol('drain')
 /** The worker is leaving: finish the work in flight, then half-close. */
 export const kLeave = Symbol('leave')
+/** Neither leaving nor closing. */
+export const kIsStaying = Symbol('is staying')
 /** The worker's time is nearly up: `signal` aborts. */
 export const kAbort = Symbol('abort')
 /** For how long nothing was received and nothing was at work here, ms; 0 while something is. */
 export const kQuietFor = Symbol('quiet for')
+/** It is open, and has not been told to leave. */
+export const kIsStaying = Symbol('is staying')
 /** Its protocol's goodbye is spread over the drain. */
 export const kIsLongLived = Symbol('is long-lived')
 
@@ -75,6 +79,18 @@ const enum Stop {
   Yield = 32,
   /** The destination of a pipe is full. */
   Pipe = 64,
+}
+
+/** What has happened of a drain; a set of bits. */
+const enum Farewell {
+  /** The codec has said goodbye. */
+  Said = 1,
+  /** `[kLeave]()`: nothing new is read, what was received is finished, then FIN. */
+  Leaving = 2,
+  /** The packet that was begun when it left has come to its end. */
+  HadRest = 4,
+  /** The peer spoke into our FIN, and that was counted. */
+  Counted = 8,
 }
 
 /** What holds back a message that has been decoded; the others only keep new ones from coming. */
@@ -152,6 +168,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #io: CodecIo<In>
   #state = State.Established
   #stops = 0
+  #farewell = 0
   /** The codec was told to stop and keeps a rest: `resumed()` is due. */
   #isStopped = false
   #isInCodec = false
@@ -159,8 +176,6 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #isReading = true
   #isFull = false
   #isReporting = false
-  #hasSaidGoodbye = false
-  #isLeaving = false
   #hasPeerEnded = false
   #hasToldEnd = false
   #hasSentFin = false
@@ -360,7 +375,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   get signal(): AbortSignal {
     if (this.#aborter === null) {
       this.#aborter = new AbortController()
-      if (this.#state === State.Closed) this.#aborter.abort(connectionClosed())
+      if (this.#state === State.Closed) this.#aborter.abort(connectionClosed(this.closeReason))
     }
     return this.#aborter.signal
   }
@@ -383,15 +398,19 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   [kDrain](): void {
-    if (this.#state !== State.Established || this.#hasSaidGoodbye) return
-    this.#hasSaidGoodbye = true
+    if (this.#state !== State.Established || this.#farewell & Farewell.Said) return
+    this.#farewell |= Farewell.Said
     this.#intoCodec(() => this.#codec.drain())
   }
 
   [kLeave](): void {
-    if (this.#state !== State.Established || this.#isLeaving) return
-    this.#isLeaving = true
+    if (!this[kIsStaying]) return
+    this.#farewell |= Farewell.Leaving
     this.#continue()
+  }
+
+  get [kIsStaying](): boolean {
+    return this.#state === State.Established && (this.#farewell & Farewell.Leaving) === 0
   }
 
   [kAbort](): void {
@@ -400,9 +419,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   [kQuietFor](): number {
-    const isAtWork = this.#inFlight > 0 || this.#queue.length > 0 || this.#stops !== 0 || this.#isStopped
-    if (isAtWork || this.#held !== null || this.#codec.isBusy === true || this.#isInCodec) return 0
-    return this.#state === State.Established ? this.#clock.now() - this.#lastActive : 0
+    const isAtWork = this.#inFlight > 0 || this.#queue.length > 0 || this.#socket.queuedBytes > 0
+    if (isAtWork || this.#stops !== 0 || this.#isStopped || this.#held !== null || this.#isInCodec) return 0
+    return this.#codec.isBusy === true || !this[kIsStaying] ? 0 : this.#clock.now() - this.#lastActive
   }
 
   get [kIsLongLived](): boolean {
@@ -438,7 +457,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   [kDrained](): void {
-    if (this.#idleTimer !== 0) this.#lastActive = this.#clock.now()
+    // At a drain: who has just read a long answer to its end may ask again.
+    if (this.#idleTimer !== 0 || this.#farewell !== 0) this.#lastActive = this.#clock.now()
     if (this.#isFull) {
       this.#isFull = false
       for (const source of this.#sources ?? []) if (!this.#isFull) source.#start(Stop.Pipe)
@@ -460,10 +480,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   // Receiving
 
-  /** Nobody will see it. Said into the goodbye of a drain it is work that was lost, which is counted. */
+  /** Nobody will see it. Said into our FIN at a drain it is work that was lost, which is counted. */
   #discard(): void {
-    if (!this.#isLeaving) return
-    this.#isLeaving = false // once
+    if (this.closeReason !== 'stopped' || this.#farewell & Farewell.Counted) return
+    this.#farewell |= Farewell.Counted
     this.worker.counters.discarded++
   }
 
@@ -478,7 +498,22 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     } catch (error) {
       this.#protocolFailed(blamed(error, 'ERR_PROTOCOL'))
     }
+    if (this.#farewell & Farewell.Leaving && bytes !== null) this.#noteRest()
     this.#leaveCodec()
+  }
+
+  /**
+   * A framing protocol is waited for until the packet that it was in the middle of is there: its reads may be cut within
+   * a packet for ever. A codec knows itself when it is done.
+   */
+  #noteRest(): void {
+    if (this.#burst > 0 && !('open' in this.#protocol)) this.#farewell |= Farewell.HadRest
+  }
+
+  /** It leaves, and no byte that may come is of use to it. */
+  get #hasHeardAll(): boolean {
+    if ((this.#farewell & Farewell.Leaving) === 0) return false
+    return (this.#farewell & Farewell.HadRest) !== 0 || this.#codec.isBusy !== true
   }
 
   /** Runs another call into the codec under the same rules. */
@@ -563,26 +598,43 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #await(handler: PromiseLike<unknown>): void {
     this.#inFlight++
-    this.#follow(handler, () => {
-      this.#inFlight--
-      this.#lastActive = this.#clock.now()
-      this.#pump()
-      this.#settleIdle()
-    })
+    this.worker.unsettled++
+    handler.then(
+      () => this.#settled(),
+      (error) => {
+        this.#handlerFailed(error)
+        this.#settled()
+      },
+    )
+  }
+
+  #settled(): void {
+    this.#inFlight--
+    this.#pump()
+    if (this.#inFlight === 0) this.#lastActive = this.#clock.now()
+    this.#settleIdle()
+    this.#release()
   }
 
   /** A drain waits for what a callback has begun, also when its connection is gone. */
-  #follow(work: PromiseLike<unknown>, settled: () => void): void {
+  #follow(
+    work: PromiseLike<unknown>,
+    settled: () => void = nothing,
+    failed: (error: unknown) => void = (error) => this.#handlerFailed(error),
+  ): void {
     this.worker.unsettled++
     const end = () => {
-      this.worker.unsettled--
       settled()
-      if (this.worker.unsettled === 0) this.worker[kGone]()
+      this.#release()
     }
     work.then(end, (error) => {
-      this.#handlerFailed(error)
+      failed(error)
       end()
     })
+  }
+
+  #release(): void {
+    if (--this.worker.unsettled === 0) this.worker[kGone]()
   }
 
   /** Delivers queued messages as far as handlers allow. */
@@ -649,8 +701,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #syncReading(): void {
     const isEnding = this.#state !== State.Established
     const isFlooded = this.#held !== null && this.#held.length > MAX_HELD_BYTES
-    const isDone = this.#isLeaving && this.#codec.isBusy !== true
-    const wanted = isEnding || ((this.#stops & ~Stop.Yield) === 0 && !isDone && !isFlooded)
+    const wanted = isEnding || ((this.#stops & ~Stop.Yield) === 0 && !isFlooded && !this.#hasHeardAll)
     if (wanted === this.#isReading || this.#state === State.Closed) return
     this.#isReading = wanted
     if (wanted) this.#socket.resume()
@@ -669,7 +720,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#state !== State.Established || this.#inFlight > 0 || this.#queue.length > 0 || this.#isInCodec) return
     if (this.#failure !== null) return this.#breakOff(this.#failure)
     if (this.#isStopped || this.#held !== null || this.#stops & NOT_DONE) return
-    if (this.#isLeaving && this.#codec.isBusy !== true) this.#endAs('stopped')
+    if (this.#hasHeardAll) this.#endAs('stopped')
     else if (this.#hasPeerEnded) this.#finishInput()
   }
 
@@ -756,8 +807,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.onError === null) return this.#logError(code, message, error)
     try {
       const result = this.onError(this, code, message, error)
-      if (isThenable(result))
-        result.then(undefined, (failure) => this.#logError(Connection.HANDLER, 'onError', failure))
+      const failed = (failure: unknown) => this.#logError(Connection.HANDLER, 'onError', failure as Error)
+      if (isThenable(result)) this.#follow(result, nothing, failed)
     } catch (failure) {
       this.#logError(Connection.HANDLER, 'onError threw', failure as Error)
     }
@@ -781,7 +832,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** Runs a callback that nothing waits for. */
   #notify(callback: ((connection: this) => unknown) | null): void {
     const result = this.#call(callback)
-    if (isThenable(result)) this.#follow(result, nothing)
+    if (isThenable(result)) this.#follow(result)
   }
 
   // Closing
@@ -841,7 +892,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.worker.connections.delete(this.id)
     this.worker.counters.connections--
     this.worker.counters.closed++
-    this.#aborter?.abort(connectionClosed())
+    this.#aborter?.abort(connectionClosed(this.closeReason))
     this.#notify(this.onClose)
     this.#unpipe()
     if (!this.#isInCodec) this.#tellClosed(this.#codec, this.closeReason)
@@ -908,7 +959,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#state === State.Closed) return
     const old = this.#codec
     this.#clearCodecTimers()
-    this.#isStopped = this.#hasToldEnd = this.#hasSaidGoodbye = false
+    this.#isStopped = this.#hasToldEnd = false
+    this.#farewell &= ~(Farewell.Said | Farewell.HadRest)
     this.#stops &= ~Stop.Codec
     this.#prepend(rest)
     this.#protocol = protocol
@@ -932,7 +984,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (typeof callback !== 'function') return undefined
     try {
       const result: unknown = callback.call(this, this, ...args)
-      if (isThenable(result)) this.#follow(result, nothing)
+      if (isThenable(result)) this.#follow(result)
       return result
     } catch (error) {
       this.#handlerFailed(error)
@@ -1018,12 +1070,12 @@ function nothing(): void {
   // What NO_CODEC does.
 }
 
-function connectionClosed(): UsageError {
-  return new UsageError('ERR_CONNECTION_CLOSED', 'the connection has closed')
+function connectionClosed(why: CloseReason | null): AbortError {
+  return new AbortError('ERR_CONNECTION_CLOSED', `the connection has closed: ${why}`)
 }
 
-function workerStopping(): UsageError {
-  return new UsageError('ERR_WORKER_STOPPING', 'the worker is leaving, and its time is nearly up')
+function workerStopping(): AbortError {
+  return new AbortError('ERR_WORKER_STOPPING', 'the worker is leaving, and its time is nearly up')
 }
 
 function isChunk(value: unknown): value is string | Uint8Array {

@@ -2,7 +2,7 @@
 // those that are quiet first, and never everybody in one instant. What was tried: closing idle connections at once lost
 // up to 64 of 64 requests that were on their way; after a quiet second, with the receive queue looked at, none.
 
-import { type AnyConnection, kAbort, kDrain, kIsLongLived, kLeave, kQuietFor } from './connection.ts'
+import { type AnyConnection, kAbort, kDrain, kIsLongLived, kIsStaying, kLeave, kQuietFor } from './connection.ts'
 import { type Clock, processClock } from './connection-host.ts'
 
 /** Nothing received and nothing at work for this long: then a request on its way is unlikely. */
@@ -12,12 +12,12 @@ const QUIET_SHARE = 1 / 4
 const TICK_MS = 50
 /** So many may go in one tick whatever the window: their return is no burden to anybody. */
 const SMALLEST_BATCH = 100
-/** By then whoever can go has gone, if there is a crowd. */
-const CROWD_SHARE = 1 / 2
-/** From then on who is never quiet leaves too. */
-const LAST_CALL_SHARE = 3 / 4
-/** By then the handlers that are left hear that their time is up... */
-const ABORT_SHARE = 9 / 10
+/** By then whoever is quiet has gone, if there is a crowd. */
+const QUIET_UNTIL = 1 / 2
+/** By then the long-lived ones have gone; from then on who is never quiet leaves too. */
+const LAST_CALL_AT = 3 / 4
+/** By then all have been told, and the handlers that are left hear that their time is up... */
+const ABORT_AT = 9 / 10
 /** ... but not later than this before the end. */
 const ABORT_BEFORE_MS = 500
 
@@ -29,14 +29,24 @@ export interface Drainable {
 /** Calls back when whatever had arrived before has been read. */
 type AfterPoll = (callback: () => void) => void
 
+const enum Kind {
+  Quiet,
+  LongLived,
+  LastCall,
+}
+
+/** It runs until `end()`, and does not wait itself for connections to be gone: their owner hears of that first. */
 export class Drain {
   readonly #host: Drainable
   readonly #clock: Clock
   readonly #afterPoll: AfterPoll
-  readonly #startedAt: number
-  readonly #crowd: number
-  #windowMs: number
+  #startedAt = 0
+  #windowMs = 0
+  /** How many of each kind may go in one tick. */
+  #batches: readonly number[] = []
   #timer = 0
+  #hasBegun = false
+  #isLastCall = false
   #hasAborted = false
   #isOver = false
 
@@ -44,17 +54,21 @@ export class Drain {
     this.#host = host
     this.#clock = clock
     this.#afterPoll = afterPoll
-    this.#startedAt = clock.now()
-    this.#windowMs = windowMs
-    this.#crowd = host.connections.size
+    this.#open(windowMs)
+    this.#sleep()
+  }
+
+  /** Lets the first ones go. Without this call nobody goes until the last call. */
+  begin(): void {
+    this.#hasBegun = true
     this.#tick()
   }
 
-  /** Less time than before, counted from now. More is not given. */
+  /** A window of its own from now on, if that ends before the present one. What is done stays done. */
   hurry(windowMs: number): void {
-    this.#windowMs = Math.min(this.#windowMs, this.#elapsed + windowMs)
-    this.#clock.cancel(this.#timer)
-    if (!this.#isOver) this.#tick()
+    if (this.#clock.now() + windowMs >= this.#startedAt + this.#windowMs) return
+    this.#open(windowMs)
+    this.#tick()
   }
 
   /** Everything has left, or the time is up. */
@@ -63,50 +77,73 @@ export class Drain {
     this.#clock.cancel(this.#timer)
   }
 
-  get #elapsed(): number {
-    return this.#clock.now() - this.#startedAt
+  #open(windowMs: number): void {
+    this.#startedAt = this.#clock.now()
+    this.#windowMs = windowMs
+    let longLived = 0
+    for (const connection of this.#host.connections.values()) if (connection[kIsLongLived]) longLived++
+    const all = this.#host.connections.size
+    this.#batches = [
+      batchOf(all - longLived, windowMs * QUIET_UNTIL),
+      batchOf(longLived, windowMs * LAST_CALL_AT),
+      batchOf(all, windowMs * (ABORT_AT - LAST_CALL_AT)),
+    ]
   }
 
   #tick(): void {
-    const isLastCall = this.#elapsed >= this.#windowMs * LAST_CALL_SHARE
-    const leaving = this.#choose(isLastCall)
-    // Chosen now, closed later: what the kernel holds of theirs is read in between.
-    if (leaving.length > 0) this.#afterPoll(() => this.#send(leaving, isLastCall))
-    if (this.#elapsed >= abortAt(this.#windowMs)) this.#abort()
-    this.#timer = this.#clock.after(TICK_MS, Drain.#next, this)
+    if (this.#isOver) return
+    const elapsed = this.#clock.now() - this.#startedAt
+    if (elapsed >= this.#windowMs * LAST_CALL_AT) this.#isLastCall = true
+    if (this.#hasBegun || this.#isLastCall) this.#letGo()
+    if (elapsed >= abortAt(this.#windowMs)) this.#abort()
+    this.#sleep()
+  }
+
+  #sleep(): void {
+    this.#clock.cancel(this.#timer)
+    if (!this.#isOver) this.#timer = this.#clock.after(TICK_MS, Drain.#next, this)
   }
 
   static #next(drain: Drain): void {
-    if (!drain.#isOver) drain.#tick()
+    drain.#tick()
   }
 
-  /** Says goodbye to those whose goodbye need not be spread, and picks who leaves in this tick. */
-  #choose(isLastCall: boolean): AnyConnection[] {
-    const batch = this.#batch(isLastCall)
+  #letGo(): void {
     const leaving: AnyConnection[] = []
+    const room = [...this.#batches]
     for (const connection of this.#host.connections.values()) {
-      const isLongLived = connection[kIsLongLived]
-      if (!isLongLived) connection[kDrain]()
-      if (leaving.length < batch && (isLongLived || isLastCall || this.#isQuiet(connection))) leaving.push(connection)
+      if (this.#isTold(connection)) connection[kDrain]()
+      const kind = this.#kindOf(connection)
+      if ((room[kind] as number) <= 0 || !this.#mayGo(connection)) continue
+      room[kind] = (room[kind] as number) - 1
+      leaving.push(connection)
     }
-    return leaving
+    // Chosen now, closed later: what the kernel holds of theirs is read in between.
+    if (leaving.length > 0) this.#afterPoll(() => this.#send(leaving))
   }
 
-  #send(leaving: readonly AnyConnection[], isLastCall: boolean): void {
+  #send(leaving: readonly AnyConnection[]): void {
     for (const connection of leaving) {
-      if (connection[kIsLongLived]) connection[kDrain]()
-      if (connection[kIsLongLived] || isLastCall || this.#isQuiet(connection)) connection[kLeave]()
+      if (!this.#mayGo(connection)) continue
+      connection[kDrain]()
+      connection[kLeave]()
     }
   }
 
-  #isQuiet(connection: AnyConnection): boolean {
-    return connection[kQuietFor]() >= Math.min(QUIET_MS, this.#windowMs * QUIET_SHARE)
+  /** Hears the goodbye now, not only when it goes. One that leaves already may have been upgraded since. */
+  #isTold(connection: AnyConnection): boolean {
+    return !connection[kIsLongLived] || !connection[kIsStaying]
   }
 
-  #batch(isLastCall: boolean): number {
-    const share = isLastCall ? ABORT_SHARE - LAST_CALL_SHARE : CROWD_SHARE
-    const ticks = Math.max(1, (this.#windowMs * share) / TICK_MS)
-    return Math.max(SMALLEST_BATCH, Math.ceil(this.#crowd / ticks))
+  #kindOf(connection: AnyConnection): Kind {
+    if (this.#isLastCall) return Kind.LastCall
+    return connection[kIsLongLived] ? Kind.LongLived : Kind.Quiet
+  }
+
+  #mayGo(connection: AnyConnection): boolean {
+    if (!connection[kIsStaying]) return false
+    if (this.#isLastCall || connection[kIsLongLived]) return true
+    return connection[kQuietFor]() >= Math.min(QUIET_MS, this.#windowMs * QUIET_SHARE)
   }
 
   #abort(): void {
@@ -116,8 +153,13 @@ export class Drain {
   }
 }
 
+/** How many a tick, so that `count` have gone after `ms`. */
+function batchOf(count: number, ms: number): number {
+  return Math.max(SMALLEST_BATCH, Math.ceil(count / Math.max(1, ms / TICK_MS)))
+}
+
 function abortAt(windowMs: number): number {
-  return Math.max(0, Math.min(windowMs * ABORT_SHARE, windowMs - ABORT_BEFORE_MS))
+  return Math.max(0, Math.min(windowMs * ABORT_AT, windowMs - ABORT_BEFORE_MS))
 }
 
 /** Two turns: the first may end in the very poll that this call comes from. */

@@ -1,5 +1,5 @@
-// The three kinds of error this package makes, told apart by who is to blame: the peer (ProtocolError), the caller
-// (UsageError), the machine (SystemError). Match them by `code`, not by `instanceof`: a process can hold two copies
+// The kinds of error this package makes, told apart by who is to blame: the peer (ProtocolError), the caller
+// (UsageError), the machine (SystemError), nobody (AbortError). Match them by `code`, not by `instanceof`: a process can hold two copies
 // of a package. "Not enough bytes yet" is a value (NEED_MORE), never an error.
 
 import { getSystemErrorMap } from 'node:util'
@@ -37,6 +37,17 @@ export class UsageError extends Error {
 
   constructor(code: string, message: string, options?: { cause?: unknown }) {
     super(message, options)
+    this.code = code
+  }
+}
+
+/** The `reason` of a signal. Named as what a `fetch` that was given up rejects with, since many look for that name. */
+export class AbortError extends Error {
+  override readonly name = 'AbortError'
+  readonly code: string
+
+  constructor(code: string, message: string) {
+    super(message)
     this.code = code
   }
 }

@@ -6,7 +6,7 @@ import { type AnyConnection, Connection, kOpen } from './connection.ts'
 import { type ConnectionCallbacks, kGone } from './connection-host.ts'
 import { newCounters } from './counters.ts'
 import { Drain, type Drainable } from './drain.ts'
-import { UsageError } from './errors.ts'
+import { AbortError, UsageError } from './errors.ts'
 import { log } from './log.ts'
 import { parseAddress } from './net/address.ts'
 import { nodeEngine } from './net/node-engine.ts'
@@ -260,33 +260,37 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     const protocol = this.#resolveProtocol()
     this.#endpoint = source.expected
     const accept = (socket: Socket) => this.#accept(socket, protocol)
-    this.#listeners.push(await nodeEngine.listen({ ...source, backlog: this.backlog }, accept))
+    const listener = await nodeEngine.listen({ ...source, backlog: this.backlog }, accept)
+    if (this.#leaving === null) this.#listeners.push(listener)
+    else listener.close() // told to leave while it started
   }
 
-  /** @internal Again with less time: it hurries. */
+  /** @internal Again with less time: it hurries, and both promises resolve at once. */
   drain(windowMs: number): Promise<void> {
-    if (this.#leaving !== null) this.#leaving.drain.hurry(windowMs)
-    else this.#leaving = this.#leave(windowMs)
+    if (this.#leaving === null) return this.#leave(windowMs)
+    this.#leaving.drain.hurry(windowMs)
     return this.#leaving.done
   }
 
-  #leave(windowMs: number): Leaving {
+  #leave(windowMs: number): Promise<void> {
     for (const listener of this.#listeners.splice(0)) listener.close()
-    this.#aborter?.abort(leavingError())
     const leaving = new Leaving(this, windowMs)
-    void this.#tellStop().then(() => {
-      leaving.isToldStop = true
-      this[kGone]()
-    })
-    return leaving
+    this.#leaving = leaving
+    this.#aborter?.abort(leavingError())
+    void this.#tellStop(leaving)
+    return leaving.done
   }
 
-  async #tellStop(): Promise<void> {
+  /** Connections are let go when `onWorkerStop` has settled: it may want to tell them something. */
+  async #tellStop(leaving: Leaving): Promise<void> {
     try {
       await this.onWorkerStop?.(this)
     } catch (error) {
       log(`onWorkerStop: ${error instanceof Error ? error.stack : error}`)
     }
+    leaving.isToldStop = true
+    leaving.drain.begin()
+    this[kGone]()
   }
 
   /** @internal */
@@ -410,8 +414,8 @@ function isString(value: unknown): value is string {
   return typeof value === 'string'
 }
 
-function leavingError(): UsageError {
-  return new UsageError('ERR_WORKER_STOPPING', 'the worker is leaving')
+function leavingError(): AbortError {
+  return new AbortError('ERR_WORKER_STOPPING', 'the worker is leaving')
 }
 
 function plural(count: number, what: string): string {

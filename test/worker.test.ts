@@ -51,4 +51,52 @@ test('a startTimeoutMs of 0 is for ever', () => {
   assert.ok(new Worker({ startTimeoutMs: 0 }).describe().startTimeoutMs > 1e9)
 })
 
+test('other settings that cannot work are refused, by name and value', () => {
+  const bad = { drainTimeoutMs: -1, reloadMode: 'soon', reloadable: 1, execArgv: 'x', user: 5, group: null, name: 7 }
+  for (const [key, value] of Object.entries(bad)) {
+    const worker = new Worker('text://x:1', { [key]: value } as object)
+    assert.throws(() => worker.describe(), new RegExp(`${key} of worker .* is ${value}: it must be`))
+    assert.throws(() => worker.describe(), hasCode('ERR_BAD_OPTION'))
+  }
+})
+
+test('a drain ends when nothing is at work: onWorkerStop, unsettled callbacks, holds', async () => {
+  const worker = new Worker({ name: 'w' })
+  let stop: () => void = () => undefined
+  worker.onWorkerStop = () => new Promise<void>((resolve) => (stop = resolve))
+  const first = worker.hold('upload')
+  const second = worker.hold()
+  worker.unsettled = 1
+  assert.is(worker.describeWork(), '1 unsettled handler, 2 holds (upload)')
+  let isDone = false
+  const done = worker.drain(60_000).then(() => {
+    isDone = true
+  })
+  const steps = [
+    () => stop(),
+    () => first(),
+    () => first(), // again, for nothing
+    () => worker.unsettled--,
+    () => second[Symbol.dispose](),
+  ]
+  for (const step of steps) {
+    await new Promise((resolve) => setImmediate(resolve))
+    assert.not(isDone)
+    step()
+  }
+  await done
+  assert.is(worker.describeWork(), '')
+})
+
+test('signal aborts when the worker leaves, also when it is asked for late', async () => {
+  const worker = new Worker({ name: 'w' })
+  const { signal } = worker
+  assert.not(signal.aborted)
+  await worker.drain(1000)
+  assert.is(signal.reason.code, 'ERR_WORKER_STOPPING')
+  const late = new Worker({ name: 'late' })
+  await late.drain(1000)
+  assert.ok(late.signal.aborted)
+})
+
 test.run()

@@ -1,0 +1,198 @@
+// The ways in which a server and a worker leave, with real clients: what is at work gets its time, and no more than that.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { Client, echo, inSandbox, lives, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import { until } from '../support/until.ts'
+
+/** `slow` takes longer than a plain stop allows. */
+const SLOW = `
+  Worker.stopTimeout = 0.3
+  worker.drainTimeoutMs = 20_000
+  worker.onMessage = async (connection, line) => {
+    if (line.startsWith('slow')) await new Promise((resolve) => setTimeout(resolve, 1200))
+    connection.send(line)
+  }`
+
+async function atWork(box: Sandbox, more = SLOW): Promise<{ client: Client; pid: number; worker: number }> {
+  const status = await box.start(box.file('app.js', echo(1, more)))
+  const client = await Client.connect(portOf(status))
+  client.send('slow')
+  await until(async () => (await box.status()).totals.messagesIn === 1)
+  return { client, pid: status.pid, worker: workersOf(status)[0]?.pid ?? 0 }
+}
+
+test('stop -g gives a handler the time that a plain stop would not', async () => {
+  await inSandbox(async (box) => {
+    const { client } = await atWork(box)
+    const stopping = box.command('stop', '-g')
+    assert.is(await client.line(), 'slow')
+    assert.is((await stopping).code, 0)
+    client.close()
+  })
+})
+
+test('SIGQUIT is stop -g; SIGTERM is stop', async () => {
+  await inSandbox(async (box) => {
+    const graceful = await atWork(box)
+    process.kill(graceful.pid, 'SIGQUIT')
+    assert.is(await graceful.client.line(), 'slow')
+    await until(() => !lives(graceful.pid))
+    const plain = await atWork(box)
+    process.kill(plain.pid, 'SIGTERM')
+    await until(() => plain.client.isClosed)
+    assert.is(await plain.client.line().catch(() => 'cut'), 'cut')
+    await until(() => !lives(plain.pid))
+    assert.match(box.log(), /\[echo:0\] leaves with 1 connection, 1 unsettled handler unfinished/)
+  })
+})
+
+test('a plain stop shortens a graceful one', async () => {
+  await inSandbox(async (box) => {
+    const hang = `${SLOW}; worker.drainTimeoutMs = 60_000; worker.onMessage = () => new Promise(() => {})`
+    const { client, pid } = await atWork(box, hang)
+    const graceful = box.begin('stop', '-g')
+    await until(async () => (await box.status()).state === 'stopping')
+    await box.stop()
+    assert.not(lives(pid))
+    assert.is((await graceful.ended).code, 0)
+    client.close()
+  })
+})
+
+test('a worker that is told to leave by itself drains, and another takes its place', async () => {
+  await inSandbox(async (box) => {
+    const { client, worker } = await atWork(box)
+    process.kill(worker, 'SIGQUIT')
+    assert.is(await client.line(), 'slow')
+    await until(() => client.isClosed)
+    await until(async () => workersOf(await box.status())[0]?.incarnation === 2)
+    await box.stop()
+  })
+})
+
+test('signals that mean the master do nothing to a worker', async () => {
+  await inSandbox(async (box) => {
+    const { client, worker } = await atWork(box)
+    process.kill(worker, 'SIGHUP')
+    process.kill(worker, 'SIGUSR2')
+    assert.is(await client.line(), 'slow')
+    assert.is(workersOf(await box.status())[0]?.pid, worker)
+    client.close()
+    await box.stop()
+  })
+})
+
+test('a hold keeps the process until it is released', async () => {
+  await inSandbox(async (box) => {
+    const more = `${SLOW}
+      worker.onMessage = (connection, line) => {
+        const release = worker.hold('upload')
+        setTimeout(() => { Worker.log('upload done'); release() }, 1000)
+        connection.close(line)
+      }`
+    await atWork(box, more)
+    assert.is((await box.command('stop', '-g')).code, 0)
+    assert.match(box.log(), /upload done/)
+  })
+})
+
+test('a hold that is never released ends with the window, and the log names it', async () => {
+  await inSandbox(async (box) => {
+    const { client } = await atWork(box, `${SLOW}; worker.onWorkerStart = () => worker.hold('job 7')`)
+    client.close()
+    await box.stop()
+    assert.match(box.log(), /leaves with .*1 hold \(job 7\) unfinished/)
+  })
+})
+
+test('connection.signal aborts before the end, and the last answer arrives', async () => {
+  await inSandbox(async (box) => {
+    const more = `
+      Worker.stopTimeout = 1
+      worker.onMessage = (connection) => new Promise((resolve) => {
+        connection.signal.addEventListener('abort', () => { connection.send(connection.signal.reason.code); resolve() })
+      })`
+    const { client } = await atWork(box, more)
+    const stopping = box.stop()
+    assert.is(await client.line(), 'ERR_WORKER_STOPPING')
+    await stopping
+    client.close()
+  })
+})
+
+test('worker.signal aborts at the beginning', async () => {
+  await inSandbox(async (box) => {
+    const more = `${SLOW}
+      worker.onWorkerStart = () => { worker.signal.addEventListener('abort', () => Worker.log('aborted')) }`
+    const { client } = await atWork(box, more)
+    const stopping = box.begin('stop', '-g')
+    await until(() => box.log().includes('aborted'))
+    assert.is(await client.line(), 'slow')
+    await stopping.ended
+    client.close()
+  })
+})
+
+test('what has been received is answered: pipelined, and one byte at a time', async () => {
+  await inSandbox(async (box) => {
+    const { client } = await atWork(box)
+    const port = portOf(await box.status())
+    const slowly = await Client.connect(port)
+    slowly.socket.write('by')
+    for (let n = 0; n < 20; n++) client.send(`line ${n}`)
+    await until(async () => (await box.status()).totals.bytesIn > 150)
+    const stopping = box.begin('stop', '-g')
+    await until(async () => (await box.status()).state === 'stopping')
+    for (const byte of 'tes\n') {
+      slowly.socket.write(byte)
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+    assert.is(await slowly.line(), 'bytes')
+    assert.is(await client.line(), 'slow')
+    for (let n = 0; n < 20; n++) assert.is(await client.line(), `line ${n}`)
+    succeeded(await stopping.ended)
+  })
+})
+
+test('a client that never reads does not hold a stop up for longer than the window', async () => {
+  await inSandbox(async (box) => {
+    const more = `Worker.stopTimeout = 0.5; worker.maxSendBufferSize = 1e9; worker.onMessage = (connection) => { connection.send('x'.repeat(5e7)) }`
+    const status = await box.start(box.file('app.js', echo(1, more)))
+    const client = await Client.connect(portOf(status))
+    client.socket.pause()
+    client.send('x')
+    await until(async () => (await box.status()).totals.bytesOut > 1e7)
+    await box.stop()
+    assert.not(lives(status.pid))
+    client.close()
+  })
+})
+
+test('a new connection during a graceful stop is refused at once', async () => {
+  await inSandbox(async (box) => {
+    const { client } = await atWork(box)
+    const port = portOf(await box.status())
+    const stopping = box.begin('stop', '-g')
+    await until(async () => (await Client.connect(port).catch(({ code }) => code)) === 'ECONNREFUSED')
+    assert.is(await client.line(), 'slow')
+    succeeded(await stopping.ended)
+    client.close()
+  })
+})
+
+test('each group has its own window', async () => {
+  await inSandbox(async (box) => {
+    const more = `${SLOW}
+      const brief = new Worker({ name: 'brief', drainTimeoutMs: 100 })
+      brief.onWorkerStart = () => brief.hold('for ever')`
+    const { client } = await atWork(box, more)
+    const stopping = box.begin('stop', '-g')
+    await until(() => box.log().includes('[brief:0] leaves with 1 hold (for ever) unfinished'))
+    assert.is(await client.line(), 'slow')
+    succeeded(await stopping.ended)
+    client.close()
+  })
+})
+
+test.run()

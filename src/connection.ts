@@ -35,8 +35,6 @@ export const kIsStaying = Symbol('is staying')
 export const kAbort = Symbol('abort')
 /** For how long nothing was received and nothing was at work here, ms; 0 while something is. */
 export const kQuietFor = Symbol('quiet for')
-/** It is open, and has not been told to leave. */
-export const kIsStaying = Symbol('is staying')
 /** Its protocol's goodbye is spread over the drain. */
 export const kIsLongLived = Symbol('is long-lived')
 

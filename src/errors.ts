@@ -1,6 +1,6 @@
 // The kinds of error this package makes, told apart by who is to blame: the peer (ProtocolError), the caller
-// (UsageError), the machine (SystemError), nobody (AbortError). Match them by `code`, not by `instanceof`: a process can hold two copies
-// of a package. "Not enough bytes yet" is a value (NEED_MORE), never an error.
+// (UsageError), the machine (SystemError), nobody (AbortError). Match them by `code`, not by `instanceof`: a process can
+// hold two copies of a package. "Not enough bytes yet" is a value (NEED_MORE), never an error.
 
 import { getSystemErrorMap } from 'node:util'
 

@@ -65,6 +65,7 @@ class Crowd {
       this.beforeLeaving()
       leave()
     })
+    this.drain.begin()
     return this
   }
 

@@ -5,6 +5,7 @@ import { pathToFileURL } from 'node:url'
 import type { Channel } from './channel.ts'
 import { type Group, registry } from './group.ts'
 import type { FromChild, ToChild } from './messages.ts'
+import { explainImport } from './typescript.ts'
 
 /**
  * The groups that the modules declared, when all have been evaluated and one has called `runAll()`. Rejects with what a
@@ -33,7 +34,11 @@ export async function evaluate(
 }
 
 async function evaluateAll(modules: readonly string[], declared: Promise<void>): Promise<void> {
-  for (const path of modules) await import(pathToFileURL(path).href)
+  for (const path of modules) {
+    await import(pathToFileURL(path).href).catch((error) => {
+      throw explainImport(error)
+    })
+  }
   await declared
 }
 

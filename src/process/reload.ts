@@ -2,6 +2,7 @@
 // can fail is done before something is taken away: the modules have been evaluated once, the new addresses are bound,
 // the new process serves. When one does not come up the reload ends there, and what it has not touched stays.
 
+import { lchownSync } from 'node:fs'
 import { messageOf } from '../errors.ts'
 import { now } from '../loop/clock.ts'
 import { parseAddress } from '../net/address.ts'
@@ -292,8 +293,13 @@ async function bindAll(
   }
 }
 
-export async function bindFor({ listen }: Declaration): Promise<BoundSocket | null> {
-  return listen === '' ? null : await bindSocket(parseAddress(listen))
+/** The socket of a declaration, or null without an address. A Unix socket belongs to who serves it, as Workerman's. */
+export async function bindFor({ listen, credentials }: Declaration): Promise<BoundSocket | null> {
+  if (listen === '') return null
+  const address = parseAddress(listen)
+  const socket = await bindSocket(address)
+  if (credentials !== null && address.transport === 'unix') lchownSync(address.path, credentials.uid, credentials.gid)
+  return socket
 }
 
 /** Closes the sockets that no running group has. */

@@ -1,0 +1,145 @@
+// Who workers run as. Started by root they become somebody else before any user code, for good, or do not boot at all.
+
+import { chmodSync, chownSync, mkdirSync, readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { ask, echo, inSandbox, portOf, type Sandbox, startFile, succeeded } from '../support/server.ts'
+
+const NOBODY = 65_534
+/** A user of Debian's base-passwd, with a group of its own. */
+const DAEMON = 1
+
+/** Tells who it is, and who it was when the module was evaluated. */
+const WHO = `
+  const who = () => [process.getuid(), process.geteuid(), process.getgid(), process.getegid(), ...process.getgroups().sort()].join(' ')
+  const first = who()
+  worker.onMessage = (connection, line) => {
+    if (line === 'who') connection.send(who())
+    if (line === 'first') connection.send(first)
+    if (line === 'home') connection.send(process.env.HOME + ' ' + process.env.USER)
+    if (line === 'back') try { process.setuid(0); connection.send('root') } catch (error) { connection.send(error.code) }
+    if (line.startsWith('/')) import('node:fs').then(({ readdirSync }) => {
+      try { connection.send(readdirSync(line).join()) } catch (error) { connection.send(error.code) }
+    })
+  }`
+
+/** Only root can become somebody else. Another user's run proves that it is refused. */
+const isRoot = process.getuid?.() === 0
+
+function program(box: Sandbox, more = ''): string {
+  chmodSync(box.directory, 0o755)
+  return box.file('app.js', echo(1, `${WHO}\n${more}`))
+}
+
+if (isRoot) {
+  test('user: uid, gid and groups are that user, already when the module is evaluated, and there is no way back', async () => {
+    await inSandbox(async (box) => {
+      const port = portOf(await box.start(program(box, `worker.user = 'nobody'`)))
+      const all = `${NOBODY} ${NOBODY} ${NOBODY} ${NOBODY} ${NOBODY}`
+      assert.is(await ask(port, 'who'), all)
+      assert.is(await ask(port, 'first'), all)
+      assert.is(await ask(port, 'back'), 'EPERM')
+      assert.match(await ask(port, 'home'), /nonexistent nobody$/)
+      assert.is(await ask(port, box.runDir), 'EACCES') // the control socket is out of its reach
+      assert.is(statSync(join(box.runDir, 'millrace.log')).uid, 0)
+      await box.stop()
+    })
+  })
+
+  test('supplementary groups are those of the user, and none of root', async () => {
+    const line =
+      readFileSync('/etc/group', 'utf8')
+        .split('\n')
+        .find((group) => /:[a-z][\w-]*$/.test(group)) ?? ''
+    const [, , gid, members] = line.split(':')
+    const user = members?.split(',')[0] ?? 'nobody' // on a machine whose groups have no members: only its own
+    await inSandbox(async (box) => {
+      const port = portOf(await box.start(program(box, `worker.user = '${user}'`)))
+      const [uid, , primary, , ...groups] = (await ask(port, 'who')).split(' ')
+      assert.not.equal(uid, '0')
+      assert.not.ok(groups.includes('0'))
+      assert.ok(groups.includes(primary ?? ''))
+      if (gid !== undefined) assert.ok(groups.includes(gid), `${user} is in ${gid}, the worker in ${groups}`)
+      await box.stop()
+    })
+  })
+
+  for (const [what, more, args, expected] of [
+    ['a group besides the user', `worker.user = 'nobody'; worker.group = 'daemon'`, [], `${NOBODY} ${NOBODY} 1 1`],
+    ['numbers', `worker.user = '4242'; worker.group = '4343'`, [], '4242 4242 4343 4343 4343'],
+    ['the command line over the code', `worker.user = 'nobody'`, ['--user', 'daemon'], `${DAEMON} ${DAEMON} 1 1`],
+    ['a group alone', `worker.group = 'daemon'`, [], '0 0 1 1'],
+  ] as const) {
+    test(`${what}`, async () => {
+      await inSandbox(async (box) => {
+        const port = portOf(await box.start(program(box, more), ...args))
+        assert.match(await ask(port, 'who'), new RegExp(`^${expected}`))
+        await box.stop()
+      })
+    })
+  }
+
+  for (const [what, more] of [
+    ['user', `worker.user = 'no-such-user'`],
+    ['group', `worker.user = 'nobody'; worker.group = 'no-such-group'`],
+    ['primary group', `worker.user = '424242'`],
+  ] as const) {
+    test(`an unknown ${what} ends the start with exit code 6, and nobody runs as root instead`, async () => {
+      await inSandbox(async (box) => {
+        const { code, stderr } = await box.command('start', '-d', program(box, more))
+        assert.is(code, 6)
+        assert.match(stderr, /there is no .*'(no-such-\w+|424242)'/)
+      })
+    })
+  }
+
+  test('a port below 1024 and a Unix socket are bound by the master, and served by nobody', async () => {
+    await inSandbox(async (box) => {
+      chmodSync(box.directory, 0o755)
+      const socket = join(box.directory, 's.sock')
+      const more = `${WHO}; worker.user = 'nobody'
+        const other = new Worker('unix://${socket}', { user: 'nobody', group: 'daemon' })
+        other.onMessage = (connection) => connection.send(String(process.getuid()) + '\\n')`
+      await box.start(box.file('app.js', echo(1, more, 'text://127.0.0.1:1001')))
+      assert.match(await ask(1001, 'who'), new RegExp(`^${NOBODY} `))
+      assert.is(await ask(socket, 'x'), String(NOBODY))
+      const { uid, gid } = statSync(socket)
+      assert.equal([uid, gid], [NOBODY, DAEMON])
+      await box.stop()
+    })
+  })
+
+  test('a server that nobody starts works, and cannot become somebody else', async () => {
+    await inSandbox(async (box) => {
+      const home = join(box.directory, 'home')
+      mkdirSync(home)
+      chownSync(home, NOBODY, NOBODY)
+      const module = program(box)
+      const env = { ...box.env, MILLRACE_RUN_DIR: join(home, 'run') }
+      const run = (...args: string[]) =>
+        box.spawn(process.execPath, [startFile, ...args], { env, uid: NOBODY, gid: NOBODY }).ended
+      succeeded(await run('start', '-d', module))
+      const port = portOf(JSON.parse((await run('status', '--json')).stdout))
+      assert.match(await ask(port, 'who'), new RegExp(`^${NOBODY} `))
+      succeeded(await run('stop'))
+      program(box, `worker.user = 'daemon'`)
+      const { code, stderr } = await run('start', '-d', module)
+      assert.is(code, 6)
+      assert.match(stderr, /to run as daemon the server must be started by root/)
+      program(box, `worker.user = 'nobody'`) // what it is already
+      succeeded(await run('start', '-d', module))
+      succeeded(await run('stop'))
+    })
+  })
+} else {
+  test('somebody else cannot be assumed without root', async () => {
+    await inSandbox(async (box) => {
+      const { code, stderr } = await box.command('start', '-d', program(box, `worker.user = 'daemon'`))
+      assert.is(code, 6)
+      assert.match(stderr, /must be started by root/)
+    })
+  })
+}
+
+test.run()

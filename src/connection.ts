@@ -356,9 +356,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return this.#socket.queuedBytes
   }
 
-  /** Bytes received that no handler has seen yet. */
+  /** Bytes received that no handler has seen yet; what the codec keeps of a packet is not among them. */
   getRecvBufferQueueSize(): number {
-    return this.#backlog + (this.#held?.length ?? 0)
+    return Math.max(this.#backlog, this.#held?.length ?? 0) // behind a queue, what is held is part of the backlog
   }
 
   /** The one it speaks now: an upgrade changes it. */

@@ -49,7 +49,10 @@ export interface Peer {
 /** A protocol with a life: HTTP, WebSocket, MQTT. */
 export interface CodecProtocol<In = unknown, Out = In> {
   readonly name: string
-  /** Peers stay for long, and come back at once when they are told to go: a drain says goodbye to them in batches. */
+  /**
+   * A goodbye makes the peer come back at once (WebSocket): a drain says it in paced batches over its window, and closes
+   * each connection after it, instead of saying it to all at the beginning.
+   */
   readonly isLongLived?: boolean
   /**
    * Makes the codec of one connection. `io` is its only way to the world. It may be used at once: to write a greeting,
@@ -69,9 +72,9 @@ export interface Codec<Out = unknown> {
   resumed(): void
   /** False when the sender should stop, as `Connection.send`. */
   send(message: Out): boolean
-  /** Say goodbye: the worker is leaving. The connection closes later, when nothing is at work on it. */
+  /** Say goodbye, called once: the worker is leaving. Messages may follow; the connection closes when it is quiet. */
   drain(): void
-  /** It holds part of a message, or owes an answer: a drain waits for that. */
+  /** It holds part of a message, or owes an answer: a drain waits for that, and reads on. Asked often: keep it cheap. */
   readonly isBusy?: boolean
   /** The peer will send no more (TCP's FIN), and all that it sent was received: emit what only the end completes. */
   ended?(): void

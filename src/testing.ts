@@ -145,9 +145,14 @@ export class Wire<In = unknown, Out = unknown> {
     if (!this.socket.isDestroyed) this.connection[kDrained]()
   }
 
-  /** The worker is leaving, as at `stop` and `reload`. */
-  leave(): void {
+  /** A drain begins: `codec.drain()`, once. Messages still come and go. */
+  goodbye(): void {
     this.connection[kDrain]()
+  }
+
+  /** It is this connection's turn to leave: the goodbye, if it was not said yet, work in flight to its end, then FIN. */
+  leave(): void {
+    this.goodbye()
     this.connection[kLeave]()
   }
 

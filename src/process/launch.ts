@@ -6,6 +6,7 @@ import { closeSync } from 'node:fs'
 import { join } from 'node:path'
 import { CommandError, Exit } from './exit-codes.ts'
 import type { StartOptions } from './messages.ts'
+import { nodeSettings } from './node-flags.ts'
 import { openFile } from './open-file.ts'
 import { makeRunDir, runDirCandidates } from './run-directory.ts'
 import { type Child, spawnChild, spawnFailure } from './spawn.ts'
@@ -17,7 +18,7 @@ export async function launchDaemon(options: StartOptions): Promise<string> {
   const runDir = makeRunDir(runDirCandidates(options.modules[0] ?? '', options.runDir))
   // Only what V8 prints when it ends the master itself goes there: log lines take the way through process/output.ts.
   const err = openFile(options.logFile ?? join(runDir, 'millrace.log'), 'append', LOG_MODE)
-  const boot = { role: 'master', options, isDaemon: true } as const
+  const boot = { role: 'master', options, isDaemon: true, node: nodeSettings() } as const
   const child = spawnChild(boot, { stdio: ['ignore', 'ignore', err], isDetached: true })
   closeSync(err)
   return untilStarted(child)
@@ -43,7 +44,7 @@ function untilStarted({ process: child, channel }: Child): Promise<string> {
  * process is gone. Ctrl+C reaches both, and a second SIGINT means "now": so our first is passed on as SIGTERM.
  */
 export function runThinParent(options: StartOptions): Promise<number> {
-  const boot = { role: 'master', options, isDaemon: false } as const
+  const boot = { role: 'master', options, isDaemon: false, node: nodeSettings() } as const
   return follow(spawnChild(boot, { stdio: ['inherit', 'inherit', 'inherit'], isDetached: false }).process)
 }
 

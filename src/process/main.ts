@@ -5,6 +5,7 @@ import { describe, work } from './child.ts'
 import { runCommand } from './command.ts'
 import { registry } from './group.ts'
 import type { Boot, FromChild, ToChild } from './messages.ts'
+import { adoptNodeSettings } from './node-flags.ts'
 import { runMaster } from './run-master.ts'
 import { takeChannel } from './spawn.ts'
 
@@ -19,6 +20,7 @@ export async function main(): Promise<void> {
 
 async function play(channel: Channel<ToChild, FromChild>, boot: Boot): Promise<void> {
   registry() // a module that brings its own copy of the package is told so
+  if (boot.role === 'master') adoptNodeSettings(boot.node)
   if (boot.role === 'master') process.exit(await runMaster(boot.options, boot.isDaemon, channel))
   for (const name of Object.keys(process.env)) if (name.startsWith('MILLRACE_')) delete process.env[name]
   if (boot.role === 'describe') await describe(boot, channel)

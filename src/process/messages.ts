@@ -2,6 +2,7 @@
 
 import type { Counters } from '../counters.ts'
 import type { ConnectionRow, Credentials, Declaration, InheritedSocket, Settings } from './group.ts'
+import type { NodeSettings } from './node-flags.ts'
 
 /** The first message to every child. A child is told its role here and nowhere a grandchild could see it. */
 export type Boot = MasterBoot | DescribeBoot | WorkerBoot
@@ -10,6 +11,7 @@ export interface MasterBoot {
   readonly role: 'master'
   readonly options: StartOptions
   readonly isDaemon: boolean
+  readonly node: NodeSettings
 }
 
 /** What every process that evaluates the user's modules is told. */

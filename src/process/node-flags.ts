@@ -8,6 +8,30 @@ const NOT_FOR_CHILDREN =
 const TAKES_VALUE = /^(-e|--eval|-p|--print|-pe|--input-type|--watch-path|--run|--inspect-port|--debug-port)$/
 const INSPECTOR = /^--(inspect|debug)(-|=|$)/
 
+/** How Node was started by the person: a master that is a child itself has another line. */
+export interface NodeSettings {
+  readonly execArgv: readonly string[]
+  /** NODE_OPTIONS. */
+  readonly options: string
+  readonly debugPort: number
+}
+
+let settings: NodeSettings = {
+  execArgv: process.execArgv,
+  options: process.env.NODE_OPTIONS ?? '',
+  debugPort: process.debugPort,
+}
+
+/** What the children of this process are to be started with. */
+export function nodeSettings(): NodeSettings {
+  return settings
+}
+
+/** Takes over those of who launched this process. */
+export function adoptNodeSettings(theirs: NodeSettings): void {
+  settings = theirs
+}
+
 type Role = 'master' | 'describe' | 'worker'
 
 /**
@@ -18,7 +42,7 @@ export function nodeFlags(
   role: Role,
   inspectorPort: number | null,
   extra: readonly string[],
-  own: readonly string[] = process.execArgv,
+  own = settings.execArgv,
 ): string[] {
   const flags = withoutValues(own, (flag) => NOT_FOR_CHILDREN.test(flag) || isPort(flag))
   if (role !== 'worker') return withoutValues(flags, (flag) => INSPECTOR.test(flag))
@@ -26,16 +50,17 @@ export function nodeFlags(
 }
 
 /** The environment of a child. An inspector that NODE_OPTIONS asks for is the workers' alone. */
-export function childEnv(role: Role, env: NodeJS.ProcessEnv = process.env): NodeJS.ProcessEnv {
-  const { NODE_OPTIONS } = env
-  if (role === 'worker' || NODE_OPTIONS === undefined || !INSPECTS.test(NODE_OPTIONS)) return { ...env }
-  return { ...env, NODE_OPTIONS: withoutValues(NODE_OPTIONS.split(/\s+/), (flag) => INSPECTOR.test(flag)).join(' ') }
+export function childEnv(role: Role, options = settings.options): NodeJS.ProcessEnv {
+  if (!INSPECTS.test(options)) return { ...process.env }
+  if (role === 'worker') return { ...process.env, NODE_OPTIONS: options }
+  const kept = withoutValues(options.split(/\s+/), (flag) => INSPECTOR.test(flag))
+  return { ...process.env, NODE_OPTIONS: kept.join(' ') }
 }
 
 const INSPECTS = /(^|\s)--inspect(-brk|-wait)?(=|\s|$)/
 
 /** Whether workers are to have an inspector. */
-export function inspects(own: readonly string[] = process.execArgv, options = process.env.NODE_OPTIONS ?? ''): boolean {
+export function inspects({ execArgv: own, options } = settings): boolean {
   return INSPECTS.test(own.join(' ')) || INSPECTS.test(options)
 }
 
@@ -44,7 +69,7 @@ export class InspectorPorts {
   readonly #first: number
   readonly #taken = new Set<number>()
 
-  constructor(first = process.debugPort) {
+  constructor(first = settings.debugPort) {
     this.#first = first
   }
 

@@ -162,6 +162,18 @@ founding.onConnect = (connection) => {
   connection.onMessage = (own, data) => own.send(data)
 }
 
+// Leaving
+founding.onWorkerRetire = async (worker) => expect<typeof worker.incarnation, number>(true)
+founding.onWorkerActive = (worker) => worker.signal.addEventListener('abort', () => undefined)
+founding.onWorkerReload = null
+const release = founding.hold('upload')
+release()
+release[Symbol.dispose]()
+founding.onMessage = (connection) => fetch('http://x', { signal: connection.signal })
+new Worker('text://x', { drainTimeoutMs: 5, reloadMode: 'stop-first', reloadable: false, execArgv: ['--inspect'] })
+// @ts-expect-error unknown mode
+new Worker('text://x', { reloadMode: 'soon' })
+
 // Timer
 const id = Timer.add(1, (a: number, b: string) => `${a}${b}`, [1, 'x'])
 expect<typeof id, number>(true)

@@ -1,0 +1,186 @@
+// Which flags of Node reach which process.
+
+import net from 'node:net'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { childEnv, InspectorPorts, inspects, nodeFlags } from '../../src/process/node-flags.ts'
+import { ask, echo, inSandbox, portOf, type Sandbox, startFile, succeeded, workersOf } from '../support/server.ts'
+import { until } from '../support/until.ts'
+
+/** One that nobody listens on just now. */
+function freePort(): Promise<number> {
+  return new Promise((resolve) => {
+    const server = net.createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as net.AddressInfo
+      server.close(() => resolve(port))
+    })
+  })
+}
+
+for (const [own, worker, describe] of [
+  [[], [], []],
+  [
+    ['--import', 'tsx', '--no-warnings'],
+    ['--import', 'tsx', '--no-warnings'],
+    ['--import', 'tsx', '--no-warnings'],
+  ],
+  [['--inspect'], ['--inspect'], []],
+  [
+    ['--inspect-brk=0.0.0.0:9300', '-r', 'x'],
+    ['--inspect-brk=0.0.0.0:9300', '-r', 'x'],
+    ['-r', 'x'],
+  ],
+  [['--inspect-port', '9230', '--inspect'], ['--inspect'], []],
+  [['--inspect-port=9230'], [], []],
+  [['-e', 'code', '--no-warnings'], ['--no-warnings'], ['--no-warnings']],
+  [['--input-type=module', '--eval=code'], [], []],
+  [['--test', '--watch', '--watch-path', 'src'], [], []],
+] as const) {
+  test(`of ${own.join(' ') || 'no flags'} a worker gets ${worker.join(' ') || 'none'}`, () => {
+    assert.equal(nodeFlags('worker', null, [], own), [...worker])
+    assert.equal(nodeFlags('describe', null, [], own), [...describe])
+    assert.equal(nodeFlags('master', null, [], own), [...describe])
+  })
+}
+
+test("a group's own flags come after ours, and the inspector's port last", () => {
+  assert.equal(nodeFlags('worker', 9231, ['--expose-gc'], ['--inspect']), [
+    '--inspect',
+    '--expose-gc',
+    '--inspect-port=9231',
+  ])
+})
+
+test('an inspector that NODE_OPTIONS asks for is for workers', () => {
+  const options = '--no-warnings --inspect=127.0.0.1:9300'
+  assert.ok(inspects({ execArgv: [], options, debugPort: 9300 }))
+  assert.not(inspects({ execArgv: ['--inspect-port=9300'], options: '', debugPort: 9300 }))
+  assert.is(childEnv('worker', options).NODE_OPTIONS, options)
+  assert.is(childEnv('describe', options).NODE_OPTIONS, '--no-warnings')
+})
+
+test('ports count up, and the lowest that is free is taken', () => {
+  const ports = new InspectorPorts(9229)
+  assert.equal([ports.take(), ports.take(), ports.take()], [9230, 9231, 9232])
+  ports.release(9231)
+  assert.equal([ports.take(), ports.take()], [9231, 9233])
+  const any = new InspectorPorts(0)
+  assert.equal([any.take(), any.take()], [0, 0])
+})
+
+/** Tells its inspector's port, its flags and its heap limit. */
+const TELL = `worker.onMessage = async (connection) => {
+  const { url } = await import('node:inspector')
+  connection.send((url() ?? 'none') + ' ' + process.execArgv.join(' '))
+}`
+
+async function inspectorOf(port: number): Promise<string> {
+  return /:(\d+)\//.exec(await ask(port, 'x'))?.[1] ?? ''
+}
+
+for (const [how, flags, options] of [
+  ['--inspect', (port: number) => [`--inspect=127.0.0.1:${port}`], () => ''],
+  ['NODE_OPTIONS', () => [], (port: number) => `--inspect=127.0.0.1:${port}`],
+] as const) {
+  test(`${how} of a daemon: each worker has a port of its own, across a reload too`, async () => {
+    await inSandbox(async (box) => {
+      const base = await freePort()
+      const run = (...args: string[]) =>
+        box.spawn(process.execPath, [...flags(base), startFile, ...args], {
+          env: { ...box.env, NODE_OPTIONS: options(base) },
+        }).ended
+      succeeded(await run('start', '-d', box.file('app.js', echo(2, TELL))))
+      const port = portOf(await box.status())
+      const seen = new Set<string>()
+      await until(async () => seen.add(await inspectorOf(port)).size === 2)
+      for (const one of seen) assert.ok(Number(one) > base && Number(one) <= base + 2)
+      succeeded(await box.command('reload'))
+      const after = new Set<string>()
+      await until(async () => after.add(await inspectorOf(port)).size === 2)
+      for (const one of after) assert.ok(Number(one) > base)
+      await box.stop()
+    })
+  })
+}
+
+test('who stands at a breakpoint is not late: --inspect-brk lifts startTimeoutMs', async () => {
+  await inSandbox(async (box) => {
+    const base = await freePort()
+    const module = box.file('app.js', echo(1, 'worker.startTimeoutMs = 100'))
+    const server = box.spawn(process.execPath, [`--inspect=127.0.0.1:${base}`, startFile, 'start', module])
+    await server.says(/Press Ctrl/)
+    assert.is((await server.end('SIGTERM')).code, 0)
+  })
+})
+
+test('a loader of the command line reaches the workers', async () => {
+  await inSandbox(async (box) => {
+    const loader = box.file('loader.mjs', 'globalThis.loaded = true')
+    const module = box.file(
+      'app.js',
+      echo(1, 'worker.onMessage = (connection) => connection.send(String(globalThis.loaded))'),
+    )
+    succeeded(await box.spawn(process.execPath, ['--import', loader, startFile, 'start', '-d', module]).ended)
+    assert.is(await ask(portOf(await box.status()), 'x'), 'true')
+    succeeded(await box.command('reload'))
+    assert.is(await ask(portOf(await box.status()), 'x'), 'true')
+    await box.stop()
+  })
+})
+
+test("execArgv is for that group's processes", async () => {
+  await inSandbox(async (box) => {
+    const more = `${TELL}; worker.execArgv = ['--max-old-space-size=77']
+      const other = new Worker('text://127.0.0.1:0', { name: 'other' })
+      other.onMessage = worker.onMessage`
+    const { groups } = await box.start(box.file('app.js', echo(1, more)))
+    assert.is(await ask(groups[0]?.port ?? 0, 'x'), 'none --max-old-space-size=77')
+    assert.is(await ask(groups[1]?.port ?? 0, 'x'), 'none ')
+    await box.stop()
+  })
+})
+
+test('an execArgv that Node refuses is a boot failure with its reason in the log', async () => {
+  await inSandbox(async (box) => {
+    const { code } = await box.command(
+      'start',
+      '-d',
+      box.file('app.js', echo(1, `worker.execArgv = ['--no-such-flag']`)),
+    )
+    assert.is(code, 6)
+    assert.match(box.log(), /\[echo:0\] .*bad option: --no-such-flag/)
+  })
+})
+
+test('--umask is that of every process', async () => {
+  await inSandbox(async (box: Sandbox) => {
+    const more = 'worker.onMessage = (connection) => connection.send(process.umask().toString(8))'
+    await box.start(box.file('app.js', echo(1, more)), '--umask', '027')
+    assert.is(await ask(portOf(await box.status()), 'x'), '27')
+    assert.is(workersOf(await box.status()).length, 1)
+    await box.stop()
+  })
+})
+
+const runsTypeScript = Boolean((process.features as { typescript?: unknown }).typescript)
+
+test(`a TypeScript module ${runsTypeScript ? 'starts directly' : 'ends with a hint'} on this Node`, async () => {
+  await inSandbox(async (box) => {
+    const module = box.file('app.ts', echo(1).replace('const worker', 'const typed: number = 1\nconst worker'))
+    const outcome = await box.command('check', module)
+    if (runsTypeScript) {
+      succeeded(outcome)
+      await box.start(module)
+      assert.match(await ask(portOf(await box.status()), 'x'), /^x /)
+      succeeded(await box.command('reload'))
+      await box.stop()
+      const broken = box.file('enum.ts', `enum A { B }\n${echo(1)}`)
+      assert.match((await box.command('check', broken)).stderr, /--experimental-transform-types/)
+    } else {
+      assert.is(outcome.code, 6)
+      assert.match(outcome.stderr, /does not run TypeScript: use Node 22\.18 or later/)
+    }
+  })
+})
+
+test.run()

@@ -5,10 +5,11 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { text } from '../protocols/text.ts'
 import { type AnyConnection, Connection, kOpen } from '../src/connection.ts'
+import type { Clock } from '../src/connection-host.ts'
 import { Drain } from '../src/drain.ts'
 import { type AnyProtocol, asCodec, type CodecIo, type CodecProtocol } from '../src/protocol.ts'
 import { MemorySocket, open, type Wire } from '../src/testing.ts'
-import { kClosed, kEnded, kReceived } from '../src/transport.ts'
+import { kEnded, kReceived } from '../src/transport.ts'
 import { Worker } from '../src/worker.ts'
 import { deferred, scripted } from './support/codecs.ts'
 import { type Random, randomOf, seedOf } from './support/random.ts'
@@ -23,38 +24,61 @@ const polite: CodecProtocol<string, string> = scripted((io) => ({
   drain: () => void io.write('bye'),
 }))
 
-/** Connections of one worker, all on one clock, and their drain on another that goes with it. */
-class Crowd {
-  readonly wires: Wire<unknown, unknown>[] = []
-  readonly connections = new Map<number, AnyConnection>()
-  drain: Drain | null = null
-  #time = 0
-  #ring: (() => unknown) | null = null
+// biome-ignore lint/suspicious/noExplicitAny: wires of every protocol in one list
+type AnyWire = Wire<any, any>
 
-  add(wire: Wire<never, never>): void {
-    this.wires.push(wire as unknown as Wire<unknown, unknown>)
+/** The clock of a drain, which has one timer: each step is a tick. */
+class TickClock implements Clock {
+  time = 0
+  #ring: () => unknown = () => undefined
+
+  now(): number {
+    return this.time
+  }
+
+  after<A, B = undefined>(_ms: number, fn: (a: A, b: B) => unknown, a?: A, b?: B): number {
+    this.#ring = () => fn(a as A, b as B)
+    return 1
+  }
+
+  cancel(): boolean {
+    this.#ring = () => undefined
+    return true
+  }
+
+  step(): void {
+    this.time += STEP_MS
+    this.#ring()
+  }
+}
+
+/** Connections with a clock each, and their drain, whose clock goes with theirs. */
+class Crowd {
+  readonly wires: AnyWire[] = []
+  readonly connections = new Map<number, AnyConnection>()
+  readonly #clock = new TickClock()
+
+  add(wire: AnyWire): AnyWire {
+    this.wires.push(wire)
     this.connections.set(wire.connection.id, wire.connection)
+    return wire
   }
 
   start(windowMs: number): Drain {
-    const clock = {
-      now: () => this.#time,
-      after: (_ms: number, fn: (a: never, b: never) => unknown, a?: unknown) => {
-        this.#ring = () => fn(a as never, undefined as never)
-        return 1
-      },
-      cancel: () => true,
-    }
-    this.drain = new Drain(this, windowMs, clock, (leave) => leave())
-    this.drain.begin()
-    return this.drain
+    const drain = this.declare(windowMs)
+    drain.begin()
+    return drain
+  }
+
+  /** One whose `begin` is never called. */
+  declare(windowMs: number): Drain {
+    return new Drain(this, windowMs, this.#clock, (leave) => leave())
   }
 
   advance(ms: number): void {
     for (let passed = 0; passed < ms; passed += STEP_MS) {
-      this.#time += STEP_MS
       for (const wire of this.wires) wire.advance(STEP_MS)
-      this.#ring?.()
+      this.#clock.step()
     }
   }
 
@@ -122,8 +146,7 @@ test('less time counts from when it is told: its last call is at three quarters 
 
 test('a peer whose reads are always cut within a packet leaves too, with all its whole packets answered', () => {
   const crowd = new Crowd()
-  crowd.add(open(text, { onMessage: (connection, line) => connection.send(line) }))
-  const [wire] = crowd.wires as [Wire<string, string>]
+  const wire = crowd.add(open(text, { onMessage: (connection, line) => connection.send(line) }))
   wire.receive('0')
   crowd.start(4000)
   crowd.advance(3100)
@@ -131,6 +154,47 @@ test('a peer whose reads are always cut within a packet leaves too, with all its
   wire.receive('1\n2\n3')
   assert.equal(wire.messages, ['01', '2'])
   assert.is(wire.written().toString(), '01\n2\n')
+  assert.ok(wire.socket.hasEnded)
+})
+
+test('a last call stays one: less time than before takes nothing of it back', () => {
+  const crowd = new Crowd()
+  const drain = crowd.start(4000)
+  crowd.advance(3100)
+  const wire = crowd.add(open(text))
+  wire.receive('x\n') // not quiet
+  drain.hurry(800)
+  assert.ok(wire.socket.hasEnded)
+})
+
+test('a handler that has settled is followed by a quiet second', async () => {
+  const gate = deferred()
+  const crowd = new Crowd()
+  const wire = crowd.add(open(text, { onMessage: () => gate.promise }))
+  wire.receive('x\n')
+  crowd.start(30_000)
+  crowd.advance(5000)
+  gate.resolve()
+  await nextTurn()
+  crowd.advance(900)
+  assert.not(wire.socket.hasEnded)
+  crowd.advance(100)
+  assert.ok(wire.socket.hasEnded)
+})
+
+test('who is still being sent an answer is not quiet, and then has a quiet second', () => {
+  const crowd = new Crowd()
+  const wire = crowd.add(open(polite))
+  wire.hold()
+  wire.connection.send('a long answer')
+  crowd.start(30_000)
+  crowd.advance(5000)
+  assert.not(wire.socket.hasEnded)
+  assert.is(wire.connection.getStatus(false), 'ESTABLISHED')
+  wire.drain()
+  crowd.advance(900)
+  assert.not(wire.socket.hasEnded)
+  crowd.advance(200)
   assert.ok(wire.socket.hasEnded)
 })
 
@@ -145,8 +209,7 @@ test('who is upgraded at a drain follows the rule of the new protocol', () => {
       drain: () => void io.write('hello'),
     }))
     const crowd = new Crowd()
-    crowd.add(open(doorman) as Wire<never, never>)
-    const [wire] = crowd.wires as [Wire<unknown, unknown>]
+    const wire = crowd.add(open(doorman))
     crowd.start(30_000)
     const seen = [wire.written().toString()]
     wire.receive('upgrade')
@@ -163,23 +226,10 @@ test('who is upgraded at a drain follows the rule of the new protocol', () => {
 test('without begin() the last call comes all the same: an onWorkerStop that hangs holds nobody up', () => {
   const crowd = new Crowd()
   crowd.add(open(text))
-  let ring: (() => unknown) | null = null
-  let time = 0
-  const clock = {
-    now: () => time,
-    after: (_ms: number, fn: (a: never, b: never) => unknown, a?: unknown) => {
-      ring = () => fn(a as never, undefined as never)
-      return 1
-    },
-    cancel: () => true,
-  }
-  new Drain(crowd, 4000, clock, (leave) => leave())
-  const until = (ms: number) => {
-    for (; time < ms; time += STEP_MS) ring?.()
-  }
-  until(3000)
+  crowd.declare(4000)
+  crowd.advance(2950)
   assert.is(crowd.left, 0)
-  until(3100)
+  crowd.advance(STEP_MS)
   assert.is(crowd.left, 1)
 })
 
@@ -216,7 +266,10 @@ test('the handler of a connection that has gone is waited for, and so is an asyn
     const worker = new Worker({ name: 'w', [name]: () => gate.promise })
     const { connection, receive } = connect(worker)
     receive('x\n')
-    if (name === 'onError') connection[kClosed](null), connection.send('too late')
+    if (name === 'onError') {
+      connection.destroy()
+      connection.send('too late')
+    }
     connection.destroy()
     assert.is(worker.connections.size, 0, name)
     assert.is(worker.describeWork(), '1 unsettled handler', name)
@@ -268,15 +321,13 @@ test('stop() ends a drain whose time is up', async () => {
   assert.not(await isSettled(done))
 })
 
-test('a hold can be used with `using`, and given back twice', async () => {
+test('a hold can be given back twice, and either way', async () => {
   const worker = new Worker({ name: 'w' })
   const other = worker.hold('other')
-  {
-    const hold = worker.hold('block')
-    assert.is(worker.describeWork(), '2 holds (other, block)')
-    hold[Symbol.dispose]()
-    hold()
-  }
+  const hold = worker.hold('block')
+  assert.is(worker.describeWork(), '2 holds (other, block)')
+  hold[Symbol.dispose]()
+  hold()
   assert.is(worker.describeWork(), '1 hold (other)')
   const done = worker.drain(60_000)
   assert.not(await isSettled(done))
@@ -291,7 +342,10 @@ test('start tells id and incarnation; callbacks come in order, and what they thr
   const worker = new Worker({ name: 'w' })
   worker.onWorkerStart = ({ id, incarnation }) => told.push(['start', id, incarnation])
   worker.onWorkerActive = () => told.push('active')
-  worker.onWorkerReload = async () => void (await nextTurn(), told.push('reload'))
+  worker.onWorkerReload = async () => {
+    await nextTurn()
+    told.push('reload')
+  }
   worker.onWorkerRetire = () => told.push('retire')
   await worker.start(2, 7, [])
   await worker.activate()
@@ -406,12 +460,11 @@ class Peer {
   }
 }
 
-/** One worker under traffic, drained in the middle of it. Time is what `leave` takes its turns from: a turn, a tick. */
+/** One worker under traffic, drained in the middle of it. What is chosen to leave does so a turn of the loop later. */
 async function play(protocol: AnyProtocol, seed: number): Promise<void> {
   const random = randomOf(seed)
   const worker: Worker<undefined, unknown> = new Worker({
     name: 'fuzz',
-    maxInFlight: 1 + random(2),
     maxQueuedMessages: 1 + random(6),
     onMessage: (connection, line) => {
       if (random(3) === 0) return connection.send(line)
@@ -421,34 +474,19 @@ async function play(protocol: AnyProtocol, seed: number): Promise<void> {
       })()
     },
   })
-  if (worker.maxInFlight > 1) worker.maxInFlight = 1 // answers are compared in order
   const peers = Array.from({ length: 1 + random(5) }, () => new Peer(worker, protocol))
-  let time = 0
-  let ring: (() => unknown) | null = null
-  let afterPoll: (() => void) | null = null
-  const clock = {
-    now: () => time,
-    after: (_ms: number, fn: (a: never, b: never) => unknown, a?: unknown) => {
-      ring = () => fn(a as never, undefined as never)
-      return 1
-    },
-    cancel: () => true,
-  }
+  const clock = new TickClock()
+  const polled: (() => void)[] = []
   for (let n = random(10); n > 0; n--) peers[random(peers.length)]?.talk(random)
   const drain = new Drain(worker, 200 + random(2000), clock, (leave) => {
-    afterPoll = leave
+    polled.push(leave)
   })
   drain.begin()
   for (let n = 0; n < 200 && peers.some(({ socket }) => !socket.hasEnded); n++) {
     if (random(2) === 0 || n > 60) peers[random(peers.length)]?.talk(random)
     for (let turns = random(8); turns > 0; turns--) await Promise.resolve()
-    const leave = afterPoll as (() => void) | null
-    afterPoll = null
-    leave?.()
-    if (random(2) === 0) {
-      time += STEP_MS
-      ;(ring as (() => unknown) | null)?.()
-    }
+    for (const leave of polled.splice(0)) leave()
+    if (random(2) === 0) clock.step()
     for (const peer of peers) peer.collect()
   }
   for (let turns = 0; turns < 50; turns++) await Promise.resolve()

@@ -118,7 +118,7 @@ test('connections lists every one of every process, with addresses, queues and c
     assert.is(row6?.worker.split(':')[0], 'echo')
     const [rowUnix] = rows.filter(({ transport }) => transport === 'unix')
     assert.equal([rowUnix?.isIpV4, rowUnix?.isIpV6, rowUnix?.remote], [false, false, ''])
-    const [row4] = rows.filter(({ bytesRead }) => bytesRead === 6)
+    const [row4] = rows.filter(({ bytesRead, bytesWritten }) => bytesRead === 6 && bytesWritten === 6)
     assert.equal([row4?.bytesWritten, row4?.protocol, row4?.status], [6, 'text', 'ESTABLISHED'])
     const { stdout } = succeeded(await box.command('connections'))
     assert.match(

@@ -7,13 +7,20 @@ import { childEnv, InspectorPorts, inspects, nodeFlags } from '../../src/process
 import { ask, echo, inSandbox, portOf, type Sandbox, startFile, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
-/** One that nobody listens on just now. */
-function freePort(): Promise<number> {
+/** The first of several ports in a row that nobody has, below those that the kernel gives to clients. */
+async function freePorts(): Promise<number> {
+  for (;;) {
+    const first = 10_000 + Math.floor(Math.random() * 20_000)
+    const isFree = await Promise.all([0, 1, 2, 3, 4, 5].map((more) => canListen(first + more)))
+    if (isFree.every(Boolean)) return first
+  }
+}
+
+function canListen(port: number): Promise<boolean> {
   return new Promise((resolve) => {
-    const server = net.createServer().listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as net.AddressInfo
-      server.close(() => resolve(port))
-    })
+    const server = net.createServer()
+    server.once('error', () => resolve(false))
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
   })
 }
 
@@ -84,7 +91,7 @@ for (const [how, flags, options] of [
 ] as const) {
   test(`${how} of a daemon: each worker has a port of its own, across a reload too`, async () => {
     await inSandbox(async (box) => {
-      const base = await freePort()
+      const base = await freePorts()
       const run = (...args: string[]) =>
         box.spawn(process.execPath, [...flags(base), startFile, ...args], {
           env: { ...box.env, NODE_OPTIONS: options(base) },
@@ -105,7 +112,7 @@ for (const [how, flags, options] of [
 
 test('who stands at a breakpoint is not late: --inspect-brk lifts startTimeoutMs', async () => {
   await inSandbox(async (box) => {
-    const base = await freePort()
+    const base = await freePorts()
     const module = box.file('app.js', echo(1, 'worker.startTimeoutMs = 100'))
     const server = box.spawn(process.execPath, [`--inspect=127.0.0.1:${base}`, startFile, 'start', module])
     await server.says(/Press Ctrl/)

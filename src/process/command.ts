@@ -151,8 +151,11 @@ async function restart(line: Line): Promise<Exit> {
 }
 
 async function reload({ modules, flags }: Line): Promise<Exit> {
-  await askServer(modules, flags, { command: 'ping' }) // a master that hangs is told from one that is at work
-  const answer = await askServer(modules, flags, { command: 'reload' }, Number.POSITIVE_INFINITY)
+  const { pid } = await askServer(modules, flags, { command: 'ping' }) // one that hangs is told from one at work
+  const answer = await askServer(modules, flags, { command: 'reload' }, Number.POSITIVE_INFINITY).catch((error) => {
+    const isGone = error instanceof CommandError && error.exitCode === Exit.NotRunning
+    throw isGone ? new CommandError(Exit.Failure, `the master, pid ${pid}, ended before the reload did`) : error
+  })
   const outcome = need(answer.reload)
   if (flags.json) await show(JSON.stringify(outcome, null, 2))
   else if (outcome.slots.length > 0) await show(renderReload(outcome))

@@ -160,7 +160,7 @@ function shorten(name: string): string {
 
 // reload
 
-export function renderReload({ slots, durationMs }: ReloadOutcome): string {
+export function renderReload({ slots, durationMs, reason }: ReloadOutcome): string {
   const rows = slots.map((slot) => [
     slot.worker,
     slot.result,
@@ -172,7 +172,7 @@ export function renderReload({ slots, durationMs }: ReloadOutcome): string {
   ])
   if (rows.length === 0) return ''
   const table = renderTable([['worker', 'result', 'old', 'new', 'ready', 'drained', ''], ...rows])
-  return `${table}\nreloaded in ${seconds(durationMs)}`
+  return reason === '' ? `${table}\nreloaded in ${seconds(durationMs)}` : table
 }
 
 // Numbers

@@ -432,6 +432,56 @@ test('what a link points at is looked up at the reload, not kept from the start'
   })
 })
 
+test('kill -9 of the master during a reload: the command says so, and nobody is left', async () => {
+  await inSandbox(async (box) => {
+    const { pid } = await box.start(box.file('app.js', version(1, 2)))
+    box.file(
+      'app.js',
+      version(2, 2, `worker.onWorkerStart = () => { Worker.log('booting'); return new Promise(() => {}) }`),
+    )
+    const reloading = box.begin('reload')
+    await until(() => box.log().includes('booting'))
+    process.kill(pid, 'SIGKILL')
+    const { code, stderr } = await reloading.ended
+    assert.is(code, 1)
+    assert.match(stderr, /the master, pid \d+, ended before the reload did/)
+    await until(() => box.pids().length === 0)
+    box.file('app.js', version(3))
+    await box.start(join(box.directory, 'app.js'))
+    await box.stop()
+  })
+})
+
+test('an onWorkerRetire that never settles: the new one is active when the old one is gone', async () => {
+  await inSandbox(async (box) => {
+    const more = `
+      worker.drainTimeoutMs = 100
+      worker.onWorkerActive = () => Worker.log('active ' + worker.incarnation)
+      worker.onWorkerRetire = () => new Promise(() => {})`
+    await box.start(box.file('app.js', version(1, 1, more)))
+    const reloading = box.begin('reload')
+    await until(async () => workersOf(await box.status()).some(({ state }) => state === 'retiring'))
+    assert.not.match(box.log(), /active 2/)
+    succeeded(await reloading.ended)
+    await until(() => box.log().includes('active 2'))
+    await box.stop()
+  })
+})
+
+test('an onWorkerActive that throws costs its process, and another tries', async () => {
+  await inSandbox(async (box) => {
+    const more = `worker.onWorkerActive = () => { if (worker.incarnation === 2) throw new Error('planted') }`
+    await box.start(box.file('app.js', version(1, 1, more)))
+    succeeded(await box.command('reload'))
+    await until(async () => {
+      const [worker] = workersOf(await box.status())
+      return worker?.incarnation === 3 && worker.state === 'ready'
+    })
+    assert.match(box.log(), /uncaught: Error: planted/)
+    await box.stop()
+  })
+})
+
 test('reload of nothing is exit 3', async () => {
   await inSandbox(async (box) => {
     const { code, stderr } = await box.command('reload')

@@ -14,7 +14,7 @@ import { CommandError, Exit } from './exit-codes.ts'
 import { isAlive } from './identity.ts'
 import { launchDaemon, runOther, runThinParent } from './launch.ts'
 import type { LogFormat, StartOptions } from './messages.ts'
-import { placesToAsk } from './run-directory.ts'
+import { placesToAsk, runDirCandidates } from './run-directory.ts'
 import { runMaster } from './run-master.ts'
 import { startFile } from './spawn.ts'
 import type { ConnectionPage, Cursor } from './status.ts'
@@ -216,7 +216,8 @@ async function askServer(
     if (answer !== null) throw new CommandError(Exit.Failure, answer.message)
   }
   const others = unreadable.length === 0 ? '' : `; another user's server may be in ${unreadable.join(', ')}: try sudo`
-  throw new CommandError(Exit.NotRunning, `not running (looked in ${paths.join(', ') || 'no place of ours'}${others})`)
+  const looked = runDirCandidates(modules[0] ?? '', runDirOf(flags)).paths
+  throw new CommandError(Exit.NotRunning, `not running (looked in ${looked.join(', ')}${others})`)
 }
 
 /** A part of the answer that this command is about. */

@@ -460,10 +460,9 @@ function unfinished({ report }: WorkerHandle): string {
 }
 
 function reloadLine({ reason, durationMs, slots }: ReloadOutcome): string {
-  const replaced = slots.filter(({ result }) => result === 'replaced' || result === 'added').length
-  if (reason === '') return `reload: done in ${(durationMs / 1000).toFixed(1)} s, ${replaced} new processes`
-  const what = replaced === 0 ? 'nothing was changed' : `${replaced} processes already run the new code`
-  return `reload: given up, ${what}: ${reason}`
+  const fresh = slots.filter(({ result }) => result === 'replaced' || result === 'added').length
+  if (reason === '') return `reload: done in ${(durationMs / 1000).toFixed(1)} s, new processes: ${fresh}`
+  return `reload: given up, processes that already run the new code: ${fresh}: ${reason}`
 }
 
 /** Looks in every place where `status` and `stop` would look: one server a module, whatever the environment was. */

@@ -795,6 +795,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   #handlerFailed(thrown: unknown): void {
+    // It gave up because our own signal told it to: `fetch` rejects with the signal's reason.
+    if (this.#aborter?.signal.aborted && thrown === this.#aborter.signal.reason) return this.#endAs('stopped')
     this.worker.counters.handlerErrors++
     const error = thrown instanceof Error ? thrown : new Error(messageOf(thrown), { cause: thrown })
     this.#report(Connection.HANDLER, error.message, error)

@@ -13,7 +13,7 @@ registerProtocol('frame', frame)
 export { type AnyConnection, Connection } from './connection.ts'
 export type { ConnectionCallbacks, ConnectionHost } from './connection-host.ts'
 export type { Counters } from './counters.ts'
-export { ProtocolError, SystemError, UsageError } from './errors.ts'
+export { AbortError, ProtocolError, SystemError, UsageError } from './errors.ts'
 export { Timer } from './loop/timer.ts'
 export {
   Accumulator,
@@ -39,5 +39,5 @@ export {
   registerProtocol,
 } from './protocol.ts'
 export { version } from './version.ts'
-export { type ProtocolCallbacks, Worker, type WorkerSettings } from './worker.ts'
+export { type Hold, type ProtocolCallbacks, Worker, type WorkerSettings } from './worker.ts'
 export { frame, tcp, text }

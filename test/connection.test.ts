@@ -713,6 +713,20 @@ test('a worker that leaves waits for the rest of a packet, and delivers it', () 
   assert.is(wire.worker.counters.discarded, 0)
 })
 
+test('a handler that gives up because the signal told it to is no error', async () => {
+  const wire = open(text, {
+    onMessage: (connection) =>
+      new Promise((_, reject) => {
+        connection.signal.addEventListener('abort', () => reject(connection.signal.reason))
+      }),
+  })
+  wire.receive('x\n')
+  wire.reset()
+  await until(() => wire.worker.unsettled === 0)
+  assert.equal(wire.errors, [])
+  assert.is(wire.worker.counters.handlerErrors, 0)
+})
+
 test('signal aborts when the connection closes, also when it is asked for late', () => {
   const wire = open(text)
   const { signal } = wire.connection

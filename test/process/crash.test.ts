@@ -151,7 +151,7 @@ test('a worker that waits for its next try is shown, without a pid', async () =>
   await inSandbox(async (box) => {
     await box.start(box.file('app.js', echo(1, 'setTimeout(() => process.exit(5), 30)')))
     const waiting = await until(
-      async () => workersOf(await box.status()).find(({ state }) => state === 'waiting'),
+      async () => workersOf(await box.status()).find(({ state }) => state === 'waiting' || state === 'crash-loop'),
       20_000,
     )
     assert.is(waiting.pid, 0)

@@ -9,7 +9,7 @@ import type { Channel } from './channel.ts'
 import { assume, lookUp } from './credentials.ts'
 import { evaluate } from './evaluate.ts'
 import { WorkerExit } from './exit-codes.ts'
-import { type Declaration, type Group, registry } from './group.ts'
+import { type Credentials, type Declaration, type Group, registry } from './group.ts'
 import { type DescribeBoot, type FromChild, isSameKey, keysOf, type ToChild, type WorkerBoot } from './messages.ts'
 
 type Up = Channel<ToChild, FromChild>
@@ -21,8 +21,11 @@ export async function describe(boot: DescribeBoot, channel: Up): Promise<void> {
   prepare(boot)
   process.on('uncaughtException', (error) => fail(channel, error))
   try {
+    const isGiven = boot.user !== '' || boot.group !== ''
+    const given = lookUp(boot.user, boot.group)
+    if (given !== null) assume(given)
     const groups = await evaluate(boot.modules, boot.argv, channel)
-    const declarations = groups.map((group) => withCredentials(group.describe(), boot))
+    const declarations = groups.map((group) => withCredentials(group.describe(), isGiven ? given : undefined))
     channel.send({ type: 'declared', groups: declarations, settings: registry().settings() })
     exitWhenSent(channel, WorkerExit.Ended)
   } catch (error) {
@@ -30,11 +33,10 @@ export async function describe(boot: DescribeBoot, channel: Up): Promise<void> {
   }
 }
 
-/** Looked up here and not in the master: it takes a process that may try to be somebody else. */
-function withCredentials(declaration: Declaration, boot: DescribeBoot): Declaration {
-  const user = boot.user || declaration.user
-  const group = boot.group || declaration.group
-  return { ...declaration, user, group, credentials: lookUp(user, group) }
+/** Looked up here and not in the master: it takes a process that may try to be somebody else. `given` wins. */
+function withCredentials(declaration: Declaration, given: Credentials | null | undefined): Declaration {
+  const credentials = given === undefined ? lookUp(declaration.user, declaration.group) : given
+  return { ...declaration, credentials }
 }
 
 export async function work(boot: WorkerBoot, channel: Up): Promise<void> {

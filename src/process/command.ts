@@ -11,6 +11,7 @@ import { version } from '../version.ts'
 import { ask, type Done, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
 import { CommandError, Exit } from './exit-codes.ts'
+import type { Credentials } from './group.ts'
 import { isAlive } from './identity.ts'
 import { launchDaemon, runOther, runThinParent } from './launch.ts'
 import type { LogFormat, StartOptions } from './messages.ts'
@@ -185,10 +186,14 @@ async function check(line: Line): Promise<Exit> {
   if (other !== null) return runOther(other)
   const { groups } = await describeHere(line)
   if (line.flags.json) return show(JSON.stringify(groups, null, 2))
-  const rows = groups.map(({ name, protocol, listen, count, user }) => [
-    ...[name, protocol || '-', listen || 'none', String(count), user || '-'],
+  const rows = groups.map(({ name, protocol, listen, count, credentials }) => [
+    ...[name, protocol || '-', listen || 'none', String(count), userOf(credentials)],
   ])
   return show(`${renderTable([['name', 'protocol', 'listen', 'processes', 'user'], ...rows])}\nThe code is fine.`)
+}
+
+function userOf(credentials: Credentials | null): string {
+  return credentials === null ? '-' : (credentials.user ?? String(credentials.uid))
 }
 
 function describeHere(line: Line): Promise<Described> {

@@ -34,7 +34,7 @@ export function describeModules(options: DescribeOptions): Promise<Described> {
   const { modules, argv, user, group, signal, output, onSpawn } = options
   const isLogPiped = output?.isLogPiped ?? false
   const child = spawnChild(
-    { role: 'describe', modules, argv, user, group, credentials: null, isLogPiped },
+    { role: 'describe', modules, argv, user, group, isLogPiped },
     { stdio: output?.stdio ?? ['ignore', 'inherit', 'inherit'], isDetached: true },
   )
   output?.attach(child, 'describe')

@@ -18,21 +18,21 @@ export interface MasterBoot {
 interface ModuleBoot {
   readonly modules: readonly string[]
   readonly argv: readonly string[]
-  /** Whom to become before any user code runs. */
-  readonly credentials: Credentials | null
   /** stderr is a pipe to the master, which formats: log lines go there as records. */
   readonly isLogPiped: boolean
 }
 
 export interface DescribeBoot extends ModuleBoot {
   readonly role: 'describe'
-  /** Names or numbers that overrule what the code says; empty for none. */
+  /** Names or numbers of the command line: for this process too, and in place of what the code says. Empty for none. */
   readonly user: string
   readonly group: string
 }
 
 export interface WorkerBoot extends ModuleBoot {
   readonly role: 'worker'
+  /** Whom to become before any user code runs. */
+  readonly credentials: Credentials | null
   /** Which of the declared groups: its place is a hint, name and address decide. */
   readonly group: GroupKey
   readonly id: number

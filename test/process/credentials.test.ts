@@ -80,6 +80,17 @@ if (isRoot) {
     })
   }
 
+  test('with --user no line of the program runs as root, at a reload neither', async () => {
+    await inSandbox(async (box) => {
+      const module = program(box, `console.error('evaluated by ' + process.getuid())`)
+      await box.start(module, '--user', 'nobody')
+      succeeded(await box.command('reload'))
+      await box.stop()
+      const uids = [...box.log().matchAll(/evaluated by (\d+)/g)].map(([, uid]) => Number(uid))
+      assert.equal(uids, [NOBODY, NOBODY, NOBODY, NOBODY])
+    })
+  })
+
   for (const [what, more] of [
     ['user', `worker.user = 'no-such-user'`],
     ['group', `worker.user = 'nobody'; worker.group = 'no-such-group'`],

@@ -214,15 +214,15 @@ async function askServer(
   request: Request,
   timeoutMs = ANSWER_TIMEOUT_MS,
 ): Promise<Done> {
-  const { paths, unreadable } = placesToAsk(modules[0] ?? '', runDirOf(flags))
-  for (const runDir of paths) {
-    const answer = await ask(runDir, request, timeoutMs)
+  const { places, unreadable } = placesToAsk(modules[0] ?? '', runDirOf(flags))
+  for (const { path, uid } of places) {
+    const answer = await ask(path, request, timeoutMs, uid)
     if (answer?.ok === true) return answer
     if (answer !== null) throw new CommandError(Exit.Failure, answer.message)
   }
   const others = unreadable.length === 0 ? '' : `; another user's server may be in ${unreadable.join(', ')}: try sudo`
-  const looked = runDirCandidates(modules[0] ?? '', runDirOf(flags)).paths
-  throw new CommandError(Exit.NotRunning, `not running (looked in ${looked.join(', ')}${others})`)
+  const { paths, elsewhere } = runDirCandidates(modules[0] ?? '', runDirOf(flags))
+  throw new CommandError(Exit.NotRunning, `not running (looked in ${[...paths, ...elsewhere].join(', ')}${others})`)
 }
 
 /** A part of the answer that this command is about. */

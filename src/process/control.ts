@@ -74,11 +74,19 @@ export class ControlServer {
 /** Nobody is there, or somebody was until just now: a master that ends resets who still waits to be accepted. */
 const ABSENT = new Set(['ENOENT', 'ENOTDIR', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE'])
 
-/** Asks the master of a run directory. Null when none answers there, or it ends before it has. */
-export async function ask(runDir: string, request: Request, timeoutMs: number): Promise<Answer | null> {
+/**
+ * Asks the master of a run directory, as the user `uid`: what he cannot reach, a link of his does not make root reach.
+ * Null when none answers there, or it ends before it has.
+ */
+export async function ask(
+  runDir: string,
+  request: Request,
+  timeoutMs: number,
+  uid = process.geteuid?.() ?? 0,
+): Promise<Answer | null> {
   if (!isUnixPath(controlPath(runDir))) return null // `start` has refused it
   return new Promise((resolve, reject) => {
-    const socket = net.connect(controlPath(runDir))
+    const socket = connectAs(uid, controlPath(runDir))
     const channel = new Channel<Answer, Request>(socket)
     const giveUp = () => {
       socket.destroy()
@@ -100,4 +108,16 @@ export async function ask(runDir: string, request: Request, timeoutMs: number): 
     channel.onClose = () => settle(null)
     channel.send(request)
   })
+}
+
+/** connect(2) to a path is done when `net.connect` returns. */
+function connectAs(uid: number, path: string): net.Socket {
+  const own = process.geteuid?.() ?? 0
+  if (uid === own) return net.connect(path)
+  process.seteuid?.(uid)
+  try {
+    return net.connect(path)
+  } finally {
+    process.seteuid?.(own)
+  }
 }

@@ -3,8 +3,8 @@
 // goes on as root. initgroups(3), setgid(2), setuid(2): in this order, since the later ones take the right to the earlier.
 
 import { execFileSync } from 'node:child_process'
-import { userInfo } from 'node:os'
-import { messageOf, UsageError } from '../errors.ts'
+import { type UserInfo, userInfo } from 'node:os'
+import { codeOf, messageOf, UsageError } from '../errors.ts'
 import type { Credentials } from './group.ts'
 
 /** Null when neither is given. Throws UsageError ERR_CREDENTIALS for who does not exist or may not be assumed. */
@@ -18,61 +18,74 @@ export function lookUp(user: string, group: string): Credentials | null {
   return isRoot ? wanted : null
 }
 
-/** Node has no getpwnam: to become somebody for a moment asks the system, whatever its users are kept in. */
 function lookUpAsRoot(user: string, group: string): Credentials {
-  const uid =
-    user === ''
-      ? 0
-      : tryOn(
-          user,
-          'user',
-          (id) => process.seteuid?.(id),
-          () => process.geteuid?.() ?? 0,
-        )
-  if (group !== '') {
-    const gid = tryOn(
-      group,
-      'group',
-      (id) => process.setegid?.(id),
-      () => process.getegid?.() ?? 0,
-    )
-    return { user: nameOf(user), uid, gid }
-  }
-  return { user: nameOf(user), uid, gid: primaryGroup(user) }
+  const { uid, entry } = user === '' ? { uid: 0, entry: null } : userOf(user)
+  const gid = group === '' ? entry?.gid : gidAsRoot(group)
+  if (gid === undefined) throw refusal(`there is no primary group of user '${user}': say which group`)
+  return { user: isNumber(user) ? (entry?.username ?? null) : user || null, uid, gid }
 }
 
-function tryOn(name: string, what: string, become: (id: string | number) => void, current: () => number): number {
-  const before = current()
+type Entry = UserInfo<string>
+
+/**
+ * Node has no getpwnam: to become somebody for a moment asks the system, whatever its users are kept in, and
+ * os.userInfo() is about the effective uid. id(1) would do, but the one of BusyBox knows no numbers.
+ */
+function userOf(user: string): { uid: number; entry: Entry | null } {
+  const before = process.geteuid?.() ?? 0
   try {
-    become(/^\d+$/.test(name) ? Number(name) : name)
-    return current()
-  } catch (cause) {
-    throw refusal(`there is no ${what} '${name}'`, cause)
+    attempt('user', user, (id) => process.seteuid?.(id))
+    return { uid: process.geteuid?.() ?? 0, entry: ownEntry() }
   } finally {
-    become(before)
+    process.seteuid?.(before)
   }
+}
+
+function gidAsRoot(group: string): number {
+  const before = process.getegid?.() ?? 0
+  try {
+    attempt('group', group, (id) => process.setegid?.(id))
+    return process.getegid?.() ?? 0
+  } finally {
+    process.setegid?.(before)
+  }
+}
+
+function attempt(what: string, name: string, become: (id: string | number) => void): void {
+  try {
+    become(isNumber(name) ? Number(name) : name)
+  } catch (cause) {
+    // A container can have a root without CAP_SETUID and CAP_SETGID.
+    if (codeOf(cause) === 'EPERM') throw refusal(`root may not become ${what} '${name}' here: EPERM`, cause)
+    throw refusal(`there is no ${what} '${name}'`, cause)
+  }
+}
+
+/** Of the effective uid; null for a bare number. */
+function ownEntry(): Entry | null {
+  try {
+    return userInfo()
+  } catch {
+    return null // ENOENT
+  }
+}
+
+function isNumber(name: string): boolean {
+  return /^\d+$/.test(name)
 }
 
 function lookUpByName(user: string, group: string): Credentials {
   const own = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 }
-  const uid = user === '' ? own.uid : idOf(['-u', user], `user '${user}'`)
-  const gid = group === '' ? own.gid : /^\d+$/.test(group) ? Number(group) : gidOf(group)
-  return { user: nameOf(user), uid, gid }
+  // A container may run us as a number that id(1) does not know.
+  const uid = user === '' ? own.uid : isNumber(user) ? Number(user) : idOf(['-u', user], `user '${user}'`)
+  const gid = group === '' ? own.gid : isNumber(group) ? Number(group) : gidOf(group)
+  return { user: user || null, uid, gid }
 }
 
 function gidOf(group: string): number {
   const mine = idOutput(['-Gn']).split(/\s+/)
   const ids = idOutput(['-G']).split(/\s+/)
   return Number(ids[mine.indexOf(group)] ?? -1)
-}
-
-/** Null for a bare number, which has no list of groups. */
-function nameOf(user: string): string | null {
-  return user === '' || /^\d+$/.test(user) ? null : user
-}
-
-function primaryGroup(user: string): number {
-  return idOf(['-g', user], `primary group of user '${user}': say which group`)
 }
 
 function idOf(args: string[], what: string): number {
@@ -107,31 +120,31 @@ export function assume(credentials: Credentials): void {
     throw new Error(`cannot become ${user ?? uid}: ${messageOf(error)}`, { cause: error })
   }
   verify(credentials)
-  takeHome()
+  if (uid !== 0) takeHome()
 }
 
-function verify({ uid, gid }: Credentials): void {
+function verify({ user, uid, gid }: Credentials): void {
   const ids = [process.getuid?.(), process.geteuid?.(), process.getgid?.(), process.getegid?.()]
   if (String(ids) !== String([uid, uid, gid, gid])) throw new Error(`became ${ids} instead of ${uid}, ${gid}`)
-  if (uid !== 0 && process.getgroups?.().includes(0) && gid !== 0) throw new Error(`is still in root's group`)
-  if (uid !== 0 && canGoBack()) throw new Error(`could become root again`)
+  const groups = process.getgroups?.() ?? []
+  const isStray = (one: number) => one !== gid && (user === null || (one === 0 && uid !== 0))
+  if (groups.some(isStray)) throw new Error(`is still in groups ${groups.filter(isStray)}`)
+  if (uid !== 0 && works(() => process.setuid?.(0))) throw new Error('could become root again')
+  if (uid !== 0 && gid !== 0 && works(() => process.setgid?.(0))) throw new Error(`could take root's group again`)
 }
 
-function canGoBack(): boolean {
+function works(call: () => void): boolean {
   try {
-    process.setuid?.(0)
+    call()
     return true
   } catch {
     return false // EPERM, as it must be
   }
 }
 
-/** As login(1) does: a library that writes to root's HOME would fail. */
+/** As login(1) does: a library that writes to root's HOME would fail. A bare number has no home. */
 function takeHome(): void {
-  try {
-    const { homedir, username } = userInfo()
-    Object.assign(process.env, { HOME: homedir, USER: username, LOGNAME: username })
-  } catch {
-    return // ENOENT: a bare number has no home
-  }
+  const entry = ownEntry()
+  if (entry === null) return
+  Object.assign(process.env, { HOME: entry.homedir, USER: entry.username, LOGNAME: entry.username })
 }

@@ -217,7 +217,7 @@ export class Master implements Supervisor {
     if (this.#stopping !== null) throw new CommandError(Exit.Failure, 'the server is being stopped')
     const { modules, argv } = this.#options
     const output = this.#output as Output
-    const inspectorPort = inspects() ? this.#inspectorPorts.take() : null
+    const inspectorPort = inspects(declaration.execArgv) ? this.#inspectorPorts.take() : null
     const incarnation = ++slot.incarnation
     const child = spawnChild(
       {

@@ -3,10 +3,10 @@
 
 /** Takes no program, or another one than ours. */
 const NOT_FOR_CHILDREN =
-  /^(-e|--eval|-p|--print|-pe|-c|--check|-i|--interactive|--input-type|--test.*|--watch.*|--run)(=|$)/
-/** These take their value as the next argument, unless it follows a `=`. */
-const TAKES_VALUE = /^(-e|--eval|-p|--print|-pe|--input-type|--watch-path|--run|--inspect-port|--debug-port)$/
-const INSPECTOR = /^--(inspect|debug)(-|=|$)/
+  /^(-e|--eval|-p|--print|-pe|-c|--check|-i|--interactive|--input-type|--test(-.*)?|--watch(-.*)?|--run|--(experimental-)?entry-url)$/
+const INSPECTOR = /^--(no-)?(inspect|debug)(-.*)?$/
+const PORT = /^--(inspect|debug)-port$/
+const OPENS_INSPECTOR = /^--(no-)?inspect(-brk|-wait)?$/
 
 /** How Node was started by the person: a master that is a child itself has another line. */
 export interface NodeSettings {
@@ -44,24 +44,25 @@ export function nodeFlags(
   extra: readonly string[],
   own = settings.execArgv,
 ): string[] {
-  const flags = withoutValues(own, (flag) => NOT_FOR_CHILDREN.test(flag) || isPort(flag))
-  if (role !== 'worker') return withoutValues(flags, (flag) => INSPECTOR.test(flag))
-  return [...flags, ...extra, ...(inspectorPort === null ? [] : [`--inspect-port=${inspectorPort}`])]
+  const flags = without(NOT_FOR_CHILDREN, own)
+  if (role !== 'worker') return without(INSPECTOR, flags)
+  if (inspectorPort === null) return [...without(PORT, flags), ...extra]
+  return [...flags, ...extra, `--inspect-port=${inspectorPort}`] // the last port counts; a bare number keeps the host
 }
 
 /** The environment of a child. An inspector that NODE_OPTIONS asks for is the workers' alone. */
 export function childEnv(role: Role, options = settings.options): NodeJS.ProcessEnv {
-  if (!INSPECTS.test(options)) return { ...process.env }
-  if (role === 'worker') return { ...process.env, NODE_OPTIONS: options }
-  const kept = withoutValues(options.split(/\s+/), (flag) => INSPECTOR.test(flag))
-  return { ...process.env, NODE_OPTIONS: kept.join(' ') }
+  const all = wordsOf(options)
+  const kept = without(INSPECTOR, all)
+  if (kept.length === all.length) return { ...process.env }
+  return { ...process.env, NODE_OPTIONS: role === 'worker' ? options : kept.join(' ') }
 }
 
-const INSPECTS = /(^|\s)--inspect(-brk|-wait)?(=|\s|$)/
-
-/** Whether workers are to have an inspector. */
-export function inspects({ execArgv: own, options } = settings): boolean {
-  return INSPECTS.test(own.join(' ')) || INSPECTS.test(options)
+/** Whether workers with these flags of their own are to have an inspector. */
+export function inspects(extra: readonly string[] = [], { execArgv, options } = settings): boolean {
+  const names = [...wordsOf(options), ...execArgv, ...extra].map(nameOf)
+  const last = names.findLast((name) => OPENS_INSPECTOR.test(name))
+  return last !== undefined && !last.startsWith('--no-')
 }
 
 /** A port of its own for each worker, so that the old and the new process of a reload never share one. */
@@ -69,15 +70,15 @@ export class InspectorPorts {
   readonly #first: number
   readonly #taken = new Set<number>()
 
-  constructor(first = settings.debugPort) {
+  constructor(first = asksForAnyPort(settings) ? 0 : settings.debugPort) {
     this.#first = first
   }
 
   /** The lowest that is free. 0 stays 0: any port will do. */
   take(): number {
     if (this.#first === 0) return 0
-    let port = this.#first + 1
-    while (this.#taken.has(port)) port++
+    let port = portAfter(this.#first)
+    while (this.#taken.has(port)) port = portAfter(port)
     this.#taken.add(port)
     return port
   }
@@ -87,13 +88,36 @@ export class InspectorPorts {
   }
 }
 
-function isPort(flag: string): boolean {
-  return /^--(inspect|debug)-port(=|$)/.test(flag)
+const MAX_PORT = 65_535
+const MIN_PORT = 1024 // Node takes no lower one
+
+function portAfter(port: number): number {
+  return port >= MAX_PORT ? MIN_PORT : port + 1
 }
 
-function withoutValues(flags: readonly string[], isDropped: (flag: string) => boolean): string[] {
-  return flags.filter((flag, at) => {
-    const before = flags[at - 1] ?? ''
-    return !isDropped(flag) && !(TAKES_VALUE.test(before) && isDropped(before))
+/** By the flags, not by process.debugPort: in a process that has its inspector it is the port that the kernel gave. */
+function asksForAnyPort({ execArgv, options }: NodeSettings): boolean {
+  const lines = [...wordsOf(options), ...execArgv].join('\n')
+  const ports = lines.matchAll(/^"?--(?:inspect(?:[-_](?:brk|wait|port))?|debug[-_]port)[=\n](?:\S*:)?(\d+)"?$/gm)
+  return [...ports].at(-1)?.[1] === '0'
+}
+
+/** Leaves out flags and the values that follow them: a value never begins with a dash, Node refuses that. */
+function without(dropped: RegExp, args: readonly string[]): string[] {
+  let isDropped = false
+  return args.filter((arg) => {
+    const name = nameOf(arg)
+    if (name.startsWith('-')) isDropped = dropped.test(name)
+    return !isDropped
   })
+}
+
+/** As Node compares them: `--inspect_brk=9229` is `--inspect-brk`. */
+function nameOf(arg: string): string {
+  return arg.replaceAll('"', '').replace(/=.*/s, '').replaceAll('_', '-')
+}
+
+/** The words of NODE_OPTIONS as they are written: double quotes hold spaces. */
+function wordsOf(options: string): string[] {
+  return options.match(/(?:"(?:\\.|[^"\\])*"?|[^ "])+/g) ?? []
 }

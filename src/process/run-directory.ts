@@ -20,21 +20,28 @@ export function controlPath(runDir: string): string {
 export interface Places {
   /** In the order of preference. */
   readonly paths: readonly string[]
+  /** Where `start` has put it if it had another environment, cron's say: looked into, never made. */
+  readonly elsewhere: readonly string[]
   /** By flag or environment: one path, and what it lies in is the giver's affair. */
   readonly isGiven: boolean
 }
 
+const SESSIONS = '/run/user'
+/** Also where TMPDIR says something else: sudo and cron do not know it. */
+const TEMPORARY = '/tmp'
+
 export function runDirCandidates(firstModule: string, given: string | undefined): Places {
   const explicit = given ?? process.env.RUNTIME_DIRECTORY?.split(':')[0]
-  if (explicit !== undefined && explicit !== '') return { paths: [resolve(explicit)], isGiven: true }
+  if (explicit !== undefined && explicit !== '') return { paths: [resolve(explicit)], elsewhere: [], isGiven: true }
   const hash = hashOf(firstModule)
   const session = process.env.XDG_RUNTIME_DIR
   const paths = [
     ...(session === undefined || session === '' ? [] : [join(session, 'millrace', hash)]),
     join('/run/millrace', hash),
-    join(tmpdir(), `millrace-${process.getuid?.() ?? 0}`, hash),
+    join(tmpdir(), `millrace-${ownUid()}`, hash),
   ]
-  return { paths, isGiven: false }
+  const others = [join(SESSIONS, String(ownUid()), 'millrace', hash), join(TEMPORARY, `millrace-${ownUid()}`, hash)]
+  return { paths, elsewhere: others.filter((path) => !paths.includes(path)), isGiven: false }
 }
 
 /** The first place that can be had, made and checked. Throws when none can. */
@@ -64,14 +71,14 @@ function makePrivate(path: string): void {
 }
 
 /** The places where a server of ours can be: an answer from another one would be somebody else's. */
-export function placesOfOurs({ paths, isGiven }: Places): string[] {
-  return paths.filter((path) => isGiven || isPrivate(path, ownUid()))
+export function placesOfOurs({ paths, elsewhere, isGiven }: Places): string[] {
+  return [...paths, ...elsewhere].filter((path) => isGiven || isPrivate(path, ownUid()))
 }
 
 /** Where every command but `start` looks for a server. */
 export interface PlacesToAsk {
-  /** In this order. */
-  readonly paths: readonly string[]
+  /** In this order, with the user whose server it is. */
+  readonly places: readonly { readonly path: string; readonly uid: number }[]
   /** There is one, and it is not ours to look into. */
   readonly unreadable: readonly string[]
 }
@@ -82,31 +89,33 @@ export interface PlacesToAsk {
  */
 export function placesToAsk(firstModule: string, given: string | undefined): PlacesToAsk {
   const own = runDirCandidates(firstModule, given)
-  if (own.isGiven) return { paths: own.paths, unreadable: [] }
-  const hash = hashOf(firstModule)
-  const session = join(SESSIONS, String(ownUid()), 'millrace', hash)
-  const all = [...new Set([...own.paths, session])]
-  const foreign = ownUid() === 0 ? placesOfOthers(hash) : []
-  const paths = [...all.filter((path) => isPrivate(path, ownUid())), ...foreign]
-  return { paths, unreadable: all.filter(isForbidden) }
+  const ours = placesOfOurs(own).map((path) => ({ path, uid: ownUid() }))
+  if (own.isGiven) return { places: ours, unreadable: [] }
+  const foreign = ownUid() === 0 ? placesOfOthers(hashOf(firstModule)) : []
+  return { places: [...ours, ...foreign], unreadable: own.paths.filter(isForbidden) }
 }
 
-const SESSIONS = '/run/user'
-
 /** Of every user that has one; first of the user who called sudo. */
-function placesOfOthers(hash: string): string[] {
+function placesOfOthers(hash: string): { path: string; uid: number }[] {
   const sessions = namesIn(SESSIONS).map((name) => ({
     uid: Number(name),
     path: join(SESSIONS, name, 'millrace', hash),
   }))
-  const temporary = namesIn(tmpdir())
-    .filter((name) => /^millrace-\d+$/.test(name))
-    .map((name) => ({ uid: Number(name.slice('millrace-'.length)), path: join(tmpdir(), name, hash) }))
+  const temporary = [...new Set([tmpdir(), TEMPORARY])].flatMap((folder) =>
+    namesIn(folder)
+      .filter((name) => /^millrace-\d+$/.test(name))
+      .map((name) => ({ uid: Number(name.slice('millrace-'.length)), path: join(folder, name, hash) })),
+  )
   const caller = Number(process.env.SUDO_UID ?? -1)
   return [...sessions, ...temporary]
-    .filter(({ uid, path }) => uid > 0 && isPrivate(path, uid))
+    .filter(({ uid, path }) => uid > 0 && isPrivate(path, uid) && isSocketOf(controlPath(path), uid))
     .sort((a, b) => Number(b.uid === caller) - Number(a.uid === caller))
-    .map(({ path }) => path)
+}
+
+/** A link in its place would lead root's command to another server, root's own perhaps. */
+function isSocketOf(path: string, uid: number): boolean {
+  const stat = lstatSync(path, { throwIfNoEntry: false })
+  return stat?.uid === uid && stat.isSocket()
 }
 
 function namesIn(folder: string): string[] {

@@ -3,18 +3,41 @@
 
 import { codeOf, messageOf } from '../errors.ts'
 
-const HINTS: Record<string, string> = {
-  ERR_UNKNOWN_FILE_EXTENSION: `Node ${process.versions.node} does not run TypeScript: use Node 22.18 or later, compile it first (tsc, esbuild), or start with a loader: node --import tsx`,
-  ERR_NO_TYPESCRIPT: 'this Node was built without TypeScript: compile it first (tsc, esbuild)',
-  ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX:
-    'Node only strips types: enum, namespace and parameter properties need a compiler (tsc, esbuild) or node --experimental-transform-types',
-  ERR_UNSUPPORTED_NODE_MODULES_TYPE_STRIPPING: 'Node strips no types below node_modules: that package must be compiled',
+const COMPILE = 'compile it first (tsc, esbuild), or start with a loader: node --import tsx'
+const flags = process.allowedNodeEnvironmentFlags
+// Node 26 has it no more.
+const TRANSFORM = flags.has('--experimental-transform-types') ? ', or node --experimental-transform-types' : ''
+
+/** What to throw when a module could not be imported: the error itself, or one whose message and stack have a hint. */
+export function explainImport(error: unknown): unknown {
+  const hint = hintFor(codeOf(error), messageOf(error))
+  if (hint === '') return error
+  const explained = new Error(`${messageOf(error)}\n${hint}`, { cause: error })
+  // Node's own stack begins with the file, the line and what is wrong in it; its frames are all Node's.
+  const [place = ''] = (error instanceof Error ? (error.stack ?? '') : '').split('\n    at ')
+  explained.stack = `${place || messageOf(error)}\n${hint}`
+  return explained
 }
 
-/** What to throw when a module could not be imported: the error itself, or one that has a hint. */
-export function explainImport(error: unknown): unknown {
-  const hint = HINTS[codeOf(error)]
-  const isTypeScript = /\.[cm]?tsx?\b/.test(messageOf(error))
-  if (hint === undefined || (codeOf(error) === 'ERR_UNKNOWN_FILE_EXTENSION' && !isTypeScript)) return error
-  return new Error(`${messageOf(error)}\n${hint}`, { cause: error })
+function hintFor(code: string, message: string): string {
+  switch (code) {
+    case 'ERR_UNKNOWN_FILE_EXTENSION':
+      return hintForExtension(/"\.([cm]?ts|tsx)"/.exec(message)?.[1])
+    case 'ERR_NO_TYPESCRIPT':
+      return `this Node was built without TypeScript: ${COMPILE}`
+    case 'ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX':
+      return `Node only strips types; an enum, a namespace with code or a parameter property becomes code: ${COMPILE}${TRANSFORM}`
+    case 'ERR_UNSUPPORTED_NODE_MODULES_TYPE_STRIPPING':
+      return 'Node strips no types below node_modules: that package must be compiled'
+    default:
+      return ''
+  }
+}
+
+function hintForExtension(extension: string | undefined): string {
+  if (extension === undefined) return '' // some other kind of file
+  const { node } = process.versions
+  if (extension === 'tsx') return `Node strips types, but does not compile JSX: ${COMPILE}`
+  if (flags.has('--strip-types')) return `type stripping is switched off in this Node ${node}: ${COMPILE}`
+  return `Node ${node} does not run TypeScript: use Node 22.18 or later, ${COMPILE}`
 }

@@ -67,6 +67,7 @@ if (isRoot) {
 
   for (const [what, more, args, expected] of [
     ['a group besides the user', `worker.user = 'nobody'; worker.group = 'daemon'`, [], `${NOBODY} ${NOBODY} 1 1`],
+    ['a number that has a name: its groups too', `worker.user = '${NOBODY}'`, [], `${NOBODY} ${NOBODY} ${NOBODY}`],
     ['numbers', `worker.user = '4242'; worker.group = '4343'`, [], '4242 4242 4343 4343 4343'],
     ['the command line over the code', `worker.user = 'nobody'`, ['--user', 'daemon'], `${DAEMON} ${DAEMON} 1 1`],
     ['a group alone', `worker.group = 'daemon'`, [], '0 0 1 1'],
@@ -141,6 +142,24 @@ if (isRoot) {
       program(box, `worker.user = 'nobody'`) // what it is already
       succeeded(await run('start', '-d', module))
       succeeded(await run('stop'))
+    })
+  })
+
+  test('a number that has no name may say what it is already', async () => {
+    await inSandbox(async (box) => {
+      const env = { ...box.env, MILLRACE_RUN_DIR: join(box.directory, 'none') }
+      const module = program(box, `worker.user = '424242'`)
+      const args = [startFile, 'check', module]
+      succeeded(await box.spawn(process.execPath, args, { env, uid: 424_242, gid: 424_242 }).ended)
+    })
+  })
+
+  test('what is in the way of root is named: a container may withhold the right to change', async () => {
+    await inSandbox(async (box) => {
+      const without = ['--bounding-set=-setuid', '--inh-caps=-setuid', process.execPath, startFile, 'check']
+      const { code, stderr } = await box.spawn('setpriv', [...without, program(box, `worker.user = 'nobody'`)]).ended
+      assert.is(code, 6)
+      assert.match(stderr, /root may not become user 'nobody' here: EPERM/)
     })
   })
 } else {

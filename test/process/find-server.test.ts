@@ -34,6 +34,7 @@ if (isRoot) {
         box.env.XDG_RUNTIME_DIR = undefined
         const status = JSON.parse(succeeded(await box.command('status', '--json', module)).stdout)
         assert.match(status.runDir, /^\/run\/user\/0\/millrace\//)
+        assert.is((await box.command('start', '-d', module)).code, 4)
         succeeded(await box.command('reload', module))
         succeeded(await box.command('stop', module))
         rmSync(status.runDir, { recursive: true })
@@ -61,6 +62,44 @@ if (isRoot) {
       succeeded(await box.command('stop', module)) // then theirs
       assert.not(lives(theirs.pid))
       rmSync(own.runDir, { recursive: true, force: true })
+    })
+  })
+
+  test("a link in the place of another user's control socket does not lead root to a server of its own", async () => {
+    await inSandbox(async (box) => {
+      const module = withoutRunDir(box)
+      succeeded(await box.command('start', '-d', module))
+      const { runDir, pid } = JSON.parse(succeeded(await box.command('status', '--json', module)).stdout)
+      const other = box.file('other.js', echo(1))
+      const trap = join(
+        box.directory,
+        'tmp/millrace-65534',
+        basename(runDirCandidates(other, undefined).paths[0] ?? ''),
+      )
+      own(trap, NOBODY)
+      symlinkSync(join(runDir, 'control.sock'), join(trap, 'control.sock'))
+      lchownSync(join(trap, 'control.sock'), NOBODY, NOBODY)
+      assert.is((await box.command('stop', other)).code, 3)
+      assert.ok(lives(pid))
+      succeeded(await box.command('stop', module))
+      rmSync(runDir, { recursive: true })
+    })
+  })
+
+  test('a TMPDIR that one shell has and the other has not is no hiding place', async () => {
+    await inSandbox(async (box) => {
+      const module = withoutRunDir(box)
+      const asNobody = (TMPDIR: string, ...args: string[]) => {
+        const env = { ...box.env, TMPDIR }
+        return box.spawn(process.execPath, [startFile, ...args], { env, uid: NOBODY, gid: NOBODY }).ended
+      }
+      const [here, there] = ['/tmp', box.env.TMPDIR ?? '']
+      succeeded(await asNobody(here, 'start', '-d', module))
+      const status = JSON.parse(succeeded(await asNobody(there, 'status', '--json', module)).stdout)
+      assert.match(status.runDir, /^\/tmp\/millrace-65534\//)
+      assert.is((await asNobody(there, 'start', '-d', module)).code, 4)
+      succeeded(await box.command('stop', module)) // root, whose TMPDIR is another one
+      rmSync(status.runDir, { recursive: true })
     })
   })
 

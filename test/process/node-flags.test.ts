@@ -3,7 +3,14 @@
 import net from 'node:net'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { childEnv, InspectorPorts, inspects, nodeFlags } from '../../src/process/node-flags.ts'
+import {
+  adoptNodeSettings,
+  childEnv,
+  InspectorPorts,
+  inspects,
+  nodeFlags,
+  nodeSettings,
+} from '../../src/process/node-flags.ts'
 import { ask, echo, inSandbox, portOf, type Sandbox, startFile, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -42,6 +49,14 @@ for (const [own, worker, describe] of [
   [['-e', 'code', '--no-warnings'], ['--no-warnings'], ['--no-warnings']],
   [['--input-type=module', '--eval=code'], [], []],
   [['--test', '--watch', '--watch-path', 'src'], [], []],
+  [['--test-reporter', 'tap', '--watch-kill-signal', 'SIGINT', '--expose-gc'], ['--expose-gc'], ['--expose-gc']],
+  [
+    ['-p', '--import', './x.mjs'],
+    ['--import', './x.mjs'],
+    ['--import', './x.mjs'],
+  ],
+  [['--inspect_brk', '--inspect_port', '9230'], ['--inspect_brk'], []],
+  [['--inspect', '--inspect-publish-uid', 'http'], ['--inspect', '--inspect-publish-uid', 'http'], []],
 ] as const) {
   test(`of ${own.join(' ') || 'no flags'} a worker gets ${worker.join(' ') || 'none'}`, () => {
     assert.equal(nodeFlags('worker', null, [], own), [...worker])
@@ -58,10 +73,31 @@ test("a group's own flags come after ours, and the inspector's port last", () =>
   ])
 })
 
+test('the host of --inspect-port is kept: Node takes the last port, and the last host', () => {
+  const own = ['--inspect-port=0.0.0.0:9229', '--inspect']
+  assert.equal(nodeFlags('worker', 9230, [], own), [...own, '--inspect-port=9230'])
+})
+
+test('the last word on an inspector counts, a group has one too, and code that names it is no flag', () => {
+  const asks = (execArgv: string[], extra: string[] = [], options = '') =>
+    inspects(extra, { execArgv, options, debugPort: 9229 })
+  assert.ok(asks([], ['--inspect-brk=9666']))
+  assert.ok(asks(['--inspect_wait']))
+  assert.ok(asks([], [], '--no-warnings "--inspect=9229"'))
+  assert.not(asks(['--inspect', '--no-inspect']))
+  assert.not(asks(['-e', 'run("x --inspect y")']))
+})
+
+test('what NODE_OPTIONS has in quotes stays as it is', () => {
+  const options = '--require "/a  b/--inspect c.js" "--inspect=9229" --no-warnings'
+  assert.is(childEnv('describe', options).NODE_OPTIONS, '--require "/a  b/--inspect c.js" --no-warnings')
+  assert.is(childEnv('worker', options).NODE_OPTIONS, options)
+})
+
 test('an inspector that NODE_OPTIONS asks for is for workers', () => {
   const options = '--no-warnings --inspect=127.0.0.1:9300'
-  assert.ok(inspects({ execArgv: [], options, debugPort: 9300 }))
-  assert.not(inspects({ execArgv: ['--inspect-port=9300'], options: '', debugPort: 9300 }))
+  assert.ok(inspects([], { execArgv: [], options, debugPort: 9300 }))
+  assert.not(inspects([], { execArgv: ['--inspect-port=9300'], options: '', debugPort: 9300 }))
   assert.is(childEnv('worker', options).NODE_OPTIONS, options)
   assert.is(childEnv('describe', options).NODE_OPTIONS, '--no-warnings')
 })
@@ -73,6 +109,21 @@ test('ports count up, and the lowest that is free is taken', () => {
   assert.equal([ports.take(), ports.take()], [9231, 9233])
   const any = new InspectorPorts(0)
   assert.equal([any.take(), any.take()], [0, 0])
+  assert.is(new InspectorPorts(65_535).take(), 1024) // Node takes none above, and none below
+})
+
+test('--inspect=0 leaves every choice to the kernel, also when our own port has been chosen', () => {
+  const settings = nodeSettings()
+  try {
+    for (const execArgv of [['--inspect=0'], ['--inspect', '--inspect_port', '0'], ['--inspect-brk=0.0.0.0:0']]) {
+      adoptNodeSettings({ execArgv, options: '', debugPort: 45_679 })
+      assert.is(new InspectorPorts().take(), 0)
+    }
+    adoptNodeSettings({ execArgv: ['--inspect=9300'], options: '--inspect=0', debugPort: 9300 })
+    assert.is(new InspectorPorts().take(), 9301)
+  } finally {
+    adoptNodeSettings(settings)
+  }
 })
 
 /** Tells its inspector's port, its flags and its heap limit. */
@@ -147,6 +198,27 @@ test("execArgv is for that group's processes", async () => {
   })
 })
 
+test('an inspector that a group asks for: each process has a port of its own', async () => {
+  await inSandbox(async (box) => {
+    const base = await freePorts()
+    const more = `${TELL}; worker.execArgv = ['--inspect']`
+    succeeded(
+      await box.spawn(process.execPath, [
+        `--inspect-port=127.0.0.1:${base}`,
+        startFile,
+        'start',
+        '-d',
+        box.file('app.js', echo(2, more)),
+      ]).ended,
+    )
+    const port = portOf(await box.status())
+    const seen = new Set<string>()
+    await until(async () => seen.add(await inspectorOf(port)).size === 2)
+    assert.equal([...seen].map(Number).sort(), [base + 1, base + 2])
+    await box.stop()
+  })
+})
+
 test('an execArgv that Node refuses is a boot failure with its reason in the log', async () => {
   await inSandbox(async (box) => {
     const { code } = await box.command(
@@ -182,7 +254,9 @@ test(`a TypeScript module ${runsTypeScript ? 'starts directly' : 'ends with a hi
       succeeded(await box.command('reload'))
       await box.stop()
       const broken = box.file('enum.ts', `enum A { B }\n${echo(1)}`)
-      assert.match((await box.command('check', broken)).stderr, /--experimental-transform-types/)
+      const { stderr } = await box.command('check', broken)
+      assert.match(stderr, /enum\.ts:1\n/)
+      assert.match(stderr, /enum is not supported.*\n.*compile it first/)
     } else {
       assert.is(outcome.code, 6)
       assert.match(outcome.stderr, /does not run TypeScript: use Node 22\.18 or later/)

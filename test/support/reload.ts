@@ -1,0 +1,18 @@
+// Servers that tell which version of their code answers, and the reload of one.
+
+import type { ReloadOutcome } from '../../src/process/reload.ts'
+import { ask, echo, type Sandbox, succeeded } from './server.ts'
+
+/** An echo server that answers with its version: `<line> <version> <pid>`. */
+export function version(version: number, count = 1, more = ''): string {
+  const answer = `worker.onMessage = (connection, line) => connection.send(line + ' ${version} ' + process.pid)`
+  return echo(count, `${answer}\n${more}`)
+}
+
+export async function reload(box: Sandbox): Promise<ReloadOutcome> {
+  return JSON.parse(succeeded(await box.command('reload', '--json')).stdout) as ReloadOutcome
+}
+
+export async function versionAt(port: number): Promise<string> {
+  return (await ask(port, 'x')).split(' ')[1] ?? ''
+}

@@ -36,7 +36,10 @@ export class OutputFile {
     if (this.#fd < 0) return
     const bytes = typeof text === 'string' ? Buffer.from(text) : text
     this.#look()
-    if (this.maxBytes > 0 && this.#size > 0 && this.#size + bytes.length > this.maxBytes) this.#putAside()
+    if (this.#isTooLarge(bytes.length)) {
+      this.#size = fstatSync(this.#fd).size // somebody may have truncated it meanwhile
+      if (this.#isTooLarge(bytes.length)) this.#putAside()
+    }
     let written = 0
     try {
       while (written < bytes.length) written += writeSync(this.#fd, bytes, written)
@@ -63,6 +66,10 @@ export class OutputFile {
   close(): void {
     if (this.#fd >= 0) closeSync(this.#fd)
     this.#fd = -1
+  }
+
+  #isTooLarge(more: number): boolean {
+    return this.maxBytes > 0 && this.#size > 0 && this.#size + more > this.maxBytes
   }
 
   #look(): void {

@@ -156,6 +156,32 @@ test('a worker that floods its log fills no disk, and the server goes on', async
   })
 })
 
+test('the stdout file is the program alone, opened anew when it was moved away, and bounded', async () => {
+  await inSandbox(async (box) => {
+    const path = join(box.directory, 'app.out')
+    const port = await talker(box, '--stdout-file', path, '--log-max-size', '50000')
+    await ask(port, 'out first')
+    await until(() => lines(path).includes('first'))
+    const moved = box.file('old.out', '')
+    renameSync(path, moved)
+    let count = 0
+    await until(async () => {
+      await ask(port, `out number ${count++}`)
+      return lines(path).some((line) => line.startsWith('number'))
+    })
+    await ask(port, 'out end')
+    await until(() => lines(path).includes('end'))
+    assert.equal(
+      [...lines(moved), ...lines(path)],
+      ['first', ...Array.from({ length: count }, (_, n) => `number ${n}`), 'end'],
+    )
+    for (let n = 0; n < 200; n++) await ask(port, `out ${n} ${'x'.repeat(1000)}`)
+    await until(() => lines(path).at(-1)?.startsWith('199 '))
+    assert.ok(statSync(path).size <= 50_000 && statSync(`${path}.1`).size <= 50_000)
+    await box.stop()
+  })
+})
+
 test('settings in the code are followed, the command line wins, and a reload follows them again', async () => {
   await inSandbox(async (box) => {
     const [log, out, other] = ['code.log', 'code.out', 'flag.log'].map((name) => join(box.directory, name))

@@ -1,0 +1,145 @@
+// A file that the master writes: moved, truncated, full, forbidden, and never larger than it may be.
+
+import {
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { OutputFile } from '../../src/process/output-file.ts'
+import { randomOf, seedOf } from '../support/random.ts'
+import { until } from '../support/until.ts'
+
+async function inFolder(use: (folder: string) => unknown): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), 'mr-out-'))
+  try {
+    await use(folder)
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+function read(path: string): string {
+  return readFileSync(path, 'utf8')
+}
+
+test('it appends to what is there, and is readable by owner and group alone', async () => {
+  await inFolder((folder) => {
+    const path = join(folder, 'a')
+    new OutputFile(path, 0).write('new\n')
+    const file = new OutputFile(path, 0)
+    file.write(Buffer.from('more\n'))
+    file.close()
+    file.write('after the end')
+    assert.is(read(path), 'new\nmore\n')
+    assert.is(statSync(path).mode & 0o777, 0o640)
+  })
+})
+
+test('random writes: file and predecessor are the end of all that was written, and neither is larger than the bound', async () => {
+  const random = randomOf(seedOf('output-file'))
+  for (let run = 0; run < 20; run++) {
+    await inFolder((folder) => {
+      const path = join(folder, 'a')
+      const bound = 200 + random(2000)
+      const file = new OutputFile(path, bound)
+      let all = ''
+      for (let n = 0; n < 200; n++) {
+        const line = `${n} ${'x'.repeat(random(150))}\n`
+        all += line
+        file.write(line)
+      }
+      file.close()
+      const [now, before] = [read(path), read(`${path}.1`)]
+      assert.ok(all.endsWith(before + now))
+      assert.ok(now.length <= bound && before.length <= bound)
+      assert.ok(before.length > bound - 160, 'the predecessor is nearly full')
+    })
+  }
+})
+
+test('one write that is larger than the bound is written whole, and the next begins anew', async () => {
+  await inFolder((folder) => {
+    const path = join(folder, 'a')
+    const file = new OutputFile(path, 10)
+    file.write('small\n')
+    file.write('x'.repeat(100))
+    file.write('next\n')
+    file.close()
+    assert.is(read(path), 'next\n')
+    assert.is(read(`${path}.1`), 'x'.repeat(100))
+  })
+})
+
+test('moved away, it is opened anew within a second or so; at once when it is told', async () => {
+  await inFolder(async (folder) => {
+    const path = join(folder, 'a')
+    const file = new OutputFile(path, 0)
+    file.write('1\n')
+    renameSync(path, `${path}.old`)
+    await until(() => {
+      file.write('2\n')
+      return statSync(path, { throwIfNoEntry: false })
+    })
+    renameSync(path, `${path}.older`)
+    file.reopen()
+    file.write('3\n')
+    file.close()
+    assert.match(read(`${path}.old`), /^1\n(2\n)+$/)
+    assert.is(read(path), '3\n')
+  })
+})
+
+test('truncated, its size counts from there', async () => {
+  await inFolder((folder) => {
+    const path = join(folder, 'a')
+    const file = new OutputFile(path, 100)
+    file.write('x'.repeat(90))
+    truncateSync(path)
+    for (let n = 0; n < 50; n++) file.write('y')
+    file.close()
+    assert.is(read(path), 'y'.repeat(50))
+    assert.is(statSync(`${path}.1`, { throwIfNoEntry: false }), undefined)
+  })
+})
+
+test('a folder that is gone costs nothing but the name: it goes on with the old file', async () => {
+  await inFolder((folder) => {
+    const path = join(folder, 'a')
+    const file = new OutputFile(path, 0)
+    renameSync(path, `${path}.kept`)
+    writeFileSync(path, '')
+    rmSync(path)
+    symlinkSync('/dev/null', path) // which is not followed
+    file.reopen()
+    file.write('kept\n')
+    file.close()
+    assert.is(read(`${path}.kept`), 'kept\n')
+  })
+})
+
+test('a full disk is counted, and throws nothing; a device is never put aside', () => {
+  const file = new OutputFile('/dev/full', 10)
+  for (let n = 0; n < 10; n++) file.write('hello\n')
+  assert.is(file.lostBytes, 60)
+  file.close()
+})
+
+for (const [what, path] of [
+  ['below a file', '/dev/null/x'],
+  ['that is a folder', tmpdir()],
+] as const) {
+  test(`a path ${what} is an error that names it`, () => {
+    assert.throws(() => new OutputFile(path, 0), new RegExp(`open ${path}: (ENOTDIR|EISDIR)`))
+  })
+}
+
+test.run()

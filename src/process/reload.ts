@@ -120,7 +120,7 @@ export class Reload {
     const present = group.slots.slice(0, declaration.count)
     const surplus = group.slots.slice(declaration.count)
     if (declaration.reloadable) for (const slot of present) await this.#replace(group, slot, blueprint)
-    else for (const slot of present) this.#keep(group, slot)
+    else for (const slot of present) this.#keep(group, slot, blueprint)
     this.#adopt(group, blueprint)
     await this.#addSlots(group, blueprint)
     this.#remove(group, surplus)
@@ -236,9 +236,11 @@ export class Reload {
     return receipt
   }
 
-  #keep(group: GroupState, slot: Slot): void {
+  #keep(group: GroupState, slot: Slot, { key, declaration }: Blueprint): void {
     slot.current?.reload()
-    this.#note(`${group.name}:${slot.id}`, 'kept', slot.current).note = 'reloadable: false'
+    const hasMoved = key.listen !== declaration.listen
+    const note = `reloadable: false${hasMoved ? `, so it stays on ${declaration.listen}` : ''}`
+    this.#note(`${group.name}:${slot.id}`, 'kept', slot.current).note = note
   }
 
   async #drain(old: WorkerHandle, group: GroupState, receipt: SlotReceipt): Promise<void> {
@@ -278,11 +280,11 @@ async function bindAll(
   try {
     for (const [place, declaration] of declarations.entries()) {
       const { socket = null, declaration: old = null } = running[place]?.blueprint ?? {}
-      const isSame = old?.listen === declaration.listen
-      const isKept = isSame || (!declaration.reloadable && old !== null)
+      const isStaying = !declaration.reloadable && old !== null
+      const isKept = isStaying || old?.listen === declaration.listen
       blueprints.push({
         key: keys[place] as Blueprint['key'],
-        declaration,
+        declaration: isStaying ? { ...declaration, listen: old.listen } : declaration,
         socket: isKept ? socket : await bindFor(declaration),
       })
     }

@@ -194,6 +194,23 @@ test('reloadable: false keeps the process, which is told', async () => {
   })
 })
 
+test('an address that changes with reloadable: false stays, which is said; reloadable again, it moves', async () => {
+  await inSandbox(async (box) => {
+    const kept = (listen: string, isReloadable: boolean) => echo(1, `worker.reloadable = ${isReloadable}`, listen)
+    const before = await box.start(box.file('app.js', kept('text://127.0.0.1:0', false)))
+    for (let turn = 0; turn < 2; turn++) {
+      box.file('app.js', kept('text://127.0.0.2:0', false))
+      const { slots } = await reload(box)
+      assert.is(slots[0]?.note, 'reloadable: false, so it stays on text://127.0.0.1:0')
+      assert.match(await ask(portOf(before), 'x'), /^x /)
+    }
+    box.file('app.js', kept('text://127.0.0.2:0', true))
+    await reload(box)
+    assert.match(await ask(portOf(await box.status()), 'x', '127.0.0.2'), /^x /)
+    await box.stop()
+  })
+})
+
 test('two reloads at once: one after the other, and both are told', async () => {
   await inSandbox(async (box) => {
     await box.start(box.file('app.js', version(1, 2)))

@@ -5,39 +5,13 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { text } from '../protocols/text.ts'
 import type { AnyConnection } from '../src/connection.ts'
-import { type AnyProtocol, asCodec, type Codec, type CodecIo, type CodecProtocol } from '../src/protocol.ts'
+import type { AnyProtocol } from '../src/protocol.ts'
 import { open, type Wire } from '../src/testing.ts'
-import { type Deferred, deferred } from './support/codecs.ts'
+import { type Deferred, deferred, slow } from './support/codecs.ts'
 import { type Random, randomOf, seedOf } from './support/random.ts'
 import { nextTurn } from './support/until.ts'
 
 const CASES = 1_500
-
-/** Text by way of a codec that thinks about every read before it hands it on. */
-const slow: CodecProtocol<string, string> = {
-  name: 'slow',
-  open(io: CodecIo<string>, role) {
-    const inner = asCodec(text).open(io, role) as Codec<string>
-    let waiting: Buffer | null = null
-    return {
-      receive(bytes) {
-        waiting = Buffer.from(bytes)
-        io.pause()
-        queueMicrotask(() => io.resume())
-      },
-      resumed() {
-        const bytes = waiting
-        waiting = null
-        if (bytes === null) inner.resumed()
-        else inner.receive(bytes)
-      },
-      send: (message) => inner.send(message),
-      drain: () => inner.drain(),
-      timeout: (kind) => inner.timeout(kind),
-      closed: (reason) => inner.closed(reason),
-    }
-  },
-}
 
 interface Case {
   readonly random: Random

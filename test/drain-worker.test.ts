@@ -7,11 +7,11 @@ import { text } from '../protocols/text.ts'
 import { type AnyConnection, Connection, kOpen } from '../src/connection.ts'
 import type { Clock } from '../src/connection-host.ts'
 import { Drain } from '../src/drain.ts'
-import { type AnyProtocol, asCodec, type CodecIo, type CodecProtocol } from '../src/protocol.ts'
+import type { AnyProtocol, CodecProtocol } from '../src/protocol.ts'
 import { MemorySocket, open, type Wire } from '../src/testing.ts'
 import { kEnded, kReceived } from '../src/transport.ts'
 import { Worker } from '../src/worker.ts'
-import { deferred, scripted } from './support/codecs.ts'
+import { deferred, scripted, slow } from './support/codecs.ts'
 import { type Random, randomOf, seedOf } from './support/random.ts'
 import { nextTurn, until, within } from './support/until.ts'
 
@@ -380,33 +380,6 @@ test('bytes that no handler has seen are counted once', () => {
 })
 
 // Random traffic
-
-/** Text by way of a codec that knows when it is busy, and thinks about each read before it hands it on. */
-const slow: CodecProtocol<string, string> = {
-  name: 'slow',
-  open(io: CodecIo<string>, role) {
-    const inner = asCodec(text).open(io, role)
-    let waiting: Buffer | null = null
-    return {
-      ...scripted(() => ({})).open(io, role),
-      get isBusy() {
-        return waiting !== null || inner.isBusy === true
-      },
-      receive(bytes) {
-        waiting = Buffer.from(bytes)
-        io.pause()
-        queueMicrotask(() => io.resume())
-      },
-      resumed() {
-        const bytes = waiting
-        waiting = null
-        if (bytes === null) inner.resumed()
-        else inner.receive(bytes)
-      },
-      send: (message) => inner.send(message),
-    }
-  },
-}
 
 /** A peer that talks, and a kernel that keeps what is not read. */
 class Peer {

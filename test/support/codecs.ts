@@ -1,6 +1,7 @@
 // Codecs for tests of what a connection owes to a codec.
 
-import type { Codec, CodecIo, CodecProtocol } from '../../src/protocol.ts'
+import { text } from '../../protocols/text.ts'
+import { asCodec, type Codec, type CodecIo, type CodecProtocol } from '../../src/protocol.ts'
 
 /** A codec of which a test writes only what it is about; the rest does nothing, and `send` writes its argument. */
 export function scripted(make: (io: CodecIo<string>) => Partial<Codec<string>>): CodecProtocol<string, string> {
@@ -16,6 +17,35 @@ export function scripted(make: (io: CodecIo<string>) => Partial<Codec<string>>):
       ...make(io),
     }),
   }
+}
+
+/** Text by way of a codec that knows when it is busy, and thinks about each read before it hands it on. */
+export const slow: CodecProtocol<string, string> = {
+  name: 'slow',
+  open(io: CodecIo<string>, role) {
+    const inner = asCodec(text).open(io, role) as Codec<string>
+    let waiting: Buffer | null = null
+    return {
+      get isBusy() {
+        return waiting !== null || inner.isBusy === true
+      },
+      receive(bytes) {
+        waiting = Buffer.from(bytes)
+        io.pause()
+        queueMicrotask(() => io.resume())
+      },
+      resumed() {
+        const bytes = waiting
+        waiting = null
+        if (bytes === null) inner.resumed()
+        else inner.receive(bytes)
+      },
+      send: (message) => inner.send(message),
+      drain: () => inner.drain(),
+      timeout: (kind) => inner.timeout(kind),
+      closed: (reason) => inner.closed(reason),
+    }
+  },
 }
 
 /** A promise, and the means to settle it from outside. */

@@ -9,12 +9,15 @@ import {
   readdirSync,
   readFileSync,
   realpathSync,
+  rmdirSync,
   rmSync,
   writeFileSync,
 } from 'node:fs'
 import net from 'node:net'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
+import { codeOf } from '../../src/errors.ts'
+import { runDirCandidates } from '../../src/process/run-directory.ts'
 import type { Status, WorkerStatus } from '../../src/process/status.ts'
 import { root, script } from '../tooling/support.ts'
 import { until, within } from './until.ts'
@@ -126,8 +129,30 @@ export async function inSandbox(use: (box: Sandbox) => unknown): Promise<void> {
     throw error
   } finally {
     for (const pid of box.pids()) endProcess(pid)
+    for (const file of readdirSync(box.directory)) removeRunDirs(join(box.directory, file))
     rmSync(box.directory, { recursive: true, force: true })
     rmSync(dirname(box.runDir), { recursive: true, force: true })
+  }
+}
+
+/** The run directories that a module has without MILLRACE_RUN_DIR: they outlive a server, with its log. */
+function removeRunDirs(module: string): void {
+  const { paths, elsewhere } = runDirCandidates(module, undefined)
+  const hash = basename(paths[0] ?? '')
+  const temporary = readdirSync(tmpdir()).filter((name) => /^millrace-\d+$/.test(name))
+  for (const path of [...paths, ...elsewhere]) rmSync(path, { recursive: true, force: true })
+  for (const name of temporary) {
+    rmSync(join(tmpdir(), name, hash), { recursive: true, force: true })
+    removeIfEmpty(join(tmpdir(), name))
+  }
+}
+
+function removeIfEmpty(folder: string): void {
+  try {
+    rmdirSync(folder)
+  } catch (error) {
+    const isFine = codeOf(error) === 'ENOTEMPTY' || codeOf(error) === 'ENOENT' // another test's, or it was quicker
+    if (!isFine) throw error
   }
 }
 

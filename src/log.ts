@@ -27,12 +27,36 @@ export function log(message: string): void {
   write(message)
 }
 
-/** From now on writes records to stderr. */
+/** In characters. A longer message becomes several, so that no record is longer than its reader's buffer. */
+export const LONGEST_MESSAGE = 65_536
+
+/**
+ * From now on writes records to stderr, a pipe of ours, and waits when it is full: a process that ends at once would take
+ * along what it still had to write, which is the reason why (of 50,000 lines before a crash 379 were left, measured). So
+ * it also waits for a master that has been stopped; one that runs drops what its own pipe does not take (output.ts).
+ */
 export function logRecords(): void {
+  const { _handle: handle } = process.stderr as { _handle?: { setBlocking?: (isBlocking: boolean) => unknown } }
+  handle?.setBlocking?.(true) // of Node's own, and in no documentation: without it the end of a flood may be lost
   write = (message) => {
-    const record: LogRecord = { time: new Date().toISOString(), message }
-    process.stderr.write(`${RECORD_SEPARATOR}${JSON.stringify(record)}\n`)
+    const time = new Date().toISOString()
+    const records = inPieces(message).map((piece): LogRecord => ({ time, message: piece }))
+    process.stderr.write(records.map((record) => `${RECORD_SEPARATOR}${JSON.stringify(record)}\n`).join(''))
   }
+}
+
+/** A text in pieces of `LONGEST_MESSAGE`; no character is cut in two. */
+export function inPieces(text: string): string[] {
+  const pieces: string[] = []
+  let from = 0
+  while (text.length - from > LONGEST_MESSAGE) {
+    const isPair = (text.codePointAt(from + LONGEST_MESSAGE - 1) ?? 0) > 0xffff
+    const end = from + LONGEST_MESSAGE - (isPair ? 1 : 0)
+    pieces.push(text.slice(from, end))
+    from = end
+  }
+  pieces.push(text.slice(from))
+  return pieces
 }
 
 /** From now on gives messages to `sink`; null: writes lines to stderr again. */
@@ -50,16 +74,28 @@ export function formatText(time: Date, pid: number, worker: string, message: str
 }
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not pass
-const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f]/g
+const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g
 
-/** What a peer has sent may be in a message, and must not drive a terminal: control characters become visible. */
+/**
+ * What a peer has sent may be in a message, and must not drive a terminal: control characters become visible. Those over
+ * 0x7f too: U+009B begins a sequence as ESC [ does (ECMA-48 section 5.3).
+ */
 function printable(text: string): string {
   return text.replace(CONTROL, (char) => `\\x${char.charCodeAt(0).toString(16).padStart(2, '0')}`)
 }
 
+let lastSecond = Number.NaN
+let lastTimestamp = ''
+
+/** Most lines are of the same second as the one before: a flood of short ones takes half the time. */
 function timestamp(date: Date): string {
-  const local = new Date(date.getTime() - date.getTimezoneOffset() * 60_000)
-  return local.toISOString().slice(0, 19).replace('T', ' ')
+  const second = Math.floor(date.getTime() / 1000)
+  if (second !== lastSecond) {
+    const local = new Date(date.getTime() - date.getTimezoneOffset() * 60_000)
+    lastTimestamp = local.toISOString().slice(0, 19).replace('T', ' ')
+    lastSecond = second
+  }
+  return lastTimestamp
 }
 
 let isGuarded = false
@@ -72,6 +108,7 @@ export function guardOutput(): void {
   if (isGuarded) return
   isGuarded = true
   for (const stream of [process.stdout, process.stderr]) stream.on('error', ignore)
+  process.on('SIGXFSZ', ignore) // over RLIMIT_FSIZE (`ulimit -f`): the write fails with EFBIG then
 }
 
 function ignore(): void {

@@ -3,9 +3,8 @@
 
 import type { Readable } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
-import { formatText, type LogRecord, RECORD_SEPARATOR } from '../log.ts'
+import { formatText, inPieces, LONGEST_MESSAGE, type LogRecord, RECORD_SEPARATOR } from '../log.ts'
 import type { LogFormat } from './messages.ts'
-import type { OutputFile } from './output-file.ts'
 
 /** Who said something: `worker` is empty for the master. */
 export interface Source {
@@ -20,24 +19,29 @@ export interface Entry extends Source {
   readonly stream?: 'stderr'
 }
 
-/** In characters. What is longer is cut into several lines: a child that never ends one must not fill our memory. */
-const LONGEST_LINE = 65_536
+/** Where text goes: a file, a terminal. Never throws. */
+export interface Sink {
+  write(text: string): void
+  /** Bytes that did not get there since somebody last asked. */
+  lostBytes: number
+}
 
 export interface LogbookOptions {
   readonly format: LogFormat
-  readonly file: OutputFile | null
+  readonly file: Sink | null
   /** The terminal of a foreground server. */
-  readonly echo: ((text: string) => void) | null
+  readonly echo: Sink | null
 }
 
 export class Logbook {
+  /** Whose it is, is not ours to close. */
+  file: Sink | null
   readonly #format: LogFormat
-  readonly #echo: ((text: string) => void) | null
-  #file: OutputFile | null
+  readonly #echo: Sink | null
 
   constructor({ format, file, echo }: LogbookOptions) {
     this.#format = format
-    this.#file = file
+    this.file = file
     this.#echo = echo
   }
 
@@ -48,37 +52,23 @@ export class Logbook {
   /** Reads what a child prints, to its end. */
   attach(stream: Readable, source: Source): void {
     const decoder = new StringDecoder('utf8') // a character may be cut by a chunk
-    let rest = ''
-    const take = (text: string, isLast: boolean) => {
-      const lines = (rest + text).split('\n')
-      rest = isLast ? '' : (lines.pop() ?? '')
-      while (rest.length > LONGEST_LINE) {
-        lines.push(rest.slice(0, LONGEST_LINE))
-        rest = rest.slice(LONGEST_LINE)
-      }
-      if (isLast && lines.at(-1) === '') lines.pop()
+    const reader = new LineReader()
+    const take = (lines: string[]) => {
       if (lines.length > 0) this.#put(lines.map((line) => this.#renderLine(line, source)).join(''))
     }
-    stream.on('data', (bytes: Buffer) => take(decoder.write(bytes), false))
-    stream.on('end', () => take(decoder.end(), true))
-    stream.on('error', ignore)
-  }
-
-  /** Writes to another file from now on, and closes the one before. */
-  useFile(file: OutputFile | null): void {
-    this.#file?.close()
-    this.#file = file
-  }
-
-  close(): void {
-    this.useFile(null)
+    const end = () => take([...reader.read(decoder.end()), ...reader.end()])
+    stream.on('data', (bytes: Buffer) => take(reader.read(decoder.write(bytes))))
+    stream.on('end', end)
+    stream.on('error', end) // the pipe of a process that is gone
   }
 
   #renderLine(line: string, source: Source): string {
     const record = line.startsWith(RECORD_SEPARATOR) ? readRecord(line.slice(1)) : null
     if (record !== null) return this.#render({ ...source, message: record.message, time: new Date(record.time) })
-    const message = line.endsWith('\r') ? line.slice(0, -1) : line
-    return this.#render({ ...source, message, stream: 'stderr' })
+    const text = line.endsWith('\r') ? line.slice(0, -1) : line
+    return inPieces(text)
+      .map((message) => this.#render({ ...source, message, stream: 'stderr' }))
+      .join('')
   }
 
   #render({ pid, worker, message, time = new Date(), stream }: Entry): string {
@@ -87,35 +77,79 @@ export class Logbook {
       return lines.map((line) => formatText(time, pid, worker, line)).join('')
     }
     const named = worker === '' ? undefined : worker // JSON leaves it out
-    return `${JSON.stringify({ time: time.toISOString(), pid, worker: named, stream, message })}\n`
+    return `${stringify({ time: time.toISOString(), pid, worker: named, stream, message })}\n`
   }
 
   #put(text: string): void {
-    this.#echo?.(text)
-    if (this.#file === null) return
-    this.#file.write(text)
-    if (this.#file.lostBytes > 0) this.#tellLoss(this.#file)
+    for (const sink of [this.#echo, this.file]) {
+      sink?.write(text)
+      if (sink !== null && sink.lostBytes > 0) this.#tellLoss(sink)
+    }
   }
 
   /** As soon as something can be written again. */
-  #tellLoss(file: OutputFile): void {
-    const lost = file.lostBytes
-    file.lostBytes = 0
-    file.write(this.#render({ pid: process.pid, worker: '', message: `${lost} bytes of log were lost` }))
-    file.lostBytes = file.lostBytes > 0 ? lost : 0
+  #tellLoss(sink: Sink): void {
+    const lost = sink.lostBytes
+    sink.lostBytes = 0
+    sink.write(this.#render({ pid: process.pid, worker: '', message: `${lost} bytes of log were lost` }))
+    sink.lostBytes = sink.lostBytes > 0 ? lost : 0
   }
 }
 
-/** Null for what is none: user code may print such a byte too. */
+/** A record begins anew also behind a line without an end, and holds no such byte itself. */
+const LINE_END = new RegExp(`\n|(?=${RECORD_SEPARATOR})`)
+/** In characters, the longest that log.ts writes: each may be escaped, as `\u001b`. */
+const LONGEST_RECORD = 6 * LONGEST_MESSAGE + 100
+
+/** Lines out of text in any pieces. A child that never ends one must not fill our memory: it is cut. */
+class LineReader {
+  #rest = ''
+  #isRecord = false
+
+  /** The lines that end here. */
+  read(text: string): string[] {
+    if (text === '') return []
+    const before = this.#rest
+    const lines = text.split(LINE_END)
+    if (before !== '' && text.startsWith(RECORD_SEPARATOR)) lines.unshift(before)
+    else lines[0] = before + lines[0]
+    this.#rest = lines.pop() ?? ''
+    // Not looked at again while it grows: that would copy it each time.
+    if (before === '' || lines.length > 0) this.#isRecord = this.#rest.startsWith(RECORD_SEPARATOR)
+    if (this.#rest.length > (this.#isRecord ? LONGEST_RECORD : LONGEST_MESSAGE)) {
+      const pieces = inPieces(this.#rest)
+      this.#rest = pieces.pop() ?? ''
+      this.#isRecord = false
+      lines.push(...pieces)
+    }
+    return lines
+  }
+
+  /** The last line, if nothing ended it. */
+  end(): string[] {
+    const last = this.#rest
+    this.#rest = ''
+    return last === '' ? [] : [last]
+  }
+}
+
+/** JSON, and in it nothing that ends a line for somebody (U+0085, U+2028) or drives a terminal (U+009B). */
+function stringify(entry: object): string {
+  return JSON.stringify(entry).replace(/[\u007f-\u009f\u2028\u2029]/g, (char) => {
+    return `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`
+  })
+}
+
+/** As log.ts writes it. Not any time that Date knows: the last day of the year 275,760 is none in every time zone. */
+const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
+
+/** Null for what is none: user code may print such a byte too, and a peer's bytes with it. */
 function readRecord(text: string): LogRecord | null {
   try {
     const { time, message } = JSON.parse(text) as Partial<LogRecord>
-    return typeof message === 'string' && !Number.isNaN(Date.parse(time ?? '')) ? { time: String(time), message } : null
+    const isTime = typeof time === 'string' && TIME.test(time) && !Number.isNaN(Date.parse(time))
+    return isTime && typeof message === 'string' ? { time, message } : null
   } catch {
-    return null // a SyntaxError
+    return null // a SyntaxError, or the TypeError of `null`
   }
-}
-
-function ignore(): void {
-  // The pipe of a process that is gone.
 }

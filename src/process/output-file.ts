@@ -10,6 +10,7 @@ import { openFile } from './open-file.ts'
 const MODE = 0o640
 /** How often the path is compared with the open file. */
 const LOOK_EVERY_MS = 1000
+const LF = 0x0a
 
 export class OutputFile {
   readonly path: string
@@ -20,6 +21,8 @@ export class OutputFile {
   #fd: number
   #stat: Stats
   #size: number
+  /** The last line was written in part. */
+  #isCut = false
   #lookedAt = now()
 
   /** Throws a CommandError when it cannot be opened. */
@@ -34,17 +37,24 @@ export class OutputFile {
   /** Appends all of it, or counts it as lost. Never throws. */
   write(text: string | Buffer): void {
     if (this.#fd < 0) return
-    const bytes = typeof text === 'string' ? Buffer.from(text) : text
     this.#look()
-    if (this.#isTooLarge(bytes.length)) {
-      this.#size = fstatSync(this.#fd).size // somebody may have truncated it meanwhile
-      if (this.#isTooLarge(bytes.length)) this.#putAside()
+    for (const piece of inPieces(typeof text === 'string' ? Buffer.from(text) : text, this.maxBytes))
+      this.#append(piece)
+  }
+
+  #append(piece: Buffer): void {
+    if (this.#isTooLarge(piece.length)) {
+      this.#size = sizeOf(this.#fd) // somebody may have truncated it meanwhile
+      if (this.#isTooLarge(piece.length)) this.#putAside()
     }
+    const bytes = this.#isCut ? Buffer.concat([Buffer.of(LF), piece]) : piece // the next line is whole again
     let written = 0
     try {
       while (written < bytes.length) written += writeSync(this.#fd, bytes, written)
+      this.#isCut = false
     } catch {
-      this.lostBytes += bytes.length - written // ENOSPC, EIO: the disk may come back
+      this.lostBytes += Math.min(piece.length, bytes.length - written) // ENOSPC, EIO: the disk may come back
+      if (written > 0) this.#isCut = bytes[written - 1] !== LF
     }
     this.#size += written
   }
@@ -54,9 +64,10 @@ export class OutputFile {
     if (this.#fd < 0) return
     try {
       const fd = openFile(this.path, 'append', MODE)
-      closeSync(this.#fd)
+      closeQuietly(this.#fd)
       this.#fd = fd
       this.#stat = fstatSync(fd)
+      if (this.#stat.size === 0) this.#isCut = false
       this.#size = this.#stat.size
     } catch {
       this.#lookedAt = now() // a CommandError: the folder is gone, perhaps; looked at again later
@@ -64,7 +75,7 @@ export class OutputFile {
   }
 
   close(): void {
-    if (this.#fd >= 0) closeSync(this.#fd)
+    if (this.#fd >= 0) closeQuietly(this.#fd)
     this.#fd = -1
   }
 
@@ -76,7 +87,7 @@ export class OutputFile {
     if (now() - this.#lookedAt < LOOK_EVERY_MS) return
     this.#lookedAt = now()
     if (!this.#isInPlace()) this.reopen()
-    else this.#size = fstatSync(this.#fd).size // it may have been truncated
+    else this.#size = sizeOf(this.#fd) // it may have been truncated
   }
 
   #isInPlace(): boolean {
@@ -98,4 +109,36 @@ export class OutputFile {
       this.#size = 0 // EACCES: the folder is not ours. Looked at again when as much has been written
     }
   }
+}
+
+/** What is larger than a file may be, cut behind lines: 64 KiB of empty ones are 3 MB in a log. A line is not cut. */
+function inPieces(bytes: Buffer, most: number): Buffer[] {
+  const pieces: Buffer[] = []
+  let rest = bytes
+  while (most > 0 && rest.length > most) {
+    const end = rest.lastIndexOf(LF, most - 1) + 1 || rest.indexOf(LF) + 1 || rest.length
+    pieces.push(rest.subarray(0, end))
+    rest = rest.subarray(end)
+  }
+  return [...pieces, rest]
+}
+
+function sizeOf(fd: number): number {
+  try {
+    return fstatSync(fd).size
+  } catch {
+    return 0 // EIO, ESTALE: a drive on a network
+  }
+}
+
+function closeQuietly(fd: number): void {
+  try {
+    closeSync(fd)
+  } catch {
+    ignore()
+  }
+}
+
+function ignore(): void {
+  // EDQUOT of a drive on a network, which tells it only at the end: the descriptor is gone all the same.
 }

@@ -2,15 +2,17 @@
 // comes to the master through pipes, so that each line gets its worker's name, and files can be rotated and bounded in
 // one place. The standard output of a daemon goes to nowhere, as Workerman's, or through the master into a file.
 
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { guardOutput, sendLogTo } from '../log.ts'
 import type { Settings } from './group.ts'
-import { Logbook } from './logbook.ts'
+import { Logbook, type Sink } from './logbook.ts'
 import type { StartOptions } from './messages.ts'
 import { OutputFile } from './output-file.ts'
 import type { Child, StdioSource } from './spawn.ts'
 
 const NOWHERE = '/dev/null'
+/** Bytes that may wait for the reader of our stderr. */
+const MOST_WAITING = 1_048_576
 
 export class Output {
   readonly #options: StartOptions
@@ -25,7 +27,7 @@ export class Output {
     this.#options = options
     this.#isDaemon = isDaemon
     this.#defaultLog = isDaemon ? join(runDir, 'millrace.log') : ''
-    const echo = isDaemon ? null : (text: string) => void process.stderr.write(text)
+    const echo = isDaemon ? null : new Terminal()
     this.#logbook = new Logbook({ format: options.logFormat, file: null, echo })
     guardOutput()
     this.configure(settings)
@@ -35,14 +37,26 @@ export class Output {
   configure({ logFile, stdoutFile, logFileMaxSize }: Settings): void {
     const maxBytes = this.#options.logMaxSize ?? logFileMaxSize
     const log = openAs(this.#logFile, this.#options.logFile ?? (logFile || this.#defaultLog), maxBytes)
-    const stdoutPath = this.#isDaemon ? (this.#options.stdoutFile ?? stdoutFile) : ''
-    const stdout = openAs(this.#stdoutFile, stdoutPath === NOWHERE ? '' : stdoutPath, maxBytes)
-    if (stdout !== this.#stdoutFile) this.#stdoutFile?.close()
+    const stdout = this.#openStdout(stdoutFile, log, maxBytes)
+    const before = new Set([this.#logFile, this.#stdoutFile])
+    this.#logFile = this.#logbook.file = log
     this.#stdoutFile = stdout
-    if (log !== this.#logFile) this.#logbook.useFile(log) // closes the one before
-    this.#logFile = log
+    for (const file of before) if (file !== log && file !== stdout) file?.close()
     const write = (message: string) => this.#logbook.write({ pid: process.pid, worker: '', message })
     sendLogTo(this.isLogPiped ? write : null)
+  }
+
+  /** The same file as the log, when both have one path: two would each count its own bytes and put the other's aside. */
+  #openStdout(fromCode: string, log: OutputFile | null, maxBytes: number): OutputFile | null {
+    const path = this.#isDaemon ? (this.#options.stdoutFile ?? fromCode) : ''
+    if (path === '' || path === NOWHERE) return null
+    if (log !== null && resolve(log.path) === resolve(path)) return log
+    try {
+      return openAs(this.#stdoutFile, path, maxBytes)
+    } catch (error) {
+      if (log !== this.#logFile) log?.close()
+      throw error
+    }
   }
 
   /** Whether children write to a pipe of ours instead of a terminal that we share. */
@@ -68,10 +82,16 @@ export class Output {
     this.#logFile?.reopen()
     this.#stdoutFile?.reopen()
   }
+}
 
-  close(): void {
-    this.#logbook.close()
-    this.#stdoutFile?.close()
+/** Our stderr. A reader that has stopped costs lines, and neither our memory nor the workers' time. */
+class Terminal implements Sink {
+  lostBytes = 0
+
+  write(text: string): void {
+    const { stderr } = process
+    if (stderr.writableLength < MOST_WAITING) stderr.write(text)
+    else this.lostBytes += Buffer.byteLength(text)
   }
 }
 

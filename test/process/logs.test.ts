@@ -1,24 +1,25 @@
 // Where lines go: each with its worker, as text or JSON, into files that are rotated, bounded, full or forbidden.
 
-import { existsSync, readFileSync, renameSync, statSync, truncateSync } from 'node:fs'
+import { existsSync, readFileSync, renameSync, rmSync, statSync, truncateSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { ask, echo, inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
-import { until } from '../support/until.ts'
+import { ask, echo, inSandbox, portOf, type Sandbox, startFile, succeeded, workersOf } from '../support/server.ts'
+import { until, within } from '../support/until.ts'
 
 const LINE = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d pid:\d+ /
 
-/** Prints what it is told: `log x`, `err x`, `out x`, `die`, `abort`, `oom`. */
+/** Prints what it is told: `log x`, `err x`, `out x`, `long 9`, `flood 9`; `die 9` floods before it does. */
 const TALKER = `
+  const flood = (count) => { for (let n = 0; n < count; n++) console.error(n + ' ' + 'x'.repeat(90)) }
   worker.onMessage = (connection, line) => {
     const [what, ...words] = line.split(' ')
     if (what === 'log') Worker.log(words.join(' '))
     if (what === 'err') console.error(words.join(' '))
     if (what === 'out') console.log(words.join(' '))
-    if (what === 'flood') for (let n = 0; n < Number(words[0]); n++) console.error(n + ' ' + 'x'.repeat(90))
-    if (what === 'die') setImmediate(() => { throw new Error('planted') })
-    if (what === 'abort') process.abort()
+    if (what === 'long') Worker.log('y'.repeat(Number(words[0])))
+    if (what === 'flood') flood(Number(words[0]))
+    if (what === 'die') setImmediate(() => { flood(Number(words[0] ?? 0)); throw new Error('planted') })
     connection.send(String(process.pid))
   }`
 
@@ -35,13 +36,63 @@ test('each line of a daemon has time, pid and worker, whatever printed it', asyn
     const port = await talker(box)
     const pid = await ask(port, 'log one')
     await ask(port, 'err two')
-    await ask(port, 'die')
+    await ask(port, 'die').catch(() => undefined)
     await until(() => box.log().includes('starting another'))
     for (const line of box.log().split('\n').slice(0, -1)) assert.match(line, LINE)
     assert.match(box.log(), new RegExp(`pid:${pid} \\[echo:0\\] one`))
     assert.match(box.log(), new RegExp(`pid:${pid} \\[echo:0\\] two\n`))
     assert.match(box.log(), /\[echo:0\] uncaught: Error: planted\n.*\[echo:0\] {5}at /)
     assert.ok(box.log().indexOf('planted') < box.log().indexOf('exit 250'), 'the last words come before the end')
+    await box.stop()
+  })
+})
+
+test('a worker that dies behind a flood of lines loses none of them, nor the reason', async () => {
+  await inSandbox(async (box) => {
+    const path = join(box.directory, 'flood.log') // not the one that is shown when a test fails
+    const port = await talker(box, '--log-file', path)
+    await ask(port, 'die 30000').catch(() => undefined) // more than any pipe holds; the answer may die with it
+    await until(() => lines(path).some((line) => line.includes('starting another')), 20_000)
+    const said = lines(path).filter((line) => /\] (\d+ x|uncaught)|starting/.test(line))
+    const numbers = said.slice(0, 30_000).map((line) => Number(/\] (\d+) x/.exec(line)?.[1]))
+    assert.equal(
+      numbers,
+      Array.from({ length: 30_000 }, (_, n) => n),
+    )
+    assert.match(said[30_000] ?? '', /\] uncaught: Error: planted/)
+    assert.match(said[30_001] ?? '', /exit 250 .*starting another/)
+    await box.stop()
+  })
+})
+
+test('a message of any length is logged whole, in pieces', async () => {
+  await inSandbox(async (box) => {
+    const port = await talker(box, '--log-format', 'json')
+    await ask(port, 'long 1000000')
+    await ask(port, 'log end')
+    await until(() => box.log().includes('"end"'))
+    const entries = box
+      .log()
+      .split('\n')
+      .slice(0, -1)
+      .map((line) => JSON.parse(line))
+    const long = entries.filter(({ message }) => /^y+$/.test(message))
+    assert.is(long.map(({ message }) => message).join('').length, 1_000_000)
+    assert.ok(long.length < 20 && long.every(({ stream }) => stream === undefined))
+    await box.stop()
+  })
+})
+
+test('bytes of a peer that are printed end no master', async () => {
+  await inSandbox(async (box) => {
+    Object.assign(box.env, { TZ: 'Asia/Tokyo' })
+    const port = await talker(box)
+    const { pid } = await box.status()
+    await ask(port, 'err \x1e{"time":"+275760-09-13T00:00:00.000Z","message":"late"}')
+    await ask(port, 'err \x1b[2J\u009b2J')
+    await until(() => box.log().includes('\\x1b[2J\\x9b2J'))
+    assert.match(box.log(), /\[echo:0\] \\x1e\{.*"late"/)
+    assert.is((await box.status()).pid, pid)
     await box.stop()
   })
 })
@@ -68,7 +119,7 @@ for (const [how, args, env] of [
       const port = await talker(box, ...args)
       const pid = Number(await ask(port, 'log "quoted"'))
       await ask(port, 'err raw')
-      await ask(port, 'die')
+      await ask(port, 'die').catch(() => undefined)
       await until(() => box.log().includes('starting another'))
       const entries = box
         .log()
@@ -141,17 +192,43 @@ test('copytruncate works too: what comes after it starts at the beginning', asyn
   })
 })
 
-test('a worker that floods its log fills no disk, and the server goes on', async () => {
+test('a worker that floods its log fills no disk; meanwhile status answers, and the server goes on', async () => {
   await inSandbox(async (box) => {
     const path = join(box.directory, 'flood.log')
     const port = await talker(box, '--log-file', path, '--log-max-size', '100000')
-    await ask(port, 'flood 20000')
-    await until(() => lines(path).some((line) => line.includes('] 19999 ')))
-    assert.ok(statSync(path).size <= 100_000 + 65_536)
-    assert.ok(statSync(`${path}.1`).size <= 100_000 + 200_000)
+    const flooded = ask(port, 'flood 50000')
+    await until(() => existsSync(`${path}.1`))
+    const started = performance.now()
+    await box.status()
+    const tookMs = performance.now() - started
+    await within(20_000, flooded)
+    await until(() => lines(path).some((line) => line.includes('] 49999 ')), 20_000)
+    assert.ok(tookMs < 5_000, `status took ${tookMs} ms`) // a second, where nothing else runs
+    for (const file of [path, `${path}.1`]) assert.ok(statSync(file).size <= 100_000, file)
     const numbers = [...lines(`${path}.1`), ...lines(path)].map((line) => Number(/\] (\d+) x/.exec(line)?.[1]))
+    assert.ok(numbers.length > 500)
     for (const [at, number] of numbers.entries()) if (at > 0) assert.is(number, (numbers[at - 1] ?? 0) + 1)
+    assert.is(workersOf(await box.status())[0]?.incarnation, 1)
     await ask(port, 'log still here')
+    await until(() => lines(path).some((line) => line.includes('still here')))
+    await box.stop()
+  })
+})
+
+test('a log and a stdout file of one path are one file, with every line and one bound', async () => {
+  await inSandbox(async (box) => {
+    const path = join(box.directory, 'both.log')
+    const port = await talker(box, '--log-file', path, '--stdout-file', path, '--log-max-size', '20000')
+    for (let n = 0; n < 100; n++) {
+      await ask(port, `out number ${n} ${'x'.repeat(500)}`)
+      await ask(port, `log number ${n} ${'x'.repeat(500)}`)
+      for (const file of [path, `${path}.1`]) if (existsSync(file)) assert.ok(statSync(file).size <= 20_000, file)
+    }
+    await until(() => lines(path).filter((line) => line.includes('number 99 ')).length === 2)
+    const found = [...lines(`${path}.1`), ...lines(path)].map((line) => Number(/number (\d+)/.exec(line)?.[1]))
+    assert.ok(found.length > 30)
+    const counted = new Map(found.map((number) => [number, found.filter((other) => other === number).length]))
+    for (const [number, count] of counted) assert.ok(count === 2 || number === Math.min(...found), `${number}`)
     await box.stop()
   })
 })
@@ -210,6 +287,49 @@ test('settings in the code are followed, the command line wins, and a reload fol
   })
 })
 
+test('flags win over the environment, and that over the code', async () => {
+  await inSandbox(async (box) => {
+    const [code, env, flag] = ['code', 'env', 'flag'].map((name) => join(box.directory, name)) as [
+      string,
+      string,
+      string,
+    ]
+    const module = box.file(
+      'app.js',
+      echo(
+        1,
+        `${TALKER}
+        Worker.logFile = ${JSON.stringify(`${code}.log`)}; Worker.stdoutFile = ${JSON.stringify(`${code}.out`)}
+        Worker.logFileMaxSize = 20000`,
+      ),
+    )
+    const all = { MILLRACE_LOG_FILE: `${env}.log`, MILLRACE_STDOUT_FILE: `${env}.out`, MILLRACE_LOG_MAX_SIZE: '0' }
+    const turns: [string, object, string[], boolean][] = [
+      [code, {}, [], true],
+      [env, all, [], false],
+      [flag, all, ['--log-file', `${flag}.log`, '--stdout-file', `${flag}.out`, '--log-max-size', '20000'], true],
+    ]
+    for (const [name, variables, args, isBounded] of turns) {
+      Object.assign(box.env, variables)
+      const port = portOf(await box.start(module, ...args))
+      for (const what of ['flood 1000', 'log the log', 'out the out']) await ask(port, what)
+      await until(() => lines(`${name}.log`).some((line) => line.endsWith('[echo:0] the log')))
+      await until(() => lines(`${name}.out`).includes('the out'))
+      assert.is(existsSync(`${name}.log.1`), isBounded, name)
+      await box.stop()
+      for (const other of [code, env, flag]) {
+        if (other === name) continue
+        assert.not(
+          lines(`${other}.log`).some((line) => line.includes('the log')),
+          `${other} in the turn of ${name}`,
+        )
+        assert.not(lines(`${other}.out`).includes('the out'))
+      }
+      for (const suffix of ['log', 'out', 'log.1']) rmSync(`${name}.${suffix}`, { force: true })
+    }
+  })
+})
+
 test('in the foreground a log file has the lines, and so has the terminal', async () => {
   await inSandbox(async (box) => {
     const path = join(box.directory, 'f.log')
@@ -218,6 +338,78 @@ test('in the foreground a log file has the lines, and so has the terminal', asyn
     await server.says(/\[echo:0\] both/)
     await until(() => lines(path).some((line) => line.endsWith('[echo:0] both')))
     assert.is((await server.end('SIGTERM')).code, 0)
+  })
+})
+
+test('in the foreground a reader that has stopped costs lines, and not the server or its memory', async () => {
+  await inSandbox(async (box) => {
+    const server = await box.foreground(box.file('app.js', echo(1, TALKER)), '--log-format', 'json')
+    server.process.stderr?.pause()
+    const { pid, groups } = await box.status()
+    const port = groups[0]?.port ?? 0
+    const before = residentBytes(pid)
+    for (let n = 0; n < 10; n++) await ask(port, 'flood 20000') // 19 MB, and twice that as JSON
+    assert.ok(residentBytes(pid) - before < 60_000_000, `from ${before} to ${residentBytes(pid)} bytes`)
+    assert.is(workersOf(await box.status())[0]?.incarnation, 1)
+    server.process.stderr?.resume()
+    await until(async () => {
+      await ask(port, 'log again')
+      return server.stderr.includes('"again"')
+    })
+    await server.says(/\d{7,} bytes of log were lost/)
+    const { code, stderr } = await server.end('SIGTERM')
+    assert.is(code, 0)
+    for (const line of stderr.split('\n').slice(0, -1)) JSON.parse(line)
+  })
+})
+
+function residentBytes(pid: number): number {
+  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1024
+}
+
+for (const [what, line] of [
+  ['full', '"$@" 2>/dev/full'],
+  ['closed', '"$@" 2>&-'],
+  ['a pipe whose reader has left', '{ "$@" 2>&4 | cat; } 4>&1 >&3 | true'],
+] as const) {
+  test(`JSON in the foreground goes on when stderr is ${what}`, async () => {
+    await inSandbox(async (box) => {
+      const module = box.file('app.js', echo(1, TALKER))
+      const args = [
+        '-c',
+        `exec 3>&1; ${line}`,
+        'sh',
+        process.execPath,
+        startFile,
+        'start',
+        module,
+        '--log-format',
+        'json',
+      ]
+      const server = box.spawn('sh', args)
+      await server.says(/Press Ctrl/)
+      const port = portOf(await box.status())
+      for (let n = 0; n < 3; n++) await ask(port, 'flood 5000')
+      assert.is(workersOf(await box.status())[0]?.incarnation, 1)
+      await box.stop()
+    })
+  })
+}
+
+test('a limit on the size of files costs lines, not the server', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file('app.js', echo(1, TALKER))
+    const args = ['-c', 'ulimit -f 200; exec "$@"', 'sh', process.execPath, startFile, 'start', '-d', module]
+    succeeded(await box.spawn('sh', args).ended)
+    const { pid, groups } = await box.status()
+    const port = groups[0]?.port ?? 0
+    await ask(port, 'flood 5000')
+    truncateSync(join(box.runDir, 'millrace.log'))
+    await ask(port, 'log again')
+    await until(() => /\d+ bytes of log were lost/.test(box.log()) && box.log().includes('] again'))
+    for (const line of box.log().split('\n').slice(0, -1)) if (line !== '') assert.match(line, LINE)
+    assert.is((await box.status()).pid, pid)
+    await box.stop()
   })
 })
 

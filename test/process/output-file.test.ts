@@ -1,8 +1,14 @@
 // A file that the master writes: moved, truncated, full, forbidden, and never larger than it may be.
 
+import { execFileSync } from 'node:child_process'
 import {
+  closeSync,
+  mkdirSync,
   mkdtempSync,
+  openSync,
+  readdirSync,
   readFileSync,
+  readlinkSync,
   renameSync,
   rmSync,
   statSync,
@@ -76,6 +82,98 @@ test('one write that is larger than the bound is written whole, and the next beg
     file.close()
     assert.is(read(path), 'next\n')
     assert.is(read(`${path}.1`), 'x'.repeat(100))
+  })
+})
+
+test('a write of many lines that is larger than the bound is cut behind lines', async () => {
+  await inFolder((folder) => {
+    const path = join(folder, 'a')
+    const file = new OutputFile(path, 1000)
+    const all = Array.from({ length: 2000 }, (_, n) => `${n}\n`).join('')
+    file.write('before\n')
+    file.write(all)
+    file.close()
+    const [now, before] = [read(path), read(`${path}.1`)]
+    assert.ok(all.endsWith(before + now))
+    assert.ok(now.length <= 1000 && before.length <= 1000 && before.length > 990)
+    assert.ok(before.endsWith('\n'))
+  })
+})
+
+test('one that cannot be put aside goes on', async () => {
+  await inFolder((folder) => {
+    const path = join(folder, 'a')
+    mkdirSync(join(folder, 'a.1/full'), { recursive: true })
+    const file = new OutputFile(path, 100)
+    for (let n = 100; n < 200; n++) file.write(`${n}\n`)
+    file.close()
+    assert.is(read(path), Array.from({ length: 100 }, (_, n) => `${n + 100}\n`).join(''))
+    assert.is(file.lostBytes, 0)
+  })
+})
+
+/** The open descriptors of a path. */
+function descriptorsOf(path: string): number[] {
+  return readdirSync('/proc/self/fd')
+    .filter((fd) => {
+      try {
+        return readlinkSync(`/proc/self/fd/${fd}`) === path
+      } catch {
+        return false // ENOENT: the one that read the folder
+      }
+    })
+    .map(Number)
+}
+
+test('a descriptor that fails every call throws nothing either, and what is lost is counted', async () => {
+  await inFolder(async (folder) => {
+    const path = join(folder, 'a')
+    const file = new OutputFile(path, 20)
+    file.write('0123456789\n')
+    for (const fd of descriptorsOf(path)) closeSync(fd) // EBADF from now on; a real one would be EIO or ESTALE
+    file.write('x\n')
+    assert.is(file.lostBytes, 2)
+    const started = performance.now()
+    await until(() => {
+      file.write('x'.repeat(30))
+      return performance.now() - started > 1_100 // it has looked at the path meanwhile
+    })
+    renameSync(path, `${path}.old`)
+    openSync('/dev/null', 'r') // takes the free number: the file that is opened next must not get it
+    file.reopen()
+    file.write('back\n')
+    assert.is(read(path), 'back\n')
+    assert.is(descriptorsOf(path).length, 1)
+    file.close()
+  })
+})
+
+test('a line that was cut by a full disk is ended before the next one', async () => {
+  await inFolder((folder) => {
+    const path = join(folder, 'a')
+    const [log, outputFile] = ['../../src/log.js', '../../src/process/output-file.js'].map(
+      (name) => new URL(name, import.meta.url).href,
+    )
+    // The limit on a file's size stands for the disk: the write that crosses it is done in part.
+    const program = `
+      import { truncateSync } from 'node:fs'
+      const { guardOutput } = await import('${log}')
+      const { OutputFile } = await import('${outputFile}')
+      guardOutput()
+      const [path] = process.argv.slice(-1)
+      const file = new OutputFile(path, 0)
+      while (file.lostBytes === 0) file.write('a line of 25 characters..\\n')
+      const { lostBytes } = file
+      file.write('lost\\n')
+      truncateSync(path, 260 + 10)
+      file.write('whole\\n')
+      file.write('last\\n')
+      console.log(lostBytes, file.lostBytes)`
+    const args = ['-c', 'ulimit -f 8; exec "$@"', 'sh', process.execPath, '--input-type=module', '-e', program, path]
+    const [first, all] = execFileSync('sh', args, { encoding: 'utf8' }).split(' ').map(Number)
+    assert.ok((first ?? 0) > 0 && (first ?? 0) < 26, 'it was cut')
+    assert.is(all, (first ?? 0) + 5)
+    assert.is(read(path), `${'a line of 25 characters..\n'.repeat(10)}a line of \nwhole\nlast\n`)
   })
 })
 

@@ -89,6 +89,8 @@ const enum Farewell {
   HadRest = 4,
   /** The peer spoke into our FIN, and that was counted. */
   Counted = 8,
+  /** When it left there were bytes that the codec had not seen: they may end within a packet, too. */
+  Holding = 16,
 }
 
 /** What holds back a message that has been decoded; the others only keep new ones from coming. */
@@ -403,7 +405,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   [kLeave](): void {
     if (!this[kIsStaying]) return
-    this.#farewell |= Farewell.Leaving
+    this.#farewell |= this.#held === null ? Farewell.Leaving : Farewell.Leaving | Farewell.Holding
     this.#continue()
   }
 
@@ -505,7 +507,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
    * a packet for ever. A codec knows itself when it is done.
    */
   #noteRest(): void {
-    if (this.#burst > 0 && !('open' in this.#protocol)) this.#farewell |= Farewell.HadRest
+    if (this.#farewell & Farewell.Holding) this.#farewell &= ~Farewell.Holding
+    else if (this.#burst > 0 && !('open' in this.#protocol)) this.#farewell |= Farewell.HadRest
   }
 
   /** It leaves, and no byte that may come is of use to it. */
@@ -597,7 +600,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #await(handler: PromiseLike<unknown>): void {
     this.#inFlight++
     this.worker.unsettled++
-    handler.then(
+    // Of a thenable it makes a promise: one that settles twice, or throws, is counted once all the same.
+    Promise.resolve(handler).then(
       () => this.#settled(),
       (error) => {
         this.#handlerFailed(error)
@@ -625,7 +629,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       settled()
       this.#release()
     }
-    work.then(end, (error) => {
+    Promise.resolve(work).then(end, (error) => {
       failed(error)
       end()
     })
@@ -795,12 +799,18 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   #handlerFailed(thrown: unknown): void {
-    // It gave up because our own signal told it to: `fetch` rejects with the signal's reason.
-    if (this.#aborter?.signal.aborted && thrown === this.#aborter.signal.reason) return this.#endAs('stopped')
+    if (this.#hasObeyed(thrown)) return this.#endAs('stopped')
     this.worker.counters.handlerErrors++
     const error = thrown instanceof Error ? thrown : new Error(messageOf(thrown), { cause: thrown })
     this.#report(Connection.HANDLER, error.message, error)
     this.#endAs('handler')
+  }
+
+  /** It gave up because our own signal told it to: `fetch` rejects with its reason, Node's own calls name it as cause. */
+  #hasObeyed(thrown: unknown): boolean {
+    if (!this.#aborter?.signal.aborted) return false
+    const { reason } = this.#aborter.signal
+    return thrown === reason || (thrown instanceof Error && thrown.name === 'AbortError' && thrown.cause === reason)
   }
 
   #report(code: number, message: string, error?: Error): void {

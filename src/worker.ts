@@ -205,7 +205,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
    * stands for: `const release = worker.hold('upload')`, and then `release()`. `why` is shown where it is waited for.
    */
   hold(why = ''): Hold {
-    const token = { why }
+    const token = { why: String(why).slice(0, LONGEST_REASON) }
     this.#holds.add(token)
     const release = () => {
       if (this.#holds.delete(token)) this[kGone]()
@@ -301,7 +301,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   /** @internal */
   describeWork(): string {
-    const reasons = [...this.#holds].map(({ why }) => why).filter((why) => why !== '')
+    const reasons = this.#reasons()
     return [
       plural(this.connections.size, 'connection'),
       plural(this.unsettled, 'unsettled handler'),
@@ -309,6 +309,17 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     ]
       .filter((part) => part !== '')
       .join(', ')
+  }
+
+  /** Of holds, each once, and not all of many. */
+  #reasons(): string[] {
+    const reasons = new Set<string>()
+    for (const { why } of this.#holds) {
+      if (why === '' || reasons.has(why)) continue
+      if (reasons.size === SHOWN_REASONS) return [...reasons, '...']
+      reasons.add(why)
+    }
+    return [...reasons]
   }
 
   /** @internal */
@@ -353,6 +364,10 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
 /** 0 is for ever; setTimeout cannot do more, and the master adds something. */
 const LONGEST_TIMEOUT_MS = 2_000_000_000
+
+/** What is shown of holds: there may be one per upload, and the master hears of them each second, on a bounded line. */
+const SHOWN_REASONS = 5
+const LONGEST_REASON = 100
 
 /** The settings that are numbers, and the least that each may be. */
 const NUMBERS = {

@@ -1,6 +1,7 @@
 // A worker that drains, whole: what it waits for, in which order it tells whom, and cases that once went wrong. Then
 // random traffic, with a kernel that keeps what is not read: each line received before the FIN is answered before it.
 
+import { EventEmitter, once } from 'node:events'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { text } from '../protocols/text.ts'
@@ -11,7 +12,7 @@ import type { AnyProtocol, CodecProtocol } from '../src/protocol.ts'
 import { MemorySocket, open, type Wire } from '../src/testing.ts'
 import { kEnded, kReceived } from '../src/transport.ts'
 import { Worker } from '../src/worker.ts'
-import { deferred, scripted, slow } from './support/codecs.ts'
+import { type Deferred, deferred, scripted, slow } from './support/codecs.ts'
 import { type Random, randomOf, seedOf } from './support/random.ts'
 import { nextTurn, until, within } from './support/until.ts'
 
@@ -233,6 +234,27 @@ test('without begin() the last call comes all the same: an onWorkerStop that han
   assert.is(crowd.left, 1)
 })
 
+test('what had come when it left and was not looked at yet may end within a packet, which is waited for', async () => {
+  const crowd = new Crowd()
+  const wire = crowd.add(
+    open(text, {
+      onMessage: (connection, line) => {
+        wire.advance(1) // ms of work: 16 lines are more than its share of the loop
+        connection.send(line)
+      },
+    }),
+  )
+  wire.receive('x\n'.repeat(16))
+  wire.receive('a\nb')
+  assert.is(wire.messages.length, 16)
+  wire.leave()
+  await nextTurn()
+  assert.not(wire.socket.hasEnded)
+  wire.receive('c\nd')
+  assert.equal(wire.messages.slice(16), ['a', 'bc'])
+  assert.ok(wire.socket.hasEnded)
+})
+
 // What a worker waits for
 
 test('onWorkerStop comes first: what it sends arrives before the goodbye, after a promise too', async () => {
@@ -293,6 +315,58 @@ test('a handler that rejects is settled', async () => {
   await within(5_000, done)
   assert.is(worker.counters.handlerErrors, 1)
 })
+
+test('a handler whose call of Node gave up at the signal is no error: it names the signal’s reason as cause', async () => {
+  const worker = new Worker({ name: 'w', onError: () => assert.unreachable('onError') })
+  worker.onMessage = ({ signal }) => once(new EventEmitter(), 'never', { signal })
+  const { connection, receive } = connect(worker)
+  receive('x\n')
+  await within(5_000, worker.drain(40))
+  assert.is(worker.counters.handlerErrors, 0)
+  assert.is(connection.closeReason, 'stopped')
+})
+
+test('an AbortError of another signal is an error like any other, also when the own one has aborted', async () => {
+  const worker = new Worker({ name: 'w', onError: () => undefined })
+  const gate = deferred()
+  worker.onMessage = () => gate.promise
+  const { connection, receive } = connect(worker)
+  receive('x\n')
+  connection.signal.addEventListener('abort', () => {
+    gate.reject(new DOMException('upstream', 'AbortError'))
+  })
+  await within(5_000, worker.drain(40))
+  assert.is(worker.counters.handlerErrors, 1)
+  assert.is(connection.closeReason, 'handler')
+})
+
+for (const [what, then] of [
+  [
+    'throws',
+    () => {
+      throw new Error('no')
+    },
+  ],
+  [
+    'settles twice',
+    (resolve: () => void) => {
+      resolve()
+      resolve()
+    },
+  ],
+] as const) {
+  test(`a thenable that ${what} is counted once, whichever callback gave it`, async () => {
+    for (const name of ['onMessage', 'onClose', 'onConnect'] as const) {
+      const worker = new Worker({ name: 'w', onError: () => undefined, [name]: () => ({ then }) })
+      const { connection, receive } = connect(worker)
+      receive('x\n')
+      connection.destroy()
+      await within(5_000, worker.drain(60_000))
+      assert.is(worker.unsettled, 0, name)
+      assert.is(worker.connections.size, 0, name)
+    }
+  })
+}
 
 test('a second drain with less time hurries the first, and both end together; one with more does not', async () => {
   const worker = new Worker({ name: 'w' })
@@ -381,6 +455,16 @@ test('bytes that no handler has seen are counted once', () => {
 
 // Random traffic
 
+/** Of connections: time leaps within a turn now and then, and then one has had its share of the loop. No deadline comes. */
+function leaping(clock: TickClock, random: Random): Clock {
+  let ahead = 0
+  const now = () => {
+    ahead += random(8) === 0 ? 3 : 0
+    return clock.time + ahead
+  }
+  return { now, after: () => 0, cancel: () => true }
+}
+
 /** A peer that talks, and a kernel that keeps what is not read. */
 class Peer {
   readonly socket = new MemorySocket()
@@ -390,26 +474,53 @@ class Peer {
   answeredAtEnd = ''
   /** Whole lines were still in the kernel, or came later. */
   hasSpokenLate = false
-  #kernel: Buffer[] = []
+  /** It has sent its FIN. */
+  hasFinished = false
+  #kernel: (Buffer | null)[] = []
   #answers = ''
   #sent = 0
 
-  constructor(worker: Worker<undefined, unknown>, protocol: AnyProtocol) {
-    this.connection = new Connection(this.socket, protocol, worker)
+  constructor(worker: Worker<undefined, unknown>, protocol: AnyProtocol, clock: Clock) {
+    this.connection = new Connection(this.socket, protocol, worker, 'server', clock)
     this.socket.onResume = () => queueMicrotask(() => this.#deliver())
-    const { end } = MemorySocket.prototype
+    const { end, destroy } = MemorySocket.prototype
     this.socket.end = () => {
-      this.answeredAtEnd = this.#answers + this.socket.sent()
+      this.#noteEnd()
       end.call(this.socket)
+    }
+    this.socket.destroy = () => {
+      if (!this.hasLeft) this.#noteEnd()
+      destroy.call(this.socket)
     }
     this.connection[kOpen]()
   }
 
+  get hasLeft(): boolean {
+    return this.socket.hasEnded || this.socket.isDestroyed
+  }
+
   /** Lines, the last one perhaps not to its end. */
   talk(random: Random): void {
-    const lines = Array.from({ length: random(12) }, () => `${this.#sent++} ${'x'.repeat(random(30))}\n`).join('')
+    if (this.hasFinished) return
+    const count = random(random(4) === 0 ? 60 : 12)
+    const lines = Array.from({ length: count }, () => `${this.#sent++} ${'x'.repeat(random(30))}\n`).join('')
     const cut = random(lines.length + 1)
     for (const part of [lines.slice(0, cut), lines.slice(cut)]) if (part !== '') this.#kernel.push(Buffer.from(part))
+    this.#deliver()
+  }
+
+  /** A drain waits for the rest of a line. */
+  finishLine(): void {
+    if (this.hasFinished || this.hasLeft || this.received.length === this.wholeLines.length) return
+    this.#kernel.push(Buffer.from('\n'))
+    this.#deliver()
+  }
+
+  /** Sends its FIN, and still reads. */
+  finish(): void {
+    if (this.hasFinished) return
+    this.hasFinished = true
+    this.#kernel.push(null)
     this.#deliver()
   }
 
@@ -422,9 +533,15 @@ class Peer {
     return this.received.slice(0, this.received.lastIndexOf('\n') + 1)
   }
 
+  #noteEnd(): void {
+    this.collect()
+    this.answeredAtEnd = this.#answers
+  }
+
   #deliver(): void {
     while (this.#kernel.length > 0 && this.socket.isReading && !this.socket.isDestroyed) {
-      const bytes = this.#kernel.shift() as Buffer
+      const bytes = this.#kernel.shift() as Buffer | null
+      if (bytes === null) return this.connection[kEnded]()
       if (this.socket.hasEnded) this.hasSpokenLate = true
       else this.received += bytes
       this.connection[kReceived](bytes)
@@ -433,50 +550,99 @@ class Peer {
   }
 }
 
-/** One worker under traffic, drained in the middle of it. What is chosen to leave does so a turn of the loop later. */
+/** Work that others end, at random. */
+class Work {
+  readonly #random: Random
+  #open: Deferred[] = []
+
+  constructor(random: Random) {
+    this.#random = random
+  }
+
+  /** A few microtasks, or until somebody settles it. */
+  async some(): Promise<void> {
+    if (this.#random(4) === 0) {
+      const work = deferred()
+      this.#open.push(work)
+      await work.promise
+    }
+    for (let turns = this.#random(6); turns > 0; turns--) await Promise.resolve()
+  }
+
+  settle(isAll: boolean): void {
+    for (const work of this.#open.splice(0)) {
+      if (isAll || this.#random(2) === 0) work.resolve()
+      else this.#open.push(work)
+    }
+  }
+}
+
+/**
+ * One worker under traffic, drained in the middle of it: handlers that overlap, a slow onConnect, peers that half-close,
+ * pauses of the user's, and less time than there was. What is chosen to leave does so a turn of the loop later.
+ */
 async function play(protocol: AnyProtocol, seed: number): Promise<void> {
   const random = randomOf(seed)
+  const work = new Work(random)
+  const answer = (connection: AnyConnection, line: unknown) => void connection.send(line)
+  const isSlowToOpen = random(3) === 0
   const worker: Worker<undefined, unknown> = new Worker({
     name: 'fuzz',
     maxQueuedMessages: 1 + random(6),
+    maxInFlight: 1 + random(3),
+    onConnect: () => (isSlowToOpen ? work.some() : undefined),
     onMessage: (connection, line) => {
-      if (random(3) === 0) return connection.send(line)
-      return (async () => {
-        for (let turns = random(6); turns > 0; turns--) await Promise.resolve()
-        connection.send(line)
-      })()
+      if (random(3) === 0) return answer(connection, line)
+      return work.some().then(() => answer(connection, line))
     },
   })
-  const peers = Array.from({ length: 1 + random(5) }, () => new Peer(worker, protocol))
   const clock = new TickClock()
+  const time = leaping(clock, random)
+  const peers = Array.from({ length: 1 + random(5) }, () => new Peer(worker, protocol, time))
+  const anyone = () => peers[random(peers.length)] as Peer
   const polled: (() => void)[] = []
-  for (let n = random(10); n > 0; n--) peers[random(peers.length)]?.talk(random)
+  for (let n = random(10); n > 0; n--) anyone().talk(random)
   const drain = new Drain(worker, 200 + random(2000), clock, (leave) => {
     polled.push(leave)
   })
   drain.begin()
-  for (let n = 0; n < 200 && peers.some(({ socket }) => !socket.hasEnded); n++) {
-    if (random(2) === 0 || n > 60) peers[random(peers.length)]?.talk(random)
+  for (let n = 0; n < 600 && !peers.every((peer) => peer.hasLeft); n++) {
+    const isLate = n > 80
+    if (!isLate && random(2) === 0) anyone().talk(random)
+    if (random(30) === 0) anyone().finish()
+    if (!isLate && random(10) === 0) anyone().connection.pauseRecv()
+    if (random(4) === 0) anyone().connection.resumeRecv()
+    if (random(40) === 0) drain.hurry(random(1000))
+    if (isLate) for (const peer of peers) peer.finishLine()
+    work.settle(isLate)
     for (let turns = random(8); turns > 0; turns--) await Promise.resolve()
+    if (random(4) === 0) await nextTurn()
     for (const leave of polled.splice(0)) leave()
     if (random(2) === 0) clock.step()
     for (const peer of peers) peer.collect()
   }
-  for (let turns = 0; turns < 50; turns++) await Promise.resolve()
   drain.end()
   check(peers, worker, `${protocol.name}, SEED=${seed}`)
   worker.stop()
 }
 
 function check(peers: readonly Peer[], worker: Worker<undefined, unknown>, how: string): void {
+  const isInOrder = worker.maxInFlight === 1
+  const linesOf = (text: string) => (isInOrder ? text.split('\n') : text.split('\n').sort())
   for (const peer of peers) {
-    assert.ok(peer.socket.hasEnded, `${how}: it left`)
-    assert.is(peer.answeredAtEnd, peer.wholeLines, `${how}: what was received is answered before the FIN`)
-    assert.is(peer.connection.closeReason, 'stopped', how)
+    assert.ok(peer.hasLeft, `${how}: it left`)
+    assert.equal(
+      linesOf(peer.answeredAtEnd),
+      linesOf(peer.wholeLines),
+      `${how}: what was received is answered before the FIN`,
+    )
+    const { closeReason } = peer.connection
+    assert.ok(closeReason === 'stopped' || (closeReason === 'peer' && peer.hasFinished), `${how}: ${closeReason}`)
   }
   const late = peers.filter(({ hasSpokenLate }) => hasSpokenLate).length
   assert.is(worker.counters.discarded, late, `${how}: discarded`)
   assert.is(worker.counters.sendFail, 0, how)
+  assert.is(worker.counters.handlerErrors, 0, how)
 }
 
 for (const protocol of [text, slow]) {

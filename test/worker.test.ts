@@ -88,6 +88,36 @@ test('a drain ends when nothing is at work: onWorkerStop, unsettled callbacks, h
   assert.is(worker.describeWork(), '')
 })
 
+test('nothing at work is not enough while onWorkerStop has not settled: it may begin something', async () => {
+  const worker = new Worker({ name: 'w' })
+  let stop: () => void = () => undefined
+  worker.onWorkerStop = () => new Promise<void>((resolve) => (stop = resolve))
+  const release = worker.hold()
+  let isDone = false
+  const done = worker.drain(60_000).then(() => {
+    isDone = true
+  })
+  release()
+  await new Promise((resolve) => setImmediate(resolve))
+  assert.not(isDone)
+  stop()
+  await done
+})
+
+test('reasons of holds are shown once each, five of them and not at length: the master hears of them each second', () => {
+  const worker = new Worker({ name: 'w' })
+  const releases = ['a', 'b', 'a', '', 'c', 'd', 'e', 'a'].map((why) => worker.hold(why))
+  assert.is(worker.describeWork(), '8 holds (a, b, c, d, e)')
+  worker.hold('f')
+  assert.is(worker.describeWork(), '9 holds (a, b, c, d, e, ...)')
+  for (const release of releases) release()
+  assert.is(worker.describeWork(), '1 hold (f)')
+  for (let n = 0; n < 10_000; n++) worker.hold(`${n} ${'x'.repeat(1000)}`)
+  assert.ok(worker.describeWork().length < 1000)
+  worker.hold(7 as never) // JavaScript has no types
+  assert.match(worker.describeWork(), /^10002 holds/)
+})
+
 test('signal aborts when the worker leaves, also when it is asked for late', async () => {
   const worker = new Worker({ name: 'w' })
   const { signal } = worker

@@ -155,6 +155,62 @@ test('what has been received is answered: pipelined, and one byte at a time', as
   })
 })
 
+test('a client that half-closes gets its answers at a stop -g, whether it did so before or meanwhile', async () => {
+  await inSandbox(async (box) => {
+    const { client } = await atWork(box)
+    const port = portOf(await box.status())
+    const before = await Client.connect(port)
+    before.socket.end('slow 1\nnext 1\n') // as `nc -N` and socat
+    const meanwhile = await Client.connect(port)
+    meanwhile.socket.write('slow 2\nnext 2\n')
+    await until(async () => (await box.status()).totals.messagesIn === 3)
+    const stopping = box.begin('stop', '-g')
+    await until(async () => (await box.status()).state === 'stopping')
+    meanwhile.socket.end()
+    for (const [at, one] of [before, meanwhile].entries()) {
+      assert.is(await one.line(), `slow ${at + 1}`)
+      assert.is(await one.line(), `next ${at + 1}`)
+      await until(() => one.isClosed)
+    }
+    assert.is(await client.line(), 'slow')
+    succeeded(await stopping.ended)
+    assert.not.match(box.log(), /unfinished/)
+  })
+})
+
+test('a handler that waits in a call of Node with connection.signal is told, and that is no error', async () => {
+  await inSandbox(async (box) => {
+    const more = `
+      Worker.stopTimeout = 1
+      const { setTimeout: sleep } = await import('node:timers/promises')
+      worker.onMessage = (connection) => sleep(60_000, undefined, { signal: connection.signal })`
+    const { client } = await atWork(box, more)
+    await box.stop()
+    await until(() => client.isClosed)
+    assert.not.match(box.log(), /error 4|unfinished/)
+  })
+})
+
+test('many holds with long reasons: the worker lives, and the log is short', async () => {
+  await inSandbox(async (box) => {
+    const more = `
+      Worker.stopTimeout = 0.2
+      worker.onMessage = (connection, line) => {
+        for (let n = 0; n < 10_000; n++) worker.hold(n + ' ' + 'x'.repeat(1000))
+        connection.send(line)
+      }`
+    const status = await box.start(box.file('app.js', echo(1, more)))
+    const client = await Client.connect(portOf(status))
+    assert.is(await client.ask('hold'), 'hold')
+    // Its report is asked for each time; a line over the channel's limit would end the worker.
+    for (let n = 0; n < 3; n++) assert.is(workersOf(await box.status())[0]?.incarnation, 1)
+    assert.is(workersOf(await box.status())[0]?.pid, workersOf(status)[0]?.pid)
+    client.close()
+    await box.stop()
+    assert.match(box.log(), /10000 holds \(0 x+, 1 x+, 2 x+, 3 x+, 4 x+, \.\.\.\) unfinished/)
+  })
+})
+
 test('a client that never reads does not hold a stop up for longer than the window', async () => {
   await inSandbox(async (box) => {
     const more = `Worker.stopTimeout = 0.5; worker.maxSendBufferSize = 1e9; worker.onMessage = (connection) => { connection.send('x'.repeat(5e7)) }`
@@ -163,7 +219,9 @@ test('a client that never reads does not hold a stop up for longer than the wind
     client.socket.pause()
     client.send('x')
     await until(async () => (await box.status()).totals.bytesOut > 1e7)
+    const started = performance.now()
     await box.stop()
+    assert.ok(performance.now() - started < 10_000, 'well below the 30 s that a peer which does not read is given else')
     assert.not(lives(status.pid))
     client.close()
   })

@@ -173,6 +173,16 @@ founding.onMessage = (connection) => fetch('http://x', { signal: connection.sign
 new Worker('text://x', { drainTimeoutMs: 5, reloadMode: 'stop-first', reloadable: false, execArgv: ['--inspect'] })
 // @ts-expect-error unknown mode
 new Worker('text://x', { reloadMode: 'soon' })
+// @ts-expect-error a list, not a line
+new Worker('text://x', { execArgv: '--inspect' })
+// @ts-expect-error true or false
+new Worker('text://x', { reloadable: 1 })
+// @ts-expect-error milliseconds, as a number
+new Worker('text://x', { drainTimeoutMs: '5s' })
+expect<ReturnType<typeof founding.hold>, (() => void) & Disposable>(true)
+expect<typeof founding.signal, AbortSignal>(true)
+// @ts-expect-error it is the worker's to abort
+founding.signal = new AbortController().signal
 
 // Timer
 const id = Timer.add(1, (a: number, b: string) => `${a}${b}`, [1, 'x'])

@@ -2,7 +2,7 @@
 // uid and gid before any user code, and does not boot unless it is certain that it cannot go back. Workerman warns and
 // goes on as root. initgroups(3), setgid(2), setuid(2): in this order, since the later ones take the right to the earlier.
 
-import { execFileSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { type UserInfo, userInfo } from 'node:os'
 import { codeOf, messageOf, UsageError } from '../errors.ts'
 import type { Credentials } from './group.ts'
@@ -37,7 +37,7 @@ function userOf(user: string): { uid: number; entry: Entry | null } {
     attempt('user', user, (id) => process.seteuid?.(id))
     return { uid: process.geteuid?.() ?? 0, entry: ownEntry() }
   } finally {
-    process.seteuid?.(before)
+    if (process.geteuid?.() !== before) process.seteuid?.(before)
   }
 }
 
@@ -47,7 +47,7 @@ function gidAsRoot(group: string): number {
     attempt('group', group, (id) => process.setegid?.(id))
     return process.getegid?.() ?? 0
   } finally {
-    process.setegid?.(before)
+    if (process.getegid?.() !== before) process.setegid?.(before)
   }
 }
 
@@ -55,8 +55,9 @@ function attempt(what: string, name: string, become: (id: string | number) => vo
   try {
     become(isNumber(name) ? Number(name) : name)
   } catch (cause) {
-    // A container can have a root without CAP_SETUID and CAP_SETGID.
-    if (codeOf(cause) === 'EPERM') throw refusal(`root may not become ${what} '${name}' here: EPERM`, cause)
+    // A container can have a root without CAP_SETUID and CAP_SETGID; Node itself refuses under UV_USE_IO_URING=1.
+    const isWithheld = codeOf(cause) === 'EPERM' || codeOf(cause) === 'ERR_INVALID_STATE'
+    if (isWithheld) throw refusal(`root may not become ${what} '${name}' here: ${messageOf(cause)}`, cause)
     throw refusal(`there is no ${what} '${name}'`, cause)
   }
 }
@@ -76,8 +77,9 @@ function isNumber(name: string): boolean {
 
 function lookUpByName(user: string, group: string): Credentials {
   const own = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 }
-  // A container may run us as a number that id(1) does not know.
-  const uid = user === '' ? own.uid : isNumber(user) ? Number(user) : idOf(['-u', user], `user '${user}'`)
+  // A container may run us as a number that id(1) does not know, or have no id(1).
+  const isOwn = user === '' || user === ownEntry()?.username
+  const uid = isOwn ? own.uid : isNumber(user) ? Number(user) : uidOf(user)
   const gid = group === '' ? own.gid : isNumber(group) ? Number(group) : gidOf(group)
   return { user: user || null, uid, gid }
 }
@@ -88,17 +90,15 @@ function gidOf(group: string): number {
   return Number(ids[mine.indexOf(group)] ?? -1)
 }
 
-function idOf(args: string[], what: string): number {
-  try {
-    return Number(idOutput(args))
-  } catch (cause) {
-    throw refusal(`there is no ${what}`, cause)
-  }
+function uidOf(user: string): number {
+  const uid = idOutput(['-u', user])
+  if (uid === '') throw refusal(`there is no user '${user}'`)
+  return Number(uid)
 }
 
-/** id(1), of POSIX. */
+/** id(1), of POSIX. It fails for a group without a name, and prints the number all the same. */
 function idOutput(args: string[]): string {
-  return execFileSync('id', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim()
+  return (spawnSync('id', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).stdout ?? '').trim()
 }
 
 function refusal(message: string, cause?: unknown): UsageError {
@@ -142,9 +142,12 @@ function works(call: () => void): boolean {
   }
 }
 
-/** As login(1) does: a library that writes to root's HOME would fail. A bare number has no home. */
+/** As login(1) does: a library that writes to root's HOME would fail. A bare number lives in /, as in a container. */
 function takeHome(): void {
   const entry = ownEntry()
-  if (entry === null) return
-  Object.assign(process.env, { HOME: entry.homedir, USER: entry.username, LOGNAME: entry.username })
+  process.env.HOME = entry?.homedir ?? '/'
+  for (const name of ['USER', 'LOGNAME']) {
+    if (entry === null) delete process.env[name]
+    else process.env[name] = entry.username
+  }
 }

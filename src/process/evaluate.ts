@@ -1,7 +1,9 @@
 // Evaluates the user's modules in a child process: describe and worker alike. The modules run with the argv they would
 // have had on their own, see none of our variables, and `Worker.runAll()` only marks that everything is declared.
 
+import { spawnSync } from 'node:child_process'
 import { pathToFileURL } from 'node:url'
+import { inspect } from 'node:util'
 import type { Channel } from './channel.ts'
 import { type Group, registry } from './group.ts'
 import type { FromChild, ToChild } from './messages.ts'
@@ -24,7 +26,7 @@ export async function evaluate(
   })
   channel.unref() // so that the process runs dry, instead of into a time-out, when no module can go on
   try {
-    await Promise.race([evaluateAll(modules, declared), ranDry(modules)])
+    await Promise.race([evaluateAll(modules, declared), ranDry()])
   } finally {
     channel.ref()
   }
@@ -33,19 +35,47 @@ export async function evaluate(
   return groups
 }
 
+/** Why nothing more would come, if nothing did. */
+let standstill = ''
+
 async function evaluateAll(modules: readonly string[], declared: Promise<void>): Promise<void> {
   for (const path of modules) {
+    standstill = `${path} awaits something that never comes`
     await import(pathToFileURL(path).href).catch((error) => {
-      throw explainImport(error)
+      throw explain(path, error)
     })
   }
+  standstill = `${modules.join(', ')} never called Worker.runAll()`
   await declared
 }
 
-function ranDry(modules: readonly string[]): Promise<never> {
+function ranDry(): Promise<never> {
   return new Promise((_, reject) => {
-    process.once('beforeExit', () => {
-      reject(new Error(`${modules.join(', ')} never called Worker.runAll(), or awaits something that never comes`))
-    })
+    process.once('beforeExit', () => reject(new Error(standstill)))
   })
+}
+
+/** What to throw for a module that failed: whatever it was, it says where. */
+function explain(path: string, error: unknown): unknown {
+  if (!(error instanceof Error)) return new Error(`${path} threw ${inspect(error)}`, { cause: error })
+  if (error instanceof SyntaxError && isPlaceless(error)) error.stack = `${placeOf(path)}\n${error.stack}`
+  return explainImport(error)
+}
+
+/** Node keeps file and line of a syntax error in an ES module for the message of an uncaught one. */
+function isPlaceless({ name, stack = '' }: Error): boolean {
+  const [first = '', ...frames] = stack.split('\n')
+  return first.startsWith(name) && frames.every((frame) => frame.includes('(node:internal/'))
+}
+
+const CHECK_TIMEOUT_MS = 5000
+
+/** `node --check` reads a file, runs nothing, and prints the line that is wrong; it does not follow imports. */
+function placeOf(path: string): string {
+  const { stderr } = spawnSync(process.execPath, ['--check', path], {
+    encoding: 'utf8',
+    timeout: CHECK_TIMEOUT_MS,
+    stdio: ['ignore', 'ignore', 'pipe'],
+  })
+  return /^.*?(?=\s+SyntaxError)/s.exec(stderr ?? '')?.[0] ?? `in ${path} or a module that it imports:`
 }

@@ -3,9 +3,9 @@
 // is refused, since whoever can replace the control socket commands the server.
 
 import { createHash } from 'node:crypto'
-import { lstatSync, mkdirSync, readdirSync, realpathSync } from 'node:fs'
+import { lstatSync, mkdirSync, readdirSync, realpathSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join, resolve } from 'node:path'
+import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { codeOf, SystemError } from '../errors.ts'
 import { checkUnixPath } from '../net/address.ts'
 import { CommandError, Exit } from './exit-codes.ts'
@@ -34,14 +34,29 @@ export function runDirCandidates(firstModule: string, given: string | undefined)
   const explicit = given ?? process.env.RUNTIME_DIRECTORY?.split(':')[0]
   if (explicit !== undefined && explicit !== '') return { paths: [resolve(explicit)], elsewhere: [], isGiven: true }
   const hash = hashOf(firstModule)
-  const session = process.env.XDG_RUNTIME_DIR
+  const session = ownSession()
   const paths = [
-    ...(session === undefined || session === '' ? [] : [join(session, 'millrace', hash)]),
+    ...(session === null ? [] : [join(session, 'millrace', hash)]),
     join('/run/millrace', hash),
     join(tmpdir(), `millrace-${ownUid()}`, hash),
   ]
   const others = [join(SESSIONS, String(ownUid()), 'millrace', hash), join(TEMPORARY, `millrace-${ownUid()}`, hash)]
   return { paths, elsewhere: others.filter((path) => !paths.includes(path)), isGiven: false }
+}
+
+/**
+ * XDG_RUNTIME_DIR on the terms of its specification: absolute, and ours. After `su` it is still that of who called it:
+ * he could move away what root makes there, and put a link in its place.
+ */
+function ownSession(): string | null {
+  const session = process.env.XDG_RUNTIME_DIR ?? ''
+  if (!isAbsolute(session)) return null
+  try {
+    const stat = statSync(session, { throwIfNoEntry: false })
+    return stat === undefined || stat.uid === ownUid() ? session : null
+  } catch {
+    return null // EACCES
+  }
 }
 
 /** The first place that can be had, made and checked. Throws when none can. */

@@ -10,11 +10,11 @@ const TRANSFORM = flags.has('--experimental-transform-types') ? ', or node --exp
 
 /** What to throw when a module could not be imported: the error itself, or one whose message and stack have a hint. */
 export function explainImport(error: unknown): unknown {
-  const hint = hintFor(codeOf(error), messageOf(error))
-  if (hint === '') return error
-  const explained = new Error(`${messageOf(error)}\n${hint}`, { cause: error })
   // Node's own stack begins with the file, the line and what is wrong in it; its frames are all Node's.
   const [place = ''] = (error instanceof Error ? (error.stack ?? '') : '').split('\n    at ')
+  const hint = hintFor(codeOf(error), messageOf(error)) || hintForRequired(error, place)
+  if (hint === '') return error
+  const explained = new Error(`${messageOf(error)}\n${hint}`, { cause: error })
   explained.stack = `${place || messageOf(error)}\n${hint}`
   return explained
 }
@@ -37,7 +37,20 @@ function hintFor(code: string, message: string): string {
 function hintForExtension(extension: string | undefined): string {
   if (extension === undefined) return '' // some other kind of file
   const { node } = process.versions
-  if (extension === 'tsx') return `Node strips types, but does not compile JSX: ${COMPILE}`
-  if (flags.has('--strip-types')) return `type stripping is switched off in this Node ${node}: ${COMPILE}`
+  if (extension === 'tsx') return `Node does not compile JSX: ${COMPILE}`
+  if (canStrip(node)) return `type stripping is switched off in this Node ${node}: ${COMPILE}`
   return `Node ${node} does not run TypeScript: use Node 22.18 or later, ${COMPILE}`
+}
+
+/** require() takes a name that it does not know for JavaScript: then a type is a syntax error. */
+function hintForRequired(error: unknown, place: string): string {
+  const extension = /^\S.*\.([cm]?ts):\d+\n/.exec(place)?.[1]
+  const isRead = Boolean((process.features as { typescript?: unknown }).typescript)
+  return error instanceof SyntaxError && !isRead ? hintForExtension(extension) : ''
+}
+
+/** Unless a flag forbids it. */
+function canStrip(version: string): boolean {
+  const [major = 0, minor = 0] = version.split('.').map(Number)
+  return major > 23 || (major === 23 && minor >= 6) || (major === 22 && minor >= 18)
 }

@@ -23,7 +23,7 @@ function check({ code, stdout, stderr }: Outcome, says: RegExp, expected: number
 
 const MODULES: Record<string, [string, RegExp]> = {
   'throws at its top level': [`${declare}throw new Error('planted')`, /Error: planted\n +at .*app\.js:2:7/],
-  'has a syntax error': ['const = 1', /SyntaxError: /],
+  'has a syntax error': [`${declare}\nconst = 1`, /app\.js:3\nconst = 1\n +\^\n+SyntaxError: /],
   'imports what is not there': [`import 'no-such-package'`, /Cannot find package 'no-such-package'/],
   'rejects at its top level': [`await Promise.reject(new RangeError('planted'))`, /RangeError: planted/],
   'leaves a rejection unhandled': [
@@ -31,11 +31,14 @@ const MODULES: Record<string, [string, RegExp]> = {
     void Promise.reject(new RangeError('planted')); await sleep(20); ${echo()}`,
     /RangeError: planted/,
   ],
-  'throws a string': [`throw 'planted words'`, /planted words/],
+  'throws a string': [`throw 'planted words'`, /app\.js threw 'planted words'/],
   'exits at its top level': ['process.exit(0)', /ended the process at its top level \(exit 0\)/],
   'kills itself': [`process.kill(process.pid, 'SIGKILL')`, /ended the process at its top level \(signal SIGKILL\)/],
-  'awaits what never comes': [`${declare}await new Promise(() => {}); Worker.runAll()`, /awaits something that never/],
-  'never calls runAll': [`${declare}new Worker('text://127.0.0.1:0')`, /never called Worker\.runAll\(\)/],
+  'awaits what never comes': [
+    `${declare}await new Promise(() => {}); Worker.runAll()`,
+    /app\.js awaits something that never/,
+  ],
+  'never calls runAll': [`${declare}new Worker('text://127.0.0.1:0')`, /app\.js never called Worker\.runAll\(\)/],
   'declares no Worker': [`${declare}Worker.runAll()`, /declared no Worker/],
   'names an unknown scheme': [
     `${declare}new Worker('gopher://127.0.0.1:0'); Worker.runAll()`,
@@ -70,6 +73,14 @@ for (const [at, [what, [text, says]]] of Object.entries(MODULES).entries()) {
     await inSandbox(async (box) => check(await box.command('start', ...flags, box.file('app.js', text)), says, 6))
   })
 }
+
+test('a syntax error in an imported module says where to look', async () => {
+  await inSandbox(async (box) => {
+    box.file('part.js', 'export const = 1')
+    const module = box.file('app.js', `import './part.js'\n${echo()}`)
+    check(await box.command('check', module), /in \S+app\.js or a module that it imports:\nSyntaxError: /, 6)
+  })
+})
 
 test('a stack points at the TypeScript that was written', async () => {
   await inSandbox((box) =>

@@ -81,6 +81,15 @@ if (isRoot) {
     })
   }
 
+  test('a number without a name lives in /, and is nobody by name', async () => {
+    await inSandbox(async (box) => {
+      Object.assign(box.env, { HOME: '/root', USER: 'root' })
+      const port = portOf(await box.start(program(box, `worker.user = '4242'; worker.group = '4343'`)))
+      assert.is(await ask(port, 'home'), '/ undefined')
+      await box.stop()
+    })
+  })
+
   test('with --user no line of the program runs as root, at a reload neither', async () => {
     await inSandbox(async (box) => {
       const module = program(box, `console.error('evaluated by ' + process.getuid())`)

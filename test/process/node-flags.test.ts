@@ -260,6 +260,10 @@ test(`a TypeScript module ${runsTypeScript ? 'starts directly' : 'ends with a hi
     } else {
       assert.is(outcome.code, 6)
       assert.match(outcome.stderr, /does not run TypeScript: use Node 22\.18 or later/)
+      box.file('part.ts', 'const typed: number = 1')
+      const required = box.file('app.cjs', `require('./part.ts')`)
+      const { stderr } = await box.command('check', required)
+      assert.match(stderr, /part\.ts:1\n.*does not run TypeScript/s)
     }
   })
 })

@@ -2,7 +2,17 @@
 // commands the server.
 
 import { createHash } from 'node:crypto'
-import { chmodSync, chownSync, existsSync, lstatSync, mkdirSync, readFileSync, symlinkSync, unlinkSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  unlinkSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -147,6 +157,17 @@ test('a session directory that cannot be used is passed over, by every command',
   await inSandbox(async (box) => {
     const runDir = await startedIn(box, { XDG_RUNTIME_DIR: join(box.directory, 'x'.repeat(100)) })
     assert.match(runDir, isRoot ? /^\/run\/millrace\/[0-9a-f]{16}$/ : /millrace-\d+/)
+  })
+})
+
+test('a session directory of somebody else, as `su` leaves it, is passed over', async () => {
+  if (!isRoot) return // it takes root, and another user
+  await inSandbox(async (box) => {
+    const session = join(box.directory, 'session')
+    mkdirSync(session)
+    chownSync(session, NOBODY, NOBODY)
+    assert.match(await startedIn(box, { XDG_RUNTIME_DIR: session }), /^\/run\/millrace\/[0-9a-f]{16}$/)
+    assert.equal(readdirSync(session), [])
   })
 })
 

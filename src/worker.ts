@@ -17,6 +17,7 @@ import {
   type InheritedSocket,
   type ReloadMode,
   registry,
+  type Settings,
 } from './process/group.ts'
 import { runAll } from './process/run-all.ts'
 import { type AnyProtocol, type InOf, type OutOf, type ProtocolOf, protocolOf } from './protocol.ts'
@@ -162,11 +163,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
    * at once in every role: do not write code after it that counts on being alone.
    */
   static runAll(): void {
-    registry().settings = () => {
-      const { logFile, stdoutFile, pidFile, logFileMaxSize } = Worker
-      const stopTimeoutMs = Math.min(Worker.stopTimeout * 1000, LONGEST_TIMEOUT_MS)
-      return { stopTimeoutMs, logFile, stdoutFile, pidFile, logFileMaxSize }
-    }
+    registry().settings = staticSettings()
     runAll()
   }
 
@@ -219,8 +216,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   describe(): Declaration {
     const { name, backlog, reloadMode, reloadable, user, group, execArgv } = this
     const protocol = this.#address === '' ? '' : this.#resolveProtocol().name
-    for (const [key, least] of Object.entries(NUMBERS)) checkNumber(name, key, Reflect.get(this, key), least)
-    for (const [key, check] of Object.entries(OTHERS)) checkOther(name, key, Reflect.get(this, key), check)
+    for (const [key, rule] of Object.entries(RULES)) check(`${key} of worker '${name}'`, Reflect.get(this, key), rule)
     return {
       ...{ name, listen: this.#address, protocol, backlog, reloadMode, reloadable, user, group, execArgv },
       count: Math.max(1, Math.trunc(this.count)), // as Workerman
@@ -246,7 +242,11 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   /** @internal */
   async retire(): Promise<void> {
-    await this.onWorkerReload?.(this)
+    try {
+      await this.onWorkerReload?.(this)
+    } catch (error) {
+      logThrown('onWorkerReload', error) // what only one can have is given up all the same
+    }
     await this.onWorkerRetire?.(this)
   }
 
@@ -286,7 +286,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     try {
       await this.onWorkerStop?.(this)
     } catch (error) {
-      log(`onWorkerStop: ${error instanceof Error ? error.stack : error}`)
+      logThrown('onWorkerStop', error)
     }
     leaving.isToldStop = true
     leaving.drain.begin()
@@ -356,10 +356,14 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   #set(key: string, value: unknown): void {
-    const isKnown = key === 'protocol' || key in OTHERS || key in NUMBERS || /^on[A-Z]/.test(key)
+    const isKnown = key === 'protocol' || Object.hasOwn(RULES, key) || /^on[A-Z]/.test(key)
     if (!isKnown) throw new UsageError('ERR_UNKNOWN_OPTION', `a Worker has no option '${key}'`)
     if (value !== undefined) Reflect.set(this, key, value)
   }
+}
+
+function logThrown(callback: string, error: unknown): void {
+  log(`${callback}: ${error instanceof Error ? error.stack : error}`)
 }
 
 /** 0 is for ever; setTimeout cannot do more, and the master adds something. */
@@ -369,27 +373,51 @@ const LONGEST_TIMEOUT_MS = 2_000_000_000
 const SHOWN_REASONS = 5
 const LONGEST_REASON = 100
 
-/** The settings that are numbers, and the least that each may be. */
-const NUMBERS = {
-  count: Number.NEGATIVE_INFINITY,
-  backlog: 1,
-  maxPackageSize: 1,
-  maxSendBufferSize: 1,
-  maxInFlight: 1,
-  maxQueuedMessages: 1,
-  idleTimeoutMs: 0,
-  startTimeoutMs: 0,
-  drainTimeoutMs: 0,
+/** What a setting must be, as a test and in words. */
+interface Rule {
+  readonly isRight: (value: unknown) => boolean
+  readonly wanted: string
 }
 
-/** The others: what each must be. */
-const OTHERS: Record<string, readonly [isRight: (value: unknown) => boolean, wanted: string]> = {
-  name: [isString, 'a string'],
-  user: [isString, 'a string'],
-  group: [isString, 'a string'],
-  reloadable: [(value) => typeof value === 'boolean', 'true or false'],
-  reloadMode: [(value) => value === 'start-first' || value === 'stop-first', `'start-first' or 'stop-first'`],
-  execArgv: [(value) => Array.isArray(value) && value.every(isString), 'a list of strings'],
+const ANY_STRING: Rule = { isRight: isString, wanted: 'a string' }
+const POSITIVE = numberFrom(1, Number.POSITIVE_INFINITY)
+const NOT_NEGATIVE = numberFrom(0, Number.POSITIVE_INFINITY)
+
+const RULES: Record<string, Rule> = {
+  name: ANY_STRING,
+  count: numberFrom(-Number.MAX_VALUE, Number.MAX_VALUE),
+  backlog: numberFrom(1, Number.MAX_VALUE),
+  maxPackageSize: POSITIVE,
+  maxSendBufferSize: POSITIVE,
+  maxInFlight: POSITIVE,
+  maxQueuedMessages: POSITIVE,
+  idleTimeoutMs: NOT_NEGATIVE,
+  startTimeoutMs: NOT_NEGATIVE,
+  drainTimeoutMs: NOT_NEGATIVE,
+  user: ANY_STRING,
+  group: ANY_STRING,
+  reloadable: { isRight: (value) => typeof value === 'boolean', wanted: 'true or false' },
+  reloadMode: {
+    isRight: (value) => value === 'start-first' || value === 'stop-first',
+    wanted: `'start-first' or 'stop-first'`,
+  },
+  execArgv: { isRight: (value) => Array.isArray(value) && value.every(isString), wanted: 'a list of strings' },
+}
+
+const STATIC_RULES: Record<string, Rule> = {
+  stopTimeout: NOT_NEGATIVE,
+  logFile: ANY_STRING,
+  stdoutFile: ANY_STRING,
+  pidFile: ANY_STRING,
+  logFileMaxSize: numberFrom(0, Number.MAX_VALUE),
+}
+
+/** Throws UsageError. */
+function staticSettings(): Settings {
+  for (const [key, rule] of Object.entries(STATIC_RULES)) check(`Worker.${key}`, Reflect.get(Worker, key), rule)
+  const { logFile, stdoutFile, pidFile, logFileMaxSize } = Worker
+  const stopTimeoutMs = Math.min(Worker.stopTimeout * 1000, LONGEST_TIMEOUT_MS)
+  return { stopTimeoutMs, logFile, stdoutFile, pidFile, logFileMaxSize }
 }
 
 /** A drain that has begun. */
@@ -408,21 +436,14 @@ class Leaving {
   }
 }
 
-function checkNumber(worker: string, key: string, value: unknown, least: number): void {
-  const isCount = key === 'count' || key === 'backlog' // the others may be Infinity
-  if (typeof value === 'number' && value >= least && (Number.isFinite(value) || !isCount)) return
-  const wanted = Number.isFinite(least) ? `a number from ${least} on` : 'a number'
-  throw new UsageError('ERR_BAD_OPTION', `${key} of worker '${worker}' is ${value}: it must be ${wanted}`)
+function numberFrom(least: number, most: number): Rule {
+  const isRight = (value: unknown) => typeof value === 'number' && value >= least && value <= most
+  return { isRight, wanted: least < 0 ? 'a number' : `a number from ${least} on` }
 }
 
-function checkOther(
-  worker: string,
-  key: string,
-  value: unknown,
-  [isRight, wanted]: readonly [(value: unknown) => boolean, string],
-): void {
+function check(what: string, value: unknown, { isRight, wanted }: Rule): void {
   if (isRight(value)) return
-  throw new UsageError('ERR_BAD_OPTION', `${key} of worker '${worker}' is ${String(value)}: it must be ${wanted}`)
+  throw new UsageError('ERR_BAD_OPTION', `${what} is ${String(value)}: it must be ${wanted}`)
 }
 
 function isString(value: unknown): value is string {

@@ -26,7 +26,7 @@ export async function describe(boot: DescribeBoot, channel: Up): Promise<void> {
     if (given !== null) assume(given)
     const groups = await evaluate(boot.modules, boot.argv, channel)
     const declarations = groups.map((group) => withCredentials(group.describe(), isGiven ? given : undefined))
-    channel.send({ type: 'declared', groups: declarations, settings: registry().settings() })
+    channel.send({ type: 'declared', groups: declarations, settings: registry().settings })
     exitWhenSent(channel, WorkerExit.Ended)
   } catch (error) {
     fail(channel, error)
@@ -92,7 +92,7 @@ class WorkerLife {
   }
 
   leaveSoon(exitCode: number): void {
-    this.#leave(exitCode, registry().settings().stopTimeoutMs)
+    this.#leave(exitCode, registry().settings.stopTimeoutMs)
   }
 
   leaveGracefully(): void {

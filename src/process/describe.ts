@@ -5,7 +5,7 @@ import { CommandError, Exit } from './exit-codes.ts'
 import type { Declaration, Settings } from './group.ts'
 import type { FromChild } from './messages.ts'
 import type { Output } from './output.ts'
-import { type Child, spawnChild, spawnFailure } from './spawn.ts'
+import { type Child, onceEnded, spawnChild, spawnFailure } from './spawn.ts'
 
 export interface Described {
   readonly groups: readonly Declaration[]
@@ -50,19 +50,27 @@ function settle(
   return new Promise((resolve, reject) => {
     let reason = ''
     const end = (why: string) => {
-      reason = why
+      reason ||= why
       child.kill('SIGKILL')
     }
+    const stop = () => end('stopped')
     const late = setTimeout(() => end(tooLate(modules)), DESCRIBE_TIMEOUT_MS)
-    if (signal.aborted) end('stopped')
-    else signal.addEventListener('abort', () => end('stopped'), { once: true })
+    signal.addEventListener('abort', stop)
+    if (signal.aborted) stop()
+    const leave = () => {
+      clearTimeout(late)
+      signal.removeEventListener('abort', stop) // the signal lives as long as the master
+    }
+    child.once('exit', leave)
     channel.onMessage = (message: FromChild) => {
       if (message.type === 'declared') resolve({ groups: message.groups, settings: message.settings })
       else if (message.type === 'failed') reason = message.message
     }
-    child.once('error', (error) => reject(spawnFailure(error)))
-    child.once('close', (code, killed) => {
-      clearTimeout(late)
+    child.once('error', (error) => {
+      leave()
+      reject(spawnFailure(error))
+    })
+    onceEnded(child, (code, killed) => {
       const word = killed === null ? `exit ${code}` : `signal ${killed}`
       // After `declared` this settles nothing.
       reject(

@@ -112,7 +112,8 @@ export interface Registry {
   readonly groups: Group[]
   /** In a child: what `Worker.runAll()` tells that everything is declared. Null in a process that a person started. */
   onRunAll: (() => void) | null
-  settings: () => Settings
+  /** As they were at `Worker.runAll()`. */
+  settings: Settings
   /** Ends this worker process as a `stop` would. */
   requestStop: ((code: number) => void) | null
 }
@@ -124,7 +125,7 @@ const own: Registry = {
   version,
   groups: [],
   onRunAll: null,
-  settings: () => DEFAULT_SETTINGS,
+  settings: DEFAULT_SETTINGS,
   requestStop: null,
 }
 

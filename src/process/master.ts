@@ -21,9 +21,10 @@ import { InspectorPorts, inspects } from './node-flags.ts'
 import { Output } from './output.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
-import { bindFor, Reload, type ReloadOutcome, type Supervisor } from './reload.ts'
+import { Reload, type ReloadOutcome, type Supervisor } from './reload.ts'
 import { makeRunDir, type Places, placesOfOurs, runDirCandidates } from './run-directory.ts'
 import { type Blueprint, GroupState, type Slot } from './slot.ts'
+import { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, spawnChild } from './spawn.ts'
 import { connectionPage, groupStatus, type Status, totalsOf } from './status.ts'
 import { type WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
@@ -40,6 +41,7 @@ type StopReason = CommandError | 'asked'
 
 export class Master implements Supervisor {
   readonly groups: GroupState[] = []
+  readonly sockets = new Sockets()
   readonly #options: StartOptions
   readonly #isDaemon: boolean
   readonly #startedAt = new Date()
@@ -143,14 +145,12 @@ export class Master implements Supervisor {
     const keys = keysOf(groups)
     for (const [place, declaration] of groups.entries()) {
       if (this.#stopping !== null) return
-      const group = new GroupState({
-        key: keys[place] as Blueprint['key'],
-        declaration,
-        socket: await bindFor(declaration),
-      })
-      group.addSlots(declaration.count)
+      const socket = await this.sockets.reserve(declaration)
+      const group = new GroupState({ key: keys[place] as Blueprint['key'], declaration, socket })
+      for (let n = 0; n < declaration.count; n++) group.addSlot({ isHeld: false })
       this.groups.push(group)
     }
+    this.sockets.release()
   }
 
   async #describe(): Promise<Described> {
@@ -199,6 +199,7 @@ export class Master implements Supervisor {
         else if (slot.isVacant) this.#fill(group, slot)
       }
     }
+    this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.#record()
     for (const look of [...this.#waiting]) look()
   }
@@ -242,7 +243,7 @@ export class Master implements Supervisor {
     output.attach(child, `${declaration.name}:${slot.id}`)
     // Who stands at a breakpoint is not late.
     const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
-    const handle = new WorkerHandle(child, incarnation, startTimeoutMs)
+    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket })
     slot.next = handle
     handle.onGone = (exit) => {
       if (inspectorPort !== null) this.#inspectorPorts.release(inspectorPort)
@@ -333,13 +334,8 @@ export class Master implements Supervisor {
   #giveUp(why: StopReason): void {
     this.#stopping ??= why
     this.#ended.abort()
-    this.#closeSockets() // who connects from now on is refused at once, instead of waiting for nobody
+    this.sockets.closeAll() // who connects from now on is refused at once, instead of waiting for nobody
     this.reconcile()
-  }
-
-  /** Closing one twice does nothing. */
-  #closeSockets(): void {
-    for (const { blueprint } of this.groups) tidy(() => blueprint.socket?.close())
   }
 
   #stopWindowMs({ blueprint }: GroupState): number {
@@ -351,7 +347,7 @@ export class Master implements Supervisor {
     this.reconcile()
     await this.#until(() => this.#processes().length === 0)
     await this.#reload
-    this.#closeSockets()
+    this.sockets.closeAll()
     for (const path of this.#pidFiles) tidy(() => removePidFile(path))
     if (this.#lock?.isOurs()) tidy(() => this.#predecessors?.forget())
     tidy(() => this.#control?.close())
@@ -363,7 +359,8 @@ export class Master implements Supervisor {
   async #answer(request: Request): Promise<Answer> {
     const { command } = request
     if (command === 'status') return { ...this.#done(), status: await this.#status() }
-    if (command === 'connections') return { ...this.#done(), page: await connectionPage(this.groups, request.cursor) }
+    if (command === 'connections')
+      return { ...this.#done(), page: await connectionPage(this.groups, request.cursor ?? { pid: 0, after: 0 }) }
     if (command === 'reload') return { ...this.#done(), reload: await this.reload() }
     if (command === 'stop')
       this.stop(request.isGraceful) // who asked waits for this process to be gone

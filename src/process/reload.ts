@@ -2,17 +2,15 @@
 // can fail is done before something is taken away: the modules have been evaluated once, the new addresses are bound,
 // the new process serves. When one does not come up the reload ends there, and what it has not touched stays.
 
-import { lchownSync } from 'node:fs'
 import { messageOf } from '../errors.ts'
 import { now } from '../loop/clock.ts'
-import { parseAddress } from '../net/address.ts'
-import { type BoundSocket, bindSocket } from '../net/bound-socket.ts'
 import type { Described } from './describe.ts'
 import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import type { Declaration } from './group.ts'
 import { matchGroups } from './group-match.ts'
 import { keysOf } from './messages.ts'
 import { type Blueprint, GroupState, type Slot } from './slot.ts'
+import type { Sockets } from './sockets.ts'
 import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
 /** How long `onWorkerRetire` may keep the old process accepting. It still has the whole drain to settle. */
@@ -46,6 +44,7 @@ export interface ReloadOutcome {
 /** What a reload needs of its master. */
 export interface Supervisor {
   readonly groups: GroupState[]
+  readonly sockets: Sockets
   /** Starts a process for a slot, as `slot.next`. */
   launch(group: GroupState, slot: Slot, blueprint: Blueprint): WorkerHandle
   /** `handle` has become its slot's only process, as soon as those before it have retired. */
@@ -61,14 +60,12 @@ export class Reload {
   readonly receipts: SlotReceipt[] = []
   readonly #supervisor: Supervisor
   readonly #drains: Promise<void>[] = []
-  /** Sockets of addresses that are no longer declared; workers that leave may still accept on them. */
-  readonly #oldSockets: BoundSocket[] = []
 
   constructor(supervisor: Supervisor) {
     this.#supervisor = supervisor
   }
 
-  /** Resolves when the old processes are gone. Rejects with a CommandError when it was given up on the way. */
+  /** Resolves when the old processes are gone. Rejects with the reason when it was given up on the way. */
   async run({ groups: declarations }: Described): Promise<void> {
     const { groups } = this.#supervisor
     const keys = keysOf(declarations)
@@ -78,26 +75,46 @@ export class Reload {
     )
     const running = match.of.map((place) => groups[place])
     const gone = match.gone.map((place) => groups[place] as GroupState)
-    const blueprints = await bindAll(declarations, running)
-    let failure: CommandError | null = null
+    let failure: unknown
     try {
+      const blueprints = await this.#bindAll(declarations, running)
       for (const [place, blueprint] of blueprints.entries()) {
         const group = running[place]
         if (group === undefined) await this.#add(blueprint)
         else await this.#renew(group, blueprint)
       }
-      for (const group of gone) this.#remove(group, group.slots)
+      for (const group of gone) this.#removeGroup(group)
     } catch (error) {
-      failure = error as CommandError
+      failure = error
     }
+    this.#supervisor.sockets.release()
+    this.#supervisor.reconcile()
     await Promise.all(this.#drains)
-    for (const socket of this.#oldSockets) socket.close()
-    if (failure !== null) {
-      releaseUnused(blueprints, groups)
-      throw failure
-    }
-    this.#drop(gone)
+    if (failure !== undefined) throw failure
     sortAs(groups, keys)
+  }
+
+  /** A blueprint for each declaration; an address that is declared as before keeps its socket, and port 0 its port. */
+  async #bindAll(
+    declarations: readonly Declaration[],
+    running: readonly (GroupState | undefined)[],
+  ): Promise<Blueprint[]> {
+    const { sockets } = this.#supervisor
+    const keys = keysOf(declarations)
+    const staying = declarations.map(({ reloadable }, place) => (reloadable ? undefined : running[place]?.blueprint))
+    // First: what stays is not there for the others to take.
+    for (const blueprint of staying) if (blueprint?.socket) sockets.keep(blueprint.socket)
+    const blueprints: Blueprint[] = []
+    for (const [place, declaration] of declarations.entries()) {
+      const { socket, declaration: old } = staying[place] ?? {}
+      const listen = old?.listen ?? declaration.listen
+      blueprints.push({
+        key: keys[place] as Blueprint['key'],
+        declaration: { ...declaration, listen },
+        socket: socket ?? (await sockets.reserve({ ...declaration, listen }, running[place]?.sockets)),
+      })
+    }
+    return blueprints
   }
 
   // Groups
@@ -108,9 +125,7 @@ export class Reload {
     try {
       await this.#addSlots(group, blueprint)
     } catch (error) {
-      this.#remove(group, group.slots) // half a group is none
-      await Promise.all(this.#drains)
-      this.#drop([group])
+      this.#removeGroup(group) // half a group is none
       throw error
     }
   }
@@ -121,20 +136,15 @@ export class Reload {
     const surplus = group.slots.slice(declaration.count)
     if (declaration.reloadable) for (const slot of present) await this.#replace(group, slot, blueprint)
     else for (const slot of present) this.#keep(group, slot, blueprint)
-    this.#adopt(group, blueprint)
+    group.blueprint = blueprint // from the first process made by it on: a crash starts the new code
     await this.#addSlots(group, blueprint)
-    this.#remove(group, surplus)
+    this.#drains.push(this.#remove(group, surplus))
   }
 
-  /** From the first process made by it on, a group is what its new blueprint says: a crash starts the new code. */
-  #adopt(group: GroupState, blueprint: Blueprint): void {
-    const { socket } = group.blueprint
-    group.blueprint = blueprint
-    if (socket !== null && socket !== blueprint.socket) this.#oldSockets.push(socket)
-  }
-
+  /** One after the other, each in hand from the first moment on: what is not, `reconcile` would start too. */
   async #addSlots(group: GroupState, blueprint: Blueprint): Promise<void> {
-    for (const slot of group.addSlots(blueprint.declaration.count)) {
+    while (group.slots.length < blueprint.declaration.count) {
+      const slot = group.addSlot({ isHeld: true })
       try {
         await this.#start(group, slot, blueprint, 'added')
         const next = slot.next as WorkerHandle
@@ -148,7 +158,16 @@ export class Reload {
     }
   }
 
-  #remove(group: GroupState, slots: readonly Slot[]): void {
+  #removeGroup(group: GroupState): void {
+    const { groups } = this.#supervisor
+    group.isGone = true
+    const removed = this.#remove(group, group.slots)
+    this.#drains.push(removed.then(() => void groups.splice(groups.indexOf(group), 1)))
+  }
+
+  /** Resolves when their processes are gone. */
+  async #remove(group: GroupState, slots: readonly Slot[]): Promise<void> {
+    const drains: Promise<void>[] = []
     for (const slot of slots) {
       const name = `${group.name}:${slot.id}`
       slot.isHeld = true
@@ -157,11 +176,13 @@ export class Reload {
       if (old !== null) {
         slot.leaving.add(old)
         slot.current = null
+        old.retire()
       }
       const receipt = this.#note(name, 'removed', old)
       const drained = old === null ? Promise.resolve() : this.#drain(old, group, receipt)
-      this.#drains.push(drained.then(() => this.#supervisor.dismiss(group, slot)))
+      drains.push(drained.then(() => this.#supervisor.dismiss(group, slot)))
     }
+    await Promise.all(drains)
   }
 
   // Slots
@@ -182,7 +203,7 @@ export class Reload {
     const next = slot.next as WorkerHandle
     const old = slot.current
     slot.flip(next)
-    this.#adopt(group, blueprint)
+    group.blueprint = blueprint
     if (old !== null) {
       old.retire()
       this.#drains.push(this.#drain(old, group, receipt))
@@ -194,7 +215,7 @@ export class Reload {
     const old = slot.current
     const leaving: SlotReceipt = { ...EMPTY, worker: `${group.name}:${slot.id}`, result: 'replaced' }
     slot.stopWaiting()
-    this.#adopt(group, blueprint)
+    group.blueprint = blueprint
     if (old !== null) {
       slot.leaving.add(old)
       slot.current = null
@@ -247,6 +268,7 @@ export class Reload {
     const started = now()
     await Promise.race([old.retired, delay(RETIRE_TIMEOUT_MS)])
     old.stop(group.blueprint.declaration.drainTimeoutMs)
+    this.#supervisor.reconcile() // its socket may have been the last one's
     const exit = await old.gone
     receipt.drainMs = Math.round(now() - started)
     receipt.discarded = old.report.counters.discarded
@@ -258,57 +280,9 @@ export class Reload {
     this.receipts.push(receipt)
     return receipt
   }
-
-  #drop(gone: readonly GroupState[]): void {
-    const { groups } = this.#supervisor
-    for (const group of gone) {
-      group.blueprint.socket?.close()
-      groups.splice(groups.indexOf(group), 1)
-    }
-  }
 }
 
 const EMPTY = { oldPid: 0, newPid: 0, readyMs: 0, drainMs: 0, discarded: 0, note: '' }
-
-/** A blueprint for each declaration; an address that is declared as before keeps its socket, and port 0 its port. */
-async function bindAll(
-  declarations: readonly Declaration[],
-  running: readonly (GroupState | undefined)[],
-): Promise<Blueprint[]> {
-  const keys = keysOf(declarations)
-  const blueprints: Blueprint[] = []
-  try {
-    for (const [place, declaration] of declarations.entries()) {
-      const { socket = null, declaration: old = null } = running[place]?.blueprint ?? {}
-      const isStaying = !declaration.reloadable && old !== null
-      const isKept = isStaying || old?.listen === declaration.listen
-      blueprints.push({
-        key: keys[place] as Blueprint['key'],
-        declaration: isStaying ? { ...declaration, listen: old.listen } : declaration,
-        socket: isKept ? socket : await bindFor(declaration),
-      })
-    }
-    return blueprints
-  } catch (error) {
-    releaseUnused(blueprints, running)
-    throw new CommandError(Exit.Address, messageOf(error), { cause: error })
-  }
-}
-
-/** The socket of a declaration, or null without an address. A Unix socket belongs to who serves it, as Workerman's. */
-export async function bindFor({ listen, credentials }: Declaration): Promise<BoundSocket | null> {
-  if (listen === '') return null
-  const address = parseAddress(listen)
-  const socket = await bindSocket(address)
-  if (credentials !== null && address.transport === 'unix') lchownSync(address.path, credentials.uid, credentials.gid)
-  return socket
-}
-
-/** Closes the sockets that no running group has. */
-function releaseUnused(blueprints: readonly Blueprint[], running: readonly (GroupState | undefined)[]): void {
-  const used = new Set(running.map((group) => group?.blueprint.socket))
-  for (const { socket } of blueprints) if (!used.has(socket)) socket?.close()
-}
 
 function sortAs(groups: GroupState[], keys: readonly Blueprint['key'][]): void {
   const place = new Map(keys.map((key, at) => [`${key.name}\n${key.listen}\n${key.nth}`, at]))

@@ -20,6 +20,8 @@ export class GroupState {
   slots: Slot[] = []
   /** How its processes have ended, and how often. */
   readonly exits = new Map<string, number>()
+  /** The new code does not declare it: it lasts until its processes have left. */
+  isGone = false
 
   constructor(blueprint: Blueprint) {
     this.blueprint = blueprint
@@ -29,15 +31,19 @@ export class GroupState {
     return this.blueprint.declaration.name
   }
 
-  /** Fills up to `count`; what it has too many is not taken away. */
-  addSlots(count: number): Slot[] {
-    const added: Slot[] = []
-    while (this.slots.length < count) {
-      const slot = new Slot(this.slots.length)
-      this.slots.push(slot)
-      added.push(slot)
-    }
-    return added
+  /** One more, with the next id; slots go in the other order. */
+  addSlot({ isHeld }: { isHeld: boolean }): Slot {
+    const slot = new Slot(this.slots.length)
+    slot.isHeld = isHeld
+    this.slots.push(slot)
+    return slot
+  }
+
+  /** Those that processes accept on, and what the next one would, unless nobody declares the group any more. */
+  get sockets(): BoundSocket[] {
+    const used = this.slots.flatMap(({ processes }) => processes).filter(({ isAccepting }) => isAccepting)
+    const all = [this.isGone ? null : this.blueprint.socket, ...used.map(({ socket }) => socket)]
+    return all.filter((socket) => socket !== null)
   }
 }
 

@@ -60,6 +60,22 @@ function trySpawn(args: readonly string[], options: NodeSpawnOptions): ChildProc
   }
 }
 
+/** What a process has printed and said before its end is read before the end is told, if it comes within this. */
+const LAST_WORDS_MS = 50
+
+/** Tells the end of a process, after its last words: a grandchild may hold its pipes open for longer than it lives. */
+export function onceEnded(child: ChildProcess, tell: (code: number | null, signal: string | null) => void): void {
+  child.once('exit', (code, signal) => {
+    const end = () => {
+      clearTimeout(late)
+      child.off('close', end)
+      tell(code, signal)
+    }
+    const late = setTimeout(end, LAST_WORDS_MS)
+    child.once('close', end)
+  })
+}
+
 /** What the 'error' event of a child means: it could not be started. */
 export function spawnFailure(error: Error): CommandError {
   return new CommandError(Exit.Failure, `cannot start a process: ${error.message}`, { cause: error })

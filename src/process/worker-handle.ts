@@ -4,10 +4,11 @@
 
 import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { now } from '../loop/clock.ts'
+import type { BoundSocket } from '../net/bound-socket.ts'
 import { describeExit, WorkerExit } from './exit-codes.ts'
 import type { ConnectionRow } from './group.ts'
 import type { FromChild, Report } from './messages.ts'
-import type { Child } from './spawn.ts'
+import { type Child, onceEnded } from './spawn.ts'
 
 export type WorkerState = 'starting' | 'ready' | 'retiring' | 'stopping' | 'gone'
 
@@ -21,8 +22,6 @@ const EDGES: Record<WorkerState, readonly WorkerState[]> = {
 
 /** A worker ends itself within its time to stop; the kill is for one that cannot, and comes this much later. */
 const KILL_SLACK_MS = 500
-/** What a process has printed and said before its end is read before the end is told, if it comes within this. */
-const LAST_WORDS_MS = 50
 /** A rate over less than this would be noise. */
 const RATE_WINDOW_MS = 900
 
@@ -44,11 +43,20 @@ export interface ConnectionPage {
   readonly hasMore: boolean
 }
 
+export interface HandleOptions {
+  readonly incarnation: number
+  /** Infinity for a process that may take its time. */
+  readonly startTimeoutMs: number
+  /** What it accepts on; the master's. */
+  readonly socket: BoundSocket | null
+}
+
 export class WorkerHandle {
   onReady: (() => void) | null = null
   onGone: ((exit: WorkerExitInfo) => void) | null = null
   readonly startedAt = now()
   readonly incarnation: number
+  readonly socket: BoundSocket | null
   state: WorkerState = 'starting'
   report: Report = { counters: newCounters(), memory: 0, timers: 0, work: '' }
   /** Messages per second over the last heartbeats. */
@@ -74,9 +82,10 @@ export class WorkerHandle {
   #tellRetired!: () => void
   #tellGone!: (exit: WorkerExitInfo) => void
 
-  constructor(child: Child, incarnation: number, startTimeoutMs: number) {
+  constructor(child: Child, { incarnation, startTimeoutMs, socket }: HandleOptions) {
     this.#child = child
     this.incarnation = incarnation
+    this.socket = socket
     this.retired = new Promise((resolve) => {
       this.#tellRetired = resolve
     })
@@ -85,7 +94,7 @@ export class WorkerHandle {
     })
     child.channel.onMessage = (message) => this.#receive(message)
     child.process.once('error', (error) => this.#gone(null, null, error.message)) // spawn itself failed
-    child.process.once('exit', (code, signal) => this.#afterLastWords(() => this.#gone(code, signal, '')))
+    onceEnded(child.process, (code, signal) => this.#gone(code, signal, ''))
     if (startTimeoutMs < Number.POSITIVE_INFINITY)
       this.#deadline = setTimeout(() => this.#timeOut(startTimeoutMs), startTimeoutMs)
   }
@@ -93,6 +102,11 @@ export class WorkerHandle {
   /** 0 when the spawn failed. */
   get pid(): number {
     return this.#child.process.pid ?? 0
+  }
+
+  /** It takes connections, or will: from the word to stop on it does not. */
+  get isAccepting(): boolean {
+    return this.state !== 'stopping' && this.state !== 'gone'
   }
 
   /** For how long nothing has been heard of it, ms. */
@@ -218,14 +232,6 @@ export class WorkerHandle {
   #killLate(): void {
     this.#wasKilled = true
     this.kill()
-  }
-
-  #afterLastWords(tell: () => void): void {
-    const late = setTimeout(tell, LAST_WORDS_MS) // a grandchild may hold the pipes open
-    this.#child.process.once('close', () => {
-      clearTimeout(late)
-      tell()
-    })
   }
 
   #gone(code: number | null, signal: string | null, spawnError: string): void {

@@ -61,6 +61,18 @@ const MODULES: Record<string, [string, RegExp]> = {
     `${declare}new Worker('text://127.0.0.1:0', { count: Infinity }); Worker.runAll()`,
     /count of worker 'none' is Infinity/,
   ],
+  'gives a log file that is no name': [
+    `${declare}new Worker(); Worker.logFile = undefined; Worker.runAll()`,
+    /Worker\.logFile is undefined: it must be a string\n.*app\.js:2/s,
+  ],
+  'gives a time to stop that is none': [
+    `${declare}new Worker(); Worker.stopTimeout = '2'; Worker.runAll()`,
+    /Worker\.stopTimeout is 2: it must be a number from 0 on/,
+  ],
+  'gives a log a bound that is none': [
+    `${declare}new Worker(); Worker.logFileMaxSize = NaN; Worker.runAll()`,
+    /Worker\.logFileMaxSize is NaN/,
+  ],
   'gives a Unix path that is too long': [
     `${declare}new Worker('unix:///tmp/${'x'.repeat(120)}'); Worker.runAll()`,
     /has 125 bytes, the limit is 107/,

@@ -1,6 +1,5 @@
 // Which flags of Node reach which process.
 
-import net from 'node:net'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import {
@@ -11,25 +10,18 @@ import {
   nodeFlags,
   nodeSettings,
 } from '../../src/process/node-flags.ts'
-import { ask, echo, inSandbox, portOf, type Sandbox, startFile, succeeded, workersOf } from '../support/server.ts'
+import {
+  ask,
+  echo,
+  freePort,
+  inSandbox,
+  portOf,
+  type Sandbox,
+  startFile,
+  succeeded,
+  workersOf,
+} from '../support/server.ts'
 import { until } from '../support/until.ts'
-
-/** The first of several ports in a row that nobody has, below those that the kernel gives to clients. */
-async function freePorts(): Promise<number> {
-  for (;;) {
-    const first = 10_000 + Math.floor(Math.random() * 20_000)
-    const isFree = await Promise.all([0, 1, 2, 3, 4, 5].map((more) => canListen(first + more)))
-    if (isFree.every(Boolean)) return first
-  }
-}
-
-function canListen(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const server = net.createServer()
-    server.once('error', () => resolve(false))
-    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
-  })
-}
 
 for (const [own, worker, describe] of [
   [[], [], []],
@@ -142,7 +134,7 @@ for (const [how, flags, options] of [
 ] as const) {
   test(`${how} of a daemon: each worker has a port of its own, across a reload too`, async () => {
     await inSandbox(async (box) => {
-      const base = await freePorts()
+      const base = await freePort(6)
       const run = (...args: string[]) =>
         box.spawn(process.execPath, [...flags(base), startFile, ...args], {
           env: { ...box.env, NODE_OPTIONS: options(base) },
@@ -163,7 +155,7 @@ for (const [how, flags, options] of [
 
 test('who stands at a breakpoint is not late: --inspect-brk lifts startTimeoutMs', async () => {
   await inSandbox(async (box) => {
-    const base = await freePorts()
+    const base = await freePort(6)
     const module = box.file('app.js', echo(1, 'worker.startTimeoutMs = 100'))
     const server = box.spawn(process.execPath, [`--inspect=127.0.0.1:${base}`, startFile, 'start', module])
     await server.says(/Press Ctrl/)
@@ -200,7 +192,7 @@ test("execArgv is for that group's processes", async () => {
 
 test('an inspector that a group asks for: each process has a port of its own', async () => {
   await inSandbox(async (box) => {
-    const base = await freePorts()
+    const base = await freePort(6)
     const more = `${TELL}; worker.execArgv = ['--inspect']`
     succeeded(
       await box.spawn(process.execPath, [

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Status } from '../../src/process/status.ts'
-import { ask, Client, echo, inSandbox, lives, portOf, type Sandbox, workersOf } from '../support/server.ts'
+import { ask, Client, echo, freePort, inSandbox, lives, portOf, type Sandbox, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 const spins = 'worker.onMessage = () => { for (;;); }; Worker.stopTimeout = 0.1'
@@ -26,12 +26,7 @@ async function stuckOrphan(box: Sandbox): Promise<{ status: Status; orphan: numb
 
 /** A fixed port: the orphan holds it. */
 async function freeAddress(): Promise<string> {
-  const { createServer } = await import('node:net')
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const address = server.address()
-  await new Promise((resolve) => server.close(resolve))
-  return `text://127.0.0.1:${typeof address === 'object' ? address?.port : 0}`
+  return `text://127.0.0.1:${await freePort()}`
 }
 
 test('idle workers leave when their master is killed, and the next start works', async () => {

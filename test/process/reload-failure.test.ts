@@ -66,6 +66,25 @@ for (const [what, code, broken, reason] of [
   })
 }
 
+test('a grandchild that outlives the broken new code holds up neither the reload nor the stop', async () => {
+  await inSandbox(async (box) => {
+    await box.start(box.file('app.js', version(1, 1)))
+    const holds = `import { spawn } from 'node:child_process'
+      spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)'], { stdio: 'inherit' })\n`
+    for (const [broken, reason] of [
+      [version(2, 1, `throw new Error('planted')`), /Error: planted/],
+      [version(2, 1, 'process.exit(0)'), /exit 0/],
+    ] as const) {
+      box.file('app.js', holds + broken)
+      const { code, stderr } = await box.command('reload')
+      assert.is(code, 6)
+      assert.match(stderr, reason)
+    }
+    await box.stop()
+    for (const pid of box.pids()) process.kill(pid, 'SIGKILL') // nobody's, so nobody's to end
+  })
+})
+
 test('when a later slot fails, the receipt tells which ones already run the new code', async () => {
   await inSandbox(async (box) => {
     const port = portOf(await box.start(box.file('app.js', version(1, 3))))

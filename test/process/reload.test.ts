@@ -1,7 +1,7 @@
 // `reload`: every process is replaced by one with the code that is on disk now, the old ones finish their work, and
 // whatever is wrong with the new code, the old one goes on.
 
-import { existsSync, symlinkSync, unlinkSync } from 'node:fs'
+import { readdirSync, symlinkSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -68,64 +68,6 @@ test('a handler that is at work answers from the old process, while the new one 
   })
 })
 
-test('counts, groups, names and addresses are followed', async () => {
-  await inSandbox(async (box) => {
-    const program = (...groups: string[]) => `
-      import { Worker } from 'millrace'
-      const serve = (name, count, listen = 'text://127.0.0.1:0') => {
-        const worker = new Worker(listen, { name, count })
-        worker.onMessage = (connection, line) => connection.send(name + ' ' + worker.id)
-      }
-      ${groups.map((group) => `serve(${group})`).join('\n')}
-      Worker.runAll()`
-    const socket = join(box.directory, 's.sock')
-    const shapeOf = async () =>
-      (await box.status()).groups.map(({ name, workers }) => `${name} ${workers.filter(({ pid }) => pid).length}`)
-    const before = await box.start(box.file('app.js', program(`'a', 3`, `'b', 1`)))
-    box.file('app.js', program(`'c', 2`, `'a', 1`, `'unix', 1, 'unix://${socket}'`))
-    const { slots } = await reload(box)
-    assert.equal(await shapeOf(), ['c 2', 'a 1', 'unix 1'])
-    assert.equal(
-      slots.filter(({ result }) => result === 'removed').map(({ worker }) => worker),
-      ['a:1', 'a:2'],
-    )
-    const ports = (await box.status()).groups.map(({ port }) => port)
-    assert.is(ports[1], before.groups[0]?.port)
-    assert.is(ports[0], before.groups[1]?.port) // b became c: the address is what it was
-    assert.match(await ask(ports[0] ?? 0, 'x'), /^c /)
-    box.file('app.js', program(`'a', 2`))
-    await reload(box)
-    assert.equal(await shapeOf(), ['a 2'])
-    assert.not(existsSync(join(box.directory, 's.sock')))
-    assert.is(await Client.connect(ports[0] ?? 0).catch(({ code }) => code), 'ECONNREFUSED')
-    await box.stop()
-  })
-})
-
-test('an address that changes is bound first; one that cannot be had leaves everything as it was', async () => {
-  await inSandbox(async (box) => {
-    const other = await box.start(box.file('app.js', echo(1)))
-    const taken = portOf(other)
-    const env = { ...box.env, MILLRACE_RUN_DIR: join(box.directory, 'second') }
-    const second = (listen: string) => box.file('second.js', echo(1, '', listen))
-    const run = (...args: string[]) => box.spawn(process.execPath, [join('dist/start.js'), ...args], { env }).ended
-    succeeded(await run('start', '-d', second('text://127.0.0.1:0')))
-    const status = async () => JSON.parse((await run('status', '--json')).stdout)
-    const before = await status()
-    second(`text://127.0.0.1:${taken}`)
-    const outcome = await run('reload')
-    assert.is(outcome.code, 5)
-    assert.match(outcome.stderr, /EADDRINUSE/)
-    assert.is((await status()).groups[0].workers[0].pid, before.groups[0].workers[0].pid)
-    await box.stop()
-    succeeded(await run('reload')) // it is free now
-    assert.is(portOf(await status()), taken)
-    assert.match(await ask(taken, 'x'), /^x /)
-    assert.is(await Client.connect(before.groups[0].port).catch(({ code }) => code), 'ECONNREFUSED')
-    succeeded(await run('stop'))
-  })
-})
-
 test('the totals never fall, also when a group is removed', async () => {
   await inSandbox(async (box) => {
     const two = `const more = new Worker('text://127.0.0.1:0', { name: 'more' }); more.onMessage = worker.onMessage`
@@ -176,6 +118,33 @@ test('an onWorkerRetire that throws is logged, and the reload goes on', async ()
     await reload(box)
     await until(() => box.log().match(/\] active/g)?.length === 2)
     assert.match(box.log(), /onWorkerRetire: Error: planted/)
+    await box.stop()
+  })
+})
+
+test('an onWorkerReload that throws is logged, and onWorkerRetire is called all the same', async () => {
+  await inSandbox(async (box) => {
+    const say = ['Retire', 'Active'].map(
+      (what) => `worker.onWorker${what} = () => Worker.log('${what} ' + worker.incarnation)`,
+    )
+    const more = `worker.onWorkerReload = () => { throw new Error('planted') }\n${say.join('\n')}`
+    await box.start(box.file('app.js', version(1, 1, more)))
+    await reload(box)
+    await until(() => box.log().includes('Active 2'))
+    assert.match(box.log(), /onWorkerReload: Error: planted.*Retire 1.*Active 2/s)
+    await box.stop()
+  })
+})
+
+test('many reloads leave no listener behind: Node warns of the eleventh', async () => {
+  await inSandbox(async (box) => {
+    const { pid } = await box.start(box.file('app.js', version(1)))
+    await reload(box)
+    const descriptors = () => readdirSync(`/proc/${pid}/fd`).length
+    const before = descriptors()
+    for (let n = 0; n < 12; n++) await reload(box)
+    assert.not.match(box.log(), /Warning/)
+    await until(() => descriptors() <= before) // the pipes of the last ones may still be read
     await box.stop()
   })
 })

@@ -294,6 +294,23 @@ export class Client {
   }
 }
 
+/** A port that nobody has, the first of `count` in a row, below those that the kernel gives to clients. */
+export async function freePort(count = 1): Promise<number> {
+  for (;;) {
+    const first = 10_000 + Math.floor(Math.random() * 20_000)
+    const isFree = await Promise.all(Array.from({ length: count }, (_, more) => canListen(first + more)))
+    if (isFree.every(Boolean)) return first
+  }
+}
+
+function canListen(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = net.createServer()
+    server.once('error', () => resolve(false))
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
+  })
+}
+
 /** One line there and one back, on a connection of its own. */
 export async function ask(to: number | string, line: string, host?: string): Promise<string> {
   const client = await Client.connect(to, host)

@@ -1,0 +1,117 @@
+// The master's sockets. Each is bound once and kept as long as a group is declared on it or a process accepts on it: the
+// one rule for a reload that moves a group, one that is given up half-way, and the one that undoes it.
+
+import { lchownSync } from 'node:fs'
+import { codeOf, messageOf, SystemError } from '../errors.ts'
+import { log } from '../log.ts'
+import { type Address, parseAddress } from '../net/address.ts'
+import { type BoundSocket, bindSocket } from '../net/bound-socket.ts'
+import type { Credentials, Declaration } from './group.ts'
+
+/** What the master knows of a socket that it has bound. */
+interface Entry {
+  readonly address: Address
+  /** Who a Unix socket belongs to; null: to who started the master. */
+  owner: Credentials | null
+}
+
+export class Sockets {
+  readonly #all = new Map<BoundSocket, Entry>()
+  /** Of the start or reload that is under way: no group may have them yet. */
+  readonly #reserved = new Set<BoundSocket>()
+
+  /**
+   * The socket of a declaration, or null without an address: one of `own` or of anybody that is there already, else a
+   * new one. Rejects with a SystemError.
+   */
+  async reserve({ listen, credentials }: Declaration, own: readonly BoundSocket[] = []): Promise<BoundSocket | null> {
+    if (listen === '') return null
+    const address = parseAddress(listen)
+    const socket = this.#find(address, own) ?? (await this.#bind(address))
+    this.keep(socket)
+    this.#giveTo(credentials, socket)
+    return socket
+  }
+
+  /** Reserves one that stays where it is, whatever is declared. */
+  keep(socket: BoundSocket): void {
+    this.#reserved.add(socket)
+  }
+
+  /** The start or reload is over. */
+  release(): void {
+    this.#reserved.clear()
+  }
+
+  /** Closes those that nobody uses: who connects is refused, instead of waiting for nobody. */
+  sweep(used: Iterable<BoundSocket>): void {
+    const kept = new Set([...used, ...this.#reserved])
+    for (const socket of [...this.#all.keys()]) if (!kept.has(socket)) this.#close(socket)
+  }
+
+  closeAll(): void {
+    this.#reserved.clear()
+    this.sweep([])
+  }
+
+  /** Another group's too: its name, or the scheme, may be what has changed. Port 0 is nobody's before it is bound. */
+  #find(address: Address, own: readonly BoundSocket[]): BoundSocket | undefined {
+    const isAny = address.transport === 'tcp' && address.port === 0
+    const candidates = isAny ? own : [...own, ...this.#all.keys()]
+    return candidates.find((socket) => {
+      return !this.#reserved.has(socket) && isSamePlace(this.#all.get(socket)?.address, address)
+    })
+  }
+
+  async #bind(address: Address): Promise<BoundSocket> {
+    try {
+      const socket = await bindSocket(address)
+      this.#all.set(socket, { address, owner: null })
+      return socket
+    } catch (error) {
+      throw this.#explain(error, address)
+    }
+  }
+
+  /** It may be ourselves who have the port. */
+  #explain(error: unknown, { transport, port, path }: Address): unknown {
+    if (!(error instanceof SystemError) || error.code !== 'EADDRINUSE') return error
+    const mine = [...this.#all].find(([, { address }]) => {
+      return address.transport === transport && address.port === port && address.path === path
+    })
+    if (mine === undefined) return error
+    const [{ endpoint }] = mine
+    error.message += this.#reserved.has(mine[0])
+      ? `: another Worker of this program is at ${endpoint}`
+      : `: this server itself is at ${endpoint}; 'restart' can change that, a reload cannot`
+    return error
+  }
+
+  /** A Unix socket belongs to the user who serves it, as Workerman's; what a person has changed since then stays. */
+  #giveTo(owner: Credentials | null, socket: BoundSocket): void {
+    const entry = this.#all.get(socket)
+    if (entry?.address.transport !== 'unix') return
+    if (entry.owner?.uid === owner?.uid && entry.owner?.gid === owner?.gid) return
+    const { path } = entry.address
+    try {
+      lchownSync(path, owner?.uid ?? process.geteuid?.() ?? 0, owner?.gid ?? process.getegid?.() ?? 0)
+    } catch (cause) {
+      throw new SystemError(codeOf(cause), 'chown', path, { cause })
+    }
+    entry.owner = owner
+  }
+
+  #close(socket: BoundSocket): void {
+    this.#all.delete(socket)
+    try {
+      socket.close()
+    } catch (error) {
+      log(messageOf(error)) // the name of a Unix socket could not be looked after
+    }
+  }
+}
+
+/** The scheme is no part of it. */
+function isSamePlace(a: Address | undefined, b: Address): boolean {
+  return a?.transport === b.transport && a.host === b.host && a.port === b.port && a.path === b.path
+}

@@ -4,7 +4,7 @@
 import { once } from 'node:events'
 import { unlinkSync } from 'node:fs'
 import net from 'node:net'
-import { codeOf } from '../errors.ts'
+import { codeOf, messageOf } from '../errors.ts'
 import { isUnixPath } from '../net/address.ts'
 import { fileId, removeStaleSocket } from '../net/bound-socket.ts'
 import { Channel } from './channel.ts'
@@ -31,7 +31,7 @@ export interface Done extends Identity {
   readonly stopTimeoutMs: number
 }
 
-/** A client that connects and says nothing is let go after this. */
+/** A client that says nothing, or does not go, is let go after this. */
 const REQUEST_TIMEOUT_MS = 5000
 
 export class ControlServer {
@@ -47,8 +47,9 @@ export class ControlServer {
       channel.onMessage = async (request) => {
         socket.setTimeout(0)
         channel.onMessage = null
-        channel.send(await answer(request))
+        channel.send(await answer(request).catch(refusal))
         channel.end()
+        socket.setTimeout(REQUEST_TIMEOUT_MS) // for the answer to be taken
       }
     })
   }
@@ -69,6 +70,11 @@ export class ControlServer {
     this.#server.close() // libuv unlinks by name
     if (fileId(this.#path) === this.#file) unlinkSync(this.#path)
   }
+}
+
+/** Whatever a client sends, the server goes on. */
+function refusal(error: unknown): Answer {
+  return { ok: false, message: `this request cannot be answered: ${messageOf(error)}` }
 }
 
 /** Nobody is there, or somebody was until just now: a master that ends resets who still waits to be accepted. */

@@ -2,7 +2,7 @@
 // signal for it; copytruncate works too, since every write goes to the end), and bounded: Workerman's users had log
 // files of hundreds of gigabytes. A full disk costs lines, never the server.
 
-import { closeSync, fstatSync, lstatSync, renameSync, type Stats, writeSync } from 'node:fs'
+import { closeSync, fstatSync, ftruncateSync, lstatSync, renameSync, type Stats, writeSync } from 'node:fs'
 import { now } from '../loop/clock.ts'
 import { openFile } from './open-file.ts'
 
@@ -105,9 +105,16 @@ export class OutputFile {
     try {
       if (this.#isInPlace()) renameSync(this.path, `${this.path}.1`)
       this.reopen()
+      if (fstatSync(this.#fd).nlink === 0) this.#empty()
     } catch {
       this.#size = 0 // EACCES: the folder is not ours. Looked at again when as much has been written
     }
+  }
+
+  /** It has no name, and its folder is gone: nobody will read what it has. */
+  #empty(): void {
+    ftruncateSync(this.#fd)
+    this.#size = 0
   }
 }
 

@@ -1,6 +1,6 @@
 // A process as master: its signals, what it tells the one who launched it, its exit code.
 
-import { guardOutput, log } from '../log.ts'
+import { guardOutput, log, sendLogTo } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import type { Channel } from './channel.ts'
 import { CommandError, Exit } from './exit-codes.ts'
@@ -14,6 +14,8 @@ export async function runMaster(
   launcher: Channel<ToChild, FromChild> | null,
 ): Promise<Exit> {
   guardOutput()
+  // Who launched a daemon says why it could not start. The log may be that of another server, which runs already.
+  if (isDaemon) sendLogTo(ignore)
   const master = new Master(options, isDaemon)
   takeSignals(master, isDaemon)
   if (launcher !== null) launcher.onClose = () => master.stop(false) // a daemon nobody has seen start is not wanted either
@@ -72,4 +74,8 @@ function isService(): boolean {
   const { SYSTEMD_EXEC_PID = '', NOTIFY_SOCKET = '' } = process.env
   const isOurs = SYSTEMD_EXEC_PID === String(process.pid) || SYSTEMD_EXEC_PID === String(process.ppid)
   return process.pid === 1 || NOTIFY_SOCKET !== '' || isOurs
+}
+
+function ignore(): void {
+  // Until there is an Output, which takes the log over.
 }

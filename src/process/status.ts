@@ -7,7 +7,7 @@ import type { GroupState, Slot } from './slot.ts'
 import type { WorkerHandle } from './worker-handle.ts'
 
 /** What a worker may take to answer: the command as a whole promises 200 ms, also when one hangs. */
-const POLL_MS = 120
+const POLL_MS = 80
 /** Three heartbeats: who is silent for longer is not busy for a moment, but hangs. */
 const HUNG_AFTER_MS = 3500
 /** So many failures in a row are a crash loop. */
@@ -169,10 +169,7 @@ export interface ConnectionPage {
 }
 
 /** The connections of one process from `cursor` on. */
-export async function connectionPage(
-  groups: readonly GroupState[],
-  { pid, after }: Cursor = { pid: 0, after: 0 },
-): Promise<ConnectionPage> {
+export async function connectionPage(groups: readonly GroupState[], { pid, after }: Cursor): Promise<ConnectionPage> {
   const all = groups.flatMap((group) =>
     group.slots.flatMap((slot) => slot.processes.map((handle) => ({ handle, worker: `${group.name}:${slot.id}` }))),
   )

@@ -32,6 +32,19 @@ test('of several starts at once one wins, the others say who did, with exit code
   })
 })
 
+test('a start that is refused writes nothing into the log of the server that runs', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file('app.js', echo(1))
+    await box.start(module, '--log-format', 'json')
+    const before = box.log()
+    const { code, stderr } = await box.command('start', '-d', module)
+    assert.is(code, 4)
+    assert.match(stderr, /^millrace: already running, pid \d+\n$/)
+    assert.is(box.log(), before)
+    await box.stop()
+  })
+})
+
 test('the same, over the lock and the socket of a master that was killed', async () => {
   await inSandbox(async (box) => {
     const module = box.file('app.js', echo(1))

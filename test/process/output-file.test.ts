@@ -3,6 +3,7 @@
 import { execFileSync } from 'node:child_process'
 import {
   closeSync,
+  constants,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -221,6 +222,46 @@ test('a folder that is gone costs nothing but the name: it goes on with the old 
     file.write('kept\n')
     file.close()
     assert.is(read(`${path}.kept`), 'kept\n')
+  })
+})
+
+test('a file whose folder was removed is bounded too: nobody can read it, and it fills the disk', async () => {
+  await inFolder((folder) => {
+    const path = join(folder, 'logs', 'a')
+    mkdirSync(join(folder, 'logs'))
+    const file = new OutputFile(path, 1000)
+    const open = readdirSync('/proc/self/fd').filter((fd) => linkOf(fd) === path)
+    rmSync(join(folder, 'logs'), { recursive: true })
+    for (let n = 0; n < 100; n++) file.write(`${'x'.repeat(99)}\n`)
+    const [fd = ''] = open
+    assert.ok(statSync(`/proc/self/fd/${fd}`).size <= 1000)
+    mkdirSync(join(folder, 'logs'))
+    file.reopen()
+    file.write('back\n')
+    assert.is(read(path), 'back\n')
+    file.close()
+  })
+})
+
+function linkOf(fd: string): string {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`)
+  } catch {
+    return '' // ENOENT: the listing's own
+  }
+}
+
+test('a pipe is not waited for: it is refused without a reader, and loses what it does not take', async () => {
+  await inFolder((folder) => {
+    const path = join(folder, 'fifo')
+    execFileSync('mkfifo', [path])
+    assert.throws(() => new OutputFile(path, 0), /ENXIO/)
+    const reader = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+    const file = new OutputFile(path, 0)
+    for (let n = 0; n < 100; n++) file.write('x'.repeat(4096))
+    assert.ok(file.lostBytes > 0)
+    file.close()
+    closeSync(reader)
   })
 })
 

@@ -1,0 +1,66 @@
+// The control socket, as a program of somebody's own talks to it: whatever it sends or does not, the server goes on.
+
+import { readdirSync } from 'node:fs'
+import net from 'node:net'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { ask, echo, inSandbox, portOf, type Sandbox } from '../support/server.ts'
+import { until } from '../support/until.ts'
+
+/** What the server answers to these bytes, until it closes. */
+function send(box: Sandbox, bytes: string): Promise<string> {
+  return new Promise((resolve) => {
+    let answer = ''
+    const socket = net.connect(join(box.runDir, 'control.sock'), () => socket.write(bytes))
+    socket.setEncoding('utf8').on('data', (text) => {
+      answer += text
+    })
+    socket.on('error', () => socket.destroy()).on('close', () => resolve(answer))
+  })
+}
+
+test('requests that make no sense are refused or closed, and the next ones are answered', async () => {
+  await inSandbox(async (box) => {
+    const status = await box.start(box.file('app.js', echo(2)))
+    for (const request of [
+      { command: 'connections', cursor: null },
+      { command: 'connections', cursor: 7 },
+      { command: 'connections', cursor: { pid: 'x', after: [] } },
+      { command: 'connections', cursor: { pid: -1, after: -1e300 } },
+      { command: 'constructor' },
+      { command: { toString: 1 } },
+      {},
+      [],
+    ]) {
+      const answer = JSON.parse(await send(box, `${JSON.stringify(request)}\n`))
+      assert.type(answer.ok, 'boolean', JSON.stringify(request))
+      if ('command' in request && request.command === 'constructor') assert.match(answer.message, /unknown command/)
+    }
+    for (const bytes of ['null\n', '7\n', 'not json\n', '\n', '{"command":'.repeat(200_000)])
+      assert.is(await send(box, bytes), '')
+    assert.is((await box.status()).pid, status.pid)
+    assert.match(await ask(portOf(status), 'x'), /^x /)
+    await box.stop()
+  })
+})
+
+test('clients that take no answer, or say nothing, cost no descriptor for long', async () => {
+  await inSandbox(async (box) => {
+    const { pid } = await box.start(box.file('app.js', echo(1)))
+    const descriptors = () => readdirSync(`/proc/${pid}/fd`).length
+    const before = descriptors()
+    const idle = ['', '{"command":"ping"}\n', '{"command":"status"}\n'].map((bytes) => {
+      const socket = net.connect({ path: join(box.runDir, 'control.sock'), allowHalfOpen: true })
+      socket.on('error', () => socket.destroy()) // it is reset in the end
+      socket.write(bytes)
+      return socket
+    })
+    await until(() => descriptors() >= before + 3)
+    await until(() => descriptors() === before, 15_000)
+    for (const socket of idle) socket.destroy()
+    await box.stop()
+  })
+})
+
+test.run()

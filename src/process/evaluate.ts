@@ -65,7 +65,7 @@ function explain(path: string, error: unknown): unknown {
 /** Node keeps file and line of a syntax error in an ES module for the message of an uncaught one. */
 function isPlaceless({ name, stack = '' }: Error): boolean {
   const [first = '', ...frames] = stack.split('\n')
-  return first.startsWith(name) && frames.every((frame) => frame.includes('(node:internal/'))
+  return first.startsWith(name) && frames.every((frame) => /[( ]node:/.test(frame))
 }
 
 const CHECK_TIMEOUT_MS = 5000

@@ -4,6 +4,7 @@ import type { AnyConnection, Connection } from './connection.ts'
 import type { Counters } from './counters.ts'
 import { now } from './loop/clock.ts'
 import { deadlines } from './loop/deadlines.ts'
+import type { Tls } from './transport.ts'
 
 /** Told to the owner when a connection is out of `connections` and its `onClose` has run, or nothing is unsettled. */
 export const kGone = Symbol('gone')
@@ -39,6 +40,8 @@ export interface ConnectionHost extends ConnectionCallbacks<any, any> {
   readonly idleTimeoutMs: number
   /** @internal Promises of callbacks that have not settled, of closed connections too. */
   unsettled: number
+  /** @internal For `connection.startTls()`. */
+  readonly tls: Tls | null
   /** @internal */
   [kGone](): void
 }

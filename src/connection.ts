@@ -20,8 +20,18 @@ import {
   type Encoded,
   type Peer,
   type Role,
+  type TlsState,
 } from './protocol.ts'
-import { kClosed, kDrained, kEnded, kReceived, type Socket, type SocketEvents } from './transport.ts'
+import {
+  kClosed,
+  kDrained,
+  kEnded,
+  kReceived,
+  kSecured,
+  type Socket,
+  type SocketEvents,
+  type Tls,
+} from './transport.ts'
 
 /** The owner's side of opening a connection: runs `onConnect`, then lets messages through. */
 export const kOpen = Symbol('open')
@@ -38,7 +48,25 @@ export const kQuietFor = Symbol('quiet for')
 /** Its protocol's goodbye is spread over the drain. */
 export const kIsLongLived = Symbol('is long-lived')
 
+/** A client's connection: from nothing, or from its end, to a new beginning. */
+export const kReset = Symbol('reset')
+/** A client's connection begins to be made. */
+export const kConnect = Symbol('connect')
+/** A client's connection is made. */
+export const kConnected = Symbol('connected')
+/** A client's connection could not be made. */
+export const kConnectFailed = Symbol('connect failed')
+/** The send buffer has reached its bound. */
+export const kFull = Symbol('full')
+/** A message is not taken. */
+export const kRefuse = Symbol('refuse')
+/** Goes on under TLS. */
+export const kSecure = Symbol('secure')
+
 const enum State {
+  /** A client that has not begun to connect. */
+  Initial = 0,
+  Connecting = 1,
   Established = 2,
   /** `end()`: sending what is queued, then FIN, then reading and discarding. */
   Ending = 4,
@@ -48,13 +76,17 @@ const enum State {
 }
 
 const EDGES: Record<State, readonly State[]> = {
+  [State.Initial]: [State.Connecting],
+  [State.Connecting]: [State.Established, State.Closed],
   [State.Established]: [State.Ending, State.Closing, State.Closed],
   [State.Ending]: [State.Closing, State.Closed],
   [State.Closing]: [State.Closed],
-  [State.Closed]: [],
+  [State.Closed]: [State.Initial],
 }
 
 const STATUS: Record<State, string> = {
+  [State.Initial]: 'INITIAL',
+  [State.Connecting]: 'CONNECTING',
   [State.Established]: 'ESTABLISHED',
   [State.Ending]: 'ENDING',
   [State.Closing]: 'CLOSING',
@@ -77,6 +109,8 @@ const enum Stop {
   Yield = 32,
   /** The destination of a pipe is full. */
   Pipe = 64,
+  /** TLS is being negotiated. */
+  Handshake = 128,
 }
 
 /** What has happened of a drain; a set of bits. */
@@ -94,9 +128,9 @@ const enum Farewell {
 }
 
 /** What holds back a message that has been decoded; the others only keep new ones from coming. */
-const HOLDS_MESSAGES = Stop.User | Stop.Opening | Stop.Pipe
+const HOLDS_MESSAGES = Stop.User | Stop.Opening | Stop.Pipe | Stop.Handshake
 /** With these, an idle connection is not done: a codec that pauses is at work, a failed one ends in its own way. */
-const NOT_DONE = Stop.Opening | Stop.Codec | Stop.Failed
+const NOT_DONE = Stop.Opening | Stop.Codec | Stop.Failed | Stop.Handshake
 
 /** A connection hands out messages for this long before others get their turn: one read can hold 30,000 lines. */
 const YIELD_AFTER_MS = 2
@@ -161,12 +195,12 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   onBufferFull: ConnectionCallbacks<In, Out>['onBufferFull']
   onBufferDrain: ConnectionCallbacks<In, Out>['onBufferDrain']
 
-  readonly #socket: Socket
+  #socket: Socket
   readonly #clock: Clock
   #protocol: AnyProtocol
   #codec: Codec<Out> = NO_CODEC
   #io: CodecIo<In>
-  #state = State.Established
+  #state: State = State.Established
   #stops = 0
   #farewell = 0
   /** The codec was told to stop and keeps a rest: `resumed()` is due. */
@@ -196,6 +230,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #codecTimers: Map<string, number> | null = null
   #context: Record<PropertyKey, unknown> | null = null
   #aborter: AbortController | null = null
+  #handshake: Deferred | null = null
+  /** Which one of a client that connects again; what the one before has begun does not count in this. */
+  #life = 0
   #destination: AnyConnection | null = null
   /** Who pipes into this connection. */
   #sources: Set<AnyConnection> | null = null
@@ -218,6 +255,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.onBufferFull = worker.onBufferFull
     this.onBufferDrain = worker.onBufferDrain
     this.#socket = socket
+    if (socket === NO_SOCKET) this.#state = State.Initial
     this.#protocol = protocol
     this.#io = new Connection.#Io(this, role)
   }
@@ -244,6 +282,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   send(bytes: Encoded, raw: true): boolean
   send(message: Out | Encoded, raw = false): boolean {
     if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
+    if (this.#handshake !== null) return this.#refuse('TLS is being negotiated')
     const refused = this.#refused
     const goOn = raw ? this.#write(message as Encoded) : this.#intoCodecToSend(message as Out)
     if (this.#refused === refused) this.worker.counters.messagesOut++
@@ -259,7 +298,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#state >= State.Closing) return // a callback was quicker
     this.#move(State.Closing)
     this.#discardInput()
-    if (this.#socket.queuedBytes === 0) this.destroy()
+    if (this.#socket.queuedBytes === 0) this.#drop()
     else this.#awaitFlush()
   }
 
@@ -281,9 +320,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** Closes at once; what is queued is lost. `onClose` runs before this returns. */
   destroy(): void {
-    if (this.#state === State.Closed) return
-    this.#socket.destroy()
-    this.#finish()
+    this.#drop()
   }
 
   /** No message is delivered until `resumeRecv()`; the peer is slowed down by TCP. */
@@ -308,11 +345,29 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (destination.#isFull) this.#stop(Stop.Pipe)
     else this.#start(Stop.Pipe)
     this.onMessage = (_connection, message) => {
-      if (!destination.send(message) && destination.#state !== State.Established) this.close()
+      if (!destination.send(message) && destination.#state > State.Established) this.close()
     }
   }
 
-  /** 2 established, 4 ending, 8 closing, 16 closed; `getStatus(false)` is the word. */
+  /**
+   * Goes on under TLS, as STARTTLS does: with `worker.ssl` as a server. Resolves when hands are shaken; rejects with an
+   * AbortError when the connection ends instead. What is queued leaves before, in the clear. What was received before
+   * counts for nothing (RFC 3207 section 4.2: somebody may have put it in): the codec begins anew, messages that were not
+   * handled are dropped. Sends are refused meanwhile.
+   */
+  startTls(): Promise<void> {
+    const { tls } = this.worker
+    if (tls === null)
+      throw new UsageError('ERR_NO_TLS', `startTls() takes 'ssl' settings of worker '${this.worker.name}'`)
+    return this[kSecure](tls)
+  }
+
+  /** Null without TLS. */
+  get tls(): TlsState | null {
+    return this.#socket.tls
+  }
+
+  /** 0 initial, 1 connecting (both of clients), 2 established, 4 ending, 8 closing, 16 closed; `getStatus(false)` is the word. */
   getStatus(raw?: true): number
   getStatus(raw: false): string
   getStatus(raw = true): number | string {
@@ -384,6 +439,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   [kOpen](): void {
     this.worker.counters.accepted++
+    this.#open(this.worker.onConnect)
+  }
+
+  #open(onConnect: ((connection: this) => unknown) | null): void {
     this.worker.counters.connections++
     this.worker.connections.set(this.id, this)
     this.#lastActive = this.#clock.now()
@@ -391,10 +450,75 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#stops = Stop.Opening
     this.#guard(() => this.#openCodec())
     if (this.#state !== State.Established) return
-    const opened = this.#call(this.worker.onConnect)
+    const opened = this.#call(onConnect)
     if (!isThenable(opened)) return this.#start(Stop.Opening)
     this.#syncReading()
     this.#follow(opened, () => this.#start(Stop.Opening))
+  }
+
+  [kReset](): void {
+    this.#move(State.Initial)
+    this.#socket = NO_SOCKET
+    this.#codec = NO_CODEC
+    this.#io = new Connection.#Io(this, this.#io.role)
+    this.#life++
+    this.#inFlight =
+      this.#stops =
+      this.#farewell =
+      this.#backlog =
+      this.bytesRead =
+      this.bytesWritten =
+      this.closeCode =
+        0
+    this.#isStopped = this.#isFull = this.#hasPeerEnded = this.#hasToldEnd = this.#hasSentFin = false
+    this.#isReading = true
+    this.#failure = this.#aborter = this.closeReason = null
+  }
+
+  [kConnect](): void {
+    this.#move(State.Connecting)
+  }
+
+  [kConnected](socket: Socket, onConnect: ((connection: this) => unknown) | null, beforeConnect: () => void): void {
+    this.#socket = socket
+    this.#move(State.Established)
+    socket.attach(this)
+    this.#open((connection) => {
+      beforeConnect()
+      return onConnect?.(connection)
+    })
+  }
+
+  [kConnectFailed](error: Error): void {
+    this.closeReason = 'error'
+    this.#report(Connection.CONNECT_FAIL, error.message, error)
+    this.#drop()
+  }
+
+  [kRefuse](why: string): false {
+    return this.#refuse(why)
+  }
+
+  [kFull](): void {
+    if (this.#isFull) return
+    this.#isFull = true
+    for (const source of this.#sources ?? []) source.#stop(Stop.Pipe)
+    this.#notify(this.onBufferFull)
+  }
+
+  [kSecure](tls: Tls): Promise<void> {
+    if (this.#state !== State.Established) return Promise.reject(connectionClosed(this.closeReason))
+    if (this.#socket.isEncrypted || this.#handshake !== null)
+      throw new UsageError('ERR_TLS_TWICE', 'this connection is under TLS already')
+    const handshake = withResolvers()
+    this.#handshake = handshake
+    this.#queue = []
+    this.#held = null
+    this.#backlog = 0
+    this.#renewCodec(Stop.Handshake)
+    this.#syncReading()
+    this.#socket.secure(tls)
+    return handshake.promise
   }
 
   [kDrain](): void {
@@ -452,7 +576,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   [kEnded](): void {
     this.#hasPeerEnded = true
-    if (this.#hasSentFin) this.destroy()
+    if (this.#hasSentFin) this.#drop()
     else this.#settleIdle()
   }
 
@@ -466,16 +590,28 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
     if (this.#io.onDrain !== null) this.#intoCodec(this.#io.onDrain)
     if (this.#socket.queuedBytes > 0) return // a callback has sent
-    if (this.#state === State.Closing) this.destroy()
+    if (this.#state === State.Closing) this.#drop()
     else if (this.#state === State.Ending && !this.#hasSentFin) this.#sendFin()
+  }
+
+  [kSecured](): void {
+    const handshake = this.#handshake
+    this.#handshake = null
+    this.#guard(() => this.#openCodec())
+    handshake?.resolve()
+    this.#start(Stop.Handshake)
   }
 
   [kClosed](error: SystemError | null): void {
     if (this.#state === State.Closed) return
+    if (this.#handshake !== null) {
+      this.worker.counters.handshakeErrors++
+      this.#report(Connection.PROTOCOL, `TLS handshake: ${error?.message ?? 'the peer closed'}`, error ?? undefined)
+    }
     const unsent = this.#socket.queuedBytes
     this.closeReason ??= error === null ? 'peer' : 'error'
     if (unsent > 0) this.#refuse(`client closed, ${unsent} bytes not sent`, error ?? undefined)
-    this.destroy() // unless onError has
+    this.#drop() // unless onError has
   }
 
   // Receiving
@@ -600,17 +736,19 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #await(handler: PromiseLike<unknown>): void {
     this.#inFlight++
     this.worker.unsettled++
+    const life = this.#life
     // Of a thenable it makes a promise: one that settles twice, or throws, is counted once all the same.
     Promise.resolve(handler).then(
-      () => this.#settled(),
+      () => this.#settled(life),
       (error) => {
-        this.#handlerFailed(error)
-        this.#settled()
+        if (life === this.#life) this.#handlerFailed(error)
+        this.#settled(life)
       },
     )
   }
 
-  #settled(): void {
+  #settled(life: number): void {
+    if (life !== this.#life) return this.#release()
     this.#inFlight--
     this.#pump()
     if (this.#inFlight === 0) this.#lastActive = this.#clock.now()
@@ -743,11 +881,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.bytesWritten += size
     this.worker.counters.bytesOut += size
     if (this.#socket.queuedBytes < this.maxSendBufferSize) return true
-    if (!this.#isFull) {
-      this.#isFull = true
-      for (const source of this.#sources ?? []) source.#stop(Stop.Pipe)
-      this.#notify(this.onBufferFull)
-    }
+    this[kFull]()
     return false
   }
 
@@ -808,6 +942,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** It gave up because our own signal told it to: `fetch` rejects with its reason, Node's own calls name it as cause. */
   #hasObeyed(thrown: unknown): boolean {
+    if (thrown instanceof AbortError && thrown.code === 'ERR_CONNECTION_CLOSED' && this.#state === State.Closed)
+      return true
     if (!this.#aborter?.signal.aborted) return false
     const { reason } = this.#aborter.signal
     return thrown === reason || (thrown instanceof Error && thrown.name === 'AbortError' && thrown.cause === reason)
@@ -863,10 +999,16 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.end()
   }
 
+  #drop(): void {
+    if (this.#state === State.Closed) return
+    this.#socket.destroy()
+    this.#finish()
+  }
+
   #sendFin(): void {
     this.#hasSentFin = true
     this.#socket.end()
-    if (this.lingerTimeout <= 0 || this.#hasPeerEnded) this.destroy()
+    if (this.lingerTimeout <= 0 || this.#hasPeerEnded) this.#drop()
     else this.#closeWithin(this.lingerTimeout * 1000)
   }
 
@@ -884,11 +1026,11 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     const unsent = connection.#socket.queuedBytes
     if (unsent < queuedBefore) return connection.#awaitFlush()
     connection.#refuse(`client does not read, ${unsent} bytes not sent`)
-    connection.destroy()
+    connection.#drop()
   }
 
   static #destroyLate(connection: AnyConnection): void {
-    connection.destroy()
+    connection.#drop()
   }
 
   #finish(): void {
@@ -899,10 +1041,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#clock.cancel(this.#idleTimer)
     this.#clock.cancel(this.#closeTimer)
     this.#clearCodecTimers()
-    this.worker.connections.delete(this.id)
-    this.worker.counters.connections--
-    this.worker.counters.closed++
+    if (this.worker.connections.delete(this.id)) {
+      this.worker.counters.connections--
+      this.worker.counters.closed++
+    }
     this.#aborter?.abort(connectionClosed(this.closeReason))
+    this.#handshake?.reject(connectionClosed(this.closeReason))
+    this.#handshake = null
     this.#notify(this.onClose)
     this.#unpipe()
     if (!this.#isInCodec) this.#tellClosed(this.#codec, this.closeReason)
@@ -967,18 +1112,23 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #upgrade(protocol: AnyProtocol, rest: Uint8Array): void {
     if (this.#state === State.Closed) return
+    this.#prepend(rest)
+    this.#protocol = protocol
+    this.#renewCodec(0)
+    this.#guard(() => this.#openCodec())
+    this.#continue()
+  }
+
+  /** The old codec is let go, its `io` is dead; the next one is still to be opened. */
+  #renewCodec(stop: Stop | 0): void {
     const old = this.#codec
     this.#clearCodecTimers()
     this.#isStopped = this.#hasToldEnd = false
     this.#farewell &= ~(Farewell.Said | Farewell.HadRest)
-    this.#stops &= ~Stop.Codec
-    this.#prepend(rest)
-    this.#protocol = protocol
+    this.#stops = (this.#stops & ~Stop.Codec) | stop
     this.#codec = NO_CODEC
     this.#io = new Connection.#Io(this, this.#io.role)
     this.#tellClosed(old, 'upgraded')
-    this.#guard(() => this.#openCodec())
-    this.#continue()
   }
 
   #prepend(rest: Uint8Array): void {
@@ -1074,6 +1224,41 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       return this.#connection.#io === this
     }
   }
+}
+
+/** A client's before it has connected. */
+export const NO_SOCKET: Socket = {
+  remoteIp: '',
+  remotePort: 0,
+  localIp: '',
+  localPort: 0,
+  isEncrypted: false,
+  tls: null,
+  queuedBytes: 0,
+  attach: nothing,
+  write: nothing,
+  secure: nothing,
+  pause: nothing,
+  resume: nothing,
+  end: nothing,
+  destroy: nothing,
+}
+
+interface Deferred {
+  readonly promise: Promise<void>
+  resolve(): void
+  reject(reason: unknown): void
+}
+
+/** Promise.withResolvers, which Node 20 lacks. */
+function withResolvers(): Deferred {
+  let resolve!: () => void
+  let reject!: (reason: unknown) => void
+  const promise = new Promise<void>((yes, no) => {
+    resolve = yes
+    reject = no
+  })
+  return { promise, resolve, reject }
 }
 
 function nothing(): void {

@@ -13,6 +13,8 @@ export interface Counters {
   sendFail: number
   protocolErrors: number
   handlerErrors: number
+  /** TLS handshakes that failed. */
+  handshakeErrors: number
   /** Connections whose peer still sent something into the goodbye of a drain: it was not handled. */
   discarded: number
 }
@@ -29,6 +31,7 @@ export function newCounters(): Counters {
     sendFail: 0,
     protocolErrors: 0,
     handlerErrors: 0,
+    handshakeErrors: 0,
     discarded: 0,
   }
 }

@@ -7,14 +7,17 @@ import { registerProtocol } from './protocol.ts'
 
 registerProtocol('tcp', tcp)
 registerProtocol('unix', tcp)
+registerProtocol('ssl', tcp)
 registerProtocol('text', text)
 registerProtocol('frame', frame)
 
+export { AsyncTcpConnection, type ClientSettings } from './async-tcp-connection.ts'
 export { type AnyConnection, Connection } from './connection.ts'
 export type { ConnectionCallbacks, ConnectionHost } from './connection-host.ts'
 export type { Counters } from './counters.ts'
 export { AbortError, ProtocolError, SystemError, UsageError } from './errors.ts'
 export { Timer } from './loop/timer.ts'
+export type { CertificateOptions, ClientTlsOptions, ServerTlsOptions } from './net/tls.ts'
 export {
   Accumulator,
   type AnyProtocol,
@@ -37,6 +40,7 @@ export {
   type Protocols,
   type Role,
   registerProtocol,
+  type TlsState,
 } from './protocol.ts'
 export { version } from './version.ts'
 export { type Hold, type ProtocolCallbacks, Worker, type WorkerSettings } from './worker.ts'

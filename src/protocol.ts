@@ -2,6 +2,7 @@
 // most people write this. A codec (`CodecProtocol`) is for protocols with a life, one object per connection. Framing
 // is an adapter over the codec, so a connection knows one path. Nothing here does I/O or reads a clock.
 
+import type { X509Certificate } from 'node:crypto'
 import { ProtocolError, UsageError } from './errors.ts'
 
 /** What `input` answers while the first packet is not whole: a value, never an error. */
@@ -44,6 +45,28 @@ export interface Peer {
   readonly localIp: string
   readonly localPort: number
   readonly isEncrypted: boolean
+  /** Null without TLS. */
+  readonly tls: TlsState | null
+}
+
+/** What a TLS handshake has agreed on. */
+export interface TlsState {
+  /** `TLSv1.3`. */
+  readonly version: string
+  /** As OpenSSL names it: `TLS_AES_256_GCM_SHA384`. */
+  readonly cipher: string
+  /** The application protocol; empty when none was agreed on. */
+  readonly alpn: string
+  /** The name that the client asked for (SNI), or an empty string. */
+  readonly serverName: string
+  /** It went on from an earlier session. */
+  readonly isResumed: boolean
+  /** The peer has shown a certificate that we trust. */
+  readonly isAuthorized: boolean
+  /** Why not, in OpenSSL's word; empty when it is, or was not asked. */
+  readonly authorizationError: string
+  /** Of the peer; null when it has shown none. */
+  readonly peerCertificate: X509Certificate | null
 }
 
 /** A protocol with a life: HTTP, WebSocket, MQTT. */

@@ -4,7 +4,7 @@
 import { Connection, kDrain, kLeave, kOpen } from './connection.ts'
 import { type Clock, type ConnectionCallbacks, type ConnectionHost, kGone } from './connection-host.ts'
 import { newCounters } from './counters.ts'
-import { SystemError } from './errors.ts'
+import { SystemError, UsageError } from './errors.ts'
 import type { AnyProtocol, InOf, OutOf, Protocol, Role } from './protocol.ts'
 import { kClosed, kDrained, kEnded, kReceived, type Socket } from './transport.ts'
 
@@ -37,6 +37,7 @@ export class MemorySocket implements Socket {
   readonly localIp = '192.0.2.2'
   readonly localPort = 80
   readonly isEncrypted = false
+  readonly tls = null
   isReading = true
   /** FIN was sent. */
   hasEnded = false
@@ -52,6 +53,14 @@ export class MemorySocket implements Socket {
     this.#queued.push(Buffer.from(chunk as Uint8Array))
     this.queuedBytes += byteLength
     if (!this.isHolding) this.take()
+  }
+
+  attach(): void {
+    // The test drives the connection itself.
+  }
+
+  secure(): void {
+    throw new UsageError('ERR_NOT_SUPPORTED', 'there is no TLS in memory')
   }
 
   pause(): void {
@@ -182,6 +191,7 @@ export class Wire<In = unknown, Out = unknown> {
       counters: newCounters(),
       connections: new Map(),
       unsettled: 0,
+      tls: null,
       onConnect: null,
       onClose: null,
       onBufferFull: null,

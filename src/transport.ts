@@ -2,8 +2,9 @@
 // later, native. A connection knows these interfaces and never an engine. The methods that an engine calls on a
 // connection are named by symbols, so that they are not part of what a user sees.
 
+import type net from 'node:net'
 import type { SystemError } from './errors.ts'
-import type { Peer } from './protocol.ts'
+import type { Peer, TlsState } from './protocol.ts'
 
 /** Bytes have arrived: lent until the call returns. Never called between `pause()` and `resume()`. */
 export const kReceived = Symbol('received')
@@ -11,6 +12,8 @@ export const kReceived = Symbol('received')
 export const kEnded = Symbol('ended')
 /** The kernel has taken every byte written so far. */
 export const kDrained = Symbol('drained')
+/** TLS is on: what follows comes decrypted, and leaves encrypted. */
+export const kSecured = Symbol('secured')
 /** The last call: the descriptor is gone. With an error when the peer reset or the network failed. */
 export const kClosed = Symbol('closed')
 
@@ -19,17 +22,33 @@ export interface SocketEvents {
   [kReceived](bytes: Buffer): void
   [kEnded](): void
   [kDrained](): void
+  [kSecured](): void
   [kClosed](error: SystemError | null): void
+}
+
+/** The end of a handshake: an error, or the stream that is read and written from now on. */
+export type Secured = (error: Error | null, secured: net.Socket | null) => void
+
+/** One side of TLS, ready for any number of handshakes (net/tls.ts). Only the node engine has it. */
+export interface Tls {
+  /** Shakes hands over `raw`, which belongs to it from now on. `done` is called once; with an error the stream is dead. */
+  wrap(raw: net.Socket, done: Secured): void
+  /** What was agreed on. */
+  stateOf(secured: net.Socket): TlsState
 }
 
 /** An engine's end of one connection. */
 export interface Socket extends Peer {
+  /** Who gets the events from now on. */
+  attach(events: SocketEvents): void
   /** Takes `byteLength` bytes (UTF-8 for text), which must not change afterwards. Sent at the end of the batch. */
   write(chunk: string | Uint8Array, byteLength: number): void
   /** Bytes written that the kernel has not taken. */
   readonly queuedBytes: number
   pause(): void
   resume(): void
+  /** Sends what is queued, then shakes hands; nothing is received until `[kSecured]`, or `[kClosed]` with the reason. */
+  secure(tls: Tls): void
   /** Sends what is queued, then FIN. Receiving goes on. */
   end(): void
   /** Closes at once; what is queued is lost. No event follows. */
@@ -54,9 +73,32 @@ export interface Listener {
 /** Called for each connection that arrives; returns who gets the socket's events, or null to refuse it. */
 export type Accept = (socket: Socket) => SocketEvents | null
 
+/** Where to connect, and through what. */
+export interface ConnectTarget {
+  readonly transport: 'tcp' | 'unix'
+  /** A name is looked up; of several addresses the first that answers is taken (RFC 8305). */
+  readonly host: string
+  readonly port: number
+  readonly path: string
+  readonly proxy: ProxySettings | null
+}
+
+/** A proxy that passes a stream on: SOCKS5 (RFC 1928, 1929) or HTTP's CONNECT (RFC 9110 section 9.3.6). */
+export interface ProxySettings {
+  readonly kind: 'socks5' | 'http'
+  readonly host: string
+  readonly port: number
+  readonly username: string
+  readonly password: string
+  /** The value of `Proxy-Authorization`; empty for none. */
+  readonly authorization: string
+}
+
 /** An engine. */
 export interface Transport {
   readonly name: 'node' | 'native'
   /** Begins to accept. Rejects with a SystemError (EADDRINUSE) when the descriptor cannot listen where it must. */
   listen(source: ListenSource, accept: Accept): Promise<Listener>
+  /** A connection that is made; nothing is received before `attach`. Rejects with a SystemError or the signal's reason. */
+  connect(target: ConnectTarget, signal: AbortSignal): Promise<Socket>
 }

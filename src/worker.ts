@@ -2,19 +2,22 @@
 // every role; only in a worker process of its own group does it serve. It is a Group (process/group.ts) and a
 // ConnectionHost; that is not in an `implements`, since those members are internal and stripped from the declarations.
 
+import { serveFor } from './client-host.ts'
 import { type AnyConnection, Connection, kOpen } from './connection.ts'
 import { type ConnectionCallbacks, kGone } from './connection-host.ts'
 import { newCounters } from './counters.ts'
 import { Drain, type Drainable } from './drain.ts'
-import { AbortError, UsageError } from './errors.ts'
+import { AbortError, messageOf, UsageError } from './errors.ts'
+import { Handshake } from './handshake.ts'
 import { log } from './log.ts'
 import { parseAddress } from './net/address.ts'
 import { nodeEngine } from './net/node-engine.ts'
+import { readTlsFiles, type ServerTlsOptions, type TlsSecrets, TlsServer } from './net/tls.ts'
 import {
   type ConnectionRow,
   DEFAULT_SETTINGS,
   type Declaration,
-  type InheritedSocket,
+  type Place,
   type ReloadMode,
   registry,
   type Settings,
@@ -48,6 +51,8 @@ export interface WorkerSettings<A extends string | undefined, P>
   user?: string
   group?: string
   execArgv?: readonly string[]
+  transport?: 'tcp' | 'ssl'
+  ssl?: ServerTlsOptions
   onWorkerStart?: ((worker: Worker<A, P>) => unknown) | null
   onWorkerStop?: ((worker: Worker<A, P>) => unknown) | null
   onWorkerActive?: ((worker: Worker<A, P>) => unknown) | null
@@ -112,6 +117,12 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   group = ''
   /** Flags of Node for these processes: `['--max-old-space-size=512']`. */
   execArgv: readonly string[] = []
+  /** `ssl` for TLS below the protocol, as in `new Worker('text://0.0.0.0:5000', { transport: 'ssl', ssl })`. */
+  transport: 'tcp' | 'ssl' = 'tcp'
+  /** Certificate, key and whatever else `node:tls` knows; without `transport: 'ssl'` for `connection.startTls()`. */
+  ssl: ServerTlsOptions | null = null
+  /** @internal Once it has started. */
+  tls: TlsServer | null = null
   /** The open connections of this process, by id. */
   readonly connections = new Map<number, AnyConnection>()
   /** @internal */
@@ -223,16 +234,33 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
       startTimeoutMs: Math.min(this.startTimeoutMs || Number.POSITIVE_INFINITY, LONGEST_TIMEOUT_MS),
       drainTimeoutMs: Math.min(this.drainTimeoutMs, LONGEST_TIMEOUT_MS),
       credentials: null, // the describe process looks them up
+      isSecure: this.#isSecure || this.ssl !== null,
+      transport: this.#address === '' ? '' : this.#isSecure ? 'ssl' : parseAddress(this.#address).transport,
     }
   }
 
   /** @internal */
-  async start(id: number, incarnation: number, sockets: readonly InheritedSocket[]): Promise<void> {
+  readTlsFiles(): Readonly<Record<string, string>> {
+    if (!this.#isSecure && this.ssl === null) return {}
+    const files = readTlsFiles(this.ssl ?? {})
+    this.#secured({ ticketKeys: '', files }) // what cannot be used is found here
+    return files
+  }
+
+  /** @internal */
+  async start({ id, incarnation, sockets, tls }: Place): Promise<void> {
     this.id = id
     this.incarnation = incarnation
     this.#endpoint = sockets[0]?.endpoint ?? ''
+    if (tls !== null) this.tls = this.#secured(tls)
+    serveFor(this)
     await this.onWorkerStart?.(this)
     for (const { fd, endpoint } of sockets) await this.listenOn({ fd, expected: endpoint })
+  }
+
+  /** @internal */
+  useTickets(keys: string): void {
+    this.tls?.useTickets(keys)
   }
 
   /** @internal */
@@ -260,7 +288,10 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     const protocol = this.#resolveProtocol()
     this.#endpoint = source.expected
     const accept = (socket: Socket) => this.#accept(socket, protocol)
-    const listener = await nodeEngine.listen({ ...source, backlog: this.backlog }, accept)
+    const { tls } = this
+    const admit =
+      tls !== null && this.#isSecure ? (socket: Socket) => Handshake.begin(socket, tls, this, accept) : accept
+    const listener = await nodeEngine.listen({ ...source, backlog: this.backlog }, admit)
     if (this.#leaving === null) this.#listeners.push(listener)
     else listener.close() // told to leave while it started
   }
@@ -351,6 +382,18 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     this.#leaving.tell()
   }
 
+  get #isSecure(): boolean {
+    return this.transport === 'ssl' || /^ssl:/i.test(this.#address)
+  }
+
+  #secured(secrets: TlsSecrets): TlsServer {
+    try {
+      return new TlsServer(this.ssl ?? {}, secrets)
+    } catch (cause) {
+      throw new UsageError('ERR_BAD_OPTION', `worker '${this.name}': ${messageOf(cause)}`, { cause })
+    }
+  }
+
   #resolveProtocol(): AnyProtocol {
     return this.protocol ?? protocolOf(parseAddress(this.#address).scheme)
   }
@@ -396,6 +439,8 @@ const RULES: Record<string, Rule> = {
   drainTimeoutMs: NOT_NEGATIVE,
   user: ANY_STRING,
   group: ANY_STRING,
+  transport: { isRight: (value) => value === 'tcp' || value === 'ssl', wanted: `'tcp' or 'ssl'` },
+  ssl: { isRight: (value) => typeof value === 'object' && !Array.isArray(value), wanted: 'an object' },
   reloadable: { isRight: (value) => typeof value === 'boolean', wanted: 'true or false' },
   reloadMode: {
     isRight: (value) => value === 'start-first' || value === 'stop-first',

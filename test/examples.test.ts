@@ -1,10 +1,14 @@
 // The examples, as built into dist/examples, each run by the real start file and used for what it is for. Only the port
 // is changed to one that is free.
 
+import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
+import net from 'node:net'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { AsyncTcpConnection } from '../src/index.ts'
+import { Authority } from './support/certificates.ts'
 import { ask, Client, inSandbox, portOf, type Sandbox, startFile, succeeded } from './support/server.ts'
 import { until } from './support/until.ts'
 
@@ -19,7 +23,15 @@ function example(box: Sandbox, name: string): string {
 
 test('every example has a test here', () => {
   const names = readdirSync(folder).filter((file) => file.endsWith('.js'))
-  assert.equal(names.sort(), ['gateway.js', 'hello.js', 'json-lines.js', 'singleton.js', 'timers.js'])
+  assert.equal(names.sort(), [
+    'gateway.js',
+    'hello.js',
+    'json-lines.js',
+    'singleton.js',
+    'tcp-proxy.js',
+    'timers.js',
+    'tls.js',
+  ])
 })
 
 test('hello: the founding program greets, from four processes', async () => {
@@ -93,6 +105,41 @@ test('singleton: after a reload only the new version does the job', async () => 
     await until(() => box.log().includes('job of version 2, process 2'))
     assert.not.match(box.log().split('version 2')[1] ?? '', /job of version 1/)
     assert.is(await ask(port, 'hi'), 'version 2: hi')
+    await box.stop()
+  })
+})
+
+test('tls: a line is answered under TLS', async () => {
+  const authority = new Authority()
+  const { certFile, keyFile } = authority.issue('localhost')
+  await inSandbox(async (box) => {
+    Object.assign(box.env, { CERT_FILE: certFile, KEY_FILE: keyFile })
+    const port = portOf(await box.start(example(box, 'tls')))
+    const client = new AsyncTcpConnection(`text://localhost:${port}`, {
+      transport: 'ssl',
+      ssl: { caFile: authority.caFile },
+    })
+    const answer = new Promise<string>((resolve) => {
+      client.onMessage = (_connection, line) => resolve(line)
+    })
+    client.send('hi')
+    client.connect()
+    assert.match(await answer, /^hi: TLSv1\.3, TLS_/)
+    client.destroy()
+    await box.stop()
+  })
+  authority.remove()
+})
+
+test('tcp-proxy: bytes go through it, both ways', async () => {
+  await inSandbox(async (box) => {
+    const upstream = net.createServer((socket) => socket.pipe(socket)).listen(0, '127.0.0.1')
+    await once(upstream, 'listening')
+    box.env.UPSTREAM = `tcp://127.0.0.1:${(upstream.address() as net.AddressInfo).port}`
+    const client = await Client.connect(portOf(await box.start(example(box, 'tcp-proxy'))))
+    assert.is(await client.ask('there and back'), 'there and back')
+    client.close()
+    upstream.close()
     await box.stop()
   })
 })

@@ -44,6 +44,25 @@ function parseHostPort(text: string, scheme: string, rest: string): Address {
   return { scheme, transport: 'tcp', host, port, path: '' }
 }
 
+/** Where a client connects to. */
+export interface Target extends Address {
+  /** `/chat?room=1`; `/` when the address has none. */
+  readonly uri: string
+}
+
+const AFTER_HOST = /^([^/?#]*)([^#]*)/
+
+/** An address with a path behind it, and without a port if that is the usual one. Throws UsageError. */
+export function parseTarget(text: string, usualPort: number): Target {
+  const [, scheme = '', rest = ''] = SYNTAX.exec(text) ?? []
+  if (scheme.toLowerCase() === 'unix') return { ...parseAddress(text), uri: '/' }
+  const [, authority = '', tail = ''] = AFTER_HOST.exec(rest) ?? []
+  const hasPort = /:\d+$/.test(authority)
+  const address = parseAddress(`${scheme}://${authority}${hasPort ? '' : `:${usualPort}`}`)
+  if (address.port === 0) throw bad(text, 'a client needs a port')
+  return { ...address, uri: tail.startsWith('/') ? tail : `/${tail}` }
+}
+
 export function isUnixPath(path: string): boolean {
   return Buffer.byteLength(path) <= MAX_UNIX_PATH
 }

@@ -6,18 +6,23 @@ import net from 'node:net'
 import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
+import type { TlsState } from '../protocol.ts'
 import {
   type Accept,
+  type ConnectTarget,
   kClosed,
   kDrained,
   kEnded,
   kReceived,
+  kSecured,
   type Listener,
   type ListenSource,
   type Socket,
   type SocketEvents,
+  type Tls,
   type Transport,
 } from '../transport.ts'
+import { dial } from './dial.ts'
 
 /** Workerman's TCP_KEEPALIVE_INTERVAL: below the 60 s after which common middleboxes forget a flow. */
 const KEEPALIVE_MS = 55_000
@@ -28,11 +33,16 @@ const COPY_BELOW_BYTES = 16_384
 /** What a stream is given at a time: it tells nothing of a write until all of it has left. */
 const WRITE_BYTES = 262_144
 
-export const nodeEngine: Transport = { name: 'node', listen }
+export const nodeEngine: Transport = { name: 'node', listen, connect }
+
+async function connect(target: ConnectTarget, signal: AbortSignal): Promise<Socket> {
+  return new NodeSocket(await dial(target, STREAM, signal))
+}
+
+const STREAM = { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEPALIVE_MS }
 
 function listen(source: ListenSource, accept: Accept): Promise<Listener> {
-  const options = { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEPALIVE_MS }
-  const server = net.createServer(options, (socket) => admit(socket, accept))
+  const server = net.createServer(STREAM, (socket) => admit(socket, accept))
   return new Promise((resolve, reject) => {
     server.on('error', (error) => {
       if (server.listening)
@@ -74,8 +84,13 @@ class NodeSocket implements Socket {
   readonly remotePort: number
   readonly localIp: string
   readonly localPort: number
-  readonly isEncrypted = false
-  readonly #stream: net.Socket
+  #stream: net.Socket
+  #tls: Tls | null = null
+  /** A handshake that waits until the bytes before it have left. */
+  #handshake: Tls | null = null
+  /** From `secure()` on. */
+  #isShakingHands = false
+  #isPaused = false
   #events: SocketEvents | null = null
   /** Not yet given to the stream; text and bytes in order. */
   #pending: (string | Uint8Array)[] = []
@@ -101,8 +116,50 @@ class NodeSocket implements Socket {
     if (this.#isGone) return // destroyed in onConnect
     this.#events = events
     const stream = this.#stream as OwnedStream
+    if (!this.#isShakingHands && stream[kOwner] !== this) this.#own(stream)
+  }
+
+  #own(stream: OwnedStream): void {
     stream[kOwner] = this
     stream.on('data', onData).on('end', onEnd).on('error', onError).on('close', onClose)
+    if (this.#isPaused) stream.pause()
+    else if (stream.isPaused()) stream.resume() // whoever spoke to a proxy over it has
+  }
+
+  get isEncrypted(): boolean {
+    return this.#tls !== null
+  }
+
+  get tls(): TlsState | null {
+    return this.#tls === null ? null : this.#tls.stateOf(this.#stream)
+  }
+
+  secure(tls: Tls): void {
+    this.#isShakingHands = true
+    this.#handshake = tls
+    this.#stream.pause() // what comes from now on is the handshake's
+    if (this.queuedBytes === 0) this.#shakeHands(tls)
+    else this.#send() // `flush` goes on when the kernel has it
+  }
+
+  #shakeHands(tls: Tls): void {
+    const raw = this.#stream
+    this.#handshake = null
+    raw.off('data', onData).off('end', onEnd).off('error', onError).off('close', onClose)
+    tls.wrap(raw, (error, secured) => {
+      if (this.#isGone) secured?.destroy()
+      else if (secured === null || error !== null) this.closed(handshakeError(error, this.remoteIp))
+      else this.#secured(tls, secured)
+    })
+  }
+
+  #secured(tls: Tls, stream: net.Socket): void {
+    this.#tls = tls
+    this.#stream = stream
+    this.#isShakingHands = false
+    this.#own(stream as OwnedStream)
+    this.#events?.[kSecured]()
+    if (this.#pendingBytes > 0) this.#send()
   }
 
   get queuedBytes(): number {
@@ -121,11 +178,13 @@ class NodeSocket implements Socket {
   }
 
   pause(): void {
+    this.#isPaused = true
     this.#stream.pause()
   }
 
   resume(): void {
-    this.#stream.resume()
+    this.#isPaused = false
+    if (!this.#isShakingHands) this.#stream.resume()
   }
 
   end(): void {
@@ -149,6 +208,7 @@ class NodeSocket implements Socket {
     if (this.#isGone) return
     this.#send()
     if (this.queuedBytes > 0) return
+    if (this.#handshake !== null) return this.#shakeHands(this.#handshake)
     if (this.#isEnding) this.#stream.end()
     this.#events?.[kDrained]()
   }
@@ -178,13 +238,16 @@ class NodeSocket implements Socket {
     events?.[kClosed](
       error === null
         ? null
-        : new SystemError(codeOf(error) || 'EIO', syscallOf(error), this.remoteIp, { cause: error }),
+        : error instanceof SystemError
+          ? error
+          : new SystemError(codeOf(error) || 'EIO', syscallOf(error), this.remoteIp, { cause: error }),
     )
     this.destroy()
   }
 
   /** Gives the stream what is pending, as fast as the kernel takes it; where that lags, `#awaitTaken` goes on. */
   #send(): void {
+    if (this.#isShakingHands && this.#handshake === null) return // nothing leaves in the clear any more
     while (this.#pendingBytes > 0 && this.#givenBytes === 0) {
       this.#give(this.#pendingBytes <= WRITE_BYTES ? this.#takeAll() : this.#takeSome())
       if (this.#stream.writableLength === 0) this.#givenBytes = 0
@@ -266,6 +329,13 @@ function onError(this: net.Socket, error: Error): void {
 
 function onClose(this: net.Socket): void {
   ;(this as OwnedStream)[kOwner].closed(null)
+}
+
+/** With OpenSSL's words: its codes are in no table. */
+function handshakeError(error: Error | null, address: string): SystemError {
+  const failure = new SystemError(codeOf(error) || 'EPROTO', 'handshake', address, { cause: error })
+  if (error !== null) failure.message += ` (${error.message})`
+  return failure
 }
 
 /** `read` or `write`: Node says which. */

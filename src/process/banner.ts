@@ -1,6 +1,7 @@
 // What `start` prints when everything serves: what runs where, and a line to copy and try.
 
 import { relative } from 'node:path'
+import { formatEndpoint } from '../endpoint.ts'
 import { version } from '../version.ts'
 import type { Declaration } from './group.ts'
 import { startFile } from './spawn.ts'
@@ -17,7 +18,7 @@ export function renderBanner({ groups, modules, isDaemon, isQuiet }: Banner): st
   if (isQuiet) return ''
   const rows = groups.map(({ declaration, endpoint }) => [
     declaration.name,
-    declaration.protocol || '-',
+    protocolOf(declaration),
     endpoint || 'none',
     String(declaration.count),
     '[OK]',
@@ -33,6 +34,12 @@ export function renderBanner({ groups, modules, isDaemon, isQuiet }: Banner): st
   ].join('\n')
 }
 
+/** `text`, `text, ssl`; a person wants to see at once what speaks TLS. */
+export function protocolOf({ protocol, transport }: Declaration): string {
+  if (protocol === '') return '-'
+  return transport === 'ssl' && protocol !== 'ssl' ? `${protocol}, ssl` : protocol
+}
+
 /** A path as a person in this folder would type it. */
 function fromHere(path: string): string {
   const short = relative(process.cwd(), path)
@@ -41,13 +48,29 @@ function fromHere(path: string): string {
 
 function tryLines(groups: Banner['groups']): string[] {
   const speaking = groups.find(({ declaration }) => declaration.protocol === 'tcp' || declaration.protocol === 'text')
-  return speaking === undefined ? [] : [`Try: ${tryLine(speaking.endpoint)}`]
+  if (speaking === undefined) return []
+  const isSecure = speaking.declaration.transport === 'ssl'
+  return [`Try: ${isSecure ? secureLine(speaking.endpoint) : tryLine(speaking.endpoint)}`]
 }
 
-/** `nc` for an endpoint; a wildcard address is reached over loopback. */
+/** `nc` for an endpoint. */
 function tryLine(endpoint: string): string {
+  const at = reachable(endpoint)
+  return at === null
+    ? `printf 'world\\n' | nc -q 1 -U ${endpoint}`
+    : `printf 'world\\n' | nc -q 1 ${at.host} ${at.port}`
+}
+
+/** openssl's client leaves at the end of its input, so that is held open for a moment. */
+function secureLine(endpoint: string): string {
+  const at = reachable(endpoint)
+  const where = at === null ? `-unix ${endpoint}` : `-connect ${formatEndpoint(at.host, Number(at.port))}`
+  return `(printf 'world\\n'; sleep 1) | openssl s_client -quiet ${where}`
+}
+
+/** A wildcard address is reached over loopback; null for a path. */
+function reachable(endpoint: string): { host: string; port: string } | null {
   const [, host = '', port = ''] = /^\[?([^\]]*)\]?:(\d+)$/.exec(endpoint) ?? []
-  if (port === '') return `printf 'world\\n' | nc -q 1 -U ${endpoint}`
-  const reachable = host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host
-  return `printf 'world\\n' | nc -q 1 ${reachable} ${port}`
+  if (port === '') return null
+  return { host: host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host, port }
 }

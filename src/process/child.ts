@@ -26,7 +26,8 @@ export async function describe(boot: DescribeBoot, channel: Up): Promise<void> {
     if (given !== null) assume(given)
     const groups = await evaluate(boot.modules, boot.argv, channel)
     const declarations = groups.map((group) => withCredentials(group.describe(), isGiven ? given : undefined))
-    channel.send({ type: 'declared', groups: declarations, settings: registry().settings })
+    const tlsFiles = groups.map((group) => group.readTlsFiles())
+    channel.send({ type: 'declared', groups: declarations, tlsFiles, settings: registry().settings })
     exitWhenSent(channel, WorkerExit.Ended)
   } catch (error) {
     fail(channel, error)
@@ -47,7 +48,7 @@ export async function work(boot: WorkerBoot, channel: Up): Promise<void> {
   process.on('SIGQUIT', () => life.leaveGracefully())
   // They mean the master, and by default would end this process: `pkill -HUP -f app.js` reaches all.
   for (const signal of ['SIGHUP', 'SIGUSR2'] as const) process.on(signal, ignore)
-  nameLog(`${boot.group.name}:${boot.id}`)
+  nameLog(`${boot.group.name}:${boot.place.id}`)
   try {
     if (boot.credentials !== null) assume(boot.credentials)
     const groups = await evaluate(boot.modules, boot.argv, channel)
@@ -86,7 +87,7 @@ class WorkerLife {
 
   async serve(group: Group, boot: WorkerBoot): Promise<void> {
     this.#group = group
-    await group.start(boot.id, boot.incarnation, boot.sockets)
+    await group.start(boot.place)
     this.#channel.send({ type: 'ready' })
     setInterval(() => this.#report(), HEARTBEAT_MS).unref()
   }
@@ -115,6 +116,7 @@ class WorkerLife {
     else if (message.type === 'activate') void this.#activate()
     else if (message.type === 'retire') void this.#retire()
     else if (message.type === 'reload') void this.#reload()
+    else if (message.type === 'tickets') this.#group?.useTickets(message.keys)
     else if (message.type === 'connections') this.#list(message.after, message.limit)
   }
 

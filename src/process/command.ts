@@ -8,6 +8,7 @@ import { codeOf, messageOf } from '../errors.ts'
 import { guardOutput } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { version } from '../version.ts'
+import { protocolOf } from './banner.ts'
 import { ask, type Done, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
 import { CommandError, Exit } from './exit-codes.ts'
@@ -186,8 +187,8 @@ async function check(line: Line): Promise<Exit> {
   if (other !== null) return runOther(other)
   const { groups } = await describeHere(line)
   if (line.flags.json) return show(JSON.stringify(groups, null, 2))
-  const rows = groups.map(({ name, protocol, listen, count, credentials }) => [
-    ...[name, protocol || '-', listen || 'none', String(count), userOf(credentials)],
+  const rows = groups.map((group) => [
+    ...[group.name, protocolOf(group), group.listen || 'none', String(group.count), userOf(group.credentials)],
   ])
   return show(`${renderTable([['name', 'protocol', 'listen', 'processes', 'user'], ...rows])}\nThe code is fine.`)
 }

@@ -9,6 +9,8 @@ import { type Child, onceEnded, spawnChild, spawnFailure } from './spawn.ts'
 
 export interface Described {
   readonly groups: readonly Declaration[]
+  /** Of each group, in base64. */
+  readonly tlsFiles: readonly Readonly<Record<string, string>>[]
   readonly settings: Settings
 }
 
@@ -63,7 +65,7 @@ function settle(
     }
     child.once('exit', leave)
     channel.onMessage = (message: FromChild) => {
-      if (message.type === 'declared') resolve({ groups: message.groups, settings: message.settings })
+      if (message.type === 'declared') resolve(message)
       else if (message.type === 'failed') reason = message.message
     }
     child.once('error', (error) => {

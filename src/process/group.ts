@@ -26,6 +26,9 @@ export interface Declaration {
   readonly credentials: Credentials | null
   /** Flags of Node for these processes, after those that the master itself was started with. */
   readonly execArgv: readonly string[]
+  readonly isSecure: boolean
+  /** `tcp`, `unix`, or `ssl` for TLS from the first byte on; empty without an address. */
+  readonly transport: string
 }
 
 /** `start-first` never lacks a process; `stop-first` never has two: for what only one can hold, a lock, a serial port. */
@@ -44,6 +47,15 @@ export interface InheritedSocket {
   readonly fd: number
   /** What it must be bound to, port resolved. */
   readonly endpoint: string
+}
+
+/** What the master gives a process to serve with. */
+export interface Place {
+  readonly id: number
+  readonly incarnation: number
+  readonly sockets: readonly InheritedSocket[]
+  /** Null for a group without TLS. */
+  readonly tls: { readonly ticketKeys: string; readonly files: Readonly<Record<string, string>> } | null
 }
 
 /** An open connection, as `connections` lists it. */
@@ -68,8 +80,12 @@ export interface ConnectionRow {
 export interface Group {
   /** Throws UsageError for a declaration that cannot work. */
   describe(): Declaration
+  /** The files that TLS needs, in base64, read and found good: for processes that may have no right to. Throws UsageError. */
+  readTlsFiles(): Readonly<Record<string, string>>
   /** Runs the user's `onWorkerStart`, then accepts. Resolves when it serves: that is `ready`. */
-  start(id: number, incarnation: number, sockets: readonly InheritedSocket[]): Promise<void>
+  start(place: Place): Promise<void>
+  /** Other ticket keys, in base64. */
+  useTickets(keys: string): void
   /** This process is its slot's only one from now on: `onWorkerActive`. */
   activate(): Promise<void>
   /** Another process takes this one's place: `onWorkerReload`, then `onWorkerRetire`. */

@@ -27,6 +27,7 @@ import { type Blueprint, GroupState, type Slot } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, spawnChild } from './spawn.ts'
 import { connectionPage, groupStatus, type Status, totalsOf } from './status.ts'
+import { ROTATE_TICKETS_MS, Tickets } from './tickets.ts'
 import { type WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
 /** So many boot failures of one slot before anything serves: the program is broken, not unlucky. */
@@ -47,6 +48,7 @@ export class Master implements Supervisor {
   readonly #startedAt = new Date()
   readonly #ended = new AbortController()
   readonly #inspectorPorts = new InspectorPorts()
+  readonly #tickets = new Tickets()
   #settings: Settings = DEFAULT_SETTINGS
   #runDir = ''
   readonly #pidFiles = new Set<string>()
@@ -138,7 +140,7 @@ export class Master implements Supervisor {
   }
 
   async #prepare(): Promise<void> {
-    const { groups, settings } = await this.#describe()
+    const { groups, tlsFiles, settings } = await this.#describe()
     this.#follow(settings)
     if (this.#options.pidFile === undefined && settings.pidFile !== '') this.#writePid(settings.pidFile)
     await this.#predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
@@ -146,7 +148,8 @@ export class Master implements Supervisor {
     for (const [place, declaration] of groups.entries()) {
       if (this.#stopping !== null) return
       const socket = await this.sockets.reserve(declaration)
-      const group = new GroupState({ key: keys[place] as Blueprint['key'], declaration, socket })
+      const key = keys[place] as Blueprint['key']
+      const group = new GroupState({ key, declaration, socket, tlsFiles: tlsFiles[place] ?? {} })
       for (let n = 0; n < declaration.count; n++) group.addSlot({ isHeld: false })
       this.groups.push(group)
     }
@@ -183,6 +186,16 @@ export class Master implements Supervisor {
     this.reconcile()
     await this.#until(() => this.#stopping !== null || this.#isAllReady())
     this.#isUp = this.#stopping === null
+    setInterval(() => this.#rotateTickets(), ROTATE_TICKETS_MS).unref()
+  }
+
+  #rotateTickets(): void {
+    this.#tickets.rotate()
+    for (const { blueprint, slots } of this.groups) {
+      if (!blueprint.declaration.isSecure) continue
+      const keys = this.#tickets.keysFor(blueprint.key)
+      for (const slot of slots) for (const handle of slot.processes) handle.useTickets(keys)
+    }
   }
 
   #isAllReady(): boolean {
@@ -214,7 +227,7 @@ export class Master implements Supervisor {
     }
   }
 
-  launch(group: GroupState, slot: Slot, { key, declaration, socket }: Blueprint): WorkerHandle {
+  launch(group: GroupState, slot: Slot, { key, declaration, socket, tlsFiles }: Blueprint): WorkerHandle {
     if (this.#stopping !== null) throw new CommandError(Exit.Failure, 'the server is being stopped')
     const { modules, argv } = this.#options
     const output = this.#output as Output
@@ -228,9 +241,12 @@ export class Master implements Supervisor {
         credentials: declaration.credentials,
         isLogPiped: output.isLogPiped,
         group: key,
-        id: slot.id,
-        incarnation,
-        sockets: socket === null ? [] : [{ fd: FIRST_SOCKET_FD, endpoint: socket.endpoint }],
+        place: {
+          id: slot.id,
+          incarnation,
+          sockets: socket === null ? [] : [{ fd: FIRST_SOCKET_FD, endpoint: socket.endpoint }],
+          tls: declaration.isSecure ? { ticketKeys: this.#tickets.keysFor(key), files: tlsFiles } : null,
+        },
       },
       {
         stdio: output.stdio,

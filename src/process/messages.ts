@@ -1,7 +1,7 @@
 // What master and children say to each other, as plain JSON on the private channel.
 
 import type { Counters } from '../counters.ts'
-import type { ConnectionRow, Credentials, Declaration, InheritedSocket, Settings } from './group.ts'
+import type { ConnectionRow, Credentials, Declaration, Place, Settings } from './group.ts'
 import type { NodeSettings } from './node-flags.ts'
 
 /** The first message to every child. A child is told its role here and nowhere a grandchild could see it. */
@@ -35,10 +35,7 @@ export interface WorkerBoot extends ModuleBoot {
   readonly credentials: Credentials | null
   /** Which of the declared groups: its place is a hint, name and address decide. */
   readonly group: GroupKey
-  readonly id: number
-  /** 1 for the first process of a slot. */
-  readonly incarnation: number
-  readonly sockets: readonly InheritedSocket[]
+  readonly place: Place
 }
 
 export type LogFormat = 'text' | 'json'
@@ -78,13 +75,21 @@ export type ToChild =
   | { readonly type: 'reload' }
   /** Drain and leave, within this time. A second one may shorten it. */
   | { readonly type: 'stop'; readonly timeoutMs: number }
+  /** New keys for TLS tickets, in base64. */
+  | { readonly type: 'tickets'; readonly keys: string }
   /** Asks a worker for a fresh report. */
   | { readonly type: 'poll' }
   /** Asks for a page of connections. */
   | { readonly type: 'connections'; readonly after: number; readonly limit: number }
 
 export type FromChild =
-  | { readonly type: 'declared'; readonly groups: readonly Declaration[]; readonly settings: Settings }
+  | {
+      readonly type: 'declared'
+      readonly groups: readonly Declaration[]
+      /** Of each group, in base64: keys of TLS are among them, so they stay on the private channels. */
+      readonly tlsFiles: readonly Readonly<Record<string, string>>[]
+      readonly settings: Settings
+    }
   | { readonly type: 'ready' }
   | { readonly type: 'retired' }
   /** It did not come up; the reason with its stack. */

@@ -66,7 +66,7 @@ export class Reload {
   }
 
   /** Resolves when the old processes are gone. Rejects with the reason when it was given up on the way. */
-  async run({ groups: declarations }: Described): Promise<void> {
+  async run({ groups: declarations, tlsFiles }: Described): Promise<void> {
     const { groups } = this.#supervisor
     const keys = keysOf(declarations)
     const match = matchGroups(
@@ -77,7 +77,7 @@ export class Reload {
     const gone = match.gone.map((place) => groups[place] as GroupState)
     let failure: unknown
     try {
-      const blueprints = await this.#bindAll(declarations, running)
+      const blueprints = await this.#bindAll(declarations, tlsFiles, running)
       for (const [place, blueprint] of blueprints.entries()) {
         const group = running[place]
         if (group === undefined) await this.#add(blueprint)
@@ -97,6 +97,7 @@ export class Reload {
   /** A blueprint for each declaration; an address that is declared as before keeps its socket, and port 0 its port. */
   async #bindAll(
     declarations: readonly Declaration[],
+    tlsFiles: Described['tlsFiles'],
     running: readonly (GroupState | undefined)[],
   ): Promise<Blueprint[]> {
     const { sockets } = this.#supervisor
@@ -112,6 +113,7 @@ export class Reload {
         key: keys[place] as Blueprint['key'],
         declaration: { ...declaration, listen },
         socket: socket ?? (await sockets.reserve({ ...declaration, listen }, running[place]?.sockets)),
+        tlsFiles: tlsFiles[place] ?? {},
       })
     }
     return blueprints

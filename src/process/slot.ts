@@ -2,8 +2,8 @@
 // process; during a reload the next one, which comes up, and those that leave.
 
 import { addCounters, type Counters, newCounters } from '../counters.ts'
+import { Backoff } from '../loop/backoff.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
-import { Backoff } from './backoff.ts'
 import type { Declaration } from './group.ts'
 import type { GroupKey } from './messages.ts'
 import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
@@ -13,6 +13,8 @@ export interface Blueprint {
   readonly key: GroupKey
   readonly declaration: Declaration
   readonly socket: BoundSocket | null
+  /** What its processes need for TLS, in base64. */
+  readonly tlsFiles: Readonly<Record<string, string>>
 }
 
 export class GroupState {

@@ -85,7 +85,7 @@ export function spawnFailure(error: Error): CommandError {
 function label(boot: Boot): string[] {
   if (boot.role === 'master') return ['start', ...boot.options.modules]
   if (boot.role === 'describe') return ['describe', ...boot.modules]
-  return ['worker', `${boot.group.name}:${boot.id}`, boot.group.listen, ...boot.modules]
+  return ['worker', `${boot.group.name}:${boot.place.id}`, boot.group.listen, ...boot.modules]
 }
 
 /** `start.js`: beside the bundle's chunks, one folder up from here in the tests' build. */

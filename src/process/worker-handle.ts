@@ -135,6 +135,10 @@ export class WorkerHandle {
     this.#child.channel.send({ type: 'retire' })
   }
 
+  useTickets(keys: string): void {
+    this.#child.channel.send({ type: 'tickets', keys })
+  }
+
   /** A reload that leaves it alone. */
   reload(): void {
     this.#child.channel.send({ type: 'reload' })

@@ -3,7 +3,7 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { Backoff } from '../../src/process/backoff.ts'
+import { Backoff } from '../../src/loop/backoff.ts'
 import type { Status } from '../../src/process/status.ts'
 import { ask, Client, echo, inSandbox, lives, portOf, type Sandbox, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'

@@ -1,0 +1,222 @@
+// Makes a connection of a client: directly, or through a proxy, with which nothing is received but its answers.
+
+import net from 'node:net'
+import { formatEndpoint } from '../endpoint.ts'
+import { codeOf, ProtocolError, SystemError } from '../errors.ts'
+import type { ConnectTarget, ProxySettings } from '../transport.ts'
+
+/** Rejects with a SystemError, a ProtocolError of the proxy's, or the signal's reason. */
+export async function dial(target: ConnectTarget, options: net.SocketConstructorOpts, signal: AbortSignal) {
+  const { proxy } = target
+  const hop = proxy === null ? target : { ...proxy, transport: 'tcp' as const, path: '' }
+  const stream = await connected(hop, options, signal)
+  if (proxy === null) return stream
+  const abort = () => stream.destroy()
+  signal.addEventListener('abort', abort)
+  try {
+    const talk = new Talk(stream)
+    if (proxy.kind === 'socks5') await throughSocks(talk, proxy, target)
+    else await throughHttp(talk, proxy, target)
+    talk.end()
+    return stream
+  } catch (error) {
+    stream.destroy()
+    throw signal.aborted ? signal.reason : error
+  } finally {
+    signal.removeEventListener('abort', abort)
+  }
+}
+
+/** Node races the addresses of a name (RFC 8305, "happy eyeballs"). */
+function connected(
+  { transport, host, port, path }: Omit<ConnectTarget, 'proxy'>,
+  options: net.SocketConstructorOpts,
+  signal: AbortSignal,
+): Promise<net.Socket> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(signal.reason)
+    const stream = net.connect({ ...options, ...(transport === 'unix' ? { path } : { host, port }) })
+    const settle = () => {
+      stream.off('error', fail)
+      signal.removeEventListener('abort', abort)
+    }
+    const fail = (error: Error) => {
+      settle()
+      reject(connectError(error, transport === 'unix' ? path : formatEndpoint(host, port)))
+    }
+    const abort = () => {
+      settle()
+      stream.on('error', ignore).destroy()
+      reject(signal.reason)
+    }
+    signal.addEventListener('abort', abort)
+    stream.on('error', fail)
+    stream.once('connect', () => {
+      settle()
+      stream.on('error', ignore) // until somebody listens: what comes then closes it, and 'close' tells
+      resolve(stream)
+    })
+  })
+}
+
+/** Of several addresses that all failed, the last one's reason stands for all. */
+function connectError(error: Error, endpoint: string): SystemError {
+  const last = error instanceof AggregateError ? (error.errors.at(-1) as Error) : error
+  const code = codeOf(last) || 'ECONNREFUSED'
+  const syscall = code === 'ENOTFOUND' || code === 'EAI_AGAIN' ? 'getaddrinfo' : 'connect'
+  return new SystemError(code, syscall, endpoint, { cause: error })
+}
+
+/** A line or a few bytes there, a few bytes back. What comes behind the last answer is the destination's. */
+class Talk {
+  readonly #stream: net.Socket
+  #received = Buffer.alloc(0)
+  #isOver = false
+  #wake: () => void = ignore
+  readonly #take = (bytes: Buffer) => {
+    this.#received = Buffer.concat([this.#received, bytes])
+    this.#wake()
+  }
+  readonly #close = () => {
+    this.#isOver = true
+    this.#wake()
+  }
+
+  constructor(stream: net.Socket) {
+    this.#stream = stream
+    stream.on('data', this.#take).on('end', this.#close).on('close', this.#close)
+  }
+
+  send(bytes: string | Uint8Array): void {
+    this.#stream.write(bytes)
+  }
+
+  async receive(count: number): Promise<Buffer> {
+    return this.#consume(() => count)
+  }
+
+  /** Up to and with `end`. */
+  async receiveUntil(end: string, most: number): Promise<Buffer> {
+    return this.#consume((bytes) => {
+      const at = bytes.indexOf(end)
+      if (at < 0 && bytes.length > most) throw refused(`its answer has no end within ${most} bytes`)
+      return at < 0 ? Number.POSITIVE_INFINITY : at + end.length
+    })
+  }
+
+  end(): void {
+    this.#stream.off('data', this.#take).off('end', this.#close).off('close', this.#close)
+    this.#stream.pause()
+    if (this.#received.length > 0) this.#stream.unshift(this.#received)
+  }
+
+  async #consume(lengthOf: (bytes: Buffer) => number): Promise<Buffer> {
+    for (;;) {
+      const length = lengthOf(this.#received)
+      if (this.#received.length >= length) {
+        const answer = this.#received.subarray(0, length)
+        this.#received = this.#received.subarray(length)
+        return answer
+      }
+      if (this.#isOver) throw refused('it closed the connection')
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+    }
+  }
+}
+
+const SOCKS = 5
+const NO_AUTHENTICATION = 0
+const USERNAME_PASSWORD = 2
+const CONNECT = 1
+const IPV4 = 1
+const DOMAIN = 3
+const IPV6 = 4
+/** RFC 1928 section 6, from 1 on. */
+const SOCKS_ERRORS = [
+  'general failure',
+  'not allowed by its rules',
+  'network unreachable',
+  'host unreachable',
+  'connection refused',
+  'TTL expired',
+  'command not supported',
+  'address type not supported',
+]
+
+async function throughSocks(talk: Talk, proxy: ProxySettings, { host, port }: ConnectTarget): Promise<void> {
+  const hasName = proxy.username !== ''
+  talk.send(Uint8Array.from(hasName ? [SOCKS, 2, NO_AUTHENTICATION, USERNAME_PASSWORD] : [SOCKS, 1, NO_AUTHENTICATION]))
+  const [version, method] = await talk.receive(2)
+  if (version !== SOCKS) throw refused('it does not speak SOCKS5')
+  if (method === USERNAME_PASSWORD && hasName) await logIn(talk, proxy)
+  else if (method !== NO_AUTHENTICATION) throw refused('it wants another authentication')
+  talk.send(Buffer.concat([Buffer.of(SOCKS, CONNECT, 0), addressOf(host), Buffer.of(port >> 8, port & 0xff)]))
+  const [answer, result = 0, , kind] = await talk.receive(4)
+  if (answer !== SOCKS) throw refused('it does not speak SOCKS5')
+  if (result !== 0) throw refused(SOCKS_ERRORS[result - 1] ?? `error ${result}`)
+  const addressBytes = kind === IPV4 ? 4 : kind === IPV6 ? 16 : ((await talk.receive(1))[0] ?? 0)
+  await talk.receive(addressBytes + 2)
+}
+
+/** RFC 1929. */
+async function logIn(talk: Talk, { username, password }: ProxySettings): Promise<void> {
+  const [name, secret] = [counted(username, 'user name'), counted(password, 'password')]
+  talk.send(Buffer.concat([Buffer.of(1), name, secret]))
+  const [, status] = await talk.receive(2)
+  if (status !== 0) throw refused('it does not accept the user name or password')
+}
+
+/** A name goes to the proxy as it is: who looks it up is behind it. */
+function addressOf(host: string): Buffer {
+  if (net.isIPv4(host)) return Buffer.from([IPV4, ...host.split('.').map(Number)])
+  if (net.isIPv6(host)) return Buffer.concat([Buffer.of(IPV6), ipv6Bytes(host)])
+  return Buffer.concat([Buffer.of(DOMAIN), counted(host, 'host name')])
+}
+
+function counted(text: string, what: string): Buffer {
+  const bytes = Buffer.from(text)
+  if (bytes.length > 255) throw refused(`the ${what} is longer than SOCKS5 can say`)
+  return Buffer.concat([Buffer.of(bytes.length), bytes])
+}
+
+function ipv6Bytes(address: string): Buffer {
+  const text = new URL(`http://[${address.split('%')[0]}]`).hostname.slice(1, -1) // canonical: no dotted part
+  const [head = '', tail] = text.split('::')
+  const left = head === '' ? [] : head.split(':')
+  const right = tail === undefined || tail === '' ? [] : tail.split(':')
+  const groups = [...left, ...Array(8 - left.length - right.length).fill('0'), ...right]
+  return Buffer.from(groups.map((group) => group.padStart(4, '0')).join(''), 'hex')
+}
+
+const LONGEST_HEAD = 16_384
+
+async function throughHttp(talk: Talk, proxy: ProxySettings, { host, port }: ConnectTarget): Promise<void> {
+  const endpoint = formatEndpoint(host, port)
+  const authorization = authorizationOf(proxy)
+  const lines = [`CONNECT ${endpoint} HTTP/1.1`, `Host: ${endpoint}`]
+  if (authorization !== '') lines.push(`Proxy-Authorization: ${authorization}`)
+  talk.send(`${lines.join('\r\n')}\r\n\r\n`)
+  for (;;) {
+    const head = (await talk.receiveUntil('\r\n\r\n', LONGEST_HEAD)).toString('latin1')
+    const [, status = '', reason = ''] = /^HTTP\/1\.[01] (\d{3})(?: ([^\r\n]*))?\r\n/.exec(head) ?? []
+    if (status === '') throw refused('it does not speak HTTP/1.1')
+    if (status.startsWith('1')) continue // 1xx: another one follows
+    if (!status.startsWith('2')) throw refused(`${status} ${reason}`.trim())
+    return // of a 2xx to CONNECT, Content-Length and Transfer-Encoding mean nothing
+  }
+}
+
+function authorizationOf({ username, password, authorization }: ProxySettings): string {
+  if (authorization !== '' || username === '') return authorization
+  return `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`
+}
+
+function refused(why: string): ProtocolError {
+  return new ProtocolError('ERR_PROXY', `the proxy refused: ${why}`)
+}
+
+function ignore(): void {
+  // Nobody waits.
+}

@@ -1,0 +1,500 @@
+// Connections that this process makes: before they are connected, through proxies, to their end, and again.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import net from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import tls from 'node:tls'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { type AnyConnection, AsyncTcpConnection, frame, text } from '../../src/index.ts'
+import { nodeEngine } from '../../src/net/node-engine.ts'
+import { Authority } from '../support/certificates.ts'
+import { scripted } from '../support/codecs.ts'
+import { freePort } from '../support/server.ts'
+import { withPath, withServer } from '../support/tcp.ts'
+import { until } from '../support/until.ts'
+
+/** What happens to a connection, in words and in order. */
+function watched<C extends AnyConnection & { onConnect: unknown }>(connection: C): string[] {
+  const events: string[] = []
+  connection.onConnect = () => void events.push('connect')
+  connection.onMessage = (_connection, message) => void events.push(`message ${message}`)
+  connection.onError = (_connection, code, message) => void events.push(`error ${code} ${message}`)
+  connection.onBufferFull = () => void events.push('full')
+  connection.onBufferDrain = () => void events.push('drain')
+  connection.onClose = () => void events.push('close')
+  return events
+}
+
+interface RawServer {
+  readonly port: number
+  readonly sockets: net.Socket[]
+  close(): void
+}
+
+/** A server of node:net whose every connection `talk` gets; on any port, or that one. */
+async function serve(talk: (socket: net.Socket) => void, port = 0): Promise<RawServer> {
+  const sockets: net.Socket[] = []
+  const server = net.createServer((socket) => {
+    sockets.push(socket)
+    socket.on('error', () => socket.destroy())
+    talk(socket)
+  })
+  server.listen(port, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address() as net.AddressInfo
+  const close = () => {
+    server.close()
+    for (const socket of sockets) socket.destroy()
+  }
+  return { port: address.port, sockets, close }
+}
+
+function echo(socket: net.Socket): void {
+  socket.pipe(socket)
+}
+
+test('what is sent before it is connected is sent then, in order, before what onConnect sends', async () => {
+  await withServer(nodeEngine, text, { onMessage: (c, line) => c.send(`got ${line}`) }, async ({ endpoint }) => {
+    const client = new AsyncTcpConnection(`text://${endpoint}`)
+    const events = watched(client)
+    assert.is(client.getStatus(false), 'INITIAL')
+    client.onConnect = (connection) => connection.send('three')
+    assert.ok(client.send('one'))
+    client.connect()
+    client.connect() // it has begun
+    assert.is(client.getStatus(false), 'CONNECTING')
+    client.send('two\n', true)
+    assert.is(client.getSendBufferQueueSize(), 8)
+    await until(() => events.length === 3)
+    assert.equal(events, ['message got one', 'message got two', 'message got three'])
+    assert.is(client.getRemoteAddress(), endpoint)
+    assert.is(client.getRemoteHost(), endpoint)
+    client.close()
+    assert.is(events.at(-1), 'close')
+    assert.is(client.send('late'), false)
+    assert.match(events.at(-1) ?? '', /^error 2 connection is closed/)
+  })
+})
+
+test('any protocol: framing, a codec, and one given as an object', async () => {
+  await withServer(nodeEngine, frame, { onMessage: (c, bytes) => c.send(bytes) }, async ({ endpoint }) => {
+    const client = new AsyncTcpConnection(`frame://${endpoint}`)
+    const events = watched(client)
+    client.send('framed')
+    client.connect()
+    await until(() => events.includes('message framed'))
+    client.close()
+  })
+  const hello = scripted((io) => ({
+    receive: (bytes) => void io.emit(bytes.toString()),
+    send: (message) => io.write(`<${message}>`),
+  }))
+  const server = await serve(echo)
+  const client = new AsyncTcpConnection(`tcp://127.0.0.1:${server.port}`, { protocol: hello })
+  const events = watched(client)
+  client.send('a')
+  client.connect()
+  await until(() => events.includes('message <a>'))
+  client.destroy()
+  server.close()
+})
+
+test('a Unix socket, and a name of which one address refuses', async () => {
+  await withPath(async (path) => {
+    const server = net.createServer(echo).listen(path)
+    await once(server, 'listening')
+    const client = new AsyncTcpConnection(`unix://${path}`)
+    const events = watched(client)
+    client.send('x')
+    client.connect()
+    await until(() => events.includes('message x'))
+    assert.is(client.getRemoteHost(), path)
+    client.destroy()
+    server.close()
+  })
+  const server = await serve(echo)
+  const client = new AsyncTcpConnection(`tcp://localhost:${server.port}`) // ::1 and 127.0.0.1
+  const events = watched(client)
+  client.send('x')
+  client.connect()
+  await until(() => events.includes('message x'))
+  client.destroy()
+  server.close()
+})
+
+test('what waits is bounded as the send buffer is: full, refused, drained', async () => {
+  const server = await serve((socket) => void socket.resume())
+  const client = new AsyncTcpConnection(`text://127.0.0.1:${server.port}`, { maxSendBufferSize: 100 })
+  const events = watched(client)
+  assert.is(client.send('x'.repeat(98)), true)
+  assert.is(client.send('y'), false)
+  assert.is(client.send('z'), false)
+  assert.equal(events, ['full', 'error 2 send buffer full and drop package'])
+  client.connect()
+  await until(() => events.includes('drain'))
+  await until(() => client.bytesWritten === 101)
+  assert.is(events.filter((event) => event === 'full').length, 1)
+  client.destroy()
+  server.close()
+})
+
+test('what a framing protocol cannot encode is thrown at once', () => {
+  const client = new AsyncTcpConnection('text://127.0.0.1:1')
+  assert.throws(() => client.send(undefined as never))
+  assert.throws(() => new AsyncTcpConnection('text://127.0.0.1:1', { nonsense: 1 } as never), /no option 'nonsense'/)
+  assert.throws(() => new AsyncTcpConnection('text://127.0.0.1:0'), /a client needs a port/)
+  assert.throws(() => client.reconnect(-1), /seconds from 0 on/)
+})
+
+test('refused: onError says so, then onClose; the same object connects again when it is asked to', async () => {
+  const port = await freePort()
+  const client = new AsyncTcpConnection(`text://127.0.0.1:${port}`)
+  const events = watched(client)
+  client.connect()
+  await until(() => events.includes('close'))
+  assert.match(events[0] ?? '', /^error 1 connect 127\.0\.0\.1:\d+: ECONNREFUSED/)
+  assert.is(client.getStatus(false), 'CLOSED')
+  const { onClose } = client
+  let failures = 1
+  client.onClose = (connection) => {
+    onClose?.(connection)
+    failures++
+    client.reconnect() // with a back-off
+    client.send(`after ${failures}`)
+  }
+  client.connect()
+  await until(() => failures >= 4)
+  const server = await serve(echo, port)
+  await until(() => events.includes('connect'))
+  await until(() => events.filter((event) => event.startsWith('message after')).length > 0)
+  server.sockets[0]?.destroy() // the peer goes: again, at once
+  await until(() => events.filter((event) => event === 'connect').length === 2)
+  client.onClose = null
+  client.destroy()
+  server.close()
+})
+
+test('close before it is connected gives up without an error; a reconnect can be taken back', async () => {
+  const silent = await serve(() => undefined)
+  const client = new AsyncTcpConnection('text://example.org:80', { proxySocks5: `127.0.0.1:${silent.port}` })
+  const events = watched(client)
+  client.connect()
+  await until(() => silent.sockets.length === 1)
+  client.close()
+  assert.equal(events, ['close'])
+  silent.sockets[0]?.resume()
+  await until(() => silent.sockets[0]?.closed)
+  client.reconnect(0)
+  client.send('waits')
+  client.cancelReconnect()
+  assert.is(client.send('x'), false)
+  assert.is(client.getStatus(false), 'CLOSED')
+  assert.is(silent.sockets.length, 1)
+  silent.close()
+})
+
+test('connectTimeoutMs bounds all of it: the proxy, too', async () => {
+  const silent = await serve(() => undefined)
+  const client = new AsyncTcpConnection('text://example.org:80', {
+    proxyHttp: `127.0.0.1:${silent.port}`,
+    connectTimeoutMs: 50,
+  })
+  const events = watched(client)
+  client.connect()
+  await until(() => events.length === 2)
+  assert.match(events[0] ?? '', /^error 1 connect example\.org:80: ETIMEDOUT/)
+  assert.is(events[1], 'close')
+  silent.close()
+})
+
+test('a handler of the life before holds up nothing in the next', async () => {
+  const server = await serve(echo)
+  const client = new AsyncTcpConnection(`text://127.0.0.1:${server.port}`)
+  const messages: string[] = []
+  client.onMessage = (_connection, line) => {
+    messages.push(line)
+    return line === 'hangs' ? new Promise(() => undefined) : undefined
+  }
+  client.onClose = () => client.reconnect(0)
+  client.send('hangs')
+  client.connect()
+  await until(() => messages.includes('hangs'))
+  server.sockets[0]?.resetAndDestroy()
+  await until(() => server.sockets.length === 2 && client.getStatus() === 2)
+  client.send('goes on')
+  await until(() => messages.includes('goes on'))
+  client.onClose = null
+  client.destroy()
+  server.close()
+})
+
+test('TLS: a certificate that is trusted, one that is not, one of another name, and a peer that speaks none', async () => {
+  const authority = new Authority()
+  const { certFile, keyFile } = authority.issue('localhost')
+  const server = tls.createServer({ cert: readFileSync(certFile), key: readFileSync(keyFile) }, (socket) => {
+    socket.on('error', () => socket.destroy())
+    socket.pipe(socket)
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as net.AddressInfo
+  const attempt = async (host: string, ssl: object) => {
+    const client = new AsyncTcpConnection(`text://${host}:${port}`, { transport: 'ssl', ssl })
+    const events = watched(client)
+    client.send('x')
+    client.connect()
+    await until(() => events.includes('message x') || events.includes('close'))
+    const outcome = events.includes('message x') ? `${client.tls?.version} ${client.tls?.isAuthorized}` : events[0]
+    client.onClose = null
+    client.destroy()
+    return outcome ?? ''
+  }
+  assert.is(await attempt('localhost', { caFile: authority.caFile }), 'TLSv1.3 true')
+  assert.match(await attempt('localhost', {}), /^error 1 handshake 127\.0\.0\.1: UNABLE_TO_VERIFY_LEAF_SIGNATURE/)
+  assert.match(await attempt('127.0.0.1', { caFile: authority.caFile }), /^error 1 .*ERR_TLS_CERT_ALTNAME_INVALID/)
+  assert.is(await attempt('127.0.0.1', { caFile: authority.caFile, servername: 'localhost' }), 'TLSv1.3 true')
+  assert.is(await attempt('localhost', { rejectUnauthorized: false }), 'TLSv1.3 false')
+  server.close()
+  const plain = await serve((socket) => socket.end('220 hello\r\n'))
+  const client = new AsyncTcpConnection(`ssl://127.0.0.1:${plain.port}`)
+  const events = watched(client)
+  client.connect()
+  await until(() => events.includes('close'))
+  assert.match(events[0] ?? '', /^error 1 handshake .*wrong version number/)
+  plain.close()
+  authority.remove()
+})
+
+// Proxies
+
+/** The bytes of each side of a conversation with a proxy, one byte of an answer at a time. */
+type Script = readonly (readonly [expects: string, answers: string])[]
+
+function scriptedProxy(script: Script, said: string[]): Promise<RawServer> {
+  return serve((socket) => {
+    let step = 0
+    let received = Buffer.alloc(0)
+    socket.on('data', async (bytes) => {
+      received = Buffer.concat([received, bytes])
+      const [expects = '', answers = ''] = script[step] ?? []
+      if (step >= script.length || received.toString('latin1').length < expects.length) return
+      said.push(received.toString('latin1'))
+      received = Buffer.alloc(0)
+      step++
+      for (const byte of Buffer.from(answers, 'latin1')) {
+        socket.write(Buffer.of(byte))
+        await new Promise(setImmediate)
+      }
+    })
+  })
+}
+
+const CONNECTED = '\x05\0\0\x01\x7f\0\0\x01\x12\x34'
+
+for (const [what, target, settings, script] of [
+  [
+    'SOCKS5 with a name',
+    'text://example.org:80',
+    {},
+    [
+      ['\x05\x01\0', '\x05\0'],
+      ['\x05\x01\0\x03\x0bexample.org\0\x50', `${CONNECTED}first\n`],
+    ],
+  ],
+  [
+    'SOCKS5 with IPv4 and a password',
+    'text://1.2.3.4:258',
+    { proxySocks5Username: 'user', proxySocks5Password: 'secret' },
+    [
+      ['\x05\x02\0\x02', '\x05\x02'],
+      ['\x01\x04user\x06secret', '\x01\0'],
+      ['\x05\x01\0\x01\x01\x02\x03\x04\x01\x02', `\x05\0\0\x03\x04name\x12\x34first\n`],
+    ],
+  ],
+  [
+    'SOCKS5 with IPv6',
+    'text://[2001:db8::1]:80',
+    {},
+    [
+      ['\x05\x01\0', '\x05\0'],
+      [
+        '\x05\x01\0\x04\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\0\x50',
+        `\x05\0\0\x04${'\0'.repeat(16)}\x12\x34first\n`,
+      ],
+    ],
+  ],
+] as const) {
+  test(`${what}: byte by byte, and what the destination says at once is not lost`, async () => {
+    const said: string[] = []
+    const proxy = await scriptedProxy(script, said)
+    const client = new AsyncTcpConnection(target, { proxySocks5: `127.0.0.1:${proxy.port}`, ...settings })
+    const events = watched(client)
+    client.connect()
+    await until(() => events.includes('message first'))
+    assert.equal(
+      said,
+      script.map(([expects]) => expects),
+    )
+    client.destroy()
+    proxy.close()
+  })
+}
+
+test('HTTP CONNECT with authorization, an interim answer and headers', async () => {
+  const said: string[] = []
+  const head = 'CONNECT [::1]:8080 HTTP/1.1\r\nHost: [::1]:8080\r\nProxy-Authorization: Basic YTpi\r\n\r\n'
+  const answer = 'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 Connection established\r\nVia: x\r\n\r\nfirst\n'
+  const proxy = await scriptedProxy([[head, answer]], said)
+  const client = new AsyncTcpConnection('text://[::1]:8080', {
+    proxyHttp: `127.0.0.1:${proxy.port}`,
+    proxyAuthorization: 'Basic YTpi',
+  })
+  const events = watched(client)
+  client.connect()
+  await until(() => events.includes('message first'))
+  assert.equal(said, [head])
+  client.destroy()
+  proxy.close()
+})
+
+for (const [what, kind, answers, says] of [
+  ['SOCKS5 that refuses', 'proxySocks5', ['\x05\0', '\x05\x05\0\x01\0\0\0\0\0\0'], 'connection refused'],
+  ['SOCKS5 that wants a password', 'proxySocks5', ['\x05\xff'], 'it wants another authentication'],
+  ['SOCKS4', 'proxySocks5', ['\x04\0'], 'it does not speak SOCKS5'],
+  ['HTTP that forbids', 'proxyHttp', ['HTTP/1.1 403 Forbidden\r\n\r\n'], '403 Forbidden'],
+  ['something else', 'proxyHttp', ['SSH-2.0-x\r\n\r\n'], 'it does not speak HTTP/1.1'],
+  ['an answer without end', 'proxyHttp', ['x'.repeat(20_000)], 'its answer has no end within 16384 bytes'],
+  ['one that closes', 'proxyHttp', [null], 'it closed the connection'],
+] as const) {
+  test(`a proxy of ${what} is an error with the reason`, async () => {
+    const left = [...answers]
+    const proxy = await serve((socket) =>
+      socket.on('data', () => {
+        const answer = left.shift()
+        if (answer === null) socket.end()
+        else if (answer !== undefined) socket.write(answer, 'latin1')
+      }),
+    )
+    const client = new AsyncTcpConnection('text://example.org:80', { [kind]: `127.0.0.1:${proxy.port}` })
+    const events = watched(client)
+    client.connect()
+    await until(() => events.includes('close'))
+    assert.equal(events, [`error 1 the proxy refused: ${says}`, 'close'])
+    proxy.close()
+  })
+}
+
+test('proxies that others have written: microsocks and tinyproxy', async () => {
+  const server = await serve(echo)
+  const folder = mkdtempSync(join(tmpdir(), 'mr-proxy-'))
+  const [socksPort, httpPort] = [await freePort(), await freePort()]
+  writeFileSync(
+    join(folder, 'tinyproxy.conf'),
+    `Port ${httpPort}\nListen 127.0.0.1\nAllow 127.0.0.1\nLogLevel Critical\n`,
+  )
+  const proxies: ChildProcess[] = [
+    spawn('microsocks', ['-i', '127.0.0.1', '-p', String(socksPort), '-u', 'user', '-P', 'secret'], {
+      stdio: 'ignore',
+    }),
+    spawn('tinyproxy', ['-d', '-c', join(folder, 'tinyproxy.conf')], { stdio: 'ignore' }),
+  ]
+  try {
+    for (const settings of [
+      { proxySocks5: `127.0.0.1:${socksPort}`, proxySocks5Username: 'user', proxySocks5Password: 'secret' },
+      { proxyHttp: `127.0.0.1:${httpPort}` },
+    ]) {
+      const client = new AsyncTcpConnection(`text://localhost:${server.port}`, settings)
+      const events = watched(client)
+      client.onClose = () => client.reconnect(0.02) // it is just starting
+      client.send('through')
+      client.connect()
+      await until(() => {
+        if (client.getStatus() === 16) client.send('through')
+        return events.includes('message through')
+      })
+      client.onClose = null
+      client.destroy()
+    }
+  } finally {
+    for (const proxy of proxies) proxy.kill('SIGKILL')
+    rmSync(folder, { recursive: true, force: true })
+    server.close()
+  }
+})
+
+// A proxy of our own
+
+test('pipe both ways is a TCP proxy: nothing is lost behind a slow reader, and nobody hoards', async () => {
+  const total = 64 * 1_048_576
+  const chunk = Buffer.alloc(65_536, 'x')
+  const source = await serve((socket) => {
+    let left = total
+    const pour = () => {
+      while (left > 0) {
+        left -= chunk.length
+        if (!socket.write(chunk)) return void socket.once('drain', pour)
+      }
+      socket.end()
+    }
+    pour()
+  })
+  let most = 0
+  const upstreams: AnyConnection[] = []
+  const onConnect = (connection: AnyConnection) => {
+    const upstream = new AsyncTcpConnection(`tcp://127.0.0.1:${source.port}`)
+    upstreams.push(upstream)
+    connection.pipe(upstream)
+    upstream.pipe(connection)
+    upstream.connect()
+  }
+  const { tcp } = await import('../../src/index.ts')
+  await withServer(nodeEngine, tcp, { onConnect }, async ({ connect, connections }) => {
+    const client = await connect()
+    client.socket.pause()
+    await until(() => (connections[0]?.getSendBufferQueueSize() ?? 0) >= 1_048_576)
+    let received = 0
+    client.chunks.length = 0
+    client.socket.removeAllListeners('data')
+    client.socket.on('data', (bytes) => {
+      received += bytes.length
+      most = Math.max(most, connections[0]?.getSendBufferQueueSize() ?? 0)
+    })
+    client.socket.resume()
+    await until(() => received === total, 30_000)
+    await client.closed()
+    assert.ok(most < 2 * 1_048_576, `${most} bytes waited`)
+    await until(() => upstreams[0]?.getStatus() === 16)
+  })
+  source.close()
+})
+
+test('of a proxy: an upstream that refuses closes its client, a client that goes gives up the upstream', async () => {
+  const { tcp } = await import('../../src/index.ts')
+  const port = await freePort()
+  const silent = await serve(() => undefined)
+  const upstreams: AsyncTcpConnection<'tcp://'>[] = []
+  const onConnect = (connection: AnyConnection) => {
+    const settings = upstreams.length === 0 ? {} : { proxySocks5: `127.0.0.1:${silent.port}` }
+    const upstream = new AsyncTcpConnection(`tcp://127.0.0.1:${port}` as 'tcp://', settings)
+    upstream.onError = () => undefined
+    upstreams.push(upstream)
+    connection.pipe(upstream)
+    upstream.pipe(connection)
+    upstream.connect()
+  }
+  await withServer(nodeEngine, tcp, { onConnect }, async ({ connect }) => {
+    const refused = await connect()
+    await refused.closed()
+    const client = await connect()
+    await until(() => silent.sockets.length === 1)
+    client.socket.destroy()
+    await until(() => upstreams[1]?.getStatus() === 16)
+  })
+  silent.close()
+})
+
+test.run()

@@ -1,0 +1,57 @@
+// Certificates for a test, made by openssl(1) in a folder of its own: an authority, and whom it vouches for.
+
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+/** Paths of PEM files. */
+export interface Certificate {
+  readonly certFile: string
+  readonly keyFile: string
+}
+
+export class Authority {
+  readonly folder = mkdtempSync(join(tmpdir(), 'mr-ca-'))
+  readonly caFile: string
+  readonly #own: Certificate
+  #serial = 1
+
+  constructor() {
+    this.#own = this.#make('authority', ['-x509', '-subj', '/CN=authority', '-days', '2'])
+    this.caFile = this.#own.certFile
+  }
+
+  /** For these names and IP addresses; the first one is the subject. */
+  issue(...names: string[]): Certificate {
+    const [subject = ''] = names
+    const file = `${subject.replace(/\W/g, '_')}-${this.#serial++}`
+    const request = this.#make(file, ['-subj', `/CN=${subject}`])
+    const extensions = join(this.folder, `${file}.ext`)
+    writeFileSync(
+      extensions,
+      `subjectAltName=${names.map((name) => (/^[\d.]+$/.test(name) ? `IP:${name}` : `DNS:${name}`)).join(',')}`,
+    )
+    const certFile = join(this.folder, `${file}.crt`)
+    openssl(
+      ...['x509', '-req', '-in', request.certFile, '-CA', this.caFile, '-CAkey', this.#own.keyFile],
+      ...['-set_serial', String(this.#serial), '-days', '2', '-extfile', extensions, '-out', certFile],
+    )
+    return { certFile, keyFile: request.keyFile }
+  }
+
+  remove(): void {
+    rmSync(this.folder, { recursive: true, force: true })
+  }
+
+  #make(name: string, args: readonly string[]): Certificate {
+    const [certFile, keyFile] = [join(this.folder, `${name}.pem`), join(this.folder, `${name}.key`)]
+    const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', keyFile]
+    openssl('req', '-new', ...key, '-out', certFile, ...args)
+    return { certFile, keyFile }
+  }
+}
+
+function openssl(...args: string[]): void {
+  execFileSync('openssl', args, { stdio: ['ignore', 'ignore', 'pipe'] })
+}

@@ -17,6 +17,7 @@ import {
   type ConnectionRow,
   DEFAULT_SETTINGS,
   type Declaration,
+  type GivenSocket,
   type Place,
   type ReloadMode,
   registry,
@@ -126,7 +127,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** The open connections of this process, by id. */
   readonly connections = new Map<number, AnyConnection>()
   /** @internal */
-  readonly counters = newCounters()
+  counters = newCounters()
   /** @internal */
   unsettled = 0
 
@@ -148,12 +149,17 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   onBufferFull: ConnectionCallbacks<InOf<P>, OutOf<P>>['onBufferFull'] = null
   onBufferDrain: ConnectionCallbacks<InOf<P>, OutOf<P>>['onBufferDrain'] = null
 
-  readonly #address: string
+  #address: string
   #endpoint = ''
   #listeners: Listener[] = []
   readonly #holds = new Set<{ readonly why: string }>()
   #leaving: Leaving | null = null
   #aborter: AbortController | null = null
+  /** Of the process's own Worker: those that listen besides. */
+  readonly #inner = new Set<Worker<string | undefined, unknown>>()
+  /** `listen()` calls that `ready` waits for. */
+  #listening: Promise<void>[] = []
+  #ticketKeys = ''
 
   constructor(options: Options<A, P> & { listen: A; protocol: P & AnyProtocol })
   constructor(options: Options<A, P> & { listen: A; protocol?: undefined })
@@ -252,15 +258,19 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     this.id = id
     this.incarnation = incarnation
     this.#endpoint = sockets[0]?.endpoint ?? ''
-    if (tls !== null) this.tls = this.#secured(tls)
+    own = this as unknown as Worker<string | undefined, unknown>
+    this.#ticketKeys = tls.ticketKeys
+    if (this.#isSecure || this.ssl !== null) this.tls = this.#secured(tls)
     serveFor(this)
     await this.onWorkerStart?.(this)
+    await Promise.all(this.#listening)
     for (const { fd, endpoint } of sockets) await this.listenOn({ fd, expected: endpoint })
   }
 
   /** @internal */
   useTickets(keys: string): void {
-    this.tls?.useTickets(keys)
+    this.#ticketKeys = keys
+    for (const { tls } of [this, ...this.#inner]) tls?.useTickets(keys)
   }
 
   /** @internal */
@@ -283,6 +293,41 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     await this.onWorkerReload?.(this)
   }
 
+  /**
+   * In a worker process, in `onWorkerStart` say: listens at an address of its own, besides what was declared. Every process
+   * of the group that listens there shares one socket of the master's, also after a crash or a reload. Rejects with a
+   * SystemError when the address cannot be had; `onWorkerStart` need not wait, the process is not ready before.
+   */
+  listen(address: string = this.#address): Promise<void> {
+    const { requestSocket } = registry()
+    if (own === null || requestSocket === null)
+      throw new UsageError('ERR_NOT_A_WORKER', 'listen() is for worker processes: call it in onWorkerStart')
+    if (address === '') throw new UsageError('ERR_BAD_ADDRESS', 'listen() needs an address')
+    if (own.#leaving !== null) throw new UsageError('ERR_WORKER_STOPPING', 'this process is leaving')
+    const listening = own.#admit(this as unknown as Worker<string | undefined, unknown>, address, requestSocket)
+    own.#listening.push(listening)
+    return listening
+  }
+
+  async #admit(
+    inner: Worker<string | undefined, unknown>,
+    address: string,
+    requestSocket: (address: string) => Promise<GivenSocket>,
+  ): Promise<void> {
+    inner.#address = address
+    inner.describe() // a bad setting is told here
+    const { handle, endpoint } = await requestSocket(address)
+    if (inner !== (this as unknown)) {
+      inner.id = this.id
+      inner.incarnation = this.incarnation
+      inner.counters = this.counters
+      this.#inner.add(inner)
+    }
+    if (inner.tls === null && (inner.#isSecure || inner.ssl !== null))
+      inner.tls = inner.#secured({ ticketKeys: this.#ticketKeys, files: {} })
+    await inner.listenOn({ handle, expected: endpoint })
+  }
+
   /** @internal Accepts on a socket that somebody bound. */
   async listenOn(source: { fd?: number; handle?: unknown; expected: string }): Promise<void> {
     const protocol = this.#resolveProtocol()
@@ -298,6 +343,12 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   /** @internal Again with less time: it hurries, and both promises resolve at once. */
   drain(windowMs: number): Promise<void> {
+    return Promise.all([...this.#inner].map((inner) => inner.drain(windowMs)).concat(this.#leaveWithin(windowMs))).then(
+      nothing,
+    )
+  }
+
+  #leaveWithin(windowMs: number): Promise<void> {
     if (this.#leaving === null) return this.#leave(windowMs)
     this.#leaving.drain.hurry(windowMs)
     return this.#leaving.done
@@ -328,15 +379,27 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   stop(): void {
     this.#leaving?.drain.end()
     for (const connection of [...this.connections.values()]) connection.destroy()
+    for (const inner of this.#inner) inner.stop()
   }
 
   /** @internal */
   describeWork(): string {
     const reasons = this.#reasons()
+    const all = [this, ...this.#inner]
+    const sum = (count: (worker: (typeof all)[number]) => number) => all.reduce((total, one) => total + count(one), 0)
     return [
-      plural(this.connections.size, 'connection'),
-      plural(this.unsettled, 'unsettled handler'),
-      plural(this.#holds.size, 'hold') + (reasons.length === 0 ? '' : ` (${reasons.join(', ')})`),
+      plural(
+        sum(({ connections }) => connections.size),
+        'connection',
+      ),
+      plural(
+        sum(({ unsettled }) => unsettled),
+        'unsettled handler',
+      ),
+      plural(
+        sum((one) => one.#holds.size),
+        'hold',
+      ) + (reasons.length === 0 ? '' : ` (${reasons.join(', ')})`),
     ]
       .filter((part) => part !== '')
       .join(', ')
@@ -345,7 +408,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** Of holds, each once, and not all of many. */
   #reasons(): string[] {
     const reasons = new Set<string>()
-    for (const { why } of this.#holds) {
+    for (const { why } of [this, ...this.#inner].flatMap((one) => [...one.#holds])) {
       if (why === '' || reasons.has(why)) continue
       if (reasons.size === SHOWN_REASONS) return [...reasons, '...']
       reasons.add(why)
@@ -356,7 +419,9 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** @internal */
   listConnections(after: number, limit: number): ConnectionRow[] {
     const rows: ConnectionRow[] = []
-    for (const connection of this.connections.values()) {
+    const all = [this, ...this.#inner].flatMap(({ connections }) => [...connections.values()])
+    if (this.#inner.size > 0) all.sort((a, b) => a.id - b.id) // ids count through the process
+    for (const connection of all) {
       if (rows.length >= limit) break
       if (connection.id > after) rows.push(rowOf(connection))
     }
@@ -403,6 +468,13 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     if (!isKnown) throw new UsageError('ERR_UNKNOWN_OPTION', `a Worker has no option '${key}'`)
     if (value !== undefined) Reflect.set(this, key, value)
   }
+}
+
+/** The Worker that this process is of. */
+let own: Worker<string | undefined, unknown> | null = null
+
+function nothing(): void {
+  // Of several promises, one.
 }
 
 function logThrown(callback: string, error: unknown): void {

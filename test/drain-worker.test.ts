@@ -421,7 +421,7 @@ test('start tells id and incarnation; callbacks come in order, and what they thr
     told.push('reload')
   }
   worker.onWorkerRetire = () => told.push('retire')
-  await worker.start({ id: 2, incarnation: 7, sockets: [], tls: null })
+  await worker.start({ id: 2, incarnation: 7, sockets: [], tls: { ticketKeys: '', files: {} } })
   await worker.activate()
   await worker.retire()
   await worker.reload()

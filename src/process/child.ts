@@ -1,7 +1,7 @@
 // The roles of a child process that evaluate user code. `describe` reports what was declared and leaves; `worker`
 // serves one slot of one group until it is told to stop, its master is gone, or it fails.
 
-import { messageOf, SystemError } from '../errors.ts'
+import { messageOf, SystemError, UsageError } from '../errors.ts'
 import { guardOutput, log, logRecords, nameLog } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { Timer } from '../loop/timer.ts'
@@ -9,8 +9,17 @@ import type { Channel } from './channel.ts'
 import { assume, lookUp } from './credentials.ts'
 import { evaluate } from './evaluate.ts'
 import { WorkerExit } from './exit-codes.ts'
-import { type Credentials, type Declaration, type Group, registry } from './group.ts'
-import { type DescribeBoot, type FromChild, isSameKey, keysOf, type ToChild, type WorkerBoot } from './messages.ts'
+import { type Credentials, type Declaration, type GivenSocket, type Group, registry } from './group.ts'
+import { receiveSockets } from './handle-channel.ts'
+import {
+  type DescribeBoot,
+  type FromChild,
+  isSameKey,
+  keysOf,
+  type SocketFailure,
+  type ToChild,
+  type WorkerBoot,
+} from './messages.ts'
 
 type Up = Channel<ToChild, FromChild>
 
@@ -77,10 +86,14 @@ class WorkerLife {
   #exitCode = WorkerExit.Ended as number
   #hasCrashed = false
   #memory = 0
+  #lastRequest = 0
+  readonly #requests = new Map<number, { resolve(socket: GivenSocket): void; reject(error: Error): void }>()
 
   constructor(channel: Up) {
     this.#channel = channel
     registry().requestStop = (code) => this.leaveSoon(code)
+    registry().requestSocket = (address) => this.#requestSocket(address)
+    receiveSockets((request, endpoint, handle) => this.#takeRequest(request)?.resolve({ handle, endpoint }))
     channel.onClose = () => this.leaveSoon(WorkerExit.Ended) // the master is gone
     channel.onMessage = (message) => this.#receive(message)
   }
@@ -116,8 +129,23 @@ class WorkerLife {
     else if (message.type === 'activate') void this.#activate()
     else if (message.type === 'retire') void this.#retire()
     else if (message.type === 'reload') void this.#reload()
+    else if (message.type === 'cannotListen') this.#takeRequest(message.request)?.reject(socketError(message.failure))
     else if (message.type === 'tickets') this.#group?.useTickets(message.keys)
     else if (message.type === 'connections') this.#list(message.after, message.limit)
+  }
+
+  #requestSocket(address: string): Promise<GivenSocket> {
+    const request = ++this.#lastRequest
+    this.#channel.send({ type: 'listen', request, address })
+    return new Promise((resolve, reject) => {
+      this.#requests.set(request, { resolve, reject })
+    })
+  }
+
+  #takeRequest(request: number) {
+    const waiting = this.#requests.get(request)
+    this.#requests.delete(request)
+    return waiting
   }
 
   async #activate(): Promise<void> {
@@ -180,6 +208,12 @@ class WorkerLife {
     const report = { counters, memory: this.#memory, timers: Timer.count, work: this.#group.describeWork() }
     this.#channel.send({ type: 'report', report })
   }
+}
+
+function socketError({ code, syscall, address, message }: SocketFailure): Error {
+  const error = syscall === '' ? new UsageError(code, message) : new SystemError(code, syscall, address)
+  error.message = message // with what the master knows: who has the port
+  return error
 }
 
 /** A SystemError is ours: a socket that cannot listen. The user's own EACCES is an error like any other. */

@@ -49,13 +49,18 @@ export interface InheritedSocket {
   readonly endpoint: string
 }
 
+/** A socket that the master gave to a running process. */
+export interface GivenSocket {
+  readonly handle: unknown
+  readonly endpoint: string
+}
+
 /** What the master gives a process to serve with. */
 export interface Place {
   readonly id: number
   readonly incarnation: number
   readonly sockets: readonly InheritedSocket[]
-  /** Null for a group without TLS. */
-  readonly tls: { readonly ticketKeys: string; readonly files: Readonly<Record<string, string>> } | null
+  readonly tls: { readonly ticketKeys: string; readonly files: Readonly<Record<string, string>> }
 }
 
 /** An open connection, as `connections` lists it. */
@@ -130,6 +135,8 @@ export interface Registry {
   onRunAll: (() => void) | null
   /** As they were at `Worker.runAll()`. */
   settings: Settings
+  /** In a worker: the group's socket at an address, made by the master. Rejects with a SystemError or a UsageError. */
+  requestSocket: ((address: string) => Promise<GivenSocket>) | null
   /** Ends this worker process as a `stop` would. */
   requestStop: ((code: number) => void) | null
 }
@@ -142,6 +149,7 @@ const own: Registry = {
   groups: [],
   onRunAll: null,
   settings: DEFAULT_SETTINGS,
+  requestSocket: null,
   requestStop: null,
 }
 

@@ -5,7 +5,7 @@
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
 import { addCounters, newCounters } from '../counters.ts'
-import { messageOf, SystemError, UsageError } from '../errors.ts'
+import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { version } from '../version.ts'
@@ -192,7 +192,6 @@ export class Master implements Supervisor {
   #rotateTickets(): void {
     this.#tickets.rotate()
     for (const { blueprint, slots } of this.groups) {
-      if (!blueprint.declaration.isSecure) continue
       const keys = this.#tickets.keysFor(blueprint.key)
       for (const slot of slots) for (const handle of slot.processes) handle.useTickets(keys)
     }
@@ -245,7 +244,7 @@ export class Master implements Supervisor {
           id: slot.id,
           incarnation,
           sockets: socket === null ? [] : [{ fd: FIRST_SOCKET_FD, endpoint: socket.endpoint }],
-          tls: declaration.isSecure ? { ticketKeys: this.#tickets.keysFor(key), files: tlsFiles } : null,
+          tls: { ticketKeys: this.#tickets.keysFor(key), files: tlsFiles },
         },
       },
       {
@@ -261,12 +260,28 @@ export class Master implements Supervisor {
     const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
     const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket })
     slot.next = handle
+    handle.onListen = (request, address) => void this.#giveSocket(group, handle, request, address)
     handle.onGone = (exit) => {
       if (inspectorPort !== null) this.#inspectorPorts.release(inspectorPort)
       this.#gone(group, slot, handle, exit)
     }
     this.#record()
     return handle
+  }
+
+  /** `listen()` of a process: every process of the group shares the socket, also those that come later. */
+  async #giveSocket(group: GroupState, handle: WorkerHandle, request: number, address: string): Promise<void> {
+    const { credentials } = group.blueprint.declaration
+    try {
+      if (this.#stopping !== null) throw new SystemError('ECANCELED', 'bind', address)
+      const bind = () => this.sockets.share(address, credentials, group.sockets)
+      const socket = await group.innerSocket(address, bind)
+      this.sockets.unkeep(socket)
+      handle.giveSocket(request, socket)
+    } catch (error) {
+      const { syscall = '', address: at = address } = error as Partial<SystemError>
+      handle.refuseSocket(request, { code: codeOf(error), syscall, address: at, message: messageOf(error) })
+    }
   }
 
   activate(slot: Slot, handle: WorkerHandle): void {

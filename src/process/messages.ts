@@ -65,6 +65,14 @@ export interface GroupKey {
   readonly nth: number
 }
 
+/** A SystemError, or a bad address when there is no system call in it. */
+export interface SocketFailure {
+  readonly code: string
+  readonly syscall: string
+  readonly address: string
+  readonly message: string
+}
+
 export type ToChild =
   | { readonly type: 'boot'; readonly boot: Boot }
   /** You are your slot's only process now. */
@@ -77,6 +85,8 @@ export type ToChild =
   | { readonly type: 'stop'; readonly timeoutMs: number }
   /** New keys for TLS tickets, in base64. */
   | { readonly type: 'tickets'; readonly keys: string }
+  /** A socket that was asked for cannot be had. One that can comes over the handle channel. */
+  | { readonly type: 'cannotListen'; readonly request: number; readonly failure: SocketFailure }
   /** Asks a worker for a fresh report. */
   | { readonly type: 'poll' }
   /** Asks for a page of connections. */
@@ -91,6 +101,8 @@ export type FromChild =
       readonly settings: Settings
     }
   | { readonly type: 'ready' }
+  /** Asks for the group's socket at an address, to listen on. */
+  | { readonly type: 'listen'; readonly request: number; readonly address: string }
   | { readonly type: 'retired' }
   /** It did not come up; the reason with its stack. */
   | { readonly type: 'failed'; readonly exitCode: number; readonly message: string }

@@ -90,6 +90,8 @@ export class Reload {
     this.#supervisor.sockets.release()
     this.#supervisor.reconcile()
     await Promise.all(this.#drains)
+    for (const group of groups) group.forgetInnerSockets()
+    this.#supervisor.reconcile()
     if (failure !== undefined) throw failure
     sortAs(groups, keys)
   }

@@ -24,9 +24,43 @@ export class GroupState {
   readonly exits = new Map<string, number>()
   /** The new code does not declare it: it lasts until its processes have left. */
   isGone = false
+  readonly #inner = new Map<string, BoundSocket>()
+  readonly #binding = new Map<string, Promise<BoundSocket>>()
 
   constructor(blueprint: Blueprint) {
     this.blueprint = blueprint
+  }
+
+  /**
+   * The socket at an address that processes listen on by themselves: one for all of them, made by `bind`, and kept while
+   * none of them lives.
+   */
+  async innerSocket(address: string, bind: () => Promise<BoundSocket>): Promise<BoundSocket> {
+    const present = this.#inner.get(address)
+    if (present !== undefined) return present
+    const binding = this.#binding.get(address) ?? bind()
+    this.#binding.set(address, binding)
+    try {
+      const socket = await binding
+      this.#inner.set(address, socket)
+      return socket
+    } finally {
+      this.#binding.delete(address)
+    }
+  }
+
+  get innerEndpoints(): string[] {
+    return [...this.#inner.values()].map(({ endpoint }) => endpoint)
+  }
+
+  /** After a reload: those that no process of the new code has asked for are not kept. */
+  forgetInnerSockets(): void {
+    const used = new Set(this.#accepting.flatMap(({ innerSockets }) => [...innerSockets]))
+    for (const [address, socket] of this.#inner) if (!used.has(socket)) this.#inner.delete(address)
+  }
+
+  get #accepting(): WorkerHandle[] {
+    return this.slots.flatMap(({ processes }) => processes).filter(({ isAccepting }) => isAccepting)
   }
 
   get name(): string {
@@ -43,8 +77,10 @@ export class GroupState {
 
   /** Those that processes accept on, and what the next one would, unless nobody declares the group any more. */
   get sockets(): BoundSocket[] {
-    const used = this.slots.flatMap(({ processes }) => processes).filter(({ isAccepting }) => isAccepting)
-    const all = [this.isGone ? null : this.blueprint.socket, ...used.map(({ socket }) => socket)]
+    const used = this.#accepting
+    const declared = this.isGone ? null : this.blueprint.socket
+    const inner = [...this.#inner.values(), ...used.flatMap(({ innerSockets }) => [...innerSockets])]
+    const all = [declared, ...used.map(({ socket }) => socket), ...inner]
     return all.filter((socket) => socket !== null)
   }
 }

@@ -33,6 +33,20 @@ export class Sockets {
     return socket
   }
 
+  /** One of `own` at this address, else a new one; not another group's. Rejects with a SystemError or a UsageError. */
+  async share(listen: string, owner: Credentials | null, own: readonly BoundSocket[]): Promise<BoundSocket> {
+    const address = parseAddress(listen)
+    const socket = own.find((one) => isSamePlace(this.#all.get(one)?.address, address)) ?? (await this.#bind(address))
+    this.keep(socket)
+    this.#giveTo(owner, socket)
+    return socket
+  }
+
+  /** A group has it now. */
+  unkeep(socket: BoundSocket): void {
+    this.#reserved.delete(socket)
+  }
+
   /** Reserves one that stays where it is, whatever is declared. */
   keep(socket: BoundSocket): void {
     this.#reserved.add(socket)

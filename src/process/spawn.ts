@@ -40,6 +40,7 @@ export type StdioSource = 'ignore' | 'inherit' | 'pipe' | number
 export function spawnChild(boot: Boot, options: SpawnOptions): Child {
   const { stdio, fds = [], isDetached, execArgv = [], inspectorPort = null } = options
   const all: StdioOptions = [...stdio, 'pipe', ...fds]
+  if (boot.role === 'worker') all.push('ipc') // see handle-channel.ts
   const env = { ...childEnv(boot.role), [CHANNEL_VARIABLE]: String(CHANNEL_FD) }
   const args = [...nodeFlags(boot.role, inspectorPort, execArgv), startFile(), ...label(boot)]
   const child = trySpawn(args, { stdio: all, env, detached: isDetached })

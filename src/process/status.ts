@@ -41,6 +41,8 @@ export interface GroupStatus {
   readonly address: string
   readonly port: number
   readonly count: number
+  /** Where its processes listen besides, by `listen()`. */
+  readonly inner: readonly string[]
   /** How its processes have ended when they should not, and how often: `{ 'exit 250 (uncaught error)': 3 }`. */
   readonly exits: Readonly<Record<string, number>>
   /** One for each slot, and one more for each process that leaves. */
@@ -98,12 +100,14 @@ export function totalsOf(groups: readonly GroupStatus[]): Counters {
   return total
 }
 
-export async function groupStatus({ blueprint, slots, exits }: GroupState): Promise<GroupStatus> {
+export async function groupStatus(group: GroupState): Promise<GroupStatus> {
+  const { blueprint, slots, exits } = group
   const { name, listen, count } = blueprint.declaration
   const address = blueprint.socket?.endpoint ?? ''
   const port = Number(/:(\d+)$/.exec(address)?.[1] ?? 0)
   const workers = await Promise.all(slots.map(slotStatus))
-  return { name, listen, address, port, count, exits: Object.fromEntries(exits), workers: workers.flat() }
+  const inner = group.innerEndpoints
+  return { name, listen, address, port, count, inner, exits: Object.fromEntries(exits), workers: workers.flat() }
 }
 
 async function slotStatus(slot: Slot): Promise<WorkerStatus[]> {

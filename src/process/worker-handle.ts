@@ -7,7 +7,8 @@ import { now } from '../loop/clock.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
 import { describeExit, WorkerExit } from './exit-codes.ts'
 import type { ConnectionRow } from './group.ts'
-import type { FromChild, Report } from './messages.ts'
+import { sendSocket } from './handle-channel.ts'
+import type { FromChild, Report, SocketFailure } from './messages.ts'
 import { type Child, onceEnded } from './spawn.ts'
 
 export type WorkerState = 'starting' | 'ready' | 'retiring' | 'stopping' | 'gone'
@@ -54,6 +55,10 @@ export interface HandleOptions {
 export class WorkerHandle {
   onReady: (() => void) | null = null
   onGone: ((exit: WorkerExitInfo) => void) | null = null
+  /** It wants to listen at an address of its own. */
+  onListen: ((request: number, address: string) => void) | null = null
+  /** Of addresses that it has asked for itself. */
+  readonly innerSockets = new Set<BoundSocket>()
   readonly startedAt = now()
   readonly incarnation: number
   readonly socket: BoundSocket | null
@@ -135,6 +140,15 @@ export class WorkerHandle {
     this.#child.channel.send({ type: 'retire' })
   }
 
+  giveSocket(request: number, socket: BoundSocket): void {
+    this.innerSockets.add(socket)
+    sendSocket(this.#child.process, request, socket.endpoint, socket.handle)
+  }
+
+  refuseSocket(request: number, failure: SocketFailure): void {
+    this.#child.channel.send({ type: 'cannotListen', request, failure })
+  }
+
   useTickets(keys: string): void {
     this.#child.channel.send({ type: 'tickets', keys })
   }
@@ -206,6 +220,8 @@ export class WorkerHandle {
       this.onReady?.()
     } else if (message.type === 'report') {
       this.#note(message.report)
+    } else if (message.type === 'listen') {
+      this.onListen?.(message.request, message.address)
     } else if (message.type === 'connections') {
       this.#onPage.shift()?.(message)
     } else if (message.type === 'retired') {

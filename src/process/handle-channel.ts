@@ -1,0 +1,28 @@
+// How a socket reaches a process that runs already: Node passes handles over its 'ipc' channel and over no other. It is
+// used for handles alone, and user code does not see it: a program that asks whether it has a parent to talk to has none.
+
+import type { ChildProcess } from 'node:child_process'
+
+/** Node delivers what begins like this to 'internalMessage', so that no listener of the user's for 'message' gets it. */
+const COMMAND = 'NODE_MILLRACE_SOCKET'
+
+interface SocketMessage {
+  readonly cmd: typeof COMMAND
+  readonly request: number
+  readonly endpoint: string
+}
+
+/** In the master. The handle stays ours. */
+export function sendSocket(child: ChildProcess, request: number, endpoint: string, handle: unknown): void {
+  const message: SocketMessage = { cmd: COMMAND, request, endpoint }
+  if (child.connected) child.send(message, handle as never, () => undefined) // it may be gone by now: nobody waits then
+}
+
+/** In a worker, before any user code: takes the channel. */
+export function receiveSockets(receive: (request: number, endpoint: string, handle: unknown) => void): void {
+  const events = process as NodeJS.EventEmitter
+  events.on('internalMessage', (message: Partial<SocketMessage>, handle: unknown) => {
+    if (message.cmd === COMMAND) receive(message.request ?? 0, message.endpoint ?? '', handle)
+  })
+  Object.assign(process, { send: undefined, disconnect: undefined, connected: false })
+}

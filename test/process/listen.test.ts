@@ -1,0 +1,185 @@
+// `listen()` in onWorkerStart: the processes of a group share one more port, over crashes and reloads.
+
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { reload } from '../support/reload.ts'
+import {
+  ask,
+  Client,
+  echo,
+  freePort,
+  inSandbox,
+  portOf,
+  type Sandbox,
+  succeeded,
+  workersOf,
+} from '../support/server.ts'
+import { until } from '../support/until.ts'
+
+/** `count` processes that each make a Worker of their own at `address`. */
+function program(address: string, count = 4, more = '', version = 1): string {
+  return `
+    import { Worker } from 'millrace'
+    const outer = new Worker({ name: 'outer', count: ${count} })
+    outer.onWorkerStart = () => {
+      const inner = new Worker('${address}')
+      inner.onMessage = (connection, line) => connection.send(line + ' ${version} ' + inner.id + ' ' + process.pid)
+      inner.listen()
+      ${more}
+    }
+    Worker.runAll()`
+}
+
+async function pidsAt(port: number, times = 40): Promise<Set<number>> {
+  const pids = new Set<number>()
+  for (let n = 0; n < times; n++) pids.add(Number((await ask(port, 'x')).split(' ')[3]))
+  return pids
+}
+
+async function innerPort(box: Sandbox): Promise<number> {
+  const [{ inner = [] } = {}] = (await box.status()).groups
+  return Number(/\d+$/.exec(inner[0] ?? '')?.[0] ?? 0)
+}
+
+test('four workers that each listen share the port, and count and list its connections', async () => {
+  await inSandbox(async (box) => {
+    const port = await freePort()
+    await box.start(box.file('app.js', program(`text://127.0.0.1:${port}`)))
+    assert.is(await innerPort(box), port)
+    const clients = await Promise.all(Array.from({ length: 40 }, () => Client.connect(port)))
+    const answers = await Promise.all(clients.map((client) => client.ask('x')))
+    const pids = workersOf(await box.status()).map(({ pid }) => pid)
+    for (const answer of answers) assert.ok(pids.includes(Number(answer.split(' ')[3])), answer)
+    const { totals } = await box.status()
+    assert.equal([totals.messagesIn, totals.connections], [40, 40])
+    const { connections } = JSON.parse(succeeded(await box.command('connections', '--json')).stdout)
+    assert.is(connections.length, 40)
+    for (const client of clients) client.close()
+    await box.stop()
+  })
+})
+
+test('port 0 is one port for all, and stays over a reload; nobody is refused meanwhile', async () => {
+  await inSandbox(async (box) => {
+    await box.start(box.file('app.js', program('text://127.0.0.1:0', 2)))
+    const port = await innerPort(box)
+    const before = await pidsAt(port)
+    box.file('app.js', program('text://127.0.0.1:0', 2, '', 2))
+    const reloading = box.begin('reload', '--json')
+    let asked = 0
+    while (reloading.process.exitCode === null) {
+      assert.match(await ask(port, 'x'), /^x [12] /)
+      asked++
+    }
+    succeeded(await reloading.ended)
+    assert.ok(asked > 0)
+    assert.is(await innerPort(box), port)
+    for (const pid of await pidsAt(port)) assert.not(before.has(pid))
+    await box.stop()
+  })
+})
+
+test('a crash of the only process leaves the port: who comes meanwhile is served by the next one', async () => {
+  await inSandbox(async (box) => {
+    await box.start(box.file('app.js', program('text://127.0.0.1:0', 1)))
+    const port = await innerPort(box)
+    const [pid = 0] = await pidsAt(port, 1)
+    process.kill(pid, 'SIGKILL')
+    await until(async () => Number((await ask(port, 'x').catch(() => '')).split(' ')[3]) !== pid)
+    await until(async () => workersOf(await box.status()).every(({ state }) => state === 'ready'))
+    assert.match(await ask(port, 'x'), /^x 1 0 /)
+    await box.stop()
+  })
+})
+
+test('an address that the new code does not listen at any more is given up by the reload', async () => {
+  await inSandbox(async (box) => {
+    const [first, second] = [await freePort(), await freePort()]
+    await box.start(box.file('app.js', program(`text://127.0.0.1:${first}`, 2)))
+    box.file('app.js', program(`text://127.0.0.1:${second}`, 2))
+    await reload(box)
+    assert.is(await innerPort(box), second)
+    assert.match(await ask(second, 'x'), /^x /)
+    assert.is(await Client.connect(first).catch(({ code }) => code), 'ECONNREFUSED')
+    await box.stop()
+  })
+})
+
+test('a Worker without an address may listen itself, and a declared one at a second address', async () => {
+  await inSandbox(async (box) => {
+    const socket = join(box.directory, 's.sock')
+    const text = `
+      import { Worker } from 'millrace'
+      const late = new Worker({ name: 'late' })
+      late.onMessage = (connection, line) => connection.send('late ' + line)
+      late.onWorkerStart = () => late.listen('text://127.0.0.1:0')
+      const two = new Worker('text://127.0.0.1:0', { name: 'two' })
+      two.onMessage = (connection, line) => connection.send('two ' + line)
+      two.onWorkerStart = async () => {
+        const other = new Worker({ onMessage: two.onMessage })
+        await other.listen('text://127.0.0.1:0')
+        const unix = new Worker('unix://${socket}')
+        unix.onMessage = (connection, bytes) => connection.send(bytes)
+        await unix.listen()
+      }
+      Worker.runAll()`
+    const { groups } = await box.start(box.file('app.js', text))
+    const ports = groups.map(({ inner }) => Number(/\d+$/.exec(inner[0] ?? '')?.[0]))
+    assert.is(await ask(ports[0] ?? 0, 'x'), 'late x')
+    assert.is(await ask(ports[1] ?? 0, 'x'), 'two x')
+    assert.is(await ask(groups[1]?.port ?? 0, 'y'), 'two y')
+    assert.is(await ask(socket, 'z'), 'z')
+    await box.stop()
+  })
+})
+
+test('its connections drain: a handler that works is waited for', async () => {
+  await inSandbox(async (box) => {
+    const slow = `inner.onMessage = async (connection, line) => {
+        await new Promise((resolve) => process.once('SIGUSR2', resolve))
+        connection.send('done ' + line)
+      }`
+    await box.start(box.file('app.js', program('text://127.0.0.1:0', 1, slow)))
+    const client = await Client.connect(await innerPort(box))
+    client.send('work')
+    await until(async () => (await box.status()).totals.messagesIn === 1)
+    const [{ pid = 0 } = {}] = workersOf(await box.status())
+    const stopping = box.begin('stop', '-g')
+    await until(async () => /1 connection, 1 unsettled handler/.test(workersOf(await box.status())[0]?.work ?? ''))
+    process.kill(pid, 'SIGUSR2')
+    assert.is(await client.line(), 'done work')
+    succeeded(await stopping.ended)
+  })
+})
+
+for (const [what, more, says, code] of [
+  ['an address that somebody has', `inner.listen('text://127.0.0.1:PORT')`, /EADDRINUSE/, 5],
+  ['an address that is none', `inner.listen('nonsense')`, /bad address 'nonsense'/, 6],
+  ['a scheme that is none', `inner.listen('gopher://127.0.0.1:0')`, /gopher/, 6],
+] as const) {
+  test(`${what} ends the start with the reason`, async () => {
+    await inSandbox(async (box) => {
+      const taken = portOf(await box.start(box.file('taken.js', echo(1))))
+      const second = { ...box.env, MILLRACE_RUN_DIR: join(box.directory, 'run') }
+      const module = box.file('app.js', program('text://127.0.0.1:0', 1, more.replace('PORT', String(taken))))
+      const { stderr, code: actual } = await box.spawn(process.execPath, ['dist/start.js', 'start', '-d', module], {
+        env: second,
+      }).ended
+      assert.match(stderr, says)
+      assert.is(actual, code)
+      await box.stop()
+    })
+  })
+}
+
+test('outside of a worker process it says where it belongs', async () => {
+  await inSandbox(async (box) => {
+    const text = `import { Worker } from 'millrace'; new Worker('text://127.0.0.1:0').listen(); Worker.runAll()`
+    const { code, stderr } = await box.command('check', box.file('app.js', text))
+    assert.is(code, 6)
+    assert.match(stderr, /listen\(\) is for worker processes: call it in onWorkerStart/)
+  })
+})
+
+test.run()

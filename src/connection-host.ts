@@ -42,8 +42,8 @@ export interface ConnectionHost extends ConnectionCallbacks<any, any> {
   unsettled: number
   /** @internal For `connection.startTls()`. */
   readonly tls: Tls | null
-  /** @internal */
-  [kGone](): void
+  /** @internal With a connection: that one has closed. */
+  [kGone](connection?: AnyConnection): void
 }
 
 /** Time as a connection sees it: the process's, or that of a test. */

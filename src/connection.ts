@@ -19,6 +19,7 @@ import {
   type CodecIo,
   type Encoded,
   type Peer,
+  type ProxyInfo,
   type Role,
   type TlsState,
 } from './protocol.ts'
@@ -360,6 +361,11 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (tls === null)
       throw new UsageError('ERR_NO_TLS', `startTls() takes 'ssl' settings of worker '${this.worker.name}'`)
     return this[kSecure](tls)
+  }
+
+  /** What a proxy has told of the client (`worker.proxyProtocol`); null without one. */
+  get proxy(): ProxyInfo | null {
+    return this.#socket.proxy
   }
 
   /** Null without TLS. */
@@ -1051,7 +1057,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#notify(this.onClose)
     this.#unpipe()
     if (!this.#isInCodec) this.#tellClosed(this.#codec, this.closeReason)
-    this.worker[kGone]()
+    this.worker[kGone](this)
   }
 
   #detach(): void {
@@ -1234,10 +1240,13 @@ export const NO_SOCKET: Socket = {
   localPort: 0,
   isEncrypted: false,
   tls: null,
+  proxy: null,
   queuedBytes: 0,
   attach: nothing,
   write: nothing,
   secure: nothing,
+  unread: nothing,
+  present: nothing,
   pause: nothing,
   resume: nothing,
   end: nothing,

@@ -13,6 +13,8 @@ export interface Counters {
   sendFail: number
   protocolErrors: number
   handlerErrors: number
+  /** Connections that were closed at once: their address had as many as it may. */
+  refused: number
   /** TLS handshakes that failed. */
   handshakeErrors: number
   /** Connections whose peer still sent something into the goodbye of a drain: it was not handled. */
@@ -31,6 +33,7 @@ export function newCounters(): Counters {
     sendFail: 0,
     protocolErrors: 0,
     handlerErrors: 0,
+    refused: 0,
     handshakeErrors: 0,
     discarded: 0,
   }

@@ -24,17 +24,19 @@ export class Handshake implements SocketEvents {
   readonly #socket: Socket
   readonly #host: ConnectionHost
   readonly #accept: Accept
+  readonly #failed: () => void
 
-  private constructor(socket: Socket, host: ConnectionHost, accept: Accept) {
+  private constructor(socket: Socket, host: ConnectionHost, accept: Accept, failed: () => void) {
     this.#socket = socket
     this.#host = host
     this.#accept = accept
+    this.#failed = failed
     host.unsettled++ // a worker that leaves waits for it: the peer takes its connection for made
   }
 
-  /** Shakes hands, then hands the socket to who `accept` says. */
-  static begin(socket: Socket, tls: Tls, host: ConnectionHost, accept: Accept): SocketEvents {
-    const handshake = new Handshake(socket, host, accept)
+  /** Shakes hands, then hands the socket to who `accept` says, or calls `failed`. */
+  static begin(socket: Socket, tls: Tls, host: ConnectionHost, accept: Accept, failed: () => void): SocketEvents {
+    const handshake = new Handshake(socket, host, accept, failed)
     socket.secure(tls)
     return handshake
   }
@@ -49,6 +51,7 @@ export class Handshake implements SocketEvents {
   [kClosed](error: SystemError | null): void {
     this.#host.counters.handshakeErrors++
     const from = formatEndpoint(this.#socket.remoteIp, this.#socket.remotePort)
+    this.#failed()
     errors.log(`TLS handshake with ${from || 'a peer'}: ${error?.message ?? 'the peer closed'}`)
     this.#settle()
   }

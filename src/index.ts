@@ -38,10 +38,12 @@ export {
   type Protocol,
   type ProtocolOf,
   type Protocols,
+  type ProxyInfo,
   type Role,
   registerProtocol,
   type TlsState,
 } from './protocol.ts'
+export type { ProxyProtocolOptions } from './proxied.ts'
 export { version } from './version.ts'
 export { type Hold, type ProtocolCallbacks, Worker, type WorkerSettings } from './worker.ts'
 export { frame, tcp, text }

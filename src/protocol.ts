@@ -47,6 +47,29 @@ export interface Peer {
   readonly isEncrypted: boolean
   /** Null without TLS. */
   readonly tls: TlsState | null
+  /** Null unless a proxy has told who the peer is (PROXY protocol). */
+  readonly proxy: ProxyInfo | null
+}
+
+/** What a proxy has told besides addresses; empty where it did not. */
+export interface ProxyInfo {
+  /** The proxy itself: `10.0.0.1:4711`. */
+  readonly address: string
+  /** The host name that the client asked for (SNI). */
+  readonly authority: string
+  readonly alpn: string
+  readonly uniqueId: Buffer | null
+  /** Of the client's TLS, which ends at the proxy. */
+  readonly tls: {
+    readonly version: string
+    readonly cipher: string
+    /** Of the client's certificate. */
+    readonly commonName: string
+    readonly hasCertificate: boolean
+    readonly isVerified: boolean
+  } | null
+  /** Everything, by its type. */
+  readonly values: ReadonlyMap<number, Buffer>
 }
 
 /** What a TLS handshake has agreed on. */

@@ -38,6 +38,7 @@ export class MemorySocket implements Socket {
   readonly localPort = 80
   readonly isEncrypted = false
   readonly tls = null
+  readonly proxy = null
   isReading = true
   /** FIN was sent. */
   hasEnded = false
@@ -57,6 +58,14 @@ export class MemorySocket implements Socket {
 
   attach(): void {
     // The test drives the connection itself.
+  }
+
+  unread(): void {
+    throw new UsageError('ERR_NOT_SUPPORTED', 'nothing is read before its connection here')
+  }
+
+  present(): void {
+    throw new UsageError('ERR_NOT_SUPPORTED', 'there is no proxy in memory')
   }
 
   secure(): void {

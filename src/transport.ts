@@ -4,7 +4,7 @@
 
 import type net from 'node:net'
 import type { SystemError } from './errors.ts'
-import type { Peer, TlsState } from './protocol.ts'
+import type { Peer, ProxyInfo, TlsState } from './protocol.ts'
 
 /** Bytes have arrived: lent until the call returns. Never called between `pause()` and `resume()`. */
 export const kReceived = Symbol('received')
@@ -47,6 +47,10 @@ export interface Socket extends Peer {
   readonly queuedBytes: number
   pause(): void
   resume(): void
+  /** Bytes that were received once are received again, before all others, in a turn of their own. */
+  unread(bytes: Uint8Array): void
+  /** A proxy has told who the peer is: these are its addresses from now on. */
+  present(ends: Pick<Peer, 'remoteIp' | 'remotePort' | 'localIp' | 'localPort'>, proxy: ProxyInfo): void
   /** Sends what is queued, then shakes hands; nothing is received until `[kSecured]`, or `[kClosed]` with the reason. */
   secure(tls: Tls): void
   /** Sends what is queued, then FIN. Receiving goes on. */
@@ -63,6 +67,8 @@ export interface ListenSource {
   readonly backlog: number
   /** What must be bound: an IP and port, or a path. Checked before the first connection is accepted. */
   readonly expected: string
+  /** Called after a connection that has taken one of the last descriptors of this process. */
+  readonly onScarce?: () => void
 }
 
 export interface Listener {

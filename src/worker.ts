@@ -4,12 +4,14 @@
 
 import { serveFor } from './client-host.ts'
 import { type AnyConnection, Connection, kOpen } from './connection.ts'
-import { type ConnectionCallbacks, kGone } from './connection-host.ts'
+import { type ConnectionCallbacks, kGone, processClock } from './connection-host.ts'
 import { newCounters } from './counters.ts'
 import { Drain, type Drainable } from './drain.ts'
-import { AbortError, messageOf, UsageError } from './errors.ts'
+import { AbortError, messageOf, SystemError, UsageError } from './errors.ts'
+import { Gate, PerAddress } from './gate.ts'
 import { Handshake } from './handshake.ts'
-import { log } from './log.ts'
+import { LimitedLog, log } from './log.ts'
+import { deadlines } from './loop/deadlines.ts'
 import { parseAddress } from './net/address.ts'
 import { nodeEngine } from './net/node-engine.ts'
 import { readTlsFiles, type ServerTlsOptions, type TlsSecrets, TlsServer } from './net/tls.ts'
@@ -25,6 +27,7 @@ import {
 } from './process/group.ts'
 import { runAll } from './process/run-all.ts'
 import { type AnyProtocol, type InOf, type OutOf, type ProtocolOf, protocolOf } from './protocol.ts'
+import { Proxied, type ProxyProtocolOptions, ProxyRules } from './proxied.ts'
 import type { Listener, Socket, SocketEvents } from './transport.ts'
 
 /**
@@ -45,6 +48,10 @@ export interface WorkerSettings<A extends string | undefined, P>
   maxInFlight?: number
   maxQueuedMessages?: number
   idleTimeoutMs?: number
+  maxConnections?: number
+  maxConnectionsPerIp?: number
+  acceptRate?: number
+  proxyProtocol?: ProxyProtocolOptions
   startTimeoutMs?: number
   drainTimeoutMs?: number
   reloadMode?: ReloadMode
@@ -104,6 +111,14 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   maxQueuedMessages = 64
   /** Closes a connection that has neither sent nor received for this long; 0 is off, since many protocols are silent. */
   idleTimeoutMs = 0
+  /** Of this process: beyond it nothing is accepted; siblings take what comes, or it waits in the kernel's queue. */
+  maxConnections = Number.POSITIVE_INFINITY
+  /** In this process, of one address (of IPv6: 64 bits of it): more are closed at once. 0 is off. */
+  maxConnectionsPerIp = 0
+  /** Connections per second that this process accepts; a tenth of it at once. 0 is off. */
+  acceptRate = 0
+  /** Connections come through a proxy that says who its client is (PROXY protocol, v1 or v2): from these, and no others. */
+  proxyProtocol: ProxyProtocolOptions | null = null
   /** How long `onWorkerStart` may take; 0 is for ever. */
   startTimeoutMs = 30_000
   /** How long a reload or a graceful stop gives connections and handlers to end: long enough for any honest request. */
@@ -160,6 +175,18 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** `listen()` calls that `ready` waits for. */
   #listening: Promise<void>[] = []
   #ticketKeys = ''
+  readonly #gate = new Gate(this, processClock)
+  #perAddress: PerAddress | null = null
+  /** What it asks the master for when it listens again: nothing for the declared socket. */
+  #socketName = ''
+  #isResting = false
+  #scarceAt = Number.NEGATIVE_INFINITY
+  /** TLS handshakes. */
+  #shaking = 0
+  #restTimer = 0
+  #takenSinceReport = 0
+  /** @internal */
+  onBurst: (() => void) | null = null
 
   constructor(options: Options<A, P> & { listen: A; protocol: P & AnyProtocol })
   constructor(options: Options<A, P> & { listen: A; protocol?: undefined })
@@ -234,6 +261,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     const { name, backlog, reloadMode, reloadable, user, group, execArgv } = this
     const protocol = this.#address === '' ? '' : this.#resolveProtocol().name
     for (const [key, rule] of Object.entries(RULES)) check(`${key} of worker '${name}'`, Reflect.get(this, key), rule)
+    if (this.proxyProtocol !== null) new ProxyRules(this.proxyProtocol)
     return {
       ...{ name, listen: this.#address, protocol, backlog, reloadMode, reloadable, user, group, execArgv },
       count: Math.max(1, Math.trunc(this.count)), // as Workerman
@@ -303,6 +331,8 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     if (own === null || requestSocket === null)
       throw new UsageError('ERR_NOT_A_WORKER', 'listen() is for worker processes: call it in onWorkerStart')
     if (address === '') throw new UsageError('ERR_BAD_ADDRESS', 'listen() needs an address')
+    if (this.#socketName !== '' || this.#listeners.length > 0 || (this.#address !== '' && own === (this as unknown)))
+      throw new UsageError('ERR_LISTENS_ALREADY', 'this Worker has an address already: make another one for a second')
     if (own.#leaving !== null) throw new UsageError('ERR_WORKER_STOPPING', 'this process is leaving')
     const listening = own.#admit(this as unknown as Worker<string | undefined, unknown>, address, requestSocket)
     own.#listening.push(listening)
@@ -314,7 +344,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     address: string,
     requestSocket: (address: string) => Promise<GivenSocket>,
   ): Promise<void> {
-    inner.#address = address
+    inner.#address = inner.#socketName = address
     inner.describe() // a bad setting is told here
     const { handle, endpoint } = await requestSocket(address)
     if (inner !== (this as unknown)) {
@@ -332,13 +362,13 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   async listenOn(source: { fd?: number; handle?: unknown; expected: string }): Promise<void> {
     const protocol = this.#resolveProtocol()
     this.#endpoint = source.expected
-    const accept = (socket: Socket) => this.#accept(socket, protocol)
-    const { tls } = this
-    const admit =
-      tls !== null && this.#isSecure ? (socket: Socket) => Handshake.begin(socket, tls, this, accept) : accept
-    const listener = await nodeEngine.listen({ ...source, backlog: this.backlog }, admit)
-    if (this.#leaving === null) this.#listeners.push(listener)
-    else listener.close() // told to leave while it started
+    const rules = this.proxyProtocol === null ? null : new ProxyRules(this.proxyProtocol)
+    const accept = (socket: Socket) => this.#welcome(socket, protocol)
+    const welcome = rules === null ? accept : (socket: Socket) => Proxied.begin(socket, rules, this, accept)
+    const options = { ...source, backlog: this.backlog, onScarce: () => this.#runShort() }
+    const listener = await nodeEngine.listen(options, welcome)
+    if (this.#leaving === null && !this.#isResting) this.#listeners.push(listener)
+    else listener.close() // told to leave or rest while it started
   }
 
   /** @internal Again with less time: it hurries, and both promises resolve at once. */
@@ -428,19 +458,103 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     return rows
   }
 
+  useShare(connections: number): void {
+    this.#gate.share = connections
+    for (const inner of this.#inner) inner.#gate.share = connections
+  }
+
+  /** Gives its listeners back for a while; the master keeps the sockets, and gives them again. */
+  #rest(ms: number): void {
+    if (registry().requestSocket === null) return // not a process of a server: there is nobody to take them
+    for (const listener of this.#listeners.splice(0)) listener.close()
+    this.#isResting = true
+    deadlines.cancel(this.#restTimer)
+    this.#restTimer = ms === Number.POSITIVE_INFINITY ? 0 : deadlines.after(ms, () => this.#goOn())
+  }
+
+  #goOn(): void {
+    if (!this.#isResting || this.#leaving !== null) return
+    this.#isResting = false
+    deadlines.cancel(this.#restTimer)
+    void this.#listenAgain().catch((error) => {
+      log(`cannot listen again: ${messageOf(error)}`)
+      this.#rest(this.#gate.scarceMs)
+    })
+  }
+
+  async #listenAgain(): Promise<void> {
+    const given = await registry().requestSocket?.(this.#socketName)
+    if (given?.handle === undefined) throw new SystemError('EMFILE', 'recvmsg', this.#endpoint) // it could not come in
+    await this.listenOn({ handle: given.handle, expected: given.endpoint })
+  }
+
+  /** Descriptors are nearly used up: node:net would take what comes and close it. */
+  #runShort(): void {
+    const since = processClock.now() - this.#scarceAt
+    this.#scarceAt += since
+    if (since > EPISODE_MS) log(`descriptors run out: connections wait until some are free (see 'ulimit -n')`)
+    this.#rest(this.#gate.scarceMs)
+  }
+
+  /** After a connection: how many there are may be enough. */
+  #lookAtGate(): void {
+    if (++this.#takenSinceReport >= BURST) {
+      this.#takenSinceReport = 0
+      own?.onBurst?.()
+    }
+    const restMs = this.#gate.taken(this.connections.size + this.#shaking)
+    if (restMs > 0 && !this.#isResting) this.#rest(restMs)
+  }
+
+  #isWelcome(socket: Socket): boolean {
+    if (this.maxConnectionsPerIp === 0 || socket.remoteIp === '') return true
+    this.#perAddress ??= new PerAddress()
+    if (this.#perAddress.take(socket.remoteIp, this.maxConnectionsPerIp)) return true
+    this.counters.refused++
+    refusals.log(`refused ${socket.remoteIp}: it has ${this.maxConnectionsPerIp} connections (maxConnectionsPerIp)`)
+    return false
+  }
+
+  /** From a socket to a connection: limits, TLS, `onConnect`. Null refuses it. */
+  #welcome(socket: Socket, protocol: AnyProtocol): SocketEvents | null {
+    if (!this.#isWelcome(socket)) return null
+    const { tls } = this
+    if (tls === null || !this.#isSecure) return this.#accept(socket, protocol)
+    this.#shaking++
+    this.#lookAtGate()
+    const accept = (secured: Socket) => {
+      this.#shaking--
+      return this.#accept(secured, protocol)
+    }
+    return Handshake.begin(socket, tls, this, accept, () => {
+      this.#shaking--
+      this.#farewell(socket.remoteIp)
+    })
+  }
+
   #accept(socket: Socket, protocol: AnyProtocol): SocketEvents | null {
     try {
       const connection = new Connection(socket, protocol, this)
       connection[kOpen]()
+      if (socket.tls === null) this.#lookAtGate()
       return connection
     } catch (error) {
       log(`protocol '${protocol.name}' cannot open a connection: ${error instanceof Error ? error.stack : error}`)
+      this.#farewell(socket.remoteIp)
       return null
     }
   }
 
+  /** There is one less. */
+  #farewell(ip: string): void {
+    this.#perAddress?.release(ip)
+    if (this.#isResting && this.#restTimer === 0 && this.#gate.hasRoom(this.connections.size + this.#shaking))
+      this.#goOn()
+  }
+
   /** @internal */
-  [kGone](): void {
+  [kGone](connection?: AnyConnection): void {
+    if (connection !== undefined) this.#farewell(connection.getRemoteIp())
     const isIdle = this.connections.size === 0 && this.unsettled === 0 && this.#holds.size === 0
     if (this.#leaving === null || !isIdle || !this.#leaving.isToldStop) return
     this.#leaving.drain.end()
@@ -469,6 +583,13 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     if (value !== undefined) Reflect.set(this, key, value)
   }
 }
+
+/** Descriptors that run out again after less than this are the same story. */
+const EPISODE_MS = 5000
+/** So many new connections are worth a report before the next heartbeat. */
+const BURST = 16
+
+const refusals = new LimitedLog()
 
 /** The Worker that this process is of. */
 let own: Worker<string | undefined, unknown> | null = null
@@ -506,6 +627,13 @@ const RULES: Record<string, Rule> = {
   maxSendBufferSize: POSITIVE,
   maxInFlight: POSITIVE,
   maxQueuedMessages: POSITIVE,
+  maxConnections: POSITIVE,
+  maxConnectionsPerIp: NOT_NEGATIVE,
+  acceptRate: NOT_NEGATIVE,
+  proxyProtocol: {
+    isRight: (value) => value === null || (typeof value === 'object' && Array.isArray(Reflect.get(value, 'from'))),
+    wanted: `{ from: ['10.0.0.0/8'] }`,
+  },
   idleTimeoutMs: NOT_NEGATIVE,
   startTimeoutMs: NOT_NEGATIVE,
   drainTimeoutMs: NOT_NEGATIVE,

@@ -63,6 +63,16 @@ export function parseTarget(text: string, usualPort: number): Target {
   return { ...address, uri: tail.startsWith('/') ? tail : `/${tail}` }
 }
 
+/** The 16 bytes of an IPv6 address, without its zone. */
+export function ipv6Bytes(address: string): Buffer {
+  const text = new URL(`http://[${address.split('%')[0]}]`).hostname.slice(1, -1) // canonical: no dotted part
+  const [head = '', tail] = text.split('::')
+  const left = head === '' ? [] : head.split(':')
+  const right = tail === undefined || tail === '' ? [] : tail.split(':')
+  const groups = [...left, ...Array(8 - left.length - right.length).fill('0'), ...right]
+  return Buffer.from(groups.map((group) => group.padStart(4, '0')).join(''), 'hex')
+}
+
 export function isUnixPath(path: string): boolean {
   return Buffer.byteLength(path) <= MAX_UNIX_PATH
 }

@@ -4,6 +4,7 @@ import net from 'node:net'
 import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, ProtocolError, SystemError } from '../errors.ts'
 import type { ConnectTarget, ProxySettings } from '../transport.ts'
+import { ipv6Bytes } from './address.ts'
 
 /** Rejects with a SystemError, a ProtocolError of the proxy's, or the signal's reason. */
 export async function dial(target: ConnectTarget, options: net.SocketConstructorOpts, signal: AbortSignal) {
@@ -179,15 +180,6 @@ function counted(text: string, what: string): Buffer {
   const bytes = Buffer.from(text)
   if (bytes.length > 255) throw refused(`the ${what} is longer than SOCKS5 can say`)
   return Buffer.concat([Buffer.of(bytes.length), bytes])
-}
-
-function ipv6Bytes(address: string): Buffer {
-  const text = new URL(`http://[${address.split('%')[0]}]`).hostname.slice(1, -1) // canonical: no dotted part
-  const [head = '', tail] = text.split('::')
-  const left = head === '' ? [] : head.split(':')
-  const right = tail === undefined || tail === '' ? [] : tail.split(':')
-  const groups = [...left, ...Array(8 - left.length - right.length).fill('0'), ...right]
-  return Buffer.from(groups.map((group) => group.padStart(4, '0')).join(''), 'hex')
 }
 
 const LONGEST_HEAD = 16_384

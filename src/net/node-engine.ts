@@ -2,11 +2,12 @@
 // the loop leaves as one write, in the check phase: after the handlers of this poll and their microtasks.
 
 import { AsyncResource } from 'node:async_hooks'
+import { readFileSync } from 'node:fs'
 import net from 'node:net'
 import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
-import type { TlsState } from '../protocol.ts'
+import type { Peer, ProxyInfo, TlsState } from '../protocol.ts'
 import {
   type Accept,
   type ConnectTarget,
@@ -30,6 +31,8 @@ const KEEPALIVE_MS = 55_000
 const FLUSH_BYTES = 65_536
 /** Chunks from this size are handed over as they are; smaller ones are copied into one. */
 const COPY_BELOW_BYTES = 16_384
+/** Of descriptors, for what is not a connection: files, the addresses of a name, what the user's code opens. */
+const DESCRIPTOR_RESERVE = 64
 /** What a stream is given at a time: it tells nothing of a write until all of it has left. */
 const WRITE_BYTES = 262_144
 
@@ -42,7 +45,10 @@ async function connect(target: ConnectTarget, signal: AbortSignal): Promise<Sock
 const STREAM = { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEPALIVE_MS }
 
 function listen(source: ListenSource, accept: Accept): Promise<Listener> {
-  const server = net.createServer(STREAM, (socket) => admit(socket, accept))
+  const server = net.createServer(STREAM, (socket) => {
+    admit(socket, accept)
+    if (descriptorOf(socket) >= scarceFrom()) source.onScarce?.()
+  })
   return new Promise((resolve, reject) => {
     server.on('error', (error) => {
       if (server.listening)
@@ -55,6 +61,31 @@ function listen(source: ListenSource, accept: Accept): Promise<Listener> {
       reject(new SystemError('EADDRINUSE', 'listen', source.expected))
     })
   })
+}
+
+/** Descriptors are given from the lowest free one on: so this number tells how many there are. -1 when it has closed. */
+function descriptorOf(socket: net.Socket): number {
+  return (socket as { _handle?: { fd?: number } | null })._handle?.fd ?? -1 // of Node's own; without it nothing is scarce
+}
+
+let scarce = 0
+
+/** From this descriptor on few are left. Without /proc nobody knows. */
+function scarceFrom(): number {
+  if (scarce === 0) {
+    const limit = descriptorLimit()
+    scarce = limit - Math.min(DESCRIPTOR_RESERVE, limit / 8)
+  }
+  return scarce
+}
+
+function descriptorLimit(): number {
+  try {
+    const [, soft = ''] = /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'latin1')) ?? []
+    return Number(soft) || Number.POSITIVE_INFINITY
+  } catch {
+    return Number.POSITIVE_INFINITY // ENOENT, EMFILE
+  }
 }
 
 const acceptErrors = new LimitedLog()
@@ -76,14 +107,17 @@ function admit(stream: net.Socket, accept: Accept): void {
   else socket.attach(events)
 }
 
+type Ends = Pick<Peer, 'remoteIp' | 'remotePort' | 'localIp' | 'localPort'>
+
 const kOwner = Symbol('owner')
 type OwnedStream = net.Socket & { [kOwner]: NodeSocket }
 
 class NodeSocket implements Socket {
-  readonly remoteIp: string
-  readonly remotePort: number
-  readonly localIp: string
-  readonly localPort: number
+  remoteIp: string
+  remotePort: number
+  localIp: string
+  localPort: number
+  proxy: ProxyInfo | null = null
   #stream: net.Socket
   #tls: Tls | null = null
   /** A handshake that waits until the bytes before it have left. */
@@ -124,6 +158,16 @@ class NodeSocket implements Socket {
     stream.on('data', onData).on('end', onEnd).on('error', onError).on('close', onClose)
     if (this.#isPaused) stream.pause()
     else if (stream.isPaused()) stream.resume() // whoever spoke to a proxy over it has
+  }
+
+  present({ remoteIp, remotePort, localIp, localPort }: Ends, proxy: ProxyInfo): void {
+    Object.assign(this, { remoteIp, remotePort, localIp, localPort, proxy })
+  }
+
+  unread(bytes: Uint8Array): void {
+    this.#stream.pause() // or it would be told within this call
+    this.#stream.unshift(bytes)
+    if (!this.#isPaused) this.#stream.resume()
   }
 
   get isEncrypted(): boolean {

@@ -100,6 +100,7 @@ class WorkerLife {
 
   async serve(group: Group, boot: WorkerBoot): Promise<void> {
     this.#group = group
+    group.onBurst = () => this.#report()
     await group.start(boot.place)
     this.#channel.send({ type: 'ready' })
     setInterval(() => this.#report(), HEARTBEAT_MS).unref()
@@ -130,6 +131,7 @@ class WorkerLife {
     else if (message.type === 'retire') void this.#retire()
     else if (message.type === 'reload') void this.#reload()
     else if (message.type === 'cannotListen') this.#takeRequest(message.request)?.reject(socketError(message.failure))
+    else if (message.type === 'share') this.#group?.useShare(message.connections)
     else if (message.type === 'tickets') this.#group?.useTickets(message.keys)
     else if (message.type === 'connections') this.#list(message.after, message.limit)
   }

@@ -89,6 +89,10 @@ export interface Group {
   readTlsFiles(): Readonly<Record<string, string>>
   /** Runs the user's `onWorkerStart`, then accepts. Resolves when it serves: that is `ready`. */
   start(place: Place): Promise<void>
+  /** Beyond so many connections its siblings have fewer. */
+  useShare(connections: number): void
+  /** Called when it has taken many in a short time: the master should know. */
+  onBurst: (() => void) | null
   /** Other ticket keys, in base64. */
   useTickets(keys: string): void
   /** This process is its slot's only one from now on: `onWorkerActive`. */

@@ -24,5 +24,9 @@ export function receiveSockets(receive: (request: number, endpoint: string, hand
   events.on('internalMessage', (message: Partial<SocketMessage>, handle: unknown) => {
     if (message.cmd === COMMAND) receive(message.request ?? 0, message.endpoint ?? '', handle)
   })
-  Object.assign(process, { send: undefined, disconnect: undefined, connected: false })
+  Object.assign(process, { send: undefined, disconnect: ignore, connected: false })
+}
+
+function ignore(): void {
+  // Node calls it itself when the master is gone, of which the private channel tells.
 }

@@ -260,6 +260,7 @@ export class Master implements Supervisor {
     const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
     const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket })
     slot.next = handle
+    handle.onReport = () => shareOut(group)
     handle.onListen = (request, address) => void this.#giveSocket(group, handle, request, address)
     handle.onGone = (exit) => {
       if (inspectorPort !== null) this.#inspectorPorts.release(inspectorPort)
@@ -275,6 +276,7 @@ export class Master implements Supervisor {
     try {
       if (this.#stopping !== null) throw new SystemError('ECANCELED', 'bind', address)
       const bind = () => this.sockets.share(address, credentials, group.sockets)
+      if (address === '') return handle.giveDeclared(request)
       const socket = await group.innerSocket(address, bind)
       this.sockets.unkeep(socket)
       handle.giveSocket(request, socket)
@@ -463,6 +465,23 @@ export class Master implements Supervisor {
       look()
     })
   }
+}
+
+/** More than this over the average is more than chance; less is not worth a rest. */
+const SHARE_FACTOR = 9 / 8
+const SHARE_SLACK = 16
+/** Who has not reported for so long does not take its part, and is no measure. */
+const SILENT_MS = 1500
+
+/** Tells each worker of a group how many connections it should have at most, so that they do not pile up on one. */
+function shareOut({ slots }: GroupState): void {
+  const serving = slots.flatMap(({ current }) => {
+    return current !== null && current.state === 'ready' && current.silentMs < SILENT_MS ? [current] : []
+  })
+  const all = serving.reduce((sum, { report }) => sum + report.counters.connections, 0)
+  const isAlone = serving.length < 2
+  const share = isAlone ? Number.MAX_SAFE_INTEGER : Math.ceil((all / serving.length) * SHARE_FACTOR) + SHARE_SLACK
+  for (const handle of serving) handle.useShare(share)
 }
 
 /** One step of the end: what fails (a folder that is gone) must not keep the next from being done. */

@@ -83,6 +83,8 @@ export type ToChild =
   | { readonly type: 'reload' }
   /** Drain and leave, within this time. A second one may shorten it. */
   | { readonly type: 'stop'; readonly timeoutMs: number }
+  /** So many connections are this worker's share: beyond it, siblings should be quicker. */
+  | { readonly type: 'share'; readonly connections: number }
   /** New keys for TLS tickets, in base64. */
   | { readonly type: 'tickets'; readonly keys: string }
   /** A socket that was asked for cannot be had. One that can comes over the handle channel. */

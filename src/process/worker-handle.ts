@@ -55,6 +55,8 @@ export interface HandleOptions {
 export class WorkerHandle {
   onReady: (() => void) | null = null
   onGone: ((exit: WorkerExitInfo) => void) | null = null
+  /** A report has come. */
+  onReport: (() => void) | null = null
   /** It wants to listen at an address of its own. */
   onListen: ((request: number, address: string) => void) | null = null
   /** Of addresses that it has asked for itself. */
@@ -81,6 +83,7 @@ export class WorkerHandle {
   #heardAt = now()
   #rateSince = now()
   #rateFrom = 0
+  #share = 0
   /** Who waits for the next report: several may ask at once. */
   #onReport: (() => void)[] = []
   #onPage: ((page: ConnectionPage) => void)[] = []
@@ -145,8 +148,21 @@ export class WorkerHandle {
     sendSocket(this.#child.process, request, socket.endpoint, socket.handle)
   }
 
+  /** It takes the socket that it inherited up again. */
+  giveDeclared(request: number): void {
+    const { socket } = this
+    if (socket !== null) sendSocket(this.#child.process, request, socket.endpoint, socket.handle)
+  }
+
   refuseSocket(request: number, failure: SocketFailure): void {
     this.#child.channel.send({ type: 'cannotListen', request, failure })
+  }
+
+  /** Told only when it changes. */
+  useShare(connections: number): void {
+    if (connections === this.#share) return
+    this.#share = connections
+    this.#child.channel.send({ type: 'share', connections })
   }
 
   useTickets(keys: string): void {
@@ -241,6 +257,7 @@ export class WorkerHandle {
       this.#rateFrom = report.counters.messagesIn
     }
     for (const tell of this.#onReport.splice(0)) tell()
+    this.onReport?.()
   }
 
   #timeOut(ms: number): void {

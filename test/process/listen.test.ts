@@ -154,9 +154,10 @@ test('its connections drain: a handler that works is waited for', async () => {
 })
 
 for (const [what, more, says, code] of [
-  ['an address that somebody has', `inner.listen('text://127.0.0.1:PORT')`, /EADDRINUSE/, 5],
-  ['an address that is none', `inner.listen('nonsense')`, /bad address 'nonsense'/, 6],
-  ['a scheme that is none', `inner.listen('gopher://127.0.0.1:0')`, /gopher/, 6],
+  ['an address that somebody has', `new Worker().listen('text://127.0.0.1:PORT')`, /EADDRINUSE/, 5],
+  ['an address that is none', `new Worker().listen('nonsense')`, /bad address 'nonsense'/, 6],
+  ['a scheme that is none', `new Worker().listen('gopher://127.0.0.1:0')`, /gopher/, 6],
+  ['a Worker that listens already', `inner.listen('text://127.0.0.1:0')`, /this Worker has an address already/, 6],
 ] as const) {
   test(`${what} ends the start with the reason`, async () => {
     await inSandbox(async (box) => {

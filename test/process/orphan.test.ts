@@ -47,6 +47,7 @@ test('workers that are busy when their master is killed finish first, and the ne
     const held = `
       import { existsSync } from 'node:fs'
       import { setTimeout as sleep } from 'node:timers/promises'
+      Worker.stopTimeout = 20 // the next start has to come up first
       worker.onMessage = async (connection) => { while (!existsSync(process.argv[2])) await sleep(5); connection.send('done') }`
     const module = box.file('app.js', echo(1, held, await freeAddress()))
     const go = join(box.directory, 'go')

@@ -1,0 +1,141 @@
+// What a server does not take: connections over its limits, over its rate, or without a descriptor left. They wait in the
+// kernel's queue or go to a sibling; those of one greedy address are refused.
+
+import { readFileSync } from 'node:fs'
+import net from 'node:net'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import {
+  ask,
+  Client,
+  echo,
+  inSandbox,
+  portOf,
+  type Sandbox,
+  startFile,
+  succeeded,
+  workersOf,
+} from '../support/server.ts'
+import { until } from '../support/until.ts'
+
+function opened(port: number, count: number): Promise<Client[]> {
+  return Promise.all(Array.from({ length: count }, () => Client.connect(port)))
+}
+
+async function counts(box: Sandbox): Promise<number[]> {
+  return workersOf(await box.status()).map(({ counters }) => counters.connections)
+}
+
+test('maxConnections: who comes beyond it waits, and is served when another goes', async () => {
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(box.file('app.js', echo(1, 'worker.maxConnections = 5'))))
+    const clients = await opened(port, 8) // the kernel takes them
+    for (const client of clients) client.send('x')
+    await until(async () => (await box.status()).totals.messagesIn === 5)
+    assert.equal(await counts(box), [5])
+    for (const client of clients.splice(0, 3)) client.close()
+    for (const client of clients) await client.line()
+    assert.is((await box.status()).totals.messagesIn, 8)
+    assert.equal(await counts(box), [5])
+    for (const client of clients) client.close()
+    await until(async () => (await counts(box))[0] === 0)
+    for (let n = 0; n < 20; n++) await ask(port, 'again')
+    await box.stop()
+  })
+})
+
+test('what one worker does not take its sibling takes', async () => {
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(box.file('app.js', echo(2, 'worker.maxConnections = 10'))))
+    const clients = await opened(port, 20)
+    await Promise.all(clients.map((client) => client.ask('x')))
+    assert.equal(await counts(box), [10, 10])
+    await box.command('reload')
+    await Promise.all((await opened(port, 20)).map(async (client) => client.ask('x').then(() => client.close())))
+    for (const client of clients) client.close()
+    await box.stop()
+  })
+})
+
+test('maxConnectionsPerIp: one address has so many, another is served', async () => {
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(box.file('app.js', echo(1, 'worker.maxConnectionsPerIp = 3'))))
+    const greedy = await opened(port, 5)
+    for (const client of greedy) client.send('x')
+    await until(() => greedy.filter(({ isClosed }) => isClosed).length === 2)
+    assert.is((await box.status()).totals.refused, 2)
+    assert.match(box.log(), /refused 127\.0\.0\.1: it has 3 connections \(maxConnectionsPerIp\)/)
+    const other = net.connect({ port, host: '127.0.0.1', localAddress: '127.0.0.2' })
+    let answer = ''
+    other.on('data', (bytes) => {
+      answer += bytes
+    })
+    other.write('y\n')
+    await until(() => answer !== '')
+    other.destroy()
+    for (const client of greedy) client.close()
+    await until(async () => (await counts(box))[0] === 0)
+    assert.match(await ask(port, 'again'), /^again/)
+    await box.stop()
+  })
+})
+
+test('acceptRate: connections come no faster than that, and none is lost', async () => {
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(box.file('app.js', echo(1, 'worker.acceptRate = 50'))))
+    const started = performance.now()
+    const clients = await opened(port, 25)
+    await Promise.all(clients.map((client) => client.ask('x')))
+    const seconds = (performance.now() - started) / 1000
+    assert.ok(seconds > 0.35, `25 connections in ${seconds} s`) // 5 at once, 20 at 50 a second
+    for (const client of clients) client.close()
+    await box.stop()
+  })
+})
+
+test('connections that stay are spread over the workers of one port', async () => {
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(box.file('app.js', echo(4))))
+    const clients = await opened(port, 400)
+    await Promise.all(clients.map((client) => client.ask('x')))
+    const all = await counts(box)
+    assert.ok(Math.max(...all) < 3 * Math.min(...all), all.join(' '))
+    for (const client of clients) client.close()
+    await box.stop()
+  })
+})
+
+test('descriptors that run out: connections wait, nobody is reset, it is said once, the CPU rests', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file('app.js', echo(1))
+    const args = ['-c', 'ulimit -n 160; exec "$@"', 'sh', process.execPath, startFile, 'start', '-d', module]
+    succeeded(await box.spawn('sh', args).ended)
+    const status = await box.status()
+    const port = portOf(status)
+    const clients = await opened(port, 200)
+    for (const client of clients) client.send('x')
+    await until(async () => (await box.status()).totals.messagesIn > 50)
+    const [{ pid = 0 } = {}] = workersOf(status)
+    const before = cpuTicks(pid)
+    const since = performance.now()
+    await until(() => performance.now() - since > 900) // it looks a few times whether there are free ones
+    assert.ok(cpuTicks(pid) - before < 20, `${cpuTicks(pid) - before} ticks of 10 ms`)
+    assert.is(clients.filter(({ isClosed }) => isClosed).length, 0)
+    while (clients.length > 0) {
+      const client = clients.shift()
+      await client?.line()
+      client?.close()
+    }
+    assert.is((await box.status()).totals.messagesIn, 200)
+    assert.is(box.log().match(/descriptors run out/g)?.length, 1)
+    await box.stop()
+  })
+})
+
+/** User and system time, in 1/100 s. */
+function cpuTicks(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ')[1]?.split(' ') ?? []
+  return Number(fields[11]) + Number(fields[12])
+}
+
+test.run()

@@ -9,6 +9,7 @@
 //     --jobs <n>             files at once: 3, since most wait for processes
 //     --timeout-ms <n>       for one file: 120,000, or TEST_TIMEOUT_MS
 //     --limit-ms <n>         for the whole run: 900,000
+//     --addon <path|none>    with this addon, or without one
 //     --no-checks            leave out types, Biome and import rules, as a pattern does
 //
 // The last line of stdout is always `N passed, N failed, N skipped`. A failing check counts as one failure.
@@ -35,6 +36,7 @@ const { values: options, positionals: patterns } = parseArgs({
     dir: { type: 'string' },
     skips: { type: 'string', default: String(announcedSkips) },
     jobs: { type: 'string', default: '3' },
+    addon: { type: 'string' },
     'timeout-ms': { type: 'string', default: process.env.TEST_TIMEOUT_MS ?? '120000' },
     'limit-ms': { type: 'string', default: '900000' },
     'no-checks': { type: 'boolean', default: false },
@@ -171,7 +173,8 @@ async function runFile(file, fileMark) {
 /** Without our own settings (a developer's shell must not change a test) and without colours (the summary is parsed). */
 function environment(fileMark) {
   const kept = Object.entries(process.env).filter(([name]) => !name.startsWith('MILLRACE_') && name !== 'FORCE_COLOR')
-  return { ...Object.fromEntries(kept), NO_COLOR: '1', TEST_RUN_MARK: fileMark }
+  const chosen = options.addon === undefined ? {} : { MILLRACE_ADDON: options.addon }
+  return { ...Object.fromEntries(kept), ...chosen, NO_COLOR: '1', TEST_RUN_MARK: fileMark }
 }
 
 /** Every process that a test started must be gone when its file has ended; what is not is named, and killed. */

@@ -1,6 +1,7 @@
 // What `start` prints when everything serves: what runs where, and a line to copy and try.
 
 import { relative } from 'node:path'
+import { addon } from '../addon.ts'
 import { formatEndpoint } from '../endpoint.ts'
 import { version } from '../version.ts'
 import type { Declaration } from './group.ts'
@@ -24,7 +25,7 @@ export function renderBanner({ groups, modules, isDaemon, isQuiet }: Banner): st
     '[OK]',
   ])
   return [
-    `millrace ${version}   Node ${process.versions.node}   pid ${process.pid}   engine node (the native engine is not built yet)`,
+    `millrace ${version}   Node ${process.versions.node}   pid ${process.pid}   engine node   addon: ${addon().why}`,
     renderTable([['name', 'protocol', 'listen', 'processes', 'state'], ...rows]),
     ...tryLines(groups),
     isDaemon

@@ -1,7 +1,9 @@
 // The roles of a child process that evaluate user code. `describe` reports what was declared and leaves; `worker`
 // serves one slot of one group until it is told to stop, its master is gone, or it fails.
 
-import { messageOf, SystemError, UsageError } from '../errors.ts'
+import { constants } from 'node:os'
+import { addon } from '../addon.ts'
+import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { guardOutput, log, logRecords, nameLog } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { Timer } from '../loop/timer.ts'
@@ -33,6 +35,7 @@ export async function describe(boot: DescribeBoot, channel: Up): Promise<void> {
     const isGiven = boot.user !== '' || boot.group !== ''
     const given = lookUp(boot.user, boot.group)
     if (given !== null) assume(given)
+    dieWithMaster() // a change of user would clear it
     const groups = await evaluate(boot.modules, boot.argv, channel)
     const declarations = groups.map((group) => withCredentials(group.describe(), isGiven ? given : undefined))
     const tlsFiles = groups.map((group) => group.readTlsFiles())
@@ -68,6 +71,15 @@ export async function work(boot: WorkerBoot, channel: Up): Promise<void> {
     await life.serve(group, boot)
   } catch (error) {
     fail(channel, error)
+  }
+}
+
+/** A module that spins would not notice that the channel has closed. A worker has work to finish, and is not killed. */
+function dieWithMaster(): void {
+  try {
+    addon().sys?.setParentDeathSignal(constants.signals.SIGKILL, process.ppid)
+  } catch (error) {
+    if (codeOf(error) !== 'ENOTSUP') throw error // macOS
   }
 }
 

@@ -4,6 +4,7 @@
 
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
+import { addon } from '../addon.ts'
 import { addCounters, newCounters } from '../counters.ts'
 import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
@@ -23,6 +24,7 @@ import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
 import { Reload, type ReloadOutcome, type Supervisor } from './reload.ts'
 import { makeRunDir, type Places, placesOfOurs, runDirCandidates } from './run-directory.ts'
+import { monotonicUsec, reapOrphans, tellService } from './service.ts'
 import { type Blueprint, GroupState, type Slot } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, spawnChild } from './spawn.ts'
@@ -79,11 +81,15 @@ export class Master implements Supervisor {
   async run(onUp: (banner: string) => void): Promise<void> {
     process.title = `millrace: master process  start_file=${this.#options.modules[0]}`
     if (this.#options.umask !== undefined) process.umask(this.#options.umask)
+    reapOrphans(() => [this.#describePid, ...this.#processes().map(({ pid }) => pid)])
     try {
       await this.#takeRunDir()
       await this.#prepare()
       await this.#untilUp()
-      if (this.#stopping === null) onUp(this.#banner())
+      if (this.#stopping === null) {
+        tellService('READY=1', `MAINPID=${process.pid}`)
+        onUp(this.#banner())
+      }
       await this.#until(() => this.#stopping !== null)
     } catch (error) {
       this.#stopping ??= asCommandError(error)
@@ -344,6 +350,7 @@ export class Master implements Supervisor {
     try {
       if (this.#stopping !== null) throw new CommandError(Exit.Failure, 'the server is being stopped')
       log('reload: checking the new code')
+      tellService('RELOADING=1', monotonicUsec())
       const described = await this.#describe()
       this.#follow(described.settings)
       this.#output?.reopen()
@@ -352,6 +359,7 @@ export class Master implements Supervisor {
       failure =
         this.#stopping === null ? asCommandError(error) : new CommandError(Exit.Failure, 'the server was stopped')
     }
+    if (this.#stopping === null) tellService('READY=1')
     const outcome = {
       exitCode: failure?.exitCode ?? Exit.Ok,
       reason: failure?.message ?? '',
@@ -365,6 +373,7 @@ export class Master implements Supervisor {
   // Stopping
 
   #giveUp(why: StopReason): void {
+    if (this.#stopping === null) tellService('STOPPING=1')
     this.#stopping ??= why
     this.#ended.abort()
     this.sockets.closeAll() // who connects from now on is refused at once, instead of waiting for nobody
@@ -421,6 +430,7 @@ export class Master implements Supervisor {
       state: this.#stopping !== null ? 'stopping' : this.#isUp ? 'running' : 'starting',
       runDir: this.#runDir,
       engine: 'node',
+      addon: addon().why,
       loadAverage: loadavg(),
       groups,
       totals: addCounters(totalsOf(groups), this.#past),

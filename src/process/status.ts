@@ -26,6 +26,8 @@ export interface Status {
   readonly state: 'starting' | 'running' | 'stopping'
   readonly runDir: string
   readonly engine: string
+  /** Which addon is at work, or why none. */
+  readonly addon: string
   /** One minute, five, fifteen. */
   readonly loadAverage: readonly number[]
   readonly groups: readonly GroupStatus[]

@@ -34,7 +34,7 @@ export function renderStatus(status: Status): string {
   return [
     `millrace ${status.version}   Node ${status.node}   pid ${status.pid}   ${mode}   ${status.state}`,
     `start time ${localTime(status.startedAt)}   run ${formatDuration(status.uptimeMs)}   load average ${one.toFixed(2)}, ${five.toFixed(2)}, ${fifteen.toFixed(2)}`,
-    `${status.groups.length} groups   ${processes} processes   ${status.runDir}`,
+    `${status.groups.length} groups   ${processes} processes   ${status.runDir}   addon: ${status.addon}`,
     '',
     renderTable([
       ['name', 'event-loop', 'exit_status', 'exit_count'],

@@ -1,0 +1,32 @@
+# The addon. It lies here and not in the root, where npm would build it at every install.
+{
+  "variables": { "sanitize%": "" },
+  "targets": [
+    {
+      "target_name": "millrace",
+      "sources": [
+        "src/binding.cc",
+        "src/arguments.cc",
+        "src/sockets.cc",
+        "src/descriptors.cc",
+        "src/processes.cc",
+      ],
+      "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
+      "defines": ["NAPI_VERSION=9", "NODE_ADDON_API_DISABLE_CPP_EXCEPTIONS"],
+      "cflags_cc": ["-std=c++20", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fno-exceptions", "-fvisibility=hidden"],
+      "cflags_cc!": ["-std=gnu++17", "-std=gnu++20"],
+      "xcode_settings": {
+        "CLANG_CXX_LANGUAGE_STANDARD": "c++20",
+        "MACOSX_DEPLOYMENT_TARGET": "11.0",
+        "GCC_SYMBOLS_PRIVATE_EXTERN": "YES",
+      },
+      "conditions": [
+        ["OS=='linux' and sanitize==''", { "ldflags": ["-static-libstdc++", "-static-libgcc"] }],
+        ["sanitize!=''", {
+          "cflags_cc": ["-fsanitize=<(sanitize)", "-fno-omit-frame-pointer", "-g", "-O1"],
+          "ldflags": ["-fsanitize=<(sanitize)"],
+        }],
+      ],
+    },
+  ],
+}

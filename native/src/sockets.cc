@@ -1,0 +1,181 @@
+// bind(2), listen(2), socket(7), tcp(7), unix(7).
+
+#include "sockets.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <cstring>
+
+#ifdef __linux__
+#include <linux/filter.h>
+#endif
+
+namespace millrace {
+namespace {
+
+union Address {
+  sockaddr any;
+  sockaddr_in v4;
+  sockaddr_in6 v6;
+  sockaddr_un local;
+};
+
+struct Target {
+  Address address{};
+  socklen_t length = 0;
+};
+
+/** inet_pton knows no scope (`fe80::1%eth0`): an address that needs one is refused as EINVAL. */
+Result<Target> target_of(const BindOptions& options) {
+  Target target;
+  if (options.transport == Transport::Unix) {
+    if (options.path.empty() || options.path.size() >= sizeof(target.address.local.sun_path))
+      return Result<Target>::fail(ENAMETOOLONG, "bind");
+    target.address.local.sun_family = AF_UNIX;
+    std::memcpy(target.address.local.sun_path, options.path.data(), options.path.size());
+    target.length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + options.path.size() + 1);
+  } else if (inet_pton(AF_INET, options.host.c_str(), &target.address.v4.sin_addr) == 1) {
+    target.address.v4.sin_family = AF_INET;
+    target.address.v4.sin_port = htons(options.port);
+    target.length = sizeof(sockaddr_in);
+  } else if (inet_pton(AF_INET6, options.host.c_str(), &target.address.v6.sin6_addr) == 1) {
+    target.address.v6.sin6_family = AF_INET6;
+    target.address.v6.sin6_port = htons(options.port);
+    target.length = sizeof(sockaddr_in6);
+  } else {
+    return Result<Target>::fail(EINVAL, "inet_pton");
+  }
+  return Result<Target>::of(target);
+}
+
+Outcome set_option(int fd, int level, int name, int value) {
+  if (setsockopt(fd, level, name, &value, sizeof(value)) != 0) return Outcome::fail(errno, "setsockopt");
+  return Outcome::of({});
+}
+
+/** Only Linux can do it in the call; the others do it right after. */
+Result<int> open_socket(int domain, int type) {
+#ifdef SOCK_CLOEXEC
+  int fd = socket(domain, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return Result<int>::fail(errno, "socket");
+#else
+  int fd = socket(domain, type, 0);
+  if (fd < 0) return Result<int>::fail(errno, "socket");
+  fcntl(fd, F_SETFD, FD_CLOEXEC);
+  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+#endif
+  return Result<int>::of(fd);
+}
+
+Outcome prepare(int fd, int domain, const BindOptions& options) {
+  if (options.transport == Transport::Unix) return Outcome::of({});
+  if (options.transport == Transport::Tcp) {
+    Outcome reuse = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (!reuse.ok()) return reuse;
+  }
+  if (domain == AF_INET6) {
+    Outcome only = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, options.dual_stack ? 0 : 1);
+    if (!only.ok()) return only;
+  }
+  return options.reuse_port ? set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1) : Outcome::of({});
+}
+
+}  // namespace
+
+Result<int> bind_socket(const BindOptions& options) {
+  Result<Target> target = target_of(options);
+  if (!target.ok()) return Result<int>::fail(target.failure.error, target.failure.call);
+  int domain = target.value.address.any.sa_family;
+  Result<int> opened = open_socket(domain, options.transport == Transport::Udp ? SOCK_DGRAM : SOCK_STREAM);
+  if (!opened.ok()) return opened;
+  Outcome prepared = prepare(opened.value, domain, options);
+  if (prepared.ok() && bind(opened.value, &target.value.address.any, target.value.length) != 0)
+    prepared = Outcome::fail(errno, "bind");
+  if (prepared.ok()) return opened;
+  close(opened.value);
+  return Result<int>::fail(prepared.failure.error, prepared.failure.call);
+}
+
+Outcome listen_on(int fd, int backlog) {
+  if (listen(fd, backlog) != 0) return Outcome::fail(errno, "listen");
+  return Outcome::of({});
+}
+
+Result<SocketName> socket_name(int fd) {
+  Address address{};
+  socklen_t length = sizeof(address);
+  if (getsockname(fd, &address.any, &length) != 0) return Result<SocketName>::fail(errno, "getsockname");
+  SocketName name;
+  char text[INET6_ADDRSTRLEN] = "";
+  if (address.any.sa_family == AF_INET) {
+    inet_ntop(AF_INET, &address.v4.sin_addr, text, sizeof(text));
+    name = {4, text, ntohs(address.v4.sin_port)};
+  } else if (address.any.sa_family == AF_INET6) {
+    inet_ntop(AF_INET6, &address.v6.sin6_addr, text, sizeof(text));
+    name = {6, text, ntohs(address.v6.sin6_port)};
+  } else if (address.any.sa_family == AF_UNIX) {
+    socklen_t head = offsetof(sockaddr_un, sun_path);
+    size_t size = length > head ? strnlen(address.local.sun_path, length - head) : 0;
+    name.address.assign(address.local.sun_path, size);
+  } else {
+    return Result<SocketName>::fail(EAFNOSUPPORT, "getsockname");
+  }
+  return Result<SocketName>::of(name);
+}
+
+Outcome set_keep_alive(int fd, int idle_seconds) {
+  Outcome on = set_option(fd, SOL_SOCKET, SO_KEEPALIVE, idle_seconds > 0 ? 1 : 0);
+  if (!on.ok() || idle_seconds <= 0) return on;
+#ifdef TCP_KEEPIDLE
+  return set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, idle_seconds);
+#else
+  return set_option(fd, IPPROTO_TCP, TCP_KEEPALIVE, idle_seconds);
+#endif
+}
+
+Outcome set_no_delay(int fd, bool is_on) { return set_option(fd, IPPROTO_TCP, TCP_NODELAY, is_on ? 1 : 0); }
+
+#ifdef __linux__
+
+/** random modulo n, then a ladder: `if (it is i) return places[i]`. A conditional jump reaches 255 steps, so each skips one. */
+Outcome choose_among(int fd, const std::vector<uint32_t>& places) {
+  if (places.empty() || places.size() > 1024) return Outcome::fail(EINVAL, "setsockopt");
+  std::vector<sock_filter> program;
+  program.push_back(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<uint32_t>(SKF_AD_OFF + SKF_AD_RANDOM)));
+  program.push_back(BPF_STMT(BPF_ALU | BPF_MOD | BPF_K, static_cast<uint32_t>(places.size())));
+  for (uint32_t at = 0; at + 1 < places.size(); at++) {
+    program.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, at, 0, 1));
+    program.push_back(BPF_STMT(BPF_RET | BPF_K, places[at]));
+  }
+  program.push_back(BPF_STMT(BPF_RET | BPF_K, places.back()));
+  sock_fprog filter{static_cast<unsigned short>(program.size()), program.data()};
+  if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &filter, sizeof(filter)) != 0)
+    return Outcome::fail(errno, "setsockopt");
+  return Outcome::of({});
+}
+
+/** Of a listening socket the kernel keeps the length of its queue in tcpi_unacked. */
+Result<uint32_t> pending_connections(int fd) {
+  tcp_info info{};
+  socklen_t length = sizeof(info);
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return Result<uint32_t>::fail(errno, "getsockopt");
+  return Result<uint32_t>::of(info.tcpi_unacked);
+}
+
+#else
+
+Outcome choose_among(int, const std::vector<uint32_t>&) { return Outcome::fail(ENOTSUP, "setsockopt"); }
+
+Result<uint32_t> pending_connections(int) { return Result<uint32_t>::fail(ENOTSUP, "getsockopt"); }
+
+#endif
+
+}  // namespace millrace

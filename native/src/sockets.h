@@ -1,0 +1,43 @@
+// Listening sockets: bound, described, chosen. Descriptors are plain ints here; who owns them is the caller's business.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "result.h"
+
+namespace millrace {
+
+enum class Transport { Tcp, Udp, Unix };
+
+struct BindOptions {
+  Transport transport = Transport::Tcp;
+  /** An IP address; empty for a Unix socket. */
+  std::string host;
+  uint16_t port = 0;
+  std::string path;
+  bool reuse_port = false;
+  /** Of an IPv6 wildcard: IPv4 too. */
+  bool dual_stack = false;
+};
+
+struct SocketName {
+  /** 4, 6, or 0 for a Unix socket. */
+  int family = 0;
+  std::string address;
+  uint16_t port = 0;
+};
+
+/** A bound socket: CLOEXEC, non-blocking, SO_REUSEADDR for TCP. */
+Result<int> bind_socket(const BindOptions& options);
+Outcome listen_on(int fd, int backlog);
+Result<SocketName> socket_name(int fd);
+Outcome set_keep_alive(int fd, int idle_seconds);
+Outcome set_no_delay(int fd, bool is_on);
+/** Of a group of SO_REUSEPORT sockets, those with these places get new connections, at random. Linux. */
+Outcome choose_among(int fd, const std::vector<uint32_t>& places);
+/** Connections that nobody has accepted yet. Linux. */
+Result<uint32_t> pending_connections(int fd);
+
+}  // namespace millrace

@@ -1,0 +1,108 @@
+// Builds the addon with npm's own node-gyp, where there is a compiler and the sources are newer than the binary. Without
+// one the package works as well, so this never fails a build of the JavaScript; `--strict` does.
+//
+//   node scripts/build-native.mjs                       native/build/Release/millrace.node
+//   node scripts/build-native.mjs --prebuilt            and prebuilds/<platform>/millrace.node, stripped: for a release
+//   node scripts/build-native.mjs --sanitize address,undefined    into build/sanitized/, for test:sanitizers
+
+import { execFileSync, spawnSync } from 'node:child_process'
+import { copyFileSync, existsSync, mkdirSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { root } from './esbuild.mjs'
+
+const { values: options } = parseArgs({
+  options: {
+    prebuilt: { type: 'boolean', default: false },
+    sanitize: { type: 'string', default: '' },
+    strict: { type: 'boolean', default: false },
+  },
+})
+
+const native = join(root, 'native')
+const binary = join(native, 'build/Release/millrace.node')
+
+if (options.sanitize !== '') sanitized(options.sanitize)
+else if (isFresh()) say('addon: up to date')
+else build()
+if (options.prebuilt && existsSync(binary)) prebuild()
+
+function isFresh() {
+  if (!existsSync(binary)) return false
+  const built = statSync(binary).mtimeMs
+  const sources = [
+    join(native, 'binding.gyp'),
+    ...readdirSync(join(native, 'src')).map((name) => join(native, 'src', name)),
+  ]
+  return sources.every((path) => statSync(path).mtimeMs < built)
+}
+
+function build() {
+  const started = performance.now()
+  const why = run('rebuild')
+  if (why === '') say(`addon: built in ${Math.round(performance.now() - started)} ms`)
+  else give(why)
+}
+
+/** A folder of its own: the tests of the ordinary build may run at the same time. */
+function sanitized(kinds) {
+  const why = run('rebuild', `--sanitize=${kinds}`)
+  if (why !== '') return give(why)
+  mkdirSync(join(root, 'build/sanitized'), { recursive: true })
+  copyFileSync(binary, join(root, 'build/sanitized/millrace.node'))
+  rmSync(binary) // it needs the sanitizer's library: not for anybody else
+  say(`addon: built with ${kinds}`)
+}
+
+function prebuild() {
+  const name = execFileSync(process.execPath, ['--input-type=module', '-e', PLATFORM], {
+    cwd: root,
+    encoding: 'utf8',
+  }).trim()
+  const target = join(root, 'prebuilds', name, 'millrace.node')
+  mkdirSync(dirname(target), { recursive: true })
+  copyFileSync(binary, target)
+  if (process.platform === 'linux') spawnSync('strip', ['--strip-unneeded', target])
+  say(`addon: prebuilds/${name}/millrace.node, ${Math.round(statSync(target).size / 1024)} KiB`)
+}
+
+/** The loader's own word for this platform, of the bundle that was just built. */
+const PLATFORM = `
+  const { platform, arch, report } = process
+  report.excludeNetwork = true
+  const libc = platform === 'linux' ? (report.getReport().header.glibcVersionRuntime ? '-glibc' : '-musl') : ''
+  console.log(platform + '-' + arch + libc)`
+
+/** Why it could not be built, or an empty string. */
+function run(command, ...flags) {
+  const gyp = nodeGyp()
+  if (gyp === null) return 'npm has no node-gyp here'
+  const headers = join(dirname(realpathSync(process.execPath)), '..')
+  const nodedir = existsSync(join(headers, 'include/node/node_api.h')) ? [`--nodedir=${headers}`] : []
+  const args = [gyp, command, '-C', native, ...nodedir, ...flags.map((flag) => `--${flag.replace(/^--/, '')}`)]
+  const { status, stderr, error } = spawnSync(process.execPath, args, { encoding: 'utf8', cwd: root })
+  if (status === 0) return ''
+  const lines = `${error?.message ?? ''}\n${stderr ?? ''}`.split('\n')
+  if (options.strict || process.env.MILLRACE_BUILD_LOG) process.stderr.write(`${stderr}\n`)
+  return (lines.find((line) => /error:|gyp ERR! stack Error/.test(line)) ?? `exit code ${status}`).trim()
+}
+
+/** npm brings one along; npm says where it is. */
+function nodeGyp() {
+  const { npm_execpath: npm = '' } = process.env
+  const npms = [npm, join(dirname(realpathSync(process.execPath)), '../lib/node_modules/npm/bin/npm-cli.js')]
+  for (const path of npms) {
+    const gyp = join(dirname(path), '../node_modules/node-gyp/bin/node-gyp.js')
+    if (path !== '' && existsSync(gyp)) return gyp
+  }
+  return null
+}
+
+function give(why) {
+  say(`addon: not built, the package works without it (${why})`)
+  if (options.strict || options.prebuilt || options.sanitize !== '') process.exitCode = 1
+}
+
+function say(line) {
+  console.log(line)
+}

@@ -1,0 +1,31 @@
+// Runs the addon's tests under AddressSanitizer and UndefinedBehaviorSanitizer: a binary of its own, with the sanitizers'
+// libraries loaded before Node. Leaks are not looked for: V8 frees nothing at its end.
+
+import { execFileSync, spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { root } from './esbuild.mjs'
+
+const KINDS = 'address,undefined'
+const binary = join(root, 'build/sanitized/millrace.node')
+
+const built = spawnSync(process.execPath, ['scripts/build-native.mjs', '--sanitize', KINDS, '--strict'], {
+  cwd: root,
+  stdio: 'inherit',
+})
+if (built.status !== 0 || !existsSync(binary)) process.exit(1)
+
+const libraries = ['libasan.so', 'libubsan.so'].map((name) =>
+  execFileSync('gcc', [`-print-file-name=${name}`], { encoding: 'utf8' }).trim(),
+)
+const { status } = spawnSync(process.execPath, ['scripts/test.mjs', '--no-checks', '--addon', binary, 'test/native/'], {
+  cwd: root,
+  stdio: 'inherit',
+  env: {
+    ...process.env,
+    LD_PRELOAD: libraries.join(':'),
+    ASAN_OPTIONS: 'detect_leaks=0:halt_on_error=1:abort_on_error=1',
+    UBSAN_OPTIONS: 'halt_on_error=1:print_stacktrace=1',
+  },
+})
+process.exit(status ?? 1)

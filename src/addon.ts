@@ -1,0 +1,195 @@
+// The one file that loads the addon: what plain Node cannot do (native/README.md). A prebuilt binary of this package comes
+// first, then one that `npm run build` made, then none: everything that needs it has another way, or says that it does.
+
+import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { codeOf, messageOf, SystemError } from './errors.ts'
+
+/** A descriptor that is closed once: by `close()`, or when nobody holds this any more. */
+export interface Descriptor {
+  /** -1 when it is closed. */
+  readonly fd: number
+  close(): void
+  /** The number, to be closed by the caller: for who takes it over, as `server.listen({ fd })` does. */
+  release(): number
+}
+
+export interface SocketToBind {
+  readonly transport: 'tcp' | 'udp' | 'unix'
+  /** An IP address; empty for a Unix socket. */
+  readonly host: string
+  readonly port: number
+  readonly path: string
+  readonly reusePort?: boolean
+  /** Of an IPv6 wildcard: IPv4 too. */
+  readonly isDualStack?: boolean
+}
+
+/** The `sys` part of the addon. Everything throws a SystemError with call and address, or a TypeError for bad arguments. */
+export interface Sys {
+  /** Bound and not listening; CLOEXEC, not blocking, SO_REUSEADDR for TCP. */
+  bind(socket: SocketToBind): Descriptor
+  listen(fd: number, backlog: number): void
+  socketName(fd: number): { readonly family: 0 | 4 | 6; readonly address: string; readonly port: number }
+  /** 0 switches it off. */
+  setKeepAlive(fd: number, idleSeconds: number): void
+  setNoDelay(fd: number, isOn: boolean): void
+  /** Of the SO_REUSEPORT sockets of one port, those with these places (in the order of their bind) get what comes, at random. */
+  chooseAmong(fd: number, places: readonly number[]): void
+  /** Connections in the queue of a listening socket. */
+  pendingConnections(fd: number): number
+  /** SCM_RIGHTS. How many of the bytes went. */
+  sendDescriptors(socket: number, bytes: Uint8Array, fds: readonly number[]): number
+  receiveDescriptors(
+    socket: number,
+    mostBytes: number,
+  ): { readonly bytes: Buffer; readonly descriptors: readonly Descriptor[]; readonly hasEnded: boolean }
+  /** Who is at the other end of a Unix socket. */
+  peerCredentials(fd: number): { readonly pid: number; readonly uid: number; readonly gid: number }
+  duplicate(fd: number): Descriptor
+  /** Onto 0, 1 or 2. */
+  duplicateOnto(from: number, to: number): void
+  /** ESRCH when `parent` has ended already. */
+  setParentDeathSignal(signal: number, parent: number): void
+  /** Orphans below this process come to it. */
+  becomeReaper(): void
+  /** Takes dead children that are not among `known`. */
+  reap(known: readonly number[]): readonly { readonly pid: number; readonly code: number; readonly signal: number }[]
+  /** Becomes another program; returns only by an exception. */
+  execute(path: string, args: readonly string[], env: Readonly<Record<string, string>>, keep: readonly number[]): never
+  /** sd_notify(3). */
+  notify(socketPath: string, text: string): void
+}
+
+export interface Addon {
+  /** Null without it. */
+  readonly sys: Sys | null
+  readonly source: 'given' | 'prebuilt' | 'built' | 'none'
+  /** In words, for people: why this one, or why none. */
+  readonly why: string
+}
+
+/** A path, or `none`. Read now: workers delete our variables before user code runs. */
+const { MILLRACE_ADDON: given } = process.env
+
+let loaded: Addon | null = null
+
+/** Loaded at the first call. Never throws. */
+export function addon(): Addon {
+  loaded ??= load(rootOf(dirname(fileURLToPath(import.meta.url))), platformName(), given)
+  return loaded
+}
+
+/** `linux-x64-glibc`: where binaries lie below `prebuilds/`. */
+export function platformName(): string {
+  const name = `${process.platform}-${process.arch}`
+  return process.platform === 'linux' ? `${name}-${libc()}` : name
+}
+
+/** What is tried, in order. @internal */
+export function load(root: string, platform: string, override: string | undefined): Addon {
+  if (override === 'none') return none('switched off by MILLRACE_ADDON=none')
+  if (override !== undefined && override !== '') return open(override, 'given', 'MILLRACE_ADDON')
+  const prebuilt = join(root, 'prebuilds', platform, 'millrace.node')
+  const built = join(root, 'native/build/Release/millrace.node')
+  if (existsSync(prebuilt)) return open(prebuilt, 'prebuilt', `prebuilt for ${platform}`)
+  if (existsSync(built)) return open(built, 'built', 'built here')
+  return none(`there is no binary for ${platform}, and none was built`)
+}
+
+function none(why: string): Addon {
+  return { sys: null, source: 'none', why }
+}
+
+function open(path: string, source: 'given' | 'prebuilt' | 'built', why: string): Addon {
+  try {
+    return { sys: wrapped(createRequire(import.meta.url)(path) as Binding), source, why }
+  } catch (error) {
+    if (codeOf(error) === 'ERR_DLOPEN_DISABLED') return none('switched off by --no-addons')
+    return none(`${path} cannot be loaded: ${messageOf(error).split('\n')[0]}`)
+  }
+}
+
+/** The package's folder: above `dist/`, above `build/src/`. */
+function rootOf(folder: string): string {
+  for (let at = folder, steps = 0; steps < 4; at = dirname(at), steps++)
+    if (existsSync(join(at, 'package.json'))) return at
+  return folder
+}
+
+function libc(): 'glibc' | 'musl' {
+  const report = process.report as NodeJS.ProcessReport & { excludeNetwork: boolean }
+  const before = report.excludeNetwork
+  report.excludeNetwork = true // it would look up names
+  const { header } = report.getReport() as { header?: { glibcVersionRuntime?: string } }
+  report.excludeNetwork = before
+  return header?.glibcVersionRuntime === undefined ? 'musl' : 'glibc'
+}
+
+/** What comes over the boundary: numbers, strings, booleans and typed arrays. */
+interface Binding {
+  bind(transport: number, host: string, port: number, path: string, reusePort: boolean, dualStack: boolean): Descriptor
+  listen(fd: number, backlog: number): void
+  socketName(fd: number): ReturnType<Sys['socketName']>
+  setKeepAlive(fd: number, idleSeconds: number): void
+  setNoDelay(fd: number, isOn: boolean): void
+  chooseAmong(fd: number, places: Int32Array): void
+  pendingConnections(fd: number): number
+  sendDescriptors(socket: number, bytes: Uint8Array, fds: Int32Array): number
+  receiveDescriptors(socket: number, mostBytes: number): ReturnType<Sys['receiveDescriptors']>
+  peerCredentials(fd: number): ReturnType<Sys['peerCredentials']>
+  duplicate(fd: number): Descriptor
+  duplicateOnto(from: number, to: number): void
+  setParentDeathSignal(signal: number, parent: number): void
+  becomeReaper(): void
+  reap(known: Int32Array): ReturnType<Sys['reap']>
+  execute(path: string, args: string, env: string, keep: Int32Array): never
+  notify(socketPath: string, text: string): void
+}
+
+const TRANSPORTS = ['tcp', 'udp', 'unix'] as const
+
+function wrapped(binding: Binding): Sys {
+  const at = (fd: number) => `descriptor ${fd}`
+  const list = (parts: readonly string[]) => parts.join('\0')
+  return {
+    bind({ transport, host, port, path, reusePort = false, isDualStack = false }) {
+      const where = transport === 'unix' ? path : host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+      return told(where, () => binding.bind(TRANSPORTS.indexOf(transport), host, port, path, reusePort, isDualStack))
+    },
+    listen: (fd, backlog) => told(at(fd), () => binding.listen(fd, backlog)),
+    socketName: (fd) => told(at(fd), () => binding.socketName(fd)),
+    setKeepAlive: (fd, idleSeconds) => told(at(fd), () => binding.setKeepAlive(fd, idleSeconds)),
+    setNoDelay: (fd, isOn) => told(at(fd), () => binding.setNoDelay(fd, isOn)),
+    chooseAmong: (fd, places) => told(at(fd), () => binding.chooseAmong(fd, Int32Array.from(places))),
+    pendingConnections: (fd) => told(at(fd), () => binding.pendingConnections(fd)),
+    sendDescriptors: (socket, bytes, fds) =>
+      told(at(socket), () => binding.sendDescriptors(socket, bytes, Int32Array.from(fds))),
+    receiveDescriptors: (socket, mostBytes) => told(at(socket), () => binding.receiveDescriptors(socket, mostBytes)),
+    peerCredentials: (fd) => told(at(fd), () => binding.peerCredentials(fd)),
+    duplicate: (fd) => told(at(fd), () => binding.duplicate(fd)),
+    duplicateOnto: (from, to) => told(at(from), () => binding.duplicateOnto(from, to)),
+    setParentDeathSignal: (signal, parent) => told('', () => binding.setParentDeathSignal(signal, parent)),
+    becomeReaper: () => told('', () => binding.becomeReaper()),
+    reap: (known) => told('', () => binding.reap(Int32Array.from(known))),
+    execute: (path, args, env, keep) =>
+      told(path, () => {
+        const pairs = Object.entries(env).map(([name, value]) => `${name}=${value}`)
+        return binding.execute(path, list(args), list(pairs), Int32Array.from(keep))
+      }),
+    notify: (socketPath, text) => told(socketPath, () => binding.notify(socketPath, text)),
+  }
+}
+
+/** A failed call comes as an Error with `errno` and `syscall`. */
+function told<T>(address: string, call: () => T): T {
+  try {
+    return call()
+  } catch (error) {
+    const { errno, syscall } = error as { errno?: number; syscall?: string }
+    if (errno === undefined || syscall === undefined) throw error
+    throw SystemError.fromErrno(errno, syscall, address)
+  }
+}

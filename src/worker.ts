@@ -56,6 +56,7 @@ export interface WorkerSettings<A extends string | undefined, P>
   drainTimeoutMs?: number
   reloadMode?: ReloadMode
   reloadable?: boolean
+  reusePort?: boolean
   user?: string
   group?: string
   execArgv?: readonly string[]
@@ -127,6 +128,8 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   reloadMode: ReloadMode = 'start-first'
   /** False: a reload only calls `onWorkerReload`, and the processes stay. */
   reloadable = true
+  /** A socket for each process on the one port (SO_REUSEPORT): the kernel spreads connections evenly. Takes the addon. */
+  reusePort = false
   /** Who the processes run as when root starts the server: a name or a number. Empty: as who started it. */
   user = ''
   /** Their group; by default the user's own. */
@@ -175,6 +178,8 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** `listen()` calls that `ready` waits for. */
   #listening: Promise<void>[] = []
   #ticketKeys = ''
+  /** Of siblings that are not there, by their place; null while it begins to listen. */
+  readonly #standIns = new Map<number, Listener | null>()
   readonly #gate = new Gate(this, processClock)
   #perAddress: PerAddress | null = null
   /** What it asks the master for when it listens again: nothing for the declared socket. */
@@ -258,12 +263,12 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   /** @internal */
   describe(): Declaration {
-    const { name, backlog, reloadMode, reloadable, user, group, execArgv } = this
+    const { name, backlog, reloadMode, reloadable, reusePort, user, group, execArgv } = this
     const protocol = this.#address === '' ? '' : this.#resolveProtocol().name
     for (const [key, rule] of Object.entries(RULES)) check(`${key} of worker '${name}'`, Reflect.get(this, key), rule)
     if (this.proxyProtocol !== null) new ProxyRules(this.proxyProtocol)
     return {
-      ...{ name, listen: this.#address, protocol, backlog, reloadMode, reloadable, user, group, execArgv },
+      ...{ name, listen: this.#address, protocol, backlog, reloadMode, reloadable, reusePort, user, group, execArgv },
       count: Math.max(1, Math.trunc(this.count)), // as Workerman
       startTimeoutMs: Math.min(this.startTimeoutMs || Number.POSITIVE_INFINITY, LONGEST_TIMEOUT_MS),
       drainTimeoutMs: Math.min(this.drainTimeoutMs, LONGEST_TIMEOUT_MS),
@@ -359,16 +364,20 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   /** @internal Accepts on a socket that somebody bound. */
-  async listenOn(source: { fd?: number; handle?: unknown; expected: string }): Promise<void> {
-    const protocol = this.#resolveProtocol()
+  async listenOn(source: Bound): Promise<void> {
     this.#endpoint = source.expected
+    const listener = await this.#listener(source)
+    if (this.#leaving === null && !this.#isResting) this.#listeners.push(listener)
+    else listener.close() // told to leave or rest while it started
+  }
+
+  #listener(source: Bound): Promise<Listener> {
+    const protocol = this.#resolveProtocol()
     const rules = this.proxyProtocol === null ? null : new ProxyRules(this.proxyProtocol)
     const accept = (socket: Socket) => this.#welcome(socket, protocol)
     const welcome = rules === null ? accept : (socket: Socket) => Proxied.begin(socket, rules, this, accept)
     const options = { ...source, backlog: this.backlog, onScarce: () => this.#runShort() }
-    const listener = await nodeEngine.listen(options, welcome)
-    if (this.#leaving === null && !this.#isResting) this.#listeners.push(listener)
-    else listener.close() // told to leave or rest while it started
+    return nodeEngine.listen(options, welcome)
   }
 
   /** @internal Again with less time: it hurries, and both promises resolve at once. */
@@ -386,6 +395,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   #leave(windowMs: number): Promise<void> {
     for (const listener of this.#listeners.splice(0)) listener.close()
+    for (const place of [...this.#standIns.keys()]) this.relieve(place)
     const leaving = new Leaving(this, windowMs)
     this.#leaving = leaving
     this.#aborter?.abort(leavingError())
@@ -461,6 +471,21 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   useShare(connections: number): void {
     this.#gate.share = connections
     for (const inner of this.#inner) inner.#gate.share = connections
+  }
+
+  /** @internal */
+  async standIn(place: number, { handle, endpoint }: GivenSocket): Promise<void> {
+    if (this.#leaving !== null) return
+    this.#standIns.set(place, null)
+    const listener = await this.#listener({ handle, expected: endpoint })
+    if (this.#leaving === null && this.#standIns.has(place)) this.#standIns.set(place, listener)
+    else listener.close() // the sibling was quicker
+  }
+
+  /** @internal */
+  relieve(place: number): void {
+    this.#standIns.get(place)?.close()
+    this.#standIns.delete(place)
   }
 
   /** Gives its listeners back for a while; the master keeps the sockets, and gives them again. */
@@ -586,6 +611,13 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
 /** Descriptors that run out again after less than this are the same story. */
 const EPISODE_MS = 5000
+/** A socket that somebody bound, here or in the master. */
+interface Bound {
+  readonly fd?: number
+  readonly handle?: unknown
+  readonly expected: string
+}
+
 /** So many new connections are worth a report before the next heartbeat. */
 const BURST = 16
 
@@ -616,6 +648,7 @@ interface Rule {
 }
 
 const ANY_STRING: Rule = { isRight: isString, wanted: 'a string' }
+const TRUE_OR_FALSE: Rule = { isRight: (value) => typeof value === 'boolean', wanted: 'true or false' }
 const POSITIVE = numberFrom(1, Number.POSITIVE_INFINITY)
 const NOT_NEGATIVE = numberFrom(0, Number.POSITIVE_INFINITY)
 
@@ -641,7 +674,8 @@ const RULES: Record<string, Rule> = {
   group: ANY_STRING,
   transport: { isRight: (value) => value === 'tcp' || value === 'ssl', wanted: `'tcp' or 'ssl'` },
   ssl: { isRight: (value) => typeof value === 'object' && !Array.isArray(value), wanted: 'an object' },
-  reloadable: { isRight: (value) => typeof value === 'boolean', wanted: 'true or false' },
+  reloadable: TRUE_OR_FALSE,
+  reusePort: TRUE_OR_FALSE,
   reloadMode: {
     isRight: (value) => value === 'start-first' || value === 'stop-first',
     wanted: `'start-first' or 'stop-first'`,

@@ -67,6 +67,13 @@ async function resolve(host: string): Promise<string> {
   }
 }
 
+/** A TCP socket that is bound already; it belongs to the result. */
+export function adoptSocket(fd: number, endpoint: string): BoundSocket {
+  const handle = createServerHandle('', 0, 0, fd)
+  if (typeof handle === 'number') throw SystemError.fromErrno(handle, 'open', endpoint)
+  return { fd: handle.fd, handle, endpoint, close: () => handle.close() }
+}
+
 async function bindUnix(path: string): Promise<BoundSocket> {
   try {
     await removeStaleSocket(path)

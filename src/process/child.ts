@@ -12,7 +12,7 @@ import { assume, lookUp } from './credentials.ts'
 import { evaluate } from './evaluate.ts'
 import { WorkerExit } from './exit-codes.ts'
 import { type Credentials, type Declaration, type GivenSocket, type Group, registry } from './group.ts'
-import { receiveSockets } from './handle-channel.ts'
+import { receiveSockets, standInRequest } from './handle-channel.ts'
 import {
   type DescribeBoot,
   type FromChild,
@@ -105,7 +105,7 @@ class WorkerLife {
     this.#channel = channel
     registry().requestStop = (code) => this.leaveSoon(code)
     registry().requestSocket = (address) => this.#requestSocket(address)
-    receiveSockets((request, endpoint, handle) => this.#takeRequest(request)?.resolve({ handle, endpoint }))
+    receiveSockets((request, endpoint, handle) => this.#takeSocket(request, { endpoint, handle }))
     channel.onClose = () => this.leaveSoon(WorkerExit.Ended) // the master is gone
     channel.onMessage = (message) => this.#receive(message)
   }
@@ -143,6 +143,7 @@ class WorkerLife {
     else if (message.type === 'retire') void this.#retire()
     else if (message.type === 'reload') void this.#reload()
     else if (message.type === 'cannotListen') this.#takeRequest(message.request)?.reject(socketError(message.failure))
+    else if (message.type === 'relieve') this.#group?.relieve(message.place)
     else if (message.type === 'share') this.#group?.useShare(message.connections)
     else if (message.type === 'tickets') this.#group?.useTickets(message.keys)
     else if (message.type === 'connections') this.#list(message.after, message.limit)
@@ -154,6 +155,11 @@ class WorkerLife {
     return new Promise((resolve, reject) => {
       this.#requests.set(request, { resolve, reject })
     })
+  }
+
+  #takeSocket(request: number, socket: GivenSocket): void {
+    if (request >= 0) return this.#takeRequest(request)?.resolve(socket)
+    this.#group?.standIn(standInRequest(request), socket).catch((error) => log(`standing in: ${stackOf(error)}`))
   }
 
   #takeRequest(request: number) {

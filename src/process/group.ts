@@ -19,6 +19,8 @@ export interface Declaration {
   readonly reloadMode: ReloadMode
   /** False: a reload only calls `onWorkerReload`; the processes stay. */
   readonly reloadable: boolean
+  /** A socket for each process, on one port. */
+  readonly reusePort: boolean
   /** As declared: names or numbers; empty for none. */
   readonly user: string
   readonly group: string
@@ -89,6 +91,9 @@ export interface Group {
   readTlsFiles(): Readonly<Record<string, string>>
   /** Runs the user's `onWorkerStart`, then accepts. Resolves when it serves: that is `ready`. */
   start(place: Place): Promise<void>
+  /** Accepts for a sibling that is not there, until it is relieved. */
+  standIn(place: number, socket: GivenSocket): Promise<void>
+  relieve(place: number): void
   /** Beyond so many connections its siblings have fewer. */
   useShare(connections: number): void
   /** Called when it has taken many in a short time: the master should know. */

@@ -12,6 +12,11 @@ interface SocketMessage {
   readonly endpoint: string
 }
 
+/** What nobody has asked for: the socket of a sibling's place, below 0 so that it is no request. */
+export function standInRequest(place: number): number {
+  return -1 - place
+}
+
 /** In the master. The handle stays ours. */
 export function sendSocket(child: ChildProcess, request: number, endpoint: string, handle: unknown): void {
   const message: SocketMessage = { cmd: COMMAND, request, endpoint }

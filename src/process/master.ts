@@ -25,7 +25,7 @@ import { Predecessors } from './predecessors.ts'
 import { Reload, type ReloadOutcome, type Supervisor } from './reload.ts'
 import { makeRunDir, type Places, placesOfOurs, runDirCandidates } from './run-directory.ts'
 import { monotonicUsec, reapOrphans, tellService } from './service.ts'
-import { type Blueprint, GroupState, type Slot } from './slot.ts'
+import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, spawnChild } from './spawn.ts'
 import { connectionPage, groupStatus, type Status, totalsOf } from './status.ts'
@@ -153,9 +153,9 @@ export class Master implements Supervisor {
     const keys = keysOf(groups)
     for (const [place, declaration] of groups.entries()) {
       if (this.#stopping !== null) return
-      const socket = await this.sockets.reserve(declaration)
+      const sockets = await this.sockets.reserveAll(declaration)
       const key = keys[place] as Blueprint['key']
-      const group = new GroupState({ key, declaration, socket, tlsFiles: tlsFiles[place] ?? {} })
+      const group = new GroupState({ key, declaration, sockets, tlsFiles: tlsFiles[place] ?? {} })
       for (let n = 0; n < declaration.count; n++) group.addSlot({ isHeld: false })
       this.groups.push(group)
     }
@@ -217,6 +217,7 @@ export class Master implements Supervisor {
         else if (slot.isVacant) this.#fill(group, slot)
       }
     }
+    if (this.#stopping === null) for (const { share } of this.groups) share.settle()
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.#record()
     for (const look of [...this.#waiting]) look()
@@ -232,7 +233,9 @@ export class Master implements Supervisor {
     }
   }
 
-  launch(group: GroupState, slot: Slot, { key, declaration, socket, tlsFiles }: Blueprint): WorkerHandle {
+  launch(group: GroupState, slot: Slot, blueprint: Blueprint): WorkerHandle {
+    const { key, declaration, tlsFiles } = blueprint
+    const socket = socketOf(blueprint, slot.id)
     if (this.#stopping !== null) throw new CommandError(Exit.Failure, 'the server is being stopped')
     const { modules, argv } = this.#options
     const output = this.#output as Output
@@ -438,9 +441,9 @@ export class Master implements Supervisor {
   }
 
   #banner(): string {
-    const groups = this.groups.map(({ blueprint: { declaration, socket } }) => ({
+    const groups = this.groups.map(({ blueprint: { declaration, sockets } }) => ({
       declaration,
-      endpoint: socket?.endpoint ?? '',
+      endpoint: sockets[0]?.endpoint ?? '',
     }))
     return renderBanner({
       groups,

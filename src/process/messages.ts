@@ -85,6 +85,8 @@ export type ToChild =
   | { readonly type: 'stop'; readonly timeoutMs: number }
   /** So many connections are this worker's share: beyond it, siblings should be quicker. */
   | { readonly type: 'share'; readonly connections: number }
+  /** The sibling of this place is back: its socket is its own again. */
+  | { readonly type: 'relieve'; readonly place: number }
   /** New keys for TLS tickets, in base64. */
   | { readonly type: 'tickets'; readonly keys: string }
   /** A socket that was asked for cannot be had. One that can comes over the handle channel. */

@@ -106,15 +106,16 @@ export class Reload {
     const keys = keysOf(declarations)
     const staying = declarations.map(({ reloadable }, place) => (reloadable ? undefined : running[place]?.blueprint))
     // First: what stays is not there for the others to take.
-    for (const blueprint of staying) if (blueprint?.socket) sockets.keep(blueprint.socket)
+    for (const blueprint of staying) for (const socket of blueprint?.sockets ?? []) sockets.keep(socket)
     const blueprints: Blueprint[] = []
     for (const [place, declaration] of declarations.entries()) {
-      const { socket, declaration: old } = staying[place] ?? {}
-      const listen = old?.listen ?? declaration.listen
+      const { sockets: kept, declaration: old } = staying[place] ?? {}
+      const wanted = { ...declaration, listen: old?.listen ?? declaration.listen }
+      const isEnough = kept !== undefined && (!wanted.reusePort || kept.length >= wanted.count)
       blueprints.push({
         key: keys[place] as Blueprint['key'],
-        declaration: { ...declaration, listen },
-        socket: socket ?? (await sockets.reserve({ ...declaration, listen }, running[place]?.sockets)),
+        declaration: wanted,
+        sockets: isEnough ? kept : await sockets.reserveAll(wanted, running[place]?.sockets),
         tlsFiles: tlsFiles[place] ?? {},
       })
     }
@@ -176,17 +177,21 @@ export class Reload {
       const name = `${group.name}:${slot.id}`
       slot.isHeld = true
       slot.stopWaiting()
-      const old = slot.current
-      if (old !== null) {
-        slot.leaving.add(old)
-        slot.current = null
-        old.retire()
-      }
-      const receipt = this.#note(name, 'removed', old)
-      const drained = old === null ? Promise.resolve() : this.#drain(old, group, receipt)
-      drains.push(drained.then(() => this.#supervisor.dismiss(group, slot)))
+      drains.push(this.#removeSlot(group, slot, this.#note(name, 'removed', slot.current)))
     }
     await Promise.all(drains)
+  }
+
+  async #removeSlot(group: GroupState, slot: Slot, receipt: SlotReceipt): Promise<void> {
+    if (!group.isGone) await group.share.giveUp(slot)
+    const old = slot.current
+    if (old !== null) {
+      slot.leaving.add(old)
+      slot.current = null
+      old.retire()
+      await this.#drain(old, group, receipt)
+    }
+    this.#supervisor.dismiss(group, slot)
   }
 
   // Slots

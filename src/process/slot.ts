@@ -6,15 +6,22 @@ import { Backoff } from '../loop/backoff.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
 import type { Declaration } from './group.ts'
 import type { GroupKey } from './messages.ts'
+import { PortShare } from './port-share.ts'
 import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
 /** What new processes of a group are made from. A reload brings a new one. */
 export interface Blueprint {
   readonly key: GroupKey
   readonly declaration: Declaration
-  readonly socket: BoundSocket | null
+  /** One for all slots, or with `reusePort` one for each; none without an address. */
+  readonly sockets: readonly BoundSocket[]
   /** What its processes need for TLS, in base64. */
   readonly tlsFiles: Readonly<Record<string, string>>
+}
+
+/** What the processes of a slot inherit. */
+export function socketOf({ sockets }: Blueprint, slot: number): BoundSocket | null {
+  return sockets[slot] ?? sockets[0] ?? null
 }
 
 export class GroupState {
@@ -24,6 +31,7 @@ export class GroupState {
   readonly exits = new Map<string, number>()
   /** The new code does not declare it: it lasts until its processes have left. */
   isGone = false
+  readonly share = new PortShare(this)
   readonly #inner = new Map<string, BoundSocket>()
   readonly #binding = new Map<string, Promise<BoundSocket>>()
 
@@ -78,9 +86,9 @@ export class GroupState {
   /** Those that processes accept on, and what the next one would, unless nobody declares the group any more. */
   get sockets(): BoundSocket[] {
     const used = this.#accepting
-    const declared = this.isGone ? null : this.blueprint.socket
+    const declared = this.isGone ? [] : this.blueprint.sockets
     const inner = [...this.#inner.values(), ...used.flatMap(({ innerSockets }) => [...innerSockets])]
-    const all = [declared, ...used.map(({ socket }) => socket), ...inner]
+    const all = [...declared, ...used.map(({ socket }) => socket), ...inner]
     return all.filter((socket) => socket !== null)
   }
 }
@@ -96,6 +104,8 @@ export class Slot {
   readonly leaving = new Set<WorkerHandle>()
   /** A reload has it in hand: nothing else starts a process here. */
   isHeld = false
+  /** It goes: nothing new should come to it. */
+  isGivenUp = false
   incarnation = 0
   /** Of the processes that are gone. */
   past: Counters = newCounters()

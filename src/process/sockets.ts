@@ -2,15 +2,18 @@
 // one rule for a reload that moves a group, one that is given up half-way, and the one that undoes it.
 
 import { lchownSync } from 'node:fs'
-import { codeOf, messageOf, SystemError } from '../errors.ts'
+import { addon, type Sys } from '../addon.ts'
+import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
 import { type Address, parseAddress } from '../net/address.ts'
-import { type BoundSocket, bindSocket } from '../net/bound-socket.ts'
+import { adoptSocket, type BoundSocket, bindSocket } from '../net/bound-socket.ts'
 import type { Credentials, Declaration } from './group.ts'
 
 /** What the master knows of a socket that it has bound. */
 interface Entry {
   readonly address: Address
+  /** One of several on its port (SO_REUSEPORT). */
+  readonly isShared: boolean
   /** Who a Unix socket belongs to; null: to who started the master. */
   owner: Credentials | null
 }
@@ -31,6 +34,51 @@ export class Sockets {
     this.keep(socket)
     this.#giveTo(credentials, socket)
     return socket
+  }
+
+  /**
+   * All sockets of a declaration: none, one, or with `reusePort` one for each process, in the order in which the kernel
+   * knows them. Without the addon it is one for all, which is said.
+   */
+  async reserveAll(declaration: Declaration, own: readonly BoundSocket[] = []): Promise<readonly BoundSocket[]> {
+    const { sys, why } = addon()
+    const { reusePort, listen, name } = declaration
+    if (reusePort && sys !== null && listen !== '') return this.#reserveEach(declaration, own, sys)
+    if (reusePort) log(`${name}: reusePort takes the addon (${why}); its processes share one socket`)
+    const socket = await this.reserve(declaration, own)
+    return socket === null ? [] : [socket]
+  }
+
+  async #reserveEach(
+    { listen, count, backlog }: Declaration,
+    own: readonly BoundSocket[],
+    sys: Sys,
+  ): Promise<readonly BoundSocket[]> {
+    const address = parseAddress(listen)
+    if (address.transport !== 'tcp') throw new UsageError('ERR_BAD_OPTION', `${listen}: reusePort is for TCP`)
+    const all = [...this.#all.keys()].filter((socket) => {
+      const entry = this.#all.get(socket)
+      return own.includes(socket) && entry?.isShared === true && isSamePlace(entry.address, address)
+    })
+    const [first = await this.#probe(address)] = all.map(({ endpoint }) => endpoint)
+    const [, host = '', port = ''] = /^\[?(.*?)\]?:(\d+)$/.exec(first) ?? []
+    while (all.length < count) {
+      const bound = sys.bind({ transport: 'tcp', host, port: Number(port), path: '', reusePort: true })
+      sys.listen(bound.fd, backlog) // now: the kernel numbers them in this order
+      const socket = adoptSocket(bound.release(), first)
+      this.#all.set(socket, { address, owner: null, isShared: true })
+      all.push(socket)
+    }
+    const used = all.slice(0, count)
+    for (const socket of used) this.keep(socket)
+    return used
+  }
+
+  /** Nobody is to share the port with us unnoticed. Resolves to the address with its port. */
+  async #probe(address: Address): Promise<string> {
+    const socket = await this.#bind(address)
+    this.#close(socket)
+    return socket.endpoint
   }
 
   /** One of `own` at this address, else a new one; not another group's. Rejects with a SystemError or a UsageError. */
@@ -73,14 +121,15 @@ export class Sockets {
     const isAny = address.transport === 'tcp' && address.port === 0
     const candidates = isAny ? own : [...own, ...this.#all.keys()]
     return candidates.find((socket) => {
-      return !this.#reserved.has(socket) && isSamePlace(this.#all.get(socket)?.address, address)
+      const entry = this.#all.get(socket)
+      return !this.#reserved.has(socket) && entry?.isShared === false && isSamePlace(entry.address, address)
     })
   }
 
   async #bind(address: Address): Promise<BoundSocket> {
     try {
       const socket = await bindSocket(address)
-      this.#all.set(socket, { address, owner: null })
+      this.#all.set(socket, { address, owner: null, isShared: false })
       return socket
     } catch (error) {
       throw this.#explain(error, address)

@@ -105,7 +105,7 @@ export function totalsOf(groups: readonly GroupStatus[]): Counters {
 export async function groupStatus(group: GroupState): Promise<GroupStatus> {
   const { blueprint, slots, exits } = group
   const { name, listen, count } = blueprint.declaration
-  const address = blueprint.socket?.endpoint ?? ''
+  const address = blueprint.sockets[0]?.endpoint ?? ''
   const port = Number(/:(\d+)$/.exec(address)?.[1] ?? 0)
   const workers = await Promise.all(slots.map(slotStatus))
   const inner = group.innerEndpoints

@@ -7,7 +7,7 @@ import { now } from '../loop/clock.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
 import { describeExit, WorkerExit } from './exit-codes.ts'
 import type { ConnectionRow } from './group.ts'
-import { sendSocket } from './handle-channel.ts'
+import { sendSocket, standInRequest } from './handle-channel.ts'
 import type { FromChild, Report, SocketFailure } from './messages.ts'
 import { type Child, onceEnded } from './spawn.ts'
 
@@ -146,6 +146,14 @@ export class WorkerHandle {
   giveSocket(request: number, socket: BoundSocket): void {
     this.innerSockets.add(socket)
     sendSocket(this.#child.process, request, socket.endpoint, socket.handle)
+  }
+
+  standIn(place: number, socket: BoundSocket): void {
+    sendSocket(this.#child.process, standInRequest(place), socket.endpoint, socket.handle)
+  }
+
+  relieve(place: number): void {
+    this.#child.channel.send({ type: 'relieve', place })
   }
 
   /** It takes the socket that it inherited up again. */

@@ -1,0 +1,91 @@
+// Who takes what comes to a port whose processes have a socket each (SO_REUSEPORT). The kernel chooses among the sockets,
+// whether anybody accepts on one or not: of 400 connections to four sockets of which one was idle, 102 hung, and were
+// reset when it closed. So the choice is ours: a place whose process is not ready gets nothing new (cBPF), and what waits
+// there already is taken by a sibling.
+
+import { type Addon, addon } from '../addon.ts'
+import { messageOf } from '../errors.ts'
+import { log } from '../log.ts'
+import type { GroupState, Slot } from './slot.ts'
+import type { WorkerHandle } from './worker-handle.ts'
+
+/** How often one looks whether a queue has run empty, and for how long: connections that are just being made come late. */
+const LOOK_EVERY_MS = 20
+const LONGEST_WAIT_MS = 2000
+/** So many looks in a row have to find nothing. */
+const EMPTY_LOOKS = 3
+
+export class PortShare {
+  readonly #group: GroupState
+  readonly #sys: Addon['sys']
+  readonly #standIns = new Map<Slot, WorkerHandle>()
+  #chosen = ''
+
+  constructor(group: GroupState, { sys } = addon()) {
+    this.#group = group
+    this.#sys = sys
+  }
+
+  /** Looked at after every change. */
+  settle(): void {
+    const { reusePort } = this.#group.blueprint.declaration
+    if (!reusePort || this.#sys === null) return // they share one socket
+    const ready = this.#group.slots.filter((slot) => slot.current?.state === 'ready' && !slot.isGivenUp)
+    if (ready.length === 0) return // who comes waits for whoever is ready first
+    this.#choose(ready)
+    for (const slot of this.#group.slots) {
+      if (ready.includes(slot)) this.#relieve(slot)
+      else if (!slot.isGivenUp) this.#standIn(slot, ready)
+    }
+  }
+
+  /** Nothing new comes to this slot; resolves when what had come has been accepted. */
+  async giveUp(slot: Slot): Promise<void> {
+    const socket = slot.current?.socket ?? null
+    const isOwn = socket !== null && !this.#group.blueprint.sockets.includes(socket) // the new blueprint has fewer
+    slot.isGivenUp = true
+    this.settle()
+    if (this.#sys === null || !isOwn || !this.#group.blueprint.declaration.reusePort) return
+    let empty = 0
+    for (let waited = 0; waited < LONGEST_WAIT_MS && empty < EMPTY_LOOKS; waited += LOOK_EVERY_MS) {
+      await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))
+      try {
+        empty = this.#sys.pendingConnections(socket.fd) === 0 ? empty + 1 : 0
+      } catch {
+        return // EBADF: the server is being stopped
+      }
+    }
+  }
+
+  #choose(ready: readonly Slot[]): void {
+    const { sockets } = this.#group.blueprint
+    const places = ready.map(({ id }) => id).filter((id) => id < sockets.length)
+    const [first] = sockets
+    const choice = `${first?.endpoint} ${places}`
+    if (places.length === 0 || first === undefined || choice === this.#chosen) return
+    this.#chosen = choice
+    try {
+      this.#sys?.chooseAmong(first.fd, places)
+    } catch (error) {
+      log(`${this.#group.name}: the kernel goes on choosing by itself: ${messageOf(error)}`) // stand-ins take the rest
+    }
+  }
+
+  #standIn(slot: Slot, ready: readonly Slot[]): void {
+    const socket = this.#group.blueprint.sockets[slot.id]
+    if (socket === undefined || this.#standIns.get(slot)?.state === 'ready') return
+    const [handle] = ready.flatMap(({ current }) => (current === null ? [] : [current])).sort(byConnections)
+    if (handle === undefined) return
+    this.#standIns.set(slot, handle)
+    handle.standIn(slot.id, socket)
+  }
+
+  #relieve(slot: Slot): void {
+    this.#standIns.get(slot)?.relieve(slot.id)
+    this.#standIns.delete(slot)
+  }
+}
+
+function byConnections(a: WorkerHandle, b: WorkerHandle): number {
+  return a.report.counters.connections - b.report.counters.connections
+}

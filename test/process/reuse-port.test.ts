@@ -1,0 +1,147 @@
+// `reusePort`: each process has a socket of its own on the one port. What the kernel would leave to a socket that nobody
+// accepts on is taken by a sibling, and a process that goes leaves nobody in its queue.
+
+import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { addon } from '../../src/addon.ts'
+import { reload } from '../support/reload.ts'
+import {
+  ask,
+  Client,
+  echo,
+  freePort,
+  inSandbox,
+  portOf,
+  type Sandbox,
+  startFile,
+  workersOf,
+} from '../support/server.ts'
+import { until } from '../support/until.ts'
+
+const shared = (count: number, more = '', listen = 'text://127.0.0.1:0') =>
+  echo(count, `worker.reusePort = true\n${more}`, listen)
+
+function listeners(port: number): number {
+  const { stdout } = spawnSync('ss', ['-ltnH', `sport = :${port}`], { encoding: 'utf8' })
+  return stdout.trim().split('\n').filter(Boolean).length
+}
+
+/** Connections of their own, a few at a time, until `isOver`: how many were answered. Rejects when one is not. */
+async function knock(port: number, isOver: () => boolean): Promise<number> {
+  let answered = 0
+  const lane = async () => {
+    while (!isOver()) {
+      assert.match(await ask(port, 'x'), /^x \d+/)
+      answered++
+    }
+  }
+  await Promise.all(Array.from({ length: 8 }, lane))
+  return answered
+}
+
+async function allReady(box: Sandbox, count: number): Promise<void> {
+  await until(async () => workersOf(await box.status()).filter(({ state }) => state === 'ready').length === count)
+}
+
+if (addon().sys === null) {
+  test('without the addon the processes share one socket, which is said', async () => {
+    await inSandbox(async (box) => {
+      const port = portOf(await box.start(box.file('app.js', shared(2))))
+      assert.match(box.log(), /echo: reusePort takes the addon \(.*\); its processes share one socket/)
+      assert.match(await ask(port, 'x'), /^x /)
+      await box.stop()
+    })
+  })
+} else {
+  test('each process has a socket on the port, and connections are spread evenly', async () => {
+    await inSandbox(async (box) => {
+      const port = portOf(await box.start(box.file('app.js', shared(4))))
+      assert.is(listeners(port), 4)
+      const clients = await Promise.all(Array.from({ length: 200 }, () => Client.connect(port)))
+      await Promise.all(clients.map((client) => client.ask('x')))
+      const counts = workersOf(await box.status()).map(({ counters }) => counters.connections)
+      assert.ok(Math.min(...counts) > 25, counts.join(' '))
+      for (const client of clients) client.close()
+      await box.stop()
+    })
+  })
+
+  test('a process that dies and cannot come back leaves nobody waiting', async () => {
+    await inSandbox(async (box) => {
+      const broken = `if (worker.id === 1 && worker.incarnation > 1) throw new Error('planted')`
+      const status = await box.start(box.file('app.js', shared(3, `worker.onWorkerStart = () => { ${broken} }`)))
+      const port = portOf(status)
+      process.kill(workersOf(status)[1]?.pid ?? 0, 'SIGKILL')
+      await until(async () => (workersOf(await box.status())[1]?.failures ?? 0) >= 2)
+      let answered = 0
+      assert.ok((await knock(port, () => answered++ >= 300)) >= 300)
+      box.file('app.js', shared(3))
+      await reload(box)
+      await allReady(box, 3)
+      assert.is(listeners(port), 3)
+      await box.stop()
+    })
+  })
+
+  for (const [what, before, after] of [
+    ['that replaces them', 3, 3],
+    ['to more of them', 2, 4],
+    ['to fewer of them', 4, 2],
+    ['to one', 3, 1],
+  ] as const) {
+    test(`a reload ${what}: every connection is answered`, async () => {
+      await inSandbox(async (box) => {
+        const port = portOf(await box.start(box.file('app.js', shared(before))))
+        box.file('app.js', shared(after))
+        const reloading = box.begin('reload')
+        const answered = await knock(port, () => reloading.process.exitCode !== null)
+        const { code, stderr } = await reloading.ended
+        assert.is(code, 0, stderr)
+        assert.ok(answered > 0)
+        assert.is(listeners(port), after)
+        assert.is(workersOf(await box.status()).length, after)
+        let more = 0
+        await knock(port, () => more++ >= 50)
+        await box.stop()
+      })
+    })
+  }
+
+  test('stop-first: a sibling takes what comes meanwhile', async () => {
+    await inSandbox(async (box) => {
+      const text = shared(2, `worker.reloadMode = 'stop-first'`)
+      const port = portOf(await box.start(box.file('app.js', text)))
+      const reloading = box.begin('reload')
+      await knock(port, () => reloading.process.exitCode !== null)
+      assert.is((await reloading.ended).code, 0)
+      await box.stop()
+    })
+  })
+
+  test('a second server on the port is refused', async () => {
+    await inSandbox(async (box) => {
+      const port = await freePort()
+      const listen = `text://127.0.0.1:${port}`
+      await box.start(box.file('app.js', shared(2, '', listen)))
+      const env = { ...box.env, MILLRACE_RUN_DIR: join(box.directory, 'second') }
+      const second = box.file('second.js', shared(2, '', listen))
+      const { code, stderr } = await box.spawn(process.execPath, [startFile, 'start', '-d', second], { env }).ended
+      assert.is(code, 5)
+      assert.match(stderr, /EADDRINUSE/)
+      await box.stop()
+    })
+  })
+
+  test('a Unix socket has no such thing', async () => {
+    await inSandbox(async (box) => {
+      const listen = `unix://${join(box.directory, 's.sock')}`
+      const { code, stderr } = await box.command('start', '-d', box.file('app.js', shared(1, '', listen)))
+      assert.is(code, 6)
+      assert.match(stderr, /reusePort is for TCP/)
+    })
+  })
+}
+
+test.run()

@@ -1,10 +1,20 @@
 // The package as its users get it: packed, installed in an empty project, imported, required, compiled against.
 
-import { readdirSync, readFileSync, statSync, symlinkSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { platformName } from '../../src/addon.ts'
 import { inProject, node, root, run } from './support.ts'
 
 interface Packed {
@@ -65,8 +75,8 @@ test('the package holds what runs, its types and its sources, and nothing else',
     }
     const strangers = paths.filter(
       (path) =>
-        !/^(dist|src|protocols|examples)\//.test(path) &&
-        !/^(package\.json|LICENSE|README\.md|CHANGELOG\.md)$/.test(path),
+        !/^(dist|src|protocols|examples|prebuilds)\//.test(path) &&
+        !/^(package\.json|LICENSE|README\.md|CHANGELOG\.md|native\/README\.md)$/.test(path),
     )
     assert.equal(strangers, [])
     assert.equal(
@@ -75,6 +85,41 @@ test('the package holds what runs, its types and its sources, and nothing else',
     )
     assert.ok(packed.size < maxPackedBytes, `${packed.size} bytes packed`)
     assert.ok(packed.unpackedSize < maxUnpackedBytes, `${packed.unpackedSize} bytes unpacked`)
+  })
+})
+
+test('an installed package takes the binary for this platform, says so, and works without one', async () => {
+  await inProject(consumer, async (directory) => {
+    await install(directory)
+    const installed = join(directory, 'node_modules/millrace')
+    const say = `import { Worker } from 'millrace'; new Worker('text://127.0.0.1:0', { name: 'x' }); Worker.runAll()`
+    writeFileSync(join(directory, 'app.mjs'), say)
+    const bannerOf = async () => {
+      const start = [
+        'node_modules/millrace/dist/start.js',
+        'start',
+        '-d',
+        'app.mjs',
+        '--run-dir',
+        join(directory, 'run'),
+      ]
+      const { code, stdout, stderr } = await node(start, directory)
+      assert.is(code, 0, stderr)
+      await node(
+        ['node_modules/millrace/dist/start.js', 'stop', 'app.mjs', '--run-dir', join(directory, 'run')],
+        directory,
+      )
+      return stdout
+    }
+    assert.match(await bannerOf(), new RegExp(`addon: there is no binary for ${platformName()}, and none was built`))
+    const built = join(root, 'native/build/Release/millrace.node')
+    if (!existsSync(built)) return // no compiler here
+    const place = join(installed, 'prebuilds', platformName())
+    mkdirSync(place, { recursive: true })
+    copyFileSync(built, join(place, 'millrace.node'))
+    assert.match(await bannerOf(), new RegExp(`addon: prebuilt for ${platformName()}`))
+    writeFileSync(join(place, 'millrace.node'), 'for another machine')
+    assert.match(await bannerOf(), /addon: .*millrace\.node cannot be loaded: /)
   })
 })
 

@@ -5,7 +5,7 @@
 //   node scripts/build-native.mjs --prebuilt            and prebuilds/<platform>/millrace.node, stripped: for a release
 //   node scripts/build-native.mjs --sanitize address,undefined    into build/sanitized/, for test:sanitizers
 
-import { execFileSync, spawnSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { copyFileSync, existsSync, mkdirSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -55,10 +55,7 @@ function sanitized(kinds) {
 }
 
 function prebuild() {
-  const name = execFileSync(process.execPath, ['--input-type=module', '-e', PLATFORM], {
-    cwd: root,
-    encoding: 'utf8',
-  }).trim()
+  const name = platformName()
   const target = join(root, 'prebuilds', name, 'millrace.node')
   mkdirSync(dirname(target), { recursive: true })
   copyFileSync(binary, target)
@@ -66,12 +63,13 @@ function prebuild() {
   say(`addon: prebuilds/${name}/millrace.node, ${Math.round(statSync(target).size / 1024)} KiB`)
 }
 
-/** The loader's own word for this platform, of the bundle that was just built. */
-const PLATFORM = `
+/** As the loader (src/addon.ts) names it. */
+function platformName() {
   const { platform, arch, report } = process
   report.excludeNetwork = true
-  const libc = platform === 'linux' ? (report.getReport().header.glibcVersionRuntime ? '-glibc' : '-musl') : ''
-  console.log(platform + '-' + arch + libc)`
+  const libc = report.getReport().header.glibcVersionRuntime === undefined ? 'musl' : 'glibc'
+  return platform === 'linux' ? `${platform}-${arch}-${libc}` : `${platform}-${arch}`
+}
 
 /** Why it could not be built, or an empty string. */
 function run(command, ...flags) {

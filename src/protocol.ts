@@ -175,6 +175,7 @@ export type AnyProtocol = Protocol<any, any> | CodecProtocol<any, any>
 export interface Protocols {
   tcp: Protocol<Buffer, string | Uint8Array>
   unix: Protocol<Buffer, string | Uint8Array>
+  ssl: Protocol<Buffer, string | Uint8Array>
   text: Protocol<string, string | Uint8Array>
   frame: Protocol<Buffer, string | Uint8Array>
 }

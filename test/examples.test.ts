@@ -24,6 +24,8 @@ function example(box: Sandbox, name: string): string {
 test('every example has a test here', () => {
   const names = readdirSync(folder).filter((file) => file.endsWith('.js'))
   assert.equal(names.sort(), [
+    'devices.js',
+
     'gateway.js',
     'hello.js',
     'json-lines.js',
@@ -105,6 +107,29 @@ test('singleton: after a reload only the new version does the job', async () => 
     await until(() => box.log().includes('job of version 2, process 2'))
     assert.not.match(box.log().split('version 2')[1] ?? '', /job of version 1/)
     assert.is(await ask(port, 'hi'), 'version 2: hi')
+    await box.stop()
+  })
+})
+
+test('devices: binary packets are read and answered, and nonsense costs one connection', async () => {
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(example(box, 'devices')))
+    const say = async (bytes: string, answer: number) => {
+      const socket = net.connect(port, '127.0.0.1').on('error', () => undefined)
+      let received = Buffer.alloc(0)
+      socket.on('data', (chunk) => {
+        received = Buffer.concat([received, chunk])
+      })
+      socket.write(Buffer.from(bytes, 'latin1'))
+      await until(() => received.length === answer || socket.closed)
+      socket.destroy()
+      return received.toString('hex')
+    }
+    assert.is(await say('\0\x07\x01\0\0\0\x2a', 5), '000581003c')
+    assert.is(await say('\0\x09\x02\0\0\0\x2a\x03\x35', 5), '0005820001')
+    assert.is(await say('\0\x04\x01\0', 5), '')
+    assert.is(await say('\0\x07\x09\0\0\0\x2a', 5), '')
+    await until(() => box.log().includes('device 42: 82.1 degrees'))
     await box.stop()
   })
 })

@@ -83,6 +83,12 @@ test('the package holds what runs, its types and its sources, and nothing else',
       paths.filter((path) => /\.test\.|(^|\/)test\/|fixtures/.test(path)),
       [],
     )
+    const lint = await run(
+      join(root, 'node_modules/.bin/publint'),
+      [join(directory, packed.filename), '--strict'],
+      root,
+    )
+    assert.is(lint.code, 0, `${lint.stdout}${lint.stderr}`)
     assert.ok(packed.size < maxPackedBytes, `${packed.size} bytes packed`)
     assert.ok(packed.unpackedSize < maxUnpackedBytes, `${packed.unpackedSize} bytes unpacked`)
   })

@@ -66,7 +66,7 @@ function tryLine(endpoint: string): string {
 function secureLine(endpoint: string): string {
   const at = reachable(endpoint)
   const where = at === null ? `-unix ${endpoint}` : `-connect ${formatEndpoint(at.host, Number(at.port))}`
-  return `(printf 'world\\n'; sleep 1) | openssl s_client -quiet ${where}`
+  return `(printf 'world\\n'; sleep 1) | openssl s_client -quiet -no_ign_eof ${where}`
 }
 
 /** A wildcard address is reached over loopback; null for a path. */

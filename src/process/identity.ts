@@ -19,7 +19,9 @@ export function startTimeOf(pid: number): string {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ') // the name may hold anything, spaces too
-    return fields[0] === 'Z' ? '' : (fields[19] ?? '')
+    // A zombie whose other threads are still ending has its sockets still: field 20 counts them.
+    const isGone = fields[0] === 'Z' && Number(fields[17]) <= 1
+    return isGone ? '' : (fields[19] ?? '')
   } catch {
     return '' // ENOENT or ESRCH: it is gone
   }

@@ -190,6 +190,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   #shaking = 0
   #restTimer = 0
   #takenSinceReport = 0
+  #reportedAt = 0
   /** @internal */
   onBurst: (() => void) | null = null
 
@@ -523,12 +524,18 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   /** After a connection: how many there are may be enough. */
   #lookAtGate(): void {
-    if (++this.#takenSinceReport >= BURST) {
-      this.#takenSinceReport = 0
-      own?.onBurst?.()
-    }
+    if (++this.#takenSinceReport >= BURST) this.#reportBurst()
     const restMs = this.#gate.taken(this.connections.size + this.#shaking)
     if (restMs > 0 && !this.#isResting) this.#rest(restMs)
+  }
+
+  /** Not more often than a person would notice: short connections by the thousand are not the master's business. */
+  #reportBurst(): void {
+    const time = processClock.now()
+    if (time - this.#reportedAt < BURST_EVERY_MS) return
+    this.#reportedAt = time
+    this.#takenSinceReport = 0
+    own?.onBurst?.()
   }
 
   #isWelcome(socket: Socket): boolean {
@@ -620,6 +627,7 @@ interface Bound {
 
 /** So many new connections are worth a report before the next heartbeat. */
 const BURST = 16
+const BURST_EVERY_MS = 20
 
 const refusals = new LimitedLog()
 

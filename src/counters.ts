@@ -15,6 +15,8 @@ export interface Counters {
   handlerErrors: number
   /** Connections whose peer still sent something into the goodbye of a drain: it was not handled. */
   discarded: number
+  /** Datagrams that nobody handled: as many as may wait were waiting already. */
+  dropped: number
 }
 
 export function newCounters(): Counters {
@@ -30,6 +32,7 @@ export function newCounters(): Counters {
     protocolErrors: 0,
     handlerErrors: 0,
     discarded: 0,
+    dropped: 0,
   }
 }
 

@@ -3,13 +3,16 @@
 // ConnectionHost; that is not in an `implements`, since those members are internal and stripped from the declarations.
 
 import { type AnyConnection, Connection, kOpen } from './connection.ts'
-import { type ConnectionCallbacks, kGone } from './connection-host.ts'
+import { type ConnectionCallbacks, type ConnectionHost, kGone } from './connection-host.ts'
 import { newCounters } from './counters.ts'
+import { DatagramInbox } from './datagram-inbox.ts'
+import { datagramProtocol } from './datagram-peer.ts'
 import { Drain, type Drainable } from './drain.ts'
 import { AbortError, UsageError } from './errors.ts'
 import { log } from './log.ts'
-import { parseAddress } from './net/address.ts'
+import { type Address, parseAddress } from './net/address.ts'
 import { nodeEngine } from './net/node-engine.ts'
+import { UdpServer } from './net/udp.ts'
 import {
   type ConnectionRow,
   DEFAULT_SETTINGS,
@@ -22,6 +25,7 @@ import {
 import { runAll } from './process/run-all.ts'
 import { type AnyProtocol, type InOf, type OutOf, type ProtocolOf, protocolOf } from './protocol.ts'
 import type { Listener, Socket, SocketEvents } from './transport.ts'
+import { UdpConnection, type UdpHost } from './udp-connection.ts'
 
 /**
  * Callbacks that protocols call through `io.event`. A protocol package adds its own:
@@ -31,8 +35,8 @@ import type { Listener, Socket, SocketEvents } from './transport.ts'
 export interface ProtocolCallbacks {}
 
 /** What can stand in the constructor. Every one is a property of the Worker too. */
-export interface WorkerSettings<A extends string | undefined, P>
-  extends Partial<ConnectionCallbacks<InOf<P>, OutOf<P>>> {
+export interface WorkerSettings<A extends string | undefined, P> extends Partial<CallbacksAt<A, P>> {
+  transport?: 'tcp' | 'udp'
   name?: string
   count?: number
   backlog?: number
@@ -40,6 +44,7 @@ export interface WorkerSettings<A extends string | undefined, P>
   maxSendBufferSize?: number
   maxInFlight?: number
   maxQueuedMessages?: number
+  maxDatagramsInFlight?: number
   idleTimeoutMs?: number
   startTimeoutMs?: number
   drainTimeoutMs?: number
@@ -60,6 +65,13 @@ export interface WorkerSettings<A extends string | undefined, P>
 export type Hold = (() => void) & Disposable
 
 type Options<A extends string | undefined, P> = WorkerSettings<A, P> & ProtocolCallbacks
+/** A literal `udp://` address has datagrams, and no connections. */
+type ConnectionAt<A, P> = A extends string
+  ? Lowercase<A> extends `udp://${string}`
+    ? UdpConnection<OutOf<P>>
+    : Connection<InOf<P>, OutOf<P>>
+  : Connection<InOf<P>, OutOf<P>>
+type CallbacksAt<A, P> = ConnectionCallbacks<InOf<P>, OutOf<P>, ConnectionAt<A, P>>
 type ProtocolAt<A> = A extends string ? ProtocolOf<A> : unknown
 
 // biome-ignore lint/correctness/noUnusedVariables: a merged interface repeats the class's parameters
@@ -88,6 +100,8 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** Connections that wait to be accepted. Workerman's number; the kernel's somaxconn is the upper bound. */
   backlog = 102_400
   protocol: AnyProtocol | null = null
+  /** `udp`: each datagram is a packet of the protocol, as with `udp://`. For `text://`, `frame://` and protocols of yours. */
+  transport: 'tcp' | 'udp' = 'tcp'
   /** Bytes; the limit of every connection's packets. */
   maxPackageSize = Connection.defaultMaxPackageSize
   /** Bytes; a connection refuses to send more once this much is queued. */
@@ -96,6 +110,8 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   maxInFlight = 1
   /** How many decoded messages may wait behind them before reading stops. */
   maxQueuedMessages = 64
+  /** UDP: how many asynchronous `onMessage` may be unsettled; others wait (`maxQueuedMessages`), then are dropped. */
+  maxDatagramsInFlight = 1024
   /** Closes a connection that has neither sent nor received for this long; 0 is off, since many protocols are silent. */
   idleTimeoutMs = 0
   /** How long `onWorkerStart` may take; 0 is for ever. */
@@ -131,11 +147,11 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   onWorkerReload: ((worker: Worker<A, P>) => unknown) | null = null
   /** A connection was accepted. Messages wait until a returned promise has settled. */
   onConnect: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null = null
-  onMessage: ConnectionCallbacks<InOf<P>, OutOf<P>>['onMessage'] = null
-  onClose: ConnectionCallbacks<InOf<P>, OutOf<P>>['onClose'] = null
-  onError: ConnectionCallbacks<InOf<P>, OutOf<P>>['onError'] = null
-  onBufferFull: ConnectionCallbacks<InOf<P>, OutOf<P>>['onBufferFull'] = null
-  onBufferDrain: ConnectionCallbacks<InOf<P>, OutOf<P>>['onBufferDrain'] = null
+  onMessage: CallbacksAt<A, P>['onMessage'] = null
+  onClose: CallbacksAt<A, P>['onClose'] = null
+  onError: CallbacksAt<A, P>['onError'] = null
+  onBufferFull: CallbacksAt<A, P>['onBufferFull'] = null
+  onBufferDrain: CallbacksAt<A, P>['onBufferDrain'] = null
 
   readonly #address: string
   #endpoint = ''
@@ -153,7 +169,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     const settings = typeof first === 'object' ? first : { ...second, listen: first }
     const { listen = '', ...options } = settings as { listen?: string }
     this.#address = listen
-    if (listen !== '') parseAddress(listen) // a bad one is told here, where the user's line is in the stack
+    if (listen !== '' && parseAddress(listen).transport === 'udp') this.transport = 'udp' // a bad one is told here, where the user's line is in the stack
     for (const [key, value] of Object.entries(options)) this.#set(key, value)
     registry().groups.push(this)
   }
@@ -216,9 +232,10 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   describe(): Declaration {
     const { name, backlog, reloadMode, reloadable, user, group, execArgv } = this
     const protocol = this.#address === '' ? '' : this.#resolveProtocol().name
+    const transport = this.#address === '' ? '' : this.#place.transport
     for (const [key, rule] of Object.entries(RULES)) check(`${key} of worker '${name}'`, Reflect.get(this, key), rule)
     return {
-      ...{ name, listen: this.#address, protocol, backlog, reloadMode, reloadable, user, group, execArgv },
+      ...{ name, listen: this.#address, transport, protocol, backlog, reloadMode, reloadable, user, group, execArgv },
       count: Math.max(1, Math.trunc(this.count)), // as Workerman
       startTimeoutMs: Math.min(this.startTimeoutMs || Number.POSITIVE_INFINITY, LONGEST_TIMEOUT_MS),
       drainTimeoutMs: Math.min(this.drainTimeoutMs, LONGEST_TIMEOUT_MS),
@@ -260,9 +277,28 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     const protocol = this.#resolveProtocol()
     this.#endpoint = source.expected
     const accept = (socket: Socket) => this.#accept(socket, protocol)
-    const listener = await nodeEngine.listen({ ...source, backlog: this.backlog }, accept)
+    const listener =
+      this.#place.transport === 'udp'
+        ? await this.#receive(source, protocol)
+        : await nodeEngine.listen({ ...source, backlog: this.backlog }, accept)
     if (this.#leaving === null) this.#listeners.push(listener)
     else listener.close() // told to leave while it started
+  }
+
+  #receive({ fd = -1, expected }: { fd?: number; expected: string }, protocol: AnyProtocol): Promise<Listener> {
+    const host = this as unknown as UdpHost // its callbacks are, at an address whose transport is UDP
+    const inbox = new DatagramInbox(host)
+    const hold = () => {
+      this.unsettled++
+      return () => {
+        if (--this.unsettled === 0) this[kGone]()
+      }
+    }
+    return UdpServer.open(
+      { fd, expected },
+      (bytes, ip, port, socket) => inbox.take(new UdpConnection(host, socket, protocol, ip, port), bytes),
+      hold,
+    )
   }
 
   /** @internal Again with less time: it hurries, and both promises resolve at once. */
@@ -334,7 +370,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   #accept(socket: Socket, protocol: AnyProtocol): SocketEvents | null {
     try {
-      const connection = new Connection(socket, protocol, this)
+      const connection = new Connection(socket, protocol, this as unknown as ConnectionHost)
       connection[kOpen]()
       return connection
     } catch (error) {
@@ -352,7 +388,13 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   #resolveProtocol(): AnyProtocol {
-    return this.protocol ?? protocolOf(parseAddress(this.#address).scheme)
+    const { scheme, transport } = this.#place
+    const protocol = this.protocol ?? protocolOf(scheme)
+    return transport === 'udp' ? datagramProtocol(protocol) : protocol
+  }
+
+  get #place(): Address {
+    return parseAddress(this.#address, this.transport === 'udp' ? 'udp' : '')
   }
 
   #set(key: string, value: unknown): void {
@@ -391,6 +433,8 @@ const RULES: Record<string, Rule> = {
   maxSendBufferSize: POSITIVE,
   maxInFlight: POSITIVE,
   maxQueuedMessages: POSITIVE,
+  maxDatagramsInFlight: POSITIVE,
+  transport: { isRight: (value) => value === 'tcp' || value === 'udp', wanted: `'tcp' or 'udp'` },
   idleTimeoutMs: NOT_NEGATIVE,
   startTimeoutMs: NOT_NEGATIVE,
   drainTimeoutMs: NOT_NEGATIVE,

@@ -40,8 +40,10 @@ function fromHere(path: string): string {
 }
 
 function tryLines(groups: Banner['groups']): string[] {
-  const speaking = groups.find(({ declaration }) => declaration.protocol === 'tcp' || declaration.protocol === 'text')
-  return speaking === undefined ? [] : [`Try: ${tryLine(speaking.endpoint)}`]
+  const speaking = groups.find(({ declaration }) => ['tcp', 'text', 'udp'].includes(declaration.protocol))
+  if (speaking === undefined) return []
+  const line = tryLine(speaking.endpoint)
+  return [`Try: ${speaking.declaration.transport === 'udp' ? line.replace('nc -q 1', 'nc -u -w 1') : line}`]
 }
 
 /** `nc` for an endpoint; a wildcard address is reached over loopback. */

@@ -11,6 +11,8 @@ export interface Declaration {
   readonly name: string
   /** The address as declared, or an empty string. */
   readonly listen: string
+  /** Empty without an address. */
+  readonly transport: 'tcp' | 'udp' | 'unix' | ''
   readonly protocol: string
   readonly count: number
   readonly backlog: number
@@ -39,7 +41,7 @@ export interface Credentials {
   readonly gid: number
 }
 
-/** A socket that the master bound and this process inherited. */
+/** A socket that the master bound and this process inherited, or with -1 one that this process is to bind. */
 export interface InheritedSocket {
   readonly fd: number
   /** What it must be bound to, port resolved. */

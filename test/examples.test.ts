@@ -5,6 +5,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { AsyncUdpConnection } from '../src/index.ts'
 import { ask, Client, inSandbox, portOf, type Sandbox, startFile, succeeded } from './support/server.ts'
 import { until } from './support/until.ts'
 
@@ -19,7 +20,7 @@ function example(box: Sandbox, name: string): string {
 
 test('every example has a test here', () => {
   const names = readdirSync(folder).filter((file) => file.endsWith('.js'))
-  assert.equal(names.sort(), ['gateway.js', 'hello.js', 'json-lines.js', 'singleton.js', 'timers.js'])
+  assert.equal(names.sort(), ['gateway.js', 'hello.js', 'json-lines.js', 'singleton.js', 'timers.js', 'udp.js'])
 })
 
 test('hello: the founding program greets, from four processes', async () => {
@@ -94,6 +95,23 @@ test('singleton: after a reload only the new version does the job', async () => 
     assert.not.match(box.log().split('version 2')[1] ?? '', /job of version 1/)
     assert.is(await ask(port, 'hi'), 'version 2: hi')
     await box.stop()
+  })
+})
+
+test('udp: a statsd sink counts what comes as datagrams, and a broken one harms nobody', async () => {
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(example(box, 'udp')))
+    const answers: string[] = []
+    const client = new AsyncUdpConnection(`udp://127.0.0.1:${port}`)
+    client.onMessage = (_client, message) => answers.push(String(message))
+    for (const datagram of ['logins:1|c', 'rubbish', 'logins:2|c\nqueue:17|g\nquery:12.5|ms', '?'])
+      client.send(datagram)
+    await until(() => answers.length === 1)
+    assert.equal(answers, ['logins=3 queue=17 query.count=1 query.sum_ms=12.5'])
+    client.close()
+    await box.stop()
+    assert.match(box.log(), /error 3: 'rubbish' is no metric/)
+    assert.match(box.log(), /at the end: logins=3/)
   })
 })
 

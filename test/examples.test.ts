@@ -76,7 +76,7 @@ test('gateway: a device must introduce itself, is heard, and is told BYE when it
     device.socket.write('ler-7\nDATA {"celsius":81}\n')
     assert.is(await device.line(), 'WELCOME')
     assert.is(await device.line(), 'OK')
-    assert.match(box.log(), /boiler-7 is here[\s\S]*boiler-7: {"celsius":81}/)
+    await until(() => /boiler-7 is here[\s\S]*boiler-7: {"celsius":81}/.test(box.log()))
     succeeded(await box.command('reload'))
     assert.is(await device.line(), 'BYE')
     await until(() => device.isClosed)

@@ -21,6 +21,11 @@ export interface DatagramSource {
   readonly expected: string
 }
 
+interface Sharing {
+  readonly reusePort?: boolean
+  readonly reuseAddr?: boolean
+}
+
 /** Many turns of the loop, each of which reads up to 32 datagrams: who leaves reads what had come, and not for ever. */
 const MAX_LAST_TURNS = 64
 
@@ -45,15 +50,18 @@ export class UdpServer implements DatagramSocket, Listener {
   readonly #socket: Socket
   readonly #receive: Receive
   readonly #hold: () => () => void
+  /** How others may be bound to the same address at the same time. libuv sets SO_REUSEADDR on what is inherited. */
+  readonly #sharing: Sharing
   #isLeaving = false
   #isClosed = false
   #received = 0
 
-  private constructor(socket: Socket, receive: Receive, hold: () => () => void) {
+  private constructor(socket: Socket, sharing: Sharing, receive: Receive, hold: () => () => void) {
     const { address, port } = socket.address()
     this.localIp = address
     this.localPort = port
     this.#socket = socket
+    this.#sharing = sharing
     this.#receive = receive
     this.#hold = hold
     socket.on('message', (bytes, from) => this.#take(bytes, from))
@@ -67,9 +75,10 @@ export class UdpServer implements DatagramSocket, Listener {
    */
   static async open({ fd, expected }: DatagramSource, receive: Receive, hold: () => () => void): Promise<UdpServer> {
     const { ip, port } = parseEndpoint(expected)
-    const socket = newSocket(ip, { reusePort: canReusePort() && fd < 0 })
+    const isShared = fd < 0 && canReusePort()
+    const socket = newSocket(ip, { reusePort: isShared })
     await bound(socket, expected, fd < 0 ? { address: ip, port, exclusive: true } : { fd, exclusive: true })
-    const server = new UdpServer(socket, receive, hold)
+    const server = new UdpServer(socket, isShared ? { reusePort: true } : { reuseAddr: true }, receive, hold)
     if (server.#endpoint === expected) return server
     socket.close()
     throw new SystemError('EADDRNOTAVAIL', 'bind', expected)
@@ -105,8 +114,7 @@ export class UdpServer implements DatagramSocket, Listener {
 
   #sendLate(bytes: Encoded, ip: string, port: number, failed: (error: SystemError) => void): void {
     const release = this.#hold()
-    const isShared = canReusePort()
-    const socket = newSocket(this.localIp, { reusePort: isShared, reuseAddr: !isShared })
+    const socket = newSocket(this.localIp, this.#sharing)
     const end = (error?: Error | null) => {
       socket.removeAllListeners('error').on('error', ignore) // one end is enough
       socket.close()
@@ -205,7 +213,7 @@ export async function freeEndpoint(host: string, port: number): Promise<string> 
   return formatEndpoint(found.address, found.port)
 }
 
-function newSocket(ip: string, options: { reusePort?: boolean; reuseAddr?: boolean }): Socket {
+function newSocket(ip: string, options: Sharing): Socket {
   // Addresses are looked up before they come here: a look-up in dgram costs each datagram a turn.
   const all = { type: isIPv6(ip) ? 'udp6' : 'udp4', lookup: asIs, ...options }
   return createSocket(all as SocketOptions) // reusePort: newer than the types

@@ -36,7 +36,7 @@ export class ClientHost implements ConnectionHost {
   readonly maxSendBufferSize: number
   readonly idleTimeoutMs: number
   readonly maxInFlight: number
-  readonly maxQueuedMessages: number
+  maxQueuedMessages: number
   readonly #worker = worker
   #unsettled = 0
 

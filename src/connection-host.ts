@@ -10,17 +10,17 @@ import type { Tls } from './transport.ts'
 export const kGone = Symbol('gone')
 
 /** The callbacks that a connection copies from its worker when it is accepted; each may be set anew on a connection. */
-export interface ConnectionCallbacks<In, Out> {
+export interface ConnectionCallbacks<In, Out, C = Connection<In, Out>> {
   /** A message. The next one of this connection waits until a returned promise has settled (see `maxInFlight`). */
-  onMessage: ((connection: Connection<In, Out>, message: In) => unknown) | null
+  onMessage: ((connection: C, message: In) => unknown) | null
   /** Exactly once, whatever ended it; addresses and `context` can still be read. */
-  onClose: ((connection: Connection<In, Out>) => unknown) | null
+  onClose: ((connection: C) => unknown) | null
   /** 1 connect failed, 2 not sent, 3 the peer broke the protocol, 4 a handler threw. Unset: logged at a limited rate. */
-  onError: ((connection: Connection<In, Out>, code: number, message: string, error?: Error) => unknown) | null
+  onError: ((connection: C, code: number, message: string, error?: Error) => unknown) | null
   /** The send buffer has reached `maxSendBufferSize`: stop sending. */
-  onBufferFull: ((connection: Connection<In, Out>) => unknown) | null
+  onBufferFull: ((connection: C) => unknown) | null
   /** The send buffer has run empty after `onBufferFull`. */
-  onBufferDrain: ((connection: Connection<In, Out>) => unknown) | null
+  onBufferDrain: ((connection: C) => unknown) | null
 }
 
 /** What a connection needs from its owner; a Worker is one. */
@@ -57,4 +57,9 @@ export const processClock: Clock = {
   now,
   after: (ms, fn, a, b) => deadlines.after(ms, fn, a, b),
   cancel: (id) => deadlines.cancel(id),
+}
+
+/** A callback's promise, or another library's: something to wait for. */
+export function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function'
 }

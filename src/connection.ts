@@ -5,7 +5,14 @@
 // It is long because it is one object: an object per concern, each with a way back, would double what an idle
 // connection weighs, and there may be a hundred thousand of them.
 
-import { type Clock, type ConnectionCallbacks, type ConnectionHost, kGone, processClock } from './connection-host.ts'
+import {
+  type Clock,
+  type ConnectionCallbacks,
+  type ConnectionHost,
+  isThenable,
+  kGone,
+  processClock,
+} from './connection-host.ts'
 import { formatEndpoint } from './endpoint.ts'
 import { AbortError, messageOf, type ProtocolError, type SystemError, UsageError } from './errors.ts'
 import { LimitedLog } from './log.ts'
@@ -18,6 +25,8 @@ import {
   type Codec,
   type CodecIo,
   type Encoded,
+  isChunk,
+  notEncoded,
   type Peer,
   type ProxyInfo,
   type Role,
@@ -1280,16 +1289,4 @@ function connectionClosed(why: CloseReason | null): AbortError {
 
 function workerStopping(): AbortError {
   return new AbortError('ERR_WORKER_STOPPING', 'the worker is leaving, and its time is nearly up')
-}
-
-function isChunk(value: unknown): value is string | Uint8Array {
-  return typeof value === 'string' || value instanceof Uint8Array
-}
-
-function notEncoded(value: unknown): UsageError {
-  return new UsageError('ERR_ENCODE', `what is sent must be a string, bytes or a list of them, not ${typeof value}`)
-}
-
-function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function'
 }

@@ -19,6 +19,8 @@ export interface Counters {
   handshakeErrors: number
   /** Connections whose peer still sent something into the goodbye of a drain: it was not handled. */
   discarded: number
+  /** Datagrams that nobody handled: as many as may wait were waiting already. */
+  dropped: number
 }
 
 export function newCounters(): Counters {
@@ -36,6 +38,7 @@ export function newCounters(): Counters {
     refused: 0,
     handshakeErrors: 0,
     discarded: 0,
+    dropped: 0,
   }
 }
 

@@ -5,3 +5,9 @@ export function formatEndpoint(ip: string, port: number): string {
   if (ip === '') return ''
   return ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`
 }
+
+/** The other way round. */
+export function parseEndpoint(endpoint: string): { readonly ip: string; readonly port: number } {
+  const [, ip = '', port = '0'] = /^\[?([^\]]*)\]?:(\d+)$/.exec(endpoint) ?? []
+  return { ip, port: Number(port) }
+}

@@ -3,6 +3,7 @@
 import { frame } from '../protocols/frame.ts'
 import { tcp } from '../protocols/tcp.ts'
 import { text } from '../protocols/text.ts'
+import { udp } from '../protocols/udp.ts'
 import { registerProtocol } from './protocol.ts'
 
 registerProtocol('tcp', tcp)
@@ -10,8 +11,10 @@ registerProtocol('unix', tcp)
 registerProtocol('ssl', tcp)
 registerProtocol('text', text)
 registerProtocol('frame', frame)
+registerProtocol('udp', udp)
 
 export { AsyncTcpConnection, type ClientSettings } from './async-tcp-connection.ts'
+export { AsyncUdpConnection, type AsyncUdpOptions } from './async-udp-connection.ts'
 export { type AnyConnection, Connection } from './connection.ts'
 export type { ConnectionCallbacks, ConnectionHost } from './connection-host.ts'
 export type { Counters } from './counters.ts'
@@ -44,6 +47,7 @@ export {
   type TlsState,
 } from './protocol.ts'
 export type { ProxyProtocolOptions } from './proxied.ts'
+export { type AnyUdpConnection, UdpConnection } from './udp-connection.ts'
 export { version } from './version.ts'
 export { type Hold, type ProtocolCallbacks, Worker, type WorkerSettings } from './worker.ts'
-export { frame, tcp, text }
+export { frame, tcp, text, udp }

@@ -11,6 +11,16 @@ export const NEED_MORE = 0
 /** What `encode` gives: text (sent as UTF-8), bytes, or a list of them sent in order without a copy into one. */
 export type Encoded = string | Uint8Array | readonly (string | Uint8Array)[]
 
+/** @internal One piece of what is sent. */
+export function isChunk(value: unknown): value is string | Uint8Array {
+  return typeof value === 'string' || value instanceof Uint8Array
+}
+
+/** @internal */
+export function notEncoded(value: unknown): UsageError {
+  return new UsageError('ERR_ENCODE', `what is sent must be a string, bytes or a list of them, not ${typeof value}`)
+}
+
 /** Framing: cut a stream into packets, turn a packet into a message, turn a message into bytes. */
 export interface Protocol<In = unknown, Out = In> {
   readonly name: string
@@ -176,6 +186,7 @@ export interface Protocols {
   tcp: Protocol<Buffer, string | Uint8Array>
   unix: Protocol<Buffer, string | Uint8Array>
   ssl: Protocol<Buffer, string | Uint8Array>
+  udp: Protocol<Buffer, string | Uint8Array>
   text: Protocol<string, string | Uint8Array>
   frame: Protocol<Buffer, string | Uint8Array>
 }
@@ -416,7 +427,7 @@ class FramingCodec implements Codec {
   }
 
   send(message: unknown): boolean {
-    return this.#io.write(this.#encode(message))
+    return this.#io.write(encodeWith(this.#protocol, message))
   }
 
   get isBusy(): boolean {
@@ -443,7 +454,7 @@ class FramingCodec implements Codec {
       if (length === NEED_MORE) break
       const packet = bytes.subarray(start, start + length)
       start += length
-      if (!this.#io.emit(this.#decode(packet))) break
+      if (!this.#io.emit(decodeWith(this.#protocol, this.#own(packet)))) break
     }
     return start
   }
@@ -480,22 +491,28 @@ class FramingCodec implements Codec {
     throw new ProtocolError('ERR_BAD_LENGTH', `input() of protocol '${this.#protocol.name}' answered ${length}`)
   }
 
-  #decode(packet: Buffer): unknown {
-    try {
-      return this.#protocol.decode(this.#protocol.lends === true ? packet : Buffer.from(packet))
-    } catch (error) {
-      throw blamed(error, 'ERR_BAD_PACKET')
-    }
+  #own(packet: Buffer): Buffer {
+    return this.#protocol.lends === true ? packet : Buffer.from(packet)
   }
+}
 
-  #encode(message: unknown): Encoded {
-    try {
-      return this.#protocol.encode(message)
-    } catch (error) {
-      if (isNamed(error, 'UsageError')) throw error
-      const name = this.#protocol.name
-      throw new UsageError('ERR_ENCODE', `protocol '${name}' cannot encode this message: ${error}`, { cause: error })
-    }
+/** The message of a packet; whatever `decode` throws is the peer's fault. */
+export function decodeWith(protocol: Protocol, packet: Buffer): unknown {
+  try {
+    return protocol.decode(packet)
+  } catch (error) {
+    throw blamed(error, 'ERR_BAD_PACKET')
+  }
+}
+
+/** The bytes of a message; whatever `encode` throws is the sender's fault, a UsageError. */
+export function encodeWith(protocol: Protocol, message: unknown): Encoded {
+  try {
+    return protocol.encode(message)
+  } catch (error) {
+    if (isNamed(error, 'UsageError')) throw error
+    const { name } = protocol
+    throw new UsageError('ERR_ENCODE', `protocol '${name}' cannot encode this message: ${error}`, { cause: error })
   }
 }
 

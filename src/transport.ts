@@ -4,7 +4,7 @@
 
 import type net from 'node:net'
 import type { SystemError } from './errors.ts'
-import type { Peer, ProxyInfo, TlsState } from './protocol.ts'
+import type { Encoded, Peer, ProxyInfo, TlsState } from './protocol.ts'
 
 /** Bytes have arrived: lent until the call returns. Never called between `pause()` and `resume()`. */
 export const kReceived = Symbol('received')
@@ -74,6 +74,19 @@ export interface ListenSource {
 export interface Listener {
   /** Stops accepting in this process. The bound socket of the parent stays. */
   close(): void
+}
+
+/** An engine's end of datagrams: one of a server, which all its peers share, or a client's, which has one peer. */
+export interface DatagramSocket {
+  readonly localIp: string
+  readonly localPort: number
+  /** Bytes of datagrams that the kernel has not taken. */
+  readonly queuedBytes: number
+  /**
+   * Sends one datagram, of pieces that must not change afterwards, to an IP address. `failed` may be called, never before
+   * this returns. Source: sendto(2).
+   */
+  send(bytes: Encoded, ip: string, port: number, failed: (error: SystemError) => void): void
 }
 
 /** Called for each connection that arrives; returns who gets the socket's events, or null to refuse it. */

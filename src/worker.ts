@@ -4,17 +4,20 @@
 
 import { serveFor } from './client-host.ts'
 import { type AnyConnection, Connection, kOpen } from './connection.ts'
-import { type ConnectionCallbacks, kGone, processClock } from './connection-host.ts'
+import { type ConnectionCallbacks, type ConnectionHost, kGone, processClock } from './connection-host.ts'
 import { newCounters } from './counters.ts'
+import { DatagramInbox } from './datagram-inbox.ts'
+import { datagramProtocol } from './datagram-peer.ts'
 import { Drain, type Drainable } from './drain.ts'
 import { AbortError, messageOf, SystemError, UsageError } from './errors.ts'
 import { Gate, PerAddress } from './gate.ts'
 import { Handshake } from './handshake.ts'
 import { LimitedLog, log } from './log.ts'
 import { deadlines } from './loop/deadlines.ts'
-import { parseAddress } from './net/address.ts'
+import { type Address, parseAddress } from './net/address.ts'
 import { nodeEngine } from './net/node-engine.ts'
 import { readTlsFiles, type ServerTlsOptions, type TlsSecrets, TlsServer } from './net/tls.ts'
+import { UdpServer } from './net/udp.ts'
 import {
   type ConnectionRow,
   DEFAULT_SETTINGS,
@@ -29,6 +32,7 @@ import { runAll } from './process/run-all.ts'
 import { type AnyProtocol, type InOf, type OutOf, type ProtocolOf, protocolOf } from './protocol.ts'
 import { Proxied, type ProxyProtocolOptions, ProxyRules } from './proxied.ts'
 import type { Listener, Socket, SocketEvents } from './transport.ts'
+import { UdpConnection, type UdpHost } from './udp-connection.ts'
 
 /**
  * Callbacks that protocols call through `io.event`. A protocol package adds its own:
@@ -38,8 +42,7 @@ import type { Listener, Socket, SocketEvents } from './transport.ts'
 export interface ProtocolCallbacks {}
 
 /** What can stand in the constructor. Every one is a property of the Worker too. */
-export interface WorkerSettings<A extends string | undefined, P>
-  extends Partial<ConnectionCallbacks<InOf<P>, OutOf<P>>> {
+export interface WorkerSettings<A extends string | undefined, P> extends Partial<CallbacksAt<A, P>> {
   name?: string
   count?: number
   backlog?: number
@@ -47,6 +50,7 @@ export interface WorkerSettings<A extends string | undefined, P>
   maxSendBufferSize?: number
   maxInFlight?: number
   maxQueuedMessages?: number
+  maxDatagramsInFlight?: number
   idleTimeoutMs?: number
   maxConnections?: number
   maxConnectionsPerIp?: number
@@ -60,7 +64,7 @@ export interface WorkerSettings<A extends string | undefined, P>
   user?: string
   group?: string
   execArgv?: readonly string[]
-  transport?: 'tcp' | 'ssl'
+  transport?: 'tcp' | 'ssl' | 'udp'
   ssl?: ServerTlsOptions
   onWorkerStart?: ((worker: Worker<A, P>) => unknown) | null
   onWorkerStop?: ((worker: Worker<A, P>) => unknown) | null
@@ -74,6 +78,13 @@ export interface WorkerSettings<A extends string | undefined, P>
 export type Hold = (() => void) & Disposable
 
 type Options<A extends string | undefined, P> = WorkerSettings<A, P> & ProtocolCallbacks
+/** A literal `udp://` address has datagrams, and no connections. */
+type ConnectionAt<A, P> = A extends string
+  ? Lowercase<A> extends `udp://${string}`
+    ? UdpConnection<OutOf<P>>
+    : Connection<InOf<P>, OutOf<P>>
+  : Connection<InOf<P>, OutOf<P>>
+type CallbacksAt<A, P> = ConnectionCallbacks<InOf<P>, OutOf<P>, ConnectionAt<A, P>>
 type ProtocolAt<A> = A extends string ? ProtocolOf<A> : unknown
 
 // biome-ignore lint/correctness/noUnusedVariables: a merged interface repeats the class's parameters
@@ -110,6 +121,8 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   maxInFlight = 1
   /** How many decoded messages may wait behind them before reading stops. */
   maxQueuedMessages = 64
+  /** UDP: how many asynchronous `onMessage` may be unsettled; others wait (`maxQueuedMessages`), then are dropped. */
+  maxDatagramsInFlight = 1024
   /** Closes a connection that has neither sent nor received for this long; 0 is off, since many protocols are silent. */
   idleTimeoutMs = 0
   /** Of this process: beyond it nothing is accepted; siblings take what comes, or it waits in the kernel's queue. */
@@ -136,8 +149,8 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   group = ''
   /** Flags of Node for these processes: `['--max-old-space-size=512']`. */
   execArgv: readonly string[] = []
-  /** `ssl` for TLS below the protocol, as in `new Worker('text://0.0.0.0:5000', { transport: 'ssl', ssl })`. */
-  transport: 'tcp' | 'ssl' = 'tcp'
+  /** `ssl`: TLS below the protocol, with `ssl`. `udp`: each datagram is a packet, as at `udp://`; for text, frame and your own. */
+  transport: 'tcp' | 'ssl' | 'udp' = 'tcp'
   /** Certificate, key and whatever else `node:tls` knows; without `transport: 'ssl'` for `connection.startTls()`. */
   ssl: ServerTlsOptions | null = null
   /** @internal Once it has started. */
@@ -161,11 +174,11 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   onWorkerReload: ((worker: Worker<A, P>) => unknown) | null = null
   /** A connection was accepted. Messages wait until a returned promise has settled. */
   onConnect: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null = null
-  onMessage: ConnectionCallbacks<InOf<P>, OutOf<P>>['onMessage'] = null
-  onClose: ConnectionCallbacks<InOf<P>, OutOf<P>>['onClose'] = null
-  onError: ConnectionCallbacks<InOf<P>, OutOf<P>>['onError'] = null
-  onBufferFull: ConnectionCallbacks<InOf<P>, OutOf<P>>['onBufferFull'] = null
-  onBufferDrain: ConnectionCallbacks<InOf<P>, OutOf<P>>['onBufferDrain'] = null
+  onMessage: CallbacksAt<A, P>['onMessage'] = null
+  onClose: CallbacksAt<A, P>['onClose'] = null
+  onError: CallbacksAt<A, P>['onError'] = null
+  onBufferFull: CallbacksAt<A, P>['onBufferFull'] = null
+  onBufferDrain: CallbacksAt<A, P>['onBufferDrain'] = null
 
   #address: string
   #endpoint = ''
@@ -203,7 +216,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     const settings = typeof first === 'object' ? first : { ...second, listen: first }
     const { listen = '', ...options } = settings as { listen?: string }
     this.#address = listen
-    if (listen !== '') parseAddress(listen) // a bad one is told here, where the user's line is in the stack
+    if (listen !== '' && parseAddress(listen).transport === 'udp') this.transport = 'udp' // a bad one is told here, where the user's line is in the stack
     for (const [key, value] of Object.entries(options)) this.#set(key, value)
     registry().groups.push(this)
   }
@@ -275,7 +288,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
       drainTimeoutMs: Math.min(this.drainTimeoutMs, LONGEST_TIMEOUT_MS),
       credentials: null, // the describe process looks them up
       isSecure: this.#isSecure || this.ssl !== null,
-      transport: this.#address === '' ? '' : this.#isSecure ? 'ssl' : parseAddress(this.#address).transport,
+      transport: this.#address === '' ? '' : this.#isSecure ? 'ssl' : this.#place.transport,
     }
   }
 
@@ -295,7 +308,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     own = this as unknown as Worker<string | undefined, unknown>
     this.#ticketKeys = tls.ticketKeys
     if (this.#isSecure || this.ssl !== null) this.tls = this.#secured(tls)
-    serveFor(this)
+    serveFor(this.#host)
     await this.onWorkerStart?.(this)
     await Promise.all(this.#listening)
     for (const { fd, endpoint } of sockets) await this.listenOn({ fd, expected: endpoint })
@@ -374,11 +387,28 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   #listener(source: Bound): Promise<Listener> {
     const protocol = this.#resolveProtocol()
+    if (this.#place.transport === 'udp') return this.#receive(source, protocol)
     const rules = this.proxyProtocol === null ? null : new ProxyRules(this.proxyProtocol)
     const accept = (socket: Socket) => this.#welcome(socket, protocol)
-    const welcome = rules === null ? accept : (socket: Socket) => Proxied.begin(socket, rules, this, accept)
+    const welcome = rules === null ? accept : (socket: Socket) => Proxied.begin(socket, rules, this.#host, accept)
     const options = { ...source, backlog: this.backlog, onScarce: () => this.#runShort() }
     return nodeEngine.listen(options, welcome)
+  }
+
+  #receive({ fd = -1, expected }: Bound, protocol: AnyProtocol): Promise<Listener> {
+    const host = this as unknown as UdpHost // its callbacks are, at an address whose transport is UDP
+    const inbox = new DatagramInbox(host)
+    const hold = () => {
+      this.unsettled++
+      return () => {
+        if (--this.unsettled === 0) this[kGone]()
+      }
+    }
+    return UdpServer.open(
+      { fd, expected },
+      (bytes, ip, port, socket) => inbox.take(new UdpConnection(host, socket, protocol, ip, port), bytes),
+      hold,
+    )
   }
 
   /** @internal Again with less time: it hurries, and both promises resolve at once. */
@@ -558,7 +588,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
       this.#shaking--
       return this.#accept(secured, protocol)
     }
-    return Handshake.begin(socket, tls, this, accept, () => {
+    return Handshake.begin(socket, tls, this.#host, accept, () => {
       this.#shaking--
       this.#farewell(socket.remoteIp)
     })
@@ -566,7 +596,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   #accept(socket: Socket, protocol: AnyProtocol): SocketEvents | null {
     try {
-      const connection = new Connection(socket, protocol, this)
+      const connection = new Connection(socket, protocol, this.#host)
       connection[kOpen]()
       if (socket.tls === null) this.#lookAtGate()
       return connection
@@ -593,6 +623,11 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     this.#leaving.tell()
   }
 
+  /** At an address whose transport is UDP its callbacks are those of a UdpHost instead. */
+  get #host(): ConnectionHost {
+    return this as unknown as ConnectionHost
+  }
+
   get #isSecure(): boolean {
     return this.transport === 'ssl' || /^ssl:/i.test(this.#address)
   }
@@ -606,7 +641,13 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   #resolveProtocol(): AnyProtocol {
-    return this.protocol ?? protocolOf(parseAddress(this.#address).scheme)
+    const { scheme, transport } = this.#place
+    const protocol = this.protocol ?? protocolOf(scheme)
+    return transport === 'udp' ? datagramProtocol(protocol) : protocol
+  }
+
+  get #place(): Address {
+    return parseAddress(this.#address, this.transport === 'udp' ? 'udp' : '')
   }
 
   #set(key: string, value: unknown): void {
@@ -660,6 +701,8 @@ const TRUE_OR_FALSE: Rule = { isRight: (value) => typeof value === 'boolean', wa
 const POSITIVE = numberFrom(1, Number.POSITIVE_INFINITY)
 const NOT_NEGATIVE = numberFrom(0, Number.POSITIVE_INFINITY)
 
+const TRANSPORTS: readonly unknown[] = ['tcp', 'ssl', 'udp']
+
 const RULES: Record<string, Rule> = {
   name: ANY_STRING,
   count: numberFrom(-Number.MAX_VALUE, Number.MAX_VALUE),
@@ -675,12 +718,13 @@ const RULES: Record<string, Rule> = {
     isRight: (value) => value === null || (typeof value === 'object' && Array.isArray(Reflect.get(value, 'from'))),
     wanted: `{ from: ['10.0.0.0/8'] }`,
   },
+  maxDatagramsInFlight: POSITIVE,
   idleTimeoutMs: NOT_NEGATIVE,
   startTimeoutMs: NOT_NEGATIVE,
   drainTimeoutMs: NOT_NEGATIVE,
   user: ANY_STRING,
   group: ANY_STRING,
-  transport: { isRight: (value) => value === 'tcp' || value === 'ssl', wanted: `'tcp' or 'ssl'` },
+  transport: { isRight: (value) => TRANSPORTS.includes(value), wanted: `'tcp', 'ssl' or 'udp'` },
   ssl: { isRight: (value) => typeof value === 'object' && !Array.isArray(value), wanted: 'an object' },
   reloadable: TRUE_OR_FALSE,
   reusePort: TRUE_OR_FALSE,

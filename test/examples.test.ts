@@ -7,7 +7,7 @@ import net from 'node:net'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { AsyncTcpConnection } from '../src/index.ts'
+import { AsyncTcpConnection, AsyncUdpConnection } from '../src/index.ts'
 import { Authority } from './support/certificates.ts'
 import { ask, Client, inSandbox, portOf, type Sandbox, startFile, succeeded } from './support/server.ts'
 import { until } from './support/until.ts'
@@ -25,7 +25,6 @@ test('every example has a test here', () => {
   const names = readdirSync(folder).filter((file) => file.endsWith('.js'))
   assert.equal(names.sort(), [
     'devices.js',
-
     'gateway.js',
     'hello.js',
     'json-lines.js',
@@ -33,6 +32,7 @@ test('every example has a test here', () => {
     'tcp-proxy.js',
     'timers.js',
     'tls.js',
+    'udp.js',
   ])
 })
 
@@ -89,7 +89,7 @@ test('gateway: a device must introduce itself, is heard, and is told BYE when it
     device.socket.write('ler-7\nDATA {"celsius":81}\n')
     assert.is(await device.line(), 'WELCOME')
     assert.is(await device.line(), 'OK')
-    await until(() => /boiler-7 is here.*boiler-7: {"celsius":81}/s.test(box.log()))
+    await until(() => /boiler-7 is here[\s\S]*boiler-7: {"celsius":81}/.test(box.log()))
     succeeded(await box.command('reload'))
     assert.is(await device.line(), 'BYE')
     await until(() => device.isClosed)
@@ -166,6 +166,23 @@ test('tcp-proxy: bytes go through it, both ways', async () => {
     client.close()
     upstream.close()
     await box.stop()
+  })
+})
+
+test('udp: a statsd sink counts what comes as datagrams, and a broken one harms nobody', async () => {
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(example(box, 'udp')))
+    const answers: string[] = []
+    const client = new AsyncUdpConnection(`udp://127.0.0.1:${port}`)
+    client.onMessage = (_client, message) => answers.push(String(message))
+    for (const datagram of ['logins:1|c', 'rubbish', 'logins:2|c\nqueue:17|g\nquery:12.5|ms', '?'])
+      client.send(datagram)
+    await until(() => answers.length === 1)
+    assert.equal(answers, ['logins=3 queue=17 query.count=1 query.sum_ms=12.5'])
+    client.close()
+    await box.stop()
+    assert.match(box.log(), /error 3: 'rubbish' is no metric/)
+    assert.match(box.log(), /at the end: logins=3/)
   })
 })
 

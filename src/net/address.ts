@@ -7,11 +7,11 @@ import { UsageError } from '../errors.ts'
 export interface Address {
   /** Lower case. It names the protocol. */
   readonly scheme: string
-  readonly transport: 'tcp' | 'unix'
+  readonly transport: 'tcp' | 'udp' | 'unix'
   /** An IP address or a host name, without brackets; empty for unix. */
   readonly host: string
   readonly port: number
-  /** Path of a Unix socket; empty for tcp. */
+  /** Path of a Unix socket; empty for the others. */
   readonly path: string
 }
 
@@ -21,11 +21,13 @@ const HOST_PORT = /^(?:\[([0-9a-f:.]+(?:%[^\]]+)?)\]|([^\s:/[\]]+)):(\d{1,5})\/?
 /** sun_path of unix(7) has 108 bytes, one of them for the final NUL. Node 20 shortens a longer path without a word. */
 const MAX_UNIX_PATH = 107
 
-/** Throws UsageError with the reason and an example. */
-export function parseAddress(text: string): Address {
+/** Throws UsageError with the reason and an example. `transport` is for schemes that go over both, `text` say. */
+export function parseAddress(text: string, transport: 'tcp' | 'udp' | '' = ''): Address {
   const [, scheme, rest] = SYNTAX.exec(text) ?? []
   if (scheme === undefined || rest === undefined) throw bad(text, 'it has no scheme')
-  return scheme.toLowerCase() === 'unix' ? parsePath(text, rest) : parseHostPort(text, scheme.toLowerCase(), rest)
+  if (scheme.toLowerCase() !== 'unix') return parseHostPort(text, scheme.toLowerCase(), rest, transport)
+  if (transport === 'udp') throw bad(text, 'a Unix socket takes no datagrams here')
+  return parsePath(text, rest)
 }
 
 function parsePath(text: string, path: string): Address {
@@ -34,18 +36,20 @@ function parsePath(text: string, path: string): Address {
   return { scheme: 'unix', transport: 'unix', host: '', port: 0, path }
 }
 
-function parseHostPort(text: string, scheme: string, rest: string): Address {
+function parseHostPort(text: string, scheme: string, rest: string, wanted: 'tcp' | 'udp' | ''): Address {
   const [, v6, name, digits] = HOST_PORT.exec(rest) ?? []
   const host = v6 ?? name
   if (host === undefined || digits === undefined) throw bad(text, 'after :// comes host:port')
   if (v6 !== undefined && !isIPv6(v6)) throw bad(text, `${v6} is no IPv6 address`)
   const port = Number(digits)
   if (port > 65535) throw bad(text, `${port} is no port`)
-  return { scheme, transport: 'tcp', host, port, path: '' }
+  const transport = scheme === 'udp' || wanted === 'udp' ? 'udp' : 'tcp'
+  return { scheme, transport, host, port, path: '' }
 }
 
 /** Where a client connects to. */
 export interface Target extends Address {
+  readonly transport: 'tcp' | 'unix'
   /** `/chat?room=1`; `/` when the address has none. */
   readonly uri: string
 }
@@ -55,12 +59,13 @@ const AFTER_HOST = /^([^/?#]*)([^#]*)/
 /** An address with a path behind it, and without a port if that is the usual one. Throws UsageError. */
 export function parseTarget(text: string, usualPort: number): Target {
   const [, scheme = '', rest = ''] = SYNTAX.exec(text) ?? []
-  if (scheme.toLowerCase() === 'unix') return { ...parseAddress(text), uri: '/' }
+  if (scheme.toLowerCase() === 'unix') return { ...parseAddress(text), transport: 'unix', uri: '/' }
   const [, authority = '', tail = ''] = AFTER_HOST.exec(rest) ?? []
   const hasPort = /:\d+$/.test(authority)
   const address = parseAddress(`${scheme}://${authority}${hasPort ? '' : `:${usualPort}`}`)
   if (address.port === 0) throw bad(text, 'a client needs a port')
-  return { ...address, uri: tail.startsWith('/') ? tail : `/${tail}` }
+  if (address.transport === 'udp') throw bad(text, 'there is AsyncUdpConnection for datagrams')
+  return { ...address, transport: 'tcp', uri: tail.startsWith('/') ? tail : `/${tail}` }
 }
 
 /** The 16 bytes of an IPv6 address, without its zone. */

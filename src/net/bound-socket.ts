@@ -24,12 +24,14 @@ type CreateServerHandle = (address: string, port: number, family: number, fd?: n
 const createServerHandle = (net as unknown as { _createServerHandle: CreateServerHandle })._createServerHandle
 
 export interface BoundSocket {
-  /** Inheritable by a child; owned by `handle`. */
+  /** Inheritable by a child; owned by `handle`. -1: each child binds the address itself. */
   readonly fd: number
   /** For `Transport.listen` in this same process. */
   readonly handle: unknown
   /** `127.0.0.1:8888` with the resolved port, `[::]:8888`, or a path. */
   readonly endpoint: string
+  /** One process at a time can have it: two cannot overlap during a reload. */
+  readonly isExclusive?: boolean
   /** Releases it, and a Unix socket's file if that is still ours. */
   close(): void
 }
@@ -58,7 +60,8 @@ function isAsked(bound: number, asked: number): boolean {
   return asked === 0 ? bound !== 0 : bound === asked
 }
 
-async function resolve(host: string): Promise<string> {
+/** The IP address of a host. Rejects with a SystemError. */
+export async function resolve(host: string): Promise<string> {
   if (net.isIP(host) !== 0) return host
   try {
     return (await lookup(host)).address

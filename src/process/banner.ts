@@ -48,10 +48,12 @@ function fromHere(path: string): string {
 }
 
 function tryLines(groups: Banner['groups']): string[] {
-  const speaking = groups.find(({ declaration }) => declaration.protocol === 'tcp' || declaration.protocol === 'text')
+  const speaking = groups.find(({ declaration }) => ['tcp', 'text', 'udp'].includes(declaration.protocol))
   if (speaking === undefined) return []
-  const isSecure = speaking.declaration.transport === 'ssl'
-  return [`Try: ${isSecure ? secureLine(speaking.endpoint) : tryLine(speaking.endpoint)}`]
+  const { declaration, endpoint } = speaking
+  if (declaration.transport === 'ssl') return [`Try: ${secureLine(endpoint)}`]
+  const line = tryLine(endpoint)
+  return [`Try: ${declaration.transport === 'udp' ? line.replace('nc -q 1', 'nc -u -w 1') : line}`]
 }
 
 /** `nc` for an endpoint. */

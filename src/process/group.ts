@@ -29,8 +29,8 @@ export interface Declaration {
   /** Flags of Node for these processes, after those that the master itself was started with. */
   readonly execArgv: readonly string[]
   readonly isSecure: boolean
-  /** `tcp`, `unix`, or `ssl` for TLS from the first byte on; empty without an address. */
-  readonly transport: string
+  /** `ssl` for TLS from the first byte on; empty without an address. */
+  readonly transport: 'tcp' | 'udp' | 'unix' | 'ssl' | ''
 }
 
 /** `start-first` never lacks a process; `stop-first` never has two: for what only one can hold, a lock, a serial port. */
@@ -44,7 +44,7 @@ export interface Credentials {
   readonly gid: number
 }
 
-/** A socket that the master bound and this process inherited. */
+/** A socket that the master bound and this process inherited, or with -1 one that this process is to bind. */
 export interface InheritedSocket {
   readonly fd: number
   /** What it must be bound to, port resolved. */

@@ -252,13 +252,13 @@ export class Master implements Supervisor {
         place: {
           id: slot.id,
           incarnation,
-          sockets: socket === null ? [] : [{ fd: FIRST_SOCKET_FD, endpoint: socket.endpoint }],
+          sockets: socket === null ? [] : [{ fd: socket.fd < 0 ? -1 : FIRST_SOCKET_FD, endpoint: socket.endpoint }],
           tls: { ticketKeys: this.#tickets.keysFor(key), files: tlsFiles },
         },
       },
       {
         stdio: output.stdio,
-        fds: socket === null ? [] : [socket.fd],
+        fds: socket === null || socket.fd < 0 ? [] : [socket.fd],
         isDetached: true,
         execArgv: declaration.execArgv,
         inspectorPort,

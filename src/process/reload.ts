@@ -9,7 +9,7 @@ import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import type { Declaration } from './group.ts'
 import { matchGroups } from './group-match.ts'
 import { keysOf } from './messages.ts'
-import { type Blueprint, GroupState, type Slot } from './slot.ts'
+import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import type { Sockets } from './sockets.ts'
 import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
@@ -199,7 +199,10 @@ export class Reload {
   async #replace(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
     slot.isHeld = true
     try {
-      if (blueprint.declaration.reloadMode === 'stop-first') await this.#stopThenStart(group, slot, blueprint)
+      const { declaration } = blueprint
+      const socket = socketOf(blueprint, slot.id)
+      const isExclusive = socket?.isExclusive === true && slot.current?.socket === socket
+      if (isExclusive || declaration.reloadMode === 'stop-first') await this.#stopThenStart(group, slot, blueprint)
       else await this.#startThenDrain(group, slot, blueprint)
     } finally {
       slot.isHeld = false
@@ -236,6 +239,8 @@ export class Reload {
       throw error
     })
     Object.assign(receipt, { oldPid: old?.pid ?? 0, drainMs: leaving.drainMs, discarded: leaving.discarded })
+    const isForced = blueprint.declaration.reloadMode !== 'stop-first'
+    receipt.note = [leaving.note, isForced ? EXCLUSIVE_NOTE : ''].filter((note) => note !== '').join(', ')
     const next = slot.next as WorkerHandle
     slot.flip(next)
     this.#supervisor.activate(slot, next)
@@ -291,6 +296,7 @@ export class Reload {
   }
 }
 
+const EXCLUSIVE_NOTE = 'stop-first: on this Node a UDP port is one process at a time'
 const EMPTY = { oldPid: 0, newPid: 0, readyMs: 0, drainMs: 0, discarded: 0, note: '' }
 
 function sortAs(groups: GroupState[], keys: readonly Blueprint['key'][]): void {

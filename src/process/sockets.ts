@@ -7,6 +7,7 @@ import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
 import { type Address, parseAddress } from '../net/address.ts'
 import { adoptSocket, type BoundSocket, bindSocket } from '../net/bound-socket.ts'
+import { type UdpPorts, udpPorts } from '../net/udp-ports.ts'
 import type { Credentials, Declaration } from './group.ts'
 
 /** What the master knows of a socket that it has bound. */
@@ -22,14 +23,21 @@ export class Sockets {
   readonly #all = new Map<BoundSocket, Entry>()
   /** Of the start or reload that is under way: no group may have them yet. */
   readonly #reserved = new Set<BoundSocket>()
+  readonly #udp: UdpPorts
+
+  constructor(udp: UdpPorts = udpPorts()) {
+    this.#udp = udp
+  }
 
   /**
    * The socket of a declaration, or null without an address: one of `own` or of anybody that is there already, else a
    * new one. Rejects with a SystemError.
    */
-  async reserve({ listen, credentials }: Declaration, own: readonly BoundSocket[] = []): Promise<BoundSocket | null> {
+  async reserve(declaration: Declaration, own: readonly BoundSocket[] = []): Promise<BoundSocket | null> {
+    const { listen, transport, credentials, name, count } = declaration
     if (listen === '') return null
-    const address = parseAddress(listen)
+    const address = parseAddress(listen, transport === 'udp' ? transport : '')
+    if (transport === 'udp') this.#udp.check(`worker '${name}' on ${listen}`, count)
     const socket = this.#find(address, own) ?? (await this.#bind(address))
     this.keep(socket)
     this.#giveTo(credentials, socket)
@@ -84,6 +92,11 @@ export class Sockets {
   /** One of `own` at this address, else a new one; not another group's. Rejects with a SystemError or a UsageError. */
   async share(listen: string, owner: Credentials | null, own: readonly BoundSocket[]): Promise<BoundSocket> {
     const address = parseAddress(listen)
+    if (address.transport === 'udp')
+      throw new UsageError(
+        'ERR_NOT_FOR_DATAGRAMS',
+        `${listen}: listen() is for streams: declare a UDP address on a Worker`,
+      )
     const socket = own.find((one) => isSamePlace(this.#all.get(one)?.address, address)) ?? (await this.#bind(address))
     this.keep(socket)
     this.#giveTo(owner, socket)
@@ -118,7 +131,7 @@ export class Sockets {
 
   /** Another group's too: its name, or the scheme, may be what has changed. Port 0 is nobody's before it is bound. */
   #find(address: Address, own: readonly BoundSocket[]): BoundSocket | undefined {
-    const isAny = address.transport === 'tcp' && address.port === 0
+    const isAny = address.transport !== 'unix' && address.port === 0
     const candidates = isAny ? own : [...own, ...this.#all.keys()]
     return candidates.find((socket) => {
       const entry = this.#all.get(socket)
@@ -128,7 +141,7 @@ export class Sockets {
 
   async #bind(address: Address): Promise<BoundSocket> {
     try {
-      const socket = await bindSocket(address)
+      const socket = await (address.transport === 'udp' ? this.#udp.bind(address) : bindSocket(address))
       this.#all.set(socket, { address, owner: null, isShared: false })
       return socket
     } catch (error) {

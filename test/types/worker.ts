@@ -3,11 +3,13 @@
 
 import {
   type AnyConnection,
+  AsyncUdpConnection,
   type CodecProtocol,
   type Connection,
   delimited,
   type Protocol,
   Timer,
+  type UdpConnection,
   Worker,
 } from 'millrace'
 
@@ -194,3 +196,38 @@ const slept = Timer.sleep(1)
 expect<typeof slept, Promise<void>>(true)
 
 export { all, Mine }
+
+// A literal udp:// address has datagrams
+const beacon = new Worker('udp://0.0.0.0:9000', { maxDatagramsInFlight: 8 })
+beacon.onMessage = (connection, datagram) => {
+  expect<typeof datagram, Buffer>(true)
+  expect<typeof connection, UdpConnection<string | Uint8Array>>(true)
+  expect<typeof connection.transport, 'udp'>(true)
+  // @ts-expect-error there is nothing to pause
+  connection.pauseRecv()
+  // @ts-expect-error udp sends a string or bytes
+  connection.send(42)
+  return connection.send(datagram)
+}
+declare const numbers: Protocol<number, number>
+new Worker('udp://0.0.0.0:9000', {
+  protocol: numbers,
+  onMessage: (connection, value) => {
+    expect<typeof value, number>(true)
+    return connection.send(value + 1)
+  },
+})
+// @ts-expect-error no such transport
+new Worker('text://0.0.0.0:9000', { transport: 'sctp' })
+
+const statsd = new AsyncUdpConnection('udp://127.0.0.1:8125')
+statsd.onMessage = (_client, message) => expect<typeof message, Buffer>(true)
+statsd.send('requests:1|c')
+const lines = new AsyncUdpConnection('text://127.0.0.1:8125', {
+  onMessage(client, line) {
+    expect<typeof line, string>(true)
+    client.send(line)
+  },
+})
+// @ts-expect-error text takes strings and bytes
+lines.send({})

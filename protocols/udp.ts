@@ -1,0 +1,14 @@
+// Raw datagrams, for `udp://`: each is a message, whole, as it was sent. It refuses nothing.
+
+import { UsageError } from '../src/errors.ts'
+import type { Protocol } from '../src/protocol.ts'
+
+export const udp: Protocol<Buffer, string | Uint8Array> = {
+  name: 'udp',
+  input: (bytes) => bytes.length,
+  decode: (datagram) => datagram,
+  encode: (message) => {
+    if (typeof message === 'string' || message instanceof Uint8Array) return message
+    throw new UsageError('ERR_ENCODE', `udp sends a string or bytes, not ${typeof message}`)
+  },
+}

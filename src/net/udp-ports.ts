@@ -1,0 +1,54 @@
+// How the processes of a group come to their UDP port. With the addon the master binds the socket and all of them
+// inherit it, as with TCP. node:dgram has no descriptor that could be passed on (`_handle` is gone in Node 26), so without
+// the addon each process binds the port itself, where the kernel lets several do that. A worker takes either (udp.ts).
+
+import { addon, type Sys } from '../addon.ts'
+import { formatEndpoint } from '../endpoint.ts'
+import { UsageError } from '../errors.ts'
+import type { Address } from './address.ts'
+import { type BoundSocket, resolve } from './bound-socket.ts'
+import { canReusePort, freeEndpoint } from './udp.ts'
+
+export interface UdpPorts {
+  /** Throws UsageError when so many processes cannot have one port. */
+  check(who: string, count: number): void
+  /** The port that all processes of a group will have, resolved. Rejects with a SystemError when it is not free. */
+  bind(address: Address): Promise<BoundSocket>
+}
+
+export function udpPorts(): UdpPorts {
+  const { sys } = addon()
+  return sys === null ? childBoundPorts : masterBoundPorts(sys)
+}
+
+/** What arrives while no process lives waits in the socket's queue. */
+function masterBoundPorts(sys: Sys): UdpPorts {
+  return {
+    check: nothing,
+    async bind({ host, port }) {
+      const ip = await resolve(host)
+      const bound = sys.bind({ transport: 'udp', host: ip, port, path: '' })
+      const { address, port: taken } = sys.socketName(bound.fd)
+      return { fd: bound.fd, handle: null, endpoint: formatEndpoint(address, taken), close: () => bound.close() }
+    },
+  }
+}
+
+/** Between this look at the port and the first process that binds it, and while none lives, it is not ours. */
+export const childBoundPorts: UdpPorts = {
+  check(who, count) {
+    if (count <= 1 || canReusePort()) return
+    throw new UsageError(
+      'ERR_UDP_COUNT',
+      `${who}: ${count} processes cannot share a UDP port on Node ${process.versions.node} without the addon (${addon().why}): use count: 1, the addon, or Node 23.1 or newer on Linux`,
+    )
+  },
+  async bind({ host, port }) {
+    const endpoint = await freeEndpoint(host, port)
+    return { fd: -1, handle: null, endpoint, isExclusive: !canReusePort(), close: nothing }
+  },
+}
+
+function nothing(): void {
+  // Any number can inherit a socket; and the processes have what they bound.
+}

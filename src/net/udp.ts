@@ -1,0 +1,256 @@
+// UDP on node:dgram, public API only. A server's socket, bound here or inherited, and a client's. Each datagram is one
+// system call: dgram has no sendmmsg(2). An error of the network (ICMP, ENETUNREACH) is told and closes nothing.
+
+import { createSocket, type RemoteInfo, type Socket, type SocketOptions } from 'node:dgram'
+import { isIPv6 } from 'node:net'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { formatEndpoint, parseEndpoint } from '../endpoint.ts'
+import { codeOf, SystemError } from '../errors.ts'
+import { LimitedLog } from '../log.ts'
+import type { Encoded } from '../protocol.ts'
+import type { DatagramSocket, Listener } from '../transport.ts'
+import { resolve } from './bound-socket.ts'
+
+/** Bytes are the receiver's from then on. */
+export type Receive = (bytes: Buffer, ip: string, port: number, socket: DatagramSocket) => void
+
+export interface DatagramSource {
+  /** An inherited descriptor of a bound socket, or -1: it is bound here. */
+  readonly fd: number
+  /** What is, or must be, bound: an IP and a port. */
+  readonly expected: string
+}
+
+interface Sharing {
+  readonly reusePort?: boolean
+  readonly reuseAddr?: boolean
+}
+
+/** Many turns of the loop, each of which reads up to 32 datagrams: who leaves reads what had come, and not for ever. */
+const MAX_LAST_TURNS = 64
+
+const errors = new LimitedLog()
+
+/** Whether processes can bind one port side by side: node:dgram's `reusePort`, since 23.1, on systems that share evenly. */
+export function canReusePort(version = process.versions.node, platform = process.platform): boolean {
+  const [major = 0, minor = 0] = version.split('.').map(Number)
+  return (major > 23 || (major === 23 && minor >= 1)) && (platform === 'linux' || platform === 'freebsd')
+}
+
+/**
+ * A server's socket.
+ *
+ * To leave, a process must stop receiving and still answer what it has in hand. dgram cannot stop reading without closing,
+ * so the socket is closed, and each late answer is sent from one that is bound to the same address for that moment and
+ * connected to the peer, so that it takes nobody else's datagrams.
+ */
+export class UdpServer implements DatagramSocket, Listener {
+  readonly localIp: string
+  readonly localPort: number
+  readonly #socket: Socket
+  readonly #receive: Receive
+  readonly #hold: () => () => void
+  /** How others may be bound to the same address at the same time. libuv sets SO_REUSEADDR on what is inherited. */
+  readonly #sharing: Sharing
+  #isLeaving = false
+  #isClosed = false
+  #received = 0
+
+  private constructor(socket: Socket, sharing: Sharing, receive: Receive, hold: () => () => void) {
+    const { address, port } = socket.address()
+    this.localIp = address
+    this.localPort = port
+    this.#socket = socket
+    this.#sharing = sharing
+    this.#receive = receive
+    this.#hold = hold
+    socket.on('message', (bytes, from) => this.#take(bytes, from))
+    socket.on('error', (error) => errors.log(systemError(error, 'recvmsg', this.#endpoint).message))
+  }
+
+  /**
+   * Begins to receive. Rejects with a SystemError.
+   *
+   * @param hold keeps the process until what it returns is called: for the last datagrams, in and out
+   */
+  static async open({ fd, expected }: DatagramSource, receive: Receive, hold: () => () => void): Promise<UdpServer> {
+    const { ip, port } = parseEndpoint(expected)
+    const isShared = fd < 0 && canReusePort()
+    const socket = newSocket(ip, { reusePort: isShared })
+    await bound(socket, expected, fd < 0 ? { address: ip, port, exclusive: true } : { fd, exclusive: true })
+    const server = new UdpServer(socket, isShared ? { reusePort: true } : { reuseAddr: true }, receive, hold)
+    if (server.#endpoint === expected) return server
+    socket.close()
+    throw new SystemError('EADDRNOTAVAIL', 'bind', expected)
+  }
+
+  get queuedBytes(): number {
+    return this.#isClosed ? 0 : this.#socket.getSendQueueSize()
+  }
+
+  send(bytes: Encoded, ip: string, port: number, failed: (error: SystemError) => void): void {
+    if (this.#isClosed) this.#sendLate(bytes, ip, port, failed)
+    else this.#socket.send(chunks(bytes), port, ip, tellFailure(failed, ip, port))
+  }
+
+  /** Stops receiving, when what has arrived has been read. `send` goes on. */
+  close(): void {
+    if (this.#isLeaving) return
+    this.#isLeaving = true
+    void this.#leave(this.#hold())
+  }
+
+  async #leave(release: () => void): Promise<void> {
+    for (let turn = 0, before = -1; turn < MAX_LAST_TURNS && before !== this.#received; turn++) {
+      before = this.#received
+      await nextTurn()
+      await nextTurn() // the first may end in the very poll that we are in
+    }
+    while (this.#socket.getSendQueueSize() > 0) await nextTurn() // closing would lose it
+    this.#isClosed = true
+    this.#socket.close()
+    release()
+  }
+
+  #sendLate(bytes: Encoded, ip: string, port: number, failed: (error: SystemError) => void): void {
+    const release = this.#hold()
+    const socket = newSocket(this.localIp, this.#sharing)
+    const end = (error?: Error | null) => {
+      socket.removeAllListeners('error').on('error', ignore) // one end is enough
+      socket.close()
+      if (error) failed(systemError(error, 'send', formatEndpoint(ip, port)))
+      release()
+    }
+    socket.once('error', end)
+    socket.on('message', (message, from) => this.#take(message, from)) // it came between bind and close: it is ours
+    socket.bind({ address: this.localIp, port: this.localPort, exclusive: true }, () => {
+      socket.connect(port, ip, () => socket.send(chunks(bytes), end))
+    })
+  }
+
+  #take(bytes: Buffer, { address, port }: RemoteInfo): void {
+    this.#received++
+    this.#receive(bytes, address, port, this)
+  }
+
+  get #endpoint(): string {
+    return formatEndpoint(this.localIp, this.localPort)
+  }
+}
+
+/** A client's socket: connected, so it hears its peer alone, and that nobody is there (ICMP). */
+export class UdpClient implements DatagramSocket {
+  readonly remoteIp: string
+  readonly localIp: string
+  readonly localPort: number
+  readonly #socket: Socket
+  readonly #endpoint: string
+  #isClosed = false
+
+  private constructor(socket: Socket, endpoint: string) {
+    const { address, port } = socket.address()
+    this.#socket = socket
+    this.#endpoint = endpoint
+    this.remoteIp = parseEndpoint(endpoint).ip
+    this.localIp = address
+    this.localPort = port
+  }
+
+  /** Looks the host up, and takes a port. Rejects with a SystemError. */
+  static async open(
+    host: string,
+    port: number,
+    receive: (bytes: Buffer) => void,
+    failed: (error: SystemError) => void,
+  ): Promise<UdpClient> {
+    const ip = await resolve(host)
+    const endpoint = formatEndpoint(ip, port)
+    const socket = newSocket(ip, {})
+    await new Promise<void>((done, fail) => {
+      socket.once('error', (error) => fail(systemError(error, 'connect', endpoint)))
+      socket.connect(port, ip, done)
+    }).catch((error) => {
+      socket.close()
+      throw error
+    })
+    socket.removeAllListeners('error')
+    const client = new UdpClient(socket, endpoint)
+    socket.on('message', receive)
+    socket.on('error', (error) => failed(systemError(error, 'recvmsg', endpoint)))
+    return client
+  }
+
+  get queuedBytes(): number {
+    return this.#isClosed ? 0 : this.#socket.getSendQueueSize()
+  }
+
+  send(bytes: Encoded, _ip: string, _port: number, failed: (error: SystemError) => void): void {
+    this.#socket.send(chunks(bytes), (error) => {
+      if (error !== null) failed(systemError(error, 'send', this.#endpoint))
+    })
+  }
+
+  /** Nothing is received any more; what is queued is sent. Idempotent. */
+  async close(): Promise<void> {
+    if (this.#isClosed) return
+    this.#socket.removeAllListeners('message')
+    this.#socket.removeAllListeners('error').on('error', ignore)
+    while (this.#socket.getSendQueueSize() > 0) await nextTurn()
+    this.#isClosed = true
+    this.#socket.close()
+  }
+}
+
+/** Binds, and nothing else: whether an address is free, and which port 0 becomes. Rejects with a SystemError. */
+export async function freeEndpoint(host: string, port: number): Promise<string> {
+  const ip = await resolve(host)
+  const socket = newSocket(ip, {})
+  await bound(socket, formatEndpoint(ip, port), { address: ip, port, exclusive: true })
+  const found = socket.address()
+  await new Promise<void>((done) => {
+    socket.close(done)
+  })
+  return formatEndpoint(found.address, found.port)
+}
+
+function newSocket(ip: string, options: Sharing): Socket {
+  // Addresses are looked up before they come here: a look-up in dgram costs each datagram a turn.
+  const all = { type: isIPv6(ip) ? 'udp6' : 'udp4', lookup: asIs, ...options }
+  return createSocket(all as SocketOptions) // reusePort: newer than the types
+}
+
+function asIs(ip: string, family: unknown, tell: (error: null, ip: string, family: unknown) => void): void {
+  tell(null, ip, family)
+}
+
+async function bound(socket: Socket, endpoint: string, options: Parameters<Socket['bind']>[0] & object): Promise<void> {
+  try {
+    await new Promise<void>((done, fail) => {
+      socket.once('error', fail)
+      socket.bind(options, done)
+    })
+  } catch (error) {
+    socket.close()
+    throw systemError(error, 'bind', endpoint)
+  }
+  socket.removeAllListeners('error')
+}
+
+/** A list is one datagram for dgram, too. */
+function chunks(bytes: Encoded): string | Uint8Array {
+  return bytes as string | Uint8Array
+}
+
+function tellFailure(failed: (error: SystemError) => void, ip: string, port: number) {
+  return (error: Error | null) => {
+    if (error !== null) failed(systemError(error, 'send', formatEndpoint(ip, port)))
+  }
+}
+
+function systemError(error: unknown, syscall: string, address: string): SystemError {
+  return error instanceof SystemError ? error : new SystemError(codeOf(error), syscall, address, { cause: error })
+}
+
+function ignore(): void {
+  // An ICMP message for who is closing.
+}

@@ -1,0 +1,419 @@
+// UDP on real sockets of loopback: a Worker's server side, its limits and errors, the client, and both with each other.
+
+import dgram from 'node:dgram'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { AsyncUdpConnection } from '../../src/async-udp-connection.ts'
+import { codeOf } from '../../src/errors.ts'
+import { frame, text } from '../../src/index.ts'
+import { canReusePort, freeEndpoint } from '../../src/net/udp.ts'
+import { childBoundPorts } from '../../src/net/udp-ports.ts'
+import type { AnyUdpConnection } from '../../src/udp-connection.ts'
+import { Worker } from '../../src/worker.ts'
+import { deferred } from '../support/codecs.ts'
+import { rejects, until, within } from '../support/until.ts'
+
+const hasCode = (code: string) => (error: unknown) => codeOf(error) === code
+
+/** A peer on plain dgram. */
+class Peer {
+  readonly received: string[] = []
+  readonly socket = dgram.createSocket('udp4')
+  readonly #port: number
+
+  constructor(port: number) {
+    this.#port = port
+    this.socket.on('message', (bytes) => this.received.push(bytes.toString()))
+  }
+
+  send(bytes: string | Uint8Array): void {
+    this.socket.send(bytes, this.#port, '127.0.0.1')
+  }
+
+  async ask(bytes: string): Promise<string> {
+    const count = this.received.length
+    this.send(bytes)
+    await until(() => this.received.length > count)
+    return this.received[count] as string
+  }
+}
+
+const NO_TLS = { ticketKeys: '', files: {} }
+
+interface Served {
+  worker: Worker<string, unknown>
+  port: number
+  peer: Peer
+}
+
+async function serving(settings: object, use: (served: Served) => Promise<unknown>): Promise<void> {
+  const worker = new Worker({ listen: 'udp://127.0.0.1:0', ...settings } as { listen: string })
+  const expected = await freeEndpoint('127.0.0.1', 0)
+  await worker.start({ id: 0, incarnation: 1, sockets: [{ fd: -1, endpoint: expected }], tls: NO_TLS })
+  const port = Number(expected.split(':')[1])
+  const peer = new Peer(port)
+  try {
+    await within(20_000, use({ worker: worker as unknown as Served['worker'], port, peer }))
+  } finally {
+    peer.socket.close()
+    await within(5_000, worker.drain(1000))
+  }
+}
+
+test('a datagram is a message, a Buffer of its own, and send answers', async () => {
+  const messages: unknown[] = []
+  const onMessage = (connection: AnyUdpConnection, message: Buffer) => {
+    messages.push(message)
+    assert.is(connection.send(`received: ${message}`), true)
+  }
+  await serving({ onMessage }, async ({ peer, worker }) => {
+    assert.is(await peer.ask('xiami'), 'received: xiami')
+    assert.is(await peer.ask(''), 'received: ')
+    assert.equal(messages, [Buffer.from('xiami'), Buffer.alloc(0)])
+    const { messagesIn, messagesOut, bytesIn, bytesOut, connections } = worker.counters
+    assert.equal([messagesIn, messagesOut, bytesIn, bytesOut, connections], [2, 2, 5, 25, 0])
+  })
+})
+
+test('a peer knows its addresses, as Workerman names them', async () => {
+  let seen: AnyUdpConnection | undefined
+  const onMessage = (connection: AnyUdpConnection) => {
+    seen = connection
+    connection.context.greeted = true
+    connection.send('x')
+  }
+  await serving({ onMessage }, async ({ peer, port, worker }) => {
+    await peer.ask('hello')
+    const remotePort = peer.socket.address().port
+    assert.equal(JSON.parse(JSON.stringify(seen)), {
+      transport: 'udp',
+      getRemoteIp: '127.0.0.1',
+      remotePort,
+      getRemoteAddress: `127.0.0.1:${remotePort}`,
+      getLocalIp: '127.0.0.1',
+      getLocalPort: port,
+      getLocalAddress: `127.0.0.1:${port}`,
+      isIpV4: true,
+      isIpV6: false,
+    })
+    assert.is(seen?.worker, worker as unknown)
+    assert.is(seen?.protocol.name, 'udp')
+    assert.equal([seen?.getStatus(), seen?.getStatus(false), seen?.getSendBufferQueueSize()], [2, 'ESTABLISHED', 0])
+  })
+})
+
+test('a peer that is kept can be sent to later, until it is closed; the others go on', async () => {
+  const errors: unknown[] = []
+  let kept: AnyUdpConnection | undefined
+  const onError = (_connection: AnyUdpConnection, code: number, message: string) => errors.push([code, message])
+  const onMessage = (connection: AnyUdpConnection) => {
+    kept ??= connection
+  }
+  await serving({ onMessage, onError }, async ({ peer, worker }) => {
+    peer.send('hello')
+    const peerOf = await until(() => kept)
+    peerOf.close('bye')
+    peerOf.close('again')
+    await until(() => peer.received.length === 1)
+    assert.is(peerOf.send('more'), false)
+    assert.is(peerOf.getStatus(), 16)
+    assert.equal(errors, [[2, 'connection is closed']])
+    assert.is(worker.counters.sendFail, 1)
+    peer.send('still there')
+    await until(() => worker.counters.messagesIn === 2)
+    assert.equal(peer.received, ['bye'])
+  })
+})
+
+test('a protocol over UDP: decode for what comes, with or without its terminator, encode for what goes', async () => {
+  const onMessage = (connection: AnyUdpConnection, line: string) => connection.send(`Hello, ${line}`)
+  await serving({ listen: 'text://127.0.0.1:0', transport: 'udp', onMessage }, async ({ peer }) => {
+    assert.is(await peer.ask('world\r\n'), 'Hello, world\n')
+    assert.is(await peer.ask('world'), 'Hello, world\n')
+  })
+  const echo = (connection: AnyUdpConnection, message: Buffer) => connection.send(message)
+  await serving({ protocol: frame, onMessage: echo }, async ({ peer }) => {
+    assert.is(await peer.ask('\0\0\0\x07abc'), '\0\0\0\x07abc')
+  })
+})
+
+test('what decode throws is told as 3, a handler that throws or rejects as 4, and the server goes on', async () => {
+  const json = { ...text, decode: (packet: Buffer) => JSON.parse(packet.toString()) }
+  const codes: number[] = []
+  const onError = (_connection: AnyUdpConnection, code: number) => {
+    codes.push(code)
+    throw new Error('onError itself')
+  }
+  const onMessage = async (connection: AnyUdpConnection, message: unknown) => {
+    if (message === 'reject') throw new Error('rejected')
+    connection.send('ok')
+  }
+  const sync = (connection: AnyUdpConnection, message: unknown) => {
+    if (message === 'throw') throw new Error('thrown')
+    return onMessage(connection, message)
+  }
+  await serving({ protocol: json, onMessage: sync, onError }, async ({ peer, worker }) => {
+    peer.send('{')
+    peer.send('"throw"')
+    peer.send('"reject"')
+    await until(() => codes.length === 3)
+    assert.is(await peer.ask('1'), 'ok\n')
+    assert.equal(codes, [3, 4, 4])
+    assert.equal([worker.counters.protocolErrors, worker.counters.handlerErrors, worker.unsettled], [1, 2, 0])
+  })
+})
+
+test('a datagram that is too long is refused both ways', async () => {
+  const errors: string[] = []
+  const onError = (_connection: AnyUdpConnection, code: number, message: string) => errors.push(`${code} ${message}`)
+  const onMessage = (connection: AnyUdpConnection) => {
+    assert.is(connection.send(Buffer.alloc(65_508)), false)
+    assert.is(connection.send(Buffer.alloc(65_507)), true)
+  }
+  await serving({ onMessage, onError, maxPackageSize: 5 }, async ({ peer, worker }) => {
+    await peer.ask('short')
+    peer.send('longer')
+    await until(() => errors.length === 2)
+    assert.match(errors[0] ?? '', /^2 .*65508 bytes.*65507/)
+    assert.match(errors[1] ?? '', /^3 .*6 bytes.*limit of 5/)
+    assert.is(worker.counters.sendFail, 1)
+  })
+})
+
+test('what cannot be encoded is thrown at the sender', async () => {
+  let thrown: unknown
+  const onMessage = (connection: AnyUdpConnection) => {
+    try {
+      connection.send(42)
+    } catch (error) {
+      thrown = error
+    }
+    connection.send(['by ', Buffer.from('hand')], true)
+  }
+  await serving({ onMessage }, async ({ peer }) => {
+    assert.is(await peer.ask('x'), 'by hand')
+    assert.is(codeOf(thrown), 'ERR_ENCODE')
+  })
+})
+
+test('asynchronous handlers are bounded: then datagrams wait, then they are dropped and counted', async () => {
+  const gates: ReturnType<typeof deferred>[] = []
+  const seen: string[] = []
+  const onMessage = (_connection: AnyUdpConnection, message: Buffer) => {
+    seen.push(String(message))
+    const gate = deferred()
+    gates.push(gate)
+    return gate.promise
+  }
+  await serving({ onMessage, maxDatagramsInFlight: 2, maxQueuedMessages: 1 }, async ({ peer, worker }) => {
+    for (const name of ['a', 'b', 'c', 'd']) peer.send(name)
+    await until(() => worker.counters.dropped === 1)
+    assert.equal([seen, worker.counters.messagesIn, worker.unsettled], [['a', 'b'], 2, 2])
+    gates[1]?.resolve()
+    await until(() => seen.length === 3)
+    assert.is(seen[2], 'c')
+    for (const gate of gates) gate.resolve()
+    await until(() => worker.unsettled === 0)
+  })
+})
+
+test('a drain stops receiving, waits for handlers, and their late answers come from the same port', async () => {
+  const gate = deferred()
+  const from: number[] = []
+  const onMessage = async (connection: AnyUdpConnection, message: Buffer) => {
+    await gate.promise
+    connection.send(`late ${message}`)
+  }
+  await serving({ onMessage }, async ({ worker, port, peer }) => {
+    peer.socket.on('message', (_bytes, { port: source }) => from.push(source))
+    peer.send('one')
+    await until(() => worker.unsettled === 1)
+    let isDone = false
+    const drained = worker.drain(10_000).then(() => {
+      isDone = true
+    })
+    await until(async () => (await freeEndpoint('127.0.0.1', port).catch(() => '')) !== '') // nobody receives there
+    assert.is(isDone, false)
+    assert.is(worker.describeWork(), '1 unsettled handler')
+    gate.resolve()
+    await drained
+    await until(() => peer.received.length === 1)
+    assert.equal([peer.received, from], [['late one'], [port]])
+  })
+})
+
+test('what had arrived when the drain began is handled', async () => {
+  const onMessage = (connection: AnyUdpConnection, message: Buffer) => connection.send(message)
+  await serving({ onMessage }, async ({ worker, peer }) => {
+    await peer.ask('bound')
+    for (let n = 0; n < 100; n++) peer.send(String(n))
+    await new Promise<void>((sent) =>
+      peer.socket.send('last', worker.getSocketName().split(':')[2] as never, '127.0.0.1', () => sent()),
+    )
+    await worker.drain(5_000)
+    assert.is(worker.counters.messagesIn, 102)
+    await until(() => peer.received.length === 102)
+  })
+})
+
+test('a peer that has gone (ICMP) does no harm', async () => {
+  const peers: AnyUdpConnection[] = []
+  const onMessage = (connection: AnyUdpConnection) => void peers.push(connection)
+  await serving({ onMessage }, async ({ worker, port, peer }) => {
+    const gone = new Peer(port)
+    gone.send('x')
+    await until(() => peers.length === 1)
+    await new Promise<void>((closed) => gone.socket.close(closed))
+    for (let n = 0; n < 5; n++) assert.is(peers[0]?.send('nobody'), true)
+    peer.send('y')
+    await until(() => worker.counters.messagesIn === 2)
+  })
+})
+
+test('IPv6', async () => {
+  const worker = new Worker('udp://[::1]:0')
+  worker.onMessage = (connection) => connection.send(`${connection.getRemoteIp()} ${connection.isIpV6()}`)
+  const endpoint = await freeEndpoint('::1', 0)
+  await worker.start({ id: 0, incarnation: 1, sockets: [{ fd: -1, endpoint }], tls: NO_TLS })
+  const client = new AsyncUdpConnection(`udp://${endpoint}`)
+  const answers: string[] = []
+  client.onMessage = (_client, message) => answers.push(String(message))
+  client.send('x')
+  await until(() => answers.length === 1)
+  assert.equal(answers, ['::1 true'])
+  client.close()
+  await worker.drain(1000)
+})
+
+test('declarations that cannot work are refused', () => {
+  const codec = new Worker('tcp://127.0.0.1:1', { transport: 'udp' })
+  assert.throws(() => codec.describe(), hasCode('ERR_NOT_FOR_DATAGRAMS'))
+  const path = new Worker('unix:///tmp/x', { transport: 'udp' })
+  assert.throws(() => path.describe(), hasCode('ERR_BAD_ADDRESS'))
+  const wrong = new Worker('text://127.0.0.1:1', { transport: 'sctp' as 'udp' })
+  assert.throws(() => wrong.describe(), hasCode('ERR_BAD_OPTION'))
+  assert.is(new Worker('udp://127.0.0.1:1').describe().transport, 'udp')
+  assert.is(new Worker('text://127.0.0.1:1').describe().transport, 'tcp')
+})
+
+test('a port is looked at before processes get it', async () => {
+  const holder = dgram.createSocket('udp4')
+  await new Promise<void>((bound) => holder.bind(0, '127.0.0.1', bound))
+  const { port } = holder.address()
+  const address = { scheme: 'udp', transport: 'udp', host: '127.0.0.1', port, path: '' } as const
+  const error = await rejects(childBoundPorts.bind(address), 'EADDRINUSE')
+  assert.match(error.message, new RegExp(`^bind 127.0.0.1:${port}: EADDRINUSE`))
+  holder.close()
+})
+
+test('several processes need a Node that lets them share, and are told so', () => {
+  if (canReusePort()) return childBoundPorts.check(`worker 'a'`, 4)
+  childBoundPorts.check(`worker 'a'`, 1)
+  assert.throws(() => childBoundPorts.check(`worker 'a'`, 4), hasCode('ERR_UDP_COUNT'))
+  assert.throws(
+    () => childBoundPorts.check(`worker 'a'`, 4),
+    /worker 'a': 4 processes .* count: 1, the addon, or Node 23\.1/,
+  )
+})
+
+test('reusePort is of Node 23.1 and of Linux', () => {
+  const asked = ['20.20.2', '23.0.9', '23.1.0', '26.0.0'].map((version) => canReusePort(version, 'linux'))
+  assert.equal([...asked, canReusePort('26.0.0', 'darwin')], [false, false, true, true, false])
+})
+
+// The client
+
+test('a client looks the name up, sends what waited, and hears the answer', async () => {
+  const onMessage = (connection: AnyUdpConnection, line: string) => connection.send(`Hello, ${line}`)
+  await serving({ listen: 'text://127.0.0.1:0', transport: 'udp', onMessage }, async ({ port }) => {
+    const events: string[] = []
+    const client = new AsyncUdpConnection(`text://localhost:${port}` as 'text://localhost:1')
+    client.onConnect = () => events.push('connect')
+    client.onMessage = (_client, line) => events.push(line)
+    client.onClose = () => events.push('close')
+    assert.is(client.getStatus(), 0)
+    assert.is(client.send('early'), true)
+    assert.is(client.getStatus(false), 'CONNECTING')
+    assert.is(client.getSendBufferQueueSize(), 6)
+    client.connect()
+    await until(() => events.length === 2)
+    assert.equal([client.getStatus(), client.getRemoteHost(), client.getRemotePort()], [2, 'localhost', port])
+    assert.match(client.getRemoteIp(), /^127\./)
+    assert.ok(client.getLocalPort() > 0)
+    client.close()
+    client.close()
+    client.connect()
+    assert.is(client.getStatus(false), 'CLOSED')
+    assert.equal(events, ['connect', 'Hello, early', 'close'])
+  })
+})
+
+test('close with a message sends it, also before the name is looked up', async () => {
+  await serving({ onMessage: () => undefined }, async ({ port, worker }) => {
+    const client = new AsyncUdpConnection(`udp://127.0.0.1:${port}`)
+    let closed = 0
+    client.onClose = () => closed++
+    client.send('one')
+    client.close('two')
+    assert.equal([client.getStatus(false), closed], ['CLOSING', 0])
+    await until(() => closed === 1 && worker.counters.messagesIn === 2)
+  })
+})
+
+test('a client hears that nobody is there, and can be used on', async () => {
+  const endpoint = await freeEndpoint('127.0.0.1', 0)
+  const errors: string[] = []
+  const client = new AsyncUdpConnection(`udp://${endpoint}`, {
+    onError: (_client, code, message) => errors.push(`${code} ${message}`),
+  })
+  client.send('anybody?')
+  await until(() => errors.length > 0)
+  assert.match(errors[0] ?? '', /^2 \w+ 127\.0\.0\.1:\d+: ECONNREFUSED/)
+  assert.is(client.getStatus(), 2)
+  client.close()
+})
+
+test('a name that does not exist: onError 1, then onClose', async () => {
+  const events: string[] = []
+  const client = new AsyncUdpConnection('udp://nowhere.invalid:9')
+  client.onError = (_client, code) => events.push(`error ${code}`)
+  client.onClose = () => events.push('close')
+  client.connect()
+  await until(() => events.length === 2, 20_000)
+  assert.equal(events, ['error 1', 'close'])
+  assert.is(client.send('x'), false)
+})
+
+test('what waits for the look-up is bounded', () => {
+  const errors: number[] = []
+  const client = new AsyncUdpConnection('udp://127.0.0.1:9', { maxSendBufferSize: 4 })
+  client.onError = (_client, code) => errors.push(code)
+  assert.equal([client.send('1234'), client.send('5'), errors], [true, false, [2]])
+  client.close()
+})
+
+test('a client refuses what cannot be', () => {
+  assert.throws(() => new AsyncUdpConnection('udp://127.0.0.1:0'), hasCode('ERR_BAD_ADDRESS'))
+  assert.throws(() => new AsyncUdpConnection('tcp://127.0.0.1:1'), hasCode('ERR_NOT_FOR_DATAGRAMS'))
+  assert.throws(() => new AsyncUdpConnection('gopher://127.0.0.1:1'), hasCode('ERR_UNKNOWN_SCHEME'))
+})
+
+test('what a handler of a client throws is told as 4', async () => {
+  await serving({ onMessage: (connection: AnyUdpConnection) => connection.send('x') }, async ({ port }) => {
+    const errors: string[] = []
+    const client = new AsyncUdpConnection(`udp://127.0.0.1:${port}`)
+    client.onConnect = () => {
+      throw new Error('in onConnect')
+    }
+    client.onMessage = async () => {
+      throw new Error('in onMessage')
+    }
+    client.onError = (_client, code, message) => errors.push(`${code} ${message}`)
+    client.send('hello')
+    await until(() => errors.length === 2)
+    assert.equal(errors, ['4 in onConnect', '4 in onMessage'])
+    client.close()
+  })
+})
+
+test.run()

@@ -1,0 +1,206 @@
+// UDP servers as real processes, asked by strangers (socat, nc) and by a client of plain dgram: several processes on one
+// port, reload, drain, stop; with the socket bound by the master (addon), and by each process.
+
+import dgram from 'node:dgram'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { addon } from '../../src/addon.ts'
+import { canReusePort } from '../../src/net/udp.ts'
+import { inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import { until } from '../support/until.ts'
+
+/** With these in the environment: who binds the port. */
+const SIDES = addon().sys === null ? ['none'] : ['', 'none']
+
+/** Whether several processes can have the port. */
+const canShare = (side: string) => side === '' || canReusePort()
+
+/** As `inSandbox`, once for each side. */
+function onBothSides(title: string, use: (box: Sandbox, side: string) => Promise<void>): void {
+  for (const side of SIDES) {
+    test(`${title} (${side === '' ? 'addon' : 'no addon'})`, async () => {
+      await inSandbox(async (box) => {
+        box.env.MILLRACE_ADDON = side
+        await use(box, side)
+      })
+    })
+  }
+}
+
+/** Answers `<message> <pid>`; `slow` takes longer than a plain stop allows. */
+function app(count: number, more = ''): string {
+  return `
+    import { Worker } from 'millrace'
+    Worker.stopTimeout = 0.3
+    const worker = new Worker('udp://127.0.0.1:0', { name: 'echo', count, drainTimeoutMs: 20_000 })
+    worker.onMessage = async (connection, message) => {
+      if (String(message) === 'slow') await new Promise((resolve) => setTimeout(resolve, 1200))
+      connection.send(message + ' ' + process.pid)
+    }
+    ${more}
+    Worker.runAll()
+  `.replace('count,', `count: ${count},`)
+}
+
+/** One datagram there and one back, from a port of its own; null when there is no answer. */
+async function ask(port: number, message: string, ms = 5_000): Promise<{ answer: string; from: number } | null> {
+  const socket = dgram.createSocket('udp4')
+  let found: { answer: string; from: number } | null = null
+  socket.on('error', () => undefined)
+  socket.on('message', (bytes, { port: from }) => {
+    found = { answer: bytes.toString(), from }
+  })
+  socket.send(message, port, '127.0.0.1')
+  await until(() => found !== null, ms).catch(() => null)
+  socket.close()
+  return found
+}
+
+async function stranger(box: Sandbox, program: string, args: string[], line: string): Promise<string> {
+  const running = box.spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'] })
+  running.process.stdin?.end(line)
+  await until(() => running.stdout !== '', 10_000)
+  running.process.kill()
+  await running.ended
+  return running.stdout
+}
+
+test('strangers are answered: socat and nc', async () => {
+  await inSandbox(async (box) => {
+    const text = `
+      const lines = new Worker('text://127.0.0.1:0', { name: 'lines', transport: 'udp' })
+      lines.onMessage = (connection, line) => connection.send('Hello, ' + line)`
+    const { groups } = await box.start(box.file('app.js', app(1, text)))
+    const [raw, lines] = groups.map(({ port }) => port)
+    assert.match(await stranger(box, 'socat', ['-t', '5', '-', `udp:127.0.0.1:${raw}`], 'hi'), /^hi \d+$/)
+    assert.is(await stranger(box, 'nc', ['-u', '-w', '5', '127.0.0.1', `${lines}`], 'world\n'), 'Hello, world\n')
+    await box.stop()
+  })
+})
+
+onBothSides('port 0 is one port, shown in status, and the counters are there', async (box) => {
+  const status = await box.start(box.file('app.js', app(1)))
+  const port = portOf(status)
+  assert.ok(port > 0)
+  assert.is(status.groups[0]?.address, `127.0.0.1:${port}`)
+  assert.is((await ask(port, 'x'))?.from, port)
+  const { messagesIn, messagesOut, bytesIn } = (await box.status()).totals
+  assert.equal([messagesIn, messagesOut, bytesIn], [1, 1, 1])
+  assert.match((await box.command('check', `${box.directory}/app.js`)).stdout, /udp:\/\/127\.0\.0\.1:0/)
+  await box.stop()
+})
+
+onBothSides(
+  'several processes share the port where Node can; elsewhere the start says what to do',
+  async (box, side) => {
+    const path = box.file('app.js', app(3))
+    if (!canShare(side)) {
+      const { code, stderr } = await box.command('start', path)
+      assert.is(code, 6)
+      assert.match(stderr, /3 processes cannot share a UDP port on Node .*count: 1, the addon, or Node 23\.1/)
+      return
+    }
+    const port = portOf(await box.start(path))
+    const pids = new Set<string>()
+    await until(async () => {
+      for (const found of await Promise.all(Array.from({ length: 50 }, () => ask(port, 'x'))))
+        pids.add(found?.answer.split(' ')[1] ?? '')
+      return pids.size === 3
+    }, 20_000)
+    await box.stop()
+  },
+)
+
+onBothSides('a port that is taken is told at the start', async (box) => {
+  const holder = dgram.createSocket('udp4')
+  await new Promise<void>((bound) => holder.bind(0, '127.0.0.1', bound))
+  const { port } = holder.address()
+  const path = box.file('app.js', app(1).replace(':0', `:${port}`))
+  const { code, stderr } = await box.command('start', path)
+  assert.is(code, 5)
+  assert.match(stderr, new RegExp(`bind 127.0.0.1:${port}: EADDRINUSE`))
+  holder.close()
+})
+
+onBothSides('a reload keeps the port, and a handler at work is waited for and answers from it', async (box, side) => {
+  const path = box.file('app.js', app(1))
+  const status = await box.start(path)
+  const port = portOf(status)
+  const slow = ask(port, 'slow', 10_000)
+  await until(async () => (await box.status()).totals.messagesIn === 1)
+  const { stdout } = succeeded(await box.command('reload', path))
+  const old = workersOf(status)[0]?.pid
+  assert.equal(await slow, { answer: `slow ${old}`, from: port })
+  const after = await box.status()
+  assert.is(portOf(after), port)
+  assert.is((await ask(port, 'x'))?.answer, `x ${workersOf(after)[0]?.pid}`)
+  assert.is(/stop-first: on this Node/.test(stdout), !canShare(side))
+  await box.stop()
+})
+
+onBothSides('where processes overlap, a reload under fire leaves no datagram without an answer', async (box, side) => {
+  if (!canShare(side)) return // the port is nobody's for the time of a start: see the receipt's note above
+  const path = box.file('app.js', app(2))
+  const port = portOf(await box.start(path))
+  let isOver = false
+  let lost = 0
+  let asked = 0
+  const fire = (async () => {
+    while (!isOver) {
+      asked++
+      if ((await ask(port, 'x', 2_000)) === null) lost++
+    }
+  })()
+  for (let n = 0; n < 3; n++) succeeded(await box.command('reload', path))
+  isOver = true
+  await fire
+  assert.ok(asked > 20, `only ${asked} asked`)
+  // One that the kernel queued to the old socket between its last read and its close cannot be saved.
+  assert.ok(lost <= 1, `${lost} of ${asked} lost`)
+  await box.stop()
+})
+
+onBothSides('stop -g waits for a handler, stop only as long as it may', async (box) => {
+  const path = box.file('app.js', app(1))
+  for (const [args, isAnswered] of [
+    [['stop', '-g'], true],
+    [['stop'], false],
+  ] as const) {
+    const port = portOf(await box.start(path))
+    const slow = ask(port, 'slow', 3_000)
+    await until(async () => (await box.status()).totals.messagesIn === 1)
+    succeeded(await box.command(...args, path))
+    assert.is((await slow) !== null, isAnswered, args.join(' '))
+  }
+})
+
+onBothSides('a worker that is killed is replaced on the same port', async (box) => {
+  const status = await box.start(box.file('app.js', app(1)))
+  const pid = workersOf(status)[0]?.pid as number
+  process.kill(pid, 'SIGKILL')
+  await until(async () => {
+    const found = await ask(portOf(status), 'x', 300)
+    return found !== null && found.answer !== `x ${pid}`
+  }, 20_000)
+  await box.stop()
+})
+
+onBothSides('what a client in the process has begun is waited for', async (box) => {
+  const client = `
+    worker.onWorkerActive = () => {
+      const client = new AsyncUdpConnection(worker.getSocketName())
+      client.onMessage = async () => {
+        Worker.log('the client begins')
+        await new Promise((done) => setTimeout(done, 90))
+        Worker.log('the client has ended')
+      }
+      client.send('x')
+    }`
+  const path = box.file('app.js', app(1, client).replace('{ Worker }', '{ AsyncUdpConnection, Worker }'))
+  await box.start(path)
+  await until(() => box.log().includes('the client begins'))
+  succeeded(await box.command('stop', '-g', path))
+  assert.match(box.log(), /the client has ended/)
+})
+
+test.run()

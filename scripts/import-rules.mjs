@@ -12,8 +12,11 @@ import { importsOf, tokensOf } from './imports.mjs'
 
 /** @typedef {{ file: string, line: number, target: string, isOurs: boolean, typeOnly: boolean, dynamic: boolean }} Import */
 
-// A protocol that hands its connection to another one on the same port may name it.
-const upgrades = new Map([['http', ['websocket']]])
+// A protocol that hands its connection to another one on the same port may name it; who takes it over reads the same head.
+const upgrades = new Map([
+  ['http', ['websocket']],
+  ['websocket', ['http']],
+])
 const mayProtocolsUse = ['node:crypto', 'node:zlib', 'src/protocol.ts', 'src/errors.ts']
 
 /**

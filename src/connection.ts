@@ -220,6 +220,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #isReading = true
   #isFull = false
   #isReporting = false
+  /** The codec has been asked for its last word. */
+  #isClosing = false
   #hasPeerEnded = false
   #hasToldEnd = false
   #hasSentFin = false
@@ -293,6 +295,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   send(message: Out | Encoded, raw = false): boolean {
     if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
     if (this.#handshake !== null) return this.#refuse('TLS is being negotiated')
+    if (this.#isClosing) return this.#refuse('connection is closing')
     const refused = this.#refused
     const goOn = raw ? this.#write(message as Encoded) : this.#intoCodecToSend(message as Out)
     if (this.#refused === refused) this.worker.counters.messagesOut++
@@ -303,13 +306,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   close(message?: Out): void
   close(bytes: Encoded, raw: true): void
   close(message?: Out | Encoded, raw = false): void {
-    if (this.#state >= State.Closing) return
+    if (this.#state >= State.Closing || this.#isClosing) return
     this.#sendLast(message, raw)
-    if (this.#state >= State.Closing) return // a callback was quicker
-    this.#move(State.Closing)
-    this.#discardInput()
-    if (this.#socket.queuedBytes === 0) this.#drop()
-    else this.#awaitFlush()
+    if (!this.#hasMoreToSay('closed')) this.#close()
   }
 
   /**
@@ -319,13 +318,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   end(message?: Out): void
   end(bytes: Encoded, raw: true): void
   end(message?: Out | Encoded, raw = false): void {
-    if (this.#state !== State.Established) return
+    if (this.#state !== State.Established || this.#isClosing) return
     this.#sendLast(message, raw)
-    if (this.#state !== State.Established) return
-    this.#move(State.Ending)
-    this.#discardInput()
-    if (this.#socket.queuedBytes === 0) this.#sendFin()
-    else this.#awaitFlush()
+    if (!this.#hasMoreToSay('closed')) this.#end()
   }
 
   /** Closes at once; what is queued is lost. `onClose` runs before this returns. */
@@ -485,7 +480,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       this.bytesWritten =
       this.closeCode =
         0
-    this.#isStopped = this.#isFull = this.#hasPeerEnded = this.#hasToldEnd = this.#hasSentFin = false
+    this.#isStopped = this.#isFull = this.#isClosing = this.#hasPeerEnded = this.#hasToldEnd = this.#hasSentFin = false
     this.#isReading = true
     this.#failure = this.#aborter = this.closeReason = null
   }
@@ -726,7 +721,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** A message from the codec. False: stop. */
   #emit(message: In): boolean {
-    if (this.#state !== State.Established) return false
+    if (this.#state !== State.Established || this.#isClosing) return false
     if (!this.#mayDeliver || this.#queue.length > 0 || this.#isPumping) {
       this.#queue.push(message)
       if (this.#queue.length >= this.worker.maxQueuedMessages) this.#stop(Stop.Queue)
@@ -1005,13 +1000,41 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #closeAs(reason: CloseReason): void {
     this.closeReason ??= reason
-    this.close()
+    if (reason !== 'timeout' || !this.#hasMoreToSay(reason)) this.#close()
   }
 
   #endAs(reason: CloseReason): void {
     if (this.#state !== State.Established) return
     this.closeReason ??= reason
-    this.end()
+    if (reason !== 'handler' || !this.#hasMoreToSay(reason)) this.#end()
+  }
+
+  /** Asks the codec for its last word: true while it has not said all of it. */
+  #hasMoreToSay(reason: 'closed' | 'handler' | 'timeout'): boolean {
+    if (this.#state !== State.Established || this.#isClosing || this.#codec.closing === undefined) return false
+    this.#isClosing = true
+    this.#queue = []
+    let isMore = false
+    this.#guard(() => {
+      isMore = this.#codec.closing?.(reason) === true
+    })
+    return isMore
+  }
+
+  #close(): void {
+    if (this.#state >= State.Closing) return // a callback was quicker
+    this.#move(State.Closing)
+    this.#discardInput()
+    if (this.#socket.queuedBytes === 0) this.#drop()
+    else this.#awaitFlush()
+  }
+
+  #end(): void {
+    if (this.#state !== State.Established) return
+    this.#move(State.Ending)
+    this.#discardInput()
+    if (this.#socket.queuedBytes === 0) this.#sendFin()
+    else this.#awaitFlush()
   }
 
   #drop(): void {
@@ -1210,13 +1233,19 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
 
     end(): void {
-      if (this.#isCurrent) this.#connection.end()
+      if (this.#isCurrent) this.#connection.#end()
     }
 
     close(code = 0): void {
       if (!this.#isCurrent) return
       this.#connection.closeCode = code
-      this.#connection.close()
+      this.#connection.#close()
+    }
+
+    fail(error: unknown): void {
+      if (!this.#isCurrent || this.#connection.#state === State.Closed) return
+      this.#connection.#handlerFailed(error)
+      this.#connection.#drop()
     }
 
     upgrade(protocol: AnyProtocol, rest: Uint8Array): void {
@@ -1225,6 +1254,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
     get peer(): Peer {
       return this.#connection.#socket
+    }
+
+    get signal(): AbortSignal {
+      return this.#connection.signal
     }
 
     get maxPackageSize(): number {

@@ -132,6 +132,13 @@ export interface Codec<Out = unknown> {
   drain(): void
   /** It holds part of a message, or owes an answer: a drain waits for that, and reads on. Asked often: keep it cheap. */
   readonly isBusy?: boolean
+  /**
+   * The connection is about to be closed by its user ('closed', after the last message), for a handler that failed, or for
+   * its silence ('timeout'): say the protocol's own last word (WebSocket's close frame, HTTP's 500). True: more is to come,
+   * the end of a long answer say, and the codec calls `io.close()` or `io.end()` when that is out. From then on the user
+   * sends nothing, and what is emitted is dropped. Called at most once.
+   */
+  closing?(reason: 'closed' | 'handler' | 'timeout'): boolean
   /** The peer will send no more (TCP's FIN), and all that it sent was received: emit what only the end completes. */
   ended?(): void
   /** A deadline set with `io.deadline(kind, ms)` has passed. */
@@ -165,8 +172,12 @@ export interface CodecIo<In = unknown> {
   close(code?: number): void
   /** Gives the connection to another protocol, which gets `rest` first. This codec gets `closed('upgraded')`. */
   upgrade(protocol: AnyProtocol, rest: Uint8Array): void
+  /** What the user gave to send has failed on its way (a stream, a file): `onError` with HANDLER, then it closes at once. */
+  fail(error: unknown): void
   readonly role: Role
   readonly peer: Peer
+  /** The connection's own: aborts when it closes, or when the worker's time to drain is nearly up. */
+  readonly signal: AbortSignal
   /** The connection's one size limit, in bytes: no packet may be longer. */
   readonly maxPackageSize: number
   /** Bytes taken by `write` that the kernel has not taken yet. */

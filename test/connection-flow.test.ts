@@ -140,4 +140,77 @@ test('a message that was taken counts as sent, whatever another connection refus
   assert.is(wire.worker.counters.sendFail, 1)
 })
 
+test('a codec has the last word: at once, or later', () => {
+  const reasons: string[] = []
+  const saying = (isMore: boolean) =>
+    scripted((io) => ({
+      receive: (bytes) => void io.emit(String(bytes)),
+      closing: (reason) => {
+        reasons.push(reason)
+        io.write('bye')
+        return isMore
+      },
+      timeout: () => io.close(7),
+    }))
+  const brief = open(saying(false))
+  brief.connection.close('last ')
+  assert.is(brief.written().toString(), 'last bye')
+  assert.is(brief.connection.getStatus(false), 'CLOSED')
+
+  const long = open(saying(true), { onMessage: () => assert.unreachable() })
+  long.connection.end('last ')
+  long.connection.close('never')
+  assert.is(long.connection.send('never'), false)
+  long.receive('unheard')
+  assert.is(long.written().toString(), 'last bye')
+  assert.is(long.connection.getStatus(false), 'ESTABLISHED')
+  assert.is(long.errors[0]?.message, 'connection is closing')
+  assert.equal(reasons, ['closed', 'closed'])
+})
+
+test('a codec has the last word after a handler that throws, and before a silence ends', () => {
+  const reasons: string[] = []
+  const protocol = scripted((io) => ({
+    receive: (bytes) => void io.emit(String(bytes)),
+    closing: (reason) => {
+      reasons.push(reason)
+      io.write(`${reason} `)
+      return false
+    },
+  }))
+  const thrown = open(protocol, {
+    onMessage: () => {
+      throw new Error('no')
+    },
+  })
+  thrown.receive('x')
+  assert.is(thrown.written().toString(), 'handler ')
+  assert.is(thrown.connection.closeReason, 'handler')
+  const silent = open(protocol, { idleTimeoutMs: 1000 })
+  silent.advance(1000)
+  assert.is(silent.written().toString(), 'timeout ')
+  assert.is(silent.connection.closeReason, 'timeout')
+  const broken = open(protocol)
+  broken.end()
+  assert.equal(reasons, ['handler', 'timeout'])
+})
+
+test('what a user gave to send and what failed on its way costs the connection, at once', () => {
+  let fail: (error: unknown) => void = () => undefined
+  const wire = open(
+    scripted((io) => {
+      fail = (error) => io.fail(error)
+      return {}
+    }),
+  )
+  wire.hold()
+  wire.connection.send('half')
+  fail(new Error('the file has shrunk'))
+  assert.equal(
+    wire.errors.map(({ code, message }) => [code, message]),
+    [[4, 'the file has shrunk']],
+  )
+  assert.is(wire.connection.getStatus(false), 'CLOSED')
+})
+
 test.run()

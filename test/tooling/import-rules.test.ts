@@ -37,7 +37,7 @@ const planted: [title: string, file: string, text: string, says: RegExp][] = [
   ['a protocol that opens sockets', 'protocols/text.ts', "import net from 'node:net'", /imports node:net: a protocol/],
   ['a protocol with a timer', 'protocols/text.ts', "import '../src/loop/timer.ts'", /loop\/timer.ts: a protocol/],
   ['a protocol on its sibling', 'protocols/text.ts', "import './frame.ts'", /imports protocols\/frame.ts/],
-  ['a folder on its sibling', 'protocols/websocket/a.ts', "import '../http/b.ts'", /imports protocols\/http\/b.ts/],
+  ['a folder on its sibling', 'protocols/mqtt/a.ts', "import '../http/b.ts'", /imports protocols\/http\/b.ts/],
   [
     'a connection on an engine',
     'src/connection.ts',

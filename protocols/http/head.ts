@@ -1,0 +1,509 @@
+// The head of an HTTP/1 request (RFC 9112 sections 2 to 6), parsed as its bytes come and as strictly as the RFC allows: every
+// head that two parsers could read in two ways is refused. No lenient mode, no obs-fold, no bare CR or LF. What may be
+// asked for often (framing, Host, Connection) is noted in passing; the fields are split when somebody asks.
+
+import { ProtocolError } from '../../src/errors.ts'
+import { NEED_MORE } from '../../src/protocol.ts'
+
+export interface HeadLimits {
+  /** Bytes of the whole head, the empty line included: 431. Default 16,384, as Node. */
+  readonly maxHeadBytes: number
+  /** Bytes of the request target: 414. Default 8,000, what RFC 9112 section 3 asks for at least. */
+  readonly maxTargetBytes: number
+  /** Field lines: 431. Default 100, as Apache and HAProxy. */
+  readonly maxFields: number
+}
+
+export const HEAD_LIMITS: HeadLimits = { maxHeadBytes: 16_384, maxTargetBytes: 8000, maxFields: 100 }
+
+/** Field values by lower-case name. Without a prototype. */
+export type Fields = Readonly<Record<string, string>>
+
+/** A head that has passed every check. */
+export class RequestHead {
+  /** As sent: methods are case-sensitive, and any token is one. */
+  readonly method: string
+  /** As sent: `/path?query`, `http://host/path`, `*`. */
+  readonly target: string
+  /** 0 or 1; HTTP/1.2 counts as 1.1 (RFC 9110 section 2.5). */
+  readonly minorVersion: 0 | 1
+  /** Bytes of body; 0 without Content-Length. */
+  readonly contentLength: number
+  readonly isChunked: boolean
+  /** Whether the client would send another request here. */
+  readonly isKeepAlive: boolean
+  readonly expectsContinue: boolean
+  /** The client offers to go on as websocket: `Upgrade` says so, and `Connection` names `Upgrade`. */
+  readonly asksForWebSocket: boolean
+  /** All bytes, as latin1, the empty line included. */
+  readonly raw: string
+  readonly #fieldsAt: number
+  #fields: Fields | null = null
+
+  constructor(method: string, target: string, minorVersion: 0 | 1, raw: string, fieldsAt: number, noted: Noted) {
+    this.method = method
+    this.target = target
+    this.minorVersion = minorVersion
+    this.raw = raw
+    this.#fieldsAt = fieldsAt
+    this.contentLength = Math.max(0, noted.contentLength)
+    this.isChunked = noted.isChunked
+    this.isKeepAlive = !noted.hasClose && (minorVersion === 1 || noted.hasKeepAlive)
+    this.expectsContinue = noted.expectsContinue && minorVersion === 1
+    this.asksForWebSocket = noted.hasUpgrade && noted.offersWebSocket && minorVersion === 1
+  }
+
+  /** `host` or `host:port`, as the client wrote it; empty in HTTP/1.0 without a Host. */
+  get authority(): string {
+    return this.fields.host ?? /^[a-z]+:\/\/([^/?]*)/i.exec(this.target)?.[1] ?? ''
+  }
+
+  /** A field's value, by any spelling of its name; several lines are joined with a comma (RFC 9110 section 5.3). */
+  header(name: string): string | undefined {
+    return this.fields[name.toLowerCase()]
+  }
+
+  get fields(): Fields {
+    this.#fields ??= fieldsOf(this.raw, this.#fieldsAt)
+    return this.#fields
+  }
+}
+
+/** Field lines that have been checked, from `at` up to an empty line or the end. */
+export function fieldsOf(raw: string, at: number): Fields {
+  const fields: Record<string, string> = Object.create(null)
+  for (let start = at; start < raw.length; ) {
+    const end = raw.indexOf('\r\n', start)
+    if (end <= start) break
+    const colon = raw.indexOf(':', start)
+    const name = raw.slice(start, colon).toLowerCase()
+    const value = trimmed(raw, colon + 1, end)
+    const before = fields[name]
+    // Cookie is no list, but clients over HTTP/2 cut it: RFC 9113 section 8.2.3.
+    fields[name] = before === undefined ? value : `${before}${name === 'cookie' ? '; ' : ', '}${value}`
+    start = end + 2
+  }
+  return fields
+}
+
+function trimmed(raw: string, from: number, to: number): string {
+  let start = from
+  let end = to
+  while (start < end && isBlank(raw.charCodeAt(start))) start++
+  while (end > start && isBlank(raw.charCodeAt(end - 1))) end--
+  return raw.slice(start, end)
+}
+
+function isBlank(code: number): boolean {
+  return code === SPACE || code === TAB
+}
+
+const TAB = 0x09
+const LF = 0x0a
+const CR = 0x0d
+const SPACE = 0x20
+const HASH = 0x23
+const COLON = 0x3a
+
+const enum Class {
+  /** tchar, RFC 9110 section 5.6.2. */
+  Token = 1,
+  /** VCHAR, obs-text, SP and HTAB: RFC 9110 section 5.5. */
+  Value = 2,
+  /** Printable ASCII: what browsers send goes beyond RFC 3986, but never beyond this. */
+  Target = 4,
+}
+
+/** What each byte may be part of. @internal */
+export const CLASSES: Uint8Array = classes()
+
+function classes(): Uint8Array {
+  const all = new Uint8Array(256)
+  for (const char of "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    all[char.charCodeAt(0)] = Class.Token
+  for (let byte = 0x21; byte < 0x100; byte++) {
+    if (byte === 0x7f) continue
+    all[byte] = (all[byte] as number) | Class.Value
+    if (byte < 0x7f && byte !== HASH) all[byte] = (all[byte] as number) | Class.Target
+  }
+  all[SPACE] = all[TAB] = Class.Value
+  return all
+}
+
+/** What is awaited. */
+const enum Await {
+  /** The request line, or one empty line before it (RFC 9112 section 2.2). */
+  Start = 0,
+  StartLf = 1,
+  Method = 2,
+  Target = 3,
+  Version = 4,
+  VersionLf = 5,
+  FieldLine = 6,
+  Name = 7,
+  Value = 8,
+  ValueLf = 9,
+  LastLf = 10,
+}
+
+const VERSION = 'HTTP/1.'
+/** A token of any length is a method, but nobody has registered one of over 20. */
+const MAX_METHOD_BYTES = 64
+
+/** What the parser notes in passing. */
+interface Noted {
+  contentLength: number
+  isChunked: boolean
+  hasClose: boolean
+  hasKeepAlive: boolean
+  hasUpgrade: boolean
+  offersWebSocket: boolean
+  expectsContinue: boolean
+}
+
+/**
+ * One head after the other. Each byte is looked at once, however they come: what has been seen is kept between calls, and
+ * `bytes` begins with the head's first byte in each of them.
+ */
+export class HeadParser implements Noted {
+  readonly #limits: HeadLimits
+  #state: Await = Await.Start
+  #at = 0
+  #start = 0
+  #methodEnd = 0
+  #targetEnd = 0
+  #minor: 0 | 1 = 1
+  #isOtherMajor = false
+  #fieldsAt = 0
+  #nameAt = 0
+  #nameEnd = 0
+  #count = 0
+  #host: string | null = null
+  #codings: string | null = null
+  contentLength = -1
+  isChunked = false
+  hasClose = false
+  hasKeepAlive = false
+  hasUpgrade = false
+  offersWebSocket = false
+  expectsContinue = false
+
+  constructor(limits: HeadLimits = HEAD_LIMITS) {
+    this.#limits = limits
+  }
+
+  /** Before the next head. */
+  reset(): void {
+    this.#state = Await.Start
+    this.#at = this.#start = this.#count = 0
+    this.#host = this.#codings = null
+    this.contentLength = -1
+    this.isChunked = this.hasClose = this.hasKeepAlive = false
+    this.hasUpgrade = this.offersWebSocket = this.expectsContinue = this.#isOtherMajor = false
+  }
+
+  /** The head's length in bytes, or NEED_MORE. Throws ProtocolError with a `statusHint`. */
+  parse(bytes: Buffer): number {
+    const limit = Math.min(bytes.length, this.#limits.maxHeadBytes)
+    while (this.#at < limit) {
+      switch (this.#state) {
+        case Await.Start:
+          this.#takeStart(bytes)
+          break
+        case Await.StartLf:
+          this.#expectLf(bytes, Await.Method)
+          this.#start = this.#at
+          break
+        case Await.Method:
+          this.#takeMethod(bytes, limit)
+          break
+        case Await.Target:
+          this.#takeTarget(bytes, limit)
+          break
+        case Await.Version:
+          this.#takeVersion(bytes, limit)
+          break
+        case Await.VersionLf:
+          this.#expectLf(bytes, Await.FieldLine)
+          this.#fieldsAt = this.#at
+          break
+        case Await.FieldLine:
+          this.#beginLine(bytes)
+          break
+        case Await.Name:
+          this.#takeName(bytes, limit)
+          break
+        case Await.Value:
+          this.#takeValue(bytes, limit)
+          break
+        case Await.ValueLf:
+          this.#expectLf(bytes, Await.FieldLine)
+          break
+        case Await.LastLf:
+          this.#expectLf(bytes, Await.Start)
+          this.#finish(bytes)
+          return this.#at
+      }
+    }
+    if (bytes.length >= this.#limits.maxHeadBytes) this.#refuseSize()
+    return NEED_MORE
+  }
+
+  /** Of the `bytes` that `parse` has just found to begin with a whole head. */
+  take(bytes: Buffer): RequestHead {
+    const raw = bytes.toString('latin1', this.#start, this.#at)
+    const start = this.#start
+    const method = raw.slice(0, this.#methodEnd - start)
+    const target = raw.slice(this.#methodEnd + 1 - start, this.#targetEnd - start)
+    return new RequestHead(method, target, this.#minor, raw, this.#fieldsAt - start, this)
+  }
+
+  #takeStart(bytes: Buffer): void {
+    if (bytes[this.#at] !== CR) {
+      this.#state = Await.Method
+      return
+    }
+    this.#at++
+    this.#state = Await.StartLf
+  }
+
+  #takeMethod(bytes: Buffer, limit: number): void {
+    let at = this.#at
+    while (at < limit && (CLASSES[bytes[at] as number] as number) & Class.Token) at++
+    this.#at = at
+    if (at - this.#start > MAX_METHOD_BYTES) throw this.#bad('ERR_BAD_METHOD', 'a method that long is none')
+    if (at === limit) return
+    if (at === this.#start || bytes[at] !== SPACE) throw this.#bad('ERR_BAD_METHOD', 'the method is no token')
+    this.#methodEnd = at
+    this.#at++
+    this.#state = Await.Target
+  }
+
+  #takeTarget(bytes: Buffer, limit: number): void {
+    let at = this.#at
+    while (at < limit && (CLASSES[bytes[at] as number] as number) & Class.Target) at++
+    this.#at = at
+    const size = at - this.#methodEnd - 1
+    if (size > this.#limits.maxTargetBytes)
+      throw refusal('ERR_TARGET_TOO_LONG', 414, `a target is over the limit of ${this.#limits.maxTargetBytes} bytes`)
+    if (at === limit) return
+    if (size === 0 || bytes[at] !== SPACE) throw this.#bad('ERR_BAD_TARGET', 'the request target is none')
+    this.#targetEnd = at
+    this.#at++
+    this.#state = Await.Version
+  }
+
+  /** `HTTP/1.1` CR. Of another major version a person may want to know: 505. */
+  #takeVersion(bytes: Buffer, limit: number): void {
+    for (; this.#at < limit; this.#at++) {
+      const place = this.#at - this.#targetEnd - 1
+      const byte = bytes[this.#at] as number
+      if (place === 8) {
+        if (byte !== CR) throw this.#bad('ERR_BAD_VERSION', 'the request line does not end after the version')
+        if (this.#isOtherMajor) throw refusal('ERR_VERSION', 505, 'this is a server for HTTP/1')
+        this.#at++
+        this.#state = Await.VersionLf
+        return
+      }
+      if (place === 7 && isDigit(byte)) this.#minor = byte === 0x30 ? 0 : 1
+      else if (place === 5 && isDigit(byte)) this.#isOtherMajor = byte !== 0x31
+      else if (byte !== VERSION.charCodeAt(place)) throw this.#bad('ERR_BAD_VERSION', 'the HTTP version is none')
+    }
+  }
+
+  #beginLine(bytes: Buffer): void {
+    const byte = bytes[this.#at] as number
+    if (byte === CR) {
+      this.#at++
+      this.#state = Await.LastLf
+      return
+    }
+    if (isBlank(byte)) throw this.#bad('ERR_OBS_FOLD', 'a field line begins with white space')
+    if (++this.#count > this.#limits.maxFields)
+      throw refusal('ERR_TOO_MANY_FIELDS', 431, `more than ${this.#limits.maxFields} header fields`)
+    this.#nameAt = this.#at
+    this.#state = Await.Name
+  }
+
+  #takeName(bytes: Buffer, limit: number): void {
+    let at = this.#at
+    while (at < limit && (CLASSES[bytes[at] as number] as number) & Class.Token) at++
+    this.#at = at
+    if (at === limit) return
+    if (at === this.#nameAt || bytes[at] !== COLON) throw this.#bad('ERR_BAD_FIELD_NAME', 'a field name is no token')
+    this.#nameEnd = at
+    this.#at++
+    this.#state = Await.Value
+  }
+
+  #takeValue(bytes: Buffer, limit: number): void {
+    let at = this.#at
+    while (at < limit && (CLASSES[bytes[at] as number] as number) & Class.Value) at++
+    this.#at = at
+    if (at === limit) return
+    if (bytes[at] !== CR) throw this.#bad('ERR_BAD_FIELD_VALUE', 'a field value has a control character')
+    this.#note(bytes, at)
+    this.#at++
+    this.#state = Await.ValueLf
+  }
+
+  #expectLf(bytes: Buffer, next: Await): void {
+    if (bytes[this.#at] !== LF) throw this.#bad('ERR_BARE_CR', 'a CR without its LF')
+    this.#at++
+    this.#state = next
+  }
+
+  // What fields say of framing and of the connection. Their lengths tell almost all others apart.
+
+  #note(bytes: Buffer, end: number): void {
+    switch (this.#nameEnd - this.#nameAt) {
+      case 4:
+        if (this.#isNamed(bytes, 'host')) this.#noteHost(this.#value(bytes, end))
+        break
+      case 6:
+        if (this.#isNamed(bytes, 'expect')) this.#noteExpect(this.#value(bytes, end))
+        break
+      case 7:
+        if (this.#isNamed(bytes, 'upgrade'))
+          this.offersWebSocket ||= hasToken(this.#value(bytes, end).toLowerCase(), 'websocket')
+        break
+      case 10:
+        if (this.#isNamed(bytes, 'connection')) this.#noteConnection(this.#value(bytes, end).toLowerCase())
+        break
+      case 14:
+        if (this.#isNamed(bytes, 'content-length')) this.#noteLength(this.#value(bytes, end))
+        break
+      case 17:
+        if (this.#isNamed(bytes, 'transfer-encoding')) this.#noteCodings(this.#value(bytes, end))
+        break
+    }
+  }
+
+  #isNamed(bytes: Buffer, name: string): boolean {
+    for (let i = 0; i < name.length; i++) {
+      const byte = bytes[this.#nameAt + i] as number
+      if ((byte >= 0x41 && byte <= 0x5a ? byte | 0x20 : byte) !== name.charCodeAt(i)) return false
+    }
+    return true
+  }
+
+  #value(bytes: Buffer, end: number): string {
+    const raw = bytes.toString('latin1', this.#nameEnd + 1, end)
+    return trimmed(raw, 0, raw.length)
+  }
+
+  #noteHost(value: string): void {
+    if (this.#host !== null) throw this.#bad('ERR_BAD_HOST', 'Host comes twice')
+    if (!isHost(value)) throw this.#bad('ERR_BAD_HOST', 'Host is no host and port')
+    this.#host = value
+  }
+
+  #noteExpect(value: string): void {
+    if (value.toLowerCase() !== '100-continue') throw refusal('ERR_EXPECTATION', 417, 'an unknown expectation')
+    this.expectsContinue = true
+  }
+
+  #noteConnection(value: string): void {
+    this.hasClose ||= hasToken(value, 'close')
+    this.hasKeepAlive ||= hasToken(value, 'keep-alive')
+    this.hasUpgrade ||= hasToken(value, 'upgrade')
+  }
+
+  /** RFC 9112 section 6.3: a list of equal values may be taken as one. It is not worth the risk. */
+  #noteLength(value: string): void {
+    if (this.contentLength >= 0) throw this.#bad('ERR_BAD_CONTENT_LENGTH', 'Content-Length comes twice')
+    if (!/^\d+$/.test(value)) throw this.#bad('ERR_BAD_CONTENT_LENGTH', 'Content-Length is no number')
+    this.contentLength = Number(value)
+    if (!Number.isSafeInteger(this.contentLength))
+      throw this.#bad('ERR_BAD_CONTENT_LENGTH', 'Content-Length is beyond all bounds')
+  }
+
+  #noteCodings(value: string): void {
+    if (this.#codings !== null) throw this.#bad('ERR_BAD_TRANSFER_ENCODING', 'Transfer-Encoding comes twice')
+    this.#codings = value.toLowerCase()
+  }
+
+  // The whole head
+
+  #finish(bytes: Buffer): void {
+    if (this.#minor === 1 && this.#host === null) throw this.#bad('ERR_BAD_HOST', 'Host is missing')
+    this.#checkTarget(bytes)
+    if (this.#codings !== null) this.#checkCodings(this.#codings)
+  }
+
+  /** RFC 9112 section 3.2: origin-form, absolute-form, `*` for OPTIONS; we are no tunnel. */
+  #checkTarget(bytes: Buffer): void {
+    const method = () => bytes.toString('latin1', this.#start, this.#methodEnd)
+    const first = bytes[this.#methodEnd + 1]
+    if (this.#methodEnd - this.#start === 7 && method() === 'CONNECT')
+      throw refusal('ERR_NO_TUNNEL', 501, 'CONNECT: this server is no tunnel')
+    if (first === 0x2f) return
+    const target = bytes.toString('latin1', this.#methodEnd + 1, this.#targetEnd)
+    if (target === '*' && method() === 'OPTIONS') return
+    const authority = /^https?:\/\/([^/?]+)/i.exec(target)?.[1]
+    if (authority === undefined || !isHost(authority)) throw this.#bad('ERR_BAD_TARGET', 'the request target is none')
+    if (this.#host !== null && this.#host.toLowerCase() !== authority.toLowerCase())
+      throw this.#bad('ERR_BAD_HOST', 'Host is another one than that of the target')
+  }
+
+  /** RFC 9112 section 6.1, 6.3. */
+  #checkCodings(codings: string): void {
+    const bad = (why: string) => this.#bad('ERR_BAD_TRANSFER_ENCODING', why)
+    if (this.contentLength >= 0) throw bad('Content-Length with Transfer-Encoding')
+    if (this.#minor === 0) throw bad('HTTP/1.0 has no Transfer-Encoding')
+    const all = codings.split(',').map((coding) => trimmed(coding, 0, coding.length))
+    if (all.pop() !== 'chunked' || all.some((coding) => coding === 'chunked' || !isToken(coding)))
+      throw bad('Transfer-Encoding does not end in its only chunked')
+    if (all.length > 0) throw refusal('ERR_TRANSFER_CODING', 501, `no transfer coding but chunked is known here`)
+    this.isChunked = true
+  }
+
+  #refuseSize(): never {
+    const { maxHeadBytes } = this.#limits
+    if (this.#state === Await.Target)
+      throw refusal('ERR_TARGET_TOO_LONG', 414, 'a target is over the limit of the head')
+    throw refusal('ERR_HEAD_TOO_LARGE', 431, `a head is over the limit of ${maxHeadBytes} bytes`)
+  }
+
+  #bad(code: string, message: string): ProtocolError {
+    return new ProtocolError(code, message, { statusHint: 400, offset: this.#at })
+  }
+}
+
+/** A head that begins at the first of `bytes`, and its length; null while it is not whole. Throws as `HeadParser`. */
+export function parseHead(
+  bytes: Buffer,
+  limits: HeadLimits = HEAD_LIMITS,
+): { readonly head: RequestHead; readonly length: number } | null {
+  const parser = new HeadParser(limits)
+  const length = parser.parse(bytes)
+  return length === NEED_MORE ? null : { head: parser.take(bytes), length }
+}
+
+/** A reason to answer with `status` and to close. */
+export function refusal(code: string, status: number, message: string): ProtocolError {
+  return new ProtocolError(code, message, { statusHint: status })
+}
+
+/** A host and maybe a port (RFC 9110 section 7.2), without the comma that RFC 3986 would allow in a name. */
+export function isHost(value: string): boolean {
+  const found = HOST.exec(value)
+  return found !== null && Number(found[1] ?? 0) <= 65535
+}
+
+const HOST = /^(?:\[[0-9a-f:.]{2,}\]|(?:[a-z0-9._~!$&'()*+;=-]|%[0-9a-f]{2})+)(?::(\d{0,5}))?$/i
+
+/** Whether a list of tokens (RFC 9110 section 5.6.1), in lower case, has this one. */
+export function hasToken(list: string, token: string): boolean {
+  if (list === token) return true
+  return list.includes(token) && list.split(',').some((item) => trimmed(item, 0, item.length) === token)
+}
+
+/** RFC 9110 section 5.6.2. */
+export function isToken(text: string): boolean {
+  return /^[!#$%&'*+\-.^_`|~0-9a-z]+$/i.test(text)
+}
+
+function isDigit(byte: number): boolean {
+  return byte >= 0x30 && byte <= 0x39
+}

@@ -867,18 +867,29 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** When no work is left, what waited for that happens: an error, a goodbye, the answer to the peer's FIN. */
   #settleIdle(): void {
-    if (this.#state !== State.Established || this.#inFlight > 0 || this.#queue.length > 0 || this.#isInCodec) return
+    if (this.#state !== State.Established || this.#isInCodec) return
+    if (this.#hasPeerEnded && this.#mayTellEnd) return this.#tellEnd()
+    if (this.#inFlight > 0 || this.#queue.length > 0) return
     if (this.#failure !== null) return this.#breakOff(this.#failure)
     if (this.#isStopped || this.#held !== null || this.#stops & NOT_DONE) return
     if (this.#hasHeardAll) this.#endAs('stopped')
     else if (this.#hasPeerEnded) this.#finishInput()
   }
 
-  /** The codec hears of the end of input first: it may hold a message that only this completes. */
-  #finishInput(): void {
-    if (this.#hasToldEnd || this.#codec.ended === undefined) return this.#closeAs('peer')
+  /** All that was received has been parsed; handlers may be at work still, and wait for more of a body, say. */
+  get #mayTellEnd(): boolean {
+    if (this.#hasToldEnd || this.#isStopped || this.#held !== null || this.#stops & NOT_DONE) return false
+    return this.#codec.ended !== undefined
+  }
+
+  /** The codec may hold a message that only the end of input completes. */
+  #tellEnd(): void {
     this.#hasToldEnd = true
     this.#intoCodec(() => this.#codec.ended?.())
+  }
+
+  #finishInput(): void {
+    if (this.#codec.ended === undefined || this.#codec.isBusy !== true) this.#closeAs('peer') // it may owe an answer
   }
 
   // Sending
@@ -947,12 +958,12 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.worker.counters.handlerErrors++
     const error = thrown instanceof Error ? thrown : new Error(messageOf(thrown), { cause: thrown })
     this.#report(Connection.HANDLER, error.message, error)
-    this.#endAs('handler')
+    this.#endAs('handler', thrown)
   }
 
   /** It gave up because our own signal told it to: `fetch` rejects with its reason, Node's own calls name it as cause. */
   #hasObeyed(thrown: unknown): boolean {
-    if (thrown instanceof AbortError && thrown.code === 'ERR_CONNECTION_CLOSED' && this.#state === State.Closed)
+    if (thrown instanceof AbortError && thrown.code === 'ERR_CONNECTION_CLOSED' && this.#state !== State.Established)
       return true
     if (!this.#aborter?.signal.aborted) return false
     const { reason } = this.#aborter.signal
@@ -1003,20 +1014,20 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (reason !== 'timeout' || !this.#hasMoreToSay(reason)) this.#close()
   }
 
-  #endAs(reason: CloseReason): void {
+  #endAs(reason: CloseReason, error?: unknown): void {
     if (this.#state !== State.Established) return
     this.closeReason ??= reason
-    if (reason !== 'handler' || !this.#hasMoreToSay(reason)) this.#end()
+    if (reason !== 'handler' || !this.#hasMoreToSay(reason, error)) this.#end()
   }
 
   /** Asks the codec for its last word: true while it has not said all of it. */
-  #hasMoreToSay(reason: 'closed' | 'handler' | 'timeout'): boolean {
+  #hasMoreToSay(reason: 'closed' | 'handler' | 'timeout', error?: unknown): boolean {
     if (this.#state !== State.Established || this.#isClosing || this.#codec.closing === undefined) return false
     this.#isClosing = true
     this.#queue = []
     let isMore = false
     this.#guard(() => {
-      isMore = this.#codec.closing?.(reason) === true
+      isMore = this.#codec.closing?.(reason, error) === true
     })
     return isMore
   }

@@ -133,13 +133,16 @@ export interface Codec<Out = unknown> {
   /** It holds part of a message, or owes an answer: a drain waits for that, and reads on. Asked often: keep it cheap. */
   readonly isBusy?: boolean
   /**
-   * The connection is about to be closed by its user ('closed', after the last message), for a handler that failed, or for
-   * its silence ('timeout'): say the protocol's own last word (WebSocket's close frame, HTTP's 500). True: more is to come,
+   * The connection is about to be closed by its user ('closed', after the last message), for a handler that failed (with
+   * what it threw), or for its silence ('timeout'): say the protocol's own last word (WebSocket's close frame, HTTP's 500). True: more is to come,
    * the end of a long answer say, and the codec calls `io.close()` or `io.end()` when that is out. From then on the user
    * sends nothing, and what is emitted is dropped. Called at most once.
    */
-  closing?(reason: 'closed' | 'handler' | 'timeout'): boolean
-  /** The peer will send no more (TCP's FIN), and all that it sent was received: emit what only the end completes. */
+  closing?(reason: 'closed' | 'handler' | 'timeout', error?: unknown): boolean
+  /**
+   * The peer will send no more (TCP's FIN), and all that it sent was received: emit what only the end completes. The
+   * connection closes when handlers have settled and `isBusy` is not true: while it is, an answer is owed.
+   */
   ended?(): void
   /** A deadline set with `io.deadline(kind, ms)` has passed. */
   timeout(kind: string): void

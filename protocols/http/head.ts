@@ -174,6 +174,7 @@ export class HeadParser implements Noted {
   #targetEnd = 0
   #minor: 0 | 1 = 1
   #isOtherMajor = false
+  #isTrailer = false
   #fieldsAt = 0
   #nameAt = 0
   #nameEnd = 0
@@ -199,7 +200,14 @@ export class HeadParser implements Noted {
     this.#host = this.#codings = null
     this.contentLength = -1
     this.isChunked = this.hasClose = this.hasKeepAlive = false
-    this.hasUpgrade = this.offersWebSocket = this.expectsContinue = this.#isOtherMajor = false
+    this.hasUpgrade = this.offersWebSocket = this.expectsContinue = this.#isOtherMajor = this.#isTrailer = false
+  }
+
+  /** What comes is field lines alone, of which none says anything of framing: the trailers of a chunked body. */
+  resetForTrailers(): void {
+    this.reset()
+    this.#isTrailer = true
+    this.#state = Await.FieldLine
   }
 
   /** The head's length in bytes, or NEED_MORE. Throws ProtocolError with a `statusHint`. */
@@ -241,7 +249,7 @@ export class HeadParser implements Noted {
           break
         case Await.LastLf:
           this.#expectLf(bytes, Await.Start)
-          this.#finish(bytes)
+          if (!this.#isTrailer) this.#finish(bytes)
           return this.#at
       }
     }
@@ -356,6 +364,7 @@ export class HeadParser implements Noted {
   // What fields say of framing and of the connection. Their lengths tell almost all others apart.
 
   #note(bytes: Buffer, end: number): void {
+    if (this.#isTrailer) return
     switch (this.#nameEnd - this.#nameAt) {
       case 4:
         if (this.#isNamed(bytes, 'host')) this.#noteHost(this.#value(bytes, end))

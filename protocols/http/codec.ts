@@ -1,0 +1,484 @@
+// One HTTP/1.1 connection (RFC 9112): head, body, answer, and so on, one request at a time. Pipelined requests wait until
+// the answer before them is complete. A fault of the client is answered with its status, and the connection ends.
+
+import { AbortError, ProtocolError, UsageError } from '../../src/errors.ts'
+import { Accumulator, type Codec, type CodecIo, NEED_MORE } from '../../src/protocol.ts'
+import { ChunkedDecoder } from './chunked.ts'
+import { type Answer, Exchange, type ExchangeHost } from './exchange.ts'
+import { HeadParser, type RequestHead, refusal } from './head.ts'
+import { Request } from './request.ts'
+import { RequestBody } from './request-body.ts'
+import { REASONS } from './response.ts'
+import type { Resolved } from './settings.ts'
+
+/** What may wait behind a request that is being answered, in bytes, before the client is told to wait. */
+const MAX_AHEAD = 65_536
+/** Answers that may wait for a client before the next of its requests is looked at, in bytes. */
+const MAX_QUEUED = 262_144
+/** Of a body that nobody has read when its answer is complete: so much more is read and thrown away, to keep the connection. */
+const MAX_UNREAD = 65_536
+
+const CONTINUE = 'HTTP/1.1 100 Continue\r\n\r\n'
+
+/** What is awaited, for as long as the settings allow. */
+const enum Phase {
+  Idle = 0,
+  Head = 1,
+  Body = 2,
+  Answer = 3,
+}
+
+/** The body of the request that is being received. */
+interface Incoming {
+  readonly exchange: Exchange
+  readonly chunked: ChunkedDecoder | null
+  /** Bytes still to come, without chunks. */
+  left: number
+  /** Bytes that came. */
+  size: number
+  readonly limit: number
+  readonly sink: RequestBody
+  /** Null when it is streamed. */
+  readonly parts: Buffer[] | null
+}
+
+export class HttpCodec implements Codec<Answer>, ExchangeHost {
+  readonly io: CodecIo<Request>
+  readonly settings: Resolved
+  readonly #parser: HeadParser
+  #rest: Accumulator | null = null
+  #exchange: Exchange | null = null
+  #incoming: Incoming | null = null
+  #isParsing = false
+  /** An `emit` has answered false. */
+  #isStopped = false
+  #isPaused = false
+  #isBodyFull = false
+  #isLeaving = false
+  #isClosing = false
+  /** The last answer has been written. */
+  #isOver = false
+  #hasPeerEnded = false
+  /** The client broke the rules, and was told. */
+  #isFaulty = false
+  #isUpgraded = false
+  #phase: Phase = Phase.Idle
+  #since = 0
+  #armedUntil = 0
+  #bodyStartedAt = 0
+  #queuedAtLook = 0
+
+  constructor(io: CodecIo<Request>, settings: Resolved) {
+    this.io = io
+    this.settings = settings
+    this.#parser = new HeadParser(settings.head)
+    this.#await(Phase.Idle)
+    io.onDrain = () => this.#drained()
+  }
+
+  // What the connection calls
+
+  receive(bytes: Buffer): void {
+    if (this.#isOver) return
+    if (this.#rest !== null && this.#rest.length > 0) {
+      this.#rest.append(bytes)
+      return this.resumed()
+    }
+    this.#keep(bytes, this.#guarded(bytes))
+  }
+
+  resumed(): void {
+    this.#isStopped = false
+    this.#advance()
+  }
+
+  send(message: Answer): boolean {
+    const exchange = this.#exchange
+    if (this.#isOver) return false
+    if (exchange === null) throw new UsageError('ERR_NO_REQUEST', 'there is no request to answer: each has one answer')
+    return exchange.answer(message)
+  }
+
+  drain(): void {
+    this.#isLeaving = true // the next answer says so
+  }
+
+  closing(reason: 'closed' | 'handler' | 'timeout', error?: unknown): boolean {
+    const exchange = this.#exchange
+    this.#isClosing = true
+    if (exchange === null) return false
+    if (reason === 'handler') {
+      const { statusHint = 500 } = error as { statusHint?: number }
+      if (!exchange.hasStatus) exchange.refuse(statusHint, statusHint === 500 ? 'a handler failed' : String(error))
+      return false
+    }
+    if (exchange.isOpen) exchange.finish()
+    return exchange.isUnderWay
+  }
+
+  get isBusy(): boolean {
+    return this.#exchange !== null || (this.#rest !== null && this.#rest.length > 0 && !this.#hasPeerEnded)
+  }
+
+  /** The client sends no more: what it has asked is answered, and the rest of a request will never come. */
+  ended(): void {
+    this.#hasPeerEnded = true
+    if (this.#incoming !== null) this.#cutBody()
+    else if (this.#exchange?.isOpen === true) this.io.close() // of an endless answer it has seen enough
+  }
+
+  timeout(): void {
+    if (this.#isOver) return this.io.end()
+    const due = this.#since + this.#limit()
+    const now = this.io.now()
+    if (due > now) return this.#arm(now)
+    this.#armedUntil = 0
+    const exchange = this.#exchange
+    if (this.#phase === Phase.Idle) return this.io.close()
+    if (this.#phase === Phase.Answer && exchange !== null && exchange.hasStatus) return this.#checkReader(exchange)
+    if (this.#phase === Phase.Answer) return this.#refuse(503, 'no answer in time')
+    throw this.#fault(refusal('ERR_REQUEST_TIMEOUT', 408, 'the request did not come in time'))
+  }
+
+  closed(): void {
+    this.#incoming?.sink.fail(gone())
+    this.#incoming = null
+    this.#exchange?.abandon()
+    this.#exchange = null
+    this.#rest = null
+  }
+
+  // Parsing
+
+  /** Goes on with what was kept, unless that is being done already. */
+  #advance(): void {
+    const rest = this.#rest
+    if (this.#isParsing) return
+    if (rest !== null) rest.consume(this.#guarded(rest.view()))
+    this.#slowDown()
+    if (this.#hasPeerEnded && this.#exchange === null && !this.#isOver) this.#leave() // that was the last one
+  }
+
+  #keep(bytes: Buffer, used: number): void {
+    if (used === bytes.length) return
+    this.#rest ??= new Accumulator()
+    this.#rest.append(bytes.subarray(used))
+    this.#slowDown()
+  }
+
+  #guarded(bytes: Buffer): number {
+    this.#isParsing = true
+    try {
+      return this.#parse(bytes)
+    } catch (error) {
+      throw error instanceof ProtocolError ? this.#fault(error) : error
+    } finally {
+      this.#isParsing = false
+    }
+  }
+
+  /** How many bytes were used. What is kept begins with a head. */
+  #parse(bytes: Buffer): number {
+    let at = 0
+    while (at < bytes.length && !this.#isOver) {
+      if (this.#incoming !== null) at = this.#takeBody(this.#incoming, bytes, at)
+      else if (this.#exchange !== null || this.#isStopped || this.#isClosing || this.#isCongested) break
+      else {
+        const head = at === 0 ? bytes : bytes.subarray(at)
+        const length = this.#parser.parse(head)
+        if (length === NEED_MORE) {
+          this.#await(Phase.Head)
+          break
+        }
+        at += length
+        this.#takeHead(this.#parser.take(head), bytes, at - length)
+        if (this.#isUpgraded) return bytes.length
+      }
+    }
+    return this.#isOver ? bytes.length : at
+  }
+
+  get #isCongested(): boolean {
+    return this.io.queuedBytes > MAX_QUEUED
+  }
+
+  #takeHead(head: RequestHead, bytes: Buffer, start: number): void {
+    this.#parser.reset()
+    const { websocket, body } = this.settings
+    if (head.asksForWebSocket && websocket !== null && head.method === 'GET') {
+      this.#isUpgraded = true
+      return this.io.upgrade(websocket, Buffer.from(bytes.subarray(start))) // it reads the head again, by its own rules
+    }
+    const sink = new RequestBody({
+      wanted: () => this.#sendContinue(exchange),
+      pause: () => this.#setBodyFull(true),
+      resume: () => this.#setBodyFull(false),
+    })
+    const exchange: Exchange = new Exchange(this, head, (host) => new Request(head, sink, this.io, host))
+    this.#exchange = exchange
+    this.#await(Phase.Answer)
+    if (!head.isChunked && head.contentLength === 0) return this.#complete(exchange, sink, NO_BYTES, null)
+    const mode = typeof body === 'function' ? body(exchange.request) : body
+    this.#expectBody(exchange, sink, mode === 'collect')
+  }
+
+  // Bodies
+
+  #expectBody(exchange: Exchange, sink: RequestBody, isCollected: boolean): void {
+    const { head, request } = exchange
+    const limit = isCollected ? this.io.maxPackageSize : this.settings.maxBodyBytes
+    if (head.contentLength > limit) throw tooLarge(limit)
+    const { uploads } = this.settings
+    const type = request.header('content-type') ?? ''
+    const isUpload = isCollected && uploads !== null && /^multipart\/form-data\b/i.test(type)
+    this.#incoming = {
+      exchange,
+      chunked: head.isChunked ? new ChunkedDecoder(this.settings.head) : null,
+      left: head.contentLength,
+      size: 0,
+      limit: isUpload ? Number.POSITIVE_INFINITY : limit, // the limits of uploads are others
+      sink,
+      parts: isCollected && !isUpload ? [] : null,
+    }
+    this.#bodyStartedAt = this.io.now()
+    this.#await(Phase.Body)
+    if (isUpload) this.#receiveUpload(exchange, sink, type)
+    else if (isCollected) this.#sendContinue(exchange)
+    else this.#emit(request)
+  }
+
+  #receiveUpload(exchange: Exchange, sink: RequestBody, type: string): void {
+    const { uploads, services } = this.settings
+    services.readUploads(sink, type, uploads ?? {}).then(
+      (form) => {
+        if (this.#exchange !== exchange) return void form.dispose()
+        exchange.request.complete(null, null, form)
+        exchange.uploads = form
+        this.#emit(exchange.request)
+      },
+      (error) => this.#uploadFailed(exchange, error),
+    )
+  }
+
+  #uploadFailed(exchange: Exchange, error: unknown): void {
+    if (this.#exchange !== exchange) return
+    const { statusHint } = error as { statusHint?: number }
+    this.#refuse(statusHint ?? 500, statusHint === undefined ? 'the upload could not be stored' : String(error))
+    if (statusHint === undefined) this.io.fail(error)
+  }
+
+  #takeBody(incoming: Incoming, bytes: Buffer, start: number): number {
+    let at = start
+    if (incoming.chunked !== null) at = incoming.chunked.feed(bytes, start, (data) => this.#takeData(incoming, data))
+    else {
+      at = Math.min(bytes.length, start + incoming.left)
+      incoming.left -= at - start
+      this.#takeData(incoming, bytes.subarray(start, at))
+    }
+    if (incoming.chunked === null ? incoming.left > 0 : !incoming.chunked.isDone) this.#await(Phase.Body)
+    else this.#endBody(incoming)
+    return at
+  }
+
+  #takeData(incoming: Incoming, data: Buffer): void {
+    incoming.size += data.length
+    if (incoming.size > incoming.limit) throw tooLarge(incoming.limit)
+    if (incoming.exchange.isAnswered && incoming.size > MAX_UNREAD) return this.#leave()
+    const own = Buffer.from(data)
+    if (incoming.parts === null) incoming.sink.push(own)
+    else incoming.parts.push(own)
+  }
+
+  #endBody(incoming: Incoming): void {
+    const { exchange, sink, parts, chunked } = incoming
+    this.#incoming = null
+    if (parts !== null) {
+      const [only = NO_BYTES] = parts
+      return this.#complete(exchange, sink, parts.length > 1 ? Buffer.concat(parts) : only, chunked)
+    }
+    this.#await(Phase.Answer)
+    exchange.request.complete(null, chunked?.trailers ?? null, null)
+    sink.end()
+    if (exchange.isAnswered) this.#next(exchange)
+  }
+
+  #complete(exchange: Exchange, sink: RequestBody, bytes: Buffer, chunked: ChunkedDecoder | null): void {
+    const { request } = exchange
+    this.#await(Phase.Answer)
+    request.complete(bytes, chunked?.trailers ?? null, null)
+    if (bytes.length > 0) sink.push(bytes)
+    sink.end()
+    this.#emit(request)
+  }
+
+  /** The client waits to hear that its body is wanted (RFC 9110 section 10.1.1). */
+  #sendContinue({ head, hasBegun }: Exchange): void {
+    const incoming = this.#incoming
+    if (incoming === null || incoming.size > 0 || !head.expectsContinue || hasBegun) return
+    this.io.write(CONTINUE)
+  }
+
+  #setBodyFull(isFull: boolean): void {
+    this.#isBodyFull = isFull
+    this.#slowDown()
+  }
+
+  /** FIN, in the middle of a body. */
+  #cutBody(): void {
+    this.#incoming?.sink.fail(gone())
+    this.#incoming = null
+    this.#refuse(400, 'the body ends before its end')
+  }
+
+  #emit(request: Request): void {
+    const exchange = this.#exchange
+    if (exchange !== null) exchange.isDelivered = true
+    if (!this.io.emit(request)) this.#isStopped = true
+  }
+
+  // Answers
+
+  get mayGoOn(): boolean {
+    if (this.#isLeaving || this.#isClosing) return false
+    if (this.#incoming === null) return true
+    const { size, left, exchange } = this.#incoming
+    const isUnasked = exchange.head.expectsContinue && size === 0 // it waits for our word, which will not come
+    return size + left <= MAX_UNREAD && !isUnasked
+  }
+
+  answered(exchange: Exchange): void {
+    if (exchange !== this.#exchange) return
+    exchange.isAnswered = true
+    void exchange.uploads?.dispose()
+    if (exchange.isLast) return this.#leave()
+    if (this.#incoming === null) this.#next(exchange)
+    else this.#incoming.sink.discard()
+  }
+
+  /** The next request may come. */
+  #next(exchange: Exchange): void {
+    if (this.#exchange !== exchange) return
+    this.#exchange = null
+    if (this.#isClosing) return this.#leave()
+    this.#await(Phase.Idle)
+    this.#slowDown()
+    this.#advance()
+  }
+
+  /** After the last answer: FIN, and what still comes is thrown away for a while, so that the answer is read. */
+  #leave(): void {
+    this.#isOver = true
+    this.#exchange = null
+    this.#incoming?.sink.fail(gone())
+    this.#incoming = null
+    this.#rest = null
+    if (this.#isPaused) this.io.resume()
+    this.#isPaused = false
+    if (!this.#isFaulty) this.io.end() // else the connection does, when it has told its user
+  }
+
+  #refuse(status: number, message: string): void {
+    const exchange = this.#exchange
+    if (exchange === null) {
+      const text = `${status} ${REASONS[status] ?? ''}: ${message}\n`
+      const date = this.settings.services.date()
+      this.io.write(
+        `HTTP/1.1 ${status} ${REASONS[status] ?? ''}\r\nContent-Type: text/plain; charset=utf-8\r\nDate: ${date}\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`,
+      )
+      return this.#leave()
+    }
+    if (exchange.hasStatus) return this.io.fail(new ProtocolError('ERR_CUT', message))
+    exchange.refuse(status, message)
+  }
+
+  /** Tells the client, and gives the error on for `onError`. */
+  #fault(error: ProtocolError): ProtocolError {
+    const { statusHint = 400, message } = error
+    this.#incoming?.sink.fail(error)
+    this.#incoming = null
+    this.#isFaulty = true
+    if (this.#exchange?.hasStatus !== true) this.#refuse(statusHint, message)
+    this.#leave()
+    this.io.deadline('http', FAULT_MS)
+    return error
+  }
+
+  // Slowing down, and time
+
+  /** The client waits while too much of what it sent has nowhere to go. */
+  #slowDown(): void {
+    const mustWait = this.#incoming === null && (this.#exchange !== null || this.#isCongested)
+    const isAhead = mustWait && (this.#rest?.length ?? 0) > MAX_AHEAD
+    const mustPause = this.#isBodyFull || isAhead
+    if (mustPause === this.#isPaused) return
+    this.#isPaused = mustPause
+    if (mustPause) this.io.pause()
+    else this.io.resume()
+  }
+
+  #drained(): void {
+    this.#exchange?.drained()
+    this.#advance()
+  }
+
+  #limit(): number {
+    const { keepAliveTimeoutMs, headerTimeoutMs, bodyTimeoutMs, requestTimeoutMs, answerTimeoutMs, writeTimeoutMs } =
+      this.settings
+    switch (this.#phase) {
+      case Phase.Idle:
+        return unlimited(keepAliveTimeoutMs)
+      case Phase.Head:
+        return unlimited(headerTimeoutMs)
+      case Phase.Body: {
+        if (this.#isBodyFull) return Number.POSITIVE_INFINITY // it is the handler who is slow
+        const left = this.#bodyStartedAt + unlimited(requestTimeoutMs) - this.#since
+        return Math.min(unlimited(bodyTimeoutMs), left)
+      }
+      case Phase.Answer:
+        return unlimited(this.#exchange?.hasStatus === true ? writeTimeoutMs : answerTimeoutMs)
+    }
+  }
+
+  /** One timer for the connection: it is set anew only when something shorter begins. */
+  #await(phase: Phase): void {
+    if (phase === Phase.Head && this.#phase === Phase.Head) return // from its first byte on
+    this.#phase = phase
+    this.#since = this.io.now()
+    this.#arm(this.#since)
+  }
+
+  #arm(now: number): void {
+    const due = Math.min(this.#since + this.#limit(), now + LONGEST_LOOK_MS)
+    if (this.#armedUntil > now && this.#armedUntil <= due) return
+    this.#armedUntil = due
+    this.io.deadline('http', Math.max(1, due - now))
+  }
+
+  /** A client that reads nothing of an answer for so long is gone. */
+  #checkReader(exchange: Exchange): void {
+    const { queuedBytes } = this.io
+    const isStuck = queuedBytes > 0 && queuedBytes === this.#queuedAtLook && exchange.isUnderWay
+    this.#queuedAtLook = queuedBytes
+    if (isStuck) return this.io.fail(new ProtocolError('ERR_CLIENT_STUCK', 'the client does not read its answer'))
+    this.#since = this.io.now()
+    this.#arm(this.#since)
+  }
+}
+
+/** After a fault handlers have so long to settle before the connection ends without them. */
+const FAULT_MS = 5000
+const NO_BYTES = Buffer.alloc(0)
+/** Phases without a limit are looked at, too: what is awaited may have changed. */
+const LONGEST_LOOK_MS = 60_000
+
+function unlimited(ms: number): number {
+  return ms > 0 ? ms : Number.POSITIVE_INFINITY
+}
+
+function tooLarge(limit: number): ProtocolError {
+  return refusal('ERR_BODY_TOO_LARGE', 413, `a body is over the limit of ${limit} bytes`)
+}
+
+function gone(): AbortError {
+  return new AbortError('ERR_CONNECTION_CLOSED', 'the client has gone before its request was whole')
+}

@@ -1,0 +1,456 @@
+// One request and its answer: what a handler sends becomes a head and a body on the wire, framed so that the next answer
+// begins where the client expects it, whatever the body is. Streams wait for the client; what breaks in the middle breaks
+// the connection, since an answer that is cut must not look whole.
+
+import { UsageError } from '../../src/errors.ts'
+import { type CodecIo, isChunk } from '../../src/protocol.ts'
+import { compressible, compressStream, compressWhole, negotiated } from './compress.ts'
+import { hasToken, type RequestHead } from './head.ts'
+import type { Request } from './request.ts'
+import { type BodyStream, Chunk, checkField, REASONS, Response, ServerSentEvents } from './response.ts'
+import type { AnswerParts, Resolved, Session, UploadForm } from './settings.ts'
+
+/** What a handler may send. Text is HTML, bytes are bytes, any other value is JSON. */
+export type Answer =
+  | string
+  | Uint8Array
+  | Response
+  | Chunk
+  | ServerSentEvents
+  | AnswerParts
+  | object
+  | number
+  | boolean
+  | null
+
+/** What an exchange needs from its connection. */
+export interface ExchangeHost {
+  readonly io: CodecIo<Request>
+  readonly settings: Resolved
+  /** Whether another request may follow on this connection. */
+  readonly mayGoOn: boolean
+  /** The whole answer has been written. */
+  answered(exchange: Exchange): void
+}
+
+const enum State {
+  Waiting = 0,
+  /** A file is being opened, a session stored, a body compressed. */
+  Preparing = 1,
+  Streaming = 2,
+  /** The handler sends piece by piece. */
+  Open = 3,
+  Done = 4,
+}
+
+/** An answer, before its head is written. */
+interface Draft {
+  readonly status: number
+  readonly reason: string
+  /** Field lines, each with its CR LF. */
+  lines: string
+  body: string | Uint8Array | BodyStream | null
+  /** Of a stream, if it is known; else -1. */
+  size: number
+  /** More comes with later sends. */
+  readonly isOpen: boolean
+  type: string
+  isClosing: boolean
+}
+
+const HTML = 'text/html; charset=utf-8'
+/** What `Connection` and `Content-Length` say is ours to say. */
+const OURS = new Set(['content-length', 'connection', 'transfer-encoding', 'keep-alive'])
+
+export class Exchange {
+  readonly head: RequestHead
+  readonly request: Request
+  /** No other answer follows on this connection. */
+  isLast = false
+  /** All of it has been written. */
+  isAnswered = false
+  /** The handler has the request. */
+  isDelivered = false
+  /** What goes with the request. */
+  uploads: UploadForm | null = null
+  readonly #host: ExchangeHost
+  #state: State = State.Waiting
+  #status = 0
+  #sent = 0
+  #isChunked = false
+  #session: Promise<Session> | null = null
+  #iterator: AsyncIterator<string | Uint8Array> | null = null
+  #wake: (() => void) | null = null
+  #isGone = false
+  readonly #startedAt: number
+
+  constructor(host: ExchangeHost, head: RequestHead, request: (host: Exchange) => Request) {
+    this.#host = host
+    this.head = head
+    this.#startedAt = host.settings.log === null ? 0 : host.settings.services.wallClock()
+    this.request = request(this)
+  }
+
+  get isTrusted(): ((ip: string) => boolean) | null {
+    return this.#host.settings.isTrusted
+  }
+
+  loadSession(request: Request): Promise<Session> {
+    const { sessions } = this.#host.settings
+    if (sessions === null)
+      throw new UsageError('ERR_NO_SESSIONS', 'sessions are off: http({ sessions: new Sessions(...) })')
+    if (this.#state !== State.Waiting)
+      throw new UsageError('ERR_TOO_LATE', 'the answer is under way: its cookie cannot be set')
+    this.#session = sessions.load(request.cookies, request.scheme === 'https')
+    return this.#session
+  }
+
+  get hasBegun(): boolean {
+    return this.#state !== State.Waiting
+  }
+
+  /** Its head has left. */
+  get hasStatus(): boolean {
+    return this.#status !== 0
+  }
+
+  get isOpen(): boolean {
+    return this.#state === State.Open
+  }
+
+  /** Something of it is still to be written, without the handler's doing. */
+  get isUnderWay(): boolean {
+    return this.#state === State.Preparing || this.#state === State.Streaming
+  }
+
+  /** What the handler has sent. False: wait for `onBufferDrain`. */
+  answer(message: Answer): boolean {
+    if (this.#state === State.Open) return this.#goOn(message)
+    if (this.#state !== State.Waiting) throw new UsageError('ERR_ANSWERED', 'this request has its answer already')
+    if (message instanceof Response && message.file !== null) return this.#prepare(this.#fromFile(message))
+    const draft = this.#draft(message)
+    const isPlain = this.#session === null && (!this.#host.settings.compress || !compressible(draft.type))
+    return isPlain ? this.#begin(draft) : this.#prepare(Promise.resolve(draft))
+  }
+
+  /** Ends an answer that is open. */
+  finish(): void {
+    if (this.#state !== State.Open) return
+    if (this.#isChunked) this.#host.io.write('0\r\n\r\n')
+    this.#done()
+  }
+
+  /** The connection is no more: nothing waits for it. */
+  abandon(): void {
+    this.#isGone = true
+    this.#state = State.Done
+    this.#wake?.()
+    void this.#iterator?.return?.()?.catch(nothing)
+  }
+
+  /** The client has read. */
+  drained(): void {
+    this.#wake?.()
+    this.#wake = null
+  }
+
+  // Before the head is written
+
+  #draft(message: Answer): Draft {
+    if (typeof message === 'string') return draftOf(message, HTML)
+    if (message instanceof Uint8Array) return draftOf(message, 'application/octet-stream')
+    if (message instanceof Response) return this.#ofResponse(message)
+    if (message instanceof Chunk || message instanceof ServerSentEvents)
+      throw new UsageError('ERR_NO_ANSWER', 'a piece of an answer comes after a Response that is open')
+    if (isParts(message)) return ofParts(message)
+    const json = JSON.stringify(message)
+    if (json === undefined) throw new UsageError('ERR_ENCODE', `there is no JSON for ${typeof message}`)
+    return draftOf(json, 'application/json')
+  }
+
+  #ofResponse(response: Response): Draft {
+    const { status, reason, fields, body } = response
+    let lines = ''
+    let type = ''
+    for (const [key, { name, values }] of fields) {
+      if (key === 'content-type') type = values.join(', ')
+      if (!OURS.has(key)) for (const value of values) lines += `${name}: ${value}\r\n`
+    }
+    const isOpen = body === null && (type.startsWith('text/event-stream') || fields.has('transfer-encoding'))
+    const isClosing = hasToken((fields.get('connection')?.values.join(',') ?? '').toLowerCase(), 'close')
+    const size = sizeGiven(fields.get('content-length')?.values)
+    if (type === '' && body !== null && body !== '') {
+      type = typeof body === 'string' ? HTML : 'application/octet-stream'
+      lines += `Content-Type: ${type}\r\n`
+    }
+    return { status, reason, lines, body, size, isOpen, type, isClosing }
+  }
+
+  async #fromFile(response: Response): Promise<Draft> {
+    const { openFile } = this.#host.settings.services
+    const own = this.#ofResponse(response)
+    let parts: AnswerParts
+    try {
+      parts = await openFile(response.file as NonNullable<Response['file']>, this.request)
+    } catch (error) {
+      if (!/^(ENOENT|ENOTDIR|EISDIR|EACCES|ELOOP|ENAMETOOLONG)$/.test(codeOf(error))) throw error
+      return draftOf('404 Not Found\n', 'text/plain; charset=utf-8', 404)
+    }
+    const file = ofParts(parts, response.fields)
+    return {
+      ...file,
+      status: file.status === 200 ? own.status : file.status,
+      reason: own.reason,
+      lines: own.lines + file.lines,
+    }
+  }
+
+  #prepare(coming: Promise<Draft>): boolean {
+    this.#state = State.Preparing
+    this.#prepared(coming).then(
+      (draft) => {
+        if (this.#state !== State.Preparing) return void discard(draft)
+        this.#state = State.Waiting
+        this.#begin(draft)
+      },
+      (error) => {
+        if (this.#state !== State.Preparing) return
+        this.refuse(500, 'the answer could not be made')
+        this.#host.io.fail(error)
+      },
+    )
+    return true
+  }
+
+  async #prepared(coming: Promise<Draft>): Promise<Draft> {
+    const draft = await coming
+    const { sessions, compress } = this.#host.settings
+    if (this.#session !== null && sessions !== null) {
+      const cookie = await sessions.commit(await this.#session)
+      if (cookie !== null) {
+        checkField('Set-Cookie', [cookie])
+        draft.lines += `Set-Cookie: ${cookie}\r\n`
+      }
+    }
+    return compress ? this.#compressed(draft) : draft
+  }
+
+  async #compressed(draft: Draft): Promise<Draft> {
+    const { body, isOpen, type, status, lines } = draft
+    if (body === null || isOpen || !compressible(type) || status === 206 || /^content-encoding:/im.test(lines))
+      return draft
+    const coding = negotiated(this.head.header('accept-encoding') ?? '')
+    draft.lines = `${lines.replace(/^(ETag: )(")/im, '$1W/$2').replace(/^Accept-Ranges:.*\r\n/im, '')}Vary: Accept-Encoding\r\n`
+    if (coding === null || (isChunk(body) && Buffer.byteLength(body) < MIN_COMPRESSED)) return draft
+    draft.lines += `Content-Encoding: ${coding}\r\n`
+    draft.body = isChunk(body) ? await compressWhole(body, coding) : compressStream(body, coding)
+    draft.size = -1
+    return draft
+  }
+
+  // The head
+
+  /** Answers for the handler: it has not, and will not. */
+  refuse(status: number, message: string): void {
+    if (this.#status !== 0) return
+    this.#state = State.Waiting
+    const draft = draftOf(`${status} ${REASONS[status] ?? ''}: ${message}\n`, 'text/plain; charset=utf-8', status)
+    draft.isClosing = true
+    this.#begin(draft)
+  }
+
+  #begin(draft: Draft): boolean {
+    const { io, settings, mayGoOn } = this.#host
+    const { status, body, size, lines } = draft
+    const { minorVersion, isKeepAlive, method } = this.head
+    const hasBody = method !== 'HEAD' && status !== 204 && status !== 304
+    const isWhole = body === null || isChunk(body)
+    const length = draft.isOpen ? -1 : isWhole ? (body === null ? 0 : Buffer.byteLength(body)) : size
+    if (isWhole && !draft.isOpen && size >= 0 && size !== length && hasBody)
+      throw new UsageError('ERR_BAD_RESPONSE', `Content-Length says ${size}, the body has ${length} bytes`)
+    this.#isChunked = length < 0 && minorVersion === 1 && hasBody
+    this.isLast = draft.isClosing || !mayGoOn || !isKeepAlive || (length < 0 && hasBody && !this.#isChunked)
+    const head =
+      `HTTP/1.1 ${status} ${draft.reason || (REASONS[status] ?? '')}\r\n` +
+      (/^date:/im.test(lines) ? lines : `${lines}Date: ${settings.services.date()}\r\n`) +
+      this.#framing(status, length, size, isWhole && body === null) +
+      (this.isLast ? 'Connection: close\r\n\r\n' : minorVersion === 0 ? 'Connection: keep-alive\r\n\r\n' : '\r\n')
+    this.#status = status
+    if (!isWhole) return this.#stream(body as BodyStream, head, hasBody, length)
+    if (draft.isOpen && hasBody) {
+      this.#state = State.Open
+      return io.write(wireOf(head))
+    }
+    if (hasBody) this.#sent = length
+    const goOn = io.write(hasBody && body !== null ? joined(head, body as string | Uint8Array) : wireOf(head))
+    this.#done()
+    return goOn
+  }
+
+  /** RFC 9110 section 8.6, RFC 9112 section 6. */
+  #framing(status: number, length: number, size: number, isEmpty: boolean): string {
+    if (status === 204 || (status === 304 && isEmpty)) return ''
+    if (this.#isChunked) return 'Transfer-Encoding: chunked\r\n'
+    if (length < 0) return ''
+    return `Content-Length: ${isEmpty && size >= 0 && this.head.method === 'HEAD' ? size : length}\r\n`
+  }
+
+  // Bodies that come bit by bit
+
+  #goOn(message: Answer): boolean {
+    const data = message instanceof Chunk ? message.data : message instanceof ServerSentEvents ? message.text : message
+    if (!isChunk(data))
+      throw new UsageError('ERR_ENCODE', 'an open answer goes on with text, bytes, Chunk or ServerSentEvents')
+    if (data.length > 0) return this.#piece(data)
+    this.finish()
+    return true
+  }
+
+  #piece(data: string | Uint8Array): boolean {
+    const size = Buffer.byteLength(data)
+    this.#sent += size
+    return this.#host.io.write(this.#isChunked ? [`${size.toString(16)}\r\n`, data, '\r\n'] : data)
+  }
+
+  #stream(body: BodyStream, head: string, hasBody: boolean, length: number): boolean {
+    const goOn = this.#host.io.write(wireOf(head))
+    const iterator = body[Symbol.asyncIterator]()
+    if (!hasBody) {
+      void iterator.return?.()?.catch(nothing)
+      this.#done()
+      return goOn
+    }
+    this.#iterator = iterator
+    this.#state = State.Streaming
+    this.#pump(iterator, length).then(
+      () => this.#streamed(),
+      (error) => {
+        void iterator.return?.()?.catch(nothing)
+        this.#host.io.fail(error)
+      },
+    )
+    return goOn
+  }
+
+  async #pump(iterator: AsyncIterator<string | Uint8Array>, length: number): Promise<void> {
+    const { io } = this.#host
+    for (;;) {
+      if (io.queuedBytes >= MAX_QUEUED) await this.#drain()
+      if (this.#isGone) return
+      const { done, value } = await iterator.next()
+      if (this.#isGone) return
+      if (done === true) break
+      if (!isChunk(value))
+        throw new UsageError('ERR_ENCODE', `a body is made of text and bytes, not of ${typeof value}`)
+      if (length >= 0 && this.#sent + Buffer.byteLength(value) > length) throw wrongLength(length, 'longer')
+      if (value.length > 0) this.#piece(value)
+    }
+    if (length >= 0 && this.#sent < length) throw wrongLength(length, 'shorter')
+  }
+
+  #drain(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wake = resolve
+    })
+  }
+
+  /** Waits for a client that reads. */
+  get isWaiting(): boolean {
+    return this.#wake !== null
+  }
+
+  #streamed(): void {
+    this.#iterator = null
+    if (this.#isGone) return
+    if (this.#isChunked) this.#host.io.write('0\r\n\r\n')
+    this.#done()
+  }
+
+  #done(): void {
+    this.#state = State.Done
+    const { log } = this.#host.settings
+    if (log !== null) this.#log(log)
+    this.#host.answered(this)
+  }
+
+  #log(log: NonNullable<Resolved['log']>): void {
+    const { method, target, minorVersion } = this.head
+    const now = this.#host.settings.services.wallClock()
+    log({
+      at: new Date(this.#startedAt),
+      remoteIp: this.request.remoteIp,
+      method,
+      target,
+      version: `1.${minorVersion}`,
+      status: this.#status,
+      bytes: this.#sent,
+      durationMs: now - this.#startedAt,
+      referer: this.head.header('referer') ?? '',
+      userAgent: this.head.header('user-agent') ?? '',
+    })
+  }
+}
+
+/** What may be queued before a stream waits for the client, in bytes. */
+const MAX_QUEUED = 262_144
+/** Below this gzip does not pay, in bytes. */
+const MIN_COMPRESSED = 1024
+/** An answer of this size is worth one string, so that head and body leave in one piece. */
+const JOINED_BELOW = 16_384
+
+function draftOf(body: string | Uint8Array, type: string, status = 200): Draft {
+  const lines = `Content-Type: ${type}\r\n`
+  return { status, reason: '', lines, body, size: -1, isOpen: false, type, isClosing: false }
+}
+
+function isParts(message: unknown): message is AnswerParts {
+  return typeof message === 'object' && message !== null && typeof Reflect.get(message, 'close') === 'function'
+}
+
+/** `but`: names that the handler has set itself. */
+function ofParts({ status, headers, size, body, close }: AnswerParts, but?: ReadonlyMap<string, unknown>): Draft {
+  let lines = ''
+  let type = ''
+  for (const [name, value] of headers) {
+    const key = name.toLowerCase()
+    if (OURS.has(key) || but?.has(key) === true) continue
+    checkField(name, [value])
+    if (key === 'content-type') type = value
+    lines += `${name}: ${value}\r\n`
+  }
+  if (body === null) void close()
+  return { status, reason: '', lines, body, size, isOpen: false, type, isClosing: false }
+}
+
+function sizeGiven(values: readonly string[] | undefined): number {
+  if (values === undefined) return -1
+  if (values.length === 1 && /^\d{1,15}$/.test(values[0] as string)) return Number(values[0])
+  throw new UsageError('ERR_BAD_RESPONSE', `Content-Length is a number of bytes, not '${values.join(', ')}'`)
+}
+
+/** Field values are latin1; strings would leave as UTF-8. */
+function wireOf(head: string): string | Buffer {
+  return /[\x80-\xff]/.test(head) ? Buffer.from(head, 'latin1') : head
+}
+
+function joined(head: string, body: string | Uint8Array): string | (string | Uint8Array)[] {
+  const start = wireOf(head)
+  if (typeof start === 'string' && typeof body === 'string' && body.length < JOINED_BELOW) return start + body
+  return [start, body]
+}
+
+function discard({ body }: Draft): void {
+  if (body !== null && !isChunk(body)) void body[Symbol.asyncIterator]().return?.()
+}
+
+function wrongLength(length: number, how: string): UsageError {
+  return new UsageError('ERR_BAD_RESPONSE', `a body is ${how} than its Content-Length of ${length}`)
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof Error && 'code' in error ? String(error.code) : ''
+}
+
+function nothing(): void {
+  // Nobody is left to hear why a stream did not like to be given up.
+}

@@ -1,0 +1,108 @@
+// Query strings and urlencoded bodies as nested maps, with PHP's brackets (`a[]=1`, `a[b][c]=2`), as Workerman's users know
+// them. Maps have no prototype, and names that would reach one are dropped. Depth and count are bounded.
+
+import { ProtocolError } from '../../src/errors.ts'
+
+export type FormValue = string | FormMap | FormValue[]
+
+/** Without a prototype. */
+export interface FormMap {
+  [name: string]: FormValue
+}
+
+export interface FormLimits {
+  /** Names and values. Default 1,000, PHP's max_input_vars. */
+  readonly maxParameters: number
+  /** Brackets behind a name. Default 5: more is no form that a person has made. */
+  readonly maxDepth: number
+}
+
+export const FORM_LIMITS: FormLimits = { maxParameters: 1000, maxDepth: 5 }
+
+const FORBIDDEN = new Set(['__proto__', 'constructor', 'prototype'])
+
+/** `a=1&b[]=2`. Bad escapes stay as they are. Throws ProtocolError (413) beyond the limits. Cost: O(length). */
+export function parseForm(text: string, limits: FormLimits = FORM_LIMITS): FormMap {
+  const form = new FormBuilder(limits)
+  if (text === '') return form.finish()
+  for (const pair of text.split('&', limits.maxParameters + 1)) {
+    const equals = pair.indexOf('=')
+    const name = equals < 0 ? pair : pair.slice(0, equals)
+    form.add(unescaped(name), equals < 0 ? '' : unescaped(pair.slice(equals + 1)))
+  }
+  return form.finish()
+}
+
+/** Names and values as they come, of a query or of the parts of an upload. */
+export class FormBuilder {
+  readonly #limits: FormLimits
+  readonly #root: FormMap = Object.create(null)
+  /** What `[]` means next in a map. */
+  readonly #next = new Map<FormMap, number>()
+  #count = 0
+
+  constructor(limits: FormLimits = FORM_LIMITS) {
+    this.#limits = limits
+  }
+
+  add(name: string, value: string): void {
+    if (++this.#count > this.#limits.maxParameters)
+      throw tooMuch('ERR_TOO_MANY_PARAMETERS', `more than ${this.#limits.maxParameters} parameters`)
+    const bracket = name.indexOf('[')
+    const isNested = bracket > 0 && name.endsWith(']')
+    const path = isNested ? [name.slice(0, bracket), ...name.slice(bracket + 1, -1).split('][')] : [name]
+    if (path.length > this.#limits.maxDepth + 1)
+      throw tooMuch('ERR_FORM_TOO_DEEP', `a parameter below more than ${this.#limits.maxDepth} others`)
+    if (path[0] === '' || path.some((key) => FORBIDDEN.has(key))) return
+    let at = this.#root
+    for (const key of path.slice(0, -1)) at = this.#below(at, this.#keyIn(at, key))
+    at[this.#keyIn(at, path.at(-1) as string)] = value
+  }
+
+  /** Maps whose keys count from 0 become lists, as PHP prints them. */
+  finish(): FormMap {
+    for (const key of Object.keys(this.#root)) this.#root[key] = listed(this.#root[key] as FormValue)
+    return this.#root
+  }
+
+  #below(map: FormMap, key: string): FormMap {
+    const found = map[key]
+    if (found !== undefined && typeof found !== 'string') return found as FormMap
+    const made: FormMap = Object.create(null)
+    map[key] = made
+    return made
+  }
+
+  #keyIn(map: FormMap, key: string): string {
+    if (map === this.#root) return key
+    const next = this.#next.get(map) ?? 0
+    if (key !== '' && !/^(?:0|[1-9]\d{0,8})$/.test(key)) return key
+    const index = key === '' ? next : Number(key)
+    this.#next.set(map, Math.max(next, index + 1))
+    return String(index)
+  }
+}
+
+function listed(value: FormValue): FormValue {
+  if (typeof value === 'string' || Array.isArray(value)) return value
+  const keys = Object.keys(value)
+  for (const key of keys) value[key] = listed(value[key] as FormValue)
+  const isList = keys.length > 0 && keys.every((key, index) => key === String(index))
+  return isList ? Object.values(value) : value
+}
+
+function tooMuch(code: string, message: string): ProtocolError {
+  return new ProtocolError(code, message, { statusHint: 413 })
+}
+
+/** `+` is a space, `%41` is `A`; an escape that is none stays as it is. */
+function unescaped(text: string): string {
+  const spaced = text.includes('+') ? text.replaceAll('+', ' ') : text
+  if (!spaced.includes('%')) return spaced
+  try {
+    return decodeURIComponent(spaced)
+  } catch {
+    // URIError: bytes that are no UTF-8, or no escape at all.
+    return spaced.replace(/(?:%[0-9a-f]{2})+/gi, (run) => Buffer.from(run.replaceAll('%', ''), 'hex').toString())
+  }
+}

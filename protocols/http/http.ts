@@ -1,0 +1,24 @@
+// HTTP/1.1 for servers (RFC 9110, RFC 9112), written against the plugin interface of ../README.md and nothing else.
+
+import { UsageError } from '../../src/errors.ts'
+import type { CodecIo, CodecProtocol } from '../../src/protocol.ts'
+import { HttpCodec } from './codec.ts'
+import type { Answer } from './exchange.ts'
+import type { Request } from './request.ts'
+import { type HttpServices, type HttpSettings, resolved } from './settings.ts'
+
+export type HttpProtocol = CodecProtocol<Request, Answer>
+
+/** Makes `http(settings)` for those who have a disk and a clock. */
+export function httpWith(services: HttpServices): (settings?: HttpSettings) => HttpProtocol {
+  return (settings = {}) => {
+    const all = resolved(settings, services)
+    return {
+      name: 'http',
+      open(io, role) {
+        if (role === 'server') return new HttpCodec(io as CodecIo<Request>, all)
+        throw new UsageError('ERR_NO_HTTP_CLIENT', 'http is for servers; as a client use fetch')
+      },
+    }
+  }
+}

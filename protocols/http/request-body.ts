@@ -1,0 +1,104 @@
+// The bytes of a request's body on their way to the handler: a queue that tells the socket to wait, read once, by
+// `for await`. Who stops reading has the rest thrown away.
+
+import type { AbortError, ProtocolError } from '../../src/errors.ts'
+import { UsageError } from '../../src/errors.ts'
+
+/** Bytes that may wait for a handler before the client is told to wait: a few reads. */
+const HIGH_WATER = 262_144
+
+/** What a body needs from its connection. */
+export interface BodySource {
+  /** Somebody reads: the moment for `100 Continue`. */
+  wanted(): void
+  pause(): void
+  resume(): void
+}
+
+export class RequestBody implements AsyncIterable<Buffer> {
+  readonly #source: BodySource
+  #queue: Buffer[] = []
+  #bytes = 0
+  #hasEnded = false
+  #isPaused = false
+  #isTaken = false
+  #isUnwanted = false
+  #error: ProtocolError | AbortError | null = null
+  #wake: (() => void) | null = null
+
+  constructor(source: BodySource) {
+    this.#source = source
+  }
+
+  /** Takes bytes that it owns from then on. */
+  push(bytes: Buffer): void {
+    if (this.#isUnwanted) return
+    this.#queue.push(bytes)
+    this.#bytes += bytes.length
+    if (this.#bytes >= HIGH_WATER && !this.#isPaused) {
+      this.#isPaused = true
+      this.#source.pause()
+    }
+    this.#tell()
+  }
+
+  end(): void {
+    this.#hasEnded = true
+    this.#tell()
+  }
+
+  /** Who reads gets this error, after the bytes before it. */
+  fail(error: ProtocolError | AbortError): void {
+    if (this.#hasEnded) return
+    this.#error = error
+    this.end()
+  }
+
+  /** All of it is here, or will never be. */
+  get hasEnded(): boolean {
+    return this.#hasEnded
+  }
+
+  /** Nobody will read the rest. */
+  discard(): void {
+    this.#isUnwanted = true
+    this.#queue = []
+    this.#bytes = 0
+    this.#resume()
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Buffer, void, undefined> {
+    if (this.#isTaken) throw new UsageError('ERR_BODY_READ', 'a body can be read once')
+    this.#isTaken = true
+    this.#source.wanted()
+    try {
+      for (;;) {
+        const bytes = this.#queue.shift()
+        if (bytes !== undefined) {
+          this.#bytes -= bytes.length
+          if (this.#bytes < HIGH_WATER / 2) this.#resume()
+          yield bytes
+        } else if (this.#hasEnded) {
+          if (this.#error !== null) throw this.#error
+          return
+        } else
+          await new Promise<void>((resolve) => {
+            this.#wake = resolve
+          })
+      }
+    } finally {
+      this.discard()
+    }
+  }
+
+  #resume(): void {
+    if (!this.#isPaused) return
+    this.#isPaused = false
+    this.#source.resume()
+  }
+
+  #tell(): void {
+    this.#wake?.()
+    this.#wake = null
+  }
+}

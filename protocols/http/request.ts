@@ -1,0 +1,221 @@
+// A request as a handler sees it. Nothing is parsed before it is asked for, and what clients chose (names of parameters,
+// cookies, fields) lies in maps without a prototype.
+
+import { ProtocolError, UsageError } from '../../src/errors.ts'
+import type { CodecIo } from '../../src/protocol.ts'
+import { type Cookies, parseCookies } from './cookies.ts'
+import { type FormMap, type FormValue, parseForm } from './forms.ts'
+import type { Fields, RequestHead } from './head.ts'
+import type { RequestBody } from './request-body.ts'
+import type { Session, UploadedFile, UploadForm } from './settings.ts'
+
+/** What a request takes from its connection. */
+export interface RequestHost {
+  readonly isTrusted: ((ip: string) => boolean) | null
+  loadSession(request: Request): Promise<Session>
+}
+
+export class Request {
+  /** Yours alone. */
+  context: Record<PropertyKey, unknown> = {}
+  /** The body as it comes, once; all of it at once if it was collected. */
+  readonly body: RequestBody
+  readonly #head: RequestHead
+  readonly #io: Pick<CodecIo, 'peer' | 'signal'>
+  readonly #host: RequestHost
+  #collected: Buffer | null = null
+  #form: UploadForm | null = null
+  #trailers: Fields | null = null
+  #query: FormMap | null = null
+  #post: FormMap | null = null
+  #cookies: Cookies | null = null
+  #session: Promise<Session> | null = null
+
+  /** @internal */
+  constructor(head: RequestHead, body: RequestBody, io: Pick<CodecIo, 'peer' | 'signal'>, host: RequestHost) {
+    this.#head = head
+    this.#io = io
+    this.#host = host
+    this.body = body
+  }
+
+  get method(): string {
+    return this.#head.method
+  }
+
+  /** As sent: `/path?query`. */
+  get uri(): string {
+    return this.#head.target
+  }
+
+  /** Neither decoded nor cleaned up; `/` when there is none. */
+  get path(): string {
+    const [start, end] = this.#pathEnds
+    return this.uri.slice(start, end) || '/'
+  }
+
+  /** Behind the question mark; empty without one. */
+  get queryString(): string {
+    return this.uri.slice(this.#pathEnds[1] + 1)
+  }
+
+  get query(): FormMap {
+    this.#query ??= parseForm(this.queryString)
+    return this.#query
+  }
+
+  /** By lower-case name. */
+  get headers(): Fields {
+    return this.#head.fields
+  }
+
+  get cookies(): Cookies {
+    this.#cookies ??= parseCookies(this.header('cookie') ?? '')
+    return this.#cookies
+  }
+
+  /** `1.0`, `1.1`. */
+  get protocolVersion(): string {
+    return `1.${this.#head.minorVersion}`
+  }
+
+  /** `host` or `host:port`, as the client or a trusted proxy says. */
+  get host(): string {
+    return this.#forwarded('x-forwarded-host') ?? this.#head.authority
+  }
+
+  /** `https` under TLS, here or at a trusted proxy. */
+  get scheme(): 'http' | 'https' {
+    const told = this.#forwarded('x-forwarded-proto')
+    return told === 'https' || (told === undefined && this.#io.peer.isEncrypted) ? 'https' : 'http'
+  }
+
+  /** The client: behind trusted proxies the last address that none of them is at. */
+  get remoteIp(): string {
+    const { isTrusted } = this.#host
+    let ip = this.#io.peer.remoteIp
+    if (isTrusted === null) return ip
+    const chain = (this.header('x-forwarded-for') ?? '').split(',').map((part) => part.trim())
+    while (isTrusted(ip) && chain.length > 0) {
+      const before = chain.pop() as string
+      if (!/^[0-9a-f.:]+$/i.test(before)) break
+      ip = before
+    }
+    return ip
+  }
+
+  /** Aborts when the client has gone, or when the worker leaves and its time is nearly up. */
+  get signal(): AbortSignal {
+    return this.#io.signal
+  }
+
+  /** A parameter of the query, or all. */
+  get(): FormMap
+  get(name: string, fallback?: FormValue): FormValue | undefined
+  get(name?: string, fallback?: FormValue): FormMap | FormValue | undefined {
+    return name === undefined ? this.query : (this.query[name] ?? fallback)
+  }
+
+  /** A parameter of the body (form, JSON object or upload), or all. */
+  post(): FormMap
+  post(name: string, fallback?: FormValue): FormValue | undefined
+  post(name?: string, fallback?: FormValue): FormMap | FormValue | undefined {
+    this.#post ??= this.#parsePost()
+    return name === undefined ? this.#post : (this.#post[name] ?? fallback)
+  }
+
+  header(name: string): string | undefined
+  header(name: string, fallback: string): string
+  header(name: string, fallback?: string): string | undefined {
+    return this.#head.header(name) ?? fallback
+  }
+
+  cookie(name: string): string | undefined
+  cookie(name: string, fallback: string): string
+  cookie(name: string, fallback?: string): string | undefined {
+    return this.cookies[name] ?? fallback
+  }
+
+  /** The uploaded file of a field; see `uploads` in the settings. */
+  file(fieldName: string): UploadedFile | undefined {
+    return this.files.find((file) => file.fieldName === fieldName)
+  }
+
+  get files(): readonly UploadedFile[] {
+    if (this.#form === null && this.#mediaType === 'multipart/form-data')
+      throw new UsageError('ERR_NO_UPLOADS', 'uploads are off: http({ uploads: {} })')
+    return this.#form?.files ?? []
+  }
+
+  /** A field behind a chunked body; never one of the head. */
+  trailer(name: string): string | undefined {
+    return this.#trailers?.[name.toLowerCase()]
+  }
+
+  /** The visitor's data, loaded once; what was changed is stored before the answer leaves. Needs `sessions`. */
+  session(): Promise<Session> {
+    this.#session ??= this.#host.loadSession(this)
+    return this.#session
+  }
+
+  /** The head as it came, latin1. */
+  rawHead(): string {
+    return this.#head.raw
+  }
+
+  /** The whole body. Throws UsageError when it is streamed. */
+  rawBody(): Buffer {
+    if (this.#collected !== null) return this.#collected
+    throw new UsageError('ERR_BODY_STREAMED', 'this body is a stream: for await (const bytes of request.body)')
+  }
+
+  text(): string {
+    return this.rawBody().toString()
+  }
+
+  /** Throws ProtocolError, which is answered with 400, when it is none. */
+  json(): unknown {
+    try {
+      return JSON.parse(this.text())
+    } catch (cause) {
+      if (cause instanceof UsageError) throw cause
+      throw new ProtocolError('ERR_BAD_JSON', 'the body is no JSON', { statusHint: 400, cause })
+    }
+  }
+
+  /** @internal */
+  complete(collected: Buffer | null, trailers: Fields | null, form: UploadForm | null): void {
+    this.#collected = collected
+    this.#trailers = trailers
+    this.#form = form
+  }
+
+  get #mediaType(): string {
+    return (this.header('content-type') ?? '').split(';', 1).join('').trim().toLowerCase()
+  }
+
+  #parsePost(): FormMap {
+    if (this.#form !== null) return this.#form.fields
+    const type = this.#mediaType
+    if (type === '' || type === 'application/x-www-form-urlencoded') return parseForm(this.text())
+    if (type === 'application/json' || type.endsWith('+json')) {
+      const value = this.json()
+      if (typeof value === 'object' && value !== null) return Object.assign(Object.create(null), value)
+    }
+    return Object.create(null)
+  }
+
+  #forwarded(name: string): string | undefined {
+    const { isTrusted } = this.#host
+    if (isTrusted === null || !isTrusted(this.#io.peer.remoteIp)) return undefined
+    return this.header(name)?.split(',', 1)[0]?.trim()
+  }
+
+  /** Where the path begins and ends in the target. */
+  get #pathEnds(): readonly [number, number] {
+    const { uri } = this
+    const authority = uri.startsWith('/') ? 0 : (/^[a-z]+:\/\/[^/?]*/i.exec(uri)?.[0].length ?? 0)
+    const query = uri.indexOf('?', authority)
+    return [authority, query < 0 ? uri.length : query]
+  }
+}

@@ -1,0 +1,219 @@
+// What a handler answers with: a status, header fields, cookies and a body, checked as they are set, so that nothing that is
+// sent can begin a second header or a second answer (through latin1 too: U+010D U+010A would become CR LF).
+
+import { UsageError } from '../../src/errors.ts'
+import { type CookieOptions, serializeCookie } from './cookies.ts'
+import { isToken } from './head.ts'
+
+/** What is sent piece by piece: a generator, a ReadableStream, a Readable of Node. */
+export type BodyStream = AsyncIterable<string | Uint8Array>
+
+/** A header field's value; a list is as many lines. */
+export type FieldValue = string | number | readonly string[]
+
+/** Sent by name, with what the request asks of it (a range, a condition). */
+export interface FileBody {
+  readonly path: string
+  /** Bytes. */
+  readonly offset: number
+  /** Bytes; 0 is to the end. */
+  readonly length: number
+}
+
+export class Response {
+  status: number
+  /** Empty: the usual one of the status. */
+  reason = ''
+  /** By name in lower case: the name as given, and the values. @internal */
+  readonly fields = new Map<string, { readonly name: string; readonly values: readonly string[] }>()
+  body: string | Uint8Array | BodyStream | null
+  /** @internal */
+  file: FileBody | null = null
+
+  /** Workerman's order of arguments. */
+  constructor(status = 200, headers: Readonly<Record<string, FieldValue>> = {}, body: Response['body'] = null) {
+    this.status = checkedStatus(status)
+    for (const [name, value] of Object.entries(headers)) this.setHeader(name, value)
+    this.body = body
+  }
+
+  /** Replaces what that name had. Throws UsageError for a name that is no token, and for control characters in a value. */
+  setHeader(name: string, value: FieldValue): this {
+    const values = (Array.isArray(value) ? value : [value]).map(String)
+    checkField(name, values)
+    this.fields.set(name.toLowerCase(), { name, values })
+    return this
+  }
+
+  /** Another line of the name. */
+  addHeader(name: string, value: string): this {
+    return this.setHeader(name, [...(this.fields.get(name.toLowerCase())?.values ?? []), value])
+  }
+
+  /** Workerman's word for `setHeader`. */
+  header(name: string, value: FieldValue): this {
+    return this.setHeader(name, value)
+  }
+
+  withHeader(name: string, value: FieldValue): this {
+    return this.setHeader(name, value)
+  }
+
+  withHeaders(headers: Readonly<Record<string, FieldValue>>): this {
+    for (const [name, value] of Object.entries(headers)) this.setHeader(name, value)
+    return this
+  }
+
+  withoutHeader(name: string): this {
+    this.fields.delete(name.toLowerCase())
+    return this
+  }
+
+  /** Several lines are joined with a comma. */
+  getHeader(name: string): string | undefined {
+    return this.fields.get(name.toLowerCase())?.values.join(', ')
+  }
+
+  withStatus(status: number, reason = ''): this {
+    this.status = checkedStatus(status)
+    if (!FIELD_VALUE.test(reason)) throw bad(`'${reason}' is no reason phrase`)
+    this.reason = reason
+    return this
+  }
+
+  getStatusCode(): number {
+    return this.status
+  }
+
+  withBody(body: Response['body']): this {
+    this.body = body
+    return this
+  }
+
+  /**
+   * The content of a file, with type, length, ETag and Last-Modified, as the request asks for it (Range, conditions); 404
+   * when there is none. The path is yours to check: for paths that clients choose there is `staticFiles`.
+   */
+  withFile(path: string, offset = 0, length = 0): this {
+    this.file = { path, offset, length }
+    return this
+  }
+
+  /** Sets a cookie; `maxAge: 0` deletes it. HttpOnly, SameSite=Lax and Path=/ unless told otherwise. */
+  cookie(name: string, value = '', options: CookieOptions = {}): this {
+    return this.addHeader('Set-Cookie', serializeCookie(name, value, options))
+  }
+}
+
+/** One piece of an answer that is still open; an empty one ends it. Workerman's. */
+export class Chunk {
+  readonly data: string | Uint8Array
+
+  constructor(data: string | Uint8Array) {
+    this.data = data
+  }
+}
+
+/**
+ * An event for EventSource, sent on an answer whose Content-Type is `text/event-stream`. Workerman's; fields that would
+ * begin another line are refused, lines of `data` become several.
+ */
+export class ServerSentEvents {
+  readonly text: string
+
+  constructor(event: { comment?: string; event?: string; id?: string | number; retry?: number; data?: string }) {
+    const { comment, event: type, id, retry, data } = event
+    const lines: string[] = []
+    if (comment !== undefined) lines.push(...split(comment).map((line) => `: ${line}`))
+    if (type !== undefined) lines.push(`event: ${oneLine('event', type)}`)
+    if (id !== undefined) lines.push(`id: ${oneLine('id', String(id))}`)
+    if (retry !== undefined) lines.push(`retry: ${Math.trunc(retry)}`)
+    if (data !== undefined) lines.push(...split(data).map((line) => `data: ${line}`))
+    this.text = `${lines.join('\n')}\n\n`
+  }
+}
+
+function split(text: string): string[] {
+  return text.split(/\r\n|\r|\n/)
+}
+
+function oneLine(field: string, text: string): string {
+  if (!/[\r\n\0]/.test(text)) return text
+  throw bad(`the ${field} of an event is one line`)
+}
+
+const FIELD_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
+
+/** Throws UsageError. @internal */
+export function checkField(name: string, values: readonly string[]): void {
+  if (!isToken(name)) throw bad(`'${name}' is no header name`)
+  for (const value of values)
+    if (!FIELD_VALUE.test(value)) throw bad(`the value of header ${name} has control or wide characters`)
+}
+
+function checkedStatus(status: number): number {
+  if (Number.isInteger(status) && status >= 200 && status <= 999) return status
+  throw bad(`${status} is no status of an answer`)
+}
+
+function bad(message: string): UsageError {
+  return new UsageError('ERR_BAD_RESPONSE', message)
+}
+
+/** RFC 9110 section 15, and those of other RFCs that are in use. */
+export const REASONS: Readonly<Record<number, string>> = {
+  100: 'Continue',
+  101: 'Switching Protocols',
+  103: 'Early Hints',
+  200: 'OK',
+  201: 'Created',
+  202: 'Accepted',
+  203: 'Non-Authoritative Information',
+  204: 'No Content',
+  205: 'Reset Content',
+  206: 'Partial Content',
+  207: 'Multi-Status',
+  300: 'Multiple Choices',
+  301: 'Moved Permanently',
+  302: 'Found',
+  303: 'See Other',
+  304: 'Not Modified',
+  307: 'Temporary Redirect',
+  308: 'Permanent Redirect',
+  400: 'Bad Request',
+  401: 'Unauthorized',
+  402: 'Payment Required',
+  403: 'Forbidden',
+  404: 'Not Found',
+  405: 'Method Not Allowed',
+  406: 'Not Acceptable',
+  407: 'Proxy Authentication Required',
+  408: 'Request Timeout',
+  409: 'Conflict',
+  410: 'Gone',
+  411: 'Length Required',
+  412: 'Precondition Failed',
+  413: 'Content Too Large',
+  414: 'URI Too Long',
+  415: 'Unsupported Media Type',
+  416: 'Range Not Satisfiable',
+  417: 'Expectation Failed',
+  421: 'Misdirected Request',
+  422: 'Unprocessable Content',
+  423: 'Locked',
+  424: 'Failed Dependency',
+  425: 'Too Early',
+  426: 'Upgrade Required',
+  428: 'Precondition Required',
+  429: 'Too Many Requests',
+  431: 'Request Header Fields Too Large',
+  451: 'Unavailable For Legal Reasons',
+  500: 'Internal Server Error',
+  501: 'Not Implemented',
+  502: 'Bad Gateway',
+  503: 'Service Unavailable',
+  504: 'Gateway Timeout',
+  505: 'HTTP Version Not Supported',
+  507: 'Insufficient Storage',
+  511: 'Network Authentication Required',
+}

@@ -1,0 +1,179 @@
+// What an HTTP server can be told, with defaults and why, and what it needs from outside: a protocol has no disk and no
+// wall clock, so files, uploads, sessions, dates and logs come as `HttpServices`.
+
+import type { AnyProtocol } from '../../src/protocol.ts'
+import type { FormMap } from './forms.ts'
+import { HEAD_LIMITS, type HeadLimits } from './head.ts'
+import type { Request } from './request.ts'
+import type { FileBody } from './response.ts'
+
+export interface HttpSettings extends Partial<HeadLimits> {
+  /**
+   * `collect`: a request is delivered when all of its body is here, at most `maxPackageSize` bytes (413). `stream`: with
+   * its head, and the body is read by `for await (const bytes of request.body)`. A function decides by the head. Default
+   * `collect`.
+   */
+  readonly body?: BodyMode | ((request: Request) => BodyMode)
+  /** Bytes of a streamed body: 413. Default: no limit, what is not read waits in the client. */
+  readonly maxBodyBytes?: number
+  /** `multipart/form-data` goes to files as it arrives; then `request.post()` and `request.file()` have it. Off by default. */
+  readonly uploads?: UploadSettings | null
+  /** From a request's first byte to the end of its head: 408. Default 15,000. */
+  readonly headerTimeoutMs?: number
+  /** The longest silence within a body: 408. Default 30,000. */
+  readonly bodyTimeoutMs?: number
+  /** From the end of the head to the end of the body: 408. Default 300,000, as Node's. */
+  readonly requestTimeoutMs?: number
+  /** Between requests. Default 65,000: longer than the 60 s that balancers keep a connection. */
+  readonly keepAliveTimeoutMs?: number
+  /** How long a handler may take to begin its answer: 503. Default 0, off: long polls are legitimate. */
+  readonly answerTimeoutMs?: number
+  /** How long a client may read nothing of an answer that waits for it. Default 30,000. */
+  readonly writeTimeoutMs?: number
+  /** Proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are believed: addresses and networks, or `unix`. Default none. */
+  readonly trustProxy?: readonly string[]
+  /** gzip and brotli for what is worth it (text, JSON, SVG, from 1 KiB on), as the client accepts. Default false. */
+  readonly compress?: boolean
+  /** A line for each answer: Apache's combined format or JSON in the log, or a function of yours. Default off. */
+  readonly accessLog?: 'combined' | 'json' | ((entry: AccessLogEntry) => void) | null
+  /** For `request.session()`. Off by default. */
+  readonly sessions?: Sessions | null
+  /** Goes on with requests that ask for WebSocket, on the same port. */
+  readonly websocket?: AnyProtocol | null
+}
+
+export type BodyMode = 'collect' | 'stream'
+
+/** Limits of an upload. */
+export interface UploadSettings {
+  /** Where files go until a handler moves them. Default: a folder of ours under the temporary directory. */
+  readonly directory?: string
+  /** Default 100. */
+  readonly maxFiles?: number
+  /** Default 1,000. */
+  readonly maxFields?: number
+  /** Bytes of one file. Default 104,857,600. */
+  readonly maxFileBytes?: number
+  /** Bytes of one field. Default 1,048,576. */
+  readonly maxFieldBytes?: number
+}
+
+/** A file that came as part of a form. Removed when the request is over, unless it was moved. */
+export interface UploadedFile {
+  readonly fieldName: string
+  /** The client's, without its folders. Do not use it as a path. */
+  readonly name: string
+  /** The client's word. */
+  readonly type: string
+  readonly size: number
+  readonly path: string
+  move(to: string): Promise<void>
+}
+
+export interface UploadForm {
+  readonly fields: FormMap
+  readonly files: readonly UploadedFile[]
+  /** Removes what was not moved. */
+  dispose(): Promise<void>
+}
+
+export interface AccessLogEntry {
+  /** When the request came. */
+  readonly at: Date
+  readonly remoteIp: string
+  readonly method: string
+  readonly target: string
+  /** `1.1`. */
+  readonly version: string
+  readonly status: number
+  /** Of the body, as sent. */
+  readonly bytes: number
+  readonly durationMs: number
+  readonly referer: string
+  readonly userAgent: string
+}
+
+/** What a file, or anything else that comes with its own head, answers with. */
+export interface AnswerParts {
+  readonly status: number
+  readonly headers: readonly (readonly [string, string])[]
+  /** Bytes of the body; -1 when nobody knows. */
+  readonly size: number
+  readonly body: AsyncIterable<Uint8Array> | null
+  close(): unknown
+}
+
+/** A visitor's data between requests. */
+export interface Session {
+  get(name: string, fallback?: unknown): unknown
+  set(name: string, value: unknown): void
+}
+
+/** Where sessions come from and go to. */
+export interface Sessions<S extends Session = Session> {
+  load(cookies: Readonly<Record<string, string>>, isEncrypted: boolean): Promise<S>
+  /** Stores what has changed; the Set-Cookie value if the client must learn one. */
+  commit(session: S): Promise<string | null>
+}
+
+/** What a file is asked about. */
+export interface RequestView {
+  readonly method: string
+  header(name: string): string | undefined
+}
+
+export interface HttpServices {
+  /** The value of a Date field, now. */
+  date(): string
+  /** Milliseconds since 1970. */
+  wallClock(): number
+  /** Rejects with a code like ENOENT when it cannot be opened. */
+  openFile(file: FileBody, request: RequestView): Promise<AnswerParts>
+  readUploads(body: AsyncIterable<Uint8Array>, contentType: string, settings: UploadSettings): Promise<UploadForm>
+  /** Whether an address belongs to one of these. Throws UsageError for what is none. */
+  trusts(proxies: readonly string[]): (ip: string) => boolean
+  accessLog(format: 'combined' | 'json'): (entry: AccessLogEntry) => void
+}
+
+/** Settings with their defaults. */
+export interface Resolved extends Required<Omit<HttpSettings, 'accessLog'>> {
+  readonly head: HeadLimits
+  readonly isTrusted: ((ip: string) => boolean) | null
+  readonly log: ((entry: AccessLogEntry) => void) | null
+  readonly services: HttpServices
+}
+
+/** Throws UsageError for settings that cannot be. */
+export function resolved(settings: HttpSettings, services: HttpServices): Resolved {
+  const { trustProxy = [], accessLog = null } = settings
+  const head = { ...HEAD_LIMITS, ...given(settings, ['maxHeadBytes', 'maxTargetBytes', 'maxFields']) }
+  return {
+    body: 'collect',
+    maxBodyBytes: Number.POSITIVE_INFINITY,
+    uploads: null,
+    headerTimeoutMs: 15_000,
+    bodyTimeoutMs: 30_000,
+    requestTimeoutMs: 300_000,
+    keepAliveTimeoutMs: 65_000,
+    answerTimeoutMs: 0,
+    writeTimeoutMs: 30_000,
+    compress: false,
+    sessions: null,
+    websocket: null,
+    ...defined(settings),
+    ...head,
+    trustProxy,
+    head,
+    isTrusted: trustProxy.length === 0 ? null : services.trusts(trustProxy),
+    log: typeof accessLog === 'string' ? services.accessLog(accessLog) : accessLog,
+    services,
+  }
+}
+
+function given(settings: HttpSettings, names: readonly (keyof HeadLimits)[]): Partial<HeadLimits> {
+  return Object.fromEntries(names.filter((name) => settings[name] !== undefined).map((name) => [name, settings[name]]))
+}
+
+function defined(settings: HttpSettings): HttpSettings {
+  return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined))
+}

@@ -1,0 +1,456 @@
+// The server's side of HTTP/1.1 connections, in memory: bodies whole, byte by byte and cut everywhere; pipelining, closing,
+// early answers, deadlines.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Request } from '../../../protocols/http/request.ts'
+import { Chunk, Response, ServerSentEvents } from '../../../protocols/http/response.ts'
+import type { HttpSettings } from '../../../protocols/http/settings.ts'
+import type { Connection } from '../../../src/connection.ts'
+import { chunkings, type Wire } from '../../../src/testing.ts'
+import { bodies } from '../../fixtures/http/bodies.ts'
+import { serve as serveAny, shown, wire } from '../../support/http.ts'
+import { randomBytes, randomCuts, randomOf, seedOf } from '../../support/random.ts'
+import { nextTurn, until } from '../../support/until.ts'
+
+type Handler = (connection: Connection<Request, unknown>, request: Request) => unknown
+
+function serve(
+  onMessage: Handler | null = null,
+  settings: HttpSettings = {},
+  limits: object = {},
+): Wire<Request, unknown> {
+  const callbacks = onMessage === null ? limits : { onMessage, ...limits }
+  return serveAny(callbacks as never, settings) as unknown as Wire<Request, unknown>
+}
+
+const GET = 'GET / HTTP/1.1¶Host: h¶¶'
+const OK = (body: string, more = '') =>
+  `HTTP/1.1 200 OK¶Content-Type: text/html; charset=utf-8¶Content-Length: ${Buffer.byteLength(body)}¶${more}¶${body}`
+
+const statusOf = (written: string) => Number(/^HTTP\/1\.1 (\d+)/.exec(written)?.[1] ?? 0)
+
+test('bodies are read the same whatever way they come, and the next request behind them too', () => {
+  for (const { title, text, body, trailer, status = 200 } of bodies) {
+    const bytes = wire(`POST / HTTP/1.1¶Host: h¶${text}`)
+    for (const chunks of chunkings(bytes)) {
+      const seen: (string | undefined)[] = []
+      const server = serve(
+        (connection, request) => {
+          seen.push(request.text(), trailer && request.trailer(trailer[0]))
+          connection.send('ok')
+        },
+        {},
+        { maxPackageSize: 1000 },
+      )
+      for (const chunk of chunks) server.receive(chunk)
+      const how = `${title}, in ${chunks.length}`
+      assert.is(statusOf(shown(server.written())), status, how)
+      assert.equal(seen, body === undefined ? [] : [body, trailer?.[1]], how)
+      assert.is(server.connection.getStatus(false), status === 200 ? 'ESTABLISHED' : 'ENDING', how)
+      assert.is(server.errors.length, status === 200 ? 0 : 1, how)
+      if (status !== 200) continue
+      server.receive(wire(GET))
+      assert.is(shown(server.written()), OK('ok'), `${how}, then another`)
+    }
+  }
+})
+
+test('pipelined requests are answered in order, also by handlers that take their time', async () => {
+  const server = serve(async (connection, { path }) => {
+    if (path === '/slow') await nextTurn()
+    connection.send(path)
+  })
+  server.receive(
+    wire(
+      'GET /slow HTTP/1.1¶Host: h¶¶GET /b HTTP/1.1¶Host: h¶¶POST /c HTTP/1.1¶Host: h¶Content-Length: 2¶¶xyGET /d HTTP/1.1¶Ho',
+    ),
+  )
+  server.receive(wire('st: h¶¶'))
+  await until(() => server.messages.length === 4)
+  await nextTurn()
+  assert.is(shown(server.written()), ['/slow', '/b', '/c', '/d'].map((path) => OK(path)).join(''))
+})
+
+test('ten thousand pipelined requests do not nest', () => {
+  const server = serve((connection) => connection.send(''))
+  server.receive(wire(GET.repeat(2000)))
+  for (let n = 0; n < 8; n++) server.receive(wire(GET.repeat(1000)))
+  assert.is(server.messages.length >= 2000, true)
+})
+
+test('a handler that answers later by itself keeps the next request waiting', () => {
+  let first: Connection<Request, unknown> | null = null
+  const server = serve((connection) => {
+    if (first === null) first = connection
+    else connection.send('two')
+  })
+  server.receive(wire(GET + GET))
+  assert.is(server.messages.length, 1)
+  ;(first as unknown as Connection<Request, unknown>).send('one')
+  assert.is(shown(server.written()), OK('one') + OK('two'))
+})
+
+test('a request has one answer', () => {
+  const server = serve((connection) => {
+    connection.send('one')
+    connection.send('two')
+  })
+  server.receive(wire(GET))
+  assert.is(shown(server.written()), OK('one'))
+  assert.match(server.errors[0]?.message ?? '', /no request to answer/)
+})
+
+test('who closes after its answer, on either side', () => {
+  const asked = serve((connection) => connection.send('x'))
+  asked.receive(wire(`GET / HTTP/1.1¶Host: h¶Connection: close¶¶${GET}`))
+  assert.is(shown(asked.written()), OK('x', 'Connection: close¶'))
+  assert.is(asked.connection.getStatus(false), 'ENDING')
+  const told = serve((connection) => connection.close(new Response(200, { 'Content-Type': 'text/plain' }, 'x')))
+  told.receive(wire(GET))
+  assert.is(shown(told.written()), 'HTTP/1.1 200 OK¶Content-Type: text/plain¶Content-Length: 1¶¶x')
+  assert.is(told.connection.getStatus(false), 'CLOSED')
+  const old = serve((connection) => connection.send('x'))
+  old.receive(wire('GET / HTTP/1.0¶Connection: keep-alive¶¶GET / HTTP/1.0¶¶'))
+  assert.is(shown(old.written()), OK('x', 'Connection: keep-alive¶') + OK('x', 'Connection: close¶'))
+})
+
+test('HEAD, 204 and 304 have no body, and the next answer begins where it should', () => {
+  const answers = [new Response(204), new Response(304, { ETag: '"x"' }), new Response(200, {}, 'body'), 'end']
+  const server = serve((connection) => connection.send(answers.shift()))
+  server.receive(wire(`${GET}${GET}HEAD / HTTP/1.1¶Host: h¶¶${GET}`))
+  assert.is(
+    shown(server.written()),
+    `HTTP/1.1 204 No Content¶¶HTTP/1.1 304 Not Modified¶ETag: "x"¶¶HTTP/1.1 200 OK¶Content-Type: text/html; charset=utf-8¶Content-Length: 4¶¶${OK('end')}`,
+  )
+})
+
+test('text, bytes, JSON, and what has no JSON', () => {
+  const answers: unknown[] = ['\u00e9', Buffer.from([0xff]), { a: [1] }, null, 5]
+  const server = serve((connection) => connection.send(answers.shift()))
+  server.receive(wire(GET.repeat(5)))
+  const bodiesOf = shown(server.written())
+    .split(/HTTP\/1\.1 200 OK¶/)
+    .slice(1)
+  assert.equal(bodiesOf, [
+    'Content-Type: text/html; charset=utf-8¶Content-Length: 2¶¶\u00c3\u00a9',
+    'Content-Type: application/octet-stream¶Content-Length: 1¶¶\u00ff',
+    'Content-Type: application/json¶Content-Length: 9¶¶{"a":[1]}',
+    'Content-Type: application/json¶Content-Length: 4¶¶null',
+    'Content-Type: application/json¶Content-Length: 1¶¶5',
+  ])
+  const none = serve((connection) => connection.send(undefined))
+  none.receive(wire(GET))
+  assert.is(statusOf(shown(none.written())), 500)
+  assert.match(none.errors[0]?.message ?? '', /no JSON for undefined/)
+})
+
+test('nothing that is set begins another header or another answer', () => {
+  for (const evil of ['a\r\nSet-Cookie: x', 'a\nb', 'a\rb', 'a\0b', '\u010d\u010aSet-Cookie: x', '\u0120', 'a\x7f']) {
+    assert.throws(() => new Response(200, { 'X-A': evil }), /control or wide/, JSON.stringify(evil))
+    assert.throws(() => new Response().withStatus(200, evil), /reason phrase/)
+    assert.throws(() => new Response().cookie('a', 'b', { path: `/${evil}` }), /cookie has no/)
+    assert.throws(() => new Response(200, { [`X${evil}`]: 'a' }), /no header name/)
+    assert.ok(
+      !new Response()
+        .cookie('a', evil)
+        .getHeader('set-cookie')
+        ?.match(/[\r\n\0\u0100-\uffff]/),
+    )
+  }
+  assert.throws(() => new ServerSentEvents({ event: 'a\nb' }), /one line/)
+  const latin = serve((connection) => connection.send(new Response(200, { 'X-A': 'caf\u00e9' }, '\u00e9')))
+  latin.receive(wire(GET))
+  assert.match(shown(latin.written()), /X-A: caf\u00e9¶.*¶¶\u00c3\u00a9$/)
+})
+
+test('streams: chunks for HTTP/1.1, the end of the connection for 1.0, a length that is kept to', async () => {
+  async function* pieces() {
+    yield 'hello'
+    await nextTurn()
+    yield ''
+    yield Buffer.from(' world')
+  }
+  const stream = (headers = {}) => serve((connection) => connection.send(new Response(200, headers, pieces())))
+  const chunked = stream()
+  chunked.receive(wire(GET))
+  await until(() => chunked.written().length === 0)
+  chunked.receive(wire(GET))
+  let all = ''
+  await until(() => {
+    all += shown(chunked.written())
+    return all.endsWith('0¶¶')
+  })
+  assert.match(all, /Transfer-Encoding: chunked¶¶5¶hello¶6¶ world¶0¶¶$/)
+  const old = stream()
+  old.receive(wire('GET / HTTP/1.0¶Connection: keep-alive¶¶'))
+  await until(() => old.socket.hasEnded)
+  assert.match(shown(old.written()), /octet-stream¶Connection: close¶¶hello world$/)
+  const sized = stream({ 'Content-Length': 11 })
+  sized.receive(wire(GET))
+  await until(() => sized.socket.queuedBytes === 0 && sized.connection.bytesWritten > 100)
+  for (const wrong of [10, 12]) {
+    const cut = stream({ 'Content-Length': wrong })
+    cut.receive(wire(GET))
+    await until(() => cut.socket.isDestroyed)
+    assert.match(cut.errors[0]?.message ?? '', wrong === 10 ? /longer/ : /shorter/)
+  }
+})
+
+test('a stream that fails, or whose client goes, is given up', async () => {
+  let isReturned = false
+  async function* endless() {
+    try {
+      for (;;) {
+        yield 'x'
+        await nextTurn()
+      }
+    } finally {
+      isReturned = true
+    }
+  }
+  async function* broken() {
+    yield 'x'
+    throw new Error('the disk is gone')
+  }
+  const left = serve((connection) => connection.send(new Response(200, {}, endless())))
+  left.receive(wire(GET))
+  left.reset()
+  await until(() => isReturned)
+  const failed = serve((connection) => connection.send(new Response(200, {}, broken())))
+  failed.receive(wire(GET))
+  await until(() => failed.socket.isDestroyed)
+  assert.not.match(shown(failed.written()), /0¶¶$/)
+  assert.is(failed.errors[0]?.message, 'the disk is gone')
+})
+
+test('a stream waits for a client that does not read', async () => {
+  let produced = 0
+  async function* much() {
+    for (; produced < 100; produced++) yield Buffer.alloc(65_536)
+  }
+  const server = serve((connection) => connection.send(new Response(200, {}, much())))
+  server.hold()
+  server.receive(wire(GET))
+  await nextTurn()
+  await nextTurn()
+  assert.ok(produced < 10, `${produced} were produced`)
+  for (let n = 0; n < 50 && produced < 100; n++) {
+    server.drain()
+    server.hold()
+    await nextTurn()
+  }
+  assert.is(produced, 100)
+  assert.is(server.errors.length, 0)
+})
+
+test('a close in flight loses nothing of an answer', async () => {
+  async function* pieces() {
+    await nextTurn()
+    yield 'all of it'
+  }
+  const server = serve((connection) => {
+    connection.send(new Response(200, {}, pieces()))
+    connection.close()
+    assert.is(connection.send('more'), false)
+  })
+  server.receive(wire(GET))
+  await until(() => server.connection.getStatus() !== 2)
+  assert.match(shown(server.written()), /9¶all of it¶0¶¶$/)
+})
+
+test('events: an answer that stays open, and ends with an empty chunk', () => {
+  const server = serve((connection, { path }) => {
+    if (path !== '/') return connection.send('next')
+    connection.send(new Response(200, { 'Content-Type': 'text/event-stream' }))
+    connection.send(new ServerSentEvents({ event: 'ping', data: 'a\nb', id: 1000, retry: 5000 }))
+    connection.send('raw')
+    return connection.send(new Chunk(''))
+  })
+  server.receive(wire(`${GET}GET /b HTTP/1.1¶Host: h¶¶`))
+  assert.is(
+    shown(server.written()),
+    `HTTP/1.1 200 OK¶Content-Type: text/event-stream¶Transfer-Encoding: chunked¶¶32¶event: ping\nid: 1000\nretry: 5000\ndata: a\ndata: b\n\n¶3¶raw¶0¶¶${OK('next')}`,
+  )
+})
+
+test('Expect: the client is told to go on when its body is wanted, and not when it is not', async () => {
+  const ask = 'POST / HTTP/1.1¶Host: h¶Content-Length: 5¶Expect: 100-continue¶¶'
+  const collected = serve()
+  collected.receive(wire(ask))
+  assert.is(shown(collected.written()), 'HTTP/1.1 100 Continue¶¶')
+  const early = serve()
+  early.receive(wire(`${ask}hello`))
+  assert.match(shown(early.written()), /^HTTP\/1\.1 (100|200)/)
+  const streamed = serve(
+    async (connection, request) => {
+      await nextTurn()
+      for await (const _ of request.body);
+      connection.send('ok')
+    },
+    { body: 'stream' },
+  )
+  streamed.receive(wire(ask))
+  assert.is(shown(streamed.written()), '')
+  await until(() => streamed.connection.bytesWritten > 0)
+  assert.is(shown(streamed.written()), 'HTTP/1.1 100 Continue¶¶')
+  const refused = serve((connection) => connection.send(new Response(401)), { body: 'stream' })
+  refused.receive(wire(ask))
+  assert.match(shown(refused.written()), /^HTTP\/1\.1 401 .*Connection: close/)
+  assert.is(refused.connection.getStatus(false), 'ENDING')
+  const large = serve(null, {}, { maxPackageSize: 4 })
+  large.receive(wire(ask))
+  assert.match(shown(large.written()), /^HTTP\/1\.1 413 /)
+})
+
+test('a streamed body slows its client down, and an early answer does not wait for it', async () => {
+  const read: number[] = []
+  let goOn: () => void = () => assert.unreachable()
+  const server = serve(
+    async (connection, request) => {
+      for await (const bytes of request.body) {
+        read.push(bytes.length)
+        await new Promise<void>((resolve) => {
+          goOn = resolve
+        })
+      }
+      connection.send('ok')
+    },
+    { body: 'stream' },
+  )
+  server.receive(wire('POST / HTTP/1.1¶Host: h¶Content-Length: 1000000¶¶'))
+  for (let n = 0; n < 10 && server.socket.isReading; n++) server.receive(Buffer.alloc(100_000))
+  await nextTurn()
+  assert.is(server.socket.isReading, false)
+  const early = serve((connection) => connection.send('no'), { body: 'stream' })
+  early.receive(wire('POST / HTTP/1.1¶Host: h¶Content-Length: 100¶¶xx'))
+  assert.is(shown(early.written()), OK('no'))
+  early.receive(wire(`${'x'.repeat(98)}${GET}`))
+  assert.is(early.messages.length, 2)
+  const huge = serve((connection) => connection.send('no'), { body: 'stream' })
+  huge.receive(wire('POST / HTTP/1.1¶Host: h¶Content-Length: 10000000¶¶xx'))
+  assert.match(shown(huge.written()), /Connection: close¶¶no$/)
+  goOn()
+})
+
+test('a body that breaks off is an error for who reads it, and 400 for who still listens', async () => {
+  const failures: unknown[] = []
+  const handler: Handler = async (_connection, request) => {
+    try {
+      for await (const _ of request.body);
+    } catch (error) {
+      failures.push((error as Error).name)
+    }
+  }
+  const cut = serve(handler, { body: 'stream' })
+  cut.receive(wire('POST / HTTP/1.1¶Host: h¶Content-Length: 5¶¶he'))
+  cut.end()
+  await until(() => failures.length === 1)
+  const bad = serve(handler, { body: 'stream' })
+  bad.receive(wire('POST / HTTP/1.1¶Host: h¶Transfer-Encoding: chunked¶¶5¶hello¶x'))
+  await until(() => failures.length === 2)
+  assert.equal(failures, ['AbortError', 'ProtocolError'])
+  assert.is(statusOf(shown(bad.written())), 400)
+  assert.is(statusOf(shown(cut.written())), 400)
+})
+
+test('deadlines: between requests, of a head, of a body, of an answer', async () => {
+  const settings = {
+    keepAliveTimeoutMs: 1000,
+    headerTimeoutMs: 300,
+    bodyTimeoutMs: 200,
+    requestTimeoutMs: 500,
+    answerTimeoutMs: 400,
+  }
+  const idle = serve(null, settings)
+  idle.receive(wire(GET))
+  idle.written()
+  idle.advance(1000)
+  assert.equal([shown(idle.written()), idle.connection.getStatus(false)], ['', 'CLOSED'])
+  const head = serve(null, settings)
+  for (const byte of 'GET / HT') {
+    head.receive(byte)
+    head.advance(40)
+  }
+  assert.match(shown(head.written()), /^HTTP\/1\.1 408 .*Connection: close/)
+  const silent = serve(null, settings)
+  silent.receive(wire('POST / HTTP/1.1¶Host: h¶Content-Length: 9¶¶x'))
+  silent.advance(199)
+  assert.is(shown(silent.written()), '')
+  silent.advance(1)
+  assert.match(shown(silent.written()), /^HTTP\/1\.1 408 /)
+  const drip = serve(null, settings)
+  drip.receive(wire('POST / HTTP/1.1¶Host: h¶Content-Length: 99¶¶x'))
+  for (let n = 0; n < 4; n++) {
+    drip.advance(120)
+    drip.receive('x')
+  }
+  drip.advance(20)
+  assert.match(shown(drip.written()), /^HTTP\/1\.1 408 /)
+  const late = serve(() => nextTurn(), settings)
+  late.receive(wire(GET))
+  late.advance(400)
+  assert.match(shown(late.written()), /^HTTP\/1\.1 503 /)
+  await nextTurn()
+})
+
+test('a leaving worker says so in its next answer', () => {
+  const server = serve()
+  server.receive(wire(GET))
+  server.goodbye()
+  server.receive(wire(GET))
+  const [, first = '', second = ''] = shown(server.written()).split('HTTP/1.1')
+  assert.not.match(first, /Connection/)
+  assert.match(second, /Connection: close/)
+  assert.is(server.connection.getStatus(false), 'ENDING')
+})
+
+test('a leaving worker waits for an answer that is under way', async () => {
+  let send: () => void = () => assert.unreachable()
+  const server = serve((connection) => {
+    send = () => connection.send('late')
+  })
+  server.receive(wire(GET))
+  server.goodbye()
+  server.leave()
+  assert.is(server.socket.hasEnded, false)
+  send()
+  assert.match(shown(server.written()), /Connection: close¶¶late$/)
+})
+
+test('half-closed clients get their answers', async () => {
+  const server = serve(async (connection) => {
+    await nextTurn()
+    connection.send('ok')
+  })
+  server.receive(wire(GET + GET))
+  server.end()
+  await until(() => server.connection.getStatus(false) === 'CLOSED')
+  assert.is(shown(server.written()).match(/200 OK/g)?.length, 2)
+})
+
+test('any bytes give messages or one refusal that is answered, the same ones however they are cut', () => {
+  const seed = seedOf('http codec')
+  const random = randomOf(seed)
+  const interesting =
+    'POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\nX: y\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc'
+  for (let n = 0; n < 5000; n++) {
+    const start = interesting.slice(0, random(interesting.length))
+    const bytes = Buffer.concat([Buffer.from(start), randomBytes(random, random(120), interesting)])
+    const whole = serve(null, {}, { maxPackageSize: 200 })
+    whole.receive(bytes)
+    const cut = serve(null, {}, { maxPackageSize: 200 })
+    for (const piece of randomCuts(random, bytes)) cut.receive(piece)
+    const how = `SEED=${seed}, case ${n}: ${bytes.toString('hex')}`
+    assert.is(shown(cut.written()), shown(whole.written()), how)
+    assert.ok(
+      whole.errors.every(
+        ({ code, error }) => code === 3 && error?.name === 'ProtocolError' && error.cause === undefined,
+      ),
+      how,
+    )
+    assert.is(cut.errors.length, whole.errors.length, how)
+  }
+})
+
+test.run()

@@ -1,0 +1,49 @@
+// HTTP on a socket in memory: a server whose Date stands still, and what it has written, apart.
+
+import { type HttpProtocol, httpWith } from '../../protocols/http/http.ts'
+import type { HttpServices, HttpSettings } from '../../protocols/http/settings.ts'
+import { open, type Settings } from '../../src/testing.ts'
+
+export const DATE = 'Tue, 24 Nov 2026 12:00:00 GMT'
+
+const refuse = () => Promise.reject(new Error('not here'))
+
+/** No disk. */
+export function services(own: Partial<HttpServices> = {}): HttpServices {
+  return {
+    date: () => DATE,
+    wallClock: () => 1_795_521_600_000,
+    openFile: refuse,
+    readUploads: refuse,
+    trusts: (proxies) => (ip) => proxies.includes(ip),
+    accessLog: () => () => undefined,
+    ...own,
+  }
+}
+
+export function httpInMemory(settings: HttpSettings = {}, own: Partial<HttpServices> = {}): HttpProtocol {
+  return httpWith(services(own))(settings)
+}
+
+/** Bytes of a text in which `¶` is CRLF; latin1. */
+export function wire(text: string): Buffer {
+  return Buffer.from(text.replaceAll('¶', '\r\n'), 'latin1')
+}
+
+/** What was written, with `¶` for CRLF and without the Date. */
+export function shown(bytes: Buffer): string {
+  return bytes.toString('latin1').replaceAll('\r\n', '¶').replaceAll(`Date: ${DATE}¶`, '')
+}
+
+/** A connection whose handler answers with the request's method, path and body, unless told otherwise. */
+export function serve(
+  callbacks: Settings<unknown, unknown> = {},
+  settings: HttpSettings = {},
+  own: Partial<HttpServices> = {},
+) {
+  const onMessage = (connection: { send(message: unknown): unknown }, request: unknown) => {
+    const { method, uri } = request as { method: string; uri: string; text(): string }
+    return connection.send(`${method} ${uri} ${(request as { text(): string }).text()}`)
+  }
+  return open(httpInMemory(settings, own) as never, { onMessage, ...callbacks } as never)
+}

@@ -17,6 +17,8 @@ const upgrades = new Map([
   ['http', ['websocket']],
   ['websocket', ['http']],
 ])
+// Loaded when they are used, by who has installed them.
+const optionalPeers = new Set(['@fastify/busboy'])
 const mayProtocolsUse = ['node:crypto', 'node:zlib', 'src/protocol.ts', 'src/errors.ts']
 
 /**
@@ -52,7 +54,10 @@ const rules = [
   {
     says: 'src imports only src, protocols and node: builtins: the core has no dependency',
     of: /^src\//,
-    forbids: ({ target, isOurs }) => !(isOurs ? /^(src|protocols)\//.test(target) : isBuiltin(target)),
+    forbids: ({ target, isOurs, typeOnly, dynamic }) =>
+      !(isOurs
+        ? /^(src|protocols)\//.test(target)
+        : isBuiltin(target) || ((typeOnly || dynamic) && optionalPeers.has(target))),
   },
   {
     says: 'an example imports what a user can: the package by its name, node: builtins, its own neighbours',

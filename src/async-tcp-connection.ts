@@ -18,7 +18,7 @@ import { codeOf, SystemError, UsageError } from './errors.ts'
 import { Backoff } from './loop/backoff.ts'
 import { now } from './loop/clock.ts'
 import { deadlines } from './loop/deadlines.ts'
-import { parseTarget, type Target } from './net/address.ts'
+import { isSecureScheme, parseTarget, type Target } from './net/address.ts'
 import { nodeEngine } from './net/node-engine.ts'
 import { type ClientTlsOptions, TlsClient } from './net/tls.ts'
 import { type AnyProtocol, type Encoded, type InOf, type OutOf, type ProtocolOf, protocolOf } from './protocol.ts'
@@ -99,7 +99,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   constructor(address: A, settings: ClientSettings<P> = {}) {
     const { protocol, maxPackageSize, maxSendBufferSize, idleTimeoutMs, maxInFlight, maxQueuedMessages, ...own } =
       settings
-    const isSecure = settings.transport === 'ssl' || /^ssl:/i.test(address)
+    const isSecure = settings.transport === 'ssl' || isSecureScheme(address)
     const target = parseTarget(address, isSecure ? 443 : 80)
     const host = new ClientHost({
       maxPackageSize: maxPackageSize ?? Connection.defaultMaxPackageSize,

@@ -1,10 +1,16 @@
 // The public surface. It registers the built-in protocols and has no other effect: no handle, no timer, no signal.
 
 import { frame } from '../protocols/frame.ts'
+import { type HttpProtocol, httpWith } from '../protocols/http/http.ts'
 import { tcp } from '../protocols/tcp.ts'
 import { text } from '../protocols/text.ts'
 import { udp } from '../protocols/udp.ts'
+import { httpServices } from './http/services.ts'
 import { registerProtocol } from './protocol.ts'
+
+/** HTTP/1.1 with settings of yours: `new Worker('http://0.0.0.0:8080', { protocol: http({ body: 'stream' }) })`. */
+export const http = httpWith(httpServices)
+const plainHttp = http()
 
 registerProtocol('tcp', tcp)
 registerProtocol('unix', tcp)
@@ -12,13 +18,34 @@ registerProtocol('ssl', tcp)
 registerProtocol('text', text)
 registerProtocol('frame', frame)
 registerProtocol('udp', udp)
+registerProtocol('http', plainHttp)
+registerProtocol('https', plainHttp)
 
+declare module './protocol.ts' {
+  interface Protocols {
+    http: HttpProtocol
+    https: HttpProtocol
+  }
+}
+
+export { type CookieOptions, signCookie, verifyCookie } from '../protocols/http/cookies.ts'
+export type { Answer } from '../protocols/http/exchange.ts'
+export type { FormMap, FormValue } from '../protocols/http/forms.ts'
+export type { HttpProtocol } from '../protocols/http/http.ts'
+export { Request } from '../protocols/http/request.ts'
+export { type BodyStream, Chunk, Response, ServerSentEvents } from '../protocols/http/response.ts'
+export type { AccessLogEntry, HttpSettings, UploadedFile, UploadSettings } from '../protocols/http/settings.ts'
 export { AsyncTcpConnection, type ClientSettings } from './async-tcp-connection.ts'
 export { AsyncUdpConnection, type AsyncUdpOptions } from './async-udp-connection.ts'
 export { type AnyConnection, Connection } from './connection.ts'
 export type { ConnectionCallbacks, ConnectionHost } from './connection-host.ts'
 export type { Counters } from './counters.ts'
 export { AbortError, ProtocolError, SystemError, UsageError } from './errors.ts'
+export { type FetchApp, type FetchContext, fetchHandler } from './http/fetch-handler.ts'
+export { type FileAnswer, type StaticOptions, staticFiles } from './http/files.ts'
+export { Session } from './http/session.ts'
+export { FileSessionStore, MemorySessionStore, type SessionData, type SessionStore } from './http/session-store.ts'
+export { type SessionOptions, Sessions } from './http/sessions.ts'
 export { Timer } from './loop/timer.ts'
 export type { CertificateOptions, ClientTlsOptions, ServerTlsOptions } from './net/tls.ts'
 export {

@@ -14,7 +14,7 @@ import { Gate, PerAddress } from './gate.ts'
 import { Handshake } from './handshake.ts'
 import { LimitedLog, log } from './log.ts'
 import { deadlines } from './loop/deadlines.ts'
-import { type Address, parseAddress } from './net/address.ts'
+import { type Address, isSecureScheme, parseAddress } from './net/address.ts'
 import { nodeEngine } from './net/node-engine.ts'
 import { readTlsFiles, type ServerTlsOptions, type TlsSecrets, TlsServer } from './net/tls.ts'
 import { UdpServer } from './net/udp.ts'
@@ -629,7 +629,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   get #isSecure(): boolean {
-    return this.transport === 'ssl' || /^ssl:/i.test(this.#address)
+    return this.transport === 'ssl' || isSecureScheme(this.#address)
   }
 
   #secured(secrets: TlsSecrets): TlsServer {

@@ -226,23 +226,24 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   #expectBody(exchange: Exchange, sink: RequestBody, isCollected: boolean): void {
     const { head, request } = exchange
-    const limit = isCollected ? this.io.maxPackageSize : this.settings.maxBodyBytes
-    if (head.contentLength > limit) throw tooLarge(limit)
-    const { uploads } = this.settings
+    const { uploads, maxBodyBytes } = this.settings
     const type = request.header('content-type') ?? ''
     const isUpload = isCollected && uploads !== null && /^multipart\/form-data\b/i.test(type)
+    const limit = isUpload || !isCollected ? maxBodyBytes : this.io.maxPackageSize
+    if (head.contentLength > limit) throw tooLarge(limit)
     this.#incoming = {
       exchange,
       chunked: head.isChunked ? new ChunkedDecoder(this.settings.head) : null,
       left: head.contentLength,
       size: 0,
-      limit: isUpload ? Number.POSITIVE_INFINITY : limit, // the limits of uploads are others
+      limit,
       sink,
       parts: isCollected && !isUpload ? [] : null,
     }
     this.#bodyStartedAt = this.io.now()
     this.#await(Phase.Body)
-    if (isUpload) this.#receiveUpload(exchange, sink, type)
+    if (isUpload)
+      this.#receiveUpload(exchange, sink, type) // it has limits of its own
     else if (isCollected) this.#sendContinue(exchange)
     else this.#emit(request)
   }

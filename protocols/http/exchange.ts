@@ -101,7 +101,7 @@ export class Exchange {
       throw new UsageError('ERR_NO_SESSIONS', 'sessions are off: http({ sessions: new Sessions(...) })')
     if (this.#state !== State.Waiting)
       throw new UsageError('ERR_TOO_LATE', 'the answer is under way: its cookie cannot be set')
-    this.#session = sessions.load(request.cookies, request.scheme === 'https')
+    this.#session = sessions.load(request.cookies)
     return this.#session
   }
 
@@ -226,7 +226,7 @@ export class Exchange {
     const draft = await coming
     const { sessions, compress } = this.#host.settings
     if (this.#session !== null && sessions !== null) {
-      const cookie = await sessions.commit(await this.#session)
+      const cookie = await sessions.commit(await this.#session, this.request.scheme === 'https')
       if (cookie !== null) {
         checkField('Set-Cookie', [cookie])
         draft.lines += `Set-Cookie: ${cookie}\r\n`
@@ -408,7 +408,10 @@ function isParts(message: unknown): message is AnswerParts {
 }
 
 /** `but`: names that the handler has set itself. */
-function ofParts({ status, headers, size, body, close }: AnswerParts, but?: ReadonlyMap<string, unknown>): Draft {
+function ofParts(
+  { status, reason = '', headers, size, body, close }: AnswerParts,
+  but?: ReadonlyMap<string, unknown>,
+): Draft {
   let lines = ''
   let type = ''
   for (const [name, value] of headers) {
@@ -419,7 +422,7 @@ function ofParts({ status, headers, size, body, close }: AnswerParts, but?: Read
     lines += `${name}: ${value}\r\n`
   }
   if (body === null) void close()
-  return { status, reason: '', lines, body, size, isOpen: false, type, isClosing: false }
+  return { status, reason, lines, body, size, isOpen: false, type, isClosing: false }
 }
 
 function sizeGiven(values: readonly string[] | undefined): number {

@@ -4,7 +4,7 @@
 import { ProtocolError, UsageError } from '../../src/errors.ts'
 import type { CodecIo } from '../../src/protocol.ts'
 import { type Cookies, parseCookies } from './cookies.ts'
-import { type FormMap, type FormValue, parseForm } from './forms.ts'
+import { FormBuilder, type FormMap, type FormValue, parseForm } from './forms.ts'
 import type { Fields, RequestHead } from './head.ts'
 import type { RequestBody } from './request-body.ts'
 import type { Session, UploadedFile, UploadForm } from './settings.ts'
@@ -195,7 +195,7 @@ export class Request {
   }
 
   #parsePost(): FormMap {
-    if (this.#form !== null) return this.#form.fields
+    if (this.#form !== null) return formOf(this.#form)
     const type = this.#mediaType
     if (type === '' || type === 'application/x-www-form-urlencoded') return parseForm(this.text())
     if (type === 'application/json' || type.endsWith('+json')) {
@@ -218,4 +218,10 @@ export class Request {
     const query = uri.indexOf('?', authority)
     return [authority, query < 0 ? uri.length : query]
   }
+}
+
+function formOf({ fields }: UploadForm): FormMap {
+  const form = new FormBuilder()
+  for (const [name, value] of fields) form.add(name, value)
+  return form.finish()
 }

@@ -2,7 +2,6 @@
 // wall clock, so files, uploads, sessions, dates and logs come as `HttpServices`.
 
 import type { AnyProtocol } from '../../src/protocol.ts'
-import type { FormMap } from './forms.ts'
 import { HEAD_LIMITS, type HeadLimits } from './head.ts'
 import type { Request } from './request.ts'
 import type { FileBody } from './response.ts'
@@ -71,7 +70,8 @@ export interface UploadedFile {
 }
 
 export interface UploadForm {
-  readonly fields: FormMap
+  /** Names and values in their order. */
+  readonly fields: readonly (readonly [string, string])[]
   readonly files: readonly UploadedFile[]
   /** Removes what was not moved. */
   dispose(): Promise<void>
@@ -96,6 +96,7 @@ export interface AccessLogEntry {
 /** What a file, or anything else that comes with its own head, answers with. */
 export interface AnswerParts {
   readonly status: number
+  readonly reason?: string
   readonly headers: readonly (readonly [string, string])[]
   /** Bytes of the body; -1 when nobody knows. */
   readonly size: number
@@ -105,15 +106,30 @@ export interface AnswerParts {
 
 /** A visitor's data between requests. */
 export interface Session {
+  getId(): string
   get(name: string, fallback?: unknown): unknown
   set(name: string, value: unknown): void
+  delete(name: string): void
+  /** Gets and deletes. */
+  pull(name: string, fallback?: unknown): unknown
+  put(name: string, value: unknown): void
+  put(values: Readonly<Record<string, unknown>>): void
+  forget(names: string | readonly string[]): void
+  all(): Readonly<Record<string, unknown>>
+  /** Deletes everything. */
+  flush(): void
+  /** There, and neither null nor undefined. */
+  has(name: string): boolean
+  exists(name: string): boolean
+  /** Another id for the same data: at every login. */
+  regenerate(): string
 }
 
 /** Where sessions come from and go to. */
-export interface Sessions<S extends Session = Session> {
-  load(cookies: Readonly<Record<string, string>>, isEncrypted: boolean): Promise<S>
+export interface Sessions {
+  load(cookies: Readonly<Record<string, string>>): Promise<Session>
   /** Stores what has changed; the Set-Cookie value if the client must learn one. */
-  commit(session: S): Promise<string | null>
+  commit(session: Session, isEncrypted: boolean): Promise<string | null>
 }
 
 /** What a file is asked about. */

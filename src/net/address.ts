@@ -15,6 +15,11 @@ export interface Address {
   readonly path: string
 }
 
+/** Whether an address says by its scheme that TLS is below: `ssl`, `https`, `wss`. */
+export function isSecureScheme(text: string): boolean {
+  return /^(?:ssl|https|wss):/i.test(text)
+}
+
 const SYNTAX = /^([a-z][a-z0-9+.-]*):\/\/(.*)$/i
 const HOST_PORT = /^(?:\[([0-9a-f:.]+(?:%[^\]]+)?)\]|([^\s:/[\]]+)):(\d{1,5})\/?$/i
 

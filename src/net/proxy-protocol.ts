@@ -226,7 +226,7 @@ export class TrustedPeers {
     const prefix = digits === undefined ? bits : Number(digits)
     if (family === 0 || prefix > bits) {
       const example = `write '10.0.0.0/8', '::1' or 'unix'`
-      throw new UsageError('ERR_BAD_OPTION', `proxyProtocol.from: '${text}' is no address and no network; ${example}`)
+      throw new UsageError('ERR_BAD_OPTION', `'${text}' is no address and no network: ${example}`)
     }
     this.#networks.addSubnet(ip, prefix, family === 4 ? 'ipv4' : 'ipv6')
   }

@@ -1,0 +1,44 @@
+// Lines of an access log: Apache's combined format, and JSON. What a client wrote is escaped, so that it begins no line and
+// ends no field.
+
+/** One answer. */
+export interface AccessEntry {
+  readonly at: Date
+  readonly remoteIp: string
+  readonly method: string
+  readonly target: string
+  readonly version: string
+  readonly status: number
+  readonly bytes: number
+  readonly durationMs: number
+  readonly referer: string
+  readonly userAgent: string
+}
+
+const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec']
+
+/** `1.2.3.4 - - [24/Nov/2026:12:00:00 +0000] "GET / HTTP/1.1" 200 5 "-" "curl/8"` */
+export function formatCombined(entry: AccessEntry): string {
+  const { remoteIp, method, target, version, status, bytes, referer, userAgent } = entry
+  const line = escaped(`${method} ${target} HTTP/${version}`)
+  const who = escaped(remoteIp || '-')
+  return `${who} - - [${apacheTime(entry.at)}] "${line}" ${status} ${bytes} "${escaped(referer || '-')}" "${escaped(userAgent || '-')}"`
+}
+
+export function formatJson(entry: AccessEntry): string {
+  return JSON.stringify(entry)
+}
+
+function apacheTime(at: Date): string {
+  const two = (number: number) => String(number).padStart(2, '0')
+  const day = `${two(at.getUTCDate())}/${MONTHS[at.getUTCMonth()]}/${at.getUTCFullYear()}`
+  return `${day}:${two(at.getUTCHours())}:${two(at.getUTCMinutes())}:${two(at.getUTCSeconds())} +0000`
+}
+
+/** As Apache's: `\xHH` for what is not printable, and for quotes and backslashes. */
+function escaped(text: string): string {
+  return text.replace(
+    /[^\x20\x21\x23-\x5b\x5d-\x7e]/g,
+    (char) => `\\x${char.charCodeAt(0).toString(16).padStart(2, '0')}`,
+  )
+}

@@ -1,0 +1,68 @@
+// Runs a web-standard application, `(request: Request) => Response`, as Hono, Elysia, itty-router and others export it:
+// `worker.onMessage = fetchHandler(app.fetch)`. Bodies stream both ways.
+
+import { UsageError } from '../errors.ts'
+
+/** What it needs of a connection: any that takes HTTP answers. */
+interface Sender {
+  send(answer: unknown): boolean
+}
+
+/** What it needs of a request. */
+interface Incoming {
+  readonly method: string
+  readonly uri: string
+  readonly scheme: string
+  readonly host: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly body: AsyncIterable<Uint8Array>
+  readonly remoteIp: string
+  readonly signal: AbortSignal
+}
+
+/** Second argument of the application: what the web's Request has no place for. */
+export interface FetchContext {
+  readonly remoteIp: string
+}
+
+export type FetchApp = (request: Request, context: FetchContext) => Response | Promise<Response>
+
+/**
+ * A handler for `http` Workers. Use it with `http({ body: 'stream' })`, or bodies are collected first. What the application
+ * throws is a handler's error: 500, and `onError`.
+ */
+export function fetchHandler(app: FetchApp): (connection: Sender, request: Incoming) => Promise<boolean> {
+  return async (connection, incoming) => {
+    const response = await app(webRequest(incoming), { remoteIp: incoming.remoteIp })
+    if (!(response instanceof Response))
+      throw new UsageError('ERR_NO_RESPONSE', 'a fetch handler gives a Response, or a promise of one')
+    return connection.send(answerOf(response))
+  }
+}
+
+function webRequest({ method, uri, scheme, host, headers, body, signal }: Incoming): Request {
+  const url = uri.startsWith('/')
+    ? `${scheme}://${host || 'localhost'}${uri}`
+    : uri === '*'
+      ? `${scheme}://${host}/`
+      : uri
+  const hasBody = method !== 'GET' && method !== 'HEAD'
+  const init: RequestInit & { duplex?: 'half' } = { method, headers: new Headers(headers), signal }
+  if (hasBody) Object.assign(init, { body: ReadableStream.from(body), duplex: 'half' })
+  return new Request(url, init)
+}
+
+/** As the parts of an answer: status, fields, a stream. */
+function answerOf(response: Response): object {
+  const headers = [...response.headers].filter(([name]) => name !== 'set-cookie')
+  for (const cookie of response.headers.getSetCookie()) headers.push(['set-cookie', cookie])
+  const length = response.headers.get('content-length')
+  return {
+    status: response.status,
+    reason: response.statusText,
+    headers,
+    size: length === null || !/^\d{1,15}$/.test(length) ? -1 : Number(length),
+    body: response.body,
+    close: () => response.body?.cancel(),
+  }
+}

@@ -1,0 +1,358 @@
+// Files as answers: type, length, validators, conditions (RFC 9110 section 13), ranges (section 14), read as the client reads.
+// `staticFiles` serves a folder to strangers: a path is decoded once, and nothing outside of the folder is reached.
+
+import { randomBytes } from 'node:crypto'
+import { constants, type Stats } from 'node:fs'
+import { type FileHandle, open, realpath } from 'node:fs/promises'
+import { join, sep } from 'node:path'
+import { codeOf, SystemError, UsageError } from '../errors.ts'
+import { mimeType } from './mime-types.ts'
+import { contentRange, type Range, type Ranges, rangesOf } from './ranges.ts'
+
+/** What is asked of a file. */
+export interface FileRequest {
+  readonly method: string
+  header(name: string): string | undefined
+}
+
+/** What a file answers with. It holds a descriptor: read the body to its end, or close. */
+export interface FileAnswer {
+  readonly status: number
+  readonly headers: readonly (readonly [string, string])[]
+  /** Bytes of the body. */
+  readonly size: number
+  readonly body: AsyncIterable<Uint8Array> | null
+  close(): Promise<void>
+}
+
+/** Part of a file, for who serves one from a place on. */
+export interface FilePart {
+  readonly path: string
+  /** Bytes. Default 0. */
+  readonly offset?: number
+  /** Bytes; 0, the default, is to the end. */
+  readonly length?: number
+}
+
+/** Bytes of one read: as much as a socket takes at once. */
+const READ = 65_536
+
+/**
+ * Opens a file and decides what `request` gets of it: 200, 206, 304, 412, 416. Rejects with a SystemError (ENOENT, EISDIR
+ * for what is no regular file).
+ */
+export async function openFile(
+  part: FilePart,
+  request: FileRequest,
+  more: FileAnswer['headers'] = [],
+): Promise<FileAnswer> {
+  const { path, offset = 0, length = 0 } = part
+  const file = await opened(path)
+  try {
+    const stats = await file.stat()
+    if (!stats.isFile()) throw new SystemError('EISDIR', 'open', path)
+    const start = Math.min(offset, stats.size)
+    const size = length > 0 ? Math.min(length, stats.size - start) : stats.size - start
+    return answer(new Served(file, path, stats, start, size, more), request)
+  } catch (error) {
+    await file.close()
+    throw error
+  }
+}
+
+/** Not blocking: a FIFO would wait for its writer. */
+async function opened(path: string): Promise<FileHandle> {
+  try {
+    return await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  } catch (cause) {
+    throw new SystemError(codeOf(cause), 'open', path, { cause })
+  }
+}
+
+/** A file that is open, or the part of it that is served as if it were all. */
+class Served {
+  readonly file: FileHandle
+  readonly start: number
+  readonly size: number
+  readonly type: string
+  readonly etag: string
+  readonly modified: number
+  readonly common: FileAnswer['headers']
+
+  constructor(file: FileHandle, path: string, stats: Stats, start: number, size: number, more: FileAnswer['headers']) {
+    this.file = file
+    this.start = start
+    this.size = size
+    this.type = mimeType(path)
+    this.modified = Math.floor(stats.mtimeMs / 1000) * 1000
+    // Weak: the bytes may change twice within the clock's grain. So ranges go by the date, when it is old enough.
+    this.etag = `W/"${stats.size.toString(36)}-${Math.round(stats.mtimeMs * 1000).toString(36)}"`
+    this.common = [
+      ['Last-Modified', new Date(this.modified).toUTCString()],
+      ['ETag', this.etag],
+      ['Accept-Ranges', 'bytes'],
+      ...more,
+    ]
+  }
+
+  async close(): Promise<void> {
+    await this.file.close()
+  }
+
+  /** From a place, so long; closes the file at the end. A file that has shrunk meanwhile is an error: the answer breaks off. */
+  async *read({ first, last }: Range): AsyncGenerator<Buffer> {
+    for (let at = this.start + first, end = this.start + last + 1; at < end; ) {
+      const wanted = Math.min(READ, end - at)
+      const { bytesRead, buffer } = await this.file.read(Buffer.allocUnsafe(wanted), 0, wanted, at)
+      if (bytesRead === 0) throw new SystemError('EIO', 'read', 'a file that has shrunk')
+      at += bytesRead
+      yield buffer.subarray(0, bytesRead)
+    }
+  }
+}
+
+async function answer(served: Served, request: FileRequest): Promise<FileAnswer> {
+  const status = preconditions(served, request)
+  if (status !== 200) return bodiless(served, status)
+  const ranges =
+    request.method === 'GET' && mayRange(served, request) ? rangesOf(request.header('range'), served.size) : null
+  if (ranges === 'unsatisfiable') return bodiless(served, 416, [['Content-Range', `bytes */${served.size}`]])
+  return ranges === null ? whole(served) : ranged(served, ranges)
+}
+
+/** RFC 9110 section 13.2.2, in its order. */
+function preconditions({ etag, modified }: Served, request: FileRequest): number {
+  const { method } = request
+  const match = request.header('if-match')
+  const unmodifiedSince = request.header('if-unmodified-since')
+  if (match !== undefined) {
+    if (match.trim() !== '*') return 412 // only a strong validator matches, and ours is weak
+  } else if (unmodifiedSince !== undefined && modified > Date.parse(unmodifiedSince)) return 412
+  const noneMatch = request.header('if-none-match')
+  const isReading = method === 'GET' || method === 'HEAD'
+  if (noneMatch !== undefined) {
+    if (noneMatch.trim() === '*' || noneMatch.split(',').some((one) => weakly(one) === weakly(etag)))
+      return isReading ? 304 : 412
+    return 200
+  }
+  const modifiedSince = request.header('if-modified-since')
+  return isReading && modifiedSince !== undefined && modified <= Date.parse(modifiedSince) ? 304 : 200
+}
+
+function weakly(etag: string): string {
+  return etag.trim().replace(/^W\//, '')
+}
+
+async function bodiless(served: Served, status: number, more: FileAnswer['headers'] = []): Promise<FileAnswer> {
+  await served.close()
+  const headers = [...served.common, ...more]
+  return { status, headers, size: 0, body: null, close: async () => undefined }
+}
+
+function whole(served: Served): FileAnswer {
+  return built(served, 200, served.size, [['Content-Type', served.type]], () =>
+    served.read({ first: 0, last: served.size - 1 }),
+  )
+}
+
+function ranged(served: Served, ranges: Ranges): FileAnswer {
+  const [only] = ranges
+  if (only !== undefined && ranges.length === 1) {
+    const headers = [
+      ['Content-Type', served.type],
+      ['Content-Range', contentRange(only, served.size)],
+    ] as const
+    return built(served, 206, only.last - only.first + 1, headers, () => served.read(only))
+  }
+  const boundary = randomBytes(18).toString('base64url')
+  const heads = ranges.map((range) =>
+    Buffer.from(
+      `\r\n--${boundary}\r\nContent-Type: ${served.type}\r\nContent-Range: ${contentRange(range, served.size)}\r\n\r\n`,
+    ),
+  )
+  const end = Buffer.from(`\r\n--${boundary}--\r\n`)
+  const sizes = ranges.map(({ first, last }, index) => last - first + 1 + (heads[index] as Buffer).length)
+  const size = sizes.reduce((sum, one) => sum + one, end.length)
+  return built(served, 206, size, [['Content-Type', `multipart/byteranges; boundary=${boundary}`]], async function* () {
+    for (const [index, range] of ranges.entries()) {
+      yield heads[index] as Buffer
+      yield* served.read(range)
+    }
+    yield end
+  })
+}
+
+function built(
+  served: Served,
+  status: number,
+  size: number,
+  headers: FileAnswer['headers'],
+  read: () => AsyncGenerator<Buffer>,
+): FileAnswer {
+  return {
+    status,
+    headers: [...headers, ...served.common],
+    size,
+    body: new ClosingBody(served, read()),
+    close: () => served.close(),
+  }
+}
+
+/** Closes its file, however reading ends, and also when it never began. */
+class ClosingBody implements AsyncIterable<Buffer>, AsyncIterator<Buffer> {
+  readonly #served: Served
+  readonly #bytes: AsyncGenerator<Buffer>
+
+  constructor(served: Served, bytes: AsyncGenerator<Buffer>) {
+    this.#served = served
+    this.#bytes = bytes
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<Buffer> {
+    return this
+  }
+
+  async next(): Promise<IteratorResult<Buffer>> {
+    try {
+      const result = await this.#bytes.next()
+      if (result.done === true) await this.#served.close()
+      return result
+    } catch (error) {
+      await this.#served.close()
+      throw error
+    }
+  }
+
+  async return(): Promise<IteratorResult<Buffer>> {
+    await this.#bytes.return(undefined)
+    await this.#served.close()
+    return { done: true, value: undefined }
+  }
+}
+
+/** A condition of If-Range holds, or there is none. A weak validator never matches there (RFC 9110 section 13.1.5). */
+function mayRange({ etag, modified }: Served, request: FileRequest): boolean {
+  const condition = request.header('if-range')
+  if (condition === undefined) return true
+  if (condition.includes('"')) return condition === etag && !etag.startsWith('W/')
+  return Date.parse(condition) === modified
+}
+
+export interface StaticOptions {
+  /** What a folder shows: default `index.html`; empty for nothing. */
+  readonly index?: string
+  /** Seconds for `Cache-Control: public, max-age`. Default: no such field. */
+  readonly maxAge?: number
+  /** The files of a name never change (a hash is part of it). */
+  readonly immutable?: boolean
+  /** Names that begin with a dot. Default false. */
+  readonly dotfiles?: boolean
+  /** Links that lead out of the folder. Default false. */
+  readonly followLinks?: boolean
+  /** `name.br` and `name.gz` beside a file are sent to clients that take them. Default false. */
+  readonly precompressed?: boolean
+}
+
+/** What is asked of a folder: the path as sent, not decoded. */
+export interface StaticRequest extends FileRequest {
+  readonly path: string
+}
+
+/**
+ * Serves the files below a folder: `connection.send((await files(request)) ?? new Response(404))`. Null when there is no such
+ * file, or no such method. Throws UsageError when the folder is none.
+ */
+export function staticFiles(
+  root: string,
+  options: StaticOptions = {},
+): (request: StaticRequest) => Promise<FileAnswer | null> {
+  const { index = 'index.html', maxAge, immutable = false, precompressed = false } = options
+  const cache =
+    maxAge === undefined
+      ? []
+      : [['Cache-Control', `public, max-age=${maxAge}${immutable ? ', immutable' : ''}`] as const]
+  let home: Promise<string> | null = null
+  return async (request) => {
+    if (request.method !== 'GET' && request.method !== 'HEAD') return null
+    const name = decodedPath(request.path, options.dotfiles === true)
+    if (name === null) return null
+    home ??= realpath(root).catch((cause) => {
+      throw new UsageError('ERR_BAD_ROOT', `staticFiles: ${root} is no folder`, { cause })
+    })
+    const folder = await home
+    const path = await found(folder, name, options.followLinks === true)
+    if (path === null) return null
+    try {
+      return await encoded(path, request, precompressed, cache)
+    } catch (error) {
+      if (codeOf(error) !== 'EISDIR') return missing(error)
+    }
+    if (!name.endsWith('/')) return redirect(`${request.path}/`)
+    const page = index === '' ? null : await found(folder, `${name}${index}`, options.followLinks === true)
+    return page === null ? null : encoded(page, request, precompressed, cache).catch(missing)
+  }
+}
+
+/** Decodes once. Null for what could lead elsewhere: NUL, backslash, an encoded slash, dots, hidden names. */
+function decodedPath(path: string, isHiddenSeen: boolean): string | null {
+  if (!path.startsWith('/') || /%(?:00|2f|5c)|\\/i.test(path)) return null
+  let name: string
+  try {
+    name = decodeURIComponent(path)
+  } catch {
+    return null // URIError: no UTF-8
+  }
+  const parts = name.split('/')
+  const isBad = parts.some((part) => part === '.' || part === '..' || (part.startsWith('.') && !isHiddenSeen))
+  return isBad || name.includes('\0') || name.includes('//') ? null : name
+}
+
+/** The file behind a name, with links followed. Null when it is not below the folder. */
+async function found(folder: string, name: string, mayLeave: boolean): Promise<string | null> {
+  try {
+    const path = await realpath(join(folder, name))
+    const isInside = path === folder || path.startsWith(folder.endsWith(sep) ? folder : folder + sep)
+    return isInside || mayLeave ? path : null
+  } catch (error) {
+    return missing(error)
+  }
+}
+
+async function encoded(
+  path: string,
+  request: FileRequest,
+  isTried: boolean,
+  cache: FileAnswer['headers'],
+): Promise<FileAnswer> {
+  if (!isTried) return openFile({ path }, request, cache)
+  const accepted = request.header('accept-encoding') ?? ''
+  const more = [...cache, ['Vary', 'Accept-Encoding'] as const]
+  for (const [coding, extension] of [
+    ['br', '.br'],
+    ['gzip', '.gz'],
+  ] as const) {
+    if (!new RegExp(`\\b${coding}\\b(?!\\s*;\\s*q=0(?:\\.0*)?(?:,|$))`, 'i').test(accepted)) continue
+    const packed = await openFile({ path: path + extension }, request, [...more, ['Content-Encoding', coding]]).catch(
+      missing,
+    )
+    if (packed === null) continue
+    const type = ['Content-Type', mimeType(path)] as const
+    return {
+      ...packed,
+      headers: packed.headers.map((field) => (field[0] === 'Content-Type' && packed.status === 200 ? type : field)),
+    }
+  }
+  return openFile({ path }, request, more)
+}
+
+/** Null for what is no file of ours; other errors are the machine's. */
+function missing(error: unknown): null {
+  if (/^(?:ENOENT|ENOTDIR|EISDIR|EACCES|ELOOP|ENAMETOOLONG|ENXIO)$/.test(codeOf(error))) return null
+  throw error
+}
+
+function redirect(location: string): FileAnswer {
+  // A path of two slashes at its start would be another host.
+  const headers = [['Location', location.replace(/^\/{2,}/, '/')]] as const
+  return { status: 301, headers, size: 0, body: null, close: async () => undefined }
+}

@@ -1,0 +1,53 @@
+// The Range field (RFC 9110 section 14): which bytes a client asks for, put in order and bounded.
+
+/** Both inclusive. */
+export interface Range {
+  readonly first: number
+  readonly last: number
+}
+
+export type Ranges = readonly Range[]
+
+/** More than a reader of PDFs asks for; each costs a head of its own. */
+const MAX_RANGES = 16
+
+/** Null: the whole is to be sent (no ranges, other units, bad syntax, too many). */
+export function rangesOf(field: string | undefined, size: number): Ranges | 'unsatisfiable' | null {
+  const list = /^bytes=(.*)$/i.exec(field?.trim() ?? '')?.[1]
+  if (list === undefined) return null
+  const specs = list.split(',', MAX_RANGES + 1).map((spec) => spec.trim())
+  if (specs.length > MAX_RANGES) return null
+  const ranges: Range[] = []
+  for (const spec of specs) {
+    const range = rangeOf(spec, size)
+    if (range === null) return null
+    if (range.first <= range.last) ranges.push(range)
+  }
+  return ranges.length === 0 ? 'unsatisfiable' : coalesced(ranges)
+}
+
+/** Null for bad syntax; first beyond last for what the file does not have. */
+function rangeOf(spec: string, size: number): Range | null {
+  const [, from, to] = /^(\d{0,15})-(\d{0,15})$/.exec(spec) ?? []
+  if (from === undefined || to === undefined || (from === '' && to === '')) return null
+  if (from === '') return { first: Math.max(0, size - Number(to)), last: Number(to) === 0 ? -1 : size - 1 }
+  if (to !== '' && Number(to) < Number(from)) return null
+  return { first: Number(from), last: to === '' ? size - 1 : Math.min(Number(to), size - 1) }
+}
+
+/** Those that touch or overlap become one: asking for a byte a thousand times sends it once (CVE-2011-3192). */
+function coalesced(ranges: Range[]): Ranges {
+  const sorted = [...ranges].sort((a, b) => a.first - b.first)
+  const merged: Range[] = []
+  for (const range of sorted) {
+    const before = merged.at(-1)
+    if (before === undefined || range.first > before.last + 1) merged.push(range)
+    else merged[merged.length - 1] = { first: before.first, last: Math.max(before.last, range.last) }
+  }
+  return merged.length === ranges.length ? ranges : merged
+}
+
+/** `bytes 0-99/1000`. */
+export function contentRange({ first, last }: Range, size: number): string {
+  return `bytes ${first}-${last}/${size}`
+}

@@ -1,0 +1,121 @@
+// Where sessions are kept: an interface for stores of yours (Redis, a database), one in memory for a single process, and one
+// in files that all processes of a machine share.
+
+import { createHash, randomBytes } from 'node:crypto'
+import { open, readFile, rename, unlink } from 'node:fs/promises'
+import { join } from 'node:path'
+import { codeOf, SystemError } from '../errors.ts'
+import { ignoreMissing, privateDirectory, sweep } from './private-directory.ts'
+
+export type SessionData = Record<string, unknown>
+
+export interface SessionStore {
+  /** Null for an id that it does not know, or that is over. */
+  read(id: string): Promise<SessionData | null>
+  write(id: string, data: Readonly<SessionData>, ttlSeconds: number): Promise<void>
+  destroy(id: string): Promise<void>
+}
+
+interface Kept {
+  readonly json: string
+  readonly until: number
+}
+
+/** Of one process, and gone with it. */
+export class MemorySessionStore implements SessionStore {
+  readonly #limit: number
+  /** In the order in which they were written. */
+  readonly #kept = new Map<string, Kept>()
+
+  /** `maxSessions`: beyond it the one that was written longest ago goes. */
+  constructor({ maxSessions = 100_000 }: { readonly maxSessions?: number } = {}) {
+    this.#limit = maxSessions
+  }
+
+  async read(id: string): Promise<SessionData | null> {
+    const kept = this.#kept.get(id)
+    if (kept === undefined) return null
+    if (kept.until > Date.now()) return JSON.parse(kept.json)
+    this.#kept.delete(id)
+    return null
+  }
+
+  async write(id: string, data: Readonly<SessionData>, ttlSeconds: number): Promise<void> {
+    this.#kept.delete(id)
+    this.#kept.set(id, { json: JSON.stringify(data), until: Date.now() + ttlSeconds * 1000 })
+    for (const oldest of this.#kept.keys()) {
+      if (this.#kept.size <= this.#limit) break
+      this.#kept.delete(oldest)
+    }
+  }
+
+  async destroy(id: string): Promise<void> {
+    this.#kept.delete(id)
+  }
+}
+
+/** How often, in writes, a process looks for files whose time is over. */
+const SWEEP_EVERY = 1000
+
+/** One file for each session: named by a hash, so that who sees the folder cannot log in; 0600; JSON; replaced as a whole. */
+export class FileSessionStore implements SessionStore {
+  readonly #path: string
+  #directory: Promise<string> | null = null
+  #writes = 0
+
+  constructor(directory: string) {
+    this.#path = directory
+  }
+
+  async read(id: string): Promise<SessionData | null> {
+    try {
+      const { until, data } = JSON.parse(await readFile(await this.#fileOf(id), 'utf8'))
+      return typeof until === 'number' && until > Date.now() && typeof data === 'object' ? data : null
+    } catch (error) {
+      if (error instanceof SyntaxError || codeOf(error) === 'ENOENT') return null // cut by a full disk: as if it were over
+      throw error
+    }
+  }
+
+  async write(id: string, data: Readonly<SessionData>, ttlSeconds: number): Promise<void> {
+    const path = await this.#fileOf(id)
+    const temporary = `${path}.${randomBytes(8).toString('hex')}`
+    try {
+      const file = await open(temporary, 'wx', 0o600)
+      try {
+        await file.writeFile(JSON.stringify({ until: Date.now() + ttlSeconds * 1000, data }))
+      } finally {
+        await file.close()
+      }
+      await rename(temporary, path)
+    } catch (cause) {
+      await unlink(temporary).catch(ignoreMissing)
+      throw new SystemError(codeOf(cause), 'write', path, { cause })
+    }
+    if (this.#writes++ % SWEEP_EVERY === 0) await this.sweep()
+  }
+
+  async destroy(id: string): Promise<void> {
+    await unlink(await this.#fileOf(id)).catch(ignoreMissing)
+  }
+
+  /** Removes what is over; how many those were. */
+  async sweep(): Promise<number> {
+    const directory = await this.#open()
+    return sweep(directory, async (name) => {
+      if (!/^[0-9a-f]{64}$/.test(name)) return false
+      const text = await readFile(join(directory, name), 'utf8').catch(() => '') // another process was quicker
+      const until = Number(/^\{"until":(\d+)/.exec(text)?.[1] ?? 0)
+      return until <= Date.now()
+    })
+  }
+
+  async #fileOf(id: string): Promise<string> {
+    return join(await this.#open(), createHash('sha256').update(id).digest('hex'))
+  }
+
+  #open(): Promise<string> {
+    this.#directory ??= privateDirectory(this.#path)
+    return this.#directory
+  }
+}

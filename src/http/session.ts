@@ -1,0 +1,96 @@
+// A visitor's data between requests, with Workerman's methods. Only what was changed is stored.
+
+export class Session {
+  #id: string
+  #data: Record<string, unknown>
+  readonly #newId: () => string
+  #isChanged = false
+  #isNew: boolean
+  /** Ids that it had before: they must not work any more. */
+  readonly former: string[] = []
+
+  /** @internal Made by Sessions. */
+  constructor(id: string, data: Readonly<Record<string, unknown>>, isNew: boolean, newId: () => string) {
+    this.#id = id
+    this.#data = Object.assign(Object.create(null), data)
+    this.#isNew = isNew
+    this.#newId = newId
+  }
+
+  getId(): string {
+    return this.#id
+  }
+
+  get(name: string, fallback?: unknown): unknown {
+    return this.#data[name] ?? fallback
+  }
+
+  /** What JSON can hold. */
+  set(name: string, value: unknown): void {
+    this.#data[name] = value
+    this.#isChanged = true
+  }
+
+  delete(name: string): void {
+    if (!(name in this.#data)) return
+    delete this.#data[name]
+    this.#isChanged = true
+  }
+
+  /** Gets and deletes: for what is shown once. */
+  pull(name: string, fallback?: unknown): unknown {
+    const value = this.get(name, fallback)
+    this.delete(name)
+    return value
+  }
+
+  put(name: string, value: unknown): void
+  put(values: Readonly<Record<string, unknown>>): void
+  put(first: string | Readonly<Record<string, unknown>>, value?: unknown): void {
+    if (typeof first === 'string') return this.set(first, value)
+    for (const [name, one] of Object.entries(first)) this.set(name, one)
+  }
+
+  forget(names: string | readonly string[]): void {
+    for (const name of typeof names === 'string' ? [names] : names) this.delete(name)
+  }
+
+  all(): Readonly<Record<string, unknown>> {
+    return this.#data
+  }
+
+  /** Deletes everything. */
+  flush(): void {
+    for (const name of Object.keys(this.#data)) this.delete(name)
+  }
+
+  /** There, and neither null nor undefined. */
+  has(name: string): boolean {
+    return (this.#data[name] ?? null) !== null
+  }
+
+  exists(name: string): boolean {
+    return name in this.#data
+  }
+
+  /** Another id for the same data: at every login, or who knew the old id is logged in, too. */
+  regenerate(): string {
+    if (!this.#isNew) this.former.push(this.#id)
+    this.#id = this.#newId()
+    this.#isNew = this.#isChanged = true
+    return this.#id
+  }
+
+  get isChanged(): boolean {
+    return this.#isChanged
+  }
+
+  /** The client does not know its id. */
+  get isNew(): boolean {
+    return this.#isNew
+  }
+
+  get isEmpty(): boolean {
+    return Object.keys(this.#data).length === 0
+  }
+}

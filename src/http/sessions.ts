@@ -1,0 +1,113 @@
+// Sessions of visitors: ids that cannot be guessed and are never taken from a client that made one up, in a cookie that is
+// safe unless one says otherwise.
+
+import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
+import { Session } from './session.ts'
+import type { SessionStore } from './session-store.ts'
+
+export interface SessionOptions {
+  readonly store: SessionStore
+  /** Default `sid`: one that does not say what the server is made of. */
+  readonly cookieName?: string
+  /** Seconds without a request after which a session is over. Default 1440, as Workerman. */
+  readonly lifetime?: number
+  /** Of the cookie. Default: `/`, no domain (this host alone), HttpOnly, SameSite=Lax, Secure where the request was. */
+  readonly path?: string
+  readonly domain?: string
+  readonly sameSite?: 'Strict' | 'Lax' | 'None'
+  /** Signs the cookie; the first is the newest, all are believed. An id is unguessable without it, too. */
+  readonly secrets?: readonly string[]
+}
+
+/** The part of a lifetime after which a session that is only read is stored again, to live on. */
+const RENEW_AFTER = 0.25
+
+/** As our ids are: 32 random bytes. */
+const ID = /^[\w-]{43}$/
+
+export class Sessions {
+  readonly #options: Required<Omit<SessionOptions, 'domain'>> & { readonly domain: string | null }
+  /** Stored when, by id: of what this process has seen of late. */
+  readonly #storedAt = new Map<string, number>()
+
+  constructor({
+    store,
+    cookieName = 'sid',
+    lifetime = 1440,
+    path = '/',
+    domain,
+    sameSite = 'Lax',
+    secrets = [],
+  }: SessionOptions) {
+    this.#options = { store, cookieName, lifetime, path, domain: domain ?? null, sameSite, secrets }
+  }
+
+  /** The session of a cookie; a new one when there is none, when it is over, or when the id is not one that we gave. */
+  async load(cookies: Readonly<Record<string, string>>): Promise<Session> {
+    const { store, cookieName } = this.#options
+    const id = this.#verified(cookies[cookieName] ?? '')
+    const data = id === null ? null : await store.read(id)
+    return id !== null && data !== null ? new Session(id, data, false, newId) : new Session(newId(), {}, true, newId)
+  }
+
+  /** Stores what has changed. The Set-Cookie value when the client must learn of an id, else null. */
+  async commit(session: Session, isEncrypted: boolean): Promise<string | null> {
+    const { store, lifetime } = this.#options
+    const id = session.getId()
+    for (const former of session.former.splice(0)) await store.destroy(former)
+    if (session.isEmpty) {
+      if (!session.isNew && session.isChanged) await store.destroy(id)
+      return !session.isNew && session.isChanged ? this.#cookie('', 0, isEncrypted) : null
+    }
+    if (!session.isChanged && !this.#isDue(id)) return null
+    await store.write(id, session.all(), lifetime)
+    this.#remember(id)
+    return this.#cookie(this.#signed(id), lifetime, isEncrypted)
+  }
+
+  #isDue(id: string): boolean {
+    return Date.now() - (this.#storedAt.get(id) ?? 0) > this.#options.lifetime * 1000 * RENEW_AFTER
+  }
+
+  #remember(id: string): void {
+    this.#storedAt.delete(id)
+    this.#storedAt.set(id, Date.now())
+    for (const oldest of this.#storedAt.keys()) {
+      if (this.#storedAt.size <= 10_000) break
+      this.#storedAt.delete(oldest)
+    }
+  }
+
+  #cookie(value: string, maxAge: number, isEncrypted: boolean): string {
+    const { cookieName, path, domain, sameSite } = this.#options
+    const isSecure = isEncrypted || sameSite === 'None'
+    const where = domain === null ? '' : `; Domain=${domain}`
+    return `${cookieName}=${value}${where}; Max-Age=${maxAge}; Path=${path}; SameSite=${sameSite}${isSecure ? '; Secure' : ''}; HttpOnly`
+  }
+
+  #signed(id: string): string {
+    const [newest] = this.#options.secrets
+    return newest === undefined ? id : `${id}.${mac(id, newest)}`
+  }
+
+  #verified(cookie: string): string | null {
+    const { secrets } = this.#options
+    const [id = '', signature = ''] = cookie.split('.')
+    if (!ID.test(id)) return null
+    if (secrets.length === 0) return id
+    return secrets.some((secret) => isEqual(mac(id, secret), signature)) ? id : null
+  }
+}
+
+function newId(): string {
+  return randomBytes(32).toString('base64url')
+}
+
+function mac(text: string, secret: string): string {
+  return createHmac('sha256', secret).update(text).digest('base64url')
+}
+
+function isEqual(a: string, b: string): boolean {
+  const [left, right] = [Buffer.from(a), Buffer.from(b)]
+  return left.length === right.length && timingSafeEqual(left, right)
+}

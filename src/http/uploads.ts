@@ -1,0 +1,229 @@
+// multipart/form-data (RFC 7578) to files, as it arrives: the disk slows the client down, everything is bounded, and what
+// nobody has moved is removed. The parsing is @fastify/busboy's, an optional peer dependency that is loaded when it is used.
+
+import { randomBytes } from 'node:crypto'
+import { createWriteStream } from 'node:fs'
+import { copyFile, rename, unlink } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import type { BusboyConstructor, BusboyFileStream, BusboyInstance } from '@fastify/busboy'
+import { codeOf, ProtocolError, SystemError, UsageError } from '../errors.ts'
+import { ignoreMissing, privateDirectory, sweep } from './private-directory.ts'
+
+export interface UploadLimits {
+  readonly directory?: string
+  readonly maxFiles?: number
+  readonly maxFields?: number
+  readonly maxFileBytes?: number
+  readonly maxFieldBytes?: number
+}
+
+/** A file of a form, in our folder until it is moved. */
+export class UploadedFile {
+  readonly fieldName: string
+  /** The client's, without its folders. Do not use it as a path. */
+  readonly name: string
+  /** The client's word. */
+  readonly type: string
+  readonly path: string
+  /** Bytes. */
+  size = 0
+  #isMoved = false
+
+  constructor(fieldName: string, name: string, type: string, path: string) {
+    this.fieldName = fieldName
+    this.name = name.replace(/^.*[/\\]/s, '')
+    this.type = type
+    this.path = path
+  }
+
+  /** To a place of yours, on another disk too. Rejects with what Node says. */
+  async move(to: string): Promise<void> {
+    try {
+      await rename(this.path, to)
+    } catch (error) {
+      if (codeOf(error) !== 'EXDEV') throw error
+      await copyFile(this.path, to)
+      await unlink(this.path)
+    }
+    this.#isMoved = true
+  }
+
+  async remove(): Promise<void> {
+    if (!this.#isMoved) await unlink(this.path).catch(ignoreMissing)
+  }
+}
+
+export interface UploadForm {
+  /** In their order. */
+  readonly fields: readonly (readonly [string, string])[]
+  readonly files: readonly UploadedFile[]
+  dispose(): Promise<void>
+}
+
+/** Field and file names, in bytes. */
+const MAX_NAME = 255
+/** Header lines of a part. */
+const MAX_HEADERS = 20
+
+/** Reads a body to its end. Rejects with a ProtocolError for the client's faults (400, 413), and leaves no file then. */
+export async function readUploads(
+  body: AsyncIterable<Uint8Array>,
+  contentType: string,
+  limits: UploadLimits,
+): Promise<UploadForm> {
+  const { Busboy } = await load()
+  const directory = await folder(limits.directory)
+  const { maxFiles = 100, maxFields = 1000, maxFileBytes = 104_857_600, maxFieldBytes = 1_048_576 } = limits
+  const bounds = {
+    fieldNameSize: MAX_NAME,
+    fieldSize: maxFieldBytes,
+    fields: maxFields,
+    fileSize: maxFileBytes,
+    files: maxFiles,
+  }
+  let parser: BusboyInstance
+  try {
+    parser = new Busboy({
+      headers: { 'content-type': contentType },
+      limits: { ...bounds, headerPairs: MAX_HEADERS, parts: maxFiles + maxFields },
+    })
+  } catch (cause) {
+    throw new ProtocolError('ERR_BAD_MULTIPART', 'a multipart body without a usable boundary', {
+      statusHint: 400,
+      cause,
+    })
+  }
+  const upload = new Upload(directory, parser)
+  return upload.read(body)
+}
+
+/** One body on its way to files. */
+class Upload {
+  readonly #directory: string
+  readonly #parser: BusboyInstance
+  readonly #fields: [string, string][] = []
+  readonly #files: UploadedFile[] = []
+  readonly #streams: Readable[] = []
+  readonly #writing: Promise<void>[] = []
+  #failure: Error | null = null
+
+  constructor(directory: string, parser: BusboyInstance) {
+    this.#directory = directory
+    this.#parser = parser
+    parser.on('field', (name, value, isNameCut, isValueCut) => this.#addField(name, value, isNameCut || isValueCut))
+    parser.on('file', (field, stream, name, _encoding, type) => this.#addFile(field, stream, name, type))
+    for (const limit of ['partsLimit', 'filesLimit', 'fieldsLimit'] as const)
+      parser.on(limit, () => this.#fail(tooMuch('a form of too many parts')))
+  }
+
+  async read(body: AsyncIterable<Uint8Array>): Promise<UploadForm> {
+    try {
+      await this.#feed(body)
+      await Promise.all(this.#writing)
+      if (this.#failure !== null) throw this.#failure
+    } catch (error) {
+      this.#parser.destroy()
+      for (const stream of this.#streams) stream.destroy() // the parser leaves the one that it was at
+      await Promise.allSettled(this.#writing)
+      await this.#dispose()
+      throw told(this.#failure ?? error)
+    }
+    return { fields: this.#fields, files: this.#files, dispose: () => this.#dispose() }
+  }
+
+  /** Waits for the disk behind each piece. */
+  async #feed(body: AsyncIterable<Uint8Array>): Promise<void> {
+    const parser = this.#parser
+    const finished = new Promise<void>((resolve, reject) => {
+      parser.once('finish', resolve).once('error', reject)
+    })
+    finished.catch(() => undefined) // it is awaited below, unless writing to it has failed first
+    for await (const bytes of body) {
+      await new Promise<void>((resolve, reject) => {
+        parser.write(bytes, (error) => (error ? reject(error) : resolve()))
+      })
+      if (this.#failure !== null) throw this.#failure
+    }
+    parser.end()
+    await finished
+  }
+
+  #addField(name: string, value: string, isCut: boolean): void {
+    if (isCut) this.#fail(tooMuch('a field of a form is too long'))
+    else this.#fields.push([name, value])
+  }
+
+  #addFile(field: string, stream: BusboyFileStream, name: string, type: string): void {
+    const path = join(this.#directory, `${process.pid}-${randomBytes(16).toString('hex')}`)
+    const file = new UploadedFile(field, name ?? '', type, path)
+    this.#files.push(file)
+    this.#streams.push(stream)
+    stream.once('limit', () => this.#fail(tooMuch('a file of a form is too large')))
+    this.#writing.push(this.#store(stream, file))
+  }
+
+  async #store(stream: Readable, file: UploadedFile): Promise<void> {
+    const target = createWriteStream(file.path, { flags: 'wx', mode: 0o600 })
+    try {
+      await pipeline(stream, target)
+    } catch (error) {
+      this.#fail(error as Error)
+      stream.resume() // the parser waits for it
+    }
+    file.size = target.bytesWritten
+  }
+
+  #fail(error: Error): void {
+    this.#failure ??= error
+  }
+
+  async #dispose(): Promise<void> {
+    await Promise.all(this.#files.map((file) => file.remove()))
+  }
+}
+
+/** Whose fault it was. */
+function told(error: unknown): unknown {
+  if (error instanceof ProtocolError || error instanceof UsageError) return error
+  const code = codeOf(error)
+  if (/^E[A-Z]+$/.test(code)) return new SystemError(code, 'write', 'an upload', { cause: error })
+  if (error instanceof Error && error.name === 'AbortError') return error
+  return new ProtocolError('ERR_BAD_MULTIPART', 'a multipart body that is none', { statusHint: 400, cause: error })
+}
+
+function tooMuch(message: string): ProtocolError {
+  return new ProtocolError('ERR_FORM_TOO_LARGE', message, { statusHint: 413 })
+}
+
+async function load(): Promise<{ readonly Busboy: BusboyConstructor }> {
+  try {
+    return await import('@fastify/busboy')
+  } catch (cause) {
+    throw new UsageError('ERR_NO_BUSBOY', 'uploads need a parser: npm install @fastify/busboy', { cause })
+  }
+}
+
+let swept = ''
+
+/** The folder, without what processes that are gone have left there. */
+async function folder(given = join(tmpdir(), `millrace-uploads-${process.geteuid?.() ?? ''}`)): Promise<string> {
+  const directory = await privateDirectory(given)
+  if (swept !== directory) {
+    swept = directory
+    await sweep(directory, (name) => isOfTheDead(Number(/^(\d+)-[0-9a-f]{32}$/.exec(name)?.[1])))
+  }
+  return directory
+}
+
+function isOfTheDead(pid: number): boolean {
+  if (!(pid > 0)) return false
+  try {
+    process.kill(pid, 0)
+    return false
+  } catch (error) {
+    return codeOf(error) === 'ESRCH'
+  }
+}

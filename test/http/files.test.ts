@@ -1,0 +1,263 @@
+// Files as answers: conditions, ranges, paths that try to leave, files that change; and no descriptor is left open.
+
+import { execFileSync } from 'node:child_process'
+import {
+  appendFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { codeOf } from '../../src/errors.ts'
+import { type FileAnswer, openFile, staticFiles } from '../../src/http/files.ts'
+import { rangesOf } from '../../src/http/ranges.ts'
+
+const WHEN = new Date('2026-11-24T12:00:00.000Z')
+
+async function inFolder(use: (folder: string) => Promise<void>): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), 'millrace-files-'))
+  const before = readdirSync('/proc/self/fd').length
+  try {
+    writeFileSync(join(folder, 'a.txt'), '0123456789')
+    utimesSync(join(folder, 'a.txt'), WHEN, WHEN)
+    await use(folder)
+    assert.is(readdirSync('/proc/self/fd').length, before, 'a descriptor is left open')
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+function asking(headers: Record<string, string> = {}, method = 'GET') {
+  return { method, header: (name: string) => headers[name] }
+}
+
+async function read(answer: FileAnswer | null): Promise<string> {
+  const parts: Uint8Array[] = []
+  for await (const part of answer?.body ?? []) parts.push(part)
+  return Buffer.concat(parts).toString()
+}
+
+const fields = (answer: FileAnswer | null): Record<string, string> => Object.fromEntries(answer?.headers ?? [])
+
+test('a whole file has type, length and validators', async () => {
+  await inFolder(async (folder) => {
+    const answer = await openFile({ path: join(folder, 'a.txt') }, asking())
+    assert.equal([answer.status, answer.size], [200, 10])
+    const { ETag, ...rest } = fields(answer)
+    assert.equal(rest, {
+      'Content-Type': 'text/plain; charset=utf-8',
+      'Last-Modified': WHEN.toUTCString(),
+      'Accept-Ranges': 'bytes',
+    })
+    assert.match(String(ETag), /^W\/"[\w-]+"$/)
+    assert.is(await read(answer), '0123456789')
+    assert.is(await read(await openFile({ path: join(folder, 'a.txt'), offset: 2, length: 3 }, asking())), '234')
+  })
+})
+
+test('conditions are tried in the order of RFC 9110', async () => {
+  await inFolder(async (folder) => {
+    const path = join(folder, 'a.txt')
+    const first = await openFile({ path }, asking())
+    const etag = String(fields(first).ETag)
+    await first.close()
+    const later = new Date(WHEN.getTime() + 1000).toUTCString()
+    const earlier = new Date(WHEN.getTime() - 1000).toUTCString()
+    for (const [headers, status, method] of [
+      [{ 'if-none-match': etag }, 304],
+      [{ 'if-none-match': `"x", ${etag.slice(2)}` }, 304],
+      [{ 'if-none-match': '*' }, 304],
+      [{ 'if-none-match': '"x"', 'if-modified-since': later }, 200],
+      [{ 'if-none-match': etag }, 412, 'PUT'],
+      [{ 'if-modified-since': WHEN.toUTCString() }, 304],
+      [{ 'if-modified-since': earlier }, 200],
+      [{ 'if-modified-since': 'nonsense' }, 200],
+      [{ 'if-match': '*' }, 200],
+      [{ 'if-match': '"x"' }, 412],
+      [{ 'if-unmodified-since': earlier }, 412],
+      [{ 'if-unmodified-since': WHEN.toUTCString() }, 200],
+      [{ range: 'bytes=0-1', 'if-range': WHEN.toUTCString() }, 206],
+      [{ range: 'bytes=0-1', 'if-range': earlier }, 200],
+      [{ range: 'bytes=0-1', 'if-range': etag }, 200],
+      [{ range: 'bytes=0-1', 'if-none-match': etag }, 304],
+      [{ range: 'bytes=0-1' }, 200, 'HEAD'],
+      [{ range: 'bytes=10-' }, 416],
+    ] as [Record<string, string>, number, string?][]) {
+      const answer = await openFile({ path }, asking(headers, method))
+      assert.is(answer.status, status, JSON.stringify(headers))
+      await answer.close()
+    }
+    const unsatisfied = await openFile({ path }, asking({ range: 'bytes=99-' }))
+    assert.is(fields(unsatisfied)['Content-Range'], 'bytes */10')
+  })
+})
+
+test('ranges: one, several, from the end, too many, nonsense', async () => {
+  for (const [field, expected] of [
+    ['bytes=0-0', [[0, 0]]],
+    ['bytes=5-', [[5, 9]]],
+    ['bytes=-3', [[7, 9]]],
+    ['bytes=-99', [[0, 9]]],
+    ['bytes=2-99', [[2, 9]]],
+    [
+      'bytes=0-1, 8-9',
+      [
+        [0, 1],
+        [8, 9],
+      ],
+    ],
+    [
+      'bytes=8-9,0-1',
+      [
+        [8, 9],
+        [0, 1],
+      ],
+    ],
+    ['bytes=0-4,3-6,7-8', [[0, 8]]],
+    ['bytes=0-1,99-', [[0, 1]]],
+    ['bytes=-0', 'unsatisfiable'],
+    ['bytes=10-', 'unsatisfiable'],
+    ['bytes=5-2', null],
+    ['bytes=', null],
+    ['bytes=-', null],
+    ['bytes=a-b', null],
+    ['bytes=0-1;2', null],
+    ['lines=0-1', null],
+    [`bytes=${'0-0,'.repeat(16)}1-1`, null],
+  ] as const) {
+    const found = rangesOf(field, 10)
+    assert.equal(Array.isArray(found) ? found.map(({ first, last }) => [first, last]) : found, expected, field)
+  }
+  await inFolder(async (folder) => {
+    const several = await openFile({ path: join(folder, 'a.txt') }, asking({ range: 'bytes=0-1,-2' }))
+    const text = await read(several)
+    assert.is(several.size, text.length)
+    const [, boundary = ''] = /boundary=(.+)$/.exec(String(fields(several)['Content-Type'])) ?? []
+    const part = (range: string, body: string) =>
+      `\r\n--${boundary}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Range: bytes ${range}/10\r\n\r\n${body}`
+    assert.is(text, `${part('0-1', '01')}${part('8-9', '89')}\r\n--${boundary}--\r\n`)
+  })
+})
+
+test('what is given up half-way, or never read, is closed', async () => {
+  await inFolder(async (folder) => {
+    const path = join(folder, 'big.bin')
+    writeFileSync(path, Buffer.alloc(500_000))
+    for await (const _ of (await openFile({ path }, asking())).body ?? []) break
+    await (await openFile({ path }, asking())).close()
+    const unread = await openFile({ path }, asking())
+    await unread.body?.[Symbol.asyncIterator]().return?.()
+  })
+})
+
+test('a file that shrinks while it is sent breaks off; one that grows keeps its length', async () => {
+  await inFolder(async (folder) => {
+    const path = join(folder, 'b.bin')
+    writeFileSync(path, Buffer.alloc(300_000))
+    const shrinking = await openFile({ path }, asking())
+    truncateSync(path, 100_000)
+    await read(shrinking).then(
+      () => assert.unreachable(),
+      (error) => assert.is(codeOf(error), 'EIO'),
+    )
+    const growing = await openFile({ path }, asking())
+    appendFileSync(path, 'more')
+    assert.is((await read(growing)).length, 100_000)
+  })
+})
+
+test('what is no regular file is refused, and a FIFO does not hang', async () => {
+  await inFolder(async (folder) => {
+    execFileSync('mkfifo', [join(folder, 'fifo')])
+    for (const [name, code] of [
+      ['fifo', 'EISDIR'],
+      ['.', 'EISDIR'],
+      ['none', 'ENOENT'],
+    ] as const)
+      await openFile({ path: join(folder, name) }, asking()).then(
+        () => assert.unreachable(),
+        (error) => assert.is(codeOf(error), code, name),
+      )
+  })
+})
+
+test('a folder is served, and nothing outside of it', async () => {
+  await inFolder(async (folder) => {
+    const root = join(folder, 'root')
+    mkdirSync(join(root, 'sub dir'), { recursive: true })
+    mkdirSync(join(folder, 'root-evil'))
+    writeFileSync(join(folder, 'root-evil', 'x.txt'), 'evil')
+    writeFileSync(join(root, 'index.html'), 'home')
+    writeFileSync(join(root, 'caf\u00e9.txt'), 'coffee')
+    writeFileSync(join(root, '.env'), 'secret')
+    writeFileSync(join(root, 'sub dir', 'index.html'), 'sub')
+    symlinkSync(join(folder, 'a.txt'), join(root, 'out'))
+    symlinkSync('index.html', join(root, 'in'))
+    const files = staticFiles(root)
+    const get = async (path: string, method = 'GET') => {
+      const answer = await files({ path, ...asking({}, method) })
+      return answer === null ? null : `${answer.status} ${fields(answer).Location ?? (await read(answer))}`
+    }
+    for (const [path, expected] of [
+      ['/', '200 home'],
+      ['/index.html', '200 home'],
+      ['/in', '200 home'],
+      ['/caf%C3%A9.txt', '200 coffee'],
+      ['/sub%20dir', '301 /sub%20dir/'],
+      ['/sub%20dir/', '200 sub'],
+      ['/out', null],
+      ['/.env', null],
+      ['/%2eenv', null],
+      ['/../a.txt', null],
+      ['/%2e%2e/a.txt', null],
+      ['/..%2fa.txt', null],
+      ['/..%5ca.txt', null],
+      ['/..\\a.txt', null],
+      ['/%252e%252e/a.txt', null],
+      ['/../root-evil/x.txt', null],
+      ['/index.html%00.png', null],
+      ['/%c0%ae%c0%ae/a.txt', null],
+      ['/%', null],
+      ['/sub dir/../index.html', null],
+      ['//index.html', null],
+      ['/index.html/', null],
+      ['index.html', null],
+      ['/none', null],
+    ] as const)
+      assert.is(await get(path), expected, path)
+    assert.is(await get('/', 'POST'), null)
+    const open = staticFiles(root, { dotfiles: true, followLinks: true, maxAge: 60, immutable: true })
+    const dot = await open({ path: '/.env', ...asking() })
+    assert.is(fields(dot)['Cache-Control'], 'public, max-age=60, immutable')
+    assert.is(await read(dot), 'secret')
+    assert.is(await read(await open({ path: '/out', ...asking() })), '0123456789')
+  })
+})
+
+test('what was compressed before is sent to who takes it', async () => {
+  await inFolder(async (folder) => {
+    writeFileSync(join(folder, 'a.txt.br'), 'brotli')
+    writeFileSync(join(folder, 'a.txt.gz'), 'gzip')
+    const files = staticFiles(folder, { precompressed: true })
+    for (const [accepted, coding, body] of [
+      ['gzip, br', 'br', 'brotli'],
+      ['gzip, br;q=0', 'gzip', 'gzip'],
+      ['', undefined, '0123456789'],
+    ] as const) {
+      const answer = await files({ path: '/a.txt', ...asking({ 'accept-encoding': accepted }) })
+      const { 'Content-Encoding': used, 'Content-Type': type, Vary } = fields(answer)
+      assert.equal([used, type, Vary], [coding, 'text/plain; charset=utf-8', 'Accept-Encoding'])
+      assert.is(await read(answer), body)
+    }
+  })
+})
+
+test.run()

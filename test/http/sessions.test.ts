@@ -1,0 +1,138 @@
+// Sessions: ids that nobody can choose, stores, cookies; and lines of the access log that nobody can forge.
+
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { codeOf } from '../../src/errors.ts'
+import { formatCombined, formatJson } from '../../src/http/access-log.ts'
+import { FileSessionStore, MemorySessionStore, type SessionStore } from '../../src/http/session-store.ts'
+import { Sessions } from '../../src/http/sessions.ts'
+
+async function withStores(use: (store: SessionStore, directory: string) => Promise<void>): Promise<void> {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-sessions-'))
+  await use(new MemorySessionStore(), directory)
+  await use(new FileSessionStore(directory), directory)
+  rmSync(directory, { recursive: true })
+}
+
+const idIn = (line: string | null) => /^sid=([^;]*)/.exec(line ?? '')?.[1] ?? ''
+
+test('data comes back with the cookie, and only what has changed is stored', async () => {
+  await withStores(async (store) => {
+    const sessions = new Sessions({ store })
+    const first = await sessions.load({})
+    assert.is(await sessions.commit(first, true), null, 'nothing is set: no cookie')
+    first.put({ user: 7, flash: 'hi' })
+    const line = await sessions.commit(first, true)
+    assert.match(line ?? '', /^sid=[\w-]{43}; Max-Age=1440; Path=\/; SameSite=Lax; Secure; HttpOnly$/)
+    const second = await sessions.load({ sid: idIn(line) })
+    assert.equal(
+      [second.get('user'), second.pull('flash'), second.pull('flash'), second.has('flash')],
+      [7, 'hi', undefined, false],
+    )
+    await sessions.commit(second, true)
+    const third = await sessions.load({ sid: idIn(line) })
+    assert.equal({ ...third.all() }, { user: 7 })
+    assert.is(await sessions.commit(third, true), null)
+    third.flush()
+    assert.match((await sessions.commit(third, false)) ?? '', /^sid=; Max-Age=0; /)
+    assert.is((await sessions.load({ sid: idIn(line) })).isNew, true)
+  })
+})
+
+test('an id that we did not give is never taken', async () => {
+  await withStores(async (store) => {
+    const sessions = new Sessions({ store })
+    for (const sid of ['A'.repeat(43), '../../etc/passwd', '', 'x'.repeat(5000), '__proto__']) {
+      const session = await sessions.load({ sid })
+      assert.is(session.isNew, true)
+      assert.is.not(session.getId(), sid)
+    }
+  })
+})
+
+test('another id at a login, and the old one is worth nothing', async () => {
+  await withStores(async (store) => {
+    const sessions = new Sessions({ store })
+    const session = await sessions.load({})
+    session.set('a', 1)
+    const old = idIn(await sessions.commit(session, false))
+    const again = await sessions.load({ sid: old })
+    again.regenerate()
+    const now = idIn(await sessions.commit(again, false))
+    assert.is.not(now, old)
+    assert.is((await sessions.load({ sid: now })).get('a'), 1)
+    assert.is((await sessions.load({ sid: old })).isNew, true)
+  })
+})
+
+test('signed cookies: a guess is refused without a look at the store, and secrets can change', async () => {
+  const store = new MemorySessionStore()
+  const old = new Sessions({ store, secrets: ['one'] })
+  const session = await old.load({})
+  session.set('a', 1)
+  const sid = idIn(await old.commit(session, false))
+  const renewed = new Sessions({ store, secrets: ['two', 'one'] })
+  assert.is((await renewed.load({ sid })).get('a'), 1)
+  assert.is((await new Sessions({ store, secrets: ['two'] }).load({ sid })).isNew, true)
+  assert.is((await renewed.load({ sid: sid.split('.')[0] as string })).isNew, true)
+})
+
+test('what is over is over, and swept', async () => {
+  await withStores(async (store, directory) => {
+    await store.write('a', { x: 1 }, -1)
+    assert.is(await store.read('a'), null)
+    if (!(store instanceof FileSessionStore)) return
+    await store.write('b', { x: 1 }, 100)
+    await store.sweep()
+    assert.is(readdirSync(directory).length, 1)
+  })
+})
+
+test('files: private, named by a hash, and a cut one is as none', async () => {
+  const directory = join(mkdtempSync(join(tmpdir(), 'millrace-sessions-')), 'made')
+  const store = new FileSessionStore(directory)
+  await store.write('the-id', { x: 1 }, 100)
+  const [name = ''] = readdirSync(directory)
+  assert.match(name, /^[0-9a-f]{64}$/)
+  assert.equal([statSync(directory).mode & 0o777, statSync(join(directory, name)).mode & 0o777], [0o700, 0o600])
+  assert.not.match(readFileSync(join(directory, name), 'utf8'), /the-id/)
+  writeFileSync(join(directory, name), '{"until":99999999')
+  assert.is(await store.read('the-id'), null)
+  await new FileSessionStore('/tmp').write('a', {}, 1).then(
+    () => assert.unreachable(),
+    (error) => assert.is(codeOf(error), 'ERR_NOT_PRIVATE'),
+  )
+  rmSync(join(directory, '..'), { recursive: true })
+})
+
+test('a store in memory is bounded', async () => {
+  const store = new MemorySessionStore({ maxSessions: 2 })
+  for (const id of ['a', 'b', 'c']) await store.write(id, { id }, 100)
+  assert.equal([await store.read('a'), await store.read('c')], [null, { id: 'c' }])
+})
+
+test('no client begins a line of the log, or ends a field', () => {
+  const entry = {
+    at: new Date('2026-11-24T12:00:00Z'),
+    remoteIp: '1.2.3.4',
+    method: 'GET',
+    target: '/"\\\n\u010a',
+    version: '1.1',
+    status: 200,
+    bytes: 5,
+    durationMs: 1,
+    referer: '',
+    userAgent: 'a"b\r\n1.2.3.5 - -',
+  }
+  assert.is(
+    formatCombined(entry),
+    String.raw`1.2.3.4 - - [24/Nov/2026:12:00:00 +0000] "GET /\x22\x5c\x0a\x10a HTTP/1.1" 200 5 "-" "a\x22b\x0d\x0a1.2.3.5 - -"`,
+  )
+  assert.equal(JSON.parse(formatJson(entry)).userAgent, entry.userAgent)
+  assert.not.match(formatJson(entry), /\n/)
+})
+
+test.run()

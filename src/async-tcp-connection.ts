@@ -18,7 +18,7 @@ import { codeOf, SystemError, UsageError } from './errors.ts'
 import { Backoff } from './loop/backoff.ts'
 import { now } from './loop/clock.ts'
 import { deadlines } from './loop/deadlines.ts'
-import { isSecureScheme, parseTarget, type Target } from './net/address.ts'
+import { authorityOf, isSecureScheme, parseTarget, type Target } from './net/address.ts'
 import { nodeEngine } from './net/node-engine.ts'
 import { type ClientTlsOptions, TlsClient } from './net/tls.ts'
 import { type AnyProtocol, type Encoded, type InOf, type OutOf, type ProtocolOf, protocolOf } from './protocol.ts'
@@ -108,6 +108,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
       maxInFlight: maxInFlight ?? 1,
       maxQueuedMessages: maxQueuedMessages ?? 64,
     })
+    host.target = { authority: authorityOf(target, isSecure ? 443 : 80), uri: target.uri }
     super(NO_SOCKET, protocol ?? protocolOf(target.scheme), host, 'client')
     this.#target = target
     for (const [key, value] of Object.entries(own)) if (value !== undefined) this.#set(key, value)

@@ -26,6 +26,7 @@ export class ClientHost implements ConnectionHost {
   readonly counters = counters
   readonly connections = connections
   readonly tls = null
+  target: { readonly authority: string; readonly uri: string } = { authority: '', uri: '/' }
   readonly onConnect = null
   readonly onMessage = null
   readonly onClose = null

@@ -40,6 +40,8 @@ export interface ConnectionHost extends ConnectionCallbacks<any, any> {
   readonly idleTimeoutMs: number
   /** @internal Promises of callbacks that have not settled, of closed connections too. */
   unsettled: number
+  /** @internal Of a client's address. */
+  readonly target?: { readonly authority: string; readonly uri: string }
   /** @internal For `connection.startTls()`. */
   readonly tls: Tls | null
   /** @internal With a connection: that one has closed. */

@@ -949,6 +949,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #breakOff(error: ProtocolError): void {
     this.#failure = null // it is told once, whatever onError does
     this.worker.counters.protocolErrors++
+    if (error.closeCode !== undefined) this.closeCode = error.closeCode
     this.#report(Connection.PROTOCOL, error.message, error)
     this.#endAs('protocol')
   }
@@ -1253,6 +1254,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       this.#connection.#close()
     }
 
+    refuse(why: string): false {
+      return this.#connection.#refuse(why)
+    }
+
     fail(error: unknown): void {
       if (!this.#isCurrent || this.#connection.#state === State.Closed) return
       this.#connection.#handlerFailed(error)
@@ -1265,6 +1270,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
     get peer(): Peer {
       return this.#connection.#socket
+    }
+
+    get target(): CodecIo['target'] {
+      return this.#connection.worker.target ?? null
     }
 
     get signal(): AbortSignal {

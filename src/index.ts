@@ -2,15 +2,20 @@
 
 import { frame } from '../protocols/frame.ts'
 import { type HttpProtocol, httpWith } from '../protocols/http/http.ts'
+import type { Request } from '../protocols/http/request.ts'
+import type { Response } from '../protocols/http/response.ts'
 import { tcp } from '../protocols/tcp.ts'
 import { text } from '../protocols/text.ts'
 import { udp } from '../protocols/udp.ts'
+import { type WebSocketProtocol, websocket } from '../protocols/websocket/websocket.ts'
+import type { AnyConnection } from './connection.ts'
 import { httpServices } from './http/services.ts'
 import { registerProtocol } from './protocol.ts'
 
 /** HTTP/1.1 with settings of yours: `new Worker('http://0.0.0.0:8080', { protocol: http({ body: 'stream' }) })`. */
 export const http = httpWith(httpServices)
 const plainHttp = http()
+const plainWebSocket = websocket()
 
 registerProtocol('tcp', tcp)
 registerProtocol('unix', tcp)
@@ -20,11 +25,29 @@ registerProtocol('frame', frame)
 registerProtocol('udp', udp)
 registerProtocol('http', plainHttp)
 registerProtocol('https', plainHttp)
+for (const scheme of ['websocket', 'ws', 'wss']) registerProtocol(scheme, plainWebSocket)
+
+declare module './worker.ts' {
+  interface ProtocolCallbacks {
+    /** A WebSocket client asks to come in: false, or a Response, refuses; header fields of the answer go to `response`. */
+    onWebSocketConnect?: ((connection: AnyConnection, request: Request, response: Response) => unknown) | null
+    /** It is in, with the sub-protocol that was agreed on. `request` is null on a client. */
+    onWebSocketConnected?: ((connection: AnyConnection, request: Request | null, protocol: string) => unknown) | null
+    /** The peer has said goodbye: 1005 when it gave no code. */
+    onWebSocketClose?: ((connection: AnyConnection, code: number, reason: string) => unknown) | null
+    /** Answered already. */
+    onWebSocketPing?: ((connection: AnyConnection, payload: Buffer) => unknown) | null
+    onWebSocketPong?: ((connection: AnyConnection, payload: Buffer) => unknown) | null
+  }
+}
 
 declare module './protocol.ts' {
   interface Protocols {
     http: HttpProtocol
     https: HttpProtocol
+    websocket: WebSocketProtocol
+    ws: WebSocketProtocol
+    wss: WebSocketProtocol
   }
 }
 
@@ -35,8 +58,12 @@ export type { HttpProtocol } from '../protocols/http/http.ts'
 export { Request } from '../protocols/http/request.ts'
 export { type BodyStream, Chunk, Response, ServerSentEvents } from '../protocols/http/response.ts'
 export type { AccessLogEntry, HttpSettings, UploadedFile, UploadSettings } from '../protocols/http/settings.ts'
+export { CloseFrame, PreparedMessage, type WebSocketMessage } from '../protocols/websocket/messages.ts'
+export type { WebSocketSettings } from '../protocols/websocket/settings.ts'
+export type { WebSocketProtocol } from '../protocols/websocket/websocket.ts'
 export { AsyncTcpConnection, type ClientSettings } from './async-tcp-connection.ts'
 export { AsyncUdpConnection, type AsyncUdpOptions } from './async-udp-connection.ts'
+export { type BroadcastOptions, type BroadcastResult, broadcast } from './broadcast.ts'
 export { type AnyConnection, Connection } from './connection.ts'
 export type { ConnectionCallbacks, ConnectionHost } from './connection-host.ts'
 export type { Counters } from './counters.ts'
@@ -77,4 +104,4 @@ export type { ProxyProtocolOptions } from './proxied.ts'
 export { type AnyUdpConnection, UdpConnection } from './udp-connection.ts'
 export { version } from './version.ts'
 export { type Hold, type ProtocolCallbacks, Worker, type WorkerSettings } from './worker.ts'
-export { frame, tcp, text, udp }
+export { frame, tcp, text, udp, websocket }

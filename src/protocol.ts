@@ -115,6 +115,8 @@ export interface CodecProtocol<In = unknown, Out = In> {
    * which goes before anything that `onConnect` sends, to set a deadline, to turn the peer away.
    */
   open(io: CodecIo<In>, role: Role): Codec<Out>
+  /** A message for many connections, in a form that is encoded once. */
+  prepare?(message: Out): Out
 }
 
 /**
@@ -175,10 +177,14 @@ export interface CodecIo<In = unknown> {
   close(code?: number): void
   /** Gives the connection to another protocol, which gets `rest` first. This codec gets `closed('upgraded')`. */
   upgrade(protocol: AnyProtocol, rest: Uint8Array): void
+  /** A message cannot be taken now: counted, `onError` with SEND_FAIL. For `send` to answer with. */
+  refuse(why: string): false
   /** What the user gave to send has failed on its way (a stream, a file): `onError` with HANDLER, then it closes at once. */
   fail(error: unknown): void
   readonly role: Role
   readonly peer: Peer
+  /** What a client has asked for by its address; null for servers. */
+  readonly target: { readonly authority: string; readonly uri: string } | null
   /** The connection's own: aborts when it closes, or when the worker's time to drain is nearly up. */
   readonly signal: AbortSignal
   /** The connection's one size limit, in bytes: no packet may be longer. */

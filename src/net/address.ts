@@ -59,6 +59,13 @@ export interface Target extends Address {
   readonly uri: string
 }
 
+/** As in a Host field: without the usual port; `localhost` for a Unix socket. */
+export function authorityOf({ transport, host, port }: Address, usualPort: number): string {
+  if (transport === 'unix') return 'localhost'
+  const name = isIPv6(host) ? `[${host}]` : host
+  return port === usualPort ? name : `${name}:${port}`
+}
+
 const AFTER_HOST = /^([^/?#]*)([^#]*)/
 
 /** An address with a path behind it, and without a port if that is the usual one. Throws UsageError. */

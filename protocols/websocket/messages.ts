@@ -1,0 +1,63 @@
+// What is sent besides text and bytes: a message that is encoded once for many, and the frame that ends a connection.
+
+import { UsageError } from '../../src/errors.ts'
+import { type Agreement, deflate } from './deflate.ts'
+import { isCloseCode, Opcode, serverFrame } from './frames.ts'
+
+/** Text is a text message, bytes a binary one, any other value JSON in a text message. */
+export type WebSocketMessage = string | Uint8Array | PreparedMessage | CloseFrame | object | number | boolean | null
+
+/** A message for many connections: encoded once, and compressed once, however many take it. */
+export class PreparedMessage {
+  readonly opcode: Opcode.Text | Opcode.Binary
+  readonly payload: string | Uint8Array
+  #plain: ReturnType<typeof serverFrame> | null = null
+  readonly #compressed = new Map<number, ReturnType<typeof serverFrame>>()
+
+  /** Throws UsageError for what has no JSON. Bytes belong to it from then on. */
+  constructor(message: string | Uint8Array | object | number | boolean | null) {
+    this.payload = payloadOf(message)
+    this.opcode = message instanceof Uint8Array ? Opcode.Binary : Opcode.Text
+  }
+
+  /** A server's frame. @internal */
+  frame(): ReturnType<typeof serverFrame> {
+    this.#plain ??= serverFrame(this.opcode, this.payload)
+    return this.#plain
+  }
+
+  /** @internal */
+  compressedFrame(agreement: Agreement, level: number): ReturnType<typeof serverFrame> {
+    const key = agreement.windowBits * 16 + level
+    let frame = this.#compressed.get(key)
+    if (frame === undefined) {
+      frame = serverFrame(this.opcode, deflate(this.payload, agreement, level), true)
+      this.#compressed.set(key, frame)
+    }
+    return frame
+  }
+}
+
+/** `connection.close(new CloseFrame(4001, 'logged out'))` */
+export class CloseFrame {
+  readonly code: number
+  readonly reason: string
+
+  /** Throws UsageError for a code that may not be sent (RFC 6455 section 7.4), and for over 123 bytes of reason. */
+  constructor(code = 1000, reason = '') {
+    if (!isCloseCode(code))
+      throw new UsageError('ERR_BAD_CLOSE_CODE', `${code} is no close code that may be sent: 1000, 3000 to 4999`)
+    if (Buffer.byteLength(reason) > 123)
+      throw new UsageError('ERR_BAD_CLOSE_REASON', 'a close reason has at most 123 bytes')
+    this.code = code
+    this.reason = reason
+  }
+}
+
+/** The bytes or text of a message. Throws UsageError for what has no JSON. */
+export function payloadOf(message: unknown): string | Uint8Array {
+  if (typeof message === 'string' || message instanceof Uint8Array) return message
+  const json = JSON.stringify(message)
+  if (json === undefined) throw new UsageError('ERR_ENCODE', `there is no JSON for ${typeof message}`)
+  return json
+}

@@ -1,0 +1,62 @@
+// What a WebSocket can be told, with defaults and why.
+
+import type { Request } from '../http/request.ts'
+import { checkField } from '../http/response.ts'
+import type { CompressionSettings } from './deflate.ts'
+
+export interface WebSocketSettings {
+  /** permessage-deflate, if the peer offers it. Default false: it costs more than it saves for small messages. */
+  readonly compression?: boolean | CompressionSettings
+  /** Sub-protocols: a server takes the first of these that the client offers, a client offers them all. */
+  readonly protocols?: readonly string[] | ((offered: readonly string[], request: Request) => string | false)
+  /** Whose pages may connect: origins as `https://example.org`, or a function. Default: everybody's. */
+  readonly origins?: readonly string[] | ((origin: string | undefined, request: Request) => boolean)
+  /** After so much silence the peer is asked. Default 30,000; 0 is never. Proxies cut off what is silent for 60 s. */
+  readonly pingIntervalMs?: number
+  /** How long it may take to answer. Default 10,000. */
+  readonly pongTimeoutMs?: number
+  /** How long the peer may take to say goodbye, too. Default 5,000. */
+  readonly closeTimeoutMs?: number
+  /** Default 10,000. */
+  readonly handshakeTimeoutMs?: number
+  /** A client's own header fields: `Origin`, `Authorization`, `Cookie`. */
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+/** Settings with their defaults. */
+export interface Resolved {
+  readonly compression: Required<CompressionSettings> | null
+  /** A client's. */
+  readonly protocols: readonly string[]
+  choose(offered: readonly string[], request: Request): string
+  isWelcome(origin: string | undefined, request: Request): boolean
+  readonly pingIntervalMs: number
+  readonly pongTimeoutMs: number
+  readonly closeTimeoutMs: number
+  readonly handshakeTimeoutMs: number
+  readonly headers: Readonly<Record<string, string>>
+}
+
+/** Throws UsageError for header fields that cannot be sent. */
+export function resolved(settings: WebSocketSettings): Resolved {
+  const { compression = false, protocols = [], origins, headers = {} } = settings
+  for (const [name, value] of Object.entries(headers)) checkField(name, [value])
+  return {
+    compression:
+      compression === false ? null : { threshold: 1024, level: 3, ...(compression === true ? {} : compression) },
+    protocols: typeof protocols === 'function' ? [] : protocols,
+    choose(offered, request) {
+      if (typeof protocols === 'function') return protocols(offered, request) || ''
+      return protocols.find((name) => offered.includes(name)) ?? ''
+    },
+    isWelcome(origin, request) {
+      if (origins === undefined) return true
+      return typeof origins === 'function' ? origins(origin, request) : origins.includes(origin ?? '')
+    },
+    pingIntervalMs: settings.pingIntervalMs ?? 30_000,
+    pongTimeoutMs: settings.pongTimeoutMs ?? 10_000,
+    closeTimeoutMs: settings.closeTimeoutMs ?? 5000,
+    handshakeTimeoutMs: settings.handshakeTimeoutMs ?? 10_000,
+    headers,
+  }
+}

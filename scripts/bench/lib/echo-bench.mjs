@@ -45,6 +45,8 @@ const startFile = join(root, 'dist', 'start.js')
  * @property {string} cases the default of --cases
  * @property {string} compared the default of --peers
  * @property {(port: number) => Promise<boolean>} answers whether a port echoes: bound is not yet serving
+ * @property {Record<string, string>} [variants] by the letter behind a case, what is different there: `64x16b`
+ * @property {(port: number, variant: string) => Promise<string[]>} [loadFlags] more flags for the generator
  */
 
 /** @type {EchoBench} */
@@ -93,9 +95,10 @@ function positive(name, text) {
 }
 
 function readCase(text, bytes) {
-  const [, connections, inFlight] = /^(\d+)x(\d+)$/.exec(text) ?? []
-  if (!(connections > 0 && inFlight > 0)) throw new CannotRun(`--cases: '${text}' is not like 64x16`)
-  return { connections: Number(connections), inFlight: Number(inFlight), bytes }
+  const [, connections, inFlight, variant = ''] = /^(\d+)x(\d+)([a-z]?)$/.exec(text) ?? []
+  const isKnown = variant === '' || Object.hasOwn(bench.variants ?? {}, variant)
+  if (!(connections > 0 && inFlight > 0) || !isKnown) throw new CannotRun(`--cases: '${text}' is not like 64x16`)
+  return { connections: Number(connections), inFlight: Number(inFlight), bytes, ...(variant === '' ? {} : { variant }) }
 }
 
 function readPeers(values) {
@@ -164,14 +167,20 @@ function readStatus(runDir) {
 
 // One run: the load against one server
 
-function loadCommand(port, { connections, inFlight, bytes }, plan) {
+async function loadCommand(port, { connections, inFlight, bytes, variant = '' }, plan) {
   const flags = { p: port, c: connections, d: inFlight, s: bytes, t: plan.seconds, w: plan.warmupSeconds }
-  return [compile(bench.load), '-i', ...Object.entries(flags).flatMap(([flag, value]) => [`-${flag}`, String(value)])]
+  const more = (await bench.loadFlags?.(port, variant)) ?? []
+  return [
+    compile(bench.load),
+    '-i',
+    ...more,
+    ...Object.entries(flags).flatMap(([flag, value]) => [`-${flag}`, String(value)]),
+  ]
 }
 
 /** The load says "ready" after its warm-up and waits for us: both samples are taken while nothing is in flight. */
 async function measure(server, case_, plan, core) {
-  const load = launch(loadCommand(server.port, case_, plan), { core })
+  const load = launch(await loadCommand(server.port, case_, plan), { core })
   try {
     await nextLine(load, plan.warmupSeconds * 1000 + loadGraceMs)
     const before = cpuOf(server.pid)
@@ -272,7 +281,7 @@ function toTable(rows, peers) {
   const compared = peers.includes('millrace') ? peers.filter((name) => name !== 'millrace') : []
   const head = ['conns x in flight', ...peers, ...compared.map((name) => `${name}/millrace`), 'server busy %', '']
   const body = rows.map((row) => [
-    `${row.case.connections} x ${row.case.inFlight}`,
+    `${row.case.connections} x ${row.case.inFlight} ${bench.variants?.[row.case.variant] ?? ''}`.trim(),
     ...peers.map((name) => pairOf(row.perMessageUs[name])),
     ...compared.map((name) => row.ratio[name].toFixed(2)),
     peers.map((name) => (row.utilisation[name].server * 100).toFixed(0)).join(' '),
@@ -284,7 +293,7 @@ function toTable(rows, peers) {
 
 async function main() {
   const { cases, peers, ...plan } = readOptions()
-  compile(bench.floor)
+  if (peers.includes('floor')) compile(bench.floor)
   compile(bench.load)
   const cores = pickCores()
   if (!cores)

@@ -9,8 +9,11 @@
  *   stream of connection 3:  | c3 m0 ...\n | c3 m1 ...\n | ... | c3 m(period-1) ...\n | first D lines again |
  *                              ^ lineBytes                        so that any slice of D lines is contiguous
  *
+ * With -q the stream is one request again and again, and a reply is told by its length and its first bytes: HTTP, whose
+ * Date changes, and WebSocket frames. With -k a handshake goes before, whose answer ends in an empty line.
+ *
  * usage: load -p port [-c connections] [-d in flight] [-s line bytes, newline included] [-t seconds | -n lines]
- *             [-w warm-up seconds] [-i]
+ *             [-w warm-up seconds] [-i] [-q file of the request -r reply bytes -x its first bytes in hex] [-k file]
  * -i: after the warm-up print "ready" and wait for a line on stdin; after the result wait for stdin to end before
  *     closing. Server and generator are idle at both points, so a sample of CPU time taken there is exact.
  */
@@ -45,6 +48,10 @@ struct options {
   double seconds, warmup_seconds;
   uint64_t lines;
   bool interactive;
+  char *request, *handshake;  /* NULL: lines, and no handshake */
+  size_t request_bytes, handshake_bytes, reply_bytes;
+  char prefix[64];
+  size_t prefix_bytes;
 };
 
 struct connection {
@@ -136,7 +143,21 @@ static void fail(struct connection *connection, const char *why) {
   close(connection->fd);
 }
 
+/* What is sent for a message, and what comes back for it. */
+static size_t sent_size(void) { return options.request ? options.request_bytes : (size_t)options.line_bytes; }
+static size_t reply_size(void) { return options.request ? options.reply_bytes : (size_t)options.line_bytes; }
+
+static void lay_out_requests(struct connection *connection, int count) {
+  connection->stream = allocate((size_t)count, options.request_bytes);
+  for (int k = 0; k < count; k++)
+    memcpy(connection->stream + (size_t)k * options.request_bytes, options.request, options.request_bytes);
+}
+
 static void lay_out_stream(struct connection *connection, int index, int period) {
+  if (options.request) {
+    lay_out_requests(connection, period + options.depth);
+    return;
+  }
   size_t length = (size_t)options.line_bytes;
   connection->stream = allocate((size_t)(period + options.depth), length);
   for (int k = 0; k < period + options.depth; k++) {
@@ -148,6 +169,17 @@ static void lay_out_stream(struct connection *connection, int index, int period)
   }
 }
 
+/* The handshake blocks: it is no part of what is measured. */
+static void shake_hands(int fd) {
+  char answer[4096];
+  size_t got = 0;
+  if (write(fd, options.handshake, options.handshake_bytes) != (ssize_t)options.handshake_bytes) die("write");
+  while (got < 4 || memcmp(answer + got - 4, "\r\n\r\n", 4) != 0) {
+    if (got == sizeof answer || read(fd, answer + got, 1) != 1) die("handshake");
+    got++;
+  }
+}
+
 static int connect_to(int port) {
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -155,13 +187,14 @@ static int connect_to(int port) {
   if (fd < 0) die("socket");
   if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0) die("connect");
   if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) < 0) die("setsockopt TCP_NODELAY");
+  if (options.handshake) shake_hands(fd);
   if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0) die("fcntl O_NONBLOCK");
   return fd;
 }
 
 static void open_all(void) {
   int period = options.depth > kMinPeriod ? options.depth : kMinPeriod;
-  period_bytes = (size_t)period * (size_t)options.line_bytes;
+  period_bytes = (size_t)period * sent_size();
   connections = allocate((size_t)options.connections, sizeof *connections);
   for (int i = 0; i < options.connections; i++) {
     struct connection *connection = &connections[i];
@@ -209,8 +242,8 @@ static void send_lines(struct connection *connection, struct phase *phase, uint3
   }
   connection->in_flight += count;
   total_in_flight += count;
-  connection->unsent += (size_t)count * (size_t)options.line_bytes;
-  connection->awaited += (size_t)count * (size_t)options.line_bytes;
+  connection->unsent += (size_t)count * sent_size();
+  connection->awaited += (size_t)count * reply_size();
   flush(connection);
 }
 
@@ -224,6 +257,17 @@ static void count_answers(struct connection *connection, struct phase *phase, ui
   phase->answered += count;
 }
 
+/* Replies of which only the length and the beginning are known. */
+static bool begins_right(const struct connection *connection, size_t length) {
+  size_t prefix = options.prefix_bytes, reply = options.reply_bytes;
+  for (size_t at = 0, phase = connection->partial; at < length; at += reply - phase, phase = 0) {
+    if (phase >= prefix) continue;
+    size_t here = prefix - phase < length - at ? prefix - phase : length - at;
+    if (memcmp(read_buffer + at, options.prefix + phase, here) != 0) return false;
+  }
+  return true;
+}
+
 static void on_readable(struct connection *connection, struct phase *phase) {
   ssize_t got = recv(connection->fd, read_buffer, sizeof read_buffer, 0);
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
@@ -233,19 +277,20 @@ static void on_readable(struct connection *connection, struct phase *phase) {
     return;
   }
   size_t length = (size_t)got;
-  if (length > connection->awaited - connection->unsent) {
+  if (length > connection->awaited - (options.request ? 0 : connection->unsent)) {
     fail(connection, "more bytes than were sent");
     return;
   }
-  if (memcmp(read_buffer, connection->stream + connection->read_at, length) != 0) {
+  if (options.request ? !begins_right(connection, length)
+                      : memcmp(read_buffer, connection->stream + connection->read_at, length) != 0) {
     fail(connection, "a reply differs from what was sent");
     return;
   }
   connection->awaited -= length;
   connection->read_at = (connection->read_at + length) % period_bytes;
   size_t pending = connection->partial + length;
-  connection->partial = (uint32_t)(pending % (size_t)options.line_bytes);
-  uint32_t answered = (uint32_t)(pending / (size_t)options.line_bytes);
+  connection->partial = (uint32_t)(pending % reply_size());
+  uint32_t answered = (uint32_t)(pending / reply_size());
   count_answers(connection, phase, answered);
   send_lines(connection, phase, answered);
 }
@@ -326,9 +371,24 @@ static void measure(void) {
   report(&phase, seconds, &before, &after);
 }
 
+static char *content_of(const char *path, size_t *size) {
+  FILE *file = fopen(path, "rb");
+  char *bytes = allocate(1, 65536);
+  if (!file) die(path);
+  *size = fread(bytes, 1, 65536, file);
+  fclose(file);
+  return bytes;
+}
+
+/* In hexadecimal. */
+static void read_prefix(const char *text) {
+  for (unsigned byte; options.prefix_bytes < sizeof options.prefix && sscanf(text, "%2x", &byte) == 1; text += 2)
+    options.prefix[options.prefix_bytes++] = (char)byte;
+}
+
 static void parse(int argc, char **argv) {
   int option;
-  while ((option = getopt(argc, argv, "p:c:d:s:t:n:w:i")) != -1) {
+  while ((option = getopt(argc, argv, "p:c:d:s:t:n:w:iq:r:x:k:")) != -1) {
     if (option == 'p') options.port = atoi(optarg);
     else if (option == 'c') options.connections = atoi(optarg);
     else if (option == 'd') options.depth = atoi(optarg);
@@ -337,9 +397,14 @@ static void parse(int argc, char **argv) {
     else if (option == 'n') options.lines = strtoull(optarg, NULL, 10);
     else if (option == 'w') options.warmup_seconds = atof(optarg);
     else if (option == 'i') options.interactive = true;
+    else if (option == 'q') options.request = content_of(optarg, &options.request_bytes);
+    else if (option == 'k') options.handshake = content_of(optarg, &options.handshake_bytes);
+    else if (option == 'r') options.reply_bytes = (size_t)atoi(optarg);
+    else if (option == 'x') read_prefix(optarg);
     else exit(2);
   }
-  if (options.port > 0 && options.connections > 0 && options.depth > 0 && options.line_bytes > 1) return;
+  bool is_told = !options.request || (options.request_bytes > 0 && options.reply_bytes > 0 && options.prefix_bytes > 0);
+  if (is_told && options.port > 0 && options.connections > 0 && options.depth > 0 && options.line_bytes > 1) return;
   fprintf(stderr, "usage: load -p port [-c connections] [-d in flight] [-s line bytes] [-t seconds | -n lines] "
                   "[-w warm-up seconds] [-i]\n");
   exit(2);

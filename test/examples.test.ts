@@ -29,6 +29,7 @@ test('every example has a test here', () => {
     'hello.js',
     'json-lines.js',
     'singleton.js',
+    'site.js',
     'tcp-proxy.js',
     'timers.js',
     'tls.js',
@@ -165,6 +166,26 @@ test('tcp-proxy: bytes go through it, both ways', async () => {
     assert.is(await client.ask('there and back'), 'there and back')
     client.close()
     upstream.close()
+    await box.stop()
+  })
+})
+
+test('site: a page, an upload and a chat on one port', async () => {
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(example(box, 'site')))
+    assert.match(await (await fetch(`http://127.0.0.1:${port}/`)).text(), /<h1>One port/)
+    const form = new FormData()
+    form.set('file', new File(['12345'], 'a.txt'))
+    const answer = await fetch(`http://127.0.0.1:${port}/upload`, { method: 'POST', body: form })
+    assert.equal(await answer.json(), { name: 'a.txt', size: 5 })
+    const lines: unknown[] = []
+    const guest = new AsyncTcpConnection(`ws://127.0.0.1:${port}/chat?name=ann`)
+    guest.onMessage = (_guest, line) => lines.push(line)
+    guest.send('hello')
+    guest.connect()
+    await until(() => lines.length === 2)
+    assert.equal(lines, ['ann has come', 'ann: hello'])
+    guest.close()
     await box.stop()
   })
 })

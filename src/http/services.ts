@@ -14,7 +14,7 @@ export const httpServices = {
   openFile,
   readUploads,
   trusts(proxies: readonly string[]) {
-    const trusted = new TrustedPeers(proxies)
+    const trusted = new TrustedPeers(proxies, 'trustProxy')
     return (ip: string) => (ip === '' || isIP(ip) !== 0) && trusted.has(ip)
   },
   accessLog(format: 'combined' | 'json') {

@@ -208,8 +208,11 @@ export class TrustedPeers {
   readonly #networks = new BlockList()
   readonly #hasUnix: boolean
 
-  /** Throws a UsageError. */
-  constructor(from: readonly string[]) {
+  readonly #setting: string
+
+  /** Throws a UsageError, which names the setting. */
+  constructor(from: readonly string[], setting = 'proxyProtocol.from') {
+    this.#setting = setting
     this.#hasUnix = from.includes('unix')
     for (const one of from) if (one !== 'unix') this.#add(one)
   }
@@ -226,7 +229,7 @@ export class TrustedPeers {
     const prefix = digits === undefined ? bits : Number(digits)
     if (family === 0 || prefix > bits) {
       const example = `write '10.0.0.0/8', '::1' or 'unix'`
-      throw new UsageError('ERR_BAD_OPTION', `'${text}' is no address and no network: ${example}`)
+      throw new UsageError('ERR_BAD_OPTION', `${this.#setting}: '${text}' is no address and no network; ${example}`)
     }
     this.#networks.addSubnet(ip, prefix, family === 4 ? 'ipv4' : 'ipv6')
   }

@@ -487,7 +487,8 @@ const SHARE_SLACK = 16
 const SILENT_MS = 1500
 
 /** Tells each worker of a group how many connections it should have at most, so that they do not pile up on one. */
-function shareOut({ slots }: GroupState): void {
+function shareOut({ slots, blueprint }: GroupState): void {
+  if (blueprint.sockets.length > 1) return // the kernel spreads: who rested would give its queue to siblings
   const serving = slots.flatMap(({ current }) => {
     return current !== null && current.state === 'ready' && current.silentMs < SILENT_MS ? [current] : []
   })

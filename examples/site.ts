@@ -1,0 +1,57 @@
+// One port: a page, an upload with its progress, and a chat over WebSocket. Open http://127.0.0.1:8888/ in two windows.
+// Uploads need a parser: npm install @fastify/busboy
+
+import { broadcast, http, Response, Worker, websocket } from 'millrace'
+
+const protocol = http({ uploads: {}, websocket: websocket({ compression: true }) })
+const site = new Worker('http://127.0.0.1:8888', { name: 'site', protocol })
+
+site.onWebSocketConnected = (connection, request) => {
+  const name = String(request?.get('name', 'somebody')).slice(0, 20)
+  connection.onMessage = (_connection, text) => everybody(`${name}: ${text}`)
+  everybody(`${name} has come`)
+}
+
+site.onMessage = (connection, request) => {
+  if (typeof request === 'string' || request instanceof Uint8Array) return // of a WebSocket: it has a handler of its own
+  if (request.path === '/') return connection.send(page)
+  if (request.path === '/upload' && request.method === 'POST') {
+    const file = request.file('file')
+    return connection.send({ name: file?.name, size: file?.size }) // file.move(...) would keep it
+  }
+  connection.send(new Response(404, { 'Content-Type': 'text/plain' }, 'not here\n'))
+}
+
+/** Who reads too slowly misses a line, instead of costing everybody memory. */
+function everybody(line: string): void {
+  const sockets = [...site.connections.values()].filter(({ protocol }) => protocol.name === 'websocket')
+  broadcast(sockets, line, { slow: 'drop' })
+}
+
+const page = `<!doctype html><meta charset=utf-8><title>millrace</title>
+<style>body { font: 16px/1.5 system-ui; max-width: 40em; margin: 2em auto; padding: 0 1em }
+progress { width: 100% } #lines { border: 1px solid #ccc; padding: .5em; height: 12em; overflow: auto; white-space: pre-wrap }</style>
+<h1>One port</h1>
+<h2>Upload</h2>
+<input type=file id=file aria-label="a file"> <progress id=bar value=0 max=1></progress> <span id=result></span>
+<h2>Chat</h2>
+<div id=lines></div>
+<form id=say><input id=text autocomplete=off aria-label="say something" placeholder="say something"> <button>Send</button></form>
+<script type=module>
+const $ = (id) => document.getElementById(id)
+$('file').onchange = () => {
+  const form = new FormData()
+  form.set('file', $('file').files[0])
+  const request = new XMLHttpRequest()
+  request.upload.onprogress = ({ loaded, total }) => { $('bar').value = loaded / total }
+  request.onload = () => { $('result').textContent = request.responseText }
+  request.open('POST', '/upload')
+  request.send(form)
+}
+const socket = new WebSocket('ws://' + location.host + '/chat?name=guest' + Math.floor(Math.random() * 100))
+socket.onmessage = ({ data }) => { $('lines').append(data + '\\n'); $('lines').scrollTop = 1e9 }
+socket.onclose = ({ code }) => $('lines').append('closed: ' + code + '\\n')
+$('say').onsubmit = (event) => { event.preventDefault(); socket.send($('text').value); $('text').value = '' }
+</script>
+`
+Worker.runAll()

@@ -1,8 +1,8 @@
-// The demo: what `npm start` and a `start` without a module run. Three groups on loopback.
+// The demo: what `npm start` and a `start` without a module run. Four groups on loopback; the last is for a browser.
 
+import { broadcast, http, Response, websocket } from './index.ts'
 import { Timer } from './loop/timer.ts'
 import { Worker } from './worker.ts'
-import './index.ts'
 
 const hello = new Worker('text://127.0.0.1:8888', { name: 'hello', count: 4 })
 hello.onMessage = (connection, line) => connection.send(`Hello, ${line}! This is worker ${hello.id}.`)
@@ -20,5 +20,59 @@ clock.onWorkerStart = () => {
     for (const connection of clock.connections.values()) connection.send(new Date().toISOString())
   })
 }
+
+// A page, an upload that is counted as it comes, and a chat over WebSocket, on one port.
+const site = new Worker('http://127.0.0.1:8891', {
+  name: 'site',
+  protocol: http({ body: 'stream', websocket: websocket() }),
+})
+site.onWebSocketConnected = (guest) => {
+  const everybody = (line: string) => {
+    const guests = [...site.connections.values()].filter(({ protocol }) => protocol.name === 'websocket')
+    broadcast(guests, line)
+  }
+  everybody(`guest ${guest.id} has come`)
+  guest.onMessage = (_guest, line) => everybody(`guest ${guest.id}: ${line}`)
+}
+site.onMessage = async (connection, request) => {
+  if (request.path === '/') return connection.send(PAGE)
+  if (request.path !== '/upload') return connection.send(new Response(404, {}, 'not here'))
+  let bytes = 0
+  for await (const part of request.body) bytes += part.length
+  return connection.send({ bytes })
+}
+
+const PAGE = `<!doctype html><html lang=en><meta charset=utf-8><title>millrace</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 40em; margin: 2em auto; padding: 0 1em; color: #222 }
+#lines { border: 1px solid #bbb; padding: .5em; height: 12em; overflow: auto; white-space: pre-wrap }
+form { display: flex; gap: .5em; margin-top: .5em } #text { flex: 1; font: inherit; padding: .3em } progress { width: 12em }
+</style>
+<h1>millrace</h1>
+<p>This page, the upload and the chat come from one process, through one port.</p>
+<h2>Upload</h2>
+<p><input type=file id=file aria-label="a file"> <progress id=bar value=0></progress> <output id=result></output></p>
+<h2>Chat</h2>
+<div id=lines role=log></div>
+<form id=say><input id=text autocomplete=off aria-label="say something" placeholder="say something"><button>Send</button></form>
+<script type=module>
+const $ = (id) => document.getElementById(id)
+$('file').onchange = () => {
+  const request = new XMLHttpRequest()
+  request.upload.onprogress = ({ loaded, total }) => { $('bar').value = loaded / total }
+  request.onload = () => { $('result').value = JSON.parse(request.responseText).bytes.toLocaleString() + ' bytes' }
+  request.open('PUT', '/upload')
+  request.send($('file').files[0])
+}
+const socket = new WebSocket('ws://' + location.host + '/')
+const show = (line) => { $('lines').append(line + '\\n'); $('lines').scrollTop = 1e9 }
+socket.onmessage = ({ data }) => show(data)
+socket.onclose = ({ code }) => show('the server has said goodbye (' + code + '): load the page again')
+$('say').onsubmit = (event) => {
+  event.preventDefault()
+  socket.send($('text').value)
+  $('text').value = ''
+}
+</script>`
 
 Worker.runAll()

@@ -171,7 +171,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     try {
       return this.#parse(bytes)
     } catch (error) {
-      throw error instanceof ProtocolError ? this.#fault(error) : error
+      throw this.#fault(error instanceof ProtocolError ? error : oursFailed(error))
     } finally {
       this.#isParsing = false
     }
@@ -321,6 +321,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   #setBodyFull(isFull: boolean): void {
     this.#isBodyFull = isFull
+    if (!isFull && this.#incoming !== null) this.#await(Phase.Body) // its silence was our wish
     this.#slowDown()
   }
 
@@ -394,7 +395,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   /** Tells the client, and gives the error on for `onError`. */
   #fault(error: ProtocolError): ProtocolError {
-    const { statusHint = 400, message } = error
+    const { statusHint = 400 } = error
+    const message = statusHint === 500 ? 'the server failed' : error.message
     this.#incoming?.sink.fail(error)
     this.#incoming = null
     this.#isFaulty = true
@@ -474,6 +476,11 @@ const LONGEST_LOOK_MS = 60_000
 
 function unlimited(ms: number): number {
   return ms > 0 ? ms : Number.POSITIVE_INFINITY
+}
+
+/** A function among the settings threw: the client hears that it is not its fault. */
+function oursFailed(cause: unknown): ProtocolError {
+  return new ProtocolError('ERR_HTTP', `a setting of http failed: ${cause}`, { statusHint: 500, cause })
 }
 
 function tooLarge(limit: number): ProtocolError {

@@ -148,7 +148,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
     try {
       return this.#take(bytes)
     } catch (error) {
-      throw error instanceof ProtocolError ? this.#fault(error) : error
+      throw this.#fault(error instanceof ProtocolError ? error : oursFailed(error))
     }
   }
 
@@ -457,7 +457,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
 
   /** The peer is told by a close code, or in the handshake by a status; the connection ends. */
   #fault(error: ProtocolError): ProtocolError {
-    if (this.#state === State.AwaitHandshake && this.#isServer) this.#refuse(error.statusHint ?? 400, error.message)
+    if (this.#state === State.AwaitHandshake && this.#isServer) this.#refuse(error.statusHint ?? 400, error.statusHint === 500 ? 'the server failed' : error.message)
     else if (this.#state === State.Open || this.#state === State.Closing) {
       const code = error.closeCode ?? 1002
       if (this.#state === State.Open) this.#close(code, '')
@@ -527,6 +527,15 @@ function headSizeOf(second: number): number {
 
 function broken(message: string): ProtocolError {
   return new ProtocolError('ERR_BAD_FRAME', message, { closeCode: 1002 })
+}
+
+/** A function among the settings threw. */
+function oursFailed(cause: unknown): ProtocolError {
+  return new ProtocolError('ERR_WEBSOCKET', `a setting of websocket failed: ${cause}`, {
+    statusHint: 500,
+    closeCode: 1011,
+    cause,
+  })
 }
 
 function noText(): ProtocolError {

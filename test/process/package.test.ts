@@ -67,10 +67,15 @@ test('an app that cannot resolve the package is told what to do', async () => {
   })
 })
 
-test('without an app it is the demo, and its line to try works (ports 8888 to 8890 must be free)', async () => {
+test('without an app it is the demo, and its line to try works (ports 8888 to 8891 must be free)', async () => {
   await inSandbox(async (box) => {
     const { stdout } = succeeded(await box.command('start', '-d'))
-    for (const row of [/^hello +text +127\.0\.0\.1:8888 +4 +\[OK\]$/m, /^chat .*:8889 /m, /^clock .*:8890 /m]) {
+    for (const row of [
+      /^hello +text +127\.0\.0\.1:8888 +4 +\[OK\]$/m,
+      /^chat .*:8889 /m,
+      /^clock .*:8890 /m,
+      /^site +http .*:8891 /m,
+    ]) {
       assert.match(stdout, row)
     }
     const [, line = ''] = /^Try: (.*)$/m.exec(stdout) ?? []
@@ -83,6 +88,9 @@ test('without an app it is the demo, and its line to try works (ports 8888 to 88
     assert.is(await two.line(), 'welcome, there are 2 of you')
     two.send('hi')
     assert.match(await one.line(), /^\d+: hi$/)
+    assert.match(await (await fetch('http://127.0.0.1:8891/')).text(), /<h1>millrace/)
+    const upload = await fetch('http://127.0.0.1:8891/upload', { method: 'PUT', body: 'x'.repeat(100_000) })
+    assert.equal(await upload.json(), { bytes: 100_000 })
     const clock = await Client.connect(8890)
     assert.match(await clock.line(), /^\d{4}-\d\d-\d\dT/)
     const [, stop = ''] = /^Stop it with: (.*)$/m.exec(stdout) ?? []

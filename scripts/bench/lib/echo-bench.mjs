@@ -3,10 +3,6 @@
 //
 // flags: [--quick] [--rounds 5] [--seconds 2] [--bytes 32] [--cases 1x1,64x16] [--peers floor,millrace,...]
 // A case is connections x messages in flight on each. --quick is one short round: it shows that the bench works.
-import { spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import {
   CannotRun,
@@ -14,24 +10,19 @@ import {
   cpuBetween,
   cpuOf,
   environment,
-  here,
   launch,
   median,
   nextLine,
   pickCores,
-  root,
   round,
   runBench,
-  sleep,
   spread,
-  startTimeOf,
   stop,
   sum,
   table,
   writeResults,
 } from './bench.mjs'
-
-const startFile = join(root, 'dist', 'start.js')
+import { millraceServer, nodeServer, startPrinting } from './servers.mjs'
 
 /**
  * Which bench this process is.
@@ -51,17 +42,20 @@ const startFile = join(root, 'dist', 'start.js')
 
 /** @type {EchoBench} */
 let bench
+/** By name: what starts a server on a core. */
+const starters = {}
 
 /** @param {EchoBench} definition */
 export async function runEchoBench(definition) {
   bench = definition
+  starters.floor = (core) => startPrinting([compile(bench.floor)], core)
+  starters.millrace = millraceServer(bench.name, bench.module, bench.answers)
   for (const [name, [file, ...args]] of Object.entries(bench.peers)) {
-    starters[name] = (core) => startPrinting([process.execPath, join(here, file), ...args], core)
+    starters[name] = nodeServer(file, ...args)
   }
   await runBench(bench.name, main)
 }
 
-const bootMs = 15_000
 const loadGraceMs = 20_000 // the load gives up by itself after 5 s without a reply; this is the second net
 const saturatedServer = 0.9 // of the wall time; below it the server had time left
 const saturatedLoad = 0.95
@@ -106,63 +100,6 @@ function readPeers(values) {
   const unknown = names.find((name) => !Object.hasOwn(starters, name))
   if (unknown !== undefined) throw new CannotRun(`--peers: '${unknown}' is none of ${Object.keys(starters).join(', ')}`)
   return names
-}
-
-// Servers: each starter answers { pid, port, stop(), about? }
-
-async function startPrinting(command, core) {
-  const child = launch(command, { core })
-  return { pid: child.pid, port: Number(await nextLine(child, bootMs)), stop: () => stop(child) }
-}
-
-const starters = {
-  floor: (core) => startPrinting([compile(bench.floor)], core),
-  millrace: startMillrace,
-}
-
-/** Through the real start file, as a user runs it: command, master and worker, all on the server's core. */
-async function startMillrace(core) {
-  if (!existsSync(startFile)) throw new CannotRun('dist/start.js is missing: npm run build')
-  const runDir = mkdtempSync(join(tmpdir(), 'millrace-bench-'))
-  const child = launch([process.execPath, startFile, 'start', join(here, bench.module), '--run-dir', runDir], { core })
-  const server = { pid: 0, port: 0, stop: () => stop(child) }
-  process.once('exit', () => sweep(server, runDir))
-  return Object.assign(server, await untilUp(child, runDir))
-}
-
-/** A worker that outlived its master would hold the port and the core; the start time tells it from a reused pid. */
-function sweep(server, runDir) {
-  if (server.startTime !== undefined && startTimeOf(server.pid) === server.startTime) {
-    process.stderr.write(`bench ${bench.name}: the worker ${server.pid} outlived its master; killed\n`)
-    process.kill(server.pid, 'SIGKILL')
-  }
-  rmSync(runDir, { recursive: true, force: true })
-}
-
-async function untilUp(child, runDir) {
-  let ended
-  child.ended.then((how) => {
-    ended = how
-  })
-  for (const deadline = Date.now() + bootMs; Date.now() < deadline; await sleep(100)) {
-    const found = readStatus(runDir)
-    if (found && (await bench.answers(found.port))) return found
-    if (ended !== undefined) throw new Error(`millrace: start ended (${ended})\n${child.said}`)
-  }
-  throw new Error(`millrace: not up within ${bootMs} ms\n${child.said}`)
-}
-
-/** The worker's pid and port as `status --json` has them, or undefined while it is not up. */
-function readStatus(runDir) {
-  const args = [startFile, 'status', join(here, bench.module), '--run-dir', runDir, '--json']
-  const done = spawnSync(process.execPath, args, { encoding: 'utf8', timeout: bootMs })
-  if (done.status !== 0) return undefined
-  const { engine, groups } = JSON.parse(done.stdout)
-  const group = groups[0]
-  const worker = group?.workers[0]
-  const port = Number(/:(\d+)$/.exec(group?.address ?? '')?.[1] ?? 0)
-  if (!worker?.pid || !port) return undefined
-  return { pid: worker.pid, port, startTime: startTimeOf(worker.pid), about: { engine } }
 }
 
 // One run: the load against one server

@@ -394,6 +394,48 @@ test('deadlines: between requests, of a head, of a body, of an answer', async ()
   await nextTurn()
 })
 
+test('a setting that throws is the server’s fault, and told as such', () => {
+  const failing = () => {
+    throw new Error('secret')
+  }
+  const server = serve(null, { body: failing })
+  server.receive(wire('POST / HTTP/1.1¶Host: h¶Content-Length: 5¶¶hello'))
+  const answer = shown(server.written())
+  assert.is(statusOf(answer), 500)
+  assert.not.match(answer, /secret/)
+  assert.match(server.errors[0]?.message ?? '', /secret/)
+})
+
+test('a client that was told to wait is not blamed for its silence', async () => {
+  let goOn: () => void = () => undefined
+  const server = serve(
+    async (connection, request) => {
+      for await (const _ of request.body)
+        await new Promise<void>((resolve) => {
+          goOn = resolve
+        })
+      connection.send('ok')
+    },
+    { body: 'stream', bodyTimeoutMs: 1000 },
+  )
+  server.receive(wire('POST / HTTP/1.1¶Host: h¶Content-Length: 400000¶¶'))
+  for (let n = 0; n < 4; n++) server.receive(Buffer.alloc(90_000))
+  assert.is(server.socket.isReading, false)
+  server.advance(60_000)
+  for (let n = 0; n < 4; n++) {
+    goOn()
+    await nextTurn()
+  }
+  server.advance(999)
+  assert.is(shown(server.written()), '')
+  server.receive(Buffer.alloc(40_000))
+  for (let n = 0; n < 3; n++) {
+    goOn()
+    await nextTurn()
+  }
+  assert.is(shown(server.written()), OK('ok'))
+})
+
 test('a leaving worker says so in its next answer', () => {
   const server = serve()
   server.receive(wire(GET))

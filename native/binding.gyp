@@ -21,6 +21,9 @@
         "GCC_SYMBOLS_PRIVATE_EXTERN": "YES",
       },
       "conditions": [
+        ["OS=='linux'", {
+          "sources": ["src/rings.cc", "src/engine.cc", "src/engine_datagrams.cc", "src/engine_binding.cc"],
+        }],
         ["OS=='linux' and sanitize==''", { "ldflags": ["-static-libstdc++", "-static-libgcc"] }],
         ["sanitize!=''", {
           "cflags_cc": ["-fsanitize=<(sanitize)", "-fno-omit-frame-pointer", "-g", "-O1"],

@@ -63,9 +63,36 @@ export interface Sys {
   notify(socketPath: string, text: string): void
 }
 
+/**
+ * The native engine, below src/net/native-engine.ts, which alone should use it. `onBatch` is called once for many events,
+ * in the async context of `resource`; all else goes through memory (native/src/rings.h). A slot and its generation name
+ * a descriptor: what comes late for one that is gone does nothing.
+ */
+export interface NativeEngine {
+  /** The engine's own part of the rings, or the part whose bytes are lent to user code. A new ArrayBuffer each time. */
+  memory(isLent: boolean): ArrayBuffer
+  /** Where the seven parts begin, in bytes, then kMaxEvents, kMaxSends, kMaxSlots, kReceiveBytes, kSendBytes, kMaxDatagrams, kDatagramBytes. */
+  layout(): readonly number[]
+  /** These take a descriptor over, which does not block, and give its slot. */
+  listen(fd: number): number
+  adopt(fd: number, isPaused: boolean): number
+  receiveDatagrams(fd: number): number
+  generation(slot: number): number
+  /** Gives a descriptor back, with what its peer has not been sent yet. */
+  release(slot: number, generation: number): { readonly fd: number; readonly unsent: Buffer } | undefined
+  /** A listener that could not accept tries again. */
+  wake(slot: number, generation: number): void
+  /** Carries out what was recorded. Calls nothing. */
+  flush(): void
+  /** `flush`, then these bytes from where they are. */
+  sendBytes(slot: number, generation: number, bytes: Uint8Array): void
+}
+
 export interface Addon {
   /** Null without it. */
   readonly sys: Sys | null
+  /** Makes an engine. Null without the addon, and where there is no epoll. */
+  readonly newEngine: ((onBatch: () => void, resource: object) => NativeEngine) | null
   readonly source: 'given' | 'prebuilt' | 'built' | 'none'
   /** In words, for people: why this one, or why none. */
   readonly why: string
@@ -100,12 +127,15 @@ export function load(root: string, platform: string, override: string | undefine
 }
 
 function none(why: string): Addon {
-  return { sys: null, source: 'none', why }
+  return { sys: null, newEngine: null, source: 'none', why }
 }
 
 function open(path: string, source: 'given' | 'prebuilt' | 'built', why: string): Addon {
   try {
-    return { sys: wrapped(createRequire(import.meta.url)(path) as Binding), source, why }
+    const binding = createRequire(import.meta.url)(path) as Binding
+    const { Engine } = binding
+    const newEngine = Engine === undefined ? null : (...args: EngineArguments) => new Engine(...args)
+    return { sys: wrapped(binding), newEngine, source, why }
   } catch (error) {
     if (codeOf(error) === 'ERR_DLOPEN_DISABLED') return none('switched off by --no-addons')
     return none(`${path} cannot be loaded: ${messageOf(error).split('\n')[0]}`)
@@ -128,8 +158,14 @@ function libc(): 'glibc' | 'musl' {
   return header?.glibcVersionRuntime === undefined ? 'musl' : 'glibc'
 }
 
+type EngineArguments = [onBatch: () => void, resource: object]
+
 /** What comes over the boundary: numbers, strings, booleans and typed arrays. */
 interface Binding {
+  /** Where there is epoll. */
+  readonly Engine?: new (
+    ...args: EngineArguments
+  ) => NativeEngine
   bind(transport: number, host: string, port: number, path: string, reusePort: boolean, dualStack: boolean): Descriptor
   listen(fd: number, backlog: number): void
   socketName(fd: number): ReturnType<Sys['socketName']>

@@ -19,8 +19,9 @@ import { Backoff } from './loop/backoff.ts'
 import { now } from './loop/clock.ts'
 import { deadlines } from './loop/deadlines.ts'
 import { authorityOf, isSecureScheme, parseTarget, type Target } from './net/address.ts'
-import { nodeEngine } from './net/node-engine.ts'
+import { chooseEngine } from './net/engines.ts'
 import { type ClientTlsOptions, TlsClient } from './net/tls.ts'
+import { registry } from './process/group.ts'
 import { type AnyProtocol, type Encoded, type InOf, type OutOf, type ProtocolOf, protocolOf } from './protocol.ts'
 import {
   kClosed,
@@ -237,7 +238,8 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     try {
       const { transport, host, port, path } = this.#target
       const tls = this.transport === 'ssl' ? new TlsClient(this.ssl, host) : null
-      const socket = await nodeEngine.connect({ transport, host, port, path, proxy: this.#proxy() }, dialing.signal)
+      const { engine } = chooseEngine(registry().engine, tls !== null)
+      const socket = await engine.connect({ transport, host, port, path, proxy: this.#proxy() }, dialing.signal)
       if (tls !== null) await secured(socket, tls, dialing.signal)
       if (dialing.signal.aborted) return socket.destroy()
       this.#connectedAt = now()

@@ -512,6 +512,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   [kFull](): void {
     if (this.#isFull) return
     this.#isFull = true
+    this.#socket.awaitDrained()
     for (const source of this.#sources ?? []) source.#stop(Stop.Pipe)
     this.#notify(this.onBufferFull)
   }
@@ -897,7 +898,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #write(bytes: Encoded): boolean {
     if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
     if (this.#socket.queuedBytes >= this.maxSendBufferSize) return this.#refuse('send buffer full and drop package')
-    const size = isChunk(bytes) ? this.#put(bytes) : this.#putAll(bytes)
+    const size = isChunk(bytes) ? this.#socket.write(bytes) : this.#putAll(bytes)
+    if (this.#io.onDrain !== null) this.#socket.awaitDrained()
     if (this.#idleTimer !== 0) this.#lastActive = this.#clock.now()
     this.bytesWritten += size
     this.worker.counters.bytesOut += size
@@ -906,17 +908,11 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return false
   }
 
-  #put(chunk: string | Uint8Array): number {
-    const size = typeof chunk === 'string' ? Buffer.byteLength(chunk) : chunk.length
-    if (size > 0) this.#socket.write(chunk, size)
-    return size
-  }
-
   #putAll(chunks: readonly (string | Uint8Array)[]): number {
     if (!Array.isArray(chunks)) throw notEncoded(chunks)
     for (const chunk of chunks) if (!isChunk(chunk)) throw notEncoded(chunk) // before the first of them is sent
     let size = 0
-    for (const chunk of chunks) size += this.#put(chunk)
+    for (const chunk of chunks) size += this.#socket.write(chunk)
     return size
   }
 
@@ -1068,6 +1064,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   #awaitFlush(): void {
+    this.#socket.awaitDrained()
     this.#clock.cancel(this.#closeTimer)
     this.#closeTimer = this.#clock.after(FLUSH_TIMEOUT_MS, Connection.#checkFlush, this, this.#socket.queuedBytes)
   }
@@ -1206,7 +1203,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   static readonly #Io = class Io<In> implements CodecIo<In> {
     readonly #connection: AnyConnection
     readonly role: Role
-    onDrain: (() => void) | null = null
+    #onDrain: (() => void) | null = null
 
     constructor(connection: AnyConnection, role: Role) {
       this.#connection = connection
@@ -1276,6 +1273,15 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       return this.#connection.worker.target ?? null
     }
 
+    get onDrain(): (() => void) | null {
+      return this.#onDrain
+    }
+
+    set onDrain(callback: (() => void) | null) {
+      this.#onDrain = callback
+      if (callback !== null && this.#isCurrent && this.queuedBytes > 0) this.#connection.#socket.awaitDrained()
+    }
+
     get signal(): AbortSignal {
       return this.#connection.signal
     }
@@ -1305,7 +1311,9 @@ export const NO_SOCKET: Socket = {
   proxy: null,
   queuedBytes: 0,
   attach: nothing,
-  write: nothing,
+  write: () => 0,
+  awaitDrained: nothing,
+  release: () => null,
   secure: nothing,
   unread: nothing,
   present: nothing,

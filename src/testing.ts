@@ -50,10 +50,20 @@ export class MemorySocket implements Socket {
   #queued: Buffer[] = []
   #sent: Buffer[] = []
 
-  write(chunk: string | Uint8Array, byteLength: number): void {
-    this.#queued.push(Buffer.from(chunk as Uint8Array))
-    this.queuedBytes += byteLength
+  write(chunk: string | Uint8Array): number {
+    const bytes = Buffer.from(chunk as Uint8Array)
+    this.#queued.push(bytes)
+    this.queuedBytes += bytes.length
     if (!this.isHolding) this.take()
+    return bytes.length
+  }
+
+  awaitDrained(): void {
+    // It is told whenever everything is taken.
+  }
+
+  release(): null {
+    return null
   }
 
   attach(): void {

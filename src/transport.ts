@@ -1,5 +1,5 @@
-// What an engine must offer, and what it is given in return. Two engines implement it: node (net/node-engine.ts) and,
-// later, native. A connection knows these interfaces and never an engine. The methods that an engine calls on a
+// What an engine must offer, and what it is given in return. Two engines implement it: node (net/node-engine.ts) and
+// native (net/native-engine.ts). A connection knows these interfaces and never an engine. The methods that an engine calls on a
 // connection are named by symbols, so that they are not part of what a user sees.
 
 import type net from 'node:net'
@@ -10,7 +10,7 @@ import type { Encoded, Peer, ProxyInfo, TlsState } from './protocol.ts'
 export const kReceived = Symbol('received')
 /** The peer has sent FIN: nothing more will be received. Comes after the last bytes. */
 export const kEnded = Symbol('ended')
-/** The kernel has taken every byte written so far. */
+/** The kernel has taken every byte written so far: after `awaitDrained()`, and whenever it was not quick enough. */
 export const kDrained = Symbol('drained')
 /** TLS is on: what follows comes decrypted, and leaves encrypted. */
 export const kSecured = Symbol('secured')
@@ -41,8 +41,10 @@ export interface Tls {
 export interface Socket extends Peer {
   /** Who gets the events from now on. */
   attach(events: SocketEvents): void
-  /** Takes `byteLength` bytes (UTF-8 for text), which must not change afterwards. Sent at the end of the batch. */
-  write(chunk: string | Uint8Array, byteLength: number): void
+  /** Takes bytes (UTF-8 for text), which must not change afterwards; how many. Sent at the end of the batch. */
+  write(chunk: string | Uint8Array): number
+  /** `[kDrained]` is to be called when `queuedBytes` is 0, also if the kernel takes everything at once. */
+  awaitDrained(): void
   /** Bytes written that the kernel has not taken. */
   readonly queuedBytes: number
   pause(): void
@@ -50,13 +52,26 @@ export interface Socket extends Peer {
   /** Bytes that were received once are received again, before all others, in a turn of their own. */
   unread(bytes: Uint8Array): void
   /** A proxy has told who the peer is: these are its addresses from now on. */
-  present(ends: Pick<Peer, 'remoteIp' | 'remotePort' | 'localIp' | 'localPort'>, proxy: ProxyInfo): void
+  present(ends: Pick<Peer, 'remoteIp' | 'remotePort' | 'localIp' | 'localPort'>, proxy: ProxyInfo | null): void
   /** Sends what is queued, then shakes hands; nothing is received until `[kSecured]`, or `[kClosed]` with the reason. */
   secure(tls: Tls): void
   /** Sends what is queued, then FIN. Receiving goes on. */
   end(): void
   /** Closes at once; what is queued is lost. No event follows. */
   destroy(): void
+  /**
+   * Gives the descriptor away, with what has been received and not been told, and what has not been sent: for another
+   * engine, or another process. No event follows. Null where that cannot be: on the node engine, and under TLS.
+   */
+  release(): Released | null
+}
+
+/** A connection that has left its engine, for `Transport.adopt`. Whoever has it owns the descriptor. */
+export interface Released {
+  readonly fd: number
+  readonly unread: Uint8Array
+  readonly unsent: Uint8Array
+  readonly ends: Pick<Peer, 'remoteIp' | 'remotePort' | 'localIp' | 'localPort'>
 }
 
 /** Where a listener comes from: a descriptor that a parent process passed, or a handle bound in this process. */
@@ -120,4 +135,6 @@ export interface Transport {
   listen(source: ListenSource, accept: Accept): Promise<Listener>
   /** A connection that is made; nothing is received before `attach`. Rejects with a SystemError or the signal's reason. */
   connect(target: ConnectTarget, signal: AbortSignal): Promise<Socket>
+  /** Takes over a connection, which belongs to the socket from now on; nothing is received before `attach`. */
+  adopt(released: Released): Socket
 }

@@ -15,7 +15,7 @@ import { Handshake } from './handshake.ts'
 import { LimitedLog, log } from './log.ts'
 import { deadlines } from './loop/deadlines.ts'
 import { type Address, isSecureScheme, parseAddress } from './net/address.ts'
-import { nodeEngine } from './net/node-engine.ts'
+import { chooseEngine, ENGINES } from './net/engines.ts'
 import { readTlsFiles, type ServerTlsOptions, type TlsSecrets, TlsServer } from './net/tls.ts'
 import { UdpServer } from './net/udp.ts'
 import {
@@ -235,6 +235,22 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     registry().requestStop?.(code)
   }
 
+  /**
+   * `native`, `node`, or empty for the best there is: native where the addon has it. `MILLRACE_ENGINE` and `--engine` win.
+   * Set it before `runAll`.
+   */
+  static get engine(): string {
+    return registry().engine
+  }
+
+  static set engine(name: string) {
+    check('Worker.engine', name, {
+      isRight: (one) => one === '' || ENGINES.includes(String(one)),
+      wanted: ENGINE_NAMES,
+    })
+    if (!registry().isEngineGiven) registry().engine = name
+  }
+
   /** All Workers declared in this process. */
   static getAllWorkers(): Worker<string | undefined, unknown>[] {
     return registry().groups as unknown as Worker<string | undefined, unknown>[]
@@ -289,7 +305,13 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
       credentials: null, // the describe process looks them up
       isSecure: this.#isSecure || this.ssl !== null,
       transport: this.#address === '' ? '' : this.#isSecure ? 'ssl' : this.#place.transport,
+      engine: this.#engine(),
     }
+  }
+
+  #engine(): Declaration['engine'] {
+    const { engine, why } = chooseEngine(registry().engine, this.#isSecure)
+    return { name: engine.name, why }
   }
 
   /** @internal */
@@ -392,7 +414,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     const accept = (socket: Socket) => this.#welcome(socket, protocol)
     const welcome = rules === null ? accept : (socket: Socket) => Proxied.begin(socket, rules, this.#host, accept)
     const options = { ...source, backlog: this.backlog, onScarce: () => this.#runShort() }
-    return nodeEngine.listen(options, welcome)
+    return chooseEngine(registry().engine, this.#isSecure).engine.listen(options, welcome)
   }
 
   #receive({ fd = -1, expected }: Bound, protocol: AnyProtocol): Promise<Listener> {
@@ -734,6 +756,8 @@ const RULES: Record<string, Rule> = {
   },
   execArgv: { isRight: (value) => Array.isArray(value) && value.every(isString), wanted: 'a list of strings' },
 }
+
+const ENGINE_NAMES = `'native', 'node' or ''`
 
 const STATIC_RULES: Record<string, Rule> = {
   stopTimeout: NOT_NEGATIVE,

@@ -8,24 +8,20 @@
 
 #include "arguments.h"
 #include "descriptors.h"
+#include "failure.h"
 #include "processes.h"
+#ifdef __linux__
+#include "engine_binding.h"
+#endif
 #include "result.h"
 #include "sockets.h"
 
 namespace millrace {
 namespace {
 
-Napi::Value Throw(Napi::Env env, const Failure& failure) {
-  Napi::Error error = Napi::Error::New(env, std::string(failure.call) + " failed");
-  error.Set("errno", Napi::Number::New(env, -failure.error));
-  error.Set("syscall", Napi::String::New(env, failure.call));
-  error.ThrowAsJavaScriptException();
-  return env.Undefined();
-}
-
 template <typename T>
 Napi::Value Answer(Napi::Env env, const Result<T>& result) {
-  if (!result.ok()) return Throw(env, result.failure);
+  if (!result.ok()) return throw_failure(env, result.failure);
   if constexpr (std::is_same_v<T, Nothing>)
     return env.Undefined();
   else
@@ -90,7 +86,7 @@ Napi::Value Descriptor::Own(Napi::Env env, int fd) {
 }
 
 Napi::Value Opened(Napi::Env env, const Result<int>& result) {
-  return result.ok() ? Descriptor::Own(env, result.value) : Throw(env, result.failure);
+  return result.ok() ? Descriptor::Own(env, result.value) : throw_failure(env, result.failure);
 }
 
 Napi::Value Bind(const Napi::CallbackInfo& info) {
@@ -117,7 +113,7 @@ Napi::Value Name(const Napi::CallbackInfo& info) {
   int fd = args.Descriptor("fd");
   if (!args.ok()) return info.Env().Undefined();
   Result<SocketName> result = socket_name(fd);
-  if (!result.ok()) return Throw(info.Env(), result.failure);
+  if (!result.ok()) return throw_failure(info.Env(), result.failure);
   Napi::Object name = Napi::Object::New(info.Env());
   name.Set("family", result.value.family);
   name.Set("address", result.value.address);
@@ -145,7 +141,7 @@ Napi::Value ChooseAmong(const Napi::CallbackInfo& info) {
   std::vector<int32_t> places = args.Integers("places");
   if (!args.ok()) return info.Env().Undefined();
   for (int32_t place : places)
-    if (place < 0) return Throw(info.Env(), {EINVAL, "setsockopt"});
+    if (place < 0) return throw_failure(info.Env(), {EINVAL, "setsockopt"});
   return Answer(info.Env(), choose_among(fd, {places.begin(), places.end()}));
 }
 
@@ -170,7 +166,7 @@ Napi::Value ReceiveDescriptors(const Napi::CallbackInfo& info) {
   size_t most = static_cast<size_t>(args.Integer("mostBytes", 1, 1 << 24));
   if (!args.ok()) return env.Undefined();
   Result<Received> result = receive_descriptors(fd, most);
-  if (!result.ok()) return Throw(env, result.failure);
+  if (!result.ok()) return throw_failure(env, result.failure);
   Napi::Array descriptors = Napi::Array::New(env);
   for (int one : result.value.fds) descriptors.Set(descriptors.Length(), Descriptor::Own(env, one));
   if (env.IsExceptionPending()) return env.Undefined();
@@ -186,7 +182,7 @@ Napi::Value PeerCredentials(const Napi::CallbackInfo& info) {
   int fd = args.Descriptor("fd");
   if (!args.ok()) return info.Env().Undefined();
   Result<Peer> result = peer_credentials(fd);
-  if (!result.ok()) return Throw(info.Env(), result.failure);
+  if (!result.ok()) return throw_failure(info.Env(), result.failure);
   Napi::Object peer = Napi::Object::New(info.Env());
   peer.Set("pid", result.value.pid);
   peer.Set("uid", result.value.uid);
@@ -222,7 +218,7 @@ Napi::Value Reap(const Napi::CallbackInfo& info) {
   std::vector<int32_t> known = args.Integers("known");
   if (!args.ok()) return info.Env().Undefined();
   Result<std::vector<Reaped>> result = reap(known, 1000);
-  if (!result.ok()) return Throw(info.Env(), result.failure);
+  if (!result.ok()) return throw_failure(info.Env(), result.failure);
   Napi::Array all = Napi::Array::New(info.Env());
   for (const Reaped& one : result.value) {
     Napi::Object entry = Napi::Object::New(info.Env());
@@ -241,7 +237,7 @@ Napi::Value Execute(const Napi::CallbackInfo& info) {
   std::string env = args.Text("env", true);
   std::vector<int32_t> keep = args.Integers("keep");
   if (!args.ok()) return info.Env().Undefined();
-  return Throw(info.Env(), execute(path, parts_of(argv), parts_of(env), keep));
+  return throw_failure(info.Env(), execute(path, parts_of(argv), parts_of(env), keep));
 }
 
 Napi::Value Notify(const Napi::CallbackInfo& info) {
@@ -277,6 +273,9 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   Export<Reap>(exports, "reap");
   Export<Execute>(exports, "execute");
   Export<Notify>(exports, "notify");
+#ifdef __linux__
+  exports.Set("Engine", define_engine(env));
+#endif
   return exports;
 }
 

@@ -2,7 +2,6 @@
 // the loop leaves as one write, in the check phase: after the handlers of this poll and their microtasks.
 
 import { AsyncResource } from 'node:async_hooks'
-import { readFileSync } from 'node:fs'
 import net from 'node:net'
 import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, SystemError } from '../errors.ts'
@@ -18,31 +17,42 @@ import {
   kSecured,
   type Listener,
   type ListenSource,
+  type Released,
   type Socket,
   type SocketEvents,
   type Tls,
   type Transport,
 } from '../transport.ts'
+import { scarceFrom } from './descriptors.ts'
 import { dial } from './dial.ts'
 
 /** Workerman's TCP_KEEPALIVE_INTERVAL: below the 60 s after which common middleboxes forget a flow. */
-const KEEPALIVE_MS = 55_000
+export const KEEPALIVE_MS = 55_000
 /** A turn's writes go to the kernel early from this many bytes on, so that a burst does not pile up in our memory. */
 const FLUSH_BYTES = 65_536
 /** Chunks from this size are handed over as they are; smaller ones are copied into one. */
 const COPY_BELOW_BYTES = 16_384
-/** Of descriptors, for what is not a connection: files, the addresses of a name, what the user's code opens. */
-const DESCRIPTOR_RESERVE = 64
 /** What a stream is given at a time: it tells nothing of a write until all of it has left. */
 const WRITE_BYTES = 262_144
 
-export const nodeEngine: Transport = { name: 'node', listen, connect }
+export const nodeEngine: Transport = { name: 'node', listen, connect, adopt }
 
 async function connect(target: ConnectTarget, signal: AbortSignal): Promise<Socket> {
   return new NodeSocket(await dial(target, STREAM, signal))
 }
 
-const STREAM = { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEPALIVE_MS }
+/** Of every stream. */
+export const STREAM = { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEPALIVE_MS }
+
+function adopt({ fd, unread, unsent, ends }: Released): Socket {
+  const stream = new net.Socket({ fd, allowHalfOpen: true, readable: true, writable: true })
+  stream.pause()
+  if (unread.length > 0) stream.unshift(unread)
+  const socket = new NodeSocket(stream)
+  socket.present(ends, null)
+  if (unsent.length > 0) socket.write(unsent)
+  return socket
+}
 
 function listen(source: ListenSource, accept: Accept): Promise<Listener> {
   const server = net.createServer(STREAM, (socket) => {
@@ -66,26 +76,6 @@ function listen(source: ListenSource, accept: Accept): Promise<Listener> {
 /** Descriptors are given from the lowest free one on: so this number tells how many there are. -1 when it has closed. */
 function descriptorOf(socket: net.Socket): number {
   return (socket as { _handle?: { fd?: number } | null })._handle?.fd ?? -1 // of Node's own; without it nothing is scarce
-}
-
-let scarce = 0
-
-/** From this descriptor on few are left. Without /proc nobody knows. */
-function scarceFrom(): number {
-  if (scarce === 0) {
-    const limit = descriptorLimit()
-    scarce = limit - Math.min(DESCRIPTOR_RESERVE, limit / 8)
-  }
-  return scarce
-}
-
-function descriptorLimit(): number {
-  try {
-    const [, soft = ''] = /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'latin1')) ?? []
-    return Number(soft) || Number.POSITIVE_INFINITY
-  } catch {
-    return Number.POSITIVE_INFINITY // ENOENT, EMFILE
-  }
 }
 
 const acceptErrors = new LimitedLog()
@@ -160,7 +150,7 @@ class NodeSocket implements Socket {
     else if (stream.isPaused()) stream.resume() // whoever spoke to a proxy over it has
   }
 
-  present({ remoteIp, remotePort, localIp, localPort }: Ends, proxy: ProxyInfo): void {
+  present({ remoteIp, remotePort, localIp, localPort }: Ends, proxy: ProxyInfo | null): void {
     Object.assign(this, { remoteIp, remotePort, localIp, localPort, proxy })
   }
 
@@ -210,15 +200,26 @@ class NodeSocket implements Socket {
     return this.#pendingBytes + this.#givenBytes
   }
 
-  write(chunk: string | Uint8Array, byteLength: number): void {
+  write(chunk: string | Uint8Array): number {
+    const size = typeof chunk === 'string' ? Buffer.byteLength(chunk) : chunk.length
+    if (size === 0) return 0
     if (!this.#isScheduled) {
       this.#isScheduled = true
       schedule(this)
     }
     this.#isWritten = true
     this.#pending.push(chunk)
-    this.#pendingBytes += byteLength
+    this.#pendingBytes += size
     if (this.#pendingBytes >= FLUSH_BYTES) this.#send()
+    return size
+  }
+
+  awaitDrained(): void {
+    // It is told after every flush.
+  }
+
+  release(): null {
+    return null // of a stream of Node's only a copy of the descriptor could be had, and not what it has read
   }
 
   pause(): void {

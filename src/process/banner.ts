@@ -6,6 +6,7 @@ import { formatEndpoint } from '../endpoint.ts'
 import { version } from '../version.ts'
 import type { Declaration } from './group.ts'
 import { startFile } from './spawn.ts'
+import { engineOf, engineWord } from './status.ts'
 import { renderTable } from './tables.ts'
 
 export interface Banner {
@@ -25,7 +26,7 @@ export function renderBanner({ groups, modules, isDaemon, isQuiet }: Banner): st
     '[OK]',
   ])
   return [
-    `millrace ${version}   Node ${process.versions.node}   pid ${process.pid}   engine node   addon: ${addon().why}`,
+    `millrace ${version}   Node ${process.versions.node}   pid ${process.pid}   engine ${engineWord(engineOf(groups.map(({ declaration }) => declaration)))}   addon: ${addon().why}`,
     renderTable([['name', 'protocol', 'listen', 'processes', 'state'], ...rows]),
     ...tryLines(groups),
     isDaemon

@@ -84,9 +84,10 @@ function dieWithMaster(): void {
 }
 
 /** What every process that evaluates user code does first. */
-function prepare({ isLogPiped }: DescribeBoot | WorkerBoot): void {
+function prepare({ isLogPiped, engine }: DescribeBoot | WorkerBoot): void {
   guardOutput()
   if (isLogPiped) logRecords()
+  if (engine !== undefined) Object.assign(registry(), { engine, isEngineGiven: true })
 }
 
 /** One worker process from its first message to its exit. */

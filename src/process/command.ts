@@ -51,6 +51,7 @@ Options:
       --user NAME        who the workers run as, when root starts them (MILLRACE_USER)
       --group NAME       their group; the user's own                   (MILLRACE_GROUP)
       --umask MODE       octal, of all processes                       (MILLRACE_UMASK)
+      --engine NAME      native or node; native where the addon has it (MILLRACE_ENGINE)
 
 Exit codes: 0 done, 1 failure, 2 usage, 3 not running, 4 already running, 5 address, 6 module or boot, 7 time-out
 `
@@ -71,6 +72,7 @@ const OPTIONS = {
   user: { type: 'string' },
   group: { type: 'string' },
   umask: { type: 'string' },
+  engine: { type: 'string' },
 } as const
 
 type Flags = ReturnType<typeof parse>['values']
@@ -198,9 +200,9 @@ function userOf(credentials: Credentials | null): string {
 }
 
 function describeHere(line: Line): Promise<Described> {
-  const { modules, argv, user = '', group = '' } = startOptions(line)
+  const { modules, argv, user = '', group = '', engine } = startOptions(line)
   const { signal } = new AbortController()
-  return describeModules({ modules, argv, user, group, signal, output: null, onSpawn: () => undefined })
+  return describeModules({ modules, argv, user, group, engine, signal, output: null, onSpawn: () => undefined })
 }
 
 /** How long a master may take to answer. */
@@ -274,6 +276,7 @@ function startOptions({ modules, argv, flags }: Line): StartOptions {
     user: flags.user ?? env.MILLRACE_USER,
     group: flags.group ?? env.MILLRACE_GROUP,
     umask: wholeNumber('--umask', flags.umask ?? env.MILLRACE_UMASK, 8),
+    engine: engineName(flags.engine ?? env.MILLRACE_ENGINE),
     isQuiet: flags.quiet,
   }
 }
@@ -281,6 +284,11 @@ function startOptions({ modules, argv, flags }: Line): StartOptions {
 function logFormat(text: string): LogFormat {
   if (text === 'text' || text === 'json') return text
   throw usage(`--log-format is text or json, not '${text}'`)
+}
+
+function engineName(text: string | undefined): string | undefined {
+  if (text === undefined || text === 'native' || text === 'node') return text
+  throw usage(`--engine is native or node, not '${text}'`)
 }
 
 function wholeNumber(flag: string, text: string | undefined, radix: 8 | 10): number | undefined {

@@ -23,6 +23,8 @@ export interface DescribeOptions {
   /** Names or numbers that overrule what the code says; empty for none. */
   readonly user: string
   readonly group: string
+  /** `native` or `node`, if the command line says so. */
+  readonly engine: string | undefined
   /** Gives up early. */
   readonly signal: AbortSignal
   /** Null in a command, which shares its terminal. */
@@ -33,10 +35,10 @@ export interface DescribeOptions {
 
 /** Rejects with a CommandError whose message has the module's own stack. */
 export function describeModules(options: DescribeOptions): Promise<Described> {
-  const { modules, argv, user, group, signal, output, onSpawn } = options
+  const { modules, argv, user, group, engine, signal, output, onSpawn } = options
   const isLogPiped = output?.isLogPiped ?? false
   const child = spawnChild(
-    { role: 'describe', modules, argv, user, group, isLogPiped },
+    { role: 'describe', modules, argv, user, group, engine, isLogPiped },
     { stdio: output?.stdio ?? ['ignore', 'inherit', 'inherit'], isDetached: true },
   )
   output?.attach(child, 'describe')

@@ -31,6 +31,8 @@ export interface Declaration {
   readonly isSecure: boolean
   /** `ssl` for TLS from the first byte on; empty without an address. */
   readonly transport: 'tcp' | 'udp' | 'unix' | 'ssl' | ''
+  /** Which engine serves its address, and if it is not `native`, why. */
+  readonly engine: { readonly name: string; readonly why: string }
 }
 
 /** `start-first` never lacks a process; `stop-first` never has two: for what only one can hold, a lock, a serial port. */
@@ -144,6 +146,9 @@ export interface Registry {
   onRunAll: (() => void) | null
   /** As they were at `Worker.runAll()`. */
   settings: Settings
+  /** `native`, `node`, or empty for the best there is: of the code, unless the command line has its own. */
+  engine: string
+  isEngineGiven: boolean
   /** In a worker: the group's socket at an address, made by the master. Rejects with a SystemError or a UsageError. */
   requestSocket: ((address: string) => Promise<GivenSocket>) | null
   /** Ends this worker process as a `stop` would. */
@@ -158,6 +163,8 @@ const own: Registry = {
   groups: [],
   onRunAll: null,
   settings: DEFAULT_SETTINGS,
+  engine: '',
+  isEngineGiven: false,
   requestSocket: null,
   requestStop: null,
 }

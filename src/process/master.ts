@@ -28,7 +28,7 @@ import { monotonicUsec, reapOrphans, tellService } from './service.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, spawnChild } from './spawn.ts'
-import { connectionPage, groupStatus, type Status, totalsOf } from './status.ts'
+import { connectionPage, engineOf, groupStatus, type Status, totalsOf } from './status.ts'
 import { ROTATE_TICKETS_MS, Tickets } from './tickets.ts'
 import { type WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
@@ -163,7 +163,7 @@ export class Master implements Supervisor {
   }
 
   async #describe(): Promise<Described> {
-    const { modules, argv, user = '', group = '' } = this.#options
+    const { modules, argv, user = '', group = '', engine } = this.#options
     const onSpawn = (pid: number) => {
       this.#describePid = pid
       this.#record()
@@ -174,6 +174,7 @@ export class Master implements Supervisor {
         argv,
         user,
         group,
+        engine,
         signal: this.#ended.signal,
         output: this.#output,
         onSpawn,
@@ -248,6 +249,7 @@ export class Master implements Supervisor {
         argv,
         credentials: declaration.credentials,
         isLogPiped: output.isLogPiped,
+        engine: this.#options.engine,
         group: key,
         place: {
           id: slot.id,
@@ -423,6 +425,7 @@ export class Master implements Supervisor {
 
   async #status(): Promise<Status> {
     const groups = await Promise.all(this.groups.map((group) => groupStatus(group)))
+    const engine = engineOf(this.groups.map(({ blueprint }) => blueprint.declaration))
     return {
       version,
       node: process.versions.node,
@@ -432,7 +435,8 @@ export class Master implements Supervisor {
       isDaemon: this.#isDaemon,
       state: this.#stopping !== null ? 'stopping' : this.#isUp ? 'running' : 'starting',
       runDir: this.#runDir,
-      engine: 'node',
+      engine: engine.name,
+      engineWhy: engine.why,
       addon: addon().why,
       loadAverage: loadavg(),
       groups,

@@ -20,6 +20,8 @@ interface ModuleBoot {
   readonly argv: readonly string[]
   /** stderr is a pipe to the master, which formats: log lines go there as records. */
   readonly isLogPiped: boolean
+  /** Of the command line; undefined when the code decides. */
+  readonly engine: string | undefined
 }
 
 export interface DescribeBoot extends ModuleBoot {
@@ -55,6 +57,7 @@ export interface StartOptions {
   readonly user: string | undefined
   readonly group: string | undefined
   readonly umask: number | undefined
+  readonly engine: string | undefined
   readonly isQuiet: boolean
 }
 

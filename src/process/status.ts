@@ -2,7 +2,7 @@
 
 import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { now } from '../loop/clock.ts'
-import type { ConnectionRow } from './group.ts'
+import type { ConnectionRow, Declaration } from './group.ts'
 import type { GroupState, Slot } from './slot.ts'
 import type { WorkerHandle } from './worker-handle.ts'
 
@@ -25,7 +25,10 @@ export interface Status {
   readonly isDaemon: boolean
   readonly state: 'starting' | 'running' | 'stopping'
   readonly runDir: string
+  /** What serves the first address: `native` or `node`. */
   readonly engine: string
+  /** Why it is not the native one; empty when it is. */
+  readonly engineWhy: string
   /** Which addon is at work, or why none. */
   readonly addon: string
   /** One minute, five, fifteen. */
@@ -37,6 +40,7 @@ export interface Status {
 
 export interface GroupStatus {
   readonly name: string
+  readonly engine: string
   /** As declared. */
   readonly listen: string
   /** As bound, with the port; empty without an address. */
@@ -102,14 +106,34 @@ export function totalsOf(groups: readonly GroupStatus[]): Counters {
   return total
 }
 
+/** Of all groups: what serves the first that has an address. */
+export function engineOf(declarations: readonly Declaration[]): Declaration['engine'] {
+  return (declarations.find(({ listen }) => listen !== '') ?? declarations[0])?.engine ?? { name: 'node', why: '' }
+}
+
+/** `native`, `node (TLS)`. */
+export function engineWord({ name, why }: Declaration['engine']): string {
+  return why === '' ? name : `${name} (${why})`
+}
+
 export async function groupStatus(group: GroupState): Promise<GroupStatus> {
   const { blueprint, slots, exits } = group
-  const { name, listen, count } = blueprint.declaration
+  const { name, listen, count, engine } = blueprint.declaration
   const address = blueprint.sockets[0]?.endpoint ?? ''
   const port = Number(/:(\d+)$/.exec(address)?.[1] ?? 0)
   const workers = await Promise.all(slots.map(slotStatus))
   const inner = group.innerEndpoints
-  return { name, listen, address, port, count, inner, exits: Object.fromEntries(exits), workers: workers.flat() }
+  return {
+    name,
+    engine,
+    listen,
+    address,
+    port,
+    count,
+    inner,
+    exits: Object.fromEntries(exits),
+    workers: workers.flat(),
+  }
 }
 
 async function slotStatus(slot: Slot): Promise<WorkerStatus[]> {

@@ -3,6 +3,7 @@
 
 import type { ReloadOutcome } from './reload.ts'
 import type { ConnectionPage, GroupStatus, ListedConnection, Status, WorkerStatus } from './status.ts'
+import { engineWord } from './status.ts'
 
 /** Left-aligned columns, two spaces apart. */
 export function renderTable(rows: readonly (readonly string[])[]): string {
@@ -34,12 +35,9 @@ export function renderStatus(status: Status): string {
   return [
     `millrace ${status.version}   Node ${status.node}   pid ${status.pid}   ${mode}   ${status.state}`,
     `start time ${localTime(status.startedAt)}   run ${formatDuration(status.uptimeMs)}   load average ${one.toFixed(2)}, ${five.toFixed(2)}, ${fifteen.toFixed(2)}`,
-    `${status.groups.length} groups   ${processes} processes   ${status.runDir}   addon: ${status.addon}`,
+    `${status.groups.length} groups   ${processes} processes   ${status.runDir}   engine ${engineWord({ name: status.engine, why: status.engineWhy })}   addon: ${status.addon}`,
     '',
-    renderTable([
-      ['name', 'event-loop', 'exit_status', 'exit_count'],
-      ...status.groups.flatMap((group) => exitRows(group, status)),
-    ]),
+    renderTable([['name', 'event-loop', 'exit_status', 'exit_count'], ...status.groups.flatMap(exitRows)]),
     '',
     renderTable([
       COLUMNS,
@@ -50,7 +48,7 @@ export function renderStatus(status: Status): string {
   ].join('\n')
 }
 
-function exitRows({ name, exits }: GroupStatus, { engine }: Status): string[][] {
+function exitRows({ name, engine, exits }: GroupStatus): string[][] {
   const counts = Object.entries(exits)
   if (counts.length === 0) return [[name, engine, '0', '0']]
   return counts.map(([word, times]) => [name, engine, word, String(times)])

@@ -1,0 +1,515 @@
+// See engine.h. Streams and listeners; datagrams are in engine_datagrams.cc.
+
+#include "engine.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace millrace {
+namespace {
+
+/** Of one look at the kernel. More are ready: the next look tells. */
+constexpr int kMaxReady = 1024;
+/** Connections of one listener in one batch: others want their turn, and siblings their share. */
+constexpr int kMaxAccepts = 64;
+/** IOV_MAX. */
+constexpr size_t kMaxPieces = 1024;
+/** Of what had to wait: so much at a time, in so many pieces. */
+constexpr size_t kWriteBytes = 256 * 1024;
+constexpr size_t kMaxPiecesLater = 64;
+
+uint64_t key_of(int32_t slot, int32_t generation) {
+  return static_cast<uint64_t>(static_cast<uint32_t>(generation)) << 32 | static_cast<uint32_t>(slot);
+}
+
+bool is_scarcity(int error) { return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM; }
+
+union AnyAddress {
+  sockaddr any;
+  sockaddr_in v4;
+  sockaddr_in6 v6;
+  sockaddr_storage room;
+};
+
+/** Family 4, 6 or 0; `ip` gets 4 or 16 bytes. */
+int32_t unpack(const AnyAddress& address, int32_t* port, uint8_t* ip) {
+  if (address.any.sa_family == AF_INET) {
+    *port = ntohs(address.v4.sin_port);
+    std::memcpy(ip, &address.v4.sin_addr, 4);
+    return 4;
+  }
+  if (address.any.sa_family == AF_INET6) {
+    *port = ntohs(address.v6.sin6_port);
+    std::memcpy(ip, &address.v6.sin6_addr, 16);
+    return 6;
+  }
+  *port = 0;
+  return 0;
+}
+
+void local_of(int fd, AddressPair* pair) {
+  AnyAddress address{};
+  socklen_t length = sizeof(address);
+  if (getsockname(fd, &address.any, &length) == 0) pair->family = unpack(address, &pair->local_port, pair->local);
+}
+
+bool is_wildcard(const AddressPair& pair) {
+  static const uint8_t none[16] = {};
+  return pair.family != 0 && std::memcmp(pair.local, none, sizeof(none)) == 0;
+}
+
+int error_of(int fd) {
+  int error = 0;
+  socklen_t length = sizeof(error);
+  return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) == 0 ? error : errno;
+}
+
+ssize_t send_pieces(int fd, iovec* pieces, size_t count) {
+  msghdr message{};
+  message.msg_iov = pieces;
+  message.msg_iovlen = count;
+  ssize_t sent;
+  do sent = count == 1 ? ::send(fd, pieces[0].iov_base, pieces[0].iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
+                       : sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+  while (sent < 0 && errno == EINTR);
+  return sent;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> Engine::create() {
+  using Made = Result<std::unique_ptr<Engine>>;
+  Result<Rings*> rings = Rings::map();
+  if (!rings.ok()) return Made::fail(rings.failure.error, rings.failure.call);
+  std::unique_ptr<Engine> engine(new Engine());
+  engine->rings_.reset(rings.value);
+  engine->epoll_ = epoll_create1(EPOLL_CLOEXEC);
+  if (engine->epoll_ < 0) return Made::fail(errno, "epoll_create1");
+  engine->next_send_.resize(kMaxSends);
+  return Made::of(std::move(engine));
+}
+
+Engine::~Engine() {
+  for (Slot& slot : slots_)
+    if (slot.fd >= 0) close(slot.fd);
+  if (epoll_ >= 0) close(epoll_);
+}
+
+// Slots
+
+Result<int32_t> Engine::take(int fd, Role role, uint32_t events, uint16_t flags) {
+  if (free_.empty() && slots_.size() >= static_cast<size_t>(kMaxSlots)) return Result<int32_t>::fail(EMFILE, "epoll_ctl");
+  bool is_new = free_.empty();
+  int32_t slot = is_new ? static_cast<int32_t>(slots_.size()) : free_.back();
+  if (is_new) slots_.emplace_back();
+  epoll_event event{};
+  event.events = events | EPOLLET;
+  event.data.u64 = key_of(slot, at(slot).generation);
+  if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) != 0) {
+    int error = errno;
+    if (is_new) slots_.pop_back();
+    return Result<int32_t>::fail(error, "epoll_ctl");
+  }
+  if (!is_new) free_.pop_back();
+  Slot& taken = at(slot);
+  taken.fd = fd;
+  taken.role = role;
+  taken.flags = flags;
+  rings_->queued[slot] = 0;
+  in_use_++;
+  return Result<int32_t>::of(slot);
+}
+
+Result<int32_t> Engine::listen(int fd) {
+  Result<int32_t> slot = take(fd, Role::Listener, EPOLLIN, 0);
+  if (!slot.ok()) return slot;
+  auto local = std::make_unique<AddressPair>();
+  std::memset(local.get(), 0, sizeof(AddressPair));
+  local_of(fd, local.get());
+  at(slot.value).local = std::move(local);
+  return slot;
+}
+
+Result<int32_t> Engine::adopt(int fd, bool is_paused) {
+  return take(fd, Role::Stream, EPOLLIN | EPOLLRDHUP, is_paused ? kIsPaused : 0);
+}
+
+bool Engine::is_current(int32_t slot, int32_t generation) const {
+  if (slot < 0 || static_cast<size_t>(slot) >= slots_.size()) return false;
+  const Slot& one = slots_[static_cast<size_t>(slot)];
+  return one.role != Role::Free && one.generation == generation;
+}
+
+void Engine::free_slot(int32_t slot) {
+  Slot& one = at(slot);
+  one.unsent.reset();
+  if (one.fd >= 0) close(one.fd);  // EINTR too means that it is closed, on Linux
+  one.fd = -1;
+  one.role = Role::Free;
+  one.flags = 0;
+  one.first_send = one.last_send = -1;
+  one.local.reset();
+  one.generation = one.generation == INT32_MAX ? 1 : one.generation + 1;
+  rings_->queued[slot] = 0;
+  free_.push_back(slot);
+  in_use_--;
+}
+
+int Engine::release(int32_t slot, int32_t generation, std::vector<uint8_t>* unsent) {
+  if (!is_current(slot, generation) || at(slot).fd < 0) return -1;
+  Slot& one = at(slot);
+  if (one.unsent)
+    for (const Chunk& chunk : *one.unsent) {
+      const uint8_t* bytes = chunk.bytes.get() + chunk.from;
+      unsent->insert(unsent->end(), bytes, bytes + chunk.length);
+    }
+  int fd = one.fd;
+  epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr);
+  one.fd = -1;
+  free_slot(slot);
+  return fd;
+}
+
+void Engine::wake(int32_t slot, int32_t generation) {
+  if (!is_current(slot, generation) || (at(slot).flags & kRests) == 0) return;
+  at(slot).flags = static_cast<uint16_t>((at(slot).flags & ~kRests) | kIsReadable);
+  make_ready(slot);
+}
+
+// What is ready
+
+bool Engine::poll() {
+  epoll_event events[kMaxReady];
+  int count;
+  do count = epoll_wait(epoll_, events, kMaxReady, 0);
+  while (count < 0 && errno == EINTR);
+  for (int i = 0; i < count; i++) {
+    int32_t slot = static_cast<int32_t>(events[i].data.u64 & 0xffffffff);
+    int32_t generation = static_cast<int32_t>(events[i].data.u64 >> 32);
+    if (is_current(slot, generation)) note(slot, events[i].events);
+  }
+  return count == kMaxReady;
+}
+
+void Engine::note(int32_t slot, uint32_t events) {
+  Slot& one = at(slot);
+  if (one.role == Role::Dead) return;
+  if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) one.flags |= kIsReadable;
+  if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) one.flags |= kHasHangUp;
+  if ((events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0 && one.unsent) one.flags |= kIsWritable;
+  make_ready(slot);
+}
+
+void Engine::make_ready(int32_t slot) {
+  if ((at(slot).flags & kIsInReady) != 0) return;
+  at(slot).flags |= kIsInReady;
+  ready_.push_back(slot);
+}
+
+bool Engine::has_room(int32_t events, int32_t bytes) const {
+  return rings_->header->event_count + events <= kMaxEvents && receive_used_ + bytes <= kReceiveBytes;
+}
+
+void Engine::tell(int32_t slot, Kind kind, int32_t a, int32_t b) {
+  rings_->events[rings_->header->event_count++] = {slot, at(slot).generation, kind, a, b};
+}
+
+void Engine::tell_later(int32_t slot, Kind kind, int32_t a, int32_t b) {
+  later_.push_back({slot, at(slot).generation, kind, a, b});
+}
+
+bool Engine::collect() {
+  Header* header = rings_->header;
+  header->event_count = header->event_next = 0;
+  receive_used_ = datagrams_used_ = 0;
+  size_t told = std::min(later_.size(), static_cast<size_t>(kMaxEvents));
+  std::copy_n(later_.begin(), told, rings_->events);
+  header->event_count = static_cast<int32_t>(told);
+  later_.erase(later_.begin(), later_.begin() + static_cast<ptrdiff_t>(told));
+  for (size_t left = ready_.size(); left > 0 && has_room(kMaxAccepts, kReadBytes); left--) {
+    int32_t slot = ready_.front();
+    ready_.pop_front();
+    at(slot).flags &= static_cast<uint16_t>(~kIsInReady);
+    serve(slot);
+  }
+  return !ready_.empty() || !later_.empty();
+}
+
+void Engine::serve(int32_t slot) {
+  switch (at(slot).role) {
+    case Role::Listener:
+      return accept_some(slot);
+    case Role::Datagrams:
+      if ((at(slot).flags & kIsWritable) != 0) write_unsent_datagrams(slot);
+      return read_datagrams(slot);
+    case Role::Stream:
+      if ((at(slot).flags & kIsWritable) != 0) write_unsent(slot);
+      if (at(slot).role == Role::Stream) read_some(slot);
+      return;
+    case Role::Free:
+    case Role::Dead:
+      return;
+  }
+}
+
+void Engine::accept_some(int32_t slot) {
+  const int listener = at(slot).fd;
+  if ((at(slot).flags & kIsReadable) == 0 || (at(slot).flags & (kIsPaused | kRests)) != 0) return;
+  for (int taken = 0; taken < kMaxAccepts; taken++) {
+    AnyAddress address{};
+    socklen_t length = sizeof(address);
+    int fd = accept4(listener, &address.any, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) {
+      if (errno == EAGAIN || errno == EWOULDBLOCK) {
+        at(slot).flags &= static_cast<uint16_t>(~kIsReadable);
+        return;
+      }
+      if (!is_scarcity(errno)) continue;  // that one has gone already: accept(2), "Error handling"
+      at(slot).flags = static_cast<uint16_t>((at(slot).flags & ~kIsReadable) | kRests);
+      return tell(slot, Kind::Scarce, errno);
+    }
+    Result<int32_t> made = adopt(fd, false);
+    if (!made.ok()) {
+      close(fd);
+      at(slot).flags |= kRests;
+      return tell(slot, Kind::Scarce, made.failure.error);
+    }
+    receive_used_ = (receive_used_ + 7) & ~7;
+    AddressPair* pair = reinterpret_cast<AddressPair*>(rings_->receive + receive_used_);
+    *pair = *at(slot).local;
+    if (is_wildcard(*pair)) local_of(fd, pair);
+    pair->fd = fd;
+    pair->listener_generation = at(slot).generation;
+    std::memset(pair->remote, 0, sizeof(pair->remote));
+    pair->family = unpack(address, &pair->remote_port, pair->remote);
+    tell(made.value, Kind::Accepted, receive_used_, slot);
+    receive_used_ += static_cast<int32_t>(sizeof(AddressPair));
+  }
+  make_ready(slot);  // perhaps there are more
+}
+
+void Engine::read_some(int32_t slot) {
+  Slot& one = at(slot);
+  if ((one.flags & kIsReadable) == 0 || (one.flags & kIsPaused) != 0) return;
+  if ((one.flags & kHasEnded) != 0) {  // what is behind the end is no byte: an error, or nothing
+    one.flags &= static_cast<uint16_t>(~kIsReadable);
+    int error = (one.flags & kHasHangUp) != 0 ? error_of(one.fd) : 0;
+    if (error != 0) fail(slot, error, During::Reading);
+    return;
+  }
+  ssize_t count;
+  do count = recv(one.fd, rings_->receive + receive_used_, kReadBytes, MSG_DONTWAIT);
+  while (count < 0 && errno == EINTR);
+  if (count > 0) {
+    tell(slot, Kind::Received, receive_used_, static_cast<int32_t>(count));
+    receive_used_ += static_cast<int32_t>(count);
+    // A short read has found the end of what was there (epoll(7)); unless the peer's FIN lies behind it.
+    if (count == kReadBytes) make_ready(slot);
+    else if ((one.flags & kHasHangUp) == 0) one.flags &= static_cast<uint16_t>(~kIsReadable);
+    else if (has_room(kMaxAccepts, kReadBytes)) read_some(slot);
+    else make_ready(slot);
+  } else if (count == 0) {
+    one.flags = static_cast<uint16_t>((one.flags & ~kIsReadable) | kHasEnded);
+    tell(slot, Kind::Ended);
+  } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+    one.flags &= static_cast<uint16_t>(~kIsReadable);
+  } else {
+    fail(slot, errno, During::Reading);
+  }
+}
+
+// What is sent
+
+void Engine::flush() {
+  Header* header = rings_->header;
+  header->epoch = static_cast<int32_t>(static_cast<uint32_t>(header->epoch) + 1);
+  const int32_t count = std::clamp(header->send_count, 0, kMaxSends);
+  touched_.clear();
+  for (int32_t record = 0; record < count; record++) {
+    const Send& send = rings_->sends[record];
+    if (send.slot < 0 || static_cast<size_t>(send.slot) >= slots_.size()) continue;
+    if (send.length < 0) {
+      operate(send.slot, send.length);
+      continue;
+    }
+    if (send.offset < 0 || send.offset > kSendBytes - send.length) continue;
+    Slot& one = at(send.slot);
+    next_send_[static_cast<size_t>(record)] = -1;
+    if (one.first_send < 0) {
+      one.first_send = record;
+      touched_.push_back(send.slot);
+    } else {
+      next_send_[static_cast<size_t>(one.last_send)] = record;
+    }
+    one.last_send = record;
+  }
+  for (int32_t slot : touched_) {
+    if (at(slot).role == Role::Datagrams) send_datagrams(slot);
+    else send_chain(slot);
+    at(slot).first_send = at(slot).last_send = -1;
+  }
+  header->send_count = header->send_bytes = 0;
+}
+
+void Engine::operate(int32_t slot, int32_t operation) {
+  Slot& one = at(slot);
+  if (one.role == Role::Free) return;
+  switch (operation) {
+    case kPause:
+      one.flags |= kIsPaused;
+      return;
+    case kResume:
+      one.flags &= static_cast<uint16_t>(~kIsPaused);
+      if ((one.flags & kIsReadable) != 0) make_ready(slot);
+      return;
+    case kEnd:
+      one.flags |= kWantsEnd;
+      if (one.first_send < 0) finish_writing(slot);
+      return;
+    case kDestroy:
+      return free_slot(slot);
+    default:
+      return;
+  }
+}
+
+void Engine::send_chain(int32_t slot) {
+  Slot& one = at(slot);
+  if (one.role != Role::Stream) return;  // it was destroyed, or has failed
+  iovec pieces[kMaxPieces];
+  int32_t record = one.first_send;
+  while (record >= 0) {
+    size_t count = 0;
+    size_t total = 0;
+    for (; record >= 0 && count < kMaxPieces; record = next_send_[static_cast<size_t>(record)]) {
+      const Send& send = rings_->sends[record];
+      pieces[count++] = {rings_->send + send.offset, static_cast<size_t>(send.length)};
+      total += static_cast<size_t>(send.length);
+    }
+    ssize_t sent = one.unsent ? 0 : send_pieces(one.fd, pieces, count);
+    if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
+      rings_->queued[slot] += static_cast<double>(total);
+      return fail(slot, errno, During::Flushing);
+    }
+    size_t taken = sent > 0 ? static_cast<size_t>(sent) : 0;
+    for (size_t i = 0; i < count; i++) {
+      size_t skipped = std::min(taken, pieces[i].iov_len);
+      taken -= skipped;
+      if (skipped < pieces[i].iov_len)
+        keep(slot, static_cast<uint8_t*>(pieces[i].iov_base) + skipped, pieces[i].iov_len - skipped);
+    }
+  }
+  finish_writing(slot);
+}
+
+void Engine::send_bytes(int32_t slot, int32_t generation, const uint8_t* bytes, size_t length) {
+  flush();  // what was sent before goes before
+  if (!is_current(slot, generation) || at(slot).role != Role::Stream) return;
+  size_t done = 0;
+  while (!at(slot).unsent && done < length) {
+    iovec piece{const_cast<uint8_t*>(bytes) + done, length - done};
+    ssize_t sent = send_pieces(at(slot).fd, &piece, 1);
+    if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
+      rings_->queued[slot] += static_cast<double>(length - done);
+      return fail(slot, errno, During::Flushing);
+    }
+    if (sent <= 0) break;
+    done += static_cast<size_t>(sent);
+  }
+  if (done < length) keep(slot, bytes + done, length - done);
+}
+
+void Engine::keep(int32_t slot, const uint8_t* bytes, size_t length) {
+  Slot& one = at(slot);
+  Chunk chunk{std::make_unique_for_overwrite<uint8_t[]>(length), 0, length};
+  std::memcpy(chunk.bytes.get(), bytes, length);
+  if (!one.unsent) {
+    one.unsent = std::make_unique<std::deque<Chunk>>();
+    watch_write(slot);
+    if (one.role == Role::Dead) return;
+  }
+  one.unsent->push_back(std::move(chunk));
+  rings_->queued[slot] += static_cast<double>(length);
+}
+
+/** From the first stall on: edge-triggered, it costs nothing while there is room. */
+void Engine::watch_write(int32_t slot) {
+  Slot& one = at(slot);
+  if ((one.flags & kWatchesWrite) != 0) return;
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+  event.data.u64 = key_of(slot, one.generation);
+  if (epoll_ctl(epoll_, EPOLL_CTL_MOD, one.fd, &event) == 0) one.flags |= kWatchesWrite;
+  else fail(slot, errno, During::Flushing);
+}
+
+/** Some of it: a long answer takes turns with others. */
+void Engine::write_unsent(int32_t slot) {
+  Slot& one = at(slot);
+  one.flags &= static_cast<uint16_t>(~kIsWritable);
+  if (!one.unsent || one.role != Role::Stream) return;
+  iovec pieces[kMaxPiecesLater];
+  size_t count = 0;
+  size_t total = 0;
+  for (auto chunk = one.unsent->begin(); chunk != one.unsent->end() && count < kMaxPiecesLater && total < kWriteBytes; ++chunk) {
+    const size_t length = std::min(chunk->length, kWriteBytes - total);
+    pieces[count++] = {chunk->bytes.get() + chunk->from, length};
+    total += length;
+  }
+  ssize_t sent = send_pieces(one.fd, pieces, count);
+  if (sent < 0) {
+    if (errno != EAGAIN && errno != EWOULDBLOCK) fail(slot, errno, During::Writing);
+    return;
+  }
+  forget_sent(slot, static_cast<size_t>(sent));
+  if (one.unsent->empty()) {
+    one.unsent.reset();
+    finish_writing(slot);
+    tell(slot, Kind::Drained);
+  } else if (static_cast<size_t>(sent) == total) {
+    one.flags |= kIsWritable;
+    make_ready(slot);
+  }  // else an edge will tell
+}
+
+void Engine::forget_sent(int32_t slot, size_t bytes) {
+  std::deque<Chunk>& unsent = *at(slot).unsent;
+  rings_->queued[slot] -= static_cast<double>(bytes);
+  while (bytes > 0) {
+    Chunk& first = unsent.front();
+    const size_t taken = std::min(bytes, first.length);
+    first.from += taken;
+    first.length -= taken;
+    bytes -= taken;
+    if (first.length == 0) unsent.pop_front();
+  }
+}
+
+void Engine::finish_writing(int32_t slot) {
+  Slot& one = at(slot);
+  if ((one.flags & kWantsEnd) == 0 || one.unsent || one.role != Role::Stream) return;
+  one.flags &= static_cast<uint16_t>(~kWantsEnd);
+  ::shutdown(one.fd, SHUT_WR);  // ENOTCONN: the peer has reset, which an event tells
+}
+
+/** The descriptor goes now, the slot when JavaScript has heard of it. */
+void Engine::fail(int32_t slot, int error, During during) {
+  Slot& one = at(slot);
+  if (one.role == Role::Dead) return;
+  if (one.fd >= 0) close(one.fd);
+  one.fd = -1;
+  one.role = Role::Dead;
+  one.unsent.reset();
+  if (during == During::Flushing) tell_later(slot, Kind::Closed, error, 1);
+  else tell(slot, Kind::Closed, error, during == During::Writing ? 1 : 0);
+}
+
+}  // namespace millrace

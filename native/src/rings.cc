@@ -1,0 +1,49 @@
+// mmap(2). Pages that nobody touches cost nothing, so the table of a million slots is reserved, not used.
+
+#include "rings.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+namespace millrace {
+namespace {
+
+constexpr size_t kPage = 4096;
+
+size_t whole_pages(size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+
+}  // namespace
+
+Result<Rings*> Rings::map() {
+  const size_t sizes[kParts] = {sizeof(Header),          kMaxEvents * sizeof(Event), kMaxSends * sizeof(Send),
+                                kMaxSlots * sizeof(double), kSendBytes,             kReceiveBytes,
+                                static_cast<size_t>(kMaxDatagrams) * kDatagramBytes};
+  Rings* rings = new Rings();
+  size_t total = 0;
+  for (size_t part = 0; part < kParts; part++) {
+    rings->offsets[part] = total;
+    total += whole_pages(sizes[part]);
+  }
+  void* memory = mmap(nullptr, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) {
+    delete rings;
+    return Result<Rings*>::fail(errno, "mmap");
+  }
+  uint8_t* base = static_cast<uint8_t*>(memory);
+  rings->memory_ = base;
+  rings->size_ = total;
+  rings->header = reinterpret_cast<Header*>(base + rings->offsets[0]);
+  rings->events = reinterpret_cast<Event*>(base + rings->offsets[1]);
+  rings->sends = reinterpret_cast<Send*>(base + rings->offsets[2]);
+  rings->queued = reinterpret_cast<double*>(base + rings->offsets[3]);
+  rings->send = base + rings->offsets[4];
+  rings->receive = base + rings->offsets[5];
+  rings->datagrams = base + rings->offsets[6];
+  return Result<Rings*>::of(rings);
+}
+
+Rings::~Rings() {
+  if (memory_ != nullptr) munmap(memory_, size_);
+}
+
+}  // namespace millrace

@@ -1,0 +1,119 @@
+// The memory that C++ and JavaScript share: records of what happened, records of what to send, and the bytes of both. It is
+// mapped once and stays where it is until the engine ends, whatever JavaScript does to its ArrayBuffer.
+//
+//   | header | events | sends | queued | send buffer | receive buffer | datagrams |
+//   `------------- JavaScript's alone -------------' `--- lent to user code ----'
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "result.h"
+
+namespace millrace {
+
+/** What happened to a slot. The same numbers stand in src/net/native-engine.ts. */
+enum class Kind : int32_t {
+  /** `a`: offset of an AddressPair in the receive buffer, `b`: the listener's slot. */
+  Accepted = 1,
+  /** `a`: offset in the receive buffer, `b`: bytes. */
+  Received = 2,
+  /** The peer sent FIN. */
+  Ended = 3,
+  /** What was stalled has been taken by the kernel. */
+  Drained = 4,
+  /** `a`: errno, `b`: 1 when writing failed. The descriptor is closed; the slot waits for JavaScript to give it back. */
+  Closed = 5,
+  /** Of a listener. `a`: errno of accept(2): no descriptor, or no memory. */
+  Scarce = 6,
+  /** `a`: offset in the datagrams, `b`: bytes; the sender's address lies in the last bytes of that place. */
+  Datagram = 7,
+  /** Of a datagram socket. `a`: errno, `b`: the tag of what was sent, or -1 when receiving failed. */
+  DatagramFailed = 8,
+};
+
+struct Event {
+  int32_t slot;
+  int32_t generation;
+  Kind kind;
+  int32_t a;
+  int32_t b;
+};
+
+/** Bytes of the send buffer for a slot, or with a negative length one of these. */
+enum Operation : int32_t { kPause = -1, kResume = -2, kEnd = -3, kDestroy = -4 };
+
+struct Send {
+  int32_t slot;
+  int32_t offset;
+  int32_t length;
+};
+
+/** Both ends of a connection: 56 bytes, numbers in the machine's order. `family` 0 is a Unix socket. */
+struct AddressPair {
+  int32_t family;
+  int32_t fd;
+  int32_t remote_port;
+  int32_t local_port;
+  int32_t listener_generation;
+  int32_t unused;
+  uint8_t remote[16];
+  uint8_t local[16];
+};
+
+struct Header {
+  /** Events of this batch, and the first one that JavaScript has not handled yet. */
+  int32_t event_count;
+  int32_t event_next;
+  /** Records and bytes that JavaScript has written since the last flush. */
+  int32_t send_count;
+  int32_t send_bytes;
+  /** Grows with each flush. */
+  int32_t epoch;
+  /** JavaScript wants to be called after the next flush. */
+  int32_t wants_call;
+};
+
+constexpr int32_t kMaxEvents = 4096;
+constexpr int32_t kMaxSends = 16384;
+constexpr int32_t kMaxSlots = 1 << 20;  // the kernel's own default for fs.nr_open
+constexpr int32_t kReceiveBytes = 512 * 1024;
+constexpr int32_t kSendBytes = 1024 * 1024;
+/** One read: what a socket's default receive buffer gives at a time. */
+constexpr int32_t kReadBytes = 64 * 1024;
+/** A datagram and who sent it: no datagram is longer than 65,507 bytes. */
+constexpr int32_t kDatagramBytes = 64 * 1024;
+constexpr int32_t kMaxDatagrams = 32;
+
+class Rings {
+ public:
+  static Result<Rings*> map();
+  ~Rings();
+  Rings(const Rings&) = delete;
+  Rings& operator=(const Rings&) = delete;
+
+  uint8_t* memory() const { return memory_; }
+  size_t size() const { return size_; }
+
+  Header* header;
+  Event* events;
+  Send* sends;
+  /** By slot: bytes that the kernel has not taken, of those that were flushed. */
+  double* queued;
+  uint8_t* send;
+  uint8_t* receive;
+  uint8_t* datagrams;
+
+  /** Where each part begins, in bytes, in the order of the drawing above. */
+  static constexpr size_t kParts = 7;
+  size_t offsets[kParts];
+  /** What user code may see, and detach from its ArrayBuffer. */
+  size_t lent_offset() const { return offsets[5]; }
+
+ private:
+  Rings() = default;
+  uint8_t* memory_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace millrace

@@ -1,0 +1,24 @@
+// Which engine serves: the native one where the addon has it, unless somebody wants the other. TLS is always Node's.
+
+import { addon } from '../addon.ts'
+import { UsageError } from '../errors.ts'
+import type { Transport } from '../transport.ts'
+import { nativeEngine } from './native-engine.ts'
+import { nodeEngine } from './node-engine.ts'
+
+export const ENGINES: readonly string[] = ['native', 'node']
+
+export interface Choice {
+  readonly engine: Transport
+  /** In words, why it is not the native one; empty when it is. */
+  readonly why: string
+}
+
+/** `wanted` is a name, or empty for the best there is. Throws UsageError for the native one where there is none. */
+export function chooseEngine(wanted: string, isSecure: boolean): Choice {
+  const native = wanted === 'node' || isSecure ? null : nativeEngine()
+  if (native !== null) return { engine: native, why: '' }
+  if (wanted === 'native' && !isSecure)
+    throw new UsageError('ERR_NO_ENGINE', `the native engine takes the addon on Linux (addon: ${addon().why})`)
+  return { engine: nodeEngine, why: isSecure ? 'TLS' : wanted === 'node' ? 'as asked for' : addon().why }
+}

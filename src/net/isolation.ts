@@ -1,0 +1,64 @@
+// Many connections are served in one call from the native engine: what a handler puts into an AsyncLocalStorage must not be
+// there for the next one's. Node keeps it in one of two ways, and each has its answer:
+//
+// - Up to Node 22 stores are properties of the async resource that is running. Ours is a proxy, whose properties are those
+//   of the connection that is being served; a connection that has none costs nothing.
+// - From 24 on the running frame is replaced as a whole. Each connection is served in the frame of before.
+
+import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks'
+
+/** Serves one connection: `serve(owner, ...)`. */
+export type Serve<T extends object> = (owner: T, at: number) => void
+
+export class Isolation<T extends object> {
+  /** What the engine runs in. */
+  readonly resource: object
+  readonly #stores = new WeakMap<object, object>()
+  readonly #neutral: AsyncResource | null
+  #owner: object = {}
+
+  constructor() {
+    const neutral = new AsyncResource('millrace.engine')
+    this.#neutral = isFramed(neutral) ? neutral : null
+    this.resource = new Proxy({}, this.#handler())
+  }
+
+  run(serve: Serve<T>, owner: T, at: number): void {
+    if (this.#neutral !== null) return this.#neutral.runInAsyncScope(serve, undefined, owner, at)
+    this.#owner = owner
+    serve(owner, at)
+  }
+
+  /** Nobody's: what comes now belongs to no connection. */
+  leave(): void {
+    this.#owner = {}
+  }
+
+  #handler(): ProxyHandler<object> {
+    const stores = (isWritten: boolean): object => {
+      const own = this.#stores.get(this.#owner)
+      if (own !== undefined || !isWritten) return own ?? NOTHING
+      const made = {}
+      this.#stores.set(this.#owner, made)
+      return made
+    }
+    return {
+      get: (_target, key) => Reflect.get(stores(false), key),
+      has: (_target, key) => Reflect.has(stores(false), key),
+      set: (_target, key, value) => Reflect.set(stores(true), key, value),
+      defineProperty: (_target, key, descriptor) => Reflect.defineProperty(stores(true), key, descriptor),
+      deleteProperty: (_target, key) => Reflect.deleteProperty(stores(true), key),
+    }
+  }
+}
+
+const NOTHING = Object.freeze({})
+
+/** Whether a scope gives the stores of before back when it ends. */
+function isFramed(resource: AsyncResource): boolean {
+  const probe = new AsyncLocalStorage<boolean>()
+  resource.runInAsyncScope(() => probe.enterWith(true))
+  const isKept = resource.runInAsyncScope(() => probe.getStore() === true)
+  probe.disable()
+  return !isKept
+}

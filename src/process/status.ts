@@ -125,7 +125,7 @@ export async function groupStatus(group: GroupState): Promise<GroupStatus> {
   const inner = group.innerEndpoints
   return {
     name,
-    engine,
+    engine: engine.name,
     listen,
     address,
     port,

@@ -870,10 +870,18 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#state !== State.Established || this.#isInCodec) return
     if (this.#hasPeerEnded && this.#mayTellEnd) return this.#tellEnd()
     if (this.#inFlight > 0 || this.#queue.length > 0) return
+    if (this.#io.onSettled !== null) this.#callSettled()
     if (this.#failure !== null) return this.#breakOff(this.#failure)
+    if (this.#state !== State.Established) return // it was the end
     if (this.#isStopped || this.#held !== null || this.#stops & NOT_DONE) return
     if (this.#hasHeardAll) this.#endAs('stopped')
     else if (this.#hasPeerEnded) this.#finishInput()
+  }
+
+  #callSettled(): void {
+    const { onSettled } = this.#io
+    this.#io.onSettled = null
+    if (onSettled !== null) this.#guard(onSettled)
   }
 
   /** All that was received has been parsed; handlers may be at work still, and wait for more of a body, say. */
@@ -894,9 +902,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   // Sending
 
-  #write(bytes: Encoded): boolean {
+  #write(bytes: Encoded, must = false): boolean {
     if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
-    if (this.#socket.queuedBytes >= this.maxSendBufferSize) return this.#refuse('send buffer full and drop package')
+    if (this.#socket.queuedBytes >= this.maxSendBufferSize && !must)
+      return this.#refuse('send buffer full and drop package')
     const size = isChunk(bytes) ? this.#put(bytes) : this.#putAll(bytes)
     if (this.#idleTimer !== 0) this.#lastActive = this.#clock.now()
     this.bytesWritten += size
@@ -948,6 +957,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #breakOff(error: ProtocolError): void {
     this.#failure = null // it is told once, whatever onError does
+    this.#callSettled()
     this.worker.counters.protocolErrors++
     if (error.closeCode !== undefined) this.closeCode = error.closeCode
     this.#report(Connection.PROTOCOL, error.message, error)
@@ -1207,6 +1217,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     readonly #connection: AnyConnection
     readonly role: Role
     onDrain: (() => void) | null = null
+    onSettled: (() => void) | null = null
 
     constructor(connection: AnyConnection, role: Role) {
       this.#connection = connection
@@ -1219,9 +1230,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       return connection.#isInCodec ? connection.#emit(message) : connection.#emitLate(message)
     }
 
-    write(bytes: Encoded): boolean {
+    write(bytes: Encoded, must = false): boolean {
       if (!this.#isCurrent || this.#connection.#state === State.Closed) return false
-      return this.#connection.#write(bytes)
+      return this.#connection.#write(bytes, must)
     }
 
     event(name: `on${string}`, ...args: unknown[]): unknown {
@@ -1244,8 +1255,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       return this.#connection.#clock.now()
     }
 
-    end(): void {
-      if (this.#isCurrent) this.#connection.#end()
+    end(code = 0): void {
+      if (!this.#isCurrent) return
+      if (code !== 0) this.#connection.closeCode = code
+      this.#connection.#end()
     }
 
     close(code = 0): void {

@@ -1,7 +1,7 @@
 // One message to many connections: encoded once where the protocol can, and a policy for those who read too slowly, so that
 // one bad line does not cost the memory of all.
 
-import type { AnyConnection } from './connection.ts'
+import { type AnyConnection, kTakes } from './connection.ts'
 import { now } from './loop/clock.ts'
 import { deadlines } from './loop/deadlines.ts'
 import { type AnyProtocol, encodeWith } from './protocol.ts'
@@ -42,7 +42,7 @@ export function broadcast(
   const result = { sent: 0, dropped: 0, closed: 0, conflated: 0 }
   const send = encoderOf(message)
   for (const connection of connections) {
-    if (connection.getStatus() !== ESTABLISHED) continue
+    if (!connection[kTakes]) continue
     const limit = slowBytes ?? connection.maxSendBufferSize / 2
     if (connection.getSendBufferQueueSize() < limit && !waiting.has(connection)) {
       if (isTaken(connection, send)) result.sent++
@@ -59,8 +59,6 @@ export function broadcast(
   return result
 }
 
-const ESTABLISHED = 2
-
 /** One encoding for each protocol among the connections; mostly there is one. */
 function encoderOf(message: unknown): Send {
   let known: AnyProtocol | null = null
@@ -75,7 +73,7 @@ function encoderOf(message: unknown): Send {
   }
 }
 
-/** `send` is false for what filled the buffer, too. One whose goodbye is said refuses. */
+/** `send` is false for what filled the buffer, too. */
 function isTaken(connection: AnyConnection, send: Send): boolean {
   const { counters } = connection.worker
   const refused = counters.sendFail
@@ -85,9 +83,9 @@ function isTaken(connection: AnyConnection, send: Send): boolean {
 function look(): void {
   const started = now()
   for (const [connection, { send, slowBytes }] of waiting) {
-    if (connection.getStatus() === ESTABLISHED && connection.getSendBufferQueueSize() >= slowBytes) continue
+    if (connection[kTakes] && connection.getSendBufferQueueSize() >= slowBytes) continue
     waiting.delete(connection)
-    if (connection.getStatus() === ESTABLISHED) send(connection)
+    if (connection[kTakes]) send(connection)
     if (now() - started > LOOK_MS) break // the others in the next round
   }
   timer = waiting.size > 0 ? deadlines.after(LOOK_MS, look) : 0

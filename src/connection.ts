@@ -55,6 +55,8 @@ export const kIsStaying = Symbol('is staying')
 export const kAbort = Symbol('abort')
 /** For how long nothing was received and nothing was at work here, ms; 0 while something is. */
 export const kQuietFor = Symbol('quiet for')
+/** What is sent to it has somewhere to go. */
+export const kTakes = Symbol('takes')
 /** Its protocol's goodbye is spread over the drain. */
 export const kIsLongLived = Symbol('is long-lived')
 
@@ -556,6 +558,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     const isAtWork = this.#inFlight > 0 || this.#queue.length > 0 || this.#socket.queuedBytes > 0
     if (isAtWork || this.#stops !== 0 || this.#isStopped || this.#held !== null || this.#isInCodec) return 0
     return this.#codec.isBusy === true || !this[kIsStaying] ? 0 : this.#clock.now() - this.#lastActive
+  }
+
+  get [kTakes](): boolean {
+    return this.#state === State.Established && !this.#isClosing && this.#codec.isClosing !== true
   }
 
   get [kIsLongLived](): boolean {

@@ -134,6 +134,8 @@ export interface Codec<Out = unknown> {
   drain(): void
   /** It holds part of a message, or owes an answer: a drain waits for that, and reads on. Asked often: keep it cheap. */
   readonly isBusy?: boolean
+  /** It has said goodbye, and refuses what is sent: a broadcast leaves this connection out. */
+  readonly isClosing?: boolean
   /**
    * The connection is about to be closed by its user ('closed', after the last message), for a handler that failed (with
    * what it threw), or for its silence ('timeout'): say the protocol's own last word (WebSocket's close frame, HTTP's 500). True: more is to come,

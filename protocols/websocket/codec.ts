@@ -127,6 +127,10 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
     return reason === 'closed' && this.#state === State.Closing
   }
 
+  get isClosing(): boolean {
+    return this.#state >= State.Closing
+  }
+
   get isBusy(): boolean {
     if (this.#state === State.Open)
       return this.#messageOpcode !== Opcode.Continuation || this.#headSize > 0 || this.#left > 0

@@ -666,16 +666,22 @@ test('a broadcast to 10,000 is encoded once and compressed once, and tells what 
       return 'x'.repeat(2000)
     },
   }
-  const [, slow, closing, slower] = wires as [Server, Server, Server, Server]
+  const [leaving, slow, closing, slower] = wires as [Server, Server, Server, Server]
   slow.hold()
   slower.hold()
   slow.connection.send('y'.repeat(6000))
   slower.connection.send('y'.repeat(6000))
   closing.connection.close()
+  leaving.goodbye()
   closing.written()
+  leaving.written()
   const connections = wires.map((one) => one.connection)
-  assert.equal(broadcast(connections, message), { sent: 9997, dropped: 3, closed: 0, conflated: 0 })
+  assert.equal(broadcast(connections, message), { sent: 9996, dropped: 2, closed: 0, conflated: 0 })
   assert.is(encodings, 1)
+  assert.equal(
+    [closing, leaving].flatMap(({ errors }) => errors),
+    [],
+  ) // left out, and nobody is told of a failure
   const frames = new Set(wires.slice(4).map((one) => one.written().toString('latin1')))
   assert.is(frames.size, 2)
   assert.equal(broadcast([slow.connection], message, { slow: 'close' }), {

@@ -11,6 +11,7 @@ import {
   type ConnectionHost,
   isThenable,
   kGone,
+  type ProtocolCallbacks,
   processClock,
 } from './connection-host.ts'
 import { formatEndpoint } from './endpoint.ts'
@@ -174,6 +175,10 @@ const NO_CODEC: Codec = {
 const errors = new LimitedLog()
 let lastId = 0
 
+// biome-ignore lint/correctness/noUnusedVariables: a merged interface repeats the class's parameters
+export interface Connection<In, Out> extends ProtocolCallbacks {}
+
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the merged interface holds optional callbacks only
 export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   static readonly CONNECT_FAIL = 1
   static readonly SEND_FAIL = 2

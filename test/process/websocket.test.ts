@@ -189,7 +189,12 @@ test('our client talks to the server of the ws package, and tells it why it goes
   })
   for (const compression of [false, { threshold: 0 }]) {
     const protocol = websocket({ compression, protocols: ['a', 'b'], headers: { 'X-Token': 't' } })
-    const client = new AsyncTcpConnection(`ws://127.0.0.1:${port}/path?x=1`, { protocol })
+    const told: unknown[] = []
+    const client = new AsyncTcpConnection(`ws://127.0.0.1:${port}/path?x=1`, {
+      protocol,
+      onWebSocketConnected: (_client, request, name) => told.push([request, name]),
+    })
+    client.onWebSocketClose = (_client, code, reason) => told.push([code, reason])
     const got: (string | Buffer)[] = []
     client.onMessage = (_client, message) => got.push(message)
     const sent = ['early', 'h\u00e9'.repeat(100), Buffer.alloc(70_000, 1)]
@@ -203,6 +208,10 @@ test('our client talks to the server of the ws package, and tells it why it goes
     await until(() => client.getStatus(false) === 'CLOSED' && closed !== null)
     assert.equal(closed, [3456, 'enough'])
     assert.is(client.closeCode, 3456)
+    assert.equal(told, [
+      [null, 'b'],
+      [3456, 'enough'],
+    ])
     closed = null
   }
   for (const socket of server.clients) socket.terminate()

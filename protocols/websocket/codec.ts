@@ -146,7 +146,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
 
   timeout(kind: string): void {
     if (kind === 'ping') return this.#checkPeer()
-    if (kind === 'close') return this.#finish(this.#closeCode)
+    if (kind === 'close') return this.#state === State.Heard ? this.#answerClose() : this.#finish(this.#closeCode)
     const isOurs = this.#state === State.AwaitWelcome
     if (this.#isServer)
       this.#refuse(isOurs ? 503 : 408, isOurs ? 'try again later' : 'the handshake did not come in time')
@@ -477,13 +477,20 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
     this.#closeCode = code
     this.#state = this.#state === State.Closing ? State.Closed : State.Heard
     this.#io.deadline('ping', 0)
-    this.#io.onSettled = () => this.#endClosing(code, reason, payload.subarray(0, 2))
+    if (this.#state === State.Heard) this.#io.deadline('close', this.#settings.closeTimeoutMs)
+    this.#io.onSettled = () => this.#endClosing(code, reason)
+  }
+
+  /** The peer's own code back. It does not wait for a slow handler for ever: then that may not answer any more. */
+  #answerClose(): void {
+    const code = this.#closeCode
+    this.#write(Opcode.Close, code === 1005 ? NO_BYTES : Uint8Array.of(code >> 8, code & 0xff))
+    this.#state = State.Closed
   }
 
   /** Both have said goodbye, and the peer's messages are handled. Who serves closes first: section 7.1.1. */
-  #endClosing(code: number, reason: string, answer: Buffer): void {
-    if (this.#state === State.Heard) this.#write(Opcode.Close, answer)
-    this.#state = State.Closed
+  #endClosing(code: number, reason: string): void {
+    if (this.#state === State.Heard) this.#answerClose()
     this.#io.event('onWebSocketClose', code, reason)
     if (this.#isServer)
       this.#io.end(code) // not `close`: what the peer still says would reset what it has not read yet

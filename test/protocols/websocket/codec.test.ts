@@ -439,6 +439,21 @@ test('what came before a goodbye, a fault or the end is handled, and may be answ
   }
 })
 
+test('a goodbye does not wait for ever for a handler: it is answered, and what is queued is still handled', async () => {
+  const { onMessage, finish } = waiting()
+  const server = opened({ closeTimeoutMs: 1000 }, { onMessage })
+  server.receive(Buffer.concat([frame(0x81, 'one'), frame(0x81, 'two'), frame(0x88)].map(masked)))
+  server.advance(999)
+  assert.equal(framesIn(server.written()), [])
+  server.advance(1)
+  assert.equal(framesIn(server.written()), ['8'])
+  assert.is(server.connection.send('too late'), false)
+  await finish()
+  assert.equal(server.messages, ['one', 'two'])
+  await finish()
+  assert.equal([server.connection.getStatus(false), server.connection.closeCode], ['ENDING', 1005])
+})
+
 test('a user may close while the goodbye of the peer waits, and a handler may fail then', async () => {
   const { onMessage } = waiting()
   const server = opened({}, { onMessage })

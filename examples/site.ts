@@ -9,6 +9,7 @@ const site = new Worker('http://127.0.0.1:8888', { name: 'site', protocol })
 site.onWebSocketConnected = (connection, request) => {
   const name = String(request?.get('name', 'somebody')).slice(0, 20)
   connection.onMessage = (_connection, text) => everybody(`${name}: ${text}`)
+  connection.onClose = () => everybody(`${name} has left`)
   everybody(`${name} has come`)
 }
 
@@ -40,18 +41,38 @@ progress { width: 100% } #lines { border: 1px solid #ccc; padding: .5em; height:
 <script type=module>
 const $ = (id) => document.getElementById(id)
 $('file').onchange = () => {
+  const [file] = $('file').files
+  if (file === undefined) return
   const form = new FormData()
-  form.set('file', $('file').files[0])
+  form.set('file', file)
   const request = new XMLHttpRequest()
   request.upload.onprogress = ({ loaded, total }) => { $('bar').value = loaded / total }
   request.onload = () => { $('result').textContent = request.responseText }
   request.open('POST', '/upload')
   request.send(form)
 }
-const socket = new WebSocket('ws://' + location.host + '/chat?name=guest' + Math.floor(Math.random() * 100))
-socket.onmessage = ({ data }) => { $('lines').append(data + '\\n'); $('lines').scrollTop = 1e9 }
-socket.onclose = ({ code }) => $('lines').append('closed: ' + code + '\\n')
-$('say').onsubmit = (event) => { event.preventDefault(); socket.send($('text').value); $('text').value = '' }
+const show = (line) => { $('lines').append(line + '\\n'); $('lines').scrollTop = 1e9 }
+const guest = 'guest' + Math.floor(Math.random() * 100)
+let socket
+let wait = 100
+// A reload of the server says goodbye with 1012: at another process everybody is welcome again.
+function connect() {
+  socket = new WebSocket(location.origin.replace('http', 'ws') + '/chat?name=' + guest)
+  socket.onopen = () => { wait = 100 }
+  socket.onmessage = ({ data }) => show(data)
+  socket.onclose = ({ code }) => {
+    if (wait === 100) show('closed (' + code + '), connecting again...')
+    setTimeout(connect, wait)
+    wait = Math.min(wait * 2, 5000)
+  }
+}
+connect()
+$('say').onsubmit = (event) => {
+  event.preventDefault()
+  if ($('text').value === '' || socket.readyState !== WebSocket.OPEN) return // what is typed stays
+  socket.send($('text').value)
+  $('text').value = ''
+}
 </script>
 `
 Worker.runAll()

@@ -13,7 +13,7 @@ import {
   kSecure,
   NO_SOCKET,
 } from './connection.ts'
-import type { ConnectionCallbacks } from './connection-host.ts'
+import type { ConnectionCallbacks, ProtocolCallbacks } from './connection-host.ts'
 import { codeOf, SystemError, UsageError } from './errors.ts'
 import { Backoff } from './loop/backoff.ts'
 import { now } from './loop/clock.ts'
@@ -36,7 +36,7 @@ import {
 } from './transport.ts'
 
 /** What can stand in the constructor; each is a property too. */
-export interface ClientSettings<P> extends Partial<ConnectionCallbacks<InOf<P>, OutOf<P>>> {
+export interface ClientSettings<P> extends Partial<ConnectionCallbacks<InOf<P>, OutOf<P>>>, ProtocolCallbacks {
   onConnect?: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null
   maxPackageSize?: number
   maxSendBufferSize?: number
@@ -285,7 +285,8 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   }
 
   #set(key: string, value: unknown): void {
-    if (!Object.hasOwn(this, key)) throw new UsageError('ERR_UNKNOWN_OPTION', `a connection has no option '${key}'`)
+    if (!Object.hasOwn(this, key) && !/^on[A-Z]/.test(key))
+      throw new UsageError('ERR_UNKNOWN_OPTION', `a connection has no option '${key}'`)
     Reflect.set(this, key, value)
   }
 }

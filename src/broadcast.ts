@@ -1,7 +1,7 @@
 // One message to many connections: encoded once where the protocol can, and a policy for those who read too slowly, so that
 // one bad line does not cost the memory of all.
 
-import type { AnyConnection } from './connection.ts'
+import { type AnyConnection, kTakes } from './connection.ts'
 import { now } from './loop/clock.ts'
 import { deadlines } from './loop/deadlines.ts'
 import { type AnyProtocol, encodeWith } from './protocol.ts'
@@ -24,8 +24,11 @@ export interface BroadcastResult {
   conflated: number
 }
 
+/** Of one message; encoded at the first call. */
+type Send = (connection: AnyConnection) => boolean
+
 /** Those who wait for room, and what they are to get. */
-const waiting = new Map<AnyConnection, { readonly message: unknown; readonly slowBytes: number }>()
+const waiting = new Map<AnyConnection, { readonly send: Send; readonly slowBytes: number }>()
 /** How often it is looked whether there is room. */
 const LOOK_MS = 20
 let timer = 0
@@ -39,16 +42,16 @@ export function broadcast(
   const result = { sent: 0, dropped: 0, closed: 0, conflated: 0 }
   const send = encoderOf(message)
   for (const connection of connections) {
-    if (connection.getStatus() !== ESTABLISHED) continue
+    if (!connection[kTakes]) continue
     const limit = slowBytes ?? connection.maxSendBufferSize / 2
     if (connection.getSendBufferQueueSize() < limit && !waiting.has(connection)) {
-      send(connection)
-      result.sent++
+      if (isTaken(connection, send)) result.sent++
+      else result.dropped++
     } else if (slow === 'close') {
       connection.destroy()
       result.closed++
     } else if (slow === 'conflate') {
-      waiting.set(connection, { message, slowBytes: limit })
+      waiting.set(connection, { send, slowBytes: limit })
       if (timer === 0) timer = deadlines.after(LOOK_MS, look)
       result.conflated++
     } else result.dropped++
@@ -56,10 +59,8 @@ export function broadcast(
   return result
 }
 
-const ESTABLISHED = 2
-
 /** One encoding for each protocol among the connections; mostly there is one. */
-function encoderOf(message: unknown): (connection: AnyConnection) => boolean {
+function encoderOf(message: unknown): Send {
   let known: AnyProtocol | null = null
   let prepared: unknown
   return (connection) => {
@@ -72,12 +73,19 @@ function encoderOf(message: unknown): (connection: AnyConnection) => boolean {
   }
 }
 
+/** `send` is false for what filled the buffer, too. */
+function isTaken(connection: AnyConnection, send: Send): boolean {
+  const { counters } = connection.worker
+  const refused = counters.sendFail
+  return send(connection) || counters.sendFail === refused
+}
+
 function look(): void {
   const started = now()
-  for (const [connection, { message, slowBytes }] of waiting) {
-    if (connection.getStatus() === ESTABLISHED && connection.getSendBufferQueueSize() >= slowBytes) continue
+  for (const [connection, { send, slowBytes }] of waiting) {
+    if (connection[kTakes] && connection.getSendBufferQueueSize() >= slowBytes) continue
     waiting.delete(connection)
-    if (connection.getStatus() === ESTABLISHED) connection.send(message)
+    if (connection[kTakes]) send(connection)
     if (now() - started > LOOK_MS) break // the others in the next round
   }
   timer = waiting.size > 0 ? deadlines.after(LOOK_MS, look) : 0

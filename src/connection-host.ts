@@ -23,6 +23,13 @@ export interface ConnectionCallbacks<In, Out, C = Connection<In, Out>> {
   onBufferDrain: ((connection: C) => unknown) | null
 }
 
+/**
+ * Callbacks that protocols call through `io.event`, of a Worker or of one connection, whose own comes first. A protocol package adds its own:
+ * `declare module 'millrace' { interface ProtocolCallbacks { onTopic?: (connection: AnyConnection, topic: string) => unknown } }`
+ */
+// biome-ignore lint/suspicious/noEmptyInterface: for augmentation
+export interface ProtocolCallbacks {}
+
 /** What a connection needs from its owner; a Worker is one. */
 // biome-ignore lint/suspicious/noExplicitAny: one owner type serves connections of every message type
 export interface ConnectionHost extends ConnectionCallbacks<any, any> {

@@ -11,6 +11,7 @@ import {
   type ConnectionHost,
   isThenable,
   kGone,
+  type ProtocolCallbacks,
   processClock,
 } from './connection-host.ts'
 import { formatEndpoint } from './endpoint.ts'
@@ -55,6 +56,8 @@ export const kIsStaying = Symbol('is staying')
 export const kAbort = Symbol('abort')
 /** For how long nothing was received and nothing was at work here, ms; 0 while something is. */
 export const kQuietFor = Symbol('quiet for')
+/** What is sent to it has somewhere to go. */
+export const kTakes = Symbol('takes')
 /** Its protocol's goodbye is spread over the drain. */
 export const kIsLongLived = Symbol('is long-lived')
 
@@ -172,6 +175,10 @@ const NO_CODEC: Codec = {
 const errors = new LimitedLog()
 let lastId = 0
 
+// biome-ignore lint/correctness/noUnusedVariables: a merged interface repeats the class's parameters
+export interface Connection<In, Out> extends ProtocolCallbacks {}
+
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the merged interface holds optional callbacks only
 export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   static readonly CONNECT_FAIL = 1
   static readonly SEND_FAIL = 2
@@ -559,6 +566,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return this.#codec.isBusy === true || !this[kIsStaying] ? 0 : this.#clock.now() - this.#lastActive
   }
 
+  get [kTakes](): boolean {
+    return this.#state === State.Established && !this.#isClosing && this.#codec.isClosing !== true
+  }
+
   get [kIsLongLived](): boolean {
     return 'isLongLived' in this.#protocol && this.#protocol.isLongLived === true
   }
@@ -871,10 +882,18 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#state !== State.Established || this.#isInCodec) return
     if (this.#hasPeerEnded && this.#mayTellEnd) return this.#tellEnd()
     if (this.#inFlight > 0 || this.#queue.length > 0) return
+    if (this.#io.onSettled !== null) this.#callSettled()
     if (this.#failure !== null) return this.#breakOff(this.#failure)
+    if (this.#state !== State.Established) return // it was the end
     if (this.#isStopped || this.#held !== null || this.#stops & NOT_DONE) return
     if (this.#hasHeardAll) this.#endAs('stopped')
     else if (this.#hasPeerEnded) this.#finishInput()
+  }
+
+  #callSettled(): void {
+    const { onSettled } = this.#io
+    this.#io.onSettled = null
+    if (onSettled !== null) this.#guard(onSettled)
   }
 
   /** All that was received has been parsed; handlers may be at work still, and wait for more of a body, say. */
@@ -895,9 +914,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   // Sending
 
-  #write(bytes: Encoded): boolean {
+  #write(bytes: Encoded, must = false): boolean {
     if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
-    if (this.#socket.queuedBytes >= this.maxSendBufferSize) return this.#refuse('send buffer full and drop package')
+    if (this.#socket.queuedBytes >= this.maxSendBufferSize && !must)
+      return this.#refuse('send buffer full and drop package')
     const size = isChunk(bytes) ? this.#socket.write(bytes) : this.#putAll(bytes)
     if (this.#io.onDrain !== null) this.#socket.awaitDrained()
     if (this.#idleTimer !== 0) this.#lastActive = this.#clock.now()
@@ -944,6 +964,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #breakOff(error: ProtocolError): void {
     this.#failure = null // it is told once, whatever onError does
+    this.#callSettled()
     this.worker.counters.protocolErrors++
     if (error.closeCode !== undefined) this.closeCode = error.closeCode
     this.#report(Connection.PROTOCOL, error.message, error)
@@ -1203,6 +1224,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   static readonly #Io = class Io<In> implements CodecIo<In> {
     readonly #connection: AnyConnection
     readonly role: Role
+    onSettled: (() => void) | null = null
     #onDrain: (() => void) | null = null
 
     constructor(connection: AnyConnection, role: Role) {
@@ -1216,9 +1238,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       return connection.#isInCodec ? connection.#emit(message) : connection.#emitLate(message)
     }
 
-    write(bytes: Encoded): boolean {
+    write(bytes: Encoded, must = false): boolean {
       if (!this.#isCurrent || this.#connection.#state === State.Closed) return false
-      return this.#connection.#write(bytes)
+      return this.#connection.#write(bytes, must)
     }
 
     event(name: `on${string}`, ...args: unknown[]): unknown {
@@ -1241,8 +1263,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       return this.#connection.#clock.now()
     }
 
-    end(): void {
-      if (this.#isCurrent) this.#connection.#end()
+    end(code = 0): void {
+      if (!this.#isCurrent) return
+      if (code !== 0) this.#connection.closeCode = code
+      this.#connection.#end()
     }
 
     close(code = 0): void {

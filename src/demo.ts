@@ -33,6 +33,7 @@ site.onWebSocketConnected = (guest) => {
   }
   everybody(`guest ${guest.id} has come`)
   guest.onMessage = (_guest, line) => everybody(`guest ${guest.id}: ${line}`)
+  guest.onClose = () => everybody(`guest ${guest.id} has left`)
 }
 site.onMessage = async (connection, request) => {
   if (request.path === '/') return connection.send(PAGE)
@@ -46,30 +47,46 @@ const PAGE = `<!doctype html><html lang=en><meta charset=utf-8><title>millrace</
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 40em; margin: 2em auto; padding: 0 1em; color: #222 }
 #lines { border: 1px solid #bbb; padding: .5em; height: 12em; overflow: auto; white-space: pre-wrap }
-form { display: flex; gap: .5em; margin-top: .5em } #text { flex: 1; font: inherit; padding: .3em } progress { width: 12em }
+form { display: flex; gap: .5em; margin-top: .5em } #text { flex: 1 } #text, button { font: inherit; padding: .3em .6em } progress { width: 12em }
 </style>
 <h1>millrace</h1>
 <p>This page, the upload and the chat come from one process, through one port.</p>
 <h2>Upload</h2>
-<p><input type=file id=file aria-label="a file"> <progress id=bar value=0></progress> <output id=result></output></p>
+<p><input type=file id=file aria-label="a file"> <progress id=bar value=0 aria-label="sent"></progress> <output id=result></output></p>
 <h2>Chat</h2>
 <div id=lines role=log></div>
 <form id=say><input id=text autocomplete=off aria-label="say something" placeholder="say something"><button>Send</button></form>
 <script type=module>
 const $ = (id) => document.getElementById(id)
 $('file').onchange = () => {
+  const [file] = $('file').files
+  if (file === undefined) return
   const request = new XMLHttpRequest()
+  $('result').value = ''
   request.upload.onprogress = ({ loaded, total }) => { $('bar').value = loaded / total }
   request.onload = () => { $('result').value = JSON.parse(request.responseText).bytes.toLocaleString() + ' bytes' }
+  request.onerror = () => { $('result').value = 'failed' }
   request.open('PUT', '/upload')
-  request.send($('file').files[0])
+  request.send(file)
 }
-const socket = new WebSocket('ws://' + location.host + '/')
 const show = (line) => { $('lines').append(line + '\\n'); $('lines').scrollTop = 1e9 }
-socket.onmessage = ({ data }) => show(data)
-socket.onclose = ({ code }) => show('the server has said goodbye (' + code + '): load the page again')
+let socket
+let wait = 100
+// A reload of the server says goodbye with 1012: at another process everybody is welcome again.
+function connect() {
+  socket = new WebSocket(location.origin.replace('http', 'ws'))
+  socket.onopen = () => { wait = 100 }
+  socket.onmessage = ({ data }) => show(data)
+  socket.onclose = ({ code }) => {
+    if (wait === 100) show('the connection has closed (' + code + '), connecting again...')
+    setTimeout(connect, wait)
+    wait = Math.min(wait * 2, 5000)
+  }
+}
+connect()
 $('say').onsubmit = (event) => {
   event.preventDefault()
+  if ($('text').value === '' || socket.readyState !== WebSocket.OPEN) return // what is typed stays
   socket.send($('text').value)
   $('text').value = ''
 }

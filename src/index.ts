@@ -27,7 +27,7 @@ registerProtocol('http', plainHttp)
 registerProtocol('https', plainHttp)
 for (const scheme of ['websocket', 'ws', 'wss']) registerProtocol(scheme, plainWebSocket)
 
-declare module './worker.ts' {
+declare module './connection-host.ts' {
   interface ProtocolCallbacks {
     /** A WebSocket client asks to come in: false, or a Response, refuses; header fields of the answer go to `response`. */
     onWebSocketConnect?: ((connection: AnyConnection, request: Request, response: Response) => unknown) | null
@@ -65,7 +65,7 @@ export { AsyncTcpConnection, type ClientSettings } from './async-tcp-connection.
 export { AsyncUdpConnection, type AsyncUdpOptions } from './async-udp-connection.ts'
 export { type BroadcastOptions, type BroadcastResult, broadcast } from './broadcast.ts'
 export { type AnyConnection, Connection } from './connection.ts'
-export type { ConnectionCallbacks, ConnectionHost } from './connection-host.ts'
+export type { ConnectionCallbacks, ConnectionHost, ProtocolCallbacks } from './connection-host.ts'
 export type { Counters } from './counters.ts'
 export { AbortError, ProtocolError, SystemError, UsageError } from './errors.ts'
 export { type FetchApp, type FetchContext, fetchHandler } from './http/fetch-handler.ts'
@@ -103,5 +103,5 @@ export {
 export type { ProxyProtocolOptions } from './proxied.ts'
 export { type AnyUdpConnection, UdpConnection } from './udp-connection.ts'
 export { version } from './version.ts'
-export { type Hold, type ProtocolCallbacks, Worker, type WorkerSettings } from './worker.ts'
+export { type Hold, Worker, type WorkerSettings } from './worker.ts'
 export { frame, tcp, text, udp, websocket }

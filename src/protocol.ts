@@ -134,6 +134,8 @@ export interface Codec<Out = unknown> {
   drain(): void
   /** It holds part of a message, or owes an answer: a drain waits for that, and reads on. Asked often: keep it cheap. */
   readonly isBusy?: boolean
+  /** It has said goodbye, and refuses what is sent: a broadcast leaves this connection out. */
+  readonly isClosing?: boolean
   /**
    * The connection is about to be closed by its user ('closed', after the last message), for a handler that failed (with
    * what it threw), or for its silence ('timeout'): say the protocol's own last word (WebSocket's close frame, HTTP's 500). True: more is to come,
@@ -159,8 +161,11 @@ export interface CodecIo<In = unknown> {
    * later than its bytes (asynchronous inflate) if receiving is paused meanwhile.
    */
   emit(message: In): boolean
-  /** Takes bytes to send, which belong to the connection from then on. False: stop sending until `onDrain`. */
-  write(bytes: Encoded): boolean
+  /**
+   * Takes bytes to send, which belong to the connection from then on. False: stop sending until `onDrain`. What is full
+   * refuses, but not what the protocol `must` say: a goodbye, say. That is for the codec to keep small.
+   */
+  write(bytes: Encoded, must?: boolean): boolean
   /** Calls a callback of the protocol's own, `worker.onSomething(connection, ...args)`; gives back what it returned. */
   event(name: `on${string}`, ...args: unknown[]): unknown
   /** Stops reading from the socket, and calls of `receive`: the codec is at work on what it has. */
@@ -171,8 +176,11 @@ export interface CodecIo<In = unknown> {
   deadline(kind: string, ms: number): void
   /** Milliseconds of a monotonic clock. */
   now(): number
-  /** Sends what is queued, half-closes, reads and discards for `lingerTimeout`: for a last word that must arrive. */
-  end(): void
+  /**
+   * Sends what is queued, half-closes, reads and discards for `lingerTimeout`: for a last word that must arrive. `code` as
+   * for `close`.
+   */
+  end(code?: number): void
   /** Sends what is queued and closes. `code` is kept as `connection.closeCode`. */
   close(code?: number): void
   /** Gives the connection to another protocol, which gets `rest` first. This codec gets `closed('upgraded')`. */
@@ -193,6 +201,11 @@ export interface CodecIo<In = unknown> {
   readonly queuedBytes: number
   /** Called when `queuedBytes` has come down to 0. */
   onDrain: (() => void) | null
+  /**
+   * Called once, and set to null before, when all messages that were emitted have been handled, soon if they are; before a
+   * ProtocolError is told. For a last word that must not overtake the answers to them.
+   */
+  onSettled: (() => void) | null
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: the widest protocol; messages are in and out at once, so no narrower type holds all

@@ -4,7 +4,13 @@
 
 import { serveFor } from './client-host.ts'
 import { type AnyConnection, Connection, kOpen } from './connection.ts'
-import { type ConnectionCallbacks, type ConnectionHost, kGone, processClock } from './connection-host.ts'
+import {
+  type ConnectionCallbacks,
+  type ConnectionHost,
+  kGone,
+  type ProtocolCallbacks,
+  processClock,
+} from './connection-host.ts'
 import { newCounters } from './counters.ts'
 import { DatagramInbox } from './datagram-inbox.ts'
 import { datagramProtocol } from './datagram-peer.ts'
@@ -33,13 +39,6 @@ import { type AnyProtocol, type InOf, type OutOf, type ProtocolOf, protocolOf } 
 import { Proxied, type ProxyProtocolOptions, ProxyRules } from './proxied.ts'
 import type { Listener, Socket, SocketEvents } from './transport.ts'
 import { UdpConnection, type UdpHost } from './udp-connection.ts'
-
-/**
- * Callbacks that protocols call through `io.event`. A protocol package adds its own:
- * `declare module 'millrace' { interface ProtocolCallbacks { onTopic?: (connection: AnyConnection, topic: string) => unknown } }`
- */
-// biome-ignore lint/suspicious/noEmptyInterface: for augmentation
-export interface ProtocolCallbacks {}
 
 /** What can stand in the constructor. Every one is a property of the Worker too. */
 export interface WorkerSettings<A extends string | undefined, P> extends Partial<CallbacksAt<A, P>> {

@@ -6,10 +6,10 @@ import { Accumulator, type Codec, type CodecIo, NEED_MORE } from '../../src/prot
 import { HEAD_LIMITS, HeadParser, type RequestHead } from '../http/head.ts'
 import { Request } from '../http/request.ts'
 import { RequestBody } from '../http/request-body.ts'
-import { REASONS, Response } from '../http/response.ts'
-import { type Agreement, deflate, inflate } from './deflate.ts'
+import { Response } from '../http/response.ts'
+import { type Agreement, type DeflateContext, offerOf } from './deflate.ts'
 import { clientFrame, FIN, isCloseCode, MASKED, mask, Opcode, RSV1, serverFrame } from './frames.ts'
-import { answered, asking, offeredProtocols, refusalOf, switching } from './handshake.ts'
+import { answered, asking, isInterim, offeredProtocols, refusalOf, refusing, switching } from './handshake.ts'
 import { CloseFrame, PreparedMessage, payloadOf, type WebSocketMessage } from './messages.ts'
 import type { Resolved } from './settings.ts'
 import { textOf, Utf8Checker } from './utf8.ts'
@@ -20,10 +20,12 @@ const enum State {
   /** The user decides whether the client may come in. */
   AwaitWelcome = 1,
   Open = 2,
+  /** The peer has said its last word, or a wrong one: messages before that are handled, and may be answered. */
+  Heard = 3,
   /** We have said goodbye, and wait for the peer's. */
-  Closing = 3,
+  Closing = 4,
   /** Nothing that comes counts. */
-  Closed = 4,
+  Closed = 5,
 }
 
 /** Bytes that may be queued for a peer before pongs are left out but the last (RFC 6455 section 5.5.3). */
@@ -39,7 +41,8 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   #state: State = State.AwaitHandshake
   #rest: Accumulator | null = null
   #isStopped = false
-  #agreement: Agreement | null = null
+  /** Null without compression. */
+  #deflate: DeflateContext | null = null
   #early: WebSocketMessage[] | null = null
   #earlyBytes = 0
   #parser: HeadParser | null = null
@@ -62,8 +65,13 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   #checker: Utf8Checker | null = null
   #pong: Buffer | null = null
   #hasHeard = false
-  #isPinged = false
+  /** What was queued, ping included, when the peer was asked; -1 when it is not. */
+  #queuedAtPing = -1
   #closeCode = 1006
+  /** The worker leaves: nobody comes in any more. */
+  #isLeaving = false
+  /** What failed when the user had decided. */
+  #failure: ProtocolError | null = null
 
   constructor(io: CodecIo<string | Buffer>, settings: Resolved, isServer: boolean) {
     this.#io = io
@@ -91,6 +99,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   }
 
   resumed(): void {
+    if (this.#failure !== null) throw this.#failure
     this.#isStopped = false
     this.#goOn()
   }
@@ -98,12 +107,13 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   send(message: WebSocketMessage): boolean {
     if (this.#state >= State.Closing) return this.#io.refuse('the WebSocket is closing')
     if (message instanceof CloseFrame) return this.#close(message.code, message.reason)
-    if (this.#state !== State.Open) return this.#keepEarly(message)
+    if (this.#state < State.Open) return this.#keepEarly(message)
     return this.#sendNow(message)
   }
 
   drain(): void {
-    if (this.#state === State.Open) this.#close(1012, 'service restart')
+    this.#isLeaving = true
+    if (this.#state === State.Open) this.#close(1012, RESTART)
   }
 
   closing(reason: 'closed' | 'handler' | 'timeout'): boolean {
@@ -111,29 +121,46 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
       if (this.#isServer && reason !== 'timeout') this.#refuse(reason === 'handler' ? 500 : 403, 'not now')
       return false
     }
-    if (this.#state === State.Open) this.#close(reason === 'handler' ? 1011 : reason === 'timeout' ? 1001 : 1000, '')
+    const isPutOff = reason === 'closed' && this.#io.onSettled !== null // that will be the last word
+    if (isPutOff) return true
+    if (this.#state <= State.Heard) this.#close(reason === 'handler' ? 1011 : reason === 'timeout' ? 1001 : 1000, '')
     return reason === 'closed' && this.#state === State.Closing
   }
 
+  get isClosing(): boolean {
+    return this.#state >= State.Closing
+  }
+
   get isBusy(): boolean {
-    return this.#state < State.Closing && (this.#message !== null || this.#headSize > 0 || this.#left > 0)
+    if (this.#state === State.Open)
+      return this.#messageOpcode !== Opcode.Continuation || this.#headSize > 0 || this.#left > 0
+    const isAsking = this.#state === State.AwaitHandshake && (this.#rest?.length ?? 0) > 0
+    return isAsking || this.#state === State.AwaitWelcome || this.#state === State.Closing
   }
 
   /** FIN without a close frame, or after one. */
   ended(): void {
-    if (this.#state >= State.Open) this.#finish(this.#closeCode)
+    if (this.#state < State.Open) return
+    this.#io.onSettled ??= () => this.#finish(this.#closeCode)
   }
 
   timeout(kind: string): void {
     if (kind === 'ping') return this.#checkPeer()
-    if (kind === 'close') return this.#finish(this.#closeCode)
-    if (this.#isServer) this.#refuse(408, 'the handshake did not come in time')
-    throw new ProtocolError('ERR_HANDSHAKE_TIMEOUT', 'the handshake did not come in time')
+    if (kind === 'close') return this.#state === State.Heard ? this.#answerClose() : this.#finish(this.#closeCode)
+    const isOurs = this.#state === State.AwaitWelcome
+    if (this.#isServer)
+      this.#refuse(isOurs ? 503 : 408, isOurs ? 'try again later' : 'the handshake did not come in time')
+    throw new ProtocolError(
+      'ERR_HANDSHAKE_TIMEOUT',
+      isOurs ? 'onWebSocketConnect has not settled in time' : 'the handshake did not come in time',
+    )
   }
 
   closed(): void {
     this.#state = State.Closed
     this.#rest = this.#message = this.#early = null
+    this.#deflate?.close()
+    this.#deflate = null
   }
 
   // Handshakes
@@ -159,10 +186,14 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
       if (this.#state === State.AwaitHandshake)
         at += this.#isServer ? this.#takeRequest(bytes, at) : this.#takeAnswer(bytes, at)
       else if (this.#state === State.Open || this.#state === State.Closing) at = this.#takeFrame(bytes, at)
-      else if (this.#state === State.Closed) return bytes.length
+      else if (this.#isDeaf) return bytes.length
       if (at === before) break
     }
-    return this.#state === State.Closed ? bytes.length : at
+    return this.#isDeaf ? bytes.length : at
+  }
+
+  get #isDeaf(): boolean {
+    return this.#state === State.Heard || this.#state === State.Closed
   }
 
   /** The head's bytes, or 0 while it is not whole. */
@@ -177,6 +208,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   }
 
   #decide(head: RequestHead): void {
+    if (this.#isLeaving) return this.#turnAway(503, RESTART)
     const refusal = refusalOf(head)
     if (refusal !== null) return this.#turnAway(refusal.status, refusal.message, refusal.lines)
     const offered = offeredProtocols(head)
@@ -194,44 +226,56 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
     const response = new Response()
     const word = this.#io.event('onWebSocketConnect', request, response)
     const decided = (answer: unknown) => {
-      if (answer === false) this.#turnAway(403, 'not allowed')
-      else if (answer instanceof Response && answer !== response) this.#turnAwayWith(answer)
+      if (this.#isLeaving) this.#turnAway(503, RESTART)
+      else if (answer === false) this.#turnAway(403, 'not allowed')
+      else if (answer instanceof Response && (answer !== response || isRefusal(answer))) this.#turnAwayWith(answer)
       else this.#welcome(head, request, protocol, response)
     }
     if (!isThenable(word)) return decided(word)
     this.#state = State.AwaitWelcome
     this.#io.pause()
     Promise.resolve(word).then(
-      (answer) => {
-        if (this.#state !== State.AwaitWelcome) return
-        decided(answer)
-        this.#io.resume()
-      },
-      () => this.#turnAway(500, 'the handler failed'), // the connection has told onError
+      (answer) => this.#decideLate(() => decided(answer)),
+      () => this.#decideLate(() => this.#turnAway(500, 'the handler failed')), // the connection has told onError
     )
   }
 
+  /** Nobody waits for this call: what fails in it is thrown when receiving goes on. */
+  #decideLate(decide: () => void): void {
+    if (this.#state !== State.AwaitWelcome) return // it has closed meanwhile, or it was too late
+    try {
+      decide()
+    } catch (error) {
+      this.#failure = this.#fault(oursFailed(error))
+    }
+    this.#io.resume()
+  }
+
   #welcome(head: RequestHead, request: Request, protocol: string, response: Response): void {
-    const { text, agreement } = switching(head, protocol, this.#settings.compression !== null, response)
-    this.#io.write(/[\x80-\xff]/.test(text) ? Buffer.from(text, 'latin1') : text)
-    this.#opened(agreement)
-    this.#io.event('onWebSocketConnected', request, protocol)
+    const { compression, engine } = this.#settings
+    const answer = switching(head, protocol, compression === null ? null : engine, response)
+    this.#io.write(/[\x80-\xff]/.test(answer.text) ? Buffer.from(answer.text, 'latin1') : answer.text)
+    this.#opened(answer.agreement)
+    this.#io.event('onWebSocketConnected', request, answer.protocol)
   }
 
   #opened(agreement: Agreement | null): void {
-    this.#agreement = agreement
+    const { compression, engine, pingIntervalMs } = this.#settings
+    if (agreement !== null && compression !== null) this.#deflate = engine.open(agreement, compression.level)
     this.#state = State.Open
     this.#io.deadline('handshake', 0)
-    this.#io.deadline('ping', this.#settings.pingIntervalMs)
+    this.#io.deadline('ping', pingIntervalMs / 2)
     for (const message of this.#early ?? []) this.#sendNow(message)
     this.#early = null
+    if (this.#isLeaving) this.#close(1012, RESTART)
   }
 
   #ask(): void {
     const { target, peer } = this.#io
-    const { protocols, headers, compression } = this.#settings
+    const { protocols, headers, compression, engine } = this.#settings
     const authority = target?.authority ?? peer.remoteIp
-    const { text, key } = asking(authority, target?.uri ?? '/', protocols, compression !== null, headers)
+    const offer = compression === null ? '' : offerOf(engine.hasTakeover)
+    const { text, key } = asking(authority, target?.uri ?? '/', protocols, offer, headers)
     this.#key = key
     this.#io.write(text)
   }
@@ -244,31 +288,29 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
       return 0
     }
     const text = bytes.toString('latin1', start, end + 4)
-    const { protocols, compression } = this.#settings
-    const { protocol, agreement } = answered(text, this.#key, protocols, compression !== null)
+    if (isInterim(text)) return end + 4 - start
+    const { protocols, compression, engine } = this.#settings
+    const { protocol, agreement } = answered(text, this.#key, protocols, compression === null ? null : engine)
     this.#opened(agreement)
     this.#io.event('onWebSocketConnected', null, protocol)
     return end + 4 - start
   }
 
-  #turnAway(status: number, message: string, lines = ''): void {
+  #turnAway(status: number, message: string, lines: Readonly<Record<string, string>> = {}): void {
     this.#refuse(status, message, lines)
     this.#io.end()
   }
 
-  #turnAwayWith({ status, fields, body }: Response): void {
-    let lines = ''
-    for (const { name, values } of fields.values()) for (const value of values) lines += `${name}: ${value}\r\n`
-    this.#refuse(status, typeof body === 'string' ? body : '', lines)
+  #turnAwayWith(response: Response): void {
+    this.#state = State.Closed
+    for (const part of refusing(response)) this.#io.write(part)
     this.#io.end()
   }
 
-  #refuse(status: number, message: string, lines = ''): void {
+  #refuse(status: number, message: string, lines: Readonly<Record<string, string>> = {}): void {
     this.#state = State.Closed
-    const text = `${message}\n`
-    this.#io.write(
-      `HTTP/1.1 ${status} ${REASONS[status] ?? ''}\r\n${lines}Content-Type: text/plain; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`,
-    )
+    const type = { 'Content-Type': 'text/plain; charset=utf-8' }
+    for (const part of refusing(new Response(status, { ...type, ...lines }, `${message}\n`))) this.#io.write(part)
   }
 
   // Frames in
@@ -314,7 +356,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
     if (opcode > Opcode.Pong || (opcode > Opcode.Binary && opcode < Opcode.Close))
       throw broken(`there is no opcode ${opcode}`)
     const isCompressed = (byte & RSV1) !== 0
-    if (byte & 0x30 || (isCompressed && (this.#agreement === null || isControl || opcode === Opcode.Continuation)))
+    if (byte & 0x30 || (isCompressed && (this.#deflate === null || isControl || opcode === Opcode.Continuation)))
       throw broken('a reserved bit is set')
     this.#isFinal = (byte & FIN) !== 0
     if (isControl && !this.#isFinal) throw broken('a control frame in fragments')
@@ -387,9 +429,14 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
     if (isChecked && !this.#checker?.isWhole) throw noText()
     this.#message = this.#checker = null
     this.#messageOpcode = Opcode.Continuation
-    const payload = this.#isCompressed ? inflate(gathered ?? whole, this.#io.maxPackageSize) : (gathered ?? whole)
+    const payload = this.#inflated(gathered ?? whole)
     if (isText) this.#emit(isChecked ? payload.toString() : (textOf(payload) ?? fail(noText())))
     else this.#emit(payload === whole ? Buffer.from(whole) : payload)
+  }
+
+  #inflated(payload: Buffer): Buffer {
+    if (!this.#isCompressed || this.#deflate === null) return payload
+    return this.#deflate.inflate(payload, this.#io.maxPackageSize)
   }
 
   #emit(message: string | Buffer): void {
@@ -428,22 +475,36 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
     const reason = textOf(payload.subarray(2))
     if (reason === null) throw noText()
     this.#closeCode = code
-    const isAnswer = this.#state === State.Closing
-    if (!isAnswer) this.#write(Opcode.Close, payload.subarray(0, 2))
+    this.#state = this.#state === State.Closing ? State.Closed : State.Heard
+    this.#io.deadline('ping', 0)
+    if (this.#state === State.Heard) this.#io.deadline('close', this.#settings.closeTimeoutMs)
+    this.#io.onSettled = () => this.#endClosing(code, reason)
+  }
+
+  /** The peer's own code back. It does not wait for a slow handler for ever: then that may not answer any more. */
+  #answerClose(): void {
+    const code = this.#closeCode
+    this.#write(Opcode.Close, code === 1005 ? NO_BYTES : Uint8Array.of(code >> 8, code & 0xff))
     this.#state = State.Closed
+  }
+
+  /** Both have said goodbye, and the peer's messages are handled. Who serves closes first: section 7.1.1. */
+  #endClosing(code: number, reason: string): void {
+    if (this.#state === State.Heard) this.#answerClose()
     this.#io.event('onWebSocketClose', code, reason)
-    if (this.#isServer) return this.#io.close(code) // who serves closes first: TIME_WAIT is his (section 7.1.1)
-    this.#io.deadline('close', this.#settings.closeTimeoutMs)
+    if (this.#isServer)
+      this.#io.end(code) // not `close`: what the peer still says would reset what it has not read yet
+    else this.#io.deadline('close', this.#settings.closeTimeoutMs)
   }
 
   /** Our goodbye. What comes before the peer's is still delivered. */
   #close(code: number, reason: string): boolean {
-    if (this.#state !== State.Open) return this.#io.refuse('the WebSocket is not open')
+    if (this.#state !== State.Open && this.#state !== State.Heard) return this.#io.refuse('the WebSocket is not open')
     const size = Buffer.byteLength(reason)
     const payload = Buffer.alloc(2 + size)
     payload.writeUInt16BE(code)
     payload.write(reason, 2)
-    this.#state = State.Closing
+    this.#state = this.#state === State.Heard ? State.Closed : State.Closing
     this.#closeCode = code
     this.#io.deadline('ping', 0)
     this.#io.deadline('close', this.#settings.closeTimeoutMs)
@@ -459,28 +520,32 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   #fault(error: ProtocolError): ProtocolError {
     if (this.#state === State.AwaitHandshake && this.#isServer)
       this.#refuse(error.statusHint ?? 400, error.statusHint === 500 ? 'the server failed' : error.message)
-    else if (this.#state === State.Open || this.#state === State.Closing) {
-      const code = error.closeCode ?? 1002
-      if (this.#state === State.Open) this.#close(code, '')
-      this.#state = State.Closed
-    }
+    else if (this.#state === State.Open) {
+      this.#state = State.Heard
+      this.#io.onSettled = () => {
+        if (this.#state === State.Heard) this.#close(error.closeCode ?? 1002, '')
+      }
+    } else if (this.#state === State.Closing) this.#state = State.Closed
     this.#io.deadline('ping', 0)
     return error
   }
 
-  /** A peer that says nothing is asked; one that stays silent is gone. */
+  /**
+   * A peer that says nothing is asked; one that stays silent is gone. Looked at twice in an interval, so that it is never
+   * silent for longer. Who still takes what is queued lives: the ping is behind that.
+   */
   #checkPeer(): void {
     const { pingIntervalMs, pongTimeoutMs } = this.#settings
     if (this.#state !== State.Open) return
-    if (this.#hasHeard || !this.#isPinged) {
-      this.#isPinged = !this.#hasHeard
-      this.#hasHeard = false
-      if (this.#isPinged) this.#write(Opcode.Ping, NO_BYTES)
-      return this.#io.deadline('ping', this.#isPinged ? pongTimeoutMs : pingIntervalMs)
-    }
-    throw new ProtocolError('ERR_PEER_DEAD', `the peer has not answered a ping for ${pongTimeoutMs} ms`, {
-      closeCode: 1006,
-    })
+    const { queuedBytes } = this.#io
+    if (this.#hasHeard) this.#queuedAtPing = -1
+    else if (this.#queuedAtPing < 0) {
+      this.#write(Opcode.Ping, NO_BYTES)
+      this.#queuedAtPing = this.#io.queuedBytes
+    } else if (queuedBytes < this.#queuedAtPing) this.#queuedAtPing = queuedBytes
+    else throw peerIsDead(pongTimeoutMs)
+    this.#hasHeard = false
+    this.#io.deadline('ping', this.#queuedAtPing < 0 ? pingIntervalMs / 2 : pongTimeoutMs)
   }
 
   // Frames out
@@ -499,26 +564,27 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
     const payload = payloadOf(message)
     const opcode = message instanceof Uint8Array ? Opcode.Binary : Opcode.Text
     const { compression } = this.#settings
-    if (this.#agreement === null || compression === null || Buffer.byteLength(payload) < compression.threshold)
+    if (this.#deflate === null || compression === null || Buffer.byteLength(payload) < compression.threshold)
       return this.#write(opcode, payload)
-    return this.#write(opcode, deflate(payload, this.#agreement, compression.level), true)
+    return this.#write(opcode, this.#deflate.compress(payload), true)
   }
 
   #sendPrepared(message: PreparedMessage): boolean {
-    const { compression } = this.#settings
-    const isCompressed =
-      this.#agreement !== null && compression !== null && Buffer.byteLength(message.payload) >= compression.threshold
-    if (!this.#isServer) return this.#write(message.opcode, message.payload) // each is masked by its own key
-    return this.#io.write(
-      isCompressed ? message.compressedFrame(this.#agreement as Agreement, compression.level) : message.frame(),
-    )
+    if (!this.#isServer) return this.#sendNow(message.payload) // each is masked by its own key
+    const { compression, engine } = this.#settings
+    if (this.#deflate === null || compression === null || message.size < compression.threshold)
+      return this.#io.write(message.frame())
+    this.#deflate.forget()
+    return this.#io.write(message.compressedFrame(engine, this.#deflate.agreement, compression.level))
   }
 
   #write(opcode: Opcode, payload: string | Uint8Array, rsv1 = false): boolean {
-    return this.#io.write(this.#isServer ? serverFrame(opcode, payload, rsv1) : clientFrame(opcode, payload, rsv1))
+    const frame = this.#isServer ? serverFrame(opcode, payload, rsv1) : clientFrame(opcode, payload, rsv1)
+    return this.#io.write(frame, opcode >= Opcode.Close)
   }
 }
 
+const RESTART = 'service restart'
 const NO_BYTES = Buffer.alloc(0)
 
 function headSizeOf(second: number): number {
@@ -528,6 +594,15 @@ function headSizeOf(second: number): number {
 
 function broken(message: string): ProtocolError {
   return new ProtocolError('ERR_BAD_FRAME', message, { closeCode: 1002 })
+}
+
+function peerIsDead(ms: number): ProtocolError {
+  return new ProtocolError('ERR_PEER_DEAD', `the peer has not answered a ping for ${ms} ms`, { closeCode: 1006 })
+}
+
+/** A status that turns away; 200 is what a Response has when nobody has said anything. */
+function isRefusal({ status }: Response): boolean {
+  return status !== 200 && status !== 101
 }
 
 /** A function among the settings threw. */

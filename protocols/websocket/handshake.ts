@@ -3,8 +3,8 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { ProtocolError, UsageError } from '../../src/errors.ts'
 import { type Fields, fieldsOf, hasToken, isToken, type RequestHead } from '../http/head.ts'
-import type { Response } from '../http/response.ts'
-import { type Agreement, accept, agreed, OFFER } from './deflate.ts'
+import { REASONS, type Response } from '../http/response.ts'
+import { type Agreement, accept, agreed, type DeflateEngine } from './deflate.ts'
 
 const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 
@@ -18,23 +18,22 @@ function acceptOf(key: string): string {
 export interface Refusal {
   readonly status: number
   readonly message: string
-  readonly lines: string
+  readonly lines: Readonly<Record<string, string>>
 }
 
 /** Null when the request may go on as WebSocket (RFC 6455 section 4.2.1). */
 export function refusalOf(head: RequestHead): Refusal | null {
-  const refuse = (status: number, message: string, lines = '') => ({ status, message, lines })
+  const refuse = (status: number, message: string, lines: Refusal['lines'] = {}) => ({ status, message, lines })
   const isUpgrade = head.asksForWebSocket
-  if (head.method !== 'GET') return refuse(405, 'a WebSocket begins with GET', 'Allow: GET\r\n')
-  if (!isUpgrade) return refuse(426, 'this is a WebSocket', 'Upgrade: websocket\r\n')
+  if (head.method !== 'GET') return refuse(405, 'a WebSocket begins with GET', { Allow: 'GET' })
+  if (!isUpgrade) return refuse(426, 'this is a WebSocket', { Upgrade: 'websocket' })
   if (head.isChunked || head.contentLength > 0) return refuse(400, 'a handshake has no body')
   const version = head.header('sec-websocket-version')
   if (version !== '13')
-    return refuse(
-      version === undefined ? 400 : 426,
-      'the version is 13',
-      'Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n',
-    )
+    return refuse(version === undefined ? 400 : 426, 'the version is 13', {
+      'Sec-WebSocket-Version': '13',
+      Upgrade: 'websocket',
+    })
   if (!/^[+/0-9A-Za-z]{21}[AQgw]==$/.test(head.header('sec-websocket-key') ?? ''))
     return refuse(400, 'Sec-WebSocket-Key is no 16 bytes in base64')
   return null
@@ -48,19 +47,68 @@ export function offeredProtocols(head: RequestHead): string[] | null {
   return names.every(isToken) && new Set(names).size === names.length ? names : null
 }
 
-/** A server's answer. `more` are fields that a user has set. */
+/** Field lines of the handshake itself, whatever a user sets. */
+const OWN = new Set([
+  'connection',
+  'content-length',
+  'sec-websocket-accept',
+  'sec-websocket-extensions',
+  'sec-websocket-key',
+  'sec-websocket-protocol',
+  'sec-websocket-version',
+  'transfer-encoding',
+  'upgrade',
+])
+
+/** Throws UsageError for field names that are the handshake's own. */
+export function checkOwnFields(names: readonly string[]): void {
+  const own = names.find((name) => OWN.has(name.toLowerCase()))
+  if (own !== undefined) throw new UsageError('ERR_BAD_HEADER', `'${own}' is the handshake's own`)
+}
+
+/** A server's answer. `more` are fields that a user has set; of the sub-protocol it has the last word. */
 export function switching(
   head: RequestHead,
-  protocol: string,
-  isCompressing: boolean,
+  chosen: string,
+  engine: DeflateEngine | null,
   more: Response,
-): { readonly text: string; readonly agreement: Agreement | null } {
-  const found = isCompressing ? accept(head.header('sec-websocket-extensions') ?? '') : null
+): { readonly text: string; readonly protocol: string; readonly agreement: Agreement | null } {
+  const protocol = protocolOf(head, more) ?? chosen
+  const found = engine === null ? null : accept(head.header('sec-websocket-extensions') ?? '', engine.hasTakeover)
   let lines = `Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${acceptOf(head.header('sec-websocket-key') ?? '')}\r\n`
   if (protocol !== '') lines += `Sec-WebSocket-Protocol: ${protocol}\r\n`
   if (found !== null) lines += `Sec-WebSocket-Extensions: ${found.answer}\r\n`
-  for (const { name, values } of more.fields.values()) for (const value of values) lines += `${name}: ${value}\r\n`
-  return { text: `HTTP/1.1 101 Switching Protocols\r\n${lines}\r\n`, agreement: found?.agreement ?? null }
+  lines += linesOf(more)
+  return { text: `HTTP/1.1 101 Switching Protocols\r\n${lines}\r\n`, protocol, agreement: found?.agreement ?? null }
+}
+
+/** As Workerman's users choose it: by a header field of the answer. Throws UsageError for what was not offered. */
+function protocolOf(head: RequestHead, more: Response): string | undefined {
+  const name = more.getHeader('sec-websocket-protocol')
+  if (name !== undefined && !offeredProtocols(head)?.includes(name))
+    throw new UsageError('ERR_BAD_SUBPROTOCOL', `the client did not offer '${name}'`)
+  return name
+}
+
+function linesOf({ fields }: Response): string {
+  let lines = ''
+  for (const [key, { name, values }] of fields)
+    if (!OWN.has(key)) for (const value of values) lines += `${name}: ${value}\r\n`
+  return lines
+}
+
+/** The whole answer that turns a client away, in pieces. A body that comes piece by piece is left out. */
+export function refusing(response: Response): readonly (string | Uint8Array)[] {
+  const { status, body, fields } = response
+  const content = typeof body === 'string' || body instanceof Uint8Array ? body : ''
+  const { name, values } = fields.get('upgrade') ?? { name: '', values: [] }
+  const [version] = fields.get('sec-websocket-version')?.values ?? []
+  let lines = linesOf(response)
+  if (version !== undefined) lines += `Sec-WebSocket-Version: ${version}\r\n`
+  if (name !== '') lines += `Upgrade: ${values.join(', ')}\r\n`
+  lines += `Content-Length: ${Buffer.byteLength(content)}\r\nConnection: close${name === '' ? '' : ', Upgrade'}\r\n`
+  const head = `HTTP/1.1 ${status} ${response.reason || (REASONS[status] ?? '')}\r\n${lines}\r\n`
+  return [Buffer.from(head, 'latin1'), content]
 }
 
 export interface ClientRequest {
@@ -73,17 +121,26 @@ export function asking(
   authority: string,
   uri: string,
   protocols: readonly string[],
-  isCompressing: boolean,
+  extensions: string,
   headers: Readonly<Record<string, string>>,
 ): ClientRequest {
   const key = randomBytes(16).toString('base64')
   if (!/^[\x21-\x7e]+$/.test(uri))
     throw new UsageError('ERR_BAD_ADDRESS', `'${uri}' is no path: escape what is not ASCII`)
-  let lines = `Host: ${authority}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: 13\r\n`
+  const hasHost = Object.keys(headers).some((name) => name.toLowerCase() === 'host')
+  let lines = `${hasHost ? '' : `Host: ${authority}\r\n`}Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: 13\r\n`
   if (protocols.length > 0) lines += `Sec-WebSocket-Protocol: ${protocols.join(', ')}\r\n`
-  if (isCompressing) lines += `Sec-WebSocket-Extensions: ${OFFER}\r\n`
+  if (extensions !== '') lines += `Sec-WebSocket-Extensions: ${extensions}\r\n`
   for (const [name, value] of Object.entries(headers)) lines += `${name}: ${value}\r\n`
   return { text: `GET ${uri} HTTP/1.1\r\n${lines}\r\n`, key }
+}
+
+const ANSWER = /^HTTP\/1\.1 (\d{3})(?: [\t -~\x80-\xff]*)?\r\n(?:[!-9;-~]+:[\t -~\x80-\xff]*\r\n)*\r\n$/
+
+/** An answer before the answer: 103, say (RFC 9110 section 15.2). */
+export function isInterim(text: string): boolean {
+  const [, status = ''] = ANSWER.exec(text) ?? []
+  return /^1(?!01)/.test(status)
 }
 
 /** What a client makes of the answer (RFC 6455 section 4.1). Throws ProtocolError. */
@@ -91,13 +148,12 @@ export function answered(
   text: string,
   key: string,
   protocols: readonly string[],
-  isCompressing: boolean,
+  engine: DeflateEngine | null,
 ): { readonly protocol: string; readonly agreement: Agreement | null } {
-  const [, status] =
-    /^HTTP\/1\.1 (\d{3})(?: [\t -~\x80-\xff]*)?\r\n(?:[!-9;-~]+:[\t -~\x80-\xff]*\r\n)*\r\n$/.exec(text) ?? []
+  const [, status] = ANSWER.exec(text) ?? []
   if (status === undefined) throw bad('the answer to the handshake is none')
-  if (status !== '101') throw bad(`the server answered ${status}`)
   const fields: Fields = fieldsOf(text, text.indexOf('\r\n') + 2)
+  if (status !== '101') throw refused(Number(status), fields.location)
   if (fields.upgrade?.toLowerCase() !== 'websocket') throw bad('the answer does not upgrade to websocket')
   if (!hasToken((fields.connection ?? '').toLowerCase(), 'upgrade'))
     throw bad('the answer does not upgrade the connection')
@@ -108,8 +164,14 @@ export function answered(
   if (protocol === '' && protocols.length > 0) throw bad('the server chose none of the sub-protocols')
   const extensions = fields['sec-websocket-extensions']
   if (extensions === undefined) return { protocol, agreement: null }
-  if (!isCompressing) throw bad('the server wants extensions that were not offered')
-  return { protocol, agreement: agreed(extensions) }
+  if (engine === null) throw bad('the server wants extensions that were not offered')
+  return { protocol, agreement: agreed(extensions, engine.hasTakeover) }
+}
+
+/** No redirect is followed: whom to trust with what we send is not the server's to say. */
+function refused(status: number, location: string | undefined): ProtocolError {
+  const where = location === undefined ? '' : `, and points to ${location}`
+  return new ProtocolError('ERR_BAD_HANDSHAKE', `the server answered ${status}${where}`, { statusHint: status })
 }
 
 function bad(message: string): ProtocolError {

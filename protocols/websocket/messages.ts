@@ -1,7 +1,7 @@
 // What is sent besides text and bytes: a message that is encoded once for many, and the frame that ends a connection.
 
 import { UsageError } from '../../src/errors.ts'
-import { type Agreement, deflate } from './deflate.ts'
+import type { Agreement, DeflateEngine } from './deflate.ts'
 import { isCloseCode, Opcode, serverFrame } from './frames.ts'
 
 /** Text is a text message, bytes a binary one, any other value JSON in a text message. */
@@ -11,12 +11,15 @@ export type WebSocketMessage = string | Uint8Array | PreparedMessage | CloseFram
 export class PreparedMessage {
   readonly opcode: Opcode.Text | Opcode.Binary
   readonly payload: string | Uint8Array
+  /** Bytes. */
+  readonly size: number
   #plain: ReturnType<typeof serverFrame> | null = null
   readonly #compressed = new Map<number, ReturnType<typeof serverFrame>>()
 
   /** Throws UsageError for what has no JSON. Bytes belong to it from then on. */
   constructor(message: string | Uint8Array | object | number | boolean | null) {
     this.payload = payloadOf(message)
+    this.size = Buffer.byteLength(this.payload)
     this.opcode = message instanceof Uint8Array ? Opcode.Binary : Opcode.Text
   }
 
@@ -26,12 +29,14 @@ export class PreparedMessage {
     return this.#plain
   }
 
-  /** @internal */
-  compressedFrame(agreement: Agreement, level: number): ReturnType<typeof serverFrame> {
+  /** It looks back on no other message, so that everybody with this window can read it. @internal */
+  compressedFrame({ open }: DeflateEngine, agreement: Agreement, level: number): ReturnType<typeof serverFrame> {
     const key = agreement.windowBits * 16 + level
     let frame = this.#compressed.get(key)
     if (frame === undefined) {
-      frame = serverFrame(this.opcode, deflate(this.payload, agreement, level), true)
+      const context = open({ ...agreement, hasTakeover: false, peerHasTakeover: false }, level)
+      frame = serverFrame(this.opcode, context.compress(this.payload), true)
+      context.close()
       this.#compressed.set(key, frame)
     }
     return frame

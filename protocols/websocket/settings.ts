@@ -1,8 +1,11 @@
 // What a WebSocket can be told, with defaults and why.
 
+import { UsageError } from '../../src/errors.ts'
+import { isToken } from '../http/head.ts'
 import type { Request } from '../http/request.ts'
 import { checkField } from '../http/response.ts'
-import type { CompressionSettings } from './deflate.ts'
+import type { CompressionSettings, DeflateEngine } from './deflate.ts'
+import { checkOwnFields } from './handshake.ts'
 
 export interface WebSocketSettings {
   /** permessage-deflate, if the peer offers it. Default false: it costs more than it saves for small messages. */
@@ -11,7 +14,7 @@ export interface WebSocketSettings {
   readonly protocols?: readonly string[] | ((offered: readonly string[], request: Request) => string | false)
   /** Whose pages may connect: origins as `https://example.org`, or a function. Default: everybody's. */
   readonly origins?: readonly string[] | ((origin: string | undefined, request: Request) => boolean)
-  /** After so much silence the peer is asked. Default 30,000; 0 is never. Proxies cut off what is silent for 60 s. */
+  /** Before a silence gets that long the peer is asked. Default 30,000; 0 is never. Proxies cut off what is silent for 60 s. */
   readonly pingIntervalMs?: number
   /** How long it may take to answer. Default 10,000. */
   readonly pongTimeoutMs?: number
@@ -19,13 +22,14 @@ export interface WebSocketSettings {
   readonly closeTimeoutMs?: number
   /** Default 10,000. */
   readonly handshakeTimeoutMs?: number
-  /** A client's own header fields: `Origin`, `Authorization`, `Cookie`. */
+  /** A client's own header fields: `Origin`, `Authorization`, `Cookie`; `Host` takes the place of the address's. */
   readonly headers?: Readonly<Record<string, string>>
 }
 
 /** Settings with their defaults. */
 export interface Resolved {
   readonly compression: Required<CompressionSettings> | null
+  readonly engine: DeflateEngine
   /** A client's. */
   readonly protocols: readonly string[]
   choose(offered: readonly string[], request: Request): string
@@ -38,10 +42,13 @@ export interface Resolved {
 }
 
 /** Throws UsageError for header fields that cannot be sent. */
-export function resolved(settings: WebSocketSettings): Resolved {
+export function resolved(settings: WebSocketSettings, engine: DeflateEngine): Resolved {
   const { compression = false, protocols = [], origins, headers = {} } = settings
   for (const [name, value] of Object.entries(headers)) checkField(name, [value])
+  checkOwnFields(Object.keys(headers))
+  if (typeof protocols !== 'function') checkProtocols(protocols)
   return {
+    engine,
     compression:
       compression === false ? null : { threshold: 1024, level: 3, ...(compression === true ? {} : compression) },
     protocols: typeof protocols === 'function' ? [] : protocols,
@@ -59,4 +66,9 @@ export function resolved(settings: WebSocketSettings): Resolved {
     handshakeTimeoutMs: settings.handshakeTimeoutMs ?? 10_000,
     headers,
   }
+}
+
+function checkProtocols(names: readonly string[]): void {
+  for (const name of names) if (!isToken(name)) throw new UsageError('ERR_BAD_SUBPROTOCOL', `'${name}' is no token`)
+  if (new Set(names).size < names.length) throw new UsageError('ERR_BAD_SUBPROTOCOL', `one comes twice: ${names}`)
 }

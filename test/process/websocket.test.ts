@@ -6,6 +6,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import type net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { WebSocket as UndiciWebSocket } from 'undici'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import WebSocket, { WebSocketServer } from 'ws'
@@ -84,6 +85,8 @@ async function serving(use: (box: Sandbox, port: number) => Promise<void>): Prom
   }
 }
 
+const WITHOUT_TAKEOVER = '; server_no_context_takeover; client_no_context_takeover'
+
 async function connected(port: number, options: WebSocket.ClientOptions = {}, path = '/?room=7'): Promise<WebSocket> {
   const socket = new WebSocket(`ws://127.0.0.1:${port}${path}`, ['chat'], options)
   await within(10_000, once(socket, 'open'))
@@ -142,6 +145,31 @@ test('the ws package: text, bytes, fragments, compression, pings, close codes, r
   })
 })
 
+test("undici's WebSocket, which is Node's own: text, bytes, compression, close codes, a refusal", async () => {
+  await serving(async (_box, port) => {
+    const socket = new UndiciWebSocket(`ws://127.0.0.1:${port}/?room=5`, ['chat'])
+    socket.binaryType = 'arraybuffer'
+    await within(10_000, once(socket, 'open'))
+    assert.equal([socket.protocol, socket.extensions], ['chat', `permessage-deflate${WITHOUT_TAKEOVER}`])
+    const asked = async (message: string | Uint8Array) => {
+      const answer = once(socket, 'message')
+      socket.send(message)
+      const [event] = await within(10_000, answer)
+      return typeof event.data === 'string' ? event.data : Buffer.from(event.data)
+    }
+    assert.is(await asked('room'), '5')
+    for (const text of ['', 'h\u00e9', '\u{1f600}'.repeat(20_000)]) assert.is(await asked(text), text)
+    const bytes = Buffer.alloc(100_000, 'abc')
+    assert.ok(bytes.equals((await asked(bytes)) as Buffer))
+    const closed = once(socket, 'close')
+    socket.send('close')
+    const [{ code, reason, wasClean }] = await within(10_000, closed)
+    assert.equal([code, reason, wasClean], [4000, 'as you wish', true])
+    const denied = new UndiciWebSocket(`ws://127.0.0.1:${port}/?deny=1`)
+    await within(10_000, once(denied, 'error'))
+  })
+})
+
 test('our client talks to the server of the ws package, and tells it why it goes', async () => {
   const server = new WebSocketServer({
     port: 0,
@@ -161,7 +189,12 @@ test('our client talks to the server of the ws package, and tells it why it goes
   })
   for (const compression of [false, { threshold: 0 }]) {
     const protocol = websocket({ compression, protocols: ['a', 'b'], headers: { 'X-Token': 't' } })
-    const client = new AsyncTcpConnection(`ws://127.0.0.1:${port}/path?x=1`, { protocol })
+    const told: unknown[] = []
+    const client = new AsyncTcpConnection(`ws://127.0.0.1:${port}/path?x=1`, {
+      protocol,
+      onWebSocketConnected: (_client, request, name) => told.push([request, name]),
+    })
+    client.onWebSocketClose = (_client, code, reason) => told.push([code, reason])
     const got: (string | Buffer)[] = []
     client.onMessage = (_client, message) => got.push(message)
     const sent = ['early', 'h\u00e9'.repeat(100), Buffer.alloc(70_000, 1)]
@@ -175,6 +208,10 @@ test('our client talks to the server of the ws package, and tells it why it goes
     await until(() => client.getStatus(false) === 'CLOSED' && closed !== null)
     assert.equal(closed, [3456, 'enough'])
     assert.is(client.closeCode, 3456)
+    assert.equal(told, [
+      [null, 'b'],
+      [3456, 'enough'],
+    ])
     closed = null
   }
   for (const socket of server.clients) socket.terminate()
@@ -240,7 +277,7 @@ test('a page in Chromium: fetch, an upload, EventSource, a WebSocket with compre
       uploaded: { size: 300_000 },
       events: ['one', 'two', 'three'],
       protocol: 'chat',
-      extensions: 'permessage-deflate; server_no_context_takeover; client_no_context_takeover',
+      extensions: `permessage-deflate${WITHOUT_TAKEOVER}`,
       room: '9',
       long: 5000,
       bytes: 70_000,

@@ -1,0 +1,122 @@
+// A WebSocket client that does what it is told, right or wrong: bytes out as they are, frames in as they come, and how the
+// connection ended. It never ends it itself, unless told to: who serves closes first.
+
+import { once } from 'node:events'
+import net from 'node:net'
+import { inflateRawSync } from 'node:zlib'
+import { Accumulator } from '../../src/protocol.ts'
+import { nextTurn, until, within } from './until.ts'
+
+/** What came: a frame of the server, or the end of the stream. */
+export interface Heard {
+  readonly kind: 'text' | 'binary' | 'close' | 'ping' | 'pong' | 'fin' | 'reset'
+  readonly payload: Buffer
+  /** As it was on the wire. */
+  readonly isCompressed: boolean
+}
+
+const KINDS: Record<number, Heard['kind']> = { 1: 'text', 2: 'binary', 8: 'close', 9: 'ping', 10: 'pong' }
+const NO_BYTES = Buffer.alloc(0)
+
+export class RawWebSocket {
+  /** The server's head, up to the empty line. */
+  head = ''
+  readonly heard: Heard[] = []
+  /** Of the window that the server may compress with. */
+  windowBits = 15
+  readonly #socket: net.Socket
+  readonly #rest = new Accumulator()
+
+  private constructor(socket: net.Socket) {
+    this.#socket = socket
+    socket.setNoDelay(true)
+    socket.on('data', (bytes) => this.#take(bytes))
+    socket.on('end', () => this.#note('fin', NO_BYTES))
+    socket.on('error', () => this.#note('reset', NO_BYTES))
+  }
+
+  /** `more` are header lines of the request, each with its CRLF. */
+  static async open(port: number, more = '', path = '/'): Promise<RawWebSocket> {
+    const socket = net.connect({ port, host: '127.0.0.1', allowHalfOpen: true })
+    await within(10_000, once(socket, 'connect'))
+    const raw = new RawWebSocket(socket)
+    socket.write(
+      `GET ${path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n${more}\r\n`,
+    )
+    await until(() => raw.head !== '', 10_000)
+    return raw
+  }
+
+  /** In pieces of `size` bytes, each a packet of its own where the kernel lets it. */
+  async write(bytes: Buffer, size = bytes.length): Promise<void> {
+    for (let at = 0; at < bytes.length; at += size) {
+      if (this.#socket.destroyed) return
+      const isFull = !this.#socket.write(bytes.subarray(at, at + size))
+      if (isFull) await Promise.race([once(this.#socket, 'drain'), once(this.#socket, 'close')])
+      else if (size < bytes.length) await nextTurn()
+    }
+  }
+
+  /** Both have ended. */
+  get isClosed(): boolean {
+    return this.#socket.closed
+  }
+
+  /** The end of the stream, or a reset, is there. */
+  get hasEnded(): boolean {
+    return this.heard.some(({ kind }) => kind === 'fin' || kind === 'reset')
+  }
+
+  of(...kinds: readonly Heard['kind'][]): Heard[] {
+    return this.heard.filter(({ kind }) => kinds.includes(kind))
+  }
+
+  /** FIN. */
+  end(): void {
+    this.#socket.end()
+  }
+
+  destroy(): void {
+    this.#socket.destroy()
+  }
+
+  #note(kind: Heard['kind'], payload: Buffer, isCompressed = false): void {
+    this.heard.push({ kind, payload, isCompressed })
+  }
+
+  #take(bytes: Buffer): void {
+    this.#rest.append(bytes)
+    if (this.head === '' && !this.#takeHead()) return
+    while (this.#takeFrame());
+  }
+
+  #takeHead(): boolean {
+    const view = this.#rest.view()
+    const end = view.indexOf('\r\n\r\n')
+    if (end < 0) return false
+    this.head = view.toString('latin1', 0, end + 2)
+    this.#rest.consume(end + 4)
+    return true
+  }
+
+  #takeFrame(): boolean {
+    const view = this.#rest.view()
+    const [first, second] = view
+    if (first === undefined || second === undefined) return false
+    const headSize = second < 126 ? 2 : second === 126 ? 4 : 10
+    if (view.length < headSize) return false
+    const length = second < 126 ? second : second === 126 ? view.readUInt16BE(2) : Number(view.readBigUInt64BE(2))
+    if (view.length < headSize + length) return false
+    const payload = Buffer.from(view.subarray(headSize, headSize + length))
+    this.#rest.consume(headSize + length)
+    const isCompressed = (first & 0x40) !== 0
+    this.#note(KINDS[first & 0x0f] as Heard['kind'], isCompressed ? this.#inflate(payload) : payload, isCompressed)
+    return true
+  }
+
+  /** In pieces of 64 bytes, so that what looks back beyond the window that was agreed on fails. */
+  #inflate(payload: Buffer): Buffer {
+    const bytes = Buffer.concat([payload, Buffer.from([0, 0, 0xff, 0xff])])
+    return inflateRawSync(bytes, { windowBits: this.windowBits, finishFlush: 2, chunkSize: 64 })
+  }
+}

@@ -500,6 +500,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#socket = socket
     this.#move(State.Established)
     socket.attach(this)
+    if (this.#isFull) socket.awaitDrained() // with what waited for the connection
     this.#open((connection) => {
       beforeConnect()
       return onConnect?.(connection)

@@ -44,6 +44,15 @@ export class Gate {
     return Math.max(paceMs, isOver ? SHARE_REST_MS : 0)
   }
 
+  /** With so many connections: how many may come at least before `taken` says to rest. */
+  room(connections: number): number {
+    const { maxConnections, acceptRate } = this.#limits
+    const paced = acceptRate > 0 ? Math.max(1, Math.floor(this.#tokens)) : Number.POSITIVE_INFINITY
+    const batch = SHARE_BATCH - (connections % SHARE_BATCH)
+    const shared = connections >= this.share ? batch : this.share - connections
+    return Math.max(0, Math.min(maxConnections - connections, paced, shared))
+  }
+
   hasRoom(connections: number): boolean {
     return connections <= Math.min(this.#limits.maxConnections - 1, this.#limits.maxConnections * ROOM)
   }

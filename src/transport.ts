@@ -82,6 +82,8 @@ export interface ListenSource {
   readonly backlog: number
   /** What must be bound: an IP and port, or a path. Checked before the first connection is accepted. */
   readonly expected: string
+  /** How many connections it may take before it asks again; without it, any number. */
+  readonly room?: () => number
   /** Called after a connection that has taken one of the last descriptors of this process. */
   readonly onScarce?: () => void
 }

@@ -412,7 +412,8 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     const rules = this.proxyProtocol === null ? null : new ProxyRules(this.proxyProtocol)
     const accept = (socket: Socket) => this.#welcome(socket, protocol)
     const welcome = rules === null ? accept : (socket: Socket) => Proxied.begin(socket, rules, this.#host, accept)
-    const options = { ...source, backlog: this.backlog, onScarce: () => this.#runShort() }
+    const room = () => this.#gate.room(this.connections.size + this.#shaking)
+    const options = { ...source, backlog: this.backlog, room, onScarce: () => this.#runShort() }
     return chooseEngine(registry().engine, this.#isSecure).engine.listen(options, welcome)
   }
 

@@ -19,7 +19,7 @@ namespace {
 /** Of one look at the kernel. More are ready: the next look tells. */
 constexpr int kMaxReady = 1024;
 /** Connections of one listener in one batch: others want their turn, and siblings their share. */
-constexpr int kMaxAccepts = 64;
+constexpr int kMaxAccepts = 16;
 /** IOV_MAX. */
 constexpr size_t kMaxPieces = 1024;
 /** Of what had to wait: so much at a time, in so many pieces. */
@@ -263,7 +263,12 @@ void Engine::serve(int32_t slot) {
 void Engine::accept_some(int32_t slot) {
   const int listener = at(slot).fd;
   if ((at(slot).flags & kIsReadable) == 0 || (at(slot).flags & (kIsPaused | kRests)) != 0) return;
+  double& room = rings_->queued[slot];
   for (int taken = 0; taken < kMaxAccepts; taken++) {
+    if (room < 1) {
+      at(slot).flags |= kRests;
+      return;
+    }
     AnyAddress address{};
     socklen_t length = sizeof(address);
     int fd = accept4(listener, &address.any, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -290,6 +295,7 @@ void Engine::accept_some(int32_t slot) {
     pair->listener_generation = at(slot).generation;
     std::memset(pair->remote, 0, sizeof(pair->remote));
     pair->family = unpack(address, &pair->remote_port, pair->remote);
+    room -= 1;
     tell(made.value, Kind::Accepted, receive_used_, slot);
     receive_used_ += static_cast<int32_t>(sizeof(AddressPair));
   }

@@ -43,7 +43,7 @@ class Engine {
 
   /** The descriptor, which is the caller's from now on, or -1. What the kernel has not taken comes with it. */
   int release(int32_t slot, int32_t generation, std::vector<uint8_t>* unsent);
-  /** A listener that waits after a failed accept looks again. */
+  /** A listener that has failed to accept, or had no room for more, looks again. */
   void wake(int32_t slot, int32_t generation);
   /** Sends what is in the ring, then these, from where they are; what the kernel does not take is copied. */
   void send_bytes(int32_t slot, int32_t generation, const uint8_t* bytes, size_t length);
@@ -75,7 +75,7 @@ class Engine {
     kWatchesWrite = 64,
     /** An edge has told that there is room. */
     kIsWritable = 128,
-    /** A listener that has failed to accept. */
+    /** A listener that waits for `wake`. */
     kRests = 256,
   };
 

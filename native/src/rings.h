@@ -98,7 +98,7 @@ class Rings {
   Header* header;
   Event* events;
   Send* sends;
-  /** By slot: bytes that the kernel has not taken, of those that were flushed. */
+  /** By slot: bytes that the kernel has not taken, of those that were flushed. Of a listener: how many it may accept. */
   double* queued;
   uint8_t* send;
   uint8_t* receive;

@@ -35,6 +35,8 @@ import { DIRECT_FROM, EVENT_INTS, Header, Kind, Operation, Rings } from './rings
 const TURN_MS = 2
 /** How many events between two looks at the clock (40 ns each). */
 const LOOK_EVERY = 8
+/** Connections of one listener in one batch: siblings take their share meanwhile. */
+const ACCEPTS = 16
 /** A listener without descriptors tries again after so long: siblings take what comes meanwhile. */
 const SCARCE_MS = 200
 
@@ -85,6 +87,9 @@ class Engine implements Omit<Transport, 'name'> {
   readonly sys: Sys
   readonly owners: (Owner | null)[] = []
   readonly #isolation = new Isolation<Owner>()
+  readonly #accepting: NativeListener[] = []
+  /** Closed while there were events to handle. */
+  readonly #closing: NativeListener[] = []
   /** Those who want to hear when all has been sent. */
   #waiting: NativeSocket[] = []
 
@@ -146,6 +151,7 @@ class Engine implements Omit<Transport, 'name'> {
       if (next % LOOK_EVERY === 0 && next < count && now() - began > TURN_MS) break
     }
     this.#isolation.leave()
+    if (header[Header.EventNext] === count) this.#endBatch()
     if (this.#waiting.length > 0) this.#tellSent()
   }
 
@@ -159,10 +165,29 @@ class Engine implements Omit<Transport, 'name'> {
   #accepted(at: number): void {
     const { events, receive } = this.rings
     const [slot = 0, generation = 0, , offset = 0, listenerSlot = 0] = events.subarray(at, at + EVENT_INTS)
-    const listener = this.owners[listenerSlot]
-    const isThere = listener?.generation === receive.readInt32LE(offset + Pair.ListenerGeneration)
-    if (isThere && listener instanceof NativeListener) listener.accept(slot, generation, offset)
-    else this.rings.operate(slot, Operation.Destroy)
+    const since = receive.readInt32LE(offset + Pair.ListenerGeneration)
+    const is = (one: NativeListener) => one.slot === listenerSlot && one.generation === since
+    const listener = this.#accepting.find(is) ?? this.#closing.find(is)
+    if (listener === undefined) this.rings.operate(slot, Operation.Destroy)
+    else listener.accept(slot, generation, offset)
+  }
+
+  begin(listener: NativeListener): void {
+    this.#accepting.push(listener)
+    this.owners[listener.slot] = listener
+  }
+
+  /** What it has accepted in this batch is served all the same. */
+  end(listener: NativeListener): void {
+    this.#accepting.splice(this.#accepting.indexOf(listener), 1)
+    this.#closing.push(listener)
+    this.owners[listener.slot] = null
+    this.native.release(listener.slot, listener.generation)
+  }
+
+  #endBatch(): void {
+    this.#closing.length = 0
+    for (const listener of this.#accepting) listener.makeRoom()
   }
 
   #tellSent(): void {
@@ -185,7 +210,7 @@ function tellSent(owner: Owner): void {
 class NativeListener implements Listener, Owner {
   readonly generation: number
   readonly #engine: Engine
-  readonly #slot: number
+  readonly slot: number
   readonly #source: ListenSource
   readonly #accept: Accept
   /** Where every connection is, unless it listens on all addresses. */
@@ -199,23 +224,32 @@ class NativeListener implements Listener, Owner {
     const fd = handle?.fd ?? source.fd ?? -1
     try {
       this.#localIp = listenOn(sys, fd, source)
-      this.#slot = native.listen(fd)
+      this.slot = native.listen(fd)
     } catch (error) {
       giveUp(source)
       throw error
     }
-    this.generation = native.generation(this.#slot)
+    this.generation = native.generation(this.slot)
     this.#engine = engine
     this.#source = source
     this.#accept = accept
-    engine.owners[this.#slot] = this
+    engine.begin(this)
+    this.makeRoom()
+  }
+
+  /** Says how many may come in the next batch; when it had room for none, that it has. */
+  makeRoom(): void {
+    const { queued } = this.#engine.rings
+    const hadNone = queued[this.slot] === 0
+    const room = Math.min(this.#source.room?.() ?? ACCEPTS, ACCEPTS)
+    queued[this.slot] = room
+    if (hadNone && room > 0) this.#engine.native.wake(this.slot, this.generation)
   }
 
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
-    this.#engine.owners[this.#slot] = null
-    this.#engine.native.release(this.#slot, this.generation)
+    this.#engine.end(this)
     giveUp(this.#source)
   }
 
@@ -242,7 +276,7 @@ class NativeListener implements Listener, Owner {
     acceptErrors.log(SystemError.fromErrno(-errno, 'accept', this.#source.expected).message)
     this.#source.onScarce?.()
     deadlines.after(SCARCE_MS, () => {
-      if (!this.#isClosed) this.#engine.native.wake(this.#slot, this.generation)
+      if (!this.#isClosed) this.#engine.native.wake(this.slot, this.generation)
     })
   }
 }

@@ -40,6 +40,8 @@ interface Incoming {
   readonly sink: RequestBody
   /** Null when it is streamed. */
   readonly parts: Buffer[] | null
+  /** Some of it came with its head. */
+  readonly hasBegun: boolean
 }
 
 export class HttpCodec implements Codec<Answer>, ExchangeHost {
@@ -191,7 +193,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
           break
         }
         at += length
-        this.#takeHead(this.#parser.take(head), bytes, at - length)
+        this.#takeHead(this.#parser.take(head), bytes, at - length, at < bytes.length)
         if (this.#isUpgraded) return bytes.length
       }
     }
@@ -202,7 +204,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     return this.io.queuedBytes > MAX_QUEUED
   }
 
-  #takeHead(head: RequestHead, bytes: Buffer, start: number): void {
+  #takeHead(head: RequestHead, bytes: Buffer, start: number, hasMore: boolean): void {
     this.#parser.reset()
     const { websocket, body } = this.settings
     if (head.asksForWebSocket && websocket !== null && head.method === 'GET') {
@@ -219,12 +221,12 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#await(Phase.Answer)
     if (!head.isChunked && head.contentLength === 0) return this.#complete(exchange, sink, NO_BYTES, null)
     const mode = typeof body === 'function' ? body(exchange.request) : body
-    this.#expectBody(exchange, sink, mode === 'collect')
+    this.#expectBody(exchange, sink, mode === 'collect', hasMore)
   }
 
   // Bodies
 
-  #expectBody(exchange: Exchange, sink: RequestBody, isCollected: boolean): void {
+  #expectBody(exchange: Exchange, sink: RequestBody, isCollected: boolean, hasBegun: boolean): void {
     const { head, request } = exchange
     const { uploads, maxBodyBytes } = this.settings
     const type = request.header('content-type') ?? ''
@@ -239,6 +241,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       limit,
       sink,
       parts: isCollected && !isUpload ? [] : null,
+      hasBegun,
     }
     this.#bodyStartedAt = this.io.now()
     this.#await(Phase.Body)
@@ -315,7 +318,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   /** The client waits to hear that its body is wanted (RFC 9110 section 10.1.1). */
   #sendContinue({ head, hasBegun }: Exchange): void {
     const incoming = this.#incoming
-    if (incoming === null || incoming.size > 0 || !head.expectsContinue || hasBegun) return
+    if (incoming === null || incoming.size > 0 || incoming.hasBegun || !head.expectsContinue || hasBegun) return
     this.io.write(CONTINUE)
   }
 
@@ -385,7 +388,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       const text = `${status} ${REASONS[status] ?? ''}: ${message}\n`
       const date = this.settings.services.date()
       this.io.write(
-        `HTTP/1.1 ${status} ${REASONS[status] ?? ''}\r\nContent-Type: text/plain; charset=utf-8\r\nDate: ${date}\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`,
+        `HTTP/1.1 ${status} ${REASONS[status] ?? ''}\r\nContent-Type: text/plain; charset=utf-8\r\nDate: ${date}\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${this.#parser.isHead ? '' : text}`,
       )
       return this.#leave()
     }

@@ -263,12 +263,13 @@ export class Exchange {
     const { io, settings, mayGoOn } = this.#host
     const { status, body, size, lines } = draft
     const { minorVersion, isKeepAlive, method } = this.head
-    const hasBody = method !== 'HEAD' && status !== 204 && status !== 304
+    const hasBody = method !== 'HEAD' && status !== 204 && status !== 304 && status !== 205
     const isWhole = body === null || isChunk(body)
     const length = draft.isOpen ? -1 : isWhole ? (body === null ? 0 : Buffer.byteLength(body)) : size
     if (isWhole && !draft.isOpen && size >= 0 && size !== length && hasBody)
       throw new UsageError('ERR_BAD_RESPONSE', `Content-Length says ${size}, the body has ${length} bytes`)
     this.#isChunked = length < 0 && minorVersion === 1 && hasBody
+    if (draft.isOpen && !hasBody) draft.isClosing = true // what the handler sends later has nowhere to go
     this.isLast = draft.isClosing || !mayGoOn || !isKeepAlive || (length < 0 && hasBody && !this.#isChunked)
     const head =
       `HTTP/1.1 ${status} ${draft.reason || (REASONS[status] ?? '')}\r\n` +
@@ -290,6 +291,7 @@ export class Exchange {
   /** RFC 9110 section 8.6, RFC 9112 section 6. */
   #framing(status: number, length: number, size: number, isEmpty: boolean): string {
     if (status === 204 || (status === 304 && isEmpty)) return ''
+    if (status === 205) return 'Content-Length: 0\r\n'
     if (this.#isChunked) return 'Transfer-Encoding: chunked\r\n'
     if (length < 0) return ''
     return `Content-Length: ${isEmpty && size >= 0 && this.head.method === 'HEAD' ? size : length}\r\n`

@@ -104,6 +104,7 @@ const LF = 0x0a
 const CR = 0x0d
 const SPACE = 0x20
 const COLON = 0x3a
+const CAPITAL_H = 0x48
 
 const enum Class {
   /** tchar, RFC 9110 section 5.6.2. */
@@ -200,6 +201,8 @@ export class HeadParser implements Noted {
   hasUpgrade = false
   offersWebSocket = false
   expectsContinue = false
+  /** The head that is being read is one of HEAD: its answer has no body, even when it is refused. */
+  isHead = false
 
   constructor(limits: HeadLimits = HEAD_LIMITS) {
     this.#limits = limits
@@ -213,7 +216,7 @@ export class HeadParser implements Noted {
     this.contentLength = -1
     this.isChunked = this.hasClose = this.hasKeepAlive = false
     this.hasUpgrade = this.offersWebSocket = this.expectsContinue = this.#isOtherMajor = this.#isTrailer = false
-    this.#isOdd = this.#hasType = false
+    this.#isOdd = this.#hasType = this.isHead = false
   }
 
   /** What comes is field lines alone, of which none says anything of framing: the trailers of a chunked body. */
@@ -296,6 +299,7 @@ export class HeadParser implements Noted {
     if (at === limit) return
     if (at === this.#start || bytes[at] !== SPACE) throw this.#bad('ERR_BAD_METHOD', 'the method is no token')
     this.#methodEnd = at
+    this.isHead = bytes[this.#start] === CAPITAL_H && bytes.toString('latin1', this.#start, at) === 'HEAD'
     this.#at++
     this.#state = Await.Target
   }

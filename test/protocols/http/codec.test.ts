@@ -125,6 +125,42 @@ test('HEAD, 204 and 304 have no body, and the next answer begins where it should
   )
 })
 
+test('a refusal of HEAD has no body either', () => {
+  for (const [text, status] of [
+    ['HEAD / HTTP/1.1¶¶', 400],
+    ['HEAD / HTTP/1.1¶Host: h¶Expect: x¶¶', 417],
+    [`HEAD /${'a'.repeat(9000)}`, 414],
+  ] as const) {
+    const server = serve()
+    server.receive(wire(text))
+    const answer = shown(server.written())
+    assert.is(statusOf(answer), status)
+    assert.match(answer, /Content-Length: [1-9]\d*¶Connection: close¶¶$/)
+  }
+})
+
+test('205 resets a form and has nothing to say', () => {
+  const answers = [new Response(205, {}, 'body'), new Response(205), 'end']
+  const server = serve((connection) => connection.send(answers.shift()))
+  server.receive(wire(GET.repeat(3)))
+  assert.match(
+    shown(server.written()),
+    /^HTTP\/1\.1 205 Reset Content¶(?:Content-Type: [^¶]*¶)?Content-Length: 0¶¶HTTP\/1\.1 205 Reset Content¶Content-Length: 0¶¶HTTP/,
+  )
+})
+
+test('HEAD of an answer that stays open is answered at once, and what the handler sends later goes nowhere', () => {
+  const late: boolean[] = []
+  const server = serve((connection) => {
+    connection.send(new Response(200, { 'Content-Type': 'text/event-stream' }))
+    late.push(connection.send(new ServerSentEvents({ data: 'x' })), connection.send(new Chunk('')))
+  })
+  server.receive(wire(`HEAD / HTTP/1.1¶Host: h¶¶${GET}`))
+  assert.is(shown(server.written()), 'HTTP/1.1 200 OK¶Content-Type: text/event-stream¶Connection: close¶¶')
+  assert.equal([late, server.messages.length], [[false, false], 1])
+  assert.ok(server.errors.every(({ message }) => message === 'connection is ending'))
+})
+
 test('text, bytes, JSON, and what has no JSON', () => {
   const answers: unknown[] = ['\u00e9', Buffer.from([0xff]), { a: [1] }, null, 5]
   const server = serve((connection) => connection.send(answers.shift()))
@@ -281,7 +317,10 @@ test('Expect: the client is told to go on when its body is wanted, and not when 
   assert.is(shown(collected.written()), 'HTTP/1.1 100 Continue¶¶')
   const early = serve()
   early.receive(wire(`${ask}hello`))
-  assert.match(shown(early.written()), /^HTTP\/1\.1 (100|200)/)
+  assert.match(shown(early.written()), /^HTTP\/1\.1 200/, 'who did not wait is not told to go on')
+  const none = serve()
+  none.receive(wire('GET / HTTP/1.1¶Host: h¶Expect: 100-continue¶¶'))
+  assert.match(shown(none.written()), /^HTTP\/1\.1 200/, 'there is no body to wait for')
   const streamed = serve(
     async (connection, request) => {
       await nextTurn()

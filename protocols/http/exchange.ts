@@ -4,11 +4,11 @@
 
 import { UsageError } from '../../src/errors.ts'
 import { type CodecIo, isChunk } from '../../src/protocol.ts'
-import { compressible, compressStream, compressWhole, negotiated } from './compress.ts'
+import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
 import { hasToken, type RequestHead } from './head.ts'
 import type { Request } from './request.ts'
 import { type BodyStream, Chunk, checkField, REASONS, Response, ServerSentEvents } from './response.ts'
-import type { AnswerParts, Resolved, Session, UploadForm } from './settings.ts'
+import type { AnswerParts, RequestView, Resolved, Session, UploadForm } from './settings.ts'
 
 /** What a handler may send. Text is HTML, bytes are bytes, any other value is JSON. */
 export type Answer =
@@ -191,7 +191,8 @@ export class Exchange {
     const own = this.#ofResponse(response)
     let parts: AnswerParts
     try {
-      parts = await openFile(response.file as NonNullable<Response['file']>, this.request)
+      const file = response.file as NonNullable<Response['file']>
+      parts = await openFile(file, own.status === 200 ? this.request : unconditional(this.head.method))
     } catch (error) {
       if (!/^(ENOENT|ENOTDIR|EISDIR|EACCES|ELOOP|ENAMETOOLONG)$/.test(codeOf(error))) throw error
       return draftOf('404 Not Found\n', 'text/plain; charset=utf-8', 404)
@@ -237,10 +238,15 @@ export class Exchange {
 
   async #compressed(draft: Draft): Promise<Draft> {
     const { body, isOpen, type, status, lines } = draft
-    if (body === null || isOpen || !compressible(type) || status === 206 || /^content-encoding:/im.test(lines))
+    if (/^content-encoding:/im.test(lines)) return draft
+    // What 200 would say of other codings is said by these, too (RFC 9110 sections 15.3.7, 15.4.5).
+    if (status === 206 || status === 304) {
+      draft.lines = `${status === 304 ? weakened(lines) : lines}Vary: Accept-Encoding\r\n`
       return draft
-    const coding = negotiated(this.head.header('accept-encoding') ?? '')
-    draft.lines = `${lines.replace(/^(ETag: )(")/im, '$1W/$2').replace(/^Accept-Ranges:.*\r\n/im, '')}Vary: Accept-Encoding\r\n`
+    }
+    if (body === null || isOpen || !compressible(type)) return draft
+    const coding = this.request.codingFor(CODINGS) as Coding | null
+    draft.lines = `${weakened(lines).replace(/^Accept-Ranges:.*\r\n/im, '')}Vary: Accept-Encoding\r\n`
     if (coding === null || (isChunk(body) && Buffer.byteLength(body) < MIN_COMPRESSED)) return draft
     draft.lines += `Content-Encoding: ${coding}\r\n`
     draft.body = isChunk(body) ? await compressWhole(body, coding) : compressStream(body, coding)
@@ -442,6 +448,16 @@ function joined(head: string, body: string | Uint8Array): string | (string | Uin
   const start = wireOf(head)
   if (typeof start === 'string' && typeof body === 'string' && body.length < JOINED_BELOW) return start + body
   return [start, body]
+}
+
+/** The page of an error is sent whole, whatever the client knows of it. */
+function unconditional(method: string): RequestView {
+  return { method, header: () => undefined }
+}
+
+/** The bytes depend on the coding, so none of them is what a strong validator promises. */
+function weakened(lines: string): string {
+  return lines.replace(/^(ETag: )(")/im, '$1W/$2')
 }
 
 function discard({ body }: Draft): void {

@@ -3,6 +3,7 @@
 
 import { ProtocolError, UsageError } from '../../src/errors.ts'
 import type { CodecIo } from '../../src/protocol.ts'
+import { codingFor } from './codings.ts'
 import { type Cookies, parseCookies } from './cookies.ts'
 import { FormBuilder, type FormMap, type FormValue, parseForm } from './forms.ts'
 import type { Fields, RequestHead } from './head.ts'
@@ -134,6 +135,11 @@ export class Request {
   cookie(name: string, fallback: string): string
   cookie(name: string, fallback?: string): string | undefined {
     return this.cookies[name] ?? fallback
+  }
+
+  /** Which of these content codings the client likes best (the first when it is all one); null for none. */
+  codingFor(codings: readonly string[]): string | null {
+    return codingFor(this.header('accept-encoding') ?? '', codings)
   }
 
   /** The uploaded file of a field; see `uploads` in the settings. */

@@ -5,7 +5,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Request } from '../../../protocols/http/request.ts'
 import { Chunk, Response, ServerSentEvents } from '../../../protocols/http/response.ts'
-import type { HttpSettings } from '../../../protocols/http/settings.ts'
+import type { HttpServices, HttpSettings } from '../../../protocols/http/settings.ts'
 import type { Connection } from '../../../src/connection.ts'
 import { chunkings, type Wire } from '../../../src/testing.ts'
 import { bodies } from '../../fixtures/http/bodies.ts'
@@ -473,6 +473,43 @@ test('a client that was told to wait is not blamed for its silence', async () =>
     await nextTurn()
   }
   assert.is(shown(server.written()), OK('ok'))
+})
+
+test('files: an error page knows no conditions, and what is compressed says so in every answer', async () => {
+  let open = 0
+  const asked: (string | undefined)[] = []
+  const openFile: HttpServices['openFile'] = async (_file, request) => {
+    const condition = request.header('if-none-match')
+    asked.push(condition)
+    const close = () => open--
+    open++
+    async function* body() {
+      yield Buffer.from('x'.repeat(2000))
+    }
+    const own = body()
+    const closing = { next: () => own.next(), return: async () => ({ done: true as const, value: close() }) }
+    const headers = [['ETag', '"x"'], ...(condition === undefined ? [['Content-Type', 'text/plain']] : [])] as [
+      string,
+      string,
+    ][]
+    if (condition !== undefined) return { status: 304, headers, size: 0, body: null, close }
+    return { status: 200, headers, size: 2000, body: { [Symbol.asyncIterator]: () => closing as never }, close }
+  }
+  const onMessage = (connection: Connection<Request, unknown>, { path }: Request) =>
+    connection.send(new Response(path === '/' ? 200 : 404).withFile('a.txt'))
+  const server = serveAny({ onMessage } as never, { compress: true }, { openFile })
+  const ask = async (line: string, fields = '') => {
+    server.receive(wire(`${line} HTTP/1.1¶Host: h¶Accept-Encoding: gzip¶${fields}¶`))
+    await until(() => open === 0)
+    await nextTurn()
+    return shown(server.written())
+  }
+  const not = await ask('GET /', 'If-None-Match: "x"¶')
+  assert.is(not, 'HTTP/1.1 304 Not Modified¶ETag: W/"x"¶Vary: Accept-Encoding¶¶')
+  const head = 'ETag: W/"x"¶Content-Type: text/plain¶Vary: Accept-Encoding¶Content-Encoding: gzip¶¶'
+  assert.is(await ask('HEAD /'), `HTTP/1.1 200 OK¶${head}`)
+  assert.is(await ask('HEAD /none', 'If-None-Match: "x"¶'), `HTTP/1.1 404 Not Found¶${head}`)
+  assert.equal(asked, ['"x"', undefined, undefined])
 })
 
 test('a leaving worker says so in its next answer', () => {

@@ -7,7 +7,16 @@ import { type CodecIo, isChunk } from '../../src/protocol.ts'
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
 import { hasToken, type RequestHead } from './head.ts'
 import type { Request } from './request.ts'
-import { type BodyStream, Chunk, checkField, REASONS, Response, ServerSentEvents } from './response.ts'
+import {
+  type BodyStream,
+  Chunk,
+  checkedReason,
+  checkedStatus,
+  checkField,
+  REASONS,
+  Response,
+  ServerSentEvents,
+} from './response.ts'
 import type { AnswerParts, RequestView, Resolved, Session, UploadForm } from './settings.ts'
 
 /** What a handler may send. Text is HTML, bytes are bytes, any other value is JSON. */
@@ -267,7 +276,8 @@ export class Exchange {
 
   #begin(draft: Draft): boolean {
     const { io, settings, mayGoOn } = this.#host
-    const { status, body, size, lines } = draft
+    const { body, size, lines } = draft
+    const status = checkedStatus(draft.status) // of a Response it may have been changed since
     const { minorVersion, isKeepAlive, method } = this.head
     const hasBody = method !== 'HEAD' && status !== 204 && status !== 304 && status !== 205
     const isWhole = body === null || isChunk(body)
@@ -278,7 +288,7 @@ export class Exchange {
     if (draft.isOpen && !hasBody) draft.isClosing = true // what the handler sends later has nowhere to go
     this.isLast = draft.isClosing || !mayGoOn || !isKeepAlive || (length < 0 && hasBody && !this.#isChunked)
     const head =
-      `HTTP/1.1 ${status} ${draft.reason || (REASONS[status] ?? '')}\r\n` +
+      `HTTP/1.1 ${status} ${draft.reason === '' ? (REASONS[status] ?? '') : checkedReason(draft.reason)}\r\n` +
       (/^date:/im.test(lines) ? lines : `${lines}Date: ${settings.services.date()}\r\n`) +
       this.#framing(status, length, size, isWhole && body === null) +
       (this.isLast ? 'Connection: close\r\n\r\n' : minorVersion === 0 ? 'Connection: keep-alive\r\n\r\n' : '\r\n')

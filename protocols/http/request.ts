@@ -7,6 +7,7 @@ import { codingFor } from './codings.ts'
 import { type Cookies, parseCookies } from './cookies.ts'
 import { FormBuilder, type FormMap, type FormValue, parseForm } from './forms.ts'
 import type { Fields, RequestHead } from './head.ts'
+import { isHost } from './host.ts'
 import type { RequestBody } from './request-body.ts'
 import type { Session, UploadedFile, UploadForm } from './settings.ts'
 
@@ -82,7 +83,8 @@ export class Request {
 
   /** `host` or `host:port`, as the client or a trusted proxy says. */
   get host(): string {
-    return this.#forwarded('x-forwarded-host') ?? this.#head.authority
+    const told = this.#forwarded('x-forwarded-host')
+    return told !== undefined && isHost(told) ? told : this.#head.authority
   }
 
   /** `https` under TLS, here or at a trusted proxy. */

@@ -195,6 +195,13 @@ test('nothing that is set begins another header or another answer', () => {
     )
   }
   assert.throws(() => new ServerSentEvents({ event: 'a\nb' }), /one line/)
+  for (const late of [{ reason: 'a\r\nX: y' }, { reason: '\u010d\u010aX: y' }, { status: '200 OK\r\nX: y' as never }]) {
+    const server = serve((connection) => connection.send(Object.assign(new Response(), late)))
+    server.receive(wire(GET))
+    const answer = shown(server.written())
+    assert.is(statusOf(answer), 500)
+    assert.not.match(answer, /X: y/)
+  }
   const latin = serve((connection) => connection.send(new Response(200, { 'X-A': 'caf\u00e9' }, '\u00e9')))
   latin.receive(wire(GET))
   assert.match(shown(latin.written()), /X-A: caf\u00e9¶.*¶¶\u00c3\u00a9$/)

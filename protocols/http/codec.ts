@@ -126,6 +126,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   ended(): void {
     this.#hasPeerEnded = true
     if (this.#incoming !== null) this.#cutBody()
+    else if (this.#exchange === null && !this.#isOver) this.#endOfRequests()
     else if (this.#exchange?.isOpen === true) this.io.close() // of an endless answer it has seen enough
   }
 
@@ -158,7 +159,13 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (this.#isParsing) return
     if (rest !== null) rest.consume(this.#guarded(rest.view()))
     this.#slowDown()
-    if (this.#hasPeerEnded && this.#exchange === null && !this.#isOver) this.#leave() // that was the last one
+    if (this.#hasPeerEnded && this.#exchange === null && !this.#isOver) this.#endOfRequests()
+  }
+
+  /** The client has asked for all that it will. */
+  #endOfRequests(): void {
+    if (this.#parser.hasBegun) this.#refuse(400, 'the head ends before its end')
+    else this.#leave()
   }
 
   #keep(bytes: Buffer, used: number): void {

@@ -226,6 +226,11 @@ export class HeadParser implements Noted {
     this.#state = Await.FieldLine
   }
 
+  /** Some of a head has been seen; an empty line before it is none of it. */
+  get hasBegun(): boolean {
+    return this.#at > this.#start
+  }
+
   /** The head's length in bytes, or NEED_MORE. Throws ProtocolError with a `statusHint`. */
   parse(bytes: Buffer): number {
     const limit = Math.min(bytes.length, this.#limits.maxHeadBytes)

@@ -543,15 +543,35 @@ test('a leaving worker waits for an answer that is under way', async () => {
   assert.match(shown(server.written()), /Connection: close¶¶late$/)
 })
 
+test('a head that breaks off is told so, and an idle client is not', () => {
+  for (const [text, expected] of [
+    ['', 0],
+    ['¶', 0],
+    ['G', 400],
+    ['GET / HTTP/1.1¶Host: h¶', 400],
+    [`${GET}GET`, 200],
+    [`${GET}`, 200],
+  ] as const) {
+    const server = serve((connection) => connection.send('ok'))
+    server.receive(wire(text))
+    server.end()
+    const answers = shown(server.written())
+    assert.is(statusOf(answers), expected, text)
+    assert.is(answers.includes('400 Bad Request'), expected === 400 || text.endsWith('GET'), text)
+    assert.is(server.connection.getStatus(false), 'CLOSED', text)
+  }
+})
+
 test('half-closed clients get their answers', async () => {
   const server = serve(async (connection) => {
     await nextTurn()
     connection.send('ok')
   })
-  server.receive(wire(GET + GET))
+  server.receive(wire(`${GET}${GET}GET / HT`))
   server.end()
   await until(() => server.connection.getStatus(false) === 'CLOSED')
-  assert.is(shown(server.written()).match(/200 OK/g)?.length, 2)
+  const statuses = [...shown(server.written()).matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => status)
+  assert.equal(statuses, ['200', '200', '400'])
 })
 
 test('any bytes give messages or one refusal that is answered, the same ones however they are cut', () => {

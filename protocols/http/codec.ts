@@ -9,7 +9,7 @@ import { HeadParser, type RequestHead, refusal } from './head.ts'
 import { Request } from './request.ts'
 import { RequestBody } from './request-body.ts'
 import { REASONS } from './response.ts'
-import type { Resolved } from './settings.ts'
+import type { Resolved, UploadForm } from './settings.ts'
 
 /** What may wait behind a request that is being answered, in bytes, before the client is told to wait. */
 const MAX_AHEAD = 65_536
@@ -63,6 +63,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #hasPeerEnded = false
   /** The client broke the rules, and was told. */
   #isFaulty = false
+  /** What it did, when that came out while an answer was sent. */
+  #lateFault: ProtocolError | null = null
   #isUpgraded = false
   #phase: Phase = Phase.Idle
   #since = 0
@@ -131,6 +133,9 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   }
 
   timeout(): void {
+    const fault = this.#lateFault
+    this.#lateFault = null
+    if (fault !== null) throw fault
     if (this.#isOver) return this.io.end()
     const due = this.#since + this.#limit()
     const now = this.io.now()
@@ -147,6 +152,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#incoming?.sink.fail(gone())
     this.#incoming = null
     this.#exchange?.abandon()
+    this.#dispose(this.#exchange?.uploads)
     this.#exchange = null
     this.#rest = null
   }
@@ -262,13 +268,18 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const { uploads, services } = this.settings
     services.readUploads(sink, type, uploads ?? {}).then(
       (form) => {
-        if (this.#exchange !== exchange) return void form.dispose()
+        if (this.#exchange !== exchange) return this.#dispose(form)
         exchange.request.complete(null, null, form)
         exchange.uploads = form
         this.#emit(exchange.request)
       },
       (error) => this.#uploadFailed(exchange, error),
     )
+  }
+
+  /** The request is over, and so are its files. */
+  #dispose(form: UploadForm | null | undefined): void {
+    form?.dispose().catch((error) => this.io.fail(error))
   }
 
   #uploadFailed(exchange: Exchange, error: unknown): void {
@@ -361,7 +372,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   answered(exchange: Exchange): void {
     if (exchange !== this.#exchange) return
     exchange.isAnswered = true
-    void exchange.uploads?.dispose()
+    this.#dispose(exchange.uploads)
     if (exchange.isLast) return this.#leave()
     if (this.#incoming === null) this.#next(exchange)
     else this.#incoming.sink.discard()
@@ -374,7 +385,12 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (this.#isClosing) return this.#leave()
     this.#await(Phase.Idle)
     this.#slowDown()
-    this.#advance()
+    try {
+      this.#advance()
+    } catch (error) {
+      this.#lateFault = error as ProtocolError // of the next request: who completes this answer must not be told
+      this.io.deadline('http', 1)
+    }
   }
 
   /** After the last answer: FIN, and what still comes is thrown away for a while, so that the answer is read. */

@@ -217,18 +217,18 @@ export class Exchange {
 
   #prepare(coming: Promise<Draft>): boolean {
     this.#state = State.Preparing
-    this.#prepared(coming).then(
-      (draft) => {
-        if (this.#state !== State.Preparing) return void discard(draft)
-        this.#state = State.Waiting
-        this.#begin(draft)
-      },
-      (error) => {
-        if (this.#state !== State.Preparing) return
+    const begin = (draft: Draft) => {
+      if (this.#state !== State.Preparing) return discard(draft)
+      this.#state = State.Waiting
+      this.#begin(draft)
+    }
+    this.#prepared(coming)
+      .then(begin)
+      .catch((error) => {
+        if (this.#state === State.Done) return
         this.refuse(500, 'the answer could not be made')
         this.#host.io.fail(error)
-      },
-    )
+      })
     return true
   }
 
@@ -471,7 +471,7 @@ function weakened(lines: string): string {
 }
 
 function discard({ body }: Draft): void {
-  if (body !== null && !isChunk(body)) void body[Symbol.asyncIterator]().return?.()
+  if (body !== null && !isChunk(body)) void body[Symbol.asyncIterator]().return?.()?.catch(nothing)
 }
 
 function wrongLength(length: number, how: string): UsageError {

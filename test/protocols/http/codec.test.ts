@@ -72,6 +72,99 @@ test('pipelined requests are answered in order, also by handlers that take their
   assert.is(shown(server.written()), ['/slow', '/b', '/c', '/d'].map((path) => OK(path)).join(''))
 })
 
+test('a fault behind an answer is the client’s, whoever completes that answer', async () => {
+  async function* pieces() {
+    yield 'a'
+  }
+  const answers = [() => 'late', () => new Response(200, {}, pieces()), () => new Response().withFile('a')]
+  const openFile = async () => ({ status: 200, headers: [], size: 1, body: pieces() as never, close: () => undefined })
+  for (const answer of answers) {
+    let thrown: unknown = null
+    const onMessage = async (connection: Connection<Request, unknown>) => {
+      await nextTurn()
+      try {
+        connection.send(answer())
+      } catch (error) {
+        thrown = error
+      }
+    }
+    const server = serveAny({ onMessage } as never, {}, { openFile })
+    server.receive(wire(`${GET}GET  / HTTP/1.1¶¶${GET}`))
+    await until(() => {
+      server.advance(1)
+      return server.errors.length > 0
+    })
+    const statuses = [...shown(server.written()).matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => status)
+    assert.equal([statuses, thrown], [['200', '400'], null])
+    assert.equal(
+      server.errors.map(({ code }) => code),
+      [3],
+    )
+    assert.is(server.connection.getStatus(false), 'ENDING')
+  }
+})
+
+test('an answer that cannot be made after all is a 500, and no end of the process', async () => {
+  const openFile = async () => ({
+    status: 200,
+    headers: [['X', 'a\nb']] as const,
+    size: 0,
+    body: null,
+    close: () => undefined,
+  })
+  for (const make of [
+    () => new Response().withFile('a'),
+    () => Object.assign(new Response(200, { 'Content-Type': 'text/plain' }, 'x'), { reason: 'a\nb' }),
+    () => new Response(200, { 'Content-Type': 'text/plain', 'Content-Length': 7 }, 'x'),
+  ]) {
+    const server = serveAny(
+      { onMessage: (connection: Connection<Request, unknown>) => connection.send(make()) } as never,
+      { compress: true },
+      { openFile },
+    )
+    server.receive(wire(GET))
+    await until(() => server.errors.length > 0)
+    assert.is(statusOf(shown(server.written())), 500)
+    assert.is(server.errors[0]?.code, 4)
+  }
+})
+
+test('uploads are removed when their request is over, also when the client went before the answer', async () => {
+  let disposed = 0
+  const readUploads: HttpServices['readUploads'] = async (body) => {
+    for await (const _ of body);
+    return { fields: [], files: [], dispose: async () => void disposed++ }
+  }
+  const ask = 'POST / HTTP/1.1¶Host: h¶Content-Type: multipart/form-data; boundary=x¶Content-Length: 5¶¶--x--'
+  const upload = (onMessage: unknown) => {
+    const server = serveAny({ onMessage } as never, { uploads: {} }, { readUploads })
+    server.receive(wire(ask))
+    return server
+  }
+  const answered = upload((connection: Connection<Request, unknown>) => connection.send('ok'))
+  await until(() => answered.messages.length === 1)
+  assert.is(disposed, 1)
+  const left = upload(() => new Promise(() => undefined))
+  await until(() => left.messages.length === 1)
+  assert.is(disposed, 1)
+  left.reset()
+  assert.is(disposed, 2)
+  const early = upload(() => undefined)
+  early.reset()
+  await until(() => disposed === 3)
+  assert.is(early.messages.length, 0)
+})
+
+test('what a handler finds wrong with a request is the client’s fault, and costs the log one line', () => {
+  const server = serve((connection, request) => connection.send(request.json()))
+  server.receive(wire('POST / HTTP/1.1¶Host: h¶Content-Length: 1¶¶{'))
+  assert.is(statusOf(shown(server.written())), 400)
+  assert.equal(
+    server.errors.map(({ code }) => code),
+    [3],
+  )
+})
+
 test('ten thousand pipelined requests do not nest', () => {
   const server = serve((connection) => connection.send(''))
   server.receive(wire(GET.repeat(2000)))

@@ -6,6 +6,7 @@ import { Accumulator, type Codec, type CodecIo, NEED_MORE } from '../../src/prot
 import { ChunkedDecoder } from './chunked.ts'
 import { type Answer, Exchange, type ExchangeHost } from './exchange.ts'
 import { HeadParser, type RequestHead, refusal } from './head.ts'
+import { Pieces } from './pieces.ts'
 import { Request } from './request.ts'
 import { RequestBody } from './request-body.ts'
 import { REASONS } from './response.ts'
@@ -39,7 +40,7 @@ interface Incoming {
   readonly limit: number
   readonly sink: RequestBody
   /** Null when it is streamed. */
-  readonly parts: Buffer[] | null
+  readonly parts: Pieces | null
   /** Some of it came with its head. */
   readonly hasBegun: boolean
 }
@@ -253,7 +254,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       size: 0,
       limit,
       sink,
-      parts: isCollected && !isUpload ? [] : null,
+      parts: isCollected && !isUpload ? new Pieces() : null,
       hasBegun,
     }
     this.#bodyStartedAt = this.io.now()
@@ -306,18 +307,14 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     incoming.size += data.length
     if (incoming.size > incoming.limit) throw tooLarge(incoming.limit)
     if (incoming.exchange.isAnswered && incoming.size > MAX_UNREAD) return this.#leave()
-    const own = Buffer.from(data)
-    if (incoming.parts === null) incoming.sink.push(own)
-    else incoming.parts.push(own)
+    if (incoming.parts === null) incoming.sink.push(Buffer.from(data))
+    else incoming.parts.push(data)
   }
 
   #endBody(incoming: Incoming): void {
     const { exchange, sink, parts, chunked } = incoming
     this.#incoming = null
-    if (parts !== null) {
-      const [only = NO_BYTES] = parts
-      return this.#complete(exchange, sink, parts.length > 1 ? Buffer.concat(parts) : only, chunked)
-    }
+    if (parts !== null) return this.#complete(exchange, sink, parts.take(), chunked)
     this.#await(Phase.Answer)
     exchange.request.complete(null, chunked?.trailers ?? null, null)
     sink.end()

@@ -1,6 +1,8 @@
 // The server's side of HTTP/1.1 connections, in memory: bodies whole, byte by byte and cut everywhere; pipelining, closing,
 // early answers, deadlines.
 
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Request } from '../../../protocols/http/request.ts'
@@ -153,6 +155,48 @@ test('uploads are removed when their request is over, also when the client went 
   early.reset()
   await until(() => disposed === 3)
   assert.is(early.messages.length, 0)
+})
+
+test('a body of one-byte chunks costs what it holds, collected and streamed', async () => {
+  setFlagsFromString('--expose-gc')
+  const gc = runInNewContext('gc') as () => void
+  const used = () => {
+    gc()
+    const { heapUsed, external } = process.memoryUsage()
+    return heapUsed + external
+  }
+  const tiny = wire('1¶x¶'.repeat(10_000))
+  for (const body of ['collect', 'stream'] as const) {
+    const server = serve(() => new Promise(() => undefined), { body })
+    server.receive(wire('POST / HTTP/1.1¶Host: h¶Transfer-Encoding: chunked¶¶'))
+    const before = used()
+    for (let n = 0; n < 20; n++) server.receive(tiny)
+    // What the paused connection has not been given waits in the test's own hands: 60,000 bytes each.
+    assert.ok(used() - before < 4_000_000, `${body}: ${used() - before} bytes`)
+    assert.is(server.socket.isReading, body === 'collect')
+    server.reset()
+  }
+})
+
+test('a large body that was collected, and whose stream nobody reads, holds nobody up', async () => {
+  const server = serve((connection, request) => connection.send(String(request.rawBody().length)))
+  const large = `POST / HTTP/1.1¶Host: h¶Content-Length: 600000¶¶${'x'.repeat(600_000)}`
+  for (let n = 0; n < 2; n++) {
+    server.receive(wire(large))
+    assert.is(shown(server.written()), OK('600000'))
+    assert.is(server.socket.isReading, true)
+  }
+  const unread = serve((connection, { path }) => connection.send(path), { body: 'stream', maxBodyBytes: 1e6 })
+  unread.receive(wire(`POST /a HTTP/1.1¶Host: h¶Content-Length: 60000¶¶${'x'.repeat(60_000)}${GET}`))
+  assert.is(shown(unread.written()), OK('/a') + OK('/'))
+  const reading = serve(async (connection, request) => {
+    let size = 0
+    for await (const bytes of request.body) size += bytes.length
+    connection.send(String(size))
+  })
+  reading.receive(wire(large))
+  await until(() => reading.connection.bytesWritten > 0)
+  assert.is(shown(reading.written()), OK('600000'))
 })
 
 test('what a handler finds wrong with a request is the client’s fault, and costs the log one line', () => {

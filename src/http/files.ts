@@ -274,6 +274,8 @@ export interface StaticOptions {
 /** What is asked of a folder: the path as sent, not decoded. */
 export interface StaticRequest extends FileRequest {
   readonly path: string
+  /** Goes along when a folder's path is told to end in a slash. */
+  readonly queryString?: string
   /** Which of these content codings the client likes best, if any. */
   codingFor(codings: readonly string[]): string | null
 }
@@ -307,7 +309,7 @@ export function staticFiles(
     } catch (error) {
       if (codeOf(error) !== 'EISDIR') return missing(error)
     }
-    if (!name.endsWith('/')) return redirect(`${request.path}/`)
+    if (!name.endsWith('/')) return redirect(request)
     const page = index === '' ? null : await found(folder, `${name}${index}`, options.followLinks === true)
     return page === null ? null : encoded(page, request, precompressed, cache).catch(missing)
   }
@@ -374,8 +376,9 @@ function missing(error: unknown): null {
   throw error
 }
 
-function redirect(location: string): FileAnswer {
+function redirect({ path, queryString = '' }: StaticRequest): FileAnswer {
   // A path of two slashes at its start would be another host.
-  const headers = [['Location', location.replace(/^\/{2,}/, '/')]] as const
+  const location = `${path.replace(/^\/{2,}/, '/')}/${queryString === '' ? '' : `?${queryString}`}`
+  const headers = [['Location', location]] as const
   return { status: 301, headers, size: 0, body: null, close: async () => undefined }
 }

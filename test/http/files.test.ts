@@ -330,6 +330,8 @@ test('a folder is served, and nothing outside of it', async () => {
     ] as const)
       assert.is(await get(path), expected, path)
     assert.is(await get('/', 'POST'), null)
+    const moved = await files({ path: '/sub%20dir', queryString: 'a=b', ...asking() })
+    assert.is(fields(moved).Location, '/sub%20dir/?a=b')
     const open = staticFiles(root, { dotfiles: true, followLinks: true, maxAge: 60, immutable: true })
     const dot = await open({ path: '/.env', ...asking() })
     assert.is(fields(dot)['Cache-Control'], 'public, max-age=60, immutable')

@@ -5,13 +5,17 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { ChunkedDecoder } from '../../../protocols/http/chunked.ts'
+import { HEAD_LIMITS } from '../../../protocols/http/head.ts'
 import type { Request } from '../../../protocols/http/request.ts'
 import { Chunk, Response, ServerSentEvents } from '../../../protocols/http/response.ts'
 import type { HttpServices, HttpSettings } from '../../../protocols/http/settings.ts'
 import type { Connection } from '../../../src/connection.ts'
+import { codeOf } from '../../../src/errors.ts'
 import { chunkings, type Wire } from '../../../src/testing.ts'
 import { bodies } from '../../fixtures/http/bodies.ts'
 import { serve as serveAny, shown, wire } from '../../support/http.ts'
+import { oneByteAway, readChunks } from '../../support/http-grammar.ts'
 import { randomBytes, randomCuts, randomOf, seedOf } from '../../support/random.ts'
 import { nextTurn, until } from '../../support/until.ts'
 
@@ -56,6 +60,32 @@ test('bodies are read the same whatever way they come, and the next request behi
       assert.is(shown(server.written()), OK('ok'), `${how}, then another`)
     }
   }
+})
+
+test('every chunked body that is one byte away from a right one is what the grammar says', () => {
+  const wholeIn = (text: string) => {
+    for (let end = text.length; end > 0; end--) {
+      const body = readChunks(text.slice(0, end))
+      if (body !== null) return body
+    }
+    return undefined
+  }
+  let accepted = 0
+  for (const text of ['5;a=b;c="\\"d"¶hello¶00¶X: y¶¶', '1¶x¶A ; e¶0123456789¶0¶¶'])
+    for (const other of oneByteAway(wire(text).toString('latin1'))) {
+      let body: string | undefined
+      const decoder = new ChunkedDecoder(HEAD_LIMITS)
+      let data = ''
+      try {
+        decoder.feed(Buffer.from(other, 'latin1'), 0, (part) => (data += part.toString('latin1')))
+        if (decoder.isDone) body = data
+      } catch (error) {
+        assert.is(codeOf(error).startsWith('ERR_'), true)
+      }
+      if (body !== undefined) accepted++
+      if (body !== readChunks(other)) assert.is(body, wholeIn(other), JSON.stringify(other))
+    }
+  assert.ok(accepted > 2000, `${accepted}`)
 })
 
 test('pipelined requests are answered in order, also by handlers that take their time', async () => {

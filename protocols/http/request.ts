@@ -7,7 +7,7 @@ import { codingFor } from './codings.ts'
 import { type Cookies, parseCookies } from './cookies.ts'
 import { FormBuilder, type FormMap, type FormValue, parseForm } from './forms.ts'
 import type { Fields, RequestHead } from './head.ts'
-import { isHost } from './host.ts'
+import { addressIn, isHost } from './host.ts'
 import type { RequestBody } from './request-body.ts'
 import type { Session, UploadedFile, UploadForm } from './settings.ts'
 
@@ -100,8 +100,8 @@ export class Request {
     if (isTrusted === null) return ip
     const chain = (this.header('x-forwarded-for') ?? '').split(',').map((part) => part.trim())
     while (isTrusted(ip) && chain.length > 0) {
-      const before = chain.pop() as string
-      if (!/^[0-9a-f.:]+$/i.test(before)) break
+      const before = addressIn(chain.pop() as string)
+      if (before === null) break
       ip = before
     }
     return ip

@@ -112,6 +112,21 @@ test('what proxies tell is believed from those that one trusts, and from nobody 
   assert.equal(told(['192.0.2.1', '10.0.0.1']), ['198.51.100.7', 'https', 'a.example'])
   assert.equal(told(['192.0.2.1'], 'X-Forwarded-For: 1.2.3.4, "><script>¶'), nobody)
   assert.equal(told(['192.0.2.1'], ''), nobody)
+  for (const [element, ip] of [
+    ['203.0.113.5:4711', '203.0.113.5'],
+    ['[2001:db8::1]:4711', '2001:db8::1'],
+    ['[2001:db8::1]', '2001:db8::1'],
+    ['2001:DB8::192.0.2.7', '2001:DB8::192.0.2.7'],
+    ['unknown', '192.0.2.1'],
+    ['_hidden', '192.0.2.1'],
+    ['1.2.3', '192.0.2.1'],
+    ['1.2.3.456', '192.0.2.1'],
+    ['01.2.3.4', '192.0.2.1'],
+    [':::', '192.0.2.1'],
+    ['1:2', '192.0.2.1'],
+    ['', '192.0.2.1'],
+  ])
+    assert.is(told(['192.0.2.1'], `X-Forwarded-For: ${element}¶`)[0], ip, element)
 })
 
 test('the signal aborts when the client goes', () => {

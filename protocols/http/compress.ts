@@ -19,6 +19,10 @@ export const CODINGS: readonly Coding[] = ['br', 'gzip']
 /** Of a stream: brotli's default of 11 is for what is compressed once and kept. */
 const BROTLI = { params: { [constants.BROTLI_PARAM_QUALITY]: 4 } }
 
+/** Each piece leaves as it comes: it may be a while until the next, and the reader is a person. A few bytes a piece. */
+const STREAMED_BROTLI = { ...BROTLI, flush: constants.BROTLI_OPERATION_FLUSH }
+const STREAMED_GZIP = { flush: constants.Z_SYNC_FLUSH }
+
 /** Whether bytes of that type get smaller. Event streams do, too, but every event would have to be flushed. */
 export function compressible(type: string): boolean {
   if (type.startsWith('text/event-stream')) return false
@@ -50,7 +54,7 @@ export function compressStream(body: BodyStream, coding: Coding): AsyncIterable<
 }
 
 async function* compressed(body: BodyStream, coding: Coding): AsyncGenerator<Buffer> {
-  const engine: Gzip | BrotliCompress = coding === 'br' ? createBrotliCompress(BROTLI) : createGzip()
+  const engine: Gzip | BrotliCompress = coding === 'br' ? createBrotliCompress(STREAMED_BROTLI) : createGzip(STREAMED_GZIP)
   const ready: Buffer[] = []
   engine.on('data', (bytes: Buffer) => ready.push(bytes))
   try {

@@ -3,6 +3,7 @@
 
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
+import { brotliDecompressSync, constants, gunzipSync } from 'node:zlib'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ChunkedDecoder } from '../../../protocols/http/chunked.ts'
@@ -684,6 +685,52 @@ test('files: an error page knows no conditions, and what is compressed says so i
   assert.is(await ask('HEAD /'), `HTTP/1.1 200 OK¶${head}`)
   assert.is(await ask('HEAD /none', 'If-None-Match: "x"¶'), `HTTP/1.1 404 Not Found¶${head}`)
   assert.equal(asked, ['"x"', undefined, undefined])
+})
+
+/** The data of the chunks that are whole. */
+function dechunked(text: string): Buffer {
+  let data = ''
+  for (let at = 0, size = 0; ; at += size + 2) {
+    const [line = ''] = /^[0-9a-f]+\r\n/.exec(text.slice(at)) ?? []
+    size = Number.parseInt(line, 16)
+    at += line.length
+    if (!(size > 0) || at + size > text.length) return Buffer.from(data, 'latin1')
+    data += text.slice(at, at + size)
+  }
+}
+
+test('a compressed stream shows each piece as it comes', async () => {
+  for (const [coding, decode] of [
+    ['gzip', (bytes: Buffer) => gunzipSync(bytes, { finishFlush: constants.Z_SYNC_FLUSH })],
+    ['br', (bytes: Buffer) => brotliDecompressSync(bytes, { finishFlush: constants.BROTLI_OPERATION_FLUSH })],
+  ] as const) {
+    let goOn: () => void = () => undefined
+    async function* pieces() {
+      for (const piece of ['first ', 'second']) {
+        yield piece
+        await new Promise<void>((resolve) => {
+          goOn = resolve
+        })
+      }
+    }
+    const headers = { 'Content-Type': 'text/plain' }
+    const server = serve((connection) => connection.send(new Response(200, headers, pieces())), { compress: true })
+    server.receive(wire(`GET / HTTP/1.1¶Host: h¶Accept-Encoding: ${coding}¶¶`))
+    let text = ''
+    const seen = () => {
+      text += server.written().toString('latin1')
+      const [head = '', body = ''] = text.split(/(?<=^HTTP.*?\r\n\r\n)/s, 2)
+      const data = dechunked(body)
+      if (data.length === 0) return ''
+      assert.match(head, new RegExp(`Content-Encoding: ${coding}`))
+      return decode(data).toString()
+    }
+    await until(() => seen() === 'first ')
+    goOn()
+    await until(() => seen() === 'first second')
+    server.reset()
+    goOn()
+  }
 })
 
 test('a leaving worker says so in its next answer', () => {

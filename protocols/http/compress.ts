@@ -54,7 +54,8 @@ export function compressStream(body: BodyStream, coding: Coding): AsyncIterable<
 }
 
 async function* compressed(body: BodyStream, coding: Coding): AsyncGenerator<Buffer> {
-  const engine: Gzip | BrotliCompress = coding === 'br' ? createBrotliCompress(STREAMED_BROTLI) : createGzip(STREAMED_GZIP)
+  const engine: Gzip | BrotliCompress =
+    coding === 'br' ? createBrotliCompress(STREAMED_BROTLI) : createGzip(STREAMED_GZIP)
   const ready: Buffer[] = []
   engine.on('data', (bytes: Buffer) => ready.push(bytes))
   try {

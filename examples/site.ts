@@ -31,7 +31,8 @@ function everybody(line: string): void {
 
 const page = `<!doctype html><meta charset=utf-8><title>millrace</title>
 <style>body { font: 16px/1.5 system-ui; max-width: 40em; margin: 2em auto; padding: 0 1em }
-progress { width: 100% } #lines { border: 1px solid #ccc; padding: .5em; height: 12em; overflow: auto; white-space: pre-wrap }</style>
+progress { width: 100% } #lines { border: 1px solid #ccc; padding: .5em; height: 12em; overflow: auto; white-space: pre-wrap }
+#say { display: flex; gap: .5em; margin-top: .5em } #text { flex: 1; font: inherit }</style>
 <h1>One port</h1>
 <h2>Upload</h2>
 <input type=file id=file aria-label="a file"> <progress id=bar value=0 max=1></progress> <span id=result></span>

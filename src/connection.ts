@@ -974,9 +974,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #handlerFailed(thrown: unknown): void {
     if (this.#hasObeyed(thrown)) return this.#endAs('stopped')
-    this.worker.counters.handlerErrors++
     const error = thrown instanceof Error ? thrown : new Error(messageOf(thrown), { cause: thrown })
-    this.#report(Connection.HANDLER, error.message, error)
+    const isPeers = error.name === 'ProtocolError' // a body that is no JSON, say: whoever finds it, it is the peer's fault
+    this.worker.counters[isPeers ? 'protocolErrors' : 'handlerErrors']++
+    this.#report(isPeers ? Connection.PROTOCOL : Connection.HANDLER, error.message, error)
     this.#endAs('handler', thrown)
   }
 

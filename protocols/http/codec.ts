@@ -6,10 +6,11 @@ import { Accumulator, type Codec, type CodecIo, NEED_MORE } from '../../src/prot
 import { ChunkedDecoder } from './chunked.ts'
 import { type Answer, Exchange, type ExchangeHost } from './exchange.ts'
 import { HeadParser, type RequestHead, refusal } from './head.ts'
+import { Pieces } from './pieces.ts'
 import { Request } from './request.ts'
 import { RequestBody } from './request-body.ts'
 import { REASONS } from './response.ts'
-import type { Resolved } from './settings.ts'
+import type { Resolved, UploadForm } from './settings.ts'
 
 /** What may wait behind a request that is being answered, in bytes, before the client is told to wait. */
 const MAX_AHEAD = 65_536
@@ -39,7 +40,9 @@ interface Incoming {
   readonly limit: number
   readonly sink: RequestBody
   /** Null when it is streamed. */
-  readonly parts: Buffer[] | null
+  readonly parts: Pieces | null
+  /** Some of it came with its head. */
+  readonly hasBegun: boolean
 }
 
 export class HttpCodec implements Codec<Answer>, ExchangeHost {
@@ -61,6 +64,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #hasPeerEnded = false
   /** The client broke the rules, and was told. */
   #isFaulty = false
+  /** What it did, when that came out while an answer was sent. */
+  #lateFault: ProtocolError | null = null
   #isUpgraded = false
   #phase: Phase = Phase.Idle
   #since = 0
@@ -124,10 +129,14 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   ended(): void {
     this.#hasPeerEnded = true
     if (this.#incoming !== null) this.#cutBody()
+    else if (this.#exchange === null && !this.#isOver && this.#parser.hasBegun) this.#endOfRequests()
     else if (this.#exchange?.isOpen === true) this.io.close() // of an endless answer it has seen enough
   }
 
   timeout(): void {
+    const fault = this.#lateFault
+    this.#lateFault = null
+    if (fault !== null) throw fault
     if (this.#isOver) return this.io.end()
     const due = this.#since + this.#limit()
     const now = this.io.now()
@@ -144,6 +153,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#incoming?.sink.fail(gone())
     this.#incoming = null
     this.#exchange?.abandon()
+    this.#dispose(this.#exchange?.uploads)
     this.#exchange = null
     this.#rest = null
   }
@@ -156,7 +166,13 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (this.#isParsing) return
     if (rest !== null) rest.consume(this.#guarded(rest.view()))
     this.#slowDown()
-    if (this.#hasPeerEnded && this.#exchange === null && !this.#isOver) this.#leave() // that was the last one
+    if (this.#hasPeerEnded && this.#exchange === null && !this.#isOver) this.#endOfRequests()
+  }
+
+  /** The client has asked for all that it will. */
+  #endOfRequests(): void {
+    if (this.#parser.hasBegun) this.#refuse(400, 'the head ends before its end')
+    else this.#leave()
   }
 
   #keep(bytes: Buffer, used: number): void {
@@ -191,7 +207,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
           break
         }
         at += length
-        this.#takeHead(this.#parser.take(head), bytes, at - length)
+        this.#takeHead(this.#parser.take(head), bytes, at - length, at < bytes.length)
         if (this.#isUpgraded) return bytes.length
       }
     }
@@ -202,7 +218,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     return this.io.queuedBytes > MAX_QUEUED
   }
 
-  #takeHead(head: RequestHead, bytes: Buffer, start: number): void {
+  #takeHead(head: RequestHead, bytes: Buffer, start: number, hasMore: boolean): void {
     this.#parser.reset()
     const { websocket, body } = this.settings
     if (head.asksForWebSocket && websocket !== null && head.method === 'GET') {
@@ -219,12 +235,12 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#await(Phase.Answer)
     if (!head.isChunked && head.contentLength === 0) return this.#complete(exchange, sink, NO_BYTES, null)
     const mode = typeof body === 'function' ? body(exchange.request) : body
-    this.#expectBody(exchange, sink, mode === 'collect')
+    this.#expectBody(exchange, sink, mode === 'collect', hasMore)
   }
 
   // Bodies
 
-  #expectBody(exchange: Exchange, sink: RequestBody, isCollected: boolean): void {
+  #expectBody(exchange: Exchange, sink: RequestBody, isCollected: boolean, hasBegun: boolean): void {
     const { head, request } = exchange
     const { uploads, maxBodyBytes } = this.settings
     const type = request.header('content-type') ?? ''
@@ -238,7 +254,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       size: 0,
       limit,
       sink,
-      parts: isCollected && !isUpload ? [] : null,
+      parts: isCollected && !isUpload ? new Pieces() : null,
+      hasBegun,
     }
     this.#bodyStartedAt = this.io.now()
     this.#await(Phase.Body)
@@ -252,13 +269,18 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const { uploads, services } = this.settings
     services.readUploads(sink, type, uploads ?? {}).then(
       (form) => {
-        if (this.#exchange !== exchange) return void form.dispose()
+        if (this.#exchange !== exchange) return this.#dispose(form)
         exchange.request.complete(null, null, form)
         exchange.uploads = form
         this.#emit(exchange.request)
       },
       (error) => this.#uploadFailed(exchange, error),
     )
+  }
+
+  /** The request is over, and so are its files. */
+  #dispose(form: UploadForm | null | undefined): void {
+    form?.dispose().catch((error) => this.io.fail(error))
   }
 
   #uploadFailed(exchange: Exchange, error: unknown): void {
@@ -285,18 +307,14 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     incoming.size += data.length
     if (incoming.size > incoming.limit) throw tooLarge(incoming.limit)
     if (incoming.exchange.isAnswered && incoming.size > MAX_UNREAD) return this.#leave()
-    const own = Buffer.from(data)
-    if (incoming.parts === null) incoming.sink.push(own)
-    else incoming.parts.push(own)
+    if (incoming.parts === null) incoming.sink.push(Buffer.from(data))
+    else incoming.parts.push(data)
   }
 
   #endBody(incoming: Incoming): void {
     const { exchange, sink, parts, chunked } = incoming
     this.#incoming = null
-    if (parts !== null) {
-      const [only = NO_BYTES] = parts
-      return this.#complete(exchange, sink, parts.length > 1 ? Buffer.concat(parts) : only, chunked)
-    }
+    if (parts !== null) return this.#complete(exchange, sink, parts.take(), chunked)
     this.#await(Phase.Answer)
     exchange.request.complete(null, chunked?.trailers ?? null, null)
     sink.end()
@@ -315,7 +333,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   /** The client waits to hear that its body is wanted (RFC 9110 section 10.1.1). */
   #sendContinue({ head, hasBegun }: Exchange): void {
     const incoming = this.#incoming
-    if (incoming === null || incoming.size > 0 || !head.expectsContinue || hasBegun) return
+    if (incoming === null || incoming.size > 0 || incoming.hasBegun || !head.expectsContinue || hasBegun) return
     this.io.write(CONTINUE)
   }
 
@@ -351,7 +369,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   answered(exchange: Exchange): void {
     if (exchange !== this.#exchange) return
     exchange.isAnswered = true
-    void exchange.uploads?.dispose()
+    this.#dispose(exchange.uploads)
     if (exchange.isLast) return this.#leave()
     if (this.#incoming === null) this.#next(exchange)
     else this.#incoming.sink.discard()
@@ -364,7 +382,12 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (this.#isClosing) return this.#leave()
     this.#await(Phase.Idle)
     this.#slowDown()
-    this.#advance()
+    try {
+      this.#advance()
+    } catch (error) {
+      this.#lateFault = error as ProtocolError // of the next request: who completes this answer must not be told
+      this.io.deadline('http', 1)
+    }
   }
 
   /** After the last answer: FIN, and what still comes is thrown away for a while, so that the answer is read. */
@@ -385,7 +408,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       const text = `${status} ${REASONS[status] ?? ''}: ${message}\n`
       const date = this.settings.services.date()
       this.io.write(
-        `HTTP/1.1 ${status} ${REASONS[status] ?? ''}\r\nContent-Type: text/plain; charset=utf-8\r\nDate: ${date}\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`,
+        `HTTP/1.1 ${status} ${REASONS[status] ?? ''}\r\nContent-Type: text/plain; charset=utf-8\r\nDate: ${date}\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${this.#parser.isHead ? '' : text}`,
       )
       return this.#leave()
     }

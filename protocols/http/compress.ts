@@ -1,4 +1,4 @@
-// Content codings of answers (RFC 9110 section 8.4): what is worth it, what the client takes, and zlib, off the loop.
+// Content codings of answers (RFC 9110 section 8.4): what is worth it, and zlib, off the loop.
 
 import {
   type BrotliCompress,
@@ -13,26 +13,20 @@ import type { BodyStream } from './response.ts'
 
 export type Coding = 'br' | 'gzip'
 
+/** The better one first. */
+export const CODINGS: readonly Coding[] = ['br', 'gzip']
+
 /** Of a stream: brotli's default of 11 is for what is compressed once and kept. */
 const BROTLI = { params: { [constants.BROTLI_PARAM_QUALITY]: 4 } }
+
+/** Each piece leaves as it comes: it may be a while until the next, and the reader is a person. A few bytes a piece. */
+const STREAMED_BROTLI = { ...BROTLI, flush: constants.BROTLI_OPERATION_FLUSH }
+const STREAMED_GZIP = { flush: constants.Z_SYNC_FLUSH }
 
 /** Whether bytes of that type get smaller. Event streams do, too, but every event would have to be flushed. */
 export function compressible(type: string): boolean {
   if (type.startsWith('text/event-stream')) return false
   return /^text\/|^application\/(?:json|javascript|xml|wasm|manifest\+json)|\+(?:json|xml)/i.test(type)
-}
-
-/** The coding that the client likes best, brotli when it is all one; null for none. */
-export function negotiated(acceptEncoding: string): Coding | null {
-  const weights = new Map<string, number>()
-  for (const item of acceptEncoding.toLowerCase().split(',', 20)) {
-    const [name = '', ...parameters] = item.split(';')
-    const weight = parameters.map((part) => /^\s*q=([01](?:\.\d{0,3})?)\s*$/.exec(part)?.[1]).find(Boolean)
-    weights.set(name.trim(), weight === undefined ? 1 : Number(weight))
-  }
-  const weightOf = (coding: string) => weights.get(coding) ?? weights.get('*') ?? 0
-  const best = weightOf('br') >= weightOf('gzip') ? 'br' : 'gzip'
-  return weightOf(best) > 0 ? best : null
 }
 
 export function compressWhole(body: string | Uint8Array, coding: Coding): Promise<Buffer> {
@@ -43,9 +37,25 @@ export function compressWhole(body: string | Uint8Array, coding: Coding): Promis
   })
 }
 
-/** One piece in, what zlib has ready out: as fast as it is read. */
-export async function* compressStream(body: BodyStream, coding: Coding): AsyncGenerator<Buffer> {
-  const engine: Gzip | BrotliCompress = coding === 'br' ? createBrotliCompress(BROTLI) : createGzip()
+/** One piece in, what zlib has ready out: as fast as it is read. Who gives up before the first piece gives up `body`. */
+export function compressStream(body: BodyStream, coding: Coding): AsyncIterable<Buffer> {
+  const source = body[Symbol.asyncIterator]()
+  const bytes = compressed({ [Symbol.asyncIterator]: () => source }, coding)
+  return {
+    [Symbol.asyncIterator]: () => ({
+      next: () => bytes.next(),
+      async return() {
+        const result = await bytes.return(undefined)
+        await source.return?.() // a generator that never began has not told it
+        return result
+      },
+    }),
+  }
+}
+
+async function* compressed(body: BodyStream, coding: Coding): AsyncGenerator<Buffer> {
+  const engine: Gzip | BrotliCompress =
+    coding === 'br' ? createBrotliCompress(STREAMED_BROTLI) : createGzip(STREAMED_GZIP)
   const ready: Buffer[] = []
   engine.on('data', (bytes: Buffer) => ready.push(bytes))
   try {

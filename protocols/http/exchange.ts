@@ -4,11 +4,20 @@
 
 import { UsageError } from '../../src/errors.ts'
 import { type CodecIo, isChunk } from '../../src/protocol.ts'
-import { compressible, compressStream, compressWhole, negotiated } from './compress.ts'
+import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
 import { hasToken, type RequestHead } from './head.ts'
 import type { Request } from './request.ts'
-import { type BodyStream, Chunk, checkField, REASONS, Response, ServerSentEvents } from './response.ts'
-import type { AnswerParts, Resolved, Session, UploadForm } from './settings.ts'
+import {
+  type BodyStream,
+  Chunk,
+  checkedReason,
+  checkedStatus,
+  checkField,
+  REASONS,
+  Response,
+  ServerSentEvents,
+} from './response.ts'
+import type { AnswerParts, RequestView, Resolved, Session, UploadForm } from './settings.ts'
 
 /** What a handler may send. Text is HTML, bytes are bytes, any other value is JSON. */
 export type Answer =
@@ -191,7 +200,8 @@ export class Exchange {
     const own = this.#ofResponse(response)
     let parts: AnswerParts
     try {
-      parts = await openFile(response.file as NonNullable<Response['file']>, this.request)
+      const file = response.file as NonNullable<Response['file']>
+      parts = await openFile(file, own.status === 200 ? this.request : unconditional(this.head.method))
     } catch (error) {
       if (!/^(ENOENT|ENOTDIR|EISDIR|EACCES|ELOOP|ENAMETOOLONG)$/.test(codeOf(error))) throw error
       return draftOf('404 Not Found\n', 'text/plain; charset=utf-8', 404)
@@ -207,18 +217,18 @@ export class Exchange {
 
   #prepare(coming: Promise<Draft>): boolean {
     this.#state = State.Preparing
-    this.#prepared(coming).then(
-      (draft) => {
-        if (this.#state !== State.Preparing) return void discard(draft)
-        this.#state = State.Waiting
-        this.#begin(draft)
-      },
-      (error) => {
-        if (this.#state !== State.Preparing) return
+    const begin = (draft: Draft) => {
+      if (this.#state !== State.Preparing) return discard(draft)
+      this.#state = State.Waiting
+      this.#begin(draft)
+    }
+    this.#prepared(coming)
+      .then(begin)
+      .catch((error) => {
+        if (this.#state === State.Done) return
         this.refuse(500, 'the answer could not be made')
         this.#host.io.fail(error)
-      },
-    )
+      })
     return true
   }
 
@@ -237,10 +247,15 @@ export class Exchange {
 
   async #compressed(draft: Draft): Promise<Draft> {
     const { body, isOpen, type, status, lines } = draft
-    if (body === null || isOpen || !compressible(type) || status === 206 || /^content-encoding:/im.test(lines))
+    if (/^content-encoding:/im.test(lines)) return draft
+    // What 200 would say of other codings is said by these, too (RFC 9110 sections 15.3.7, 15.4.5).
+    if (status === 206 || status === 304) {
+      draft.lines = `${status === 304 ? weakened(lines) : lines}Vary: Accept-Encoding\r\n`
       return draft
-    const coding = negotiated(this.head.header('accept-encoding') ?? '')
-    draft.lines = `${lines.replace(/^(ETag: )(")/im, '$1W/$2').replace(/^Accept-Ranges:.*\r\n/im, '')}Vary: Accept-Encoding\r\n`
+    }
+    if (body === null || isOpen || !compressible(type)) return draft
+    const coding = this.request.codingFor(CODINGS) as Coding | null
+    draft.lines = `${weakened(lines).replace(/^Accept-Ranges:.*\r\n/im, '')}Vary: Accept-Encoding\r\n`
     if (coding === null || (isChunk(body) && Buffer.byteLength(body) < MIN_COMPRESSED)) return draft
     draft.lines += `Content-Encoding: ${coding}\r\n`
     draft.body = isChunk(body) ? await compressWhole(body, coding) : compressStream(body, coding)
@@ -261,17 +276,19 @@ export class Exchange {
 
   #begin(draft: Draft): boolean {
     const { io, settings, mayGoOn } = this.#host
-    const { status, body, size, lines } = draft
+    const { body, size, lines } = draft
+    const status = checkedStatus(draft.status) // of a Response it may have been changed since
     const { minorVersion, isKeepAlive, method } = this.head
-    const hasBody = method !== 'HEAD' && status !== 204 && status !== 304
+    const hasBody = method !== 'HEAD' && status !== 204 && status !== 304 && status !== 205
     const isWhole = body === null || isChunk(body)
     const length = draft.isOpen ? -1 : isWhole ? (body === null ? 0 : Buffer.byteLength(body)) : size
     if (isWhole && !draft.isOpen && size >= 0 && size !== length && hasBody)
       throw new UsageError('ERR_BAD_RESPONSE', `Content-Length says ${size}, the body has ${length} bytes`)
     this.#isChunked = length < 0 && minorVersion === 1 && hasBody
+    if (draft.isOpen && !hasBody) draft.isClosing = true // what the handler sends later has nowhere to go
     this.isLast = draft.isClosing || !mayGoOn || !isKeepAlive || (length < 0 && hasBody && !this.#isChunked)
     const head =
-      `HTTP/1.1 ${status} ${draft.reason || (REASONS[status] ?? '')}\r\n` +
+      `HTTP/1.1 ${status} ${draft.reason === '' ? (REASONS[status] ?? '') : checkedReason(draft.reason)}\r\n` +
       (/^date:/im.test(lines) ? lines : `${lines}Date: ${settings.services.date()}\r\n`) +
       this.#framing(status, length, size, isWhole && body === null) +
       (this.isLast ? 'Connection: close\r\n\r\n' : minorVersion === 0 ? 'Connection: keep-alive\r\n\r\n' : '\r\n')
@@ -290,6 +307,7 @@ export class Exchange {
   /** RFC 9110 section 8.6, RFC 9112 section 6. */
   #framing(status: number, length: number, size: number, isEmpty: boolean): string {
     if (status === 204 || (status === 304 && isEmpty)) return ''
+    if (status === 205) return 'Content-Length: 0\r\n'
     if (this.#isChunked) return 'Transfer-Encoding: chunked\r\n'
     if (length < 0) return ''
     return `Content-Length: ${isEmpty && size >= 0 && this.head.method === 'HEAD' ? size : length}\r\n`
@@ -442,8 +460,18 @@ function joined(head: string, body: string | Uint8Array): string | (string | Uin
   return [start, body]
 }
 
+/** The page of an error is sent whole, whatever the client knows of it. */
+function unconditional(method: string): RequestView {
+  return { method, header: () => undefined }
+}
+
+/** The bytes depend on the coding, so none of them is what a strong validator promises. */
+function weakened(lines: string): string {
+  return lines.replace(/^(ETag: )(")/im, '$1W/$2')
+}
+
 function discard({ body }: Draft): void {
-  if (body !== null && !isChunk(body)) void body[Symbol.asyncIterator]().return?.()
+  if (body !== null && !isChunk(body)) void body[Symbol.asyncIterator]().return?.()?.catch(nothing)
 }
 
 function wrongLength(length: number, how: string): UsageError {

@@ -4,6 +4,7 @@
 
 import { ProtocolError } from '../../src/errors.ts'
 import { NEED_MORE } from '../../src/protocol.ts'
+import { isHost } from './host.ts'
 
 export interface HeadLimits {
   /** Bytes of the whole head, the empty line included: 431. Default 16,384, as Node. */
@@ -102,16 +103,18 @@ const TAB = 0x09
 const LF = 0x0a
 const CR = 0x0d
 const SPACE = 0x20
-const HASH = 0x23
 const COLON = 0x3a
+const CAPITAL_H = 0x48
 
 const enum Class {
   /** tchar, RFC 9110 section 5.6.2. */
   Token = 1,
   /** VCHAR, obs-text, SP and HTAB: RFC 9110 section 5.5. */
   Value = 2,
-  /** Printable ASCII: what browsers send goes beyond RFC 3986, but never beyond this. */
+  /** What needs no second look anywhere in a target: pchar without escapes, `/` and `?`, of RFC 3986. */
   Target = 4,
+  /** Escapes, and what browsers leave as it is though RFC 3986 has no place for it. */
+  Odd = 8,
 }
 
 /** What each byte may be part of. @internal */
@@ -124,11 +127,19 @@ function classes(): Uint8Array {
   for (let byte = 0x21; byte < 0x100; byte++) {
     if (byte === 0x7f) continue
     all[byte] = (all[byte] as number) | Class.Value
-    if (byte < 0x7f && byte !== HASH) all[byte] = (all[byte] as number) | Class.Target
   }
+  for (const char of "-._~!$&'()*+,;=:@/?0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    all[char.charCodeAt(0)] = (all[char.charCodeAt(0)] as number) | Class.Target
+  for (const char of '%|^[]{}`\\') all[char.charCodeAt(0)] = (all[char.charCodeAt(0)] as number) | Class.Odd
   all[SPACE] = all[TAB] = Class.Value
   return all
 }
+
+/**
+ * A target with odd characters. In the path every escape is one, and none is NUL, CR or LF: who decodes it would have a name
+ * that ends early, or a line of a log. Of a query browsers say less.
+ */
+const ODD_TARGET = /^(?:[^%?{}`\\]|%(?!0[0ad])[0-9a-f]{2})*(?:\?.*)?$/i
 
 /** What is awaited. */
 const enum Await {
@@ -174,6 +185,7 @@ export class HeadParser implements Noted {
   #targetEnd = 0
   #minor: 0 | 1 = 1
   #isOtherMajor = false
+  #isOdd = false
   #isTrailer = false
   #fieldsAt = 0
   #nameAt = 0
@@ -181,6 +193,7 @@ export class HeadParser implements Noted {
   #count = 0
   #host: string | null = null
   #codings: string | null = null
+  #hasType = false
   contentLength = -1
   isChunked = false
   hasClose = false
@@ -188,6 +201,8 @@ export class HeadParser implements Noted {
   hasUpgrade = false
   offersWebSocket = false
   expectsContinue = false
+  /** The head that is being read is one of HEAD: its answer has no body, even when it is refused. */
+  isHead = false
 
   constructor(limits: HeadLimits = HEAD_LIMITS) {
     this.#limits = limits
@@ -201,6 +216,7 @@ export class HeadParser implements Noted {
     this.contentLength = -1
     this.isChunked = this.hasClose = this.hasKeepAlive = false
     this.hasUpgrade = this.offersWebSocket = this.expectsContinue = this.#isOtherMajor = this.#isTrailer = false
+    this.#isOdd = this.#hasType = this.isHead = false
   }
 
   /** What comes is field lines alone, of which none says anything of framing: the trailers of a chunked body. */
@@ -208,6 +224,11 @@ export class HeadParser implements Noted {
     this.reset()
     this.#isTrailer = true
     this.#state = Await.FieldLine
+  }
+
+  /** Some of a head has been seen; an empty line before it is none of it. */
+  get hasBegun(): boolean {
+    return this.#at > this.#start
   }
 
   /** The head's length in bytes, or NEED_MORE. Throws ProtocolError with a `statusHint`. */
@@ -283,13 +304,19 @@ export class HeadParser implements Noted {
     if (at === limit) return
     if (at === this.#start || bytes[at] !== SPACE) throw this.#bad('ERR_BAD_METHOD', 'the method is no token')
     this.#methodEnd = at
+    this.isHead = bytes[this.#start] === CAPITAL_H && bytes.toString('latin1', this.#start, at) === 'HEAD'
     this.#at++
     this.#state = Await.Target
   }
 
   #takeTarget(bytes: Buffer, limit: number): void {
     let at = this.#at
-    while (at < limit && (CLASSES[bytes[at] as number] as number) & Class.Target) at++
+    for (; at < limit; at++) {
+      const kind = CLASSES[bytes[at] as number] as number
+      if (kind & Class.Target) continue
+      if (!(kind & Class.Odd)) break
+      this.#isOdd = true
+    }
     this.#at = at
     const size = at - this.#methodEnd - 1
     if (size > this.#limits.maxTargetBytes)
@@ -364,7 +391,7 @@ export class HeadParser implements Noted {
   // What fields say of framing and of the connection. Their lengths tell almost all others apart.
 
   #note(bytes: Buffer, end: number): void {
-    if (this.#isTrailer) return
+    if (this.#isTrailer) return this.#checkTrailer(bytes)
     switch (this.#nameEnd - this.#nameAt) {
       case 4:
         if (this.#isNamed(bytes, 'host')) this.#noteHost(this.#value(bytes, end))
@@ -379,13 +406,24 @@ export class HeadParser implements Noted {
       case 10:
         if (this.#isNamed(bytes, 'connection')) this.#noteConnection(this.#value(bytes, end).toLowerCase())
         break
+      case 12:
+        if (this.#isNamed(bytes, 'content-type')) this.#noteType()
+        break
       case 14:
         if (this.#isNamed(bytes, 'content-length')) this.#noteLength(this.#value(bytes, end))
+        else if (this.#isNamed(bytes, 'content_length')) throw this.#bad('ERR_BAD_CONTENT_LENGTH', MASKED)
         break
       case 17:
         if (this.#isNamed(bytes, 'transfer-encoding')) this.#noteCodings(this.#value(bytes, end))
+        else if (this.#isNamed(bytes, 'transfer_encoding')) throw this.#bad('ERR_BAD_TRANSFER_ENCODING', MASKED)
         break
     }
+  }
+
+  /** RFC 9110 section 6.5.1. What is for heads only is no news behind a body: somebody hopes that it will be merged. */
+  #checkTrailer(bytes: Buffer): void {
+    const name = bytes.toString('latin1', this.#nameAt, this.#nameEnd).toLowerCase()
+    if (NO_TRAILERS.has(name)) throw this.#bad('ERR_BAD_TRAILER', `${name} is no trailer`)
   }
 
   #isNamed(bytes: Buffer, name: string): boolean {
@@ -418,10 +456,19 @@ export class HeadParser implements Noted {
     this.hasUpgrade ||= hasToken(value, 'upgrade')
   }
 
-  /** RFC 9112 section 6.3: a list of equal values may be taken as one. It is not worth the risk. */
+  /** One has the first, another the last: a body is of one type (RFC 9110 section 8.3). */
+  #noteType(): void {
+    if (this.#hasType) throw this.#bad('ERR_BAD_CONTENT_TYPE', 'Content-Type comes twice')
+    this.#hasType = true
+  }
+
+  /**
+   * RFC 9112 section 6.3: a list of equal values may be taken as one. It is not worth the risk. Neither are zeros before
+   * a number, which some take as octal.
+   */
   #noteLength(value: string): void {
     if (this.contentLength >= 0) throw this.#bad('ERR_BAD_CONTENT_LENGTH', 'Content-Length comes twice')
-    if (!/^\d+$/.test(value)) throw this.#bad('ERR_BAD_CONTENT_LENGTH', 'Content-Length is no number')
+    if (!/^(?:0|[1-9]\d*)$/.test(value)) throw this.#bad('ERR_BAD_CONTENT_LENGTH', 'Content-Length is no number')
     this.contentLength = Number(value)
     if (!Number.isSafeInteger(this.contentLength))
       throw this.#bad('ERR_BAD_CONTENT_LENGTH', 'Content-Length is beyond all bounds')
@@ -444,10 +491,14 @@ export class HeadParser implements Noted {
   #checkTarget(bytes: Buffer): void {
     const method = () => bytes.toString('latin1', this.#start, this.#methodEnd)
     const first = bytes[this.#methodEnd + 1]
-    if (this.#methodEnd - this.#start === 7 && method() === 'CONNECT')
-      throw refusal('ERR_NO_TUNNEL', 501, 'CONNECT: this server is no tunnel')
-    if (first === 0x2f) return
+    const size = this.#methodEnd - this.#start
+    if (size === 7 && method() === 'CONNECT') throw refusal('ERR_NO_TUNNEL', 501, 'CONNECT: this server is no tunnel')
+    if (size === 5 && method() === 'TRACE')
+      throw refusal('ERR_NO_TRACE', 501, 'TRACE: this server shows nobody what it was sent')
+    if (first === 0x2f && !this.#isOdd) return
     const target = bytes.toString('latin1', this.#methodEnd + 1, this.#targetEnd)
+    if (this.#isOdd && !ODD_TARGET.test(target)) throw this.#bad('ERR_BAD_TARGET', 'the request target is none')
+    if (first === 0x2f) return
     if (target === '*' && method() === 'OPTIONS') return
     const authority = /^https?:\/\/([^/?]+)/i.exec(target)?.[1]
     if (authority === undefined || !isHost(authority)) throw this.#bad('ERR_BAD_TARGET', 'the request target is none')
@@ -494,13 +545,16 @@ export function refusal(code: string, status: number, message: string): Protocol
   return new ProtocolError(code, message, { statusHint: status })
 }
 
-/** A host and maybe a port (RFC 9110 section 7.2), without the comma that RFC 3986 would allow in a name. */
-export function isHost(value: string): boolean {
-  const found = HOST.exec(value)
-  return found !== null && Number(found[1] ?? 0) <= 65535
-}
+const MASKED = 'a field that another server could take for one of framing'
 
-const HOST = /^(?:\[[0-9a-f:.]{2,}\]|(?:[a-z0-9._~!$&'()*+;=-]|%[0-9a-f]{2})+)(?::(\d{0,5}))?$/i
+/** Of framing, routing, who asks, what is asked for, and what the body is. */
+const NO_TRAILERS = new Set(
+  (
+    'transfer-encoding content-length host trailer te connection keep-alive proxy-connection upgrade expect max-forwards ' +
+    'cache-control pragma range if-match if-none-match if-modified-since if-unmodified-since if-range ' +
+    'authorization proxy-authorization cookie content-type content-encoding content-range content_length transfer_encoding'
+  ).split(' '),
+)
 
 /** Whether a list of tokens (RFC 9110 section 5.6.1), in lower case, has this one. */
 export function hasToken(list: string, token: string): boolean {

@@ -6,6 +6,8 @@ import { UsageError } from '../../src/errors.ts'
 
 /** Bytes that may wait for a handler before the client is told to wait: a few reads. */
 const HIGH_WATER = 262_144
+/** What a piece weighs at least: a Buffer of one byte is no cheaper than one of a hundred. */
+const MIN_WEIGHT = 256
 
 /** What a body needs from its connection. */
 export interface BodySource {
@@ -18,7 +20,7 @@ export interface BodySource {
 export class RequestBody implements AsyncIterable<Buffer> {
   readonly #source: BodySource
   #queue: Buffer[] = []
-  #bytes = 0
+  #weight = 0
   #hasEnded = false
   #isPaused = false
   #isTaken = false
@@ -34,8 +36,8 @@ export class RequestBody implements AsyncIterable<Buffer> {
   push(bytes: Buffer): void {
     if (this.#isUnwanted) return
     this.#queue.push(bytes)
-    this.#bytes += bytes.length
-    if (this.#bytes >= HIGH_WATER && !this.#isPaused) {
+    this.#weight += weightOf(bytes)
+    if (this.#weight >= HIGH_WATER && !this.#isPaused) {
       this.#isPaused = true
       this.#source.pause()
     }
@@ -44,6 +46,7 @@ export class RequestBody implements AsyncIterable<Buffer> {
 
   end(): void {
     this.#hasEnded = true
+    if (this.#error === null) this.#resume() // nothing more comes: the next request need not wait for who reads this one
     this.#tell()
   }
 
@@ -63,7 +66,7 @@ export class RequestBody implements AsyncIterable<Buffer> {
   discard(): void {
     this.#isUnwanted = true
     this.#queue = []
-    this.#bytes = 0
+    this.#weight = 0
     this.#resume()
   }
 
@@ -75,8 +78,8 @@ export class RequestBody implements AsyncIterable<Buffer> {
       for (;;) {
         const bytes = this.#queue.shift()
         if (bytes !== undefined) {
-          this.#bytes -= bytes.length
-          if (this.#bytes < HIGH_WATER / 2) this.#resume()
+          this.#weight -= weightOf(bytes)
+          if (this.#weight < HIGH_WATER / 2) this.#resume()
           yield bytes
         } else if (this.#hasEnded) {
           if (this.#error !== null) throw this.#error
@@ -101,4 +104,8 @@ export class RequestBody implements AsyncIterable<Buffer> {
     this.#wake?.()
     this.#wake = null
   }
+}
+
+function weightOf(bytes: Buffer): number {
+  return Math.max(bytes.length, MIN_WEIGHT)
 }

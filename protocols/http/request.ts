@@ -3,9 +3,11 @@
 
 import { ProtocolError, UsageError } from '../../src/errors.ts'
 import type { CodecIo } from '../../src/protocol.ts'
+import { codingFor } from './codings.ts'
 import { type Cookies, parseCookies } from './cookies.ts'
 import { FormBuilder, type FormMap, type FormValue, parseForm } from './forms.ts'
 import type { Fields, RequestHead } from './head.ts'
+import { addressIn, isHost } from './host.ts'
 import type { RequestBody } from './request-body.ts'
 import type { Session, UploadedFile, UploadForm } from './settings.ts'
 
@@ -81,7 +83,8 @@ export class Request {
 
   /** `host` or `host:port`, as the client or a trusted proxy says. */
   get host(): string {
-    return this.#forwarded('x-forwarded-host') ?? this.#head.authority
+    const told = this.#forwarded('x-forwarded-host')
+    return told !== undefined && isHost(told) ? told : this.#head.authority
   }
 
   /** `https` under TLS, here or at a trusted proxy. */
@@ -97,8 +100,8 @@ export class Request {
     if (isTrusted === null) return ip
     const chain = (this.header('x-forwarded-for') ?? '').split(',').map((part) => part.trim())
     while (isTrusted(ip) && chain.length > 0) {
-      const before = chain.pop() as string
-      if (!/^[0-9a-f.:]+$/i.test(before)) break
+      const before = addressIn(chain.pop() as string)
+      if (before === null) break
       ip = before
     }
     return ip
@@ -134,6 +137,11 @@ export class Request {
   cookie(name: string, fallback: string): string
   cookie(name: string, fallback?: string): string | undefined {
     return this.cookies[name] ?? fallback
+  }
+
+  /** Which of these content codings the client likes best (the first when it is all one); null for none. */
+  codingFor(codings: readonly string[]): string | null {
+    return codingFor(this.header('accept-encoding') ?? '', codings)
   }
 
   /** The uploaded file of a field; see `uploads` in the settings. */

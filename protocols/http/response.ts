@@ -76,8 +76,7 @@ export class Response {
 
   withStatus(status: number, reason = ''): this {
     this.status = checkedStatus(status)
-    if (!FIELD_VALUE.test(reason)) throw bad(`'${reason}' is no reason phrase`)
-    this.reason = reason
+    this.reason = checkedReason(reason)
     return this
   }
 
@@ -151,7 +150,14 @@ export function checkField(name: string, values: readonly string[]): void {
     if (!FIELD_VALUE.test(value)) throw bad(`the value of header ${name} has control or wide characters`)
 }
 
-function checkedStatus(status: number): number {
+/** Throws UsageError. @internal */
+export function checkedReason(reason: string): string {
+  if (FIELD_VALUE.test(reason)) return reason
+  throw bad(`'${reason}' is no reason phrase`)
+}
+
+/** Throws UsageError. @internal */
+export function checkedStatus(status: number): number {
   if (Number.isInteger(status) && status >= 200 && status <= 999) return status
   throw bad(`${status} is no status of an answer`)
 }

@@ -1,7 +1,7 @@
 // Runs a web-standard application, `(request: Request) => Response`, as Hono, Elysia, itty-router and others export it:
 // `worker.onMessage = fetchHandler(app.fetch)`. Bodies stream both ways.
 
-import { UsageError } from '../errors.ts'
+import { ProtocolError, UsageError } from '../errors.ts'
 
 /** What it needs of a connection: any that takes HTTP answers. */
 interface Sender {
@@ -40,16 +40,25 @@ export function fetchHandler(app: FetchApp): (connection: Sender, request: Incom
   }
 }
 
-function webRequest({ method, uri, scheme, host, headers, body, signal }: Incoming): Request {
-  const url = uri.startsWith('/')
-    ? `${scheme}://${host || 'localhost'}${uri}`
-    : uri === '*'
-      ? `${scheme}://${host}/`
-      : uri
+/** Of methods that the web's Request refuses; they are of proxies and of debuggers. */
+const REFUSED = /^(?:connect|trace|track)$/i
+
+/** The address of what is asked for. Throws ProtocolError for a host that Host's grammar takes, and URL does not. */
+function urlOf({ uri, scheme, host }: Incoming): string {
+  const origin = `${scheme}://${host || 'localhost'}`
+  const url = uri === '*' ? `${origin}/` : uri.startsWith('/') ? origin + uri : uri
+  if (URL.canParse(url)) return url
+  throw new ProtocolError('ERR_BAD_HOST', 'there is no such host', { statusHint: 400 })
+}
+
+function webRequest(incoming: Incoming): Request {
+  const { method, headers, body, signal } = incoming
+  if (REFUSED.test(method))
+    throw new ProtocolError('ERR_BAD_METHOD', 'no application takes that method', { statusHint: 501 })
   const hasBody = method !== 'GET' && method !== 'HEAD'
   const init: RequestInit & { duplex?: 'half' } = { method, headers: new Headers(headers), signal }
   if (hasBody) Object.assign(init, { body: ReadableStream.from(body), duplex: 'half' })
-  return new Request(url, init)
+  return new Request(urlOf(incoming), init)
 }
 
 /** As the parts of an answer: status, fields, a stream. */

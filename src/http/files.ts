@@ -6,6 +6,7 @@ import { constants, type Stats } from 'node:fs'
 import { type FileHandle, open, realpath } from 'node:fs/promises'
 import { join, sep } from 'node:path'
 import { codeOf, SystemError, UsageError } from '../errors.ts'
+import { parseHttpDate } from './date.ts'
 import { mimeType } from './mime-types.ts'
 import { contentRange, type Range, type Ranges, rangesOf } from './ranges.ts'
 
@@ -33,6 +34,9 @@ export interface FilePart {
   /** Bytes; 0, the default, is to the end. */
   readonly length?: number
 }
+
+/** A file that was changed so short a time ago may change again without a new date: no strong validator yet. */
+const SETTLED_AFTER_MS = 2000
 
 /** Bytes of one read: as much as a socket takes at once. */
 const READ = 65_536
@@ -76,7 +80,10 @@ class Served {
   readonly size: number
   readonly type: string
   readonly etag: string
+  /** To the second, and never ahead of the clock (RFC 9110 section 8.8.2.1). */
   readonly modified: number
+  /** Its validators are strong: the same ones, the same bytes. */
+  readonly isSettled: boolean
   readonly common: FileAnswer['headers']
 
   constructor(file: FileHandle, path: string, stats: Stats, start: number, size: number, more: FileAnswer['headers']) {
@@ -84,9 +91,12 @@ class Served {
     this.start = start
     this.size = size
     this.type = mimeType(path)
-    this.modified = Math.floor(stats.mtimeMs / 1000) * 1000
-    // Weak: the bytes may change twice within the clock's grain. So ranges go by the date, when it is old enough.
-    this.etag = `W/"${stats.size.toString(36)}-${Math.round(stats.mtimeMs * 1000).toString(36)}"`
+    const now = Date.now()
+    this.modified = Math.floor(Math.min(stats.mtimeMs, now) / 1000) * 1000
+    this.isSettled = now - stats.mtimeMs > SETTLED_AFTER_MS
+    const part = size === stats.size ? '' : `-${start.toString(36)}-${size.toString(36)}`
+    const tag = `"${stats.size.toString(36)}-${Math.round(stats.mtimeMs * 1000).toString(36)}${part}"`
+    this.etag = this.isSettled ? tag : `W/${tag}`
     this.common = [
       ['Last-Modified', new Date(this.modified).toUTCString()],
       ['ETag', this.etag],
@@ -124,10 +134,9 @@ async function answer(served: Served, request: FileRequest): Promise<FileAnswer>
 function preconditions({ etag, modified }: Served, request: FileRequest): number {
   const { method } = request
   const match = request.header('if-match')
-  const unmodifiedSince = request.header('if-unmodified-since')
   if (match !== undefined) {
-    if (match.trim() !== '*') return 412 // only a strong validator matches, and ours is weak
-  } else if (unmodifiedSince !== undefined && modified > Date.parse(unmodifiedSince)) return 412
+    if (match.trim() !== '*' && !match.split(',').some((one) => isStrongly(one, etag))) return 412
+  } else if (modified > dateIn(request, 'if-unmodified-since')) return 412
   const noneMatch = request.header('if-none-match')
   const isReading = method === 'GET' || method === 'HEAD'
   if (noneMatch !== undefined) {
@@ -135,8 +144,18 @@ function preconditions({ etag, modified }: Served, request: FileRequest): number
       return isReading ? 304 : 412
     return 200
   }
-  const modifiedSince = request.header('if-modified-since')
-  return isReading && modifiedSince !== undefined && modified <= Date.parse(modifiedSince) ? 304 : 200
+  const modifiedSince = dateIn(request, 'if-modified-since')
+  return isReading && modified <= modifiedSince && modifiedSince <= Date.now() ? 304 : 200
+}
+
+/** NaN, which is neither before nor after anything, when there is none or it is no date. */
+function dateIn(request: FileRequest, name: string): number {
+  return parseHttpDate(request.header(name) ?? '')
+}
+
+/** RFC 9110 section 8.8.3.2. */
+function isStrongly(one: string, etag: string): boolean {
+  return one.trim() === etag && !etag.startsWith('W/')
 }
 
 function weakly(etag: string): string {
@@ -231,11 +250,10 @@ class ClosingBody implements AsyncIterable<Buffer>, AsyncIterator<Buffer> {
 }
 
 /** A condition of If-Range holds, or there is none. A weak validator never matches there (RFC 9110 section 13.1.5). */
-function mayRange({ etag, modified }: Served, request: FileRequest): boolean {
+function mayRange({ etag, modified, isSettled }: Served, request: FileRequest): boolean {
   const condition = request.header('if-range')
   if (condition === undefined) return true
-  if (condition.includes('"')) return condition === etag && !etag.startsWith('W/')
-  return Date.parse(condition) === modified
+  return isStrongly(condition, etag) || (isSettled && parseHttpDate(condition) === modified)
 }
 
 export interface StaticOptions {
@@ -256,6 +274,10 @@ export interface StaticOptions {
 /** What is asked of a folder: the path as sent, not decoded. */
 export interface StaticRequest extends FileRequest {
   readonly path: string
+  /** Goes along when a folder's path is told to end in a slash. */
+  readonly queryString?: string
+  /** Which of these content codings the client likes best, if any. */
+  codingFor(codings: readonly string[]): string | null
 }
 
 /**
@@ -287,7 +309,7 @@ export function staticFiles(
     } catch (error) {
       if (codeOf(error) !== 'EISDIR') return missing(error)
     }
-    if (!name.endsWith('/')) return redirect(`${request.path}/`)
+    if (!name.endsWith('/')) return redirect(request)
     const page = index === '' ? null : await found(folder, `${name}${index}`, options.followLinks === true)
     return page === null ? null : encoded(page, request, precompressed, cache).catch(missing)
   }
@@ -320,21 +342,24 @@ async function found(folder: string, name: string, mayLeave: boolean): Promise<s
 
 async function encoded(
   path: string,
-  request: FileRequest,
+  request: StaticRequest,
   isTried: boolean,
   cache: FileAnswer['headers'],
 ): Promise<FileAnswer> {
   if (!isTried) return openFile({ path }, request, cache)
-  const accepted = request.header('accept-encoding') ?? ''
   const more = [...cache, ['Vary', 'Accept-Encoding'] as const]
-  for (const [coding, extension] of [
+  const left = new Map([
     ['br', '.br'],
     ['gzip', '.gz'],
-  ] as const) {
-    if (!new RegExp(`\\b${coding}\\b(?!\\s*;\\s*q=0(?:\\.0*)?(?:,|$))`, 'i').test(accepted)) continue
-    const packed = await openFile({ path: path + extension }, request, [...more, ['Content-Encoding', coding]]).catch(
-      missing,
-    )
+  ])
+  for (;;) {
+    const coding = request.codingFor([...left.keys()])
+    if (coding === null) break
+    const packed = await openFile({ path: path + left.get(coding) }, request, [
+      ...more,
+      ['Content-Encoding', coding],
+    ]).catch(missing)
+    left.delete(coding)
     if (packed === null) continue
     const type = ['Content-Type', mimeType(path)] as const
     return {
@@ -351,8 +376,9 @@ function missing(error: unknown): null {
   throw error
 }
 
-function redirect(location: string): FileAnswer {
+function redirect({ path, queryString = '' }: StaticRequest): FileAnswer {
   // A path of two slashes at its start would be another host.
-  const headers = [['Location', location.replace(/^\/{2,}/, '/')]] as const
+  const location = `${path.replace(/^\/{2,}/, '/')}/${queryString === '' ? '' : `?${queryString}`}`
+  const headers = [['Location', location]] as const
   return { status: 301, headers, size: 0, body: null, close: async () => undefined }
 }

@@ -11,6 +11,9 @@ import { promisify } from 'node:util'
 import { request as ask, FormData, Pool } from 'undici'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { type BodyCase, bodies } from '../fixtures/http/bodies.ts'
+import { acceptedHeads, type RefusedHead, refusedHeads } from '../fixtures/http/heads.ts'
+import { wire } from '../support/http.ts'
 import { inSandbox, type Sandbox, succeeded } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 
@@ -261,6 +264,60 @@ test('a raw client: pipelined in one packet, one byte at a time, and smuggling i
     assert.is(answer.match(/HTTP\/1\.1/g)?.length, 1)
   })
 })
+
+test('every vector over a socket: what is right is answered, what is not is refused once, and nothing behind it is read', async () => {
+  await inSandbox(async (box) => {
+    const app = `
+      import { Worker } from 'millrace'
+      const worker = new Worker('http://127.0.0.1:0')
+      worker.onMessage = (connection, request) => connection.send(request.method + ' ' + request.uri)
+      Worker.runAll()`
+    const { groups } = await box.start(box.file('app.js', app))
+    const port = groups[0]?.port as number
+    const smuggled = wire('GET /smuggled HTTP/1.1¶Host: h¶Connection: close¶¶')
+    const said = async (text: string, isHalfClosed: boolean): Promise<string> => {
+      const socket = net.connect({ port, host: '127.0.0.1', allowHalfOpen: true })
+      const parts: Buffer[] = []
+      socket.on('data', (part) => parts.push(part))
+      socket.on('end', () => socket.end())
+      socket.write(Buffer.concat([wire(text), smuggled]))
+      if (isHalfClosed) socket.end()
+      await within(10_000, once(socket, 'close'))
+      return Buffer.concat(parts).toString('latin1')
+    }
+    const count = (answer: string) => answer.match(/HTTP\/1\.1 \d{3}/g)?.length
+    const refused = [...refusedHeads, ...bodies.filter(({ status = 413 }) => status !== 413).map(asHead)]
+    for (const isHalfClosed of [false, true])
+      await allOf(refused, async ({ title, text, status }) => {
+        const answer = await said(text, isHalfClosed)
+        assert.match(answer, new RegExp(`^HTTP/1\\.1 ${status} `), title)
+        assert.match(answer, /\r\nConnection: close\r\n/, title)
+        assert.is(count(answer), 1, title)
+      })
+    await allOf(
+      acceptedHeads.filter(({ isChunked, contentLength = 0 }) => isChunked !== true && contentLength === 0),
+      async ({ title, text, isKeepAlive = !/ HTTP\/1\.0/.test(text) }) => {
+        const answer = await said(text, false)
+        assert.match(answer, /^HTTP\/1\.1 200 OK\r\n/, title)
+        assert.is(count(answer), isKeepAlive ? 2 : 1, title)
+      },
+    )
+    await box.stop()
+  })
+})
+
+function asHead({ title, text, status = 0 }: BodyCase): RefusedHead {
+  return { title, text: `POST / HTTP/1.1¶Host: h¶${text}`, status }
+}
+
+/** A few at a time: a backlog is short. */
+async function allOf<T>(cases: readonly T[], use: (one: T) => Promise<void>): Promise<void> {
+  const left = [...cases]
+  const one = async () => {
+    for (let next = left.shift(); next !== undefined; next = left.shift()) await use(next)
+  }
+  await Promise.all(Array.from({ length: 32 }, one))
+}
 
 test('a Hono application: routes, a streamed answer, an upload larger than memory would like', async () => {
   await inSandbox(async (box) => {

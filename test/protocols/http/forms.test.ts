@@ -2,7 +2,7 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { negotiated } from '../../../protocols/http/compress.ts'
+import { codingFor } from '../../../protocols/http/codings.ts'
 import { parseCookies, serializeCookie, signCookie, verifyCookie } from '../../../protocols/http/cookies.ts'
 import { parseForm } from '../../../protocols/http/forms.ts'
 import { codeOf } from '../../../src/errors.ts'
@@ -111,8 +111,16 @@ test('codings are negotiated', () => {
     ['identity', null],
     ['', null],
     ['*;q=0, gzip', 'gzip'],
+    ['X-GZIP', 'gzip'],
+    ['br;q=0.8, identity;q=0.9', null],
+    ['br;q=0.8, identity;q=0.8', 'br'],
+    ['identity;q=0, gzip;q=0.1', 'gzip'],
+    ['gzip ; q=0.5 , br ; q=0.4', 'gzip'],
+    ['gzip;q=1.5, br;q=0.1', 'br'],
+    ['br;q=0.001', 'br'],
+    ['deflate, zstd', null],
   ] as const)
-    assert.is(negotiated(field), expected, field)
+    assert.is(codingFor(field, ['br', 'gzip']), expected, field)
 })
 
 test.run()

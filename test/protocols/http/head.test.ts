@@ -6,6 +6,7 @@ import { HEAD_LIMITS, HeadParser, parseHead, type RequestHead } from '../../../p
 import { NEED_MORE } from '../../../src/protocol.ts'
 import { chunkings } from '../../../src/testing.ts'
 import { acceptedHeads, refusedHeads } from '../../fixtures/http/heads.ts'
+import { oneByteAway, type ReadHead, readHead } from '../../support/http-grammar.ts'
 import { randomBytes, randomOf, seedOf } from '../../support/random.ts'
 
 /** What a parser makes of chunks: a head, a status, or nothing yet. */
@@ -46,6 +47,30 @@ test('heads that are not are refused with the right status, whatever way they co
   for (const { title, text, status } of refusedHeads)
     for (const chunks of chunkings(wire(text)))
       assert.is(fed(chunks).status, status, `${title}: ${JSON.stringify(text)}`)
+})
+
+test('every head that is one byte away from a right one is what the grammar says', () => {
+  let accepted = 0
+  for (const text of [
+    'POST /p/%41?q=%20 HTTP/1.1¶Host: h.x:80¶Content-Length: 10¶¶',
+    'PUT /[a]?{b} HTTP/1.1¶Host:h¶Transfer-Encoding: chunked¶Expect: 100-continue¶¶',
+    'GET / HTTP/1.0¶Content-Type: text/plain¶Content-Length:1¶Connection: close¶¶',
+    '¶GET / HTTP/1.1¶host: \t h \t¶X-A: "\xe9"¶Content_length2: 5¶¶',
+  ])
+    for (const other of oneByteAway(wire(text).toString('latin1'))) {
+      const expected = readHead(other)
+      const { head, length, status } = fed([Buffer.from(other, 'latin1')])
+      const how = `${JSON.stringify(other)}: ${status}`
+      if (head !== undefined && length === other.length) {
+        accepted++
+        const same = (name: keyof ReadHead) => assert.is(head[name], expected?.[name], `${how}: ${name}`)
+        for (const name of ['method', 'target', 'contentLength', 'isChunked'] as const) same(name)
+      } else if (head === undefined) {
+        assert.is(expected, null, how)
+        assert.ok(status === undefined || status === 400 || status === 417 || status === 501 || status === 505, how)
+      }
+    }
+  assert.ok(accepted > 10_000, `${accepted}`)
 })
 
 test('what is behind a head is left alone', () => {

@@ -1,0 +1,82 @@
+// Web-standard applications on a socket in memory: what they see of a request, what becomes of their answers, and that
+// nothing a client sends is a failure of the server.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { type FetchApp, fetchHandler } from '../../src/http/fetch-handler.ts'
+import { serve, shown, wire } from '../support/http.ts'
+import { until } from '../support/until.ts'
+
+async function ask(app: FetchApp, text: string, trustProxy: readonly string[] = []): Promise<string> {
+  const server = serve({ onMessage: fetchHandler(app) } as never, { body: 'stream', trustProxy })
+  server.receive(wire(text))
+  let answer = ''
+  await until(() => {
+    answer += shown(server.written())
+    return isWhole(answer)
+  })
+  return answer
+}
+
+function isWhole(answer: string): boolean {
+  const [head = '', body] = answer.split('¶¶')
+  return body?.length === Number(/Content-Length: (\d+)/.exec(head)?.[1])
+}
+
+const url: FetchApp = ({ method, url }) => {
+  const text = `${method} ${url}`
+  return new Response(text, { headers: { 'Content-Length': String(text.length) } })
+}
+
+test('the URL is what the client asked for', async () => {
+  for (const [text, expected] of [
+    ['GET /a%20b?c=d HTTP/1.1¶Host: h:8080¶¶', 'GET http://h:8080/a%20b?c=d'],
+    ['GET http://h/a HTTP/1.1¶Host: h¶¶', 'GET http://h/a'],
+    ['GET //other/a HTTP/1.1¶Host: h¶¶', 'GET http://h//other/a'],
+    ['OPTIONS * HTTP/1.1¶Host: h¶¶', 'OPTIONS http://h/'],
+    ['OPTIONS * HTTP/1.0¶¶', 'OPTIONS http://localhost/'],
+    ['GET / HTTP/1.0¶¶', 'GET http://localhost/'],
+    ['GET / HTTP/1.1¶Host: [::1]¶¶', 'GET http://[::1]/'],
+    ['M-SEARCH /a HTTP/1.1¶Host: h¶¶', 'M-SEARCH http://h/a'],
+  ] as const)
+    assert.is((await ask(url, text)).split('¶').at(-1), expected, text)
+})
+
+test('a host that no URL can have is the client’s fault', async () => {
+  for (const host of ['256.256.256.256', '1.2.3.4.5', 'xn--', 'a%20b', 'a%00', '0x100000000'])
+    assert.match(await ask(url, `GET / HTTP/1.1¶Host: ${host}¶¶`), /^HTTP\/1\.1 400 /, host)
+})
+
+test('methods that the web’s Request refuses are not implemented', async () => {
+  assert.match(await ask(url, 'TRACK / HTTP/1.1¶Host: h¶¶'), /^HTTP\/1\.1 501 /)
+})
+
+test('what a trusted proxy says of the host must be one', async () => {
+  const forwarded = (host: string) =>
+    ask(url, `GET / HTTP/1.1¶Host: h¶X-Forwarded-Host: ${host}¶X-Forwarded-Proto: https¶¶`, ['192.0.2.1'])
+  assert.match(await forwarded('a.example:8443, b'), /GET https:\/\/a\.example:8443\/$/)
+  for (const bad of ['a/b', 'user@a', 'a b', '', 'a:b']) assert.match(await forwarded(bad), /GET https:\/\/h\/$/, bad)
+})
+
+test('answers keep status, fields, cookies and streams', async () => {
+  const app: FetchApp = () => {
+    const headers = new Headers({ 'X-A': 'caf\u00e9', 'Content-Length': '5', 'Content-Type': 'text/plain' })
+    headers.append('Set-Cookie', 'a=1')
+    headers.append('Set-Cookie', 'b=2')
+    return new Response('hello', { status: 201, statusText: 'Made', headers })
+  }
+  const answer = await ask(app, 'GET / HTTP/1.1¶Host: h¶¶')
+  assert.match(answer, /^HTTP\/1\.1 201 Made¶/)
+  assert.match(answer, /x-a: caf\u00e9¶.*set-cookie: a=1¶set-cookie: b=2¶.*Content-Length: 5¶¶hello$/)
+})
+
+test('what is no answer is a failure of the application', async () => {
+  for (const app of [
+    () => Response.error(),
+    () => 'text',
+    () => Promise.reject(new Error('no')),
+  ] as never as FetchApp[])
+    assert.match(await ask(app, 'GET / HTTP/1.1¶Host: h¶¶'), /^HTTP\/1\.1 500 /)
+})
+
+test.run()

@@ -1,0 +1,171 @@
+// What a handler sees of a request: lazily, without prototypes, and of proxies only what one trusts.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Request } from '../../../protocols/http/request.ts'
+import type { AccessLogEntry, HttpSettings } from '../../../protocols/http/settings.ts'
+import { codeOf } from '../../../src/errors.ts'
+import { serve, shown, wire } from '../../support/http.ts'
+
+/** The request that a handler is given. */
+function received(text: string, settings: HttpSettings = {}): Request {
+  let found: Request | null = null
+  const onMessage = (connection: { send(answer: unknown): boolean }, request: Request) => {
+    found = request
+    connection.send('ok')
+  }
+  const server = serve({ onMessage } as never, settings)
+  server.receive(wire(text))
+  assert.ok(found, `${text}: ${shown(server.written())}`)
+  return found
+}
+
+const get = (target: string, fields = '') => received(`GET ${target} HTTP/1.1¶Host: h¶${fields}¶`)
+const post = (type: string, body: string) =>
+  received(`POST / HTTP/1.1¶Host: h¶Content-Type: ${type}¶Content-Length: ${body.length}¶¶${body}`)
+
+test('path and query, of every form of target', () => {
+  for (const [target, path, queryString] of [
+    ['/', '/', ''],
+    ['/a/b?c=d', '/a/b', 'c=d'],
+    ['/a?', '/a', ''],
+    ['/a?b?c', '/a', 'b?c'],
+    ['/?', '/', ''],
+    ['//a', '//a', ''],
+    ['/http://x/', '/http://x/', ''],
+    ['http://h', '/', ''],
+    ['http://h/a?b', '/a', 'b'],
+    ['HTTP://h?b', '/', 'b'],
+    ['/a%2Fb/../c', '/a%2Fb/../c', ''],
+  ] as const) {
+    const request = get(target)
+    assert.equal([request.uri, request.path, request.queryString], [target, path, queryString], target)
+  }
+})
+
+test('parameters, fields and cookies by name, with a fallback, and without a prototype', () => {
+  const request = get('/?a=1&b[]=2&b[]=3&__proto__[x]=4&toString=5', 'X-A: 1¶x-a: 2¶Cookie: c=6; __proto__=7¶')
+  assert.equal(
+    [request.get('a'), request.get('b'), request.get('none', 'else'), request.get('x'), request.get('toString')],
+    ['1', ['2', '3'], 'else', undefined, '5'],
+  )
+  assert.equal(
+    [request.header('X-A'), request.header('none', 'else'), request.header('constructor')],
+    ['1, 2', 'else', undefined],
+  )
+  assert.equal(
+    [request.cookie('c'), request.cookie('none', 'else'), request.cookie('hasOwnProperty')],
+    ['6', 'else', undefined],
+  )
+  for (const map of [request.get(), request.headers, request.cookies]) assert.is(Object.getPrototypeOf(map), null)
+})
+
+test('bodies by their type', () => {
+  const plain = (value: unknown) => JSON.parse(JSON.stringify(value))
+  for (const [type, body, expected] of [
+    ['application/x-www-form-urlencoded', 'a=1&b[c]=x+y', { a: '1', b: { c: 'x y' } }],
+    ['application/x-www-form-urlencoded; charset=utf-8', 'a=%C3%A9', { a: '\u00e9' }],
+    ['application/json', '{"a":[1],"__proto__":{"x":1}}', JSON.parse('{"a":[1],"__proto__":{"x":1}}')],
+    ['application/problem+json', '{"a":1}', { a: 1 }],
+    ['application/json', '5', {}],
+    ['text/plain', 'a=1', {}],
+  ] as const) {
+    const form = post(type, body).post()
+    assert.equal(plain(form), plain(expected), `${type} ${body}`)
+    assert.is(Object.getPrototypeOf(form), null)
+  }
+  assert.is(({} as Record<string, unknown>).x, undefined)
+  assert.throws(
+    () => post('application/json', '{').json(),
+    (error: unknown) => codeOf(error) === 'ERR_BAD_JSON',
+  )
+  assert.throws(
+    () => post('multipart/form-data; boundary=x', '--x--').files,
+    (error: unknown) => codeOf(error) === 'ERR_NO_UPLOADS',
+  )
+})
+
+test('forms beyond the limits are the client’s fault, and cost nothing before they are asked for', () => {
+  const server = serve({
+    onMessage: (connection: { send(answer: unknown): boolean }, request: Request) =>
+      connection.send(request.path === '/' ? 'not asked' : String(request.get('a'))),
+  } as never)
+  const many = 'a&'.repeat(1001)
+  server.receive(wire(`GET /?${many} HTTP/1.1¶Host: h¶¶GET /a?${many} HTTP/1.1¶Host: h¶¶`))
+  assert.equal(
+    [...shown(server.written()).matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => status),
+    ['200', '413'],
+  )
+})
+
+test('what proxies tell is believed from those that one trusts, and from nobody by default', () => {
+  const fields =
+    'X-Forwarded-For: 6.6.6.6, 198.51.100.7, 10.0.0.1¶X-Forwarded-Proto: https, http¶X-Forwarded-Host: a.example¶'
+  const told = (trustProxy: readonly string[], more = fields) => {
+    const { remoteIp, scheme, host } = received(`GET / HTTP/1.1¶Host: h¶${more}¶`, { trustProxy })
+    return [remoteIp, scheme, host]
+  }
+  const nobody = ['192.0.2.1', 'http', 'h']
+  assert.equal(told([]), nobody)
+  assert.equal(told(['10.0.0.1']), nobody)
+  assert.equal(told(['192.0.2.1']), ['10.0.0.1', 'https', 'a.example'])
+  assert.equal(told(['192.0.2.1', '10.0.0.1']), ['198.51.100.7', 'https', 'a.example'])
+  assert.equal(told(['192.0.2.1'], 'X-Forwarded-For: 1.2.3.4, "><script>¶'), nobody)
+  assert.equal(told(['192.0.2.1'], ''), nobody)
+  for (const [element, ip] of [
+    ['203.0.113.5:4711', '203.0.113.5'],
+    ['[2001:db8::1]:4711', '2001:db8::1'],
+    ['[2001:db8::1]', '2001:db8::1'],
+    ['2001:DB8::192.0.2.7', '2001:DB8::192.0.2.7'],
+    ['unknown', '192.0.2.1'],
+    ['_hidden', '192.0.2.1'],
+    ['1.2.3', '192.0.2.1'],
+    ['1.2.3.456', '192.0.2.1'],
+    ['01.2.3.4', '192.0.2.1'],
+    [':::', '192.0.2.1'],
+    ['1:2', '192.0.2.1'],
+    ['', '192.0.2.1'],
+  ])
+    assert.is(told(['192.0.2.1'], `X-Forwarded-For: ${element}¶`)[0], ip, element)
+})
+
+test('the signal aborts when the client goes', () => {
+  let signal: AbortSignal | null = null
+  const onMessage = (_connection: unknown, request: Request) => {
+    signal = request.signal
+    return new Promise(() => undefined)
+  }
+  const server = serve({ onMessage } as never)
+  server.receive(wire('GET / HTTP/1.1¶Host: h¶¶'))
+  assert.is((signal as unknown as AbortSignal).aborted, false)
+  server.reset()
+  assert.is((signal as unknown as AbortSignal).aborted, true)
+})
+
+test('each answer is logged once, with what was sent of its body', () => {
+  const lines: AccessLogEntry[] = []
+  const server = serve({}, { accessLog: (entry) => lines.push(entry) })
+  server.receive(
+    wire(
+      'GET /a HTTP/1.1¶Host: h¶User-Agent: u¶Referer: r¶¶HEAD /b HTTP/1.0¶Connection: keep-alive¶¶GET / HTTP/1.1¶Host: h¶¶',
+    ),
+  )
+  assert.equal(
+    lines.map(({ method, target, version, status, bytes, userAgent, referer }) => [
+      method,
+      target,
+      version,
+      status,
+      bytes,
+      userAgent,
+      referer,
+    ]),
+    [
+      ['GET', '/a', '1.1', 200, 7, 'u', 'r'],
+      ['HEAD', '/b', '1.0', 200, 0, '', ''],
+      ['GET', '/', '1.1', 200, 6, '', ''],
+    ],
+  )
+})
+
+test.run()

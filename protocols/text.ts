@@ -11,14 +11,17 @@ export const text: Protocol<string, string | Uint8Array> = {
   name: 'text',
   lends: true, // decode makes a string
   input: delimited('\n'),
-  decode: (line) => {
-    let end = line.length
-    while (end > 0 && (line[end - 1] === LF || line[end - 1] === CR)) end--
-    return line.toString('utf8', 0, end)
-  },
+  decode: (line) => textOf(line, 0, line.length),
+  decodeAt: textOf,
   encode: (message): Encoded => {
-    if (typeof message === 'string') return `${message}\n`
-    if (message instanceof Uint8Array) return [message, '\n']
+    // Not joined: a string that is put together is copied once more before it can be written.
+    if (typeof message === 'string' || message instanceof Uint8Array) return [message, '\n']
     throw new UsageError('ERR_ENCODE', `text sends a string or bytes, not ${typeof message}`)
   },
+}
+
+function textOf(bytes: Buffer, start: number, length: number): string {
+  let end = length
+  while (end > start && (bytes[end - 1] === LF || bytes[end - 1] === CR)) end--
+  return bytes.toString('utf8', start, end)
 }

@@ -917,14 +917,14 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #write(bytes: Encoded, must = false): boolean {
     if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
-    if (this.#socket.queuedBytes >= this.maxSendBufferSize && !must)
-      return this.#refuse('send buffer full and drop package')
+    const queued = this.#socket.queuedBytes
+    if (queued >= this.maxSendBufferSize && !must) return this.#refuse('send buffer full and drop package')
     const size = isChunk(bytes) ? this.#socket.write(bytes) : this.#putAll(bytes)
     if (this.#io.onDrain !== null) this.#socket.awaitDrained()
     if (this.#idleTimer !== 0) this.#lastActive = this.#clock.now()
     this.bytesWritten += size
     this.worker.counters.bytesOut += size
-    if (this.#socket.queuedBytes < this.maxSendBufferSize) return true
+    if (queued + size < this.maxSendBufferSize || this.#socket.queuedBytes < this.maxSendBufferSize) return true
     this[kFull]()
     return false
   }

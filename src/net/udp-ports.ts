@@ -27,7 +27,7 @@ function masterBoundPorts(sys: Sys): UdpPorts {
     check: nothing,
     async bind({ host, port }) {
       const ip = await resolve(host)
-      const bound = sys.bind({ transport: 'udp', host: ip, port, path: '' })
+      const bound = sys.bind({ transport: 'udp', host: ip, port, path: '', isDualStack: true }) // as dgram
       const { address, port: taken } = sys.socketName(bound.fd)
       return { fd: bound.fd, handle: null, endpoint: formatEndpoint(address, taken), close: () => bound.close() }
     },

@@ -14,7 +14,7 @@ import { type Described, describeModules } from './describe.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 import type { Credentials } from './group.ts'
 import { isAlive } from './identity.ts'
-import { launchDaemon, runOther, runThinParent } from './launch.ts'
+import { launchDaemon, runDirect, runOther } from './launch.ts'
 import type { LogFormat, StartOptions } from './messages.ts'
 import { placesToAsk, runDirCandidates } from './run-directory.ts'
 import { runMaster } from './run-master.ts'
@@ -118,7 +118,7 @@ async function start(line: Line): Promise<Exit> {
 
 async function launch(options: StartOptions, isDaemon: boolean, isDirect: boolean): Promise<Exit> {
   if (isDaemon) return print(await launchDaemon(options))
-  return isDirect ? runThinParent(options) : runMaster(options, false, null)
+  return isDirect ? runDirect(options) : runMaster(options, false, null)
 }
 
 async function stop(line: Line): Promise<Exit> {

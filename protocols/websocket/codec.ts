@@ -457,7 +457,8 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
 
   /** The peer is told by a close code, or in the handshake by a status; the connection ends. */
   #fault(error: ProtocolError): ProtocolError {
-    if (this.#state === State.AwaitHandshake && this.#isServer) this.#refuse(error.statusHint ?? 400, error.statusHint === 500 ? 'the server failed' : error.message)
+    if (this.#state === State.AwaitHandshake && this.#isServer)
+      this.#refuse(error.statusHint ?? 400, error.statusHint === 500 ? 'the server failed' : error.message)
     else if (this.#state === State.Open || this.#state === State.Closing) {
       const code = error.closeCode ?? 1002
       if (this.#state === State.Open) this.#close(code, '')

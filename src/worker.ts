@@ -15,7 +15,7 @@ import { Handshake } from './handshake.ts'
 import { LimitedLog, log } from './log.ts'
 import { deadlines } from './loop/deadlines.ts'
 import { type Address, isSecureScheme, parseAddress } from './net/address.ts'
-import { nodeEngine } from './net/node-engine.ts'
+import { areDescriptorsScarce, nodeEngine } from './net/node-engine.ts'
 import { readTlsFiles, type ServerTlsOptions, type TlsSecrets, TlsServer } from './net/tls.ts'
 import { UdpServer } from './net/udp.ts'
 import {
@@ -198,6 +198,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** What it asks the master for when it listens again: nothing for the declared socket. */
   #socketName = ''
   #isResting = false
+  #isScarce = false
   #scarceAt = Number.NEGATIVE_INFINITY
   /** TLS handshakes. */
   #shaking = 0
@@ -530,9 +531,15 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   #goOn(): void {
     if (!this.#isResting || this.#leaving !== null) return
+    this.#isScarce &&= areDescriptorsScarce()
+    if (this.#isScarce) {
+      this.#scarceAt = processClock.now() // it is one story, however long it takes
+      return this.#rest(this.#gate.scarceMs)
+    }
     this.#isResting = false
     deadlines.cancel(this.#restTimer)
     void this.#listenAgain().catch((error) => {
+      this.#isScarce = true // it may be for that
       log(`cannot listen again: ${messageOf(error)}`)
       this.#rest(this.#gate.scarceMs)
     })
@@ -546,9 +553,11 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   /** Descriptors are nearly used up: node:net would take what comes and close it. */
   #runShort(): void {
-    const since = processClock.now() - this.#scarceAt
-    this.#scarceAt += since
-    if (since > EPISODE_MS) log(`descriptors run out: connections wait until some are free (see 'ulimit -n')`)
+    const time = processClock.now()
+    const isNews = time - this.#scarceAt > EPISODE_MS
+    this.#scarceAt = time
+    this.#isScarce = true
+    if (isNews) log(`descriptors run out: connections wait until some are free (see 'ulimit -n')`)
     this.#rest(this.#gate.scarceMs)
   }
 

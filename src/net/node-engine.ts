@@ -2,7 +2,7 @@
 // the loop leaves as one write, in the check phase: after the handlers of this poll and their microtasks.
 
 import { AsyncResource } from 'node:async_hooks'
-import { readFileSync } from 'node:fs'
+import { closeSync, openSync, readFileSync } from 'node:fs'
 import net from 'node:net'
 import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, SystemError } from '../errors.ts'
@@ -33,6 +33,8 @@ const FLUSH_BYTES = 65_536
 const COPY_BELOW_BYTES = 16_384
 /** Of descriptors, for what is not a connection: files, the addresses of a name, what the user's code opens. */
 const DESCRIPTOR_RESERVE = 64
+/** So many must be free again, before who rests for want of them goes on. */
+const DESCRIPTORS_TO_GO_ON = 8
 /** What a stream is given at a time: it tells nothing of a write until all of it has left. */
 const WRITE_BYTES = 262_144
 
@@ -77,6 +79,22 @@ function scarceFrom(): number {
     scarce = limit - Math.min(DESCRIPTOR_RESERVE, limit / 8)
   }
   return scarce
+}
+
+/**
+ * Whether few are left, for who rests because of that: who came back too early would take one connection after each rest,
+ * until nothing is left and libuv accepts and closes. A listener that rests has left a hole below, so several are tried.
+ */
+export function areDescriptorsScarce(): boolean {
+  const tried: number[] = []
+  try {
+    while (tried.length < DESCRIPTORS_TO_GO_ON) tried.push(openSync('/dev/null', 'r'))
+    return Math.max(...tried) >= scarceFrom()
+  } catch {
+    return true // EMFILE, ENFILE
+  } finally {
+    for (const fd of tried) closeSync(fd)
+  }
 }
 
 function descriptorLimit(): number {

@@ -282,6 +282,8 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     const protocol = this.#address === '' ? '' : this.#resolveProtocol().name
     for (const [key, rule] of Object.entries(RULES)) check(`${key} of worker '${name}'`, Reflect.get(this, key), rule)
     if (this.proxyProtocol !== null) new ProxyRules(this.proxyProtocol)
+    if (this.reusePort && this.#address !== '' && this.#place.transport !== 'tcp')
+      throw new UsageError('ERR_BAD_OPTION', `reusePort of worker '${name}' is for TCP: others share one socket`)
     return {
       ...{ name, listen: this.#address, protocol, backlog, reloadMode, reloadable, reusePort, user, group, execArgv },
       count: Math.max(1, Math.trunc(this.count)), // as Workerman

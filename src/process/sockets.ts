@@ -37,10 +37,10 @@ export class Sockets {
    * new one. Rejects with a SystemError.
    */
   async reserve(declaration: Declaration, own: readonly BoundSocket[] = []): Promise<BoundSocket | null> {
-    const { listen, transport, credentials, name, count, backlog } = declaration
+    const { listen, transport, credentials, backlog } = declaration
     if (listen === '') return null
     const address = parseAddress(listen, transport === 'udp' ? transport : '')
-    if (transport === 'udp') this.#udp.check(`worker '${name}' on ${listen}`, count)
+    if (transport === 'udp') this.#udp.check(declaration)
     const socket = this.#find(address, own) ?? (await this.#bind(address, backlog))
     this.keep(socket)
     this.#giveTo(credentials, socket)
@@ -66,7 +66,6 @@ export class Sockets {
     sys: Sys,
   ): Promise<readonly BoundSocket[]> {
     const address = parseAddress(listen)
-    if (address.transport !== 'tcp') throw new UsageError('ERR_BAD_OPTION', `${listen}: reusePort is for TCP`)
     const all = [...this.#all.keys()].filter((socket) => {
       const entry = this.#all.get(socket)
       return own.includes(socket) && entry?.isShared === true && isSamePlace(entry.address, address)

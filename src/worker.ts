@@ -41,8 +41,12 @@ import { UdpConnection, type UdpHost } from './udp-connection.ts'
 // biome-ignore lint/suspicious/noEmptyInterface: for augmentation
 export interface ProtocolCallbacks {}
 
+/** What lies below a Worker's protocol. */
+export type WorkerTransport = 'tcp' | 'ssl' | 'udp'
+
 /** What can stand in the constructor. Every one is a property of the Worker too. */
-export interface WorkerSettings<A extends string | undefined, P> extends Partial<CallbacksAt<A, P>> {
+export interface WorkerSettings<A extends string | undefined, P, T extends WorkerTransport = 'tcp'>
+  extends Partial<CallbacksAt<A, P, T>> {
   name?: string
   count?: number
   backlog?: number
@@ -64,34 +68,40 @@ export interface WorkerSettings<A extends string | undefined, P> extends Partial
   user?: string
   group?: string
   execArgv?: readonly string[]
-  transport?: 'tcp' | 'ssl' | 'udp'
+  transport?: T
   ssl?: ServerTlsOptions
-  onWorkerStart?: ((worker: Worker<A, P>) => unknown) | null
-  onWorkerStop?: ((worker: Worker<A, P>) => unknown) | null
-  onWorkerActive?: ((worker: Worker<A, P>) => unknown) | null
-  onWorkerRetire?: ((worker: Worker<A, P>) => unknown) | null
-  onWorkerReload?: ((worker: Worker<A, P>) => unknown) | null
+  onWorkerStart?: ((worker: Worker<A, P, T>) => unknown) | null
+  onWorkerStop?: ((worker: Worker<A, P, T>) => unknown) | null
+  onWorkerActive?: ((worker: Worker<A, P, T>) => unknown) | null
+  onWorkerRetire?: ((worker: Worker<A, P, T>) => unknown) | null
+  onWorkerReload?: ((worker: Worker<A, P, T>) => unknown) | null
   onConnect?: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null
 }
 
 /** What `worker.hold()` gives: call it when the work is done, once or more often. `using` does it by itself. */
 export type Hold = (() => void) & Disposable
 
-type Options<A extends string | undefined, P> = WorkerSettings<A, P> & ProtocolCallbacks
-/** A literal `udp://` address has datagrams, and no connections. */
-type ConnectionAt<A, P> = A extends string
-  ? Lowercase<A> extends `udp://${string}`
-    ? UdpConnection<OutOf<P>>
+type Options<A extends string | undefined, P, T extends WorkerTransport> = WorkerSettings<A, P, T> & ProtocolCallbacks
+/** A literal `udp://` address has datagrams, and no connections; so has `transport: 'udp'` in the constructor. */
+type ConnectionAt<A, P, T> = T extends 'udp'
+  ? UdpConnection<OutOf<P>>
+  : A extends string
+    ? Lowercase<A> extends `udp://${string}`
+      ? UdpConnection<OutOf<P>>
+      : Connection<InOf<P>, OutOf<P>>
     : Connection<InOf<P>, OutOf<P>>
-  : Connection<InOf<P>, OutOf<P>>
-type CallbacksAt<A, P> = ConnectionCallbacks<InOf<P>, OutOf<P>, ConnectionAt<A, P>>
+type CallbacksAt<A, P, T> = ConnectionCallbacks<InOf<P>, OutOf<P>, ConnectionAt<A, P, T>>
 type ProtocolAt<A> = A extends string ? ProtocolOf<A> : unknown
 
 // biome-ignore lint/correctness/noUnusedVariables: a merged interface repeats the class's parameters
-export interface Worker<A extends string | undefined, P> extends ProtocolCallbacks {}
+export interface Worker<A extends string | undefined, P, T extends WorkerTransport> extends ProtocolCallbacks {}
 
 // biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the merged interface holds optional callbacks only
-export class Worker<const A extends string | undefined = undefined, P = ProtocolAt<A>> {
+export class Worker<
+  const A extends string | undefined = undefined,
+  P = ProtocolAt<A>,
+  T extends WorkerTransport = 'tcp',
+> {
   /** Seconds, as Workerman's: what `stop` gives connections to end, after which a worker is killed. */
   static stopTimeout = 2
   /** Where log lines go; a flag or variable of the command line wins. A daemon's default is in its run directory. */
@@ -150,7 +160,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** Flags of Node for these processes: `['--max-old-space-size=512']`. */
   execArgv: readonly string[] = []
   /** `ssl`: TLS below the protocol, with `ssl`. `udp`: each datagram is a packet, as at `udp://`; for text, frame and your own. */
-  transport: 'tcp' | 'ssl' | 'udp' = 'tcp'
+  transport: WorkerTransport = 'tcp'
   /** Certificate, key and whatever else `node:tls` knows; without `transport: 'ssl'` for `connection.startTls()`. */
   ssl: ServerTlsOptions | null = null
   /** @internal Once it has started. */
@@ -163,22 +173,22 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   unsettled = 0
 
   /** Once in each process, before it accepts: a promise delays that. */
-  onWorkerStart: ((worker: Worker<A, P>) => unknown) | null = null
+  onWorkerStart: ((worker: Worker<A, P, T>) => unknown) | null = null
   /** Told to leave, as the first thing: connections go on for a while, see `drainTimeoutMs`. */
-  onWorkerStop: ((worker: Worker<A, P>) => unknown) | null = null
+  onWorkerStop: ((worker: Worker<A, P, T>) => unknown) | null = null
   /** This process is its slot's only one now: after a start at once, at a reload when the old one's onWorkerRetire has settled. */
-  onWorkerActive: ((worker: Worker<A, P>) => unknown) | null = null
+  onWorkerActive: ((worker: Worker<A, P, T>) => unknown) | null = null
   /** At a reload another process takes this one's place: give up what only one can have. A promise is waited for. */
-  onWorkerRetire: ((worker: Worker<A, P>) => unknown) | null = null
+  onWorkerRetire: ((worker: Worker<A, P, T>) => unknown) | null = null
   /** At a reload, before anything else; with `reloadable: false` the only thing. */
-  onWorkerReload: ((worker: Worker<A, P>) => unknown) | null = null
+  onWorkerReload: ((worker: Worker<A, P, T>) => unknown) | null = null
   /** A connection was accepted. Messages wait until a returned promise has settled. */
   onConnect: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null = null
-  onMessage: CallbacksAt<A, P>['onMessage'] = null
-  onClose: CallbacksAt<A, P>['onClose'] = null
-  onError: CallbacksAt<A, P>['onError'] = null
-  onBufferFull: CallbacksAt<A, P>['onBufferFull'] = null
-  onBufferDrain: CallbacksAt<A, P>['onBufferDrain'] = null
+  onMessage: CallbacksAt<A, P, T>['onMessage'] = null
+  onClose: CallbacksAt<A, P, T>['onClose'] = null
+  onError: CallbacksAt<A, P, T>['onError'] = null
+  onBufferFull: CallbacksAt<A, P, T>['onBufferFull'] = null
+  onBufferDrain: CallbacksAt<A, P, T>['onBufferDrain'] = null
 
   #address: string
   #endpoint = ''
@@ -208,11 +218,11 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** @internal */
   onBurst: (() => void) | null = null
 
-  constructor(options: Options<A, P> & { listen: A; protocol: P & AnyProtocol })
-  constructor(options: Options<A, P> & { listen: A; protocol?: undefined })
-  constructor(listen: A, options: Options<A, P> & { protocol: P & AnyProtocol })
-  constructor(listen: A, options?: Options<A, P> & { protocol?: undefined })
-  constructor(options?: Options<A, P> & { listen?: undefined; protocol?: undefined })
+  constructor(options: Options<A, P, T> & { listen: A; protocol: P & AnyProtocol })
+  constructor(options: Options<A, P, T> & { listen: A; protocol?: undefined })
+  constructor(listen: A, options: Options<A, P, T> & { protocol: P & AnyProtocol })
+  constructor(listen: A, options?: Options<A, P, T> & { protocol?: undefined })
+  constructor(options?: Options<A, P, T> & { listen?: undefined; protocol?: undefined })
   constructor(first?: string | object, second?: object) {
     const settings = typeof first === 'object' ? first : { ...second, listen: first }
     const { listen = '', ...options } = settings as { listen?: string }

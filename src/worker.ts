@@ -43,9 +43,11 @@ export interface ProtocolCallbacks {}
 
 /** What lies below a Worker's protocol. */
 export type WorkerTransport = 'tcp' | 'ssl' | 'udp'
+/** What callbacks get connections of. Not the transport: Workers of 'tcp' and of 'ssl' are of one type. */
+type Carrier = 'stream' | 'udp'
 
 /** What can stand in the constructor. Every one is a property of the Worker too. */
-export interface WorkerSettings<A extends string | undefined, P, T extends WorkerTransport = 'tcp'>
+export interface WorkerSettings<A extends string | undefined, P, T extends Carrier = 'stream'>
   extends Partial<CallbacksAt<A, P, T>> {
   name?: string
   count?: number
@@ -68,7 +70,7 @@ export interface WorkerSettings<A extends string | undefined, P, T extends Worke
   user?: string
   group?: string
   execArgv?: readonly string[]
-  transport?: T
+  transport?: WorkerTransport
   ssl?: ServerTlsOptions
   onWorkerStart?: ((worker: Worker<A, P, T>) => unknown) | null
   onWorkerStop?: ((worker: Worker<A, P, T>) => unknown) | null
@@ -81,7 +83,7 @@ export interface WorkerSettings<A extends string | undefined, P, T extends Worke
 /** What `worker.hold()` gives: call it when the work is done, once or more often. `using` does it by itself. */
 export type Hold = (() => void) & Disposable
 
-type Options<A extends string | undefined, P, T extends WorkerTransport> = WorkerSettings<A, P, T> & ProtocolCallbacks
+type Options<A extends string | undefined, P, T extends Carrier> = WorkerSettings<A, P, T> & ProtocolCallbacks
 /** A literal `udp://` address has datagrams, and no connections; so has `transport: 'udp'` in the constructor. */
 type ConnectionAt<A, P, T> = T extends 'udp'
   ? UdpConnection<OutOf<P>>
@@ -94,14 +96,10 @@ type CallbacksAt<A, P, T> = ConnectionCallbacks<InOf<P>, OutOf<P>, ConnectionAt<
 type ProtocolAt<A> = A extends string ? ProtocolOf<A> : unknown
 
 // biome-ignore lint/correctness/noUnusedVariables: a merged interface repeats the class's parameters
-export interface Worker<A extends string | undefined, P, T extends WorkerTransport> extends ProtocolCallbacks {}
+export interface Worker<A extends string | undefined, P, T extends Carrier> extends ProtocolCallbacks {}
 
 // biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the merged interface holds optional callbacks only
-export class Worker<
-  const A extends string | undefined = undefined,
-  P = ProtocolAt<A>,
-  T extends WorkerTransport = 'tcp',
-> {
+export class Worker<const A extends string | undefined = undefined, P = ProtocolAt<A>, T extends Carrier = 'stream'> {
   /** Seconds, as Workerman's: what `stop` gives connections to end, after which a worker is killed. */
   static stopTimeout = 2
   /** Where log lines go; a flag or variable of the command line wins. A daemon's default is in its run directory. */
@@ -218,6 +216,10 @@ export class Worker<
   /** @internal */
   onBurst: (() => void) | null = null
 
+  constructor(options: Options<A, P, T> & { listen: A; transport: T; protocol: P & AnyProtocol }) // 'udp'
+  constructor(options: Options<A, P, T> & { listen: A; transport: T; protocol?: undefined })
+  constructor(listen: A, options: Options<A, P, T> & { transport: T; protocol: P & AnyProtocol })
+  constructor(listen: A, options: Options<A, P, T> & { transport: T; protocol?: undefined })
   constructor(options: Options<A, P, T> & { listen: A; protocol: P & AnyProtocol })
   constructor(options: Options<A, P, T> & { listen: A; protocol?: undefined })
   constructor(listen: A, options: Options<A, P, T> & { protocol: P & AnyProtocol })

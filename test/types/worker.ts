@@ -195,7 +195,7 @@ Timer.add(0.5, () => console.log('tick'))
 const slept = Timer.sleep(1)
 expect<typeof slept, Promise<void>>(true)
 
-export { all, Mine }
+export { all, Mine, mixed, streams }
 
 // A literal udp:// address has datagrams
 const beacon = new Worker('udp://0.0.0.0:9000', { maxDatagramsInFlight: 8 })
@@ -249,6 +249,10 @@ new Worker('text://0.0.0.0:9004', {
   transport: chosen,
   onMessage: (connection, line) => connection.send(line), // what both can
 })
+const mixed: Worker<any, any, any>[] = [echo, secured, over]
+const streams: Worker<any, any>[] = [echo, secured]
+// @ts-expect-error its callbacks get no connections
+streams.push(over)
 // @ts-expect-error no such transport
 new Worker('text://0.0.0.0:9000', { transport: 'sctp' })
 

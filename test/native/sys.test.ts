@@ -280,10 +280,10 @@ sysTest('orphans are reaped, and the children of Node are left to it', async () 
     import { once } from 'node:events'
     sys.becomeReaper()
     const own = spawn('sh', ['-c', 'sleep 0.05; exit 7'])
+    const ended = once(own, 'exit')
     const middle = spawn('sh', ['-c', '(sleep 0.05; exit 3) & exit 0'])
     await once(middle, 'exit')
     const reaped = []
-    const ended = once(own, 'exit')
     while (reaped.length === 0) { reaped.push(...sys.reap([own.pid])); await new Promise((r) => setTimeout(r, 5)) }
     const [code] = await ended
     console.log(JSON.stringify([code, reaped.map(({ code }) => code)]))`),
@@ -331,9 +331,12 @@ sysTest('notify speaks to systemd, by a path and by an abstract name', async (sy
   rmSync(folder, { recursive: true, force: true })
 })
 
-/** `sys` as the rest of the program has it, and the bare exports of the binary. */
-for (const side of ['sys', 'binding'] as const) {
-  sysTest(`a million calls of ${side} that make no sense are exceptions, and nothing leaks`, async () => {
+/** The bare exports of the binary, and `sys` as the rest of the program has it. */
+for (const [side, count] of [
+  ['binding', 1_000_000],
+  ['sys', 200_000],
+] as const) {
+  sysTest(`${count} calls of ${side} that make no sense are exceptions, and nothing leaks`, async () => {
     const output = await outputOf(
       inProcess(
         `
@@ -344,7 +347,7 @@ for (const side of ['sys', 'binding'] as const) {
     const random = (n) => { seed = (Math.imul(seed, 1103515245) + 12345) >>> 0; return (seed >>> 8) % n }
     const closed = sys.bind({ transport: 'tcp', host: '127.0.0.1', port: 0, path: '' }); closed.close()
     const detached = new Uint8Array(8); structuredClone(detached.buffer, { transfer: [detached.buffer] })
-    const values = [undefined, null, true, false, NaN, -1, 0.5, 1e300, 9999, 100000, 2 ** 31, '', 'x', '\\0', 'x'.repeat(5000), '127.0.0.1', {}, [], [1, 2],
+    const values = [undefined, null, true, false, NaN, -1, 0.5, 1e300, 9999, 100000, 2 ** 31, '', 'x', '\\0', 'x'.repeat(300), '127.0.0.1', {}, [], [1, 2],
       new Uint8Array(0), new Int32Array(0), new Int32Array([9999]), new Int32Array([-5]), new Uint8Array(9), new Float64Array(3), new DataView(new ArrayBuffer(8)),
       () => 1, Symbol('s'), 10n, closed, closed.fd, new Proxy({}, {}), { get transport() { throw new Error('getter') } }, sys, detached]
     const names = Object.keys(calls).filter((name) => name !== 'becomeReaper' && name !== 'reap')
@@ -352,7 +355,7 @@ for (const side of ['sys', 'binding'] as const) {
     const methods = [members.close.value, members.release.value, members.fd.get, closed.constructor]
     const before = readdirSync('/proc/self/fd').length
     let thrown = 0
-    for (let n = 0; n < 1_000_000; n++) {
+    for (let n = 0; n < ${count}; n++) {
       const call = random(50) === 0 ? methods[random(methods.length)] : calls[names[random(names.length)]]
       const args = Array.from({ length: random(7) }, () => values[random(values.length)])
       try { call.apply(values[random(values.length)], args)?.close?.() } catch { thrown++ }
@@ -365,7 +368,7 @@ for (const side of ['sys', 'binding'] as const) {
       ),
     )
     const { thrown, more } = JSON.parse(output)
-    assert.ok(thrown > 900_000, `${thrown}`)
+    assert.ok(thrown > count * 0.9, `${thrown}`)
     assert.is(more, 0)
   })
 }

@@ -249,7 +249,9 @@ new Worker('text://0.0.0.0:9004', {
   transport: chosen,
   onMessage: (connection, line) => connection.send(line), // what both can
 })
+// biome-ignore lint/suspicious/noExplicitAny: the widest Worker of any kind
 const mixed: Worker<any, any, any>[] = [echo, secured, over]
+// biome-ignore lint/suspicious/noExplicitAny: the widest Worker
 const streams: Worker<any, any>[] = [echo, secured]
 // @ts-expect-error its callbacks get no connections
 streams.push(over)

@@ -28,8 +28,8 @@ interface Packed {
   files: { path: string; mode: number }[]
 }
 
-// Mostly source maps and declarations. A budget, so that a dependency or a fixture that slips in is noticed.
-const maxPackedBytes = 600_000
+// Mostly source maps and declarations, and one binary where a release was built. A budget, so that a dependency or a fixture that slips in is noticed.
+const maxPackedBytes = 750_000
 const maxUnpackedBytes = 3_000_000
 
 const tsc = join(root, 'node_modules/typescript/bin/tsc')

@@ -9,11 +9,10 @@ import { mkdirSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { root } from './esbuild.mjs'
 
-const newest = '26'
 const isMajor = (text) => /^\d+$|^newest$/.test(text)
 const given = process.argv.slice(2)
 const end = given.findIndex((text) => !isMajor(text))
-const majors = given.slice(0, end < 0 ? given.length : end).map((text) => (text === 'newest' ? newest : text))
+const majors = given.slice(0, end < 0 ? given.length : end)
 const args = end < 0 ? [] : given.slice(end)
 if (majors.length === 0) {
   console.error('which Node? node scripts/test-node.mjs 22 24 newest')
@@ -26,7 +25,7 @@ function testOn(major) {
   const name = `node-${process.platform}-${process.arch}`
   mkdirSync(place, { recursive: true })
   const quiet = ['--no-save', '--ignore-scripts', '--no-audit', '--no-fund']
-  run('npm', ['install', ...quiet, '--prefix', place, `${name}@${major}`])
+  run('npm', ['install', ...quiet, '--prefix', place, `${name}@${major === 'newest' ? 'latest' : major}`])
   // First in the PATH too, for what says `#!/usr/bin/env node`.
   const bin = join(place, 'node_modules', name, 'bin')
   const env = { ...process.env, PATH: `${bin}${delimiter}${process.env.PATH}` }

@@ -18,7 +18,9 @@ if (built.status !== 0 || !existsSync(binary)) process.exit(1)
 const libraries = ['libasan.so', 'libubsan.so'].map((name) =>
   execFileSync('gcc', [`-print-file-name=${name}`], { encoding: 'utf8' }).trim(),
 )
-const { status } = spawnSync(process.execPath, ['scripts/test.mjs', '--no-checks', '--addon', binary, 'test/native/'], {
+// A million calls that are watched take their time on a busy machine.
+const args = ['--no-checks', '--timeout-ms', '400000', '--addon', binary]
+const { status } = spawnSync(process.execPath, ['scripts/test.mjs', ...args, 'test/native/'], {
   cwd: root,
   stdio: 'inherit',
   env: {

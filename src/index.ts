@@ -103,5 +103,5 @@ export {
 export type { ProxyProtocolOptions } from './proxied.ts'
 export { type AnyUdpConnection, UdpConnection } from './udp-connection.ts'
 export { version } from './version.ts'
-export { type Hold, Worker, type WorkerSettings } from './worker.ts'
+export { type Hold, Worker, type WorkerSettings, type WorkerTransport } from './worker.ts'
 export { frame, tcp, text, udp, websocket }

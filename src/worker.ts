@@ -21,6 +21,7 @@ import { Handshake } from './handshake.ts'
 import { LimitedLog, log } from './log.ts'
 import { deadlines } from './loop/deadlines.ts'
 import { type Address, isSecureScheme, parseAddress } from './net/address.ts'
+import { areDescriptorsScarce } from './net/descriptors.ts'
 import { chooseEngine, ENGINES } from './net/engines.ts'
 import { readTlsFiles, type ServerTlsOptions, type TlsSecrets, TlsServer } from './net/tls.ts'
 import { UdpServer } from './net/udp.ts'
@@ -40,8 +41,14 @@ import { Proxied, type ProxyProtocolOptions, ProxyRules } from './proxied.ts'
 import type { Listener, Socket, SocketEvents } from './transport.ts'
 import { UdpConnection, type UdpHost } from './udp-connection.ts'
 
+/** What lies below a Worker's protocol. */
+export type WorkerTransport = 'tcp' | 'ssl' | 'udp'
+/** What callbacks get connections of. Not the transport: Workers of 'tcp' and of 'ssl' are of one type. */
+type Carrier = 'stream' | 'udp'
+
 /** What can stand in the constructor. Every one is a property of the Worker too. */
-export interface WorkerSettings<A extends string | undefined, P> extends Partial<CallbacksAt<A, P>> {
+export interface WorkerSettings<A extends string | undefined, P, T extends Carrier = 'stream'>
+  extends Partial<CallbacksAt<A, P, T>> {
   name?: string
   count?: number
   backlog?: number
@@ -63,34 +70,36 @@ export interface WorkerSettings<A extends string | undefined, P> extends Partial
   user?: string
   group?: string
   execArgv?: readonly string[]
-  transport?: 'tcp' | 'ssl' | 'udp'
+  transport?: WorkerTransport
   ssl?: ServerTlsOptions
-  onWorkerStart?: ((worker: Worker<A, P>) => unknown) | null
-  onWorkerStop?: ((worker: Worker<A, P>) => unknown) | null
-  onWorkerActive?: ((worker: Worker<A, P>) => unknown) | null
-  onWorkerRetire?: ((worker: Worker<A, P>) => unknown) | null
-  onWorkerReload?: ((worker: Worker<A, P>) => unknown) | null
+  onWorkerStart?: ((worker: Worker<A, P, T>) => unknown) | null
+  onWorkerStop?: ((worker: Worker<A, P, T>) => unknown) | null
+  onWorkerActive?: ((worker: Worker<A, P, T>) => unknown) | null
+  onWorkerRetire?: ((worker: Worker<A, P, T>) => unknown) | null
+  onWorkerReload?: ((worker: Worker<A, P, T>) => unknown) | null
   onConnect?: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null
 }
 
 /** What `worker.hold()` gives: call it when the work is done, once or more often. `using` does it by itself. */
 export type Hold = (() => void) & Disposable
 
-type Options<A extends string | undefined, P> = WorkerSettings<A, P> & ProtocolCallbacks
-/** A literal `udp://` address has datagrams, and no connections. */
-type ConnectionAt<A, P> = A extends string
-  ? Lowercase<A> extends `udp://${string}`
-    ? UdpConnection<OutOf<P>>
+type Options<A extends string | undefined, P, T extends Carrier> = WorkerSettings<A, P, T> & ProtocolCallbacks
+/** A literal `udp://` address has datagrams, and no connections; so has `transport: 'udp'` in the constructor. */
+type ConnectionAt<A, P, T> = T extends 'udp'
+  ? UdpConnection<OutOf<P>>
+  : A extends string
+    ? Lowercase<A> extends `udp://${string}`
+      ? UdpConnection<OutOf<P>>
+      : Connection<InOf<P>, OutOf<P>>
     : Connection<InOf<P>, OutOf<P>>
-  : Connection<InOf<P>, OutOf<P>>
-type CallbacksAt<A, P> = ConnectionCallbacks<InOf<P>, OutOf<P>, ConnectionAt<A, P>>
+type CallbacksAt<A, P, T> = ConnectionCallbacks<InOf<P>, OutOf<P>, ConnectionAt<A, P, T>>
 type ProtocolAt<A> = A extends string ? ProtocolOf<A> : unknown
 
 // biome-ignore lint/correctness/noUnusedVariables: a merged interface repeats the class's parameters
-export interface Worker<A extends string | undefined, P> extends ProtocolCallbacks {}
+export interface Worker<A extends string | undefined, P, T extends Carrier> extends ProtocolCallbacks {}
 
 // biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the merged interface holds optional callbacks only
-export class Worker<const A extends string | undefined = undefined, P = ProtocolAt<A>> {
+export class Worker<const A extends string | undefined = undefined, P = ProtocolAt<A>, T extends Carrier = 'stream'> {
   /** Seconds, as Workerman's: what `stop` gives connections to end, after which a worker is killed. */
   static stopTimeout = 2
   /** Where log lines go; a flag or variable of the command line wins. A daemon's default is in its run directory. */
@@ -149,7 +158,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** Flags of Node for these processes: `['--max-old-space-size=512']`. */
   execArgv: readonly string[] = []
   /** `ssl`: TLS below the protocol, with `ssl`. `udp`: each datagram is a packet, as at `udp://`; for text, frame and your own. */
-  transport: 'tcp' | 'ssl' | 'udp' = 'tcp'
+  transport: WorkerTransport = 'tcp'
   /** Certificate, key and whatever else `node:tls` knows; without `transport: 'ssl'` for `connection.startTls()`. */
   ssl: ServerTlsOptions | null = null
   /** @internal Once it has started. */
@@ -162,22 +171,22 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   unsettled = 0
 
   /** Once in each process, before it accepts: a promise delays that. */
-  onWorkerStart: ((worker: Worker<A, P>) => unknown) | null = null
+  onWorkerStart: ((worker: Worker<A, P, T>) => unknown) | null = null
   /** Told to leave, as the first thing: connections go on for a while, see `drainTimeoutMs`. */
-  onWorkerStop: ((worker: Worker<A, P>) => unknown) | null = null
+  onWorkerStop: ((worker: Worker<A, P, T>) => unknown) | null = null
   /** This process is its slot's only one now: after a start at once, at a reload when the old one's onWorkerRetire has settled. */
-  onWorkerActive: ((worker: Worker<A, P>) => unknown) | null = null
+  onWorkerActive: ((worker: Worker<A, P, T>) => unknown) | null = null
   /** At a reload another process takes this one's place: give up what only one can have. A promise is waited for. */
-  onWorkerRetire: ((worker: Worker<A, P>) => unknown) | null = null
+  onWorkerRetire: ((worker: Worker<A, P, T>) => unknown) | null = null
   /** At a reload, before anything else; with `reloadable: false` the only thing. */
-  onWorkerReload: ((worker: Worker<A, P>) => unknown) | null = null
+  onWorkerReload: ((worker: Worker<A, P, T>) => unknown) | null = null
   /** A connection was accepted. Messages wait until a returned promise has settled. */
   onConnect: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null = null
-  onMessage: CallbacksAt<A, P>['onMessage'] = null
-  onClose: CallbacksAt<A, P>['onClose'] = null
-  onError: CallbacksAt<A, P>['onError'] = null
-  onBufferFull: CallbacksAt<A, P>['onBufferFull'] = null
-  onBufferDrain: CallbacksAt<A, P>['onBufferDrain'] = null
+  onMessage: CallbacksAt<A, P, T>['onMessage'] = null
+  onClose: CallbacksAt<A, P, T>['onClose'] = null
+  onError: CallbacksAt<A, P, T>['onError'] = null
+  onBufferFull: CallbacksAt<A, P, T>['onBufferFull'] = null
+  onBufferDrain: CallbacksAt<A, P, T>['onBufferDrain'] = null
 
   #address: string
   #endpoint = ''
@@ -197,6 +206,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** What it asks the master for when it listens again: nothing for the declared socket. */
   #socketName = ''
   #isResting = false
+  #isScarce = false
   #scarceAt = Number.NEGATIVE_INFINITY
   /** TLS handshakes. */
   #shaking = 0
@@ -206,11 +216,15 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** @internal */
   onBurst: (() => void) | null = null
 
-  constructor(options: Options<A, P> & { listen: A; protocol: P & AnyProtocol })
-  constructor(options: Options<A, P> & { listen: A; protocol?: undefined })
-  constructor(listen: A, options: Options<A, P> & { protocol: P & AnyProtocol })
-  constructor(listen: A, options?: Options<A, P> & { protocol?: undefined })
-  constructor(options?: Options<A, P> & { listen?: undefined; protocol?: undefined })
+  constructor(options: Options<A, P, T> & { listen: A; transport: T; protocol: P & AnyProtocol }) // 'udp'
+  constructor(options: Options<A, P, T> & { listen: A; transport: T; protocol?: undefined })
+  constructor(listen: A, options: Options<A, P, T> & { transport: T; protocol: P & AnyProtocol })
+  constructor(listen: A, options: Options<A, P, T> & { transport: T; protocol?: undefined })
+  constructor(options: Options<A, P, T> & { listen: A; protocol: P & AnyProtocol })
+  constructor(options: Options<A, P, T> & { listen: A; protocol?: undefined })
+  constructor(listen: A, options: Options<A, P, T> & { protocol: P & AnyProtocol })
+  constructor(listen: A, options?: Options<A, P, T> & { protocol?: undefined })
+  constructor(options?: Options<A, P, T> & { listen?: undefined; protocol?: undefined })
   constructor(first?: string | object, second?: object) {
     const settings = typeof first === 'object' ? first : { ...second, listen: first }
     const { listen = '', ...options } = settings as { listen?: string }
@@ -296,6 +310,8 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     const protocol = this.#address === '' ? '' : this.#resolveProtocol().name
     for (const [key, rule] of Object.entries(RULES)) check(`${key} of worker '${name}'`, Reflect.get(this, key), rule)
     if (this.proxyProtocol !== null) new ProxyRules(this.proxyProtocol)
+    if (this.reusePort && this.#address !== '' && this.#place.transport !== 'tcp')
+      throw new UsageError('ERR_BAD_OPTION', `reusePort of worker '${name}' is for TCP: others share one socket`)
     return {
       ...{ name, listen: this.#address, protocol, backlog, reloadMode, reloadable, reusePort, user, group, execArgv },
       count: Math.max(1, Math.trunc(this.count)), // as Workerman
@@ -552,9 +568,15 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   #goOn(): void {
     if (!this.#isResting || this.#leaving !== null) return
+    this.#isScarce &&= areDescriptorsScarce()
+    if (this.#isScarce) {
+      this.#scarceAt = processClock.now() // it is one story, however long it takes
+      return this.#rest(this.#gate.scarceMs)
+    }
     this.#isResting = false
     deadlines.cancel(this.#restTimer)
     void this.#listenAgain().catch((error) => {
+      this.#isScarce = true // it may be for that
       log(`cannot listen again: ${messageOf(error)}`)
       this.#rest(this.#gate.scarceMs)
     })
@@ -568,9 +590,11 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   /** Descriptors are nearly used up: node:net would take what comes and close it. */
   #runShort(): void {
-    const since = processClock.now() - this.#scarceAt
-    this.#scarceAt += since
-    if (since > EPISODE_MS) log(`descriptors run out: connections wait until some are free (see 'ulimit -n')`)
+    const time = processClock.now()
+    const isNews = time - this.#scarceAt > EPISODE_MS
+    this.#scarceAt = time
+    this.#isScarce = true
+    if (isNews) log(`descriptors run out: connections wait until some are free (see 'ulimit -n')`)
     this.#rest(this.#gate.scarceMs)
   }
 

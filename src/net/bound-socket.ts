@@ -1,14 +1,17 @@
 // A bound socket: made and owned by the master, inherited by every worker, so that a connection which arrives while no
-// worker lives waits in the kernel's queue. It is bound here and listened on only by workers.
+// worker lives waits in the kernel's queue. With the addon the master listens at once: of two masters that want one
+// port, the second is told so by the kernel. It accepts nothing.
 //
-// Node has no public call for this without listening; `net._createServerHandle` is what node:cluster uses. On a port
-// in use it gives a handle that is not bound (libuv keeps EADDRINUSE for listen), and a child would then listen on a
-// random port of every interface. So the bound address is compared with the declared one.
+// Without it: Node has no public call for this; `net._createServerHandle` is what node:cluster uses. On a port in use it
+// gives a handle that is not bound (libuv keeps EADDRINUSE for listen), and a child would then listen on a random port
+// of every interface. So the bound address is compared with the declared one. Its `listen` would accept in the master,
+// so only workers listen; two masters can both bind, and the workers of the second fail.
 
 import { lookup } from 'node:dns/promises'
 import { existsSync, linkSync, lstatSync, readFileSync, renameSync, unlinkSync } from 'node:fs'
 import net from 'node:net'
 import { dirname } from 'node:path'
+import { addon, type Descriptor, type SocketToBind, type Sys } from '../addon.ts'
 import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, SystemError } from '../errors.ts'
 import type { Address } from './address.ts'
@@ -36,13 +39,51 @@ export interface BoundSocket {
   close(): void
 }
 
-/** Binds an address, without listening. Rejects with a SystemError (EADDRINUSE, EACCES, EADDRNOTAVAIL, ENOTFOUND). */
-export async function bindSocket(address: Address): Promise<BoundSocket> {
-  return address.transport === 'unix' ? bindUnix(address.path) : bindTcp(address)
+/**
+ * Binds an address, and with the addon listens on it. Rejects with a SystemError (EADDRINUSE, EACCES, EADDRNOTAVAIL,
+ * ENOTFOUND).
+ *
+ * @param backlog 0 does not listen
+ */
+export async function bindSocket(address: Address, backlog = 0, { sys } = addon()): Promise<BoundSocket> {
+  return address.transport === 'unix' ? bindUnix(address.path, backlog, sys) : bindTcp(address, backlog, sys)
 }
 
-async function bindTcp({ host, port }: Address): Promise<BoundSocket> {
+/** A port of its own for each of several sockets that share it; they listen in the order in which they are made. */
+export function bindShared(sys: Sys, host: string, port: number, backlog: number): BoundSocket {
+  return listening(sys, { transport: 'tcp', host, port, path: '', reusePort: true, isDualStack: true }, backlog)
+}
+
+/** As libuv binds: an IPv6 wildcard is IPv4 too. */
+function listening(sys: Sys, wanted: SocketToBind, backlog: number): BoundSocket {
+  const bound = sys.bind(wanted)
+  try {
+    const { address, port } = sys.socketName(bound.fd)
+    const endpoint = wanted.transport === 'unix' ? wanted.path : formatEndpoint(address, port)
+    if (backlog > 0) listen(sys, bound, backlog, endpoint)
+    return adoptSocket(bound.release(), endpoint)
+  } catch (error) {
+    bound.close()
+    throw error
+  }
+}
+
+/** The kernel takes less anyway. */
+const MAX_BACKLOG = 2 ** 31 - 1
+
+function listen(sys: Sys, { fd }: Descriptor, backlog: number, endpoint: string): void {
+  try {
+    sys.listen(fd, Math.min(Math.trunc(backlog), MAX_BACKLOG))
+  } catch (error) {
+    throw new SystemError(codeOf(error), 'listen', endpoint, { cause: error })
+  }
+}
+
+async function bindTcp({ host, port }: Address, backlog: number, sys: Sys | null): Promise<BoundSocket> {
   const ip = await resolve(host)
+  const isScoped = ip.includes('%') // `fe80::1%eth0`: libuv can, the addon cannot
+  if (sys !== null && !isScoped)
+    return listening(sys, { transport: 'tcp', host: ip, port, path: '', isDualStack: true }, backlog)
   const wanted = formatEndpoint(ip, port)
   const handle = createServerHandle(ip, port, net.isIPv6(ip) ? 6 : 4)
   if (typeof handle === 'number') throw SystemError.fromErrno(handle, 'bind', wanted)
@@ -70,19 +111,20 @@ export async function resolve(host: string): Promise<string> {
   }
 }
 
-/** A TCP socket that is bound already; it belongs to the result. */
-export function adoptSocket(fd: number, endpoint: string): BoundSocket {
+/** A socket that is bound already; it belongs to the result. */
+function adoptSocket(fd: number, endpoint: string): BoundSocket {
   const handle = createServerHandle('', 0, 0, fd)
   if (typeof handle === 'number') throw SystemError.fromErrno(handle, 'open', endpoint)
   return { fd: handle.fd, handle, endpoint, close: () => handle.close() }
 }
 
-async function bindUnix(path: string): Promise<BoundSocket> {
+async function bindUnix(path: string, backlog: number, sys: Sys | null): Promise<BoundSocket> {
   try {
     await removeStaleSocket(path)
   } catch (error) {
     throw new SystemError(codeOf(error), 'bind', path, { cause: error })
   }
+  if (sys !== null) return listeningUnix(sys, path, backlog)
   const handle = createServerHandle(path, -1, -1)
   if (typeof handle === 'number') throw unixError(handle, path)
   const file = fileId(path)
@@ -92,6 +134,16 @@ async function bindUnix(path: string): Promise<BoundSocket> {
     endpoint: path,
     close: () => closeUnix(handle, path, file),
   }
+}
+
+function listeningUnix(sys: Sys, path: string, backlog: number): BoundSocket {
+  const bound = listening(sys, { transport: 'unix', host: '', port: 0, path }, backlog)
+  const file = fileId(path)
+  const close = () => {
+    bound.close() // a descriptor: libuv knows no name of it
+    if (fileId(path) === file) unlinkSync(path)
+  }
+  return { ...bound, close }
 }
 
 /** libuv gives EACCES for ENOENT here, "for compat with Windows". */

@@ -1,9 +1,11 @@
 // How many descriptors this process may have.
 
-import { readFileSync } from 'node:fs'
+import { closeSync, openSync, readFileSync } from 'node:fs'
 
 /** Of descriptors, for what is not a connection: files, the addresses of a name, what the user's code opens. */
 const RESERVE = 64
+/** So many must be free again, before who rests for want of them goes on. */
+const TO_GO_ON = 8
 
 let scarce = 0
 
@@ -14,6 +16,22 @@ export function scarceFrom(): number {
     scarce = limit - Math.min(RESERVE, limit / 8)
   }
   return scarce
+}
+
+/**
+ * Whether few are left, for who rests because of that: who came back too early would take one connection after each rest,
+ * until nothing is left. A listener that rests has left a hole below, so several are tried.
+ */
+export function areDescriptorsScarce(): boolean {
+  const tried: number[] = []
+  try {
+    while (tried.length < TO_GO_ON) tried.push(openSync('/dev/null', 'r'))
+    return Math.max(...tried) >= scarceFrom()
+  } catch {
+    return true // EMFILE, ENFILE
+  } finally {
+    for (const fd of tried) closeSync(fd)
+  }
 }
 
 function descriptorLimit(): number {

@@ -9,9 +9,15 @@ import type { Address } from './address.ts'
 import { type BoundSocket, resolve } from './bound-socket.ts'
 import { canReusePort, freeEndpoint } from './udp.ts'
 
+export interface UdpGroup {
+  readonly name: string
+  readonly listen: string
+  readonly count: number
+}
+
 export interface UdpPorts {
   /** Throws UsageError when so many processes cannot have one port. */
-  check(who: string, count: number): void
+  check(group: UdpGroup): void
   /** The port that all processes of a group will have, resolved. Rejects with a SystemError when it is not free. */
   bind(address: Address): Promise<BoundSocket>
 }
@@ -27,7 +33,7 @@ function masterBoundPorts(sys: Sys): UdpPorts {
     check: nothing,
     async bind({ host, port }) {
       const ip = await resolve(host)
-      const bound = sys.bind({ transport: 'udp', host: ip, port, path: '' })
+      const bound = sys.bind({ transport: 'udp', host: ip, port, path: '', isDualStack: true }) // as dgram
       const { address, port: taken } = sys.socketName(bound.fd)
       return { fd: bound.fd, handle: null, endpoint: formatEndpoint(address, taken), close: () => bound.close() }
     },
@@ -36,11 +42,11 @@ function masterBoundPorts(sys: Sys): UdpPorts {
 
 /** Between this look at the port and the first process that binds it, and while none lives, it is not ours. */
 export const childBoundPorts: UdpPorts = {
-  check(who, count) {
+  check({ name, listen, count }) {
     if (count <= 1 || canReusePort()) return
     throw new UsageError(
       'ERR_UDP_COUNT',
-      `${who}: ${count} processes cannot share a UDP port on Node ${process.versions.node} without the addon (${addon().why}): use count: 1, the addon, or Node 23.1 or newer on Linux`,
+      `worker '${name}' on ${listen}: ${count} processes cannot share a UDP port on Node ${process.versions.node} without the addon (${addon().why}): use count: 1, the addon, or Node 23.1 or newer on Linux`,
     )
   },
   async bind({ host, port }) {

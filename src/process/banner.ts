@@ -36,10 +36,11 @@ export function renderBanner({ groups, modules, isDaemon, isQuiet }: Banner): st
   ].join('\n')
 }
 
-/** `text`, `text, ssl`; a person wants to see at once what speaks TLS. */
+/** `text`, `text, ssl`, `text, udp`; a person wants to see at once what speaks TLS, and what is no stream. */
 export function protocolOf({ protocol, transport }: Declaration): string {
   if (protocol === '') return '-'
-  return transport === 'ssl' && protocol !== 'ssl' ? `${protocol}, ssl` : protocol
+  const isSaid = transport === 'tcp' || transport === 'unix' || transport === protocol
+  return isSaid ? protocol : `${protocol}, ${transport}`
 }
 
 /** A path as a person in this folder would type it. */

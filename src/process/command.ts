@@ -7,14 +7,15 @@ import { parseArgs } from 'node:util'
 import { codeOf, messageOf } from '../errors.ts'
 import { guardOutput } from '../log.ts'
 import { now } from '../loop/clock.ts'
+import { udpPorts } from '../net/udp-ports.ts'
 import { version } from '../version.ts'
 import { protocolOf } from './banner.ts'
 import { ask, type Done, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
 import { CommandError, Exit } from './exit-codes.ts'
-import type { Credentials } from './group.ts'
+import type { Credentials, Declaration } from './group.ts'
 import { isAlive } from './identity.ts'
-import { launchDaemon, runOther, runThinParent } from './launch.ts'
+import { launchDaemon, runDirect, runOther } from './launch.ts'
 import type { LogFormat, StartOptions } from './messages.ts'
 import { placesToAsk, runDirCandidates } from './run-directory.ts'
 import { runMaster } from './run-master.ts'
@@ -120,7 +121,7 @@ async function start(line: Line): Promise<Exit> {
 
 async function launch(options: StartOptions, isDaemon: boolean, isDirect: boolean): Promise<Exit> {
   if (isDaemon) return print(await launchDaemon(options))
-  return isDirect ? runThinParent(options) : runMaster(options, false, null)
+  return isDirect ? runDirect(options) : runMaster(options, false, null)
 }
 
 async function stop(line: Line): Promise<Exit> {
@@ -199,10 +200,30 @@ function userOf(credentials: Credentials | null): string {
   return credentials === null ? '-' : (credentials.user ?? String(credentials.uid))
 }
 
-function describeHere(line: Line): Promise<Described> {
+/** What the code declares. Rejects also for what no start could bring up: `restart` must not end what runs for it. */
+async function describeHere(line: Line): Promise<Described> {
   const { modules, argv, user = '', group = '', engine } = startOptions(line)
   const { signal } = new AbortController()
-  return describeModules({ modules, argv, user, group, engine, signal, output: null, onSpawn: () => undefined })
+  const described = await describeModules({
+    modules,
+    argv,
+    user,
+    group,
+    engine,
+    signal,
+    output: null,
+    onSpawn: () => undefined,
+  })
+  for (const declaration of described.groups) if (declaration.transport === 'udp') checkUdp(declaration)
+  return described
+}
+
+function checkUdp(declaration: Declaration): void {
+  try {
+    udpPorts().check(declaration)
+  } catch (error) {
+    throw new CommandError(Exit.Module, messageOf(error), { cause: error })
+  }
 }
 
 /** How long a master may take to answer. */

@@ -1,10 +1,13 @@
 // The control socket: how every command but `start` talks to the master. One request a connection, one answer, both a
-// line of JSON. The socket is 0600 inside a 0700 directory: who can connect may command.
+// line of JSON. The socket is 0600 inside a 0700 directory: who can connect may command. With the addon the kernel is
+// asked, too: rights that somebody has loosened let nobody else in.
 
 import { once } from 'node:events'
 import { unlinkSync } from 'node:fs'
 import net from 'node:net'
+import { addon } from '../addon.ts'
 import { codeOf, messageOf } from '../errors.ts'
+import { log } from '../log.ts'
 import { isUnixPath } from '../net/address.ts'
 import { fileId, removeStaleSocket } from '../net/bound-socket.ts'
 import { Channel } from './channel.ts'
@@ -44,10 +47,11 @@ export class ControlServer {
     this.#server = net.createServer((socket) => {
       socket.setTimeout(REQUEST_TIMEOUT_MS, () => socket.destroy())
       const channel = new Channel<Request, Answer>(socket)
+      const uid = strangerAt(socket)
       channel.onMessage = async (request) => {
         socket.setTimeout(0)
         channel.onMessage = null
-        channel.send(await answer(request).catch(refusal))
+        channel.send(uid === null ? await answer(request).catch(refusal) : denial(uid))
         channel.end()
         socket.setTimeout(REQUEST_TIMEOUT_MS) // for the answer to be taken
       }
@@ -70,6 +74,25 @@ export class ControlServer {
     this.#server.close() // libuv unlinks by name
     if (fileId(this.#path) === this.#file) unlinkSync(this.#path)
   }
+}
+
+/** The user at the other end, where that is neither ours nor root. Null also where nobody can tell. */
+function strangerAt(socket: net.Socket): number | null {
+  // No public name. The descriptor is only looked at, in the turn of the loop in which it was accepted.
+  const fd = (socket as unknown as { _handle?: { fd?: number } })._handle?.fd ?? -1
+  const { sys } = addon()
+  if (sys === null || fd < 0) return null
+  try {
+    const { uid } = sys.peerCredentials(fd)
+    return uid === 0 || uid === process.geteuid?.() ? null : uid
+  } catch {
+    return null // ENOTCONN, not on Linux: it is gone already
+  }
+}
+
+function denial(uid: number): Answer {
+  log(`control: a process of uid ${uid} asked, whom nothing here is for: see the rights of the run directory`)
+  return { ok: false, message: `uid ${uid} may not command this server` }
 }
 
 /** Whatever a client sends, the server goes on. */

@@ -1,15 +1,16 @@
-// Starts a master from a process that must not be it: a daemon, or the foreground server of a user's file that was run
-// directly (its module is evaluated in that process, and user code never runs in a master).
+// Makes a master where the process at hand must not be it as it is: a daemon, or the foreground server of a user's file that
+// was run directly (its module is evaluated in that process, and user code never runs in a master).
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync } from 'node:fs'
 import { join } from 'node:path'
+import { addon } from '../addon.ts'
 import { CommandError, Exit } from './exit-codes.ts'
-import type { StartOptions } from './messages.ts'
+import type { MasterBoot, StartOptions } from './messages.ts'
 import { nodeSettings } from './node-flags.ts'
 import { openFile } from './open-file.ts'
 import { makeRunDir, runDirCandidates } from './run-directory.ts'
-import { type Child, spawnChild, spawnFailure } from './spawn.ts'
+import { becomeMaster, type Child, spawnChild, spawnFailure } from './spawn.ts'
 
 const LOG_MODE = 0o640
 
@@ -40,11 +41,30 @@ function untilStarted({ process: child, channel }: Child): Promise<string> {
 }
 
 /**
- * Runs a master in the foreground as a child, passes signals on and gives back its exit code. The master ends when this
- * process is gone. Ctrl+C reaches both, and a second SIGINT means "now": so our first is passed on as SIGTERM.
+ * Makes a master in the foreground of a process that has evaluated user code. With the addon this process becomes it, by
+ * execve(2): one process less, and who started it signals the master itself. Else it stays as a thin parent.
  */
-export function runThinParent(options: StartOptions): Promise<number> {
+export async function runDirect(options: StartOptions): Promise<number> {
   const boot = { role: 'master', options, isDaemon: false, node: nodeSettings() } as const
+  const { sys } = addon()
+  if (sys === null) return runThinParent(boot)
+  await Promise.all([process.stdout, process.stderr].map(flushed)) // what is in our memory would be gone
+  try {
+    return becomeMaster(boot, sys)
+  } catch {
+    return runThinParent(boot) // E2BIG, ETXTBSY, a system that does not allow it: nothing has been lost
+  }
+}
+
+function flushed(stream: NodeJS.WriteStream): Promise<void> {
+  return new Promise((resolve) => stream.write('', () => resolve()))
+}
+
+/**
+ * Runs a master as a child, passes signals on and gives back its exit code. The master ends when this process is gone.
+ * Ctrl+C reaches both, and a second SIGINT means "now": so our first is passed on as SIGTERM.
+ */
+function runThinParent(boot: MasterBoot): Promise<number> {
   return follow(spawnChild(boot, { stdio: ['inherit', 'inherit', 'inherit'], isDetached: false }).process)
 }
 

@@ -4,13 +4,15 @@ import type { Channel } from './channel.ts'
 import { describe, work } from './child.ts'
 import { runCommand } from './command.ts'
 import { registry } from './group.ts'
-import type { Boot, FromChild, ToChild } from './messages.ts'
+import type { Boot, FromChild, MasterBoot, ToChild } from './messages.ts'
 import { adoptNodeSettings } from './node-flags.ts'
 import { runMaster } from './run-master.ts'
-import { takeChannel } from './spawn.ts'
+import { takeBoot, takeChannel } from './spawn.ts'
 
 export async function main(): Promise<void> {
   const channel = takeChannel()
+  const boot = takeBoot()
+  if (boot !== null) return lead(boot, null)
   if (channel === null) process.exit(await runCommand(process.argv.slice(2), null))
   channel.onMessage = (message) => {
     if (message.type === 'boot') void play(channel, message.boot)
@@ -18,10 +20,17 @@ export async function main(): Promise<void> {
   channel.onClose = () => process.exit() // whoever spawned us is gone already
 }
 
+async function lead(
+  { node, options, isDaemon }: MasterBoot,
+  channel: Channel<ToChild, FromChild> | null,
+): Promise<void> {
+  adoptNodeSettings(node)
+  process.exit(await runMaster(options, isDaemon, channel))
+}
+
 async function play(channel: Channel<ToChild, FromChild>, boot: Boot): Promise<void> {
   registry() // a module that brings its own copy of the package is told so
-  if (boot.role === 'master') adoptNodeSettings(boot.node)
-  if (boot.role === 'master') process.exit(await runMaster(boot.options, boot.isDaemon, channel))
+  if (boot.role === 'master') return lead(boot, channel)
   for (const name of Object.keys(process.env)) if (name.startsWith('MILLRACE_')) delete process.env[name]
   if (boot.role === 'describe') await describe(boot, channel)
   else await work(boot, channel)

@@ -283,10 +283,10 @@ export class Master implements Supervisor {
 
   /** `listen()` of a process: every process of the group shares the socket, also those that come later. */
   async #giveSocket(group: GroupState, handle: WorkerHandle, request: number, address: string): Promise<void> {
-    const { credentials } = group.blueprint.declaration
+    const { declaration } = group.blueprint
     try {
       if (this.#stopping !== null) throw new SystemError('ECANCELED', 'bind', address)
-      const bind = () => this.sockets.share(address, credentials, group.sockets)
+      const bind = () => this.sockets.share(address, declaration, group.sockets)
       if (address === '') return handle.giveDeclared(request)
       const socket = await group.innerSocket(address, bind)
       this.sockets.unkeep(socket)

@@ -24,14 +24,21 @@ export class OutputFile {
   /** The last line was written in part. */
   #isCut = false
   #lookedAt = now()
+  readonly #opened: (fd: number) => void
 
-  /** Throws a CommandError when it cannot be opened. */
-  constructor(path: string, maxBytes: number) {
+  /**
+   * Throws a CommandError when it cannot be opened.
+   *
+   * @param opened is told the descriptor, now and whenever it is another one
+   */
+  constructor(path: string, maxBytes: number, opened: (fd: number) => void = ignore) {
     this.path = path
     this.maxBytes = maxBytes
+    this.#opened = opened
     this.#fd = openFile(path, 'append', MODE)
     this.#stat = fstatSync(this.#fd)
     this.#size = this.#stat.size
+    opened(this.#fd)
   }
 
   /** Appends all of it, or counts it as lost. Never throws. */
@@ -69,6 +76,7 @@ export class OutputFile {
       this.#stat = fstatSync(fd)
       if (this.#stat.size === 0) this.#isCut = false
       this.#size = this.#stat.size
+      this.#opened(fd)
     } catch {
       this.#lookedAt = now() // a CommandError: the folder is gone, perhaps; looked at again later
     }
@@ -142,10 +150,10 @@ function closeQuietly(fd: number): void {
   try {
     closeSync(fd)
   } catch {
-    ignore()
+    ignore() // EDQUOT of a drive on a network, which tells it only at the end: the descriptor is gone all the same
   }
 }
 
 function ignore(): void {
-  // EDQUOT of a drive on a network, which tells it only at the end: the descriptor is gone all the same.
+  // Nobody wants to know.
 }

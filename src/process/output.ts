@@ -3,7 +3,9 @@
 // one place. The standard output of a daemon goes to nowhere, as Workerman's, or through the master into a file.
 
 import { join, resolve } from 'node:path'
-import { guardOutput, sendLogTo } from '../log.ts'
+import { addon } from '../addon.ts'
+import { messageOf } from '../errors.ts'
+import { guardOutput, log, sendLogTo } from '../log.ts'
 import type { Settings } from './group.ts'
 import { Logbook, type Sink } from './logbook.ts'
 import type { StartOptions } from './messages.ts'
@@ -36,12 +38,13 @@ export class Output {
   /** Follows what the code says, where the command line says nothing. Throws a CommandError, and then nothing changed. */
   configure({ logFile, stdoutFile, logFileMaxSize }: Settings): void {
     const maxBytes = this.#options.logMaxSize ?? logFileMaxSize
-    const log = openAs(this.#logFile, this.#options.logFile ?? (logFile || this.#defaultLog), maxBytes)
-    const stdout = this.#openStdout(stdoutFile, log, maxBytes)
+    const path = this.#options.logFile ?? (logFile || this.#defaultLog)
+    const file = openAs(this.#logFile, path, maxBytes, this.#isDaemon ? becomeStderr : ignore)
+    const stdout = this.#openStdout(stdoutFile, file, maxBytes)
     const before = new Set([this.#logFile, this.#stdoutFile])
-    this.#logFile = this.#logbook.file = log
+    this.#logFile = this.#logbook.file = file
     this.#stdoutFile = stdout
-    for (const file of before) if (file !== log && file !== stdout) file?.close()
+    for (const old of before) if (old !== file && old !== stdout) old?.close()
     const write = (message: string) => this.#logbook.write({ pid: process.pid, worker: '', message })
     sendLogTo(this.isLogPiped ? write : null)
   }
@@ -52,7 +55,7 @@ export class Output {
     if (path === '' || path === NOWHERE) return null
     if (log !== null && resolve(log.path) === resolve(path)) return log
     try {
-      return openAs(this.#stdoutFile, path, maxBytes)
+      return openAs(this.#stdoutFile, path, maxBytes, ignore)
     } catch (error) {
       if (log !== this.#logFile) log?.close()
       throw error
@@ -96,11 +99,28 @@ class Terminal implements Sink {
 }
 
 /** The file at `path`, which may be the one that is open. Null for none. */
-function openAs(open: OutputFile | null, path: string, maxBytes: number): OutputFile | null {
+function openAs(
+  open: OutputFile | null,
+  path: string,
+  maxBytes: number,
+  opened: (fd: number) => void,
+): OutputFile | null {
   if (open !== null && open.path === path && open.maxBytes === maxBytes) return open
-  return path === '' ? null : new OutputFile(path, maxBytes)
+  return path === '' ? null : new OutputFile(path, maxBytes, opened)
+}
+
+/**
+ * What V8 prints when it ends a daemon's master (out of memory) goes to descriptor 2, past all of this: with the addon that
+ * is the log, also after a rotation; without it, the file that the master was started with.
+ */
+function becomeStderr(fd: number): void {
+  try {
+    addon().sys?.duplicateOnto(fd, 2)
+  } catch (error) {
+    log(messageOf(error)) // EMFILE, perhaps: it stays what it was
+  }
 }
 
 function ignore(): void {
-  // The pipe of a process that is gone.
+  // The pipe of a process that is gone; a descriptor that nobody else wants.
 }

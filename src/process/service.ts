@@ -1,5 +1,5 @@
 // What the machine around the master wants of it: a service manager to be told (sd_notify(3)), process 1 to reap orphans.
-// Both take the addon; without it they are left undone, which the README says.
+// Both take the addon; without it they are left undone, and that is said once.
 
 import { addon } from '../addon.ts'
 import { messageOf } from '../errors.ts'
@@ -12,7 +12,8 @@ const LOOK_EVERY_MS = 1000
 export function tellService(...lines: readonly string[]): void {
   const { NOTIFY_SOCKET: socket } = process.env
   const { sys } = addon()
-  if (socket === undefined || socket === '' || sys === null) return
+  if (socket === undefined || socket === '') return
+  if (sys === null) return missing(`the service manager is not told when this server is ready: use Type=exec`)
   try {
     sys.notify(socket, lines.join('\n'))
   } catch (error) {
@@ -28,8 +29,17 @@ export function monotonicUsec(): string {
 /** As process 1 of a container: what other programs leave behind comes to us, and stays a zombie until it is taken. */
 export function reapOrphans(ownPids: () => readonly number[]): void {
   const { sys } = addon()
-  if (process.pid !== 1 || sys === null) return
+  if (process.pid !== 1) return
+  if (sys === null) return missing('what other programs leave behind stays here as zombies: use docker run --init')
   const reap = () => void sys.reap(ownPids())
   process.on('SIGCHLD', () => setImmediate(reap)) // after libuv has taken ours
   setInterval(reap, LOOK_EVERY_MS).unref()
+}
+
+const said = new Set<string>()
+
+function missing(what: string): void {
+  if (said.has(what)) return
+  said.add(what)
+  log(`without the addon (${addon().why}) ${what}`)
 }

@@ -6,7 +6,7 @@ import { addon, type Sys } from '../addon.ts'
 import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
 import { type Address, parseAddress } from '../net/address.ts'
-import { adoptSocket, type BoundSocket, bindSocket } from '../net/bound-socket.ts'
+import { type BoundSocket, bindShared, bindSocket } from '../net/bound-socket.ts'
 import { type UdpPorts, udpPorts } from '../net/udp-ports.ts'
 import type { Credentials, Declaration } from './group.ts'
 
@@ -18,6 +18,9 @@ interface Entry {
   /** Who a Unix socket belongs to; null: to who started the master. */
   owner: Credentials | null
 }
+
+/** Who connects to a probe would be reset. */
+const NOT_LISTENING = 0
 
 export class Sockets {
   readonly #all = new Map<BoundSocket, Entry>()
@@ -34,11 +37,11 @@ export class Sockets {
    * new one. Rejects with a SystemError.
    */
   async reserve(declaration: Declaration, own: readonly BoundSocket[] = []): Promise<BoundSocket | null> {
-    const { listen, transport, credentials, name, count } = declaration
+    const { listen, transport, credentials, backlog } = declaration
     if (listen === '') return null
     const address = parseAddress(listen, transport === 'udp' ? transport : '')
-    if (transport === 'udp') this.#udp.check(`worker '${name}' on ${listen}`, count)
-    const socket = this.#find(address, own) ?? (await this.#bind(address))
+    if (transport === 'udp') this.#udp.check(declaration)
+    const socket = this.#find(address, own) ?? (await this.#bind(address, backlog))
     this.keep(socket)
     this.#giveTo(credentials, socket)
     return socket
@@ -63,7 +66,6 @@ export class Sockets {
     sys: Sys,
   ): Promise<readonly BoundSocket[]> {
     const address = parseAddress(listen)
-    if (address.transport !== 'tcp') throw new UsageError('ERR_BAD_OPTION', `${listen}: reusePort is for TCP`)
     const all = [...this.#all.keys()].filter((socket) => {
       const entry = this.#all.get(socket)
       return own.includes(socket) && entry?.isShared === true && isSamePlace(entry.address, address)
@@ -71,9 +73,7 @@ export class Sockets {
     const [first = await this.#probe(address)] = all.map(({ endpoint }) => endpoint)
     const [, host = '', port = ''] = /^\[?(.*?)\]?:(\d+)$/.exec(first) ?? []
     while (all.length < count) {
-      const bound = sys.bind({ transport: 'tcp', host, port: Number(port), path: '', reusePort: true })
-      sys.listen(bound.fd, backlog) // now: the kernel numbers them in this order
-      const socket = adoptSocket(bound.release(), first)
+      const socket = bindShared(sys, host, Number(port), backlog) // the kernel numbers them in this order
       this.#all.set(socket, { address, owner: null, isShared: true })
       all.push(socket)
     }
@@ -84,22 +84,27 @@ export class Sockets {
 
   /** Nobody is to share the port with us unnoticed. Resolves to the address with its port. */
   async #probe(address: Address): Promise<string> {
-    const socket = await this.#bind(address)
+    const socket = await this.#bind(address, NOT_LISTENING)
     this.#close(socket)
     return socket.endpoint
   }
 
   /** One of `own` at this address, else a new one; not another group's. Rejects with a SystemError or a UsageError. */
-  async share(listen: string, owner: Credentials | null, own: readonly BoundSocket[]): Promise<BoundSocket> {
+  async share(
+    listen: string,
+    { credentials, backlog }: Declaration,
+    own: readonly BoundSocket[],
+  ): Promise<BoundSocket> {
     const address = parseAddress(listen)
     if (address.transport === 'udp')
       throw new UsageError(
         'ERR_NOT_FOR_DATAGRAMS',
         `${listen}: listen() is for streams: declare a UDP address on a Worker`,
       )
-    const socket = own.find((one) => isSamePlace(this.#all.get(one)?.address, address)) ?? (await this.#bind(address))
+    const socket =
+      own.find((one) => isSamePlace(this.#all.get(one)?.address, address)) ?? (await this.#bind(address, backlog))
     this.keep(socket)
-    this.#giveTo(owner, socket)
+    this.#giveTo(credentials, socket)
     return socket
   }
 
@@ -139,9 +144,9 @@ export class Sockets {
     })
   }
 
-  async #bind(address: Address): Promise<BoundSocket> {
+  async #bind(address: Address, backlog: number): Promise<BoundSocket> {
     try {
-      const socket = await (address.transport === 'udp' ? this.#udp.bind(address) : bindSocket(address))
+      const socket = await (address.transport === 'udp' ? this.#udp.bind(address) : bindSocket(address, backlog))
       this.#all.set(socket, { address, owner: null, isShared: false })
       return socket
     } catch (error) {

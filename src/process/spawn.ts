@@ -5,14 +5,17 @@ import { ChildProcess, type SpawnOptions as NodeSpawnOptions, type StdioOptions,
 import { existsSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { fileURLToPath } from 'node:url'
+import type { Sys } from '../addon.ts'
 import { Channel } from './channel.ts'
 import { CommandError, Exit } from './exit-codes.ts'
-import type { Boot, FromChild, ToChild } from './messages.ts'
+import type { Boot, FromChild, MasterBoot, ToChild } from './messages.ts'
 import { childEnv, nodeFlags } from './node-flags.ts'
 
 /** Where a child finds its channel. Deleted by the child before any user code runs. */
 const CHANNEL_VARIABLE = 'MILLRACE_CHANNEL'
 const CHANNEL_FD = 3
+/** Of a process that became a master by itself: nobody is at the other end of a channel, so its boot is here. */
+const BOOT_VARIABLE = 'MILLRACE_BOOT'
 /** Inherited sockets follow the channel. */
 export const FIRST_SOCKET_FD = 4
 
@@ -48,6 +51,19 @@ export function spawnChild(boot: Boot, options: SpawnOptions): Child {
   const channel = new Channel<FromChild, ToChild>(stream as Socket)
   channel.send({ type: 'boot', boot })
   return { process: child, channel }
+}
+
+/** This process ends here and goes on, with its pid, as what `boot` says. Throws a SystemError when it cannot. */
+export function becomeMaster(boot: MasterBoot, sys: Sys): never {
+  const env = { ...childEnv(boot.role), [BOOT_VARIABLE]: JSON.stringify(boot) }
+  const args = [process.execPath, ...nodeFlags(boot.role, null, []), startFile(), ...label(boot)]
+  return sys.execute(process.execPath, args, definedOnly(env), [])
+}
+
+function definedOnly(env: NodeJS.ProcessEnv): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(env).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
+  )
 }
 
 /** Some failures of `spawn` are events (EAGAIN, EMFILE), and others it throws (ENOMEM): here all are events. */
@@ -93,6 +109,13 @@ function label(boot: Boot): string[] {
 export function startFile(): string {
   const beside = fileURLToPath(new URL('./start.js', import.meta.url))
   return existsSync(beside) ? beside : fileURLToPath(new URL('../start.js', import.meta.url))
+}
+
+/** In a process that became what it is: what that is, or null. */
+export function takeBoot(): MasterBoot | null {
+  const boot = process.env[BOOT_VARIABLE]
+  delete process.env[BOOT_VARIABLE]
+  return boot === undefined || boot === '' ? null : (JSON.parse(boot) as MasterBoot)
 }
 
 /** In a child: the channel, or null in a process that a person started. */

@@ -1,6 +1,7 @@
 // Status, connections and receipts as people read them: Workerman's columns, fixed-width, without colour. Names come
 // from user code and may come from another user's server: control characters do not reach the terminal.
 
+import type { Counters } from '../counters.ts'
 import type { ReloadOutcome } from './reload.ts'
 import type { ConnectionPage, GroupStatus, ListedConnection, Status, WorkerStatus } from './status.ts'
 import { engineWord } from './status.ts'
@@ -44,6 +45,7 @@ export function renderStatus(status: Status): string {
       ...status.groups.flatMap((group) => group.workers.map((one) => row(group, one))),
       summary(status),
     ]),
+    ...losses(status.totals),
     ...status.groups.flatMap((group) => group.workers.flatMap((worker) => trouble(group, worker))),
   ].join('\n')
 }
@@ -100,6 +102,20 @@ function summary({ totals, groups }: Status): string[] {
     String(sum(({ messageRate }) => messageRate)),
     '[Summary]',
   ]
+}
+
+/** What peers have lost or were refused, in a line that is there only when there is something. Workerman has no columns for it. */
+const LOSSES = [
+  ['protocolErrors', 'protocol errors'],
+  ['handlerErrors', 'handler errors'],
+  ['handshakeErrors', 'failed handshakes'],
+  ['refused', 'refused connections'],
+  ['dropped', 'dropped datagrams'],
+] as const
+
+function losses(totals: Counters): string[] {
+  const said = LOSSES.filter(([key]) => totals[key] > 0).map(([key, words]) => `${words} ${totals[key]}`)
+  return said.length === 0 ? [] : [`\n${said.join('   ')}`]
 }
 
 /** What is wrong with a worker, and what happens next. */

@@ -18,9 +18,10 @@ import { promisify } from 'node:util'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { text } from '../../protocols/text.ts'
+import { addon } from '../../src/addon.ts'
 import { SystemError } from '../../src/errors.ts'
 import { parseAddress } from '../../src/net/address.ts'
-import { type BoundSocket, bindSocket, fileId, removeStaleSocket } from '../../src/net/bound-socket.ts'
+import { type BoundSocket, bindShared, bindSocket, fileId, removeStaleSocket } from '../../src/net/bound-socket.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import { Worker } from '../../src/worker.ts'
 import { Client, whereIs, withPath } from '../support/tcp.ts'
@@ -100,6 +101,42 @@ test('of two that have bound and not listened, the second to listen fails and se
     listener.close()
     second.close()
   })
+})
+
+test('with the addon who binds also listens: a second server is refused there, and who connects waits', async () => {
+  const { sys } = addon()
+  if (sys === null) return
+  await withPath(async (path) => {
+    for (const address of ['tcp://127.0.0.1:0', 'tcp://[::1]:0', `unix://${path}`]) {
+      const bound = await bindSocket(parseAddress(address), 5)
+      const client = net.connect(whereIs(bound.endpoint) as net.NetConnectOpts)
+      await new Promise<void>((resolve, reject) => client.once('connect', resolve).once('error', reject))
+      const again = parseAddress(address.startsWith('unix') ? address : `tcp://${bound.endpoint}`)
+      await rejects(bindSocket(again, 5), 'EADDRINUSE')
+      client.on('error', () => undefined).destroy()
+      bound.close()
+    }
+  })
+})
+
+test('a backlog of any size is taken', async () => {
+  const bound = await bindSocket(parseAddress('tcp://127.0.0.1:0'), 1e300)
+  bound.close()
+})
+
+test('an IPv6 wildcard takes IPv4 too, also where several sockets share the port', async () => {
+  const { sys } = addon()
+  const ways = [() => bindSocket(parseAddress('tcp://[::]:0'), 5)]
+  if (sys !== null) ways.push(async () => bindShared(sys, '::', 0, 5))
+  for (const way of ways) {
+    const bound = await way()
+    const listener = await nodeEngine.listen({ handle: bound.handle, backlog: 5, expected: bound.endpoint }, () => null)
+    const client = net.connect(Number(bound.endpoint.split(':').at(-1)), '127.0.0.1')
+    await new Promise<void>((resolve, reject) => client.once('connect', resolve).once('error', reject))
+    client.on('error', () => undefined).destroy()
+    listener.close()
+    bound.close()
+  }
 })
 
 test('a handle that is bound elsewhere than declared is refused', async () => {

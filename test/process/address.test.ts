@@ -6,6 +6,7 @@ import net from 'node:net'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { addon } from '../../src/addon.ts'
 import { ask, Client, echo, inSandbox, portOf, type Sandbox, workersOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 
@@ -118,8 +119,33 @@ test('a second group without an address takes the first one down with it', async
   })
 })
 
-test('a port that another server binds before anybody listens: one serves, the other is told, and does not try again', async () => {
+test("with the addon a port is a master's from its bind on: another one is told so at once, and who connects waits", async () => {
+  if (addon().sys === null) return
   await inSandbox(async (box) => {
+    const { port, close } = await occupy({ host: '127.0.0.1', port: 0 })
+    await close()
+    const waiting = `
+      import { existsSync } from 'node:fs'
+      import { setTimeout as sleep } from 'node:timers/promises'
+      worker.onWorkerStart = async () => { console.log('bound'); while (!existsSync(process.argv[2])) await sleep(5) }`
+    const module = box.file('app.js', echo(1, waiting, `text://127.0.0.1:${port}`))
+    const first = box.begin('start', module, '--', join(box.directory, 'may-serve'))
+    await first.says(/bound/)
+    const early = await Client.connect(port)
+    early.send('early')
+    const { code, stdout, stderr } = await box.command('start', '--run-dir', `${box.runDir}-2`, module)
+    assert.equal([code, stdout], [5, ''])
+    assert.match(stderr, new RegExp(`bind 127\\.0\\.0\\.1:${port}: EADDRINUSE`))
+    box.file('may-serve', '')
+    assert.match(await early.line(), /^early /)
+    early.close()
+    await first.end('SIGTERM')
+  })
+})
+
+test('without it two masters may bind before anybody listens: one serves, the other is told, and does not try again', async () => {
+  await inSandbox(async (box) => {
+    box.env.MILLRACE_ADDON = 'none'
     const { port, close } = await occupy({ host: '127.0.0.1', port: 0 })
     await close()
     // Each worker waits until it may listen: by then both masters have bound.

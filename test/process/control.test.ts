@@ -1,10 +1,11 @@
 // The control socket, as a program of somebody's own talks to it: whatever it sends or does not, the server goes on.
 
-import { readdirSync } from 'node:fs'
+import { chmodSync, readdirSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { addon } from '../../src/addon.ts'
 import { ask, echo, inSandbox, portOf, type Sandbox } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -59,6 +60,29 @@ test('clients that take no answer, or say nothing, cost no descriptor for long',
     await until(() => descriptors() >= before + 3)
     await until(() => descriptors() === before, 15_000)
     for (const socket of idle) socket.destroy()
+    await box.stop()
+  })
+})
+
+test("another user is refused by the kernel's word, whatever the rights of the files are", async () => {
+  if (process.getuid?.() !== 0 || addon().sys === null) return // it takes root to be two users; without the addon the rights decide
+  await inSandbox(async (box) => {
+    const { pid } = await box.start(box.file('app.js', echo(1)))
+    for (const folder of [join(box.runDir, '..'), box.runDir]) chmodSync(folder, 0o777)
+    chmodSync(join(box.runDir, 'control.sock'), 0o777)
+    const stop = JSON.stringify({ command: 'stop', isGraceful: false })
+    const target = `UNIX-CONNECT:${join(box.runDir, 'control.sock')}`
+    const nobody = box.spawn('socat', ['-t', '5', '-', target], {
+      uid: 65_534,
+      gid: 65_534,
+      stdio: ['pipe', 'pipe', 'pipe'],
+    })
+    nobody.process.stdin?.end(`${stop}\n`)
+    await nobody.ended
+    assert.is(nobody.stdout, '{"ok":false,"message":"uid 65534 may not command this server"}\n')
+    assert.match(box.log(), /control: a process of uid 65534 asked/)
+    assert.is(JSON.parse(await send(box, '{"command":"status"}\n')).pid, pid)
+    chmodSync(box.runDir, 0o700)
     await box.stop()
   })
 })

@@ -1,8 +1,10 @@
-// A user's file that calls `Worker.runAll()` and is run by itself has the same command line. Its process stays as a
-// thin parent in the foreground, since user code never runs in a master.
+// A user's file that calls `Worker.runAll()` and is run by itself has the same command line. User code never runs
+// in a master: in the foreground the process becomes one by execve(2), or stays as a thin parent.
 
+import { readFileSync, rmSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { addon } from '../../src/addon.ts'
 import { ask, Client, echo, inSandbox, portOf, type Running, type Sandbox, succeeded } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 
@@ -49,50 +51,79 @@ test('it is found by the names that node finds it by', async () => {
   })
 })
 
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) {
-  test(`the thin parent passes ${signal} on, and ends with the server's exit code`, async () => {
-    await inSandbox(async (box) => {
-      box.file('app.js', echo(1))
-      const server = await foreground(box, 'app.js', 'start')
-      assert.not.equal((await box.status()).pid, server.pid)
-      assert.is((await server.end(signal)).code, 0)
-      assert.is(box.pids().length, 0)
+/** What the command becomes: with the addon the master itself, without it a thin parent of one. */
+const SIDES = addon().sys === null ? ['none'] : ['', 'none']
+
+function onBothSides(title: string, use: (box: Sandbox, isMaster: boolean) => Promise<void>): void {
+  for (const side of SIDES) {
+    const isMaster = side === ''
+    test(`${title} (${isMaster ? 'it becomes the master' : 'a thin parent'})`, async () => {
+      await inSandbox(async (box) => {
+        box.env.MILLRACE_ADDON = side
+        await use(box, isMaster)
+      })
     })
+  }
+}
+
+onBothSides('the command is the master where it can, in its folder and with its output', async (box, isMaster) => {
+  const more = `
+    if (process.argv.includes('start')) process.stdout.write('x'.repeat(200_000) + 'to the end\\n')
+    worker.onMessage = (connection) => connection.send(process.cwd())`
+  box.file('app.js', echo(1, more))
+  const server = await foreground(box, 'app.js', 'start')
+  const status = await box.status()
+  assert.is(status.pid === server.pid, isMaster)
+  assert.is(await ask(portOf(status), 'x'), box.directory)
+  assert.match(server.stdout, /^x{200000}to the end$/m)
+  await server.end('SIGTERM')
+})
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) {
+  onBothSides(`${signal} ends the server, and the command with its exit code`, async (box) => {
+    box.file('app.js', echo(1))
+    const server = await foreground(box, 'app.js', 'start')
+    assert.is((await server.end(signal)).code, 0)
+    assert.is(box.pids().length, 0)
   })
 }
 
-test('the thin parent passes on a second SIGINT, which kills', async () => {
-  await inSandbox(async (box) => {
-    const text = echo(1, `Worker.stopTimeout = 600; worker.onMessage = () => { console.log('stuck'); for (;;); }`)
-    box.file('app.js', text)
-    const server = await foreground(box, 'app.js', 'start')
-    const client = await Client.connect(portOf(await box.status()))
-    client.send('x')
-    await server.says(/^stuck/m)
-    server.process.kill('SIGINT')
-    await until(async () => (await box.status()).groups[0]?.workers[0]?.state === 'stopping')
-    await until(() => !server.process.kill('SIGINT') || server.process.exitCode !== null)
-    assert.is((await server.ended).code, 0)
-    client.close()
-  })
+onBothSides('a second SIGINT kills', async (box) => {
+  const text = echo(1, `Worker.stopTimeout = 600; worker.onMessage = () => { console.log('stuck'); for (;;); }`)
+  box.file('app.js', text)
+  const server = await foreground(box, 'app.js', 'start')
+  const client = await Client.connect(portOf(await box.status()))
+  client.send('x')
+  await server.says(/^stuck/m)
+  server.process.kill('SIGINT')
+  await until(async () => (await box.status()).groups[0]?.workers[0]?.state === 'stopping')
+  await until(() => !server.process.kill('SIGINT') || server.process.exitCode !== null)
+  assert.is((await server.ended).code, 0)
+  client.close()
 })
 
-test('the thin parent has the exit code of a start that failed', async () => {
-  await inSandbox(async (box) => {
-    box.file('app.js', echo(1, `worker.onWorkerStart = () => { throw new Error('planted') }`))
-    const { code, stderr } = await run(box, 'app.js', 'start').ended
-    assert.is(code, 6)
-    assert.match(stderr, /Error: planted\n +at .*app\.js/)
-  })
+onBothSides('the command has the exit code of a start that failed', async (box) => {
+  box.file('app.js', echo(1, `worker.onWorkerStart = () => { throw new Error('planted') }`))
+  const { code, stderr } = await run(box, 'app.js', 'start').ended
+  assert.is(code, 6)
+  assert.match(stderr, /Error: planted\n +at .*app\.js/)
 })
 
-test('kill -9 of the thin parent ends the server', async () => {
-  await inSandbox(async (box) => {
-    box.file('app.js', echo(2))
-    const server = await foreground(box, 'app.js', 'start')
-    await server.end('SIGKILL')
-    await until(() => box.pids().length === 0)
-  })
+onBothSides('kill -9 of the command ends the server', async (box) => {
+  box.file('app.js', echo(2))
+  const server = await foreground(box, 'app.js', 'start')
+  await server.end('SIGKILL')
+  await until(() => box.pids().length === 0)
+  rmSync(box.runDir, { recursive: true }) // a master that is killed leaves its lock
+})
+
+onBothSides('no process of the server has what it was told by its environment', async (box, isMaster) => {
+  box.file('app.js', echo(1, `worker.onMessage = (connection) => connection.send(Object.keys(process.env).join())`))
+  const server = await foreground(box, '--no-warnings', 'app.js', 'start', '--', 'more')
+  assert.not.match(await ask(portOf(await box.status()), 'x'), /MILLRACE/)
+  const line = readFileSync(`/proc/${server.pid}/cmdline`, 'utf8')
+  if (isMaster) assert.match(line, /^millrace: master process/)
+  await server.end('SIGINT')
 })
 
 test('its top level runs in the command too, and in each worker with the arguments after --', async () => {

@@ -1,5 +1,6 @@
 // What a peer or the system may do to a worker: packets over the limit, no descriptors left, an end by its own will.
 
+import { readFileSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ask, Client, echo, inSandbox, portOf, startFile, succeeded, workersOf } from '../support/server.ts'
@@ -19,22 +20,36 @@ test('a packet over the limit closes its connection, and status counts it', asyn
   })
 })
 
-test('a worker without descriptors for new connections lives, and serves again when there are some', async () => {
+test('a worker without descriptors for new connections rests: it turns nobody away, is idle, says it once, and serves again', async () => {
   await inSandbox(async (box) => {
     const module = box.file('app.js', echo())
     const limited = `ulimit -n 60 && exec "$0" "$1" start -d "$2"`
     succeeded(await box.spawn('sh', ['-c', limited, process.execPath, startFile, module]).ended)
     const before = await box.status()
+    const [{ pid = 0 } = {}] = workersOf(before)
     const flood = await Promise.all(Array.from({ length: 150 }, () => Client.connect(portOf(before))))
-    await until(async () => workersOf(await box.status())[0]?.memory !== 0)
+    await until(() => box.log().includes('descriptors run out'))
+    const [usedAt, startedAt] = [cpuMs(pid), performance.now()]
+    // Longer than it would take to use up the reserve, one connection after each rest.
+    await until(() => performance.now() - startedAt > 4000)
+    const share = (cpuMs(pid) - usedAt) / (performance.now() - startedAt)
+    assert.ok(share < 0.1, `${share} of a core`)
     assert.is(flood.filter((client) => client.isClosed).length, 0) // libuv would turn away what it cannot hold
+    assert.is(box.log().match(/descriptors run out/g)?.length, 1)
     for (const client of flood) client.close()
     await until(async () => (await box.status()).totals.connections === 0)
     assert.match(await ask(portOf(before), 'again'), /^again /)
-    assert.is(workersOf(await box.status())[0]?.pid, workersOf(before)[0]?.pid)
+    assert.is(workersOf(await box.status())[0]?.pid, pid)
     await box.stop()
   })
 })
+
+/** User and system time of a process; a tick is 10 ms. */
+function cpuMs(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return (Number(fields[11]) + Number(fields[12])) * 10
+}
 
 test('a worker that serves for a while and ends by its own will is replaced at once, again and again', async () => {
   await inSandbox(async (box) => {

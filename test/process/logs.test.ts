@@ -1,9 +1,10 @@
 // Where lines go: each with its worker, as text or JSON, into files that are rotated, bounded, full or forbidden.
 
-import { existsSync, readFileSync, renameSync, rmSync, statSync, truncateSync } from 'node:fs'
+import { existsSync, readFileSync, readlinkSync, renameSync, rmSync, statSync, truncateSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { addon } from '../../src/addon.ts'
 import { ask, echo, inSandbox, portOf, type Sandbox, startFile, succeeded, workersOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 
@@ -232,6 +233,22 @@ test('a log and a stdout file of one path are one file, with every line and one 
     await box.stop()
   })
 })
+
+for (const side of addon().sys === null ? ['none'] : ['', 'none']) {
+  test(`what V8 would print of a daemon's master goes ${side === '' ? 'to the new log' : 'on to the old one'} after a rotation`, async () => {
+    await inSandbox(async (box) => {
+      box.env.MILLRACE_ADDON = side
+      const { pid } = await box.start(box.file('app.js', echo(1)))
+      const path = join(box.runDir, 'millrace.log')
+      assert.is(readlinkSync(`/proc/${pid}/fd/2`), path)
+      const moved = box.file('old.log', '')
+      renameSync(path, moved)
+      succeeded(await box.command('reload'))
+      assert.is(readlinkSync(`/proc/${pid}/fd/2`), side === '' ? path : moved)
+      await box.stop()
+    })
+  })
+}
 
 test('the stdout file is the program alone, opened anew when it was moved away, and bounded', async () => {
   await inSandbox(async (box) => {

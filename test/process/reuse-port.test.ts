@@ -139,7 +139,7 @@ if (addon().sys === null) {
       const listen = `unix://${join(box.directory, 's.sock')}`
       const { code, stderr } = await box.command('start', '-d', box.file('app.js', shared(1, '', listen)))
       assert.is(code, 6)
-      assert.match(stderr, /reusePort is for TCP/)
+      assert.match(stderr, /reusePort of worker .* is for TCP/)
     })
   })
 }

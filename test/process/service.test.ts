@@ -7,7 +7,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
 import { reload } from '../support/reload.ts'
-import { echo, inSandbox, startFile } from '../support/server.ts'
+import { echo, inSandbox, startFile, succeeded } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 test('the banner and status say which addon is at work, or why none', async () => {
@@ -20,6 +20,30 @@ test('the banner and status say which addon is at work, or why none', async () =
     const server = await box.foreground(module)
     assert.match(server.stdout, /addon: switched off by MILLRACE_ADDON=none/)
     await box.stop()
+    await server.ended
+  })
+})
+
+test('without the addon what is left undone for a service is said, once', async () => {
+  await inSandbox(async (box) => {
+    Object.assign(box.env, { MILLRACE_ADDON: 'none', NOTIFY_SOCKET: join(box.directory, 'nobody.sock') })
+    const server = await box.foreground(box.file('app.js', echo(1)))
+    await reload(box)
+    await box.stop()
+    const { stderr } = await server.ended
+    assert.is(stderr.match(/without the addon \(.*\) the service manager is not told/g)?.length, 1)
+  })
+})
+
+test('without the addon a first process says that it takes no orphans', async () => {
+  if (process.getuid?.() !== 0) return // it takes a namespace
+  await inSandbox(async (box) => {
+    box.env.MILLRACE_ADDON = 'none'
+    const start = [process.execPath, startFile, 'start', box.file('app.js', echo(1))]
+    const server = box.spawn('unshare', ['-pf', '--mount-proc', '--kill-child', ...start])
+    await server.says(/without the addon \(.*\) what other programs leave behind stays here as zombies/)
+    await server.says(/\[OK\]/)
+    succeeded(await box.command('stop'))
     await server.ended
   })
 })

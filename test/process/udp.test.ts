@@ -6,7 +6,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
 import { canReusePort } from '../../src/net/udp.ts'
-import { inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import { ask as askStream, freePort, inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 /** With these in the environment: who binds the port. */
@@ -95,9 +95,16 @@ onBothSides(
   async (box, side) => {
     const path = box.file('app.js', app(3))
     if (!canShare(side)) {
-      const { code, stderr } = await box.command('start', path)
-      assert.is(code, 6)
-      assert.match(stderr, /3 processes cannot share a UDP port on Node .*count: 1, the addon, or Node 23\.1/)
+      for (const command of ['start', 'check']) {
+        const { code, stderr } = await box.command(command, path)
+        assert.is(code, 6, command)
+        assert.match(stderr, /3 processes cannot share a UDP port on Node .*count: 1, the addon, or Node 23\.1/)
+      }
+      await box.start(box.file('app.js', app(1)))
+      box.file('app.js', app(3))
+      assert.is((await box.command('restart', '-d', path)).code, 6)
+      assert.is((await box.status()).groups[0]?.count, 1) // it still runs
+      await box.stop()
       return
     }
     const port = portOf(await box.start(path))
@@ -110,6 +117,50 @@ onBothSides(
     await box.stop()
   },
 )
+
+onBothSides('what is too much for the handlers is dropped, and status says so', async (box) => {
+  const more = `worker.maxDatagramsInFlight = 1; worker.maxQueuedMessages = 1`
+  const path = box.file('app.js', app(1, more))
+  const port = portOf(await box.start(path))
+  const socket = dgram.createSocket('udp4')
+  for (let n = 0; n < 10; n++) socket.send('slow', port, '127.0.0.1')
+  await until(async () => (await box.status()).totals.dropped >= 5)
+  assert.match((await box.command('status')).stdout, /^dropped datagrams \d+$/m)
+  socket.close()
+  await box.stop()
+})
+
+onBothSides('text over UDP is named so, and the same port number may serve TCP', async (box) => {
+  const port = await freePort()
+  const text = `
+    import { Worker } from 'millrace'
+    for (const [name, transport] of [['stream', 'tcp'], ['datagrams', 'udp']]) {
+      const worker = new Worker('text://127.0.0.1:${port}', { name, transport })
+      worker.onMessage = (connection, line) => connection.send(name + ' ' + line)
+    }
+    Worker.runAll()`
+  const path = box.file('app.js', text)
+  const { groups } = await box.start(path)
+  assert.equal(
+    groups.map((group) => group.port),
+    [port, port],
+  )
+  assert.is((await ask(port, 'x'))?.answer, 'datagrams x\n')
+  assert.is(await askStream(port, 'x'), 'stream x')
+  assert.match((await box.command('check', path)).stdout, /^datagrams +text, udp /m)
+  succeeded(await box.command('reload', path))
+  assert.is((await ask(port, 'y'))?.answer, 'datagrams y\n')
+  await box.stop()
+})
+
+onBothSides('reusePort is refused: the processes share one socket anyway', async (box) => {
+  const path = box.file('app.js', app(1, 'worker.reusePort = true'))
+  for (const command of ['check', 'start']) {
+    const { code, stderr } = await box.command(command, path)
+    assert.is(code, 6)
+    assert.match(stderr, /reusePort of worker 'echo' is for TCP/)
+  }
+})
 
 onBothSides('a port that is taken is told at the start', async (box) => {
   const holder = dgram.createSocket('udp4')

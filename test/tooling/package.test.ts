@@ -1,17 +1,21 @@
 // The package as its users get it: packed, installed in an empty project, imported, required, compiled against.
 
+import { once } from 'node:events'
 import {
   copyFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
+  realpathSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
+import net from 'node:net'
 import { homedir } from 'node:os'
-import { join } from 'node:path'
+import { delimiter, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { platformName } from '../../src/addon.ts'
@@ -24,8 +28,8 @@ interface Packed {
   files: { path: string; mode: number }[]
 }
 
-// Mostly source maps and declarations. A budget, so that a dependency or a fixture that slips in is noticed.
-const maxPackedBytes = 600_000
+// Mostly source maps and declarations, and one binary where a release was built. A budget, so that a dependency or a fixture that slips in is noticed.
+const maxPackedBytes = 750_000
 const maxUnpackedBytes = 3_000_000
 
 const tsc = join(root, 'node_modules/typescript/bin/tsc')
@@ -58,12 +62,23 @@ async function pack(directory: string): Promise<Packed> {
   return Object.values(answer)[0] as Packed
 }
 
-async function install(directory: string): Promise<Packed> {
+async function install(directory: string, flags = ['--ignore-scripts'], env = {}): Promise<Packed> {
   const packed = await pack(directory)
-  const args = ['install', '--offline', '--no-audit', '--no-fund', '--ignore-scripts', join(directory, packed.filename)]
-  const { code, stderr } = await run('npm', args, directory)
+  const args = ['install', '--offline', '--no-audit', '--no-fund', ...flags, join(directory, packed.filename)]
+  const { code, stderr } = await run('npm', args, directory, env)
   assert.is(code, 0, stderr)
   return packed
+}
+
+/** A folder for PATH that has Node and npm, a shell, and no compiler. */
+function bareTools(directory: string): string {
+  const tools = join(directory, 'tools')
+  const npm = (process.env.PATH ?? '').split(delimiter).map((folder) => join(folder, 'npm'))
+  mkdirSync(tools)
+  symlinkSync(process.execPath, join(tools, 'node'))
+  symlinkSync(realpathSync(npm.find((path) => existsSync(path)) ?? ''), join(tools, 'npm'))
+  symlinkSync('/bin/sh', join(tools, 'sh'))
+  return tools
 }
 
 test('the package holds what runs, its types and its sources, and nothing else', async () => {
@@ -89,15 +104,60 @@ test('the package holds what runs, its types and its sources, and nothing else',
       root,
     )
     assert.is(lint.code, 0, `${lint.stdout}${lint.stderr}`)
+    // CommonJS gets it by require() of an ES module, which every Node that we support has: tested below.
+    const types = await run(
+      join(root, 'node_modules/.bin/attw'),
+      [join(directory, packed.filename), '--profile', 'esm-only', '--no-color'],
+      root,
+    )
+    assert.is(types.code, 0, `${types.stdout}${types.stderr}`)
     assert.ok(packed.size < maxPackedBytes, `${packed.size} bytes packed`)
     assert.ok(packed.unpackedSize < maxUnpackedBytes, `${packed.unpackedSize} bytes unpacked`)
   })
 })
 
+for (const [scripts, flags] of [
+  ['with scripts', []],
+  ['without scripts', ['--ignore-scripts']],
+] as const) {
+  for (const compiler of ['a compiler', 'no compiler']) {
+    test(`installed ${scripts} and ${compiler} in an empty folder it builds nothing, starts and serves`, async () => {
+      await inProject({}, async (directory) => {
+        const env: Record<string, string> = compiler === 'a compiler' ? {} : { PATH: bareTools(directory) }
+        await install(directory, [...flags], env)
+        const installed = join(directory, 'node_modules/millrace')
+        assert.not(existsSync(join(installed, 'native/build')))
+        assert.not(existsSync(join(installed, 'binding.gyp'))) // npm would build it
+        const app = `import { Worker } from 'millrace'
+          new Worker('text://127.0.0.1:0', { onMessage: (connection, line) => connection.send(line) })
+          Worker.runAll()`
+        writeFileSync(join(directory, 'app.mjs'), app)
+        const command = (...args: string[]) =>
+          run(
+            'node',
+            ['node_modules/millrace/dist/start.js', ...args, '--run-dir', join(directory, 'run')],
+            directory,
+            env,
+          )
+        const { code, stdout, stderr } = await command('start', '-d', 'app.mjs')
+        assert.is(code, 0, stderr)
+        const port = Number(/127\.0\.0\.1:(\d+)/.exec(stdout)?.[1])
+        const client = net.connect(port, '127.0.0.1')
+        client.write('hello\n')
+        const [answer] = await once(client, 'data')
+        client.destroy()
+        assert.is(String(answer), 'hello\n')
+        assert.is((await command('stop', 'app.mjs')).code, 0)
+      })
+    })
+  }
+}
+
 test('an installed package takes the binary for this platform, says so, and works without one', async () => {
   await inProject(consumer, async (directory) => {
     await install(directory)
     const installed = join(directory, 'node_modules/millrace')
+    rmSync(join(installed, 'prebuilds'), { recursive: true, force: true }) // a release was packed here, perhaps
     const say = `import { Worker } from 'millrace'; new Worker('text://127.0.0.1:0', { name: 'x' }); Worker.runAll()`
     writeFileSync(join(directory, 'app.mjs'), say)
     const bannerOf = async () => {

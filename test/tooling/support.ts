@@ -31,10 +31,10 @@ export async function inProject(files: Record<string, string>, use: (directory: 
 }
 
 /** Runs a command to its end, whatever that is; a command that hangs is killed after a minute. */
-export function run(command: string, args: string[], cwd: string): Promise<Outcome> {
+export function run(command: string, args: string[], cwd: string, more: Record<string, string> = {}): Promise<Outcome> {
   // What is planted is not our coverage, and a c8 inside c8 would clear the outer one's directory. The variable is set
   // to undefined: left out, Node puts it back.
-  const env = { ...process.env, NODE_V8_COVERAGE: undefined }
+  const env = { ...process.env, ...more, NODE_V8_COVERAGE: undefined }
   const options = { cwd, env, timeout: 60_000, killSignal: 'SIGKILL', maxBuffer: 1 << 24 } as const
   return new Promise((done) => {
     execFile(command, args, options, (error, stdout, stderr) => {

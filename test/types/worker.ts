@@ -195,7 +195,7 @@ Timer.add(0.5, () => console.log('tick'))
 const slept = Timer.sleep(1)
 expect<typeof slept, Promise<void>>(true)
 
-export { all, Mine }
+export { all, Mine, mixed, streams }
 
 // A literal udp:// address has datagrams
 const beacon = new Worker('udp://0.0.0.0:9000', { maxDatagramsInFlight: 8 })
@@ -217,6 +217,44 @@ new Worker('udp://0.0.0.0:9000', {
     return connection.send(value + 1)
   },
 })
+// transport: 'udp' in the constructor, whatever the scheme is
+const over = new Worker('text://0.0.0.0:9001', {
+  transport: 'udp',
+  onMessage: (connection, line) => {
+    expect<typeof line, string>(true)
+    expect<typeof connection, UdpConnection<string | Uint8Array>>(true)
+    // @ts-expect-error there is nothing to pause
+    connection.pauseRecv()
+    return connection.send(line)
+  },
+})
+over.onMessage = (connection) => expect<typeof connection.transport, 'udp'>(true)
+over.onWorkerStart = (worker) => expect<typeof worker, typeof over>(true)
+new Worker({
+  listen: 'tcp://0.0.0.0:9002',
+  transport: 'udp',
+  protocol: numbers,
+  onMessage: (connection, value) => {
+    expect<typeof connection, UdpConnection<number>>(true)
+    return connection.send(value)
+  },
+})
+const secured = new Worker('text://0.0.0.0:9003', { transport: 'ssl' })
+secured.onMessage = (connection) => {
+  expect<typeof connection, Connection<string, string | Uint8Array>>(true)
+  return connection.pauseRecv()
+}
+declare const chosen: 'tcp' | 'udp'
+new Worker('text://0.0.0.0:9004', {
+  transport: chosen,
+  onMessage: (connection, line) => connection.send(line), // what both can
+})
+// biome-ignore lint/suspicious/noExplicitAny: the widest Worker of any kind
+const mixed: Worker<any, any, any>[] = [echo, secured, over]
+// biome-ignore lint/suspicious/noExplicitAny: the widest Worker
+const streams: Worker<any, any>[] = [echo, secured]
+// @ts-expect-error its callbacks get no connections
+streams.push(over)
 // @ts-expect-error no such transport
 new Worker('text://0.0.0.0:9000', { transport: 'sctp' })
 

@@ -2,7 +2,7 @@
 
 import type { AnyConnection, Connection } from './connection.ts'
 import type { Counters } from './counters.ts'
-import { now } from './loop/clock.ts'
+import { now, recently } from './loop/clock.ts'
 import { deadlines } from './loop/deadlines.ts'
 import type { Tls } from './transport.ts'
 
@@ -62,8 +62,15 @@ export interface Clock {
   cancel(id: number): boolean
 }
 
-export const processClock: Clock = {
+/** And as its many small questions need it. */
+export interface ConnectionClock extends Clock {
+  /** As `now`; perhaps as of the beginning of this batch. */
+  recently(): number
+}
+
+export const processClock: ConnectionClock = {
   now,
+  recently,
   after: (ms, fn, a, b) => deadlines.after(ms, fn, a, b),
   cancel: (id) => deadlines.cancel(id),
 }

@@ -6,8 +6,8 @@
 // connection weighs, and there may be a hundred thousand of them.
 
 import {
-  type Clock,
   type ConnectionCallbacks,
+  type ConnectionClock,
   type ConnectionHost,
   isThenable,
   kGone,
@@ -213,7 +213,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   onBufferDrain: ConnectionCallbacks<In, Out>['onBufferDrain']
 
   #socket: Socket
-  readonly #clock: Clock
+  readonly #clock: ConnectionClock
   #protocol: AnyProtocol
   #codec: Codec<Out> = NO_CODEC
   #io: CodecIo<In>
@@ -262,7 +262,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     protocol: AnyProtocol,
     worker: ConnectionHost,
     role: Role = 'server',
-    clock: Clock = processClock,
+    clock: ConnectionClock = processClock,
   ) {
     this.worker = worker
     this.#clock = clock
@@ -586,15 +586,21 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       if (this.#backlog > MAX_BACKLOG_BYTES) this.#stop(Stop.Queue)
     }
     if (this.#stops !== 0 || this.#isStopped || this.#isInCodec) {
-      this.#lastActive = this.#clock.now()
+      this.#lastActive = this.#clock.recently()
       this.#held ??= new Accumulator()
       this.#held.append(bytes)
       this.#syncReading()
     } else {
       this.#feed(bytes)
       this.#lastActive = this.#burstStart
-      this.#continue()
+      if (!this.#isPlain) this.#continue()
     }
+  }
+
+  /** Nothing is out of the ordinary: there is nothing to continue with. */
+  get #isPlain(): boolean {
+    const isFree = this.#stops === 0 && this.#farewell === 0 && !this.#isStopped && this.#held === null
+    return isFree && this.#state === State.Established && this.#isReading && !this.#hasPeerEnded
   }
 
   [kEnded](): void {
@@ -649,7 +655,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** Gives bytes, or after a stop the word to go on, to the codec. */
   #feed(bytes: Buffer | null): void {
     this.#burst = 0
-    this.#burstStart = this.#clock.now()
+    this.#burstStart = this.#clock.recently()
     this.#isInCodec = true
     try {
       if (bytes === null) this.#codec.resumed()
@@ -724,7 +730,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #emitLate(message: In): boolean {
     this.#isInCodec = true
     this.#burst = 0
-    this.#burstStart = this.#clock.now()
+    this.#burstStart = this.#clock.recently()
     queueMicrotask(() => {
       this.#leaveCodec()
       this.#continue()
@@ -919,22 +925,15 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
     const queued = this.#socket.queuedBytes
     if (queued >= this.maxSendBufferSize && !must) return this.#refuse('send buffer full and drop package')
-    const size = isChunk(bytes) ? this.#socket.write(bytes) : this.#putAll(bytes)
+    if (!isChunk(bytes)) checkChunks(bytes)
+    const size = this.#socket.write(bytes)
     if (this.#io.onDrain !== null) this.#socket.awaitDrained()
-    if (this.#idleTimer !== 0) this.#lastActive = this.#clock.now()
+    if (this.#idleTimer !== 0) this.#lastActive = this.#clock.recently()
     this.bytesWritten += size
     this.worker.counters.bytesOut += size
     if (queued + size < this.maxSendBufferSize || this.#socket.queuedBytes < this.maxSendBufferSize) return true
     this[kFull]()
     return false
-  }
-
-  #putAll(chunks: readonly (string | Uint8Array)[]): number {
-    if (!Array.isArray(chunks)) throw notEncoded(chunks)
-    for (const chunk of chunks) if (!isChunk(chunk)) throw notEncoded(chunk) // before the first of them is sent
-    let size = 0
-    for (const chunk of chunks) size += this.#socket.write(chunk)
-    return size
   }
 
   #refuse(why: string, cause?: Error): false {
@@ -1262,7 +1261,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
 
     now(): number {
-      return this.#connection.#clock.now()
+      return this.#connection.#clock.recently()
     }
 
     end(code = 0): void {
@@ -1368,6 +1367,12 @@ function withResolvers(): Deferred {
 
 function nothing(): void {
   // What NO_CODEC does.
+}
+
+/** Before the first of them is sent. */
+function checkChunks(chunks: readonly (string | Uint8Array)[]): void {
+  if (!Array.isArray(chunks)) throw notEncoded(chunks)
+  for (let at = 0; at < chunks.length; at++) if (!isChunk(chunks[at])) throw notEncoded(chunks[at])
 }
 
 function connectionClosed(why: CloseReason | null): AbortError {

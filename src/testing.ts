@@ -2,10 +2,10 @@
 // that stands still. No test library inside, and nothing that waits.
 
 import { Connection, kDrain, kLeave, kOpen } from './connection.ts'
-import { type Clock, type ConnectionCallbacks, type ConnectionHost, kGone } from './connection-host.ts'
+import { type ConnectionCallbacks, type ConnectionClock, type ConnectionHost, kGone } from './connection-host.ts'
 import { newCounters } from './counters.ts'
 import { SystemError, UsageError } from './errors.ts'
-import type { AnyProtocol, InOf, OutOf, Protocol, Role } from './protocol.ts'
+import { type AnyProtocol, type Encoded, type InOf, isChunk, type OutOf, type Protocol, type Role } from './protocol.ts'
 import { kClosed, kDrained, kEnded, kReceived, type Socket } from './transport.ts'
 
 /** What lent bytes are overwritten with once the loan is over. */
@@ -50,8 +50,9 @@ export class MemorySocket implements Socket {
   #queued: Buffer[] = []
   #sent: Buffer[] = []
 
-  write(chunk: string | Uint8Array): number {
-    const bytes = Buffer.from(chunk as Uint8Array)
+  write(encoded: Encoded): number {
+    const chunks = isChunk(encoded) ? [encoded] : encoded
+    const bytes = Buffer.concat(chunks.map((chunk) => Buffer.from(chunk as Uint8Array)))
     this.#queued.push(bytes)
     this.queuedBytes += bytes.length
     if (!this.isHolding) this.take()
@@ -268,10 +269,14 @@ interface Alarm {
   readonly ring: () => unknown
 }
 
-class StandingClock implements Clock {
+class StandingClock implements ConnectionClock {
   readonly #alarms = new Map<number, Alarm>()
   #now = 0
   #lastId = 0
+
+  recently(): number {
+    return this.#now
+  }
 
   now(): number {
     return this.#now

@@ -42,7 +42,7 @@ export interface Socket extends Peer {
   /** Who gets the events from now on. */
   attach(events: SocketEvents): void
   /** Takes bytes (UTF-8 for text), which must not change afterwards; how many. Sent at the end of the batch. */
-  write(chunk: string | Uint8Array): number
+  write(bytes: Encoded): number
   /** `[kDrained]` is to be called when `queuedBytes` is 0, also if the kernel takes everything at once. */
   awaitDrained(): void
   /** Bytes written that the kernel has not taken. */

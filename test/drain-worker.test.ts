@@ -6,7 +6,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { text } from '../protocols/text.ts'
 import { type AnyConnection, Connection, kOpen } from '../src/connection.ts'
-import type { Clock } from '../src/connection-host.ts'
+import type { Clock, ConnectionClock } from '../src/connection-host.ts'
 import { Drain } from '../src/drain.ts'
 import type { AnyProtocol, CodecProtocol } from '../src/protocol.ts'
 import { MemorySocket, open, type Wire } from '../src/testing.ts'
@@ -456,13 +456,13 @@ test('bytes that no handler has seen are counted once', () => {
 // Random traffic
 
 /** Of connections: time leaps within a turn now and then, and then one has had its share of the loop. No deadline comes. */
-function leaping(clock: TickClock, random: Random): Clock {
+function leaping(clock: TickClock, random: Random): ConnectionClock {
   let ahead = 0
   const now = () => {
     ahead += random(8) === 0 ? 3 : 0
     return clock.time + ahead
   }
-  return { now, after: () => 0, cancel: () => true }
+  return { now, recently: now, after: () => 0, cancel: () => true }
 }
 
 /** A peer that talks, and a kernel that keeps what is not read. */
@@ -480,7 +480,7 @@ class Peer {
   #answers = ''
   #sent = 0
 
-  constructor(worker: Worker<undefined, unknown>, protocol: AnyProtocol, clock: Clock) {
+  constructor(worker: Worker<undefined, unknown>, protocol: AnyProtocol, clock: ConnectionClock) {
     this.connection = new Connection(this.socket, protocol, worker, 'server', clock)
     this.socket.onResume = () => queueMicrotask(() => this.#deliver())
     const { end, destroy } = MemorySocket.prototype

@@ -6,9 +6,9 @@ import { addon, type NativeEngine, type Sys } from '../addon.ts'
 import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
-import { now } from '../loop/clock.ts'
+import { holdClock, releaseClock } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
-import type { Peer, ProxyInfo, TlsState } from '../protocol.ts'
+import { type Encoded, isChunk, type Peer, type ProxyInfo, type TlsState } from '../protocol.ts'
 import {
   type Accept,
   type ConnectTarget,
@@ -140,19 +140,28 @@ class Engine implements Omit<Transport, 'name'> {
   }
 
   #onBatch(): void {
-    const { header, events } = this.rings
+    const { header } = this.rings
     const count = header[Header.EventCount] as number
-    const began = now()
+    try {
+      this.#serveAll(count)
+    } finally {
+      this.#isolation.leave()
+      releaseClock()
+    }
+    if (header[Header.EventNext] === count) this.#endBatch()
+    if (this.#waiting.length > 0) this.#tellSent()
+  }
+
+  #serveAll(count: number): void {
+    const { header, events } = this.rings
+    const began = holdClock()
     for (let next = header[Header.EventNext] as number; next < count; ) {
       const at = next * EVENT_INTS
       header[Header.EventNext] = ++next
       if (events[at + 2] === Kind.Accepted) this.#accepted(at)
       else this.#serve(at)
-      if (next % LOOK_EVERY === 0 && next < count && now() - began > TURN_MS) break
+      if (next % LOOK_EVERY === 0 && next < count && holdClock() - began > TURN_MS) break
     }
-    this.#isolation.leave()
-    if (header[Header.EventNext] === count) this.#endBatch()
-    if (this.#waiting.length > 0) this.#tellSent()
   }
 
   #serve(at: number): void {
@@ -405,13 +414,25 @@ class NativeSocket implements Socket, Owner {
     this.#goOn()
   }
 
-  write(chunk: string | Uint8Array): number {
-    if (chunk.length === 0) return 0
-    if (this.#flags & (Flag.Gone | Flag.Moved)) return this.#extra?.successor?.write(chunk) ?? 0
-    if (chunk.length >= DIRECT_FROM) return this.#writeDirectly(chunk)
-    const shared = rings()
-    const size = shared.put(this.#slot, chunk)
-    const epoch = shared.header[Header.Epoch] as number
+  write(bytes: Encoded): number {
+    if (this.#flags & (Flag.Gone | Flag.Moved)) return this.#extra?.successor?.write(bytes) ?? 0
+    if (isChunk(bytes))
+      return bytes.length < DIRECT_FROM ? this.#note(rings().put(this.#slot, bytes)) : this.#writeDirectly(bytes)
+    let length = 0
+    for (let at = 0; at < bytes.length; at++) length += (bytes[at] as string | Uint8Array).length
+    return length < DIRECT_FROM ? this.#note(rings().putAll(this.#slot, bytes)) : this.#writeAll(bytes)
+  }
+
+  /** Pieces that are too much for the ring, or for one place of it. */
+  #writeAll(chunks: readonly (string | Uint8Array)[]): number {
+    let size = 0
+    for (const chunk of chunks) size += this.write(chunk)
+    return size
+  }
+
+  /** Written, and not flushed yet. */
+  #note(size: number): number {
+    const epoch = rings().header[Header.Epoch] as number
     this.#pending = this.#epoch === epoch ? this.#pending + size : size
     this.#epoch = epoch
     return size

@@ -6,7 +6,8 @@ import net from 'node:net'
 import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
-import type { Peer, ProxyInfo, TlsState } from '../protocol.ts'
+import { holdClock, releaseClock } from '../loop/clock.ts'
+import { type Encoded, isChunk, type Peer, type ProxyInfo, type TlsState } from '../protocol.ts'
 import {
   type Accept,
   type ConnectTarget,
@@ -200,17 +201,22 @@ class NodeSocket implements Socket {
     return this.#pendingBytes + this.#givenBytes
   }
 
-  write(chunk: string | Uint8Array): number {
-    const size = typeof chunk === 'string' ? Buffer.byteLength(chunk) : chunk.length
+  write(bytes: Encoded): number {
+    const size = isChunk(bytes) ? this.#take(bytes) : bytes.reduce((sum, chunk) => sum + this.#take(chunk), 0)
     if (size === 0) return 0
     if (!this.#isScheduled) {
       this.#isScheduled = true
       schedule(this)
     }
     this.#isWritten = true
-    this.#pending.push(chunk)
-    this.#pendingBytes += size
     if (this.#pendingBytes >= FLUSH_BYTES) this.#send()
+    return size
+  }
+
+  #take(chunk: string | Uint8Array): number {
+    const size = typeof chunk === 'string' ? Buffer.byteLength(chunk) : chunk.length
+    if (size > 0) this.#pending.push(chunk)
+    this.#pendingBytes += size
     return size
   }
 
@@ -260,6 +266,15 @@ class NodeSocket implements Socket {
 
   /** At low load, what handlers send before they return leaves at once: see `early`. */
   received(bytes: Buffer): void {
+    holdClock()
+    try {
+      this.#received(bytes)
+    } finally {
+      releaseClock()
+    }
+  }
+
+  #received(bytes: Buffer): void {
     if (early === 0) {
       this.#events?.[kReceived](bytes)
       return

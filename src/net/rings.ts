@@ -54,10 +54,10 @@ export class Rings {
   readonly #maxSends: number
   readonly #sendBytes: number
   readonly #layout: readonly number[]
-  /** Bytes that were recorded last, and where: a broadcast sends the same to many. */
-  #last: Uint8Array | null = null
-  #lastAt = 0
-  #lastEpoch = 0
+  /** Bytes that many are sent, where they are, and until which flush. */
+  #shared: Uint8Array | null = null
+  #sharedAt = 0
+  #sharedIn = 0
 
   constructor(engine: NativeEngine) {
     this.#engine = engine
@@ -84,17 +84,51 @@ export class Rings {
     this.datagrams = Buffer.from(lent, datagrams - receive, maxDatagrams * datagramBytes)
   }
 
-  /** Records text or bytes to be sent; how many bytes. Less than DIRECT_FROM, text at its longest. */
+  /** Records text or bytes to be sent; how many bytes. Less than DIRECT_FROM. */
   put(slot: number, chunk: string | Uint8Array): number {
-    const { header } = this
-    const most = typeof chunk === 'string' ? chunk.length * 3 : chunk.length
-    if ((header[Header.SendBytes] as number) + most > this.#sendBytes) this.#engine.flush()
-    const at = header[Header.SendBytes] as number
-    if (typeof chunk !== 'string') return this.#putBytes(slot, chunk, at)
+    if (typeof chunk !== 'string') return this.#putOrShare(slot, chunk)
+    const at = this.#room(chunk.length * 3)
     const size = this.#putText(chunk, at)
     this.#record(slot, at, size)
-    header[Header.SendBytes] = at + size
     return size
+  }
+
+  /** As `put`, for pieces that are shorter than DIRECT_FROM all together. */
+  putAll(slot: number, chunks: readonly (string | Uint8Array)[]): number {
+    const start = this.#room(DIRECT_FROM * 3)
+    let at = start
+    for (let i = 0; i < chunks.length; i++) {
+      const chunk = chunks[i] as string | Uint8Array
+      at += typeof chunk === 'string' ? this.#putText(chunk, at) : this.#putBytes(chunk, at)
+    }
+    this.#record(slot, start, at - start)
+    return at - start
+  }
+
+  /** Bytes that were recorded right before, for somebody else, are there already: a broadcast. */
+  #putOrShare(slot: number, bytes: Uint8Array): number {
+    const { header } = this
+    const { length } = bytes
+    if (this.#shared === bytes && this.#sharedIn === header[Header.Epoch]) {
+      this.#push(slot, this.#sharedAt, length)
+      const end = this.#sharedAt + length
+      if ((header[Header.SendBytes] as number) < end) header[Header.SendBytes] = end // it was flushed, and they are still needed
+      return length
+    }
+    const at = this.#room(length)
+    this.#putBytes(bytes, at)
+    this.#record(slot, at, length)
+    this.#shared = bytes
+    this.#sharedAt = at
+    this.#sharedIn = header[Header.Epoch] as number
+    return length
+  }
+
+  /** Where so many bytes can go. */
+  #room(most: number): number {
+    const { header } = this
+    if ((header[Header.SendBytes] as number) + most > this.#sendBytes) this.#engine.flush()
+    return header[Header.SendBytes] as number
   }
 
   /** Records something that is to happen after what was recorded before. */
@@ -102,22 +136,12 @@ export class Rings {
     this.#push(slot, 0, operation)
   }
 
-  #putBytes(slot: number, bytes: Uint8Array, at: number): number {
-    const { header } = this
-    const epoch = header[Header.Epoch] as number
-    const size = bytes.length
-    if (this.#last === bytes && this.#lastEpoch === epoch) {
-      this.#push(slot, this.#lastAt, size)
-      return size
-    }
-    if (size < LOOP_BELOW) for (let i = 0; i < size; i++) this.send[at + i] = bytes[i] as number
-    else this.send.set(bytes, at)
-    this.#record(slot, at, size)
-    header[Header.SendBytes] = at + size
-    this.#last = bytes
-    this.#lastAt = at
-    this.#lastEpoch = header[Header.Epoch] as number // a full ring has been flushed
-    return size
+  #putBytes(bytes: Uint8Array, at: number): number {
+    const { send } = this
+    const { length } = bytes
+    if (length < LOOP_BELOW) for (let i = 0; i < length; i++) send[at + i] = bytes[i] as number
+    else send.set(bytes, at)
+    return length
   }
 
   #putText(text: string, at: number): number {
@@ -137,22 +161,22 @@ export class Rings {
 
   /** Goes on where the last record ends, if that is this slot's: one piece. */
   #record(slot: number, at: number, size: number): void {
+    if (size === 0) return
+    const { header } = this
     const sends = this.#sends
-    const last = ((this.header[Header.SendCount] as number) - 1) * SEND_INTS
+    const last = ((header[Header.SendCount] as number) - 1) * SEND_INTS
     const lastSize = last < 0 ? -1 : (sends[last + 2] as number)
     if (lastSize >= 0 && sends[last] === slot && (sends[last + 1] as number) + lastSize === at)
       sends[last + 2] = lastSize + size
     else this.#push(slot, at, size)
+    header[Header.SendBytes] = at + size
   }
 
   #push(slot: number, at: number, size: number): void {
     const { header } = this
     let count = header[Header.SendCount] as number
     if (count === this.#maxSends) {
-      // What `at` points to is in no record yet, and stays: only the counts are reset by a flush.
-      const used = header[Header.SendBytes] as number
-      this.#engine.flush()
-      header[Header.SendBytes] = used
+      this.#engine.flush() // what `at` points to is in no record yet: it stays, and is sent from where it is
       count = 0
     }
     const place = count * SEND_INTS

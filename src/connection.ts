@@ -600,7 +600,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** Nothing is out of the ordinary: there is nothing to continue with. */
   get #isPlain(): boolean {
     const isFree = this.#stops === 0 && this.#farewell === 0 && !this.#isStopped && this.#held === null
-    return isFree && this.#state === State.Established && this.#isReading && !this.#hasPeerEnded
+    if (!isFree || this.#state !== State.Established || !this.#isReading) return false
+    return !this.#hasPeerEnded && this.#io.onSettled === null
   }
 
   [kEnded](): void {

@@ -7,7 +7,7 @@ import { ChunkedDecoder } from './chunked.ts'
 import { type Answer, Exchange, type ExchangeHost } from './exchange.ts'
 import { HeadParser, type RequestHead, refusal } from './head.ts'
 import { Pieces } from './pieces.ts'
-import { Request } from './request.ts'
+import type { Request } from './request.ts'
 import { RequestBody } from './request-body.ts'
 import { REASONS } from './response.ts'
 import type { Resolved, UploadForm } from './settings.ts'
@@ -78,7 +78,6 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.settings = settings
     this.#parser = new HeadParser(settings.head)
     this.#await(Phase.Idle)
-    io.onDrain = () => this.#drained()
   }
 
   // What the connection calls
@@ -195,19 +194,34 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   /** How many bytes were used. What is kept begins with a head. */
   #parse(bytes: Buffer): number {
+    const { quickHeads } = this.settings
     let at = 0
+    /** All of `bytes`, for all heads in it: one string is cheaper than many. */
+    let text = ''
     while (at < bytes.length && !this.#isOver) {
       if (this.#incoming !== null) at = this.#takeBody(this.#incoming, bytes, at)
       else if (this.#exchange !== null || this.#isStopped || this.#isClosing || this.#isCongested) break
       else {
-        const head = at === 0 ? bytes : bytes.subarray(at)
-        const length = this.#parser.parse(head)
-        if (length === NEED_MORE) {
-          this.#await(Phase.Head)
-          break
+        const quick = this.#parser.isFresh ? quickHeads.find(bytes, at) : 0
+        if (quick > 0) {
+          const isLong = bytes.length > SHARED_TEXT
+          if (isLong || text === '')
+            text = bytes.toString('latin1', isLong ? at : 0, isLong ? at + quick : bytes.length)
+          const head = quickHeads.take(text, isLong ? at : 0)
+          at += quick
+          this.#takeHead(head, bytes, at - quick, at < bytes.length)
+        } else {
+          const rest = at === 0 ? bytes : bytes.subarray(at)
+          const length = this.#parser.parse(rest)
+          if (length === NEED_MORE) {
+            this.#await(Phase.Head)
+            break
+          }
+          at += length
+          const head = this.#parser.take(rest)
+          this.#parser.reset()
+          this.#takeHead(head, bytes, at - length, at < bytes.length)
         }
-        at += length
-        this.#takeHead(this.#parser.take(head), bytes, at - length, at < bytes.length)
         if (this.#isUpgraded) return bytes.length
       }
     }
@@ -215,27 +229,42 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   }
 
   get #isCongested(): boolean {
-    return this.io.queuedBytes > MAX_QUEUED
+    if (this.io.queuedBytes <= MAX_QUEUED) return false
+    this.awaitDrain()
+    return true
+  }
+
+  awaitDrain(): void {
+    this.io.onDrain ??= () => this.#drained()
   }
 
   #takeHead(head: RequestHead, bytes: Buffer, start: number, hasMore: boolean): void {
-    this.#parser.reset()
     const { websocket, body } = this.settings
     if (head.asksForWebSocket && websocket !== null && head.method === 'GET') {
       this.#isUpgraded = true
       return this.io.upgrade(websocket, Buffer.from(bytes.subarray(start))) // it reads the head again, by its own rules
     }
+    if (!head.isChunked && head.contentLength === 0) return this.#takeBare(head)
     const sink = new RequestBody({
       wanted: () => this.#sendContinue(exchange),
       pause: () => this.#setBodyFull(true),
       resume: () => this.#setBodyFull(false),
     })
-    const exchange: Exchange = new Exchange(this, head, (host) => new Request(head, sink, this.io, host))
+    const exchange: Exchange = new Exchange(this, head, sink)
     this.#exchange = exchange
     this.#await(Phase.Answer)
-    if (!head.isChunked && head.contentLength === 0) return this.#complete(exchange, sink, NO_BYTES, null)
     const mode = typeof body === 'function' ? body(exchange.request) : body
     this.#expectBody(exchange, sink, mode === 'collect', hasMore)
+  }
+
+  /** Without a body, as most requests. Its deadline is set if it is not answered at once. */
+  #takeBare(head: RequestHead): void {
+    const exchange = new Exchange(this, head, null)
+    this.#exchange = exchange
+    this.#phase = Phase.Answer
+    exchange.request.complete(NO_BYTES, null, null)
+    this.#emit(exchange.request)
+    if (this.#exchange === exchange) this.#await(Phase.Answer)
   }
 
   // Bodies
@@ -443,25 +472,25 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   }
 
   #drained(): void {
+    this.io.onDrain = null
     this.#exchange?.drained()
     this.#advance()
   }
 
   #limit(): number {
-    const { keepAliveTimeoutMs, headerTimeoutMs, bodyTimeoutMs, requestTimeoutMs, answerTimeoutMs, writeTimeoutMs } =
-      this.settings
+    const { settings } = this
     switch (this.#phase) {
       case Phase.Idle:
-        return unlimited(keepAliveTimeoutMs)
+        return unlimited(settings.keepAliveTimeoutMs)
       case Phase.Head:
-        return unlimited(headerTimeoutMs)
+        return unlimited(settings.headerTimeoutMs)
       case Phase.Body: {
         if (this.#isBodyFull) return Number.POSITIVE_INFINITY // it is the handler who is slow
-        const left = this.#bodyStartedAt + unlimited(requestTimeoutMs) - this.#since
-        return Math.min(unlimited(bodyTimeoutMs), left)
+        const left = this.#bodyStartedAt + unlimited(settings.requestTimeoutMs) - this.#since
+        return Math.min(unlimited(settings.bodyTimeoutMs), left)
       }
       case Phase.Answer:
-        return unlimited(this.#exchange?.hasStatus === true ? writeTimeoutMs : answerTimeoutMs)
+        return unlimited(this.#exchange?.hasStatus === true ? settings.writeTimeoutMs : settings.answerTimeoutMs)
     }
   }
 
@@ -494,6 +523,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 /** After a fault handlers have so long to settle before the connection ends without them. */
 const FAULT_MS = 5000
 const NO_BYTES = Buffer.alloc(0)
+/** A read up to this size is decoded once for all heads in it. A head that is kept keeps that text: no more of it. */
+const SHARED_TEXT = 16_384
 /** Phases without a limit are looked at, too: what is awaited may have changed. */
 const LONGEST_LOOK_MS = 60_000
 

@@ -6,7 +6,8 @@ import { UsageError } from '../../src/errors.ts'
 import { type CodecIo, isChunk } from '../../src/protocol.ts'
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
 import { hasToken, type RequestHead } from './head.ts'
-import type { Request } from './request.ts'
+import { Request } from './request.ts'
+import type { RequestBody } from './request-body.ts'
 import {
   type BodyStream,
   Chunk,
@@ -38,6 +39,8 @@ export interface ExchangeHost {
   readonly settings: Resolved
   /** Whether another request may follow on this connection. */
   readonly mayGoOn: boolean
+  /** `drained()` is to be called when the client has read. */
+  awaitDrain(): void
   /** The whole answer has been written. */
   answered(exchange: Exchange): void
 }
@@ -65,6 +68,8 @@ interface Draft {
   readonly isOpen: boolean
   type: string
   isClosing: boolean
+  /** Among the lines. */
+  readonly hasDate: boolean
 }
 
 const HTML = 'text/html; charset=utf-8'
@@ -93,11 +98,12 @@ export class Exchange {
   #isGone = false
   readonly #startedAt: number
 
-  constructor(host: ExchangeHost, head: RequestHead, request: (host: Exchange) => Request) {
+  /** `body` is null where there is none. */
+  constructor(host: ExchangeHost, head: RequestHead, body: RequestBody | null) {
     this.#host = host
     this.head = head
     this.#startedAt = host.settings.log === null ? 0 : host.settings.services.wallClock()
-    this.request = request(this)
+    this.request = new Request(head, body, host.io, this)
   }
 
   get isTrusted(): ((ip: string) => boolean) | null {
@@ -135,11 +141,29 @@ export class Exchange {
   /** What the handler has sent. False: wait for `onBufferDrain`. */
   answer(message: Answer): boolean {
     if (this.#state === State.Open) return this.#goOn(message)
+    if (typeof message === 'string' && this.#isEveryday) return this.#answerText(message)
     if (this.#state !== State.Waiting) throw new UsageError('ERR_ANSWERED', 'this request has its answer already')
     if (message instanceof Response && message.file !== null) return this.#prepare(this.#fromFile(message))
     const draft = this.#draft(message)
     const isPlain = this.#session === null && (!this.#host.settings.compress || !compressible(draft.type))
     return isPlain ? this.#begin(draft) : this.#prepare(Promise.resolve(draft))
+  }
+
+  /** Text can be sent as it is, to a client that keeps its connection. */
+  get #isEveryday(): boolean {
+    const { minorVersion, isKeepAlive, method } = this.head
+    if (this.#state !== State.Waiting || minorVersion === 0 || !isKeepAlive || method === 'HEAD') return false
+    return this.#session === null && !this.#host.settings.compress && this.#host.mayGoOn
+  }
+
+  /** As `#begin` would, from what is the same for a second. */
+  #answerText(body: string): boolean {
+    const length = sizeOf(body)
+    this.#status = 200
+    this.#sent = length
+    const goOn = this.#host.io.write([everydayHead(this.#host.settings.services.date()), lengthLine(length), body])
+    this.#done()
+    return goOn
   }
 
   /** Ends an answer that is open. */
@@ -181,8 +205,10 @@ export class Exchange {
     const { status, reason, fields, body } = response
     let lines = ''
     let type = ''
+    let hasDate = false
     for (const [key, { name, values }] of fields) {
       if (key === 'content-type') type = values.join(', ')
+      if (key === 'date') hasDate = true
       if (!OURS.has(key)) for (const value of values) lines += `${name}: ${value}\r\n`
     }
     const isOpen = body === null && (type.startsWith('text/event-stream') || fields.has('transfer-encoding'))
@@ -192,7 +218,7 @@ export class Exchange {
       type = typeof body === 'string' ? HTML : 'application/octet-stream'
       lines += `Content-Type: ${type}\r\n`
     }
-    return { status, reason, lines, body, size, isOpen, type, isClosing }
+    return { status, reason, lines, body, size, isOpen, type, isClosing, hasDate }
   }
 
   async #fromFile(response: Response): Promise<Draft> {
@@ -212,6 +238,7 @@ export class Exchange {
       status: file.status === 200 ? own.status : file.status,
       reason: own.reason,
       lines: own.lines + file.lines,
+      hasDate: own.hasDate || file.hasDate,
     }
   }
 
@@ -289,7 +316,7 @@ export class Exchange {
     this.isLast = draft.isClosing || !mayGoOn || !isKeepAlive || (length < 0 && hasBody && !this.#isChunked)
     const head =
       `HTTP/1.1 ${status} ${draft.reason === '' ? (REASONS[status] ?? '') : checkedReason(draft.reason)}\r\n` +
-      (/^date:/im.test(lines) ? lines : `${lines}Date: ${settings.services.date()}\r\n`) +
+      (draft.hasDate ? lines : `${lines}Date: ${settings.services.date()}\r\n`) +
       this.#framing(status, length, size, isWhole && body === null) +
       (this.isLast ? 'Connection: close\r\n\r\n' : minorVersion === 0 ? 'Connection: keep-alive\r\n\r\n' : '\r\n')
     this.#status = status
@@ -369,6 +396,7 @@ export class Exchange {
   #drain(): Promise<void> {
     return new Promise((resolve) => {
       this.#wake = resolve
+      this.#host.awaitDrain()
     })
   }
 
@@ -416,9 +444,38 @@ const MIN_COMPRESSED = 1024
 /** An answer of this size is worth one string, so that head and body leave in one piece. */
 const JOINED_BELOW = 16_384
 
+let headDate = ''
+let head = ''
+
+/** Of a text: everything up to the number of its bytes. */
+function everydayHead(date: string): string {
+  if (date === headDate) return head
+  headDate = date
+  head = `HTTP/1.1 200 OK\r\nContent-Type: ${HTML}\r\nDate: ${date}\r\nContent-Length: `
+  return head
+}
+
+const LENGTH_LINES: string[] = []
+/** Of longer texts the number is little of the work. */
+const MAX_LENGTH_LINES = 1024
+
+function lengthLine(length: number): string {
+  if (length >= MAX_LENGTH_LINES) return `${length}\r\n\r\n`
+  LENGTH_LINES[length] ??= `${length}\r\n\r\n`
+  return LENGTH_LINES[length]
+}
+
+/** Bytes of UTF-8. Of short ASCII it is quicker to look than to ask. */
+function sizeOf(text: string): number {
+  const { length } = text
+  if (length > 32) return Buffer.byteLength(text)
+  for (let at = 0; at < length; at++) if (text.charCodeAt(at) > 0x7f) return Buffer.byteLength(text)
+  return length
+}
+
 function draftOf(body: string | Uint8Array, type: string, status = 200): Draft {
   const lines = `Content-Type: ${type}\r\n`
-  return { status, reason: '', lines, body, size: -1, isOpen: false, type, isClosing: false }
+  return { status, reason: '', lines, body, size: -1, isOpen: false, type, isClosing: false, hasDate: false }
 }
 
 function isParts(message: unknown): message is AnswerParts {
@@ -432,15 +489,17 @@ function ofParts(
 ): Draft {
   let lines = ''
   let type = ''
+  let hasDate = false
   for (const [name, value] of headers) {
     const key = name.toLowerCase()
     if (OURS.has(key) || but?.has(key) === true) continue
     checkField(name, [value])
     if (key === 'content-type') type = value
+    if (key === 'date') hasDate = true
     lines += `${name}: ${value}\r\n`
   }
   if (body === null) void close()
-  return { status, reason, lines, body, size, isOpen: false, type, isClosing: false }
+  return { status, reason, lines, body, size, isOpen: false, type, isClosing: false, hasDate }
 }
 
 function sizeGiven(values: readonly string[] | undefined): number {

@@ -36,22 +36,40 @@ export class RequestHead {
   readonly expectsContinue: boolean
   /** The client offers to go on as websocket: `Upgrade` says so, and `Connection` names `Upgrade`. */
   readonly asksForWebSocket: boolean
-  /** All bytes, as latin1, the empty line included. */
-  readonly raw: string
+  readonly #text: string
+  readonly #start: number
   readonly #fieldsAt: number
+  readonly #end: number
   #fields: Fields | null = null
 
-  constructor(method: string, target: string, minorVersion: 0 | 1, raw: string, fieldsAt: number, noted: Noted) {
+  /** `text` has the whole head, as latin1, and maybe more around it. */
+  constructor(
+    method: string,
+    target: string,
+    minorVersion: 0 | 1,
+    text: string,
+    start: number,
+    fieldsAt: number,
+    end: number,
+    noted: Noted,
+  ) {
     this.method = method
     this.target = target
     this.minorVersion = minorVersion
-    this.raw = raw
+    this.#text = text
+    this.#start = start
     this.#fieldsAt = fieldsAt
+    this.#end = end
     this.contentLength = Math.max(0, noted.contentLength)
     this.isChunked = noted.isChunked
     this.isKeepAlive = !noted.hasClose && (minorVersion === 1 || noted.hasKeepAlive)
     this.expectsContinue = noted.expectsContinue && minorVersion === 1
     this.asksForWebSocket = noted.hasUpgrade && noted.offersWebSocket && minorVersion === 1
+  }
+
+  /** All bytes, as latin1, the empty line included. */
+  get raw(): string {
+    return this.#text.slice(this.#start, this.#end)
   }
 
   /** `host` or `host:port`, as the client wrote it; empty in HTTP/1.0 without a Host. */
@@ -65,7 +83,7 @@ export class RequestHead {
   }
 
   get fields(): Fields {
-    this.#fields ??= fieldsOf(this.raw, this.#fieldsAt)
+    this.#fields ??= fieldsOf(this.raw, this.#fieldsAt - this.#start)
     return this.#fields
   }
 }
@@ -106,7 +124,8 @@ const SPACE = 0x20
 const COLON = 0x3a
 const CAPITAL_H = 0x48
 
-const enum Class {
+/** @internal */
+export const enum Class {
   /** tchar, RFC 9110 section 5.6.2. */
   Token = 1,
   /** VCHAR, obs-text, SP and HTAB: RFC 9110 section 5.5. */
@@ -161,15 +180,15 @@ const VERSION = 'HTTP/1.'
 /** A token of any length is a method, but nobody has registered one of over 20. */
 const MAX_METHOD_BYTES = 64
 
-/** What the parser notes in passing. */
-interface Noted {
-  contentLength: number
-  isChunked: boolean
-  hasClose: boolean
-  hasKeepAlive: boolean
-  hasUpgrade: boolean
-  offersWebSocket: boolean
-  expectsContinue: boolean
+/** What a parser notes in passing. */
+export interface Noted {
+  readonly contentLength: number
+  readonly isChunked: boolean
+  readonly hasClose: boolean
+  readonly hasKeepAlive: boolean
+  readonly hasUpgrade: boolean
+  readonly offersWebSocket: boolean
+  readonly expectsContinue: boolean
 }
 
 /**
@@ -224,6 +243,11 @@ export class HeadParser implements Noted {
     this.reset()
     this.#isTrailer = true
     this.#state = Await.FieldLine
+  }
+
+  /** Nothing has been seen, not even an empty line. */
+  get isFresh(): boolean {
+    return this.#at === 0
   }
 
   /** Some of a head has been seen; an empty line before it is none of it. */
@@ -284,7 +308,7 @@ export class HeadParser implements Noted {
     const start = this.#start
     const method = raw.slice(0, this.#methodEnd - start)
     const target = raw.slice(this.#methodEnd + 1 - start, this.#targetEnd - start)
-    return new RequestHead(method, target, this.#minor, raw, this.#fieldsAt - start, this)
+    return new RequestHead(method, target, this.#minor, raw, 0, this.#fieldsAt - start, raw.length, this)
   }
 
   #takeStart(bytes: Buffer): void {
@@ -394,28 +418,28 @@ export class HeadParser implements Noted {
     if (this.#isTrailer) return this.#checkTrailer(bytes)
     switch (this.#nameEnd - this.#nameAt) {
       case 4:
-        if (this.#isNamed(bytes, 'host')) this.#noteHost(this.#value(bytes, end))
+        if (isNamed(bytes, this.#nameAt, 'host')) this.#noteHost(this.#value(bytes, end))
         break
       case 6:
-        if (this.#isNamed(bytes, 'expect')) this.#noteExpect(this.#value(bytes, end))
+        if (isNamed(bytes, this.#nameAt, 'expect')) this.#noteExpect(this.#value(bytes, end))
         break
       case 7:
-        if (this.#isNamed(bytes, 'upgrade'))
+        if (isNamed(bytes, this.#nameAt, 'upgrade'))
           this.offersWebSocket ||= hasToken(this.#value(bytes, end).toLowerCase(), 'websocket')
         break
       case 10:
-        if (this.#isNamed(bytes, 'connection')) this.#noteConnection(this.#value(bytes, end).toLowerCase())
+        if (isNamed(bytes, this.#nameAt, 'connection')) this.#noteConnection(this.#value(bytes, end).toLowerCase())
         break
       case 12:
-        if (this.#isNamed(bytes, 'content-type')) this.#noteType()
+        if (isNamed(bytes, this.#nameAt, 'content-type')) this.#noteType()
         break
       case 14:
-        if (this.#isNamed(bytes, 'content-length')) this.#noteLength(this.#value(bytes, end))
-        else if (this.#isNamed(bytes, 'content_length')) throw this.#bad('ERR_BAD_CONTENT_LENGTH', MASKED)
+        if (isNamed(bytes, this.#nameAt, 'content-length')) this.#noteLength(this.#value(bytes, end))
+        else if (isNamed(bytes, this.#nameAt, 'content_length')) throw this.#bad('ERR_BAD_CONTENT_LENGTH', MASKED)
         break
       case 17:
-        if (this.#isNamed(bytes, 'transfer-encoding')) this.#noteCodings(this.#value(bytes, end))
-        else if (this.#isNamed(bytes, 'transfer_encoding')) throw this.#bad('ERR_BAD_TRANSFER_ENCODING', MASKED)
+        if (isNamed(bytes, this.#nameAt, 'transfer-encoding')) this.#noteCodings(this.#value(bytes, end))
+        else if (isNamed(bytes, this.#nameAt, 'transfer_encoding')) throw this.#bad('ERR_BAD_TRANSFER_ENCODING', MASKED)
         break
     }
   }
@@ -424,14 +448,6 @@ export class HeadParser implements Noted {
   #checkTrailer(bytes: Buffer): void {
     const name = bytes.toString('latin1', this.#nameAt, this.#nameEnd).toLowerCase()
     if (NO_TRAILERS.has(name)) throw this.#bad('ERR_BAD_TRAILER', `${name} is no trailer`)
-  }
-
-  #isNamed(bytes: Buffer, name: string): boolean {
-    for (let i = 0; i < name.length; i++) {
-      const byte = bytes[this.#nameAt + i] as number
-      if ((byte >= 0x41 && byte <= 0x5a ? byte | 0x20 : byte) !== name.charCodeAt(i)) return false
-    }
-    return true
   }
 
   #value(bytes: Buffer, end: number): string {
@@ -543,6 +559,15 @@ export function parseHead(
 /** A reason to answer with `status` and to close. */
 export function refusal(code: string, status: number, message: string): ProtocolError {
   return new ProtocolError(code, message, { statusHint: status })
+}
+
+/** Whether a name begins there; `name` is in lower case, the bytes may not be. @internal */
+export function isNamed(bytes: Buffer, start: number, name: string): boolean {
+  for (let i = 0; i < name.length; i++) {
+    const byte = bytes[start + i] as number
+    if ((byte >= 0x41 && byte <= 0x5a ? byte | 0x20 : byte) !== name.charCodeAt(i)) return false
+  }
+  return true
 }
 
 const MASKED = 'a field that another server could take for one of framing'

@@ -32,6 +32,13 @@ export class RequestBody implements AsyncIterable<Buffer> {
     this.#source = source
   }
 
+  /** Of a request without one. */
+  static empty(): RequestBody {
+    const body = new RequestBody(NO_SOURCE)
+    body.end()
+    return body
+  }
+
   /** Takes bytes that it owns from then on. */
   push(bytes: Buffer): void {
     if (this.#isUnwanted) return
@@ -104,6 +111,12 @@ export class RequestBody implements AsyncIterable<Buffer> {
     this.#wake?.()
     this.#wake = null
   }
+}
+
+const NO_SOURCE: BodySource = { wanted: nothing, pause: nothing, resume: nothing }
+
+function nothing(): void {
+  // All of it is here.
 }
 
 function weightOf(bytes: Buffer): number {

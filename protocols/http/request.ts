@@ -8,7 +8,7 @@ import { type Cookies, parseCookies } from './cookies.ts'
 import { FormBuilder, type FormMap, type FormValue, parseForm } from './forms.ts'
 import type { Fields, RequestHead } from './head.ts'
 import { addressIn, isHost } from './host.ts'
-import type { RequestBody } from './request-body.ts'
+import { RequestBody } from './request-body.ts'
 import type { Session, UploadedFile, UploadForm } from './settings.ts'
 
 /** What a request takes from its connection. */
@@ -18,10 +18,6 @@ export interface RequestHost {
 }
 
 export class Request {
-  /** Yours alone. */
-  context: Record<PropertyKey, unknown> = {}
-  /** The body as it comes, once; all of it at once if it was collected. */
-  readonly body: RequestBody
   readonly #head: RequestHead
   readonly #io: Pick<CodecIo, 'peer' | 'signal'>
   readonly #host: RequestHost
@@ -32,13 +28,31 @@ export class Request {
   #post: FormMap | null = null
   #cookies: Cookies | null = null
   #session: Promise<Session> | null = null
+  #body: RequestBody | null
+  #context: Record<PropertyKey, unknown> | null = null
 
-  /** @internal */
-  constructor(head: RequestHead, body: RequestBody, io: Pick<CodecIo, 'peer' | 'signal'>, host: RequestHost) {
+  /** @internal `body` is null where there is none. */
+  constructor(head: RequestHead, body: RequestBody | null, io: Pick<CodecIo, 'peer' | 'signal'>, host: RequestHost) {
     this.#head = head
     this.#io = io
     this.#host = host
-    this.body = body
+    this.#body = body
+  }
+
+  /** Yours alone. */
+  get context(): Record<PropertyKey, unknown> {
+    this.#context ??= {}
+    return this.#context
+  }
+
+  set context(value: Record<PropertyKey, unknown>) {
+    this.#context = value
+  }
+
+  /** The body as it comes, once; all of it at once if it was collected. */
+  get body(): RequestBody {
+    this.#body ??= RequestBody.empty()
+    return this.#body
   }
 
   get method(): string {

@@ -3,6 +3,7 @@
 
 import type { AnyProtocol } from '../../src/protocol.ts'
 import { HEAD_LIMITS, type HeadLimits } from './head.ts'
+import { QuickHeads } from './quick-head.ts'
 import type { Request } from './request.ts'
 import type { FileBody } from './response.ts'
 
@@ -154,6 +155,7 @@ export interface HttpServices {
 /** Settings with their defaults. */
 export interface Resolved extends Required<Omit<HttpSettings, 'accessLog'>> {
   readonly head: HeadLimits
+  readonly quickHeads: QuickHeads
   readonly isTrusted: ((ip: string) => boolean) | null
   readonly log: ((entry: AccessLogEntry) => void) | null
   readonly services: HttpServices
@@ -180,6 +182,7 @@ export function resolved(settings: HttpSettings, services: HttpServices): Resolv
     ...head,
     trustProxy,
     head,
+    quickHeads: new QuickHeads(head),
     isTrusted: trustProxy.length === 0 ? null : services.trusts(trustProxy),
     log: typeof accessLog === 'string' ? services.accessLog(accessLog) : accessLog,
     services,

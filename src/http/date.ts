@@ -1,15 +1,19 @@
 // Dates of HTTP (RFC 9110 section 5.6.7): one is written, made once a second and only when an answer needs it (no timer);
 // three are read, and nothing that a lenient parser would take for one.
 
-let second = -1
-let text = ''
+import { recently } from '../loop/clock.ts'
 
-/** The value of a Date field, now. Cost: one look at the clock. */
+let text = ''
+/** When the next second begins, by the monotonic clock. */
+let validUntil = -1
+
+/** The value of a Date field, now. Where the wall clock jumps it follows within a second. */
 export function httpDate(): string {
-  const now = Math.floor(Date.now() / 1000)
-  if (now === second) return text
-  second = now
-  text = new Date(now * 1000).toUTCString()
+  const at = recently()
+  if (at < validUntil) return text
+  const now = Date.now()
+  validUntil = at + 1000 - (now % 1000)
+  text = new Date(now).toUTCString()
   return text
 }
 

@@ -290,7 +290,7 @@ class NativeListener implements Listener, Owner {
   }
 }
 
-/** Listens, and says where; what was bound must be where it should. */
+/** Listens, and says where every connection will be, if that is one address; what was bound must be where it should. */
 function listenOn(sys: Sys, fd: number, { backlog, expected }: ListenSource): string {
   const { family, address, port } = sys.socketName(fd)
   const isThere = family === 0 || formatEndpoint(address, port) === expected
@@ -304,7 +304,7 @@ function listenOn(sys: Sys, fd: number, { backlog, expected }: ListenSource): st
     sys.setNoDelay(fd, true) // what it accepts has these from it: no call per connection
     sys.setKeepAlive(fd, KEEPALIVE_MS / 1000)
   }
-  return family === 0 ? '' : address
+  return family === 0 || WILDCARDS.includes(address) ? '' : address
 }
 
 /** The descriptor that a listener was given. */
@@ -312,6 +312,9 @@ function giveUp({ handle, fd }: ListenSource): void {
   if (handle !== null && handle !== undefined) (handle as { close(): void }).close()
   else if (fd !== undefined) closeSync(fd)
 }
+
+/** Each connection has an address of its own there. */
+const WILDCARDS = ['0.0.0.0', '::']
 
 const acceptErrors = new LimitedLog()
 const NO_BYTES = Buffer.alloc(0)

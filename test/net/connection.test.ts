@@ -60,9 +60,11 @@ for (const transport of transports) {
   })
 
   it('knows both addresses, in onConnect and in onClose, whatever ended it', async () => {
-    for (const [host, show] of [
-      ['127.0.0.1', '127.0.0.1'],
-      ['[::1]', '[::1]'],
+    for (const [host, show, listen] of [
+      ['127.0.0.1', '127.0.0.1', '127.0.0.1'],
+      ['127.0.0.1', '127.0.0.1', '0.0.0.0'],
+      ['[::1]', '[::1]', '[::1]'],
+      ['[::1]', '[::1]', '[::]'],
     ] as const) {
       for (const how of ['peer', 'reset', 'destroy'] as const) {
         const seen: string[] = []
@@ -73,16 +75,17 @@ for (const transport of transports) {
           text,
           { onConnect: how === 'destroy' ? look : () => undefined, onClose: look },
           async ({ connect, connections, endpoint }) => {
-            const client = await connect()
+            const client = await connect({ host: host.replace(/[[\]]/g, '') })
             await until(() => connections.length > 0)
             const local = `${show}:${client.socket.localPort}`
             if (how === 'peer') client.socket.end()
             else if (how === 'reset') client.socket.resetAndDestroy()
             else connections[0]?.destroy()
             await until(() => seen.length === (how === 'destroy' ? 2 : 1))
-            for (const line of seen) assert.is(line, `${local} ${endpoint} ${host !== '127.0.0.1'}`, how)
+            const port = endpoint.slice(endpoint.lastIndexOf(':'))
+            for (const line of seen) assert.is(line, `${local} ${show}${port} ${host !== '127.0.0.1'}`, how)
           },
-          `tcp://${host}:0`,
+          `tcp://${listen}:0`,
         )
       }
     }

@@ -24,7 +24,7 @@ export interface TestServer {
   /** What `onError` was told, as `code message`. */
   readonly errors: string[]
   /** A connected client, destroyed at the end of the test. */
-  connect(options?: { allowHalfOpen?: boolean; localAddress?: string }): Promise<Client>
+  connect(options?: { allowHalfOpen?: boolean; localAddress?: string; host?: string }): Promise<Client>
 }
 
 /** A client that collects what it is sent. */

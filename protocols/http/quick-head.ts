@@ -1,0 +1,187 @@
+// Heads as almost all are, in one pass over bytes that are all there: origin-form, HTTP/1.1, nothing that says more of framing
+// than a length. Anything else, wrong or merely rare, is left to HeadParser from its first byte on: so this can only
+// say yes to what that would say yes to, and both are run over the same vectors.
+
+import { CLASSES, Class, type HeadLimits, isNamed, type Noted, RequestHead } from './head.ts'
+import { isHost } from './host.ts'
+
+const TAB = 0x09
+const LF = 0x0a
+const CR = 0x0d
+const SPACE = 0x20
+const SLASH = 0x2f
+const COLON = 0x3a
+const VERSION = Array.from(Buffer.from(' HTTP/1.1\r\n'))
+/** CONNECT and TRACE begin so, and no other method that is common. */
+const RARE_METHODS = [0x43, 0x54]
+const MAX_METHOD = 7
+/** Digits of a length that is exact as a number. */
+const MAX_DIGITS = 15
+
+/** One for all connections: nothing is kept between two heads but the last host that was one. */
+export class QuickHeads implements Noted {
+  contentLength = -1
+  readonly isChunked = false
+  hasClose = false
+  readonly hasKeepAlive = false
+  readonly hasUpgrade = false
+  readonly offersWebSocket = false
+  readonly expectsContinue = false
+  readonly #limits: HeadLimits
+  #start = 0
+  #methodEnd = 0
+  #targetEnd = 0
+  #end = 0
+  #hasHost = false
+  #hasType = false
+  #host = ''
+
+  constructor(limits: HeadLimits) {
+    this.#limits = limits
+  }
+
+  /** The length of the head at `start`, or 0: it is not whole, or another one. */
+  find(bytes: Buffer, start: number): number {
+    const limit = Math.min(bytes.length, start + this.#limits.maxHeadBytes)
+    const fieldsAt = this.#findRequestLine(bytes, start, limit)
+    if (fieldsAt === 0) return 0
+    this.contentLength = -1
+    this.hasClose = this.#hasHost = this.#hasType = false
+    const end = this.#findFields(bytes, fieldsAt, limit)
+    if (end === 0 || !this.#hasHost) return 0
+    this.#start = start
+    this.#end = end
+    return end - start
+  }
+
+  /** Of the head that was found; `text` is the same bytes as latin1, from `base` on. */
+  take(text: string, base: number): RequestHead {
+    const start = this.#start - base
+    const methodEnd = this.#methodEnd - base
+    const targetEnd = this.#targetEnd - base
+    const method = methodEnd - start === 3 && text.charCodeAt(start) === 0x47 ? 'GET' : text.substring(start, methodEnd)
+    const target = targetEnd - methodEnd === 2 ? '/' : text.substring(methodEnd + 1, targetEnd)
+    return new RequestHead(method, target, 1, text, start, targetEnd + VERSION.length, this.#end - base, this)
+  }
+
+  /** Where the fields begin, or 0. */
+  #findRequestLine(bytes: Buffer, start: number, limit: number): number {
+    let at = start
+    while (at < limit && (CLASSES[bytes[at] as number] as number) & Class.Token) at++
+    const size = at - start
+    if (size === 0 || size > MAX_METHOD || bytes[at] !== SPACE) return 0
+    if (size >= 5 && RARE_METHODS.includes(bytes[start] as number)) return 0
+    if (size === 3 && bytes[start] === 0x47 && !isGet(bytes, start)) return 0 // `take` looks at the first letter alone
+    this.#methodEnd = at
+    if (bytes[++at] !== SLASH) return 0
+    while (at < limit && (CLASSES[bytes[at] as number] as number) & Class.Target) at++
+    this.#targetEnd = at
+    if (at - this.#methodEnd - 1 > this.#limits.maxTargetBytes || at + VERSION.length > limit) return 0
+    for (let i = 0; i < VERSION.length; i++) if (bytes[at + i] !== VERSION[i]) return 0
+    return at + VERSION.length
+  }
+
+  /** Behind the empty line, or 0. */
+  #findFields(bytes: Buffer, start: number, limit: number): number {
+    let at = start
+    for (let left = this.#limits.maxFields; at + 1 < limit; left--) {
+      if (bytes[at] === CR) return bytes[at + 1] === LF ? at + 2 : 0
+      const nameAt = at
+      while (at < limit && (CLASSES[bytes[at] as number] as number) & Class.Token) at++
+      if (left === 0 || at === nameAt || at === limit || bytes[at] !== COLON) return 0
+      const nameEnd = at++
+      while (at < limit && (CLASSES[bytes[at] as number] as number) & Class.Value) at++
+      if (at + 1 >= limit || bytes[at] !== CR || bytes[at + 1] !== LF) return 0
+      if (!this.#note(bytes, nameAt, nameEnd, at)) return 0
+      at += 2
+    }
+    return 0
+  }
+
+  /** False for a field that takes a closer look. Their lengths tell almost all others apart. */
+  #note(bytes: Buffer, nameAt: number, nameEnd: number, end: number): boolean {
+    switch (nameEnd - nameAt) {
+      case 4:
+        return !isNamed(bytes, nameAt, 'host') || this.#noteHost(bytes, nameEnd + 1, end)
+      case 6:
+        return !isNamed(bytes, nameAt, 'expect')
+      case 7:
+        return !isNamed(bytes, nameAt, 'upgrade')
+      case 10:
+        return !isNamed(bytes, nameAt, 'connection') || this.#noteConnection(bytes, nameEnd + 1, end)
+      case 12:
+        return !isNamed(bytes, nameAt, 'content-type') || this.#noteType()
+      case 14:
+        if (isNamed(bytes, nameAt, 'content-length')) return this.#noteLength(bytes, nameEnd + 1, end)
+        return !isNamed(bytes, nameAt, 'content_length')
+      case 17:
+        return !isNamed(bytes, nameAt, 'transfer-encoding') && !isNamed(bytes, nameAt, 'transfer_encoding')
+      default:
+        return true
+    }
+  }
+
+  /** Most requests of a connection, and most connections, ask the same host. */
+  #noteHost(bytes: Buffer, from: number, to: number): boolean {
+    if (this.#hasHost) return false
+    this.#hasHost = true
+    const start = skipBlanks(bytes, from, to)
+    const end = trimBlanks(bytes, start, to)
+    if (end - start === this.#host.length && isText(bytes, start, this.#host)) return end > start
+    const host = bytes.toString('latin1', start, end)
+    if (!isHost(host)) return false
+    this.#host = host
+    return true
+  }
+
+  #noteConnection(bytes: Buffer, from: number, to: number): boolean {
+    const start = skipBlanks(bytes, from, to)
+    const size = trimBlanks(bytes, start, to) - start
+    if (size === 10) return isNamed(bytes, start, 'keep-alive')
+    if (size !== 5 || !isNamed(bytes, start, 'close')) return false
+    this.hasClose = true
+    return true
+  }
+
+  #noteType(): boolean {
+    const isFirst = !this.#hasType
+    this.#hasType = true
+    return isFirst
+  }
+
+  #noteLength(bytes: Buffer, from: number, to: number): boolean {
+    const start = skipBlanks(bytes, from, to)
+    const end = trimBlanks(bytes, start, to)
+    const size = end - start
+    if (this.contentLength >= 0 || size === 0 || size > MAX_DIGITS || (size > 1 && bytes[start] === 0x30)) return false
+    let length = 0
+    for (let at = start; at < end; at++) {
+      const digit = (bytes[at] as number) - 0x30
+      if (digit < 0 || digit > 9) return false
+      length = length * 10 + digit
+    }
+    this.contentLength = length
+    return true
+  }
+}
+
+function isGet(bytes: Buffer, start: number): boolean {
+  return bytes[start + 1] === 0x45 && bytes[start + 2] === 0x54
+}
+
+function skipBlanks(bytes: Buffer, from: number, to: number): number {
+  let at = from
+  while (at < to && (bytes[at] === SPACE || bytes[at] === TAB)) at++
+  return at
+}
+
+function trimBlanks(bytes: Buffer, from: number, to: number): number {
+  let end = to
+  while (end > from && (bytes[end - 1] === SPACE || bytes[end - 1] === TAB)) end--
+  return end
+}
+
+function isText(bytes: Buffer, start: number, text: string): boolean {
+  for (let i = 0; i < text.length; i++) if (bytes[start + i] !== text.charCodeAt(i)) return false
+  return true
+}

@@ -53,6 +53,13 @@ export function commit() {
   return git('status', '--porcelain', '--untracked-files=no') ? `${head}+` : head
 }
 
+/** How many files a process may have open, when it asks for all that it may have. */
+export function openFilesLimit() {
+  if (!existsSync('/proc/self/limits')) return Number.POSITIVE_INFINITY
+  const [, hard] = /^Max open files\s+\S+\s+(\S+)/m.exec(readFileSync('/proc/self/limits', 'utf8')) ?? []
+  return hard === undefined || hard === 'unlimited' ? Number.POSITIVE_INFINITY : Number(hard)
+}
+
 export const environment = () => ({ machine: machine(), node: process.version, commit: commit() })
 
 // C
@@ -246,9 +253,10 @@ export function startTimeOf(pid) {
 
 /** Writes results/<bench>-<timestamp>.json (git-ignored) and returns its path from the root. */
 export function writeResults(bench, result) {
-  const name = join('results', `${bench}-${new Date().toISOString().replaceAll(':', '-')}.json`)
+  const date = new Date().toISOString()
+  const name = join('results', `${bench}-${date.replaceAll(':', '-')}.json`)
   mkdirSync(join(root, 'results'), { recursive: true })
-  writeFileSync(join(root, name), `${JSON.stringify(result, undefined, 2)}\n`)
+  writeFileSync(join(root, name), `${JSON.stringify({ bench, date, ...result }, undefined, 2)}\n`)
   return name
 }
 

@@ -237,6 +237,27 @@ export const cpuBetween = (before, after) => ({
   waited: after.waited - before.waited,
 })
 
+/**
+ * Waits until a process sleeps and goes on doing so: thousands of connections take a while to be accepted, and to close,
+ * and the next server sits on the same core.
+ */
+export async function untilIdle(pid, deadlineMs = 10_000) {
+  let last = cpuOf(pid).total
+  let quiet = 0
+  for (const deadline = Date.now() + deadlineMs; quiet < 3 && Date.now() < deadline; ) {
+    await sleep(10)
+    const { total } = cpuOf(pid)
+    quiet = total - last < 0.0005 && !isRunnable(pid) ? quiet + 1 : 0
+    last = total
+  }
+}
+
+/** Running, or ready to: a busy machine may let it wait. */
+function isRunnable(pid) {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  return stat[stat.lastIndexOf(')') + 2] === 'R'
+}
+
 /** Start time in ticks after boot: with the pid it names one process for good. Undefined when it has ended. */
 export function startTimeOf(pid) {
   try {

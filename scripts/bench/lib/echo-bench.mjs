@@ -4,7 +4,7 @@
 // flags: [--quick] [--all] [--rounds 5] [--seconds 1] [--bytes 32] [--cases 1x1,64x16] [--peers floor,millrace,...]
 //        [--works text,...]
 // A case is connections x messages in flight on each. --all takes the cases and peers that the default run leaves out for
-// the sake of time. --quick is one short round of the first case: it shows that the bench works.
+// the sake of time. --quick is one short round of one case: it shows that the bench works.
 import { parseArgs } from 'node:util'
 import {
   CannotRun,
@@ -17,12 +17,12 @@ import {
   openFilesLimit,
   pickCores,
   runBench,
-  sleep,
   stop,
   table,
+  untilIdle,
   writeResults,
 } from './bench.mjs'
-import { caseOf, mapValues, rowOf } from './rows.mjs'
+import { caseOf, mapValues, perMiB, rowOf } from './rows.mjs'
 import { cServer, millraceServer, NotHere } from './servers.mjs'
 
 /**
@@ -31,15 +31,18 @@ import { cServer, millraceServer, NotHere } from './servers.mjs'
  * @typedef {object} Work
  * @property {string} [name] when the bench has several
  * @property {string} module the millrace server, a file beside this one
+ * @property {Record<string, string>} [env] what that module reads
  * @property {string} load the generator, a C file beside this one
  * @property {string[]} [floor] the floor, a C file beside this one, and its arguments
  * @property {Record<string, (core: number) => Promise<object>>} peers by name, what starts a server to compare with
  * @property {string} cases the default of --cases
  * @property {string} [allCases] with --all
+ * @property {string} [quickCase] the case of --quick; the first of the default ones
  * @property {string} compared the default of --peers
  * @property {string} [allCompared] with --all
  * @property {(port: number) => Promise<boolean>} answers whether a port echoes: bound is not yet serving
  * @property {Record<string, string>} [variants] by the letters behind a case, what is different there: `64x16b`
+ * @property {(case_: object) => number | undefined} [bodyBytes] bytes of the body, when the row should say CPU per MiB
  * @property {(port: number, case_: object) => string[] | Promise<string[]>} [loadFlags] more flags for the generator
  */
 
@@ -57,8 +60,8 @@ export function runEchoBench(name, ...works) {
 function startersOf(name, work) {
   return {
     ...(work.floor ? { floor: cServer(...work.floor) } : {}),
-    millrace: millraceServer(name, work.module, work.answers, 'native'),
-    'millrace-node': millraceServer(name, work.module, work.answers, 'node'),
+    millrace: millraceServer(name, work.module, work.answers, 'native', work.env),
+    'millrace-node': millraceServer(name, work.module, work.answers, 'node', work.env),
     ...work.peers,
   }
 }
@@ -107,14 +110,14 @@ function chosenWorks(works, values) {
 }
 
 function casesOf(work, { values, bytes }) {
-  const text = values.cases ?? (values.all ? work.allCases : undefined) ?? work.cases
-  const cases = text.split(',').map((one) => {
+  const quick = values.quick ? (work.quickCase ?? work.cases.split(',')[0]) : undefined
+  const text = values.cases ?? quick ?? (values.all ? work.allCases : undefined) ?? work.cases
+  return text.split(',').map((one) => {
     const found = caseOf(one, bytes, work.variants)
     if (found === undefined) throw new CannotRun(`--cases: '${one}' is not like 64x16`)
     checkLimit(found)
     return found
   })
-  return values.quick && values.cases === undefined ? cases.slice(0, 1) : cases
 }
 
 function checkLimit({ connections }) {
@@ -142,10 +145,16 @@ async function loadCommand(work, port, case_, plan) {
   ]
 }
 
-/** The load says "ready" after its warm-up and waits for us: both samples are taken while nothing is in flight. */
+/**
+ * The load says "open", and we let the server accept them all; it says "ready" after its warm-up and waits for us again:
+ * both samples are taken while nothing is in flight.
+ */
 async function measure(work, server, case_, plan, core) {
   const load = launch(await loadCommand(work, server.port, case_, plan), { core })
   try {
+    await nextLine(load, loadGraceMs)
+    await untilIdle(server.pid)
+    load.stdin.write('warm up\n')
     await nextLine(load, plan.warmupSeconds * 1000 + loadGraceMs)
     const before = cpuOf(server.pid)
     load.stdin.write('go\n')
@@ -157,18 +166,7 @@ async function measure(work, server, case_, plan, core) {
     return toRun(result, cpuSeconds)
   } finally {
     await stop(load)
-    await untilIdle(server)
-  }
-}
-
-/** Thousands of connections take a while to close, and the next server sits on the same core. */
-async function untilIdle({ pid }) {
-  let last = cpuOf(pid).total
-  for (const deadline = Date.now() + 2000; Date.now() < deadline; ) {
-    await sleep(10)
-    const now = cpuOf(pid).total
-    if (now - last < 0.001) return
-    last = now
+    await untilIdle(server.pid)
   }
 }
 
@@ -260,10 +258,12 @@ async function main(name, allWorks) {
     const about = { cores: cores ?? null, servers: more, skipped, ...environment() }
     const own = []
     try {
+      if (!asked.plan.quick) await measureCase(work, servers, cases[0], { ...asked.plan, rounds: 1 }, cores) // V8 is cold
       for (const case_ of cases) {
         const runs = await measureCase(work, servers, case_, asked.plan, cores)
         const head = { bench: name, ...(work.name ? { work: work.name } : {}), case: case_ }
-        own.push({ ...head, ...rowOf(runs), ...about })
+        const row = rowOf(runs)
+        own.push({ ...head, ...row, ...perMiB(row, work.bodyBytes?.(case_)), ...about })
         raw.push({ ...head, runs })
         console.log(JSON.stringify(own.at(-1)))
       }

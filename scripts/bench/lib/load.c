@@ -15,8 +15,9 @@
  * usage: load -p port [-c connections] [-d in flight] [-s line bytes, newline included] [-t seconds | -n lines]
  *             [-w warm-up seconds] [-i] [-o | -b]
  *             [-q file of the request -r reply bytes [-x its first bytes in hex] [-z file of its last bytes]] [-k file]
- * -i: after the warm-up print "ready" and wait for a line on stdin; after the result wait for stdin to end before
- *     closing. Server and generator are idle at both points, so a sample of CPU time taken there is exact.
+ * -i: when all is open print "open", and after the warm-up "ready", and wait for a line on stdin each time; after the
+ *     result wait for stdin to end before closing. Server and generator are idle at the latter two, so a sample of CPU
+ *     time taken there is exact. Open is not yet accepted: up to a backlog may be waiting.
  * -o: once: a connection is made, sends one message, is closed when that has been answered, and another one takes its
  *     place; -c of them at a time. No handshake.
  * -b: broadcast, with -q: connection 0 alone sends, and every connection is to get the reply, before the next one.
@@ -424,6 +425,13 @@ static bool wait_for_line(void) {
   return false;
 }
 
+static void say_and_wait(const char *word) {
+  if (!options.interactive) return;
+  puts(word);
+  fflush(stdout);
+  if (!wait_for_line()) exit(1);
+}
+
 static void warm_up(void) {
   if (options.warmup_seconds <= 0) return;
   struct phase phase = {.is_timed = true, .ends_at = clock_ns() + (uint64_t)(options.warmup_seconds * 1e9)};
@@ -504,12 +512,9 @@ int main(int argc, char **argv) {
   raise_limit();
   if ((epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0) die("epoll_create1");
   open_all();
+  say_and_wait("open");
   warm_up();
-  if (options.interactive) {
-    puts("ready");
-    fflush(stdout);
-    if (!wait_for_line()) return 1;
-  }
+  say_and_wait("ready");
   measure();
   while (options.interactive && wait_for_line()) continue;
   return errors ? 1 : 0;

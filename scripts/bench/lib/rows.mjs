@@ -61,10 +61,47 @@ export function rowOf(runs) {
   }
 }
 
+/** What the row's CPU per message is for a MiB of bodies. */
+export function perMiB({ perMessageUs }, bodyBytes) {
+  if (bodyBytes === undefined) return {}
+  return { perMiBUs: mapValues(perMessageUs, ({ total }) => round((total / bodyBytes) * 2 ** 20)) }
+}
+
 /** `64x16b`: connections, messages in flight on each, and what is different there. Undefined when it is none. */
 export function caseOf(text, bytes, variants = {}) {
   const [, connections, inFlight, variant = ''] = /^(\d+)x(\d+)([a-z][a-z0-9-]*)?$/.exec(text) ?? []
   const isKnown = variant === '' || Object.hasOwn(variants, variant)
   if (!(connections > 0 && inFlight > 0) || !isKnown) return undefined
   return { connections: Number(connections), inFlight: Number(inFlight), bytes, ...(variant === '' ? {} : { variant }) }
+}
+
+/**
+ * Of the native engine: what it keeps in C++ for a connection that has nothing to send, `Slot` in native/src/engine.h. The
+ * others keep theirs in memory that only RSS counts.
+ */
+const SLOT_BYTES = 40
+
+/**
+ * Bytes per connection: medians over the runs of what each connection added, after one message on each. `counted` is heap,
+ * external and the engine's own; `silent` is the same before the message.
+ *
+ * @param {Record<string, { about: { engine?: string }, empty: object, open: object, idle: object }[]>} runs by server
+ */
+export function idleRow(runs, { connections }) {
+  const added = (when, pick) => (run) => (pick(run[when]) - pick(run.empty)) / connections
+  const engineOf = ({ about }) => (about.engine === 'native' ? SLOT_BYTES : 0)
+  const heap = added('idle', (sample) => sample.heapUsed)
+  const external = added('idle', (sample) => sample.external)
+  const rss = added('idle', (sample) => sample.rss)
+  const unsaid = added('open', (sample) => sample.heapUsed + sample.external)
+  const counted = (run) => heap(run) + external(run) + engineOf(run)
+  const silent = (run) => unsaid(run) + engineOf(run)
+  const each = { heap, external, engine: engineOf, counted, rss, silent }
+  const countedOf = mapValues(runs, (list) => list.map(counted))
+  return {
+    perConnectionBytes: mapValues(runs, (list) => mapValues(each, (pick) => Math.round(median(list.map(pick))))),
+    ...compare(countedOf),
+    spread: mapValues(countedOf, (list) => round(spread(list), 2)),
+    runs: Object.values(runs)[0].length,
+  }
 }

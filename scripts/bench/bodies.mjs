@@ -3,7 +3,7 @@
 // a case. Every byte of a body that goes down is compared; of one that goes up the server tells the length and samples.
 import { bodyOf, receiptOf } from './lib/bodies.mjs'
 import { runEchoBench } from './lib/echo-bench.mjs'
-import { answerOf, scratch } from './lib/probes.mjs'
+import { answerOf, okFlags, scratch } from './lib/probes.mjs'
 import { bunServer, nodeServer } from './lib/servers.mjs'
 
 const sizes = { 64: 64, '1k': 1024, '64k': 64 * 1024, '1m': 1024 * 1024 }
@@ -43,12 +43,12 @@ const replyOf = ({ direction, size }) => (direction === 'up' ? Buffer.from(recei
 
 /** How a body goes over the wire: the request for it, and the reply's end, which is all of a frame. */
 const wires = {
-  frame: { request: frameRequest, tail: (body) => framed(replyOf(body)) },
-  http: { request: httpRequest, tail: replyOf },
+  frame: { request: frameRequest, tail: (body) => framed(replyOf(body)), begins: [] },
+  http: { request: httpRequest, tail: replyOf, begins: okFlags },
 }
 
 function work(name, peers) {
-  const { request, tail } = wires[name]
+  const { request, tail, begins } = wires[name]
   const files = Object.entries(bodies).map(([variant, body]) => [
     variant,
     { request: keep(`${name}-${variant}`, request(body)), tail: keep(`${name}-${variant}-tail`, tail(body)) },
@@ -70,7 +70,7 @@ function work(name, peers) {
     answers: async (port) => (await probe(port, 'down64')).length > 0,
     async loadFlags(port, { variant }) {
       const { length } = await probe(port, variant)
-      return ['-q', fileOf[variant].request, '-r', String(length), '-z', fileOf[variant].tail]
+      return ['-q', fileOf[variant].request, '-r', String(length), ...begins, '-z', fileOf[variant].tail]
     },
   }
 }

@@ -1,7 +1,7 @@
 // The bench `connections`: server CPU per connection that is made, sends one message, has its answer and is closed by the
 // client; and how many a second. Over text and HTTP. A case is how many at a time: `64x1`. Flags: lib/echo-bench.mjs.
 import { runEchoBench } from './lib/echo-bench.mjs'
-import { answerOf, answersHttp, echoesLine, scratch } from './lib/probes.mjs'
+import { answerOf, answersHttp, echoesLine, okFlags, scratch } from './lib/probes.mjs'
 import { bunServer, nodeServer } from './lib/servers.mjs'
 
 const request = 'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n'
@@ -33,7 +33,7 @@ const http = {
   answers: answersHttp,
   async loadFlags(port) {
     const { length } = await answerOf(port, request, 'hello world!')
-    return ['-o', '-q', files.request, '-r', String(length), '-z', files.tail]
+    return ['-o', '-q', files.request, '-r', String(length), ...okFlags, '-z', files.tail]
   },
 }
 

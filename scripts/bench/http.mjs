@@ -1,7 +1,7 @@
 // The bench `http`: server CPU per answered GET of millrace, beside a C floor that parses nothing, node:http, Fastify and
 // Bun. Flags and output: lib/echo-bench.mjs; `64x16b` is a case with the head of a browser (600 bytes). Method: README.md.
 import { runEchoBench } from './lib/echo-bench.mjs'
-import { answerOf, answersHttp, scratch } from './lib/probes.mjs'
+import { answerOf, answersHttp, okFlags, scratch } from './lib/probes.mjs'
 import { bunServer, nginxServer, nodeServer, packageServer } from './lib/servers.mjs'
 
 const small = 'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n'
@@ -57,7 +57,6 @@ await runEchoBench('http', {
   answers: answersHttp,
   async loadFlags(port, { variant = '' }) {
     const { length } = await answerOf(port, requests[variant], 'hello world!')
-    const head = Buffer.from('HTTP/1.1 200 OK').toString('hex')
-    return ['-q', files[variant], '-r', String(length), '-x', head, '-z', body]
+    return ['-q', files[variant], '-r', String(length), ...okFlags, '-z', body]
   },
 })

@@ -232,6 +232,7 @@ async function startAll(name, starters, peers, core) {
     await stopServers(servers)
     throw error
   }
+  if (Object.keys(servers).length === 0) throw new CannotRun('none of the servers can be had here')
   return { servers, skipped }
 }
 

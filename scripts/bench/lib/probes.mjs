@@ -35,6 +35,9 @@ export async function answersHttp(port) {
   return answer.toString('latin1').startsWith('HTTP/1.1 200 OK\r\n')
 }
 
+/** The generator's flag for how each answer begins. */
+export const okFlags = ['-x', Buffer.from('HTTP/1.1 200 OK').toString('hex')]
+
 /** Whether a handshake is. */
 export async function answersWebSocket(port) {
   return (await answerOf(port, webSocketHandshake, '\r\n\r\n')).toString('latin1').startsWith('HTTP/1.1 101 ')

@@ -93,9 +93,15 @@ async function untilUp(bench, child, runDir) {
   for (const deadline = Date.now() + bootMs; Date.now() < deadline; await sleep(100)) {
     const found = readStatus(bench, runDir)
     if (found && (await bench.answers(found.port))) return found
-    if (ended !== undefined) throw new Error(`millrace: start ended (${ended})\n${child.said}`)
+    if (ended !== undefined) throw failureOf(child, ended)
   }
   throw new Error(`millrace: not up within ${bootMs} ms\n${child.said}`)
+}
+
+/** Without the addon the native engine is one of those that cannot be had here. */
+function failureOf({ said }, how) {
+  const lacking = /UsageError: (the native engine takes .*)/.exec(said)
+  return lacking ? new NotHere(lacking[1]) : new Error(`millrace: start ended (${how})\n${said}`)
 }
 
 /** The worker's pid and port as `status --json` has them, or undefined while it is not up. */

@@ -44,7 +44,7 @@ enum {
   kReadBytes = 256 * 1024,
   kMaxFileBytes = 4 << 20,
   kManyConnections = 1000,   /* from here on they come from many addresses, and not faster than a server accepts */
-  kPaceCount = 64,           /* of so many connections in a row, with kPaceNs between: a backlog may hold 511 */
+  kGroup = 64,               /* connections are opened in groups, of many with kPaceNs between: a backlog holds 511 */
   kPaceNs = 5000000,
   kSourceAddresses = 200,    /* 127.0.0.2 and up: one address has 28,000 ports, and each rests for a minute */
   kMinPeriod = 64,           /* distinct lines per connection: a reordered reply does not pass as the right one */
@@ -181,10 +181,13 @@ static void lay_out_stream(struct connection *connection, int index, int period)
 }
 
 /* The handshake blocks: it is no part of what is measured. */
-static void shake_hands(int fd) {
+static void send_handshake(int fd) {
+  if (write(fd, options.handshake, options.handshake_bytes) != (ssize_t)options.handshake_bytes) die("write");
+}
+
+static void await_handshake(int fd) {
   char answer[4096];
   size_t got = 0;
-  if (write(fd, options.handshake, options.handshake_bytes) != (ssize_t)options.handshake_bytes) die("write");
   while (got < 4 || memcmp(answer + got - 4, "\r\n\r\n", 4) != 0) {
     if (got == sizeof answer || read(fd, answer + got, 1) != 1) die("handshake");
     got++;
@@ -214,27 +217,37 @@ static int connect_to(int port, int type) {
 static void open_connection(struct connection *connection) {
   int one = 1, fd = connect_to(options.port, 0);
   if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) < 0) die("setsockopt TCP_NODELAY");
-  if (options.handshake) shake_hands(fd);
-  if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0) die("fcntl O_NONBLOCK");
+  if (options.handshake) send_handshake(fd);
   connection->fd = fd;
+}
+
+static void finish_opening(struct connection *connection) {
+  if (options.handshake) await_handshake(connection->fd);
+  if (fcntl(connection->fd, F_SETFL, O_NONBLOCK) < 0) die("fcntl O_NONBLOCK");
   connection->is_open = true;
   watch(EPOLL_CTL_ADD, connection);
+}
+
+/* Together, so that not each of them waits for the server to wake. */
+static void open_group(int first, int end) {
+  struct timespec pace = {.tv_nsec = kPaceNs};
+  for (int i = first; i < end; i++) open_connection(&connections[i]);
+  for (int i = first; i < end; i++) finish_opening(&connections[i]);
+  if (options.connections >= kManyConnections) nanosleep(&pace, NULL);
 }
 
 /* Those of -o open in `run`. */
 static void open_all(void) {
   int period = options.request ? 1 : options.depth > kMinPeriod ? options.depth : kMinPeriod;
-  struct timespec pace = {.tv_nsec = kPaceNs};
   period_bytes = (size_t)period * sent_size();
   if (options.request) lay_out_requests(period + options.depth);
   connections = allocate((size_t)options.connections, sizeof *connections);
   for (int i = 0; i < options.connections; i++) {
-    struct connection *connection = &connections[i];
-    lay_out_stream(connection, i, period);
-    connection->sent_at = allocate((size_t)options.depth, sizeof *connection->sent_at);
-    if (!options.once) open_connection(connection);
-    if (options.connections >= kManyConnections && i % kPaceCount == kPaceCount - 1) nanosleep(&pace, NULL);
+    lay_out_stream(&connections[i], i, period);
+    connections[i].sent_at = allocate((size_t)options.depth, sizeof *connections[i].sent_at);
   }
+  for (int i = 0; i < options.connections && !options.once; i += kGroup)
+    open_group(i, i + kGroup < options.connections ? i + kGroup : options.connections);
 }
 
 /* Sending and receiving. */

@@ -1,12 +1,9 @@
-// The bench `http`: server CPU per answered GET of millrace, beside node:http and Fastify. Flags and output:
-// lib/echo-bench.mjs; `64x16b` is a case with the head of a browser (600 bytes). Method: README.md.
-import { mkdtempSync, writeFileSync } from 'node:fs'
-import { connect } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+// The bench `http`: server CPU per answered GET of millrace, beside a C floor that parses nothing, node:http, Fastify and
+// Bun. Flags and output: lib/echo-bench.mjs; `64x16b` is a case with the head of a browser (600 bytes). Method: README.md.
 import { runEchoBench } from './lib/echo-bench.mjs'
+import { answerOf, answersHttp, okFlags, scratch } from './lib/probes.mjs'
+import { bunServer, nginxServer, nodeServer, packageServer } from './lib/servers.mjs'
 
-const folder = mkdtempSync(join(tmpdir(), 'millrace-bench-http-'))
 const small = 'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n'
 const browser = [
   'GET / HTTP/1.1',
@@ -26,46 +23,40 @@ const browser = [
   '',
   '',
 ].join('\r\n')
+// As long as ours, and its Date never changes.
+const floorAnswer = [
+  'HTTP/1.1 200 OK',
+  'Server: millrace',
+  'Date: Thu, 01 Jan 2026 00:00:00 GMT',
+  'Content-Type: text/html; charset=utf-8',
+  'Content-Length: 12',
+  '',
+  'hello world!',
+].join('\r\n')
+
+const keep = scratch('http')
 const requests = { '': small, b: browser }
-for (const [variant, text] of Object.entries(requests)) writeFileSync(join(folder, `request${variant}`), text)
+const files = { '': keep('request', small), b: keep('request-b', browser) }
+const body = keep('body', 'hello world!')
 
-/** The whole answer to one request, or an empty one. */
-function answerOf(port, text) {
-  return new Promise((resolve) => {
-    let answer = Buffer.alloc(0)
-    const settle = () => {
-      socket.destroy()
-      resolve(answer)
-    }
-    const socket = connect(port, '127.0.0.1', () => socket.write(text))
-    socket.setTimeout(1000, settle)
-    socket.on('error', settle)
-    socket.on('data', (chunk) => {
-      answer = Buffer.concat([answer, chunk])
-      if (answer.includes('hello world!')) settle()
-    })
-  })
-}
-
-await runEchoBench({
-  name: 'http',
+await runEchoBench('http', {
   module: 'http-hello.mjs',
   load: 'load',
-  floor: 'floor',
-  peers: { node: ['http-peers.mjs', 'node'], fastify: ['http-peers.mjs', 'fastify'] },
-  cases: '1x1,64x1,64x1b,64x16,64x16b',
-  compared: 'millrace,node,fastify',
+  floor: ['floor', '-a', keep('answer', floorAnswer)],
+  peers: {
+    node: nodeServer('http-peers.mjs', ['node']),
+    fastify: packageServer('fastify', 'http-peers.mjs', ['fastify']),
+    bun: bunServer('bun-http.mjs'),
+    nginx: nginxServer(),
+  },
+  cases: '64x16,64x16b,64x1,1x1,512x1',
+  allCases: '1x1,1x16,8x1,8x16,64x1,64x1b,64x16,64x16b,512x1,512x1b,512x16,5000x1,5000x16',
+  compared: 'floor,millrace,millrace-node,node,fastify,bun',
+  allCompared: 'floor,millrace,millrace-node,node,fastify,bun,nginx',
   variants: { b: 'browser' },
-  answers: async (port) => (await answerOf(port, small)).includes('200 OK'),
-  async loadFlags(port, variant) {
-    const { length } = await answerOf(port, requests[variant])
-    return [
-      '-q',
-      join(folder, `request${variant}`),
-      '-r',
-      String(length),
-      '-x',
-      Buffer.from('HTTP/1.1 200 OK').toString('hex'),
-    ]
+  answers: answersHttp,
+  async loadFlags(port, { variant = '' }) {
+    const { length } = await answerOf(port, requests[variant], 'hello world!')
+    return ['-q', files[variant], '-r', String(length), ...okFlags, '-z', body]
   },
 })

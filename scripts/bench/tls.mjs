@@ -34,7 +34,10 @@ async function main() {
   const seconds = values.quick ? 1 : 3
   const cores = pickCores()
   makeCertificate()
-  const starters = { millrace: millraceServer('tls', 'tls-echo.mjs', answers), node: nodeServer('tls-peer.mjs') }
+  const starters = {
+    millrace: millraceServer('tls', 'tls-echo.mjs', answers, 'node'),
+    node: nodeServer('tls-peer.mjs'),
+  }
   const servers = {}
   try {
     for (const [name, start] of Object.entries(starters)) servers[name] = await start(cores?.server)

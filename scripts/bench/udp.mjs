@@ -2,6 +2,7 @@
 // floor). Flags and output: lib/echo-bench.mjs. Method: README.md. A case is sockets x datagrams in flight on each.
 import { createSocket } from 'node:dgram'
 import { runEchoBench } from './lib/echo-bench.mjs'
+import { nodeServer } from './lib/servers.mjs'
 
 /** True when the port echoes a datagram: bound is not yet serving. */
 function answers(port) {
@@ -19,13 +20,12 @@ function answers(port) {
   })
 }
 
-await runEchoBench({
-  name: 'udp',
+await runEchoBench('udp', {
   module: 'udp-echo.mjs',
   load: 'udp-load',
-  floor: 'udp-floor',
-  peers: { dgram: ['dgram-echo.mjs'] },
+  floor: ['udp-floor'],
+  peers: { dgram: nodeServer('dgram-echo.mjs') },
   cases: '1x1,1x16,8x1,8x16,64x1',
-  compared: 'floor,millrace,dgram',
+  compared: 'floor,millrace,millrace-node,dgram',
   answers,
 })

@@ -53,6 +53,13 @@ export function commit() {
   return git('status', '--porcelain', '--untracked-files=no') ? `${head}+` : head
 }
 
+/** How many files a process may have open, when it asks for all that it may have. */
+export function openFilesLimit() {
+  if (!existsSync('/proc/self/limits')) return Number.POSITIVE_INFINITY
+  const [, hard] = /^Max open files\s+\S+\s+(\S+)/m.exec(readFileSync('/proc/self/limits', 'utf8')) ?? []
+  return hard === undefined || hard === 'unlimited' ? Number.POSITIVE_INFINITY : Number(hard)
+}
+
 export const environment = () => ({ machine: machine(), node: process.version, commit: commit() })
 
 // C
@@ -230,6 +237,27 @@ export const cpuBetween = (before, after) => ({
   waited: after.waited - before.waited,
 })
 
+/**
+ * Waits until a process sleeps and goes on doing so: thousands of connections take a while to be accepted, and to close,
+ * and the next server sits on the same core.
+ */
+export async function untilIdle(pid, deadlineMs = 10_000) {
+  let last = cpuOf(pid).total
+  let quiet = 0
+  for (const deadline = Date.now() + deadlineMs; quiet < 3 && Date.now() < deadline; ) {
+    await sleep(10)
+    const { total } = cpuOf(pid)
+    quiet = total - last < 0.0005 && !isRunnable(pid) ? quiet + 1 : 0
+    last = total
+  }
+}
+
+/** Running, or ready to: a busy machine may let it wait. */
+function isRunnable(pid) {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  return stat[stat.lastIndexOf(')') + 2] === 'R'
+}
+
 /** Start time in ticks after boot: with the pid it names one process for good. Undefined when it has ended. */
 export function startTimeOf(pid) {
   try {
@@ -246,9 +274,10 @@ export function startTimeOf(pid) {
 
 /** Writes results/<bench>-<timestamp>.json (git-ignored) and returns its path from the root. */
 export function writeResults(bench, result) {
-  const name = join('results', `${bench}-${new Date().toISOString().replaceAll(':', '-')}.json`)
+  const date = new Date().toISOString()
+  const name = join('results', `${bench}-${date.replaceAll(':', '-')}.json`)
   mkdirSync(join(root, 'results'), { recursive: true })
-  writeFileSync(join(root, name), `${JSON.stringify(result, undefined, 2)}\n`)
+  writeFileSync(join(root, name), `${JSON.stringify({ bench, date, ...result }, undefined, 2)}\n`)
   return name
 }
 

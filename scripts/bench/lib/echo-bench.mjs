@@ -1,8 +1,10 @@
-// An echo bench: server CPU per message of millrace, beside a plain Node server that does the same (the peer) and a bare C
-// echo (the floor). One JSON line per case on stdout, a table on stderr, all runs in results/. Method: ../README.md.
+// An echo bench: server CPU per message of millrace on both engines, beside servers that do the same (the peers) and a bare
+// C one (the floor). One JSON line per case on stdout, a table on stderr, all runs in results/. Method: ../README.md.
 //
-// flags: [--quick] [--rounds 5] [--seconds 2] [--bytes 32] [--cases 1x1,64x16] [--peers floor,millrace,...]
-// A case is connections x messages in flight on each. --quick is one short round: it shows that the bench works.
+// flags: [--quick] [--all] [--rounds 5] [--seconds 1] [--bytes 32] [--cases 1x1,64x16] [--peers floor,millrace,...]
+//        [--works text,...]
+// A case is connections x messages in flight on each. --all takes the cases and peers that the default run leaves out for
+// the sake of time. --quick is one short round of one case: it shows that the bench works.
 import { parseArgs } from 'node:util'
 import {
   CannotRun,
@@ -11,72 +13,78 @@ import {
   cpuOf,
   environment,
   launch,
-  median,
   nextLine,
+  openFilesLimit,
   pickCores,
-  round,
   runBench,
-  spread,
   stop,
-  sum,
   table,
+  untilIdle,
   writeResults,
 } from './bench.mjs'
-import { millraceServer, nodeServer, startPrinting } from './servers.mjs'
+import { caseOf, mapValues, perMiB, rowOf } from './rows.mjs'
+import { cServer, millraceServer, NotHere } from './servers.mjs'
 
 /**
- * Which bench this process is.
+ * What a bench measures. Most benches have one work, and `broadcast` for instance two: over text and over WebSocket.
  *
- * @typedef {object} EchoBench
- * @property {string} name
+ * @typedef {object} Work
+ * @property {string} [name] when the bench has several
  * @property {string} module the millrace server, a file beside this one
- * @property {string} load the generator and `floor` the floor: C files beside this one
- * @property {string} floor
- * @property {Record<string, string[]>} peers by name, the Node servers to compare with: file and arguments
+ * @property {Record<string, string>} [env] what that module reads
+ * @property {string} load the generator, a C file beside this one
+ * @property {string[]} [floor] the floor, a C file beside this one, and its arguments
+ * @property {Record<string, (core: number) => Promise<object>>} peers by name, what starts a server to compare with
  * @property {string} cases the default of --cases
+ * @property {string} [allCases] with --all
+ * @property {string} [quickCase] the case of --quick; the first of the default ones
  * @property {string} compared the default of --peers
+ * @property {string} [allCompared] with --all
  * @property {(port: number) => Promise<boolean>} answers whether a port echoes: bound is not yet serving
- * @property {Record<string, string>} [variants] by the letter behind a case, what is different there: `64x16b`
- * @property {(port: number, variant: string) => Promise<string[]>} [loadFlags] more flags for the generator
+ * @property {Record<string, string>} [variants] by the letters behind a case, what is different there: `64x16b`
+ * @property {(case_: object) => number | undefined} [bodyBytes] bytes of the body, when the row should say CPU per MiB
+ * @property {(port: number, case_: object) => string[] | Promise<string[]>} [loadFlags] more flags for the generator
  */
 
-/** @type {EchoBench} */
-let bench
-/** By name: what starts a server on a core. */
-const starters = {}
+const loadGraceMs = 30_000 // the load gives up by itself after 5 s without a reply; this is the second net
+const spareFiles = 200 // what a process has open beside its connections
 
-/** @param {EchoBench} definition */
-export async function runEchoBench(definition) {
-  bench = definition
-  starters.floor = (core) => startPrinting([compile(bench.floor)], core)
-  starters.millrace = millraceServer(bench.name, bench.module, bench.answers)
-  for (const [name, [file, ...args]] of Object.entries(bench.peers)) {
-    starters[name] = nodeServer(file, ...args)
-  }
-  await runBench(bench.name, main)
+/**
+ * @param {string} name of the bench
+ * @param {...Work} works
+ */
+export function runEchoBench(name, ...works) {
+  return runBench(name, () => main(name, works))
 }
 
-const loadGraceMs = 20_000 // the load gives up by itself after 5 s without a reply; this is the second net
-const saturatedServer = 0.9 // of the wall time; below it the server had time left
-const saturatedLoad = 0.95
-const contended = 0.05 // of the wall time waiting for the core: somebody else is at work on this machine
+function startersOf(name, work) {
+  return {
+    ...(work.floor ? { floor: cServer(...work.floor) } : {}),
+    millrace: millraceServer(name, work.module, work.answers, 'native', work.env),
+    'millrace-node': millraceServer(name, work.module, work.answers, 'node', work.env),
+    ...work.peers,
+  }
+}
 
-function readOptions() {
+// What is asked for
+
+function readOptions(works) {
   const options = {
     quick: { type: 'boolean', default: false },
+    all: { type: 'boolean', default: false },
     rounds: { type: 'string' },
     seconds: { type: 'string' },
     bytes: { type: 'string', default: '32' },
-    cases: { type: 'string', default: bench.cases },
-    peers: { type: 'string', default: bench.compared },
+    cases: { type: 'string' },
+    peers: { type: 'string' },
+    works: { type: 'string' },
   }
   try {
     const { values } = parseArgs({ options, allowPositionals: true })
     const rounds = positive('rounds', values.rounds ?? (values.quick ? 1 : 5))
-    const seconds = positive('seconds', values.seconds ?? (values.quick ? 0.4 : 2))
-    const bytes = positive('bytes', values.bytes)
-    const plan = { rounds: Math.ceil(rounds), seconds, warmupSeconds: values.quick ? 0.3 : 0.5 }
-    return { ...plan, cases: values.cases.split(',').map((text) => readCase(text, bytes)), peers: readPeers(values) }
+    const seconds = positive('seconds', values.seconds ?? (values.quick ? 0.3 : 1))
+    const plan = { quick: values.quick, rounds: Math.ceil(rounds), seconds, warmupSeconds: values.quick ? 0.2 : 0.4 }
+    return { values, bytes: positive('bytes', values.bytes), plan, works: chosenWorks(works, values) }
   } catch (error) {
     throw error.code?.startsWith('ERR_PARSE_ARGS') ? new CannotRun(error.message) : error
   }
@@ -88,37 +96,65 @@ function positive(name, text) {
   return value
 }
 
-function readCase(text, bytes) {
-  const [, connections, inFlight, variant = ''] = /^(\d+)x(\d+)([a-z]?)$/.exec(text) ?? []
-  const isKnown = variant === '' || Object.hasOwn(bench.variants ?? {}, variant)
-  if (!(connections > 0 && inFlight > 0) || !isKnown) throw new CannotRun(`--cases: '${text}' is not like 64x16`)
-  return { connections: Number(connections), inFlight: Number(inFlight), bytes, ...(variant === '' ? {} : { variant }) }
+/** Those of `names`, in that order; the flag's name is for the complaint. */
+function chosen(flag, names, known) {
+  const unknown = names.find((name) => !known.includes(name))
+  if (unknown !== undefined) throw new CannotRun(`--${flag}: '${unknown}' is none of ${known.join(', ')}`)
+  return names
 }
 
-function readPeers(values) {
-  const names = values.peers.split(',')
-  const unknown = names.find((name) => !Object.hasOwn(starters, name))
-  if (unknown !== undefined) throw new CannotRun(`--peers: '${unknown}' is none of ${Object.keys(starters).join(', ')}`)
-  return names
+function chosenWorks(works, values) {
+  const known = works.map((work) => work.name)
+  const names = values.works === undefined ? known : chosen('works', values.works.split(','), known)
+  return works.filter((work) => names.includes(work.name))
+}
+
+function casesOf(work, { values, bytes }) {
+  const quick = values.quick ? (work.quickCase ?? work.cases.split(',')[0]) : undefined
+  const text = values.cases ?? quick ?? (values.all ? work.allCases : undefined) ?? work.cases
+  return text.split(',').map((one) => {
+    const found = caseOf(one, bytes, work.variants)
+    if (found === undefined) throw new CannotRun(`--cases: '${one}' is not like 64x16`)
+    checkLimit(found)
+    return found
+  })
+}
+
+function checkLimit({ connections }) {
+  const limit = openFilesLimit()
+  if (connections + spareFiles > limit)
+    throw new CannotRun(`${connections} connections need more open files than ${limit}: ulimit -n`)
+}
+
+function peersOf(work, starters, { values }) {
+  const text = values.peers ?? (values.all ? work.allCompared : undefined) ?? work.compared
+  return chosen('peers', text.split(','), Object.keys(starters))
 }
 
 // One run: the load against one server
 
-async function loadCommand(port, { connections, inFlight, bytes, variant = '' }, plan) {
+async function loadCommand(work, port, case_, plan) {
+  const { connections, inFlight, bytes } = case_
   const flags = { p: port, c: connections, d: inFlight, s: bytes, t: plan.seconds, w: plan.warmupSeconds }
-  const more = (await bench.loadFlags?.(port, variant)) ?? []
+  const more = (await work.loadFlags?.(port, case_)) ?? []
   return [
-    compile(bench.load),
+    compile(work.load),
     '-i',
     ...more,
     ...Object.entries(flags).flatMap(([flag, value]) => [`-${flag}`, String(value)]),
   ]
 }
 
-/** The load says "ready" after its warm-up and waits for us: both samples are taken while nothing is in flight. */
-async function measure(server, case_, plan, core) {
-  const load = launch(await loadCommand(server.port, case_, plan), { core })
+/**
+ * The load says "open", and we let the server accept them all; it says "ready" after its warm-up and waits for us again:
+ * both samples are taken while nothing is in flight.
+ */
+async function measure(work, server, case_, plan, core) {
+  const load = launch(await loadCommand(work, server.port, case_, plan), { core })
   try {
+    await nextLine(load, loadGraceMs)
+    await untilIdle(server.pid)
+    load.stdin.write('warm up\n')
     await nextLine(load, plan.warmupSeconds * 1000 + loadGraceMs)
     const before = cpuOf(server.pid)
     load.stdin.write('go\n')
@@ -130,6 +166,7 @@ async function measure(server, case_, plan, core) {
     return toRun(result, cpuSeconds)
   } finally {
     await stop(load)
+    await untilIdle(server.pid)
   }
 }
 
@@ -141,115 +178,102 @@ function toRun(load, cpuSeconds) {
   return { messages, seconds, rate, latencyUs, cpuSeconds, totalUs, utilisation }
 }
 
-// One case: rounds over all servers, then medians
-
-async function measureCase(servers, case_, plan, cores) {
-  const runs = Object.fromEntries(Object.keys(servers).map((name) => [name, []]))
+/** One case: rounds over all servers. Every other round goes backwards, so that nobody always comes after the same one. */
+async function measureCase(work, servers, case_, plan, cores) {
+  const runs = mapValues(servers, () => [])
   for (let i = 0; i < plan.rounds; i++) {
-    for (const [name, server] of Object.entries(servers)) {
-      runs[name].push(await measure(server, case_, plan, cores?.load))
+    const order = i % 2 === 0 ? Object.entries(servers) : Object.entries(servers).reverse()
+    for (const [name, server] of order) {
+      try {
+        runs[name].push(await measure(work, server, case_, plan, cores?.load))
+      } catch (error) {
+        throw new Error(`${name}, ${labelOf(work, case_)}: ${error.message}`, { cause: error })
+      }
     }
   }
   return runs
 }
 
-/** The kernel samples user time at its tick, so its share is taken over all rounds and applied to the exact total. */
-function perMessage(runs) {
-  const user = sum(runs.map((run) => run.cpuSeconds.user))
-  const ticked = user + sum(runs.map((run) => run.cpuSeconds.system))
-  const total = median(runs.map((run) => run.totalUs))
-  return { user: round(ticked > 0 ? (total * user) / ticked : 0), total: round(total) }
-}
-
-/** Ratios of the same round, so that what slows the machine for a while slows both sides. */
-function ratios(runs, name) {
-  return runs[name].map((run, i) => run.totalUs / runs.millrace[i].totalUs)
-}
-
-const mapValues = (object, each) =>
-  Object.fromEntries(Object.entries(object).map(([key, value]) => [key, each(value, key)]))
-
-const medianOf = (runs, pick) => round(median(runs.map(pick)))
-
-function compare(runs) {
-  const { millrace, ...others } = runs
-  const lists = millrace ? mapValues(others, (_, name) => ratios(runs, name)) : {}
-  return {
-    ratio: mapValues(lists, (list) => round(median(list))),
-    ratioRange: mapValues(lists, (list) => [round(Math.min(...list)), round(Math.max(...list))]),
-  }
-}
-
-function toRow(case_, runs, about) {
-  const utilisation = mapValues(runs, (list) => ({
-    server: medianOf(list, (run) => run.utilisation.server),
-    waited: medianOf(list, (run) => run.utilisation.waited),
-    load: medianOf(list, (run) => run.utilisation.load),
-  }))
-  const names = Object.keys(runs)
-  const voidPeers = names.filter(
-    (name) => utilisation[name].load >= saturatedLoad && utilisation[name].server < saturatedServer,
-  )
-  return {
-    bench: bench.name,
-    case: case_,
-    perMessageUs: mapValues(runs, perMessage),
-    ...compare(runs),
-    spread: mapValues(runs, (list) => round(spread(list.map((run) => run.totalUs)), 2)),
-    rate: mapValues(runs, (list) => medianOf(list, (run) => run.rate)),
-    latencyUs: mapValues(runs, (list) => ({
-      p50: medianOf(list, (run) => run.latencyUs.p50),
-      p99: medianOf(list, (run) => run.latencyUs.p99),
-    })),
-    utilisation,
-    saturated: names.every((name) => utilisation[name].server >= saturatedServer),
-    ...(names.some((name) => utilisation[name].waited >= contended) ? { contended: true } : {}),
-    ...(voidPeers.length > 0 ? { void: true, voidPeers } : {}),
-    runs: runs[names[0]].length,
-    ...about,
-  }
-}
-
 // The report
+
+const labelOf = (work, { connections, inFlight, variant }) =>
+  [work.name, `${connections} x ${inFlight}`, work.variants?.[variant]].filter(Boolean).join(' ')
 
 const pairOf = ({ user, total }) => `${user.toFixed(2)} ${total.toFixed(2)}`
 
-function toTable(rows, peers) {
+function toTable(work, rows, peers) {
   const compared = peers.includes('millrace') ? peers.filter((name) => name !== 'millrace') : []
   const head = ['conns x in flight', ...peers, ...compared.map((name) => `${name}/millrace`), 'server busy %', '']
   const body = rows.map((row) => [
-    `${row.case.connections} x ${row.case.inFlight} ${bench.variants?.[row.case.variant] ?? ''}`.trim(),
+    labelOf(work, row.case),
     ...peers.map((name) => pairOf(row.perMessageUs[name])),
     ...compared.map((name) => row.ratio[name].toFixed(2)),
     peers.map((name) => (row.utilisation[name].server * 100).toFixed(0)).join(' '),
     [row.contended ? 'contended' : '', row.void ? `void: ${row.voidPeers.join(' ')}` : ''].join(' ').trim(),
   ])
-  const title = 'server CPU per message in us, user and total; ratios of totals, above 1: millrace is cheaper'
-  return `${title}\n${table([head, ...body])}\n`
+  return `${table([head, ...body])}\n`
 }
 
-async function main() {
-  const { cases, peers, ...plan } = readOptions()
-  if (peers.includes('floor')) compile(bench.floor)
-  compile(bench.load)
+/** Starts those that can be had here; one that cannot is left out, aloud. */
+async function startAll(name, starters, peers, core) {
+  const servers = {}
+  const skipped = {}
+  try {
+    for (const peer of peers) {
+      try {
+        servers[peer] = await starters[peer](core)
+      } catch (error) {
+        if (!(error instanceof NotHere)) throw error
+        skipped[peer] = error.message
+        process.stderr.write(`bench ${name}: WITHOUT ${peer}: ${error.message}\n`)
+      }
+    }
+  } catch (error) {
+    await stopServers(servers)
+    throw error
+  }
+  if (Object.keys(servers).length === 0) throw new CannotRun('none of the servers can be had here')
+  return { servers, skipped }
+}
+
+async function stopServers(servers) {
+  for (const server of Object.values(servers)) await server.stop()
+}
+
+async function main(name, allWorks) {
+  const asked = readOptions(allWorks)
+  const plans = asked.works.map((work) => {
+    const starters = startersOf(name, work)
+    return { work, starters, cases: casesOf(work, asked), peers: peersOf(work, starters, asked) }
+  })
+  for (const { work } of plans) compile(work.load)
   const cores = pickCores()
   if (!cores)
-    process.stderr.write(`bench ${bench.name}: not pinned (needs taskset and two cores): figures are not comparable\n`)
-  const servers = {}
-  try {
-    for (const name of peers) servers[name] = await starters[name](cores?.server)
-    const about = { cores: cores ?? null, engine: servers.millrace?.about.engine, ...environment() }
-    const rows = []
-    const raw = []
-    for (const case_ of cases) {
-      const runs = await measureCase(servers, case_, plan, cores)
-      rows.push(toRow(case_, runs, about))
-      raw.push({ case: case_, runs })
-      console.log(JSON.stringify(rows.at(-1)))
+    process.stderr.write(`bench ${name}: not pinned (needs taskset and two cores): figures are not comparable\n`)
+  const rows = []
+  const raw = []
+  let report = 'server CPU per message in us, user and total; ratios of totals, above 1: millrace is cheaper\n'
+  for (const { work, starters, cases, peers } of plans) {
+    const { servers, skipped } = await startAll(name, starters, peers, cores?.server)
+    const more = mapValues(servers, (server) => server.about ?? {})
+    const about = { cores: cores ?? null, servers: more, skipped, ...environment() }
+    const own = []
+    try {
+      if (!asked.plan.quick) await measureCase(work, servers, cases[0], { ...asked.plan, rounds: 1 }, cores) // V8 is cold
+      for (const case_ of cases) {
+        const runs = await measureCase(work, servers, case_, asked.plan, cores)
+        const head = { bench: name, ...(work.name ? { work: work.name } : {}), case: case_ }
+        const row = rowOf(runs)
+        own.push({ ...head, ...row, ...perMiB(row, work.bodyBytes?.(case_)), ...about })
+        raw.push({ ...head, runs })
+        console.log(JSON.stringify(own.at(-1)))
+      }
+    } finally {
+      await stopServers(servers)
     }
-    const file = writeResults(bench.name, { command: process.argv.slice(1), plan, rows, raw })
-    process.stderr.write(`${toTable(rows, peers)}all runs: ${file}\n`)
-  } finally {
-    for (const server of Object.values(servers)) await server.stop()
+    rows.push(...own)
+    report += toTable(work, own, Object.keys(servers))
   }
+  const file = writeResults(name, { command: process.argv.slice(1), plan: asked.plan, rows, raw })
+  process.stderr.write(`${report}all runs: ${file}\n`)
 }

@@ -1,9 +1,12 @@
 /*
- * The floor of the text bench: a bare epoll echo server. One thread, non-blocking sockets, no parsing, no lines: what
- * was read is sent back. No server that answers these bytes on this machine can be much cheaper, so it is what we
- * measure our distance from. It refuses to be clever: level-triggered epoll(7), one recv and one send per wake.
+ * The floor of the benches over TCP: a bare epoll server. One thread, non-blocking sockets, no parsing: what was read
+ * is sent back. No server that answers these bytes on this machine can be much cheaper, so it is what we measure our
+ * distance from. It refuses to be clever: level-triggered epoll(7), one recv and one send per wake.
  *
- * usage: floor [port]      listens on 127.0.0.1 (port 0, the default, lets the kernel choose) and prints the port
+ * usage: floor [-a file [-r bytes] [-k file]]     listens on 127.0.0.1, at a port of the kernel's choice, and prints it
+ * -a: the file's content is the answer to every request, and a request ends in an empty line: "\r\n\r\n" is counted and
+ *     nothing else looked at (HTTP). With -r a request is so many bytes, whatever they are (WebSocket frames).
+ * -k: the answer to the first thing on a connection, up to an empty line: a handshake.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -15,18 +18,25 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { kBacklog = 511, kMaxEvents = 256, kReadBytes = 64 * 1024 };
+enum { kBacklog = 511, kMaxEvents = 256, kReadBytes = 64 * 1024, kMaxFileBytes = 4096 };
 
 /* What the kernel did not take waits here; while anything waits we do not read, so it never grows past one read. */
 struct connection {
   int fd;
   size_t begin, end;
   char *unsent;
+  size_t owed;      /* with -a: bytes of answers that are still to be sent */
+  size_t partial;   /* bytes of the request that is incomplete: all with -r, else of its "\r\n\r\n" */
+  bool has_shaken;
 };
 
+/* The answer, so often that one send has all that one read can ask for, as a rule. */
+static char answers[kReadBytes + kMaxFileBytes], handshake[kMaxFileBytes];
+static size_t answer_bytes, answers_bytes, handshake_bytes, request_bytes;
 static int epoll_fd;
 static char read_buffer[kReadBytes];
 
@@ -40,8 +50,8 @@ static void watch(int operation, int fd, uint32_t events, void *owner) {
   if (epoll_ctl(epoll_fd, operation, fd, &event) < 0) die("epoll_ctl");
 }
 
-static int listen_on(uint16_t port) {
-  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+static int listen_on_loopback(void) {
+  struct sockaddr_in address = {.sin_family = AF_INET};
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) die("socket");
@@ -68,6 +78,7 @@ static void accept_all(int listener) {
     struct connection *connection = calloc(1, sizeof *connection);
     if (!connection) die("calloc");
     connection->fd = fd;
+    connection->has_shaken = handshake_bytes == 0;
     watch(EPOLL_CTL_ADD, fd, EPOLLIN, connection);
   }
 }
@@ -89,11 +100,66 @@ static void keep(struct connection *connection, const char *bytes, size_t length
   watch(EPOLL_CTL_MOD, connection->fd, EPOLLOUT, connection);
 }
 
+/* How many requests end here: empty lines, or a number of bytes. */
+static size_t ends_in(struct connection *connection, const char *bytes, size_t length) {
+  static const char end[] = "\r\n\r\n";
+  size_t count = 0;
+  if (request_bytes > 0 && connection->has_shaken) {
+    count = (connection->partial + length) / request_bytes;
+    connection->partial = (connection->partial + length) % request_bytes;
+    return count;
+  }
+  for (const char *at = bytes, *limit = bytes + length; at < limit; at++) {
+    if (connection->partial == 0 && !(at = memchr(at, '\r', (size_t)(limit - at)))) break;
+    connection->partial = *at == end[connection->partial] ? connection->partial + 1 : *at == '\r';
+    if (connection->partial < 4) continue;
+    count++;
+    connection->partial = 0;
+  }
+  return count;
+}
+
+/* What the answers lack begins where the last send has stopped. */
+static void send_owed(struct connection *connection) {
+  while (connection->owed > 0) {
+    size_t from = (answer_bytes - connection->owed % answer_bytes) % answer_bytes;
+    size_t length = connection->owed < answers_bytes - from ? connection->owed : answers_bytes - from;
+    ssize_t sent = send(connection->fd, answers + from, length, MSG_NOSIGNAL);
+    if (sent < 0 && is_transient()) return;
+    if (sent < 0) {
+      connection->owed = 0; /* it has gone: the next read will tell */
+      return;
+    }
+    connection->owed -= (size_t)sent;
+  }
+}
+
+/* The peer waits for the answer to its handshake, which is short: the kernel takes it. */
+static void shake_hands(struct connection *connection) {
+  connection->has_shaken = true;
+  if (send(connection->fd, handshake, handshake_bytes, MSG_NOSIGNAL) != (ssize_t)handshake_bytes) die("send");
+}
+
+static void answer(struct connection *connection, size_t length) {
+  size_t count = ends_in(connection, read_buffer, length);
+  if (!connection->has_shaken) {
+    if (count > 0) shake_hands(connection);
+    return;
+  }
+  connection->owed += count * answer_bytes;
+  send_owed(connection);
+  if (connection->owed > 0) watch(EPOLL_CTL_MOD, connection->fd, EPOLLOUT, connection);
+}
+
 static void on_readable(struct connection *connection) {
   ssize_t got = recv(connection->fd, read_buffer, sizeof read_buffer, 0);
   if (got < 0 && is_transient()) return;
   if (got <= 0) {
     drop(connection);
+    return;
+  }
+  if (answer_bytes > 0) {
+    answer(connection, (size_t)got);
     return;
   }
   ssize_t sent = send(connection->fd, read_buffer, (size_t)got, MSG_NOSIGNAL);
@@ -106,6 +172,11 @@ static void on_readable(struct connection *connection) {
 }
 
 static void on_writable(struct connection *connection) {
+  if (connection->owed > 0) {
+    send_owed(connection);
+    if (connection->owed == 0) watch(EPOLL_CTL_MOD, connection->fd, EPOLLIN, connection);
+    return;
+  }
   size_t length = connection->end - connection->begin;
   ssize_t sent = send(connection->fd, connection->unsent + connection->begin, length, MSG_NOSIGNAL);
   if (sent < 0 && is_transient()) return;
@@ -117,8 +188,38 @@ static void on_writable(struct connection *connection) {
   if (connection->begin == connection->end) watch(EPOLL_CTL_MOD, connection->fd, EPOLLIN, connection);
 }
 
+static size_t content_of(const char *path, char *bytes) {
+  FILE *file = fopen(path, "rb");
+  if (!file) die(path);
+  size_t length = fread(bytes, 1, kMaxFileBytes, file);
+  fclose(file);
+  return length;
+}
+
+static void parse(int argc, char **argv) {
+  int option;
+  while ((option = getopt(argc, argv, "a:r:k:")) != -1) {
+    if (option == 'a') answer_bytes = content_of(optarg, answers);
+    else if (option == 'r') request_bytes = (size_t)atoi(optarg);
+    else if (option == 'k') handshake_bytes = content_of(optarg, handshake);
+    else exit(2);
+  }
+  for (; answer_bytes > 0 && answers_bytes + answer_bytes <= sizeof answers; answers_bytes += answer_bytes)
+    memmove(answers + answers_bytes, answers, answer_bytes);
+}
+
+/* As many descriptors as we may have. */
+static void raise_limit(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) < 0) die("getrlimit");
+  limit.rlim_cur = limit.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &limit) < 0) die("setrlimit RLIMIT_NOFILE");
+}
+
 int main(int argc, char **argv) {
-  int listener = listen_on(argc > 1 ? (uint16_t)atoi(argv[1]) : 0);
+  parse(argc, argv);
+  raise_limit();
+  int listener = listen_on_loopback();
   if ((epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0) die("epoll_create1");
   watch(EPOLL_CTL_ADD, listener, EPOLLIN, NULL);
   printf("%u\n", port_of(listener));
@@ -131,7 +232,7 @@ int main(int argc, char **argv) {
     for (int i = 0; i < count; i++) {
       struct connection *connection = events[i].data.ptr;
       if (!connection) accept_all(listener);
-      else if (connection->end > connection->begin) on_writable(connection);
+      else if (connection->end > connection->begin || connection->owed > 0) on_writable(connection);
       else on_readable(connection);
     }
   }

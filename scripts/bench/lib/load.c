@@ -1,6 +1,6 @@
 /*
- * The load generator of the text bench: one thread, epoll(7), C connections with D lines in flight on each. Every byte
- * that comes back is compared with what was sent; a wrong, missing or surplus byte is an error and the exit code is 1.
+ * The load generator of the benches over TCP: one thread, epoll(7), C connections with D lines in flight on each. Every
+ * byte that comes back is compared with what was sent; a wrong, missing or surplus byte is an error, the exit code 1.
  *
  * It must be cheaper than any server it measures, so nothing is done per line but the latency bookkeeping: a
  * connection's traffic is a periodic stream laid out once, a write is a slice of it, and a check is one memcmp.
@@ -9,13 +9,18 @@
  *   stream of connection 3:  | c3 m0 ...\n | c3 m1 ...\n | ... | c3 m(period-1) ...\n | first D lines again |
  *                              ^ lineBytes                        so that any slice of D lines is contiguous
  *
- * With -q the stream is one request again and again, and a reply is told by its length and its first bytes: HTTP, whose
- * Date changes, and WebSocket frames. With -k a handshake goes before, whose answer ends in an empty line.
+ * With -q the stream is one request again and again, and a reply is told by its length, its first and its last bytes:
+ * HTTP, whose Date changes, and WebSocket frames. With -k a handshake goes before, whose answer ends in an empty line.
  *
  * usage: load -p port [-c connections] [-d in flight] [-s line bytes, newline included] [-t seconds | -n lines]
- *             [-w warm-up seconds] [-i] [-q file of the request -r reply bytes -x its first bytes in hex] [-k file]
- * -i: after the warm-up print "ready" and wait for a line on stdin; after the result wait for stdin to end before
- *     closing. Server and generator are idle at both points, so a sample of CPU time taken there is exact.
+ *             [-w warm-up seconds] [-i] [-o | -b]
+ *             [-q file of the request -r reply bytes [-x its first bytes in hex] [-z file of its last bytes]] [-k file]
+ * -i: when all is open print "open", and after the warm-up "ready", and wait for a line on stdin each time; after the
+ *     result wait for stdin to end before closing. Server and generator are idle at the latter two, so a sample of CPU
+ *     time taken there is exact. Open is not yet accepted: up to a backlog may be waiting.
+ * -o: once: a connection is made, sends one message, is closed when that has been answered, and another one takes its
+ *     place; -c of them at a time. No handshake.
+ * -b: broadcast, with -q: connection 0 alone sends, and every connection is to get the reply, before the next one.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -37,6 +42,11 @@
 enum {
   kMaxEvents = 256,
   kReadBytes = 256 * 1024,
+  kMaxFileBytes = 4 << 20,
+  kManyConnections = 1000,   /* from here on they come from many addresses, and not faster than a server accepts */
+  kGroup = 64,               /* connections are opened in groups, of many with kPaceNs between: a backlog holds 511 */
+  kPaceNs = 5000000,
+  kSourceAddresses = 200,    /* 127.0.0.2 and up: one address has 28,000 ports, and each rests for a minute */
   kMinPeriod = 64,           /* distinct lines per connection: a reordered reply does not pass as the right one */
   kStallMs = 5000,           /* no reply at all for this long ends the run as an error */
   kSubBucketBits = 6,        /* 64 buckets per power of two: percentiles are exact to 1.6 % */
@@ -47,11 +57,11 @@ struct options {
   int port, connections, depth, line_bytes;
   double seconds, warmup_seconds;
   uint64_t lines;
-  bool interactive;
+  bool interactive, once, broadcasts;
   char *request, *handshake;  /* NULL: lines, and no handshake */
   size_t request_bytes, handshake_bytes, reply_bytes;
-  char prefix[64];
-  size_t prefix_bytes;
+  char prefix[64], *suffix;
+  size_t prefix_bytes, suffix_bytes;
 };
 
 struct connection {
@@ -73,7 +83,9 @@ struct phase {
 static struct options options = {.connections = 1, .depth = 1, .line_bytes = 32, .seconds = 2};
 static struct connection *connections;
 static size_t period_bytes;
-static int epoll_fd, open_connections;
+static char *request_stream; /* the same for all */
+static int epoll_fd;
+static uint32_t sources_used;
 static uint64_t total_in_flight, now_ns;
 static uint64_t errors;
 static char first_error[160];
@@ -139,7 +151,6 @@ static void fail(struct connection *connection, const char *why) {
   total_in_flight -= connection->in_flight;
   connection->in_flight = 0;
   connection->is_open = false;
-  open_connections--;
   close(connection->fd);
 }
 
@@ -147,15 +158,15 @@ static void fail(struct connection *connection, const char *why) {
 static size_t sent_size(void) { return options.request ? options.request_bytes : (size_t)options.line_bytes; }
 static size_t reply_size(void) { return options.request ? options.reply_bytes : (size_t)options.line_bytes; }
 
-static void lay_out_requests(struct connection *connection, int count) {
-  connection->stream = allocate((size_t)count, options.request_bytes);
+static void lay_out_requests(int count) {
+  request_stream = allocate((size_t)count, options.request_bytes);
   for (int k = 0; k < count; k++)
-    memcpy(connection->stream + (size_t)k * options.request_bytes, options.request, options.request_bytes);
+    memcpy(request_stream + (size_t)k * options.request_bytes, options.request, options.request_bytes);
 }
 
 static void lay_out_stream(struct connection *connection, int index, int period) {
   if (options.request) {
-    lay_out_requests(connection, period + options.depth);
+    connection->stream = request_stream;
     return;
   }
   size_t length = (size_t)options.line_bytes;
@@ -170,41 +181,73 @@ static void lay_out_stream(struct connection *connection, int index, int period)
 }
 
 /* The handshake blocks: it is no part of what is measured. */
-static void shake_hands(int fd) {
+static void send_handshake(int fd) {
+  if (write(fd, options.handshake, options.handshake_bytes) != (ssize_t)options.handshake_bytes) die("write");
+}
+
+static void await_handshake(int fd) {
   char answer[4096];
   size_t got = 0;
-  if (write(fd, options.handshake, options.handshake_bytes) != (ssize_t)options.handshake_bytes) die("write");
   while (got < 4 || memcmp(answer + got - 4, "\r\n\r\n", 4) != 0) {
     if (got == sizeof answer || read(fd, answer + got, 1) != 1) die("handshake");
     got++;
   }
 }
 
-static int connect_to(int port) {
+/* Which port of 127.0.0.2 and its neighbours, connect chooses. */
+static void bind_source(int fd) {
+  struct sockaddr_in address = {.sin_family = AF_INET};
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1 + sources_used++ % kSourceAddresses);
+  int one = 1;
+  if (setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one) < 0) die("IP_BIND_ADDRESS_NO_PORT");
+  if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0) die("bind");
+}
+
+/* With `type` SOCK_NONBLOCK it need not be connected yet. */
+static int connect_to(int port, int type) {
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | type, 0);
   if (fd < 0) die("socket");
-  if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0) die("connect");
-  if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) < 0) die("setsockopt TCP_NODELAY");
-  if (options.handshake) shake_hands(fd);
-  if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0) die("fcntl O_NONBLOCK");
+  if (options.once || options.connections >= kManyConnections) bind_source(fd);
+  if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0 && errno != EINPROGRESS) die("connect");
   return fd;
 }
 
+static void open_connection(struct connection *connection) {
+  int one = 1, fd = connect_to(options.port, 0);
+  if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) < 0) die("setsockopt TCP_NODELAY");
+  if (options.handshake) send_handshake(fd);
+  connection->fd = fd;
+}
+
+static void finish_opening(struct connection *connection) {
+  if (options.handshake) await_handshake(connection->fd);
+  if (fcntl(connection->fd, F_SETFL, O_NONBLOCK) < 0) die("fcntl O_NONBLOCK");
+  connection->is_open = true;
+  watch(EPOLL_CTL_ADD, connection);
+}
+
+/* Together, so that not each of them waits for the server to wake. */
+static void open_group(int first, int end) {
+  struct timespec pace = {.tv_nsec = kPaceNs};
+  for (int i = first; i < end; i++) open_connection(&connections[i]);
+  for (int i = first; i < end; i++) finish_opening(&connections[i]);
+  if (options.connections >= kManyConnections) nanosleep(&pace, NULL);
+}
+
+/* Those of -o open in `run`. */
 static void open_all(void) {
-  int period = options.depth > kMinPeriod ? options.depth : kMinPeriod;
+  int period = options.request ? 1 : options.depth > kMinPeriod ? options.depth : kMinPeriod;
   period_bytes = (size_t)period * sent_size();
+  if (options.request) lay_out_requests(period + options.depth);
   connections = allocate((size_t)options.connections, sizeof *connections);
   for (int i = 0; i < options.connections; i++) {
-    struct connection *connection = &connections[i];
-    lay_out_stream(connection, i, period);
-    connection->sent_at = allocate((size_t)options.depth, sizeof *connection->sent_at);
-    connection->fd = connect_to(options.port);
-    connection->is_open = true;
-    open_connections++;
-    watch(EPOLL_CTL_ADD, connection);
+    lay_out_stream(&connections[i], i, period);
+    connections[i].sent_at = allocate((size_t)options.depth, sizeof *connections[i].sent_at);
   }
+  for (int i = 0; i < options.connections && !options.once; i += kGroup)
+    open_group(i, i + kGroup < options.connections ? i + kGroup : options.connections);
 }
 
 /* Sending and receiving. */
@@ -232,19 +275,46 @@ static uint32_t allowed(const struct phase *phase, uint32_t wanted) {
   return wanted < phase->lines_left ? wanted : (uint32_t)phase->lines_left;
 }
 
-static void send_lines(struct connection *connection, struct phase *phase, uint32_t wanted) {
-  uint32_t count = allowed(phase, wanted);
-  if (count == 0) return;
-  phase->lines_left -= phase->is_timed ? 0 : count;
+static void expect(struct connection *connection, uint32_t count) {
   for (uint32_t i = 0; i < count; i++) {
     connection->sent_at[connection->next_sent] = now_ns;
     if (++connection->next_sent == (uint32_t)options.depth) connection->next_sent = 0;
   }
   connection->in_flight += count;
   total_in_flight += count;
-  connection->unsent += (size_t)count * sent_size();
   connection->awaited += (size_t)count * reply_size();
+}
+
+static void send_lines(struct connection *connection, struct phase *phase, uint32_t wanted) {
+  uint32_t count = allowed(phase, wanted);
+  if (count == 0) return;
+  phase->lines_left -= phase->is_timed ? 0 : count;
+  expect(connection, count);
+  connection->unsent += (size_t)count * sent_size();
   flush(connection);
+}
+
+/* -o: the connection is made anew; a send that comes too early waits as one that the kernel did not take. */
+static void send_on_new(struct connection *connection, struct phase *phase) {
+  if (connection->is_open) close(connection->fd);
+  connection->is_open = false;
+  if (allowed(phase, 1) == 0) return;
+  connection->fd = connect_to(options.port, SOCK_NONBLOCK);
+  connection->is_open = true;
+  connection->wants_write = false;
+  watch(EPOLL_CTL_ADD, connection);
+  send_lines(connection, phase, 1);
+}
+
+/* -b */
+static void send_to_all(struct phase *phase) {
+  if (allowed(phase, 1) == 0) return;
+  for (int i = 0; i < options.connections; i++) {
+    if (connections[i].is_open) expect(&connections[i], 1);
+  }
+  if (!connections[0].is_open) return;
+  connections[0].unsent += sent_size();
+  flush(&connections[0]);
 }
 
 static void count_answers(struct connection *connection, struct phase *phase, uint32_t count) {
@@ -257,13 +327,21 @@ static void count_answers(struct connection *connection, struct phase *phase, ui
   phase->answered += count;
 }
 
-/* Replies of which only the length and the beginning are known. */
-static bool begins_right(const struct connection *connection, size_t length) {
-  size_t prefix = options.prefix_bytes, reply = options.reply_bytes;
-  for (size_t at = 0, phase = connection->partial; at < length; at += reply - phase, phase = 0) {
-    if (phase >= prefix) continue;
-    size_t here = prefix - phase < length - at ? prefix - phase : length - at;
-    if (memcmp(read_buffer + at, options.prefix + phase, here) != 0) return false;
+/* Whether `length` bytes, the first of which is number `at` of a reply, agree with what is known from `from` on. */
+static bool agrees(const char *bytes, size_t at, size_t length, size_t from, const char *known, size_t known_bytes) {
+  size_t begin = at > from ? at : from;
+  size_t end = at + length < from + known_bytes ? at + length : from + known_bytes;
+  return begin >= end || memcmp(bytes + (begin - at), known + (begin - from), end - begin) == 0;
+}
+
+/* Replies of which only the length, the beginning and the end are known. */
+static bool is_reply(const struct connection *connection, size_t length) {
+  size_t reply = options.reply_bytes, tail = reply - options.suffix_bytes;
+  for (size_t done = 0, at = connection->partial; done < length; done += reply - at, at = 0) {
+    size_t here = reply - at < length - done ? reply - at : length - done;
+    const char *bytes = read_buffer + done;
+    if (!agrees(bytes, at, here, 0, options.prefix, options.prefix_bytes)) return false;
+    if (!agrees(bytes, at, here, tail, options.suffix, options.suffix_bytes)) return false;
   }
   return true;
 }
@@ -281,7 +359,7 @@ static void on_readable(struct connection *connection, struct phase *phase) {
     fail(connection, "more bytes than were sent");
     return;
   }
-  if (options.request ? !begins_right(connection, length)
+  if (options.request ? !is_reply(connection, length)
                       : memcmp(read_buffer, connection->stream + connection->read_at, length) != 0) {
     fail(connection, "a reply differs from what was sent");
     return;
@@ -292,7 +370,8 @@ static void on_readable(struct connection *connection, struct phase *phase) {
   connection->partial = (uint32_t)(pending % reply_size());
   uint32_t answered = (uint32_t)(pending / reply_size());
   count_answers(connection, phase, answered);
-  send_lines(connection, phase, answered);
+  if (options.once && answered > 0) send_on_new(connection, phase);
+  else if (!options.once && !options.broadcasts) send_lines(connection, phase, answered);
 }
 
 static void fail_unanswered(void) {
@@ -301,12 +380,18 @@ static void fail_unanswered(void) {
   }
 }
 
+static void begin(struct phase *phase) {
+  if (options.broadcasts) send_to_all(phase);
+  for (int i = 0; i < options.connections && !options.broadcasts; i++) {
+    if (options.once) send_on_new(&connections[i], phase);
+    else if (connections[i].is_open) send_lines(&connections[i], phase, (uint32_t)options.depth);
+  }
+}
+
 static void run(struct phase *phase) {
   struct epoll_event events[kMaxEvents];
   now_ns = clock_ns();
-  for (int i = 0; i < options.connections; i++) {
-    if (connections[i].is_open) send_lines(&connections[i], phase, (uint32_t)options.depth);
-  }
+  begin(phase);
   while (total_in_flight > 0) {
     int count = epoll_wait(epoll_fd, events, kMaxEvents, kStallMs);
     if (count < 0 && errno != EINTR) die("epoll_wait");
@@ -316,6 +401,7 @@ static void run(struct phase *phase) {
       if (connection->is_open && (events[i].events & EPOLLOUT)) flush(connection);
       if (connection->is_open && (events[i].events & ~(uint32_t)EPOLLOUT)) on_readable(connection, phase);
     }
+    if (options.broadcasts && total_in_flight == 0) send_to_all(phase);
   }
 }
 
@@ -352,6 +438,13 @@ static bool wait_for_line(void) {
   return false;
 }
 
+static void say_and_wait(const char *word) {
+  if (!options.interactive) return;
+  puts(word);
+  fflush(stdout);
+  if (!wait_for_line()) exit(1);
+}
+
 static void warm_up(void) {
   if (options.warmup_seconds <= 0) return;
   struct phase phase = {.is_timed = true, .ends_at = clock_ns() + (uint64_t)(options.warmup_seconds * 1e9)};
@@ -373,9 +466,9 @@ static void measure(void) {
 
 static char *content_of(const char *path, size_t *size) {
   FILE *file = fopen(path, "rb");
-  char *bytes = allocate(1, 65536);
+  char *bytes = allocate(1, kMaxFileBytes);
   if (!file) die(path);
-  *size = fread(bytes, 1, 65536, file);
+  *size = fread(bytes, 1, kMaxFileBytes, file);
   fclose(file);
   return bytes;
 }
@@ -388,7 +481,7 @@ static void read_prefix(const char *text) {
 
 static void parse(int argc, char **argv) {
   int option;
-  while ((option = getopt(argc, argv, "p:c:d:s:t:n:w:iq:r:x:k:")) != -1) {
+  while ((option = getopt(argc, argv, "p:c:d:s:t:n:w:iobq:r:x:z:k:")) != -1) {
     if (option == 'p') options.port = atoi(optarg);
     else if (option == 'c') options.connections = atoi(optarg);
     else if (option == 'd') options.depth = atoi(optarg);
@@ -397,29 +490,44 @@ static void parse(int argc, char **argv) {
     else if (option == 'n') options.lines = strtoull(optarg, NULL, 10);
     else if (option == 'w') options.warmup_seconds = atof(optarg);
     else if (option == 'i') options.interactive = true;
+    else if (option == 'o') options.once = true;
+    else if (option == 'b') options.broadcasts = true;
     else if (option == 'q') options.request = content_of(optarg, &options.request_bytes);
     else if (option == 'k') options.handshake = content_of(optarg, &options.handshake_bytes);
     else if (option == 'r') options.reply_bytes = (size_t)atoi(optarg);
     else if (option == 'x') read_prefix(optarg);
+    else if (option == 'z') options.suffix = content_of(optarg, &options.suffix_bytes);
     else exit(2);
   }
-  bool is_told = !options.request || (options.request_bytes > 0 && options.reply_bytes > 0 && options.prefix_bytes > 0);
-  if (is_told && options.port > 0 && options.connections > 0 && options.depth > 0 && options.line_bytes > 1) return;
+  size_t known = options.prefix_bytes > options.suffix_bytes ? options.prefix_bytes : options.suffix_bytes;
+  bool is_told = !options.request || (options.request_bytes > 0 && known > 0 && options.reply_bytes >= known);
+  bool is_one = options.depth == 1; /* in flight */
+  bool has_sense = options.once         ? is_one && !options.handshake && !options.broadcasts
+                   : options.broadcasts ? is_one && options.request
+                                        : true;
+  bool are_positive = options.port > 0 && options.connections > 0 && options.depth > 0 && options.line_bytes > 1;
+  if (is_told && has_sense && are_positive) return;
   fprintf(stderr, "usage: load -p port [-c connections] [-d in flight] [-s line bytes] [-t seconds | -n lines] "
-                  "[-w warm-up seconds] [-i]\n");
+                  "[-w warm-up seconds] [-i] [-o | -b] [-q file -r bytes [-x hex] [-z file]] [-k file]\n");
   exit(2);
+}
+
+/* As many descriptors as we may have. */
+static void raise_limit(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) < 0) die("getrlimit");
+  limit.rlim_cur = limit.rlim_max;
+  if (setrlimit(RLIMIT_NOFILE, &limit) < 0) die("setrlimit RLIMIT_NOFILE");
 }
 
 int main(int argc, char **argv) {
   parse(argc, argv);
+  raise_limit();
   if ((epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0) die("epoll_create1");
   open_all();
+  say_and_wait("open");
   warm_up();
-  if (options.interactive) {
-    puts("ready");
-    fflush(stdout);
-    if (!wait_for_line()) return 1;
-  }
+  say_and_wait("ready");
   measure();
   while (options.interactive && wait_for_line()) continue;
   return errors ? 1 : 0;

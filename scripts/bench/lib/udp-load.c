@@ -8,8 +8,9 @@
  * one sendmmsg(2).
  *
  * usage: udp-load -p port [-c sockets] [-d in flight] [-s bytes] [-t seconds] [-w warm-up seconds] [-i]
- * -i: after the warm-up print "ready" and wait for a line on stdin; after the result wait for stdin to end before
- *     closing. Server and generator are idle at both points, so a sample of CPU time taken there is exact.
+ * -i: when all is open print "open", and after the warm-up "ready", and wait for a line on stdin each time; after the
+ *     result wait for stdin to end before closing. Server and generator are idle at the latter two, so a sample of CPU
+ *     time taken there is exact.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -266,6 +267,13 @@ static bool wait_for_line(void) {
   return false;
 }
 
+static void say_and_wait(const char *word) {
+  if (!options.interactive) return;
+  puts(word);
+  fflush(stdout);
+  if (!wait_for_line()) exit(1);
+}
+
 static void warm_up(void) {
   if (options.warmup_seconds <= 0) return;
   struct phase phase = {.ends_at = clock_ns() + (uint64_t)(options.warmup_seconds * 1e9)};
@@ -307,12 +315,9 @@ int main(int argc, char **argv) {
   parse(argc, argv);
   if ((epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0) die("epoll_create1");
   open_all();
+  say_and_wait("open");
   warm_up();
-  if (options.interactive) {
-    puts("ready");
-    fflush(stdout);
-    if (!wait_for_line()) return 1;
-  }
+  say_and_wait("ready");
   measure();
   while (options.interactive && wait_for_line()) continue;
   return errors ? 1 : 0;

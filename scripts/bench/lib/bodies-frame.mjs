@@ -1,0 +1,10 @@
+// The millrace server of the bench `bodies` over frames: a packet of four bytes asks for so many, another one is received.
+import { Worker } from 'millrace'
+import { bodyOf, receiptOf } from './bodies.mjs'
+
+const worker = new Worker('frame://127.0.0.1:0', { name: 'bodies' })
+worker.onMessage = (connection, packet) => {
+  if (packet.length === 4) connection.send(bodyOf(packet.readUInt32BE()))
+  else connection.send(receiptOf(packet))
+}
+Worker.runAll()

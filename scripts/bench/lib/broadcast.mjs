@@ -1,0 +1,6 @@
+// The millrace server of the bench `broadcast`: what anybody sends goes to all. LISTEN is its address.
+import { broadcast, Worker } from 'millrace'
+
+const worker = new Worker(process.env.LISTEN, { name: 'broadcast' })
+worker.onMessage = (_connection, message) => broadcast(worker.connections.values(), message)
+Worker.runAll()

@@ -1,9 +1,12 @@
-// UDP on real sockets of loopback: a Worker's server side, its limits and errors, the client, and both with each other.
+// UDP on real sockets of loopback: a Worker's server side, its limits and errors, the client, and both with each other. One
+// suite, run over every engine.
 
 import dgram from 'node:dgram'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { addon } from '../../src/addon.ts'
 import { AsyncUdpConnection } from '../../src/async-udp-connection.ts'
+import { formatEndpoint, parseEndpoint } from '../../src/endpoint.ts'
 import { codeOf } from '../../src/errors.ts'
 import { frame, text } from '../../src/index.ts'
 import { canReusePort, freeEndpoint } from '../../src/net/udp.ts'
@@ -38,6 +41,30 @@ class Peer {
   }
 }
 
+const { sys, newEngine } = addon()
+const ENGINES = newEngine === null ? ['node'] : ['node', 'native']
+
+/** Once on each engine. */
+function onEngines(title: string, run: (engine: string) => Promise<unknown>): void {
+  for (const engine of ENGINES)
+    test(`${engine}: ${title}`, async () => {
+      Worker.engine = engine
+      try {
+        await run(engine)
+      } finally {
+        Worker.engine = ''
+      }
+    })
+}
+
+/** As a worker gets it: a descriptor where the addon could bind one. */
+async function givenSocket(ip: string): Promise<{ fd: number; endpoint: string }> {
+  if (sys === null || Worker.engine === 'node') return { fd: -1, endpoint: await freeEndpoint(ip, 0) }
+  const fd = sys.bind({ transport: 'udp', host: ip, port: 0, path: '' }).release()
+  const { address, port } = sys.socketName(fd)
+  return { fd, endpoint: formatEndpoint(address, port) }
+}
+
 const NO_TLS = { ticketKeys: '', files: {} }
 
 interface Served {
@@ -48,9 +75,9 @@ interface Served {
 
 async function serving(settings: object, use: (served: Served) => Promise<unknown>): Promise<void> {
   const worker = new Worker({ listen: 'udp://127.0.0.1:0', ...settings } as { listen: string })
-  const expected = await freeEndpoint('127.0.0.1', 0)
-  await worker.start({ id: 0, incarnation: 1, sockets: [{ fd: -1, endpoint: expected }], tls: NO_TLS })
-  const port = Number(expected.split(':')[1])
+  const socket = await givenSocket('127.0.0.1')
+  await worker.start({ id: 0, incarnation: 1, sockets: [socket], tls: NO_TLS })
+  const { port } = parseEndpoint(socket.endpoint)
   const peer = new Peer(port)
   try {
     await within(20_000, use({ worker: worker as unknown as Served['worker'], port, peer }))
@@ -60,7 +87,7 @@ async function serving(settings: object, use: (served: Served) => Promise<unknow
   }
 }
 
-test('a datagram is a message, a Buffer of its own, and send answers', async () => {
+onEngines('a datagram is a message, a Buffer of its own, and send answers', async () => {
   const messages: unknown[] = []
   const onMessage = (connection: AnyUdpConnection, message: Buffer) => {
     messages.push(message)
@@ -75,7 +102,7 @@ test('a datagram is a message, a Buffer of its own, and send answers', async () 
   })
 })
 
-test('a peer knows its addresses, as Workerman names them', async () => {
+onEngines('a peer knows its addresses, as Workerman names them', async () => {
   let seen: AnyUdpConnection | undefined
   const onMessage = (connection: AnyUdpConnection) => {
     seen = connection
@@ -102,7 +129,7 @@ test('a peer knows its addresses, as Workerman names them', async () => {
   })
 })
 
-test('a peer that is kept can be sent to later, until it is closed; the others go on', async () => {
+onEngines('a peer that is kept can be sent to later, until it is closed; the others go on', async () => {
   const errors: unknown[] = []
   let kept: AnyUdpConnection | undefined
   const onError = (_connection: AnyUdpConnection, code: number, message: string) => errors.push([code, message])
@@ -125,45 +152,51 @@ test('a peer that is kept can be sent to later, until it is closed; the others g
   })
 })
 
-test('a protocol over UDP: decode for what comes, with or without its terminator, encode for what goes', async () => {
-  const onMessage = (connection: AnyUdpConnection, line: string) => connection.send(`Hello, ${line}`)
-  await serving({ listen: 'text://127.0.0.1:0', transport: 'udp', onMessage }, async ({ peer }) => {
-    assert.is(await peer.ask('world\r\n'), 'Hello, world\n')
-    assert.is(await peer.ask('world'), 'Hello, world\n')
-  })
-  const echo = (connection: AnyUdpConnection, message: Buffer) => connection.send(message)
-  await serving({ protocol: frame, onMessage: echo }, async ({ peer }) => {
-    assert.is(await peer.ask('\0\0\0\x07abc'), '\0\0\0\x07abc')
-  })
-})
+onEngines(
+  'a protocol over UDP: decode for what comes, with or without its terminator, encode for what goes',
+  async () => {
+    const onMessage = (connection: AnyUdpConnection, line: string) => connection.send(`Hello, ${line}`)
+    await serving({ listen: 'text://127.0.0.1:0', transport: 'udp', onMessage }, async ({ peer }) => {
+      assert.is(await peer.ask('world\r\n'), 'Hello, world\n')
+      assert.is(await peer.ask('world'), 'Hello, world\n')
+    })
+    const echo = (connection: AnyUdpConnection, message: Buffer) => connection.send(message)
+    await serving({ protocol: frame, onMessage: echo }, async ({ peer }) => {
+      assert.is(await peer.ask('\0\0\0\x07abc'), '\0\0\0\x07abc')
+    })
+  },
+)
 
-test('what decode throws is told as 3, a handler that throws or rejects as 4, and the server goes on', async () => {
-  const json = { ...text, decode: (packet: Buffer) => JSON.parse(packet.toString()) }
-  const codes: number[] = []
-  const onError = (_connection: AnyUdpConnection, code: number) => {
-    codes.push(code)
-    throw new Error('onError itself')
-  }
-  const onMessage = async (connection: AnyUdpConnection, message: unknown) => {
-    if (message === 'reject') throw new Error('rejected')
-    connection.send('ok')
-  }
-  const sync = (connection: AnyUdpConnection, message: unknown) => {
-    if (message === 'throw') throw new Error('thrown')
-    return onMessage(connection, message)
-  }
-  await serving({ protocol: json, onMessage: sync, onError }, async ({ peer, worker }) => {
-    peer.send('{')
-    peer.send('"throw"')
-    peer.send('"reject"')
-    await until(() => codes.length === 3)
-    assert.is(await peer.ask('1'), 'ok\n')
-    assert.equal(codes, [3, 4, 4])
-    assert.equal([worker.counters.protocolErrors, worker.counters.handlerErrors, worker.unsettled], [1, 2, 0])
-  })
-})
+onEngines(
+  'what decode throws is told as 3, a handler that throws or rejects as 4, and the server goes on',
+  async () => {
+    const json = { ...text, decode: (packet: Buffer) => JSON.parse(packet.toString()) }
+    const codes: number[] = []
+    const onError = (_connection: AnyUdpConnection, code: number) => {
+      codes.push(code)
+      throw new Error('onError itself')
+    }
+    const onMessage = async (connection: AnyUdpConnection, message: unknown) => {
+      if (message === 'reject') throw new Error('rejected')
+      connection.send('ok')
+    }
+    const sync = (connection: AnyUdpConnection, message: unknown) => {
+      if (message === 'throw') throw new Error('thrown')
+      return onMessage(connection, message)
+    }
+    await serving({ protocol: json, onMessage: sync, onError }, async ({ peer, worker }) => {
+      peer.send('{')
+      peer.send('"throw"')
+      peer.send('"reject"')
+      await until(() => codes.length === 3)
+      assert.is(await peer.ask('1'), 'ok\n')
+      assert.equal(codes, [3, 4, 4])
+      assert.equal([worker.counters.protocolErrors, worker.counters.handlerErrors, worker.unsettled], [1, 2, 0])
+    })
+  },
+)
 
-test('a datagram that is too long is refused both ways', async () => {
+onEngines('a datagram that is too long is refused both ways', async () => {
   const errors: string[] = []
   const onError = (_connection: AnyUdpConnection, code: number, message: string) => errors.push(`${code} ${message}`)
   const onMessage = (connection: AnyUdpConnection) => {
@@ -180,7 +213,7 @@ test('a datagram that is too long is refused both ways', async () => {
   })
 })
 
-test('what cannot be encoded is thrown at the sender', async () => {
+onEngines('what cannot be encoded is thrown at the sender', async () => {
   let thrown: unknown
   const onMessage = (connection: AnyUdpConnection) => {
     try {
@@ -196,7 +229,7 @@ test('what cannot be encoded is thrown at the sender', async () => {
   })
 })
 
-test('asynchronous handlers are bounded: then datagrams wait, then they are dropped and counted', async () => {
+onEngines('asynchronous handlers are bounded: then datagrams wait, then they are dropped and counted', async () => {
   const gates: ReturnType<typeof deferred>[] = []
   const seen: string[] = []
   const onMessage = (_connection: AnyUdpConnection, message: Buffer) => {
@@ -217,7 +250,7 @@ test('asynchronous handlers are bounded: then datagrams wait, then they are drop
   })
 })
 
-test('a drain stops receiving, waits for handlers, and their late answers come from the same port', async () => {
+onEngines('a drain stops receiving, waits for handlers, and their late answers come from the same port', async () => {
   const gate = deferred()
   const from: number[] = []
   const onMessage = async (connection: AnyUdpConnection, message: Buffer) => {
@@ -242,7 +275,7 @@ test('a drain stops receiving, waits for handlers, and their late answers come f
   })
 })
 
-test('what had arrived when the drain began is handled', async () => {
+onEngines('what had arrived when the drain began is handled', async () => {
   const onMessage = (connection: AnyUdpConnection, message: Buffer) => connection.send(message)
   await serving({ onMessage }, async ({ worker, peer }) => {
     await peer.ask('bound')
@@ -256,7 +289,7 @@ test('what had arrived when the drain began is handled', async () => {
   })
 })
 
-test('a peer that has gone (ICMP) does no harm', async () => {
+onEngines('a peer that has gone (ICMP) does no harm', async () => {
   const peers: AnyUdpConnection[] = []
   const onMessage = (connection: AnyUdpConnection) => void peers.push(connection)
   await serving({ onMessage }, async ({ worker, port, peer }) => {
@@ -270,11 +303,12 @@ test('a peer that has gone (ICMP) does no harm', async () => {
   })
 })
 
-test('IPv6', async () => {
+onEngines('IPv6', async () => {
   const worker = new Worker('udp://[::1]:0')
   worker.onMessage = (connection) => connection.send(`${connection.getRemoteIp()} ${connection.isIpV6()}`)
-  const endpoint = await freeEndpoint('::1', 0)
-  await worker.start({ id: 0, incarnation: 1, sockets: [{ fd: -1, endpoint }], tls: NO_TLS })
+  const socket = await givenSocket('::1')
+  const { endpoint } = socket
+  await worker.start({ id: 0, incarnation: 1, sockets: [socket], tls: NO_TLS })
   const client = new AsyncUdpConnection(`udp://${endpoint}`)
   const answers: string[] = []
   client.onMessage = (_client, message) => answers.push(String(message))
@@ -323,7 +357,7 @@ test('reusePort is of Node 23.1 and of Linux', () => {
 
 // The client
 
-test('a client looks the name up, sends what waited, and hears the answer', async () => {
+onEngines('a client looks the name up, sends what waited, and hears the answer', async () => {
   const onMessage = (connection: AnyUdpConnection, line: string) => connection.send(`Hello, ${line}`)
   await serving({ listen: 'text://127.0.0.1:0', transport: 'udp', onMessage }, async ({ port }) => {
     const events: string[] = []
@@ -348,7 +382,7 @@ test('a client looks the name up, sends what waited, and hears the answer', asyn
   })
 })
 
-test('close with a message sends it, also before the name is looked up', async () => {
+onEngines('close with a message sends it, also before the name is looked up', async () => {
   await serving({ onMessage: () => undefined }, async ({ port, worker }) => {
     const client = new AsyncUdpConnection(`udp://127.0.0.1:${port}`)
     let closed = 0
@@ -360,7 +394,7 @@ test('close with a message sends it, also before the name is looked up', async (
   })
 })
 
-test('a client hears that nobody is there, and can be used on', async () => {
+onEngines('a client hears that nobody is there, and can be used on', async () => {
   const endpoint = await freeEndpoint('127.0.0.1', 0)
   const errors: string[] = []
   const client = new AsyncUdpConnection(`udp://${endpoint}`, {
@@ -373,7 +407,7 @@ test('a client hears that nobody is there, and can be used on', async () => {
   client.close()
 })
 
-test('a name that does not exist: onError 1, then onClose', async () => {
+onEngines('a name that does not exist: onError 1, then onClose', async () => {
   const events: string[] = []
   const client = new AsyncUdpConnection('udp://nowhere.invalid:9')
   client.onError = (_client, code) => events.push(`error ${code}`)
@@ -398,7 +432,7 @@ test('a client refuses what cannot be', () => {
   assert.throws(() => new AsyncUdpConnection('gopher://127.0.0.1:1'), hasCode('ERR_UNKNOWN_SCHEME'))
 })
 
-test('what a handler of a client throws is told as 4', async () => {
+onEngines('what a handler of a client throws is told as 4', async () => {
   await serving({ onMessage: (connection: AnyUdpConnection) => connection.send('x') }, async ({ port }) => {
     const errors: string[] = []
     const client = new AsyncUdpConnection(`udp://127.0.0.1:${port}`)

@@ -54,6 +54,7 @@ export class NativeDatagrams implements Owner {
   /** Takes over `fd`. Throws, and closes nothing then. */
   constructor(fd: number, events: DatagramEvents) {
     const { native, owners } = this.#engine
+    flushAtExit()
     this.fd = fd
     this.#events = events
     this.#slot = native.receiveDatagrams(fd)
@@ -149,6 +150,14 @@ export class NativeDatagrams implements Owner {
   #tellDrained(): void {
     for (const done of this.#whenDrained.splice(0)) done()
   }
+}
+
+let isFlushedAtExit = false
+
+/** Who sends a datagram and calls process.exit() has sent it, as on node:dgram. */
+function flushAtExit(): void {
+  if (!isFlushedAtExit) process.on('exit', () => started().native.flush())
+  isFlushedAtExit = true
 }
 
 /** Those sent last, and whom to tell when one of them fails. */

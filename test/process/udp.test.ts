@@ -187,6 +187,16 @@ onAllSides('stop -g waits for a handler, stop only as long as it may', async (bo
   }
 })
 
+onAllSides('what was sent before process.exit() has been sent', async (box) => {
+  const last = `worker.onMessage = (connection) => {
+      connection.send('last words')
+      process.exit(0)
+    }`
+  const port = portOf(await box.start(box.file('app.js', app(1, last))))
+  assert.is((await ask(port, 'x'))?.answer, 'last words')
+  await box.stop()
+})
+
 onAllSides('a worker that is killed is replaced on the same port', async (box) => {
   const status = await box.start(box.file('app.js', app(1)))
   const pid = workersOf(status)[0]?.pid as number

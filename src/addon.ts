@@ -5,6 +5,7 @@ import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { formatEndpoint } from './endpoint.ts'
 import { codeOf, messageOf, SystemError } from './errors.ts'
 
 /** A descriptor that is closed once: by `close()`, or when nobody holds this any more. */
@@ -31,6 +32,8 @@ export interface SocketToBind {
 export interface Sys {
   /** Bound and not listening; CLOEXEC, not blocking, SO_REUSEADDR for TCP. */
   bind(socket: SocketToBind): Descriptor
+  /** A UDP socket with one peer, an IP address: bound by that, so it never has anybody else's datagrams. Connect(2). */
+  connectDatagrams(host: string, port: number): Descriptor
   listen(fd: number, backlog: number): void
   socketName(fd: number): { readonly family: 0 | 4 | 6; readonly address: string; readonly port: number }
   /** 0 switches it off. */
@@ -167,6 +170,7 @@ interface Binding {
     ...args: EngineArguments
   ) => NativeEngine
   bind(transport: number, host: string, port: number, path: string, reusePort: boolean, dualStack: boolean): Descriptor
+  connectDatagrams(host: string, port: number): Descriptor
   listen(fd: number, backlog: number): void
   socketName(fd: number): ReturnType<Sys['socketName']>
   setKeepAlive(fd: number, idleSeconds: number): void
@@ -192,9 +196,10 @@ function wrapped(binding: Binding): Sys {
   const list = (parts: readonly string[]) => parts.join('\0')
   return {
     bind({ transport, host, port, path, reusePort = false, isDualStack = false }) {
-      const where = transport === 'unix' ? path : host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+      const where = transport === 'unix' ? path : formatEndpoint(host, port)
       return told(where, () => binding.bind(TRANSPORTS.indexOf(transport), host, port, path, reusePort, isDualStack))
     },
+    connectDatagrams: (host, port) => told(formatEndpoint(host, port), () => binding.connectDatagrams(host, port)),
     listen: (fd, backlog) => told(at(fd), () => binding.listen(fd, backlog)),
     socketName: (fd) => told(at(fd), () => binding.socketName(fd)),
     setKeepAlive: (fd, idleSeconds) => told(at(fd), () => binding.setKeepAlive(fd, idleSeconds)),

@@ -8,7 +8,9 @@ import { DatagramInbox } from './datagram-inbox.ts'
 import { DatagramPeer, kDeliver, kReport, kTransmit } from './datagram-peer.ts'
 import { type SystemError, UsageError } from './errors.ts'
 import { parseAddress } from './net/address.ts'
-import { UdpClient } from './net/udp.ts'
+import { connectDatagrams } from './net/datagrams.ts'
+import type { DatagramClient } from './net/udp.ts'
+import { registry } from './process/group.ts'
 import { type AnyProtocol, type Encoded, type InOf, type OutOf, type ProtocolOf, protocolOf } from './protocol.ts'
 
 type Callbacks<A extends string, P> = ConnectionCallbacks<InOf<P>, OutOf<P>, AsyncUdpConnection<A, P>>
@@ -70,7 +72,7 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
   readonly #port: number
   readonly #inbox: DatagramInbox
   #state = State.Initial
-  #client: UdpClient | null = null
+  #client: DatagramClient | null = null
   #unsent: Unsent[] = []
   #unsentBytes = 0
 
@@ -95,7 +97,7 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
     if (this.#state !== State.Initial) return
     this.#state = State.Connecting
     const receive = (bytes: Buffer) => this.#inbox.take(this, bytes)
-    UdpClient.open(this.#host, this.#port, receive, this.sendFailed).then(
+    connectDatagrams(registry().engine, this.#host, this.#port, receive, this.sendFailed).then(
       (client) => this.#opened(client),
       (error) => this.#notOpened(error),
     )
@@ -137,7 +139,7 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
   }
 
   /** @internal */
-  protected get socket(): UdpClient | null {
+  protected get socket(): DatagramClient | null {
     return this.#client
   }
 
@@ -170,7 +172,7 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
     return this.onMessage?.(this, message as InOf<P>)
   }
 
-  #opened(client: UdpClient): void {
+  #opened(client: DatagramClient): void {
     if (this.#state === State.Closed) return void client.close()
     this.#client = client
     for (const { bytes } of this.#unsent.splice(0)) client.send(bytes, '', 0, this.sendFailed)

@@ -70,12 +70,20 @@ export class SystemError extends Error {
 
   /** From libuv's negative errno, as Node's internal handles return it. */
   static fromErrno(errno: number, syscall: string, address = ''): SystemError {
-    return new SystemError(getSystemErrorMap().get(errno)?.[0] ?? `errno ${errno}`, syscall, address)
+    return new SystemError(errnos().get(errno)?.[0] ?? `errno ${errno}`, syscall, address)
   }
 }
 
+let known: ReturnType<typeof getSystemErrorMap> | null = null
+
+/** Node makes a new map at each call: a flood of datagrams that fail would pay for it twice each. */
+function errnos(): ReturnType<typeof getSystemErrorMap> {
+  known ??= getSystemErrorMap()
+  return known
+}
+
 function explain(code: string): string {
-  for (const [name, text] of getSystemErrorMap().values()) if (name === code) return ` (${text})`
+  for (const [name, text] of errnos().values()) if (name === code) return ` (${text})`
   return ''
 }
 

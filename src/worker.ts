@@ -21,10 +21,10 @@ import { Handshake } from './handshake.ts'
 import { LimitedLog, log } from './log.ts'
 import { deadlines } from './loop/deadlines.ts'
 import { type Address, isSecureScheme, parseAddress } from './net/address.ts'
+import { serveDatagrams } from './net/datagrams.ts'
 import { areDescriptorsScarce } from './net/descriptors.ts'
 import { chooseEngine, ENGINES } from './net/engines.ts'
 import { readTlsFiles, type ServerTlsOptions, type TlsSecrets, TlsServer } from './net/tls.ts'
-import { UdpServer } from './net/udp.ts'
 import {
   type ConnectionRow,
   DEFAULT_SETTINGS,
@@ -442,7 +442,8 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
         if (--this.unsettled === 0) this[kGone]()
       }
     }
-    return UdpServer.open(
+    return serveDatagrams(
+      registry().engine,
       { fd, expected },
       (bytes, ip, port, socket) => inbox.take(new UdpConnection(host, socket, protocol, ip, port), bytes),
       hold,

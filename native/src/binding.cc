@@ -101,6 +101,13 @@ Napi::Value Bind(const Napi::CallbackInfo& info) {
   return args.ok() ? Opened(info.Env(), bind_socket(options)) : info.Env().Undefined();
 }
 
+Napi::Value ConnectDatagrams(const Napi::CallbackInfo& info) {
+  Arguments args(info);
+  std::string host = args.Text("host");
+  uint16_t port = static_cast<uint16_t>(args.Integer("port", 0, UINT16_MAX));
+  return args.ok() ? Opened(info.Env(), connect_datagrams(host, port)) : info.Env().Undefined();
+}
+
 Napi::Value Listen(const Napi::CallbackInfo& info) {
   Arguments args(info);
   int fd = args.Descriptor("fd");
@@ -257,6 +264,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   data->descriptor = Napi::Persistent(Descriptor::Define(env));
   env.SetInstanceData(data.release());
   Export<Bind>(exports, "bind");
+  Export<ConnectDatagrams>(exports, "connectDatagrams");
   Export<Listen>(exports, "listen");
   Export<Name>(exports, "socketName");
   Export<SetKeepAlive>(exports, "setKeepAlive");

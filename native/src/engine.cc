@@ -151,6 +151,8 @@ bool Engine::is_current(int32_t slot, int32_t generation) const {
 void Engine::free_slot(int32_t slot) {
   Slot& one = at(slot);
   one.unsent.reset();
+  // Other processes have it too, and what is closed here alone would stay in the set and wake it.
+  if (one.role == Role::Datagrams) epoll_ctl(epoll_, EPOLL_CTL_DEL, one.fd, nullptr);
   if (one.fd >= 0) close(one.fd);  // EINTR too means that it is closed, on Linux
   one.fd = -1;
   one.role = Role::Free;
@@ -444,6 +446,13 @@ void Engine::keep(int32_t slot, const uint8_t* bytes, size_t length) {
   }
   one.unsent->push_back(std::move(chunk));
   rings_->queued[slot] += static_cast<double>(length);
+}
+
+bool Engine::watch(int32_t slot, uint32_t events) {
+  epoll_event event{};
+  event.events = events | EPOLLET;
+  event.data.u64 = key_of(slot, at(slot).generation);
+  return epoll_ctl(epoll_, EPOLL_CTL_MOD, at(slot).fd, &event) == 0;
 }
 
 /** From the first stall on: edge-triggered, it costs nothing while there is room. */

@@ -111,9 +111,12 @@ class Engine {
 
   void operate(int32_t slot, int32_t operation);
   void send_chain(int32_t slot);
+  struct Batch;
   void send_datagrams(int32_t slot);
+  size_t send_batch(int32_t slot, Batch& batch);
   void write_unsent_datagrams(int32_t slot);
   void keep(int32_t slot, const uint8_t* bytes, size_t length);
+  bool watch(int32_t slot, uint32_t events);
   void watch_write(int32_t slot);
   void finish_writing(int32_t slot);
   enum class During { Reading, Writing, Flushing };

@@ -65,117 +65,143 @@ socklen_t pack(const Endpoint& endpoint, AnyAddress* address) {
   return 0;
 }
 
-/** One to be sent: its address, then its bytes. */
-struct Outgoing {
-  Endpoint endpoint;
-  AnyAddress address;
-  iovec piece;
-
-  void read(uint8_t* bytes, size_t length, msghdr* header) {
-    std::memcpy(&endpoint, bytes, sizeof(endpoint));
-    piece = {bytes + sizeof(endpoint), length - sizeof(endpoint)};
-    socklen_t size = pack(endpoint, &address);
-    *header = {};
-    header->msg_name = size == 0 ? nullptr : &address;
-    header->msg_namelen = size;
-    header->msg_iov = &piece;
-    header->msg_iovlen = 1;
-  }
-
-  const uint8_t* bytes() const { return static_cast<const uint8_t*>(piece.iov_base) - sizeof(endpoint); }
-  size_t size() const { return piece.iov_len + sizeof(endpoint); }
-};
-
 /** So many datagrams in one system call. */
 constexpr size_t kAtOnce = 64;
 
+/** The places of a call to recvmmsg(2). */
+struct Incoming {
+  mmsghdr headers[kMaxDatagrams];
+  iovec pieces[kMaxDatagrams];
+  AnyAddress addresses[kMaxDatagrams];
+
+  void prepare(uint8_t* first, int32_t count) {
+    for (int32_t i = 0; i < count; i++) {
+      pieces[i] = {first + static_cast<size_t>(i) * kDatagramBytes, static_cast<size_t>(kDatagramBytes - kEndpointBytes)};
+      headers[i] = {};
+      headers[i].msg_hdr.msg_name = &addresses[i];
+      headers[i].msg_hdr.msg_namelen = sizeof(AnyAddress);
+      headers[i].msg_hdr.msg_iov = &pieces[i];
+      headers[i].msg_hdr.msg_iovlen = 1;
+      addresses[i].any.sa_family = AF_UNSPEC;  // the kernel writes none for a sender without a name
+    }
+  }
+};
+
 }  // namespace
+
+/** What goes into a call to sendmmsg(2): each an Endpoint, then its bytes, where they lie. */
+struct Engine::Batch {
+  size_t count = 0;
+  mmsghdr headers[kAtOnce];
+  iovec pieces[kAtOnce];
+  AnyAddress addresses[kAtOnce];
+  int32_t tags[kAtOnce];
+
+  bool is_full() const { return count == kAtOnce; }
+
+  void add(uint8_t* bytes, size_t size) {
+    Endpoint endpoint;
+    std::memcpy(&endpoint, bytes, sizeof(endpoint));  // it lies at any address
+    const socklen_t length = pack(endpoint, &addresses[count]);
+    pieces[count] = {bytes + sizeof(endpoint), size - sizeof(endpoint)};
+    tags[count] = endpoint.tag;
+    headers[count] = {};
+    headers[count].msg_hdr.msg_name = length == 0 ? nullptr : &addresses[count];
+    headers[count].msg_hdr.msg_namelen = length;
+    headers[count].msg_hdr.msg_iov = &pieces[count];
+    headers[count].msg_hdr.msg_iovlen = 1;
+    count++;
+  }
+
+  const uint8_t* bytes(size_t i) const { return static_cast<const uint8_t*>(pieces[i].iov_base) - sizeof(Endpoint); }
+  size_t size(size_t i) const { return pieces[i].iov_len + sizeof(Endpoint); }
+};
 
 Result<int32_t> Engine::receive_datagrams(int fd) { return take(fd, Role::Datagrams, EPOLLIN, 0); }
 
+/** As many as there are places. Into the same places comes nothing before JavaScript has handled these. */
 void Engine::read_datagrams(int32_t slot) {
   Slot& one = at(slot);
-  const int32_t most = std::min(kMaxDatagrams - datagrams_used_, kMaxEvents - rings_->header->event_count);
   if ((one.flags & kIsReadable) == 0 || (one.flags & kIsPaused) != 0) return;
+  const int32_t most = std::min(kMaxDatagrams - datagrams_used_, kMaxEvents - rings_->header->event_count);
   if (most <= 0) return make_ready(slot);
-  mmsghdr headers[kMaxDatagrams] = {};
-  iovec pieces[kMaxDatagrams];
-  AnyAddress addresses[kMaxDatagrams];
-  for (int32_t i = 0; i < most; i++) {
-    uint8_t* place = rings_->datagrams + static_cast<size_t>(datagrams_used_ + i) * kDatagramBytes;
-    pieces[i] = {place, static_cast<size_t>(kDatagramBytes - kEndpointBytes)};
-    headers[i].msg_hdr.msg_name = &addresses[i];
-    headers[i].msg_hdr.msg_namelen = sizeof(AnyAddress);
-    headers[i].msg_hdr.msg_iov = &pieces[i];
-    headers[i].msg_hdr.msg_iovlen = 1;
-  }
+  Incoming incoming;
+  incoming.prepare(rings_->datagrams + static_cast<size_t>(datagrams_used_) * kDatagramBytes, most);
   int count;
-  do count = recvmmsg(one.fd, headers, static_cast<unsigned>(most), MSG_DONTWAIT, nullptr);
+  do count = recvmmsg(one.fd, incoming.headers, static_cast<unsigned>(most), MSG_DONTWAIT, nullptr);
   while (count < 0 && errno == EINTR);
-  if (count < 0) {
-    if (errno == EAGAIN || errno == EWOULDBLOCK) one.flags &= static_cast<uint16_t>(~kIsReadable);
-    else {
-      tell(slot, Kind::DatagramFailed, errno, -1);
-      make_ready(slot);  // an ICMP error was told and is gone: what comes behind it can be read
+  if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+    one.flags &= static_cast<uint16_t>(~kIsReadable);
+  } else if (count < 0) {
+    tell(slot, Kind::DatagramFailed, errno, -1);
+    make_ready(slot);  // an ICMP error was told and is gone: what comes behind it can be read
+  } else {
+    for (int i = 0; i < count; i++) {
+      Endpoint endpoint;
+      unpack(incoming.addresses[i], &endpoint);
+      const int32_t place = (datagrams_used_ + i) * kDatagramBytes;
+      std::memcpy(rings_->datagrams + place + kDatagramBytes - kEndpointBytes, &endpoint, sizeof(endpoint));
+      tell(slot, Kind::Datagram, place, static_cast<int32_t>(incoming.headers[i].msg_len));
     }
-    return;
+    datagrams_used_ += count;
+    // With fewer than there was room for it has found the end, and an edge tells of the next one; an error that ended
+    // the call early has made an edge of its own.
+    if (count == most) make_ready(slot);
+    else one.flags &= static_cast<uint16_t>(~kIsReadable);
   }
-  for (int i = 0; i < count; i++) {
-    int32_t offset = (datagrams_used_ + i) * kDatagramBytes;
-    Endpoint endpoint;
-    unpack(addresses[i], &endpoint);
-    std::memcpy(rings_->datagrams + offset + kDatagramBytes - kEndpointBytes, &endpoint, sizeof(endpoint));
-    tell(slot, Kind::Datagram, offset, static_cast<int32_t>(headers[i].msg_len));
-  }
-  datagrams_used_ += count;
-  if (count == most) make_ready(slot);
-  else one.flags &= static_cast<uint16_t>(~kIsReadable);  // it has found the end, and an edge tells of the next one
 }
 
 void Engine::send_datagrams(int32_t slot) {
   Slot& one = at(slot);
-  mmsghdr headers[kAtOnce];
-  Outgoing outgoing[kAtOnce];
   int32_t record = one.first_send;
   while (record >= 0) {
-    size_t count = 0;
-    for (; record >= 0 && count < kAtOnce; record = next_send_[static_cast<size_t>(record)]) {
+    Batch batch;
+    for (; record >= 0 && !batch.is_full(); record = next_send_[static_cast<size_t>(record)]) {
       const Send& send = rings_->sends[record];
-      if (send.length < kEndpointBytes) continue;
-      uint8_t* bytes = rings_->send + send.offset;
-      if (one.unsent) keep(slot, bytes, static_cast<size_t>(send.length));
-      else outgoing[count].read(bytes, static_cast<size_t>(send.length), &headers[count++].msg_hdr);
+      if (send.length >= kEndpointBytes) batch.add(rings_->send + send.offset, static_cast<size_t>(send.length));
     }
-    for (size_t from = 0; from < count;) {
-      int sent;
-      do sent = sendmmsg(one.fd, headers + from, static_cast<unsigned>(count - from), MSG_NOSIGNAL | MSG_DONTWAIT);
-      while (sent < 0 && errno == EINTR);
-      if (sent > 0) from += static_cast<size_t>(sent);
-      else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-        for (; from < count; from++) keep(slot, outgoing[from].bytes(), outgoing[from].size());
-      } else tell_later(slot, Kind::DatagramFailed, errno, outgoing[from++].endpoint.tag);
-    }
+    for (size_t i = one.unsent ? 0 : send_batch(slot, batch); i < batch.count && one.role == Role::Datagrams; i++)
+      keep(slot, batch.bytes(i), batch.size(i));
   }
 }
 
+/** How many of them are over, sent or failed: the kernel has no room for the next one. */
+size_t Engine::send_batch(int32_t slot, Batch& batch) {
+  const int fd = at(slot).fd;
+  size_t over = 0;
+  while (over < batch.count) {
+    int sent;
+    do sent = sendmmsg(fd, batch.headers + over, static_cast<unsigned>(batch.count - over), MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (sent < 0 && errno == EINTR);
+    if (sent > 0) over += static_cast<size_t>(sent);
+    else if (errno == EAGAIN || errno == EWOULDBLOCK) break;
+    else tell_later(slot, Kind::DatagramFailed, errno, batch.tags[over++]);
+  }
+  return over;
+}
+
+/** Some of what had to wait: others have their turn. */
 void Engine::write_unsent_datagrams(int32_t slot) {
   Slot& one = at(slot);
   one.flags &= static_cast<uint16_t>(~kIsWritable);
   if (!one.unsent) return;
-  for (; !one.unsent->empty(); one.unsent->pop_front()) {
-    const Chunk& first = one.unsent->front();
-    msghdr header;
-    Outgoing outgoing;
-    outgoing.read(first.bytes.get(), first.length, &header);
-    ssize_t sent;
-    do sent = sendmsg(one.fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
-    while (sent < 0 && errno == EINTR);
-    if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
-    if (sent < 0) tell_later(slot, Kind::DatagramFailed, errno, outgoing.endpoint.tag);
-    rings_->queued[slot] -= static_cast<double>(first.length);
+  Batch batch;
+  for (auto chunk = one.unsent->begin(); chunk != one.unsent->end() && !batch.is_full(); ++chunk)
+    batch.add(chunk->bytes.get(), chunk->length);
+  const size_t over = send_batch(slot, batch);
+  for (size_t i = 0; i < over; i++) {
+    rings_->queued[slot] -= static_cast<double>(one.unsent->front().length);
+    one.unsent->pop_front();
   }
-  one.unsent.reset();
-  tell(slot, Kind::Drained);
+  if (one.unsent->empty()) {
+    one.unsent.reset();
+    // Of a stream an edge comes when there is room again; a datagram socket makes one of each datagram that has left.
+    if (watch(slot, EPOLLIN)) one.flags &= static_cast<uint16_t>(~kWatchesWrite);
+    tell(slot, Kind::Drained);
+  } else if (over == batch.count) {
+    one.flags |= kIsWritable;
+    make_ready(slot);
+  }  // else an edge will tell
 }
 
 }  // namespace millrace

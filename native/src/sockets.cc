@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #include <cstddef>
+#include <cstdlib>
 #include <cstring>
 
 #ifdef __linux__
@@ -33,7 +35,27 @@ struct Target {
   socklen_t length = 0;
 };
 
-/** inet_pton knows no scope (`fe80::1%eth0`): an address that needs one is refused as EINVAL. */
+/** With the interface that a link-local address needs, which inet_pton knows nothing of: `fe80::1%eth0`, `fe80::1%2`. */
+bool read_v6(const std::string& text, sockaddr_in6* address) {
+  const size_t end = text.find('%');
+  if (inet_pton(AF_INET6, text.substr(0, end).c_str(), &address->sin6_addr) != 1) return false;
+  if (end == std::string::npos) return true;
+  const std::string name = text.substr(end + 1);
+  const unsigned index = if_nametoindex(name.c_str());
+  address->sin6_scope_id = index != 0 ? index : static_cast<uint32_t>(std::strtoul(name.c_str(), nullptr, 10));
+  return address->sin6_scope_id != 0;
+}
+
+/** As it is read: an interface by its name, by its number when it has none any more. */
+std::string v6_text(const sockaddr_in6& address) {
+  char text[INET6_ADDRSTRLEN] = "";
+  inet_ntop(AF_INET6, &address.sin6_addr, text, sizeof(text));
+  if (address.sin6_scope_id == 0) return text;
+  char name[IF_NAMESIZE] = "";
+  const bool has_name = if_indextoname(address.sin6_scope_id, name) != nullptr;
+  return std::string(text) + '%' + (has_name ? name : std::to_string(address.sin6_scope_id));
+}
+
 Result<Target> target_of(const BindOptions& options) {
   Target target;
   if (options.transport == Transport::Unix) {
@@ -46,7 +68,7 @@ Result<Target> target_of(const BindOptions& options) {
     target.address.v4.sin_family = AF_INET;
     target.address.v4.sin_port = htons(options.port);
     target.length = sizeof(sockaddr_in);
-  } else if (inet_pton(AF_INET6, options.host.c_str(), &target.address.v6.sin6_addr) == 1) {
+  } else if (read_v6(options.host, &target.address.v6)) {
     target.address.v6.sin6_family = AF_INET6;
     target.address.v6.sin6_port = htons(options.port);
     target.length = sizeof(sockaddr_in6);
@@ -104,6 +126,21 @@ Result<int> bind_socket(const BindOptions& options) {
   return Result<int>::fail(prepared.failure.error, prepared.failure.call);
 }
 
+/** Never bound without a peer, so that no stranger's datagram gets into its queue. */
+Result<int> connect_datagrams(const std::string& host, uint16_t port) {
+  BindOptions options;
+  options.transport = Transport::Udp;
+  options.host = host;
+  options.port = port;
+  Result<Target> target = target_of(options);
+  if (!target.ok()) return Result<int>::fail(target.failure.error, target.failure.call);
+  Result<int> opened = open_socket(target.value.address.any.sa_family, SOCK_DGRAM);
+  if (!opened.ok() || connect(opened.value, &target.value.address.any, target.value.length) == 0) return opened;
+  const int error = errno;
+  close(opened.value);
+  return Result<int>::fail(error, "connect");
+}
+
 Outcome listen_on(int fd, int backlog) {
   if (listen(fd, backlog) != 0) return Outcome::fail(errno, "listen");
   return Outcome::of({});
@@ -114,13 +151,12 @@ Result<SocketName> socket_name(int fd) {
   socklen_t length = sizeof(address);
   if (getsockname(fd, &address.any, &length) != 0) return Result<SocketName>::fail(errno, "getsockname");
   SocketName name;
-  char text[INET6_ADDRSTRLEN] = "";
   if (address.any.sa_family == AF_INET) {
+    char text[INET_ADDRSTRLEN] = "";
     inet_ntop(AF_INET, &address.v4.sin_addr, text, sizeof(text));
     name = {4, text, ntohs(address.v4.sin_port)};
   } else if (address.any.sa_family == AF_INET6) {
-    inet_ntop(AF_INET6, &address.v6.sin6_addr, text, sizeof(text));
-    name = {6, text, ntohs(address.v6.sin6_port)};
+    name = {6, v6_text(address.v6), ntohs(address.v6.sin6_port)};
   } else if (address.any.sa_family == AF_UNIX) {
     socklen_t head = offsetof(sockaddr_un, sun_path);
     size_t size = length > head ? strnlen(address.local.sun_path, length - head) : 0;

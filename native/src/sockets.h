@@ -31,6 +31,8 @@ struct SocketName {
 
 /** A bound socket: CLOEXEC, non-blocking, SO_REUSEADDR for TCP. */
 Result<int> bind_socket(const BindOptions& options);
+/** A UDP socket with one peer: CLOEXEC, non-blocking. */
+Result<int> connect_datagrams(const std::string& host, uint16_t port);
 Outcome listen_on(int fd, int backlog);
 Result<SocketName> socket_name(int fd);
 Outcome set_keep_alive(int fd, int idle_seconds);

@@ -55,7 +55,8 @@ const lazy: Transport = {
 
 let engine: Engine | null = null
 
-function started(): Engine {
+/** The engine of this process. */
+export function started(): Engine {
   const { sys, newEngine } = addon()
   if (sys === null || newEngine === null) throw new Error('there is no native engine') // nobody has its Transport
   engine ??= new Engine(sys, newEngine)
@@ -76,12 +77,12 @@ const enum Pair {
 }
 
 /** Who has a slot. */
-interface Owner {
+export interface Owner {
   readonly generation: number
   handle(kind: Kind, a: number, b: number): void
 }
 
-class Engine implements Omit<Transport, 'name'> {
+export class Engine implements Omit<Transport, 'name'> {
   readonly native: NativeEngine
   readonly rings: Rings
   readonly sys: Sys
@@ -137,6 +138,11 @@ class Engine implements Omit<Transport, 'name'> {
   /** Serves one connection apart from the others. */
   isolate(owner: Owner, task: (owner: Owner) => void): void {
     this.#isolation.run(task, owner, 0)
+  }
+
+  /** What comes now has nothing to do with what the same owner was told before: datagrams of two peers. */
+  standApart(): void {
+    this.#isolation.leave()
   }
 
   #onBatch(): void {

@@ -48,7 +48,11 @@ export class Rings {
   readonly queued: Float64Array
   receive!: Buffer
   datagrams!: Buffer
+  datagramInts!: Int32Array
+  /** The place of one of them: its bytes, and at the end who sent it. */
+  readonly datagramBytes: number
   readonly send: Buffer
+  readonly sendInts: Int32Array
   readonly #engine: NativeEngine
   readonly #sends: Int32Array
   readonly #maxSends: number
@@ -70,6 +74,8 @@ export class Rings {
     this.#sends = new Int32Array(memory, sends, maxSends * SEND_INTS)
     this.queued = new Float64Array(memory, queued, maxSlots)
     this.send = Buffer.from(memory, send, sendBytes)
+    this.sendInts = new Int32Array(memory, send, sendBytes / INT)
+    this.datagramBytes = this.#layout.at(-1) as number
     this.#maxSends = maxSends
     this.#sendBytes = sendBytes
     this.renew()
@@ -82,6 +88,7 @@ export class Rings {
     const lent = this.#engine.memory(true)
     this.receive = Buffer.from(lent, 0, receiveBytes)
     this.datagrams = Buffer.from(lent, datagrams - receive, maxDatagrams * datagramBytes)
+    this.datagramInts = new Int32Array(lent, datagrams - receive, (maxDatagrams * datagramBytes) / INT)
   }
 
   /** Records text or bytes to be sent; how many bytes. Less than DIRECT_FROM. */
@@ -129,6 +136,20 @@ export class Rings {
     const { header } = this
     if ((header[Header.SendBytes] as number) + most > this.#sendBytes) this.#engine.flush()
     return header[Header.SendBytes] as number
+  }
+
+  /** A place in the send buffer with room for so many bytes, at a multiple of four; `commit` says how many they were. */
+  reserve(most: number): number {
+    const at = ((this.header[Header.SendBytes] as number) + INT - 1) & -INT
+    if (at + most <= this.#sendBytes) return at
+    this.#engine.flush()
+    return 0
+  }
+
+  /** Records what was written there as a piece of its own, never one with its neighbour: a datagram. */
+  commit(slot: number, at: number, size: number): void {
+    this.#push(slot, at, size)
+    this.header[Header.SendBytes] = at + size
   }
 
   /** Records something that is to happen after what was recorded before. */
@@ -192,3 +213,5 @@ type Writer = Buffer & { utf8Write(text: string, at: number): number }
 
 /** How many offsets there are before the sizes. */
 const PARTS = 7
+/** Bytes of an int32. */
+const INT = 4

@@ -14,6 +14,13 @@ import { resolve } from './bound-socket.ts'
 /** Bytes are the receiver's from then on. */
 export type Receive = (bytes: Buffer, ip: string, port: number, socket: DatagramSocket) => void
 
+/** A client's socket, connected. */
+export interface DatagramClient extends DatagramSocket {
+  readonly remoteIp: string
+  /** Nothing is received any more; what is queued is sent. Idempotent. */
+  close(): Promise<void>
+}
+
 export interface DatagramSource {
   /** An inherited descriptor of a bound socket, or -1: it is bound here. */
   readonly fd: number
@@ -27,7 +34,7 @@ interface Sharing {
 }
 
 /** Many turns of the loop, each of which reads up to 32 datagrams: who leaves reads what had come, and not for ever. */
-const MAX_LAST_TURNS = 64
+export const MAX_LAST_TURNS = 64
 
 const errors = new LimitedLog()
 
@@ -139,7 +146,7 @@ export class UdpServer implements DatagramSocket, Listener {
 }
 
 /** A client's socket: connected, so it hears its peer alone, and that nobody is there (ICMP). */
-export class UdpClient implements DatagramSocket {
+export class UdpClient implements DatagramClient {
   readonly remoteIp: string
   readonly localIp: string
   readonly localPort: number
@@ -190,7 +197,6 @@ export class UdpClient implements DatagramSocket {
     })
   }
 
-  /** Nothing is received any more; what is queued is sent. Idempotent. */
   async close(): Promise<void> {
     if (this.#isClosed) return
     this.#socket.removeAllListeners('message')

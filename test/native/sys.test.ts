@@ -6,7 +6,7 @@ import dgram from 'node:dgram'
 import { once } from 'node:events'
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import net from 'node:net'
-import { tmpdir } from 'node:os'
+import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -75,6 +75,50 @@ for (const [name, host, family] of [
     server.close()
   })
 }
+
+sysTest('a UDP socket with one peer hears nobody else, and is told that nobody is there', async (sys, own) => {
+  for (const [host, family] of [
+    ['127.0.0.1', 4],
+    ['::1', 6],
+  ] as const) {
+    const peer = dgram.createSocket(`udp${family}`)
+    await new Promise<void>((bound) => peer.bind(0, host, bound))
+    const { port } = peer.address()
+    const socket = own(sys.connectDatagrams(host, port))
+    const name = sys.socketName(socket.fd)
+    assert.equal([name.address, name.family], [host, family])
+    const receiver = dgram.createSocket(`udp${family}`)
+    receiver.bind({ fd: sys.duplicate(socket.fd).release() })
+    const stranger = dgram.createSocket(`udp${family}`)
+    await new Promise<void>((sent) => stranger.send('from a stranger', name.port, host, () => sent()))
+    peer.send('from the peer', name.port, host)
+    const [message] = await once(receiver, 'message')
+    assert.is(String(message), 'from the peer')
+    for (const one of [peer, receiver, stranger]) one.close()
+  }
+})
+
+sysTest('an address of a link says by which interface', (sys, own) => {
+  assert.is(
+    codeOf(() => sys.connectDatagrams('fe80::1', 9)),
+    'connect EINVAL',
+  )
+  assert.is(
+    codeOf(() => sys.connectDatagrams('fe80::1%nowhere', 9)),
+    'inet_pton EINVAL',
+  )
+  assert.is(
+    codeOf(() => sys.bind({ ...TCP, host: 'fe80::1%lo' })),
+    'bind EADDRNOTAVAIL',
+  )
+  const local = Object.entries(networkInterfaces()).flatMap(([name, list = []]) =>
+    list.filter(({ address }) => address.startsWith('fe80:')).map(({ address }) => `${address.split('%')[0]}%${name}`),
+  )
+  for (const host of local) {
+    const socket = own(sys.bind({ ...TCP, host }))
+    assert.is(sys.socketName(socket.fd).address, host)
+  }
+})
 
 sysTest('an IPv6 wildcard is IPv6 alone, or both when that is asked for', async (sys, own) => {
   for (const isDualStack of [false, true]) {
@@ -195,6 +239,14 @@ sysTest('errors name the call, and what it was made on', (sys) => {
   const bind = (more: object) => codeOf(() => sys.bind({ ...TCP, ...more }))
   assert.is(bind({ host: '192.0.2.1' }), 'bind EADDRNOTAVAIL')
   assert.is(bind({ host: 'localhost' }), 'inet_pton EINVAL')
+  assert.is(
+    codeOf(() => sys.connectDatagrams('localhost', 9)),
+    'inet_pton EINVAL',
+  )
+  assert.is(
+    codeOf(() => sys.connectDatagrams('127.0.0.1', 65_536)),
+    'ERR_INVALID_ARG_TYPE',
+  )
   assert.is(bind({ transport: 'unix', path: `/tmp/${'x'.repeat(200)}` }), 'bind ENAMETOOLONG')
   assert.is(bind({ transport: 'unix', path: '/nowhere/s.sock' }), 'bind ENOENT')
   assert.is(bind({ port: 65_536 }), 'ERR_INVALID_ARG_TYPE')

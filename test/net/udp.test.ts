@@ -1,17 +1,27 @@
-// UDP on real sockets of loopback: a Worker's server side, its limits and errors, the client, and both with each other.
+// UDP on real sockets of loopback: a Worker's server side, its limits and errors, the client, and both with each other. One
+// suite, run over every engine.
 
+import { AsyncLocalStorage } from 'node:async_hooks'
 import dgram from 'node:dgram'
+import { networkInterfaces } from 'node:os'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { addon } from '../../src/addon.ts'
 import { AsyncUdpConnection } from '../../src/async-udp-connection.ts'
+import { formatEndpoint, parseEndpoint } from '../../src/endpoint.ts'
 import { codeOf } from '../../src/errors.ts'
 import { frame, text } from '../../src/index.ts'
+import { serveDatagrams } from '../../src/net/datagrams.ts'
+import { ipAddress } from '../../src/net/ip-addresses.ts'
+import { NativeDatagrams } from '../../src/net/native-datagrams.ts'
 import { canReusePort, freeEndpoint } from '../../src/net/udp.ts'
 import { childBoundPorts } from '../../src/net/udp-ports.ts'
+import type { DatagramSocket } from '../../src/transport.ts'
 import type { AnyUdpConnection } from '../../src/udp-connection.ts'
 import { Worker } from '../../src/worker.ts'
 import { deferred } from '../support/codecs.ts'
-import { rejects, until, within } from '../support/until.ts'
+import { randomOf } from '../support/random.ts'
+import { nextTurn, rejects, until, within } from '../support/until.ts'
 
 const hasCode = (code: string) => (error: unknown) => codeOf(error) === code
 
@@ -30,12 +40,41 @@ class Peer {
     this.socket.send(bytes, this.#port, '127.0.0.1')
   }
 
+  /** Whatever was sent before is with the kernel. */
+  async isSent(): Promise<void> {
+    await until(() => this.socket.getSendQueueCount() === 0)
+  }
+
   async ask(bytes: string): Promise<string> {
     const count = this.received.length
     this.send(bytes)
     await until(() => this.received.length > count)
     return this.received[count] as string
   }
+}
+
+const { sys, newEngine } = addon()
+const ENGINES = newEngine === null ? ['node'] : ['node', 'native']
+
+/** Once on each engine. */
+function onEngines(title: string, run: (engine: string) => Promise<unknown>): void {
+  for (const engine of ENGINES)
+    test(`${engine}: ${title}`, async () => {
+      Worker.engine = engine
+      try {
+        await run(engine)
+      } finally {
+        Worker.engine = ''
+      }
+    })
+}
+
+/** As a worker gets it: a descriptor where the addon could bind one. */
+async function givenSocket(ip: string): Promise<{ fd: number; endpoint: string }> {
+  if (sys === null || Worker.engine === 'node') return { fd: -1, endpoint: await freeEndpoint(ip, 0) }
+  const fd = sys.bind({ transport: 'udp', host: ip, port: 0, path: '' }).release()
+  const { address, port } = sys.socketName(fd)
+  return { fd, endpoint: formatEndpoint(address, port) }
 }
 
 const NO_TLS = { ticketKeys: '', files: {} }
@@ -48,9 +87,9 @@ interface Served {
 
 async function serving(settings: object, use: (served: Served) => Promise<unknown>): Promise<void> {
   const worker = new Worker({ listen: 'udp://127.0.0.1:0', ...settings } as { listen: string })
-  const expected = await freeEndpoint('127.0.0.1', 0)
-  await worker.start({ id: 0, incarnation: 1, sockets: [{ fd: -1, endpoint: expected }], tls: NO_TLS })
-  const port = Number(expected.split(':')[1])
+  const socket = await givenSocket('127.0.0.1')
+  await worker.start({ id: 0, incarnation: 1, sockets: [socket], tls: NO_TLS })
+  const { port } = parseEndpoint(socket.endpoint)
   const peer = new Peer(port)
   try {
     await within(20_000, use({ worker: worker as unknown as Served['worker'], port, peer }))
@@ -60,7 +99,7 @@ async function serving(settings: object, use: (served: Served) => Promise<unknow
   }
 }
 
-test('a datagram is a message, a Buffer of its own, and send answers', async () => {
+onEngines('a datagram is a message, a Buffer of its own, and send answers', async () => {
   const messages: unknown[] = []
   const onMessage = (connection: AnyUdpConnection, message: Buffer) => {
     messages.push(message)
@@ -75,7 +114,7 @@ test('a datagram is a message, a Buffer of its own, and send answers', async () 
   })
 })
 
-test('a peer knows its addresses, as Workerman names them', async () => {
+onEngines('a peer knows its addresses, as Workerman names them', async () => {
   let seen: AnyUdpConnection | undefined
   const onMessage = (connection: AnyUdpConnection) => {
     seen = connection
@@ -102,7 +141,7 @@ test('a peer knows its addresses, as Workerman names them', async () => {
   })
 })
 
-test('a peer that is kept can be sent to later, until it is closed; the others go on', async () => {
+onEngines('a peer that is kept can be sent to later, until it is closed; the others go on', async () => {
   const errors: unknown[] = []
   let kept: AnyUdpConnection | undefined
   const onError = (_connection: AnyUdpConnection, code: number, message: string) => errors.push([code, message])
@@ -125,45 +164,51 @@ test('a peer that is kept can be sent to later, until it is closed; the others g
   })
 })
 
-test('a protocol over UDP: decode for what comes, with or without its terminator, encode for what goes', async () => {
-  const onMessage = (connection: AnyUdpConnection, line: string) => connection.send(`Hello, ${line}`)
-  await serving({ listen: 'text://127.0.0.1:0', transport: 'udp', onMessage }, async ({ peer }) => {
-    assert.is(await peer.ask('world\r\n'), 'Hello, world\n')
-    assert.is(await peer.ask('world'), 'Hello, world\n')
-  })
-  const echo = (connection: AnyUdpConnection, message: Buffer) => connection.send(message)
-  await serving({ protocol: frame, onMessage: echo }, async ({ peer }) => {
-    assert.is(await peer.ask('\0\0\0\x07abc'), '\0\0\0\x07abc')
-  })
-})
+onEngines(
+  'a protocol over UDP: decode for what comes, with or without its terminator, encode for what goes',
+  async () => {
+    const onMessage = (connection: AnyUdpConnection, line: string) => connection.send(`Hello, ${line}`)
+    await serving({ listen: 'text://127.0.0.1:0', transport: 'udp', onMessage }, async ({ peer }) => {
+      assert.is(await peer.ask('world\r\n'), 'Hello, world\n')
+      assert.is(await peer.ask('world'), 'Hello, world\n')
+    })
+    const echo = (connection: AnyUdpConnection, message: Buffer) => connection.send(message)
+    await serving({ protocol: frame, onMessage: echo }, async ({ peer }) => {
+      assert.is(await peer.ask('\0\0\0\x07abc'), '\0\0\0\x07abc')
+    })
+  },
+)
 
-test('what decode throws is told as 3, a handler that throws or rejects as 4, and the server goes on', async () => {
-  const json = { ...text, decode: (packet: Buffer) => JSON.parse(packet.toString()) }
-  const codes: number[] = []
-  const onError = (_connection: AnyUdpConnection, code: number) => {
-    codes.push(code)
-    throw new Error('onError itself')
-  }
-  const onMessage = async (connection: AnyUdpConnection, message: unknown) => {
-    if (message === 'reject') throw new Error('rejected')
-    connection.send('ok')
-  }
-  const sync = (connection: AnyUdpConnection, message: unknown) => {
-    if (message === 'throw') throw new Error('thrown')
-    return onMessage(connection, message)
-  }
-  await serving({ protocol: json, onMessage: sync, onError }, async ({ peer, worker }) => {
-    peer.send('{')
-    peer.send('"throw"')
-    peer.send('"reject"')
-    await until(() => codes.length === 3)
-    assert.is(await peer.ask('1'), 'ok\n')
-    assert.equal(codes, [3, 4, 4])
-    assert.equal([worker.counters.protocolErrors, worker.counters.handlerErrors, worker.unsettled], [1, 2, 0])
-  })
-})
+onEngines(
+  'what decode throws is told as 3, a handler that throws or rejects as 4, and the server goes on',
+  async () => {
+    const json = { ...text, decode: (packet: Buffer) => JSON.parse(packet.toString()) }
+    const codes: number[] = []
+    const onError = (_connection: AnyUdpConnection, code: number) => {
+      codes.push(code)
+      throw new Error('onError itself')
+    }
+    const onMessage = async (connection: AnyUdpConnection, message: unknown) => {
+      if (message === 'reject') throw new Error('rejected')
+      connection.send('ok')
+    }
+    const sync = (connection: AnyUdpConnection, message: unknown) => {
+      if (message === 'throw') throw new Error('thrown')
+      return onMessage(connection, message)
+    }
+    await serving({ protocol: json, onMessage: sync, onError }, async ({ peer, worker }) => {
+      peer.send('{')
+      peer.send('"throw"')
+      peer.send('"reject"')
+      await until(() => codes.length === 3)
+      assert.is(await peer.ask('1'), 'ok\n')
+      assert.equal(codes, [3, 4, 4])
+      assert.equal([worker.counters.protocolErrors, worker.counters.handlerErrors, worker.unsettled], [1, 2, 0])
+    })
+  },
+)
 
-test('a datagram that is too long is refused both ways', async () => {
+onEngines('a datagram that is too long is refused both ways', async () => {
   const errors: string[] = []
   const onError = (_connection: AnyUdpConnection, code: number, message: string) => errors.push(`${code} ${message}`)
   const onMessage = (connection: AnyUdpConnection) => {
@@ -180,7 +225,7 @@ test('a datagram that is too long is refused both ways', async () => {
   })
 })
 
-test('what cannot be encoded is thrown at the sender', async () => {
+onEngines('what cannot be encoded is thrown at the sender', async () => {
   let thrown: unknown
   const onMessage = (connection: AnyUdpConnection) => {
     try {
@@ -196,7 +241,7 @@ test('what cannot be encoded is thrown at the sender', async () => {
   })
 })
 
-test('asynchronous handlers are bounded: then datagrams wait, then they are dropped and counted', async () => {
+onEngines('asynchronous handlers are bounded: then datagrams wait, then they are dropped and counted', async () => {
   const gates: ReturnType<typeof deferred>[] = []
   const seen: string[] = []
   const onMessage = (_connection: AnyUdpConnection, message: Buffer) => {
@@ -217,7 +262,7 @@ test('asynchronous handlers are bounded: then datagrams wait, then they are drop
   })
 })
 
-test('a drain stops receiving, waits for handlers, and their late answers come from the same port', async () => {
+onEngines('a drain stops receiving, waits for handlers, and their late answers come from the same port', async () => {
   const gate = deferred()
   const from: number[] = []
   const onMessage = async (connection: AnyUdpConnection, message: Buffer) => {
@@ -232,9 +277,8 @@ test('a drain stops receiving, waits for handlers, and their late answers come f
     const drained = worker.drain(10_000).then(() => {
       isDone = true
     })
-    await until(async () => (await freeEndpoint('127.0.0.1', port).catch(() => '')) !== '') // nobody receives there
+    await until(() => worker.describeWork() === '1 unsettled handler') // it receives no more
     assert.is(isDone, false)
-    assert.is(worker.describeWork(), '1 unsettled handler')
     gate.resolve()
     await drained
     await until(() => peer.received.length === 1)
@@ -242,7 +286,25 @@ test('a drain stops receiving, waits for handlers, and their late answers come f
   })
 })
 
-test('what had arrived when the drain began is handled', async () => {
+onEngines('after the drain, too, an answer comes from the same port, if it is a thousand', async () => {
+  const peers: AnyUdpConnection[] = []
+  const from = new Set<number>()
+  const onMessage = (connection: AnyUdpConnection) => void peers.push(connection)
+  await serving({ onMessage }, async ({ worker, port, peer }) => {
+    peer.socket.on('message', (_bytes, { port: source }) => from.add(source))
+    peer.send('one')
+    await until(() => peers.length === 1)
+    await worker.drain(10_000)
+    for (let sent = 0; sent < 1000; sent += 50) {
+      for (let n = 0; n < 50; n++) assert.is(peers[0]?.send(`late ${sent + n}`), true)
+      await until(() => peer.received.length === sent + 50)
+    }
+    await until(() => worker.unsettled === 0)
+    assert.equal([...from], [port])
+  })
+})
+
+onEngines('what had arrived when the drain began is handled', async () => {
   const onMessage = (connection: AnyUdpConnection, message: Buffer) => connection.send(message)
   await serving({ onMessage }, async ({ worker, peer }) => {
     await peer.ask('bound')
@@ -256,7 +318,97 @@ test('what had arrived when the drain began is handled', async () => {
   })
 })
 
-test('a peer that has gone (ICMP) does no harm', async () => {
+onEngines('datagrams of every size arrive as they were sent', async () => {
+  const onMessage = (connection: AnyUdpConnection, message: Buffer) => connection.send(message)
+  await serving({ onMessage }, async ({ port }) => {
+    const answers: Buffer[] = []
+    const client = new AsyncUdpConnection(`udp://127.0.0.1:${port}`)
+    client.onMessage = (_client, message) => answers.push(message as Buffer)
+    const random = randomOf(4)
+    for (const size of [0, 1, 31, 32, 47, 48, 49, 1472, 9000, 65_474, 65_503, 65_504, 65_507]) {
+      const bytes = Buffer.from(Array.from({ length: size }, () => random(256)))
+      client.send([bytes.subarray(0, size >> 1), bytes.subarray(size >> 1)], true)
+      await until(() => answers.length > 0)
+      assert.ok(answers.shift()?.equals(bytes), `${size} bytes`)
+    }
+    for (const line of ['', 'short', 'ä€😀'.repeat(10), 'x'.repeat(65_507), '€'.repeat(21_835)]) {
+      client.send(line)
+      await until(() => answers.length > 0)
+      assert.is(String(answers.shift()), line)
+    }
+    client.close()
+  })
+})
+
+onEngines('bursts of thousands: as long as the receive buffer holds, each arrives once, in order', async () => {
+  const echo = (connection: AnyUdpConnection, message: Buffer) => connection.send(message)
+  await serving({ onMessage: echo }, async ({ port, worker }) => {
+    const answers: string[] = []
+    const client = new AsyncUdpConnection(`udp://127.0.0.1:${port}`)
+    client.onMessage = (_client, message) => answers.push(String(message))
+    const sent: string[] = []
+    while (sent.length < 5000) {
+      for (let n = 0; n < 100; n++) {
+        sent.push(`datagram ${sent.length}`)
+        client.send(sent.at(-1) as string)
+      }
+      await until(() => answers.length === sent.length)
+    }
+    assert.equal(answers, sent)
+    assert.is(worker.counters.messagesIn, 5000)
+    client.close()
+  })
+})
+
+onEngines('what cannot be sent costs that datagram, and says which', async (engine) => {
+  const { fd, endpoint } = await givenSocket('127.0.0.1')
+  const failures: string[] = []
+  const failed = (error: Error & { code?: string }) => failures.push(error.message)
+  const server = await serveDatagrams(
+    engine,
+    { fd, expected: endpoint },
+    () => undefined,
+    () => () => undefined,
+  )
+  const socket = server as unknown as DatagramSocket
+  const { port } = parseEndpoint(endpoint)
+  const peer = new Peer(port)
+  await new Promise<void>((bound) => peer.socket.bind(0, '127.0.0.1', bound))
+  const to = peer.socket.address().port
+  socket.send('one', '127.0.0.1', to, failed)
+  socket.send('to all', '255.255.255.255', to, failed) // without SO_BROADCAST
+  socket.send('two', '127.0.0.1', to, failed)
+  socket.send(Buffer.alloc(65_508), '127.0.0.1', to, failed)
+  socket.send('€'.repeat(21_836), '127.0.0.1', to, failed)
+  socket.send(['a'.repeat(300_000), 'b'], '127.0.0.1', to, failed)
+  socket.send('three', '127.0.0.1', to, failed)
+  assert.equal(failures, [])
+  await until(() => failures.length === 4 && peer.received.length === 3)
+  assert.equal(peer.received, ['one', 'two', 'three'])
+  failures.sort()
+  assert.match(failures[0] ?? '', `send 127.0.0.1:${to}: EMSGSIZE`)
+  assert.match(failures[2] ?? '', `send 127.0.0.1:${to}: EMSGSIZE`)
+  assert.match(failures[3] ?? '', `send 255.255.255.255:${to}: EACCES`)
+  peer.socket.close()
+  server.close()
+})
+
+onEngines('a socket that is not where it should be is not served', async (engine) => {
+  const { fd } = await givenSocket('127.0.0.1')
+  const holder = dgram.createSocket('udp4')
+  await new Promise<void>((bound) => holder.bind(0, '127.0.0.1', bound))
+  const expected = `127.0.0.1:${holder.address().port}`
+  const opening = serveDatagrams(
+    engine,
+    { fd, expected },
+    () => undefined,
+    () => () => undefined,
+  )
+  await rejects(opening, fd < 0 ? 'EADDRINUSE' : 'EADDRNOTAVAIL')
+  holder.close()
+})
+
+onEngines('a peer that has gone (ICMP) does no harm', async () => {
   const peers: AnyUdpConnection[] = []
   const onMessage = (connection: AnyUdpConnection) => void peers.push(connection)
   await serving({ onMessage }, async ({ worker, port, peer }) => {
@@ -270,11 +422,38 @@ test('a peer that has gone (ICMP) does no harm', async () => {
   })
 })
 
-test('IPv6', async () => {
+const linkLocal = linkLocalAddress()
+if (linkLocal === '') console.log('no interface has a link-local address: nothing is tested with one')
+else
+  onEngines('link-local addresses, with their interface', async () => {
+    const worker = new Worker(`udp://[${linkLocal}]:0`)
+    worker.onMessage = (connection) => connection.send(connection.getRemoteAddress())
+    const socket = await givenSocket(linkLocal)
+    await worker.start({ id: 0, incarnation: 1, sockets: [socket], tls: NO_TLS })
+    const client = new AsyncUdpConnection(`udp://${socket.endpoint}`)
+    const answers: string[] = []
+    client.onMessage = (_client, message) => answers.push(String(message))
+    client.send('x')
+    await until(() => answers.length === 1)
+    assert.equal(answers, [client.getLocalAddress()])
+    assert.is(client.getRemoteIp(), linkLocal)
+    client.close()
+    await worker.drain(1000)
+  })
+
+function linkLocalAddress(): string {
+  for (const [name, list] of Object.entries(networkInterfaces()))
+    for (const { family, address } of list ?? [])
+      if (family === 'IPv6' && address.startsWith('fe80:')) return `${address.split('%')[0]}%${name}`
+  return ''
+}
+
+onEngines('IPv6', async () => {
   const worker = new Worker('udp://[::1]:0')
   worker.onMessage = (connection) => connection.send(`${connection.getRemoteIp()} ${connection.isIpV6()}`)
-  const endpoint = await freeEndpoint('::1', 0)
-  await worker.start({ id: 0, incarnation: 1, sockets: [{ fd: -1, endpoint }], tls: NO_TLS })
+  const socket = await givenSocket('::1')
+  const { endpoint } = socket
+  await worker.start({ id: 0, incarnation: 1, sockets: [socket], tls: NO_TLS })
   const client = new AsyncUdpConnection(`udp://${endpoint}`)
   const answers: string[] = []
   client.onMessage = (_client, message) => answers.push(String(message))
@@ -322,9 +501,75 @@ test('reusePort is of Node 23.1 and of Linux', () => {
   assert.equal([...asked, canReusePort('26.0.0', 'darwin')], [false, false, true, true, false])
 })
 
+if (sys !== null && newEngine !== null) {
+  const { bind, duplicate, socketName } = sys
+
+  test('native: what comes after a drain began waits for the next process', async () => {
+    const socket = bind({ transport: 'udp', host: '127.0.0.1', port: 0, path: '' })
+    const { port } = socketName(socket.fd)
+    const given = () => [{ fd: duplicate(socket.fd).release(), endpoint: `127.0.0.1:${port}` }]
+    const gate = deferred()
+    const onMessage = async (connection: AnyUdpConnection, message: Buffer) => {
+      if (String(message) === 'slow') await gate.promise
+      connection.send(`${connection.worker.name} ${message}`)
+    }
+    const [old, next] = ['old', 'next'].map((name) => new Worker('udp://127.0.0.1:0', { name, onMessage }))
+    const peer = new Peer(port)
+    await old?.start({ id: 0, incarnation: 1, sockets: given(), tls: NO_TLS })
+    peer.send('slow')
+    await until(() => old?.unsettled === 1)
+    const drained = old?.drain(10_000)
+    await until(() => old?.unsettled === 1) // it has stopped to receive
+    for (let n = 0; n < 100; n++) peer.send(`${n}`)
+    await peer.isSent()
+    gate.resolve()
+    await drained
+    await until(() => peer.received.length === 1)
+    await next?.start({ id: 0, incarnation: 2, sockets: given(), tls: NO_TLS })
+    await until(() => peer.received.length === 101)
+    assert.equal(peer.received.slice(0, 3), ['old slow', 'next 0', 'next 1'])
+    assert.equal([old?.counters.messagesIn, next?.counters.messagesIn], [1, 100])
+    await next?.drain(1000)
+    peer.socket.close()
+    socket.close()
+  })
+
+  test('native: an AsyncLocalStorage does not go from one datagram to the next', async () => {
+    const storage = new AsyncLocalStorage<string>()
+    const onMessage = async (connection: AnyUdpConnection, message: Buffer) => {
+      const before = storage.getStore()
+      storage.enterWith(String(message))
+      await nextTurn()
+      connection.send(`${before} ${storage.getStore()}`)
+    }
+    Worker.engine = 'native'
+    await serving({ onMessage }, async ({ peer }) => {
+      for (let n = 0; n < 20; n++) peer.send(`${n}`)
+      await until(() => peer.received.length === 20)
+      assert.equal(
+        peer.received,
+        Array.from({ length: 20 }, (_, n) => `undefined ${n}`),
+      )
+    })
+    Worker.engine = ''
+  })
+
+  test("native: what is told late of a datagram from long ago is nobody's", async () => {
+    const fd = bind({ transport: 'udp', host: '127.0.0.1', port: 0, path: '' }).release()
+    let known = 0
+    const socket = new NativeDatagrams(fd, { received: () => undefined, failed: (error) => codes.push(error.code) })
+    const codes: string[] = []
+    const to = ipAddress('255.255.255.255')
+    for (let n = 0; n < 5000; n++) socket.send('x', to, 9, () => known++)
+    await until(() => known + codes.length === 5000, 30_000).finally(() => socket.destroy())
+    assert.is(known, 4096)
+    assert.equal(new Set(codes), new Set(['EACCES']))
+  })
+}
+
 // The client
 
-test('a client looks the name up, sends what waited, and hears the answer', async () => {
+onEngines('a client looks the name up, sends what waited, and hears the answer', async () => {
   const onMessage = (connection: AnyUdpConnection, line: string) => connection.send(`Hello, ${line}`)
   await serving({ listen: 'text://127.0.0.1:0', transport: 'udp', onMessage }, async ({ port }) => {
     const events: string[] = []
@@ -349,7 +594,7 @@ test('a client looks the name up, sends what waited, and hears the answer', asyn
   })
 })
 
-test('close with a message sends it, also before the name is looked up', async () => {
+onEngines('close with a message sends it, also before the name is looked up', async () => {
   await serving({ onMessage: () => undefined }, async ({ port, worker }) => {
     const client = new AsyncUdpConnection(`udp://127.0.0.1:${port}`)
     let closed = 0
@@ -361,7 +606,7 @@ test('close with a message sends it, also before the name is looked up', async (
   })
 })
 
-test('a client hears that nobody is there, and can be used on', async () => {
+onEngines('a client hears that nobody is there, and can be used on', async () => {
   const endpoint = await freeEndpoint('127.0.0.1', 0)
   const errors: string[] = []
   const client = new AsyncUdpConnection(`udp://${endpoint}`, {
@@ -374,7 +619,7 @@ test('a client hears that nobody is there, and can be used on', async () => {
   client.close()
 })
 
-test('a name that does not exist: onError 1, then onClose', async () => {
+onEngines('a name that does not exist: onError 1, then onClose', async () => {
   const events: string[] = []
   const client = new AsyncUdpConnection('udp://nowhere.invalid:9')
   client.onError = (_client, code) => events.push(`error ${code}`)
@@ -399,7 +644,7 @@ test('a client refuses what cannot be', () => {
   assert.throws(() => new AsyncUdpConnection('gopher://127.0.0.1:1'), hasCode('ERR_UNKNOWN_SCHEME'))
 })
 
-test('what a handler of a client throws is told as 4', async () => {
+onEngines('what a handler of a client throws is told as 4', async () => {
   await serving({ onMessage: (connection: AnyUdpConnection) => connection.send('x') }, async ({ port }) => {
     const errors: string[] = []
     const client = new AsyncUdpConnection(`udp://127.0.0.1:${port}`)

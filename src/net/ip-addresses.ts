@@ -1,0 +1,82 @@
+// IP addresses as the kernel takes them and as people read them, each worked out once: a server answers the same peers
+// again and again, and neither making the text nor reading it should be paid for each datagram.
+
+import { isIP } from 'node:net'
+import { networkInterfaces } from 'node:os'
+import { ipv6Bytes } from './address.ts'
+import { ipv4Text, ipv6Text } from './ip.ts'
+
+export interface IpAddress {
+  /** `127.0.0.1`, `::1`, `fe80::1%eth0`. */
+  readonly text: string
+  readonly family: 4 | 6
+  /** The number of the interface, of an address that means nothing without; else 0. */
+  readonly scope: number
+  /** Its bytes in the order of the network, by fours as the machine reads them; of IPv4 the first. */
+  readonly words: Int32Array
+}
+
+/** Then all are forgotten: a flood of made-up senders costs time, and no memory. */
+const MOST = 4096
+
+const byText = new Map<string, IpAddress>()
+const byWord = new Map<number, IpAddress>()
+const byWords = new Map<string, IpAddress>()
+
+/** Null for what is no IP address. */
+export function ipAddress(text: string): IpAddress | null {
+  return byText.get(text) ?? parse(text)
+}
+
+/** From the first of its words, in the machine's order. */
+export function ipv4Address(word: number): IpAddress {
+  const found = byWord.get(word)
+  if (found !== undefined) return found
+  const words = Int32Array.of(word, 0, 0, 0)
+  return remember(byWord, word, made(words, 4, 0))
+}
+
+/** From the words at `at`. */
+export function ipv6Address(ints: Int32Array, at: number, scope: number): IpAddress {
+  const key = `${ints[at]} ${ints[at + 1]} ${ints[at + 2]} ${ints[at + 3]} ${scope}`
+  return byWords.get(key) ?? remember(byWords, key, made(ints.slice(at, at + 4), 6, scope))
+}
+
+function made(words: Int32Array, family: 4 | 6, scope: number): IpAddress {
+  const bytes = Buffer.from(words.buffer, 0, family === 4 ? 4 : 16)
+  const text = family === 4 ? ipv4Text(bytes.readInt32BE(0)) : ipv6Text(bytes) + zoneOf(scope)
+  const address: IpAddress = { text, family, scope, words }
+  remember(byText, text, address)
+  return address
+}
+
+function parse(text: string): IpAddress | null {
+  const family = isIP(text)
+  if (family === 0) return null
+  const words = new Int32Array(4)
+  const bytes = Buffer.from(words.buffer)
+  if (family === 4) bytes.set(text.split('.').map(Number))
+  else bytes.set(ipv6Bytes(text))
+  const scope = scopeOf(text.split('%')[1])
+  return remember(byText, text, { text, family: family === 4 ? 4 : 6, scope, words })
+}
+
+function remember<K>(map: Map<K, IpAddress>, key: K, address: IpAddress): IpAddress {
+  if (map.size >= MOST) map.clear()
+  map.set(key, address)
+  return address
+}
+
+/** As Node writes it: the interface's name, or its number when it has gone. */
+function zoneOf(scope: number): string {
+  if (scope === 0) return ''
+  for (const [name, list] of Object.entries(networkInterfaces()))
+    if (list?.some((one) => one.family === 'IPv6' && one.scopeid === scope)) return `%${name}`
+  return `%${scope}`
+}
+
+function scopeOf(zone: string | undefined): number {
+  if (zone === undefined) return 0
+  for (const one of networkInterfaces()[zone] ?? []) if (one.family === 'IPv6' && one.scopeid !== 0) return one.scopeid
+  return Number(zone) || 0
+}

@@ -1,0 +1,241 @@
+// One descriptor of UDP in the native engine: recvmmsg(2) and sendmmsg(2) for all that came and went in a batch. Who is
+// served by it, and when it closes, is native-udp.ts's business.
+
+import { formatEndpoint } from '../endpoint.ts'
+import { SystemError } from '../errors.ts'
+import type { Encoded } from '../protocol.ts'
+import { type IpAddress, ipv4Address, ipv6Address } from './ip-addresses.ts'
+import { type Engine, type Owner, started } from './native-engine.ts'
+import { Header, Kind, Operation } from './rings.ts'
+
+/** What it tells. */
+export interface DatagramEvents {
+  /** Bytes are the receiver's from then on. */
+  received(bytes: Buffer, ip: string, port: number): void
+  /** Receiving has failed, and goes on: an ICMP message. */
+  failed(error: SystemError): void
+}
+
+type Failed = (error: SystemError) => void
+
+/** An Endpoint (native/src/engine_datagrams.cc) in int32s: behind a datagram that came, before one that is to go. */
+const enum Endpoint {
+  Family = 0,
+  Port = 1,
+  Scope = 2,
+  Tag = 3,
+  Ip = 4,
+  Ints = 8,
+}
+
+const ENDPOINT_BYTES = 32
+/** The longest that fits into an IPv4 packet. */
+const MAX_BYTES = 65_507
+/** Sent at once from here on: a larger batch saves nothing, and what waits counts as queued. */
+const FLUSH_FROM = 65_536
+/** How many of those sent last can still be told that they failed: more than a flush holds of the usual size. */
+const MAX_TAGS = 4096
+/** Below this a loop is quicker than a call. */
+const LOOP_BELOW = 48
+
+export class NativeDatagrams implements Owner {
+  readonly fd: number
+  readonly generation: number
+  readonly #engine: Engine = started()
+  readonly #slot: number
+  readonly #events: DatagramEvents
+  readonly #sent = new Sent()
+  #isOpen = true
+  /** Bytes recorded in this epoch: nobody has tried to send them. */
+  #pending = 0
+  #epoch = 0
+  #whenDrained: (() => void)[] = []
+
+  /** Takes over `fd`. Throws, and closes nothing then. */
+  constructor(fd: number, events: DatagramEvents) {
+    const { native, owners } = this.#engine
+    flushAtExit()
+    this.fd = fd
+    this.#events = events
+    this.#slot = native.receiveDatagrams(fd)
+    this.generation = native.generation(this.#slot)
+    owners[this.#slot] = this
+  }
+
+  /** Those that wait, with the 32 bytes that each of them has for its address. */
+  get queuedBytes(): number {
+    if (!this.#isOpen) return 0
+    const { queued, header } = this.#engine.rings
+    const stalled = queued[this.#slot] as number
+    return this.#epoch === header[Header.Epoch] ? stalled + this.#pending : stalled
+  }
+
+  /** To the peer that the socket is connected to when `to` is null. */
+  send(bytes: Encoded, to: IpAddress | null, port: number, failed: Failed): void {
+    const most = mostBytes(bytes)
+    if (!this.#isOpen) return failLater(failed, 'EBADF', to, port)
+    if (most > 3 * MAX_BYTES) return failLater(failed, 'EMSGSIZE', to, port)
+    const { rings, native } = this.#engine
+    const at = rings.reserve(ENDPOINT_BYTES + most)
+    const size = write(rings.send, at + ENDPOINT_BYTES, bytes)
+    if (size > MAX_BYTES) return failLater(failed, 'EMSGSIZE', to, port)
+    writeEndpoint(rings.sendInts, at >> 2, to, port, this.#sent.add(failed, to, port))
+    rings.commit(this.#slot, at, ENDPOINT_BYTES + size)
+    const epoch = rings.header[Header.Epoch] as number
+    this.#pending = ENDPOINT_BYTES + size + (this.#epoch === epoch ? this.#pending : 0)
+    this.#epoch = epoch
+    if (this.#pending >= FLUSH_FROM) native.flush()
+  }
+
+  /** Nothing more is read. What has been read already is told all the same. */
+  pause(): void {
+    const { rings, native } = this.#engine
+    rings.operate(this.#slot, Operation.Pause)
+    native.flush()
+  }
+
+  /** Resolves when the kernel has all that was sent. */
+  async drained(): Promise<void> {
+    this.#engine.native.flush()
+    while (this.queuedBytes > 0)
+      await new Promise<void>((done) => {
+        this.#whenDrained.push(done)
+      })
+  }
+
+  /** Closes the descriptor, when what was recorded has been sent; what the kernel does not take is lost. */
+  destroy(): void {
+    if (!this.#isOpen) return
+    this.#isOpen = false
+    const { rings, native, owners } = this.#engine
+    native.flush() // it carries out what closes before what sends
+    owners[this.#slot] = null
+    rings.operate(this.#slot, Operation.Destroy)
+    this.#tellDrained()
+  }
+
+  // What the engine tells
+
+  handle(kind: Kind, a: number, b: number): void {
+    if (kind === Kind.Datagram) this.#received(a, b)
+    else if (kind === Kind.DatagramFailed) this.#failed(a, b)
+    else if (kind === Kind.Drained) this.#tellDrained()
+    else if (kind === Kind.Closed) this.#closed(a)
+  }
+
+  #received(offset: number, size: number): void {
+    const { rings } = this.#engine
+    if (rings.datagrams.length === 0) rings.renew()
+    const ints = rings.datagramInts
+    const at = (offset + rings.datagramBytes - ENDPOINT_BYTES) >> 2
+    const from =
+      ints[at + Endpoint.Family] === 4
+        ? ipv4Address(ints[at + Endpoint.Ip] as number)
+        : ipv6Address(ints, at + Endpoint.Ip, ints[at + Endpoint.Scope] as number)
+    const port = ints[at + Endpoint.Port] as number
+    this.#engine.standApart()
+    this.#events.received(copy(rings.datagrams, offset, size), from.text, port)
+  }
+
+  #failed(errno: number, tag: number): void {
+    if (tag < 0) this.#events.failed(SystemError.fromErrno(-errno, 'recvmsg'))
+    else if (!this.#sent.fail(tag, errno)) this.#events.failed(SystemError.fromErrno(-errno, 'send'))
+  }
+
+  #closed(errno: number): void {
+    this.#events.failed(SystemError.fromErrno(-errno, 'epoll_ctl'))
+    this.destroy()
+  }
+
+  #tellDrained(): void {
+    for (const done of this.#whenDrained.splice(0)) done()
+  }
+}
+
+let isFlushedAtExit = false
+
+/** Who sends a datagram and calls process.exit() has sent it, as on node:dgram. */
+function flushAtExit(): void {
+  if (!isFlushedAtExit) process.on('exit', () => started().native.flush())
+  isFlushedAtExit = true
+}
+
+/** Those sent last, and whom to tell when one of them fails. */
+class Sent {
+  #next = 0
+  readonly #tags: number[] = []
+  readonly #failed: Failed[] = []
+  readonly #ips: (IpAddress | null)[] = []
+  readonly #ports: number[] = []
+
+  /** Its tag. */
+  add(failed: Failed, to: IpAddress | null, port: number): number {
+    const tag = this.#next
+    this.#next = (tag + 1) & 0x7fffffff
+    const at = tag % MAX_TAGS
+    this.#tags[at] = tag
+    this.#failed[at] = failed
+    this.#ips[at] = to
+    this.#ports[at] = port
+    return tag
+  }
+
+  /** False when so many were sent since that nobody knows whose it was. */
+  fail(tag: number, errno: number): boolean {
+    const at = tag % MAX_TAGS
+    if (this.#tags[at] !== tag) return false
+    const where = endpointText(this.#ips[at] ?? null, this.#ports[at] as number)
+    this.#failed[at]?.(SystemError.fromErrno(-errno, 'send', where))
+    return true
+  }
+}
+
+function endpointText(to: IpAddress | null, port: number): string {
+  return to === null ? '' : formatEndpoint(to.text, port)
+}
+
+/** Never before `send` has returned. */
+function failLater(failed: Failed, code: string, to: IpAddress | null, port: number): void {
+  setImmediate(() => failed(new SystemError(code, 'send', endpointText(to, port))))
+}
+
+function writeEndpoint(ints: Int32Array, at: number, to: IpAddress | null, port: number, tag: number): void {
+  ints[at + Endpoint.Family] = to?.family ?? 0
+  ints[at + Endpoint.Port] = port
+  ints[at + Endpoint.Scope] = to?.scope ?? 0
+  ints[at + Endpoint.Tag] = tag
+  if (to === null) return
+  for (let i = 0; i < 4; i++) ints[at + Endpoint.Ip + i] = to.words[i] as number
+}
+
+/** At its longest: text has up to three bytes for a character. */
+function mostBytes(bytes: Encoded): number {
+  if (typeof bytes === 'string') return bytes.length * 3
+  if (bytes instanceof Uint8Array) return bytes.length
+  let most = 0
+  for (const chunk of bytes) most += mostBytes(chunk)
+  return most
+}
+
+/** How many bytes. */
+function write(send: Buffer, at: number, bytes: Encoded): number {
+  if (typeof bytes === 'string') return send.write(bytes, at)
+  if (bytes instanceof Uint8Array) return writeBytes(send, at, bytes)
+  let size = 0
+  for (const chunk of bytes) size += write(send, at + size, chunk)
+  return size
+}
+
+function writeBytes(send: Buffer, at: number, bytes: Uint8Array): number {
+  const size = bytes.length
+  if (size < LOOP_BELOW) for (let i = 0; i < size; i++) send[at + i] = bytes[i] as number
+  else send.set(bytes, at)
+  return size
+}
+
+function copy(from: Buffer, offset: number, size: number): Buffer {
+  const bytes = Buffer.allocUnsafe(size)
+  if (size < LOOP_BELOW) for (let i = 0; i < size; i++) bytes[i] = from[offset + i] as number
+  else from.copy(bytes, 0, offset, offset + size)
+  return bytes
+}

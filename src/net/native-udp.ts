@@ -1,0 +1,211 @@
+// UDP on the native engine: a server's socket, inherited from the master, and a client's. As in udp.ts an error of the
+// network is told and closes nothing.
+
+import { closeSync } from 'node:fs'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { Descriptor } from '../addon.ts'
+import { formatEndpoint } from '../endpoint.ts'
+import { codeOf, SystemError } from '../errors.ts'
+import { LimitedLog } from '../log.ts'
+import type { Encoded } from '../protocol.ts'
+import type { DatagramSocket, Listener } from '../transport.ts'
+import { resolve } from './bound-socket.ts'
+import { ipAddress } from './ip-addresses.ts'
+import { type DatagramEvents, NativeDatagrams } from './native-datagrams.ts'
+import { started } from './native-engine.ts'
+import { type DatagramClient, type DatagramSource, MAX_LAST_TURNS, type Receive } from './udp.ts'
+
+const errors = new LimitedLog()
+
+/**
+ * A server's socket.
+ *
+ * To leave, a process must stop receiving and still answer what it has in hand. The engine can pause, so the descriptor
+ * stays: it leaves the engine, which would keep the process alive for it, and comes back, paused, for each late answer.
+ * What arrives meanwhile waits in the socket's queue, which is one with that of the siblings and of the next process.
+ */
+export class NativeUdpServer implements DatagramSocket, Listener {
+  readonly localIp: string
+  readonly localPort: number
+  readonly #events: DatagramEvents
+  readonly #hold: () => () => void
+  /** Null when it has left, and no late answer is on its way. */
+  #socket: NativeDatagrams | null
+  /** Closed by the garbage collector, when nobody is left who could answer. */
+  #descriptor: Descriptor | null = null
+  #isLeaving = false
+  #received = 0
+
+  private constructor(fd: number, endpoint: string, receive: Receive, hold: () => () => void) {
+    const { address, port } = started().sys.socketName(fd)
+    if (formatEndpoint(address, port) !== endpoint) throw new SystemError('EADDRNOTAVAIL', 'bind', endpoint)
+    this.localIp = address
+    this.localPort = port
+    this.#hold = hold
+    this.#events = {
+      received: (bytes, ip, from) => {
+        this.#received++
+        receive(bytes, ip, from, this)
+      },
+      failed: (error) => errors.log(named(error, endpoint).message),
+    }
+    this.#socket = new NativeDatagrams(fd, this.#events)
+  }
+
+  /**
+   * Begins to receive on an inherited descriptor, which it owns from then on. Rejects with a SystemError.
+   *
+   * @param hold keeps the process until what it returns is called: for the last datagrams, in and out
+   */
+  static async open(
+    { fd, expected }: DatagramSource,
+    receive: Receive,
+    hold: () => () => void,
+  ): Promise<NativeUdpServer> {
+    try {
+      return new NativeUdpServer(fd, expected, receive, hold)
+    } catch (error) {
+      closeSync(fd)
+      throw error
+    }
+  }
+
+  get queuedBytes(): number {
+    return this.#socket?.queuedBytes ?? 0
+  }
+
+  send(bytes: Encoded, ip: string, port: number, failed: (error: SystemError) => void): void {
+    const to = ipAddress(ip)
+    try {
+      if (to === null) throw new SystemError('EINVAL', 'send', formatEndpoint(ip, port))
+      this.#socket ??= this.#comeBack()
+      this.#socket.send(bytes, to, port, failed)
+    } catch (error) {
+      setImmediate(failed, systemError(error, formatEndpoint(ip, port)))
+    }
+  }
+
+  /** Stops receiving, when what has arrived has been read: at a stop there is no next process. `send` goes on. */
+  close(): void {
+    if (this.#isLeaving) return
+    this.#isLeaving = true
+    void this.#leave(this.#socket as NativeDatagrams, this.#hold())
+  }
+
+  async #leave(socket: NativeDatagrams, release: () => void): Promise<void> {
+    for (let turn = 0, before = -1; turn < MAX_LAST_TURNS && before !== this.#received; turn++) {
+      before = this.#received
+      await twoTurns()
+    }
+    socket.pause()
+    await this.#part(socket, release)
+  }
+
+  /** Out of the engine, as soon as all is sent and what has failed is told. */
+  async #part(socket: NativeDatagrams, release: () => void): Promise<void> {
+    do {
+      await socket.drained()
+      await twoTurns()
+    } while (socket.queuedBytes > 0)
+    this.#takeOut(socket)
+    release()
+  }
+
+  #takeOut(socket: NativeDatagrams): void {
+    try {
+      this.#descriptor ??= started().sys.duplicate(socket.fd)
+    } catch (error) {
+      errors.log(systemError(error, formatEndpoint(this.localIp, this.localPort)).message)
+      return // no descriptor is free: it stays in, and answers from there
+    }
+    this.#socket = null
+    socket.destroy()
+  }
+
+  /** Throws a SystemError. */
+  #comeBack(): NativeDatagrams {
+    const { sys } = started()
+    const copy = sys.duplicate(this.#descriptor?.fd ?? -1)
+    const socket = new NativeDatagrams(copy.fd, this.#events)
+    copy.release()
+    socket.pause()
+    void this.#part(socket, this.#hold())
+    return socket
+  }
+}
+
+/** A client's socket: connected, so it hears its peer alone, and that nobody is there (ICMP). */
+export class NativeUdpClient implements DatagramClient {
+  readonly remoteIp: string
+  readonly localIp: string
+  readonly localPort: number
+  readonly #socket: NativeDatagrams
+  readonly #endpoint: string
+  #isClosed = false
+
+  /** Throws a SystemError. */
+  private constructor(
+    ip: string,
+    port: number,
+    receive: (bytes: Buffer) => void,
+    failed: (error: SystemError) => void,
+  ) {
+    const { sys } = started()
+    const descriptor = sys.connectDatagrams(ip, port)
+    const name = sys.socketName(descriptor.fd)
+    this.remoteIp = ip
+    this.#endpoint = formatEndpoint(ip, port)
+    this.localIp = name.address
+    this.localPort = name.port
+    this.#socket = new NativeDatagrams(descriptor.fd, {
+      received: (bytes) => {
+        if (!this.#isClosed) receive(bytes)
+      },
+      failed: (error) => {
+        if (!this.#isClosed) failed(named(error, this.#endpoint))
+      },
+    })
+    descriptor.release()
+  }
+
+  /** Looks the host up, and takes a port. Rejects with a SystemError. */
+  static async open(
+    host: string,
+    port: number,
+    receive: (bytes: Buffer) => void,
+    failed: (error: SystemError) => void,
+  ): Promise<NativeUdpClient> {
+    const ip = await resolve(host)
+    return new NativeUdpClient(ip, port, receive, failed)
+  }
+
+  get queuedBytes(): number {
+    return this.#socket.queuedBytes
+  }
+
+  send(bytes: Encoded, _ip: string, _port: number, failed: (error: SystemError) => void): void {
+    this.#socket.send(bytes, null, 0, (error) => failed(named(error, this.#endpoint)))
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    await this.#socket.drained()
+    this.#socket.destroy()
+  }
+}
+
+/** With the address that it has to do with. */
+function named({ code, syscall }: SystemError, endpoint: string): SystemError {
+  return new SystemError(code, syscall, endpoint)
+}
+
+/** The first may end in the very poll that we are in. */
+async function twoTurns(): Promise<void> {
+  await nextTurn()
+  await nextTurn()
+}
+
+function systemError(error: unknown, address: string): SystemError {
+  return error instanceof SystemError ? error : new SystemError(codeOf(error), 'send', address, { cause: error })
+}

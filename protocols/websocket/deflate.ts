@@ -243,8 +243,11 @@ function deflate(payload: string | Uint8Array, windowBits: number, level: number
   return bytes.subarray(0, bytes.length - TAIL.length)
 }
 
-/** The tail that was left out, and an empty last block: so zlib says when a message ends in the middle of something. */
-const END = Buffer.concat([TAIL, Buffer.from([0x03, 0x00])])
+/**
+ * The tail that was left out, and an empty last block: so zlib says when a message ends in the middle of something. One
+ * without compression: a code that was cut goes on in `03 00`, and may find its end there.
+ */
+const END = Buffer.concat([TAIL, Buffer.from([0x01]), TAIL])
 
 function inflate(payload: Buffer, limit: number): Buffer {
   if (payload.length === 0) return payload // no block at all: some send an empty message so

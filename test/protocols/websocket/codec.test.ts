@@ -587,6 +587,7 @@ test('compression: the examples of RFC 7692, and messages that end in the middle
       ['cut within a block', 'f2 48 cd', 1007],
       ['cut within a length', '00 05', 1007],
       ['cut within what is not compressed', '00 05 00 fa ff 48 65', 1007],
+      ['cut within a code, which the tail goes on with', 'db fb 77', 1007],
       ['a last block without the empty one behind it', 'f3 48 cd c9 c9 07 00', 1007],
       ['more behind a last block', 'f3 48 cd c9 c9 07 00 f2 48 cd c9 c9 07 00', 1007],
       ['a kind of block that does not exist', '06', 1007],

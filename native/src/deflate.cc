@@ -4,7 +4,7 @@
 
 #ifdef MILLRACE_HAS_ZLIB
 
-#include <dlfcn.h>
+#include <uv.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -37,9 +37,8 @@ void prepare(z_stream* stream, size_t* memory) {
 }
 
 template <typename T>
-bool look_up(T* call, const char* name) {
-  *call = reinterpret_cast<T>(dlsym(RTLD_DEFAULT, name));
-  return *call != nullptr;
+bool look_up(uv_lib_t* process, T* call, const char* name) {
+  return uv_dlsym(process, name, reinterpret_cast<void**>(call)) == 0 && *call != nullptr;
 }
 
 void give(z_stream* stream, const uint8_t* data, size_t size) {
@@ -49,15 +48,22 @@ void give(z_stream* stream, const uint8_t* data, size_t size) {
 
 }  // namespace
 
+/** By libuv's loader, not dlsym(3): that has another version on each side of glibc 2.34, and would tie the binary to one. */
 std::optional<Zlib> find_zlib() {
-  Zlib zlib;
-  const bool has_all = look_up(&zlib.version, "zlibVersion") && look_up(&zlib.deflate_init, "deflateInit2_") &&
-                       look_up(&zlib.deflate, "deflate") && look_up(&zlib.deflate_reset, "deflateReset") &&
-                       look_up(&zlib.deflate_end, "deflateEnd") && look_up(&zlib.inflate_init, "inflateInit2_") &&
-                       look_up(&zlib.inflate, "inflate") && look_up(&zlib.inflate_reset, "inflateReset") &&
-                       look_up(&zlib.inflate_get_dictionary, "inflateGetDictionary") &&
-                       look_up(&zlib.inflate_set_dictionary, "inflateSetDictionary") &&
-                       look_up(&zlib.inflate_end, "inflateEnd");
+  uv_lib_t process;
+  Zlib zlib = {};
+  const bool has_all = uv_dlopen(nullptr, &process) == 0 && look_up(&process, &zlib.version, "zlibVersion") &&
+                       look_up(&process, &zlib.deflate_init, "deflateInit2_") &&
+                       look_up(&process, &zlib.deflate, "deflate") &&
+                       look_up(&process, &zlib.deflate_reset, "deflateReset") &&
+                       look_up(&process, &zlib.deflate_end, "deflateEnd") &&
+                       look_up(&process, &zlib.inflate_init, "inflateInit2_") &&
+                       look_up(&process, &zlib.inflate, "inflate") &&
+                       look_up(&process, &zlib.inflate_reset, "inflateReset") &&
+                       look_up(&process, &zlib.inflate_get_dictionary, "inflateGetDictionary") &&
+                       look_up(&process, &zlib.inflate_set_dictionary, "inflateSetDictionary") &&
+                       look_up(&process, &zlib.inflate_end, "inflateEnd");
+  uv_dlclose(&process);
   if (!has_all || zlib.version()[0] != ZLIB_VERSION[0]) return std::nullopt;
   return zlib;
 }

@@ -1,7 +1,10 @@
 // The deflate streams of the addon: against Node's own zlib both ways, cut everywhere, bounded, and a million calls that make
 // no sense. Without the addon, or with one that finds no zlib, this says that it is not there.
 
+import { once } from 'node:events'
 import { createRequire } from 'node:module'
+import { fileURLToPath } from 'node:url'
+import { Worker } from 'node:worker_threads'
 import { deflateRawSync, inflateRawSync } from 'node:zlib'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -85,6 +88,35 @@ zlibTest('messages look back on those before, until a reset', (zlib) => {
     failure(() => inflater.inflate(second, true, 1000)),
     'EILSEQ',
   )
+})
+
+/** 128 bytes that resemble the others: what the numbers of ARCHITECTURE.md are about. */
+function quote(n: number): Buffer {
+  const symbol = ['BTCUSD', 'ETHUSD', 'SOLUSD', 'ADAUSD'][n % 4]
+  const price = (1000 + ((n * 7919) % 5000) / 100).toFixed(2)
+  const [qty, time] = [((n * 31) % 997) / 10, 1_700_000_000_000 + n * 137]
+  const side = n % 3 === 0 ? 'sell' : 'buy'
+  return Buffer.from(
+    JSON.stringify({ id: n, type: 'trade', symbol, price, qty, time, side, venue: `exchange-${n % 7}` }),
+  )
+}
+
+zlibTest('a larger window takes more memory, and makes messages smaller', (zlib) => {
+  const measure = (bits: number, looksBack: boolean) => {
+    const deflater = zlib.newDeflater(bits, 3, bits - 7)
+    let [before, after] = [0, 0]
+    for (let n = 0; n < 5000; n++) {
+      if (!looksBack) deflater.reset()
+      before += quote(n).length
+      after += deflater.compress(quote(n)).length
+    }
+    const ratio = before / after
+    console.log(`${bits} bits: ${Math.round(deflater.memory / 1024)} KiB, ${ratio.toFixed(2)} times smaller`)
+    return { ratio, memory: deflater.memory }
+  }
+  const [alone, least, usual, most] = [measure(15, false), measure(9, true), measure(12, true), measure(15, true)]
+  assert.ok(alone.ratio * 2 < least.ratio && least.ratio < usual.ratio && usual.ratio < most.ratio)
+  assert.ok(least.memory < usual.memory && usual.memory < most.memory / 2)
 })
 
 zlibTest(
@@ -219,6 +251,15 @@ zlibTest('what nobody closes is collected before it fills the memory', async (zl
   assert.ok(grown < 850_000_000, `${grown} of 1,700,000,000 bytes`)
 })
 
+zlibTest('a thread may end with streams that nobody has closed', async () => {
+  const program = `
+    const { Deflater, Inflater } = require(${JSON.stringify(addonPath())})
+    const all = Array.from({ length: 50 }, () => [new Deflater(12, 3, 5), new Inflater(12)])
+    for (const [deflater, inflater] of all) inflater.inflate(deflater.compress(Buffer.from('hello')), true, 5)`
+  const [code] = await once(new Worker(program, { eval: true }), 'exit')
+  assert.is(code, 0)
+})
+
 zlibTest('after close every call fails and none does harm', (zlib) => {
   const deflater = zlib.newDeflater(12, 3, 5)
   const inflater = zlib.newInflater(12)
@@ -255,14 +296,18 @@ zlibTest('wrong arguments are a TypeError', (zlib) => {
     assert.is(failure(call), 'ERR_INVALID_ARG_TYPE', String(call))
 })
 
+/** For what goes around src/addon.ts. */
+function addonPath(): string {
+  const built = new URL('../../../native/build/Release/millrace.node', import.meta.url)
+  return process.env.MILLRACE_ADDON || fileURLToPath(built)
+}
+
 type Method = (...args: unknown[]) => unknown
 
 zlibTest('a million calls that make no sense', () => {
   const random = randomOf(seedOf('nonsense'))
   // As the addon has them: any `this`, any arguments.
-  const path =
-    process.env.MILLRACE_ADDON || new URL('../../../native/build/Release/millrace.node', import.meta.url).pathname
-  const { Deflater: DeflaterClass, Inflater: InflaterClass } = createRequire(import.meta.url)(path) as {
+  const { Deflater: DeflaterClass, Inflater: InflaterClass } = createRequire(import.meta.url)(addonPath()) as {
     Deflater: new (...args: unknown[]) => Deflater
     Inflater: new (...args: unknown[]) => Inflater
   }

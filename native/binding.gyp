@@ -10,6 +10,8 @@
         "src/sockets.cc",
         "src/descriptors.cc",
         "src/processes.cc",
+        "src/deflate.cc",
+        "src/deflate_binding.cc",
       ],
       "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
       "defines": ["NAPI_VERSION=9", "NODE_ADDON_API_DISABLE_CPP_EXCEPTIONS"],

@@ -91,9 +91,41 @@ export interface NativeEngine {
   sendBytes(slot: number, generation: number, bytes: Uint8Array): void
 }
 
+/** Compresses messages that look back on those before. Errors are SystemErrors: EBADF after `close()`. */
+export interface Deflater {
+  /** What zlib has taken, in bytes. */
+  readonly memory: number
+  /** A message without the 00 00 ff ff that it ends in (RFC 7692 section 7.2.1). */
+  compress(bytes: Uint8Array): Buffer
+  /** The next message looks back on nothing. */
+  reset(): void
+  close(): void
+}
+
+/** Its other end. */
+export interface Inflater {
+  readonly memory: number
+  /**
+   * What a part of a message inflates to. EMSGSIZE as soon as that is over `room` bytes, EILSEQ for what is no deflate, or
+   * ends within a block; then all is EILSEQ until `reset()`.
+   */
+  inflate(bytes: Uint8Array, isLast: boolean, room: number): Buffer
+  reset(): void
+  close(): void
+}
+
+export interface Zlib {
+  /** 9 to 15 bits of window, level 1 to 9, zlib's memLevel 1 to 9. */
+  newDeflater(windowBits: number, level: number, memoryLevel: number): Deflater
+  /** 8 to 15 bits. */
+  newInflater(windowBits: number): Inflater
+}
+
 export interface Addon {
   /** Null without it. */
   readonly sys: Sys | null
+  /** Null without the addon, and where Node does not show its zlib. */
+  readonly zlib: Zlib | null
   /** Makes an engine. Null without the addon, and where there is no epoll. */
   readonly newEngine: ((onBatch: () => void, resource: object) => NativeEngine) | null
   readonly source: 'given' | 'prebuilt' | 'built' | 'none'
@@ -130,7 +162,7 @@ export function load(root: string, platform: string, override: string | undefine
 }
 
 function none(why: string): Addon {
-  return { sys: null, newEngine: null, source: 'none', why }
+  return { sys: null, zlib: null, newEngine: null, source: 'none', why }
 }
 
 function open(path: string, source: 'given' | 'prebuilt' | 'built', why: string): Addon {
@@ -138,7 +170,7 @@ function open(path: string, source: 'given' | 'prebuilt' | 'built', why: string)
     const binding = createRequire(import.meta.url)(path) as Binding
     const { Engine } = binding
     const newEngine = Engine === undefined ? null : (...args: EngineArguments) => new Engine(...args)
-    return { sys: wrapped(binding), newEngine, source, why }
+    return { sys: wrapped(binding), zlib: zlibOf(binding), newEngine, source, why }
   } catch (error) {
     if (codeOf(error) === 'ERR_DLOPEN_DISABLED') return none('switched off by --no-addons')
     return none(`${path} cannot be loaded: ${messageOf(error).split('\n')[0]}`)
@@ -169,6 +201,11 @@ interface Binding {
   readonly Engine?: new (
     ...args: EngineArguments
   ) => NativeEngine
+  /** Where there is a zlib: both, or none. */
+  readonly Deflater?: new (
+    ...args: Parameters<Zlib['newDeflater']>
+  ) => Deflater
+  readonly Inflater?: new (...args: Parameters<Zlib['newInflater']>) => Inflater
   bind(transport: number, host: string, port: number, path: string, reusePort: boolean, dualStack: boolean): Descriptor
   connectDatagrams(host: string, port: number): Descriptor
   listen(fd: number, backlog: number): void
@@ -221,6 +258,34 @@ function wrapped(binding: Binding): Sys {
         return binding.execute(path, list(args), list(pairs), Int32Array.from(keep))
       }),
     notify: (socketPath, text) => told(socketPath, () => binding.notify(socketPath, text)),
+  }
+}
+
+function zlibOf({ Deflater, Inflater }: Binding): Zlib | null {
+  if (Deflater === undefined || Inflater === undefined) return null
+  return {
+    newDeflater(...args) {
+      const stream = told('', () => new Deflater(...args))
+      return {
+        get memory() {
+          return stream.memory
+        },
+        compress: (bytes) => told('', () => stream.compress(bytes)),
+        reset: () => stream.reset(),
+        close: () => stream.close(),
+      }
+    },
+    newInflater(...args) {
+      const stream = told('', () => new Inflater(...args))
+      return {
+        get memory() {
+          return stream.memory
+        },
+        inflate: (bytes, isLast, room) => told('', () => stream.inflate(bytes, isLast, room)),
+        reset: () => stream.reset(),
+        close: () => stream.close(),
+      }
+    },
   }
 }
 

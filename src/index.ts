@@ -7,13 +7,23 @@ import type { Response } from '../protocols/http/response.ts'
 import { tcp } from '../protocols/tcp.ts'
 import { text } from '../protocols/text.ts'
 import { udp } from '../protocols/udp.ts'
-import { type WebSocketProtocol, websocket } from '../protocols/websocket/websocket.ts'
+import { plainDeflate } from '../protocols/websocket/deflate.ts'
+import { TakeoverEngine } from '../protocols/websocket/takeover.ts'
+import { type WebSocketProtocol, websocketWith } from '../protocols/websocket/websocket.ts'
+import { addon } from './addon.ts'
 import type { AnyConnection } from './connection.ts'
 import { httpServices } from './http/services.ts'
 import { registerProtocol } from './protocol.ts'
 
 /** HTTP/1.1 with settings of yours: `new Worker('http://0.0.0.0:8080', { protocol: http({ body: 'stream' }) })`. */
 export const http = httpWith(httpServices)
+/** A text is a string, a binary message a Buffer. With the addon compressed messages may look back on those before. */
+export const websocket = websocketWith({
+  deflate(settings) {
+    const { zlib } = addon()
+    return zlib === null ? plainDeflate(settings) : new TakeoverEngine(zlib, settings)
+  },
+})
 const plainHttp = http()
 const plainWebSocket = websocket()
 
@@ -104,4 +114,4 @@ export type { ProxyProtocolOptions } from './proxied.ts'
 export { type AnyUdpConnection, UdpConnection } from './udp-connection.ts'
 export { version } from './version.ts'
 export { type Hold, Worker, type WorkerSettings, type WorkerTransport } from './worker.ts'
-export { frame, tcp, text, udp, websocket }
+export { frame, tcp, text, udp }

@@ -12,7 +12,8 @@ namespace millrace {
 
 class Arguments {
  public:
-  explicit Arguments(const Napi::CallbackInfo& info) : info_(info) {}
+  /** `first` is where they begin, for who has looked at those before. */
+  explicit Arguments(const Napi::CallbackInfo& info, size_t first = 0) : info_(info), at_(first) {}
 
   int64_t Integer(const char* name, int64_t least, int64_t most);
   int Descriptor(const char* name) { return static_cast<int>(Integer(name, 0, INT32_MAX)); }
@@ -29,7 +30,7 @@ class Arguments {
   void Refuse(const char* name, const char* wanted);
 
   const Napi::CallbackInfo& info_;
-  size_t at_ = 0;
+  size_t at_;
   bool is_ok_ = true;
 };
 

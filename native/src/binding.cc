@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "arguments.h"
+#include "deflate_binding.h"
 #include "descriptors.h"
 #include "failure.h"
 #include "processes.h"
@@ -281,6 +282,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   Export<Reap>(exports, "reap");
   Export<Execute>(exports, "execute");
   Export<Notify>(exports, "notify");
+  export_deflate(env, exports);
 #ifdef __linux__
   exports.Set("Engine", define_engine(env));
 #endif

@@ -7,7 +7,7 @@ import { HEAD_LIMITS, HeadParser, type RequestHead } from '../http/head.ts'
 import { Request } from '../http/request.ts'
 import { RequestBody } from '../http/request-body.ts'
 import { Response } from '../http/response.ts'
-import { type Agreement, type DeflateContext, offerOf } from './deflate.ts'
+import { type Agreement, type DeflateContext, offerOf, type Terms } from './deflate.ts'
 import { clientFrame, FIN, isCloseCode, MASKED, mask, Opcode, RSV1, serverFrame } from './frames.ts'
 import { answered, asking, isInterim, offeredProtocols, refusalOf, refusing, switching } from './handshake.ts'
 import { CloseFrame, PreparedMessage, payloadOf, type WebSocketMessage } from './messages.ts'
@@ -43,6 +43,8 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   #isStopped = false
   /** Null without compression. */
   #deflate: DeflateContext | null = null
+  /** What a client has offered. */
+  #terms: Terms | null = null
   #early: WebSocketMessage[] | null = null
   #earlyBytes = 0
   #parser: HeadParser | null = null
@@ -58,8 +60,9 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   /** Behind the head, or masked by 0: the key, if there is one. */
   #keyAt = -1
   #control: Buffer | null = null
-  // The message that is being read, of one frame or several.
+  // The message that is being read, of one frame or several: what it has inflated to so far, and bytes on the wire.
   #message: Accumulator | null = null
+  #messageBytes = 0
   #messageOpcode = Opcode.Continuation
   #isCompressed = false
   #checker: Utf8Checker | null = null
@@ -252,16 +255,15 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   }
 
   #welcome(head: RequestHead, request: Request, protocol: string, response: Response): void {
-    const { compression, engine } = this.#settings
-    const answer = switching(head, protocol, compression === null ? null : engine, response)
+    const answer = switching(head, protocol, this.#settings.engine?.terms ?? null, response)
     this.#io.write(/[\x80-\xff]/.test(answer.text) ? Buffer.from(answer.text, 'latin1') : answer.text)
     this.#opened(answer.agreement)
     this.#io.event('onWebSocketConnected', request, answer.protocol)
   }
 
   #opened(agreement: Agreement | null): void {
-    const { compression, engine, pingIntervalMs } = this.#settings
-    if (agreement !== null && compression !== null) this.#deflate = engine.open(agreement, compression.level)
+    const { engine, pingIntervalMs } = this.#settings
+    if (agreement !== null && engine !== null) this.#deflate = engine.open(agreement)
     this.#state = State.Open
     this.#io.deadline('handshake', 0)
     this.#io.deadline('ping', pingIntervalMs / 2)
@@ -272,9 +274,10 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
 
   #ask(): void {
     const { target, peer } = this.#io
-    const { protocols, headers, compression, engine } = this.#settings
+    const { protocols, headers, engine } = this.#settings
     const authority = target?.authority ?? peer.remoteIp
-    const offer = compression === null ? '' : offerOf(engine.hasTakeover)
+    this.#terms = engine?.terms ?? null
+    const offer = this.#terms === null ? '' : offerOf(this.#terms)
     const { text, key } = asking(authority, target?.uri ?? '/', protocols, offer, headers)
     this.#key = key
     this.#io.write(text)
@@ -289,8 +292,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
     }
     const text = bytes.toString('latin1', start, end + 4)
     if (isInterim(text)) return end + 4 - start
-    const { protocols, compression, engine } = this.#settings
-    const { protocol, agreement } = answered(text, this.#key, protocols, compression === null ? null : engine)
+    const { protocol, agreement } = answered(text, this.#key, this.#settings.protocols, this.#terms)
     this.#opened(agreement)
     this.#io.event('onWebSocketConnected', null, protocol)
     return end + 4 - start
@@ -385,7 +387,8 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
       throw broken('a length in more bytes than it needs')
     if (short === 127 && (head[2] as number) & 0x80) throw broken('a length with its highest bit set')
     const limit = this.#io.maxPackageSize
-    if (this.#opcode < Opcode.Close && length + (this.#message?.length ?? 0) > limit)
+    if (this.#opcode < Opcode.Close) this.#messageBytes += length
+    if (this.#messageBytes > limit)
       throw new ProtocolError('ERR_MESSAGE_TOO_LARGE', `a message is over the limit of ${limit} bytes`, {
         closeCode: 1009,
       })
@@ -404,14 +407,19 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
       return
     }
     if (isWhole && this.#isFinal && this.#opcode !== Opcode.Continuation) return this.#endFrame(bytes)
-    this.#check(bytes)
-    this.#message ??= new Accumulator()
-    this.#message.append(bytes)
+    this.#keep(this.#inflated(bytes, false))
     if (this.#left === 0) this.#endFrame(NO_BYTES)
   }
 
+  #keep(bytes: Buffer): void {
+    if (bytes.length === 0) return
+    this.#check(bytes)
+    this.#message ??= new Accumulator()
+    this.#message.append(bytes)
+  }
+
   #check(bytes: Buffer): void {
-    if (this.#messageOpcode !== Opcode.Text || this.#isCompressed) return
+    if (this.#messageOpcode !== Opcode.Text) return
     this.#checker ??= new Utf8Checker()
     if (!this.#checker.accepts(bytes)) throw noText()
   }
@@ -423,20 +431,28 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
       return this.#takeControl(this.#opcode, whole)
     }
     if (!this.#isFinal) return
-    const gathered = this.#message?.take() ?? null
+    const payload = this.#gathered(whole)
     const isText = this.#messageOpcode === Opcode.Text
     const isChecked = this.#checker !== null
     if (isChecked && !this.#checker?.isWhole) throw noText()
     this.#message = this.#checker = null
+    this.#messageBytes = 0
     this.#messageOpcode = Opcode.Continuation
-    const payload = this.#inflated(gathered ?? whole)
     if (isText) this.#emit(isChecked ? payload.toString() : (textOf(payload) ?? fail(noText())))
     else this.#emit(payload === whole ? Buffer.from(whole) : payload)
   }
 
-  #inflated(payload: Buffer): Buffer {
-    if (!this.#isCompressed || this.#deflate === null) return payload
-    return this.#deflate.inflate(payload, this.#io.maxPackageSize)
+  /** The message, of which `last` is the end. */
+  #gathered(last: Buffer): Buffer {
+    const rest = this.#inflated(last, true)
+    if (this.#message === null) return rest
+    this.#keep(rest)
+    return this.#message.take()
+  }
+
+  #inflated(bytes: Buffer, isLast: boolean): Buffer {
+    if (!this.#isCompressed || this.#deflate === null) return bytes
+    return this.#deflate.inflate(bytes, isLast, this.#io.maxPackageSize - (this.#message?.length ?? 0))
   }
 
   #emit(message: string | Buffer): void {
@@ -537,6 +553,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   #checkPeer(): void {
     const { pingIntervalMs, pongTimeoutMs } = this.#settings
     if (this.#state !== State.Open) return
+    this.#deflate?.rest()
     const { queuedBytes } = this.#io
     if (this.#hasHeard) this.#queuedAtPing = -1
     else if (this.#queuedAtPing < 0) {
@@ -563,19 +580,26 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
     if (message instanceof PreparedMessage) return this.#sendPrepared(message)
     const payload = payloadOf(message)
     const opcode = message instanceof Uint8Array ? Opcode.Binary : Opcode.Text
-    const { compression } = this.#settings
-    if (this.#deflate === null || compression === null || Buffer.byteLength(payload) < compression.threshold)
+    const deflate = this.#deflate
+    if (deflate === null || Buffer.byteLength(payload) < this.#threshold(deflate.agreement.hasTakeover))
       return this.#write(opcode, payload)
-    return this.#write(opcode, this.#deflate.compress(payload), true)
+    const mayGoOn = this.#write(opcode, deflate.compress(payload), true)
+    if (mayGoOn) deflate.sent() // else it may have been refused; then `onError` may have sent another one, too
+    return mayGoOn
   }
 
   #sendPrepared(message: PreparedMessage): boolean {
     if (!this.#isServer) return this.#sendNow(message.payload) // each is masked by its own key
     const { compression, engine } = this.#settings
-    if (this.#deflate === null || compression === null || message.size < compression.threshold)
+    if (this.#deflate === null || compression === null || engine === null || message.size < this.#threshold(false))
       return this.#io.write(message.frame())
     this.#deflate.forget()
     return this.#io.write(message.compressedFrame(engine, this.#deflate.agreement, compression.level))
+  }
+
+  /** In bytes. A few get smaller only where there is something to look back on. */
+  #threshold(canLookBack: boolean): number {
+    return this.#settings.compression?.threshold ?? (canLookBack ? 64 : 1024)
   }
 
   #write(opcode: Opcode, payload: string | Uint8Array, rsv1 = false): boolean {

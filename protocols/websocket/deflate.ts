@@ -1,26 +1,52 @@
 // permessage-deflate (RFC 7692): the negotiation, strict both ways, and whole messages in and out of zlib. What compresses
 // is a `DeflateEngine`. The one here is plain Node's: every message stands alone (no context takeover on either side), since
-// Node has no synchronous zlib that keeps its window. What inflates beyond the limit is refused while it inflates.
+// Node has no synchronous zlib that keeps its window; takeover.ts has the other. What inflates beyond the limit is refused
+// while it inflates.
 
 import { constants, deflateRawSync, inflateRawSync } from 'node:zlib'
 import { ProtocolError } from '../../src/errors.ts'
+import { Accumulator } from '../../src/protocol.ts'
 import { isToken } from '../http/head.ts'
 
 export interface CompressionSettings {
-  /** Bytes below which a message is sent as it is. Default 1,024: less does not get smaller by more than it costs. */
+  /**
+   * Bytes below which a message is sent as it is: less does not get smaller by more than it costs. Default 1,024, and 64
+   * where messages look back on those before.
+   */
   readonly threshold?: number
   /** zlib's, 1 to 9. Default 3: most of the gain for a third of the time. */
   readonly level?: number
+  /**
+   * Of the windows that are kept from message to message (with the addon): messages look back 2 ** `windowBits` bytes, 9 to
+   * 15. Default 12: 96 KiB to compress with and 13 KiB to inflate with, where 15 takes 278 and 41.
+   */
+  readonly windowBits?: number
+  /**
+   * Connections of a process that have windows of their own. Default 1,000. When more compress, who has not for longest
+   * begins anew; clients beyond that are asked to do without. 0 is no windows at all.
+   */
+  readonly maxContexts?: number
 }
 
-/** What both sides have agreed on. */
-export interface Agreement {
-  /** Of the window that we compress with, 8 to 15. The peer may use one of 15. */
-  readonly windowBits: number
+/** Settings with their defaults; the one of `threshold` depends on what is agreed on. */
+export interface CompressionChoice extends Required<Omit<CompressionSettings, 'threshold'>> {
+  readonly threshold: number | null
+}
+
+/** What we would agree on. */
+export interface Terms {
   /** Our messages may look back on those before. */
   readonly hasTakeover: boolean
   /** The peer's may. */
   readonly peerHasTakeover: boolean
+  /** Of the window that the peer is asked to look back at most, if it can be. */
+  readonly peerWindowBits: number
+}
+
+/** What both sides have agreed on. */
+export interface Agreement extends Terms {
+  /** Of the window that we may compress with, 8 to 15. */
+  readonly windowBits: number
 }
 
 /** The compression of one connection. */
@@ -28,24 +54,34 @@ export interface DeflateContext {
   readonly agreement: Agreement
   /** A message's payload on the wire, without the tail that all have (RFC 7692 section 7.2.1). */
   compress(payload: string | Uint8Array): Buffer
-  /** Throws ProtocolError: 1009 as soon as it gets longer than `limit` bytes, 1007 for what is no whole deflate. */
-  inflate(payload: Buffer, limit: number): Buffer
+  /** It is on its way. Without this call the next one does not look back on it: it may have been refused. */
+  sent(): void
+  /**
+   * What a part of a message inflates to, perhaps only with the last. Throws ProtocolError: 1009 as soon as it gets longer
+   * than `room` bytes, 1007 for what is no whole deflate.
+   */
+  inflate(part: Buffer, isLast: boolean, room: number): Buffer
   /** The peer is sent a message that this has not compressed: the next one must not look back beyond it. */
   forget(): void
+  /** Called every now and then: what has not been used since the last time may go. */
+  rest(): void
   /** The last call. */
   close(): void
 }
 
 /** What makes them: plain Node's below, or native code that keeps its windows. */
 export interface DeflateEngine {
-  /** Its contexts can look back on earlier messages: the other side is not asked to do without. */
-  readonly hasTakeover: boolean
-  readonly open: (agreement: Agreement, level: number) => DeflateContext
+  /** Of the next connection. */
+  readonly terms: Terms
+  open(agreement: Agreement): DeflateContext
+  /** A message that looks back on no other. */
+  compressAlone(payload: string | Uint8Array, windowBits: number): Buffer
 }
 
 const NAME = 'permessage-deflate'
 /** The end of what every message ends in, and is sent without (RFC 7692 section 7.2.1). */
 const TAIL = Buffer.from([0x00, 0x00, 0xff, 0xff])
+const NO_BYTES = Buffer.alloc(0)
 
 interface Extension {
   readonly name: string
@@ -88,18 +124,18 @@ function splitQuoted(text: string, separator: ',' | ';'): string[] {
 /** A server's answer to offers: the first that it can take; null for none. */
 export function accept(
   offers: string,
-  canTakeover: boolean,
+  terms: Terms,
 ): { readonly answer: string; readonly agreement: Agreement } | null {
   for (const { name, parameters } of parseExtensions(offers) ?? []) {
     const windowBits = name === NAME ? windowOf(parameters) : null
     if (windowBits === null) continue
-    const agreement = {
-      windowBits,
-      hasTakeover: canTakeover && !parameters.has(OURS),
-      peerHasTakeover: canTakeover && !parameters.has(THEIRS),
-    }
-    const bits = parameters.has('server_max_window_bits') ? `; server_max_window_bits=${windowBits}` : ''
-    return { answer: `${NAME}${without(agreement.hasTakeover, agreement.peerHasTakeover)}${bits}`, agreement }
+    const hasTakeover = terms.hasTakeover && !parameters.has(OURS)
+    const peerHasTakeover = terms.peerHasTakeover && !parameters.has(THEIRS)
+    const peerWindowBits = peerHasTakeover ? peerWindowOf(parameters, terms) : 15
+    let answer = NAME + without(hasTakeover, peerHasTakeover)
+    if (parameters.has('server_max_window_bits')) answer += `; server_max_window_bits=${windowBits}`
+    if (peerWindowBits < 15) answer += `; client_max_window_bits=${peerWindowBits}`
+    return { answer, agreement: { windowBits, hasTakeover, peerHasTakeover, peerWindowBits } }
   }
   return null
 }
@@ -126,13 +162,20 @@ function windowOf(parameters: Extension['parameters']): number | null {
   return windowBits
 }
 
+/** Only a client that says so can be asked to (RFC 7692 section 7.1.2.2). */
+function peerWindowOf(parameters: Extension['parameters'], { peerWindowBits }: Terms): number {
+  const offered = parameters.get('client_max_window_bits')
+  if (offered === undefined) return 15
+  return offered === true ? peerWindowBits : Math.min(Number(offered), peerWindowBits)
+}
+
 /** A client's. */
-export function offerOf(canTakeover: boolean): string {
-  return `${NAME}${without(canTakeover, canTakeover)}`
+export function offerOf({ hasTakeover, peerHasTakeover }: Terms): string {
+  return `${NAME}${without(peerHasTakeover, hasTakeover)}`
 }
 
 /** What a client makes of the answer to its offer. Throws ProtocolError for one that it did not ask for. */
-export function agreed(answer: string, canTakeover: boolean): Agreement {
+export function agreed(answer: string, terms: Terms): Agreement {
   const [extension, ...more] = parseExtensions(answer) ?? []
   if (extension === undefined || more.length > 0 || extension.name !== NAME) throw unasked(answer)
   const { parameters } = extension
@@ -141,11 +184,12 @@ export function agreed(answer: string, canTakeover: boolean): Agreement {
       key === 'server_max_window_bits' ? isBits(value) : (key === OURS || key === THEIRS) && value === true
     if (!isKnown) throw unasked(answer)
   }
-  if (!canTakeover && !parameters.has(OURS)) throw unasked(answer) // we could not read it
+  if (!terms.peerHasTakeover && !parameters.has(OURS)) throw unasked(answer) // we could not read it
   return {
     windowBits: 15,
-    hasTakeover: canTakeover && !parameters.has(THEIRS),
+    hasTakeover: terms.hasTakeover && !parameters.has(THEIRS),
     peerHasTakeover: !parameters.has(OURS),
+    peerWindowBits: Number(parameters.get('server_max_window_bits') ?? 15),
   }
 }
 
@@ -154,19 +198,39 @@ function isBits(value: string | true | undefined): boolean {
 }
 
 /** Plain Node's. Takeover would take asynchronous zlib streams, of some 300 KiB a connection. */
-export const plainDeflate: DeflateEngine = {
-  hasTakeover: false,
-  open: (agreement, level) => ({
-    agreement,
-    compress: (payload) => deflate(payload, agreement.windowBits, level),
-    inflate,
-    forget: nothing,
-    close: nothing,
-  }),
+export function plainDeflate({ level }: Pick<CompressionChoice, 'level'>): DeflateEngine {
+  const compressAlone = (payload: string | Uint8Array, windowBits: number) => deflate(payload, windowBits, level)
+  return {
+    terms: { hasTakeover: false, peerHasTakeover: false, peerWindowBits: 15 },
+    compressAlone,
+    open: (agreement) => ({
+      agreement,
+      compress: (payload) => compressAlone(payload, agreement.windowBits),
+      inflate: inflateWhole(),
+      sent: nothing,
+      forget: nothing,
+      rest: nothing,
+      close: nothing,
+    }),
+  }
 }
 
 function nothing(): void {
   // Every message stands alone.
+}
+
+/** Node inflates no parts: they are kept until the last. */
+function inflateWhole(): DeflateContext['inflate'] {
+  let parts: Accumulator | null = null
+  return (part, isLast, room) => {
+    if (isLast && parts === null) return inflate(part, room)
+    parts ??= new Accumulator()
+    parts.append(part)
+    if (!isLast) return NO_BYTES
+    const whole = parts.take()
+    parts = null
+    return inflate(whole, room)
+  }
 }
 
 /** zlib knows no raw window of 8 bits; one of 9 looks back 250 bytes at most, which fits into 8. */
@@ -179,8 +243,11 @@ function deflate(payload: string | Uint8Array, windowBits: number, level: number
   return bytes.subarray(0, bytes.length - TAIL.length)
 }
 
-/** The tail that was left out, and an empty last block: so zlib says when a message ends in the middle of something. */
-const END = Buffer.concat([TAIL, Buffer.from([0x03, 0x00])])
+/**
+ * The tail that was left out, and an empty last block: so zlib says when a message ends in the middle of something. One
+ * without compression: a code that was cut goes on in `03 00`, and may find its end there.
+ */
+const END = Buffer.concat([TAIL, Buffer.from([0x01]), TAIL])
 
 function inflate(payload: Buffer, limit: number): Buffer {
   if (payload.length === 0) return payload // no block at all: some send an empty message so
@@ -195,12 +262,17 @@ function inflate(payload: Buffer, limit: number): Buffer {
     }
     if (isAllOf(bytes, engine.bytesWritten)) return buffer
   } catch (error) {
-    if (error instanceof RangeError)
-      throw new ProtocolError('ERR_MESSAGE_TOO_LARGE', `a message inflates to more than ${limit} bytes`, {
-        closeCode: 1009,
-      })
+    if (error instanceof RangeError) throw inflatesTooMuch()
   }
-  throw new ProtocolError('ERR_BAD_DEFLATE', 'a compressed message that is none', { closeCode: 1007 })
+  throw isNoDeflate()
+}
+
+export function inflatesTooMuch(): ProtocolError {
+  return new ProtocolError('ERR_MESSAGE_TOO_LARGE', 'a message inflates to over the limit', { closeCode: 1009 })
+}
+
+export function isNoDeflate(): ProtocolError {
+  return new ProtocolError('ERR_BAD_DEFLATE', 'a compressed message that is none', { closeCode: 1007 })
 }
 
 /** Behind a last block of the peer's own there is an empty one, and nothing else (RFC 7692 section 7.2.3.4). */

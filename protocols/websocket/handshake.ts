@@ -4,7 +4,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { ProtocolError, UsageError } from '../../src/errors.ts'
 import { type Fields, fieldsOf, hasToken, isToken, type RequestHead } from '../http/head.ts'
 import { REASONS, type Response } from '../http/response.ts'
-import { type Agreement, accept, agreed, type DeflateEngine } from './deflate.ts'
+import { type Agreement, accept, agreed, type Terms } from './deflate.ts'
 
 const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 
@@ -70,11 +70,11 @@ export function checkOwnFields(names: readonly string[]): void {
 export function switching(
   head: RequestHead,
   chosen: string,
-  engine: DeflateEngine | null,
+  terms: Terms | null,
   more: Response,
 ): { readonly text: string; readonly protocol: string; readonly agreement: Agreement | null } {
   const protocol = protocolOf(head, more) ?? chosen
-  const found = engine === null ? null : accept(head.header('sec-websocket-extensions') ?? '', engine.hasTakeover)
+  const found = terms === null ? null : accept(head.header('sec-websocket-extensions') ?? '', terms)
   let lines = `Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${acceptOf(head.header('sec-websocket-key') ?? '')}\r\n`
   if (protocol !== '') lines += `Sec-WebSocket-Protocol: ${protocol}\r\n`
   if (found !== null) lines += `Sec-WebSocket-Extensions: ${found.answer}\r\n`
@@ -143,12 +143,12 @@ export function isInterim(text: string): boolean {
   return /^1(?!01)/.test(status)
 }
 
-/** What a client makes of the answer (RFC 6455 section 4.1). Throws ProtocolError. */
+/** What a client makes of the answer (RFC 6455 section 4.1); `terms` are those of its offer. Throws ProtocolError. */
 export function answered(
   text: string,
   key: string,
   protocols: readonly string[],
-  engine: DeflateEngine | null,
+  terms: Terms | null,
 ): { readonly protocol: string; readonly agreement: Agreement | null } {
   const [, status] = ANSWER.exec(text) ?? []
   if (status === undefined) throw bad('the answer to the handshake is none')
@@ -164,8 +164,8 @@ export function answered(
   if (protocol === '' && protocols.length > 0) throw bad('the server chose none of the sub-protocols')
   const extensions = fields['sec-websocket-extensions']
   if (extensions === undefined) return { protocol, agreement: null }
-  if (engine === null) throw bad('the server wants extensions that were not offered')
-  return { protocol, agreement: agreed(extensions, engine.hasTakeover) }
+  if (terms === null) throw bad('the server wants extensions that were not offered')
+  return { protocol, agreement: agreed(extensions, terms) }
 }
 
 /** No redirect is followed: whom to trust with what we send is not the server's to say. */

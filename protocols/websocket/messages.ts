@@ -30,13 +30,11 @@ export class PreparedMessage {
   }
 
   /** It looks back on no other message, so that everybody with this window can read it. @internal */
-  compressedFrame({ open }: DeflateEngine, agreement: Agreement, level: number): ReturnType<typeof serverFrame> {
-    const key = agreement.windowBits * 16 + level
+  compressedFrame(engine: DeflateEngine, { windowBits }: Agreement, level: number): ReturnType<typeof serverFrame> {
+    const key = windowBits * 16 + level
     let frame = this.#compressed.get(key)
     if (frame === undefined) {
-      const context = open({ ...agreement, hasTakeover: false, peerHasTakeover: false }, level)
-      frame = serverFrame(this.opcode, context.compress(this.payload), true)
-      context.close()
+      frame = serverFrame(this.opcode, engine.compressAlone(this.payload, windowBits), true)
       this.#compressed.set(key, frame)
     }
     return frame

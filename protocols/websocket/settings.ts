@@ -4,7 +4,7 @@ import { UsageError } from '../../src/errors.ts'
 import { isToken } from '../http/head.ts'
 import type { Request } from '../http/request.ts'
 import { checkField } from '../http/response.ts'
-import type { CompressionSettings, DeflateEngine } from './deflate.ts'
+import type { CompressionChoice, CompressionSettings, DeflateEngine } from './deflate.ts'
 import { checkOwnFields } from './handshake.ts'
 
 export interface WebSocketSettings {
@@ -28,8 +28,9 @@ export interface WebSocketSettings {
 
 /** Settings with their defaults. */
 export interface Resolved {
-  readonly compression: Required<CompressionSettings> | null
-  readonly engine: DeflateEngine
+  /** Null without compression, as `engine`. */
+  readonly compression: CompressionChoice | null
+  readonly engine: DeflateEngine | null
   /** A client's. */
   readonly protocols: readonly string[]
   choose(offered: readonly string[], request: Request): string
@@ -41,16 +42,19 @@ export interface Resolved {
   readonly headers: Readonly<Record<string, string>>
 }
 
-/** Throws UsageError for header fields that cannot be sent. */
-export function resolved(settings: WebSocketSettings, engine: DeflateEngine): Resolved {
-  const { compression = false, protocols = [], origins, headers = {} } = settings
+/** Throws UsageError for header fields that cannot be sent, and for what zlib has not. */
+export function resolved(
+  settings: WebSocketSettings,
+  deflate: (settings: CompressionChoice) => DeflateEngine,
+): Resolved {
+  const { protocols = [], origins, headers = {} } = settings
+  const compression = compressionOf(settings.compression ?? false)
   for (const [name, value] of Object.entries(headers)) checkField(name, [value])
   checkOwnFields(Object.keys(headers))
   if (typeof protocols !== 'function') checkProtocols(protocols)
   return {
-    engine,
-    compression:
-      compression === false ? null : { threshold: 1024, level: 3, ...(compression === true ? {} : compression) },
+    engine: compression === null ? null : deflate(compression),
+    compression,
     protocols: typeof protocols === 'function' ? [] : protocols,
     choose(offered, request) {
       if (typeof protocols === 'function') return protocols(offered, request) || ''
@@ -66,6 +70,20 @@ export function resolved(settings: WebSocketSettings, engine: DeflateEngine): Re
     handshakeTimeoutMs: settings.handshakeTimeoutMs ?? 10_000,
     headers,
   }
+}
+
+function compressionOf(given: boolean | CompressionSettings): CompressionChoice | null {
+  if (given === false) return null
+  const { threshold = null, level = 3, windowBits = 12, maxContexts = 1000 } = given === true ? {} : given
+  checkNumber('level', level, 1, 9)
+  checkNumber('windowBits', windowBits, 9, 15)
+  checkNumber('maxContexts', maxContexts, 0, Number.MAX_SAFE_INTEGER)
+  return { threshold, level, windowBits, maxContexts }
+}
+
+function checkNumber(name: string, value: number, least: number, most: number): void {
+  if (!Number.isInteger(value) || value < least || value > most)
+    throw new UsageError('ERR_BAD_COMPRESSION', `compression: ${name} is an integer from ${least} to ${most}`)
 }
 
 function checkProtocols(names: readonly string[]): void {

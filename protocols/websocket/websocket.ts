@@ -2,15 +2,15 @@
 
 import type { CodecIo, CodecProtocol } from '../../src/protocol.ts'
 import { WebSocketCodec } from './codec.ts'
-import { type DeflateEngine, plainDeflate } from './deflate.ts'
+import { type CompressionChoice, type DeflateEngine, plainDeflate } from './deflate.ts'
 import { PreparedMessage, type WebSocketMessage } from './messages.ts'
 import { resolved, type WebSocketSettings } from './settings.ts'
 
 export type WebSocketProtocol = CodecProtocol<string | Buffer, WebSocketMessage>
 
-/** What only the package itself can give: what compresses. @internal */
+/** What only the package itself can give: what compresses, one for each `websocket({ ... })`. @internal */
 export interface WebSocketServices {
-  readonly deflate: DeflateEngine
+  readonly deflate: (settings: CompressionChoice) => DeflateEngine
 }
 
 /** @internal */
@@ -26,5 +26,5 @@ export function websocketWith(services: WebSocketServices): (settings?: WebSocke
   }
 }
 
-/** A text is a string, a binary message a Buffer. */
+/** Without the addon: every message stands alone. @internal */
 export const websocket = websocketWith({ deflate: plainDeflate })

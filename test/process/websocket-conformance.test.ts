@@ -10,6 +10,7 @@ import {
   compressionOffers,
   compressionSizes,
   conformanceCases,
+  takeoverOffers,
 } from '../fixtures/websocket-conformance.ts'
 import { RawWebSocket } from '../support/raw-websocket.ts'
 import { inSandbox, portOf } from '../support/server.ts'
@@ -106,7 +107,27 @@ test('messages of up to 16 MiB, in one piece, in fragments, in small packets; a 
   })
 })
 
-const deflated = (payload: Buffer) => deflateRawSync(payload, { finishFlush: 2 }).subarray(0, -4)
+const deflatedAlone = (payload: Buffer) => deflateRawSync(payload, { finishFlush: 2 }).subarray(0, -4)
+
+/** What a client makes of the server's answer: how it compresses, and whether the server looks back. */
+function partsOf(answer: string): { deflated: (payload: Buffer) => Buffer; isKept: boolean } {
+  const bits = Number(/client_max_window_bits=(\d+)/.exec(answer)?.[1] ?? 15)
+  return {
+    deflated: answer.includes('client_no_context_takeover') ? deflatedAlone : lookingBack(bits),
+    isKept: !answer.includes('server_no_context_takeover'),
+  }
+}
+
+/** A client that keeps its context: Node's zlib is given what it has said before. */
+function lookingBack(windowBits: number): (payload: Buffer) => Buffer {
+  let past = Buffer.alloc(0)
+  return (payload) => {
+    const dictionary = past.length === 0 ? undefined : past
+    const bytes = deflateRawSync(payload, { finishFlush: 2, windowBits, dictionary }).subarray(0, -4)
+    past = Buffer.concat([past, payload]).subarray(-(2 ** windowBits))
+    return bytes
+  }
+}
 
 /** Words of a text, JSON and bytes that do not compress: as what is sent in practice. */
 function sample(size: number, n: number): Buffer {
@@ -121,7 +142,10 @@ function sample(size: number, n: number): Buffer {
 async function exchange(port: number, offer: string, windowBits: number): Promise<void> {
   const raw = await RawWebSocket.open(port, `Sec-WebSocket-Extensions: ${offer}\r\n`)
   raw.windowBits = windowBits
-  assert.match(raw.head, /\r\nSec-WebSocket-Extensions: permessage-deflate;/, offer)
+  const [, answer] = /\r\nSec-WebSocket-Extensions: permessage-deflate(.*)\r\n/.exec(raw.head) ?? []
+  assert.type(answer, 'string', offer)
+  const { deflated, isKept } = partsOf(answer as string)
+  if (isKept) raw.followsContext()
   const sent: Buffer[] = []
   for (const [size, fragment] of compressionSizes) {
     for (const n of [0, 1]) {
@@ -148,12 +172,13 @@ function compressedFrames(bytes: Buffer, fragment: number): Buffer[] {
   return frames
 }
 
-test('compression with every offer, sizes and fragments, within the window that was asked for', async () => {
+test('compression with every offer, with and without takeover, sizes and fragments, within the window that was asked for', async () => {
   await inSandbox(async (box) => {
     const port = portOf(await box.start(box.file('app.js', APP)))
     for (const [, offer, windowBits] of compressionOffers) await exchange(port, offer, windowBits)
     for (let bits = 8; bits <= 15; bits++)
       await exchange(port, `permessage-deflate; server_max_window_bits=${bits}`, bits)
+    for (const [, offer, windowBits] of takeoverOffers) await exchange(port, offer, windowBits)
     await box.stop()
   })
 })

@@ -10,6 +10,7 @@ import { WebSocket as UndiciWebSocket } from 'undici'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import WebSocket, { WebSocketServer } from 'ws'
+import { addon } from '../../src/addon.ts'
 import { AsyncTcpConnection, CloseFrame, websocket } from '../../src/index.ts'
 import { Authority } from '../support/certificates.ts'
 import { inSandbox, type Sandbox, succeeded } from '../support/server.ts'
@@ -85,7 +86,9 @@ async function serving(use: (box: Sandbox, port: number) => Promise<void>): Prom
   }
 }
 
-const WITHOUT_TAKEOVER = '; server_no_context_takeover; client_no_context_takeover'
+const HAS_TAKEOVER = addon().zlib !== null
+/** What the server answers to browsers' offers, which let it choose the window of the client. */
+const ANSWER = `permessage-deflate${HAS_TAKEOVER ? '; client_max_window_bits=12' : '; server_no_context_takeover; client_no_context_takeover'}`
 
 async function connected(port: number, options: WebSocket.ClientOptions = {}, path = '/?room=7'): Promise<WebSocket> {
   const socket = new WebSocket(`ws://127.0.0.1:${port}${path}`, ['chat'], options)
@@ -150,7 +153,7 @@ test("undici's WebSocket, which is Node's own: text, bytes, compression, close c
     const socket = new UndiciWebSocket(`ws://127.0.0.1:${port}/?room=5`, ['chat'])
     socket.binaryType = 'arraybuffer'
     await within(10_000, once(socket, 'open'))
-    assert.equal([socket.protocol, socket.extensions], ['chat', `permessage-deflate${WITHOUT_TAKEOVER}`])
+    assert.equal([socket.protocol, socket.extensions], ['chat', ANSWER])
     const asked = async (message: string | Uint8Array) => {
       const answer = once(socket, 'message')
       socket.send(message)
@@ -167,6 +170,47 @@ test("undici's WebSocket, which is Node's own: text, bytes, compression, close c
     assert.equal([code, reason, wasClean], [4000, 'as you wish', true])
     const denied = new UndiciWebSocket(`ws://127.0.0.1:${port}/?deny=1`)
     await within(10_000, once(denied, 'error'))
+  })
+})
+
+/** Resembles the others. */
+function quote(n: number): string {
+  return JSON.stringify({ id: n, symbol: ['BTC-EUR', 'ETH-EUR'][n % 2], price: 1000 + ((n * 7919) % 500), side: 'buy' })
+}
+
+test('the ws package, thousands of messages that look back on each other, or do not, whatever it asks for', async () => {
+  await inSandbox(async (box) => {
+    const app = `
+      import { websocket, Worker } from 'millrace'
+      const worker = new Worker('websocket://127.0.0.1:0', { protocol: websocket({ compression: { threshold: 0 } }) })
+      worker.onMessage = (connection, message) => connection.send(message)
+      Worker.runAll()`
+    const { groups } = await box.start(box.file('app.js', app))
+    const bytes: number[] = []
+    for (const perMessageDeflate of [
+      { serverNoContextTakeover: true, clientNoContextTakeover: true },
+      {},
+      { serverMaxWindowBits: 10, clientMaxWindowBits: 10 },
+      { clientNoContextTakeover: true },
+      { serverNoContextTakeover: true, clientMaxWindowBits: 9 },
+    ]) {
+      const socket = new WebSocket(`ws://127.0.0.1:${groups[0]?.port}/`, {
+        perMessageDeflate: { ...perMessageDeflate, threshold: 0 },
+      })
+      await within(10_000, once(socket, 'open'))
+      const got: string[] = []
+      socket.on('message', (data) => got.push(String(data)))
+      const sent = Array.from({ length: 2000 }, (_, n) => (n % 100 === 99 ? quote(n).repeat(500) : quote(n)))
+      for (const message of sent) socket.send(message)
+      await until(() => got.length === sent.length, 30_000)
+      assert.equal(got, sent, socket.extensions)
+      bytes.push((socket as unknown as { _socket: net.Socket })._socket.bytesRead)
+      socket.terminate()
+    }
+    console.log(`2,000 echoes, in bytes from the server: ${bytes.join(', ')}`)
+    const [alone = 0, back = 0] = bytes
+    if (HAS_TAKEOVER) assert.ok(back < alone / 2, bytes.join(' '))
+    await box.stop()
   })
 })
 
@@ -197,12 +241,14 @@ test('our client talks to the server of the ws package, and tells it why it goes
     client.onWebSocketClose = (_client, code, reason) => told.push([code, reason])
     const got: (string | Buffer)[] = []
     client.onMessage = (_client, message) => got.push(message)
-    const sent = ['early', 'h\u00e9'.repeat(100), Buffer.alloc(70_000, 1)]
+    const quotes = Array.from({ length: 1000 }, (_, n) => quote(n))
+    const sent = ['early', 'h\u00e9'.repeat(100), Buffer.alloc(70_000, 1), ...quotes]
     client.send(sent[0] as string)
     client.connect()
     for (const message of sent.slice(1)) client.send(message)
-    await until(() => got.length === 3)
+    await until(() => got.length === sent.length, 10_000)
     assert.equal(got, sent)
+    if (compression && HAS_TAKEOVER) assert.ok(client.bytesRead < quotes.join('').length / 2, `${client.bytesRead}`)
     assert.is(path, `/path?x=1 t 127.0.0.1:${port}`)
     client.close(new CloseFrame(3456, 'enough'))
     await until(() => client.getStatus(false) === 'CLOSED' && closed !== null)
@@ -277,7 +323,7 @@ test('a page in Chromium: fetch, an upload, EventSource, a WebSocket with compre
       uploaded: { size: 300_000 },
       events: ['one', 'two', 'three'],
       protocol: 'chat',
-      extensions: `permessage-deflate${WITHOUT_TAKEOVER}`,
+      extensions: ANSWER,
       room: '9',
       long: 5000,
       bytes: 70_000,

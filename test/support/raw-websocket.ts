@@ -24,6 +24,8 @@ export class RawWebSocket {
   readonly heard: Heard[] = []
   /** Of the window that the server may compress with. */
   windowBits = 15
+  /** What its compressed messages have inflated to, as far as they may look back; null while each stands alone. */
+  #past: Buffer | null = null
   readonly #socket: net.Socket
   readonly #rest = new Accumulator()
 
@@ -65,6 +67,11 @@ export class RawWebSocket {
   /** The end of the stream, or a reset, is there. */
   get hasEnded(): boolean {
     return this.heard.some(({ kind }) => kind === 'fin' || kind === 'reset')
+  }
+
+  /** The server's messages may look back on those before. */
+  followsContext(): void {
+    this.#past = NO_BYTES
   }
 
   of(...kinds: readonly Heard['kind'][]): Heard[] {
@@ -117,6 +124,10 @@ export class RawWebSocket {
   /** In pieces of 64 bytes, so that what looks back beyond the window that was agreed on fails. */
   #inflate(payload: Buffer): Buffer {
     const bytes = Buffer.concat([payload, Buffer.from([0, 0, 0xff, 0xff])])
-    return inflateRawSync(bytes, { windowBits: this.windowBits, finishFlush: 2, chunkSize: 64 })
+    const dictionary = this.#past === null || this.#past.length === 0 ? undefined : this.#past
+    const options = { windowBits: this.windowBits, finishFlush: 2, chunkSize: 64, dictionary }
+    const inflated = inflateRawSync(bytes, options)
+    if (this.#past !== null) this.#past = Buffer.concat([this.#past, inflated]).subarray(-(2 ** this.windowBits))
+    return inflated
   }
 }

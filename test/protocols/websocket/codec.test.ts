@@ -1,24 +1,28 @@
 // The server's and the client's side of a WebSocket, in memory: frames whole, byte by byte, cut everywhere and behind others;
 // handshakes; closing; compression; what peers must not do.
 
-import { deflateRawSync } from 'node:zlib'
+import { deflateRawSync, inflateRawSync } from 'node:zlib'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Response } from '../../../protocols/http/response.ts'
 import {
   accept as acceptWith,
   agreed as agreedWith,
+  type CompressionSettings,
   type DeflateEngine,
   offerOf,
   plainDeflate,
+  type Terms,
 } from '../../../protocols/websocket/deflate.ts'
 import { mask } from '../../../protocols/websocket/frames.ts'
 import { CloseFrame, PreparedMessage } from '../../../protocols/websocket/messages.ts'
 import type { WebSocketSettings } from '../../../protocols/websocket/settings.ts'
 import { Utf8Checker } from '../../../protocols/websocket/utf8.ts'
-import { websocket, websocketWith } from '../../../protocols/websocket/websocket.ts'
+import { websocket as plainWebSocket, websocketWith } from '../../../protocols/websocket/websocket.ts'
+import { addon } from '../../../src/addon.ts'
 import { broadcast } from '../../../src/broadcast.ts'
 import { codeOf, type ProtocolError } from '../../../src/errors.ts'
+import { websocket } from '../../../src/index.ts'
 import { chunkings, open, type Wire } from '../../../src/testing.ts'
 import { cases, frame, masked } from '../../fixtures/websocket.ts'
 import { shown, wire } from '../../support/http.ts'
@@ -30,19 +34,24 @@ const ACCEPT = 's3pPLMBiTxaQ9kYGzzhZRbK+xOo=' // RFC 6455 section 1.3
 const ASK = (more = '') =>
   `GET /chat?room=1 HTTP/1.1¶Host: h¶Upgrade: websocket¶Connection: Upgrade¶Sec-WebSocket-Key: ${KEY}¶Sec-WebSocket-Version: 13¶${more}¶`
 
-const OFFER = offerOf(false)
-const accept = (offers: string) => acceptWith(offers, false)
-const agreed = (answer: string) => agreedWith(answer, false)
+const ALONE: Terms = { hasTakeover: false, peerHasTakeover: false, peerWindowBits: 15 }
+const LOOKING_BACK: Terms = { hasTakeover: true, peerHasTakeover: true, peerWindowBits: 12 }
+const OFFER = offerOf(ALONE)
+const accept = (offers: string) => acceptWith(offers, ALONE)
+const agreed = (answer: string) => agreedWith(answer, ALONE)
 
 type Server = Wire<string | Buffer, unknown>
 
-function serve(settings: WebSocketSettings = {}, callbacks: object = {}): Server {
-  return open(websocket(settings), { maxPackageSize: 1000, ...callbacks } as never) as unknown as Server
+/** What compresses: the addon's zlib, where it is there, and plain Node's. */
+const zlibs = addon().zlib === null ? [plainWebSocket] : [websocket, plainWebSocket]
+
+function serve(settings: WebSocketSettings = {}, callbacks: object = {}, protocol = websocket): Server {
+  return open(protocol(settings), { maxPackageSize: 1000, ...callbacks } as never) as unknown as Server
 }
 
 /** One whose handshake is done. */
-function opened(settings: WebSocketSettings = {}, callbacks: object = {}, more = ''): Server {
-  const server = serve(settings, callbacks)
+function opened(settings: WebSocketSettings = {}, callbacks: object = {}, more = '', protocol = websocket): Server {
+  const server = serve(settings, callbacks, protocol)
   server.receive(wire(ASK(more)))
   assert.match(shown(server.written()), /^HTTP\/1\.1 101 /)
   return server
@@ -532,123 +541,314 @@ const EXTENSION = 'Sec-WebSocket-Extensions: permessage-deflate¶'
 const deflated = (text: string) => deflateRawSync(text, { finishFlush: 2 }).subarray(0, -4)
 
 test('compression: messages in and out, in fragments, bombs refused while they inflate', () => {
-  const compression = { threshold: 10 }
-  const server = opened({ compression }, {}, EXTENSION)
-  const small = deflated('Hello')
-  server.receive(masked(frame(0xc1, small)))
-  server.receive(masked(frame(0x41, small.subarray(0, 3))))
-  server.receive(masked(frame(0x89)))
-  server.receive(masked(frame(0x80, small.subarray(3))))
-  server.receive(masked(frame(0x81, 'not compressed')))
-  server.receive(masked(frame(0xc1, deflated(''))))
-  assert.equal(server.messages, ['Hello', 'Hello', 'not compressed', ''])
-  server.written()
-  server.connection.send('a'.repeat(100))
-  server.connection.send('short')
-  const [large = '', short] = framesIn(server.written())
-  assert.equal([large.slice(0, 2), short], ['41', '173686f7274'])
-  assert.ok(large.length < 30)
-  for (const [first, payload, code] of [
-    [0xc1, deflated('Z'.repeat(4000)), 1009],
-    [0xc2, Buffer.from([0xff, 0xff, 0xff]), 1007],
-    [0xc1, deflateRawSync(Buffer.from([0xff]), { finishFlush: 2 }).subarray(0, -4), 1007],
-  ] as const) {
-    const bad = opened({ compression }, {}, EXTENSION)
-    bad.receive(masked(frame(first, payload)))
-    assert.is(bad.connection.closeCode, code)
-    assert.equal(framesIn(bad.written()), [hex4(code)])
+  for (const protocol of zlibs) {
+    const compression = { threshold: 10 }
+    const server = opened({ compression }, {}, EXTENSION, protocol)
+    const small = deflated('Hello')
+    server.receive(masked(frame(0xc1, small)))
+    server.receive(masked(frame(0x41, small.subarray(0, 3))))
+    server.receive(masked(frame(0x89)))
+    server.receive(masked(frame(0x80, small.subarray(3))))
+    server.receive(masked(frame(0x81, 'not compressed')))
+    server.receive(masked(frame(0xc1, deflated(''))))
+    assert.equal(server.messages, ['Hello', 'Hello', 'not compressed', ''])
+    server.written()
+    server.connection.send('a'.repeat(100))
+    server.connection.send('short')
+    const [large = '', short] = framesIn(server.written())
+    assert.equal([large.slice(0, 2), short], ['41', '173686f7274'])
+    assert.ok(large.length < 30)
+    for (const [first, payload, code] of [
+      [0xc1, deflated('Z'.repeat(4000)), 1009],
+      [0xc2, Buffer.from([0xff, 0xff, 0xff]), 1007],
+      [0xc1, deflateRawSync(Buffer.from([0xff]), { finishFlush: 2 }).subarray(0, -4), 1007],
+    ] as const) {
+      const bad = opened({ compression }, {}, EXTENSION, protocol)
+      bad.receive(masked(frame(first, payload)))
+      assert.is(bad.connection.closeCode, code)
+      assert.equal(framesIn(bad.written()), [hex4(code)])
+    }
+    const plain = opened({ compression })
+    plain.receive(masked(frame(0xc1, small)))
+    assert.is(plain.connection.closeCode, 1002)
   }
-  const plain = opened({ compression })
-  plain.receive(masked(frame(0xc1, small)))
-  assert.is(plain.connection.closeCode, 1002)
 })
 
 test('compression: the examples of RFC 7692, and messages that end in the middle of something', () => {
-  const hex = (text: string) => Buffer.from(text.replaceAll(' ', ''), 'hex')
-  for (const [title, payload, expected] of [
-    ['section 7.2.3.1', 'f2 48 cd c9 c9 07 00', 'Hello'],
-    ['section 7.2.3.3, a block without compression', '00 05 00 fa ff 48 65 6c 6c 6f 00', 'Hello'],
-    ['section 7.2.3.4, a last block', 'f3 48 cd c9 c9 07 00 00', 'Hello'],
-    ['section 7.2.3.5, two blocks', 'f2 48 05 00 00 00 ff ff ca c9 c9 07 00', 'Hello'],
-    ['section 7.2.3.6, an empty message', '00', ''],
-    ['no block at all', '', ''],
-    ['cut within a block', 'f2 48 cd', 1007],
-    ['cut within a length', '00 05', 1007],
-    ['cut within what is not compressed', '00 05 00 fa ff 48 65', 1007],
-    ['a last block without the empty one behind it', 'f3 48 cd c9 c9 07 00', 1007],
-    ['more behind a last block', 'f3 48 cd c9 c9 07 00 f2 48 cd c9 c9 07 00', 1007],
-    ['a kind of block that does not exist', '06', 1007],
-    ['looks back before the beginning', 'f2 00 51 00', 1007],
-  ] as const) {
-    const server = opened({ compression: true }, {}, EXTENSION)
-    server.receive(masked(frame(0xc1, hex(payload))))
-    if (typeof expected === 'string')
-      assert.equal([...server.messages, server.connection.closeCode], [expected, 0], title)
-    else assert.equal([...server.messages, server.connection.closeCode], [expected], title)
+  for (const protocol of zlibs) {
+    const hex = (text: string) => Buffer.from(text.replaceAll(' ', ''), 'hex')
+    for (const [title, payload, expected] of [
+      ['section 7.2.3.1', 'f2 48 cd c9 c9 07 00', 'Hello'],
+      ['section 7.2.3.3, a block without compression', '00 05 00 fa ff 48 65 6c 6c 6f 00', 'Hello'],
+      ['section 7.2.3.4, a last block', 'f3 48 cd c9 c9 07 00 00', 'Hello'],
+      ['section 7.2.3.5, two blocks', 'f2 48 05 00 00 00 ff ff ca c9 c9 07 00', 'Hello'],
+      ['section 7.2.3.6, an empty message', '00', ''],
+      ['no block at all', '', ''],
+      ['cut within a block', 'f2 48 cd', 1007],
+      ['cut within a length', '00 05', 1007],
+      ['cut within what is not compressed', '00 05 00 fa ff 48 65', 1007],
+      ['cut within a code, which the tail goes on with', 'db fb 77', 1007],
+      ['a last block without the empty one behind it', 'f3 48 cd c9 c9 07 00', 1007],
+      ['more behind a last block', 'f3 48 cd c9 c9 07 00 f2 48 cd c9 c9 07 00', 1007],
+      ['a kind of block that does not exist', '06', 1007],
+      ['looks back before the beginning', 'f2 00 51 00', 1007],
+    ] as const) {
+      const server = opened({ compression: true }, {}, EXTENSION, protocol)
+      server.receive(masked(frame(0xc1, hex(payload))))
+      if (typeof expected === 'string')
+        assert.equal([...server.messages, server.connection.closeCode], [expected, 0], title)
+      else assert.equal([...server.messages, server.connection.closeCode], [expected], title)
+    }
   }
 })
 
 test('compression: an engine that keeps its windows is asked to, agrees on it, and is told what it has not seen', () => {
   const calls: string[] = []
+  const plain = plainDeflate({ level: 3 })
   const engine: DeflateEngine = {
-    hasTakeover: true,
-    open(agreement, level) {
+    terms: LOOKING_BACK,
+    open(agreement) {
       calls.push(`open ${agreement.windowBits} ${agreement.hasTakeover} ${agreement.peerHasTakeover}`)
-      const context = plainDeflate.open(agreement, level)
+      const context = plain.open(agreement)
       return {
         ...context,
         compress(payload) {
           calls.push(`compress ${payload.length}`)
           return context.compress(payload)
         },
+        sent: () => calls.push('sent'),
         forget: () => calls.push('forget'),
+        rest: () => calls.push('rest'),
         close: () => calls.push('close'),
       }
     },
+    compressAlone(payload, windowBits) {
+      calls.push(`compress ${payload.length} alone ${windowBits}`)
+      return plain.compressAlone(payload, windowBits)
+    },
   }
   const compression = { threshold: 0 }
-  const server = open(websocketWith({ deflate: engine })({ compression })) as unknown as Server
+  const server = open(websocketWith({ deflate: () => engine })({ compression }), {
+    maxSendBufferSize: 1000,
+  } as never) as unknown as Server
   server.receive(wire(ASK('Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10¶')))
   assert.match(shown(server.written()), /Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10¶/)
   server.connection.send('one')
   server.connection.send(new PreparedMessage('three'))
+  server.hold()
+  server.connection.send(randomBytes(randomOf(1), 2000, ''))
+  server.connection.send('refused')
+  server.advance(15_000) // half the time between two pings
   server.connection.destroy()
-  const shared = ['open 10 false false', 'compress 5', 'close']
-  assert.equal(calls, ['open 10 true true', 'compress 3', 'forget', ...shared, 'close'])
-  assert.equal(acceptWith('permessage-deflate; client_no_context_takeover', true)?.agreement, {
-    windowBits: 15,
-    hasTakeover: true,
-    peerHasTakeover: false,
-  })
-  assert.is(
-    acceptWith('permessage-deflate; server_no_context_takeover', true)?.answer,
-    `permessage-deflate; ${'server_no_context_takeover'}`,
-  )
-  assert.is(offerOf(true), 'permessage-deflate')
-  assert.equal(agreedWith('permessage-deflate; client_no_context_takeover', true), {
+  const alone = 'compress 5 alone 10'
+  const refused = ['compress 2000', 'compress 7']
+  assert.equal(calls, ['open 10 true true', 'compress 3', 'sent', 'forget', alone, ...refused, 'rest', 'close'])
+})
+
+test('compression: what is agreed on with peers that look back', () => {
+  for (const [offer, answer, agreement] of [
+    ['', '', {}],
+    ['; client_no_context_takeover', '; client_no_context_takeover', { peerHasTakeover: false }],
+    ['; server_no_context_takeover', '; server_no_context_takeover', { hasTakeover: false }],
+    ['; client_max_window_bits', '; client_max_window_bits=12', { peerWindowBits: 12 }],
+    ['; client_max_window_bits=15', '; client_max_window_bits=12', { peerWindowBits: 12 }],
+    ['; client_max_window_bits=10', '; client_max_window_bits=10', { peerWindowBits: 10 }],
+    [
+      '; client_max_window_bits; client_no_context_takeover',
+      '; client_no_context_takeover',
+      { peerHasTakeover: false },
+    ],
+    [
+      '; client_max_window_bits; server_max_window_bits=9',
+      '; server_max_window_bits=9; client_max_window_bits=12',
+      { windowBits: 9, peerWindowBits: 12 },
+    ],
+  ] as const) {
+    const all = { windowBits: 15, hasTakeover: true, peerHasTakeover: true, peerWindowBits: 15, ...agreement }
+    const expected = { answer: `permessage-deflate${answer}`, agreement: all }
+    assert.equal(acceptWith(`permessage-deflate${offer}`, LOOKING_BACK), expected, offer)
+  }
+  assert.is(offerOf(LOOKING_BACK), 'permessage-deflate')
+  assert.is(offerOf({ ...LOOKING_BACK, peerHasTakeover: false }), 'permessage-deflate; server_no_context_takeover')
+  assert.equal(agreedWith('permessage-deflate; client_no_context_takeover; server_max_window_bits=11', LOOKING_BACK), {
     windowBits: 15,
     hasTakeover: false,
     peerHasTakeover: true,
+    peerWindowBits: 11,
   })
 })
 
+/** Two ends of ours, and what has gone over the wire from the server: what is compressed, and how many bytes. */
+function pairOf(compression: CompressionSettings, protocol = websocket) {
+  const callbacks = { maxPackageSize: 1_000_000 } as never
+  const server = open(protocol({ compression }), callbacks) as unknown as Server
+  const peer = open(protocol({ compression }), {
+    role: 'client',
+    maxPackageSize: 1_000_000,
+  } as never) as unknown as Server
+  server.receive(peer.written())
+  peer.receive(server.written())
+  const pass = () => {
+    const bytes = server.written()
+    peer.receive(bytes)
+    server.receive(peer.written())
+    return bytes
+  }
+  return { server, peer, pass }
+}
+
+const quote = (n: number) =>
+  JSON.stringify({ id: n, symbol: ['BTC-EUR', 'ETH-EUR'][n % 2], price: 1000 + ((n * 7919) % 500), side: 'buy' })
+
+if (addon().zlib !== null) {
+  test('takeover: messages that resemble each other get far smaller than each alone, both ways', () => {
+    const total = { alone: 0, back: 0, plain: 0 }
+    for (const [name, maxContexts] of [
+      ['alone', 0],
+      ['back', 1000],
+    ] as const) {
+      const { server, peer, pass } = pairOf({ threshold: 0, maxContexts })
+      for (let n = 0; n < 500; n++) {
+        server.connection.send(quote(n))
+        peer.connection.send(quote(n))
+        total[name] += pass().length
+      }
+      assert.equal([server.messages.length, peer.messages.length], [500, 500])
+      assert.equal(
+        peer.messages,
+        Array.from({ length: 500 }, (_, n) => quote(n)),
+      )
+      assert.equal(server.messages, peer.messages)
+    }
+    for (let n = 0; n < 500; n++) total.plain += 2 + quote(n).length
+    console.log(`500 messages: ${total.plain} bytes plain, ${total.alone} alone, ${total.back} with takeover`)
+    assert.ok(total.back < total.alone / 2, JSON.stringify(total))
+  })
+
+  test('takeover: a broadcast in between is compressed once for all, and everybody can read what follows', () => {
+    const pairs = Array.from({ length: 3 }, () => pairOf({ threshold: 0 }))
+    const expected: string[] = []
+    for (let n = 0; n < 100; n++) {
+      expected.push(quote(n))
+      if (n % 5 === 2) {
+        const prepared = new PreparedMessage(quote(n))
+        for (const { server } of pairs) server.connection.send(prepared)
+        const frames = pairs.map(({ pass }) => pass())
+        assert.ok(frames.every((bytes) => bytes.equals(frames[0] as Buffer)))
+        assert.is(framesIn(frames[0] as Buffer)[0]?.slice(0, 2), '41')
+      } else for (const { server, pass } of pairs) server.connection.send(quote(n)) && pass()
+    }
+    for (const { peer } of pairs) assert.equal(peer.messages, expected)
+  })
+
+  test('takeover: a message that was refused is not looked back on, nor one that is sent while that is told', () => {
+    const { server, peer, pass } = pairOf({ threshold: 0 })
+    const random = randomOf(1)
+    const noise = Buffer.from(randomBytes(random, 3000, '').toString('hex'))
+    server.connection.maxSendBufferSize = 1000
+    server.hold()
+    server.connection.send(noise)
+    server.connection.onError = () => {
+      server.connection.maxSendBufferSize = 100_000
+      server.connection.send(quote(1))
+      server.connection.maxSendBufferSize = 1000
+    }
+    assert.is(server.connection.send(quote(1)), false)
+    server.connection.onError = null
+    server.drain()
+    pass()
+    server.connection.send(quote(2))
+    server.connection.send(quote(3))
+    pass()
+    assert.equal(peer.messages, [noise, quote(1), quote(2), quote(3)])
+  })
+
+  test('takeover: only so many have a window to compress with, and the others can be read all the same', () => {
+    const protocol = websocket({ compression: { threshold: 0, maxContexts: 2 } })
+    const servers = [0, 1, 2, 3].map(() => {
+      const server = open(protocol as never) as unknown as Server
+      server.receive(wire(ASK(EXTENSION)))
+      return { server, answer: shown(server.written()) }
+    })
+    const without = servers.map(({ answer }) => answer.includes('client_no_context_takeover'))
+    assert.equal(without, [false, false, true, true])
+    servers[0]?.server.connection.destroy()
+    const next = open(protocol as never) as unknown as Server
+    next.receive(wire(ASK(EXTENSION)))
+    assert.not.match(shown(next.written()), /client_no_context_takeover/)
+    const pasts = servers.map(() => Buffer.alloc(0))
+    const random = randomOf(seedOf('owners'))
+    for (let n = 0; n < 300; n++) {
+      const at = 1 + random(3)
+      const { server } = servers[at] as { server: Server }
+      server.connection.send(quote(n))
+      const payload = Buffer.from((framesIn(server.written())[0] as string).slice(2), 'hex') // behind RSV1 and opcode
+      const bytes = Buffer.concat([payload, Buffer.from([0, 0, 0xff, 0xff])])
+      const dictionary = pasts[at]?.length === 0 ? undefined : pasts[at]?.subarray(-32_768)
+      const text = inflateRawSync(bytes, { finishFlush: 2, dictionary })
+      assert.is(String(text), quote(n))
+      pasts[at] = Buffer.concat([pasts[at] as Buffer, text])
+    }
+  })
+
+  test('takeover: who has said nothing for long gives its window back, and begins anew', () => {
+    const { server, peer, pass } = pairOf({ threshold: 0 })
+    const sizes: number[] = []
+    const say = () => {
+      server.connection.send(quote(1))
+      sizes.push(pass().length)
+    }
+    say()
+    say()
+    for (let half = 0; half < 3; half++) {
+      server.advance(15_000)
+      peer.connection.send('here')
+      pass()
+    }
+    say()
+    say()
+    assert.equal([sizes[2], sizes[3]], [sizes[0], sizes[1]])
+    assert.ok((sizes[1] as number) < (sizes[0] as number) / 2)
+    assert.is(peer.messages.length, 4)
+  })
+
+  test('compressed text in fragments is inflated, counted and checked as it arrives', () => {
+    const text = 'a text that is wrong at its '.repeat(20)
+    const bad = deflateRawSync(Buffer.concat([Buffer.from(text), Buffer.of(0xff), Buffer.from(text)]), { level: 0 })
+    const server = opened({ compression: true }, {}, EXTENSION)
+    server.receive(masked(frame(0x41, bad.subarray(0, 600)))) // the message does not end, and the rest never comes
+    assert.is(server.connection.closeCode, 1007)
+    const bomb = deflateRawSync(Buffer.alloc(1_000_000))
+    const other = opened({ compression: true }, {}, EXTENSION)
+    other.receive(masked(frame(0x42, bomb.subarray(0, 100))))
+    assert.is(other.connection.closeCode, 1009)
+  })
+}
+
+test('compression settings that zlib has not are told at once', () => {
+  for (const compression of [{ level: 0 }, { level: 10 }, { windowBits: 8 }, { windowBits: 16 }, { maxContexts: -1 }])
+    assert.throws(() => websocket({ compression }), /compression: \w+ is an integer from/)
+})
+
 test('memory is bounded: a bomb of 100 MB, a million fragments, a length that is only said', () => {
-  const { gc = () => undefined } = globalThis
-  const limit = 1_000_000
-  const bomb = deflateRawSync(Buffer.alloc(100_000_000), { finishFlush: 2 }).subarray(0, -4)
-  gc()
-  const before = process.memoryUsage().arrayBuffers
-  const server = opened({ compression: true }, { maxPackageSize: limit }, EXTENSION)
-  server.receive(masked(frame(0xc2, bomb)))
-  assert.is(server.connection.closeCode, 1009)
-  const many = opened({}, { maxPackageSize: limit })
-  const tiny = Buffer.concat(Array.from({ length: 1000 }, () => masked(frame(0x00, 'x'))))
-  many.receive(masked(frame(0x02, 'x')))
-  for (let n = 0; n < 1000; n++) many.receive(tiny)
-  assert.is(many.connection.closeCode, 1009)
-  const told = Array.from({ length: 1000 }, () => opened({}, { maxPackageSize: limit }))
-  for (const one of told) one.receive(masked(frame(0x82, 'x', limit)).subarray(0, 15))
-  assert.ok(process.memoryUsage().arrayBuffers - before < 30 * limit, 'what was said is not what is kept')
+  for (const protocol of zlibs) {
+    const { gc = () => undefined } = globalThis
+    const limit = 1_000_000
+    const bomb = deflateRawSync(Buffer.alloc(100_000_000), { finishFlush: 2 }).subarray(0, -4)
+    gc()
+    const before = process.memoryUsage().arrayBuffers
+    const server = opened({ compression: true }, { maxPackageSize: limit }, EXTENSION, protocol)
+    server.receive(masked(frame(0xc2, bomb)))
+    assert.is(server.connection.closeCode, 1009)
+    const many = opened({}, { maxPackageSize: limit })
+    const tiny = Buffer.concat(Array.from({ length: 1000 }, () => masked(frame(0x00, 'x'))))
+    many.receive(masked(frame(0x02, 'x')))
+    for (let n = 0; n < 1000; n++) many.receive(tiny)
+    assert.is(many.connection.closeCode, 1009)
+    const told = Array.from({ length: 1000 }, () => opened({}, { maxPackageSize: limit }))
+    for (const one of told) one.receive(masked(frame(0x82, 'x', limit)).subarray(0, 15))
+    assert.ok(process.memoryUsage().arrayBuffers - before < 30 * limit, 'what was said is not what is kept')
+  }
 })
 
 test('one prepared message is encoded once for all, compressed or not', () => {
@@ -876,36 +1076,38 @@ test('UTF-8 is checked as the decoder of the platform does, byte by byte', () =>
 })
 
 test('any bytes behind the handshake give messages or one close code, the same ones however they are cut', () => {
-  const seed = seedOf('websocket')
-  const random = randomOf(seed)
-  const interesting = Buffer.concat(
-    [
-      frame(0x01, 'ab'),
-      frame(0x80, 'c'),
-      frame(0x89, 'p'),
-      frame(0x82, 'x'.repeat(130)),
-      frame(0xc1, deflated('hey')),
-    ].map(masked),
-  )
-  for (let n = 0; n < 5000; n++) {
-    const bytes = Buffer.concat([
-      interesting.subarray(0, random(interesting.length)),
-      randomBytes(random, random(60), interesting),
-    ])
-    const whole = opened({ compression: true }, { maxPackageSize: 300 }, EXTENSION)
-    const cut = opened({ compression: true }, { maxPackageSize: 300 }, EXTENSION)
-    whole.receive(bytes)
-    for (const piece of randomCuts(random, bytes)) cut.receive(piece)
-    const how = `SEED=${seed}, case ${n}: ${bytes.toString('hex')}`
-    assert.equal(cut.messages, whole.messages, how)
-    assert.equal(framesIn(cut.written()), framesIn(whole.written()), how)
-    assert.is(cut.connection.closeCode, whole.connection.closeCode, how)
-    assert.ok(
-      whole.errors.every(
-        ({ code, error }) => code === 3 && error?.name === 'ProtocolError' && error.cause === undefined,
-      ),
-      how,
+  for (const protocol of zlibs) {
+    const seed = seedOf('websocket')
+    const random = randomOf(seed)
+    const interesting = Buffer.concat(
+      [
+        frame(0x01, 'ab'),
+        frame(0x80, 'c'),
+        frame(0x89, 'p'),
+        frame(0x82, 'x'.repeat(130)),
+        frame(0xc1, deflated('hey')),
+      ].map(masked),
     )
+    for (let n = 0; n < 5000; n++) {
+      const bytes = Buffer.concat([
+        interesting.subarray(0, random(interesting.length)),
+        randomBytes(random, random(60), interesting),
+      ])
+      const whole = opened({ compression: true }, { maxPackageSize: 300 }, EXTENSION, protocol)
+      const cut = opened({ compression: true }, { maxPackageSize: 300 }, EXTENSION, protocol)
+      whole.receive(bytes)
+      for (const piece of randomCuts(random, bytes)) cut.receive(piece)
+      const how = `SEED=${seed}, case ${n}: ${bytes.toString('hex')}`
+      assert.equal(cut.messages, whole.messages, how)
+      assert.equal(framesIn(cut.written()), framesIn(whole.written()), how)
+      assert.is(cut.connection.closeCode, whole.connection.closeCode, how)
+      assert.ok(
+        whole.errors.every(
+          ({ code, error }) => code === 3 && error?.name === 'ProtocolError' && error.cause === undefined,
+        ),
+        how,
+      )
+    }
   }
 })
 

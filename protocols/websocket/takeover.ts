@@ -1,0 +1,209 @@
+// permessage-deflate with context takeover, on a zlib that keeps its windows (the addon's). Windows take memory, so a
+// connection has none before it needs one, and only so many have one at a time. What we compress with may go at any time:
+// a message that looks back on nothing is as good. What the peer compresses with is its own: that is settled in the
+// handshake. Messages that stand alone share one stream.
+
+import { codeOf } from '../../src/errors.ts'
+import {
+  type Agreement,
+  type CompressionChoice,
+  type DeflateContext,
+  type DeflateEngine,
+  inflatesTooMuch,
+  isNoDeflate,
+  type Terms,
+} from './deflate.ts'
+
+interface Deflater {
+  compress(bytes: Uint8Array): Buffer
+  reset(): void
+  close(): void
+}
+
+interface Inflater {
+  inflate(bytes: Uint8Array, isLast: boolean, room: number): Buffer
+  reset(): void
+  close(): void
+}
+
+/** As src/addon.ts has it. */
+export interface Zlib {
+  newDeflater(windowBits: number, level: number, memoryLevel: number): Deflater
+  newInflater(windowBits: number): Inflater
+}
+
+/** zlib's raw streams have 9 bits at least; one of 9 looks back 250 bytes at most, which fits into 8. */
+const LEAST_BITS = 9
+
+export class TakeoverEngine implements DeflateEngine {
+  readonly #zlib: Zlib
+  readonly #settings: CompressionChoice
+  /** Who has a window to compress with, the longest unused first. */
+  readonly #owners = new Set<Context>()
+  /** Connections whose peers may look back. */
+  #peers = 0
+  /** For messages that stand alone, by the bits of their window. */
+  readonly #shared = new Map<number, Deflater>()
+  /** Between two messages that stand alone. */
+  #spare: Inflater | null = null
+
+  constructor(zlib: Zlib, settings: CompressionChoice) {
+    this.#zlib = zlib
+    this.#settings = settings
+  }
+
+  get terms(): Terms {
+    const { maxContexts, windowBits } = this.#settings
+    return { hasTakeover: maxContexts > 0, peerHasTakeover: this.#peers < maxContexts, peerWindowBits: windowBits }
+  }
+
+  open(agreement: Agreement): DeflateContext {
+    if (agreement.peerHasTakeover) this.#peers++
+    return new Context(this, agreement)
+  }
+
+  compressAlone(payload: string | Uint8Array, windowBits: number): Buffer {
+    let deflater = this.#shared.get(windowBits)
+    if (deflater === undefined) {
+      deflater = this.#newDeflater(windowBits)
+      this.#shared.set(windowBits, deflater)
+    }
+    deflater.reset()
+    return deflater.compress(bytesOf(payload))
+  }
+
+  /** A deflater for who compresses now; `own` is the one that it has. */
+  deflaterFor(owner: Context, own: Deflater | null): Deflater {
+    this.#owners.delete(owner)
+    const deflater = own ?? this.#inherited(owner) ?? this.#newDeflater(this.#bitsOf(owner))
+    this.#owners.add(owner)
+    return deflater
+  }
+
+  /** That of the longest unused, when no more may be made. */
+  #inherited(heir: Context): Deflater | null {
+    const [oldest] = this.#owners
+    if (oldest === undefined || this.#owners.size < this.#settings.maxContexts) return null
+    this.#owners.delete(oldest)
+    const deflater = oldest.yield()
+    if (this.#bitsOf(oldest) !== this.#bitsOf(heir)) {
+      deflater?.close()
+      return null
+    }
+    deflater?.reset()
+    return deflater
+  }
+
+  #bitsOf({ agreement }: Context): number {
+    return Math.min(agreement.windowBits, this.#settings.windowBits)
+  }
+
+  /** What else zlib keeps grows with the window: its own defaults are 15 and 8. */
+  #newDeflater(windowBits: number): Deflater {
+    const bits = Math.max(LEAST_BITS, windowBits)
+    return this.#zlib.newDeflater(bits, this.#settings.level, bits - 7)
+  }
+
+  inflaterFor({ peerHasTakeover, peerWindowBits }: Agreement): Inflater {
+    if (peerHasTakeover) return this.#zlib.newInflater(Math.max(LEAST_BITS, peerWindowBits))
+    const spare = this.#spare ?? this.#zlib.newInflater(15)
+    this.#spare = null
+    return spare
+  }
+
+  /** Of a peer that does not look back, at the end of a message. */
+  giveBack(inflater: Inflater): void {
+    if (this.#spare !== null) return inflater.close()
+    inflater.reset()
+    this.#spare = inflater
+  }
+
+  closed(owner: Context): void {
+    this.#owners.delete(owner)
+    if (owner.agreement.peerHasTakeover) this.#peers--
+  }
+
+  /** It has given its deflater up. */
+  rested(owner: Context): void {
+    this.#owners.delete(owner)
+  }
+}
+
+class Context implements DeflateContext {
+  readonly agreement: Agreement
+  readonly #engine: TakeoverEngine
+  #deflater: Deflater | null = null
+  #inflater: Inflater | null = null
+  /** The peer has had a message that the deflater does not know, or may not have had one that it does. */
+  #isStale = false
+  #isUsed = false
+
+  constructor(engine: TakeoverEngine, agreement: Agreement) {
+    this.#engine = engine
+    this.agreement = agreement
+  }
+
+  compress(payload: string | Uint8Array): Buffer {
+    if (!this.agreement.hasTakeover) return this.#engine.compressAlone(payload, this.agreement.windowBits)
+    const deflater = this.#engine.deflaterFor(this, this.#deflater)
+    if (this.#isStale) deflater.reset()
+    this.#deflater = deflater
+    this.#isUsed = this.#isStale = true // until it is sent
+    return deflater.compress(bytesOf(payload))
+  }
+
+  sent(): void {
+    this.#isStale = false
+  }
+
+  inflate(part: Buffer, isLast: boolean, room: number): Buffer {
+    const inflater = this.#inflater ?? this.#engine.inflaterFor(this.agreement)
+    this.#inflater = inflater
+    const bytes = inflated(inflater, part, isLast, Math.min(room, Number.MAX_SAFE_INTEGER))
+    if (isLast && !this.agreement.peerHasTakeover) {
+      this.#inflater = null
+      this.#engine.giveBack(inflater)
+    }
+    return bytes
+  }
+
+  forget(): void {
+    this.#isStale = true
+  }
+
+  rest(): void {
+    if (!this.#isUsed && this.#deflater !== null) {
+      this.#engine.rested(this)
+      this.yield()?.close()
+    }
+    this.#isUsed = false
+  }
+
+  /** What it compresses with, for another one. */
+  yield(): Deflater | null {
+    const deflater = this.#deflater
+    this.#deflater = null
+    return deflater
+  }
+
+  close(): void {
+    this.#engine.closed(this)
+    this.yield()?.close()
+    this.#inflater?.close()
+    this.#inflater = null
+  }
+}
+
+function bytesOf(payload: string | Uint8Array): Uint8Array {
+  return typeof payload === 'string' ? Buffer.from(payload) : payload
+}
+
+function inflated(inflater: Inflater, part: Buffer, isLast: boolean, room: number): Buffer {
+  try {
+    return inflater.inflate(part, isLast, room)
+  } catch (error) {
+    if (codeOf(error) === 'EMSGSIZE') throw inflatesTooMuch()
+    if (codeOf(error) === 'EILSEQ') throw isNoDeflate()
+    throw error
+  }
+}

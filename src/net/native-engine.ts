@@ -89,6 +89,8 @@ export class Engine implements Omit<Transport, 'name'> {
   readonly owners: (Owner | null)[] = []
   readonly #isolation = new Isolation<Owner>()
   readonly #accepting: NativeListener[] = []
+  /** In this batch, or a listener has no room. */
+  #hasAccepted = false
   /** Closed while there were events to handle. */
   readonly #closing: NativeListener[] = []
   /** Those who want to hear when all has been sent. */
@@ -181,6 +183,7 @@ export class Engine implements Omit<Transport, 'name'> {
     const { events, receive } = this.rings
     const [slot = 0, generation = 0, , offset = 0, listenerSlot = 0] = events.subarray(at, at + EVENT_INTS)
     const since = receive.readInt32LE(offset + Pair.ListenerGeneration)
+    this.#hasAccepted = true
     const is = (one: NativeListener) => one.slot === listenerSlot && one.generation === since
     const listener = this.#accepting.find(is) ?? this.#closing.find(is)
     if (listener === undefined) this.rings.operate(slot, Operation.Destroy)
@@ -188,6 +191,7 @@ export class Engine implements Omit<Transport, 'name'> {
   }
 
   begin(listener: NativeListener): void {
+    this.#hasAccepted = true
     this.#accepting.push(listener)
     this.owners[listener.slot] = listener
   }
@@ -196,13 +200,17 @@ export class Engine implements Omit<Transport, 'name'> {
   end(listener: NativeListener): void {
     this.#accepting.splice(this.#accepting.indexOf(listener), 1)
     this.#closing.push(listener)
+    this.#hasAccepted = true
     this.owners[listener.slot] = null
     this.native.release(listener.slot, listener.generation)
   }
 
+  /** Where connections came, or none could, listeners say how many may come next. */
   #endBatch(): void {
+    if (!this.#hasAccepted) return
+    this.#hasAccepted = false
     this.#closing.length = 0
-    for (const listener of this.#accepting) listener.makeRoom()
+    for (const listener of this.#accepting) if (!listener.makeRoom()) this.#hasAccepted = true
   }
 
   #tellSent(): void {
@@ -252,13 +260,14 @@ class NativeListener implements Listener, Owner {
     this.makeRoom()
   }
 
-  /** Says how many may come in the next batch; when it had room for none, that it has. */
-  makeRoom(): void {
+  /** Says how many may come in the next batch; when it had room for none, that it has. False: it has none. */
+  makeRoom(): boolean {
     const { queued } = this.#engine.rings
     const hadNone = queued[this.slot] === 0
     const room = Math.min(this.#source.room?.() ?? ACCEPTS, ACCEPTS)
     queued[this.slot] = room
     if (hadNone && room > 0) this.#engine.native.wake(this.slot, this.generation)
+    return room > 0
   }
 
   close(): void {

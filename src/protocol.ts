@@ -371,9 +371,18 @@ export class Accumulator {
   #buffer: Buffer | null = null
   #start = 0
   #end = 0
+  #expected = 0
 
   get length(): number {
     return this.#end - this.#start
+  }
+
+  /**
+   * How much it will hold: it grows to that in few steps and no further, so that `take` gives no more than that away. What a
+   * peer only promises is not reserved: a step is at most four times what has come.
+   */
+  expect(length: number): void {
+    this.#expected = length
   }
 
   /** Copies `bytes` in. Cost: amortised O(bytes). */
@@ -393,7 +402,7 @@ export class Accumulator {
     this.#start += count
     if (this.#start < this.#end) return
     this.#buffer = null // an idle connection holds no buffer
-    this.#start = this.#end = 0
+    this.#start = this.#end = this.#expected = 0
   }
 
   /** Gives away what is kept, without a copy. */
@@ -407,7 +416,9 @@ export class Accumulator {
     const size = this.length
     if (this.#buffer !== null && this.#end + count <= this.#buffer.length) return this.#buffer
     // Twice what it must hold: moving the kept bytes to the front is then paid for by as many new ones.
-    const grown = Buffer.allocUnsafeSlow(Math.max(64, 2 * size + count))
+    const usual = Math.max(64, 2 * size + count)
+    const isExpected = size + count <= this.#expected
+    const grown = Buffer.allocUnsafeSlow(isExpected ? Math.min(this.#expected, 4 * (size + count)) : usual)
     if (this.#buffer !== null) this.#buffer.copy(grown, 0, this.#start, this.#end)
     this.#buffer = grown
     this.#start = 0
@@ -441,6 +452,8 @@ class FramingCodec implements Codec {
   /** Of the packet that #rest begins with: bytes searched in vain, and the length once it is known. */
   #searched = 0
   #expected = 0
+  /** An `emit` has answered false. */
+  #isStopped = false
 
   constructor(protocol: Protocol, io: CodecIo) {
     this.#protocol = protocol
@@ -449,19 +462,31 @@ class FramingCodec implements Codec {
   }
 
   receive(bytes: Buffer): void {
-    if (this.#rest !== null && this.#rest.length > 0) {
-      this.#rest.append(bytes)
+    const rest = this.#rest
+    if (rest === null || rest.length === 0) return this.#keep(bytes, this.#parse(bytes, false))
+    const missing = this.#expected - rest.length
+    if (missing <= 0 || missing >= bytes.length) {
+      rest.append(bytes)
       return this.resumed()
     }
-    const used = this.#parse(bytes)
-    if (used === bytes.length) return
-    this.#rest ??= new Accumulator()
-    this.#rest.append(bytes.subarray(used))
+    rest.append(bytes.subarray(0, missing)) // to the end of its packet, which then need not be copied
+    this.resumed()
+    const behind = bytes.subarray(missing)
+    this.#keep(behind, this.#isStopped || rest.length > 0 ? 0 : this.#parse(behind, false))
   }
 
   resumed(): void {
     const rest = this.#rest
-    if (rest !== null) rest.consume(this.#parse(rest.view()))
+    if (rest === null) return
+    rest.consume(this.#parse(rest.view(), true))
+    if (this.#expected > 0) rest.expect(this.#expected)
+  }
+
+  #keep(bytes: Buffer, used: number): void {
+    if (used === bytes.length) return
+    this.#rest ??= new Accumulator()
+    if (this.#expected > 0) this.#rest.expect(this.#expected)
+    this.#rest.append(used === 0 ? bytes : bytes.subarray(used))
   }
 
   send(message: unknown): boolean {
@@ -484,15 +509,19 @@ class FramingCodec implements Codec {
     this.#rest = null
   }
 
-  /** Emits the whole packets of `bytes`; how many bytes they had. */
-  #parse(bytes: Buffer): number {
+  /** Emits the whole packets of `bytes`, which may be ours to give away; how many bytes they had. */
+  #parse(bytes: Buffer, isOurs: boolean): number {
     let start = 0
+    this.#isStopped = false
     while (start < bytes.length) {
       const length = this.#measure(bytes, start)
       if (length === NEED_MORE) break
-      const message = this.#decode(bytes, start, start + length)
+      const isAll = isOurs && length === bytes.length && length === bytes.buffer.byteLength
+      const message = isAll ? decodeWith(this.#protocol, bytes) : this.#decode(bytes, start, start + length)
       start += length
-      if (!this.#io.emit(message)) break
+      if (this.#io.emit(message)) continue
+      this.#isStopped = true
+      break
     }
     return start
   }

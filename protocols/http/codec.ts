@@ -283,7 +283,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       size: 0,
       limit,
       sink,
-      parts: isCollected && !isUpload ? new Pieces() : null,
+      parts: isCollected && !isUpload ? new Pieces(head.contentLength) : null,
       hasBegun,
     }
     this.#bodyStartedAt = this.io.now()

@@ -6,14 +6,23 @@ import { Accumulator } from '../../src/protocol.ts'
 export class Pieces {
   #only: Buffer | null = null
   #all: Accumulator | null = null
+  readonly #expected: number
+
+  /** `expected` bytes are promised; 0 when nobody knows. */
+  constructor(expected: number) {
+    this.#expected = expected
+  }
 
   /** Copies `bytes` in. Cost: amortised O(bytes). */
   push(bytes: Buffer): void {
-    if (this.#only === null && this.#all === null) {
+    if (this.#only === null && this.#all === null && bytes.length >= this.#expected) {
       this.#only = Buffer.from(bytes)
       return
     }
-    this.#all ??= new Accumulator()
+    if (this.#all === null) {
+      this.#all = new Accumulator()
+      this.#all.expect(this.#expected)
+    }
     if (this.#only !== null) this.#all.append(this.#only)
     this.#only = null
     this.#all.append(bytes)

@@ -91,8 +91,6 @@ constexpr size_t kAtOnce = 64;
 
 }  // namespace
 
-Result<int32_t> Engine::receive_datagrams(int fd) { return take(fd, Role::Datagrams, EPOLLIN, 0); }
-
 void Engine::read_datagrams(int32_t slot) {
   Slot& one = at(slot);
   const int32_t most = std::min(kMaxDatagrams - datagrams_used_, kMaxEvents - rings_->header->event_count);
@@ -128,8 +126,8 @@ void Engine::read_datagrams(int32_t slot) {
     tell(slot, Kind::Datagram, offset, static_cast<int32_t>(headers[i].msg_len));
   }
   datagrams_used_ += count;
-  if (count == most) make_ready(slot);
-  else one.flags &= static_cast<uint16_t>(~kIsReadable);  // it has found the end, and an edge tells of the next one
+  // Fewer than there was room for is not the end of them: an error may lie between, of which no edge tells (recvmmsg(2)).
+  make_ready(slot);
 }
 
 void Engine::send_datagrams(int32_t slot) {

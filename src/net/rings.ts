@@ -57,6 +57,7 @@ export class Rings {
   /** Bytes that were recorded last, and where: a broadcast sends the same to many. */
   #last: Uint8Array | null = null
   #lastAt = 0
+  #lastSize = 0
   #lastEpoch = 0
 
   constructor(engine: NativeEngine) {
@@ -84,6 +85,12 @@ export class Rings {
     this.datagrams = Buffer.from(lent, datagrams - receive, maxDatagrams * datagramBytes)
   }
 
+  /** What was received, lent. */
+  received(offset: number, size: number): Buffer {
+    if (this.receive.length === 0) this.renew()
+    return this.receive.subarray(offset, offset + size)
+  }
+
   /** Records text or bytes to be sent; how many bytes. Less than DIRECT_FROM, text at its longest. */
   put(slot: number, chunk: string | Uint8Array): number {
     const { header } = this
@@ -106,7 +113,8 @@ export class Rings {
     const { header } = this
     const epoch = header[Header.Epoch] as number
     const size = bytes.length
-    if (this.#last === bytes && this.#lastEpoch === epoch) {
+    // Of the same size: a view of a buffer that has grown since would send what somebody else has there.
+    if (this.#last === bytes && this.#lastSize === size && this.#lastEpoch === epoch) {
       this.#push(slot, this.#lastAt, size)
       return size
     }
@@ -116,6 +124,7 @@ export class Rings {
     header[Header.SendBytes] = at + size
     this.#last = bytes
     this.#lastAt = at
+    this.#lastSize = size
     this.#lastEpoch = header[Header.Epoch] as number // a full ring has been flushed
     return size
   }

@@ -34,6 +34,7 @@ import {
   type TlsState,
 } from './protocol.ts'
 import {
+  type HandedOver,
   kClosed,
   kDrained,
   kEnded,
@@ -75,6 +76,11 @@ export const kFull = Symbol('full')
 export const kRefuse = Symbol('refuse')
 /** Goes on under TLS. */
 export const kSecure = Symbol('secure')
+
+/** Leaves this process, to go on in another one. */
+export const kHandOver = Symbol('hand over')
+/** The owner's side of taking over what another process has handed over. */
+export const kTakeOver = Symbol('take over')
 
 const enum State {
   /** A client that has not begun to connect. */
@@ -171,6 +177,8 @@ const NO_CODEC: Codec = {
   timeout: nothing,
   closed: nothing,
 }
+
+const NO_BYTES = Buffer.alloc(0)
 
 const errors = new LimitedLog()
 let lastId = 0
@@ -459,18 +467,84 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#open(this.worker.onConnect)
   }
 
-  #open(onConnect: ((connection: this) => unknown) | null): void {
+  #enter(): void {
     this.worker.counters.connections++
     this.worker.connections.set(this.id, this)
     this.#lastActive = this.#clock.now()
     this.#armIdle(this.worker.idleTimeoutMs)
     this.#stops = Stop.Opening
+  }
+
+  #open(onConnect: ((connection: this) => unknown) | null): void {
+    this.#enter()
     this.#guard(() => this.#openCodec())
     if (this.#state !== State.Established) return
     const opened = this.#call(onConnect)
     if (!isThenable(opened)) return this.#start(Stop.Opening)
     this.#syncReading()
     this.#follow(opened, () => this.#start(Stop.Opening))
+  }
+
+  /**
+   * Leaves at a message boundary, for `[kTakeOver]` elsewhere; the descriptor is the caller's. Null when it is not at one (a
+   * handler or an answer is under way, something holds delivery back, the peer has ended), when its protocol cannot be
+   * exported, and where the engine cannot give it away (TLS, node). `onClose` is not called, since it lives on. What the
+   * user has put into `context`, and callbacks of its own, stay behind.
+   */
+  [kHandOver](): HandedOver | null {
+    const codec = this.#isAtBoundary ? (this.#codec.export?.() ?? null) : null
+    if (codec === null) return null
+    const rest = Buffer.from(codec.rest) // a copy: it belongs to a codec that will be told that it is over
+    const released = this.#socket.release()
+    if (released === null) return null
+    const kept = Buffer.concat([rest, this.#held?.view() ?? NO_BYTES])
+    const handed: HandedOver = {
+      ...released,
+      unread: Buffer.concat([kept, released.unread]),
+      protocol: this.#protocol.name,
+      state: codec.state,
+      bytesRead: this.bytesRead - kept.length,
+      bytesWritten: this.bytesWritten,
+    }
+    this.#moveAway()
+    return handed
+  }
+
+  /** No message is anywhere between the bytes and the end of its handler. */
+  get #isAtBoundary(): boolean {
+    if (this.#state !== State.Established || (this.#stops & ~Stop.Yield) !== 0 || this.#isInCodec) return false
+    if (this.#inFlight > 0 || this.#queue.length > 0 || this.#isPumping || this.#isFull || this.#isClosing) return false
+    if (this.#hasPeerEnded || this.#farewell !== 0 || this.#failure !== null || this.#handshake !== null) return false
+    if (this.#destination !== null || (this.#sources?.size ?? 0) > 0) return false
+    return this.#io.onSettled === null && this.#io.onDrain === null
+  }
+
+  #moveAway(): void {
+    this.#move(State.Closed)
+    this.#held = null
+    this.#cancelTimers()
+    if (this.worker.connections.delete(this.id)) this.worker.counters.connections--
+    this.#aborter?.abort(connectionClosed('moved'))
+    this.#tellClosed(this.#codec, 'moved')
+    this.worker[kGone](this)
+  }
+
+  /** Goes on where another process has left off; its socket has been adopted. Throws UsageError for another protocol's. */
+  [kTakeOver]({ protocol, state, bytesRead, bytesWritten }: HandedOver): void {
+    const codec = asCodec(this.#protocol)
+    if (codec.name !== protocol || codec.import === undefined)
+      throw new UsageError(
+        'ERR_NOT_IMPORTED',
+        `protocol '${codec.name}' cannot go on with a connection of '${protocol}'`,
+      )
+    this.bytesRead = bytesRead
+    this.bytesWritten = bytesWritten
+    this.#enter()
+    this.#guard(() => {
+      this.#codec = codec.import?.(this.#io, this.#io.role, state) as Codec<Out>
+    })
+    this.#socket.attach(this)
+    this.#start(Stop.Opening)
   }
 
   [kReset](): void {
@@ -1108,9 +1182,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.closeReason ??= 'closed'
     this.#queue = []
     this.#held = null
-    this.#clock.cancel(this.#idleTimer)
-    this.#clock.cancel(this.#closeTimer)
-    this.#clearCodecTimers()
+    this.#cancelTimers()
     if (this.worker.connections.delete(this.id)) {
       this.worker.counters.connections--
       this.worker.counters.closed++
@@ -1122,6 +1194,12 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#unpipe()
     if (!this.#isInCodec) this.#tellClosed(this.#codec, this.closeReason)
     this.worker[kGone](this)
+  }
+
+  #cancelTimers(): void {
+    this.#clock.cancel(this.#idleTimer)
+    this.#clock.cancel(this.#closeTimer)
+    this.#clearCodecTimers()
   }
 
   #detach(): void {

@@ -50,8 +50,20 @@ export interface Protocol<In = unknown, Out = In> {
 
 export type Role = 'server' | 'client'
 
-/** Why a connection is gone. `upgraded` reaches only a codec that handed its connection over. */
-export type CloseReason = 'closed' | 'peer' | 'protocol' | 'handler' | 'timeout' | 'error' | 'stopped' | 'upgraded'
+/**
+ * Why a connection is gone. `upgraded` reaches only a codec that handed its connection over, `moved` one whose connection goes
+ * on in another process.
+ */
+export type CloseReason =
+  | 'closed'
+  | 'peer'
+  | 'protocol'
+  | 'handler'
+  | 'timeout'
+  | 'error'
+  | 'stopped'
+  | 'upgraded'
+  | 'moved'
 
 /** Both ends of a connection. A Unix socket has empty addresses and port 0. */
 export interface Peer {
@@ -120,6 +132,8 @@ export interface CodecProtocol<In = unknown, Out = In> {
    * which goes before anything that `onConnect` sends, to set a deadline, to turn the peer away.
    */
   open(io: CodecIo<In>, role: Role): Codec<Out>
+  /** As `open`, for a connection that has begun elsewhere: `state` is what `export` gave there, and may have been JSON between. */
+  import?(io: CodecIo<In>, role: Role, state: unknown): Codec<Out>
   /** A message for many connections, in a form that is encoded once. */
   prepare?(message: Out): Out
 }
@@ -155,8 +169,19 @@ export interface Codec<Out = unknown> {
   ended?(): void
   /** A deadline set with `io.deadline(kind, ms)` has passed. */
   timeout(kind: string): void
+  /**
+   * What another codec of this protocol needs to go on from here, in another process: bytes that were received and belong to
+   * no message yet, which it is given again, and plain data. Null: not now. It changes nothing: the connection may stay.
+   */
+  export?(): Exported | null
   /** The last call. */
   closed(reason: CloseReason): void
+}
+
+export interface Exported {
+  readonly rest: Uint8Array
+  /** What JSON can hold. */
+  readonly state: unknown
 }
 
 /** What a connection offers to its codec. */
@@ -438,7 +463,8 @@ export function asCodec(protocol: AnyProtocol): CodecProtocol {
   if ('open' in protocol) return protocol
   let adapter = adapters.get(protocol)
   if (adapter === undefined) {
-    adapter = { name: protocol.name, open: (io) => new FramingCodec(protocol, io) }
+    const open = (io: CodecIo) => new FramingCodec(protocol, io)
+    adapter = { name: protocol.name, open, import: open }
     adapters.set(protocol, adapter)
   }
   return adapter
@@ -495,6 +521,10 @@ class FramingCodec implements Codec {
 
   get isBusy(): boolean {
     return this.#rest !== null && this.#rest.length > 0
+  }
+
+  export(): Exported {
+    return { rest: this.#rest?.view() ?? EMPTY, state: null }
   }
 
   drain(): void {

@@ -74,6 +74,17 @@ export interface Released {
   readonly ends: Pick<Peer, 'remoteIp' | 'remotePort' | 'localIp' | 'localPort'>
 }
 
+/** A connection that has left its owner at a message boundary: plain data, but for the descriptor. */
+export interface HandedOver extends Released {
+  /** Its protocol's name. */
+  readonly protocol: string
+  /** What the codec knows besides bytes; `unread` has the bytes that it kept. */
+  readonly state: unknown
+  /** Without those in `unread`, which are received again. */
+  readonly bytesRead: number
+  readonly bytesWritten: number
+}
+
 /** Where a listener comes from: a descriptor that a parent process passed, or a handle bound in this process. */
 export interface ListenSource {
   readonly fd?: number

@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -30,7 +31,32 @@ uint64_t key_of(int32_t slot, int32_t generation) {
   return static_cast<uint64_t>(static_cast<uint32_t>(generation)) << 32 | static_cast<uint32_t>(slot);
 }
 
-bool is_scarcity(int error) { return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM; }
+/** Of the one connection that is gone before it was taken: accept(2), "Error handling". All else lasts, as EMFILE does. */
+bool is_of_connection(int error) {
+  switch (error) {
+    case ECONNABORTED:
+    case EINTR:
+    case EPERM:
+    case EPROTO:
+    case ENOPROTOOPT:
+    case ENETDOWN:
+    case ENETUNREACH:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case ENONET:
+    case ETIMEDOUT:
+      return true;
+    default:
+      return false;
+  }
+}
+
+/** An integer option of a socket, or -1: it is none. */
+int option_of(int fd, int name) {
+  int value = -1;
+  socklen_t length = sizeof(value);
+  return getsockopt(fd, SOL_SOCKET, name, &value, &length) == 0 ? value : -1;
+}
 
 union AnyAddress {
   sockaddr any;
@@ -129,6 +155,9 @@ Result<int32_t> Engine::take(int fd, Role role, uint32_t events, uint16_t flags)
 }
 
 Result<int32_t> Engine::listen(int fd) {
+  if (option_of(fd, SO_ACCEPTCONN) != 1) return Result<int32_t>::fail(EINVAL, "listen");
+  // Who passed it may not have said so, and an accept that waits stops everything.
+  if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) != 0) return Result<int32_t>::fail(errno, "fcntl");
   Result<int32_t> slot = take(fd, Role::Listener, EPOLLIN, 0);
   if (!slot.ok()) return slot;
   auto local = std::make_unique<AddressPair>();
@@ -139,7 +168,23 @@ Result<int32_t> Engine::listen(int fd) {
 }
 
 Result<int32_t> Engine::adopt(int fd, bool is_paused) {
-  return take(fd, Role::Stream, EPOLLIN | EPOLLRDHUP, is_paused ? kIsPaused : 0);
+  if (option_of(fd, SO_TYPE) != SOCK_STREAM || option_of(fd, SO_ACCEPTCONN) != 0)
+    return Result<int32_t>::fail(EINVAL, "epoll_ctl");
+  return take_stream(fd, is_paused ? kIsPaused : 0);
+}
+
+Result<int32_t> Engine::receive_datagrams(int fd) {
+  if (option_of(fd, SO_TYPE) != SOCK_DGRAM) return Result<int32_t>::fail(EINVAL, "epoll_ctl");
+  return take(fd, Role::Datagrams, EPOLLIN, 0);
+}
+
+Result<int32_t> Engine::take_stream(int fd, uint16_t flags) {
+  return take(fd, Role::Stream, EPOLLIN | EPOLLPRI | EPOLLRDHUP, flags);
+}
+
+int32_t Engine::generation(int32_t slot) const {
+  const size_t at = static_cast<size_t>(slot);
+  return at < slots_.size() && slots_[at].role != Role::Free ? slots_[at].generation : 0;
 }
 
 bool Engine::is_current(int32_t slot, int32_t generation) const {
@@ -206,6 +251,7 @@ void Engine::note(int32_t slot, uint32_t events) {
   if (one.role == Role::Dead) return;
   if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) one.flags |= kIsReadable;
   if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) one.flags |= kHasHangUp;
+  if ((events & EPOLLPRI) != 0) one.flags |= kIsReadable | kHasUrgent;
   if ((events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0 && one.unsent) one.flags |= kIsWritable;
   make_ready(slot);
 }
@@ -279,11 +325,11 @@ void Engine::accept_some(int32_t slot) {
         at(slot).flags &= static_cast<uint16_t>(~kIsReadable);
         return;
       }
-      if (!is_scarcity(errno)) continue;  // that one has gone already: accept(2), "Error handling"
+      if (is_of_connection(errno)) continue;
       at(slot).flags = static_cast<uint16_t>((at(slot).flags & ~kIsReadable) | kRests);
       return tell(slot, Kind::Scarce, errno);
     }
-    Result<int32_t> made = adopt(fd, false);
+    Result<int32_t> made = take_stream(fd, 0);
     if (!made.ok()) {
       close(fd);
       at(slot).flags |= kRests;
@@ -319,16 +365,16 @@ void Engine::read_some(int32_t slot) {
   if (count > 0) {
     tell(slot, Kind::Received, receive_used_, static_cast<int32_t>(count));
     receive_used_ += static_cast<int32_t>(count);
-    // A short read has found the end of what was there (epoll(7)); unless the peer's FIN lies behind it.
+    // A short read has found the end of what was there (epoll(7)); unless the peer's FIN or urgent data lies behind it.
     if (count == kReadBytes) make_ready(slot);
-    else if ((one.flags & kHasHangUp) == 0) one.flags &= static_cast<uint16_t>(~kIsReadable);
+    else if ((one.flags & (kHasHangUp | kHasUrgent)) == 0) one.flags &= static_cast<uint16_t>(~kIsReadable);
     else if (has_room(kMaxAccepts, kReadBytes)) read_some(slot);
     else make_ready(slot);
   } else if (count == 0) {
     one.flags = static_cast<uint16_t>((one.flags & ~kIsReadable) | kHasEnded);
     tell(slot, Kind::Ended);
   } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-    one.flags &= static_cast<uint16_t>(~kIsReadable);
+    one.flags &= static_cast<uint16_t>(~(kIsReadable | kHasUrgent));
   } else {
     fail(slot, errno, During::Reading);
   }
@@ -404,8 +450,11 @@ void Engine::send_chain(int32_t slot) {
     }
     ssize_t sent = one.unsent ? 0 : send_pieces(one.fd, pieces, count);
     if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
+      const int error = errno;
+      for (; record >= 0; record = next_send_[static_cast<size_t>(record)])
+        total += static_cast<size_t>(rings_->sends[record].length);
       rings_->queued[slot] += static_cast<double>(total);
-      return fail(slot, errno, During::Flushing);
+      return fail(slot, error, During::Flushing);
     }
     size_t taken = sent > 0 ? static_cast<size_t>(sent) : 0;
     for (size_t i = 0; i < count; i++) {
@@ -460,7 +509,7 @@ void Engine::watch_write(int32_t slot) {
   Slot& one = at(slot);
   if ((one.flags & kWatchesWrite) != 0) return;
   epoll_event event{};
-  event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+  event.events = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET;
   event.data.u64 = key_of(slot, one.generation);
   if (epoll_ctl(epoll_, EPOLL_CTL_MOD, one.fd, &event) == 0) one.flags |= kWatchesWrite;
   else fail(slot, errno, During::Flushing);

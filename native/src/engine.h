@@ -39,7 +39,8 @@ class Engine {
   Result<int32_t> adopt(int fd, bool is_paused);
   /** Takes over a bound datagram socket. */
   Result<int32_t> receive_datagrams(int fd);
-  int32_t generation(int32_t slot) const { return slots_[static_cast<size_t>(slot)].generation; }
+  /** Of a slot in use; 0 where there is none. */
+  int32_t generation(int32_t slot) const;
 
   /** The descriptor, which is the caller's from now on, or -1. What the kernel has not taken comes with it. */
   int release(int32_t slot, int32_t generation, std::vector<uint8_t>* unsent);
@@ -77,6 +78,8 @@ class Engine {
     kIsWritable = 128,
     /** A listener that waits for `wake`. */
     kRests = 256,
+    /** Urgent data (tcp(7)) cuts a read short: a short one has not found the end. */
+    kHasUrgent = 512,
   };
 
   struct Slot {
@@ -94,6 +97,7 @@ class Engine {
 
   Engine() = default;
   Result<int32_t> take(int fd, Role role, uint32_t events, uint16_t flags);
+  Result<int32_t> take_stream(int fd, uint16_t flags);
   Slot& at(int32_t slot) { return slots_[static_cast<size_t>(slot)]; }
   bool is_current(int32_t slot, int32_t generation) const;
   void note(int32_t slot, uint32_t events);

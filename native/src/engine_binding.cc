@@ -114,7 +114,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   bool has_left() { return header()->event_next < header()->event_count; }
 
   void Turn(bool polls) {
-    if (!engine_ || is_inside_) return;
+    if (!engine_ || is_inside_ || is_over_) return;
     is_inside_ = true;
     const uint64_t start = uv_hrtime();
     if (!has_left()) {
@@ -125,17 +125,18 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     for (;;) {
       if (has_left() || header()->wants_call != 0) Deliver();
       is_done = !has_left() && !engine_->has_ready() && !engine_->has_events() && header()->wants_call == 0;
-      if (is_done || has_left() || uv_hrtime() - start > kTurnNs) break;
+      if (is_done || is_over_ || has_left() || uv_hrtime() - start > kTurnNs) break;
       engine_->collect();
     }
     is_inside_ = false;
+    if (is_over_) return;
     if (is_done) uv_idle_stop(&handles_->idle);
     else uv_idle_start(&handles_->idle, [](uv_idle_t* handle) { Of(handle)->Turn(false); });
     Hold();
   }
 
   void Between() {
-    if (!engine_ || is_inside_) return;
+    if (!engine_ || is_inside_ || is_over_) return;
     if (header()->send_count > 0) engine_->flush();
     if (engine_->has_events() || engine_->has_ready() || header()->wants_call != 0) Turn(false);
     else Hold();
@@ -144,9 +145,33 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   void Deliver() {
     Napi::HandleScope scope(env_);
     header()->wants_call = 0;
-    callback_.MakeCallback(Value(), {}, *context_);
-    if (env_.IsExceptionPending()) napi_fatal_exception(env_, env_.GetAndClearPendingException().Value());
+    // Not through the C++ classes: they abort the process when JavaScript cannot run any more, as in a thread that ends.
+    napi_value result = nullptr;
+    if (napi_make_callback(env_, *context_, Value(), callback_.Value(), 0, nullptr, &result) != napi_ok) TellUncaught();
     engine_->flush();
+  }
+
+  void TellUncaught() {
+    napi_value error = nullptr;
+    const bool is_thrown = napi_get_and_clear_last_exception(env_, &error) == napi_ok;
+    if (is_thrown && CanRun()) napi_fatal_exception(env_, error);
+    if (!CanRun()) Stop();
+  }
+
+  /** False in a thread that was told to end, between that and its end. */
+  bool CanRun() {
+    napi_value nothing = nullptr;
+    napi_get_undefined(env_, &nothing);
+    return napi_coerce_to_string(env_, nothing, &nothing) == napi_ok;
+  }
+
+  /** Nobody is left to call: it must not keep a loop turning that waits for others to close. */
+  void Stop() {
+    is_over_ = true;
+    uv_poll_stop(&handles_->poll);
+    uv_prepare_stop(&handles_->prepare);
+    uv_check_stop(&handles_->check);
+    uv_idle_stop(&handles_->idle);
   }
 
   /** Sockets and listeners keep the process alive, as Node's do. */
@@ -262,6 +287,8 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   Handles* handles_ = nullptr;
   bool is_inside_ = false;
   bool is_held_ = false;
+  /** The environment runs no JavaScript any more. */
+  bool is_over_ = false;
 };
 
 }  // namespace

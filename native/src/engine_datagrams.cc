@@ -117,8 +117,6 @@ struct Engine::Batch {
   size_t size(size_t i) const { return pieces[i].iov_len + sizeof(Endpoint); }
 };
 
-Result<int32_t> Engine::receive_datagrams(int fd) { return take(fd, Role::Datagrams, EPOLLIN, 0); }
-
 /** As many as there are places. Into the same places comes nothing before JavaScript has handled these. */
 void Engine::read_datagrams(int32_t slot) {
   Slot& one = at(slot);

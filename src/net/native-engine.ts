@@ -1,6 +1,7 @@
 // The native engine behind the Transport interface: one call from C++ for all that has happened, one flush for all that was
 // sent (native/README.md). TLS is not its business: a stream that goes on under TLS moves to the node engine.
 
+import { AsyncResource } from 'node:async_hooks'
 import { closeSync } from 'node:fs'
 import { addon, type NativeEngine, type Sys } from '../addon.ts'
 import { formatEndpoint } from '../endpoint.ts'
@@ -117,20 +118,45 @@ export class Engine implements Omit<Transport, 'name'> {
     }
     const rest: Buffer | null = stream.read()
     const { fd = -1 } = (stream as { _handle?: { fd?: number } | null })._handle ?? {}
-    const copy = this.sys.duplicate(fd)
-    stream.destroy()
-    return this.adopt({ fd: copy.release(), unread: rest ?? NO_BYTES, unsent: NO_BYTES, ends })
+    try {
+      if (fd < 0) throw new SystemError('ECONNRESET', 'connect', ends.remoteIp) // it has failed meanwhile
+      const copy = this.sys.duplicate(fd).release()
+      return this.adopt({ fd: copy, unread: rest ?? NO_BYTES, unsent: NO_BYTES, ends })
+    } finally {
+      stream.destroy()
+    }
   }
 
-  /** Nothing is received before `attach`. */
+  /** Nothing is received before `attach`. Throws a SystemError, and has closed the descriptor then. */
   adopt({ fd, unread, unsent, ends }: Released): Socket {
-    const slot = this.native.adopt(fd, true)
+    const slot = this.#take(fd, ends.remoteIp)
     const socket = new NativeSocket(slot, this.native.generation(slot), Flag.Unattached)
     this.owners[slot] = socket
     socket.present(ends, null)
     if (unsent.length > 0) socket.write(unsent)
     if (unread.length > 0) socket.unread(unread)
     return socket
+  }
+
+  #take(fd: number, ip: string): number {
+    try {
+      return this.native.adopt(fd, true)
+    } catch (error) {
+      closeSync(fd)
+      const { errno } = error as { errno?: number }
+      throw errno === undefined ? error : SystemError.fromErrno(errno, 'adopt', ip)
+    }
+  }
+
+  /** What this batch still holds for a socket that leaves: copied, since nobody will be told of it. */
+  takeReceived(slot: number, generation: number): Buffer {
+    const { header, events } = this.rings
+    const pieces: Buffer[] = []
+    for (let next = header[Header.EventNext] as number; next < (header[Header.EventCount] as number); next++) {
+      const [of, since, kind, offset = 0, size = 0] = events.subarray(next * EVENT_INTS, (next + 1) * EVENT_INTS)
+      if (of === slot && since === generation && kind === Kind.Received) pieces.push(this.rings.received(offset, size))
+    }
+    return Buffer.concat(pieces)
   }
 
   awaitSent(socket: NativeSocket): void {
@@ -153,11 +179,12 @@ export class Engine implements Omit<Transport, 'name'> {
     try {
       this.#serveAll(count)
     } finally {
+      // Also when something was thrown, which may have been the last of the batch: others wait for this.
       this.#isolation.leave()
       releaseClock()
+      if (header[Header.EventNext] === count) this.#endBatch()
+      if (this.#waiting.length > 0) this.#tellSent()
     }
-    if (header[Header.EventNext] === count) this.#endBatch()
-    if (this.#waiting.length > 0) this.#tellSent()
   }
 
   #serveAll(count: number): void {
@@ -180,9 +207,10 @@ export class Engine implements Omit<Transport, 'name'> {
   }
 
   #accepted(at: number): void {
-    const { events, receive } = this.rings
-    const [slot = 0, generation = 0, , offset = 0, listenerSlot = 0] = events.subarray(at, at + EVENT_INTS)
-    const since = receive.readInt32LE(offset + Pair.ListenerGeneration)
+    const { rings } = this
+    const [slot = 0, generation = 0, , offset = 0, listenerSlot = 0] = rings.events.subarray(at, at + EVENT_INTS)
+    if (rings.receive.length === 0) rings.renew()
+    const since = rings.receive.readInt32LE(offset + Pair.ListenerGeneration)
     this.#hasAccepted = true
     const is = (one: NativeListener) => one.slot === listenerSlot && one.generation === since
     const listener = this.#accepting.find(is) ?? this.#closing.find(is)
@@ -202,7 +230,8 @@ export class Engine implements Omit<Transport, 'name'> {
     this.#closing.push(listener)
     this.#hasAccepted = true
     this.owners[listener.slot] = null
-    this.native.release(listener.slot, listener.generation)
+    const released = this.native.release(listener.slot, listener.generation)
+    if (released !== undefined) closeSync(released.fd)
   }
 
   /** Where connections came, or none could, listeners say how many may come next. */
@@ -210,14 +239,19 @@ export class Engine implements Omit<Transport, 'name'> {
     if (!this.#hasAccepted) return
     this.#hasAccepted = false
     this.#closing.length = 0
-    for (const listener of this.#accepting) if (!listener.makeRoom()) this.#hasAccepted = true
+    for (const listener of [...this.#accepting]) if (!listener.makeRoom()) this.#hasAccepted = true // it may close it
   }
 
   #tellSent(): void {
     const waiting = this.#waiting
     this.#waiting = []
-    for (const socket of waiting) this.#isolation.run(tellSent, socket, 0)
-    this.#isolation.leave()
+    let told = 0
+    try {
+      while (told < waiting.length) this.#isolation.run(tellSent, waiting[told++] as NativeSocket, 0)
+    } finally {
+      for (const socket of waiting.slice(told)) this.awaitSent(socket) // one has thrown: the others in the next call
+      this.#isolation.leave()
+    }
   }
 }
 
@@ -239,6 +273,7 @@ class NativeListener implements Listener, Owner {
   /** Where every connection is, unless it listens on all addresses. */
   readonly #localIp: string
   #isClosed = false
+  #looksAgain = false
 
   /** Throws a SystemError. */
   constructor(engine: Engine, source: ListenSource, accept: Accept) {
@@ -247,7 +282,7 @@ class NativeListener implements Listener, Owner {
     const fd = handle?.fd ?? source.fd ?? -1
     try {
       this.#localIp = listenOn(sys, fd, source)
-      this.slot = native.listen(fd)
+      this.slot = listenWith(engine, fd, source)
     } catch (error) {
       giveUp(source)
       throw error
@@ -263,18 +298,30 @@ class NativeListener implements Listener, Owner {
   /** Says how many may come in the next batch; when it had room for none, that it has. False: it has none. */
   makeRoom(): boolean {
     const { queued } = this.#engine.rings
-    const hadNone = queued[this.slot] === 0
+    const hadNone = (queued[this.slot] as number) < 1
     const room = Math.min(this.#source.room?.() ?? ACCEPTS, ACCEPTS)
+    if (this.#isClosed) return true // by the answer to that
     queued[this.slot] = room
-    if (hadNone && room > 0) this.#engine.native.wake(this.slot, this.generation)
-    return room > 0
+    if (room < 1) this.#lookAgain()
+    else if (hadNone) this.#engine.native.wake(this.slot, this.generation)
+    return room >= 1
+  }
+
+  /** Room may come in no batch of ours: a timer closes a connection, say. */
+  #lookAgain(): void {
+    if (this.#looksAgain) return
+    this.#looksAgain = true
+    deadlines.after(SCARCE_MS, () => {
+      this.#looksAgain = false
+      if (!this.#isClosed) this.makeRoom()
+    })
   }
 
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
     this.#engine.end(this)
-    giveUp(this.#source)
+    if (hasHandle(this.#source)) giveUp(this.#source)
   }
 
   /** Of a connection in its queue; of the lack of descriptors. */
@@ -289,9 +336,14 @@ class NativeListener implements Listener, Owner {
     owners[slot] = socket
     socket.readEnds(rings.receive, offset, this.#localIp)
     this.#engine.isolate(socket, () => {
-      const events = this.#accept(socket)
-      if (events === null) socket.destroy()
-      else socket.attach(events)
+      let events: SocketEvents | null = null
+      try {
+        events = this.#accept(socket)
+      } finally {
+        if (events === null)
+          socket.destroy() // refused, or nobody will ever have it
+        else socket.attach(events)
+      }
     })
     if (fd >= scarceFrom()) this.#source.onScarce?.()
   }
@@ -322,10 +374,27 @@ function listenOn(sys: Sys, fd: number, { backlog, expected }: ListenSource): st
   return family === 0 || WILDCARDS.includes(address) ? '' : address
 }
 
-/** The descriptor that a listener was given. */
-function giveUp({ handle, fd }: ListenSource): void {
-  if (handle !== null && handle !== undefined) (handle as { close(): void }).close()
-  else if (fd !== undefined) closeSync(fd)
+/** A handle's descriptor is its own, which it closes: the engine gets a copy. */
+function listenWith({ sys, native }: Engine, fd: number, source: ListenSource): number {
+  if (!hasHandle(source)) return native.listen(fd)
+  const copy = sys.duplicate(fd)
+  try {
+    const slot = native.listen(copy.fd)
+    copy.release()
+    return slot
+  } finally {
+    copy.close()
+  }
+}
+
+function hasHandle({ handle }: ListenSource): boolean {
+  return handle !== null && handle !== undefined
+}
+
+/** What a listener was given. */
+function giveUp(source: ListenSource): void {
+  if (hasHandle(source)) (source.handle as { close(): void }).close()
+  else if (source.fd !== undefined) closeSync(source.fd)
 }
 
 /** Each connection has an address of its own there. */
@@ -333,6 +402,8 @@ const WILDCARDS = ['0.0.0.0', '::']
 
 const acceptErrors = new LimitedLog()
 const NO_BYTES = Buffer.alloc(0)
+/** What is told again belongs to no connection but its own: not to whichever one resumed it. */
+const neutral = new AsyncResource('millrace.replay')
 
 const enum Flag {
   /** `pause()`. */
@@ -346,6 +417,8 @@ const enum Flag {
   Gone = 16,
   /** The node engine has it now. */
   Moved = 32,
+  /** `end()`. */
+  Ending = 64,
 }
 
 /** What few connections ever have. */
@@ -498,6 +571,8 @@ class NativeSocket implements Socket, Owner {
   }
 
   unread(bytes: Uint8Array): void {
+    if (this.#flags & Flag.Gone) return // its slot may be somebody else's
+    if (this.#flags & Flag.Moved) return this.#extra?.successor?.unread(bytes)
     const more = this.#more()
     more.held = Buffer.concat([bytes, more.held ?? NO_BYTES])
     rings().operate(this.#slot, Operation.Pause)
@@ -506,6 +581,7 @@ class NativeSocket implements Socket, Owner {
 
   end(): void {
     if (this.#flags & Flag.Gone) return
+    this.#flags |= Flag.Ending
     if (this.#flags & Flag.Moved) this.#extra?.successor?.end()
     else rings().operate(this.#slot, Operation.End)
   }
@@ -520,18 +596,27 @@ class NativeSocket implements Socket, Owner {
   }
 
   release(): Released | null {
-    if (this.#flags & (Flag.Gone | Flag.Moved | Flag.ShakingHands)) return null
-    const { remoteIp, remotePort, localIp, localPort } = this
-    const released = native().release(this.#slot, this.generation)
-    if (released === undefined) return null // it has failed: an event is on its way
+    if (this.#flags & (Flag.Gone | Flag.Moved | Flag.ShakingHands | Flag.Ending)) return null
+    const released = this.#leave()
+    if (released === null) return null
     this.#flags |= Flag.Gone
     this.#events = null
+    return released
+  }
+
+  /** Null when it has failed: an event is on its way. */
+  #leave(): Released | null {
+    const { remoteIp, remotePort, localIp, localPort } = this
+    const released = native().release(this.#slot, this.generation)
+    if (released === undefined) return null
     current().owners[this.#slot] = null
-    const unread = this.#extra?.held ?? NO_BYTES
+    const received = current().takeReceived(this.#slot, this.generation)
+    const unread = Buffer.concat([this.#extra?.held ?? NO_BYTES, received])
     return { ...released, unread, ends: { remoteIp, remotePort, localIp, localPort } }
   }
 
   secure(tls: Tls): void {
+    if (this.#flags & Flag.Gone) return // its slot may be somebody else's
     this.#flags |= Flag.ShakingHands
     this.#more().handshake = tls
     rings().operate(this.#slot, Operation.Pause) // what comes from now on is the handshake's
@@ -542,13 +627,10 @@ class NativeSocket implements Socket, Owner {
   #shakeHands(tls: Tls): void {
     const more = this.#more()
     more.handshake = null
-    const released = native().release(this.#slot, this.generation)
-    if (released === undefined) return // it has failed: an event is on its way
-    current().owners[this.#slot] = null
+    const released = this.#leave()
+    if (released === null) return
     this.#flags |= Flag.Moved
-    const { remoteIp, remotePort, localIp, localPort } = this
-    const ends = { remoteIp, remotePort, localIp, localPort }
-    const successor = nodeEngine.adopt({ ...released, unread: more.held ?? NO_BYTES, ends })
+    const successor = nodeEngine.adopt(released)
     more.held = null
     more.successor = successor
     if (this.#events !== null) successor.attach(this.#events)
@@ -566,9 +648,7 @@ class NativeSocket implements Socket, Owner {
   }
 
   #received(offset: number, size: number): void {
-    const shared = rings()
-    if (shared.receive.length === 0) shared.renew()
-    const bytes = shared.receive.subarray(offset, offset + size)
+    const bytes = rings().received(offset, size)
     if (this.#mustHold) this.#more().held = Buffer.concat([this.#extra?.held ?? NO_BYTES, bytes])
     else this.#events?.[kReceived](bytes)
   }
@@ -590,8 +670,11 @@ class NativeSocket implements Socket, Owner {
   }
 
   #closed(errno: number, isWriting: boolean): void {
-    this.#events?.[kClosed](SystemError.fromErrno(-errno, isWriting ? 'write' : 'read', this.remoteIp))
-    this.destroy()
+    try {
+      this.#events?.[kClosed](SystemError.fromErrno(-errno, isWriting ? 'write' : 'read', this.remoteIp))
+    } finally {
+      this.destroy()
+    }
   }
 
   /** Receiving goes on: with what is held, in a turn of its own, or with the kernel. */
@@ -601,7 +684,7 @@ class NativeSocket implements Socket, Owner {
     if (extra === null || (extra.held === null && !extra.hasEnded)) rings().operate(this.#slot, Operation.Resume)
     else if (!extra.isReplaying) {
       extra.isReplaying = true
-      setImmediate(() => this.#replay(extra))
+      neutral.runInAsyncScope(setImmediate, undefined, () => this.#replay(extra))
     }
   }
 

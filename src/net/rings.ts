@@ -61,6 +61,7 @@ export class Rings {
   /** Bytes that many are sent, where they are, and until which flush. */
   #shared: Uint8Array | null = null
   #sharedAt = 0
+  #sharedSize = 0
   #sharedIn = 0
 
   constructor(engine: NativeEngine) {
@@ -91,6 +92,12 @@ export class Rings {
     this.datagramInts = new Int32Array(lent, datagrams - receive, (maxDatagrams * datagramBytes) / INT)
   }
 
+  /** What was received, lent. */
+  received(offset: number, size: number): Buffer {
+    if (this.receive.length === 0) this.renew()
+    return this.receive.subarray(offset, offset + size)
+  }
+
   /** Records text or bytes to be sent; how many bytes. Less than DIRECT_FROM. */
   put(slot: number, chunk: string | Uint8Array): number {
     if (typeof chunk !== 'string') return this.#putOrShare(slot, chunk)
@@ -116,7 +123,8 @@ export class Rings {
   #putOrShare(slot: number, bytes: Uint8Array): number {
     const { header } = this
     const { length } = bytes
-    if (this.#shared === bytes && this.#sharedIn === header[Header.Epoch]) {
+    // Of the same size: a view of a buffer that has grown since would send what somebody else has there.
+    if (this.#shared === bytes && this.#sharedSize === length && this.#sharedIn === header[Header.Epoch]) {
       this.#push(slot, this.#sharedAt, length)
       const end = this.#sharedAt + length
       if ((header[Header.SendBytes] as number) < end) header[Header.SendBytes] = end // it was flushed, and they are still needed
@@ -127,6 +135,7 @@ export class Rings {
     this.#record(slot, at, length)
     this.#shared = bytes
     this.#sharedAt = at
+    this.#sharedSize = length
     this.#sharedIn = header[Header.Epoch] as number
     return length
   }

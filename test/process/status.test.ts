@@ -67,7 +67,7 @@ test('a crash loop is shown with its count, its reason and the time of the next 
       /echo:1 failed \d+ times in a row, last: exit 70 \(boot failed\); next start in \d\.\d s\n {2}Error: no/,
     )
     assert.match(table, /^echo +(?:native|node) +signal SIGKILL +1$/m)
-    assert.match(table, /^echo +node +exit 70 \(boot failed\) +\d+$/m)
+    assert.match(table, /^echo +(?:native|node) +exit 70 \(boot failed\) +\d+$/m)
     box.file('app.js', echo(2))
     succeeded(await box.command('reload'))
     assert.equal(

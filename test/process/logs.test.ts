@@ -100,7 +100,7 @@ test('bytes of a peer that are printed end no master', async () => {
 
 test('what V8 prints at an abort is in the log, with its worker', async () => {
   await inSandbox(async (box) => {
-    const oom = `worker.execArgv = ['--max-old-space-size=12']; worker.onMessage = () => { const all = []; for (;;) all.push(new Array(1e4).fill({})) }`
+    const oom = `worker.execArgv = ['--max-old-space-size=32']; worker.onMessage = () => { const all = []; for (;;) all.push(new Array(1e4).fill({})) }`
     const port = portOf(await box.start(box.file('app.js', echo(1, oom))))
     await ask(port, 'x').catch(() => undefined) // its connection dies with it
     await until(() => box.log().includes('starting another'), 20_000)

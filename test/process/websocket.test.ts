@@ -329,7 +329,7 @@ test('a page in Chromium: fetch, an upload, EventSource, a WebSocket with compre
       bytes: 70_000,
       closed: { code: 4000, reason: 'as you wish', wasClean: true },
     })
-    rmSync(profile, { recursive: true, force: true })
+    rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 }) // its children write while they end
   })
 })
 

@@ -9,10 +9,12 @@
 //     --jobs <n>             files at once: 3, since most wait for processes
 //     --timeout-ms <n>       for one file: 240,000, or TEST_TIMEOUT_MS
 //     --limit-ms <n>         for the whole run: 1,800,000
+//     --retries <n>          how often a file that failed is run again, alone, after all others: 0, or TEST_RETRIES
 //     --addon <path|none>    with this addon, or without one
 //     --no-checks            leave out types, Biome and import rules, as a pattern does
 //
-// The last line of stdout is always `N passed, N failed, N skipped`. A failing check counts as one failure.
+// A file that passes at a later attempt counts as passed, but is named with what it printed when it failed: its cause is a
+// loaded machine or a race, and both are worth knowing. The last line of stdout is always `N passed, N failed, N skipped`. A failing check counts as one failure.
 
 import { execFile, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
@@ -39,6 +41,7 @@ const { values: options, positionals: patterns } = parseArgs({
     addon: { type: 'string' },
     'timeout-ms': { type: 'string', default: process.env.TEST_TIMEOUT_MS ?? '240000' },
     'limit-ms': { type: 'string', default: '1800000' },
+    retries: { type: 'string', default: process.env.TEST_RETRIES ?? '0' },
     'no-checks': { type: 'boolean', default: false },
   },
 })
@@ -46,7 +49,10 @@ const timeoutMs = Number(options['timeout-ms'])
 const deadline = performance.now() + Number(options['limit-ms'])
 const mark = randomUUID()
 
-/** @typedef {{ file: string, passed: number, failed: number, skipped: number, problems: string[], output: string }} Result */
+/**
+ * @typedef {{ file: string, passed: number, failed: number, skipped: number, problems: string[], output: string,
+ *   before?: Result }} Result `before`: the attempt that failed, of a file that was run again
+ */
 
 /** @type {Map<number, import('node:child_process').ChildProcess>} process group -> leader */
 const running = new Map()
@@ -128,7 +134,19 @@ async function runAll(files) {
     }
   }
   await Promise.all(Array.from({ length: Math.max(1, Number(options.jobs)) }, lane))
+  for (let attempt = 1; attempt <= Number(options.retries); attempt++) await runFailedAgain(results, attempt)
   return results
+}
+
+/** @param {Result[]} results */
+async function runFailedAgain(results, attempt) {
+  for (const [index, before] of results.entries()) {
+    if (before.problems.length === 0) continue
+    console.log(`again, alone: ${before.file}`)
+    const result = { ...(await runFile(before.file, `${mark}-again${attempt}-${index}.`)), before }
+    results[index] = result
+    console.log(describe(result))
+  }
 }
 
 /**
@@ -172,7 +190,8 @@ async function runFile(file, fileMark) {
 
 /** Without our own settings (a developer's shell must not change a test) and without colours (the summary is parsed). */
 function environment(fileMark) {
-  const kept = Object.entries(process.env).filter(([name]) => !name.startsWith('MILLRACE_') && name !== 'FORCE_COLOR')
+  const ours = (name) => name.startsWith('MILLRACE_') || name === 'FORCE_COLOR' || name === 'TEST_RETRIES'
+  const kept = Object.entries(process.env).filter(([name]) => !ours(name))
   const chosen = options.addon === undefined ? {} : { MILLRACE_ADDON: options.addon }
   return { ...Object.fromEntries(kept), ...chosen, NO_COLOR: '1', TEST_RUN_MARK: fileMark }
 }
@@ -224,6 +243,11 @@ function finish(results, failedChecks) {
   const sum = (key) => results.reduce((total, result) => total + result[key], 0)
   const bad = results.filter((result) => result.problems.length > 0)
   if (bad.length > 0 && results.length > 1) console.log(`\n--- failures again ---\n\n${bad.map(describe).join('\n')}`)
+  const unsteady = results.filter(({ problems, before }) => problems.length === 0 && before !== undefined)
+  if (unsteady.length > 0) {
+    const first = unsteady.map(({ before }) => describe(before)).join('\n')
+    console.log(`\n--- passed only when run again, alone ---\n\n${first}`)
+  }
   const skipped = sum('skipped')
   const skipsAreWrong = failedChecks === 0 && results.length > 0 && !isAnnounced(skipped)
   if (skipsAreWrong) console.log(`${skipped} skipped, but ${options.skips} announced`)

@@ -45,6 +45,33 @@ test('a failing test fails, is counted, and is shown again at the end', async ()
   assert.match(outcome.stdout.slice(outcome.stdout.indexOf('failures again')), /planted/)
 })
 
+const onlyAgain = `${head}import { existsSync, writeFileSync } from 'node:fs'
+  const seen = new URL('seen', import.meta.url)
+  test('second', () => {
+    const again = existsSync(seen)
+    writeFileSync(seen, '')
+    if (!again) throw new Error('planted')
+  })
+  test.run()\n`
+
+test('a file that passes only when run again is named, with what it printed before', async () => {
+  const outcome = await runner({ 'a.test.js': onlyAgain, 'b.test.js': passing }, '--retries', '1')
+  assert.is(outcome.code, 0, outcome.stdout)
+  assert.is(closingLine(outcome), '2 passed, 0 failed, 0 skipped')
+  assert.match(
+    outcome.stdout.slice(outcome.stdout.indexOf('passed only when run again')),
+    /planted[\s\S]*FAIL .*a\.test\.js/,
+  )
+})
+
+test('a file that fails again fails, and nothing is run again unasked', async () => {
+  const bad = `${head}test('bad', () => { throw new Error('planted') })\ntest.run()\n`
+  assertFails(await runner({ 'a.test.js': bad }, '--retries', '2'), /again, alone[\s\S]*again, alone[\s\S]*FAIL/)
+  const unasked = await runner({ 'a.test.js': onlyAgain })
+  assertFails(unasked, /FAIL/)
+  assert.not.match(unasked.stdout, /again, alone/)
+})
+
 test('a file without .run() fails', async () => {
   assertFails(await runner({ 'a.test.js': `${head}test('never', () => {})\n` }), /no summary/)
 })

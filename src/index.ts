@@ -85,6 +85,7 @@ export { FileSessionStore, MemorySessionStore, type SessionData, type SessionSto
 export { type SessionOptions, Sessions } from './http/sessions.ts'
 export { Timer } from './loop/timer.ts'
 export type { CertificateOptions, ClientTlsOptions, ServerTlsOptions } from './net/tls.ts'
+export type { LeaderJob } from './process/candidates.ts'
 export {
   Accumulator,
   type AnyProtocol,

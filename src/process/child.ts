@@ -7,6 +7,7 @@ import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { guardOutput, log, logRecords, nameLog } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { Timer } from '../loop/timer.ts'
+import { Candidates } from './candidates.ts'
 import type { Channel } from './channel.ts'
 import { assume, lookUp } from './credentials.ts'
 import { evaluate } from './evaluate.ts'
@@ -93,6 +94,7 @@ function prepare({ isLogPiped, engine }: DescribeBoot | WorkerBoot): void {
 /** One worker process from its first message to its exit. */
 class WorkerLife {
   readonly #channel: Up
+  readonly #candidates: Candidates
   #group: Group | null = null
   #exitTimer: NodeJS.Timeout | undefined
   #exitAt = Number.POSITIVE_INFINITY
@@ -104,6 +106,8 @@ class WorkerLife {
 
   constructor(channel: Up) {
     this.#channel = channel
+    this.#candidates = new Candidates((message) => channel.send(message))
+    registry().candidates = this.#candidates
     registry().requestStop = (code) => this.leaveSoon(code)
     registry().requestSocket = (address) => this.#requestSocket(address)
     receiveSockets((request, endpoint, handle) => this.#takeSocket(request, { endpoint, handle }))
@@ -143,6 +147,7 @@ class WorkerLife {
     else if (message.type === 'activate') void this.#activate()
     else if (message.type === 'retire') void this.#retire()
     else if (message.type === 'reload') void this.#reload()
+    else if (message.type === 'lead') this.#candidates.lead(message.name, message.ticket)
     else if (message.type === 'cannotListen') this.#takeRequest(message.request)?.reject(socketError(message.failure))
     else if (message.type === 'relieve') this.#group?.relieve(message.place)
     else if (message.type === 'share') this.#group?.useShare(message.connections)
@@ -178,6 +183,7 @@ class WorkerLife {
   }
 
   async #retire(): Promise<void> {
+    void this.#candidates.leave()
     try {
       await this.#group?.retire()
     } catch (error) {
@@ -210,23 +216,28 @@ class WorkerLife {
   }
 
   async #drain(timeoutMs: number): Promise<void> {
-    await this.#group?.drain(timeoutMs)
+    await Promise.all([this.#group?.drain(timeoutMs), this.#candidates.leave()])
     this.#exit()
   }
 
   #exit(): void {
-    const work = this.#group?.describeWork() ?? ''
+    const work = this.#describeWork()
     if (work !== '') log(`leaves with ${work} unfinished`)
     this.#group?.stop()
     this.#report()
     exitWhenSent(this.#channel, this.#exitCode)
   }
 
+  #describeWork(): string {
+    const parts = [this.#group?.describeWork() ?? '', this.#candidates.describeWork()]
+    return parts.filter((part) => part !== '').join(', ')
+  }
+
   #report(): void {
     if (this.#group === null) return
     const { counters } = this.#group
     this.#memory = residentBytes() ?? this.#memory
-    const report = { counters, memory: this.#memory, timers: Timer.count, work: this.#group.describeWork() }
+    const report = { counters, memory: this.#memory, timers: Timer.count, work: this.#describeWork() }
     this.#channel.send({ type: 'report', report })
   }
 }

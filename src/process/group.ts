@@ -4,6 +4,7 @@
 import type { Counters } from '../counters.ts'
 import { UsageError } from '../errors.ts'
 import { version } from '../version.ts'
+import type { Candidates } from './candidates.ts'
 
 /** A group as a describe process reports it: all that the master ever learns of the user's code. Plain JSON. */
 export interface Declaration {
@@ -151,6 +152,8 @@ export interface Registry {
   isEngineGiven: boolean
   /** In a worker: the group's socket at an address, made by the master. Rejects with a SystemError or a UsageError. */
   requestSocket: ((address: string) => Promise<GivenSocket>) | null
+  /** In a worker: what it would lead. */
+  candidates: Candidates | null
   /** Ends this worker process as a `stop` would. */
   requestStop: ((code: number) => void) | null
 }
@@ -166,6 +169,7 @@ const own: Registry = {
   engine: '',
   isEngineGiven: false,
   requestSocket: null,
+  candidates: null,
   requestStop: null,
 }
 

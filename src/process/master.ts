@@ -16,6 +16,7 @@ import { type Described, describeModules } from './describe.ts'
 import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from './group.ts'
 import { ownIdentity } from './identity.ts'
+import { Leaders } from './leaders.ts'
 import { Lock } from './lock.ts'
 import { keysOf, type StartOptions } from './messages.ts'
 import { InspectorPorts, inspects } from './node-flags.ts'
@@ -51,6 +52,7 @@ export class Master implements Supervisor {
   readonly #ended = new AbortController()
   readonly #inspectorPorts = new InspectorPorts()
   readonly #tickets = new Tickets()
+  readonly #leaders = new Leaders()
   #settings: Settings = DEFAULT_SETTINGS
   #runDir = ''
   readonly #pidFiles = new Set<string>()
@@ -219,6 +221,7 @@ export class Master implements Supervisor {
       }
     }
     if (this.#stopping === null) for (const { share } of this.groups) share.settle()
+    if (this.#stopping === null) this.#leaders.settle()
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.#record()
     for (const look of [...this.#waiting]) look()
@@ -273,7 +276,10 @@ export class Master implements Supervisor {
     slot.next = handle
     handle.onReport = () => shareOut(group)
     handle.onListen = (request, address) => void this.#giveSocket(group, handle, request, address)
+    handle.onStand = (name, id) => this.#leaders.stand(handle, name, id)
+    handle.onResign = (name, id) => this.#leaders.resign(handle, name, id)
     handle.onGone = (exit) => {
+      this.#leaders.forget(handle)
       if (inspectorPort !== null) this.#inspectorPorts.release(inspectorPort)
       this.#gone(group, slot, handle, exit)
     }
@@ -357,6 +363,7 @@ export class Master implements Supervisor {
       log('reload: checking the new code')
       tellService('RELOADING=1', monotonicUsec())
       const described = await this.#describe()
+      this.#leaders.generation++
       this.#follow(described.settings)
       this.#output?.reopen()
       await reload.run(described)
@@ -440,6 +447,7 @@ export class Master implements Supervisor {
       addon: addon().why,
       loadAverage: loadavg(),
       groups,
+      leaders: this.#leaders.list(),
       totals: addCounters(totalsOf(groups), this.#past),
     }
   }

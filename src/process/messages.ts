@@ -94,6 +94,8 @@ export type ToChild =
   | { readonly type: 'tickets'; readonly keys: string }
   /** A socket that was asked for cannot be had. One that can comes over the handle channel. */
   | { readonly type: 'cannotListen'; readonly request: number; readonly failure: SocketFailure }
+  /** You lead this, until you resign: `ticket` is the one that you stood with. */
+  | { readonly type: 'lead'; readonly name: string; readonly ticket: number }
   /** Asks a worker for a fresh report. */
   | { readonly type: 'poll' }
   /** Asks for a page of connections. */
@@ -111,6 +113,8 @@ export type FromChild =
   /** Asks for the group's socket at an address, to listen on. */
   | { readonly type: 'listen'; readonly request: number; readonly address: string }
   | { readonly type: 'retired' }
+  /** It would lead this; or it does not any more, and its job has ended. */
+  | { readonly type: 'stand' | 'resign'; readonly name: string; readonly ticket: number }
   /** It did not come up; the reason with its stack. */
   | { readonly type: 'failed'; readonly exitCode: number; readonly message: string }
   | { readonly type: 'report'; readonly report: Report }

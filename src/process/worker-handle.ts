@@ -59,6 +59,9 @@ export class WorkerHandle {
   onReport: (() => void) | null = null
   /** It wants to listen at an address of its own. */
   onListen: ((request: number, address: string) => void) | null = null
+  /** It would lead something, or does not any more. */
+  onStand: ((name: string, ticket: number) => void) | null = null
+  onResign: ((name: string, ticket: number) => void) | null = null
   /** Of addresses that it has asked for itself. */
   readonly innerSockets = new Set<BoundSocket>()
   readonly startedAt = now()
@@ -177,6 +180,11 @@ export class WorkerHandle {
     this.#child.channel.send({ type: 'tickets', keys })
   }
 
+  /** It leads something now, see leaders.ts. */
+  lead(name: string, ticket: number): void {
+    this.#child.channel.send({ type: 'lead', name, ticket })
+  }
+
   /** A reload that leaves it alone. */
   reload(): void {
     this.#child.channel.send({ type: 'reload' })
@@ -250,6 +258,10 @@ export class WorkerHandle {
       this.#onPage.shift()?.(message)
     } else if (message.type === 'retired') {
       this.#tellRetired()
+    } else if (message.type === 'stand') {
+      this.onStand?.(message.name, message.ticket)
+    } else if (message.type === 'resign') {
+      this.onResign?.(message.name, message.ticket)
     } else if (message.type === 'failed') {
       this.#reason = message.message
       this.#reasonCode = message.exitCode

@@ -112,6 +112,10 @@ export {
   type TlsState,
 } from './protocol.ts'
 export type { ProxyProtocolOptions } from './proxied.ts'
+export { Shared } from './shared/shared.ts'
+export type { SharedCounter } from './shared/shared-counter.ts'
+export type { SetOptions, SharedMap } from './shared/shared-map.ts'
+export type { Change, WatchOptions } from './shared/watch.ts'
 export { type AnyUdpConnection, UdpConnection } from './udp-connection.ts'
 export { version } from './version.ts'
 export { type Hold, Worker, type WorkerSettings, type WorkerTransport } from './worker.ts'

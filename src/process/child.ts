@@ -62,6 +62,7 @@ export async function work(boot: WorkerBoot, channel: Up): Promise<void> {
   // They mean the master, and by default would end this process: `pkill -HUP -f app.js` reaches all.
   for (const signal of ['SIGHUP', 'SIGUSR2'] as const) process.on(signal, ignore)
   nameLog(`${boot.group.name}:${boot.place.id}`)
+  registry().memoryFd = boot.memoryFd
   try {
     if (boot.credentials !== null) assume(boot.credentials)
     const groups = await evaluate(boot.modules, boot.argv, channel)
@@ -109,7 +110,9 @@ class WorkerLife {
     this.#candidates = new Candidates((message) => channel.send(message))
     registry().candidates = this.#candidates
     registry().requestStop = (code) => this.leaveSoon(code)
-    registry().requestSocket = (address) => this.#requestSocket(address)
+    registry().requestSocket = (address) =>
+      this.#request((request) => channel.send({ type: 'listen', request, address }))
+    registry().requestKeeper = () => this.#request((request) => channel.send({ type: 'reachKeeper', request }))
     receiveSockets((request, endpoint, handle) => this.#takeSocket(request, { endpoint, handle }))
     channel.onClose = () => this.leaveSoon(WorkerExit.Ended) // the master is gone
     channel.onMessage = (message) => this.#receive(message)
@@ -155,9 +158,9 @@ class WorkerLife {
     else if (message.type === 'connections') this.#list(message.after, message.limit)
   }
 
-  #requestSocket(address: string): Promise<GivenSocket> {
+  #request(ask: (request: number) => void): Promise<GivenSocket> {
     const request = ++this.#lastRequest
-    this.#channel.send({ type: 'listen', request, address })
+    ask(request)
     return new Promise((resolve, reject) => {
       this.#requests.set(request, { resolve, reject })
     })

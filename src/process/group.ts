@@ -152,6 +152,10 @@ export interface Registry {
   isEngineGiven: boolean
   /** In a worker: the group's socket at an address, made by the master. Rejects with a SystemError or a UsageError. */
   requestSocket: ((address: string) => Promise<GivenSocket>) | null
+  /** In a worker: a connection to the keeper of shared data, as a net.Socket. */
+  requestKeeper: (() => Promise<GivenSocket>) | null
+  /** Of the memory that all workers have; -1 for none. */
+  memoryFd: number
   /** In a worker: what it would lead. */
   candidates: Candidates | null
   /** Ends this worker process as a `stop` would. */
@@ -169,6 +173,8 @@ const own: Registry = {
   engine: '',
   isEngineGiven: false,
   requestSocket: null,
+  requestKeeper: null,
+  memoryFd: -1,
   candidates: null,
   requestStop: null,
 }

@@ -4,11 +4,12 @@
 
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
-import { addon } from '../addon.ts'
+import { addon, type Descriptor } from '../addon.ts'
 import { addCounters, newCounters } from '../counters.ts'
 import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
+import { COUNTER_BYTES } from '../shared/limits.ts'
 import { version } from '../version.ts'
 import { renderBanner } from './banner.ts'
 import { type Answer, ask, ControlServer, type Request } from './control.ts'
@@ -16,6 +17,7 @@ import { type Described, describeModules } from './describe.ts'
 import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from './group.ts'
 import { ownIdentity } from './identity.ts'
+import { KeeperHandle } from './keeper-handle.ts'
 import { Leaders } from './leaders.ts'
 import { Lock } from './lock.ts'
 import { keysOf, type StartOptions } from './messages.ts'
@@ -53,6 +55,9 @@ export class Master implements Supervisor {
   readonly #inspectorPorts = new InspectorPorts()
   readonly #tickets = new Tickets()
   readonly #leaders = new Leaders()
+  #keeper: KeeperHandle | null = null
+  /** The counters that all workers share; null without the addon. */
+  readonly #memory = sharedMemory()
   #settings: Settings = DEFAULT_SETTINGS
   #runDir = ''
   readonly #pidFiles = new Set<string>()
@@ -83,7 +88,7 @@ export class Master implements Supervisor {
   async run(onUp: (banner: string) => void): Promise<void> {
     process.title = `millrace: master process  start_file=${this.#options.modules[0]}`
     if (this.#options.umask !== undefined) process.umask(this.#options.umask)
-    reapOrphans(() => [this.#describePid, ...this.#processes().map(({ pid }) => pid)])
+    reapOrphans(() => this.#pids())
     try {
       await this.#takeRunDir()
       await this.#prepare()
@@ -136,6 +141,7 @@ export class Master implements Supervisor {
     this.#lock = lock
     this.#predecessors = new Predecessors(this.#runDir)
     this.#output = new Output(this.#options, this.#isDaemon, this.#runDir, DEFAULT_SETTINGS)
+    this.#keeper = new KeeperHandle(this.#runDir, this.#output, () => this.#record())
     const control = new ControlServer(this.#runDir, (request) => this.#answer(request))
     await control.listen()
     this.#control = control
@@ -245,6 +251,8 @@ export class Master implements Supervisor {
     const output = this.#output as Output
     const inspectorPort = inspects(declaration.execArgv) ? this.#inspectorPorts.take() : null
     const incarnation = ++slot.incarnation
+    const fds = socket === null || socket.fd < 0 ? [] : [socket.fd]
+    const memoryFd = this.#memory === null ? -1 : FIRST_SOCKET_FD + fds.push(this.#memory.fd) - 1
     const child = spawnChild(
       {
         role: 'worker',
@@ -254,6 +262,7 @@ export class Master implements Supervisor {
         isLogPiped: output.isLogPiped,
         engine: this.#options.engine,
         group: key,
+        memoryFd,
         place: {
           id: slot.id,
           incarnation,
@@ -263,7 +272,7 @@ export class Master implements Supervisor {
       },
       {
         stdio: output.stdio,
-        fds: socket === null || socket.fd < 0 ? [] : [socket.fd],
+        fds,
         isDetached: true,
         execArgv: declaration.execArgv,
         inspectorPort,
@@ -276,6 +285,7 @@ export class Master implements Supervisor {
     slot.next = handle
     handle.onReport = () => shareOut(group)
     handle.onListen = (request, address) => void this.#giveSocket(group, handle, request, address)
+    handle.onReachKeeper = (request) => void this.#giveKeeper(handle, request)
     handle.onStand = (name, id) => this.#leaders.stand(handle, name, id)
     handle.onResign = (name, id) => this.#leaders.resign(handle, name, id)
     handle.onGone = (exit) => {
@@ -300,6 +310,15 @@ export class Master implements Supervisor {
     } catch (error) {
       const { syscall = '', address: at = address } = error as Partial<SystemError>
       handle.refuseSocket(request, { code: codeOf(error), syscall, address: at, message: messageOf(error) })
+    }
+  }
+
+  async #giveKeeper(handle: WorkerHandle, request: number): Promise<void> {
+    try {
+      const keeper = this.#keeper as KeeperHandle
+      handle.giveConnection(request, await keeper.connect())
+    } catch (error) {
+      handle.refuseSocket(request, { code: 'ERR_KEEPER_LOST', syscall: '', address: '', message: messageOf(error) })
     }
   }
 
@@ -401,6 +420,7 @@ export class Master implements Supervisor {
     this.reconcile()
     await this.#until(() => this.#processes().length === 0)
     await this.#reload
+    await this.#keeper?.end()
     this.sockets.closeAll()
     for (const path of this.#pidFiles) tidy(() => removePidFile(path))
     if (this.#lock?.isOurs()) tidy(() => this.#predecessors?.forget())
@@ -473,9 +493,13 @@ export class Master implements Supervisor {
     return this.#slots().flatMap((slot) => slot.processes)
   }
 
+  #pids(): number[] {
+    return [this.#describePid, this.#keeper?.pid ?? 0, ...this.#processes().map(({ pid }) => pid)]
+  }
+
   /** Who would be left over if this process were killed now. */
   #record(): void {
-    this.#predecessors?.record([this.#describePid, ...this.#processes().map(({ pid }) => pid)])
+    this.#predecessors?.record(this.#pids())
   }
 
   /** Resolves when `isTrue` holds; looked at after every change. */
@@ -508,6 +532,15 @@ function shareOut({ slots, blueprint }: GroupState): void {
   const isAlone = serving.length < 2
   const share = isAlone ? Number.MAX_SAFE_INTEGER : Math.ceil((all / serving.length) * SHARE_FACTOR) + SHARE_SLACK
   for (const handle of serving) handle.useShare(share)
+}
+
+function sharedMemory(): Descriptor | null {
+  try {
+    return addon().sys?.createMemory(COUNTER_BYTES) ?? null
+  } catch (error) {
+    log(`counters are kept by a process: ${messageOf(error)}`)
+    return null
+  }
 }
 
 /** One step of the end: what fails (a folder that is gone) must not keep the next from being done. */

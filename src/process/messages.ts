@@ -5,7 +5,7 @@ import type { ConnectionRow, Credentials, Declaration, Place, Settings } from '.
 import type { NodeSettings } from './node-flags.ts'
 
 /** The first message to every child. A child is told its role here and nowhere a grandchild could see it. */
-export type Boot = MasterBoot | DescribeBoot | WorkerBoot
+export type Boot = MasterBoot | DescribeBoot | WorkerBoot | KeeperBoot
 
 export interface MasterBoot {
   readonly role: 'master'
@@ -38,6 +38,17 @@ export interface WorkerBoot extends ModuleBoot {
   /** Which of the declared groups: its place is a hint, name and address decide. */
   readonly group: GroupKey
   readonly place: Place
+  /** Of the memory with the counters that all workers share; -1 without the addon. */
+  readonly memoryFd: number
+}
+
+export interface KeeperBoot {
+  readonly role: 'keeper'
+  /** Of its socket. */
+  readonly path: string
+  /** What its connections begin with. */
+  readonly secret: string
+  readonly isLogPiped: boolean
 }
 
 export type LogFormat = 'text' | 'json'
@@ -112,6 +123,8 @@ export type FromChild =
   | { readonly type: 'ready' }
   /** Asks for the group's socket at an address, to listen on. */
   | { readonly type: 'listen'; readonly request: number; readonly address: string }
+  /** Asks for a connection to the keeper of shared data, which comes over the handle channel. */
+  | { readonly type: 'reachKeeper'; readonly request: number }
   | { readonly type: 'retired' }
   /** It would lead this; or it does not any more, and its job has ended. */
   | { readonly type: 'stand' | 'resign'; readonly name: string; readonly ticket: number }

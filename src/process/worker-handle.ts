@@ -2,6 +2,7 @@
 //
 //   Starting -> Ready -> Retiring -> Stopping -> Gone      each may skip ahead: a process can die at any time
 
+import type { Socket } from 'node:net'
 import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { now } from '../loop/clock.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
@@ -59,6 +60,8 @@ export class WorkerHandle {
   onReport: (() => void) | null = null
   /** It wants to listen at an address of its own. */
   onListen: ((request: number, address: string) => void) | null = null
+  /** It asks for the keeper of shared data. */
+  onReachKeeper: ((request: number) => void) | null = null
   /** It would lead something, or does not any more. */
   onStand: ((name: string, ticket: number) => void) | null = null
   onResign: ((name: string, ticket: number) => void) | null = null
@@ -149,6 +152,11 @@ export class WorkerHandle {
   giveSocket(request: number, socket: BoundSocket): void {
     this.innerSockets.add(socket)
     sendSocket(this.#child.process, request, socket.endpoint, socket.handle)
+  }
+
+  /** It has it from then on. */
+  giveConnection(request: number, connection: Socket): void {
+    sendSocket(this.#child.process, request, '', connection)
   }
 
   standIn(place: number, socket: BoundSocket): void {
@@ -258,6 +266,8 @@ export class WorkerHandle {
       this.#onPage.shift()?.(message)
     } else if (message.type === 'retired') {
       this.#tellRetired()
+    } else if (message.type === 'reachKeeper') {
+      this.onReachKeeper?.(message.request)
     } else if (message.type === 'stand') {
       this.onStand?.(message.name, message.ticket)
     } else if (message.type === 'resign') {

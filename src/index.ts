@@ -77,13 +77,16 @@ export { type BroadcastOptions, type BroadcastResult, broadcast } from './broadc
 export { type AnyConnection, Connection } from './connection.ts'
 export type { ConnectionCallbacks, ConnectionHost, ProtocolCallbacks } from './connection-host.ts'
 export type { Counters } from './counters.ts'
-export { AbortError, ProtocolError, SystemError, UsageError } from './errors.ts'
+export { AbortError, PeerError, ProtocolError, RemoteError, SystemError, UsageError } from './errors.ts'
 export { type FetchApp, type FetchContext, fetchHandler } from './http/fetch-handler.ts'
 export { type FileAnswer, type StaticOptions, staticFiles } from './http/files.ts'
 export { Session } from './http/session.ts'
 export { FileSessionStore, MemorySessionStore, type SessionData, type SessionStore } from './http/session-store.ts'
 export { type SessionOptions, Sessions } from './http/sessions.ts'
 export { Timer } from './loop/timer.ts'
+export type { Call } from './messaging/call.ts'
+export type { RequestOptions } from './messaging/pending-request.ts'
+export type { WorkerGroup, WorkerRef } from './messaging/references.ts'
 export type { CertificateOptions, ClientTlsOptions, ServerTlsOptions } from './net/tls.ts'
 export {
   Accumulator,

@@ -9,6 +9,7 @@ import { addCounters, newCounters } from '../counters.ts'
 import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
+import { bindMeshSocket, isPassedOn } from '../net/mesh-socket.ts'
 import { version } from '../version.ts'
 import { renderBanner } from './banner.ts'
 import { type Answer, ask, ControlServer, type Request } from './control.ts'
@@ -17,9 +18,10 @@ import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from './group.ts'
 import { ownIdentity } from './identity.ts'
 import { Lock } from './lock.ts'
-import { keysOf, type StartOptions } from './messages.ts'
+import { keysOf, mailboxesOf, type StartOptions } from './messages.ts'
 import { InspectorPorts, inspects } from './node-flags.ts'
 import { Output } from './output.ts'
+import { Peers } from './peers.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
 import { Reload, type ReloadOutcome, type Supervisor } from './reload.ts'
@@ -51,6 +53,7 @@ export class Master implements Supervisor {
   readonly #ended = new AbortController()
   readonly #inspectorPorts = new InspectorPorts()
   readonly #tickets = new Tickets()
+  readonly #peers = new Peers()
   #settings: Settings = DEFAULT_SETTINGS
   #runDir = ''
   readonly #pidFiles = new Set<string>()
@@ -151,11 +154,13 @@ export class Master implements Supervisor {
     if (this.#options.pidFile === undefined && settings.pidFile !== '') this.#writePid(settings.pidFile)
     await this.#predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
     const keys = keysOf(groups)
+    const mailboxes = mailboxesOf(groups)
     for (const [place, declaration] of groups.entries()) {
       if (this.#stopping !== null) return
       const sockets = await this.sockets.reserveAll(declaration)
       const key = keys[place] as Blueprint['key']
-      const group = new GroupState({ key, declaration, sockets, tlsFiles: tlsFiles[place] ?? {} })
+      const mailbox = mailboxes[place] as string
+      const group = new GroupState({ key, mailbox, declaration, sockets, tlsFiles: tlsFiles[place] ?? {} })
       for (let n = 0; n < declaration.count; n++) group.addSlot({ isHeld: false })
       this.groups.push(group)
     }
@@ -219,6 +224,7 @@ export class Master implements Supervisor {
       }
     }
     if (this.#stopping === null) for (const { share } of this.groups) share.settle()
+    this.#peers.settle(this.groups, this.#stopping !== null)
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.#record()
     for (const look of [...this.#waiting]) look()
@@ -242,6 +248,9 @@ export class Master implements Supervisor {
     const output = this.#output as Output
     const inspectorPort = inspects(declaration.execArgv) ? this.#inspectorPorts.take() : null
     const incarnation = ++slot.incarnation
+    const fds = socket === null || socket.fd < 0 ? [] : [socket.fd]
+    const mesh = bindMeshSocket(this.#runDir)
+    const meshFd = mesh.fd < 0 ? -1 : FIRST_SOCKET_FD + fds.length
     const child = spawnChild(
       {
         role: 'worker',
@@ -256,25 +265,28 @@ export class Master implements Supervisor {
           incarnation,
           sockets: socket === null ? [] : [{ fd: socket.fd < 0 ? -1 : FIRST_SOCKET_FD, endpoint: socket.endpoint }],
           tls: { ticketKeys: this.#tickets.keysFor(key), files: tlsFiles },
+          mesh: this.#peers.placeFor(blueprint, meshFd, mesh.address),
         },
       },
       {
         stdio: output.stdio,
-        fds: socket === null || socket.fd < 0 ? [] : [socket.fd],
+        fds: mesh.fd < 0 ? fds : [...fds, mesh.fd],
         isDetached: true,
         execArgv: declaration.execArgv,
         inspectorPort,
       },
     )
+    if (isPassedOn) mesh.close()
     output.attach(child, `${declaration.name}:${slot.id}`)
     // Who stands at a breakpoint is not late.
     const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
-    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket })
+    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket, meshAddress: mesh.address })
     slot.next = handle
     handle.onReport = () => shareOut(group)
     handle.onListen = (request, address) => void this.#giveSocket(group, handle, request, address)
     handle.onGone = (exit) => {
       if (inspectorPort !== null) this.#inspectorPorts.release(inspectorPort)
+      if (!isPassedOn) mesh.close()
       this.#gone(group, slot, handle, exit)
     }
     this.#record()
@@ -298,6 +310,7 @@ export class Master implements Supervisor {
   }
 
   activate(slot: Slot, handle: WorkerHandle): void {
+    this.#peers.settle(this.groups, this.#stopping !== null) // messages go to it from now on
     const before = [...slot.leaving].map(({ retired }) => retired)
     void Promise.all(before).then(() => {
       if (slot.current === handle) handle.activate()

@@ -12,13 +12,14 @@ import type { Channel } from './channel.ts'
 import { assume, lookUp } from './credentials.ts'
 import { evaluate } from './evaluate.ts'
 import { WorkerExit } from './exit-codes.ts'
-import { type Credentials, type Declaration, type GivenSocket, type Group, registry } from './group.ts'
+import { type Credentials, type Declaration, type GivenSocket, type Group, type PeerNews, registry } from './group.ts'
 import { receiveSockets, standInRequest } from './handle-channel.ts'
 import {
   type DescribeBoot,
   type FromChild,
   isSameKey,
   keysOf,
+  mailboxesOf,
   type SocketFailure,
   type ToChild,
   type WorkerBoot,
@@ -66,7 +67,9 @@ export async function work(boot: WorkerBoot, channel: Up): Promise<void> {
   try {
     if (boot.credentials !== null) assume(boot.credentials)
     const groups = await evaluate(boot.modules, boot.argv, channel)
-    const place = keysOf(groups.map((group) => group.describe())).findIndex((key) => isSameKey(key, boot.group))
+    const declarations = groups.map((group) => group.describe())
+    for (const [at, mailbox] of mailboxesOf(declarations).entries()) if (groups[at]) groups[at].mailbox = mailbox
+    const place = keysOf(declarations).findIndex((key) => isSameKey(key, boot.group))
     const group = groups[place]
     if (group === undefined) throw new Error(`the module no longer declares ${boot.group.name} ${boot.group.listen}`)
     process.title = `millrace: worker process  ${boot.group.name} ${boot.group.listen || 'none'}`
@@ -102,6 +105,8 @@ class WorkerLife {
   #exitCode = WorkerExit.Ended as number
   #hasCrashed = false
   #memory = 0
+  /** Of other workers, while the modules are evaluated. */
+  readonly #earlyNews: PeerNews[] = []
   #lastRequest = 0
   readonly #requests = new Map<number, { resolve(socket: GivenSocket): void; reject(error: Error): void }>()
 
@@ -121,7 +126,9 @@ class WorkerLife {
   async serve(group: Group, boot: WorkerBoot): Promise<void> {
     this.#group = group
     group.onBurst = () => this.#report()
-    await group.start(boot.place)
+    const started = group.start(boot.place)
+    for (const news of this.#earlyNews.splice(0)) group.usePeers(news)
+    await started
     this.#channel.send({ type: 'ready' })
     setInterval(() => this.#report(), HEARTBEAT_MS).unref()
   }
@@ -154,8 +161,14 @@ class WorkerLife {
     else if (message.type === 'cannotListen') this.#takeRequest(message.request)?.reject(socketError(message.failure))
     else if (message.type === 'relieve') this.#group?.relieve(message.place)
     else if (message.type === 'share') this.#group?.useShare(message.connections)
+    else if (message.type === 'peers') this.#hear(message.news)
     else if (message.type === 'tickets') this.#group?.useTickets(message.keys)
     else if (message.type === 'connections') this.#list(message.after, message.limit)
+  }
+
+  #hear(news: PeerNews): void {
+    if (this.#group === null) this.#earlyNews.push(news)
+    else this.#group.usePeers(news)
   }
 
   #request(ask: (request: number) => void): Promise<GivenSocket> {

@@ -1,7 +1,7 @@
 // What master and children say to each other, as plain JSON on the private channel.
 
 import type { Counters } from '../counters.ts'
-import type { ConnectionRow, Credentials, Declaration, Place, Settings } from './group.ts'
+import type { ConnectionRow, Credentials, Declaration, PeerNews, Place, Settings } from './group.ts'
 import type { NodeSettings } from './node-flags.ts'
 
 /** The first message to every child. A child is told its role here and nowhere a grandchild could see it. */
@@ -107,6 +107,8 @@ export type ToChild =
   | { readonly type: 'cannotListen'; readonly request: number; readonly failure: SocketFailure }
   /** You lead this, until you resign: `ticket` is the one that you stood with. */
   | { readonly type: 'lead'; readonly name: string; readonly ticket: number }
+  /** Which other processes there are. */
+  | { readonly type: 'peers'; readonly news: PeerNews }
   /** Asks a worker for a fresh report. */
   | { readonly type: 'poll' }
   /** Asks for a page of connections. */
@@ -154,6 +156,14 @@ export function keysOf(declarations: readonly { name: string; listen: string }[]
     const nth = seen.get(key) ?? 0
     seen.set(key, nth + 1)
     return { name, listen, nth }
+  })
+}
+
+/** What the groups' messages are addressed to, in order: the name where that says which one is meant. */
+export function mailboxesOf(declarations: readonly { name: string; listen: string }[]): string[] {
+  return keysOf(declarations).map(({ name, listen, nth }) => {
+    const isUnique = name !== 'none' && declarations.filter((one) => one.name === name).length === 1
+    return isUnique ? name : [name, listen, nth || ''].filter((part) => part !== '').join(' ')
   })
 }
 

@@ -7,7 +7,7 @@ import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { now } from '../loop/clock.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
 import { describeExit, WorkerExit } from './exit-codes.ts'
-import type { ConnectionRow } from './group.ts'
+import type { ConnectionRow, PeerNews } from './group.ts'
 import { sendSocket, standInRequest } from './handle-channel.ts'
 import type { FromChild, Report, SocketFailure } from './messages.ts'
 import { type Child, onceEnded } from './spawn.ts'
@@ -51,6 +51,8 @@ export interface HandleOptions {
   readonly startTimeoutMs: number
   /** What it accepts on; the master's. */
   readonly socket: BoundSocket | null
+  /** Where the other workers reach it; empty when they cannot. */
+  readonly meshAddress: string
 }
 
 export class WorkerHandle {
@@ -70,6 +72,7 @@ export class WorkerHandle {
   readonly startedAt = now()
   readonly incarnation: number
   readonly socket: BoundSocket | null
+  readonly meshAddress: string
   state: WorkerState = 'starting'
   report: Report = { counters: newCounters(), memory: 0, timers: 0, work: '' }
   /** Messages per second over the last heartbeats. */
@@ -96,10 +99,11 @@ export class WorkerHandle {
   #tellRetired!: () => void
   #tellGone!: (exit: WorkerExitInfo) => void
 
-  constructor(child: Child, { incarnation, startTimeoutMs, socket }: HandleOptions) {
+  constructor(child: Child, { incarnation, startTimeoutMs, socket, meshAddress }: HandleOptions) {
     this.#child = child
     this.incarnation = incarnation
     this.socket = socket
+    this.meshAddress = meshAddress
     this.retired = new Promise((resolve) => {
       this.#tellRetired = resolve
     })
@@ -182,6 +186,10 @@ export class WorkerHandle {
     if (connections === this.#share) return
     this.#share = connections
     this.#child.channel.send({ type: 'share', connections })
+  }
+
+  tellPeers(news: PeerNews): void {
+    if (this.state !== 'gone') this.#child.channel.send({ type: 'peers', news })
   }
 
   useTickets(keys: string): void {

@@ -18,7 +18,7 @@ const upgrades = new Map([
   ['websocket', ['http']],
 ])
 // Loaded when they are used, by who has installed them.
-const optionalPeers = new Set(['@fastify/busboy'])
+const optionalPeers = new Set(['@fastify/busboy', 'croner'])
 const mayProtocolsUse = ['node:crypto', 'node:zlib', 'src/protocol.ts', 'src/errors.ts']
 
 /**

@@ -77,6 +77,7 @@ export { type BroadcastOptions, type BroadcastResult, broadcast } from './broadc
 export { type AnyConnection, Connection } from './connection.ts'
 export type { ConnectionCallbacks, ConnectionHost, ProtocolCallbacks } from './connection-host.ts'
 export type { Counters } from './counters.ts'
+export { Crontab, type CrontabCallback, type CrontabOptions } from './crontab.ts'
 export { AbortError, PeerError, ProtocolError, RemoteError, SystemError, UsageError } from './errors.ts'
 export { type FetchApp, type FetchContext, fetchHandler } from './http/fetch-handler.ts'
 export { type FileAnswer, type StaticOptions, staticFiles } from './http/files.ts'

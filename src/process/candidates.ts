@@ -14,6 +14,9 @@ type Send = (message: { readonly type: 'stand' | 'resign'; readonly name: string
 export class Candidates {
   readonly #send: Send
   readonly #candidates = new Map<string, Candidate>()
+  /** Of this process alone; null before they begin. */
+  readonly #own = new Map<LeaderJob, Term | null>()
+  #isActive = false
   #isLeaving = false
 
   constructor(send: Send) {
@@ -36,6 +39,22 @@ export class Candidates {
     }
   }
 
+  /** A job of this process alone: from when it is its slot's only one, until it leaves. */
+  addOwn(job: LeaderJob): () => Promise<void> {
+    this.#own.set(job, this.#isActive && !this.#isLeaving ? new Term(job) : null)
+    return async () => {
+      const term = this.#own.get(job)
+      this.#own.delete(job)
+      await term?.end('it')
+    }
+  }
+
+  /** This process is its slot's only one. */
+  activate(): void {
+    this.#isActive = true
+    if (!this.#isLeaving) for (const [job, term] of this.#own) this.#own.set(job, term ?? new Term(job))
+  }
+
   /** The master's word. */
   lead(name: string, ticket: number): void {
     this.#candidates.get(name)?.lead(ticket)
@@ -44,7 +63,8 @@ export class Candidates {
   /** This process goes: resolves when every job has ended. */
   async leave(): Promise<void> {
     this.#isLeaving = true
-    await Promise.all([...this.#candidates.values()].map((candidate) => candidate.end()))
+    const own = [...this.#own.values()].map((term) => term?.end('it'))
+    await Promise.all([...own, ...[...this.#candidates.values()].map((candidate) => candidate.end())])
   }
 
   /** What keeps `leave` from being done, in words. */

@@ -191,6 +191,7 @@ class WorkerLife {
   }
 
   async #activate(): Promise<void> {
+    this.#candidates.activate()
     try {
       await this.#group?.activate()
     } catch (error) {

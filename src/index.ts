@@ -86,8 +86,10 @@ export { FileSessionStore, MemorySessionStore, type SessionData, type SessionSto
 export { type SessionOptions, Sessions } from './http/sessions.ts'
 export { Timer } from './loop/timer.ts'
 export type { Call } from './messaging/call.ts'
+export { Channel, type SubscribeOptions, type Subscription } from './messaging/channel.ts'
 export type { RequestOptions } from './messaging/pending-request.ts'
 export type { WorkerGroup, WorkerRef } from './messaging/references.ts'
+export type { Delivery, SubjectHandler } from './messaging/subscriptions.ts'
 export type { CertificateOptions, ClientTlsOptions, ServerTlsOptions } from './net/tls.ts'
 export type { LeaderJob } from './process/candidates.ts'
 export {

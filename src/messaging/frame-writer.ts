@@ -1,7 +1,17 @@
 // What one link is to send in this turn of the loop, frame after frame in one buffer, so that a turn costs one write.
 
 import type { Socket } from '../transport.ts'
-import { bytesForm, Form, HEAD_BYTES, isPlainBytes, type Kind, NUMBER_BYTES, Packed, serialized } from './wire.ts'
+import {
+  bytesForm,
+  Form,
+  HEAD_BYTES,
+  isPlainBytes,
+  isWellFormed,
+  type Kind,
+  NUMBER_BYTES,
+  Packed,
+  serialized,
+} from './wire.ts'
 
 /** A link begins with so little, and has so much in the end when it is busy. */
 const FIRST_BYTES = 4096
@@ -51,6 +61,16 @@ export class FrameWriter {
     this.#at = this.#buffer.writeUIntLE(value, this.#at, NUMBER_BYTES)
   }
 
+  /** At most 65,535 bytes of UTF-8. */
+  label(text: string): void {
+    this.#need(2 + text.length * 3)
+    const at = this.#at + 2
+    this.#at = at
+    if (text.length >= LOOP_BELOW || !this.#shortAscii(text))
+      this.#at = at + (this.#buffer as Writer).utf8Write(text, at)
+    this.#buffer.writeUInt16LE(this.#at - at, at - 2)
+  }
+
   bytes(bytes: Uint8Array): void {
     this.#need(bytes.length)
     this.#buffer.set(bytes, this.#at)
@@ -87,7 +107,10 @@ export class FrameWriter {
     const start = this.#at
     if (length < LOOP_BELOW && this.#shortAscii(text)) return this.#form(Form.Ascii)
     this.#at = start + (this.#buffer as Writer).utf8Write(text, start)
-    this.#form(this.#at - start === length ? Form.Ascii : Form.Utf8)
+    if (this.#at - start === length) return this.#form(Form.Ascii)
+    if (isWellFormed(text)) return this.#form(Form.Utf8)
+    this.#at = start + this.#buffer.write(text, start, 'utf16le')
+    this.#form(Form.Utf16)
   }
 
   #shortAscii(text: string): boolean {

@@ -22,7 +22,8 @@ import {
 } from './handshake.ts'
 import type { Answers, Mailbox } from './mailbox.ts'
 import { packFailure } from './pending-request.ts'
-import { type Form, FrameReader, Kind, NUMBER_BYTES, SLACK_BYTES, unpack } from './wire.ts'
+import type { Audience } from './subscriptions.ts'
+import { Flag, type Form, FrameReader, Kind, NUMBER_BYTES, SLACK_BYTES, unpack } from './wire.ts'
 
 /** What it needs of its mesh. */
 export interface IncomingHost {
@@ -36,6 +37,8 @@ export interface IncomingHost {
   known(link: IncomingLink, identity: Identity): unknown
   refused(): void
   closed(link: IncomingLink): void
+  /** Gives a message to those that listen to its subject. */
+  deliver(audience: Audience, message: unknown, from: unknown, call: Call): unknown
   /** Nothing more comes in here. */
   quiet(): void
 }
@@ -66,6 +69,9 @@ export class IncomingLink implements SocketEvents, Answers {
   #last = -1
   #ranges: number[] = []
   #hasNews = false
+  /** Of what we listen to; and those that the other end has not confirmed. */
+  #changes = 0
+  readonly #unheard = new Map<number, () => void>()
   /** Requests that somebody may give up. */
   readonly #calls = new Map<number, Call>()
   /** Streams that wait until there is room at the other end. */
@@ -95,11 +101,20 @@ export class IncomingLink implements SocketEvents, Answers {
     if (this.isOpen) this.#empty(Kind.Leaving)
   }
 
-  announce(change: unknown): void {
-    if (!this.isKnown) return
+  /** Of what this process listens to; resolves when the other one knows, or is gone. */
+  announce(change: unknown): Promise<void> {
+    if (!this.isKnown) return Promise.resolve() // the welcome will tell
+    const number = ++this.#changes
     this.#writer.begin(Kind.Interest)
+    this.#writer.number(number)
     this.#writer.value(change)
     this.#writer.end()
+    return new Promise((resolve) => this.#unheard.set(number, resolve))
+  }
+
+  #heard(change: number): void {
+    this.#unheard.get(change)?.()
+    this.#unheard.delete(change)
   }
 
   close(): void {
@@ -115,7 +130,9 @@ export class IncomingLink implements SocketEvents, Answers {
   #gone(): void {
     for (const call of this.#calls.values()) call.abort('the sender is gone')
     for (const { wake } of this.#streams.values()) wake()
+    for (const tell of this.#unheard.values()) tell()
     this.#calls.clear()
+    this.#unheard.clear()
     this.#host.closed(this)
   }
 
@@ -164,12 +181,14 @@ export class IncomingLink implements SocketEvents, Answers {
     if (this.#state === State.Open) {
       if (kind === Kind.Message) return this.#take(unpack(form, bytes, start, end), ONE_WAY)
       if (kind === Kind.Request) return this.#request(form, bytes, start, end)
+      if (kind === Kind.Publish) return this.#published(form, bytes, start, end)
       if (kind === Kind.Last) return this.#ending()
     } else if (this.#state === State.AwaitHello) return this.#hello(kind, bytes, start, end)
     else if (this.#state === State.Closed) return
     if (end - start < NUMBER_BYTES) throw unexpected(kind)
     const number = bytes.readUIntLE(start, NUMBER_BYTES)
     if (kind === Kind.Cancel) this.#cancel(number)
+    else if (kind === Kind.Heard) this.#heard(number)
     else if (kind === Kind.Credit && end - start >= NUMBER_BYTES + 4)
       this.#credit(number, bytes.readUInt32LE(start + NUMBER_BYTES))
     else throw unexpected(kind)
@@ -204,15 +223,37 @@ export class IncomingLink implements SocketEvents, Answers {
 
   #request(form: Form, bytes: Buffer, start: number, end: number): void {
     if (end - start < 4) throw unexpected(Kind.Request)
-    const timeoutMs = bytes.readUInt32LE(start)
-    const expiresAt = timeoutMs === 0 ? Number.POSITIVE_INFINITY : now() + timeoutMs
-    this.#take(unpack(form, bytes, start + 4, end), new Call(true, expiresAt))
+    this.#take(unpack(form, bytes, start + 4, end), callFor(bytes.readUInt32LE(start)))
   }
 
   #take(message: unknown, call: Call): void {
+    this.#host.mailbox.take(this, this.#number(), message, call)
+  }
+
+  /** Of the message that has come. */
+  #number(): number {
     if (++this.#unsettled > (this.#terms?.maxMessages ?? 0))
       throw new ProtocolError('ERR_MESH_FRAME', 'it sends more than it may')
-    this.#host.mailbox.take(this, this.#next++, message, call)
+    return this.#next++
+  }
+
+  #published(form: Form, bytes: Buffer, start: number, end: number): void {
+    if (end - start < 8) throw unexpected(Kind.Publish)
+    const timeoutMs = bytes.readUInt32LE(start)
+    const flags = bytes[start + 4] as number
+    const labels: string[] = []
+    let at = start + 6
+    for (let left = bytes[start + 5] as number; left >= 0; left--) {
+      const size = at + 2 <= end ? bytes.readUInt16LE(at) : end
+      if (at + 2 + size > end) throw unexpected(Kind.Publish)
+      labels.push(bytes.toString('utf8', at + 2, at + 2 + size))
+      at += 2 + size
+    }
+    const subject = labels.pop() ?? ''
+    const audience = { subject, isForAll: (flags & Flag.ForAll) !== 0, queues: labels }
+    const call = (flags & Flag.Asks) === 0 ? ONE_WAY : callFor(timeoutMs)
+    const handler = (from: unknown, message: unknown) => this.#host.deliver(audience, message, from, call)
+    this.#host.mailbox.run(this, this.#number(), unpack(form, bytes, at, end), call, handler)
   }
 
   #ending(): void {
@@ -349,6 +390,11 @@ export class IncomingLink implements SocketEvents, Answers {
 }
 
 const refusals = new LimitedLog()
+
+/** 0 is without a limit. */
+function callFor(timeoutMs: number): Call {
+  return new Call(true, timeoutMs === 0 ? Number.POSITIVE_INFINITY : now() + timeoutMs)
+}
 
 function nothing(): void {
   // Nobody waits yet.

@@ -55,11 +55,17 @@ export class Mailbox {
 
   take(answers: Answers, number: number, message: unknown, call: Call): void {
     this.#host.counters.messagesIn++
-    if (!this.#host.serial) return this.#start(answers, number, message, call)
+    if (!this.#host.serial) return this.#start(answers, number, message, call, this.#host.workerHandler)
     this.load++
     if (call !== ONE_WAY) answers.remember(number, call)
     this.#queue.push({ answers, number, message, call })
     this.#next()
+  }
+
+  /** As `take`, for another handler than the Worker's, and at once. */
+  run(answers: Answers, number: number, message: unknown, call: Call, handler: Handler): void {
+    this.#host.counters.messagesIn++
+    this.#start(answers, number, message, call, handler)
   }
 
   /** Calls back when all that has arrived has begun. */
@@ -77,12 +83,11 @@ export class Mailbox {
       }
       this.load--
       if (task.call !== ONE_WAY) task.answers.forget(task.number)
-      this.#start(task.answers, task.number, task.message, task.call)
+      this.#start(task.answers, task.number, task.message, task.call, this.#host.workerHandler)
     }
   }
 
-  #start(answers: Answers, number: number, message: unknown, call: Call): void {
-    const handler = this.#host.workerHandler
+  #start(answers: Answers, number: number, message: unknown, call: Call, handler: Handler | null): void {
     if (handler === null) return answers.fail(number, this.#noHandler(), false)
     if (call.isAborted || call.hasExpired) return answers.fail(number, expired(), false)
     try {

@@ -4,12 +4,16 @@
 import { log } from '../log.ts'
 import type { MeshPlace, PeerNews } from '../process/group.ts'
 import type { Listener, Socket, SocketEvents, Transport } from '../transport.ts'
+import type { Call } from './call.ts'
 import type { Identity, Terms } from './handshake.ts'
+import { Hub, type HubHost } from './hub.ts'
 import { type IncomingHost, IncomingLink } from './incoming-link.ts'
 import { Mailbox, type MailboxHost } from './mailbox.ts'
 import { Outbox, type OutboxHost, type OutboxSettings } from './outbox.ts'
-import type { Credentials, OutgoingLink } from './outgoing-link.ts'
+import type { Credentials } from './outgoing-link.ts'
 import { Peers } from './peers.ts'
+import type { WorkerRef } from './references.ts'
+import { type Audience, type InterestChange, subscriptions } from './subscriptions.ts'
 
 /** Connections that wait until this process accepts them. */
 const BACKLOG = 511
@@ -27,18 +31,22 @@ export interface MeshHost extends MailboxHost {
   declared(mailbox: string): number
   settingsFor(mailbox: string): OutboxSettings
   /** The reference that handlers get. */
-  reference(identity: Identity): unknown
+  reference(identity: Identity): WorkerRef
+  /** What was not sent at all. */
+  refusedToSend(error: Error, message: unknown): void
 }
 
-export class Mesh implements OutboxHost, IncomingHost {
+export class Mesh implements OutboxHost, IncomingHost, HubHost {
   readonly credentials: Credentials
   readonly transport: Transport
   readonly address: string
   readonly mailbox: Mailbox
+  readonly hub: Hub
   isLeaving = false
   readonly #host: MeshHost
   readonly #peers = new Peers()
   readonly #outboxes = new Map<string, Outbox>()
+  readonly #self: string
   readonly #incoming = new Set<IncomingLink>()
   #listener: Listener | null = null
   #tellQuiet: (() => void) | null = null
@@ -50,6 +58,9 @@ export class Mesh implements OutboxHost, IncomingHost {
     this.address = place.address
     this.credentials = { identity, secret: Buffer.from(place.secret, 'base64') }
     this.mailbox = new Mailbox(host)
+    this.#self = keyOf(place.mailbox, host.id)
+    this.hub = new Hub(this, subscriptions)
+    subscriptions.onChange = (change) => this.#announce(change)
     this.use(place)
     if (place.fd >= 0) void this.#listen(place)
   }
@@ -78,7 +89,9 @@ export class Mesh implements OutboxHost, IncomingHost {
     this.#peers.isEnding ||= isEnding
     for (const row of rows) {
       this.#peers.set(row)
-      this.#outboxes.get(keyOf(row.mailbox, row.id))?.use(row)
+      const outbox = this.#outboxes.get(keyOf(row.mailbox, row.id))
+      outbox?.use(row)
+      if (keyOf(row.mailbox, row.id) !== this.#self) this.hub.moved(outbox ?? this.outbox(row.mailbox, row.id))
     }
     if (isEnding) for (const outbox of this.#outboxes.values()) outbox.look()
   }
@@ -116,8 +129,52 @@ export class Mesh implements OutboxHost, IncomingHost {
     return this.#peers.describe()
   }
 
-  interested(_outbox: Outbox, _link: OutgoingLink, _change: unknown): void {
-    // Channel.
+  // Publishing
+
+  others(): Outbox[] {
+    const rows = [...this.#peers].filter(({ mailbox, id }) => keyOf(mailbox, id) !== this.#self)
+    return rows.map(({ mailbox, id }) => this.outbox(mailbox, id)).filter(({ isUp }) => isUp)
+  }
+
+  get self(): WorkerRef {
+    return this.#host.reference(this.credentials.identity)
+  }
+
+  get maxMailboxMessages(): number {
+    return this.#host.maxMailboxMessages
+  }
+
+  working(change: 1 | -1): void {
+    this.#host.working(change)
+  }
+
+  refusedToSend(error: Error, message: unknown): void {
+    this.#host.refusedToSend(error, message)
+  }
+
+  linked(outbox: Outbox, interests: readonly string[]): void {
+    this.hub.linked(outbox, interests)
+  }
+
+  unlinked(outbox: Outbox): void {
+    this.hub.unlinked(outbox)
+  }
+
+  unreachable(outbox: Outbox): void {
+    this.hub.unreachable(outbox)
+  }
+
+  interested(outbox: Outbox, change: unknown): void {
+    this.hub.changed(outbox, change)
+  }
+
+  async #announce(change: InterestChange): Promise<void> {
+    this.hub.ownChanged(change)
+    await Promise.all([...this.#incoming].map((link) => link.announce(change)))
+  }
+
+  deliver(audience: Audience, message: unknown, from: unknown, call: Call): unknown {
+    return subscriptions.deliver(audience, message, from as WorkerRef, call)
   }
 
   // Receiving
@@ -132,10 +189,10 @@ export class Mesh implements OutboxHost, IncomingHost {
 
   terms(): Terms {
     const { maxMailboxMessages: maxMessages, maxMailboxBytes: maxBytes, maxPackageSize: maxFrameBytes } = this.#host
-    return { maxMessages, maxBytes, maxFrameBytes, interest: [] }
+    return { maxMessages, maxBytes, maxFrameBytes, interest: subscriptions.interests }
   }
 
-  known(_link: IncomingLink, identity: Identity): unknown {
+  known(_link: IncomingLink, identity: Identity): WorkerRef {
     return this.#host.reference(identity)
   }
 

@@ -156,6 +156,13 @@ class WorkerHost implements MeshHost {
     return (worker === undefined ? groupAt(mailbox, group) : groupOf(worker)).reference(id)
   }
 
+  refusedToSend(error: Error, message: unknown): void {
+    const own = this.#worker
+    own.counters.sendFail++
+    if (own.onSendFail === null) failures.log(`a message was not sent: ${error.message}`)
+    else guard('onSendFail', () => own.onSendFail?.(error, message, groupOf(own).reference(own.id)))
+  }
+
   /** Of the group that is sent to, as declared here; where it says nothing, of this process's own. */
   settingsFor(mailbox: string): OutboxSettings {
     const own = this.#worker

@@ -11,7 +11,8 @@ import type { Unsettled } from './ledger.ts'
 import { type Credentials, type LinkOwner, OutgoingLink } from './outgoing-link.ts'
 
 import { lost, PendingRequest, type RequestOptions } from './pending-request.ts'
-import { HEAD_BYTES, Kind, Packed, pack, tooLarge } from './wire.ts'
+import type { Audience } from './subscriptions.ts'
+import { type CountedKind, HEAD_BYTES, Kind, Packed, pack, tooLarge } from './wire.ts'
 
 /** What the group that is sent to says of its messages, in this process. */
 export interface OutboxSettings {
@@ -36,7 +37,12 @@ export interface OutboxHost {
   readonly isEnding: boolean
   /** Something was settled, or given up: perhaps all is. */
   quiet(): void
-  interested(outbox: Outbox, link: OutgoingLink, change: unknown): void
+  /** A link is open, to a process that listens to this. */
+  linked(outbox: Outbox, interests: readonly string[]): void
+  unlinked(outbox: Outbox): void
+  /** It is there, says the master, and does not answer. */
+  unreachable(outbox: Outbox): void
+  interested(outbox: Outbox, change: unknown): void
 }
 
 /** Waits for a process, or for the one before it to have begun what it has. */
@@ -45,6 +51,7 @@ interface Waiting {
   readonly entry: unknown
   readonly size: number
   readonly since: number
+  readonly audience: Audience | null
 }
 
 /** A process whose master has not told yet that it is gone refuses: so long until the next try. */
@@ -70,6 +77,8 @@ export class Outbox implements LinkOwner {
   /** Whoever has this incarnation or an older one has said that it goes. */
   #leftIncarnation = 0
   #isFull = false
+  /** There should be a link, whether there is anything to send or not. */
+  #isWanted = false
   /** Of all that is not settled. */
   count = 0
   #bytes = 0
@@ -100,7 +109,7 @@ export class Outbox implements LinkOwner {
       this.#settings.onSendFail(this.#fullError(), message, this)
       return false
     }
-    return this.#post(Kind.Message, message, message)
+    return this.#post(Kind.Message, message, message, null)
   }
 
   /** As `send`, of a message that goes to many: packed once. */
@@ -109,15 +118,24 @@ export class Outbox implements LinkOwner {
       this.#settings.onSendFail(this.#fullError(), message, this)
       return false
     }
-    return this.#post(Kind.Message, packed, message)
+    return this.#post(Kind.Message, packed, message, null)
   }
 
-  request(message: unknown, options: RequestOptions): Promise<unknown> {
+  /** As `sendPacked`, to those that listen to a subject. */
+  publish(packed: Packed, message: unknown, audience: Audience): boolean {
+    if (!this.#hasRoom()) {
+      this.#settings.onSendFail(this.#fullError(), message, this)
+      return false
+    }
+    return this.#post(Kind.Publish, packed, message, audience)
+  }
+
+  request(message: unknown, options: RequestOptions, audience: Audience | null = null): Promise<unknown> {
     const request = new PendingRequest(this.name, options, recently())
     if (!this.#hasRoom()) request.fail(this.#fullError())
     if (request.isDone) return request.promise
     try {
-      this.#post(Kind.Request, message, request)
+      this.#post(audience === null ? Kind.Request : Kind.Publish, message, request, audience)
     } catch (error) {
       request.fail(error)
     }
@@ -134,11 +152,13 @@ export class Outbox implements LinkOwner {
   }
 
   /** Throws UsageError. */
-  #post(kind: Kind.Message | Kind.Request, value: unknown, entry: unknown): boolean {
+  #post(kind: CountedKind, value: unknown, entry: unknown, audience: Audience | null): boolean {
     this.#checkSize(value)
     const link = this.#link
     const isDirect = link?.isOpen && this.#ahead === null && this.#waiting.length === 0
-    const size = isDirect ? this.#write(link as OutgoingLink, kind, value, entry) : this.#wait(value, entry)
+    const size = isDirect
+      ? this.#write(link as OutgoingLink, kind, value, entry, audience)
+      : this.#wait(value, entry, audience)
     this.count++
     this.#bytes += size
     if (this.#hasRoom()) return true
@@ -149,10 +169,10 @@ export class Outbox implements LinkOwner {
     return false
   }
 
-  #write(link: OutgoingLink, kind: Kind.Message | Kind.Request, value: unknown, entry: unknown): number {
+  #write(link: OutgoingLink, kind: CountedKind, value: unknown, entry: unknown, audience: Audience | null): number {
     const remaining = entry instanceof PendingRequest ? entry.expiresAt - recently() : Number.POSITIVE_INFINITY
     const timeoutMs = remaining === Number.POSITIVE_INFINITY ? 0 : Math.max(1, Math.ceil(remaining))
-    return link.write(kind, value, entry, timeoutMs, this.#settings.maxPackageSize)
+    return link.write(kind, value, entry, timeoutMs, this.#settings.maxPackageSize, audience)
   }
 
   /** What is plain can be told before anything is written. */
@@ -170,7 +190,7 @@ export class Outbox implements LinkOwner {
       throw tooLarge(this.name, size, maxPackageSize)
   }
 
-  #wait(value: unknown, entry: unknown): number {
+  #wait(value: unknown, entry: unknown, audience: Audience | null): number {
     const packed = value instanceof Packed ? value : pack(value)
     const size = packed.bytes.length + HEAD_BYTES
     if (packed.bytes.length > this.#settings.maxPackageSize)
@@ -179,7 +199,7 @@ export class Outbox implements LinkOwner {
       process.nextTick(() => this.#giveUp([{ entry, size }], this.#whyGone()))
       return size
     }
-    this.#waiting.push({ value: packed, entry, size, since: recently() })
+    this.#waiting.push({ value: packed, entry, size, since: recently(), audience })
     if (this.#waiting.length === 1) this.#watch()
     this.#connect()
     return size
@@ -230,7 +250,7 @@ export class Outbox implements LinkOwner {
   look(): void {
     if (this.#waiting.length > 0 && (!this.isKnown || (this.#host.isEnding && !this.isUp && this.#link === null)))
       return this.#giveUp(this.#waiting.splice(0), this.#whyGone())
-    if (this.#waiting.length > 0) this.#connect()
+    if (this.#waiting.length > 0 || this.#isWanted) this.#connect()
   }
 
   /** The process before the next: it finishes what it has. */
@@ -239,6 +259,7 @@ export class Outbox implements LinkOwner {
     this.#link = null
     if (link === null) return
     this.#older.add(link)
+    this.#host.unlinked(this)
     if (!link.isOpen) return link.close('another process has its place')
     this.#ahead = link
     link.last()
@@ -252,17 +273,21 @@ export class Outbox implements LinkOwner {
 
   /** Connects, also without a message. */
   reach(): void {
+    this.#isWanted = true
     this.#connect()
   }
 
-  get link(): OutgoingLink | null {
-    return this.#link
+  /** The process that has the slot has been reached, and is not about to go. */
+  get isLinked(): boolean {
+    return this.#link?.isOpen ?? false
   }
 
   // What a link says
 
   opened(link: OutgoingLink): void {
-    if (link === this.#link) this.#flush()
+    if (link !== this.#link) return
+    this.#host.linked(this, link.terms?.interest ?? [])
+    this.#flush()
   }
 
   #flush(): void {
@@ -271,11 +296,13 @@ export class Outbox implements LinkOwner {
     const waiting = this.#waiting
     this.#waiting = []
     deadlines.cancel(this.#waitTimer)
-    for (const { value, entry, size } of waiting) {
+    this.#waitTimer = 0
+    for (const { value, entry, size, audience } of waiting) {
       if (entry instanceof PendingRequest && entry.isDone) this.settled(size)
       else {
-        const kind = entry instanceof PendingRequest ? Kind.Request : Kind.Message
-        this.#bytes += this.#write(link, kind, value, entry) - size
+        const plain = entry instanceof PendingRequest ? Kind.Request : Kind.Message
+        const kind = audience === null ? plain : Kind.Publish
+        this.#bytes += this.#write(link, kind, value, entry, audience) - size
       }
     }
   }
@@ -308,7 +335,7 @@ export class Outbox implements LinkOwner {
   }
 
   interested(link: OutgoingLink, change: unknown): void {
-    this.#host.interested(this, link, change)
+    if (link === this.#link) this.#host.interested(this, change)
   }
 
   failed(error: Error, message: unknown): void {
@@ -320,6 +347,8 @@ export class Outbox implements LinkOwner {
     if (link === this.#link) {
       this.#link = null
       this.#retry()
+      if (link.terms === null) this.#host.unreachable(this)
+      else this.#host.unlinked(this)
     }
     for (const { entry, size } of unsettled) this.#end(entry, size, why || 'it is gone', true)
     if (link === this.#ahead) {

@@ -30,7 +30,8 @@ import {
 import { Ledger, type Unsettled } from './ledger.ts'
 import type { Route } from './peers.ts'
 import { PendingRequest, readFailure } from './pending-request.ts'
-import { type Form, FrameReader, Kind, NUMBER_BYTES, tooLarge, unpack } from './wire.ts'
+import type { Audience } from './subscriptions.ts'
+import { type CountedKind, Flag, type Form, FrameReader, Kind, NUMBER_BYTES, tooLarge, unpack } from './wire.ts'
 
 /** Who sends over it. */
 export interface LinkOwner {
@@ -66,7 +67,7 @@ const enum State {
 }
 
 /** What a frame may have besides its value. */
-const FRAME_SLACK = 16
+const FRAME_SLACK = 32_768
 const MISSING = Symbol('missing')
 /** Frames that come back are answers, whose size is the handler's affair. */
 const LONGEST_ANSWER_BYTES = 2 ** 31
@@ -109,11 +110,19 @@ export class OutgoingLink implements SocketEvents {
   }
 
   /** Writes a message or request; its size in bytes. Throws UsageError for what cannot be cloned, or is too large. */
-  write(kind: Kind.Message | Kind.Request, value: unknown, entry: unknown, timeoutMs: number, most: number): number {
+  write(
+    kind: CountedKind,
+    value: unknown,
+    entry: unknown,
+    timeoutMs: number,
+    most: number,
+    audience: Audience | null,
+  ): number {
     const writer = this.#writer
     writer.begin(kind)
     try {
-      if (kind === Kind.Request) writer.uint32(timeoutMs)
+      if (kind !== Kind.Message) writer.uint32(timeoutMs)
+      if (audience !== null) this.#address(audience, entry instanceof PendingRequest)
       writer.value(value)
       if (writer.size > most + FRAME_SLACK)
         throw tooLarge(`worker ${this.route.mailbox}:${this.route.id}`, writer.size, most)
@@ -126,6 +135,14 @@ export class OutgoingLink implements SocketEvents {
     const number = this.#ledger.add(entry, size)
     if (entry instanceof PendingRequest) entry.sent(this, number)
     return size
+  }
+
+  #address({ subject, isForAll, queues }: Audience, isRequest: boolean): void {
+    const writer = this.#writer
+    writer.uint8((isForAll ? Flag.ForAll : 0) | (isRequest ? Flag.Asks : 0))
+    writer.uint8(queues.length)
+    for (const queue of queues) writer.label(queue)
+    writer.label(subject)
   }
 
   cancel(number: number): void {
@@ -201,9 +218,17 @@ export class OutgoingLink implements SocketEvents {
     if (kind === Kind.Handled) this.#handled(bytes, start, end)
     else if (kind === Kind.Leaving) this.#owner.leaving(this)
     else if (kind === Kind.Begun) this.#owner.begun(this)
-    else if (kind === Kind.Interest) this.#owner.interested(this, unpack(form, bytes, start, end))
+    else if (kind === Kind.Interest) this.#hear(form, bytes, start, end)
     else this.#answer(kind, form, bytes, start, end)
     if (this.#state === State.Ending && this.#ledger.count === 0) this.close('')
+  }
+
+  #hear(form: Form, bytes: Buffer, start: number, end: number): void {
+    if (end - start < NUMBER_BYTES) throw unexpected(Kind.Interest)
+    this.#owner.interested(this, unpack(form, bytes, start + NUMBER_BYTES, end))
+    this.#writer.begin(Kind.Heard)
+    this.#writer.number(bytes.readUIntLE(start, NUMBER_BYTES))
+    this.#writer.end()
   }
 
   #answerChallenge(kind: Kind, bytes: Buffer, start: number, end: number): void {

@@ -21,7 +21,7 @@ export const enum Kind {
   Message = 16,
   /** `uint32 timeoutMs` (0: none), `value` */
   Request = 17,
-  /** `uint32 timeoutMs`, `uint8 flags`, `uint16 length` and the heading as JSON, `value` */
+  /** `uint32 timeoutMs`, `uint8` of ForAll and Asks, `uint8 queues`, each as `uint16 length` and UTF-8, so the subject, `value` */
   Publish = 18,
   /** `uint48 number`: nobody waits for the answer any more. */
   Cancel = 19,
@@ -29,6 +29,8 @@ export const enum Kind {
   Credit = 20,
   /** Nothing that is counted follows. */
   Last = 21,
+  /** `uint48 change`: that one of interest is known here. */
+  Heard = 22,
   // From who was connected to
   /** `uint32 load`, then pairs of `uint48`: handled, from the first to the last of each pair. */
   Handled = 32,
@@ -46,8 +48,16 @@ export const enum Kind {
   Leaving = 38,
   /** After `Last`: all that came before it has begun. */
   Begun = 39,
-  /** `value`: a change of what this process listens to. */
+  /** `uint48 change`, `value`: of what this process listens to. */
   Interest = 40,
+}
+
+export type CountedKind = Kind.Message | Kind.Request | Kind.Publish
+
+/** Whom a Publish is for, and that an answer is wanted. */
+export const enum Flag {
+  ForAll = 1,
+  Asks = 2,
 }
 
 /** How a value is written. */
@@ -66,6 +76,8 @@ export const enum Form {
   Bytes = 8,
   /** v8.serialize */
   Value = 9,
+  /** Text with half a surrogate pair, which UTF-8 cannot say. */
+  Utf16 = 10,
 }
 
 /** Size, kind and form. */
@@ -93,7 +105,8 @@ const SMALL_FORMS: readonly unknown[] = [undefined, null, false, true]
 export function pack(value: unknown): Packed {
   if (typeof value === 'string') {
     const bytes = Buffer.from(value)
-    return new Packed(bytes.length === value.length ? Form.Ascii : Form.Utf8, bytes)
+    if (bytes.length === value.length) return new Packed(Form.Ascii, bytes)
+    return isWellFormed(value) ? new Packed(Form.Utf8, bytes) : new Packed(Form.Utf16, Buffer.from(value, 'utf16le'))
   }
   const small = SMALL_FORMS.indexOf(value)
   if (small >= 0) return new Packed(small, NOTHING)
@@ -104,6 +117,11 @@ export function pack(value: unknown): Packed {
     return new Packed(Form.Number, bytes)
   }
   return new Packed(Form.Value, serialized(value))
+}
+
+/** Of Node 20 on; the types are of ES2024. */
+export function isWellFormed(text: string): boolean {
+  return (text as string & { isWellFormed(): boolean }).isWellFormed()
 }
 
 /** A subclass of somebody's keeps what v8 makes of it. */
@@ -134,7 +152,8 @@ export function unpack(form: Form, bytes: Buffer, start: number, end: number): u
   if (form === Form.Number) return bytes.readDoubleLE(start)
   if (form < SMALL_FORMS.length) return SMALL_FORMS[form]
   if (form === Form.Buffer) return copyOf(bytes, start, end)
-  if (form === Form.Bytes) return Uint8Array.prototype.slice.call(bytes, start, end)
+  if (form === Form.Bytes) return new Uint8Array(bytes.subarray(start, end)) // not slice(): of a Buffer that is a Buffer
+  if (form === Form.Utf16) return bytes.toString('utf16le', start, end)
   if (form === Form.Value) return deserialized(copyOf(bytes, start, end))
   throw new ProtocolError('ERR_MESH_FRAME', `a value of form ${form}`)
 }

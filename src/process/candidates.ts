@@ -1,6 +1,7 @@
 // The other side of leaders.ts: what this process would lead (`Worker.onLeader`), and what it does lead. Leading ends here
 // before the master hears of it, so that no other process can have begun.
 
+import { setMaxListeners } from 'node:events'
 import { AbortError, messageOf, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
 import { Backoff } from '../loop/backoff.ts'
@@ -149,6 +150,7 @@ class Term {
 
   constructor(job: LeaderJob) {
     const { signal } = this.#aborter
+    setMaxListeners(0, signal) // a job may hand it to each of many requests
     this.work = (async () => job(signal))()
   }
 

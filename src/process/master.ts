@@ -13,12 +13,14 @@ import { version } from '../version.ts'
 import { renderBanner } from './banner.ts'
 import { type Answer, ask, ControlServer, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
+import { Events } from './events.ts'
 import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from './group.ts'
 import { ownIdentity } from './identity.ts'
 import { Lock } from './lock.ts'
 import { keysOf, type StartOptions } from './messages.ts'
 import { InspectorPorts, inspects } from './node-flags.ts'
+import { Operations } from './operations.ts'
 import { Output } from './output.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
@@ -45,6 +47,8 @@ type StopReason = CommandError | 'asked'
 export class Master implements Supervisor {
   readonly groups: GroupState[] = []
   readonly sockets = new Sockets()
+  readonly events = new Events()
+  readonly #operations = new Operations()
   readonly #options: StartOptions
   readonly #isDaemon: boolean
   readonly #startedAt = new Date()
@@ -65,8 +69,6 @@ export class Master implements Supervisor {
   #isGraceful = false
   /** Of slots that a reload has removed: no total ever falls. */
   #past = newCounters()
-  #reload: Promise<unknown> = Promise.resolve()
-  #nextReload: Promise<ReloadOutcome> | null = null
   readonly #waiting = new Set<() => void>()
 
   constructor(options: StartOptions, isDaemon: boolean) {
@@ -84,10 +86,12 @@ export class Master implements Supervisor {
     reapOrphans(() => [this.#describePid, ...this.#processes().map(({ pid }) => pid)])
     try {
       await this.#takeRunDir()
+      this.events.emit({ type: 'server', state: 'starting', reason: '' })
       await this.#prepare()
       await this.#untilUp()
       if (this.#stopping === null) {
         tellService('READY=1', `MAINPID=${process.pid}`)
+        this.events.emit({ type: 'server', state: 'running', reason: '' })
         onUp(this.#banner())
       }
       await this.#until(() => this.#stopping !== null)
@@ -112,14 +116,7 @@ export class Master implements Supervisor {
 
   /** One after the other: those who ask while one runs share the next one, which sees the newest code. Never rejects. */
   reload(): Promise<ReloadOutcome> {
-    if (this.#nextReload !== null) return this.#nextReload
-    const next = this.#reload.then(() => {
-      this.#nextReload = null
-      return this.#reloadNow()
-    })
-    this.#nextReload = next
-    this.#reload = next
-    return next
+    return this.#operations.run('reload', () => this.#reloadNow())
   }
 
   // Starting
@@ -134,7 +131,7 @@ export class Master implements Supervisor {
     this.#lock = lock
     this.#predecessors = new Predecessors(this.#runDir)
     this.#output = new Output(this.#options, this.#isDaemon, this.#runDir, DEFAULT_SETTINGS)
-    const control = new ControlServer(this.#runDir, (request) => this.#answer(request))
+    const control = new ControlServer(this.#runDir, this.events, (request) => this.#answer(request))
     await control.listen()
     this.#control = control
     this.#writePid(this.#options.pidFile ?? join(this.#runDir, 'millrace.pid'))
@@ -271,6 +268,14 @@ export class Master implements Supervisor {
     const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
     const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket })
     slot.next = handle
+    const of = () => ({ group: declaration.name, worker: `${declaration.name}:${slot.id}`, pid: handle.pid })
+    this.events.emit({ type: 'spawn', incarnation, ...of() })
+    handle.onMove = (state) => {
+      if (state === 'ready') this.events.emit({ type: 'ready', readyMs: Math.round(now() - handle.startedAt), ...of() })
+      else if (state === 'retiring') this.events.emit({ type: 'retire', ...of() })
+      else if (state === 'stopping')
+        this.events.emit({ type: 'leave', windowMs: Math.round(handle.remainingMs), ...of() })
+    }
     handle.onReport = () => shareOut(group)
     handle.onListen = (request, address) => void this.#giveSocket(group, handle, request, address)
     handle.onGone = (exit) => {
@@ -304,8 +309,8 @@ export class Master implements Supervisor {
     })
   }
 
-  retryLater(slot: Slot): void {
-    slot.wait(slot.backoff.next(0), () => this.reconcile(), now())
+  retryLater(group: GroupState, slot: Slot): void {
+    this.#waitFor(group, slot, slot.backoff.next(0))
   }
 
   dismiss(group: GroupState, slot: Slot): void {
@@ -319,6 +324,12 @@ export class Master implements Supervisor {
     const wasServing = handle === slot.current
     const isLeaving = slot.leaving.has(handle)
     slot.forget(handle, exit)
+    this.events.emit({
+      type: 'exit',
+      ...{ group: group.name, worker: `${group.name}:${slot.id}`, pid: handle.pid },
+      ...{ word: exit.word, reason: exit.reason, aliveMs: Math.round(exit.aliveMs), wasKilled: exit.wasKilled },
+      isExpected: isLeaving || this.#stopping !== null,
+    })
     if (exit.exitCode !== WorkerExit.Ended || exit.wasKilled) count(group.exits, exit.word)
     if (this.#stopping === null && wasServing) this.#replaceLost(group, slot, handle, exit)
     else if (isLeaving && exit.wasKilled)
@@ -334,6 +345,13 @@ export class Master implements Supervisor {
     const waitMs = isVoluntary(exit) ? 0 : slot.backoff.next(exit.aliveMs)
     const next = waitMs === 0 ? 'starting another' : `starting another in ${(waitMs / 1000).toFixed(1)} s`
     log(`${name} pid ${handle.pid}: ${exit.word}, ${next}${exit.reason && `\n${exit.reason}`}`)
+    this.#waitFor(group, slot, waitMs)
+  }
+
+  #waitFor(group: GroupState, slot: Slot, waitMs: number): void {
+    const { failures } = slot.backoff
+    const worker = `${group.name}:${slot.id}`
+    this.events.emit({ type: 'backoff', group: group.name, worker, waitMs: Math.round(waitMs), failures })
     slot.wait(waitMs, () => this.reconcile(), now())
   }
 
@@ -350,6 +368,8 @@ export class Master implements Supervisor {
   async #reloadNow(): Promise<ReloadOutcome> {
     await this.#until(() => this.#isUp || this.#stopping !== null) // a reload during a start comes after it
     const started = now()
+    const about = { type: 'operation', operation: 'reload', groups: [] } as const
+    this.events.emit({ ...about, step: 'begin' })
     const reload = new Reload(this)
     let failure: CommandError | null = null
     try {
@@ -371,6 +391,10 @@ export class Master implements Supervisor {
       durationMs: Math.round(now() - started),
       slots: reload.receipts,
     }
+    const { reason, durationMs } = outcome
+    this.events.emit(
+      failure === null ? { ...about, step: 'done', durationMs } : { ...about, step: 'failed', durationMs, reason },
+    )
     log(reloadLine(outcome))
     return outcome
   }
@@ -378,7 +402,10 @@ export class Master implements Supervisor {
   // Stopping
 
   #giveUp(why: StopReason): void {
-    if (this.#stopping === null) tellService('STOPPING=1')
+    if (this.#stopping === null) {
+      tellService('STOPPING=1')
+      this.events.emit({ type: 'server', state: 'stopping', reason: why === 'asked' ? '' : why.message })
+    }
     this.#stopping ??= why
     this.#ended.abort()
     this.sockets.closeAll() // who connects from now on is refused at once, instead of waiting for nobody
@@ -393,7 +420,7 @@ export class Master implements Supervisor {
     for (const slot of this.#slots()) slot.stopWaiting()
     this.reconcile()
     await this.#until(() => this.#processes().length === 0)
-    await this.#reload
+    await this.#operations.idle()
     this.sockets.closeAll()
     for (const path of this.#pidFiles) tidy(() => removePidFile(path))
     if (this.#lock?.isOurs()) tidy(() => this.#predecessors?.forget())
@@ -411,7 +438,8 @@ export class Master implements Supervisor {
     if (command === 'reload') return { ...this.#done(), reload: await this.reload() }
     if (command === 'stop')
       this.stop(request.isGraceful) // who asked waits for this process to be gone
-    else if (command !== 'ping') return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
+    else if (command !== 'ping' && command !== 'events')
+      return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
     return this.#done()
   }
 

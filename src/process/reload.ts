@@ -5,6 +5,7 @@
 import { messageOf } from '../errors.ts'
 import { now } from '../loop/clock.ts'
 import type { Described } from './describe.ts'
+import type { Events, Operation } from './events.ts'
 import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import type { Declaration } from './group.ts'
 import { matchGroups } from './group-match.ts'
@@ -45,12 +46,13 @@ export interface ReloadOutcome {
 export interface Supervisor {
   readonly groups: GroupState[]
   readonly sockets: Sockets
+  readonly events: Events
   /** Starts a process for a slot, as `slot.next`. */
   launch(group: GroupState, slot: Slot, blueprint: Blueprint): WorkerHandle
   /** `handle` has become its slot's only process, as soon as those before it have retired. */
   activate(slot: Slot, handle: WorkerHandle): void
   /** The process of a slot is gone, and the next one failed: the crash policy takes over. */
-  retryLater(slot: Slot): void
+  retryLater(group: GroupState, slot: Slot): void
   /** Removes an empty slot; its counts stay in the totals. */
   dismiss(group: GroupState, slot: Slot): void
   reconcile(): void
@@ -60,6 +62,7 @@ export class Reload {
   readonly receipts: SlotReceipt[] = []
   readonly #supervisor: Supervisor
   readonly #drains: Promise<void>[] = []
+  readonly #operation: Operation = 'reload'
 
   constructor(supervisor: Supervisor) {
     this.#supervisor = supervisor
@@ -78,6 +81,10 @@ export class Reload {
     let failure: unknown
     try {
       const blueprints = await this.#bindAll(declarations, tlsFiles, running)
+      this.#step(
+        'slots',
+        declarations.reduce((sum, { count }) => sum + count, 0),
+      )
       for (const [place, blueprint] of blueprints.entries()) {
         const group = running[place]
         if (group === undefined) await this.#add(blueprint)
@@ -89,6 +96,7 @@ export class Reload {
     }
     this.#supervisor.sockets.release()
     this.#supervisor.reconcile()
+    this.#step('drain', this.#drains.length)
     await Promise.all(this.#drains)
     for (const group of groups) group.forgetInnerSockets()
     this.#supervisor.reconcile()
@@ -191,6 +199,7 @@ export class Reload {
       old.retire()
       await this.#drain(old, group, receipt)
     }
+    this.#tell(group.name, receipt)
     this.#supervisor.dismiss(group, slot)
   }
 
@@ -235,7 +244,7 @@ export class Reload {
       await this.#drain(old, group, leaving)
     }
     const receipt = await this.#start(group, slot, blueprint, 'replaced').catch((error) => {
-      this.#supervisor.retryLater(slot)
+      this.#supervisor.retryLater(group, slot)
       throw error
     })
     Object.assign(receipt, { oldPid: old?.pid ?? 0, drainMs: leaving.drainMs, discarded: leaving.discarded })
@@ -263,11 +272,13 @@ export class Reload {
       const receipt = this.#note(name, 'failed', old)
       receipt.newPid = next.pid
       receipt.note = messageOf(error).split('\n')[0] ?? ''
+      this.#tell(blueprint.declaration.name, receipt)
       throw notReady(name, messageOf(error), await next.gone, blueprint.declaration)
     }
     const receipt = this.#note(name, result, old)
     receipt.newPid = next.pid
     receipt.readyMs = Math.round(now() - started)
+    this.#tell(blueprint.declaration.name, receipt)
     return receipt
   }
 
@@ -275,7 +286,9 @@ export class Reload {
     slot.current?.reload()
     const hasMoved = key.listen !== declaration.listen
     const note = `reloadable: false${hasMoved ? `, so it stays on ${declaration.listen}` : ''}`
-    this.#note(`${group.name}:${slot.id}`, 'kept', slot.current).note = note
+    const receipt = this.#note(`${group.name}:${slot.id}`, 'kept', slot.current)
+    receipt.note = note
+    this.#tell(group.name, receipt)
   }
 
   async #drain(old: WorkerHandle, group: GroupState, receipt: SlotReceipt): Promise<void> {
@@ -293,6 +306,15 @@ export class Reload {
     const receipt = { ...EMPTY, worker, result, oldPid: old?.pid ?? 0 }
     this.receipts.push(receipt)
     return receipt
+  }
+
+  #step(step: 'slots' | 'drain', count: number): void {
+    this.#supervisor.events.emit({ type: 'operation', operation: this.#operation, groups: [], step, count })
+  }
+
+  /** What this operation had to do with a slot is done; at most the process that was there is still leaving. */
+  #tell(group: string, receipt: SlotReceipt): void {
+    this.#supervisor.events.emit({ type: 'slot', operation: this.#operation, group, ...receipt })
   }
 }
 

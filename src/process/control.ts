@@ -26,7 +26,16 @@ export type Request =
   | { readonly command: 'connections'; readonly cursor: Cursor | undefined }
   /** Those that were, up to `past` of them, and from then on each as it happens. */
   | { readonly command: 'events'; readonly past: number }
-export type Answer = Done | { readonly ok: false; readonly message: string }
+export type Answer = Done | Refusal
+
+/** Why not; a number for scripts and a code for programs where they are more exact than `failure`. */
+export interface Refusal {
+  readonly ok: false
+  readonly message: string
+  readonly exitCode?: Exit
+  readonly code?: string
+  readonly next?: string
+}
 
 /** Who answered, and what. */
 export interface Done extends Identity {
@@ -130,6 +139,10 @@ function denial(uid: number): Answer {
 
 /** Whatever a client sends, the server goes on. */
 function refusal(error: unknown): Answer {
+  if (error instanceof CommandError) {
+    const { exitCode, code, next, message } = error
+    return { ok: false, message, exitCode, code, next }
+  }
   return { ok: false, message: `this request cannot be answered: ${messageOf(error)}` }
 }
 

@@ -20,14 +20,43 @@ export const enum WorkerExit {
   Uncaught = 250,
 }
 
-/** Why a command or a start failed: one line for people, one number for scripts. */
+/** The same for programs, in words that stay: what `--json` calls an error, where there is nothing more exact to say. */
+const CODES: Record<Exit, string> = {
+  [Exit.Ok]: '',
+  [Exit.Failure]: 'ERR_FAILURE',
+  [Exit.Usage]: 'ERR_USAGE',
+  [Exit.NotRunning]: 'ERR_NOT_RUNNING',
+  [Exit.AlreadyRunning]: 'ERR_ALREADY_RUNNING',
+  [Exit.Address]: 'ERR_ADDRESS',
+  [Exit.Module]: 'ERR_MODULE',
+  [Exit.Timeout]: 'ERR_TIMEOUT',
+}
+
+export interface CommandErrorOptions {
+  readonly cause?: unknown
+  /** `ERR_NO_GROUP`, say; without one it is that of the exit code. */
+  readonly code?: string | undefined
+  readonly next?: string | undefined
+  /** What `--json` prints beside the error. */
+  readonly report?: object
+}
+
+/** Why a command or a start failed: a reason for people, one number for scripts, a code for programs. */
 export class CommandError extends Error {
   override readonly name = 'CommandError'
   readonly exitCode: Exit
+  readonly code: string
+  /** What to do about it; empty where the command line knows better. */
+  readonly next: string
+  readonly report: object
 
-  constructor(exitCode: Exit, message: string, options?: { cause?: unknown }) {
-    super(message, options)
+  constructor(exitCode: Exit, message: string, options: CommandErrorOptions = {}) {
+    const { cause, code, next = '', report = {} } = options
+    super(message, cause === undefined ? {} : { cause })
     this.exitCode = exitCode
+    this.code = code ?? CODES[exitCode] ?? 'ERR_FAILURE'
+    this.next = next
+    this.report = report
   }
 }
 

@@ -12,6 +12,7 @@ import { COMMON_FLAGS, type FlagName, type Line, readLine, usage } from './comma
 import { print } from './commands/print.ts'
 import { reload } from './commands/reload.ts'
 import { restart } from './commands/restart.ts'
+import { scale } from './commands/scale.ts'
 import { start } from './commands/start.ts'
 import { connections, status } from './commands/status.ts'
 import { stop } from './commands/stop.ts'
@@ -19,7 +20,7 @@ import { CommandError, Exit } from './exit-codes.ts'
 import { paintFor } from './style.ts'
 
 const COMMANDS: ReadonlyMap<string, Command> = new Map(
-  Object.entries({ start, stop, restart, reload, status, connections, check }),
+  Object.entries({ start, stop, restart, reload, scale, status, connections, check }),
 )
 
 /** Does what `argv` says. `direct` is the user's file when that is what was run. Never rejects. */
@@ -73,7 +74,7 @@ function complain(error: unknown, argv: readonly string[], line: Line | null, di
       `${JSON.stringify({ ...report, error: { code, exitCode, reason: message, next: step } }, null, 2)}\n`,
     )
   const paint = paintFor(process.stderr)
-  const usageText = exitCode === Exit.Usage ? `\n${usageFor(name)}\n` : ''
+  const usageText = code === 'ERR_USAGE' ? `\n${usageFor(name)}\n` : ''
   process.stderr.write(`${paint('bad', 'millrace:')} ${message}\n${paint('quiet', 'next:')} ${step}\n${usageText}`)
   return exitCode
 }

@@ -16,16 +16,30 @@ import { type EventLine, EventStream } from './event-stream.ts'
 import type { Events } from './events.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 import type { Identity } from './identity.ts'
+import type { Scale } from './regroup.ts'
 import type { ReloadOutcome } from './reload.ts'
 import { controlPath } from './run-directory.ts'
 import type { ConnectionPage, Cursor, Status } from './status.ts'
 
 export type Request =
-  | { readonly command: 'status' | 'ping' | 'reload' }
-  | { readonly command: 'stop'; readonly isGraceful: boolean }
+  | { readonly command: 'status' | 'ping' }
+  /** Groups by name or address; none: all. Who does not wait is answered at once, and not told how it goes. */
+  | { readonly command: 'reload'; readonly names?: readonly string[]; readonly isWaiting?: boolean }
+  | ({ readonly command: 'stop'; readonly names?: readonly string[] } & Leave)
+  | ({ readonly command: 'restart'; readonly names: readonly string[] } & Leave)
+  | { readonly command: 'start'; readonly names: readonly string[] }
+  | { readonly command: 'scale'; readonly name: string; readonly scale: Scale }
   | { readonly command: 'connections'; readonly cursor: Cursor | undefined }
   /** Those that were, up to `past` of them, and from then on each as it happens. */
   | { readonly command: 'events'; readonly past: number }
+/** How long processes may take to leave. */
+export interface Leave {
+  /** As long as their group says, instead of the server's `stopTimeout`. */
+  readonly isGraceful: boolean
+  /** Instead of either, ms. */
+  readonly timeoutMs?: number | null
+}
+
 export type Answer = Done | Refusal
 
 /** Why not; a number for scripts and a code for programs where they are more exact than `failure`. */
@@ -43,7 +57,8 @@ export interface Done extends Identity {
   readonly isDaemon: boolean
   readonly status?: Status
   readonly page?: ConnectionPage
-  readonly reload?: ReloadOutcome
+  /** Of what takes its time. */
+  readonly outcome?: ReloadOutcome
   /** How long a stop may take before workers are killed. */
   readonly stopTimeoutMs: number
 }

@@ -1,5 +1,7 @@
 // Exit codes are a protocol: between a worker and its master, and between a command and the script that runs it.
 
+import { messageOf, SystemError, UsageError } from '../errors.ts'
+
 export const enum Exit {
   Ok = 0,
   Failure = 1,
@@ -58,6 +60,14 @@ export class CommandError extends Error {
     this.next = next
     this.report = report
   }
+}
+
+/** What a failure means for who asked: a bad declaration is the module's, a socket that cannot be had the address's. */
+export function asCommandError(error: unknown): CommandError {
+  if (error instanceof CommandError) return error
+  if (error instanceof SystemError) return new CommandError(Exit.Address, error.message, { cause: error })
+  const isUsage = error instanceof UsageError
+  return new CommandError(isUsage ? Exit.Module : Exit.Failure, messageOf(error), { cause: error })
 }
 
 /** A worker's end as words: `exit 70 (boot failed)`, `signal SIGKILL`. */

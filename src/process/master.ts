@@ -6,27 +6,27 @@ import { loadavg } from 'node:os'
 import { join } from 'node:path'
 import { addon } from '../addon.ts'
 import { addCounters, newCounters } from '../counters.ts'
-import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
+import { codeOf, messageOf, SystemError } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { version } from '../version.ts'
 import { renderBanner } from './banner.ts'
-import { type Answer, ask, ControlServer, type Request } from './control.ts'
+import { type Answer, ask, ControlServer, type Leave, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
 import { Events } from './events.ts'
-import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
+import { asCommandError, CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from './group.ts'
 import { ownIdentity } from './identity.ts'
 import { Lock } from './lock.ts'
 import { keysOf, type StartOptions } from './messages.ts'
 import { InspectorPorts, inspects } from './node-flags.ts'
-import { Operations } from './operations.ts'
+import { type Operated, Operator } from './operator.ts'
 import { Output } from './output.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
-import { Reload, type ReloadOutcome, type Supervisor } from './reload.ts'
+import type { ReloadOutcome } from './reload.ts'
 import { makeRunDir, type Places, placesOfOurs, runDirCandidates } from './run-directory.ts'
-import { monotonicUsec, reapOrphans, tellService } from './service.ts'
+import { reapOrphans, tellService } from './service.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, spawnChild } from './spawn.ts'
@@ -44,11 +44,11 @@ const PING_MS = 1000
 /** `asked`, or the failure that ends the server. */
 type StopReason = CommandError | 'asked'
 
-export class Master implements Supervisor {
+export class Master implements Operated {
   readonly groups: GroupState[] = []
   readonly sockets = new Sockets()
   readonly events = new Events()
-  readonly #operations = new Operations()
+  readonly #operator = new Operator(this)
   readonly #options: StartOptions
   readonly #isDaemon: boolean
   readonly #startedAt = new Date()
@@ -66,7 +66,8 @@ export class Master implements Supervisor {
   /** Everything has been ready once: from then on failures are retried for ever. */
   #isUp = false
   #stopping: StopReason | null = null
-  #isGraceful = false
+  /** How much time those who have asked for the end give: the least counts. */
+  readonly #leaves: Leave[] = []
   /** Of slots that a reload has removed: no total ever falls. */
   #past = newCounters()
   readonly #waiting = new Set<() => void>()
@@ -102,10 +103,12 @@ export class Master implements Supervisor {
     if (this.#stopping instanceof CommandError) throw this.#stopping
   }
 
-  /** Ends the server within `Worker.stopTimeout`; gracefully within each group's `drainTimeoutMs`. */
-  stop(isGraceful: boolean): void {
-    if (this.#stopping === null) this.#isGraceful = isGraceful
-    else this.#isGraceful &&= isGraceful // a plain stop shortens a graceful one
+  /**
+   * Ends the server within `Worker.stopTimeout`; gracefully within each group's `drainTimeoutMs`. Again: with less time, never
+   * with more.
+   */
+  stop(isGraceful: boolean, timeoutMs: number | null = null): void {
+    this.#leaves.push({ isGraceful, timeoutMs })
     this.#giveUp('asked')
   }
 
@@ -114,9 +117,27 @@ export class Master implements Supervisor {
     for (const handle of this.#processes()) handle.kill()
   }
 
-  /** One after the other: those who ask while one runs share the next one, which sees the newest code. Never rejects. */
   reload(): Promise<ReloadOutcome> {
-    return this.#operations.run('reload', () => this.#reloadNow())
+    return this.#operator.reload([])
+  }
+
+  get isStopping(): boolean {
+    return this.#stopping !== null
+  }
+
+  get stopTimeoutMs(): number {
+    return this.#settings.stopTimeoutMs
+  }
+
+  untilUp(): Promise<void> {
+    return this.#until(() => this.#isUp || this.#stopping !== null)
+  }
+
+  async describeAnew(): Promise<Described> {
+    const described = await this.#describe()
+    this.#follow(described.settings)
+    this.#output?.reopen()
+    return described
   }
 
   // Starting
@@ -212,7 +233,7 @@ export class Master implements Supervisor {
     for (const group of this.groups) {
       for (const slot of group.slots) {
         if (this.#stopping !== null) for (const handle of slot.processes) handle.stop(this.#stopWindowMs(group))
-        else if (slot.isVacant) this.#fill(group, slot)
+        else if (slot.isVacant && !group.isStopped) this.#fill(group, slot)
       }
     }
     if (this.#stopping === null) for (const { share } of this.groups) share.settle()
@@ -363,42 +384,6 @@ export class Master implements Supervisor {
     else if (++slot.bootFailures >= MAX_BOOT_FAILURES) this.#giveUp(new CommandError(Exit.Module, message))
   }
 
-  // Reloading
-
-  async #reloadNow(): Promise<ReloadOutcome> {
-    await this.#until(() => this.#isUp || this.#stopping !== null) // a reload during a start comes after it
-    const started = now()
-    const about = { type: 'operation', operation: 'reload', groups: [] } as const
-    this.events.emit({ ...about, step: 'begin' })
-    const reload = new Reload(this)
-    let failure: CommandError | null = null
-    try {
-      if (this.#stopping !== null) throw new CommandError(Exit.Failure, 'the server is being stopped')
-      log('reload: checking the new code')
-      tellService('RELOADING=1', monotonicUsec())
-      const described = await this.#describe()
-      this.#follow(described.settings)
-      this.#output?.reopen()
-      await reload.run(described)
-    } catch (error) {
-      failure =
-        this.#stopping === null ? asCommandError(error) : new CommandError(Exit.Failure, 'the server was stopped')
-    }
-    if (this.#stopping === null) tellService('READY=1')
-    const outcome = {
-      exitCode: failure?.exitCode ?? Exit.Ok,
-      reason: failure?.message ?? '',
-      durationMs: Math.round(now() - started),
-      slots: reload.receipts,
-    }
-    const { reason, durationMs } = outcome
-    this.events.emit(
-      failure === null ? { ...about, step: 'done', durationMs } : { ...about, step: 'failed', durationMs, reason },
-    )
-    log(reloadLine(outcome))
-    return outcome
-  }
-
   // Stopping
 
   #giveUp(why: StopReason): void {
@@ -413,14 +398,19 @@ export class Master implements Supervisor {
   }
 
   #stopWindowMs({ blueprint }: GroupState): number {
-    return this.#isGraceful ? blueprint.declaration.drainTimeoutMs : this.#settings.stopTimeoutMs
+    const { stopTimeoutMs } = this.#settings
+    const { drainTimeoutMs } = blueprint.declaration
+    const windows = this.#leaves.map(
+      ({ isGraceful, timeoutMs }) => timeoutMs ?? (isGraceful ? drainTimeoutMs : stopTimeoutMs),
+    )
+    return windows.length === 0 ? stopTimeoutMs : Math.min(...windows)
   }
 
   async #end(): Promise<void> {
     for (const slot of this.#slots()) slot.stopWaiting()
     this.reconcile()
     await this.#until(() => this.#processes().length === 0)
-    await this.#operations.idle()
+    await this.#operator.idle()
     this.sockets.closeAll()
     for (const path of this.#pidFiles) tidy(() => removePidFile(path))
     if (this.#lock?.isOurs()) tidy(() => this.#predecessors?.forget())
@@ -435,12 +425,29 @@ export class Master implements Supervisor {
     if (command === 'status') return { ...this.#done(), status: await this.#status() }
     if (command === 'connections')
       return { ...this.#done(), page: await connectionPage(this.groups, request.cursor ?? { pid: 0, after: 0 }) }
-    if (command === 'reload') return { ...this.#done(), reload: await this.reload() }
-    if (command === 'stop')
-      this.stop(request.isGraceful) // who asked waits for this process to be gone
-    else if (command !== 'ping' && command !== 'events')
-      return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
-    return this.#done()
+    if (command === 'ping' || command === 'events') return this.#done()
+    const names = namesOf(request)
+    if (command === 'stop' && names.length === 0) {
+      this.stop(request.isGraceful === true, timeoutOf(request)) // who asked waits for this process to be gone
+      return this.#done()
+    }
+    const outcome = this.#operate(request, names)
+    if (outcome === null) return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
+    return command === 'reload' && request.isWaiting === false
+      ? this.#done()
+      : { ...this.#done(), outcome: await outcome }
+  }
+
+  /** Null for what is no operation. */
+  #operate(request: Request, names: readonly string[]): Promise<ReloadOutcome> | null {
+    const { command } = request
+    if (command === 'reload') return this.#operator.reload(names)
+    if (command === 'scale') return this.#operator.scale(String(request.name), request.scale)
+    if (names.length === 0) return null // the whole server is stopped and started by others
+    if (command === 'start') return this.#operator.start(names)
+    if (command !== 'stop' && command !== 'restart') return null
+    const leave = { isGraceful: request.isGraceful === true, timeoutMs: timeoutOf(request) }
+    return this.#operator[command](names, leave)
   }
 
   #done() {
@@ -530,6 +537,16 @@ function shareOut({ slots, blueprint }: GroupState): void {
   for (const handle of serving) handle.useShare(share)
 }
 
+/** What somebody sends need not be what it should. */
+function namesOf(request: { readonly names?: readonly string[] } | Request): readonly string[] {
+  const { names } = request as { readonly names?: unknown }
+  return Array.isArray(names) ? names.map(String) : []
+}
+
+function timeoutOf({ timeoutMs }: Leave): number | null {
+  return typeof timeoutMs === 'number' && timeoutMs >= 0 ? timeoutMs : null
+}
+
 /** One step of the end: what fails (a folder that is gone) must not keep the next from being done. */
 function tidy(step: () => void): void {
   try {
@@ -552,12 +569,6 @@ function unfinished({ report }: WorkerHandle): string {
   return report.work === '' ? '' : ` with ${report.work}`
 }
 
-function reloadLine({ reason, durationMs, slots }: ReloadOutcome): string {
-  const fresh = slots.filter(({ result }) => result === 'replaced' || result === 'added').length
-  if (reason === '') return `reload: done in ${(durationMs / 1000).toFixed(1)} s, new processes: ${fresh}`
-  return `reload: given up, processes that already run the new code: ${fresh}: ${reason}`
-}
-
 /** Looks in every place where `status` and `stop` would look: one server a module, whatever the environment was. */
 async function refuseSecond(places: Places): Promise<void> {
   for (const runDir of placesOfOurs(places)) {
@@ -568,11 +579,4 @@ async function refuseSecond(places: Places): Promise<void> {
 
 function alreadyRunning(pid: number): CommandError {
   return new CommandError(Exit.AlreadyRunning, `already running, pid ${pid}`)
-}
-
-function asCommandError(error: unknown): CommandError {
-  if (error instanceof CommandError) return error
-  if (error instanceof SystemError) return new CommandError(Exit.Address, error.message, { cause: error })
-  const isUsage = error instanceof UsageError
-  return new CommandError(isUsage ? Exit.Module : Exit.Failure, messageOf(error), { cause: error })
 }

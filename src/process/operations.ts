@@ -2,7 +2,7 @@
 // were asked for. Those who ask the same while it waits for its turn share it: it will see the newest code all the same.
 
 interface Waiting {
-  readonly key: string
+  readonly key: string | null
   readonly outcome: Promise<unknown>
 }
 
@@ -13,10 +13,10 @@ export class Operations {
 
   /**
    * Runs `work` when those before it have ended, however. Who asks with the `key` of the last one that still waits gets
-   * that one's outcome, and `work` is not called.
+   * that one's outcome, and `work` is not called; null is like no other.
    */
-  run<T>(key: string, work: () => Promise<T>): Promise<T> {
-    if (this.#waiting?.key === key) return this.#waiting.outcome as Promise<T>
+  run<T>(key: string | null, work: () => Promise<T>): Promise<T> {
+    if (key !== null && this.#waiting?.key === key) return this.#waiting.outcome as Promise<T>
     const outcome = this.#last.then(() => {
       if (this.#waiting === waiting) this.#waiting = null
       return work()

@@ -119,7 +119,12 @@ test('one under a folder that another user made for us is refused: he could repl
 test('one whose socket path is too long for the system is refused with the limit', async () => {
   await inSandbox(async (box) => {
     const long = join(box.runDir, 'x'.repeat(100))
-    await refused(box, /control\.sock has \d+ bytes, the limit is 107\nnext: choose one with --run-dir/, '--run-dir', long)
+    await refused(
+      box,
+      /control\.sock has \d+ bytes, the limit is 107\nnext: choose one with --run-dir/,
+      '--run-dir',
+      long,
+    )
     assert.not(existsSync(long))
     for (const command of ['stop', 'status']) {
       assert.is((await box.command(command, '--run-dir', long)).code, 3)

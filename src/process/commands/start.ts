@@ -11,21 +11,40 @@ import type { Declaration } from '../group.ts'
 import { launchDaemon, runDirect, runOther } from '../launch.ts'
 import { runMaster } from '../run-master.ts'
 import { startFile } from '../spawn.ts'
-import { type Command, NO_WORDS } from './command.ts'
+import { ANY_WORDS, type Command } from './command.ts'
 import { type Line, START_FLAGS, startOptions, usage } from './line.ts'
+import { operate } from './operate.ts'
 import { print, showJson } from './print.ts'
 import { askServer } from './server.ts'
 
 export const start: Command = {
-  operands: '[app.js ...] [-- arguments of the app]',
+  operands: '[app.js ...] [NAME ...] [-- arguments of the app]',
   summary: 'run the server of app.js in the foreground (without app.js: a demo); -d: as a daemon',
   details: `Evaluates app.js in a process of its own, binds its addresses, starts its processes and serves until it is stopped.
-With -d it returns when every process serves, or with the reason why not (exit code 5, 6 or 7).`,
-  flags: START_FLAGS,
-  words: NO_WORDS,
+With -d it returns when every process serves, or with the reason why not (exit code 5, 6 or 7).
+With NAME: starts groups of a server that runs, which 'stop NAME' has stopped.`,
+  flags: [...START_FLAGS, 'name'],
+  words: ANY_WORDS,
   async run(line) {
+    if (line.words.length > 0) return startGroups(line)
     return runOtherCopy(line) ?? launch(line)
   },
+}
+
+async function startGroups(line: Line): Promise<Exit> {
+  const { words: names } = line
+  try {
+    return await operate(line, { command: 'start', names }, 'started')
+  } catch (error) {
+    if (!(error instanceof CommandError && error.exitCode === Exit.NotRunning)) throw error
+    throw new CommandError(
+      Exit.Module,
+      `there is no file ${resolve(names[0] ?? '')}, and no server whose group it could be`,
+      {
+        next: 'name a file that is there',
+      },
+    )
+  }
 }
 
 /** Becomes the server, or starts it. Resolves with its exit code. */

@@ -81,7 +81,7 @@ export class IncomingLink implements SocketEvents, Answers {
     this.#host = host
     this.#socket = socket
     this.#writer.attach(socket)
-    this.#timer = deadlines.after(HANDSHAKE_MS, () => this.#refuse('it has not said who it is'))
+    this.#timer = deadlines.after(HANDSHAKE_MS, () => this.refuse('it has not said who it is'))
     this.#writer.begin(Kind.Challenge)
     this.#writer.bytes(this.#nonce)
     this.#writer.end()
@@ -141,7 +141,7 @@ export class IncomingLink implements SocketEvents, Answers {
       this.#reader.receive(bytes)
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error
-      this.#refuse(error.message)
+      this.refuse(error.message)
     }
   }
 
@@ -161,7 +161,8 @@ export class IncomingLink implements SocketEvents, Answers {
     // No TLS between processes of one machine.
   }
 
-  #refuse(why: string): void {
+  /** Closes it, and counts that. */
+  refuse(why: string): void {
     if (this.#state === State.Closed) return
     const who = this.#state === State.AwaitHello ? 'a stranger' : 'another worker'
     refusals.log(`${who} at the door of the mesh: ${why}`)

@@ -181,7 +181,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
 
   #accept(socket: Socket): SocketEvents | null {
     const strangers = [...this.#incoming].filter(({ isKnown }) => !isKnown)
-    if (strangers.length >= MAX_STRANGERS) strangers[0]?.close()
+    if (strangers.length >= MAX_STRANGERS) strangers[0]?.refuse('too many are about to say who they are')
     const link = new IncomingLink(this, socket)
     this.#incoming.add(link)
     return link

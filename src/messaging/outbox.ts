@@ -171,7 +171,7 @@ export class Outbox implements LinkOwner {
 
   #write(link: OutgoingLink, kind: CountedKind, value: unknown, entry: unknown, audience: Audience | null): number {
     const remaining = entry instanceof PendingRequest ? entry.expiresAt - recently() : Number.POSITIVE_INFINITY
-    const timeoutMs = remaining === Number.POSITIVE_INFINITY ? 0 : Math.max(1, Math.ceil(remaining))
+    const timeoutMs = remaining === Number.POSITIVE_INFINITY ? 0 : Math.max(1, Math.round(remaining))
     return link.write(kind, value, entry, timeoutMs, this.#settings.maxPackageSize, audience)
   }
 

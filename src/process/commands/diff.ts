@@ -1,7 +1,7 @@
 // `diff`: what runs against what the code on disk says. Exit code as diff(1): 0 the same, 1 not.
 
 import { readdirSync, statSync } from 'node:fs'
-import { dirname, extname, join } from 'node:path'
+import { dirname, join } from 'node:path'
 import type { Comparison, Difference } from '../diff.ts'
 import { Exit } from '../exit-codes.ts'
 import { realPathOf } from '../run-directory.ts'
@@ -48,7 +48,7 @@ function render({ isSame, differences, changedFiles }: Result, paint: Paint): st
   ].join('\n')
 }
 
-const CODE = new Set(['.js', '.mjs', '.cjs', '.ts', '.mts', '.cts', '.json', '.node', '.wasm'])
+const CODE = /\.([cm]?[jt]s|json|node|wasm)$/
 /** Entries of folders: beyond that the tree is no program of somebody's own. */
 const MOST_ENTRIES = 20_000
 
@@ -66,7 +66,7 @@ function filesChangedSince({ modules, evaluated, oldestStart }: Comparison): str
       left--
       const path = join(folder, entry.name)
       if (entry.isDirectory() && entry.name !== 'node_modules' && !entry.name.startsWith('.')) queue.push(path)
-      else if (CODE.has(extname(entry.name)) && changedAt(path) > oldestStart) changed.add(path)
+      else if (CODE.test(entry.name) && changedAt(path) > oldestStart) changed.add(path)
     }
   }
   return [...changed].sort()

@@ -4,11 +4,13 @@
 
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
-import { addon } from '../addon.ts'
+import { addon, type Descriptor } from '../addon.ts'
 import { addCounters, newCounters } from '../counters.ts'
 import { codeOf, messageOf, SystemError } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
+import { bindMeshSocket, isPassedOn } from '../net/mesh-socket.ts'
+import { COUNTER_BYTES } from '../shared/limits.ts'
 import { version } from '../version.ts'
 import { renderBanner } from './banner.ts'
 import { type Answer, ask, ControlServer, type Leave, type Request } from './control.ts'
@@ -18,11 +20,14 @@ import { Events } from './events.ts'
 import { asCommandError, CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from './group.ts'
 import { ownIdentity } from './identity.ts'
+import { KeeperHandle } from './keeper-handle.ts'
+import { Leaders } from './leaders.ts'
 import { Lock } from './lock.ts'
-import { keysOf, type StartOptions } from './messages.ts'
+import { keysOf, mailboxesOf, type StartOptions } from './messages.ts'
 import { InspectorPorts, inspects } from './node-flags.ts'
 import { type Operated, Operator } from './operator.ts'
 import { Output } from './output.ts'
+import { Peers } from './peers.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
 import type { ReloadOutcome } from './reload.ts'
@@ -56,6 +61,11 @@ export class Master implements Operated {
   readonly #ended = new AbortController()
   readonly #inspectorPorts = new InspectorPorts()
   readonly #tickets = new Tickets()
+  readonly #leaders = new Leaders()
+  #keeper: KeeperHandle | null = null
+  /** The counters that all workers share; null without the addon. */
+  readonly #memory = sharedMemory()
+  readonly #peers = new Peers()
   #settings: Settings = DEFAULT_SETTINGS
   #runDir = ''
   readonly #pidFiles = new Set<string>()
@@ -87,7 +97,7 @@ export class Master implements Operated {
   async run(onUp: (banner: string) => void): Promise<void> {
     process.title = `millrace: master process  start_file=${this.#options.modules[0]}`
     if (this.#options.umask !== undefined) process.umask(this.#options.umask)
-    reapOrphans(() => [...this.#describing, ...this.#processes().map(({ pid }) => pid)])
+    reapOrphans(() => this.#pids())
     try {
       await this.#takeRunDir()
       this.events.emit({ type: 'server', state: 'starting', reason: '' })
@@ -138,6 +148,7 @@ export class Master implements Operated {
 
   async describeAnew(): Promise<Described> {
     const described = await this.#describeForUse()
+    this.#leaders.generation++
     this.#output?.reopen()
     return described
   }
@@ -154,6 +165,7 @@ export class Master implements Operated {
     this.#lock = lock
     this.#predecessors = new Predecessors(this.#runDir)
     this.#output = new Output(this.#options, this.#isDaemon, this.#runDir, DEFAULT_SETTINGS)
+    this.#keeper = new KeeperHandle(this.#runDir, this.#output, () => this.#record())
     const control = new ControlServer(this.#runDir, this.events, (request) => this.#answer(request))
     await control.listen()
     this.#control = control
@@ -170,11 +182,13 @@ export class Master implements Operated {
     if (this.#options.pidFile === undefined && settings.pidFile !== '') this.#writePid(settings.pidFile)
     await this.#predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
     const keys = keysOf(groups)
+    const mailboxes = mailboxesOf(groups)
     for (const [place, declaration] of groups.entries()) {
       if (this.#stopping !== null) return
       const sockets = await this.sockets.reserveAll(declaration)
       const key = keys[place] as Blueprint['key']
-      const group = new GroupState({ key, declaration, sockets, tlsFiles: tlsFiles[place] ?? {} })
+      const mailbox = mailboxes[place] as string
+      const group = new GroupState({ key, mailbox, declaration, sockets, tlsFiles: tlsFiles[place] ?? {} })
       for (let n = 0; n < declaration.count; n++) group.addSlot({ isHeld: false })
       this.groups.push(group)
     }
@@ -248,6 +262,8 @@ export class Master implements Operated {
       }
     }
     if (this.#stopping === null) for (const { share } of this.groups) share.settle()
+    if (this.#stopping === null) this.#leaders.settle()
+    this.#peers.settle(this.groups, this.#stopping !== null)
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.#record()
     for (const look of [...this.#waiting]) look()
@@ -271,6 +287,10 @@ export class Master implements Operated {
     const output = this.#output as Output
     const inspectorPort = inspects(declaration.execArgv) ? this.#inspectorPorts.take() : null
     const incarnation = ++slot.incarnation
+    const fds = socket === null || socket.fd < 0 ? [] : [socket.fd]
+    const mesh = bindMeshSocket(this.#runDir)
+    const meshFd = mesh.fd < 0 ? -1 : FIRST_SOCKET_FD + fds.push(mesh.fd) - 1
+    const memoryFd = this.#memory === null ? -1 : FIRST_SOCKET_FD + fds.push(this.#memory.fd) - 1
     const child = spawnChild(
       {
         role: 'worker',
@@ -280,25 +300,28 @@ export class Master implements Operated {
         isLogPiped: output.isLogPiped,
         engine: this.#options.engine,
         group: key,
+        memoryFd,
         place: {
           id: slot.id,
           incarnation,
           sockets: socket === null ? [] : [{ fd: socket.fd < 0 ? -1 : FIRST_SOCKET_FD, endpoint: socket.endpoint }],
           tls: { ticketKeys: this.#tickets.keysFor(key), files: tlsFiles },
+          mesh: this.#peers.placeFor(blueprint, meshFd, mesh.address),
         },
       },
       {
         stdio: output.stdio,
-        fds: socket === null || socket.fd < 0 ? [] : [socket.fd],
+        fds,
         isDetached: true,
         execArgv: declaration.execArgv,
         inspectorPort,
       },
     )
+    if (isPassedOn) mesh.close()
     output.attach(child, `${declaration.name}:${slot.id}`)
     // Who stands at a breakpoint is not late.
     const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
-    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket })
+    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket, meshAddress: mesh.address })
     slot.next = handle
     const of = () => ({ group: declaration.name, worker: `${declaration.name}:${slot.id}`, pid: handle.pid })
     this.events.emit({ type: 'spawn', incarnation, ...of() })
@@ -310,8 +333,13 @@ export class Master implements Operated {
     }
     handle.onReport = () => shareOut(group)
     handle.onListen = (request, address) => void this.#giveSocket(group, handle, request, address)
+    handle.onReachKeeper = (request) => void this.#giveKeeper(handle, request)
+    handle.onStand = (name, id) => this.#leaders.stand(handle, name, id)
+    handle.onResign = (name, id) => this.#leaders.resign(handle, name, id)
     handle.onGone = (exit) => {
+      this.#leaders.forget(handle)
       if (inspectorPort !== null) this.#inspectorPorts.release(inspectorPort)
+      if (!isPassedOn) mesh.close()
       this.#gone(group, slot, handle, exit)
     }
     this.#record()
@@ -334,7 +362,17 @@ export class Master implements Operated {
     }
   }
 
+  async #giveKeeper(handle: WorkerHandle, request: number): Promise<void> {
+    try {
+      const keeper = this.#keeper as KeeperHandle
+      handle.giveConnection(request, await keeper.connect())
+    } catch (error) {
+      handle.refuseSocket(request, { code: 'ERR_KEEPER_LOST', syscall: '', address: '', message: messageOf(error) })
+    }
+  }
+
   activate(slot: Slot, handle: WorkerHandle): void {
+    this.#peers.settle(this.groups, this.#stopping !== null) // messages go to it from now on
     const before = [...slot.leaving].map(({ retired }) => retired)
     void Promise.all(before).then(() => {
       if (slot.current === handle) handle.activate()
@@ -422,6 +460,7 @@ export class Master implements Operated {
     this.reconcile()
     await this.#until(() => this.#processes().length === 0)
     await this.#operator.idle()
+    await this.#keeper?.end()
     this.sockets.closeAll()
     for (const path of this.#pidFiles) tidy(() => removePidFile(path))
     if (this.#lock?.isOurs()) tidy(() => this.#predecessors?.forget())
@@ -495,6 +534,7 @@ export class Master implements Operated {
       addon: addon().why,
       loadAverage: loadavg(),
       groups,
+      leaders: this.#leaders.list(),
       totals: addCounters(totalsOf(groups), this.#past),
     }
   }
@@ -520,9 +560,13 @@ export class Master implements Operated {
     return this.#slots().flatMap((slot) => slot.processes)
   }
 
+  #pids(): number[] {
+    return [...this.#describing, this.#keeper?.pid ?? 0, ...this.#processes().map(({ pid }) => pid)]
+  }
+
   /** Who would be left over if this process were killed now. */
   #record(): void {
-    this.#predecessors?.record([...this.#describing, ...this.#processes().map(({ pid }) => pid)])
+    this.#predecessors?.record(this.#pids())
   }
 
   /** Resolves when `isTrue` holds; looked at after every change. */
@@ -555,6 +599,15 @@ function shareOut({ slots, blueprint }: GroupState): void {
   const isAlone = serving.length < 2
   const share = isAlone ? Number.MAX_SAFE_INTEGER : Math.ceil((all / serving.length) * SHARE_FACTOR) + SHARE_SLACK
   for (const handle of serving) handle.useShare(share)
+}
+
+function sharedMemory(): Descriptor | null {
+  try {
+    return addon().sys?.createMemory(COUNTER_BYTES) ?? null
+  } catch (error) {
+    log(`counters are kept by a process: ${messageOf(error)}`)
+    return null
+  }
 }
 
 /** What somebody sends need not be what it should. */

@@ -9,7 +9,7 @@ import type { Events, Operation } from './events.ts'
 import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import type { Declaration } from './group.ts'
 import { matchGroups } from './group-match.ts'
-import { keysOf } from './messages.ts'
+import { keysOf, mailboxesOf } from './messages.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import type { Sockets } from './sockets.ts'
 import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
@@ -143,6 +143,7 @@ export class Reload {
   ): Promise<(Blueprint | null)[]> {
     const { sockets } = this.supervisor
     const keys = keysOf(declarations)
+    const mailboxes = mailboxesOf(declarations)
     const staying = declarations.map(({ reloadable }, place) => {
       return reloadable && isMeant(place) ? undefined : running[place]?.blueprint
     })
@@ -163,6 +164,7 @@ export class Reload {
       const isEnough = kept !== undefined && (!wanted.reusePort || kept.length >= wanted.count)
       blueprints.push({
         key: keys[place] as Blueprint['key'],
+        mailbox: mailboxes[place] as string,
         declaration: wanted,
         sockets: isIdle ? [] : isEnough ? kept : await sockets.reserveAll(wanted, group?.sockets),
         tlsFiles: tlsFiles[place] ?? {},

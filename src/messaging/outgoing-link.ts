@@ -81,7 +81,9 @@ export class OutgoingLink implements SocketEvents {
   readonly #credentials: Credentials
   readonly #ledger = new Ledger()
   readonly #writer = new FrameWriter()
-  readonly #reader = new FrameReader(LONGEST_HELLO_BYTES, (...frame) => this.#frame(...frame))
+  readonly #reader = new FrameReader(LONGEST_HELLO_BYTES, (kind, form, bytes, start, end) =>
+    this.#frame(kind, form, bytes, start, end),
+  )
   readonly #aborter = new AbortController()
   #state = State.Connecting
   #socket: Socket | null = null

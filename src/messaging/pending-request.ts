@@ -1,7 +1,7 @@
 // A request that waits for its answer: one promise, which is settled once, by whoever is first: the answer, an error, the
 // time-out, the caller's signal, or the end of the other process. An answer may be a stream.
 
-import { messageOf, PeerError, RemoteError } from '../errors.ts'
+import { messageOf, PeerError, ProtocolError, RemoteError } from '../errors.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import { ReplyStream } from './reply-stream.ts'
 import { type Form, Kind, type Packed, pack, unpack } from './wire.ts'
@@ -143,13 +143,20 @@ interface Failure {
 
 /** What a handler threw, or why it was not called, as a value. */
 export function packFailure(error: unknown): Packed {
-  const { name = 'Error', code = '' } = typeof error === 'object' && error !== null ? (error as Partial<Failure>) : {}
-  return pack({ name: String(name), message: messageOf(error), code: String(code) })
+  const { name, code } = Object(error) as Partial<Failure>
+  return pack({ name: textOr(name, 'Error'), message: messageOf(error), code: textOr(code, '') })
 }
 
 /** Throws ProtocolError. */
 export function readFailure(form: Form, bytes: Buffer, start: number, end: number): Error {
-  const { name, message, code } = Object(unpack(form, bytes, start + 1, end)) as Partial<Failure>
-  if (bytes[start] === 0) return new PeerError(String(code), String(message), false)
-  return new RemoteError(String(name), String(message), String(code))
+  if (start >= end) throw new ProtocolError('ERR_MESH_FRAME', 'a failure that says nothing')
+  const failure = Object(unpack(form, bytes, start + 1, end)) as Partial<Failure>
+  const [message, code] = [textOr(failure.message, ''), textOr(failure.code, '')]
+  if (bytes[start] === 0) return new PeerError(code, message, false)
+  return new RemoteError(textOr(failure.name, 'Error'), message, code)
+}
+
+/** Anything can be thrown, and have anything as its name. */
+function textOr(value: unknown, other: string): string {
+  return typeof value === 'string' || typeof value === 'number' ? String(value) : other
 }

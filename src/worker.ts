@@ -29,6 +29,7 @@ import { serveDatagrams } from './net/datagrams.ts'
 import { areDescriptorsScarce } from './net/descriptors.ts'
 import { chooseEngine, ENGINES } from './net/engines.ts'
 import { readTlsFiles, type ServerTlsOptions, type TlsSecrets, TlsServer } from './net/tls.ts'
+import type { LeaderJob } from './process/candidates.ts'
 import {
   type ConnectionRow,
   DEFAULT_SETTINGS,
@@ -283,6 +284,23 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** Ends this worker process after its connections; the master starts another: "max requests" in one line. */
   static stopAll(code = 0): void {
     registry().requestStop?.(code)
+  }
+
+  /**
+   * Runs `job` in exactly one process of this server among all that ask for the same name: at once if nobody leads yet,
+   * else when the leader has ended, crashed, or been replaced by a reload. At its end `signal` aborts; then what the job
+   * gave is waited for: a function is called (`return () => Timer.del(id)`), a promise awaited, and only then another
+   * process begins. A job that is done stays done while its process leads; one that throws is logged, and another process
+   * tries. In any process that is no worker it does nothing.
+   * **Order**: never two at once; between two, for a moment, none. **Throws** `ERR_LEADER_NAME`, `ERR_LEADER_JOB`.
+   *
+   * @returns gives it up in this process; resolves when the job has ended
+   */
+  static onLeader(name: string, job: LeaderJob): () => Promise<void> {
+    if (typeof name !== 'string' || name === '' || name.length > LONGEST_REASON)
+      throw new UsageError('ERR_LEADER_NAME', `onLeader needs a name of 1 to ${LONGEST_REASON} characters`)
+    if (typeof job !== 'function') throw new UsageError('ERR_LEADER_JOB', `onLeader('${name}') needs a function`)
+    return registry().candidates?.add(name, job) ?? (async () => undefined)
   }
 
   /**

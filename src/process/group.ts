@@ -4,6 +4,7 @@
 import type { Counters } from '../counters.ts'
 import { UsageError } from '../errors.ts'
 import { version } from '../version.ts'
+import type { Candidates } from './candidates.ts'
 
 /** A group as a describe process reports it: all that the master ever learns of the user's code. Plain JSON. */
 export interface Declaration {
@@ -187,6 +188,12 @@ export interface Registry {
   isEngineGiven: boolean
   /** In a worker: the group's socket at an address, made by the master. Rejects with a SystemError or a UsageError. */
   requestSocket: ((address: string) => Promise<GivenSocket>) | null
+  /** In a worker: a connection to the keeper of shared data, as a net.Socket. */
+  requestKeeper: (() => Promise<GivenSocket>) | null
+  /** Of the memory that all workers have; -1 for none. */
+  memoryFd: number
+  /** In a worker: what it would lead. */
+  candidates: Candidates | null
   /** Ends this worker process as a `stop` would. */
   requestStop: ((code: number) => void) | null
 }
@@ -202,6 +209,9 @@ const own: Registry = {
   engine: '',
   isEngineGiven: false,
   requestSocket: null,
+  requestKeeper: null,
+  memoryFd: -1,
+  candidates: null,
   requestStop: null,
 }
 

@@ -2,6 +2,7 @@
 //
 //   Starting -> Ready -> Retiring -> Stopping -> Gone      each may skip ahead: a process can die at any time
 
+import type { Socket } from 'node:net'
 import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { now } from '../loop/clock.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
@@ -57,10 +58,17 @@ export interface HandleOptions {
 export class WorkerHandle {
   onReady: (() => void) | null = null
   onGone: ((exit: WorkerExitInfo) => void) | null = null
+  /** It is in another state now; of its end `onGone` tells. */
+  onMove: ((state: WorkerState) => void) | null = null
   /** A report has come. */
   onReport: (() => void) | null = null
   /** It wants to listen at an address of its own. */
   onListen: ((request: number, address: string) => void) | null = null
+  /** It asks for the keeper of shared data. */
+  onReachKeeper: ((request: number) => void) | null = null
+  /** It would lead something, or does not any more. */
+  onStand: ((name: string, ticket: number) => void) | null = null
+  onResign: ((name: string, ticket: number) => void) | null = null
   /** Of addresses that it has asked for itself. */
   readonly innerSockets = new Set<BoundSocket>()
   readonly startedAt = now()
@@ -121,6 +129,11 @@ export class WorkerHandle {
     return this.state !== 'stopping' && this.state !== 'gone'
   }
 
+  /** Until it has to be gone, ms; Infinity before it was told to leave. */
+  get remainingMs(): number {
+    return this.#deadlineAt - now()
+  }
+
   /** For how long nothing has been heard of it, ms. */
   get silentMs(): number {
     return now() - this.#heardAt
@@ -150,6 +163,11 @@ export class WorkerHandle {
   giveSocket(request: number, socket: BoundSocket): void {
     this.innerSockets.add(socket)
     sendSocket(this.#child.process, request, socket.endpoint, socket.handle)
+  }
+
+  /** It has it from then on. */
+  giveConnection(request: number, connection: Socket): void {
+    sendSocket(this.#child.process, request, '', connection)
   }
 
   standIn(place: number, socket: BoundSocket): void {
@@ -185,6 +203,11 @@ export class WorkerHandle {
     this.#child.channel.send({ type: 'tickets', keys })
   }
 
+  /** It leads something now, see leaders.ts. */
+  lead(name: string, ticket: number): void {
+    this.#child.channel.send({ type: 'lead', name, ticket })
+  }
+
   /** A reload that leaves it alone. */
   reload(): void {
     this.#child.channel.send({ type: 'reload' })
@@ -194,9 +217,9 @@ export class WorkerHandle {
   stop(timeoutMs: number): void {
     if (this.state === 'gone' || now() + timeoutMs >= this.#deadlineAt) return
     const isBooting = this.state === 'starting'
+    this.#deadlineAt = now() + timeoutMs
     if (this.state !== 'stopping') this.#move('stopping')
     clearTimeout(this.#deadline)
-    this.#deadlineAt = now() + timeoutMs
     this.#deadline = setTimeout(() => this.#killLate(), timeoutMs + KILL_SLACK_MS)
     this.#child.channel.send({ type: 'stop', timeoutMs })
     if (isBooting) this.#child.process.kill('SIGTERM') // it may not read its channel yet
@@ -240,6 +263,7 @@ export class WorkerHandle {
   #move(to: WorkerState): void {
     if (!EDGES[this.state].includes(to)) throw new Error(`a worker does not go from ${this.state} to ${to}`)
     this.state = to
+    this.onMove?.(to)
   }
 
   #receive(message: FromChild): void {
@@ -258,6 +282,12 @@ export class WorkerHandle {
       this.#onPage.shift()?.(message)
     } else if (message.type === 'retired') {
       this.#tellRetired()
+    } else if (message.type === 'reachKeeper') {
+      this.onReachKeeper?.(message.request)
+    } else if (message.type === 'stand') {
+      this.onStand?.(message.name, message.ticket)
+    } else if (message.type === 'resign') {
+      this.onResign?.(message.name, message.ticket)
     } else if (message.type === 'failed') {
       this.#reason = message.message
       this.#reasonCode = message.exitCode

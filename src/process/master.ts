@@ -255,6 +255,7 @@ export class Master implements Operated {
 
   /** Makes what is wanted so: a process in every slot that is not waiting for its next try, or none when stopping. */
   reconcile(): void {
+    this.#tellPeers() // before anybody is told to leave: nobody will come back
     for (const group of this.groups) {
       for (const slot of group.slots) {
         if (this.#stopping !== null) for (const handle of slot.processes) handle.stop(this.#stopWindowMs(group))
@@ -263,10 +264,14 @@ export class Master implements Operated {
     }
     if (this.#stopping === null) for (const { share } of this.groups) share.settle()
     if (this.#stopping === null) this.#leaders.settle()
-    this.#peers.settle(this.groups, this.#stopping !== null)
+    this.#tellPeers()
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.#record()
     for (const look of [...this.#waiting]) look()
+  }
+
+  #tellPeers(): void {
+    this.#peers.settle(this.groups, this.#stopping !== null)
   }
 
   #fill(group: GroupState, slot: Slot): void {
@@ -372,7 +377,7 @@ export class Master implements Operated {
   }
 
   activate(slot: Slot, handle: WorkerHandle): void {
-    this.#peers.settle(this.groups, this.#stopping !== null) // messages go to it from now on
+    this.#tellPeers() // messages go to it from now on
     const before = [...slot.leaving].map(({ retired }) => retired)
     void Promise.all(before).then(() => {
       if (slot.current === handle) handle.activate()

@@ -15,6 +15,7 @@ import { version } from '../version.ts'
 import { renderBanner } from './banner.ts'
 import { type Answer, ask, ControlServer, type Leave, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
+import { type Comparison, compare, oldestStart } from './diff.ts'
 import { Events } from './events.ts'
 import { asCommandError, CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from './group.ts'
@@ -30,7 +31,7 @@ import { Peers } from './peers.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
 import type { ReloadOutcome } from './reload.ts'
-import { makeRunDir, type Places, placesOfOurs, runDirCandidates } from './run-directory.ts'
+import { makeRunDir, type Places, placesOfOurs, realPathOf, runDirCandidates } from './run-directory.ts'
 import { reapOrphans, tellService } from './service.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import { Sockets } from './sockets.ts'
@@ -72,7 +73,9 @@ export class Master implements Operated {
   #control: ControlServer | null = null
   #predecessors: Predecessors | null = null
   #output: Output | null = null
-  #describePid = 0
+  readonly #describing = new Set<number>()
+  /** Where the modules led when the code was last evaluated for use. */
+  #evaluated: readonly string[] = []
   /** Everything has been ready once: from then on failures are retried for ever. */
   #isUp = false
   #stopping: StopReason | null = null
@@ -144,9 +147,8 @@ export class Master implements Operated {
   }
 
   async describeAnew(): Promise<Described> {
-    const described = await this.#describe()
+    const described = await this.#describeForUse()
     this.#leaders.generation++
-    this.#follow(described.settings)
     this.#output?.reopen()
     return described
   }
@@ -176,8 +178,7 @@ export class Master implements Operated {
   }
 
   async #prepare(): Promise<void> {
-    const { groups, tlsFiles, settings } = await this.#describe()
-    this.#follow(settings)
+    const { groups, tlsFiles, settings } = await this.#describeForUse()
     if (this.#options.pidFile === undefined && settings.pidFile !== '') this.#writePid(settings.pidFile)
     await this.#predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
     const keys = keysOf(groups)
@@ -194,10 +195,20 @@ export class Master implements Operated {
     this.sockets.release()
   }
 
+  async #describeForUse(): Promise<Described> {
+    const evaluated = this.#options.modules.map(realPathOf)
+    const described = await this.#describe()
+    this.#evaluated = evaluated
+    this.#follow(described.settings)
+    return described
+  }
+
   async #describe(): Promise<Described> {
     const { modules, argv, user = '', group = '', engine } = this.#options
+    let describing = 0
     const onSpawn = (pid: number) => {
-      this.#describePid = pid
+      describing = pid
+      if (pid > 0) this.#describing.add(pid)
       this.#record()
     }
     try {
@@ -212,7 +223,7 @@ export class Master implements Operated {
         onSpawn,
       })
     } finally {
-      this.#describePid = 0
+      this.#describing.delete(describing)
     }
   }
 
@@ -470,6 +481,7 @@ export class Master implements Operated {
     if (command === 'connections')
       return { ...this.#done(), page: await connectionPage(this.groups, request.cursor ?? { pid: 0, after: 0 }) }
     if (command === 'ping' || command === 'events') return this.#done()
+    if (command === 'diff') return { ...this.#done(), comparison: await this.#compare() }
     const names = namesOf(request)
     if (command === 'stop' && names.length === 0) {
       this.stop(request.isGraceful === true, timeoutOf(request)) // who asked waits for this process to be gone
@@ -499,7 +511,15 @@ export class Master implements Operated {
       this.#settings.stopTimeoutMs,
       ...this.groups.map((group) => this.#stopWindowMs(group)),
     )
-    return { ok: true, ...ownIdentity(), stopTimeoutMs, isDaemon: this.#isDaemon } as const
+    const logFile = this.#output?.logPath ?? ''
+    return { ok: true, ...ownIdentity(), stopTimeoutMs, isDaemon: this.#isDaemon, logFile } as const
+  }
+
+  async #compare(): Promise<Comparison> {
+    const { groups } = await this.#describe()
+    const { modules } = this.#options
+    const differences = compare(this.groups, groups)
+    return { differences, modules, evaluated: this.#evaluated, oldestStart: oldestStart(this.groups) }
   }
 
   async #status(): Promise<Status> {
@@ -546,7 +566,7 @@ export class Master implements Operated {
   }
 
   #pids(): number[] {
-    return [this.#describePid, this.#keeper?.pid ?? 0, ...this.#processes().map(({ pid }) => pid)]
+    return [...this.#describing, this.#keeper?.pid ?? 0, ...this.#processes().map(({ pid }) => pid)]
   }
 
   /** Who would be left over if this process were killed now. */

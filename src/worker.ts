@@ -31,6 +31,7 @@ import {
   type Declaration,
   type GivenSocket,
   type Place,
+  type RejectionPolicy,
   type ReloadMode,
   registry,
   type Settings,
@@ -63,6 +64,7 @@ export interface WorkerSettings<A extends string | undefined, P, T extends Carri
   acceptRate?: number
   proxyProtocol?: ProxyProtocolOptions
   startTimeoutMs?: number
+  crashLoopAfter?: number
   drainTimeoutMs?: number
   reloadMode?: ReloadMode
   reloadable?: boolean
@@ -110,6 +112,11 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   static pidFile: string = DEFAULT_SETTINGS.pidFile
   /** Bytes: a log or stdout file that would grow over it is put aside as `<file>.1`; 0 is without bound. */
   static logFileMaxSize: number = DEFAULT_SETTINGS.logFileMaxSize
+  /**
+   * A promise that rejects and that no handler returned: `exit` ends the worker with 250, and another takes its place, since
+   * nobody knows what was left undone; `log` logs and counts it (`unhandledRejections`). Set it before `runAll`.
+   */
+  static unhandledRejection: RejectionPolicy = DEFAULT_SETTINGS.unhandledRejection
 
   /** 0 to count - 1, kept by the process that replaces this one. */
   id = 0
@@ -143,6 +150,8 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   proxyProtocol: ProxyProtocolOptions | null = null
   /** How long `onWorkerStart` may take; 0 is for ever. */
   startTimeoutMs = 30_000
+  /** So many failures of a slot in a row are a crash loop: `status` and the log say so. It is tried again all the same. */
+  crashLoopAfter = 3
   /** How long a reload or a graceful stop gives connections and handlers to end: long enough for any honest request. */
   drainTimeoutMs = 30_000
   /** `stop-first` for what cannot live twice (a lock, a serial port): the old process ends before the new one starts. */
@@ -306,7 +315,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   /** @internal */
   describe(): Declaration {
-    const { name, backlog, reloadMode, reloadable, reusePort, user, group, execArgv } = this
+    const { name, backlog, reloadMode, reloadable, reusePort, user, group, execArgv, crashLoopAfter } = this
     const protocol = this.#address === '' ? '' : this.#resolveProtocol().name
     for (const [key, rule] of Object.entries(RULES)) check(`${key} of worker '${name}'`, Reflect.get(this, key), rule)
     if (this.proxyProtocol !== null) new ProxyRules(this.proxyProtocol)
@@ -316,6 +325,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
       ...{ name, listen: this.#address, protocol, backlog, reloadMode, reloadable, reusePort, user, group, execArgv },
       count: Math.max(1, Math.trunc(this.count)), // as Workerman
       startTimeoutMs: Math.min(this.startTimeoutMs || Number.POSITIVE_INFINITY, LONGEST_TIMEOUT_MS),
+      crashLoopAfter,
       drainTimeoutMs: Math.min(this.drainTimeoutMs, LONGEST_TIMEOUT_MS),
       credentials: null, // the describe process looks them up
       isSecure: this.#isSecure || this.ssl !== null,
@@ -768,6 +778,7 @@ const RULES: Record<string, Rule> = {
   maxDatagramsInFlight: POSITIVE,
   idleTimeoutMs: NOT_NEGATIVE,
   startTimeoutMs: NOT_NEGATIVE,
+  crashLoopAfter: POSITIVE,
   drainTimeoutMs: NOT_NEGATIVE,
   user: ANY_STRING,
   group: ANY_STRING,
@@ -790,14 +801,15 @@ const STATIC_RULES: Record<string, Rule> = {
   stdoutFile: ANY_STRING,
   pidFile: ANY_STRING,
   logFileMaxSize: numberFrom(0, Number.MAX_VALUE),
+  unhandledRejection: { isRight: (value) => value === 'exit' || value === 'log', wanted: `'exit' or 'log'` },
 }
 
 /** Throws UsageError. */
 function staticSettings(): Settings {
   for (const [key, rule] of Object.entries(STATIC_RULES)) check(`Worker.${key}`, Reflect.get(Worker, key), rule)
-  const { logFile, stdoutFile, pidFile, logFileMaxSize } = Worker
+  const { logFile, stdoutFile, pidFile, logFileMaxSize, unhandledRejection } = Worker
   const stopTimeoutMs = Math.min(Worker.stopTimeout * 1000, LONGEST_TIMEOUT_MS)
-  return { stopTimeoutMs, logFile, stdoutFile, pidFile, logFileMaxSize }
+  return { stopTimeoutMs, logFile, stdoutFile, pidFile, logFileMaxSize, unhandledRejection }
 }
 
 /** A drain that has begun. */

@@ -4,7 +4,7 @@
 import { constants } from 'node:os'
 import { addon } from '../addon.ts'
 import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
-import { guardOutput, log, logRecords, nameLog } from '../log.ts'
+import { guardOutput, LimitedLog, log, logRecords, nameLog } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { Timer } from '../loop/timer.ts'
 import type { Channel } from './channel.ts'
@@ -26,6 +26,8 @@ import {
 type Up = Channel<ToChild, FromChild>
 
 const HEARTBEAT_MS = 1000
+/** Characters of an error that `status` shows. */
+const LONGEST_REASON = 8192
 
 export async function describe(boot: DescribeBoot, channel: Up): Promise<void> {
   channel.onClose = () => process.exit(WorkerExit.Ended) // nobody waits for the answer
@@ -113,6 +115,7 @@ class WorkerLife {
 
   async serve(group: Group, boot: WorkerBoot): Promise<void> {
     this.#group = group
+    if (registry().settings.unhandledRejection === 'log') logRejections(group)
     group.onBurst = () => this.#report()
     await group.start(boot.place)
     this.#channel.send({ type: 'ready' })
@@ -132,8 +135,10 @@ class WorkerLife {
     if (this.#hasCrashed) return // one is enough, and more may come before this process is gone
     this.#hasCrashed = true
     if (this.#group === null) return fail(this.#channel, error)
+    const message = stackOf(error).slice(0, LONGEST_REASON)
     log(`uncaught: ${stackOf(error)}`)
-    this.#report() // a message this small is written before `send` returns
+    this.#report() // messages this small are written before `send` returns
+    this.#channel.send({ type: 'failed', exitCode: WorkerExit.Uncaught, message, isLogged: true })
     process.exit(WorkerExit.Uncaught) // at once: no handler may run any more
   }
 
@@ -229,6 +234,15 @@ class WorkerLife {
     const report = { counters, memory: this.#memory, timers: Timer.count, work: this.#group.describeWork() }
     this.#channel.send({ type: 'report', report })
   }
+}
+
+/** With a listener Node does not make an uncaught error of it. At a limited rate: it may come with every message. */
+function logRejections({ counters }: Group): void {
+  const rejections = new LimitedLog()
+  process.on('unhandledRejection', (reason) => {
+    counters.unhandledRejections++
+    rejections.log(`unhandled rejection: ${stackOf(reason)}`)
+  })
 }
 
 function socketError({ code, syscall, address, message }: SocketFailure): Error {

@@ -16,6 +16,8 @@ export interface Declaration {
   readonly backlog: number
   readonly startTimeoutMs: number
   readonly drainTimeoutMs: number
+  /** So many failures of a slot in a row are a crash loop. */
+  readonly crashLoopAfter: number
   readonly reloadMode: ReloadMode
   /** False: a reload only calls `onWorkerReload`; the processes stay. */
   readonly reloadable: boolean
@@ -128,7 +130,11 @@ export interface Settings {
   readonly pidFile: string
   /** Bytes; 0 is without bound. */
   readonly logFileMaxSize: number
+  readonly unhandledRejection: RejectionPolicy
 }
+
+/** `exit` as Node: the worker ends with 250 and is replaced. `log`: it is logged and counted, and the worker goes on. */
+export type RejectionPolicy = 'exit' | 'log'
 
 export const DEFAULT_SETTINGS: Settings = {
   stopTimeoutMs: 2000,
@@ -136,6 +142,7 @@ export const DEFAULT_SETTINGS: Settings = {
   stdoutFile: '',
   pidFile: '',
   logFileMaxSize: 10_485_760,
+  unhandledRejection: 'exit',
 }
 
 /** One copy of this package in this process. */

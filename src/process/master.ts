@@ -266,10 +266,10 @@ export class Master implements Supervisor {
         inspectorPort,
       },
     )
-    output.attach(child, `${declaration.name}:${slot.id}`)
+    const tail = output.attach(child, `${declaration.name}:${slot.id}`)
     // Who stands at a breakpoint is not late.
     const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
-    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket })
+    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket, tail })
     slot.next = handle
     handle.onReport = () => shareOut(group)
     handle.onListen = (request, address) => void this.#giveSocket(group, handle, request, address)
@@ -333,7 +333,11 @@ export class Master implements Supervisor {
     if (this.#stopping !== null) return
     const waitMs = isVoluntary(exit) ? 0 : slot.backoff.next(exit.aliveMs)
     const next = waitMs === 0 ? 'starting another' : `starting another in ${(waitMs / 1000).toFixed(1)} s`
-    log(`${name} pid ${handle.pid}: ${exit.word}, ${next}${exit.reason && `\n${exit.reason}`}`)
+    log(`${name} pid ${handle.pid}: ${exit.word}, ${next}${exit.isLogged ? '' : exit.reason && `\n${exit.reason}`}`)
+    if (slot.backoff.failures === group.blueprint.declaration.crashLoopAfter)
+      log(
+        `${name}: crash loop, ${slot.backoff.failures} failures in a row: it is tried again, ever later; see 'status'`,
+      )
     slot.wait(waitMs, () => this.reconcile(), now())
   }
 

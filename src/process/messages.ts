@@ -111,8 +111,8 @@ export type FromChild =
   /** Asks for the group's socket at an address, to listen on. */
   | { readonly type: 'listen'; readonly request: number; readonly address: string }
   | { readonly type: 'retired' }
-  /** It did not come up; the reason with its stack. */
-  | { readonly type: 'failed'; readonly exitCode: number; readonly message: string }
+  /** It did not come up, or cannot go on; the reason with its stack. `isLogged`: it has written that itself. */
+  | { readonly type: 'failed'; readonly exitCode: number; readonly message: string; readonly isLogged?: boolean }
   | { readonly type: 'report'; readonly report: Report }
   | { readonly type: 'connections'; readonly rows: readonly ConnectionRow[]; readonly hasMore: boolean }
   /** From a master to who launched it: everything serves. */

@@ -2,7 +2,8 @@
 // process; during a reload the next one, which comes up, and those that leave.
 
 import { addCounters, type Counters, newCounters } from '../counters.ts'
-import { Backoff } from '../loop/backoff.ts'
+import { Backoff, HEALTHY_AFTER_MS } from '../loop/backoff.ts'
+import { now } from '../loop/clock.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
 import type { Declaration } from './group.ts'
 import type { GroupKey } from './messages.ts'
@@ -75,6 +76,11 @@ export class GroupState {
     return this.blueprint.declaration.name
   }
 
+  /** Failures in a row of the slot that is worst off are as many as the group may have: somebody should look. */
+  get isCrashLooping(): boolean {
+    return this.slots.some(({ failures }) => failures >= this.blueprint.declaration.crashLoopAfter)
+  }
+
   /** One more, with the next id; slots go in the other order. */
   addSlot({ isHeld }: { isHeld: boolean }): Slot {
     const slot = new Slot(this.slots.length)
@@ -113,6 +119,10 @@ export class Slot {
   lastExit = ''
   /** Why the last one ended, in its own words. */
   lastReason = ''
+  /** What it logged last, if the master saw it. */
+  lastLog: readonly string[] = []
+  /** ISO 8601; empty while none has ended. */
+  lastExitAt = ''
   retryAt = 0
   #retry: NodeJS.Timeout | null = null
 
@@ -132,6 +142,13 @@ export class Slot {
   /** Nothing runs here, nothing will by itself, and somebody should start something. */
   get isVacant(): boolean {
     return this.current === null && this.next === null && !this.isWaiting && !this.isHeld
+  }
+
+  /** Processes in a row that failed; 0 as soon as one has lasted. */
+  get failures(): number {
+    const { current } = this
+    const isWell = current?.state === 'ready' && now() - current.startedAt >= HEALTHY_AFTER_MS
+    return isWell ? 0 : this.backoff.failures
   }
 
   /** Calls `retry` later; 0 is now, and means that the caller goes on. */
@@ -166,5 +183,7 @@ export class Slot {
     if (this.leaving.delete(handle)) return // it was told to
     this.lastExit = exit.word
     this.lastReason = exit.reason
+    this.lastLog = exit.lastLog
+    this.lastExitAt = new Date().toISOString()
   }
 }

@@ -10,8 +10,6 @@ import type { WorkerHandle } from './worker-handle.ts'
 const POLL_MS = 80
 /** Three heartbeats: who is silent for longer is not busy for a moment, but hangs. */
 const HUNG_AFTER_MS = 3500
-/** So many failures in a row are a crash loop. */
-const CRASH_LOOP = 3
 /** One page of `connections`, so that no answer is longer than some 300 kB. */
 const PAGE_ROWS = 1000
 
@@ -49,6 +47,11 @@ export interface GroupStatus {
   readonly count: number
   /** Where its processes listen besides, by `listen()`. */
   readonly inner: readonly string[]
+  /**
+   * `running`: every slot serves. `degraded`: some do not. `crash-loop`: a slot has failed `crashLoopAfter` times in a row,
+   * see its `lastExit`, `lastReason`, `lastLog` and `retryInMs`.
+   */
+  readonly state: 'running' | 'degraded' | 'crash-loop'
   /** How its processes have ended when they should not, and how often: `{ 'exit 250 (uncaught error)': 3 }`. */
   readonly exits: Readonly<Record<string, number>>
   /** One for each slot, and one more for each process that leaves. */
@@ -96,6 +99,10 @@ export interface WorkerStatus {
   readonly lastExit: string
   /** What it said of its failure, with a stack; or an empty string. */
   readonly lastReason: string
+  /** What it logged last, ten lines at most; empty where its log does not come through the master (in the foreground). */
+  readonly lastLog: readonly string[]
+  /** ISO 8601, or an empty string. */
+  readonly lastExitAt: string
   /** Of this slot since the start, dead processes included; of one that leaves, its own. `connections` is now. */
   readonly counters: Counters
 }
@@ -121,7 +128,7 @@ export async function groupStatus(group: GroupState): Promise<GroupStatus> {
   const { name, listen, count, engine } = blueprint.declaration
   const address = blueprint.sockets[0]?.endpoint ?? ''
   const port = Number(/:(\d+)$/.exec(address)?.[1] ?? 0)
-  const workers = await Promise.all(slots.map(slotStatus))
+  const workers = await Promise.all(slots.map((slot) => slotStatus(group, slot)))
   const inner = group.innerEndpoints
   return {
     name,
@@ -131,15 +138,21 @@ export async function groupStatus(group: GroupState): Promise<GroupStatus> {
     port,
     count,
     inner,
+    state: stateOfGroup(group),
     exits: Object.fromEntries(exits),
     workers: workers.flat(),
   }
 }
 
-async function slotStatus(slot: Slot): Promise<WorkerStatus[]> {
+function stateOfGroup(group: GroupState): GroupStatus['state'] {
+  if (group.isCrashLooping) return 'crash-loop'
+  return group.slots.every(({ current }) => current?.state === 'ready') ? 'running' : 'degraded'
+}
+
+async function slotStatus(group: GroupState, slot: Slot): Promise<WorkerStatus[]> {
   const rows = await Promise.all(slot.processes.map((handle) => processStatus(slot, handle)))
   const isEmpty = slot.current === null && slot.next === null && !slot.isHeld
-  const [first, ...rest] = isEmpty || rows.length === 0 ? [vacant(slot), ...rows] : rows
+  const [first, ...rest] = isEmpty || rows.length === 0 ? [vacant(group, slot), ...rows] : rows
   if (first === undefined) return []
   return [{ ...first, counters: addCounters({ ...slot.past }, first.counters) }, ...rest]
 }
@@ -165,16 +178,16 @@ function stateOf(slot: Slot, handle: WorkerHandle, hasAnswered: boolean): Worker
   return 'ready'
 }
 
-function vacant(slot: Slot): WorkerStatus {
-  const state: WorkerState = slot.backoff.failures >= CRASH_LOOP ? 'crash-loop' : 'waiting'
+function vacant({ blueprint }: GroupState, slot: Slot): WorkerStatus {
+  const state: WorkerState = slot.failures >= blueprint.declaration.crashLoopAfter ? 'crash-loop' : 'waiting'
   const { id, incarnation } = slot
   const nothing = { pid: 0, uptimeMs: 0, silentMs: 0, memory: 0, timers: 0, messageRate: 0, work: '' }
   return { ...troubles(slot), ...nothing, id, state, incarnation, counters: newCounters() }
 }
 
-function troubles({ backoff, lastExit, lastReason, isWaiting, retryAt }: Slot) {
+function troubles({ failures, lastExit, lastReason, lastLog, lastExitAt, isWaiting, retryAt }: Slot) {
   const retryInMs = isWaiting ? Math.max(0, Math.round(retryAt - now())) : 0
-  return { failures: backoff.failures, retryInMs, lastExit, lastReason }
+  return { failures, retryInMs, lastExit, lastReason, lastLog, lastExitAt }
 }
 
 // Connections

@@ -111,6 +111,7 @@ const LOSSES = [
   ['handshakeErrors', 'failed handshakes'],
   ['refused', 'refused connections'],
   ['dropped', 'dropped datagrams'],
+  ['unhandledRejections', 'unhandled rejections'],
 ] as const
 
 function losses(totals: Counters): string[] {
@@ -120,12 +121,13 @@ function losses(totals: Counters): string[] {
 
 /** What is wrong with a worker, and what happens next. */
 function trouble({ name }: GroupStatus, worker: WorkerStatus): string[] {
-  const { state, failures, lastExit, lastReason, retryInMs, silentMs, work } = worker
+  const { state, failures, lastExit, lastReason, lastLog, retryInMs, silentMs, work } = worker
   const who = `${name}:${worker.id}`
   if (state === 'hung') return [`\n${who} has been silent for ${seconds(silentMs)}: its event loop does not turn`]
   if (state === 'draining' && work !== '') return [`\n${who} pid ${worker.pid} drains: ${work}`]
   if (state !== 'crash-loop' && state !== 'waiting') return []
-  const why = lastReason === '' ? '' : `\n${indent(lastReason)}`
+  const said = lastLog.length === 0 ? '' : `\nit said last:\n${indent(lastLog.join('\n'))}`
+  const why = lastReason === '' ? said : `\n${indent(lastReason)}`
   return [`\n${who} failed ${failures} times in a row, last: ${lastExit}; next start in ${seconds(retryInMs)}${why}`]
 }
 

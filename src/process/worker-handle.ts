@@ -8,6 +8,7 @@ import type { BoundSocket } from '../net/bound-socket.ts'
 import { describeExit, WorkerExit } from './exit-codes.ts'
 import type { ConnectionRow } from './group.ts'
 import { sendSocket, standInRequest } from './handle-channel.ts'
+import type { Tail } from './logbook.ts'
 import type { FromChild, Report, SocketFailure } from './messages.ts'
 import { type Child, onceEnded } from './spawn.ts'
 
@@ -32,6 +33,10 @@ export interface WorkerExitInfo {
   readonly word: string
   /** What the worker said of its own failure, with a stack; empty when it could not. */
   readonly reason: string
+  /** It has written it into the log too. */
+  readonly isLogged: boolean
+  /** What it logged last, if its log comes through the master. */
+  readonly lastLog: readonly string[]
   readonly hadBeenReady: boolean
   readonly hasTimedOut: boolean
   /** It did not end in its time to stop. */
@@ -50,6 +55,7 @@ export interface HandleOptions {
   readonly startTimeoutMs: number
   /** What it accepts on; the master's. */
   readonly socket: BoundSocket | null
+  readonly tail: Tail
 }
 
 export class WorkerHandle {
@@ -73,8 +79,12 @@ export class WorkerHandle {
   /** Its end; never rejects. */
   readonly gone: Promise<WorkerExitInfo>
   readonly #child: Child
+  readonly #tail: Tail
   #reason = ''
   #reasonCode: number | null = null
+  #isLogged = false
+  /** Why this end killed it. */
+  #killedFor = ''
   #isReady = false
   #hasTimedOut = false
   #wasKilled = false
@@ -90,8 +100,9 @@ export class WorkerHandle {
   #tellRetired!: () => void
   #tellGone!: (exit: WorkerExitInfo) => void
 
-  constructor(child: Child, { incarnation, startTimeoutMs, socket }: HandleOptions) {
+  constructor(child: Child, { incarnation, startTimeoutMs, socket, tail }: HandleOptions) {
     this.#child = child
+    this.#tail = tail
     this.incarnation = incarnation
     this.socket = socket
     this.retired = new Promise((resolve) => {
@@ -253,6 +264,7 @@ export class WorkerHandle {
     } else if (message.type === 'failed') {
       this.#reason = message.message
       this.#reasonCode = message.exitCode
+      this.#isLogged = message.isLogged === true
     }
   }
 
@@ -270,12 +282,14 @@ export class WorkerHandle {
 
   #timeOut(ms: number): void {
     this.#hasTimedOut = true
+    this.#killedFor = 'not ready in time'
     this.#reason = `not ready within ${ms / 1000} s (startTimeoutMs): has onWorkerStart settled?`
     this.kill()
   }
 
   #killLate(): void {
     this.#wasKilled = true
+    this.#killedFor = 'did not leave in time'
     this.kill()
   }
 
@@ -286,10 +300,15 @@ export class WorkerHandle {
     this.#child.channel.destroy()
     for (const tell of this.#onReport.splice(0)) tell()
     for (const tell of this.#onPage.splice(0)) tell({ rows: [], hasMore: false })
+    const { lines } = this.#tail
+    const why =
+      this.#killedFor !== '' && signal === 'SIGKILL' ? this.#killedFor : isOutOfMemory(lines) ? 'out of memory' : ''
     const exit = {
       exitCode: code ?? this.#reasonCode ?? WorkerExit.Uncaught,
-      word: spawnError === '' ? describeExit(code, signal) : `spawn failed: ${spawnError}`,
+      word: spawnError === '' ? describeExit(code, signal, why) : `spawn failed: ${spawnError}`,
       reason: this.#reason,
+      isLogged: this.#isLogged,
+      lastLog: [...lines],
       hadBeenReady: this.#isReady,
       hasTimedOut: this.#hasTimedOut,
       wasKilled: this.#wasKilled,
@@ -299,4 +318,9 @@ export class WorkerHandle {
     this.#tellRetired()
     this.#tellGone(exit)
   }
+}
+
+/** V8's last words, then it aborts. */
+function isOutOfMemory(lines: readonly string[]): boolean {
+  return lines.some((line) => /^FATAL ERROR: .*(out of memory|Allocation failed)/.test(line))
 }

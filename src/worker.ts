@@ -65,6 +65,9 @@ export interface WorkerSettings<A extends string | undefined, P, T extends Carri
   proxyProtocol?: ProxyProtocolOptions
   startTimeoutMs?: number
   crashLoopAfter?: number
+  maxRequests?: number
+  maxMemory?: number
+  maxLifetimeMs?: number
   drainTimeoutMs?: number
   reloadMode?: ReloadMode
   reloadable?: boolean
@@ -150,6 +153,15 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   proxyProtocol: ProxyProtocolOptions | null = null
   /** How long `onWorkerStart` may take; 0 is for ever. */
   startTimeoutMs = 30_000
+  /**
+   * So many messages (of HTTP: requests) a process handles, then another takes its place, as at a reload. Up to a fifth is
+   * taken off by chance, so that processes do not leave together. It is looked at each second. 0 is off.
+   */
+  maxRequests = 0
+  /** Bytes of resident set: a process over it is replaced. One that was from its start stays until it has grown by half. 0 is off. */
+  maxMemory = 0
+  /** How old a process may be; with the same chance. 0 is off. */
+  maxLifetimeMs = 0
   /** So many failures of a slot in a row are a crash loop: `status` and the log say so. It is tried again all the same. */
   crashLoopAfter = 3
   /** How long a reload or a graceful stop gives connections and handlers to end: long enough for any honest request. */
@@ -316,6 +328,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** @internal */
   describe(): Declaration {
     const { name, backlog, reloadMode, reloadable, reusePort, user, group, execArgv, crashLoopAfter } = this
+    const { maxRequests, maxMemory, maxLifetimeMs } = this
     const protocol = this.#address === '' ? '' : this.#resolveProtocol().name
     for (const [key, rule] of Object.entries(RULES)) check(`${key} of worker '${name}'`, Reflect.get(this, key), rule)
     if (this.proxyProtocol !== null) new ProxyRules(this.proxyProtocol)
@@ -325,7 +338,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
       ...{ name, listen: this.#address, protocol, backlog, reloadMode, reloadable, reusePort, user, group, execArgv },
       count: Math.max(1, Math.trunc(this.count)), // as Workerman
       startTimeoutMs: Math.min(this.startTimeoutMs || Number.POSITIVE_INFINITY, LONGEST_TIMEOUT_MS),
-      crashLoopAfter,
+      ...{ crashLoopAfter, maxRequests, maxMemory, maxLifetimeMs },
       drainTimeoutMs: Math.min(this.drainTimeoutMs, LONGEST_TIMEOUT_MS),
       credentials: null, // the describe process looks them up
       isSecure: this.#isSecure || this.ssl !== null,
@@ -373,9 +386,9 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   /** @internal */
-  async retire(): Promise<void> {
+  async retire(isReload: boolean): Promise<void> {
     try {
-      await this.onWorkerReload?.(this)
+      if (isReload) await this.onWorkerReload?.(this)
     } catch (error) {
       logThrown('onWorkerReload', error) // what only one can have is given up all the same
     }
@@ -779,6 +792,9 @@ const RULES: Record<string, Rule> = {
   idleTimeoutMs: NOT_NEGATIVE,
   startTimeoutMs: NOT_NEGATIVE,
   crashLoopAfter: POSITIVE,
+  maxRequests: NOT_NEGATIVE,
+  maxMemory: NOT_NEGATIVE,
+  maxLifetimeMs: NOT_NEGATIVE,
   drainTimeoutMs: NOT_NEGATIVE,
   user: ANY_STRING,
   group: ANY_STRING,

@@ -146,7 +146,7 @@ class WorkerLife {
     if (message.type === 'stop') this.#leave(WorkerExit.Ended, message.timeoutMs)
     else if (message.type === 'poll') this.#report()
     else if (message.type === 'activate') void this.#activate()
-    else if (message.type === 'retire') void this.#retire()
+    else if (message.type === 'retire') void this.#retire(message.isReload)
     else if (message.type === 'reload') void this.#reload()
     else if (message.type === 'cannotListen') this.#takeRequest(message.request)?.reject(socketError(message.failure))
     else if (message.type === 'relieve') this.#group?.relieve(message.place)
@@ -182,9 +182,9 @@ class WorkerLife {
     }
   }
 
-  async #retire(): Promise<void> {
+  async #retire(isReload: boolean): Promise<void> {
     try {
-      await this.#group?.retire()
+      await this.#group?.retire(isReload)
     } catch (error) {
       log(`onWorkerRetire: ${stackOf(error)}`)
     }

@@ -16,6 +16,10 @@ export interface Declaration {
   readonly backlog: number
   readonly startTimeoutMs: number
   readonly drainTimeoutMs: number
+  /** What a process may do before another takes its place; 0 is without limit. Memory in bytes of resident set. */
+  readonly maxRequests: number
+  readonly maxMemory: number
+  readonly maxLifetimeMs: number
   /** So many failures of a slot in a row are a crash loop. */
   readonly crashLoopAfter: number
   readonly reloadMode: ReloadMode
@@ -106,8 +110,8 @@ export interface Group {
   useTickets(keys: string): void
   /** This process is its slot's only one from now on: `onWorkerActive`. */
   activate(): Promise<void>
-  /** Another process takes this one's place: `onWorkerReload`, then `onWorkerRetire`. */
-  retire(): Promise<void>
+  /** Another process takes this one's place: at a reload `onWorkerReload`, then `onWorkerRetire`. */
+  retire(isReload: boolean): Promise<void>
   /** A reload that leaves this process alone (`reloadable: false`): `onWorkerReload`. */
   reload(): Promise<void>
   /** Stops accepting, finishes the work in flight, closes connections within `windowMs`; resolves when none is left. */

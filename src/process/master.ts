@@ -22,7 +22,8 @@ import { InspectorPorts, inspects } from './node-flags.ts'
 import { Output } from './output.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
-import { Reload, type ReloadOutcome, type Supervisor } from './reload.ts'
+import { type RecycleSupervisor, Recycling } from './recycle.ts'
+import { Reload, type ReloadOutcome } from './reload.ts'
 import { makeRunDir, type Places, placesOfOurs, runDirCandidates } from './run-directory.ts'
 import { monotonicUsec, reapOrphans, tellService } from './service.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
@@ -42,7 +43,7 @@ const PING_MS = 1000
 /** `asked`, or the failure that ends the server. */
 type StopReason = CommandError | 'asked'
 
-export class Master implements Supervisor {
+export class Master implements RecycleSupervisor {
   readonly groups: GroupState[] = []
   readonly sockets = new Sockets()
   readonly #options: StartOptions
@@ -51,6 +52,7 @@ export class Master implements Supervisor {
   readonly #ended = new AbortController()
   readonly #inspectorPorts = new InspectorPorts()
   readonly #tickets = new Tickets()
+  readonly #recycling = new Recycling(this)
   #settings: Settings = DEFAULT_SETTINGS
   #runDir = ''
   readonly #pidFiles = new Set<string>()
@@ -120,6 +122,16 @@ export class Master implements Supervisor {
     this.#nextReload = next
     this.#reload = next
     return next
+  }
+
+  get isStopping(): boolean {
+    return this.#stopping !== null
+  }
+
+  exclusively(work: () => Promise<void>): Promise<void> {
+    const done = this.#reload.then(work)
+    this.#reload = done.catch(() => undefined) // who asked hears of it
+    return done
   }
 
   // Starting
@@ -271,7 +283,10 @@ export class Master implements Supervisor {
     const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
     const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket, tail })
     slot.next = handle
-    handle.onReport = () => shareOut(group)
+    handle.onReport = () => {
+      shareOut(group)
+      this.#recycling.look(group, slot, handle)
+    }
     handle.onListen = (request, address) => void this.#giveSocket(group, handle, request, address)
     handle.onGone = (exit) => {
       if (inspectorPort !== null) this.#inspectorPorts.release(inspectorPort)

@@ -81,7 +81,7 @@ export type ToChild =
   /** You are your slot's only process now. */
   | { readonly type: 'activate' }
   /** Another process takes your place: give up what only one can have, then say `retired`. */
-  | { readonly type: 'retire' }
+  | { readonly type: 'retire'; readonly isReload: boolean }
   /** A reload that leaves you alone. */
   | { readonly type: 'reload' }
   /** Drain and leave, within this time. A second one may shorten it. */

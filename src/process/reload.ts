@@ -61,8 +61,22 @@ export class Reload {
   readonly #supervisor: Supervisor
   readonly #drains: Promise<void>[] = []
 
-  constructor(supervisor: Supervisor) {
+  /** What leaves is told `onWorkerReload`, unless it is only replaced by its like. */
+  readonly #isRecycling: boolean
+
+  constructor(supervisor: Supervisor, { isRecycling = false } = {}) {
     this.#supervisor = supervisor
+    this.#isRecycling = isRecycling
+  }
+
+  /** Replaces the process of one slot by its like. Resolves when the next one has its place; rejects with why it has not. */
+  async renew(group: GroupState, slot: Slot): Promise<void> {
+    await this.#replace(group, slot, group.blueprint)
+  }
+
+  /** Those that were replaced are gone. */
+  async drained(): Promise<void> {
+    await Promise.all(this.#drains)
   }
 
   /** Resolves when the old processes are gone. Rejects with the reason when it was given up on the way. */
@@ -89,7 +103,7 @@ export class Reload {
     }
     this.#supervisor.sockets.release()
     this.#supervisor.reconcile()
-    await Promise.all(this.#drains)
+    await this.drained()
     for (const group of groups) group.forgetInnerSockets()
     this.#supervisor.reconcile()
     if (failure !== undefined) throw failure
@@ -188,15 +202,17 @@ export class Reload {
     if (old !== null) {
       slot.leaving.add(old)
       slot.current = null
-      old.retire()
+      this.#retire(old)
       await this.#drain(old, group, receipt)
     }
+    await left(slot)
     this.#supervisor.dismiss(group, slot)
   }
 
   // Slots
 
   async #replace(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
+    await left(slot)
     slot.isHeld = true
     try {
       const { declaration } = blueprint
@@ -217,7 +233,7 @@ export class Reload {
     slot.flip(next)
     group.blueprint = blueprint
     if (old !== null) {
-      old.retire()
+      this.#retire(old)
       this.#drains.push(this.#drain(old, group, receipt))
     }
     this.#supervisor.activate(slot, next)
@@ -231,7 +247,7 @@ export class Reload {
     if (old !== null) {
       slot.leaving.add(old)
       slot.current = null
-      old.retire()
+      this.#retire(old)
       await this.#drain(old, group, leaving)
     }
     const receipt = await this.#start(group, slot, blueprint, 'replaced').catch((error) => {
@@ -278,6 +294,10 @@ export class Reload {
     this.#note(`${group.name}:${slot.id}`, 'kept', slot.current).note = note
   }
 
+  #retire(old: WorkerHandle): void {
+    old.retire(!this.#isRecycling)
+  }
+
   async #drain(old: WorkerHandle, group: GroupState, receipt: SlotReceipt): Promise<void> {
     const started = now()
     await Promise.race([old.retired, delay(RETIRE_TIMEOUT_MS)])
@@ -320,6 +340,11 @@ function notReady(name: string, reason: string, exit: WorkerExitInfo, { reloadMo
 function drainNote(exit: WorkerExitInfo, old: WorkerHandle): string {
   if (exit.wasKilled) return `killed${old.report.work && `, with ${old.report.work}`}`
   return exit.exitCode === WorkerExit.Ended ? '' : exit.word
+}
+
+/** Those that were replaced before are gone: no slot has more than two processes. */
+async function left({ leaving }: Slot): Promise<void> {
+  await Promise.all([...leaving].map(({ gone }) => gone))
 }
 
 function delay(ms: number): Promise<void> {

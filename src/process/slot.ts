@@ -30,6 +30,8 @@ export class GroupState {
   slots: Slot[] = []
   /** How its processes have ended, and how often. */
   readonly exits = new Map<string, number>()
+  /** Why processes that were well have been replaced, and how often. */
+  readonly recycled = new Map<string, number>()
   /** The new code does not declare it: it lasts until its processes have left. */
   isGone = false
   readonly share = new PortShare(this)
@@ -79,6 +81,10 @@ export class GroupState {
   /** Failures in a row of the slot that is worst off are as many as the group may have: somebody should look. */
   get isCrashLooping(): boolean {
     return this.slots.some(({ failures }) => failures >= this.blueprint.declaration.crashLoopAfter)
+  }
+
+  countRecycled(why: string): void {
+    this.recycled.set(why, (this.recycled.get(why) ?? 0) + 1)
   }
 
   /** One more, with the next id; slots go in the other order. */

@@ -54,6 +54,8 @@ export interface GroupStatus {
   readonly state: 'running' | 'degraded' | 'crash-loop'
   /** How its processes have ended when they should not, and how often: `{ 'exit 250 (uncaught error)': 3 }`. */
   readonly exits: Readonly<Record<string, number>>
+  /** Why processes that had not failed were replaced, and how often: `{ maxRequests: 3, stuck: 1 }`. */
+  readonly replaced: Readonly<Record<string, number>>
   /** One for each slot, and one more for each process that leaves. */
   readonly workers: readonly WorkerStatus[]
 }
@@ -91,6 +93,8 @@ export interface WorkerStatus {
   readonly messageRate: number
   /** What a drain waits for, in words. */
   readonly work: string
+  /** The limit for which another process takes its place: `maxMemory`, say; else empty. */
+  readonly leavesFor: string
   /** Failures in a row; 0 when it is well. */
   readonly failures: number
   /** Until the next start, ms. */
@@ -124,7 +128,7 @@ export function engineWord({ name, why }: Declaration['engine']): string {
 }
 
 export async function groupStatus(group: GroupState): Promise<GroupStatus> {
-  const { blueprint, slots, exits } = group
+  const { blueprint, slots, exits, recycled } = group
   const { name, listen, count, engine } = blueprint.declaration
   const address = blueprint.sockets[0]?.endpoint ?? ''
   const port = Number(/:(\d+)$/.exec(address)?.[1] ?? 0)
@@ -140,6 +144,7 @@ export async function groupStatus(group: GroupState): Promise<GroupStatus> {
     inner,
     state: stateOfGroup(group),
     exits: Object.fromEntries(exits),
+    replaced: Object.fromEntries(recycled),
     workers: workers.flat(),
   }
 }
@@ -160,12 +165,12 @@ async function slotStatus(group: GroupState, slot: Slot): Promise<WorkerStatus[]
 async function processStatus(slot: Slot, handle: WorkerHandle): Promise<WorkerStatus> {
   const hasAnswered = handle.state === 'starting' || (await handle.poll(POLL_MS))
   const { memory, timers, work, counters } = handle.report
-  const { pid, incarnation, silentMs, messageRate } = handle
+  const { pid, incarnation, silentMs, messageRate, leavesFor } = handle
   const state = stateOf(slot, handle, hasAnswered)
   const uptimeMs = Math.round(now() - handle.startedAt)
   return {
     ...troubles(slot),
-    ...{ id: slot.id, pid, state, incarnation, uptimeMs, silentMs: Math.round(silentMs) },
+    ...{ id: slot.id, pid, state, incarnation, uptimeMs, silentMs: Math.round(silentMs), leavesFor },
     ...{ memory, timers, messageRate: hasAnswered ? messageRate : 0, work, counters: { ...counters } },
   }
 }
@@ -181,7 +186,7 @@ function stateOf(slot: Slot, handle: WorkerHandle, hasAnswered: boolean): Worker
 function vacant({ blueprint }: GroupState, slot: Slot): WorkerStatus {
   const state: WorkerState = slot.failures >= blueprint.declaration.crashLoopAfter ? 'crash-loop' : 'waiting'
   const { id, incarnation } = slot
-  const nothing = { pid: 0, uptimeMs: 0, silentMs: 0, memory: 0, timers: 0, messageRate: 0, work: '' }
+  const nothing = { pid: 0, uptimeMs: 0, silentMs: 0, memory: 0, timers: 0, messageRate: 0, work: '', leavesFor: '' }
   return { ...troubles(slot), ...nothing, id, state, incarnation, counters: newCounters() }
 }
 

@@ -46,6 +46,7 @@ export function renderStatus(status: Status): string {
       summary(status),
     ]),
     ...losses(status.totals),
+    ...status.groups.flatMap(replacements),
     ...status.groups.flatMap((group) => group.workers.flatMap((worker) => trouble(group, worker))),
   ].join('\n')
 }
@@ -119,12 +120,18 @@ function losses(totals: Counters): string[] {
   return said.length === 0 ? [] : [`\n${said.join('   ')}`]
 }
 
+function replacements({ name, replaced }: GroupStatus): string[] {
+  const counts = Object.entries(replaced).map(([why, times]) => `${why} ${times}`)
+  return counts.length === 0 ? [] : [`\n${printable(name)} has replaced processes: ${counts.join('   ')}`]
+}
+
 /** What is wrong with a worker, and what happens next. */
 function trouble({ name }: GroupStatus, worker: WorkerStatus): string[] {
   const { state, failures, lastExit, lastReason, lastLog, retryInMs, silentMs, work } = worker
   const who = `${name}:${worker.id}`
   if (state === 'hung') return [`\n${who} has been silent for ${seconds(silentMs)}: its event loop does not turn`]
-  if (state === 'draining' && work !== '') return [`\n${who} pid ${worker.pid} drains: ${work}`]
+  const cause = worker.leavesFor && ` for ${worker.leavesFor}`
+  if (state === 'draining' && work !== '') return [`\n${who} pid ${worker.pid} drains${cause}: ${work}`]
   if (state !== 'crash-loop' && state !== 'waiting') return []
   const said = lastLog.length === 0 ? '' : `\nit said last:\n${indent(lastLog.join('\n'))}`
   const why = lastReason === '' ? said : `\n${indent(lastReason)}`

@@ -72,6 +72,8 @@ export class WorkerHandle {
   readonly socket: BoundSocket | null
   state: WorkerState = 'starting'
   report: Report = { counters: newCounters(), memory: 0, timers: 0, work: '' }
+  /** The limit that it has reached, or what else another takes its place for; empty at a reload. */
+  leavesFor = ''
   /** Messages per second over the last heartbeats. */
   messageRate = 0
   /** It has given up its singletons, or is gone. */
@@ -148,10 +150,10 @@ export class WorkerHandle {
   }
 
   /** Another one takes its place: `retired` tells when it has given up what only one can have. */
-  retire(): void {
+  retire(isReload: boolean): void {
     if (this.state !== 'ready') return this.#tellRetired() // it never was active
     this.#move('retiring')
-    this.#child.channel.send({ type: 'retire' })
+    this.#child.channel.send({ type: 'retire', isReload })
   }
 
   giveSocket(request: number, socket: BoundSocket): void {

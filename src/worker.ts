@@ -68,6 +68,7 @@ export interface WorkerSettings<A extends string | undefined, P, T extends Carri
   maxRequests?: number
   maxMemory?: number
   maxLifetimeMs?: number
+  stuckTimeoutMs?: number
   drainTimeoutMs?: number
   reloadMode?: ReloadMode
   reloadable?: boolean
@@ -162,6 +163,11 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   maxMemory = 0
   /** How old a process may be; with the same chance. 0 is off. */
   maxLifetimeMs = 0
+  /**
+   * A process whose event loop has not turned for so long is killed and replaced; the log says where it hung. Not while it is
+   * stopped (SIGSTOP) or under a debugger. 0 is off; no less than 5000, since processes report each second.
+   */
+  stuckTimeoutMs = 60_000
   /** So many failures of a slot in a row are a crash loop: `status` and the log say so. It is tried again all the same. */
   crashLoopAfter = 3
   /** How long a reload or a graceful stop gives connections and handlers to end: long enough for any honest request. */
@@ -328,7 +334,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** @internal */
   describe(): Declaration {
     const { name, backlog, reloadMode, reloadable, reusePort, user, group, execArgv, crashLoopAfter } = this
-    const { maxRequests, maxMemory, maxLifetimeMs } = this
+    const { maxRequests, maxMemory, maxLifetimeMs, stuckTimeoutMs } = this
     const protocol = this.#address === '' ? '' : this.#resolveProtocol().name
     for (const [key, rule] of Object.entries(RULES)) check(`${key} of worker '${name}'`, Reflect.get(this, key), rule)
     if (this.proxyProtocol !== null) new ProxyRules(this.proxyProtocol)
@@ -338,7 +344,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
       ...{ name, listen: this.#address, protocol, backlog, reloadMode, reloadable, reusePort, user, group, execArgv },
       count: Math.max(1, Math.trunc(this.count)), // as Workerman
       startTimeoutMs: Math.min(this.startTimeoutMs || Number.POSITIVE_INFINITY, LONGEST_TIMEOUT_MS),
-      ...{ crashLoopAfter, maxRequests, maxMemory, maxLifetimeMs },
+      ...{ crashLoopAfter, maxRequests, maxMemory, maxLifetimeMs, stuckTimeoutMs },
       drainTimeoutMs: Math.min(this.drainTimeoutMs, LONGEST_TIMEOUT_MS),
       credentials: null, // the describe process looks them up
       isSecure: this.#isSecure || this.ssl !== null,
@@ -756,6 +762,9 @@ function logThrown(callback: string, error: unknown): void {
 /** 0 is for ever; setTimeout cannot do more, and the master adds something. */
 const LONGEST_TIMEOUT_MS = 2_000_000_000
 
+/** Processes report each second, and a garbage collection, or a machine that is short of time, must not end one. */
+const SHORTEST_STUCK_MS = 5000
+
 /** What is shown of holds: there may be one per upload, and the master hears of them each second, on a bounded line. */
 const SHOWN_REASONS = 5
 const LONGEST_REASON = 100
@@ -795,6 +804,10 @@ const RULES: Record<string, Rule> = {
   maxRequests: NOT_NEGATIVE,
   maxMemory: NOT_NEGATIVE,
   maxLifetimeMs: NOT_NEGATIVE,
+  stuckTimeoutMs: {
+    isRight: (value) => value === 0 || (typeof value === 'number' && value >= SHORTEST_STUCK_MS),
+    wanted: `0, or a number from ${SHORTEST_STUCK_MS} on`,
+  },
   drainTimeoutMs: NOT_NEGATIVE,
   user: ANY_STRING,
   group: ANY_STRING,

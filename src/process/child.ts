@@ -16,16 +16,17 @@ import { receiveSockets, standInRequest } from './handle-channel.ts'
 import {
   type DescribeBoot,
   type FromChild,
+  HEARTBEAT_MS,
   isSameKey,
   keysOf,
   type SocketFailure,
   type ToChild,
   type WorkerBoot,
 } from './messages.ts'
+import { withoutQuietInspector } from './node-flags.ts'
 
 type Up = Channel<ToChild, FromChild>
 
-const HEARTBEAT_MS = 1000
 /** Characters of an error that `status` shows. */
 const LONGEST_REASON = 8192
 
@@ -89,6 +90,7 @@ function dieWithMaster(): void {
 function prepare({ isLogPiped, engine }: DescribeBoot | WorkerBoot): void {
   guardOutput()
   if (isLogPiped) logRecords()
+  process.execArgv = withoutQuietInspector(process.execArgv)
   if (engine !== undefined) Object.assign(registry(), { engine, isEngineGiven: true })
 }
 
@@ -231,7 +233,8 @@ class WorkerLife {
     if (this.#group === null) return
     const { counters } = this.#group
     this.#memory = residentBytes() ?? this.#memory
-    const report = { counters, memory: this.#memory, timers: Timer.count, work: this.#group.describeWork() }
+    const work = this.#group.describeWork()
+    const report = { counters, memory: this.#memory, timers: Timer.count, work, isInspected: isInspected() }
     this.#channel.send({ type: 'report', report })
   }
 }
@@ -275,6 +278,13 @@ function residentBytes(): number | undefined {
   } catch {
     return undefined
   }
+}
+
+/** Node may be built without an inspector. */
+const inspector = process.getBuiltinModule('node:inspector') as typeof import('node:inspector') | undefined
+
+function isInspected(): boolean {
+  return inspector?.url() !== undefined
 }
 
 function stackOf(error: unknown): string {

@@ -20,6 +20,8 @@ export interface Declaration {
   readonly maxRequests: number
   readonly maxMemory: number
   readonly maxLifetimeMs: number
+  /** How long the event loop of a process may not turn before it is killed; 0 is for ever. */
+  readonly stuckTimeoutMs: number
   /** So many failures of a slot in a row are a crash loop. */
   readonly crashLoopAfter: number
   readonly reloadMode: ReloadMode

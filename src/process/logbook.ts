@@ -5,6 +5,7 @@ import type { Readable } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
 import { formatText, inPieces, LONGEST_MESSAGE, type LogRecord, RECORD_SEPARATOR } from '../log.ts'
 import type { LogFormat } from './messages.ts'
+import { INSPECTOR_LINE } from './node-flags.ts'
 
 /** Who said something: `worker` is empty for the master. */
 export interface Source {
@@ -65,6 +66,7 @@ export class Logbook {
   #renderLine(line: string, source: Source, tail: Tail): string {
     const record = line.startsWith(RECORD_SEPARATOR) ? readRecord(line.slice(1)) : null
     tail.take(record?.message ?? line)
+    if (record === null) tail.lookForInspector(line)
     if (record !== null) return this.#render({ ...source, message: record.message, time: new Date(record.time) })
     const text = line.endsWith('\r') ? line.slice(0, -1) : line
     return inPieces(text)
@@ -104,6 +106,23 @@ const TAIL_CHARACTERS = 300
 /** The last lines that a process has logged or printed on stderr, bounded: for `status`, when it is gone. */
 export class Tail {
   readonly lines: string[] = []
+  /** Where its inspector listens, once it has said so. */
+  readonly inspectorUrl: Promise<string>
+  isInspected = false
+  #tellInspector!: (url: string) => void
+
+  constructor() {
+    this.inspectorUrl = new Promise((resolve) => {
+      this.#tellInspector = resolve
+    })
+  }
+
+  lookForInspector(line: string): void {
+    const url = INSPECTOR_LINE.exec(line)?.[1]
+    if (url === undefined) return
+    this.isInspected = true
+    this.#tellInspector(url)
+  }
 
   take(message: string): void {
     for (const line of message.slice(-TAIL_LINES * TAIL_CHARACTERS).split('\n')) {

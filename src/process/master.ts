@@ -18,7 +18,7 @@ import { DEFAULT_SETTINGS, type Settings } from './group.ts'
 import { ownIdentity } from './identity.ts'
 import { Lock } from './lock.ts'
 import { keysOf, type StartOptions } from './messages.ts'
-import { InspectorPorts, inspects } from './node-flags.ts'
+import { InspectorPorts, inspects, QUIET_INSPECTOR } from './node-flags.ts'
 import { Output } from './output.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
@@ -30,6 +30,7 @@ import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, spawnChild } from './spawn.ts'
 import { connectionPage, engineOf, groupStatus, type Status, totalsOf } from './status.ts'
+import { StuckWorkers } from './stuck.ts'
 import { ROTATE_TICKETS_MS, Tickets } from './tickets.ts'
 import { type WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
@@ -53,6 +54,7 @@ export class Master implements RecycleSupervisor {
   readonly #inspectorPorts = new InspectorPorts()
   readonly #tickets = new Tickets()
   readonly #recycling = new Recycling(this)
+  readonly #stuck = new StuckWorkers(this.groups, () => this.#output?.isLogPiped === true)
   #settings: Settings = DEFAULT_SETTINGS
   #runDir = ''
   readonly #pidFiles = new Set<string>()
@@ -205,6 +207,7 @@ export class Master implements RecycleSupervisor {
     this.reconcile()
     await this.#until(() => this.#stopping !== null || this.#isAllReady())
     this.#isUp = this.#stopping === null
+    this.#stuck.start()
     setInterval(() => this.#rotateTickets(), ROTATE_TICKETS_MS).unref()
   }
 
@@ -253,6 +256,7 @@ export class Master implements RecycleSupervisor {
     const { modules, argv } = this.#options
     const output = this.#output as Output
     const inspectorPort = inspects(declaration.execArgv) ? this.#inspectorPorts.take() : null
+    const isQuiet = inspectorPort === null && output.isLogPiped && declaration.stuckTimeoutMs > 0
     const incarnation = ++slot.incarnation
     const child = spawnChild(
       {
@@ -274,14 +278,20 @@ export class Master implements RecycleSupervisor {
         stdio: output.stdio,
         fds: socket === null || socket.fd < 0 ? [] : [socket.fd],
         isDetached: true,
-        execArgv: declaration.execArgv,
+        execArgv: isQuiet ? [...QUIET_INSPECTOR, ...declaration.execArgv] : declaration.execArgv,
         inspectorPort,
       },
     )
     const tail = output.attach(child, `${declaration.name}:${slot.id}`)
     // Who stands at a breakpoint is not late.
     const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
-    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket, tail })
+    const handle = new WorkerHandle(child, {
+      incarnation,
+      startTimeoutMs,
+      socket,
+      tail,
+      stuckTimeoutMs: declaration.stuckTimeoutMs,
+    })
     slot.next = handle
     handle.onReport = () => {
       shareOut(group)
@@ -409,6 +419,7 @@ export class Master implements RecycleSupervisor {
   }
 
   async #end(): Promise<void> {
+    this.#stuck.stop()
     for (const slot of this.#slots()) slot.stopWaiting()
     this.reconcile()
     await this.#until(() => this.#processes().length === 0)

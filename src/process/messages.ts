@@ -118,6 +118,9 @@ export type FromChild =
   /** From a master to who launched it: everything serves. */
   | { readonly type: 'started'; readonly banner: string }
 
+/** How often a worker reports. */
+export const HEARTBEAT_MS = 1000
+
 /** A worker's heartbeat. Absolute values, so that a lost one is no error. */
 export interface Report {
   readonly counters: Counters
@@ -127,6 +130,8 @@ export interface Report {
   readonly timers: number
   /** What a drain would wait for, in words. */
   readonly work: string
+  /** Its inspector is open. */
+  readonly isInspected: boolean
 }
 
 /** The keys of declarations, in order. */

@@ -3,6 +3,7 @@
 import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { now } from '../loop/clock.ts'
 import type { ConnectionRow, Declaration } from './group.ts'
+import { isStopped } from './identity.ts'
 import type { GroupState, Slot } from './slot.ts'
 import type { WorkerHandle } from './worker-handle.ts'
 
@@ -61,7 +62,8 @@ export interface GroupStatus {
 }
 
 /**
- * `ready`: serves, and answers at once. `busy`: did not, this time. `hung`: has not for seconds. `starting`: not ready yet.
+ * `ready`: serves, and answers at once. `busy`: did not, this time. `hung`: has not for seconds. `suspended`: somebody has stopped
+ * it (SIGSTOP, ptrace). `starting`: not ready yet.
  * `retiring`, `draining`: another process has its place. `stopping`. `waiting`: for its next start after a failure.
  * `crash-loop`: the same, and it failed so often that somebody should look.
  */
@@ -69,6 +71,7 @@ export type WorkerState =
   | 'ready'
   | 'busy'
   | 'hung'
+  | 'suspended'
   | 'starting'
   | 'retiring'
   | 'draining'
@@ -179,6 +182,7 @@ function stateOf(slot: Slot, handle: WorkerHandle, hasAnswered: boolean): Worker
   if (handle.state === 'starting') return 'starting'
   if (handle.state === 'retiring') return 'retiring'
   if (handle.state === 'stopping') return slot.leaving.has(handle) ? 'draining' : 'stopping'
+  if (!hasAnswered && isStopped(handle.pid)) return 'suspended'
   if (!hasAnswered) return handle.silentMs > HUNG_AFTER_MS ? 'hung' : 'busy'
   return 'ready'
 }

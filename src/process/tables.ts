@@ -73,7 +73,7 @@ const COLUMNS = [
 
 function row({ address, name }: GroupStatus, worker: WorkerStatus): string[] {
   const { counters, memory, state } = worker
-  const isKnown = state !== 'busy' && state !== 'hung'
+  const isKnown = state !== 'busy' && state !== 'hung' && state !== 'suspended'
   return [
     worker.pid === 0 ? '-' : String(worker.pid),
     memory === 0 ? 'N/A' : formatMegabytes(memory),
@@ -131,6 +131,8 @@ function trouble({ name }: GroupStatus, worker: WorkerStatus): string[] {
   const who = `${name}:${worker.id}`
   if (state === 'hung') return [`\n${who} has been silent for ${seconds(silentMs)}: its event loop does not turn`]
   const cause = worker.leavesFor && ` for ${worker.leavesFor}`
+  if (state === 'suspended')
+    return [`\n${who} pid ${worker.pid} has been stopped (SIGSTOP, or a debugger): SIGCONT lets it go on`]
   if (state === 'draining' && work !== '') return [`\n${who} pid ${worker.pid} drains${cause}: ${work}`]
   if (state !== 'crash-loop' && state !== 'waiting') return []
   const said = lastLog.length === 0 ? '' : `\nit said last:\n${indent(lastLog.join('\n'))}`

@@ -56,6 +56,8 @@ export interface HandleOptions {
   /** What it accepts on; the master's. */
   readonly socket: BoundSocket | null
   readonly tail: Tail
+  /** How long its event loop may not turn; 0 is for ever. */
+  readonly stuckTimeoutMs: number
 }
 
 export class WorkerHandle {
@@ -70,8 +72,11 @@ export class WorkerHandle {
   readonly startedAt = now()
   readonly incarnation: number
   readonly socket: BoundSocket | null
+  readonly stuckTimeoutMs: number
   state: WorkerState = 'starting'
-  report: Report = { counters: newCounters(), memory: 0, timers: 0, work: '' }
+  /** When something was heard of it. */
+  heardAt = now()
+  report: Report = { counters: newCounters(), memory: 0, timers: 0, work: '', isInspected: false }
   /** The limit that it has reached, or what else another takes its place for; empty at a reload. */
   leavesFor = ''
   /** Messages per second over the last heartbeats. */
@@ -92,7 +97,6 @@ export class WorkerHandle {
   #wasKilled = false
   #deadline: NodeJS.Timeout | undefined
   #deadlineAt = Number.POSITIVE_INFINITY
-  #heardAt = now()
   #rateSince = now()
   #rateFrom = 0
   #share = 0
@@ -102,9 +106,10 @@ export class WorkerHandle {
   #tellRetired!: () => void
   #tellGone!: (exit: WorkerExitInfo) => void
 
-  constructor(child: Child, { incarnation, startTimeoutMs, socket, tail }: HandleOptions) {
+  constructor(child: Child, { incarnation, startTimeoutMs, socket, tail, stuckTimeoutMs }: HandleOptions) {
     this.#child = child
     this.#tail = tail
+    this.stuckTimeoutMs = stuckTimeoutMs
     this.incarnation = incarnation
     this.socket = socket
     this.retired = new Promise((resolve) => {
@@ -132,7 +137,7 @@ export class WorkerHandle {
 
   /** For how long nothing has been heard of it, ms. */
   get silentMs(): number {
-    return now() - this.#heardAt
+    return now() - this.heardAt
   }
 
   /** Resolves when it is ready; rejects with the reason when it goes before. */
@@ -211,6 +216,23 @@ export class WorkerHandle {
     if (this.state !== 'gone') this.#child.process.kill('SIGKILL')
   }
 
+  /** Kills it for a reason that its exit will tell. */
+  killAs(word: string, reason: string): void {
+    this.#killedFor = word
+    this.#reason = reason
+    this.kill()
+  }
+
+  /** Its inspector is open, as far as it, or its log, has told. */
+  get isInspected(): boolean {
+    return this.report.isInspected || this.#tail.isInspected
+  }
+
+  /** Where its inspector listens, as soon as it has logged that. */
+  inspectorUrl(): Promise<string> {
+    return this.#tail.inspectorUrl
+  }
+
   /** A fresh report, or false when the worker does not answer in time: it is busy. */
   poll(timeoutMs: number): Promise<boolean> {
     if (this.state === 'gone') return Promise.resolve(true)
@@ -249,7 +271,7 @@ export class WorkerHandle {
 
   #receive(message: FromChild): void {
     if (this.state === 'gone') return
-    this.#heardAt = now()
+    this.heardAt = now()
     if (message.type === 'ready' && this.state === 'starting') {
       clearTimeout(this.#deadline)
       this.#isReady = true

@@ -31,6 +31,7 @@ import {
   type Declaration,
   type GivenSocket,
   type Place,
+  type Registry,
   type RejectionPolicy,
   type ReloadMode,
   registry,
@@ -121,6 +122,17 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
    * nobody knows what was left undone; `log` logs and counts it (`unhandledRejections`). Set it before `runAll`.
    */
   static unhandledRejection: RejectionPolicy = DEFAULT_SETTINGS.unhandledRejection
+  /**
+   * Workerman's callbacks of the master. Set before `runAll`; each runs in a short-lived process of its own that has evaluated
+   * your modules as they are on disk, so what it changes in memory reaches nobody. It has 10 seconds; what it throws is logged.
+   * At a reload, when the new code was found good and nothing was replaced yet.
+   */
+  static onMasterReload: (() => unknown) | null = null
+  /** When the last worker of a server that was up is gone. */
+  static onMasterStop: (() => unknown) | null = null
+  /** A worker process has ended, for whatever reason. `status` as wait(2) gives it: 9 for SIGKILL, 64000 for exit code 250. */
+  static onWorkerExit: ((worker: Worker<string | undefined, unknown>, status: number, pid: number) => unknown) | null =
+    null
 
   /** 0 to count - 1, kept by the process that replaces this one. */
   id = 0
@@ -267,6 +279,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
    */
   static runAll(): void {
     registry().settings = staticSettings()
+    registry().callbacks = staticCallbacks()
     runAll()
   }
 
@@ -824,7 +837,16 @@ const RULES: Record<string, Rule> = {
 
 const ENGINE_NAMES = `'native', 'node' or ''`
 
+const MASTER_CALLBACKS = ['onMasterReload', 'onMasterStop', 'onWorkerExit'] as const
+const FUNCTION_OR_NULL: Rule = {
+  isRight: (value) => value === null || typeof value === 'function',
+  wanted: 'a function, or null',
+}
+
 const STATIC_RULES: Record<string, Rule> = {
+  onMasterReload: FUNCTION_OR_NULL,
+  onMasterStop: FUNCTION_OR_NULL,
+  onWorkerExit: FUNCTION_OR_NULL,
   stopTimeout: NOT_NEGATIVE,
   logFile: ANY_STRING,
   stdoutFile: ANY_STRING,
@@ -837,8 +859,13 @@ const STATIC_RULES: Record<string, Rule> = {
 function staticSettings(): Settings {
   for (const [key, rule] of Object.entries(STATIC_RULES)) check(`Worker.${key}`, Reflect.get(Worker, key), rule)
   const { logFile, stdoutFile, pidFile, logFileMaxSize, unhandledRejection } = Worker
+  const callbacks = MASTER_CALLBACKS.filter((name) => Worker[name] !== null)
   const stopTimeoutMs = Math.min(Worker.stopTimeout * 1000, LONGEST_TIMEOUT_MS)
-  return { stopTimeoutMs, logFile, stdoutFile, pidFile, logFileMaxSize, unhandledRejection }
+  return { stopTimeoutMs, logFile, stdoutFile, pidFile, logFileMaxSize, unhandledRejection, callbacks }
+}
+
+function staticCallbacks(): Registry['callbacks'] {
+  return Object.fromEntries(MASTER_CALLBACKS.flatMap((name) => (Worker[name] === null ? [] : [[name, Worker[name]]])))
 }
 
 /** A drain that has begun. */

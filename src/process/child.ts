@@ -19,6 +19,7 @@ import {
   HEARTBEAT_MS,
   isSameKey,
   keysOf,
+  type ModuleBoot,
   type SocketFailure,
   type ToChild,
   type WorkerBoot,
@@ -78,7 +79,7 @@ export async function work(boot: WorkerBoot, channel: Up): Promise<void> {
 }
 
 /** A module that spins would not notice that the channel has closed. A worker has work to finish, and is not killed. */
-function dieWithMaster(): void {
+export function dieWithMaster(): void {
   try {
     addon().sys?.setParentDeathSignal(constants.signals.SIGKILL, process.ppid)
   } catch (error) {
@@ -87,7 +88,7 @@ function dieWithMaster(): void {
 }
 
 /** What every process that evaluates user code does first. */
-function prepare({ isLogPiped, engine }: DescribeBoot | WorkerBoot): void {
+export function prepare({ isLogPiped, engine }: ModuleBoot): void {
   guardOutput()
   if (isLogPiped) logRecords()
   process.execArgv = withoutQuietInspector(process.execArgv)
@@ -255,7 +256,7 @@ function socketError({ code, syscall, address, message }: SocketFailure): Error 
 }
 
 /** A SystemError is ours: a socket that cannot listen. The user's own EACCES is an error like any other. */
-function fail(channel: Up, error: unknown): void {
+export function fail(channel: Up, error: unknown): void {
   const isAddress = error instanceof SystemError
   const exitCode = isAddress ? WorkerExit.Address : WorkerExit.BootFailed
   channel.send({ type: 'failed', exitCode, message: isAddress ? messageOf(error) : stackOf(error) })
@@ -263,7 +264,7 @@ function fail(channel: Up, error: unknown): void {
 }
 
 /** Exits when the last message has left, or soon in any case. */
-function exitWhenSent(channel: Up, exitCode: number): void {
+export function exitWhenSent(channel: Up, exitCode: number): void {
   const exit = () => process.exit(exitCode)
   channel.onClose = exit
   channel.end()
@@ -287,7 +288,7 @@ function isInspected(): boolean {
   return inspector?.url() !== undefined
 }
 
-function stackOf(error: unknown): string {
+export function stackOf(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : messageOf(error)
 }
 

@@ -137,7 +137,12 @@ export interface Settings {
   /** Bytes; 0 is without bound. */
   readonly logFileMaxSize: number
   readonly unhandledRejection: RejectionPolicy
+  /** Those that the code has assigned. */
+  readonly callbacks: readonly MasterCallback[]
 }
+
+/** Workerman's callbacks of the master: here they run in a process of their own. */
+export type MasterCallback = 'onMasterReload' | 'onMasterStop' | 'onWorkerExit'
 
 /** `exit` as Node: the worker ends with 250 and is replaced. `log`: it is logged and counted, and the worker goes on. */
 export type RejectionPolicy = 'exit' | 'log'
@@ -149,6 +154,7 @@ export const DEFAULT_SETTINGS: Settings = {
   pidFile: '',
   logFileMaxSize: 10_485_760,
   unhandledRejection: 'exit',
+  callbacks: [],
 }
 
 /** One copy of this package in this process. */
@@ -159,6 +165,8 @@ export interface Registry {
   onRunAll: (() => void) | null
   /** As they were at `Worker.runAll()`. */
   settings: Settings
+  /** The same. */
+  callbacks: Partial<Record<MasterCallback, (...args: unknown[]) => unknown>>
   /** `native`, `node`, or empty for the best there is: of the code, unless the command line has its own. */
   engine: string
   isEngineGiven: boolean
@@ -176,6 +184,7 @@ const own: Registry = {
   groups: [],
   onRunAll: null,
   settings: DEFAULT_SETTINGS,
+  callbacks: {},
   engine: '',
   isEngineGiven: false,
   requestSocket: null,

@@ -11,6 +11,7 @@ import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { version } from '../version.ts'
 import { renderBanner } from './banner.ts'
+import { MasterCallbacks } from './callbacks.ts'
 import { type Answer, ask, ControlServer, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
 import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
@@ -63,6 +64,7 @@ export class Master implements RecycleSupervisor {
   #predecessors: Predecessors | null = null
   #output: Output | null = null
   #describePid = 0
+  readonly #callbacks: MasterCallbacks
   /** Everything has been ready once: from then on failures are retried for ever. */
   #isUp = false
   #stopping: StopReason | null = null
@@ -76,6 +78,13 @@ export class Master implements RecycleSupervisor {
   constructor(options: StartOptions, isDaemon: boolean) {
     this.#options = options
     this.#isDaemon = isDaemon
+    const { modules, argv, user = '', group = '', engine } = options
+    const settings = { modules, argv, user, group, engine }
+    this.#callbacks = new MasterCallbacks(
+      settings,
+      () => this.#output,
+      () => this.#record(),
+    )
   }
 
   /**
@@ -85,7 +94,7 @@ export class Master implements RecycleSupervisor {
   async run(onUp: (banner: string) => void): Promise<void> {
     process.title = `millrace: master process  start_file=${this.#options.modules[0]}`
     if (this.#options.umask !== undefined) process.umask(this.#options.umask)
-    reapOrphans(() => [this.#describePid, ...this.#processes().map(({ pid }) => pid)])
+    reapOrphans(() => this.#pids())
     try {
       await this.#takeRunDir()
       await this.#prepare()
@@ -112,6 +121,7 @@ export class Master implements RecycleSupervisor {
   /** Kills what is still there of a server that was asked to stop. */
   kill(): void {
     for (const handle of this.#processes()) handle.kill()
+    this.#callbacks.kill()
   }
 
   /** One after the other: those who ask while one runs share the next one, which sees the newest code. Never rejects. */
@@ -201,6 +211,7 @@ export class Master implements RecycleSupervisor {
   #follow(settings: Settings): void {
     this.#output?.configure(settings)
     this.#settings = settings
+    this.#callbacks.declare(settings.callbacks)
   }
 
   async #untilUp(): Promise<void> {
@@ -344,6 +355,9 @@ export class Master implements RecycleSupervisor {
     const wasServing = handle === slot.current
     const isLeaving = slot.leaving.has(handle)
     slot.forget(handle, exit)
+    const { key } = group.blueprint
+    if (handle.pid !== 0)
+      void this.#callbacks.call({ name: 'onWorkerExit', group: key, status: exit.status, pid: handle.pid })
     if (exit.exitCode !== WorkerExit.Ended || exit.wasKilled) count(group.exits, exit.word)
     if (this.#stopping === null && wasServing) this.#replaceLost(group, slot, handle, exit)
     else if (isLeaving && exit.wasKilled)
@@ -388,6 +402,7 @@ export class Master implements RecycleSupervisor {
       const described = await this.#describe()
       this.#follow(described.settings)
       this.#output?.reopen()
+      await this.#callbacks.call({ name: 'onMasterReload' })
       await reload.run(described)
     } catch (error) {
       failure =
@@ -424,6 +439,8 @@ export class Master implements RecycleSupervisor {
     this.reconcile()
     await this.#until(() => this.#processes().length === 0)
     await this.#reload
+    if (this.#isUp) await this.#callbacks.call({ name: 'onMasterStop' })
+    await this.#callbacks.settled()
     this.sockets.closeAll()
     for (const path of this.#pidFiles) tidy(() => removePidFile(path))
     if (this.#lock?.isOurs()) tidy(() => this.#predecessors?.forget())
@@ -450,7 +467,12 @@ export class Master implements RecycleSupervisor {
       this.#settings.stopTimeoutMs,
       ...this.groups.map((group) => this.#stopWindowMs(group)),
     )
-    return { ok: true, ...ownIdentity(), stopTimeoutMs, isDaemon: this.#isDaemon } as const
+    return {
+      ok: true,
+      ...ownIdentity(),
+      stopTimeoutMs: stopTimeoutMs + this.#callbacks.stopMs,
+      isDaemon: this.#isDaemon,
+    } as const
   }
 
   async #status(): Promise<Status> {
@@ -495,9 +517,13 @@ export class Master implements RecycleSupervisor {
     return this.#slots().flatMap((slot) => slot.processes)
   }
 
+  #pids(): number[] {
+    return [this.#describePid, this.#callbacks.pid, ...this.#processes().map(({ pid }) => pid)]
+  }
+
   /** Who would be left over if this process were killed now. */
   #record(): void {
-    this.#predecessors?.record([this.#describePid, ...this.#processes().map(({ pid }) => pid)])
+    this.#predecessors?.record(this.#pids())
   }
 
   /** Resolves when `isTrue` holds; looked at after every change. */

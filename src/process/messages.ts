@@ -5,7 +5,7 @@ import type { ConnectionRow, Credentials, Declaration, Place, Settings } from '.
 import type { NodeSettings } from './node-flags.ts'
 
 /** The first message to every child. A child is told its role here and nowhere a grandchild could see it. */
-export type Boot = MasterBoot | DescribeBoot | WorkerBoot
+export type Boot = MasterBoot | DescribeBoot | CallbackBoot | WorkerBoot
 
 export interface MasterBoot {
   readonly role: 'master'
@@ -15,7 +15,7 @@ export interface MasterBoot {
 }
 
 /** What every process that evaluates the user's modules is told. */
-interface ModuleBoot {
+export interface ModuleBoot {
   readonly modules: readonly string[]
   readonly argv: readonly string[]
   /** stderr is a pipe to the master, which formats: log lines go there as records. */
@@ -30,6 +30,20 @@ export interface DescribeBoot extends ModuleBoot {
   readonly user: string
   readonly group: string
 }
+
+/** One or several calls of the code's master callbacks. */
+export interface CallbackBoot extends ModuleBoot {
+  readonly role: 'callback'
+  /** As describe's. */
+  readonly user: string
+  readonly group: string
+  readonly calls: readonly MasterCall[]
+}
+
+export type MasterCall =
+  | { readonly name: 'onMasterReload' | 'onMasterStop' }
+  /** `status` as wait(2) gives it: a signal's number, or 256 times an exit code. */
+  | { readonly name: 'onWorkerExit'; readonly group: GroupKey; readonly status: number; readonly pid: number }
 
 export interface WorkerBoot extends ModuleBoot {
   readonly role: 'worker'

@@ -2,6 +2,7 @@
 //
 //   Starting -> Ready -> Retiring -> Stopping -> Gone      each may skip ahead: a process can die at any time
 
+import { constants } from 'node:os'
 import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { now } from '../loop/clock.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
@@ -29,6 +30,8 @@ const RATE_WINDOW_MS = 900
 
 export interface WorkerExitInfo {
   readonly exitCode: number
+  /** As wait(2) gives it. */
+  readonly status: number
   /** As words: `exit 70 (boot failed)`. */
   readonly word: string
   /** What the worker said of its own failure, with a stack; empty when it could not. */
@@ -329,6 +332,7 @@ export class WorkerHandle {
       this.#killedFor !== '' && signal === 'SIGKILL' ? this.#killedFor : isOutOfMemory(lines) ? 'out of memory' : ''
     const exit = {
       exitCode: code ?? this.#reasonCode ?? WorkerExit.Uncaught,
+      status: signal === null ? (code ?? 0) << 8 : (constants.signals[signal as NodeJS.Signals] ?? 0),
       word: spawnError === '' ? describeExit(code, signal, why) : `spawn failed: ${spawnError}`,
       reason: this.#reason,
       isLogged: this.#isLogged,

@@ -134,10 +134,12 @@ function trouble({ name }: GroupStatus, worker: WorkerStatus): string[] {
   if (state === 'suspended')
     return [`\n${who} pid ${worker.pid} has been stopped (SIGSTOP, or a debugger): SIGCONT lets it go on`]
   if (state === 'draining' && work !== '') return [`\n${who} pid ${worker.pid} drains${cause}: ${work}`]
-  if (state !== 'crash-loop' && state !== 'waiting') return []
+  const isDown = state === 'crash-loop' || state === 'waiting'
+  if (!isDown && (state !== 'starting' || failures === 0)) return []
+  const next = isDown ? `next start in ${seconds(retryInMs)}` : `the next one starts, pid ${worker.pid}`
   const said = lastLog.length === 0 ? '' : `\nit said last:\n${indent(lastLog.join('\n'))}`
   const why = lastReason === '' ? said : `\n${indent(lastReason)}`
-  return [`\n${who} failed ${failures} times in a row, last: ${lastExit}; next start in ${seconds(retryInMs)}${why}`]
+  return [`\n${who} failed ${failures} times in a row, last: ${lastExit}; ${next}${why}`]
 }
 
 // connections

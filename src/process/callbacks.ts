@@ -58,7 +58,9 @@ export class MasterCallbacks {
     await this.#running
   }
 
+  /** For good: none is called any more. */
   kill(): void {
+    this.#declared = []
     this.#waiting = []
     this.#kill?.()
   }

@@ -20,6 +20,7 @@ import { ownIdentity } from './identity.ts'
 import { Lock } from './lock.ts'
 import { keysOf, type StartOptions } from './messages.ts'
 import { InspectorPorts, inspects, QUIET_INSPECTOR } from './node-flags.ts'
+import { OomKills } from './oom-kills.ts'
 import { Output } from './output.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
@@ -54,6 +55,7 @@ export class Master implements RecycleSupervisor {
   readonly #ended = new AbortController()
   readonly #inspectorPorts = new InspectorPorts()
   readonly #tickets = new Tickets()
+  readonly #oomKills = new OomKills()
   readonly #recycling = new Recycling(this)
   readonly #stuck = new StuckWorkers(this.groups, () => this.#output?.isLogPiped === true)
   #settings: Settings = DEFAULT_SETTINGS
@@ -351,7 +353,9 @@ export class Master implements RecycleSupervisor {
     this.reconcile()
   }
 
-  #gone(group: GroupState, slot: Slot, handle: WorkerHandle, exit: WorkerExitInfo): void {
+  #gone(group: GroupState, slot: Slot, handle: WorkerHandle, told: WorkerExitInfo): void {
+    const isOutOfMemory = told.word === 'signal SIGKILL' && this.#oomKills.hasRisen()
+    const exit = isOutOfMemory ? { ...told, word: `${told.word} (out of memory)` } : told
     const wasServing = handle === slot.current
     const isLeaving = slot.leaving.has(handle)
     slot.forget(handle, exit)

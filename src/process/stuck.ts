@@ -77,8 +77,10 @@ export class StuckWorkers {
     this.#isBusy = true
     const silence = `its event loop has not turned for ${Math.round(handle.silentMs / 1000)} s (stuckTimeoutMs)`
     log(`worker ${group.name}:${slot.id} pid ${handle.pid}: ${silence}, it is killed`)
+    handle.condemn('stuck', silence) // SIGUSR1 may end it, where Node was told not to take it
     const where = this.#canHaveStack() ? await hungStack(handle.pid, handle.inspectorUrl()) : ''
-    handle.killAs('stuck', `${silence}\n${where || this.#withoutStack(handle.pid)}`)
+    handle.condemn('stuck', `${silence}\n${where || this.#withoutStack(handle.pid)}`)
+    handle.kill() // also when it goes on by now: its inspector is open
     this.#last = { slot, at: now() }
     await handle.gone
     group.countRecycled('stuck')

@@ -219,11 +219,10 @@ export class WorkerHandle {
     if (this.state !== 'gone') this.#child.process.kill('SIGKILL')
   }
 
-  /** Kills it for a reason that its exit will tell. */
-  killAs(word: string, reason: string): void {
+  /** It is to be killed for a reason that its exit will tell. */
+  condemn(word: string, reason: string): void {
     this.#killedFor = word
     this.#reason = reason
-    this.kill()
   }
 
   /** Its inspector is open, as far as it, or its log, has told. */
@@ -329,7 +328,7 @@ export class WorkerHandle {
     for (const tell of this.#onPage.splice(0)) tell({ rows: [], hasMore: false })
     const { lines } = this.#tail
     const why =
-      this.#killedFor !== '' && signal === 'SIGKILL' ? this.#killedFor : isOutOfMemory(lines) ? 'out of memory' : ''
+      this.#killedFor !== '' && signal !== null ? this.#killedFor : isOutOfMemory(lines) ? 'out of memory' : ''
     const exit = {
       exitCode: code ?? this.#reasonCode ?? WorkerExit.Uncaught,
       status: signal === null ? (code ?? 0) << 8 : (constants.signals[signal as NodeJS.Signals] ?? 0),

@@ -3,6 +3,7 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { OomKills } from '../../src/process/oom-kills.ts'
 import { Client, echo, inSandbox, portOf, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -55,6 +56,20 @@ test('heap that runs out is called by its name, and the last lines are there', a
     assert.ok(worker.lastLog.some((line) => line.startsWith('FATAL ERROR')))
     client.close()
     await box.stop()
+  })
+})
+
+test('a kill of the kernel for want of memory is seen in the counts of the container', async () => {
+  await inSandbox((box) => {
+    const events = (count: number) => box.file('sys/fs/cgroup/app/memory.events', `low 0\noom 9\noom_kill ${count}\n`)
+    box.file('proc/self/cgroup', '1:name=systemd:/\n0::/app\n')
+    events(2)
+    const kills = new OomKills(box.directory)
+    assert.not(kills.hasRisen())
+    events(3)
+    assert.ok(kills.hasRisen())
+    assert.not(kills.hasRisen())
+    assert.not(new OomKills(`${box.directory}/none`).hasRisen())
   })
 })
 

@@ -3,7 +3,7 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Watchdog, type Watched } from '../../src/process/watchdog.ts'
-import { ask, Client, inSandbox, succeeded } from '../support/server.ts'
+import { ask, Client, echo, inSandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 const SECOND = 1000
@@ -112,6 +112,24 @@ test('a worker that hangs is killed and replaced, and the log says where it hung
     const stopped = groups.findIndex(({ name }) => name === 'stopped')
     assert.is(await clients[stopped]?.ask('x'), String(pids.get('stopped')))
     for (const client of clients) client.close()
+    await box.stop()
+  })
+})
+
+test('no worker is killed for what the master has slept through', async () => {
+  await inSandbox(async (box) => {
+    const status = await box.start(box.file('app.js', echo(2, 'worker.stuckTimeoutMs = 5000')))
+    process.kill(status.pid, 'SIGSTOP')
+    const stoppedAt = performance.now()
+    await until(() => performance.now() - stoppedAt > 6500, 20_000)
+    process.kill(status.pid, 'SIGCONT')
+    const after = await until(async () => {
+      const now = await box.status()
+      return workersOf(now).every(({ state, silentMs }) => state === 'ready' && silentMs < 1000) && now
+    }, 20_000)
+    const pids = (of: typeof status) => workersOf(of).map(({ pid }) => pid)
+    assert.equal(pids(after), pids(status))
+    assert.equal(after.groups[0]?.replaced, {})
     await box.stop()
   })
 })

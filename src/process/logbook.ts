@@ -105,7 +105,9 @@ const TAIL_CHARACTERS = 300
 
 /** The last lines that a process has logged or printed on stderr, bounded: for `status`, when it is gone. */
 export class Tail {
-  readonly lines: string[] = []
+  readonly #lines: string[] = []
+  /** What V8 has said before it aborted: a long native stack follows it. */
+  #fatal = ''
   /** Where its inspector listens, once it has said so. */
   readonly inspectorUrl: Promise<string>
   isInspected = false
@@ -124,11 +126,22 @@ export class Tail {
     this.#tellInspector(url)
   }
 
+  get lines(): string[] {
+    const lines = [...this.#lines]
+    if (this.#fatal !== '' && !lines.includes(this.#fatal)) lines[0] = this.#fatal
+    return lines
+  }
+
+  get isOutOfMemory(): boolean {
+    return /out of memory|Allocation failed/.test(this.#fatal)
+  }
+
   take(message: string): void {
     for (const line of message.slice(-TAIL_LINES * TAIL_CHARACTERS).split('\n')) {
-      if (line.trim() !== '') this.lines.push(line.slice(0, TAIL_CHARACTERS))
+      if (line.trim() !== '') this.#lines.push(line.slice(0, TAIL_CHARACTERS))
     }
-    this.lines.splice(0, this.lines.length - TAIL_LINES)
+    if (message.startsWith('FATAL ERROR: ')) this.#fatal = this.#lines.at(-1) ?? ''
+    this.#lines.splice(0, this.#lines.length - TAIL_LINES)
   }
 }
 

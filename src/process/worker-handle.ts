@@ -326,16 +326,16 @@ export class WorkerHandle {
     this.#child.channel.destroy()
     for (const tell of this.#onReport.splice(0)) tell()
     for (const tell of this.#onPage.splice(0)) tell({ rows: [], hasMore: false })
-    const { lines } = this.#tail
+    const { lines, isOutOfMemory } = this.#tail
     const why =
-      this.#killedFor !== '' && signal !== null ? this.#killedFor : isOutOfMemory(lines) ? 'out of memory' : ''
+      this.#killedFor !== '' && signal !== null ? this.#killedFor : isOutOfMemory ? 'out of memory' : ''
     const exit = {
       exitCode: code ?? this.#reasonCode ?? WorkerExit.Uncaught,
       status: signal === null ? (code ?? 0) << 8 : (constants.signals[signal as NodeJS.Signals] ?? 0),
       word: spawnError === '' ? describeExit(code, signal, why) : `spawn failed: ${spawnError}`,
       reason: this.#reason,
       isLogged: this.#isLogged,
-      lastLog: [...lines],
+      lastLog: lines,
       hadBeenReady: this.#isReady,
       hasTimedOut: this.#hasTimedOut,
       wasKilled: this.#wasKilled,
@@ -345,9 +345,4 @@ export class WorkerHandle {
     this.#tellRetired()
     this.#tellGone(exit)
   }
-}
-
-/** V8's last words, then it aborts. */
-function isOutOfMemory(lines: readonly string[]): boolean {
-  return lines.some((line) => /^FATAL ERROR: .*(out of memory|Allocation failed)/.test(line))
 }

@@ -4,11 +4,13 @@
 
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
-import { addon } from '../addon.ts'
+import { addon, type Descriptor } from '../addon.ts'
 import { addCounters, newCounters } from '../counters.ts'
 import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
+import { bindMeshSocket, isPassedOn } from '../net/mesh-socket.ts'
+import { COUNTER_BYTES } from '../shared/limits.ts'
 import { version } from '../version.ts'
 import { renderBanner } from './banner.ts'
 import { MasterCallbacks } from './callbacks.ts'
@@ -17,11 +19,14 @@ import { type Described, describeModules } from './describe.ts'
 import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from './group.ts'
 import { ownIdentity } from './identity.ts'
+import { KeeperHandle } from './keeper-handle.ts'
+import { Leaders } from './leaders.ts'
 import { Lock } from './lock.ts'
-import { keysOf, type StartOptions } from './messages.ts'
+import { keysOf, mailboxesOf, type StartOptions } from './messages.ts'
 import { InspectorPorts, inspects, QUIET_INSPECTOR } from './node-flags.ts'
 import { OomKills } from './oom-kills.ts'
 import { Output } from './output.ts'
+import { Peers } from './peers.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
 import { type RecycleSupervisor, Recycling } from './recycle.ts'
@@ -58,6 +63,11 @@ export class Master implements RecycleSupervisor {
   readonly #oomKills = new OomKills()
   readonly #recycling = new Recycling(this)
   readonly #stuck = new StuckWorkers(this.groups, () => this.#output?.isLogPiped === true)
+  readonly #leaders = new Leaders()
+  #keeper: KeeperHandle | null = null
+  /** The counters that all workers share; null without the addon. */
+  readonly #memory = sharedMemory()
+  readonly #peers = new Peers()
   #settings: Settings = DEFAULT_SETTINGS
   #runDir = ''
   readonly #pidFiles = new Set<string>()
@@ -160,6 +170,7 @@ export class Master implements RecycleSupervisor {
     this.#lock = lock
     this.#predecessors = new Predecessors(this.#runDir)
     this.#output = new Output(this.#options, this.#isDaemon, this.#runDir, DEFAULT_SETTINGS)
+    this.#keeper = new KeeperHandle(this.#runDir, this.#output, () => this.#record())
     const control = new ControlServer(this.#runDir, (request) => this.#answer(request))
     await control.listen()
     this.#control = control
@@ -177,11 +188,13 @@ export class Master implements RecycleSupervisor {
     if (this.#options.pidFile === undefined && settings.pidFile !== '') this.#writePid(settings.pidFile)
     await this.#predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
     const keys = keysOf(groups)
+    const mailboxes = mailboxesOf(groups)
     for (const [place, declaration] of groups.entries()) {
       if (this.#stopping !== null) return
       const sockets = await this.sockets.reserveAll(declaration)
       const key = keys[place] as Blueprint['key']
-      const group = new GroupState({ key, declaration, sockets, tlsFiles: tlsFiles[place] ?? {} })
+      const mailbox = mailboxes[place] as string
+      const group = new GroupState({ key, mailbox, declaration, sockets, tlsFiles: tlsFiles[place] ?? {} })
       for (let n = 0; n < declaration.count; n++) group.addSlot({ isHeld: false })
       this.groups.push(group)
     }
@@ -247,6 +260,8 @@ export class Master implements RecycleSupervisor {
       }
     }
     if (this.#stopping === null) for (const { share } of this.groups) share.settle()
+    if (this.#stopping === null) this.#leaders.settle()
+    this.#peers.settle(this.groups, this.#stopping !== null)
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.#record()
     for (const look of [...this.#waiting]) look()
@@ -271,6 +286,10 @@ export class Master implements RecycleSupervisor {
     const inspectorPort = inspects(declaration.execArgv) ? this.#inspectorPorts.take() : null
     const isQuiet = inspectorPort === null && output.isLogPiped && declaration.stuckTimeoutMs > 0
     const incarnation = ++slot.incarnation
+    const fds = socket === null || socket.fd < 0 ? [] : [socket.fd]
+    const mesh = bindMeshSocket(this.#runDir)
+    const meshFd = mesh.fd < 0 ? -1 : FIRST_SOCKET_FD + fds.push(mesh.fd) - 1
+    const memoryFd = this.#memory === null ? -1 : FIRST_SOCKET_FD + fds.push(this.#memory.fd) - 1
     const child = spawnChild(
       {
         role: 'worker',
@@ -280,39 +299,43 @@ export class Master implements RecycleSupervisor {
         isLogPiped: output.isLogPiped,
         engine: this.#options.engine,
         group: key,
+        memoryFd,
         place: {
           id: slot.id,
           incarnation,
           sockets: socket === null ? [] : [{ fd: socket.fd < 0 ? -1 : FIRST_SOCKET_FD, endpoint: socket.endpoint }],
           tls: { ticketKeys: this.#tickets.keysFor(key), files: tlsFiles },
+          mesh: this.#peers.placeFor(blueprint, meshFd, mesh.address),
         },
       },
       {
         stdio: output.stdio,
-        fds: socket === null || socket.fd < 0 ? [] : [socket.fd],
+        fds,
         isDetached: true,
         execArgv: isQuiet ? [...QUIET_INSPECTOR, ...declaration.execArgv] : declaration.execArgv,
         inspectorPort,
       },
     )
+    if (isPassedOn) mesh.close()
     const tail = output.attach(child, `${declaration.name}:${slot.id}`)
     // Who stands at a breakpoint is not late.
     const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
-    const handle = new WorkerHandle(child, {
-      incarnation,
-      startTimeoutMs,
-      socket,
-      tail,
-      stuckTimeoutMs: declaration.stuckTimeoutMs,
-    })
+    const { stuckTimeoutMs } = declaration
+    const meshAddress = mesh.address
+    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket, tail, stuckTimeoutMs, meshAddress })
     slot.next = handle
     handle.onReport = () => {
       shareOut(group)
       this.#recycling.look(group, slot, handle)
     }
     handle.onListen = (request, address) => void this.#giveSocket(group, handle, request, address)
+    handle.onReachKeeper = (request) => void this.#giveKeeper(handle, request)
+    handle.onStand = (name, id) => this.#leaders.stand(handle, name, id)
+    handle.onResign = (name, id) => this.#leaders.resign(handle, name, id)
     handle.onGone = (exit) => {
+      this.#leaders.forget(handle)
       if (inspectorPort !== null) this.#inspectorPorts.release(inspectorPort)
+      if (!isPassedOn) mesh.close()
       this.#gone(group, slot, handle, exit)
     }
     this.#record()
@@ -335,7 +358,17 @@ export class Master implements RecycleSupervisor {
     }
   }
 
+  async #giveKeeper(handle: WorkerHandle, request: number): Promise<void> {
+    try {
+      const keeper = this.#keeper as KeeperHandle
+      handle.giveConnection(request, await keeper.connect())
+    } catch (error) {
+      handle.refuseSocket(request, { code: 'ERR_KEEPER_LOST', syscall: '', address: '', message: messageOf(error) })
+    }
+  }
+
   activate(slot: Slot, handle: WorkerHandle): void {
+    this.#peers.settle(this.groups, this.#stopping !== null) // messages go to it from now on
     const before = [...slot.leaving].map(({ retired }) => retired)
     void Promise.all(before).then(() => {
       if (slot.current === handle) handle.activate()
@@ -404,6 +437,7 @@ export class Master implements RecycleSupervisor {
       log('reload: checking the new code')
       tellService('RELOADING=1', monotonicUsec())
       const described = await this.#describe()
+      this.#leaders.generation++
       this.#follow(described.settings)
       this.#output?.reopen()
       await this.#callbacks.call({ name: 'onMasterReload' })
@@ -445,6 +479,7 @@ export class Master implements RecycleSupervisor {
     await this.#reload
     if (this.#isUp) await this.#callbacks.call({ name: 'onMasterStop' })
     await this.#callbacks.settled()
+    await this.#keeper?.end()
     this.sockets.closeAll()
     for (const path of this.#pidFiles) tidy(() => removePidFile(path))
     if (this.#lock?.isOurs()) tidy(() => this.#predecessors?.forget())
@@ -496,6 +531,7 @@ export class Master implements RecycleSupervisor {
       addon: addon().why,
       loadAverage: loadavg(),
       groups,
+      leaders: this.#leaders.list(),
       totals: addCounters(totalsOf(groups), this.#past),
     }
   }
@@ -522,7 +558,8 @@ export class Master implements RecycleSupervisor {
   }
 
   #pids(): number[] {
-    return [this.#describePid, this.#callbacks.pid, ...this.#processes().map(({ pid }) => pid)]
+    const others = [this.#describePid, this.#callbacks.pid, this.#keeper?.pid ?? 0]
+    return [...others, ...this.#processes().map(({ pid }) => pid)]
   }
 
   /** Who would be left over if this process were killed now. */
@@ -560,6 +597,15 @@ function shareOut({ slots, blueprint }: GroupState): void {
   const isAlone = serving.length < 2
   const share = isAlone ? Number.MAX_SAFE_INTEGER : Math.ceil((all / serving.length) * SHARE_FACTOR) + SHARE_SLACK
   for (const handle of serving) handle.useShare(share)
+}
+
+function sharedMemory(): Descriptor | null {
+  try {
+    return addon().sys?.createMemory(COUNTER_BYTES) ?? null
+  } catch (error) {
+    log(`counters are kept by a process: ${messageOf(error)}`)
+    return null
+  }
 }
 
 /** One step of the end: what fails (a folder that is gone) must not keep the next from being done. */

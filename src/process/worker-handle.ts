@@ -2,12 +2,13 @@
 //
 //   Starting -> Ready -> Retiring -> Stopping -> Gone      each may skip ahead: a process can die at any time
 
+import type { Socket } from 'node:net'
 import { constants } from 'node:os'
 import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { now } from '../loop/clock.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
 import { describeExit, WorkerExit } from './exit-codes.ts'
-import type { ConnectionRow } from './group.ts'
+import type { ConnectionRow, PeerNews } from './group.ts'
 import { sendSocket, standInRequest } from './handle-channel.ts'
 import type { Tail } from './logbook.ts'
 import type { FromChild, Report, SocketFailure } from './messages.ts'
@@ -61,6 +62,8 @@ export interface HandleOptions {
   readonly tail: Tail
   /** How long its event loop may not turn; 0 is for ever. */
   readonly stuckTimeoutMs: number
+  /** Where the other workers reach it; empty when they cannot. */
+  readonly meshAddress: string
 }
 
 export class WorkerHandle {
@@ -70,12 +73,18 @@ export class WorkerHandle {
   onReport: (() => void) | null = null
   /** It wants to listen at an address of its own. */
   onListen: ((request: number, address: string) => void) | null = null
+  /** It asks for the keeper of shared data. */
+  onReachKeeper: ((request: number) => void) | null = null
+  /** It would lead something, or does not any more. */
+  onStand: ((name: string, ticket: number) => void) | null = null
+  onResign: ((name: string, ticket: number) => void) | null = null
   /** Of addresses that it has asked for itself. */
   readonly innerSockets = new Set<BoundSocket>()
   readonly startedAt = now()
   readonly incarnation: number
   readonly socket: BoundSocket | null
   readonly stuckTimeoutMs: number
+  readonly meshAddress: string
   state: WorkerState = 'starting'
   /** When something was heard of it. */
   heardAt = now()
@@ -109,12 +118,14 @@ export class WorkerHandle {
   #tellRetired!: () => void
   #tellGone!: (exit: WorkerExitInfo) => void
 
-  constructor(child: Child, { incarnation, startTimeoutMs, socket, tail, stuckTimeoutMs }: HandleOptions) {
+  constructor(child: Child, options: HandleOptions) {
+    const { incarnation, startTimeoutMs, socket, tail, stuckTimeoutMs, meshAddress } = options
     this.#child = child
     this.#tail = tail
     this.stuckTimeoutMs = stuckTimeoutMs
     this.incarnation = incarnation
     this.socket = socket
+    this.meshAddress = meshAddress
     this.retired = new Promise((resolve) => {
       this.#tellRetired = resolve
     })
@@ -169,6 +180,11 @@ export class WorkerHandle {
     sendSocket(this.#child.process, request, socket.endpoint, socket.handle)
   }
 
+  /** It has it from then on. */
+  giveConnection(request: number, connection: Socket): void {
+    sendSocket(this.#child.process, request, '', connection)
+  }
+
   standIn(place: number, socket: BoundSocket): void {
     sendSocket(this.#child.process, standInRequest(place), socket.endpoint, socket.handle)
   }
@@ -194,8 +210,17 @@ export class WorkerHandle {
     this.#child.channel.send({ type: 'share', connections })
   }
 
+  tellPeers(news: PeerNews): void {
+    if (this.state !== 'gone') this.#child.channel.send({ type: 'peers', news })
+  }
+
   useTickets(keys: string): void {
     this.#child.channel.send({ type: 'tickets', keys })
+  }
+
+  /** It leads something now, see leaders.ts. */
+  lead(name: string, ticket: number): void {
+    this.#child.channel.send({ type: 'lead', name, ticket })
   }
 
   /** A reload that leaves it alone. */
@@ -287,6 +312,12 @@ export class WorkerHandle {
       this.#onPage.shift()?.(message)
     } else if (message.type === 'retired') {
       this.#tellRetired()
+    } else if (message.type === 'reachKeeper') {
+      this.onReachKeeper?.(message.request)
+    } else if (message.type === 'stand') {
+      this.onStand?.(message.name, message.ticket)
+    } else if (message.type === 'resign') {
+      this.onResign?.(message.name, message.ticket)
     } else if (message.type === 'failed') {
       this.#reason = message.message
       this.#reasonCode = message.exitCode
@@ -327,8 +358,7 @@ export class WorkerHandle {
     for (const tell of this.#onReport.splice(0)) tell()
     for (const tell of this.#onPage.splice(0)) tell({ rows: [], hasMore: false })
     const { lines, isOutOfMemory } = this.#tail
-    const why =
-      this.#killedFor !== '' && signal !== null ? this.#killedFor : isOutOfMemory ? 'out of memory' : ''
+    const why = this.#killedFor !== '' && signal !== null ? this.#killedFor : isOutOfMemory ? 'out of memory' : ''
     const exit = {
       exitCode: code ?? this.#reasonCode ?? WorkerExit.Uncaught,
       status: signal === null ? (code ?? 0) << 8 : (constants.signals[signal as NodeJS.Signals] ?? 0),

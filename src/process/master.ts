@@ -6,7 +6,7 @@ import { loadavg } from 'node:os'
 import { join } from 'node:path'
 import { addon, type Descriptor } from '../addon.ts'
 import { addCounters, newCounters } from '../counters.ts'
-import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
+import { codeOf, messageOf, SystemError } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { bindMeshSocket, isPassedOn } from '../net/mesh-socket.ts'
@@ -14,9 +14,10 @@ import { COUNTER_BYTES } from '../shared/limits.ts'
 import { version } from '../version.ts'
 import { renderBanner } from './banner.ts'
 import { MasterCallbacks } from './callbacks.ts'
-import { type Answer, ask, ControlServer, type Request } from './control.ts'
+import { type Answer, ask, ControlServer, type Leave, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
-import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
+import { Events } from './events.ts'
+import { asCommandError, CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from './group.ts'
 import { ownIdentity } from './identity.ts'
 import { KeeperHandle } from './keeper-handle.ts'
@@ -25,14 +26,15 @@ import { Lock } from './lock.ts'
 import { keysOf, mailboxesOf, type StartOptions } from './messages.ts'
 import { InspectorPorts, inspects, QUIET_INSPECTOR } from './node-flags.ts'
 import { OomKills } from './oom-kills.ts'
+import { type Operated, Operator } from './operator.ts'
 import { Output } from './output.ts'
 import { Peers } from './peers.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
 import { type RecycleSupervisor, Recycling } from './recycle.ts'
-import { Reload, type ReloadOutcome } from './reload.ts'
+import type { ReloadOutcome } from './reload.ts'
 import { makeRunDir, type Places, placesOfOurs, runDirCandidates } from './run-directory.ts'
-import { monotonicUsec, reapOrphans, tellService } from './service.ts'
+import { reapOrphans, tellService } from './service.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, spawnChild } from './spawn.ts'
@@ -51,9 +53,11 @@ const PING_MS = 1000
 /** `asked`, or the failure that ends the server. */
 type StopReason = CommandError | 'asked'
 
-export class Master implements RecycleSupervisor {
+export class Master implements Operated, RecycleSupervisor {
   readonly groups: GroupState[] = []
   readonly sockets = new Sockets()
+  readonly events = new Events()
+  readonly #operator = new Operator(this)
   readonly #options: StartOptions
   readonly #isDaemon: boolean
   readonly #startedAt = new Date()
@@ -80,11 +84,10 @@ export class Master implements RecycleSupervisor {
   /** Everything has been ready once: from then on failures are retried for ever. */
   #isUp = false
   #stopping: StopReason | null = null
-  #isGraceful = false
+  /** How much time those who have asked for the end give: the least counts. */
+  readonly #leaves: Leave[] = []
   /** Of slots that a reload has removed: no total ever falls. */
   #past = newCounters()
-  #reload: Promise<unknown> = Promise.resolve()
-  #nextReload: Promise<ReloadOutcome> | null = null
   readonly #waiting = new Set<() => void>()
 
   constructor(options: StartOptions, isDaemon: boolean) {
@@ -109,10 +112,12 @@ export class Master implements RecycleSupervisor {
     reapOrphans(() => this.#pids())
     try {
       await this.#takeRunDir()
+      this.events.emit({ type: 'server', state: 'starting', reason: '' })
       await this.#prepare()
       await this.#untilUp()
       if (this.#stopping === null) {
         tellService('READY=1', `MAINPID=${process.pid}`)
+        this.events.emit({ type: 'server', state: 'running', reason: '' })
         onUp(this.#banner())
       }
       await this.#until(() => this.#stopping !== null)
@@ -123,10 +128,12 @@ export class Master implements RecycleSupervisor {
     if (this.#stopping instanceof CommandError) throw this.#stopping
   }
 
-  /** Ends the server within `Worker.stopTimeout`; gracefully within each group's `drainTimeoutMs`. */
-  stop(isGraceful: boolean): void {
-    if (this.#stopping === null) this.#isGraceful = isGraceful
-    else this.#isGraceful &&= isGraceful // a plain stop shortens a graceful one
+  /**
+   * Ends the server within `Worker.stopTimeout`; gracefully within each group's `drainTimeoutMs`. Again: with less time, never
+   * with more.
+   */
+  stop(isGraceful: boolean, timeoutMs: number | null = null): void {
+    this.#leaves.push({ isGraceful, timeoutMs })
     this.#giveUp('asked')
   }
 
@@ -136,26 +143,33 @@ export class Master implements RecycleSupervisor {
     this.#callbacks.kill()
   }
 
-  /** One after the other: those who ask while one runs share the next one, which sees the newest code. Never rejects. */
   reload(): Promise<ReloadOutcome> {
-    if (this.#nextReload !== null) return this.#nextReload
-    const next = this.#reload.then(() => {
-      this.#nextReload = null
-      return this.#reloadNow()
-    })
-    this.#nextReload = next
-    this.#reload = next
-    return next
+    return this.#operator.reload([])
   }
 
   get isStopping(): boolean {
     return this.#stopping !== null
   }
 
+  get stopTimeoutMs(): number {
+    return this.#settings.stopTimeoutMs
+  }
+
+  untilUp(): Promise<void> {
+    return this.#until(() => this.#isUp || this.#stopping !== null)
+  }
+
+  async describeAnew(): Promise<Described> {
+    const described = await this.#describe()
+    this.#leaders.generation++
+    this.#follow(described.settings)
+    this.#output?.reopen()
+    await this.#callbacks.call({ name: 'onMasterReload' })
+    return described
+  }
+
   exclusively(work: () => Promise<void>): Promise<void> {
-    const done = this.#reload.then(work)
-    this.#reload = done.catch(() => undefined) // who asked hears of it
-    return done
+    return this.#operator.exclusively(work)
   }
 
   // Starting
@@ -171,7 +185,7 @@ export class Master implements RecycleSupervisor {
     this.#predecessors = new Predecessors(this.#runDir)
     this.#output = new Output(this.#options, this.#isDaemon, this.#runDir, DEFAULT_SETTINGS)
     this.#keeper = new KeeperHandle(this.#runDir, this.#output, () => this.#record())
-    const control = new ControlServer(this.#runDir, (request) => this.#answer(request))
+    const control = new ControlServer(this.#runDir, this.events, (request) => this.#answer(request))
     await control.listen()
     this.#control = control
     this.#writePid(this.#options.pidFile ?? join(this.#runDir, 'millrace.pid'))
@@ -256,7 +270,7 @@ export class Master implements RecycleSupervisor {
     for (const group of this.groups) {
       for (const slot of group.slots) {
         if (this.#stopping !== null) for (const handle of slot.processes) handle.stop(this.#stopWindowMs(group))
-        else if (slot.isVacant) this.#fill(group, slot)
+        else if (slot.isVacant && !group.isStopped) this.#fill(group, slot)
       }
     }
     if (this.#stopping === null) for (const { share } of this.groups) share.settle()
@@ -324,6 +338,14 @@ export class Master implements RecycleSupervisor {
     const meshAddress = mesh.address
     const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket, tail, stuckTimeoutMs, meshAddress })
     slot.next = handle
+    const of = () => ({ group: declaration.name, worker: `${declaration.name}:${slot.id}`, pid: handle.pid })
+    this.events.emit({ type: 'spawn', incarnation, ...of() })
+    handle.onMove = (state) => {
+      if (state === 'ready') this.events.emit({ type: 'ready', readyMs: Math.round(now() - handle.startedAt), ...of() })
+      else if (state === 'retiring') this.events.emit({ type: 'retire', ...of() })
+      else if (state === 'stopping')
+        this.events.emit({ type: 'leave', windowMs: Math.round(handle.remainingMs), ...of() })
+    }
     handle.onReport = () => {
       shareOut(group)
       this.#recycling.look(group, slot, handle)
@@ -375,8 +397,8 @@ export class Master implements RecycleSupervisor {
     })
   }
 
-  retryLater(slot: Slot): void {
-    slot.wait(slot.backoff.next(0), () => this.reconcile(), now())
+  retryLater(group: GroupState, slot: Slot): void {
+    this.#waitFor(group, slot, slot.backoff.next(0))
   }
 
   dismiss(group: GroupState, slot: Slot): void {
@@ -395,6 +417,12 @@ export class Master implements RecycleSupervisor {
     const { key } = group.blueprint
     if (handle.pid !== 0)
       void this.#callbacks.call({ name: 'onWorkerExit', group: key, status: exit.status, pid: handle.pid })
+    this.events.emit({
+      type: 'exit',
+      ...{ group: group.name, worker: `${group.name}:${slot.id}`, pid: handle.pid },
+      ...{ word: exit.word, reason: exit.reason, aliveMs: Math.round(exit.aliveMs), wasKilled: exit.wasKilled },
+      isExpected: isLeaving || this.#stopping !== null,
+    })
     if (exit.exitCode !== WorkerExit.Ended || exit.wasKilled) count(group.exits, exit.word)
     if (this.#stopping === null && wasServing) this.#replaceLost(group, slot, handle, exit)
     else if (isLeaving && exit.wasKilled)
@@ -414,6 +442,13 @@ export class Master implements RecycleSupervisor {
       log(
         `${name}: crash loop, ${slot.backoff.failures} failures in a row: it is tried again, ever later; see 'status'`,
       )
+    this.#waitFor(group, slot, waitMs)
+  }
+
+  #waitFor(group: GroupState, slot: Slot, waitMs: number): void {
+    const { failures } = slot.backoff
+    const worker = `${group.name}:${slot.id}`
+    this.events.emit({ type: 'backoff', group: group.name, worker, waitMs: Math.round(waitMs), failures })
     slot.wait(waitMs, () => this.reconcile(), now())
   }
 
@@ -425,42 +460,13 @@ export class Master implements RecycleSupervisor {
     else if (++slot.bootFailures >= MAX_BOOT_FAILURES) this.#giveUp(new CommandError(Exit.Module, message))
   }
 
-  // Reloading
-
-  async #reloadNow(): Promise<ReloadOutcome> {
-    await this.#until(() => this.#isUp || this.#stopping !== null) // a reload during a start comes after it
-    const started = now()
-    const reload = new Reload(this)
-    let failure: CommandError | null = null
-    try {
-      if (this.#stopping !== null) throw new CommandError(Exit.Failure, 'the server is being stopped')
-      log('reload: checking the new code')
-      tellService('RELOADING=1', monotonicUsec())
-      const described = await this.#describe()
-      this.#leaders.generation++
-      this.#follow(described.settings)
-      this.#output?.reopen()
-      await this.#callbacks.call({ name: 'onMasterReload' })
-      await reload.run(described)
-    } catch (error) {
-      failure =
-        this.#stopping === null ? asCommandError(error) : new CommandError(Exit.Failure, 'the server was stopped')
-    }
-    if (this.#stopping === null) tellService('READY=1')
-    const outcome = {
-      exitCode: failure?.exitCode ?? Exit.Ok,
-      reason: failure?.message ?? '',
-      durationMs: Math.round(now() - started),
-      slots: reload.receipts,
-    }
-    log(reloadLine(outcome))
-    return outcome
-  }
-
   // Stopping
 
   #giveUp(why: StopReason): void {
-    if (this.#stopping === null) tellService('STOPPING=1')
+    if (this.#stopping === null) {
+      tellService('STOPPING=1')
+      this.events.emit({ type: 'server', state: 'stopping', reason: why === 'asked' ? '' : why.message })
+    }
     this.#stopping ??= why
     this.#ended.abort()
     this.sockets.closeAll() // who connects from now on is refused at once, instead of waiting for nobody
@@ -468,7 +474,12 @@ export class Master implements RecycleSupervisor {
   }
 
   #stopWindowMs({ blueprint }: GroupState): number {
-    return this.#isGraceful ? blueprint.declaration.drainTimeoutMs : this.#settings.stopTimeoutMs
+    const { stopTimeoutMs } = this.#settings
+    const { drainTimeoutMs } = blueprint.declaration
+    const windows = this.#leaves.map(
+      ({ isGraceful, timeoutMs }) => timeoutMs ?? (isGraceful ? drainTimeoutMs : stopTimeoutMs),
+    )
+    return windows.length === 0 ? stopTimeoutMs : Math.min(...windows)
   }
 
   async #end(): Promise<void> {
@@ -476,7 +487,7 @@ export class Master implements RecycleSupervisor {
     for (const slot of this.#slots()) slot.stopWaiting()
     this.reconcile()
     await this.#until(() => this.#processes().length === 0)
-    await this.#reload
+    await this.#operator.idle()
     if (this.#isUp) await this.#callbacks.call({ name: 'onMasterStop' })
     await this.#callbacks.settled()
     await this.#keeper?.end()
@@ -494,11 +505,29 @@ export class Master implements RecycleSupervisor {
     if (command === 'status') return { ...this.#done(), status: await this.#status() }
     if (command === 'connections')
       return { ...this.#done(), page: await connectionPage(this.groups, request.cursor ?? { pid: 0, after: 0 }) }
-    if (command === 'reload') return { ...this.#done(), reload: await this.reload() }
-    if (command === 'stop')
-      this.stop(request.isGraceful) // who asked waits for this process to be gone
-    else if (command !== 'ping') return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
-    return this.#done()
+    if (command === 'ping' || command === 'events') return this.#done()
+    const names = namesOf(request)
+    if (command === 'stop' && names.length === 0) {
+      this.stop(request.isGraceful === true, timeoutOf(request)) // who asked waits for this process to be gone
+      return this.#done()
+    }
+    const outcome = this.#operate(request, names)
+    if (outcome === null) return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
+    return command === 'reload' && request.isWaiting === false
+      ? this.#done()
+      : { ...this.#done(), outcome: await outcome }
+  }
+
+  /** Null for what is no operation. */
+  #operate(request: Request, names: readonly string[]): Promise<ReloadOutcome> | null {
+    const { command } = request
+    if (command === 'reload') return this.#operator.reload(names)
+    if (command === 'scale') return this.#operator.scale(String(request.name), request.scale)
+    if (names.length === 0) return null // the whole server is stopped and started by others
+    if (command === 'start') return this.#operator.start(names)
+    if (command !== 'stop' && command !== 'restart') return null
+    const leave = { isGraceful: request.isGraceful === true, timeoutMs: timeoutOf(request) }
+    return this.#operator[command](names, leave)
   }
 
   #done() {
@@ -608,6 +637,16 @@ function sharedMemory(): Descriptor | null {
   }
 }
 
+/** What somebody sends need not be what it should. */
+function namesOf(request: { readonly names?: readonly string[] } | Request): readonly string[] {
+  const { names } = request as { readonly names?: unknown }
+  return Array.isArray(names) ? names.map(String) : []
+}
+
+function timeoutOf({ timeoutMs }: Leave): number | null {
+  return typeof timeoutMs === 'number' && timeoutMs >= 0 ? timeoutMs : null
+}
+
 /** One step of the end: what fails (a folder that is gone) must not keep the next from being done. */
 function tidy(step: () => void): void {
   try {
@@ -630,12 +669,6 @@ function unfinished({ report }: WorkerHandle): string {
   return report.work === '' ? '' : ` with ${report.work}`
 }
 
-function reloadLine({ reason, durationMs, slots }: ReloadOutcome): string {
-  const fresh = slots.filter(({ result }) => result === 'replaced' || result === 'added').length
-  if (reason === '') return `reload: done in ${(durationMs / 1000).toFixed(1)} s, new processes: ${fresh}`
-  return `reload: given up, processes that already run the new code: ${fresh}: ${reason}`
-}
-
 /** Looks in every place where `status` and `stop` would look: one server a module, whatever the environment was. */
 async function refuseSecond(places: Places): Promise<void> {
   for (const runDir of placesOfOurs(places)) {
@@ -646,11 +679,4 @@ async function refuseSecond(places: Places): Promise<void> {
 
 function alreadyRunning(pid: number): CommandError {
   return new CommandError(Exit.AlreadyRunning, `already running, pid ${pid}`)
-}
-
-function asCommandError(error: unknown): CommandError {
-  if (error instanceof CommandError) return error
-  if (error instanceof SystemError) return new CommandError(Exit.Address, error.message, { cause: error })
-  const isUsage = error instanceof UsageError
-  return new CommandError(isUsage ? Exit.Module : Exit.Failure, messageOf(error), { cause: error })
 }

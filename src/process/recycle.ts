@@ -59,14 +59,14 @@ export class Recycling {
   async #recycle(group: GroupState, slot: Slot, handle: WorkerHandle, { limit, words }: Reached): Promise<void> {
     const name = `worker ${group.name}:${slot.id} pid ${handle.pid}`
     const hint = this.#lifeOf(group, handle).isHasty ? `; again within seconds of its start: raise ${limit}` : ''
-    const reload = new Reload(this.#supervisor, { isRecycling: true })
+    const reload = new Reload(this.#supervisor, 'recycle')
     this.#busy.add(group)
     try {
       await this.#supervisor.exclusively(async () => {
         const isOver = slot.current !== handle || handle.state !== 'ready' || this.#supervisor.isStopping
-        if (isOver || group.isGone) return // a reload or a crash was quicker
+        if (isOver || group.isGone || group.isStopped) return // a reload or a crash was quicker
         handle.leavesFor = limit
-        await reload.renew(group, slot)
+        await reload.recycle(group, slot)
         group.countRecycled(limit)
         log(`${name}: ${words}, ${limit}: pid ${slot.current?.pid ?? 0} has its place${hint}`)
       })

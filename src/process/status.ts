@@ -48,14 +48,19 @@ export interface GroupStatus {
   /** As bound, with the port; empty without an address. */
   readonly address: string
   readonly port: number
+  /** Processes that it should have. */
   readonly count: number
+  /** As many as the code says: another number when `scale` has been used. */
+  readonly declaredCount: number
+  /** Of `stop NAME`: it has no process, and nobody can connect. */
+  readonly isStopped: boolean
   /** Where its processes listen besides, by `listen()`. */
   readonly inner: readonly string[]
   /**
    * `running`: every slot serves. `degraded`: some do not. `crash-loop`: a slot has failed `crashLoopAfter` times in a row,
-   * see its `lastExit`, `lastReason`, `lastLog` and `retryInMs`.
+   * see its `lastExit`, `lastReason`, `lastLog` and `retryInMs`. `stopped`: by `stop NAME`.
    */
-  readonly state: 'running' | 'degraded' | 'crash-loop'
+  readonly state: 'running' | 'degraded' | 'crash-loop' | 'stopped'
   /** How its processes have ended when they should not, and how often: `{ 'exit 250 (uncaught error)': 3 }`. */
   readonly exits: Readonly<Record<string, number>>
   /** Why processes that had not failed were replaced, and how often: `{ maxRequests: 3, stuck: 1 }`. */
@@ -68,7 +73,7 @@ export interface GroupStatus {
  * `ready`: serves, and answers at once. `busy`: did not, this time. `hung`: has not for seconds. `suspended`: somebody has stopped
  * it (SIGSTOP, ptrace). `starting`: not ready yet.
  * `retiring`, `draining`: another process has its place. `stopping`. `waiting`: for its next start after a failure.
- * `crash-loop`: the same, and it failed so often that somebody should look.
+ * `crash-loop`: the same, and it failed so often that somebody should look. `stopped`: somebody has stopped its group.
  */
 export type WorkerState =
   | 'ready'
@@ -81,6 +86,7 @@ export type WorkerState =
   | 'stopping'
   | 'waiting'
   | 'crash-loop'
+  | 'stopped'
 
 export interface WorkerStatus {
   readonly id: number
@@ -134,7 +140,7 @@ export function engineWord({ name, why }: Declaration['engine']): string {
 }
 
 export async function groupStatus(group: GroupState): Promise<GroupStatus> {
-  const { blueprint, slots, exits, recycled } = group
+  const { blueprint, slots, exits, recycled, declaredCount, isStopped } = group
   const { name, listen, count, engine } = blueprint.declaration
   const address = blueprint.sockets[0]?.endpoint ?? ''
   const port = Number(/:(\d+)$/.exec(address)?.[1] ?? 0)
@@ -147,6 +153,8 @@ export async function groupStatus(group: GroupState): Promise<GroupStatus> {
     address,
     port,
     count,
+    declaredCount,
+    isStopped,
     inner,
     state: stateOfGroup(group),
     exits: Object.fromEntries(exits),
@@ -156,6 +164,7 @@ export async function groupStatus(group: GroupState): Promise<GroupStatus> {
 }
 
 function stateOfGroup(group: GroupState): GroupStatus['state'] {
+  if (group.isStopped) return 'stopped'
   if (group.isCrashLooping) return 'crash-loop'
   return group.slots.every(({ current }) => current?.state === 'ready') ? 'running' : 'degraded'
 }
@@ -163,7 +172,8 @@ function stateOfGroup(group: GroupState): GroupStatus['state'] {
 async function slotStatus(group: GroupState, slot: Slot): Promise<WorkerStatus[]> {
   const rows = await Promise.all(slot.processes.map((handle) => processStatus(slot, handle)))
   const isEmpty = slot.current === null && slot.next === null && !slot.isHeld
-  const [first, ...rest] = isEmpty || rows.length === 0 ? [vacant(group, slot), ...rows] : rows
+  const hasRow = rows.length > 0 && (group.isStopped || !isEmpty)
+  const [first, ...rest] = hasRow ? rows : [vacant(group, slot), ...rows]
   if (first === undefined) return []
   return [{ ...first, counters: addCounters({ ...slot.past }, first.counters) }, ...rest]
 }
@@ -190,8 +200,9 @@ function stateOf(slot: Slot, handle: WorkerHandle, hasAnswered: boolean): Worker
   return 'ready'
 }
 
-function vacant({ blueprint }: GroupState, slot: Slot): WorkerStatus {
-  const state: WorkerState = slot.failures >= blueprint.declaration.crashLoopAfter ? 'crash-loop' : 'waiting'
+function vacant({ blueprint, isStopped }: GroupState, slot: Slot): WorkerStatus {
+  const failed: WorkerState = slot.failures >= blueprint.declaration.crashLoopAfter ? 'crash-loop' : 'waiting'
+  const state = isStopped ? 'stopped' : failed
   const { id, incarnation } = slot
   const nothing = { pid: 0, uptimeMs: 0, silentMs: 0, memory: 0, timers: 0, messageRate: 0, work: '', leavesFor: '' }
   return { ...troubles(slot), ...nothing, id, state, incarnation, counters: newCounters() }

@@ -13,6 +13,7 @@ import { bindMeshSocket, isPassedOn } from '../net/mesh-socket.ts'
 import { COUNTER_BYTES } from '../shared/limits.ts'
 import { version } from '../version.ts'
 import { renderBanner } from './banner.ts'
+import { MasterCallbacks } from './callbacks.ts'
 import { type Answer, ask, ControlServer, type Leave, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
 import { type Comparison, compare, oldestStart } from './diff.ts'
@@ -24,12 +25,14 @@ import { KeeperHandle } from './keeper-handle.ts'
 import { Leaders } from './leaders.ts'
 import { Lock } from './lock.ts'
 import { keysOf, mailboxesOf, type StartOptions } from './messages.ts'
-import { InspectorPorts, inspects } from './node-flags.ts'
+import { InspectorPorts, inspects, QUIET_INSPECTOR } from './node-flags.ts'
+import { OomKills } from './oom-kills.ts'
 import { type Operated, Operator } from './operator.ts'
 import { Output } from './output.ts'
 import { Peers } from './peers.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
+import { type RecycleSupervisor, Recycling } from './recycle.ts'
 import type { ReloadOutcome } from './reload.ts'
 import { makeRunDir, type Places, placesOfOurs, realPathOf, runDirCandidates } from './run-directory.ts'
 import { reapOrphans, tellService } from './service.ts'
@@ -37,6 +40,7 @@ import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, spawnChild } from './spawn.ts'
 import { connectionPage, engineOf, groupStatus, type Status, totalsOf } from './status.ts'
+import { StuckWorkers } from './stuck.ts'
 import { ROTATE_TICKETS_MS, Tickets } from './tickets.ts'
 import { type WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
@@ -50,7 +54,7 @@ const PING_MS = 1000
 /** `asked`, or the failure that ends the server. */
 type StopReason = CommandError | 'asked'
 
-export class Master implements Operated {
+export class Master implements Operated, RecycleSupervisor {
   readonly groups: GroupState[] = []
   readonly sockets = new Sockets()
   readonly events = new Events()
@@ -61,6 +65,9 @@ export class Master implements Operated {
   readonly #ended = new AbortController()
   readonly #inspectorPorts = new InspectorPorts()
   readonly #tickets = new Tickets()
+  readonly #oomKills = new OomKills()
+  readonly #recycling = new Recycling(this)
+  readonly #stuck = new StuckWorkers(this.groups, () => this.#output?.isLogPiped === true)
   readonly #leaders = new Leaders()
   #keeper: KeeperHandle | null = null
   /** The counters that all workers share; null without the addon. */
@@ -76,6 +83,7 @@ export class Master implements Operated {
   readonly #describing = new Set<number>()
   /** Where the modules led when the code was last evaluated for use. */
   #evaluated: readonly string[] = []
+  readonly #callbacks: MasterCallbacks
   /** Everything has been ready once: from then on failures are retried for ever. */
   #isUp = false
   #stopping: StopReason | null = null
@@ -88,6 +96,13 @@ export class Master implements Operated {
   constructor(options: StartOptions, isDaemon: boolean) {
     this.#options = options
     this.#isDaemon = isDaemon
+    const { modules, argv, user = '', group = '', engine } = options
+    const settings = { modules, argv, user, group, engine }
+    this.#callbacks = new MasterCallbacks(
+      settings,
+      () => this.#output,
+      () => this.#record(),
+    )
   }
 
   /**
@@ -128,6 +143,7 @@ export class Master implements Operated {
   /** Kills what is still there of a server that was asked to stop. */
   kill(): void {
     for (const handle of this.#processes()) handle.kill()
+    this.#callbacks.kill()
   }
 
   reload(): Promise<ReloadOutcome> {
@@ -150,7 +166,12 @@ export class Master implements Operated {
     const described = await this.#describeForUse()
     this.#leaders.generation++
     this.#output?.reopen()
+    await this.#callbacks.call({ name: 'onMasterReload' })
     return described
+  }
+
+  exclusively(work: () => Promise<void>): Promise<void> {
+    return this.#operator.exclusively(work)
   }
 
   // Starting
@@ -230,12 +251,14 @@ export class Master implements Operated {
   #follow(settings: Settings): void {
     this.#output?.configure(settings)
     this.#settings = settings
+    this.#callbacks.declare(settings.callbacks)
   }
 
   async #untilUp(): Promise<void> {
     this.reconcile()
     await this.#until(() => this.#stopping !== null || this.#isAllReady())
     this.#isUp = this.#stopping === null
+    this.#stuck.start()
     setInterval(() => this.#rotateTickets(), ROTATE_TICKETS_MS).unref()
   }
 
@@ -291,6 +314,7 @@ export class Master implements Operated {
     const { modules, argv } = this.#options
     const output = this.#output as Output
     const inspectorPort = inspects(declaration.execArgv) ? this.#inspectorPorts.take() : null
+    const isQuiet = inspectorPort === null && output.isLogPiped && declaration.stuckTimeoutMs > 0
     const incarnation = ++slot.incarnation
     const fds = socket === null || socket.fd < 0 ? [] : [socket.fd]
     const mesh = bindMeshSocket(this.#runDir)
@@ -318,15 +342,17 @@ export class Master implements Operated {
         stdio: output.stdio,
         fds,
         isDetached: true,
-        execArgv: declaration.execArgv,
+        execArgv: isQuiet ? [...QUIET_INSPECTOR, ...declaration.execArgv] : declaration.execArgv,
         inspectorPort,
       },
     )
     if (isPassedOn) mesh.close()
-    output.attach(child, `${declaration.name}:${slot.id}`)
+    const tail = output.attach(child, `${declaration.name}:${slot.id}`)
     // Who stands at a breakpoint is not late.
     const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
-    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket, meshAddress: mesh.address })
+    const { stuckTimeoutMs } = declaration
+    const meshAddress = mesh.address
+    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket, tail, stuckTimeoutMs, meshAddress })
     slot.next = handle
     const of = () => ({ group: declaration.name, worker: `${declaration.name}:${slot.id}`, pid: handle.pid })
     this.events.emit({ type: 'spawn', incarnation, ...of() })
@@ -336,7 +362,10 @@ export class Master implements Operated {
       else if (state === 'stopping')
         this.events.emit({ type: 'leave', windowMs: Math.round(handle.remainingMs), ...of() })
     }
-    handle.onReport = () => shareOut(group)
+    handle.onReport = () => {
+      shareOut(group)
+      this.#recycling.look(group, slot, handle)
+    }
     handle.onListen = (request, address) => void this.#giveSocket(group, handle, request, address)
     handle.onReachKeeper = (request) => void this.#giveKeeper(handle, request)
     handle.onStand = (name, id) => this.#leaders.stand(handle, name, id)
@@ -395,10 +424,15 @@ export class Master implements Operated {
     this.reconcile()
   }
 
-  #gone(group: GroupState, slot: Slot, handle: WorkerHandle, exit: WorkerExitInfo): void {
+  #gone(group: GroupState, slot: Slot, handle: WorkerHandle, told: WorkerExitInfo): void {
+    const isOutOfMemory = told.word === 'signal SIGKILL' && this.#oomKills.hasRisen()
+    const exit = isOutOfMemory ? { ...told, word: `${told.word} (out of memory)` } : told
     const wasServing = handle === slot.current
     const isLeaving = slot.leaving.has(handle)
     slot.forget(handle, exit)
+    const { key } = group.blueprint
+    if (handle.pid !== 0)
+      void this.#callbacks.call({ name: 'onWorkerExit', group: key, status: exit.status, pid: handle.pid })
     this.events.emit({
       type: 'exit',
       ...{ group: group.name, worker: `${group.name}:${slot.id}`, pid: handle.pid },
@@ -419,7 +453,11 @@ export class Master implements Operated {
     if (this.#stopping !== null) return
     const waitMs = isVoluntary(exit) ? 0 : slot.backoff.next(exit.aliveMs)
     const next = waitMs === 0 ? 'starting another' : `starting another in ${(waitMs / 1000).toFixed(1)} s`
-    log(`${name} pid ${handle.pid}: ${exit.word}, ${next}${exit.reason && `\n${exit.reason}`}`)
+    log(`${name} pid ${handle.pid}: ${exit.word}, ${next}${exit.isLogged ? '' : exit.reason && `\n${exit.reason}`}`)
+    if (slot.backoff.failures === group.blueprint.declaration.crashLoopAfter)
+      log(
+        `${name}: crash loop, ${slot.backoff.failures} failures in a row: it is tried again, ever later; see 'status'`,
+      )
     this.#waitFor(group, slot, waitMs)
   }
 
@@ -461,10 +499,13 @@ export class Master implements Operated {
   }
 
   async #end(): Promise<void> {
+    this.#stuck.stop()
     for (const slot of this.#slots()) slot.stopWaiting()
     this.reconcile()
     await this.#until(() => this.#processes().length === 0)
     await this.#operator.idle()
+    if (this.#isUp) await this.#callbacks.call({ name: 'onMasterStop' })
+    await this.#callbacks.settled()
     await this.#keeper?.end()
     this.sockets.closeAll()
     for (const path of this.#pidFiles) tidy(() => removePidFile(path))
@@ -512,7 +553,8 @@ export class Master implements Operated {
       ...this.groups.map((group) => this.#stopWindowMs(group)),
     )
     const logFile = this.#output?.logPath ?? ''
-    return { ok: true, ...ownIdentity(), stopTimeoutMs, isDaemon: this.#isDaemon, logFile } as const
+    const windowMs = stopTimeoutMs + this.#callbacks.stopMs
+    return { ok: true, ...ownIdentity(), stopTimeoutMs: windowMs, isDaemon: this.#isDaemon, logFile } as const
   }
 
   async #compare(): Promise<Comparison> {
@@ -566,7 +608,8 @@ export class Master implements Operated {
   }
 
   #pids(): number[] {
-    return [...this.#describing, this.#keeper?.pid ?? 0, ...this.#processes().map(({ pid }) => pid)]
+    const others = [...this.#describing, this.#callbacks.pid, this.#keeper?.pid ?? 0]
+    return [...others, ...this.#processes().map(({ pid }) => pid)]
   }
 
   /** Who would be left over if this process were killed now. */

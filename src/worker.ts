@@ -20,7 +20,7 @@ import { Gate, PerAddress } from './gate.ts'
 import { Handshake } from './handshake.ts'
 import { LimitedLog, log } from './log.ts'
 import { deadlines } from './loop/deadlines.ts'
-import { type Address, isSecureScheme, parseAddress } from './net/address.ts'
+import { type Address, isSecureScheme, parseAddress, parseHttpAddress } from './net/address.ts'
 import { serveDatagrams } from './net/datagrams.ts'
 import { areDescriptorsScarce } from './net/descriptors.ts'
 import { chooseEngine, ENGINES } from './net/engines.ts'
@@ -64,6 +64,7 @@ export interface WorkerSettings<A extends string | undefined, P, T extends Carri
   proxyProtocol?: ProxyProtocolOptions
   startTimeoutMs?: number
   drainTimeoutMs?: number
+  minReady?: number
   reloadMode?: ReloadMode
   reloadable?: boolean
   reusePort?: boolean
@@ -110,6 +111,10 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   static pidFile: string = DEFAULT_SETTINGS.pidFile
   /** Bytes: a log or stdout file that would grow over it is put aside as `<file>.1`; 0 is without bound. */
   static logFileMaxSize: number = DEFAULT_SETTINGS.logFileMaxSize
+  /** Where the master answers probes: `http://0.0.0.0:9090`, `unix:///run/app/health.sock`; nowhere by default. */
+  static health: string = DEFAULT_SETTINGS.health
+  /** Of a graceful stop: `/readyz` is red for so long before the drain begins, so that load balancers send nobody any more. */
+  static stopDelayMs: number = DEFAULT_SETTINGS.stopDelayMs
 
   /** 0 to count - 1, kept by the process that replaces this one. */
   id = 0
@@ -145,6 +150,8 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   startTimeoutMs = 30_000
   /** How long a reload or a graceful stop gives connections and handlers to end: long enough for any honest request. */
   drainTimeoutMs = 30_000
+  /** So many of its processes must serve for `/readyz` to be green. One serves the whole port; 0 asks for none. */
+  minReady = 1
   /** `stop-first` for what cannot live twice (a lock, a serial port): the old process ends before the new one starts. */
   reloadMode: ReloadMode = 'start-first'
   /** False: a reload only calls `onWorkerReload`, and the processes stay. */
@@ -310,11 +317,14 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     const protocol = this.#address === '' ? '' : this.#resolveProtocol().name
     for (const [key, rule] of Object.entries(RULES)) check(`${key} of worker '${name}'`, Reflect.get(this, key), rule)
     if (this.proxyProtocol !== null) new ProxyRules(this.proxyProtocol)
+    const count = Math.max(1, Math.trunc(this.count)) // as Workerman
+    if (this.minReady > count)
+      throw new UsageError('ERR_BAD_OPTION', `minReady of worker '${name}' is ${this.minReady}: it has ${count}`)
     if (this.reusePort && this.#address !== '' && this.#place.transport !== 'tcp')
       throw new UsageError('ERR_BAD_OPTION', `reusePort of worker '${name}' is for TCP: others share one socket`)
     return {
       ...{ name, listen: this.#address, protocol, backlog, reloadMode, reloadable, reusePort, user, group, execArgv },
-      count: Math.max(1, Math.trunc(this.count)), // as Workerman
+      ...{ count, minReady: this.minReady },
       startTimeoutMs: Math.min(this.startTimeoutMs || Number.POSITIVE_INFINITY, LONGEST_TIMEOUT_MS),
       drainTimeoutMs: Math.min(this.drainTimeoutMs, LONGEST_TIMEOUT_MS),
       credentials: null, // the describe process looks them up
@@ -769,6 +779,7 @@ const RULES: Record<string, Rule> = {
   idleTimeoutMs: NOT_NEGATIVE,
   startTimeoutMs: NOT_NEGATIVE,
   drainTimeoutMs: NOT_NEGATIVE,
+  minReady: NOT_NEGATIVE,
   user: ANY_STRING,
   group: ANY_STRING,
   transport: { isRight: (value) => TRANSPORTS.includes(value), wanted: `'tcp', 'ssl' or 'udp'` },
@@ -790,14 +801,18 @@ const STATIC_RULES: Record<string, Rule> = {
   stdoutFile: ANY_STRING,
   pidFile: ANY_STRING,
   logFileMaxSize: numberFrom(0, Number.MAX_VALUE),
+  health: ANY_STRING,
+  stopDelayMs: NOT_NEGATIVE,
 }
 
 /** Throws UsageError. */
 function staticSettings(): Settings {
   for (const [key, rule] of Object.entries(STATIC_RULES)) check(`Worker.${key}`, Reflect.get(Worker, key), rule)
-  const { logFile, stdoutFile, pidFile, logFileMaxSize } = Worker
+  const { logFile, stdoutFile, pidFile, logFileMaxSize, health } = Worker
+  if (health !== '') parseHttpAddress(health)
   const stopTimeoutMs = Math.min(Worker.stopTimeout * 1000, LONGEST_TIMEOUT_MS)
-  return { stopTimeoutMs, logFile, stdoutFile, pidFile, logFileMaxSize }
+  const stopDelayMs = Math.min(Worker.stopDelayMs, LONGEST_TIMEOUT_MS)
+  return { stopTimeoutMs, logFile, stdoutFile, pidFile, logFileMaxSize, health, stopDelayMs }
 }
 
 /** A drain that has begun. */

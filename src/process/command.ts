@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util'
 import { codeOf, messageOf } from '../errors.ts'
 import { guardOutput } from '../log.ts'
 import { now } from '../loop/clock.ts'
+import { parseHttpAddress } from '../net/address.ts'
 import { udpPorts } from '../net/udp-ports.ts'
 import { version } from '../version.ts'
 import { protocolOf } from './banner.ts'
@@ -52,6 +53,8 @@ Options:
       --user NAME        who the workers run as, when root starts them (MILLRACE_USER)
       --group NAME       their group; the user's own                   (MILLRACE_GROUP)
       --umask MODE       octal, of all processes                       (MILLRACE_UMASK)
+      --health ADDRESS   answer /healthz, /readyz and /metrics at http://HOST:PORT  (MILLRACE_HEALTH)
+      --stop-delay MS    a graceful stop: /readyz is red for so long before the drain  (MILLRACE_STOP_DELAY)
       --engine NAME      native or node; native where the addon has it (MILLRACE_ENGINE)
 
 Exit codes: 0 done, 1 failure, 2 usage, 3 not running, 4 already running, 5 address, 6 module or boot, 7 time-out
@@ -74,6 +77,8 @@ const OPTIONS = {
   group: { type: 'string' },
   umask: { type: 'string' },
   engine: { type: 'string' },
+  health: { type: 'string' },
+  'stop-delay': { type: 'string' },
 } as const
 
 type Flags = ReturnType<typeof parse>['values']
@@ -293,11 +298,13 @@ function startOptions({ modules, argv, flags }: Line): StartOptions {
     logFile: flags['log-file'] ?? env.MILLRACE_LOG_FILE,
     stdoutFile: flags['stdout-file'] ?? env.MILLRACE_STDOUT_FILE,
     logFormat: logFormat(flags['log-format'] ?? env.MILLRACE_LOG_FORMAT ?? 'text'),
-    logMaxSize: wholeNumber('--log-max-size', flags['log-max-size'] ?? env.MILLRACE_LOG_MAX_SIZE, 10),
+    logMaxSize: wholeNumber('--log-max-size', flags['log-max-size'] ?? env.MILLRACE_LOG_MAX_SIZE, 'bytes'),
     user: flags.user ?? env.MILLRACE_USER,
     group: flags.group ?? env.MILLRACE_GROUP,
-    umask: wholeNumber('--umask', flags.umask ?? env.MILLRACE_UMASK, 8),
+    umask: wholeNumber('--umask', flags.umask ?? env.MILLRACE_UMASK, 'mode'),
     engine: engineName(flags.engine ?? env.MILLRACE_ENGINE),
+    health: healthAddress(flags.health ?? env.MILLRACE_HEALTH),
+    stopDelayMs: wholeNumber('--stop-delay', flags['stop-delay'] ?? env.MILLRACE_STOP_DELAY, 'milliseconds'),
     isQuiet: flags.quiet,
   }
 }
@@ -307,16 +314,31 @@ function logFormat(text: string): LogFormat {
   throw usage(`--log-format is text or json, not '${text}'`)
 }
 
+function healthAddress(text: string | undefined): string | undefined {
+  try {
+    if (text !== undefined && text !== '') parseHttpAddress(text)
+    return text
+  } catch (error) {
+    throw usage(`--health: ${messageOf(error)}`)
+  }
+}
+
 function engineName(text: string | undefined): string | undefined {
   if (text === undefined || text === 'native' || text === 'node') return text
   throw usage(`--engine is native or node, not '${text}'`)
 }
 
-function wholeNumber(flag: string, text: string | undefined, radix: 8 | 10): number | undefined {
+/** What a number on the command line means, as a person is told. */
+const NUMBERS = {
+  mode: { radix: 8, digits: /^[0-7]{1,4}$/, wanted: 'an octal mode like 027' },
+  bytes: { radix: 10, digits: /^\d{1,15}$/, wanted: 'a number of bytes' },
+  milliseconds: { radix: 10, digits: /^\d{1,9}$/, wanted: 'a number of milliseconds' },
+} as const
+
+function wholeNumber(flag: string, text: string | undefined, what: keyof typeof NUMBERS): number | undefined {
   if (text === undefined) return undefined
-  const digits = radix === 8 ? /^[0-7]{1,4}$/ : /^\d{1,15}$/
-  if (!digits.test(text))
-    throw usage(`${flag} is ${radix === 8 ? 'an octal mode like 027' : 'a number of bytes'}, not '${text}'`)
+  const { radix, digits, wanted } = NUMBERS[what]
+  if (!digits.test(text)) throw usage(`${flag} is ${wanted}, not '${text}'`)
   return Number.parseInt(text, radix)
 }
 

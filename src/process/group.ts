@@ -16,6 +16,8 @@ export interface Declaration {
   readonly backlog: number
   readonly startTimeoutMs: number
   readonly drainTimeoutMs: number
+  /** So many of its processes must serve for the server to be ready (health.ts). */
+  readonly minReady: number
   readonly reloadMode: ReloadMode
   /** False: a reload only calls `onWorkerReload`; the processes stay. */
   readonly reloadable: boolean
@@ -128,6 +130,10 @@ export interface Settings {
   readonly pidFile: string
   /** Bytes; 0 is without bound. */
   readonly logFileMaxSize: number
+  /** Where probes are answered; empty: nowhere. */
+  readonly health: string
+  /** Of a graceful stop: for so long the server is not ready, and serves, before it drains. */
+  readonly stopDelayMs: number
 }
 
 export const DEFAULT_SETTINGS: Settings = {
@@ -136,6 +142,8 @@ export const DEFAULT_SETTINGS: Settings = {
   stdoutFile: '',
   pidFile: '',
   logFileMaxSize: 10_485_760,
+  health: '',
+  stopDelayMs: 0,
 }
 
 /** One copy of this package in this process. */

@@ -15,6 +15,7 @@ import { type Answer, ask, ControlServer, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
 import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from './group.ts'
+import { HealthServer } from './health.ts'
 import { ownIdentity } from './identity.ts'
 import { Lock } from './lock.ts'
 import { keysOf, type StartOptions } from './messages.ts'
@@ -58,6 +59,9 @@ export class Master implements Supervisor {
   #control: ControlServer | null = null
   #predecessors: Predecessors | null = null
   #output: Output | null = null
+  readonly #health = new HealthServer(() => ({ state: this.#state, groups: this.groups }))
+  /** A graceful stop that waits for load balancers to hear of it. */
+  #delay: NodeJS.Timeout | null = null
   #describePid = 0
   /** Everything has been ready once: from then on failures are retried for ever. */
   #isUp = false
@@ -102,7 +106,11 @@ export class Master implements Supervisor {
   stop(isGraceful: boolean): void {
     if (this.#stopping === null) this.#isGraceful = isGraceful
     else this.#isGraceful &&= isGraceful // a plain stop shortens a graceful one
-    this.#giveUp('asked')
+    if (isGraceful && this.#delay !== null) return
+    const delayMs = isGraceful && this.#isUp && this.#stopping === null ? this.#stopDelayMs : 0
+    if (delayMs === 0) return this.#giveUp('asked')
+    log(`not ready any more, drains in ${delayMs / 1000} s`)
+    this.#delay = setTimeout(() => this.#giveUp('asked'), delayMs)
   }
 
   /** Kills what is still there of a server that was asked to stop. */
@@ -148,6 +156,7 @@ export class Master implements Supervisor {
   async #prepare(): Promise<void> {
     const { groups, tlsFiles, settings } = await this.#describe()
     this.#follow(settings)
+    await this.#health.listen(this.#options.health ?? settings.health)
     if (this.#options.pidFile === undefined && settings.pidFile !== '') this.#writePid(settings.pidFile)
     await this.#predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
     const keys = keysOf(groups)
@@ -353,12 +362,13 @@ export class Master implements Supervisor {
     const reload = new Reload(this)
     let failure: CommandError | null = null
     try {
-      if (this.#stopping !== null) throw new CommandError(Exit.Failure, 'the server is being stopped')
+      if (this.#state === 'stopping') throw new CommandError(Exit.Failure, 'the server is being stopped')
       log('reload: checking the new code')
       tellService('RELOADING=1', monotonicUsec())
       const described = await this.#describe()
       this.#follow(described.settings)
       this.#output?.reopen()
+      await this.#health.listen(this.#options.health ?? described.settings.health)
       await reload.run(described)
     } catch (error) {
       failure =
@@ -379,6 +389,8 @@ export class Master implements Supervisor {
 
   #giveUp(why: StopReason): void {
     if (this.#stopping === null) tellService('STOPPING=1')
+    if (this.#delay !== null) clearTimeout(this.#delay)
+    this.#delay = null
     this.#stopping ??= why
     this.#ended.abort()
     this.sockets.closeAll() // who connects from now on is refused at once, instead of waiting for nobody
@@ -395,6 +407,7 @@ export class Master implements Supervisor {
     await this.#until(() => this.#processes().length === 0)
     await this.#reload
     this.sockets.closeAll()
+    this.#health.close()
     for (const path of this.#pidFiles) tidy(() => removePidFile(path))
     if (this.#lock?.isOurs()) tidy(() => this.#predecessors?.forget())
     tidy(() => this.#control?.close())
@@ -420,7 +433,8 @@ export class Master implements Supervisor {
       this.#settings.stopTimeoutMs,
       ...this.groups.map((group) => this.#stopWindowMs(group)),
     )
-    return { ok: true, ...ownIdentity(), stopTimeoutMs, isDaemon: this.#isDaemon } as const
+    const delayMs = this.#delay === null ? 0 : this.#stopDelayMs
+    return { ok: true, ...ownIdentity(), stopTimeoutMs: stopTimeoutMs + delayMs, isDaemon: this.#isDaemon } as const
   }
 
   async #status(): Promise<Status> {
@@ -433,7 +447,7 @@ export class Master implements Supervisor {
       startedAt: this.#startedAt.toISOString(),
       uptimeMs: Date.now() - this.#startedAt.getTime(),
       isDaemon: this.#isDaemon,
-      state: this.#stopping !== null ? 'stopping' : this.#isUp ? 'running' : 'starting',
+      state: this.#state,
       runDir: this.#runDir,
       engine: engine.name,
       engineWhy: engine.why,
@@ -442,6 +456,15 @@ export class Master implements Supervisor {
       groups,
       totals: addCounters(totalsOf(groups), this.#past),
     }
+  }
+
+  get #state(): Status['state'] {
+    if (this.#stopping !== null || this.#delay !== null) return 'stopping'
+    return this.#isUp ? 'running' : 'starting'
+  }
+
+  get #stopDelayMs(): number {
+    return this.#options.stopDelayMs ?? this.#settings.stopDelayMs
   }
 
   #banner(): string {

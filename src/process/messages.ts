@@ -58,6 +58,8 @@ export interface StartOptions {
   readonly group: string | undefined
   readonly umask: number | undefined
   readonly engine: string | undefined
+  readonly health: string | undefined
+  readonly stopDelayMs: number | undefined
   readonly isQuiet: boolean
 }
 

@@ -10,12 +10,13 @@ import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { version } from '../version.ts'
+import { takeActivated } from './activation.ts'
 import { renderBanner } from './banner.ts'
 import { type Answer, ask, ControlServer, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
 import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from './group.ts'
-import { HealthServer } from './health.ts'
+import { HealthServer, healthOf, type Seen } from './health.ts'
 import { ownIdentity } from './identity.ts'
 import { Lock } from './lock.ts'
 import { keysOf, type StartOptions } from './messages.ts'
@@ -25,7 +26,7 @@ import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
 import { Reload, type ReloadOutcome, type Supervisor } from './reload.ts'
 import { makeRunDir, type Places, placesOfOurs, runDirCandidates } from './run-directory.ts'
-import { monotonicUsec, reapOrphans, tellService } from './service.ts'
+import { extendStart, extension, feedWatchdog, monotonicUsec, reapOrphans, tellService, tellStatus } from './service.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, spawnChild } from './spawn.ts'
@@ -39,6 +40,11 @@ const MAX_BOOT_FAILURES = 5
 const SHORTEST_SERVICE_MS = 1000
 /** What another master may take to say that it is there. */
 const PING_MS = 1000
+
+/** Workers are killed and reaped then, and files closed. */
+const STOP_SLACK_MS = 5000
+/** What is longer means: for ever. */
+const LONGEST_START_MS = 1_000_000_000
 
 /** `asked`, or the failure that ends the server. */
 type StopReason = CommandError | 'asked'
@@ -59,7 +65,7 @@ export class Master implements Supervisor {
   #control: ControlServer | null = null
   #predecessors: Predecessors | null = null
   #output: Output | null = null
-  readonly #health = new HealthServer(() => ({ state: this.#state, groups: this.groups }))
+  readonly #health = new HealthServer(() => this.#seen)
   /** A graceful stop that waits for load balancers to hear of it. */
   #delay: NodeJS.Timeout | null = null
   #describePid = 0
@@ -86,18 +92,24 @@ export class Master implements Supervisor {
     process.title = `millrace: master process  start_file=${this.#options.modules[0]}`
     if (this.#options.umask !== undefined) process.umask(this.#options.umask)
     reapOrphans(() => [this.#describePid, ...this.#processes().map(({ pid }) => pid)])
+    const stopExtending = extendStart(() => this.#startsInTime())
+    feedWatchdog(() => healthOf(this.#seen).reason === '')
     try {
       await this.#takeRunDir()
+      this.sockets.adopt(takeActivated())
       await this.#prepare()
       await this.#untilUp()
+      stopExtending()
       if (this.#stopping === null) {
         tellService('READY=1', `MAINPID=${process.pid}`)
+        tellStatus(this.#seen)
         onUp(this.#banner())
       }
       await this.#until(() => this.#stopping !== null)
     } catch (error) {
       this.#stopping ??= asCommandError(error)
     }
+    stopExtending()
     await this.#end()
     if (this.#stopping instanceof CommandError) throw this.#stopping
   }
@@ -109,6 +121,7 @@ export class Master implements Supervisor {
     if (isGraceful && this.#delay !== null) return
     const delayMs = isGraceful && this.#isUp && this.#stopping === null ? this.#stopDelayMs : 0
     if (delayMs === 0) return this.#giveUp('asked')
+    this.#tellStopping(delayMs)
     log(`not ready any more, drains in ${delayMs / 1000} s`)
     this.#delay = setTimeout(() => this.#giveUp('asked'), delayMs)
   }
@@ -169,6 +182,19 @@ export class Master implements Supervisor {
       this.groups.push(group)
     }
     this.sockets.release()
+    this.#tellUnused()
+  }
+
+  /** Sockets of a service manager that no Worker has declared. */
+  #tellUnused(): void {
+    const unused = this.sockets.unused(this.groups.flatMap(({ sockets }) => sockets))
+    if (unused.length > 0)
+      log(`no Worker has the address of these sockets of the service manager: ${unused.join(', ')}`)
+  }
+
+  /** Nobody waits for ever, so the service manager may wait too. */
+  #startsInTime(): boolean {
+    return this.groups.every(({ blueprint }) => blueprint.declaration.startTimeoutMs < LONGEST_START_MS)
   }
 
   async #describe(): Promise<Described> {
@@ -230,6 +256,7 @@ export class Master implements Supervisor {
     if (this.#stopping === null) for (const { share } of this.groups) share.settle()
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.#record()
+    tellStatus(this.#seen)
     for (const look of [...this.#waiting]) look()
   }
 
@@ -370,11 +397,12 @@ export class Master implements Supervisor {
       this.#output?.reopen()
       await this.#health.listen(this.#options.health ?? described.settings.health)
       await reload.run(described)
+      this.#tellUnused()
     } catch (error) {
       failure =
         this.#stopping === null ? asCommandError(error) : new CommandError(Exit.Failure, 'the server was stopped')
     }
-    if (this.#stopping === null) tellService('READY=1')
+    if (this.#state !== 'stopping') tellService('READY=1')
     const outcome = {
       exitCode: failure?.exitCode ?? Exit.Ok,
       reason: failure?.message ?? '',
@@ -388,13 +416,19 @@ export class Master implements Supervisor {
   // Stopping
 
   #giveUp(why: StopReason): void {
-    if (this.#stopping === null) tellService('STOPPING=1')
+    if (this.#state !== 'stopping') this.#tellStopping(0)
     if (this.#delay !== null) clearTimeout(this.#delay)
     this.#delay = null
     this.#stopping ??= why
     this.#ended.abort()
     this.sockets.closeAll() // who connects from now on is refused at once, instead of waiting for nobody
     this.reconcile()
+  }
+
+  /** A drain may take longer than the service manager would wait (TimeoutStopSec=, 90 s). */
+  #tellStopping(delayMs: number): void {
+    const windowMs = Math.max(0, ...this.groups.map((group) => this.#stopWindowMs(group)))
+    tellService('STOPPING=1', extension(delayMs + windowMs + STOP_SLACK_MS))
   }
 
   #stopWindowMs({ blueprint }: GroupState): number {
@@ -456,6 +490,10 @@ export class Master implements Supervisor {
       groups,
       totals: addCounters(totalsOf(groups), this.#past),
     }
+  }
+
+  get #seen(): Seen {
+    return { state: this.#state, groups: this.groups }
   }
 
   get #state(): Status['state'] {

@@ -42,6 +42,7 @@ Commands:
 Options:
   -d, --daemon           start, restart: run in the background
   -g, --graceful         stop, restart: give work the whole drainTimeoutMs
+      --watch            start: reload when code in the folder of app.js changes (for development)
   -q, --quiet            start, restart: print no banner
       --json             status, connections, reload, check: JSON
       --run-dir DIR      where lock, control socket and pid file live  (MILLRACE_RUN_DIR)
@@ -79,6 +80,7 @@ const OPTIONS = {
   engine: { type: 'string' },
   health: { type: 'string' },
   'stop-delay': { type: 'string' },
+  watch: { type: 'boolean', default: false },
 } as const
 
 type Flags = ReturnType<typeof parse>['values']
@@ -305,6 +307,7 @@ function startOptions({ modules, argv, flags }: Line): StartOptions {
     engine: engineName(flags.engine ?? env.MILLRACE_ENGINE),
     health: healthAddress(flags.health ?? env.MILLRACE_HEALTH),
     stopDelayMs: wholeNumber('--stop-delay', flags['stop-delay'] ?? env.MILLRACE_STOP_DELAY, 'milliseconds'),
+    isWatching: watching(flags),
     isQuiet: flags.quiet,
   }
 }
@@ -312,6 +315,11 @@ function startOptions({ modules, argv, flags }: Line): StartOptions {
 function logFormat(text: string): LogFormat {
   if (text === 'text' || text === 'json') return text
   throw usage(`--log-format is text or json, not '${text}'`)
+}
+
+function watching({ watch, daemon }: Flags): boolean {
+  if (watch && daemon) throw usage('--watch is for development: what it has to say goes to a terminal, so not with -d')
+  return watch
 }
 
 function healthAddress(text: string | undefined): string | undefined {

@@ -27,7 +27,7 @@ export interface GroupHealth {
 }
 
 export interface HealthAnswer {
-  readonly status: 'ok' | 'failed' | 'ready' | 'not ready'
+  readonly status: 'ok' | 'ready' | 'not ready'
   /** Empty when all is well. */
   readonly reason: string
   readonly state: ServerState

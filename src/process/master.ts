@@ -16,7 +16,7 @@ import { type Answer, ask, ControlServer, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
 import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from './group.ts'
-import { HealthServer, healthOf, type Seen } from './health.ts'
+import { HealthServer, type Seen } from './health.ts'
 import { ownIdentity } from './identity.ts'
 import { Lock } from './lock.ts'
 import { keysOf, type StartOptions } from './messages.ts'
@@ -69,6 +69,7 @@ export class Master implements Supervisor {
   /** A graceful stop that waits for load balancers to hear of it. */
   #delay: NodeJS.Timeout | null = null
   #describePid = 0
+  #unwatch: (() => void) | null = null
   /** Everything has been ready once: from then on failures are retried for ever. */
   #isUp = false
   #stopping: StopReason | null = null
@@ -93,11 +94,12 @@ export class Master implements Supervisor {
     if (this.#options.umask !== undefined) process.umask(this.#options.umask)
     reapOrphans(() => [this.#describePid, ...this.#processes().map(({ pid }) => pid)])
     const stopExtending = extendStart(() => this.#startsInTime())
-    feedWatchdog(() => healthOf(this.#seen).reason === '')
+    feedWatchdog()
     try {
       await this.#takeRunDir()
       this.sockets.adopt(takeActivated())
       await this.#prepare()
+      if (this.#options.isWatching) await this.#watch()
       await this.#untilUp()
       stopExtending()
       if (this.#stopping === null) {
@@ -110,6 +112,7 @@ export class Master implements Supervisor {
       this.#stopping ??= asCommandError(error)
     }
     stopExtending()
+    this.#unwatch?.()
     await this.#end()
     if (this.#stopping instanceof CommandError) throw this.#stopping
   }
@@ -204,7 +207,7 @@ export class Master implements Supervisor {
       this.#record()
     }
     try {
-      return await describeModules({
+      const described = await describeModules({
         modules,
         argv,
         user,
@@ -214,6 +217,7 @@ export class Master implements Supervisor {
         output: this.#output,
         onSpawn,
       })
+      return this.#options.isWatching ? hurried(described) : described
     } finally {
       this.#describePid = 0
     }
@@ -222,6 +226,12 @@ export class Master implements Supervisor {
   #follow(settings: Settings): void {
     this.#output?.configure(settings)
     this.#settings = settings
+  }
+
+  async #watch(): Promise<void> {
+    const { watchModules } = await import('./watch.ts')
+    const reload = async () => (await this.reload()).reason
+    this.#unwatch = watchModules({ modules: this.#options.modules, ignored: [this.#runDir], reload })
   }
 
   async #untilUp(): Promise<void> {
@@ -561,6 +571,13 @@ function shareOut({ slots, blueprint }: GroupState): void {
   const isAlone = serving.length < 2
   const share = isAlone ? Number.MAX_SAFE_INTEGER : Math.ceil((all / serving.length) * SHARE_FACTOR) + SHARE_SLACK
   for (const handle of serving) handle.useShare(share)
+}
+
+/** Who waits for his change does not want to wait for a browser that keeps its connection: processes leave as at a stop. */
+function hurried({ groups, settings, tlsFiles }: Described): Described {
+  const hurry = (ms: number) => Math.min(ms, settings.stopTimeoutMs)
+  const quick = groups.map((group) => ({ ...group, drainTimeoutMs: hurry(group.drainTimeoutMs) }))
+  return { settings, tlsFiles, groups: quick }
 }
 
 /** One step of the end: what fails (a folder that is gone) must not keep the next from being done. */

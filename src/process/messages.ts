@@ -60,6 +60,8 @@ export interface StartOptions {
   readonly engine: string | undefined
   readonly health: string | undefined
   readonly stopDelayMs: number | undefined
+  /** Reload when code changes. */
+  readonly isWatching: boolean
   readonly isQuiet: boolean
 }
 

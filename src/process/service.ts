@@ -75,15 +75,15 @@ export function extension(ms: number): string {
 }
 
 /**
- * WatchdogSec=: pings in time, as long as the loop turns and `isHealthy`, which is what `/healthz` says. Not: as long as some
- * worker serves. What workers lack a restart of the server would not bring, and would take away those that do serve.
+ * WatchdogSec=: pings in time as long as the loop turns, which is what `/healthz` says. Not: as long as some worker serves.
+ * What workers lack (a database, say) no restart of the server would bring; it would take away those that serve.
  */
-export function feedWatchdog(isHealthy: () => boolean): void {
+export function feedWatchdog(): void {
   const { WATCHDOG_USEC = '', WATCHDOG_PID = '' } = process.env
   const periodMs = Number(WATCHDOG_USEC) / 1000
   const isOurs = WATCHDOG_PID === '' || WATCHDOG_PID === String(process.pid)
   if (!(periodMs > 0) || !isOurs) return
-  const ping = () => isHealthy() && tellService('WATCHDOG=1')
+  const ping = () => tellService('WATCHDOG=1')
   ping()
   setInterval(ping, Math.min(Math.max(periodMs / 3, 1), 60_000)).unref() // half of it is what sd_watchdog_enabled(3) asks for
 }

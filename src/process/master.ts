@@ -15,7 +15,7 @@ import { renderBanner } from './banner.ts'
 import { type Answer, ask, ControlServer, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
 import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
-import { DEFAULT_SETTINGS, type Settings } from './group.ts'
+import { DEFAULT_SETTINGS, type Declaration, type Settings } from './group.ts'
 import { HealthServer, type Seen } from './health.ts'
 import { ownIdentity } from './identity.ts'
 import { Lock } from './lock.ts'
@@ -318,7 +318,7 @@ export class Master implements Supervisor {
     const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket })
     slot.next = handle
     handle.onReport = () => shareOut(group)
-    handle.onListen = (request, address) => void this.#giveSocket(group, handle, request, address)
+    handle.onListen = (request, address) => void this.#giveSocket(group, declaration, handle, request, address)
     handle.onGone = (exit) => {
       if (inspectorPort !== null) this.#inspectorPorts.release(inspectorPort)
       this.#gone(group, slot, handle, exit)
@@ -328,14 +328,20 @@ export class Master implements Supervisor {
   }
 
   /** `listen()` of a process: every process of the group shares the socket, also those that come later. */
-  async #giveSocket(group: GroupState, handle: WorkerHandle, request: number, address: string): Promise<void> {
-    const { declaration } = group.blueprint
+  async #giveSocket(
+    group: GroupState,
+    declaration: Declaration,
+    handle: WorkerHandle,
+    request: number,
+    address: string,
+  ): Promise<void> {
     try {
       if (this.#stopping !== null) throw new SystemError('ECANCELED', 'bind', address)
       const bind = () => this.sockets.share(address, declaration, group.sockets)
       if (address === '') return handle.giveDeclared(request)
       const socket = await group.innerSocket(address, bind)
       this.sockets.unkeep(socket)
+      this.sockets.giveTo(declaration.credentials, socket) // the processes before this one may have been another user's
       handle.giveSocket(request, socket)
     } catch (error) {
       const { syscall = '', address: at = address } = error as Partial<SystemError>

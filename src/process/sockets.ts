@@ -60,7 +60,7 @@ export class Sockets {
     if (transport === 'udp') this.#udp.check(declaration)
     const socket = this.#find(address, own) ?? (await this.#activated(address)) ?? (await this.#bind(address, backlog))
     this.keep(socket)
-    this.#giveTo(credentials, socket)
+    this.giveTo(credentials, socket)
     return socket
   }
 
@@ -126,7 +126,7 @@ export class Sockets {
       (await this.#activated(address)) ??
       (await this.#bind(address, backlog))
     this.keep(socket)
-    this.#giveTo(credentials, socket)
+    this.giveTo(credentials, socket)
     return socket
   }
 
@@ -202,8 +202,8 @@ export class Sockets {
     return error
   }
 
-  /** A Unix socket belongs to the user who serves it, as Workerman's; what a person has changed since then stays. */
-  #giveTo(owner: Credentials | null, socket: BoundSocket): void {
+  /** A Unix socket belongs to the user who serves it, as Workerman's; what a person has changed since then stays. Throws a SystemError. */
+  giveTo(owner: Credentials | null, socket: BoundSocket): void {
     const entry = this.#all.get(socket)
     if (entry?.address.transport !== 'unix' || entry.activatedAs !== null) return
     if (entry.owner?.uid === owner?.uid && entry.owner?.gid === owner?.gid) return

@@ -8,59 +8,14 @@ import { SystemError } from '../errors.ts'
 import { log } from '../log.ts'
 import { type Address, parseHttpAddress } from '../net/address.ts'
 import { removeStaleSocket } from '../net/bound-socket.ts'
-import type { GroupState } from './slot.ts'
-import { HUNG_AFTER_MS } from './status.ts'
+import { renderMetrics } from './metrics.ts'
+import { type HealthAnswer, healthOf, readinessOf, type Seen } from './readiness.ts'
 
 /** A probe has a connection for a moment; more than these are somebody else's. */
 const MOST_CONNECTIONS = 64
 const MOST_HEAD_BYTES = 8192
 /** For a whole request to come, and for the next one on a connection that is kept. */
 const REQUEST_TIMEOUT_MS = 5000
-
-export interface GroupHealth {
-  readonly name: string
-  /** Processes that serve and were heard of lately. */
-  readonly ready: number
-  readonly minReady: number
-  /** As declared. */
-  readonly count: number
-}
-
-export interface HealthAnswer {
-  readonly status: 'ok' | 'ready' | 'not ready'
-  /** Empty when all is well. */
-  readonly reason: string
-  readonly state: ServerState
-  readonly groups: readonly GroupHealth[]
-}
-
-export type ServerState = 'starting' | 'running' | 'stopping'
-
-/** What is to be judged. */
-export interface Seen {
-  readonly state: ServerState
-  readonly groups: readonly GroupState[]
-}
-
-/** Alive: the master answers, so it reconciles. What workers lack (a database, say) no restart of the server would bring. */
-export function healthOf({ state, groups }: Seen): HealthAnswer {
-  return { status: 'ok', reason: '', state, groups: groups.filter(({ isGone }) => !isGone).map(groupHealth) }
-}
-
-/** Ready: everything has been ready once, nobody asked for the end, and each group has `minReady` processes that serve. */
-export function readinessOf({ state, groups }: Seen): HealthAnswer {
-  const all = groups.filter(({ isGone }) => !isGone).map(groupHealth)
-  const lacking = all.filter(({ ready, minReady }) => ready < minReady)
-  const lacks = lacking.map(({ name, ready, minReady }) => `${name} has ${ready} ready, and needs ${minReady}`)
-  const reason = state === 'running' ? lacks.join('; ') : `the server is ${state}`
-  return { status: reason === '' ? 'ready' : 'not ready', reason, state, groups: all }
-}
-
-function groupHealth({ name, slots, blueprint }: GroupState): GroupHealth {
-  const serving = slots.filter(({ current }) => current?.state === 'ready' && current.silentMs < HUNG_AFTER_MS)
-  const { count, minReady } = blueprint.declaration
-  return { name, ready: serving.length, minReady: Math.min(minReady, count), count }
-}
 
 export class HealthServer {
   readonly #look: () => Seen
@@ -90,6 +45,7 @@ export class HealthServer {
   async #open({ host, port, path, transport }: Address): Promise<Server> {
     const { createServer } = await import('node:http')
     const limits = {
+      connectionsCheckingInterval: 1000,
       maxHeaderSize: MOST_HEAD_BYTES,
       requestTimeout: REQUEST_TIMEOUT_MS,
       keepAliveTimeout: REQUEST_TIMEOUT_MS,
@@ -120,13 +76,23 @@ export class HealthServer {
       response.setHeader('Connection', 'close') // a body may follow, which nobody reads
       return end(response, 405, 'text/plain', 'GET or HEAD\n')
     }
-    page(this.#look(), response)
+    page(this.#look(), response, request)
   }
 }
 
-const PAGES = new Map<string, (seen: Seen, response: ServerResponse) => void>([
+const OPEN_METRICS = 'application/openmetrics-text; version=1.0.0; charset=utf-8'
+const PLAIN_METRICS = 'text/plain; version=0.0.4; charset=utf-8'
+
+const PAGES = new Map<string, (seen: Seen, response: ServerResponse, request: IncomingMessage) => void>([
   ['/healthz', (seen, response) => judge(response, healthOf(seen))],
   ['/readyz', (seen, response) => judge(response, readinessOf(seen))],
+  [
+    '/metrics',
+    ({ groups }, response, { headers: { accept = '' } }) => {
+      const isOpen = accept.includes('application/openmetrics-text')
+      end(response, 200, isOpen ? OPEN_METRICS : PLAIN_METRICS, renderMetrics(groups, isOpen))
+    },
+  ],
 ])
 
 function judge(response: ServerResponse, answer: HealthAnswer): void {

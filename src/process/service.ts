@@ -4,7 +4,7 @@
 import { addon } from '../addon.ts'
 import { messageOf } from '../errors.ts'
 import { log } from '../log.ts'
-import { type GroupHealth, healthOf, type Seen } from './health.ts'
+import { type GroupHealth, healthOf, type Seen } from './readiness.ts'
 
 /** How often one looks for orphans that no signal told of: several ends may come as one signal. */
 const LOOK_EVERY_MS = 1000

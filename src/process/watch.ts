@@ -4,14 +4,13 @@
 // and throws for files that are just deleted (nodejs/node#48437, #52018).
 
 import { type FSWatcher, readdirSync, realpathSync, type Stats, statSync, watch } from 'node:fs'
-import { basename, dirname, extname, join, relative, sep } from 'node:path'
+import { basename, dirname, join, relative, sep } from 'node:path'
 import { codeOf, messageOf } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
 
 /** What a program may import. Not data: an app that writes JSON into its folder would be reloaded by itself. */
-const CODE = new Set(['.js', '.mjs', '.cjs', '.ts', '.mts', '.cts', '.jsx', '.tsx', '.node', '.wasm'])
-const MANIFEST = 'package.json'
+const CODE = /\.(?:[cm]?[jt]s|[jt]sx|node|wasm)$|^package\.json$/
 /** A change is over when nothing has happened for this long: a save is several events, a checkout or a build thousands. */
 const QUIET_MS = 100
 /** One that does not end is taken as it is. */
@@ -212,7 +211,7 @@ class FolderTree {
 }
 
 function isCode(name: string): boolean {
-  return CODE.has(extname(name)) || name === MANIFEST
+  return CODE.test(name)
 }
 
 function namesIn(folder: string): string[] {

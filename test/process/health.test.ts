@@ -6,7 +6,7 @@ import net from 'node:net'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { HealthAnswer } from '../../src/process/health.ts'
+import type { HealthAnswer } from '../../src/process/readiness.ts'
 import { reload } from '../support/reload.ts'
 import { ask, Client, echo, freePort, inSandbox, portOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
@@ -18,10 +18,10 @@ interface Probe {
 }
 
 /** One request on a connection of its own, to a port or a path. */
-function probe(to: number | string, path: string, method = 'GET'): Promise<Probe> {
+function probe(to: number | string, path: string, method = 'GET', headers = {}): Promise<Probe> {
   const at = typeof to === 'number' ? { port: to, host: '127.0.0.1' } : { socketPath: to }
   return new Promise((resolve, reject) => {
-    const request = http.request({ ...at, path, method, agent: false }, (response) => {
+    const request = http.request({ ...at, path, method, headers, agent: false }, (response) => {
       let body = ''
       response.setEncoding('utf8').on('data', (text) => {
         body += text
@@ -105,6 +105,48 @@ test('only GET and HEAD, only its pages, and whoever says nothing, too much or n
     await until(() => answers(path, '/healthz', 200))
     await box.stop()
     assert.not.ok(existsSync(path))
+  })
+})
+
+test('metrics: what all processes have counted, the dead ones too, in both formats', async () => {
+  await inSandbox(async (box) => {
+    const path = join(box.directory, 'health.sock')
+    const more = `worker.name = 'a "b"\\\\c'; const answer = worker.onMessage
+      worker.onMessage = (connection, line) => line === 'die' ? process.exit(9) : answer(connection, line)`
+    const port = portOf(await box.start(box.file('app.js', echo(1, more)), '--health', `unix://${path}`))
+    const client = await Client.connect(port)
+    await client.ask('one')
+    await client.ask('two')
+    await box.status() // a fresh report
+    client.send('die')
+    await until(() => client.isClosed)
+    const name = 'a \\"b\\"\\\\c'
+    const metrics = await until(async () => {
+      const found = await probe(path, '/metrics')
+      return found.body.includes(`millrace_workers_ready{group="${name}"} 1`) && found
+    }, 20_000)
+    assert.is(metrics.headers['content-type'], 'text/plain; version=0.0.4; charset=utf-8')
+    const lines = metrics.body.split('\n')
+    for (const line of [
+      '# TYPE millrace_messages_total counter',
+      `millrace_messages_total{group="${name}",worker="0",direction="in"} 2`,
+      `millrace_connections_accepted_total{group="${name}",worker="0"} 1`,
+      `millrace_connections{group="${name}",worker="0"} 0`,
+      `millrace_worker_restarts_total{group="${name}",reason="exit 9"} 1`,
+      'millrace_metrics_missing_workers 0',
+    ])
+      assert.ok(lines.includes(line), `${line} in\n${metrics.body}`)
+    const open = await probe(path, '/metrics', 'GET', {
+      accept: 'application/openmetrics-text;version=1.0.0,*/*;q=0.1',
+    })
+    assert.match(open.headers['content-type'] ?? '', /^application\/openmetrics-text; version=1\.0\.0/)
+    assert.match(open.body, /^# TYPE millrace_messages counter\nmillrace_messages_total\{/m)
+    assert.match(open.body, /^# TYPE millrace_build info\nmillrace_build_info\{version="[^"]+",node="[^"]+"\} 1$/m)
+    assert.ok(open.body.endsWith('\n# EOF\n'))
+    const sample =
+      /^[a-z_]+(\{[a-z]+="(\\.|[^"\\])*"(,[a-z]+="(\\.|[^"\\])*")*\})? \d+(\.\d+)?$|^# (HELP|TYPE) .+$|^# EOF$/
+    for (const line of open.body.trimEnd().split('\n')) assert.match(line, sample)
+    await box.stop()
   })
 })
 

@@ -4,11 +4,13 @@
 
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
-import { addon } from '../addon.ts'
+import { addon, type Descriptor } from '../addon.ts'
 import { addCounters, newCounters } from '../counters.ts'
 import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
+import { bindMeshSocket, isPassedOn } from '../net/mesh-socket.ts'
+import { COUNTER_BYTES } from '../shared/limits.ts'
 import { version } from '../version.ts'
 import { takeActivated } from './activation.ts'
 import { renderBanner } from './banner.ts'
@@ -18,10 +20,13 @@ import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Declaration, type Settings } from './group.ts'
 import { HealthServer } from './health.ts'
 import { ownIdentity } from './identity.ts'
+import { KeeperHandle } from './keeper-handle.ts'
+import { Leaders } from './leaders.ts'
 import { Lock } from './lock.ts'
-import { keysOf, type StartOptions } from './messages.ts'
+import { keysOf, mailboxesOf, type StartOptions } from './messages.ts'
 import { InspectorPorts, inspects } from './node-flags.ts'
 import { Output } from './output.ts'
+import { Peers } from './peers.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
 import type { Seen } from './readiness.ts'
@@ -59,6 +64,11 @@ export class Master implements Supervisor {
   readonly #ended = new AbortController()
   readonly #inspectorPorts = new InspectorPorts()
   readonly #tickets = new Tickets()
+  readonly #leaders = new Leaders()
+  #keeper: KeeperHandle | null = null
+  /** The counters that all workers share; null without the addon. */
+  readonly #memory = sharedMemory()
+  readonly #peers = new Peers()
   #settings: Settings = DEFAULT_SETTINGS
   #runDir = ''
   readonly #pidFiles = new Set<string>()
@@ -93,7 +103,7 @@ export class Master implements Supervisor {
   async run(onUp: (banner: string) => void): Promise<void> {
     process.title = `millrace: master process  start_file=${this.#options.modules[0]}`
     if (this.#options.umask !== undefined) process.umask(this.#options.umask)
-    reapOrphans(() => [this.#describePid, ...this.#processes().map(({ pid }) => pid)])
+    reapOrphans(() => this.#pids())
     const stopExtending = extendStart(() => this.#startsInTime())
     feedWatchdog()
     try {
@@ -159,6 +169,7 @@ export class Master implements Supervisor {
     this.#lock = lock
     this.#predecessors = new Predecessors(this.#runDir)
     this.#output = new Output(this.#options, this.#isDaemon, this.#runDir, DEFAULT_SETTINGS)
+    this.#keeper = new KeeperHandle(this.#runDir, this.#output, () => this.#record())
     const control = new ControlServer(this.#runDir, (request) => this.#answer(request))
     await control.listen()
     this.#control = control
@@ -177,11 +188,13 @@ export class Master implements Supervisor {
     if (this.#options.pidFile === undefined && settings.pidFile !== '') this.#writePid(settings.pidFile)
     await this.#predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
     const keys = keysOf(groups)
+    const mailboxes = mailboxesOf(groups)
     for (const [place, declaration] of groups.entries()) {
       if (this.#stopping !== null) return
       const sockets = await this.sockets.reserveAll(declaration)
       const key = keys[place] as Blueprint['key']
-      const group = new GroupState({ key, declaration, sockets, tlsFiles: tlsFiles[place] ?? {} })
+      const mailbox = mailboxes[place] as string
+      const group = new GroupState({ key, mailbox, declaration, sockets, tlsFiles: tlsFiles[place] ?? {} })
       for (let n = 0; n < declaration.count; n++) group.addSlot({ isHeld: false })
       this.groups.push(group)
     }
@@ -265,6 +278,8 @@ export class Master implements Supervisor {
       }
     }
     if (this.#stopping === null) for (const { share } of this.groups) share.settle()
+    if (this.#stopping === null) this.#leaders.settle()
+    this.#peers.settle(this.groups, this.#stopping !== null)
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.#record()
     tellStatus(this.#seen)
@@ -289,6 +304,10 @@ export class Master implements Supervisor {
     const output = this.#output as Output
     const inspectorPort = inspects(declaration.execArgv) ? this.#inspectorPorts.take() : null
     const incarnation = ++slot.incarnation
+    const fds = socket === null || socket.fd < 0 ? [] : [socket.fd]
+    const mesh = bindMeshSocket(this.#runDir)
+    const meshFd = mesh.fd < 0 ? -1 : FIRST_SOCKET_FD + fds.push(mesh.fd) - 1
+    const memoryFd = this.#memory === null ? -1 : FIRST_SOCKET_FD + fds.push(this.#memory.fd) - 1
     const child = spawnChild(
       {
         role: 'worker',
@@ -298,30 +317,38 @@ export class Master implements Supervisor {
         isLogPiped: output.isLogPiped,
         engine: this.#options.engine,
         group: key,
+        memoryFd,
         place: {
           id: slot.id,
           incarnation,
           sockets: socket === null ? [] : [{ fd: socket.fd < 0 ? -1 : FIRST_SOCKET_FD, endpoint: socket.endpoint }],
           tls: { ticketKeys: this.#tickets.keysFor(key), files: tlsFiles },
+          mesh: this.#peers.placeFor(blueprint, meshFd, mesh.address),
         },
       },
       {
         stdio: output.stdio,
-        fds: socket === null || socket.fd < 0 ? [] : [socket.fd],
+        fds,
         isDetached: true,
         execArgv: declaration.execArgv,
         inspectorPort,
       },
     )
+    if (isPassedOn) mesh.close()
     output.attach(child, `${declaration.name}:${slot.id}`)
     // Who stands at a breakpoint is not late.
     const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
-    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket })
+    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket, meshAddress: mesh.address })
     slot.next = handle
     handle.onReport = () => shareOut(group)
     handle.onListen = (request, address) => void this.#giveSocket(group, declaration, handle, request, address)
+    handle.onReachKeeper = (request) => void this.#giveKeeper(handle, request)
+    handle.onStand = (name, id) => this.#leaders.stand(handle, name, id)
+    handle.onResign = (name, id) => this.#leaders.resign(handle, name, id)
     handle.onGone = (exit) => {
+      this.#leaders.forget(handle)
       if (inspectorPort !== null) this.#inspectorPorts.release(inspectorPort)
+      if (!isPassedOn) mesh.close()
       this.#gone(group, slot, handle, exit)
     }
     this.#record()
@@ -350,7 +377,17 @@ export class Master implements Supervisor {
     }
   }
 
+  async #giveKeeper(handle: WorkerHandle, request: number): Promise<void> {
+    try {
+      const keeper = this.#keeper as KeeperHandle
+      handle.giveConnection(request, await keeper.connect())
+    } catch (error) {
+      handle.refuseSocket(request, { code: 'ERR_KEEPER_LOST', syscall: '', address: '', message: messageOf(error) })
+    }
+  }
+
   activate(slot: Slot, handle: WorkerHandle): void {
+    this.#peers.settle(this.groups, this.#stopping !== null) // messages go to it from now on
     const before = [...slot.leaving].map(({ retired }) => retired)
     void Promise.all(before).then(() => {
       if (slot.current === handle) handle.activate()
@@ -410,6 +447,7 @@ export class Master implements Supervisor {
       log('reload: checking the new code')
       tellService('RELOADING=1', monotonicUsec())
       const described = await this.#describe()
+      this.#leaders.generation++
       this.#follow(described.settings)
       this.#output?.reopen()
       await this.#health.listen(this.#options.health ?? described.settings.health)
@@ -457,6 +495,7 @@ export class Master implements Supervisor {
     this.reconcile()
     await this.#until(() => this.#processes().length === 0)
     await this.#reload
+    await this.#keeper?.end()
     this.sockets.closeAll()
     this.#health.close()
     for (const path of this.#pidFiles) tidy(() => removePidFile(path))
@@ -505,6 +544,7 @@ export class Master implements Supervisor {
       addon: addon().why,
       loadAverage: loadavg(),
       groups,
+      leaders: this.#leaders.list(),
       totals: addCounters(totalsOf(groups), this.#past),
     }
   }
@@ -543,9 +583,13 @@ export class Master implements Supervisor {
     return this.#slots().flatMap((slot) => slot.processes)
   }
 
+  #pids(): number[] {
+    return [this.#describePid, this.#keeper?.pid ?? 0, ...this.#processes().map(({ pid }) => pid)]
+  }
+
   /** Who would be left over if this process were killed now. */
   #record(): void {
-    this.#predecessors?.record([this.#describePid, ...this.#processes().map(({ pid }) => pid)])
+    this.#predecessors?.record(this.#pids())
   }
 
   /** Resolves when `isTrue` holds; looked at after every change. */
@@ -585,6 +629,15 @@ function hurried({ groups, settings, tlsFiles }: Described): Described {
   const hurry = (ms: number) => Math.min(ms, settings.stopTimeoutMs)
   const quick = groups.map((group) => ({ ...group, drainTimeoutMs: hurry(group.drainTimeoutMs) }))
   return { settings, tlsFiles, groups: quick }
+}
+
+function sharedMemory(): Descriptor | null {
+  try {
+    return addon().sys?.createMemory(COUNTER_BYTES) ?? null
+  } catch (error) {
+    log(`counters are kept by a process: ${messageOf(error)}`)
+    return null
+  }
 }
 
 /** One step of the end: what fails (a folder that is gone) must not keep the next from being done. */

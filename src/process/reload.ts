@@ -9,7 +9,7 @@ import type { Described } from './describe.ts'
 import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import type { Declaration } from './group.ts'
 import { matchGroups } from './group-match.ts'
-import { keysOf } from './messages.ts'
+import { keysOf, mailboxesOf } from './messages.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import type { Sockets } from './sockets.ts'
 import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
@@ -106,6 +106,7 @@ export class Reload {
   ): Promise<Blueprint[]> {
     const { sockets } = this.#supervisor
     const keys = keysOf(declarations)
+    const mailboxes = mailboxesOf(declarations)
     const staying = declarations.map(({ reloadable }, place) => (reloadable ? undefined : running[place]?.blueprint))
     // First: what stays is not there for the others to take.
     for (const blueprint of staying) for (const socket of blueprint?.sockets ?? []) sockets.keep(socket)
@@ -116,6 +117,7 @@ export class Reload {
       const isEnough = kept !== undefined && (!wanted.reusePort || kept.length >= wanted.count)
       blueprints.push({
         key: keys[place] as Blueprint['key'],
+        mailbox: mailboxes[place] as string,
         declaration: wanted,
         sockets: isEnough ? kept : await sockets.reserveAll(wanted, running[place]?.sockets),
         tlsFiles: tlsFiles[place] ?? {},

@@ -12,6 +12,8 @@ import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 /** What new processes of a group are made from. A reload brings a new one. */
 export interface Blueprint {
   readonly key: GroupKey
+  /** What its messages are addressed to. */
+  readonly mailbox: string
   readonly declaration: Declaration
   /** One for all slots, or with `reusePort` one for each; none without an address. */
   readonly sockets: readonly BoundSocket[]

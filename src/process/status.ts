@@ -3,6 +3,7 @@
 import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { now } from '../loop/clock.ts'
 import type { ConnectionRow, Declaration } from './group.ts'
+import type { Leader } from './leaders.ts'
 import type { GroupState, Slot } from './slot.ts'
 import type { WorkerHandle } from './worker-handle.ts'
 
@@ -34,6 +35,8 @@ export interface Status {
   /** One minute, five, fifteen. */
   readonly loadAverage: readonly number[]
   readonly groups: readonly GroupStatus[]
+  /** Who does what only one may do (`Worker.onLeader`). */
+  readonly leaders: readonly Leader[]
   /** Since the start, dead workers included. */
   readonly totals: Counters
 }

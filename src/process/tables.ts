@@ -45,6 +45,7 @@ export function renderStatus(status: Status): string {
       ...status.groups.flatMap((group) => group.workers.map((one) => row(group, one))),
       summary(status),
     ]),
+    ...leaders(status),
     ...losses(status.totals),
     ...status.groups.flatMap((group) => group.workers.flatMap((worker) => trouble(group, worker))),
   ].join('\n')
@@ -102,6 +103,12 @@ function summary({ totals, groups }: Status): string[] {
     String(sum(({ messageRate }) => messageRate)),
     '[Summary]',
   ]
+}
+
+/** Who does what only one may do; no line when nobody does. */
+function leaders({ leaders }: Status): string[] {
+  if (leaders.length === 0) return []
+  return ['', printable(`leaders: ${leaders.map(({ name, pid }) => `${name} ${pid}`).join(', ')}`)]
 }
 
 /** What peers have lost or were refused, in a line that is there only when there is something. Workerman has no columns for it. */

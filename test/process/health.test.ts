@@ -123,7 +123,9 @@ test('metrics: what all processes have counted, the dead ones too, in both forma
     const name = 'a \\"b\\"\\\\c'
     const metrics = await until(async () => {
       const found = await probe(path, '/metrics')
-      return found.body.includes(`millrace_workers_ready{group="${name}"} 1`) && found
+      const isBack =
+        /^millrace_workers_ready\{.*\} 1$/m.test(found.body) && /^millrace_worker_restarts_total\{/m.test(found.body)
+      return isBack && found
     }, 20_000)
     assert.is(metrics.headers['content-type'], 'text/plain; version=0.0.4; charset=utf-8')
     const lines = metrics.body.split('\n')

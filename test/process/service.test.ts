@@ -111,7 +111,7 @@ if (addon().sys !== null) {
         worker.onWorkerStart = () => { spawn('sh', ['-c', '(sleep 1; exit 3) & exit 0']) }`
       const module = box.file('app.js', echo(1, orphaning))
       const server = box.spawn('unshare', ['-pf', '--mount-proc', process.execPath, startFile, 'start', module])
-      await until(() => server.stdout.includes('[OK]'))
+      await server.says(/\[OK\]/)
       const inside = firstProcess(box)
       const zombies = () =>
         box

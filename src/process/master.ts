@@ -6,7 +6,7 @@ import { loadavg } from 'node:os'
 import { join } from 'node:path'
 import { addon, type Descriptor } from '../addon.ts'
 import { addCounters, newCounters } from '../counters.ts'
-import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
+import { codeOf, messageOf, SystemError } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { bindMeshSocket, isPassedOn } from '../net/mesh-socket.ts'
@@ -14,9 +14,10 @@ import { COUNTER_BYTES } from '../shared/limits.ts'
 import { version } from '../version.ts'
 import { takeActivated } from './activation.ts'
 import { renderBanner } from './banner.ts'
-import { type Answer, ask, ControlServer, type Request } from './control.ts'
+import { type Answer, ask, ControlServer, type Leave, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
-import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
+import { Events } from './events.ts'
+import { asCommandError, CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Declaration, type Settings } from './group.ts'
 import { HealthServer } from './health.ts'
 import { ownIdentity } from './identity.ts'
@@ -25,14 +26,15 @@ import { Leaders } from './leaders.ts'
 import { Lock } from './lock.ts'
 import { keysOf, mailboxesOf, type StartOptions } from './messages.ts'
 import { InspectorPorts, inspects } from './node-flags.ts'
+import { type Operated, Operator } from './operator.ts'
 import { Output } from './output.ts'
 import { Peers } from './peers.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
 import type { Seen } from './readiness.ts'
-import { Reload, type ReloadOutcome, type Supervisor } from './reload.ts'
+import type { ReloadOutcome } from './reload.ts'
 import { makeRunDir, type Places, placesOfOurs, runDirCandidates } from './run-directory.ts'
-import { extendStart, extension, feedWatchdog, monotonicUsec, reapOrphans, tellService, tellStatus } from './service.ts'
+import { extendStart, extension, feedWatchdog, reapOrphans, tellService, tellStatus } from './service.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, spawnChild } from './spawn.ts'
@@ -55,9 +57,11 @@ const LONGEST_START_MS = 1_000_000_000
 /** `asked`, or the failure that ends the server. */
 type StopReason = CommandError | 'asked'
 
-export class Master implements Supervisor {
+export class Master implements Operated {
   readonly groups: GroupState[] = []
   readonly sockets = new Sockets()
+  readonly events = new Events()
+  readonly #operator = new Operator(this)
   readonly #options: StartOptions
   readonly #isDaemon: boolean
   readonly #startedAt = new Date()
@@ -81,14 +85,15 @@ export class Master implements Supervisor {
   #delay: NodeJS.Timeout | null = null
   #describePid = 0
   #unwatch: (() => void) | null = null
+  /** What has been said of sockets that nobody uses. */
+  #unused = ''
   /** Everything has been ready once: from then on failures are retried for ever. */
   #isUp = false
   #stopping: StopReason | null = null
-  #isGraceful = false
+  /** How much time those who have asked for the end give: the least counts. */
+  readonly #leaves: Leave[] = []
   /** Of slots that a reload has removed: no total ever falls. */
   #past = newCounters()
-  #reload: Promise<unknown> = Promise.resolve()
-  #nextReload: Promise<ReloadOutcome> | null = null
   readonly #waiting = new Set<() => void>()
 
   constructor(options: StartOptions, isDaemon: boolean) {
@@ -109,6 +114,7 @@ export class Master implements Supervisor {
     try {
       await this.#takeRunDir()
       this.sockets.adopt(takeActivated())
+      this.events.emit({ type: 'server', state: 'starting', reason: '' })
       await this.#prepare()
       if (this.#options.isWatching) await this.#watch()
       await this.#untilUp()
@@ -116,6 +122,7 @@ export class Master implements Supervisor {
       if (this.#stopping === null) {
         tellService('READY=1', `MAINPID=${process.pid}`)
         tellStatus(this.#seen)
+        this.events.emit({ type: 'server', state: 'running', reason: '' })
         onUp(this.#banner())
       }
       await this.#until(() => this.#stopping !== null)
@@ -128,14 +135,17 @@ export class Master implements Supervisor {
     if (this.#stopping instanceof CommandError) throw this.#stopping
   }
 
-  /** Ends the server within `Worker.stopTimeout`; gracefully within each group's `drainTimeoutMs`. */
-  stop(isGraceful: boolean): void {
-    if (this.#stopping === null) this.#isGraceful = isGraceful
-    else this.#isGraceful &&= isGraceful // a plain stop shortens a graceful one
-    if (isGraceful && this.#delay !== null) return
-    const delayMs = isGraceful && this.#isUp && this.#stopping === null ? this.#stopDelayMs : 0
+  /**
+   * Ends the server within `Worker.stopTimeout`; gracefully within each group's `drainTimeoutMs`, and when the stop delay is
+   * over. Again: with less time, never with more.
+   */
+  stop(isGraceful: boolean, timeoutMs: number | null = null): void {
+    this.#leaves.push({ isGraceful, timeoutMs })
+    const isPatient = isGraceful && timeoutMs === null
+    if (isPatient && this.#delay !== null) return
+    const delayMs = isPatient && this.#isUp && this.#stopping === null ? this.#stopDelayMs : 0
     if (delayMs === 0) return this.#giveUp('asked')
-    this.#tellStopping(delayMs)
+    this.#announceStop('', delayMs)
     log(`not ready any more, drains in ${delayMs / 1000} s`)
     this.#delay = setTimeout(() => this.#giveUp('asked'), delayMs)
   }
@@ -145,16 +155,29 @@ export class Master implements Supervisor {
     for (const handle of this.#processes()) handle.kill()
   }
 
-  /** One after the other: those who ask while one runs share the next one, which sees the newest code. Never rejects. */
   reload(): Promise<ReloadOutcome> {
-    if (this.#nextReload !== null) return this.#nextReload
-    const next = this.#reload.then(() => {
-      this.#nextReload = null
-      return this.#reloadNow()
-    })
-    this.#nextReload = next
-    this.#reload = next
-    return next
+    return this.#operator.reload([])
+  }
+
+  get isStopping(): boolean {
+    return this.#state === 'stopping'
+  }
+
+  get stopTimeoutMs(): number {
+    return this.#settings.stopTimeoutMs
+  }
+
+  untilUp(): Promise<void> {
+    return this.#until(() => this.#isUp || this.#stopping !== null)
+  }
+
+  async describeAnew(): Promise<Described> {
+    const described = await this.#describe()
+    this.#leaders.generation++
+    this.#follow(described.settings)
+    this.#output?.reopen()
+    await this.#health.listen(this.#options.health ?? described.settings.health)
+    return described
   }
 
   // Starting
@@ -170,7 +193,7 @@ export class Master implements Supervisor {
     this.#predecessors = new Predecessors(this.#runDir)
     this.#output = new Output(this.#options, this.#isDaemon, this.#runDir, DEFAULT_SETTINGS)
     this.#keeper = new KeeperHandle(this.#runDir, this.#output, () => this.#record())
-    const control = new ControlServer(this.#runDir, (request) => this.#answer(request))
+    const control = new ControlServer(this.#runDir, this.events, (request) => this.#answer(request))
     await control.listen()
     this.#control = control
     this.#writePid(this.#options.pidFile ?? join(this.#runDir, 'millrace.pid'))
@@ -204,9 +227,10 @@ export class Master implements Supervisor {
 
   /** Sockets of a service manager that no Worker has declared. */
   #tellUnused(): void {
-    const unused = this.sockets.unused(this.groups.flatMap(({ sockets }) => sockets))
-    if (unused.length > 0)
-      log(`no Worker has the address of these sockets of the service manager: ${unused.join(', ')}`)
+    const unused = this.sockets.unused(this.groups.flatMap(({ sockets }) => sockets)).join(', ')
+    if (unused === this.#unused) return
+    this.#unused = unused
+    if (unused !== '') log(`no Worker has the address of these sockets of the service manager: ${unused}`)
   }
 
   /** Nobody waits for ever, so the service manager may wait too. */
@@ -274,7 +298,7 @@ export class Master implements Supervisor {
     for (const group of this.groups) {
       for (const slot of group.slots) {
         if (this.#stopping !== null) for (const handle of slot.processes) handle.stop(this.#stopWindowMs(group))
-        else if (slot.isVacant) this.#fill(group, slot)
+        else if (slot.isVacant && !group.isStopped) this.#fill(group, slot)
       }
     }
     if (this.#stopping === null) for (const { share } of this.groups) share.settle()
@@ -283,6 +307,7 @@ export class Master implements Supervisor {
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.#record()
     tellStatus(this.#seen)
+    if (this.#isUp) this.#tellUnused()
     for (const look of [...this.#waiting]) look()
   }
 
@@ -340,6 +365,14 @@ export class Master implements Supervisor {
     const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
     const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket, meshAddress: mesh.address })
     slot.next = handle
+    const of = () => ({ group: declaration.name, worker: `${declaration.name}:${slot.id}`, pid: handle.pid })
+    this.events.emit({ type: 'spawn', incarnation, ...of() })
+    handle.onMove = (state) => {
+      if (state === 'ready') this.events.emit({ type: 'ready', readyMs: Math.round(now() - handle.startedAt), ...of() })
+      else if (state === 'retiring') this.events.emit({ type: 'retire', ...of() })
+      else if (state === 'stopping')
+        this.events.emit({ type: 'leave', windowMs: Math.round(handle.remainingMs), ...of() })
+    }
     handle.onReport = () => shareOut(group)
     handle.onListen = (request, address) => void this.#giveSocket(group, declaration, handle, request, address)
     handle.onReachKeeper = (request) => void this.#giveKeeper(handle, request)
@@ -394,8 +427,8 @@ export class Master implements Supervisor {
     })
   }
 
-  retryLater(slot: Slot): void {
-    slot.wait(slot.backoff.next(0), () => this.reconcile(), now())
+  retryLater(group: GroupState, slot: Slot): void {
+    this.#waitFor(group, slot, slot.backoff.next(0))
   }
 
   dismiss(group: GroupState, slot: Slot): void {
@@ -409,6 +442,12 @@ export class Master implements Supervisor {
     const wasServing = handle === slot.current
     const isLeaving = slot.leaving.has(handle)
     slot.forget(handle, exit)
+    this.events.emit({
+      type: 'exit',
+      ...{ group: group.name, worker: `${group.name}:${slot.id}`, pid: handle.pid },
+      ...{ word: exit.word, reason: exit.reason, aliveMs: Math.round(exit.aliveMs), wasKilled: exit.wasKilled },
+      isExpected: isLeaving || this.#stopping !== null,
+    })
     if (exit.exitCode !== WorkerExit.Ended || exit.wasKilled) count(group.exits, exit.word)
     if (this.#stopping === null && wasServing) this.#replaceLost(group, slot, handle, exit)
     else if (isLeaving && exit.wasKilled)
@@ -424,6 +463,13 @@ export class Master implements Supervisor {
     const waitMs = isVoluntary(exit) ? 0 : slot.backoff.next(exit.aliveMs)
     const next = waitMs === 0 ? 'starting another' : `starting another in ${(waitMs / 1000).toFixed(1)} s`
     log(`${name} pid ${handle.pid}: ${exit.word}, ${next}${exit.reason && `\n${exit.reason}`}`)
+    this.#waitFor(group, slot, waitMs)
+  }
+
+  #waitFor(group: GroupState, slot: Slot, waitMs: number): void {
+    const { failures } = slot.backoff
+    const worker = `${group.name}:${slot.id}`
+    this.events.emit({ type: 'backoff', group: group.name, worker, waitMs: Math.round(waitMs), failures })
     slot.wait(waitMs, () => this.reconcile(), now())
   }
 
@@ -435,43 +481,10 @@ export class Master implements Supervisor {
     else if (++slot.bootFailures >= MAX_BOOT_FAILURES) this.#giveUp(new CommandError(Exit.Module, message))
   }
 
-  // Reloading
-
-  async #reloadNow(): Promise<ReloadOutcome> {
-    await this.#until(() => this.#isUp || this.#stopping !== null) // a reload during a start comes after it
-    const started = now()
-    const reload = new Reload(this)
-    let failure: CommandError | null = null
-    try {
-      if (this.#state === 'stopping') throw new CommandError(Exit.Failure, 'the server is being stopped')
-      log('reload: checking the new code')
-      tellService('RELOADING=1', monotonicUsec())
-      const described = await this.#describe()
-      this.#leaders.generation++
-      this.#follow(described.settings)
-      this.#output?.reopen()
-      await this.#health.listen(this.#options.health ?? described.settings.health)
-      await reload.run(described)
-      this.#tellUnused()
-    } catch (error) {
-      failure =
-        this.#stopping === null ? asCommandError(error) : new CommandError(Exit.Failure, 'the server was stopped')
-    }
-    if (this.#state !== 'stopping') tellService('READY=1')
-    const outcome = {
-      exitCode: failure?.exitCode ?? Exit.Ok,
-      reason: failure?.message ?? '',
-      durationMs: Math.round(now() - started),
-      slots: reload.receipts,
-    }
-    log(reloadLine(outcome))
-    return outcome
-  }
-
   // Stopping
 
   #giveUp(why: StopReason): void {
-    if (this.#state !== 'stopping') this.#tellStopping(0)
+    if (this.#state !== 'stopping') this.#announceStop(why === 'asked' ? '' : why.message, 0)
     if (this.#delay !== null) clearTimeout(this.#delay)
     this.#delay = null
     this.#stopping ??= why
@@ -481,20 +494,26 @@ export class Master implements Supervisor {
   }
 
   /** A drain may take longer than the service manager would wait (TimeoutStopSec=, 90 s). */
-  #tellStopping(delayMs: number): void {
+  #announceStop(reason: string, delayMs: number): void {
     const windowMs = Math.max(0, ...this.groups.map((group) => this.#stopWindowMs(group)))
     tellService('STOPPING=1', extension(delayMs + windowMs + STOP_SLACK_MS))
+    this.events.emit({ type: 'server', state: 'stopping', reason })
   }
 
   #stopWindowMs({ blueprint }: GroupState): number {
-    return this.#isGraceful ? blueprint.declaration.drainTimeoutMs : this.#settings.stopTimeoutMs
+    const { stopTimeoutMs } = this.#settings
+    const { drainTimeoutMs } = blueprint.declaration
+    const windows = this.#leaves.map(
+      ({ isGraceful, timeoutMs }) => timeoutMs ?? (isGraceful ? drainTimeoutMs : stopTimeoutMs),
+    )
+    return windows.length === 0 ? stopTimeoutMs : Math.min(...windows)
   }
 
   async #end(): Promise<void> {
     for (const slot of this.#slots()) slot.stopWaiting()
     this.reconcile()
     await this.#until(() => this.#processes().length === 0)
-    await this.#reload
+    await this.#operator.idle()
     await this.#keeper?.end()
     this.sockets.closeAll()
     this.#health.close()
@@ -511,11 +530,29 @@ export class Master implements Supervisor {
     if (command === 'status') return { ...this.#done(), status: await this.#status() }
     if (command === 'connections')
       return { ...this.#done(), page: await connectionPage(this.groups, request.cursor ?? { pid: 0, after: 0 }) }
-    if (command === 'reload') return { ...this.#done(), reload: await this.reload() }
-    if (command === 'stop')
-      this.stop(request.isGraceful) // who asked waits for this process to be gone
-    else if (command !== 'ping') return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
-    return this.#done()
+    if (command === 'ping' || command === 'events') return this.#done()
+    const names = namesOf(request)
+    if (command === 'stop' && names.length === 0) {
+      this.stop(request.isGraceful === true, timeoutOf(request)) // who asked waits for this process to be gone
+      return this.#done()
+    }
+    const outcome = this.#operate(request, names)
+    if (outcome === null) return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
+    return command === 'reload' && request.isWaiting === false
+      ? this.#done()
+      : { ...this.#done(), outcome: await outcome }
+  }
+
+  /** Null for what is no operation. */
+  #operate(request: Request, names: readonly string[]): Promise<ReloadOutcome> | null {
+    const { command } = request
+    if (command === 'reload') return this.#operator.reload(names)
+    if (command === 'scale') return this.#operator.scale(String(request.name), request.scale)
+    if (names.length === 0) return null // the whole server is stopped and started by others
+    if (command === 'start') return this.#operator.start(names)
+    if (command !== 'stop' && command !== 'restart') return null
+    const leave = { isGraceful: request.isGraceful === true, timeoutMs: timeoutOf(request) }
+    return this.#operator[command](names, leave)
   }
 
   #done() {
@@ -640,6 +677,16 @@ function sharedMemory(): Descriptor | null {
   }
 }
 
+/** What somebody sends need not be what it should. */
+function namesOf(request: { readonly names?: readonly string[] } | Request): readonly string[] {
+  const { names } = request as { readonly names?: unknown }
+  return Array.isArray(names) ? names.map(String) : []
+}
+
+function timeoutOf({ timeoutMs }: Leave): number | null {
+  return typeof timeoutMs === 'number' && timeoutMs >= 0 ? timeoutMs : null
+}
+
 /** One step of the end: what fails (a folder that is gone) must not keep the next from being done. */
 function tidy(step: () => void): void {
   try {
@@ -662,12 +709,6 @@ function unfinished({ report }: WorkerHandle): string {
   return report.work === '' ? '' : ` with ${report.work}`
 }
 
-function reloadLine({ reason, durationMs, slots }: ReloadOutcome): string {
-  const fresh = slots.filter(({ result }) => result === 'replaced' || result === 'added').length
-  if (reason === '') return `reload: done in ${(durationMs / 1000).toFixed(1)} s, new processes: ${fresh}`
-  return `reload: given up, processes that already run the new code: ${fresh}: ${reason}`
-}
-
 /** Looks in every place where `status` and `stop` would look: one server a module, whatever the environment was. */
 async function refuseSecond(places: Places): Promise<void> {
   for (const runDir of placesOfOurs(places)) {
@@ -678,11 +719,4 @@ async function refuseSecond(places: Places): Promise<void> {
 
 function alreadyRunning(pid: number): CommandError {
   return new CommandError(Exit.AlreadyRunning, `already running, pid ${pid}`)
-}
-
-function asCommandError(error: unknown): CommandError {
-  if (error instanceof CommandError) return error
-  if (error instanceof SystemError) return new CommandError(Exit.Address, error.message, { cause: error })
-  const isUsage = error instanceof UsageError
-  return new CommandError(isUsage ? Exit.Module : Exit.Failure, messageOf(error), { cause: error })
 }

@@ -7,6 +7,7 @@ export interface GroupHealth {
   readonly name: string
   /** Processes that serve and were heard of lately. */
   readonly ready: number
+  /** 0 for a group that somebody has stopped. */
   readonly minReady: number
   /** As declared. */
   readonly count: number
@@ -42,8 +43,8 @@ export function readinessOf({ state, groups }: Seen): HealthAnswer {
   return { status: reason === '' ? 'ready' : 'not ready', reason, state, groups: all }
 }
 
-export function groupHealth({ name, slots, blueprint }: GroupState): GroupHealth {
+export function groupHealth({ name, slots, blueprint, isStopped }: GroupState): GroupHealth {
   const serving = slots.filter(({ current }) => current?.state === 'ready' && current.silentMs < HUNG_AFTER_MS)
   const { count, minReady } = blueprint.declaration
-  return { name, ready: serving.length, minReady: Math.min(minReady, count), count }
+  return { name, ready: serving.length, minReady: isStopped ? 0 : Math.min(minReady, count), count }
 }

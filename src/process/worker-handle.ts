@@ -58,6 +58,8 @@ export interface HandleOptions {
 export class WorkerHandle {
   onReady: (() => void) | null = null
   onGone: ((exit: WorkerExitInfo) => void) | null = null
+  /** It is in another state now; of its end `onGone` tells. */
+  onMove: ((state: WorkerState) => void) | null = null
   /** A report has come. */
   onReport: (() => void) | null = null
   /** It wants to listen at an address of its own. */
@@ -125,6 +127,11 @@ export class WorkerHandle {
   /** It takes connections, or will: from the word to stop on it does not. */
   get isAccepting(): boolean {
     return this.state !== 'stopping' && this.state !== 'gone'
+  }
+
+  /** Until it has to be gone, ms; Infinity before it was told to leave. */
+  get remainingMs(): number {
+    return this.#deadlineAt - now()
   }
 
   /** For how long nothing has been heard of it, ms. */
@@ -210,9 +217,9 @@ export class WorkerHandle {
   stop(timeoutMs: number): void {
     if (this.state === 'gone' || now() + timeoutMs >= this.#deadlineAt) return
     const isBooting = this.state === 'starting'
+    this.#deadlineAt = now() + timeoutMs
     if (this.state !== 'stopping') this.#move('stopping')
     clearTimeout(this.#deadline)
-    this.#deadlineAt = now() + timeoutMs
     this.#deadline = setTimeout(() => this.#killLate(), timeoutMs + KILL_SLACK_MS)
     this.#child.channel.send({ type: 'stop', timeoutMs })
     if (isBooting) this.#child.process.kill('SIGTERM') // it may not read its channel yet
@@ -256,6 +263,7 @@ export class WorkerHandle {
   #move(to: WorkerState): void {
     if (!EDGES[this.state].includes(to)) throw new Error(`a worker does not go from ${this.state} to ${to}`)
     this.state = to
+    this.onMove?.(to)
   }
 
   #receive(message: FromChild): void {

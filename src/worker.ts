@@ -24,7 +24,7 @@ import type { Call } from './messaging/call.ts'
 import type { Handler } from './messaging/mailbox.ts'
 import { currentMesh, groupNamed, groupOf, type MessagingWorker, openMesh, usePeers } from './messaging/messaging.ts'
 import type { WorkerGroup, WorkerRef } from './messaging/references.ts'
-import { type Address, isSecureScheme, parseAddress } from './net/address.ts'
+import { type Address, isSecureScheme, parseAddress, parseHttpAddress } from './net/address.ts'
 import { serveDatagrams } from './net/datagrams.ts'
 import { areDescriptorsScarce } from './net/descriptors.ts'
 import { chooseEngine, ENGINES } from './net/engines.ts'
@@ -77,6 +77,7 @@ export interface WorkerSettings<A extends string | undefined, P, T extends Carri
   maxLifetimeMs?: number
   stuckTimeoutMs?: number
   drainTimeoutMs?: number
+  minReady?: number
   reloadMode?: ReloadMode
   reloadable?: boolean
   reusePort?: boolean
@@ -147,6 +148,10 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** A worker process has ended, for whatever reason. `status` as wait(2) gives it: 9 for SIGKILL, 64000 for exit code 250. */
   static onWorkerExit: ((worker: Worker<string | undefined, unknown>, status: number, pid: number) => unknown) | null =
     null
+  /** Where the master answers probes: `http://0.0.0.0:9090`, `unix:///run/app/health.sock`; nowhere by default. */
+  static health: string = DEFAULT_SETTINGS.health
+  /** Of a graceful stop: `/readyz` is red for so long before the drain begins, so that load balancers send nobody any more. */
+  static stopDelayMs: number = DEFAULT_SETTINGS.stopDelayMs
 
   /** 0 to count - 1, kept by the process that replaces this one. */
   id = 0
@@ -198,6 +203,8 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   crashLoopAfter = 3
   /** How long a reload or a graceful stop gives connections and handlers to end: long enough for any honest request. */
   drainTimeoutMs = 30_000
+  /** So many of its processes must serve for `/readyz` to be green. One serves the whole port; 0 asks for none. */
+  minReady = 1
   /** `stop-first` for what cannot live twice (a lock, a serial port): the old process ends before the new one starts. */
   reloadMode: ReloadMode = 'start-first'
   /** False: a reload only calls `onWorkerReload`, and the processes stay. */
@@ -449,11 +456,14 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     const protocol = this.#address === '' ? '' : this.#resolveProtocol().name
     for (const [key, rule] of Object.entries(RULES)) check(`${key} of worker '${name}'`, Reflect.get(this, key), rule)
     if (this.proxyProtocol !== null) new ProxyRules(this.proxyProtocol)
+    const count = Math.max(1, Math.trunc(this.count)) // as Workerman
+    if (this.minReady > count)
+      throw new UsageError('ERR_BAD_OPTION', `minReady of worker '${name}' is ${this.minReady}: it has ${count}`)
     if (this.reusePort && this.#address !== '' && this.#place.transport !== 'tcp')
       throw new UsageError('ERR_BAD_OPTION', `reusePort of worker '${name}' is for TCP: others share one socket`)
     return {
       ...{ name, listen: this.#address, protocol, backlog, reloadMode, reloadable, reusePort, user, group, execArgv },
-      count: Math.max(1, Math.trunc(this.count)), // as Workerman
+      ...{ count, minReady: this.minReady },
       startTimeoutMs: Math.min(this.startTimeoutMs || Number.POSITIVE_INFINITY, LONGEST_TIMEOUT_MS),
       ...{ crashLoopAfter, maxRequests, maxMemory, maxLifetimeMs, stuckTimeoutMs },
       drainTimeoutMs: Math.min(this.drainTimeoutMs, LONGEST_TIMEOUT_MS),
@@ -935,6 +945,7 @@ const RULES: Record<string, Rule> = {
     wanted: `0, or a number from ${SHORTEST_STUCK_MS} on`,
   },
   drainTimeoutMs: NOT_NEGATIVE,
+  minReady: NOT_NEGATIVE,
   user: ANY_STRING,
   group: ANY_STRING,
   transport: { isRight: (value) => TRANSPORTS.includes(value), wanted: `'tcp', 'ssl' or 'udp'` },
@@ -970,15 +981,20 @@ const STATIC_RULES: Record<string, Rule> = {
   pidFile: ANY_STRING,
   logFileMaxSize: numberFrom(0, Number.MAX_VALUE),
   unhandledRejection: { isRight: (value) => value === 'exit' || value === 'log', wanted: `'exit' or 'log'` },
+  health: ANY_STRING,
+  stopDelayMs: NOT_NEGATIVE,
 }
 
 /** Throws UsageError. */
 function staticSettings(): Settings {
   for (const [key, rule] of Object.entries(STATIC_RULES)) check(`Worker.${key}`, Reflect.get(Worker, key), rule)
-  const { logFile, stdoutFile, pidFile, logFileMaxSize, unhandledRejection } = Worker
+  const { logFile, stdoutFile, pidFile, logFileMaxSize, unhandledRejection, health } = Worker
+  if (health !== '') parseHttpAddress(health)
   const callbacks = MASTER_CALLBACKS.filter((name) => Worker[name] !== null)
   const stopTimeoutMs = Math.min(Worker.stopTimeout * 1000, LONGEST_TIMEOUT_MS)
-  return { stopTimeoutMs, logFile, stdoutFile, pidFile, logFileMaxSize, unhandledRejection, callbacks }
+  const stopDelayMs = Math.min(Worker.stopDelayMs, LONGEST_TIMEOUT_MS)
+  const files = { logFile, stdoutFile, pidFile, logFileMaxSize }
+  return { ...files, stopTimeoutMs, unhandledRejection, callbacks, health, stopDelayMs }
 }
 
 function staticCallbacks(): Registry['callbacks'] {

@@ -25,6 +25,8 @@ export interface Declaration {
   readonly stuckTimeoutMs: number
   /** So many failures of a slot in a row are a crash loop. */
   readonly crashLoopAfter: number
+  /** So many of its processes must serve for the server to be ready (health.ts). */
+  readonly minReady: number
   readonly reloadMode: ReloadMode
   /** False: a reload only calls `onWorkerReload`; the processes stay. */
   readonly reloadable: boolean
@@ -176,6 +178,10 @@ export interface Settings {
   readonly unhandledRejection: RejectionPolicy
   /** Those that the code has assigned. */
   readonly callbacks: readonly MasterCallback[]
+  /** Where probes are answered; empty: nowhere. */
+  readonly health: string
+  /** Of a graceful stop: for so long the server is not ready, and serves, before it drains. */
+  readonly stopDelayMs: number
 }
 
 /** Workerman's callbacks of the master: here they run in a process of their own. */
@@ -192,6 +198,8 @@ export const DEFAULT_SETTINGS: Settings = {
   logFileMaxSize: 10_485_760,
   unhandledRejection: 'exit',
   callbacks: [],
+  health: '',
+  stopDelayMs: 0,
 }
 
 /** One copy of this package in this process. */

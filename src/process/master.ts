@@ -12,6 +12,7 @@ import { now } from '../loop/clock.ts'
 import { bindMeshSocket, isPassedOn } from '../net/mesh-socket.ts'
 import { COUNTER_BYTES } from '../shared/limits.ts'
 import { version } from '../version.ts'
+import { takeActivated } from './activation.ts'
 import { renderBanner } from './banner.ts'
 import { MasterCallbacks } from './callbacks.ts'
 import { type Answer, ask, ControlServer, type Leave, type Request } from './control.ts'
@@ -19,7 +20,8 @@ import { type Described, describeModules } from './describe.ts'
 import { type Comparison, compare, oldestStart } from './diff.ts'
 import { Events } from './events.ts'
 import { asCommandError, CommandError, Exit, WorkerExit } from './exit-codes.ts'
-import { DEFAULT_SETTINGS, type Settings } from './group.ts'
+import { DEFAULT_SETTINGS, type Declaration, type Settings } from './group.ts'
+import { HealthServer } from './health.ts'
 import { ownIdentity } from './identity.ts'
 import { KeeperHandle } from './keeper-handle.ts'
 import { Leaders } from './leaders.ts'
@@ -32,10 +34,11 @@ import { Output } from './output.ts'
 import { Peers } from './peers.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
+import type { Seen } from './readiness.ts'
 import { type RecycleSupervisor, Recycling } from './recycle.ts'
 import type { ReloadOutcome } from './reload.ts'
 import { makeRunDir, type Places, placesOfOurs, realPathOf, runDirCandidates } from './run-directory.ts'
-import { reapOrphans, tellService } from './service.ts'
+import { extendStart, extension, feedWatchdog, reapOrphans, tellService, tellStatus } from './service.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, spawnChild } from './spawn.ts'
@@ -50,6 +53,11 @@ const MAX_BOOT_FAILURES = 5
 const SHORTEST_SERVICE_MS = 1000
 /** What another master may take to say that it is there. */
 const PING_MS = 1000
+
+/** Workers are killed and reaped then, and files closed. */
+const STOP_SLACK_MS = 5000
+/** What is longer means: for ever. */
+const LONGEST_START_MS = 1_000_000_000
 
 /** `asked`, or the failure that ends the server. */
 type StopReason = CommandError | 'asked'
@@ -84,6 +92,12 @@ export class Master implements Operated, RecycleSupervisor {
   /** Where the modules led when the code was last evaluated for use. */
   #evaluated: readonly string[] = []
   readonly #callbacks: MasterCallbacks
+  readonly #health = new HealthServer(() => this.#seen)
+  /** A graceful stop that waits for load balancers to hear of it. */
+  #delay: NodeJS.Timeout | null = null
+  #unwatch: (() => void) | null = null
+  /** What has been said of sockets that nobody uses. */
+  #unused = ''
   /** Everything has been ready once: from then on failures are retried for ever. */
   #isUp = false
   #stopping: StopReason | null = null
@@ -113,13 +127,19 @@ export class Master implements Operated, RecycleSupervisor {
     process.title = `millrace: master process  start_file=${this.#options.modules[0]}`
     if (this.#options.umask !== undefined) process.umask(this.#options.umask)
     reapOrphans(() => this.#pids())
+    const stopExtending = extendStart(() => this.#startsInTime())
+    feedWatchdog()
     try {
       await this.#takeRunDir()
+      this.sockets.adopt(takeActivated())
       this.events.emit({ type: 'server', state: 'starting', reason: '' })
       await this.#prepare()
+      if (this.#options.isWatching) await this.#watch()
       await this.#untilUp()
+      stopExtending()
       if (this.#stopping === null) {
         tellService('READY=1', `MAINPID=${process.pid}`)
+        tellStatus(this.#seen)
         this.events.emit({ type: 'server', state: 'running', reason: '' })
         onUp(this.#banner())
       }
@@ -127,17 +147,25 @@ export class Master implements Operated, RecycleSupervisor {
     } catch (error) {
       this.#stopping ??= asCommandError(error)
     }
+    stopExtending()
+    this.#unwatch?.()
     await this.#end()
     if (this.#stopping instanceof CommandError) throw this.#stopping
   }
 
   /**
-   * Ends the server within `Worker.stopTimeout`; gracefully within each group's `drainTimeoutMs`. Again: with less time, never
-   * with more.
+   * Ends the server within `Worker.stopTimeout`; gracefully within each group's `drainTimeoutMs`, and when the stop delay is
+   * over. Again: with less time, never with more.
    */
   stop(isGraceful: boolean, timeoutMs: number | null = null): void {
     this.#leaves.push({ isGraceful, timeoutMs })
-    this.#giveUp('asked')
+    const isPatient = isGraceful && timeoutMs === null
+    if (isPatient && this.#delay !== null) return
+    const delayMs = isPatient && this.#isUp && this.#stopping === null ? this.#stopDelayMs : 0
+    if (delayMs === 0) return this.#giveUp('asked')
+    this.#announceStop('', delayMs)
+    log(`not ready any more, drains in ${delayMs / 1000} s`)
+    this.#delay = setTimeout(() => this.#giveUp('asked'), delayMs)
   }
 
   /** Kills what is still there of a server that was asked to stop. */
@@ -151,7 +179,7 @@ export class Master implements Operated, RecycleSupervisor {
   }
 
   get isStopping(): boolean {
-    return this.#stopping !== null
+    return this.#state === 'stopping'
   }
 
   get stopTimeoutMs(): number {
@@ -167,6 +195,7 @@ export class Master implements Operated, RecycleSupervisor {
     this.#leaders.generation++
     this.#output?.reopen()
     await this.#callbacks.call({ name: 'onMasterReload' })
+    await this.#health.listen(this.#options.health ?? described.settings.health)
     return described
   }
 
@@ -200,6 +229,7 @@ export class Master implements Operated, RecycleSupervisor {
 
   async #prepare(): Promise<void> {
     const { groups, tlsFiles, settings } = await this.#describeForUse()
+    await this.#health.listen(this.#options.health ?? settings.health)
     if (this.#options.pidFile === undefined && settings.pidFile !== '') this.#writePid(settings.pidFile)
     await this.#predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
     const keys = keysOf(groups)
@@ -214,6 +244,20 @@ export class Master implements Operated, RecycleSupervisor {
       this.groups.push(group)
     }
     this.sockets.release()
+    this.#tellUnused()
+  }
+
+  /** Sockets of a service manager that no Worker has declared. */
+  #tellUnused(): void {
+    const unused = this.sockets.unused(this.groups.flatMap(({ sockets }) => sockets)).join(', ')
+    if (unused === this.#unused) return
+    this.#unused = unused
+    if (unused !== '') log(`no Worker has the address of these sockets of the service manager: ${unused}`)
+  }
+
+  /** Nobody waits for ever, so the service manager may wait too. */
+  #startsInTime(): boolean {
+    return this.groups.every(({ blueprint }) => blueprint.declaration.startTimeoutMs < LONGEST_START_MS)
   }
 
   async #describeForUse(): Promise<Described> {
@@ -233,7 +277,7 @@ export class Master implements Operated, RecycleSupervisor {
       this.#record()
     }
     try {
-      return await describeModules({
+      const described = await describeModules({
         modules,
         argv,
         user,
@@ -243,6 +287,7 @@ export class Master implements Operated, RecycleSupervisor {
         output: this.#output,
         onSpawn,
       })
+      return this.#options.isWatching ? hurried(described) : described
     } finally {
       this.#describing.delete(describing)
     }
@@ -252,6 +297,12 @@ export class Master implements Operated, RecycleSupervisor {
     this.#output?.configure(settings)
     this.#settings = settings
     this.#callbacks.declare(settings.callbacks)
+  }
+
+  async #watch(): Promise<void> {
+    const { watchModules } = await import('./watch.ts')
+    const reload = async () => (await this.reload()).reason
+    this.#unwatch = watchModules({ modules: this.#options.modules, ignored: [this.#runDir], reload })
   }
 
   async #untilUp(): Promise<void> {
@@ -290,6 +341,8 @@ export class Master implements Operated, RecycleSupervisor {
     this.#tellPeers()
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.#record()
+    tellStatus(this.#seen)
+    if (this.#isUp) this.#tellUnused()
     for (const look of [...this.#waiting]) look()
   }
 
@@ -366,7 +419,7 @@ export class Master implements Operated, RecycleSupervisor {
       shareOut(group)
       this.#recycling.look(group, slot, handle)
     }
-    handle.onListen = (request, address) => void this.#giveSocket(group, handle, request, address)
+    handle.onListen = (request, address) => void this.#giveSocket(group, declaration, handle, request, address)
     handle.onReachKeeper = (request) => void this.#giveKeeper(handle, request)
     handle.onStand = (name, id) => this.#leaders.stand(handle, name, id)
     handle.onResign = (name, id) => this.#leaders.resign(handle, name, id)
@@ -381,14 +434,20 @@ export class Master implements Operated, RecycleSupervisor {
   }
 
   /** `listen()` of a process: every process of the group shares the socket, also those that come later. */
-  async #giveSocket(group: GroupState, handle: WorkerHandle, request: number, address: string): Promise<void> {
-    const { declaration } = group.blueprint
+  async #giveSocket(
+    group: GroupState,
+    declaration: Declaration,
+    handle: WorkerHandle,
+    request: number,
+    address: string,
+  ): Promise<void> {
     try {
       if (this.#stopping !== null) throw new SystemError('ECANCELED', 'bind', address)
       const bind = () => this.sockets.share(address, declaration, group.sockets)
       if (address === '') return handle.giveDeclared(request)
       const socket = await group.innerSocket(address, bind)
       this.sockets.unkeep(socket)
+      this.sockets.giveTo(declaration.credentials, socket) // the processes before this one may have been another user's
       handle.giveSocket(request, socket)
     } catch (error) {
       const { syscall = '', address: at = address } = error as Partial<SystemError>
@@ -479,14 +538,20 @@ export class Master implements Operated, RecycleSupervisor {
   // Stopping
 
   #giveUp(why: StopReason): void {
-    if (this.#stopping === null) {
-      tellService('STOPPING=1')
-      this.events.emit({ type: 'server', state: 'stopping', reason: why === 'asked' ? '' : why.message })
-    }
+    if (this.#state !== 'stopping') this.#announceStop(why === 'asked' ? '' : why.message, 0)
+    if (this.#delay !== null) clearTimeout(this.#delay)
+    this.#delay = null
     this.#stopping ??= why
     this.#ended.abort()
     this.sockets.closeAll() // who connects from now on is refused at once, instead of waiting for nobody
     this.reconcile()
+  }
+
+  /** A drain may take longer than the service manager would wait (TimeoutStopSec=, 90 s). */
+  #announceStop(reason: string, delayMs: number): void {
+    const windowMs = Math.max(0, ...this.groups.map((group) => this.#stopWindowMs(group)))
+    tellService('STOPPING=1', extension(delayMs + windowMs + STOP_SLACK_MS))
+    this.events.emit({ type: 'server', state: 'stopping', reason })
   }
 
   #stopWindowMs({ blueprint }: GroupState): number {
@@ -508,6 +573,7 @@ export class Master implements Operated, RecycleSupervisor {
     await this.#callbacks.settled()
     await this.#keeper?.end()
     this.sockets.closeAll()
+    this.#health.close()
     for (const path of this.#pidFiles) tidy(() => removePidFile(path))
     if (this.#lock?.isOurs()) tidy(() => this.#predecessors?.forget())
     tidy(() => this.#control?.close())
@@ -553,7 +619,8 @@ export class Master implements Operated, RecycleSupervisor {
       ...this.groups.map((group) => this.#stopWindowMs(group)),
     )
     const logFile = this.#output?.logPath ?? ''
-    const windowMs = stopTimeoutMs + this.#callbacks.stopMs
+    const delayMs = this.#delay === null ? 0 : this.#stopDelayMs
+    const windowMs = stopTimeoutMs + this.#callbacks.stopMs + delayMs
     return { ok: true, ...ownIdentity(), stopTimeoutMs: windowMs, isDaemon: this.#isDaemon, logFile } as const
   }
 
@@ -574,7 +641,7 @@ export class Master implements Operated, RecycleSupervisor {
       startedAt: this.#startedAt.toISOString(),
       uptimeMs: Date.now() - this.#startedAt.getTime(),
       isDaemon: this.#isDaemon,
-      state: this.#stopping !== null ? 'stopping' : this.#isUp ? 'running' : 'starting',
+      state: this.#state,
       runDir: this.#runDir,
       engine: engine.name,
       engineWhy: engine.why,
@@ -584,6 +651,19 @@ export class Master implements Operated, RecycleSupervisor {
       leaders: this.#leaders.list(),
       totals: addCounters(totalsOf(groups), this.#past),
     }
+  }
+
+  get #seen(): Seen {
+    return { state: this.#state, groups: this.groups }
+  }
+
+  get #state(): Status['state'] {
+    if (this.#stopping !== null || this.#delay !== null) return 'stopping'
+    return this.#isUp ? 'running' : 'starting'
+  }
+
+  get #stopDelayMs(): number {
+    return this.#options.stopDelayMs ?? this.#settings.stopDelayMs
   }
 
   #banner(): string {
@@ -647,6 +727,13 @@ function shareOut({ slots, blueprint }: GroupState): void {
   const isAlone = serving.length < 2
   const share = isAlone ? Number.MAX_SAFE_INTEGER : Math.ceil((all / serving.length) * SHARE_FACTOR) + SHARE_SLACK
   for (const handle of serving) handle.useShare(share)
+}
+
+/** Who waits for his change does not want to wait for a browser that keeps its connection: processes leave as at a stop. */
+function hurried({ groups, settings, tlsFiles }: Described): Described {
+  const hurry = (ms: number) => Math.min(ms, settings.stopTimeoutMs)
+  const quick = groups.map((group) => ({ ...group, drainTimeoutMs: hurry(group.drainTimeoutMs) }))
+  return { settings, tlsFiles, groups: quick }
 }
 
 function sharedMemory(): Descriptor | null {

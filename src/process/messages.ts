@@ -83,6 +83,10 @@ export interface StartOptions {
   readonly group: string | undefined
   readonly umask: number | undefined
   readonly engine: string | undefined
+  readonly health: string | undefined
+  readonly stopDelayMs: number | undefined
+  /** Reload when code changes. */
+  readonly isWatching: boolean
   readonly isQuiet: boolean
 }
 

@@ -64,12 +64,19 @@ export function nodeFlags(
   return [...flags, ...extra, `--inspect-port=${inspectorPort}`] // the last port counts; a bare number keeps the host
 }
 
+/** What a service manager says to the process that it started: a library in a worker must not take it for itself. */
+const OF_THE_MASTER = [
+  ...['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID', 'LISTEN_FDS', 'LISTEN_PID', 'LISTEN_FDNAMES', 'LISTEN_PIDFDID'],
+]
+
 /** The environment of a child. An inspector that NODE_OPTIONS asks for is the workers' alone. */
 export function childEnv(role: Role, options = settings.options): NodeJS.ProcessEnv {
+  const env = { ...process.env }
+  if (role !== 'master') for (const name of OF_THE_MASTER) delete env[name]
   const all = wordsOf(options)
   const kept = without(INSPECTOR, all)
-  if (kept.length === all.length) return { ...process.env }
-  return { ...process.env, NODE_OPTIONS: role === 'worker' ? options : kept.join(' ') }
+  if (kept.length === all.length) return env
+  return { ...env, NODE_OPTIONS: role === 'worker' ? options : kept.join(' ') }
 }
 
 /** Whether workers with these flags of their own are to have an inspector. */

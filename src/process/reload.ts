@@ -3,6 +3,7 @@
 // the new process serves. When one does not come up the reload ends there, and what it has not touched stays.
 
 import { messageOf } from '../errors.ts'
+import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import type { Described } from './describe.ts'
 import type { Events, Operation } from './events.ts'
@@ -113,6 +114,7 @@ export class Reload {
       failure = error
     }
     this.supervisor.sockets.release()
+    if (failure !== undefined) this.#giveBack(groups)
     this.supervisor.reconcile()
     this.step('drain', this.drains.length)
     await this.drained()
@@ -181,6 +183,19 @@ export class Reload {
       })
     }
     return blueprints
+  }
+
+  /** Unix sockets belong to who serves them, also when somebody else was to. */
+  #giveBack(groups: readonly GroupState[]): void {
+    for (const { sockets, blueprint } of groups) {
+      for (const socket of sockets) {
+        try {
+          this.supervisor.sockets.giveTo(blueprint.declaration.credentials, socket)
+        } catch (error) {
+          log(messageOf(error)) // ENOENT: somebody has taken its name away
+        }
+      }
+    }
   }
 
   // Groups

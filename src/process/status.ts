@@ -11,7 +11,7 @@ import type { WorkerHandle } from './worker-handle.ts'
 /** What a worker may take to answer: the command as a whole promises 200 ms, also when one hangs. */
 const POLL_MS = 80
 /** Three heartbeats: who is silent for longer is not busy for a moment, but hangs. */
-const HUNG_AFTER_MS = 3500
+export const HUNG_AFTER_MS = 3500
 /** One page of `connections`, so that no answer is longer than some 300 kB. */
 const PAGE_ROWS = 1000
 

@@ -13,6 +13,7 @@ import { evaluate } from './evaluate.ts'
 import { WorkerExit } from './exit-codes.ts'
 import { type Credentials, type Declaration, type GivenSocket, type Group, registry } from './group.ts'
 import { receiveSockets, standInRequest } from './handle-channel.ts'
+import { LoopLag } from './loop-lag.ts'
 import {
   type DescribeBoot,
   type FromChild,
@@ -100,6 +101,7 @@ class WorkerLife {
   #hasCrashed = false
   #memory = 0
   #lastRequest = 0
+  readonly #lag = new LoopLag()
   readonly #requests = new Map<number, { resolve(socket: GivenSocket): void; reject(error: Error): void }>()
 
   constructor(channel: Up) {
@@ -147,6 +149,7 @@ class WorkerLife {
     else if (message.type === 'relieve') this.#group?.relieve(message.place)
     else if (message.type === 'share') this.#group?.useShare(message.connections)
     else if (message.type === 'tickets') this.#group?.useTickets(message.keys)
+    else if (message.type === 'watchLag') this.#lag.watch(message.isOn)
     else if (message.type === 'connections') this.#list(message.after, message.limit)
   }
 
@@ -226,7 +229,8 @@ class WorkerLife {
     if (this.#group === null) return
     const { counters } = this.#group
     this.#memory = residentBytes() ?? this.#memory
-    const report = { counters, memory: this.#memory, timers: Timer.count, work: this.#group.describeWork() }
+    const work = this.#group.describeWork()
+    const report = { counters, memory: this.#memory, timers: Timer.count, work, lagMs: this.#lag.take() }
     this.#channel.send({ type: 'report', report })
   }
 }

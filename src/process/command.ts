@@ -42,6 +42,8 @@ Options:
   -d, --daemon           start, restart: run in the background
   -g, --graceful         stop, restart: give work the whole drainTimeoutMs
   -q, --quiet            start, restart: print no banner
+      --canary           reload: one process of each group first; on with the rest when it does as well as those beside it
+      --canary-ms N      reload: how long it is watched, ms (10000)
       --json             status, connections, reload, check: JSON
       --run-dir DIR      where lock, control socket and pid file live  (MILLRACE_RUN_DIR)
       --pid-file FILE    also the pid, for people                      (MILLRACE_PID_FILE)
@@ -62,6 +64,8 @@ const OPTIONS = {
   graceful: { type: 'boolean', short: 'g', default: false },
   quiet: { type: 'boolean', short: 'q', default: false },
   json: { type: 'boolean', default: false },
+  canary: { type: 'boolean', default: false },
+  'canary-ms': { type: 'string' },
   help: { type: 'boolean', short: 'h', default: false },
   version: { type: 'boolean', short: 'v', default: false },
   'run-dir': { type: 'string' },
@@ -156,11 +160,14 @@ async function restart(line: Line): Promise<Exit> {
 }
 
 async function reload({ modules, flags }: Line): Promise<Exit> {
+  const canaryMs = canaryTime(flags)
   const { pid } = await askServer(modules, flags, { command: 'ping' }) // one that hangs is told from one at work
-  const answer = await askServer(modules, flags, { command: 'reload' }, Number.POSITIVE_INFINITY).catch((error) => {
-    const isGone = error instanceof CommandError && error.exitCode === Exit.NotRunning
-    throw isGone ? new CommandError(Exit.Failure, `the master, pid ${pid}, ended before the reload did`) : error
-  })
+  const answer = await askServer(modules, flags, { command: 'reload', canaryMs }, Number.POSITIVE_INFINITY).catch(
+    (error) => {
+      const isGone = error instanceof CommandError && error.exitCode === Exit.NotRunning
+      throw isGone ? new CommandError(Exit.Failure, `the master, pid ${pid}, ended before the reload did`) : error
+    },
+  )
   const outcome = need(answer.reload)
   if (flags.json) await show(JSON.stringify(outcome, null, 2))
   else if (outcome.slots.length > 0) await show(renderReload(outcome))
@@ -318,6 +325,16 @@ function wholeNumber(flag: string, text: string | undefined, radix: 8 | 10): num
   if (!digits.test(text))
     throw usage(`${flag} is ${radix === 8 ? 'an octal mode like 027' : 'a number of bytes'}, not '${text}'`)
   return Number.parseInt(text, radix)
+}
+
+/** How long `--canary` watches if nobody says. */
+const CANARY_MS = 10_000
+
+function canaryTime(flags: Flags): number {
+  const text = flags['canary-ms']
+  if (text === undefined) return flags.canary ? CANARY_MS : 0
+  if (/^[1-9]\d{0,7}$/.test(text)) return Number(text)
+  throw usage(`--canary-ms is a time in milliseconds, from 1 to 99999999, not '${text}'`)
 }
 
 function runDirOf(flags: Flags): string | undefined {

@@ -18,7 +18,9 @@ import { controlPath } from './run-directory.ts'
 import type { ConnectionPage, Cursor, Status } from './status.ts'
 
 export type Request =
-  | { readonly command: 'status' | 'ping' | 'reload' }
+  | { readonly command: 'status' | 'ping' }
+  /** With a time, one process of each group is watched for so long before the others follow. */
+  | { readonly command: 'reload'; readonly canaryMs?: number }
   | { readonly command: 'stop'; readonly isGraceful: boolean }
   | { readonly command: 'connections'; readonly cursor: Cursor | undefined }
 export type Answer = Done | { readonly ok: false; readonly message: string }

@@ -66,7 +66,8 @@ export class Master implements Supervisor {
   /** Of slots that a reload has removed: no total ever falls. */
   #past = newCounters()
   #reload: Promise<unknown> = Promise.resolve()
-  #nextReload: Promise<ReloadOutcome> | null = null
+  /** Those that wait, by how they were asked for. */
+  readonly #nextReloads = new Map<number, Promise<ReloadOutcome>>()
   readonly #waiting = new Set<() => void>()
 
   constructor(options: StartOptions, isDaemon: boolean) {
@@ -110,14 +111,19 @@ export class Master implements Supervisor {
     for (const handle of this.#processes()) handle.kill()
   }
 
-  /** One after the other: those who ask while one runs share the next one, which sees the newest code. Never rejects. */
-  reload(): Promise<ReloadOutcome> {
-    if (this.#nextReload !== null) return this.#nextReload
+  /**
+   * One after the other: those who ask for the same while one runs share the next one, which sees the newest code. Never
+   * rejects.
+   * @param canaryMs for how long one process of each group is watched first; 0 for no canary
+   */
+  reload(canaryMs = 0): Promise<ReloadOutcome> {
+    const waiting = this.#nextReloads.get(canaryMs)
+    if (waiting !== undefined) return waiting
     const next = this.#reload.then(() => {
-      this.#nextReload = null
-      return this.#reloadNow()
+      this.#nextReloads.delete(canaryMs)
+      return this.#reloadNow(canaryMs)
     })
-    this.#nextReload = next
+    this.#nextReloads.set(canaryMs, next)
     this.#reload = next
     return next
   }
@@ -347,10 +353,10 @@ export class Master implements Supervisor {
 
   // Reloading
 
-  async #reloadNow(): Promise<ReloadOutcome> {
+  async #reloadNow(canaryMs: number): Promise<ReloadOutcome> {
     await this.#until(() => this.#isUp || this.#stopping !== null) // a reload during a start comes after it
     const started = now()
-    const reload = new Reload(this)
+    const reload = new Reload(this, canaryMs)
     let failure: CommandError | null = null
     try {
       if (this.#stopping !== null) throw new CommandError(Exit.Failure, 'the server is being stopped')
@@ -370,6 +376,7 @@ export class Master implements Supervisor {
       reason: failure?.message ?? '',
       durationMs: Math.round(now() - started),
       slots: reload.receipts,
+      canaries: reload.canaries,
     }
     log(reloadLine(outcome))
     return outcome
@@ -408,7 +415,7 @@ export class Master implements Supervisor {
     if (command === 'status') return { ...this.#done(), status: await this.#status() }
     if (command === 'connections')
       return { ...this.#done(), page: await connectionPage(this.groups, request.cursor ?? { pid: 0, after: 0 }) }
-    if (command === 'reload') return { ...this.#done(), reload: await this.reload() }
+    if (command === 'reload') return { ...this.#done(), reload: await this.reload(Number(request.canaryMs) || 0) }
     if (command === 'stop')
       this.stop(request.isGraceful) // who asked waits for this process to be gone
     else if (command !== 'ping') return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
@@ -493,9 +500,9 @@ const SILENT_MS = 1500
 /** Tells each worker of a group how many connections it should have at most, so that they do not pile up on one. */
 function shareOut({ slots, blueprint }: GroupState): void {
   if (blueprint.sockets.length > 1) return // the kernel spreads: who rested would give its queue to siblings
-  const serving = slots.flatMap(({ current }) => {
-    return current !== null && current.state === 'ready' && current.silentMs < SILENT_MS ? [current] : []
-  })
+  const serving = slots
+    .flatMap(({ processes }) => processes)
+    .filter(({ state, silentMs }) => state === 'ready' && silentMs < SILENT_MS)
   const all = serving.reduce((sum, { report }) => sum + report.counters.connections, 0)
   const isAlone = serving.length < 2
   const share = isAlone ? Number.MAX_SAFE_INTEGER : Math.ceil((all / serving.length) * SHARE_FACTOR) + SHARE_SLACK

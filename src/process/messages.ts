@@ -94,6 +94,8 @@ export type ToChild =
   | { readonly type: 'tickets'; readonly keys: string }
   /** A socket that was asked for cannot be had. One that can comes over the handle channel. */
   | { readonly type: 'cannotListen'; readonly request: number; readonly failure: SocketFailure }
+  /** Whether reports are to tell how late the event loop was. */
+  | { readonly type: 'watchLag'; readonly isOn: boolean }
   /** Asks a worker for a fresh report. */
   | { readonly type: 'poll' }
   /** Asks for a page of connections. */
@@ -127,6 +129,8 @@ export interface Report {
   readonly timers: number
   /** What a drain would wait for, in words. */
   readonly work: string
+  /** The longest delay of the event loop since the report before, ms; 0 unless it is watched. */
+  readonly lagMs: number
 }
 
 /** The keys of declarations, in order. */

@@ -3,7 +3,9 @@
 // the new process serves. When one does not come up the reload ends there, and what it has not touched stays.
 
 import { messageOf } from '../errors.ts'
+import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
+import { Canary, type CanaryReport, watchCanaries } from './canary.ts'
 import type { Described } from './describe.ts'
 import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import type { Declaration } from './group.ts'
@@ -19,8 +21,8 @@ const RETIRE_TIMEOUT_MS = 5000
 export interface SlotReceipt {
   /** `echo:2` */
   readonly worker: string
-  readonly result: 'replaced' | 'added' | 'removed' | 'kept' | 'failed'
-  /** 0 for none. */
+  result: 'replaced' | 'added' | 'removed' | 'kept' | 'failed' | 'taken back'
+  /** 0 for none. Of one that was taken back: who stays in its place. */
   oldPid: number
   newPid: number
   /** From spawn to ready, ms. */
@@ -39,6 +41,8 @@ export interface ReloadOutcome {
   readonly reason: string
   readonly durationMs: number
   readonly slots: readonly SlotReceipt[]
+  /** One for each group that had one. */
+  readonly canaries: readonly CanaryReport[]
 }
 
 /** What a reload needs of its master. */
@@ -60,9 +64,17 @@ export class Reload {
   readonly receipts: SlotReceipt[] = []
   readonly #supervisor: Supervisor
   readonly #drains: Promise<void>[] = []
+  readonly #canaryMs: number
+  readonly #canaries: Canary[] = []
 
-  constructor(supervisor: Supervisor) {
+  /** @param canaryMs for how long one process of each group is watched before the others follow; 0 for none */
+  constructor(supervisor: Supervisor, canaryMs = 0) {
     this.#supervisor = supervisor
+    this.#canaryMs = canaryMs
+  }
+
+  get canaries(): CanaryReport[] {
+    return this.#canaries.map(({ report }) => report)
   }
 
   /** Resolves when the old processes are gone. Rejects with the reason when it was given up on the way. */
@@ -78,6 +90,7 @@ export class Reload {
     let failure: unknown
     try {
       const blueprints = await this.#bindAll(declarations, tlsFiles, running)
+      if (this.#canaryMs > 0) await this.#tryOut(blueprints, running)
       for (const [place, blueprint] of blueprints.entries()) {
         const group = running[place]
         if (group === undefined) await this.#add(blueprint)
@@ -86,6 +99,7 @@ export class Reload {
       for (const group of gone) this.#removeGroup(group)
     } catch (error) {
       failure = error
+      for (const canary of this.#canaries) this.#takeBack(canary)
     }
     this.#supervisor.sockets.release()
     this.#supervisor.reconcile()
@@ -120,6 +134,52 @@ export class Reload {
       })
     }
     return blueprints
+  }
+
+  // Canaries
+
+  /** One new process in each group, beside the old ones. Rejects when one of them is not as good as those. */
+  async #tryOut(blueprints: readonly Blueprint[], running: readonly (GroupState | undefined)[]): Promise<void> {
+    for (const [place, blueprint] of blueprints.entries()) {
+      const group = running[place]
+      const slot = group?.slots[0]
+      if (group === undefined || slot === undefined || !blueprint.declaration.reloadable) continue
+      if (isStopFirst(slot, blueprint)) log(`reload: no canary of ${group.name}: it cannot live beside the old process`)
+      else await this.#startCanary(group, slot, blueprint)
+    }
+    if (this.#canaries.length === 0) return
+    log(`reload: watching ${this.#canaries.map(({ worker, handle }) => `${worker} pid ${handle.pid}`).join(', ')}`)
+    try {
+      await watchCanaries(this.#canaries, this.#canaryMs)
+    } finally {
+      for (const canary of this.#canaries) canary.end()
+    }
+  }
+
+  async #startCanary(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
+    slot.isHeld = true
+    try {
+      const receipt = await this.#start(group, slot, blueprint, 'replaced')
+      slot.canary = new Canary(group, slot, receipt)
+      this.#canaries.push(slot.canary)
+      receipt.note = 'canary'
+    } catch (error) {
+      slot.isHeld = false
+      throw error
+    }
+  }
+
+  /** It leaves, if it has not taken its slot; who is there stays. */
+  #takeBack({ slot, handle, receipt, group }: Canary): void {
+    slot.canary = null
+    if (receipt.result !== 'replaced' || slot.current === handle || slot.leaving.has(handle)) return
+    receipt.result = 'taken back'
+    slot.isHeld = false
+    if (slot.next === handle) {
+      slot.leaving.add(handle)
+      slot.next = null
+    }
+    this.#drains.push(this.#stop(handle, group, receipt)) // one that is gone says how
   }
 
   // Groups
@@ -199,10 +259,7 @@ export class Reload {
   async #replace(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
     slot.isHeld = true
     try {
-      const { declaration } = blueprint
-      const socket = socketOf(blueprint, slot.id)
-      const isExclusive = socket?.isExclusive === true && slot.current?.socket === socket
-      if (isExclusive || declaration.reloadMode === 'stop-first') await this.#stopThenStart(group, slot, blueprint)
+      if (isStopFirst(slot, blueprint)) await this.#stopThenStart(group, slot, blueprint)
       else await this.#startThenDrain(group, slot, blueprint)
     } finally {
       slot.isHeld = false
@@ -211,9 +268,10 @@ export class Reload {
   }
 
   async #startThenDrain(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
-    const receipt = await this.#start(group, slot, blueprint, 'replaced')
+    const receipt = this.#canaryOf(slot) ?? (await this.#start(group, slot, blueprint, 'replaced'))
     const next = slot.next as WorkerHandle
     const old = slot.current
+    slot.canary = null
     slot.flip(next)
     group.blueprint = blueprint
     if (old !== null) {
@@ -221,6 +279,15 @@ export class Reload {
       this.#drains.push(this.#drain(old, group, receipt))
     }
     this.#supervisor.activate(slot, next)
+  }
+
+  /** The receipt of the canary that waits for its slot. One that ended just now was none. */
+  #canaryOf(slot: Slot): SlotReceipt | null {
+    const canary = slot.canary
+    if (canary === null) return null
+    if (slot.next === canary.handle) return canary.receipt
+    canary.receipt.result = 'failed'
+    return null
   }
 
   async #stopThenStart(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
@@ -281,12 +348,16 @@ export class Reload {
   async #drain(old: WorkerHandle, group: GroupState, receipt: SlotReceipt): Promise<void> {
     const started = now()
     await Promise.race([old.retired, delay(RETIRE_TIMEOUT_MS)])
+    await this.#stop(old, group, receipt, started)
+  }
+
+  async #stop(old: WorkerHandle, group: GroupState, receipt: SlotReceipt, started = now()): Promise<void> {
     old.stop(group.blueprint.declaration.drainTimeoutMs)
     this.#supervisor.reconcile() // its socket may have been the last one's
     const exit = await old.gone
     receipt.drainMs = Math.round(now() - started)
     receipt.discarded = old.report.counters.discarded
-    receipt.note = drainNote(exit, old)
+    receipt.note = [receipt.note, drainNote(exit, old)].filter((note) => note !== '').join(', ')
   }
 
   #note(worker: string, result: SlotReceipt['result'], old: WorkerHandle | null): SlotReceipt {
@@ -298,6 +369,13 @@ export class Reload {
 
 const EXCLUSIVE_NOTE = 'stop-first: on this Node a UDP port is one process at a time'
 const EMPTY = { oldPid: 0, newPid: 0, readyMs: 0, drainMs: 0, discarded: 0, note: '' }
+
+/** What cannot live beside its successor. */
+function isStopFirst(slot: Slot, blueprint: Blueprint): boolean {
+  const socket = socketOf(blueprint, slot.id)
+  const isExclusive = socket?.isExclusive === true && slot.current?.socket === socket
+  return isExclusive || blueprint.declaration.reloadMode === 'stop-first'
+}
 
 function sortAs(groups: GroupState[], keys: readonly Blueprint['key'][]): void {
   const place = new Map(keys.map((key, at) => [`${key.name}\n${key.listen}\n${key.nth}`, at]))

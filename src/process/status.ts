@@ -2,6 +2,7 @@
 
 import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { now } from '../loop/clock.ts'
+import type { CanaryReport } from './canary.ts'
 import type { ConnectionRow, Declaration } from './group.ts'
 import type { GroupState, Slot } from './slot.ts'
 import type { WorkerHandle } from './worker-handle.ts'
@@ -57,7 +58,7 @@ export interface GroupStatus {
 
 /**
  * `ready`: serves, and answers at once. `busy`: did not, this time. `hung`: has not for seconds. `starting`: not ready yet.
- * `retiring`, `draining`: another process has its place. `stopping`. `waiting`: for its next start after a failure.
+ * `canary`: new code that a reload watches beside the old. `retiring`, `draining`: another process has its place. `stopping`. `waiting`: for its next start after a failure.
  * `crash-loop`: the same, and it failed so often that somebody should look.
  */
 export type WorkerState =
@@ -65,6 +66,7 @@ export type WorkerState =
   | 'busy'
   | 'hung'
   | 'starting'
+  | 'canary'
   | 'retiring'
   | 'draining'
   | 'stopping'
@@ -96,6 +98,8 @@ export interface WorkerStatus {
   readonly lastExit: string
   /** What it said of its failure, with a stack; or an empty string. */
   readonly lastReason: string
+  /** Of a canary: how it does beside the others. */
+  readonly canary: CanaryReport | null
   /** Of this slot since the start, dead processes included; of one that leaves, its own. `connections` is now. */
   readonly counters: Counters
 }
@@ -153,6 +157,7 @@ async function processStatus(slot: Slot, handle: WorkerHandle): Promise<WorkerSt
   return {
     ...troubles(slot),
     ...{ id: slot.id, pid, state, incarnation, uptimeMs, silentMs: Math.round(silentMs) },
+    canary: slot.canary?.handle === handle ? slot.canary.report : null,
     ...{ memory, timers, messageRate: hasAnswered ? messageRate : 0, work, counters: { ...counters } },
   }
 }
@@ -162,13 +167,13 @@ function stateOf(slot: Slot, handle: WorkerHandle, hasAnswered: boolean): Worker
   if (handle.state === 'retiring') return 'retiring'
   if (handle.state === 'stopping') return slot.leaving.has(handle) ? 'draining' : 'stopping'
   if (!hasAnswered) return handle.silentMs > HUNG_AFTER_MS ? 'hung' : 'busy'
-  return 'ready'
+  return slot.canary?.handle === handle ? 'canary' : 'ready'
 }
 
 function vacant(slot: Slot): WorkerStatus {
   const state: WorkerState = slot.backoff.failures >= CRASH_LOOP ? 'crash-loop' : 'waiting'
   const { id, incarnation } = slot
-  const nothing = { pid: 0, uptimeMs: 0, silentMs: 0, memory: 0, timers: 0, messageRate: 0, work: '' }
+  const nothing = { canary: null, pid: 0, uptimeMs: 0, silentMs: 0, memory: 0, timers: 0, messageRate: 0, work: '' }
   return { ...troubles(slot), ...nothing, id, state, incarnation, counters: newCounters() }
 }
 

@@ -2,6 +2,7 @@
 // from user code and may come from another user's server: control characters do not reach the terminal.
 
 import type { Counters } from '../counters.ts'
+import type { CanaryReport } from './canary.ts'
 import type { ReloadOutcome } from './reload.ts'
 import type { ConnectionPage, GroupStatus, ListedConnection, Status, WorkerStatus } from './status.ts'
 import { engineWord } from './status.ts'
@@ -122,6 +123,7 @@ function losses(totals: Counters): string[] {
 function trouble({ name }: GroupStatus, worker: WorkerStatus): string[] {
   const { state, failures, lastExit, lastReason, retryInMs, silentMs, work } = worker
   const who = `${name}:${worker.id}`
+  if (worker.canary !== null) return [`\n${canaryLine(worker.canary)}`]
   if (state === 'hung') return [`\n${who} has been silent for ${seconds(silentMs)}: its event loop does not turn`]
   if (state === 'draining' && work !== '') return [`\n${who} pid ${worker.pid} drains: ${work}`]
   if (state !== 'crash-loop' && state !== 'waiting') return []
@@ -174,7 +176,14 @@ function shorten(name: string): string {
 
 // reload
 
-export function renderReload({ slots, durationMs, reason }: ReloadOutcome): string {
+/** `canary web:0 pid 7: after 5.0 s 0 errors in 120 messages (others 0 in 400), loop late by 2 ms (others 3 ms)`. */
+export function canaryLine({ worker, pid, watchedMs, canary, others }: CanaryReport): string {
+  const errors = `${canary.errors} errors in ${canary.messages} messages (others ${others.errors} in ${others.messages})`
+  const lag = `loop late by ${canary.lagMs} ms (others ${others.lagMs} ms)`
+  return `canary ${printable(worker)} pid ${pid}: after ${seconds(watchedMs)} ${errors}, ${lag}`
+}
+
+export function renderReload({ slots, canaries, durationMs, reason }: ReloadOutcome): string {
   const rows = slots.map((slot) => [
     slot.worker,
     slot.result,
@@ -186,7 +195,8 @@ export function renderReload({ slots, durationMs, reason }: ReloadOutcome): stri
   ])
   if (rows.length === 0) return ''
   const table = renderTable([['worker', 'result', 'old', 'new', 'ready', 'drained', ''], ...rows])
-  return reason === '' ? `${table}\nreloaded in ${seconds(durationMs)}` : table
+  const end = reason === '' ? [`reloaded in ${seconds(durationMs)}`] : []
+  return [table, ...canaries.map(canaryLine), ...end].join('\n')
 }
 
 // Numbers

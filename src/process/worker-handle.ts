@@ -65,7 +65,7 @@ export class WorkerHandle {
   readonly incarnation: number
   readonly socket: BoundSocket | null
   state: WorkerState = 'starting'
-  report: Report = { counters: newCounters(), memory: 0, timers: 0, work: '' }
+  report: Report = { counters: newCounters(), memory: 0, timers: 0, work: '', lagMs: 0 }
   /** Messages per second over the last heartbeats. */
   messageRate = 0
   /** It has given up its singletons, or is gone. */
@@ -171,6 +171,11 @@ export class WorkerHandle {
     if (connections === this.#share) return
     this.#share = connections
     this.#child.channel.send({ type: 'share', connections })
+  }
+
+  /** While it is on, reports tell how late its event loop was. */
+  watchLag(isOn: boolean): void {
+    this.#child.channel.send({ type: 'watchLag', isOn })
   }
 
   useTickets(keys: string): void {

@@ -67,7 +67,7 @@ function check(load: Load, discarded: number): void {
     assert.ok(tally.isEven, `${kind}: the sums do not add up`)
     assert.ok(tally.answered > 0, `${kind}: never answered`)
     crossed += tally.crossedConnections
-    if (!kind.startsWith('text')) assert.is(tally.crossed, 0, `${kind}: it has a goodbye`)
+    if (kind === 'websocket') assert.is(tally.crossed, 0, 'it hears a goodbye')
   }
   assert.ok(crossed <= discarded, `${crossed} connections had requests dropped, the server names ${discarded}`)
 }

@@ -9,6 +9,9 @@ import type { Tls } from './transport.ts'
 /** Told to the owner when a connection is out of `connections` and its `onClose` has run, or nothing is unsettled. */
 export const kGone = Symbol('gone')
 
+/** The owner's, see `settingsOf`. */
+const kSettings = Symbol('settings')
+
 /** The callbacks that a connection copies from its worker when it is accepted; each may be set anew on a connection. */
 export interface ConnectionCallbacks<In, Out, C = Connection<In, Out>> {
   /** A message. The next one of this connection waits until a returned promise has settled (see `maxInFlight`). */
@@ -29,6 +32,59 @@ export interface ConnectionCallbacks<In, Out, C = Connection<In, Out>> {
  */
 // biome-ignore lint/suspicious/noEmptyInterface: for augmentation
 export interface ProtocolCallbacks {}
+
+/** What the connections of an owner have in common, until one of them is given its own. */
+export class ConnectionSettings {
+  readonly maxSendBufferSize: number
+  readonly maxPackageSize: number
+  readonly lingerTimeout: number
+  // biome-ignore lint/suspicious/noExplicitAny: see ConnectionHost
+  readonly onMessage: ConnectionCallbacks<any, any>['onMessage']
+  // biome-ignore lint/suspicious/noExplicitAny: see ConnectionHost
+  readonly onClose: ConnectionCallbacks<any, any>['onClose']
+  // biome-ignore lint/suspicious/noExplicitAny: see ConnectionHost
+  readonly onError: ConnectionCallbacks<any, any>['onError']
+  // biome-ignore lint/suspicious/noExplicitAny: see ConnectionHost
+  readonly onBufferFull: ConnectionCallbacks<any, any>['onBufferFull']
+  // biome-ignore lint/suspicious/noExplicitAny: see ConnectionHost
+  readonly onBufferDrain: ConnectionCallbacks<any, any>['onBufferDrain']
+  readonly clock: ConnectionClock
+
+  constructor(from: Omit<ConnectionSettings, 'with' | 'isFor'>) {
+    this.maxSendBufferSize = from.maxSendBufferSize
+    this.maxPackageSize = from.maxPackageSize
+    this.lingerTimeout = from.lingerTimeout
+    this.onMessage = from.onMessage
+    this.onClose = from.onClose
+    this.onError = from.onError
+    this.onBufferFull = from.onBufferFull
+    this.onBufferDrain = from.onBufferDrain
+    this.clock = from.clock
+  }
+
+  with(changes: Partial<ConnectionSettings>): ConnectionSettings {
+    return new ConnectionSettings({ ...this, ...changes })
+  }
+
+  isFor(host: ConnectionHost, lingerTimeout: number, clock: ConnectionClock): boolean {
+    const isSame = this.maxSendBufferSize === host.maxSendBufferSize && this.maxPackageSize === host.maxPackageSize
+    if (!isSame || this.lingerTimeout !== lingerTimeout || this.clock !== clock) return false
+    if (this.onMessage !== host.onMessage || this.onClose !== host.onClose || this.onError !== host.onError)
+      return false
+    return this.onBufferFull === host.onBufferFull && this.onBufferDrain === host.onBufferDrain
+  }
+}
+
+/** Those of an owner as it is now: one object as long as nothing changes. */
+export function settingsOf(host: ConnectionHost, lingerTimeout: number, clock: ConnectionClock): ConnectionSettings {
+  const last = host[kSettings]
+  if (last?.isFor(host, lingerTimeout, clock)) return last
+  const { maxSendBufferSize, maxPackageSize, onMessage, onClose, onError, onBufferFull, onBufferDrain } = host
+  const callbacks = { onMessage, onClose, onError, onBufferFull, onBufferDrain }
+  const made = new ConnectionSettings({ maxSendBufferSize, maxPackageSize, lingerTimeout, ...callbacks, clock })
+  host[kSettings] = made
+  return made
+}
 
 /** What a connection needs from its owner; a Worker is one. */
 // biome-ignore lint/suspicious/noExplicitAny: one owner type serves connections of every message type
@@ -51,6 +107,8 @@ export interface ConnectionHost extends ConnectionCallbacks<any, any> {
   readonly target?: { readonly authority: string; readonly uri: string }
   /** @internal For `connection.startTls()`. */
   readonly tls: Tls | null
+  /** @internal What its last connection was given. */
+  [kSettings]?: ConnectionSettings
   /** @internal With a connection: that one has closed. */
   [kGone](connection?: AnyConnection): void
 }

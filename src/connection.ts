@@ -9,10 +9,12 @@ import {
   type ConnectionCallbacks,
   type ConnectionClock,
   type ConnectionHost,
+  type ConnectionSettings,
   isThenable,
   kGone,
   type ProtocolCallbacks,
   processClock,
+  settingsOf,
 } from './connection-host.ts'
 import { formatEndpoint } from './endpoint.ts'
 import { AbortError, messageOf, type ProtocolError, type SystemError, UsageError } from './errors.ts'
@@ -146,6 +148,25 @@ const enum Farewell {
   Holding = 16,
 }
 
+/** What is the matter just now; a set of bits. */
+const enum Bit {
+  /** The codec was told to stop and keeps a rest: `resumed()` is due. */
+  Stopped = 1,
+  InCodec = 2,
+  Pumping = 4,
+  /** The socket is not to read. */
+  Paused = 8,
+  Full = 16,
+  /** `onError` is at work. */
+  Reporting = 32,
+  /** The codec has been asked for its last word. */
+  Closing = 64,
+  PeerEnded = 128,
+  /** The codec was told of that. */
+  ToldEnd = 256,
+  SentFin = 512,
+}
+
 /** What holds back a message that has been decoded; the others only keep new ones from coming. */
 const HOLDS_MESSAGES = Stop.User | Stop.Opening | Stop.Pipe | Stop.Handshake
 /** With these, an idle connection is not done: a codec that pauses is at work, a failed one ends in its own way. */
@@ -178,7 +199,33 @@ const NO_CODEC: Codec = {
   closed: nothing,
 }
 
+/** What few connections ever have. */
+interface Rare {
+  /** Bytes that arrived while messages waited in the queue. */
+  backlog: number
+  failure: ProtocolError | null
+  aborter: AbortController | null
+  handshake: Deferred | null
+  /** Which one of a client that connects again; what the one before has begun does not count in this. */
+  life: number
+  destination: AnyConnection | null
+  /** Who pipes into this connection. */
+  sources: Set<AnyConnection> | null
+}
+
+/** A deadline of a codec's: it has few kinds of them, and they stay the same. */
+interface CodecTimer {
+  readonly kind: string
+  /** 0 when it does not run. */
+  id: number
+  readonly next: CodecTimer | null
+}
+
 const NO_BYTES = Buffer.alloc(0)
+/** An empty queue. */
+const NONE: never[] = []
+/** When the codec was last given something: one at a time, but for what a handler makes another connection do. */
+let burstStart = 0
 
 const errors = new LimitedLog()
 let lastId = 0
@@ -202,67 +249,36 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** Unique in this process, from 1; another process has a connection of the same id. */
   readonly id = ++lastId
   readonly worker: ConnectionHost
-  /** Bytes. A send that finds this much queued is refused. */
-  maxSendBufferSize: number
-  /** Bytes. No packet may be longer. */
-  maxPackageSize: number
-  /** Seconds, as Workerman's. */
-  lingerTimeout = Connection.defaultLingerTimeout
   bytesRead = 0
   bytesWritten = 0
   closeReason: CloseReason | null = null
   /** What a codec gave to `io.close(code)`: a WebSocket close code, say. */
   closeCode = 0
 
-  onMessage: ConnectionCallbacks<In, Out>['onMessage']
-  onClose: ConnectionCallbacks<In, Out>['onClose']
-  onError: ConnectionCallbacks<In, Out>['onError']
-  onBufferFull: ConnectionCallbacks<In, Out>['onBufferFull']
-  onBufferDrain: ConnectionCallbacks<In, Out>['onBufferDrain']
-
+  /** Its worker's, until one is set here. */
+  #settings: ConnectionSettings
   #socket: Socket
-  readonly #clock: ConnectionClock
   #protocol: AnyProtocol
   #codec: Codec<Out> = NO_CODEC
   #io: CodecIo<In>
   #state: State = State.Established
   #stops = 0
   #farewell = 0
-  /** The codec was told to stop and keeps a rest: `resumed()` is due. */
-  #isStopped = false
-  #isInCodec = false
-  #isPumping = false
-  #isReading = true
-  #isFull = false
-  #isReporting = false
-  /** The codec has been asked for its last word. */
-  #isClosing = false
-  #hasPeerEnded = false
-  #hasToldEnd = false
-  #hasSentFin = false
+  #bits = 0
   /** Sends that were refused. */
   #refused = 0
   #inFlight = 0
-  #queue: In[] = []
-  /** Bytes that arrived while #queue held messages. */
-  #backlog = 0
+  #queue: In[] = NONE
   /** Bytes that arrived while the codec was not to be called. */
   #held: Accumulator | null = null
-  #failure: ProtocolError | null = null
   #burst = 0
-  #burstStart = 0
+  /** Whole milliseconds: a fraction would be an object of its own. */
   #lastActive = 0
-  #idleTimer = 0
-  #closeTimer = 0
-  #codecTimers: Map<string, number> | null = null
+  /** For silence while it is established, then for its end; 0 when none runs. */
+  #timer = 0
+  #codecTimers: CodecTimer | null = null
   #context: Record<PropertyKey, unknown> | null = null
-  #aborter: AbortController | null = null
-  #handshake: Deferred | null = null
-  /** Which one of a client that connects again; what the one before has begun does not count in this. */
-  #life = 0
-  #destination: AnyConnection | null = null
-  /** Who pipes into this connection. */
-  #sources: Set<AnyConnection> | null = null
+  #rare: Rare | null = null
 
   /** @internal Connections are made by their owner, which calls `[kOpen]` when it has taken note of them. */
   constructor(
@@ -273,18 +289,80 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     clock: ConnectionClock = processClock,
   ) {
     this.worker = worker
-    this.#clock = clock
-    this.maxSendBufferSize = worker.maxSendBufferSize
-    this.maxPackageSize = worker.maxPackageSize
-    this.onMessage = worker.onMessage
-    this.onClose = worker.onClose
-    this.onError = worker.onError
-    this.onBufferFull = worker.onBufferFull
-    this.onBufferDrain = worker.onBufferDrain
+    this.#settings = settingsOf(worker, Connection.defaultLingerTimeout, clock)
     this.#socket = socket
     if (socket === NO_SOCKET) this.#state = State.Initial
     this.#protocol = protocol
     this.#io = new Connection.#Io(this, role)
+  }
+
+  // What its worker says, and may be set anew here
+
+  /** Bytes. A send that finds this much queued is refused. */
+  get maxSendBufferSize(): number {
+    return this.#settings.maxSendBufferSize
+  }
+
+  set maxSendBufferSize(bytes: number) {
+    this.#settings = this.#settings.with({ maxSendBufferSize: bytes })
+  }
+
+  /** Bytes. No packet may be longer. */
+  get maxPackageSize(): number {
+    return this.#settings.maxPackageSize
+  }
+
+  set maxPackageSize(bytes: number) {
+    this.#settings = this.#settings.with({ maxPackageSize: bytes })
+  }
+
+  /** Seconds, as Workerman's. How long `end()` waits for the peer to close. */
+  get lingerTimeout(): number {
+    return this.#settings.lingerTimeout
+  }
+
+  set lingerTimeout(seconds: number) {
+    this.#settings = this.#settings.with({ lingerTimeout: seconds })
+  }
+
+  get onMessage(): ConnectionCallbacks<In, Out>['onMessage'] {
+    return this.#settings.onMessage
+  }
+
+  set onMessage(callback: ConnectionCallbacks<In, Out>['onMessage']) {
+    this.#settings = this.#settings.with({ onMessage: callback })
+  }
+
+  get onClose(): ConnectionCallbacks<In, Out>['onClose'] {
+    return this.#settings.onClose
+  }
+
+  set onClose(callback: ConnectionCallbacks<In, Out>['onClose']) {
+    this.#settings = this.#settings.with({ onClose: callback })
+  }
+
+  get onError(): ConnectionCallbacks<In, Out>['onError'] {
+    return this.#settings.onError
+  }
+
+  set onError(callback: ConnectionCallbacks<In, Out>['onError']) {
+    this.#settings = this.#settings.with({ onError: callback })
+  }
+
+  get onBufferFull(): ConnectionCallbacks<In, Out>['onBufferFull'] {
+    return this.#settings.onBufferFull
+  }
+
+  set onBufferFull(callback: ConnectionCallbacks<In, Out>['onBufferFull']) {
+    this.#settings = this.#settings.with({ onBufferFull: callback })
+  }
+
+  get onBufferDrain(): ConnectionCallbacks<In, Out>['onBufferDrain'] {
+    return this.#settings.onBufferDrain
+  }
+
+  set onBufferDrain(callback: ConnectionCallbacks<In, Out>['onBufferDrain']) {
+    this.#settings = this.#settings.with({ onBufferDrain: callback })
   }
 
   // What users call
@@ -309,8 +387,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   send(bytes: Encoded, raw: true): boolean
   send(message: Out | Encoded, raw = false): boolean {
     if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
-    if (this.#handshake !== null) return this.#refuse('TLS is being negotiated')
-    if (this.#isClosing) return this.#refuse('connection is closing')
+    if (this.#isShakingHands) return this.#refuse('TLS is being negotiated')
+    if (this.#is(Bit.Closing)) return this.#refuse('connection is closing')
     const refused = this.#refused
     const goOn = raw ? this.#write(message as Encoded) : this.#intoCodecToSend(message as Out)
     if (this.#refused === refused) this.worker.counters.messagesOut++
@@ -321,7 +399,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   close(message?: Out): void
   close(bytes: Encoded, raw: true): void
   close(message?: Out | Encoded, raw = false): void {
-    if (this.#state >= State.Closing || this.#isClosing) return
+    if (this.#state >= State.Closing || this.#is(Bit.Closing)) return
     this.#sendLast(message, raw)
     if (!this.#hasMoreToSay('closed')) this.#close()
   }
@@ -333,7 +411,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   end(message?: Out): void
   end(bytes: Encoded, raw: true): void
   end(message?: Out | Encoded, raw = false): void {
-    if (this.#state !== State.Established || this.#isClosing) return
+    if (this.#state !== State.Established || this.#is(Bit.Closing)) return
     this.#sendLast(message, raw)
     if (!this.#hasMoreToSay('closed')) this.#end()
   }
@@ -359,10 +437,11 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
    */
   pipe(destination: Destination<In>): void {
     this.#detach()
-    this.#destination = destination
-    destination.#sources ??= new Set()
-    destination.#sources.add(this)
-    if (destination.#isFull) this.#stop(Stop.Pipe)
+    this.#more().destination = destination
+    const more = destination.#more()
+    more.sources ??= new Set()
+    more.sources.add(this)
+    if (destination.#is(Bit.Full)) this.#stop(Stop.Pipe)
     else this.#start(Stop.Pipe)
     this.onMessage = (_connection, message) => {
       if (!destination.send(message) && destination.#state > State.Established) this.close()
@@ -440,7 +519,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** Bytes received that no handler has seen yet; what the codec keeps of a packet is not among them. */
   getRecvBufferQueueSize(): number {
-    return Math.max(this.#backlog, this.#held?.length ?? 0) // behind a queue, what is held is part of the backlog
+    return Math.max(this.#rare?.backlog ?? 0, this.#held?.length ?? 0) // behind a queue, what is held is part of the backlog
   }
 
   /** The one it speaks now: an upgrade changes it. */
@@ -453,11 +532,12 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
    * (ERR_WORKER_STOPPING) and a handler had better give its last answer: for `fetch` and whatever else takes a signal.
    */
   get signal(): AbortSignal {
-    if (this.#aborter === null) {
-      this.#aborter = new AbortController()
-      if (this.#state === State.Closed) this.#aborter.abort(connectionClosed(this.closeReason))
+    const more = this.#more()
+    if (more.aborter === null) {
+      more.aborter = new AbortController()
+      if (this.#state === State.Closed) more.aborter.abort(connectionClosed(this.closeReason))
     }
-    return this.#aborter.signal
+    return more.aborter.signal
   }
 
   // What the owner calls
@@ -470,7 +550,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #enter(): void {
     this.worker.counters.connections++
     this.worker.connections.set(this.id, this)
-    this.#lastActive = this.#clock.now()
+    this.#lastActive = Math.ceil(this.#settings.clock.now())
     this.#armIdle(this.worker.idleTimeoutMs)
     this.#stops = Stop.Opening
   }
@@ -512,10 +592,18 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** No message is anywhere between the bytes and the end of its handler. */
   get #isAtBoundary(): boolean {
-    if (this.#state !== State.Established || (this.#stops & ~Stop.Yield) !== 0 || this.#isInCodec) return false
-    if (this.#inFlight > 0 || this.#queue.length > 0 || this.#isPumping || this.#isFull || this.#isClosing) return false
-    if (this.#hasPeerEnded || this.#farewell !== 0 || this.#failure !== null || this.#handshake !== null) return false
-    if (this.#destination !== null || (this.#sources?.size ?? 0) > 0) return false
+    if (this.#state !== State.Established || (this.#stops & ~Stop.Yield) !== 0 || this.#is(Bit.InCodec)) return false
+    if (
+      this.#inFlight > 0 ||
+      this.#queue.length > 0 ||
+      this.#is(Bit.Pumping) ||
+      this.#is(Bit.Full) ||
+      this.#is(Bit.Closing)
+    )
+      return false
+    if (this.#is(Bit.PeerEnded) || this.#farewell !== 0) return false
+    const { failure = null, handshake = null, destination = null, sources = null } = this.#rare ?? {}
+    if (failure !== null || handshake !== null || destination !== null || (sources?.size ?? 0) > 0) return false
     return this.#io.onSettled === null && this.#io.onDrain === null
   }
 
@@ -524,7 +612,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#held = null
     this.#cancelTimers()
     if (this.worker.connections.delete(this.id)) this.worker.counters.connections--
-    this.#aborter?.abort(connectionClosed('moved'))
+    this.#rare?.aborter?.abort(connectionClosed('moved'))
     this.#tellClosed(this.#codec, 'moved')
     this.worker[kGone](this)
   }
@@ -552,18 +640,12 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#socket = NO_SOCKET
     this.#codec = NO_CODEC
     this.#io = new Connection.#Io(this, this.#io.role)
-    this.#life++
-    this.#inFlight =
-      this.#stops =
-      this.#farewell =
-      this.#backlog =
-      this.bytesRead =
-      this.bytesWritten =
-      this.closeCode =
-        0
-    this.#isStopped = this.#isFull = this.#isClosing = this.#hasPeerEnded = this.#hasToldEnd = this.#hasSentFin = false
-    this.#isReading = true
-    this.#failure = this.#aborter = this.closeReason = null
+    const more = this.#more()
+    more.life++
+    more.backlog = 0
+    more.failure = more.aborter = this.closeReason = null
+    this.#inFlight = this.#stops = this.#farewell = this.bytesRead = this.bytesWritten = this.closeCode = 0
+    this.#bits = 0
   }
 
   [kConnect](): void {
@@ -574,7 +656,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#socket = socket
     this.#move(State.Established)
     socket.attach(this)
-    if (this.#isFull) socket.awaitDrained() // with what waited for the connection
+    if (this.#is(Bit.Full)) socket.awaitDrained() // with what waited for the connection
     this.#open((connection) => {
       beforeConnect()
       return onConnect?.(connection)
@@ -592,22 +674,23 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   [kFull](): void {
-    if (this.#isFull) return
-    this.#isFull = true
+    if (this.#is(Bit.Full)) return
+    this.#bits |= Bit.Full
     this.#socket.awaitDrained()
-    for (const source of this.#sources ?? []) source.#stop(Stop.Pipe)
+    for (const source of this.#rare?.sources ?? []) source.#stop(Stop.Pipe)
     this.#notify(this.onBufferFull)
   }
 
   [kSecure](tls: Tls): Promise<void> {
     if (this.#state !== State.Established) return Promise.reject(connectionClosed(this.closeReason))
-    if (this.#socket.isEncrypted || this.#handshake !== null)
+    if (this.#socket.isEncrypted || this.#isShakingHands)
       throw new UsageError('ERR_TLS_TWICE', 'this connection is under TLS already')
     const handshake = withResolvers()
-    this.#handshake = handshake
-    this.#queue = []
+    const more = this.#more()
+    more.handshake = handshake
+    more.backlog = 0
+    this.#queue = NONE
     this.#held = null
-    this.#backlog = 0
     this.#renewCodec(Stop.Handshake)
     this.#syncReading()
     this.#socket.secure(tls)
@@ -632,17 +715,17 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   [kAbort](): void {
     const { signal } = this
-    if (!signal.aborted) this.#aborter?.abort(workerStopping())
+    if (!signal.aborted) this.#rare?.aborter?.abort(workerStopping())
   }
 
   [kQuietFor](): number {
     const isAtWork = this.#inFlight > 0 || this.#queue.length > 0 || this.#socket.queuedBytes > 0
-    if (isAtWork || this.#stops !== 0 || this.#isStopped || this.#held !== null || this.#isInCodec) return 0
-    return this.#codec.isBusy === true || !this[kIsStaying] ? 0 : this.#clock.now() - this.#lastActive
+    if (isAtWork || this.#stops !== 0 || this.#is(Bit.Stopped) || this.#held !== null || this.#is(Bit.InCodec)) return 0
+    return this.#codec.isBusy === true || !this[kIsStaying] ? 0 : this.#settings.clock.now() - this.#lastActive
   }
 
   get [kTakes](): boolean {
-    return this.#state === State.Established && !this.#isClosing && this.#codec.isClosing !== true
+    return this.#state === State.Established && !this.#is(Bit.Closing) && this.#codec.isClosing !== true
   }
 
   get [kIsLongLived](): boolean {
@@ -656,51 +739,52 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.worker.counters.bytesIn += bytes.length
     if (this.#state !== State.Established) return this.#discard() // ending
     if (this.#queue.length > 0) {
-      this.#backlog += bytes.length
-      if (this.#backlog > MAX_BACKLOG_BYTES) this.#stop(Stop.Queue)
+      const more = this.#more()
+      more.backlog += bytes.length
+      if (more.backlog > MAX_BACKLOG_BYTES) this.#stop(Stop.Queue)
     }
-    if (this.#stops !== 0 || this.#isStopped || this.#isInCodec) {
-      this.#lastActive = this.#clock.recently()
+    if (this.#stops !== 0 || this.#is(Bit.Stopped) || this.#is(Bit.InCodec)) {
+      this.#lastActive = Math.ceil(this.#settings.clock.recently())
       this.#held ??= new Accumulator()
       this.#held.append(bytes)
       this.#syncReading()
     } else {
       this.#feed(bytes)
-      this.#lastActive = this.#burstStart
+      this.#lastActive = Math.ceil(burstStart)
       if (!this.#isPlain) this.#continue()
     }
   }
 
   /** Nothing is out of the ordinary: there is nothing to continue with. */
   get #isPlain(): boolean {
-    const isFree = this.#stops === 0 && this.#farewell === 0 && !this.#isStopped && this.#held === null
-    if (!isFree || this.#state !== State.Established || !this.#isReading) return false
-    return !this.#hasPeerEnded && this.#io.onSettled === null
+    const isFree = this.#stops === 0 && this.#farewell === 0 && !this.#is(Bit.Stopped) && this.#held === null
+    if (!isFree || this.#state !== State.Established || this.#is(Bit.Paused)) return false
+    return !this.#is(Bit.PeerEnded) && this.#io.onSettled === null
   }
 
   [kEnded](): void {
-    this.#hasPeerEnded = true
-    if (this.#hasSentFin) this.#drop()
+    this.#bits |= Bit.PeerEnded
+    if (this.#is(Bit.SentFin)) this.#drop()
     else this.#settleIdle()
   }
 
   [kDrained](): void {
     // At a drain: who has just read a long answer to its end may ask again.
-    if (this.#idleTimer !== 0 || this.#farewell !== 0) this.#lastActive = this.#clock.now()
-    if (this.#isFull) {
-      this.#isFull = false
-      for (const source of this.#sources ?? []) if (!this.#isFull) source.#start(Stop.Pipe)
+    if (this.#timer !== 0 || this.#farewell !== 0) this.#lastActive = Math.ceil(this.#settings.clock.now())
+    if (this.#is(Bit.Full)) {
+      this.#bits &= ~Bit.Full
+      for (const source of this.#rare?.sources ?? []) if (!this.#is(Bit.Full)) source.#start(Stop.Pipe)
       this.#notify(this.onBufferDrain)
     }
     if (this.#io.onDrain !== null) this.#intoCodec(this.#io.onDrain)
     if (this.#socket.queuedBytes > 0) return // a callback has sent
     if (this.#state === State.Closing) this.#drop()
-    else if (this.#state === State.Ending && !this.#hasSentFin) this.#sendFin()
+    else if (this.#state === State.Ending && !this.#is(Bit.SentFin)) this.#sendFin()
   }
 
   [kSecured](): void {
-    const handshake = this.#handshake
-    this.#handshake = null
+    const handshake = this.#rare?.handshake
+    if (this.#rare !== null) this.#rare.handshake = null
     this.#guard(() => this.#openCodec())
     handshake?.resolve()
     this.#start(Stop.Handshake)
@@ -708,7 +792,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   [kClosed](error: SystemError | null): void {
     if (this.#state === State.Closed) return
-    if (this.#handshake !== null) {
+    if (this.#isShakingHands) {
       this.worker.counters.handshakeErrors++
       this.#report(Connection.PROTOCOL, `TLS handshake: ${error?.message ?? 'the peer closed'}`, error ?? undefined)
     }
@@ -730,8 +814,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** Gives bytes, or after a stop the word to go on, to the codec. */
   #feed(bytes: Buffer | null): void {
     this.#burst = 0
-    this.#burstStart = this.#clock.recently()
-    this.#isInCodec = true
+    burstStart = this.#settings.clock.recently()
+    this.#bits |= Bit.InCodec
     try {
       if (bytes === null) this.#codec.resumed()
       else this.#codec.receive(bytes)
@@ -765,21 +849,21 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   #guard(call: () => void): void {
-    const outer = this.#isInCodec
-    this.#isInCodec = true
+    const outer = this.#is(Bit.InCodec)
+    this.#bits |= Bit.InCodec
     try {
       call()
     } catch (error) {
       this.#protocolFailed(blamed(error, 'ERR_PROTOCOL'))
     }
-    this.#isInCodec = outer
+    this.#set(Bit.InCodec, outer)
     if (!outer) this.#leaveCodec()
   }
 
   /** The only call that may come from within another one: a handler answers. What it throws is the sender's. */
   #intoCodecToSend(message: Out): boolean {
-    if (this.#isInCodec) return this.#codec.send(message)
-    this.#isInCodec = true
+    if (this.#is(Bit.InCodec)) return this.#codec.send(message)
+    this.#bits |= Bit.InCodec
     try {
       return this.#codec.send(message)
     } finally {
@@ -789,7 +873,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   #leaveCodec(): void {
-    this.#isInCodec = false
+    this.#bits &= ~Bit.InCodec
     if (this.#state === State.Closed) this.#tellClosed(this.#codec, this.closeReason ?? 'closed')
   }
 
@@ -803,9 +887,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** A message outside of any call to the codec (asynchronous inflate): it is not called before the codec's code ends. */
   #emitLate(message: In): boolean {
-    this.#isInCodec = true
+    this.#bits |= Bit.InCodec
     this.#burst = 0
-    this.#burstStart = this.#clock.recently()
+    burstStart = this.#settings.clock.recently()
     queueMicrotask(() => {
       this.#leaveCodec()
       this.#continue()
@@ -815,16 +899,17 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** A message from the codec. False: stop. */
   #emit(message: In): boolean {
-    if (this.#state !== State.Established || this.#isClosing) return false
-    if (!this.#mayDeliver || this.#queue.length > 0 || this.#isPumping) {
+    if (this.#state !== State.Established || this.#is(Bit.Closing)) return false
+    if (!this.#mayDeliver || this.#queue.length > 0 || this.#is(Bit.Pumping)) {
+      if (this.#queue === NONE) this.#queue = []
       this.#queue.push(message)
       if (this.#queue.length >= this.worker.maxQueuedMessages) this.#stop(Stop.Queue)
     } else {
       this.#deliver(message)
     }
-    if (++this.#burst % YIELD_CHECK === 0 && this.#clock.now() - this.#burstStart > YIELD_AFTER_MS) this.#yield()
-    this.#isStopped = (this.#stops & ~Stop.Codec) !== 0 || this.#state !== State.Established
-    return !this.#isStopped
+    if (++this.#burst % YIELD_CHECK === 0 && this.#settings.clock.now() - burstStart > YIELD_AFTER_MS) this.#yield()
+    this.#set(Bit.Stopped, (this.#stops & ~Stop.Codec) !== 0 || this.#state !== State.Established)
+    return !this.#is(Bit.Stopped)
   }
 
   #deliver(message: In): void {
@@ -840,22 +925,22 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #await(handler: PromiseLike<unknown>): void {
     this.#inFlight++
     this.worker.unsettled++
-    const life = this.#life
+    const life = this.#rare?.life ?? 0
     // Of a thenable it makes a promise: one that settles twice, or throws, is counted once all the same.
     Promise.resolve(handler).then(
       () => this.#settled(life),
       (error) => {
-        if (life === this.#life) this.#handlerFailed(error)
+        if (life === (this.#rare?.life ?? 0)) this.#handlerFailed(error)
         this.#settled(life)
       },
     )
   }
 
   #settled(life: number): void {
-    if (life !== this.#life) return this.#release()
+    if (life !== (this.#rare?.life ?? 0)) return this.#release()
     this.#inFlight--
     this.#pump()
-    if (this.#inFlight === 0) this.#lastActive = this.#clock.now()
+    if (this.#inFlight === 0) this.#lastActive = Math.ceil(this.#settings.clock.now())
     this.#settleIdle()
     this.#release()
   }
@@ -883,12 +968,16 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** Delivers queued messages as far as handlers allow. */
   #pump(): void {
-    if (this.#isPumping) return // a handler resumes its own connection: the next one does not start inside it
-    this.#isPumping = true
+    if (this.#is(Bit.Pumping)) return // a handler resumes its own connection: the next one does not start inside it
+    this.#bits |= Bit.Pumping
     while (this.#queue.length > 0 && this.#mayDeliver) this.#deliver(this.#queue.shift() as In)
-    this.#isPumping = false
-    if (this.#queue.length === 0) this.#backlog = 0
-    const isShort = this.#queue.length <= this.worker.maxQueuedMessages / 2 && this.#backlog <= MAX_BACKLOG_BYTES
+    this.#bits &= ~Bit.Pumping
+    if (this.#queue.length === 0) {
+      this.#queue = NONE
+      if (this.#rare !== null) this.#rare.backlog = 0
+    }
+    const isShort =
+      this.#queue.length <= this.worker.maxQueuedMessages / 2 && (this.#rare?.backlog ?? 0) <= MAX_BACKLOG_BYTES
     if (isShort) this.#start(Stop.Queue)
   }
 
@@ -910,12 +999,12 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** Goes on where the codec was stopped, then with what was held back, then with the socket or with closing. */
   #continue(): void {
-    if (this.#isInCodec) return
+    if (this.#is(Bit.InCodec)) return
     while (this.#state === State.Established) {
-      if (this.#isStopped && (this.#stops & ~Stop.Codec) === 0) {
-        this.#isStopped = false
+      if (this.#is(Bit.Stopped) && (this.#stops & ~Stop.Codec) === 0) {
+        this.#bits &= ~Bit.Stopped
         this.#feed(null)
-      } else if (this.#held !== null && !this.#isStopped && this.#stops === 0) {
+      } else if (this.#held !== null && !this.#is(Bit.Stopped) && this.#stops === 0) {
         const held = this.#held
         this.#held = null
         this.#feed(held.take())
@@ -927,7 +1016,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #resumeCodec(): void {
     if ((this.#stops & Stop.Codec) === 0) return
-    this.#isStopped = this.#state === State.Established
+    this.#set(Bit.Stopped, this.#state === State.Established)
     this.#start(Stop.Codec)
   }
 
@@ -937,7 +1026,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   static #resumeTurn(connection: AnyConnection): void {
-    connection.#lastActive = connection.#clock.now()
+    connection.#lastActive = Math.ceil(connection.#settings.clock.now())
     connection.#start(Stop.Yield)
   }
 
@@ -946,30 +1035,31 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     const isEnding = this.#state !== State.Established
     const isFlooded = this.#held !== null && this.#held.length > MAX_HELD_BYTES
     const wanted = isEnding || ((this.#stops & ~Stop.Yield) === 0 && !isFlooded && !this.#hasHeardAll)
-    if (wanted === this.#isReading || this.#state === State.Closed) return
-    this.#isReading = wanted
+    if (wanted !== this.#is(Bit.Paused) || this.#state === State.Closed) return
+    this.#set(Bit.Paused, !wanted)
     if (wanted) this.#socket.resume()
     else this.#socket.pause()
   }
 
   #discardInput(): void {
     this.#clearCodecTimers()
-    this.#queue = []
+    this.#queue = NONE
     this.#held = null
     this.#syncReading()
   }
 
   /** When no work is left, what waited for that happens: an error, a goodbye, the answer to the peer's FIN. */
   #settleIdle(): void {
-    if (this.#state !== State.Established || this.#isInCodec) return
-    if (this.#hasPeerEnded && this.#mayTellEnd) return this.#tellEnd()
+    if (this.#state !== State.Established || this.#is(Bit.InCodec)) return
+    if (this.#is(Bit.PeerEnded) && this.#mayTellEnd) return this.#tellEnd()
     if (this.#inFlight > 0 || this.#queue.length > 0) return
     if (this.#io.onSettled !== null) this.#callSettled()
-    if (this.#failure !== null) return this.#breakOff(this.#failure)
+    const failure = this.#rare?.failure ?? null
+    if (failure !== null) return this.#breakOff(failure)
     if (this.#state !== State.Established) return // it was the end
-    if (this.#isStopped || this.#held !== null || this.#stops & NOT_DONE) return
+    if (this.#is(Bit.Stopped) || this.#held !== null || this.#stops & NOT_DONE) return
     if (this.#hasHeardAll) this.#endAs('stopped')
-    else if (this.#hasPeerEnded) this.#finishInput()
+    else if (this.#is(Bit.PeerEnded)) this.#finishInput()
   }
 
   #callSettled(): void {
@@ -980,13 +1070,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** All that was received has been parsed; handlers may be at work still, and wait for more of a body, say. */
   get #mayTellEnd(): boolean {
-    if (this.#hasToldEnd || this.#isStopped || this.#held !== null || this.#stops & NOT_DONE) return false
+    if (this.#is(Bit.ToldEnd) || this.#is(Bit.Stopped) || this.#held !== null || this.#stops & NOT_DONE) return false
     return this.#codec.ended !== undefined
   }
 
   /** The codec may hold a message that only the end of input completes. */
   #tellEnd(): void {
-    this.#hasToldEnd = true
+    this.#bits |= Bit.ToldEnd
     this.#intoCodec(() => this.#codec.ended?.())
   }
 
@@ -1003,7 +1093,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (!isChunk(bytes)) checkChunks(bytes)
     const size = this.#socket.write(bytes)
     if (this.#io.onDrain !== null) this.#socket.awaitDrained()
-    if (this.#idleTimer !== 0) this.#lastActive = this.#clock.recently()
+    if (this.#timer !== 0) this.#lastActive = Math.ceil(this.#settings.clock.recently())
     this.bytesWritten += size
     this.worker.counters.bytesOut += size
     if (queued + size < this.maxSendBufferSize || this.#socket.queuedBytes < this.maxSendBufferSize) return true
@@ -1014,10 +1104,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #refuse(why: string, cause?: Error): false {
     this.worker.counters.sendFail++
     this.#refused++
-    if (this.#isReporting) return false // a send inside onError: counted, but it would never end
-    this.#isReporting = true
+    if (this.#is(Bit.Reporting)) return false // a send inside onError: counted, but it would never end
+    this.#bits |= Bit.Reporting
     this.#report(Connection.SEND_FAIL, why, cause)
-    this.#isReporting = false
+    this.#bits &= ~Bit.Reporting
     return false
   }
 
@@ -1032,13 +1122,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** The peer broke the protocol. Messages before the fault are handled first, whatever way the stream was cut. */
   #protocolFailed(error: ProtocolError): void {
     if (this.#state !== State.Established || this.#stops & Stop.Failed) return
-    this.#failure = error
+    this.#more().failure = error
     this.#stop(Stop.Failed)
     if (this.#inFlight === 0 && this.#queue.length === 0) this.#breakOff(error)
   }
 
   #breakOff(error: ProtocolError): void {
-    this.#failure = null // it is told once, whatever onError does
+    this.#more().failure = null // it is told once, whatever onError does
     this.#callSettled()
     this.worker.counters.protocolErrors++
     if (error.closeCode !== undefined) this.closeCode = error.closeCode
@@ -1059,8 +1149,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #hasObeyed(thrown: unknown): boolean {
     if (thrown instanceof AbortError && thrown.code === 'ERR_CONNECTION_CLOSED' && this.#state !== State.Established)
       return true
-    if (!this.#aborter?.signal.aborted) return false
-    const { reason } = this.#aborter.signal
+    const signal = this.#rare?.aborter?.signal
+    if (!signal?.aborted) return false
+    const { reason } = signal
     return thrown === reason || (thrown instanceof Error && thrown.name === 'AbortError' && thrown.cause === reason)
   }
 
@@ -1098,6 +1189,32 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   // Closing
 
+  get #isShakingHands(): boolean {
+    return this.#rare !== null && this.#rare.handshake !== null
+  }
+
+  #is(bit: Bit): boolean {
+    return (this.#bits & bit) !== 0
+  }
+
+  #set(bit: Bit, isSo: boolean): void {
+    if (isSo) this.#bits |= bit
+    else this.#bits &= ~bit
+  }
+
+  #more(): Rare {
+    this.#rare ??= {
+      backlog: 0,
+      failure: null,
+      aborter: null,
+      handshake: null,
+      life: 0,
+      destination: null,
+      sources: null,
+    }
+    return this.#rare
+  }
+
   #move(to: State): void {
     if (!EDGES[this.#state].includes(to)) throw new Error(`a connection does not go from ${this.#state} to ${to}`)
     this.#state = to
@@ -1116,9 +1233,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** Asks the codec for its last word: true while it has not said all of it. */
   #hasMoreToSay(reason: 'closed' | 'handler' | 'timeout', error?: unknown): boolean {
-    if (this.#state !== State.Established || this.#isClosing || this.#codec.closing === undefined) return false
-    this.#isClosing = true
-    this.#queue = []
+    if (this.#state !== State.Established || this.#is(Bit.Closing) || this.#codec.closing === undefined) return false
+    this.#bits |= Bit.Closing
+    this.#queue = NONE
     let isMore = false
     this.#guard(() => {
       isMore = this.#codec.closing?.(reason, error) === true
@@ -1149,21 +1266,21 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   #sendFin(): void {
-    this.#hasSentFin = true
+    this.#bits |= Bit.SentFin
     this.#socket.end()
-    if (this.lingerTimeout <= 0 || this.#hasPeerEnded) this.#drop()
+    if (this.lingerTimeout <= 0 || this.#is(Bit.PeerEnded)) this.#drop()
     else this.#closeWithin(this.lingerTimeout * 1000)
   }
 
   #closeWithin(ms: number): void {
-    this.#clock.cancel(this.#closeTimer)
-    this.#closeTimer = this.#clock.after(ms, Connection.#destroyLate, this)
+    this.#settings.clock.cancel(this.#timer)
+    this.#timer = this.#settings.clock.after(ms, Connection.#destroyLate, this)
   }
 
   #awaitFlush(): void {
     this.#socket.awaitDrained()
-    this.#clock.cancel(this.#closeTimer)
-    this.#closeTimer = this.#clock.after(FLUSH_TIMEOUT_MS, Connection.#checkFlush, this, this.#socket.queuedBytes)
+    this.#settings.clock.cancel(this.#timer)
+    this.#timer = this.#settings.clock.after(FLUSH_TIMEOUT_MS, Connection.#checkFlush, this, this.#socket.queuedBytes)
   }
 
   static #checkFlush(connection: AnyConnection, queuedBefore: number): void {
@@ -1180,75 +1297,84 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #finish(): void {
     this.#move(State.Closed)
     this.closeReason ??= 'closed'
-    this.#queue = []
+    this.#queue = NONE
     this.#held = null
     this.#cancelTimers()
     if (this.worker.connections.delete(this.id)) {
       this.worker.counters.connections--
       this.worker.counters.closed++
     }
-    this.#aborter?.abort(connectionClosed(this.closeReason))
-    this.#handshake?.reject(connectionClosed(this.closeReason))
-    this.#handshake = null
+    const rare = this.#rare
+    if (rare !== null) {
+      rare.aborter?.abort(connectionClosed(this.closeReason))
+      rare.handshake?.reject(connectionClosed(this.closeReason))
+      rare.handshake = null
+    }
     this.#notify(this.onClose)
     this.#unpipe()
-    if (!this.#isInCodec) this.#tellClosed(this.#codec, this.closeReason)
+    if (!this.#is(Bit.InCodec)) this.#tellClosed(this.#codec, this.closeReason)
     this.worker[kGone](this)
   }
 
   #cancelTimers(): void {
-    this.#clock.cancel(this.#idleTimer)
-    this.#clock.cancel(this.#closeTimer)
+    this.#settings.clock.cancel(this.#timer)
     this.#clearCodecTimers()
   }
 
   #detach(): void {
-    const sources = this.#destination === null ? null : this.#destination.#sources
-    sources?.delete(this)
+    const destination = this.#rare?.destination ?? null
+    if (destination !== null) destination.#more().sources?.delete(this)
   }
 
   #unpipe(): void {
+    const rare = this.#rare
+    if (rare === null) return
     this.#detach()
-    this.#destination?.close()
-    for (const source of this.#sources ?? []) source.close() // it would wait for a drain that never comes
-    this.#destination = this.#sources = null
+    rare.destination?.close()
+    for (const source of rare.sources ?? []) source.close() // it would wait for a drain that never comes
+    rare.destination = rare.sources = null
   }
 
   // Deadlines
 
   #armIdle(ms: number): void {
     if (ms <= 0) return
-    this.#lastActive = this.#clock.now()
-    this.#idleTimer = this.#clock.after(ms, Connection.#checkIdle, this)
+    this.#lastActive = Math.ceil(this.#settings.clock.now())
+    this.#timer = this.#settings.clock.after(ms, Connection.#checkIdle, this)
   }
 
   /** One timer a connection, not one a message: it looks how long the silence has lasted and sleeps for the rest. */
   static #checkIdle(connection: AnyConnection): void {
     if (connection.#state !== State.Established) return // closing has time-outs of its own
     const { idleTimeoutMs } = connection.worker
-    connection.#idleTimer = 0
+    connection.#timer = 0
     if (idleTimeoutMs <= 0) return // switched off meanwhile
     const isWaitedFor = connection.#inFlight > 0
-    const silence = isWaitedFor ? 0 : connection.#clock.now() - connection.#lastActive
+    const silence = isWaitedFor ? 0 : connection.#settings.clock.now() - connection.#lastActive
     if (silence >= idleTimeoutMs) return connection.#closeAs('timeout')
-    connection.#idleTimer = connection.#clock.after(idleTimeoutMs - silence, Connection.#checkIdle, connection)
+    connection.#timer = connection.#settings.clock.after(idleTimeoutMs - silence, Connection.#checkIdle, connection)
   }
 
   #setDeadline(kind: string, ms: number): void {
-    this.#codecTimers ??= new Map()
-    this.#clock.cancel(this.#codecTimers.get(kind) ?? 0)
-    if (ms <= 0 || this.#state !== State.Established) this.#codecTimers.delete(kind)
-    else this.#codecTimers.set(kind, this.#clock.after(ms, Connection.#expire, this, kind))
+    const { clock } = this.#settings
+    let timer = this.#codecTimers
+    while (timer !== null && timer.kind !== kind) timer = timer.next
+    if (timer !== null) {
+      clock.cancel(timer.id)
+      timer.id = 0
+    }
+    if (ms <= 0 || this.#state !== State.Established) return
+    if (timer === null) this.#codecTimers = timer = { kind, id: 0, next: this.#codecTimers }
+    timer.id = clock.after(ms, Connection.#expire, this, timer)
   }
 
-  static #expire(connection: AnyConnection, kind: string): void {
-    connection.#codecTimers?.delete(kind)
-    connection.#intoCodec(() => connection.#codec.timeout(kind))
+  static #expire(connection: AnyConnection, timer: CodecTimer): void {
+    timer.id = 0
+    connection.#intoCodec(() => connection.#codec.timeout(timer.kind))
   }
 
   #clearCodecTimers(): void {
-    if (this.#codecTimers === null) return
-    for (const timer of this.#codecTimers.values()) this.#clock.cancel(timer)
+    for (let timer = this.#codecTimers; timer !== null; timer = timer.next) this.#settings.clock.cancel(timer.id)
     this.#codecTimers = null
   }
 
@@ -1271,7 +1397,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #renewCodec(stop: Stop | 0): void {
     const old = this.#codec
     this.#clearCodecTimers()
-    this.#isStopped = this.#hasToldEnd = false
+    this.#bits &= ~(Bit.Stopped | Bit.ToldEnd)
     this.#farewell &= ~(Farewell.Said | Farewell.HadRest)
     this.#stops = (this.#stops & ~Stop.Codec) | stop
     this.#codec = NO_CODEC
@@ -1315,7 +1441,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     emit(message: In): boolean {
       if (!this.#isCurrent) return false
       const connection = this.#connection
-      return connection.#isInCodec ? connection.#emit(message) : connection.#emitLate(message)
+      return connection.#is(Bit.InCodec) ? connection.#emit(message) : connection.#emitLate(message)
     }
 
     write(bytes: Encoded, must = false): boolean {
@@ -1340,7 +1466,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
 
     now(): number {
-      return this.#connection.#clock.recently()
+      return this.#connection.#settings.clock.recently()
     }
 
     end(code = 0): void {

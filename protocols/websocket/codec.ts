@@ -8,11 +8,12 @@ import { Request } from '../http/request.ts'
 import { RequestBody } from '../http/request-body.ts'
 import { Response } from '../http/response.ts'
 import { type Agreement, type DeflateContext, offerOf, type Terms } from './deflate.ts'
-import { clientFrame, FIN, isCloseCode, MASKED, mask, Opcode, RSV1, serverFrame } from './frames.ts'
+import { broken, FrameReader, type MessageSink, noText } from './frame-reader.ts'
+import { clientFrame, isCloseCode, Opcode, serverFrame } from './frames.ts'
 import { answered, asking, isInterim, offeredProtocols, refusalOf, refusing, switching } from './handshake.ts'
 import { CloseFrame, PreparedMessage, payloadOf, type WebSocketMessage } from './messages.ts'
 import type { Resolved } from './settings.ts'
-import { textOf, Utf8Checker } from './utf8.ts'
+import { textOf } from './utf8.ts'
 
 const enum State {
   /** A request, or the answer to ours. */
@@ -32,40 +33,32 @@ const enum State {
 const MAX_PONG_QUEUE = 65_536
 /** What may be sent before the handshake is done, in bytes. */
 const MAX_EARLY = 1_048_576
-const MAX_HEAD = 14
 
-export class WebSocketCodec implements Codec<WebSocketMessage> {
+/** What is needed until it is done. */
+class Handshake {
+  /** A server's. */
+  readonly parser = new HeadParser(HEAD_LIMITS)
+  /** What a client has offered. */
+  terms: Terms | null = null
+  /** A client's. */
+  key = ''
+  /** What was sent before. */
+  early: WebSocketMessage[] = []
+  earlyBytes = 0
+}
+
+export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   readonly #io: CodecIo<string | Buffer>
   readonly #settings: Resolved
-  readonly #isServer: boolean
   #state: State = State.AwaitHandshake
   #rest: Accumulator | null = null
   #isStopped = false
   /** Null without compression. */
-  #deflate: DeflateContext | null = null
-  /** What a client has offered. */
-  #terms: Terms | null = null
-  #early: WebSocketMessage[] | null = null
-  #earlyBytes = 0
-  #parser: HeadParser | null = null
-  /** A client's. */
-  #key = ''
-  // The frame that is being read.
-  #head: Buffer | null = null
-  #headSize = 0
-  #opcode = Opcode.Continuation
-  #isFinal = false
-  #left = 0
-  #length = 0
-  /** Behind the head, or masked by 0: the key, if there is one. */
-  #keyAt = -1
-  #control: Buffer | null = null
-  // The message that is being read, of one frame or several: what it has inflated to so far, and bytes on the wire.
-  #message: Accumulator | null = null
-  #messageBytes = 0
-  #messageOpcode = Opcode.Continuation
-  #isCompressed = false
-  #checker: Utf8Checker | null = null
+  deflate: DeflateContext | null = null
+  /** Null when the handshake is done. */
+  #handshake: Handshake | null = new Handshake()
+  /** In the middle of a frame or of a message; between them none is needed. */
+  #reader: FrameReader | null = null
   #pong: Buffer | null = null
   #hasHeard = false
   /** What was queued, ping included, when the peer was asked; -1 when it is not. */
@@ -76,13 +69,19 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   /** What failed when the user had decided. */
   #failure: ProtocolError | null = null
 
-  constructor(io: CodecIo<string | Buffer>, settings: Resolved, isServer: boolean) {
+  constructor(io: CodecIo<string | Buffer>, settings: Resolved) {
     this.#io = io
     this.#settings = settings
-    this.#isServer = isServer
     io.deadline('handshake', settings.handshakeTimeoutMs)
-    if (isServer) this.#parser = new HeadParser(HEAD_LIMITS)
-    else this.#ask()
+    if (!this.isServer) this.#ask()
+  }
+
+  get isServer(): boolean {
+    return this.#io.role === 'server'
+  }
+
+  get maxMessageBytes(): number {
+    return this.#io.maxPackageSize
   }
 
   // What the connection calls
@@ -121,7 +120,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
 
   closing(reason: 'closed' | 'handler' | 'timeout'): boolean {
     if (this.#state < State.Open) {
-      if (this.#isServer && reason !== 'timeout') this.#refuse(reason === 'handler' ? 500 : 403, 'not now')
+      if (this.isServer && reason !== 'timeout') this.#refuse(reason === 'handler' ? 500 : 403, 'not now')
       return false
     }
     const isPutOff = reason === 'closed' && this.#io.onSettled !== null // that will be the last word
@@ -135,8 +134,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   }
 
   get isBusy(): boolean {
-    if (this.#state === State.Open)
-      return this.#messageOpcode !== Opcode.Continuation || this.#headSize > 0 || this.#left > 0
+    if (this.#state === State.Open) return this.#reader !== null && !this.#reader.isIdle
     const isAsking = this.#state === State.AwaitHandshake && (this.#rest?.length ?? 0) > 0
     return isAsking || this.#state === State.AwaitWelcome || this.#state === State.Closing
   }
@@ -151,7 +149,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
     if (kind === 'ping') return this.#checkPeer()
     if (kind === 'close') return this.#state === State.Heard ? this.#answerClose() : this.#finish(this.#closeCode)
     const isOurs = this.#state === State.AwaitWelcome
-    if (this.#isServer)
+    if (this.isServer)
       this.#refuse(isOurs ? 503 : 408, isOurs ? 'try again later' : 'the handshake did not come in time')
     throw new ProtocolError(
       'ERR_HANDSHAKE_TIMEOUT',
@@ -161,16 +159,18 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
 
   closed(): void {
     this.#state = State.Closed
-    this.#rest = this.#message = this.#early = null
-    this.#deflate?.close()
-    this.#deflate = null
+    this.#rest = this.#handshake = this.#reader = null
+    this.deflate?.close()
+    this.deflate = null
   }
 
   // Handshakes
 
   #goOn(): void {
     const rest = this.#rest
-    if (rest !== null) rest.consume(this.#guarded(rest.view()))
+    if (rest === null) return
+    rest.consume(this.#guarded(rest.view()))
+    if (rest.length === 0) this.#rest = null
   }
 
   /** How many bytes were used. */
@@ -187,7 +187,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
     while (at < bytes.length && !this.#isStopped) {
       const before = at
       if (this.#state === State.AwaitHandshake)
-        at += this.#isServer ? this.#takeRequest(bytes, at) : this.#takeAnswer(bytes, at)
+        at += this.isServer ? this.#takeRequest(bytes, at) : this.#takeAnswer(bytes, at)
       else if (this.#state === State.Open || this.#state === State.Closing) at = this.#takeFrame(bytes, at)
       else if (this.#isDeaf) return bytes.length
       if (at === before) break
@@ -201,11 +201,10 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
 
   /** The head's bytes, or 0 while it is not whole. */
   #takeRequest(bytes: Buffer, start: number): number {
-    const parser = this.#parser as HeadParser
+    const { parser } = this.#handshake as Handshake
     const head = bytes.subarray(start)
     const length = parser.parse(head)
     if (length === NEED_MORE) return 0
-    this.#parser = null
     this.#decide(parser.take(head))
     return length
   }
@@ -263,12 +262,13 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
 
   #opened(agreement: Agreement | null): void {
     const { engine, pingIntervalMs } = this.#settings
-    if (agreement !== null && engine !== null) this.#deflate = engine.open(agreement)
+    if (agreement !== null && engine !== null) this.deflate = engine.open(agreement)
     this.#state = State.Open
     this.#io.deadline('handshake', 0)
     this.#io.deadline('ping', pingIntervalMs / 2)
-    for (const message of this.#early ?? []) this.#sendNow(message)
-    this.#early = null
+    const early = this.#handshake?.early ?? []
+    this.#handshake = null
+    for (const message of early) this.#sendNow(message)
     if (this.#isLeaving) this.#close(1012, RESTART)
   }
 
@@ -276,10 +276,11 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
     const { target, peer } = this.#io
     const { protocols, headers, engine } = this.#settings
     const authority = target?.authority ?? peer.remoteIp
-    this.#terms = engine?.terms ?? null
-    const offer = this.#terms === null ? '' : offerOf(this.#terms)
+    const handshake = this.#handshake as Handshake
+    handshake.terms = engine?.terms ?? null
+    const offer = handshake.terms === null ? '' : offerOf(handshake.terms)
     const { text, key } = asking(authority, target?.uri ?? '/', protocols, offer, headers)
-    this.#key = key
+    handshake.key = key
     this.#io.write(text)
   }
 
@@ -292,7 +293,8 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
     }
     const text = bytes.toString('latin1', start, end + 4)
     if (isInterim(text)) return end + 4 - start
-    const { protocol, agreement } = answered(text, this.#key, this.#settings.protocols, this.#terms)
+    const { key, terms } = this.#handshake as Handshake
+    const { protocol, agreement } = answered(text, key, this.#settings.protocols, terms)
     this.#opened(agreement)
     this.#io.event('onWebSocketConnected', null, protocol)
     return end + 4 - start
@@ -319,148 +321,24 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
 
   /** Some bytes of a head or a payload; where it stopped. */
   #takeFrame(bytes: Buffer, start: number): number {
-    let at = start
-    if (this.#left === 0) {
-      at = this.#takeHead(bytes, at)
-      if (this.#headSize > 0) return at
-      if (this.#left === 0) {
-        this.#endFrame(NO_BYTES)
-        return at
-      }
+    const reader = this.#reader ?? FrameReader.borrow()
+    this.#reader = reader
+    const end = reader.take(bytes, start, this)
+    if (reader.isIdle) {
+      this.#reader = null
+      reader.giveBack()
     }
-    const end = Math.min(bytes.length, at + this.#left)
-    if (end === at) return at
-    this.#takePayload(bytes.subarray(at, end))
     return end
   }
 
-  #takeHead(bytes: Buffer, start: number): number {
-    this.#head ??= Buffer.allocUnsafe(MAX_HEAD)
-    const head = this.#head
-    let at = start
-    while (at < bytes.length) {
-      head[this.#headSize++] = bytes[at++] as number
-      if (this.#headSize === 1) this.#checkFirst(head[0] as number)
-      else if (this.#headSize === 2) this.#checkSecond(head[1] as number)
-      if (this.#headSize >= 2 && this.#headSize === headSizeOf(head[1] as number)) {
-        this.#endHead(head)
-        this.#headSize = 0
-        break
-      }
-    }
-    return at
-  }
-
-  /** FIN, RSV, opcode: RFC 6455 section 5.2, RFC 7692 section 6. */
-  #checkFirst(byte: number): void {
-    const opcode = byte & 0x0f
-    const isControl = opcode >= 8
-    if (opcode > Opcode.Pong || (opcode > Opcode.Binary && opcode < Opcode.Close))
-      throw broken(`there is no opcode ${opcode}`)
-    const isCompressed = (byte & RSV1) !== 0
-    if (byte & 0x30 || (isCompressed && (this.#deflate === null || isControl || opcode === Opcode.Continuation)))
-      throw broken('a reserved bit is set')
-    this.#isFinal = (byte & FIN) !== 0
-    if (isControl && !this.#isFinal) throw broken('a control frame in fragments')
-    if (opcode === Opcode.Continuation && this.#messageOpcode === Opcode.Continuation)
-      throw broken('there is nothing to go on with')
-    if (opcode !== Opcode.Continuation && !isControl) {
-      if (this.#messageOpcode !== Opcode.Continuation) throw broken('a message begins within another')
-      this.#messageOpcode = opcode
-      this.#isCompressed = isCompressed
-    }
-    this.#opcode = opcode
-  }
-
-  #checkSecond(byte: number): void {
-    if (((byte & MASKED) !== 0) !== this.#isServer)
-      throw broken(this.#isServer ? 'a client masks its frames' : 'a server masks no frames')
-    if (this.#opcode >= Opcode.Close && (byte & 0x7f) > 125) throw broken('a control frame of over 125 bytes')
-  }
-
-  #endHead(head: Buffer): void {
-    const short = (head[1] as number) & 0x7f
-    let length = short
-    if (short === 126) length = head.readUInt16BE(2)
-    else if (short === 127) length = head.readUInt32BE(2) * 2 ** 32 + head.readUInt32BE(6)
-    if ((short === 126 && length < 126) || (short === 127 && length < 65_536))
-      throw broken('a length in more bytes than it needs')
-    if (short === 127 && (head[2] as number) & 0x80) throw broken('a length with its highest bit set')
-    const limit = this.#io.maxPackageSize
-    if (this.#opcode < Opcode.Close) this.#messageBytes += length
-    if (this.#messageBytes > limit)
-      throw new ProtocolError('ERR_MESSAGE_TOO_LARGE', `a message is over the limit of ${limit} bytes`, {
-        closeCode: 1009,
-      })
-    this.#left = this.#length = length
-    this.#keyAt = this.#isServer ? this.#headSize - 4 : -1
-  }
-
-  /** Unmasked in place: the bytes are lent, and nobody else reads them. */
-  #takePayload(bytes: Buffer): void {
-    if (this.#keyAt >= 0) mask(bytes, this.#head as Buffer, this.#keyAt, this.#length - this.#left)
-    const isWhole = bytes.length === this.#length
-    this.#left -= bytes.length
-    if (this.#opcode >= Opcode.Close) {
-      this.#control = this.#control === null ? Buffer.from(bytes) : Buffer.concat([this.#control, bytes])
-      if (this.#left === 0) this.#endFrame(this.#control)
-      return
-    }
-    if (isWhole && this.#isFinal && this.#opcode !== Opcode.Continuation) return this.#endFrame(bytes)
-    this.#keep(this.#inflated(bytes, false))
-    if (this.#left === 0) this.#endFrame(NO_BYTES)
-  }
-
-  #keep(bytes: Buffer): void {
-    if (bytes.length === 0) return
-    this.#check(bytes)
-    this.#message ??= new Accumulator()
-    this.#message.append(bytes)
-  }
-
-  #check(bytes: Buffer): void {
-    if (this.#messageOpcode !== Opcode.Text) return
-    this.#checker ??= new Utf8Checker()
-    if (!this.#checker.accepts(bytes)) throw noText()
-  }
-
-  /** `whole` is a control frame's payload, or that of a message that came in one piece (lent). */
-  #endFrame(whole: Buffer): void {
-    if (this.#opcode >= Opcode.Close) {
-      this.#control = null
-      return this.#takeControl(this.#opcode, whole)
-    }
-    if (!this.#isFinal) return
-    const payload = this.#gathered(whole)
-    const isText = this.#messageOpcode === Opcode.Text
-    const isChecked = this.#checker !== null
-    if (isChecked && !this.#checker?.isWhole) throw noText()
-    this.#message = this.#checker = null
-    this.#messageBytes = 0
-    this.#messageOpcode = Opcode.Continuation
-    if (isText) this.#emit(isChecked ? payload.toString() : (textOf(payload) ?? fail(noText())))
-    else this.#emit(payload === whole ? Buffer.from(whole) : payload)
-  }
-
-  /** The message, of which `last` is the end. */
-  #gathered(last: Buffer): Buffer {
-    const rest = this.#inflated(last, true)
-    if (this.#message === null) return rest
-    this.#keep(rest)
-    return this.#message.take()
-  }
-
-  #inflated(bytes: Buffer, isLast: boolean): Buffer {
-    if (!this.#isCompressed || this.#deflate === null) return bytes
-    return this.#deflate.inflate(bytes, isLast, this.#io.maxPackageSize - (this.#message?.length ?? 0))
-  }
-
-  #emit(message: string | Buffer): void {
+  /** Of the reader. */
+  onMessage(message: string | Buffer): void {
     if (this.#state !== State.Open && this.#state !== State.Closing) return
     if (!this.#io.emit(message)) this.#isStopped = true
   }
 
-  #takeControl(opcode: Opcode, payload: Buffer): void {
+  /** Of the reader. */
+  onControl(opcode: Opcode, payload: Buffer): void {
     if (opcode === Opcode.Close) return this.#takeClose(payload)
     if (opcode === Opcode.Pong) {
       this.#io.event('onWebSocketPong', payload)
@@ -508,7 +386,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   #endClosing(code: number, reason: string): void {
     if (this.#state === State.Heard) this.#answerClose()
     this.#io.event('onWebSocketClose', code, reason)
-    if (this.#isServer)
+    if (this.isServer)
       this.#io.end(code) // not `close`: what the peer still says would reset what it has not read yet
     else this.#io.deadline('close', this.#settings.closeTimeoutMs)
   }
@@ -534,7 +412,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
 
   /** The peer is told by a close code, or in the handshake by a status; the connection ends. */
   #fault(error: ProtocolError): ProtocolError {
-    if (this.#state === State.AwaitHandshake && this.#isServer)
+    if (this.#state === State.AwaitHandshake && this.isServer)
       this.#refuse(error.statusHint ?? 400, error.statusHint === 500 ? 'the server failed' : error.message)
     else if (this.#state === State.Open) {
       this.#state = State.Heard
@@ -553,7 +431,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   #checkPeer(): void {
     const { pingIntervalMs, pongTimeoutMs } = this.#settings
     if (this.#state !== State.Open) return
-    this.#deflate?.rest()
+    this.deflate?.rest()
     const { queuedBytes } = this.#io
     if (this.#hasHeard) this.#queuedAtPing = -1
     else if (this.#queuedAtPing < 0) {
@@ -569,18 +447,18 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
 
   #keepEarly(message: WebSocketMessage): boolean {
     const payload = message instanceof PreparedMessage ? message.payload : payloadOf(message)
-    if (this.#earlyBytes >= MAX_EARLY) return this.#io.refuse('too much is waiting for the handshake')
-    this.#early ??= []
-    this.#early.push(message)
-    this.#earlyBytes += Buffer.byteLength(payload)
-    return this.#earlyBytes < MAX_EARLY
+    const handshake = this.#handshake as Handshake
+    if (handshake.earlyBytes >= MAX_EARLY) return this.#io.refuse('too much is waiting for the handshake')
+    handshake.early.push(message)
+    handshake.earlyBytes += Buffer.byteLength(payload)
+    return handshake.earlyBytes < MAX_EARLY
   }
 
   #sendNow(message: WebSocketMessage): boolean {
     if (message instanceof PreparedMessage) return this.#sendPrepared(message)
     const payload = payloadOf(message)
     const opcode = message instanceof Uint8Array ? Opcode.Binary : Opcode.Text
-    const deflate = this.#deflate
+    const deflate = this.deflate
     if (deflate === null || Buffer.byteLength(payload) < this.#threshold(deflate.agreement.hasTakeover))
       return this.#write(opcode, payload)
     const mayGoOn = this.#write(opcode, deflate.compress(payload), true)
@@ -589,12 +467,12 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   }
 
   #sendPrepared(message: PreparedMessage): boolean {
-    if (!this.#isServer) return this.#sendNow(message.payload) // each is masked by its own key
+    if (!this.isServer) return this.#sendNow(message.payload) // each is masked by its own key
     const { compression, engine } = this.#settings
-    if (this.#deflate === null || compression === null || engine === null || message.size < this.#threshold(false))
+    if (this.deflate === null || compression === null || engine === null || message.size < this.#threshold(false))
       return this.#io.write(message.frame())
-    this.#deflate.forget()
-    return this.#io.write(message.compressedFrame(engine, this.#deflate.agreement, compression.level))
+    this.deflate.forget()
+    return this.#io.write(message.compressedFrame(engine, this.deflate.agreement, compression.level))
   }
 
   /** In bytes. A few get smaller only where there is something to look back on. */
@@ -603,22 +481,13 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   }
 
   #write(opcode: Opcode, payload: string | Uint8Array, rsv1 = false): boolean {
-    const frame = this.#isServer ? serverFrame(opcode, payload, rsv1) : clientFrame(opcode, payload, rsv1)
+    const frame = this.isServer ? serverFrame(opcode, payload, rsv1) : clientFrame(opcode, payload, rsv1)
     return this.#io.write(frame, opcode >= Opcode.Close)
   }
 }
 
 const RESTART = 'service restart'
 const NO_BYTES = Buffer.alloc(0)
-
-function headSizeOf(second: number): number {
-  const short = second & 0x7f
-  return 2 + (short < 126 ? 0 : short === 126 ? 2 : 8) + (second & MASKED ? 4 : 0)
-}
-
-function broken(message: string): ProtocolError {
-  return new ProtocolError('ERR_BAD_FRAME', message, { closeCode: 1002 })
-}
 
 function peerIsDead(ms: number): ProtocolError {
   return new ProtocolError('ERR_PEER_DEAD', `the peer has not answered a ping for ${ms} ms`, { closeCode: 1006 })
@@ -636,14 +505,6 @@ function oursFailed(cause: unknown): ProtocolError {
     closeCode: 1011,
     cause,
   })
-}
-
-function noText(): ProtocolError {
-  return new ProtocolError('ERR_BAD_UTF8', 'a text that is no UTF-8', { closeCode: 1007 })
-}
-
-function fail(error: Error): never {
-  throw error
 }
 
 /** The handshake as a request, whose body is empty. */

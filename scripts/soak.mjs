@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { buildTests } from './build-tests.mjs'
 import { root } from './esbuild.mjs'
 import { growthSince, measure } from './soak/growth.mjs'
-import { STEPS } from './soak/steps.mjs'
+import { reload, STEPS } from './soak/steps.mjs'
 
 const [, , minutes = '2', given] = process.argv
 const seed = Number(given ?? Math.floor(Math.random() * 2 ** 32))
@@ -48,14 +48,21 @@ async function soak(box) {
   const done = new Map()
   let before = null
   for (let step = 1; performance.now() < end; step++) {
-    if (step === WARM_UP_STEPS + 1) before = await measure(server.master)
+    if (step === WARM_UP_STEPS + 1) before = await atRest(server)
     await oneStep(server, done)
     await sleep(random(PAUSE_MS))
   }
+  const after = await atRest(server)
   await crowd.end(60_000)
-  const after = await measure(server.master)
   report(crowd, done, before, after)
   await box.stop()
+}
+
+/** What the master holds when the server has the shape that it began with. */
+async function atRest(server) {
+  await reload(server, { count: 2 })
+  await server.until(async () => isWhole(server, await server.box.status()), 60_000)
+  return measure(server.master)
 }
 
 /** Chooses, does, and looks that all is as it should be. */
@@ -64,6 +71,7 @@ async function oneStep(server, done) {
   const possible = STEPS.filter(({ needs = '' }) => server.commands.includes(needs))
   const { name, act } = possible[random(possible.length)]
   const lost = crowd.lost.length
+  const crossed = crowd.sum('crossed')
   const began = performance.now()
   try {
     await act(server)
@@ -74,7 +82,9 @@ async function oneStep(server, done) {
   }
   done.set(name, (done.get(name) ?? 0) + 1)
   const ms = Math.round(performance.now() - began)
-  console.log(`${name}: ${ms} ms${crowd.lost.length > lost ? `, LOST ${crowd.lost.slice(lost).join('; ')}` : ''}`)
+  console.log(
+    `${name}: ${ms} ms, ${crowd.sum('crossed') - crossed} crossed${crowd.lost.length > lost ? `, LOST ${crowd.lost.slice(lost).join('; ')}` : ''}`,
+  )
 }
 
 /** Every slot has its one process, and that serves. */

@@ -2,7 +2,16 @@
 // those that are quiet first, and never everybody in one instant. What was tried: closing idle connections at once lost
 // up to 64 of 64 requests that were on their way; after a quiet second, with the receive queue looked at, none.
 
-import { type AnyConnection, kAbort, kDrain, kIsLongLived, kIsStaying, kLeave, kQuietFor } from './connection.ts'
+import {
+  type AnyConnection,
+  kAbort,
+  kDrain,
+  kIsLongLived,
+  kIsStaying,
+  kLastCall,
+  kLeave,
+  kQuietFor,
+} from './connection.ts'
 import { type Clock, processClock } from './connection-host.ts'
 
 /** Nothing received and nothing at work for this long: then a request on its way is unlikely. */
@@ -14,8 +23,13 @@ const TICK_MS = 50
 const SMALLEST_BATCH = 100
 /** By then whoever is quiet has gone, if there is a crowd. */
 const QUIET_UNTIL = 1 / 2
-/** By then the long-lived ones have gone; from then on who is never quiet leaves too. */
+/**
+ * By then the long-lived ones have gone; from then on who is never quiet leaves too, with its next answer: FIN in the pause
+ * between an answer and the next request would cross that on the wire.
+ */
 const LAST_CALL_AT = 3 / 4
+/** From then on without one. */
+const FINAL_CALL_AT = 17 / 20
 /** By then all have been told, and the handlers that are left hear that their time is up... */
 const ABORT_AT = 9 / 10
 /** ... but not later than this before the end. */
@@ -47,6 +61,9 @@ export class Drain {
   #timer = 0
   #hasBegun = false
   #isLastCall = false
+  #isFinalCall = false
+  /** They leave with their next answer. */
+  readonly #called = new WeakSet<AnyConnection>()
   #hasAborted = false
   #isOver = false
 
@@ -94,6 +111,7 @@ export class Drain {
     if (this.#isOver) return
     const elapsed = this.#clock.now() - this.#startedAt
     if (elapsed >= this.#windowMs * LAST_CALL_AT) this.#isLastCall = true
+    if (elapsed >= this.#windowMs * FINAL_CALL_AT) this.#isFinalCall = true
     if (this.#hasBegun || this.#isLastCall) this.#letGo()
     if (elapsed >= abortAt(this.#windowMs)) this.#abort()
     this.#sleep()
@@ -126,7 +144,8 @@ export class Drain {
     for (const connection of leaving) {
       if (!this.#mayGo(connection)) continue
       connection[kDrain]()
-      connection[kLeave]()
+      if (this.#mayPause(connection)) this.#call(connection)
+      else connection[kLeave]()
     }
   }
 
@@ -142,8 +161,23 @@ export class Drain {
 
   #mayGo(connection: AnyConnection): boolean {
     if (!connection[kIsStaying]) return false
-    if (this.#isLastCall || connection[kIsLongLived]) return true
+    if (connection[kIsLongLived] || this.#isQuiet(connection)) return true
+    return this.#isLastCall && !(this.#mayPause(connection) && this.#called.has(connection))
+  }
+
+  #isQuiet(connection: AnyConnection): boolean {
     return connection[kQuietFor]() >= Math.min(QUIET_MS, this.#windowMs * QUIET_SHARE)
+  }
+
+  /** It is between two requests, and there is time for one more. Who is at work leaves when that is done. */
+  #mayPause(connection: AnyConnection): boolean {
+    if (!this.#isLastCall || this.#isFinalCall || connection[kIsLongLived]) return false
+    return connection[kQuietFor]() > 0 && !this.#isQuiet(connection)
+  }
+
+  #call(connection: AnyConnection): void {
+    this.#called.add(connection)
+    connection[kLastCall]()
   }
 
   #abort(): void {

@@ -28,7 +28,8 @@ async function run(box, ...args) {
   throw new Error(`${args.join(' ')}: exit ${outcome.code ?? outcome.signal}: ${outcome.stderr}${outcome.stdout}`)
 }
 
-async function reload({ box, write, shape }, change = {}, ...flags) {
+/** With what `change` says of the program, and of everything else what it was. */
+export async function reload({ box, write, shape }, change = {}, ...flags) {
   write({ ...change, version: shape.version + 1 })
   const { slots } = JSON.parse(await run(box, 'reload', '--json', ...flags))
   const odd = slots.filter(({ result, note }) => result === 'failed' || /killed/.test(note))

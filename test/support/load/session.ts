@@ -114,11 +114,16 @@ export abstract class Session implements Seated {
     if (this.#isOver) return
     if (this.isMidAnswer) return this.fail('an answer was cut')
     this.#isOver = true
-    const { tally } = this.seat
+    const { tally, load } = this.seat
     const count = this.pending.splice(0).length
+    if (count === 0) return
     if (this.isTold) tally.declined += count
-    else tally.crossed += count
-    if (!this.isTold && count > 0) tally.crossedConnections++
+    else if (load.isKilled(this.#pid, this.#openedAt))
+      tally.killed += count // the kernel sends FIN for it, too
+    else {
+      tally.crossed += count
+      tally.crossedConnections++
+    }
   }
 
   #closed(): void {

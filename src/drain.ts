@@ -21,6 +21,8 @@ const QUIET_SHARE = 1 / 4
 const TICK_MS = 50
 /** So many may go in one tick whatever the window: their return is no burden to anybody. */
 const SMALLEST_BATCH = 100
+/** Those who hear a goodbye come back at once, and every worker has its own: 200 a second from each. */
+const SMALLEST_GOODBYE_BATCH = 10
 /** By then whoever is quiet has gone, if there is a crowd. */
 const QUIET_UNTIL = 1 / 2
 /**
@@ -102,7 +104,7 @@ export class Drain {
     const all = this.#host.connections.size
     this.#batches = [
       batchOf(all - longLived, windowMs * QUIET_UNTIL),
-      batchOf(longLived, windowMs * LAST_CALL_AT),
+      batchOf(longLived, windowMs * LAST_CALL_AT, SMALLEST_GOODBYE_BATCH),
       batchOf(all, windowMs * (ABORT_AT - LAST_CALL_AT)),
     ]
   }
@@ -188,8 +190,8 @@ export class Drain {
 }
 
 /** How many a tick, so that `count` have gone after `ms`. */
-function batchOf(count: number, ms: number): number {
-  return Math.max(SMALLEST_BATCH, Math.ceil(count / Math.max(1, ms / TICK_MS)))
+function batchOf(count: number, ms: number, smallest = SMALLEST_BATCH): number {
+  return Math.max(smallest, Math.ceil(count / Math.max(1, ms / TICK_MS)))
 }
 
 function abortAt(windowMs: number): number {

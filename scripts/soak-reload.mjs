@@ -14,8 +14,7 @@ await buildTests()
 const load = (path) => import(join(root, 'build/test/support', path))
 const { Load } = await load('load/load.js')
 const { addCrowd, portsOf, program } = await load('load/program.js')
-const { reload } = await load('reload.js')
-const { inSandbox } = await load('server.js')
+const { inSandbox, succeeded } = await load('server.js')
 
 const ways = [
   { engine: 'native', reusePort: false },
@@ -42,7 +41,7 @@ async function repeat(box, { engine, reusePort }, share) {
   const times = []
   for (let version = 2; version < 2 + share && crowd.lost.length === 0; version++) {
     box.file('app.js', program({ ...shape, version }))
-    const { durationMs, slots } = await reload(box)
+    const { durationMs, slots } = JSON.parse(succeeded(await box.begin('reload', '--json').ended).stdout)
     const odd = slots.filter(({ result, note }) => result !== 'replaced' || note !== '')
     if (odd.length > 0) throw new Error(`a reload with ${JSON.stringify(odd)}`)
     for (const { discarded } of slots) total.discarded += discarded

@@ -25,8 +25,7 @@ async function measure({ clients, workers, drainTimeoutMs }) {
   const support = (path) => import(join(root, 'build/test/support', path))
   const { Load } = await support('load/load.js')
   const { webSocketClient } = await support('load/websocket-client.js')
-  const { reload } = await support('reload.js')
-  const { inSandbox, portOf } = await support('server.js')
+  const { inSandbox, portOf, succeeded } = await support('server.js')
   const { until } = await support('until.js')
   const goodbyes = []
   const returns = []
@@ -53,7 +52,7 @@ async function measure({ clients, workers, drainTimeoutMs }) {
       await open(Math.min(clients, n + batch))
     }
     isReloading = true
-    const { durationMs } = await reload(box)
+    const { durationMs } = JSON.parse(succeeded(await box.begin('reload', '--json').ended).stdout)
     await open(2 * clients)
     isReloading = false
     await load.end(60_000)

@@ -4,6 +4,7 @@ import type { AnyConnection, Connection } from './connection.ts'
 import type { Counters } from './counters.ts'
 import { now, recently } from './loop/clock.ts'
 import { deadlines } from './loop/deadlines.ts'
+import type { Role } from './protocol.ts'
 import type { Tls } from './transport.ts'
 
 /** Told to the owner when a connection is out of `connections` and its `onClose` has run, or nothing is unsettled. */
@@ -35,6 +36,7 @@ export interface ProtocolCallbacks {}
 
 /** What the connections of an owner have in common, until one of them is given its own. */
 export class ConnectionSettings {
+  readonly host: ConnectionHost
   readonly maxSendBufferSize: number
   readonly maxPackageSize: number
   readonly lingerTimeout: number
@@ -48,9 +50,11 @@ export class ConnectionSettings {
   readonly onBufferFull: ConnectionCallbacks<any, any>['onBufferFull']
   // biome-ignore lint/suspicious/noExplicitAny: see ConnectionHost
   readonly onBufferDrain: ConnectionCallbacks<any, any>['onBufferDrain']
+  readonly role: Role
   readonly clock: ConnectionClock
 
   constructor(from: Omit<ConnectionSettings, 'with' | 'isFor'>) {
+    this.host = from.host
     this.maxSendBufferSize = from.maxSendBufferSize
     this.maxPackageSize = from.maxPackageSize
     this.lingerTimeout = from.lingerTimeout
@@ -59,6 +63,7 @@ export class ConnectionSettings {
     this.onError = from.onError
     this.onBufferFull = from.onBufferFull
     this.onBufferDrain = from.onBufferDrain
+    this.role = from.role
     this.clock = from.clock
   }
 
@@ -66,9 +71,9 @@ export class ConnectionSettings {
     return new ConnectionSettings({ ...this, ...changes })
   }
 
-  isFor(host: ConnectionHost, lingerTimeout: number, clock: ConnectionClock): boolean {
+  isFor(host: ConnectionHost, lingerTimeout: number, role: Role, clock: ConnectionClock): boolean {
     const isSame = this.maxSendBufferSize === host.maxSendBufferSize && this.maxPackageSize === host.maxPackageSize
-    if (!isSame || this.lingerTimeout !== lingerTimeout || this.clock !== clock) return false
+    if (!isSame || this.lingerTimeout !== lingerTimeout || this.role !== role || this.clock !== clock) return false
     if (this.onMessage !== host.onMessage || this.onClose !== host.onClose || this.onError !== host.onError)
       return false
     return this.onBufferFull === host.onBufferFull && this.onBufferDrain === host.onBufferDrain
@@ -76,12 +81,25 @@ export class ConnectionSettings {
 }
 
 /** Those of an owner as it is now: one object as long as nothing changes. */
-export function settingsOf(host: ConnectionHost, lingerTimeout: number, clock: ConnectionClock): ConnectionSettings {
+export function settingsOf(
+  host: ConnectionHost,
+  lingerTimeout: number,
+  role: Role,
+  clock: ConnectionClock,
+): ConnectionSettings {
   const last = host[kSettings]
-  if (last?.isFor(host, lingerTimeout, clock)) return last
+  if (last?.isFor(host, lingerTimeout, role, clock)) return last
   const { maxSendBufferSize, maxPackageSize, onMessage, onClose, onError, onBufferFull, onBufferDrain } = host
   const callbacks = { onMessage, onClose, onError, onBufferFull, onBufferDrain }
-  const made = new ConnectionSettings({ maxSendBufferSize, maxPackageSize, lingerTimeout, ...callbacks, clock })
+  const made = new ConnectionSettings({
+    host,
+    maxSendBufferSize,
+    maxPackageSize,
+    lingerTimeout,
+    ...callbacks,
+    role,
+    clock,
+  })
   host[kSettings] = made
   return made
 }
@@ -124,9 +142,12 @@ export interface Clock {
 export interface ConnectionClock extends Clock {
   /** As `now`; perhaps as of the beginning of this batch. */
   recently(): number
+  /** A deadline that is far away may come half a second late. */
+  readonly mayBeLate?: boolean
 }
 
 export const processClock: ConnectionClock = {
+  mayBeLate: true,
   now,
   recently,
   after: (ms, fn, a, b) => deadlines.after(ms, fn, a, b),

@@ -19,6 +19,8 @@ import {
 import { formatEndpoint } from './endpoint.ts'
 import { AbortError, messageOf, type ProtocolError, type SystemError, UsageError } from './errors.ts'
 import { LimitedLog } from './log.ts'
+import { COARSE_FROM_MS, type Coarse, CoarseDeadlines } from './loop/coarse-deadlines.ts'
+import { deadlines } from './loop/deadlines.ts'
 import {
   Accumulator,
   type AnyProtocol,
@@ -49,6 +51,8 @@ import {
 
 /** The owner's side of opening a connection: runs `onConnect`, then lets messages through. */
 export const kOpen = Symbol('open')
+/** A deadline of its codec's has passed. */
+const kExpire = Symbol('expire')
 /** The worker is leaving: say goodbye, if the protocol has one. */
 export const kDrain = Symbol('drain')
 /** The worker is leaving: finish the work in flight, then half-close. */
@@ -169,6 +173,8 @@ const enum Bit {
   /** The codec was told of that. */
   ToldEnd = 256,
   SentFin = 512,
+  /** A send was refused. */
+  Refused = 1024,
 }
 
 /** What holds back a message that has been decoded; the others only keep new ones from coming. */
@@ -207,6 +213,8 @@ const NO_CODEC: Codec = {
 interface Rare {
   /** Bytes that arrived while messages waited in the queue. */
   backlog: number
+  closeReason: CloseReason | null
+  closeCode: number
   failure: ProtocolError | null
   aborter: AbortController | null
   handshake: Deferred | null
@@ -217,13 +225,34 @@ interface Rare {
   sources: Set<AnyConnection> | null
 }
 
-/** A deadline of a codec's: it has few kinds of them, and they stay the same. */
-interface CodecTimer {
+/** A deadline of a codec's, which has few at a time. */
+class CodecTimer implements Coarse {
+  readonly connection: AnyConnection
   readonly kind: string
-  /** 0 when it does not run. */
-  id: number
-  readonly next: CodecTimer | null
+  next: CodecTimer | null
+  /** When it is near, the clock's id. */
+  due = 0
+  /** NEAR, 0 when it does not run, or a list of `far`. */
+  list = 0
+  place = 0
+
+  constructor(connection: AnyConnection, kind: string, next: CodecTimer | null) {
+    this.connection = connection
+    this.kind = kind
+    this.next = next
+  }
+
+  expire(): void {
+    this.connection[kExpire](this)
+  }
 }
+
+function expire(timer: CodecTimer): void {
+  timer.expire()
+}
+
+const far = new CoarseDeadlines(deadlines)
+const NEAR = -1
 
 const NO_BYTES = Buffer.alloc(0)
 /** An empty queue. */
@@ -252,12 +281,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** Unique in this process, from 1; another process has a connection of the same id. */
   readonly id = ++lastId
-  readonly worker: ConnectionHost
   bytesRead = 0
   bytesWritten = 0
-  closeReason: CloseReason | null = null
-  /** What a codec gave to `io.close(code)`: a WebSocket close code, say. */
-  closeCode = 0
 
   /** Its worker's, until one is set here. */
   #settings: ConnectionSettings
@@ -269,8 +294,6 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #stops = 0
   #farewell = 0
   #bits = 0
-  /** Sends that were refused. */
-  #refused = 0
   #inFlight = 0
   #queue: In[] = NONE
   /** Bytes that arrived while the codec was not to be called. */
@@ -292,12 +315,24 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     role: Role = 'server',
     clock: ConnectionClock = processClock,
   ) {
-    this.worker = worker
-    this.#settings = settingsOf(worker, Connection.defaultLingerTimeout, clock)
+    this.#settings = settingsOf(worker, Connection.defaultLingerTimeout, role, clock)
     this.#socket = socket
     if (socket === NO_SOCKET) this.#state = State.Initial
     this.#protocol = protocol
-    this.#io = new Connection.#Io(this, role)
+    this.#io = new Connection.#Io(this)
+  }
+
+  get worker(): ConnectionHost {
+    return this.#settings.host
+  }
+
+  get closeReason(): CloseReason | null {
+    return this.#rare === null ? null : this.#rare.closeReason
+  }
+
+  /** What a codec gave to `io.close(code)`: a WebSocket close code, say. */
+  get closeCode(): number {
+    return this.#rare === null ? 0 : this.#rare.closeCode
   }
 
   // What its worker says, and may be set anew here
@@ -393,9 +428,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
     if (this.#isShakingHands) return this.#refuse('TLS is being negotiated')
     if (this.#is(Bit.Closing)) return this.#refuse('connection is closing')
-    const refused = this.#refused
+    this.#bits &= ~Bit.Refused
     const goOn = raw ? this.#write(message as Encoded) : this.#intoCodecToSend(message as Out)
-    if (this.#refused === refused) this.worker.counters.messagesOut++
+    if (!this.#is(Bit.Refused)) this.worker.counters.messagesOut++
     return goOn
   }
 
@@ -643,13 +678,12 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#move(State.Initial)
     this.#socket = NO_SOCKET
     this.#codec = NO_CODEC
-    this.#io = new Connection.#Io(this, this.#io.role)
+    this.#io = new Connection.#Io(this)
     const more = this.#more()
     more.life++
-    more.backlog = 0
-    more.failure = more.aborter = this.closeReason = null
-    this.#inFlight = this.#stops = this.#farewell = this.bytesRead = this.bytesWritten = this.closeCode = 0
-    this.#bits = 0
+    more.backlog = more.closeCode = 0
+    more.failure = more.aborter = more.closeReason = null
+    this.#inFlight = this.#stops = this.#farewell = this.#bits = this.bytesRead = this.bytesWritten = 0
   }
 
   [kConnect](): void {
@@ -668,7 +702,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   [kConnectFailed](error: Error): void {
-    this.closeReason = 'error'
+    this.#more().closeReason = 'error'
     this.#report(Connection.CONNECT_FAIL, error.message, error)
     this.#drop()
   }
@@ -806,7 +840,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       this.#report(Connection.PROTOCOL, `TLS handshake: ${error?.message ?? 'the peer closed'}`, error ?? undefined)
     }
     const unsent = this.#socket.queuedBytes
-    this.closeReason ??= error === null ? 'peer' : 'error'
+    this.#more().closeReason ??= error === null ? 'peer' : 'error'
     if (unsent > 0) this.#refuse(`client closed, ${unsent} bytes not sent`, error ?? undefined)
     this.#drop() // unless onError has
   }
@@ -1112,7 +1146,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #refuse(why: string, cause?: Error): false {
     this.worker.counters.sendFail++
-    this.#refused++
+    this.#bits |= Bit.Refused
     if (this.#is(Bit.Reporting)) return false // a send inside onError: counted, but it would never end
     this.#bits |= Bit.Reporting
     this.#report(Connection.SEND_FAIL, why, cause)
@@ -1140,7 +1174,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#more().failure = null // it is told once, whatever onError does
     this.#callSettled()
     this.worker.counters.protocolErrors++
-    if (error.closeCode !== undefined) this.closeCode = error.closeCode
+    if (error.closeCode !== undefined) this.#more().closeCode = error.closeCode
     this.#report(Connection.PROTOCOL, error.message, error)
     this.#endAs('protocol')
   }
@@ -1214,6 +1248,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #more(): Rare {
     this.#rare ??= {
       backlog: 0,
+      closeReason: null,
+      closeCode: 0,
       failure: null,
       aborter: null,
       handshake: null,
@@ -1230,13 +1266,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   #closeAs(reason: CloseReason): void {
-    this.closeReason ??= reason
+    this.#more().closeReason ??= reason
     if (reason !== 'timeout' || !this.#hasMoreToSay(reason)) this.#close()
   }
 
   #endAs(reason: CloseReason, error?: unknown): void {
     if (this.#state !== State.Established) return
-    this.closeReason ??= reason
+    this.#more().closeReason ??= reason
     if (reason !== 'handler' || !this.#hasMoreToSay(reason, error)) this.#end()
   }
 
@@ -1305,7 +1341,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #finish(): void {
     this.#move(State.Closed)
-    this.closeReason ??= 'closed'
+    const rare = this.#more()
+    rare.closeReason ??= 'closed'
     this.#queue = NONE
     this.#held = null
     this.#cancelTimers()
@@ -1313,15 +1350,12 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       this.worker.counters.connections--
       this.worker.counters.closed++
     }
-    const rare = this.#rare
-    if (rare !== null) {
-      rare.aborter?.abort(connectionClosed(this.closeReason))
-      rare.handshake?.reject(connectionClosed(this.closeReason))
-      rare.handshake = null
-    }
+    rare.aborter?.abort(connectionClosed(rare.closeReason))
+    rare.handshake?.reject(connectionClosed(rare.closeReason))
+    rare.handshake = null
     this.#notify(this.onClose)
     this.#unpipe()
-    if (!this.#is(Bit.InCodec)) this.#tellClosed(this.#codec, this.closeReason)
+    if (!this.#is(Bit.InCodec)) this.#tellClosed(this.#codec, rare.closeReason)
     this.worker[kGone](this)
   }
 
@@ -1366,24 +1400,39 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #setDeadline(kind: string, ms: number): void {
     const { clock } = this.#settings
+    const isFar = ms >= COARSE_FROM_MS && clock.mayBeLate === true
     let timer = this.#codecTimers
     while (timer !== null && timer.kind !== kind) timer = timer.next
-    if (timer !== null) {
-      clock.cancel(timer.id)
-      timer.id = 0
-    }
-    if (ms <= 0 || this.#state !== State.Established) return
-    if (timer === null) this.#codecTimers = timer = { kind, id: 0, next: this.#codecTimers }
-    timer.id = clock.after(ms, Connection.#expire, this, timer)
+    if (ms <= 0 || this.#state !== State.Established) return this.#forgetCodecTimer(timer)
+    if (timer === null) this.#codecTimers = timer = new CodecTimer(this, kind, this.#codecTimers)
+    else if (!isFar || timer.list === NEAR) this.#clearCodecTimer(timer)
+    if (isFar) return far.set(timer, ms)
+    timer.list = NEAR
+    timer.due = clock.after(ms, expire, timer)
   }
 
-  static #expire(connection: AnyConnection, timer: CodecTimer): void {
-    timer.id = 0
-    connection.#intoCodec(() => connection.#codec.timeout(timer.kind))
+  #forgetCodecTimer(timer: CodecTimer | null): void {
+    if (timer === null) return
+    this.#clearCodecTimer(timer)
+    let before = this.#codecTimers
+    if (before === timer) this.#codecTimers = timer.next
+    while (before !== null && before.next !== timer) before = before.next
+    if (before !== null) before.next = timer.next
+  }
+
+  [kExpire](timer: CodecTimer): void {
+    this.#forgetCodecTimer(timer)
+    this.#intoCodec(() => this.#codec.timeout(timer.kind))
+  }
+
+  #clearCodecTimer(timer: CodecTimer): void {
+    if (timer.list !== NEAR) return far.clear(timer)
+    this.#settings.clock.cancel(timer.due)
+    timer.list = timer.due = 0
   }
 
   #clearCodecTimers(): void {
-    for (let timer = this.#codecTimers; timer !== null; timer = timer.next) this.#settings.clock.cancel(timer.id)
+    for (let timer = this.#codecTimers; timer !== null; timer = timer.next) this.#clearCodecTimer(timer)
     this.#codecTimers = null
   }
 
@@ -1410,7 +1459,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#farewell &= ~(Farewell.Said | Farewell.HadRest)
     this.#stops = (this.#stops & ~Stop.Codec) | stop
     this.#codec = NO_CODEC
-    this.#io = new Connection.#Io(this, this.#io.role)
+    this.#io = new Connection.#Io(this)
     this.#tellClosed(old, 'upgraded')
   }
 
@@ -1438,13 +1487,15 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** What a codec holds of its connection. After an upgrade the old codec's is dead. */
   static readonly #Io = class Io<In> implements CodecIo<In> {
     readonly #connection: AnyConnection
-    readonly role: Role
     onSettled: (() => void) | null = null
     #onDrain: (() => void) | null = null
 
-    constructor(connection: AnyConnection, role: Role) {
+    constructor(connection: AnyConnection) {
       this.#connection = connection
-      this.role = role
+    }
+
+    get role(): Role {
+      return this.#connection.#settings.role
     }
 
     emit(message: In): boolean {
@@ -1480,13 +1531,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
     end(code = 0): void {
       if (!this.#isCurrent) return
-      if (code !== 0) this.#connection.closeCode = code
+      if (code !== 0) this.#connection.#more().closeCode = code
       this.#connection.#end()
     }
 
     close(code = 0): void {
       if (!this.#isCurrent) return
-      this.#connection.closeCode = code
+      this.#connection.#more().closeCode = code
       this.#connection.#close()
     }
 

@@ -29,6 +29,15 @@ const enum State {
   Closed = 5,
 }
 
+/** A set of bits, as every connection has one. */
+const enum Bit {
+  Stopped = 1,
+  /** Something has come since we last looked. */
+  Heard = 2,
+  /** The worker leaves: nobody comes in any more. */
+  Leaving = 4,
+}
+
 /** Bytes that may be queued for a peer before pongs are left out but the last (RFC 6455 section 5.5.3). */
 const MAX_PONG_QUEUE = 65_536
 /** What may be sent before the handshake is done, in bytes. */
@@ -45,35 +54,35 @@ class Handshake {
   /** What was sent before. */
   early: WebSocketMessage[] = []
   earlyBytes = 0
+  /** What failed when the user had decided. */
+  failure: ProtocolError | null = null
 }
 
 export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   readonly #io: CodecIo<string | Buffer>
   readonly #settings: Resolved
   #state: State = State.AwaitHandshake
+  #bits = 0
   #rest: Accumulator | null = null
-  #isStopped = false
   /** Null without compression. */
   deflate: DeflateContext | null = null
   /** Null when the handshake is done. */
   #handshake: Handshake | null = new Handshake()
   /** In the middle of a frame or of a message; between them none is needed. */
   #reader: FrameReader | null = null
-  #pong: Buffer | null = null
-  #hasHeard = false
   /** What was queued, ping included, when the peer was asked; -1 when it is not. */
   #queuedAtPing = -1
   #closeCode = 1006
-  /** The worker leaves: nobody comes in any more. */
-  #isLeaving = false
-  /** What failed when the user had decided. */
-  #failure: ProtocolError | null = null
 
   constructor(io: CodecIo<string | Buffer>, settings: Resolved) {
     this.#io = io
     this.#settings = settings
     io.deadline('handshake', settings.handshakeTimeoutMs)
     if (!this.isServer) this.#ask()
+  }
+
+  #is(bit: Bit): boolean {
+    return (this.#bits & bit) !== 0
   }
 
   get isServer(): boolean {
@@ -87,11 +96,11 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   // What the connection calls
 
   receive(bytes: Buffer): void {
-    this.#hasHeard = true
+    this.#bits |= Bit.Heard
     if (this.#state === State.Closed) return
     if (this.#rest !== null && this.#rest.length > 0) {
       this.#rest.append(bytes)
-      if (this.#state !== State.AwaitWelcome && !this.#isStopped) this.#goOn()
+      if (this.#state !== State.AwaitWelcome && !this.#is(Bit.Stopped)) this.#goOn()
       return
     }
     const used = this.#guarded(bytes)
@@ -101,8 +110,9 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   }
 
   resumed(): void {
-    if (this.#failure !== null) throw this.#failure
-    this.#isStopped = false
+    const failure = this.#handshake?.failure ?? null
+    if (failure !== null) throw failure
+    this.#bits &= ~Bit.Stopped
     this.#goOn()
   }
 
@@ -114,7 +124,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   }
 
   drain(): void {
-    this.#isLeaving = true
+    this.#bits |= Bit.Leaving
     if (this.#state === State.Open) this.#close(1012, RESTART)
   }
 
@@ -184,7 +194,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
 
   #take(bytes: Buffer): number {
     let at = 0
-    while (at < bytes.length && !this.#isStopped) {
+    while (at < bytes.length && !this.#is(Bit.Stopped)) {
       const before = at
       if (this.#state === State.AwaitHandshake)
         at += this.isServer ? this.#takeRequest(bytes, at) : this.#takeAnswer(bytes, at)
@@ -210,7 +220,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   }
 
   #decide(head: RequestHead): void {
-    if (this.#isLeaving) return this.#turnAway(503, RESTART)
+    if (this.#is(Bit.Leaving)) return this.#turnAway(503, RESTART)
     const refusal = refusalOf(head)
     if (refusal !== null) return this.#turnAway(refusal.status, refusal.message, refusal.lines)
     const offered = offeredProtocols(head)
@@ -228,7 +238,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     const response = new Response()
     const word = this.#io.event('onWebSocketConnect', request, response)
     const decided = (answer: unknown) => {
-      if (this.#isLeaving) this.#turnAway(503, RESTART)
+      if (this.#is(Bit.Leaving)) this.#turnAway(503, RESTART)
       else if (answer === false) this.#turnAway(403, 'not allowed')
       else if (answer instanceof Response && (answer !== response || isRefusal(answer))) this.#turnAwayWith(answer)
       else this.#welcome(head, request, protocol, response)
@@ -245,10 +255,12 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   /** Nobody waits for this call: what fails in it is thrown when receiving goes on. */
   #decideLate(decide: () => void): void {
     if (this.#state !== State.AwaitWelcome) return // it has closed meanwhile, or it was too late
+    const handshake = this.#handshake as Handshake
     try {
       decide()
     } catch (error) {
-      this.#failure = this.#fault(oursFailed(error))
+      handshake.failure = this.#fault(oursFailed(error))
+      this.#handshake = handshake
     }
     this.#io.resume()
   }
@@ -269,7 +281,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     const early = this.#handshake?.early ?? []
     this.#handshake = null
     for (const message of early) this.#sendNow(message)
-    if (this.#isLeaving) this.#close(1012, RESTART)
+    if (this.#is(Bit.Leaving)) this.#close(1012, RESTART)
   }
 
   #ask(): void {
@@ -334,7 +346,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   /** Of the reader. */
   onMessage(message: string | Buffer): void {
     if (this.#state !== State.Open && this.#state !== State.Closing) return
-    if (!this.#io.emit(message)) this.#isStopped = true
+    if (!this.#io.emit(message)) this.#bits |= Bit.Stopped
   }
 
   /** Of the reader. */
@@ -347,16 +359,12 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     this.#io.event('onWebSocketPing', payload)
     if (this.#state !== State.Open) return
     if (this.#io.queuedBytes <= MAX_PONG_QUEUE) this.#write(Opcode.Pong, payload)
-    else {
-      this.#pong = payload
-      this.#io.onDrain = () => this.#pongLate()
-    }
+    else this.#io.onDrain = () => this.#pongLate(payload) // in place of that for an earlier ping
   }
 
-  #pongLate(): void {
-    const payload = this.#pong
-    this.#pong = null
-    if (payload !== null && this.#state === State.Open) this.#write(Opcode.Pong, payload)
+  #pongLate(payload: Buffer): void {
+    this.#io.onDrain = null
+    if (this.#state === State.Open) this.#write(Opcode.Pong, payload)
   }
 
   // The end
@@ -433,13 +441,13 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     if (this.#state !== State.Open) return
     this.deflate?.rest()
     const { queuedBytes } = this.#io
-    if (this.#hasHeard) this.#queuedAtPing = -1
+    if (this.#is(Bit.Heard)) this.#queuedAtPing = -1
     else if (this.#queuedAtPing < 0) {
       this.#write(Opcode.Ping, NO_BYTES)
       this.#queuedAtPing = this.#io.queuedBytes
     } else if (queuedBytes < this.#queuedAtPing) this.#queuedAtPing = queuedBytes
     else throw peerIsDead(pongTimeoutMs)
-    this.#hasHeard = false
+    this.#bits &= ~Bit.Heard
     this.#io.deadline('ping', this.#queuedAtPing < 0 ? pingIntervalMs / 2 : pongTimeoutMs)
   }
 

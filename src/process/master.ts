@@ -4,27 +4,34 @@
 
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
-import { addon } from '../addon.ts'
+import { addon, type Descriptor } from '../addon.ts'
 import { addCounters, newCounters } from '../counters.ts'
-import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
+import { codeOf, messageOf, SystemError } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
+import { bindMeshSocket, isPassedOn } from '../net/mesh-socket.ts'
+import { COUNTER_BYTES } from '../shared/limits.ts'
 import { version } from '../version.ts'
 import { renderBanner } from './banner.ts'
-import { type Answer, ask, ControlServer, type Request } from './control.ts'
+import { type Answer, ask, ControlServer, type Leave, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
-import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
+import { Events } from './events.ts'
+import { asCommandError, CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from './group.ts'
 import { ownIdentity } from './identity.ts'
+import { KeeperHandle } from './keeper-handle.ts'
+import { Leaders } from './leaders.ts'
 import { Lock } from './lock.ts'
-import { keysOf, type StartOptions } from './messages.ts'
+import { keysOf, mailboxesOf, type StartOptions } from './messages.ts'
 import { InspectorPorts, inspects } from './node-flags.ts'
+import { type Operated, Operator } from './operator.ts'
 import { Output } from './output.ts'
+import { Peers } from './peers.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
-import { Reload, type ReloadOutcome, type Supervisor } from './reload.ts'
+import type { ReloadOutcome } from './reload.ts'
 import { makeRunDir, type Places, placesOfOurs, runDirCandidates } from './run-directory.ts'
-import { monotonicUsec, reapOrphans, tellService } from './service.ts'
+import { reapOrphans, tellService } from './service.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, spawnChild } from './spawn.ts'
@@ -42,15 +49,22 @@ const PING_MS = 1000
 /** `asked`, or the failure that ends the server. */
 type StopReason = CommandError | 'asked'
 
-export class Master implements Supervisor {
+export class Master implements Operated {
   readonly groups: GroupState[] = []
   readonly sockets = new Sockets()
+  readonly events = new Events()
+  readonly #operator = new Operator(this)
   readonly #options: StartOptions
   readonly #isDaemon: boolean
   readonly #startedAt = new Date()
   readonly #ended = new AbortController()
   readonly #inspectorPorts = new InspectorPorts()
   readonly #tickets = new Tickets()
+  readonly #leaders = new Leaders()
+  #keeper: KeeperHandle | null = null
+  /** The counters that all workers share; null without the addon. */
+  readonly #memory = sharedMemory()
+  readonly #peers = new Peers()
   #settings: Settings = DEFAULT_SETTINGS
   #runDir = ''
   readonly #pidFiles = new Set<string>()
@@ -62,12 +76,10 @@ export class Master implements Supervisor {
   /** Everything has been ready once: from then on failures are retried for ever. */
   #isUp = false
   #stopping: StopReason | null = null
-  #isGraceful = false
+  /** How much time those who have asked for the end give: the least counts. */
+  readonly #leaves: Leave[] = []
   /** Of slots that a reload has removed: no total ever falls. */
   #past = newCounters()
-  #reload: Promise<unknown> = Promise.resolve()
-  /** Those that wait, by how they were asked for. */
-  readonly #nextReloads = new Map<number, Promise<ReloadOutcome>>()
   readonly #waiting = new Set<() => void>()
 
   constructor(options: StartOptions, isDaemon: boolean) {
@@ -82,13 +94,15 @@ export class Master implements Supervisor {
   async run(onUp: (banner: string) => void): Promise<void> {
     process.title = `millrace: master process  start_file=${this.#options.modules[0]}`
     if (this.#options.umask !== undefined) process.umask(this.#options.umask)
-    reapOrphans(() => [this.#describePid, ...this.#processes().map(({ pid }) => pid)])
+    reapOrphans(() => this.#pids())
     try {
       await this.#takeRunDir()
+      this.events.emit({ type: 'server', state: 'starting', reason: '' })
       await this.#prepare()
       await this.#untilUp()
       if (this.#stopping === null) {
         tellService('READY=1', `MAINPID=${process.pid}`)
+        this.events.emit({ type: 'server', state: 'running', reason: '' })
         onUp(this.#banner())
       }
       await this.#until(() => this.#stopping !== null)
@@ -99,10 +113,12 @@ export class Master implements Supervisor {
     if (this.#stopping instanceof CommandError) throw this.#stopping
   }
 
-  /** Ends the server within `Worker.stopTimeout`; gracefully within each group's `drainTimeoutMs`. */
-  stop(isGraceful: boolean): void {
-    if (this.#stopping === null) this.#isGraceful = isGraceful
-    else this.#isGraceful &&= isGraceful // a plain stop shortens a graceful one
+  /**
+   * Ends the server within `Worker.stopTimeout`; gracefully within each group's `drainTimeoutMs`. Again: with less time, never
+   * with more.
+   */
+  stop(isGraceful: boolean, timeoutMs: number | null = null): void {
+    this.#leaves.push({ isGraceful, timeoutMs })
     this.#giveUp('asked')
   }
 
@@ -111,21 +127,28 @@ export class Master implements Supervisor {
     for (const handle of this.#processes()) handle.kill()
   }
 
-  /**
-   * One after the other: those who ask for the same while one runs share the next one, which sees the newest code. Never
-   * rejects.
-   * @param canaryMs for how long one process of each group is watched first; 0 for no canary
-   */
-  reload(canaryMs = 0): Promise<ReloadOutcome> {
-    const waiting = this.#nextReloads.get(canaryMs)
-    if (waiting !== undefined) return waiting
-    const next = this.#reload.then(() => {
-      this.#nextReloads.delete(canaryMs)
-      return this.#reloadNow(canaryMs)
-    })
-    this.#nextReloads.set(canaryMs, next)
-    this.#reload = next
-    return next
+  reload(): Promise<ReloadOutcome> {
+    return this.#operator.reload([])
+  }
+
+  get isStopping(): boolean {
+    return this.#stopping !== null
+  }
+
+  get stopTimeoutMs(): number {
+    return this.#settings.stopTimeoutMs
+  }
+
+  untilUp(): Promise<void> {
+    return this.#until(() => this.#isUp || this.#stopping !== null)
+  }
+
+  async describeAnew(): Promise<Described> {
+    const described = await this.#describe()
+    this.#leaders.generation++
+    this.#follow(described.settings)
+    this.#output?.reopen()
+    return described
   }
 
   // Starting
@@ -140,7 +163,8 @@ export class Master implements Supervisor {
     this.#lock = lock
     this.#predecessors = new Predecessors(this.#runDir)
     this.#output = new Output(this.#options, this.#isDaemon, this.#runDir, DEFAULT_SETTINGS)
-    const control = new ControlServer(this.#runDir, (request) => this.#answer(request))
+    this.#keeper = new KeeperHandle(this.#runDir, this.#output, () => this.#record())
+    const control = new ControlServer(this.#runDir, this.events, (request) => this.#answer(request))
     await control.listen()
     this.#control = control
     this.#writePid(this.#options.pidFile ?? join(this.#runDir, 'millrace.pid'))
@@ -157,11 +181,13 @@ export class Master implements Supervisor {
     if (this.#options.pidFile === undefined && settings.pidFile !== '') this.#writePid(settings.pidFile)
     await this.#predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
     const keys = keysOf(groups)
+    const mailboxes = mailboxesOf(groups)
     for (const [place, declaration] of groups.entries()) {
       if (this.#stopping !== null) return
       const sockets = await this.sockets.reserveAll(declaration)
       const key = keys[place] as Blueprint['key']
-      const group = new GroupState({ key, declaration, sockets, tlsFiles: tlsFiles[place] ?? {} })
+      const mailbox = mailboxes[place] as string
+      const group = new GroupState({ key, mailbox, declaration, sockets, tlsFiles: tlsFiles[place] ?? {} })
       for (let n = 0; n < declaration.count; n++) group.addSlot({ isHeld: false })
       this.groups.push(group)
     }
@@ -221,10 +247,12 @@ export class Master implements Supervisor {
     for (const group of this.groups) {
       for (const slot of group.slots) {
         if (this.#stopping !== null) for (const handle of slot.processes) handle.stop(this.#stopWindowMs(group))
-        else if (slot.isVacant) this.#fill(group, slot)
+        else if (slot.isVacant && !group.isStopped) this.#fill(group, slot)
       }
     }
     if (this.#stopping === null) for (const { share } of this.groups) share.settle()
+    if (this.#stopping === null) this.#leaders.settle()
+    this.#peers.settle(this.groups, this.#stopping !== null)
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.#record()
     for (const look of [...this.#waiting]) look()
@@ -248,6 +276,10 @@ export class Master implements Supervisor {
     const output = this.#output as Output
     const inspectorPort = inspects(declaration.execArgv) ? this.#inspectorPorts.take() : null
     const incarnation = ++slot.incarnation
+    const fds = socket === null || socket.fd < 0 ? [] : [socket.fd]
+    const mesh = bindMeshSocket(this.#runDir)
+    const meshFd = mesh.fd < 0 ? -1 : FIRST_SOCKET_FD + fds.push(mesh.fd) - 1
+    const memoryFd = this.#memory === null ? -1 : FIRST_SOCKET_FD + fds.push(this.#memory.fd) - 1
     const child = spawnChild(
       {
         role: 'worker',
@@ -257,30 +289,46 @@ export class Master implements Supervisor {
         isLogPiped: output.isLogPiped,
         engine: this.#options.engine,
         group: key,
+        memoryFd,
         place: {
           id: slot.id,
           incarnation,
           sockets: socket === null ? [] : [{ fd: socket.fd < 0 ? -1 : FIRST_SOCKET_FD, endpoint: socket.endpoint }],
           tls: { ticketKeys: this.#tickets.keysFor(key), files: tlsFiles },
+          mesh: this.#peers.placeFor(blueprint, meshFd, mesh.address),
         },
       },
       {
         stdio: output.stdio,
-        fds: socket === null || socket.fd < 0 ? [] : [socket.fd],
+        fds,
         isDetached: true,
         execArgv: declaration.execArgv,
         inspectorPort,
       },
     )
+    if (isPassedOn) mesh.close()
     output.attach(child, `${declaration.name}:${slot.id}`)
     // Who stands at a breakpoint is not late.
     const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
-    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket })
+    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket, meshAddress: mesh.address })
     slot.next = handle
+    const of = () => ({ group: declaration.name, worker: `${declaration.name}:${slot.id}`, pid: handle.pid })
+    this.events.emit({ type: 'spawn', incarnation, ...of() })
+    handle.onMove = (state) => {
+      if (state === 'ready') this.events.emit({ type: 'ready', readyMs: Math.round(now() - handle.startedAt), ...of() })
+      else if (state === 'retiring') this.events.emit({ type: 'retire', ...of() })
+      else if (state === 'stopping')
+        this.events.emit({ type: 'leave', windowMs: Math.round(handle.remainingMs), ...of() })
+    }
     handle.onReport = () => shareOut(group)
     handle.onListen = (request, address) => void this.#giveSocket(group, handle, request, address)
+    handle.onReachKeeper = (request) => void this.#giveKeeper(handle, request)
+    handle.onStand = (name, id) => this.#leaders.stand(handle, name, id)
+    handle.onResign = (name, id) => this.#leaders.resign(handle, name, id)
     handle.onGone = (exit) => {
+      this.#leaders.forget(handle)
       if (inspectorPort !== null) this.#inspectorPorts.release(inspectorPort)
+      if (!isPassedOn) mesh.close()
       this.#gone(group, slot, handle, exit)
     }
     this.#record()
@@ -303,15 +351,25 @@ export class Master implements Supervisor {
     }
   }
 
+  async #giveKeeper(handle: WorkerHandle, request: number): Promise<void> {
+    try {
+      const keeper = this.#keeper as KeeperHandle
+      handle.giveConnection(request, await keeper.connect())
+    } catch (error) {
+      handle.refuseSocket(request, { code: 'ERR_KEEPER_LOST', syscall: '', address: '', message: messageOf(error) })
+    }
+  }
+
   activate(slot: Slot, handle: WorkerHandle): void {
+    this.#peers.settle(this.groups, this.#stopping !== null) // messages go to it from now on
     const before = [...slot.leaving].map(({ retired }) => retired)
     void Promise.all(before).then(() => {
       if (slot.current === handle) handle.activate()
     })
   }
 
-  retryLater(slot: Slot): void {
-    slot.wait(slot.backoff.next(0), () => this.reconcile(), now())
+  retryLater(group: GroupState, slot: Slot): void {
+    this.#waitFor(group, slot, slot.backoff.next(0))
   }
 
   dismiss(group: GroupState, slot: Slot): void {
@@ -325,6 +383,12 @@ export class Master implements Supervisor {
     const wasServing = handle === slot.current
     const isLeaving = slot.leaving.has(handle)
     slot.forget(handle, exit)
+    this.events.emit({
+      type: 'exit',
+      ...{ group: group.name, worker: `${group.name}:${slot.id}`, pid: handle.pid },
+      ...{ word: exit.word, reason: exit.reason, aliveMs: Math.round(exit.aliveMs), wasKilled: exit.wasKilled },
+      isExpected: isLeaving || this.#stopping !== null,
+    })
     if (exit.exitCode !== WorkerExit.Ended || exit.wasKilled) count(group.exits, exit.word)
     if (this.#stopping === null && wasServing) this.#replaceLost(group, slot, handle, exit)
     else if (isLeaving && exit.wasKilled)
@@ -340,6 +404,13 @@ export class Master implements Supervisor {
     const waitMs = isVoluntary(exit) ? 0 : slot.backoff.next(exit.aliveMs)
     const next = waitMs === 0 ? 'starting another' : `starting another in ${(waitMs / 1000).toFixed(1)} s`
     log(`${name} pid ${handle.pid}: ${exit.word}, ${next}${exit.reason && `\n${exit.reason}`}`)
+    this.#waitFor(group, slot, waitMs)
+  }
+
+  #waitFor(group: GroupState, slot: Slot, waitMs: number): void {
+    const { failures } = slot.backoff
+    const worker = `${group.name}:${slot.id}`
+    this.events.emit({ type: 'backoff', group: group.name, worker, waitMs: Math.round(waitMs), failures })
     slot.wait(waitMs, () => this.reconcile(), now())
   }
 
@@ -351,41 +422,13 @@ export class Master implements Supervisor {
     else if (++slot.bootFailures >= MAX_BOOT_FAILURES) this.#giveUp(new CommandError(Exit.Module, message))
   }
 
-  // Reloading
-
-  async #reloadNow(canaryMs: number): Promise<ReloadOutcome> {
-    await this.#until(() => this.#isUp || this.#stopping !== null) // a reload during a start comes after it
-    const started = now()
-    const reload = new Reload(this, canaryMs)
-    let failure: CommandError | null = null
-    try {
-      if (this.#stopping !== null) throw new CommandError(Exit.Failure, 'the server is being stopped')
-      log('reload: checking the new code')
-      tellService('RELOADING=1', monotonicUsec())
-      const described = await this.#describe()
-      this.#follow(described.settings)
-      this.#output?.reopen()
-      await reload.run(described)
-    } catch (error) {
-      failure =
-        this.#stopping === null ? asCommandError(error) : new CommandError(Exit.Failure, 'the server was stopped')
-    }
-    if (this.#stopping === null) tellService('READY=1')
-    const outcome = {
-      exitCode: failure?.exitCode ?? Exit.Ok,
-      reason: failure?.message ?? '',
-      durationMs: Math.round(now() - started),
-      slots: reload.receipts,
-      canaries: reload.canaries,
-    }
-    log(reloadLine(outcome))
-    return outcome
-  }
-
   // Stopping
 
   #giveUp(why: StopReason): void {
-    if (this.#stopping === null) tellService('STOPPING=1')
+    if (this.#stopping === null) {
+      tellService('STOPPING=1')
+      this.events.emit({ type: 'server', state: 'stopping', reason: why === 'asked' ? '' : why.message })
+    }
     this.#stopping ??= why
     this.#ended.abort()
     this.sockets.closeAll() // who connects from now on is refused at once, instead of waiting for nobody
@@ -393,14 +436,20 @@ export class Master implements Supervisor {
   }
 
   #stopWindowMs({ blueprint }: GroupState): number {
-    return this.#isGraceful ? blueprint.declaration.drainTimeoutMs : this.#settings.stopTimeoutMs
+    const { stopTimeoutMs } = this.#settings
+    const { drainTimeoutMs } = blueprint.declaration
+    const windows = this.#leaves.map(
+      ({ isGraceful, timeoutMs }) => timeoutMs ?? (isGraceful ? drainTimeoutMs : stopTimeoutMs),
+    )
+    return windows.length === 0 ? stopTimeoutMs : Math.min(...windows)
   }
 
   async #end(): Promise<void> {
     for (const slot of this.#slots()) slot.stopWaiting()
     this.reconcile()
     await this.#until(() => this.#processes().length === 0)
-    await this.#reload
+    await this.#operator.idle()
+    await this.#keeper?.end()
     this.sockets.closeAll()
     for (const path of this.#pidFiles) tidy(() => removePidFile(path))
     if (this.#lock?.isOurs()) tidy(() => this.#predecessors?.forget())
@@ -415,11 +464,29 @@ export class Master implements Supervisor {
     if (command === 'status') return { ...this.#done(), status: await this.#status() }
     if (command === 'connections')
       return { ...this.#done(), page: await connectionPage(this.groups, request.cursor ?? { pid: 0, after: 0 }) }
-    if (command === 'reload') return { ...this.#done(), reload: await this.reload(Number(request.canaryMs) || 0) }
-    if (command === 'stop')
-      this.stop(request.isGraceful) // who asked waits for this process to be gone
-    else if (command !== 'ping') return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
-    return this.#done()
+    if (command === 'ping' || command === 'events') return this.#done()
+    const names = namesOf(request)
+    if (command === 'stop' && names.length === 0) {
+      this.stop(request.isGraceful === true, timeoutOf(request)) // who asked waits for this process to be gone
+      return this.#done()
+    }
+    const outcome = this.#operate(request, names)
+    if (outcome === null) return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
+    return command === 'reload' && request.isWaiting === false
+      ? this.#done()
+      : { ...this.#done(), outcome: await outcome }
+  }
+
+  /** Null for what is no operation. */
+  #operate(request: Request, names: readonly string[]): Promise<ReloadOutcome> | null {
+    const { command } = request
+    if (command === 'reload') return this.#operator.reload(names, Number(request.canaryMs) || 0)
+    if (command === 'scale') return this.#operator.scale(String(request.name), request.scale)
+    if (names.length === 0) return null // the whole server is stopped and started by others
+    if (command === 'start') return this.#operator.start(names)
+    if (command !== 'stop' && command !== 'restart') return null
+    const leave = { isGraceful: request.isGraceful === true, timeoutMs: timeoutOf(request) }
+    return this.#operator[command](names, leave)
   }
 
   #done() {
@@ -447,6 +514,7 @@ export class Master implements Supervisor {
       addon: addon().why,
       loadAverage: loadavg(),
       groups,
+      leaders: this.#leaders.list(),
       totals: addCounters(totalsOf(groups), this.#past),
     }
   }
@@ -472,9 +540,13 @@ export class Master implements Supervisor {
     return this.#slots().flatMap((slot) => slot.processes)
   }
 
+  #pids(): number[] {
+    return [this.#describePid, this.#keeper?.pid ?? 0, ...this.#processes().map(({ pid }) => pid)]
+  }
+
   /** Who would be left over if this process were killed now. */
   #record(): void {
-    this.#predecessors?.record([this.#describePid, ...this.#processes().map(({ pid }) => pid)])
+    this.#predecessors?.record(this.#pids())
   }
 
   /** Resolves when `isTrue` holds; looked at after every change. */
@@ -509,6 +581,25 @@ function shareOut({ slots, blueprint }: GroupState): void {
   for (const handle of serving) handle.useShare(share)
 }
 
+function sharedMemory(): Descriptor | null {
+  try {
+    return addon().sys?.createMemory(COUNTER_BYTES) ?? null
+  } catch (error) {
+    log(`counters are kept by a process: ${messageOf(error)}`)
+    return null
+  }
+}
+
+/** What somebody sends need not be what it should. */
+function namesOf(request: { readonly names?: readonly string[] } | Request): readonly string[] {
+  const { names } = request as { readonly names?: unknown }
+  return Array.isArray(names) ? names.map(String) : []
+}
+
+function timeoutOf({ timeoutMs }: Leave): number | null {
+  return typeof timeoutMs === 'number' && timeoutMs >= 0 ? timeoutMs : null
+}
+
 /** One step of the end: what fails (a folder that is gone) must not keep the next from being done. */
 function tidy(step: () => void): void {
   try {
@@ -531,12 +622,6 @@ function unfinished({ report }: WorkerHandle): string {
   return report.work === '' ? '' : ` with ${report.work}`
 }
 
-function reloadLine({ reason, durationMs, slots }: ReloadOutcome): string {
-  const fresh = slots.filter(({ result }) => result === 'replaced' || result === 'added').length
-  if (reason === '') return `reload: done in ${(durationMs / 1000).toFixed(1)} s, new processes: ${fresh}`
-  return `reload: given up, processes that already run the new code: ${fresh}: ${reason}`
-}
-
 /** Looks in every place where `status` and `stop` would look: one server a module, whatever the environment was. */
 async function refuseSecond(places: Places): Promise<void> {
   for (const runDir of placesOfOurs(places)) {
@@ -547,11 +632,4 @@ async function refuseSecond(places: Places): Promise<void> {
 
 function alreadyRunning(pid: number): CommandError {
   return new CommandError(Exit.AlreadyRunning, `already running, pid ${pid}`)
-}
-
-function asCommandError(error: unknown): CommandError {
-  if (error instanceof CommandError) return error
-  if (error instanceof SystemError) return new CommandError(Exit.Address, error.message, { cause: error })
-  const isUsage = error instanceof UsageError
-  return new CommandError(isUsage ? Exit.Module : Exit.Failure, messageOf(error), { cause: error })
 }

@@ -14,6 +14,7 @@ import { evaluate } from './evaluate.ts'
 import { WorkerExit } from './exit-codes.ts'
 import { type Credentials, type Declaration, type GivenSocket, type Group, type PeerNews, registry } from './group.ts'
 import { receiveSockets, standInRequest } from './handle-channel.ts'
+import { LoopLag } from './loop-lag.ts'
 import {
   type DescribeBoot,
   type FromChild,
@@ -113,6 +114,7 @@ class WorkerLife {
   /** Of other workers, while the modules are evaluated. */
   readonly #earlyNews: PeerNews[] = []
   #lastRequest = 0
+  readonly #lag = new LoopLag()
   readonly #requests = new Map<number, { resolve(socket: GivenSocket): void; reject(error: Error): void }>()
 
   constructor(channel: Up) {
@@ -171,6 +173,7 @@ class WorkerLife {
     else if (message.type === 'share') this.#group?.useShare(message.connections)
     else if (message.type === 'peers') this.#hear(message.news)
     else if (message.type === 'tickets') this.#group?.useTickets(message.keys)
+    else if (message.type === 'watchLag') this.#lag.watch(message.isOn)
     else if (message.type === 'connections') this.#list(message.after, message.limit)
   }
 
@@ -263,7 +266,8 @@ class WorkerLife {
     const { counters } = this.#group
     this.#memory = residentBytes() ?? this.#memory
     const work = this.#describeWork()
-    const report = { counters, memory: this.#memory, timers: Timer.count, work, isInspected: isInspected() }
+    const [isOpen, lagMs] = [isInspected(), this.#lag.take()]
+    const report = { counters, memory: this.#memory, timers: Timer.count, work, isInspected: isOpen, lagMs }
     this.#channel.send({ type: 'report', report })
   }
 }

@@ -25,7 +25,13 @@ import type { ConnectionPage, Cursor, Status } from './status.ts'
 export type Request =
   | { readonly command: 'status' | 'ping' | 'diff' }
   /** Groups by name or address; none: all. Who does not wait is answered at once, and not told how it goes. */
-  | { readonly command: 'reload'; readonly names?: readonly string[]; readonly isWaiting?: boolean }
+  | {
+      readonly command: 'reload'
+      readonly names?: readonly string[]
+      readonly isWaiting?: boolean
+      /** One process of each group is watched for so long before the others follow. */
+      readonly canaryMs?: number
+    }
   | ({ readonly command: 'stop'; readonly names?: readonly string[] } & Leave)
   | ({ readonly command: 'restart'; readonly names: readonly string[] } & Leave)
   | { readonly command: 'start'; readonly names: readonly string[] }

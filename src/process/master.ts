@@ -604,7 +604,7 @@ export class Master implements Operated, RecycleSupervisor {
   /** Null for what is no operation. */
   #operate(request: Request, names: readonly string[]): Promise<ReloadOutcome> | null {
     const { command } = request
-    if (command === 'reload') return this.#operator.reload(names)
+    if (command === 'reload') return this.#operator.reload(names, Number(request.canaryMs) || 0)
     if (command === 'scale') return this.#operator.scale(String(request.name), request.scale)
     if (names.length === 0) return null // the whole server is stopped and started by others
     if (command === 'start') return this.#operator.start(names)
@@ -720,9 +720,9 @@ const SILENT_MS = 1500
 /** Tells each worker of a group how many connections it should have at most, so that they do not pile up on one. */
 function shareOut({ slots, blueprint }: GroupState): void {
   if (blueprint.sockets.length > 1) return // the kernel spreads: who rested would give its queue to siblings
-  const serving = slots.flatMap(({ current }) => {
-    return current !== null && current.state === 'ready' && current.silentMs < SILENT_MS ? [current] : []
-  })
+  const serving = slots
+    .flatMap(({ processes }) => processes)
+    .filter(({ state, silentMs }) => state === 'ready' && silentMs < SILENT_MS)
   const all = serving.reduce((sum, { report }) => sum + report.counters.connections, 0)
   const isAlone = serving.length < 2
   const share = isAlone ? Number.MAX_SAFE_INTEGER : Math.ceil((all / serving.length) * SHARE_FACTOR) + SHARE_SLACK

@@ -127,6 +127,8 @@ export type ToChild =
   | { readonly type: 'lead'; readonly name: string; readonly ticket: number }
   /** Which other processes there are. */
   | { readonly type: 'peers'; readonly news: PeerNews }
+  /** Whether reports are to tell how late the event loop was. */
+  | { readonly type: 'watchLag'; readonly isOn: boolean }
   /** Asks a worker for a fresh report. */
   | { readonly type: 'poll' }
   /** Asks for a page of connections. */
@@ -169,6 +171,8 @@ export interface Report {
   readonly work: string
   /** Its inspector is open. */
   readonly isInspected: boolean
+  /** The longest delay of the event loop since the report before, ms; 0 unless it is watched. */
+  readonly lagMs: number
 }
 
 /** The keys of declarations, in order. */

@@ -5,6 +5,7 @@ import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { Backoff, HEALTHY_AFTER_MS } from '../loop/backoff.ts'
 import { now } from '../loop/clock.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
+import type { Canary } from './canary.ts'
 import type { Declaration } from './group.ts'
 import type { GroupKey } from './messages.ts'
 import { PortShare } from './port-share.ts'
@@ -133,6 +134,8 @@ export class Slot {
   current: WorkerHandle | null = null
   /** A reload starts it to take the place of `current`. */
   next: WorkerHandle | null = null
+  /** `next` serves beside `current`, and is watched. */
+  canary: Canary | null = null
   /** Replaced, and not gone yet. */
   readonly leaving = new Set<WorkerHandle>()
   /** A reload has it in hand: nothing else starts a process here. */

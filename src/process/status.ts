@@ -2,6 +2,7 @@
 
 import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { now } from '../loop/clock.ts'
+import type { CanaryReport } from './canary.ts'
 import type { ConnectionRow, Declaration } from './group.ts'
 import { isStopped } from './identity.ts'
 import type { Leader } from './leaders.ts'
@@ -72,7 +73,7 @@ export interface GroupStatus {
 /**
  * `ready`: serves, and answers at once. `busy`: did not, this time. `hung`: has not for seconds. `suspended`: somebody has stopped
  * it (SIGSTOP, ptrace). `starting`: not ready yet.
- * `retiring`, `draining`: another process has its place. `stopping`. `waiting`: for its next start after a failure.
+ * `canary`: new code that a reload watches beside the old. `retiring`, `draining`: another process has its place. `stopping`. `waiting`: for its next start after a failure.
  * `crash-loop`: the same, and it failed so often that somebody should look. `stopped`: somebody has stopped its group.
  */
 export type WorkerState =
@@ -81,6 +82,7 @@ export type WorkerState =
   | 'hung'
   | 'suspended'
   | 'starting'
+  | 'canary'
   | 'retiring'
   | 'draining'
   | 'stopping'
@@ -119,6 +121,8 @@ export interface WorkerStatus {
   readonly lastLog: readonly string[]
   /** ISO 8601, or an empty string. */
   readonly lastExitAt: string
+  /** Of a canary: how it does beside the others. */
+  readonly canary: CanaryReport | null
   /** Of this slot since the start, dead processes included; of one that leaves, its own. `connections` is now. */
   readonly counters: Counters
 }
@@ -187,6 +191,7 @@ async function processStatus(slot: Slot, handle: WorkerHandle): Promise<WorkerSt
   return {
     ...troubles(slot),
     ...{ id: slot.id, pid, state, incarnation, uptimeMs, silentMs: Math.round(silentMs), leavesFor },
+    canary: slot.canary?.handle === handle ? slot.canary.report : null,
     ...{ memory, timers, messageRate: hasAnswered ? messageRate : 0, work, counters: { ...counters } },
   }
 }
@@ -197,14 +202,15 @@ function stateOf(slot: Slot, handle: WorkerHandle, hasAnswered: boolean): Worker
   if (handle.state === 'stopping') return slot.leaving.has(handle) ? 'draining' : 'stopping'
   if (!hasAnswered && isStopped(handle.pid)) return 'suspended'
   if (!hasAnswered) return handle.silentMs > HUNG_AFTER_MS ? 'hung' : 'busy'
-  return 'ready'
+  return slot.canary?.handle === handle ? 'canary' : 'ready'
 }
 
 function vacant({ blueprint, isStopped }: GroupState, slot: Slot): WorkerStatus {
   const failed: WorkerState = slot.failures >= blueprint.declaration.crashLoopAfter ? 'crash-loop' : 'waiting'
   const state = isStopped ? 'stopped' : failed
   const { id, incarnation } = slot
-  const nothing = { pid: 0, uptimeMs: 0, silentMs: 0, memory: 0, timers: 0, messageRate: 0, work: '', leavesFor: '' }
+  const none = { canary: null, pid: 0, uptimeMs: 0, silentMs: 0, memory: 0, timers: 0, messageRate: 0 }
+  const nothing = { ...none, work: '', leavesFor: '' }
   return { ...troubles(slot), ...nothing, id, state, incarnation, counters: newCounters() }
 }
 

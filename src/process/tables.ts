@@ -2,6 +2,7 @@
 // from user code and may come from another user's server: control characters do not reach the terminal.
 
 import type { Counters } from '../counters.ts'
+import type { CanaryReport } from './canary.ts'
 import type { ReloadOutcome } from './reload.ts'
 import type { ConnectionPage, GroupStatus, ListedConnection, Status, WorkerStatus } from './status.ts'
 import { engineWord } from './status.ts'
@@ -162,6 +163,7 @@ function changed({ name, count, declaredCount, isStopped }: GroupStatus): string
 function trouble({ name }: GroupStatus, worker: WorkerStatus): string[] {
   const { state, failures, lastExit, lastReason, lastLog, retryInMs, silentMs, work } = worker
   const who = `${name}:${worker.id}`
+  if (worker.canary !== null) return [`\n${canaryLine(worker.canary)}`]
   if (state === 'hung') return [`\n${who} has been silent for ${seconds(silentMs)}: its event loop does not turn`]
   const cause = worker.leavesFor && ` for ${worker.leavesFor}`
   if (state === 'suspended')
@@ -220,8 +222,19 @@ function shorten(name: string): string {
 
 // reload
 
+/** `canary web:0 pid 7: after 5.0 s 0 errors in 120 messages (others 0 in 400), loop late by 2 ms (others 3 ms)`. */
+export function canaryLine({ worker, pid, watchedMs, canary, others }: CanaryReport): string {
+  const errors = `${canary.errors} errors in ${canary.messages} messages (others ${others.errors} in ${others.messages})`
+  const lag = `loop late by ${canary.lagMs} ms (others ${others.lagMs} ms)`
+  return `canary ${printable(worker)} pid ${pid}: after ${seconds(watchedMs)} ${errors}, ${lag}`
+}
+
 /** The receipts; `past` is what was done. */
-export function renderOutcome({ slots, durationMs, reason }: ReloadOutcome, past: string, paint: Paint): string {
+export function renderOutcome(
+  { slots, canaries, durationMs, reason }: ReloadOutcome,
+  past: string,
+  paint: Paint,
+): string {
   const rows = slots.map((slot) => [
     slot.worker,
     slot.result,
@@ -234,9 +247,9 @@ export function renderOutcome({ slots, durationMs, reason }: ReloadOutcome, past
   const end = `${past} in ${seconds(durationMs)}`
   if (rows.length === 0) return reason === '' ? end : ''
   const table = renderTable([['worker', 'result', 'old', 'new', 'ready', 'drained', ''], ...rows], (cell, column) => {
-    return column === 1 ? paint(cell.trimEnd() === 'failed' ? 'bad' : 'good', cell) : cell
+    return column === 1 ? paint(/^(failed|taken back)$/.test(cell.trimEnd()) ? 'bad' : 'good', cell) : cell
   })
-  return reason === '' ? `${table}\n${end}` : table
+  return [table, ...canaries.map(canaryLine), ...(reason === '' ? [end] : [])].join('\n')
 }
 
 // Numbers

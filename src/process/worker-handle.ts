@@ -90,7 +90,7 @@ export class WorkerHandle {
   state: WorkerState = 'starting'
   /** When something was heard of it. */
   heardAt = now()
-  report: Report = { counters: newCounters(), memory: 0, timers: 0, work: '', isInspected: false }
+  report: Report = { counters: newCounters(), memory: 0, timers: 0, work: '', isInspected: false, lagMs: 0 }
   /** The limit that it has reached, or what else another takes its place for; empty at a reload. */
   leavesFor = ''
   /** Messages per second over the last heartbeats. */
@@ -220,6 +220,11 @@ export class WorkerHandle {
 
   tellPeers(news: PeerNews): void {
     if (this.state !== 'gone') this.#child.channel.send({ type: 'peers', news })
+  }
+
+  /** While it is on, reports tell how late its event loop was. */
+  watchLag(isOn: boolean): void {
+    this.#child.channel.send({ type: 'watchLag', isOn })
   }
 
   useTickets(keys: string): void {

@@ -30,6 +30,11 @@ export const FLAGS = {
   },
   wait: { type: 'boolean', text: 'return when it is done; the default' },
   'no-wait': { type: 'boolean', text: 'return when it has been asked for; events and the log tell how it went' },
+  canary: {
+    type: 'boolean',
+    text: 'one process of each group first; the rest when it does as well as those beside it',
+  },
+  'canary-ms': { type: 'string', value: 'N', text: 'how long that one is watched, ms; 10000' },
   follow: { type: 'boolean', short: 'f', text: 'go on with what comes, until Ctrl+C' },
   lines: { type: 'string', short: 'n', value: 'N', text: 'so many of those that were' },
   name: { type: 'string', value: 'NAME', text: 'a group, also where its name looks like a file' },
@@ -219,6 +224,16 @@ export function timeoutOf({ timeout }: Flags): number | null {
   const [, number = '', unit = ''] = /^(\d{1,10}(?:\.\d{1,3})?)(ms|s|m|)$/.exec(timeout) ?? []
   if (number === '') throw usage(`--timeout is a time like 5 (seconds), 500ms or 2m, not '${timeout}'`)
   return Math.min(LONGEST_MS, Math.round(Number(number) * (UNITS.get(unit) ?? 1)))
+}
+
+/** How long `--canary` watches if nobody says. */
+const CANARY_MS = 10_000
+
+/** `--canary-ms`, which says `--canary` too; 0 without either. */
+export function canaryTimeOf({ canary, 'canary-ms': text }: Flags): number {
+  if (text === undefined) return canary === true ? CANARY_MS : 0
+  if (/^[1-9]\d{0,7}$/.test(text)) return Number(text)
+  throw usage(`--canary-ms is a time in milliseconds, from 1 to 99999999, not '${text}'`)
 }
 
 /** `--lines`, or what it is without. */

@@ -140,7 +140,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /**
    * Workerman's callbacks of the master. Set before `runAll`; each runs in a short-lived process of its own that has evaluated
    * your modules as they are on disk, so what it changes in memory reaches nobody. It has 10 seconds; what it throws is logged.
-   * At a reload, when the new code was found good and nothing was replaced yet.
+   * At a reload (or a start or restart of a group), when the new code was found good and nothing was replaced yet.
    */
   static onMasterReload: (() => unknown) | null = null
   /** When the last worker of a server that was up is gone. */

@@ -35,6 +35,8 @@ export interface BoundSocket {
   readonly endpoint: string
   /** One process at a time can have it: two cannot overlap during a reload. */
   readonly isExclusive?: boolean
+  /** A service manager made it and keeps it: one for all processes of its group, for as long as the master lives. */
+  readonly isActivated?: boolean
   /** Releases it, and a Unix socket's file if that is still ours. */
   close(): void
 }
@@ -111,8 +113,8 @@ export async function resolve(host: string): Promise<string> {
   }
 }
 
-/** A socket that is bound already; it belongs to the result. */
-function adoptSocket(fd: number, endpoint: string): BoundSocket {
+/** A TCP or Unix socket that is bound already; it belongs to the result. */
+export function adoptSocket(fd: number, endpoint: string): BoundSocket {
   const handle = createServerHandle('', 0, 0, fd)
   if (typeof handle === 'number') throw SystemError.fromErrno(handle, 'open', endpoint)
   return { fd: handle.fd, handle, endpoint, close: () => handle.close() }

@@ -12,31 +12,38 @@ import { now } from '../loop/clock.ts'
 import { bindMeshSocket, isPassedOn } from '../net/mesh-socket.ts'
 import { COUNTER_BYTES } from '../shared/limits.ts'
 import { version } from '../version.ts'
+import { takeActivated } from './activation.ts'
 import { renderBanner } from './banner.ts'
+import { MasterCallbacks } from './callbacks.ts'
 import { type Answer, ask, ControlServer, type Leave, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
 import { type Comparison, compare, oldestStart } from './diff.ts'
 import { Events } from './events.ts'
 import { asCommandError, CommandError, Exit, WorkerExit } from './exit-codes.ts'
-import { DEFAULT_SETTINGS, type Settings } from './group.ts'
+import { DEFAULT_SETTINGS, type Declaration, type Settings } from './group.ts'
+import { HealthServer } from './health.ts'
 import { ownIdentity } from './identity.ts'
 import { KeeperHandle } from './keeper-handle.ts'
 import { Leaders } from './leaders.ts'
 import { Lock } from './lock.ts'
 import { keysOf, mailboxesOf, type StartOptions } from './messages.ts'
-import { InspectorPorts, inspects } from './node-flags.ts'
+import { InspectorPorts, inspects, QUIET_INSPECTOR } from './node-flags.ts'
+import { OomKills } from './oom-kills.ts'
 import { type Operated, Operator } from './operator.ts'
 import { Output } from './output.ts'
 import { Peers } from './peers.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
+import type { Seen } from './readiness.ts'
+import { type RecycleSupervisor, Recycling } from './recycle.ts'
 import type { ReloadOutcome } from './reload.ts'
 import { makeRunDir, type Places, placesOfOurs, realPathOf, runDirCandidates } from './run-directory.ts'
-import { reapOrphans, tellService } from './service.ts'
+import { extendStart, extension, feedWatchdog, reapOrphans, tellService, tellStatus } from './service.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, spawnChild } from './spawn.ts'
 import { connectionPage, engineOf, groupStatus, type Status, totalsOf } from './status.ts'
+import { StuckWorkers } from './stuck.ts'
 import { ROTATE_TICKETS_MS, Tickets } from './tickets.ts'
 import { type WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
@@ -47,10 +54,15 @@ const SHORTEST_SERVICE_MS = 1000
 /** What another master may take to say that it is there. */
 const PING_MS = 1000
 
+/** Workers are killed and reaped then, and files closed. */
+const STOP_SLACK_MS = 5000
+/** What is longer means: for ever. */
+const LONGEST_START_MS = 1_000_000_000
+
 /** `asked`, or the failure that ends the server. */
 type StopReason = CommandError | 'asked'
 
-export class Master implements Operated {
+export class Master implements Operated, RecycleSupervisor {
   readonly groups: GroupState[] = []
   readonly sockets = new Sockets()
   readonly events = new Events()
@@ -61,6 +73,9 @@ export class Master implements Operated {
   readonly #ended = new AbortController()
   readonly #inspectorPorts = new InspectorPorts()
   readonly #tickets = new Tickets()
+  readonly #oomKills = new OomKills()
+  readonly #recycling = new Recycling(this)
+  readonly #stuck = new StuckWorkers(this.groups, () => this.#output?.isLogPiped === true)
   readonly #leaders = new Leaders()
   #keeper: KeeperHandle | null = null
   /** The counters that all workers share; null without the addon. */
@@ -76,6 +91,13 @@ export class Master implements Operated {
   readonly #describing = new Set<number>()
   /** Where the modules led when the code was last evaluated for use. */
   #evaluated: readonly string[] = []
+  readonly #callbacks: MasterCallbacks
+  readonly #health = new HealthServer(() => this.#seen)
+  /** A graceful stop that waits for load balancers to hear of it. */
+  #delay: NodeJS.Timeout | null = null
+  #unwatch: (() => void) | null = null
+  /** What has been said of sockets that nobody uses. */
+  #unused = ''
   /** Everything has been ready once: from then on failures are retried for ever. */
   #isUp = false
   #stopping: StopReason | null = null
@@ -88,6 +110,13 @@ export class Master implements Operated {
   constructor(options: StartOptions, isDaemon: boolean) {
     this.#options = options
     this.#isDaemon = isDaemon
+    const { modules, argv, user = '', group = '', engine } = options
+    const settings = { modules, argv, user, group, engine }
+    this.#callbacks = new MasterCallbacks(
+      settings,
+      () => this.#output,
+      () => this.#record(),
+    )
   }
 
   /**
@@ -98,13 +127,19 @@ export class Master implements Operated {
     process.title = `millrace: master process  start_file=${this.#options.modules[0]}`
     if (this.#options.umask !== undefined) process.umask(this.#options.umask)
     reapOrphans(() => this.#pids())
+    const stopExtending = extendStart(() => this.#startsInTime())
+    feedWatchdog()
     try {
       await this.#takeRunDir()
+      this.sockets.adopt(takeActivated())
       this.events.emit({ type: 'server', state: 'starting', reason: '' })
       await this.#prepare()
+      if (this.#options.isWatching) await this.#watch()
       await this.#untilUp()
+      stopExtending()
       if (this.#stopping === null) {
         tellService('READY=1', `MAINPID=${process.pid}`)
+        tellStatus(this.#seen)
         this.events.emit({ type: 'server', state: 'running', reason: '' })
         onUp(this.#banner())
       }
@@ -112,22 +147,31 @@ export class Master implements Operated {
     } catch (error) {
       this.#stopping ??= asCommandError(error)
     }
+    stopExtending()
+    this.#unwatch?.()
     await this.#end()
     if (this.#stopping instanceof CommandError) throw this.#stopping
   }
 
   /**
-   * Ends the server within `Worker.stopTimeout`; gracefully within each group's `drainTimeoutMs`. Again: with less time, never
-   * with more.
+   * Ends the server within `Worker.stopTimeout`; gracefully within each group's `drainTimeoutMs`, and when the stop delay is
+   * over. Again: with less time, never with more.
    */
   stop(isGraceful: boolean, timeoutMs: number | null = null): void {
     this.#leaves.push({ isGraceful, timeoutMs })
-    this.#giveUp('asked')
+    const isPatient = isGraceful && timeoutMs === null
+    if (isPatient && this.#delay !== null) return
+    const delayMs = isPatient && this.#isUp && this.#stopping === null ? this.#stopDelayMs : 0
+    if (delayMs === 0) return this.#giveUp('asked')
+    this.#announceStop('', delayMs)
+    log(`not ready any more, drains in ${delayMs / 1000} s`)
+    this.#delay = setTimeout(() => this.#giveUp('asked'), delayMs)
   }
 
   /** Kills what is still there of a server that was asked to stop. */
   kill(): void {
     for (const handle of this.#processes()) handle.kill()
+    this.#callbacks.kill()
   }
 
   reload(): Promise<ReloadOutcome> {
@@ -135,7 +179,7 @@ export class Master implements Operated {
   }
 
   get isStopping(): boolean {
-    return this.#stopping !== null
+    return this.#state === 'stopping'
   }
 
   get stopTimeoutMs(): number {
@@ -150,7 +194,13 @@ export class Master implements Operated {
     const described = await this.#describeForUse()
     this.#leaders.generation++
     this.#output?.reopen()
+    await this.#callbacks.call({ name: 'onMasterReload' })
+    await this.#health.listen(this.#options.health ?? described.settings.health)
     return described
+  }
+
+  exclusively(work: () => Promise<void>): Promise<void> {
+    return this.#operator.exclusively(work)
   }
 
   // Starting
@@ -179,6 +229,7 @@ export class Master implements Operated {
 
   async #prepare(): Promise<void> {
     const { groups, tlsFiles, settings } = await this.#describeForUse()
+    await this.#health.listen(this.#options.health ?? settings.health)
     if (this.#options.pidFile === undefined && settings.pidFile !== '') this.#writePid(settings.pidFile)
     await this.#predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
     const keys = keysOf(groups)
@@ -193,6 +244,20 @@ export class Master implements Operated {
       this.groups.push(group)
     }
     this.sockets.release()
+    this.#tellUnused()
+  }
+
+  /** Sockets of a service manager that no Worker has declared. */
+  #tellUnused(): void {
+    const unused = this.sockets.unused(this.groups.flatMap(({ sockets }) => sockets)).join(', ')
+    if (unused === this.#unused) return
+    this.#unused = unused
+    if (unused !== '') log(`no Worker has the address of these sockets of the service manager: ${unused}`)
+  }
+
+  /** Nobody waits for ever, so the service manager may wait too. */
+  #startsInTime(): boolean {
+    return this.groups.every(({ blueprint }) => blueprint.declaration.startTimeoutMs < LONGEST_START_MS)
   }
 
   async #describeForUse(): Promise<Described> {
@@ -212,7 +277,7 @@ export class Master implements Operated {
       this.#record()
     }
     try {
-      return await describeModules({
+      const described = await describeModules({
         modules,
         argv,
         user,
@@ -222,6 +287,7 @@ export class Master implements Operated {
         output: this.#output,
         onSpawn,
       })
+      return this.#options.isWatching ? hurried(described) : described
     } finally {
       this.#describing.delete(describing)
     }
@@ -230,12 +296,20 @@ export class Master implements Operated {
   #follow(settings: Settings): void {
     this.#output?.configure(settings)
     this.#settings = settings
+    this.#callbacks.declare(settings.callbacks)
+  }
+
+  async #watch(): Promise<void> {
+    const { watchModules } = await import('./watch.ts')
+    const reload = async () => (await this.reload()).reason
+    this.#unwatch = watchModules({ modules: this.#options.modules, ignored: [this.#runDir], reload })
   }
 
   async #untilUp(): Promise<void> {
     this.reconcile()
     await this.#until(() => this.#stopping !== null || this.#isAllReady())
     this.#isUp = this.#stopping === null
+    this.#stuck.start()
     setInterval(() => this.#rotateTickets(), ROTATE_TICKETS_MS).unref()
   }
 
@@ -255,6 +329,7 @@ export class Master implements Operated {
 
   /** Makes what is wanted so: a process in every slot that is not waiting for its next try, or none when stopping. */
   reconcile(): void {
+    this.#tellPeers() // before anybody is told to leave: nobody will come back
     for (const group of this.groups) {
       for (const slot of group.slots) {
         if (this.#stopping !== null) for (const handle of slot.processes) handle.stop(this.#stopWindowMs(group))
@@ -263,10 +338,16 @@ export class Master implements Operated {
     }
     if (this.#stopping === null) for (const { share } of this.groups) share.settle()
     if (this.#stopping === null) this.#leaders.settle()
-    this.#peers.settle(this.groups, this.#stopping !== null)
+    this.#tellPeers()
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.#record()
+    tellStatus(this.#seen)
+    if (this.#isUp) this.#tellUnused()
     for (const look of [...this.#waiting]) look()
+  }
+
+  #tellPeers(): void {
+    this.#peers.settle(this.groups, this.#stopping !== null)
   }
 
   #fill(group: GroupState, slot: Slot): void {
@@ -286,6 +367,7 @@ export class Master implements Operated {
     const { modules, argv } = this.#options
     const output = this.#output as Output
     const inspectorPort = inspects(declaration.execArgv) ? this.#inspectorPorts.take() : null
+    const isQuiet = inspectorPort === null && output.isLogPiped && declaration.stuckTimeoutMs > 0
     const incarnation = ++slot.incarnation
     const fds = socket === null || socket.fd < 0 ? [] : [socket.fd]
     const mesh = bindMeshSocket(this.#runDir)
@@ -313,15 +395,17 @@ export class Master implements Operated {
         stdio: output.stdio,
         fds,
         isDetached: true,
-        execArgv: declaration.execArgv,
+        execArgv: isQuiet ? [...QUIET_INSPECTOR, ...declaration.execArgv] : declaration.execArgv,
         inspectorPort,
       },
     )
     if (isPassedOn) mesh.close()
-    output.attach(child, `${declaration.name}:${slot.id}`)
+    const tail = output.attach(child, `${declaration.name}:${slot.id}`)
     // Who stands at a breakpoint is not late.
     const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
-    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket, meshAddress: mesh.address })
+    const { stuckTimeoutMs } = declaration
+    const meshAddress = mesh.address
+    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket, tail, stuckTimeoutMs, meshAddress })
     slot.next = handle
     const of = () => ({ group: declaration.name, worker: `${declaration.name}:${slot.id}`, pid: handle.pid })
     this.events.emit({ type: 'spawn', incarnation, ...of() })
@@ -331,8 +415,11 @@ export class Master implements Operated {
       else if (state === 'stopping')
         this.events.emit({ type: 'leave', windowMs: Math.round(handle.remainingMs), ...of() })
     }
-    handle.onReport = () => shareOut(group)
-    handle.onListen = (request, address) => void this.#giveSocket(group, handle, request, address)
+    handle.onReport = () => {
+      shareOut(group)
+      this.#recycling.look(group, slot, handle)
+    }
+    handle.onListen = (request, address) => void this.#giveSocket(group, declaration, handle, request, address)
     handle.onReachKeeper = (request) => void this.#giveKeeper(handle, request)
     handle.onStand = (name, id) => this.#leaders.stand(handle, name, id)
     handle.onResign = (name, id) => this.#leaders.resign(handle, name, id)
@@ -347,14 +434,20 @@ export class Master implements Operated {
   }
 
   /** `listen()` of a process: every process of the group shares the socket, also those that come later. */
-  async #giveSocket(group: GroupState, handle: WorkerHandle, request: number, address: string): Promise<void> {
-    const { declaration } = group.blueprint
+  async #giveSocket(
+    group: GroupState,
+    declaration: Declaration,
+    handle: WorkerHandle,
+    request: number,
+    address: string,
+  ): Promise<void> {
     try {
       if (this.#stopping !== null) throw new SystemError('ECANCELED', 'bind', address)
       const bind = () => this.sockets.share(address, declaration, group.sockets)
       if (address === '') return handle.giveDeclared(request)
       const socket = await group.innerSocket(address, bind)
       this.sockets.unkeep(socket)
+      this.sockets.giveTo(declaration.credentials, socket) // the processes before this one may have been another user's
       handle.giveSocket(request, socket)
     } catch (error) {
       const { syscall = '', address: at = address } = error as Partial<SystemError>
@@ -372,7 +465,7 @@ export class Master implements Operated {
   }
 
   activate(slot: Slot, handle: WorkerHandle): void {
-    this.#peers.settle(this.groups, this.#stopping !== null) // messages go to it from now on
+    this.#tellPeers() // messages go to it from now on
     const before = [...slot.leaving].map(({ retired }) => retired)
     void Promise.all(before).then(() => {
       if (slot.current === handle) handle.activate()
@@ -390,10 +483,15 @@ export class Master implements Operated {
     this.reconcile()
   }
 
-  #gone(group: GroupState, slot: Slot, handle: WorkerHandle, exit: WorkerExitInfo): void {
+  #gone(group: GroupState, slot: Slot, handle: WorkerHandle, told: WorkerExitInfo): void {
+    const isOutOfMemory = told.word === 'signal SIGKILL' && this.#oomKills.hasRisen()
+    const exit = isOutOfMemory ? { ...told, word: `${told.word} (out of memory)` } : told
     const wasServing = handle === slot.current
     const isLeaving = slot.leaving.has(handle)
     slot.forget(handle, exit)
+    const { key } = group.blueprint
+    if (handle.pid !== 0)
+      void this.#callbacks.call({ name: 'onWorkerExit', group: key, status: exit.status, pid: handle.pid })
     this.events.emit({
       type: 'exit',
       ...{ group: group.name, worker: `${group.name}:${slot.id}`, pid: handle.pid },
@@ -414,7 +512,11 @@ export class Master implements Operated {
     if (this.#stopping !== null) return
     const waitMs = isVoluntary(exit) ? 0 : slot.backoff.next(exit.aliveMs)
     const next = waitMs === 0 ? 'starting another' : `starting another in ${(waitMs / 1000).toFixed(1)} s`
-    log(`${name} pid ${handle.pid}: ${exit.word}, ${next}${exit.reason && `\n${exit.reason}`}`)
+    log(`${name} pid ${handle.pid}: ${exit.word}, ${next}${exit.isLogged ? '' : exit.reason && `\n${exit.reason}`}`)
+    if (slot.backoff.failures === group.blueprint.declaration.crashLoopAfter)
+      log(
+        `${name}: crash loop, ${slot.backoff.failures} failures in a row: it is tried again, ever later; see 'status'`,
+      )
     this.#waitFor(group, slot, waitMs)
   }
 
@@ -436,14 +538,20 @@ export class Master implements Operated {
   // Stopping
 
   #giveUp(why: StopReason): void {
-    if (this.#stopping === null) {
-      tellService('STOPPING=1')
-      this.events.emit({ type: 'server', state: 'stopping', reason: why === 'asked' ? '' : why.message })
-    }
+    if (this.#state !== 'stopping') this.#announceStop(why === 'asked' ? '' : why.message, 0)
+    if (this.#delay !== null) clearTimeout(this.#delay)
+    this.#delay = null
     this.#stopping ??= why
     this.#ended.abort()
     this.sockets.closeAll() // who connects from now on is refused at once, instead of waiting for nobody
     this.reconcile()
+  }
+
+  /** A drain may take longer than the service manager would wait (TimeoutStopSec=, 90 s). */
+  #announceStop(reason: string, delayMs: number): void {
+    const windowMs = Math.max(0, ...this.groups.map((group) => this.#stopWindowMs(group)))
+    tellService('STOPPING=1', extension(delayMs + windowMs + STOP_SLACK_MS))
+    this.events.emit({ type: 'server', state: 'stopping', reason })
   }
 
   #stopWindowMs({ blueprint }: GroupState): number {
@@ -456,12 +564,16 @@ export class Master implements Operated {
   }
 
   async #end(): Promise<void> {
+    this.#stuck.stop()
     for (const slot of this.#slots()) slot.stopWaiting()
     this.reconcile()
     await this.#until(() => this.#processes().length === 0)
     await this.#operator.idle()
+    if (this.#isUp) await this.#callbacks.call({ name: 'onMasterStop' })
+    await this.#callbacks.settled()
     await this.#keeper?.end()
     this.sockets.closeAll()
+    this.#health.close()
     for (const path of this.#pidFiles) tidy(() => removePidFile(path))
     if (this.#lock?.isOurs()) tidy(() => this.#predecessors?.forget())
     tidy(() => this.#control?.close())
@@ -507,7 +619,9 @@ export class Master implements Operated {
       ...this.groups.map((group) => this.#stopWindowMs(group)),
     )
     const logFile = this.#output?.logPath ?? ''
-    return { ok: true, ...ownIdentity(), stopTimeoutMs, isDaemon: this.#isDaemon, logFile } as const
+    const delayMs = this.#delay === null ? 0 : this.#stopDelayMs
+    const windowMs = stopTimeoutMs + this.#callbacks.stopMs + delayMs
+    return { ok: true, ...ownIdentity(), stopTimeoutMs: windowMs, isDaemon: this.#isDaemon, logFile } as const
   }
 
   async #compare(): Promise<Comparison> {
@@ -527,7 +641,7 @@ export class Master implements Operated {
       startedAt: this.#startedAt.toISOString(),
       uptimeMs: Date.now() - this.#startedAt.getTime(),
       isDaemon: this.#isDaemon,
-      state: this.#stopping !== null ? 'stopping' : this.#isUp ? 'running' : 'starting',
+      state: this.#state,
       runDir: this.#runDir,
       engine: engine.name,
       engineWhy: engine.why,
@@ -537,6 +651,19 @@ export class Master implements Operated {
       leaders: this.#leaders.list(),
       totals: addCounters(totalsOf(groups), this.#past),
     }
+  }
+
+  get #seen(): Seen {
+    return { state: this.#state, groups: this.groups }
+  }
+
+  get #state(): Status['state'] {
+    if (this.#stopping !== null || this.#delay !== null) return 'stopping'
+    return this.#isUp ? 'running' : 'starting'
+  }
+
+  get #stopDelayMs(): number {
+    return this.#options.stopDelayMs ?? this.#settings.stopDelayMs
   }
 
   #banner(): string {
@@ -561,7 +688,8 @@ export class Master implements Operated {
   }
 
   #pids(): number[] {
-    return [...this.#describing, this.#keeper?.pid ?? 0, ...this.#processes().map(({ pid }) => pid)]
+    const others = [...this.#describing, this.#callbacks.pid, this.#keeper?.pid ?? 0]
+    return [...others, ...this.#processes().map(({ pid }) => pid)]
   }
 
   /** Who would be left over if this process were killed now. */
@@ -599,6 +727,13 @@ function shareOut({ slots, blueprint }: GroupState): void {
   const isAlone = serving.length < 2
   const share = isAlone ? Number.MAX_SAFE_INTEGER : Math.ceil((all / serving.length) * SHARE_FACTOR) + SHARE_SLACK
   for (const handle of serving) handle.useShare(share)
+}
+
+/** Who waits for his change does not want to wait for a browser that keeps its connection: processes leave as at a stop. */
+function hurried({ groups, settings, tlsFiles }: Described): Described {
+  const hurry = (ms: number) => Math.min(ms, settings.stopTimeoutMs)
+  const quick = groups.map((group) => ({ ...group, drainTimeoutMs: hurry(group.drainTimeoutMs) }))
+  return { settings, tlsFiles, groups: quick }
 }
 
 function sharedMemory(): Descriptor | null {

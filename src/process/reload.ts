@@ -3,6 +3,7 @@
 // the new process serves. When one does not come up the reload ends there, and what it has not touched stays.
 
 import { messageOf } from '../errors.ts'
+import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import type { Described } from './describe.ts'
 import type { Events, Operation } from './events.ts'
@@ -75,6 +76,16 @@ export class Reload {
     this.names = names
   }
 
+  /** Replaces the process of one slot by its like. Resolves when the next one has its place; rejects with why it has not. */
+  async recycle(group: GroupState, slot: Slot): Promise<void> {
+    await this.replace(group, slot, group.blueprint)
+  }
+
+  /** Those that were replaced are gone. */
+  async drained(): Promise<void> {
+    await Promise.all(this.drains)
+  }
+
   /** Resolves when the old processes are gone. Rejects with the reason when it was given up on the way. */
   async run({ groups: declarations, tlsFiles }: Described): Promise<void> {
     const { groups } = this.supervisor
@@ -103,9 +114,10 @@ export class Reload {
       failure = error
     }
     this.supervisor.sockets.release()
+    if (failure !== undefined) this.#giveBack(groups)
     this.supervisor.reconcile()
     this.step('drain', this.drains.length)
-    await Promise.all(this.drains)
+    await this.drained()
     for (const group of groups) group.forgetInnerSockets()
     this.supervisor.reconcile()
     if (failure !== undefined) throw failure
@@ -171,6 +183,19 @@ export class Reload {
       })
     }
     return blueprints
+  }
+
+  /** Unix sockets belong to who serves them, also when somebody else was to. */
+  #giveBack(groups: readonly GroupState[]): void {
+    for (const { sockets, blueprint } of groups) {
+      for (const socket of sockets) {
+        try {
+          this.supervisor.sockets.giveTo(blueprint.declaration.credentials, socket)
+        } catch (error) {
+          log(messageOf(error)) // ENOENT: somebody has taken its name away
+        }
+      }
+    }
   }
 
   // Groups
@@ -313,9 +338,10 @@ export class Reload {
     if (old !== null) {
       slot.leaving.add(old)
       slot.current = null
-      old.retire()
+      this.#retire(old)
       await this.drain(old, group, receipt)
     }
+    await left(slot)
     this.tell(group.name, receipt)
     this.supervisor.dismiss(group, slot)
   }
@@ -323,6 +349,7 @@ export class Reload {
   // Slots
 
   protected async replace(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
+    await left(slot)
     slot.isHeld = true
     try {
       const { declaration } = blueprint
@@ -343,7 +370,7 @@ export class Reload {
     slot.flip(next)
     group.blueprint = blueprint
     if (old !== null) {
-      old.retire()
+      this.#retire(old)
       this.drains.push(this.drain(old, group, receipt))
     }
     this.supervisor.activate(slot, next)
@@ -357,7 +384,7 @@ export class Reload {
     if (old !== null) {
       slot.leaving.add(old)
       slot.current = null
-      old.retire()
+      this.#retire(old)
       await this.drain(old, group, leaving)
     }
     const receipt = await this.start(group, slot, blueprint, 'replaced').catch((error) => {
@@ -406,6 +433,10 @@ export class Reload {
     const receipt = this.note(`${group.name}:${slot.id}`, 'kept', slot.current)
     receipt.note = note
     this.tell(group.name, receipt)
+  }
+
+  #retire(old: WorkerHandle): void {
+    old.retire(this.operation !== 'recycle')
   }
 
   protected async drain(old: WorkerHandle, group: GroupState, receipt: SlotReceipt): Promise<void> {
@@ -476,6 +507,11 @@ function notReady(name: string, reason: string, exit: WorkerExitInfo, { reloadMo
 function drainNote(exit: WorkerExitInfo, old: WorkerHandle): string {
   if (exit.wasKilled) return `killed${old.report.work && `, with ${old.report.work}`}`
   return exit.exitCode === WorkerExit.Ended ? '' : exit.word
+}
+
+/** Those that were replaced before are gone: no slot has more than two processes. */
+async function left({ leaving }: Slot): Promise<void> {
+  await Promise.all([...leaving].map(({ gone }) => gone))
 }
 
 function delay(ms: number): Promise<void> {

@@ -6,8 +6,9 @@ import { addon, type Sys } from '../addon.ts'
 import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
 import { type Address, parseAddress } from '../net/address.ts'
-import { type BoundSocket, bindShared, bindSocket } from '../net/bound-socket.ts'
+import { type BoundSocket, bindShared, bindSocket, resolve } from '../net/bound-socket.ts'
 import { type UdpPorts, udpPorts } from '../net/udp-ports.ts'
+import { type ActivatedSocket, isMeant } from './activation.ts'
 import type { Credentials, Declaration } from './group.ts'
 
 /** What the master knows of a socket that it has bound. */
@@ -17,6 +18,8 @@ interface Entry {
   readonly isShared: boolean
   /** Who a Unix socket belongs to; null: to who started the master. */
   owner: Credentials | null
+  /** Of a service manager's socket its name; null for one that we have bound. */
+  readonly activatedAs: string | null
 }
 
 /** Who connects to a probe would be reset. */
@@ -32,6 +35,20 @@ export class Sockets {
     this.#udp = udp
   }
 
+  /** Those of a service manager: for whoever declares their address, whenever that is. */
+  adopt(activated: readonly ActivatedSocket[]): void {
+    for (const { socket, address, name } of activated)
+      this.#all.set(socket, { address, isShared: false, owner: null, activatedAs: name })
+  }
+
+  /** In words, those of a service manager that are not among `used`: who connects to them waits for nobody. */
+  unused(used: Iterable<BoundSocket>): string[] {
+    const taken = new Set(used)
+    return [...this.#all].flatMap(([socket, { activatedAs }]) => {
+      return activatedAs === null || taken.has(socket) ? [] : [`${socket.endpoint} (${activatedAs})`]
+    })
+  }
+
   /**
    * The socket of a declaration, or null without an address: one of `own` or of anybody that is there already, else a
    * new one. Rejects with a SystemError.
@@ -41,9 +58,9 @@ export class Sockets {
     if (listen === '') return null
     const address = parseAddress(listen, transport === 'udp' ? transport : '')
     if (transport === 'udp') this.#udp.check(declaration)
-    const socket = this.#find(address, own) ?? (await this.#bind(address, backlog))
+    const socket = this.#find(address, own) ?? (await this.#activated(address)) ?? (await this.#bind(address, backlog))
     this.keep(socket)
-    this.#giveTo(credentials, socket)
+    this.giveTo(credentials, socket)
     return socket
   }
 
@@ -54,8 +71,11 @@ export class Sockets {
   async reserveAll(declaration: Declaration, own: readonly BoundSocket[] = []): Promise<readonly BoundSocket[]> {
     const { sys, why } = addon()
     const { reusePort, listen, name } = declaration
-    if (reusePort && sys !== null && listen !== '') return this.#reserveEach(declaration, own, sys)
-    if (reusePort) log(`${name}: reusePort takes the addon (${why}); its processes share one socket`)
+    const activated = reusePort && listen !== '' ? await this.#activated(parseAddress(listen)) : null
+    if (reusePort && sys !== null && listen !== '' && activated === null)
+      return this.#reserveEach(declaration, own, sys)
+    if (activated !== null) log(`${name}: no reusePort on a socket of the service manager; its processes share it`)
+    else if (reusePort) log(`${name}: reusePort takes the addon (${why}); its processes share one socket`)
     const socket = await this.reserve(declaration, own)
     return socket === null ? [] : [socket]
   }
@@ -74,7 +94,7 @@ export class Sockets {
     const [, host = '', port = ''] = /^\[?(.*?)\]?:(\d+)$/.exec(first) ?? []
     while (all.length < count) {
       const socket = bindShared(sys, host, Number(port), backlog) // the kernel numbers them in this order
-      this.#all.set(socket, { address, owner: null, isShared: true })
+      this.#all.set(socket, { address, owner: null, isShared: true, activatedAs: null })
       all.push(socket)
     }
     const used = all.slice(0, count)
@@ -102,9 +122,11 @@ export class Sockets {
         `${listen}: listen() is for streams: declare a UDP address on a Worker`,
       )
     const socket =
-      own.find((one) => isSamePlace(this.#all.get(one)?.address, address)) ?? (await this.#bind(address, backlog))
+      own.find((one) => isSamePlace(this.#all.get(one)?.address, address)) ??
+      (await this.#activated(address)) ??
+      (await this.#bind(address, backlog))
     this.keep(socket)
-    this.#giveTo(credentials, socket)
+    this.giveTo(credentials, socket)
     return socket
   }
 
@@ -126,12 +148,13 @@ export class Sockets {
   /** Closes those that nobody uses: who connects is refused, instead of waiting for nobody. */
   sweep(used: Iterable<BoundSocket>): void {
     const kept = new Set([...used, ...this.#reserved])
-    for (const socket of [...this.#all.keys()]) if (!kept.has(socket)) this.#close(socket)
+    for (const [socket, { activatedAs }] of [...this.#all])
+      if (!kept.has(socket) && activatedAs === null) this.#close(socket) // bound by others, we could not have it again
   }
 
   closeAll(): void {
     this.#reserved.clear()
-    this.sweep([])
+    for (const socket of [...this.#all.keys()]) this.#close(socket)
   }
 
   /** Another group's too: its name, or the scheme, may be what has changed. Port 0 is nobody's before it is bound. */
@@ -144,10 +167,21 @@ export class Sockets {
     })
   }
 
+  /** Of a service manager, at this address or at one that means it, and nobody's yet. */
+  async #activated(address: Address): Promise<BoundSocket | null> {
+    const all = [...this.#all].filter(
+      ([socket, { activatedAs }]) => activatedAs !== null && !this.#reserved.has(socket),
+    )
+    if (all.length === 0 || (address.transport !== 'unix' && address.port === 0)) return null
+    const ip = address.transport === 'unix' ? '' : await resolve(address.host)
+    const [socket = null] = all.find(([, entry]) => isMeant(entry.address, { ...address, host: ip })) ?? []
+    return socket
+  }
+
   async #bind(address: Address, backlog: number): Promise<BoundSocket> {
     try {
       const socket = await (address.transport === 'udp' ? this.#udp.bind(address) : bindSocket(address, backlog))
-      this.#all.set(socket, { address, owner: null, isShared: false })
+      this.#all.set(socket, { address, owner: null, isShared: false, activatedAs: null })
       return socket
     } catch (error) {
       throw this.#explain(error, address)
@@ -168,10 +202,10 @@ export class Sockets {
     return error
   }
 
-  /** A Unix socket belongs to the user who serves it, as Workerman's; what a person has changed since then stays. */
-  #giveTo(owner: Credentials | null, socket: BoundSocket): void {
+  /** A Unix socket belongs to the user who serves it, as Workerman's; what a person has changed since then stays. Throws a SystemError. */
+  giveTo(owner: Credentials | null, socket: BoundSocket): void {
     const entry = this.#all.get(socket)
-    if (entry?.address.transport !== 'unix') return
+    if (entry?.address.transport !== 'unix' || entry.activatedAs !== null) return
     if (entry.owner?.uid === owner?.uid && entry.owner?.gid === owner?.gid) return
     const { path } = entry.address
     try {

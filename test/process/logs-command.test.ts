@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { isOf } from '../../src/process/commands/logs.ts'
+import { isOf, toJson } from '../../src/process/commands/logs.ts'
 import { lastLines, Tail } from '../../src/process/tail.ts'
 import { ask, echo, inSandbox, portOf, succeeded, workersOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
@@ -96,6 +96,16 @@ test('a line is of a group by its worker, or by what the master says about it', 
   assert.ok(isOf('{"time":"x","pid":7,"worker":"web:2","message":"m"}', 'web'))
   assert.ok(isOf('{"time":"x","pid":7,"message":"worker web:2 pid 9: exit"}', 'web'))
   assert.not(isOf('{"cut', 'web'))
+})
+
+test('with --json each line is an object, whatever the log is written in', () => {
+  const time = new Date(2026, 10, 26, 12, 0, 1).toISOString()
+  const object = (text: string) => JSON.parse(toJson(text))
+  const said = object('2026-11-26 12:00:01 pid:7 [web:2] said [x] y')
+  assert.equal(said, { time, pid: 7, worker: 'web:2', message: 'said [x] y' })
+  assert.equal(object('2026-11-26 12:00:01 pid:7 a master'), { time, pid: 7, message: 'a master' })
+  assert.equal(object('cut'), { message: 'cut' })
+  assert.is(toJson('{"time":"x"}'), '{"time":"x"}')
 })
 
 test('the end of a file is read in pieces, and what is appended over renames and truncations', () => {

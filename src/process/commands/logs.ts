@@ -21,7 +21,7 @@ export const logs: Command = {
   summary: 'the end of the log; -f goes on with what comes',
   details: `The last 20 lines, or -n N, of the file that the server writes to (or has written to: it need not run); with NAME only what these
 groups or processes (echo, echo:2) have said, and what the master says of them. -f follows it, over rotations and restarts,
-until Ctrl+C (exit code 0). A server in the foreground without --log-file logs to its terminal, where nobody else can read.`,
+until Ctrl+C (exit code 0). --json: an object a line, as --log-format json writes it. A server in the foreground without --log-file logs to its terminal, where nobody else can read.`,
   flags: ['follow', 'lines', 'name', 'log-file'],
   words: ANY_WORDS,
   async run(line) {
@@ -31,8 +31,9 @@ until Ctrl+C (exit code 0). A server in the foreground without --log-file logs t
     const isMeant = words.length === 0 ? () => true : (text: string) => words.some((name) => isOf(text, name))
     const [lines, end] = readEnd(path, count, isMeant)
     if (lines.length === 0 && flags.follow !== true) await checkNames(line)
-    if (lines.length > 0) print(`${lines.join('\n')}\n`)
-    return flags.follow === true ? follow(path, end, isMeant) : Exit.Ok
+    const shape = flags.json === true ? toJson : asItIs
+    if (lines.length > 0) print(`${lines.map(shape).join('\n')}\n`)
+    return flags.follow === true ? follow(path, end, (text) => (isMeant(text) ? shape(text) : null)) : Exit.Ok
   },
 }
 
@@ -43,9 +44,11 @@ function readEnd(path: string, count: number, isMeant: (line: string) => boolean
   return [[...lastLines(before, count - lines.length, isMeant)[0], ...lines], end]
 }
 
-async function follow(path: string, from: number, isMeant: (line: string) => boolean): Promise<Exit> {
+/** Prints what `shape` makes of each line; null is nothing. */
+async function follow(path: string, from: number, shape: (line: string) => string | null): Promise<Exit> {
   const tail = new Tail(path, from, (line) => {
-    if (isMeant(line)) process.stdout.write(`${line}\n`)
+    const text = shape(line)
+    if (text !== null) process.stdout.write(`${text}\n`)
   })
   const timer = setInterval(() => tail.look(), LOOK_EVERY_MS)
   const exit = await untilSeen()
@@ -85,7 +88,7 @@ async function checkNames(line: Line): Promise<void> {
 }
 
 /** `2026-11-26 12:30:01 pid:7 [echo:2] message`; the master's own lines have no worker. */
-const TEXT_LINE = /^\S+ \S+ pid:\d+ (?:\[(.*?:\d+|describe)\] )?(.*)$/
+const TEXT_LINE = /^(\S+ \S+) pid:(\d+) (?:\[(.*?:\d+|describe)\] )?(.*)$/
 
 /** Whether a line of the log is of this group or process, or says something about it. */
 export function isOf(text: string, name: string): boolean {
@@ -96,8 +99,22 @@ export function isOf(text: string, name: string): boolean {
     .some((word) => word.replace(/:$/, '') === name || word.replace(/:\d*:?$/, '') === name)
 }
 
+function asItIs(text: string): string {
+  return text
+}
+
+/** A line of a log in text as the same object; a time that only says the second, in local time, becomes ISO 8601. */
+export function toJson(text: string): string {
+  if (text.startsWith('{')) return text
+  const [, time = '', pid = '', worker, message] = TEXT_LINE.exec(text) ?? []
+  if (message === undefined) return JSON.stringify({ message: text })
+  const date = new Date(time)
+  const iso = Number.isNaN(date.getTime()) ? time : date.toISOString()
+  return JSON.stringify({ time: iso, pid: Number(pid), worker, message })
+}
+
 function readText(text: string): { worker: string; message: string } {
-  const [, worker = '', message = ''] = TEXT_LINE.exec(text) ?? []
+  const [, , , worker = '', message = ''] = TEXT_LINE.exec(text) ?? []
   return { worker, message }
 }
 

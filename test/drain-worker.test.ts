@@ -426,7 +426,7 @@ test('start tells id and incarnation; callbacks come in order, and what they thr
   worker.onWorkerRetire = () => told.push('retire')
   await worker.start({ id: 2, incarnation: 7, sockets: [], tls: { ticketKeys: '', files: {} } })
   await worker.activate()
-  await worker.retire()
+  await worker.retire(true)
   await worker.reload()
   assert.equal(told, [['start', 2, 7], 'active', 'reload', 'retire', 'reload'])
   const failing = new Worker({ name: 'f', onWorkerActive: () => Promise.reject(new Error('no lock')) })

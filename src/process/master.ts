@@ -13,8 +13,10 @@ import { bindMeshSocket, isPassedOn } from '../net/mesh-socket.ts'
 import { COUNTER_BYTES } from '../shared/limits.ts'
 import { version } from '../version.ts'
 import { renderBanner } from './banner.ts'
+import { MasterCallbacks } from './callbacks.ts'
 import { type Answer, ask, ControlServer, type Leave, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
+import { type Comparison, compare, oldestStart } from './diff.ts'
 import { Events } from './events.ts'
 import { asCommandError, CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from './group.ts'
@@ -23,19 +25,22 @@ import { KeeperHandle } from './keeper-handle.ts'
 import { Leaders } from './leaders.ts'
 import { Lock } from './lock.ts'
 import { keysOf, mailboxesOf, type StartOptions } from './messages.ts'
-import { InspectorPorts, inspects } from './node-flags.ts'
+import { InspectorPorts, inspects, QUIET_INSPECTOR } from './node-flags.ts'
+import { OomKills } from './oom-kills.ts'
 import { type Operated, Operator } from './operator.ts'
 import { Output } from './output.ts'
 import { Peers } from './peers.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
+import { type RecycleSupervisor, Recycling } from './recycle.ts'
 import type { ReloadOutcome } from './reload.ts'
-import { makeRunDir, type Places, placesOfOurs, runDirCandidates } from './run-directory.ts'
+import { makeRunDir, type Places, placesOfOurs, realPathOf, runDirCandidates } from './run-directory.ts'
 import { reapOrphans, tellService } from './service.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, spawnChild } from './spawn.ts'
 import { connectionPage, engineOf, groupStatus, type Status, totalsOf } from './status.ts'
+import { StuckWorkers } from './stuck.ts'
 import { ROTATE_TICKETS_MS, Tickets } from './tickets.ts'
 import { type WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
@@ -49,7 +54,7 @@ const PING_MS = 1000
 /** `asked`, or the failure that ends the server. */
 type StopReason = CommandError | 'asked'
 
-export class Master implements Operated {
+export class Master implements Operated, RecycleSupervisor {
   readonly groups: GroupState[] = []
   readonly sockets = new Sockets()
   readonly events = new Events()
@@ -60,6 +65,9 @@ export class Master implements Operated {
   readonly #ended = new AbortController()
   readonly #inspectorPorts = new InspectorPorts()
   readonly #tickets = new Tickets()
+  readonly #oomKills = new OomKills()
+  readonly #recycling = new Recycling(this)
+  readonly #stuck = new StuckWorkers(this.groups, () => this.#output?.isLogPiped === true)
   readonly #leaders = new Leaders()
   #keeper: KeeperHandle | null = null
   /** The counters that all workers share; null without the addon. */
@@ -72,7 +80,10 @@ export class Master implements Operated {
   #control: ControlServer | null = null
   #predecessors: Predecessors | null = null
   #output: Output | null = null
-  #describePid = 0
+  readonly #describing = new Set<number>()
+  /** Where the modules led when the code was last evaluated for use. */
+  #evaluated: readonly string[] = []
+  readonly #callbacks: MasterCallbacks
   /** Everything has been ready once: from then on failures are retried for ever. */
   #isUp = false
   #stopping: StopReason | null = null
@@ -85,6 +96,13 @@ export class Master implements Operated {
   constructor(options: StartOptions, isDaemon: boolean) {
     this.#options = options
     this.#isDaemon = isDaemon
+    const { modules, argv, user = '', group = '', engine } = options
+    const settings = { modules, argv, user, group, engine }
+    this.#callbacks = new MasterCallbacks(
+      settings,
+      () => this.#output,
+      () => this.#record(),
+    )
   }
 
   /**
@@ -125,6 +143,7 @@ export class Master implements Operated {
   /** Kills what is still there of a server that was asked to stop. */
   kill(): void {
     for (const handle of this.#processes()) handle.kill()
+    this.#callbacks.kill()
   }
 
   reload(): Promise<ReloadOutcome> {
@@ -144,11 +163,15 @@ export class Master implements Operated {
   }
 
   async describeAnew(): Promise<Described> {
-    const described = await this.#describe()
+    const described = await this.#describeForUse()
     this.#leaders.generation++
-    this.#follow(described.settings)
     this.#output?.reopen()
+    await this.#callbacks.call({ name: 'onMasterReload' })
     return described
+  }
+
+  exclusively(work: () => Promise<void>): Promise<void> {
+    return this.#operator.exclusively(work)
   }
 
   // Starting
@@ -176,8 +199,7 @@ export class Master implements Operated {
   }
 
   async #prepare(): Promise<void> {
-    const { groups, tlsFiles, settings } = await this.#describe()
-    this.#follow(settings)
+    const { groups, tlsFiles, settings } = await this.#describeForUse()
     if (this.#options.pidFile === undefined && settings.pidFile !== '') this.#writePid(settings.pidFile)
     await this.#predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
     const keys = keysOf(groups)
@@ -194,10 +216,20 @@ export class Master implements Operated {
     this.sockets.release()
   }
 
+  async #describeForUse(): Promise<Described> {
+    const evaluated = this.#options.modules.map(realPathOf)
+    const described = await this.#describe()
+    this.#evaluated = evaluated
+    this.#follow(described.settings)
+    return described
+  }
+
   async #describe(): Promise<Described> {
     const { modules, argv, user = '', group = '', engine } = this.#options
+    let describing = 0
     const onSpawn = (pid: number) => {
-      this.#describePid = pid
+      describing = pid
+      if (pid > 0) this.#describing.add(pid)
       this.#record()
     }
     try {
@@ -212,19 +244,21 @@ export class Master implements Operated {
         onSpawn,
       })
     } finally {
-      this.#describePid = 0
+      this.#describing.delete(describing)
     }
   }
 
   #follow(settings: Settings): void {
     this.#output?.configure(settings)
     this.#settings = settings
+    this.#callbacks.declare(settings.callbacks)
   }
 
   async #untilUp(): Promise<void> {
     this.reconcile()
     await this.#until(() => this.#stopping !== null || this.#isAllReady())
     this.#isUp = this.#stopping === null
+    this.#stuck.start()
     setInterval(() => this.#rotateTickets(), ROTATE_TICKETS_MS).unref()
   }
 
@@ -244,6 +278,7 @@ export class Master implements Operated {
 
   /** Makes what is wanted so: a process in every slot that is not waiting for its next try, or none when stopping. */
   reconcile(): void {
+    this.#tellPeers() // before anybody is told to leave: nobody will come back
     for (const group of this.groups) {
       for (const slot of group.slots) {
         if (this.#stopping !== null) for (const handle of slot.processes) handle.stop(this.#stopWindowMs(group))
@@ -252,10 +287,14 @@ export class Master implements Operated {
     }
     if (this.#stopping === null) for (const { share } of this.groups) share.settle()
     if (this.#stopping === null) this.#leaders.settle()
-    this.#peers.settle(this.groups, this.#stopping !== null)
+    this.#tellPeers()
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.#record()
     for (const look of [...this.#waiting]) look()
+  }
+
+  #tellPeers(): void {
+    this.#peers.settle(this.groups, this.#stopping !== null)
   }
 
   #fill(group: GroupState, slot: Slot): void {
@@ -275,6 +314,7 @@ export class Master implements Operated {
     const { modules, argv } = this.#options
     const output = this.#output as Output
     const inspectorPort = inspects(declaration.execArgv) ? this.#inspectorPorts.take() : null
+    const isQuiet = inspectorPort === null && output.isLogPiped && declaration.stuckTimeoutMs > 0
     const incarnation = ++slot.incarnation
     const fds = socket === null || socket.fd < 0 ? [] : [socket.fd]
     const mesh = bindMeshSocket(this.#runDir)
@@ -302,15 +342,17 @@ export class Master implements Operated {
         stdio: output.stdio,
         fds,
         isDetached: true,
-        execArgv: declaration.execArgv,
+        execArgv: isQuiet ? [...QUIET_INSPECTOR, ...declaration.execArgv] : declaration.execArgv,
         inspectorPort,
       },
     )
     if (isPassedOn) mesh.close()
-    output.attach(child, `${declaration.name}:${slot.id}`)
+    const tail = output.attach(child, `${declaration.name}:${slot.id}`)
     // Who stands at a breakpoint is not late.
     const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
-    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket, meshAddress: mesh.address })
+    const { stuckTimeoutMs } = declaration
+    const meshAddress = mesh.address
+    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket, tail, stuckTimeoutMs, meshAddress })
     slot.next = handle
     const of = () => ({ group: declaration.name, worker: `${declaration.name}:${slot.id}`, pid: handle.pid })
     this.events.emit({ type: 'spawn', incarnation, ...of() })
@@ -320,7 +362,10 @@ export class Master implements Operated {
       else if (state === 'stopping')
         this.events.emit({ type: 'leave', windowMs: Math.round(handle.remainingMs), ...of() })
     }
-    handle.onReport = () => shareOut(group)
+    handle.onReport = () => {
+      shareOut(group)
+      this.#recycling.look(group, slot, handle)
+    }
     handle.onListen = (request, address) => void this.#giveSocket(group, handle, request, address)
     handle.onReachKeeper = (request) => void this.#giveKeeper(handle, request)
     handle.onStand = (name, id) => this.#leaders.stand(handle, name, id)
@@ -361,7 +406,7 @@ export class Master implements Operated {
   }
 
   activate(slot: Slot, handle: WorkerHandle): void {
-    this.#peers.settle(this.groups, this.#stopping !== null) // messages go to it from now on
+    this.#tellPeers() // messages go to it from now on
     const before = [...slot.leaving].map(({ retired }) => retired)
     void Promise.all(before).then(() => {
       if (slot.current === handle) handle.activate()
@@ -379,10 +424,15 @@ export class Master implements Operated {
     this.reconcile()
   }
 
-  #gone(group: GroupState, slot: Slot, handle: WorkerHandle, exit: WorkerExitInfo): void {
+  #gone(group: GroupState, slot: Slot, handle: WorkerHandle, told: WorkerExitInfo): void {
+    const isOutOfMemory = told.word === 'signal SIGKILL' && this.#oomKills.hasRisen()
+    const exit = isOutOfMemory ? { ...told, word: `${told.word} (out of memory)` } : told
     const wasServing = handle === slot.current
     const isLeaving = slot.leaving.has(handle)
     slot.forget(handle, exit)
+    const { key } = group.blueprint
+    if (handle.pid !== 0)
+      void this.#callbacks.call({ name: 'onWorkerExit', group: key, status: exit.status, pid: handle.pid })
     this.events.emit({
       type: 'exit',
       ...{ group: group.name, worker: `${group.name}:${slot.id}`, pid: handle.pid },
@@ -403,7 +453,11 @@ export class Master implements Operated {
     if (this.#stopping !== null) return
     const waitMs = isVoluntary(exit) ? 0 : slot.backoff.next(exit.aliveMs)
     const next = waitMs === 0 ? 'starting another' : `starting another in ${(waitMs / 1000).toFixed(1)} s`
-    log(`${name} pid ${handle.pid}: ${exit.word}, ${next}${exit.reason && `\n${exit.reason}`}`)
+    log(`${name} pid ${handle.pid}: ${exit.word}, ${next}${exit.isLogged ? '' : exit.reason && `\n${exit.reason}`}`)
+    if (slot.backoff.failures === group.blueprint.declaration.crashLoopAfter)
+      log(
+        `${name}: crash loop, ${slot.backoff.failures} failures in a row: it is tried again, ever later; see 'status'`,
+      )
     this.#waitFor(group, slot, waitMs)
   }
 
@@ -445,10 +499,13 @@ export class Master implements Operated {
   }
 
   async #end(): Promise<void> {
+    this.#stuck.stop()
     for (const slot of this.#slots()) slot.stopWaiting()
     this.reconcile()
     await this.#until(() => this.#processes().length === 0)
     await this.#operator.idle()
+    if (this.#isUp) await this.#callbacks.call({ name: 'onMasterStop' })
+    await this.#callbacks.settled()
     await this.#keeper?.end()
     this.sockets.closeAll()
     for (const path of this.#pidFiles) tidy(() => removePidFile(path))
@@ -465,6 +522,7 @@ export class Master implements Operated {
     if (command === 'connections')
       return { ...this.#done(), page: await connectionPage(this.groups, request.cursor ?? { pid: 0, after: 0 }) }
     if (command === 'ping' || command === 'events') return this.#done()
+    if (command === 'diff') return { ...this.#done(), comparison: await this.#compare() }
     const names = namesOf(request)
     if (command === 'stop' && names.length === 0) {
       this.stop(request.isGraceful === true, timeoutOf(request)) // who asked waits for this process to be gone
@@ -494,7 +552,16 @@ export class Master implements Operated {
       this.#settings.stopTimeoutMs,
       ...this.groups.map((group) => this.#stopWindowMs(group)),
     )
-    return { ok: true, ...ownIdentity(), stopTimeoutMs, isDaemon: this.#isDaemon } as const
+    const logFile = this.#output?.logPath ?? ''
+    const windowMs = stopTimeoutMs + this.#callbacks.stopMs
+    return { ok: true, ...ownIdentity(), stopTimeoutMs: windowMs, isDaemon: this.#isDaemon, logFile } as const
+  }
+
+  async #compare(): Promise<Comparison> {
+    const { groups } = await this.#describe()
+    const { modules } = this.#options
+    const differences = compare(this.groups, groups)
+    return { differences, modules, evaluated: this.#evaluated, oldestStart: oldestStart(this.groups) }
   }
 
   async #status(): Promise<Status> {
@@ -541,7 +608,8 @@ export class Master implements Operated {
   }
 
   #pids(): number[] {
-    return [this.#describePid, this.#keeper?.pid ?? 0, ...this.#processes().map(({ pid }) => pid)]
+    const others = [...this.#describing, this.#callbacks.pid, this.#keeper?.pid ?? 0]
+    return [...others, ...this.#processes().map(({ pid }) => pid)]
   }
 
   /** Who would be left over if this process were killed now. */

@@ -74,6 +74,11 @@ export class Operator {
     return this.#regroup('scale', [name], (regroup) => regroup.scale(scale))
   }
 
+  /** Runs `work` when no operation is under way; none begins before it has settled. */
+  exclusively(work: () => Promise<void>): Promise<void> {
+    return this.#operations.run(null, work)
+  }
+
   /** Resolves when none is under way. */
   idle(): Promise<void> {
     return this.#operations.idle()

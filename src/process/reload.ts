@@ -87,6 +87,16 @@ export class Reload {
     return this.#canaries.map(({ report }) => report)
   }
 
+  /** Replaces the process of one slot by its like. Resolves when the next one has its place; rejects with why it has not. */
+  async recycle(group: GroupState, slot: Slot): Promise<void> {
+    await this.replace(group, slot, group.blueprint)
+  }
+
+  /** Those that were replaced are gone. */
+  async drained(): Promise<void> {
+    await Promise.all(this.drains)
+  }
+
   /** Resolves when the old processes are gone. Rejects with the reason when it was given up on the way. */
   async run({ groups: declarations, tlsFiles }: Described): Promise<void> {
     const { groups } = this.supervisor
@@ -119,7 +129,7 @@ export class Reload {
     this.supervisor.sockets.release()
     this.supervisor.reconcile()
     this.step('drain', this.drains.length)
-    await Promise.all(this.drains)
+    await this.drained()
     for (const group of groups) group.forgetInnerSockets()
     this.supervisor.reconcile()
     if (failure !== undefined) throw failure
@@ -387,9 +397,10 @@ export class Reload {
     if (old !== null) {
       slot.leaving.add(old)
       slot.current = null
-      old.retire()
+      this.#retire(old)
       await this.drain(old, group, receipt)
     }
+    await left(slot)
     this.tell(group.name, receipt)
     this.supervisor.dismiss(group, slot)
   }
@@ -397,6 +408,7 @@ export class Reload {
   // Slots
 
   protected async replace(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
+    await left(slot)
     slot.isHeld = true
     try {
       if (isStopFirst(slot, blueprint)) await this.#stopThenStart(group, slot, blueprint)
@@ -415,7 +427,7 @@ export class Reload {
     slot.flip(next)
     group.blueprint = blueprint
     if (old !== null) {
-      old.retire()
+      this.#retire(old)
       this.drains.push(this.drain(old, group, receipt))
     }
     this.supervisor.activate(slot, next)
@@ -429,7 +441,7 @@ export class Reload {
     if (old !== null) {
       slot.leaving.add(old)
       slot.current = null
-      old.retire()
+      this.#retire(old)
       await this.drain(old, group, leaving)
     }
     const receipt = await this.start(group, slot, blueprint, 'replaced').catch((error) => {
@@ -478,6 +490,10 @@ export class Reload {
     const receipt = this.note(`${group.name}:${slot.id}`, 'kept', slot.current)
     receipt.note = note
     this.tell(group.name, receipt)
+  }
+
+  #retire(old: WorkerHandle): void {
+    old.retire(this.operation !== 'recycle')
   }
 
   protected async drain(old: WorkerHandle, group: GroupState, receipt: SlotReceipt): Promise<void> {
@@ -559,6 +575,11 @@ function notReady(name: string, reason: string, exit: WorkerExitInfo, { reloadMo
 function drainNote(exit: WorkerExitInfo, old: WorkerHandle): string {
   if (exit.wasKilled) return `killed${old.report.work && `, with ${old.report.work}`}`
   return exit.exitCode === WorkerExit.Ended ? '' : exit.word
+}
+
+/** Those that were replaced before are gone: no slot has more than two processes. */
+async function left({ leaving }: Slot): Promise<void> {
+  await Promise.all([...leaving].map(({ gone }) => gone))
 }
 
 function delay(ms: number): Promise<void> {

@@ -101,8 +101,8 @@ export function spawnFailure(error: Error): CommandError {
 /** Arguments that nobody reads: for `ps`, and because a process title can be no longer than what was on the line. */
 function label(boot: Boot): string[] {
   if (boot.role === 'master') return ['start', ...boot.options.modules]
-  if (boot.role === 'describe') return ['describe', ...boot.modules]
   if (boot.role === 'keeper') return ['keeper']
+  if (boot.role !== 'worker') return [boot.role, ...boot.modules]
   return ['worker', `${boot.group.name}:${boot.place.id}`, boot.group.listen, ...boot.modules]
 }
 

@@ -53,6 +53,7 @@ export function renderStatus(status: Status, paint: Paint = plain): string {
     ),
     ...leaders(status),
     ...losses(status.totals),
+    ...status.groups.flatMap(replacements),
     ...status.groups.flatMap(changed),
     ...status.groups.flatMap((group) => group.workers.flatMap((worker) => trouble(group, worker))),
   ].join('\n')
@@ -80,7 +81,7 @@ const COLUMNS = [
 
 function row({ address, name }: GroupStatus, worker: WorkerStatus): string[] {
   const { counters, memory, state } = worker
-  const isKnown = state !== 'busy' && state !== 'hung'
+  const isKnown = state !== 'busy' && state !== 'hung' && state !== 'suspended'
   return [
     worker.pid === 0 ? '-' : String(worker.pid),
     memory === 0 ? 'N/A' : formatMegabytes(memory),
@@ -125,11 +126,17 @@ const LOSSES = [
   ['handshakeErrors', 'failed handshakes'],
   ['refused', 'refused connections'],
   ['dropped', 'dropped datagrams'],
+  ['unhandledRejections', 'unhandled rejections'],
 ] as const
 
 function losses(totals: Counters): string[] {
   const said = LOSSES.filter(([key]) => totals[key] > 0).map(([key, words]) => `${words} ${totals[key]}`)
   return said.length === 0 ? [] : [`\n${said.join('   ')}`]
+}
+
+function replacements({ name, replaced }: GroupStatus): string[] {
+  const counts = Object.entries(replaced).map(([why, times]) => `${why} ${times}`)
+  return counts.length === 0 ? [] : [`\n${printable(name)} has replaced processes: ${counts.join('   ')}`]
 }
 
 /** How the states that mean something are painted; the others want a look. */
@@ -154,14 +161,20 @@ function changed({ name, count, declaredCount, isStopped }: GroupStatus): string
 
 /** What is wrong with a worker, and what happens next. */
 function trouble({ name }: GroupStatus, worker: WorkerStatus): string[] {
-  const { state, failures, lastExit, lastReason, retryInMs, silentMs, work } = worker
+  const { state, failures, lastExit, lastReason, lastLog, retryInMs, silentMs, work } = worker
   const who = `${name}:${worker.id}`
   if (worker.canary !== null) return [`\n${canaryLine(worker.canary)}`]
   if (state === 'hung') return [`\n${who} has been silent for ${seconds(silentMs)}: its event loop does not turn`]
-  if (state === 'draining' && work !== '') return [`\n${who} pid ${worker.pid} drains: ${work}`]
-  if (state !== 'crash-loop' && state !== 'waiting') return []
-  const why = lastReason === '' ? '' : `\n${indent(lastReason)}`
-  return [`\n${who} failed ${failures} times in a row, last: ${lastExit}; next start in ${seconds(retryInMs)}${why}`]
+  const cause = worker.leavesFor && ` for ${worker.leavesFor}`
+  if (state === 'suspended')
+    return [`\n${who} pid ${worker.pid} has been stopped (SIGSTOP, or a debugger): SIGCONT lets it go on`]
+  if (state === 'draining' && work !== '') return [`\n${who} pid ${worker.pid} drains${cause}: ${work}`]
+  const isDown = state === 'crash-loop' || state === 'waiting'
+  if (!isDown && (state !== 'starting' || failures === 0)) return []
+  const next = isDown ? `next start in ${seconds(retryInMs)}` : `the next one starts, pid ${worker.pid}`
+  const said = lastLog.length === 0 ? '' : `\nit said last:\n${indent(lastLog.join('\n'))}`
+  const why = lastReason === '' ? said : `\n${indent(lastReason)}`
+  return [`\n${who} failed ${failures} times in a row, last: ${lastExit}; ${next}${why}`]
 }
 
 // connections

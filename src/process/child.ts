@@ -266,8 +266,8 @@ class WorkerLife {
     const { counters } = this.#group
     this.#memory = residentBytes() ?? this.#memory
     const work = this.#describeWork()
-    const [isOpen, lagMs] = [isInspected(), this.#lag.take()]
-    const report = { counters, memory: this.#memory, timers: Timer.count, work, isInspected: isOpen, lagMs }
+    const lagMs = this.#lag.take()
+    const report = { counters, memory: this.#memory, timers: Timer.count, work, lagMs, isInspected: isInspected() }
     this.#channel.send({ type: 'report', report })
   }
 }

@@ -169,10 +169,10 @@ export interface Report {
   readonly timers: number
   /** What a drain would wait for, in words. */
   readonly work: string
-  /** Its inspector is open. */
-  readonly isInspected: boolean
   /** The longest delay of the event loop since the report before, ms; 0 unless it is watched. */
   readonly lagMs: number
+  /** Its inspector is open. */
+  readonly isInspected: boolean
 }
 
 /** The keys of declarations, in order. */

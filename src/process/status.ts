@@ -73,7 +73,8 @@ export interface GroupStatus {
 /**
  * `ready`: serves, and answers at once. `busy`: did not, this time. `hung`: has not for seconds. `suspended`: somebody has stopped
  * it (SIGSTOP, ptrace). `starting`: not ready yet.
- * `canary`: new code that a reload watches beside the old. `retiring`, `draining`: another process has its place. `stopping`. `waiting`: for its next start after a failure.
+ * `canary`: new code that a reload watches beside the old.
+ * `retiring`, `draining`: another process has its place. `stopping`. `waiting`: for its next start after a failure.
  * `crash-loop`: the same, and it failed so often that somebody should look. `stopped`: somebody has stopped its group.
  */
 export type WorkerState =
@@ -117,12 +118,12 @@ export interface WorkerStatus {
   readonly lastExit: string
   /** What it said of its failure, with a stack; or an empty string. */
   readonly lastReason: string
+  /** Of a canary: how it does beside the others. */
+  readonly canary: CanaryReport | null
   /** What it logged last, ten lines at most; empty where its log does not come through the master (in the foreground). */
   readonly lastLog: readonly string[]
   /** ISO 8601, or an empty string. */
   readonly lastExitAt: string
-  /** Of a canary: how it does beside the others. */
-  readonly canary: CanaryReport | null
   /** Of this slot since the start, dead processes included; of one that leaves, its own. `connections` is now. */
   readonly counters: Counters
 }
@@ -209,8 +210,17 @@ function vacant({ blueprint, isStopped }: GroupState, slot: Slot): WorkerStatus 
   const failed: WorkerState = slot.failures >= blueprint.declaration.crashLoopAfter ? 'crash-loop' : 'waiting'
   const state = isStopped ? 'stopped' : failed
   const { id, incarnation } = slot
-  const none = { canary: null, pid: 0, uptimeMs: 0, silentMs: 0, memory: 0, timers: 0, messageRate: 0 }
-  const nothing = { ...none, work: '', leavesFor: '' }
+  const nothing = {
+    canary: null,
+    pid: 0,
+    uptimeMs: 0,
+    silentMs: 0,
+    memory: 0,
+    timers: 0,
+    messageRate: 0,
+    work: '',
+    leavesFor: '',
+  }
   return { ...troubles(slot), ...nothing, id, state, incarnation, counters: newCounters() }
 }
 

@@ -90,7 +90,7 @@ export class WorkerHandle {
   state: WorkerState = 'starting'
   /** When something was heard of it. */
   heardAt = now()
-  report: Report = { counters: newCounters(), memory: 0, timers: 0, work: '', isInspected: false, lagMs: 0 }
+  report: Report = { counters: newCounters(), memory: 0, timers: 0, work: '', lagMs: 0, isInspected: false }
   /** The limit that it has reached, or what else another takes its place for; empty at a reload. */
   leavesFor = ''
   /** Messages per second over the last heartbeats. */

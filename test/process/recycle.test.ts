@@ -14,7 +14,7 @@ import { until } from '../support/until.ts'
 const off = { maxRequests: 0, maxMemory: 0, maxLifetimeMs: 0 }
 
 function report(messagesIn: number, memory = 0) {
-  return { counters: { ...newCounters(), messagesIn }, memory, timers: 0, work: '', isInspected: false, lagMs: 0 }
+  return { counters: { ...newCounters(), messagesIn }, memory, timers: 0, work: '', lagMs: 0, isInspected: false }
 }
 
 test('a limit is taken a fifth lower at most, never higher, and 0 is none', () => {

@@ -12,6 +12,7 @@ import { log } from '../log.ts'
 import { isUnixPath } from '../net/address.ts'
 import { fileId, removeStaleSocket } from '../net/bound-socket.ts'
 import { Channel } from './channel.ts'
+import type { Comparison } from './diff.ts'
 import { type EventLine, EventStream } from './event-stream.ts'
 import type { Events } from './events.ts'
 import { CommandError, Exit } from './exit-codes.ts'
@@ -22,7 +23,7 @@ import { controlPath } from './run-directory.ts'
 import type { ConnectionPage, Cursor, Status } from './status.ts'
 
 export type Request =
-  | { readonly command: 'status' | 'ping' }
+  | { readonly command: 'status' | 'ping' | 'diff' }
   /** Groups by name or address; none: all. Who does not wait is answered at once, and not told how it goes. */
   | { readonly command: 'reload'; readonly names?: readonly string[]; readonly isWaiting?: boolean }
   | ({ readonly command: 'stop'; readonly names?: readonly string[] } & Leave)
@@ -57,6 +58,9 @@ export interface Done extends Identity {
   readonly isDaemon: boolean
   readonly status?: Status
   readonly page?: ConnectionPage
+  /** Absolute; empty when its terminal is the log. */
+  readonly logFile?: string
+  readonly comparison?: Comparison
   /** Of what takes its time. */
   readonly outcome?: ReloadOutcome
   /** How long a stop may take before workers are killed. */

@@ -13,6 +13,8 @@ import type { Output } from './output.ts'
 import { type Child, onceEnded, spawnChild } from './spawn.ts'
 
 const START_TIMEOUT_MS = 10_000
+/** It has nothing to finish. */
+const END_TIMEOUT_MS = 1000
 
 export class KeeperHandle {
   readonly #path: string
@@ -50,14 +52,16 @@ export class KeeperHandle {
     return socket
   }
 
-  /** When nobody is left who could ask. */
+  /** When nobody is left who could ask: it leaves when its channel closes, as it would without a master. */
   async end(): Promise<void> {
     this.#isEnding = true
-    const { process: child } = this.#child ?? {}
-    if (child === undefined) return
-    const isGone = once(child, 'exit')
-    child.kill('SIGKILL')
+    const child = this.#child
+    if (child === null) return
+    const isGone = once(child.process, 'exit')
+    const late = setTimeout(() => child.process.kill('SIGKILL'), END_TIMEOUT_MS)
+    child.channel.destroy()
     await isGone
+    clearTimeout(late)
     rmSync(this.#path, { force: true })
   }
 

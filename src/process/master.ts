@@ -16,6 +16,7 @@ import { takeActivated } from './activation.ts'
 import { renderBanner } from './banner.ts'
 import { type Answer, ask, ControlServer, type Leave, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
+import { type Comparison, compare, oldestStart } from './diff.ts'
 import { Events } from './events.ts'
 import { asCommandError, CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Declaration, type Settings } from './group.ts'
@@ -33,7 +34,7 @@ import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
 import type { Seen } from './readiness.ts'
 import type { ReloadOutcome } from './reload.ts'
-import { makeRunDir, type Places, placesOfOurs, runDirCandidates } from './run-directory.ts'
+import { makeRunDir, type Places, placesOfOurs, realPathOf, runDirCandidates } from './run-directory.ts'
 import { extendStart, extension, feedWatchdog, reapOrphans, tellService, tellStatus } from './service.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import { Sockets } from './sockets.ts'
@@ -83,10 +84,12 @@ export class Master implements Operated {
   readonly #health = new HealthServer(() => this.#seen)
   /** A graceful stop that waits for load balancers to hear of it. */
   #delay: NodeJS.Timeout | null = null
-  #describePid = 0
   #unwatch: (() => void) | null = null
   /** What has been said of sockets that nobody uses. */
   #unused = ''
+  readonly #describing = new Set<number>()
+  /** Where the modules led when the code was last evaluated for use. */
+  #evaluated: readonly string[] = []
   /** Everything has been ready once: from then on failures are retried for ever. */
   #isUp = false
   #stopping: StopReason | null = null
@@ -172,9 +175,8 @@ export class Master implements Operated {
   }
 
   async describeAnew(): Promise<Described> {
-    const described = await this.#describe()
+    const described = await this.#describeForUse()
     this.#leaders.generation++
-    this.#follow(described.settings)
     this.#output?.reopen()
     await this.#health.listen(this.#options.health ?? described.settings.health)
     return described
@@ -205,8 +207,7 @@ export class Master implements Operated {
   }
 
   async #prepare(): Promise<void> {
-    const { groups, tlsFiles, settings } = await this.#describe()
-    this.#follow(settings)
+    const { groups, tlsFiles, settings } = await this.#describeForUse()
     await this.#health.listen(this.#options.health ?? settings.health)
     if (this.#options.pidFile === undefined && settings.pidFile !== '') this.#writePid(settings.pidFile)
     await this.#predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
@@ -238,10 +239,20 @@ export class Master implements Operated {
     return this.groups.every(({ blueprint }) => blueprint.declaration.startTimeoutMs < LONGEST_START_MS)
   }
 
+  async #describeForUse(): Promise<Described> {
+    const evaluated = this.#options.modules.map(realPathOf)
+    const described = await this.#describe()
+    this.#evaluated = evaluated
+    this.#follow(described.settings)
+    return described
+  }
+
   async #describe(): Promise<Described> {
     const { modules, argv, user = '', group = '', engine } = this.#options
+    let describing = 0
     const onSpawn = (pid: number) => {
-      this.#describePid = pid
+      describing = pid
+      if (pid > 0) this.#describing.add(pid)
       this.#record()
     }
     try {
@@ -257,7 +268,7 @@ export class Master implements Operated {
       })
       return this.#options.isWatching ? hurried(described) : described
     } finally {
-      this.#describePid = 0
+      this.#describing.delete(describing)
     }
   }
 
@@ -295,6 +306,7 @@ export class Master implements Operated {
 
   /** Makes what is wanted so: a process in every slot that is not waiting for its next try, or none when stopping. */
   reconcile(): void {
+    this.#tellPeers() // before anybody is told to leave: nobody will come back
     for (const group of this.groups) {
       for (const slot of group.slots) {
         if (this.#stopping !== null) for (const handle of slot.processes) handle.stop(this.#stopWindowMs(group))
@@ -303,12 +315,16 @@ export class Master implements Operated {
     }
     if (this.#stopping === null) for (const { share } of this.groups) share.settle()
     if (this.#stopping === null) this.#leaders.settle()
-    this.#peers.settle(this.groups, this.#stopping !== null)
+    this.#tellPeers()
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.#record()
     tellStatus(this.#seen)
     if (this.#isUp) this.#tellUnused()
     for (const look of [...this.#waiting]) look()
+  }
+
+  #tellPeers(): void {
+    this.#peers.settle(this.groups, this.#stopping !== null)
   }
 
   #fill(group: GroupState, slot: Slot): void {
@@ -420,7 +436,7 @@ export class Master implements Operated {
   }
 
   activate(slot: Slot, handle: WorkerHandle): void {
-    this.#peers.settle(this.groups, this.#stopping !== null) // messages go to it from now on
+    this.#tellPeers() // messages go to it from now on
     const before = [...slot.leaving].map(({ retired }) => retired)
     void Promise.all(before).then(() => {
       if (slot.current === handle) handle.activate()
@@ -531,6 +547,7 @@ export class Master implements Operated {
     if (command === 'connections')
       return { ...this.#done(), page: await connectionPage(this.groups, request.cursor ?? { pid: 0, after: 0 }) }
     if (command === 'ping' || command === 'events') return this.#done()
+    if (command === 'diff') return { ...this.#done(), comparison: await this.#compare() }
     const names = namesOf(request)
     if (command === 'stop' && names.length === 0) {
       this.stop(request.isGraceful === true, timeoutOf(request)) // who asked waits for this process to be gone
@@ -561,7 +578,21 @@ export class Master implements Operated {
       ...this.groups.map((group) => this.#stopWindowMs(group)),
     )
     const delayMs = this.#delay === null ? 0 : this.#stopDelayMs
-    return { ok: true, ...ownIdentity(), stopTimeoutMs: stopTimeoutMs + delayMs, isDaemon: this.#isDaemon } as const
+    const logFile = this.#output?.logPath ?? ''
+    return {
+      ok: true,
+      ...ownIdentity(),
+      stopTimeoutMs: stopTimeoutMs + delayMs,
+      isDaemon: this.#isDaemon,
+      logFile,
+    } as const
+  }
+
+  async #compare(): Promise<Comparison> {
+    const { groups } = await this.#describe()
+    const { modules } = this.#options
+    const differences = compare(this.groups, groups)
+    return { differences, modules, evaluated: this.#evaluated, oldestStart: oldestStart(this.groups) }
   }
 
   async #status(): Promise<Status> {
@@ -621,7 +652,7 @@ export class Master implements Operated {
   }
 
   #pids(): number[] {
-    return [this.#describePid, this.#keeper?.pid ?? 0, ...this.#processes().map(({ pid }) => pid)]
+    return [...this.#describing, this.#keeper?.pid ?? 0, ...this.#processes().map(({ pid }) => pid)]
   }
 
   /** Who would be left over if this process were killed now. */

@@ -62,6 +62,11 @@ export class Output {
     }
   }
 
+  /** Absolute; empty when the terminal is the log. */
+  get logPath(): string {
+    return this.#logFile === null ? '' : resolve(this.#logFile.path)
+  }
+
   /** Whether children write to a pipe of ours instead of a terminal that we share. */
   get isLogPiped(): boolean {
     return this.#isDaemon || this.#logFile !== null || this.#options.logFormat === 'json'

@@ -167,7 +167,8 @@ export class WorkerHandle {
 
   /** It has it from then on. */
   giveConnection(request: number, connection: Socket): void {
-    sendSocket(this.#child.process, request, '', connection)
+    if (!this.#child.process.connected) connection.destroy()
+    else sendSocket(this.#child.process, request, '', connection)
   }
 
   standIn(place: number, socket: BoundSocket): void {

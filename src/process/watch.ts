@@ -8,6 +8,7 @@ import { basename, dirname, join, relative, sep } from 'node:path'
 import { codeOf, messageOf } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
+import { fileId } from '../net/bound-socket.ts'
 
 /** What a program may import. Not data: an app that writes JSON into its folder would be reloaded by itself. */
 const CODE = /\.(?:[cm]?[jt]s|[jt]sx|node|wasm)$|^package\.json$/
@@ -89,7 +90,8 @@ class Changes {
 
 interface Folder {
   readonly watcher: FSWatcher
-  readonly inode: number
+  /** Which one it was: a folder that is made anew may have the inode of the one before. */
+  readonly id: string
   /** Only these names in it count; null: all code, and folders with code. */
   names: Set<string> | null
 }
@@ -157,7 +159,7 @@ class FolderTree {
     try {
       const watcher = watch(path, { persistent: false }, (_event, name) => this.#heard(path, name))
       watcher.on('error', () => this.#drop(path)) // EPERM: deleted, on some systems
-      this.#folders.set(path, { watcher, inode: statOf(path)?.ino ?? 0, names })
+      this.#folders.set(path, { watcher, id: fileId(path), names })
       return true
     } catch (error) {
       this.#complain(path, error)
@@ -172,7 +174,7 @@ class FolderTree {
     const path = join(folder, name)
     const stat = statOf(path)
     const known = this.#folders.get(path)
-    if (known?.names === null && known.inode !== stat?.ino) {
+    if (known?.names === null && known.id !== fileId(path)) {
       this.#drop(path)
       this.#changed(path)
     }

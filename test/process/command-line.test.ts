@@ -124,14 +124,24 @@ test('two status at the same time both get their answer', async () => {
   })
 })
 
-test('status calls a worker that does not answer busy', async () => {
+test('status calls a worker that does not answer busy, and one that somebody has stopped suspended', async () => {
   await inSandbox(async (box) => {
-    const status = await box.start(box.file('app.js', echo(1)))
+    const working = `worker.onMessage = (connection, line) => {
+      connection.send('begun')
+      setImmediate(() => { const end = Date.now() + Number(line); while (Date.now() < end); })
+    }`
+    const status = await box.start(box.file('app.js', echo(1, working)))
+    const state = async () => workersOf(await box.status())[0]?.state ?? ''
+    const client = await Client.connect(portOf(status))
+    await client.ask('4000')
+    assert.match(await state(), /^(busy|hung)$/) // hung, when the command took so long
+    client.close()
+    await until(async () => (await state()) === 'ready')
     const pid = workersOf(status)[0]?.pid ?? 0
     process.kill(pid, 'SIGSTOP')
-    assert.match(workersOf(await box.status())[0]?.state ?? '', /^(busy|hung)$/) // hung, when the command took so long
+    await until(async () => (await state()) === 'suspended')
     process.kill(pid, 'SIGCONT')
-    await until(async () => workersOf(await box.status())[0]?.state === 'ready')
+    await until(async () => (await state()) === 'ready')
     await box.stop()
   })
 })

@@ -46,7 +46,7 @@ function app(count: number, more = ''): string {
     Worker.stopTimeout = 0.3
     const worker = new Worker('udp://127.0.0.1:0', { name: 'echo', count, drainTimeoutMs: 20_000 })
     worker.onMessage = async (connection, message) => {
-      if (String(message) === 'slow') await new Promise((resolve) => setTimeout(resolve, 1200))
+      if (String(message) === 'slow') await new Promise((resolve) => setTimeout(resolve, 3000))
       connection.send(message + ' ' + process.pid)
     }
     ${more}
@@ -231,7 +231,7 @@ onAllSides('stop -g waits for a handler, stop only as long as it may', async (bo
     [['stop'], false],
   ] as const) {
     const port = portOf(await box.start(path))
-    const slow = ask(port, 'slow', 3_000)
+    const slow = ask(port, 'slow', 4_500)
     await until(async () => (await box.status()).totals.messagesIn === 1)
     succeeded(await box.command(...args, path))
     assert.is((await slow) !== null, isAnswered, args.join(' '))

@@ -21,7 +21,7 @@ import { placesToAsk, runDirCandidates } from './run-directory.ts'
 import { runMaster } from './run-master.ts'
 import { startFile } from './spawn.ts'
 import type { ConnectionPage, Cursor } from './status.ts'
-import { renderConnections, renderReload, renderStatus, renderTable } from './tables.ts'
+import { renderConnections, renderReload, renderStatus, renderTable, renderUpgrade } from './tables.ts'
 
 const USAGE = `Usage: millrace <command> [options] [app.js ...] [-- arguments of the app]
 
@@ -32,6 +32,7 @@ Commands:
   stop -g       end it gracefully: they get drainTimeoutMs of their Worker (30 s)
   restart       check the code, stop what runs, start (-d, -g as above)
   reload        replace every process by one with the new code, without losing a connection that works
+  upgrade       another process becomes the master, with the Node and the millrace of now; no port is closed, nothing is lost
   status        what runs: processes, connections, counters
   connections   every open connection
   check         evaluate app.js in a process of its own and say what it declares; nothing else
@@ -42,7 +43,8 @@ Options:
   -d, --daemon           start, restart: run in the background
   -g, --graceful         stop, restart: give work the whole drainTimeoutMs
   -q, --quiet            start, restart: print no banner
-      --json             status, connections, reload, check: JSON
+      --json             status, connections, reload, upgrade, check: JSON
+      --node PATH        upgrade: the Node of the new master; the one that runs this command
       --run-dir DIR      where lock, control socket and pid file live  (MILLRACE_RUN_DIR)
       --pid-file FILE    also the pid, for people                      (MILLRACE_PID_FILE)
       --log-file FILE    log lines and stderr; a daemon's default is in the run directory  (MILLRACE_LOG_FILE)
@@ -74,6 +76,7 @@ const OPTIONS = {
   group: { type: 'string' },
   umask: { type: 'string' },
   engine: { type: 'string' },
+  node: { type: 'string' },
 } as const
 
 type Flags = ReturnType<typeof parse>['values']
@@ -109,7 +112,7 @@ async function dispatch(argv: readonly string[], direct: string | null): Promise
 }
 
 const COMMANDS = new Map<string, (line: Line) => Promise<Exit>>(
-  Object.entries({ start, stop, restart, reload, status, connections, check }),
+  Object.entries({ start, stop, restart, reload, upgrade, status, connections, check }),
 )
 
 async function start(line: Line): Promise<Exit> {
@@ -157,15 +160,38 @@ async function restart(line: Line): Promise<Exit> {
 
 async function reload({ modules, flags }: Line): Promise<Exit> {
   const { pid } = await askServer(modules, flags, { command: 'ping' }) // one that hangs is told from one at work
-  const answer = await askServer(modules, flags, { command: 'reload' }, Number.POSITIVE_INFINITY).catch((error) => {
-    const isGone = error instanceof CommandError && error.exitCode === Exit.NotRunning
-    throw isGone ? new CommandError(Exit.Failure, `the master, pid ${pid}, ended before the reload did`) : error
-  })
+  const answer = await askServer(modules, flags, { command: 'reload' }, Number.POSITIVE_INFINITY).catch(
+    endedBefore(pid, 'reload'),
+  )
   const outcome = need(answer.reload)
   if (flags.json) await show(JSON.stringify(outcome, null, 2))
   else if (outcome.slots.length > 0) await show(renderReload(outcome))
   if (outcome.reason !== '') throw new CommandError(outcome.exitCode, `reload given up: ${outcome.reason}`)
   return Exit.Ok
+}
+
+/** The copy of the package that the app resolves now is the one that takes over. */
+async function upgrade(line: Line): Promise<Exit> {
+  const { modules, flags, isDirect } = line
+  const other = isDirect ? null : otherCopy(modules[0] ?? '')
+  if (other !== null) return runOther(other)
+  const { pid } = await askServer(modules, flags, { command: 'ping' })
+  const node = flags.node === undefined ? process.execPath : resolve(flags.node)
+  const request = { command: 'upgrade', node, startFile: realpathSync(startFile()) } as const
+  const answer = await askServer(modules, flags, request, Number.POSITIVE_INFINITY).catch(endedBefore(pid, 'upgrade'))
+  const outcome = need(answer.upgrade)
+  if (flags.json) await show(JSON.stringify(outcome, null, 2))
+  else if (outcome.reason === '') await show(renderUpgrade(outcome))
+  if (outcome.reason !== '') throw new CommandError(outcome.exitCode, `upgrade given up: ${outcome.reason}`)
+  return Exit.Ok
+}
+
+/** What it means that nobody is there any more. */
+function endedBefore(pid: number, what: string): (error: unknown) => never {
+  return (error) => {
+    const isGone = error instanceof CommandError && error.exitCode === Exit.NotRunning
+    throw isGone ? new CommandError(Exit.Failure, `the master, pid ${pid}, ended before the ${what} did`) : error
+  }
 }
 
 async function status({ modules, flags }: Line): Promise<Exit> {

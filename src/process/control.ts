@@ -3,11 +3,13 @@
 // asked, too: rights that somebody has loosened let nobody else in.
 
 import { once } from 'node:events'
-import { unlinkSync } from 'node:fs'
+import { linkSync, renameSync, rmSync, unlinkSync } from 'node:fs'
 import net from 'node:net'
+import { join } from 'node:path'
 import { addon } from '../addon.ts'
 import { codeOf, messageOf } from '../errors.ts'
 import { log } from '../log.ts'
+import { now } from '../loop/clock.ts'
 import { isUnixPath } from '../net/address.ts'
 import { fileId, removeStaleSocket } from '../net/bound-socket.ts'
 import { Channel } from './channel.ts'
@@ -15,12 +17,15 @@ import { CommandError, Exit } from './exit-codes.ts'
 import type { Identity } from './identity.ts'
 import type { ReloadOutcome } from './reload.ts'
 import { controlPath } from './run-directory.ts'
+import type { Program } from './spawn.ts'
 import type { ConnectionPage, Cursor, Status } from './status.ts'
+import type { UpgradeOutcome } from './upgrade.ts'
 
 export type Request =
   | { readonly command: 'status' | 'ping' | 'reload' }
   | { readonly command: 'stop'; readonly isGraceful: boolean }
   | { readonly command: 'connections'; readonly cursor: Cursor | undefined }
+  | ({ readonly command: 'upgrade' } & Program)
 export type Answer = Done | { readonly ok: false; readonly message: string }
 
 /** Who answered, and what. */
@@ -30,21 +35,35 @@ export interface Done extends Identity {
   readonly status?: Status
   readonly page?: ConnectionPage
   readonly reload?: ReloadOutcome
+  readonly upgrade?: UpgradeOutcome
   /** How long a stop may take before workers are killed. */
   readonly stopTimeoutMs: number
 }
 
 /** A client that says nothing, or does not go, is let go after this. */
 const REQUEST_TIMEOUT_MS = 5000
+/** For the last answers of a master that another one has replaced. */
+const SETTLE_MS = 2000
+const LOOK_EVERY_MS = 10
 
 export class ControlServer {
   readonly #server: net.Server
-  readonly #path: string
+  readonly #runDir: string
+  /** Where its socket is: beside the other one, while another master is in charge. */
+  #path: string
+  readonly #bound: string
   #file = ''
+  /** Requests that have no answer yet. */
+  #open = 0
 
-  constructor(runDir: string, answer: (request: Request) => Promise<Answer>) {
-    this.#path = controlPath(runDir)
+  /** @param isSecond another master has the control socket now */
+  constructor(runDir: string, answer: (request: Request) => Promise<Answer>, isSecond = false) {
+    this.#runDir = runDir
+    this.#bound = isSecond ? asidePath(runDir, process.pid) : controlPath(runDir)
+    this.#path = this.#bound
     this.#server = net.createServer((socket) => {
+      this.#open++
+      socket.once('close', () => this.#open--)
       socket.setTimeout(REQUEST_TIMEOUT_MS, () => socket.destroy())
       const channel = new Channel<Request, Answer>(socket)
       const uid = strangerAt(socket)
@@ -68,12 +87,44 @@ export class ControlServer {
     this.#file = fileId(this.#path)
   }
 
+  /**
+   * Puts the socket of another process in the place of this one: at no moment there is none. Who has connected before is
+   * answered here.
+   */
+  giveWay(pid: number): void {
+    const aside = asidePath(this.#runDir, process.pid)
+    linkSync(this.#path, aside)
+    this.#path = aside
+    renameSync(asidePath(this.#runDir, pid), controlPath(this.#runDir))
+  }
+
+  /** Takes the place of another process, which has given way, or with its pid, which is gone. */
+  take(gone: number | null = null): void {
+    const path = controlPath(this.#runDir)
+    if (gone !== null) rmSync(asidePath(this.#runDir, gone), { force: true })
+    if (fileId(path) !== this.#file) renameSync(this.#path, path)
+    this.#path = path
+    rmSync(asidePath(this.#runDir, process.pid), { force: true }) // a second name, if `giveWay` came half-way
+  }
+
+  /** Who waits for an answer has it, or has waited too long. */
+  async settled(): Promise<void> {
+    const late = now() + SETTLE_MS
+    do await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))
+    while (this.#open > 0 && now() < late)
+  }
+
   /** Takes no more requests; removes the socket if it is still ours. */
   close(): void {
     if (this.#file === '' || fileId(this.#path) !== this.#file) return // the end of this process closes it
-    this.#server.close() // libuv unlinks by name
+    if (['', this.#file].includes(fileId(this.#bound))) this.#server.close() // libuv unlinks that by name, whosever it is
     if (fileId(this.#path) === this.#file) unlinkSync(this.#path)
   }
+}
+
+/** Not longer than `control.sock`, whose path has been found short enough. */
+function asidePath(runDir: string, pid: number): string {
+  return join(runDir, `c.${pid}`)
 }
 
 /** The user at the other end, where that is neither ours nor root. Null also where nobody can tell. */

@@ -5,14 +5,15 @@
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
 import { addon } from '../addon.ts'
-import { addCounters, newCounters } from '../counters.ts'
+import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { version } from '../version.ts'
 import { renderBanner } from './banner.ts'
-import { type Answer, ask, ControlServer, type Request } from './control.ts'
+import { type Answer, ask, ControlServer, type Done, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
+import type { EarlierMaster, Estate } from './earlier-master.ts'
 import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from './group.ts'
 import { ownIdentity } from './identity.ts'
@@ -27,9 +28,10 @@ import { makeRunDir, type Places, placesOfOurs, runDirCandidates } from './run-d
 import { monotonicUsec, reapOrphans, tellService } from './service.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import { Sockets } from './sockets.ts'
-import { FIRST_SOCKET_FD, spawnChild } from './spawn.ts'
-import { connectionPage, engineOf, groupStatus, type Status, totalsOf } from './status.ts'
+import { FIRST_SOCKET_FD, type Program, spawnChild } from './spawn.ts'
+import { connectionPage, engineOf, type GroupStatus, groupStatus, type Status, totalsOf } from './status.ts'
 import { ROTATE_TICKETS_MS, Tickets } from './tickets.ts'
+import { type Household, Upgrade, type UpgradeOutcome } from './upgrade.ts'
 import { type WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
 /** So many boot failures of one slot before anything serves: the program is broken, not unlucky. */
@@ -39,8 +41,8 @@ const SHORTEST_SERVICE_MS = 1000
 /** What another master may take to say that it is there. */
 const PING_MS = 1000
 
-/** `asked`, or the failure that ends the server. */
-type StopReason = CommandError | 'asked'
+/** `asked`, or the failure that ends the server. `replaced`: this master ends, and another one has the server. */
+type StopReason = CommandError | 'asked' | 'replaced'
 
 export class Master implements Supervisor {
   readonly groups: GroupState[] = []
@@ -50,7 +52,8 @@ export class Master implements Supervisor {
   readonly #startedAt = new Date()
   readonly #ended = new AbortController()
   readonly #inspectorPorts = new InspectorPorts()
-  readonly #tickets = new Tickets()
+  readonly #tickets: Tickets
+  readonly #earlier: EarlierMaster | null
   #settings: Settings = DEFAULT_SETTINGS
   #runDir = ''
   readonly #pidFiles = new Set<string>()
@@ -63,15 +66,20 @@ export class Master implements Supervisor {
   #isUp = false
   #stopping: StopReason | null = null
   #isGraceful = false
+  /** Another master leads: this one waits for its processes to drain. */
+  #isReplaced = false
   /** Of slots that a reload has removed: no total ever falls. */
   #past = newCounters()
   #reload: Promise<unknown> = Promise.resolve()
   #nextReload: Promise<ReloadOutcome> | null = null
   readonly #waiting = new Set<() => void>()
 
-  constructor(options: StartOptions, isDaemon: boolean) {
+  /** @param earlier the master that this one is to replace */
+  constructor(options: StartOptions, isDaemon: boolean, earlier: EarlierMaster | null = null) {
     this.#options = options
     this.#isDaemon = isDaemon
+    this.#earlier = earlier
+    this.#tickets = new Tickets(earlier?.inheritance.ticketSecret)
   }
 
   /**
@@ -83,7 +91,8 @@ export class Master implements Supervisor {
     if (this.#options.umask !== undefined) process.umask(this.#options.umask)
     reapOrphans(() => [this.#describePid, ...this.#processes().map(({ pid }) => pid)])
     try {
-      await this.#takeRunDir()
+      if (this.#earlier === null) await this.#takeRunDir()
+      else await this.#joinRunDir(this.#earlier)
       await this.#prepare()
       await this.#untilUp()
       if (this.#stopping === null) {
@@ -102,6 +111,7 @@ export class Master implements Supervisor {
   stop(isGraceful: boolean): void {
     if (this.#stopping === null) this.#isGraceful = isGraceful
     else this.#isGraceful &&= isGraceful // a plain stop shortens a graceful one
+    if (!isGraceful) this.#earlier?.hurry()
     this.#giveUp('asked')
   }
 
@@ -115,9 +125,22 @@ export class Master implements Supervisor {
     if (this.#nextReload !== null) return this.#nextReload
     const next = this.#reload.then(() => {
       this.#nextReload = null
-      return this.#reloadNow()
+      return this.#isReplaced ? this.#passReload() : this.#reloadNow()
     })
     this.#nextReload = next
+    this.#reload = next
+    return next
+  }
+
+  /** Makes another process the master. After the reloads that were asked for. Never rejects. */
+  upgrade(program: Program): Promise<UpgradeOutcome> {
+    const next = this.#reload.then(async () => {
+      await this.#untilUndisturbed()
+      const outcome = await new Upgrade(this.#household(), this, this.#ended.signal).run(program)
+      if (this.#isReplaced) this.#giveUp('replaced')
+      return outcome
+    })
+    this.#nextReload = null // who asks for a reload from now on means the code of after that
     this.#reload = next
     return next
   }
@@ -141,25 +164,32 @@ export class Master implements Supervisor {
   }
 
   #writePid(path: string): void {
-    writePidFile(path)
+    writePidFile(path, process.pid)
     this.#pidFiles.add(path)
   }
 
   async #prepare(): Promise<void> {
+    const earlier = this.#earlier
     const { groups, tlsFiles, settings } = await this.#describe()
     this.#follow(settings)
-    if (this.#options.pidFile === undefined && settings.pidFile !== '') this.#writePid(settings.pidFile)
-    await this.#predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
+    if (earlier === null) {
+      if (this.#options.pidFile === undefined && settings.pidFile !== '') this.#writePid(settings.pidFile)
+      await this.#predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
+    }
     const keys = keysOf(groups)
+    const estates = earlier?.adopt(this.sockets, keys) ?? []
     for (const [place, declaration] of groups.entries()) {
       if (this.#stopping !== null) return
-      const sockets = await this.sockets.reserveAll(declaration)
+      const estate = estates[place]
+      const sockets = await this.sockets.reserveAll(declaration, estate?.sockets)
       const key = keys[place] as Blueprint['key']
       const group = new GroupState({ key, declaration, sockets, tlsFiles: tlsFiles[place] ?? {} })
       for (let n = 0; n < declaration.count; n++) group.addSlot({ isHeld: false })
+      if (earlier !== null && estate !== undefined) this.#inherit(group, estate, earlier)
       this.groups.push(group)
     }
-    this.sockets.release()
+    if (earlier === null) this.sockets.release()
+    else this.sockets.keepAll() // until this master leads, nothing of the earlier one's is closed
   }
 
   async #describe(): Promise<Described> {
@@ -192,6 +222,7 @@ export class Master implements Supervisor {
   async #untilUp(): Promise<void> {
     this.reconcile()
     await this.#until(() => this.#stopping !== null || this.#isAllReady())
+    if (this.#earlier !== null && this.#stopping === null) await this.#succeed(this.#earlier)
     this.#isUp = this.#stopping === null
     setInterval(() => this.#rotateTickets(), ROTATE_TICKETS_MS).unref()
   }
@@ -205,7 +236,86 @@ export class Master implements Supervisor {
   }
 
   #isAllReady(): boolean {
-    return this.#slots().every((slot) => slot.current?.state === 'ready')
+    return this.#slots().every((slot) => slot.isHeld || slot.current?.state === 'ready')
+  }
+
+  // Taking over from another master
+
+  /** Beside the master that leads: lock, pid file and control socket stay its own. */
+  async #joinRunDir(earlier: EarlierMaster): Promise<void> {
+    this.#runDir = earlier.inheritance.runDir
+    this.#predecessors = new Predecessors(this.#runDir)
+    this.#predecessors.isShared = true
+    this.#output = new Output(this.#options, this.#isDaemon, this.#runDir, DEFAULT_SETTINGS)
+    const control = new ControlServer(this.#runDir, (request) => this.#answer(request), true)
+    await control.listen()
+    this.#control = control
+    earlier.onAbandon = () => this.stop(false)
+    earlier.onGone = () => void this.#outlive(earlier)
+    if (earlier.isGone) void this.#outlive(earlier)
+  }
+
+  #inherit(group: GroupState, { inner, place }: Estate, earlier: EarlierMaster): void {
+    const { declaration, sockets } = group.blueprint
+    const isAlone = declaration.reloadMode === 'stop-first' || sockets.some(({ isExclusive }) => isExclusive === true)
+    for (const [address, socket] of inner) group.inheritInner(address, socket)
+    for (const slot of group.slots) {
+      slot.isHeld = isAlone && place >= 0
+      slot.vacated = earlier.retired(place, slot.id)
+    }
+  }
+
+  /** All that can live beside the earlier master's processes serves. First the others, then this one leads. */
+  async #succeed(earlier: EarlierMaster): Promise<void> {
+    const held = this.groups.filter(({ slots }) => slots.some(({ isHeld }) => isHeld))
+    await this.#unlessStopped(earlier.want(held.map(({ blueprint }) => blueprint.key)))
+    for (const slot of this.#slots()) slot.isHeld = false
+    this.reconcile()
+    await this.#until(() => this.#stopping !== null || this.#isAllReady())
+    if (this.#stopping === null) await this.#unlessStopped(earlier.able())
+    if (this.#stopping !== null) return
+    this.#takeCharge(earlier)
+    earlier.leads()
+    this.#isUp = true
+    this.#reload = earlier.settled // no slot has more than two processes
+    this.sockets.release()
+    for (const group of this.groups) group.forgetInnerSockets()
+    this.reconcile()
+  }
+
+  /** Whatever the earlier one has done of it already. Throws a CommandError when somebody else was quicker. */
+  #takeCharge(earlier: EarlierMaster): void {
+    if (this.#lock !== null) return
+    const lock = Lock.take(this.#runDir)
+    if (!(lock instanceof Lock)) throw alreadyRunning(lock.pid)
+    this.#lock = lock
+    this.#control?.take(earlier.isGone ? earlier.inheritance.pid : null)
+    this.sockets.own()
+    this.#writePid(this.#options.pidFile ?? join(this.#runDir, 'millrace.pid'))
+    if (this.#options.pidFile === undefined && this.#settings.pidFile !== '') this.#writePid(this.#settings.pidFile)
+  }
+
+  /** The earlier master is gone, done or killed: its processes leave by themselves, or are made to. */
+  async #outlive(earlier: EarlierMaster): Promise<void> {
+    try {
+      if (this.#stopping === null) this.#takeCharge(earlier)
+      this.#predecessors?.inherit()
+      await this.#predecessors?.leave(this.#settings.stopTimeoutMs, new AbortController().signal)
+    } catch (error) {
+      if (this.#lock === null) this.#giveUp(asCommandError(error))
+      else log(messageOf(error))
+    }
+    earlier.settle()
+    this.reconcile()
+  }
+
+  async #unlessStopped(step: Promise<void>): Promise<void> {
+    let isDone = false
+    void step.then(() => {
+      isDone = true
+      this.reconcile()
+    })
+    await this.#until(() => isDone || this.#stopping !== null)
   }
 
   // Running
@@ -218,7 +328,8 @@ export class Master implements Supervisor {
         else if (slot.isVacant) this.#fill(group, slot)
       }
     }
-    if (this.#stopping === null) for (const { share } of this.groups) share.settle()
+    const isBeside = this.#earlier !== null && this.#lock === null // the one that leads chooses
+    if (this.#stopping === null && !isBeside) for (const { share } of this.groups) share.settle()
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.#record()
     for (const look of [...this.#waiting]) look()
@@ -299,7 +410,7 @@ export class Master implements Supervisor {
 
   activate(slot: Slot, handle: WorkerHandle): void {
     const before = [...slot.leaving].map(({ retired }) => retired)
-    void Promise.all(before).then(() => {
+    void Promise.all([slot.vacated, ...before]).then(() => {
       if (slot.current === handle) handle.activate()
     })
   }
@@ -347,8 +458,46 @@ export class Master implements Supervisor {
 
   // Reloading
 
+  /** A reload during a start comes after it, and one during an upgrade after that. */
+  async #untilUndisturbed(): Promise<void> {
+    await this.#until(() => this.#isUp || this.#stopping !== null)
+    if (this.#isUp) await this.#earlier?.settled
+  }
+
+  /** The master that has taken over is to do it. */
+  async #passReload(): Promise<ReloadOutcome> {
+    const answer = await this.#pass({ command: 'reload' }).catch((error) => ({ ok: false, message: messageOf(error) }))
+    const reason = answer.ok ? 'the new master answered something else' : (answer as { message: string }).message
+    return (answer as Done).reload ?? { exitCode: Exit.Failure, reason, durationMs: 0, slots: [] }
+  }
+
+  async #pass(request: Request): Promise<Answer> {
+    const answer = await ask(this.#runDir, request, Number.POSITIVE_INFINITY)
+    return answer ?? { ok: false, message: 'this master has been replaced, and the new one is gone' }
+  }
+
+  #household(): Household {
+    const [lock, control, predecessors] = [this.#lock, this.#control, this.#predecessors]
+    return {
+      options: this.#options,
+      isDaemon: this.#isDaemon,
+      runDir: this.#runDir,
+      pidFiles: this.#pidFiles,
+      lock: lock as Lock,
+      control: control as ControlServer,
+      predecessors: predecessors as Predecessors,
+      tickets: this.#tickets,
+      stopTimeoutMs: this.#settings.stopTimeoutMs,
+      totals: async () => ({ ...(await this.#totals()), connections: 0 }),
+      hurry: () => this.stop(false),
+      onReplaced: () => {
+        this.#isReplaced = true
+      },
+    }
+  }
+
   async #reloadNow(): Promise<ReloadOutcome> {
-    await this.#until(() => this.#isUp || this.#stopping !== null) // a reload during a start comes after it
+    await this.#untilUndisturbed()
     const started = now()
     const reload = new Reload(this)
     let failure: CommandError | null = null
@@ -378,7 +527,7 @@ export class Master implements Supervisor {
   // Stopping
 
   #giveUp(why: StopReason): void {
-    if (this.#stopping === null) tellService('STOPPING=1')
+    if (this.#stopping === null && !this.#isReplaced) tellService('STOPPING=1')
     this.#stopping ??= why
     this.#ended.abort()
     this.sockets.closeAll() // who connects from now on is refused at once, instead of waiting for nobody
@@ -394,6 +543,7 @@ export class Master implements Supervisor {
     this.reconcile()
     await this.#until(() => this.#processes().length === 0)
     await this.#reload
+    if (this.#isReplaced) await this.#control?.settled()
     this.sockets.closeAll()
     for (const path of this.#pidFiles) tidy(() => removePidFile(path))
     if (this.#lock?.isOurs()) tidy(() => this.#predecessors?.forget())
@@ -405,6 +555,8 @@ export class Master implements Supervisor {
 
   async #answer(request: Request): Promise<Answer> {
     const { command } = request
+    if (this.#isReplaced) return this.#pass(request)
+    if (command === 'upgrade') return { ...this.#done(), upgrade: await this.upgrade(request) }
     if (command === 'status') return { ...this.#done(), status: await this.#status() }
     if (command === 'connections')
       return { ...this.#done(), page: await connectionPage(this.groups, request.cursor ?? { pid: 0, after: 0 }) }
@@ -440,8 +592,14 @@ export class Master implements Supervisor {
       addon: addon().why,
       loadAverage: loadavg(),
       groups,
-      totals: addCounters(totalsOf(groups), this.#past),
+      totals: await this.#totals(groups),
     }
+  }
+
+  async #totals(groups?: readonly GroupStatus[]): Promise<Counters> {
+    const own = totalsOf(groups ?? (await Promise.all(this.groups.map((group) => groupStatus(group)))))
+    addCounters(own, this.#past)
+    return this.#earlier === null ? own : addCounters(own, this.#earlier.totals)
   }
 
   #banner(): string {

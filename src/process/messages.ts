@@ -2,6 +2,7 @@
 
 import type { Counters } from '../counters.ts'
 import type { ConnectionRow, Credentials, Declaration, Place, Settings } from './group.ts'
+import type { FromSuccessor, Inheritance, ToSuccessor } from './inheritance.ts'
 import type { NodeSettings } from './node-flags.ts'
 
 /** The first message to every child. A child is told its role here and nowhere a grandchild could see it. */
@@ -12,6 +13,8 @@ export interface MasterBoot {
   readonly options: StartOptions
   readonly isDaemon: boolean
   readonly node: NodeSettings
+  /** What it takes over from the master that runs. */
+  readonly inheritance?: Inheritance
 }
 
 /** What every process that evaluates the user's modules is told. */
@@ -98,6 +101,7 @@ export type ToChild =
   | { readonly type: 'poll' }
   /** Asks for a page of connections. */
   | { readonly type: 'connections'; readonly after: number; readonly limit: number }
+  | ToSuccessor
 
 export type FromChild =
   | {
@@ -117,6 +121,7 @@ export type FromChild =
   | { readonly type: 'connections'; readonly rows: readonly ConnectionRow[]; readonly hasMore: boolean }
   /** From a master to who launched it: everything serves. */
   | { readonly type: 'started'; readonly banner: string }
+  | FromSuccessor
 
 /** A worker's heartbeat. Absolute values, so that a lost one is no error. */
 export interface Report {

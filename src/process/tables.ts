@@ -5,6 +5,7 @@ import type { Counters } from '../counters.ts'
 import type { ReloadOutcome } from './reload.ts'
 import type { ConnectionPage, GroupStatus, ListedConnection, Status, WorkerStatus } from './status.ts'
 import { engineWord } from './status.ts'
+import type { UpgradeOutcome } from './upgrade.ts'
 
 /** Left-aligned columns, two spaces apart. */
 export function renderTable(rows: readonly (readonly string[])[]): string {
@@ -187,6 +188,20 @@ export function renderReload({ slots, durationMs, reason }: ReloadOutcome): stri
   if (rows.length === 0) return ''
   const table = renderTable([['worker', 'result', 'old', 'new', 'ready', 'drained', ''], ...rows])
   return reason === '' ? `${table}\nreloaded in ${seconds(durationMs)}` : table
+}
+
+export function renderUpgrade(outcome: UpgradeOutcome): string {
+  const { pid, version, node, oldPid, oldVersion, oldNode, durationMs, slots } = outcome
+  const rows = slots.map(({ worker, oldPid: old, drainMs, note }) => [worker, String(old), `${drainMs} ms`, note])
+  const masters = [
+    ['old', String(oldPid), oldVersion, oldNode],
+    ['new', String(pid), version, node],
+  ]
+  const tables = [
+    renderTable([['worker', 'old', 'drained', ''], ...rows]),
+    renderTable([['master', 'pid', 'millrace', 'node'], ...masters]),
+  ]
+  return `${tables.join('\n\n')}\nupgraded in ${seconds(durationMs)}`
 }
 
 // Numbers

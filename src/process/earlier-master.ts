@@ -25,15 +25,17 @@ export interface Estate {
 const NOTHING: Estate = { sockets: [], inner: [], place: -1 }
 
 export class EarlierMaster {
-  /** It has ended. `settle` is to be called when its processes have, too. */
-  onGone: (() => void) | null = null
+  /** It has ended, or its processes have. `settle` is to be called when all of them are gone. */
+  onLeft: (() => void) | null = null
   /** It stays, and this one is to go. */
   onAbandon: (() => void) | null = null
   isGone = false
   /** What its processes have counted, as far as it has told. */
   totals = newCounters()
-  /** Nothing of it is left. */
+  /** None of its processes is left; it may still have answers to pass on. */
   readonly settled: Promise<void>
+  /** It has ended itself. */
+  readonly gone: Promise<void>
   readonly inheritance: Inheritance
   readonly #channel: Channel<ToChild, FromChild>
   readonly #alive: NodeJS.Timeout
@@ -45,12 +47,16 @@ export class EarlierMaster {
   #tellGiven: () => void = ignore
   #tellLead: () => void = ignore
   #tellSettled!: () => void
+  #tellGone!: () => void
 
   constructor(inheritance: Inheritance, channel: Channel<ToChild, FromChild>) {
     this.inheritance = inheritance
     this.#channel = channel
     this.settled = new Promise((resolve) => {
       this.#tellSettled = resolve
+    })
+    this.gone = new Promise((resolve) => {
+      this.#tellGone = resolve
     })
     channel.onMessage = (message) => this.#receive(message)
     channel.onClose = () => this.#gone()
@@ -116,7 +122,7 @@ export class EarlierMaster {
     if (this.#isLed) this.#channel.send({ type: 'hurry' })
   }
 
-  /** Its processes are gone, too. */
+  /** Its processes are gone. */
   settle(): void {
     this.#isSettled = true
     this.#tellGiven()
@@ -133,8 +139,10 @@ export class EarlierMaster {
     if (message.type === 'given') this.#tellGiven()
     else if (message.type === 'retired') this.#retired.get(`${message.group}:${message.slot}`)?.()
     else if (message.type === 'abandon') this.onAbandon?.()
-    else if (message.type === 'left') this.totals = message.totals
-    else if (message.type === 'lead') {
+    else if (message.type === 'left') {
+      this.totals = message.totals
+      this.onLeft?.()
+    } else if (message.type === 'lead') {
       this.totals = message.totals
       this.#tellLead()
     }
@@ -143,7 +151,8 @@ export class EarlierMaster {
   #gone(): void {
     this.isGone = true
     clearInterval(this.#alive)
-    this.onGone?.()
+    this.#tellGone()
+    this.onLeft?.()
   }
 }
 

@@ -40,6 +40,8 @@ const MAX_BOOT_FAILURES = 5
 const SHORTEST_SERVICE_MS = 1000
 /** What another master may take to say that it is there. */
 const PING_MS = 1000
+/** What one that has nothing left to do may take to end. */
+const LEAVE_MS = 3000
 
 /** `asked`, or the failure that ends the server. `replaced`: this master ends, and another one has the server. */
 type StopReason = CommandError | 'asked' | 'replaced'
@@ -132,16 +134,17 @@ export class Master implements Supervisor {
     return next
   }
 
-  /** Makes another process the master. After the reloads that were asked for. Never rejects. */
+  /** Makes another process the master, after the reloads that were asked for. Rejects only if it was to be another's. */
   upgrade(program: Program): Promise<UpgradeOutcome> {
     const next = this.#reload.then(async () => {
+      if (this.#isReplaced) return this.#passUpgrade(program)
       await this.#untilUndisturbed()
       const outcome = await new Upgrade(this.#household(), this, this.#ended.signal).run(program)
       if (this.#isReplaced) this.#giveUp('replaced')
       return outcome
     })
     this.#nextReload = null // who asks for a reload from now on means the code of after that
-    this.#reload = next
+    this.#reload = next.catch(() => undefined)
     return next
   }
 
@@ -251,7 +254,7 @@ export class Master implements Supervisor {
     await control.listen()
     this.#control = control
     earlier.onAbandon = () => this.stop(false)
-    earlier.onGone = () => void this.#outlive(earlier)
+    earlier.onLeft = () => void this.#outlive(earlier)
     if (earlier.isGone) void this.#outlive(earlier)
   }
 
@@ -295,8 +298,9 @@ export class Master implements Supervisor {
     if (this.#options.pidFile === undefined && this.#settings.pidFile !== '') this.#writePid(this.#settings.pidFile)
   }
 
-  /** The earlier master is gone, done or killed: its processes leave by themselves, or are made to. */
+  /** The earlier master is done, or was killed: then its processes leave by themselves, or are made to. */
   async #outlive(earlier: EarlierMaster): Promise<void> {
+    if (earlier.isSettled) return
     try {
       if (this.#stopping === null) this.#takeCharge(earlier)
       this.#predecessors?.inherit()
@@ -471,6 +475,12 @@ export class Master implements Supervisor {
     return (answer as Done).reload ?? { exitCode: Exit.Failure, reason, durationMs: 0, slots: [] }
   }
 
+  async #passUpgrade(program: Program): Promise<UpgradeOutcome> {
+    const answer = await this.#pass({ command: 'upgrade', ...program })
+    if (answer.ok && answer.upgrade !== undefined) return answer.upgrade
+    throw new CommandError(Exit.Failure, answer.ok ? 'the new master answered something else' : answer.message)
+  }
+
   async #pass(request: Request): Promise<Answer> {
     const answer = await ask(this.#runDir, request, Number.POSITIVE_INFINITY)
     return answer ?? { ok: false, message: 'this master has been replaced, and the new one is gone' }
@@ -544,6 +554,7 @@ export class Master implements Supervisor {
     await this.#until(() => this.#processes().length === 0)
     await this.#reload
     if (this.#isReplaced) await this.#control?.settled()
+    if (this.#isUp && this.#earlier !== null) await within(LEAVE_MS, this.#earlier.gone) // it may pass our answer on
     this.sockets.closeAll()
     for (const path of this.#pidFiles) tidy(() => removePidFile(path))
     if (this.#lock?.isOurs()) tidy(() => this.#predecessors?.forget())
@@ -686,6 +697,17 @@ function reloadLine({ reason, durationMs, slots }: ReloadOutcome): string {
   const fresh = slots.filter(({ result }) => result === 'replaced' || result === 'added').length
   if (reason === '') return `reload: done in ${(durationMs / 1000).toFixed(1)} s, new processes: ${fresh}`
   return `reload: given up, processes that already run the new code: ${fresh}: ${reason}`
+}
+
+/** Resolves with `promise`, or after `ms`. */
+function within(ms: number, promise: Promise<void>): Promise<void> {
+  return new Promise((resolve) => {
+    const late = setTimeout(resolve, ms)
+    void promise.then(() => {
+      clearTimeout(late)
+      resolve()
+    })
+  })
 }
 
 /** Looks in every place where `status` and `stop` would look: one server a module, whatever the environment was. */

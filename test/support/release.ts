@@ -2,10 +2,15 @@
 
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import * as assert from 'uvu/assert'
+import type { Status } from '../../src/process/status.ts'
 import type { UpgradeOutcome } from '../../src/process/upgrade.ts'
 import { version } from '../../src/version.ts'
 import { root } from '../tooling/support.ts'
-import { type Sandbox, succeeded } from './server.ts'
+import { Load } from './load.ts'
+import { version as programOf } from './reload.ts'
+import { type Outcome, portOf, type Sandbox, succeeded, workersOf } from './server.ts'
+import { until } from './until.ts'
 
 /**
  * Makes the package that the sandbox's modules find one of this version, and gives its start file. `change` may alter
@@ -31,3 +36,51 @@ export function release(box: Sandbox, name: string, change = (code: string): str
 export async function upgrade(box: Sandbox, ...args: string[]): Promise<UpgradeOutcome> {
   return JSON.parse(succeeded(await box.command('upgrade', '--json', ...args)).stdout) as UpgradeOutcome
 }
+
+/** On a busy machine. */
+const SLOW_MS = 20_000
+/** Of every server here. */
+export const quick = 'worker.drainTimeoutMs = 500'
+
+/** The load of a server that must not notice; and the server as it was, with that load on it, after `use`. */
+export async function unnoticed(box: Sandbox, more: string, use: (before: Status) => unknown): Promise<void> {
+  const module = box.file('app.js', programOf(1, 2, `${quick}\n${more}`))
+  const before = await box.start(module)
+  const load = new Load(portOf(before))
+  load.add(6, { inFlight: 1, thinkMs: () => 5, answersPerConnection: Number.POSITIVE_INFINITY })
+  load.add(2, { inFlight: 1, thinkMs: () => 5, answersPerConnection: 1 })
+  try {
+    await until(() => load.answered > 20, SLOW_MS)
+    await use(before)
+    const answered = load.answered
+    await until(() => load.answered > answered + 20, SLOW_MS)
+  } finally {
+    await load.end()
+  }
+  assert.equal(load.lost, [])
+}
+
+/** Lock, pid file, control socket and processes are those of before; commands work, an upgrade too. */
+export async function staysAsItWas(box: Sandbox, { pid }: Status): Promise<void> {
+  await until(() => box.pids().length === 3, SLOW_MS)
+  const after = await box.status()
+  assert.is(after.pid, pid)
+  assert.is(readFileSync(join(box.runDir, 'millrace.pid'), 'utf8'), `${pid}\n`)
+  assert.is(JSON.parse(readFileSync(join(box.runDir, 'lock'), 'utf8')).pid, pid)
+  assert.equal(readdirSync(box.runDir).sort(), ['control.sock', 'lock', 'millrace.log', 'millrace.pid', 'workers.json'])
+  const recorded: { pid: number }[] = JSON.parse(readFileSync(join(box.runDir, 'workers.json'), 'utf8'))
+  assert.equal(
+    recorded.map((one) => one.pid).sort(),
+    workersOf(after)
+      .map((one) => one.pid)
+      .sort(),
+  )
+}
+
+export function failed({ code, stderr }: Outcome, reason: RegExp, exitCode = 1): void {
+  assert.match(stderr, reason)
+  assert.is(code, exitCode)
+}
+
+/** In an object literal of a doctored release: the process is killed when it comes to that. */
+export const KILL = '...process.kill(process.pid, "SIGKILL")'

@@ -51,7 +51,9 @@ export class Master implements Supervisor {
   readonly sockets = new Sockets()
   readonly #options: StartOptions
   readonly #isDaemon: boolean
+  /** For people; how long ago that is, another clock tells, which nobody sets. */
   readonly #startedAt = new Date()
+  readonly #startedNow = now()
   readonly #ended = new AbortController()
   readonly #inspectorPorts = new InspectorPorts()
   readonly #tickets: Tickets
@@ -596,7 +598,7 @@ export class Master implements Supervisor {
       node: process.versions.node,
       pid: process.pid,
       startedAt: this.#startedAt.toISOString(),
-      uptimeMs: Date.now() - this.#startedAt.getTime(),
+      uptimeMs: Math.round(now() - this.#startedNow),
       isDaemon: this.#isDaemon,
       state: this.#stopping !== null ? 'stopping' : this.#isUp ? 'running' : 'starting',
       runDir: this.#runDir,

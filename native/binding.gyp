@@ -10,6 +10,7 @@
         "src/sockets.cc",
         "src/descriptors.cc",
         "src/processes.cc",
+        "src/memory.cc",
         "src/deflate.cc",
         "src/deflate_binding.cc",
       ],

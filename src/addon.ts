@@ -64,6 +64,10 @@ export interface Sys {
   execute(path: string, args: readonly string[], env: Readonly<Record<string, string>>, keep: readonly number[]): never
   /** sd_notify(3). */
   notify(socketPath: string, text: string): void
+  /** So many zeros, for processes that inherit the descriptor. */
+  createMemory(bytes: number): Descriptor
+  /** Its bytes as all processes see them, for as long as the ArrayBuffer lives. EINVAL for a descriptor of another kind. */
+  mapMemory(fd: number, bytes: number): ArrayBuffer
 }
 
 /**
@@ -224,6 +228,8 @@ interface Binding {
   reap(known: Int32Array): ReturnType<Sys['reap']>
   execute(path: string, args: string, env: string, keep: Int32Array): never
   notify(socketPath: string, text: string): void
+  createMemory(bytes: number): Descriptor
+  mapMemory(fd: number, bytes: number): ArrayBuffer
 }
 
 const TRANSPORTS = ['tcp', 'udp', 'unix'] as const
@@ -258,6 +264,8 @@ function wrapped(binding: Binding): Sys {
         return binding.execute(path, list(args), list(pairs), Int32Array.from(keep))
       }),
     notify: (socketPath, text) => told(socketPath, () => binding.notify(socketPath, text)),
+    createMemory: (bytes) => told(`${bytes} bytes`, () => binding.createMemory(bytes)),
+    mapMemory: (fd, bytes) => told(at(fd), () => binding.mapMemory(fd, bytes)),
   }
 }
 

@@ -285,7 +285,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   }
 
   #set(key: string, value: unknown): void {
-    if (!Object.hasOwn(this, key) && !/^on[A-Z]/.test(key))
+    if (!Object.hasOwn(this, key) && key !== 'lingerTimeout' && !/^on[A-Z]/.test(key))
       throw new UsageError('ERR_UNKNOWN_OPTION', `a connection has no option '${key}'`)
     Reflect.set(this, key, value)
   }

@@ -4,10 +4,14 @@ import type { AnyConnection, Connection } from './connection.ts'
 import type { Counters } from './counters.ts'
 import { now, recently } from './loop/clock.ts'
 import { deadlines } from './loop/deadlines.ts'
+import type { Role } from './protocol.ts'
 import type { Tls } from './transport.ts'
 
 /** Told to the owner when a connection is out of `connections` and its `onClose` has run, or nothing is unsettled. */
 export const kGone = Symbol('gone')
+
+/** The owner's, see `settingsOf`. */
+const kSettings = Symbol('settings')
 
 /** The callbacks that a connection copies from its worker when it is accepted; each may be set anew on a connection. */
 export interface ConnectionCallbacks<In, Out, C = Connection<In, Out>> {
@@ -30,6 +34,76 @@ export interface ConnectionCallbacks<In, Out, C = Connection<In, Out>> {
 // biome-ignore lint/suspicious/noEmptyInterface: for augmentation
 export interface ProtocolCallbacks {}
 
+/** What the connections of an owner have in common, until one of them is given its own. */
+export class ConnectionSettings {
+  readonly host: ConnectionHost
+  readonly maxSendBufferSize: number
+  readonly maxPackageSize: number
+  readonly lingerTimeout: number
+  // biome-ignore lint/suspicious/noExplicitAny: see ConnectionHost
+  readonly onMessage: ConnectionCallbacks<any, any>['onMessage']
+  // biome-ignore lint/suspicious/noExplicitAny: see ConnectionHost
+  readonly onClose: ConnectionCallbacks<any, any>['onClose']
+  // biome-ignore lint/suspicious/noExplicitAny: see ConnectionHost
+  readonly onError: ConnectionCallbacks<any, any>['onError']
+  // biome-ignore lint/suspicious/noExplicitAny: see ConnectionHost
+  readonly onBufferFull: ConnectionCallbacks<any, any>['onBufferFull']
+  // biome-ignore lint/suspicious/noExplicitAny: see ConnectionHost
+  readonly onBufferDrain: ConnectionCallbacks<any, any>['onBufferDrain']
+  readonly role: Role
+  readonly clock: ConnectionClock
+
+  constructor(from: Omit<ConnectionSettings, 'with' | 'isFor'>) {
+    this.host = from.host
+    this.maxSendBufferSize = from.maxSendBufferSize
+    this.maxPackageSize = from.maxPackageSize
+    this.lingerTimeout = from.lingerTimeout
+    this.onMessage = from.onMessage
+    this.onClose = from.onClose
+    this.onError = from.onError
+    this.onBufferFull = from.onBufferFull
+    this.onBufferDrain = from.onBufferDrain
+    this.role = from.role
+    this.clock = from.clock
+  }
+
+  with(changes: Partial<ConnectionSettings>): ConnectionSettings {
+    return new ConnectionSettings({ ...this, ...changes })
+  }
+
+  isFor(host: ConnectionHost, lingerTimeout: number, role: Role, clock: ConnectionClock): boolean {
+    const isSame = this.maxSendBufferSize === host.maxSendBufferSize && this.maxPackageSize === host.maxPackageSize
+    if (!isSame || this.lingerTimeout !== lingerTimeout || this.role !== role || this.clock !== clock) return false
+    if (this.onMessage !== host.onMessage || this.onClose !== host.onClose || this.onError !== host.onError)
+      return false
+    return this.onBufferFull === host.onBufferFull && this.onBufferDrain === host.onBufferDrain
+  }
+}
+
+/** Those of an owner as it is now: one object as long as nothing changes. */
+export function settingsOf(
+  host: ConnectionHost,
+  lingerTimeout: number,
+  role: Role,
+  clock: ConnectionClock,
+): ConnectionSettings {
+  const last = host[kSettings]
+  if (last?.isFor(host, lingerTimeout, role, clock)) return last
+  const { maxSendBufferSize, maxPackageSize, onMessage, onClose, onError, onBufferFull, onBufferDrain } = host
+  const callbacks = { onMessage, onClose, onError, onBufferFull, onBufferDrain }
+  const made = new ConnectionSettings({
+    host,
+    maxSendBufferSize,
+    maxPackageSize,
+    lingerTimeout,
+    ...callbacks,
+    role,
+    clock,
+  })
+  host[kSettings] = made
+  return made
+}
+
 /** What a connection needs from its owner; a Worker is one. */
 // biome-ignore lint/suspicious/noExplicitAny: one owner type serves connections of every message type
 export interface ConnectionHost extends ConnectionCallbacks<any, any> {
@@ -51,6 +125,8 @@ export interface ConnectionHost extends ConnectionCallbacks<any, any> {
   readonly target?: { readonly authority: string; readonly uri: string }
   /** @internal For `connection.startTls()`. */
   readonly tls: Tls | null
+  /** @internal What its last connection was given. */
+  [kSettings]?: ConnectionSettings
   /** @internal With a connection: that one has closed. */
   [kGone](connection?: AnyConnection): void
 }
@@ -66,9 +142,12 @@ export interface Clock {
 export interface ConnectionClock extends Clock {
   /** As `now`; perhaps as of the beginning of this batch. */
   recently(): number
+  /** A deadline that is far away may come half a second late. */
+  readonly mayBeLate?: boolean
 }
 
 export const processClock: ConnectionClock = {
+  mayBeLate: true,
   now,
   recently,
   after: (ms, fn, a, b) => deadlines.after(ms, fn, a, b),

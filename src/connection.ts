@@ -9,14 +9,18 @@ import {
   type ConnectionCallbacks,
   type ConnectionClock,
   type ConnectionHost,
+  type ConnectionSettings,
   isThenable,
   kGone,
   type ProtocolCallbacks,
   processClock,
+  settingsOf,
 } from './connection-host.ts'
 import { formatEndpoint } from './endpoint.ts'
 import { AbortError, messageOf, type ProtocolError, type SystemError, UsageError } from './errors.ts'
 import { LimitedLog } from './log.ts'
+import { COARSE_FROM_MS, type Coarse, CoarseDeadlines } from './loop/coarse-deadlines.ts'
+import { deadlines } from './loop/deadlines.ts'
 import {
   Accumulator,
   type AnyProtocol,
@@ -47,6 +51,8 @@ import {
 
 /** The owner's side of opening a connection: runs `onConnect`, then lets messages through. */
 export const kOpen = Symbol('open')
+/** A deadline of its codec's has passed. */
+const kExpire = Symbol('expire')
 /** The worker is leaving: say goodbye, if the protocol has one. */
 export const kDrain = Symbol('drain')
 /** The worker is leaving: finish the work in flight, then half-close. */
@@ -146,6 +152,27 @@ const enum Farewell {
   Holding = 16,
 }
 
+/** What is the matter just now; a set of bits. */
+const enum Bit {
+  /** The codec was told to stop and keeps a rest: `resumed()` is due. */
+  Stopped = 1,
+  InCodec = 2,
+  Pumping = 4,
+  /** The socket is not to read. */
+  Paused = 8,
+  Full = 16,
+  /** `onError` is at work. */
+  Reporting = 32,
+  /** The codec has been asked for its last word. */
+  Closing = 64,
+  PeerEnded = 128,
+  /** The codec was told of that. */
+  ToldEnd = 256,
+  SentFin = 512,
+  /** A send was refused. */
+  Refused = 1024,
+}
+
 /** What holds back a message that has been decoded; the others only keep new ones from coming. */
 const HOLDS_MESSAGES = Stop.User | Stop.Opening | Stop.Pipe | Stop.Handshake
 /** With these, an idle connection is not done: a codec that pauses is at work, a failed one ends in its own way. */
@@ -178,7 +205,56 @@ const NO_CODEC: Codec = {
   closed: nothing,
 }
 
+/** What few connections ever have. */
+interface Rare {
+  /** Bytes that arrived while messages waited in the queue. */
+  backlog: number
+  closeReason: CloseReason | null
+  closeCode: number
+  failure: ProtocolError | null
+  aborter: AbortController | null
+  handshake: Deferred | null
+  /** Which one of a client that connects again; what the one before has begun does not count in this. */
+  life: number
+  destination: AnyConnection | null
+  /** Who pipes into this connection. */
+  sources: Set<AnyConnection> | null
+}
+
+/** A deadline of a codec's, which has few at a time. */
+class CodecTimer implements Coarse {
+  readonly connection: AnyConnection
+  readonly kind: string
+  next: CodecTimer | null
+  /** When it is near, the clock's id. */
+  due = 0
+  /** NEAR, 0 when it does not run, or a list of `far`. */
+  list = 0
+  place = 0
+
+  constructor(connection: AnyConnection, kind: string, next: CodecTimer | null) {
+    this.connection = connection
+    this.kind = kind
+    this.next = next
+  }
+
+  expire(): void {
+    this.connection[kExpire](this)
+  }
+}
+
+function expire(timer: CodecTimer): void {
+  timer.expire()
+}
+
+const far = new CoarseDeadlines(deadlines)
+const NEAR = -1
+
 const NO_BYTES = Buffer.alloc(0)
+/** An empty queue. */
+const NONE: never[] = []
+/** When the codec was last given something: one at a time, but for what a handler makes another connection do. */
+let burstStart = 0
 
 const errors = new LimitedLog()
 let lastId = 0
@@ -201,68 +277,31 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** Unique in this process, from 1; another process has a connection of the same id. */
   readonly id = ++lastId
-  readonly worker: ConnectionHost
-  /** Bytes. A send that finds this much queued is refused. */
-  maxSendBufferSize: number
-  /** Bytes. No packet may be longer. */
-  maxPackageSize: number
-  /** Seconds, as Workerman's. */
-  lingerTimeout = Connection.defaultLingerTimeout
   bytesRead = 0
   bytesWritten = 0
-  closeReason: CloseReason | null = null
-  /** What a codec gave to `io.close(code)`: a WebSocket close code, say. */
-  closeCode = 0
 
-  onMessage: ConnectionCallbacks<In, Out>['onMessage']
-  onClose: ConnectionCallbacks<In, Out>['onClose']
-  onError: ConnectionCallbacks<In, Out>['onError']
-  onBufferFull: ConnectionCallbacks<In, Out>['onBufferFull']
-  onBufferDrain: ConnectionCallbacks<In, Out>['onBufferDrain']
-
+  /** Its worker's, until one is set here. */
+  #settings: ConnectionSettings
   #socket: Socket
-  readonly #clock: ConnectionClock
   #protocol: AnyProtocol
   #codec: Codec<Out> = NO_CODEC
   #io: CodecIo<In>
   #state: State = State.Established
   #stops = 0
   #farewell = 0
-  /** The codec was told to stop and keeps a rest: `resumed()` is due. */
-  #isStopped = false
-  #isInCodec = false
-  #isPumping = false
-  #isReading = true
-  #isFull = false
-  #isReporting = false
-  /** The codec has been asked for its last word. */
-  #isClosing = false
-  #hasPeerEnded = false
-  #hasToldEnd = false
-  #hasSentFin = false
-  /** Sends that were refused. */
-  #refused = 0
+  #bits = 0
   #inFlight = 0
-  #queue: In[] = []
-  /** Bytes that arrived while #queue held messages. */
-  #backlog = 0
+  #queue: In[] = NONE
   /** Bytes that arrived while the codec was not to be called. */
   #held: Accumulator | null = null
-  #failure: ProtocolError | null = null
   #burst = 0
-  #burstStart = 0
+  /** Whole milliseconds: a fraction would be an object of its own. */
   #lastActive = 0
-  #idleTimer = 0
-  #closeTimer = 0
-  #codecTimers: Map<string, number> | null = null
+  /** For silence while it is established, then for its end; 0 when none runs. */
+  #timer = 0
+  #codecTimers: CodecTimer | null = null
   #context: Record<PropertyKey, unknown> | null = null
-  #aborter: AbortController | null = null
-  #handshake: Deferred | null = null
-  /** Which one of a client that connects again; what the one before has begun does not count in this. */
-  #life = 0
-  #destination: AnyConnection | null = null
-  /** Who pipes into this connection. */
-  #sources: Set<AnyConnection> | null = null
+  #rare: Rare | null = null
 
   /** @internal Connections are made by their owner, which calls `[kOpen]` when it has taken note of them. */
   constructor(
@@ -272,19 +311,93 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     role: Role = 'server',
     clock: ConnectionClock = processClock,
   ) {
-    this.worker = worker
-    this.#clock = clock
-    this.maxSendBufferSize = worker.maxSendBufferSize
-    this.maxPackageSize = worker.maxPackageSize
-    this.onMessage = worker.onMessage
-    this.onClose = worker.onClose
-    this.onError = worker.onError
-    this.onBufferFull = worker.onBufferFull
-    this.onBufferDrain = worker.onBufferDrain
+    this.#settings = settingsOf(worker, Connection.defaultLingerTimeout, role, clock)
     this.#socket = socket
     if (socket === NO_SOCKET) this.#state = State.Initial
     this.#protocol = protocol
-    this.#io = new Connection.#Io(this, role)
+    this.#io = new Connection.#Io(this)
+  }
+
+  get worker(): ConnectionHost {
+    return this.#settings.host
+  }
+
+  get closeReason(): CloseReason | null {
+    return this.#rare === null ? null : this.#rare.closeReason
+  }
+
+  /** What a codec gave to `io.close(code)`: a WebSocket close code, say. */
+  get closeCode(): number {
+    return this.#rare === null ? 0 : this.#rare.closeCode
+  }
+
+  // What its worker says, and may be set anew here
+
+  /** Bytes. A send that finds this much queued is refused. */
+  get maxSendBufferSize(): number {
+    return this.#settings.maxSendBufferSize
+  }
+
+  set maxSendBufferSize(bytes: number) {
+    this.#settings = this.#settings.with({ maxSendBufferSize: bytes })
+  }
+
+  /** Bytes. No packet may be longer. */
+  get maxPackageSize(): number {
+    return this.#settings.maxPackageSize
+  }
+
+  set maxPackageSize(bytes: number) {
+    this.#settings = this.#settings.with({ maxPackageSize: bytes })
+  }
+
+  /** Seconds, as Workerman's. How long `end()` waits for the peer to close. */
+  get lingerTimeout(): number {
+    return this.#settings.lingerTimeout
+  }
+
+  set lingerTimeout(seconds: number) {
+    this.#settings = this.#settings.with({ lingerTimeout: seconds })
+  }
+
+  get onMessage(): ConnectionCallbacks<In, Out>['onMessage'] {
+    return this.#settings.onMessage
+  }
+
+  set onMessage(callback: ConnectionCallbacks<In, Out>['onMessage']) {
+    this.#settings = this.#settings.with({ onMessage: callback })
+  }
+
+  get onClose(): ConnectionCallbacks<In, Out>['onClose'] {
+    return this.#settings.onClose
+  }
+
+  set onClose(callback: ConnectionCallbacks<In, Out>['onClose']) {
+    this.#settings = this.#settings.with({ onClose: callback })
+  }
+
+  get onError(): ConnectionCallbacks<In, Out>['onError'] {
+    return this.#settings.onError
+  }
+
+  set onError(callback: ConnectionCallbacks<In, Out>['onError']) {
+    this.#settings = this.#settings.with({ onError: callback })
+  }
+
+  get onBufferFull(): ConnectionCallbacks<In, Out>['onBufferFull'] {
+    return this.#settings.onBufferFull
+  }
+
+  set onBufferFull(callback: ConnectionCallbacks<In, Out>['onBufferFull']) {
+    this.#settings = this.#settings.with({ onBufferFull: callback })
+  }
+
+  get onBufferDrain(): ConnectionCallbacks<In, Out>['onBufferDrain'] {
+    return this.#settings.onBufferDrain
+  }
+
+  set onBufferDrain(callback: ConnectionCallbacks<In, Out>['onBufferDrain']) {
+    this.#settings = this.#settings.with({ onBufferDrain: callback })
   }
 
   // What users call
@@ -309,11 +422,11 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   send(bytes: Encoded, raw: true): boolean
   send(message: Out | Encoded, raw = false): boolean {
     if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
-    if (this.#handshake !== null) return this.#refuse('TLS is being negotiated')
-    if (this.#isClosing) return this.#refuse('connection is closing')
-    const refused = this.#refused
+    if (this.#isShakingHands) return this.#refuse('TLS is being negotiated')
+    if (this.#is(Bit.Closing)) return this.#refuse('connection is closing')
+    this.#bits &= ~Bit.Refused
     const goOn = raw ? this.#write(message as Encoded) : this.#intoCodecToSend(message as Out)
-    if (this.#refused === refused) this.worker.counters.messagesOut++
+    if (!this.#is(Bit.Refused)) this.worker.counters.messagesOut++
     return goOn
   }
 
@@ -321,7 +434,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   close(message?: Out): void
   close(bytes: Encoded, raw: true): void
   close(message?: Out | Encoded, raw = false): void {
-    if (this.#state >= State.Closing || this.#isClosing) return
+    if (this.#state >= State.Closing || this.#is(Bit.Closing)) return
     this.#sendLast(message, raw)
     if (!this.#hasMoreToSay('closed')) this.#close()
   }
@@ -333,7 +446,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   end(message?: Out): void
   end(bytes: Encoded, raw: true): void
   end(message?: Out | Encoded, raw = false): void {
-    if (this.#state !== State.Established || this.#isClosing) return
+    if (this.#state !== State.Established || this.#is(Bit.Closing)) return
     this.#sendLast(message, raw)
     if (!this.#hasMoreToSay('closed')) this.#end()
   }
@@ -359,10 +472,11 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
    */
   pipe(destination: Destination<In>): void {
     this.#detach()
-    this.#destination = destination
-    destination.#sources ??= new Set()
-    destination.#sources.add(this)
-    if (destination.#isFull) this.#stop(Stop.Pipe)
+    this.#more().destination = destination
+    const more = destination.#more()
+    more.sources ??= new Set()
+    more.sources.add(this)
+    if (destination.#is(Bit.Full)) this.#stop(Stop.Pipe)
     else this.#start(Stop.Pipe)
     this.onMessage = (_connection, message) => {
       if (!destination.send(message) && destination.#state > State.Established) this.close()
@@ -440,7 +554,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** Bytes received that no handler has seen yet; what the codec keeps of a packet is not among them. */
   getRecvBufferQueueSize(): number {
-    return Math.max(this.#backlog, this.#held?.length ?? 0) // behind a queue, what is held is part of the backlog
+    return Math.max(this.#rare?.backlog ?? 0, this.#held?.length ?? 0) // behind a queue, what is held is part of the backlog
   }
 
   /** The one it speaks now: an upgrade changes it. */
@@ -453,11 +567,12 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
    * (ERR_WORKER_STOPPING) and a handler had better give its last answer: for `fetch` and whatever else takes a signal.
    */
   get signal(): AbortSignal {
-    if (this.#aborter === null) {
-      this.#aborter = new AbortController()
-      if (this.#state === State.Closed) this.#aborter.abort(connectionClosed(this.closeReason))
+    const more = this.#more()
+    if (more.aborter === null) {
+      more.aborter = new AbortController()
+      if (this.#state === State.Closed) more.aborter.abort(connectionClosed(this.closeReason))
     }
-    return this.#aborter.signal
+    return more.aborter.signal
   }
 
   // What the owner calls
@@ -470,7 +585,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #enter(): void {
     this.worker.counters.connections++
     this.worker.connections.set(this.id, this)
-    this.#lastActive = this.#clock.now()
+    this.#lastActive = Math.ceil(this.#settings.clock.now())
     this.#armIdle(this.worker.idleTimeoutMs)
     this.#stops = Stop.Opening
   }
@@ -512,10 +627,18 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** No message is anywhere between the bytes and the end of its handler. */
   get #isAtBoundary(): boolean {
-    if (this.#state !== State.Established || (this.#stops & ~Stop.Yield) !== 0 || this.#isInCodec) return false
-    if (this.#inFlight > 0 || this.#queue.length > 0 || this.#isPumping || this.#isFull || this.#isClosing) return false
-    if (this.#hasPeerEnded || this.#farewell !== 0 || this.#failure !== null || this.#handshake !== null) return false
-    if (this.#destination !== null || (this.#sources?.size ?? 0) > 0) return false
+    if (this.#state !== State.Established || (this.#stops & ~Stop.Yield) !== 0 || this.#is(Bit.InCodec)) return false
+    if (
+      this.#inFlight > 0 ||
+      this.#queue.length > 0 ||
+      this.#is(Bit.Pumping) ||
+      this.#is(Bit.Full) ||
+      this.#is(Bit.Closing)
+    )
+      return false
+    if (this.#is(Bit.PeerEnded) || this.#farewell !== 0) return false
+    const { failure = null, handshake = null, destination = null, sources = null } = this.#rare ?? {}
+    if (failure !== null || handshake !== null || destination !== null || (sources?.size ?? 0) > 0) return false
     return this.#io.onSettled === null && this.#io.onDrain === null
   }
 
@@ -524,7 +647,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#held = null
     this.#cancelTimers()
     if (this.worker.connections.delete(this.id)) this.worker.counters.connections--
-    this.#aborter?.abort(connectionClosed('moved'))
+    this.#rare?.aborter?.abort(connectionClosed('moved'))
     this.#tellClosed(this.#codec, 'moved')
     this.worker[kGone](this)
   }
@@ -551,19 +674,12 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#move(State.Initial)
     this.#socket = NO_SOCKET
     this.#codec = NO_CODEC
-    this.#io = new Connection.#Io(this, this.#io.role)
-    this.#life++
-    this.#inFlight =
-      this.#stops =
-      this.#farewell =
-      this.#backlog =
-      this.bytesRead =
-      this.bytesWritten =
-      this.closeCode =
-        0
-    this.#isStopped = this.#isFull = this.#isClosing = this.#hasPeerEnded = this.#hasToldEnd = this.#hasSentFin = false
-    this.#isReading = true
-    this.#failure = this.#aborter = this.closeReason = null
+    this.#io = new Connection.#Io(this)
+    const more = this.#more()
+    more.life++
+    more.backlog = more.closeCode = 0
+    more.failure = more.aborter = more.closeReason = null
+    this.#inFlight = this.#stops = this.#farewell = this.#bits = this.bytesRead = this.bytesWritten = 0
   }
 
   [kConnect](): void {
@@ -574,7 +690,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#socket = socket
     this.#move(State.Established)
     socket.attach(this)
-    if (this.#isFull) socket.awaitDrained() // with what waited for the connection
+    if (this.#is(Bit.Full)) socket.awaitDrained() // with what waited for the connection
     this.#open((connection) => {
       beforeConnect()
       return onConnect?.(connection)
@@ -582,7 +698,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   [kConnectFailed](error: Error): void {
-    this.closeReason = 'error'
+    this.#more().closeReason = 'error'
     this.#report(Connection.CONNECT_FAIL, error.message, error)
     this.#drop()
   }
@@ -592,22 +708,23 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   [kFull](): void {
-    if (this.#isFull) return
-    this.#isFull = true
+    if (this.#is(Bit.Full)) return
+    this.#bits |= Bit.Full
     this.#socket.awaitDrained()
-    for (const source of this.#sources ?? []) source.#stop(Stop.Pipe)
+    for (const source of this.#rare?.sources ?? []) source.#stop(Stop.Pipe)
     this.#notify(this.onBufferFull)
   }
 
   [kSecure](tls: Tls): Promise<void> {
     if (this.#state !== State.Established) return Promise.reject(connectionClosed(this.closeReason))
-    if (this.#socket.isEncrypted || this.#handshake !== null)
+    if (this.#socket.isEncrypted || this.#isShakingHands)
       throw new UsageError('ERR_TLS_TWICE', 'this connection is under TLS already')
     const handshake = withResolvers()
-    this.#handshake = handshake
-    this.#queue = []
+    const more = this.#more()
+    more.handshake = handshake
+    more.backlog = 0
+    this.#queue = NONE
     this.#held = null
-    this.#backlog = 0
     this.#renewCodec(Stop.Handshake)
     this.#syncReading()
     this.#socket.secure(tls)
@@ -632,17 +749,17 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   [kAbort](): void {
     const { signal } = this
-    if (!signal.aborted) this.#aborter?.abort(workerStopping())
+    if (!signal.aborted) this.#rare?.aborter?.abort(workerStopping())
   }
 
   [kQuietFor](): number {
     const isAtWork = this.#inFlight > 0 || this.#queue.length > 0 || this.#socket.queuedBytes > 0
-    if (isAtWork || this.#stops !== 0 || this.#isStopped || this.#held !== null || this.#isInCodec) return 0
-    return this.#codec.isBusy === true || !this[kIsStaying] ? 0 : this.#clock.now() - this.#lastActive
+    if (isAtWork || this.#stops !== 0 || this.#is(Bit.Stopped) || this.#held !== null || this.#is(Bit.InCodec)) return 0
+    return this.#codec.isBusy === true || !this[kIsStaying] ? 0 : this.#settings.clock.now() - this.#lastActive
   }
 
   get [kTakes](): boolean {
-    return this.#state === State.Established && !this.#isClosing && this.#codec.isClosing !== true
+    return this.#state === State.Established && !this.#is(Bit.Closing) && this.#codec.isClosing !== true
   }
 
   get [kIsLongLived](): boolean {
@@ -656,51 +773,52 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.worker.counters.bytesIn += bytes.length
     if (this.#state !== State.Established) return this.#discard() // ending
     if (this.#queue.length > 0) {
-      this.#backlog += bytes.length
-      if (this.#backlog > MAX_BACKLOG_BYTES) this.#stop(Stop.Queue)
+      const more = this.#more()
+      more.backlog += bytes.length
+      if (more.backlog > MAX_BACKLOG_BYTES) this.#stop(Stop.Queue)
     }
-    if (this.#stops !== 0 || this.#isStopped || this.#isInCodec) {
-      this.#lastActive = this.#clock.recently()
+    if (this.#stops !== 0 || this.#is(Bit.Stopped) || this.#is(Bit.InCodec)) {
+      this.#lastActive = Math.ceil(this.#settings.clock.recently())
       this.#held ??= new Accumulator()
       this.#held.append(bytes)
       this.#syncReading()
     } else {
       this.#feed(bytes)
-      this.#lastActive = this.#burstStart
+      this.#lastActive = Math.ceil(burstStart)
       if (!this.#isPlain) this.#continue()
     }
   }
 
   /** Nothing is out of the ordinary: there is nothing to continue with. */
   get #isPlain(): boolean {
-    const isFree = this.#stops === 0 && this.#farewell === 0 && !this.#isStopped && this.#held === null
-    if (!isFree || this.#state !== State.Established || !this.#isReading) return false
-    return !this.#hasPeerEnded && this.#io.onSettled === null
+    const isFree = this.#stops === 0 && this.#farewell === 0 && !this.#is(Bit.Stopped) && this.#held === null
+    if (!isFree || this.#state !== State.Established || this.#is(Bit.Paused)) return false
+    return !this.#is(Bit.PeerEnded) && this.#io.onSettled === null
   }
 
   [kEnded](): void {
-    this.#hasPeerEnded = true
-    if (this.#hasSentFin) this.#drop()
+    this.#bits |= Bit.PeerEnded
+    if (this.#is(Bit.SentFin)) this.#drop()
     else this.#settleIdle()
   }
 
   [kDrained](): void {
     // At a drain: who has just read a long answer to its end may ask again.
-    if (this.#idleTimer !== 0 || this.#farewell !== 0) this.#lastActive = this.#clock.now()
-    if (this.#isFull) {
-      this.#isFull = false
-      for (const source of this.#sources ?? []) if (!this.#isFull) source.#start(Stop.Pipe)
+    if (this.#timer !== 0 || this.#farewell !== 0) this.#lastActive = Math.ceil(this.#settings.clock.now())
+    if (this.#is(Bit.Full)) {
+      this.#bits &= ~Bit.Full
+      for (const source of this.#rare?.sources ?? []) if (!this.#is(Bit.Full)) source.#start(Stop.Pipe)
       this.#notify(this.onBufferDrain)
     }
     if (this.#io.onDrain !== null) this.#intoCodec(this.#io.onDrain)
     if (this.#socket.queuedBytes > 0) return // a callback has sent
     if (this.#state === State.Closing) this.#drop()
-    else if (this.#state === State.Ending && !this.#hasSentFin) this.#sendFin()
+    else if (this.#state === State.Ending && !this.#is(Bit.SentFin)) this.#sendFin()
   }
 
   [kSecured](): void {
-    const handshake = this.#handshake
-    this.#handshake = null
+    const handshake = this.#rare?.handshake
+    if (this.#rare !== null) this.#rare.handshake = null
     this.#guard(() => this.#openCodec())
     handshake?.resolve()
     this.#start(Stop.Handshake)
@@ -708,12 +826,12 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   [kClosed](error: SystemError | null): void {
     if (this.#state === State.Closed) return
-    if (this.#handshake !== null) {
+    if (this.#isShakingHands) {
       this.worker.counters.handshakeErrors++
       this.#report(Connection.PROTOCOL, `TLS handshake: ${error?.message ?? 'the peer closed'}`, error ?? undefined)
     }
     const unsent = this.#socket.queuedBytes
-    this.closeReason ??= error === null ? 'peer' : 'error'
+    this.#more().closeReason ??= error === null ? 'peer' : 'error'
     if (unsent > 0) this.#refuse(`client closed, ${unsent} bytes not sent`, error ?? undefined)
     this.#drop() // unless onError has
   }
@@ -730,8 +848,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** Gives bytes, or after a stop the word to go on, to the codec. */
   #feed(bytes: Buffer | null): void {
     this.#burst = 0
-    this.#burstStart = this.#clock.recently()
-    this.#isInCodec = true
+    burstStart = this.#settings.clock.recently()
+    this.#bits |= Bit.InCodec
     try {
       if (bytes === null) this.#codec.resumed()
       else this.#codec.receive(bytes)
@@ -765,21 +883,21 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   #guard(call: () => void): void {
-    const outer = this.#isInCodec
-    this.#isInCodec = true
+    const outer = this.#is(Bit.InCodec)
+    this.#bits |= Bit.InCodec
     try {
       call()
     } catch (error) {
       this.#protocolFailed(blamed(error, 'ERR_PROTOCOL'))
     }
-    this.#isInCodec = outer
+    this.#set(Bit.InCodec, outer)
     if (!outer) this.#leaveCodec()
   }
 
   /** The only call that may come from within another one: a handler answers. What it throws is the sender's. */
   #intoCodecToSend(message: Out): boolean {
-    if (this.#isInCodec) return this.#codec.send(message)
-    this.#isInCodec = true
+    if (this.#is(Bit.InCodec)) return this.#codec.send(message)
+    this.#bits |= Bit.InCodec
     try {
       return this.#codec.send(message)
     } finally {
@@ -789,7 +907,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   #leaveCodec(): void {
-    this.#isInCodec = false
+    this.#bits &= ~Bit.InCodec
     if (this.#state === State.Closed) this.#tellClosed(this.#codec, this.closeReason ?? 'closed')
   }
 
@@ -803,9 +921,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** A message outside of any call to the codec (asynchronous inflate): it is not called before the codec's code ends. */
   #emitLate(message: In): boolean {
-    this.#isInCodec = true
+    this.#bits |= Bit.InCodec
     this.#burst = 0
-    this.#burstStart = this.#clock.recently()
+    burstStart = this.#settings.clock.recently()
     queueMicrotask(() => {
       this.#leaveCodec()
       this.#continue()
@@ -815,16 +933,17 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** A message from the codec. False: stop. */
   #emit(message: In): boolean {
-    if (this.#state !== State.Established || this.#isClosing) return false
-    if (!this.#mayDeliver || this.#queue.length > 0 || this.#isPumping) {
+    if (this.#state !== State.Established || this.#is(Bit.Closing)) return false
+    if (!this.#mayDeliver || this.#queue.length > 0 || this.#is(Bit.Pumping)) {
+      if (this.#queue === NONE) this.#queue = []
       this.#queue.push(message)
       if (this.#queue.length >= this.worker.maxQueuedMessages) this.#stop(Stop.Queue)
     } else {
       this.#deliver(message)
     }
-    if (++this.#burst % YIELD_CHECK === 0 && this.#clock.now() - this.#burstStart > YIELD_AFTER_MS) this.#yield()
-    this.#isStopped = (this.#stops & ~Stop.Codec) !== 0 || this.#state !== State.Established
-    return !this.#isStopped
+    if (++this.#burst % YIELD_CHECK === 0 && this.#settings.clock.now() - burstStart > YIELD_AFTER_MS) this.#yield()
+    this.#set(Bit.Stopped, (this.#stops & ~Stop.Codec) !== 0 || this.#state !== State.Established)
+    return !this.#is(Bit.Stopped)
   }
 
   #deliver(message: In): void {
@@ -840,22 +959,22 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #await(handler: PromiseLike<unknown>): void {
     this.#inFlight++
     this.worker.unsettled++
-    const life = this.#life
+    const life = this.#rare?.life ?? 0
     // Of a thenable it makes a promise: one that settles twice, or throws, is counted once all the same.
     Promise.resolve(handler).then(
       () => this.#settled(life),
       (error) => {
-        if (life === this.#life) this.#handlerFailed(error)
+        if (life === (this.#rare?.life ?? 0)) this.#handlerFailed(error)
         this.#settled(life)
       },
     )
   }
 
   #settled(life: number): void {
-    if (life !== this.#life) return this.#release()
+    if (life !== (this.#rare?.life ?? 0)) return this.#release()
     this.#inFlight--
     this.#pump()
-    if (this.#inFlight === 0) this.#lastActive = this.#clock.now()
+    if (this.#inFlight === 0) this.#lastActive = Math.ceil(this.#settings.clock.now())
     this.#settleIdle()
     this.#release()
   }
@@ -883,12 +1002,16 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** Delivers queued messages as far as handlers allow. */
   #pump(): void {
-    if (this.#isPumping) return // a handler resumes its own connection: the next one does not start inside it
-    this.#isPumping = true
+    if (this.#is(Bit.Pumping)) return // a handler resumes its own connection: the next one does not start inside it
+    this.#bits |= Bit.Pumping
     while (this.#queue.length > 0 && this.#mayDeliver) this.#deliver(this.#queue.shift() as In)
-    this.#isPumping = false
-    if (this.#queue.length === 0) this.#backlog = 0
-    const isShort = this.#queue.length <= this.worker.maxQueuedMessages / 2 && this.#backlog <= MAX_BACKLOG_BYTES
+    this.#bits &= ~Bit.Pumping
+    if (this.#queue.length === 0) {
+      this.#queue = NONE
+      if (this.#rare !== null) this.#rare.backlog = 0
+    }
+    const isShort =
+      this.#queue.length <= this.worker.maxQueuedMessages / 2 && (this.#rare?.backlog ?? 0) <= MAX_BACKLOG_BYTES
     if (isShort) this.#start(Stop.Queue)
   }
 
@@ -910,12 +1033,12 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** Goes on where the codec was stopped, then with what was held back, then with the socket or with closing. */
   #continue(): void {
-    if (this.#isInCodec) return
+    if (this.#is(Bit.InCodec)) return
     while (this.#state === State.Established) {
-      if (this.#isStopped && (this.#stops & ~Stop.Codec) === 0) {
-        this.#isStopped = false
+      if (this.#is(Bit.Stopped) && (this.#stops & ~Stop.Codec) === 0) {
+        this.#bits &= ~Bit.Stopped
         this.#feed(null)
-      } else if (this.#held !== null && !this.#isStopped && this.#stops === 0) {
+      } else if (this.#held !== null && !this.#is(Bit.Stopped) && this.#stops === 0) {
         const held = this.#held
         this.#held = null
         this.#feed(held.take())
@@ -927,7 +1050,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #resumeCodec(): void {
     if ((this.#stops & Stop.Codec) === 0) return
-    this.#isStopped = this.#state === State.Established
+    this.#set(Bit.Stopped, this.#state === State.Established)
     this.#start(Stop.Codec)
   }
 
@@ -937,7 +1060,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   static #resumeTurn(connection: AnyConnection): void {
-    connection.#lastActive = connection.#clock.now()
+    connection.#lastActive = Math.ceil(connection.#settings.clock.now())
     connection.#start(Stop.Yield)
   }
 
@@ -946,30 +1069,31 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     const isEnding = this.#state !== State.Established
     const isFlooded = this.#held !== null && this.#held.length > MAX_HELD_BYTES
     const wanted = isEnding || ((this.#stops & ~Stop.Yield) === 0 && !isFlooded && !this.#hasHeardAll)
-    if (wanted === this.#isReading || this.#state === State.Closed) return
-    this.#isReading = wanted
+    if (wanted !== this.#is(Bit.Paused) || this.#state === State.Closed) return
+    this.#set(Bit.Paused, !wanted)
     if (wanted) this.#socket.resume()
     else this.#socket.pause()
   }
 
   #discardInput(): void {
     this.#clearCodecTimers()
-    this.#queue = []
+    this.#queue = NONE
     this.#held = null
     this.#syncReading()
   }
 
   /** When no work is left, what waited for that happens: an error, a goodbye, the answer to the peer's FIN. */
   #settleIdle(): void {
-    if (this.#state !== State.Established || this.#isInCodec) return
-    if (this.#hasPeerEnded && this.#mayTellEnd) return this.#tellEnd()
+    if (this.#state !== State.Established || this.#is(Bit.InCodec)) return
+    if (this.#is(Bit.PeerEnded) && this.#mayTellEnd) return this.#tellEnd()
     if (this.#inFlight > 0 || this.#queue.length > 0) return
     if (this.#io.onSettled !== null) this.#callSettled()
-    if (this.#failure !== null) return this.#breakOff(this.#failure)
+    const failure = this.#rare?.failure ?? null
+    if (failure !== null) return this.#breakOff(failure)
     if (this.#state !== State.Established) return // it was the end
-    if (this.#isStopped || this.#held !== null || this.#stops & NOT_DONE) return
+    if (this.#is(Bit.Stopped) || this.#held !== null || this.#stops & NOT_DONE) return
     if (this.#hasHeardAll) this.#endAs('stopped')
-    else if (this.#hasPeerEnded) this.#finishInput()
+    else if (this.#is(Bit.PeerEnded)) this.#finishInput()
   }
 
   #callSettled(): void {
@@ -980,13 +1104,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** All that was received has been parsed; handlers may be at work still, and wait for more of a body, say. */
   get #mayTellEnd(): boolean {
-    if (this.#hasToldEnd || this.#isStopped || this.#held !== null || this.#stops & NOT_DONE) return false
+    if (this.#is(Bit.ToldEnd) || this.#is(Bit.Stopped) || this.#held !== null || this.#stops & NOT_DONE) return false
     return this.#codec.ended !== undefined
   }
 
   /** The codec may hold a message that only the end of input completes. */
   #tellEnd(): void {
-    this.#hasToldEnd = true
+    this.#bits |= Bit.ToldEnd
     this.#intoCodec(() => this.#codec.ended?.())
   }
 
@@ -1003,7 +1127,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (!isChunk(bytes)) checkChunks(bytes)
     const size = this.#socket.write(bytes)
     if (this.#io.onDrain !== null) this.#socket.awaitDrained()
-    if (this.#idleTimer !== 0) this.#lastActive = this.#clock.recently()
+    if (this.#timer !== 0) this.#lastActive = Math.ceil(this.#settings.clock.recently())
     this.bytesWritten += size
     this.worker.counters.bytesOut += size
     if (queued + size < this.maxSendBufferSize || this.#socket.queuedBytes < this.maxSendBufferSize) return true
@@ -1013,11 +1137,11 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #refuse(why: string, cause?: Error): false {
     this.worker.counters.sendFail++
-    this.#refused++
-    if (this.#isReporting) return false // a send inside onError: counted, but it would never end
-    this.#isReporting = true
+    this.#bits |= Bit.Refused
+    if (this.#is(Bit.Reporting)) return false // a send inside onError: counted, but it would never end
+    this.#bits |= Bit.Reporting
     this.#report(Connection.SEND_FAIL, why, cause)
-    this.#isReporting = false
+    this.#bits &= ~Bit.Reporting
     return false
   }
 
@@ -1032,16 +1156,16 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** The peer broke the protocol. Messages before the fault are handled first, whatever way the stream was cut. */
   #protocolFailed(error: ProtocolError): void {
     if (this.#state !== State.Established || this.#stops & Stop.Failed) return
-    this.#failure = error
+    this.#more().failure = error
     this.#stop(Stop.Failed)
     if (this.#inFlight === 0 && this.#queue.length === 0) this.#breakOff(error)
   }
 
   #breakOff(error: ProtocolError): void {
-    this.#failure = null // it is told once, whatever onError does
+    this.#more().failure = null // it is told once, whatever onError does
     this.#callSettled()
     this.worker.counters.protocolErrors++
-    if (error.closeCode !== undefined) this.closeCode = error.closeCode
+    if (error.closeCode !== undefined) this.#more().closeCode = error.closeCode
     this.#report(Connection.PROTOCOL, error.message, error)
     this.#endAs('protocol')
   }
@@ -1059,8 +1183,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #hasObeyed(thrown: unknown): boolean {
     if (thrown instanceof AbortError && thrown.code === 'ERR_CONNECTION_CLOSED' && this.#state !== State.Established)
       return true
-    if (!this.#aborter?.signal.aborted) return false
-    const { reason } = this.#aborter.signal
+    const signal = this.#rare?.aborter?.signal
+    if (!signal?.aborted) return false
+    const { reason } = signal
     return thrown === reason || (thrown instanceof Error && thrown.name === 'AbortError' && thrown.cause === reason)
   }
 
@@ -1098,27 +1223,55 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   // Closing
 
+  get #isShakingHands(): boolean {
+    return this.#rare !== null && this.#rare.handshake !== null
+  }
+
+  #is(bit: Bit): boolean {
+    return (this.#bits & bit) !== 0
+  }
+
+  #set(bit: Bit, isSo: boolean): void {
+    if (isSo) this.#bits |= bit
+    else this.#bits &= ~bit
+  }
+
+  #more(): Rare {
+    this.#rare ??= {
+      backlog: 0,
+      closeReason: null,
+      closeCode: 0,
+      failure: null,
+      aborter: null,
+      handshake: null,
+      life: 0,
+      destination: null,
+      sources: null,
+    }
+    return this.#rare
+  }
+
   #move(to: State): void {
     if (!EDGES[this.#state].includes(to)) throw new Error(`a connection does not go from ${this.#state} to ${to}`)
     this.#state = to
   }
 
   #closeAs(reason: CloseReason): void {
-    this.closeReason ??= reason
+    this.#more().closeReason ??= reason
     if (reason !== 'timeout' || !this.#hasMoreToSay(reason)) this.#close()
   }
 
   #endAs(reason: CloseReason, error?: unknown): void {
     if (this.#state !== State.Established) return
-    this.closeReason ??= reason
+    this.#more().closeReason ??= reason
     if (reason !== 'handler' || !this.#hasMoreToSay(reason, error)) this.#end()
   }
 
   /** Asks the codec for its last word: true while it has not said all of it. */
   #hasMoreToSay(reason: 'closed' | 'handler' | 'timeout', error?: unknown): boolean {
-    if (this.#state !== State.Established || this.#isClosing || this.#codec.closing === undefined) return false
-    this.#isClosing = true
-    this.#queue = []
+    if (this.#state !== State.Established || this.#is(Bit.Closing) || this.#codec.closing === undefined) return false
+    this.#bits |= Bit.Closing
+    this.#queue = NONE
     let isMore = false
     this.#guard(() => {
       isMore = this.#codec.closing?.(reason, error) === true
@@ -1149,21 +1302,21 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   #sendFin(): void {
-    this.#hasSentFin = true
+    this.#bits |= Bit.SentFin
     this.#socket.end()
-    if (this.lingerTimeout <= 0 || this.#hasPeerEnded) this.#drop()
+    if (this.lingerTimeout <= 0 || this.#is(Bit.PeerEnded)) this.#drop()
     else this.#closeWithin(this.lingerTimeout * 1000)
   }
 
   #closeWithin(ms: number): void {
-    this.#clock.cancel(this.#closeTimer)
-    this.#closeTimer = this.#clock.after(ms, Connection.#destroyLate, this)
+    this.#settings.clock.cancel(this.#timer)
+    this.#timer = this.#settings.clock.after(ms, Connection.#destroyLate, this)
   }
 
   #awaitFlush(): void {
     this.#socket.awaitDrained()
-    this.#clock.cancel(this.#closeTimer)
-    this.#closeTimer = this.#clock.after(FLUSH_TIMEOUT_MS, Connection.#checkFlush, this, this.#socket.queuedBytes)
+    this.#settings.clock.cancel(this.#timer)
+    this.#timer = this.#settings.clock.after(FLUSH_TIMEOUT_MS, Connection.#checkFlush, this, this.#socket.queuedBytes)
   }
 
   static #checkFlush(connection: AnyConnection, queuedBefore: number): void {
@@ -1179,76 +1332,98 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #finish(): void {
     this.#move(State.Closed)
-    this.closeReason ??= 'closed'
-    this.#queue = []
+    const rare = this.#more()
+    rare.closeReason ??= 'closed'
+    this.#queue = NONE
     this.#held = null
     this.#cancelTimers()
     if (this.worker.connections.delete(this.id)) {
       this.worker.counters.connections--
       this.worker.counters.closed++
     }
-    this.#aborter?.abort(connectionClosed(this.closeReason))
-    this.#handshake?.reject(connectionClosed(this.closeReason))
-    this.#handshake = null
+    rare.aborter?.abort(connectionClosed(rare.closeReason))
+    rare.handshake?.reject(connectionClosed(rare.closeReason))
+    rare.handshake = null
     this.#notify(this.onClose)
     this.#unpipe()
-    if (!this.#isInCodec) this.#tellClosed(this.#codec, this.closeReason)
+    if (!this.#is(Bit.InCodec)) this.#tellClosed(this.#codec, rare.closeReason)
     this.worker[kGone](this)
   }
 
   #cancelTimers(): void {
-    this.#clock.cancel(this.#idleTimer)
-    this.#clock.cancel(this.#closeTimer)
+    this.#settings.clock.cancel(this.#timer)
     this.#clearCodecTimers()
   }
 
   #detach(): void {
-    const sources = this.#destination === null ? null : this.#destination.#sources
-    sources?.delete(this)
+    const destination = this.#rare?.destination ?? null
+    if (destination !== null) destination.#more().sources?.delete(this)
   }
 
   #unpipe(): void {
+    const rare = this.#rare
+    if (rare === null) return
     this.#detach()
-    this.#destination?.close()
-    for (const source of this.#sources ?? []) source.close() // it would wait for a drain that never comes
-    this.#destination = this.#sources = null
+    rare.destination?.close()
+    for (const source of rare.sources ?? []) source.close() // it would wait for a drain that never comes
+    rare.destination = rare.sources = null
   }
 
   // Deadlines
 
   #armIdle(ms: number): void {
     if (ms <= 0) return
-    this.#lastActive = this.#clock.now()
-    this.#idleTimer = this.#clock.after(ms, Connection.#checkIdle, this)
+    this.#lastActive = Math.ceil(this.#settings.clock.now())
+    this.#timer = this.#settings.clock.after(ms, Connection.#checkIdle, this)
   }
 
   /** One timer a connection, not one a message: it looks how long the silence has lasted and sleeps for the rest. */
   static #checkIdle(connection: AnyConnection): void {
     if (connection.#state !== State.Established) return // closing has time-outs of its own
     const { idleTimeoutMs } = connection.worker
-    connection.#idleTimer = 0
+    connection.#timer = 0
     if (idleTimeoutMs <= 0) return // switched off meanwhile
     const isWaitedFor = connection.#inFlight > 0
-    const silence = isWaitedFor ? 0 : connection.#clock.now() - connection.#lastActive
+    const silence = isWaitedFor ? 0 : connection.#settings.clock.now() - connection.#lastActive
     if (silence >= idleTimeoutMs) return connection.#closeAs('timeout')
-    connection.#idleTimer = connection.#clock.after(idleTimeoutMs - silence, Connection.#checkIdle, connection)
+    connection.#timer = connection.#settings.clock.after(idleTimeoutMs - silence, Connection.#checkIdle, connection)
   }
 
   #setDeadline(kind: string, ms: number): void {
-    this.#codecTimers ??= new Map()
-    this.#clock.cancel(this.#codecTimers.get(kind) ?? 0)
-    if (ms <= 0 || this.#state !== State.Established) this.#codecTimers.delete(kind)
-    else this.#codecTimers.set(kind, this.#clock.after(ms, Connection.#expire, this, kind))
+    const { clock } = this.#settings
+    const isFar = ms >= COARSE_FROM_MS && clock.mayBeLate === true
+    let timer = this.#codecTimers
+    while (timer !== null && timer.kind !== kind) timer = timer.next
+    if (ms <= 0 || this.#state !== State.Established) return this.#forgetCodecTimer(timer)
+    if (timer === null) this.#codecTimers = timer = new CodecTimer(this, kind, this.#codecTimers)
+    else if (!isFar || timer.list === NEAR) this.#clearCodecTimer(timer)
+    if (isFar) return far.set(timer, ms)
+    timer.list = NEAR
+    timer.due = clock.after(ms, expire, timer)
   }
 
-  static #expire(connection: AnyConnection, kind: string): void {
-    connection.#codecTimers?.delete(kind)
-    connection.#intoCodec(() => connection.#codec.timeout(kind))
+  #forgetCodecTimer(timer: CodecTimer | null): void {
+    if (timer === null) return
+    this.#clearCodecTimer(timer)
+    let before = this.#codecTimers
+    if (before === timer) this.#codecTimers = timer.next
+    while (before !== null && before.next !== timer) before = before.next
+    if (before !== null) before.next = timer.next
+  }
+
+  [kExpire](timer: CodecTimer): void {
+    this.#forgetCodecTimer(timer)
+    this.#intoCodec(() => this.#codec.timeout(timer.kind))
+  }
+
+  #clearCodecTimer(timer: CodecTimer): void {
+    if (timer.list !== NEAR) return far.clear(timer)
+    this.#settings.clock.cancel(timer.due)
+    timer.list = timer.due = 0
   }
 
   #clearCodecTimers(): void {
-    if (this.#codecTimers === null) return
-    for (const timer of this.#codecTimers.values()) this.#clock.cancel(timer)
+    for (let timer = this.#codecTimers; timer !== null; timer = timer.next) this.#clearCodecTimer(timer)
     this.#codecTimers = null
   }
 
@@ -1271,11 +1446,11 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #renewCodec(stop: Stop | 0): void {
     const old = this.#codec
     this.#clearCodecTimers()
-    this.#isStopped = this.#hasToldEnd = false
+    this.#bits &= ~(Bit.Stopped | Bit.ToldEnd)
     this.#farewell &= ~(Farewell.Said | Farewell.HadRest)
     this.#stops = (this.#stops & ~Stop.Codec) | stop
     this.#codec = NO_CODEC
-    this.#io = new Connection.#Io(this, this.#io.role)
+    this.#io = new Connection.#Io(this)
     this.#tellClosed(old, 'upgraded')
   }
 
@@ -1303,19 +1478,21 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** What a codec holds of its connection. After an upgrade the old codec's is dead. */
   static readonly #Io = class Io<In> implements CodecIo<In> {
     readonly #connection: AnyConnection
-    readonly role: Role
     onSettled: (() => void) | null = null
     #onDrain: (() => void) | null = null
 
-    constructor(connection: AnyConnection, role: Role) {
+    constructor(connection: AnyConnection) {
       this.#connection = connection
-      this.role = role
+    }
+
+    get role(): Role {
+      return this.#connection.#settings.role
     }
 
     emit(message: In): boolean {
       if (!this.#isCurrent) return false
       const connection = this.#connection
-      return connection.#isInCodec ? connection.#emit(message) : connection.#emitLate(message)
+      return connection.#is(Bit.InCodec) ? connection.#emit(message) : connection.#emitLate(message)
     }
 
     write(bytes: Encoded, must = false): boolean {
@@ -1340,18 +1517,18 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
 
     now(): number {
-      return this.#connection.#clock.recently()
+      return this.#connection.#settings.clock.recently()
     }
 
     end(code = 0): void {
       if (!this.#isCurrent) return
-      if (code !== 0) this.#connection.closeCode = code
+      if (code !== 0) this.#connection.#more().closeCode = code
       this.#connection.#end()
     }
 
     close(code = 0): void {
       if (!this.#isCurrent) return
-      this.#connection.closeCode = code
+      this.#connection.#more().closeCode = code
       this.#connection.#close()
     }
 

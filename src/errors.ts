@@ -52,6 +52,34 @@ export class AbortError extends Error {
   }
 }
 
+/** A message to another worker did not get through, or no answer came. */
+export class PeerError extends Error {
+  override readonly name = 'PeerError'
+  /** ERR_PEER_LOST, ERR_QUEUE_FULL, ERR_REQUEST_TIMEOUT, ERR_NO_HANDLER, ERR_NO_RESPONDERS */
+  readonly code: string
+  /** Whether the other worker may have begun with it: false is certain. */
+  readonly mayHaveBeenHandled: boolean
+
+  constructor(code: string, message: string, mayHaveBeenHandled: boolean) {
+    super(message)
+    this.code = code
+    this.mayHaveBeenHandled = mayHaveBeenHandled
+  }
+}
+
+/** The handler of a request threw, in another process: its error's name, message and code. */
+export class RemoteError extends Error {
+  override readonly name: string
+  /** Empty when it had none. */
+  readonly code: string
+
+  constructor(name: string, message: string, code: string) {
+    super(message)
+    this.name = name
+    this.code = code
+  }
+}
+
 /** A system call failed. The message reads `bind 0.0.0.0:80: EACCES (permission denied)`. */
 export class SystemError extends Error {
   override readonly name = 'SystemError'

@@ -77,14 +77,21 @@ export { type BroadcastOptions, type BroadcastResult, broadcast } from './broadc
 export { type AnyConnection, Connection } from './connection.ts'
 export type { ConnectionCallbacks, ConnectionHost, ProtocolCallbacks } from './connection-host.ts'
 export type { Counters } from './counters.ts'
-export { AbortError, ProtocolError, SystemError, UsageError } from './errors.ts'
+export { Crontab, type CrontabCallback, type CrontabOptions } from './crontab.ts'
+export { AbortError, PeerError, ProtocolError, RemoteError, SystemError, UsageError } from './errors.ts'
 export { type FetchApp, type FetchContext, fetchHandler } from './http/fetch-handler.ts'
 export { type FileAnswer, type StaticOptions, staticFiles } from './http/files.ts'
 export { Session } from './http/session.ts'
 export { FileSessionStore, MemorySessionStore, type SessionData, type SessionStore } from './http/session-store.ts'
 export { type SessionOptions, Sessions } from './http/sessions.ts'
 export { Timer } from './loop/timer.ts'
+export type { Call } from './messaging/call.ts'
+export { Channel, type SubscribeOptions, type Subscription } from './messaging/channel.ts'
+export type { RequestOptions } from './messaging/pending-request.ts'
+export type { WorkerGroup, WorkerRef } from './messaging/references.ts'
+export type { Delivery, SubjectHandler } from './messaging/subscriptions.ts'
 export type { CertificateOptions, ClientTlsOptions, ServerTlsOptions } from './net/tls.ts'
+export type { LeaderJob } from './process/candidates.ts'
 export {
   Accumulator,
   type AnyProtocol,
@@ -111,6 +118,10 @@ export {
   type TlsState,
 } from './protocol.ts'
 export type { ProxyProtocolOptions } from './proxied.ts'
+export { Shared } from './shared/shared.ts'
+export type { SharedCounter } from './shared/shared-counter.ts'
+export type { SetOptions, SharedMap } from './shared/shared-map.ts'
+export type { Change, WatchOptions } from './shared/watch.ts'
 export { type AnyUdpConnection, UdpConnection } from './udp-connection.ts'
 export { version } from './version.ts'
 export { type Hold, Worker, type WorkerSettings, type WorkerTransport } from './worker.ts'

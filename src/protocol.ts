@@ -463,34 +463,57 @@ export function asCodec(protocol: AnyProtocol): CodecProtocol {
   if ('open' in protocol) return protocol
   let adapter = adapters.get(protocol)
   if (adapter === undefined) {
-    const open = (io: CodecIo) => new FramingCodec(protocol, io)
+    const at = 'at' in protocol.input ? (protocol.input as Framer).at : viewing(protocol)
+    const framed: Framed = { protocol, at }
+    const open = (io: CodecIo) => new FramingCodec(framed, io)
     adapter = { name: protocol.name, open, import: open }
     adapters.set(protocol, adapter)
   }
   return adapter
 }
 
-class FramingCodec implements Codec {
-  readonly #protocol: Protocol
-  readonly #io: CodecIo
-  readonly #at: Framer['at']
-  #rest: Accumulator | null = null
-  /** Of the packet that #rest begins with: bytes searched in vain, and the length once it is known. */
-  #searched = 0
-  #expected = 0
-  /** An `emit` has answered false. */
-  #isStopped = false
+/** A framing protocol, and how its packets are found. */
+interface Framed {
+  readonly protocol: Protocol
+  readonly at: Framer['at']
+}
 
-  constructor(protocol: Protocol, io: CodecIo) {
-    this.#protocol = protocol
+/** Bytes of packets that are not whole, or not taken yet. Of the first of them: */
+class Rest extends Accumulator {
+  /** Bytes searched in vain. */
+  searched = 0
+  /** Its length, once that is known. */
+  expected = 0
+}
+
+// How the last `#parse` of this process ended: whoever has called it looks before anything else runs.
+let lastSearched = 0
+let lastExpected = 0
+/** By an `emit` that answered false. */
+let wasStopped = false
+
+function parsed(bytes: number, searched: number, expected: number, isStopped: boolean): number {
+  lastSearched = searched
+  lastExpected = expected
+  wasStopped = isStopped
+  return bytes
+}
+
+/** Every connection has one, so it is small: what only half a packet needs is in `Rest`. */
+class FramingCodec implements Codec {
+  readonly #framed: Framed
+  readonly #io: CodecIo
+  #rest: Rest | null = null
+
+  constructor(framed: Framed, io: CodecIo) {
+    this.#framed = framed
     this.#io = io
-    this.#at = 'at' in protocol.input ? (protocol.input as Framer).at : viewing(protocol)
   }
 
   receive(bytes: Buffer): void {
     const rest = this.#rest
-    if (rest === null || rest.length === 0) return this.#keep(bytes, this.#parse(bytes, false))
-    const missing = this.#expected - rest.length
+    if (rest === null) return this.#keep(bytes, this.#parse(bytes, null))
+    const missing = rest.expected - rest.length
     if (missing <= 0 || missing >= bytes.length) {
       rest.append(bytes)
       return this.resumed()
@@ -498,25 +521,34 @@ class FramingCodec implements Codec {
     rest.append(bytes.subarray(0, missing)) // to the end of its packet, which then need not be copied
     this.resumed()
     const behind = bytes.subarray(missing)
-    this.#keep(behind, this.#isStopped || rest.length > 0 ? 0 : this.#parse(behind, false))
+    this.#keep(behind, wasStopped || this.#rest !== null ? 0 : this.#parse(behind, null))
   }
 
   resumed(): void {
     const rest = this.#rest
     if (rest === null) return
-    rest.consume(this.#parse(rest.view(), true))
-    if (this.#expected > 0) rest.expect(this.#expected)
+    rest.consume(this.#parse(rest.view(), rest))
+    if (rest.length > 0) this.#note(rest)
+    else this.#rest = null
   }
 
   #keep(bytes: Buffer, used: number): void {
     if (used === bytes.length) return
-    this.#rest ??= new Accumulator()
-    if (this.#expected > 0) this.#rest.expect(this.#expected)
+    if (this.#rest === null) {
+      this.#rest = new Rest()
+      this.#note(this.#rest)
+    }
     this.#rest.append(used === 0 ? bytes : bytes.subarray(used))
   }
 
+  #note(rest: Rest): void {
+    rest.searched = lastSearched
+    rest.expected = lastExpected
+    if (lastExpected > 0) rest.expect(lastExpected)
+  }
+
   send(message: unknown): boolean {
-    return this.#io.write(encodeWith(this.#protocol, message))
+    return this.#io.write(encodeWith(this.#framed.protocol, message))
   }
 
   get isBusy(): boolean {
@@ -539,57 +571,49 @@ class FramingCodec implements Codec {
     this.#rest = null
   }
 
-  /** Emits the whole packets of `bytes`, which may be ours to give away; how many bytes they had. */
-  #parse(bytes: Buffer, isOurs: boolean): number {
+  /** Emits the whole packets of `bytes`, which are those of `rest` if there is one; how many bytes they had. */
+  #parse(bytes: Buffer, rest: Rest | null): number {
     let start = 0
-    this.#isStopped = false
+    let searched = rest === null ? 0 : rest.searched
+    let expected = rest === null ? 0 : rest.expected
     while (start < bytes.length) {
-      const length = this.#measure(bytes, start)
-      if (length === NEED_MORE) break
-      const isAll = isOurs && length === bytes.length && length === bytes.buffer.byteLength
-      const message = isAll ? decodeWith(this.#protocol, bytes) : this.#decode(bytes, start, start + length)
-      start += length
-      if (this.#io.emit(message)) continue
-      this.#isStopped = true
-      break
+      const available = bytes.length - start
+      const length = expected > 0 ? expected : this.#measure(bytes, start, searched)
+      if (length === NEED_MORE) return parsed(start, available, 0, false)
+      if (length > available) return parsed(start, 0, length, false)
+      const isAll = rest !== null && length === bytes.length && length === bytes.buffer.byteLength // ours to give away
+      const end = start + length
+      const message = isAll ? decodeWith(this.#framed.protocol, bytes) : this.#decode(bytes, start, end)
+      start = end
+      searched = expected = 0
+      if (!this.#io.emit(message)) return parsed(start, 0, 0, true)
     }
-    return start
+    return parsed(start, 0, 0, false)
   }
 
-  /** The length of the packet at `start` if all of it is there. */
-  #measure(bytes: Buffer, start: number): number {
-    const available = bytes.length - start
+  /** The length of the packet at `start`, all of which may not be there. */
+  #measure(bytes: Buffer, start: number, searched: number): number {
+    const length = this.#input(bytes, start, searched)
+    const least = length === NEED_MORE ? bytes.length - start + 1 : length
     const limit = this.#io.maxPackageSize
-    let length = this.#expected
-    if (length === 0) {
-      length = this.#input(bytes, start)
-      const least = length === NEED_MORE ? available + 1 : length
-      if (least > limit) {
-        throw new ProtocolError(
-          'ERR_PACKET_TOO_LARGE',
-          `a packet of ${least} bytes or more is over the limit of ${limit}`,
-        )
-      }
-      if (length === NEED_MORE) this.#searched = available
-      else this.#searched = 0
-    }
-    this.#expected = length > available ? length : 0
-    return length > available ? NEED_MORE : length
+    if (least <= limit) return length
+    throw new ProtocolError('ERR_PACKET_TOO_LARGE', `a packet of ${least} bytes or more is over the limit of ${limit}`)
   }
 
-  #input(bytes: Buffer, start: number): number {
+  #input(bytes: Buffer, start: number, searched: number): number {
+    const { protocol, at } = this.#framed
     let length: number
     try {
-      length = this.#at(bytes, start, this.#searched)
+      length = at(bytes, start, searched)
     } catch (error) {
       throw blamed(error, 'ERR_BAD_PACKET')
     }
     if (Number.isInteger(length) && length >= 0) return length
-    throw new ProtocolError('ERR_BAD_LENGTH', `input() of protocol '${this.#protocol.name}' answered ${length}`)
+    throw new ProtocolError('ERR_BAD_LENGTH', `input() of protocol '${protocol.name}' answered ${length}`)
   }
 
   #decode(bytes: Buffer, start: number, end: number): unknown {
-    const protocol = this.#protocol
+    const { protocol } = this.#framed
     try {
       if (protocol.lends !== true) return protocol.decode(Buffer.from(bytes.subarray(start, end)))
       if (protocol.decodeAt !== undefined) return protocol.decodeAt(bytes, start, end)

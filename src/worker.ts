@@ -20,16 +20,22 @@ import { Gate, PerAddress } from './gate.ts'
 import { Handshake } from './handshake.ts'
 import { LimitedLog, log } from './log.ts'
 import { deadlines } from './loop/deadlines.ts'
+import type { Call } from './messaging/call.ts'
+import type { Handler } from './messaging/mailbox.ts'
+import { currentMesh, groupNamed, groupOf, type MessagingWorker, openMesh, usePeers } from './messaging/messaging.ts'
+import type { WorkerGroup, WorkerRef } from './messaging/references.ts'
 import { type Address, isSecureScheme, parseAddress } from './net/address.ts'
 import { serveDatagrams } from './net/datagrams.ts'
 import { areDescriptorsScarce } from './net/descriptors.ts'
 import { chooseEngine, ENGINES } from './net/engines.ts'
 import { readTlsFiles, type ServerTlsOptions, type TlsSecrets, TlsServer } from './net/tls.ts'
+import type { LeaderJob } from './process/candidates.ts'
 import {
   type ConnectionRow,
   DEFAULT_SETTINGS,
   type Declaration,
   type GivenSocket,
+  type PeerNews,
   type Place,
   type ReloadMode,
   registry,
@@ -78,6 +84,14 @@ export interface WorkerSettings<A extends string | undefined, P, T extends Carri
   onWorkerRetire?: ((worker: Worker<A, P, T>) => unknown) | null
   onWorkerReload?: ((worker: Worker<A, P, T>) => unknown) | null
   onConnect?: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null
+  serial?: boolean
+  maxMailboxMessages?: number
+  maxMailboxBytes?: number
+  mailboxTimeoutMs?: number
+  onWorkerMessage?: Worker['onWorkerMessage']
+  onSendFail?: Worker['onSendFail']
+  onWorkerBufferFull?: Worker['onWorkerBufferFull']
+  onWorkerBufferDrain?: Worker['onWorkerBufferDrain']
 }
 
 /** What `worker.hold()` gives: call it when the work is done, once or more often. `using` does it by itself. */
@@ -161,6 +175,16 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   transport: WorkerTransport = 'tcp'
   /** Certificate, key and whatever else `node:tls` knows; without `transport: 'ssl'` for `connection.startTls()`. */
   ssl: ServerTlsOptions | null = null
+  /** Handlers of messages from other workers run one after the other, each when the one before has settled. */
+  serial = false
+  /** How many messages from one process to one worker of this group may be unsettled: beyond it `send` says no. */
+  maxMailboxMessages = 65_536
+  /** Bytes; as many may be unsettled. */
+  maxMailboxBytes = 16_777_216
+  /** How long a message waits for a worker of this group that is not there: after a crash, say. */
+  mailboxTimeoutMs = 10_000
+  /** @internal What messages to this group are addressed to. */
+  mailbox = ''
   /** @internal Once it has started. */
   tls: TlsServer | null = null
   /** The open connections of this process, by id. */
@@ -188,6 +212,20 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   onBufferFull: CallbacksAt<A, P, T>['onBufferFull'] = null
   onBufferDrain: CallbacksAt<A, P, T>['onBufferDrain'] = null
 
+  /**
+   * A message from another worker, or from this one. What it returns, or its promise's value, answers a `request`; an async
+   * iterable is a stream. Without an address `onMessage` is the same.
+   */
+  onWorkerMessage: ((from: WorkerRef, message: unknown, call: Call) => unknown) | null = null
+  /** In the process that sent it: a message to this group that was refused, or is lost (`error.mayHaveBeenHandled`). Unset: logged. */
+  onSendFail: ((error: Error, message: unknown, to: WorkerRef) => unknown) | null = null
+  /** In the process that sends: a worker of this group has as many messages of ours as it may (`maxMailboxMessages`). */
+  onWorkerBufferFull: ((to: WorkerRef) => unknown) | null = null
+  /** Half of them are settled, after `onWorkerBufferFull`. */
+  onWorkerBufferDrain: ((to: WorkerRef) => unknown) | null = null
+
+  /** It was declared without an address: `onMessage` gets messages of workers. */
+  #isMailbox = false
   #address: string
   #endpoint = ''
   #listeners: Listener[] = []
@@ -249,6 +287,23 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   /**
+   * Runs `job` in exactly one process of this server among all that ask for the same name: at once if nobody leads yet,
+   * else when the leader has ended, crashed, or been replaced by a reload. At its end `signal` aborts; then what the job
+   * gave is waited for: a function is called (`return () => Timer.del(id)`), a promise awaited, and only then another
+   * process begins. A job that is done stays done while its process leads; one that throws is logged, and another process
+   * tries. In any process that is no worker it does nothing.
+   * **Order**: never two at once; between two, for a moment, none. **Throws** `ERR_LEADER_NAME`, `ERR_LEADER_JOB`.
+   *
+   * @returns gives it up in this process; resolves when the job has ended
+   */
+  static onLeader(name: string, job: LeaderJob): () => Promise<void> {
+    if (typeof name !== 'string' || name === '' || name.length > LONGEST_REASON)
+      throw new UsageError('ERR_LEADER_NAME', `onLeader needs a name of 1 to ${LONGEST_REASON} characters`)
+    if (typeof job !== 'function') throw new UsageError('ERR_LEADER_JOB', `onLeader('${name}') needs a function`)
+    return registry().candidates?.add(name, job) ?? (async () => undefined)
+  }
+
+  /**
    * `native`, `node`, or empty for the best there is: native where the addon has it. `MILLRACE_ENGINE` and `--engine` win.
    * Set it before `runAll`.
    */
@@ -267,6 +322,11 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** All Workers declared in this process. */
   static getAllWorkers(): Worker<string | undefined, unknown>[] {
     return registry().groups as unknown as Worker<string | undefined, unknown>[]
+  }
+
+  /** The workers of the group with this name. Throws UsageError: ERR_UNKNOWN_GROUP, ERR_AMBIGUOUS_GROUP. */
+  static group(name: string): WorkerGroup {
+    return groupNamed(name)
   }
 
   /** Writes a line to the log. */
@@ -300,6 +360,44 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
       if (this.#holds.delete(token)) this[kGone]()
     }
     return Object.assign(release, { [Symbol.dispose]: release })
+  }
+
+  /** The worker of this group with this id, from any process. Throws UsageError: ERR_UNKNOWN_WORKER. */
+  getWorkerById(id: number): WorkerRef {
+    return this.#group.getWorkerById(id)
+  }
+
+  /** As `getWorkerById`. */
+  worker(id: number): WorkerRef {
+    return this.#group.getWorkerById(id)
+  }
+
+  /** The worker of this group with the least to do, as far as this process knows. */
+  any(): WorkerRef {
+    return this.#group.any()
+  }
+
+  /** The same worker of this group for the same key. */
+  by(key: string | number | bigint): WorkerRef {
+    return this.#group.by(key)
+  }
+
+  /** Sends to each worker of this group; as `send`. */
+  broadcast(message: unknown): boolean {
+    return this.#group.broadcast(message)
+  }
+
+  get #group(): WorkerGroup {
+    return groupOf(this.#messaging)
+  }
+
+  get #messaging(): MessagingWorker {
+    return this as unknown as MessagingWorker
+  }
+
+  /** @internal */
+  get workerHandler(): Handler | null {
+    return (this.onWorkerMessage ?? (this.#isMailbox ? this.onMessage : null)) as Handler | null
   }
 
   // Group: what the process layer calls
@@ -338,7 +436,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   /** @internal */
-  async start({ id, incarnation, sockets, tls }: Place): Promise<void> {
+  async start({ id, incarnation, sockets, tls, mesh }: Place): Promise<void> {
     this.id = id
     this.incarnation = incarnation
     this.#endpoint = sockets[0]?.endpoint ?? ''
@@ -346,9 +444,17 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     this.#ticketKeys = tls.ticketKeys
     if (this.#isSecure || this.ssl !== null) this.tls = this.#secured(tls)
     serveFor(this.#host)
+    this.#isMailbox = this.#address === ''
+    const all = () => Worker.getAllWorkers() as unknown as MessagingWorker[]
+    if (mesh !== undefined) openMesh(this.#messaging, all, mesh, chooseEngine(registry().engine, false).engine)
     await this.onWorkerStart?.(this)
     await Promise.all(this.#listening)
     for (const { fd, endpoint } of sockets) await this.listenOn({ fd, expected: endpoint })
+  }
+
+  /** @internal */
+  usePeers(news: PeerNews): void {
+    usePeers(news)
   }
 
   /** @internal */
@@ -480,13 +586,20 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     } catch (error) {
       logThrown('onWorkerStop', error)
     }
+    if (own === (this as unknown)) this.#leaveMesh()
     leaving.isToldStop = true
     leaving.drain.begin()
     this[kGone]()
   }
 
+  #leaveMesh(): void {
+    const mesh = currentMesh()
+    if (mesh !== null) void mesh.leave().then(this.hold('messages'))
+  }
+
   /** @internal */
   stop(): void {
+    if (own === (this as unknown)) currentMesh()?.close()
     this.#leaving?.drain.end()
     for (const connection of [...this.connections.values()]) connection.destroy()
     for (const inner of this.#inner) inner.stop()
@@ -773,6 +886,10 @@ const RULES: Record<string, Rule> = {
   group: ANY_STRING,
   transport: { isRight: (value) => TRANSPORTS.includes(value), wanted: `'tcp', 'ssl' or 'udp'` },
   ssl: { isRight: (value) => typeof value === 'object' && !Array.isArray(value), wanted: 'an object' },
+  serial: TRUE_OR_FALSE,
+  maxMailboxMessages: POSITIVE,
+  maxMailboxBytes: POSITIVE,
+  mailboxTimeoutMs: NOT_NEGATIVE,
   reloadable: TRUE_OR_FALSE,
   reusePort: TRUE_OR_FALSE,
   reloadMode: {

@@ -10,6 +10,7 @@
 #include "deflate_binding.h"
 #include "descriptors.h"
 #include "failure.h"
+#include "memory.h"
 #include "processes.h"
 #ifdef __linux__
 #include "engine_binding.h"
@@ -255,6 +256,29 @@ Napi::Value Notify(const Napi::CallbackInfo& info) {
   return args.ok() ? Answer(info.Env(), notify(path, text)) : info.Env().Undefined();
 }
 
+/** Pages, and no more than a mistake should cost. */
+constexpr int64_t kMostMemory = int64_t{1} << 30;
+
+Napi::Value CreateMemory(const Napi::CallbackInfo& info) {
+  Arguments args(info);
+  size_t bytes = static_cast<size_t>(args.Integer("bytes", 1, kMostMemory));
+  return args.ok() ? Opened(info.Env(), create_memory(bytes)) : info.Env().Undefined();
+}
+
+/** Mapped for as long as the ArrayBuffer is there, or what it was transferred to. */
+Napi::Value MapMemory(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  Arguments args(info);
+  int fd = args.Descriptor("fd");
+  size_t bytes = static_cast<size_t>(args.Integer("bytes", 1, kMostMemory));
+  if (!args.ok()) return env.Undefined();
+  Result<uint8_t*> result = map_memory(fd, bytes);
+  if (!result.ok()) return throw_failure(env, result.failure);
+  return Napi::ArrayBuffer::New(env, result.value, bytes, [bytes](Napi::Env, void* memory) {
+    unmap_memory(static_cast<uint8_t*>(memory), bytes);
+  });
+}
+
 template <Napi::Value (*call)(const Napi::CallbackInfo&)>
 void Export(Napi::Object exports, const char* name) {
   exports.Set(name, Napi::Function::New<call>(exports.Env(), name));
@@ -282,6 +306,8 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   Export<Reap>(exports, "reap");
   Export<Execute>(exports, "execute");
   Export<Notify>(exports, "notify");
+  Export<CreateMemory>(exports, "createMemory");
+  Export<MapMemory>(exports, "mapMemory");
   export_deflate(env, exports);
 #ifdef __linux__
   exports.Set("Engine", define_engine(env));

@@ -8,11 +8,12 @@ import { Request } from '../http/request.ts'
 import { RequestBody } from '../http/request-body.ts'
 import { Response } from '../http/response.ts'
 import { type Agreement, type DeflateContext, offerOf, type Terms } from './deflate.ts'
-import { clientFrame, FIN, isCloseCode, MASKED, mask, Opcode, RSV1, serverFrame } from './frames.ts'
+import { broken, FrameReader, type MessageSink, noText } from './frame-reader.ts'
+import { clientFrame, isCloseCode, Opcode, serverFrame } from './frames.ts'
 import { answered, asking, isInterim, offeredProtocols, refusalOf, refusing, switching } from './handshake.ts'
 import { CloseFrame, PreparedMessage, payloadOf, type WebSocketMessage } from './messages.ts'
 import type { Resolved } from './settings.ts'
-import { textOf, Utf8Checker } from './utf8.ts'
+import { textOf } from './utf8.ts'
 
 const enum State {
   /** A request, or the answer to ours. */
@@ -28,71 +29,78 @@ const enum State {
   Closed = 5,
 }
 
+/** A set of bits, as every connection has one. */
+const enum Bit {
+  Stopped = 1,
+  /** Something has come since we last looked. */
+  Heard = 2,
+  /** The worker leaves: nobody comes in any more. */
+  Leaving = 4,
+}
+
 /** Bytes that may be queued for a peer before pongs are left out but the last (RFC 6455 section 5.5.3). */
 const MAX_PONG_QUEUE = 65_536
 /** What may be sent before the handshake is done, in bytes. */
 const MAX_EARLY = 1_048_576
-const MAX_HEAD = 14
 
-export class WebSocketCodec implements Codec<WebSocketMessage> {
+/** What is needed until it is done. */
+class Handshake {
+  /** A server's. */
+  readonly parser = new HeadParser(HEAD_LIMITS)
+  /** What a client has offered. */
+  terms: Terms | null = null
+  /** A client's. */
+  key = ''
+  /** What was sent before. */
+  early: WebSocketMessage[] = []
+  earlyBytes = 0
+  /** What failed when the user had decided. */
+  failure: ProtocolError | null = null
+}
+
+export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   readonly #io: CodecIo<string | Buffer>
   readonly #settings: Resolved
-  readonly #isServer: boolean
   #state: State = State.AwaitHandshake
+  #bits = 0
   #rest: Accumulator | null = null
-  #isStopped = false
   /** Null without compression. */
-  #deflate: DeflateContext | null = null
-  /** What a client has offered. */
-  #terms: Terms | null = null
-  #early: WebSocketMessage[] | null = null
-  #earlyBytes = 0
-  #parser: HeadParser | null = null
-  /** A client's. */
-  #key = ''
-  // The frame that is being read.
-  #head: Buffer | null = null
-  #headSize = 0
-  #opcode = Opcode.Continuation
-  #isFinal = false
-  #left = 0
-  #length = 0
-  /** Behind the head, or masked by 0: the key, if there is one. */
-  #keyAt = -1
-  #control: Buffer | null = null
-  // The message that is being read, of one frame or several: what it has inflated to so far, and bytes on the wire.
-  #message: Accumulator | null = null
-  #messageBytes = 0
-  #messageOpcode = Opcode.Continuation
-  #isCompressed = false
-  #checker: Utf8Checker | null = null
-  #pong: Buffer | null = null
-  #hasHeard = false
+  deflate: DeflateContext | null = null
+  /** Null when the handshake is done. */
+  #handshake: Handshake | null = new Handshake()
+  /** In the middle of a frame or of a message; between them none is needed. */
+  #reader: FrameReader | null = null
   /** What was queued, ping included, when the peer was asked; -1 when it is not. */
   #queuedAtPing = -1
   #closeCode = 1006
-  /** The worker leaves: nobody comes in any more. */
-  #isLeaving = false
-  /** What failed when the user had decided. */
-  #failure: ProtocolError | null = null
 
-  constructor(io: CodecIo<string | Buffer>, settings: Resolved, isServer: boolean) {
+  constructor(io: CodecIo<string | Buffer>, settings: Resolved) {
     this.#io = io
     this.#settings = settings
-    this.#isServer = isServer
     io.deadline('handshake', settings.handshakeTimeoutMs)
-    if (isServer) this.#parser = new HeadParser(HEAD_LIMITS)
-    else this.#ask()
+    if (!this.isServer) this.#ask()
+  }
+
+  #is(bit: Bit): boolean {
+    return (this.#bits & bit) !== 0
+  }
+
+  get isServer(): boolean {
+    return this.#io.role === 'server'
+  }
+
+  get maxMessageBytes(): number {
+    return this.#io.maxPackageSize
   }
 
   // What the connection calls
 
   receive(bytes: Buffer): void {
-    this.#hasHeard = true
+    this.#bits |= Bit.Heard
     if (this.#state === State.Closed) return
     if (this.#rest !== null && this.#rest.length > 0) {
       this.#rest.append(bytes)
-      if (this.#state !== State.AwaitWelcome && !this.#isStopped) this.#goOn()
+      if (this.#state !== State.AwaitWelcome && !this.#is(Bit.Stopped)) this.#goOn()
       return
     }
     const used = this.#guarded(bytes)
@@ -102,8 +110,9 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   }
 
   resumed(): void {
-    if (this.#failure !== null) throw this.#failure
-    this.#isStopped = false
+    const failure = this.#handshake?.failure ?? null
+    if (failure !== null) throw failure
+    this.#bits &= ~Bit.Stopped
     this.#goOn()
   }
 
@@ -115,13 +124,13 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   }
 
   drain(): void {
-    this.#isLeaving = true
+    this.#bits |= Bit.Leaving
     if (this.#state === State.Open) this.#close(1012, RESTART)
   }
 
   closing(reason: 'closed' | 'handler' | 'timeout'): boolean {
     if (this.#state < State.Open) {
-      if (this.#isServer && reason !== 'timeout') this.#refuse(reason === 'handler' ? 500 : 403, 'not now')
+      if (this.isServer && reason !== 'timeout') this.#refuse(reason === 'handler' ? 500 : 403, 'not now')
       return false
     }
     const isPutOff = reason === 'closed' && this.#io.onSettled !== null // that will be the last word
@@ -135,8 +144,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   }
 
   get isBusy(): boolean {
-    if (this.#state === State.Open)
-      return this.#messageOpcode !== Opcode.Continuation || this.#headSize > 0 || this.#left > 0
+    if (this.#state === State.Open) return this.#reader !== null && !this.#reader.isIdle
     const isAsking = this.#state === State.AwaitHandshake && (this.#rest?.length ?? 0) > 0
     return isAsking || this.#state === State.AwaitWelcome || this.#state === State.Closing
   }
@@ -151,7 +159,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
     if (kind === 'ping') return this.#checkPeer()
     if (kind === 'close') return this.#state === State.Heard ? this.#answerClose() : this.#finish(this.#closeCode)
     const isOurs = this.#state === State.AwaitWelcome
-    if (this.#isServer)
+    if (this.isServer)
       this.#refuse(isOurs ? 503 : 408, isOurs ? 'try again later' : 'the handshake did not come in time')
     throw new ProtocolError(
       'ERR_HANDSHAKE_TIMEOUT',
@@ -161,16 +169,18 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
 
   closed(): void {
     this.#state = State.Closed
-    this.#rest = this.#message = this.#early = null
-    this.#deflate?.close()
-    this.#deflate = null
+    this.#rest = this.#handshake = this.#reader = null
+    this.deflate?.close()
+    this.deflate = null
   }
 
   // Handshakes
 
   #goOn(): void {
     const rest = this.#rest
-    if (rest !== null) rest.consume(this.#guarded(rest.view()))
+    if (rest === null) return
+    rest.consume(this.#guarded(rest.view()))
+    if (rest.length === 0) this.#rest = null
   }
 
   /** How many bytes were used. */
@@ -184,10 +194,10 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
 
   #take(bytes: Buffer): number {
     let at = 0
-    while (at < bytes.length && !this.#isStopped) {
+    while (at < bytes.length && !this.#is(Bit.Stopped)) {
       const before = at
       if (this.#state === State.AwaitHandshake)
-        at += this.#isServer ? this.#takeRequest(bytes, at) : this.#takeAnswer(bytes, at)
+        at += this.isServer ? this.#takeRequest(bytes, at) : this.#takeAnswer(bytes, at)
       else if (this.#state === State.Open || this.#state === State.Closing) at = this.#takeFrame(bytes, at)
       else if (this.#isDeaf) return bytes.length
       if (at === before) break
@@ -201,17 +211,16 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
 
   /** The head's bytes, or 0 while it is not whole. */
   #takeRequest(bytes: Buffer, start: number): number {
-    const parser = this.#parser as HeadParser
+    const { parser } = this.#handshake as Handshake
     const head = bytes.subarray(start)
     const length = parser.parse(head)
     if (length === NEED_MORE) return 0
-    this.#parser = null
     this.#decide(parser.take(head))
     return length
   }
 
   #decide(head: RequestHead): void {
-    if (this.#isLeaving) return this.#turnAway(503, RESTART)
+    if (this.#is(Bit.Leaving)) return this.#turnAway(503, RESTART)
     const refusal = refusalOf(head)
     if (refusal !== null) return this.#turnAway(refusal.status, refusal.message, refusal.lines)
     const offered = offeredProtocols(head)
@@ -229,7 +238,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
     const response = new Response()
     const word = this.#io.event('onWebSocketConnect', request, response)
     const decided = (answer: unknown) => {
-      if (this.#isLeaving) this.#turnAway(503, RESTART)
+      if (this.#is(Bit.Leaving)) this.#turnAway(503, RESTART)
       else if (answer === false) this.#turnAway(403, 'not allowed')
       else if (answer instanceof Response && (answer !== response || isRefusal(answer))) this.#turnAwayWith(answer)
       else this.#welcome(head, request, protocol, response)
@@ -246,10 +255,12 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   /** Nobody waits for this call: what fails in it is thrown when receiving goes on. */
   #decideLate(decide: () => void): void {
     if (this.#state !== State.AwaitWelcome) return // it has closed meanwhile, or it was too late
+    const handshake = this.#handshake as Handshake
     try {
       decide()
     } catch (error) {
-      this.#failure = this.#fault(oursFailed(error))
+      handshake.failure = this.#fault(oursFailed(error))
+      this.#handshake = handshake
     }
     this.#io.resume()
   }
@@ -263,23 +274,25 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
 
   #opened(agreement: Agreement | null): void {
     const { engine, pingIntervalMs } = this.#settings
-    if (agreement !== null && engine !== null) this.#deflate = engine.open(agreement)
+    if (agreement !== null && engine !== null) this.deflate = engine.open(agreement)
     this.#state = State.Open
     this.#io.deadline('handshake', 0)
     this.#io.deadline('ping', pingIntervalMs / 2)
-    for (const message of this.#early ?? []) this.#sendNow(message)
-    this.#early = null
-    if (this.#isLeaving) this.#close(1012, RESTART)
+    const early = this.#handshake?.early ?? []
+    this.#handshake = null
+    for (const message of early) this.#sendNow(message)
+    if (this.#is(Bit.Leaving)) this.#close(1012, RESTART)
   }
 
   #ask(): void {
     const { target, peer } = this.#io
     const { protocols, headers, engine } = this.#settings
     const authority = target?.authority ?? peer.remoteIp
-    this.#terms = engine?.terms ?? null
-    const offer = this.#terms === null ? '' : offerOf(this.#terms)
+    const handshake = this.#handshake as Handshake
+    handshake.terms = engine?.terms ?? null
+    const offer = handshake.terms === null ? '' : offerOf(handshake.terms)
     const { text, key } = asking(authority, target?.uri ?? '/', protocols, offer, headers)
-    this.#key = key
+    handshake.key = key
     this.#io.write(text)
   }
 
@@ -292,7 +305,8 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
     }
     const text = bytes.toString('latin1', start, end + 4)
     if (isInterim(text)) return end + 4 - start
-    const { protocol, agreement } = answered(text, this.#key, this.#settings.protocols, this.#terms)
+    const { key, terms } = this.#handshake as Handshake
+    const { protocol, agreement } = answered(text, key, this.#settings.protocols, terms)
     this.#opened(agreement)
     this.#io.event('onWebSocketConnected', null, protocol)
     return end + 4 - start
@@ -319,148 +333,24 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
 
   /** Some bytes of a head or a payload; where it stopped. */
   #takeFrame(bytes: Buffer, start: number): number {
-    let at = start
-    if (this.#left === 0) {
-      at = this.#takeHead(bytes, at)
-      if (this.#headSize > 0) return at
-      if (this.#left === 0) {
-        this.#endFrame(NO_BYTES)
-        return at
-      }
+    const reader = this.#reader ?? FrameReader.borrow()
+    this.#reader = reader
+    const end = reader.take(bytes, start, this)
+    if (reader.isIdle) {
+      this.#reader = null
+      reader.giveBack()
     }
-    const end = Math.min(bytes.length, at + this.#left)
-    if (end === at) return at
-    this.#takePayload(bytes.subarray(at, end))
     return end
   }
 
-  #takeHead(bytes: Buffer, start: number): number {
-    this.#head ??= Buffer.allocUnsafe(MAX_HEAD)
-    const head = this.#head
-    let at = start
-    while (at < bytes.length) {
-      head[this.#headSize++] = bytes[at++] as number
-      if (this.#headSize === 1) this.#checkFirst(head[0] as number)
-      else if (this.#headSize === 2) this.#checkSecond(head[1] as number)
-      if (this.#headSize >= 2 && this.#headSize === headSizeOf(head[1] as number)) {
-        this.#endHead(head)
-        this.#headSize = 0
-        break
-      }
-    }
-    return at
-  }
-
-  /** FIN, RSV, opcode: RFC 6455 section 5.2, RFC 7692 section 6. */
-  #checkFirst(byte: number): void {
-    const opcode = byte & 0x0f
-    const isControl = opcode >= 8
-    if (opcode > Opcode.Pong || (opcode > Opcode.Binary && opcode < Opcode.Close))
-      throw broken(`there is no opcode ${opcode}`)
-    const isCompressed = (byte & RSV1) !== 0
-    if (byte & 0x30 || (isCompressed && (this.#deflate === null || isControl || opcode === Opcode.Continuation)))
-      throw broken('a reserved bit is set')
-    this.#isFinal = (byte & FIN) !== 0
-    if (isControl && !this.#isFinal) throw broken('a control frame in fragments')
-    if (opcode === Opcode.Continuation && this.#messageOpcode === Opcode.Continuation)
-      throw broken('there is nothing to go on with')
-    if (opcode !== Opcode.Continuation && !isControl) {
-      if (this.#messageOpcode !== Opcode.Continuation) throw broken('a message begins within another')
-      this.#messageOpcode = opcode
-      this.#isCompressed = isCompressed
-    }
-    this.#opcode = opcode
-  }
-
-  #checkSecond(byte: number): void {
-    if (((byte & MASKED) !== 0) !== this.#isServer)
-      throw broken(this.#isServer ? 'a client masks its frames' : 'a server masks no frames')
-    if (this.#opcode >= Opcode.Close && (byte & 0x7f) > 125) throw broken('a control frame of over 125 bytes')
-  }
-
-  #endHead(head: Buffer): void {
-    const short = (head[1] as number) & 0x7f
-    let length = short
-    if (short === 126) length = head.readUInt16BE(2)
-    else if (short === 127) length = head.readUInt32BE(2) * 2 ** 32 + head.readUInt32BE(6)
-    if ((short === 126 && length < 126) || (short === 127 && length < 65_536))
-      throw broken('a length in more bytes than it needs')
-    if (short === 127 && (head[2] as number) & 0x80) throw broken('a length with its highest bit set')
-    const limit = this.#io.maxPackageSize
-    if (this.#opcode < Opcode.Close) this.#messageBytes += length
-    if (this.#messageBytes > limit)
-      throw new ProtocolError('ERR_MESSAGE_TOO_LARGE', `a message is over the limit of ${limit} bytes`, {
-        closeCode: 1009,
-      })
-    this.#left = this.#length = length
-    this.#keyAt = this.#isServer ? this.#headSize - 4 : -1
-  }
-
-  /** Unmasked in place: the bytes are lent, and nobody else reads them. */
-  #takePayload(bytes: Buffer): void {
-    if (this.#keyAt >= 0) mask(bytes, this.#head as Buffer, this.#keyAt, this.#length - this.#left)
-    const isWhole = bytes.length === this.#length
-    this.#left -= bytes.length
-    if (this.#opcode >= Opcode.Close) {
-      this.#control = this.#control === null ? Buffer.from(bytes) : Buffer.concat([this.#control, bytes])
-      if (this.#left === 0) this.#endFrame(this.#control)
-      return
-    }
-    if (isWhole && this.#isFinal && this.#opcode !== Opcode.Continuation) return this.#endFrame(bytes)
-    this.#keep(this.#inflated(bytes, false))
-    if (this.#left === 0) this.#endFrame(NO_BYTES)
-  }
-
-  #keep(bytes: Buffer): void {
-    if (bytes.length === 0) return
-    this.#check(bytes)
-    this.#message ??= new Accumulator()
-    this.#message.append(bytes)
-  }
-
-  #check(bytes: Buffer): void {
-    if (this.#messageOpcode !== Opcode.Text) return
-    this.#checker ??= new Utf8Checker()
-    if (!this.#checker.accepts(bytes)) throw noText()
-  }
-
-  /** `whole` is a control frame's payload, or that of a message that came in one piece (lent). */
-  #endFrame(whole: Buffer): void {
-    if (this.#opcode >= Opcode.Close) {
-      this.#control = null
-      return this.#takeControl(this.#opcode, whole)
-    }
-    if (!this.#isFinal) return
-    const payload = this.#gathered(whole)
-    const isText = this.#messageOpcode === Opcode.Text
-    const isChecked = this.#checker !== null
-    if (isChecked && !this.#checker?.isWhole) throw noText()
-    this.#message = this.#checker = null
-    this.#messageBytes = 0
-    this.#messageOpcode = Opcode.Continuation
-    if (isText) this.#emit(isChecked ? payload.toString() : (textOf(payload) ?? fail(noText())))
-    else this.#emit(payload === whole ? Buffer.from(whole) : payload)
-  }
-
-  /** The message, of which `last` is the end. */
-  #gathered(last: Buffer): Buffer {
-    const rest = this.#inflated(last, true)
-    if (this.#message === null) return rest
-    this.#keep(rest)
-    return this.#message.take()
-  }
-
-  #inflated(bytes: Buffer, isLast: boolean): Buffer {
-    if (!this.#isCompressed || this.#deflate === null) return bytes
-    return this.#deflate.inflate(bytes, isLast, this.#io.maxPackageSize - (this.#message?.length ?? 0))
-  }
-
-  #emit(message: string | Buffer): void {
+  /** Of the reader. */
+  onMessage(message: string | Buffer): void {
     if (this.#state !== State.Open && this.#state !== State.Closing) return
-    if (!this.#io.emit(message)) this.#isStopped = true
+    if (!this.#io.emit(message)) this.#bits |= Bit.Stopped
   }
 
-  #takeControl(opcode: Opcode, payload: Buffer): void {
+  /** Of the reader. */
+  onControl(opcode: Opcode, payload: Buffer): void {
     if (opcode === Opcode.Close) return this.#takeClose(payload)
     if (opcode === Opcode.Pong) {
       this.#io.event('onWebSocketPong', payload)
@@ -469,16 +359,12 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
     this.#io.event('onWebSocketPing', payload)
     if (this.#state !== State.Open) return
     if (this.#io.queuedBytes <= MAX_PONG_QUEUE) this.#write(Opcode.Pong, payload)
-    else {
-      this.#pong = payload
-      this.#io.onDrain = () => this.#pongLate()
-    }
+    else this.#io.onDrain = () => this.#pongLate(payload) // in place of that for an earlier ping
   }
 
-  #pongLate(): void {
-    const payload = this.#pong
-    this.#pong = null
-    if (payload !== null && this.#state === State.Open) this.#write(Opcode.Pong, payload)
+  #pongLate(payload: Buffer): void {
+    this.#io.onDrain = null
+    if (this.#state === State.Open) this.#write(Opcode.Pong, payload)
   }
 
   // The end
@@ -508,7 +394,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   #endClosing(code: number, reason: string): void {
     if (this.#state === State.Heard) this.#answerClose()
     this.#io.event('onWebSocketClose', code, reason)
-    if (this.#isServer)
+    if (this.isServer)
       this.#io.end(code) // not `close`: what the peer still says would reset what it has not read yet
     else this.#io.deadline('close', this.#settings.closeTimeoutMs)
   }
@@ -534,7 +420,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
 
   /** The peer is told by a close code, or in the handshake by a status; the connection ends. */
   #fault(error: ProtocolError): ProtocolError {
-    if (this.#state === State.AwaitHandshake && this.#isServer)
+    if (this.#state === State.AwaitHandshake && this.isServer)
       this.#refuse(error.statusHint ?? 400, error.statusHint === 500 ? 'the server failed' : error.message)
     else if (this.#state === State.Open) {
       this.#state = State.Heard
@@ -553,15 +439,15 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   #checkPeer(): void {
     const { pingIntervalMs, pongTimeoutMs } = this.#settings
     if (this.#state !== State.Open) return
-    this.#deflate?.rest()
+    this.deflate?.rest()
     const { queuedBytes } = this.#io
-    if (this.#hasHeard) this.#queuedAtPing = -1
+    if (this.#is(Bit.Heard)) this.#queuedAtPing = -1
     else if (this.#queuedAtPing < 0) {
       this.#write(Opcode.Ping, NO_BYTES)
       this.#queuedAtPing = this.#io.queuedBytes
     } else if (queuedBytes < this.#queuedAtPing) this.#queuedAtPing = queuedBytes
     else throw peerIsDead(pongTimeoutMs)
-    this.#hasHeard = false
+    this.#bits &= ~Bit.Heard
     this.#io.deadline('ping', this.#queuedAtPing < 0 ? pingIntervalMs / 2 : pongTimeoutMs)
   }
 
@@ -569,18 +455,18 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
 
   #keepEarly(message: WebSocketMessage): boolean {
     const payload = message instanceof PreparedMessage ? message.payload : payloadOf(message)
-    if (this.#earlyBytes >= MAX_EARLY) return this.#io.refuse('too much is waiting for the handshake')
-    this.#early ??= []
-    this.#early.push(message)
-    this.#earlyBytes += Buffer.byteLength(payload)
-    return this.#earlyBytes < MAX_EARLY
+    const handshake = this.#handshake as Handshake
+    if (handshake.earlyBytes >= MAX_EARLY) return this.#io.refuse('too much is waiting for the handshake')
+    handshake.early.push(message)
+    handshake.earlyBytes += Buffer.byteLength(payload)
+    return handshake.earlyBytes < MAX_EARLY
   }
 
   #sendNow(message: WebSocketMessage): boolean {
     if (message instanceof PreparedMessage) return this.#sendPrepared(message)
     const payload = payloadOf(message)
     const opcode = message instanceof Uint8Array ? Opcode.Binary : Opcode.Text
-    const deflate = this.#deflate
+    const deflate = this.deflate
     if (deflate === null || Buffer.byteLength(payload) < this.#threshold(deflate.agreement.hasTakeover))
       return this.#write(opcode, payload)
     const mayGoOn = this.#write(opcode, deflate.compress(payload), true)
@@ -589,12 +475,12 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   }
 
   #sendPrepared(message: PreparedMessage): boolean {
-    if (!this.#isServer) return this.#sendNow(message.payload) // each is masked by its own key
+    if (!this.isServer) return this.#sendNow(message.payload) // each is masked by its own key
     const { compression, engine } = this.#settings
-    if (this.#deflate === null || compression === null || engine === null || message.size < this.#threshold(false))
+    if (this.deflate === null || compression === null || engine === null || message.size < this.#threshold(false))
       return this.#io.write(message.frame())
-    this.#deflate.forget()
-    return this.#io.write(message.compressedFrame(engine, this.#deflate.agreement, compression.level))
+    this.deflate.forget()
+    return this.#io.write(message.compressedFrame(engine, this.deflate.agreement, compression.level))
   }
 
   /** In bytes. A few get smaller only where there is something to look back on. */
@@ -603,22 +489,13 @@ export class WebSocketCodec implements Codec<WebSocketMessage> {
   }
 
   #write(opcode: Opcode, payload: string | Uint8Array, rsv1 = false): boolean {
-    const frame = this.#isServer ? serverFrame(opcode, payload, rsv1) : clientFrame(opcode, payload, rsv1)
+    const frame = this.isServer ? serverFrame(opcode, payload, rsv1) : clientFrame(opcode, payload, rsv1)
     return this.#io.write(frame, opcode >= Opcode.Close)
   }
 }
 
 const RESTART = 'service restart'
 const NO_BYTES = Buffer.alloc(0)
-
-function headSizeOf(second: number): number {
-  const short = second & 0x7f
-  return 2 + (short < 126 ? 0 : short === 126 ? 2 : 8) + (second & MASKED ? 4 : 0)
-}
-
-function broken(message: string): ProtocolError {
-  return new ProtocolError('ERR_BAD_FRAME', message, { closeCode: 1002 })
-}
 
 function peerIsDead(ms: number): ProtocolError {
   return new ProtocolError('ERR_PEER_DEAD', `the peer has not answered a ping for ${ms} ms`, { closeCode: 1006 })
@@ -636,14 +513,6 @@ function oursFailed(cause: unknown): ProtocolError {
     closeCode: 1011,
     cause,
   })
-}
-
-function noText(): ProtocolError {
-  return new ProtocolError('ERR_BAD_UTF8', 'a text that is no UTF-8', { closeCode: 1007 })
-}
-
-function fail(error: Error): never {
-  throw error
 }
 
 /** The handshake as a request, whose body is empty. */

@@ -20,7 +20,7 @@ export function websocketWith(services: WebSocketServices): (settings?: WebSocke
     return {
       name: 'websocket',
       isLongLived: true,
-      open: (io, role) => new WebSocketCodec(io as CodecIo<string | Buffer>, all, role === 'server'),
+      open: (io) => new WebSocketCodec(io as CodecIo<string | Buffer>, all),
       prepare: (message) => (message instanceof PreparedMessage ? message : new PreparedMessage(message as string)),
     }
   }

@@ -24,7 +24,7 @@ interface Handle {
 }
 
 type CreateServerHandle = (address: string, port: number, family: number, fd?: number) => Handle | number
-const createServerHandle = (net as unknown as { _createServerHandle: CreateServerHandle })._createServerHandle
+export const createServerHandle = (net as unknown as { _createServerHandle: CreateServerHandle })._createServerHandle
 
 export interface BoundSocket {
   /** Inheritable by a child; owned by `handle`. -1: each child binds the address itself. */

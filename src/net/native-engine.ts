@@ -443,8 +443,8 @@ class NativeSocket implements Socket, Owner {
   /** An IPv4 address as a number, or text: made when somebody asks. */
   #remote: number | string = ''
   #local: number | string = ''
-  remotePort = 0
-  localPort = 0
+  /** The remote one and the local one, 16 bits each. */
+  #ports = 0
   #extra: Extra | null = null
 
   constructor(slot: number, generation: number, flags: number) {
@@ -455,8 +455,7 @@ class NativeSocket implements Socket, Owner {
 
   readEnds(from: Buffer, offset: number, localIp: string): void {
     const family = from[offset]
-    this.remotePort = from.readInt32LE(offset + Pair.RemotePort)
-    this.localPort = from.readInt32LE(offset + Pair.LocalPort)
+    this.#ports = (from.readInt32LE(offset + Pair.RemotePort) << 16) | from.readInt32LE(offset + Pair.LocalPort)
     this.#remote = addressAt(from, offset + Pair.Remote, family)
     this.#local = localIp === '' ? addressAt(from, offset + Pair.Local, family) : localIp
   }
@@ -467,6 +466,14 @@ class NativeSocket implements Socket, Owner {
 
   get localIp(): string {
     return typeof this.#local === 'number' ? ipv4Text(this.#local) : this.#local
+  }
+
+  get remotePort(): number {
+    return this.#ports >>> 16
+  }
+
+  get localPort(): number {
+    return this.#ports & 0xffff
   }
 
   get proxy(): ProxyInfo | null {
@@ -491,8 +498,7 @@ class NativeSocket implements Socket, Owner {
   present({ remoteIp, remotePort, localIp, localPort }: Ends, proxy: ProxyInfo | null): void {
     this.#remote = remoteIp
     this.#local = localIp
-    this.remotePort = remotePort
-    this.localPort = localPort
+    this.#ports = (remotePort << 16) | localPort
     if (proxy !== null) this.#more().proxy = proxy
   }
 

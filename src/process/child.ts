@@ -7,17 +7,19 @@ import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { guardOutput, log, logRecords, nameLog } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { Timer } from '../loop/timer.ts'
+import { Candidates } from './candidates.ts'
 import type { Channel } from './channel.ts'
 import { assume, lookUp } from './credentials.ts'
 import { evaluate } from './evaluate.ts'
 import { WorkerExit } from './exit-codes.ts'
-import { type Credentials, type Declaration, type GivenSocket, type Group, registry } from './group.ts'
+import { type Credentials, type Declaration, type GivenSocket, type Group, type PeerNews, registry } from './group.ts'
 import { receiveSockets, standInRequest } from './handle-channel.ts'
 import {
   type DescribeBoot,
   type FromChild,
   isSameKey,
   keysOf,
+  mailboxesOf,
   type SocketFailure,
   type ToChild,
   type WorkerBoot,
@@ -61,10 +63,13 @@ export async function work(boot: WorkerBoot, channel: Up): Promise<void> {
   // They mean the master, and by default would end this process: `pkill -HUP -f app.js` reaches all.
   for (const signal of ['SIGHUP', 'SIGUSR2'] as const) process.on(signal, ignore)
   nameLog(`${boot.group.name}:${boot.place.id}`)
+  registry().memoryFd = boot.memoryFd
   try {
     if (boot.credentials !== null) assume(boot.credentials)
     const groups = await evaluate(boot.modules, boot.argv, channel)
-    const place = keysOf(groups.map((group) => group.describe())).findIndex((key) => isSameKey(key, boot.group))
+    const declarations = groups.map((group) => group.describe())
+    for (const [at, mailbox] of mailboxesOf(declarations).entries()) if (groups[at]) groups[at].mailbox = mailbox
+    const place = keysOf(declarations).findIndex((key) => isSameKey(key, boot.group))
     const group = groups[place]
     if (group === undefined) throw new Error(`the module no longer declares ${boot.group.name} ${boot.group.listen}`)
     process.title = `millrace: worker process  ${boot.group.name} ${boot.group.listen || 'none'}`
@@ -93,19 +98,26 @@ function prepare({ isLogPiped, engine }: DescribeBoot | WorkerBoot): void {
 /** One worker process from its first message to its exit. */
 class WorkerLife {
   readonly #channel: Up
+  readonly #candidates: Candidates
   #group: Group | null = null
   #exitTimer: NodeJS.Timeout | undefined
   #exitAt = Number.POSITIVE_INFINITY
   #exitCode = WorkerExit.Ended as number
   #hasCrashed = false
   #memory = 0
+  /** Of other workers, while the modules are evaluated. */
+  readonly #earlyNews: PeerNews[] = []
   #lastRequest = 0
   readonly #requests = new Map<number, { resolve(socket: GivenSocket): void; reject(error: Error): void }>()
 
   constructor(channel: Up) {
     this.#channel = channel
+    this.#candidates = new Candidates((message) => channel.send(message))
+    registry().candidates = this.#candidates
     registry().requestStop = (code) => this.leaveSoon(code)
-    registry().requestSocket = (address) => this.#requestSocket(address)
+    registry().requestSocket = (address) =>
+      this.#request((request) => channel.send({ type: 'listen', request, address }))
+    registry().requestKeeper = () => this.#request((request) => channel.send({ type: 'reachKeeper', request }))
     receiveSockets((request, endpoint, handle) => this.#takeSocket(request, { endpoint, handle }))
     channel.onClose = () => this.leaveSoon(WorkerExit.Ended) // the master is gone
     channel.onMessage = (message) => this.#receive(message)
@@ -114,7 +126,9 @@ class WorkerLife {
   async serve(group: Group, boot: WorkerBoot): Promise<void> {
     this.#group = group
     group.onBurst = () => this.#report()
-    await group.start(boot.place)
+    const started = group.start(boot.place)
+    for (const news of this.#earlyNews.splice(0)) group.usePeers(news)
+    await started
     this.#channel.send({ type: 'ready' })
     setInterval(() => this.#report(), HEARTBEAT_MS).unref()
   }
@@ -143,16 +157,23 @@ class WorkerLife {
     else if (message.type === 'activate') void this.#activate()
     else if (message.type === 'retire') void this.#retire()
     else if (message.type === 'reload') void this.#reload()
+    else if (message.type === 'lead') this.#candidates.lead(message.name, message.ticket)
     else if (message.type === 'cannotListen') this.#takeRequest(message.request)?.reject(socketError(message.failure))
     else if (message.type === 'relieve') this.#group?.relieve(message.place)
     else if (message.type === 'share') this.#group?.useShare(message.connections)
+    else if (message.type === 'peers') this.#hear(message.news)
     else if (message.type === 'tickets') this.#group?.useTickets(message.keys)
     else if (message.type === 'connections') this.#list(message.after, message.limit)
   }
 
-  #requestSocket(address: string): Promise<GivenSocket> {
+  #hear(news: PeerNews): void {
+    if (this.#group === null) this.#earlyNews.push(news)
+    else this.#group.usePeers(news)
+  }
+
+  #request(ask: (request: number) => void): Promise<GivenSocket> {
     const request = ++this.#lastRequest
-    this.#channel.send({ type: 'listen', request, address })
+    ask(request)
     return new Promise((resolve, reject) => {
       this.#requests.set(request, { resolve, reject })
     })
@@ -170,6 +191,7 @@ class WorkerLife {
   }
 
   async #activate(): Promise<void> {
+    this.#candidates.activate()
     try {
       await this.#group?.activate()
     } catch (error) {
@@ -178,6 +200,7 @@ class WorkerLife {
   }
 
   async #retire(): Promise<void> {
+    void this.#candidates.leave()
     try {
       await this.#group?.retire()
     } catch (error) {
@@ -210,23 +233,28 @@ class WorkerLife {
   }
 
   async #drain(timeoutMs: number): Promise<void> {
-    await this.#group?.drain(timeoutMs)
+    await Promise.all([this.#group?.drain(timeoutMs), this.#candidates.leave()])
     this.#exit()
   }
 
   #exit(): void {
-    const work = this.#group?.describeWork() ?? ''
+    const work = this.#describeWork()
     if (work !== '') log(`leaves with ${work} unfinished`)
     this.#group?.stop()
     this.#report()
     exitWhenSent(this.#channel, this.#exitCode)
   }
 
+  #describeWork(): string {
+    const parts = [this.#group?.describeWork() ?? '', this.#candidates.describeWork()]
+    return parts.filter((part) => part !== '').join(', ')
+  }
+
   #report(): void {
     if (this.#group === null) return
     const { counters } = this.#group
     this.#memory = residentBytes() ?? this.#memory
-    const report = { counters, memory: this.#memory, timers: Timer.count, work: this.#group.describeWork() }
+    const report = { counters, memory: this.#memory, timers: Timer.count, work: this.#describeWork() }
     this.#channel.send({ type: 'report', report })
   }
 }

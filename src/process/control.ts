@@ -1,6 +1,7 @@
 // The control socket: how every command but `start` talks to the master. One request a connection, one answer, both a
-// line of JSON. The socket is 0600 inside a 0700 directory: who can connect may command. With the addon the kernel is
-// asked, too: rights that somebody has loosened let nobody else in.
+// line of JSON; after the answer to `events` they follow, each a line, for as long as the client stays. The socket is 0600
+// inside a 0700 directory: who can connect may command. With the addon the kernel is asked, too: rights that somebody has
+// loosened let nobody else in.
 
 import { once } from 'node:events'
 import { linkSync, renameSync, rmSync, unlinkSync } from 'node:fs'
@@ -13,8 +14,11 @@ import { now } from '../loop/clock.ts'
 import { isUnixPath } from '../net/address.ts'
 import { fileId, removeStaleSocket } from '../net/bound-socket.ts'
 import { Channel } from './channel.ts'
+import { type EventLine, EventStream } from './event-stream.ts'
+import type { Events } from './events.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 import type { Identity } from './identity.ts'
+import type { Scale } from './regroup.ts'
 import type { ReloadOutcome } from './reload.ts'
 import { controlPath } from './run-directory.ts'
 import type { Program } from './spawn.ts'
@@ -22,11 +26,35 @@ import type { ConnectionPage, Cursor, Status } from './status.ts'
 import type { UpgradeOutcome } from './upgrade.ts'
 
 export type Request =
-  | { readonly command: 'status' | 'ping' | 'reload' }
-  | { readonly command: 'stop'; readonly isGraceful: boolean }
+  | { readonly command: 'status' | 'ping' }
+  /** Groups by name or address; none: all. Who does not wait is answered at once, and not told how it goes. */
+  | { readonly command: 'reload'; readonly names?: readonly string[]; readonly isWaiting?: boolean }
+  | ({ readonly command: 'stop'; readonly names?: readonly string[] } & Leave)
+  | ({ readonly command: 'restart'; readonly names: readonly string[] } & Leave)
+  | { readonly command: 'start'; readonly names: readonly string[] }
+  | { readonly command: 'scale'; readonly name: string; readonly scale: Scale }
   | { readonly command: 'connections'; readonly cursor: Cursor | undefined }
   | ({ readonly command: 'upgrade' } & Program)
-export type Answer = Done | { readonly ok: false; readonly message: string }
+  /** Those that were, up to `past` of them, and from then on each as it happens. */
+  | { readonly command: 'events'; readonly past: number }
+/** How long processes may take to leave. */
+export interface Leave {
+  /** As long as their group says, instead of the server's `stopTimeout`. */
+  readonly isGraceful: boolean
+  /** Instead of either, ms. */
+  readonly timeoutMs?: number | null
+}
+
+export type Answer = Done | Refusal
+
+/** Why not; a number for scripts and a code for programs where they are more exact than `failure`. */
+export interface Refusal {
+  readonly ok: false
+  readonly message: string
+  readonly exitCode?: Exit
+  readonly code?: string
+  readonly next?: string
+}
 
 /** Who answered, and what. */
 export interface Done extends Identity {
@@ -34,7 +62,8 @@ export interface Done extends Identity {
   readonly isDaemon: boolean
   readonly status?: Status
   readonly page?: ConnectionPage
-  readonly reload?: ReloadOutcome
+  /** Of what takes its time. */
+  readonly outcome?: ReloadOutcome
   readonly upgrade?: UpgradeOutcome
   /** How long a stop may take before workers are killed. */
   readonly stopTimeoutMs: number
@@ -42,6 +71,8 @@ export interface Done extends Identity {
 
 /** A client that says nothing, or does not go, is let go after this. */
 const REQUEST_TIMEOUT_MS = 5000
+/** More than this many follow the events by mistake. */
+const MOST_FOLLOWERS = 64
 /** For the last answers of a master that another one has replaced. */
 const SETTLE_MS = 2000
 const LOOK_EVERY_MS = 10
@@ -52,29 +83,58 @@ export class ControlServer {
   /** Where its socket is: beside the other one, while another master is in charge. */
   #path: string
   readonly #bound: string
+  readonly #events: Events
+  #followers = 0
   #file = ''
-  /** Requests that have no answer yet. */
+  /** Connections, and requests that have no answer yet. */
   #open = 0
+  #asked = 0
 
   /** @param isSecond another master has the control socket now */
-  constructor(runDir: string, answer: (request: Request) => Promise<Answer>, isSecond = false) {
+  constructor(runDir: string, events: Events, answer: (request: Request) => Promise<Answer>, isSecond = false) {
     this.#runDir = runDir
     this.#bound = isSecond ? asidePath(runDir, process.pid) : controlPath(runDir)
     this.#path = this.#bound
+    this.#events = events
     this.#server = net.createServer((socket) => {
       this.#open++
       socket.once('close', () => this.#open--)
-      socket.setTimeout(REQUEST_TIMEOUT_MS, () => socket.destroy())
+      const giveUp = () => socket.destroy()
+      socket.setTimeout(REQUEST_TIMEOUT_MS, giveUp)
       const channel = new Channel<Request, Answer>(socket)
       const uid = strangerAt(socket)
       channel.onMessage = async (request) => {
         socket.setTimeout(0)
         channel.onMessage = null
-        channel.send(uid === null ? await answer(request).catch(refusal) : denial(uid))
-        channel.end()
-        socket.setTimeout(REQUEST_TIMEOUT_MS) // for the answer to be taken
+        this.#asked++
+        const said = uid === null ? await answer(request).catch(refusal) : denial(uid)
+        this.#asked--
+        if (said.ok && request.command === 'events') {
+          socket.off('timeout', giveUp)
+          this.#follow(socket, channel, said, request.past)
+        } else {
+          channel.send(said)
+          channel.end()
+          socket.setTimeout(REQUEST_TIMEOUT_MS) // for the answer to be taken
+        }
       }
     })
+  }
+
+  #follow(socket: net.Socket, channel: Channel<Request, Answer>, said: Done, past: number): void {
+    if (this.#followers >= MOST_FOLLOWERS) {
+      channel.send({ ok: false, message: `${MOST_FOLLOWERS} clients follow the events already` })
+      return channel.end()
+    }
+    this.#followers++
+    channel.send(said)
+    const stream = new EventStream(socket)
+    for (const event of this.#events.past(Number(past))) stream.tell(event)
+    const leave = this.#events.follow((event) => stream.tell(event))
+    channel.onClose = () => {
+      this.#followers--
+      leave()
+    }
   }
 
   /** Rejects with EADDRINUSE when somebody answers there. */
@@ -107,11 +167,11 @@ export class ControlServer {
     rmSync(asidePath(this.#runDir, process.pid), { force: true }) // a second name, if `giveWay` came half-way
   }
 
-  /** Who waits for an answer has it, or has waited too long. */
+  /** Who waits for an answer has it, and whoever else is there has had his time. */
   async settled(): Promise<void> {
     const late = now() + SETTLE_MS
     do await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))
-    while (this.#open > 0 && now() < late)
+    while (this.#asked > 0 || (this.#open > 0 && now() < late))
   }
 
   /** Takes no more requests; removes the socket if it is still ours. */
@@ -148,6 +208,10 @@ function denial(uid: number): Answer {
 
 /** Whatever a client sends, the server goes on. */
 function refusal(error: unknown): Answer {
+  if (error instanceof CommandError) {
+    const { exitCode, code, next, message } = error
+    return { ok: false, message, exitCode, code, next }
+  }
   return { ok: false, message: `this request cannot be answered: ${messageOf(error)}` }
 }
 
@@ -187,6 +251,47 @@ export async function ask(
     channel.onMessage = settle
     channel.onClose = () => settle(null)
     channel.send(request)
+  })
+}
+
+/** A stream of events that somebody follows. */
+export interface Followed {
+  /** The first answer; null when no master is there. */
+  readonly answer: Answer | null
+  /** Resolves when the stream has ended: the master has, or `close` was called. */
+  readonly ended: Promise<void>
+  close(): void
+}
+
+/** Follows the events of the master of a run directory; `onEvent` hears of each, up to `past` old ones first. */
+export async function follow(
+  runDir: string,
+  past: number,
+  onEvent: (event: EventLine['event']) => void,
+  uid = process.geteuid?.() ?? 0,
+): Promise<Followed> {
+  const socket = connectAs(uid, controlPath(runDir))
+  const channel = new Channel<Answer | EventLine, Request>(socket)
+  const ended = new Promise<void>((resolve) => {
+    channel.onClose = resolve
+  })
+  const first = new Promise<Answer>((resolve) => {
+    channel.onMessage = (message) => {
+      if ('event' in message) onEvent(message.event)
+      else resolve(message)
+    }
+  })
+  channel.send({ command: 'events', past })
+  const answer = await Promise.race([first, ended.then(() => null), delay(FOLLOW_TIMEOUT_MS)])
+  if (answer === null) socket.destroy()
+  return { answer, ended, close: () => socket.destroy() }
+}
+
+const FOLLOW_TIMEOUT_MS = 5000
+
+function delay(ms: number): Promise<null> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms, null).unref()
   })
 }
 

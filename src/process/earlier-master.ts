@@ -7,7 +7,7 @@ import type { BoundSocket } from '../net/bound-socket.ts'
 import { version } from '../version.ts'
 import type { Channel } from './channel.ts'
 import { matchGroups } from './group-match.ts'
-import { INHERITANCE_FORMAT, type Inheritance } from './inheritance.ts'
+import { INHERITANCE_FORMAT, type Inheritance, type InheritedGroup } from './inheritance.ts'
 import type { FromChild, GroupKey, ToChild } from './messages.ts'
 import type { Sockets } from './sockets.ts'
 
@@ -15,6 +15,7 @@ const ALIVE_EVERY_MS = 1000
 
 /** What a group takes over. */
 export interface Estate {
+  readonly group: InheritedGroup | null
   /** Of its own address, in the order of the slots. */
   readonly sockets: readonly BoundSocket[]
   readonly inner: readonly (readonly [address: string, socket: BoundSocket])[]
@@ -22,7 +23,7 @@ export interface Estate {
   readonly place: number
 }
 
-const NOTHING: Estate = { sockets: [], inner: [], place: -1 }
+const NOTHING: Estate = { group: null, sockets: [], inner: [], place: -1 }
 
 export class EarlierMaster {
   /** It has ended, or its processes have. `settle` is to be called when all of them are gone. */
@@ -83,7 +84,7 @@ export class EarlierMaster {
       const group = groups[place]
       if (group === undefined) return NOTHING
       const inner = group.inner.map(([address, at]) => [address, all[at] as BoundSocket] as const)
-      return { place, inner, sockets: group.sockets.map((at) => all[at] as BoundSocket) }
+      return { group, place, inner, sockets: group.sockets.map((at) => all[at] as BoundSocket) }
     })
   }
 
@@ -142,7 +143,7 @@ export class EarlierMaster {
     else if (message.type === 'left') {
       this.totals = message.totals
       this.onLeft?.()
-    } else if (message.type === 'lead') {
+    } else if (message.type === 'takeCharge') {
       this.totals = message.totals
       this.#tellLead()
     }

@@ -1,5 +1,7 @@
 // Exit codes are a protocol: between a worker and its master, and between a command and the script that runs it.
 
+import { messageOf, SystemError, UsageError } from '../errors.ts'
+
 export const enum Exit {
   Ok = 0,
   Failure = 1,
@@ -20,15 +22,52 @@ export const enum WorkerExit {
   Uncaught = 250,
 }
 
-/** Why a command or a start failed: one line for people, one number for scripts. */
+/** The same for programs, in words that stay: what `--json` calls an error, where there is nothing more exact to say. */
+const CODES: Record<Exit, string> = {
+  [Exit.Ok]: '',
+  [Exit.Failure]: 'ERR_FAILURE',
+  [Exit.Usage]: 'ERR_USAGE',
+  [Exit.NotRunning]: 'ERR_NOT_RUNNING',
+  [Exit.AlreadyRunning]: 'ERR_ALREADY_RUNNING',
+  [Exit.Address]: 'ERR_ADDRESS',
+  [Exit.Module]: 'ERR_MODULE',
+  [Exit.Timeout]: 'ERR_TIMEOUT',
+}
+
+export interface CommandErrorOptions {
+  readonly cause?: unknown
+  /** `ERR_NO_GROUP`, say; without one it is that of the exit code. */
+  readonly code?: string | undefined
+  readonly next?: string | undefined
+  /** What `--json` prints beside the error. */
+  readonly report?: object
+}
+
+/** Why a command or a start failed: a reason for people, one number for scripts, a code for programs. */
 export class CommandError extends Error {
   override readonly name = 'CommandError'
   readonly exitCode: Exit
+  readonly code: string
+  /** What to do about it; empty where the command line knows better. */
+  readonly next: string
+  readonly report: object
 
-  constructor(exitCode: Exit, message: string, options?: { cause?: unknown }) {
-    super(message, options)
+  constructor(exitCode: Exit, message: string, options: CommandErrorOptions = {}) {
+    const { cause, code, next = '', report = {} } = options
+    super(message, cause === undefined ? {} : { cause })
     this.exitCode = exitCode
+    this.code = code ?? CODES[exitCode] ?? 'ERR_FAILURE'
+    this.next = next
+    this.report = report
   }
+}
+
+/** What a failure means for who asked: a bad declaration is the module's, a socket that cannot be had the address's. */
+export function asCommandError(error: unknown): CommandError {
+  if (error instanceof CommandError) return error
+  if (error instanceof SystemError) return new CommandError(Exit.Address, error.message, { cause: error })
+  const isUsage = error instanceof UsageError
+  return new CommandError(isUsage ? Exit.Module : Exit.Failure, messageOf(error), { cause: error })
 }
 
 /** A worker's end as words: `exit 70 (boot failed)`, `signal SIGKILL`. */

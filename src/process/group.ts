@@ -4,6 +4,7 @@
 import type { Counters } from '../counters.ts'
 import { UsageError } from '../errors.ts'
 import { version } from '../version.ts'
+import type { Candidates } from './candidates.ts'
 
 /** A group as a describe process reports it: all that the master ever learns of the user's code. Plain JSON. */
 export interface Declaration {
@@ -59,12 +60,44 @@ export interface GivenSocket {
   readonly endpoint: string
 }
 
+/** One slot as other processes see it. */
+export interface PeerRow {
+  readonly mailbox: string
+  /** The group's name, for people. */
+  readonly group: string
+  readonly id: number
+  /** Of the process that has it and is ready; 0 when there is none; -1 when there is no such slot any more. */
+  readonly incarnation: number
+  /** Where that process is reached; empty without one. */
+  readonly address: string
+}
+
+/** What has changed among the slots. */
+export interface PeerNews {
+  readonly rows: readonly PeerRow[]
+  /** The server is being stopped: who goes now does not come back. */
+  readonly isEnding: boolean
+}
+
+/** A process's part in the mesh: what others reach it by, what it proves itself with, and who the others are. */
+export interface MeshPlace extends PeerNews {
+  /** Bound; -1 when the master could not. */
+  readonly fd: number
+  readonly address: string
+  /** Of this server, in base64. */
+  readonly secret: string
+  /** Its own. */
+  readonly mailbox: string
+}
+
 /** What the master gives a process to serve with. */
 export interface Place {
   readonly id: number
   readonly incarnation: number
   readonly sockets: readonly InheritedSocket[]
   readonly tls: { readonly ticketKeys: string; readonly files: Readonly<Record<string, string>> }
+  /** Absent where no master started this process. */
+  readonly mesh?: MeshPlace
 }
 
 /** An open connection, as `connections` lists it. */
@@ -117,6 +150,10 @@ export interface Group {
   /** Up to `limit` open connections with an id over `after`, by id. */
   listConnections(after: number, limit: number): ConnectionRow[]
   readonly counters: Counters
+  /** What its messages are addressed to: the same for all processes, and for no other group. Set when all have been declared. */
+  mailbox: string
+  /** Which other processes there are now. */
+  usePeers(news: PeerNews): void
 }
 
 /** Settings that belong to no group: the static properties of Worker. */
@@ -151,6 +188,12 @@ export interface Registry {
   isEngineGiven: boolean
   /** In a worker: the group's socket at an address, made by the master. Rejects with a SystemError or a UsageError. */
   requestSocket: ((address: string) => Promise<GivenSocket>) | null
+  /** In a worker: a connection to the keeper of shared data, as a net.Socket. */
+  requestKeeper: (() => Promise<GivenSocket>) | null
+  /** Of the memory that all workers have; -1 for none. */
+  memoryFd: number
+  /** In a worker: what it would lead. */
+  candidates: Candidates | null
   /** Ends this worker process as a `stop` would. */
   requestStop: ((code: number) => void) | null
 }
@@ -166,6 +209,9 @@ const own: Registry = {
   engine: '',
   isEngineGiven: false,
   requestSocket: null,
+  requestKeeper: null,
+  memoryFd: -1,
+  candidates: null,
   requestStop: null,
 }
 

@@ -5,6 +5,7 @@ import { describe, work } from './child.ts'
 import { runCommand } from './command.ts'
 import { EarlierMaster } from './earlier-master.ts'
 import { registry } from './group.ts'
+import { keep } from './keep.ts'
 import type { Boot, FromChild, MasterBoot, ToChild } from './messages.ts'
 import { adoptNodeSettings } from './node-flags.ts'
 import { runMaster } from './run-master.ts'
@@ -33,6 +34,7 @@ async function lead(
 async function play(channel: Channel<ToChild, FromChild>, boot: Boot): Promise<void> {
   registry() // a module that brings its own copy of the package is told so
   if (boot.role === 'master') return lead(boot, channel)
+  if (boot.role === 'keeper') return keep(boot, channel)
   for (const name of Object.keys(process.env)) if (name.startsWith('MILLRACE_')) delete process.env[name]
   if (boot.role === 'describe') await describe(boot, channel)
   else await work(boot, channel)

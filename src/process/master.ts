@@ -2,36 +2,44 @@
 // safe to run at any time; a reload takes one slot after the other in hand (reload.ts). Signal handlers and messages only
 // take note. No user code ever runs here.
 
+import { closeSync } from 'node:fs'
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
-import { addon } from '../addon.ts'
+import { addon, type Descriptor } from '../addon.ts'
 import { addCounters, type Counters, newCounters } from '../counters.ts'
-import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
+import { codeOf, messageOf, SystemError } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
+import { bindMeshSocket, isPassedOn } from '../net/mesh-socket.ts'
+import { COUNTER_BYTES } from '../shared/limits.ts'
 import { version } from '../version.ts'
 import { renderBanner } from './banner.ts'
-import { type Answer, ask, ControlServer, type Done, type Request } from './control.ts'
+import { type Answer, ask, ControlServer, type Leave, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
 import type { EarlierMaster, Estate } from './earlier-master.ts'
-import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
+import { Events } from './events.ts'
+import { asCommandError, CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from './group.ts'
 import { ownIdentity } from './identity.ts'
+import { KeeperHandle } from './keeper-handle.ts'
+import { Leaders } from './leaders.ts'
 import { Lock } from './lock.ts'
-import { keysOf, type StartOptions } from './messages.ts'
+import { keysOf, mailboxesOf, type StartOptions } from './messages.ts'
 import { InspectorPorts, inspects } from './node-flags.ts'
+import { type Operated, Operator, REPLACED } from './operator.ts'
 import { Output } from './output.ts'
+import { Peers } from './peers.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
-import { Reload, type ReloadOutcome, type Supervisor } from './reload.ts'
+import type { ReloadOutcome } from './reload.ts'
 import { makeRunDir, type Places, placesOfOurs, runDirCandidates } from './run-directory.ts'
-import { monotonicUsec, reapOrphans, tellService } from './service.ts'
+import { reapOrphans, tellService } from './service.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, type Program, spawnChild } from './spawn.ts'
 import { connectionPage, engineOf, type GroupStatus, groupStatus, type Status, totalsOf } from './status.ts'
 import { ROTATE_TICKETS_MS, Tickets } from './tickets.ts'
-import { type Household, Upgrade, type UpgradeOutcome } from './upgrade.ts'
+import { type Household, Upgrade } from './upgrade.ts'
 import { type WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
 /** So many boot failures of one slot before anything serves: the program is broken, not unlucky. */
@@ -46,9 +54,11 @@ const LEAVE_MS = 3000
 /** `asked`, or the failure that ends the server. `replaced`: this master ends, and another one has the server. */
 type StopReason = CommandError | 'asked' | 'replaced'
 
-export class Master implements Supervisor {
+export class Master implements Operated {
   readonly groups: GroupState[] = []
   readonly sockets = new Sockets()
+  readonly events = new Events()
+  readonly #operator = new Operator(this)
   readonly #options: StartOptions
   readonly #isDaemon: boolean
   /** For people; how long ago that is, another clock tells, which nobody sets. */
@@ -58,6 +68,11 @@ export class Master implements Supervisor {
   readonly #inspectorPorts = new InspectorPorts()
   readonly #tickets: Tickets
   readonly #earlier: EarlierMaster | null
+  readonly #leaders = new Leaders()
+  #keeper: KeeperHandle | null = null
+  /** The counters that all workers share; null without the addon. */
+  readonly #memory: Descriptor | null
+  readonly #peers = new Peers()
   #settings: Settings = DEFAULT_SETTINGS
   #runDir = ''
   readonly #pidFiles = new Set<string>()
@@ -69,13 +84,12 @@ export class Master implements Supervisor {
   /** Everything has been ready once: from then on failures are retried for ever. */
   #isUp = false
   #stopping: StopReason | null = null
-  #isGraceful = false
   /** Another master leads: this one waits for its processes to drain. */
   #isReplaced = false
+  /** How much time those who have asked for the end give: the least counts. */
+  readonly #leaves: Leave[] = []
   /** Of slots that a reload has removed: no total ever falls. */
   #past = newCounters()
-  #reload: Promise<unknown> = Promise.resolve()
-  #nextReload: Promise<ReloadOutcome> | null = null
   readonly #waiting = new Set<() => void>()
 
   /** @param earlier the master that this one is to replace */
@@ -83,6 +97,7 @@ export class Master implements Supervisor {
     this.#options = options
     this.#isDaemon = isDaemon
     this.#earlier = earlier
+    this.#memory = sharedMemory(earlier?.inheritance.memory ?? -1)
     this.#tickets = new Tickets(earlier?.inheritance.ticketSecret)
   }
 
@@ -93,14 +108,16 @@ export class Master implements Supervisor {
   async run(onUp: (banner: string) => void): Promise<void> {
     process.title = `millrace: master process  start_file=${this.#options.modules[0]}`
     if (this.#options.umask !== undefined) process.umask(this.#options.umask)
-    reapOrphans(() => [this.#describePid, ...this.#processes().map(({ pid }) => pid)])
+    reapOrphans(() => this.#pids())
     try {
       if (this.#earlier === null) await this.#takeRunDir()
       else await this.#joinRunDir(this.#earlier)
+      this.events.emit({ type: 'server', state: 'starting', reason: '' })
       await this.#prepare()
       await this.#untilUp()
       if (this.#stopping === null) {
         tellService('READY=1', `MAINPID=${process.pid}`)
+        this.events.emit({ type: 'server', state: 'running', reason: '' })
         onUp(this.#banner())
       }
       await this.#until(() => this.#stopping !== null)
@@ -111,10 +128,12 @@ export class Master implements Supervisor {
     if (this.#stopping instanceof CommandError) throw this.#stopping
   }
 
-  /** Ends the server within `Worker.stopTimeout`; gracefully within each group's `drainTimeoutMs`. */
-  stop(isGraceful: boolean): void {
-    if (this.#stopping === null) this.#isGraceful = isGraceful
-    else this.#isGraceful &&= isGraceful // a plain stop shortens a graceful one
+  /**
+   * Ends the server within `Worker.stopTimeout`; gracefully within each group's `drainTimeoutMs`. Again: with less time, never
+   * with more.
+   */
+  stop(isGraceful: boolean, timeoutMs: number | null = null): void {
+    this.#leaves.push({ isGraceful, timeoutMs })
     if (!isGraceful) this.#earlier?.hurry()
     this.#giveUp('asked')
   }
@@ -124,30 +143,34 @@ export class Master implements Supervisor {
     for (const handle of this.#processes()) handle.kill()
   }
 
-  /** One after the other: those who ask while one runs share the next one, which sees the newest code. Never rejects. */
   reload(): Promise<ReloadOutcome> {
-    if (this.#nextReload !== null) return this.#nextReload
-    const next = this.#reload.then(() => {
-      this.#nextReload = null
-      return this.#isReplaced ? this.#passReload() : this.#reloadNow()
-    })
-    this.#nextReload = next
-    this.#reload = next
-    return next
+    return this.#orPassed(this.#operator.reload([]), { command: 'reload' })
   }
 
-  /** Makes another process the master, after the reloads that were asked for. Rejects only if it was to be another's. */
-  upgrade(program: Program): Promise<UpgradeOutcome> {
-    const next = this.#reload.then(async () => {
-      if (this.#isReplaced) return this.#passUpgrade(program)
-      await this.#untilUndisturbed()
-      const outcome = await new Upgrade(this.#household(), this, this.#ended.signal).run(program)
-      if (this.#isReplaced) this.#giveUp('replaced')
-      return outcome
-    })
-    this.#nextReload = null // who asks for a reload from now on means the code of after that
-    this.#reload = next.catch(() => undefined)
-    return next
+  get isStopping(): boolean {
+    return this.#stopping !== null
+  }
+
+  get stopTimeoutMs(): number {
+    return this.#settings.stopTimeoutMs
+  }
+
+  get isReplaced(): boolean {
+    return this.#isReplaced
+  }
+
+  /** What is asked for during a start comes after it, and during an upgrade when the old processes are gone. */
+  async untilUp(): Promise<void> {
+    await this.#until(() => this.#isUp || this.#stopping !== null)
+    if (this.#isUp) await this.#earlier?.settled
+  }
+
+  async describeAnew(): Promise<Described> {
+    const described = await this.#describe()
+    this.#leaders.generation++
+    this.#follow(described.settings)
+    this.#output?.reopen()
+    return described
   }
 
   // Starting
@@ -162,7 +185,8 @@ export class Master implements Supervisor {
     this.#lock = lock
     this.#predecessors = new Predecessors(this.#runDir)
     this.#output = new Output(this.#options, this.#isDaemon, this.#runDir, DEFAULT_SETTINGS)
-    const control = new ControlServer(this.#runDir, (request) => this.#answer(request))
+    this.#keeper = new KeeperHandle(this.#runDir, this.#output, () => this.#record())
+    const control = new ControlServer(this.#runDir, this.events, (request) => this.#answer(request))
     await control.listen()
     this.#control = control
     this.#writePid(this.#options.pidFile ?? join(this.#runDir, 'millrace.pid'))
@@ -183,13 +207,21 @@ export class Master implements Supervisor {
     }
     const keys = keysOf(groups)
     const estates = earlier?.adopt(this.sockets, keys) ?? []
+    const mailboxes = mailboxesOf(groups)
     for (const [place, declaration] of groups.entries()) {
       if (this.#stopping !== null) return
       const estate = estates[place]
-      const sockets = await this.sockets.reserveAll(declaration, estate?.sockets)
+      const { isStopped = false, scaledTo = null, declaredCount = declaration.count } = estate?.group ?? {}
+      const count = scaledTo !== null && declaredCount === declaration.count ? scaledTo : declaration.count
+      const wanted = { ...declaration, count }
+      const sockets = isStopped ? [] : await this.sockets.reserveAll(wanted, estate?.sockets)
       const key = keys[place] as Blueprint['key']
-      const group = new GroupState({ key, declaration, sockets, tlsFiles: tlsFiles[place] ?? {} })
-      for (let n = 0; n < declaration.count; n++) group.addSlot({ isHeld: false })
+      const mailbox = mailboxes[place] as string
+      const group = new GroupState({ key, mailbox, declaration: wanted, sockets, tlsFiles: tlsFiles[place] ?? {} })
+      group.declaredCount = declaration.count
+      group.scaledTo = count === declaration.count ? null : count
+      group.isStopped = isStopped
+      for (let n = 0; n < count; n++) group.addSlot({ isHeld: false })
       if (earlier !== null && estate !== undefined) this.#inherit(group, estate, earlier)
       this.groups.push(group)
     }
@@ -241,7 +273,8 @@ export class Master implements Supervisor {
   }
 
   #isAllReady(): boolean {
-    return this.#slots().every((slot) => slot.isHeld || slot.current?.state === 'ready')
+    const wanted = this.groups.filter(({ isStopped }) => !isStopped).flatMap(({ slots }) => slots)
+    return wanted.every((slot) => slot.isHeld || slot.current?.state === 'ready')
   }
 
   // Taking over from another master
@@ -252,7 +285,9 @@ export class Master implements Supervisor {
     this.#predecessors = new Predecessors(this.#runDir)
     this.#predecessors.isShared = true
     this.#output = new Output(this.#options, this.#isDaemon, this.#runDir, DEFAULT_SETTINGS)
-    const control = new ControlServer(this.#runDir, (request) => this.#answer(request), true)
+    const { keeper } = earlier.inheritance
+    this.#keeper = new KeeperHandle(this.#runDir, this.#output, () => this.#record(), keeper)
+    const control = new ControlServer(this.#runDir, this.events, (request) => this.#answer(request), true)
     await control.listen()
     this.#control = control
     earlier.onAbandon = () => this.stop(false)
@@ -278,11 +313,11 @@ export class Master implements Supervisor {
     this.reconcile()
     await this.#until(() => this.#stopping !== null || this.#isAllReady())
     if (this.#stopping === null) await this.#unlessStopped(earlier.able())
+    await this.#keeper?.rejoin() // else it would go with the earlier master
     if (this.#stopping !== null) return
     this.#takeCharge(earlier)
     earlier.leads()
     this.#isUp = true
-    this.#reload = earlier.settled // no slot has more than two processes
     this.sockets.release()
     for (const group of this.groups) group.forgetInnerSockets()
     this.reconcile()
@@ -333,11 +368,14 @@ export class Master implements Supervisor {
     for (const group of this.groups) {
       for (const slot of group.slots) {
         if (this.#stopping !== null) for (const handle of slot.processes) handle.stop(this.#stopWindowMs(group))
-        else if (slot.isVacant) this.#fill(group, slot)
+        else if (slot.isVacant && !group.isStopped) this.#fill(group, slot)
       }
     }
     const isBeside = this.#earlier !== null && this.#lock === null // the one that leads chooses
     if (this.#stopping === null && !isBeside) for (const { share } of this.groups) share.settle()
+    // No two lead: the earlier master's do until they are gone.
+    if (this.#stopping === null && this.#earlier?.isSettled !== false) this.#leaders.settle()
+    this.#peers.settle(this.groups, this.#stopping !== null)
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.#record()
     for (const look of [...this.#waiting]) look()
@@ -361,6 +399,10 @@ export class Master implements Supervisor {
     const output = this.#output as Output
     const inspectorPort = inspects(declaration.execArgv) ? this.#inspectorPorts.take() : null
     const incarnation = ++slot.incarnation
+    const fds = socket === null || socket.fd < 0 ? [] : [socket.fd]
+    const mesh = bindMeshSocket(this.#runDir)
+    const meshFd = mesh.fd < 0 ? -1 : FIRST_SOCKET_FD + fds.push(mesh.fd) - 1
+    const memoryFd = this.#memory === null ? -1 : FIRST_SOCKET_FD + fds.push(this.#memory.fd) - 1
     const child = spawnChild(
       {
         role: 'worker',
@@ -370,30 +412,46 @@ export class Master implements Supervisor {
         isLogPiped: output.isLogPiped,
         engine: this.#options.engine,
         group: key,
+        memoryFd,
         place: {
           id: slot.id,
           incarnation,
           sockets: socket === null ? [] : [{ fd: socket.fd < 0 ? -1 : FIRST_SOCKET_FD, endpoint: socket.endpoint }],
           tls: { ticketKeys: this.#tickets.keysFor(key), files: tlsFiles },
+          mesh: this.#peers.placeFor(blueprint, meshFd, mesh.address),
         },
       },
       {
         stdio: output.stdio,
-        fds: socket === null || socket.fd < 0 ? [] : [socket.fd],
+        fds,
         isDetached: true,
         execArgv: declaration.execArgv,
         inspectorPort,
       },
     )
+    if (isPassedOn) mesh.close()
     output.attach(child, `${declaration.name}:${slot.id}`)
     // Who stands at a breakpoint is not late.
     const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
-    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket })
+    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket, meshAddress: mesh.address })
     slot.next = handle
+    const of = () => ({ group: declaration.name, worker: `${declaration.name}:${slot.id}`, pid: handle.pid })
+    this.events.emit({ type: 'spawn', incarnation, ...of() })
+    handle.onMove = (state) => {
+      if (state === 'ready') this.events.emit({ type: 'ready', readyMs: Math.round(now() - handle.startedAt), ...of() })
+      else if (state === 'retiring') this.events.emit({ type: 'retire', ...of() })
+      else if (state === 'stopping')
+        this.events.emit({ type: 'leave', windowMs: Math.round(handle.remainingMs), ...of() })
+    }
     handle.onReport = () => shareOut(group)
     handle.onListen = (request, address) => void this.#giveSocket(group, handle, request, address)
+    handle.onReachKeeper = (request) => void this.#giveKeeper(handle, request)
+    handle.onStand = (name, id) => this.#leaders.stand(handle, name, id)
+    handle.onResign = (name, id) => this.#leaders.resign(handle, name, id)
     handle.onGone = (exit) => {
+      this.#leaders.forget(handle)
       if (inspectorPort !== null) this.#inspectorPorts.release(inspectorPort)
+      if (!isPassedOn) mesh.close()
       this.#gone(group, slot, handle, exit)
     }
     this.#record()
@@ -416,15 +474,25 @@ export class Master implements Supervisor {
     }
   }
 
+  async #giveKeeper(handle: WorkerHandle, request: number): Promise<void> {
+    try {
+      const keeper = this.#keeper as KeeperHandle
+      handle.giveConnection(request, await keeper.connect())
+    } catch (error) {
+      handle.refuseSocket(request, { code: 'ERR_KEEPER_LOST', syscall: '', address: '', message: messageOf(error) })
+    }
+  }
+
   activate(slot: Slot, handle: WorkerHandle): void {
+    this.#peers.settle(this.groups, this.#stopping !== null) // messages go to it from now on
     const before = [...slot.leaving].map(({ retired }) => retired)
     void Promise.all([slot.vacated, ...before]).then(() => {
       if (slot.current === handle) handle.activate()
     })
   }
 
-  retryLater(slot: Slot): void {
-    slot.wait(slot.backoff.next(0), () => this.reconcile(), now())
+  retryLater(group: GroupState, slot: Slot): void {
+    this.#waitFor(group, slot, slot.backoff.next(0))
   }
 
   dismiss(group: GroupState, slot: Slot): void {
@@ -438,6 +506,12 @@ export class Master implements Supervisor {
     const wasServing = handle === slot.current
     const isLeaving = slot.leaving.has(handle)
     slot.forget(handle, exit)
+    this.events.emit({
+      type: 'exit',
+      ...{ group: group.name, worker: `${group.name}:${slot.id}`, pid: handle.pid },
+      ...{ word: exit.word, reason: exit.reason, aliveMs: Math.round(exit.aliveMs), wasKilled: exit.wasKilled },
+      isExpected: isLeaving || this.#stopping !== null,
+    })
     if (exit.exitCode !== WorkerExit.Ended || exit.wasKilled) count(group.exits, exit.word)
     if (this.#stopping === null && wasServing) this.#replaceLost(group, slot, handle, exit)
     else if (isLeaving && exit.wasKilled)
@@ -453,6 +527,13 @@ export class Master implements Supervisor {
     const waitMs = isVoluntary(exit) ? 0 : slot.backoff.next(exit.aliveMs)
     const next = waitMs === 0 ? 'starting another' : `starting another in ${(waitMs / 1000).toFixed(1)} s`
     log(`${name} pid ${handle.pid}: ${exit.word}, ${next}${exit.reason && `\n${exit.reason}`}`)
+    this.#waitFor(group, slot, waitMs)
+  }
+
+  #waitFor(group: GroupState, slot: Slot, waitMs: number): void {
+    const { failures } = slot.backoff
+    const worker = `${group.name}:${slot.id}`
+    this.events.emit({ type: 'backoff', group: group.name, worker, waitMs: Math.round(waitMs), failures })
     slot.wait(waitMs, () => this.reconcile(), now())
   }
 
@@ -464,25 +545,25 @@ export class Master implements Supervisor {
     else if (++slot.bootFailures >= MAX_BOOT_FAILURES) this.#giveUp(new CommandError(Exit.Module, message))
   }
 
-  // Reloading
+  // Being replaced
 
-  /** A reload during a start comes after it, and one during an upgrade after that. */
-  async #untilUndisturbed(): Promise<void> {
-    await this.#until(() => this.#isUp || this.#stopping !== null)
-    if (this.#isUp) await this.#earlier?.settled
+  async #upgrade(request: Request & Program): Promise<Answer> {
+    const upgrade = await this.#operator.alone(async () => {
+      if (this.#isReplaced) return null // by one that was asked for before
+      const outcome = await new Upgrade(this.#household(), this, this.#ended.signal).run(request)
+      if (this.#isReplaced) this.#giveUp('replaced')
+      return outcome
+    })
+    return upgrade === null ? this.#pass(request) : { ...this.#done(), upgrade }
   }
 
-  /** The master that has taken over is to do it. */
-  async #passReload(): Promise<ReloadOutcome> {
-    const answer = await this.#pass({ command: 'reload' }).catch((error) => ({ ok: false, message: messageOf(error) }))
-    const reason = answer.ok ? 'the new master answered something else' : (answer as { message: string }).message
-    return (answer as Done).reload ?? { exitCode: Exit.Failure, reason, durationMs: 0, slots: [] }
-  }
-
-  async #passUpgrade(program: Program): Promise<UpgradeOutcome> {
-    const answer = await this.#pass({ command: 'upgrade', ...program })
-    if (answer.ok && answer.upgrade !== undefined) return answer.upgrade
-    throw new CommandError(Exit.Failure, answer.ok ? 'the new master answered something else' : answer.message)
+  /** What waited for its turn while another master took over is that one's to do. */
+  async #orPassed(operation: Promise<ReloadOutcome>, request: Request): Promise<ReloadOutcome> {
+    const outcome = await operation
+    if (outcome.code !== REPLACED) return outcome
+    const answer = await this.#pass(request).catch((error) => ({ ok: false, message: messageOf(error) }) as const)
+    if (!answer.ok) return { ...outcome, reason: answer.message }
+    return answer.outcome ?? { ...outcome, exitCode: Exit.Ok, reason: '' } // asked not to wait
   }
 
   async #pass(request: Request): Promise<Answer> {
@@ -501,6 +582,8 @@ export class Master implements Supervisor {
       control: control as ControlServer,
       predecessors: predecessors as Predecessors,
       tickets: this.#tickets,
+      keeper: this.#keeper as KeeperHandle,
+      memory: this.#memory,
       stopTimeoutMs: this.#settings.stopTimeoutMs,
       totals: async () => ({ ...(await this.#totals()), connections: 0 }),
       hurry: () => this.stop(false),
@@ -510,38 +593,13 @@ export class Master implements Supervisor {
     }
   }
 
-  async #reloadNow(): Promise<ReloadOutcome> {
-    await this.#untilUndisturbed()
-    const started = now()
-    const reload = new Reload(this)
-    let failure: CommandError | null = null
-    try {
-      if (this.#stopping !== null) throw new CommandError(Exit.Failure, 'the server is being stopped')
-      log('reload: checking the new code')
-      tellService('RELOADING=1', monotonicUsec())
-      const described = await this.#describe()
-      this.#follow(described.settings)
-      this.#output?.reopen()
-      await reload.run(described)
-    } catch (error) {
-      failure =
-        this.#stopping === null ? asCommandError(error) : new CommandError(Exit.Failure, 'the server was stopped')
-    }
-    if (this.#stopping === null) tellService('READY=1')
-    const outcome = {
-      exitCode: failure?.exitCode ?? Exit.Ok,
-      reason: failure?.message ?? '',
-      durationMs: Math.round(now() - started),
-      slots: reload.receipts,
-    }
-    log(reloadLine(outcome))
-    return outcome
-  }
-
   // Stopping
 
   #giveUp(why: StopReason): void {
-    if (this.#stopping === null && !this.#isReplaced) tellService('STOPPING=1')
+    if (this.#stopping === null && !this.#isReplaced) {
+      tellService('STOPPING=1')
+      this.events.emit({ type: 'server', state: 'stopping', reason: why instanceof CommandError ? why.message : '' })
+    }
     this.#stopping ??= why
     this.#ended.abort()
     this.sockets.closeAll() // who connects from now on is refused at once, instead of waiting for nobody
@@ -549,15 +607,21 @@ export class Master implements Supervisor {
   }
 
   #stopWindowMs({ blueprint }: GroupState): number {
-    return this.#isGraceful ? blueprint.declaration.drainTimeoutMs : this.#settings.stopTimeoutMs
+    const { stopTimeoutMs } = this.#settings
+    const { drainTimeoutMs } = blueprint.declaration
+    const windows = this.#leaves.map(
+      ({ isGraceful, timeoutMs }) => timeoutMs ?? (isGraceful ? drainTimeoutMs : stopTimeoutMs),
+    )
+    return windows.length === 0 ? stopTimeoutMs : Math.min(...windows)
   }
 
   async #end(): Promise<void> {
     for (const slot of this.#slots()) slot.stopWaiting()
     this.reconcile()
     await this.#until(() => this.#processes().length === 0)
-    await this.#reload
+    await this.#operator.idle()
     if (this.#isReplaced) await this.#control?.settled()
+    else await this.#keeper?.end()
     if (this.#isUp && this.#earlier !== null) await within(LEAVE_MS, this.#earlier.gone) // it may pass our answer on
     this.sockets.closeAll()
     for (const path of this.#pidFiles) tidy(() => removePidFile(path))
@@ -571,15 +635,34 @@ export class Master implements Supervisor {
   async #answer(request: Request): Promise<Answer> {
     const { command } = request
     if (this.#isReplaced) return this.#pass(request)
-    if (command === 'upgrade') return { ...this.#done(), upgrade: await this.upgrade(request) }
+    if (command === 'upgrade') return this.#upgrade(request)
     if (command === 'status') return { ...this.#done(), status: await this.#status() }
     if (command === 'connections')
       return { ...this.#done(), page: await connectionPage(this.groups, request.cursor ?? { pid: 0, after: 0 }) }
-    if (command === 'reload') return { ...this.#done(), reload: await this.reload() }
-    if (command === 'stop')
-      this.stop(request.isGraceful) // who asked waits for this process to be gone
-    else if (command !== 'ping') return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
-    return this.#done()
+    if (command === 'ping' || command === 'events') return this.#done()
+    const names = namesOf(request)
+    if (command === 'stop' && names.length === 0) {
+      this.stop(request.isGraceful === true, timeoutOf(request)) // who asked waits for this process to be gone
+      return this.#done()
+    }
+    const asked = this.#operate(request, names)
+    const outcome = asked === null ? null : this.#orPassed(asked, request)
+    if (outcome === null) return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
+    return command === 'reload' && request.isWaiting === false
+      ? this.#done()
+      : { ...this.#done(), outcome: await outcome }
+  }
+
+  /** Null for what is no operation. */
+  #operate(request: Request, names: readonly string[]): Promise<ReloadOutcome> | null {
+    const { command } = request
+    if (command === 'reload') return this.#operator.reload(names)
+    if (command === 'scale') return this.#operator.scale(String(request.name), request.scale)
+    if (names.length === 0) return null // the whole server is stopped and started by others
+    if (command === 'start') return this.#operator.start(names)
+    if (command !== 'stop' && command !== 'restart') return null
+    const leave = { isGraceful: request.isGraceful === true, timeoutMs: timeoutOf(request) }
+    return this.#operator[command](names, leave)
   }
 
   #done() {
@@ -607,6 +690,7 @@ export class Master implements Supervisor {
       addon: addon().why,
       loadAverage: loadavg(),
       groups,
+      leaders: this.#leaders.list(),
       totals: await this.#totals(groups),
     }
   }
@@ -638,9 +722,13 @@ export class Master implements Supervisor {
     return this.#slots().flatMap((slot) => slot.processes)
   }
 
+  #pids(): number[] {
+    return [this.#describePid, this.#keeper?.pid ?? 0, ...this.#processes().map(({ pid }) => pid)]
+  }
+
   /** Who would be left over if this process were killed now. */
   #record(): void {
-    this.#predecessors?.record([this.#describePid, ...this.#processes().map(({ pid }) => pid)])
+    this.#predecessors?.record(this.#pids())
   }
 
   /** Resolves when `isTrue` holds; looked at after every change. */
@@ -675,6 +763,26 @@ function shareOut({ slots, blueprint }: GroupState): void {
   for (const handle of serving) handle.useShare(share)
 }
 
+function sharedMemory(inherited: number): Descriptor | null {
+  if (inherited >= 0) return { fd: inherited, close: () => closeSync(inherited), release: () => inherited }
+  try {
+    return addon().sys?.createMemory(COUNTER_BYTES) ?? null
+  } catch (error) {
+    log(`counters are kept by a process: ${messageOf(error)}`)
+    return null
+  }
+}
+
+/** What somebody sends need not be what it should. */
+function namesOf(request: { readonly names?: readonly string[] } | Request): readonly string[] {
+  const { names } = request as { readonly names?: unknown }
+  return Array.isArray(names) ? names.map(String) : []
+}
+
+function timeoutOf({ timeoutMs }: Leave): number | null {
+  return typeof timeoutMs === 'number' && timeoutMs >= 0 ? timeoutMs : null
+}
+
 /** One step of the end: what fails (a folder that is gone) must not keep the next from being done. */
 function tidy(step: () => void): void {
   try {
@@ -695,12 +803,6 @@ function count(counts: Map<string, number>, key: string): void {
 
 function unfinished({ report }: WorkerHandle): string {
   return report.work === '' ? '' : ` with ${report.work}`
-}
-
-function reloadLine({ reason, durationMs, slots }: ReloadOutcome): string {
-  const fresh = slots.filter(({ result }) => result === 'replaced' || result === 'added').length
-  if (reason === '') return `reload: done in ${(durationMs / 1000).toFixed(1)} s, new processes: ${fresh}`
-  return `reload: given up, processes that already run the new code: ${fresh}: ${reason}`
 }
 
 /** Resolves with `promise`, or after `ms`. */
@@ -724,11 +826,4 @@ async function refuseSecond(places: Places): Promise<void> {
 
 function alreadyRunning(pid: number): CommandError {
   return new CommandError(Exit.AlreadyRunning, `already running, pid ${pid}`)
-}
-
-function asCommandError(error: unknown): CommandError {
-  if (error instanceof CommandError) return error
-  if (error instanceof SystemError) return new CommandError(Exit.Address, error.message, { cause: error })
-  const isUsage = error instanceof UsageError
-  return new CommandError(isUsage ? Exit.Module : Exit.Failure, messageOf(error), { cause: error })
 }

@@ -1,12 +1,12 @@
 // What master and children say to each other, as plain JSON on the private channel.
 
 import type { Counters } from '../counters.ts'
-import type { ConnectionRow, Credentials, Declaration, Place, Settings } from './group.ts'
+import type { ConnectionRow, Credentials, Declaration, PeerNews, Place, Settings } from './group.ts'
 import type { FromSuccessor, Inheritance, ToSuccessor } from './inheritance.ts'
 import type { NodeSettings } from './node-flags.ts'
 
 /** The first message to every child. A child is told its role here and nowhere a grandchild could see it. */
-export type Boot = MasterBoot | DescribeBoot | WorkerBoot
+export type Boot = MasterBoot | DescribeBoot | WorkerBoot | KeeperBoot
 
 export interface MasterBoot {
   readonly role: 'master'
@@ -41,6 +41,17 @@ export interface WorkerBoot extends ModuleBoot {
   /** Which of the declared groups: its place is a hint, name and address decide. */
   readonly group: GroupKey
   readonly place: Place
+  /** Of the memory with the counters that all workers share; -1 without the addon. */
+  readonly memoryFd: number
+}
+
+export interface KeeperBoot {
+  readonly role: 'keeper'
+  /** Of its socket. */
+  readonly path: string
+  /** What its connections begin with. */
+  readonly secret: string
+  readonly isLogPiped: boolean
 }
 
 export type LogFormat = 'text' | 'json'
@@ -97,6 +108,10 @@ export type ToChild =
   | { readonly type: 'tickets'; readonly keys: string }
   /** A socket that was asked for cannot be had. One that can comes over the handle channel. */
   | { readonly type: 'cannotListen'; readonly request: number; readonly failure: SocketFailure }
+  /** You lead this, until you resign: `ticket` is the one that you stood with. */
+  | { readonly type: 'lead'; readonly name: string; readonly ticket: number }
+  /** Which other processes there are. */
+  | { readonly type: 'peers'; readonly news: PeerNews }
   /** Asks a worker for a fresh report. */
   | { readonly type: 'poll' }
   /** Asks for a page of connections. */
@@ -114,7 +129,11 @@ export type FromChild =
   | { readonly type: 'ready' }
   /** Asks for the group's socket at an address, to listen on. */
   | { readonly type: 'listen'; readonly request: number; readonly address: string }
+  /** Asks for a connection to the keeper of shared data, which comes over the handle channel. */
+  | { readonly type: 'reachKeeper'; readonly request: number }
   | { readonly type: 'retired' }
+  /** It would lead this; or it does not any more, and its job has ended. */
+  | { readonly type: 'stand' | 'resign'; readonly name: string; readonly ticket: number }
   /** It did not come up; the reason with its stack. */
   | { readonly type: 'failed'; readonly exitCode: number; readonly message: string }
   | { readonly type: 'report'; readonly report: Report }
@@ -142,6 +161,14 @@ export function keysOf(declarations: readonly { name: string; listen: string }[]
     const nth = seen.get(key) ?? 0
     seen.set(key, nth + 1)
     return { name, listen, nth }
+  })
+}
+
+/** What the groups' messages are addressed to, in order: the name where that says which one is meant. */
+export function mailboxesOf(declarations: readonly { name: string; listen: string }[]): string[] {
+  return keysOf(declarations).map(({ name, listen, nth }) => {
+    const isUnique = name !== 'none' && declarations.filter((one) => one.name === name).length === 1
+    return isUnique ? name : [name, listen, nth || ''].filter((part) => part !== '').join(' ')
   })
 }
 

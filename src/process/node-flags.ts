@@ -32,7 +32,7 @@ export function adoptNodeSettings(theirs: NodeSettings): void {
   settings = theirs
 }
 
-type Role = 'master' | 'describe' | 'worker'
+type Role = 'master' | 'describe' | 'worker' | 'keeper'
 
 /**
  * Flags for a child: our own, then `extra`, then its inspector's port. Only a worker has an inspector: a daemon must not

@@ -5,10 +5,11 @@
 import { messageOf } from '../errors.ts'
 import { now } from '../loop/clock.ts'
 import type { Described } from './describe.ts'
+import type { Events, Operation } from './events.ts'
 import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import type { Declaration } from './group.ts'
 import { matchGroups } from './group-match.ts'
-import { keysOf } from './messages.ts'
+import { keysOf, mailboxesOf } from './messages.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import type { Sockets } from './sockets.ts'
 import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
@@ -19,7 +20,7 @@ const RETIRE_TIMEOUT_MS = 5000
 export interface SlotReceipt {
   /** `echo:2` */
   readonly worker: string
-  readonly result: 'replaced' | 'added' | 'removed' | 'kept' | 'failed'
+  readonly result: 'replaced' | 'added' | 'removed' | 'stopped' | 'kept' | 'failed'
   /** 0 for none. */
   oldPid: number
   newPid: number
@@ -32,11 +33,14 @@ export interface SlotReceipt {
   note: string
 }
 
-/** How a reload went: what became of each slot, and when it was given up, why. */
+/** How a reload, or another operation, went: what became of each slot, and when it was given up, why. */
 export interface ReloadOutcome {
   readonly exitCode: Exit
   /** Empty when it went through. */
   readonly reason: string
+  /** Where it failed: `ERR_NO_GROUP`, and what to do about it if that is known. */
+  readonly code?: string
+  readonly next?: string
   readonly durationMs: number
   readonly slots: readonly SlotReceipt[]
 }
@@ -45,12 +49,13 @@ export interface ReloadOutcome {
 export interface Supervisor {
   readonly groups: GroupState[]
   readonly sockets: Sockets
+  readonly events: Events
   /** Starts a process for a slot, as `slot.next`. */
   launch(group: GroupState, slot: Slot, blueprint: Blueprint): WorkerHandle
   /** `handle` has become its slot's only process, as soon as those before it have retired. */
   activate(slot: Slot, handle: WorkerHandle): void
   /** The process of a slot is gone, and the next one failed: the crash policy takes over. */
-  retryLater(slot: Slot): void
+  retryLater(group: GroupState, slot: Slot): void
   /** Removes an empty slot; its counts stay in the totals. */
   dismiss(group: GroupState, slot: Slot): void
   reconcile(): void
@@ -58,16 +63,21 @@ export interface Supervisor {
 
 export class Reload {
   readonly receipts: SlotReceipt[] = []
-  readonly #supervisor: Supervisor
-  readonly #drains: Promise<void>[] = []
+  protected readonly supervisor: Supervisor
+  protected readonly drains: Promise<void>[] = []
+  protected readonly operation: Operation
+  /** Names or addresses of the groups that it is about; none: all. */
+  protected readonly names: readonly string[]
 
-  constructor(supervisor: Supervisor) {
-    this.#supervisor = supervisor
+  constructor(supervisor: Supervisor, operation: Operation = 'reload', names: readonly string[] = []) {
+    this.supervisor = supervisor
+    this.operation = operation
+    this.names = names
   }
 
   /** Resolves when the old processes are gone. Rejects with the reason when it was given up on the way. */
   async run({ groups: declarations, tlsFiles }: Described): Promise<void> {
-    const { groups } = this.#supervisor
+    const { groups } = this.supervisor
     const keys = keysOf(declarations)
     const match = matchGroups(
       groups.map(({ blueprint }) => blueprint.key),
@@ -75,62 +85,103 @@ export class Reload {
     )
     const running = match.of.map((place) => groups[place])
     const gone = match.gone.map((place) => groups[place] as GroupState)
+    const isWhole = this.names.length === 0
+    if (!isWhole) this.#checkNames(declarations, gone)
+    const isMeant = (place: number) => isWhole || this.#names(keys[place]) || this.#names(running[place]?.blueprint.key)
     let failure: unknown
     try {
-      const blueprints = await this.#bindAll(declarations, tlsFiles, running)
+      const blueprints = await this.#bindAll(declarations, tlsFiles, running, isMeant)
+      this.step('slots', countAll(blueprints))
       for (const [place, blueprint] of blueprints.entries()) {
         const group = running[place]
+        if (blueprint === null) continue
         if (group === undefined) await this.#add(blueprint)
-        else await this.#renew(group, blueprint)
+        else await this.renew(group, blueprint, declarations[place]?.count ?? 0)
       }
-      for (const group of gone) this.#removeGroup(group)
+      if (isWhole) for (const group of gone) this.#removeGroup(group)
     } catch (error) {
       failure = error
     }
-    this.#supervisor.sockets.release()
-    this.#supervisor.reconcile()
-    await Promise.all(this.#drains)
+    this.supervisor.sockets.release()
+    this.supervisor.reconcile()
+    this.step('drain', this.drains.length)
+    await Promise.all(this.drains)
     for (const group of groups) group.forgetInnerSockets()
-    this.#supervisor.reconcile()
+    this.supervisor.reconcile()
     if (failure !== undefined) throw failure
-    sortAs(groups, keys)
+    if (isWhole) sortAs(groups, keys)
   }
 
   /** Every process leaves, as one that was replaced does. Resolves when all are gone. */
   async removeAll(): Promise<void> {
-    for (const group of [...this.#supervisor.groups]) this.#removeGroup(group)
-    await Promise.all(this.#drains)
+    for (const group of [...this.supervisor.groups]) this.#removeGroup(group)
+    await Promise.all(this.drains)
   }
 
   /** The processes of a group leave; its slots stay in hand, empty. Resolves when they are gone. */
   async vacate(group: GroupState): Promise<void> {
     const leaving = group.slots.map((slot) => {
       slot.isHeld = true
-      return this.#vacate(group, slot, this.#note(`${group.name}:${slot.id}`, 'removed', slot.current))
+      return this.#vacate(group, slot, this.note(`${group.name}:${slot.id}`, 'removed', slot.current))
     })
     await Promise.all(leaving)
   }
 
-  /** A blueprint for each declaration; an address that is declared as before keeps its socket, and port 0 its port. */
+  #names(key: { readonly name: string; readonly listen: string } | undefined): boolean {
+    return key !== undefined && (this.names.includes(key.name) || this.names.includes(key.listen))
+  }
+
+  /** Each name means something that runs and is still declared, or is new. */
+  #checkNames(declarations: readonly Declaration[], gone: readonly GroupState[]): void {
+    const running = this.supervisor.groups.map(({ blueprint }) => blueprint.key)
+    for (const name of this.names) {
+      const left = gone.find(({ blueprint: { key } }) => key.name === name || key.listen === name)
+      if (left !== undefined)
+        throw new CommandError(Exit.Usage, `the code on disk does not declare '${name}' any more`, {
+          code: 'ERR_NO_GROUP',
+          next: 'a reload without a name removes it',
+        })
+      const isThere = [...running, ...declarations].some(({ name: known, listen }) => known === name || listen === name)
+      if (!isThere) throw noGroup(name, running)
+    }
+  }
+
+  /**
+   * A blueprint for each declaration that is meant; an address that is declared as before keeps its socket, and port 0 its
+   * port.
+   */
   async #bindAll(
     declarations: readonly Declaration[],
     tlsFiles: Described['tlsFiles'],
     running: readonly (GroupState | undefined)[],
-  ): Promise<Blueprint[]> {
-    const { sockets } = this.#supervisor
+    isMeant: (place: number) => boolean,
+  ): Promise<(Blueprint | null)[]> {
+    const { sockets } = this.supervisor
     const keys = keysOf(declarations)
-    const staying = declarations.map(({ reloadable }, place) => (reloadable ? undefined : running[place]?.blueprint))
+    const mailboxes = mailboxesOf(declarations)
+    const staying = declarations.map(({ reloadable }, place) => {
+      return reloadable && isMeant(place) ? undefined : running[place]?.blueprint
+    })
     // First: what stays is not there for the others to take.
     for (const blueprint of staying) for (const socket of blueprint?.sockets ?? []) sockets.keep(socket)
-    const blueprints: Blueprint[] = []
+    const blueprints: (Blueprint | null)[] = []
     for (const [place, declaration] of declarations.entries()) {
-      const { sockets: kept, declaration: old } = staying[place] ?? {}
-      const wanted = { ...declaration, listen: old?.listen ?? declaration.listen }
+      if (!isMeant(place)) {
+        blueprints.push(null)
+        continue
+      }
+      const group = running[place]
+      const isStopped = group?.isStopped === true
+      const { sockets: kept, declaration: old } = isStopped ? {} : (staying[place] ?? {})
+      const count = group?.countFor(declaration.count) ?? declaration.count
+      const wanted = { ...declaration, count, listen: old?.listen ?? declaration.listen }
+      const isIdle = isStopped && this.names.length === 0 // it stays stopped, so it needs none
       const isEnough = kept !== undefined && (!wanted.reusePort || kept.length >= wanted.count)
       blueprints.push({
         key: keys[place] as Blueprint['key'],
+        mailbox: mailboxes[place] as string,
         declaration: wanted,
-        sockets: isEnough ? kept : await sockets.reserveAll(wanted, running[place]?.sockets),
+        sockets: isIdle ? [] : isEnough ? kept : await sockets.reserveAll(wanted, group?.sockets),
         tlsFiles: tlsFiles[place] ?? {},
       })
     }
@@ -141,57 +192,131 @@ export class Reload {
 
   async #add(blueprint: Blueprint): Promise<void> {
     const group = new GroupState(blueprint)
-    this.#supervisor.groups.push(group)
+    this.supervisor.groups.push(group)
     try {
-      await this.#addSlots(group, blueprint)
+      await this.addSlots(group, blueprint)
     } catch (error) {
       this.#removeGroup(group) // half a group is none
       throw error
     }
   }
 
-  async #renew(group: GroupState, blueprint: Blueprint): Promise<void> {
+  protected async renew(group: GroupState, blueprint: Blueprint, declaredCount: number): Promise<void> {
     const { declaration } = blueprint
+    group.declare(declaredCount)
+    if (group.isStopped) {
+      if (this.names.length > 0) return this.startAll(group, blueprint)
+      return this.resize(group, blueprint)
+    }
     const present = group.slots.slice(0, declaration.count)
     const surplus = group.slots.slice(declaration.count)
-    if (declaration.reloadable) for (const slot of present) await this.#replace(group, slot, blueprint)
+    if (declaration.reloadable) for (const slot of present) await this.replace(group, slot, blueprint)
     else for (const slot of present) this.#keep(group, slot, blueprint)
     group.blueprint = blueprint // from the first process made by it on: a crash starts the new code
-    await this.#addSlots(group, blueprint)
-    this.#drains.push(this.#remove(group, surplus))
+    await this.addSlots(group, blueprint)
+    this.drains.push(this.remove(group, surplus))
   }
 
   /** One after the other, each in hand from the first moment on: what is not, `reconcile` would start too. */
-  async #addSlots(group: GroupState, blueprint: Blueprint): Promise<void> {
+  protected async addSlots(group: GroupState, blueprint: Blueprint): Promise<void> {
     while (group.slots.length < blueprint.declaration.count) {
       const slot = group.addSlot({ isHeld: true })
       try {
-        await this.#start(group, slot, blueprint, 'added')
+        await this.start(group, slot, blueprint, 'added')
         const next = slot.next as WorkerHandle
         slot.flip(next)
-        this.#supervisor.activate(slot, next)
+        this.supervisor.activate(slot, next)
         slot.isHeld = false
       } catch (error) {
-        this.#supervisor.dismiss(group, slot)
+        this.supervisor.dismiss(group, slot)
         throw error
       }
     }
   }
 
+  /** Another blueprint for a group without processes. */
+  protected resize(group: GroupState, blueprint: Blueprint): void {
+    group.blueprint = blueprint
+    while (group.slots.length < blueprint.declaration.count) group.addSlot({ isHeld: false })
+    for (const slot of group.slots.slice(blueprint.declaration.count)) this.supervisor.dismiss(group, slot)
+  }
+
+  /**
+   * Starts all processes of a group that has none, at once. When one does not become ready, a group that was stopped is
+   * stopped again; elsewhere the crash policy takes over. Rejects with the first reason.
+   */
+  protected async startAll(group: GroupState, blueprint: Blueprint): Promise<void> {
+    const wasStopped = group.isStopped
+    for (const slot of group.slots) slot.isHeld = true
+    group.isStopped = false
+    this.resize(group, blueprint)
+    const starts = group.slots.map(async (slot) => {
+      slot.isHeld = true
+      try {
+        await this.start(group, slot, blueprint, 'added')
+        const next = slot.next as WorkerHandle
+        slot.flip(next)
+        this.supervisor.activate(slot, next)
+      } catch (error) {
+        if (!wasStopped) this.supervisor.retryLater(group, slot)
+        throw error
+      } finally {
+        slot.isHeld = wasStopped && slot.current === null
+      }
+    })
+    const failed = (await Promise.allSettled(starts)).find(({ status }) => status === 'rejected')
+    if (failed !== undefined && wasStopped) this.drains.push(this.stopAll(group, blueprint.declaration.drainTimeoutMs))
+    if (failed !== undefined) throw (failed as PromiseRejectedResult).reason
+  }
+
+  /** From now on the group is stopped; resolves when its processes are gone. */
+  protected async stopAll(group: GroupState, windowMs: number): Promise<void> {
+    group.isStopped = true
+    const leaving = group.slots.map((slot) => this.leave(group, slot, windowMs, 'stopped'))
+    this.supervisor.reconcile() // its sockets are closed: who connects is refused, instead of waiting for nobody
+    for (const { receipt, gone } of leaving) {
+      await gone
+      this.tell(group.name, receipt)
+    }
+  }
+
+  /** Tells every process of a slot to leave, for nobody that takes its place. */
+  protected leave(
+    group: GroupState,
+    slot: Slot,
+    windowMs: number,
+    result: 'replaced' | 'stopped',
+  ): { receipt: SlotReceipt; gone: Promise<void> } {
+    const started = now()
+    const receipt = this.note(`${group.name}:${slot.id}`, result, slot.current)
+    slot.stopWaiting()
+    slot.isHeld = result === 'replaced'
+    if (slot.current !== null) slot.leaving.add(slot.current)
+    slot.current = null
+    const all = slot.processes
+    for (const handle of all) handle.stop(windowMs)
+    const gone = Promise.all(all.map((handle) => handle.gone)).then(([exit]) => {
+      receipt.drainMs = Math.round(now() - started)
+      receipt.discarded = all.reduce((sum, { report }) => sum + report.counters.discarded, 0)
+      if (exit !== undefined) receipt.note = drainNote(exit, all[0] as WorkerHandle)
+    })
+    return { receipt, gone }
+  }
+
   #removeGroup(group: GroupState): void {
-    const { groups } = this.#supervisor
+    const { groups } = this.supervisor
     group.isGone = true
-    const removed = this.#remove(group, group.slots)
-    this.#drains.push(removed.then(() => void groups.splice(groups.indexOf(group), 1)))
+    const removed = this.remove(group, group.slots)
+    this.drains.push(removed.then(() => void groups.splice(groups.indexOf(group), 1)))
   }
 
   /** Resolves when their processes are gone. */
-  async #remove(group: GroupState, slots: readonly Slot[]): Promise<void> {
+  protected async remove(group: GroupState, slots: readonly Slot[]): Promise<void> {
     const drains: Promise<void>[] = []
     for (const slot of slots) {
       const name = `${group.name}:${slot.id}`
       slot.isHeld = true
-      drains.push(this.#removeSlot(group, slot, this.#note(name, 'removed', slot.current)))
+      drains.push(this.#removeSlot(group, slot, this.note(name, 'removed', slot.current)))
     }
     await Promise.all(drains)
   }
@@ -199,7 +324,8 @@ export class Reload {
   async #removeSlot(group: GroupState, slot: Slot, receipt: SlotReceipt): Promise<void> {
     if (!group.isGone) await group.share.giveUp(slot)
     await this.#vacate(group, slot, receipt)
-    this.#supervisor.dismiss(group, slot)
+    this.tell(group.name, receipt)
+    this.supervisor.dismiss(group, slot)
   }
 
   /** Resolves when its process is gone. */
@@ -210,12 +336,12 @@ export class Reload {
     slot.leaving.add(old)
     slot.current = null
     old.retire()
-    await this.#drain(old, group, receipt)
+    await this.drain(old, group, receipt)
   }
 
   // Slots
 
-  async #replace(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
+  protected async replace(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
     slot.isHeld = true
     try {
       const { declaration } = blueprint
@@ -225,21 +351,21 @@ export class Reload {
       else await this.#startThenDrain(group, slot, blueprint)
     } finally {
       slot.isHeld = false
-      this.#supervisor.reconcile()
+      this.supervisor.reconcile()
     }
   }
 
   async #startThenDrain(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
-    const receipt = await this.#start(group, slot, blueprint, 'replaced')
+    const receipt = await this.start(group, slot, blueprint, 'replaced')
     const next = slot.next as WorkerHandle
     const old = slot.current
     slot.flip(next)
     group.blueprint = blueprint
     if (old !== null) {
       old.retire()
-      this.#drains.push(this.#drain(old, group, receipt))
+      this.drains.push(this.drain(old, group, receipt))
     }
-    this.#supervisor.activate(slot, next)
+    this.supervisor.activate(slot, next)
   }
 
   async #stopThenStart(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
@@ -247,8 +373,8 @@ export class Reload {
     const leaving: SlotReceipt = { ...EMPTY, worker: `${group.name}:${slot.id}`, result: 'replaced' }
     group.blueprint = blueprint
     await this.#vacate(group, slot, leaving)
-    const receipt = await this.#start(group, slot, blueprint, 'replaced').catch((error) => {
-      this.#supervisor.retryLater(slot)
+    const receipt = await this.start(group, slot, blueprint, 'replaced').catch((error) => {
+      this.supervisor.retryLater(group, slot)
       throw error
     })
     Object.assign(receipt, { oldPid: old?.pid ?? 0, drainMs: leaving.drainMs, discarded: leaving.discarded })
@@ -256,11 +382,11 @@ export class Reload {
     receipt.note = [leaving.note, isForced ? EXCLUSIVE_NOTE : ''].filter((note) => note !== '').join(', ')
     const next = slot.next as WorkerHandle
     slot.flip(next)
-    this.#supervisor.activate(slot, next)
+    this.supervisor.activate(slot, next)
   }
 
   /** Starts the next process of a slot and waits until it is ready. Rejects with the reason why it is not. */
-  async #start(
+  protected async start(
     group: GroupState,
     slot: Slot,
     blueprint: Blueprint,
@@ -269,18 +395,20 @@ export class Reload {
     const name = `${blueprint.declaration.name}:${slot.id}`
     const old = slot.current
     const started = now()
-    const next = this.#supervisor.launch(group, slot, blueprint)
+    const next = this.supervisor.launch(group, slot, blueprint)
     try {
       await next.untilReady()
     } catch (error) {
-      const receipt = this.#note(name, 'failed', old)
+      const receipt = this.note(name, 'failed', old)
       receipt.newPid = next.pid
       receipt.note = messageOf(error).split('\n')[0] ?? ''
+      this.tell(blueprint.declaration.name, receipt)
       throw notReady(name, messageOf(error), await next.gone, blueprint.declaration)
     }
-    const receipt = this.#note(name, result, old)
+    const receipt = this.note(name, result, old)
     receipt.newPid = next.pid
     receipt.readyMs = Math.round(now() - started)
+    this.tell(blueprint.declaration.name, receipt)
     return receipt
   }
 
@@ -288,29 +416,57 @@ export class Reload {
     slot.current?.reload()
     const hasMoved = key.listen !== declaration.listen
     const note = `reloadable: false${hasMoved ? `, so it stays on ${declaration.listen}` : ''}`
-    this.#note(`${group.name}:${slot.id}`, 'kept', slot.current).note = note
+    const receipt = this.note(`${group.name}:${slot.id}`, 'kept', slot.current)
+    receipt.note = note
+    this.tell(group.name, receipt)
   }
 
-  async #drain(old: WorkerHandle, group: GroupState, receipt: SlotReceipt): Promise<void> {
+  protected async drain(old: WorkerHandle, group: GroupState, receipt: SlotReceipt): Promise<void> {
     const started = now()
     await Promise.race([old.retired, delay(RETIRE_TIMEOUT_MS)])
     old.stop(group.blueprint.declaration.drainTimeoutMs)
-    this.#supervisor.reconcile() // its socket may have been the last one's
+    this.supervisor.reconcile() // its socket may have been the last one's
     const exit = await old.gone
     receipt.drainMs = Math.round(now() - started)
     receipt.discarded = old.report.counters.discarded
     receipt.note = drainNote(exit, old)
   }
 
-  #note(worker: string, result: SlotReceipt['result'], old: WorkerHandle | null): SlotReceipt {
+  protected note(worker: string, result: SlotReceipt['result'], old: WorkerHandle | null): SlotReceipt {
     const receipt = { ...EMPTY, worker, result, oldPid: old?.pid ?? 0 }
     this.receipts.push(receipt)
     return receipt
+  }
+
+  protected step(step: 'slots' | 'drain', count: number): void {
+    const { operation, names } = this
+    this.supervisor.events.emit({ type: 'operation', operation, groups: names, step, count })
+  }
+
+  /** What this operation had to do with a slot is done; at most the process that was there is still leaving. */
+  protected tell(group: string, receipt: SlotReceipt): void {
+    this.supervisor.events.emit({ type: 'slot', operation: this.operation, group, ...receipt })
   }
 }
 
 const EXCLUSIVE_NOTE = 'stop-first: on this Node a UDP port is one process at a time'
 const EMPTY = { oldPid: 0, newPid: 0, readyMs: 0, drainMs: 0, discarded: 0, note: '' }
+
+function countAll(blueprints: readonly (Blueprint | null)[]): number {
+  return blueprints.reduce((sum, blueprint) => sum + (blueprint?.declaration.count ?? 0), 0)
+}
+
+/** For a name that means nothing here. */
+export function noGroup(
+  name: string,
+  known: readonly { readonly name: string; readonly listen: string }[],
+): CommandError {
+  const list = known.map((one) => (one.listen === '' ? one.name : `${one.name} (${one.listen})`)).join(', ')
+  return new CommandError(Exit.Usage, `there is no group '${name}'; there is: ${list || 'none'}`, {
+    code: 'ERR_NO_GROUP',
+    next: "name one of these; 'millrace status' shows them",
+  })
+}
 
 function sortAs(groups: GroupState[], keys: readonly Blueprint['key'][]): void {
   const place = new Map(keys.map((key, at) => [`${key.name}\n${key.listen}\n${key.nth}`, at]))

@@ -73,7 +73,9 @@ export function makeRunDir({ paths, isGiven }: Places): string {
       reasons.push(error instanceof Error ? error.message : String(error))
     }
   }
-  throw new CommandError(Exit.Failure, `no run directory: ${reasons.join('; ')}; choose one with --run-dir DIR`)
+  throw new CommandError(Exit.Failure, `no run directory: ${reasons.join('; ')}`, {
+    next: 'choose one with --run-dir DIR',
+  })
 }
 
 function makePrivate(path: string): void {

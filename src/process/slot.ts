@@ -12,6 +12,8 @@ import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 /** What new processes of a group are made from. A reload brings a new one. */
 export interface Blueprint {
   readonly key: GroupKey
+  /** What its messages are addressed to. */
+  readonly mailbox: string
   readonly declaration: Declaration
   /** One for all slots, or with `reusePort` one for each; none without an address. */
   readonly sockets: readonly BoundSocket[]
@@ -31,12 +33,30 @@ export class GroupState {
   readonly exits = new Map<string, number>()
   /** The new code does not declare it: it lasts until its processes have left. */
   isGone = false
+  /** Somebody has stopped it: it has no process and no socket until somebody starts it. */
+  isStopped = false
+  /** As the code says; what is wanted is `blueprint.declaration.count`. */
+  declaredCount: number
+  /** What `scale` has made of it, or null. */
+  scaledTo: number | null = null
   readonly share = new PortShare(this)
   readonly #inner = new Map<string, BoundSocket>()
   readonly #binding = new Map<string, Promise<BoundSocket>>()
 
   constructor(blueprint: Blueprint) {
     this.blueprint = blueprint
+    this.declaredCount = blueprint.declaration.count
+  }
+
+  /** How many slots it should have when the code declares so many: `scale` stays until the code says something new. */
+  countFor(declared: number): number {
+    return this.scaledTo !== null && declared === this.declaredCount ? this.scaledTo : declared
+  }
+
+  /** The code declares so many now. */
+  declare(count: number): void {
+    if (count !== this.declaredCount) this.scaledTo = null
+    this.declaredCount = count
   }
 
   /**
@@ -96,8 +116,9 @@ export class GroupState {
   /** Those that processes accept on, and what the next one would, unless nobody declares the group any more. */
   get sockets(): BoundSocket[] {
     const used = this.#accepting
-    const declared = this.isGone ? [] : this.blueprint.sockets
-    const inner = [...this.#inner.values(), ...used.flatMap(({ innerSockets }) => [...innerSockets])]
+    const declared = this.isGone || this.isStopped ? [] : this.blueprint.sockets
+    const kept = this.isStopped ? [] : [...this.#inner.values()]
+    const inner = [...kept, ...used.flatMap(({ innerSockets }) => [...innerSockets])]
     const all = [...declared, ...used.map(({ socket }) => socket), ...inner]
     return all.filter((socket) => socket !== null)
   }

@@ -110,6 +110,7 @@ export function spawnFailure(error: Error): CommandError {
 function label(boot: Boot): string[] {
   if (boot.role === 'master') return ['start', ...boot.options.modules]
   if (boot.role === 'describe') return ['describe', ...boot.modules]
+  if (boot.role === 'keeper') return ['keeper']
   return ['worker', `${boot.group.name}:${boot.place.id}`, boot.group.listen, ...boot.modules]
 }
 

@@ -3,6 +3,7 @@
 import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { now } from '../loop/clock.ts'
 import type { ConnectionRow, Declaration } from './group.ts'
+import type { Leader } from './leaders.ts'
 import type { GroupState, Slot } from './slot.ts'
 import type { WorkerHandle } from './worker-handle.ts'
 
@@ -34,6 +35,8 @@ export interface Status {
   /** One minute, five, fifteen. */
   readonly loadAverage: readonly number[]
   readonly groups: readonly GroupStatus[]
+  /** Who does what only one may do (`Worker.onLeader`). */
+  readonly leaders: readonly Leader[]
   /** Since the start, dead workers included. */
   readonly totals: Counters
 }
@@ -46,7 +49,12 @@ export interface GroupStatus {
   /** As bound, with the port; empty without an address. */
   readonly address: string
   readonly port: number
+  /** Processes that it should have. */
   readonly count: number
+  /** As many as the code says: another number when `scale` has been used. */
+  readonly declaredCount: number
+  /** Of `stop NAME`: it has no process, and nobody can connect. */
+  readonly isStopped: boolean
   /** Where its processes listen besides, by `listen()`. */
   readonly inner: readonly string[]
   /** How its processes have ended when they should not, and how often: `{ 'exit 250 (uncaught error)': 3 }`. */
@@ -58,7 +66,7 @@ export interface GroupStatus {
 /**
  * `ready`: serves, and answers at once. `busy`: did not, this time. `hung`: has not for seconds. `starting`: not ready yet.
  * `retiring`, `draining`: another process has its place. `stopping`. `waiting`: for its next start after a failure.
- * `crash-loop`: the same, and it failed so often that somebody should look.
+ * `crash-loop`: the same, and it failed so often that somebody should look. `stopped`: somebody has stopped its group.
  */
 export type WorkerState =
   | 'ready'
@@ -70,6 +78,7 @@ export type WorkerState =
   | 'stopping'
   | 'waiting'
   | 'crash-loop'
+  | 'stopped'
 
 export interface WorkerStatus {
   readonly id: number
@@ -117,11 +126,11 @@ export function engineWord({ name, why }: Declaration['engine']): string {
 }
 
 export async function groupStatus(group: GroupState): Promise<GroupStatus> {
-  const { blueprint, slots, exits } = group
+  const { blueprint, slots, exits, declaredCount, isStopped } = group
   const { name, listen, count, engine } = blueprint.declaration
   const address = blueprint.sockets[0]?.endpoint ?? ''
   const port = Number(/:(\d+)$/.exec(address)?.[1] ?? 0)
-  const workers = await Promise.all(slots.map(slotStatus))
+  const workers = await Promise.all(slots.map((slot) => slotStatus(slot, isStopped)))
   const inner = group.innerEndpoints
   return {
     name,
@@ -130,16 +139,19 @@ export async function groupStatus(group: GroupState): Promise<GroupStatus> {
     address,
     port,
     count,
+    declaredCount,
+    isStopped,
     inner,
     exits: Object.fromEntries(exits),
     workers: workers.flat(),
   }
 }
 
-async function slotStatus(slot: Slot): Promise<WorkerStatus[]> {
+async function slotStatus(slot: Slot, isStopped: boolean): Promise<WorkerStatus[]> {
   const rows = await Promise.all(slot.processes.map((handle) => processStatus(slot, handle)))
   const isEmpty = slot.current === null && slot.next === null && !slot.isHeld
-  const [first, ...rest] = isEmpty || rows.length === 0 ? [vacant(slot), ...rows] : rows
+  const hasRow = rows.length > 0 && (isStopped || !isEmpty)
+  const [first, ...rest] = hasRow ? rows : [vacant(slot, isStopped), ...rows]
   if (first === undefined) return []
   return [{ ...first, counters: addCounters({ ...slot.past }, first.counters) }, ...rest]
 }
@@ -165,8 +177,9 @@ function stateOf(slot: Slot, handle: WorkerHandle, hasAnswered: boolean): Worker
   return 'ready'
 }
 
-function vacant(slot: Slot): WorkerStatus {
-  const state: WorkerState = slot.backoff.failures >= CRASH_LOOP ? 'crash-loop' : 'waiting'
+function vacant(slot: Slot, isStopped: boolean): WorkerStatus {
+  const failed: WorkerState = slot.backoff.failures >= CRASH_LOOP ? 'crash-loop' : 'waiting'
+  const state = isStopped ? 'stopped' : failed
   const { id, incarnation } = slot
   const nothing = { pid: 0, uptimeMs: 0, silentMs: 0, memory: 0, timers: 0, messageRate: 0, work: '' }
   return { ...troubles(slot), ...nothing, id, state, incarnation, counters: newCounters() }

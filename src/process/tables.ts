@@ -5,32 +5,38 @@ import type { Counters } from '../counters.ts'
 import type { ReloadOutcome } from './reload.ts'
 import type { ConnectionPage, GroupStatus, ListedConnection, Status, WorkerStatus } from './status.ts'
 import { engineWord } from './status.ts'
+import { type Paint, plain, type Style } from './style.ts'
 import type { UpgradeOutcome } from './upgrade.ts'
 
-/** Left-aligned columns, two spaces apart. */
-export function renderTable(rows: readonly (readonly string[])[]): string {
+/** Left-aligned columns, two spaces apart. `paint` gets each cell of the rows behind the first when it has its width. */
+export function renderTable(
+  rows: readonly (readonly string[])[],
+  paint: (cell: string, column: number) => string = (cell) => cell,
+): string {
   const clean = rows.map((cells) => cells.map(printable))
   const widths = (clean[0] ?? []).map((_, column) => Math.max(...clean.map((cells) => cells[column]?.length ?? 0)))
   return clean
-    .map((cells) =>
-      cells
-        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+    .map((cells, row) => {
+      const last = cells.findLastIndex((cell) => cell !== '')
+      return cells
+        .slice(0, last + 1)
+        .map((cell, column) => (column === last ? cell : cell.padEnd(widths[column] ?? 0)))
+        .map((cell, column) => (row === 0 ? cell : paint(cell, column)))
         .join('  ')
-        .trimEnd(),
-    )
+    })
     .join('\n')
 }
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not pass
 const CONTROL = /[\u0000-\u001f\u007f-\u009f]/g
 
-function printable(text: string): string {
+export function printable(text: string): string {
   return text.replace(CONTROL, '?')
 }
 
 // status
 
-export function renderStatus(status: Status): string {
+export function renderStatus(status: Status, paint: Paint = plain): string {
   const [one = 0, five = 0, fifteen = 0] = status.loadAverage
   const processes = status.groups.flatMap(({ workers }) => workers).filter(({ pid }) => pid !== 0).length
   const mode = status.isDaemon ? 'daemon' : 'foreground'
@@ -41,12 +47,13 @@ export function renderStatus(status: Status): string {
     '',
     renderTable([['name', 'event-loop', 'exit_status', 'exit_count'], ...status.groups.flatMap(exitRows)]),
     '',
-    renderTable([
-      COLUMNS,
-      ...status.groups.flatMap((group) => group.workers.map((one) => row(group, one))),
-      summary(status),
-    ]),
+    renderTable(
+      [COLUMNS, ...status.groups.flatMap((group) => group.workers.map((one) => row(group, one))), summary(status)],
+      (cell, column) => (column === COLUMNS.length - 1 ? paint(STYLES[cell] ?? 'care', cell) : cell),
+    ),
+    ...leaders(status),
     ...losses(status.totals),
+    ...status.groups.flatMap(changed),
     ...status.groups.flatMap((group) => group.workers.flatMap((worker) => trouble(group, worker))),
   ].join('\n')
 }
@@ -105,6 +112,12 @@ function summary({ totals, groups }: Status): string[] {
   ]
 }
 
+/** Who does what only one may do; no line when nobody does. */
+function leaders({ leaders }: Status): string[] {
+  if (leaders.length === 0) return []
+  return ['', printable(`leaders: ${leaders.map(({ name, pid }) => `${name} ${pid}`).join(', ')}`)]
+}
+
 /** What peers have lost or were refused, in a line that is there only when there is something. Workerman has no columns for it. */
 const LOSSES = [
   ['protocolErrors', 'protocol errors'],
@@ -117,6 +130,26 @@ const LOSSES = [
 function losses(totals: Counters): string[] {
   const said = LOSSES.filter(([key]) => totals[key] > 0).map(([key, words]) => `${words} ${totals[key]}`)
   return said.length === 0 ? [] : [`\n${said.join('   ')}`]
+}
+
+/** How the states that mean something are painted; the others want a look. */
+const STYLES: Record<string, Style> = {
+  '[idle]': 'good',
+  '[hung]': 'bad',
+  '[crash-loop]': 'bad',
+  '[Summary]': 'quiet',
+}
+
+/** What somebody has made of a group, beside what its code says. */
+function changed({ name, count, declaredCount, isStopped }: GroupStatus): string[] {
+  const stopped = isStopped ? [`\n${name} is stopped: 'millrace start ${name}' starts it`] : []
+  const scaled =
+    count === declaredCount
+      ? []
+      : [
+          `\n${name} is scaled to ${count}, the code declares ${declaredCount}: 'millrace scale ${name} declared' goes back`,
+        ]
+  return [...stopped, ...scaled].map((line) => `\n${printable(line.slice(1))}`)
 }
 
 /** What is wrong with a worker, and what happens next. */
@@ -175,7 +208,8 @@ function shorten(name: string): string {
 
 // reload
 
-export function renderReload({ slots, durationMs, reason }: ReloadOutcome): string {
+/** The receipts; `past` is what was done. */
+export function renderOutcome({ slots, durationMs, reason }: ReloadOutcome, past: string, paint: Paint): string {
   const rows = slots.map((slot) => [
     slot.worker,
     slot.result,
@@ -185,9 +219,12 @@ export function renderReload({ slots, durationMs, reason }: ReloadOutcome): stri
     slot.oldPid === 0 ? '-' : `${slot.drainMs} ms`,
     slot.discarded === 0 ? slot.note : `${slot.discarded} connections sent into the goodbye ${slot.note}`.trim(),
   ])
-  if (rows.length === 0) return ''
-  const table = renderTable([['worker', 'result', 'old', 'new', 'ready', 'drained', ''], ...rows])
-  return reason === '' ? `${table}\nreloaded in ${seconds(durationMs)}` : table
+  const end = `${past} in ${seconds(durationMs)}`
+  if (rows.length === 0) return reason === '' ? end : ''
+  const table = renderTable([['worker', 'result', 'old', 'new', 'ready', 'drained', ''], ...rows], (cell, column) => {
+    return column === 1 ? paint(cell.trimEnd() === 'failed' ? 'bad' : 'good', cell) : cell
+  })
+  return reason === '' ? `${table}\n${end}` : table
 }
 
 export function renderUpgrade(outcome: UpgradeOutcome): string {

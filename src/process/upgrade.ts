@@ -4,7 +4,7 @@
 // inheritance.ts has what the two say to each other.
 
 import { closeSync } from 'node:fs'
-import { addon } from '../addon.ts'
+import { addon, type Descriptor } from '../addon.ts'
 import type { Counters } from '../counters.ts'
 import { messageOf } from '../errors.ts'
 import { log } from '../log.ts'
@@ -14,6 +14,7 @@ import type { ControlServer } from './control.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 import { ownIdentity, startTimeOf } from './identity.ts'
 import { INHERITANCE_FORMAT } from './inheritance.ts'
+import type { KeeperHandle } from './keeper-handle.ts'
 import { daemonStdio } from './launch.ts'
 import type { Lock } from './lock.ts'
 import type { MasterBoot, StartOptions } from './messages.ts'
@@ -47,6 +48,8 @@ export interface Household {
   readonly control: ControlServer
   readonly predecessors: Predecessors
   readonly tickets: Tickets
+  readonly keeper: KeeperHandle
+  readonly memory: Descriptor | null
   readonly stopTimeoutMs: number
   /** What its processes have counted; nobody is connected. */
   totals(): Promise<Counters>
@@ -68,12 +71,14 @@ export class Upgrade {
     this.#household = household
     this.#supervisor = supervisor
     this.#signal = signal
-    this.#removal = new Reload(supervisor)
+    this.#removal = new Reload(supervisor, 'upgrade')
   }
 
   /** Resolves when the old processes are gone, or when everything is as it was. Never rejects. */
   async run(program: Program): Promise<UpgradeOutcome> {
     const started = now()
+    const about = { type: 'operation', operation: 'upgrade', groups: [] } as const
+    this.#supervisor.events.emit({ ...about, step: 'begin' })
     let failure: CommandError | null = null
     try {
       if (this.#signal.aborted) throw new CommandError(Exit.Failure, 'the server is being stopped')
@@ -85,10 +90,16 @@ export class Upgrade {
     const { pid, version: itsVersion, node } = this.#leader
     const seconds = ((now() - started) / 1000).toFixed(1)
     log(failure === null ? `upgrade: done in ${seconds} s` : `upgrade: given up: ${failure.message}`)
+    const durationMs = Math.round(now() - started)
+    const { message: reason = '' } = failure ?? {}
+    this.#supervisor.events.emit(
+      failure === null ? { ...about, step: 'done', durationMs } : { ...about, step: 'failed', durationMs, reason },
+    )
     return {
       exitCode: failure?.exitCode ?? Exit.Ok,
-      reason: failure?.message ?? '',
-      durationMs: Math.round(now() - started),
+      reason,
+      ...(failure === null ? {} : { code: failure.code, next: failure.next }),
+      durationMs,
       slots: this.#removal.receipts.filter(({ oldPid }) => oldPid !== 0),
       pid,
       oldPid: process.pid,
@@ -112,7 +123,7 @@ export class Upgrade {
       successor.send({ type: 'given' })
       await successor.expect('able', this.#signal)
       this.#giveWay(successor.pid)
-      successor.send({ type: 'lead', totals: await this.#household.totals() })
+      successor.send({ type: 'takeCharge', totals: await this.#household.totals() })
       const { version: itsVersion, node } = await successor.expect('leads', this.#signal)
       this.#leader = { pid: successor.pid, version: itsVersion, node }
     } catch (error) {
@@ -135,7 +146,7 @@ export class Upgrade {
   }
 
   #inheritance(): { boot: MasterBoot; fds: number[] } {
-    const { options, isDaemon, runDir, tickets } = this.#household
+    const { options, isDaemon, runDir, tickets, keeper, memory } = this.#household
     const { groups, sockets } = this.#supervisor
     const list = sockets.list()
     const places = new Map(list.map(([socket], place) => [socket, place]))
@@ -147,12 +158,15 @@ export class Upgrade {
       pid: process.pid,
       runDir,
       sockets: entries,
-      groups: groups.map(({ blueprint, inner }) => ({
+      groups: groups.map(({ blueprint, inner, declaredCount, scaledTo, isStopped }) => ({
         key: blueprint.key,
+        ...{ declaredCount, scaledTo, isStopped },
         sockets: blueprint.sockets.map(placeOf),
         inner: [...inner].map(([address, socket]) => [address, placeOf(socket)] as const),
       })),
       ticketSecret: tickets.secret,
+      keeper: keeper.inheritance,
+      memory: memory === null ? -1 : FIRST_SOCKET_FD + fds.push(memory.fd) - 1,
     }
     return { boot: { role: 'master', options, isDaemon, node: nodeSettings(), inheritance }, fds }
   }

@@ -2,11 +2,12 @@
 //
 //   Starting -> Ready -> Retiring -> Stopping -> Gone      each may skip ahead: a process can die at any time
 
+import type { Socket } from 'node:net'
 import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { now } from '../loop/clock.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
 import { describeExit, WorkerExit } from './exit-codes.ts'
-import type { ConnectionRow } from './group.ts'
+import type { ConnectionRow, PeerNews } from './group.ts'
 import { sendSocket, standInRequest } from './handle-channel.ts'
 import type { FromChild, Report, SocketFailure } from './messages.ts'
 import { type Child, onceEnded } from './spawn.ts'
@@ -50,20 +51,30 @@ export interface HandleOptions {
   readonly startTimeoutMs: number
   /** What it accepts on; the master's. */
   readonly socket: BoundSocket | null
+  /** Where the other workers reach it; empty when they cannot. */
+  readonly meshAddress: string
 }
 
 export class WorkerHandle {
   onReady: (() => void) | null = null
   onGone: ((exit: WorkerExitInfo) => void) | null = null
+  /** It is in another state now; of its end `onGone` tells. */
+  onMove: ((state: WorkerState) => void) | null = null
   /** A report has come. */
   onReport: (() => void) | null = null
   /** It wants to listen at an address of its own. */
   onListen: ((request: number, address: string) => void) | null = null
+  /** It asks for the keeper of shared data. */
+  onReachKeeper: ((request: number) => void) | null = null
+  /** It would lead something, or does not any more. */
+  onStand: ((name: string, ticket: number) => void) | null = null
+  onResign: ((name: string, ticket: number) => void) | null = null
   /** Of addresses that it has asked for itself. */
   readonly innerSockets = new Set<BoundSocket>()
   readonly startedAt = now()
   readonly incarnation: number
   readonly socket: BoundSocket | null
+  readonly meshAddress: string
   state: WorkerState = 'starting'
   report: Report = { counters: newCounters(), memory: 0, timers: 0, work: '' }
   /** Messages per second over the last heartbeats. */
@@ -90,10 +101,11 @@ export class WorkerHandle {
   #tellRetired!: () => void
   #tellGone!: (exit: WorkerExitInfo) => void
 
-  constructor(child: Child, { incarnation, startTimeoutMs, socket }: HandleOptions) {
+  constructor(child: Child, { incarnation, startTimeoutMs, socket, meshAddress }: HandleOptions) {
     this.#child = child
     this.incarnation = incarnation
     this.socket = socket
+    this.meshAddress = meshAddress
     this.retired = new Promise((resolve) => {
       this.#tellRetired = resolve
     })
@@ -115,6 +127,11 @@ export class WorkerHandle {
   /** It takes connections, or will: from the word to stop on it does not. */
   get isAccepting(): boolean {
     return this.state !== 'stopping' && this.state !== 'gone'
+  }
+
+  /** Until it has to be gone, ms; Infinity before it was told to leave. */
+  get remainingMs(): number {
+    return this.#deadlineAt - now()
   }
 
   /** For how long nothing has been heard of it, ms. */
@@ -148,6 +165,11 @@ export class WorkerHandle {
     sendSocket(this.#child.process, request, socket.endpoint, socket.handle)
   }
 
+  /** It has it from then on. */
+  giveConnection(request: number, connection: Socket): void {
+    sendSocket(this.#child.process, request, '', connection)
+  }
+
   standIn(place: number, socket: BoundSocket): void {
     sendSocket(this.#child.process, standInRequest(place), socket.endpoint, socket.handle)
   }
@@ -173,8 +195,17 @@ export class WorkerHandle {
     this.#child.channel.send({ type: 'share', connections })
   }
 
+  tellPeers(news: PeerNews): void {
+    if (this.state !== 'gone') this.#child.channel.send({ type: 'peers', news })
+  }
+
   useTickets(keys: string): void {
     this.#child.channel.send({ type: 'tickets', keys })
+  }
+
+  /** It leads something now, see leaders.ts. */
+  lead(name: string, ticket: number): void {
+    this.#child.channel.send({ type: 'lead', name, ticket })
   }
 
   /** A reload that leaves it alone. */
@@ -186,9 +217,9 @@ export class WorkerHandle {
   stop(timeoutMs: number): void {
     if (this.state === 'gone' || now() + timeoutMs >= this.#deadlineAt) return
     const isBooting = this.state === 'starting'
+    this.#deadlineAt = now() + timeoutMs
     if (this.state !== 'stopping') this.#move('stopping')
     clearTimeout(this.#deadline)
-    this.#deadlineAt = now() + timeoutMs
     this.#deadline = setTimeout(() => this.#killLate(), timeoutMs + KILL_SLACK_MS)
     this.#child.channel.send({ type: 'stop', timeoutMs })
     if (isBooting) this.#child.process.kill('SIGTERM') // it may not read its channel yet
@@ -232,6 +263,7 @@ export class WorkerHandle {
   #move(to: WorkerState): void {
     if (!EDGES[this.state].includes(to)) throw new Error(`a worker does not go from ${this.state} to ${to}`)
     this.state = to
+    this.onMove?.(to)
   }
 
   #receive(message: FromChild): void {
@@ -250,6 +282,12 @@ export class WorkerHandle {
       this.#onPage.shift()?.(message)
     } else if (message.type === 'retired') {
       this.#tellRetired()
+    } else if (message.type === 'reachKeeper') {
+      this.onReachKeeper?.(message.request)
+    } else if (message.type === 'stand') {
+      this.onStand?.(message.name, message.ticket)
+    } else if (message.type === 'resign') {
+      this.onResign?.(message.name, message.ticket)
     } else if (message.type === 'failed') {
       this.#reason = message.message
       this.#reasonCode = message.exitCode

@@ -439,4 +439,35 @@ test('without addons everything is there but it, and it says why', () => {
   assert.match(other, /\/etc\/passwd cannot be loaded: /)
 })
 
+sysTest('memory: zeros that every mapping of it shows, with atomics; what is no such memory is refused', (sys, own) => {
+  const memory = own(sys.createMemory(4096))
+  const [one, two] = [0, 0].map(() => new BigInt64Array(sys.mapMemory(memory.fd, 4096))) as [
+    BigInt64Array,
+    BigInt64Array,
+  ]
+  assert.equal([one.length, one[0], two[511]], [512, 0n, 0n])
+  assert.is(Atomics.add(one, 3, 5n), 0n)
+  assert.is(Atomics.compareExchange(two, 3, 5n, 7n), 5n)
+  assert.is(one[3], 7n)
+  memory.close()
+  assert.is(Atomics.load(two, 3), 7n) // a mapping needs no descriptor
+  const other = own(sys.createMemory(4096))
+  assert.is(
+    codeOf(() => sys.mapMemory(other.fd, 8192)),
+    'mmap EINVAL',
+  )
+  assert.is(
+    codeOf(() => sys.mapMemory(own(sys.bind(TCP)).fd, 4096)),
+    'mmap EINVAL',
+  )
+  assert.is(
+    codeOf(() => sys.mapMemory(1_000_000, 4096)),
+    'fstat EBADF',
+  )
+  assert.is(
+    codeOf(() => sys.createMemory(0)),
+    'ERR_INVALID_ARG_TYPE',
+  )
+})
+
 test.run()

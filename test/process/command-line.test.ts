@@ -14,6 +14,8 @@ const WRONG: [string, string[], RegExp][] = [
   ['an unknown flag', ['start', '--deamon'], /'--deamon'/],
   ['a flag without its value', ['start', '--run-dir'], /--run-dir/],
   ['a value for a flag that has none', ['status', '--json=yes'], /--json/],
+  ['a flag of another command', ['status', '--daemon'], /status does not know --daemon/],
+  ['a word too many', ['check', 'strat'], /check does not know what to do with 'strat'/],
 ]
 
 for (const [what, args, says] of WRONG) {
@@ -23,7 +25,8 @@ for (const [what, args, says] of WRONG) {
       assert.is(code, 2, stderr)
       assert.is(stdout, '')
       assert.match(stderr, says)
-      assert.match(stderr, /^Usage: millrace <command>/m)
+      assert.match(stderr, /^next: millrace help/m)
+      assert.match(stderr, /^Usage: millrace /m)
       assert.not.match(stderr, /^ +at /m)
     })
   })
@@ -34,9 +37,20 @@ const fastest = addon().newEngine === null ? 'node' : 'native'
 
 test('help and --version answer on stdout', async () => {
   await inSandbox(async (box) => {
-    for (const args of [['help'], ['--help'], ['-h'], ['start', '--help']]) {
-      assert.match(succeeded(await box.command(...args)).stdout, /^Usage: .*Exit codes: 0 done/s)
+    for (const args of [['help'], ['--help'], ['-h']]) {
+      assert.match(succeeded(await box.command(...args)).stdout, /^Usage: millrace <command>.*Exit codes: 0 done/s)
     }
+    for (const args of [
+      ['start', '--help'],
+      ['help', 'start'],
+      ['-h', '--engine', 'node', 'start'],
+    ]) {
+      assert.match(
+        succeeded(await box.command(...args)).stdout,
+        /^Usage: millrace start .*-d, --daemon.*Exit codes: 0 done/s,
+      )
+    }
+    assert.is((await box.command('help', 'strat')).code, 2)
     for (const args of [['--version'], ['-v']]) {
       assert.match(succeeded(await box.command(...args)).stdout, /^\d+\.\d+\.\d+\S*\n$/)
     }
@@ -48,7 +62,7 @@ for (const command of ['stop', 'status']) {
     await inSandbox(async (box) => {
       const { code, stderr } = await box.command(command, box.file('app.js', echo()))
       assert.is(code, 3)
-      assert.is(stderr, `millrace: not running (looked in ${box.runDir})\n`)
+      assert.is(stderr, `millrace: not running (looked in ${box.runDir})\nnext: start it: millrace start -d app.js\n`)
     })
   })
 }

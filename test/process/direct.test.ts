@@ -34,7 +34,7 @@ test('without a command it is usage, exit code 2, whatever the file keeps open',
     box.file('app.js', echo(1, 'setInterval(() => {}, 1000)'))
     const { code, stderr } = await within(20_000, run(box, 'app.js').ended)
     assert.is(code, 2)
-    assert.match(stderr, /no command\n\nUsage:/)
+    assert.match(stderr, /no command\nnext: .*\n\nUsage:/)
   })
 })
 

@@ -62,7 +62,10 @@ test('an app that cannot resolve the package is told what to do', async () => {
       const { code, stdout, stderr } = await box.command('start', ...flags, module)
       assert.is(code, 6)
       assert.is(stdout, '')
-      assert.is(stderr, `millrace: ${module} cannot find 'millrace': npm install millrace, or npm link millrace\n`)
+      assert.is(
+        stderr,
+        `millrace: ${module} cannot find 'millrace'\nnext: npm install millrace, or npm link millrace\n`,
+      )
     }
   })
 })

@@ -1,0 +1,184 @@
+// Images are uploaded to one group of processes and made smaller by another, and everybody who looks sees them as they get
+// ready. Kill any process at any time (`kill -9`): no image is lost.
+//
+//   npm install sharp @fastify/busboy
+//   node dist/start.js start dist/examples/image-upload/image-upload.js        then open http://127.0.0.1:8888/
+//
+// What is to do stands in a shared map, which no process's death takes along. One process leads: it hands each thumbnail to
+// the worker with the least to do, and again when that one is lost. Should the leader be lost, the next one reads the map.
+
+import { mkdirSync } from 'node:fs'
+import { access, readFile, rename } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { broadcast, http, Response, Shared, staticFiles, Timer, Worker, websocket } from 'millrace'
+
+const SIZES = [160, 320, 640] as const
+const MAX_IMAGE_BYTES = 32 * 1_048_576
+
+/** An image as the pages are told of it. */
+interface Image {
+  readonly name: string
+  readonly time: number
+  /** By width: which worker made it, and how long that took. */
+  readonly thumbnails: Readonly<Record<number, Made>>
+  /** Why there are none. */
+  readonly error?: string
+}
+
+interface Made {
+  readonly worker: number
+  readonly ms: number
+}
+
+const folder = process.env.IMAGES_DIR ?? join(tmpdir(), 'millrace-images')
+const original = (id: string) => join(folder, 'originals', id)
+const thumbnail = (id: string, width: number) => join(folder, 'thumbnails', `${id}-${width}.webp`)
+
+/** By id. A job is there until all thumbnails are. */
+const images = Shared.map<Image>('images')
+const jobs = Shared.map<true>('jobs')
+
+// The workers that make thumbnails, one at a time each.
+
+const makers = new Worker({ name: 'thumbnails', count: 3, serial: true })
+
+makers.onWorkerStart = prepareFolders
+
+makers.onWorkerMessage = async (_from, message): Promise<Made> => {
+  const { id, width } = message as { id: string; width: number }
+  const began = performance.now()
+  const { default: sharp } = await import('sharp')
+  const file = thumbnail(id, width)
+  const isMade = await access(file).then(
+    () => true,
+    () => false,
+  )
+  if (!isMade) {
+    const unfinished = `${file}.${process.pid}` // whoever is killed here leaves no half of one
+    await sharp(original(id)).rotate().resize({ width }).webp({ quality: 80 }).toFile(unfinished)
+    await rename(unfinished, file)
+  }
+  return { worker: makers.id, ms: Math.round(performance.now() - began) }
+}
+
+// The site: a page, uploads, files, and a WebSocket that tells what has changed.
+
+const protocol = http({ uploads: { maxFiles: 1, maxFileBytes: MAX_IMAGE_BYTES }, websocket: websocket() })
+const site = new Worker('http://127.0.0.1:8888', {
+  name: 'site',
+  count: 2,
+  protocol,
+  maxPackageSize: 2 * MAX_IMAGE_BYTES,
+})
+const files = staticFiles(folder, { maxAge: 3600, immutable: true })
+
+site.onWorkerStart = () => {
+  prepareFolders()
+  void tellPages()
+  Worker.onLeader('thumbnails', (signal) => lead(signal))
+}
+
+site.onWebSocketConnected = async (connection) => {
+  for (const id of await images.keys()) connection.send(await line(id))
+}
+
+site.onMessage = async (connection, request) => {
+  if (typeof request === 'string' || request instanceof Uint8Array) return // of a WebSocket: pages only listen
+  if (request.path === '/') return connection.send(new Response(200, HTML, await page()))
+  if (request.path === '/images' && request.method === 'POST') return connection.send(await take(request))
+  if (request.path.startsWith('/thumbnails/')) {
+    const file = await files(request)
+    if (file !== null) return connection.send(file)
+  }
+  connection.send(new Response(404, { 'Content-Type': 'text/plain' }, 'not here\n'))
+}
+
+const HTML = { 'Content-Type': 'text/html; charset=utf-8' }
+
+async function take(
+  request: Parameters<typeof files>[0] & { file(name: string): unknown },
+): Promise<Response | object> {
+  const file = request.file('image') as { name: string; size: number; move(to: string): Promise<void> } | undefined
+  if (file === undefined)
+    return new Response(400, { 'Content-Type': 'text/plain' }, "send a form with a file 'image'\n")
+  const number = await Shared.counter('images').addAndGet()
+  const id = `${Date.now().toString(36)}-${number}`
+  await file.move(original(id))
+  await images.set(id, { name: file.name, time: Date.now(), thumbnails: {} })
+  await jobs.set(id, true) // from here on it is not lost
+  return { id }
+}
+
+async function tellPages(): Promise<void> {
+  for await (const change of images.watch()) {
+    const sockets = [...site.connections.values()].filter(({ protocol }) => protocol.name === 'websocket')
+    if (change.type === 'set')
+      broadcast(sockets, JSON.stringify({ id: change.key, ...change.value }), { slow: 'close' })
+    if (change.type === 'lost') for (const socket of sockets) socket.close() // they come again, and are told everything
+  }
+}
+
+async function line(id: string): Promise<string> {
+  return JSON.stringify({ id, ...(await images.get(id)) })
+}
+
+// The leader.
+
+async function lead(signal: AbortSignal): Promise<void> {
+  const underway = new Map<string, Promise<void>>()
+  const begin = (id: string) => {
+    if (underway.has(id)) return
+    const done = make(id, signal).finally(() => underway.delete(id))
+    underway.set(id, done)
+  }
+  const changes = jobs.watch({ signal }) // before the others are read, so that none falls in between
+  for (const id of await jobs.keys()) begin(id)
+  for await (const change of changes) {
+    if (change.type === 'set') begin(change.key)
+    if (change.type === 'lost') for (const id of await jobs.keys()) begin(id)
+  }
+  await Promise.all(underway.values())
+}
+
+async function make(id: string, signal: AbortSignal): Promise<void> {
+  try {
+    await Promise.all(SIZES.map((width) => makeOne(id, width, signal)))
+  } catch (error) {
+    if (signal.aborted) return // the next leader goes on
+    const { message } = error as Error
+    await change(id, (image) => ({ ...image, error: message })) // no image, say
+  }
+  await jobs.delete(id)
+}
+
+async function makeOne(id: string, width: number, signal: AbortSignal): Promise<void> {
+  for (;;) {
+    try {
+      const made = (await makers.any().request({ id, width }, { signal, timeoutMs: 60_000 })) as Made
+      return await change(id, (image) => ({ ...image, thumbnails: { ...image.thumbnails, [width]: made } }))
+    } catch (error) {
+      if ((error as Error).name !== 'PeerError') throw error
+      Worker.log(`${id}, ${width} px: ${(error as Error).message}; another worker gets it`)
+      await Timer.sleep(0.1)
+    }
+  }
+}
+
+/** Several thumbnails of one image may come at once. */
+async function change(id: string, to: (image: Image) => Image): Promise<void> {
+  for (;;) {
+    const image = await images.get(id)
+    if (image === undefined || (await images.compareAndSet(id, image, to(image)))) return
+  }
+}
+
+function prepareFolders(): void {
+  for (const name of ['originals', 'thumbnails']) mkdirSync(join(folder, name), { recursive: true })
+}
+
+function page(): Promise<string> {
+  return readFile(new URL('page.html', import.meta.url), 'utf8')
+}
+
+Worker.runAll()

@@ -1,0 +1,213 @@
+// Frames as they come, and the messages that they make (RFC 6455 section 5): every rule that a peer can break in them. Text is
+// checked as it arrives.
+
+import { ProtocolError } from '../../src/errors.ts'
+import { Accumulator } from '../../src/protocol.ts'
+import type { DeflateContext } from './deflate.ts'
+import { FIN, MASKED, mask, Opcode, RSV1 } from './frames.ts'
+import { textOf, Utf8Checker } from './utf8.ts'
+
+/** Who reads: what it expects, and what it is told. */
+export interface MessageSink {
+  readonly isServer: boolean
+  readonly deflate: DeflateContext | null
+  readonly maxMessageBytes: number
+  onMessage(message: string | Buffer): void
+  onControl(opcode: Opcode, payload: Buffer): void
+}
+
+const MAX_HEAD = 14
+
+/** Most reads end where a message does: then a connection gives its reader back, and an idle one has none. */
+let spare: FrameReader | null = null
+
+export class FrameReader {
+  // The frame that is being read.
+  readonly #head = Buffer.allocUnsafeSlow(MAX_HEAD)
+  #headSize = 0
+  #opcode = Opcode.Continuation
+  #isFinal = false
+  #left = 0
+  #length = 0
+  /** Behind the head, or masked by 0: the key, if there is one. */
+  #keyAt = -1
+  #control: Buffer | null = null
+  // The message that is being read, of one frame or several: what it has inflated to so far, and bytes on the wire.
+  #message: Accumulator | null = null
+  #messageBytes = 0
+  #messageOpcode = Opcode.Continuation
+  #isCompressed = false
+  #checker: Utf8Checker | null = null
+
+  static borrow(): FrameReader {
+    const reader = spare ?? new FrameReader()
+    spare = null
+    return reader
+  }
+
+  /** It must be idle. */
+  giveBack(): void {
+    spare = this
+  }
+
+  /** Between two messages: what it has read so far means nothing for what comes. */
+  get isIdle(): boolean {
+    return this.#messageOpcode === Opcode.Continuation && this.#headSize === 0 && this.#left === 0
+  }
+
+  /** Some bytes of a head or a payload; where it stopped. */
+  take(bytes: Buffer, start: number, sink: MessageSink): number {
+    let at = start
+    if (this.#left === 0) {
+      at = this.#takeHead(bytes, at, sink)
+      if (this.#headSize > 0) return at
+      if (this.#left === 0) {
+        this.#endFrame(NO_BYTES, sink)
+        return at
+      }
+    }
+    const end = Math.min(bytes.length, at + this.#left)
+    if (end === at) return at
+    this.#takePayload(bytes.subarray(at, end), sink)
+    return end
+  }
+
+  #takeHead(bytes: Buffer, start: number, sink: MessageSink): number {
+    const head = this.#head
+    let at = start
+    while (at < bytes.length) {
+      head[this.#headSize++] = bytes[at++] as number
+      if (this.#headSize === 1) this.#checkFirst(head[0] as number, sink)
+      else if (this.#headSize === 2) this.#checkSecond(head[1] as number, sink)
+      if (this.#headSize >= 2 && this.#headSize === headSizeOf(head[1] as number)) {
+        this.#endHead(head, sink)
+        this.#headSize = 0
+        break
+      }
+    }
+    return at
+  }
+
+  /** FIN, RSV, opcode: RFC 6455 section 5.2, RFC 7692 section 6. */
+  #checkFirst(byte: number, { deflate }: MessageSink): void {
+    const opcode = byte & 0x0f
+    const isControl = opcode >= 8
+    if (opcode > Opcode.Pong || (opcode > Opcode.Binary && opcode < Opcode.Close))
+      throw broken(`there is no opcode ${opcode}`)
+    const isCompressed = (byte & RSV1) !== 0
+    if (byte & 0x30 || (isCompressed && (deflate === null || isControl || opcode === Opcode.Continuation)))
+      throw broken('a reserved bit is set')
+    this.#isFinal = (byte & FIN) !== 0
+    if (isControl && !this.#isFinal) throw broken('a control frame in fragments')
+    if (opcode === Opcode.Continuation && this.#messageOpcode === Opcode.Continuation)
+      throw broken('there is nothing to go on with')
+    if (opcode !== Opcode.Continuation && !isControl) {
+      if (this.#messageOpcode !== Opcode.Continuation) throw broken('a message begins within another')
+      this.#messageOpcode = opcode
+      this.#isCompressed = isCompressed
+    }
+    this.#opcode = opcode
+  }
+
+  #checkSecond(byte: number, { isServer }: MessageSink): void {
+    if (((byte & MASKED) !== 0) !== isServer)
+      throw broken(isServer ? 'a client masks its frames' : 'a server masks no frames')
+    if (this.#opcode >= Opcode.Close && (byte & 0x7f) > 125) throw broken('a control frame of over 125 bytes')
+  }
+
+  #endHead(head: Buffer, sink: MessageSink): void {
+    const short = (head[1] as number) & 0x7f
+    let length = short
+    if (short === 126) length = head.readUInt16BE(2)
+    else if (short === 127) length = head.readUInt32BE(2) * 2 ** 32 + head.readUInt32BE(6)
+    if ((short === 126 && length < 126) || (short === 127 && length < 65_536))
+      throw broken('a length in more bytes than it needs')
+    if (short === 127 && (head[2] as number) & 0x80) throw broken('a length with its highest bit set')
+    const limit = sink.maxMessageBytes
+    if (this.#opcode < Opcode.Close) this.#messageBytes += length
+    if (this.#messageBytes > limit)
+      throw new ProtocolError('ERR_MESSAGE_TOO_LARGE', `a message is over the limit of ${limit} bytes`, {
+        closeCode: 1009,
+      })
+    this.#left = this.#length = length
+    this.#keyAt = sink.isServer ? this.#headSize - 4 : -1
+  }
+
+  /** Unmasked in place: the bytes are lent, and nobody else reads them. */
+  #takePayload(bytes: Buffer, sink: MessageSink): void {
+    if (this.#keyAt >= 0) mask(bytes, this.#head, this.#keyAt, this.#length - this.#left)
+    const isWhole = bytes.length === this.#length
+    this.#left -= bytes.length
+    if (this.#opcode >= Opcode.Close) {
+      this.#control = this.#control === null ? Buffer.from(bytes) : Buffer.concat([this.#control, bytes])
+      if (this.#left === 0) this.#endFrame(this.#control, sink)
+      return
+    }
+    if (isWhole && this.#isFinal && this.#opcode !== Opcode.Continuation) return this.#endFrame(bytes, sink)
+    this.#keep(this.#inflated(bytes, false, sink))
+    if (this.#left === 0) this.#endFrame(NO_BYTES, sink)
+  }
+
+  #keep(bytes: Buffer): void {
+    if (bytes.length === 0) return
+    this.#check(bytes)
+    this.#message ??= new Accumulator()
+    this.#message.append(bytes)
+  }
+
+  #check(bytes: Buffer): void {
+    if (this.#messageOpcode !== Opcode.Text) return
+    this.#checker ??= new Utf8Checker()
+    if (!this.#checker.accepts(bytes)) throw noText()
+  }
+
+  /** `whole` is a control frame's payload, or that of a message that came in one piece (lent). */
+  #endFrame(whole: Buffer, sink: MessageSink): void {
+    if (this.#opcode >= Opcode.Close) {
+      this.#control = null
+      return sink.onControl(this.#opcode, whole)
+    }
+    if (!this.#isFinal) return
+    const payload = this.#gathered(whole, sink)
+    const isText = this.#messageOpcode === Opcode.Text
+    const isChecked = this.#checker !== null
+    if (isChecked && !this.#checker?.isWhole) throw noText()
+    this.#message = this.#checker = null
+    this.#messageBytes = 0
+    this.#messageOpcode = Opcode.Continuation
+    if (isText) sink.onMessage(isChecked ? payload.toString() : (textOf(payload) ?? fail(noText())))
+    else sink.onMessage(payload === whole ? Buffer.from(whole) : payload)
+  }
+
+  /** The message, of which `last` is the end. */
+  #gathered(last: Buffer, sink: MessageSink): Buffer {
+    const rest = this.#inflated(last, true, sink)
+    if (this.#message === null) return rest
+    this.#keep(rest)
+    return this.#message.take()
+  }
+
+  #inflated(bytes: Buffer, isLast: boolean, { deflate, maxMessageBytes }: MessageSink): Buffer {
+    if (!this.#isCompressed || deflate === null) return bytes
+    return deflate.inflate(bytes, isLast, maxMessageBytes - (this.#message?.length ?? 0))
+  }
+}
+
+const NO_BYTES = Buffer.alloc(0)
+
+function headSizeOf(second: number): number {
+  const short = second & 0x7f
+  return 2 + (short < 126 ? 0 : short === 126 ? 2 : 8) + (second & MASKED ? 4 : 0)
+}
+
+export function broken(message: string): ProtocolError {
+  return new ProtocolError('ERR_BAD_FRAME', message, { closeCode: 1002 })
+}
+
+export function noText(): ProtocolError {
+  return new ProtocolError('ERR_BAD_UTF8', 'a text that is no UTF-8', { closeCode: 1007 })
+}
+
+function fail(error: Error): never {
+  throw error
+}

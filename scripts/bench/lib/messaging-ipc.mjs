@@ -1,0 +1,72 @@
+// process.send between a parent and a child, as Node's documentation has it: the peer of the bench `messaging`. The answers
+// to one-way messages are every so often one, so that what is on its way is bounded. Lines as in messaging.mjs.
+import { fork } from 'node:child_process'
+import { createInterface } from 'node:readline'
+import { measure } from './messaging-loop.mjs'
+
+const TELL_EVERY = 128
+const MOST = 4096
+
+if (process.send === undefined) parent()
+else child()
+
+function child() {
+  let count = 0
+  process.on('message', (message) => {
+    if (message.cpu) return process.send({ id: message.id, body: sumOf(process.cpuUsage()) })
+    if (message.id !== undefined) return process.send(message)
+    if (++count % TELL_EVERY === 0 || message.isLast) process.send({ count })
+  })
+}
+
+function parent() {
+  const other = fork(import.meta.filename)
+  const waiting = new Map()
+  let last = 0
+  let sent = 0
+  let told = 0
+  let wake = () => undefined
+  other.on('message', ({ id, body, count }) => {
+    if (id === undefined) {
+      told = count
+      wake()
+    } else {
+      waiting.get(id)(body)
+      waiting.delete(id)
+    }
+  })
+  const ask = (message) =>
+    new Promise((resolve) => {
+      const id = ++last
+      waiting.set(id, resolve)
+      other.send({ ...message, id })
+    })
+  const toldOf = async (isEnough) => {
+    while (!isEnough())
+      await new Promise((resolve) => {
+        wake = resolve
+      })
+  }
+  const carrier = {
+    request: (body) => ask({ body }),
+    send(body) {
+      sent++
+      other.send({ body })
+      return sent - told < MOST
+    },
+    room: () => toldOf(() => sent - told < MOST / 2),
+    settled() {
+      sent++
+      other.send({ body: '', isLast: true })
+      return toldOf(() => told === sent)
+    },
+    receiverCpu: () => ask({ cpu: true }),
+  }
+  createInterface({ input: process.stdin }).on('line', async (line) => {
+    process.stdout.write(`${JSON.stringify(await measure(carrier, JSON.parse(line)))}\n`)
+  })
+}
+
+function sumOf({ user, system }) {
+  return user + system
+}

@@ -1,0 +1,50 @@
+// What is done and measured at the sending end, whatever carries the messages. A carrier has `request(message)` (resolves
+// with the answer), `send(message)` (false: wait for `room()`), `settled()` (all that was sent has been handled), `publish`
+// as `send`, and `receiverCpu()` in microseconds.
+
+const BATCH = 256
+
+/** @returns {{ perSecond: number, senderUs: number, receiverUs: number }} CPU time is per message */
+export async function measure(carrier, { kind, bytes, inFlight, seconds }) {
+  const message = 'x'.repeat(bytes)
+  await run(carrier, { kind, message, inFlight, ms: seconds * 300 })
+  const [receiver, sender] = [await carrier.receiverCpu(), process.cpuUsage()]
+  const { count, ms } = await run(carrier, { kind, message, inFlight, ms: seconds * 1000 })
+  const { user, system } = process.cpuUsage(sender)
+  const receiverUs = (await carrier.receiverCpu()) - receiver
+  return { perSecond: (count * 1000) / ms, senderUs: (user + system) / count, receiverUs: receiverUs / count }
+}
+
+async function run(carrier, { kind, message, inFlight, ms }) {
+  const began = performance.now()
+  const until = began + ms
+  const count =
+    kind === 'roundtrip'
+      ? await askUntil(carrier, message, inFlight, until)
+      : await sendUntil(carrier[kind], carrier, message, until)
+  return { count, ms: performance.now() - began }
+}
+
+async function askUntil(carrier, message, inFlight, until) {
+  let count = 0
+  const ask = async () => {
+    while (performance.now() < until) {
+      const answer = await carrier.request(message)
+      if (answer.length !== message.length) throw new Error('a wrong answer')
+      count++
+    }
+  }
+  await Promise.all(Array.from({ length: inFlight }, ask))
+  return count
+}
+
+async function sendUntil(send, carrier, message, until) {
+  let count = 0
+  while (performance.now() < until) {
+    let mayGoOn = true
+    for (let n = 0; n < BATCH && mayGoOn; n++, count++) mayGoOn = send(message)
+    await (mayGoOn ? new Promise(setImmediate) : carrier.room())
+  }
+  await carrier.settled()
+  return count
+}

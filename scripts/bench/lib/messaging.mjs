@@ -1,0 +1,51 @@
+// The millrace side of the bench `messaging`: a worker that sends, one that receives, and those that listen to a subject.
+// A line at the address is a case, the answer its result.
+import { Channel, Worker } from 'millrace'
+import { measure } from './messaging-loop.mjs'
+
+const sender = new Worker(process.env.LISTEN, { name: 'sender' })
+const receiver = new Worker({ name: 'receiver' })
+const listeners = new Worker({ name: 'listeners', count: Number(process.env.LISTENERS ?? 1) })
+const perProcess = Number(process.env.PER_PROCESS ?? 1)
+
+const used = () => {
+  const { user, system } = process.cpuUsage()
+  return user + system
+}
+const ASK_CPU = 'cpu'
+receiver.onMessage = (_from, message, { isRequest }) => (message === ASK_CPU ? used() : isRequest ? message : undefined)
+listeners.onMessage = used
+let heard = 0
+listeners.onWorkerStart = () => {
+  for (let n = 0; n < perProcess; n++) Channel.subscribe('bench.subject', () => heard++)
+}
+
+let wake = () => undefined
+receiver.onWorkerBufferDrain = listeners.onWorkerBufferDrain = () => wake()
+const room = () =>
+  new Promise((resolve) => {
+    wake = resolve
+  })
+
+sender.onMessage = async (connection, line) => {
+  const to = receiver.worker(0)
+  const all = Array.from({ length: listeners.count }, (_, id) => listeners.worker(id))
+  const isPublish = JSON.parse(line).kind === 'publish'
+  const pending = () => (isPublish ? all : [to]).some(({ pendingMessages }) => pendingMessages > 0)
+  const carrier = {
+    request: (message) => to.request(message),
+    send: (message) => to.send(message),
+    publish: (message) => Channel.publish('bench.subject', message),
+    room,
+    async settled() {
+      while (pending()) await new Promise(setImmediate)
+    },
+    async receiverCpu() {
+      if (!isPublish) return to.request(ASK_CPU)
+      return (await Promise.all(all.map((one) => one.request('')))).reduce((sum, us) => sum + us, 0)
+    },
+  }
+  connection.send(JSON.stringify(await measure(carrier, JSON.parse(line))))
+}
+
+Worker.runAll()

@@ -1,0 +1,186 @@
+// What one link is to send in this turn of the loop, frame after frame in one buffer, so that a turn costs one write.
+
+import type { Socket } from '../transport.ts'
+import {
+  bytesForm,
+  Form,
+  HEAD_BYTES,
+  isPlainBytes,
+  isWellFormed,
+  type Kind,
+  NUMBER_BYTES,
+  Packed,
+  serialized,
+} from './wire.ts'
+
+/** A link begins with so little, and has so much in the end when it is busy. */
+const FIRST_BYTES = 4096
+const MOST_BYTES = 65_536
+/** Below this a loop is quicker than a call into V8. */
+const LOOP_BELOW = 16
+
+export class FrameWriter {
+  #socket: Socket | null = null
+  #buffer = Buffer.allocUnsafeSlow(FIRST_BYTES)
+  /** Where the bytes begin that the socket does not have; and the frame that is being written. */
+  #from = 0
+  #frame = 0
+  #at = 0
+  #isDirty = false
+
+  attach(socket: Socket): void {
+    this.#socket = socket
+  }
+
+  /** Begins a frame: its head and value follow, then `end`. */
+  begin(kind: Kind): void {
+    this.#frame = this.#at
+    this.#need(HEAD_BYTES + 64)
+    this.#buffer[this.#at + 4] = kind
+    this.#buffer[this.#at + 5] = Form.Undefined
+    this.#at += HEAD_BYTES
+  }
+
+  uint8(value: number): void {
+    this.#need(1)
+    this.#buffer[this.#at++] = value
+  }
+
+  uint16(value: number): void {
+    this.#need(2)
+    this.#at = this.#buffer.writeUInt16LE(value, this.#at)
+  }
+
+  uint32(value: number): void {
+    this.#need(4)
+    this.#at = this.#buffer.writeUInt32LE(value, this.#at)
+  }
+
+  number(value: number): void {
+    this.#need(NUMBER_BYTES)
+    this.#at = this.#buffer.writeUIntLE(value, this.#at, NUMBER_BYTES)
+  }
+
+  /** At most 65,535 bytes of UTF-8. */
+  label(text: string): void {
+    this.#need(2 + text.length * 3)
+    const at = this.#at + 2
+    this.#at = at
+    if (text.length >= LOOP_BELOW || !this.#shortAscii(text))
+      this.#at = at + (this.#buffer as Writer).utf8Write(text, at)
+    this.#buffer.writeUInt16LE(this.#at - at, at - 2)
+  }
+
+  bytes(bytes: Uint8Array): void {
+    this.#need(bytes.length)
+    this.#buffer.set(bytes, this.#at)
+    this.#at += bytes.length
+  }
+
+  /** The frame's value, cloned. Throws UsageError: then `cancel`. */
+  value(value: unknown): void {
+    if (typeof value === 'string') this.#text(value)
+    else if (value === undefined) this.#form(Form.Undefined)
+    else if (value === null) this.#form(Form.Null)
+    else if (typeof value === 'boolean') this.#form(value ? Form.True : Form.False)
+    else if (typeof value === 'number') {
+      this.#form(Form.Number)
+      this.#need(8)
+      this.#at = this.#buffer.writeDoubleLE(value, this.#at)
+    } else if (isPlainBytes(value)) this.#put(bytesForm(value), value)
+    else if (value instanceof Packed) this.#put(value.form, value.bytes)
+    else this.#put(Form.Value, serialized(value))
+  }
+
+  #put(form: Form, bytes: Uint8Array): void {
+    this.#form(form)
+    this.bytes(bytes)
+  }
+
+  #form(form: Form): void {
+    this.#buffer[this.#frame + 5] = form
+  }
+
+  #text(text: string): void {
+    const { length } = text
+    this.#need(length * 3)
+    const start = this.#at
+    if (length < LOOP_BELOW && this.#shortAscii(text)) return this.#form(Form.Ascii)
+    this.#at = start + (this.#buffer as Writer).utf8Write(text, start)
+    if (this.#at - start === length) return this.#form(Form.Ascii)
+    if (isWellFormed(text)) return this.#form(Form.Utf8)
+    this.#at = start + this.#buffer.write(text, start, 'utf16le')
+    this.#form(Form.Utf16)
+  }
+
+  #shortAscii(text: string): boolean {
+    const buffer = this.#buffer
+    const at = this.#at
+    for (let i = 0; i < text.length; i++) {
+      const code = text.charCodeAt(i)
+      if (code > 0x7f) return false
+      buffer[at + i] = code
+    }
+    this.#at += text.length
+    return true
+  }
+
+  /** Bytes of the frame so far, without what says its size. */
+  get size(): number {
+    return this.#at - this.#frame - 4
+  }
+
+  /** Takes back the frame that was begun. */
+  cancel(): void {
+    this.#at = this.#frame
+  }
+
+  end(): void {
+    const size = this.#at - this.#frame - 4
+    const buffer = this.#buffer
+    const at = this.#frame
+    buffer[at] = size
+    buffer[at + 1] = size >>> 8
+    buffer[at + 2] = size >>> 16
+    buffer[at + 3] = size >>> 24
+    if (!this.#isDirty) {
+      this.#isDirty = true
+      if (dirty.push(this) === 1) process.nextTick(flushAll)
+    }
+  }
+
+  /** Gives the socket what is there. */
+  flush(): void {
+    this.#isDirty = false
+    this.#give(this.#at)
+    this.#frame = this.#at
+  }
+
+  #give(to: number): void {
+    if (to > this.#from) this.#socket?.write(this.#buffer.subarray(this.#from, to))
+    this.#from = to
+  }
+
+  /** What the socket has is never written again: it may still be sending it. */
+  #need(bytes: number): void {
+    if (this.#buffer.length - this.#at >= bytes) return
+    this.#give(this.#frame)
+    const begun = this.#buffer.subarray(this.#frame, this.#at)
+    const wanted = Math.min(MOST_BYTES, this.#buffer.length * 2)
+    this.#buffer = Buffer.allocUnsafeSlow(Math.max(wanted, begun.length + bytes))
+    this.#buffer.set(begun)
+    this.#from = this.#frame = 0
+    this.#at = begun.length
+  }
+}
+
+let dirty: FrameWriter[] = []
+
+/** A tick from within microtasks comes when these have run: what they sent is one write. */
+function flushAll(): void {
+  const writers = dirty
+  dirty = []
+  for (const writer of writers) writer.flush()
+}
+
+type Writer = Buffer & { utf8Write(text: string, at: number): number }

@@ -1,0 +1,81 @@
+// How two processes of one server prove to each other that they are: each with an HMAC of the other's challenge and of who
+// both are, under the secret that the master gave them. The secret itself never travels here. Source: RFC 2104.
+//
+//   who was connected to     Challenge: 32 random bytes
+//   who connected            Hello: 32 random bytes, 32 bytes of proof, identity as JSON
+//   who was connected to     Welcome: 32 bytes of proof, terms as JSON
+//
+// Nothing else is read before, and a wrong proof ends the connection.
+
+import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
+import { ProtocolError } from '../errors.ts'
+
+export const NONCE_BYTES = 32
+export const PROOF_BYTES = 32
+/** For both sides together. */
+export const HANDSHAKE_MS = 5000
+/** No frame of a handshake is longer, but for the terms. */
+export const LONGEST_HELLO_BYTES = 4096
+
+/** Which process. */
+export interface Identity {
+  readonly mailbox: string
+  /** Of the group, for people. */
+  readonly group: string
+  readonly id: number
+  readonly incarnation: number
+}
+
+/** What the one that is connected to allows, and listens to. */
+export interface Terms {
+  /** Unsettled at a time. */
+  readonly maxMessages: number
+  readonly maxBytes: number
+  /** Of one frame. */
+  readonly maxFrameBytes: number
+  readonly interest: readonly string[]
+}
+
+export function newNonce(): Buffer {
+  return randomBytes(NONCE_BYTES)
+}
+
+/** `parts`: both challenges, who connects, and the address that is meant, so that nobody passes a proof on to another. */
+export function proofOf(secret: Buffer, side: 'hello' | 'welcome', parts: readonly (Uint8Array | string)[]): Buffer {
+  const hmac = createHmac('sha256', secret).update(side)
+  for (const part of parts) hmac.update(`\n${part.length}\n`).update(part)
+  return hmac.digest()
+}
+
+export function isProof(given: Uint8Array, wanted: Uint8Array): boolean {
+  return given.length === wanted.length && timingSafeEqual(given, wanted)
+}
+
+/** Throws ProtocolError. */
+export function parseIdentity(text: string): Identity {
+  try {
+    const { mailbox, group, id, incarnation } = JSON.parse(text) as Identity
+    if (typeof mailbox === 'string' && typeof group === 'string' && isCount(id) && isCount(incarnation))
+      return { mailbox, group, id, incarnation }
+  } catch {
+    // A SyntaxError, or null.
+  }
+  throw new ProtocolError('ERR_MESH_HANDSHAKE', 'an identity that is none')
+}
+
+/** Throws ProtocolError. */
+export function parseTerms(text: string): Terms {
+  try {
+    const { maxMessages, maxBytes, maxFrameBytes, interest } = JSON.parse(text) as Terms
+    const areStrings = Array.isArray(interest) && interest.every((one) => typeof one === 'string')
+    if (isCount(maxMessages) && isCount(maxBytes) && isCount(maxFrameBytes) && areStrings)
+      return { maxMessages, maxBytes, maxFrameBytes, interest }
+  } catch {
+    // A SyntaxError, or null.
+  }
+  throw new ProtocolError('ERR_MESH_HANDSHAKE', 'terms that are none')
+}
+
+function isCount(value: unknown): value is number {
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0
+}

@@ -1,0 +1,406 @@
+// A connection that another process of this server has made: its messages come in, and what became of them goes back. Who
+// cannot prove that it is one of us is closed before anything else is read.
+
+import { ProtocolError, type SystemError } from '../errors.ts'
+import { LimitedLog } from '../log.ts'
+import { now } from '../loop/clock.ts'
+import { deadlines } from '../loop/deadlines.ts'
+import { kClosed, kDrained, kEnded, kReceived, kSecured, type Socket, type SocketEvents } from '../transport.ts'
+import { Call, ONE_WAY } from './call.ts'
+import { FrameWriter } from './frame-writer.ts'
+import {
+  HANDSHAKE_MS,
+  type Identity,
+  isProof,
+  LONGEST_HELLO_BYTES,
+  NONCE_BYTES,
+  newNonce,
+  PROOF_BYTES,
+  parseIdentity,
+  proofOf,
+  type Terms,
+} from './handshake.ts'
+import type { Answers, Mailbox } from './mailbox.ts'
+import { packFailure } from './pending-request.ts'
+import type { Audience } from './subscriptions.ts'
+import { Flag, type Form, FrameReader, Kind, NUMBER_BYTES, SLACK_BYTES, unpack } from './wire.ts'
+
+/** What it needs of its mesh. */
+export interface IncomingHost {
+  /** Where this process is reached. */
+  readonly address: string
+  readonly secret: Buffer
+  readonly mailbox: Mailbox
+  readonly isLeaving: boolean
+  terms(): Terms
+  /** Who it is has been proved: whom its messages are from. */
+  known(link: IncomingLink, identity: Identity): unknown
+  refused(): void
+  closed(link: IncomingLink): void
+  /** Gives a message to those that listen to its subject. */
+  deliver(audience: Audience, message: unknown, from: unknown, call: Call): unknown
+  /** Nothing more comes in here. */
+  quiet(): void
+}
+
+const enum State {
+  AwaitHello,
+  Open,
+  /** After `Last`. */
+  Ending,
+  Closed,
+}
+
+export class IncomingLink implements SocketEvents, Answers {
+  from: unknown = null
+  readonly #host: IncomingHost
+  readonly #socket: Socket
+  readonly #nonce = newNonce()
+  readonly #writer = new FrameWriter()
+  readonly #reader = new FrameReader(LONGEST_HELLO_BYTES, (...frame) => this.#frame(...frame))
+  readonly #timer: number
+  #state = State.AwaitHello
+  #terms: Terms | null = null
+  /** Messages that have come: the next one's number. */
+  #next = 0
+  #unsettled = 0
+  /** Handled, and not yet told: the last range, and those before it. */
+  #first = 0
+  #last = -1
+  #ranges: number[] = []
+  #hasNews = false
+  /** Of what we listen to; and those that the other end has not confirmed. */
+  #changes = 0
+  readonly #unheard = new Map<number, () => void>()
+  /** Requests that somebody may give up. */
+  readonly #calls = new Map<number, Call>()
+  /** Streams that wait until there is room at the other end. */
+  readonly #streams = new Map<number, { room: number; wake: () => void }>()
+
+  constructor(host: IncomingHost, socket: Socket) {
+    this.#host = host
+    this.#socket = socket
+    this.#writer.attach(socket)
+    this.#timer = deadlines.after(HANDSHAKE_MS, () => this.refuse('it has not said who it is'))
+    this.#writer.begin(Kind.Challenge)
+    this.#writer.bytes(this.#nonce)
+    this.#writer.end()
+  }
+
+  /** Messages may still come. */
+  get isOpen(): boolean {
+    return this.#state === State.Open
+  }
+
+  get isKnown(): boolean {
+    return this.#state === State.Open || this.#state === State.Ending
+  }
+
+  /** Asks the other end to send nothing more here. */
+  leave(): void {
+    if (this.isOpen) this.#empty(Kind.Leaving)
+  }
+
+  /** Of what this process listens to; resolves when the other one knows, or is gone. */
+  announce(change: unknown): Promise<void> {
+    if (!this.isKnown) return Promise.resolve() // the welcome will tell
+    const number = ++this.#changes
+    this.#writer.begin(Kind.Interest)
+    this.#writer.number(number)
+    this.#writer.value(change)
+    this.#writer.end()
+    return new Promise((resolve) => this.#unheard.set(number, resolve))
+  }
+
+  #heard(change: number): void {
+    this.#unheard.get(change)?.()
+    this.#unheard.delete(change)
+  }
+
+  close(): void {
+    if (this.#state === State.Closed) return
+    this.#tellHandled()
+    this.#writer.flush()
+    this.#state = State.Closed
+    deadlines.cancel(this.#timer)
+    this.#socket.end()
+    this.#gone()
+  }
+
+  #gone(): void {
+    for (const call of this.#calls.values()) call.abort('the sender is gone')
+    for (const { wake } of this.#streams.values()) wake()
+    for (const tell of this.#unheard.values()) tell()
+    this.#calls.clear()
+    this.#unheard.clear()
+    this.#host.closed(this)
+  }
+
+  [kReceived](bytes: Buffer): void {
+    try {
+      this.#reader.receive(bytes)
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error
+      this.refuse(error.message)
+    }
+  }
+
+  [kEnded](): void {
+    this.#destroy()
+  }
+
+  [kClosed](_error: SystemError | null): void {
+    this.#destroy()
+  }
+
+  [kDrained](): void {
+    // Answers are bounded by what the other end may have unsettled, and streams by its credit.
+  }
+
+  [kSecured](): void {
+    // No TLS between processes of one machine.
+  }
+
+  /** Closes it, and counts that. */
+  refuse(why: string): void {
+    if (this.#state === State.Closed) return
+    const who = this.#state === State.AwaitHello ? 'a stranger' : 'another worker'
+    refusals.log(`${who} at the door of the mesh: ${why}`)
+    this.#host.refused()
+    this.#destroy()
+  }
+
+  #destroy(): void {
+    if (this.#state === State.Closed) return
+    this.#state = State.Closed
+    deadlines.cancel(this.#timer)
+    this.#socket.destroy()
+    this.#gone()
+  }
+
+  #frame(kind: Kind, form: Form, bytes: Buffer, start: number, end: number): void {
+    if (this.#state === State.Open) {
+      if (kind === Kind.Message) return this.#take(unpack(form, bytes, start, end), ONE_WAY)
+      if (kind === Kind.Request) return this.#request(form, bytes, start, end)
+      if (kind === Kind.Publish) return this.#published(form, bytes, start, end)
+      if (kind === Kind.Last) return this.#ending()
+    } else if (this.#state === State.AwaitHello) return this.#hello(kind, bytes, start, end)
+    else if (this.#state === State.Closed) return
+    if (end - start < NUMBER_BYTES) throw unexpected(kind)
+    const number = bytes.readUIntLE(start, NUMBER_BYTES)
+    if (kind === Kind.Cancel) this.#cancel(number)
+    else if (kind === Kind.Heard) this.#heard(number)
+    else if (kind === Kind.Credit && end - start >= NUMBER_BYTES + 4)
+      this.#credit(number, bytes.readUInt32LE(start + NUMBER_BYTES))
+    else throw unexpected(kind)
+  }
+
+  #hello(kind: Kind, bytes: Buffer, start: number, end: number): void {
+    const identityAt = start + NONCE_BYTES + PROOF_BYTES
+    if (kind !== Kind.Hello || end < identityAt) throw unexpected(kind)
+    const nonce = Buffer.from(bytes.subarray(start, start + NONCE_BYTES))
+    const text = bytes.toString('utf8', identityAt, end)
+    const { secret, address } = this.#host
+    const wanted = proofOf(secret, 'hello', [this.#nonce, nonce, text, address])
+    if (!isProof(bytes.subarray(start + NONCE_BYTES, identityAt), wanted))
+      throw new ProtocolError('ERR_MESH_HANDSHAKE', 'it does not know the secret')
+    deadlines.cancel(this.#timer)
+    this.#state = State.Open
+    this.from = this.#host.known(this, parseIdentity(text))
+    this.#welcome(nonce)
+  }
+
+  #welcome(nonce: Buffer): void {
+    const terms = this.#host.terms()
+    const text = JSON.stringify(terms)
+    this.#terms = terms
+    this.#reader.most = terms.maxFrameBytes + SLACK_BYTES
+    this.#writer.begin(Kind.Welcome)
+    this.#writer.bytes(proofOf(this.#host.secret, 'welcome', [nonce, this.#nonce, text]))
+    this.#writer.bytes(Buffer.from(text))
+    this.#writer.end()
+    if (this.#host.isLeaving) this.leave()
+  }
+
+  #request(form: Form, bytes: Buffer, start: number, end: number): void {
+    if (end - start < 4) throw unexpected(Kind.Request)
+    this.#take(unpack(form, bytes, start + 4, end), callFor(bytes.readUInt32LE(start)))
+  }
+
+  #take(message: unknown, call: Call): void {
+    this.#host.mailbox.take(this, this.#number(), message, call)
+  }
+
+  /** Of the message that has come. */
+  #number(): number {
+    if (++this.#unsettled > (this.#terms?.maxMessages ?? 0))
+      throw new ProtocolError('ERR_MESH_FRAME', 'it sends more than it may')
+    return this.#next++
+  }
+
+  #published(form: Form, bytes: Buffer, start: number, end: number): void {
+    if (end - start < 8) throw unexpected(Kind.Publish)
+    const timeoutMs = bytes.readUInt32LE(start)
+    const flags = bytes[start + 4] as number
+    const labels: string[] = []
+    let at = start + 6
+    for (let left = bytes[start + 5] as number; left >= 0; left--) {
+      const size = at + 2 <= end ? bytes.readUInt16LE(at) : end
+      if (at + 2 + size > end) throw unexpected(Kind.Publish)
+      labels.push(bytes.toString('utf8', at + 2, at + 2 + size))
+      at += 2 + size
+    }
+    const subject = labels.pop() ?? ''
+    const audience = { subject, isForAll: (flags & Flag.ForAll) !== 0, queues: labels }
+    const call = (flags & Flag.Asks) === 0 ? ONE_WAY : callFor(timeoutMs)
+    const handler = (from: unknown, message: unknown) => this.#host.deliver(audience, message, from, call)
+    this.#host.mailbox.run(this, this.#number(), unpack(form, bytes, at, end), call, handler)
+  }
+
+  #ending(): void {
+    this.#state = State.Ending
+    this.#host.mailbox.whenBegun(() => {
+      if (this.#state !== State.Closed) this.#empty(Kind.Begun)
+    })
+    this.#host.quiet()
+  }
+
+  #cancel(number: number): void {
+    this.#calls.get(number)?.abort('the sender has given up')
+    this.#streams.get(number)?.wake()
+  }
+
+  #credit(number: number, items: number): void {
+    const stream = this.#streams.get(number)
+    if (stream === undefined) return // it has ended meanwhile
+    stream.room += items
+    stream.wake()
+  }
+
+  #empty(kind: Kind): void {
+    this.#writer.begin(kind)
+    this.#writer.end()
+  }
+
+  // Answers
+
+  handled(number: number): void {
+    this.#unsettled--
+    if (number === this.#last + 1) this.#last = number
+    else {
+      if (this.#last >= this.#first) this.#ranges.push(this.#first, this.#last)
+      this.#first = this.#last = number
+    }
+    if (this.#hasNews) return
+    this.#hasNews = true
+    process.nextTick(IncomingLink.#tell, this)
+  }
+
+  /** When the handlers of this turn have run: one frame for all. */
+  static #tell(link: IncomingLink): void {
+    link.#tellHandled()
+  }
+
+  #tellHandled(): void {
+    if (!this.#hasNews || this.#state === State.Closed) return
+    this.#hasNews = false
+    const writer = this.#writer
+    if (this.#last >= this.#first) this.#ranges.push(this.#first, this.#last)
+    writer.begin(Kind.Handled)
+    writer.uint32(this.#host.mailbox.load)
+    for (const number of this.#ranges) writer.number(number)
+    writer.end()
+    this.#ranges.length = 0
+    this.#first = this.#last + 1
+  }
+
+  answer(number: number, value: unknown): void {
+    if (this.#state === State.Closed) return
+    this.#value(Kind.Answer, number, value)
+    this.#unsettled--
+  }
+
+  fail(number: number, error: unknown, wasHandled: boolean): void {
+    if (this.#state === State.Closed) return
+    this.#unsettled--
+    const writer = this.#writer
+    writer.begin(Kind.Failure)
+    writer.number(number)
+    writer.uint8(wasHandled ? 1 : 0)
+    writer.value(packFailure(error))
+    writer.end()
+  }
+
+  remember(number: number, call: Call): void {
+    this.#calls.set(number, call)
+    if (this.#state === State.Closed) call.abort('the sender is gone')
+  }
+
+  forget(number: number): void {
+    this.#calls.delete(number)
+  }
+
+  /** Rejects with what the iterable throws. Ends early when nobody reads on. */
+  async stream(number: number, items: AsyncIterable<unknown>, call: Call): Promise<void> {
+    const flow = { room: 0, wake: nothing }
+    this.#streams.set(number, flow)
+    this.#numbered(Kind.Stream, number)
+    try {
+      for await (const item of items) {
+        while (flow.room === 0 && !this.#isOver(call)) {
+          await new Promise<void>((resolve) => {
+            flow.wake = resolve
+          })
+        }
+        if (this.#isOver(call)) break
+        flow.room--
+        this.#value(Kind.Item, number, item)
+      }
+    } finally {
+      this.#streams.delete(number)
+    }
+    this.#unsettled--
+    this.#numbered(Kind.End, number)
+  }
+
+  #isOver(call: Call): boolean {
+    return call.isAborted || this.#state === State.Closed
+  }
+
+  #numbered(kind: Kind, number: number): void {
+    if (this.#state === State.Closed) return
+    this.#writer.begin(kind)
+    this.#writer.number(number)
+    this.#writer.end()
+  }
+
+  /** Throws UsageError. */
+  #value(kind: Kind, number: number, value: unknown): void {
+    if (this.#state === State.Closed) return
+    const writer = this.#writer
+    writer.begin(kind)
+    writer.number(number)
+    try {
+      writer.value(value)
+    } catch (error) {
+      writer.cancel()
+      throw error
+    }
+    writer.end()
+  }
+}
+
+const refusals = new LimitedLog()
+
+/** 0 is without a limit. */
+function callFor(timeoutMs: number): Call {
+  return new Call(true, timeoutMs === 0 ? Number.POSITIVE_INFINITY : now() + timeoutMs)
+}
+
+function nothing(): void {
+  // Nobody waits yet.
+}
+
+function unexpected(kind: Kind): ProtocolError {
+  return new ProtocolError('ERR_MESH_FRAME', `a frame of kind ${kind}, which is out of place`)
+}

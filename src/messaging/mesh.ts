@@ -1,0 +1,239 @@
+// This process's end of the mesh: the socket that others reach it at, an outbox for each slot that it sends to, and the
+// table of who is there. No broker, no port; what goes between two workers goes directly.
+
+import { log } from '../log.ts'
+import type { MeshPlace, PeerNews } from '../process/group.ts'
+import type { Listener, Socket, SocketEvents, Transport } from '../transport.ts'
+import type { Call } from './call.ts'
+import type { Identity, Terms } from './handshake.ts'
+import { Hub, type HubHost } from './hub.ts'
+import { type IncomingHost, IncomingLink } from './incoming-link.ts'
+import { Mailbox, type MailboxHost } from './mailbox.ts'
+import { Outbox, type OutboxHost, type OutboxSettings } from './outbox.ts'
+import type { Credentials } from './outgoing-link.ts'
+import { Peers } from './peers.ts'
+import type { WorkerRef } from './references.ts'
+import { type Audience, type InterestChange, subscriptions } from './subscriptions.ts'
+
+/** Connections that wait until this process accepts them. */
+const BACKLOG = 511
+/** So many may be about to prove who they are; beyond it the oldest goes. */
+const MAX_STRANGERS = 64
+
+/** The Worker of this process, and what the others say about theirs. */
+export interface MeshHost extends MailboxHost {
+  readonly incarnation: number
+  readonly maxPackageSize: number
+  readonly maxMailboxMessages: number
+  readonly maxMailboxBytes: number
+  readonly counters: MailboxHost['counters'] & { refused: number }
+  /** How many workers the code declares for a mailbox: 0 when it is not declared. */
+  declared(mailbox: string): number
+  settingsFor(mailbox: string): OutboxSettings
+  /** The reference that handlers get. */
+  reference(identity: Identity): WorkerRef
+  /** What was not sent at all. */
+  refusedToSend(error: Error, message: unknown): void
+}
+
+export class Mesh implements OutboxHost, IncomingHost, HubHost {
+  readonly credentials: Credentials
+  readonly transport: Transport
+  readonly address: string
+  readonly mailbox: Mailbox
+  readonly hub: Hub
+  isLeaving = false
+  readonly #host: MeshHost
+  readonly #peers = new Peers()
+  readonly #outboxes = new Map<string, Outbox>()
+  readonly #self: string
+  readonly #incoming = new Set<IncomingLink>()
+  #listener: Listener | null = null
+  #tellQuiet: (() => void) | null = null
+
+  constructor(host: MeshHost, place: MeshPlace, transport: Transport) {
+    const identity = { mailbox: place.mailbox, group: host.name, id: host.id, incarnation: host.incarnation }
+    this.#host = host
+    this.transport = transport
+    this.address = place.address
+    this.credentials = { identity, secret: Buffer.from(place.secret, 'base64') }
+    this.mailbox = new Mailbox(host)
+    this.#self = keyOf(place.mailbox, host.id)
+    this.hub = new Hub(this, subscriptions)
+    subscriptions.onChange = (change) => this.#announce(change)
+    this.use(place)
+    if (place.fd >= 0) void this.#listen(place)
+  }
+
+  async #listen({ fd, address }: MeshPlace): Promise<void> {
+    try {
+      const source = { fd, backlog: BACKLOG, expected: address }
+      const listener = await this.transport.listen(source, (socket) => this.#accept(socket))
+      if (this.isLeaving) listener.close()
+      else this.#listener = listener
+    } catch (error) {
+      log(`no messages can come: ${error instanceof Error ? error.message : error}`)
+    }
+  }
+
+  get secret(): Buffer {
+    return this.credentials.secret
+  }
+
+  get isEnding(): boolean {
+    return this.#peers.isEnding
+  }
+
+  /** Which other processes there are now. */
+  use({ rows, isEnding }: PeerNews): void {
+    this.#peers.isEnding ||= isEnding
+    for (const row of rows) {
+      this.#peers.set(row)
+      const outbox = this.#outboxes.get(keyOf(row.mailbox, row.id))
+      outbox?.use(row)
+      if (keyOf(row.mailbox, row.id) !== this.#self) this.hub.moved(outbox ?? this.outbox(row.mailbox, row.id))
+    }
+    if (isEnding) for (const outbox of this.#outboxes.values()) outbox.look()
+  }
+
+  // Sending
+
+  outbox(mailbox: string, id: number): Outbox {
+    const key = keyOf(mailbox, id)
+    const present = this.#outboxes.get(key)
+    if (present !== undefined) return present
+    const settings = this.#host.settingsFor(mailbox)
+    const outbox = new Outbox(this, settings, this.#peers.get(mailbox, id), mailbox, id)
+    outbox.isKnown = this.isKnown(mailbox, id)
+    this.#outboxes.set(key, outbox)
+    return outbox
+  }
+
+  /** There is such a worker, or there will be: what the code declares may still have to be started. */
+  isKnown(mailbox: string, id: number): boolean {
+    if (this.#peers.get(mailbox, id) !== undefined) return true
+    return id < this.#host.declared(mailbox) && !this.#peers.wasRemoved(mailbox, id)
+  }
+
+  idsOf(mailbox: string): number[] {
+    const ids = [...(this.#peers.slots(mailbox)?.keys() ?? [])]
+    if (ids.length > 0) return ids.sort((a, b) => a - b)
+    return Array.from({ length: this.#host.declared(mailbox) }, (_, id) => id)
+  }
+
+  mailboxesNamed(group: string): string[] {
+    return this.#peers.named(group)
+  }
+
+  describe(): string {
+    return this.#peers.describe()
+  }
+
+  // Publishing
+
+  others(): Outbox[] {
+    const rows = [...this.#peers].filter(({ mailbox, id }) => keyOf(mailbox, id) !== this.#self)
+    return rows.map(({ mailbox, id }) => this.outbox(mailbox, id)).filter(({ isUp }) => isUp)
+  }
+
+  get self(): WorkerRef {
+    return this.#host.reference(this.credentials.identity)
+  }
+
+  get maxMailboxMessages(): number {
+    return this.#host.maxMailboxMessages
+  }
+
+  working(change: 1 | -1): void {
+    this.#host.working(change)
+  }
+
+  refusedToSend(error: Error, message: unknown): void {
+    this.#host.refusedToSend(error, message)
+  }
+
+  linked(outbox: Outbox, interests: readonly string[]): void {
+    this.hub.linked(outbox, interests)
+  }
+
+  unlinked(outbox: Outbox): void {
+    this.hub.unlinked(outbox)
+  }
+
+  unreachable(outbox: Outbox): void {
+    this.hub.unreachable(outbox)
+  }
+
+  interested(outbox: Outbox, change: unknown): void {
+    this.hub.changed(outbox, change)
+  }
+
+  async #announce(change: InterestChange): Promise<void> {
+    this.hub.ownChanged(change)
+    await Promise.all([...this.#incoming].map((link) => link.announce(change)))
+  }
+
+  deliver(audience: Audience, message: unknown, from: unknown, call: Call): unknown {
+    return subscriptions.deliver(audience, message, from as WorkerRef, call)
+  }
+
+  // Receiving
+
+  #accept(socket: Socket): SocketEvents | null {
+    const strangers = [...this.#incoming].filter(({ isKnown }) => !isKnown)
+    if (strangers.length >= MAX_STRANGERS) strangers[0]?.refuse('too many are about to say who they are')
+    const link = new IncomingLink(this, socket)
+    this.#incoming.add(link)
+    return link
+  }
+
+  terms(): Terms {
+    const { maxMailboxMessages: maxMessages, maxMailboxBytes: maxBytes, maxPackageSize: maxFrameBytes } = this.#host
+    return { maxMessages, maxBytes, maxFrameBytes, interest: subscriptions.interests }
+  }
+
+  known(_link: IncomingLink, identity: Identity): WorkerRef {
+    return this.#host.reference(identity)
+  }
+
+  refused(): void {
+    this.#host.counters.refused++
+  }
+
+  closed(link: IncomingLink): void {
+    this.#incoming.delete(link)
+    this.quiet()
+  }
+
+  // Leaving
+
+  /** Takes no more; resolves when all that was sent here is done, and all that was sent from here is settled. */
+  leave(): Promise<void> {
+    this.isLeaving = true
+    this.#listener?.close()
+    for (const link of this.#incoming) link.leave()
+    return new Promise((resolve) => {
+      this.#tellQuiet = resolve
+      this.quiet()
+    })
+  }
+
+  quiet(): void {
+    if (this.#tellQuiet === null) return
+    const isBusy = [...this.#outboxes.values()].some(({ count }) => count > 0)
+    if (isBusy || this.mailbox.load > 0 || [...this.#incoming].some(({ isOpen }) => isOpen)) return
+    this.#tellQuiet()
+    this.#tellQuiet = null
+  }
+
+  /** What is left has had its time. */
+  close(): void {
+    this.#listener?.close()
+    for (const outbox of this.#outboxes.values()) outbox.close('this process has left')
+    for (const link of [...this.#incoming]) link.close()
+  }
+}
+
+function keyOf(mailbox: string, id: number): string {
+  return `${mailbox}\n${id}`
+}

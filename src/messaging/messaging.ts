@@ -1,0 +1,195 @@
+// A Worker's side of messages: what of it the mesh needs, and the references that it gives. One Worker of a process has the
+// mesh; the others are those that it sends to.
+
+import { kGone } from '../connection-host.ts'
+import { UsageError } from '../errors.ts'
+import { LimitedLog, log } from '../log.ts'
+import type { MeshPlace, PeerNews } from '../process/group.ts'
+import type { Transport } from '../transport.ts'
+import type { Identity } from './handshake.ts'
+import type { Handler } from './mailbox.ts'
+import { Mesh, type MeshHost } from './mesh.ts'
+import type { Outbox, OutboxSettings } from './outbox.ts'
+import { WorkerGroup, type WorkerRef } from './references.ts'
+
+/** A Worker, as far as messages are concerned. */
+export interface MessagingWorker {
+  readonly name: string
+  readonly count: number
+  readonly id: number
+  readonly incarnation: number
+  readonly mailbox: string
+  readonly serial: boolean
+  readonly maxPackageSize: number
+  readonly maxMailboxMessages: number
+  readonly maxMailboxBytes: number
+  readonly mailboxTimeoutMs: number
+  readonly counters: { messagesIn: number; handlerErrors: number; refused: number; sendFail: number }
+  /** Null when it takes no messages. */
+  readonly workerHandler: Handler | null
+  readonly onSendFail: ((error: Error, message: unknown, to: WorkerRef) => unknown) | null
+  readonly onWorkerBufferFull: ((to: WorkerRef) => unknown) | null
+  readonly onWorkerBufferDrain: ((to: WorkerRef) => unknown) | null
+  unsettled: number
+  [kGone](): void
+}
+
+/** All that were declared in this process. */
+type Declared = () => readonly MessagingWorker[]
+
+let mesh: Mesh | null = null
+let declared: Declared = () => []
+const groups = new Map<string, WorkerGroup>()
+const failures = new LimitedLog()
+
+export function currentMesh(): Mesh | null {
+  return mesh
+}
+
+/** This process serves for `worker` from now on. */
+export function openMesh(worker: MessagingWorker, all: Declared, place: MeshPlace, transport: Transport): void {
+  declared = all
+  mesh = new Mesh(new WorkerHost(worker), place, transport)
+}
+
+export function usePeers(news: PeerNews): void {
+  mesh?.use(news)
+}
+
+/** The group of a Worker that this process has declared. */
+export function groupOf(worker: MessagingWorker): WorkerGroup {
+  const present = groups.get(worker.mailbox)
+  if (present !== undefined) return present
+  const group = new WorkerGroup(worker.name, () => worker.mailbox, currentMesh)
+  if (worker.mailbox !== '') groups.set(worker.mailbox, group)
+  return group
+}
+
+/** The group of that name. Throws UsageError, in a worker process at once, else at its first use. */
+export function groupNamed(name: string): WorkerGroup {
+  if (mesh !== null) return groupAt(resolve(name), name)
+  return new WorkerGroup(name, () => resolve(name), currentMesh)
+}
+
+function groupAt(mailbox: string, name: string): WorkerGroup {
+  const present = groups.get(mailbox)
+  if (present !== undefined) return present
+  const group = new WorkerGroup(name, () => mailbox, currentMesh)
+  groups.set(mailbox, group)
+  return group
+}
+
+function resolve(name: string): string {
+  const all = declared()
+  const found = new Set(all.filter((one) => one.name === name).map(({ mailbox }) => mailbox))
+  for (const mailbox of mesh?.mailboxesNamed(name) ?? []) found.add(mailbox)
+  const [first] = found
+  if (first === undefined || found.size > 1) throw ambiguous(name, [...found])
+  return first
+}
+
+function ambiguous(name: string, found: readonly string[]): UsageError {
+  if (found.length > 1)
+    return new UsageError('ERR_AMBIGUOUS_GROUP', `several groups are named '${name}': give each a name of its own`)
+  const there = mesh?.describe() ?? 'none'
+  return new UsageError('ERR_UNKNOWN_GROUP', `there is no group '${name}'; there are ${there}`)
+}
+
+/** The Worker of this process, as its mesh sees it. */
+class WorkerHost implements MeshHost {
+  readonly #worker: MessagingWorker
+
+  constructor(worker: MessagingWorker) {
+    this.#worker = worker
+  }
+
+  get name(): string {
+    return this.#worker.name
+  }
+
+  get id(): number {
+    return this.#worker.id
+  }
+
+  get incarnation(): number {
+    return this.#worker.incarnation
+  }
+
+  get serial(): boolean {
+    return this.#worker.serial
+  }
+
+  get workerHandler(): Handler | null {
+    return this.#worker.workerHandler
+  }
+
+  get counters(): MessagingWorker['counters'] {
+    return this.#worker.counters
+  }
+
+  get maxPackageSize(): number {
+    return this.#worker.maxPackageSize
+  }
+
+  get maxMailboxMessages(): number {
+    return this.#worker.maxMailboxMessages
+  }
+
+  get maxMailboxBytes(): number {
+    return this.#worker.maxMailboxBytes
+  }
+
+  working(change: 1 | -1): void {
+    this.#worker.unsettled += change
+    if (this.#worker.unsettled === 0) {
+      this.#worker[kGone]()
+      mesh?.quiet()
+    }
+  }
+
+  declared(mailbox: string): number {
+    return declared().find((one) => one.mailbox === mailbox)?.count ?? 0
+  }
+
+  reference({ mailbox, group, id }: Identity): WorkerRef {
+    const worker = declared().find((one) => one.mailbox === mailbox)
+    return (worker === undefined ? groupAt(mailbox, group) : groupOf(worker)).reference(id)
+  }
+
+  refusedToSend(error: Error, message: unknown): void {
+    const own = this.#worker
+    own.counters.sendFail++
+    if (own.onSendFail === null) failures.log(`a message was not sent: ${error.message}`)
+    else guard('onSendFail', () => own.onSendFail?.(error, message, groupOf(own).reference(own.id)))
+  }
+
+  /** Of the group that is sent to, as declared here; where it says nothing, of this process's own. */
+  settingsFor(mailbox: string): OutboxSettings {
+    const own = this.#worker
+    const target = declared().find((one) => one.mailbox === mailbox) ?? own
+    const refer = (outbox: Outbox) => groupAt(mailbox, mailbox).reference(outbox.id)
+    return {
+      maxMailboxMessages: target.maxMailboxMessages,
+      maxMailboxBytes: target.maxMailboxBytes,
+      mailboxTimeoutMs: target.mailboxTimeoutMs,
+      maxPackageSize: target.maxPackageSize,
+      onSendFail(error, message, outbox) {
+        own.counters.sendFail++
+        const tell = target.onSendFail ?? own.onSendFail
+        if (tell === null) failures.log(`a message was not handled: ${error.message}`)
+        else guard('onSendFail', () => tell(error, message, refer(outbox)))
+      },
+      onFull: (outbox) => guard('onWorkerBufferFull', () => target.onWorkerBufferFull?.(refer(outbox))),
+      onDrain: (outbox) => guard('onWorkerBufferDrain', () => target.onWorkerBufferDrain?.(refer(outbox))),
+    }
+  }
+}
+
+/** Called from within a link: what it throws must not end that. */
+function guard(name: string, call: () => unknown): void {
+  try {
+    call()
+  } catch (error) {
+    log(`${name}: ${error instanceof Error ? error.stack : error}`)
+  }
+}

@@ -1,0 +1,384 @@
+// All that this process sends to one slot, over the lives of the processes that have it. In order: what waits for a process
+// goes before what comes later, and a new process gets nothing before the old one has begun all that it was sent.
+
+import { PeerError } from '../errors.ts'
+import { LimitedLog } from '../log.ts'
+import { recently } from '../loop/clock.ts'
+import { deadlines } from '../loop/deadlines.ts'
+import type { PeerRow } from '../process/group.ts'
+import type { Transport } from '../transport.ts'
+import type { Unsettled } from './ledger.ts'
+import { type Credentials, type LinkOwner, OutgoingLink } from './outgoing-link.ts'
+
+import { lost, PendingRequest, type RequestOptions } from './pending-request.ts'
+import type { Audience } from './subscriptions.ts'
+import { type CountedKind, HEAD_BYTES, Kind, Packed, pack, tooLarge } from './wire.ts'
+
+/** What the group that is sent to says of its messages, in this process. */
+export interface OutboxSettings {
+  /** Of all that is not settled. */
+  readonly maxMailboxMessages: number
+  readonly maxMailboxBytes: number
+  /** How long a message waits for a process that is not there. */
+  readonly mailboxTimeoutMs: number
+  /** Of one message. */
+  readonly maxPackageSize: number
+  /** A message that was taken, or refused, and not handled as far as one knows. */
+  onSendFail(error: Error, message: unknown, outbox: Outbox): void
+  onFull(outbox: Outbox): void
+  onDrain(outbox: Outbox): void
+}
+
+/** What an outbox needs of its mesh. */
+export interface OutboxHost {
+  readonly credentials: Credentials
+  readonly transport: Transport
+  /** Nobody who goes comes back. */
+  readonly isEnding: boolean
+  /** Something was settled, or given up: perhaps all is. */
+  quiet(): void
+  /** A link is open, to a process that listens to this. */
+  linked(outbox: Outbox, interests: readonly string[]): void
+  unlinked(outbox: Outbox): void
+  /** It is there, says the master, and does not answer. */
+  unreachable(outbox: Outbox): void
+  interested(outbox: Outbox, change: unknown): void
+}
+
+/** Waits for a process, or for the one before it to have begun what it has. */
+interface Waiting {
+  readonly value: Packed
+  readonly entry: unknown
+  readonly size: number
+  readonly since: number
+  readonly audience: Audience | null
+}
+
+/** A process whose master has not told yet that it is gone refuses: so long until the next try. */
+const RETRY_MS = 50
+
+export class Outbox implements LinkOwner {
+  readonly mailbox: string
+  readonly id: number
+  /** In words. */
+  readonly name: string
+  readonly #host: OutboxHost
+  readonly #settings: OutboxSettings
+  #row: PeerRow | undefined
+  /** There is such a slot, or there will be. */
+  isKnown: boolean
+  #link: OutgoingLink | null = null
+  /** Links to processes before, that still have something to say; and the one that has not begun all that it was sent. */
+  readonly #older = new Set<OutgoingLink>()
+  #ahead: OutgoingLink | null = null
+  #waiting: Waiting[] = []
+  #waitTimer = 0
+  #retryTimer = 0
+  /** Whoever has this incarnation or an older one has said that it goes. */
+  #leftIncarnation = 0
+  #isFull = false
+  /** There should be a link, whether there is anything to send or not. */
+  #isWanted = false
+  /** Of all that is not settled. */
+  count = 0
+  #bytes = 0
+
+  /** @param row undefined when there is none yet: then it is waited for */
+  constructor(host: OutboxHost, settings: OutboxSettings, row: PeerRow | undefined, mailbox: string, id: number) {
+    this.#host = host
+    this.#settings = settings
+    this.#row = row
+    this.isKnown = true
+    this.mailbox = mailbox
+    this.id = id
+    this.name = `worker ${mailbox}:${id}`
+  }
+
+  /** For the choice of the least loaded: what it has of ours, and what it says that it has of all. */
+  get load(): number {
+    return this.count + (this.#link?.load ?? 0)
+  }
+
+  get isUp(): boolean {
+    return this.#row !== undefined && this.#row.incarnation > this.#leftIncarnation
+  }
+
+  /** `true`: go on. `false`: it was refused, which `onSendFail` has been told; or it was taken, and is the last for now. */
+  send(message: unknown): boolean {
+    if (!this.#hasRoom()) {
+      this.#settings.onSendFail(this.#fullError(), message, this)
+      return false
+    }
+    return this.#post(Kind.Message, message, message, null)
+  }
+
+  /** As `send`, of a message that goes to many: packed once. */
+  sendPacked(packed: Packed, message: unknown): boolean {
+    if (!this.#hasRoom()) {
+      this.#settings.onSendFail(this.#fullError(), message, this)
+      return false
+    }
+    return this.#post(Kind.Message, packed, message, null)
+  }
+
+  /** As `sendPacked`, to those that listen to a subject. */
+  publish(packed: Packed, message: unknown, audience: Audience): boolean {
+    if (!this.#hasRoom()) {
+      this.#settings.onSendFail(this.#fullError(), message, this)
+      return false
+    }
+    return this.#post(Kind.Publish, packed, message, audience)
+  }
+
+  request(message: unknown, options: RequestOptions, audience: Audience | null = null): Promise<unknown> {
+    const request = new PendingRequest(this.name, options, recently())
+    if (!this.#hasRoom()) request.fail(this.#fullError())
+    if (request.isDone) return request.promise
+    try {
+      this.#post(audience === null ? Kind.Request : Kind.Publish, message, request, audience)
+    } catch (error) {
+      request.fail(error)
+    }
+    return request.promise
+  }
+
+  #hasRoom(): boolean {
+    return this.count < this.#settings.maxMailboxMessages && this.#bytes < this.#settings.maxMailboxBytes
+  }
+
+  #fullError(): PeerError {
+    const what = `${this.count} messages, ${this.#bytes} bytes are not settled`
+    return new PeerError('ERR_QUEUE_FULL', `${this.name}: ${what}; wait for onWorkerBufferDrain`, false)
+  }
+
+  /** Throws UsageError. */
+  #post(kind: CountedKind, value: unknown, entry: unknown, audience: Audience | null): boolean {
+    this.#checkSize(value)
+    const link = this.#link
+    const isDirect = link?.isOpen && this.#ahead === null && this.#waiting.length === 0
+    const size = isDirect
+      ? this.#write(link as OutgoingLink, kind, value, entry, audience)
+      : this.#wait(value, entry, audience)
+    this.count++
+    this.#bytes += size
+    if (this.#hasRoom()) return true
+    if (!this.#isFull) {
+      this.#isFull = true
+      this.#settings.onFull(this)
+    }
+    return false
+  }
+
+  #write(link: OutgoingLink, kind: CountedKind, value: unknown, entry: unknown, audience: Audience | null): number {
+    const remaining = entry instanceof PendingRequest ? entry.expiresAt - recently() : Number.POSITIVE_INFINITY
+    const timeoutMs = remaining === Number.POSITIVE_INFINITY ? 0 : Math.max(1, Math.round(remaining))
+    return link.write(kind, value, entry, timeoutMs, this.#settings.maxPackageSize, audience)
+  }
+
+  /** What is plain can be told before anything is written. */
+  #checkSize(value: unknown): void {
+    const { maxPackageSize } = this.#settings
+    const isText = typeof value === 'string'
+    const size = isText
+      ? value.length
+      : value instanceof Packed
+        ? value.bytes.length
+        : value instanceof Uint8Array
+          ? value.length
+          : 0
+    if (size > maxPackageSize || (isText && size * 3 > maxPackageSize && Buffer.byteLength(value) > maxPackageSize))
+      throw tooLarge(this.name, size, maxPackageSize)
+  }
+
+  #wait(value: unknown, entry: unknown, audience: Audience | null): number {
+    const packed = value instanceof Packed ? value : pack(value)
+    const size = packed.bytes.length + HEAD_BYTES
+    if (packed.bytes.length > this.#settings.maxPackageSize)
+      throw tooLarge(this.name, packed.bytes.length, this.#settings.maxPackageSize)
+    if (!this.isKnown || (this.#host.isEnding && !this.isUp)) {
+      process.nextTick(() => this.#giveUp([{ entry, size }], this.#whyGone()))
+      return size
+    }
+    this.#waiting.push({ value: packed, entry, size, since: recently(), audience })
+    if (this.#waiting.length === 1) this.#watch()
+    this.#connect()
+    return size
+  }
+
+  /** Time is up for what has waited too long. */
+  #watch(): void {
+    deadlines.cancel(this.#waitTimer)
+    const [first] = this.#waiting
+    if (first === undefined) return
+    const ms = first.since + this.#settings.mailboxTimeoutMs - recently()
+    this.#waitTimer = deadlines.after(Math.max(1, ms), () => {
+      const since = recently() - this.#settings.mailboxTimeoutMs
+      const late = this.#waiting.findIndex((one) => one.since > since)
+      const given = this.#waiting.splice(0, late < 0 ? this.#waiting.length : late)
+      this.#giveUp(given, `no process took it within ${this.#settings.mailboxTimeoutMs} ms`)
+      this.#watch()
+    })
+  }
+
+  #whyGone(): string {
+    if (this.#host.isEnding) return 'the server is being stopped'
+    return 'there is no such worker any more'
+  }
+
+  /** Nobody has seen these. */
+  #giveUp(entries: readonly Unsettled[], why: string): void {
+    for (const { entry, size } of entries) this.#end(entry, size, why, false)
+    this.#host.quiet()
+  }
+
+  #end(entry: unknown, size: number, why: string, isSent: boolean): void {
+    if (entry instanceof PendingRequest) entry.lost(why)
+    else this.failed(lost(this.name, why, isSent), entry)
+    this.settled(size)
+  }
+
+  // What the master says
+
+  use(row: PeerRow): void {
+    this.#row = row
+    this.isKnown = row.incarnation >= 0
+    if (this.#link !== null && this.#link.route.incarnation !== row.incarnation) this.#leaveLink()
+    this.look()
+  }
+
+  /** Goes on, or gives up, by what is known now. */
+  look(): void {
+    if (this.#waiting.length > 0 && (!this.isKnown || (this.#host.isEnding && !this.isUp && this.#link === null)))
+      return this.#giveUp(this.#waiting.splice(0), this.#whyGone())
+    if (this.#waiting.length > 0 || this.#isWanted) this.#connect()
+  }
+
+  /** The process before the next: it finishes what it has. */
+  #leaveLink(): void {
+    const link = this.#link
+    this.#link = null
+    if (link === null) return
+    this.#older.add(link)
+    this.#host.unlinked(this)
+    if (!link.isOpen) return link.close('another process has its place')
+    this.#ahead = link
+    link.last()
+  }
+
+  #connect(): void {
+    if (this.#link !== null || this.#retryTimer !== 0 || !this.isUp) return
+    const { credentials, transport } = this.#host
+    this.#link = new OutgoingLink(this, credentials, this.#row as PeerRow, transport)
+  }
+
+  /** Connects, also without a message. */
+  reach(): void {
+    this.#isWanted = true
+    this.#connect()
+  }
+
+  /** The process that has the slot has been reached, and is not about to go. */
+  get isLinked(): boolean {
+    return this.#link?.isOpen ?? false
+  }
+
+  // What a link says
+
+  opened(link: OutgoingLink): void {
+    if (link !== this.#link) return
+    this.#host.linked(this, link.terms?.interest ?? [])
+    this.#flush()
+  }
+
+  #flush(): void {
+    const link = this.#link
+    if (link === null || !link.isOpen || this.#ahead !== null) return
+    const waiting = this.#waiting
+    this.#waiting = []
+    deadlines.cancel(this.#waitTimer)
+    this.#waitTimer = 0
+    for (const { value, entry, size, audience } of waiting) {
+      if (entry instanceof PendingRequest && entry.isDone) this.settled(size)
+      else {
+        const plain = entry instanceof PendingRequest ? Kind.Request : Kind.Message
+        const kind = audience === null ? plain : Kind.Publish
+        this.#bytes += this.#write(link, kind, value, entry, audience) - size
+      }
+    }
+  }
+
+  settled(size: number): void {
+    this.count--
+    this.#bytes -= size
+    if (this.#isFull && this.#isLow()) {
+      this.#isFull = false
+      this.#settings.onDrain(this)
+    }
+    if (this.count === 0) this.#host.quiet()
+  }
+
+  #isLow(): boolean {
+    const { maxMailboxMessages, maxMailboxBytes } = this.#settings
+    return this.count <= maxMailboxMessages / 2 && this.#bytes <= maxMailboxBytes / 2
+  }
+
+  leaving(link: OutgoingLink): void {
+    this.#leftIncarnation = Math.max(this.#leftIncarnation, link.route.incarnation)
+    if (link === this.#link) this.#leaveLink()
+    this.look()
+  }
+
+  begun(link: OutgoingLink): void {
+    if (link !== this.#ahead) return
+    this.#ahead = null
+    this.#flush()
+  }
+
+  interested(link: OutgoingLink, change: unknown): void {
+    if (link === this.#link) this.#host.interested(this, change)
+  }
+
+  failed(error: Error, message: unknown): void {
+    this.#settings.onSendFail(error, message, this)
+  }
+
+  lost(link: OutgoingLink, why: string, unsettled: readonly Unsettled[]): void {
+    this.#older.delete(link)
+    if (link === this.#link) {
+      this.#link = null
+      this.#retry()
+      if (link.terms === null) this.#host.unreachable(this)
+      else this.#host.unlinked(this)
+    }
+    for (const { entry, size } of unsettled) this.#end(entry, size, why || 'it is gone', true)
+    if (link === this.#ahead) {
+      this.#ahead = null
+      this.#flush()
+    }
+    this.look()
+    this.#host.quiet()
+  }
+
+  #retry(): void {
+    if (this.#retryTimer !== 0) return
+    this.#retryTimer = deadlines.after(RETRY_MS, () => {
+      this.#retryTimer = 0
+      this.look()
+    })
+  }
+
+  /** What is left has had its time. */
+  close(why: string): void {
+    this.#giveUp(this.#waiting.splice(0), why)
+    for (const link of [...this.#older, this.#link]) link?.close(why)
+    deadlines.cancel(this.#waitTimer)
+    deadlines.cancel(this.#retryTimer)
+  }
+}
+
+const failures = new LimitedLog()
+
+/** Where nobody wants to know. */
+export function logSendFail(error: Error): void {
+  failures.log(`a message was not handled: ${error.message}`)
+}

@@ -1,0 +1,293 @@
+// The connection to one process: messages go out, and what became of them comes back. It lives as long as that process,
+// or until its outbox has a newer one; what is unsettled when it ends may have been handled, or not.
+
+import { ProtocolError, type SystemError } from '../errors.ts'
+import { log } from '../log.ts'
+import { deadlines } from '../loop/deadlines.ts'
+import {
+  kClosed,
+  kDrained,
+  kEnded,
+  kReceived,
+  kSecured,
+  type Socket,
+  type SocketEvents,
+  type Transport,
+} from '../transport.ts'
+import { FrameWriter } from './frame-writer.ts'
+import {
+  HANDSHAKE_MS,
+  type Identity,
+  isProof,
+  LONGEST_HELLO_BYTES,
+  NONCE_BYTES,
+  newNonce,
+  PROOF_BYTES,
+  parseTerms,
+  proofOf,
+  type Terms,
+} from './handshake.ts'
+import { Ledger, type Unsettled } from './ledger.ts'
+import type { Route } from './peers.ts'
+import { PendingRequest, readFailure } from './pending-request.ts'
+import type { Audience } from './subscriptions.ts'
+import { type CountedKind, Flag, type Form, FrameReader, Kind, NUMBER_BYTES, tooLarge, unpack } from './wire.ts'
+
+/** Who sends over it. */
+export interface LinkOwner {
+  /** From now on it can be written to. */
+  opened(link: OutgoingLink): void
+  /** Something that was written has come to its end, whatever that was. */
+  settled(size: number): void
+  /** The other process wants nothing more. */
+  leaving(link: OutgoingLink): void
+  /** All that was written has begun: the answer to `last()`. */
+  begun(link: OutgoingLink): void
+  /** A message, not a request, that the other one did not handle. */
+  failed(error: Error, message: unknown): void
+  /** What the other process listens to has changed. */
+  interested(link: OutgoingLink, change: unknown): void
+  /** It is over; called once, also when it never opened. With what is unsettled. */
+  lost(link: OutgoingLink, why: string, unsettled: readonly Unsettled[]): void
+}
+
+export interface Credentials {
+  readonly identity: Identity
+  readonly secret: Buffer
+}
+
+const enum State {
+  Connecting,
+  AwaitChallenge,
+  AwaitWelcome,
+  Open,
+  /** After `last()`. */
+  Ending,
+  Closed,
+}
+
+/** What a frame may have besides its value. */
+const FRAME_SLACK = 32_768
+const MISSING = Symbol('missing')
+/** Frames that come back are answers, whose size is the handler's affair. */
+const LONGEST_ANSWER_BYTES = 2 ** 31
+
+export class OutgoingLink implements SocketEvents {
+  readonly route: Route
+  terms: Terms | null = null
+  /** What the other process has in its mailbox, when it last said so. */
+  load = 0
+  readonly #owner: LinkOwner
+  readonly #credentials: Credentials
+  readonly #ledger = new Ledger()
+  readonly #writer = new FrameWriter()
+  readonly #reader = new FrameReader(LONGEST_HELLO_BYTES, (...frame) => this.#frame(...frame))
+  readonly #aborter = new AbortController()
+  #state = State.Connecting
+  #socket: Socket | null = null
+  #nonce = newNonce()
+  #challenge = Buffer.alloc(0)
+  #timer: number
+
+  constructor(owner: LinkOwner, credentials: Credentials, route: Route, transport: Transport) {
+    this.#owner = owner
+    this.#credentials = credentials
+    this.route = route
+    this.#timer = deadlines.after(HANDSHAKE_MS, () => this.close('it did not answer'))
+    const target = { transport: 'unix' as const, host: '', port: 0, path: route.address, proxy: null }
+    transport.connect(target, this.#aborter.signal).then(
+      (socket) => this.#connected(socket),
+      (error: Error) => this.close(error.message.replaceAll('\0', '@')),
+    )
+  }
+
+  get isOpen(): boolean {
+    return this.#state === State.Open
+  }
+
+  get unsettled(): number {
+    return this.#ledger.count
+  }
+
+  /** Writes a message or request; its size in bytes. Throws UsageError for what cannot be cloned, or is too large. */
+  write(
+    kind: CountedKind,
+    value: unknown,
+    entry: unknown,
+    timeoutMs: number,
+    most: number,
+    audience: Audience | null,
+  ): number {
+    const writer = this.#writer
+    writer.begin(kind)
+    try {
+      if (kind !== Kind.Message) writer.uint32(timeoutMs)
+      if (audience !== null) this.#address(audience, entry instanceof PendingRequest)
+      writer.value(value)
+      if (writer.size > most + FRAME_SLACK)
+        throw tooLarge(`worker ${this.route.mailbox}:${this.route.id}`, writer.size, most)
+    } catch (error) {
+      writer.cancel()
+      throw error
+    }
+    const { size } = writer
+    writer.end()
+    const number = this.#ledger.add(entry, size)
+    if (entry instanceof PendingRequest) entry.sent(this, number)
+    return size
+  }
+
+  #address({ subject, isForAll, queues }: Audience, isRequest: boolean): void {
+    const writer = this.#writer
+    writer.uint8((isForAll ? Flag.ForAll : 0) | (isRequest ? Flag.Asks : 0))
+    writer.uint8(queues.length)
+    for (const queue of queues) writer.label(queue)
+    writer.label(subject)
+  }
+
+  cancel(number: number): void {
+    if (this.#state === State.Closed) return
+    this.#writer.begin(Kind.Cancel)
+    this.#writer.number(number)
+    this.#writer.end()
+  }
+
+  credit(number: number, items: number): void {
+    if (this.#state === State.Closed) return
+    this.#writer.begin(Kind.Credit)
+    this.#writer.number(number)
+    this.#writer.uint32(items)
+    this.#writer.end()
+  }
+
+  /** Nothing follows: `begun` tells when all before it has begun, and it closes when all is settled. */
+  last(): void {
+    if (this.#state !== State.Open) return
+    this.#state = State.Ending
+    this.#writer.begin(Kind.Last)
+    this.#writer.end()
+  }
+
+  close(why: string): void {
+    if (this.#state === State.Closed) return
+    this.#state = State.Closed
+    deadlines.cancel(this.#timer)
+    this.#aborter.abort()
+    this.#socket?.destroy()
+    this.#owner.lost(this, why, this.#ledger.takeAll())
+  }
+
+  #connected(socket: Socket): void {
+    if (this.#state === State.Closed) return socket.destroy()
+    this.#state = State.AwaitChallenge
+    this.#socket = socket
+    this.#writer.attach(socket)
+    socket.attach(this)
+  }
+
+  [kReceived](bytes: Buffer): void {
+    try {
+      this.#reader.receive(bytes)
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error
+      log(`worker ${this.route.mailbox}:${this.route.id} does not speak as one: ${error.message}`)
+      this.close(error.message)
+    }
+  }
+
+  [kEnded](): void {
+    this.close('it has closed the connection')
+  }
+
+  [kClosed](error: SystemError | null): void {
+    this.close(error?.message ?? 'it has closed the connection')
+  }
+
+  [kDrained](): void {
+    // What may be queued is bounded by what may be unsettled.
+  }
+
+  [kSecured](): void {
+    // No TLS between processes of one machine.
+  }
+
+  #frame(kind: Kind, form: Form, bytes: Buffer, start: number, end: number): void {
+    if (this.#state === State.AwaitChallenge) return this.#answerChallenge(kind, bytes, start, end)
+    if (this.#state === State.AwaitWelcome) return this.#open(kind, bytes, start, end)
+    if (this.#state === State.Closed) return
+    if (kind === Kind.Handled) this.#handled(bytes, start, end)
+    else if (kind === Kind.Leaving) this.#owner.leaving(this)
+    else if (kind === Kind.Begun) this.#owner.begun(this)
+    else if (kind === Kind.Interest) this.#hear(form, bytes, start, end)
+    else this.#answer(kind, form, bytes, start, end)
+    if (this.#state === State.Ending && this.#ledger.count === 0) this.close('')
+  }
+
+  #hear(form: Form, bytes: Buffer, start: number, end: number): void {
+    if (end - start < NUMBER_BYTES) throw unexpected(Kind.Interest)
+    this.#owner.interested(this, unpack(form, bytes, start + NUMBER_BYTES, end))
+    this.#writer.begin(Kind.Heard)
+    this.#writer.number(bytes.readUIntLE(start, NUMBER_BYTES))
+    this.#writer.end()
+  }
+
+  #answerChallenge(kind: Kind, bytes: Buffer, start: number, end: number): void {
+    if (kind !== Kind.Challenge || end - start !== NONCE_BYTES) throw unexpected(kind)
+    const { identity, secret } = this.#credentials
+    const writer = this.#writer
+    const text = JSON.stringify(identity)
+    this.#challenge = Buffer.from(bytes.subarray(start, end))
+    writer.begin(Kind.Hello)
+    writer.bytes(this.#nonce)
+    writer.bytes(proofOf(secret, 'hello', [this.#challenge, this.#nonce, text, this.route.address]))
+    writer.bytes(Buffer.from(text))
+    writer.end()
+    this.#reader.most = LONGEST_ANSWER_BYTES
+    this.#state = State.AwaitWelcome
+  }
+
+  #open(kind: Kind, bytes: Buffer, start: number, end: number): void {
+    if (kind !== Kind.Welcome || end - start < PROOF_BYTES) throw unexpected(kind)
+    const text = bytes.toString('utf8', start + PROOF_BYTES, end)
+    const wanted = proofOf(this.#credentials.secret, 'welcome', [this.#nonce, this.#challenge, text])
+    if (!isProof(bytes.subarray(start, start + PROOF_BYTES), wanted))
+      throw new ProtocolError('ERR_MESH_HANDSHAKE', 'it does not know the secret')
+    deadlines.cancel(this.#timer)
+    this.terms = parseTerms(text)
+    this.#state = State.Open
+    this.#owner.opened(this)
+  }
+
+  #handled(bytes: Buffer, start: number, end: number): void {
+    if (end - start < 4 || (end - start - 4) % (2 * NUMBER_BYTES) !== 0) throw unexpected(Kind.Handled)
+    this.load = bytes.readUInt32LE(start)
+    for (let at = start + 4; at < end; at += 2 * NUMBER_BYTES) {
+      const last = bytes.readUIntLE(at + NUMBER_BYTES, NUMBER_BYTES)
+      for (let number = bytes.readUIntLE(at, NUMBER_BYTES); number <= last; number++) {
+        const entry = this.#ledger.take(number, MISSING)
+        if (entry === MISSING)
+          throw new ProtocolError('ERR_MESH_FRAME', `message ${number} was not sent, or is settled`)
+        if (entry instanceof PendingRequest) entry.answer(undefined)
+        this.#owner.settled(this.#ledger.size)
+      }
+    }
+  }
+
+  #answer(kind: Kind, form: Form, bytes: Buffer, start: number, end: number): void {
+    if (kind < Kind.Answer || kind > Kind.End || end - start < NUMBER_BYTES) throw unexpected(kind)
+    const number = bytes.readUIntLE(start, NUMBER_BYTES)
+    const at = start + NUMBER_BYTES
+    const isFinal = kind === Kind.Answer || kind === Kind.Failure || kind === Kind.End
+    const entry = isFinal ? this.#ledger.take(number, MISSING) : (this.#ledger.get(number) ?? MISSING)
+    if (entry === MISSING) throw new ProtocolError('ERR_MESH_FRAME', `message ${number} was not sent, or is settled`)
+    const { size } = this.#ledger
+    if (entry instanceof PendingRequest) entry.receive(kind, form, bytes, at, end)
+    else if (kind === Kind.Failure) this.#owner.failed(readFailure(form, bytes, at, end), entry)
+    else throw unexpected(kind)
+    if (isFinal) this.#owner.settled(size)
+  }
+}
+
+function unexpected(kind: Kind): ProtocolError {
+  return new ProtocolError('ERR_MESH_FRAME', `a frame of kind ${kind}, which is out of place`)
+}

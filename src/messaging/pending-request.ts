@@ -1,0 +1,146 @@
+// A request that waits for its answer: one promise, which is settled once, by whoever is first: the answer, an error, the
+// time-out, the caller's signal, or the end of the other process. An answer may be a stream.
+
+import { messageOf, PeerError, RemoteError } from '../errors.ts'
+import { deadlines } from '../loop/deadlines.ts'
+import { ReplyStream } from './reply-stream.ts'
+import { type Form, Kind, type Packed, pack, unpack } from './wire.ts'
+
+export interface RequestOptions {
+  /** How long an answer may take, until the first item of a stream; 0 is for ever. 30 s by default. */
+  timeoutMs?: number | undefined
+  /** Gives up: the promise rejects with its reason, and the other side's `call.signal` aborts. */
+  signal?: AbortSignal | undefined
+}
+
+export const DEFAULT_TIMEOUT_MS = 30_000
+
+/** Where it was written to. */
+export interface Carrier {
+  cancel(number: number): void
+  credit(number: number, items: number): void
+}
+
+export class PendingRequest {
+  readonly promise: Promise<unknown>
+  /** When it is no use any more; Infinity for never. */
+  readonly expiresAt: number
+  isDone = false
+  readonly #to: string
+  readonly #signal: AbortSignal | undefined
+  readonly #timer: number
+  #resolve!: (value: unknown) => void
+  #reject!: (error: unknown) => void
+  #carrier: Carrier | null = null
+  #number = 0
+  #stream: ReplyStream | null = null
+
+  /** @param to whom, in words */
+  constructor(to: string, { timeoutMs = DEFAULT_TIMEOUT_MS, signal }: RequestOptions, now: number) {
+    this.#to = to
+    this.promise = new Promise((resolve, reject) => {
+      this.#resolve = resolve
+      this.#reject = reject
+    })
+    this.expiresAt = timeoutMs > 0 ? now + timeoutMs : Number.POSITIVE_INFINITY
+    this.#timer = timeoutMs > 0 ? deadlines.after(timeoutMs, expire, this, timeoutMs) : 0
+    this.#signal = signal
+    if (signal?.aborted) this.fail(signal.reason)
+    else signal?.addEventListener('abort', this.#abort)
+  }
+
+  readonly #abort = () => {
+    this.fail(this.#signal?.reason)
+    this.#giveUp()
+  }
+
+  /** It is on its way: from now on it may be handled. */
+  sent(carrier: Carrier, number: number): void {
+    this.#carrier = carrier
+    this.#number = number
+    if (this.isDone) this.#giveUp()
+  }
+
+  answer(value: unknown): void {
+    if (this.#stream !== null) this.#stream.end(null)
+    if (this.#finish()) this.#resolve(value)
+  }
+
+  fail(error: unknown): void {
+    this.#stream?.end(error)
+    if (this.#finish()) this.#reject(error)
+  }
+
+  /** The other process is gone, or never came. */
+  lost(why: string): void {
+    this.fail(lost(this.#to, why, this.#carrier !== null))
+  }
+
+  expire(timeoutMs: number): void {
+    const isSent = this.#carrier !== null
+    this.fail(new PeerError('ERR_REQUEST_TIMEOUT', `${this.#to}: no answer within ${timeoutMs} ms`, isSent))
+    this.#giveUp()
+  }
+
+  /** Throws ProtocolError. */
+  receive(kind: Kind, form: Form, bytes: Buffer, start: number, end: number): void {
+    if (kind === Kind.Answer) this.answer(unpack(form, bytes, start, end))
+    else if (kind === Kind.Failure) this.fail(readFailure(form, bytes, start, end))
+    else if (kind === Kind.Stream) this.#begin()
+    else if (kind === Kind.Item) this.#stream?.push(unpack(form, bytes, start, end))
+    else if (kind === Kind.End) this.#stream?.end(null)
+  }
+
+  #begin(): void {
+    if (this.isDone || this.#carrier === null) return
+    const carrier = this.#carrier
+    this.#stream = new ReplyStream(
+      (items) => carrier.credit(this.#number, items),
+      () => this.#giveUp(),
+    )
+    deadlines.cancel(this.#timer)
+    this.isDone = true
+    this.#resolve(this.#stream) // the signal goes on: it ends the stream
+  }
+
+  #finish(): boolean {
+    this.#signal?.removeEventListener('abort', this.#abort)
+    if (this.isDone) return false
+    this.isDone = true
+    deadlines.cancel(this.#timer)
+    return true
+  }
+
+  #giveUp(): void {
+    this.#signal?.removeEventListener('abort', this.#abort)
+    this.#carrier?.cancel(this.#number)
+  }
+}
+
+function expire(request: PendingRequest, timeoutMs: number): void {
+  request.expire(timeoutMs)
+}
+
+export function lost(to: string, why: string, mayHaveBeenHandled: boolean): PeerError {
+  const whether = mayHaveBeenHandled ? 'it may have handled the message' : 'it has not handled the message'
+  return new PeerError('ERR_PEER_LOST', `${to}: ${why}; ${whether}`, mayHaveBeenHandled)
+}
+
+interface Failure {
+  readonly name: string
+  readonly message: string
+  readonly code: string
+}
+
+/** What a handler threw, or why it was not called, as a value. */
+export function packFailure(error: unknown): Packed {
+  const { name = 'Error', code = '' } = typeof error === 'object' && error !== null ? (error as Partial<Failure>) : {}
+  return pack({ name: String(name), message: messageOf(error), code: String(code) })
+}
+
+/** Throws ProtocolError. */
+export function readFailure(form: Form, bytes: Buffer, start: number, end: number): Error {
+  const { name, message, code } = Object(unpack(form, bytes, start + 1, end)) as Partial<Failure>
+  if (bytes[start] === 0) return new PeerError(String(code), String(message), false)
+  return new RemoteError(String(name), String(message), String(code))
+}

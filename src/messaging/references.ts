@@ -1,0 +1,179 @@
+// What users hold: a worker by its id, and the group that it is of. Usable from every worker process, also before the other
+// one is there, and over its reloads: a reference means the slot.
+
+import { UsageError } from '../errors.ts'
+import type { Mesh } from './mesh.ts'
+import type { Outbox } from './outbox.ts'
+import { rangeOf } from './peers.ts'
+import type { RequestOptions } from './pending-request.ts'
+import { pack } from './wire.ts'
+
+/** One worker: a slot of a group, whichever process has it. */
+export class WorkerRef {
+  /** 0 to count - 1. */
+  readonly id: number
+  readonly #group: WorkerGroup
+  #outbox: Outbox | null = null
+
+  /** @internal */
+  constructor(group: WorkerGroup, id: number) {
+    this.#group = group
+    this.id = id
+  }
+
+  /** The name of its group. */
+  get group(): string {
+    return this.#group.name
+  }
+
+  /**
+   * Sends what structuredClone() takes: `true` go on, `false` stop until `onWorkerBufferDrain`. One that was refused, or
+   * is lost later, goes to the group's `onSendFail(error, message)`. Throws UsageError: ERR_CANNOT_CLONE,
+   * ERR_MESSAGE_TOO_LARGE, ERR_UNKNOWN_WORKER, ERR_NOT_A_WORKER.
+   */
+  send(message: unknown): boolean {
+    return (this.#outbox ?? this.#open()).send(message)
+  }
+
+  /**
+   * What the other one's handler returns for `message`: a value, or a stream for an async iterable. Rejects with what the
+   * handler threw (RemoteError), a PeerError (ERR_PEER_LOST, ERR_REQUEST_TIMEOUT, ERR_QUEUE_FULL, ERR_NO_HANDLER), the
+   * signal's reason, or a UsageError.
+   */
+  async request(message: unknown, options: RequestOptions = {}): Promise<unknown> {
+    return (this.#outbox ?? this.#open()).request(message, options)
+  }
+
+  /** Messages on their way that are not settled. */
+  get pendingMessages(): number {
+    return this.#outbox?.count ?? 0
+  }
+
+  /** @internal */
+  get outbox(): Outbox {
+    return this.#outbox ?? this.#open()
+  }
+
+  #open(): Outbox {
+    this.#outbox = this.#group.mesh.outbox(this.#group.mailbox, this.id)
+    return this.#outbox
+  }
+}
+
+/** The workers of a group. */
+export class WorkerGroup {
+  readonly name: string
+  readonly #resolve: () => string
+  readonly #current: () => Mesh | null
+  readonly #refs = new Map<number, WorkerRef>()
+  #turn = 0
+
+  /** @internal */
+  constructor(name: string, resolve: () => string, current: () => Mesh | null) {
+    this.name = name
+    this.#resolve = resolve
+    this.#current = current
+  }
+
+  /** Of this process. Throws UsageError where there is none. @internal */
+  get mesh(): Mesh {
+    const mesh = this.#current()
+    if (mesh === null)
+      throw new UsageError('ERR_NOT_A_WORKER', 'messages go between worker processes: send in onWorkerStart, or later')
+    return mesh
+  }
+
+  /** @internal */
+  get mailbox(): string {
+    return this.#resolve()
+  }
+
+  /** The worker with this id. Throws UsageError: ERR_UNKNOWN_WORKER, which lists those that there are. */
+  getWorkerById(id: number): WorkerRef {
+    const found = this.#refs.get(id)
+    if (found !== undefined) return found
+    const isId = Number.isSafeInteger(id) && id >= 0
+    const mesh = this.#current()
+    if (!isId || (mesh !== null && !mesh.isKnown(this.mailbox, id))) throw this.#unknown(id)
+    return this.reference(id)
+  }
+
+  /** Of a worker that is known to be there. @internal */
+  reference(id: number): WorkerRef {
+    const ref = this.#refs.get(id) ?? new WorkerRef(this, id)
+    this.#refs.set(id, ref)
+    return ref
+  }
+
+  /** As `getWorkerById`. */
+  worker(id: number): WorkerRef {
+    return this.getWorkerById(id)
+  }
+
+  /** The one with the least to do, as far as this process knows: by messages that are not settled. */
+  any(): WorkerRef {
+    const ids = this.ids
+    let best: WorkerRef | null = null
+    const start = ++this.#turn % Math.max(1, ids.length) // among equals one after the other
+    for (let n = 0; n < ids.length; n++) {
+      const ref = this.getWorkerById(ids[(start + n) % ids.length] as number)
+      if (best === null || isBetter(ref.outbox, best.outbox)) best = ref
+    }
+    if (best === null) throw this.#unknown('any')
+    return best
+  }
+
+  /** The same one for the same key, as long as the number of workers is the same; a change of it moves as few keys as can be. */
+  by(key: string | number | bigint): WorkerRef {
+    const hash = hashOf(String(key))
+    let best = -1
+    let most = -1
+    for (const id of this.ids) {
+      const weight = mix(hash ^ Math.imul(id + 1, 0x9e3779b1))
+      if (weight <= most) continue
+      most = weight
+      best = id
+    }
+    if (best < 0) throw this.#unknown('any')
+    return this.getWorkerById(best)
+  }
+
+  /** To each worker of the group, this one too if it is of it. `false` as at `send`, from any of them. */
+  broadcast(message: unknown): boolean {
+    const packed = pack(message)
+    let mayGoOn = true
+    for (const id of this.ids) mayGoOn = this.getWorkerById(id).outbox.sendPacked(packed, message) && mayGoOn
+    return mayGoOn
+  }
+
+  /** Of the workers that there are now, ascending. */
+  get ids(): readonly number[] {
+    return this.mesh.idsOf(this.mailbox)
+  }
+
+  #unknown(id: unknown): UsageError {
+    const mesh = this.#current()
+    const ids = mesh === null ? '' : rangeOf(mesh.idsOf(this.mailbox))
+    const those = ids === '' ? '' : `: it has ${ids}`
+    return new UsageError('ERR_UNKNOWN_WORKER', `group '${this.name}' has no worker ${String(id)}${those}`)
+  }
+}
+
+function isBetter(a: Outbox, b: Outbox): boolean {
+  return a.isUp === b.isUp ? a.load < b.load : a.isUp
+}
+
+/** FNV-1a, of UTF-16 units. */
+function hashOf(text: string): number {
+  let hash = 0x811c9dc5
+  for (let at = 0; at < text.length; at++) hash = Math.imul(hash ^ text.charCodeAt(at), 0x01000193)
+  return hash >>> 0
+}
+
+/** The finalizer of MurmurHash3: every bit of the input moves half of the output's. */
+function mix(value: number): number {
+  let bits = value
+  bits = Math.imul(bits ^ (bits >>> 16), 0x85ebca6b)
+  bits = Math.imul(bits ^ (bits >>> 13), 0xc2b2ae35)
+  return (bits ^ (bits >>> 16)) >>> 0
+}

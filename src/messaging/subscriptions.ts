@@ -1,0 +1,151 @@
+// What this process listens to: its handlers by subject, and what the others are told of them. It is there before the
+// mesh, since a module may subscribe at its top level.
+
+import { isThenable } from '../connection-host.ts'
+import { LimitedLog } from '../log.ts'
+import type { Call } from './call.ts'
+import type { WorkerRef } from './references.ts'
+import { SubjectTree } from './subjects.ts'
+
+/** What a handler learns besides the message, which all handlers of one process share. */
+export interface Delivery {
+  readonly subject: string
+  /** Who published it. */
+  readonly from: WorkerRef
+  /** Whether somebody waits for what the handler returns, and for how long. */
+  readonly call: Call
+}
+
+export type SubjectHandler = (message: unknown, delivery: Delivery) => unknown
+
+export interface Subscriber {
+  readonly pattern: string
+  /** Empty for none. */
+  readonly queue: string
+  readonly handler: SubjectHandler
+}
+
+/** `queue pattern`: neither has a space in it. */
+export type Interest = string
+
+export interface InterestChange {
+  readonly adds: readonly Interest[]
+  readonly drops: readonly Interest[]
+}
+
+/** For whom of a process a message is: those without a queue, and of each of these queues one. */
+export interface Audience {
+  readonly subject: string
+  readonly isForAll: boolean
+  readonly queues: readonly string[]
+}
+
+export class Subscriptions {
+  /** The others should know. */
+  onChange: ((change: InterestChange) => Promise<void>) | null = null
+  readonly #tree = new SubjectTree<Subscriber>()
+  readonly #counts = new Map<Interest, number>()
+  #turn = 0
+
+  /** Resolves when those who publish know. */
+  add(subscriber: Subscriber): Promise<void> {
+    this.#tree.add(subscriber.pattern, subscriber)
+    const interest = interestOf(subscriber)
+    const count = this.#counts.get(interest) ?? 0
+    this.#counts.set(interest, count + 1)
+    return count === 0 ? this.#tell({ adds: [interest], drops: [] }) : Promise.resolve()
+  }
+
+  delete(subscriber: Subscriber): void {
+    this.#tree.delete(subscriber.pattern, subscriber)
+    const interest = interestOf(subscriber)
+    const count = (this.#counts.get(interest) ?? 1) - 1
+    if (count > 0) return void this.#counts.set(interest, count)
+    this.#counts.delete(interest)
+    void this.#tell({ adds: [], drops: [interest] })
+  }
+
+  #tell(change: InterestChange): Promise<void> {
+    return this.onChange?.(change) ?? Promise.resolve()
+  }
+
+  get interests(): Interest[] {
+    return [...this.#counts.keys()]
+  }
+
+  /** Calls the handlers; for a request the first answer that is one, or a promise of it. */
+  deliver({ subject, isForAll, queues }: Audience, message: unknown, from: WorkerRef, call: Call): unknown {
+    const delivery = { subject, from, call }
+    const results: unknown[] = []
+    const failures: unknown[] = []
+    for (const { handler } of this.#chosen(subject, isForAll, queues)) {
+      try {
+        results.push(handler(message, delivery))
+      } catch (error) {
+        failures.push(error)
+        if (!call.isRequest) logThrown(error)
+      }
+    }
+    if (call.isRequest) return firstAnswer(results, failures)
+    const promises = results.filter(isThenable)
+    return promises.length === 0 ? undefined : Promise.all(promises.map((one) => Promise.resolve(one).catch(logThrown)))
+  }
+
+  #chosen(subject: string, isForAll: boolean, queues: readonly string[]): readonly Subscriber[] {
+    const found = this.#tree.match(subject)
+    const chosen = isForAll ? found.filter(({ queue }) => queue === '') : []
+    for (const name of queues) {
+      const members = found.filter(({ queue }) => queue === name)
+      const member = members[this.#turn++ % members.length]
+      if (member !== undefined) chosen.push(member)
+    }
+    return chosen
+  }
+}
+
+/** This process's. */
+export const subscriptions = new Subscriptions()
+
+const errors = new LimitedLog()
+
+function logThrown(error: unknown): void {
+  errors.log(`a subscriber: ${error instanceof Error ? error.stack : error}`)
+}
+
+function interestOf({ queue, pattern }: Subscriber): Interest {
+  return `${queue} ${pattern}`
+}
+
+/** Undefined answers nothing. Throws, or rejects with, an error only when nobody has an answer. */
+function firstAnswer(results: readonly unknown[], failures: unknown[]): unknown {
+  const answer = results.find((one) => one !== undefined && !isThenable(one))
+  if (answer !== undefined) return answer
+  const promises = results.filter(isThenable)
+  if (promises.length > 0) return firstOf(promises, failures)
+  if (failures.length > 0) throw failures[0]
+  return undefined
+}
+
+/** The first value that is one; else the first error; else undefined. */
+export function firstOf(promises: readonly PromiseLike<unknown>[], failures: unknown[] = []): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    let left = promises.length
+    const end = () => {
+      if (--left > 0) return
+      if (failures.length > 0) reject(failures[0])
+      else resolve(undefined)
+    }
+    for (const promise of promises) {
+      promise.then(
+        (value) => {
+          if (value !== undefined) resolve(value)
+          end()
+        },
+        (error) => {
+          failures.push(error)
+          end()
+        },
+      )
+    }
+  })
+}

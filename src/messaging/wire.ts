@@ -1,0 +1,259 @@
+// The frames that processes of one server send each other. Whoever is on the other end has proved to be one of us
+// (handshake.ts), but may run another version of the code: so what cannot be read is an error, never a crash.
+//
+//    0      4      5      6
+//   +------+------+------+------------------------+
+//   | size | kind | form | body, size - 2 bytes   |      size: uint32 little-endian, of all that follows it
+//   +------+------+------+------------------------+
+//
+// A body is a head, whose layout the kind says, and then a value, whose form the form says.
+
+import v8 from 'node:v8'
+import { ProtocolError, UsageError } from '../errors.ts'
+
+export const enum Kind {
+  // Either way, once: see handshake.ts
+  Challenge = 1,
+  Hello = 2,
+  Welcome = 3,
+  // From who connected. Message, Request and Publish are counted: their number in that order is what answers name.
+  /** `value` */
+  Message = 16,
+  /** `uint32 timeoutMs` (0: none), `value` */
+  Request = 17,
+  /** `uint32 timeoutMs`, `uint8` of ForAll and Asks, `uint8 queues`, each as `uint16 length` and UTF-8, so the subject, `value` */
+  Publish = 18,
+  /** `uint48 number`: nobody waits for the answer any more. */
+  Cancel = 19,
+  /** `uint48 number`, `uint32 items`: so many more of a stream may come. */
+  Credit = 20,
+  /** Nothing that is counted follows. */
+  Last = 21,
+  /** `uint48 change`: that one of interest is known here. */
+  Heard = 22,
+  // From who was connected to
+  /** `uint32 load`, then pairs of `uint48`: handled, from the first to the last of each pair. */
+  Handled = 32,
+  /** `uint48 number`, `value`: handled, with this answer. */
+  Answer = 33,
+  /** `uint48 number`, `uint8 wasHandled`, `value`: an error. */
+  Failure = 34,
+  /** `uint48 number`: the answer is a stream. */
+  Stream = 35,
+  /** `uint48 number`, `value` */
+  Item = 36,
+  /** `uint48 number`: of a stream. */
+  End = 37,
+  /** Send nothing more if you can help it: this process goes. */
+  Leaving = 38,
+  /** After `Last`: all that came before it has begun. */
+  Begun = 39,
+  /** `uint48 change`, `value`: of what this process listens to. */
+  Interest = 40,
+}
+
+export type CountedKind = Kind.Message | Kind.Request | Kind.Publish
+
+/** Whom a Publish is for, and that an answer is wanted. */
+export const enum Flag {
+  ForAll = 1,
+  Asks = 2,
+}
+
+/** How a value is written. */
+export const enum Form {
+  Undefined = 0,
+  Null = 1,
+  False = 2,
+  True = 3,
+  /** float64 little-endian */
+  Number = 4,
+  Ascii = 5,
+  Utf8 = 6,
+  /** Bytes, as a Buffer. */
+  Buffer = 7,
+  /** Bytes, as a Uint8Array. */
+  Bytes = 8,
+  /** v8.serialize */
+  Value = 9,
+  /** Text with half a surrogate pair, which UTF-8 cannot say. */
+  Utf16 = 10,
+}
+
+/** Size, kind and form. */
+export const HEAD_BYTES = 6
+const SIZE_BYTES = 4
+/** Heads and what little else a frame may have besides its value. */
+export const SLACK_BYTES = 65_536
+export const NUMBER_BYTES = 6
+
+/** A value as it is sent, by itself: for what waits, and for what goes to many. */
+export class Packed {
+  readonly form: Form
+  readonly bytes: Uint8Array
+
+  constructor(form: Form, bytes: Uint8Array) {
+    this.form = form
+    this.bytes = bytes
+  }
+}
+
+const NOTHING = new Uint8Array(0)
+const SMALL_FORMS: readonly unknown[] = [undefined, null, false, true]
+
+/** Throws UsageError for what cannot be cloned. The result shares nothing with `value`. */
+export function pack(value: unknown): Packed {
+  if (typeof value === 'string') {
+    const bytes = Buffer.from(value)
+    if (bytes.length === value.length) return new Packed(Form.Ascii, bytes)
+    return isWellFormed(value) ? new Packed(Form.Utf8, bytes) : new Packed(Form.Utf16, Buffer.from(value, 'utf16le'))
+  }
+  const small = SMALL_FORMS.indexOf(value)
+  if (small >= 0) return new Packed(small, NOTHING)
+  if (isPlainBytes(value)) return new Packed(bytesForm(value), Uint8Array.prototype.slice.call(value))
+  if (typeof value === 'number') {
+    const bytes = Buffer.allocUnsafe(8)
+    bytes.writeDoubleLE(value)
+    return new Packed(Form.Number, bytes)
+  }
+  return new Packed(Form.Value, serialized(value))
+}
+
+/** Of Node 20 on; the types are of ES2024. */
+export function isWellFormed(text: string): boolean {
+  return (text as string & { isWellFormed(): boolean }).isWellFormed()
+}
+
+/** A subclass of somebody's keeps what v8 makes of it. */
+export function isPlainBytes(value: unknown): value is Uint8Array {
+  if (!(value instanceof Uint8Array)) return false
+  const prototype = Object.getPrototypeOf(value)
+  return prototype === Buffer.prototype || prototype === Uint8Array.prototype
+}
+
+export function bytesForm(bytes: Uint8Array): Form {
+  return Buffer.isBuffer(bytes) ? Form.Buffer : Form.Bytes
+}
+
+/** Throws UsageError. */
+export function serialized(value: unknown): Buffer {
+  try {
+    return v8.serialize(value)
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause)
+    throw new UsageError('ERR_CANNOT_CLONE', `a message is what structuredClone() takes: ${why}`, { cause })
+  }
+}
+
+/** The value in `bytes` from `start` to `end`, which shares nothing with them. Throws ProtocolError. */
+export function unpack(form: Form, bytes: Buffer, start: number, end: number): unknown {
+  if (form === Form.Ascii) return (bytes as Slicer).latin1Slice(start, end)
+  if (form === Form.Utf8) return (bytes as Slicer).utf8Slice(start, end)
+  if (form === Form.Number) return bytes.readDoubleLE(start)
+  if (form < SMALL_FORMS.length) return SMALL_FORMS[form]
+  if (form === Form.Buffer) return copyOf(bytes, start, end)
+  if (form === Form.Bytes) return new Uint8Array(bytes.subarray(start, end)) // not slice(): of a Buffer that is a Buffer
+  if (form === Form.Utf16) return bytes.toString('utf16le', start, end)
+  if (form === Form.Value) return deserialized(copyOf(bytes, start, end))
+  throw new ProtocolError('ERR_MESH_FRAME', `a value of form ${form}`)
+}
+
+/** Of its own memory: typed arrays in it would otherwise show all of what was received. */
+function copyOf(bytes: Buffer, start: number, end: number): Buffer {
+  const copy = Buffer.allocUnsafeSlow(end - start)
+  bytes.copy(copy, 0, start, end)
+  return copy
+}
+
+function deserialized(bytes: Buffer): unknown {
+  try {
+    return v8.deserialize(bytes)
+  } catch (cause) {
+    throw new ProtocolError('ERR_MESH_FRAME', 'a value that cannot be read', { cause })
+  }
+}
+
+/** Of Node since 0.x, and not in its documentation: `toString` after it has looked at its arguments. */
+type Slicer = Buffer & {
+  latin1Slice(start: number, end: number): string
+  utf8Slice(start: number, end: number): string
+}
+
+/** One frame: what `bytes` holds from `start` (behind the form) to `end` is lent. */
+export type OnFrame = (kind: Kind, form: Form, bytes: Buffer, start: number, end: number) => void
+
+/** Cuts a stream into frames. */
+export class FrameReader {
+  readonly #onFrame: OnFrame
+  #most: number
+  #partial: Buffer | null = null
+  /** Bytes of `#partial` that are there. */
+  #has = 0
+
+  /** @param most bytes; a frame that says it is larger is a ProtocolError */
+  constructor(most: number, onFrame: OnFrame) {
+    this.#most = most
+    this.#onFrame = onFrame
+  }
+
+  set most(bytes: number) {
+    this.#most = bytes
+  }
+
+  /** Throws ProtocolError. What `onFrame` throws leaves the rest unread. */
+  receive(bytes: Buffer): void {
+    let at = this.#partial === null ? 0 : this.#complete(bytes)
+    while (at >= 0 && bytes.length - at >= SIZE_BYTES) {
+      const end = at + SIZE_BYTES + this.#sizeAt(bytes, at)
+      if (end > bytes.length) break
+      this.#onFrame(bytes[at + 4] as Kind, bytes[at + 5] as Form, bytes, at + HEAD_BYTES, end)
+      at = end
+    }
+    if (at >= 0 && at < bytes.length) this.#keep(bytes, at)
+  }
+
+  /** Fills up what is there of a frame; where the next one begins, or -1 when it is still not whole. */
+  #complete(bytes: Buffer): number {
+    let at = 0
+    if (this.#has < SIZE_BYTES) {
+      at = this.#fill(bytes, 0, SIZE_BYTES)
+      if (this.#has < SIZE_BYTES) return -1
+      const head = this.#partial as Buffer
+      this.#partial = Buffer.allocUnsafeSlow(SIZE_BYTES + this.#sizeAt(head, 0))
+      head.copy(this.#partial, 0, 0, SIZE_BYTES)
+    }
+    const frame = this.#partial as Buffer
+    at = this.#fill(bytes, at, frame.length)
+    if (this.#has < frame.length) return -1
+    this.#partial = null
+    this.#onFrame(frame[4] as Kind, frame[5] as Form, frame, HEAD_BYTES, frame.length)
+    return at
+  }
+
+  #fill(bytes: Buffer, from: number, upTo: number): number {
+    const end = Math.min(bytes.length, from + upTo - this.#has)
+    bytes.copy(this.#partial as Buffer, this.#has, from, end)
+    this.#has += end - from
+    return end
+  }
+
+  #keep(bytes: Buffer, from: number): void {
+    const has = bytes.length - from
+    this.#partial = Buffer.allocUnsafeSlow(has < SIZE_BYTES ? SIZE_BYTES : SIZE_BYTES + this.#sizeAt(bytes, from))
+    this.#has = has
+    bytes.copy(this.#partial, 0, from)
+  }
+
+  #sizeAt(bytes: Buffer, at: number): number {
+    const size =
+      ((bytes[at] as number) | ((bytes[at + 1] as number) << 8) | ((bytes[at + 2] as number) << 16)) +
+      (bytes[at + 3] as number) * 0x1000000
+    if (size < HEAD_BYTES - SIZE_BYTES || size > this.#most)
+      throw new ProtocolError('ERR_MESH_FRAME', `a frame of ${size} bytes, where ${this.#most} is the limit`)
+    return size
+  }
+}
+
+export function tooLarge(to: string, bytes: number, most: number): UsageError {
+  return new UsageError('ERR_MESSAGE_TOO_LARGE', `${to}: a message of ${bytes} bytes, where maxPackageSize is ${most}`)
+}

@@ -1,0 +1,201 @@
+// What a person typed, read: command, flags, modules, groups, the app's own arguments. Flags may stand anywhere, and one that
+// a command does not know is an error, not silence.
+
+import { existsSync } from 'node:fs'
+import { dirname, resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import { messageOf } from '../../errors.ts'
+import { CommandError, Exit } from '../exit-codes.ts'
+import type { LogFormat, StartOptions } from '../messages.ts'
+import { startFile } from '../spawn.ts'
+
+/** A flag: how it is typed, and its line in the help. */
+export interface Flag {
+  readonly type: 'boolean' | 'string'
+  readonly short?: string
+  /** What its value is, in the help. */
+  readonly value?: string
+  /** The environment variable that says the same. */
+  readonly env?: string
+  readonly text: string
+}
+
+export const FLAGS = {
+  daemon: { type: 'boolean', short: 'd', text: 'run in the background; returns when every worker serves' },
+  graceful: { type: 'boolean', short: 'g', text: 'give work the whole drainTimeoutMs of its Worker (30 s)' },
+  timeout: {
+    ...{ type: 'string', short: 't', value: 'TIME' },
+    text: 'give work this long instead: seconds, or with a unit: 500ms, 10s, 2m',
+  },
+  wait: { type: 'boolean', text: 'return when it is done; the default' },
+  'no-wait': { type: 'boolean', text: 'return when it has been asked for; events and the log tell how it went' },
+  follow: { type: 'boolean', short: 'f', text: 'go on with what comes, until Ctrl+C' },
+  lines: { type: 'string', short: 'n', value: 'N', text: 'so many of those that were' },
+  name: { type: 'string', value: 'NAME', text: 'a group, also where its name looks like a file' },
+  quiet: { type: 'boolean', short: 'q', text: 'print nothing but errors' },
+  json: { type: 'boolean', text: 'JSON on stdout, errors too' },
+  'run-dir': {
+    ...{ type: 'string', value: 'DIR', env: 'MILLRACE_RUN_DIR' },
+    text: 'where lock, control socket and pid file live',
+  },
+  'pid-file': { type: 'string', value: 'FILE', env: 'MILLRACE_PID_FILE', text: 'also the pid, for people' },
+  'log-file': {
+    ...{ type: 'string', value: 'FILE', env: 'MILLRACE_LOG_FILE' },
+    text: "log lines and stderr; a daemon's default is in the run directory",
+  },
+  'stdout-file': {
+    ...{ type: 'string', value: 'FILE', env: 'MILLRACE_STDOUT_FILE' },
+    text: "stdout of a daemon's workers; /dev/null",
+  },
+  'log-format': { type: 'string', value: 'F', env: 'MILLRACE_LOG_FORMAT', text: 'text or json' },
+  'log-max-size': {
+    ...{ type: 'string', value: 'N', env: 'MILLRACE_LOG_MAX_SIZE' },
+    text: 'bytes of a log or stdout file before it is put aside as FILE.1; 0: no limit',
+  },
+  user: {
+    ...{ type: 'string', value: 'NAME', env: 'MILLRACE_USER' },
+    text: 'who the workers run as, when root starts them',
+  },
+  group: { type: 'string', value: 'NAME', env: 'MILLRACE_GROUP', text: "their group; the user's own" },
+  umask: { type: 'string', value: 'MODE', env: 'MILLRACE_UMASK', text: 'octal, of all processes' },
+  engine: {
+    ...{ type: 'string', value: 'NAME', env: 'MILLRACE_ENGINE' },
+    text: 'native or node; native where the addon has it',
+  },
+  node: { type: 'string', value: 'PATH', text: 'the Node of the new master; that of this command' },
+  help: { type: 'boolean', short: 'h', text: 'what a command does, and its flags' },
+  version: { type: 'boolean', short: 'v', text: 'the version' },
+} as const satisfies Record<string, Flag>
+
+export type FlagName = keyof typeof FLAGS
+export type Flags = { readonly [name in FlagName]?: (typeof FLAGS)[name]['type'] extends 'boolean' ? boolean : string }
+
+/** Every command has them. */
+export const COMMON_FLAGS: readonly FlagName[] = ['run-dir', 'json', 'quiet', 'help']
+/** What a server is started with. */
+export const START_FLAGS: readonly FlagName[] = [
+  ...(['daemon', 'pid-file', 'log-file', 'stdout-file', 'log-format', 'log-max-size'] as const),
+  ...(['user', 'group', 'umask', 'engine'] as const),
+]
+
+export interface Line {
+  readonly command: string
+  readonly flags: Flags
+  /** Absolute paths, links as typed: what they point at may change until a reload. */
+  readonly modules: readonly string[]
+  /** What stands beside the command and is no file: names of groups, and what more a command takes. */
+  readonly words: readonly string[]
+  readonly argv: readonly string[]
+  /** The user's file was run directly and has been evaluated in this process. */
+  readonly isDirect: boolean
+}
+
+/** A number below zero is one, and no flag. Nobody types this character. */
+const MINUS = '\u0001'
+
+/** Throws a CommandError for what makes no sense. */
+export function readLine(typed: readonly string[], direct: string | null): Line {
+  const split = typed.indexOf('--')
+  const ours = (split < 0 ? typed : typed.slice(0, split)).map((arg) => arg.replace(/^-(?=\d+$)/, MINUS))
+  const argv = split < 0 ? [] : typed.slice(split + 1)
+  const { values, positionals } = parse(ours)
+  const [command = '', ...operands] = positionals.map(withMinus)
+  const flags = Object.fromEntries(Object.entries(values).map(([name, value]) => [name, withMinus(value)])) as Flags
+  const files = operands.filter(isFile)
+  const words = [...(flags.name === undefined ? [] : [flags.name]), ...operands.filter((operand) => !isFile(operand))]
+  return { command, flags, modules: resolveModules(files, direct), words, argv, isDirect: direct !== null }
+}
+
+function parse(args: readonly string[]) {
+  try {
+    return parseArgs({ args: [...args], options: FLAGS, allowPositionals: true, strict: true })
+  } catch (error) {
+    throw usage(withMinus(messageOf(error).split('. ')[0] ?? ''))
+  }
+}
+
+function withMinus<T>(value: T): T {
+  return typeof value === 'string' ? (value.replaceAll(MINUS, '-') as T & string) : value
+}
+
+/** A module, not the name of a group: it is there, or it is typed like a path or a file of code. An address is none. */
+function isFile(operand: string): boolean {
+  if (operand.includes('://') || operand === '') return false
+  return operand.includes('/') || /\.[cm]?[jt]sx?$/.test(operand) || existsSync(resolve(operand))
+}
+
+function resolveModules(files: readonly string[], direct: string | null): string[] {
+  const all = direct === null ? files : [direct, ...files]
+  if (all.length === 0) return [resolve(dirname(startFile()), 'demo.js')]
+  return all.map((file) => resolve(file))
+}
+
+/** What the command line says, and where it says nothing, the environment. */
+export function startOptions({ modules, argv, flags }: Line): StartOptions {
+  const { env } = process
+  return {
+    modules,
+    argv,
+    runDir: runDirOf(flags),
+    pidFile: flags['pid-file'] ?? env.MILLRACE_PID_FILE,
+    logFile: flags['log-file'] ?? env.MILLRACE_LOG_FILE,
+    stdoutFile: flags['stdout-file'] ?? env.MILLRACE_STDOUT_FILE,
+    logFormat: logFormat(flags['log-format'] ?? env.MILLRACE_LOG_FORMAT ?? 'text'),
+    logMaxSize: wholeNumber('--log-max-size', flags['log-max-size'] ?? env.MILLRACE_LOG_MAX_SIZE, 10),
+    user: flags.user ?? env.MILLRACE_USER,
+    group: flags.group ?? env.MILLRACE_GROUP,
+    umask: wholeNumber('--umask', flags.umask ?? env.MILLRACE_UMASK, 8),
+    engine: engineName(flags.engine ?? env.MILLRACE_ENGINE),
+    isQuiet: flags.quiet ?? false,
+  }
+}
+
+function logFormat(text: string): LogFormat {
+  if (text === 'text' || text === 'json') return text
+  throw usage(`--log-format is text or json, not '${text}'`)
+}
+
+function engineName(text: string | undefined): string | undefined {
+  if (text === undefined || text === 'native' || text === 'node') return text
+  throw usage(`--engine is native or node, not '${text}'`)
+}
+
+function wholeNumber(flag: string, text: string | undefined, radix: 8 | 10): number | undefined {
+  if (text === undefined) return undefined
+  const digits = radix === 8 ? /^[0-7]{1,4}$/ : /^\d{1,15}$/
+  if (!digits.test(text))
+    throw usage(`${flag} is ${radix === 8 ? 'an octal mode like 027' : 'a number of bytes'}, not '${text}'`)
+  return Number.parseInt(text, radix)
+}
+
+export function runDirOf(flags: Flags): string | undefined {
+  return flags['run-dir'] ?? process.env.MILLRACE_RUN_DIR
+}
+
+const UNITS = new Map([
+  ['ms', 1],
+  ['s', 1000],
+  ['', 1000],
+  ['m', 60_000],
+])
+/** What a timer of Node can wait. */
+const LONGEST_MS = 2 ** 31 - 1
+
+/** `--timeout` in ms, null without one. Seconds where no unit is given, as Workerman's `stopTimeout`. */
+export function timeoutOf({ timeout }: Flags): number | null {
+  if (timeout === undefined) return null
+  const [, number = '', unit = ''] = /^(\d{1,10}(?:\.\d{1,3})?)(ms|s|m|)$/.exec(timeout) ?? []
+  if (number === '') throw usage(`--timeout is a time like 5 (seconds), 500ms or 2m, not '${timeout}'`)
+  return Math.min(LONGEST_MS, Math.round(Number(number) * (UNITS.get(unit) ?? 1)))
+}
+
+/** `--lines`, or what it is without. */
+export function linesOf({ lines }: Flags, otherwise: number): number {
+  if (lines === undefined) return otherwise
+  if (!/^\d{1,9}$/.test(lines)) throw usage(`--lines is a number, not '${lines}'`)
+  return Number(lines)
+}
+
+export function usage(problem: string): CommandError {
+  return new CommandError(Exit.Usage, problem)
+}

@@ -1,0 +1,31 @@
+// What the commands share that change a running server and wait for it: asking, progress, and saying how it went.
+
+import type { Request } from '../control.ts'
+import { CommandError, Exit } from '../exit-codes.ts'
+import type { ReloadOutcome } from '../reload.ts'
+import { paintFor } from '../style.ts'
+import { renderOutcome } from '../tables.ts'
+import type { Line } from './line.ts'
+import { show, showJson } from './print.ts'
+import { withProgress } from './progress.ts'
+import { askFound, findServer, need } from './server.ts'
+
+/** Asks for an operation, shows how it goes and how it went. `past` is the end of `reloaded in 2 s`. */
+export async function operate(line: Line, request: Request, past: string): Promise<Exit> {
+  const { flags } = line
+  const found = await findServer(line) // one that hangs is told from one at work
+  const { outcome } = await withProgress(flags, found, () => askFound(found, request))
+  return conclude(line, request.command, need(outcome), past)
+}
+
+async function conclude({ flags }: Line, command: string, outcome: ReloadOutcome, past: string): Promise<Exit> {
+  const { reason, exitCode, code, next, slots } = outcome
+  const hasTable = flags.json !== true && flags.quiet !== true && (slots.length > 0 || reason === '')
+  if (hasTable) await show(renderOutcome(outcome, past, paintFor(process.stdout)))
+  if (reason !== '')
+    throw new CommandError(exitCode, exitCode === Exit.Usage ? reason : `${command} given up: ${reason}`, {
+      ...{ code, next },
+      report: outcome,
+    })
+  return flags.json === true ? showJson(outcome) : Exit.Ok
+}

@@ -1,0 +1,39 @@
+// `restart`: what would not come up does not end what runs.
+
+import { CommandError, Exit } from '../exit-codes.ts'
+import { ANY_WORDS, type Command } from './command.ts'
+import { type Line, START_FLAGS, startOptions, usage } from './line.ts'
+import { operate } from './operate.ts'
+import { say } from './print.ts'
+import { describeHere, launch, runOtherCopy } from './start.ts'
+import { leaveOf, stopServer } from './stop.ts'
+
+export const restart: Command = {
+  operands: '[app.js ...] [NAME ...] [-- arguments of the app]',
+  summary: 'check the code, stop what runs, start (-d and -g as there)',
+  details: `Code that cannot be evaluated stops nothing (exit code 6). Nothing needs to run. With NAME only these groups, in the server
+that runs: all their processes leave at once, and as many start with the new code; who connects meanwhile waits.`,
+  flags: ['graceful', 'timeout', 'name', ...START_FLAGS],
+  words: ANY_WORDS,
+  async run(line) {
+    if (line.words.length > 0) return restartGroups(line)
+    leaveOf(line.flags)
+    const other = runOtherCopy(line)
+    if (other !== null) return other
+    startOptions(line) // throws before anything is stopped
+    await describeHere(line)
+    try {
+      say(line.flags, `stopped, pid ${await stopServer(line)}`)
+    } catch (error) {
+      if (!(error instanceof CommandError && error.exitCode === Exit.NotRunning)) throw error
+    }
+    return launch(line)
+  },
+}
+
+/** The server goes on as it was started: what it is started with is nothing to say here. */
+function restartGroups(line: Line): Promise<Exit> {
+  const flag = START_FLAGS.find((name) => line.flags[name] !== undefined)
+  if (flag !== undefined) throw usage(`--${flag} is for the whole server, not for ${line.words.join(', ')}`)
+  return operate(line, { command: 'restart', names: line.words, ...leaveOf(line.flags) }, 'restarted')
+}

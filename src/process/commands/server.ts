@@ -1,0 +1,54 @@
+// The server that a command is about: the first that answers in the places where `start` may have put it.
+
+import { type Answer, ask, type Done, type Refusal, type Request } from '../control.ts'
+import { CommandError, Exit } from '../exit-codes.ts'
+import { placesToAsk, runDirCandidates } from '../run-directory.ts'
+import { type Line, runDirOf } from './line.ts'
+
+/** How long a master may take to answer. */
+const ANSWER_TIMEOUT_MS = 5000
+
+/** Where it was found, and what it said there. */
+export interface Found {
+  readonly path: string
+  readonly uid: number
+  readonly done: Done
+}
+
+/** Asks the first server that answers. Rejects with a CommandError when there is none, or it refuses. */
+export async function findServer(line: Line, request: Request = { command: 'ping' }): Promise<Found> {
+  const [module = ''] = line.modules
+  const { places, unreadable } = placesToAsk(module, runDirOf(line.flags))
+  for (const { path, uid } of places) {
+    const answer = await ask(path, request, ANSWER_TIMEOUT_MS, uid)
+    if (answer !== null) return { path, uid, done: granted(answer) }
+  }
+  const others = unreadable.length === 0 ? '' : `; another user's server may be in ${unreadable.join(', ')}: try sudo`
+  const { paths, elsewhere } = runDirCandidates(module, runDirOf(line.flags))
+  throw new CommandError(Exit.NotRunning, `not running (looked in ${[...paths, ...elsewhere].join(', ')}${others})`)
+}
+
+export async function askServer(line: Line, request: Request): Promise<Done> {
+  return (await findServer(line, request)).done
+}
+
+/** Asks a server that is known to be there for what takes its time. */
+export async function askFound({ path, uid, done: { pid } }: Found, request: Request): Promise<Done> {
+  const answer = await ask(path, request, Number.POSITIVE_INFINITY, uid)
+  if (answer !== null) return granted(answer)
+  throw new CommandError(Exit.Failure, `the master, pid ${pid}, ended before the ${request.command} did`)
+}
+
+function granted(answer: Answer): Done {
+  if (answer.ok) return answer
+  const { exitCode = Exit.Failure, message, code, next }: Refusal = answer
+  throw new CommandError(exitCode, message, { code, next })
+}
+
+/** A part of the answer that this command is about. */
+export function need<T>(part: T | undefined): T {
+  if (part !== undefined) return part
+  throw new CommandError(Exit.Failure, 'the master answered something else: is it another version?', {
+    next: "'millrace restart' starts this version",
+  })
+}

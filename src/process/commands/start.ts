@@ -1,0 +1,101 @@
+// `start`: a server in the foreground, or as a daemon. And what `restart` shares with it: looking at the code first.
+
+import { realpathSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { dirname, resolve } from 'node:path'
+import { codeOf, messageOf } from '../../errors.ts'
+import { udpPorts } from '../../net/udp-ports.ts'
+import { type Described, describeModules } from '../describe.ts'
+import { CommandError, Exit } from '../exit-codes.ts'
+import type { Declaration } from '../group.ts'
+import { launchDaemon, runDirect, runOther } from '../launch.ts'
+import { runMaster } from '../run-master.ts'
+import { startFile } from '../spawn.ts'
+import { ANY_WORDS, type Command } from './command.ts'
+import { type Line, START_FLAGS, startOptions, usage } from './line.ts'
+import { operate } from './operate.ts'
+import { print, showJson } from './print.ts'
+import { askServer } from './server.ts'
+
+export const start: Command = {
+  operands: '[app.js ...] [NAME ...] [-- arguments of the app]',
+  summary: 'run the server of app.js in the foreground (without app.js: a demo); -d: as a daemon',
+  details: `Evaluates app.js in a process of its own, binds its addresses, starts its processes and serves until it is stopped.
+With -d it returns when every process serves, or with the reason why not (exit code 5, 6 or 7).
+With NAME: starts groups of a server that runs, which 'stop NAME' has stopped.`,
+  flags: [...START_FLAGS, 'name'],
+  words: ANY_WORDS,
+  async run(line) {
+    if (line.words.length > 0) return startGroups(line)
+    return runOtherCopy(line) ?? launch(line)
+  },
+}
+
+async function startGroups(line: Line): Promise<Exit> {
+  const { words: names } = line
+  try {
+    return await operate(line, { command: 'start', names }, 'started')
+  } catch (error) {
+    if (!(error instanceof CommandError && error.exitCode === Exit.NotRunning)) throw error
+    throw new CommandError(
+      Exit.Module,
+      `there is no file ${resolve(names[0] ?? '')}, and no server whose group it could be`,
+      {
+        next: 'name a file that is there',
+      },
+    )
+  }
+}
+
+/** Becomes the server, or starts it. Resolves with its exit code. */
+export async function launch(line: Line): Promise<Exit> {
+  const { flags, isDirect } = line
+  const options = startOptions(line)
+  if (flags.json === true && flags.daemon !== true) throw usage('--json tells what a daemon is: it needs -d')
+  if (flags.daemon !== true) return isDirect ? runDirect(options) : runMaster(options, false, null)
+  const banner = await launchDaemon(options)
+  if (flags.json !== true) return print(banner)
+  return showJson((await askServer(line, { command: 'status' })).status)
+}
+
+/** What the code declares. Rejects also for what no start could bring up: `restart` must not end what runs for it. */
+export async function describeHere(line: Line): Promise<Described> {
+  const { modules, argv, user = '', group = '', engine } = startOptions(line)
+  const { signal } = new AbortController()
+  const nobody = { output: null, onSpawn: () => undefined }
+  const described = await describeModules({ modules, argv, user, group, engine, signal, ...nobody })
+  for (const declaration of described.groups) if (declaration.transport === 'udp') checkUdp(declaration)
+  return described
+}
+
+function checkUdp(declaration: Declaration): void {
+  try {
+    udpPorts().check(declaration)
+  } catch (error) {
+    throw new CommandError(Exit.Module, messageOf(error), { cause: error })
+  }
+}
+
+// Two copies of the package: npx or a global one starts an app that has its own
+
+/** Runs this line with the copy that the app resolves; null when that is this one. */
+export function runOtherCopy({ modules, isDirect }: Line): Promise<number> | null {
+  const other = isDirect ? null : otherCopy(modules[0] ?? '')
+  return other === null ? null : runOther(other)
+}
+
+function otherCopy(module: string): string | null {
+  let found: string
+  try {
+    realpathSync(module)
+    found = createRequire(module).resolve('millrace/package.json')
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT')
+      throw new CommandError(Exit.Module, `there is no file ${module}`, { next: 'name a file that is there' })
+    throw new CommandError(Exit.Module, `${module} cannot find 'millrace'`, {
+      next: 'npm install millrace, or npm link millrace',
+    })
+  }
+  const theirs = resolve(dirname(realpathSync(found)), 'dist/start.js')
+  return theirs === realpathSync(startFile()) ? null : theirs
+}

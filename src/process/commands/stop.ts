@@ -1,0 +1,59 @@
+// `stop`: the server, and waits until it is gone; or only some of its groups.
+
+import { now } from '../../loop/clock.ts'
+import type { Leave } from '../control.ts'
+import { CommandError, Exit } from '../exit-codes.ts'
+import { isAlive } from '../identity.ts'
+import { ANY_WORDS, type Command } from './command.ts'
+import { type Flags, type Line, timeoutOf } from './line.ts'
+import { operate } from './operate.ts'
+import { say, showJson } from './print.ts'
+import { withProgress } from './progress.ts'
+import { type Found, findServer } from './server.ts'
+
+/** What a server may take to end beyond its own `Worker.stopTimeout`: workers are killed then, and reaped. */
+const STOP_SLACK_MS = 10_000
+
+export const stop: Command = {
+  operands: '[app.js] [NAME ...]',
+  summary: 'end it: connections get Worker.stopTimeout seconds (2); -g: the drainTimeoutMs of their Worker (30 s)',
+  details: `Returns when the server is gone. --timeout gives work so much time instead. A stop during another one can only shorten it.
+With NAME only these groups end: their processes drain as above, their sockets are closed (who connects is refused), the rest
+of the server goes on, and 'start', 'reload' or 'restart' with NAME brings them back. A reload of everything does not.`,
+  flags: ['graceful', 'timeout', 'name'],
+  words: ANY_WORDS,
+  async run(line) {
+    const { words: names } = line
+    if (names.length > 0) return operate(line, { command: 'stop', names, ...leaveOf(line.flags) }, 'stopped')
+    const pid = await stopServer(line)
+    if (line.flags.json === true) return showJson({ stopped: true, pid })
+    say(line.flags, `stopped, pid ${pid}`)
+    return Exit.Ok
+  },
+}
+
+/** How long what is told to leave may take. */
+export function leaveOf(flags: Flags): Leave {
+  return { isGraceful: flags.graceful === true, timeoutMs: timeoutOf(flags) }
+}
+
+/** The pid of the server that is gone. */
+export async function stopServer(line: Line): Promise<number> {
+  const leave = leaveOf(line.flags)
+  const found = await findServer(line)
+  return withProgress(line.flags, found, async () => {
+    return untilGone(await findServer(line, { command: 'stop', ...leave }))
+  })
+}
+
+async function untilGone({ done: answer }: Found): Promise<number> {
+  const deadline = now() + answer.stopTimeoutMs + STOP_SLACK_MS
+  while (isAlive(answer)) {
+    if (now() > deadline)
+      throw new CommandError(Exit.Timeout, `pid ${answer.pid} is still stopping`, {
+        next: `ask again, or end it by force: kill -9 ${answer.pid}`,
+      })
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+  return answer.pid
+}

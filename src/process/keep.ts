@@ -1,0 +1,36 @@
+// The role of the keeper (shared/keeper.ts): it lives until the master ends it, or if that was killed, as long as a worker is
+// left. A service manager's SIGTERM for every process of the server is for the others: they may need the data for their end.
+
+import { messageOf } from '../errors.ts'
+import { logRecords, nameLog } from '../log.ts'
+import { runKeeper } from '../shared/keeper.ts'
+import type { Channel } from './channel.ts'
+import { Exit } from './exit-codes.ts'
+import type { FromChild, KeeperBoot, ToChild } from './messages.ts'
+
+export async function keep(
+  { path, secret, isLogPiped }: KeeperBoot,
+  channel: Channel<ToChild, FromChild>,
+): Promise<void> {
+  process.title = 'millrace: keeper process'
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP', 'SIGUSR2'] as const) process.on(signal, ignore)
+  if (isLogPiped) logRecords()
+  nameLog('keeper')
+  const leave = () => process.exit(Exit.Ok)
+  try {
+    const keeper = await runKeeper({ path, secret })
+    channel.onClose = () => {
+      keeper.onDeserted = leave
+      if (keeper.isDeserted) leave()
+    }
+    channel.send({ type: 'ready' })
+  } catch (error) {
+    channel.send({ type: 'failed', exitCode: Exit.Failure, message: messageOf(error) })
+    channel.onClose = leave
+    channel.end()
+  }
+}
+
+function ignore(): void {
+  // See above.
+}

@@ -1,0 +1,60 @@
+// What the master tells the workers of each other: which process has which slot, and where it is reached. Each process has
+// the whole table from its start, and hears of what changes.
+
+import { randomBytes } from 'node:crypto'
+import type { MeshPlace, PeerRow } from './group.ts'
+import type { Blueprint, GroupState, Slot } from './slot.ts'
+import type { WorkerHandle } from './worker-handle.ts'
+
+const SECRET_BYTES = 32
+
+export class Peers {
+  /** Who knows it is one of this server's processes. In base64. */
+  readonly secret = randomBytes(SECRET_BYTES).toString('base64')
+  #rows = new Map<string, PeerRow>()
+  #isEnding = false
+
+  /** What a process is told at its start. */
+  placeFor({ mailbox }: Blueprint, fd: number, address: string): MeshPlace {
+    return { fd, address, secret: this.secret, mailbox, rows: [...this.#rows.values()], isEnding: this.#isEnding }
+  }
+
+  /** Looked at after every change: tells every process what is different now. */
+  settle(groups: readonly GroupState[], isEnding: boolean): void {
+    const rows = new Map(groups.flatMap((group) => rowsOf(group)).map((row) => [keyOf(row), row]))
+    const changed = [...rows.values()].filter((row) => !isSame(row, this.#rows.get(keyOf(row))))
+    const gone = [...this.#rows.values()].filter((row) => !rows.has(keyOf(row)))
+    const isNews = changed.length + gone.length > 0 || isEnding !== this.#isEnding
+    this.#rows = rows
+    this.#isEnding = isEnding
+    if (!isNews) return
+    const news = { rows: [...gone.map((row) => ({ ...row, incarnation: -1, address: '' })), ...changed], isEnding }
+    for (const { slots } of groups) for (const { processes } of slots) for (const one of processes) one.tellPeers(news)
+  }
+}
+
+function rowsOf(group: GroupState): PeerRow[] {
+  if (group.isGone) return []
+  const { mailbox, declaration } = group.blueprint
+  return group.slots
+    .filter(({ isGivenUp }) => !isGivenUp)
+    .map((slot) => ({ mailbox, group: declaration.name, id: slot.id, ...reachable(slot) }))
+}
+
+/** From the moment on in which it is ready: before, its messages wait. */
+function reachable({ current }: Slot): Pick<PeerRow, 'incarnation' | 'address'> {
+  const isUp = current !== null && isServing(current) && current.meshAddress !== ''
+  return isUp ? { incarnation: current.incarnation, address: current.meshAddress } : { incarnation: 0, address: '' }
+}
+
+function isServing({ state }: WorkerHandle): boolean {
+  return state === 'ready' || state === 'retiring'
+}
+
+function keyOf({ mailbox, id }: PeerRow): string {
+  return `${mailbox}\n${id}`
+}
+
+function isSame(a: PeerRow, b: PeerRow | undefined): boolean {
+  return a.incarnation === b?.incarnation && a.address === b.address && a.group === b.group
+}

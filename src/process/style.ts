@@ -1,0 +1,28 @@
+// Colours, where somebody looks at a terminal. Text is laid out first and painted then, so that widths stay right.
+
+export type Style = 'good' | 'bad' | 'care' | 'quiet' | 'strong'
+
+const CODES: Record<Style, readonly [number, number]> = {
+  good: [32, 39],
+  bad: [31, 39],
+  care: [33, 39],
+  quiet: [2, 22],
+  strong: [1, 22],
+}
+
+export type Paint = (style: Style, text: string) => string
+
+export const plain: Paint = (_style, text) => text
+
+/** For text that goes to `stream`. */
+export function paintFor(stream: { readonly isTTY?: boolean }, env: NodeJS.ProcessEnv = process.env): Paint {
+  if (!hasColours(stream, env)) return plain
+  return (style, text) => `\x1b[${CODES[style][0]}m${text}\x1b[${CODES[style][1]}m`
+}
+
+/** FORCE_COLOR before NO_COLOR (no-color.org) before what the stream is; as Node decides, too. */
+function hasColours({ isTTY }: { readonly isTTY?: boolean }, env: NodeJS.ProcessEnv): boolean {
+  const { FORCE_COLOR, NO_COLOR = '', TERM } = env
+  if (FORCE_COLOR !== undefined) return FORCE_COLOR !== '0' && FORCE_COLOR !== 'false'
+  return NO_COLOR === '' && isTTY === true && TERM !== 'dumb'
+}

@@ -1,0 +1,187 @@
+// A worker's connection to the keeper: made at the first call, made again when it has ended, one for the whole process. What
+// was on its way when it ended is reported as such; who watches is told that something may have been missed.
+
+import type net from 'node:net'
+import { codeOf, messageOf, PeerError, UsageError } from '../errors.ts'
+import { log } from '../log.ts'
+import { Backoff } from '../loop/backoff.ts'
+import { now } from '../loop/clock.ts'
+import { deadlines } from '../loop/deadlines.ts'
+import { registry } from '../process/group.ts'
+import { type Answer, type ChangeType, encodeFrame, FrameReader, type Plain, type Request } from './wire.ts'
+
+/** `keys()` of a large map is the longest. */
+const MAX_ANSWER_BYTES = 1024 * 1_048_576
+/** What may wait for a keeper that is slow. */
+const MAX_UNSENT_BYTES = 64 * 1_048_576
+
+export interface Reply {
+  readonly result: unknown
+  readonly plain: Plain
+  /** Its own. Empty when the value is `plain`. */
+  readonly bytes: Uint8Array
+  /** 0: no value. */
+  readonly version: number
+}
+
+/** Who watches. `lost`: the connection has ended, so something may have been missed; watching goes on. */
+export type Listener = (type: ChangeType | 'lost', key: string, plain: Plain, bytes: Uint8Array) => void
+
+interface Waiting {
+  /** Before the keeper may have seen it, it is certain that nothing was done. */
+  isSent: boolean
+  readonly frame: Buffer
+  resolve(reply: Reply): void
+  reject(error: Error): void
+}
+
+interface Watch {
+  readonly map: string
+  readonly key: string
+  readonly listener: Listener
+}
+
+type Rest<R> = R extends readonly [number, ...infer Others] ? Readonly<Others> : never
+
+class KeeperLink {
+  readonly #waiting = new Map<number, Waiting>()
+  readonly #watches = new Map<number, Watch>()
+  readonly #backoff = new Backoff()
+  #socket: net.Socket | null = null
+  #isConnecting = false
+  #connectedAt = 0
+  #lastId = 0
+  #unsentBytes = 0
+  #isCorked = false
+
+  /**
+   * Rejects with a UsageError that the keeper gave, or a PeerError: ERR_KEEPER_LOST, which says whether it may have been
+   * done, and ERR_QUEUE_FULL.
+   */
+  call(what: Rest<Request>, value?: Uint8Array): Promise<Reply> {
+    if (registry().requestKeeper === null) return Promise.reject(notAWorker())
+    const id = ++this.#lastId
+    const frame = encodeFrame([id, ...what] as unknown as Request, value)
+    if (this.#unsentBytes + (this.#socket?.writableLength ?? 0) + frame.length > MAX_UNSENT_BYTES)
+      return Promise.reject(
+        new PeerError('ERR_QUEUE_FULL', 'too much waits for the keeper: await what you ask for', false),
+      )
+    return new Promise((resolve, reject) => {
+      const waiting = { isSent: false, frame, resolve, reject }
+      this.#waiting.set(id, waiting)
+      if (this.#socket !== null) return this.#send(this.#socket, waiting)
+      this.#unsentBytes += frame.length
+      void this.#connect()
+    })
+  }
+
+  /** From now on, over lost connections too, until the function that it gives is called. */
+  watch(map: string, key: string, listener: Listener): () => void {
+    if (registry().requestKeeper === null) throw notAWorker()
+    const id = ++this.#lastId
+    const watch = { map, key, listener }
+    this.#watches.set(id, watch)
+    if (this.#socket !== null) this.#write(this.#socket, encodeFrame([id, 'watch', map, key]))
+    else void this.#connect()
+    return () => {
+      if (this.#watches.delete(id) && this.#socket !== null) this.#write(this.#socket, encodeFrame([id, 'unwatch']))
+    }
+  }
+
+  async #connect(): Promise<void> {
+    if (this.#isConnecting) return
+    this.#isConnecting = true
+    try {
+      const given = await registry().requestKeeper?.()
+      if (given?.handle === undefined) throw new Error('no descriptor is left for it')
+      this.#begin(given.handle as net.Socket)
+    } catch (error) {
+      this.#lose(`the keeper of shared data cannot be reached: ${messageOf(error)}`)
+    } finally {
+      this.#isConnecting = false
+    }
+  }
+
+  /** A net.Socket, which the master has connected and introduced. */
+  #begin(socket: net.Socket): void {
+    this.#socket = socket
+    this.#connectedAt = now()
+    const reader = new FrameReader<Answer>(MAX_ANSWER_BYTES, (answer, value) => this.#take(answer, value))
+    socket.on('data', (bytes: Buffer) => {
+      try {
+        reader.read(bytes)
+      } catch (error) {
+        if (codeOf(error) !== 'ERR_BAD_FRAME') throw error // a listener of the user's
+        log(`the keeper said ${messageOf(error)}`)
+        socket.destroy()
+      }
+    })
+    socket.on('error', ignore) // 'close' follows
+    socket.on('close', () => {
+      this.#socket = null
+      this.#lose('the connection to the keeper of shared data has ended')
+    })
+    // First those who watch: what is done from now on they are to see.
+    for (const [id, { map, key }] of this.#watches) this.#write(socket, encodeFrame([id, 'watch', map, key]))
+    for (const waiting of this.#waiting.values()) this.#send(socket, waiting)
+    this.#unsentBytes = 0
+  }
+
+  #send(socket: net.Socket, waiting: Waiting): void {
+    waiting.isSent = true
+    this.#write(socket, waiting.frame)
+  }
+
+  /** What is asked in one turn leaves together. */
+  #write(socket: net.Socket, frame: Buffer): void {
+    if (!this.#isCorked) {
+      this.#isCorked = true
+      socket.cork()
+      process.nextTick(() => {
+        this.#isCorked = false
+        socket.uncork()
+      })
+    }
+    socket.write(frame)
+  }
+
+  #take(answer: Answer, value: Buffer): void {
+    const [id, what] = answer
+    if (what === 'event') return this.#watches.get(id)?.listener(answer[2], answer[3], answer[4], copyOf(value))
+    const waiting = this.#waiting.get(id)
+    this.#waiting.delete(id)
+    if (what === 'refused') waiting?.reject(new UsageError(answer[2], answer[3]))
+    else waiting?.resolve({ result: answer[2], plain: answer[3], bytes: copyOf(value), version: answer[4] })
+  }
+
+  #lose(why: string): void {
+    this.#unsentBytes = 0
+    const all = [...this.#waiting.values()]
+    this.#waiting.clear()
+    for (const { isSent, reject } of all) reject(new PeerError('ERR_KEEPER_LOST', why, isSent))
+    if (this.#watches.size === 0) return
+    for (const { listener } of this.#watches.values()) listener('lost', '', null, NOTHING)
+    const aliveMs = this.#connectedAt === 0 ? 0 : now() - this.#connectedAt
+    deadlines.after(this.#backoff.next(aliveMs), () => {
+      if (this.#socket === null && this.#watches.size > 0) void this.#connect()
+    })
+  }
+}
+
+/** Of this process. */
+export const keeperLink = new KeeperLink()
+
+const NOTHING = new Uint8Array()
+
+/** What v8 deserialises aliases its input, and the input is the socket's. */
+function copyOf(value: Buffer): Uint8Array {
+  return value.length === 0 ? NOTHING : Uint8Array.prototype.slice.call(value)
+}
+
+function notAWorker(): UsageError {
+  return new UsageError('ERR_NOT_A_WORKER', 'shared data is for worker processes: use it from onWorkerStart on')
+}
+
+function ignore(): void {
+  // The connection ends, which 'close' tells.
+}

@@ -1,0 +1,193 @@
+// The keeper: a process that does nothing but keep the data that workers share, so that no worker's death takes it along. It
+// runs no user code and never reads a value. The master starts it when somebody first asks, and connects workers to it.
+
+import { timingSafeEqual } from 'node:crypto'
+import net from 'node:net'
+import { codeOf, messageOf, ProtocolError, UsageError } from '../errors.ts'
+import { guardOutput, LimitedLog, log } from '../log.ts'
+import { Scheduler } from '../loop/scheduler.ts'
+import { removeStaleSocket } from '../net/bound-socket.ts'
+import { checkKey, checkName, MAX_VALUE_BYTES } from './limits.ts'
+import { Store, type Value } from './store.ts'
+import { type Answer, encodeFrame, FrameReader, type Plain, type Request } from './wire.ts'
+
+/** A frame that a worker may send: the largest value, and a head. */
+const MAX_FRAME_BYTES = MAX_VALUE_BYTES + 65_536
+/** What may wait for a worker that does not read: then it has missed something, and is told so by the end of its connection. */
+const MAX_UNSENT_BYTES = 64 * 1_048_576
+
+const strangers = new LimitedLog()
+
+export interface KeeperOptions {
+  readonly path: string
+  /** Whoever does not begin with it is none of ours. */
+  readonly secret: string
+}
+
+/** Listens; the master's umask and the folder's rights keep others out. Resolves when it does. */
+export async function runKeeper({ path, secret }: KeeperOptions): Promise<Keeper> {
+  guardOutput()
+  const keeper = new Keeper(secret)
+  await keeper.listen(path)
+  return keeper
+}
+
+export class Keeper {
+  readonly #secret: string
+  readonly #store = new Store(new Scheduler({ keepsAlive: false }))
+  readonly #clients = new Set<Client>()
+  readonly #server = net.createServer((socket) => this.#accept(socket))
+  /** Nobody is left who could use what it keeps. Called once the master is known to be gone. */
+  onDeserted: (() => void) | null = null
+
+  constructor(secret: string) {
+    this.#secret = secret
+  }
+
+  async listen(path: string): Promise<void> {
+    await removeStaleSocket(path)
+    const umask = process.umask(0o177)
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once('error', reject)
+      this.#server.listen(path, resolve)
+      process.umask(umask)
+    })
+  }
+
+  get isDeserted(): boolean {
+    return this.#clients.size === 0
+  }
+
+  #accept(socket: net.Socket): void {
+    const client = new Client(socket, this.#store, this.#secret)
+    this.#clients.add(client)
+    socket.on('close', () => {
+      client.end()
+      this.#clients.delete(client)
+      if (this.isDeserted) this.onDeserted?.()
+    })
+  }
+}
+
+/** One worker. */
+class Client {
+  readonly #socket: net.Socket
+  readonly #store: Store
+  readonly #secret: string
+  readonly #watches = new Map<number, () => void>()
+  #isKnown = false
+  #isCorked = false
+
+  constructor(socket: net.Socket, store: Store, secret: string) {
+    this.#socket = socket
+    this.#store = store
+    this.#secret = secret
+    const reader = new FrameReader<Request>(MAX_FRAME_BYTES, (request, value) => this.#take(request, value))
+    socket.on('error', ignore) // 'close' follows
+    socket.on('data', (bytes: Buffer) => {
+      try {
+        reader.read(bytes)
+      } catch (error) {
+        strangers.log(`keeper: a connection was refused: ${messageOf(error)}`)
+        socket.destroy()
+      }
+    })
+  }
+
+  end(): void {
+    for (const stop of this.#watches.values()) stop()
+    this.#watches.clear()
+  }
+
+  #take(request: Request, value: Buffer): void {
+    if (this.#socket.destroyed) return
+    if (!this.#isKnown) return this.#meet(request)
+    const [id] = request
+    try {
+      this.#carryOut(request, value)
+    } catch (error) {
+      if (!(error instanceof UsageError)) throw error
+      this.#send([id, 'refused', codeOf(error), messageOf(error)])
+    }
+  }
+
+  #meet(request: Request): void {
+    const [, what, secret] = request
+    const [given, wanted] = [Buffer.from(String(secret)), Buffer.from(this.#secret)]
+    const isOurs = what === 'hello' && given.length === wanted.length && timingSafeEqual(given, wanted)
+    if (!isOurs) throw new ProtocolError('ERR_STRANGER', 'it did not know the secret')
+    this.#isKnown = true
+  }
+
+  #carryOut(request: Request, bytes: Buffer): void {
+    const [id, what] = request
+    if (what === 'unwatch') return this.#unwatch(id)
+    if (what === 'hello') throw new ProtocolError('ERR_BAD_FRAME', 'it has said hello already')
+    const map = checkName(request[2])
+    if (what === 'size') return this.#ok(id, this.#store.size(map))
+    if (what === 'keys') return this.#ok(id, this.#store.keys(map))
+    if (what === 'clear') return this.#ok(id, this.#store.clear(map))
+    if (what === 'watch') return this.#watch(id, map, String(request[3]))
+    const key = checkKey(request[3])
+    if (what === 'get') return this.#found(id, true, this.#store.get(map, key))
+    if (what === 'delete') return this.#ok(id, this.#store.delete(map, key))
+    if (what === 'increment') return this.#ok(id, this.#store.increment(map, key, request[4], request[5]))
+    if (what !== 'set') throw new ProtocolError('ERR_BAD_FRAME', `it asked for ${JSON.stringify(what)}`)
+    const value = request[4] ?? Uint8Array.prototype.slice.call(bytes) // a copy: the bytes are the reader's
+    const { isDone, entry } = this.#store.set(map, key, value, request[5], request[6])
+    this.#ok(id, isDone, entry?.version)
+  }
+
+  #watch(id: number, map: string, key: string): void {
+    this.#unwatch(id)
+    const stop = this.#store.watch(map, key, (type, changed, value) => {
+      this.#send([id, 'event', type, changed, plainOf(value)], bytesOf(value))
+    })
+    this.#watches.set(id, stop)
+    this.#ok(id, true)
+  }
+
+  #unwatch(id: number): void {
+    this.#watches.get(id)?.()
+    this.#watches.delete(id)
+  }
+
+  #ok(id: number, result: unknown, version = 0): void {
+    this.#send([id, 'ok', result, null, version])
+  }
+
+  #found(id: number, result: unknown, entry: ReturnType<Store['get']>): void {
+    const value = entry?.value ?? null
+    this.#send([id, 'ok', result, plainOf(value), entry?.version ?? 0], bytesOf(value))
+  }
+
+  /** What is answered in one turn leaves together. */
+  #send(answer: Answer, value?: Uint8Array): void {
+    const socket = this.#socket
+    if (socket.destroyed) return
+    if (!this.#isCorked) {
+      this.#isCorked = true
+      socket.cork()
+      setImmediate(() => {
+        this.#isCorked = false
+        socket.uncork()
+      })
+    }
+    socket.write(encodeFrame(answer, value))
+    if (socket.writableLength <= MAX_UNSENT_BYTES) return
+    log('keeper: a worker does not read what it asked for: its connection ends')
+    socket.destroy()
+  }
+}
+
+function plainOf(value: Value | null): Plain {
+  return typeof value === 'number' ? value : null
+}
+
+function bytesOf(value: Value | null): Uint8Array | undefined {
+  return value === null || typeof value === 'number' ? undefined : value
+}
+
+function ignore(): void {
+  // A worker that has gone.
+}

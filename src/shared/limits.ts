@@ -1,0 +1,48 @@
+// What names, keys, values and times may be: said by the worker before anything is sent, and checked again by the keeper.
+
+import { UsageError } from '../errors.ts'
+
+/** A value, as it is sent. Larger things belong into a file or a database: every process that reads one copies it. */
+export const MAX_VALUE_BYTES = 1_048_576
+const MAX_KEY_LENGTH = 1024
+const MAX_NAME_LENGTH = 100
+/** Of counters: a table of 16 bytes each. */
+export const MAX_COUNTERS = 16_384
+export const COUNTER_BYTES = MAX_COUNTERS * 16
+/** A year and more; beyond it a mistake in the unit is likelier. */
+const MAX_TTL_MS = 400 * 86_400_000
+
+export function checkName(name: unknown): string {
+  if (typeof name === 'string' && name !== '' && name.length <= MAX_NAME_LENGTH) return name
+  throw new UsageError('ERR_SHARED_NAME', `shared data needs a name of 1 to ${MAX_NAME_LENGTH} characters`)
+}
+
+/** Names of maps that are not users'. */
+const OURS = '#'
+export const COUNTERS_MAP = `${OURS}counters`
+
+export function checkMapName(name: unknown): string {
+  const checked = checkName(name)
+  if (!checked.startsWith(OURS)) return checked
+  throw new UsageError('ERR_SHARED_NAME', `the name of a shared map does not begin with '${OURS}'`)
+}
+
+export function checkKey(key: unknown): string {
+  if (typeof key === 'string' && key !== '' && key.length <= MAX_KEY_LENGTH) return key
+  const given = typeof key === 'string' ? `one of ${key.length}` : typeof key
+  throw new UsageError('ERR_SHARED_KEY', `a key is a string of 1 to ${MAX_KEY_LENGTH} characters, not ${given}`)
+}
+
+/** 0 is for ever. */
+export function checkTtl(ttlMs: unknown): number {
+  if (typeof ttlMs === 'number' && ttlMs >= 0 && ttlMs <= MAX_TTL_MS) return ttlMs
+  throw new UsageError(
+    'ERR_SHARED_TTL',
+    `ttlMs is ${String(ttlMs)}: it must be milliseconds, 0 for ever, at most 400 days`,
+  )
+}
+
+export function checkStep(step: unknown): number {
+  if (typeof step === 'number' && Number.isFinite(step)) return step
+  throw new UsageError('ERR_SHARED_STEP', `cannot add ${String(step)}: it must be a finite number`)
+}

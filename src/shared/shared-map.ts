@@ -1,0 +1,148 @@
+// A map that all workers of a server share. Its data is the keeper's (keeper.ts); here are names, checks, and values as bytes.
+
+import { isDeepStrictEqual } from 'node:util'
+import v8 from 'node:v8'
+import { messageOf, UsageError } from '../errors.ts'
+import { keeperLink } from './keeper-link.ts'
+import { checkKey, checkStep, checkTtl, MAX_VALUE_BYTES } from './limits.ts'
+import { type Change, type WatchOptions, watchChanges } from './watch.ts'
+import type { Condition, Plain } from './wire.ts'
+
+export interface SetOptions {
+  /** The key is gone after so many milliseconds; 0, the default, is never. Every set begins anew. */
+  readonly ttlMs?: number
+}
+
+/**
+ * Keys and values that every worker of this server sees, and that outlive all of them: crashes, reloads, counts. They end
+ * with the server. One process, the keeper, does what it is asked one after the other, so each call is atomic.
+ *
+ * **Shape**: keys are strings of 1 to 1024 characters; values whatever structured clone takes, up to 1 MiB each as v8 writes
+ * it; a class's instance comes back as a plain object. **Order**: what one worker asks for is done in that order, and
+ * watchers see all changes of a map in the order in which they were made. **Cost**: a round trip over a Unix socket.
+ * **Errors**: bad keys and values are thrown at the call (`ERR_SHARED_KEY`, `ERR_SHARED_VALUE`, `ERR_SHARED_TTL`); it
+ * rejects with `ERR_SHARED_FULL`, and should the keeper be killed, with `ERR_KEEPER_LOST` and `mayHaveBeenHandled`: then
+ * all maps are empty.
+ */
+export class SharedMap<V = unknown> {
+  readonly name: string
+
+  /** @internal `Shared.map(name)`. */
+  constructor(name: string) {
+    this.name = name
+  }
+
+  /** Undefined when there is none. */
+  async get(key: string): Promise<V | undefined> {
+    return (await this.#entry(key)).value
+  }
+
+  async has(key: string): Promise<boolean> {
+    return (await this.#entry(key)).version !== 0
+  }
+
+  async set(key: string, value: V, options?: SetOptions): Promise<void> {
+    await this.#set(key, value, options, null)
+  }
+
+  /** Only if there is none: true for the one that has set it. A lock, with a `ttlMs` for who dies holding it. */
+  add(key: string, value: V, options?: SetOptions): Promise<boolean> {
+    return this.#set(key, value, options, 'absent')
+  }
+
+  /**
+   * Only if the value still is `expected`, by value (`util.isDeepStrictEqual`); undefined: if there is none. True when it was
+   * set. **Cost**: two round trips, and more when others change it meanwhile.
+   */
+  async compareAndSet(key: string, expected: V | undefined, value: V, options?: SetOptions): Promise<boolean> {
+    if (expected === undefined) return this.add(key, value, options)
+    encode(key, value) // a bad one is told in any case
+    for (;;) {
+      const present = await this.#entry(key)
+      if (present.version === 0 || !isDeepStrictEqual(present.value, asCloned(key, expected))) return false
+      if (await this.#set(key, value, options, present.version)) return true
+    }
+  }
+
+  /**
+   * Adds to a number, and gives the sum. None counts as 0, and only then `ttlMs` begins: `increment(ip, 1, { ttlMs: 60_000 })`
+   * counts in windows of a minute. Rejects with `ERR_SHARED_TYPE` when the value is no number.
+   */
+  async increment(key: string, step = 1, { ttlMs = 0 }: SetOptions = {}): Promise<number> {
+    const call = ['increment', this.name, checkKey(key), checkStep(step), checkTtl(ttlMs)] as const
+    return Number((await keeperLink.call(call)).result)
+  }
+
+  /** True when there was one. */
+  async delete(key: string): Promise<boolean> {
+    return (await keeperLink.call(['delete', this.name, checkKey(key)])).result === true
+  }
+
+  /** All of them, oldest first. **Cost**: O(n), at the keeper too. */
+  async keys(): Promise<string[]> {
+    return (await keeperLink.call(['keys', this.name])).result as string[]
+  }
+
+  /** **Cost**: O(n) at the keeper. */
+  async size(): Promise<number> {
+    return Number((await keeperLink.call(['size', this.name])).result)
+  }
+
+  /** How many it had. */
+  async clear(): Promise<number> {
+    return Number((await keeperLink.call(['clear', this.name])).result)
+  }
+
+  /**
+   * Every change from this call on, of all keys or of one: `for await (const { type, key, value } of map.watch())`. It ends by
+   * `break`, or when `signal` aborts. What nobody takes is kept up to a bound; beyond it, and when the connection to
+   * the keeper is lost, comes one `{ type: 'lost' }` instead: then read anew what you need.
+   */
+  watch(options: WatchOptions = {}): AsyncIterableIterator<Change<V>> {
+    const { key } = options
+    if (key !== undefined) checkKey(key)
+    return watchChanges(this.name, options, (plain, bytes) => decode<V>(plain, bytes))
+  }
+
+  async #entry(key: string): Promise<{ value: V | undefined; version: number }> {
+    const { plain, bytes, version } = await keeperLink.call(['get', this.name, checkKey(key)])
+    return { value: version === 0 ? undefined : decode<V>(plain, bytes), version }
+  }
+
+  async #set(key: string, value: V, { ttlMs = 0 }: SetOptions = {}, onlyIf: Condition): Promise<boolean> {
+    const { plain, bytes } = encode(checkKey(key), value)
+    const call = ['set', this.name, key, plain, checkTtl(ttlMs), onlyIf] as const
+    return (await keeperLink.call(call, bytes)).result === true
+  }
+}
+
+/** Numbers that JSON has are sent as such: so they can be incremented. */
+function encode(key: string, value: unknown): { plain: Plain; bytes: Uint8Array | undefined } {
+  if (value === undefined) throw new UsageError('ERR_SHARED_VALUE', `'${key}': undefined is no value; use delete()`)
+  if (typeof value === 'number' && Number.isFinite(value) && !Object.is(value, -0))
+    return { plain: value, bytes: undefined }
+  const bytes = serialize(key, value)
+  if (bytes.length <= MAX_VALUE_BYTES) return { plain: null, bytes }
+  const limit = `${MAX_VALUE_BYTES / 1_048_576} MiB`
+  throw new UsageError(
+    'ERR_SHARED_VALUE',
+    `the value of '${key}' is ${bytes.length} bytes long: at most ${limit} can be shared`,
+  )
+}
+
+function serialize(key: string, value: unknown): Buffer {
+  try {
+    return v8.serialize(value)
+  } catch (cause) {
+    throw new UsageError('ERR_SHARED_VALUE', `the value of '${key}' cannot be cloned: ${messageOf(cause)}`, { cause })
+  }
+}
+
+function decode<V>(plain: Plain, bytes: Uint8Array): V {
+  return (plain ?? v8.deserialize(bytes)) as V
+}
+
+/** What would come back had it been set: a class's instance has no prototype then. */
+function asCloned(key: string, value: unknown): unknown {
+  return typeof value === 'object' && value !== null ? v8.deserialize(serialize(key, value)) : value
+}

@@ -1,0 +1,172 @@
+// The maps that the keeper keeps: keys, values that it never looks into, versions, times to live, and who watches. No I/O.
+
+import { UsageError } from '../errors.ts'
+import { now } from '../loop/clock.ts'
+import type { Scheduler } from '../loop/scheduler.ts'
+import type { ChangeType, Condition } from './wire.ts'
+
+/** A number can be incremented; bytes are the worker's affair. */
+export type Value = number | Uint8Array
+
+export interface Entry {
+  readonly value: Value
+  /** Another one for each change, of all maps. */
+  readonly version: number
+}
+
+export type Watcher = (type: ChangeType, key: string, value: Value | null) => void
+
+/** What a full keeper would take from the machine must not be the machine. */
+export const MAX_STORE_BYTES = 256 * 1_048_576
+/** Roughly, of an entry besides its key and value. */
+const ENTRY_BYTES = 256
+
+interface Kept extends Entry {
+  readonly bytes: number
+  /** 0 for none. */
+  readonly timer: number
+  readonly expiresAt: number
+}
+
+interface Dictionary {
+  readonly entries: Map<string, Kept>
+  /** Whether it is told of every key or of one. */
+  readonly watchers: Map<Watcher, string>
+}
+
+export class Store {
+  readonly #maps = new Map<string, Dictionary>()
+  readonly #timers: Scheduler
+  readonly #maxBytes: number
+  #bytes = 0
+  #lastVersion = 0
+
+  constructor(timers: Scheduler, maxBytes = MAX_STORE_BYTES) {
+    this.#timers = timers
+    this.#maxBytes = maxBytes
+  }
+
+  get(map: string, key: string): Entry | null {
+    return this.#find(map, key) ?? null
+  }
+
+  /** The entry as it is now: with another value than the one given when `onlyIf` did not hold. Throws ERR_SHARED_FULL. */
+  set(
+    map: string,
+    key: string,
+    value: Value,
+    ttlMs = 0,
+    onlyIf: Condition = null,
+  ): { isDone: boolean; entry: Entry | null } {
+    const present = this.#find(map, key)
+    const isWanted = onlyIf === null || (onlyIf === 'absent' ? present === undefined : present?.version === onlyIf)
+    if (!isWanted) return { isDone: false, entry: present ?? null }
+    return { isDone: true, entry: this.#put(map, key, value, ttlMs) }
+  }
+
+  /** Keeps the time to live of what is there; `ttlMs` is for a key that is not, which counts as 0. Throws ERR_SHARED_TYPE. */
+  increment(map: string, key: string, step: number, ttlMs = 0): number {
+    const present = this.#find(map, key)
+    const { value = 0, expiresAt = Number.POSITIVE_INFINITY } = present ?? {}
+    if (typeof value !== 'number')
+      throw new UsageError('ERR_SHARED_TYPE', `'${key}' in map '${map}' is no number: it cannot be incremented`)
+    const left = expiresAt === Number.POSITIVE_INFINITY ? 0 : Math.max(1, expiresAt - now())
+    this.#put(map, key, value + step, present === undefined ? ttlMs : left)
+    return value + step
+  }
+
+  delete(map: string, key: string): boolean {
+    if (this.#find(map, key) === undefined) return false
+    this.#drop(map, key, 'delete')
+    return true
+  }
+
+  clear(map: string): number {
+    const keys = this.keys(map)
+    for (const key of keys) this.#drop(map, key, 'delete')
+    return keys.length
+  }
+
+  keys(map: string): string[] {
+    const keys = [...(this.#maps.get(map)?.entries.keys() ?? [])]
+    return keys.filter((key) => this.#find(map, key) !== undefined)
+  }
+
+  size(map: string): number {
+    return this.keys(map).length
+  }
+
+  /** What it gives ends it. An empty key is every one. */
+  watch(map: string, key: string, watcher: Watcher): () => void {
+    const dictionary = this.#dictionary(map)
+    dictionary.watchers.set(watcher, key)
+    return () => {
+      dictionary.watchers.delete(watcher)
+      this.#forget(map, dictionary)
+    }
+  }
+
+  #put(map: string, key: string, value: Value, ttlMs: number): Kept {
+    const { entries } = this.#dictionary(map)
+    const bytes = ENTRY_BYTES + 2 * key.length + (typeof value === 'number' ? 0 : value.length)
+    const before = entries.get(key)
+    const total = this.#bytes + bytes - (before?.bytes ?? 0)
+    if (total > this.#maxBytes) {
+      const megabytes = Math.round(this.#maxBytes / 1_048_576)
+      throw new UsageError(
+        'ERR_SHARED_FULL',
+        `shared data is over its ${megabytes} MiB: delete something, or use ttlMs`,
+      )
+    }
+    this.#bytes = total
+    if (before !== undefined) this.#timers.cancel(before.timer)
+    const version = ++this.#lastVersion
+    const timer = ttlMs > 0 ? this.#timers.after(ttlMs, () => this.#expire(map, key, version)) : 0
+    const expiresAt = ttlMs > 0 ? now() + ttlMs : Number.POSITIVE_INFINITY
+    const kept = { value, version, bytes, timer, expiresAt }
+    entries.set(key, kept)
+    this.#tell(map, 'set', key, value)
+    return kept
+  }
+
+  /** What is there, after whatever has expired is not. */
+  #find(map: string, key: string): Kept | undefined {
+    const kept = this.#maps.get(map)?.entries.get(key)
+    if (kept === undefined || kept.expiresAt > now()) return kept
+    this.#drop(map, key, 'expire')
+    return undefined
+  }
+
+  #expire(map: string, key: string, version: number): void {
+    if (this.#maps.get(map)?.entries.get(key)?.version === version) this.#drop(map, key, 'expire')
+  }
+
+  #drop(map: string, key: string, why: ChangeType): void {
+    const dictionary = this.#maps.get(map)
+    const kept = dictionary?.entries.get(key)
+    if (dictionary === undefined || kept === undefined) return
+    dictionary.entries.delete(key)
+    this.#bytes -= kept.bytes
+    this.#timers.cancel(kept.timer)
+    this.#tell(map, why, key, null)
+    this.#forget(map, dictionary)
+  }
+
+  #tell(map: string, type: ChangeType, key: string, value: Value | null): void {
+    for (const [watcher, wanted] of this.#maps.get(map)?.watchers ?? [])
+      if (wanted === '' || wanted === key) watcher(type, key, value)
+  }
+
+  #dictionary(map: string): Dictionary {
+    let dictionary = this.#maps.get(map)
+    if (dictionary === undefined) {
+      dictionary = { entries: new Map(), watchers: new Map() }
+      this.#maps.set(map, dictionary)
+    }
+    return dictionary
+  }
+
+  #forget(map: string, { entries, watchers }: Dictionary): void {
+    if (entries.size === 0 && watchers.size === 0) this.#maps.delete(map)
+  }
+}

@@ -1,0 +1,67 @@
+// The changes of a shared map as an async iterable. A reader that is slow costs a bounded amount of memory, and is told when
+// it has missed something; it never slows others down.
+
+import { keeperLink } from './keeper-link.ts'
+import type { Plain } from './wire.ts'
+
+export type Change<V> =
+  | { readonly type: 'set'; readonly key: string; readonly value: V }
+  | { readonly type: 'delete' | 'expire'; readonly key: string }
+  /** Changes may have been missed: the connection was lost, or they were not taken in time. */
+  | { readonly type: 'lost' }
+
+export interface WatchOptions {
+  /** Of one key alone. */
+  readonly key?: string
+  readonly signal?: AbortSignal
+}
+
+/** Changes that wait for the reader. */
+const MAX_WAITING = 10_000
+
+export function watchChanges<V>(
+  map: string,
+  { key = '', signal }: WatchOptions,
+  decode: (plain: Plain, bytes: Uint8Array) => V,
+): AsyncIterableIterator<Change<V>> {
+  const done: IteratorReturnResult<undefined> = { done: true, value: undefined }
+  const readers: ((result: IteratorResult<Change<V>>) => void)[] = []
+  let waiting: Change<V>[] = []
+  let isOver = false
+
+  const give = (change: Change<V>) => {
+    const reader = readers.shift()
+    if (reader !== undefined) return reader({ done: false, value: change })
+    const hasMissed = change.type === 'lost' || waiting.length >= MAX_WAITING
+    if (hasMissed) waiting = [{ type: 'lost' }]
+    else waiting.push(change)
+  }
+  const stop = keeperLink.watch(map, key, (type, changed, plain, bytes) => {
+    if (type === 'set') give({ type, key: changed, value: decode(plain, bytes) })
+    else give(type === 'lost' ? { type } : { type, key: changed })
+  })
+  const end = () => {
+    isOver = true
+    stop()
+    signal?.removeEventListener('abort', end)
+    for (const reader of readers.splice(0)) reader(done)
+  }
+  signal?.addEventListener('abort', end)
+  if (signal?.aborted) end()
+
+  return {
+    next() {
+      const change = waiting.shift()
+      if (change !== undefined && !isOver) return Promise.resolve({ done: false, value: change })
+      if (isOver) return Promise.resolve(done)
+      return new Promise((resolve) => readers.push(resolve))
+    },
+    return() {
+      end()
+      return Promise.resolve(done)
+    },
+    [Symbol.asyncIterator]() {
+      return this
+    },
+  }
+}

@@ -1,0 +1,219 @@
+// Crontab: rules are croner's; that a tick is fired once, by whom, and what happens to it when processes change, is ours.
+
+import { execFileSync } from 'node:child_process'
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { Crontab, type CrontabOptions } from '../../src/crontab.ts'
+import { codeOf, messageOf } from '../../src/errors.ts'
+import { Candidates } from '../../src/process/candidates.ts'
+import { registry } from '../../src/process/group.ts'
+import { Ticking } from '../../src/ticking.ts'
+import { inSandbox, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import { until } from '../support/until.ts'
+import { root } from '../tooling/support.ts'
+
+interface Tick {
+  readonly who: string
+  readonly time: number
+  readonly pid: number
+}
+
+function ticks(box: Sandbox, who: string): Tick[] {
+  const path = join(box.directory, 'ticks')
+  const lines = existsSync(path) ? readFileSync(path, 'utf8').split('\n').slice(0, -1) : []
+  return lines.map((line) => JSON.parse(line) as Tick).filter((tick) => tick.who === who)
+}
+
+/** Every tick is one second's, in order, each once. */
+function assertOnce(all: Tick[]): void {
+  const seconds = all.map(({ time }) => time)
+  assert.ok(seconds.every((time) => time % 1000 === 0))
+  assert.equal(
+    seconds,
+    [...new Set(seconds)].sort((a, b) => a - b),
+  )
+}
+
+test('every second: one process of all fires a singleton, each its own; no tick twice, through kill -9 and reload', async () => {
+  await inSandbox(async (box) => {
+    const path = box.file(
+      'app.js',
+      `
+      import { appendFileSync } from 'node:fs'
+      import { Crontab, Worker } from 'millrace'
+      const note = (who, time) =>
+        appendFileSync(${JSON.stringify(join(box.directory, 'ticks'))}, JSON.stringify({ who, time: time.getTime(), pid: process.pid }) + '\\n')
+      const worker = new Worker({ name: 'app', count: 2 })
+      worker.onWorkerStart = () => {
+        new Crontab('* * * * * *', (time) => note('one', time), { name: 'one', singleton: true })
+        if (worker.id === 0) new Crontab('* * * * * *', (time) => note('own', time), 'own')
+      }
+      Worker.runAll()`,
+    )
+    const { groups } = await box.start(path)
+    await until(() => ticks(box, 'one').length > 1 && ticks(box, 'own').length > 1, 20_000)
+    const pidOf = (who: string) => ticks(box, who).at(-1)?.pid ?? 0
+    assert.is(pidOf('own'), groups[0]?.workers[0]?.pid)
+    const leader = pidOf('one')
+    process.kill(leader, 'SIGKILL')
+    await until(() => pidOf('one') !== leader, 20_000)
+    const [second, own] = [pidOf('one'), pidOf('own')]
+    succeeded(await box.command('reload'))
+    await until(() => pidOf('one') !== second && pidOf('own') !== own, 20_000)
+    const { leaders } = await box.status()
+    assert.equal(leaders, [{ name: 'crontab one', pid: pidOf('one') }])
+    assert.ok(workersOf(await box.status()).some(({ pid }) => pid === pidOf('one')))
+    await box.stop()
+    for (const who of ['one', 'own']) assertOnce(ticks(box, who))
+  })
+})
+
+/** Crontabs as in a worker, without a master: what `lead` does is the test's. */
+async function asWorker(use: (candidates: Candidates, lead: () => void) => Promise<void>): Promise<void> {
+  const tickets: [string, number][] = []
+  const candidates = new Candidates(({ type, name, ticket }) => type === 'stand' && tickets.push([name, ticket]))
+  registry().candidates = candidates
+  try {
+    await use(candidates, () => {
+      for (const [name, ticket] of tickets.splice(0)) candidates.lead(name, ticket)
+    })
+  } finally {
+    await candidates.leave()
+    registry().candidates = null
+    for (const one of Crontab.getAll()) one.destroy()
+  }
+}
+
+test('what is asked of one: rule, name, id, callback; removed by object or id; nothing fires outside of a worker', async () => {
+  let calls = 0
+  const count = () => calls++
+  const [a, b] = [new Crontab('*/5 * * * *', count, 'first'), new Crontab('0 0 1 1 *', count)]
+  assert.equal([a.getRule(), a.getName(), a.getCallback(), b.getName()], ['*/5 * * * *', 'first', count, ''])
+  assert.equal(Crontab.getAll(), [a, b])
+  assert.equal(
+    [Crontab.remove(a), Crontab.remove(a), Crontab.remove(b.getId()), b.destroy()],
+    [true, false, true, false],
+  )
+  assert.equal(Crontab.getAll(), [])
+  assert.is(calls, 0)
+})
+
+test('its own begins when the process is its slot’s only one, skips what would overlap, and ends with the process', async () => {
+  await asWorker(async (candidates) => {
+    const times: number[] = []
+    let release: () => void = () => undefined
+    let signal: AbortSignal | undefined
+    new Crontab('* * * * * *', async (time, ends) => {
+      times.push(time.getTime())
+      signal = ends
+      await new Promise<void>((resolve) => {
+        release = resolve
+      })
+    })
+    const brief = new Crontab('* * * * * *', () => times.push(-1))
+    assert.is(times.length, 0)
+    candidates.activate()
+    await until(() => times.includes(-1) && times.length > 2, 10_000)
+    assert.is(times.filter((time) => time > 0).length, 1)
+    brief.destroy()
+    const left = candidates.leave()
+    assert.ok(signal?.aborted)
+    assert.is(await Promise.race([left, Promise.resolve('waits')]), 'waits')
+    release()
+    await left
+    const before = times.length
+    new Crontab('* * * * * *', () => times.push(-2)) // too late
+    assert.is(times.length, before)
+  })
+})
+
+/** Every second of the wall clock. */
+const everySecond = { nextRun: (after: Date) => new Date(Math.floor(after.getTime() / 1000) * 1000 + 1000) }
+
+test('a leader makes up once for the ticks that nobody fired, unless it shall skip them, and notes where it stops', async () => {
+  for (const [missed, isLate] of [
+    ['once', true],
+    ['skip', false],
+  ] as const) {
+    const began = Date.now()
+    let noted = began - 10_000
+    const fired: number[] = []
+    const note = {
+      get: async () => noted,
+      set: async (time: number) => {
+        noted = time
+      },
+    }
+    const ends = new AbortController()
+    const end = await new Ticking(everySecond, (time) => fired.push(time.getTime()), ends.signal, note).begin(missed)
+    await until(() => fired.some((time) => time > began))
+    ends.abort()
+    await end()
+    assert.is(fired.filter((time) => time <= began).length, isLate ? 1 : 0)
+    assert.ok(fired.every((time) => time <= noted))
+    assert.ok(everySecond.nextRun(new Date(noted)).getTime() > (fired.at(-1) ?? 0))
+  }
+})
+
+test('the first leader ever has missed nothing; one that cannot read what was done begins all the same', async () => {
+  const failing = {
+    get: async () => {
+      throw new Error('no keeper')
+    },
+    set: async () => {
+      throw new Error('no keeper')
+    },
+  }
+  for (const note of [{ get: async () => 0, set: async () => undefined }, failing]) {
+    const began = Date.now()
+    const fired: number[] = []
+    const ends = new AbortController()
+    const end = await new Ticking(everySecond, (time) => fired.push(time.getTime()), ends.signal, note).begin()
+    await until(() => fired.length > 0)
+    ends.abort()
+    await end()
+    assert.ok(fired.every((time) => time > began))
+  }
+})
+
+test('bad rules and options are told at once', () => {
+  const thrown = (rule: unknown, options: CrontabOptions = {}, callback: unknown = () => undefined) => {
+    try {
+      new Crontab(rule as string, callback as () => void, options)
+      return 'nothing'
+    } catch (error) {
+      return `${codeOf(error)} ${messageOf(error)}`
+    }
+  }
+  assert.match(thrown('61 * * * *'), /^ERR_CRONTAB_RULE crontab '61 \* \* \* \*': /)
+  assert.match(thrown('often'), /^ERR_CRONTAB_RULE/)
+  assert.match(thrown('0 0 30 2 *'), /^ERR_CRONTAB_RULE .*no such time/)
+  assert.match(thrown('* * * * *', { timezone: 'Moon/Crater' }), /^ERR_CRONTAB_RULE/)
+  assert.match(thrown('* * * * *', { singleton: true }), /^ERR_CRONTAB_OPTION .* needs a name/)
+  assert.match(thrown('* * * * *', { missed: 'all' as 'once' }), /^ERR_CRONTAB_OPTION missed is 'all'/)
+  assert.match(thrown('* * * * *', {}, 'now'), /^ERR_CRONTAB_OPTION/)
+  assert.is(thrown('0 12 * * 1', { timezone: 'Europe/Berlin', domAndDow: true }), 'nothing')
+  for (const one of Crontab.getAll()) one.destroy()
+})
+
+test('without croner it says what to install', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'mr-croner-'))
+  try {
+    cpSync(join(root, 'dist'), join(folder, 'dist'), { recursive: true })
+    const index = pathToFileURL(join(folder, 'dist/index.js')).href
+    const program = `import { Crontab } from '${index}'; try { new Crontab('* * * * *', Date) } catch ({ code, message }) { console.log(code, message) }`
+    const said = execFileSync(process.execPath, ['--input-type=module', '-e', program], {
+      encoding: 'utf8',
+      cwd: folder,
+    })
+    assert.match(said, /^ERR_NO_CRONER .*npm install croner/)
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+})
+
+test.run()

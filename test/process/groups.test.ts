@@ -1,0 +1,218 @@
+// One group of a server by its name: stop, start, reload, restart, while the others go on.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { Followed } from '../support/events.ts'
+import { ask, Client, freePort, inSandbox, lives, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import { until } from '../support/until.ts'
+
+/** Two groups that answer with their name and version; `more` may change them. */
+function two(version: number, ports: readonly number[], more = ''): string {
+  return `
+    import { Worker } from 'millrace'
+    const answer = (name) => (connection, line) => connection.send(line + ' ' + name + ' ${version}')
+    const a = new Worker('text://127.0.0.1:${ports[0]}', { name: 'a', count: 2 })
+    const b = new Worker('text://127.0.0.1:${ports[1]}', { name: 'b', count: 2 })
+    a.onMessage = answer('a')
+    b.onMessage = answer('b')
+    ${more}
+    Worker.runAll()`
+}
+
+async function pidsOf(box: Sandbox, name: string): Promise<number[]> {
+  const { groups } = await box.status()
+  return groups.filter((group) => group.name === name).flatMap(({ workers }) => workers.map(({ pid }) => pid))
+}
+
+function refusal(port: number): Promise<unknown> {
+  return Client.connect(port).then(
+    (client) => client.close(),
+    ({ code }) => code,
+  )
+}
+
+test('a stopped group has no process and no port, is shown as stopped, and stays so until somebody starts it', async () => {
+  await inSandbox(async (box) => {
+    const ports = [await freePort(2)].flatMap((port) => [port, port + 1])
+    const [portA = 0, portB = 0] = ports
+    await box.start(box.file('app.js', two(1, ports)))
+    const [before, pidsA, pidsB] = [await Client.connect(portB), await pidsOf(box, 'a'), await pidsOf(box, 'b')]
+    await before.ask('x')
+    const { stdout } = succeeded(await box.command('stop', 'b'))
+    assert.match(stdout, /^b:0 +stopped .*\nb:1 +stopped .*\nstopped in \d/m)
+    await until(() => before.isClosed)
+    for (const pid of pidsB) assert.not(lives(pid))
+    assert.is(await refusal(portB), 'ECONNREFUSED')
+    assert.is(await ask(portA, 'x'), 'x a 1')
+    assert.equal(await pidsOf(box, 'a'), pidsA)
+    const { groups } = await box.status()
+    assert.equal(
+      groups.map(({ name, isStopped, workers }) => [name, isStopped, workers.map(({ state }) => state)]),
+      [
+        ['a', false, ['ready', 'ready']],
+        ['b', true, ['stopped', 'stopped']],
+      ],
+    )
+    assert.match(
+      succeeded(await box.command('status')).stdout,
+      /\[stopped\]\n[\s\S]*^b is stopped: 'millrace start b' starts it$/m,
+    )
+    succeeded(await box.command('stop', 'b')) // it is
+
+    box.file('app.js', two(2, ports))
+    succeeded(await box.command('reload'))
+    assert.is(await ask(portA, 'x'), 'x a 2')
+    assert.is(await refusal(portB), 'ECONNREFUSED')
+    succeeded(await box.command('scale', 'b', '3')) // for later
+    succeeded(await box.command('start', 'b'))
+    assert.is(await ask(portB, 'x'), 'x b 2')
+    assert.is((await pidsOf(box, 'b')).filter((pid) => pid !== 0).length, 3)
+    const again = await box.command('start', 'b')
+    assert.is(again.code, 4)
+    assert.match(again.stderr, /^millrace: start given up: b is running\nnext: 'millrace reload b'/m)
+    for (const command of ['reload', 'restart']) {
+      succeeded(await box.command('stop', 'b', '--timeout', '0.1'))
+      assert.is(await refusal(portB), 'ECONNREFUSED')
+      succeeded(await box.command(command, 'b'))
+      assert.is(await ask(portB, 'x'), 'x b 2')
+    }
+    succeeded(await box.command('stop', 'a', 'b'))
+    assert.ok(workersOf(await box.status()).every(({ state }) => state === 'stopped'))
+    await box.stop()
+  })
+})
+
+test('a stopped group that cannot be started stays stopped, and a crash during its stop starts nothing', async () => {
+  await inSandbox(async (box) => {
+    const ports = [0, 0]
+    await box.start(box.file('app.js', two(1, ports, `b.onWorkerStop = () => process.exit(250)`)))
+    succeeded(await box.command('stop', 'b'))
+    const followed = await Followed.of(box)
+    box.file('app.js', two(2, ports, `b.onWorkerStart = () => { if (b.id === 1) throw new Error('planted') }`))
+    const { code, stderr } = await box.command('start', 'b')
+    assert.is(code, 6)
+    assert.match(stderr, /^millrace: start given up: worker b:1 did not become ready: .*planted/m)
+    const { groups } = await box.status()
+    assert.ok(groups[1]?.isStopped && groups[1].workers.every(({ state }) => state === 'stopped'))
+    assert.is(followed.words.filter((word) => word === 'spawn').length, 2)
+    followed.close()
+    await box.stop()
+  })
+})
+
+test('reload NAME replaces only the processes of that group', async () => {
+  await inSandbox(async (box) => {
+    await box.start(box.file('app.js', two(1, [0, 0])))
+    const [pidsA, pidsB] = [await pidsOf(box, 'a'), await pidsOf(box, 'b')]
+    const { groups } = await box.status()
+    const third = `new Worker('text://127.0.0.1:0', { name: 'c', count: 3 })`
+    box.file('app.js', two(2, [0, 0], third))
+    const { stdout } = succeeded(await box.command('reload', 'b', '--json'))
+    assert.equal(
+      JSON.parse(stdout).slots.map(({ worker }: { worker: string }) => worker),
+      ['b:0', 'b:1'],
+    )
+    const after = await box.status()
+    assert.equal(await pidsOf(box, 'a'), pidsA)
+    for (const pid of await pidsOf(box, 'b')) assert.not(pidsB.includes(pid))
+    assert.equal(
+      after.groups.map(({ name, port }) => [name, port]),
+      groups.map(({ name, port }) => [name, port]),
+    )
+    assert.is(await ask(after.groups[0]?.port ?? 0, 'x'), 'x a 1')
+    assert.is(await ask(after.groups[1]?.port ?? 0, 'x'), 'x b 2')
+    succeeded(await box.command('reload', 'c')) // it is new
+    assert.is((await pidsOf(box, 'c')).length, 3)
+
+    box.file('app.js', two(3, [0, 0]))
+    const gone = await box.command('reload', 'c')
+    assert.is(gone.code, 2)
+    assert.match(
+      gone.stderr,
+      /the code on disk does not declare 'c' any more\nnext: a reload without a name removes it/,
+    )
+    assert.is((await pidsOf(box, 'c')).length, 3)
+    const unknown = await box.command('reload', 'd', '--json')
+    assert.is(unknown.code, 2)
+    assert.is(JSON.parse(unknown.stdout).error.code, 'ERR_NO_GROUP')
+    assert.match(JSON.parse(unknown.stdout).error.reason, /there is no group 'd'; there is: a .*, b .*, c /)
+    await box.stop()
+  })
+})
+
+test('restart NAME: broken code stops nothing; all leave, and who connects meanwhile is served', async () => {
+  await inSandbox(async (box) => {
+    await box.start(box.file('app.js', two(1, [0, 0])))
+    const port = (await box.status()).groups[1]?.port ?? 0
+    const [pidsA, pidsB] = [await pidsOf(box, 'a'), await pidsOf(box, 'b')]
+    box.file('app.js', 'const = 1')
+    assert.is((await box.command('restart', 'b')).code, 6)
+    assert.equal(await pidsOf(box, 'b'), pidsB)
+    const slow = `b.onWorkerStop = () => new Promise((done) => setTimeout(done, 300))`
+    box.file('app.js', two(1, [0, 0], slow))
+    succeeded(await box.command('restart', 'b'))
+    box.file('app.js', two(2, [0, 0]))
+    const followed = await Followed.of(box)
+    const restarting = box.begin('restart', 'b', '-g')
+    await followed.of({ type: 'leave', worker: 'b:1' })
+    assert.is(await ask(port, 'x'), 'x b 2')
+    succeeded(await restarting.ended)
+    assert.equal(await pidsOf(box, 'a'), pidsA)
+    for (const pid of pidsB) assert.not(lives(pid))
+    assert.is((await box.command('restart', 'b', '--umask', '027')).code, 2)
+    followed.close()
+    await box.stop()
+  })
+})
+
+const HANGING = `b.onMessage = () => new Promise(() => {}); b.drainTimeoutMs = 60_000; Worker.stopTimeout = 60`
+
+test('--timeout is how long work gets, and a second stop of a group shortens the first', async () => {
+  await inSandbox(async (box) => {
+    await box.start(box.file('app.js', two(1, [0, 0], HANGING)))
+    const hang = async () => {
+      const client = await Client.connect((await box.status()).groups[1]?.port ?? 0)
+      const { messagesIn } = (await box.status()).totals
+      client.send('x')
+      await until(async () => (await box.status()).totals.messagesIn > messagesIn)
+      return client
+    }
+    await hang()
+    const followed = await Followed.of(box)
+    const stopping = box.begin('stop', '-g', 'b')
+    await followed.of({ type: 'leave', worker: 'b:0', windowMs: 60_000 })
+    succeeded(await box.command('stop', 'b', '-t', '200ms'))
+    succeeded(await stopping.ended)
+    followed.close()
+    succeeded(await box.command('start', 'b'))
+    await hang()
+    const { stdout } = succeeded(await box.command('-q', '--timeout=0.2', 'stop', '-g')) // of the whole server
+    assert.is(stdout, '')
+  })
+})
+
+for (const time of ['soon', '-5', '5h', '']) {
+  test(`a --timeout of '${time}' is refused, and nothing is stopped`, async () => {
+    await inSandbox(async (box) => {
+      const { code, stderr } = await box.command('stop', `--timeout=${time}`)
+      assert.is(code, 2)
+      assert.match(stderr, /--timeout is a time like 5 \(seconds\), 500ms or 2m, not '/)
+    })
+  })
+}
+
+test('reload --no-wait returns at once, and what fails is told to who follows', async () => {
+  await inSandbox(async (box) => {
+    await box.start(box.file('app.js', two(1, [0, 0])))
+    const followed = await Followed.of(box)
+    box.file('app.js', 'throw new Error("planted")')
+    const { stdout } = succeeded(await box.command('reload', '--no-wait'))
+    assert.match(stdout, /^asked for, pid \d+: 'millrace events' shows how it goes\n$/)
+    await followed.of({ type: 'operation', step: 'failed' })
+    assert.is((await box.command('reload', '--wait', '--no-wait')).code, 2)
+    followed.close()
+    await box.stop()
+  })
+})
+
+test.run()

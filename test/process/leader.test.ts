@@ -1,0 +1,226 @@
+// `Worker.onLeader`: one process of all does the job. Every process writes what it does into one file, line by line, so the
+// order in the file is the order in which it happened; a leader that began before another one had ended would show.
+
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { codeOf } from '../../src/errors.ts'
+import type { LeaderJob } from '../../src/process/candidates.ts'
+import { Candidates } from '../../src/process/candidates.ts'
+import { Worker } from '../../src/worker.ts'
+import { inSandbox, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import { until } from '../support/until.ts'
+
+interface Line {
+  readonly what: string
+  readonly pid: number
+  readonly version: string
+}
+
+/** Two groups whose processes all stand for 'job', which ticks and takes its time to end. */
+function program(box: Sandbox, version: number, more = ''): string {
+  return box.file(
+    'app.js',
+    `
+    import { appendFileSync } from 'node:fs'
+    import { Timer, Worker } from 'millrace'
+    const note = (what) => appendFileSync(${JSON.stringify(join(box.directory, 'job'))}, what + ' ' + process.pid + ' ${version}\\n')
+    const job = (signal) => {
+      note('begin')
+      const id = Timer.add(0.002, () => note(signal.aborted ? 'late' : 'tick'))
+      return async () => {
+        Timer.del(id)
+        await Timer.sleep(0.02)
+        note('end')
+      }
+    }
+    new Worker({ name: 'a', count: 2 }).onWorkerStart = () => Worker.onLeader('job', job)
+    new Worker({ name: 'b', count: 2 }).onWorkerStart = () => Worker.onLeader('job', job)
+    ${more}
+    Worker.runAll()`,
+  )
+}
+
+function lines(box: Sandbox): Line[] {
+  const path = join(box.directory, 'job')
+  const text = existsSync(path) ? readFileSync(path, 'utf8') : ''
+  return text
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => line.split(' '))
+    .map(([what = '', pid, version = '']) => ({ what, pid: Number(pid), version }))
+}
+
+/** The terms in their order; nothing of one stands after the beginning of the next. */
+function terms(box: Sandbox): Line[] {
+  const begun: Line[] = []
+  let hasEnded = false
+  for (const line of lines(box)) {
+    const now = begun.at(-1)
+    if (line.what === 'begin') begun.push(line)
+    else assert.is(line.pid, now?.pid, `${line.what} of ${line.pid} in the time of ${now?.pid}`)
+    if (line.what !== 'begin') assert.not(hasEnded && line.what !== 'end', `${line.what} after the end`)
+    hasEnded = line.what === 'end'
+  }
+  return begun
+}
+
+/** Who leads, once it is somebody else than before and has ticked. */
+function leader(box: Sandbox, before = 0): Promise<Line> {
+  return until(() => {
+    const last = lines(box).at(-1)
+    return last?.what === 'tick' && last.pid !== before && last
+  }, 20_000)
+}
+
+test('a leader is one, also through crashes, a signal and reloads; and ends with the server', async () => {
+  await inSandbox(async (box) => {
+    await box.start(program(box, 1))
+    const first = await leader(box)
+    assert.equal((await box.status()).leaders, [{ name: 'job', pid: first.pid }])
+    assert.match((await box.command('status')).stdout, new RegExp(`leaders: job ${first.pid}\n`))
+
+    process.kill(first.pid, 'SIGKILL')
+    const second = await leader(box, first.pid)
+    process.kill(second.pid, 'SIGTERM')
+    const third = await leader(box, second.pid)
+    assert.ok(lines(box).some(({ what, pid }) => what === 'end' && pid === second.pid))
+    assert.is(terms(box).length, 3)
+
+    program(box, 2)
+    succeeded(await box.command('reload'))
+    const fourth = await leader(box, third.pid)
+    assert.is(fourth.version, '2')
+    assert.is(terms(box).length, 4, 'it went to the new code at once')
+    assert.ok(workersOf(await box.status()).some(({ pid }) => pid === fourth.pid))
+    await box.stop()
+    assert.equal(lines(box).at(-1), { ...fourth, what: 'end' })
+    assert.is(terms(box).length, 4)
+    assert.not(lines(box).some(({ what }) => what === 'late'))
+  })
+})
+
+test('a job that throws is logged and tried by another process; the worker lives', async () => {
+  await inSandbox(async (box) => {
+    const path = box.file(
+      'app.js',
+      `
+      import { existsSync, writeFileSync } from 'node:fs'
+      import { Worker } from 'millrace'
+      const mark = ${JSON.stringify(join(box.directory, 'mark'))}
+      const worker = new Worker({ name: 'app', count: 2 })
+      worker.onWorkerStart = () => Worker.onLeader('job', async () => {
+        if (existsSync(mark)) return console.error('worker ' + worker.id + ' does it')
+        writeFileSync(mark, '')
+        console.error('worker ' + worker.id + ' fails')
+        throw new Error('no such luck')
+      })
+      Worker.runAll()`,
+    )
+    const before = await box.start(path)
+    await until(() => box.log().includes('does it'))
+    const [, failed] = /worker (\d) fails/.exec(box.log()) ?? []
+    const [, done] = /worker (\d) does it/.exec(box.log()) ?? []
+    assert.not.equal(failed, done)
+    assert.match(box.log(), /leader of 'job' failed: Error: no such luck/)
+    const pids = (await box.status()).groups[0]?.workers.map(({ pid }) => pid)
+    assert.equal(
+      pids,
+      workersOf(before).map(({ pid }) => pid),
+    )
+    await box.stop()
+  })
+})
+
+/** Candidates without a master, and what they have said to it. */
+function alone(): { candidates: Candidates; said: string[] } {
+  const said: string[] = []
+  return { said, candidates: new Candidates(({ type, name }) => said.push(`${type} ${name}`)) }
+}
+
+test('a word of the master that comes late begins nothing', async () => {
+  const tickets: number[] = []
+  const candidates = new Candidates(({ type, ticket }) => type === 'stand' && tickets.push(ticket))
+  const begun: string[] = []
+  const job = (name: string): LeaderJob => {
+    return () => void begun.push(name)
+  }
+  const withdraw = candidates.add('a', job('first'))
+  await withdraw()
+  candidates.add('a', job('second'))
+  candidates.lead('a', tickets[0] ?? 0) // of the first one: it was on its way
+  assert.equal(begun, [])
+  candidates.lead('a', tickets[1] ?? 0)
+  assert.equal(begun, ['second'])
+  await candidates.leave()
+})
+
+test('its end waits for what the job gave: a promise, a function, the promise of a function', async () => {
+  const { candidates, said } = alone()
+  const order: string[] = []
+  const jobs: Record<string, LeaderJob> = {
+    loop: async (signal) => {
+      await new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
+    },
+    stop: () => () => void order.push('stopped'),
+    late: async () => async () => void order.push('stopped late'),
+    broken: () => () => {
+      throw new Error('this is for the log')
+    },
+  }
+  const standing = new Map<string, number>()
+  const all = new Candidates(({ type, name, ticket }) => {
+    if (type === 'stand') standing.set(name, ticket)
+    else order.push(`resign ${name}`)
+  })
+  for (const [name, job] of Object.entries(jobs)) all.add(name, job)
+  for (const [name, ticket] of standing) all.lead(name, ticket)
+  assert.is(all.describeWork(), '')
+  const left = all.leave()
+  assert.is(all.describeWork(), 'leader of loop, stop, late, broken')
+  await left
+  assert.equal([...order].sort(), [
+    'resign broken',
+    'resign late',
+    'resign loop',
+    'resign stop',
+    'stopped',
+    'stopped late',
+  ])
+  assert.ok(order.indexOf('stopped late') < order.indexOf('resign late'))
+  assert.ok(order.indexOf('stopped') < order.indexOf('resign stop'))
+  all.add('too late', () => order.push('never'))
+  assert.not(standing.has('too late'))
+  candidates.add('one', () => undefined)
+  assert.equal(said, ['stand one'])
+  assert.throws(
+    () => candidates.add('one', () => undefined),
+    (error: unknown) => codeOf(error) === 'ERR_LEADER_NAME',
+  )
+})
+
+test('bad arguments are told at once, and outside of a worker nothing happens', async () => {
+  const thrown = (name: unknown, job: unknown) => {
+    try {
+      Worker.onLeader(name as string, job as LeaderJob)
+      return ''
+    } catch (error) {
+      return codeOf(error)
+    }
+  }
+  assert.is(
+    thrown('', () => undefined),
+    'ERR_LEADER_NAME',
+  )
+  assert.is(
+    thrown(7, () => undefined),
+    'ERR_LEADER_NAME',
+  )
+  assert.is(thrown('job', 'now'), 'ERR_LEADER_JOB')
+  let calls = 0
+  await Worker.onLeader('job', () => calls++)()
+  assert.is(calls, 0)
+})
+
+test.run()

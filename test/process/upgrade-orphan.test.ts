@@ -11,7 +11,7 @@ import { until } from '../support/until.ts'
 const SLOW_MS = 20_000
 
 /** Where an old master is killed: at what it says or does last. Each is the new one of the one before. */
-const LAST_DEEDS = ['{ type: "given" }', 'control.giveWay(', '{ type: "lead"', '{ type: "left"']
+const LAST_DEEDS = ['{ type: "given" }', 'control.giveWay(', '{ type: "takeCharge"', '{ type: "left"']
 
 test('when the old master is killed meanwhile, at any step, the new one is in charge', async () => {
   await inSandbox(async (box) => {

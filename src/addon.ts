@@ -36,6 +36,8 @@ export interface Sys {
   connectDatagrams(host: string, port: number): Descriptor
   listen(fd: number, backlog: number): void
   socketName(fd: number): { readonly family: 0 | 4 | 6; readonly address: string; readonly port: number }
+  /** What a socket is that somebody else made (systemd, say); it becomes CLOEXEC and does not block any more. */
+  takeInherited(fd: number): 'listening' | 'datagrams' | 'other'
   /** 0 switches it off. */
   setKeepAlive(fd: number, idleSeconds: number): void
   setNoDelay(fd: number, isOn: boolean): void
@@ -214,6 +216,7 @@ interface Binding {
   connectDatagrams(host: string, port: number): Descriptor
   listen(fd: number, backlog: number): void
   socketName(fd: number): ReturnType<Sys['socketName']>
+  takeInherited(fd: number): number
   setKeepAlive(fd: number, idleSeconds: number): void
   setNoDelay(fd: number, isOn: boolean): void
   chooseAmong(fd: number, places: Int32Array): void
@@ -232,6 +235,7 @@ interface Binding {
   mapMemory(fd: number, bytes: number): ArrayBuffer
 }
 
+const INHERITED = ['listening', 'datagrams', 'other'] as const
 const TRANSPORTS = ['tcp', 'udp', 'unix'] as const
 
 function wrapped(binding: Binding): Sys {
@@ -245,6 +249,7 @@ function wrapped(binding: Binding): Sys {
     connectDatagrams: (host, port) => told(formatEndpoint(host, port), () => binding.connectDatagrams(host, port)),
     listen: (fd, backlog) => told(at(fd), () => binding.listen(fd, backlog)),
     socketName: (fd) => told(at(fd), () => binding.socketName(fd)),
+    takeInherited: (fd) => told(at(fd), () => INHERITED[binding.takeInherited(fd)] ?? 'other'),
     setKeepAlive: (fd, idleSeconds) => told(at(fd), () => binding.setKeepAlive(fd, idleSeconds)),
     setNoDelay: (fd, isOn) => told(at(fd), () => binding.setNoDelay(fd, isOn)),
     chooseAmong: (fd, places) => told(at(fd), () => binding.chooseAmong(fd, Int32Array.from(places))),

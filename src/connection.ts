@@ -57,6 +57,8 @@ const kExpire = Symbol('expire')
 export const kDrain = Symbol('drain')
 /** The worker is leaving: finish the work in flight, then half-close. */
 export const kLeave = Symbol('leave')
+/** Leave when what is received next has been answered: then nothing of the peer's is on its way, if it waits for answers. */
+export const kLastCall = Symbol('last call')
 /** Neither leaving nor closing. */
 export const kIsStaying = Symbol('is staying')
 /** The worker's time is nearly up: `signal` aborts. */
@@ -150,6 +152,8 @@ const enum Farewell {
   Counted = 8,
   /** When it left there were bytes that the codec had not seen: they may end within a packet, too. */
   Holding = 16,
+  /** It leaves with its next answer. */
+  LastCall = 32,
 }
 
 /** What is the matter just now; a set of bits. */
@@ -743,6 +747,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#continue()
   }
 
+  [kLastCall](): void {
+    this.#farewell |= Farewell.LastCall
+  }
+
   get [kIsStaying](): boolean {
     return this.#state === State.Established && (this.#farewell & Farewell.Leaving) === 0
   }
@@ -787,6 +795,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       this.#lastActive = Math.ceil(burstStart)
       if (!this.#isPlain) this.#continue()
     }
+    if (this.#farewell & Farewell.LastCall) this[kLeave]()
   }
 
   /** Nothing is out of the ordinary: there is nothing to continue with. */

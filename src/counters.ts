@@ -21,6 +21,8 @@ export interface Counters {
   discarded: number
   /** Datagrams that nobody handled: as many as may wait were waiting already. */
   dropped: number
+  /** Promises that rejected and nobody looked at, with `Worker.unhandledRejection = 'log'`. */
+  unhandledRejections: number
 }
 
 export function newCounters(): Counters {
@@ -39,6 +41,7 @@ export function newCounters(): Counters {
     handshakeErrors: 0,
     discarded: 0,
     dropped: 0,
+    unhandledRejections: 0,
   }
 }
 

@@ -2,7 +2,16 @@
 // those that are quiet first, and never everybody in one instant. What was tried: closing idle connections at once lost
 // up to 64 of 64 requests that were on their way; after a quiet second, with the receive queue looked at, none.
 
-import { type AnyConnection, kAbort, kDrain, kIsLongLived, kIsStaying, kLeave, kQuietFor } from './connection.ts'
+import {
+  type AnyConnection,
+  kAbort,
+  kDrain,
+  kIsLongLived,
+  kIsStaying,
+  kLastCall,
+  kLeave,
+  kQuietFor,
+} from './connection.ts'
 import { type Clock, processClock } from './connection-host.ts'
 
 /** Nothing received and nothing at work for this long: then a request on its way is unlikely. */
@@ -12,10 +21,17 @@ const QUIET_SHARE = 1 / 4
 const TICK_MS = 50
 /** So many may go in one tick whatever the window: their return is no burden to anybody. */
 const SMALLEST_BATCH = 100
+/** Those who hear a goodbye come back at once, and every worker has its own: 200 a second from each. */
+const SMALLEST_GOODBYE_BATCH = 10
 /** By then whoever is quiet has gone, if there is a crowd. */
 const QUIET_UNTIL = 1 / 2
-/** By then the long-lived ones have gone; from then on who is never quiet leaves too. */
+/**
+ * By then the long-lived ones have gone; from then on who is never quiet leaves too, with its next answer: FIN in the pause
+ * between an answer and the next request would cross that on the wire.
+ */
 const LAST_CALL_AT = 3 / 4
+/** From then on without one. */
+const FINAL_CALL_AT = 17 / 20
 /** By then all have been told, and the handlers that are left hear that their time is up... */
 const ABORT_AT = 9 / 10
 /** ... but not later than this before the end. */
@@ -47,6 +63,9 @@ export class Drain {
   #timer = 0
   #hasBegun = false
   #isLastCall = false
+  #isFinalCall = false
+  /** They leave with their next answer. */
+  readonly #called = new WeakSet<AnyConnection>()
   #hasAborted = false
   #isOver = false
 
@@ -85,7 +104,7 @@ export class Drain {
     const all = this.#host.connections.size
     this.#batches = [
       batchOf(all - longLived, windowMs * QUIET_UNTIL),
-      batchOf(longLived, windowMs * LAST_CALL_AT),
+      batchOf(longLived, windowMs * LAST_CALL_AT, SMALLEST_GOODBYE_BATCH),
       batchOf(all, windowMs * (ABORT_AT - LAST_CALL_AT)),
     ]
   }
@@ -94,6 +113,7 @@ export class Drain {
     if (this.#isOver) return
     const elapsed = this.#clock.now() - this.#startedAt
     if (elapsed >= this.#windowMs * LAST_CALL_AT) this.#isLastCall = true
+    if (elapsed >= this.#windowMs * FINAL_CALL_AT) this.#isFinalCall = true
     if (this.#hasBegun || this.#isLastCall) this.#letGo()
     if (elapsed >= abortAt(this.#windowMs)) this.#abort()
     this.#sleep()
@@ -126,7 +146,8 @@ export class Drain {
     for (const connection of leaving) {
       if (!this.#mayGo(connection)) continue
       connection[kDrain]()
-      connection[kLeave]()
+      if (this.#mayPause(connection)) this.#call(connection)
+      else connection[kLeave]()
     }
   }
 
@@ -142,8 +163,23 @@ export class Drain {
 
   #mayGo(connection: AnyConnection): boolean {
     if (!connection[kIsStaying]) return false
-    if (this.#isLastCall || connection[kIsLongLived]) return true
+    if (connection[kIsLongLived] || this.#isQuiet(connection)) return true
+    return this.#isLastCall && !(this.#mayPause(connection) && this.#called.has(connection))
+  }
+
+  #isQuiet(connection: AnyConnection): boolean {
     return connection[kQuietFor]() >= Math.min(QUIET_MS, this.#windowMs * QUIET_SHARE)
+  }
+
+  /** It is between two requests, and there is time for one more. Who is at work leaves when that is done. */
+  #mayPause(connection: AnyConnection): boolean {
+    if (!this.#isLastCall || this.#isFinalCall || connection[kIsLongLived]) return false
+    return connection[kQuietFor]() > 0 && !this.#isQuiet(connection)
+  }
+
+  #call(connection: AnyConnection): void {
+    this.#called.add(connection)
+    connection[kLastCall]()
   }
 
   #abort(): void {
@@ -154,8 +190,8 @@ export class Drain {
 }
 
 /** How many a tick, so that `count` have gone after `ms`. */
-function batchOf(count: number, ms: number): number {
-  return Math.max(SMALLEST_BATCH, Math.ceil(count / Math.max(1, ms / TICK_MS)))
+function batchOf(count: number, ms: number, smallest = SMALLEST_BATCH): number {
+  return Math.max(smallest, Math.ceil(count / Math.max(1, ms / TICK_MS)))
 }
 
 function abortAt(windowMs: number): number {

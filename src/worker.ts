@@ -24,7 +24,7 @@ import type { Call } from './messaging/call.ts'
 import type { Handler } from './messaging/mailbox.ts'
 import { currentMesh, groupNamed, groupOf, type MessagingWorker, openMesh, usePeers } from './messaging/messaging.ts'
 import type { WorkerGroup, WorkerRef } from './messaging/references.ts'
-import { type Address, isSecureScheme, parseAddress } from './net/address.ts'
+import { type Address, isSecureScheme, parseAddress, parseHttpAddress } from './net/address.ts'
 import { serveDatagrams } from './net/datagrams.ts'
 import { areDescriptorsScarce } from './net/descriptors.ts'
 import { chooseEngine, ENGINES } from './net/engines.ts'
@@ -37,6 +37,8 @@ import {
   type GivenSocket,
   type PeerNews,
   type Place,
+  type Registry,
+  type RejectionPolicy,
   type ReloadMode,
   registry,
   type Settings,
@@ -69,7 +71,13 @@ export interface WorkerSettings<A extends string | undefined, P, T extends Carri
   acceptRate?: number
   proxyProtocol?: ProxyProtocolOptions
   startTimeoutMs?: number
+  crashLoopAfter?: number
+  maxRequests?: number
+  maxMemory?: number
+  maxLifetimeMs?: number
+  stuckTimeoutMs?: number
   drainTimeoutMs?: number
+  minReady?: number
   reloadMode?: ReloadMode
   reloadable?: boolean
   reusePort?: boolean
@@ -124,6 +132,26 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   static pidFile: string = DEFAULT_SETTINGS.pidFile
   /** Bytes: a log or stdout file that would grow over it is put aside as `<file>.1`; 0 is without bound. */
   static logFileMaxSize: number = DEFAULT_SETTINGS.logFileMaxSize
+  /**
+   * A promise that rejects and that no handler returned: `exit` ends the worker with 250, and another takes its place, since
+   * nobody knows what was left undone; `log` logs and counts it (`unhandledRejections`). Set it before `runAll`.
+   */
+  static unhandledRejection: RejectionPolicy = DEFAULT_SETTINGS.unhandledRejection
+  /**
+   * Workerman's callbacks of the master. Set before `runAll`; each runs in a short-lived process of its own that has evaluated
+   * your modules as they are on disk, so what it changes in memory reaches nobody. It has 10 seconds; what it throws is logged.
+   * At a reload (or a start or restart of a group), when the new code was found good and nothing was replaced yet.
+   */
+  static onMasterReload: (() => unknown) | null = null
+  /** When the last worker of a server that was up is gone. */
+  static onMasterStop: (() => unknown) | null = null
+  /** A worker process has ended, for whatever reason. `status` as wait(2) gives it: 9 for SIGKILL, 64000 for exit code 250. */
+  static onWorkerExit: ((worker: Worker<string | undefined, unknown>, status: number, pid: number) => unknown) | null =
+    null
+  /** Where the master answers probes: `http://0.0.0.0:9090`, `unix:///run/app/health.sock`; nowhere by default. */
+  static health: string = DEFAULT_SETTINGS.health
+  /** Of a graceful stop: `/readyz` is red for so long before the drain begins, so that load balancers send nobody any more. */
+  static stopDelayMs: number = DEFAULT_SETTINGS.stopDelayMs
 
   /** 0 to count - 1, kept by the process that replaces this one. */
   id = 0
@@ -157,8 +185,26 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   proxyProtocol: ProxyProtocolOptions | null = null
   /** How long `onWorkerStart` may take; 0 is for ever. */
   startTimeoutMs = 30_000
+  /**
+   * So many messages (of HTTP: requests) a process handles, then another takes its place, as at a reload. Up to a fifth is
+   * taken off by chance, so that processes do not leave together. It is looked at each second. 0 is off.
+   */
+  maxRequests = 0
+  /** Bytes of resident set: a process over it is replaced. One that was from its start stays until it has grown by half. 0 is off. */
+  maxMemory = 0
+  /** How old a process may be; with the same chance. 0 is off. */
+  maxLifetimeMs = 0
+  /**
+   * A process whose event loop has not turned for so long is killed and replaced; the log says where it hung. Not while it is
+   * stopped (SIGSTOP) or under a debugger. 0 is off; no less than 5000, since processes report each second.
+   */
+  stuckTimeoutMs = 60_000
+  /** So many failures of a slot in a row are a crash loop: `status` and the log say so. It is tried again all the same. */
+  crashLoopAfter = 3
   /** How long a reload or a graceful stop gives connections and handlers to end: long enough for any honest request. */
   drainTimeoutMs = 30_000
+  /** So many of its processes must serve for `/readyz` to be green. One serves the whole port; 0 asks for none. */
+  minReady = 1
   /** `stop-first` for what cannot live twice (a lock, a serial port): the old process ends before the new one starts. */
   reloadMode: ReloadMode = 'start-first'
   /** False: a reload only calls `onWorkerReload`, and the processes stay. */
@@ -278,6 +324,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
    */
   static runAll(): void {
     registry().settings = staticSettings()
+    registry().callbacks = staticCallbacks()
     runAll()
   }
 
@@ -404,16 +451,21 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   /** @internal */
   describe(): Declaration {
-    const { name, backlog, reloadMode, reloadable, reusePort, user, group, execArgv } = this
+    const { name, backlog, reloadMode, reloadable, reusePort, user, group, execArgv, crashLoopAfter } = this
+    const { maxRequests, maxMemory, maxLifetimeMs, stuckTimeoutMs } = this
     const protocol = this.#address === '' ? '' : this.#resolveProtocol().name
     for (const [key, rule] of Object.entries(RULES)) check(`${key} of worker '${name}'`, Reflect.get(this, key), rule)
     if (this.proxyProtocol !== null) new ProxyRules(this.proxyProtocol)
+    const count = Math.max(1, Math.trunc(this.count)) // as Workerman
+    if (this.minReady > count)
+      throw new UsageError('ERR_BAD_OPTION', `minReady of worker '${name}' is ${this.minReady}: it has ${count}`)
     if (this.reusePort && this.#address !== '' && this.#place.transport !== 'tcp')
       throw new UsageError('ERR_BAD_OPTION', `reusePort of worker '${name}' is for TCP: others share one socket`)
     return {
       ...{ name, listen: this.#address, protocol, backlog, reloadMode, reloadable, reusePort, user, group, execArgv },
-      count: Math.max(1, Math.trunc(this.count)), // as Workerman
+      ...{ count, minReady: this.minReady },
       startTimeoutMs: Math.min(this.startTimeoutMs || Number.POSITIVE_INFINITY, LONGEST_TIMEOUT_MS),
+      ...{ crashLoopAfter, maxRequests, maxMemory, maxLifetimeMs, stuckTimeoutMs },
       drainTimeoutMs: Math.min(this.drainTimeoutMs, LONGEST_TIMEOUT_MS),
       credentials: null, // the describe process looks them up
       isSecure: this.#isSecure || this.ssl !== null,
@@ -469,9 +521,9 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   /** @internal */
-  async retire(): Promise<void> {
+  async retire(isReload: boolean): Promise<void> {
     try {
-      await this.onWorkerReload?.(this)
+      if (isReload) await this.onWorkerReload?.(this)
     } catch (error) {
       logThrown('onWorkerReload', error) // what only one can have is given up all the same
     }
@@ -846,6 +898,9 @@ function logThrown(callback: string, error: unknown): void {
 /** 0 is for ever; setTimeout cannot do more, and the master adds something. */
 const LONGEST_TIMEOUT_MS = 2_000_000_000
 
+/** Processes report each second, and a garbage collection, or a machine that is short of time, must not end one. */
+const SHORTEST_STUCK_MS = 5000
+
 /** What is shown of holds: there may be one per upload, and the master hears of them each second, on a bounded line. */
 const SHOWN_REASONS = 5
 const LONGEST_REASON = 100
@@ -881,7 +936,16 @@ const RULES: Record<string, Rule> = {
   maxDatagramsInFlight: POSITIVE,
   idleTimeoutMs: NOT_NEGATIVE,
   startTimeoutMs: NOT_NEGATIVE,
+  crashLoopAfter: POSITIVE,
+  maxRequests: NOT_NEGATIVE,
+  maxMemory: NOT_NEGATIVE,
+  maxLifetimeMs: NOT_NEGATIVE,
+  stuckTimeoutMs: {
+    isRight: (value) => value === 0 || (typeof value === 'number' && value >= SHORTEST_STUCK_MS),
+    wanted: `0, or a number from ${SHORTEST_STUCK_MS} on`,
+  },
   drainTimeoutMs: NOT_NEGATIVE,
+  minReady: NOT_NEGATIVE,
   user: ANY_STRING,
   group: ANY_STRING,
   transport: { isRight: (value) => TRANSPORTS.includes(value), wanted: `'tcp', 'ssl' or 'udp'` },
@@ -901,20 +965,40 @@ const RULES: Record<string, Rule> = {
 
 const ENGINE_NAMES = `'native', 'node' or ''`
 
+const MASTER_CALLBACKS = ['onMasterReload', 'onMasterStop', 'onWorkerExit'] as const
+const FUNCTION_OR_NULL: Rule = {
+  isRight: (value) => value === null || typeof value === 'function',
+  wanted: 'a function, or null',
+}
+
 const STATIC_RULES: Record<string, Rule> = {
+  onMasterReload: FUNCTION_OR_NULL,
+  onMasterStop: FUNCTION_OR_NULL,
+  onWorkerExit: FUNCTION_OR_NULL,
   stopTimeout: NOT_NEGATIVE,
   logFile: ANY_STRING,
   stdoutFile: ANY_STRING,
   pidFile: ANY_STRING,
   logFileMaxSize: numberFrom(0, Number.MAX_VALUE),
+  unhandledRejection: { isRight: (value) => value === 'exit' || value === 'log', wanted: `'exit' or 'log'` },
+  health: ANY_STRING,
+  stopDelayMs: NOT_NEGATIVE,
 }
 
 /** Throws UsageError. */
 function staticSettings(): Settings {
   for (const [key, rule] of Object.entries(STATIC_RULES)) check(`Worker.${key}`, Reflect.get(Worker, key), rule)
-  const { logFile, stdoutFile, pidFile, logFileMaxSize } = Worker
+  const { logFile, stdoutFile, pidFile, logFileMaxSize, unhandledRejection, health } = Worker
+  if (health !== '') parseHttpAddress(health)
+  const callbacks = MASTER_CALLBACKS.filter((name) => Worker[name] !== null)
   const stopTimeoutMs = Math.min(Worker.stopTimeout * 1000, LONGEST_TIMEOUT_MS)
-  return { stopTimeoutMs, logFile, stdoutFile, pidFile, logFileMaxSize }
+  const stopDelayMs = Math.min(Worker.stopDelayMs, LONGEST_TIMEOUT_MS)
+  const files = { logFile, stdoutFile, pidFile, logFileMaxSize }
+  return { ...files, stopTimeoutMs, unhandledRejection, callbacks, health, stopDelayMs }
+}
+
+function staticCallbacks(): Registry['callbacks'] {
+  return Object.fromEntries(MASTER_CALLBACKS.flatMap((name) => (Worker[name] === null ? [] : [[name, Worker[name]]])))
 }
 
 /** A drain that has begun. */

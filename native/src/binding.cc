@@ -130,6 +130,15 @@ Napi::Value Name(const Napi::CallbackInfo& info) {
   return name;
 }
 
+Napi::Value TakeInherited(const Napi::CallbackInfo& info) {
+  Arguments args(info);
+  int fd = args.Descriptor("fd");
+  if (!args.ok()) return info.Env().Undefined();
+  Result<Inherited> result = take_inherited(fd);
+  if (!result.ok()) return throw_failure(info.Env(), result.failure);
+  return Napi::Number::New(info.Env(), static_cast<int>(result.value));
+}
+
 Napi::Value SetKeepAlive(const Napi::CallbackInfo& info) {
   Arguments args(info);
   int fd = args.Descriptor("fd");
@@ -292,6 +301,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   Export<ConnectDatagrams>(exports, "connectDatagrams");
   Export<Listen>(exports, "listen");
   Export<Name>(exports, "socketName");
+  Export<TakeInherited>(exports, "takeInherited");
   Export<SetKeepAlive>(exports, "setKeepAlive");
   Export<SetNoDelay>(exports, "setNoDelay");
   Export<ChooseAmong>(exports, "chooseAmong");

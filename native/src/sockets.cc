@@ -167,6 +167,20 @@ Result<SocketName> socket_name(int fd) {
   return Result<SocketName>::of(name);
 }
 
+Result<Inherited> take_inherited(int fd) {
+  int type = 0;
+  int listens = 0;
+  socklen_t size = sizeof(int);
+  if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) != 0) return Result<Inherited>::fail(errno, "getsockopt");
+  size = sizeof(int);
+  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) != 0) return Result<Inherited>::fail(errno, "getsockopt");
+  const int flags = fcntl(fd, F_GETFL);
+  if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0) return Result<Inherited>::fail(errno, "fcntl");
+  if (fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) return Result<Inherited>::fail(errno, "fcntl");
+  if (type == SOCK_DGRAM) return Result<Inherited>::of(Inherited::Datagrams);
+  return Result<Inherited>::of(type == SOCK_STREAM && listens != 0 ? Inherited::Listening : Inherited::Other);
+}
+
 Outcome set_keep_alive(int fd, int idle_seconds) {
   Outcome on = set_option(fd, SOL_SOCKET, SO_KEEPALIVE, idle_seconds > 0 ? 1 : 0);
   if (!on.ok() || idle_seconds <= 0) return on;

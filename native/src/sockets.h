@@ -35,6 +35,9 @@ Result<int> bind_socket(const BindOptions& options);
 Result<int> connect_datagrams(const std::string& host, uint16_t port);
 Outcome listen_on(int fd, int backlog);
 Result<SocketName> socket_name(int fd);
+enum class Inherited { Listening, Datagrams, Other };
+/** What a socket is that somebody else made; it becomes CLOEXEC and non-blocking. */
+Result<Inherited> take_inherited(int fd);
 Outcome set_keep_alive(int fd, int idle_seconds);
 Outcome set_no_delay(int fd, bool is_on);
 /** Of a group of SO_REUSEPORT sockets, those with these places get new connections, at random. Linux. */

@@ -1,19 +1,16 @@
 // The bench `reload`: what a reload costs those who are being served. A closed loop of text lines runs against a server
-// that is reloaded again and again; beside it, as what one does without reload, the same with `stop` and `start -d`.
-// One JSON line per way on stdout, a table on stderr, all windows in results/. Method: README.md.
+// that is reloaded again and again; beside it, as what one does without reload, the same with `stop` and `start -d`; then
+// the same with HTTP, beside pm2 where that is installed. One JSON line per way on stdout, a table on stderr, all windows
+// in results/. Method: README.md.
 //
 // usage: node scripts/bench/reload.mjs [--quick] [--reloads 10] [--connections 64] [--workers 2]
-import { execFile } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { parseArgs, promisify } from 'node:util'
+import { parseArgs } from 'node:util'
 import {
   environment,
   here,
   launch,
   median,
-  root,
   round,
   runBench,
   sleep,
@@ -22,10 +19,8 @@ import {
   table,
   writeResults,
 } from './lib/bench.mjs'
+import { drainTimeoutMs, WAYS } from './lib/reload-servers.mjs'
 
-const run = promisify(execFile)
-const startFile = join(root, 'dist', 'start.js')
-const drainTimeoutMs = 2000 // 30 s is the default: a closed loop is never quiet, and uses all of it
 const baselineMs = 3000
 const betweenMs = 1000
 
@@ -43,44 +38,9 @@ function readOptions() {
   return { reloads, connections: Number(values.connections), workers: Number(values.workers) }
 }
 
-/** A server of its own folder, since its module is imported as a user's is. */
-async function startServer({ workers }) {
-  const directory = mkdtempSync(join(root, 'build', 'bench-reload-'))
-  const runDir = mkdtempSync(join(tmpdir(), 'bench-reload-'))
-  const module = join(directory, 'app.mjs')
-  const env = { ...process.env, MILLRACE_RUN_DIR: runDir }
-  const port = 20_000 + (process.pid % 20_000) // the same after a restart, which port 0 is not
-  writeFileSync(
-    module,
-    `import { Worker } from 'millrace'
-    const worker = new Worker('text://127.0.0.1:${port}', { name: 'echo', count: ${workers}, drainTimeoutMs: ${drainTimeoutMs} })
-    worker.onMessage = (connection, line) => connection.send(line)
-    Worker.runAll()`,
-  )
-  const command = async (...args) => (await run(process.execPath, [startFile, ...args], { env, cwd: root })).stdout
-  await command('start', '-d', module)
-  const end = async () => {
-    await command('stop').catch((error) => process.stderr.write(`${error.message}\n`))
-    for (const path of [directory, runDir]) rmSync(path, { recursive: true, force: true })
-  }
-  return { port, module, command, end }
-}
-
-const ways = {
-  async reload({ command }) {
-    const { slots } = JSON.parse(await command('reload', '--json'))
-    return { readyMs: slots.map((slot) => slot.readyMs), discarded: sum(slots.map((slot) => slot.discarded)) }
-  },
-  async 'stop + start -d'({ command, module }) {
-    await command('stop')
-    await command('start', '-d', module)
-    return { readyMs: [], discarded: 0 }
-  },
-}
-
 /** The load's windows, as they come. */
-function watch({ port }, { connections }) {
-  const child = launch([process.execPath, join(here, 'reload-load.mjs'), String(port), String(connections)])
+function watch({ port }, scheme, { connections }) {
+  const child = launch([process.execPath, join(here, 'reload-load.mjs'), String(port), String(connections), scheme])
   const windows = []
   let rest = ''
   child.stdout.on('data', (text) => {
@@ -92,14 +52,16 @@ function watch({ port }, { connections }) {
 }
 
 async function measure(way, plan) {
-  const server = await startServer(plan)
-  const { child, windows } = watch(server, plan)
+  const { scheme, start } = WAYS[way]
+  const server = await start(scheme, plan)
+  if (server.why !== undefined) return { skipped: server.why }
+  const { child, windows } = watch(server, scheme, plan)
   const spans = []
   try {
     await sleep(baselineMs)
     for (let turn = 0; turn < plan.reloads; turn++) {
       const from = Date.now()
-      const told = await ways[way](server)
+      const told = await server.step()
       spans.push({ from, to: Date.now(), ...told })
       await sleep(betweenMs)
     }
@@ -108,10 +70,10 @@ async function measure(way, plan) {
     await stop(child)
     await server.end()
   }
-  return { windows, spans }
+  return { windows, spans, version: server.version }
 }
 
-function toRow(way, { windows, spans }, plan) {
+function toRow(way, { windows, spans, version }, plan) {
   const isDuring = ({ at }) => spans.some(({ from, to }) => at >= from && at - 100 <= to)
   const warm = windows.slice(5)
   const calm = median(warm.filter((window) => !isDuring(window)).map(({ answered }) => answered))
@@ -121,6 +83,7 @@ function toRow(way, { windows, spans }, plan) {
   return {
     bench: 'reload',
     way,
+    version,
     ...plan,
     drainTimeoutMs,
     durationMs: round(median(spans.map(({ from, to }) => to - from))),
@@ -164,8 +127,13 @@ async function main() {
   const plan = readOptions()
   const rows = []
   const raw = []
-  for (const way of Object.keys(ways)) {
+  for (const way of Object.keys(WAYS)) {
     const measured = await measure(way, plan)
+    if (measured.skipped !== undefined) {
+      console.log(JSON.stringify({ bench: 'reload', way, void: true, skipped: measured.skipped }))
+      process.stderr.write(`${way}: void, ${measured.skipped}\n`)
+      continue
+    }
     rows.push(toRow(way, measured, plan))
     raw.push({ way, ...measured })
     console.log(JSON.stringify(rows.at(-1)))

@@ -5,7 +5,7 @@ const FIRST_MS = 100
 const LONGEST_MS = 30_000
 const JITTER = 0.2
 /** What lived this long had no trouble starting. */
-const HEALTHY_AFTER_MS = 10_000
+export const HEALTHY_AFTER_MS = 10_000
 
 export class Backoff {
   /** Short lives in a row that ended in a failure. */

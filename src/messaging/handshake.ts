@@ -53,27 +53,28 @@ export function isProof(given: Uint8Array, wanted: Uint8Array): boolean {
 
 /** Throws ProtocolError. */
 export function parseIdentity(text: string): Identity {
-  try {
-    const { mailbox, group, id, incarnation } = JSON.parse(text) as Identity
-    if (typeof mailbox === 'string' && typeof group === 'string' && isCount(id) && isCount(incarnation))
-      return { mailbox, group, id, incarnation }
-  } catch {
-    // A SyntaxError, or null.
-  }
+  const { mailbox, group, id, incarnation } = parsed<Identity>(text)
+  if (typeof mailbox === 'string' && typeof group === 'string' && isCount(id) && isCount(incarnation))
+    return { mailbox, group, id, incarnation }
   throw new ProtocolError('ERR_MESH_HANDSHAKE', 'an identity that is none')
 }
 
 /** Throws ProtocolError. */
 export function parseTerms(text: string): Terms {
-  try {
-    const { maxMessages, maxBytes, maxFrameBytes, interest } = JSON.parse(text) as Terms
-    const areStrings = Array.isArray(interest) && interest.every((one) => typeof one === 'string')
-    if (isCount(maxMessages) && isCount(maxBytes) && isCount(maxFrameBytes) && areStrings)
-      return { maxMessages, maxBytes, maxFrameBytes, interest }
-  } catch {
-    // A SyntaxError, or null.
-  }
+  const { maxMessages, maxBytes, maxFrameBytes, interest } = parsed<Terms>(text)
+  const areStrings = Array.isArray(interest) && interest.every((one) => typeof one === 'string')
+  if (isCount(maxMessages) && isCount(maxBytes) && isCount(maxFrameBytes) && areStrings)
+    return { maxMessages, maxBytes, maxFrameBytes, interest: interest as string[] }
   throw new ProtocolError('ERR_MESH_HANDSHAKE', 'terms that are none')
+}
+
+/** What a peer says: each of its parts is still to be looked at. */
+function parsed<T>(text: string): { readonly [K in keyof T]?: unknown } {
+  try {
+    return (JSON.parse(text) as T | null) ?? {}
+  } catch (error) {
+    throw new ProtocolError('ERR_MESH_HANDSHAKE', `no JSON: ${error}`)
+  }
 }
 
 function isCount(value: unknown): value is number {

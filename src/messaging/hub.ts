@@ -37,6 +37,9 @@ interface Target {
   readonly audience: Audience
 }
 
+/** Subjects may be made up without end. */
+const MOST_PLANS = 4096
+
 export class Hub {
   readonly #host: HubHost
   readonly #own: Subscriptions
@@ -48,6 +51,8 @@ export class Hub {
   readonly #awaited = new Set<Outbox>()
   #waiting: (() => void)[] = []
   #turn = 0
+  /** Of subjects without queues, until somebody changes what he listens to. */
+  readonly #plans = new Map<string, Target[]>()
 
   constructor(host: HubHost, own: Subscriptions) {
     this.#host = host
@@ -195,7 +200,7 @@ export class Hub {
 
   changed(outbox: Outbox, change: unknown): void {
     const { adds, drops } = Object(change) as Partial<InterestChange>
-    if (Array.isArray(adds) && Array.isArray(drops)) this.#change(outbox, { adds, drops })
+    if (areStrings(adds) && areStrings(drops)) this.#change(outbox, { adds, drops })
   }
 
   ownChanged(change: InterestChange): void {
@@ -203,6 +208,7 @@ export class Hub {
   }
 
   #change(outbox: Outbox | null, { adds, drops }: InterestChange): void {
+    this.#plans.clear()
     const said = this.#said.get(outbox)
     if (said === undefined) return
     for (const interest of adds) {
@@ -223,6 +229,7 @@ export class Hub {
   }
 
   #drop(said: Map<Interest, Listener>, interest: Interest): void {
+    this.#plans.clear()
     const listener = said.get(interest)
     if (listener === undefined) return
     said.delete(interest)
@@ -231,6 +238,16 @@ export class Hub {
 
   /** One for each process that has somebody who should get it. */
   #targets(subject: string): Target[] {
+    const plan = this.#plans.get(subject)
+    if (plan !== undefined) return plan
+    const targets = this.#plan(subject)
+    const isFixed = targets.every(({ audience }) => audience.queues.length === 0)
+    if (this.#plans.size >= MOST_PLANS) this.#plans.clear()
+    if (isFixed) this.#plans.set(subject, targets)
+    return targets
+  }
+
+  #plan(subject: string): Target[] {
     const forAll = new Set<Outbox | null>()
     const queues = new Map<string, Set<Outbox | null>>()
     for (const { outbox, queue } of this.#tree.match(subject)) {
@@ -258,6 +275,10 @@ export class Hub {
     }
     return best
   }
+}
+
+function areStrings(value: unknown): value is string[] {
+  return Array.isArray(value) && value.every((one) => typeof one === 'string')
 }
 
 function copyOf({ form, bytes }: Packed): unknown {

@@ -3,7 +3,7 @@
 
 import { ProtocolError, type SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
-import { now } from '../loop/clock.ts'
+import { recently } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import { kClosed, kDrained, kEnded, kReceived, kSecured, type Socket, type SocketEvents } from '../transport.ts'
 import { Call, ONE_WAY } from './call.ts'
@@ -57,7 +57,9 @@ export class IncomingLink implements SocketEvents, Answers {
   readonly #socket: Socket
   readonly #nonce = newNonce()
   readonly #writer = new FrameWriter()
-  readonly #reader = new FrameReader(LONGEST_HELLO_BYTES, (...frame) => this.#frame(...frame))
+  readonly #reader = new FrameReader(LONGEST_HELLO_BYTES, (kind, form, bytes, start, end) =>
+    this.#frame(kind, form, bytes, start, end),
+  )
   readonly #timer: number
   #state = State.AwaitHello
   #terms: Terms | null = null
@@ -394,7 +396,7 @@ const refusals = new LimitedLog()
 
 /** 0 is without a limit. */
 function callFor(timeoutMs: number): Call {
-  return new Call(true, timeoutMs === 0 ? Number.POSITIVE_INFINITY : now() + timeoutMs)
+  return new Call(true, timeoutMs === 0 ? Number.POSITIVE_INFINITY : recently() + timeoutMs)
 }
 
 function nothing(): void {

@@ -83,13 +83,13 @@ export class Mailbox {
       }
       this.load--
       if (task.call !== ONE_WAY) task.answers.forget(task.number)
-      this.#start(task.answers, task.number, task.message, task.call, this.#host.workerHandler)
+      if (task.call.isAborted || task.call.hasExpired) task.answers.fail(task.number, expired(), false)
+      else this.#start(task.answers, task.number, task.message, task.call, this.#host.workerHandler)
     }
   }
 
   #start(answers: Answers, number: number, message: unknown, call: Call, handler: Handler | null): void {
     if (handler === null) return answers.fail(number, this.#noHandler(), false)
-    if (call.isAborted || call.hasExpired) return answers.fail(number, expired(), false)
     try {
       const result = handler(answers.from, message, call)
       if (isThenable(result)) void this.#wait(answers, number, result, call)

@@ -69,7 +69,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     try {
       const source = { fd, backlog: BACKLOG, expected: address }
       const listener = await this.transport.listen(source, (socket) => this.#accept(socket))
-      if (this.isLeaving) listener.close()
+      if (this.isLeaving && !this.isEnding) listener.close()
       else this.#listener = listener
     } catch (error) {
       log(`no messages can come: ${error instanceof Error ? error.message : error}`)
@@ -93,7 +93,9 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
       outbox?.use(row)
       if (keyOf(row.mailbox, row.id) !== this.#self) this.hub.moved(outbox ?? this.outbox(row.mailbox, row.id))
     }
-    if (isEnding) for (const outbox of this.#outboxes.values()) outbox.look()
+    if (!isEnding) return
+    for (const outbox of this.#outboxes.values()) outbox.look()
+    this.quiet()
   }
 
   // Sending
@@ -210,7 +212,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   /** Takes no more; resolves when all that was sent here is done, and all that was sent from here is settled. */
   leave(): Promise<void> {
     this.isLeaving = true
-    this.#listener?.close()
+    if (!this.isEnding) this.#listener?.close() // while a whole server leaves, its workers still answer each other
     for (const link of this.#incoming) link.leave()
     return new Promise((resolve) => {
       this.#tellQuiet = resolve
@@ -221,7 +223,8 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   quiet(): void {
     if (this.#tellQuiet === null) return
     const isBusy = [...this.#outboxes.values()].some(({ count }) => count > 0)
-    if (isBusy || this.mailbox.load > 0 || [...this.#incoming].some(({ isOpen }) => isOpen)) return
+    const mayMoreCome = !this.isEnding && [...this.#incoming].some(({ isOpen }) => isOpen)
+    if (isBusy || mayMoreCome || this.mailbox.load > 0) return
     this.#tellQuiet()
     this.#tellQuiet = null
   }

@@ -79,6 +79,7 @@ export class Outbox implements LinkOwner {
   #isFull = false
   /** There should be a link, whether there is anything to send or not. */
   #isWanted = false
+  #isClosed = false
   /** Of all that is not settled. */
   count = 0
   #bytes = 0
@@ -266,7 +267,7 @@ export class Outbox implements LinkOwner {
   }
 
   #connect(): void {
-    if (this.#link !== null || this.#retryTimer !== 0 || !this.isUp) return
+    if (this.#link !== null || this.#retryTimer !== 0 || this.#isClosed || !this.isUp) return
     const { credentials, transport } = this.#host
     this.#link = new OutgoingLink(this, credentials, this.#row as PeerRow, transport)
   }
@@ -323,6 +324,7 @@ export class Outbox implements LinkOwner {
   }
 
   leaving(link: OutgoingLink): void {
+    if (this.#host.isEnding) return // none follows it: as long as it is there, it takes messages
     this.#leftIncarnation = Math.max(this.#leftIncarnation, link.route.incarnation)
     if (link === this.#link) this.#leaveLink()
     this.look()
@@ -369,6 +371,8 @@ export class Outbox implements LinkOwner {
 
   /** What is left has had its time. */
   close(why: string): void {
+    this.isKnown = this.#isWanted = false
+    this.#isClosed = true
     this.#giveUp(this.#waiting.splice(0), why)
     for (const link of [...this.#older, this.#link]) link?.close(why)
     deadlines.cancel(this.#waitTimer)

@@ -2,7 +2,7 @@
 // or until its outbox has a newer one; what is unsettled when it ends may have been handled, or not.
 
 import { ProtocolError, type SystemError } from '../errors.ts'
-import { log } from '../log.ts'
+import { LimitedLog } from '../log.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import {
   kClosed,
@@ -68,6 +68,7 @@ const enum State {
 
 /** What a frame may have besides its value. */
 const FRAME_SLACK = 32_768
+const liars = new LimitedLog()
 const MISSING = Symbol('missing')
 /** Frames that come back are answers, whose size is the handler's affair. */
 const LONGEST_ANSWER_BYTES = 2 ** 31
@@ -81,7 +82,9 @@ export class OutgoingLink implements SocketEvents {
   readonly #credentials: Credentials
   readonly #ledger = new Ledger()
   readonly #writer = new FrameWriter()
-  readonly #reader = new FrameReader(LONGEST_HELLO_BYTES, (...frame) => this.#frame(...frame))
+  readonly #reader = new FrameReader(LONGEST_HELLO_BYTES, (kind, form, bytes, start, end) =>
+    this.#frame(kind, form, bytes, start, end),
+  )
   readonly #aborter = new AbortController()
   #state = State.Connecting
   #socket: Socket | null = null
@@ -190,7 +193,7 @@ export class OutgoingLink implements SocketEvents {
       this.#reader.receive(bytes)
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error
-      log(`worker ${this.route.mailbox}:${this.route.id} does not speak as one: ${error.message}`)
+      liars.log(`worker ${this.route.mailbox}:${this.route.id} does not speak as one: ${error.message}`)
       this.close(error.message)
     }
   }

@@ -1,7 +1,7 @@
 // A request that waits for its answer: one promise, which is settled once, by whoever is first: the answer, an error, the
 // time-out, the caller's signal, or the end of the other process. An answer may be a stream.
 
-import { messageOf, PeerError, RemoteError } from '../errors.ts'
+import { messageOf, PeerError, ProtocolError, RemoteError } from '../errors.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import { ReplyStream } from './reply-stream.ts'
 import { type Form, Kind, type Packed, pack, unpack } from './wire.ts'
@@ -34,6 +34,8 @@ export class PendingRequest {
   #carrier: Carrier | null = null
   #number = 0
   #stream: ReplyStream | null = null
+  /** Of a signal. */
+  #abort: (() => void) | null = null
 
   /** @param to whom, in words */
   constructor(to: string, { timeoutMs = DEFAULT_TIMEOUT_MS, signal }: RequestOptions, now: number) {
@@ -45,13 +47,16 @@ export class PendingRequest {
     this.expiresAt = timeoutMs > 0 ? now + timeoutMs : Number.POSITIVE_INFINITY
     this.#timer = timeoutMs > 0 ? deadlines.after(timeoutMs, expire, this, timeoutMs) : 0
     this.#signal = signal
-    if (signal?.aborted) this.fail(signal.reason)
-    else signal?.addEventListener('abort', this.#abort)
+    if (signal !== undefined) this.#listen(signal)
   }
 
-  readonly #abort = () => {
-    this.fail(this.#signal?.reason)
-    this.#giveUp()
+  #listen(signal: AbortSignal): void {
+    if (signal.aborted) return this.fail(signal.reason)
+    this.#abort = () => {
+      this.fail(signal.reason)
+      this.#giveUp()
+    }
+    signal.addEventListener('abort', this.#abort)
   }
 
   /** It is on its way: from now on it may be handled. */
@@ -62,7 +67,7 @@ export class PendingRequest {
   }
 
   answer(value: unknown): void {
-    if (this.#stream !== null) this.#stream.end(null)
+    this.#stream?.end(null)
     if (this.#finish()) this.#resolve(value)
   }
 
@@ -88,7 +93,7 @@ export class PendingRequest {
     else if (kind === Kind.Failure) this.fail(readFailure(form, bytes, start, end))
     else if (kind === Kind.Stream) this.#begin()
     else if (kind === Kind.Item) this.#stream?.push(unpack(form, bytes, start, end))
-    else if (kind === Kind.End) this.#stream?.end(null)
+    else if (kind === Kind.End) this.answer(undefined)
   }
 
   #begin(): void {
@@ -104,15 +109,19 @@ export class PendingRequest {
   }
 
   #finish(): boolean {
-    this.#signal?.removeEventListener('abort', this.#abort)
+    this.#unlisten()
     if (this.isDone) return false
     this.isDone = true
     deadlines.cancel(this.#timer)
     return true
   }
 
+  #unlisten(): void {
+    if (this.#abort !== null) this.#signal?.removeEventListener('abort', this.#abort)
+  }
+
   #giveUp(): void {
-    this.#signal?.removeEventListener('abort', this.#abort)
+    this.#unlisten()
     this.#carrier?.cancel(this.#number)
   }
 }
@@ -134,13 +143,20 @@ interface Failure {
 
 /** What a handler threw, or why it was not called, as a value. */
 export function packFailure(error: unknown): Packed {
-  const { name = 'Error', code = '' } = typeof error === 'object' && error !== null ? (error as Partial<Failure>) : {}
-  return pack({ name: String(name), message: messageOf(error), code: String(code) })
+  const { name, code } = Object(error) as Partial<Failure>
+  return pack({ name: textOr(name, 'Error'), message: messageOf(error), code: textOr(code, '') })
 }
 
 /** Throws ProtocolError. */
 export function readFailure(form: Form, bytes: Buffer, start: number, end: number): Error {
-  const { name, message, code } = Object(unpack(form, bytes, start + 1, end)) as Partial<Failure>
-  if (bytes[start] === 0) return new PeerError(String(code), String(message), false)
-  return new RemoteError(String(name), String(message), String(code))
+  if (start >= end) throw new ProtocolError('ERR_MESH_FRAME', 'a failure that says nothing')
+  const failure = Object(unpack(form, bytes, start + 1, end)) as Partial<Failure>
+  const [message, code] = [textOr(failure.message, ''), textOr(failure.code, '')]
+  if (bytes[start] === 0) return new PeerError(code, message, false)
+  return new RemoteError(textOr(failure.name, 'Error'), message, code)
+}
+
+/** Anything can be thrown, and have anything as its name. */
+function textOr(value: unknown, other: string): string {
+  return typeof value === 'string' || typeof value === 'number' ? String(value) : other
 }

@@ -8,6 +8,8 @@ import { rangeOf } from './peers.ts'
 import type { RequestOptions } from './pending-request.ts'
 import { pack } from './wire.ts'
 
+const NO_OPTIONS: RequestOptions = {}
+
 /** One worker: a slot of a group, whichever process has it. */
 export class WorkerRef {
   /** 0 to count - 1. */
@@ -40,8 +42,12 @@ export class WorkerRef {
    * handler threw (RemoteError), a PeerError (ERR_PEER_LOST, ERR_REQUEST_TIMEOUT, ERR_QUEUE_FULL, ERR_NO_HANDLER), the
    * signal's reason, or a UsageError.
    */
-  async request(message: unknown, options: RequestOptions = {}): Promise<unknown> {
-    return (this.#outbox ?? this.#open()).request(message, options)
+  request(message: unknown, options: RequestOptions = NO_OPTIONS): Promise<unknown> {
+    try {
+      return (this.#outbox ?? this.#open()).request(message, options)
+    } catch (error) {
+      return Promise.reject(error)
+    }
   }
 
   /** Messages on their way that are not settled. */

@@ -149,7 +149,7 @@ export function serialized(value: unknown): Buffer {
 export function unpack(form: Form, bytes: Buffer, start: number, end: number): unknown {
   if (form === Form.Ascii) return (bytes as Slicer).latin1Slice(start, end)
   if (form === Form.Utf8) return (bytes as Slicer).utf8Slice(start, end)
-  if (form === Form.Number) return bytes.readDoubleLE(start)
+  if (form === Form.Number && end - start === 8) return bytes.readDoubleLE(start)
   if (form < SMALL_FORMS.length) return SMALL_FORMS[form]
   if (form === Form.Buffer) return copyOf(bytes, start, end)
   if (form === Form.Bytes) return new Uint8Array(bytes.subarray(start, end)) // not slice(): of a Buffer that is a Buffer

@@ -52,6 +52,17 @@ function parseHostPort(text: string, scheme: string, rest: string, wanted: 'tcp'
   return { scheme, transport, host, port, path: '' }
 }
 
+/** Where a small HTTP server of the master's own listens. Throws UsageError. */
+export function parseHttpAddress(text: string): Address {
+  const [, scheme = ''] = SYNTAX.exec(text) ?? []
+  if (!/^(http|unix)$/i.test(scheme))
+    throw new UsageError(
+      'ERR_BAD_ADDRESS',
+      `bad address '${text}': write http://127.0.0.1:9090 or unix:///run/app/health.sock`,
+    )
+  return parseAddress(text)
+}
+
 /** Where a client connects to. */
 export interface Target extends Address {
   readonly transport: 'tcp' | 'unix'

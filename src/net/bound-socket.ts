@@ -37,6 +37,8 @@ export interface BoundSocket {
   readonly file?: string
   /** One process at a time can have it: two cannot overlap during a reload. */
   readonly isExclusive?: boolean
+  /** A service manager made it and keeps it: one for all processes of its group, for as long as the master lives. */
+  readonly isActivated?: boolean
   /** Releases it, and a Unix socket's file if that is still ours. */
   close(): void
   /** Releases it without its file, which is another process's now. */
@@ -115,8 +117,8 @@ export async function resolve(host: string): Promise<string> {
   }
 }
 
-/** A socket that is bound already; it belongs to the result. */
-function adoptSocket(fd: number, endpoint: string): BoundSocket {
+/** A TCP or Unix socket that is bound already; it belongs to the result. */
+export function adoptSocket(fd: number, endpoint: string): BoundSocket {
   const handle = createServerHandle('', 0, 0, fd)
   if (typeof handle === 'number') throw SystemError.fromErrno(handle, 'open', endpoint)
   return released(handle, endpoint)
@@ -127,10 +129,10 @@ function released(handle: Handle, endpoint: string): BoundSocket {
   return { fd: handle.fd, handle, endpoint, close, abandon: close }
 }
 
-/** One that the master before this one has bound, as a descriptor of this process. */
+/** One that the master before this one had, as a descriptor of this process; `file` is empty where none is its own. */
 export function inheritSocket(fd: number, endpoint: string, { transport }: Address, file: string): BoundSocket {
-  if (transport === 'unix') return withFile(adoptSocket(fd, endpoint), endpoint, file)
-  if (transport === 'tcp') return adoptSocket(fd, endpoint)
+  if (transport !== 'udp')
+    return file === '' ? adoptSocket(fd, endpoint) : withFile(adoptSocket(fd, endpoint), endpoint, file)
   const close = () => closeSync(fd)
   return { fd, handle: null, endpoint, close, abandon: close }
 }

@@ -5,7 +5,8 @@ import { formatEndpoint } from '../endpoint.ts'
 import { SystemError } from '../errors.ts'
 import type { Encoded } from '../protocol.ts'
 import { type IpAddress, ipv4Address, ipv6Address } from './ip-addresses.ts'
-import { type Engine, type Owner, started } from './native-engine.ts'
+import { type Engine, started } from './native-engine.ts'
+import type { Owner } from './native-socket.ts'
 import { Header, Kind, Operation } from './rings.ts'
 
 /** What it tells. */

@@ -4,7 +4,7 @@
 import { constants } from 'node:os'
 import { addon } from '../addon.ts'
 import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
-import { guardOutput, log, logRecords, nameLog } from '../log.ts'
+import { guardOutput, LimitedLog, log, logRecords, nameLog } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { Timer } from '../loop/timer.ts'
 import { Candidates } from './candidates.ts'
@@ -14,20 +14,25 @@ import { evaluate } from './evaluate.ts'
 import { WorkerExit } from './exit-codes.ts'
 import { type Credentials, type Declaration, type GivenSocket, type Group, type PeerNews, registry } from './group.ts'
 import { receiveSockets, standInRequest } from './handle-channel.ts'
+import { LoopLag } from './loop-lag.ts'
 import {
   type DescribeBoot,
   type FromChild,
+  HEARTBEAT_MS,
   isSameKey,
   keysOf,
+  type ModuleBoot,
   mailboxesOf,
   type SocketFailure,
   type ToChild,
   type WorkerBoot,
 } from './messages.ts'
+import { withoutQuietInspector } from './node-flags.ts'
 
 type Up = Channel<ToChild, FromChild>
 
-const HEARTBEAT_MS = 1000
+/** Characters of an error that `status` shows. */
+const LONGEST_REASON = 8192
 
 export async function describe(boot: DescribeBoot, channel: Up): Promise<void> {
   channel.onClose = () => process.exit(WorkerExit.Ended) // nobody waits for the answer
@@ -80,7 +85,7 @@ export async function work(boot: WorkerBoot, channel: Up): Promise<void> {
 }
 
 /** A module that spins would not notice that the channel has closed. A worker has work to finish, and is not killed. */
-function dieWithMaster(): void {
+export function dieWithMaster(): void {
   try {
     addon().sys?.setParentDeathSignal(constants.signals.SIGKILL, process.ppid)
   } catch (error) {
@@ -89,9 +94,10 @@ function dieWithMaster(): void {
 }
 
 /** What every process that evaluates user code does first. */
-function prepare({ isLogPiped, engine }: DescribeBoot | WorkerBoot): void {
+export function prepare({ isLogPiped, engine }: ModuleBoot): void {
   guardOutput()
   if (isLogPiped) logRecords()
+  process.execArgv = withoutQuietInspector(process.execArgv)
   if (engine !== undefined) Object.assign(registry(), { engine, isEngineGiven: true })
 }
 
@@ -108,6 +114,7 @@ class WorkerLife {
   /** Of other workers, while the modules are evaluated. */
   readonly #earlyNews: PeerNews[] = []
   #lastRequest = 0
+  readonly #lag = new LoopLag()
   readonly #requests = new Map<number, { resolve(socket: GivenSocket): void; reject(error: Error): void }>()
 
   constructor(channel: Up) {
@@ -125,6 +132,7 @@ class WorkerLife {
 
   async serve(group: Group, boot: WorkerBoot): Promise<void> {
     this.#group = group
+    if (registry().settings.unhandledRejection === 'log') logRejections(group)
     group.onBurst = () => this.#report()
     const started = group.start(boot.place)
     for (const news of this.#earlyNews.splice(0)) group.usePeers(news)
@@ -146,8 +154,10 @@ class WorkerLife {
     if (this.#hasCrashed) return // one is enough, and more may come before this process is gone
     this.#hasCrashed = true
     if (this.#group === null) return fail(this.#channel, error)
+    const message = stackOf(error).slice(0, LONGEST_REASON)
     log(`uncaught: ${stackOf(error)}`)
-    this.#report() // a message this small is written before `send` returns
+    this.#report() // messages this small are written before `send` returns
+    this.#channel.send({ type: 'failed', exitCode: WorkerExit.Uncaught, message, isLogged: true })
     process.exit(WorkerExit.Uncaught) // at once: no handler may run any more
   }
 
@@ -155,7 +165,7 @@ class WorkerLife {
     if (message.type === 'stop') this.#leave(WorkerExit.Ended, message.timeoutMs)
     else if (message.type === 'poll') this.#report()
     else if (message.type === 'activate') void this.#activate()
-    else if (message.type === 'retire') void this.#retire()
+    else if (message.type === 'retire') void this.#retire(message.isReload)
     else if (message.type === 'reload') void this.#reload()
     else if (message.type === 'lead') this.#candidates.lead(message.name, message.ticket)
     else if (message.type === 'cannotListen') this.#takeRequest(message.request)?.reject(socketError(message.failure))
@@ -163,6 +173,7 @@ class WorkerLife {
     else if (message.type === 'share') this.#group?.useShare(message.connections)
     else if (message.type === 'peers') this.#hear(message.news)
     else if (message.type === 'tickets') this.#group?.useTickets(message.keys)
+    else if (message.type === 'watchLag') this.#lag.watch(message.isOn)
     else if (message.type === 'connections') this.#list(message.after, message.limit)
   }
 
@@ -199,10 +210,10 @@ class WorkerLife {
     }
   }
 
-  async #retire(): Promise<void> {
+  async #retire(isReload: boolean): Promise<void> {
     void this.#candidates.leave()
     try {
-      await this.#group?.retire()
+      await this.#group?.retire(isReload)
     } catch (error) {
       log(`onWorkerRetire: ${stackOf(error)}`)
     }
@@ -254,9 +265,20 @@ class WorkerLife {
     if (this.#group === null) return
     const { counters } = this.#group
     this.#memory = residentBytes() ?? this.#memory
-    const report = { counters, memory: this.#memory, timers: Timer.count, work: this.#describeWork() }
+    const work = this.#describeWork()
+    const lagMs = this.#lag.take()
+    const report = { counters, memory: this.#memory, timers: Timer.count, work, lagMs, isInspected: isInspected() }
     this.#channel.send({ type: 'report', report })
   }
+}
+
+/** With a listener Node does not make an uncaught error of it. At a limited rate: it may come with every message. */
+function logRejections({ counters }: Group): void {
+  const rejections = new LimitedLog()
+  process.on('unhandledRejection', (reason) => {
+    counters.unhandledRejections++
+    rejections.log(`unhandled rejection: ${stackOf(reason)}`)
+  })
 }
 
 function socketError({ code, syscall, address, message }: SocketFailure): Error {
@@ -266,7 +288,7 @@ function socketError({ code, syscall, address, message }: SocketFailure): Error 
 }
 
 /** A SystemError is ours: a socket that cannot listen. The user's own EACCES is an error like any other. */
-function fail(channel: Up, error: unknown): void {
+export function fail(channel: Up, error: unknown): void {
   const isAddress = error instanceof SystemError
   const exitCode = isAddress ? WorkerExit.Address : WorkerExit.BootFailed
   channel.send({ type: 'failed', exitCode, message: isAddress ? messageOf(error) : stackOf(error) })
@@ -274,7 +296,7 @@ function fail(channel: Up, error: unknown): void {
 }
 
 /** Exits when the last message has left, or soon in any case. */
-function exitWhenSent(channel: Up, exitCode: number): void {
+export function exitWhenSent(channel: Up, exitCode: number): void {
   const exit = () => process.exit(exitCode)
   channel.onClose = exit
   channel.end()
@@ -291,7 +313,14 @@ function residentBytes(): number | undefined {
   }
 }
 
-function stackOf(error: unknown): string {
+/** Node may be built without an inspector. */
+const inspector = process.getBuiltinModule('node:inspector') as typeof import('node:inspector') | undefined
+
+function isInspected(): boolean {
+  return inspector?.url() !== undefined
+}
+
+export function stackOf(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : messageOf(error)
 }
 

@@ -7,8 +7,11 @@ import { guardOutput } from '../log.ts'
 import { version } from '../version.ts'
 import { check } from './commands/check.ts'
 import type { Command } from './commands/command.ts'
+import { diff } from './commands/diff.ts'
+import { events } from './commands/events.ts'
 import { helpOf, overview, usageOf } from './commands/help.ts'
 import { COMMON_FLAGS, type FlagName, type Line, readLine, usage } from './commands/line.ts'
+import { logs } from './commands/logs.ts'
 import { print } from './commands/print.ts'
 import { reload } from './commands/reload.ts'
 import { restart } from './commands/restart.ts'
@@ -21,7 +24,7 @@ import { CommandError, Exit } from './exit-codes.ts'
 import { paintFor } from './style.ts'
 
 const COMMANDS: ReadonlyMap<string, Command> = new Map(
-  Object.entries({ start, stop, restart, reload, scale, upgrade, status, connections, check }),
+  Object.entries({ start, stop, restart, reload, scale, upgrade, status, connections, logs, events, diff, check }),
 )
 
 /** Does what `argv` says. `direct` is the user's file when that is what was run. Never rejects. */

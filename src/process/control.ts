@@ -14,6 +14,7 @@ import { now } from '../loop/clock.ts'
 import { isUnixPath } from '../net/address.ts'
 import { fileId, removeStaleSocket } from '../net/bound-socket.ts'
 import { Channel } from './channel.ts'
+import type { Comparison } from './diff.ts'
 import { type EventLine, EventStream } from './event-stream.ts'
 import type { Events } from './events.ts'
 import { CommandError, Exit } from './exit-codes.ts'
@@ -26,9 +27,15 @@ import type { ConnectionPage, Cursor, Status } from './status.ts'
 import type { UpgradeOutcome } from './upgrade.ts'
 
 export type Request =
-  | { readonly command: 'status' | 'ping' }
+  | { readonly command: 'status' | 'ping' | 'diff' }
   /** Groups by name or address; none: all. Who does not wait is answered at once, and not told how it goes. */
-  | { readonly command: 'reload'; readonly names?: readonly string[]; readonly isWaiting?: boolean }
+  | {
+      readonly command: 'reload'
+      readonly names?: readonly string[]
+      readonly isWaiting?: boolean
+      /** One process of each group is watched for so long before the others follow. */
+      readonly canaryMs?: number
+    }
   | ({ readonly command: 'stop'; readonly names?: readonly string[] } & Leave)
   | ({ readonly command: 'restart'; readonly names: readonly string[] } & Leave)
   | { readonly command: 'start'; readonly names: readonly string[] }
@@ -62,6 +69,9 @@ export interface Done extends Identity {
   readonly isDaemon: boolean
   readonly status?: Status
   readonly page?: ConnectionPage
+  /** Absolute; empty when its terminal is the log. */
+  readonly logFile?: string
+  readonly comparison?: Comparison
   /** Of what takes its time. */
   readonly outcome?: ReloadOutcome
   readonly upgrade?: UpgradeOutcome

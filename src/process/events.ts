@@ -50,8 +50,8 @@ export type ServerEvent =
   /** Somebody who follows was too slow: so many events before this one did not reach him. */
   | { readonly type: 'lost'; readonly count: number }
 
-/** What somebody asks of a running server, and takes its time: one at a time, each begins and ends. */
-export type Operation = 'reload' | 'scale' | 'stop' | 'start' | 'restart' | 'upgrade'
+/** What somebody asks of a running server (but `recycle`: a process has reached a limit, and another takes its place), and takes its time: one at a time, each begins and ends. */
+export type Operation = 'recycle' | 'reload' | 'scale' | 'stop' | 'start' | 'restart' | 'upgrade'
 
 /** The steps of an operation. `groups` names those it is about; empty: all. */
 export type OperationEvent = {

@@ -70,11 +70,11 @@ export function asCommandError(error: unknown): CommandError {
   return new CommandError(isUsage ? Exit.Module : Exit.Failure, messageOf(error), { cause: error })
 }
 
-/** A worker's end as words: `exit 70 (boot failed)`, `signal SIGKILL`. */
-export function describeExit(code: number | null, signal: string | null): string {
-  if (signal !== null) return `signal ${signal}`
-  const word = WORDS[code ?? -1]
-  return word === undefined ? `exit ${code}` : `exit ${code} (${word})`
+/** A worker's end as words: `exit 70 (boot failed)`, `signal SIGKILL`. `why` is what its master knows better. */
+export function describeExit(code: number | null, signal: string | null, why = ''): string {
+  const word = why || (signal === null ? WORDS[code ?? -1] : undefined)
+  const end = signal === null ? `exit ${code}` : `signal ${signal}`
+  return word === undefined ? end : `${end} (${word})`
 }
 
 const WORDS: Record<number, string> = {

@@ -17,6 +17,16 @@ export interface Declaration {
   readonly backlog: number
   readonly startTimeoutMs: number
   readonly drainTimeoutMs: number
+  /** What a process may do before another takes its place; 0 is without limit. Memory in bytes of resident set. */
+  readonly maxRequests: number
+  readonly maxMemory: number
+  readonly maxLifetimeMs: number
+  /** How long the event loop of a process may not turn before it is killed; 0 is for ever. */
+  readonly stuckTimeoutMs: number
+  /** So many failures of a slot in a row are a crash loop. */
+  readonly crashLoopAfter: number
+  /** So many of its processes must serve for the server to be ready (health.ts). */
+  readonly minReady: number
   readonly reloadMode: ReloadMode
   /** False: a reload only calls `onWorkerReload`; the processes stay. */
   readonly reloadable: boolean
@@ -137,8 +147,8 @@ export interface Group {
   useTickets(keys: string): void
   /** This process is its slot's only one from now on: `onWorkerActive`. */
   activate(): Promise<void>
-  /** Another process takes this one's place: `onWorkerReload`, then `onWorkerRetire`. */
-  retire(): Promise<void>
+  /** Another process takes this one's place: at a reload `onWorkerReload`, then `onWorkerRetire`. */
+  retire(isReload: boolean): Promise<void>
   /** A reload that leaves this process alone (`reloadable: false`): `onWorkerReload`. */
   reload(): Promise<void>
   /** Stops accepting, finishes the work in flight, closes connections within `windowMs`; resolves when none is left. */
@@ -165,7 +175,20 @@ export interface Settings {
   readonly pidFile: string
   /** Bytes; 0 is without bound. */
   readonly logFileMaxSize: number
+  readonly unhandledRejection: RejectionPolicy
+  /** Those that the code has assigned. */
+  readonly callbacks: readonly MasterCallback[]
+  /** Where probes are answered; empty: nowhere. */
+  readonly health: string
+  /** Of a graceful stop: for so long the server is not ready, and serves, before it drains. */
+  readonly stopDelayMs: number
 }
+
+/** Workerman's callbacks of the master: here they run in a process of their own. */
+export type MasterCallback = 'onMasterReload' | 'onMasterStop' | 'onWorkerExit'
+
+/** `exit` as Node: the worker ends with 250 and is replaced. `log`: it is logged and counted, and the worker goes on. */
+export type RejectionPolicy = 'exit' | 'log'
 
 export const DEFAULT_SETTINGS: Settings = {
   stopTimeoutMs: 2000,
@@ -173,6 +196,10 @@ export const DEFAULT_SETTINGS: Settings = {
   stdoutFile: '',
   pidFile: '',
   logFileMaxSize: 10_485_760,
+  unhandledRejection: 'exit',
+  callbacks: [],
+  health: '',
+  stopDelayMs: 0,
 }
 
 /** One copy of this package in this process. */
@@ -183,6 +210,8 @@ export interface Registry {
   onRunAll: (() => void) | null
   /** As they were at `Worker.runAll()`. */
   settings: Settings
+  /** The same. */
+  callbacks: Partial<Record<MasterCallback, (...args: unknown[]) => unknown>>
   /** `native`, `node`, or empty for the best there is: of the code, unless the command line has its own. */
   engine: string
   isEngineGiven: boolean
@@ -206,6 +235,7 @@ const own: Registry = {
   groups: [],
   onRunAll: null,
   settings: DEFAULT_SETTINGS,
+  callbacks: {},
   engine: '',
   isEngineGiven: false,
   requestSocket: null,

@@ -10,20 +10,36 @@ export interface Identity {
   readonly startTime: string
 }
 
+/** Somebody has stopped it: SIGSTOP and its like, or a debugger by ptrace(2). False where there is no /proc. */
+export function isStopped(pid: number): boolean {
+  const state = statOf(pid)[0]
+  return state === 'T' || state === 't'
+}
+
+/** It uses a core, or would. */
+export function isRunning(pid: number): boolean {
+  return statOf(pid)[0] === 'R'
+}
+
 export function ownIdentity(): Identity {
   return { pid: process.pid, startTime: startTimeOf(process.pid) }
 }
 
 /** Empty when there is no such process, or no /proc. */
 export function startTimeOf(pid: number): string {
+  const fields = statOf(pid)
+  // A zombie whose other threads are still ending has its sockets still: field 20 counts them.
+  const isGone = fields[0] === 'Z' && Number(fields[17]) <= 1
+  return isGone ? '' : (fields[19] ?? '')
+}
+
+/** From field 3 on, the state; none when there is no such process. */
+function statOf(pid: number): string[] {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ') // the name may hold anything, spaces too
-    // A zombie whose other threads are still ending has its sockets still: field 20 counts them.
-    const isGone = fields[0] === 'Z' && Number(fields[17]) <= 1
-    return isGone ? '' : (fields[19] ?? '')
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ') // the name may hold anything, spaces too
   } catch {
-    return '' // ENOENT or ESRCH: it is gone
+    return [] // ENOENT or ESRCH: it is gone
   }
 }
 

@@ -16,8 +16,8 @@ import type { Output } from './output.ts'
 import { type Child, onceEnded, spawnChild } from './spawn.ts'
 
 const START_TIMEOUT_MS = 10_000
-/** What one that nobody needs any more may take to end. */
-const LEAVE_MS = 1000
+/** What one that nobody needs any more may take to end: it has nothing to finish. */
+const END_TIMEOUT_MS = 1000
 const LOOK_EVERY_MS = 10
 const NOBODY: Identity = { pid: 0, startTime: '' }
 
@@ -89,14 +89,16 @@ export class KeeperHandle {
     return socket
   }
 
-  /** When nobody is left who could ask. */
-  async end(): Promise<void> {
+  /** When nobody is left who could ask (`isLast`: of another master's processes neither): it leaves when its channel closes, as it would without a master. */
+  async end(isLast: boolean): Promise<void> {
     this.#isEnding = true
-    const { process: child } = this.#child ?? {}
-    if (child === undefined) return this.#endInherited()
-    const isGone = once(child, 'exit')
-    child.kill('SIGKILL')
+    const child = this.#child
+    if (child === null) return isLast ? this.#endInherited() : void this.#hold?.destroy()
+    const isGone = once(child.process, 'exit')
+    const late = setTimeout(() => child.process.kill('SIGKILL'), END_TIMEOUT_MS)
+    child.channel.destroy()
     await isGone
+    clearTimeout(late)
     rmSync(this.#path, { force: true })
   }
 
@@ -104,7 +106,7 @@ export class KeeperHandle {
   async #endInherited(): Promise<void> {
     const keeper = this.#inherited
     if (keeper.pid === 0) return
-    const killAt = now() + LEAVE_MS
+    const killAt = now() + END_TIMEOUT_MS
     this.#hold?.destroy()
     while (isAlive(keeper)) {
       if (now() > killAt) process.kill(keeper.pid, 'SIGKILL')

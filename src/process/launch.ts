@@ -10,6 +10,7 @@ import type { MasterBoot, StartOptions } from './messages.ts'
 import { nodeSettings } from './node-flags.ts'
 import { openFile } from './open-file.ts'
 import { makeRunDir, runDirCandidates } from './run-directory.ts'
+import { reapOrphans } from './service.ts'
 import { becomeMaster, type Child, spawnChild, spawnFailure } from './spawn.ts'
 
 const LOG_MODE = 0o640
@@ -81,9 +82,14 @@ export function runOther(startFile: string): Promise<number> {
   return follow(spawn(process.execPath, args, { stdio: 'inherit' }))
 }
 
+/**
+ * As first process of a container we are what signals are for, and the child cannot see that: SIGTERM is passed on as what
+ * it means then. Orphans come to us too.
+ */
 function follow(child: ChildProcess): Promise<number> {
-  for (const signal of ['SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR2'] as const)
-    process.on(signal, () => child.kill(signal))
+  for (const signal of ['SIGHUP', 'SIGQUIT', 'SIGUSR2'] as const) process.on(signal, () => child.kill(signal))
+  process.on('SIGTERM', () => child.kill(process.pid === 1 ? 'SIGQUIT' : 'SIGTERM'))
+  reapOrphans(() => [child.pid ?? 0])
   process.once('SIGINT', () => {
     child.kill('SIGTERM')
     process.on('SIGINT', () => child.kill('SIGINT'))

@@ -5,6 +5,7 @@ import type { Readable } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
 import { formatText, inPieces, LONGEST_MESSAGE, type LogRecord, RECORD_SEPARATOR } from '../log.ts'
 import type { LogFormat } from './messages.ts'
+import { INSPECTOR_LINE } from './node-flags.ts'
 
 /** Who said something: `worker` is empty for the master. */
 export interface Source {
@@ -49,12 +50,12 @@ export class Logbook {
     this.#put(this.#render(entry))
   }
 
-  /** Reads what a child prints, to its end. */
-  attach(stream: Readable, source: Source): void {
+  /** Reads what a child prints, to its end; `tail` keeps its last lines. */
+  attach(stream: Readable, source: Source, tail = new Tail()): void {
     const decoder = new StringDecoder('utf8') // a character may be cut by a chunk
     const reader = new LineReader()
     const take = (lines: string[]) => {
-      if (lines.length > 0) this.#put(lines.map((line) => this.#renderLine(line, source)).join(''))
+      if (lines.length > 0) this.#put(lines.map((line) => this.#renderLine(line, source, tail)).join(''))
     }
     const end = () => take([...reader.read(decoder.end()), ...reader.end()])
     stream.on('data', (bytes: Buffer) => take(reader.read(decoder.write(bytes))))
@@ -62,8 +63,10 @@ export class Logbook {
     stream.on('error', end) // the pipe of a process that is gone
   }
 
-  #renderLine(line: string, source: Source): string {
+  #renderLine(line: string, source: Source, tail: Tail): string {
     const record = line.startsWith(RECORD_SEPARATOR) ? readRecord(line.slice(1)) : null
+    tail.take(record?.message ?? line)
+    if (record === null) tail.lookForInspector(line)
     if (record !== null) return this.#render({ ...source, message: record.message, time: new Date(record.time) })
     const text = line.endsWith('\r') ? line.slice(0, -1) : line
     return inPieces(text)
@@ -93,6 +96,52 @@ export class Logbook {
     sink.lostBytes = 0
     sink.write(this.#render({ pid: process.pid, worker: '', message: `${lost} bytes of log were lost` }))
     sink.lostBytes = sink.lostBytes > 0 ? lost : 0
+  }
+}
+
+/** Of a worker's log: enough to see what it did last. */
+const TAIL_LINES = 10
+const TAIL_CHARACTERS = 300
+
+/** The last lines that a process has logged or printed on stderr, bounded: for `status`, when it is gone. */
+export class Tail {
+  readonly #lines: string[] = []
+  /** What V8 has said before it aborted: a long native stack follows it. */
+  #fatal = ''
+  /** Where its inspector listens, once it has said so. */
+  readonly inspectorUrl: Promise<string>
+  isInspected = false
+  #tellInspector!: (url: string) => void
+
+  constructor() {
+    this.inspectorUrl = new Promise((resolve) => {
+      this.#tellInspector = resolve
+    })
+  }
+
+  lookForInspector(line: string): void {
+    const url = INSPECTOR_LINE.exec(line)?.[1]
+    if (url === undefined) return
+    this.isInspected = true
+    this.#tellInspector(url)
+  }
+
+  get lines(): string[] {
+    const lines = [...this.#lines]
+    if (this.#fatal !== '' && !lines.includes(this.#fatal)) lines[0] = this.#fatal
+    return lines
+  }
+
+  get isOutOfMemory(): boolean {
+    return /out of memory|Allocation failed/.test(this.#fatal)
+  }
+
+  take(message: string): void {
+    for (const line of message.slice(-TAIL_LINES * TAIL_CHARACTERS).split('\n')) {
+      if (line.trim() !== '') this.#lines.push(line.slice(0, TAIL_CHARACTERS))
+    }
+    if (message.startsWith('FATAL ERROR: ')) this.#fatal = this.#lines.at(-1) ?? ''
+    this.#lines.splice(0, this.#lines.length - TAIL_LINES)
   }
 }
 

@@ -1,5 +1,6 @@
 // The start file's first and only call: finds out which role this process has, and plays it.
 
+import { callBack } from './callback-child.ts'
 import type { Channel } from './channel.ts'
 import { describe, work } from './child.ts'
 import { runCommand } from './command.ts'
@@ -37,5 +38,6 @@ async function play(channel: Channel<ToChild, FromChild>, boot: Boot): Promise<v
   if (boot.role === 'keeper') return keep(boot, channel)
   for (const name of Object.keys(process.env)) if (name.startsWith('MILLRACE_')) delete process.env[name]
   if (boot.role === 'describe') await describe(boot, channel)
+  else if (boot.role === 'callback') await callBack(boot, channel)
   else await work(boot, channel)
 }

@@ -13,31 +13,39 @@ import { now } from '../loop/clock.ts'
 import { bindMeshSocket, isPassedOn } from '../net/mesh-socket.ts'
 import { COUNTER_BYTES } from '../shared/limits.ts'
 import { version } from '../version.ts'
+import { takeActivated } from './activation.ts'
 import { renderBanner } from './banner.ts'
+import { MasterCallbacks } from './callbacks.ts'
 import { type Answer, ask, ControlServer, type Leave, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
+import { type Comparison, compare, oldestStart } from './diff.ts'
 import type { EarlierMaster, Estate } from './earlier-master.ts'
 import { Events } from './events.ts'
 import { asCommandError, CommandError, Exit, WorkerExit } from './exit-codes.ts'
-import { DEFAULT_SETTINGS, type Settings } from './group.ts'
+import { DEFAULT_SETTINGS, type Declaration, type Settings } from './group.ts'
+import { HealthServer } from './health.ts'
 import { ownIdentity } from './identity.ts'
 import { KeeperHandle } from './keeper-handle.ts'
 import { Leaders } from './leaders.ts'
 import { Lock } from './lock.ts'
 import { keysOf, mailboxesOf, type StartOptions } from './messages.ts'
-import { InspectorPorts, inspects } from './node-flags.ts'
+import { InspectorPorts, inspects, QUIET_INSPECTOR } from './node-flags.ts'
+import { OomKills } from './oom-kills.ts'
 import { type Operated, Operator, REPLACED } from './operator.ts'
 import { Output } from './output.ts'
 import { Peers } from './peers.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
+import type { Seen } from './readiness.ts'
+import { type RecycleSupervisor, Recycling } from './recycle.ts'
 import type { ReloadOutcome } from './reload.ts'
-import { makeRunDir, type Places, placesOfOurs, runDirCandidates } from './run-directory.ts'
-import { reapOrphans, tellService } from './service.ts'
+import { makeRunDir, type Places, placesOfOurs, realPathOf, runDirCandidates } from './run-directory.ts'
+import { extendStart, extension, feedWatchdog, reapOrphans, tellService, tellStatus } from './service.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, type Program, spawnChild } from './spawn.ts'
 import { connectionPage, engineOf, type GroupStatus, groupStatus, type Status, totalsOf } from './status.ts'
+import { StuckWorkers } from './stuck.ts'
 import { ROTATE_TICKETS_MS, Tickets } from './tickets.ts'
 import { type Household, Upgrade } from './upgrade.ts'
 import { type WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
@@ -51,10 +59,15 @@ const PING_MS = 1000
 /** What one that has nothing left to do may take to end. */
 const LEAVE_MS = 3000
 
+/** Workers are killed and reaped then, and files closed. */
+const STOP_SLACK_MS = 5000
+/** What is longer means: for ever. */
+const LONGEST_START_MS = 1_000_000_000
+
 /** `asked`, or the failure that ends the server. `replaced`: this master ends, and another one has the server. */
 type StopReason = CommandError | 'asked' | 'replaced'
 
-export class Master implements Operated {
+export class Master implements Operated, RecycleSupervisor {
   readonly groups: GroupState[] = []
   readonly sockets = new Sockets()
   readonly events = new Events()
@@ -64,10 +77,15 @@ export class Master implements Operated {
   /** For people; how long ago that is, another clock tells, which nobody sets. */
   readonly #startedAt = new Date()
   readonly #startedNow = now()
+  /** From here on no other master takes over. */
+  readonly #stopAnnounced = new AbortController()
   readonly #ended = new AbortController()
   readonly #inspectorPorts = new InspectorPorts()
   readonly #tickets: Tickets
   readonly #earlier: EarlierMaster | null
+  readonly #oomKills = new OomKills()
+  readonly #recycling = new Recycling(this)
+  readonly #stuck = new StuckWorkers(this.groups, () => this.#output?.isLogPiped === true)
   readonly #leaders = new Leaders()
   #keeper: KeeperHandle | null = null
   /** The counters that all workers share; null without the addon. */
@@ -80,7 +98,16 @@ export class Master implements Operated {
   #control: ControlServer | null = null
   #predecessors: Predecessors | null = null
   #output: Output | null = null
-  #describePid = 0
+  readonly #describing = new Set<number>()
+  /** Where the modules led when the code was last evaluated for use. */
+  #evaluated: readonly string[] = []
+  readonly #callbacks: MasterCallbacks
+  readonly #health = new HealthServer(() => this.#seen)
+  /** A graceful stop that waits for load balancers to hear of it. */
+  #delay: NodeJS.Timeout | null = null
+  #unwatch: (() => void) | null = null
+  /** What has been said of sockets that nobody uses. */
+  #unused = ''
   /** Everything has been ready once: from then on failures are retried for ever. */
   #isUp = false
   #stopping: StopReason | null = null
@@ -99,6 +126,13 @@ export class Master implements Operated {
     this.#earlier = earlier
     this.#memory = sharedMemory(earlier?.inheritance.memory ?? -1)
     this.#tickets = new Tickets(earlier?.inheritance.ticketSecret)
+    const { modules, argv, user = '', group = '', engine } = options
+    const settings = { modules, argv, user, group, engine }
+    this.#callbacks = new MasterCallbacks(
+      settings,
+      () => this.#output,
+      () => this.#record(),
+    )
   }
 
   /**
@@ -109,14 +143,21 @@ export class Master implements Operated {
     process.title = `millrace: master process  start_file=${this.#options.modules[0]}`
     if (this.#options.umask !== undefined) process.umask(this.#options.umask)
     reapOrphans(() => this.#pids())
+    const stopExtending = extendStart(() => this.#startsInTime())
+    if (this.#earlier === null) feedWatchdog()
     try {
-      if (this.#earlier === null) await this.#takeRunDir()
-      else await this.#joinRunDir(this.#earlier)
+      if (this.#earlier === null) {
+        await this.#takeRunDir()
+        this.sockets.adopt(takeActivated())
+      } else await this.#joinRunDir(this.#earlier)
       this.events.emit({ type: 'server', state: 'starting', reason: '' })
       await this.#prepare()
+      if (this.#options.isWatching) await this.#watch()
       await this.#untilUp()
+      stopExtending()
       if (this.#stopping === null) {
         tellService('READY=1', `MAINPID=${process.pid}`)
+        tellStatus(this.#seen)
         this.events.emit({ type: 'server', state: 'running', reason: '' })
         onUp(this.#banner())
       }
@@ -124,23 +165,33 @@ export class Master implements Operated {
     } catch (error) {
       this.#stopping ??= asCommandError(error)
     }
+    stopExtending()
+    this.#unwatch?.()
     await this.#end()
     if (this.#stopping instanceof CommandError) throw this.#stopping
   }
 
   /**
-   * Ends the server within `Worker.stopTimeout`; gracefully within each group's `drainTimeoutMs`. Again: with less time, never
-   * with more.
+   * Ends the server within `Worker.stopTimeout`; gracefully within each group's `drainTimeoutMs`, and when the stop delay is
+   * over. Again: with less time, never with more.
    */
   stop(isGraceful: boolean, timeoutMs: number | null = null): void {
     this.#leaves.push({ isGraceful, timeoutMs })
     if (!isGraceful) this.#earlier?.hurry()
-    this.#giveUp('asked')
+    const isPatient = isGraceful && timeoutMs === null
+    if (isPatient && this.#delay !== null) return
+    const isServing = this.#isUp && this.#stopping === null && !this.#isReplaced
+    const delayMs = isPatient && isServing ? this.#stopDelayMs : 0
+    if (delayMs === 0) return this.#giveUp('asked')
+    this.#announceStop('', delayMs)
+    log(`not ready any more, drains in ${delayMs / 1000} s`)
+    this.#delay = setTimeout(() => this.#giveUp('asked'), delayMs)
   }
 
   /** Kills what is still there of a server that was asked to stop. */
   kill(): void {
     for (const handle of this.#processes()) handle.kill()
+    this.#callbacks.kill()
   }
 
   reload(): Promise<ReloadOutcome> {
@@ -148,7 +199,7 @@ export class Master implements Operated {
   }
 
   get isStopping(): boolean {
-    return this.#stopping !== null
+    return this.#state === 'stopping'
   }
 
   get stopTimeoutMs(): number {
@@ -166,11 +217,16 @@ export class Master implements Operated {
   }
 
   async describeAnew(): Promise<Described> {
-    const described = await this.#describe()
+    const described = await this.#describeForUse()
     this.#leaders.generation++
-    this.#follow(described.settings)
     this.#output?.reopen()
+    await this.#callbacks.call({ name: 'onMasterReload' })
+    await this.#health.listen(this.#healthAddress)
     return described
+  }
+
+  exclusively<T>(work: () => Promise<T>): Promise<T> {
+    return this.#operator.exclusively(work)
   }
 
   // Starting
@@ -199,9 +255,9 @@ export class Master implements Operated {
 
   async #prepare(): Promise<void> {
     const earlier = this.#earlier
-    const { groups, tlsFiles, settings } = await this.#describe()
-    this.#follow(settings)
+    const { groups, tlsFiles, settings } = await this.#describeForUse()
     if (earlier === null) {
+      await this.#health.listen(this.#healthAddress)
       if (this.#options.pidFile === undefined && settings.pidFile !== '') this.#writePid(settings.pidFile)
       await this.#predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
     }
@@ -225,18 +281,42 @@ export class Master implements Operated {
       if (earlier !== null && estate !== undefined) this.#inherit(group, estate, earlier)
       this.groups.push(group)
     }
-    if (earlier === null) this.sockets.release()
-    else this.sockets.keepAll() // until this master leads, nothing of the earlier one's is closed
+    if (earlier !== null) return this.sockets.keepAll() // until this master leads, nothing of the earlier one's is closed
+    this.sockets.release()
+    this.#tellUnused()
+  }
+
+  /** Sockets of a service manager that no Worker has declared. */
+  #tellUnused(): void {
+    const unused = this.sockets.unused(this.groups.flatMap(({ sockets }) => sockets)).join(', ')
+    if (unused === this.#unused) return
+    this.#unused = unused
+    if (unused !== '') log(`no Worker has the address of these sockets of the service manager: ${unused}`)
+  }
+
+  /** Nobody waits for ever, so the service manager may wait too. */
+  #startsInTime(): boolean {
+    return this.groups.every(({ blueprint }) => blueprint.declaration.startTimeoutMs < LONGEST_START_MS)
+  }
+
+  async #describeForUse(): Promise<Described> {
+    const evaluated = this.#options.modules.map(realPathOf)
+    const described = await this.#describe()
+    this.#evaluated = evaluated
+    this.#follow(described.settings)
+    return described
   }
 
   async #describe(): Promise<Described> {
     const { modules, argv, user = '', group = '', engine } = this.#options
+    let describing = 0
     const onSpawn = (pid: number) => {
-      this.#describePid = pid
+      describing = pid
+      if (pid > 0) this.#describing.add(pid)
       this.#record()
     }
     try {
-      return await describeModules({
+      const described = await describeModules({
         modules,
         argv,
         user,
@@ -246,14 +326,22 @@ export class Master implements Operated {
         output: this.#output,
         onSpawn,
       })
+      return this.#options.isWatching ? hurried(described) : described
     } finally {
-      this.#describePid = 0
+      this.#describing.delete(describing)
     }
   }
 
   #follow(settings: Settings): void {
     this.#output?.configure(settings)
     this.#settings = settings
+    this.#callbacks.declare(settings.callbacks)
+  }
+
+  async #watch(): Promise<void> {
+    const { watchModules } = await import('./watch.ts')
+    const reload = async () => (await this.reload()).reason
+    this.#unwatch = watchModules({ modules: this.#options.modules, ignored: [this.#runDir], reload })
   }
 
   async #untilUp(): Promise<void> {
@@ -261,6 +349,7 @@ export class Master implements Operated {
     await this.#until(() => this.#stopping !== null || this.#isAllReady())
     if (this.#earlier !== null && this.#stopping === null) await this.#succeed(this.#earlier)
     this.#isUp = this.#stopping === null
+    this.#stuck.start()
     setInterval(() => this.#rotateTickets(), ROTATE_TICKETS_MS).unref()
   }
 
@@ -316,11 +405,23 @@ export class Master implements Operated {
     await this.#keeper?.rejoin() // else it would go with the earlier master
     if (this.#stopping !== null) return
     this.#takeCharge(earlier)
+    await this.#takeProbes(earlier)
+    if (this.#stopping !== null) return
     earlier.leads()
     this.#isUp = true
     this.sockets.release()
     for (const group of this.groups) group.forgetInnerSockets()
     this.reconcile()
+  }
+
+  /** The earlier master has let go of its port. Rejects with a SystemError, but not when nobody is left who would go on. */
+  async #takeProbes(earlier: EarlierMaster): Promise<void> {
+    try {
+      await this.#health.listen(this.#healthAddress)
+    } catch (error) {
+      if (!earlier.isGone) throw error
+      log(messageOf(error))
+    }
   }
 
   /** Whatever the earlier one has done of it already. Throws a CommandError when somebody else was quicker. */
@@ -329,6 +430,7 @@ export class Master implements Operated {
     const lock = Lock.take(this.#runDir)
     if (!(lock instanceof Lock)) throw alreadyRunning(lock.pid)
     this.#lock = lock
+    feedWatchdog(earlier.inheritance.pid)
     this.#control?.take(earlier.isGone ? earlier.inheritance.pid : null)
     this.sockets.own()
     this.#writePid(this.#options.pidFile ?? join(this.#runDir, 'millrace.pid'))
@@ -365,20 +467,26 @@ export class Master implements Operated {
 
   /** Makes what is wanted so: a process in every slot that is not waiting for its next try, or none when stopping. */
   reconcile(): void {
+    this.#tellPeers() // before anybody is told to leave: nobody will come back
     for (const group of this.groups) {
       for (const slot of group.slots) {
         if (this.#stopping !== null) for (const handle of slot.processes) handle.stop(this.#stopWindowMs(group))
         else if (slot.isVacant && !group.isStopped) this.#fill(group, slot)
       }
     }
-    const isBeside = this.#earlier !== null && this.#lock === null // the one that leads chooses
-    if (this.#stopping === null && !isBeside) for (const { share } of this.groups) share.settle()
+    if (this.#stopping === null && this.#isInCharge) for (const { share } of this.groups) share.settle()
     // No two lead: the earlier master's do until they are gone.
     if (this.#stopping === null && this.#earlier?.isSettled !== false) this.#leaders.settle()
-    this.#peers.settle(this.groups, this.#stopping !== null)
+    this.#tellPeers()
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.#record()
+    if (this.#isInCharge) tellStatus(this.#seen)
+    if (this.#isUp) this.#tellUnused()
     for (const look of [...this.#waiting]) look()
+  }
+
+  #tellPeers(): void {
+    this.#peers.settle(this.groups, this.#stopping !== null)
   }
 
   #fill(group: GroupState, slot: Slot): void {
@@ -398,6 +506,7 @@ export class Master implements Operated {
     const { modules, argv } = this.#options
     const output = this.#output as Output
     const inspectorPort = inspects(declaration.execArgv) ? this.#inspectorPorts.take() : null
+    const isQuiet = inspectorPort === null && output.isLogPiped && declaration.stuckTimeoutMs > 0
     const incarnation = ++slot.incarnation
     const fds = socket === null || socket.fd < 0 ? [] : [socket.fd]
     const mesh = bindMeshSocket(this.#runDir)
@@ -425,15 +534,17 @@ export class Master implements Operated {
         stdio: output.stdio,
         fds,
         isDetached: true,
-        execArgv: declaration.execArgv,
+        execArgv: isQuiet ? [...QUIET_INSPECTOR, ...declaration.execArgv] : declaration.execArgv,
         inspectorPort,
       },
     )
     if (isPassedOn) mesh.close()
-    output.attach(child, `${declaration.name}:${slot.id}`)
+    const tail = output.attach(child, `${declaration.name}:${slot.id}`)
     // Who stands at a breakpoint is not late.
     const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
-    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket, meshAddress: mesh.address })
+    const { stuckTimeoutMs } = declaration
+    const meshAddress = mesh.address
+    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket, tail, stuckTimeoutMs, meshAddress })
     slot.next = handle
     const of = () => ({ group: declaration.name, worker: `${declaration.name}:${slot.id}`, pid: handle.pid })
     this.events.emit({ type: 'spawn', incarnation, ...of() })
@@ -443,8 +554,11 @@ export class Master implements Operated {
       else if (state === 'stopping')
         this.events.emit({ type: 'leave', windowMs: Math.round(handle.remainingMs), ...of() })
     }
-    handle.onReport = () => shareOut(group)
-    handle.onListen = (request, address) => void this.#giveSocket(group, handle, request, address)
+    handle.onReport = () => {
+      shareOut(group)
+      this.#recycling.look(group, slot, handle)
+    }
+    handle.onListen = (request, address) => void this.#giveSocket(group, declaration, handle, request, address)
     handle.onReachKeeper = (request) => void this.#giveKeeper(handle, request)
     handle.onStand = (name, id) => this.#leaders.stand(handle, name, id)
     handle.onResign = (name, id) => this.#leaders.resign(handle, name, id)
@@ -459,14 +573,20 @@ export class Master implements Operated {
   }
 
   /** `listen()` of a process: every process of the group shares the socket, also those that come later. */
-  async #giveSocket(group: GroupState, handle: WorkerHandle, request: number, address: string): Promise<void> {
-    const { declaration } = group.blueprint
+  async #giveSocket(
+    group: GroupState,
+    declaration: Declaration,
+    handle: WorkerHandle,
+    request: number,
+    address: string,
+  ): Promise<void> {
     try {
       if (this.#stopping !== null) throw new SystemError('ECANCELED', 'bind', address)
       const bind = () => this.sockets.share(address, declaration, group.sockets)
       if (address === '') return handle.giveDeclared(request)
       const socket = await group.innerSocket(address, bind)
       this.sockets.unkeep(socket)
+      this.sockets.giveTo(declaration.credentials, socket) // the processes before this one may have been another user's
       handle.giveSocket(request, socket)
     } catch (error) {
       const { syscall = '', address: at = address } = error as Partial<SystemError>
@@ -484,7 +604,7 @@ export class Master implements Operated {
   }
 
   activate(slot: Slot, handle: WorkerHandle): void {
-    this.#peers.settle(this.groups, this.#stopping !== null) // messages go to it from now on
+    this.#tellPeers() // messages go to it from now on
     const before = [...slot.leaving].map(({ retired }) => retired)
     void Promise.all([slot.vacated, ...before]).then(() => {
       if (slot.current === handle) handle.activate()
@@ -502,10 +622,15 @@ export class Master implements Operated {
     this.reconcile()
   }
 
-  #gone(group: GroupState, slot: Slot, handle: WorkerHandle, exit: WorkerExitInfo): void {
+  #gone(group: GroupState, slot: Slot, handle: WorkerHandle, told: WorkerExitInfo): void {
+    const isOutOfMemory = told.word === 'signal SIGKILL' && this.#oomKills.hasRisen()
+    const exit = isOutOfMemory ? { ...told, word: `${told.word} (out of memory)` } : told
     const wasServing = handle === slot.current
     const isLeaving = slot.leaving.has(handle)
     slot.forget(handle, exit)
+    const { key } = group.blueprint
+    if (handle.pid !== 0)
+      void this.#callbacks.call({ name: 'onWorkerExit', group: key, status: exit.status, pid: handle.pid })
     this.events.emit({
       type: 'exit',
       ...{ group: group.name, worker: `${group.name}:${slot.id}`, pid: handle.pid },
@@ -526,7 +651,11 @@ export class Master implements Operated {
     if (this.#stopping !== null) return
     const waitMs = isVoluntary(exit) ? 0 : slot.backoff.next(exit.aliveMs)
     const next = waitMs === 0 ? 'starting another' : `starting another in ${(waitMs / 1000).toFixed(1)} s`
-    log(`${name} pid ${handle.pid}: ${exit.word}, ${next}${exit.reason && `\n${exit.reason}`}`)
+    log(`${name} pid ${handle.pid}: ${exit.word}, ${next}${exit.isLogged ? '' : exit.reason && `\n${exit.reason}`}`)
+    if (slot.backoff.failures === group.blueprint.declaration.crashLoopAfter)
+      log(
+        `${name}: crash loop, ${slot.backoff.failures} failures in a row: it is tried again, ever later; see 'status'`,
+      )
     this.#waitFor(group, slot, waitMs)
   }
 
@@ -548,9 +677,9 @@ export class Master implements Operated {
   // Being replaced
 
   async #upgrade(request: Request & Program): Promise<Answer> {
-    const upgrade = await this.#operator.alone(async () => {
+    const upgrade = await this.#operator.exclusively(async () => {
       if (this.#isReplaced) return null // by one that was asked for before
-      const outcome = await new Upgrade(this.#household(), this, this.#ended.signal).run(request)
+      const outcome = await new Upgrade(this.#household(), this, this.#stopAnnounced.signal).run(request)
       if (this.#isReplaced) this.#giveUp('replaced')
       return outcome
     })
@@ -583,6 +712,7 @@ export class Master implements Operated {
       predecessors: predecessors as Predecessors,
       tickets: this.#tickets,
       keeper: this.#keeper as KeeperHandle,
+      health: this.#health,
       memory: this.#memory,
       stopTimeoutMs: this.#settings.stopTimeoutMs,
       totals: async () => ({ ...(await this.#totals()), connections: 0 }),
@@ -596,14 +726,22 @@ export class Master implements Operated {
   // Stopping
 
   #giveUp(why: StopReason): void {
-    if (this.#stopping === null && !this.#isReplaced) {
-      tellService('STOPPING=1')
-      this.events.emit({ type: 'server', state: 'stopping', reason: why instanceof CommandError ? why.message : '' })
-    }
+    if (this.#state !== 'stopping' && !this.#isReplaced)
+      this.#announceStop(why instanceof CommandError ? why.message : '', 0)
+    if (this.#delay !== null) clearTimeout(this.#delay)
+    this.#delay = null
     this.#stopping ??= why
     this.#ended.abort()
     this.sockets.closeAll() // who connects from now on is refused at once, instead of waiting for nobody
     this.reconcile()
+  }
+
+  /** A drain may take longer than the service manager would wait (TimeoutStopSec=, 90 s). */
+  #announceStop(reason: string, delayMs: number): void {
+    const windowMs = Math.max(0, ...this.groups.map((group) => this.#stopWindowMs(group)))
+    if (this.#isInCharge) tellService('STOPPING=1', extension(delayMs + windowMs + STOP_SLACK_MS))
+    this.#stopAnnounced.abort()
+    this.events.emit({ type: 'server', state: 'stopping', reason })
   }
 
   #stopWindowMs({ blueprint }: GroupState): number {
@@ -616,14 +754,19 @@ export class Master implements Operated {
   }
 
   async #end(): Promise<void> {
+    this.#stuck.stop()
     for (const slot of this.#slots()) slot.stopWaiting()
     this.reconcile()
     await this.#until(() => this.#processes().length === 0)
     await this.#operator.idle()
+    const isLast = !this.#isReplaced && (this.#earlier === null || this.#lock?.isOurs() === true)
+    if (this.#isUp && isLast) await this.#callbacks.call({ name: 'onMasterStop' })
+    await this.#callbacks.settled()
     if (this.#isReplaced) await this.#control?.settled()
-    else await this.#keeper?.end()
+    else await this.#keeper?.end(isLast)
     if (this.#isUp && this.#earlier !== null) await within(LEAVE_MS, this.#earlier.gone) // it may pass our answer on
     this.sockets.closeAll()
+    this.#health.close()
     for (const path of this.#pidFiles) tidy(() => removePidFile(path))
     if (this.#lock?.isOurs()) tidy(() => this.#predecessors?.forget())
     tidy(() => this.#control?.close())
@@ -640,6 +783,7 @@ export class Master implements Operated {
     if (command === 'connections')
       return { ...this.#done(), page: await connectionPage(this.groups, request.cursor ?? { pid: 0, after: 0 }) }
     if (command === 'ping' || command === 'events') return this.#done()
+    if (command === 'diff') return { ...this.#done(), comparison: await this.#compare() }
     const names = namesOf(request)
     if (command === 'stop' && names.length === 0) {
       this.stop(request.isGraceful === true, timeoutOf(request)) // who asked waits for this process to be gone
@@ -656,7 +800,7 @@ export class Master implements Operated {
   /** Null for what is no operation. */
   #operate(request: Request, names: readonly string[]): Promise<ReloadOutcome> | null {
     const { command } = request
-    if (command === 'reload') return this.#operator.reload(names)
+    if (command === 'reload') return this.#operator.reload(names, Number(request.canaryMs) || 0)
     if (command === 'scale') return this.#operator.scale(String(request.name), request.scale)
     if (names.length === 0) return null // the whole server is stopped and started by others
     if (command === 'start') return this.#operator.start(names)
@@ -670,7 +814,17 @@ export class Master implements Operated {
       this.#settings.stopTimeoutMs,
       ...this.groups.map((group) => this.#stopWindowMs(group)),
     )
-    return { ok: true, ...ownIdentity(), stopTimeoutMs, isDaemon: this.#isDaemon } as const
+    const logFile = this.#output?.logPath ?? ''
+    const delayMs = this.#delay === null ? 0 : this.#stopDelayMs
+    const windowMs = stopTimeoutMs + this.#callbacks.stopMs + delayMs
+    return { ok: true, ...ownIdentity(), stopTimeoutMs: windowMs, isDaemon: this.#isDaemon, logFile } as const
+  }
+
+  async #compare(): Promise<Comparison> {
+    const { groups } = await this.#describe()
+    const { modules } = this.#options
+    const differences = compare(this.groups, groups)
+    return { differences, modules, evaluated: this.#evaluated, oldestStart: oldestStart(this.groups) }
   }
 
   async #status(): Promise<Status> {
@@ -683,7 +837,7 @@ export class Master implements Operated {
       startedAt: this.#startedAt.toISOString(),
       uptimeMs: Math.round(now() - this.#startedNow),
       isDaemon: this.#isDaemon,
-      state: this.#stopping !== null ? 'stopping' : this.#isUp ? 'running' : 'starting',
+      state: this.#state,
       runDir: this.#runDir,
       engine: engine.name,
       engineWhy: engine.why,
@@ -699,6 +853,28 @@ export class Master implements Operated {
     const own = totalsOf(groups ?? (await Promise.all(this.groups.map((group) => groupStatus(group)))))
     addCounters(own, this.#past)
     return this.#earlier === null ? own : addCounters(own, this.#earlier.totals)
+  }
+
+  get #seen(): Seen {
+    return { state: this.#state, groups: this.groups }
+  }
+
+  get #state(): Status['state'] {
+    if (this.#stopping !== null || this.#delay !== null) return 'stopping'
+    return this.#isUp ? 'running' : 'starting'
+  }
+
+  /** Not beside another master that leads. */
+  get #isInCharge(): boolean {
+    return !this.#isReplaced && (this.#earlier === null || this.#lock !== null)
+  }
+
+  get #stopDelayMs(): number {
+    return this.#options.stopDelayMs ?? this.#settings.stopDelayMs
+  }
+
+  get #healthAddress(): string {
+    return this.#options.health ?? this.#settings.health
   }
 
   #banner(): string {
@@ -723,7 +899,8 @@ export class Master implements Operated {
   }
 
   #pids(): number[] {
-    return [this.#describePid, this.#keeper?.pid ?? 0, ...this.#processes().map(({ pid }) => pid)]
+    const others = [...this.#describing, this.#callbacks.pid, this.#keeper?.pid ?? 0]
+    return [...others, ...this.#processes().map(({ pid }) => pid)]
   }
 
   /** Who would be left over if this process were killed now. */
@@ -754,13 +931,20 @@ const SILENT_MS = 1500
 /** Tells each worker of a group how many connections it should have at most, so that they do not pile up on one. */
 function shareOut({ slots, blueprint }: GroupState): void {
   if (blueprint.sockets.length > 1) return // the kernel spreads: who rested would give its queue to siblings
-  const serving = slots.flatMap(({ current }) => {
-    return current !== null && current.state === 'ready' && current.silentMs < SILENT_MS ? [current] : []
-  })
+  const serving = slots
+    .flatMap(({ processes }) => processes)
+    .filter(({ state, silentMs }) => state === 'ready' && silentMs < SILENT_MS)
   const all = serving.reduce((sum, { report }) => sum + report.counters.connections, 0)
   const isAlone = serving.length < 2
   const share = isAlone ? Number.MAX_SAFE_INTEGER : Math.ceil((all / serving.length) * SHARE_FACTOR) + SHARE_SLACK
   for (const handle of serving) handle.useShare(share)
+}
+
+/** Who waits for his change does not want to wait for a browser that keeps its connection: processes leave as at a stop. */
+function hurried({ groups, settings, tlsFiles }: Described): Described {
+  const hurry = (ms: number) => Math.min(ms, settings.stopTimeoutMs)
+  const quick = groups.map((group) => ({ ...group, drainTimeoutMs: hurry(group.drainTimeoutMs) }))
+  return { settings, tlsFiles, groups: quick }
 }
 
 function sharedMemory(inherited: number): Descriptor | null {

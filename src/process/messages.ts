@@ -6,7 +6,7 @@ import type { FromSuccessor, Inheritance, ToSuccessor } from './inheritance.ts'
 import type { NodeSettings } from './node-flags.ts'
 
 /** The first message to every child. A child is told its role here and nowhere a grandchild could see it. */
-export type Boot = MasterBoot | DescribeBoot | WorkerBoot | KeeperBoot
+export type Boot = MasterBoot | DescribeBoot | CallbackBoot | WorkerBoot | KeeperBoot
 
 export interface MasterBoot {
   readonly role: 'master'
@@ -18,7 +18,7 @@ export interface MasterBoot {
 }
 
 /** What every process that evaluates the user's modules is told. */
-interface ModuleBoot {
+export interface ModuleBoot {
   readonly modules: readonly string[]
   readonly argv: readonly string[]
   /** stderr is a pipe to the master, which formats: log lines go there as records. */
@@ -33,6 +33,20 @@ export interface DescribeBoot extends ModuleBoot {
   readonly user: string
   readonly group: string
 }
+
+/** One or several calls of the code's master callbacks. */
+export interface CallbackBoot extends ModuleBoot {
+  readonly role: 'callback'
+  /** As describe's. */
+  readonly user: string
+  readonly group: string
+  readonly calls: readonly MasterCall[]
+}
+
+export type MasterCall =
+  | { readonly name: 'onMasterReload' | 'onMasterStop' }
+  /** `status` as wait(2) gives it: a signal's number, or 256 times an exit code. */
+  | { readonly name: 'onWorkerExit'; readonly group: GroupKey; readonly status: number; readonly pid: number }
 
 export interface WorkerBoot extends ModuleBoot {
   readonly role: 'worker'
@@ -72,6 +86,10 @@ export interface StartOptions {
   readonly group: string | undefined
   readonly umask: number | undefined
   readonly engine: string | undefined
+  readonly health: string | undefined
+  readonly stopDelayMs: number | undefined
+  /** Reload when code changes. */
+  readonly isWatching: boolean
   readonly isQuiet: boolean
 }
 
@@ -95,7 +113,7 @@ export type ToChild =
   /** You are your slot's only process now. */
   | { readonly type: 'activate' }
   /** Another process takes your place: give up what only one can have, then say `retired`. */
-  | { readonly type: 'retire' }
+  | { readonly type: 'retire'; readonly isReload: boolean }
   /** A reload that leaves you alone. */
   | { readonly type: 'reload' }
   /** Drain and leave, within this time. A second one may shorten it. */
@@ -112,6 +130,8 @@ export type ToChild =
   | { readonly type: 'lead'; readonly name: string; readonly ticket: number }
   /** Which other processes there are. */
   | { readonly type: 'peers'; readonly news: PeerNews }
+  /** Whether reports are to tell how late the event loop was. */
+  | { readonly type: 'watchLag'; readonly isOn: boolean }
   /** Asks a worker for a fresh report. */
   | { readonly type: 'poll' }
   /** Asks for a page of connections. */
@@ -134,13 +154,16 @@ export type FromChild =
   | { readonly type: 'retired' }
   /** It would lead this; or it does not any more, and its job has ended. */
   | { readonly type: 'stand' | 'resign'; readonly name: string; readonly ticket: number }
-  /** It did not come up; the reason with its stack. */
-  | { readonly type: 'failed'; readonly exitCode: number; readonly message: string }
+  /** It did not come up, or cannot go on; the reason with its stack. `isLogged`: it has written that itself. */
+  | { readonly type: 'failed'; readonly exitCode: number; readonly message: string; readonly isLogged?: boolean }
   | { readonly type: 'report'; readonly report: Report }
   | { readonly type: 'connections'; readonly rows: readonly ConnectionRow[]; readonly hasMore: boolean }
   /** From a master to who launched it: everything serves. */
   | { readonly type: 'started'; readonly banner: string }
   | FromSuccessor
+
+/** How often a worker reports. */
+export const HEARTBEAT_MS = 1000
 
 /** A worker's heartbeat. Absolute values, so that a lost one is no error. */
 export interface Report {
@@ -151,6 +174,10 @@ export interface Report {
   readonly timers: number
   /** What a drain would wait for, in words. */
   readonly work: string
+  /** The longest delay of the event loop since the report before, ms; 0 unless it is watched. */
+  readonly lagMs: number
+  /** Its inspector is open. */
+  readonly isInspected: boolean
 }
 
 /** The keys of declarations, in order. */

@@ -8,6 +8,20 @@ const INSPECTOR = /^--(no-)?(inspect|debug)(-.*)?$/
 const PORT = /^--(inspect|debug)-port$/
 const OPENS_INSPECTOR = /^--(no-)?inspect(-brk|-wait)?$/
 
+/**
+ * Of a worker without an inspector of its own: should somebody open it (SIGUSR1), it takes any port of loopback, and says on
+ * stderr alone at which address, which has a secret in it.
+ */
+export const QUIET_INSPECTOR: readonly string[] = ['--inspect-port=0', '--inspect-publish-uid=stderr']
+
+/** What Node prints then. Of loopback: nobody makes the master go anywhere else by printing something. */
+export const INSPECTOR_LINE = /^Debugger listening on (ws:\/\/127\.0\.0\.1:\d+\/[0-9a-f-]{36})$/
+
+/** What a process passes on to its own children, and shows: the flags without ours. */
+export function withoutQuietInspector(execArgv: readonly string[]): string[] {
+  return execArgv.filter((flag) => !QUIET_INSPECTOR.includes(flag))
+}
+
 /** How Node was started by the person: a master that is a child itself has another line. */
 export interface NodeSettings {
   readonly execArgv: readonly string[]
@@ -32,7 +46,7 @@ export function adoptNodeSettings(theirs: NodeSettings): void {
   settings = theirs
 }
 
-type Role = 'master' | 'describe' | 'worker' | 'keeper'
+type Role = 'master' | 'describe' | 'callback' | 'worker' | 'keeper'
 
 /**
  * Flags for a child: our own, then `extra`, then its inspector's port. Only a worker has an inspector: a daemon must not
@@ -50,12 +64,19 @@ export function nodeFlags(
   return [...flags, ...extra, `--inspect-port=${inspectorPort}`] // the last port counts; a bare number keeps the host
 }
 
+/** What a service manager says to the process that it started: a library in a worker must not take it for itself. */
+const OF_THE_MASTER = [
+  ...['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID', 'LISTEN_FDS', 'LISTEN_PID', 'LISTEN_FDNAMES', 'LISTEN_PIDFDID'],
+]
+
 /** The environment of a child. An inspector that NODE_OPTIONS asks for is the workers' alone. */
 export function childEnv(role: Role, options = settings.options): NodeJS.ProcessEnv {
+  const env = { ...process.env }
+  if (role !== 'master') for (const name of OF_THE_MASTER) delete env[name]
   const all = wordsOf(options)
   const kept = without(INSPECTOR, all)
-  if (kept.length === all.length) return { ...process.env }
-  return { ...process.env, NODE_OPTIONS: role === 'worker' ? options : kept.join(' ') }
+  if (kept.length === all.length) return env
+  return { ...env, NODE_OPTIONS: role === 'worker' ? options : kept.join(' ') }
 }
 
 /** Whether workers with these flags of their own are to have an inspector. */

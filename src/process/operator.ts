@@ -35,10 +35,13 @@ export class Operator {
     this.#master = master
   }
 
-  /** Those who ask while one waits share it: it sees the newest code. No names: all groups. */
-  reload(names: readonly string[]): Promise<ReloadOutcome> {
-    const reload = () => new Reload(this.#master, 'reload', names)
-    return this.#operations.run(`reload ${JSON.stringify(names)}`, () => {
+  /**
+   * Those who ask for the same while one waits share it: it sees the newest code. No names: all groups.
+   * @param canaryMs for how long one process of each group is watched first; 0 for no canary
+   */
+  reload(names: readonly string[], canaryMs = 0): Promise<ReloadOutcome> {
+    const reload = () => new Reload(this.#master, 'reload', names, canaryMs)
+    return this.#operations.run(`reload ${JSON.stringify([names, canaryMs])}`, () => {
       return this.#operate('reload', names, reload(), (work) => this.#withNewCode(work))
     })
   }
@@ -76,8 +79,8 @@ export class Operator {
     return this.#regroup('scale', [name], (regroup) => regroup.scale(scale))
   }
 
-  /** Nothing else runs meanwhile; what was asked for before has ended. */
-  alone<T>(work: () => Promise<T>): Promise<T> {
+  /** Runs `work` when no operation is under way; none begins before it has settled. */
+  exclusively<T>(work: () => Promise<T>): Promise<T> {
     return this.#operations.run(null, async () => {
       await this.#master.untilUp()
       return work()
@@ -140,9 +143,9 @@ export class Operator {
   }
 }
 
-function outcomeOf(failure: CommandError | null, durationMs: number, { receipts }: Reload): ReloadOutcome {
+function outcomeOf(failure: CommandError | null, durationMs: number, { receipts, canaries }: Reload): ReloadOutcome {
   const { exitCode = Exit.Ok, message: reason = '', code = '', next = '' } = failure ?? {}
-  return { exitCode, reason, ...(failure === null ? {} : { code, next }), durationMs, slots: receipts }
+  return { exitCode, reason, ...(failure === null ? {} : { code, next }), durationMs, slots: receipts, canaries }
 }
 
 function lineOf({ reason, durationMs, slots }: ReloadOutcome): string {

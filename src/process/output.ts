@@ -7,7 +7,7 @@ import { addon } from '../addon.ts'
 import { messageOf } from '../errors.ts'
 import { guardOutput, log, sendLogTo } from '../log.ts'
 import type { Settings } from './group.ts'
-import { Logbook, type Sink } from './logbook.ts'
+import { Logbook, type Sink, Tail } from './logbook.ts'
 import type { StartOptions } from './messages.ts'
 import { OutputFile } from './output-file.ts'
 import type { Child, StdioSource } from './spawn.ts'
@@ -62,6 +62,11 @@ export class Output {
     }
   }
 
+  /** Absolute; empty when the terminal is the log. */
+  get logPath(): string {
+    return this.#logFile === null ? '' : resolve(this.#logFile.path)
+  }
+
   /** Whether children write to a pipe of ours instead of a terminal that we share. */
   get isLogPiped(): boolean {
     return this.#isDaemon || this.#logFile !== null || this.#options.logFormat === 'json'
@@ -73,11 +78,13 @@ export class Output {
     return ['ignore', out, this.isLogPiped ? 'pipe' : 'inherit']
   }
 
-  /** Reads what a child prints; `worker` is its name in the log. */
-  attach({ process: child }: Child, worker: string): void {
-    if (child.stderr) this.#logbook.attach(child.stderr, { pid: child.pid ?? 0, worker })
+  /** Reads what a child prints; `worker` is its name in the log. Its last lines, if they come this way. */
+  attach({ process: child }: Child, worker: string): Tail {
+    const tail = new Tail()
+    if (child.stderr) this.#logbook.attach(child.stderr, { pid: child.pid ?? 0, worker }, tail)
     child.stdout?.on('data', (bytes: Buffer) => this.#stdoutFile?.write(bytes))
     child.stdout?.on('error', ignore)
+    return tail
   }
 
   /** Opens the files anew: a rotation is noticed by itself too, within a second. */

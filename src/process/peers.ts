@@ -21,7 +21,7 @@ export class Peers {
 
   /** Looked at after every change: tells every process what is different now. */
   settle(groups: readonly GroupState[], isEnding: boolean): void {
-    const rows = new Map(groups.flatMap((group) => rowsOf(group)).map((row) => [keyOf(row), row]))
+    const rows = new Map(groups.flatMap((group) => rowsOf(group, isEnding)).map((row) => [keyOf(row), row]))
     const changed = [...rows.values()].filter((row) => !isSame(row, this.#rows.get(keyOf(row))))
     const gone = [...this.#rows.values()].filter((row) => !rows.has(keyOf(row)))
     const isNews = changed.length + gone.length > 0 || isEnding !== this.#isEnding
@@ -33,22 +33,22 @@ export class Peers {
   }
 }
 
-function rowsOf(group: GroupState): PeerRow[] {
+function rowsOf(group: GroupState, isEnding: boolean): PeerRow[] {
   if (group.isGone) return []
   const { mailbox, declaration } = group.blueprint
   return group.slots
     .filter(({ isGivenUp }) => !isGivenUp)
-    .map((slot) => ({ mailbox, group: declaration.name, id: slot.id, ...reachable(slot) }))
+    .map((slot) => ({ mailbox, group: declaration.name, id: slot.id, ...reachable(slot, isEnding) }))
 }
 
-/** From the moment on in which it is ready: before, its messages wait. */
-function reachable({ current }: Slot): Pick<PeerRow, 'incarnation' | 'address'> {
-  const isUp = current !== null && isServing(current) && current.meshAddress !== ''
+/** From the moment on in which it is ready: before, its messages wait. Of a server that is stopped to the end: none follows. */
+function reachable({ current }: Slot, isEnding: boolean): Pick<PeerRow, 'incarnation' | 'address'> {
+  const isUp = current !== null && isServing(current, isEnding) && current.meshAddress !== ''
   return isUp ? { incarnation: current.incarnation, address: current.meshAddress } : { incarnation: 0, address: '' }
 }
 
-function isServing({ state }: WorkerHandle): boolean {
-  return state === 'ready' || state === 'retiring'
+function isServing({ state }: WorkerHandle, isEnding: boolean): boolean {
+  return state === 'ready' || state === 'retiring' || (isEnding && state === 'stopping')
 }
 
 function keyOf({ mailbox, id }: PeerRow): string {

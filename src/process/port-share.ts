@@ -33,8 +33,8 @@ export class PortShare {
 
   /** Looked at after every change. */
   settle(): void {
-    const { reusePort } = this.#group.blueprint.declaration
-    if (!reusePort || this.#sys === null) return // they share one socket
+    const { declaration, sockets } = this.#group.blueprint
+    if (!declaration.reusePort || this.#sys === null || sockets[0]?.isActivated) return // they share one socket
     const ready = this.#group.slots.filter((slot) => slot.current?.state === 'ready' && !slot.isGivenUp)
     if (ready.length === 0) return // who comes waits for whoever is ready first
     this.#choose(ready)

@@ -3,7 +3,9 @@
 // the new process serves. When one does not come up the reload ends there, and what it has not touched stays.
 
 import { messageOf } from '../errors.ts'
+import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
+import { Canary, type CanaryReport, watchCanaries } from './canary.ts'
 import type { Described } from './describe.ts'
 import type { Events, Operation } from './events.ts'
 import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
@@ -20,8 +22,8 @@ const RETIRE_TIMEOUT_MS = 5000
 export interface SlotReceipt {
   /** `echo:2` */
   readonly worker: string
-  readonly result: 'replaced' | 'added' | 'removed' | 'stopped' | 'kept' | 'failed'
-  /** 0 for none. */
+  result: 'replaced' | 'added' | 'removed' | 'stopped' | 'kept' | 'failed' | 'taken back'
+  /** 0 for none. Of one that was taken back: who stays in its place. */
   oldPid: number
   newPid: number
   /** From spawn to ready, ms. */
@@ -43,6 +45,8 @@ export interface ReloadOutcome {
   readonly next?: string
   readonly durationMs: number
   readonly slots: readonly SlotReceipt[]
+  /** One for each group that had one. */
+  readonly canaries: readonly CanaryReport[]
 }
 
 /** What a reload needs of its master. */
@@ -68,11 +72,29 @@ export class Reload {
   protected readonly operation: Operation
   /** Names or addresses of the groups that it is about; none: all. */
   protected readonly names: readonly string[]
+  readonly #canaryMs: number
+  readonly #canaries: Canary[] = []
 
-  constructor(supervisor: Supervisor, operation: Operation = 'reload', names: readonly string[] = []) {
+  /** @param canaryMs for how long one process of each group is watched before the others follow; 0 for none */
+  constructor(supervisor: Supervisor, operation: Operation = 'reload', names: readonly string[] = [], canaryMs = 0) {
     this.supervisor = supervisor
     this.operation = operation
     this.names = names
+    this.#canaryMs = canaryMs
+  }
+
+  get canaries(): CanaryReport[] {
+    return this.#canaries.map(({ report }) => report)
+  }
+
+  /** Replaces the process of one slot by its like. Resolves when the next one has its place; rejects with why it has not. */
+  async recycle(group: GroupState, slot: Slot): Promise<void> {
+    await this.replace(group, slot, group.blueprint)
+  }
+
+  /** Those that were replaced are gone. */
+  async drained(): Promise<void> {
+    await Promise.all(this.drains)
   }
 
   /** Resolves when the old processes are gone. Rejects with the reason when it was given up on the way. */
@@ -92,6 +114,7 @@ export class Reload {
     try {
       const blueprints = await this.#bindAll(declarations, tlsFiles, running, isMeant)
       this.step('slots', countAll(blueprints))
+      if (this.#canaryMs > 0) await this.#tryOut(blueprints, running)
       for (const [place, blueprint] of blueprints.entries()) {
         const group = running[place]
         if (blueprint === null) continue
@@ -101,11 +124,13 @@ export class Reload {
       if (isWhole) for (const group of gone) this.#removeGroup(group)
     } catch (error) {
       failure = error
+      for (const canary of this.#canaries) this.#takeBack(canary)
     }
     this.supervisor.sockets.release()
+    if (failure !== undefined) this.#giveBack(groups)
     this.supervisor.reconcile()
     this.step('drain', this.drains.length)
-    await Promise.all(this.drains)
+    await this.drained()
     for (const group of groups) group.forgetInnerSockets()
     this.supervisor.reconcile()
     if (failure !== undefined) throw failure
@@ -186,6 +211,79 @@ export class Reload {
       })
     }
     return blueprints
+  }
+
+  /** Unix sockets belong to who serves them, also when somebody else was to. */
+  #giveBack(groups: readonly GroupState[]): void {
+    for (const { sockets, blueprint } of groups) {
+      for (const socket of sockets) {
+        try {
+          this.supervisor.sockets.giveTo(blueprint.declaration.credentials, socket)
+        } catch (error) {
+          log(messageOf(error)) // ENOENT: somebody has taken its name away
+        }
+      }
+    }
+  }
+
+  // Canaries
+
+  /** One new process in each group, beside the old ones. Rejects when one of them is not as good as those. */
+  async #tryOut(
+    blueprints: readonly (Blueprint | null)[],
+    running: readonly (GroupState | undefined)[],
+  ): Promise<void> {
+    for (const [place, blueprint] of blueprints.entries()) {
+      const group = running[place]
+      const slot = group?.slots[0]
+      if (blueprint === null || group === undefined || slot === undefined || group.isStopped) continue
+      if (!blueprint.declaration.reloadable) continue
+      if (isStopFirst(slot, blueprint)) log(`reload: no canary of ${group.name}: it cannot live beside the old process`)
+      else await this.#startCanary(group, slot, blueprint)
+    }
+    if (this.#canaries.length === 0) return
+    log(`reload: watching ${this.#canaries.map(({ worker, handle }) => `${worker} pid ${handle.pid}`).join(', ')}`)
+    try {
+      await watchCanaries(this.#canaries, this.#canaryMs)
+    } finally {
+      for (const canary of this.#canaries) canary.end()
+    }
+  }
+
+  async #startCanary(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
+    slot.isHeld = true
+    try {
+      const receipt = await this.start(group, slot, blueprint, 'replaced')
+      receipt.note = 'canary'
+      slot.canary = new Canary(group, slot, receipt)
+      this.#canaries.push(slot.canary)
+    } catch (error) {
+      slot.isHeld = false
+      throw error
+    }
+  }
+
+  /** It leaves, if it has not taken its slot; who is there stays. */
+  #takeBack({ slot, handle, receipt, group }: Canary): void {
+    slot.canary = null
+    if (receipt.result !== 'replaced' || slot.current === handle || slot.leaving.has(handle)) return
+    receipt.result = 'taken back'
+    slot.isHeld = false
+    if (slot.next === handle) {
+      slot.leaving.add(handle)
+      slot.next = null
+    }
+    this.tell(group.name, receipt)
+    this.drains.push(this.#stop(handle, group, receipt)) // one that is gone says how
+  }
+
+  /** The receipt of the canary that waits for its slot. One that ended just now was none. */
+  #canaryOf(slot: Slot): SlotReceipt | null {
+    const { canary } = slot
+    if (canary === null) return null
+    if (slot.next === canary.handle) return canary.receipt
+    canary.receipt.result = 'failed'
+    return null
   }
 
   // Groups
@@ -328,26 +426,26 @@ export class Reload {
     this.supervisor.dismiss(group, slot)
   }
 
-  /** Resolves when its process is gone. */
+  /** Resolves when its processes are gone. */
   async #vacate(group: GroupState, slot: Slot, receipt: SlotReceipt): Promise<void> {
     const old = slot.current
     slot.stopWaiting()
-    if (old === null) return
-    slot.leaving.add(old)
-    slot.current = null
-    old.retire()
-    await this.drain(old, group, receipt)
+    if (old !== null) {
+      slot.leaving.add(old)
+      slot.current = null
+      this.#retire(old)
+      await this.drain(old, group, receipt)
+    }
+    await left(slot)
   }
 
   // Slots
 
   protected async replace(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
+    await left(slot)
     slot.isHeld = true
     try {
-      const { declaration } = blueprint
-      const socket = socketOf(blueprint, slot.id)
-      const isExclusive = socket?.isExclusive === true && slot.current?.socket === socket
-      if (isExclusive || declaration.reloadMode === 'stop-first') await this.#stopThenStart(group, slot, blueprint)
+      if (isStopFirst(slot, blueprint)) await this.#stopThenStart(group, slot, blueprint)
       else await this.#startThenDrain(group, slot, blueprint)
     } finally {
       slot.isHeld = false
@@ -356,13 +454,14 @@ export class Reload {
   }
 
   async #startThenDrain(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
-    const receipt = await this.start(group, slot, blueprint, 'replaced')
+    const receipt = this.#canaryOf(slot) ?? (await this.start(group, slot, blueprint, 'replaced'))
     const next = slot.next as WorkerHandle
     const old = slot.current
+    slot.canary = null
     slot.flip(next)
     group.blueprint = blueprint
     if (old !== null) {
-      old.retire()
+      this.#retire(old)
       this.drains.push(this.drain(old, group, receipt))
     }
     this.supervisor.activate(slot, next)
@@ -421,15 +520,23 @@ export class Reload {
     this.tell(group.name, receipt)
   }
 
+  #retire(old: WorkerHandle): void {
+    old.retire(this.operation !== 'recycle')
+  }
+
   protected async drain(old: WorkerHandle, group: GroupState, receipt: SlotReceipt): Promise<void> {
     const started = now()
     await Promise.race([old.retired, delay(RETIRE_TIMEOUT_MS)])
+    await this.#stop(old, group, receipt, started)
+  }
+
+  async #stop(old: WorkerHandle, group: GroupState, receipt: SlotReceipt, started = now()): Promise<void> {
     old.stop(group.blueprint.declaration.drainTimeoutMs)
     this.supervisor.reconcile() // its socket may have been the last one's
     const exit = await old.gone
     receipt.drainMs = Math.round(now() - started)
     receipt.discarded = old.report.counters.discarded
-    receipt.note = drainNote(exit, old)
+    receipt.note = [receipt.note, drainNote(exit, old)].filter((note) => note !== '').join(', ')
   }
 
   protected note(worker: string, result: SlotReceipt['result'], old: WorkerHandle | null): SlotReceipt {
@@ -468,6 +575,13 @@ export function noGroup(
   })
 }
 
+/** What cannot live beside its successor. */
+function isStopFirst(slot: Slot, blueprint: Blueprint): boolean {
+  const socket = socketOf(blueprint, slot.id)
+  const isExclusive = socket?.isExclusive === true && slot.current?.socket === socket
+  return isExclusive || blueprint.declaration.reloadMode === 'stop-first'
+}
+
 function sortAs(groups: GroupState[], keys: readonly Blueprint['key'][]): void {
   const place = new Map(keys.map((key, at) => [`${key.name}\n${key.listen}\n${key.nth}`, at]))
   const placeOf = ({ blueprint: { key } }: GroupState) => place.get(`${key.name}\n${key.listen}\n${key.nth}`) ?? 0
@@ -489,6 +603,11 @@ function notReady(name: string, reason: string, exit: WorkerExitInfo, { reloadMo
 function drainNote(exit: WorkerExitInfo, old: WorkerHandle): string {
   if (exit.wasKilled) return `killed${old.report.work && `, with ${old.report.work}`}`
   return exit.exitCode === WorkerExit.Ended ? '' : exit.word
+}
+
+/** Those that were replaced before are gone: no slot has more than two processes. */
+async function left({ leaving }: Slot): Promise<void> {
+  await Promise.all([...leaving].map(({ gone }) => gone))
 }
 
 function delay(ms: number): Promise<void> {

@@ -179,7 +179,7 @@ function hashOf(module: string): string {
   return createHash('sha256').update(realPathOf(module)).digest('hex').slice(0, 16)
 }
 
-function realPathOf(module: string): string {
+export function realPathOf(module: string): string {
   try {
     return realpathSync(module)
   } catch {

@@ -7,6 +7,7 @@ import type { EarlierMaster } from './earlier-master.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 import { Master } from './master.ts'
 import type { FromChild, StartOptions, ToChild } from './messages.ts'
+import { isService } from './service.ts'
 
 /**
  * Resolves with the exit code, when the server has ended. `launcher` is who started us as a child: to be told of the start,
@@ -72,13 +73,6 @@ function takeSignals(master: Master, isDaemon: boolean): void {
     if (isDaemon || isService()) void master.reload()
     else stop(false)
   })
-}
-
-/** First process of a container, or started by systemd: sd_notify(3), systemd.exec(5). */
-function isService(): boolean {
-  const { SYSTEMD_EXEC_PID = '', NOTIFY_SOCKET = '' } = process.env
-  const isOurs = SYSTEMD_EXEC_PID === String(process.pid) || SYSTEMD_EXEC_PID === String(process.ppid)
-  return process.pid === 1 || NOTIFY_SOCKET !== '' || isOurs
 }
 
 function ignore(): void {

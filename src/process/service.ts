@@ -4,9 +4,17 @@
 import { addon } from '../addon.ts'
 import { messageOf } from '../errors.ts'
 import { log } from '../log.ts'
+import { type GroupHealth, healthOf, type Seen } from './readiness.ts'
 
 /** How often one looks for orphans that no signal told of: several ends may come as one signal. */
 const LOOK_EVERY_MS = 1000
+
+/** First process of a container, or started by systemd: sd_notify(3), systemd.exec(5). */
+export function isService(): boolean {
+  const { SYSTEMD_EXEC_PID = '', NOTIFY_SOCKET = '' } = process.env
+  const isOurs = SYSTEMD_EXEC_PID === String(process.pid) || SYSTEMD_EXEC_PID === String(process.ppid)
+  return process.pid === 1 || NOTIFY_SOCKET !== '' || isOurs
+}
 
 /** `READY=1`, `RELOADING=1`, `STOPPING=1`: to who started this process as a service with Type=notify. */
 export function tellService(...lines: readonly string[]): void {
@@ -15,10 +23,71 @@ export function tellService(...lines: readonly string[]): void {
   if (socket === undefined || socket === '') return
   if (sys === null) return missing(`the service manager is not told when this server is ready: use Type=exec`)
   try {
-    sys.notify(socket, lines.join('\n'))
+    sys.notify(socket, lines.map((line) => `${line}\n`).join(''))
   } catch (error) {
     log(`the service manager cannot be told: ${messageOf(error)}`) // ENOENT, ECONNREFUSED: it is gone
   }
+}
+
+/** A line for `systemctl status`, when it has changed. */
+export function tellStatus(seen: Seen): void {
+  if (!process.env.NOTIFY_SOCKET) return
+  const line = statusLine(seen)
+  if (line === lastStatus) return
+  lastStatus = line
+  tellService(`STATUS=${line}`)
+}
+
+let lastStatus = ''
+
+function statusLine({ state, groups }: Seen): string {
+  const all = healthOf({ state, groups }).groups
+  const sum = (of: (group: GroupHealth) => number) => all.reduce((total, group) => total + of(group), 0)
+  const waiting = groups.flatMap(({ name, slots }) => {
+    return slots.filter((slot) => slot.isWaiting).map((slot) => `${name}:${slot.id} ${slot.lastExit}`)
+  })
+  const troubles = waiting.slice(0, 3).map((one) => `, ${one}`)
+  const ready = `${sum((group) => group.ready)} of ${sum((group) => group.count)} processes ready${troubles.join('')}`
+  if (state !== 'stopping') return state === 'running' ? ready : `starting, ${ready}`
+  const left = groups.flatMap(({ slots }) => slots.flatMap(({ processes }) => processes)).length
+  return `stopping, ${left} ${left === 1 ? 'process' : 'processes'} left`
+}
+
+/** How often, and for how long each time. */
+const EXTEND_EVERY_MS = 5000
+const EXTEND_BY_MS = 15_000
+
+/**
+ * While the server starts, as long as `isBounded` says that it gives up by itself: `startTimeoutMs` may be longer than the
+ * service manager's patience (TimeoutStartSec=, 90 s). Ends when what it returns is called.
+ */
+export function extendStart(isBounded: () => boolean): () => void {
+  if (!process.env.NOTIFY_SOCKET) return () => undefined
+  const extend = () => isBounded() && tellService(extension(EXTEND_BY_MS))
+  extend()
+  const timer = setInterval(extend, EXTEND_EVERY_MS).unref()
+  return () => clearInterval(timer)
+}
+
+/** What may take so long from now on. */
+export function extension(ms: number): string {
+  return `EXTEND_TIMEOUT_USEC=${Math.ceil(ms) * 1000}`
+}
+
+/**
+ * WatchdogSec=: pings in time as long as the loop turns, which is what `/healthz` says. Not: as long as some worker serves.
+ * What workers lack (a database, say) no restart of the server would bring; it would take away those that serve.
+ * @param pid of the process that was asked for pings: this one, or the master before it
+ */
+export function feedWatchdog(pid = process.pid): void {
+  const { WATCHDOG_USEC = '', WATCHDOG_PID = '' } = process.env
+  const periodMs = Number(WATCHDOG_USEC) / 1000
+  const isOurs = WATCHDOG_PID === '' || WATCHDOG_PID === String(pid)
+  if (!(periodMs > 0) || !isOurs) return
+  if (WATCHDOG_PID !== '') process.env.WATCHDOG_PID = String(process.pid) // the next master asks whether it was ours
+  const ping = () => tellService('WATCHDOG=1')
+  ping()
+  setInterval(ping, Math.min(Math.max(periodMs / 3, 1), 60_000)).unref() // half of it is what sd_watchdog_enabled(3) asks for
 }
 
 /** CLOCK_MONOTONIC in microseconds, as Type=notify-reload wants it. */
@@ -38,7 +107,8 @@ export function reapOrphans(ownPids: () => readonly number[]): void {
 
 const said = new Set<string>()
 
-function missing(what: string): void {
+/** Says once what takes the addon. */
+export function missing(what: string): void {
   if (said.has(what)) return
   said.add(what)
   log(`without the addon (${addon().why}) ${what}`)

@@ -2,8 +2,10 @@
 // process; during a reload the next one, which comes up, and those that leave.
 
 import { addCounters, type Counters, newCounters } from '../counters.ts'
-import { Backoff } from '../loop/backoff.ts'
+import { Backoff, HEALTHY_AFTER_MS } from '../loop/backoff.ts'
+import { now } from '../loop/clock.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
+import type { Canary } from './canary.ts'
 import type { Declaration } from './group.ts'
 import type { GroupKey } from './messages.ts'
 import { PortShare } from './port-share.ts'
@@ -31,6 +33,8 @@ export class GroupState {
   slots: Slot[] = []
   /** How its processes have ended, and how often. */
   readonly exits = new Map<string, number>()
+  /** Why processes that were well have been replaced, and how often. */
+  readonly recycled = new Map<string, number>()
   /** The new code does not declare it: it lasts until its processes have left. */
   isGone = false
   /** Somebody has stopped it: it has no process and no socket until somebody starts it. */
@@ -105,6 +109,15 @@ export class GroupState {
     return this.blueprint.declaration.name
   }
 
+  /** Failures in a row of the slot that is worst off are as many as the group may have: somebody should look. */
+  get isCrashLooping(): boolean {
+    return this.slots.some(({ failures }) => failures >= this.blueprint.declaration.crashLoopAfter)
+  }
+
+  countRecycled(why: string): void {
+    this.recycled.set(why, (this.recycled.get(why) ?? 0) + 1)
+  }
+
   /** One more, with the next id; slots go in the other order. */
   addSlot({ isHeld }: { isHeld: boolean }): Slot {
     const slot = new Slot(this.slots.length)
@@ -131,6 +144,8 @@ export class Slot {
   current: WorkerHandle | null = null
   /** A reload starts it to take the place of `current`. */
   next: WorkerHandle | null = null
+  /** `next` serves beside `current`, and is watched. */
+  canary: Canary | null = null
   /** Replaced, and not gone yet. */
   readonly leaving = new Set<WorkerHandle>()
   /** A reload has it in hand: nothing else starts a process here. */
@@ -146,6 +161,10 @@ export class Slot {
   lastExit = ''
   /** Why the last one ended, in its own words. */
   lastReason = ''
+  /** What it logged last, if the master saw it. */
+  lastLog: readonly string[] = []
+  /** ISO 8601; empty while none has ended. */
+  lastExitAt = ''
   retryAt = 0
   #retry: NodeJS.Timeout | null = null
 
@@ -165,6 +184,13 @@ export class Slot {
   /** Nothing runs here, nothing will by itself, and somebody should start something. */
   get isVacant(): boolean {
     return this.current === null && this.next === null && !this.isWaiting && !this.isHeld
+  }
+
+  /** Processes in a row that failed; 0 as soon as one has lasted. */
+  get failures(): number {
+    const { current } = this
+    const isWell = current?.state === 'ready' && now() - current.startedAt >= HEALTHY_AFTER_MS
+    return isWell ? 0 : this.backoff.failures
   }
 
   /** Calls `retry` later; 0 is now, and means that the caller goes on. */
@@ -199,5 +225,7 @@ export class Slot {
     if (this.leaving.delete(handle)) return // it was told to
     this.lastExit = exit.word
     this.lastReason = exit.reason
+    this.lastLog = exit.lastLog
+    this.lastExitAt = new Date().toISOString()
   }
 }

@@ -6,8 +6,9 @@ import { addon, type Sys } from '../addon.ts'
 import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
 import { type Address, parseAddress } from '../net/address.ts'
-import { type BoundSocket, bindShared, bindSocket, inheritSocket } from '../net/bound-socket.ts'
+import { type BoundSocket, bindShared, bindSocket, inheritSocket, resolve } from '../net/bound-socket.ts'
 import { boundByChildren, type UdpPorts, udpPorts } from '../net/udp-ports.ts'
+import { type ActivatedSocket, isMeant } from './activation.ts'
 import type { Credentials, Declaration } from './group.ts'
 
 /** What the master knows of a socket that it has bound. */
@@ -17,6 +18,8 @@ interface Entry {
   readonly isShared: boolean
   /** Who a Unix socket belongs to; null: to who started the master. */
   owner: Credentials | null
+  /** Of a service manager's socket its name; null for one that we have bound. */
+  readonly activatedAs: string | null
   /** Another master has it too, and is in charge: its file is not ours to remove. */
   isLent: boolean
 }
@@ -26,7 +29,7 @@ export interface InheritedEntry extends Omit<Entry, 'isLent'> {
   /** -1 where each child binds the port itself. */
   readonly fd: number
   readonly endpoint: string
-  /** Of a Unix socket: which file is its own. */
+  /** Of a Unix socket that a master has bound: which file is its own. */
   readonly file: string
 }
 
@@ -43,6 +46,20 @@ export class Sockets {
     this.#udp = udp
   }
 
+  /** Those of a service manager: for whoever declares their address, whenever that is. */
+  adopt(activated: readonly ActivatedSocket[]): void {
+    for (const { socket, address, name } of activated)
+      this.#all.set(socket, { address, isShared: false, owner: null, activatedAs: name, isLent: false })
+  }
+
+  /** In words, those of a service manager that are not among `used`: who connects to them waits for nobody. */
+  unused(used: Iterable<BoundSocket>): string[] {
+    const taken = new Set(used)
+    return [...this.#all].flatMap(([socket, { activatedAs }]) => {
+      return activatedAs === null || taken.has(socket) ? [] : [`${socket.endpoint} (${activatedAs})`]
+    })
+  }
+
   /**
    * The socket of a declaration, or null without an address: one of `own` or of anybody that is there already, else a
    * new one. Rejects with a SystemError.
@@ -52,9 +69,9 @@ export class Sockets {
     if (listen === '') return null
     const address = parseAddress(listen, transport === 'udp' ? transport : '')
     if (transport === 'udp') this.#udp.check(declaration)
-    const socket = this.#find(address, own) ?? (await this.#bind(address, backlog))
+    const socket = this.#find(address, own) ?? (await this.#activated(address)) ?? (await this.#bind(address, backlog))
     this.keep(socket)
-    this.#giveTo(credentials, socket)
+    this.giveTo(credentials, socket)
     return socket
   }
 
@@ -65,8 +82,11 @@ export class Sockets {
   async reserveAll(declaration: Declaration, own: readonly BoundSocket[] = []): Promise<readonly BoundSocket[]> {
     const { sys, why } = addon()
     const { reusePort, listen, name } = declaration
-    if (reusePort && sys !== null && listen !== '') return this.#reserveEach(declaration, own, sys)
-    if (reusePort) log(`${name}: reusePort takes the addon (${why}); its processes share one socket`)
+    const activated = reusePort && listen !== '' ? await this.#activated(parseAddress(listen)) : null
+    if (reusePort && sys !== null && listen !== '' && activated === null)
+      return this.#reserveEach(declaration, own, sys)
+    if (activated !== null) log(`${name}: no reusePort on a socket of the service manager; its processes share it`)
+    else if (reusePort) log(`${name}: reusePort takes the addon (${why}); its processes share one socket`)
     const socket = await this.reserve(declaration, own)
     return socket === null ? [] : [socket]
   }
@@ -85,7 +105,7 @@ export class Sockets {
     const [, host = '', port = ''] = /^\[?(.*?)\]?:(\d+)$/.exec(first) ?? []
     while (all.length < count) {
       const socket = bindShared(sys, host, Number(port), backlog) // the kernel numbers them in this order
-      this.#all.set(socket, { address, owner: null, isShared: true, isLent: false })
+      this.#all.set(socket, { address, owner: null, isShared: true, activatedAs: null, isLent: false })
       all.push(socket)
     }
     const used = all.slice(0, count)
@@ -113,9 +133,11 @@ export class Sockets {
         `${listen}: listen() is for streams: declare a UDP address on a Worker`,
       )
     const socket =
-      own.find((one) => isSamePlace(this.#all.get(one)?.address, address)) ?? (await this.#bind(address, backlog))
+      own.find((one) => isSamePlace(this.#all.get(one)?.address, address)) ??
+      (await this.#activated(address)) ??
+      (await this.#bind(address, backlog))
     this.keep(socket)
-    this.#giveTo(credentials, socket)
+    this.giveTo(credentials, socket)
     return socket
   }
 
@@ -136,16 +158,17 @@ export class Sockets {
 
   /** Each with its socket, for the next master. */
   list(): [BoundSocket, Omit<InheritedEntry, 'fd'>][] {
-    return [...this.#all].map(([socket, { address, isShared, owner }]) => {
+    return [...this.#all].map(([socket, { address, isShared, owner, activatedAs }]) => {
       const { endpoint, file = '' } = socket
-      return [socket, { address, isShared, owner, endpoint, file }]
+      return [socket, { address, isShared, owner, activatedAs, endpoint, file }]
     })
   }
 
   /** Of the master before this one, which is in charge until `own`. Throws a SystemError. */
-  inherit({ fd, endpoint, file, address, isShared, owner }: InheritedEntry): BoundSocket {
-    const socket = fd < 0 ? boundByChildren(endpoint) : inheritSocket(fd, endpoint, address, file)
-    this.#all.set(socket, { address, isShared, owner, isLent: true })
+  inherit({ fd, endpoint, file, address, isShared, owner, activatedAs }: InheritedEntry): BoundSocket {
+    const bound = fd < 0 ? boundByChildren(endpoint) : inheritSocket(fd, endpoint, address, file)
+    const socket = activatedAs === null ? bound : { ...bound, isActivated: true }
+    this.#all.set(socket, { address, isShared, owner, activatedAs, isLent: true })
     return socket
   }
 
@@ -167,12 +190,13 @@ export class Sockets {
   /** Closes those that nobody uses: who connects is refused, instead of waiting for nobody. */
   sweep(used: Iterable<BoundSocket>): void {
     const kept = new Set([...used, ...this.#reserved])
-    for (const socket of [...this.#all.keys()]) if (!kept.has(socket)) this.#close(socket)
+    for (const [socket, { activatedAs }] of [...this.#all])
+      if (!kept.has(socket) && activatedAs === null) this.#close(socket) // bound by others, we could not have it again
   }
 
   closeAll(): void {
     this.#reserved.clear()
-    this.sweep([])
+    for (const socket of [...this.#all.keys()]) this.#close(socket)
   }
 
   /** Another group's too: its name, or the scheme, may be what has changed. Port 0 is nobody's before it is bound. */
@@ -185,10 +209,21 @@ export class Sockets {
     })
   }
 
+  /** Of a service manager, at this address or at one that means it, and nobody's yet. */
+  async #activated(address: Address): Promise<BoundSocket | null> {
+    const all = [...this.#all].filter(
+      ([socket, { activatedAs }]) => activatedAs !== null && !this.#reserved.has(socket),
+    )
+    if (all.length === 0 || (address.transport !== 'unix' && address.port === 0)) return null
+    const ip = address.transport === 'unix' ? '' : await resolve(address.host)
+    const [socket = null] = all.find(([, entry]) => isMeant(entry.address, { ...address, host: ip })) ?? []
+    return socket
+  }
+
   async #bind(address: Address, backlog: number): Promise<BoundSocket> {
     try {
       const socket = await (address.transport === 'udp' ? this.#udp.bind(address) : bindSocket(address, backlog))
-      this.#all.set(socket, { address, owner: null, isShared: false, isLent: false })
+      this.#all.set(socket, { address, owner: null, isShared: false, activatedAs: null, isLent: false })
       return socket
     } catch (error) {
       throw this.#explain(error, address)
@@ -209,10 +244,10 @@ export class Sockets {
     return error
   }
 
-  /** A Unix socket belongs to the user who serves it, as Workerman's; what a person has changed since then stays. */
-  #giveTo(owner: Credentials | null, socket: BoundSocket): void {
+  /** A Unix socket belongs to the user who serves it, as Workerman's; what a person has changed since then stays. Throws a SystemError. */
+  giveTo(owner: Credentials | null, socket: BoundSocket): void {
     const entry = this.#all.get(socket)
-    if (entry?.address.transport !== 'unix') return
+    if (entry?.address.transport !== 'unix' || entry.activatedAs !== null) return
     if (entry.owner?.uid === owner?.uid && entry.owner?.gid === owner?.gid) return
     const { path } = entry.address
     try {

@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import type { Sys } from '../addon.ts'
+import { activatedDescriptors } from './activation.ts'
 import { Channel } from './channel.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 import type { Boot, FromChild, MasterBoot, ToChild } from './messages.ts'
@@ -65,7 +66,7 @@ export function spawnChild(boot: Boot, options: SpawnOptions): Child {
 export function becomeMaster(boot: MasterBoot, sys: Sys): never {
   const env = { ...childEnv(boot.role), [BOOT_VARIABLE]: JSON.stringify(boot) }
   const args = [process.execPath, ...nodeFlags(boot.role, null, []), startFile(), ...label(boot)]
-  return sys.execute(process.execPath, args, definedOnly(env), [])
+  return sys.execute(process.execPath, args, definedOnly(env), activatedDescriptors())
 }
 
 function definedOnly(env: NodeJS.ProcessEnv): Record<string, string> {
@@ -109,8 +110,8 @@ export function spawnFailure(error: Error): CommandError {
 /** Arguments that nobody reads: for `ps`, and because a process title can be no longer than what was on the line. */
 function label(boot: Boot): string[] {
   if (boot.role === 'master') return ['start', ...boot.options.modules]
-  if (boot.role === 'describe') return ['describe', ...boot.modules]
   if (boot.role === 'keeper') return ['keeper']
+  if (boot.role !== 'worker') return [boot.role, ...boot.modules]
   return ['worker', `${boot.group.name}:${boot.place.id}`, boot.group.listen, ...boot.modules]
 }
 

@@ -2,7 +2,9 @@
 
 import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { now } from '../loop/clock.ts'
+import type { CanaryReport } from './canary.ts'
 import type { ConnectionRow, Declaration } from './group.ts'
+import { isStopped } from './identity.ts'
 import type { Leader } from './leaders.ts'
 import type { GroupState, Slot } from './slot.ts'
 import type { WorkerHandle } from './worker-handle.ts'
@@ -10,9 +12,7 @@ import type { WorkerHandle } from './worker-handle.ts'
 /** What a worker may take to answer: the command as a whole promises 200 ms, also when one hangs. */
 const POLL_MS = 80
 /** Three heartbeats: who is silent for longer is not busy for a moment, but hangs. */
-const HUNG_AFTER_MS = 3500
-/** So many failures in a row are a crash loop. */
-const CRASH_LOOP = 3
+export const HUNG_AFTER_MS = 3500
 /** One page of `connections`, so that no answer is longer than some 300 kB. */
 const PAGE_ROWS = 1000
 
@@ -57,14 +57,23 @@ export interface GroupStatus {
   readonly isStopped: boolean
   /** Where its processes listen besides, by `listen()`. */
   readonly inner: readonly string[]
+  /**
+   * `running`: every slot serves. `degraded`: some do not. `crash-loop`: a slot has failed `crashLoopAfter` times in a row,
+   * see its `lastExit`, `lastReason`, `lastLog` and `retryInMs`. `stopped`: by `stop NAME`.
+   */
+  readonly state: 'running' | 'degraded' | 'crash-loop' | 'stopped'
   /** How its processes have ended when they should not, and how often: `{ 'exit 250 (uncaught error)': 3 }`. */
   readonly exits: Readonly<Record<string, number>>
+  /** Why processes that had not failed were replaced, and how often: `{ maxRequests: 3, stuck: 1 }`. */
+  readonly replaced: Readonly<Record<string, number>>
   /** One for each slot, and one more for each process that leaves. */
   readonly workers: readonly WorkerStatus[]
 }
 
 /**
- * `ready`: serves, and answers at once. `busy`: did not, this time. `hung`: has not for seconds. `starting`: not ready yet.
+ * `ready`: serves, and answers at once. `busy`: did not, this time. `hung`: has not for seconds. `suspended`: somebody has stopped
+ * it (SIGSTOP, ptrace). `starting`: not ready yet.
+ * `canary`: new code that a reload watches beside the old.
  * `retiring`, `draining`: another process has its place. `stopping`. `waiting`: for its next start after a failure.
  * `crash-loop`: the same, and it failed so often that somebody should look. `stopped`: somebody has stopped its group.
  */
@@ -72,7 +81,9 @@ export type WorkerState =
   | 'ready'
   | 'busy'
   | 'hung'
+  | 'suspended'
   | 'starting'
+  | 'canary'
   | 'retiring'
   | 'draining'
   | 'stopping'
@@ -97,6 +108,8 @@ export interface WorkerStatus {
   readonly messageRate: number
   /** What a drain waits for, in words. */
   readonly work: string
+  /** The limit for which another process takes its place: `maxMemory`, say; else empty. */
+  readonly leavesFor: string
   /** Failures in a row; 0 when it is well. */
   readonly failures: number
   /** Until the next start, ms. */
@@ -105,6 +118,12 @@ export interface WorkerStatus {
   readonly lastExit: string
   /** What it said of its failure, with a stack; or an empty string. */
   readonly lastReason: string
+  /** Of a canary: how it does beside the others. */
+  readonly canary: CanaryReport | null
+  /** What it logged last, ten lines at most; empty where its log does not come through the master (in the foreground). */
+  readonly lastLog: readonly string[]
+  /** ISO 8601, or an empty string. */
+  readonly lastExitAt: string
   /** Of this slot since the start, dead processes included; of one that leaves, its own. `connections` is now. */
   readonly counters: Counters
 }
@@ -126,11 +145,11 @@ export function engineWord({ name, why }: Declaration['engine']): string {
 }
 
 export async function groupStatus(group: GroupState): Promise<GroupStatus> {
-  const { blueprint, slots, exits, declaredCount, isStopped } = group
+  const { blueprint, slots, exits, recycled, declaredCount, isStopped } = group
   const { name, listen, count, engine } = blueprint.declaration
   const address = blueprint.sockets[0]?.endpoint ?? ''
   const port = Number(/:(\d+)$/.exec(address)?.[1] ?? 0)
-  const workers = await Promise.all(slots.map((slot) => slotStatus(slot, isStopped)))
+  const workers = await Promise.all(slots.map((slot) => slotStatus(group, slot)))
   const inner = group.innerEndpoints
   return {
     name,
@@ -142,16 +161,24 @@ export async function groupStatus(group: GroupState): Promise<GroupStatus> {
     declaredCount,
     isStopped,
     inner,
+    state: stateOfGroup(group),
     exits: Object.fromEntries(exits),
+    replaced: Object.fromEntries(recycled),
     workers: workers.flat(),
   }
 }
 
-async function slotStatus(slot: Slot, isStopped: boolean): Promise<WorkerStatus[]> {
+function stateOfGroup(group: GroupState): GroupStatus['state'] {
+  if (group.isStopped) return 'stopped'
+  if (group.isCrashLooping) return 'crash-loop'
+  return group.slots.every(({ current }) => current?.state === 'ready') ? 'running' : 'degraded'
+}
+
+async function slotStatus(group: GroupState, slot: Slot): Promise<WorkerStatus[]> {
   const rows = await Promise.all(slot.processes.map((handle) => processStatus(slot, handle)))
   const isEmpty = slot.current === null && slot.next === null && !slot.isHeld
-  const hasRow = rows.length > 0 && (isStopped || !isEmpty)
-  const [first, ...rest] = hasRow ? rows : [vacant(slot, isStopped), ...rows]
+  const hasRow = rows.length > 0 && (group.isStopped || !isEmpty)
+  const [first, ...rest] = hasRow ? rows : [vacant(group, slot), ...rows]
   if (first === undefined) return []
   return [{ ...first, counters: addCounters({ ...slot.past }, first.counters) }, ...rest]
 }
@@ -159,12 +186,13 @@ async function slotStatus(slot: Slot, isStopped: boolean): Promise<WorkerStatus[
 async function processStatus(slot: Slot, handle: WorkerHandle): Promise<WorkerStatus> {
   const hasAnswered = handle.state === 'starting' || (await handle.poll(POLL_MS))
   const { memory, timers, work, counters } = handle.report
-  const { pid, incarnation, silentMs, messageRate } = handle
+  const { pid, incarnation, silentMs, messageRate, leavesFor } = handle
   const state = stateOf(slot, handle, hasAnswered)
   const uptimeMs = Math.round(now() - handle.startedAt)
   return {
     ...troubles(slot),
-    ...{ id: slot.id, pid, state, incarnation, uptimeMs, silentMs: Math.round(silentMs) },
+    ...{ id: slot.id, pid, state, incarnation, uptimeMs, silentMs: Math.round(silentMs), leavesFor },
+    canary: slot.canary?.handle === handle ? slot.canary.report : null,
     ...{ memory, timers, messageRate: hasAnswered ? messageRate : 0, work, counters: { ...counters } },
   }
 }
@@ -173,21 +201,32 @@ function stateOf(slot: Slot, handle: WorkerHandle, hasAnswered: boolean): Worker
   if (handle.state === 'starting') return 'starting'
   if (handle.state === 'retiring') return 'retiring'
   if (handle.state === 'stopping') return slot.leaving.has(handle) ? 'draining' : 'stopping'
+  if (!hasAnswered && isStopped(handle.pid)) return 'suspended'
   if (!hasAnswered) return handle.silentMs > HUNG_AFTER_MS ? 'hung' : 'busy'
-  return 'ready'
+  return slot.canary?.handle === handle ? 'canary' : 'ready'
 }
 
-function vacant(slot: Slot, isStopped: boolean): WorkerStatus {
-  const failed: WorkerState = slot.backoff.failures >= CRASH_LOOP ? 'crash-loop' : 'waiting'
+function vacant({ blueprint, isStopped }: GroupState, slot: Slot): WorkerStatus {
+  const failed: WorkerState = slot.failures >= blueprint.declaration.crashLoopAfter ? 'crash-loop' : 'waiting'
   const state = isStopped ? 'stopped' : failed
   const { id, incarnation } = slot
-  const nothing = { pid: 0, uptimeMs: 0, silentMs: 0, memory: 0, timers: 0, messageRate: 0, work: '' }
+  const nothing = {
+    canary: null,
+    pid: 0,
+    uptimeMs: 0,
+    silentMs: 0,
+    memory: 0,
+    timers: 0,
+    messageRate: 0,
+    work: '',
+    leavesFor: '',
+  }
   return { ...troubles(slot), ...nothing, id, state, incarnation, counters: newCounters() }
 }
 
-function troubles({ backoff, lastExit, lastReason, isWaiting, retryAt }: Slot) {
+function troubles({ failures, lastExit, lastReason, lastLog, lastExitAt, isWaiting, retryAt }: Slot) {
   const retryInMs = isWaiting ? Math.max(0, Math.round(retryAt - now())) : 0
-  return { failures: backoff.failures, retryInMs, lastExit, lastReason }
+  return { failures, retryInMs, lastExit, lastReason, lastLog, lastExitAt }
 }
 
 // Connections

@@ -2,6 +2,7 @@
 // from user code and may come from another user's server: control characters do not reach the terminal.
 
 import type { Counters } from '../counters.ts'
+import type { CanaryReport } from './canary.ts'
 import type { ReloadOutcome } from './reload.ts'
 import type { ConnectionPage, GroupStatus, ListedConnection, Status, WorkerStatus } from './status.ts'
 import { engineWord } from './status.ts'
@@ -53,6 +54,7 @@ export function renderStatus(status: Status, paint: Paint = plain): string {
     ),
     ...leaders(status),
     ...losses(status.totals),
+    ...status.groups.flatMap(replacements),
     ...status.groups.flatMap(changed),
     ...status.groups.flatMap((group) => group.workers.flatMap((worker) => trouble(group, worker))),
   ].join('\n')
@@ -80,7 +82,7 @@ const COLUMNS = [
 
 function row({ address, name }: GroupStatus, worker: WorkerStatus): string[] {
   const { counters, memory, state } = worker
-  const isKnown = state !== 'busy' && state !== 'hung'
+  const isKnown = state !== 'busy' && state !== 'hung' && state !== 'suspended'
   return [
     worker.pid === 0 ? '-' : String(worker.pid),
     memory === 0 ? 'N/A' : formatMegabytes(memory),
@@ -125,11 +127,17 @@ const LOSSES = [
   ['handshakeErrors', 'failed handshakes'],
   ['refused', 'refused connections'],
   ['dropped', 'dropped datagrams'],
+  ['unhandledRejections', 'unhandled rejections'],
 ] as const
 
 function losses(totals: Counters): string[] {
   const said = LOSSES.filter(([key]) => totals[key] > 0).map(([key, words]) => `${words} ${totals[key]}`)
   return said.length === 0 ? [] : [`\n${said.join('   ')}`]
+}
+
+function replacements({ name, replaced }: GroupStatus): string[] {
+  const counts = Object.entries(replaced).map(([why, times]) => `${why} ${times}`)
+  return counts.length === 0 ? [] : [`\n${printable(name)} has replaced processes: ${counts.join('   ')}`]
 }
 
 /** How the states that mean something are painted; the others want a look. */
@@ -154,13 +162,20 @@ function changed({ name, count, declaredCount, isStopped }: GroupStatus): string
 
 /** What is wrong with a worker, and what happens next. */
 function trouble({ name }: GroupStatus, worker: WorkerStatus): string[] {
-  const { state, failures, lastExit, lastReason, retryInMs, silentMs, work } = worker
+  const { state, failures, lastExit, lastReason, lastLog, retryInMs, silentMs, work } = worker
   const who = `${name}:${worker.id}`
+  if (worker.canary !== null) return [`\n${canaryLine(worker.canary)}`]
   if (state === 'hung') return [`\n${who} has been silent for ${seconds(silentMs)}: its event loop does not turn`]
-  if (state === 'draining' && work !== '') return [`\n${who} pid ${worker.pid} drains: ${work}`]
-  if (state !== 'crash-loop' && state !== 'waiting') return []
-  const why = lastReason === '' ? '' : `\n${indent(lastReason)}`
-  return [`\n${who} failed ${failures} times in a row, last: ${lastExit}; next start in ${seconds(retryInMs)}${why}`]
+  const cause = worker.leavesFor && ` for ${worker.leavesFor}`
+  if (state === 'suspended')
+    return [`\n${who} pid ${worker.pid} has been stopped (SIGSTOP, or a debugger): SIGCONT lets it go on`]
+  if (state === 'draining' && work !== '') return [`\n${who} pid ${worker.pid} drains${cause}: ${work}`]
+  const isDown = state === 'crash-loop' || state === 'waiting'
+  if (!isDown && (state !== 'starting' || failures === 0)) return []
+  const next = isDown ? `next start in ${seconds(retryInMs)}` : `the next one starts, pid ${worker.pid}`
+  const said = lastLog.length === 0 ? '' : `\nit said last:\n${indent(lastLog.join('\n'))}`
+  const why = lastReason === '' ? said : `\n${indent(lastReason)}`
+  return [`\n${who} failed ${failures} times in a row, last: ${lastExit}; ${next}${why}`]
 }
 
 // connections
@@ -208,8 +223,19 @@ function shorten(name: string): string {
 
 // reload
 
+/** `canary web:0 pid 7: after 5.0 s 0 errors in 120 messages (others 0 in 400), loop late by 2 ms (others 3 ms)`. */
+export function canaryLine({ worker, pid, watchedMs, canary, others }: CanaryReport): string {
+  const errors = `${canary.errors} errors in ${canary.messages} messages (others ${others.errors} in ${others.messages})`
+  const lag = `loop late by ${canary.lagMs} ms (others ${others.lagMs} ms)`
+  return `canary ${printable(worker)} pid ${pid}: after ${seconds(watchedMs)} ${errors}, ${lag}`
+}
+
 /** The receipts; `past` is what was done. */
-export function renderOutcome({ slots, durationMs, reason }: ReloadOutcome, past: string, paint: Paint): string {
+export function renderOutcome(
+  { slots, canaries, durationMs, reason }: ReloadOutcome,
+  past: string,
+  paint: Paint,
+): string {
   const rows = slots.map((slot) => [
     slot.worker,
     slot.result,
@@ -222,9 +248,9 @@ export function renderOutcome({ slots, durationMs, reason }: ReloadOutcome, past
   const end = `${past} in ${seconds(durationMs)}`
   if (rows.length === 0) return reason === '' ? end : ''
   const table = renderTable([['worker', 'result', 'old', 'new', 'ready', 'drained', ''], ...rows], (cell, column) => {
-    return column === 1 ? paint(cell.trimEnd() === 'failed' ? 'bad' : 'good', cell) : cell
+    return column === 1 ? paint(/^(failed|taken back)$/.test(cell.trimEnd()) ? 'bad' : 'good', cell) : cell
   })
-  return reason === '' ? `${table}\n${end}` : table
+  return [table, ...canaries.map(canaryLine), ...(reason === '' ? [end] : [])].join('\n')
 }
 
 export function renderUpgrade(outcome: UpgradeOutcome): string {

@@ -12,6 +12,7 @@ import { now } from '../loop/clock.ts'
 import { version } from '../version.ts'
 import type { ControlServer } from './control.ts'
 import { CommandError, Exit } from './exit-codes.ts'
+import type { HealthServer } from './health.ts'
 import { ownIdentity, startTimeOf } from './identity.ts'
 import { INHERITANCE_FORMAT } from './inheritance.ts'
 import type { KeeperHandle } from './keeper-handle.ts'
@@ -49,6 +50,7 @@ export interface Household {
   readonly predecessors: Predecessors
   readonly tickets: Tickets
   readonly keeper: KeeperHandle
+  readonly health: HealthServer
   readonly memory: Descriptor | null
   readonly stopTimeoutMs: number
   /** What its processes have counted; nobody is connected. */
@@ -101,6 +103,7 @@ export class Upgrade {
       ...(failure === null ? {} : { code: failure.code, next: failure.next }),
       durationMs,
       slots: this.#removal.receipts.filter(({ oldPid }) => oldPid !== 0),
+      canaries: [],
       pid,
       oldPid: process.pid,
       version: itsVersion,
@@ -125,6 +128,7 @@ export class Upgrade {
       this.#giveWay(successor.pid)
       successor.send({ type: 'takeCharge', totals: await this.#household.totals() })
       const { version: itsVersion, node } = await successor.expect('leads', this.#signal)
+      tellService('READY=1', `MAINPID=${successor.pid}`) // not before: it would take the end of that one for the server's
       this.#leader = { pid: successor.pid, version: itsVersion, node }
     } catch (error) {
       await this.#goOn(successor)
@@ -179,16 +183,16 @@ export class Upgrade {
 
   /** Everything that says who the master is names the new one. */
   #giveWay(pid: number): void {
-    const { lock, control } = this.#household
+    const { lock, control, health } = this.#household
     this.#supervisor.sockets.lend()
+    health.suspend()
     lock.passTo({ pid, startTime: startTimeOf(pid) })
     control.giveWay(pid)
-    tellService('READY=1', `MAINPID=${pid}`)
   }
 
   /** The new one does not come up: all is again as it was. */
   async #goOn(successor: Successor): Promise<void> {
-    const { lock, control, pidFiles, predecessors, stopTimeoutMs } = this.#household
+    const { lock, control, health, pidFiles, predecessors, stopTimeoutMs } = this.#household
     const { sockets, groups } = this.#supervisor
     const steps = [
       () => lock.passTo(ownIdentity()),
@@ -204,6 +208,7 @@ export class Upgrade {
     }
     this.#supervisor.reconcile()
     await successor.abandon(stopTimeoutMs)
+    await health.resume().catch((error) => log(messageOf(error)))
     attempt(() => control.take(successor.pid))
     predecessors.inherit()
     await predecessors.leave(stopTimeoutMs, new AbortController().signal).catch((error) => log(messageOf(error)))

@@ -3,12 +3,14 @@
 //   Starting -> Ready -> Retiring -> Stopping -> Gone      each may skip ahead: a process can die at any time
 
 import type { Socket } from 'node:net'
+import { constants } from 'node:os'
 import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { now } from '../loop/clock.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
 import { describeExit, WorkerExit } from './exit-codes.ts'
 import type { ConnectionRow, PeerNews } from './group.ts'
 import { sendSocket, standInRequest } from './handle-channel.ts'
+import type { Tail } from './logbook.ts'
 import type { FromChild, Report, SocketFailure } from './messages.ts'
 import { type Child, onceEnded } from './spawn.ts'
 
@@ -29,10 +31,16 @@ const RATE_WINDOW_MS = 900
 
 export interface WorkerExitInfo {
   readonly exitCode: number
+  /** As wait(2) gives it. */
+  readonly status: number
   /** As words: `exit 70 (boot failed)`. */
   readonly word: string
   /** What the worker said of its own failure, with a stack; empty when it could not. */
   readonly reason: string
+  /** It has written it into the log too. */
+  readonly isLogged: boolean
+  /** What it logged last, if its log comes through the master. */
+  readonly lastLog: readonly string[]
   readonly hadBeenReady: boolean
   readonly hasTimedOut: boolean
   /** It did not end in its time to stop. */
@@ -51,6 +59,9 @@ export interface HandleOptions {
   readonly startTimeoutMs: number
   /** What it accepts on; the master's. */
   readonly socket: BoundSocket | null
+  readonly tail: Tail
+  /** How long its event loop may not turn; 0 is for ever. */
+  readonly stuckTimeoutMs: number
   /** Where the other workers reach it; empty when they cannot. */
   readonly meshAddress: string
 }
@@ -74,9 +85,14 @@ export class WorkerHandle {
   readonly startedAt = now()
   readonly incarnation: number
   readonly socket: BoundSocket | null
+  readonly stuckTimeoutMs: number
   readonly meshAddress: string
   state: WorkerState = 'starting'
-  report: Report = { counters: newCounters(), memory: 0, timers: 0, work: '' }
+  /** When something was heard of it. */
+  heardAt = now()
+  report: Report = { counters: newCounters(), memory: 0, timers: 0, work: '', lagMs: 0, isInspected: false }
+  /** The limit that it has reached, or what else another takes its place for; empty at a reload. */
+  leavesFor = ''
   /** Messages per second over the last heartbeats. */
   messageRate = 0
   /** It has given up its singletons, or is gone. */
@@ -84,14 +100,17 @@ export class WorkerHandle {
   /** Its end; never rejects. */
   readonly gone: Promise<WorkerExitInfo>
   readonly #child: Child
+  readonly #tail: Tail
   #reason = ''
   #reasonCode: number | null = null
+  #isLogged = false
+  /** Why this end killed it. */
+  #killedFor = ''
   #isReady = false
   #hasTimedOut = false
   #wasKilled = false
   #deadline: NodeJS.Timeout | undefined
   #deadlineAt = Number.POSITIVE_INFINITY
-  #heardAt = now()
   #rateSince = now()
   #rateFrom = 0
   #share = 0
@@ -101,8 +120,11 @@ export class WorkerHandle {
   #tellRetired!: () => void
   #tellGone!: (exit: WorkerExitInfo) => void
 
-  constructor(child: Child, { incarnation, startTimeoutMs, socket, meshAddress }: HandleOptions) {
+  constructor(child: Child, options: HandleOptions) {
+    const { incarnation, startTimeoutMs, socket, tail, stuckTimeoutMs, meshAddress } = options
     this.#child = child
+    this.#tail = tail
+    this.stuckTimeoutMs = stuckTimeoutMs
     this.incarnation = incarnation
     this.socket = socket
     this.meshAddress = meshAddress
@@ -136,7 +158,7 @@ export class WorkerHandle {
 
   /** For how long nothing has been heard of it, ms. */
   get silentMs(): number {
-    return now() - this.#heardAt
+    return now() - this.heardAt
   }
 
   /** Resolves when it is ready; rejects with the reason when it goes before. */
@@ -154,10 +176,10 @@ export class WorkerHandle {
   }
 
   /** Another one takes its place: `retired` tells when it has given up what only one can have. */
-  retire(): void {
+  retire(isReload: boolean): void {
     if (this.state !== 'ready') return this.#tellRetired() // it never was active
     this.#move('retiring')
-    this.#child.channel.send({ type: 'retire' })
+    this.#child.channel.send({ type: 'retire', isReload })
   }
 
   giveSocket(request: number, socket: BoundSocket): void {
@@ -167,7 +189,8 @@ export class WorkerHandle {
 
   /** It has it from then on. */
   giveConnection(request: number, connection: Socket): void {
-    sendSocket(this.#child.process, request, '', connection)
+    if (!this.#child.process.connected) connection.destroy()
+    else sendSocket(this.#child.process, request, '', connection)
   }
 
   standIn(place: number, socket: BoundSocket): void {
@@ -199,6 +222,11 @@ export class WorkerHandle {
     if (this.state !== 'gone') this.#child.channel.send({ type: 'peers', news })
   }
 
+  /** While it is on, reports tell how late its event loop was. */
+  watchLag(isOn: boolean): void {
+    this.#child.channel.send({ type: 'watchLag', isOn })
+  }
+
   useTickets(keys: string): void {
     this.#child.channel.send({ type: 'tickets', keys })
   }
@@ -227,6 +255,22 @@ export class WorkerHandle {
 
   kill(): void {
     if (this.state !== 'gone') this.#child.process.kill('SIGKILL')
+  }
+
+  /** It is to be killed for a reason that its exit will tell. */
+  condemn(word: string, reason: string): void {
+    this.#killedFor = word
+    this.#reason = reason
+  }
+
+  /** Its inspector is open, as far as it, or its log, has told. */
+  get isInspected(): boolean {
+    return this.report.isInspected || this.#tail.isInspected
+  }
+
+  /** Where its inspector listens, as soon as it has logged that. */
+  inspectorUrl(): Promise<string> {
+    return this.#tail.inspectorUrl
   }
 
   /** A fresh report, or false when the worker does not answer in time: it is busy. */
@@ -268,7 +312,7 @@ export class WorkerHandle {
 
   #receive(message: FromChild): void {
     if (this.state === 'gone') return
-    this.#heardAt = now()
+    this.heardAt = now()
     if (message.type === 'ready' && this.state === 'starting') {
       clearTimeout(this.#deadline)
       this.#isReady = true
@@ -291,6 +335,7 @@ export class WorkerHandle {
     } else if (message.type === 'failed') {
       this.#reason = message.message
       this.#reasonCode = message.exitCode
+      this.#isLogged = message.isLogged === true
     }
   }
 
@@ -308,12 +353,14 @@ export class WorkerHandle {
 
   #timeOut(ms: number): void {
     this.#hasTimedOut = true
+    this.#killedFor = 'not ready in time'
     this.#reason = `not ready within ${ms / 1000} s (startTimeoutMs): has onWorkerStart settled?`
     this.kill()
   }
 
   #killLate(): void {
     this.#wasKilled = true
+    this.#killedFor = 'did not leave in time'
     this.kill()
   }
 
@@ -324,10 +371,15 @@ export class WorkerHandle {
     this.#child.channel.destroy()
     for (const tell of this.#onReport.splice(0)) tell()
     for (const tell of this.#onPage.splice(0)) tell({ rows: [], hasMore: false })
+    const { lines, isOutOfMemory } = this.#tail
+    const why = this.#killedFor !== '' && signal !== null ? this.#killedFor : isOutOfMemory ? 'out of memory' : ''
     const exit = {
       exitCode: code ?? this.#reasonCode ?? WorkerExit.Uncaught,
-      word: spawnError === '' ? describeExit(code, signal) : `spawn failed: ${spawnError}`,
+      status: signal === null ? (code ?? 0) << 8 : (constants.signals[signal as NodeJS.Signals] ?? 0),
+      word: spawnError === '' ? describeExit(code, signal, why) : `spawn failed: ${spawnError}`,
       reason: this.#reason,
+      isLogged: this.#isLogged,
+      lastLog: lines,
       hadBeenReady: this.#isReady,
       hasTimedOut: this.#hasTimedOut,
       wasKilled: this.#wasKilled,

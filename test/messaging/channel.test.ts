@@ -1,3 +1,5 @@
+// Subjects and who hears what is published on them: wildcards, queue groups, requests, within a process and over several.
+
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { SubjectTree } from '../../src/messaging/subjects.ts'

@@ -1,3 +1,5 @@
+// Peers that die, drain, stop reading or lie: what senders are told, and that nobody else notices.
+
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import net from 'node:net'
 import { test } from 'uvu'

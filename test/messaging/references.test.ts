@@ -1,3 +1,5 @@
+// References to workers over real processes: send, request, streams, broadcast, order, bounds and errors, on both engines.
+
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'

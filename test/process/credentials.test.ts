@@ -1,10 +1,14 @@
 // Who workers run as. Started by root they become somebody else before any user code, for good, or do not boot at all.
 
+import dgram from 'node:dgram'
 import { chmodSync, chownSync, mkdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import tls from 'node:tls'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { Authority } from '../support/certificates.ts'
 import { ask, echo, inSandbox, portOf, type Sandbox, startFile, succeeded } from '../support/server.ts'
+import { until } from '../support/until.ts'
 
 const NOBODY = 65_534
 /** A user of Debian's base-passwd, with a group of its own. */
@@ -26,6 +30,29 @@ const WHO = `
 
 /** Only root can become somebody else. Another user's run proves that it is refused. */
 const isRoot = process.getuid?.() === 0
+
+/** One line there and one back, over TLS. */
+function askSafely(port: number, line: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const socket = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false }, () => socket.write(`${line}\n`))
+    socket.on('error', reject).once('data', (data) => {
+      socket.destroy()
+      resolve(String(data).trim())
+    })
+  })
+}
+
+/** One datagram there and one back. */
+function askByDatagram(port: number, line: string): Promise<string> {
+  const socket = dgram.createSocket('udp4')
+  return new Promise((resolve) => {
+    socket.once('message', (data) => {
+      socket.close()
+      resolve(String(data).trim())
+    })
+    socket.send(`${line}\n`, port, '127.0.0.1')
+  })
+}
 
 function program(box: Sandbox, more = ''): string {
   chmodSync(box.directory, 0o755)
@@ -129,6 +156,68 @@ if (isRoot) {
       assert.equal([uid, gid], [NOBODY, DAEMON])
       await box.stop()
     })
+  })
+
+  test('a Unix socket has the owner of who serves it: after a reload the new one, after one that is given up the old one', async () => {
+    await inSandbox(async (box) => {
+      chmodSync(box.directory, 0o755)
+      const [declared, inner] = ['a.sock', 'b.sock'].map((name) => join(box.directory, name)) as [string, string]
+      const as = (user: string, more = '') =>
+        box.file(
+          'app.js',
+          `import { text, Worker } from 'millrace'
+           const settings = { protocol: text, onMessage: (connection) => connection.send(String(process.getuid())) }
+           const worker = new Worker('unix://${declared}', { ...settings, count: 2, user: '${user}' })
+           worker.onWorkerStart = async () => {
+             await new Worker(settings).listen('unix://${inner}')
+             ${more}
+           }
+           Worker.runAll()`,
+        )
+      const owners = () => [declared, inner].map((path) => statSync(path).uid)
+      await box.start(as('nobody'))
+      assert.equal(owners(), [NOBODY, NOBODY])
+      as('daemon')
+      succeeded(await box.command('reload'))
+      assert.equal(owners(), [DAEMON, DAEMON])
+      assert.equal([await ask(declared, 'x'), await ask(inner, 'x')], ['1', '1'])
+      as('nobody', `throw new Error('broken')`)
+      assert.is((await box.command('reload')).code, 6)
+      assert.equal(owners(), [DAEMON, DAEMON])
+      assert.is(await ask(declared, 'x'), '1')
+      await box.stop()
+    })
+  })
+
+  test('as somebody else everything works: sockets of their own, TLS with a key of root, datagrams, probes, logs, reload by watch', async () => {
+    const authority = new Authority()
+    await inSandbox(async (box) => {
+      chmodSync(box.directory, 0o755)
+      const { certFile, keyFile } = authority.issue('localhost') // in a folder of root's alone
+      const health = join(box.directory, 'health.sock')
+      const code = (version: number) => `
+        import { Worker } from 'millrace'
+        const answer = (connection, line) => connection.send(line + ' ' + process.getuid() + ' ${version}')
+        new Worker('text://127.0.0.1:0', { name: 'many', count: 2, reusePort: true, onMessage: answer })
+        const ssl = { certFile: '${certFile}', keyFile: '${keyFile}' }
+        new Worker('text://127.0.0.1:0', { name: 'safe', transport: 'ssl', ssl, onMessage: answer })
+        new Worker('text://127.0.0.1:0', { name: 'datagrams', transport: 'udp', onMessage: answer })
+        for (const worker of Worker.getAllWorkers()) worker.user = 'nobody'
+        Worker.runAll()`
+      const module = box.file('app/app.js', code(1))
+      const log = join(box.directory, 'server.log')
+      const server = await box.foreground(module, '--watch', '--health', `unix://${health}`, '--log-file', log)
+      const [many = 0, safe = 0, datagrams = 0] = (await box.status()).groups.map(({ port }) => port)
+      const all = async () => [await ask(many, 'x'), await askSafely(safe, 'x'), await askByDatagram(datagrams, 'x')]
+      const answers = (version: number) => Array(3).fill(`x ${NOBODY} ${version}`)
+      assert.equal(await all(), answers(1))
+      box.file('app/app.js', code(2))
+      await until(() => /reload: done/.test(readFileSync(log, 'utf8')), 20_000)
+      assert.equal(await all(), answers(2))
+      assert.equal([statSync(health).uid, statSync(log).uid], [0, 0])
+      await box.stop()
+      await server.ended
+    }).finally(() => authority.remove())
   })
 
   test('a server that nobody starts works, and cannot become somebody else', async () => {

@@ -9,7 +9,7 @@ import { Operations } from '../../src/process/operations.ts'
 import { Followed } from '../support/events.ts'
 import { version } from '../support/reload.ts'
 import { inSandbox, succeeded, workersOf } from '../support/server.ts'
-import { nextTurn, within } from '../support/until.ts'
+import { nextTurn, until, within } from '../support/until.ts'
 
 test('a start, a crash, a reload and a stop are told step by step, without a gap', async () => {
   await inSandbox(async (box) => {
@@ -57,6 +57,24 @@ test('code that does not load ends a reload with the reason, and that is told', 
     const failed = await followed.of({ type: 'operation', step: 'failed' })
     assert.match('reason' in failed ? failed.reason : '', /planted/)
     followed.close()
+    await box.stop()
+  })
+})
+
+test('so many may follow, one more is refused, and one who has left makes room', async () => {
+  await inSandbox(async (box) => {
+    await box.start(box.file('app.js', version(1)))
+    const all = await Promise.all(Array.from({ length: 64 }, () => Followed.of(box)))
+    const refused = await Followed.of(box).catch(String)
+    assert.match(String(refused), /64 clients follow the events already/)
+    all[0]?.close()
+    await until(() =>
+      Followed.of(box).then(
+        (one) => all.push(one),
+        () => false,
+      ),
+    )
+    for (const { close } of all) close()
     await box.stop()
   })
 })

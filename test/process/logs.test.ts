@@ -1,6 +1,7 @@
 // Where lines go: each with its worker, as text or JSON, into files that are rotated, bounded, full or forbidden.
 
-import { existsSync, readFileSync, readlinkSync, renameSync, rmSync, statSync, truncateSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { chmodSync, existsSync, readFileSync, readlinkSync, renameSync, rmSync, statSync, truncateSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -192,6 +193,39 @@ test('copytruncate works too: what comes after it starts at the beginning', asyn
     await box.stop()
   })
 })
+
+for (const how of ['create 0640', 'nocreate', 'copytruncate']) {
+  test(`logrotate itself, ${how}, without a signal: two rotations of log and stdout`, async () => {
+    await inSandbox(async (box) => {
+      const [log, out] = ['app.log', 'app.out'].map((name) => join(box.directory, name)) as [string, string]
+      const port = await talker(box, '--log-file', log, '--stdout-file', out, '--log-max-size', '0')
+      const rules = box.file('rotate.conf', `${log} ${out} {\n  rotate 5\n  ${how}\n}\n`)
+      chmodSync(rules, 0o644)
+      let count = 0
+      const arrives = (path: string, what: string) =>
+        until(async () => {
+          const line = `number ${count++}`
+          await ask(port, `${what} ${line}`)
+          return lines(path).some((one) => one.endsWith(line))
+        }, 20_000)
+      for (let turn = 0; turn < 2; turn++) {
+        await arrives(log, 'err')
+        await arrives(out, 'out')
+        const args = ['--force', '--state', join(box.directory, 'state'), rules]
+        const { status, stderr } = spawnSync('logrotate', args, { encoding: 'utf8' })
+        assert.equal([status, stderr], [0, ''])
+      }
+      await arrives(log, 'err')
+      await arrives(out, 'out')
+      await box.stop()
+      const all = (path: string) => [`${path}.2`, `${path}.1`, path].flatMap(lines)
+      assert.not.match([...all(log), ...all(out)].join(), /\0/)
+      const numbers = [...all(log), ...all(out)].flatMap((line) => /number (\d+)$/.exec(line)?.[1] ?? [])
+      assert.is(new Set(numbers.map(Number)).size, count) // nothing was written between the copy and the cut
+      assert.is(numbers.length, count)
+    })
+  })
+}
 
 test('a worker that floods its log fills no disk; meanwhile status answers, and the server goes on', async () => {
   await inSandbox(async (box) => {

@@ -39,7 +39,7 @@ test('a start that is refused writes nothing into the log of the server that run
     const before = box.log()
     const { code, stderr } = await box.command('start', '-d', module)
     assert.is(code, 4)
-    assert.match(stderr, /^millrace: already running, pid \d+\n$/)
+    assert.match(stderr, /^millrace: already running, pid \d+\nnext: .*\n$/)
     assert.is(box.log(), before)
     await box.stop()
   })

@@ -129,7 +129,7 @@ test('start -d that is killed leaves no daemon that nobody has seen start', asyn
       echo(1, `worker.onWorkerStart = () => { console.error('booting'); return new Promise(() => {}) }`),
     )
     const starting = box.begin('start', '-d', module)
-    await until(() => box.log().includes('booting'))
+    await until(() => box.log().includes('booting'), 30_000) // three processes come up before
     await starting.end('SIGKILL')
     await until(() => box.pids().length === 0)
   })

@@ -4,12 +4,12 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { ReloadOutcome } from '../../src/process/reload.ts'
-import { Load } from '../support/load.ts'
+import { Load } from '../support/load/load.ts'
+import { textClient } from '../support/load/text-client.ts'
 import { ask, echo, inSandbox, portOf, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 const RELOADS = 20
-const FOREVER = Number.POSITIVE_INFINITY
 
 /** Every third answer comes later; a window of 0.8 s makes a quiet time of 0.2 s. */
 const program = (version: number) =>
@@ -27,12 +27,12 @@ const program = (version: number) =>
 test('twenty reloads under load lose nothing but what crosses a FIN, and that is named', async () => {
   await inSandbox(async (box) => {
     const port = portOf(await box.start(box.file('app.js', program(0))))
-    const load = new Load(port)
-    load.add(8, { inFlight: 1, thinkMs: () => 1, answersPerConnection: FOREVER })
-    load.add(8, { inFlight: 1, thinkMs: () => 5 + Math.random() * 15, answersPerConnection: FOREVER })
-    load.add(4, { inFlight: 8, thinkMs: () => 2, answersPerConnection: FOREVER })
-    load.add(4, { inFlight: 1, thinkMs: () => 1, answersPerConnection: 1 })
-    load.add(16, { inFlight: 1, thinkMs: () => 700 + Math.random() * 600, answersPerConnection: FOREVER })
+    const load = new Load()
+    const tally = load.add('text', 8, textClient({ port, thinkMs: () => 1 }))
+    load.add('text', 8, textClient({ port, thinkMs: () => 5 + Math.random() * 15 }))
+    load.add('text', 4, textClient({ port, inFlight: 8, thinkMs: () => 2 }))
+    load.add('text', 4, textClient({ port, thinkMs: () => 1, answersPerConnection: 1 }))
+    load.add('text', 16, textClient({ port, thinkMs: () => 700 + Math.random() * 600 }))
     let discarded = 0
     let total = 0
     for (let version = 1; version <= RELOADS; version++) {
@@ -53,7 +53,7 @@ test('twenty reloads under load lose nothing but what crosses a FIN, and that is
     load.pids.clear()
     await until(() => load.pids.size === 2) // both new ones are at work
     await load.end()
-    const { sent, answered, crossed, crossedConnections, opened } = load
+    const { sent, answered, crossed, crossedConnections, opened } = tally
     console.log({ sent, answered, crossed, crossedConnections, discarded, opened, lost: load.lost.length })
     assert.equal(load.lost, [])
     assert.is(answered + crossed, sent)
@@ -66,17 +66,17 @@ test('twenty reloads under load lose nothing but what crosses a FIN, and that is
 test('of clients that pause for longer than the quiet time hardly a request crosses a FIN', async () => {
   await inSandbox(async (box) => {
     const port = portOf(await box.start(box.file('app.js', program(0))))
-    const load = new Load(port)
-    load.add(60, { inFlight: 1, thinkMs: () => 900 + Math.random() * 800, answersPerConnection: FOREVER })
+    const load = new Load()
+    const tally = load.add('text', 60, textClient({ port, thinkMs: () => 900 + Math.random() * 800 }))
     for (let version = 1; version <= 3; version++) {
-      const answered = load.answered
-      await until(() => load.answered > answered + 30)
+      const { answered } = tally
+      await until(() => tally.answered > answered + 30)
       succeeded(await box.command('reload'))
     }
     await load.end()
     assert.equal(load.lost, [])
     // Each of the 180 ends comes at a moment that the client does not know of: closed at once, most would be hit.
-    assert.ok(load.crossed <= 9, `${load.crossed} of ${load.sent} requests crossed a FIN`)
+    assert.ok(tally.crossed <= 9, `${tally.crossed} of ${tally.sent} requests crossed a FIN`)
     await box.stop()
   })
 })

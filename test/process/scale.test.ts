@@ -5,7 +5,8 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { ReloadOutcome } from '../../src/process/reload.ts'
-import { Load } from '../support/load.ts'
+import { Load } from '../support/load/load.ts'
+import { textClient } from '../support/load/text-client.ts'
 import { reload, version } from '../support/reload.ts'
 import { Client, inSandbox, lives, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -100,17 +101,17 @@ for (const reusePort of [false, true]) {
   test(`up and down under load${reusePort ? ', a socket for each process,' : ''} nothing is lost`, async () => {
     await inSandbox(async (box) => {
       const port = portOf(await box.start(box.file('app.js', version(1, 2, `worker.reusePort = ${reusePort}`))))
-      const load = new Load(port)
-      load.add(8, { inFlight: 1, thinkMs: () => Math.random() * 3, answersPerConnection: 1e9 })
-      load.add(4, { inFlight: 1, thinkMs: () => 0, answersPerConnection: 5 })
+      const load = new Load()
+      const tally = load.add('text', 8, textClient({ port, thinkMs: () => Math.random() * 3 }))
+      load.add('text', 4, textClient({ port, answersPerConnection: 5 }))
       for (const count of ['4', '1', '+2', '-1', 'declared']) {
-        const before = load.answered
+        const before = tally.answered
         await scale(box, 'echo', count)
-        await until(() => load.answered > before + 50, 20_000)
+        await until(() => tally.answered > before + 50, 20_000)
       }
       await load.end()
       assert.equal(load.lost, [])
-      assert.is(load.answered + load.crossed, load.sent)
+      assert.is(tally.answered + tally.crossed, tally.sent)
       await box.stop()
     })
   })

@@ -1,13 +1,12 @@
-// A master as a service: what it tells systemd, and the orphans that come to it as process 1.
+// A master as a service: what it says that it lacks without the addon, and its life as process 1. systemd.test.ts has the rest.
 
-import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
 import { reload } from '../support/reload.ts'
-import { echo, inSandbox, startFile, succeeded } from '../support/server.ts'
+import { Client, echo, inSandbox, portOf, type Sandbox, startFile, succeeded } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 test('the banner and status say which addon is at work, or why none', async () => {
@@ -48,26 +47,63 @@ test('without the addon a first process says that it takes no orphans', async ()
   })
 })
 
-if (addon().sys !== null) {
-  test('systemd is told of ready, reloading and stopping', async () => {
+/** The pid, as we see it, of the first process of a namespace that one of the sandbox has made. */
+function firstProcess(box: Sandbox): number {
+  return box.pids().find((pid) => /^NSpid:\s+\d+\s+1$/m.test(statusOf(pid))) ?? 0
+}
+
+const NAMESPACE = ['-pf', '--mount-proc', '--kill-child', process.execPath]
+
+for (const [how, addonName, command] of [
+  ['the master itself', undefined, (module: string) => [startFile, 'start', module]],
+  ['the file itself, which becomes the master', undefined, (module: string) => [module, 'start']],
+  ['the file itself, a thin parent without the addon', 'none', (module: string) => [module, 'start']],
+] as const) {
+  test(`SIGTERM to the first process of a container loses nothing: ${how}`, async () => {
+    if (process.getuid?.() !== 0) return // it takes a namespace
     await inSandbox(async (box) => {
-      const path = join(box.directory, 'notify.sock')
-      const systemd = box.spawn('socat', ['-u', `UNIX-RECV:${path}`, '-'])
-      box.env.NOTIFY_SOCKET = path
-      const module = box.file('app.js', echo(1))
-      await until(() => spawnSync('test', ['-S', path]).status === 0)
-      const server = await box.foreground(module)
-      await until(() => new RegExp(`READY=1\nMAINPID=${server.process.pid}`).test(systemd.stdout))
-      await reload(box)
-      await until(() => /RELOADING=1\nMONOTONIC_USEC=\d+READY=1/.test(systemd.stdout))
-      await box.stop()
-      await server.ended
-      await until(() => systemd.stdout.endsWith('STOPPING=1'))
-      systemd.process.kill()
-      await systemd.ended
+      box.env.MILLRACE_ADDON = addonName ?? box.env.MILLRACE_ADDON
+      const slow = `import { existsSync } from 'node:fs'
+        Worker.stopTimeout = 0.1
+        worker.onMessage = async (connection, line) => {
+          while (!existsSync('${box.directory}/go')) await new Promise((resolve) => setTimeout(resolve, 10))
+          connection.send(line)
+        }`
+      const server = box.spawn('unshare', [...NAMESPACE, ...command(box.file('app.js', echo(1, slow)))])
+      await server.says(/Press Ctrl\+C/)
+      const client = await Client.connect(portOf(await box.status()))
+      client.send('hello')
+      await until(async () => (await box.status()).totals.messagesIn === 1)
+      process.kill(firstProcess(box), 'SIGTERM')
+      const { uptimeMs } = await until(async () => {
+        const status = await box.status()
+        return status.state === 'stopping' && status
+      })
+      await until(async () => (await box.status()).uptimeMs > uptimeMs + 700) // stopTimeout and the kill after it are over
+      box.file('go', '')
+      assert.is(await client.line(), 'hello')
+      client.close()
+      assert.is((await server.ended).code, 0)
     })
   })
+}
 
+test('the first process of a container ends with the code that says why it could not start', async () => {
+  if (process.getuid?.() !== 0) return // it takes a namespace
+  await inSandbox(async (box) => {
+    const start = box.spawn('unshare', [
+      ...NAMESPACE,
+      startFile,
+      'start',
+      box.file('app.js', 'await import("./none.js")'),
+    ])
+    const { code, stderr } = await start.ended
+    assert.is(code, 6)
+    assert.match(stderr, /none\.js/)
+  })
+})
+
+if (addon().sys !== null) {
   test('as process 1 the master takes the orphans of other programs', async () => {
     if (process.getuid?.() !== 0) return // it takes a namespace
     await inSandbox(async (box) => {
@@ -75,8 +111,8 @@ if (addon().sys !== null) {
         worker.onWorkerStart = () => { spawn('sh', ['-c', '(sleep 1; exit 3) & exit 0']) }`
       const module = box.file('app.js', echo(1, orphaning))
       const server = box.spawn('unshare', ['-pf', '--mount-proc', process.execPath, startFile, 'start', module])
-      await until(() => server.stdout.includes('[OK]'))
-      const inside = box.pids().find((pid) => /^NSpid:\s+\d+\s+1$/m.test(statusOf(pid))) ?? 0
+      await server.says(/\[OK\]/)
+      const inside = firstProcess(box)
       const zombies = () =>
         box
           .pids()

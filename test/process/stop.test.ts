@@ -73,7 +73,7 @@ test('stop during a start ends it, and the start says so', async () => {
   await inSandbox(async (box) => {
     const more = `worker.onWorkerStart = () => { console.error('booting'); return new Promise(() => {}) }`
     const starting = box.begin('start', '-d', box.file('app.js', echo(2, more)))
-    await until(() => box.log().match(/booting/g)?.length === 2)
+    await until(() => box.log().match(/booting/g)?.length === 2, 20_000)
     await box.stop()
     const { code, stdout, stderr } = await starting.ended
     assert.is(code, 1)

@@ -6,7 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
-import { Load } from '../support/load.ts'
+import { Load } from '../support/load/load.ts'
+import { textClient } from '../support/load/text-client.ts'
 import { RawWebSocket } from '../support/raw-websocket.ts'
 import { upgrade } from '../support/release.ts'
 import { inSandbox } from '../support/server.ts'
@@ -105,9 +106,9 @@ for (const { engine, reusePort } of [
     await inSandbox(async (box) => {
       const module = box.file('app.js', program(0, reusePort))
       const [text, http, ws] = (await box.start(module, '--engine', engine)).groups.map(({ port }) => port)
-      const load = new Load(text ?? 0)
-      load.add(6, { inFlight: 1, thinkMs: () => 3, answersPerConnection: Number.POSITIVE_INFINITY })
-      load.add(2, { inFlight: 1, thinkMs: () => 3, answersPerConnection: 1 })
+      const load = new Load()
+      const tally = load.add('text', 6, textClient({ port: text ?? 0, thinkMs: () => 3 }))
+      load.add('text', 2, textClient({ port: text ?? 0, thinkMs: () => 3, answersPerConnection: 1 }))
       let isOver = false
       const tallies = { http: newTally(), ws: newTally() }
       const lanes = Array.from({ length: 5 }, (_, lane) => [
@@ -128,7 +129,7 @@ for (const { engine, reusePort } of [
       isOver = true
       await Promise.all(lanes)
       await load.end()
-      const { answered, crossedConnections, lost } = load
+      const { answered, crossedConnections, lost } = tally
       console.log({
         text: answered,
         http: tallies.http.answered,

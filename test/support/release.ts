@@ -7,7 +7,8 @@ import type { Status } from '../../src/process/status.ts'
 import type { UpgradeOutcome } from '../../src/process/upgrade.ts'
 import { version } from '../../src/version.ts'
 import { root } from '../tooling/support.ts'
-import { Load } from './load.ts'
+import { Load } from './load/load.ts'
+import { textClient } from './load/text-client.ts'
 import { version as programOf } from './reload.ts'
 import { type Outcome, portOf, type Sandbox, succeeded, workersOf } from './server.ts'
 import { until } from './until.ts'
@@ -46,14 +47,15 @@ export const quick = 'worker.drainTimeoutMs = 500'
 export async function unnoticed(box: Sandbox, more: string, use: (before: Status) => unknown): Promise<void> {
   const module = box.file('app.js', programOf(1, 2, `${quick}\n${more}`))
   const before = await box.start(module)
-  const load = new Load(portOf(before))
-  load.add(6, { inFlight: 1, thinkMs: () => 5, answersPerConnection: Number.POSITIVE_INFINITY })
-  load.add(2, { inFlight: 1, thinkMs: () => 5, answersPerConnection: 1 })
+  const port = portOf(before)
+  const load = new Load()
+  const tally = load.add('text', 6, textClient({ port, thinkMs: () => 5 }))
+  load.add('text', 2, textClient({ port, thinkMs: () => 5, answersPerConnection: 1 }))
   try {
-    await until(() => load.answered > 20, SLOW_MS)
+    await until(() => tally.answered > 20, SLOW_MS)
     await use(before)
-    const answered = load.answered
-    await until(() => load.answered > answered + 20, SLOW_MS)
+    const { answered } = tally
+    await until(() => tally.answered > answered + 20, SLOW_MS)
   } finally {
     await load.end()
   }

@@ -4,6 +4,7 @@
 import {
   type AnyConnection,
   AsyncUdpConnection,
+  Channel,
   type CodecProtocol,
   type Connection,
   delimited,
@@ -11,6 +12,7 @@ import {
   Timer,
   type UdpConnection,
   Worker,
+  type WorkerRef,
 } from 'millrace'
 
 type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
@@ -134,6 +136,32 @@ declared.onTopic = (connection, topic) => connection.send(topic)
 // Without an address
 const mailbox = new Worker({ name: 'TaskWorker', count: 4 })
 const empty = new Worker()
+mailbox.onMessage = (from, message) => from.send(`${from.id}: ${message}`)
+mailbox.onWorkerMessage = async (from, message, call) => {
+  expect<typeof from, WorkerRef>(true)
+  expect<typeof message, unknown>(true)
+  expect<typeof from.group, string>(true)
+  const answer = await from.request(message, { timeoutMs: call.remainingMs, signal: call.signal })
+  expect<typeof answer, unknown>(true)
+  return (
+    from.send(answer) && mailbox.broadcast(1) && Worker.group('other').any().send(mailbox.by('key').pendingMessages)
+  )
+}
+new Worker('text://x', {
+  serial: true,
+  onWorkerMessage: (from) => from.id,
+  onSendFail: (error, _message, to) => to.send(error),
+})
+using subscription = Channel.subscribe(
+  'a.*',
+  (_message, { subject, from, call }) => call.isRequest && from.send(subject),
+  { queue: 'q' },
+)
+expect<typeof subscription.ready, Promise<void>>(true)
+// @ts-expect-error no number
+mailbox.getWorkerById('0')
+// @ts-expect-error no such option
+empty.worker(0).request(1, { timeout: 1 })
 
 // Mistakes
 // @ts-expect-error protocol that is none

@@ -5,6 +5,7 @@ import { existsSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { messageOf } from '../../errors.ts'
+import { parseHttpAddress } from '../../net/address.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import type { LogFormat, StartOptions } from '../messages.ts'
 import { startFile } from '../spawn.ts'
@@ -29,6 +30,11 @@ export const FLAGS = {
   },
   wait: { type: 'boolean', text: 'return when it is done; the default' },
   'no-wait': { type: 'boolean', text: 'return when it has been asked for; events and the log tell how it went' },
+  canary: {
+    type: 'boolean',
+    text: 'one process of each group first; the rest when it does as well as those beside it',
+  },
+  'canary-ms': { type: 'string', value: 'N', text: 'how long that one is watched, ms; 10000' },
   follow: { type: 'boolean', short: 'f', text: 'go on with what comes, until Ctrl+C' },
   lines: { type: 'string', short: 'n', value: 'N', text: 'so many of those that were' },
   name: { type: 'string', value: 'NAME', text: 'a group, also where its name looks like a file' },
@@ -63,6 +69,15 @@ export const FLAGS = {
     text: 'native or node; native where the addon has it',
   },
   node: { type: 'string', value: 'PATH', text: 'the Node of the new master; that of this command' },
+  health: {
+    ...{ type: 'string', value: 'ADDRESS', env: 'MILLRACE_HEALTH' },
+    text: 'answer /healthz, /readyz and /metrics at http://HOST:PORT or unix:///PATH',
+  },
+  'stop-delay': {
+    ...{ type: 'string', value: 'MS', env: 'MILLRACE_STOP_DELAY' },
+    text: 'a graceful stop: /readyz is red for so long before the drain',
+  },
+  watch: { type: 'boolean', text: 'reload when code in the folder of app.js changes, for development' },
   help: { type: 'boolean', short: 'h', text: 'what a command does, and its flags' },
   version: { type: 'boolean', short: 'v', text: 'the version' },
 } as const satisfies Record<string, Flag>
@@ -75,7 +90,7 @@ export const COMMON_FLAGS: readonly FlagName[] = ['run-dir', 'json', 'quiet', 'h
 /** What a server is started with. */
 export const START_FLAGS: readonly FlagName[] = [
   ...(['daemon', 'pid-file', 'log-file', 'stdout-file', 'log-format', 'log-max-size'] as const),
-  ...(['user', 'group', 'umask', 'engine'] as const),
+  ...(['user', 'group', 'umask', 'engine', 'health', 'stop-delay', 'watch'] as const),
 ]
 
 export interface Line {
@@ -141,11 +156,14 @@ export function startOptions({ modules, argv, flags }: Line): StartOptions {
     logFile: flags['log-file'] ?? env.MILLRACE_LOG_FILE,
     stdoutFile: flags['stdout-file'] ?? env.MILLRACE_STDOUT_FILE,
     logFormat: logFormat(flags['log-format'] ?? env.MILLRACE_LOG_FORMAT ?? 'text'),
-    logMaxSize: wholeNumber('--log-max-size', flags['log-max-size'] ?? env.MILLRACE_LOG_MAX_SIZE, 10),
+    logMaxSize: wholeNumber('--log-max-size', flags['log-max-size'] ?? env.MILLRACE_LOG_MAX_SIZE, 'bytes'),
     user: flags.user ?? env.MILLRACE_USER,
     group: flags.group ?? env.MILLRACE_GROUP,
-    umask: wholeNumber('--umask', flags.umask ?? env.MILLRACE_UMASK, 8),
+    umask: wholeNumber('--umask', flags.umask ?? env.MILLRACE_UMASK, 'mode'),
     engine: engineName(flags.engine ?? env.MILLRACE_ENGINE),
+    health: healthAddress(flags.health ?? env.MILLRACE_HEALTH),
+    stopDelayMs: wholeNumber('--stop-delay', flags['stop-delay'] ?? env.MILLRACE_STOP_DELAY, 'milliseconds'),
+    isWatching: watching(flags),
     isQuiet: flags.quiet ?? false,
   }
 }
@@ -155,16 +173,36 @@ function logFormat(text: string): LogFormat {
   throw usage(`--log-format is text or json, not '${text}'`)
 }
 
+function watching({ watch = false, daemon }: Flags): boolean {
+  if (watch && daemon) throw usage('--watch is for development: what it has to say goes to a terminal, so not with -d')
+  return watch
+}
+
+function healthAddress(text: string | undefined): string | undefined {
+  try {
+    if (text !== undefined && text !== '') parseHttpAddress(text)
+    return text
+  } catch (error) {
+    throw usage(`--health: ${messageOf(error)}`)
+  }
+}
+
 function engineName(text: string | undefined): string | undefined {
   if (text === undefined || text === 'native' || text === 'node') return text
   throw usage(`--engine is native or node, not '${text}'`)
 }
 
-function wholeNumber(flag: string, text: string | undefined, radix: 8 | 10): number | undefined {
+/** What a number on the command line means, as a person is told. */
+const NUMBERS = {
+  mode: { radix: 8, digits: /^[0-7]{1,4}$/, wanted: 'an octal mode like 027' },
+  bytes: { radix: 10, digits: /^\d{1,15}$/, wanted: 'a number of bytes' },
+  milliseconds: { radix: 10, digits: /^\d{1,9}$/, wanted: 'a number of milliseconds' },
+} as const
+
+function wholeNumber(flag: string, text: string | undefined, what: keyof typeof NUMBERS): number | undefined {
   if (text === undefined) return undefined
-  const digits = radix === 8 ? /^[0-7]{1,4}$/ : /^\d{1,15}$/
-  if (!digits.test(text))
-    throw usage(`${flag} is ${radix === 8 ? 'an octal mode like 027' : 'a number of bytes'}, not '${text}'`)
+  const { radix, digits, wanted } = NUMBERS[what]
+  if (!digits.test(text)) throw usage(`${flag} is ${wanted}, not '${text}'`)
   return Number.parseInt(text, radix)
 }
 
@@ -187,6 +225,16 @@ export function timeoutOf({ timeout }: Flags): number | null {
   const [, number = '', unit = ''] = /^(\d{1,10}(?:\.\d{1,3})?)(ms|s|m|)$/.exec(timeout) ?? []
   if (number === '') throw usage(`--timeout is a time like 5 (seconds), 500ms or 2m, not '${timeout}'`)
   return Math.min(LONGEST_MS, Math.round(Number(number) * (UNITS.get(unit) ?? 1)))
+}
+
+/** How long `--canary` watches if nobody says. */
+const CANARY_MS = 10_000
+
+/** `--canary-ms`, which says `--canary` too; 0 without either. */
+export function canaryTimeOf({ canary, 'canary-ms': text }: Flags): number {
+  if (text === undefined) return canary === true ? CANARY_MS : 0
+  if (/^[1-9]\d{0,7}$/.test(text)) return Number(text)
+  throw usage(`--canary-ms is a time in milliseconds, from 1 to 99999999, not '${text}'`)
 }
 
 /** `--lines`, or what it is without. */

@@ -93,7 +93,7 @@ export class LiveLine {
       `${Math.floor((now() - this.#started) / 1000)} s`,
     ]
     const text = `${this.#what}: ${parts.filter((part) => part !== '').join(', ')}`
-    this.#output.write(`\r\x1b[2K${text.slice(0, (this.#output.columns ?? 80) - 1)}`)
+    this.#output.write(`\r\x1b[2K${text.slice(0, (this.#output.columns || 80) - 1)}`)
     this.#isShown = true
   }
 }

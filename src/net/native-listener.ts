@@ -1,0 +1,158 @@
+// A listener of the native engine: how many may come in a batch, what becomes of them, and what happens when descriptors
+// run out.
+
+import { closeSync } from 'node:fs'
+import type { Sys } from '../addon.ts'
+import { formatEndpoint } from '../endpoint.ts'
+import { codeOf, SystemError } from '../errors.ts'
+import { LimitedLog } from '../log.ts'
+import { deadlines } from '../loop/deadlines.ts'
+import type { Accept, Listener, ListenSource, SocketEvents } from '../transport.ts'
+import { scarceFrom } from './descriptors.ts'
+import type { Engine } from './native-engine.ts'
+import { NativeSocket, type Owner, Pair } from './native-socket.ts'
+import { KEEPALIVE_MS } from './node-engine.ts'
+import { Kind } from './rings.ts'
+
+/** Connections of one listener in one batch: siblings take their share meanwhile. */
+const ACCEPTS = 16
+/** A listener without descriptors tries again after so long: siblings take what comes meanwhile. */
+const SCARCE_MS = 200
+
+export class NativeListener implements Listener, Owner {
+  readonly generation: number
+  readonly #engine: Engine
+  readonly slot: number
+  readonly #source: ListenSource
+  readonly #accept: Accept
+  /** Where every connection is, unless it listens on all addresses. */
+  readonly #localIp: string
+  #isClosed = false
+  #looksAgain = false
+
+  /** Throws a SystemError. */
+  constructor(engine: Engine, source: ListenSource, accept: Accept) {
+    const { sys, native } = engine
+    const handle = source.handle as { readonly fd: number } | null | undefined
+    const fd = handle?.fd ?? source.fd ?? -1
+    try {
+      this.#localIp = listenOn(sys, fd, source)
+      this.slot = listenWith(engine, fd, source)
+    } catch (error) {
+      giveUp(source)
+      throw error
+    }
+    this.generation = native.generation(this.slot)
+    this.#engine = engine
+    this.#source = source
+    this.#accept = accept
+    engine.begin(this)
+    this.makeRoom()
+  }
+
+  /** Says how many may come in the next batch; when it had room for none, that it has. False: it has none. */
+  makeRoom(): boolean {
+    const { queued } = this.#engine.rings
+    const hadNone = (queued[this.slot] as number) < 1
+    const room = Math.min(this.#source.room?.() ?? ACCEPTS, ACCEPTS)
+    if (this.#isClosed) return true // by the answer to that
+    queued[this.slot] = room
+    if (room < 1) this.#lookAgain()
+    else if (hadNone) this.#engine.native.wake(this.slot, this.generation)
+    return room >= 1
+  }
+
+  /** Room may come in no batch of ours: a timer closes a connection, say. */
+  #lookAgain(): void {
+    if (this.#looksAgain) return
+    this.#looksAgain = true
+    deadlines.after(SCARCE_MS, () => {
+      this.#looksAgain = false
+      if (!this.#isClosed) this.makeRoom()
+    })
+  }
+
+  close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    this.#engine.end(this)
+    if (hasHandle(this.#source)) giveUp(this.#source)
+  }
+
+  /** Of a connection in its queue; of the lack of descriptors. */
+  handle(kind: Kind, a: number): void {
+    if (kind === Kind.Scarce) this.#rest(a)
+  }
+
+  accept(slot: number, generation: number, offset: number): void {
+    const { rings, owners } = this.#engine
+    const socket = new NativeSocket(slot, generation, 0)
+    const fd = rings.receive.readInt32LE(offset + Pair.Fd)
+    owners[slot] = socket
+    socket.readEnds(rings.receive, offset, this.#localIp)
+    this.#engine.isolate(socket, () => {
+      let events: SocketEvents | null = null
+      try {
+        events = this.#accept(socket)
+      } finally {
+        if (events === null)
+          socket.destroy() // refused, or nobody will ever have it
+        else socket.attach(events)
+      }
+    })
+    if (fd >= scarceFrom()) this.#source.onScarce?.()
+  }
+
+  #rest(errno: number): void {
+    acceptErrors.log(SystemError.fromErrno(-errno, 'accept', this.#source.expected).message)
+    this.#source.onScarce?.()
+    deadlines.after(SCARCE_MS, () => {
+      if (!this.#isClosed) this.#engine.native.wake(this.slot, this.generation)
+    })
+  }
+}
+
+/** Listens, and says where every connection will be, if that is one address; what was bound must be where it should. */
+function listenOn(sys: Sys, fd: number, { backlog, expected }: ListenSource): string {
+  const { family, address, port } = sys.socketName(fd)
+  const isThere = family === 0 || formatEndpoint(address, port) === expected
+  if (!isThere) throw new SystemError('EADDRINUSE', 'listen', expected) // never serve where nobody asked us to: see bound-socket.ts
+  try {
+    sys.listen(fd, backlog)
+  } catch (error) {
+    throw new SystemError(codeOf(error), 'listen', expected, { cause: error })
+  }
+  if (family !== 0) {
+    sys.setNoDelay(fd, true) // what it accepts has these from it: no call per connection
+    sys.setKeepAlive(fd, KEEPALIVE_MS / 1000)
+  }
+  return family === 0 || WILDCARDS.includes(address) ? '' : address
+}
+
+/** A handle's descriptor is its own, which it closes: the engine gets a copy. */
+function listenWith({ sys, native }: Engine, fd: number, source: ListenSource): number {
+  if (!hasHandle(source)) return native.listen(fd)
+  const copy = sys.duplicate(fd)
+  try {
+    const slot = native.listen(copy.fd)
+    copy.release()
+    return slot
+  } finally {
+    copy.close()
+  }
+}
+
+function hasHandle({ handle }: ListenSource): boolean {
+  return handle !== null && handle !== undefined
+}
+
+/** What a listener was given. */
+function giveUp(source: ListenSource): void {
+  if (hasHandle(source)) (source.handle as { close(): void }).close()
+  else if (source.fd !== undefined) closeSync(source.fd)
+}
+
+/** Each connection has an address of its own there. */
+const WILDCARDS = ['0.0.0.0', '::']
+
+const acceptErrors = new LimitedLog()

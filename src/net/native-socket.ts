@@ -1,0 +1,398 @@
+// A connection of the native engine, as a Socket: it writes into the rings, and what has happened to its slot is told to it.
+// Under TLS it is a stream of the node engine's, to which it hands everything on.
+
+import { AsyncResource } from 'node:async_hooks'
+import type { NativeEngine } from '../addon.ts'
+import { SystemError } from '../errors.ts'
+import { type Encoded, isChunk, type Peer, type ProxyInfo, type TlsState } from '../protocol.ts'
+import {
+  kClosed,
+  kDrained,
+  kEnded,
+  kReceived,
+  type Released,
+  type Socket,
+  type SocketEvents,
+  type Tls,
+} from '../transport.ts'
+import { ipv4Text, ipv6Text } from './ip.ts'
+import { nodeEngine } from './node-engine.ts'
+import { DIRECT_FROM, Header, Kind, Operation, type Rings } from './rings.ts'
+
+/** What a socket needs of its engine. There is one in a process: a reference in each socket would cost 8 bytes. */
+export interface SocketEngine {
+  readonly rings: Rings
+  readonly native: NativeEngine
+  readonly owners: (Owner | null)[]
+  awaitSent(socket: NativeSocket): void
+  takeReceived(slot: number, generation: number): Buffer
+}
+
+let engine: SocketEngine | null = null
+
+/** Whose sockets they are from now on. */
+export function serveSockets(by: SocketEngine): void {
+  engine = by
+}
+
+export type Ends = Pick<Peer, 'remoteIp' | 'remotePort' | 'localIp' | 'localPort'>
+
+export /** Where the parts of an AddressPair lie (native/src/rings.h). */
+const enum Pair {
+  Family = 0,
+  Fd = 4,
+  RemotePort = 8,
+  LocalPort = 12,
+  ListenerGeneration = 16,
+  Remote = 24,
+  Local = 40,
+}
+
+/** Who has a slot. */
+export interface Owner {
+  readonly generation: number
+  handle(kind: Kind, a: number, b: number): void
+}
+
+const NO_BYTES = Buffer.alloc(0)
+/** What is told again belongs to no connection but its own: not to whichever one resumed it. */
+const neutral = new AsyncResource('millrace.replay')
+
+export const enum Flag {
+  /** `pause()`. */
+  Paused = 1,
+  /** Nothing is received yet. */
+  Unattached = 2,
+  /** From `secure()` on. */
+  ShakingHands = 4,
+  /** Somebody wants to hear when all has been sent. */
+  Awaited = 8,
+  Gone = 16,
+  /** The node engine has it now. */
+  Moved = 32,
+  /** `end()`. */
+  Ending = 64,
+}
+
+/** What few connections ever have. */
+interface Extra {
+  /** Received while it was paused, or once already: told before all that comes. */
+  held: Buffer | null
+  hasEnded: boolean
+  isReplaying: boolean
+  proxy: ProxyInfo | null
+  handshake: Tls | null
+  successor: Socket | null
+}
+
+export class NativeSocket implements Socket, Owner {
+  readonly generation: number
+  readonly #slot: number
+  #flags: number
+  #events: SocketEvents | null = null
+  /** Bytes written in this epoch: nobody has tried to send them. */
+  #pending = 0
+  #epoch = 0
+  /** An IPv4 address as a number, or text: made when somebody asks. */
+  #remote: number | string = ''
+  #local: number | string = ''
+  /** The remote one and the local one, 16 bits each. */
+  #ports = 0
+  #extra: Extra | null = null
+
+  constructor(slot: number, generation: number, flags: number) {
+    this.#slot = slot
+    this.generation = generation
+    this.#flags = flags
+  }
+
+  readEnds(from: Buffer, offset: number, localIp: string): void {
+    const family = from[offset]
+    this.#ports = (from.readInt32LE(offset + Pair.RemotePort) << 16) | from.readInt32LE(offset + Pair.LocalPort)
+    this.#remote = addressAt(from, offset + Pair.Remote, family)
+    this.#local = localIp === '' ? addressAt(from, offset + Pair.Local, family) : localIp
+  }
+
+  get remoteIp(): string {
+    return typeof this.#remote === 'number' ? ipv4Text(this.#remote) : this.#remote
+  }
+
+  get localIp(): string {
+    return typeof this.#local === 'number' ? ipv4Text(this.#local) : this.#local
+  }
+
+  get remotePort(): number {
+    return this.#ports >>> 16
+  }
+
+  get localPort(): number {
+    return this.#ports & 0xffff
+  }
+
+  get proxy(): ProxyInfo | null {
+    return this.#extra?.proxy ?? null
+  }
+
+  get isEncrypted(): boolean {
+    return this.#extra?.successor?.isEncrypted ?? false
+  }
+
+  get tls(): TlsState | null {
+    return this.#extra?.successor?.tls ?? null
+  }
+
+  get queuedBytes(): number {
+    if (this.#flags & (Flag.Gone | Flag.Moved)) return this.#extra?.successor?.queuedBytes ?? 0
+    const { queued, header } = rings()
+    const stalled = queued[this.#slot] as number
+    return this.#epoch === header[Header.Epoch] ? stalled + this.#pending : stalled
+  }
+
+  present({ remoteIp, remotePort, localIp, localPort }: Ends, proxy: ProxyInfo | null): void {
+    this.#remote = remoteIp
+    this.#local = localIp
+    this.#ports = (remotePort << 16) | localPort
+    if (proxy !== null) this.#more().proxy = proxy
+  }
+
+  attach(events: SocketEvents): void {
+    if (this.#flags & Flag.Gone) return // destroyed in onConnect
+    this.#events = events
+    if (this.#flags & Flag.Moved) return this.#extra?.successor?.attach(events)
+    if ((this.#flags & Flag.Unattached) === 0) return
+    this.#flags &= ~Flag.Unattached
+    this.#goOn()
+  }
+
+  write(bytes: Encoded): number {
+    if (this.#flags & (Flag.Gone | Flag.Moved)) return this.#extra?.successor?.write(bytes) ?? 0
+    if (isChunk(bytes))
+      return bytes.length < DIRECT_FROM ? this.#note(rings().put(this.#slot, bytes)) : this.#writeDirectly(bytes)
+    let length = 0
+    for (let at = 0; at < bytes.length; at++) length += (bytes[at] as string | Uint8Array).length
+    return length < DIRECT_FROM ? this.#note(rings().putAll(this.#slot, bytes)) : this.#writeAll(bytes)
+  }
+
+  /** Pieces that are too much for the ring, or for one place of it. */
+  #writeAll(chunks: readonly (string | Uint8Array)[]): number {
+    let size = 0
+    for (const chunk of chunks) size += this.write(chunk)
+    return size
+  }
+
+  /** Written, and not flushed yet. */
+  #note(size: number): number {
+    const epoch = rings().header[Header.Epoch] as number
+    this.#pending = this.#epoch === epoch ? this.#pending + size : size
+    this.#epoch = epoch
+    return size
+  }
+
+  #writeDirectly(chunk: string | Uint8Array): number {
+    const bytes = typeof chunk === 'string' ? Buffer.from(chunk) : chunk
+    native().sendBytes(this.#slot, this.generation, bytes)
+    return bytes.length
+  }
+
+  awaitDrained(): void {
+    if (this.#flags & (Flag.Gone | Flag.Awaited)) return
+    if (this.#flags & Flag.Moved) return this.#extra?.successor?.awaitDrained()
+    this.#flags |= Flag.Awaited
+    current().awaitSent(this)
+  }
+
+  /** A flush is over that somebody waited for. */
+  sent(): void {
+    this.#flags &= ~Flag.Awaited
+    if (this.#flags & (Flag.Gone | Flag.Moved)) return
+    if (this.queuedBytes === 0) this.#drained()
+    else if (rings().queued[this.#slot] === 0) this.awaitDrained() // written meanwhile
+  }
+
+  #drained(): void {
+    const tls = this.#extra?.handshake ?? null
+    if (tls !== null) this.#shakeHands(tls)
+    else this.#events?.[kDrained]()
+  }
+
+  pause(): void {
+    if (this.#flags & Flag.Gone) return
+    this.#flags |= Flag.Paused
+    if (this.#flags & Flag.Moved) this.#extra?.successor?.pause()
+    else rings().operate(this.#slot, Operation.Pause)
+  }
+
+  resume(): void {
+    if (this.#flags & Flag.Gone) return
+    this.#flags &= ~Flag.Paused
+    if (this.#flags & Flag.Moved) this.#extra?.successor?.resume()
+    else this.#goOn()
+  }
+
+  unread(bytes: Uint8Array): void {
+    if (this.#flags & Flag.Gone) return // its slot may be somebody else's
+    if (this.#flags & Flag.Moved) return this.#extra?.successor?.unread(bytes)
+    const more = this.#more()
+    more.held = Buffer.concat([bytes, more.held ?? NO_BYTES])
+    rings().operate(this.#slot, Operation.Pause)
+    this.#goOn()
+  }
+
+  end(): void {
+    if (this.#flags & Flag.Gone) return
+    this.#flags |= Flag.Ending
+    if (this.#flags & Flag.Moved) this.#extra?.successor?.end()
+    else rings().operate(this.#slot, Operation.End)
+  }
+
+  destroy(): void {
+    if (this.#flags & Flag.Gone) return
+    this.#flags |= Flag.Gone
+    this.#events = null
+    if (this.#flags & Flag.Moved) return this.#extra?.successor?.destroy()
+    current().owners[this.#slot] = null
+    rings().operate(this.#slot, Operation.Destroy)
+  }
+
+  release(): Released | null {
+    if (this.#flags & (Flag.Gone | Flag.Moved | Flag.ShakingHands | Flag.Ending)) return null
+    const released = this.#leave()
+    if (released === null) return null
+    this.#flags |= Flag.Gone
+    this.#events = null
+    return released
+  }
+
+  /** Null when it has failed: an event is on its way. */
+  #leave(): Released | null {
+    const { remoteIp, remotePort, localIp, localPort } = this
+    const released = native().release(this.#slot, this.generation)
+    if (released === undefined) return null
+    current().owners[this.#slot] = null
+    const received = current().takeReceived(this.#slot, this.generation)
+    const unread = Buffer.concat([this.#extra?.held ?? NO_BYTES, received])
+    return { ...released, unread, ends: { remoteIp, remotePort, localIp, localPort } }
+  }
+
+  secure(tls: Tls): void {
+    if (this.#flags & Flag.Gone) return // its slot may be somebody else's
+    this.#flags |= Flag.ShakingHands
+    this.#more().handshake = tls
+    rings().operate(this.#slot, Operation.Pause) // what comes from now on is the handshake's
+    if (this.queuedBytes === 0) this.#shakeHands(tls)
+    else this.awaitDrained()
+  }
+
+  #shakeHands(tls: Tls): void {
+    const more = this.#more()
+    more.handshake = null
+    const released = this.#leave()
+    if (released === null) return
+    this.#flags |= Flag.Moved
+    const successor = nodeEngine.adopt(released)
+    more.held = null
+    more.successor = successor
+    if (this.#events !== null) successor.attach(this.#events)
+    if (this.#flags & Flag.Paused) successor.pause()
+    successor.secure(tls)
+  }
+
+  // What the engine tells
+
+  handle(kind: Kind, a: number, b: number): void {
+    if (kind === Kind.Received) this.#received(a, b)
+    else if (kind === Kind.Ended) this.#ended()
+    else if (kind === Kind.Drained) this.#drainedLate()
+    else if (kind === Kind.Closed) this.#closed(a, b === 1)
+  }
+
+  #received(offset: number, size: number): void {
+    const bytes = rings().received(offset, size)
+    if (this.#mustHold) this.#more().held = Buffer.concat([this.#extra?.held ?? NO_BYTES, bytes])
+    else this.#events?.[kReceived](bytes)
+  }
+
+  #ended(): void {
+    if (this.#mustHold) this.#more().hasEnded = true
+    else this.#events?.[kEnded]()
+  }
+
+  /** In the batch in which it was paused, or told to receive something again. */
+  get #mustHold(): boolean {
+    if (this.#flags & (Flag.Paused | Flag.Unattached | Flag.ShakingHands)) return true
+    return this.#extra !== null && (this.#extra.held !== null || this.#extra.hasEnded)
+  }
+
+  #drainedLate(): void {
+    if (this.queuedBytes === 0) this.#drained()
+    else this.awaitDrained()
+  }
+
+  #closed(errno: number, isWriting: boolean): void {
+    try {
+      this.#events?.[kClosed](SystemError.fromErrno(-errno, isWriting ? 'write' : 'read', this.remoteIp))
+    } finally {
+      this.destroy()
+    }
+  }
+
+  /** Receiving goes on: with what is held, in a turn of its own, or with the kernel. */
+  #goOn(): void {
+    if (this.#flags & (Flag.Paused | Flag.Unattached | Flag.ShakingHands)) return
+    const extra = this.#extra
+    if (extra === null || (extra.held === null && !extra.hasEnded)) rings().operate(this.#slot, Operation.Resume)
+    else if (!extra.isReplaying) {
+      extra.isReplaying = true
+      neutral.runInAsyncScope(setImmediate, undefined, () => this.#replay(extra))
+    }
+  }
+
+  #replay(extra: Extra): void {
+    const held = extra.held
+    extra.isReplaying = false
+    if (this.#mustWait) return
+    extra.held = null
+    if (held !== null) this.#events?.[kReceived](held)
+    if (this.#mustWait) return
+    if (extra.hasEnded && extra.held === null) {
+      extra.hasEnded = false
+      this.#events?.[kEnded]()
+    }
+    if ((this.#flags & Flag.Gone) === 0) this.#goOn()
+  }
+
+  get #mustWait(): boolean {
+    return (this.#flags & (Flag.Paused | Flag.Unattached | Flag.ShakingHands | Flag.Gone | Flag.Moved)) !== 0
+  }
+
+  #more(): Extra {
+    this.#extra ??= {
+      held: null,
+      hasEnded: false,
+      isReplaying: false,
+      proxy: null,
+      handshake: null,
+      successor: null,
+    }
+    return this.#extra
+  }
+}
+
+function addressAt(from: Buffer, offset: number, family: number | undefined): number | string {
+  if (family === 4) return from.readInt32BE(offset)
+  return family === 6 ? ipv6Text(from.subarray(offset, offset + 16)) : ''
+}
+
+// There are sockets only where there is an engine.
+
+function current(): SocketEngine {
+  return engine as SocketEngine
+}
+
+function rings(): Rings {
+  return current().rings
+}
+
+function native(): NativeEngine {
+  return current().native
+}

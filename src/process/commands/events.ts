@@ -1,0 +1,71 @@
+// `events`: what happens in a server, as it happens.
+
+import { follow } from '../control.ts'
+import { renderEvent } from '../event-lines.ts'
+import type { EventLine } from '../event-stream.ts'
+import { CommandError, Exit } from '../exit-codes.ts'
+import { noGroup } from '../reload.ts'
+import { paintFor } from '../style.ts'
+import { ANY_WORDS, type Command } from './command.ts'
+import { untilSeen } from './follow.ts'
+import { type Line, linesOf } from './line.ts'
+import { findServer, need } from './server.ts'
+
+type Told = EventLine['event']
+
+export const events: Command = {
+  operands: '[app.js] [NAME ...]',
+  summary: 'what happens, as it happens: spawn, ready, exit, back-off, the steps of a reload, ...',
+  details: `Until Ctrl+C (exit code 0) or the end of the server (0 after a stop, 1 when it ended without one). --json: an object a line.
+-n begins with the last N of those that were; 200 are kept. With NAME only those of these groups. A reader who is too slow
+misses some and is told how many; the server does not wait for anybody.`,
+  flags: ['lines', 'name'],
+  words: ANY_WORDS,
+  async run(line) {
+    const past = linesOf(line.flags, 0)
+    await checkNames(line)
+    const found = await findServer(line)
+    const write = writer(line)
+    let isStopping = false
+    const followed = await follow(
+      found.path,
+      past,
+      (event) => {
+        isStopping ||= event.type === 'server' && event.state === 'stopping'
+        write(event)
+      },
+      found.uid,
+    )
+    if (followed.answer === null) throw new CommandError(Exit.Failure, 'the server has just ended')
+    if (!followed.answer.ok) throw new CommandError(Exit.Failure, followed.answer.message)
+    const isOver = await Promise.race([untilSeen(), followed.ended])
+    followed.close()
+    if (isOver === undefined && !isStopping)
+      throw new CommandError(Exit.Failure, `the master, pid ${found.done.pid}, ended without a stop`)
+    return Exit.Ok
+  },
+}
+
+async function checkNames(line: Line): Promise<void> {
+  if (line.words.length === 0) return
+  const { groups } = need((await findServer(line, { command: 'status' })).done.status)
+  for (const word of line.words) {
+    const [name = ''] = word.split(/:\d+$/)
+    if (!groups.some((group) => [name, word].includes(group.name) || group.listen === word)) throw noGroup(word, groups)
+  }
+}
+
+function writer({ flags, words }: Line): (event: Told) => void {
+  const paint = paintFor(process.stdout)
+  return (event) => {
+    if (words.length > 0 && !words.some((word) => isAbout(event, word))) return
+    process.stdout.write(`${flags.json === true ? JSON.stringify(event) : renderEvent(event, paint)}\n`)
+  }
+}
+
+/** What is about the server as a whole is about each. */
+function isAbout(event: Told, name: string): boolean {
+  if (event.type === 'server' || event.type === 'lost') return true
+  if (event.type === 'operation') return event.groups.length === 0 || event.groups.includes(name)
+  return event.group === name || event.worker === name
+}

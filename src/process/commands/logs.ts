@@ -1,0 +1,128 @@
+// `logs`: the log of a server, also of one that does not run any more: that is when one wants to read it.
+
+import { existsSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { CommandError, Exit } from '../exit-codes.ts'
+import { noGroup } from '../reload.ts'
+import { placesToAsk } from '../run-directory.ts'
+import { lastLines, Tail } from '../tail.ts'
+import { ANY_WORDS, type Command } from './command.ts'
+import { untilSeen } from './follow.ts'
+import { type Line, linesOf, runDirOf } from './line.ts'
+import { print } from './print.ts'
+import { findServer } from './server.ts'
+
+const LINES = 20
+/** How often one looks for more. */
+const LOOK_EVERY_MS = 100
+
+export const logs: Command = {
+  operands: '[app.js] [NAME ...]',
+  summary: 'the end of the log; -f goes on with what comes',
+  details: `The last 20 lines, or -n N, of the file that the server writes to (or has written to: it need not run); with NAME only what these
+groups or processes (echo, echo:2) have said, and what the master says of them. -f follows it, over rotations and restarts,
+until Ctrl+C (exit code 0). --json: an object a line, as --log-format json writes it. A server in the foreground without --log-file logs to its terminal, where nobody else can read.`,
+  flags: ['follow', 'lines', 'name', 'log-file'],
+  words: ANY_WORDS,
+  async run(line) {
+    const { flags, words } = line
+    const count = linesOf(flags, LINES)
+    const path = await logFileOf(line)
+    const isMeant = words.length === 0 ? () => true : (text: string) => words.some((name) => isOf(text, name))
+    const [lines, end] = readEnd(path, count, isMeant)
+    if (lines.length === 0 && flags.follow !== true) await checkNames(line)
+    const shape = flags.json === true ? toJson : asItIs
+    if (lines.length > 0) print(`${lines.map(shape).join('\n')}\n`)
+    return flags.follow === true ? follow(path, end, (text) => (isMeant(text) ? shape(text) : null)) : Exit.Ok
+  },
+}
+
+function readEnd(path: string, count: number, isMeant: (line: string) => boolean): [string[], number] {
+  const [lines, end] = lastLines(path, count, isMeant)
+  const before = `${path}.1` // what was put aside when the file had become too large
+  if (lines.length >= count || !existsSync(before)) return [lines, end]
+  return [[...lastLines(before, count - lines.length, isMeant)[0], ...lines], end]
+}
+
+/** Prints what `shape` makes of each line; null is nothing. */
+async function follow(path: string, from: number, shape: (line: string) => string | null): Promise<Exit> {
+  const tail = new Tail(path, from, (line) => {
+    const text = shape(line)
+    if (text !== null) process.stdout.write(`${text}\n`)
+  })
+  const timer = setInterval(() => tail.look(), LOOK_EVERY_MS)
+  const exit = await untilSeen()
+  clearInterval(timer)
+  tail.close()
+  return exit
+}
+
+/** Of the server that runs, else where one that ran would have left it. */
+async function logFileOf(line: Line): Promise<string> {
+  const given = line.flags['log-file'] ?? process.env.MILLRACE_LOG_FILE
+  let reason: unknown
+  try {
+    const { logFile, pid } = (await findServer(line)).done
+    if (logFile !== undefined && logFile !== '') return logFile
+    throw new CommandError(Exit.Failure, `the server, pid ${pid}, runs in the foreground and logs to its terminal`, {
+      next: 'start it with --log-file FILE, or with -d',
+    })
+  } catch (error) {
+    if (!(error instanceof CommandError && error.exitCode === Exit.NotRunning)) throw error
+    reason = error
+  }
+  const places = placesToAsk(line.modules[0] ?? '', runDirOf(line.flags)).places.map(({ path }) =>
+    join(path, 'millrace.log'),
+  )
+  const found = [...(given === undefined ? [] : [resolve(given)]), ...places].find((path) => existsSync(path))
+  if (found === undefined) throw reason
+  return found
+}
+
+async function checkNames(line: Line): Promise<void> {
+  const { groups } = (await findServer(line, { command: 'status' }).catch(() => null))?.done.status ?? {}
+  for (const word of line.words) {
+    const [name = ''] = word.split(/:\d+$/)
+    if (groups !== undefined && !groups.some((group) => group.name === name)) throw noGroup(word, groups)
+  }
+}
+
+/** `2026-11-26 12:30:01 pid:7 [echo:2] message`; the master's own lines have no worker. */
+const TEXT_LINE = /^(\S+ \S+) pid:(\d+) (?:\[(.*?:\d+|describe)\] )?(.*)$/
+
+/** Whether a line of the log is of this group or process, or says something about it. */
+export function isOf(text: string, name: string): boolean {
+  const { worker, message } = text.startsWith('{') ? readJson(text) : readText(text)
+  if (worker !== '') return worker === name || worker.replace(/:\d+$/, '') === name
+  return message
+    .split(/[\s,'"]+/)
+    .some((word) => word.replace(/:$/, '') === name || word.replace(/:\d*:?$/, '') === name)
+}
+
+function asItIs(text: string): string {
+  return text
+}
+
+/** A line of a log in text as the same object; a time that only says the second, in local time, becomes ISO 8601. */
+export function toJson(text: string): string {
+  if (text.startsWith('{')) return text
+  const [, time = '', pid = '', worker, message] = TEXT_LINE.exec(text) ?? []
+  if (message === undefined) return JSON.stringify({ message: text })
+  const date = new Date(time)
+  const iso = Number.isNaN(date.getTime()) ? time : date.toISOString()
+  return JSON.stringify({ time: iso, pid: Number(pid), worker, message })
+}
+
+function readText(text: string): { worker: string; message: string } {
+  const [, , , worker = '', message = ''] = TEXT_LINE.exec(text) ?? []
+  return { worker, message }
+}
+
+function readJson(text: string): { worker: string; message: string } {
+  try {
+    const { worker = '', message = '' } = JSON.parse(text) as { worker?: string; message?: string }
+    return { worker: String(worker), message: String(message) }
+  } catch {
+    return { worker: '', message: text } // a SyntaxError: it was cut by a full disk
+  }
+}

@@ -1,0 +1,134 @@
+// Where a process hangs: SIGUSR1 opens Node's inspector also in a loop without end, and `Debugger.pause` tells the stack.
+// Nothing of this exists before a process hangs, and the process is killed right after. The port is one of loopback; the
+// address has a secret in it, which only the master reads (QUIET_INSPECTOR in node-flags.ts).
+//
+// The inspector speaks RFC 6455, of which this is what it takes: one client, short text frames out, text frames in.
+
+import { randomBytes } from 'node:crypto'
+import { connect, type Socket } from 'node:net'
+
+/** For all of it: the process hangs already, and another should have its place. */
+const TIMEOUT_MS = 3000
+const MOST_BYTES = 64 * 1_048_576
+const MOST_FRAMES = 30
+
+interface CallFrame {
+  readonly functionName: string
+  readonly location: { readonly scriptId: string; readonly lineNumber: number; readonly columnNumber: number }
+}
+
+/** What it says unasked: of each script once debugging is on, then of the pause. */
+type Said =
+  | { method: 'Debugger.scriptParsed'; params: { readonly scriptId: string; readonly url: string } }
+  | { method: 'Debugger.paused'; params: { readonly callFrames: readonly CallFrame[] } }
+  | { method?: undefined }
+
+/**
+ * The JavaScript stack of a process, as lines of `    at name (url:line:column)`; empty when it runs none (a system call that does
+ * not return) or when it cannot be had. `url` resolves with the inspector's address once that is open. Never rejects.
+ */
+export async function hungStack(pid: number, url: Promise<string>): Promise<string> {
+  let late: NodeJS.Timeout | undefined
+  const end = new Promise<string>((resolve) => {
+    late = setTimeout(resolve, TIMEOUT_MS, '')
+  })
+  const abort = new AbortController()
+  try {
+    process.kill(pid, 'SIGUSR1')
+    return await Promise.race([end, url.then((address) => stackAt(address, abort.signal))])
+  } catch {
+    return '' // ESRCH, ECONNREFUSED, a line that is no address: the kill does not wait for it
+  } finally {
+    clearTimeout(late)
+    abort.abort()
+  }
+}
+
+function stackAt(address: string, signal: AbortSignal): Promise<string> {
+  const { hostname, port, pathname } = new URL(address)
+  return new Promise((resolve, reject) => {
+    const socket = connect(Number(port), hostname)
+    socket.once('error', reject)
+    signal.addEventListener('abort', () => socket.destroy())
+    const key = randomBytes(16).toString('base64')
+    const head = ['Upgrade: websocket', 'Connection: Upgrade', `Sec-WebSocket-Key: ${key}`, 'Sec-WebSocket-Version: 13']
+    socket.write(`GET ${pathname} HTTP/1.1\r\nHost: ${hostname}:${port}\r\n${head.join('\r\n')}\r\n\r\n`)
+    const onOpen = () => {
+      send(socket, { id: 1, method: 'Debugger.enable' })
+      send(socket, { id: 2, method: 'Debugger.pause' })
+    }
+    const urls = new Map<string, string>()
+    const onText = (text: string) => {
+      const said = JSON.parse(text) as Said
+      if (said.method === 'Debugger.scriptParsed') urls.set(said.params.scriptId, said.params.url)
+      if (said.method === 'Debugger.paused') resolve(rendered(said.params.callFrames, urls))
+    }
+    const read = messageReader(onOpen, onText) // what comes with the handshake the inspector does not read
+    socket.on('data', (bytes: Buffer) => {
+      try {
+        if (!read(bytes)) reject(new Error('too much'))
+      } catch (error) {
+        reject(error) // it does not speak as the inspector does
+      }
+    })
+  })
+}
+
+function rendered(frames: readonly CallFrame[], urls: ReadonlyMap<string, string>): string {
+  return frames
+    .slice(0, MOST_FRAMES)
+    .map(({ functionName, location: { scriptId, lineNumber, columnNumber } }) => {
+      const place = `${urls.get(scriptId)}:${lineNumber + 1}:${columnNumber + 1}`
+      return functionName === '' ? `    at ${place}` : `    at ${functionName} (${place})`
+    })
+    .join('\n')
+}
+
+/** A masked text frame of less than 126 bytes. RFC 6455 section 5.2. */
+function send(socket: Socket, command: object): void {
+  const text = Buffer.from(JSON.stringify(command))
+  const mask = randomBytes(4)
+  socket.write(
+    Buffer.concat([Buffer.of(0x81, 0x80 | text.length), mask, text.map((byte, at) => byte ^ (mask[at & 3] ?? 0))]),
+  )
+}
+
+/** Reads the answer to the handshake, then frames; false when there is too much of it. */
+function messageReader(onOpen: () => void, onText: (text: string) => void): (bytes: Buffer) => boolean {
+  let isOpen = false
+  let rest: Buffer[] = []
+  let size = 0
+  let wanted = 0
+  return (bytes) => {
+    rest.push(bytes)
+    size += bytes.length
+    if (size > MOST_BYTES) return false
+    if (size < wanted) return true
+    let all = Buffer.concat(rest)
+    if (!isOpen) {
+      const end = all.indexOf('\r\n\r\n')
+      isOpen = end >= 0
+      if (isOpen) onOpen()
+      all = isOpen ? all.subarray(end + 4) : all
+    }
+    for (let frame = isOpen ? frameOf(all) : null; frame !== null; frame = frameOf(all)) {
+      if (all.length < frame.end) break
+      onText(all.toString('utf8', frame.start, frame.end))
+      all = all.subarray(frame.end)
+    }
+    rest = [all]
+    size = all.length
+    wanted = (isOpen ? frameOf(all)?.end : 0) ?? 0
+    return true
+  }
+}
+
+/** Where the payload of the first frame lies; null while its head is not there. A server does not mask. */
+function frameOf(bytes: Buffer): { start: number; end: number } | null {
+  if (bytes.length < 2) return null
+  const short = bytes.readUInt8(1) & 0x7f
+  const start = short === 127 ? 10 : short === 126 ? 4 : 2
+  if (bytes.length < start) return null
+  const length = short === 127 ? Number(bytes.readBigUInt64BE(2)) : short === 126 ? bytes.readUInt16BE(2) : short
+  return { start, end: start + length }
+}

@@ -1,0 +1,139 @@
+// `/metrics`: what the master has been told by its workers, for Prometheus (text format 0.0.4) and OpenMetrics 1.0. A scrape
+// reads memory and asks no worker; what dead processes have counted stays in, so no counter falls while its slot is there. A
+// worker that is silent is counted as such, with its last numbers. Labels: group and slot, never a pid.
+
+import { addCounters, type Counters, newCounters } from '../counters.ts'
+import { version } from '../version.ts'
+import { groupHealth } from './readiness.ts'
+import type { GroupState, Slot } from './slot.ts'
+import { HUNG_AFTER_MS } from './status.ts'
+
+type Labels = Readonly<Record<string, string>>
+
+interface Family {
+  readonly name: string
+  readonly type: 'counter' | 'gauge' | 'info'
+  readonly help: string
+  readonly samples: readonly (readonly [labels: Labels, value: number])[]
+}
+
+/** In the order in which they are shown; a counter's name gets its `_total`. */
+const COUNTERS: readonly (readonly [name: string, help: string, of: readonly (readonly [keyof Counters, Labels])[]])[] =
+  [
+    ['connections_accepted', 'Connections that were accepted.', [['accepted', {}]]],
+    ['connections_closed', 'Connections that have ended.', [['closed', {}]]],
+    ['connections_refused', 'Connections closed at once: their address had as many as it may.', [['refused', {}]]],
+    ['messages', 'Messages.', inAndOut('messagesIn', 'messagesOut')],
+    ['bytes', 'Bytes of payload on connections.', inAndOut('bytesIn', 'bytesOut')],
+    ['send_failures', 'Messages that were not sent.', [['sendFail', {}]]],
+    ['protocol_errors', 'Connections closed because their peer broke the rules.', [['protocolErrors', {}]]],
+    ['handler_errors', 'Handlers that threw or rejected.', [['handlerErrors', {}]]],
+    ['handshake_errors', 'TLS handshakes that failed.', [['handshakeErrors', {}]]],
+    ['connections_discarded', 'Connections whose peer still sent into a goodbye.', [['discarded', {}]]],
+    ['datagrams_dropped', 'Datagrams that nobody handled.', [['dropped', {}]]],
+  ]
+
+function inAndOut(received: keyof Counters, sent: keyof Counters): [keyof Counters, Labels][] {
+  return [
+    [received, { direction: 'in' }],
+    [sent, { direction: 'out' }],
+  ]
+}
+
+/** @param isOpen OpenMetrics, else the text format that came before it */
+export function renderMetrics(groups: readonly GroupState[], isOpen: boolean): string {
+  const text = familiesOf(groups).map((family) => render(family, isOpen))
+  return text.join('') + (isOpen ? '# EOF\n' : '')
+}
+
+function familiesOf(all: readonly GroupState[]): Family[] {
+  const groups = all.filter(({ isGone }) => !isGone)
+  const slots = groups.flatMap(({ name, slots }) => {
+    return slots.map((slot) => ({ slot, labels: { group: name, worker: String(slot.id) }, counters: countersOf(slot) }))
+  })
+  const healths = groups.map(groupHealth)
+  const silent = slots.filter(({ slot: { current } }) => current === null || current.silentMs >= HUNG_AFTER_MS).length
+  return [
+    info('build', 'What runs.', { version, node: process.versions.node }),
+    gauge(
+      'workers',
+      'Processes as declared.',
+      healths.map(({ name, count }) => [{ group: name }, count]),
+    ),
+    gauge(
+      'workers_ready',
+      'Processes that serve.',
+      healths.map(({ name, ready }) => [{ group: name }, ready]),
+    ),
+    gauge('metrics_missing_workers', 'Workers whose numbers are not of now.', [[{}, silent]]),
+    counter('worker_restarts', 'Processes that ended when they should not, by how.', groups.flatMap(exitsOf)),
+    gauge(
+      'worker_memory_bytes',
+      'Resident set.',
+      slots.map(({ slot, labels }) => [labels, memoryOf(slot)]),
+    ),
+    gauge(
+      'connections',
+      'Open connections.',
+      slots.map(({ labels, counters }) => [labels, counters.connections]),
+    ),
+    ...COUNTERS.map(([name, help, of]) =>
+      counter(
+        name,
+        help,
+        slots.flatMap(({ labels, counters }) =>
+          of.map(([key, more]) => [{ ...labels, ...more }, counters[key]] as const),
+        ),
+      ),
+    ),
+  ]
+}
+
+function gauge(name: string, help: string, samples: Family['samples']): Family {
+  return { name, type: 'gauge', help, samples }
+}
+
+function counter(name: string, help: string, samples: Family['samples']): Family {
+  return { name, type: 'counter', help, samples }
+}
+
+function info(name: string, help: string, labels: Labels): Family {
+  return { name, type: 'info', help, samples: [[labels, 1]] }
+}
+
+/** Of all processes that the slot has had; its connections are those of now. */
+function countersOf({ past, processes }: Slot): Counters {
+  const total = addCounters(newCounters(), past)
+  for (const { report } of processes) addCounters(total, report.counters)
+  return total
+}
+
+function memoryOf({ processes }: Slot): number {
+  return processes.reduce((sum, { report }) => sum + report.memory, 0)
+}
+
+function exitsOf({ name, exits }: GroupState): (readonly [Labels, number])[] {
+  return [...exits].map(([reason, times]) => [{ group: name, reason }, times])
+}
+
+/** In OpenMetrics a family has its name without the suffix of its samples; before, it has theirs, and there is no info. */
+function render({ name, type, help, samples }: Family, isOpen: boolean): string {
+  const sample = `millrace_${name}${type === 'counter' ? '_total' : type === 'info' ? '_info' : ''}`
+  const family = isOpen ? `millrace_${name}` : sample
+  const lines = [
+    `# HELP ${family} ${help}`,
+    `# TYPE ${family} ${type === 'info' && !isOpen ? 'gauge' : type}`,
+    ...samples.map(([labels, value]) => `${sample}${renderLabels(labels)} ${value}`),
+  ]
+  return `${lines.join('\n')}\n`
+}
+
+function renderLabels(labels: Labels): string {
+  const all = Object.entries(labels).map(([name, value]) => `${name}="${escaped(value)}"`)
+  return all.length === 0 ? '' : `{${all.join(',')}}`
+}
+
+/** Backslash, quote and line feed, and nothing else. */
+function escaped(value: string): string {
+  return value.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n')
+}

@@ -1,0 +1,99 @@
+// The end of a log file, and what comes behind it: over rotations, by its path, as tail -F does.
+
+import { closeSync, fstatSync, openSync, readSync, type Stats, statSync } from 'node:fs'
+import { StringDecoder } from 'node:string_decoder'
+
+const CHUNK = 65_536
+const LF = 0x0a
+
+/** The last `count` lines of a file that `isMeant`, oldest first; and how far it was read. Throws a system error. */
+export function lastLines(path: string, count: number, isMeant: (line: string) => boolean): [string[], number] {
+  const fd = openSync(path, 'r')
+  try {
+    const { size } = fstatSync(fd)
+    const lines: string[] = []
+    let rest: Buffer = Buffer.alloc(0)
+    for (let end = size; end > 0 && lines.length < count; ) {
+      const start = Math.max(0, end - CHUNK)
+      const bytes = Buffer.concat([readAt(fd, start, end - start), rest])
+      const from = start === 0 ? 0 : bytes.indexOf(LF) + 1 || bytes.length // the first may have begun before
+      const whole = bytes.subarray(from).toString().split('\n')
+      if (whole.at(-1) === '') whole.pop()
+      for (const line of whole.reverse()) if (lines.length < count && isMeant(line)) lines.unshift(line)
+      rest = bytes.subarray(0, from)
+      end = start
+    }
+    return [lines, size]
+  } finally {
+    closeSync(fd)
+  }
+}
+
+function readAt(fd: number, position: number, length: number): Buffer {
+  const bytes = Buffer.alloc(length)
+  return bytes.subarray(0, readSync(fd, bytes, 0, length, position))
+}
+
+/** Reads what is appended to the file at a path, whichever file that is. */
+export class Tail {
+  readonly #path: string
+  readonly #onLine: (line: string) => void
+  #fd = -1
+  #stat: Stats | null = null
+  #position: number
+  #rest = ''
+  #decoder = new StringDecoder('utf8')
+
+  /** From this position of the file that is there now. */
+  constructor(path: string, position: number, onLine: (line: string) => void) {
+    this.#path = path
+    this.#position = position
+    this.#onLine = onLine
+    this.#open(position)
+  }
+
+  /** Reads what has come. A file that was moved away is read to its end first, then the new one from its beginning. */
+  look(): void {
+    this.#read()
+    const now = statSync(this.#path, { throwIfNoEntry: false })
+    if (now === undefined) return
+    if (this.#stat?.ino !== now.ino || this.#stat.dev !== now.dev) {
+      this.#read() // what came between reading and looking
+      this.close()
+      this.#open(0)
+      this.#read()
+    } else if (now.size < this.#position) {
+      this.#position = 0 // truncated: logrotate's copytruncate
+      this.#read()
+    }
+  }
+
+  close(): void {
+    if (this.#fd >= 0) closeSync(this.#fd)
+    this.#fd = -1
+  }
+
+  #open(position: number): void {
+    try {
+      this.#fd = openSync(this.#path, 'r')
+      this.#stat = fstatSync(this.#fd)
+      this.#position = position
+      this.#rest = ''
+      this.#decoder = new StringDecoder('utf8')
+    } catch {
+      this.#stat = null // ENOENT: it comes with the next line
+    }
+  }
+
+  #read(): void {
+    if (this.#fd < 0) return
+    for (;;) {
+      const bytes = readAt(this.#fd, this.#position, CHUNK)
+      if (bytes.length === 0) return
+      this.#position += bytes.length
+      const lines = (this.#rest + this.#decoder.write(bytes)).split('\n')
+      this.#rest = lines.pop() ?? ''
+      for (const line of lines) this.#onLine(line)
+    }
+  }
+}

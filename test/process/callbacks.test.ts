@@ -1,0 +1,111 @@
+// Workerman's callbacks of the master, in processes of their own: what they are told and when, and that the server does
+// not mind what they do.
+
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { reload } from '../support/reload.ts'
+import { ask, echo, inSandbox, portOf, type Sandbox, workersOf } from '../support/server.ts'
+import { until } from '../support/until.ts'
+
+/** `note(text)` in the module writes a line with the pid of its process. */
+function notes(box: Sandbox, more: string): { module: string; lines(): string[] } {
+  const path = join(box.directory, 'notes')
+  const note = `
+    const { appendFileSync } = await import('node:fs')
+    const note = (text) => appendFileSync(${JSON.stringify(path)}, text + ' ' + process.pid + '\\n')`
+  const lines = () => (existsSync(path) ? readFileSync(path, 'utf8').trimEnd().split('\n') : [])
+  return { module: box.file('app.js', echo(2, `${note}\n${more}`)), lines }
+}
+
+const ALL = `
+  Worker.onMasterReload = () => note('reload')
+  Worker.onMasterStop = async () => { await new Promise((resolve) => setTimeout(resolve, 50)); note('stop') }
+  Worker.onWorkerExit = (worker, status, pid) => note('exit ' + worker.name + ' ' + status + ' ' + pid)
+  worker.onWorkerStart = () => note('start')`
+
+test('they are called at a reload, at each end of a worker, and last of all at a stop, in neither master nor worker', async () => {
+  await inSandbox(async (box) => {
+    const { module, lines } = notes(box, ALL)
+    const status = await box.start(module)
+    const [victim, other] = workersOf(status).map(({ pid }) => pid)
+    process.kill(victim ?? 0, 'SIGKILL')
+    await until(() => lines().some((line) => line.startsWith(`exit echo 9 ${victim} `)), 20_000)
+    await reload(box)
+    await until(() => lines().some((line) => line.startsWith(`exit echo 0 ${other} `)), 20_000)
+    const before = lines()
+    const at = before.findIndex((line) => line.startsWith('reload'))
+    // Two at the start, one after the kill; the two of the reload come after its callback.
+    assert.is(before.slice(0, at).filter((line) => line.startsWith('start')).length, 3)
+    assert.is(before.slice(at).filter((line) => line.startsWith('start')).length, 2)
+    const workers = new Set(before.filter((line) => line.startsWith('start')).map((line) => line.split(' ').at(-1)))
+    const callers = before.filter((line) => !line.startsWith('start')).map((line) => Number(line.split(' ').at(-1)))
+    assert.not(callers.some((pid) => workers.has(String(pid)) || pid === status.pid))
+    await box.stop()
+    const after = lines()
+    assert.match(after.at(-1) ?? '', /^stop \d+$/)
+    assert.is(after.filter((line) => line.startsWith('exit echo 0 ')).length, 4) // two of the reload, two of the stop
+  })
+})
+
+test("what they throw is logged, and no crash of theirs is the server's", async () => {
+  await inSandbox(async (box) => {
+    const { module, lines } = notes(
+      box,
+      `
+      Worker.onMasterReload = () => { throw new Error('planted') }
+      Worker.onMasterStop = () => process.abort()
+      Worker.onWorkerExit = (worker, status) => { note('exit ' + status); setTimeout(() => { throw new Error('late') }); return new Promise(() => {}) }`,
+    )
+    const { pid } = await box.start(module)
+    const { slots } = await reload(box)
+    assert.equal(
+      slots.map(({ result }) => result),
+      ['replaced', 'replaced'],
+    )
+    await until(() => /\[callback\] onMasterReload: Error: planted\n/.test(box.log()))
+    await until(() => lines().length >= 1 && /onWorkerExit: Error: late\n/.test(box.log()), 20_000)
+    const status = await box.status()
+    assert.is(status.pid, pid)
+    assert.match(await ask(portOf(status), 'x'), /^x/)
+    await box.stop()
+    assert.match(box.log(), /onMasterStop: (signal SIGABRT|exit 134)|onWorkerExit, onMasterStop: /)
+  })
+})
+
+test('one that hangs is ended after its time, and workers are replaced meanwhile', async () => {
+  await inSandbox(async (box) => {
+    const hang = `
+      const { existsSync, writeFileSync } = await import('node:fs')
+      Worker.onWorkerExit = (worker, status, pid) => {
+        note('exit ' + pid)
+        if (existsSync(process.argv[2])) return
+        writeFileSync(process.argv[2], '')
+        for (;;);
+      }`
+    const { module, lines } = notes(box, hang)
+    const first = workersOf(await box.start(module, '--', join(box.directory, 'hung'))).map(({ pid }) => pid)
+    process.kill(first[0] ?? 0, 'SIGKILL')
+    await until(() => lines().length === 1, 20_000)
+    process.kill(first[1] ?? 0, 'SIGKILL')
+    const after = await until(async () => {
+      const status = await box.status()
+      return workersOf(status).every(({ incarnation, state }) => incarnation === 2 && state === 'ready') && status
+    }, 20_000)
+    assert.match(await ask(portOf(after), 'x'), /^x/)
+    await until(() => /onWorkerExit: not settled within 10 s, its process is killed/.test(box.log()), 30_000)
+    await until(() => lines().some((line) => line.startsWith(`exit ${first[1]} `)), 30_000)
+    await box.stop()
+  })
+})
+
+test('a callback that is no function is refused', async () => {
+  await inSandbox(async (box) => {
+    const { code, stderr } = await box.command('check', box.file('app.js', echo(1, `Worker.onMasterStop = 'x'`)))
+    assert.is(code, 6)
+    assert.match(stderr, /Worker\.onMasterStop is x: it must be a function, or null/)
+  })
+})
+
+test.run()

@@ -1,0 +1,171 @@
+// `reload --canary`: one process of each group runs the new code beside all the old ones, is watched, and is followed by the
+// others or taken back. Until that is decided nothing of the old code has gone.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { judge } from '../../src/process/canary.ts'
+import type { ReloadOutcome } from '../../src/process/reload.ts'
+import { version, versionAt } from '../support/reload.ts'
+import { ask, inSandbox, portOf, type Running, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import { until } from '../support/until.ts'
+
+const COUNT = 2
+const LONG = '60000'
+
+/** Asks again and again, each time on a new connection, until it is told to stop. Failures are the server's affair. */
+function talk(port: number): { end(): Promise<void> } {
+  let isOver = false
+  const loop = async () => {
+    while (!isOver) await ask(port, 'x').catch(() => 'refused')
+  }
+  const loops = [loop(), loop(), loop()]
+  return {
+    end: async () => {
+      isOver = true
+      await Promise.all(loops)
+    },
+  }
+}
+
+async function canaryOf(box: Sandbox) {
+  return until(async () => workersOf(await box.status()).find(({ state }) => state === 'canary'), 20_000)
+}
+
+const pidsOf = async (box: Sandbox) => workersOf(await box.status()).map(({ pid }) => pid)
+
+async function outcomeOf(reloading: Running): Promise<{ code: number | null; stderr: string; outcome: ReloadOutcome }> {
+  const { code, stderr, stdout } = await reloading.ended
+  return { code, stderr, outcome: JSON.parse(stdout) as ReloadOutcome }
+}
+
+test('a canary that does well is followed by the others, and becomes active only then', async () => {
+  await inSandbox(async (box) => {
+    const more = `worker.onWorkerActive = () => Worker.log('active ' + process.pid)`
+    const before = await box.start(box.file('app.js', version(1, COUNT, more)))
+    const port = portOf(before)
+    box.file('app.js', version(2, COUNT, more))
+    const reloading = box.begin('reload', '--canary-ms', '3000', '--json')
+    const canary = await canaryOf(box)
+    const versions = new Set<string>()
+    await until(async () => versions.add(await versionAt(port)).size === 2, 20_000) // both answer
+    const seen = workersOf(await box.status())
+    assert.equal(
+      workersOf(before).map(({ pid }) => seen.some((worker) => worker.pid === pid)),
+      [true, true],
+    )
+    assert.not.match(box.log(), new RegExp(`active ${canary.pid}`))
+    const { code, outcome } = await outcomeOf(reloading)
+    assert.is(code, 0)
+    const [report] = outcome.canaries
+    assert.is(report?.pid, canary.pid)
+    assert.is(report?.reason, '')
+    assert.ok((report?.watchedMs ?? 0) >= 3000)
+    assert.ok((report?.canary.messages ?? 0) > 0 && report?.canary.errors === 0)
+    assert.equal(
+      outcome.slots.map(({ worker, result, note }) => ({ worker, result, note })),
+      [
+        { worker: 'echo:0', result: 'replaced', note: 'canary' },
+        { worker: 'echo:1', result: 'replaced', note: '' },
+      ],
+    )
+    assert.equal(
+      await pidsOf(box),
+      outcome.slots.map(({ newPid }) => newPid),
+    )
+    assert.is((await pidsOf(box))[0], canary.pid)
+    assert.is(await versionAt(port), '2')
+    await until(() => box.log().includes(`active ${canary.pid}`))
+    await box.stop()
+  })
+})
+
+for (const [what, broken, reason] of [
+  [
+    'throws',
+    `worker.onMessage = () => { throw new Error('planted') }`,
+    /\d+ errors in \d+ messages, beside it 0 in \d+/,
+  ],
+  ['crashes', `worker.onMessage = () => { setImmediate(() => { throw new Error('planted') }) }`, /has ended: exit 250/],
+  ['spins', `worker.onMessage = () => { for (;;); }`, /has not turned for/],
+] as const) {
+  test(`a canary that ${what} is taken back with its reason, and the old code serves on`, async () => {
+    await inSandbox(async (box) => {
+      const before = await box.start(box.file('app.js', version(1, COUNT)))
+      const pids = workersOf(before).map(({ pid }) => pid)
+      box.file('app.js', version(2, COUNT, `${broken}\nworker.drainTimeoutMs = 500`))
+      const reloading = box.begin('reload', '--canary-ms', LONG, '--json')
+      await canaryOf(box)
+      const talking = talk(portOf(before))
+      const { code, stderr, outcome } = await outcomeOf(reloading)
+      await talking.end()
+      assert.is(code, 1)
+      assert.match(stderr, /reload given up: canary echo:0 pid \d+ was taken back: /)
+      assert.match(stderr, reason)
+      assert.match(outcome.canaries[0]?.reason ?? '', reason)
+      assert.equal(
+        outcome.slots.map(({ result, oldPid }) => ({ result, oldPid })),
+        [{ result: 'taken back', oldPid: pids[0] }],
+      )
+      assert.equal(await pidsOf(box), pids)
+      assert.is(await versionAt(portOf(before)), '1')
+      await box.stop()
+    })
+  })
+}
+
+test('a canary that does not come up, one that is stopped with the server, and times that are none', async () => {
+  await inSandbox(async (box) => {
+    const before = await box.start(box.file('app.js', version(1, COUNT)))
+    for (const time of ['0', '-1', '1.5', 'soon']) {
+      const { code, stderr } = await box.command('reload', `--canary-ms=${time}`)
+      assert.is(code, 2)
+      assert.match(stderr, /--canary-ms is a time in milliseconds/)
+    }
+    box.file('app.js', version(2, COUNT, `worker.onWorkerStart = () => { throw new Error('planted') }`))
+    const failed = await box.command('reload', '--canary')
+    assert.is(failed.code, 6)
+    assert.match(failed.stderr, /echo:0 did not become ready: Error: planted/)
+    assert.equal(
+      await pidsOf(box),
+      workersOf(before).map(({ pid }) => pid),
+    )
+    box.file('app.js', version(3, COUNT))
+    const reloading = box.begin('reload', '--canary')
+    await canaryOf(box)
+    assert.match(succeeded(await box.command('status')).stdout, /\[canary\][\s\S]*canary echo:0 pid \d+: after/)
+    await box.stop()
+    const { code, stderr } = await reloading.ended
+    assert.is(code, 1)
+    assert.match(stderr, /stopped|ended/)
+  })
+})
+
+test('a group that cannot live twice has no canary, one that is new none either', async () => {
+  await inSandbox(async (box) => {
+    const program = (more: string) => version(1, 1, `worker.reloadMode = 'stop-first'\n${more}`)
+    await box.start(box.file('app.js', program('')))
+    box.file('app.js', program(`new Worker({ name: 'other' })`))
+    const outcome = JSON.parse(succeeded(await box.command('reload', '--canary', '--json')).stdout) as ReloadOutcome
+    assert.equal(outcome.canaries, [])
+    assert.equal(
+      outcome.slots.map(({ worker, result }) => `${worker} ${result}`),
+      ['echo:0 replaced', 'other:0 added'],
+    )
+    assert.match(box.log(), /no canary of echo: it cannot live beside the old process/)
+    await box.stop()
+  })
+})
+
+test('what is worse: a share of errors, a late loop; what is not: chance, or what the others do as well', () => {
+  const sample = (messages: number, errors: number, lagMs = 0) => ({ messages, errors, lagMs })
+  assert.is(judge(sample(0, 0), sample(0, 0)), '')
+  assert.is(judge(sample(1000, 5), sample(1000, 0)), '')
+  assert.match(judge(sample(1000, 20), sample(1000, 0)), /^20 errors in 1000 messages, beside it 0 in 1000$/)
+  assert.is(judge(sample(1000, 20), sample(1000, 10)), '')
+  assert.match(judge(sample(0, 1), sample(0, 0)), /^1 errors in 0 messages/)
+  assert.is(judge(sample(10, 0, 90), sample(10, 0, 1)), '')
+  assert.match(judge(sample(10, 0, 150), sample(10, 0, 1)), /late by 150 ms, beside it by 1 ms/)
+  assert.is(judge(sample(10, 0, 300), sample(10, 0, 120)), '')
+})
+
+test.run()

@@ -1,0 +1,88 @@
+// `diff`: what runs against what the code on disk says, with the exit codes of diff(1).
+
+import { mkdirSync, renameSync, symlinkSync, unlinkSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { reload, version } from '../support/reload.ts'
+import { inSandbox, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+
+async function diff(box: Sandbox) {
+  const { code, stdout, stderr } = await box.command('diff', '--json')
+  const { isSame, differences, changedFiles } = JSON.parse(stdout)
+  assert.is(code, isSame ? 0 : 1, stderr)
+  const lines = (differences as Record<string, string>[]).map(
+    ({ group, what, running, wanted }) => `${group} ${what}: ${running} -> ${wanted}`,
+  )
+  return { isSame, lines, changedFiles: changedFiles as string[] }
+}
+
+test('counts, settings, groups and files that differ are named until a reload makes it so', async () => {
+  await inSandbox(async (box) => {
+    box.file('lib/part.js', '// v1')
+    const old = `new Worker('', { name: 'old' })`
+    const module = box.file('app.js', version(1, 2, old))
+    const before = await box.start(module)
+    assert.equal(await diff(box), { isSame: true, lines: [], changedFiles: [] })
+    assert.is(succeeded(await box.command('diff')).stdout, 'What runs is what the code says.\n')
+
+    const more = `worker.drainTimeoutMs = 5000; new Worker('', { name: 'fresh' })`
+    box.file('app.js', version(2, 3, more))
+    const part = box.file('lib/part.js', '// v2')
+    box.file('node_modules/x/index.js', '// of others')
+    const found = await diff(box)
+    assert.equal(found, {
+      isSame: false,
+      lines: [
+        ...['echo count: 2 -> 3', 'echo drainTimeoutMs: 30000 -> 5000'],
+        ...['fresh group: - -> declared', 'old group: declared -> -'],
+      ],
+      changedFiles: [module, part],
+    })
+    const { stdout, code } = await box.command('diff')
+    assert.is(code, 1)
+    assert.match(stdout, /^group +what +running +wanted\necho +count +2 +3\n/)
+    assert.match(stdout, /^next: 'millrace reload' makes it so/m)
+    assert.equal(
+      workersOf(await box.status()).map(({ pid }) => pid),
+      workersOf(before).map(({ pid }) => pid),
+    )
+    await reload(box)
+    assert.ok((await diff(box)).isSame)
+
+    succeeded(await box.command('scale', 'echo', '4'))
+    succeeded(await box.command('stop', 'fresh'))
+    assert.equal((await diff(box)).lines, ['echo count: 4 (scaled) -> 3', 'fresh group: stopped -> running'])
+    box.file('app.js', 'const = 1')
+    const broken = await box.command('diff')
+    assert.is(broken.code, 6)
+    assert.match(broken.stderr, /SyntaxError/)
+    await box.stop()
+    assert.is((await box.command('diff')).code, 3)
+  })
+})
+
+test('code that was put in place by a rename, or behind a link, has changed although it is older', async () => {
+  await inSandbox(async (box) => {
+    for (const release of ['one', 'two']) {
+      mkdirSync(join(box.directory, release))
+      box.file(`${release}/app.js`, version(1, 1))
+    }
+    const spare = box.file('two/spare.js', '// older than the server')
+    const link = join(box.directory, 'current')
+    symlinkSync('one', link)
+    await box.start(join(link, 'app.js'))
+    assert.ok((await diff(box)).isSame)
+    unlinkSync(link)
+    symlinkSync('two', link)
+    assert.equal((await diff(box)).changedFiles, [join(box.directory, 'two/app.js')])
+    await reload(box)
+    assert.ok((await diff(box)).isSame)
+    const moved = join(box.directory, 'two/moved.js')
+    renameSync(spare, moved)
+    assert.equal((await diff(box)).changedFiles, [moved])
+    await box.stop()
+  })
+})
+
+test.run()

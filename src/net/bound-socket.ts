@@ -8,7 +8,7 @@
 // so only workers listen; two masters can both bind, and the workers of the second fail.
 
 import { lookup } from 'node:dns/promises'
-import { existsSync, linkSync, lstatSync, readFileSync, renameSync, unlinkSync } from 'node:fs'
+import { closeSync, existsSync, linkSync, lstatSync, readFileSync, renameSync, unlinkSync } from 'node:fs'
 import net from 'node:net'
 import { dirname } from 'node:path'
 import { addon, type Descriptor, type SocketToBind, type Sys } from '../addon.ts'
@@ -33,12 +33,16 @@ export interface BoundSocket {
   readonly handle: unknown
   /** `127.0.0.1:8888` with the resolved port, `[::]:8888`, or a path. */
   readonly endpoint: string
+  /** Of a Unix socket: which file it made (`fileId`). */
+  readonly file?: string
   /** One process at a time can have it: two cannot overlap during a reload. */
   readonly isExclusive?: boolean
   /** A service manager made it and keeps it: one for all processes of its group, for as long as the master lives. */
   readonly isActivated?: boolean
   /** Releases it, and a Unix socket's file if that is still ours. */
   close(): void
+  /** Releases it without its file, which is another process's now. */
+  abandon(): void
 }
 
 /**
@@ -96,7 +100,7 @@ async function bindTcp({ host, port }: Address, backlog: number, sys: Sys | null
     throw errno === 0 ? new SystemError('EADDRINUSE', 'bind', wanted) : SystemError.fromErrno(errno, 'bind', wanted)
   }
   const endpoint = formatEndpoint(bound.address ?? ip, bound.port ?? 0) // the kernel's spelling, which workers compare
-  return { fd: handle.fd, handle, endpoint, close: () => handle.close() }
+  return released(handle, endpoint)
 }
 
 function isAsked(bound: number, asked: number): boolean {
@@ -117,7 +121,20 @@ export async function resolve(host: string): Promise<string> {
 export function adoptSocket(fd: number, endpoint: string): BoundSocket {
   const handle = createServerHandle('', 0, 0, fd)
   if (typeof handle === 'number') throw SystemError.fromErrno(handle, 'open', endpoint)
-  return { fd: handle.fd, handle, endpoint, close: () => handle.close() }
+  return released(handle, endpoint)
+}
+
+function released(handle: Handle, endpoint: string): BoundSocket {
+  const close = () => handle.close()
+  return { fd: handle.fd, handle, endpoint, close, abandon: close }
+}
+
+/** One that the master before this one had, as a descriptor of this process; `file` is empty where none is its own. */
+export function inheritSocket(fd: number, endpoint: string, { transport }: Address, file: string): BoundSocket {
+  if (transport !== 'udp')
+    return file === '' ? adoptSocket(fd, endpoint) : withFile(adoptSocket(fd, endpoint), endpoint, file)
+  const close = () => closeSync(fd)
+  return { fd, handle: null, endpoint, close, abandon: close }
 }
 
 async function bindUnix(path: string, backlog: number, sys: Sys | null): Promise<BoundSocket> {
@@ -134,18 +151,27 @@ async function bindUnix(path: string, backlog: number, sys: Sys | null): Promise
     fd: handle.fd,
     handle,
     endpoint: path,
+    file,
     close: () => closeUnix(handle, path, file),
+    abandon: nothing, // libuv would unlink it, whoever has it: the end of this process closes it
   }
 }
 
 function listeningUnix(sys: Sys, path: string, backlog: number): BoundSocket {
-  const bound = listening(sys, { transport: 'unix', host: '', port: 0, path }, backlog)
-  const file = fileId(path)
+  return withFile(listening(sys, { transport: 'unix', host: '', port: 0, path }, backlog), path)
+}
+
+/** A descriptor: libuv knows no name of it. */
+function withFile(bound: BoundSocket, path: string, file = fileId(path)): BoundSocket {
   const close = () => {
-    bound.close() // a descriptor: libuv knows no name of it
+    bound.close()
     if (fileId(path) === file) unlinkSync(path)
   }
-  return { ...bound, close }
+  return { ...bound, file, close }
+}
+
+function nothing(): void {
+  // It stays as it is.
 }
 
 /** libuv gives EACCES for ENOENT here, "for compat with Windows". */

@@ -35,7 +35,8 @@ function masterBoundPorts(sys: Sys): UdpPorts {
       const ip = await resolve(host)
       const bound = sys.bind({ transport: 'udp', host: ip, port, path: '', isDualStack: true }) // as dgram
       const { address, port: taken } = sys.socketName(bound.fd)
-      return { fd: bound.fd, handle: null, endpoint: formatEndpoint(address, taken), close: () => bound.close() }
+      const close = () => bound.close()
+      return { fd: bound.fd, handle: null, endpoint: formatEndpoint(address, taken), close, abandon: close }
     },
   }
 }
@@ -50,9 +51,13 @@ export const childBoundPorts: UdpPorts = {
     )
   },
   async bind({ host, port }) {
-    const endpoint = await freeEndpoint(host, port)
-    return { fd: -1, handle: null, endpoint, isExclusive: !canReusePort(), close: nothing }
+    return boundByChildren(await freeEndpoint(host, port))
   },
+}
+
+/** A port of which the master knows the number alone. */
+export function boundByChildren(endpoint: string): BoundSocket {
+  return { fd: -1, handle: null, endpoint, isExclusive: !canReusePort(), close: nothing, abandon: nothing }
 }
 
 function nothing(): void {

@@ -59,7 +59,8 @@ function take(fd: number, name: string, sys: Sys): ActivatedSocket {
   if (family === 0 && (kind === 'datagrams' || host === '')) throw new Error('it is no Unix stream socket with a path')
   const transport = family === 0 ? 'unix' : kind === 'datagrams' ? 'udp' : 'tcp'
   const endpoint = family === 0 ? host : formatEndpoint(host, port)
-  const socket = kind === 'datagrams' ? { fd, handle: null, endpoint, close: nothing } : adoptSocket(fd, endpoint)
+  const socket =
+    kind === 'datagrams' ? { fd, handle: null, endpoint, close: nothing, abandon: nothing } : adoptSocket(fd, endpoint)
   const address = {
     scheme: '',
     transport,

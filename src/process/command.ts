@@ -19,11 +19,12 @@ import { scale } from './commands/scale.ts'
 import { start } from './commands/start.ts'
 import { connections, status } from './commands/status.ts'
 import { stop } from './commands/stop.ts'
+import { upgrade } from './commands/upgrade.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 import { paintFor } from './style.ts'
 
 const COMMANDS: ReadonlyMap<string, Command> = new Map(
-  Object.entries({ start, stop, restart, reload, scale, status, connections, logs, events, diff, check }),
+  Object.entries({ start, stop, restart, reload, scale, upgrade, status, connections, logs, events, diff, check }),
 )
 
 /** Does what `argv` says. `direct` is the user's file when that is what was run. Never rejects. */

@@ -4,11 +4,13 @@
 // loosened let nobody else in.
 
 import { once } from 'node:events'
-import { unlinkSync } from 'node:fs'
+import { linkSync, renameSync, rmSync, unlinkSync } from 'node:fs'
 import net from 'node:net'
+import { join } from 'node:path'
 import { addon } from '../addon.ts'
 import { codeOf, messageOf } from '../errors.ts'
 import { log } from '../log.ts'
+import { now } from '../loop/clock.ts'
 import { isUnixPath } from '../net/address.ts'
 import { fileId, removeStaleSocket } from '../net/bound-socket.ts'
 import { Channel } from './channel.ts'
@@ -20,7 +22,9 @@ import type { Identity } from './identity.ts'
 import type { Scale } from './regroup.ts'
 import type { ReloadOutcome } from './reload.ts'
 import { controlPath } from './run-directory.ts'
+import type { Program } from './spawn.ts'
 import type { ConnectionPage, Cursor, Status } from './status.ts'
+import type { UpgradeOutcome } from './upgrade.ts'
 
 export type Request =
   | { readonly command: 'status' | 'ping' | 'diff' }
@@ -37,6 +41,7 @@ export type Request =
   | { readonly command: 'start'; readonly names: readonly string[] }
   | { readonly command: 'scale'; readonly name: string; readonly scale: Scale }
   | { readonly command: 'connections'; readonly cursor: Cursor | undefined }
+  | ({ readonly command: 'upgrade' } & Program)
   /** Those that were, up to `past` of them, and from then on each as it happens. */
   | { readonly command: 'events'; readonly past: number }
 /** How long processes may take to leave. */
@@ -69,6 +74,7 @@ export interface Done extends Identity {
   readonly comparison?: Comparison
   /** Of what takes its time. */
   readonly outcome?: ReloadOutcome
+  readonly upgrade?: UpgradeOutcome
   /** How long a stop may take before workers are killed. */
   readonly stopTimeoutMs: number
 }
@@ -77,18 +83,32 @@ export interface Done extends Identity {
 const REQUEST_TIMEOUT_MS = 5000
 /** More than this many follow the events by mistake. */
 const MOST_FOLLOWERS = 64
+/** For the last answers of a master that another one has replaced. */
+const SETTLE_MS = 2000
+const LOOK_EVERY_MS = 10
 
 export class ControlServer {
   readonly #server: net.Server
-  readonly #path: string
+  readonly #runDir: string
+  /** Where its socket is: beside the other one, while another master is in charge. */
+  #path: string
+  readonly #bound: string
   readonly #events: Events
   #followers = 0
   #file = ''
+  /** Connections, and requests that have no answer yet. */
+  #open = 0
+  #asked = 0
 
-  constructor(runDir: string, events: Events, answer: (request: Request) => Promise<Answer>) {
-    this.#path = controlPath(runDir)
+  /** @param isSecond another master has the control socket now */
+  constructor(runDir: string, events: Events, answer: (request: Request) => Promise<Answer>, isSecond = false) {
+    this.#runDir = runDir
+    this.#bound = isSecond ? asidePath(runDir, process.pid) : controlPath(runDir)
+    this.#path = this.#bound
     this.#events = events
     this.#server = net.createServer((socket) => {
+      this.#open++
+      socket.once('close', () => this.#open--)
       const giveUp = () => socket.destroy()
       socket.setTimeout(REQUEST_TIMEOUT_MS, giveUp)
       const channel = new Channel<Request, Answer>(socket)
@@ -96,7 +116,9 @@ export class ControlServer {
       channel.onMessage = async (request) => {
         socket.setTimeout(0)
         channel.onMessage = null
+        this.#asked++
         const said = uid === null ? await answer(request).catch(refusal) : denial(uid)
+        this.#asked--
         if (said.ok && request.command === 'events') {
           socket.off('timeout', giveUp)
           this.#follow(socket, channel, said, request.past)
@@ -135,12 +157,44 @@ export class ControlServer {
     this.#file = fileId(this.#path)
   }
 
+  /**
+   * Puts the socket of another process in the place of this one: at no moment there is none. Who has connected before is
+   * answered here.
+   */
+  giveWay(pid: number): void {
+    const aside = asidePath(this.#runDir, process.pid)
+    linkSync(this.#path, aside)
+    this.#path = aside
+    renameSync(asidePath(this.#runDir, pid), controlPath(this.#runDir))
+  }
+
+  /** Takes the place of another process, which has given way, or with its pid, which is gone. */
+  take(gone: number | null = null): void {
+    const path = controlPath(this.#runDir)
+    if (gone !== null) rmSync(asidePath(this.#runDir, gone), { force: true })
+    if (fileId(path) !== this.#file) renameSync(this.#path, path)
+    this.#path = path
+    rmSync(asidePath(this.#runDir, process.pid), { force: true }) // a second name, if `giveWay` came half-way
+  }
+
+  /** Who waits for an answer has it, and whoever else is there has had his time. */
+  async settled(): Promise<void> {
+    const late = now() + SETTLE_MS
+    do await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))
+    while (this.#asked > 0 || (this.#open > 0 && now() < late))
+  }
+
   /** Takes no more requests; removes the socket if it is still ours. */
   close(): void {
     if (this.#file === '' || fileId(this.#path) !== this.#file) return // the end of this process closes it
-    this.#server.close() // libuv unlinks by name
+    if (['', this.#file].includes(fileId(this.#bound))) this.#server.close() // libuv unlinks that by name, whosever it is
     if (fileId(this.#path) === this.#file) unlinkSync(this.#path)
   }
+}
+
+/** Not longer than `control.sock`, whose path has been found short enough. */
+function asidePath(runDir: string, pid: number): string {
+  return join(runDir, `c.${pid}`)
 }
 
 /** The user at the other end, where that is neither ours nor root. Null also where nobody can tell. */

@@ -51,7 +51,7 @@ export type ServerEvent =
   | { readonly type: 'lost'; readonly count: number }
 
 /** What somebody asks of a running server (but `recycle`: a process has reached a limit, and another takes its place), and takes its time: one at a time, each begins and ends. */
-export type Operation = 'recycle' | 'reload' | 'scale' | 'stop' | 'start' | 'restart'
+export type Operation = 'recycle' | 'reload' | 'scale' | 'stop' | 'start' | 'restart' | 'upgrade'
 
 /** The steps of an operation. `groups` names those it is about; empty: all. */
 export type OperationEvent = {

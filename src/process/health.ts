@@ -21,6 +21,7 @@ export class HealthServer {
   readonly #look: () => Seen
   #server: Server | null = null
   #address = ''
+  #suspended = ''
 
   constructor(look: () => Seen) {
     this.#look = look
@@ -33,6 +34,20 @@ export class HealthServer {
     this.close()
     this.#server = server
     this.#address = address
+  }
+
+  /** Leaves its port to another process, until `resume`. */
+  suspend(): void {
+    const address = this.#address
+    this.close()
+    this.#suspended = address
+  }
+
+  /** Listens where it did. Rejects with a SystemError. */
+  async resume(): Promise<void> {
+    const address = this.#suspended
+    this.#suspended = ''
+    if (address !== '') await this.listen(address)
   }
 
   close(): void {

@@ -8,25 +8,35 @@ import { rmSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
 import { log } from '../log.ts'
+import { now } from '../loop/clock.ts'
 import { encodeFrame } from '../shared/wire.ts'
+import { type Identity, isAlive, startTimeOf } from './identity.ts'
+import type { InheritedKeeper } from './inheritance.ts'
 import type { Output } from './output.ts'
 import { type Child, onceEnded, spawnChild } from './spawn.ts'
 
 const START_TIMEOUT_MS = 10_000
-/** It has nothing to finish. */
+/** What one that nobody needs any more may take to end: it has nothing to finish. */
 const END_TIMEOUT_MS = 1000
+const LOOK_EVERY_MS = 10
+const NOBODY: Identity = { pid: 0, startTime: '' }
 
 export class KeeperHandle {
   readonly #path: string
   readonly #output: Output
   readonly #onChange: () => void
-  readonly #secret = randomBytes(32).toString('base64')
+  readonly #secret: string
+  /** The one that the earlier master has started: it lives as long as somebody is connected. */
+  #inherited: Identity = NOBODY
+  #hold: net.Socket | null = null
   #child: Child | null = null
   #ready: Promise<void> | null = null
   #isEnding = false
 
   /** `onChange` is told when `pid` is another one. */
-  constructor(runDir: string, output: Output, onChange: () => void) {
+  constructor(runDir: string, output: Output, onChange: () => void, earlier: InheritedKeeper | null = null) {
+    this.#secret = earlier?.secret ?? randomBytes(32).toString('base64')
+    this.#inherited = earlier?.identity ?? NOBODY
     this.#path = join(runDir, 'keeper.sock')
     this.#output = output
     this.#onChange = onChange
@@ -34,13 +44,40 @@ export class KeeperHandle {
 
   /** 0 while there is none. */
   get pid(): number {
-    return this.#child?.process.pid ?? 0
+    return this.#child?.process.pid ?? this.#inherited.pid
   }
 
   /** A connection that the keeper trusts, to be given away: nothing has been read from it. Rejects when it cannot be had. */
   async connect(): Promise<net.Socket> {
-    this.#ready ??= this.#start()
+    this.#ready ??= this.#inherited.pid === 0 ? this.#start() : this.rejoin()
     await this.#ready
+    return this.#dial()
+  }
+
+  /** For the next master. */
+  get inheritance(): InheritedKeeper {
+    const { pid } = this
+    return { identity: { pid, startTime: pid === 0 ? '' : startTimeOf(pid) }, secret: this.#secret }
+  }
+
+  /** Takes over the one of the earlier master, if there is one; a new one takes its place when it is gone. */
+  async rejoin(): Promise<void> {
+    if (this.#inherited.pid === 0 || this.#hold !== null) return
+    const hold = await this.#dial().catch(() => null)
+    if (hold === null) {
+      this.#inherited = NOBODY
+      return this.#start()
+    }
+    this.#hold = hold.resume()
+    hold.on('error', ignore).once('close', () => {
+      this.#hold = this.#ready = null
+      this.#inherited = NOBODY
+      if (!this.#isEnding) log('keeper of shared data: gone. What it kept is lost')
+      this.#onChange()
+    })
+  }
+
+  async #dial(): Promise<net.Socket> {
     const socket = new net.Socket()
     socket.pause()
     socket.connect(this.#path)
@@ -52,16 +89,29 @@ export class KeeperHandle {
     return socket
   }
 
-  /** When nobody is left who could ask: it leaves when its channel closes, as it would without a master. */
-  async end(): Promise<void> {
+  /** When nobody is left who could ask (`isLast`: of another master's processes neither): it leaves when its channel closes, as it would without a master. */
+  async end(isLast: boolean): Promise<void> {
     this.#isEnding = true
     const child = this.#child
-    if (child === null) return
+    if (child === null) return isLast ? this.#endInherited() : void this.#hold?.destroy()
     const isGone = once(child.process, 'exit')
     const late = setTimeout(() => child.process.kill('SIGKILL'), END_TIMEOUT_MS)
     child.channel.destroy()
     await isGone
     clearTimeout(late)
+    rmSync(this.#path, { force: true })
+  }
+
+  /** It leaves by itself when nobody is connected; killed if it does not. */
+  async #endInherited(): Promise<void> {
+    const keeper = this.#inherited
+    if (keeper.pid === 0) return
+    const killAt = now() + END_TIMEOUT_MS
+    this.#hold?.destroy()
+    while (isAlive(keeper)) {
+      if (now() > killAt) process.kill(keeper.pid, 'SIGKILL')
+      await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))
+    }
     rmSync(this.#path, { force: true })
   }
 
@@ -94,4 +144,8 @@ export class KeeperHandle {
       onceEnded(child.process, (code, signal) => end(why || (signal === null ? `exit ${code}` : `signal ${signal}`)))
     })
   }
+}
+
+function ignore(): void {
+  // 'close' follows.
 }

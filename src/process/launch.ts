@@ -18,12 +18,19 @@ const LOG_MODE = 0o640
 /** Starts a daemon; its banner when all of its workers serve. Rejects with a CommandError that says why not. */
 export async function launchDaemon(options: StartOptions): Promise<string> {
   const runDir = makeRunDir(runDirCandidates(options.modules[0] ?? '', options.runDir))
-  // Only what V8 prints when it ends the master itself goes there: log lines take the way through process/output.ts.
-  const err = openFile(options.logFile ?? join(runDir, 'millrace.log'), 'append', LOG_MODE)
+  const stdio = daemonStdio(options, runDir)
   const boot = { role: 'master', options, isDaemon: true, node: nodeSettings() } as const
-  const child = spawnChild(boot, { stdio: ['ignore', 'ignore', err], isDetached: true })
-  closeSync(err)
+  const child = spawnChild(boot, { stdio, isDetached: true })
+  closeSync(stdio[2])
   return untilStarted(child)
+}
+
+/**
+ * For a daemon's master. Only what V8 prints when it ends that itself goes to the file, which is the caller's to close: log
+ * lines take the way through process/output.ts. Throws a CommandError.
+ */
+export function daemonStdio({ logFile }: StartOptions, runDir: string): ['ignore', 'ignore', number] {
+  return ['ignore', 'ignore', openFile(logFile ?? join(runDir, 'millrace.log'), 'append', LOG_MODE)]
 }
 
 function untilStarted({ process: child, channel }: Child): Promise<string> {

@@ -29,6 +29,23 @@ export class Lock {
     return holder
   }
 
+  /** The one that this process has been given by `passTo`; else as `acquire`, whoever had it. */
+  static take(runDir: string): Lock | Identity {
+    const given = new Lock(join(runDir, 'lock'))
+    return given.isOurs() ? given : Lock.acquire(runDir)
+  }
+
+  /** Makes another process the holder, or this one again: at no moment there is none. Throws the errors of open(2). */
+  passTo(holder: Identity): void {
+    const draft = `${this.#path}.${process.pid}`
+    try {
+      writeFileSync(draft, JSON.stringify(holder), { mode: 0o600 })
+      renameSync(draft, this.#path)
+    } finally {
+      remove(draft) // of a full disk
+    }
+  }
+
   /** The file says so: somebody may have taken the whole directory away, and another master made it anew. */
   isOurs(): boolean {
     return readHolder(this.#path).pid === process.pid

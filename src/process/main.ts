@@ -4,6 +4,7 @@ import { callBack } from './callback-child.ts'
 import type { Channel } from './channel.ts'
 import { describe, work } from './child.ts'
 import { runCommand } from './command.ts'
+import { EarlierMaster } from './earlier-master.ts'
 import { registry } from './group.ts'
 import { keep } from './keep.ts'
 import type { Boot, FromChild, MasterBoot, ToChild } from './messages.ts'
@@ -23,11 +24,12 @@ export async function main(): Promise<void> {
 }
 
 async function lead(
-  { node, options, isDaemon }: MasterBoot,
+  { node, options, isDaemon, inheritance }: MasterBoot,
   channel: Channel<ToChild, FromChild> | null,
 ): Promise<void> {
   adoptNodeSettings(node)
-  process.exit(await runMaster(options, isDaemon, channel))
+  const earlier = inheritance === undefined || channel === null ? null : new EarlierMaster(inheritance, channel)
+  process.exit(await runMaster(options, isDaemon, channel, earlier))
 }
 
 async function play(channel: Channel<ToChild, FromChild>, boot: Boot): Promise<void> {

@@ -2,10 +2,11 @@
 // safe to run at any time; a reload takes one slot after the other in hand (reload.ts). Signal handlers and messages only
 // take note. No user code ever runs here.
 
+import { closeSync } from 'node:fs'
 import { loadavg } from 'node:os'
 import { join } from 'node:path'
 import { addon, type Descriptor } from '../addon.ts'
-import { addCounters, newCounters } from '../counters.ts'
+import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { codeOf, messageOf, SystemError } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
@@ -18,6 +19,7 @@ import { MasterCallbacks } from './callbacks.ts'
 import { type Answer, ask, ControlServer, type Leave, type Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
 import { type Comparison, compare, oldestStart } from './diff.ts'
+import type { EarlierMaster, Estate } from './earlier-master.ts'
 import { Events } from './events.ts'
 import { asCommandError, CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Declaration, type Settings } from './group.ts'
@@ -29,7 +31,7 @@ import { Lock } from './lock.ts'
 import { keysOf, mailboxesOf, type StartOptions } from './messages.ts'
 import { InspectorPorts, inspects, QUIET_INSPECTOR } from './node-flags.ts'
 import { OomKills } from './oom-kills.ts'
-import { type Operated, Operator } from './operator.ts'
+import { type Operated, Operator, REPLACED } from './operator.ts'
 import { Output } from './output.ts'
 import { Peers } from './peers.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
@@ -41,10 +43,11 @@ import { makeRunDir, type Places, placesOfOurs, realPathOf, runDirCandidates } f
 import { extendStart, extension, feedWatchdog, reapOrphans, tellService, tellStatus } from './service.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import { Sockets } from './sockets.ts'
-import { FIRST_SOCKET_FD, spawnChild } from './spawn.ts'
-import { connectionPage, engineOf, groupStatus, type Status, totalsOf } from './status.ts'
+import { FIRST_SOCKET_FD, type Program, spawnChild } from './spawn.ts'
+import { connectionPage, engineOf, type GroupStatus, groupStatus, type Status, totalsOf } from './status.ts'
 import { StuckWorkers } from './stuck.ts'
 import { ROTATE_TICKETS_MS, Tickets } from './tickets.ts'
+import { type Household, Upgrade } from './upgrade.ts'
 import { type WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
 /** So many boot failures of one slot before anything serves: the program is broken, not unlucky. */
@@ -53,14 +56,16 @@ const MAX_BOOT_FAILURES = 5
 const SHORTEST_SERVICE_MS = 1000
 /** What another master may take to say that it is there. */
 const PING_MS = 1000
+/** What one that has nothing left to do may take to end. */
+const LEAVE_MS = 3000
 
 /** Workers are killed and reaped then, and files closed. */
 const STOP_SLACK_MS = 5000
 /** What is longer means: for ever. */
 const LONGEST_START_MS = 1_000_000_000
 
-/** `asked`, or the failure that ends the server. */
-type StopReason = CommandError | 'asked'
+/** `asked`, or the failure that ends the server. `replaced`: this master ends, and another one has the server. */
+type StopReason = CommandError | 'asked' | 'replaced'
 
 export class Master implements Operated, RecycleSupervisor {
   readonly groups: GroupState[] = []
@@ -69,17 +74,22 @@ export class Master implements Operated, RecycleSupervisor {
   readonly #operator = new Operator(this)
   readonly #options: StartOptions
   readonly #isDaemon: boolean
+  /** For people; how long ago that is, another clock tells, which nobody sets. */
   readonly #startedAt = new Date()
+  readonly #startedNow = now()
+  /** From here on no other master takes over. */
+  readonly #stopAnnounced = new AbortController()
   readonly #ended = new AbortController()
   readonly #inspectorPorts = new InspectorPorts()
-  readonly #tickets = new Tickets()
+  readonly #tickets: Tickets
+  readonly #earlier: EarlierMaster | null
   readonly #oomKills = new OomKills()
   readonly #recycling = new Recycling(this)
   readonly #stuck = new StuckWorkers(this.groups, () => this.#output?.isLogPiped === true)
   readonly #leaders = new Leaders()
   #keeper: KeeperHandle | null = null
   /** The counters that all workers share; null without the addon. */
-  readonly #memory = sharedMemory()
+  readonly #memory: Descriptor | null
   readonly #peers = new Peers()
   #settings: Settings = DEFAULT_SETTINGS
   #runDir = ''
@@ -101,15 +111,21 @@ export class Master implements Operated, RecycleSupervisor {
   /** Everything has been ready once: from then on failures are retried for ever. */
   #isUp = false
   #stopping: StopReason | null = null
+  /** Another master leads: this one waits for its processes to drain. */
+  #isReplaced = false
   /** How much time those who have asked for the end give: the least counts. */
   readonly #leaves: Leave[] = []
   /** Of slots that a reload has removed: no total ever falls. */
   #past = newCounters()
   readonly #waiting = new Set<() => void>()
 
-  constructor(options: StartOptions, isDaemon: boolean) {
+  /** @param earlier the master that this one is to replace */
+  constructor(options: StartOptions, isDaemon: boolean, earlier: EarlierMaster | null = null) {
     this.#options = options
     this.#isDaemon = isDaemon
+    this.#earlier = earlier
+    this.#memory = sharedMemory(earlier?.inheritance.memory ?? -1)
+    this.#tickets = new Tickets(earlier?.inheritance.ticketSecret)
     const { modules, argv, user = '', group = '', engine } = options
     const settings = { modules, argv, user, group, engine }
     this.#callbacks = new MasterCallbacks(
@@ -128,10 +144,12 @@ export class Master implements Operated, RecycleSupervisor {
     if (this.#options.umask !== undefined) process.umask(this.#options.umask)
     reapOrphans(() => this.#pids())
     const stopExtending = extendStart(() => this.#startsInTime())
-    feedWatchdog()
+    if (this.#earlier === null) feedWatchdog()
     try {
-      await this.#takeRunDir()
-      this.sockets.adopt(takeActivated())
+      if (this.#earlier === null) {
+        await this.#takeRunDir()
+        this.sockets.adopt(takeActivated())
+      } else await this.#joinRunDir(this.#earlier)
       this.events.emit({ type: 'server', state: 'starting', reason: '' })
       await this.#prepare()
       if (this.#options.isWatching) await this.#watch()
@@ -159,9 +177,11 @@ export class Master implements Operated, RecycleSupervisor {
    */
   stop(isGraceful: boolean, timeoutMs: number | null = null): void {
     this.#leaves.push({ isGraceful, timeoutMs })
+    if (!isGraceful) this.#earlier?.hurry()
     const isPatient = isGraceful && timeoutMs === null
     if (isPatient && this.#delay !== null) return
-    const delayMs = isPatient && this.#isUp && this.#stopping === null ? this.#stopDelayMs : 0
+    const isServing = this.#isUp && this.#stopping === null && !this.#isReplaced
+    const delayMs = isPatient && isServing ? this.#stopDelayMs : 0
     if (delayMs === 0) return this.#giveUp('asked')
     this.#announceStop('', delayMs)
     log(`not ready any more, drains in ${delayMs / 1000} s`)
@@ -175,7 +195,7 @@ export class Master implements Operated, RecycleSupervisor {
   }
 
   reload(): Promise<ReloadOutcome> {
-    return this.#operator.reload([])
+    return this.#orPassed(this.#operator.reload([]), { command: 'reload' })
   }
 
   get isStopping(): boolean {
@@ -186,8 +206,14 @@ export class Master implements Operated, RecycleSupervisor {
     return this.#settings.stopTimeoutMs
   }
 
-  untilUp(): Promise<void> {
-    return this.#until(() => this.#isUp || this.#stopping !== null)
+  get isReplaced(): boolean {
+    return this.#isReplaced
+  }
+
+  /** What is asked for during a start comes after it, and during an upgrade when the old processes are gone. */
+  async untilUp(): Promise<void> {
+    await this.#until(() => this.#isUp || this.#stopping !== null)
+    if (this.#isUp) await this.#earlier?.settled
   }
 
   async describeAnew(): Promise<Described> {
@@ -195,11 +221,11 @@ export class Master implements Operated, RecycleSupervisor {
     this.#leaders.generation++
     this.#output?.reopen()
     await this.#callbacks.call({ name: 'onMasterReload' })
-    await this.#health.listen(this.#options.health ?? described.settings.health)
+    await this.#health.listen(this.#healthAddress)
     return described
   }
 
-  exclusively(work: () => Promise<void>): Promise<void> {
+  exclusively<T>(work: () => Promise<T>): Promise<T> {
     return this.#operator.exclusively(work)
   }
 
@@ -223,26 +249,39 @@ export class Master implements Operated, RecycleSupervisor {
   }
 
   #writePid(path: string): void {
-    writePidFile(path)
+    writePidFile(path, process.pid)
     this.#pidFiles.add(path)
   }
 
   async #prepare(): Promise<void> {
+    const earlier = this.#earlier
     const { groups, tlsFiles, settings } = await this.#describeForUse()
-    await this.#health.listen(this.#options.health ?? settings.health)
-    if (this.#options.pidFile === undefined && settings.pidFile !== '') this.#writePid(settings.pidFile)
-    await this.#predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
+    if (earlier === null) {
+      await this.#health.listen(this.#healthAddress)
+      if (this.#options.pidFile === undefined && settings.pidFile !== '') this.#writePid(settings.pidFile)
+      await this.#predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
+    }
     const keys = keysOf(groups)
+    const estates = earlier?.adopt(this.sockets, keys) ?? []
     const mailboxes = mailboxesOf(groups)
     for (const [place, declaration] of groups.entries()) {
       if (this.#stopping !== null) return
-      const sockets = await this.sockets.reserveAll(declaration)
+      const estate = estates[place]
+      const { isStopped = false, scaledTo = null, declaredCount = declaration.count } = estate?.group ?? {}
+      const count = scaledTo !== null && declaredCount === declaration.count ? scaledTo : declaration.count
+      const wanted = { ...declaration, count }
+      const sockets = isStopped ? [] : await this.sockets.reserveAll(wanted, estate?.sockets)
       const key = keys[place] as Blueprint['key']
       const mailbox = mailboxes[place] as string
-      const group = new GroupState({ key, mailbox, declaration, sockets, tlsFiles: tlsFiles[place] ?? {} })
-      for (let n = 0; n < declaration.count; n++) group.addSlot({ isHeld: false })
+      const group = new GroupState({ key, mailbox, declaration: wanted, sockets, tlsFiles: tlsFiles[place] ?? {} })
+      group.declaredCount = declaration.count
+      group.scaledTo = count === declaration.count ? null : count
+      group.isStopped = isStopped
+      for (let n = 0; n < count; n++) group.addSlot({ isHeld: false })
+      if (earlier !== null && estate !== undefined) this.#inherit(group, estate, earlier)
       this.groups.push(group)
     }
+    if (earlier !== null) return this.sockets.keepAll() // until this master leads, nothing of the earlier one's is closed
     this.sockets.release()
     this.#tellUnused()
   }
@@ -308,6 +347,7 @@ export class Master implements Operated, RecycleSupervisor {
   async #untilUp(): Promise<void> {
     this.reconcile()
     await this.#until(() => this.#stopping !== null || this.#isAllReady())
+    if (this.#earlier !== null && this.#stopping === null) await this.#succeed(this.#earlier)
     this.#isUp = this.#stopping === null
     this.#stuck.start()
     setInterval(() => this.#rotateTickets(), ROTATE_TICKETS_MS).unref()
@@ -322,7 +362,105 @@ export class Master implements Operated, RecycleSupervisor {
   }
 
   #isAllReady(): boolean {
-    return this.#slots().every((slot) => slot.current?.state === 'ready')
+    const wanted = this.groups.filter(({ isStopped }) => !isStopped).flatMap(({ slots }) => slots)
+    return wanted.every((slot) => slot.isHeld || slot.current?.state === 'ready')
+  }
+
+  // Taking over from another master
+
+  /** Beside the master that leads: lock, pid file and control socket stay its own. */
+  async #joinRunDir(earlier: EarlierMaster): Promise<void> {
+    this.#runDir = earlier.inheritance.runDir
+    this.#predecessors = new Predecessors(this.#runDir)
+    this.#predecessors.isShared = true
+    this.#output = new Output(this.#options, this.#isDaemon, this.#runDir, DEFAULT_SETTINGS)
+    const { keeper } = earlier.inheritance
+    this.#keeper = new KeeperHandle(this.#runDir, this.#output, () => this.#record(), keeper)
+    const control = new ControlServer(this.#runDir, this.events, (request) => this.#answer(request), true)
+    await control.listen()
+    this.#control = control
+    earlier.onAbandon = () => this.stop(false)
+    earlier.onLeft = () => void this.#outlive(earlier)
+    if (earlier.isGone) void this.#outlive(earlier)
+  }
+
+  #inherit(group: GroupState, { inner, place }: Estate, earlier: EarlierMaster): void {
+    const { declaration, sockets } = group.blueprint
+    const isAlone = declaration.reloadMode === 'stop-first' || sockets.some(({ isExclusive }) => isExclusive === true)
+    for (const [address, socket] of inner) group.inheritInner(address, socket)
+    for (const slot of group.slots) {
+      slot.isHeld = isAlone && place >= 0
+      slot.vacated = earlier.retired(place, slot.id)
+    }
+  }
+
+  /** All that can live beside the earlier master's processes serves. First the others, then this one leads. */
+  async #succeed(earlier: EarlierMaster): Promise<void> {
+    const held = this.groups.filter(({ slots }) => slots.some(({ isHeld }) => isHeld))
+    await this.#unlessStopped(earlier.want(held.map(({ blueprint }) => blueprint.key)))
+    for (const slot of this.#slots()) slot.isHeld = false
+    this.reconcile()
+    await this.#until(() => this.#stopping !== null || this.#isAllReady())
+    if (this.#stopping === null) await this.#unlessStopped(earlier.able())
+    await this.#keeper?.rejoin() // else it would go with the earlier master
+    if (this.#stopping !== null) return
+    this.#takeCharge(earlier)
+    await this.#takeProbes(earlier)
+    if (this.#stopping !== null) return
+    earlier.leads()
+    this.#isUp = true
+    this.sockets.release()
+    for (const group of this.groups) group.forgetInnerSockets()
+    this.reconcile()
+  }
+
+  /** The earlier master has let go of its port. Rejects with a SystemError, but not when nobody is left who would go on. */
+  async #takeProbes(earlier: EarlierMaster): Promise<void> {
+    try {
+      await this.#health.listen(this.#healthAddress)
+    } catch (error) {
+      if (!earlier.isGone) throw error
+      log(messageOf(error))
+    }
+  }
+
+  /** Whatever the earlier one has done of it already. Throws a CommandError when somebody else was quicker. */
+  #takeCharge(earlier: EarlierMaster): void {
+    if (this.#lock !== null) return
+    const lock = Lock.take(this.#runDir)
+    if (!(lock instanceof Lock)) throw alreadyRunning(lock.pid)
+    this.#lock = lock
+    feedWatchdog(earlier.inheritance.pid)
+    this.#control?.take(earlier.isGone ? earlier.inheritance.pid : null)
+    this.sockets.own()
+    this.#writePid(this.#options.pidFile ?? join(this.#runDir, 'millrace.pid'))
+    if (this.#options.pidFile === undefined && this.#settings.pidFile !== '') this.#writePid(this.#settings.pidFile)
+  }
+
+  /** The earlier master is done, or was killed: then its processes leave by themselves, or are made to. */
+  async #outlive(earlier: EarlierMaster): Promise<void> {
+    const { pid } = earlier.inheritance
+    if (earlier.isGone && this.#lock?.isOurs() === true) tidy(() => this.#control?.take(pid)) // it may have left its socket's second name
+    if (earlier.isSettled) return
+    try {
+      if (this.#stopping === null) this.#takeCharge(earlier)
+      this.#predecessors?.inherit()
+      await this.#predecessors?.leave(this.#settings.stopTimeoutMs, new AbortController().signal)
+    } catch (error) {
+      if (this.#lock === null) this.#giveUp(asCommandError(error))
+      else log(messageOf(error))
+    }
+    earlier.settle()
+    this.reconcile()
+  }
+
+  async #unlessStopped(step: Promise<void>): Promise<void> {
+    let isDone = false
+    void step.then(() => {
+      isDone = true
+      this.reconcile()
+    })
+    await this.#until(() => isDone || this.#stopping !== null)
   }
 
   // Running
@@ -336,12 +474,13 @@ export class Master implements Operated, RecycleSupervisor {
         else if (slot.isVacant && !group.isStopped) this.#fill(group, slot)
       }
     }
-    if (this.#stopping === null) for (const { share } of this.groups) share.settle()
-    if (this.#stopping === null) this.#leaders.settle()
+    if (this.#stopping === null && this.#isInCharge) for (const { share } of this.groups) share.settle()
+    // No two lead: the earlier master's do until they are gone.
+    if (this.#stopping === null && this.#earlier?.isSettled !== false) this.#leaders.settle()
     this.#tellPeers()
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.#record()
-    tellStatus(this.#seen)
+    if (this.#isInCharge) tellStatus(this.#seen)
     if (this.#isUp) this.#tellUnused()
     for (const look of [...this.#waiting]) look()
   }
@@ -467,7 +606,7 @@ export class Master implements Operated, RecycleSupervisor {
   activate(slot: Slot, handle: WorkerHandle): void {
     this.#tellPeers() // messages go to it from now on
     const before = [...slot.leaving].map(({ retired }) => retired)
-    void Promise.all(before).then(() => {
+    void Promise.all([slot.vacated, ...before]).then(() => {
       if (slot.current === handle) handle.activate()
     })
   }
@@ -535,10 +674,60 @@ export class Master implements Operated, RecycleSupervisor {
     else if (++slot.bootFailures >= MAX_BOOT_FAILURES) this.#giveUp(new CommandError(Exit.Module, message))
   }
 
+  // Being replaced
+
+  async #upgrade(request: Request & Program): Promise<Answer> {
+    const upgrade = await this.#operator.exclusively(async () => {
+      if (this.#isReplaced) return null // by one that was asked for before
+      const outcome = await new Upgrade(this.#household(), this, this.#stopAnnounced.signal).run(request)
+      if (this.#isReplaced) this.#giveUp('replaced')
+      return outcome
+    })
+    return upgrade === null ? this.#pass(request) : { ...this.#done(), upgrade }
+  }
+
+  /** What waited for its turn while another master took over is that one's to do. */
+  async #orPassed(operation: Promise<ReloadOutcome>, request: Request): Promise<ReloadOutcome> {
+    const outcome = await operation
+    if (outcome.code !== REPLACED) return outcome
+    const answer = await this.#pass(request).catch((error) => ({ ok: false, message: messageOf(error) }) as const)
+    if (!answer.ok) return { ...outcome, reason: answer.message }
+    return answer.outcome ?? { ...outcome, exitCode: Exit.Ok, reason: '' } // asked not to wait
+  }
+
+  async #pass(request: Request): Promise<Answer> {
+    const answer = await ask(this.#runDir, request, Number.POSITIVE_INFINITY)
+    return answer ?? { ok: false, message: 'this master has been replaced, and the new one is gone' }
+  }
+
+  #household(): Household {
+    const [lock, control, predecessors] = [this.#lock, this.#control, this.#predecessors]
+    return {
+      options: this.#options,
+      isDaemon: this.#isDaemon,
+      runDir: this.#runDir,
+      pidFiles: this.#pidFiles,
+      lock: lock as Lock,
+      control: control as ControlServer,
+      predecessors: predecessors as Predecessors,
+      tickets: this.#tickets,
+      keeper: this.#keeper as KeeperHandle,
+      health: this.#health,
+      memory: this.#memory,
+      stopTimeoutMs: this.#settings.stopTimeoutMs,
+      totals: async () => ({ ...(await this.#totals()), connections: 0 }),
+      hurry: () => this.stop(false),
+      onReplaced: () => {
+        this.#isReplaced = true
+      },
+    }
+  }
+
   // Stopping
 
   #giveUp(why: StopReason): void {
-    if (this.#state !== 'stopping') this.#announceStop(why === 'asked' ? '' : why.message, 0)
+    if (this.#state !== 'stopping' && !this.#isReplaced)
+      this.#announceStop(why instanceof CommandError ? why.message : '', 0)
     if (this.#delay !== null) clearTimeout(this.#delay)
     this.#delay = null
     this.#stopping ??= why
@@ -550,7 +739,8 @@ export class Master implements Operated, RecycleSupervisor {
   /** A drain may take longer than the service manager would wait (TimeoutStopSec=, 90 s). */
   #announceStop(reason: string, delayMs: number): void {
     const windowMs = Math.max(0, ...this.groups.map((group) => this.#stopWindowMs(group)))
-    tellService('STOPPING=1', extension(delayMs + windowMs + STOP_SLACK_MS))
+    if (this.#isInCharge) tellService('STOPPING=1', extension(delayMs + windowMs + STOP_SLACK_MS))
+    this.#stopAnnounced.abort()
     this.events.emit({ type: 'server', state: 'stopping', reason })
   }
 
@@ -569,9 +759,12 @@ export class Master implements Operated, RecycleSupervisor {
     this.reconcile()
     await this.#until(() => this.#processes().length === 0)
     await this.#operator.idle()
-    if (this.#isUp) await this.#callbacks.call({ name: 'onMasterStop' })
+    const isLast = !this.#isReplaced && (this.#earlier === null || this.#lock?.isOurs() === true)
+    if (this.#isUp && isLast) await this.#callbacks.call({ name: 'onMasterStop' })
     await this.#callbacks.settled()
-    await this.#keeper?.end()
+    if (this.#isReplaced) await this.#control?.settled()
+    else await this.#keeper?.end(isLast)
+    if (this.#isUp && this.#earlier !== null) await within(LEAVE_MS, this.#earlier.gone) // it may pass our answer on
     this.sockets.closeAll()
     this.#health.close()
     for (const path of this.#pidFiles) tidy(() => removePidFile(path))
@@ -584,6 +777,8 @@ export class Master implements Operated, RecycleSupervisor {
 
   async #answer(request: Request): Promise<Answer> {
     const { command } = request
+    if (this.#isReplaced) return this.#pass(request)
+    if (command === 'upgrade') return this.#upgrade(request)
     if (command === 'status') return { ...this.#done(), status: await this.#status() }
     if (command === 'connections')
       return { ...this.#done(), page: await connectionPage(this.groups, request.cursor ?? { pid: 0, after: 0 }) }
@@ -594,7 +789,8 @@ export class Master implements Operated, RecycleSupervisor {
       this.stop(request.isGraceful === true, timeoutOf(request)) // who asked waits for this process to be gone
       return this.#done()
     }
-    const outcome = this.#operate(request, names)
+    const asked = this.#operate(request, names)
+    const outcome = asked === null ? null : this.#orPassed(asked, request)
     if (outcome === null) return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
     return command === 'reload' && request.isWaiting === false
       ? this.#done()
@@ -639,7 +835,7 @@ export class Master implements Operated, RecycleSupervisor {
       node: process.versions.node,
       pid: process.pid,
       startedAt: this.#startedAt.toISOString(),
-      uptimeMs: Date.now() - this.#startedAt.getTime(),
+      uptimeMs: Math.round(now() - this.#startedNow),
       isDaemon: this.#isDaemon,
       state: this.#state,
       runDir: this.#runDir,
@@ -649,8 +845,14 @@ export class Master implements Operated, RecycleSupervisor {
       loadAverage: loadavg(),
       groups,
       leaders: this.#leaders.list(),
-      totals: addCounters(totalsOf(groups), this.#past),
+      totals: await this.#totals(groups),
     }
+  }
+
+  async #totals(groups?: readonly GroupStatus[]): Promise<Counters> {
+    const own = totalsOf(groups ?? (await Promise.all(this.groups.map((group) => groupStatus(group)))))
+    addCounters(own, this.#past)
+    return this.#earlier === null ? own : addCounters(own, this.#earlier.totals)
   }
 
   get #seen(): Seen {
@@ -662,8 +864,17 @@ export class Master implements Operated, RecycleSupervisor {
     return this.#isUp ? 'running' : 'starting'
   }
 
+  /** Not beside another master that leads. */
+  get #isInCharge(): boolean {
+    return !this.#isReplaced && (this.#earlier === null || this.#lock !== null)
+  }
+
   get #stopDelayMs(): number {
     return this.#options.stopDelayMs ?? this.#settings.stopDelayMs
+  }
+
+  get #healthAddress(): string {
+    return this.#options.health ?? this.#settings.health
   }
 
   #banner(): string {
@@ -736,7 +947,8 @@ function hurried({ groups, settings, tlsFiles }: Described): Described {
   return { settings, tlsFiles, groups: quick }
 }
 
-function sharedMemory(): Descriptor | null {
+function sharedMemory(inherited: number): Descriptor | null {
+  if (inherited >= 0) return { fd: inherited, close: () => closeSync(inherited), release: () => inherited }
   try {
     return addon().sys?.createMemory(COUNTER_BYTES) ?? null
   } catch (error) {
@@ -775,6 +987,17 @@ function count(counts: Map<string, number>, key: string): void {
 
 function unfinished({ report }: WorkerHandle): string {
   return report.work === '' ? '' : ` with ${report.work}`
+}
+
+/** Resolves with `promise`, or after `ms`. */
+function within(ms: number, promise: Promise<void>): Promise<void> {
+  return new Promise((resolve) => {
+    const late = setTimeout(resolve, ms)
+    void promise.then(() => {
+      clearTimeout(late)
+      resolve()
+    })
+  })
 }
 
 /** Looks in every place where `status` and `stop` would look: one server a module, whatever the environment was. */

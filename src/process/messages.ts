@@ -2,6 +2,7 @@
 
 import type { Counters } from '../counters.ts'
 import type { ConnectionRow, Credentials, Declaration, PeerNews, Place, Settings } from './group.ts'
+import type { FromSuccessor, Inheritance, ToSuccessor } from './inheritance.ts'
 import type { NodeSettings } from './node-flags.ts'
 
 /** The first message to every child. A child is told its role here and nowhere a grandchild could see it. */
@@ -12,6 +13,8 @@ export interface MasterBoot {
   readonly options: StartOptions
   readonly isDaemon: boolean
   readonly node: NodeSettings
+  /** What it takes over from the master that runs. */
+  readonly inheritance?: Inheritance
 }
 
 /** What every process that evaluates the user's modules is told. */
@@ -133,6 +136,7 @@ export type ToChild =
   | { readonly type: 'poll' }
   /** Asks for a page of connections. */
   | { readonly type: 'connections'; readonly after: number; readonly limit: number }
+  | ToSuccessor
 
 export type FromChild =
   | {
@@ -156,6 +160,7 @@ export type FromChild =
   | { readonly type: 'connections'; readonly rows: readonly ConnectionRow[]; readonly hasMore: boolean }
   /** From a master to who launched it: everything serves. */
   | { readonly type: 'started'; readonly banner: string }
+  | FromSuccessor
 
 /** How often a worker reports. */
 export const HEARTBEAT_MS = 1000

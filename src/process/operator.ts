@@ -15,12 +15,17 @@ import { monotonicUsec, tellService } from './service.ts'
 /** What an operator needs of its master. */
 export interface Operated extends Supervisor {
   readonly isStopping: boolean
+  /** Another master has taken over: what is still to be done is its business. */
+  readonly isReplaced: boolean
   readonly stopTimeoutMs: number
   /** The first start is over, or the server is being stopped. */
   untilUp(): Promise<void>
   /** Evaluates the code that is on disk now, and follows its settings. Rejects with a CommandError. */
   describeAnew(): Promise<Described>
 }
+
+/** The code of an outcome that another master is to be asked for. */
+export const REPLACED = 'ERR_REPLACED'
 
 export class Operator {
   readonly #master: Operated
@@ -75,8 +80,11 @@ export class Operator {
   }
 
   /** Runs `work` when no operation is under way; none begins before it has settled. */
-  exclusively(work: () => Promise<void>): Promise<void> {
-    return this.#operations.run(null, work)
+  exclusively<T>(work: () => Promise<T>): Promise<T> {
+    return this.#operations.run(null, async () => {
+      await this.#master.untilUp()
+      return work()
+    })
   }
 
   /** Resolves when none is under way. */
@@ -107,10 +115,12 @@ export class Operator {
     master.events.emit({ ...about, step: 'begin' })
     let failure: CommandError | null = null
     try {
+      if (master.isReplaced) throw new CommandError(Exit.Failure, 'another master has taken over', { code: REPLACED })
       if (master.isStopping) throw new CommandError(Exit.Failure, 'the server is being stopped')
       await run(work)
     } catch (error) {
-      failure = master.isStopping ? new CommandError(Exit.Failure, 'the server was stopped') : asCommandError(error)
+      const isStopped = master.isStopping && !master.isReplaced
+      failure = isStopped ? new CommandError(Exit.Failure, 'the server was stopped') : asCommandError(error)
     }
     const durationMs = Math.round(now() - started)
     const outcome = outcomeOf(failure, durationMs, work)

@@ -3,10 +3,10 @@
 import { closeSync, readFileSync, rmSync, writeSync } from 'node:fs'
 import { openFile } from './open-file.ts'
 
-export function writePidFile(path: string): void {
+export function writePidFile(path: string, pid: number): void {
   const fd = openFile(path, 'replace', 0o644)
   try {
-    writeSync(fd, `${process.pid}\n`)
+    writeSync(fd, `${pid}\n`)
   } finally {
     closeSync(fd)
   }

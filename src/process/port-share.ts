@@ -26,6 +26,11 @@ export class PortShare {
     this.#sys = sys
   }
 
+  /** Another master may have chosen meanwhile. */
+  forget(): void {
+    this.#chosen = ''
+  }
+
   /** Looked at after every change. */
   settle(): void {
     const { declaration, sockets } = this.#group.blueprint

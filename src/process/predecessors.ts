@@ -18,6 +18,8 @@ const KILL_TIMEOUT_MS = 5000
 
 export class Predecessors {
   readonly #path: string
+  /** The other master of an upgrade has its processes in the same file. */
+  isShared = false
   readonly #log = new LimitedLog()
   /** Of an earlier master; they stay on record until they are known to be gone. */
   #old: Identity[]
@@ -28,6 +30,18 @@ export class Predecessors {
   constructor(runDir: string) {
     this.#path = join(runDir, 'workers.json')
     this.#old = read(this.#path).filter(isAlive)
+  }
+
+  /** The other master is gone: what it has left is an earlier one's. */
+  inherit(): void {
+    this.#old = this.#others()
+    this.isShared = false
+  }
+
+  /** On record, alive, and not ours. */
+  #others(): Identity[] {
+    const own = new Set(this.#own.map(({ pid }) => pid))
+    return read(this.#path).filter((one) => !own.has(one.pid) && isAlive(one))
   }
 
   /** Resolves when none of an earlier master's processes is left, or `signal` gives up. Kills those that stay. */
@@ -56,13 +70,16 @@ export class Predecessors {
       .filter((pid) => pid > 0)
       .map((pid) => known.get(pid) ?? { pid, startTime: startTimeOf(pid) })
       .filter(({ startTime }) => startTime !== '')
-    const text = JSON.stringify([...this.#old, ...this.#own])
-    if (text === this.#written) return
+    const others = this.isShared ? this.#others() : this.#old
+    const text = JSON.stringify([...others, ...this.#own])
+    if (text === this.#written && !this.isShared) return
+    const draft = `${this.#path}.${this.isShared ? process.pid : 'new'}`
     try {
-      writeFileSync(`${this.#path}.new`, text, { mode: 0o600 })
-      renameSync(`${this.#path}.new`, this.#path)
+      writeFileSync(draft, text, { mode: 0o600 })
+      renameSync(draft, this.#path)
       this.#written = text
     } catch (error) {
+      rmSync(draft, { force: true })
       this.#log.log(`cannot record workers: ${messageOf(error)}`)
     }
   }

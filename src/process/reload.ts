@@ -137,6 +137,21 @@ export class Reload {
     if (isWhole) sortAs(groups, keys)
   }
 
+  /** Every process leaves, as one that was replaced does. Resolves when all are gone. */
+  async removeAll(): Promise<void> {
+    for (const group of [...this.supervisor.groups]) this.#removeGroup(group)
+    await Promise.all(this.drains)
+  }
+
+  /** The processes of a group leave; its slots stay in hand, empty. Resolves when they are gone. */
+  async vacate(group: GroupState): Promise<void> {
+    const leaving = group.slots.map((slot) => {
+      slot.isHeld = true
+      return this.#vacate(group, slot, this.note(`${group.name}:${slot.id}`, 'removed', slot.current))
+    })
+    await Promise.all(leaving)
+  }
+
   #names(key: { readonly name: string; readonly listen: string } | undefined): boolean {
     return key !== undefined && (this.names.includes(key.name) || this.names.includes(key.listen))
   }
@@ -399,7 +414,6 @@ export class Reload {
     for (const slot of slots) {
       const name = `${group.name}:${slot.id}`
       slot.isHeld = true
-      slot.stopWaiting()
       drains.push(this.#removeSlot(group, slot, this.note(name, 'removed', slot.current)))
     }
     await Promise.all(drains)
@@ -407,7 +421,15 @@ export class Reload {
 
   async #removeSlot(group: GroupState, slot: Slot, receipt: SlotReceipt): Promise<void> {
     if (!group.isGone) await group.share.giveUp(slot)
+    await this.#vacate(group, slot, receipt)
+    this.tell(group.name, receipt)
+    this.supervisor.dismiss(group, slot)
+  }
+
+  /** Resolves when its processes are gone. */
+  async #vacate(group: GroupState, slot: Slot, receipt: SlotReceipt): Promise<void> {
     const old = slot.current
+    slot.stopWaiting()
     if (old !== null) {
       slot.leaving.add(old)
       slot.current = null
@@ -415,8 +437,6 @@ export class Reload {
       await this.drain(old, group, receipt)
     }
     await left(slot)
-    this.tell(group.name, receipt)
-    this.supervisor.dismiss(group, slot)
   }
 
   // Slots
@@ -450,14 +470,8 @@ export class Reload {
   async #stopThenStart(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
     const old = slot.current
     const leaving: SlotReceipt = { ...EMPTY, worker: `${group.name}:${slot.id}`, result: 'replaced' }
-    slot.stopWaiting()
     group.blueprint = blueprint
-    if (old !== null) {
-      slot.leaving.add(old)
-      slot.current = null
-      this.#retire(old)
-      await this.drain(old, group, leaving)
-    }
+    await this.#vacate(group, slot, leaving)
     const receipt = await this.start(group, slot, blueprint, 'replaced').catch((error) => {
       this.supervisor.retryLater(group, slot)
       throw error

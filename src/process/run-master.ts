@@ -3,39 +3,44 @@
 import { guardOutput, log, sendLogTo } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import type { Channel } from './channel.ts'
+import type { EarlierMaster } from './earlier-master.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 import { Master } from './master.ts'
 import type { FromChild, StartOptions, ToChild } from './messages.ts'
 import { isService } from './service.ts'
 
-/** Resolves with the exit code, when the server has ended. `launcher` is who started us as a child. */
+/**
+ * Resolves with the exit code, when the server has ended. `launcher` is who started us as a child: to be told of the start,
+ * or, when it is the `earlier` master, to be replaced.
+ */
 export async function runMaster(
   options: StartOptions,
   isDaemon: boolean,
   launcher: Channel<ToChild, FromChild> | null,
+  earlier: EarlierMaster | null = null,
 ): Promise<Exit> {
   guardOutput()
   // Who launched a daemon says why it could not start. The log may be that of another server, which runs already.
   if (isDaemon) sendLogTo(ignore)
-  const master = new Master(options, isDaemon)
+  const master = new Master(options, isDaemon, earlier)
   takeSignals(master, isDaemon)
-  if (launcher !== null) launcher.onClose = () => master.stop(false) // a daemon nobody has seen start is not wanted either
+  const isLaunched = isDaemon && earlier === null
+  if (launcher !== null && earlier === null) launcher.onClose = () => master.stop(false) // a daemon nobody has seen start is not wanted either
   try {
     let isUp = false
     await master.run((banner) => {
       isUp = true
       if (!isDaemon) process.stdout.write(banner)
-      else if (launcher !== null) {
+      else if (isLaunched && launcher !== null) {
         launcher.onClose = null
         launcher.send({ type: 'started', banner })
       }
     })
-    if (isDaemon && !isUp)
-      launcher?.send({ type: 'failed', exitCode: Exit.Failure, message: 'stopped before it was up' })
+    if (!isUp) launcher?.send({ type: 'failed', exitCode: Exit.Failure, message: 'stopped before it was up' })
     return Exit.Ok
   } catch (error) {
     if (!(error instanceof CommandError)) throw error
-    if (isDaemon) launcher?.send({ type: 'failed', exitCode: error.exitCode, message: error.message })
+    launcher?.send({ type: 'failed', exitCode: error.exitCode, message: error.message })
     log(error.message)
     return error.exitCode
   } finally {

@@ -77,12 +77,14 @@ export function extension(ms: number): string {
 /**
  * WatchdogSec=: pings in time as long as the loop turns, which is what `/healthz` says. Not: as long as some worker serves.
  * What workers lack (a database, say) no restart of the server would bring; it would take away those that serve.
+ * @param pid of the process that was asked for pings: this one, or the master before it
  */
-export function feedWatchdog(): void {
+export function feedWatchdog(pid = process.pid): void {
   const { WATCHDOG_USEC = '', WATCHDOG_PID = '' } = process.env
   const periodMs = Number(WATCHDOG_USEC) / 1000
-  const isOurs = WATCHDOG_PID === '' || WATCHDOG_PID === String(process.pid)
+  const isOurs = WATCHDOG_PID === '' || WATCHDOG_PID === String(pid)
   if (!(periodMs > 0) || !isOurs) return
+  if (WATCHDOG_PID !== '') process.env.WATCHDOG_PID = String(process.pid) // the next master asks whether it was ours
   const ping = () => tellService('WATCHDOG=1')
   ping()
   setInterval(ping, Math.min(Math.max(periodMs / 3, 1), 60_000)).unref() // half of it is what sd_watchdog_enabled(3) asks for

@@ -81,6 +81,16 @@ export class GroupState {
     }
   }
 
+  /** By the address that was asked for. */
+  get inner(): ReadonlyMap<string, BoundSocket> {
+    return this.#inner
+  }
+
+  /** Of the master before this one. */
+  inheritInner(address: string, socket: BoundSocket): void {
+    this.#inner.set(address, socket)
+  }
+
   get innerEndpoints(): string[] {
     return [...this.#inner.values()].map(({ endpoint }) => endpoint)
   }
@@ -140,6 +150,8 @@ export class Slot {
   readonly leaving = new Set<WorkerHandle>()
   /** A reload has it in hand: nothing else starts a process here. */
   isHeld = false
+  /** The process that an earlier master has here has given up its singletons. */
+  vacated: Promise<void> = Promise.resolve()
   /** It goes: nothing new should come to it. */
   isGivenUp = false
   incarnation = 0

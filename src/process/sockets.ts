@@ -6,8 +6,8 @@ import { addon, type Sys } from '../addon.ts'
 import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
 import { type Address, parseAddress } from '../net/address.ts'
-import { type BoundSocket, bindShared, bindSocket, resolve } from '../net/bound-socket.ts'
-import { type UdpPorts, udpPorts } from '../net/udp-ports.ts'
+import { type BoundSocket, bindShared, bindSocket, inheritSocket, resolve } from '../net/bound-socket.ts'
+import { boundByChildren, type UdpPorts, udpPorts } from '../net/udp-ports.ts'
 import { type ActivatedSocket, isMeant } from './activation.ts'
 import type { Credentials, Declaration } from './group.ts'
 
@@ -20,6 +20,17 @@ interface Entry {
   owner: Credentials | null
   /** Of a service manager's socket its name; null for one that we have bound. */
   readonly activatedAs: string | null
+  /** Another master has it too, and is in charge: its file is not ours to remove. */
+  isLent: boolean
+}
+
+/** A socket on its way to the next master, as JSON; `fd` is one of that process. */
+export interface InheritedEntry extends Omit<Entry, 'isLent'> {
+  /** -1 where each child binds the port itself. */
+  readonly fd: number
+  readonly endpoint: string
+  /** Of a Unix socket that a master has bound: which file is its own. */
+  readonly file: string
 }
 
 /** Who connects to a probe would be reset. */
@@ -38,7 +49,7 @@ export class Sockets {
   /** Those of a service manager: for whoever declares their address, whenever that is. */
   adopt(activated: readonly ActivatedSocket[]): void {
     for (const { socket, address, name } of activated)
-      this.#all.set(socket, { address, isShared: false, owner: null, activatedAs: name })
+      this.#all.set(socket, { address, isShared: false, owner: null, activatedAs: name, isLent: false })
   }
 
   /** In words, those of a service manager that are not among `used`: who connects to them waits for nobody. */
@@ -94,7 +105,7 @@ export class Sockets {
     const [, host = '', port = ''] = /^\[?(.*?)\]?:(\d+)$/.exec(first) ?? []
     while (all.length < count) {
       const socket = bindShared(sys, host, Number(port), backlog) // the kernel numbers them in this order
-      this.#all.set(socket, { address, owner: null, isShared: true, activatedAs: null })
+      this.#all.set(socket, { address, owner: null, isShared: true, activatedAs: null, isLent: false })
       all.push(socket)
     }
     const used = all.slice(0, count)
@@ -145,6 +156,37 @@ export class Sockets {
     this.#reserved.clear()
   }
 
+  /** Each with its socket, for the next master. */
+  list(): [BoundSocket, Omit<InheritedEntry, 'fd'>][] {
+    return [...this.#all].map(([socket, { address, isShared, owner, activatedAs }]) => {
+      const { endpoint, file = '' } = socket
+      return [socket, { address, isShared, owner, activatedAs, endpoint, file }]
+    })
+  }
+
+  /** Of the master before this one, which is in charge until `own`. Throws a SystemError. */
+  inherit({ fd, endpoint, file, address, isShared, owner, activatedAs }: InheritedEntry): BoundSocket {
+    const bound = fd < 0 ? boundByChildren(endpoint) : inheritSocket(fd, endpoint, address, file)
+    const socket = activatedAs === null ? bound : { ...bound, isActivated: true }
+    this.#all.set(socket, { address, isShared, owner, activatedAs, isLent: true })
+    return socket
+  }
+
+  /** The next master is in charge of all. */
+  lend(): void {
+    for (const entry of this.#all.values()) entry.isLent = true
+  }
+
+  /** This master is. */
+  own(): void {
+    for (const entry of this.#all.values()) entry.isLent = false
+  }
+
+  /** Reserves all that are there. */
+  keepAll(): void {
+    for (const socket of this.#all.keys()) this.keep(socket)
+  }
+
   /** Closes those that nobody uses: who connects is refused, instead of waiting for nobody. */
   sweep(used: Iterable<BoundSocket>): void {
     const kept = new Set([...used, ...this.#reserved])
@@ -181,7 +223,7 @@ export class Sockets {
   async #bind(address: Address, backlog: number): Promise<BoundSocket> {
     try {
       const socket = await (address.transport === 'udp' ? this.#udp.bind(address) : bindSocket(address, backlog))
-      this.#all.set(socket, { address, owner: null, isShared: false, activatedAs: null })
+      this.#all.set(socket, { address, owner: null, isShared: false, activatedAs: null, isLent: false })
       return socket
     } catch (error) {
       throw this.#explain(error, address)
@@ -217,9 +259,11 @@ export class Sockets {
   }
 
   #close(socket: BoundSocket): void {
+    const isLent = this.#all.get(socket)?.isLent === true
     this.#all.delete(socket)
     try {
-      socket.close()
+      if (isLent) socket.abandon()
+      else socket.close()
     } catch (error) {
       log(messageOf(error)) // the name of a Unix socket could not be looked after
     }

@@ -25,6 +25,13 @@ export interface Child {
   readonly channel: Channel<FromChild, ToChild>
 }
 
+/** What a child runs: this Node and this start file, or those that are to take their place. */
+export interface Program {
+  /** A path. */
+  readonly node: string
+  readonly startFile: string
+}
+
 export interface SpawnOptions {
   /** Standard input, output and error. */
   readonly stdio: [StdioSource, StdioSource, StdioSource]
@@ -36,18 +43,19 @@ export interface SpawnOptions {
   readonly execArgv?: readonly string[]
   /** Where this child's inspector listens, when there is one. */
   readonly inspectorPort?: number | null
+  readonly program?: Program
 }
 
 export type StdioSource = 'ignore' | 'inherit' | 'pipe' | number
 
 /** Spawns a child and tells it its role. A spawn that fails is an 'error' event of `process`. */
 export function spawnChild(boot: Boot, options: SpawnOptions): Child {
-  const { stdio, fds = [], isDetached, execArgv = [], inspectorPort = null } = options
+  const { stdio, fds = [], isDetached, execArgv = [], inspectorPort = null, program = ownProgram() } = options
   const all: StdioOptions = [...stdio, 'pipe', ...fds]
   if (boot.role === 'worker') all.push('ipc') // see handle-channel.ts
   const env = { ...childEnv(boot.role), [CHANNEL_VARIABLE]: String(CHANNEL_FD) }
-  const args = [...nodeFlags(boot.role, inspectorPort, execArgv), startFile(), ...label(boot)]
-  const child = trySpawn(args, { stdio: all, env, detached: isDetached })
+  const args = [...nodeFlags(boot.role, inspectorPort, execArgv), program.startFile, ...label(boot)]
+  const child = trySpawn(program.node, args, { stdio: all, env, detached: isDetached })
   const stream = child.stdio?.[CHANNEL_FD] ?? new Socket() // no stdio at all: EMFILE, of which 'error' will tell
   const channel = new Channel<FromChild, ToChild>(stream as Socket)
   channel.send({ type: 'boot', boot })
@@ -68,9 +76,9 @@ function definedOnly(env: NodeJS.ProcessEnv): Record<string, string> {
 }
 
 /** Some failures of `spawn` are events (EAGAIN, EMFILE), and others it throws (ENOMEM): here all are events. */
-function trySpawn(args: readonly string[], options: NodeSpawnOptions): ChildProcess {
+function trySpawn(node: string, args: readonly string[], options: NodeSpawnOptions): ChildProcess {
   try {
-    return spawn(process.execPath, args, options)
+    return spawn(node, args, options)
   } catch (error) {
     const failed = new ChildProcess()
     process.nextTick(() => failed.emit('error', error))
@@ -105,6 +113,10 @@ function label(boot: Boot): string[] {
   if (boot.role === 'keeper') return ['keeper']
   if (boot.role !== 'worker') return [boot.role, ...boot.modules]
   return ['worker', `${boot.group.name}:${boot.place.id}`, boot.group.listen, ...boot.modules]
+}
+
+function ownProgram(): Program {
+  return { node: process.execPath, startFile: startFile() }
 }
 
 /** `start.js`: beside the bundle's chunks, one folder up from here in the tests' build. */

@@ -7,6 +7,7 @@ import type { ReloadOutcome } from './reload.ts'
 import type { ConnectionPage, GroupStatus, ListedConnection, Status, WorkerStatus } from './status.ts'
 import { engineWord } from './status.ts'
 import { type Paint, plain, type Style } from './style.ts'
+import type { UpgradeOutcome } from './upgrade.ts'
 
 /** Left-aligned columns, two spaces apart. `paint` gets each cell of the rows behind the first when it has its width. */
 export function renderTable(
@@ -250,6 +251,20 @@ export function renderOutcome(
     return column === 1 ? paint(/^(failed|taken back)$/.test(cell.trimEnd()) ? 'bad' : 'good', cell) : cell
   })
   return [table, ...canaries.map(canaryLine), ...(reason === '' ? [end] : [])].join('\n')
+}
+
+export function renderUpgrade(outcome: UpgradeOutcome): string {
+  const { pid, version, node, oldPid, oldVersion, oldNode, durationMs, slots } = outcome
+  const rows = slots.map(({ worker, oldPid: old, drainMs, note }) => [worker, String(old), `${drainMs} ms`, note])
+  const masters = [
+    ['old', String(oldPid), oldVersion, oldNode],
+    ['new', String(pid), version, node],
+  ]
+  const tables = [
+    renderTable([['worker', 'old', 'drained', ''], ...rows]),
+    renderTable([['master', 'pid', 'millrace', 'node'], ...masters]),
+  ]
+  return `${tables.join('\n\n')}\nupgraded in ${seconds(durationMs)}`
 }
 
 // Numbers

@@ -11,7 +11,17 @@ export const ROTATE_TICKETS_MS = 12 * 3_600_000
 const KEY_BYTES = 48
 
 export class Tickets {
-  #secret = randomBytes(32)
+  #secret: Buffer
+
+  /** @param secret of an earlier master, in base64: its clients' sessions go on */
+  constructor(secret?: string) {
+    this.#secret = secret === undefined ? randomBytes(32) : Buffer.from(secret, 'base64')
+  }
+
+  /** In base64. */
+  get secret(): string {
+    return this.#secret.toString('base64')
+  }
 
   rotate(): void {
     this.#secret = randomBytes(32)

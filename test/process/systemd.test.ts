@@ -9,40 +9,10 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
 import { reload } from '../support/reload.ts'
-import { ask, echo, freePort, inSandbox, portOf, type Running, type Sandbox, startFile } from '../support/server.ts'
-import { until, within } from '../support/until.ts'
+import { ask, echo, freePort, inSandbox, portOf, startFile } from '../support/server.ts'
+import { activated, endManager, manager } from '../support/systemd.ts'
+import { until } from '../support/until.ts'
 import { root } from '../tooling/support.ts'
-
-/** What the service manager is told, from now on: its `stdout`, in lines. */
-async function manager(box: Sandbox): Promise<Running> {
-  const path = join(box.directory, 'notify.sock')
-  const systemd = box.spawn('socat', ['-u', `UNIX-RECV:${path}`, '-'])
-  await until(() => spawnSync('test', ['-S', path]).status === 0)
-  box.env.NOTIFY_SOCKET = path
-  return systemd
-}
-
-async function endManager(systemd: Running): Promise<void> {
-  systemd.process.kill()
-  await systemd.ended
-}
-
-/** Starts a server as systemd does when the first client comes to one of the sockets, whose client `connect` is. */
-async function activated(
-  box: Sandbox,
-  sockets: readonly string[],
-  command: readonly string[],
-  connect: () => Promise<unknown>,
-): Promise<Running> {
-  const variables = Object.keys(box.env).filter((name) => /^(MILLRACE_|TEST_|NODE_V8_COVERAGE$)/.test(name))
-  const passed = variables.flatMap((name) => ['-E', name])
-  const server = box.spawn('systemd-socket-activate', [...passed, ...sockets, process.execPath, ...command])
-  await server.says(/Listening on/)
-  const first = connect()
-  await server.says(/Press Ctrl\+C to stop/)
-  await within(10_000, first)
-  return server
-}
 
 if (addon().sys !== null) {
   test('systemd is told of ready, reloading and stopping, how long that may take, and how it goes', async () => {

@@ -68,6 +68,7 @@ export const FLAGS = {
     ...{ type: 'string', value: 'NAME', env: 'MILLRACE_ENGINE' },
     text: 'native or node; native where the addon has it',
   },
+  node: { type: 'string', value: 'PATH', text: 'the Node of the new master; that of this command' },
   health: {
     ...{ type: 'string', value: 'ADDRESS', env: 'MILLRACE_HEALTH' },
     text: 'answer /healthz, /readyz and /metrics at http://HOST:PORT or unix:///PATH',

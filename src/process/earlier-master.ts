@@ -1,0 +1,162 @@
+// The master before this one, as the new one of an upgrade sees it: over the channel that the old one has spawned it with.
+// What is waited for comes as a message, or when the old one is gone and its processes with it.
+
+import { newCounters } from '../counters.ts'
+import { UsageError } from '../errors.ts'
+import type { BoundSocket } from '../net/bound-socket.ts'
+import { version } from '../version.ts'
+import type { Channel } from './channel.ts'
+import { matchGroups } from './group-match.ts'
+import { INHERITANCE_FORMAT, type Inheritance, type InheritedGroup } from './inheritance.ts'
+import type { FromChild, GroupKey, ToChild } from './messages.ts'
+import type { Sockets } from './sockets.ts'
+
+const ALIVE_EVERY_MS = 1000
+
+/** What a group takes over. */
+export interface Estate {
+  readonly group: InheritedGroup | null
+  /** Of its own address, in the order of the slots. */
+  readonly sockets: readonly BoundSocket[]
+  readonly inner: readonly (readonly [address: string, socket: BoundSocket])[]
+  /** In the inheritance; -1 for a group that the old master does not have. */
+  readonly place: number
+}
+
+const NOTHING: Estate = { group: null, sockets: [], inner: [], place: -1 }
+
+export class EarlierMaster {
+  /** It has ended, or its processes have. `settle` is to be called when all of them are gone. */
+  onLeft: (() => void) | null = null
+  /** It stays, and this one is to go. */
+  onAbandon: (() => void) | null = null
+  isGone = false
+  /** What its processes have counted, as far as it has told. */
+  totals = newCounters()
+  /** None of its processes is left; it may still have answers to pass on. */
+  readonly settled: Promise<void>
+  /** It has ended itself. */
+  readonly gone: Promise<void>
+  readonly inheritance: Inheritance
+  readonly #channel: Channel<ToChild, FromChild>
+  readonly #alive: NodeJS.Timeout
+  /** In the inheritance, of the keys that `adopt` was given. */
+  readonly #places = new Map<GroupKey, number>()
+  readonly #retired = new Map<string, () => void>()
+  #isLed = false
+  #isSettled = false
+  #tellGiven: () => void = ignore
+  #tellLead: () => void = ignore
+  #tellSettled!: () => void
+  #tellGone!: () => void
+
+  constructor(inheritance: Inheritance, channel: Channel<ToChild, FromChild>) {
+    this.inheritance = inheritance
+    this.#channel = channel
+    this.settled = new Promise((resolve) => {
+      this.#tellSettled = resolve
+    })
+    this.gone = new Promise((resolve) => {
+      this.#tellGone = resolve
+    })
+    channel.onMessage = (message) => this.#receive(message)
+    channel.onClose = () => this.#gone()
+    channel.send({ type: 'alive' })
+    this.#alive = setInterval(() => channel.send({ type: 'alive' }), ALIVE_EVERY_MS).unref()
+  }
+
+  get isSettled(): boolean {
+    return this.#isSettled
+  }
+
+  /** What each of these groups takes over. Throws a UsageError when the old master's version is not understood. */
+  adopt(sockets: Sockets, keys: readonly GroupKey[]): Estate[] {
+    const { format, groups, sockets: entries } = this.inheritance
+    if (format > INHERITANCE_FORMAT)
+      throw new UsageError('ERR_INHERITANCE', `millrace ${version} cannot take over from this one: use 'restart'`)
+    const all = entries.map((entry) => sockets.inherit(entry))
+    const { of } = matchGroups(
+      groups.map(({ key }) => key),
+      keys,
+    )
+    return of.map((place, at) => {
+      this.#places.set(keys[at] as GroupKey, place)
+      const group = groups[place]
+      if (group === undefined) return NOTHING
+      const inner = group.inner.map(([address, at]) => [address, all[at] as BoundSocket] as const)
+      return { group, place, inner, sockets: group.sockets.map((at) => all[at] as BoundSocket) }
+    })
+  }
+
+  /** Resolves when no process of these groups is left on its side. */
+  want(keys: readonly GroupKey[]): Promise<void> {
+    const groups = keys.flatMap((key) => this.#places.get(key) ?? [])
+    this.#channel.send({ type: 'wants', groups })
+    return this.#unlessSettled((resolve) => {
+      this.#tellGiven = resolve
+    })
+  }
+
+  /** Resolves when this master is to lead. */
+  able(): Promise<void> {
+    this.#channel.send({ type: 'able' })
+    return this.#unlessSettled((resolve) => {
+      this.#tellLead = resolve
+    })
+  }
+
+  leads(): void {
+    this.#isLed = true
+    this.#channel.send({ type: 'leads', version, node: process.versions.node })
+  }
+
+  /** Resolves when the old process of a slot has given up what only one can have. */
+  retired(group: number, slot: number): Promise<void> {
+    if (group < 0) return Promise.resolve()
+    return this.#unlessSettled((resolve) => {
+      this.#retired.set(`${group}:${slot}`, resolve)
+    })
+  }
+
+  /** Its processes get no more than their time to stop. */
+  hurry(): void {
+    if (this.#isLed) this.#channel.send({ type: 'hurry' })
+  }
+
+  /** Its processes are gone. */
+  settle(): void {
+    this.#isSettled = true
+    this.#tellGiven()
+    this.#tellLead()
+    for (const tell of this.#retired.values()) tell()
+    this.#tellSettled()
+  }
+
+  #unlessSettled(begin: (resolve: () => void) => void): Promise<void> {
+    return this.#isSettled ? Promise.resolve() : new Promise(begin)
+  }
+
+  #receive(message: ToChild): void {
+    if (message.type === 'given') this.#tellGiven()
+    else if (message.type === 'retired') this.#retired.get(`${message.group}:${message.slot}`)?.()
+    else if (message.type === 'abandon') this.onAbandon?.()
+    else if (message.type === 'left') {
+      this.totals = message.totals
+      this.onLeft?.()
+    } else if (message.type === 'takeCharge') {
+      this.totals = message.totals
+      this.#tellLead()
+    }
+  }
+
+  #gone(): void {
+    this.isGone = true
+    clearInterval(this.#alive)
+    this.#tellGone()
+    this.onLeft?.()
+  }
+}
+
+function ignore(): void {
+  // Nobody waits.
+}

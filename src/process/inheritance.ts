@@ -1,0 +1,77 @@
+// What one master hands to the next at an upgrade, and what the two say to each other meanwhile, as plain JSON. They may be
+// of different versions: what is here may get more, and nothing in it may get another meaning.
+//
+//   old                                    new
+//   boot with the inheritance       ->
+//                                   <-     alive                  every second from its start on
+//                                   <-     wants                  all that can live beside the old ones serve; these
+//   given                           ->                            groups must be left by theirs first
+//                                   <-     able                   everything serves
+//   (lock and control socket are the new one's now)
+//   takeCharge                      ->
+//                                   <-     leads                  from here on there is no way back
+//   retired                         ->                            for each slot: its singletons are free
+//   left                            ->                            the old one's last worker is gone, and so is it
+//
+// `failed` instead of any of the new one's, and `abandon` of the old one's, until `takeCharge`, end the upgrade. An end of the
+// old one without a word makes the new one the master as it is.
+
+import type { Counters } from '../counters.ts'
+import type { Identity } from './identity.ts'
+import type { GroupKey } from './messages.ts'
+import type { InheritedEntry } from './sockets.ts'
+
+/** Rises when an earlier version could not read it. */
+export const INHERITANCE_FORMAT = 1
+
+export interface Inheritance {
+  readonly format: number
+  /** Of the old master. */
+  readonly pid: number
+  readonly runDir: string
+  readonly sockets: readonly InheritedEntry[]
+  readonly groups: readonly InheritedGroup[]
+  /** In base64. */
+  readonly ticketSecret: string
+  /** The keeper of shared data. */
+  readonly keeper: InheritedKeeper
+  /** The counters that all workers share, as a descriptor; -1 without. */
+  readonly memory: number
+}
+
+export interface InheritedKeeper {
+  /** Of the process; pid 0 when there is none. */
+  readonly identity: Identity
+  readonly secret: string
+}
+
+/** Sockets are places in `Inheritance.sockets`. */
+export interface InheritedGroup {
+  readonly key: GroupKey
+  /** What `scale` and `stop` have made of it. */
+  readonly declaredCount: number
+  readonly scaledTo: number | null
+  readonly isStopped: boolean
+  /** In the order of the slots. */
+  readonly sockets: readonly number[]
+  /** By the address that its processes have asked for. */
+  readonly inner: readonly (readonly [address: string, socket: number])[]
+}
+
+export type ToSuccessor =
+  | { readonly type: 'given' }
+  /** What has been counted so far. */
+  | { readonly type: 'takeCharge'; readonly totals: Counters }
+  /** The group's place in the inheritance, and a slot of it. */
+  | { readonly type: 'retired'; readonly group: number; readonly slot: number }
+  | { readonly type: 'left'; readonly totals: Counters }
+  | { readonly type: 'abandon' }
+
+export type FromSuccessor =
+  | { readonly type: 'alive' }
+  /** Places of groups in the inheritance. */
+  | { readonly type: 'wants'; readonly groups: readonly number[] }
+  | { readonly type: 'able' }
+  | { readonly type: 'leads'; readonly version: string; readonly node: string }
+  /** It is to leave within its time to stop. */
+  | { readonly type: 'hurry' }

@@ -1,0 +1,154 @@
+// The next master, as the one that is in charge sees it until the upgrade is done: a child that says where it is, or is
+// given up. It has to give a sign of life all the time: one that hangs must not hold up the server.
+
+import { execFile } from 'node:child_process'
+import { messageOf } from '../errors.ts'
+import { CommandError, describeExit, Exit } from './exit-codes.ts'
+import type { FromChild, ToChild } from './messages.ts'
+import { childEnv, nodeFlags } from './node-flags.ts'
+import { type Child, onceEnded, type Program, spawnFailure } from './spawn.ts'
+
+/** Until its first word: Node starts, and loads the package. */
+const FIRST_WORD_MS = 10_000
+/** It says something every second. */
+const SILENT_MS = 5000
+/** From the word to leave to the kill, beyond what its workers may take to stop. */
+const LEAVE_SLACK_MS = 3000
+
+type Message<T extends FromChild['type']> = Extract<FromChild, { type: T }>
+
+export class Successor {
+  /** It asks the old one to be quick. */
+  onHurry: (() => void) | null = null
+  /** The end of its process. Never rejects. */
+  readonly gone: Promise<void>
+  readonly #child: Child
+  #failure: CommandError | null = null
+  #said: FromChild[] = []
+  #look: () => void = ignore
+  #words = 0
+  #silence: NodeJS.Timeout | undefined
+  #tellGone!: () => void
+
+  constructor(child: Child) {
+    this.#child = child
+    this.gone = new Promise((resolve) => {
+      this.#tellGone = resolve
+    })
+    child.channel.onMessage = (message) => this.#receive(message)
+    child.process.once('error', (error) => this.#ended(spawnFailure(error)))
+    onceEnded(child.process, (code, signal) => {
+      const how = describeExit(code, signal)
+      this.#ended(new CommandError(Exit.Failure, `the new master ended before it was in charge: ${how}`))
+    })
+    this.#listen(FIRST_WORD_MS)
+  }
+
+  get pid(): number {
+    return this.#child.process.pid ?? 0
+  }
+
+  send(message: ToChild): void {
+    this.#child.channel.send(message)
+  }
+
+  /** Its next word of this kind. Rejects with a CommandError when it fails, ends, hangs, or `signal` gives up. */
+  expect<T extends FromChild['type']>(type: T, signal: AbortSignal): Promise<Message<T>> {
+    return new Promise((resolve, reject) => {
+      this.#look = () => {
+        const found = this.#said.find((message): message is Message<T> => message.type === type)
+        if (this.#failure !== null) reject(this.#failure)
+        else if (signal.aborted) reject(stopped())
+        else if (found === undefined) return
+        else resolve(found)
+        signal.removeEventListener('abort', this.#look)
+        this.#look = ignore
+      }
+      signal.addEventListener('abort', this.#look)
+      this.#look()
+    })
+  }
+
+  /** It leads: from here on it may be silent. */
+  release(): void {
+    clearTimeout(this.#silence)
+    this.#silence = undefined
+    this.#child.process.unref()
+  }
+
+  /** It is not wanted. Resolves when it is gone: by itself, within its workers' time to stop, or killed. */
+  async abandon(stopTimeoutMs: number): Promise<void> {
+    clearTimeout(this.#silence)
+    this.#silence = undefined
+    this.send({ type: 'abandon' })
+    const late = setTimeout(() => this.#child.process.kill('SIGKILL'), stopTimeoutMs + LEAVE_SLACK_MS)
+    await this.gone
+    clearTimeout(late)
+  }
+
+  #receive(message: FromChild): void {
+    this.#words++
+    if (this.#silence !== undefined) this.#listen(SILENT_MS)
+    if (message.type === 'hurry') this.onHurry?.()
+    else if (message.type === 'failed') this.#fail(new CommandError(message.exitCode, message.message))
+    else if (message.type !== 'alive') this.#said.push(message)
+    this.#look()
+  }
+
+  #listen(ms: number): void {
+    clearTimeout(this.#silence)
+    this.#silence = setTimeout(() => {
+      const before = this.#words
+      // It may be us who were stopped: then its words are there, and have not been read.
+      setImmediate(() => {
+        if (this.#words === before) this.#giveUp(`the new master has said nothing for ${ms / 1000} s`)
+      })
+    }, ms)
+  }
+
+  #giveUp(why: string): void {
+    this.#fail(new CommandError(Exit.Timeout, why))
+    this.#child.process.kill('SIGKILL')
+    this.#look()
+  }
+
+  #fail(failure: CommandError): void {
+    this.#failure ??= failure
+  }
+
+  #ended(why: CommandError): void {
+    clearTimeout(this.#silence)
+    this.#silence = undefined
+    this.#fail(why)
+    this.#child.channel.destroy()
+    this.#tellGone()
+    this.#look()
+  }
+}
+
+/**
+ * The version that a program has of this package: it can be run, and its start file loaded. Rejects with a CommandError
+ * that has what was printed.
+ */
+export function checkProgram({ node, startFile }: Program, signal: AbortSignal): Promise<string> {
+  const args = [...nodeFlags('master', null, []), startFile, '--version']
+  return new Promise((resolve, reject) => {
+    const options = { env: childEnv('master'), timeout: FIRST_WORD_MS, killSignal: 'SIGKILL', signal } as const
+    execFile(node, args, options, (error, stdout, stderr) => {
+      if (error === null) return resolve(stdout.trim())
+      if (signal.aborted) return reject(stopped())
+      const isLate = error.killed === true
+      const printed = isLate ? '' : stderr.trim()
+      const why = isLate ? `no answer within ${FIRST_WORD_MS / 1000} s` : printed || messageOf(error)
+      reject(new CommandError(isLate ? Exit.Timeout : Exit.Failure, `${node} ${startFile} cannot be run: ${why}`))
+    })
+  })
+}
+
+function stopped(): CommandError {
+  return new CommandError(Exit.Failure, 'the server is being stopped')
+}
+
+function ignore(): void {
+  // Nobody waits.
+}

@@ -1,0 +1,78 @@
+// An upgrade that fails leaves the old master in charge, whatever happens to the new one, and its clients notice nothing.
+
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { failed, KILL, quick, release, staysAsItWas, unnoticed, upgrade } from '../support/release.ts'
+import { version, versionAt } from '../support/reload.ts'
+import { inSandbox, portOf } from '../support/server.ts'
+
+test('what cannot be started is refused, with the reason and nothing touched', async () => {
+  await inSandbox(async (box) => {
+    const module = join(box.directory, 'app.js')
+    release(box, '1.0.0')
+    await unnoticed(box, '', async (before) => {
+      failed(await box.command('upgrade', '--node', '/no/such/node', module), /given up: .*\/no\/such\/node ENOENT/)
+      failed(await box.command('upgrade', '--node', '/bin/false', module), /given up: \/bin\/false .* cannot be run/)
+      box.file('app.js', 'this is no JavaScript')
+      failed(await box.command('upgrade', module), /SyntaxError/, 6)
+      box.file('app.js', version(2, 2, `${quick}\nworker.onWorkerStart = () => { throw new Error('no database') }`))
+      failed(await box.command('upgrade', module), /no database/, 6)
+      await staysAsItWas(box, before)
+      box.file('app.js', version(2, 2, quick))
+      const outcome = await upgrade(box, module)
+      assert.is(outcome.oldPid, before.pid)
+      assert.is(await versionAt(portOf(before)), '2')
+    })
+    await box.stop()
+  })
+})
+
+test('a new version that is broken is refused by its own words', async () => {
+  await inSandbox(async (box) => {
+    release(box, '1.0.0')
+    await unnoticed(box, '', async (before) => {
+      const broken = release(box, '1.1.0', () => `throw new Error('half of a bundle')`)
+      box.file('ask.mjs', askFor(broken)) // a command of that version would not come as far as this
+      const { stdout } = await box.spawn(process.execPath, [join(box.directory, 'ask.mjs'), box.runDir]).ended
+      assert.match(stdout, /cannot be run: .*half of a bundle/)
+      await staysAsItWas(box, before)
+    })
+    await box.stop()
+  })
+})
+
+/** A request of the control socket, typed by hand. */
+const askFor = (startFile: string) => `
+  import net from 'node:net'
+  const socket = net.connect(process.argv[2] + '/control.sock')
+  socket.pipe(process.stdout)
+  socket.write(JSON.stringify({ command: 'upgrade', node: process.execPath, startFile: '${startFile}' }) + '\\n')
+`
+
+/** What the new master says when it comes to that, and what happens to it instead. */
+const STEPS = {
+  'its start': '{ type: "alive" }',
+  'processes that are up': '{ type: "wants"',
+  'everything that is ready': '{ type: "able" }',
+  'the lead': '{ type: "leads"',
+}
+
+test(`a new master that is killed at ${Object.keys(STEPS).join(', at ')} leaves the old one`, async () => {
+  await inSandbox(async (box) => {
+    release(box, '1.0.0')
+    const module = join(box.directory, 'app.js')
+    await unnoticed(box, '', async (before) => {
+      for (const [turn, said] of Object.values(STEPS).entries()) {
+        release(box, `1.1.${turn}`, (code) => code.replaceAll(said, said.replace('{', `{ ${KILL},`)))
+        failed(await box.command('upgrade', module), /the new master ended before it was in charge: signal SIGKILL/)
+        await staysAsItWas(box, before)
+      }
+      release(box, '1.2.0')
+      assert.is((await upgrade(box, module)).version, '1.2.0')
+    })
+    await box.stop()
+  })
+})
+
+test.run()

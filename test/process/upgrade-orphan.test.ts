@@ -1,0 +1,45 @@
+// An upgrade whose old master is killed: the new one is in charge, or will be. At no moment is there nobody on the port.
+
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { failed, KILL, release, staysAsItWas, unnoticed } from '../support/release.ts'
+import { reload } from '../support/reload.ts'
+import { inSandbox, lives, portOf } from '../support/server.ts'
+import { until } from '../support/until.ts'
+
+const SLOW_MS = 20_000
+
+/** Where an old master is killed: at what it says or does last. Each is the new one of the one before. */
+const LAST_DEEDS = ['{ type: "given" }', 'control.giveWay(', '{ type: "takeCharge"', '{ type: "left"']
+
+test('when the old master is killed meanwhile, at any step, the new one is in charge', async () => {
+  await inSandbox(async (box) => {
+    const releases = LAST_DEEDS.map((deed, turn) => () => {
+      const kill = deed.startsWith('{')
+        ? deed.replace('{', `{ ${KILL},`)
+        : `process.kill(process.pid, "SIGKILL"), ${deed}`
+      release(box, `1.${turn}.0`, (code) => code.replaceAll(deed, kill))
+    })
+    const [first = () => undefined, ...later] = [...releases, () => release(box, '2.0.0')]
+    first()
+    const module = join(box.directory, 'app.js')
+    await unnoticed(box, 'Worker.stopTimeout = 1', async (before) => {
+      for (const next of later) {
+        const { pid } = await box.status()
+        next()
+        failed(await box.command('upgrade', module), /the master, pid \d+, ended before the upgrade did/)
+        await until(() => !lives(pid) && box.pids().length === 3, SLOW_MS)
+        const after = await box.status()
+        assert.is.not(after.pid, pid)
+        assert.is(portOf(after), portOf(before))
+        await staysAsItWas(box, after)
+      }
+      assert.is((await box.status()).version, '2.0.0')
+      assert.is((await reload(box)).slots.length, 2)
+    })
+    await box.stop()
+  })
+})
+
+test.run()

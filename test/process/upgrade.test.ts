@@ -1,0 +1,199 @@
+// `upgrade`: another process becomes the master, and takes everything over. Whoever is connected notices nothing. The
+// ways in which it fails are in upgrade-failure.test.ts.
+
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { addon } from '../../src/addon.ts'
+import { otherNode } from '../support/nodes.ts'
+import { release, upgrade } from '../support/release.ts'
+import { reload } from '../support/reload.ts'
+import { ask, Client, echo, inSandbox, lives, portOf, succeeded, workersOf } from '../support/server.ts'
+import { until, within } from '../support/until.ts'
+
+test('a new version on another Node takes over: its own pid, the same port, no gap; twice in a row', async () => {
+  await inSandbox(async (box) => {
+    release(box, '1.0.0')
+    const module = box.file('app.js', echo(2, 'worker.drainTimeoutMs = 500'))
+    const first = await box.start(module)
+    assert.is(first.version, '1.0.0')
+    const port = portOf(first)
+    assert.is(await ask(port, 'x').then(() => 'answered'), 'answered')
+    release(box, '1.1.0')
+    const outcome = await upgrade(box, '--node', otherNode(), module)
+    const second = await box.status()
+    assert.is(outcome.oldPid, first.pid)
+    assert.is(outcome.pid, second.pid)
+    assert.equal([outcome.oldVersion, outcome.version, second.version], ['1.0.0', '1.1.0', '1.1.0'])
+    assert.is(outcome.node, second.node)
+    assert.is.not(second.node, first.node)
+    assert.is(portOf(second), port)
+    assert.is(readFileSync(join(box.runDir, 'millrace.pid'), 'utf8'), `${second.pid}\n`)
+    assert.ok(second.totals.messagesIn >= 1, 'a total fell')
+    assert.match(await ask(port, 'x'), /^x /)
+    await until(() => !lives(first.pid))
+    assert.equal(box.pids().sort(), [second.pid, ...workersOf(second).map(({ pid }) => pid)].sort())
+    const third = await upgrade(box, module)
+    assert.is(third.oldPid, second.pid)
+    assert.is((await box.status()).node, first.node)
+    assert.match(await ask(port, 'x'), /^x /)
+    assert.is((await reload(box)).slots.length, 2)
+    await box.stop()
+  })
+})
+
+/** What one application may have, at once. */
+const everything = (version: number, more = '') => `
+  import { Worker } from 'millrace'
+  import { appendFileSync } from 'node:fs'
+  import { join } from 'node:path'
+  const here = import.meta.dirname
+  const note = (what) => appendFileSync(join(here, 'notes'), '${version} ' + what + '\\n')
+  const text = new Worker('text://127.0.0.1:0', { name: 'text', count: 2, drainTimeoutMs: 800 })
+  const many = new Worker('text://127.0.0.1:0', { name: 'many', count: 3, reusePort: true, drainTimeoutMs: 800 })
+  const unix = new Worker('unix://' + join(here, 'app.sock'), { name: 'unix', drainTimeoutMs: 800 })
+  const udp = new Worker('udp://127.0.0.1:0', { name: 'udp', drainTimeoutMs: 800 })
+  const lock = new Worker('text://127.0.0.1:0', { name: 'lock', reloadMode: 'stop-first', drainTimeoutMs: 800 })
+  for (const worker of [text, many, unix, udp, lock])
+    worker.onMessage = (connection, message) => connection.send(String(message).trim() + ' ${version} ' + process.pid)
+  unix.onMessage = (connection, bytes) => connection.send(String(bytes).trim() + ' ${version} ' + process.pid + '\\n')
+  text.onWorkerStart = async () => {
+    const inner = new Worker('text://127.0.0.2:0')
+    inner.onMessage = text.onMessage
+    await inner.listen()
+  }
+  lock.onWorkerStart = () => note('start')
+  lock.onWorkerStop = () => note('stop')
+  unix.onWorkerActive = () => note('active')
+  unix.onWorkerRetire = () => note('retire')
+  ${more}
+  Worker.runAll()
+`
+
+const isWhole = addon().sys !== null
+for (const engine of isWhole ? ['native', 'node'] : ['node']) {
+  test(`every kind of socket goes over: ${engine} engine, ${isWhole ? 'addon' : 'no addon'}`, async () => {
+    await inSandbox(async (box) => {
+      box.file('notes', '')
+      const module = box.file('app.js', everything(1))
+      const before = await box.start(module, '--engine', engine)
+      const path = join(box.directory, 'app.sock')
+      box.file('app.js', everything(2))
+      await upgrade(box, module)
+      const after = await box.status()
+      const ports = (status: typeof before) =>
+        status.groups.map(({ name, address, inner }) => ({ name, address, inner }))
+      assert.equal(ports(after), ports(before))
+      for (const { name, port, inner } of after.groups) {
+        if (name === 'udp') continue
+        assert.match(await ask(name === 'unix' ? path : port, 'x'), /^x 2 /)
+        for (const at of inner) assert.match(await ask(Number(at.split(':').at(-1)), 'x', '127.0.0.2'), /^x 2 /)
+      }
+      assert.equal(
+        workersOf(after).map(({ state }) => state),
+        workersOf(before).map(() => 'ready'),
+      )
+      const notes = readFileSync(join(box.directory, 'notes'), 'utf8').trim().split('\n')
+      const of = (pattern: RegExp) => notes.filter((line) => pattern.test(line))
+      assert.equal(of(/start|stop/), ['1 start', '1 stop', '2 start']) // never both
+      assert.equal(of(/active|retire/), ['1 active', '1 retire', '2 active'])
+      await box.stop()
+      assert.not(existsSync(path))
+    })
+  })
+}
+
+test('what the code of now says counts: groups that are new, moved and gone, and a reload after it', async () => {
+  await inSandbox(async (box) => {
+    const path = join(box.directory, 'old.sock')
+    const two = `const other = new Worker('unix://${path}', { name: 'other' })`
+    const module = box.file('app.js', echo(2, two))
+    const port = portOf(await box.start(module))
+    assert.ok(existsSync(path))
+    const more = `const more = new Worker('text://127.0.0.1:0', { name: 'more' })
+      more.onMessage = worker.onMessage`
+    box.file('app.js', echo(1, more))
+    await upgrade(box, module)
+    const { groups } = await box.status()
+    assert.equal(
+      groups.map(({ name, count }) => [name, count]),
+      [
+        ['echo', 1],
+        ['more', 1],
+      ],
+    )
+    assert.is(groups[0]?.port, port)
+    assert.not(existsSync(path))
+    assert.match(await ask(groups[1]?.port ?? 0, 'x'), /^x /)
+    box.file('app.js', echo(2, two))
+    await reload(box)
+    assert.ok(existsSync(path))
+    await box.stop()
+  })
+})
+
+test('reloads and an upgrade at once are one after the other, each with its answer', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file('app.js', echo(1, 'worker.drainTimeoutMs = 500'))
+    const { pid } = await box.start(module)
+    const commands = [
+      box.begin('reload', '--json'),
+      box.begin('upgrade', '--json', module),
+      box.begin('reload', '--json'),
+      box.begin('upgrade', '--json', module),
+    ].map(({ ended }) => within(120_000, ended)) // one after the other, on a busy machine
+    const outcomes = (await Promise.all(commands)).map((outcome) => JSON.parse(succeeded(outcome).stdout))
+    assert.equal(
+      outcomes.map(({ exitCode }) => exitCode),
+      [0, 0, 0, 0],
+    )
+    const last = await box.status()
+    assert.is.not(last.pid, pid)
+    process.kill(last.pid, 'SIGUSR2')
+    await until(() => box.log().includes(`pid:${last.pid} reload: done`), 20_000)
+    await until(() => box.pids().length === 2, 20_000)
+    await box.stop()
+  })
+})
+
+test('while the old processes drain, commands reach the new master, and a stop ends both', async () => {
+  await inSandbox(async (box) => {
+    const slow = `worker.drainTimeoutMs = 60000
+      worker.onMessage = (connection, line) => { if (line !== 'never') connection.send(line + ' ' + process.pid); else return new Promise(() => {}) }`
+    const module = box.file('app.js', echo(1, slow))
+    const before = await box.start(module)
+    const client = await Client.connect(portOf(before))
+    const other = (await client.ask('x')).split(' ')[1]
+    client.send('never')
+    await until(async () => workersOf(await box.status())[0]?.work !== '')
+    const upgrading = box.begin('upgrade', module)
+    await until(() => box.log().includes('is the master now'), 20_000)
+    const after = await box.status()
+    assert.is.not(after.pid, before.pid)
+    assert.ok(lives(before.pid) && lives(Number(other)))
+    process.kill(before.pid, 'SIGUSR2') // what means the old one is done by the new one
+    const line = await ask(portOf(after), 'x')
+    assert.is.not(line.split(' ')[1], other)
+    await box.stop()
+    await until(() => box.pids().length === 0)
+    assert.is((await upgrading.ended).code, 0)
+    client.close()
+  })
+})
+
+test('a server in the foreground says why it is not replaced', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file('app.js', echo(1))
+    const server = await box.foreground(module)
+    const { code, stderr } = await box.command('upgrade', module)
+    assert.is(code, 1)
+    assert.match(stderr, /upgrade given up: a server in the foreground keeps its pid.*use 'restart'/)
+    assert.is((await box.command('upgrade', '--node')).code, 2)
+    await box.stop()
+    await server.ended
+    assert.is((await box.command('upgrade', module)).code, 3)
+  })
+})
+
+test.run()

@@ -1,17 +1,23 @@
 // The master before this one, as the new one of an upgrade sees it: over the channel that the old one has spawned it with.
 // What is waited for comes as a message, or when the old one is gone and its processes with it.
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import { newCounters } from '../counters.ts'
 import { UsageError } from '../errors.ts'
+import { now } from '../loop/clock.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
 import { version } from '../version.ts'
 import type { Channel } from './channel.ts'
 import { matchGroups } from './group-match.ts'
+import { startTimeOf } from './identity.ts'
 import { INHERITANCE_FORMAT, type Inheritance, type InheritedGroup } from './inheritance.ts'
 import type { FromChild, GroupKey, ToChild } from './messages.ts'
 import type { Sockets } from './sockets.ts'
 
 const ALIVE_EVERY_MS = 1000
+/** How long one that was killed may take to end. */
+const END_MS = 3000
+const LOOK_EVERY_MS = 10
 
 /** What a group takes over. */
 export interface Estate {
@@ -38,6 +44,8 @@ export class EarlierMaster {
   /** It has ended itself. */
   readonly gone: Promise<void>
   readonly inheritance: Inheritance
+  /** As long as it lives: a zombie's start time is not told. */
+  readonly #startTime: string
   readonly #channel: Channel<ToChild, FromChild>
   readonly #alive: NodeJS.Timeout
   /** In the inheritance, of the keys that `adopt` was given. */
@@ -52,6 +60,7 @@ export class EarlierMaster {
 
   constructor(inheritance: Inheritance, channel: Channel<ToChild, FromChild>) {
     this.inheritance = inheritance
+    this.#startTime = startTimeOf(inheritance.pid)
     this.#channel = channel
     this.settled = new Promise((resolve) => {
       this.#tellSettled = resolve
@@ -63,6 +72,13 @@ export class EarlierMaster {
     channel.onClose = () => this.#gone()
     channel.send({ type: 'alive' })
     this.#alive = setInterval(() => channel.send({ type: 'alive' }), ALIVE_EVERY_MS).unref()
+  }
+
+  /** Its channel closes a moment before it is no process any more, and holds nothing. */
+  async ended(): Promise<void> {
+    const { pid } = this.inheritance
+    const late = now() + END_MS
+    while (this.#startTime !== '' && startTimeOf(pid) === this.#startTime && now() < late) await sleep(LOOK_EVERY_MS)
   }
 
   get isSettled(): boolean {

@@ -440,6 +440,7 @@ export class Master implements Operated, RecycleSupervisor {
   /** The earlier master is done, or was killed: then its processes leave by themselves, or are made to. */
   async #outlive(earlier: EarlierMaster): Promise<void> {
     const { pid } = earlier.inheritance
+    if (earlier.isGone) await earlier.ended()
     if (earlier.isGone && this.#lock?.isOurs() === true) tidy(() => this.#control?.take(pid)) // it may have left its socket's second name
     if (earlier.isSettled) return
     try {

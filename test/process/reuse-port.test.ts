@@ -67,7 +67,7 @@ if (addon().sys === null) {
         for (const client of clients) client.close()
         await until(async () => (await box.status()).totals.connections === 0)
         return Math.min(...counts) > 25
-      })
+      }, 60_000)
       await box.stop()
     })
   })

@@ -108,7 +108,7 @@ export async function play(transport: Transport, scenario: Scenario): Promise<st
       actors.push(new Actor(server, stage, client, plan, actors.length))
     }
     await Promise.all(actors.map((actor) => actor.run()))
-    await until(() => server.worker.connections.size === 0, 20_000)
+    await until(() => server.worker.connections.size === 0 && server.worker.unsettled === 0, 20_000)
     const { counters } = server.worker
     for (const actor of actors) views.push(actor.view())
     views.push(`accepted ${counters.accepted} closed ${counters.closed} open ${counters.connections}`)

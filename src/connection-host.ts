@@ -40,16 +40,11 @@ export class ConnectionSettings {
   readonly maxSendBufferSize: number
   readonly maxPackageSize: number
   readonly lingerTimeout: number
-  // biome-ignore lint/suspicious/noExplicitAny: see ConnectionHost
-  readonly onMessage: ConnectionCallbacks<any, any>['onMessage']
-  // biome-ignore lint/suspicious/noExplicitAny: see ConnectionHost
-  readonly onClose: ConnectionCallbacks<any, any>['onClose']
-  // biome-ignore lint/suspicious/noExplicitAny: see ConnectionHost
-  readonly onError: ConnectionCallbacks<any, any>['onError']
-  // biome-ignore lint/suspicious/noExplicitAny: see ConnectionHost
-  readonly onBufferFull: ConnectionCallbacks<any, any>['onBufferFull']
-  // biome-ignore lint/suspicious/noExplicitAny: see ConnectionHost
-  readonly onBufferDrain: ConnectionCallbacks<any, any>['onBufferDrain']
+  readonly onMessage: ConnectionHost['onMessage']
+  readonly onClose: ConnectionHost['onClose']
+  readonly onError: ConnectionHost['onError']
+  readonly onBufferFull: ConnectionHost['onBufferFull']
+  readonly onBufferDrain: ConnectionHost['onBufferDrain']
   readonly role: Role
   readonly clock: ConnectionClock
 

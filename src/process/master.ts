@@ -41,6 +41,7 @@ import { type RecycleSupervisor, Recycling } from './recycle.ts'
 import type { ReloadOutcome } from './reload.ts'
 import { makeRunDir, type Places, placesOfOurs, realPathOf, runDirCandidates } from './run-directory.ts'
 import { extendStart, extension, feedWatchdog, reapOrphans, tellService, tellStatus } from './service.ts'
+import { shareOut } from './share-out.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, type Program, spawnChild } from './spawn.ts'
@@ -921,24 +922,6 @@ export class Master implements Operated, RecycleSupervisor {
       look()
     })
   }
-}
-
-/** More than this over the average is more than chance; less is not worth a rest. */
-const SHARE_FACTOR = 9 / 8
-const SHARE_SLACK = 16
-/** Who has not reported for so long does not take its part, and is no measure. */
-const SILENT_MS = 1500
-
-/** Tells each worker of a group how many connections it should have at most, so that they do not pile up on one. */
-function shareOut({ slots, blueprint }: GroupState): void {
-  if (blueprint.sockets.length > 1) return // the kernel spreads: who rested would give its queue to siblings
-  const serving = slots
-    .flatMap(({ processes }) => processes)
-    .filter(({ state, silentMs }) => state === 'ready' && silentMs < SILENT_MS)
-  const all = serving.reduce((sum, { report }) => sum + report.counters.connections, 0)
-  const isAlone = serving.length < 2
-  const share = isAlone ? Number.MAX_SAFE_INTEGER : Math.ceil((all / serving.length) * SHARE_FACTOR) + SHARE_SLACK
-  for (const handle of serving) handle.useShare(share)
 }
 
 /** Who waits for his change does not want to wait for a browser that keeps its connection: processes leave as at a stop. */

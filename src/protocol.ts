@@ -202,7 +202,10 @@ export interface CodecIo<In = unknown> {
   pause(): void
   /** Ends a pause. `resumed()` is called, at once or when this call has returned: what failed meanwhile is thrown there. */
   resume(): void
-  /** Calls `timeout(kind)` once, `ms` milliseconds from now; 0 clears; setting a kind again moves it. */
+  /**
+   * Calls `timeout(kind)` once, `ms` milliseconds from now (from ten seconds on, up to half a second later); 0 clears; setting a
+   * kind again moves it.
+   */
   deadline(kind: string, ms: number): void
   /** Milliseconds of a monotonic clock. */
   now(): number

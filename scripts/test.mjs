@@ -188,12 +188,18 @@ async function runFile(file, fileMark) {
   return judge(file, stdout, output, problems)
 }
 
-/** Without our own settings (a developer's shell must not change a test) and without colours (the summary is parsed). */
+/**
+ * Without our own settings (a developer's shell must not change a test) and without colours (the summary is parsed). Nor
+ * with authorities of the shell's: Node 20 reads all that it knows at its start then, 80 ms of CPU for each of the
+ * thousands of processes. What goes to a registry gets them back (test/support/nodes.ts).
+ */
 function environment(fileMark) {
-  const ours = (name) => name.startsWith('MILLRACE_') || name === 'FORCE_COLOR' || name === 'TEST_RETRIES'
+  const dropped = ['FORCE_COLOR', 'TEST_RETRIES', 'NODE_EXTRA_CA_CERTS']
+  const ours = (name) => name.startsWith('MILLRACE_') || dropped.includes(name)
   const kept = Object.entries(process.env).filter(([name]) => !ours(name))
   const chosen = options.addon === undefined ? {} : { MILLRACE_ADDON: options.addon }
-  return { ...Object.fromEntries(kept), ...chosen, NO_COLOR: '1', TEST_RUN_MARK: fileMark }
+  const { NODE_EXTRA_CA_CERTS: TEST_EXTRA_CA_CERTS } = process.env
+  return { ...Object.fromEntries(kept), ...chosen, TEST_EXTRA_CA_CERTS, NO_COLOR: '1', TEST_RUN_MARK: fileMark }
 }
 
 /** Every process that a test started must be gone when its file has ended; what is not is named, and killed. */

@@ -8,7 +8,7 @@ import { now } from '../loop/clock.ts'
 import { Canary, type CanaryReport, watchCanaries } from './canary.ts'
 import type { Described } from './describe.ts'
 import type { Events, Operation } from './events.ts'
-import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
+import { CommandError, Exit, noGroup, WorkerExit } from './exit-codes.ts'
 import type { Declaration } from './group.ts'
 import { matchGroups } from './group-match.ts'
 import { keysOf, mailboxesOf } from './messages.ts'
@@ -561,18 +561,6 @@ const EMPTY = { oldPid: 0, newPid: 0, readyMs: 0, drainMs: 0, discarded: 0, note
 
 function countAll(blueprints: readonly (Blueprint | null)[]): number {
   return blueprints.reduce((sum, blueprint) => sum + (blueprint?.declaration.count ?? 0), 0)
-}
-
-/** For a name that means nothing here. */
-export function noGroup(
-  name: string,
-  known: readonly { readonly name: string; readonly listen: string }[],
-): CommandError {
-  const list = known.map((one) => (one.listen === '' ? one.name : `${one.name} (${one.listen})`)).join(', ')
-  return new CommandError(Exit.Usage, `there is no group '${name}'; there is: ${list || 'none'}`, {
-    code: 'ERR_NO_GROUP',
-    next: "name one of these; 'millrace status' shows them",
-  })
 }
 
 /** What cannot live beside its successor. */

@@ -1,7 +1,7 @@
 // Starts our start file as a child: role and secrets travel over a private inherited descriptor, never over
 // environment or arguments, so that a grandchild is not taken for a worker.
 
-import { ChildProcess, type SpawnOptions as NodeSpawnOptions, type StdioOptions, spawn } from 'node:child_process'
+import type { ChildProcess, SpawnOptions as NodeSpawnOptions, StdioOptions } from 'node:child_process'
 import { Socket } from 'node:net'
 import type { Sys } from '../addon.ts'
 import { activatedDescriptors } from './activation.ts'
@@ -72,10 +72,11 @@ function definedOnly(env: NodeJS.ProcessEnv): Record<string, string> {
 
 /** Some failures of `spawn` are events (EAGAIN, EMFILE), and others it throws (ENOMEM): here all are events. */
 function trySpawn(node: string, args: readonly string[], options: NodeSpawnOptions): ChildProcess {
+  const children = process.getBuiltinModule('node:child_process') // short commands have none, and do not load it
   try {
-    return spawn(node, args, options)
+    return children.spawn(node, args, options)
   } catch (error) {
-    const failed = new ChildProcess()
+    const failed = new children.ChildProcess()
     process.nextTick(() => failed.emit('error', error))
     return failed
   }

@@ -91,9 +91,10 @@ for (const [what, broken, reason] of [
 ] as const) {
   test(`a canary that ${what} is taken back with its reason, and the old code serves on`, async () => {
     await inSandbox(async (box) => {
-      const before = await box.start(box.file('app.js', version(1, COUNT)))
+      // That of the code that runs counts for a canary that is taken back.
+      const before = await box.start(box.file('app.js', version(1, COUNT, 'worker.drainTimeoutMs = 500')))
       const pids = workersOf(before).map(({ pid }) => pid)
-      box.file('app.js', version(2, COUNT, `${broken}\nworker.drainTimeoutMs = 500`))
+      box.file('app.js', version(2, COUNT, broken))
       const reloading = box.begin('reload', '--canary-ms', LONG, '--json')
       await canaryOf(box)
       const talking = talk(portOf(before))

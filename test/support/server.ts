@@ -16,6 +16,7 @@ import {
 import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { codeOf } from '../../src/errors.ts'
 import type { Line } from '../../src/process/commands/line.ts'
 import { askServer, need } from '../../src/process/commands/server.ts'
@@ -39,6 +40,8 @@ export const HANGS = 'Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 
 const MARK = 'TEST_SANDBOX'
 /** For a command to end, on a busy machine. */
 const COMMAND_MS = 30_000
+/** Who looks for a state again and again must not keep the server busy with that: each of its processes answers. */
+const STATUS_EVERY_MS = 20
 /** What a server may leave: its log. */
 const MAY_STAY = new Set(['millrace.log'])
 
@@ -169,6 +172,7 @@ function newSandbox(): Sandbox {
   const directory = mkdtempSync(join(root, 'build/tmp/server-'))
   const runDir = join(realpathSync(mkdtempSync(join(tmpdir(), 'mr-'))), 'run')
   const env = { ...process.env, [MARK]: mark, MILLRACE_RUN_DIR: runDir }
+  let askedAt = 0
   const box: Sandbox = {
     directory,
     runDir,
@@ -194,6 +198,8 @@ function newSandbox(): Sandbox {
     },
     async status() {
       const line = lineIn(box, 'status')
+      await sleep(askedAt + STATUS_EVERY_MS - performance.now())
+      askedAt = performance.now()
       if (line === null) return JSON.parse(succeeded(await box.command('status', '--json')).stdout) as Status
       return need((await askServer(line, { command: 'status' })).status)
     },

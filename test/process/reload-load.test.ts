@@ -1,15 +1,16 @@
-// Twenty reloads under load. Nothing is lost but what the drain of a protocol without a goodbye cannot save: a request
+// Reloads under load, twenty at length. Nothing is lost but what the drain of a protocol without a goodbye cannot save: a request
 // on the wire while the server's FIN is. Those are named by the server, in the receipts.
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { ReloadOutcome } from '../../src/process/reload.ts'
+import { atLength } from '../support/length.ts'
 import { Load } from '../support/load/load.ts'
 import { textClient } from '../support/load/text-client.ts'
 import { ask, echo, inSandbox, portOf, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
-const RELOADS = 20
+const RELOADS = atLength(6, 20)
 
 /** Every third answer comes later; a window of 0.8 s makes a quiet time of 0.2 s. */
 const program = (version: number) =>
@@ -24,7 +25,7 @@ const program = (version: number) =>
     }`,
   )
 
-test('twenty reloads under load lose nothing but what crosses a FIN, and that is named', async () => {
+test(`${RELOADS} reloads under load lose nothing but what crosses a FIN, and that is named`, async () => {
   await inSandbox(async (box) => {
     const port = portOf(await box.start(box.file('app.js', program(0))))
     const load = new Load()

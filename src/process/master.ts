@@ -2,44 +2,38 @@
 // safe to run at any time; a reload takes one slot after the other in hand (reload.ts). Signal handlers and messages only
 // take note. No user code ever runs here.
 
-import { closeSync } from 'node:fs'
 import { loadavg } from 'node:os'
-import { join } from 'node:path'
-import { addon, type Descriptor } from '../addon.ts'
+import { addon } from '../addon.ts'
 import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { codeOf, messageOf, SystemError } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { bindMeshSocket, isPassedOn } from '../net/mesh-socket.ts'
-import { COUNTER_BYTES } from '../shared/limits.ts'
 import { version } from '../version.ts'
 import { takeActivated } from './activation.ts'
 import { renderBanner } from './banner.ts'
 import { MasterCallbacks } from './callbacks.ts'
-import { type Answer, ask, ControlServer, type Leave, type Request } from './control.ts'
+import type { Answer, Leave, Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
 import { type Comparison, compare, oldestStart } from './diff.ts'
 import type { EarlierMaster, Estate } from './earlier-master.ts'
 import { Events } from './events.ts'
 import { asCommandError, CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Declaration, type Settings } from './group.ts'
-import { HealthServer } from './health.ts'
+import { Household, type Householder, tidy } from './household.ts'
 import { ownIdentity } from './identity.ts'
-import { KeeperHandle } from './keeper-handle.ts'
+import type { KeeperHandle } from './keeper-handle.ts'
 import { Leaders } from './leaders.ts'
-import { Lock } from './lock.ts'
 import { keysOf, mailboxesOf, type StartOptions } from './messages.ts'
 import { InspectorPorts, inspects, QUIET_INSPECTOR } from './node-flags.ts'
 import { OomKills } from './oom-kills.ts'
 import { type Operated, Operator, REPLACED } from './operator.ts'
-import { Output } from './output.ts'
+import type { Output } from './output.ts'
 import { Peers } from './peers.ts'
-import { removePidFile, writePidFile } from './pid-file.ts'
-import { Predecessors } from './predecessors.ts'
 import type { Seen } from './readiness.ts'
 import { type RecycleSupervisor, Recycling } from './recycle.ts'
 import type { ReloadOutcome } from './reload.ts'
-import { makeRunDir, type Places, placesOfOurs, realPathOf, runDirCandidates } from './run-directory.ts'
+import { realPathOf } from './run-directory.ts'
 import { extendStart, extension, feedWatchdog, reapOrphans, tellService, tellStatus } from './service.ts'
 import { shareOut } from './share-out.ts'
 import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
@@ -47,8 +41,8 @@ import { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, type Program, spawnChild } from './spawn.ts'
 import { connectionPage, engineOf, type GroupStatus, groupStatus, type Status, totalsOf } from './status.ts'
 import { StuckWorkers } from './stuck.ts'
-import { ROTATE_TICKETS_MS, Tickets } from './tickets.ts'
-import { type Household, Upgrade } from './upgrade.ts'
+import { ROTATE_TICKETS_MS } from './tickets.ts'
+import { type Replaceable, Upgrade } from './upgrade.ts'
 import { type WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
 /** So many boot failures of one slot before anything serves: the program is broken, not unlucky. */
@@ -56,7 +50,7 @@ const MAX_BOOT_FAILURES = 5
 /** One that ends by itself sooner would only spin. */
 const SHORTEST_SERVICE_MS = 1000
 /** What another master may take to say that it is there. */
-const PING_MS = 1000
+const _PING_MS = 1000
 /** What one that has nothing left to do may take to end. */
 const LEAVE_MS = 3000
 
@@ -68,13 +62,13 @@ const LONGEST_START_MS = 1_000_000_000
 /** `asked`, or the failure that ends the server. `replaced`: this master ends, and another one has the server. */
 type StopReason = CommandError | 'asked' | 'replaced'
 
-export class Master implements Operated, RecycleSupervisor {
+export class Master implements Householder, Operated, RecycleSupervisor, Replaceable {
   readonly groups: GroupState[] = []
   readonly sockets = new Sockets()
   readonly events = new Events()
   readonly #operator = new Operator(this)
   readonly #options: StartOptions
-  readonly #isDaemon: boolean
+  readonly #household: Household
   /** For people; how long ago that is, another clock tells, which nobody sets. */
   readonly #startedAt = new Date()
   readonly #startedNow = now()
@@ -82,28 +76,17 @@ export class Master implements Operated, RecycleSupervisor {
   readonly #stopAnnounced = new AbortController()
   readonly #ended = new AbortController()
   readonly #inspectorPorts = new InspectorPorts()
-  readonly #tickets: Tickets
   readonly #earlier: EarlierMaster | null
   readonly #oomKills = new OomKills()
   readonly #recycling = new Recycling(this)
-  readonly #stuck = new StuckWorkers(this.groups, () => this.#output?.isLogPiped === true)
+  readonly #stuck = new StuckWorkers(this.groups, () => this.#household.output?.isLogPiped === true)
   readonly #leaders = new Leaders()
-  #keeper: KeeperHandle | null = null
-  /** The counters that all workers share; null without the addon. */
-  readonly #memory: Descriptor | null
   readonly #peers = new Peers()
   #settings: Settings = DEFAULT_SETTINGS
-  #runDir = ''
-  readonly #pidFiles = new Set<string>()
-  #lock: Lock | null = null
-  #control: ControlServer | null = null
-  #predecessors: Predecessors | null = null
-  #output: Output | null = null
   readonly #describing = new Set<number>()
   /** Where the modules led when the code was last evaluated for use. */
   #evaluated: readonly string[] = []
   readonly #callbacks: MasterCallbacks
-  readonly #health = new HealthServer(() => this.#seen)
   /** A graceful stop that waits for load balancers to hear of it. */
   #delay: NodeJS.Timeout | null = null
   #unwatch: (() => void) | null = null
@@ -123,16 +106,14 @@ export class Master implements Operated, RecycleSupervisor {
   /** @param earlier the master that this one is to replace */
   constructor(options: StartOptions, isDaemon: boolean, earlier: EarlierMaster | null = null) {
     this.#options = options
-    this.#isDaemon = isDaemon
     this.#earlier = earlier
-    this.#memory = sharedMemory(earlier?.inheritance.memory ?? -1)
-    this.#tickets = new Tickets(earlier?.inheritance.ticketSecret)
+    this.#household = new Household(this, options, isDaemon, earlier)
     const { modules, argv, user = '', group = '', engine } = options
     const settings = { modules, argv, user, group, engine }
     this.#callbacks = new MasterCallbacks(
       settings,
-      () => this.#output,
-      () => this.#record(),
+      () => this.#household.output,
+      () => this.record(),
     )
   }
 
@@ -148,7 +129,7 @@ export class Master implements Operated, RecycleSupervisor {
     if (this.#earlier === null) feedWatchdog()
     try {
       if (this.#earlier === null) {
-        await this.#takeRunDir()
+        await this.#household.take()
         this.sockets.adopt(takeActivated())
       } else await this.#joinRunDir(this.#earlier)
       this.events.emit({ type: 'server', state: 'starting', reason: '' })
@@ -158,7 +139,7 @@ export class Master implements Operated, RecycleSupervisor {
       stopExtending()
       if (this.#stopping === null) {
         tellService('READY=1', `MAINPID=${process.pid}`)
-        tellStatus(this.#seen)
+        tellStatus(this.seen)
         this.events.emit({ type: 'server', state: 'running', reason: '' })
         onUp(this.#banner())
       }
@@ -220,10 +201,23 @@ export class Master implements Operated, RecycleSupervisor {
   async describeAnew(): Promise<Described> {
     const described = await this.#describeForUse()
     this.#leaders.generation++
-    this.#output?.reopen()
+    this.#household.output?.reopen()
     await this.#callbacks.call({ name: 'onMasterReload' })
-    await this.#health.listen(this.#healthAddress)
+    await this.#household.health.listen(this.#healthAddress)
     return described
+  }
+
+  /** What its own processes have counted, and those before it; nobody is connected. */
+  async totals(): Promise<Counters> {
+    return { ...(await this.#totals()), connections: 0 }
+  }
+
+  onReplaced(): void {
+    this.#isReplaced = true
+  }
+
+  hurry(): void {
+    this.stop(false)
   }
 
   exclusively<T>(work: () => Promise<T>): Promise<T> {
@@ -232,35 +226,13 @@ export class Master implements Operated, RecycleSupervisor {
 
   // Starting
 
-  async #takeRunDir(): Promise<void> {
-    const { modules, runDir } = this.#options
-    const places = runDirCandidates(modules[0] ?? '', runDir)
-    await refuseSecond(places)
-    this.#runDir = makeRunDir(places)
-    const lock = Lock.acquire(this.#runDir)
-    if (!(lock instanceof Lock)) throw alreadyRunning(lock.pid)
-    this.#lock = lock
-    this.#predecessors = new Predecessors(this.#runDir)
-    this.#output = new Output(this.#options, this.#isDaemon, this.#runDir, DEFAULT_SETTINGS)
-    this.#keeper = new KeeperHandle(this.#runDir, this.#output, () => this.#record())
-    const control = new ControlServer(this.#runDir, this.events, (request) => this.#answer(request))
-    await control.listen()
-    this.#control = control
-    this.#writePid(this.#options.pidFile ?? join(this.#runDir, 'millrace.pid'))
-  }
-
-  #writePid(path: string): void {
-    writePidFile(path, process.pid)
-    this.#pidFiles.add(path)
-  }
-
   async #prepare(): Promise<void> {
     const earlier = this.#earlier
     const { groups, tlsFiles, settings } = await this.#describeForUse()
     if (earlier === null) {
-      await this.#health.listen(this.#healthAddress)
-      if (this.#options.pidFile === undefined && settings.pidFile !== '') this.#writePid(settings.pidFile)
-      await this.#predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
+      await this.#household.health.listen(this.#healthAddress)
+      this.#household.writeDeclaredPid(settings)
+      await this.#household.predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
     }
     const keys = keysOf(groups)
     const estates = earlier?.adopt(this.sockets, keys) ?? []
@@ -314,7 +286,7 @@ export class Master implements Operated, RecycleSupervisor {
     const onSpawn = (pid: number) => {
       describing = pid
       if (pid > 0) this.#describing.add(pid)
-      this.#record()
+      this.record()
     }
     try {
       const described = await describeModules({
@@ -324,7 +296,7 @@ export class Master implements Operated, RecycleSupervisor {
         group,
         engine,
         signal: this.#ended.signal,
-        output: this.#output,
+        output: this.#household.output,
         onSpawn,
       })
       return this.#options.isWatching ? hurried(described) : described
@@ -334,7 +306,7 @@ export class Master implements Operated, RecycleSupervisor {
   }
 
   #follow(settings: Settings): void {
-    this.#output?.configure(settings)
+    this.#household.output?.configure(settings)
     this.#settings = settings
     this.#callbacks.declare(settings.callbacks)
   }
@@ -342,7 +314,7 @@ export class Master implements Operated, RecycleSupervisor {
   async #watch(): Promise<void> {
     const { watchModules } = await import('./watch.ts')
     const reload = async () => (await this.reload()).reason
-    this.#unwatch = watchModules({ modules: this.#options.modules, ignored: [this.#runDir], reload })
+    this.#unwatch = watchModules({ modules: this.#options.modules, ignored: [this.#household.runDir], reload })
   }
 
   async #untilUp(): Promise<void> {
@@ -355,9 +327,9 @@ export class Master implements Operated, RecycleSupervisor {
   }
 
   #rotateTickets(): void {
-    this.#tickets.rotate()
+    this.#household.tickets.rotate()
     for (const { blueprint, slots } of this.groups) {
-      const keys = this.#tickets.keysFor(blueprint.key)
+      const keys = this.#household.tickets.keysFor(blueprint.key)
       for (const slot of slots) for (const handle of slot.processes) handle.useTickets(keys)
     }
   }
@@ -369,17 +341,8 @@ export class Master implements Operated, RecycleSupervisor {
 
   // Taking over from another master
 
-  /** Beside the master that leads: lock, pid file and control socket stay its own. */
   async #joinRunDir(earlier: EarlierMaster): Promise<void> {
-    this.#runDir = earlier.inheritance.runDir
-    this.#predecessors = new Predecessors(this.#runDir)
-    this.#predecessors.isShared = true
-    this.#output = new Output(this.#options, this.#isDaemon, this.#runDir, DEFAULT_SETTINGS)
-    const { keeper } = earlier.inheritance
-    this.#keeper = new KeeperHandle(this.#runDir, this.#output, () => this.#record(), keeper)
-    const control = new ControlServer(this.#runDir, this.events, (request) => this.#answer(request), true)
-    await control.listen()
-    this.#control = control
+    await this.#household.join(earlier)
     earlier.onAbandon = () => this.stop(false)
     earlier.onLeft = () => void this.#outlive(earlier)
     if (earlier.isGone) void this.#outlive(earlier)
@@ -403,7 +366,7 @@ export class Master implements Operated, RecycleSupervisor {
     this.reconcile()
     await this.#until(() => this.#stopping !== null || this.#isAllReady())
     if (this.#stopping === null) await this.#unlessStopped(earlier.able())
-    await this.#keeper?.rejoin() // else it would go with the earlier master
+    await this.#household.keeper?.rejoin() // else it would go with the earlier master
     if (this.#stopping !== null) return
     this.#takeCharge(earlier)
     await this.#takeProbes(earlier)
@@ -418,38 +381,32 @@ export class Master implements Operated, RecycleSupervisor {
   /** The earlier master has let go of its port. Rejects with a SystemError, but not when nobody is left who would go on. */
   async #takeProbes(earlier: EarlierMaster): Promise<void> {
     try {
-      await this.#health.listen(this.#healthAddress)
+      await this.#household.health.listen(this.#healthAddress)
     } catch (error) {
       if (!earlier.isGone) throw error
       log(messageOf(error))
     }
   }
 
-  /** Whatever the earlier one has done of it already. Throws a CommandError when somebody else was quicker. */
+  /** Throws a CommandError when somebody else was quicker. */
   #takeCharge(earlier: EarlierMaster): void {
-    if (this.#lock !== null) return
-    const lock = Lock.take(this.#runDir)
-    if (!(lock instanceof Lock)) throw alreadyRunning(lock.pid)
-    this.#lock = lock
-    feedWatchdog(earlier.inheritance.pid)
-    this.#control?.take(earlier.isGone ? earlier.inheritance.pid : null)
+    if (this.#household.lock !== null) return
+    this.#household.takeCharge(earlier, this.#settings)
     this.sockets.own()
-    this.#writePid(this.#options.pidFile ?? join(this.#runDir, 'millrace.pid'))
-    if (this.#options.pidFile === undefined && this.#settings.pidFile !== '') this.#writePid(this.#settings.pidFile)
   }
 
   /** The earlier master is done, or was killed: then its processes leave by themselves, or are made to. */
   async #outlive(earlier: EarlierMaster): Promise<void> {
     const { pid } = earlier.inheritance
     if (earlier.isGone) await earlier.ended()
-    if (earlier.isGone && this.#lock?.isOurs() === true) tidy(() => this.#control?.take(pid)) // it may have left its socket's second name
+    if (earlier.isGone && this.#household.lock?.isOurs() === true) tidy(() => this.#household.control?.take(pid)) // it may have left its socket's second name
     if (earlier.isSettled) return
     try {
       if (this.#stopping === null) this.#takeCharge(earlier)
-      this.#predecessors?.inherit()
-      await this.#predecessors?.leave(this.#settings.stopTimeoutMs, new AbortController().signal)
+      this.#household.predecessors?.inherit()
+      await this.#household.predecessors?.leave(this.#settings.stopTimeoutMs, new AbortController().signal)
     } catch (error) {
-      if (this.#lock === null) this.#giveUp(asCommandError(error))
+      if (this.#household.lock === null) this.#giveUp(asCommandError(error))
       else log(messageOf(error))
     }
     earlier.settle()
@@ -481,8 +438,8 @@ export class Master implements Operated, RecycleSupervisor {
     if (this.#stopping === null && this.#earlier?.isSettled !== false) this.#leaders.settle()
     this.#tellPeers()
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
-    this.#record()
-    if (this.#isInCharge) tellStatus(this.#seen)
+    this.record()
+    if (this.#isInCharge) tellStatus(this.seen)
     if (this.#isUp) this.#tellUnused()
     for (const look of [...this.#waiting]) look()
   }
@@ -506,14 +463,14 @@ export class Master implements Operated, RecycleSupervisor {
     const socket = socketOf(blueprint, slot.id)
     if (this.#stopping !== null) throw new CommandError(Exit.Failure, 'the server is being stopped')
     const { modules, argv } = this.#options
-    const output = this.#output as Output
+    const output = this.#household.output as Output
     const inspectorPort = inspects(declaration.execArgv) ? this.#inspectorPorts.take() : null
     const isQuiet = inspectorPort === null && output.isLogPiped && declaration.stuckTimeoutMs > 0
     const incarnation = ++slot.incarnation
     const fds = socket === null || socket.fd < 0 ? [] : [socket.fd]
-    const mesh = bindMeshSocket(this.#runDir)
+    const mesh = bindMeshSocket(this.#household.runDir)
     const meshFd = mesh.fd < 0 ? -1 : FIRST_SOCKET_FD + fds.push(mesh.fd) - 1
-    const memoryFd = this.#memory === null ? -1 : FIRST_SOCKET_FD + fds.push(this.#memory.fd) - 1
+    const memoryFd = this.#household.memory === null ? -1 : FIRST_SOCKET_FD + fds.push(this.#household.memory.fd) - 1
     const child = spawnChild(
       {
         role: 'worker',
@@ -528,7 +485,7 @@ export class Master implements Operated, RecycleSupervisor {
           id: slot.id,
           incarnation,
           sockets: socket === null ? [] : [{ fd: socket.fd < 0 ? -1 : FIRST_SOCKET_FD, endpoint: socket.endpoint }],
-          tls: { ticketKeys: this.#tickets.keysFor(key), files: tlsFiles },
+          tls: { ticketKeys: this.#household.tickets.keysFor(key), files: tlsFiles },
           mesh: this.#peers.placeFor(blueprint, meshFd, mesh.address),
         },
       },
@@ -570,7 +527,7 @@ export class Master implements Operated, RecycleSupervisor {
       if (!isPassedOn) mesh.close()
       this.#gone(group, slot, handle, exit)
     }
-    this.#record()
+    this.record()
     return handle
   }
 
@@ -598,7 +555,7 @@ export class Master implements Operated, RecycleSupervisor {
 
   async #giveKeeper(handle: WorkerHandle, request: number): Promise<void> {
     try {
-      const keeper = this.#keeper as KeeperHandle
+      const keeper = this.#household.keeper as KeeperHandle
       handle.giveConnection(request, await keeper.connect())
     } catch (error) {
       handle.refuseSocket(request, { code: 'ERR_KEEPER_LOST', syscall: '', address: '', message: messageOf(error) })
@@ -681,48 +638,22 @@ export class Master implements Operated, RecycleSupervisor {
   async #upgrade(request: Request & Program): Promise<Answer> {
     const upgrade = await this.#operator.exclusively(async () => {
       if (this.#isReplaced) return null // by one that was asked for before
-      const outcome = await new Upgrade(this.#household(), this, this.#stopAnnounced.signal).run(request)
+      const outcome = await new Upgrade(this.#household, this, this.#stopAnnounced.signal).run(request)
       if (this.#isReplaced) this.#giveUp('replaced')
       return outcome
     })
-    return upgrade === null ? this.#pass(request) : { ...this.#done(), upgrade }
+    return upgrade === null ? this.#household.ask(request) : { ...this.#done(), upgrade }
   }
 
   /** What waited for its turn while another master took over is that one's to do. */
   async #orPassed(operation: Promise<ReloadOutcome>, request: Request): Promise<ReloadOutcome> {
     const outcome = await operation
     if (outcome.code !== REPLACED) return outcome
-    const answer = await this.#pass(request).catch((error) => ({ ok: false, message: messageOf(error) }) as const)
+    const answer = await this.#household
+      .ask(request)
+      .catch((error) => ({ ok: false, message: messageOf(error) }) as const)
     if (!answer.ok) return { ...outcome, reason: answer.message }
     return answer.outcome ?? { ...outcome, exitCode: Exit.Ok, reason: '' } // asked not to wait
-  }
-
-  async #pass(request: Request): Promise<Answer> {
-    const answer = await ask(this.#runDir, request, Number.POSITIVE_INFINITY)
-    return answer ?? { ok: false, message: 'this master has been replaced, and the new one is gone' }
-  }
-
-  #household(): Household {
-    const [lock, control, predecessors] = [this.#lock, this.#control, this.#predecessors]
-    return {
-      options: this.#options,
-      isDaemon: this.#isDaemon,
-      runDir: this.#runDir,
-      pidFiles: this.#pidFiles,
-      lock: lock as Lock,
-      control: control as ControlServer,
-      predecessors: predecessors as Predecessors,
-      tickets: this.#tickets,
-      keeper: this.#keeper as KeeperHandle,
-      health: this.#health,
-      memory: this.#memory,
-      stopTimeoutMs: this.#settings.stopTimeoutMs,
-      totals: async () => ({ ...(await this.#totals()), connections: 0 }),
-      hurry: () => this.stop(false),
-      onReplaced: () => {
-        this.#isReplaced = true
-      },
-    }
   }
 
   // Stopping
@@ -761,25 +692,21 @@ export class Master implements Operated, RecycleSupervisor {
     this.reconcile()
     await this.#until(() => this.#processes().length === 0)
     await this.#operator.idle()
-    const isLast = !this.#isReplaced && (this.#earlier === null || this.#lock?.isOurs() === true)
+    const isLast = !this.#isReplaced && (this.#earlier === null || this.#household.lock?.isOurs() === true)
     if (this.#isUp && isLast) await this.#callbacks.call({ name: 'onMasterStop' })
     await this.#callbacks.settled()
-    if (this.#isReplaced) await this.#control?.settled()
-    else await this.#keeper?.end(isLast)
+    if (this.#isReplaced) await this.#household.control?.settled()
+    else await this.#household.keeper?.end(isLast)
     if (this.#isUp && this.#earlier !== null) await within(LEAVE_MS, this.#earlier.gone) // it may pass our answer on
     this.sockets.closeAll()
-    this.#health.close()
-    for (const path of this.#pidFiles) tidy(() => removePidFile(path))
-    if (this.#lock?.isOurs()) tidy(() => this.#predecessors?.forget())
-    tidy(() => this.#control?.close())
-    tidy(() => this.#lock?.release())
+    this.#household.close()
   }
 
   // Answering
 
-  async #answer(request: Request): Promise<Answer> {
+  async answer(request: Request): Promise<Answer> {
     const { command } = request
-    if (this.#isReplaced) return this.#pass(request)
+    if (this.#isReplaced) return this.#household.ask(request)
     if (command === 'upgrade') return this.#upgrade(request)
     if (command === 'status') return { ...this.#done(), status: await this.#status() }
     if (command === 'connections')
@@ -816,10 +743,10 @@ export class Master implements Operated, RecycleSupervisor {
       this.#settings.stopTimeoutMs,
       ...this.groups.map((group) => this.#stopWindowMs(group)),
     )
-    const logFile = this.#output?.logPath ?? ''
+    const logFile = this.#household.output?.logPath ?? ''
     const delayMs = this.#delay === null ? 0 : this.#stopDelayMs
     const windowMs = stopTimeoutMs + this.#callbacks.stopMs + delayMs
-    return { ok: true, ...ownIdentity(), stopTimeoutMs: windowMs, isDaemon: this.#isDaemon, logFile } as const
+    return { ok: true, ...ownIdentity(), stopTimeoutMs: windowMs, isDaemon: this.#household.isDaemon, logFile } as const
   }
 
   async #compare(): Promise<Comparison> {
@@ -838,9 +765,9 @@ export class Master implements Operated, RecycleSupervisor {
       pid: process.pid,
       startedAt: this.#startedAt.toISOString(),
       uptimeMs: Math.round(now() - this.#startedNow),
-      isDaemon: this.#isDaemon,
+      isDaemon: this.#household.isDaemon,
       state: this.#state,
-      runDir: this.#runDir,
+      runDir: this.#household.runDir,
       engine: engine.name,
       engineWhy: engine.why,
       addon: addon().why,
@@ -857,7 +784,7 @@ export class Master implements Operated, RecycleSupervisor {
     return this.#earlier === null ? own : addCounters(own, this.#earlier.totals)
   }
 
-  get #seen(): Seen {
+  get seen(): Seen {
     return { state: this.#state, groups: this.groups }
   }
 
@@ -868,7 +795,7 @@ export class Master implements Operated, RecycleSupervisor {
 
   /** Not beside another master that leads. */
   get #isInCharge(): boolean {
-    return !this.#isReplaced && (this.#earlier === null || this.#lock !== null)
+    return !this.#isReplaced && (this.#earlier === null || this.#household.lock !== null)
   }
 
   get #stopDelayMs(): number {
@@ -886,7 +813,7 @@ export class Master implements Operated, RecycleSupervisor {
     }))
     return renderBanner({
       groups,
-      isDaemon: this.#isDaemon,
+      isDaemon: this.#household.isDaemon,
       isQuiet: this.#options.isQuiet,
       modules: this.#options.modules,
     })
@@ -901,13 +828,13 @@ export class Master implements Operated, RecycleSupervisor {
   }
 
   #pids(): number[] {
-    const others = [...this.#describing, this.#callbacks.pid, this.#keeper?.pid ?? 0]
+    const others = [...this.#describing, this.#callbacks.pid, this.#household.keeper?.pid ?? 0]
     return [...others, ...this.#processes().map(({ pid }) => pid)]
   }
 
   /** Who would be left over if this process were killed now. */
-  #record(): void {
-    this.#predecessors?.record(this.#pids())
+  record(): void {
+    this.#household.predecessors?.record(this.#pids())
   }
 
   /** Resolves when `isTrue` holds; looked at after every change. */
@@ -931,16 +858,6 @@ function hurried({ groups, settings, tlsFiles }: Described): Described {
   return { settings, tlsFiles, groups: quick }
 }
 
-function sharedMemory(inherited: number): Descriptor | null {
-  if (inherited >= 0) return { fd: inherited, close: () => closeSync(inherited), release: () => inherited }
-  try {
-    return addon().sys?.createMemory(COUNTER_BYTES) ?? null
-  } catch (error) {
-    log(`counters are kept by a process: ${messageOf(error)}`)
-    return null
-  }
-}
-
 /** What somebody sends need not be what it should. */
 function namesOf(request: { readonly names?: readonly string[] } | Request): readonly string[] {
   const { names } = request as { readonly names?: unknown }
@@ -949,15 +866,6 @@ function namesOf(request: { readonly names?: readonly string[] } | Request): rea
 
 function timeoutOf({ timeoutMs }: Leave): number | null {
   return typeof timeoutMs === 'number' && timeoutMs >= 0 ? timeoutMs : null
-}
-
-/** One step of the end: what fails (a folder that is gone) must not keep the next from being done. */
-function tidy(step: () => void): void {
-  try {
-    step()
-  } catch (error) {
-    log(messageOf(error))
-  }
 }
 
 /** `Worker.stopAll()` after so many requests, say: a worker that has served and ends with 0 is no failure. */
@@ -982,16 +890,4 @@ function within(ms: number, promise: Promise<void>): Promise<void> {
       resolve()
     })
   })
-}
-
-/** Looks in every place where `status` and `stop` would look: one server a module, whatever the environment was. */
-async function refuseSecond(places: Places): Promise<void> {
-  for (const runDir of placesOfOurs(places)) {
-    const answer = await ask(runDir, { command: 'ping' }, PING_MS).catch(() => null) // not ours to ask: the lock decides
-    if (answer?.ok === true) throw alreadyRunning(answer.pid)
-  }
-}
-
-function alreadyRunning(pid: number): CommandError {
-  return new CommandError(Exit.AlreadyRunning, `already running, pid ${pid}`)
 }

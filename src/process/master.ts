@@ -16,11 +16,11 @@ import { MasterCallbacks } from './callbacks.ts'
 import type { Answer, Leave, Request } from './control.ts'
 import { type Described, describeModules } from './describe.ts'
 import { type Comparison, compare, oldestStart } from './diff.ts'
-import type { EarlierMaster, Estate } from './earlier-master.ts'
+import type { EarlierMaster } from './earlier-master.ts'
 import { Events } from './events.ts'
 import { asCommandError, CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Declaration, type Settings } from './group.ts'
-import { Household, type Householder, tidy } from './household.ts'
+import { Household, type Householder } from './household.ts'
 import { ownIdentity } from './identity.ts'
 import type { KeeperHandle } from './keeper-handle.ts'
 import { Leaders } from './leaders.ts'
@@ -41,6 +41,7 @@ import { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, type Program, spawnChild } from './spawn.ts'
 import { connectionPage, engineOf, type GroupStatus, groupStatus, type Status, totalsOf } from './status.ts'
 import { StuckWorkers } from './stuck.ts'
+import { type Heir, TakeOver } from './take-over.ts'
 import { ROTATE_TICKETS_MS } from './tickets.ts'
 import { type Replaceable, Upgrade } from './upgrade.ts'
 import { type WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
@@ -62,7 +63,7 @@ const LONGEST_START_MS = 1_000_000_000
 /** `asked`, or the failure that ends the server. `replaced`: this master ends, and another one has the server. */
 type StopReason = CommandError | 'asked' | 'replaced'
 
-export class Master implements Householder, Operated, RecycleSupervisor, Replaceable {
+export class Master implements Householder, Operated, RecycleSupervisor, Replaceable, Heir {
   readonly groups: GroupState[] = []
   readonly sockets = new Sockets()
   readonly events = new Events()
@@ -77,12 +78,13 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
   readonly #ended = new AbortController()
   readonly #inspectorPorts = new InspectorPorts()
   readonly #earlier: EarlierMaster | null
+  readonly #takeOver: TakeOver | null
   readonly #oomKills = new OomKills()
   readonly #recycling = new Recycling(this)
   readonly #stuck = new StuckWorkers(this.groups, () => this.#household.output?.isLogPiped === true)
   readonly #leaders = new Leaders()
   readonly #peers = new Peers()
-  #settings: Settings = DEFAULT_SETTINGS
+  settings: Settings = DEFAULT_SETTINGS
   readonly #describing = new Set<number>()
   /** Where the modules led when the code was last evaluated for use. */
   #evaluated: readonly string[] = []
@@ -108,6 +110,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
     this.#options = options
     this.#earlier = earlier
     this.#household = new Household(this, options, isDaemon, earlier)
+    this.#takeOver = earlier === null ? null : new TakeOver(this, this.#household, earlier)
     const { modules, argv, user = '', group = '', engine } = options
     const settings = { modules, argv, user, group, engine }
     this.#callbacks = new MasterCallbacks(
@@ -128,10 +131,10 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
     const stopExtending = extendStart(() => this.#startsInTime())
     if (this.#earlier === null) feedWatchdog()
     try {
-      if (this.#earlier === null) {
+      if (this.#takeOver === null) {
         await this.#household.take()
         this.sockets.adopt(takeActivated())
-      } else await this.#joinRunDir(this.#earlier)
+      } else await this.#takeOver.join()
       this.events.emit({ type: 'server', state: 'starting', reason: '' })
       await this.#prepare()
       if (this.#options.isWatching) await this.#watch()
@@ -143,7 +146,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
         this.events.emit({ type: 'server', state: 'running', reason: '' })
         onUp(this.#banner())
       }
-      await this.#until(() => this.#stopping !== null)
+      await this.until(() => this.#stopping !== null)
     } catch (error) {
       this.#stopping ??= asCommandError(error)
     }
@@ -164,10 +167,10 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
     if (isPatient && this.#delay !== null) return
     const isServing = this.#isUp && this.#stopping === null && !this.#isReplaced
     const delayMs = isPatient && isServing ? this.#stopDelayMs : 0
-    if (delayMs === 0) return this.#giveUp('asked')
+    if (delayMs === 0) return this.giveUp('asked')
     this.#announceStop('', delayMs)
     log(`not ready any more, drains in ${delayMs / 1000} s`)
-    this.#delay = setTimeout(() => this.#giveUp('asked'), delayMs)
+    this.#delay = setTimeout(() => this.giveUp('asked'), delayMs)
   }
 
   /** Kills what is still there of a server that was asked to stop. */
@@ -184,8 +187,12 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
     return this.#state === 'stopping'
   }
 
+  get isEnding(): boolean {
+    return this.#stopping !== null
+  }
+
   get stopTimeoutMs(): number {
-    return this.#settings.stopTimeoutMs
+    return this.settings.stopTimeoutMs
   }
 
   get isReplaced(): boolean {
@@ -194,7 +201,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
 
   /** What is asked for during a start comes after it, and during an upgrade when the old processes are gone. */
   async untilUp(): Promise<void> {
-    await this.#until(() => this.#isUp || this.#stopping !== null)
+    await this.until(() => this.#isUp || this.#stopping !== null)
     if (this.#isUp) await this.#earlier?.settled
   }
 
@@ -203,13 +210,17 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
     this.#leaders.generation++
     this.#household.output?.reopen()
     await this.#callbacks.call({ name: 'onMasterReload' })
-    await this.#household.health.listen(this.#healthAddress)
+    await this.#household.health.listen(this.healthAddress)
     return described
   }
 
   /** What its own processes have counted, and those before it; nobody is connected. */
   async totals(): Promise<Counters> {
     return { ...(await this.#totals()), connections: 0 }
+  }
+
+  onLead(): void {
+    this.#isUp = true
   }
 
   onReplaced(): void {
@@ -230,7 +241,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
     const earlier = this.#earlier
     const { groups, tlsFiles, settings } = await this.#describeForUse()
     if (earlier === null) {
-      await this.#household.health.listen(this.#healthAddress)
+      await this.#household.health.listen(this.healthAddress)
       this.#household.writeDeclaredPid(settings)
       await this.#household.predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
     }
@@ -251,7 +262,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
       group.scaledTo = count === declaration.count ? null : count
       group.isStopped = isStopped
       for (let n = 0; n < count; n++) group.addSlot({ isHeld: false })
-      if (earlier !== null && estate !== undefined) this.#inherit(group, estate, earlier)
+      if (estate !== undefined) this.#takeOver?.inherit(group, estate)
       this.groups.push(group)
     }
     if (earlier !== null) return this.sockets.keepAll() // until this master leads, nothing of the earlier one's is closed
@@ -307,7 +318,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
 
   #follow(settings: Settings): void {
     this.#household.output?.configure(settings)
-    this.#settings = settings
+    this.settings = settings
     this.#callbacks.declare(settings.callbacks)
   }
 
@@ -319,8 +330,8 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
 
   async #untilUp(): Promise<void> {
     this.reconcile()
-    await this.#until(() => this.#stopping !== null || this.#isAllReady())
-    if (this.#earlier !== null && this.#stopping === null) await this.#succeed(this.#earlier)
+    await this.until(() => this.#stopping !== null || this.isAllReady)
+    if (this.#takeOver !== null && this.#stopping === null) await this.#takeOver.succeed()
     this.#isUp = this.#stopping === null
     this.#stuck.start()
     setInterval(() => this.#rotateTickets(), ROTATE_TICKETS_MS).unref()
@@ -334,92 +345,9 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
     }
   }
 
-  #isAllReady(): boolean {
+  get isAllReady(): boolean {
     const wanted = this.groups.filter(({ isStopped }) => !isStopped).flatMap(({ slots }) => slots)
     return wanted.every((slot) => slot.isHeld || slot.current?.state === 'ready')
-  }
-
-  // Taking over from another master
-
-  async #joinRunDir(earlier: EarlierMaster): Promise<void> {
-    await this.#household.join(earlier)
-    earlier.onAbandon = () => this.stop(false)
-    earlier.onLeft = () => void this.#outlive(earlier)
-    if (earlier.isGone) void this.#outlive(earlier)
-  }
-
-  #inherit(group: GroupState, { inner, place }: Estate, earlier: EarlierMaster): void {
-    const { declaration, sockets } = group.blueprint
-    const isAlone = declaration.reloadMode === 'stop-first' || sockets.some(({ isExclusive }) => isExclusive === true)
-    for (const [address, socket] of inner) group.inheritInner(address, socket)
-    for (const slot of group.slots) {
-      slot.isHeld = isAlone && place >= 0
-      slot.vacated = earlier.retired(place, slot.id)
-    }
-  }
-
-  /** All that can live beside the earlier master's processes serves. First the others, then this one leads. */
-  async #succeed(earlier: EarlierMaster): Promise<void> {
-    const held = this.groups.filter(({ slots }) => slots.some(({ isHeld }) => isHeld))
-    await this.#unlessStopped(earlier.want(held.map(({ blueprint }) => blueprint.key)))
-    for (const slot of this.#slots()) slot.isHeld = false
-    this.reconcile()
-    await this.#until(() => this.#stopping !== null || this.#isAllReady())
-    if (this.#stopping === null) await this.#unlessStopped(earlier.able())
-    await this.#household.keeper?.rejoin() // else it would go with the earlier master
-    if (this.#stopping !== null) return
-    this.#takeCharge(earlier)
-    await this.#takeProbes(earlier)
-    if (this.#stopping !== null) return
-    earlier.leads()
-    this.#isUp = true
-    this.sockets.release()
-    for (const group of this.groups) group.forgetInnerSockets()
-    this.reconcile()
-  }
-
-  /** The earlier master has let go of its port. Rejects with a SystemError, but not when nobody is left who would go on. */
-  async #takeProbes(earlier: EarlierMaster): Promise<void> {
-    try {
-      await this.#household.health.listen(this.#healthAddress)
-    } catch (error) {
-      if (!earlier.isGone) throw error
-      log(messageOf(error))
-    }
-  }
-
-  /** Throws a CommandError when somebody else was quicker. */
-  #takeCharge(earlier: EarlierMaster): void {
-    if (this.#household.lock !== null) return
-    this.#household.takeCharge(earlier, this.#settings)
-    this.sockets.own()
-  }
-
-  /** The earlier master is done, or was killed: then its processes leave by themselves, or are made to. */
-  async #outlive(earlier: EarlierMaster): Promise<void> {
-    const { pid } = earlier.inheritance
-    if (earlier.isGone) await earlier.ended()
-    if (earlier.isGone && this.#household.lock?.isOurs() === true) tidy(() => this.#household.control?.take(pid)) // it may have left its socket's second name
-    if (earlier.isSettled) return
-    try {
-      if (this.#stopping === null) this.#takeCharge(earlier)
-      this.#household.predecessors?.inherit()
-      await this.#household.predecessors?.leave(this.#settings.stopTimeoutMs, new AbortController().signal)
-    } catch (error) {
-      if (this.#household.lock === null) this.#giveUp(asCommandError(error))
-      else log(messageOf(error))
-    }
-    earlier.settle()
-    this.reconcile()
-  }
-
-  async #unlessStopped(step: Promise<void>): Promise<void> {
-    let isDone = false
-    void step.then(() => {
-      isDone = true
-      this.reconcile()
-    })
-    await this.#until(() => isDone || this.#stopping !== null)
   }
 
   // Running
@@ -628,9 +556,9 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
   /** Before everything has been ready once, a failure may be final. */
   #judgeFirstStart(slot: Slot, exit: WorkerExitInfo, message: string): void {
     if (this.#isUp || isVoluntary(exit)) return
-    if (exit.exitCode === WorkerExit.Address) this.#giveUp(new CommandError(Exit.Address, message))
-    else if (exit.hasTimedOut) this.#giveUp(new CommandError(Exit.Timeout, message))
-    else if (++slot.bootFailures >= MAX_BOOT_FAILURES) this.#giveUp(new CommandError(Exit.Module, message))
+    if (exit.exitCode === WorkerExit.Address) this.giveUp(new CommandError(Exit.Address, message))
+    else if (exit.hasTimedOut) this.giveUp(new CommandError(Exit.Timeout, message))
+    else if (++slot.bootFailures >= MAX_BOOT_FAILURES) this.giveUp(new CommandError(Exit.Module, message))
   }
 
   // Being replaced
@@ -639,7 +567,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
     const upgrade = await this.#operator.exclusively(async () => {
       if (this.#isReplaced) return null // by one that was asked for before
       const outcome = await new Upgrade(this.#household, this, this.#stopAnnounced.signal).run(request)
-      if (this.#isReplaced) this.#giveUp('replaced')
+      if (this.#isReplaced) this.giveUp('replaced')
       return outcome
     })
     return upgrade === null ? this.#household.ask(request) : { ...this.#done(), upgrade }
@@ -658,7 +586,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
 
   // Stopping
 
-  #giveUp(why: StopReason): void {
+  giveUp(why: StopReason): void {
     if (this.#state !== 'stopping' && !this.#isReplaced)
       this.#announceStop(why instanceof CommandError ? why.message : '', 0)
     if (this.#delay !== null) clearTimeout(this.#delay)
@@ -678,7 +606,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
   }
 
   #stopWindowMs({ blueprint }: GroupState): number {
-    const { stopTimeoutMs } = this.#settings
+    const { stopTimeoutMs } = this.settings
     const { drainTimeoutMs } = blueprint.declaration
     const windows = this.#leaves.map(
       ({ isGraceful, timeoutMs }) => timeoutMs ?? (isGraceful ? drainTimeoutMs : stopTimeoutMs),
@@ -690,7 +618,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
     this.#stuck.stop()
     for (const slot of this.#slots()) slot.stopWaiting()
     this.reconcile()
-    await this.#until(() => this.#processes().length === 0)
+    await this.until(() => this.#processes().length === 0)
     await this.#operator.idle()
     const isLast = !this.#isReplaced && (this.#earlier === null || this.#household.lock?.isOurs() === true)
     if (this.#isUp && isLast) await this.#callbacks.call({ name: 'onMasterStop' })
@@ -740,7 +668,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
 
   #done() {
     const stopTimeoutMs = Math.max(
-      this.#settings.stopTimeoutMs,
+      this.settings.stopTimeoutMs,
       ...this.groups.map((group) => this.#stopWindowMs(group)),
     )
     const logFile = this.#household.output?.logPath ?? ''
@@ -799,11 +727,11 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
   }
 
   get #stopDelayMs(): number {
-    return this.#options.stopDelayMs ?? this.#settings.stopDelayMs
+    return this.#options.stopDelayMs ?? this.settings.stopDelayMs
   }
 
-  get #healthAddress(): string {
-    return this.#options.health ?? this.#settings.health
+  get healthAddress(): string {
+    return this.#options.health ?? this.settings.health
   }
 
   #banner(): string {
@@ -838,7 +766,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
   }
 
   /** Resolves when `isTrue` holds; looked at after every change. */
-  #until(isTrue: () => boolean): Promise<void> {
+  until(isTrue: () => boolean): Promise<void> {
     return new Promise((resolve) => {
       const look = () => {
         if (!isTrue()) return

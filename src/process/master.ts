@@ -5,10 +5,9 @@
 import { loadavg } from 'node:os'
 import { addon } from '../addon.ts'
 import { addCounters, type Counters, newCounters } from '../counters.ts'
-import { codeOf, messageOf, SystemError } from '../errors.ts'
+import { messageOf } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
-import { bindMeshSocket, isPassedOn } from '../net/mesh-socket.ts'
 import { version } from '../version.ts'
 import { takeActivated } from './activation.ts'
 import { renderBanner } from './banner.ts'
@@ -19,16 +18,13 @@ import { type Comparison, compare, oldestStart } from './diff.ts'
 import type { EarlierMaster } from './earlier-master.ts'
 import { Events } from './events.ts'
 import { asCommandError, CommandError, Exit, WorkerExit } from './exit-codes.ts'
-import { DEFAULT_SETTINGS, type Declaration, type Settings } from './group.ts'
+import { DEFAULT_SETTINGS, type Settings } from './group.ts'
 import { Household, type Householder } from './household.ts'
 import { ownIdentity } from './identity.ts'
-import type { KeeperHandle } from './keeper-handle.ts'
 import { Leaders } from './leaders.ts'
 import { keysOf, mailboxesOf, type StartOptions } from './messages.ts'
-import { InspectorPorts, inspects, QUIET_INSPECTOR } from './node-flags.ts'
 import { OomKills } from './oom-kills.ts'
 import { type Operated, Operator, REPLACED } from './operator.ts'
-import type { Output } from './output.ts'
 import { Peers } from './peers.ts'
 import type { Seen } from './readiness.ts'
 import { type RecycleSupervisor, Recycling } from './recycle.ts'
@@ -36,15 +32,15 @@ import type { ReloadOutcome } from './reload.ts'
 import { realPathOf } from './run-directory.ts'
 import { extendStart, extension, feedWatchdog, reapOrphans, tellService, tellStatus } from './service.ts'
 import { shareOut } from './share-out.ts'
-import { type Blueprint, GroupState, type Slot, socketOf } from './slot.ts'
+import { type Blueprint, GroupState, type Slot } from './slot.ts'
 import { Sockets } from './sockets.ts'
-import { FIRST_SOCKET_FD, type Program, spawnChild } from './spawn.ts'
+import type { Program } from './spawn.ts'
 import { connectionPage, engineOf, type GroupStatus, groupStatus, type Status, totalsOf } from './status.ts'
 import { StuckWorkers } from './stuck.ts'
 import { type Heir, TakeOver } from './take-over.ts'
 import { ROTATE_TICKETS_MS } from './tickets.ts'
 import { type Replaceable, Upgrade } from './upgrade.ts'
-import { type WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
+import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
 /** So many boot failures of one slot before anything serves: the program is broken, not unlucky. */
 const MAX_BOOT_FAILURES = 5
@@ -63,7 +59,8 @@ const LONGEST_START_MS = 1_000_000_000
 /** `asked`, or the failure that ends the server. `replaced`: this master ends, and another one has the server. */
 type StopReason = CommandError | 'asked' | 'replaced'
 
-export class Master implements Householder, Operated, RecycleSupervisor, Replaceable, Heir {
+import { type Parent, WorkerSpawner } from './worker-spawner.ts'
+export class Master implements Householder, Operated, RecycleSupervisor, Replaceable, Heir, Parent {
   readonly groups: GroupState[] = []
   readonly sockets = new Sockets()
   readonly events = new Events()
@@ -76,7 +73,6 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
   /** From here on no other master takes over. */
   readonly #stopAnnounced = new AbortController()
   readonly #ended = new AbortController()
-  readonly #inspectorPorts = new InspectorPorts()
   readonly #earlier: EarlierMaster | null
   readonly #takeOver: TakeOver | null
   readonly #oomKills = new OomKills()
@@ -84,6 +80,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
   readonly #stuck = new StuckWorkers(this.groups, () => this.#household.output?.isLogPiped === true)
   readonly #leaders = new Leaders()
   readonly #peers = new Peers()
+  readonly #spawner: WorkerSpawner
   settings: Settings = DEFAULT_SETTINGS
   readonly #describing = new Set<number>()
   /** Where the modules led when the code was last evaluated for use. */
@@ -110,6 +107,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
     this.#options = options
     this.#earlier = earlier
     this.#household = new Household(this, options, isDaemon, earlier)
+    this.#spawner = new WorkerSpawner(this, this.#household, this.#peers, this.#leaders)
     this.#takeOver = earlier === null ? null : new TakeOver(this, this.#household, earlier)
     const { modules, argv, user = '', group = '', engine } = options
     const settings = { modules, argv, user, group, engine }
@@ -387,107 +385,15 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
   }
 
   launch(group: GroupState, slot: Slot, blueprint: Blueprint): WorkerHandle {
-    const { key, declaration, tlsFiles } = blueprint
-    const socket = socketOf(blueprint, slot.id)
-    if (this.#stopping !== null) throw new CommandError(Exit.Failure, 'the server is being stopped')
-    const { modules, argv } = this.#options
-    const output = this.#household.output as Output
-    const inspectorPort = inspects(declaration.execArgv) ? this.#inspectorPorts.take() : null
-    const isQuiet = inspectorPort === null && output.isLogPiped && declaration.stuckTimeoutMs > 0
-    const incarnation = ++slot.incarnation
-    const fds = socket === null || socket.fd < 0 ? [] : [socket.fd]
-    const mesh = bindMeshSocket(this.#household.runDir)
-    const meshFd = mesh.fd < 0 ? -1 : FIRST_SOCKET_FD + fds.push(mesh.fd) - 1
-    const memoryFd = this.#household.memory === null ? -1 : FIRST_SOCKET_FD + fds.push(this.#household.memory.fd) - 1
-    const child = spawnChild(
-      {
-        role: 'worker',
-        modules,
-        argv,
-        credentials: declaration.credentials,
-        isLogPiped: output.isLogPiped,
-        engine: this.#options.engine,
-        group: key,
-        memoryFd,
-        place: {
-          id: slot.id,
-          incarnation,
-          sockets: socket === null ? [] : [{ fd: socket.fd < 0 ? -1 : FIRST_SOCKET_FD, endpoint: socket.endpoint }],
-          tls: { ticketKeys: this.#household.tickets.keysFor(key), files: tlsFiles },
-          mesh: this.#peers.placeFor(blueprint, meshFd, mesh.address),
-        },
-      },
-      {
-        stdio: output.stdio,
-        fds,
-        isDetached: true,
-        execArgv: isQuiet ? [...QUIET_INSPECTOR, ...declaration.execArgv] : declaration.execArgv,
-        inspectorPort,
-      },
-    )
-    if (isPassedOn) mesh.close()
-    const tail = output.attach(child, `${declaration.name}:${slot.id}`)
-    // Who stands at a breakpoint is not late.
-    const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
-    const { stuckTimeoutMs } = declaration
-    const meshAddress = mesh.address
-    const handle = new WorkerHandle(child, { incarnation, startTimeoutMs, socket, tail, stuckTimeoutMs, meshAddress })
+    const handle = this.#spawner.spawn(group, slot, blueprint)
     slot.next = handle
-    const of = () => ({ group: declaration.name, worker: `${declaration.name}:${slot.id}`, pid: handle.pid })
-    this.events.emit({ type: 'spawn', incarnation, ...of() })
-    handle.onMove = (state) => {
-      if (state === 'ready') this.events.emit({ type: 'ready', readyMs: Math.round(now() - handle.startedAt), ...of() })
-      else if (state === 'retiring') this.events.emit({ type: 'retire', ...of() })
-      else if (state === 'stopping')
-        this.events.emit({ type: 'leave', windowMs: Math.round(handle.remainingMs), ...of() })
-    }
-    handle.onReport = () => {
-      shareOut(group)
-      this.#recycling.look(group, slot, handle)
-    }
-    handle.onListen = (request, address) => void this.#giveSocket(group, declaration, handle, request, address)
-    handle.onReachKeeper = (request) => void this.#giveKeeper(handle, request)
-    handle.onStand = (name, id) => this.#leaders.stand(handle, name, id)
-    handle.onResign = (name, id) => this.#leaders.resign(handle, name, id)
-    handle.onGone = (exit) => {
-      this.#leaders.forget(handle)
-      if (inspectorPort !== null) this.#inspectorPorts.release(inspectorPort)
-      if (!isPassedOn) mesh.close()
-      this.#gone(group, slot, handle, exit)
-    }
     this.record()
     return handle
   }
 
-  /** `listen()` of a process: every process of the group shares the socket, also those that come later. */
-  async #giveSocket(
-    group: GroupState,
-    declaration: Declaration,
-    handle: WorkerHandle,
-    request: number,
-    address: string,
-  ): Promise<void> {
-    try {
-      if (this.#stopping !== null) throw new SystemError('ECANCELED', 'bind', address)
-      const bind = () => this.sockets.share(address, declaration, group.sockets)
-      if (address === '') return handle.giveDeclared(request)
-      const socket = await group.innerSocket(address, bind)
-      this.sockets.unkeep(socket)
-      this.sockets.giveTo(declaration.credentials, socket) // the processes before this one may have been another user's
-      handle.giveSocket(request, socket)
-    } catch (error) {
-      const { syscall = '', address: at = address } = error as Partial<SystemError>
-      handle.refuseSocket(request, { code: codeOf(error), syscall, address: at, message: messageOf(error) })
-    }
-  }
-
-  async #giveKeeper(handle: WorkerHandle, request: number): Promise<void> {
-    try {
-      const keeper = this.#household.keeper as KeeperHandle
-      handle.giveConnection(request, await keeper.connect())
-    } catch (error) {
-      handle.refuseSocket(request, { code: 'ERR_KEEPER_LOST', syscall: '', address: '', message: messageOf(error) })
-    }
+  onReport(group: GroupState, slot: Slot, handle: WorkerHandle): void {
+    shareOut(group)
+    this.#recycling.look(group, slot, handle)
   }
 
   activate(slot: Slot, handle: WorkerHandle): void {
@@ -509,7 +415,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
     this.reconcile()
   }
 
-  #gone(group: GroupState, slot: Slot, handle: WorkerHandle, told: WorkerExitInfo): void {
+  onGone(group: GroupState, slot: Slot, handle: WorkerHandle, told: WorkerExitInfo): void {
     const isOutOfMemory = told.word === 'signal SIGKILL' && this.#oomKills.hasRisen()
     const exit = isOutOfMemory ? { ...told, word: `${told.word} (out of memory)` } : told
     const wasServing = handle === slot.current

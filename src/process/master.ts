@@ -13,6 +13,7 @@ import { takeActivated } from './activation.ts'
 import { renderBanner } from './banner.ts'
 import { MasterCallbacks } from './callbacks.ts'
 import type { Answer, Leave, Request } from './control.ts'
+import { CrashPolicy, type Restarter } from './crash-policy.ts'
 import { type Described, describeModules } from './describe.ts'
 import { type Comparison, compare, oldestStart } from './diff.ts'
 import type { EarlierMaster } from './earlier-master.ts'
@@ -42,12 +43,6 @@ import { ROTATE_TICKETS_MS } from './tickets.ts'
 import { type Replaceable, Upgrade } from './upgrade.ts'
 import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
-/** So many boot failures of one slot before anything serves: the program is broken, not unlucky. */
-const MAX_BOOT_FAILURES = 5
-/** One that ends by itself sooner would only spin. */
-const SHORTEST_SERVICE_MS = 1000
-/** What another master may take to say that it is there. */
-const _PING_MS = 1000
 /** What one that has nothing left to do may take to end. */
 const LEAVE_MS = 3000
 
@@ -60,7 +55,7 @@ const LONGEST_START_MS = 1_000_000_000
 type StopReason = CommandError | 'asked' | 'replaced'
 
 import { type Parent, WorkerSpawner } from './worker-spawner.ts'
-export class Master implements Householder, Operated, RecycleSupervisor, Replaceable, Heir, Parent {
+export class Master implements Householder, Operated, RecycleSupervisor, Replaceable, Heir, Parent, Restarter {
   readonly groups: GroupState[] = []
   readonly sockets = new Sockets()
   readonly events = new Events()
@@ -78,6 +73,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
   readonly #oomKills = new OomKills()
   readonly #recycling = new Recycling(this)
   readonly #stuck = new StuckWorkers(this.groups, () => this.#household.output?.isLogPiped === true)
+  readonly #crashes = new CrashPolicy(this)
   readonly #leaders = new Leaders()
   readonly #peers = new Peers()
   readonly #spawner: WorkerSpawner
@@ -92,7 +88,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
   /** What has been said of sockets that nobody uses. */
   #unused = ''
   /** Everything has been ready once: from then on failures are retried for ever. */
-  #isUp = false
+  isUp = false
   #stopping: StopReason | null = null
   /** Another master leads: this one waits for its processes to drain. */
   #isReplaced = false
@@ -163,7 +159,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
     if (!isGraceful) this.#earlier?.hurry()
     const isPatient = isGraceful && timeoutMs === null
     if (isPatient && this.#delay !== null) return
-    const isServing = this.#isUp && this.#stopping === null && !this.#isReplaced
+    const isServing = this.isUp && this.#stopping === null && !this.#isReplaced
     const delayMs = isPatient && isServing ? this.#stopDelayMs : 0
     if (delayMs === 0) return this.giveUp('asked')
     this.#announceStop('', delayMs)
@@ -199,8 +195,8 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
 
   /** What is asked for during a start comes after it, and during an upgrade when the old processes are gone. */
   async untilUp(): Promise<void> {
-    await this.until(() => this.#isUp || this.#stopping !== null)
-    if (this.#isUp) await this.#earlier?.settled
+    await this.until(() => this.isUp || this.#stopping !== null)
+    if (this.isUp) await this.#earlier?.settled
   }
 
   async describeAnew(): Promise<Described> {
@@ -218,7 +214,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
   }
 
   onLead(): void {
-    this.#isUp = true
+    this.isUp = true
   }
 
   onReplaced(): void {
@@ -330,7 +326,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
     this.reconcile()
     await this.until(() => this.#stopping !== null || this.isAllReady)
     if (this.#takeOver !== null && this.#stopping === null) await this.#takeOver.succeed()
-    this.#isUp = this.#stopping === null
+    this.isUp = this.#stopping === null
     this.#stuck.start()
     setInterval(() => this.#rotateTickets(), ROTATE_TICKETS_MS).unref()
   }
@@ -366,7 +362,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.record()
     if (this.#isInCharge) tellStatus(this.seen)
-    if (this.#isUp) this.#tellUnused()
+    if (this.isUp) this.#tellUnused()
     for (const look of [...this.#waiting]) look()
   }
 
@@ -405,7 +401,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
   }
 
   retryLater(group: GroupState, slot: Slot): void {
-    this.#waitFor(group, slot, slot.backoff.next(0))
+    this.#crashes.retryLater(group, slot)
   }
 
   dismiss(group: GroupState, slot: Slot): void {
@@ -431,40 +427,10 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
       isExpected: isLeaving || this.#stopping !== null,
     })
     if (exit.exitCode !== WorkerExit.Ended || exit.wasKilled) count(group.exits, exit.word)
-    if (this.#stopping === null && wasServing) this.#replaceLost(group, slot, handle, exit)
+    if (this.#stopping === null && wasServing) this.#crashes.replaceLost(group, slot, handle, exit)
     else if (isLeaving && exit.wasKilled)
       log(`worker ${group.name}:${slot.id} pid ${handle.pid}: killed, its time to drain was up${unfinished(handle)}`)
     this.reconcile()
-  }
-
-  /** A slot has lost its process: another one, at once or after the back-off; or the end of a start that cannot be. */
-  #replaceLost(group: GroupState, slot: Slot, handle: WorkerHandle, exit: WorkerExitInfo): void {
-    const name = `worker ${group.name}:${slot.id}`
-    this.#judgeFirstStart(slot, exit, `${name}: ${exit.reason || exit.word}`)
-    if (this.#stopping !== null) return
-    const waitMs = isVoluntary(exit) ? 0 : slot.backoff.next(exit.aliveMs)
-    const next = waitMs === 0 ? 'starting another' : `starting another in ${(waitMs / 1000).toFixed(1)} s`
-    log(`${name} pid ${handle.pid}: ${exit.word}, ${next}${exit.isLogged ? '' : exit.reason && `\n${exit.reason}`}`)
-    if (slot.backoff.failures === group.blueprint.declaration.crashLoopAfter)
-      log(
-        `${name}: crash loop, ${slot.backoff.failures} failures in a row: it is tried again, ever later; see 'status'`,
-      )
-    this.#waitFor(group, slot, waitMs)
-  }
-
-  #waitFor(group: GroupState, slot: Slot, waitMs: number): void {
-    const { failures } = slot.backoff
-    const worker = `${group.name}:${slot.id}`
-    this.events.emit({ type: 'backoff', group: group.name, worker, waitMs: Math.round(waitMs), failures })
-    slot.wait(waitMs, () => this.reconcile(), now())
-  }
-
-  /** Before everything has been ready once, a failure may be final. */
-  #judgeFirstStart(slot: Slot, exit: WorkerExitInfo, message: string): void {
-    if (this.#isUp || isVoluntary(exit)) return
-    if (exit.exitCode === WorkerExit.Address) this.giveUp(new CommandError(Exit.Address, message))
-    else if (exit.hasTimedOut) this.giveUp(new CommandError(Exit.Timeout, message))
-    else if (++slot.bootFailures >= MAX_BOOT_FAILURES) this.giveUp(new CommandError(Exit.Module, message))
   }
 
   // Being replaced
@@ -527,11 +493,11 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
     await this.until(() => this.#processes().length === 0)
     await this.#operator.idle()
     const isLast = !this.#isReplaced && (this.#earlier === null || this.#household.lock?.isOurs() === true)
-    if (this.#isUp && isLast) await this.#callbacks.call({ name: 'onMasterStop' })
+    if (this.isUp && isLast) await this.#callbacks.call({ name: 'onMasterStop' })
     await this.#callbacks.settled()
     if (this.#isReplaced) await this.#household.control?.settled()
     else await this.#household.keeper?.end(isLast)
-    if (this.#isUp && this.#earlier !== null) await within(LEAVE_MS, this.#earlier.gone) // it may pass our answer on
+    if (this.isUp && this.#earlier !== null) await within(LEAVE_MS, this.#earlier.gone) // it may pass our answer on
     this.sockets.closeAll()
     this.#household.close()
   }
@@ -624,7 +590,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
 
   get #state(): Status['state'] {
     if (this.#stopping !== null || this.#delay !== null) return 'stopping'
-    return this.#isUp ? 'running' : 'starting'
+    return this.isUp ? 'running' : 'starting'
   }
 
   /** Not beside another master that leads. */
@@ -700,11 +666,6 @@ function namesOf(request: { readonly names?: readonly string[] } | Request): rea
 
 function timeoutOf({ timeoutMs }: Leave): number | null {
   return typeof timeoutMs === 'number' && timeoutMs >= 0 ? timeoutMs : null
-}
-
-/** `Worker.stopAll()` after so many requests, say: a worker that has served and ends with 0 is no failure. */
-function isVoluntary(exit: WorkerExitInfo): boolean {
-  return exit.hadBeenReady && exit.exitCode === WorkerExit.Ended && exit.aliveMs >= SHORTEST_SERVICE_MS
 }
 
 function count(counts: Map<string, number>, key: string): void {

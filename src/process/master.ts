@@ -2,45 +2,40 @@
 // safe to run at any time; a reload takes one slot after the other in hand (reload.ts). Signal handlers and messages only
 // take note. No user code ever runs here.
 
-import { loadavg } from 'node:os'
-import { addon } from '../addon.ts'
 import { addCounters, type Counters, newCounters } from '../counters.ts'
-import { messageOf } from '../errors.ts'
 import { log } from '../log.ts'
-import { now } from '../loop/clock.ts'
-import { version } from '../version.ts'
 import { takeActivated } from './activation.ts'
+import { Answers, type Commanded } from './answers.ts'
 import { renderBanner } from './banner.ts'
 import { MasterCallbacks } from './callbacks.ts'
 import type { Answer, Leave, Request } from './control.ts'
 import { CrashPolicy, type Restarter } from './crash-policy.ts'
-import { type Described, describeModules } from './describe.ts'
-import { type Comparison, compare, oldestStart } from './diff.ts'
+import type { Described } from './describe.ts'
+import type { Comparison } from './diff.ts'
 import type { EarlierMaster } from './earlier-master.ts'
+import { Evaluation } from './evaluation.ts'
 import { Events } from './events.ts'
-import { asCommandError, CommandError, Exit, WorkerExit } from './exit-codes.ts'
+import { asCommandError, CommandError, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from './group.ts'
 import { Household, type Householder } from './household.ts'
-import { ownIdentity } from './identity.ts'
 import { Leaders } from './leaders.ts'
 import { keysOf, mailboxesOf, type StartOptions } from './messages.ts'
 import { OomKills } from './oom-kills.ts'
-import { type Operated, Operator, REPLACED } from './operator.ts'
+import { type Operated, Operator } from './operator.ts'
 import { Peers } from './peers.ts'
 import type { Seen } from './readiness.ts'
 import { type RecycleSupervisor, Recycling } from './recycle.ts'
 import type { ReloadOutcome } from './reload.ts'
-import { realPathOf } from './run-directory.ts'
 import { extendStart, extension, feedWatchdog, reapOrphans, tellService, tellStatus } from './service.ts'
 import { shareOut } from './share-out.ts'
 import { type Blueprint, GroupState, type Slot } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import type { Program } from './spawn.ts'
-import { connectionPage, engineOf, type GroupStatus, groupStatus, type Status, totalsOf } from './status.ts'
+import { type GroupStatus, groupStatus, type Status, totalsOf } from './status.ts'
 import { StuckWorkers } from './stuck.ts'
 import { type Heir, TakeOver } from './take-over.ts'
 import { ROTATE_TICKETS_MS } from './tickets.ts'
-import { type Replaceable, Upgrade } from './upgrade.ts'
+import { type Replaceable, Upgrade, type UpgradeOutcome } from './upgrade.ts'
 import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
 /** What one that has nothing left to do may take to end. */
@@ -55,16 +50,15 @@ const LONGEST_START_MS = 1_000_000_000
 type StopReason = CommandError | 'asked' | 'replaced'
 
 import { type Parent, WorkerSpawner } from './worker-spawner.ts'
-export class Master implements Householder, Operated, RecycleSupervisor, Replaceable, Heir, Parent, Restarter {
+export class Master
+  implements Householder, Operated, RecycleSupervisor, Replaceable, Heir, Parent, Restarter, Commanded
+{
   readonly groups: GroupState[] = []
   readonly sockets = new Sockets()
   readonly events = new Events()
-  readonly #operator = new Operator(this)
+  readonly operator = new Operator(this)
   readonly #options: StartOptions
   readonly #household: Household
-  /** For people; how long ago that is, another clock tells, which nobody sets. */
-  readonly #startedAt = new Date()
-  readonly #startedNow = now()
   /** From here on no other master takes over. */
   readonly #stopAnnounced = new AbortController()
   readonly #ended = new AbortController()
@@ -74,14 +68,13 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
   readonly #recycling = new Recycling(this)
   readonly #stuck = new StuckWorkers(this.groups, () => this.#household.output?.isLogPiped === true)
   readonly #crashes = new CrashPolicy(this)
-  readonly #leaders = new Leaders()
+  readonly leaders = new Leaders()
   readonly #peers = new Peers()
   readonly #spawner: WorkerSpawner
   settings: Settings = DEFAULT_SETTINGS
-  readonly #describing = new Set<number>()
-  /** Where the modules led when the code was last evaluated for use. */
-  #evaluated: readonly string[] = []
   readonly #callbacks: MasterCallbacks
+  readonly #evaluation: Evaluation
+  readonly #answers: Answers
   /** A graceful stop that waits for load balancers to hear of it. */
   #delay: NodeJS.Timeout | null = null
   #unwatch: (() => void) | null = null
@@ -103,7 +96,9 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
     this.#options = options
     this.#earlier = earlier
     this.#household = new Household(this, options, isDaemon, earlier)
-    this.#spawner = new WorkerSpawner(this, this.#household, this.#peers, this.#leaders)
+    this.#evaluation = new Evaluation(this.#household, this.#ended.signal, () => this.record())
+    this.#answers = new Answers(this, this.#household)
+    this.#spawner = new WorkerSpawner(this, this.#household, this.#peers, this.leaders)
     this.#takeOver = earlier === null ? null : new TakeOver(this, this.#household, earlier)
     const { modules, argv, user = '', group = '', engine } = options
     const settings = { modules, argv, user, group, engine }
@@ -174,11 +169,11 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
   }
 
   reload(): Promise<ReloadOutcome> {
-    return this.#orPassed(this.#operator.reload([]), { command: 'reload' })
+    return this.#answers.orPassed(this.operator.reload([]), { command: 'reload' })
   }
 
   get isStopping(): boolean {
-    return this.#state === 'stopping'
+    return this.state === 'stopping'
   }
 
   get isEnding(): boolean {
@@ -201,7 +196,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
 
   async describeAnew(): Promise<Described> {
     const described = await this.#describeForUse()
-    this.#leaders.generation++
+    this.leaders.generation++
     this.#household.output?.reopen()
     await this.#callbacks.call({ name: 'onMasterReload' })
     await this.#household.health.listen(this.healthAddress)
@@ -210,7 +205,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
 
   /** What its own processes have counted, and those before it; nobody is connected. */
   async totals(): Promise<Counters> {
-    return { ...(await this.#totals()), connections: 0 }
+    return { ...this.totalsOf(await Promise.all(this.groups.map((group) => groupStatus(group)))), connections: 0 }
   }
 
   onLead(): void {
@@ -226,7 +221,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
   }
 
   exclusively<T>(work: () => Promise<T>): Promise<T> {
-    return this.#operator.exclusively(work)
+    return this.operator.exclusively(work)
   }
 
   // Starting
@@ -278,36 +273,9 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
   }
 
   async #describeForUse(): Promise<Described> {
-    const evaluated = this.#options.modules.map(realPathOf)
-    const described = await this.#describe()
-    this.#evaluated = evaluated
+    const described = await this.#evaluation.forUse()
     this.#follow(described.settings)
     return described
-  }
-
-  async #describe(): Promise<Described> {
-    const { modules, argv, user = '', group = '', engine } = this.#options
-    let describing = 0
-    const onSpawn = (pid: number) => {
-      describing = pid
-      if (pid > 0) this.#describing.add(pid)
-      this.record()
-    }
-    try {
-      const described = await describeModules({
-        modules,
-        argv,
-        user,
-        group,
-        engine,
-        signal: this.#ended.signal,
-        output: this.#household.output,
-        onSpawn,
-      })
-      return this.#options.isWatching ? hurried(described) : described
-    } finally {
-      this.#describing.delete(describing)
-    }
   }
 
   #follow(settings: Settings): void {
@@ -357,7 +325,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
     }
     if (this.#stopping === null && this.#isInCharge) for (const { share } of this.groups) share.settle()
     // No two lead: the earlier master's do until they are gone.
-    if (this.#stopping === null && this.#earlier?.isSettled !== false) this.#leaders.settle()
+    if (this.#stopping === null && this.#earlier?.isSettled !== false) this.leaders.settle()
     this.#tellPeers()
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.record()
@@ -435,31 +403,19 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
 
   // Being replaced
 
-  async #upgrade(request: Request & Program): Promise<Answer> {
-    const upgrade = await this.#operator.exclusively(async () => {
+  upgrade(program: Program): Promise<UpgradeOutcome | null> {
+    return this.operator.exclusively(async () => {
       if (this.#isReplaced) return null // by one that was asked for before
-      const outcome = await new Upgrade(this.#household, this, this.#stopAnnounced.signal).run(request)
+      const outcome = await new Upgrade(this.#household, this, this.#stopAnnounced.signal).run(program)
       if (this.#isReplaced) this.giveUp('replaced')
       return outcome
     })
-    return upgrade === null ? this.#household.ask(request) : { ...this.#done(), upgrade }
-  }
-
-  /** What waited for its turn while another master took over is that one's to do. */
-  async #orPassed(operation: Promise<ReloadOutcome>, request: Request): Promise<ReloadOutcome> {
-    const outcome = await operation
-    if (outcome.code !== REPLACED) return outcome
-    const answer = await this.#household
-      .ask(request)
-      .catch((error) => ({ ok: false, message: messageOf(error) }) as const)
-    if (!answer.ok) return { ...outcome, reason: answer.message }
-    return answer.outcome ?? { ...outcome, exitCode: Exit.Ok, reason: '' } // asked not to wait
   }
 
   // Stopping
 
   giveUp(why: StopReason): void {
-    if (this.#state !== 'stopping' && !this.#isReplaced)
+    if (this.state !== 'stopping' && !this.#isReplaced)
       this.#announceStop(why instanceof CommandError ? why.message : '', 0)
     if (this.#delay !== null) clearTimeout(this.#delay)
     this.#delay = null
@@ -491,7 +447,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
     for (const slot of this.#slots()) slot.stopWaiting()
     this.reconcile()
     await this.until(() => this.#processes().length === 0)
-    await this.#operator.idle()
+    await this.operator.idle()
     const isLast = !this.#isReplaced && (this.#earlier === null || this.#household.lock?.isOurs() === true)
     if (this.isUp && isLast) await this.#callbacks.call({ name: 'onMasterStop' })
     await this.#callbacks.settled()
@@ -504,91 +460,30 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
 
   // Answering
 
-  async answer(request: Request): Promise<Answer> {
-    const { command } = request
-    if (this.#isReplaced) return this.#household.ask(request)
-    if (command === 'upgrade') return this.#upgrade(request)
-    if (command === 'status') return { ...this.#done(), status: await this.#status() }
-    if (command === 'connections')
-      return { ...this.#done(), page: await connectionPage(this.groups, request.cursor ?? { pid: 0, after: 0 }) }
-    if (command === 'ping' || command === 'events') return this.#done()
-    if (command === 'diff') return { ...this.#done(), comparison: await this.#compare() }
-    const names = namesOf(request)
-    if (command === 'stop' && names.length === 0) {
-      this.stop(request.isGraceful === true, timeoutOf(request)) // who asked waits for this process to be gone
-      return this.#done()
-    }
-    const asked = this.#operate(request, names)
-    const outcome = asked === null ? null : this.#orPassed(asked, request)
-    if (outcome === null) return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
-    return command === 'reload' && request.isWaiting === false
-      ? this.#done()
-      : { ...this.#done(), outcome: await outcome }
+  answer(request: Request): Promise<Answer> {
+    return this.#answers.to(request)
   }
 
-  /** Null for what is no operation. */
-  #operate(request: Request, names: readonly string[]): Promise<ReloadOutcome> | null {
-    const { command } = request
-    if (command === 'reload') return this.#operator.reload(names, Number(request.canaryMs) || 0)
-    if (command === 'scale') return this.#operator.scale(String(request.name), request.scale)
-    if (names.length === 0) return null // the whole server is stopped and started by others
-    if (command === 'start') return this.#operator.start(names)
-    if (command !== 'stop' && command !== 'restart') return null
-    const leave = { isGraceful: request.isGraceful === true, timeoutMs: timeoutOf(request) }
-    return this.#operator[command](names, leave)
+  compare(): Promise<Comparison> {
+    return this.#evaluation.compare(this.groups)
   }
 
-  #done() {
-    const stopTimeoutMs = Math.max(
-      this.settings.stopTimeoutMs,
-      ...this.groups.map((group) => this.#stopWindowMs(group)),
-    )
-    const logFile = this.#household.output?.logPath ?? ''
-    const delayMs = this.#delay === null ? 0 : this.#stopDelayMs
-    const windowMs = stopTimeoutMs + this.#callbacks.stopMs + delayMs
-    return { ok: true, ...ownIdentity(), stopTimeoutMs: windowMs, isDaemon: this.#household.isDaemon, logFile } as const
-  }
-
-  async #compare(): Promise<Comparison> {
-    const { groups } = await this.#describe()
-    const { modules } = this.#options
-    const differences = compare(this.groups, groups)
-    return { differences, modules, evaluated: this.#evaluated, oldestStart: oldestStart(this.groups) }
-  }
-
-  async #status(): Promise<Status> {
-    const groups = await Promise.all(this.groups.map((group) => groupStatus(group)))
-    const engine = engineOf(this.groups.map(({ blueprint }) => blueprint.declaration))
-    return {
-      version,
-      node: process.versions.node,
-      pid: process.pid,
-      startedAt: this.#startedAt.toISOString(),
-      uptimeMs: Math.round(now() - this.#startedNow),
-      isDaemon: this.#household.isDaemon,
-      state: this.#state,
-      runDir: this.#household.runDir,
-      engine: engine.name,
-      engineWhy: engine.why,
-      addon: addon().why,
-      loadAverage: loadavg(),
-      groups,
-      leaders: this.#leaders.list(),
-      totals: await this.#totals(groups),
-    }
-  }
-
-  async #totals(groups?: readonly GroupStatus[]): Promise<Counters> {
-    const own = totalsOf(groups ?? (await Promise.all(this.groups.map((group) => groupStatus(group)))))
-    addCounters(own, this.#past)
+  totalsOf(groups: readonly GroupStatus[]): Counters {
+    const own = addCounters(totalsOf(groups), this.#past)
     return this.#earlier === null ? own : addCounters(own, this.#earlier.totals)
   }
 
-  get seen(): Seen {
-    return { state: this.#state, groups: this.groups }
+  get stopWindowMs(): number {
+    const windows = this.groups.map((group) => this.#stopWindowMs(group))
+    const delayMs = this.#delay === null ? 0 : this.#stopDelayMs
+    return Math.max(this.settings.stopTimeoutMs, ...windows) + this.#callbacks.stopMs + delayMs
   }
 
-  get #state(): Status['state'] {
+  get seen(): Seen {
+    return { state: this.state, groups: this.groups }
+  }
+
+  get state(): Status['state'] {
     if (this.#stopping !== null || this.#delay !== null) return 'stopping'
     return this.isUp ? 'running' : 'starting'
   }
@@ -628,7 +523,7 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
   }
 
   #pids(): number[] {
-    const others = [...this.#describing, this.#callbacks.pid, this.#household.keeper?.pid ?? 0]
+    const others = [...this.#evaluation.pids, this.#callbacks.pid, this.#household.keeper?.pid ?? 0]
     return [...others, ...this.#processes().map(({ pid }) => pid)]
   }
 
@@ -649,23 +544,6 @@ export class Master implements Householder, Operated, RecycleSupervisor, Replace
       look()
     })
   }
-}
-
-/** Who waits for his change does not want to wait for a browser that keeps its connection: processes leave as at a stop. */
-function hurried({ groups, settings, tlsFiles }: Described): Described {
-  const hurry = (ms: number) => Math.min(ms, settings.stopTimeoutMs)
-  const quick = groups.map((group) => ({ ...group, drainTimeoutMs: hurry(group.drainTimeoutMs) }))
-  return { settings, tlsFiles, groups: quick }
-}
-
-/** What somebody sends need not be what it should. */
-function namesOf(request: { readonly names?: readonly string[] } | Request): readonly string[] {
-  const { names } = request as { readonly names?: unknown }
-  return Array.isArray(names) ? names.map(String) : []
-}
-
-function timeoutOf({ timeoutMs }: Leave): number | null {
-  return typeof timeoutMs === 'number' && timeoutMs >= 0 ? timeoutMs : null
 }
 
 function count(counts: Map<string, number>, key: string): void {

@@ -12,6 +12,7 @@ import { Exit } from './exit-codes.ts'
 import type { Household } from './household.ts'
 import { ownIdentity } from './identity.ts'
 import type { Leaders } from './leaders.ts'
+import { LONGEST_STOP_MS } from './messages.ts'
 import { type Operator, REPLACED } from './operator.ts'
 import type { ReloadOutcome } from './reload.ts'
 import type { GroupState } from './slot.ts'
@@ -136,5 +137,5 @@ function namesOf(request: { readonly names?: readonly string[] } | Request): rea
 }
 
 function timeoutOf({ timeoutMs }: Leave): number | null {
-  return typeof timeoutMs === 'number' && timeoutMs >= 0 ? timeoutMs : null
+  return typeof timeoutMs === 'number' && timeoutMs >= 0 ? Math.min(timeoutMs, LONGEST_STOP_MS) : null
 }

@@ -7,7 +7,7 @@ import { describeExit } from './exit-codes.ts'
 import type { MasterCallback } from './group.ts'
 import type { CallbackBoot, MasterCall } from './messages.ts'
 import type { Output } from './output.ts'
-import { onceEnded, spawnChild } from './spawn.ts'
+import { onceEnded, onceUnstarted, spawnChild } from './spawn.ts'
 
 /** To evaluate the modules and to settle. */
 export const CALL_TIMEOUT_MS = 10_000
@@ -103,7 +103,7 @@ export class MasterCallbacks {
       channel.onMessage = (message) => {
         if (message.type === 'failed') failure ||= message.message
       }
-      process.once('error', (error) => end(`cannot start a process: ${error.message}`))
+      onceUnstarted(process, (error) => end(`cannot start a process: ${error.message}`))
       onceEnded(process, (code, signal) => end(failure || (code === 0 ? '' : describeExit(code, signal))))
     })
   }

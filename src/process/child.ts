@@ -21,6 +21,7 @@ import {
   HEARTBEAT_MS,
   isSameKey,
   keysOf,
+  LONGEST_REASON,
   type ModuleBoot,
   mailboxesOf,
   type SocketFailure,
@@ -30,9 +31,6 @@ import {
 import { withoutQuietInspector } from './node-flags.ts'
 
 type Up = Channel<ToChild, FromChild>
-
-/** Characters of an error that `status` shows. */
-const LONGEST_REASON = 8192
 
 export async function describe(boot: DescribeBoot, channel: Up): Promise<void> {
   channel.onClose = () => process.exit(WorkerExit.Ended) // nobody waits for the answer
@@ -291,7 +289,8 @@ function socketError({ code, syscall, address, message }: SocketFailure): Error 
 export function fail(channel: Up, error: unknown): void {
   const isAddress = error instanceof SystemError
   const exitCode = isAddress ? WorkerExit.Address : WorkerExit.BootFailed
-  channel.send({ type: 'failed', exitCode, message: isAddress ? messageOf(error) : stackOf(error) })
+  const message = isAddress ? messageOf(error) : stackOf(error)
+  channel.send({ type: 'failed', exitCode, message: message.slice(0, LONGEST_REASON) })
   exitWhenSent(channel, exitCode)
 }
 

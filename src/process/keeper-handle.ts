@@ -13,7 +13,7 @@ import { encodeFrame } from '../shared/wire.ts'
 import { type Identity, isAlive, startTimeOf } from './identity.ts'
 import type { InheritedKeeper } from './inheritance.ts'
 import type { Output } from './output.ts'
-import { type Child, onceEnded, spawnChild } from './spawn.ts'
+import { type Child, onceEnded, onceUnstarted, spawnChild } from './spawn.ts'
 
 const START_TIMEOUT_MS = 10_000
 /** What one that nobody needs any more may take to end: it has nothing to finish. */
@@ -140,7 +140,7 @@ export class KeeperHandle {
         this.#onChange()
         reject(new Error(word))
       }
-      child.process.once('error', (error) => end(error.message)) // spawn itself failed
+      onceUnstarted(child.process, (error) => end(error.message))
       onceEnded(child.process, (code, signal) => end(why || (signal === null ? `exit ${code}` : `signal ${signal}`)))
     })
   }

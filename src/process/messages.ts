@@ -162,6 +162,11 @@ export type FromChild =
   | { readonly type: 'started'; readonly banner: string }
   | FromSuccessor
 
+/** A time to stop that is longer is this long: timers of Node take 2^31 - 1 ms, and what kills comes later. */
+export const LONGEST_STOP_MS = 2_000_000_000
+/** Characters of an error that are kept of one slot, and shown. */
+export const LONGEST_REASON = 8192
+
 /** How often a worker reports. */
 export const HEARTBEAT_MS = 1000
 

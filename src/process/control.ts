@@ -139,7 +139,8 @@ export class ControlServer {
     this.#followers++
     channel.send(said)
     const stream = new EventStream(socket)
-    for (const event of this.#events.past(Number(past))) stream.tell(event)
+    const wanted = typeof past === 'number' ? past : 0 // it is what a client has sent
+    for (const event of this.#events.past(wanted)) stream.tell(event)
     const leave = this.#events.follow((event) => stream.tell(event))
     channel.onClose = () => {
       this.#followers--
@@ -154,6 +155,7 @@ export class ControlServer {
     this.#server.listen(this.#path) // binds before it returns
     process.umask(umask)
     await once(this.#server, 'listening')
+    this.#server.on('error', (error) => log(`control: ${messageOf(error)}`)) // of accept(2): the next one may come through
     this.#file = fileId(this.#path)
   }
 
@@ -225,6 +227,9 @@ function refusal(error: unknown): Answer {
   return { ok: false, message: `this request cannot be answered: ${messageOf(error)}` }
 }
 
+/** A thousand processes that crash have a long story each. */
+const MAX_ANSWER_BYTES = 64 * 1_048_576
+
 /** Nobody is there, or somebody was until just now: a master that ends resets who still waits to be accepted. */
 const ABSENT = new Set(['ENOENT', 'ENOTDIR', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE'])
 
@@ -241,7 +246,7 @@ export async function ask(
   if (!isUnixPath(controlPath(runDir))) return null // `start` has refused it
   return new Promise((resolve, reject) => {
     const socket = connectAs(uid, controlPath(runDir))
-    const channel = new Channel<Answer, Request>(socket)
+    const channel = new Channel<Answer, Request>(socket, MAX_ANSWER_BYTES)
     const giveUp = () => {
       socket.destroy()
       const limit = `within ${timeoutMs / 1000} s`
@@ -259,7 +264,12 @@ export async function ask(
       reject(new CommandError(Exit.Failure, `${controlPath(runDir)}: ${error.message}`, { cause: error }))
     })
     channel.onMessage = settle
-    channel.onClose = () => settle(null)
+    channel.onClose = () => {
+      if (!channel.isOverrun) return settle(null)
+      clearTimeout(late)
+      const limit = `${MAX_ANSWER_BYTES / 1_048_576} MiB`
+      reject(new CommandError(Exit.Failure, `the answer of the master to '${request.command}' is longer than ${limit}`))
+    }
     channel.send(request)
   })
 }

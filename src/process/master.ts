@@ -68,7 +68,8 @@ export class Master
   readonly #recycling = new Recycling(this)
   readonly #stuck = new StuckWorkers(this.groups, () => this.#household.output?.isLogPiped === true)
   readonly #crashes = new CrashPolicy(this)
-  readonly leaders = new Leaders()
+  /** No two lead: the earlier master's processes do until they are gone. */
+  readonly leaders = new Leaders(() => this.#stopping === null && this.#earlier?.isSettled !== false)
   readonly #peers = new Peers()
   readonly #spawner: WorkerSpawner
   settings: Settings = DEFAULT_SETTINGS
@@ -324,8 +325,7 @@ export class Master
       }
     }
     if (this.#stopping === null && this.#isInCharge) for (const { share } of this.groups) share.settle()
-    // No two lead: the earlier master's do until they are gone.
-    if (this.#stopping === null && this.#earlier?.isSettled !== false) this.leaders.settle()
+    this.leaders.settle()
     this.#tellPeers()
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.record()

@@ -59,6 +59,10 @@ const everything = (version: number, more = '') => `
     worker.onMessage = (connection, message) => connection.send(String(message).trim() + ' ${version} ' + process.pid)
   unix.onMessage = (connection, bytes) => connection.send(String(bytes).trim() + ' ${version} ' + process.pid + '\\n')
   text.onWorkerStart = async () => {
+    Worker.onLeader('job', () => {
+      note('lead')
+      return () => note('resign')
+    })
     const inner = new Worker('text://127.0.0.2:0')
     inner.onMessage = text.onMessage
     await inner.listen()
@@ -94,8 +98,12 @@ for (const engine of isWhole ? ['native', 'node'] : ['node']) {
         workersOf(after).map(({ state }) => state),
         workersOf(before).map(() => 'ready'),
       )
-      const notes = readFileSync(join(box.directory, 'notes'), 'utf8').trim().split('\n')
-      const of = (pattern: RegExp) => notes.filter((line) => pattern.test(line))
+      const of = (pattern: RegExp) => {
+        const notes = readFileSync(join(box.directory, 'notes'), 'utf8').trim().split('\n')
+        return notes.filter((line) => pattern.test(line))
+      }
+      await until(() => of(/2 lead/).length > 0)
+      assert.equal(of(/lead|resign/), ['1 lead', '1 resign', '2 lead']) // never two
       assert.equal(of(/start|stop/), ['1 start', '1 stop', '2 start']) // never both
       assert.equal(of(/active|retire/), ['1 active', '1 retire', '2 active'])
       await box.stop()

@@ -24,8 +24,8 @@ import { OomKills } from './oom-kills.ts'
 import { type Operated, Operator } from './operator.ts'
 import { Peers } from './peers.ts'
 import type { Seen } from './readiness.ts'
+import type { ReloadOutcome } from './receipts.ts'
 import { type RecycleSupervisor, Recycling } from './recycle.ts'
-import type { ReloadOutcome } from './reload.ts'
 import { extendStart, extension, feedWatchdog, reapOrphans, tellService, tellStatus } from './service.ts'
 import { shareOut } from './share-out.ts'
 import { type Blueprint, GroupState, type Slot } from './slot.ts'
@@ -37,6 +37,7 @@ import { type Heir, TakeOver } from './take-over.ts'
 import { ROTATE_TICKETS_MS } from './tickets.ts'
 import { type Replaceable, Upgrade, type UpgradeOutcome } from './upgrade.ts'
 import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
+import { type Parent, WorkerSpawner } from './worker-spawner.ts'
 
 /** What one that has nothing left to do may take to end. */
 const LEAVE_MS = 3000
@@ -49,7 +50,6 @@ const LONGEST_START_MS = 1_000_000_000
 /** `asked`, or the failure that ends the server. `replaced`: this master ends, and another one has the server. */
 type StopReason = CommandError | 'asked' | 'replaced'
 
-import { type Parent, WorkerSpawner } from './worker-spawner.ts'
 export class Master
   implements Householder, Operated, RecycleSupervisor, Replaceable, Heir, Parent, Restarter, Commanded
 {

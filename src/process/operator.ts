@@ -8,9 +8,11 @@ import type { Described } from './describe.ts'
 import type { Operation } from './events.ts'
 import { asCommandError, CommandError, Exit } from './exit-codes.ts'
 import { Operations } from './operations.ts'
+import type { ReloadOutcome } from './receipts.ts'
 import { Regroup, type Scale } from './regroup.ts'
-import { Reload, type ReloadOutcome, type Supervisor } from './reload.ts'
+import { Reload } from './reload.ts'
 import { monotonicUsec, tellService } from './service.ts'
+import type { Supervisor } from './turnover.ts'
 
 /** What an operator needs of its master. */
 export interface Operated extends Supervisor {

@@ -18,10 +18,11 @@ import { daemonStdio } from './launch.ts'
 import type { MasterBoot } from './messages.ts'
 import { nodeSettings } from './node-flags.ts'
 import { writePidFile } from './pid-file.ts'
-import { Reload, type ReloadOutcome, type Supervisor } from './reload.ts'
+import type { ReloadOutcome } from './receipts.ts'
 import { monotonicUsec, tellService } from './service.ts'
 import { FIRST_SOCKET_FD, type Program, spawnChild } from './spawn.ts'
 import { checkProgram, Successor } from './successor.ts'
+import { type Supervisor, Turnover } from './turnover.ts'
 
 /** How an upgrade went. Of the new master where there is one, else of the one that goes on; `slots` are the old one's. */
 export interface UpgradeOutcome extends ReloadOutcome {
@@ -49,7 +50,7 @@ export class Upgrade {
   readonly #household: Household
   readonly #master: Replaceable
   readonly #signal: AbortSignal
-  readonly #removal: Reload
+  readonly #removal: Turnover
   #leader = { pid: process.pid, version, node: process.versions.node }
 
   /** @param signal gives up early, until the new master leads */
@@ -57,7 +58,7 @@ export class Upgrade {
     this.#household = household
     this.#master = master
     this.#signal = signal
-    this.#removal = new Reload(master, 'upgrade')
+    this.#removal = new Turnover(master, 'upgrade')
   }
 
   /** Resolves when the old processes are gone, or when everything is as it was. Never rejects. */

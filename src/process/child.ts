@@ -140,11 +140,16 @@ class WorkerLife {
   }
 
   leaveSoon(exitCode: number): void {
-    this.#leave(exitCode, registry().settings.stopTimeoutMs)
+    this.#leaveByItself(exitCode, registry().settings.stopTimeoutMs)
   }
 
   leaveGracefully(): void {
-    this.#leave(WorkerExit.Ended, this.#group?.describe().drainTimeoutMs ?? 0)
+    this.#leaveByItself(WorkerExit.Ended, this.#group?.describe().drainTimeoutMs ?? 0)
+  }
+
+  #leaveByItself(exitCode: number, timeoutMs: number): void {
+    this.#channel.send({ type: 'leaving', exitCode, timeoutMs })
+    this.#leave(exitCode, timeoutMs)
   }
 
   /** What nobody caught: the state of the process is unknown, so it goes, and the master starts another. */

@@ -360,6 +360,11 @@ export class Master
     this.#recycling.look(group, slot, handle)
   }
 
+  onLeaving(group: GroupState, slot: Slot, handle: WorkerHandle, exitCode: number): void {
+    if (this.#stopping === null) this.#crashes.replaceLeaving(group, slot, handle, exitCode)
+    this.reconcile()
+  }
+
   activate(slot: Slot, handle: WorkerHandle): void {
     this.#tellPeers() // messages go to it from now on
     const before = [...slot.leaving].map(({ retired }) => retired)

@@ -152,6 +152,8 @@ export type FromChild =
   /** Asks for a connection to the keeper of shared data, which comes over the handle channel. */
   | { readonly type: 'reachKeeper'; readonly request: number }
   | { readonly type: 'retired' }
+  /** It leaves by itself within this time, and does not accept any more. Again: within less. */
+  | { readonly type: 'leaving'; readonly exitCode: number; readonly timeoutMs: number }
   /** It would lead this; or it does not any more, and its job has ended. */
   | { readonly type: 'stand' | 'resign'; readonly name: string; readonly ticket: number }
   /** It did not come up, or cannot go on; the reason with its stack. `isLogged`: it has written that itself. */

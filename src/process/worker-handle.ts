@@ -74,6 +74,8 @@ export class WorkerHandle {
   onGone: ((exit: WorkerExitInfo) => void) | null = null
   /** It is in another state now; of its end `onGone` tells. */
   onMove: ((state: WorkerState) => void) | null = null
+  /** It serves no more, by its own will. */
+  onLeaving: ((exitCode: number) => void) | null = null
   /** A report has come. */
   onReport: (() => void) | null = null
   /** It wants to listen at an address of its own. */
@@ -110,6 +112,7 @@ export class WorkerHandle {
   /** Why this end killed it. */
   #killedFor = ''
   #isReady = false
+  #leavesByItself = false
   #hasTimedOut = false
   #wasKilled = false
   #deadline: NodeJS.Timeout | undefined
@@ -181,6 +184,7 @@ export class WorkerHandle {
 
   /** Another one takes its place: `retired` tells when it has given up what only one can have. */
   retire(isReload: boolean): void {
+    if (this.#leavesByItself) return // it gives all up at its end
     if (this.state !== 'ready') return this.#tellRetired() // it never was active
     this.#move('retiring')
     this.#child.channel.send({ type: 'retire', isReload })
@@ -257,12 +261,24 @@ export class WorkerHandle {
     const timeoutMs = Math.min(windowMs, LONGEST_STOP_MS)
     if (this.state === 'gone' || now() + timeoutMs >= this.#deadlineAt) return
     const isBooting = this.state === 'starting'
+    this.#toBeGone(timeoutMs)
+    this.#child.channel.send({ type: 'stop', timeoutMs })
+    if (isBooting) this.#child.process.kill('SIGTERM') // it may not read its channel yet
+  }
+
+  #toBeGone(timeoutMs: number): void {
     this.#deadlineAt = now() + timeoutMs
     if (this.state !== 'stopping') this.#move('stopping')
     clearTimeout(this.#deadline)
     this.#deadline = setTimeout(() => this.#killLate(), timeoutMs + KILL_SLACK_MS)
-    this.#child.channel.send({ type: 'stop', timeoutMs })
-    if (isBooting) this.#child.process.kill('SIGTERM') // it may not read its channel yet
+  }
+
+  #leave(exitCode: number, timeoutMs: number): void {
+    const isServing = this.state === 'ready'
+    this.#leavesByItself ||= this.state !== 'stopping' // else it has been told to
+    if (this.state === 'starting' || now() + timeoutMs >= this.#deadlineAt) return
+    this.#toBeGone(Math.min(timeoutMs, LONGEST_STOP_MS))
+    if (isServing) this.onLeaving?.(exitCode)
   }
 
   kill(): void {
@@ -331,7 +347,7 @@ export class WorkerHandle {
   #receive(message: FromChild): void {
     if (this.state === 'gone') return
     this.heardAt = now()
-    if (message.type === 'ready' && this.state === 'starting') {
+    if (message.type === 'ready' && this.state === 'starting' && !this.#leavesByItself) {
       clearTimeout(this.#deadline)
       this.#isReady = true
       this.#move('ready')
@@ -342,6 +358,8 @@ export class WorkerHandle {
       this.onListen?.(message.request, message.address)
     } else if (message.type === 'connections') {
       this.#onPage.shift()?.(message)
+    } else if (message.type === 'leaving') {
+      this.#leave(message.exitCode, message.timeoutMs)
     } else if (message.type === 'retired') {
       this.#tellRetired()
     } else if (message.type === 'reachKeeper') {

@@ -25,6 +25,8 @@ export interface Parent {
   /** No process is to be started any more. */
   readonly isEnding: boolean
   onReport(group: GroupState, slot: Slot, handle: WorkerHandle): void
+  /** It does not serve any more, by its own will, and is not gone yet. */
+  onLeaving(group: GroupState, slot: Slot, handle: WorkerHandle, exitCode: number): void
   onGone(group: GroupState, slot: Slot, handle: WorkerHandle, exit: WorkerExitInfo): void
 }
 
@@ -111,6 +113,7 @@ export class WorkerSpawner {
       else if (state === 'stopping') events.emit({ type: 'leave', windowMs: Math.round(handle.remainingMs), ...of() })
     }
     handle.onReport = () => this.#master.onReport(group, slot, handle)
+    handle.onLeaving = (exitCode) => this.#master.onLeaving(group, slot, handle, exitCode)
     handle.onListen = (request, address) => void this.#giveSocket(group, declaration, handle, request, address)
     handle.onReachKeeper = (request) => void this.#giveKeeper(handle, request)
     handle.onStand = (name, id) => this.#leaders.stand(handle, name, id)

@@ -133,4 +133,38 @@ test('a socket that cannot be passed on is refused, so that nobody waits for it'
   await handle.gone
 })
 
+test('one that leaves by itself does not serve from then on, and has not retired before it is gone', async () => {
+  const { handle, process: child, says, told } = fake()
+  const heard: string[] = []
+  handle.onMove = (state) => heard.push(state)
+  handle.onLeaving = (exitCode) => heard.push(`leaves with ${exitCode}`)
+  void handle.retired.then(() => heard.push('retired'))
+  says({ type: 'ready' })
+  says({ type: 'leaving', exitCode: 0, timeoutMs: 30_000 })
+  assert.equal(heard, ['ready', 'stopping', 'leaves with 0'])
+  assert.not(handle.isAccepting)
+  assert.ok(handle.remainingMs > 20_000 && handle.remainingMs <= 30_000)
+  handle.retire(true) // a reload comes
+  handle.stop(60_000)
+  assert.not(told.some(({ type }) => type === 'stop')) // it gives itself less
+  says({ type: 'leaving', exitCode: 0, timeoutMs: 5000 })
+  assert.ok(handle.remainingMs <= 5000)
+  handle.stop(1000)
+  assert.ok(told.some(({ type }) => type === 'stop'))
+  await new Promise(setImmediate)
+  assert.is(heard.length, 3)
+  child.emit('exit', 0, null)
+  await handle.gone
+  await until(() => heard.includes('retired'))
+})
+
+test('one that leaves before it is ready is not ready any more', async () => {
+  const { handle, process: child, says } = fake()
+  says({ type: 'leaving', exitCode: 0, timeoutMs: 1000 })
+  says({ type: 'ready' })
+  assert.is(handle.state, 'starting')
+  child.emit('exit', 0, null)
+  assert.not((await handle.gone).hadBeenReady)
+})
+
 test.run()

@@ -125,7 +125,7 @@ export class Turnover {
 
   /** From now on the group is stopped; resolves when its processes are gone. */
   protected async stopAll(group: GroupState, windowMs: number): Promise<void> {
-    group.isStopped = true
+    group.stop()
     const leaving = group.slots.map((slot) => this.leave(group, slot, windowMs, 'stopped'))
     this.supervisor.reconcile() // its sockets are closed: who connects is refused, instead of waiting for nobody
     for (const { receipt, gone } of leaving) {

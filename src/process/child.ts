@@ -172,12 +172,17 @@ class WorkerLife {
     else if (message.type === 'reload') void this.#reload()
     else if (message.type === 'lead') this.#candidates.lead(message.name, message.ticket)
     else if (message.type === 'cannotListen') this.#takeRequest(message.request)?.reject(socketError(message.failure))
-    else if (message.type === 'relieve') this.#group?.relieve(message.place)
+    else if (message.type === 'relieve') this.#relieve(message.place)
     else if (message.type === 'share') this.#group?.useShare(message.connections)
     else if (message.type === 'peers') this.#hear(message.news)
     else if (message.type === 'tickets') this.#group?.useTickets(message.keys)
     else if (message.type === 'watchLag') this.#lag.watch(message.isOn)
     else if (message.type === 'connections') this.#list(message.after, message.limit)
+  }
+
+  #relieve(place: number): void {
+    this.#group?.relieve(place)
+    this.#channel.send({ type: 'relieved', place })
   }
 
   #hear(news: PeerNews): void {

@@ -152,6 +152,8 @@ export type FromChild =
   /** Asks for a connection to the keeper of shared data, which comes over the handle channel. */
   | { readonly type: 'reachKeeper'; readonly request: number }
   | { readonly type: 'retired' }
+  /** The socket of that place is closed here. */
+  | { readonly type: 'relieved'; readonly place: number }
   /** It leaves by itself within this time, and does not accept any more. Again: within less. */
   | { readonly type: 'leaving'; readonly exitCode: number; readonly timeoutMs: number }
   /** It would lead this; or it does not any more, and its job has ended. */

@@ -138,7 +138,12 @@ export class GroupState {
     const declared = this.isGone || this.isStopped ? [] : this.blueprint.sockets
     const kept = this.isStopped ? [] : [...this.#inner.values()]
     const inner = [...kept, ...used.flatMap(({ innerSockets }) => [...innerSockets])]
-    const all = [...declared, ...used.map(({ socket }) => socket), ...inner]
+    const all = [
+      ...declared,
+      ...used.map(({ socket }) => socket),
+      ...inner,
+      ...(this.isStopped ? [] : this.share.sockets),
+    ]
     return all.filter((socket) => socket !== null)
   }
 }

@@ -29,6 +29,8 @@ const EDGES: Record<WorkerState, readonly WorkerState[]> = {
 const KILL_SLACK_MS = 500
 /** Pages of connections that one that does not answer may still owe. */
 const MOST_PAGES = 16
+/** How long one that does not answer may keep a sibling's socket. */
+const RELIEVE_MS = 2000
 /** A rate over less than this would be noise. */
 const RATE_WINDOW_MS = 900
 
@@ -123,6 +125,8 @@ export class WorkerHandle {
   /** Who waits for the next report: several may ask at once. */
   readonly #onReport = new Set<() => void>()
   #isPolled = false
+  /** By the place that it is relieved of. */
+  readonly #relieved = new Map<number, () => void>()
   #onPage: ((page: ConnectionPage) => void)[] = []
   #tellRetired!: () => void
   #tellGone!: (exit: WorkerExitInfo) => void
@@ -212,8 +216,20 @@ export class WorkerHandle {
     sendSocket(this.#child.process, { request: standInRequest(place), endpoint, handle })
   }
 
-  relieve(place: number): void {
+  /** Resolves when it has let go of the socket, or does not answer. */
+  async relieve(place: number): Promise<void> {
+    if (this.state === 'gone') return
     this.#child.channel.send({ type: 'relieve', place })
+    await new Promise<void>((resolve) => {
+      const late = setTimeout(resolve, RELIEVE_MS)
+      const tell = () => {
+        clearTimeout(late)
+        this.#relieved.delete(place)
+        resolve()
+      }
+      this.#relieved.set(place, tell)
+      void this.gone.then(tell)
+    })
   }
 
   /** It takes the socket that it inherited up again. */
@@ -358,6 +374,8 @@ export class WorkerHandle {
       this.onListen?.(message.request, message.address)
     } else if (message.type === 'connections') {
       this.#onPage.shift()?.(message)
+    } else if (message.type === 'relieved') {
+      this.#relieved.get(message.place)?.()
     } else if (message.type === 'leaving') {
       this.#leave(message.exitCode, message.timeoutMs)
     } else if (message.type === 'retired') {

@@ -5,9 +5,10 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { MasterCallbacks } from '../../src/process/callbacks.ts'
 import { reload } from '../support/reload.ts'
 import { ask, echo, inSandbox, portOf, type Sandbox, workersOf } from '../support/server.ts'
-import { until } from '../support/until.ts'
+import { until, within } from '../support/until.ts'
 
 /** `note(text)` in the module writes a line with the pid of its process. */
 function notes(box: Sandbox, more: string): { module: string; lines(): string[] } {
@@ -105,6 +106,37 @@ test('a callback that is no function is refused', async () => {
     const { code, stderr } = await box.command('check', box.file('app.js', echo(1, `Worker.onMasterStop = 'x'`)))
     assert.is(code, 6)
     assert.match(stderr, /Worker\.onMasterStop is x: it must be a function, or null/)
+  })
+})
+
+test('a reload waits for its own callback, not for exits that never cease', async () => {
+  await inSandbox(async (box) => {
+    const { module, lines } = notes(box, ALL)
+    const settings = { modules: [module], argv: [], user: '', group: '', engine: undefined }
+    const callbacks = new MasterCallbacks(
+      settings,
+      () => null,
+      () => undefined,
+    )
+    callbacks.declare(['onWorkerExit', 'onMasterReload'])
+    const key = { name: 'echo', listen: 'text://127.0.0.1:0', nth: 0 }
+    let isOver = false
+    const crashes = (async () => {
+      while (!isOver) {
+        void callbacks.call({ name: 'onWorkerExit', group: key, status: 0, pid: 1 })
+        await new Promise((resolve) => setTimeout(resolve, 5))
+      }
+    })()
+    try {
+      await until(() => lines().some((line) => line.startsWith('exit')), 20_000)
+      await within(20_000, callbacks.call({ name: 'onMasterReload' }))
+      assert.is(lines().filter((line) => line.startsWith('reload')).length, 1)
+    } finally {
+      isOver = true
+      await crashes
+      callbacks.kill()
+      await callbacks.settled()
+    }
   })
 })
 

@@ -6,7 +6,7 @@ import { addon, type Sys } from '../addon.ts'
 import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
 import { type Address, parseAddress } from '../net/address.ts'
-import { type BoundSocket, bindShared, bindSocket, inheritSocket, resolve } from '../net/bound-socket.ts'
+import { type BoundSocket, bindShared, bindSocket, fileId, inheritSocket, resolve } from '../net/bound-socket.ts'
 import { boundByChildren, type UdpPorts, udpPorts } from '../net/udp-ports.ts'
 import { type ActivatedSocket, isMeant } from './activation.ts'
 import type { Credentials, Declaration } from './group.ts'
@@ -250,6 +250,9 @@ export class Sockets {
     if (entry?.address.transport !== 'unix' || entry.activatedAs !== null) return
     if (entry.owner?.uid === owner?.uid && entry.owner?.gid === owner?.gid) return
     const { path } = entry.address
+    const found = fileId(path)
+    if (socket.file !== undefined && found !== '' && found !== socket.file)
+      return log(`${path}: is not the socket of this server any more; whose it is stays as it is`)
     try {
       lchownSync(path, owner?.uid ?? process.geteuid?.() ?? 0, owner?.gid ?? process.getegid?.() ?? 0)
     } catch (cause) {

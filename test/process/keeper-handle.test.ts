@@ -39,6 +39,7 @@ async function inRunDir(
   const pids = () => handles.map(({ pid }) => pid).filter((pid) => pid > 0)
   try {
     await use(handle, connect)
+    assert.ok(new Set(pids()).size <= 1, 'there is one')
     for (const socket of sockets) socket.destroy()
     const all = pids().map((pid) => ({ pid, startTime: startTimeOf(pid) }))
     const holders = handles.filter((one) => one !== starter())

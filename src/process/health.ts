@@ -103,9 +103,9 @@ const PAGES = new Map<string, (seen: Seen, response: ServerResponse, request: In
   ['/readyz', (seen, response) => judge(response, readinessOf(seen))],
   [
     '/metrics',
-    ({ groups }, response, { headers: { accept = '' } }) => {
+    (seen, response, { headers: { accept = '' } }) => {
       const isOpen = accept.includes('application/openmetrics-text')
-      end(response, 200, isOpen ? OPEN_METRICS : PLAIN_METRICS, renderMetrics(groups, isOpen))
+      end(response, 200, isOpen ? OPEN_METRICS : PLAIN_METRICS, renderMetrics(seen, isOpen))
     },
   ],
 ])

@@ -20,6 +20,7 @@ import { DEFAULT_SETTINGS, type Settings } from './group.ts'
 import { Household, type Householder } from './household.ts'
 import { Leaders } from './leaders.ts'
 import { keysOf, mailboxesOf, type StartOptions } from './messages.ts'
+import { ReloadTally } from './metrics.ts'
 import { OomKills } from './oom-kills.ts'
 import { type Operated, Operator } from './operator.ts'
 import { Peers } from './peers.ts'
@@ -57,6 +58,7 @@ export class Master
   readonly sockets = new Sockets()
   readonly events = new Events()
   readonly operator = new Operator(this)
+  readonly #reloads = new ReloadTally(this.events)
   readonly #options: StartOptions
   readonly #household: Household
   /** From here on no other master takes over. */
@@ -485,7 +487,7 @@ export class Master
   }
 
   get seen(): Seen {
-    return { state: this.state, groups: this.groups }
+    return { state: this.state, groups: this.groups, reloads: this.#reloads }
   }
 
   get state(): Status['state'] {

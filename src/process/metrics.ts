@@ -4,7 +4,8 @@
 
 import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { version } from '../version.ts'
-import { groupHealth } from './readiness.ts'
+import type { Events } from './events.ts'
+import { groupHealth, type Seen } from './readiness.ts'
 import type { GroupState, Slot } from './slot.ts'
 import { HUNG_AFTER_MS } from './status.ts'
 
@@ -40,9 +41,28 @@ function inAndOut(received: keyof Counters, sent: keyof Counters): [keyof Counte
   ]
 }
 
+/** How reloads went, read from the events. */
+export class ReloadTally {
+  /** By how they ended. */
+  readonly counts = { succeeded: 0, failed: 0 }
+  /** Unix time, s; 0 before there was one. */
+  lastAt = 0
+  lastSucceeded = false
+
+  constructor(events: Events) {
+    events.follow((event) => {
+      if (event.type !== 'operation' || event.operation !== 'reload') return
+      if (event.step !== 'done' && event.step !== 'failed') return
+      this.lastSucceeded = event.step === 'done'
+      this.counts[this.lastSucceeded ? 'succeeded' : 'failed']++
+      this.lastAt = Date.parse(event.time) / 1000
+    })
+  }
+}
+
 /** @param isOpen OpenMetrics, else the text format that came before it */
-export function renderMetrics(groups: readonly GroupState[], isOpen: boolean): string {
-  const text = familiesOf(groups).map((family) => render(family, isOpen))
+export function renderMetrics({ groups, reloads }: Seen, isOpen: boolean): string {
+  const text = [...familiesOf(groups), ...reloadFamilies(reloads)].map((family) => render(family, isOpen))
   return text.join('') + (isOpen ? '# EOF\n' : '')
 }
 
@@ -86,6 +106,19 @@ function familiesOf(all: readonly GroupState[]): Family[] {
         ),
       ),
     ),
+  ]
+}
+
+function reloadFamilies({ counts, lastAt, lastSucceeded }: ReloadTally): Family[] {
+  const last = (value: number): Family['samples'] => (lastAt === 0 ? [] : [[{}, value]])
+  return [
+    counter(
+      'reloads',
+      'Reloads, by how they ended.',
+      Object.entries(counts).map(([result, times]) => [{ result }, times]),
+    ),
+    gauge('last_reload_success', 'Whether the last reload went through.', last(lastSucceeded ? 1 : 0)),
+    gauge('last_reload_timestamp_seconds', 'When it ended, in Unix time.', last(lastAt)),
   ]
 }
 

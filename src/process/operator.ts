@@ -130,7 +130,7 @@ export class Operator {
     master.events.emit(
       failure === null ? { ...about, step: 'done', durationMs } : { ...about, step: 'failed', durationMs, reason },
     )
-    log(`${[operation, ...names].join(' ')}: ${lineOf(outcome)}`)
+    log(`${[operation, ...names].join(' ')}: ${lineOf(operation, outcome)}`)
     return outcome
   }
 
@@ -150,9 +150,11 @@ function outcomeOf(failure: CommandError | null, durationMs: number, { receipts,
   return { exitCode, reason, ...(failure === null ? {} : { code, next }), durationMs, slots: receipts, canaries }
 }
 
-function lineOf({ reason, durationMs, slots }: ReloadOutcome): string {
+function lineOf(operation: Operation, { reason, durationMs, slots }: ReloadOutcome): string {
+  if (reason !== '' && operation === 'scale') return `given up: ${reason}` // all of it is taken back
   const fresh = slots.filter(({ result }) => result === 'replaced' || result === 'added').length
   const gone = slots.filter(({ result }) => result === 'removed' || result === 'stopped').length
-  if (reason !== '') return `given up, processes that already run the new code: ${fresh}: ${reason}`
+  if (reason !== '')
+    return `given up${fresh === 0 ? '' : `, processes that already run the new code: ${fresh}`}: ${reason}`
   return `done in ${(durationMs / 1000).toFixed(1)} s, new processes: ${fresh}${gone === 0 ? '' : `, ended: ${gone}`}`
 }

@@ -40,8 +40,9 @@ export function tellStatus(seen: Seen): void {
 
 let lastStatus = ''
 
-function statusLine({ state, groups }: Seen): string {
-  const all = healthOf({ state, groups }).groups
+function statusLine(seen: Seen): string {
+  const { state, groups } = seen
+  const all = healthOf(seen).groups
   const sum = (of: (group: GroupHealth) => number) => all.reduce((total, group) => total + of(group), 0)
   const waiting = groups.flatMap(({ name, slots }) => {
     return slots.filter((slot) => slot.isWaiting).map((slot) => `${name}:${slot.id} ${slot.lastExit}`)

@@ -138,6 +138,15 @@ test('metrics: what all processes have counted, the dead ones too, in both forma
       'millrace_metrics_missing_workers 0',
     ])
       assert.ok(lines.includes(line), `${line} in\n${metrics.body}`)
+    assert.not.match(metrics.body, /^millrace_last_reload_success /m)
+    await reload(box)
+    box.file('app.js', 'throw new Error("broken")')
+    assert.is((await box.command('reload')).code, 6)
+    const { body } = await probe(path, '/metrics')
+    assert.match(body, /^millrace_reloads_total\{result="succeeded"\} 1\nmillrace_reloads_total\{result="failed"\} 1$/m)
+    assert.match(body, /^millrace_last_reload_success 0$/m)
+    const at = Number(/^millrace_last_reload_timestamp_seconds ([\d.]+)$/m.exec(body)?.[1])
+    assert.ok(Math.abs(Date.now() / 1000 - at) < 60, `${at}`)
     const open = await probe(path, '/metrics', 'GET', {
       accept: 'application/openmetrics-text;version=1.0.0,*/*;q=0.1',
     })

@@ -155,6 +155,8 @@ test('what makes no sense is refused with what there is, and changes nothing', a
       assert.is(stdout, '')
       assert.match(stderr, says)
     }
+    const { stdout: log } = await box.command('logs')
+    assert.match(log, /scale echo: given up: echo has 2, and cannot have 0$/m)
     assert.equal(await counts(box), [2, 2, 2])
     assert.not(existsSync(join(box.directory, '3')))
     await box.stop()

@@ -28,6 +28,8 @@ export interface Commanded {
   readonly state: Status['state']
   /** Another master leads, and answers. */
   readonly isReplaced: boolean
+  /** Whether this master leads: during a hand-over that is known a little later. */
+  decided(): Promise<boolean>
   /** How long a stop may take. */
   readonly stopWindowMs: number
   stop(isGraceful: boolean, timeoutMs: number | null): void
@@ -37,6 +39,9 @@ export interface Commanded {
   compare(): Promise<Comparison>
   totalsOf(groups: readonly GroupStatus[]): Counters
 }
+
+/** What changes nothing may be asked of a master that does not lead yet. */
+const LOOKS: ReadonlySet<string> = new Set(['status', 'ping', 'connections', 'events', 'diff'])
 
 export class Answers {
   readonly #master: Commanded
@@ -53,6 +58,7 @@ export class Answers {
   async to(request: Request): Promise<Answer> {
     const { command } = request
     const master = this.#master
+    if (!LOOKS.has(command) && !(await master.decided())) return this.#household.ask(request)
     if (master.isReplaced) return this.#household.ask(request)
     if (command === 'upgrade') {
       const upgrade = await master.upgrade(request)

@@ -131,9 +131,10 @@ export class Household {
     return answer ?? { ok: false, message: 'this master has been replaced, and the new one is gone' }
   }
 
-  /** The end: each step as far as it can be done. */
-  close(): void {
+  /** The end: each step as far as it can be done. `isLent`: another master takes back what names this one. */
+  close(isLent: boolean): void {
     this.health.close()
+    if (isLent) return
     for (const path of this.pidFiles) tidy(() => removePidFile(path))
     if (this.lock?.isOurs()) tidy(() => this.predecessors?.forget())
     tidy(() => this.control?.close())

@@ -27,6 +27,7 @@ import { Peers } from './peers.ts'
 import type { Seen } from './readiness.ts'
 import type { ReloadOutcome } from './receipts.ts'
 import { type RecycleSupervisor, Recycling } from './recycle.ts'
+import { Reign } from './reign.ts'
 import { extendStart, extension, feedWatchdog, reapOrphans, tellService, tellStatus } from './service.ts'
 import { shareOut } from './share-out.ts'
 import { type Blueprint, GroupState, type Slot } from './slot.ts'
@@ -60,6 +61,7 @@ export class Master
   readonly operator = new Operator(this)
   readonly #reloads = new ReloadTally(this.events)
   readonly #options: StartOptions
+  readonly reign: Reign
   readonly #household: Household
   /** From here on no other master takes over. */
   readonly #stopAnnounced = new AbortController()
@@ -71,7 +73,7 @@ export class Master
   readonly #stuck = new StuckWorkers(this.groups, () => this.#household.output?.isLogPiped === true)
   readonly #crashes = new CrashPolicy(this)
   /** No two lead: the earlier master's processes do until they are gone. */
-  readonly leaders = new Leaders(() => this.#stopping === null && this.#earlier?.isSettled !== false)
+  readonly leaders = new Leaders(() => this.#stopping === null && this.reign.mayChooseLeaders)
   readonly #peers = new Peers()
   readonly #spawner: WorkerSpawner
   settings: Settings = DEFAULT_SETTINGS
@@ -86,8 +88,6 @@ export class Master
   /** Everything has been ready once: from then on failures are retried for ever. */
   isUp = false
   #stopping: StopReason | null = null
-  /** Another master leads: this one waits for its processes to drain. */
-  #isReplaced = false
   /** How much time those who have asked for the end give: the least counts. */
   readonly #leaves: Leave[] = []
   /** Of slots that a reload has removed: no total ever falls. */
@@ -98,6 +98,7 @@ export class Master
   constructor(options: StartOptions, isDaemon: boolean, earlier: EarlierMaster | null = null) {
     this.#options = options
     this.#earlier = earlier
+    this.reign = new Reign(earlier !== null)
     this.#household = new Household(this, options, isDaemon, earlier)
     this.#evaluation = new Evaluation(this.#household, this.#ended.signal, () => this.record())
     this.#answers = new Answers(this, this.#household)
@@ -141,6 +142,8 @@ export class Master
       await this.until(() => this.#stopping !== null)
     } catch (error) {
       this.#stopping ??= asCommandError(error)
+      // Nothing is gained by letting the one that goes on wait for our processes: until it knows, nobody is the master.
+      if (this.reign.isOpen && this.#stopping instanceof CommandError) this.#earlier?.fail(this.#stopping)
     }
     stopExtending()
     this.#unwatch?.()
@@ -154,10 +157,10 @@ export class Master
    */
   stop(isGraceful: boolean, timeoutMs: number | null = null): void {
     this.#leaves.push({ isGraceful, timeoutMs })
-    if (!isGraceful) this.#earlier?.hurry()
+    if (!isGraceful || timeoutMs !== null) this.#earlier?.hurry(timeoutMs)
     const isPatient = isGraceful && timeoutMs === null
     if (isPatient && this.#delay !== null) return
-    const isServing = this.isUp && this.#stopping === null && !this.#isReplaced
+    const isServing = this.isUp && this.#stopping === null && !this.isReplaced
     const delayMs = isPatient && isServing ? this.#stopDelayMs : 0
     if (delayMs === 0) return this.giveUp('asked')
     this.#announceStop('', delayMs)
@@ -188,7 +191,12 @@ export class Master
   }
 
   get isReplaced(): boolean {
-    return this.#isReplaced
+    return this.reign.isReplaced
+  }
+
+  async decided(): Promise<boolean> {
+    await this.until(() => !this.reign.isOpen)
+    return this.reign.leads
   }
 
   /** What is asked for during a start comes after it, and during an upgrade when the old processes are gone. */
@@ -216,11 +224,11 @@ export class Master
   }
 
   onReplaced(): void {
-    this.#isReplaced = true
+    this.reign.move('replaced')
   }
 
-  hurry(): void {
-    this.stop(false)
+  hurry(timeoutMs: number | null): void {
+    this.stop(false, timeoutMs)
   }
 
   exclusively<T>(work: () => Promise<T>): Promise<T> {
@@ -236,7 +244,7 @@ export class Master
       await this.#household.health.listen(this.healthAddress)
       this.#household.writeDeclaredPid(settings)
       await this.#household.predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
-    }
+    } else if (this.reign.leads) this.#household.writeDeclaredPid(settings) // the earlier one was killed meanwhile
     const keys = keysOf(groups)
     const estates = earlier?.adopt(this.sockets, keys) ?? []
     const mailboxes = mailboxesOf(groups)
@@ -326,12 +334,12 @@ export class Master
         else if (slot.isVacant && !group.isStopped) this.#fill(group, slot)
       }
     }
-    if (this.#stopping === null && this.#isInCharge) for (const { share } of this.groups) share.settle()
+    if (this.#stopping === null && this.reign.leads) for (const { share } of this.groups) share.settle()
     this.leaders.settle()
     this.#tellPeers()
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.record()
-    if (this.#isInCharge) tellStatus(this.seen)
+    if (this.reign.leads) tellStatus(this.seen)
     if (this.isUp) this.#tellUnused()
     for (const look of [...this.#waiting]) look()
   }
@@ -412,9 +420,9 @@ export class Master
 
   upgrade(program: Program): Promise<UpgradeOutcome | null> {
     return this.operator.exclusively(async () => {
-      if (this.#isReplaced) return null // by one that was asked for before
+      if (this.isReplaced) return null // by one that was asked for before
       const outcome = await new Upgrade(this.#household, this, this.#stopAnnounced.signal).run(program)
-      if (this.#isReplaced) this.giveUp('replaced')
+      if (this.isReplaced) this.giveUp('replaced')
       return outcome
     })
   }
@@ -422,7 +430,7 @@ export class Master
   // Stopping
 
   giveUp(why: StopReason): void {
-    if (this.state !== 'stopping' && !this.#isReplaced)
+    if (this.state !== 'stopping' && !this.isReplaced)
       this.#announceStop(why instanceof CommandError ? why.message : '', 0)
     if (this.#delay !== null) clearTimeout(this.#delay)
     this.#delay = null
@@ -434,10 +442,20 @@ export class Master
 
   /** A drain may take longer than the service manager would wait (TimeoutStopSec=, 90 s). */
   #announceStop(reason: string, delayMs: number): void {
-    const windowMs = Math.max(0, ...this.groups.map((group) => this.#stopWindowMs(group)))
-    if (this.#isInCharge) tellService('STOPPING=1', extension(delayMs + windowMs + STOP_SLACK_MS))
+    const windowMs = this.#longestWindowMs
+    const endMs = windowMs + this.#callbacks.stopMs + STOP_SLACK_MS + this.#earlierMs(windowMs)
+    if (this.reign.leads) tellService('STOPPING=1', extension(delayMs + endMs))
     this.#stopAnnounced.abort()
     this.events.emit({ type: 'server', state: 'stopping', reason })
+  }
+
+  get #longestWindowMs(): number {
+    return Math.max(0, ...this.groups.map((group) => this.#stopWindowMs(group)))
+  }
+
+  /** What the processes of the earlier master may take, which were told to leave before ours. */
+  #earlierMs(windowMs: number): number {
+    return this.#earlier?.isSettled === false ? windowMs + STOP_SLACK_MS : 0
   }
 
   #stopWindowMs({ blueprint }: GroupState): number {
@@ -455,14 +473,17 @@ export class Master
     this.reconcile()
     await this.until(() => this.#processes().length === 0)
     await this.operator.idle()
-    const isLast = !this.#isReplaced && (this.#earlier === null || this.#household.lock?.isOurs() === true)
-    if (this.isUp && isLast) await this.#callbacks.call({ name: 'onMasterStop' })
+    const { leads } = this.reign
+    // The earlier master's processes may still drain: they are this server's, and use what its keeper keeps.
+    if (leads && this.#earlier !== null) await within(this.#earlierMs(this.#longestWindowMs), this.#earlier.settled)
+    if (this.isUp && leads) await this.#callbacks.call({ name: 'onMasterStop' })
     await this.#callbacks.settled()
-    if (this.#isReplaced) await this.#household.control?.settled()
-    else await this.#household.keeper?.end(isLast)
+    if (this.isReplaced) await this.#household.control?.settled()
+    else await this.#household.keeper?.end(leads)
+    if (this.reign.isLent) await within(LEAVE_MS, this.#household.control?.settled() ?? Promise.resolve()) // the earlier one answers
     if (this.isUp && this.#earlier !== null) await within(LEAVE_MS, this.#earlier.gone) // it may pass our answer on
     this.sockets.closeAll()
-    this.#household.close()
+    this.#household.close(this.reign.isLent)
   }
 
   // Answering
@@ -483,7 +504,8 @@ export class Master
   get stopWindowMs(): number {
     const windows = this.groups.map((group) => this.#stopWindowMs(group))
     const delayMs = this.#delay === null ? 0 : this.#stopDelayMs
-    return Math.max(this.settings.stopTimeoutMs, ...windows) + this.#callbacks.stopMs + delayMs
+    const windowMs = Math.max(this.settings.stopTimeoutMs, ...windows)
+    return windowMs + this.#callbacks.stopMs + delayMs + this.#earlierMs(windowMs)
   }
 
   get seen(): Seen {
@@ -493,11 +515,6 @@ export class Master
   get state(): Status['state'] {
     if (this.#stopping !== null || this.#delay !== null) return 'stopping'
     return this.isUp ? 'running' : 'starting'
-  }
-
-  /** Not beside another master that leads. */
-  get #isInCharge(): boolean {
-    return !this.#isReplaced && (this.#earlier === null || this.#household.lock !== null)
   }
 
   get #stopDelayMs(): number {

@@ -41,6 +41,8 @@ export class Sockets {
   /** Of the start or reload that is under way: no group may have them yet. */
   readonly #reserved = new Set<BoundSocket>()
   readonly #udp: UdpPorts
+  /** Of what it inherits: `own` was called. */
+  #isOwner = false
 
   constructor(udp: UdpPorts = udpPorts()) {
     this.#udp = udp
@@ -168,17 +170,19 @@ export class Sockets {
   inherit({ fd, endpoint, file, address, isShared, owner, activatedAs }: InheritedEntry): BoundSocket {
     const bound = fd < 0 ? boundByChildren(endpoint) : inheritSocket(fd, endpoint, address, file)
     const socket = activatedAs === null ? bound : { ...bound, isActivated: true }
-    this.#all.set(socket, { address, isShared, owner, activatedAs, isLent: true })
+    this.#all.set(socket, { address, isShared, owner, activatedAs, isLent: !this.#isOwner })
     return socket
   }
 
   /** The next master is in charge of all. */
   lend(): void {
+    this.#isOwner = false
     for (const entry of this.#all.values()) entry.isLent = true
   }
 
   /** This master is. */
   own(): void {
+    this.#isOwner = true
     for (const entry of this.#all.values()) entry.isLent = false
   }
 

@@ -19,7 +19,7 @@ type Message<T extends FromChild['type']> = Extract<FromChild, { type: T }>
 
 export class Successor {
   /** It asks the old one to be quick. */
-  onHurry: (() => void) | null = null
+  onHurry: ((timeoutMs: number | null) => void) | null = null
   /** The end of its process. Never rejects. */
   readonly gone: Promise<void>
   readonly #child: Child
@@ -89,7 +89,7 @@ export class Successor {
   #receive(message: FromChild): void {
     this.#words++
     if (this.#silence !== undefined) this.#listen(SILENT_MS)
-    if (message.type === 'hurry') this.onHurry?.()
+    if (message.type === 'hurry') this.onHurry?.(message.timeoutMs ?? null)
     else if (message.type === 'failed') this.#fail(new CommandError(message.exitCode, message.message))
     else if (message.type !== 'alive') this.#said.push(message)
     this.#look()

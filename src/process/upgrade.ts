@@ -43,7 +43,7 @@ export interface Replaceable extends Supervisor {
   /** Another master leads, whatever comes. */
   onReplaced(): void
   /** A stop that gives no more than the time to stop. */
-  hurry(): void
+  hurry(timeoutMs: number | null): void
 }
 
 export class Upgrade {
@@ -206,7 +206,7 @@ export class Upgrade {
   async #leave(successor: Successor): Promise<void> {
     log(`upgrade: pid ${successor.pid} is the master now`)
     successor.release()
-    successor.onHurry = () => this.#master.hurry()
+    successor.onHurry = (timeoutMs) => this.#master.hurry(timeoutMs)
     this.#master.onReplaced()
     for (const [group, { slots }] of this.#master.groups.entries()) {
       for (const { id, processes } of slots)

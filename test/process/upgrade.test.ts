@@ -112,6 +112,36 @@ for (const engine of isWhole ? ['native', 'node'] : ['node']) {
   })
 }
 
+test('a stop while the old processes drain waits for them, and ends the server after that', async () => {
+  await inSandbox(async (box) => {
+    const notes = box.file('notes', '')
+    const program = (more: string) =>
+      box.file(
+        'app.js',
+        echo(
+          1,
+          `const { appendFileSync } = await import('node:fs')
+          const note = (what) => appendFileSync(${JSON.stringify(notes)}, what + '\\n')
+          Worker.onMasterStop = () => note('stopped')
+          ${more}`,
+        ),
+      )
+    const module = program(`worker.onWorkerStop = () => {
+      const release = worker.hold()
+      note('drains')
+      setTimeout(() => { note('drained'); release() }, 2000)
+    }`)
+    const before = await box.start(module)
+    program('')
+    const upgrading = box.begin('upgrade', module)
+    await until(() => readFileSync(notes, 'utf8') !== '', 20_000)
+    succeeded(await box.command('stop', '-g'))
+    assert.is(readFileSync(notes, 'utf8'), 'drains\ndrained\nstopped\n')
+    assert.not(workersOf(before).some(({ pid }) => lives(pid)))
+    await upgrading.ended
+  })
+})
+
 test('what the code of now says counts: groups that are new, moved and gone, and a reload after it', async () => {
   await inSandbox(async (box) => {
     const path = join(box.directory, 'old.sock')

@@ -82,6 +82,6 @@ export class CrashPolicy {
 }
 
 /** `Worker.stopAll()` after so many requests, say: a worker that has served and ends with 0 is no failure. */
-function isVoluntary(exit: WorkerExitInfo): boolean {
+export function isVoluntary(exit: WorkerExitInfo): boolean {
   return exit.hadBeenReady && exit.exitCode === WorkerExit.Ended && exit.aliveMs >= SHORTEST_SERVICE_MS
 }

@@ -9,7 +9,7 @@ import { Answers, type Commanded } from './answers.ts'
 import { renderBanner } from './banner.ts'
 import { MasterCallbacks } from './callbacks.ts'
 import type { Answer, Leave, Request } from './control.ts'
-import { CrashPolicy, type Restarter } from './crash-policy.ts'
+import { CrashPolicy, isVoluntary, type Restarter } from './crash-policy.ts'
 import type { Described } from './describe.ts'
 import type { Comparison } from './diff.ts'
 import type { EarlierMaster } from './earlier-master.ts'
@@ -170,6 +170,7 @@ export class Master
 
   /** Kills what is still there of a server that was asked to stop. */
   kill(): void {
+    this.giveUp('asked') // it may still wait for its stop delay: who is lost then is replaced
     for (const handle of this.#processes()) handle.kill()
     this.#callbacks.kill()
   }
@@ -210,8 +211,12 @@ export class Master
     this.leaders.generation++
     this.#household.output?.reopen()
     await this.#callbacks.call({ name: 'onMasterReload' })
-    await this.#household.health.listen(this.healthAddress)
+    await this.#household.health.listenBeside(this.healthAddress) // probes find it where it was until all is done
     return described
+  }
+
+  settleNewCode(isDone: boolean): void {
+    this.#household.health.settle(isDone)
   }
 
   /** What its own processes have counted, and those before it; nobody is connected. */
@@ -409,7 +414,8 @@ export class Master
       ...{ word: exit.word, reason: exit.reason, aliveMs: Math.round(exit.aliveMs), wasKilled: exit.wasKilled },
       isExpected: isLeaving || this.#stopping !== null,
     })
-    if (exit.exitCode !== WorkerExit.Ended || exit.wasKilled) count(group.exits, exit.word)
+    const isAsked = isLeaving || this.#stopping !== null || isVoluntary(exit)
+    if (exit.exitCode !== WorkerExit.Ended || exit.wasKilled || !isAsked) count(group.exits, exit.word)
     if (this.#stopping === null && wasServing) this.#crashes.replaceLost(group, slot, handle, exit)
     else if (isLeaving && exit.wasKilled)
       log(`worker ${group.name}:${slot.id} pid ${handle.pid}: killed, its time to drain was up${unfinished(handle)}`)

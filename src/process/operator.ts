@@ -24,6 +24,8 @@ export interface Operated extends Supervisor {
   untilUp(): Promise<void>
   /** Evaluates the code that is on disk now, and follows its settings. Rejects with a CommandError. */
   describeAnew(): Promise<Described>
+  /** It runs now, or it has been given up. */
+  settleNewCode(isDone: boolean): void
 }
 
 /** The code of an outcome that another master is to be asked for. */
@@ -137,9 +139,12 @@ export class Operator {
   async #withNewCode(work: Reload): Promise<void> {
     log('reload: checking the new code')
     tellService('RELOADING=1', monotonicUsec())
+    let isDone = false
     try {
       await work.run(await this.#master.describeAnew())
+      isDone = true
     } finally {
+      this.#master.settleNewCode(isDone)
       if (!this.#master.isStopping) tellService('READY=1')
     }
   }

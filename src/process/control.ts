@@ -94,7 +94,7 @@ export class ControlServer {
   #path: string
   readonly #bound: string
   readonly #events: Events
-  #followers = 0
+  readonly #followers = new Set<Channel<Request, Answer>>()
   #file = ''
   /** Connections, and requests that have no answer yet. */
   #open = 0
@@ -132,18 +132,18 @@ export class ControlServer {
   }
 
   #follow(socket: net.Socket, channel: Channel<Request, Answer>, said: Done, past: number): void {
-    if (this.#followers >= MOST_FOLLOWERS) {
+    if (this.#followers.size >= MOST_FOLLOWERS) {
       channel.send({ ok: false, message: `${MOST_FOLLOWERS} clients follow the events already` })
       return channel.end()
     }
-    this.#followers++
+    this.#followers.add(channel)
     channel.send(said)
     const stream = new EventStream(socket)
     const wanted = typeof past === 'number' ? past : 0 // it is what a client has sent
     for (const event of this.#events.past(wanted)) stream.tell(event)
     const leave = this.#events.follow((event) => stream.tell(event))
     channel.onClose = () => {
-      this.#followers--
+      this.#followers.delete(channel)
       leave()
     }
   }
@@ -181,6 +181,7 @@ export class ControlServer {
 
   /** Who waits for an answer has it, and whoever else is there has had his time. */
   async settled(): Promise<void> {
+    for (const follower of this.#followers) follower.end() // what happens from now on, another master tells
     const late = now() + SETTLE_MS
     do await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))
     while (this.#asked > 0 || (this.#open > 0 && now() < late))

@@ -28,7 +28,7 @@ import type { Seen } from './readiness.ts'
 import type { ReloadOutcome } from './receipts.ts'
 import { type RecycleSupervisor, Recycling } from './recycle.ts'
 import { Reign } from './reign.ts'
-import { extendStart, extension, feedWatchdog, reapOrphans, tellService, tellStatus } from './service.ts'
+import { extendWhile, extension, feedWatchdog, reapOrphans, tellService, tellStatus } from './service.ts'
 import { shareOut } from './share-out.ts'
 import { type Blueprint, GroupState, type Slot } from './slot.ts'
 import { Sockets } from './sockets.ts'
@@ -121,7 +121,7 @@ export class Master
     process.title = `millrace: master process  start_file=${this.#options.modules[0]}`
     if (this.#options.umask !== undefined) process.umask(this.#options.umask)
     reapOrphans(() => this.#pids())
-    const stopExtending = extendStart(() => this.#startsInTime())
+    const stopExtending = extendWhile(() => this.startsInTime)
     if (this.#earlier === null) feedWatchdog()
     try {
       if (this.#takeOver === null) {
@@ -284,7 +284,7 @@ export class Master
   }
 
   /** Nobody waits for ever, so the service manager may wait too. */
-  #startsInTime(): boolean {
+  get startsInTime(): boolean {
     return this.groups.every(({ blueprint }) => blueprint.declaration.startTimeoutMs < LONGEST_START_MS)
   }
 

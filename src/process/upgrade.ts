@@ -19,7 +19,7 @@ import type { MasterBoot } from './messages.ts'
 import { nodeSettings } from './node-flags.ts'
 import { writePidFile } from './pid-file.ts'
 import type { ReloadOutcome } from './receipts.ts'
-import { monotonicUsec, tellService } from './service.ts'
+import { extendWhile, monotonicUsec, tellService } from './service.ts'
 import { FIRST_SOCKET_FD, type Program, spawnChild } from './spawn.ts'
 import { checkProgram, Successor } from './successor.ts'
 import { type Supervisor, Turnover } from './turnover.ts'
@@ -103,9 +103,11 @@ export class Upgrade {
     const wanted = await checkProgram(program, this.#signal)
     tellService('RELOADING=1', monotonicUsec())
     log(`upgrade: starting the master of millrace ${wanted}`)
+    const stopExtending = extendWhile(() => true)
     this.#household.whole.predecessors.isShared = true
-    const successor = this.#spawn(program)
+    let successor: Successor | null = null
     try {
+      successor = this.#spawn(program)
       const { groups } = await successor.expect('wants', this.#signal)
       await Promise.all(groups.map((place) => this.#vacate(place)))
       successor.send({ type: 'given' })
@@ -118,6 +120,8 @@ export class Upgrade {
     } catch (error) {
       await this.#goOn(successor)
       throw error
+    } finally {
+      stopExtending()
     }
     await this.#leave(successor)
   }
@@ -178,26 +182,26 @@ export class Upgrade {
   }
 
   /** The new one does not come up: all is again as it was. */
-  async #goOn(successor: Successor): Promise<void> {
+  async #goOn(successor: Successor | null): Promise<void> {
     const { health, pidFiles } = this.#household
     const { lock, control, predecessors } = this.#household.whole
     const { sockets, groups, stopTimeoutMs } = this.#master
     const steps = [
       () => lock.passTo(ownIdentity()),
-      () => control.take(successor.pid),
+      () => control.take(successor?.pid),
       ...[...pidFiles].map((path) => () => writePidFile(path, process.pid)),
     ]
     sockets.own()
     for (const step of steps) attempt(step)
-    tellService('READY=1', `MAINPID=${process.pid}`)
+    if (!this.#signal.aborted) tellService('READY=1', `MAINPID=${process.pid}`) // else it has been told STOPPING=1
     for (const group of groups) {
       group.share.forget()
       for (const slot of group.slots) slot.isHeld = false
     }
     this.#master.reconcile()
-    await successor.abandon(stopTimeoutMs)
+    await successor?.abandon(stopTimeoutMs)
     await health.resume().catch((error) => log(messageOf(error)))
-    attempt(() => control.take(successor.pid))
+    attempt(() => control.take(successor?.pid))
     predecessors.inherit()
     await predecessors.leave(stopTimeoutMs, new AbortController().signal).catch((error) => log(messageOf(error)))
     this.#master.reconcile()

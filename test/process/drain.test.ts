@@ -38,7 +38,7 @@ test('SIGQUIT is stop -g; SIGTERM is stop', async () => {
     process.kill(graceful.pid, 'SIGQUIT')
     assert.is(await graceful.client.line(), 'slow')
     await until(() => !lives(graceful.pid))
-    const plain = await atWork(box)
+    const plain = await atWork(box, SLOW.replace('1200', '600_000')) // however slow this machine is
     process.kill(plain.pid, 'SIGTERM')
     await until(() => plain.client.isClosed)
     assert.is(await plain.client.line().catch(() => 'cut'), 'cut')

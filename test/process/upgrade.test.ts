@@ -19,6 +19,8 @@ test('a new version on another Node takes over: its own pid, the same port, no g
     const first = await box.start(module)
     assert.is(first.version, '1.0.0')
     const port = portOf(first)
+    const followed = box.begin('events', '-n', '1', module)
+    await followed.says(/running/)
     assert.is(await ask(port, 'x').then(() => 'answered'), 'answered')
     release(box, '1.1.0')
     const outcome = await upgrade(box, '--node', otherNode(), module)
@@ -40,6 +42,8 @@ test('a new version on another Node takes over: its own pid, the same port, no g
     assert.match(await ask(port, 'x'), /^x /)
     assert.is((await reload(box)).slots.length, 2)
     await box.stop()
+    assert.is((await within(20_000, followed.ended)).code, 0) // who follows was passed on, twice
+    assert.is(followed.stdout.match(/upgrade.*done/g)?.length, 2)
   })
 })
 

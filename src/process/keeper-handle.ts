@@ -121,8 +121,9 @@ export class KeeperHandle {
     this.#isEnding = true
     const child = this.#child
     if (child === null) return isLast ? this.#endInherited() : void this.#hold?.destroy()
-    const late = setTimeout(() => child.process.kill('SIGKILL'), END_TIMEOUT_MS)
     child.channel.destroy()
+    if (!isLast) return // the other master's processes may use it: it leaves when the last of them does
+    const late = setTimeout(() => child.process.kill('SIGKILL'), END_TIMEOUT_MS)
     await this.#gone
     clearTimeout(late)
     rmSync(this.#path, { force: true })

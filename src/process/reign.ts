@@ -30,6 +30,11 @@ export class Reign {
     this.#state = to
   }
 
+  /** Nothing is left of the earlier one; told once and again. */
+  settle(): void {
+    if (this.#state === 'leading') this.move('alone')
+  }
+
   /**
    * The server is its own: it tells the service manager, chooses among sockets, and its end is the server's, so it may remove
    * files and end the keeper.

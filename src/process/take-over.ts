@@ -129,7 +129,7 @@ export class TakeOver {
       if (household.lock === null) master.giveUp(asCommandError(error))
       else log(messageOf(error))
     }
-    if (master.reign.leads) master.reign.move('alone')
+    master.reign.settle()
     earlier.settle()
     master.reconcile()
   }

@@ -21,7 +21,8 @@ test('until it leads nothing is its own; then all is, but for leaders while the 
   next.move('leading')
   assert.equal(rights(), [true, false, false, false])
   assert.throws(() => next.move('abandoned'), /leading does not become abandoned/)
-  next.move('alone')
+  next.settle()
+  next.settle()
   assert.equal(rights(), [true, true, false, false])
   next.move('replaced')
   assert.equal([...rights(), next.isReplaced], [false, false, false, false, true])
@@ -31,6 +32,7 @@ test('what a master has been given and does not lead with is the other one’s t
   for (const path of [['abandoned'], ['charged', 'abandoned']] as const) {
     const next = new Reign(true)
     for (const to of path) next.move(to)
+    next.settle()
     assert.equal([next.leads, next.isOpen, next.isLent], [false, false, true])
   }
 })

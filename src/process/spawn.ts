@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import type { Sys } from '../addon.ts'
+import { log } from '../log.ts'
 import { activatedDescriptors } from './activation.ts'
 import { Channel } from './channel.ts'
 import { CommandError, Exit } from './exit-codes.ts'
@@ -102,7 +103,18 @@ export function onceEnded(child: ChildProcess, tell: (code: number | null, signa
   })
 }
 
-/** What the 'error' event of a child means: it could not be started. */
+/**
+ * Tells that a process could not be started. Its 'error' event is of a signal, too, that this process may not send (EPERM, without
+ * CAP_KILL): then it lives, and nobody is told.
+ */
+export function onceUnstarted(child: ChildProcess, tell: (error: Error) => void): void {
+  child.on('error', (error) => {
+    if (child.pid === undefined) tell(error)
+    else log(`process ${child.pid}: ${error.message}`)
+  })
+}
+
+/** What is told of a child that could not be started. */
 export function spawnFailure(error: Error): CommandError {
   return new CommandError(Exit.Failure, `cannot start a process: ${error.message}`, { cause: error })
 }

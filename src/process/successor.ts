@@ -6,7 +6,7 @@ import { messageOf } from '../errors.ts'
 import { CommandError, describeExit, Exit } from './exit-codes.ts'
 import type { FromChild, ToChild } from './messages.ts'
 import { childEnv, nodeFlags } from './node-flags.ts'
-import { type Child, onceEnded, type Program, spawnFailure } from './spawn.ts'
+import { type Child, onceEnded, onceUnstarted, type Program, spawnFailure } from './spawn.ts'
 
 /** Until its first word: Node starts, and loads the package. */
 const FIRST_WORD_MS = 10_000
@@ -19,7 +19,7 @@ type Message<T extends FromChild['type']> = Extract<FromChild, { type: T }>
 
 export class Successor {
   /** It asks the old one to be quick. */
-  onHurry: (() => void) | null = null
+  onHurry: ((timeoutMs: number | null) => void) | null = null
   /** The end of its process. Never rejects. */
   readonly gone: Promise<void>
   readonly #child: Child
@@ -36,7 +36,7 @@ export class Successor {
       this.#tellGone = resolve
     })
     child.channel.onMessage = (message) => this.#receive(message)
-    child.process.once('error', (error) => this.#ended(spawnFailure(error)))
+    onceUnstarted(child.process, (error) => this.#ended(spawnFailure(error)))
     onceEnded(child.process, (code, signal) => {
       const how = describeExit(code, signal)
       this.#ended(new CommandError(Exit.Failure, `the new master ended before it was in charge: ${how}`))
@@ -89,7 +89,7 @@ export class Successor {
   #receive(message: FromChild): void {
     this.#words++
     if (this.#silence !== undefined) this.#listen(SILENT_MS)
-    if (message.type === 'hurry') this.onHurry?.()
+    if (message.type === 'hurry') this.onHurry?.(message.timeoutMs ?? null)
     else if (message.type === 'failed') this.#fail(new CommandError(message.exitCode, message.message))
     else if (message.type !== 'alive') this.#said.push(message)
     this.#look()

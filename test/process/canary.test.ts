@@ -4,7 +4,7 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { judge } from '../../src/process/canary.ts'
-import type { ReloadOutcome } from '../../src/process/reload.ts'
+import type { ReloadOutcome } from '../../src/process/receipts.ts'
 import { version, versionAt } from '../support/reload.ts'
 import { ask, inSandbox, portOf, type Running, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'

@@ -1,6 +1,7 @@
 // One server a module: of several starts one wins, and a lock that a dead master left stops nobody. What stands in
 // files is never trusted for a signal.
 
+import { execFileSync } from 'node:child_process'
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
@@ -68,6 +69,16 @@ const HOSTILE: Record<string, unknown> = {
   'names another process by a pid that was given again': { pid: process.pid, startTime: '1' },
   'has a pid that is text': { pid: '1; rm', startTime: 'x' },
 }
+
+test('pipes in the place of lock and record, where nobody writes, keep nobody waiting', async () => {
+  await inSandbox(async (box) => {
+    mkdirSync(box.runDir, { mode: 0o700 })
+    for (const name of ['lock', 'workers.json']) execFileSync('mkfifo', [join(box.runDir, name)])
+    const { pid } = await box.start(box.file('app.js', echo(1)))
+    assert.is(JSON.parse(readFileSync(join(box.runDir, 'lock'), 'utf8')).pid, pid)
+    await box.stop()
+  })
+})
 
 for (const [what, content] of Object.entries(HOSTILE)) {
   test(`a lock that ${what} holds nobody off, and nobody is signalled`, async () => {

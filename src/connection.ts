@@ -1580,6 +1580,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       return this.#connection.maxPackageSize
     }
 
+    get maxSendBufferSize(): number {
+      return this.#connection.maxSendBufferSize
+    }
+
     get queuedBytes(): number {
       return this.#connection.#socket.queuedBytes
     }

@@ -230,6 +230,8 @@ export interface CodecIo<In = unknown> {
   readonly signal: AbortSignal
   /** The connection's one size limit, in bytes: no packet may be longer. */
   readonly maxPackageSize: number
+  /** Bytes. While this much is queued, `write` refuses what it need not take. */
+  readonly maxSendBufferSize: number
   /** Bytes taken by `write` that the kernel has not taken yet. */
   readonly queuedBytes: number
   /** Called when `queuedBytes` has come down to 0. */

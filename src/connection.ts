@@ -218,7 +218,6 @@ interface Rare {
   failure: ProtocolError | null
   aborter: AbortController | null
   handshake: Deferred | null
-  /** Which one of a client that connects again; what the one before has begun does not count in this. */
   life: number
   destination: AnyConnection | null
   /** Who pipes into this connection. */
@@ -591,7 +590,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.worker.connections.set(this.id, this)
     this.#lastActive = Math.ceil(this.#settings.clock.now())
     this.#armIdle(this.worker.idleTimeoutMs)
-    this.#stops = Stop.Opening
+    this.#stops |= Stop.Opening
   }
 
   #open(onConnect: ((connection: this) => unknown) | null): void {
@@ -683,7 +682,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     more.life++
     more.backlog = more.closeCode = 0
     more.failure = more.aborter = more.closeReason = null
-    this.#inFlight = this.#stops = this.#farewell = this.#bits = this.bytesRead = this.bytesWritten = 0
+    this.#inFlight = this.#stops = this.#farewell = this.bytesRead = this.bytesWritten = 0
+    this.#bits &= Bit.Full // with what waits for this life
   }
 
   [kConnect](): void {
@@ -968,19 +968,24 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #await(handler: PromiseLike<unknown>): void {
     this.#inFlight++
     this.worker.unsettled++
-    const life = this.#rare?.life ?? 0
+    const life = this.#life
     // Of a thenable it makes a promise: one that settles twice, or throws, is counted once all the same.
     Promise.resolve(handler).then(
       () => this.#settled(life),
       (error) => {
-        if (life === (this.#rare?.life ?? 0)) this.#handlerFailed(error)
+        if (life === this.#life) this.#handlerFailed(error)
         this.#settled(life)
       },
     )
   }
 
+  /** Of a client that connects again, which one; what has begun in another one changes nothing in this. */
+  get #life(): number {
+    return this.#rare === null ? 0 : this.#rare.life
+  }
+
   #settled(life: number): void {
-    if (life !== (this.#rare?.life ?? 0)) return this.#release()
+    if (life !== this.#life) return this.#release()
     this.#inFlight--
     this.#pump()
     if (this.#inFlight === 0) this.#lastActive = Math.ceil(this.#settings.clock.now())
@@ -988,19 +993,21 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#release()
   }
 
-  /** A drain waits for what a callback has begun, also when its connection is gone. */
+  /** A drain waits for what a callback has begun, also when its connection is gone. What fails late is told to nobody but the log. */
   #follow(
     work: PromiseLike<unknown>,
     settled: () => void = nothing,
     failed: (error: unknown) => void = (error) => this.#handlerFailed(error),
   ): void {
     this.worker.unsettled++
+    const life = this.#life
     const end = () => {
-      settled()
+      if (life === this.#life) settled()
       this.#release()
     }
     Promise.resolve(work).then(end, (error) => {
-      failed(error)
+      if (life === this.#life) failed(error)
+      else this.#logError(Connection.HANDLER, messageOf(error), error instanceof Error ? error : undefined)
       end()
     })
   }
@@ -1353,6 +1360,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     rare.aborter?.abort(connectionClosed(rare.closeReason))
     rare.handshake?.reject(connectionClosed(rare.closeReason))
     rare.handshake = null
+    this.#bits &= ~Bit.Full // of what is lost; a client may fill it anew before it connects again
     this.#notify(this.onClose)
     this.#unpipe()
     if (!this.#is(Bit.InCodec)) this.#tellClosed(this.#codec, rare.closeReason)

@@ -173,7 +173,7 @@ const enum Bit {
   /** The codec was told of that. */
   ToldEnd = 256,
   SentFin = 512,
-  /** A send was refused. */
+  /** What is being sent was refused. */
   Refused = 1024,
 }
 
@@ -256,7 +256,7 @@ const NEAR = -1
 const NO_BYTES = Buffer.alloc(0)
 /** An empty queue. */
 const NONE: never[] = []
-/** When the codec was last given something: one at a time, but for what a handler makes another connection do. */
+/** When the codec at work was given something. */
 let burstStart = 0
 
 const errors = new LimitedLog()
@@ -427,9 +427,11 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
     if (this.#isShakingHands) return this.#refuse('TLS is being negotiated')
     if (this.#is(Bit.Closing)) return this.#refuse('connection is closing')
+    const outer = this.#bits & Bit.Refused // of a send that called back
     this.#bits &= ~Bit.Refused
     const goOn = raw ? this.#write(message as Encoded) : this.#intoCodecToSend(message as Out)
     if (!this.#is(Bit.Refused)) this.worker.counters.messagesOut++
+    this.#bits = (this.#bits & ~Bit.Refused) | outer
     return goOn
   }
 
@@ -724,6 +726,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#socket.isEncrypted || this.#isShakingHands)
       throw new UsageError('ERR_TLS_TWICE', 'this connection is under TLS already')
     const handshake = withResolvers()
+    handshake.promise.catch(nothing) // onError hears of it, whoever waits
     const more = this.#more()
     more.handshake = handshake
     more.backlog = 0
@@ -791,8 +794,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       this.#held.append(bytes)
       this.#syncReading()
     } else {
-      this.#feed(bytes)
-      this.#lastActive = Math.ceil(burstStart)
+      this.#lastActive = Math.ceil(this.#feed(bytes))
       if (!this.#isPlain) this.#continue()
     }
     if (this.#farewell & Farewell.LastCall) this[kLeave]()
@@ -830,6 +832,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#rare !== null) this.#rare.handshake = null
     this.#guard(() => this.#openCodec())
     handshake?.resolve()
+    this[kDrained]() // when the clear text had left, the handshake began instead
     this.#start(Stop.Handshake)
   }
 
@@ -854,10 +857,12 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.worker.counters.discarded++
   }
 
-  /** Gives bytes, or after a stop the word to go on, to the codec. */
-  #feed(bytes: Buffer | null): void {
+  /** Gives bytes, or after a stop the word to go on, to the codec. When that was. */
+  #feed(bytes: Buffer | null): number {
+    const outer = burstStart // of a connection whose handler makes this one go on
+    const start = this.#settings.clock.recently()
     this.#burst = 0
-    burstStart = this.#settings.clock.recently()
+    burstStart = start
     this.#bits |= Bit.InCodec
     try {
       if (bytes === null) this.#codec.resumed()
@@ -865,8 +870,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     } catch (error) {
       this.#protocolFailed(blamed(error, 'ERR_PROTOCOL'))
     }
+    burstStart = outer
     if (this.#farewell & Farewell.Leaving && bytes !== null) this.#noteRest()
     this.#leaveCodec()
+    return start
   }
 
   /**
@@ -1137,9 +1144,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   // Sending
 
   #write(bytes: Encoded, must = false): boolean {
-    if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
+    if (this.#state !== State.Established) return this.#leaveOut(`connection is ${STATUS[this.#state].toLowerCase()}`)
     const queued = this.#socket.queuedBytes
-    if (queued >= this.maxSendBufferSize && !must) return this.#refuse('send buffer full and drop package')
+    if (queued >= this.maxSendBufferSize && !must) return this.#leaveOut('send buffer full and drop package')
     if (!isChunk(bytes)) checkChunks(bytes)
     const size = this.#socket.write(bytes)
     if (this.#io.onDrain !== null) this.#socket.awaitDrained()
@@ -1151,9 +1158,14 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return false
   }
 
+  /** Refuses what is being sent, which does not count then. */
+  #leaveOut(why: string): false {
+    this.#bits |= Bit.Refused
+    return this.#refuse(why)
+  }
+
   #refuse(why: string, cause?: Error): false {
     this.worker.counters.sendFail++
-    this.#bits |= Bit.Refused
     if (this.#is(Bit.Reporting)) return false // a send inside onError: counted, but it would never end
     this.#bits |= Bit.Reporting
     this.#report(Connection.SEND_FAIL, why, cause)
@@ -1181,6 +1193,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#more().failure = null // it is told once, whatever onError does
     this.#callSettled()
     this.worker.counters.protocolErrors++
+    if (this.#state === State.Closed) return // onClose was the last that its user hears
     if (error.closeCode !== undefined) this.#more().closeCode = error.closeCode
     this.#report(Connection.PROTOCOL, error.message, error)
     this.#endAs('protocol')
@@ -1550,13 +1563,15 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
 
     refuse(why: string): false {
-      return this.#connection.#refuse(why)
+      return this.#connection.#leaveOut(why)
     }
 
     fail(error: unknown): void {
-      if (!this.#isCurrent || this.#connection.#state === State.Closed) return
-      this.#connection.#handlerFailed(error)
-      this.#connection.#drop()
+      const connection = this.#connection
+      if (!this.#isCurrent || connection.#state === State.Closed) return
+      const isEnding = connection.#state !== State.Established // the last word is on its way
+      connection.#handlerFailed(error)
+      if (!isEnding) connection.#drop()
     }
 
     upgrade(protocol: AnyProtocol, rest: Uint8Array): void {

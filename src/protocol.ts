@@ -220,7 +220,10 @@ export interface CodecIo<In = unknown> {
   upgrade(protocol: AnyProtocol, rest: Uint8Array): void
   /** A message cannot be taken now: counted, `onError` with SEND_FAIL. For `send` to answer with. */
   refuse(why: string): false
-  /** What the user gave to send has failed on its way (a stream, a file): `onError` with HANDLER, then it closes at once. */
+  /**
+   * What the user gave to send has failed on its way (a stream, a file): `onError` with HANDLER, then it closes at once. After
+   * `end()` or `close()` it only tells: a last word is on its way.
+   */
   fail(error: unknown): void
   readonly role: Role
   readonly peer: Peer

@@ -120,7 +120,9 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   }
 
   get isBusy(): boolean {
-    return this.#exchange !== null || (this.#rest !== null && this.#rest.length > 0 && !this.#hasPeerEnded)
+    if (this.#exchange !== null) return true
+    const isRest = this.#rest !== null && this.#rest.length > 0 && !this.#hasPeerEnded
+    return isRest && (this.#parser.hasBegun || this.#parser.isFresh)
   }
 
   /** The client sends no more: what it has asked is answered, and the rest of a request will never come. */
@@ -213,7 +215,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
           const rest = at === 0 ? bytes : bytes.subarray(at)
           const length = this.#parser.parse(rest)
           if (length === NEED_MORE) {
-            this.#await(Phase.Head)
+            if (this.#parser.hasBegun) this.#await(Phase.Head)
+            else if (this.#phase === Phase.Head) this.#await(Phase.Idle) // an empty line (RFC 9112 section 2.2), in two
             break
           }
           at += length

@@ -105,6 +105,25 @@ test('pipelined requests are answered in order, also by handlers that take their
   assert.is(shown(server.written()), ['/slow', '/b', '/c', '/d'].map((path) => OK(path)).join(''))
 })
 
+test('an empty line behind a request is none: no time-out for what has not begun, and nothing that a drain waits for', () => {
+  const server = serve((connection) => connection.send('ok'))
+  server.receive(wire(`${GET}¶`))
+  server.advance(20_000) // more than a head may take
+  assert.is(shown(server.written()), OK('ok'))
+  server.receive(wire(GET))
+  assert.is(shown(server.written()), OK('ok'))
+  server.receive(wire('¶'))
+  server.leave()
+  assert.equal([server.connection.getStatus(false), server.errors], ['ENDING', []])
+  const split = serve((connection) => connection.send('ok'))
+  for (const piece of [wire(GET), '\r', '\n']) split.receive(piece)
+  split.advance(20_000)
+  assert.equal([split.connection.getStatus(false), split.errors], ['ESTABLISHED', []])
+  split.receive(wire('G'))
+  split.advance(20_000)
+  assert.is(split.errors[0]?.code, 3)
+})
+
 test('a fault behind an answer is the client’s, whoever completes that answer', async () => {
   async function* pieces() {
     yield 'a'

@@ -58,6 +58,7 @@ async function* compressed(body: BodyStream, coding: Coding): AsyncGenerator<Buf
     coding === 'br' ? createBrotliCompress(STREAMED_BROTLI) : createGzip(STREAMED_GZIP)
   const ready: Buffer[] = []
   engine.on('data', (bytes: Buffer) => ready.push(bytes))
+  engine.on('error', nothing) // whoever waits for it is told
   try {
     for await (const piece of body) {
       await new Promise<void>((resolve, reject) => {
@@ -73,4 +74,8 @@ async function* compressed(body: BodyStream, coding: Coding): AsyncGenerator<Buf
   } finally {
     engine.destroy()
   }
+}
+
+function nothing(): void {
+  // An 'error' that nobody listens to would end the process.
 }

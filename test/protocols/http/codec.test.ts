@@ -3,7 +3,7 @@
 
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import { brotliDecompressSync, constants, gunzipSync } from 'node:zlib'
+import { brotliDecompressSync, constants, createGzip, gunzipSync } from 'node:zlib'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ChunkedDecoder } from '../../../protocols/http/chunked.ts'
@@ -717,6 +717,24 @@ function dechunked(text: string): Buffer {
     data += text.slice(at, at + size)
   }
 }
+
+test('a compressor that fails costs its connection, and not the process', async () => {
+  const { prototype } = createGzip().constructor as { prototype: { _transform?: unknown } }
+  prototype._transform = (_piece: Buffer, _encoding: string, done: (error: Error) => void) =>
+    done(new Error('no memory'))
+  try {
+    async function* pieces() {
+      yield 'x'
+    }
+    const headers = { 'Content-Type': 'text/plain' }
+    const server = serve((connection) => connection.send(new Response(200, headers, pieces())), { compress: true })
+    server.receive(wire('GET / HTTP/1.1¶Host: h¶Accept-Encoding: gzip¶¶'))
+    await until(() => server.errors.length > 0)
+    assert.equal([server.errors[0]?.message, server.connection.getStatus(false)], ['no memory', 'CLOSED'])
+  } finally {
+    delete prototype._transform
+  }
+})
 
 test('a compressed stream shows each piece as it comes', async () => {
   for (const [coding, decode] of [

@@ -70,7 +70,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   #handshake: Handshake | null = new Handshake()
   /** In the middle of a frame or of a message; between them none is needed. */
   #reader: FrameReader | null = null
-  /** What was queued, ping included, when the peer was asked; -1 when it is not. */
+  /** What was queued, ping included, when the peer was asked; 0 when nothing was before it, -1 when it is not asked. */
   #queuedAtPing = -1
   /** The peer's (RFC 6455 section 7.1.5). */
   #closeCode = 1006
@@ -445,7 +445,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     if (this.#is(Bit.Heard)) this.#queuedAtPing = -1
     else if (this.#queuedAtPing < 0) {
       this.#write(Opcode.Ping, NO_BYTES)
-      this.#queuedAtPing = this.#io.queuedBytes
+      this.#queuedAtPing = queuedBytes === 0 ? 0 : this.#io.queuedBytes // that the kernel takes a ping says nothing
     } else if (queuedBytes < this.#queuedAtPing) this.#queuedAtPing = queuedBytes
     else throw peerIsDead(pongTimeoutMs)
     this.#bits &= ~Bit.Heard

@@ -43,6 +43,9 @@ export interface IncomingHost {
   quiet(): void
 }
 
+/** Of answers that the other end has not taken. */
+const MOST_UNREAD_BYTES = 4 * 1_048_576
+
 const enum State {
   AwaitHello,
   Open,
@@ -71,6 +74,8 @@ export class IncomingLink implements SocketEvents, Answers {
   #last = -1
   #ranges: number[] = []
   #hasNews = false
+  /** Of the mailbox, as the other end knows it. */
+  #toldLoad = 0
   /** Of what we listen to; and those that the other end has not confirmed. */
   #changes = 0
   readonly #unheard = new Map<number, () => void>()
@@ -141,6 +146,7 @@ export class IncomingLink implements SocketEvents, Answers {
   [kReceived](bytes: Buffer): void {
     try {
       this.#reader.receive(bytes)
+      if (this.#socket.queuedBytes > MOST_UNREAD_BYTES) this.#await()
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error
       this.refuse(error.message)
@@ -155,8 +161,14 @@ export class IncomingLink implements SocketEvents, Answers {
     this.#destroy()
   }
 
+  /** It does not read its answers: nothing more of it begins before it does. */
+  #await(): void {
+    this.#socket.pause()
+    this.#socket.awaitDrained()
+  }
+
   [kDrained](): void {
-    // Answers are bounded by what the other end may have unsettled, and streams by its credit.
+    this.#socket.resume()
   }
 
   [kSecured](): void {
@@ -293,7 +305,10 @@ export class IncomingLink implements SocketEvents, Answers {
       if (this.#last >= this.#first) this.#ranges.push(this.#first, this.#last)
       this.#first = this.#last = number
     }
-    if (this.#hasNews) return
+    if (!this.#hasNews) this.#tellSoon()
+  }
+
+  #tellSoon(): void {
     this.#hasNews = true
     process.nextTick(IncomingLink.#tell, this)
   }
@@ -309,7 +324,8 @@ export class IncomingLink implements SocketEvents, Answers {
     const writer = this.#writer
     if (this.#last >= this.#first) this.#ranges.push(this.#first, this.#last)
     writer.begin(Kind.Handled)
-    writer.uint32(this.#host.mailbox.load)
+    this.#toldLoad = this.#host.mailbox.load
+    writer.uint32(this.#toldLoad)
     for (const number of this.#ranges) writer.number(number)
     writer.end()
     this.#ranges.length = 0
@@ -320,6 +336,7 @@ export class IncomingLink implements SocketEvents, Answers {
     if (this.#state === State.Closed) return
     this.#value(Kind.Answer, number, value)
     this.#unsettled--
+    if (!this.#hasNews && this.#host.mailbox.load !== this.#toldLoad) this.#tellSoon()
   }
 
   fail(number: number, error: unknown, wasHandled: boolean): void {

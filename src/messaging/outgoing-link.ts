@@ -3,6 +3,7 @@
 
 import { ProtocolError, type SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
+import { recently } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import {
   kClosed,
@@ -66,8 +67,8 @@ const enum State {
   Closed,
 }
 
-/** What a frame may have besides its value. */
-const FRAME_SLACK = 32_768
+/** One that is not chosen because of its load says nothing more of it. */
+const LOAD_HOLDS_MS = 1000
 const liars = new LimitedLog()
 const MISSING = Symbol('missing')
 /** Frames that come back are answers, whose size is the handler's affair. */
@@ -76,8 +77,9 @@ const LONGEST_ANSWER_BYTES = 2 ** 31
 export class OutgoingLink implements SocketEvents {
   readonly route: Route
   terms: Terms | null = null
-  /** What the other process has in its mailbox, when it last said so. */
-  load = 0
+  /** What the other process had in its mailbox when it last said so, and when that was. */
+  #load = 0
+  #loadedAt = 0
   readonly #owner: LinkOwner
   readonly #credentials: Credentials
   readonly #ledger = new Ledger()
@@ -108,6 +110,11 @@ export class OutgoingLink implements SocketEvents {
     return this.#state === State.Open
   }
 
+  /** What the other process has in its mailbox, of all senders; 0 when it has not said so of late. */
+  get load(): number {
+    return this.#load > 0 && recently() - this.#loadedAt < LOAD_HOLDS_MS ? this.#load : 0
+  }
+
   get unsettled(): number {
     return this.#ledger.count
   }
@@ -126,9 +133,10 @@ export class OutgoingLink implements SocketEvents {
     try {
       if (kind !== Kind.Message) writer.uint32(timeoutMs)
       if (audience !== null) this.#address(audience, entry instanceof PendingRequest)
+      const headBytes = writer.size
       writer.value(value)
-      if (writer.size > most + FRAME_SLACK)
-        throw tooLarge(`worker ${this.route.mailbox}:${this.route.id}`, writer.size, most)
+      const bytes = writer.size - headBytes
+      if (bytes > most) throw tooLarge(`worker ${this.route.mailbox}:${this.route.id}`, bytes, most)
     } catch (error) {
       writer.cancel()
       throw error
@@ -263,7 +271,8 @@ export class OutgoingLink implements SocketEvents {
 
   #handled(bytes: Buffer, start: number, end: number): void {
     if (end - start < 4 || (end - start - 4) % (2 * NUMBER_BYTES) !== 0) throw unexpected(Kind.Handled)
-    this.load = bytes.readUInt32LE(start)
+    this.#load = bytes.readUInt32LE(start)
+    if (this.#load > 0) this.#loadedAt = recently()
     for (let at = start + 4; at < end; at += 2 * NUMBER_BYTES) {
       const last = bytes.readUIntLE(at + NUMBER_BYTES, NUMBER_BYTES)
       for (let number = bytes.readUIntLE(at, NUMBER_BYTES); number <= last; number++) {

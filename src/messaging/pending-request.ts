@@ -3,6 +3,7 @@
 
 import { messageOf, PeerError, ProtocolError, RemoteError } from '../errors.ts'
 import { deadlines } from '../loop/deadlines.ts'
+import { forgetAbort, onAbort } from './abort-listeners.ts'
 import { ReplyStream } from './reply-stream.ts'
 import { type Form, Kind, type Packed, pack, unpack } from './wire.ts'
 
@@ -34,8 +35,6 @@ export class PendingRequest {
   #carrier: Carrier | null = null
   #number = 0
   #stream: ReplyStream | null = null
-  /** Of a signal. */
-  #abort: (() => void) | null = null
 
   /** @param to whom, in words */
   constructor(to: string, { timeoutMs = DEFAULT_TIMEOUT_MS, signal }: RequestOptions, now: number) {
@@ -51,12 +50,15 @@ export class PendingRequest {
   }
 
   #listen(signal: AbortSignal): void {
-    if (signal.aborted) return this.fail(signal.reason)
-    this.#abort = () => {
-      this.fail(signal.reason)
-      this.#giveUp()
-    }
-    signal.addEventListener('abort', this.#abort)
+    if (signal.aborted) this.fail(signal.reason)
+    else onAbort(signal, this)
+  }
+
+  /** Nobody waits for it any more. @internal */
+  abandon(reason: unknown): void {
+    if (this.isDone && this.#stream === null) return
+    this.fail(reason)
+    this.#giveUp()
   }
 
   /** It is on its way: from now on it may be handled. */
@@ -117,7 +119,7 @@ export class PendingRequest {
   }
 
   #unlisten(): void {
-    if (this.#abort !== null) this.#signal?.removeEventListener('abort', this.#abort)
+    if (this.#signal !== undefined) forgetAbort(this.#signal, this)
   }
 
   #giveUp(): void {

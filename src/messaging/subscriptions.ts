@@ -121,24 +121,27 @@ function firstAnswer(results: readonly unknown[], failures: unknown[]): unknown 
   const answer = results.find((one) => one !== undefined && !isThenable(one))
   if (answer !== undefined) return answer
   const promises = results.filter(isThenable)
-  if (promises.length > 0) return firstOf(promises, failures)
+  if (promises.length > 0) return firstOf(promises, failures).then(({ answer }) => answer)
   if (failures.length > 0) throw failures[0]
   return undefined
 }
 
-/** The first value that is one; else the first error; else undefined. */
-export function firstOf(promises: readonly PromiseLike<unknown>[], failures: unknown[] = []): Promise<unknown> {
+/** The first value that is one, and whose it is; else the first error; else undefined. */
+export function firstOf(
+  promises: readonly PromiseLike<unknown>[],
+  failures: unknown[] = [],
+): Promise<{ answer: unknown; from: number }> {
   return new Promise((resolve, reject) => {
     let left = promises.length
     const end = () => {
       if (--left > 0) return
       if (failures.length > 0) reject(failures[0])
-      else resolve(undefined)
+      else resolve({ answer: undefined, from: -1 })
     }
-    for (const promise of promises) {
+    for (const [from, promise] of promises.entries()) {
       promise.then(
-        (value) => {
-          if (value !== undefined) resolve(value)
+        (answer) => {
+          if (answer !== undefined) resolve({ answer, from })
           end()
         },
         (error) => {

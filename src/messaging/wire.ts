@@ -257,3 +257,13 @@ export class FrameReader {
 export function tooLarge(to: string, bytes: number, most: number): UsageError {
   return new UsageError('ERR_MESSAGE_TOO_LARGE', `${to}: a message of ${bytes} bytes, where maxPackageSize is ${most}`)
 }
+
+/** What is plain can be told before anything is written. Throws UsageError. */
+export function checkSize(to: string, value: unknown, most: number): void {
+  const isText = typeof value === 'string'
+  let size = isText ? value.length : 0
+  if (value instanceof Packed) size = value.bytes.length
+  else if (value instanceof Uint8Array) size = value.length
+  if (isText && size <= most && size * 3 > most) size = Buffer.byteLength(value)
+  if (size > most) throw tooLarge(to, size, most)
+}

@@ -6,6 +6,7 @@ import { isThenable } from '../connection-host.ts'
 import { AbortError, PeerError } from '../errors.ts'
 import { now } from '../loop/clock.ts'
 import { Call, ONE_WAY } from './call.ts'
+import { publishFrame, publishHead } from './frame-writer.ts'
 import type { Outbox } from './outbox.ts'
 import { DEFAULT_TIMEOUT_MS, PendingRequest, type RequestOptions } from './pending-request.ts'
 import type { WorkerRef } from './references.ts'
@@ -31,10 +32,15 @@ interface Listener {
   readonly queue: string
 }
 
-/** Where one message goes in one process. */
+/** Where one message goes in one process. Those that are for the same ones there share the audience. */
 interface Target {
   readonly outbox: Outbox | null
-  readonly audience: Audience
+  readonly audience: AudienceWithHead
+}
+
+/** With what a frame of a publish to them begins with. */
+interface AudienceWithHead extends Audience {
+  readonly head: Buffer
 }
 
 /** Subjects may be made up without end. */
@@ -76,8 +82,14 @@ export class Hub {
 
   #publish(subject: string, packed: Packed, message: unknown): boolean {
     let mayGoOn = true
+    let framed: AudienceWithHead | null = null
+    let frame: Buffer = NO_BYTES
     for (const { outbox, audience } of this.#targets(subject)) {
-      const isRoom = outbox?.publish(packed, message, audience) ?? this.#publishHere(audience, packed, message)
+      if (outbox !== null && framed !== audience) {
+        frame = publishFrame(audience.head, packed)
+        framed = audience
+      }
+      const isRoom = outbox?.publish(packed, frame, message, audience) ?? this.#publishHere(audience, packed, message)
       mayGoOn &&= isRoom
     }
     return mayGoOn
@@ -268,8 +280,10 @@ export class Hub {
       const member = this.#choose([...members])
       chosen.set(member, [...(chosen.get(member) ?? []), queue])
     }
+    const plain = withHead({ subject, isForAll: true, queues: [] })
     return [...chosen].map(([outbox, names]) => {
-      return { outbox, audience: { subject, isForAll: forAll.has(outbox), queues: names } }
+      const isForAll = forAll.has(outbox)
+      return { outbox, audience: names.length === 0 ? plain : withHead({ subject, isForAll, queues: names }) }
     })
   }
 
@@ -284,6 +298,12 @@ export class Hub {
     return best
   }
 }
+
+function withHead(audience: Audience): AudienceWithHead {
+  return { ...audience, head: publishHead(audience) }
+}
+
+const NO_BYTES = Buffer.alloc(0)
 
 function areStrings(value: unknown): value is string[] {
   return Array.isArray(value) && value.every((one) => typeof one === 'string')

@@ -5,7 +5,16 @@ import { ProtocolError, type SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { recently } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
-import { kClosed, kDrained, kEnded, kReceived, kSecured, type Socket, type SocketEvents } from '../transport.ts'
+import {
+  kClosed,
+  kDrained,
+  kEnded,
+  kReceived,
+  kSecured,
+  type Socket,
+  type SocketEvents,
+  type Transport,
+} from '../transport.ts'
 import { Call, ONE_WAY } from './call.ts'
 import { FrameWriter } from './frame-writer.ts'
 import {
@@ -23,13 +32,14 @@ import {
 import type { Answers, Mailbox } from './mailbox.ts'
 import { packFailure } from './pending-request.ts'
 import type { Audience } from './subscriptions.ts'
-import { Flag, type Form, FrameReader, Kind, NUMBER_BYTES, SLACK_BYTES, unpack } from './wire.ts'
+import { Flag, type Form, FrameReader, Kind, NUMBER_BYTES, SLACK_BYTES, type Slicer, unpack } from './wire.ts'
 
 /** What it needs of its mesh. */
 export interface IncomingHost {
   /** Where this process is reached. */
   readonly address: string
   readonly secret: Buffer
+  readonly transport: Transport
   readonly mailbox: Mailbox
   readonly isLeaving: boolean
   terms(): Terms
@@ -87,7 +97,7 @@ export class IncomingLink implements SocketEvents, Answers {
   constructor(host: IncomingHost, socket: Socket) {
     this.#host = host
     this.#socket = socket
-    this.#writer.attach(socket)
+    this.#writer.attach(socket, host.transport.copiesWrites)
     this.#timer = deadlines.after(HANDSHAKE_MS, () => this.refuse('it has not said who it is'))
     this.#writer.begin(Kind.Challenge)
     this.#writer.bytes(this.#nonce)
@@ -261,7 +271,7 @@ export class IncomingLink implements SocketEvents, Answers {
     for (let left = bytes[start + 5] as number; left >= 0; left--) {
       const size = at + 2 <= end ? bytes.readUInt16LE(at) : end
       if (at + 2 + size > end) throw unexpected(Kind.Publish)
-      labels.push(bytes.toString('utf8', at + 2, at + 2 + size))
+      labels.push((bytes as Slicer).utf8Slice(at + 2, at + 2 + size))
       at += 2 + size
     }
     const subject = labels.pop() ?? ''

@@ -129,13 +129,15 @@ export class Outbox implements LinkOwner {
     return this.#post(Kind.Message, packed, message, null)
   }
 
-  /** As `sendPacked`, to those that listen to a subject. */
-  publish(packed: Packed, message: unknown, audience: Audience): boolean {
+  /** As `sendPacked`, to those that listen to a subject. `frame` is what is written when nothing waits. */
+  publish(packed: Packed, frame: Buffer, message: unknown, audience: Audience): boolean {
     if (!this.#hasRoom()) {
       this.#settings.onSendFail(this.#fullError(), message, this)
       return false
     }
-    return this.#post(Kind.Publish, packed, message, audience)
+    checkSize(this.name, packed, this.#maxSize)
+    const link = this.#direct
+    return this.#posted(link === null ? this.#wait(packed, message, audience) : link.writeWhole(frame, message))
   }
 
   request(message: unknown, options: RequestOptions, audience: Audience | null = null): PendingRequest {
@@ -162,11 +164,19 @@ export class Outbox implements LinkOwner {
   /** Throws UsageError. */
   #post(kind: CountedKind, value: unknown, entry: unknown, audience: Audience | null): boolean {
     checkSize(this.name, value, this.#maxSize)
+    const link = this.#direct
+    return this.#posted(
+      link === null ? this.#wait(value, entry, audience) : this.#write(link, kind, value, entry, audience),
+    )
+  }
+
+  /** What can be written to now, with nothing ahead. */
+  get #direct(): OutgoingLink | null {
     const link = this.#link
-    const isDirect = link?.isOpen && this.#ahead === null && this.#waiting.length === 0
-    const size = isDirect
-      ? this.#write(link as OutgoingLink, kind, value, entry, audience)
-      : this.#wait(value, entry, audience)
+    return link?.isOpen && this.#ahead === null && this.#waiting.length === 0 ? link : null
+  }
+
+  #posted(size: number): boolean {
     this.count++
     this.#bytes += size
     if (this.#hasRoom()) return true
@@ -178,9 +188,8 @@ export class Outbox implements LinkOwner {
   }
 
   #write(link: OutgoingLink, kind: CountedKind, value: unknown, entry: unknown, audience: Audience | null): number {
-    const remaining = entry instanceof PendingRequest ? entry.expiresAt - recently() : Number.POSITIVE_INFINITY
-    const timeoutMs = remaining === Number.POSITIVE_INFINITY ? 0 : Math.max(1, Math.round(remaining))
-    return link.write(kind, value, entry, timeoutMs, this.#maxSize, audience)
+    const leftMs = entry instanceof PendingRequest ? entry.timeoutMs : Number.POSITIVE_INFINITY
+    return link.write(kind, value, entry, leftMs, this.#maxSize, audience)
   }
 
   #wait(value: unknown, entry: unknown, audience: Audience | null): number {
@@ -315,8 +324,11 @@ export class Outbox implements LinkOwner {
     const isRequest = entry instanceof PendingRequest
     if (isRequest && entry.isDone) return this.settled(size)
     const plain = isRequest ? Kind.Request : Kind.Message
+    const leftMs = isRequest ? entry.expiresAt - recently() : Number.POSITIVE_INFINITY
     try {
-      this.#bytes += this.#write(link, audience === null ? plain : Kind.Publish, value, entry, audience) - size
+      checkSize(this.name, value, this.#maxSize)
+      const kind = audience === null ? plain : Kind.Publish
+      this.#bytes += link.write(kind, value, entry, leftMs, this.#maxSize, audience) - size
     } catch (error) {
       if (isRequest)
         entry.fail(error) // it was taken for a process that allowed more

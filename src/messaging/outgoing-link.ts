@@ -92,12 +92,14 @@ export class OutgoingLink implements SocketEvents {
   #socket: Socket | null = null
   #nonce = newNonce()
   #challenge = Buffer.alloc(0)
+  readonly #mayReuse: boolean
   #timer: number
 
   constructor(owner: LinkOwner, credentials: Credentials, route: Route, transport: Transport) {
     this.#owner = owner
     this.#credentials = credentials
     this.route = route
+    this.#mayReuse = transport.copiesWrites
     this.#timer = deadlines.after(HANDSHAKE_MS, () => this.close('it did not answer'))
     const target = { transport: 'unix' as const, host: '', port: 0, path: route.address, proxy: null }
     transport.connect(target, this.#aborter.signal).then(
@@ -119,19 +121,20 @@ export class OutgoingLink implements SocketEvents {
     return this.#ledger.count
   }
 
-  /** Writes a message or request; its size in bytes. Throws UsageError for what cannot be cloned, or is too large. */
+  /** Writes a message or request, for which there are `leftMs` (Infinity: any time); its size in bytes. Throws UsageError for what cannot be cloned, or is too large. */
   write(
     kind: CountedKind,
     value: unknown,
     entry: unknown,
-    timeoutMs: number,
+    leftMs: number,
     most: number,
     audience: Audience | null,
   ): number {
     const writer = this.#writer
     writer.begin(kind)
     try {
-      if (kind !== Kind.Message) writer.uint32(timeoutMs)
+      if (kind !== Kind.Message)
+        writer.uint32(leftMs === Number.POSITIVE_INFINITY ? 0 : Math.max(1, Math.round(leftMs)))
       if (audience !== null) this.#address(audience, entry instanceof PendingRequest)
       const headBytes = writer.size
       writer.value(value)
@@ -146,6 +149,13 @@ export class OutgoingLink implements SocketEvents {
     const number = this.#ledger.add(entry, size)
     if (entry instanceof PendingRequest) entry.sent(this, number)
     return size
+  }
+
+  /** As `write`, of a frame that was made for many. */
+  writeWhole(frame: Buffer, entry: unknown): number {
+    this.#writer.whole(frame)
+    this.#ledger.add(entry, frame.length)
+    return frame.length
   }
 
   #address({ subject, isForAll, queues }: Audience, isRequest: boolean): void {
@@ -192,7 +202,7 @@ export class OutgoingLink implements SocketEvents {
     if (this.#state === State.Closed) return socket.destroy()
     this.#state = State.AwaitChallenge
     this.#socket = socket
-    this.#writer.attach(socket)
+    this.#writer.attach(socket, this.#mayReuse)
     socket.attach(this)
   }
 

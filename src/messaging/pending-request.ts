@@ -26,12 +26,14 @@ export class PendingRequest {
   readonly promise: Promise<unknown>
   /** When it is no use any more; Infinity for never. */
   readonly expiresAt: number
+  /** Infinity for none. */
+  readonly timeoutMs: number
   isDone = false
   readonly #to: string
   readonly #signal: AbortSignal | undefined
   readonly #timer: number
-  #resolve!: (value: unknown) => void
-  #reject!: (error: unknown) => void
+  readonly #resolve: (value: unknown) => void
+  readonly #reject: (error: unknown) => void
   #carrier: Carrier | null = null
   #number = 0
   #stream: ReplyStream | null = null
@@ -39,11 +41,11 @@ export class PendingRequest {
   /** @param to whom, in words */
   constructor(to: string, { timeoutMs = DEFAULT_TIMEOUT_MS, signal }: RequestOptions, now: number) {
     this.#to = to
-    this.promise = new Promise((resolve, reject) => {
-      this.#resolve = resolve
-      this.#reject = reject
-    })
-    this.expiresAt = timeoutMs > 0 ? now + timeoutMs : Number.POSITIVE_INFINITY
+    this.promise = new Promise(takeBoth)
+    this.#resolve = taken.resolve
+    this.#reject = taken.reject
+    this.timeoutMs = timeoutMs > 0 ? timeoutMs : Number.POSITIVE_INFINITY
+    this.expiresAt = now + this.timeoutMs
     this.#timer = timeoutMs > 0 ? deadlines.after(timeoutMs, expire, this, timeoutMs) : 0
     this.#signal = signal
     if (signal !== undefined) this.#listen(signal)
@@ -126,6 +128,18 @@ export class PendingRequest {
     this.#unlisten()
     this.#carrier?.cancel(this.#number)
   }
+}
+
+/** The two ends of the promise made last: without a closure for each. */
+const taken = { resolve: ignore, reject: ignore }
+
+function takeBoth(resolve: (value: unknown) => void, reject: (error: unknown) => void): void {
+  taken.resolve = resolve
+  taken.reject = reject
+}
+
+function ignore(_value: unknown): void {
+  // Of no promise.
 }
 
 function expire(request: PendingRequest, timeoutMs: number): void {

@@ -174,7 +174,7 @@ function deserialized(bytes: Buffer): unknown {
 }
 
 /** Of Node since 0.x, and not in its documentation: `toString` after it has looked at its arguments. */
-type Slicer = Buffer & {
+export type Slicer = Buffer & {
   latin1Slice(start: number, end: number): string
   utf8Slice(start: number, end: number): string
 }

@@ -183,7 +183,7 @@ test('every value is the same however the bytes are cut', () => {
   ]
   const written: Buffer[] = []
   const writer = new FrameWriter()
-  writer.attach({ write: (bytes: Uint8Array) => written.push(Buffer.from(bytes)) } as unknown as Socket)
+  writer.attach({ write: (bytes: Uint8Array) => written.push(Buffer.from(bytes)) } as unknown as Socket, false)
   for (const value of values) {
     writer.begin(16)
     writer.value(value)

@@ -200,7 +200,7 @@ test('a request for those who listen ends in its time, also while somebody has n
 test('what a process publishes to itself is bounded too, and all that was taken comes', async () => {
   const host = new Host({ maxMailboxMessages: 5 })
   const got: unknown[] = []
-  const subscriber = { pattern: 'own', queue: '', handler: (message: unknown) => void got.push(message) }
+  const subscriber = { pattern: 'own', queue: '', handler: (message: unknown) => void got.push(message), isOver: false }
   const { mesh, close } = meshOf(host)
   await subscriptions.add(subscriber)
   const answers = [1, 2, 3, 4, 5, 6].map((n) => mesh.hub.publish('own', n))

@@ -77,8 +77,8 @@ export class Outbox implements LinkOwner {
   #maxMessages: number
   #maxBytes: number
   #maxSize: number
-  /** Whoever has this incarnation or an older one has said that it goes. */
-  #leftIncarnation = 0
+  /** Of the one that has said last that it goes. */
+  #leftAddress = ''
   #isFull = false
   #isFlushing = false
   /** There should be a link, whether there is anything to send or not. */
@@ -108,7 +108,7 @@ export class Outbox implements LinkOwner {
   }
 
   get isUp(): boolean {
-    return this.#row !== undefined && this.#row.incarnation > this.#leftIncarnation
+    return this.#row !== undefined && this.#row.incarnation > 0 && this.#row.address !== this.#leftAddress
   }
 
   /** `true`: go on. `false`: it was refused, which `onSendFail` has been told; or it was taken, and is the last for now. */
@@ -243,7 +243,7 @@ export class Outbox implements LinkOwner {
   use(row: PeerRow): void {
     this.#row = row
     this.isKnown = row.incarnation >= 0
-    if (this.#link !== null && this.#link.route.incarnation !== row.incarnation) this.#leaveLink()
+    if (this.#link !== null && this.#link.route.address !== row.address) this.#leaveLink()
     this.look()
   }
 
@@ -354,8 +354,10 @@ export class Outbox implements LinkOwner {
 
   leaving(link: OutgoingLink): void {
     if (this.#host.isEnding) return // none follows it: as long as it is there, it takes messages
-    this.#leftIncarnation = Math.max(this.#leftIncarnation, link.route.incarnation)
-    if (link === this.#link) this.#leaveLink()
+    if (link === this.#link) {
+      this.#leftAddress = link.route.address
+      this.#leaveLink()
+    }
     this.look()
   }
 

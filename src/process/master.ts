@@ -91,7 +91,7 @@ export class Master implements Operated, RecycleSupervisor {
   #keeper: KeeperHandle | null = null
   /** The counters that all workers share; null without the addon. */
   readonly #memory: Descriptor | null
-  readonly #peers = new Peers()
+  readonly #peers: Peers
   #settings: Settings = DEFAULT_SETTINGS
   #runDir = ''
   readonly #pidFiles = new Set<string>()
@@ -127,6 +127,7 @@ export class Master implements Operated, RecycleSupervisor {
     this.#earlier = earlier
     this.#memory = sharedMemory(earlier?.inheritance.memory ?? -1)
     this.#tickets = new Tickets(earlier?.inheritance.ticketSecret)
+    this.#peers = new Peers(earlier?.inheritance.meshSecret)
     const { modules, argv, user = '', group = '', engine } = options
     const settings = { modules, argv, user, group, engine }
     this.#callbacks = new MasterCallbacks(
@@ -408,6 +409,8 @@ export class Master implements Operated, RecycleSupervisor {
     this.#takeCharge(earlier)
     await this.#takeProbes(earlier)
     if (this.#stopping !== null) return
+    this.#peers.onChange = (rows) => earlier.tellPeers(rows)
+    earlier.tellPeers(this.#peers.rows)
     earlier.leads()
     this.#isUp = true
     this.sockets.release()
@@ -713,6 +716,7 @@ export class Master implements Operated, RecycleSupervisor {
       control: control as ControlServer,
       predecessors: predecessors as Predecessors,
       tickets: this.#tickets,
+      peers: this.#peers,
       keeper: this.#keeper as KeeperHandle,
       health: this.#health,
       memory: this.#memory,

@@ -20,6 +20,7 @@ import { daemonStdio } from './launch.ts'
 import type { Lock } from './lock.ts'
 import type { MasterBoot, StartOptions } from './messages.ts'
 import { nodeSettings } from './node-flags.ts'
+import type { Peers } from './peers.ts'
 import { writePidFile } from './pid-file.ts'
 import type { Predecessors } from './predecessors.ts'
 import { Reload, type ReloadOutcome, type Supervisor } from './reload.ts'
@@ -49,6 +50,7 @@ export interface Household {
   readonly control: ControlServer
   readonly predecessors: Predecessors
   readonly tickets: Tickets
+  readonly peers: Peers
   readonly keeper: KeeperHandle
   readonly health: HealthServer
   readonly memory: Descriptor | null
@@ -150,7 +152,7 @@ export class Upgrade {
   }
 
   #inheritance(): { boot: MasterBoot; fds: number[] } {
-    const { options, isDaemon, runDir, tickets, keeper, memory } = this.#household
+    const { options, isDaemon, runDir, tickets, peers, keeper, memory } = this.#household
     const { groups, sockets } = this.#supervisor
     const list = sockets.list()
     const places = new Map(list.map(([socket], place) => [socket, place]))
@@ -169,6 +171,7 @@ export class Upgrade {
         inner: [...inner].map(([address, socket]) => [address, placeOf(socket)] as const),
       })),
       ticketSecret: tickets.secret,
+      meshSecret: peers.secret,
       keeper: keeper.inheritance,
       memory: memory === null ? -1 : FIRST_SOCKET_FD + fds.push(memory.fd) - 1,
     }
@@ -220,6 +223,8 @@ export class Upgrade {
     successor.release()
     successor.onHurry = () => this.#household.hurry()
     this.#household.onReplaced()
+    successor.onPeers = () => this.#follow(successor)
+    this.#follow(successor)
     for (const [group, { slots }] of this.#supervisor.groups.entries()) {
       for (const { id, processes } of slots)
         void Promise.all(processes.map(({ retired }) => retired)).then(() =>
@@ -228,6 +233,12 @@ export class Upgrade {
     }
     await this.#removal.removeAll()
     successor.send({ type: 'left', totals: await this.#household.totals() })
+  }
+
+  /** Our processes send to its from now on. */
+  #follow(successor: Successor): void {
+    this.#household.peers.successors = successor.peers
+    this.#supervisor.reconcile()
   }
 }
 

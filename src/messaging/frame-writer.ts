@@ -161,7 +161,7 @@ export class FrameWriter {
   #end(): void {
     if (this.#isDirty) return
     this.#isDirty = true
-    if (dirty.push(this) === 1) process.nextTick(flushAll)
+    if (dirty.push(this) === 1) nextTick(flushAll)
   }
 
   /** Gives the socket what is there. */
@@ -197,6 +197,7 @@ export class FrameWriter {
   }
 }
 
+const { nextTick } = process
 let dirty: FrameWriter[] = []
 
 /** A tick from within microtasks comes when these have run: what they sent is one write. */

@@ -320,7 +320,7 @@ export class IncomingLink implements SocketEvents, Answers {
 
   #tellSoon(): void {
     this.#hasNews = true
-    process.nextTick(IncomingLink.#tell, this)
+    nextTick(IncomingLink.#tell, this)
   }
 
   /** When the handlers of this turn have run: one frame for all. */
@@ -419,6 +419,7 @@ export class IncomingLink implements SocketEvents, Answers {
   }
 }
 
+const { nextTick } = process
 const refusals = new LimitedLog()
 
 /** 0 is without a limit. */

@@ -4,6 +4,7 @@
 import { messageOf, PeerError, ProtocolError, RemoteError } from '../errors.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import { forgetAbort, onAbort } from './abort-listeners.ts'
+import { type Expiring, Expiry } from './expiry.ts'
 import { ReplyStream } from './reply-stream.ts'
 import { type Form, Kind, type Packed, pack, unpack } from './wire.ts'
 
@@ -16,13 +17,16 @@ export interface RequestOptions {
 
 export const DEFAULT_TIMEOUT_MS = 30_000
 
+const AMONG_EQUALS = -1
+const byDefault = new Expiry()
+
 /** Where it was written to. */
 export interface Carrier {
   cancel(number: number): void
   credit(number: number, items: number): void
 }
 
-export class PendingRequest {
+export class PendingRequest implements Expiring {
   readonly promise: Promise<unknown>
   /** When it is no use any more; Infinity for never. */
   readonly expiresAt: number
@@ -31,7 +35,10 @@ export class PendingRequest {
   isDone = false
   readonly #to: string
   readonly #signal: AbortSignal | undefined
-  readonly #timer: number
+  /** In the wheel; 0 for none, AMONG_EQUALS for one in the list of those with the default time-out. */
+  #timer = 0
+  previous: Expiring | null = null
+  next: Expiring | null = null
   readonly #resolve: (value: unknown) => void
   readonly #reject: (error: unknown) => void
   #carrier: Carrier | null = null
@@ -46,7 +53,10 @@ export class PendingRequest {
     this.#reject = taken.reject
     this.timeoutMs = timeoutMs > 0 ? timeoutMs : Number.POSITIVE_INFINITY
     this.expiresAt = now + this.timeoutMs
-    this.#timer = timeoutMs > 0 ? deadlines.after(timeoutMs, expire, this, timeoutMs) : 0
+    if (timeoutMs === DEFAULT_TIMEOUT_MS) {
+      this.#timer = AMONG_EQUALS
+      byDefault.add(this)
+    } else if (timeoutMs > 0) this.#timer = deadlines.after(timeoutMs, expire, this)
     this.#signal = signal
     if (signal !== undefined) this.#listen(signal)
   }
@@ -85,9 +95,10 @@ export class PendingRequest {
     this.fail(lost(this.#to, why, this.#carrier !== null))
   }
 
-  expire(timeoutMs: number): void {
+  expire(): void {
+    this.#timer = 0
     const isSent = this.#carrier !== null
-    this.fail(new PeerError('ERR_REQUEST_TIMEOUT', `${this.#to}: no answer within ${timeoutMs} ms`, isSent))
+    this.fail(new PeerError('ERR_REQUEST_TIMEOUT', `${this.#to}: no answer within ${this.timeoutMs} ms`, isSent))
     this.#giveUp()
   }
 
@@ -107,7 +118,7 @@ export class PendingRequest {
       (items) => carrier.credit(this.#number, items),
       () => this.#giveUp(),
     )
-    deadlines.cancel(this.#timer)
+    this.#stopTimer()
     this.isDone = true
     this.#resolve(this.#stream) // the signal goes on: it ends the stream
   }
@@ -116,8 +127,14 @@ export class PendingRequest {
     this.#unlisten()
     if (this.isDone) return false
     this.isDone = true
-    deadlines.cancel(this.#timer)
+    this.#stopTimer()
     return true
+  }
+
+  #stopTimer(): void {
+    if (this.#timer === AMONG_EQUALS) byDefault.delete(this)
+    else if (this.#timer !== 0) deadlines.cancel(this.#timer)
+    this.#timer = 0
   }
 
   #unlisten(): void {
@@ -142,8 +159,8 @@ function ignore(_value: unknown): void {
   // Of no promise.
 }
 
-function expire(request: PendingRequest, timeoutMs: number): void {
-  request.expire(timeoutMs)
+function expire(request: PendingRequest): void {
+  request.expire()
 }
 
 export function lost(to: string, why: string, mayHaveBeenHandled: boolean): PeerError {

@@ -4,7 +4,9 @@ import { getEventListeners } from 'node:events'
 import net from 'node:net'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { now } from '../../src/loop/clock.ts'
 import { ONE_WAY } from '../../src/messaging/call.ts'
+import { Expiry } from '../../src/messaging/expiry.ts'
 import { Mailbox } from '../../src/messaging/mailbox.ts'
 import { subscriptions } from '../../src/messaging/subscriptions.ts'
 import { bindMeshSocket } from '../../src/net/mesh-socket.ts'
@@ -180,6 +182,28 @@ function abortable(): { signal: AbortSignal; abort(reason: unknown): void } {
   const aborter = new AbortController()
   return { signal: aborter.signal, abort: (reason) => aborter.abort(reason) }
 }
+
+test('those with the default time-out expire each in its time, and those that ended before do not', async () => {
+  const list = new Expiry()
+  const expired: number[] = []
+  const began = now()
+  const entry = (n: number) => ({
+    expiresAt: began + 10 * n,
+    previous: null,
+    next: null,
+    expire: () => {
+      assert.ok(now() >= began + 10 * n)
+      expired.push(n)
+      if (n === 3) list.add(last)
+    },
+  })
+  const last = entry(5)
+  const [first, second, third, fourth] = [entry(1), entry(2), entry(3), entry(4)]
+  for (const one of [first, second, third, fourth]) list.add(one)
+  for (const one of [second, fourth, first]) list.delete(one)
+  await until(() => expired.length === 2)
+  assert.equal(expired, [3, 5])
+})
 
 test('a request for those who listen ends in its time, also while somebody has not said what it listens to', async () => {
   const silent = bindMeshSocket('/nowhere')

@@ -8,6 +8,7 @@ import {
   Form,
   HEAD_BYTES,
   isPlainBytes,
+  isPlainMessage,
   isWellFormed,
   Kind,
   NUMBER_BYTES,
@@ -101,7 +102,14 @@ export class FrameWriter {
       this.#at = this.#buffer.writeDoubleLE(value, this.#at)
     } else if (isPlainBytes(value)) this.#put(bytesForm(value), value)
     else if (value instanceof Packed) this.#put(value.form, value.bytes)
+    else if (isPlainMessage(value)) this.#json(JSON.stringify(value))
     else this.#put(Form.Value, serialized(value))
+  }
+
+  #json(text: string): void {
+    this.#form(Form.Json)
+    this.#need(text.length * 3)
+    this.#at += (this.#buffer as Writer).utf8Write(text, this.#at)
   }
 
   #put(form: Form, bytes: Uint8Array): void {

@@ -10,6 +10,7 @@
 
 import v8 from 'node:v8'
 import { ProtocolError, UsageError } from '../errors.ts'
+import { isPlain } from './plain.ts'
 
 export const enum Kind {
   // Either way, once: see handshake.ts
@@ -78,6 +79,8 @@ export const enum Form {
   Value = 9,
   /** Text with half a surrogate pair, which UTF-8 cannot say. */
   Utf16 = 10,
+  /** JSON in UTF-8, of what it says exactly (plain.ts). */
+  Json = 11,
 }
 
 /** Size, kind and form. */
@@ -116,7 +119,12 @@ export function pack(value: unknown): Packed {
     bytes.writeDoubleLE(value)
     return new Packed(Form.Number, bytes)
   }
+  if (isPlainMessage(value)) return new Packed(Form.Json, Buffer.from(JSON.stringify(value)))
   return new Packed(Form.Value, serialized(value))
+}
+
+export function isPlainMessage(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && isPlain(value)
 }
 
 /** Of Node 20 on; the types are of ES2024. */
@@ -150,6 +158,7 @@ export function unpack(form: Form, bytes: Buffer, start: number, end: number): u
   if (form === Form.Ascii) return (bytes as Slicer).latin1Slice(start, end)
   if (form === Form.Utf8) return (bytes as Slicer).utf8Slice(start, end)
   if (form === Form.Number && end - start === 8) return bytes.readDoubleLE(start)
+  if (form === Form.Json) return parsed((bytes as Slicer).utf8Slice(start, end))
   if (form < SMALL_FORMS.length) return SMALL_FORMS[form]
   if (form === Form.Buffer) return copyOf(bytes, start, end)
   if (form === Form.Bytes) return new Uint8Array(bytes.subarray(start, end)) // not slice(): of a Buffer that is a Buffer
@@ -165,11 +174,23 @@ function copyOf(bytes: Buffer, start: number, end: number): Buffer {
   return copy
 }
 
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    throw unreadable(cause)
+  }
+}
+
+function unreadable(cause: unknown): ProtocolError {
+  return new ProtocolError('ERR_MESH_FRAME', 'a value that cannot be read', { cause })
+}
+
 function deserialized(bytes: Buffer): unknown {
   try {
     return v8.deserialize(bytes)
   } catch (cause) {
-    throw new ProtocolError('ERR_MESH_FRAME', 'a value that cannot be read', { cause })
+    throw unreadable(cause)
   }
 }
 

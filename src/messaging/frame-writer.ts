@@ -13,6 +13,8 @@ import {
   Kind,
   NUMBER_BYTES,
   Packed,
+  putNumber,
+  putUint32,
   serialized,
 } from './wire.ts'
 
@@ -66,12 +68,14 @@ export class FrameWriter {
 
   uint32(value: number): void {
     this.#need(4)
-    this.#at = this.#buffer.writeUInt32LE(value, this.#at)
+    putUint32(this.#buffer, this.#at, value)
+    this.#at += 4
   }
 
   number(value: number): void {
     this.#need(NUMBER_BYTES)
-    this.#at = this.#buffer.writeUIntLE(value, this.#at, NUMBER_BYTES)
+    putNumber(this.#buffer, this.#at, value)
+    this.#at += NUMBER_BYTES
   }
 
   /** At most 65,535 bytes of UTF-8. */
@@ -156,13 +160,7 @@ export class FrameWriter {
   }
 
   end(): void {
-    const size = this.#at - this.#frame - 4
-    const buffer = this.#buffer
-    const at = this.#frame
-    buffer[at] = size
-    buffer[at + 1] = size >>> 8
-    buffer[at + 2] = size >>> 16
-    buffer[at + 3] = size >>> 24
+    putUint32(this.#buffer, this.#frame, this.#at - this.#frame - 4)
     this.#end()
   }
 
@@ -230,7 +228,7 @@ export function publishFrame(head: Buffer, { form, bytes }: Packed): Buffer {
   const frame = Buffer.allocUnsafe(head.length + bytes.length)
   frame.set(head)
   frame.set(bytes, head.length)
-  frame.writeUInt32LE(frame.length - 4)
+  putUint32(frame, 0, frame.length - 4)
   frame[5] = form
   return frame
 }

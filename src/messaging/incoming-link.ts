@@ -32,7 +32,18 @@ import {
 import type { Answers, Mailbox } from './mailbox.ts'
 import { packFailure } from './pending-request.ts'
 import type { Audience } from './subscriptions.ts'
-import { Flag, type Form, FrameReader, Kind, NUMBER_BYTES, SLACK_BYTES, type Slicer, unpack } from './wire.ts'
+import {
+  Flag,
+  type Form,
+  FrameReader,
+  Kind,
+  NUMBER_BYTES,
+  numberAt,
+  SLACK_BYTES,
+  type Slicer,
+  uint32At,
+  unpack,
+} from './wire.ts'
 
 /** What it needs of its mesh. */
 export interface IncomingHost {
@@ -211,11 +222,11 @@ export class IncomingLink implements SocketEvents, Answers {
     } else if (this.#state === State.AwaitHello) return this.#hello(kind, bytes, start, end)
     else if (this.#state === State.Closed) return
     if (end - start < NUMBER_BYTES) throw unexpected(kind)
-    const number = bytes.readUIntLE(start, NUMBER_BYTES)
+    const number = numberAt(bytes, start)
     if (kind === Kind.Cancel) this.#cancel(number)
     else if (kind === Kind.Heard) this.#heard(number)
     else if (kind === Kind.Credit && end - start >= NUMBER_BYTES + 4)
-      this.#credit(number, bytes.readUInt32LE(start + NUMBER_BYTES))
+      this.#credit(number, uint32At(bytes, start + NUMBER_BYTES))
     else throw unexpected(kind)
   }
 
@@ -248,7 +259,7 @@ export class IncomingLink implements SocketEvents, Answers {
 
   #request(form: Form, bytes: Buffer, start: number, end: number): void {
     if (end - start < 4) throw unexpected(Kind.Request)
-    this.#take(unpack(form, bytes, start + 4, end), callFor(bytes.readUInt32LE(start)))
+    this.#take(unpack(form, bytes, start + 4, end), callFor(uint32At(bytes, start)))
   }
 
   #take(message: unknown, call: Call): void {
@@ -264,7 +275,7 @@ export class IncomingLink implements SocketEvents, Answers {
 
   #published(form: Form, bytes: Buffer, start: number, end: number): void {
     if (end - start < 8) throw unexpected(Kind.Publish)
-    const timeoutMs = bytes.readUInt32LE(start)
+    const timeoutMs = uint32At(bytes, start)
     const flags = bytes[start + 4] as number
     const labels: string[] = []
     let at = start + 6

@@ -32,7 +32,18 @@ import { Ledger, type Unsettled } from './ledger.ts'
 import type { Route } from './peers.ts'
 import { PendingRequest, readFailure } from './pending-request.ts'
 import type { Audience } from './subscriptions.ts'
-import { type CountedKind, Flag, type Form, FrameReader, Kind, NUMBER_BYTES, tooLarge, unpack } from './wire.ts'
+import {
+  type CountedKind,
+  Flag,
+  type Form,
+  FrameReader,
+  Kind,
+  NUMBER_BYTES,
+  numberAt,
+  tooLarge,
+  uint32At,
+  unpack,
+} from './wire.ts'
 
 /** Who sends over it. */
 export interface LinkOwner {
@@ -248,7 +259,7 @@ export class OutgoingLink implements SocketEvents {
     if (end - start < NUMBER_BYTES) throw unexpected(Kind.Interest)
     this.#owner.interested(this, unpack(form, bytes, start + NUMBER_BYTES, end))
     this.#writer.begin(Kind.Heard)
-    this.#writer.number(bytes.readUIntLE(start, NUMBER_BYTES))
+    this.#writer.number(numberAt(bytes, start))
     this.#writer.end()
   }
 
@@ -281,11 +292,11 @@ export class OutgoingLink implements SocketEvents {
 
   #handled(bytes: Buffer, start: number, end: number): void {
     if (end - start < 4 || (end - start - 4) % (2 * NUMBER_BYTES) !== 0) throw unexpected(Kind.Handled)
-    this.#load = bytes.readUInt32LE(start)
+    this.#load = uint32At(bytes, start)
     if (this.#load > 0) this.#loadedAt = recently()
     for (let at = start + 4; at < end; at += 2 * NUMBER_BYTES) {
-      const last = bytes.readUIntLE(at + NUMBER_BYTES, NUMBER_BYTES)
-      for (let number = bytes.readUIntLE(at, NUMBER_BYTES); number <= last; number++) {
+      const last = numberAt(bytes, at + NUMBER_BYTES)
+      for (let number = numberAt(bytes, at); number <= last; number++) {
         const entry = this.#ledger.take(number, MISSING)
         if (entry === MISSING)
           throw new ProtocolError('ERR_MESH_FRAME', `message ${number} was not sent, or is settled`)
@@ -297,7 +308,7 @@ export class OutgoingLink implements SocketEvents {
 
   #answer(kind: Kind, form: Form, bytes: Buffer, start: number, end: number): void {
     if (kind < Kind.Answer || kind > Kind.End || end - start < NUMBER_BYTES) throw unexpected(kind)
-    const number = bytes.readUIntLE(start, NUMBER_BYTES)
+    const number = numberAt(bytes, start)
     const at = start + NUMBER_BYTES
     const isFinal = kind === Kind.Answer || kind === Kind.Failure || kind === Kind.End
     const entry = isFinal ? this.#ledger.take(number, MISSING) : (this.#ledger.get(number) ?? MISSING)

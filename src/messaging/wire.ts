@@ -89,6 +89,33 @@ const SIZE_BYTES = 4
 /** Heads and what little else a frame may have besides its value. */
 export const SLACK_BYTES = 65_536
 export const NUMBER_BYTES = 6
+const WORD = 2 ** 32
+
+/** A uint48, of which all bytes are there. Node's own take five times as long, for their checks. */
+export function numberAt(bytes: Uint8Array, at: number): number {
+  const high = (bytes[at + 4] as number) | ((bytes[at + 5] as number) << 8)
+  return uint32At(bytes, at) + high * WORD
+}
+
+export function uint32At(bytes: Uint8Array, at: number): number {
+  const low = (bytes[at] as number) | ((bytes[at + 1] as number) << 8) | ((bytes[at + 2] as number) << 16)
+  return low + (bytes[at + 3] as number) * 0x1000000
+}
+
+export function putNumber(bytes: Uint8Array, at: number, value: number): void {
+  const high = value < WORD ? 0 : Math.floor(value / WORD)
+  putUint32(bytes, at, value)
+  bytes[at + 4] = high
+  bytes[at + 5] = high >>> 8
+}
+
+/** Of a larger number its lower bytes. */
+export function putUint32(bytes: Uint8Array, at: number, value: number): void {
+  bytes[at] = value
+  bytes[at + 1] = value >>> 8
+  bytes[at + 2] = value >>> 16
+  bytes[at + 3] = value >>> 24
+}
 
 /** A value as it is sent, by itself: for what waits, and for what goes to many. */
 export class Packed {
@@ -266,9 +293,7 @@ export class FrameReader {
   }
 
   #sizeAt(bytes: Buffer, at: number): number {
-    const size =
-      ((bytes[at] as number) | ((bytes[at + 1] as number) << 8) | ((bytes[at + 2] as number) << 16)) +
-      (bytes[at + 3] as number) * 0x1000000
+    const size = uint32At(bytes, at)
     if (size < HEAD_BYTES - SIZE_BYTES || size > this.#most)
       throw new ProtocolError('ERR_MESH_FRAME', `a frame of ${size} bytes, where ${this.#most} is the limit`)
     return size

@@ -7,7 +7,7 @@ import type { UsageError } from '../../src/errors.ts'
 import { FrameWriter } from '../../src/messaging/frame-writer.ts'
 import { proofOf } from '../../src/messaging/handshake.ts'
 import { Ledger } from '../../src/messaging/ledger.ts'
-import { FrameReader, pack, unpack } from '../../src/messaging/wire.ts'
+import { FrameReader, numberAt, pack, putNumber, uint32At, unpack } from '../../src/messaging/wire.ts'
 import { bindMeshSocket } from '../../src/net/mesh-socket.ts'
 import { chunkings } from '../../src/testing.ts'
 import type { Socket } from '../../src/transport.ts'
@@ -208,6 +208,16 @@ test('every value is the same however the bytes are cut', () => {
       read,
       values.flatMap((value) => [value, value]),
     )
+  }
+})
+
+test('numbers of 48 bits are what Node writes and reads', () => {
+  const bytes = Buffer.alloc(8)
+  for (const value of [0, 1, 255, 65_536, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 40 + 12_345, 2 ** 48 - 1]) {
+    putNumber(bytes, 1, value)
+    assert.is(bytes.readUIntLE(1, 6), value)
+    assert.is(numberAt(bytes, 1), value)
+    assert.is(uint32At(bytes, 1), value % 2 ** 32)
   }
 })
 

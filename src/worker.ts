@@ -58,7 +58,8 @@ type Carrier = 'stream' | 'udp'
 
 /** What can stand in the constructor. Every one is a property of the Worker too. */
 export interface WorkerSettings<A extends string | undefined, P, T extends Carrier = 'stream'>
-  extends Partial<CallbacksAt<A, P, T>> {
+  extends Partial<Omit<CallbacksAt<A, P, T>, 'onMessage'>> {
+  onMessage?: OnMessageAt<A, P, T>
   name?: string
   count?: number
   backlog?: number
@@ -117,6 +118,9 @@ type ConnectionAt<A, P, T> = T extends 'udp'
       : Connection<InOf<P>, OutOf<P>>
     : Connection<InOf<P>, OutOf<P>>
 type CallbacksAt<A, P, T> = ConnectionCallbacks<InOf<P>, OutOf<P>, ConnectionAt<A, P, T>>
+/** Without an address it is `onWorkerMessage`. */
+type OnMessageAt<A, P, T> = [A] extends [undefined] ? OnWorkerMessage | null : CallbacksAt<A, P, T>['onMessage']
+type OnWorkerMessage = (from: WorkerRef, message: unknown, call: Call) => unknown
 type ProtocolAt<A> = A extends string ? ProtocolOf<A> : unknown
 
 // biome-ignore lint/correctness/noUnusedVariables: a merged interface repeats the class's parameters
@@ -254,7 +258,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   onWorkerReload: ((worker: Worker<A, P, T>) => unknown) | null = null
   /** A connection was accepted. Messages wait until a returned promise has settled. */
   onConnect: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null = null
-  onMessage: CallbacksAt<A, P, T>['onMessage'] = null
+  onMessage: OnMessageAt<A, P, T> = null as OnMessageAt<A, P, T>
   onClose: CallbacksAt<A, P, T>['onClose'] = null
   onError: CallbacksAt<A, P, T>['onError'] = null
   onBufferFull: CallbacksAt<A, P, T>['onBufferFull'] = null
@@ -264,7 +268,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
    * A message from another worker, or from this one. What it returns, or its promise's value, answers a `request`; an async
    * iterable is a stream. Without an address `onMessage` is the same.
    */
-  onWorkerMessage: ((from: WorkerRef, message: unknown, call: Call) => unknown) | null = null
+  onWorkerMessage: OnWorkerMessage | null = null
   /** In the process that sent it: a message to this group that was refused, or is lost (`error.mayHaveBeenHandled`). Unset: logged. */
   onSendFail: ((error: Error, message: unknown, to: WorkerRef) => unknown) | null = null
   /** In the process that sends: a worker of this group has as many messages of ours as it may (`maxMailboxMessages`). */

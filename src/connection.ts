@@ -801,13 +801,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       this.#syncReading()
     } else {
       this.#lastActive = Math.ceil(this.#feed(bytes))
-      if (!this.#isPlain) this.#continue()
+      if (!this.#isPlain()) this.#continue()
     }
     if (this.#farewell & Farewell.LastCall) this[kLeave]()
   }
 
   /** Nothing is out of the ordinary: there is nothing to continue with. */
-  get #isPlain(): boolean {
+  #isPlain(): boolean {
     const isFree = this.#stops === 0 && this.#farewell === 0 && !this.#is(Bit.Stopped) && this.#held === null
     if (!isFree || this.#state !== State.Established || this.#is(Bit.Paused)) return false
     return !this.#is(Bit.PeerEnded) && this.#io.onSettled === null
@@ -956,7 +956,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** A message from the codec. False: stop. */
   #emit(message: In): boolean {
     if (this.#state !== State.Established || this.#is(Bit.Closing)) return false
-    if (!this.#mayDeliver || this.#queue.length > 0 || this.#is(Bit.Pumping)) {
+    if (!this.#mayDeliver() || this.#queue.length > 0 || this.#is(Bit.Pumping)) {
       if (this.#queue === NONE) this.#queue = []
       this.#queue.push(message)
       if (this.#queue.length >= this.worker.maxQueuedMessages) this.#stop(Stop.Queue)
@@ -1033,7 +1033,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #pump(): void {
     if (this.#is(Bit.Pumping)) return // a handler resumes its own connection: the next one does not start inside it
     this.#bits |= Bit.Pumping
-    while (this.#queue.length > 0 && this.#mayDeliver) this.#deliver(this.#queue.shift() as In)
+    while (this.#queue.length > 0 && this.#mayDeliver()) this.#deliver(this.#queue.shift() as In)
     this.#bits &= ~Bit.Pumping
     if (this.#queue.length === 0) {
       this.#queue = NONE
@@ -1044,7 +1044,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (isShort) this.#start(Stop.Queue)
   }
 
-  get #mayDeliver(): boolean {
+  #mayDeliver(): boolean {
     return this.#inFlight < this.worker.maxInFlight && (this.#stops & HOLDS_MESSAGES) === 0
   }
 
@@ -1526,13 +1526,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
 
     emit(message: In): boolean {
-      if (!this.#isCurrent) return false
+      if (!this.#isCurrent()) return false
       const connection = this.#connection
       return connection.#is(Bit.InCodec) ? connection.#emit(message) : connection.#emitLate(message)
     }
 
     write(bytes: Encoded, must = false): boolean {
-      if (!this.#isCurrent || this.#connection.#state === State.Closed) return false
+      if (!this.#isCurrent() || this.#connection.#state === State.Closed) return false
       return this.#connection.#write(bytes, must)
     }
 
@@ -1541,15 +1541,15 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
 
     pause(): void {
-      if (this.#isCurrent) this.#connection.#stop(Stop.Codec)
+      if (this.#isCurrent()) this.#connection.#stop(Stop.Codec)
     }
 
     resume(): void {
-      if (this.#isCurrent) this.#connection.#resumeCodec()
+      if (this.#isCurrent()) this.#connection.#resumeCodec()
     }
 
     deadline(kind: string, ms: number): void {
-      if (this.#isCurrent) this.#connection.#setDeadline(kind, ms)
+      if (this.#isCurrent()) this.#connection.#setDeadline(kind, ms)
     }
 
     now(): number {
@@ -1557,13 +1557,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
 
     end(code = 0): void {
-      if (!this.#isCurrent) return
+      if (!this.#isCurrent()) return
       if (code !== 0) this.#connection.#more().closeCode = code
       this.#connection.#end()
     }
 
     close(code = 0): void {
-      if (!this.#isCurrent) return
+      if (!this.#isCurrent()) return
       this.#connection.#more().closeCode = code
       this.#connection.#close()
     }
@@ -1574,14 +1574,14 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
     fail(error: unknown): void {
       const connection = this.#connection
-      if (!this.#isCurrent || connection.#state === State.Closed) return
+      if (!this.#isCurrent() || connection.#state === State.Closed) return
       const isEnding = connection.#state !== State.Established // the last word is on its way
       connection.#handlerFailed(error)
       if (!isEnding) connection.#drop()
     }
 
     upgrade(protocol: AnyProtocol, rest: Uint8Array): void {
-      if (this.#isCurrent) this.#connection.#upgrade(protocol, rest)
+      if (this.#isCurrent()) this.#connection.#upgrade(protocol, rest)
     }
 
     get peer(): Peer {
@@ -1598,7 +1598,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
     set onDrain(callback: (() => void) | null) {
       this.#onDrain = callback
-      if (callback !== null && this.#isCurrent && this.queuedBytes > 0) this.#connection.#socket.awaitDrained()
+      if (callback !== null && this.#isCurrent() && this.queuedBytes > 0) this.#connection.#socket.awaitDrained()
     }
 
     get signal(): AbortSignal {
@@ -1617,7 +1617,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       return this.#connection.#socket.queuedBytes
     }
 
-    get #isCurrent(): boolean {
+    #isCurrent(): boolean {
       return this.#connection.#io === this
     }
   }

@@ -55,6 +55,7 @@ async function* compressed(body: BodyStream, coding: Coding): AsyncGenerator<Buf
   const engine = newCompressor(coding)
   const ready: Buffer[] = []
   engine.on('data', (bytes: Buffer) => ready.push(bytes))
+  engine.on('error', nothing) // whoever waits for it is told
   try {
     for await (const piece of body) {
       await new Promise<void>((resolve, reject) => {
@@ -70,4 +71,8 @@ async function* compressed(body: BodyStream, coding: Coding): AsyncGenerator<Buf
   } finally {
     engine.destroy()
   }
+}
+
+function nothing(): void {
+  // An 'error' that nobody listens to would end the process.
 }

@@ -299,6 +299,7 @@ export function staticFiles(
     const name = decodedPath(request.path, options.dotfiles === true)
     if (name === null) return null
     home ??= realpath(root).catch((cause) => {
+      home = null // it may be made yet
       throw new UsageError('ERR_BAD_ROOT', `staticFiles: ${root} is no folder`, { cause })
     })
     const folder = await home

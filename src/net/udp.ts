@@ -131,7 +131,7 @@ export class UdpServer implements DatagramSocket, Listener {
     socket.once('error', end)
     socket.on('message', (message, from) => this.#take(message, from)) // it came between bind and close: it is ours
     socket.bind({ address: this.localIp, port: this.localPort, exclusive: true }, () => {
-      socket.connect(port, ip, () => socket.send(chunks(bytes), end))
+      connect(socket, ip, port, (error) => (error ? end(error) : socket.send(chunks(bytes), end)))
     })
   }
 
@@ -174,13 +174,11 @@ export class UdpClient implements DatagramClient {
     const endpoint = formatEndpoint(ip, port)
     const socket = newSocket(ip, {})
     await new Promise<void>((done, fail) => {
-      socket.once('error', (error) => fail(systemError(error, 'connect', endpoint)))
-      socket.connect(port, ip, done)
+      connect(socket, ip, port, (error) => (error ? fail(systemError(error, 'connect', endpoint)) : done()))
     }).catch((error) => {
       socket.close()
       throw error
     })
-    socket.removeAllListeners('error')
     const client = new UdpClient(socket, endpoint)
     socket.on('message', receive)
     socket.on('error', (error) => failed(systemError(error, 'recvmsg', endpoint)))
@@ -217,6 +215,11 @@ export async function freeEndpoint(host: string, port: number): Promise<string> 
     socket.close(done)
   })
   return formatEndpoint(found.address, found.port)
+}
+
+/** dgram tells a callback, and no 'error' listener then, when it fails: its types do not know. */
+function connect(socket: Socket, ip: string, port: number, done: (error?: Error | null) => void): void {
+  socket.connect(port, ip, done)
 }
 
 function newSocket(ip: string, options: Sharing): Socket {

@@ -44,6 +44,7 @@ export class Regroup extends Reload {
       group.blueprint = blueprint
       group.scaledTo = scaledTo
       await this.remove(group, group.slots.slice(before))
+      this.supervisor.reconcile() // its sockets are closed before the next one is bound: their order is the kernel's
       throw error
     }
   }

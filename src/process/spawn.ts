@@ -4,6 +4,7 @@
 import type { ChildProcess, SpawnOptions as NodeSpawnOptions, StdioOptions } from 'node:child_process'
 import { Socket } from 'node:net'
 import type { Sys } from '../addon.ts'
+import { log } from '../log.ts'
 import { activatedDescriptors } from './activation.ts'
 import { BOOT_VARIABLE, CHANNEL_FD, CHANNEL_VARIABLE } from './boot.ts'
 import { Channel } from './channel.ts'
@@ -98,7 +99,18 @@ export function onceEnded(child: ChildProcess, tell: (code: number | null, signa
   })
 }
 
-/** What the 'error' event of a child means: it could not be started. */
+/**
+ * Tells that a process could not be started. Its 'error' event is of a signal, too, that this process may not send (EPERM, without
+ * CAP_KILL): then it lives, and nobody is told.
+ */
+export function onceUnstarted(child: ChildProcess, tell: (error: Error) => void): void {
+  child.on('error', (error) => {
+    if (child.pid === undefined) tell(error)
+    else log(`process ${child.pid}: ${error.message}`)
+  })
+}
+
+/** What is told of a child that could not be started. */
 export function spawnFailure(error: Error): CommandError {
   return new CommandError(Exit.Failure, `cannot start a process: ${error.message}`, { cause: error })
 }

@@ -7,7 +7,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { atLength } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
-import { inSandbox, type Sandbox, workersOf } from '../support/server.ts'
+import { inSandbox, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 const MESSAGES = Number(process.env.MESSAGES ?? atLength(6_000, 20_000))
@@ -79,6 +79,7 @@ test('each message is handled once, or its sender is told; in order, and none is
       async () => process.kill((await sinkPids())[0] as number, 'SIGKILL'),
       async () => shape(5) && (await reload(box)),
       async () => process.kill((await sinkPids())[1] as number, 'SIGKILL'),
+      async () => succeeded(await box.command('scale', 'sinks', '4')),
       async () => process.kill((await sinkPids())[2] as number, 'SIGSEGV'),
       async () => shape(2) && (await reload(box)),
     ]

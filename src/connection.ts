@@ -167,8 +167,8 @@ const enum Bit {
   Full = 16,
   /** `onError` is at work. */
   Reporting = 32,
-  /** The codec has been asked for its last word. */
-  Closing = 64,
+  /** The codec has been asked for it. */
+  LastWord = 64,
   PeerEnded = 128,
   /** The codec was told of that. */
   ToldEnd = 256,
@@ -229,7 +229,7 @@ class CodecTimer implements Coarse {
   readonly connection: AnyConnection
   readonly kind: string
   next: CodecTimer | null
-  /** When it is near, the clock's id. */
+  /** The clock's id of one that is NEAR; of another one when it is due, as `Coarse` has it. */
   due = 0
   /** NEAR, 0 when it does not run, or a list of `far`. */
   list = 0
@@ -251,6 +251,7 @@ function expire(timer: CodecTimer): void {
 }
 
 const far = new CoarseDeadlines(deadlines)
+/** No list, and not 0: a far one that was about to expire, and was set again to a near time, looks at that. */
 const NEAR = -1
 
 const NO_BYTES = Buffer.alloc(0)
@@ -426,7 +427,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   send(message: Out | Encoded, raw = false): boolean {
     if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
     if (this.#isShakingHands) return this.#refuse('TLS is being negotiated')
-    if (this.#is(Bit.Closing)) return this.#refuse('connection is closing')
+    if (this.#is(Bit.LastWord)) return this.#refuse('connection is closing')
     const outer = this.#bits & Bit.Refused // of a send that called back
     this.#bits &= ~Bit.Refused
     const goOn = raw ? this.#write(message as Encoded) : this.#intoCodecToSend(message as Out)
@@ -439,7 +440,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   close(message?: Out): void
   close(bytes: Encoded, raw: true): void
   close(message?: Out | Encoded, raw = false): void {
-    if (this.#state >= State.Closing || this.#is(Bit.Closing)) return
+    if (this.#state >= State.Closing || this.#is(Bit.LastWord)) return
     this.#sendLast(message, raw)
     if (!this.#hasMoreToSay('closed')) this.#close()
   }
@@ -451,7 +452,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   end(message?: Out): void
   end(bytes: Encoded, raw: true): void
   end(message?: Out | Encoded, raw = false): void {
-    if (this.#state !== State.Established || this.#is(Bit.Closing)) return
+    if (this.#state !== State.Established || this.#is(Bit.LastWord)) return
     this.#sendLast(message, raw)
     if (!this.#hasMoreToSay('closed')) this.#end()
   }
@@ -638,7 +639,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       this.#queue.length > 0 ||
       this.#is(Bit.Pumping) ||
       this.#is(Bit.Full) ||
-      this.#is(Bit.Closing)
+      this.#is(Bit.LastWord)
     )
       return false
     if (this.#is(Bit.PeerEnded) || this.#farewell !== 0) return false
@@ -770,7 +771,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   get [kTakes](): boolean {
-    return this.#state === State.Established && !this.#is(Bit.Closing) && this.#codec.isClosing !== true
+    return this.#state === State.Established && !this.#is(Bit.LastWord) && this.#codec.isClosing !== true
   }
 
   get [kIsLongLived](): boolean {
@@ -949,7 +950,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** A message from the codec. False: stop. */
   #emit(message: In): boolean {
-    if (this.#state !== State.Established || this.#is(Bit.Closing)) return false
+    const io = this.#io
+    if (this.#state !== State.Established || this.#is(Bit.LastWord)) return false
     if (!this.#mayDeliver || this.#queue.length > 0 || this.#is(Bit.Pumping)) {
       if (this.#queue === NONE) this.#queue = []
       this.#queue.push(message)
@@ -958,8 +960,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       this.#deliver(message)
     }
     if (++this.#burst % YIELD_CHECK === 0 && this.#settings.clock.now() - burstStart > YIELD_AFTER_MS) this.#yield()
-    this.#set(Bit.Stopped, (this.#stops & ~Stop.Codec) !== 0 || this.#state !== State.Established)
-    return !this.#is(Bit.Stopped)
+    const isStopped = (this.#stops & ~Stop.Codec) !== 0 || this.#state !== State.Established
+    if (isStopped && io !== this.#io) return false // startTls(): the codec that stops is let go, the next one is not stopped
+    this.#set(Bit.Stopped, isStopped)
+    return !isStopped
   }
 
   #deliver(message: In): void {
@@ -1298,8 +1302,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** Asks the codec for its last word: true while it has not said all of it. */
   #hasMoreToSay(reason: 'closed' | 'handler' | 'timeout', error?: unknown): boolean {
-    if (this.#state !== State.Established || this.#is(Bit.Closing) || this.#codec.closing === undefined) return false
-    this.#bits |= Bit.Closing
+    if (this.#state !== State.Established || this.#is(Bit.LastWord) || this.#codec.closing === undefined) return false
+    this.#bits |= Bit.LastWord
     this.#queue = NONE
     let isMore = false
     this.#guard(() => {

@@ -3,7 +3,7 @@
 // the connection, since an answer that is cut must not look whole. So all of it is written as what `must` be: how much
 // that may be is looked at before.
 
-import { UsageError } from '../../src/errors.ts'
+import { codeOf, UsageError } from '../../src/errors.ts'
 import { type CodecIo, isChunk } from '../../src/protocol.ts'
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
 import { hasToken, type RequestHead } from './head.ts'
@@ -84,8 +84,6 @@ export class Exchange {
   isLast = false
   /** All of it has been written. */
   isAnswered = false
-  /** The handler has the request. */
-  isDelivered = false
   /** What goes with the request. */
   uploads: UploadForm | null = null
   readonly #host: ExchangeHost
@@ -417,11 +415,6 @@ export class Exchange {
     })
   }
 
-  /** Waits for a client that reads. */
-  get isWaiting(): boolean {
-    return this.#wake !== null
-  }
-
   #streamed(): void {
     this.#iterator = null
     if (!this.#isGone) this.#terminate()
@@ -559,10 +552,6 @@ function discard({ body }: Draft): void {
 
 function wrongLength(length: number, how: string): UsageError {
   return new UsageError('ERR_BAD_RESPONSE', `a body is ${how} than its Content-Length of ${length}`)
-}
-
-function codeOf(error: unknown): string {
-  return error instanceof Error && 'code' in error ? String(error.code) : ''
 }
 
 function nothing(): void {

@@ -4,13 +4,8 @@
 
 import { serveFor } from './client-host.ts'
 import { type AnyConnection, Connection, kOpen } from './connection.ts'
-import {
-  type ConnectionCallbacks,
-  type ConnectionHost,
-  kGone,
-  type ProtocolCallbacks,
-  processClock,
-} from './connection-host.ts'
+import { type ConnectionHost, kGone, type ProtocolCallbacks, processClock } from './connection-host.ts'
+import { rowsOf } from './connection-rows.ts'
 import { newCounters } from './counters.ts'
 import { DatagramInbox } from './datagram-inbox.ts'
 import { datagramProtocol } from './datagram-peer.ts'
@@ -44,80 +39,13 @@ import {
   type Settings,
 } from './process/group.ts'
 import { runAll } from './process/run-all.ts'
-import { type AnyProtocol, type InOf, type OutOf, type ProtocolOf, protocolOf } from './protocol.ts'
+import { type AnyProtocol, type InOf, type OutOf, protocolOf } from './protocol.ts'
 import { Proxied, type ProxyProtocolOptions, ProxyRules } from './proxied.ts'
 import { StandIns } from './stand-ins.ts'
 import type { Listener, Socket, SocketEvents } from './transport.ts'
 import { UdpConnection, type UdpHost } from './udp-connection.ts'
 import { check, RULES, STATIC_RULES } from './worker-rules.ts'
-
-/** What lies below a Worker's protocol. */
-export type WorkerTransport = 'tcp' | 'ssl' | 'udp'
-/** What callbacks get connections of. Not the transport: Workers of 'tcp' and of 'ssl' are of one type. */
-type Carrier = 'stream' | 'udp'
-
-/** What can stand in the constructor. Every one is a property of the Worker too. */
-export interface WorkerSettings<A extends string | undefined, P, T extends Carrier = 'stream'>
-  extends Partial<CallbacksAt<A, P, T>> {
-  name?: string
-  count?: number
-  backlog?: number
-  maxPackageSize?: number
-  maxSendBufferSize?: number
-  maxInFlight?: number
-  maxQueuedMessages?: number
-  maxDatagramsInFlight?: number
-  idleTimeoutMs?: number
-  maxConnections?: number
-  maxConnectionsPerIp?: number
-  acceptRate?: number
-  proxyProtocol?: ProxyProtocolOptions
-  startTimeoutMs?: number
-  crashLoopAfter?: number
-  maxRequests?: number
-  maxMemory?: number
-  maxLifetimeMs?: number
-  stuckTimeoutMs?: number
-  drainTimeoutMs?: number
-  minReady?: number
-  reloadMode?: ReloadMode
-  reloadable?: boolean
-  reusePort?: boolean
-  user?: string
-  group?: string
-  execArgv?: readonly string[]
-  transport?: WorkerTransport
-  ssl?: ServerTlsOptions
-  onWorkerStart?: ((worker: Worker<A, P, T>) => unknown) | null
-  onWorkerStop?: ((worker: Worker<A, P, T>) => unknown) | null
-  onWorkerActive?: ((worker: Worker<A, P, T>) => unknown) | null
-  onWorkerRetire?: ((worker: Worker<A, P, T>) => unknown) | null
-  onWorkerReload?: ((worker: Worker<A, P, T>) => unknown) | null
-  onConnect?: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null
-  serial?: boolean
-  maxMailboxMessages?: number
-  maxMailboxBytes?: number
-  mailboxTimeoutMs?: number
-  onWorkerMessage?: Worker['onWorkerMessage']
-  onSendFail?: Worker['onSendFail']
-  onWorkerBufferFull?: Worker['onWorkerBufferFull']
-  onWorkerBufferDrain?: Worker['onWorkerBufferDrain']
-}
-
-/** What `worker.hold()` gives: call it when the work is done, once or more often. `using` does it by itself. */
-export type Hold = (() => void) & Disposable
-
-type Options<A extends string | undefined, P, T extends Carrier> = WorkerSettings<A, P, T> & ProtocolCallbacks
-/** A literal `udp://` address has datagrams, and no connections; so has `transport: 'udp'` in the constructor. */
-type ConnectionAt<A, P, T> = T extends 'udp'
-  ? UdpConnection<OutOf<P>>
-  : A extends string
-    ? Lowercase<A> extends `udp://${string}`
-      ? UdpConnection<OutOf<P>>
-      : Connection<InOf<P>, OutOf<P>>
-    : Connection<InOf<P>, OutOf<P>>
-type CallbacksAt<A, P, T> = ConnectionCallbacks<InOf<P>, OutOf<P>, ConnectionAt<A, P, T>>
-type ProtocolAt<A> = A extends string ? ProtocolOf<A> : unknown
+import type { CallbacksAt, Carrier, Hold, Options, ProtocolAt, WorkerTransport } from './worker-settings.ts'
 
 // biome-ignore lint/correctness/noUnusedVariables: a merged interface repeats the class's parameters
 export interface Worker<A extends string | undefined, P, T extends Carrier> extends ProtocolCallbacks {}
@@ -695,14 +623,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   /** @internal */
   listConnections(after: number, limit: number): ConnectionRow[] {
-    const rows: ConnectionRow[] = []
-    const all = [this, ...this.#inner].flatMap(({ connections }) => [...connections.values()])
-    if (this.#inner.size > 0) all.sort((a, b) => a.id - b.id) // ids count through the process
-    for (const connection of all) {
-      if (rows.length >= limit) break
-      if (connection.id > after) rows.push(rowOf(connection))
-    }
-    return rows
+    return rowsOf([this, ...this.#inner], after, limit)
   }
 
   useShare(connections: number): void {
@@ -940,21 +861,4 @@ function leavingError(): AbortError {
 
 function plural(count: number, what: string): string {
   return count === 0 ? '' : `${count} ${what}${count === 1 ? '' : 's'}`
-}
-
-function rowOf(connection: AnyConnection): ConnectionRow {
-  return {
-    id: connection.id,
-    protocol: connection.protocol.name,
-    transport: connection.getRemoteIp() === '' ? 'unix' : 'tcp',
-    isIpV4: connection.isIpV4(),
-    isIpV6: connection.isIpV6(),
-    recvQueue: connection.getRecvBufferQueueSize(),
-    sendQueue: connection.getSendBufferQueueSize(),
-    bytesRead: connection.bytesRead,
-    bytesWritten: connection.bytesWritten,
-    status: connection.getStatus(false),
-    local: connection.getLocalAddress(),
-    remote: connection.getRemoteAddress(),
-  }
 }

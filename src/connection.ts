@@ -833,7 +833,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#rare !== null) this.#rare.handshake = null
     this.#guard(() => this.#openCodec())
     handshake?.resolve()
-    this[kDrained]() // when the clear text had left, the handshake began instead
+    if (this.#socket.queuedBytes === 0) this[kDrained]() // when the clear text had left, the handshake began instead
     this.#start(Stop.Handshake)
   }
 

@@ -192,6 +192,11 @@ const MAX_BACKLOG_BYTES = 1_048_576
 const MAX_HELD_BYTES = 262_144
 /** How long a closing connection waits for a peer that does not read: so long without any progress, it is given up. */
 const FLUSH_TIMEOUT_MS = 30_000
+/**
+ * How long one that leaves in a drain waits for its peer to close, s, if it waits at all. A peer that stalls has the end of a long
+ * answer still to come, from our kernel; what it sends to a closed connection meets a reset, and that throws the rest away.
+ */
+const DRAIN_LINGER_S = 5
 
 // biome-ignore lint/suspicious/noExplicitAny: messages are in and out at once, so no narrower type holds all
 export type AnyConnection = Connection<any, any>
@@ -742,6 +747,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   [kDrain](): void {
     if (this.#state !== State.Established || this.#farewell & Farewell.Said) return
     this.#farewell |= Farewell.Said
+    if (this.lingerTimeout > 0) this.lingerTimeout = Math.max(this.lingerTimeout, DRAIN_LINGER_S)
     this.#intoCodec(() => this.#codec.drain())
   }
 

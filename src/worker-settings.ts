@@ -3,6 +3,8 @@
 
 import type { Connection } from './connection.ts'
 import type { ConnectionCallbacks, ProtocolCallbacks } from './connection-host.ts'
+import type { Call } from './messaging/call.ts'
+import type { WorkerRef } from './messaging/references.ts'
 import type { ServerTlsOptions } from './net/tls.ts'
 import type { ReloadMode } from './process/group.ts'
 import type { InOf, OutOf, ProtocolOf } from './protocol.ts'
@@ -17,7 +19,8 @@ export type Carrier = 'stream' | 'udp'
 
 /** What can stand in the constructor. Every one is a property of the Worker too. */
 export interface WorkerSettings<A extends string | undefined, P, T extends Carrier = 'stream'>
-  extends Partial<CallbacksAt<A, P, T>> {
+  extends Partial<Omit<CallbacksAt<A, P, T>, 'onMessage'>> {
+  onMessage?: OnMessageAt<A, P, T>
   name?: string
   count?: number
   backlog?: number
@@ -76,4 +79,7 @@ type ConnectionAt<A, P, T> = T extends 'udp'
       : Connection<InOf<P>, OutOf<P>>
     : Connection<InOf<P>, OutOf<P>>
 export type CallbacksAt<A, P, T> = ConnectionCallbacks<InOf<P>, OutOf<P>, ConnectionAt<A, P, T>>
+/** Without an address it is `onWorkerMessage`. */
+export type OnMessageAt<A, P, T> = [A] extends [undefined] ? OnWorkerMessage | null : CallbacksAt<A, P, T>['onMessage']
+export type OnWorkerMessage = (from: WorkerRef, message: unknown, call: Call) => unknown
 export type ProtocolAt<A> = A extends string ? ProtocolOf<A> : unknown

@@ -12,7 +12,6 @@ import { datagramProtocol } from './datagram-peer.ts'
 import { Drain, type Drainable } from './drain.ts'
 import { AbortError, messageOf, UsageError } from './errors.ts'
 import { log } from './log.ts'
-import type { Call } from './messaging/call.ts'
 import type { Handler } from './messaging/mailbox.ts'
 import { currentMesh, groupNamed, groupOf, type MessagingWorker, openMesh, usePeers } from './messaging/messaging.ts'
 import type { WorkerGroup, WorkerRef } from './messaging/references.ts'
@@ -37,7 +36,16 @@ import { runAll } from './process/run-all.ts'
 import { type AnyProtocol, type InOf, type OutOf, protocolOf } from './protocol.ts'
 import { type ProxyProtocolOptions, ProxyRules } from './proxied.ts'
 import { check, RULES, STATIC_RULES } from './worker-rules.ts'
-import type { CallbacksAt, Carrier, Hold, Options, ProtocolAt, WorkerTransport } from './worker-settings.ts'
+import type {
+  CallbacksAt,
+  Carrier,
+  Hold,
+  OnMessageAt,
+  OnWorkerMessage,
+  Options,
+  ProtocolAt,
+  WorkerTransport,
+} from './worker-settings.ts'
 
 // biome-ignore lint/correctness/noUnusedVariables: a merged interface repeats the class's parameters
 export interface Worker<A extends string | undefined, P, T extends Carrier> extends ProtocolCallbacks {}
@@ -174,7 +182,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   onWorkerReload: ((worker: Worker<A, P, T>) => unknown) | null = null
   /** A connection was accepted. Messages wait until a returned promise has settled. */
   onConnect: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null = null
-  onMessage: CallbacksAt<A, P, T>['onMessage'] = null
+  onMessage: OnMessageAt<A, P, T> = null as OnMessageAt<A, P, T>
   onClose: CallbacksAt<A, P, T>['onClose'] = null
   onError: CallbacksAt<A, P, T>['onError'] = null
   onBufferFull: CallbacksAt<A, P, T>['onBufferFull'] = null
@@ -184,7 +192,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
    * A message from another worker, or from this one. What it returns, or its promise's value, answers a `request`; an async
    * iterable is a stream. Without an address `onMessage` is the same.
    */
-  onWorkerMessage: ((from: WorkerRef, message: unknown, call: Call) => unknown) | null = null
+  onWorkerMessage: OnWorkerMessage | null = null
   /** In the process that sent it: a message to this group that was refused, or is lost (`error.mayHaveBeenHandled`). Unset: logged. */
   onSendFail: ((error: Error, message: unknown, to: WorkerRef) => unknown) | null = null
   /** In the process that sends: a worker of this group has as many messages of ours as it may (`maxMailboxMessages`). */

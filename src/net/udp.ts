@@ -1,7 +1,7 @@
 // UDP on node:dgram, public API only. A server's socket, bound here or inherited, and a client's. Each datagram is one
 // system call: dgram has no sendmmsg(2). An error of the network (ICMP, ENETUNREACH) is told and closes nothing.
 
-import { createSocket, type RemoteInfo, type Socket, type SocketOptions } from 'node:dgram'
+import type { RemoteInfo, Socket, SocketOptions } from 'node:dgram'
 import { isIPv6 } from 'node:net'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { formatEndpoint, parseEndpoint } from '../endpoint.ts'
@@ -225,6 +225,7 @@ function connect(socket: Socket, ip: string, port: number, done: (error?: Error 
 function newSocket(ip: string, options: Sharing): Socket {
   // Addresses are looked up before they come here: a look-up in dgram costs each datagram a turn.
   const all = { type: isIPv6(ip) ? 'udp6' : 'udp4', lookup: asIs, ...options }
+  const { createSocket } = process.getBuiltinModule('node:dgram') // not loaded where nobody needs it
   return createSocket(all as SocketOptions) // reusePort: newer than the types
 }
 

@@ -802,13 +802,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       this.#syncReading()
     } else {
       this.#lastActive = Math.ceil(this.#feed(bytes))
-      if (!this.#isPlain) this.#continue()
+      if (!this.#isPlain()) this.#continue()
     }
     if (this.#farewell & Farewell.LastCall) this[kLeave]()
   }
 
   /** Nothing is out of the ordinary: there is nothing to continue with. */
-  get #isPlain(): boolean {
+  #isPlain(): boolean {
     const isFree = this.#stops === 0 && this.#farewell === 0 && !this.#is(Bit.Stopped) && this.#held === null
     if (!isFree || this.#state !== State.Established || this.#is(Bit.Paused)) return false
     return !this.#is(Bit.PeerEnded) && this.#io.onSettled === null
@@ -958,7 +958,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #emit(message: In): boolean {
     const io = this.#io
     if (this.#state !== State.Established || this.#is(Bit.LastWord)) return false
-    if (!this.#mayDeliver || this.#queue.length > 0 || this.#is(Bit.Pumping)) {
+    if (!this.#mayDeliver() || this.#queue.length > 0 || this.#is(Bit.Pumping)) {
       if (this.#queue === NONE) this.#queue = []
       this.#queue.push(message)
       if (this.#queue.length >= this.worker.maxQueuedMessages) this.#stop(Stop.Queue)
@@ -985,24 +985,24 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #await(handler: PromiseLike<unknown>): void {
     this.#inFlight++
     this.worker.unsettled++
-    const life = this.#life
+    const life = this.#life()
     // Of a thenable it makes a promise: one that settles twice, or throws, is counted once all the same.
     Promise.resolve(handler).then(
       () => this.#settled(life),
       (error) => {
-        if (life === this.#life) this.#handlerFailed(error)
+        if (life === this.#life()) this.#handlerFailed(error)
         this.#settled(life)
       },
     )
   }
 
   /** Of a client that connects again, which one; what has begun in another one changes nothing in this. */
-  get #life(): number {
+  #life(): number {
     return this.#rare === null ? 0 : this.#rare.life
   }
 
   #settled(life: number): void {
-    if (life !== this.#life) return this.#release()
+    if (life !== this.#life()) return this.#release()
     this.#inFlight--
     this.#pump()
     if (this.#inFlight === 0) this.#lastActive = Math.ceil(this.#settings.clock.now())
@@ -1017,13 +1017,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     failed: (error: unknown) => void = (error) => this.#handlerFailed(error),
   ): void {
     this.worker.unsettled++
-    const life = this.#life
+    const life = this.#life()
     const end = () => {
-      if (life === this.#life) settled()
+      if (life === this.#life()) settled()
       this.#release()
     }
     Promise.resolve(work).then(end, (error) => {
-      if (life === this.#life) failed(error)
+      if (life === this.#life()) failed(error)
       else this.#logError(Connection.HANDLER, messageOf(error), error instanceof Error ? error : undefined)
       end()
     })
@@ -1037,7 +1037,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #pump(): void {
     if (this.#is(Bit.Pumping)) return // a handler resumes its own connection: the next one does not start inside it
     this.#bits |= Bit.Pumping
-    while (this.#queue.length > 0 && this.#mayDeliver) this.#deliver(this.#queue.shift() as In)
+    while (this.#queue.length > 0 && this.#mayDeliver()) this.#deliver(this.#queue.shift() as In)
     this.#bits &= ~Bit.Pumping
     if (this.#queue.length === 0) {
       this.#queue = NONE
@@ -1048,7 +1048,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (isShort) this.#start(Stop.Queue)
   }
 
-  get #mayDeliver(): boolean {
+  #mayDeliver(): boolean {
     return this.#inFlight < this.worker.maxInFlight && (this.#stops & HOLDS_MESSAGES) === 0
   }
 
@@ -1530,13 +1530,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
 
     emit(message: In): boolean {
-      if (!this.#isCurrent) return false
+      if (!this.#isCurrent()) return false
       const connection = this.#connection
       return connection.#is(Bit.InCodec) ? connection.#emit(message) : connection.#emitLate(message)
     }
 
     write(bytes: Encoded, must = false): boolean {
-      if (!this.#isCurrent || this.#connection.#state === State.Closed) return false
+      if (!this.#isCurrent() || this.#connection.#state === State.Closed) return false
       return this.#connection.#write(bytes, must)
     }
 
@@ -1545,15 +1545,15 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
 
     pause(): void {
-      if (this.#isCurrent) this.#connection.#stop(Stop.Codec)
+      if (this.#isCurrent()) this.#connection.#stop(Stop.Codec)
     }
 
     resume(): void {
-      if (this.#isCurrent) this.#connection.#resumeCodec()
+      if (this.#isCurrent()) this.#connection.#resumeCodec()
     }
 
     deadline(kind: string, ms: number): void {
-      if (this.#isCurrent) this.#connection.#setDeadline(kind, ms)
+      if (this.#isCurrent()) this.#connection.#setDeadline(kind, ms)
     }
 
     now(): number {
@@ -1561,13 +1561,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
 
     end(code = 0): void {
-      if (!this.#isCurrent) return
+      if (!this.#isCurrent()) return
       if (code !== 0) this.#connection.#more().closeCode = code
       this.#connection.#end()
     }
 
     close(code = 0): void {
-      if (!this.#isCurrent) return
+      if (!this.#isCurrent()) return
       this.#connection.#more().closeCode = code
       this.#connection.#close()
     }
@@ -1578,14 +1578,14 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
     fail(error: unknown): void {
       const connection = this.#connection
-      if (!this.#isCurrent || connection.#state === State.Closed) return
+      if (!this.#isCurrent() || connection.#state === State.Closed) return
       const isEnding = connection.#state !== State.Established // the last word is on its way
       connection.#handlerFailed(error)
       if (!isEnding) connection.#drop()
     }
 
     upgrade(protocol: AnyProtocol, rest: Uint8Array): void {
-      if (this.#isCurrent) this.#connection.#upgrade(protocol, rest)
+      if (this.#isCurrent()) this.#connection.#upgrade(protocol, rest)
     }
 
     get peer(): Peer {
@@ -1602,7 +1602,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
     set onDrain(callback: (() => void) | null) {
       this.#onDrain = callback
-      if (callback !== null && this.#isCurrent && this.queuedBytes > 0) this.#connection.#socket.awaitDrained()
+      if (callback !== null && this.#isCurrent() && this.queuedBytes > 0) this.#connection.#socket.awaitDrained()
     }
 
     get signal(): AbortSignal {
@@ -1621,7 +1621,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       return this.#connection.#socket.queuedBytes
     }
 
-    get #isCurrent(): boolean {
+    #isCurrent(): boolean {
       return this.#connection.#io === this
     }
   }

@@ -345,12 +345,12 @@ export class Exchange {
     const data = message instanceof Chunk ? message.data : message instanceof ServerSentEvents ? message.text : message
     if (!isChunk(data))
       throw new UsageError('ERR_ENCODE', 'an open answer goes on with text, bytes, Chunk or ServerSentEvents')
-    if (data.length > 0) return this.#isFull ? this.#leaveOut(message) : this.#piece(data)
+    if (data.length > 0) return this.#isFull() ? this.#leaveOut(message) : this.#piece(data)
     this.finish()
     return true
   }
 
-  get #isFull(): boolean {
+  #isFull(): boolean {
     const { queuedBytes, maxSendBufferSize } = this.#host.io
     return queuedBytes >= maxSendBufferSize
   }

@@ -167,8 +167,8 @@ const enum Bit {
   Full = 16,
   /** `onError` is at work. */
   Reporting = 32,
-  /** The codec has been asked for its last word. */
-  Closing = 64,
+  /** The codec has been asked for it. */
+  LastWord = 64,
   PeerEnded = 128,
   /** The codec was told of that. */
   ToldEnd = 256,
@@ -234,7 +234,7 @@ class CodecTimer implements Coarse {
   readonly connection: AnyConnection
   readonly kind: string
   next: CodecTimer | null
-  /** When it is near, the clock's id. */
+  /** The clock's id of one that is NEAR; of another one when it is due, as `Coarse` has it. */
   due = 0
   /** NEAR, 0 when it does not run, or a list of `far`. */
   list = 0
@@ -256,6 +256,7 @@ function expire(timer: CodecTimer): void {
 }
 
 const far = new CoarseDeadlines(deadlines)
+/** No list, and not 0: a far one that was about to expire, and was set again to a near time, looks at that. */
 const NEAR = -1
 
 const NO_BYTES = Buffer.alloc(0)
@@ -431,7 +432,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   send(message: Out | Encoded, raw = false): boolean {
     if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
     if (this.#isShakingHands) return this.#refuse('TLS is being negotiated')
-    if (this.#is(Bit.Closing)) return this.#refuse('connection is closing')
+    if (this.#is(Bit.LastWord)) return this.#refuse('connection is closing')
     const outer = this.#bits & Bit.Refused // of a send that called back
     this.#bits &= ~Bit.Refused
     const goOn = raw ? this.#write(message as Encoded) : this.#intoCodecToSend(message as Out)
@@ -444,7 +445,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   close(message?: Out): void
   close(bytes: Encoded, raw: true): void
   close(message?: Out | Encoded, raw = false): void {
-    if (this.#state >= State.Closing || this.#is(Bit.Closing)) return
+    if (this.#state >= State.Closing || this.#is(Bit.LastWord)) return
     this.#sendLast(message, raw)
     if (!this.#hasMoreToSay('closed')) this.#close()
   }
@@ -456,7 +457,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   end(message?: Out): void
   end(bytes: Encoded, raw: true): void
   end(message?: Out | Encoded, raw = false): void {
-    if (this.#state !== State.Established || this.#is(Bit.Closing)) return
+    if (this.#state !== State.Established || this.#is(Bit.LastWord)) return
     this.#sendLast(message, raw)
     if (!this.#hasMoreToSay('closed')) this.#end()
   }
@@ -643,7 +644,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       this.#queue.length > 0 ||
       this.#is(Bit.Pumping) ||
       this.#is(Bit.Full) ||
-      this.#is(Bit.Closing)
+      this.#is(Bit.LastWord)
     )
       return false
     if (this.#is(Bit.PeerEnded) || this.#farewell !== 0) return false
@@ -776,7 +777,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   get [kTakes](): boolean {
-    return this.#state === State.Established && !this.#is(Bit.Closing) && this.#codec.isClosing !== true
+    return this.#state === State.Established && !this.#is(Bit.LastWord) && this.#codec.isClosing !== true
   }
 
   get [kIsLongLived](): boolean {
@@ -838,7 +839,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#rare !== null) this.#rare.handshake = null
     this.#guard(() => this.#openCodec())
     handshake?.resolve()
-    this[kDrained]() // when the clear text had left, the handshake began instead
+    if (this.#socket.queuedBytes === 0) this[kDrained]() // when the clear text had left, the handshake began instead
     this.#start(Stop.Handshake)
   }
 
@@ -955,7 +956,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** A message from the codec. False: stop. */
   #emit(message: In): boolean {
-    if (this.#state !== State.Established || this.#is(Bit.Closing)) return false
+    const io = this.#io
+    if (this.#state !== State.Established || this.#is(Bit.LastWord)) return false
     if (!this.#mayDeliver() || this.#queue.length > 0 || this.#is(Bit.Pumping)) {
       if (this.#queue === NONE) this.#queue = []
       this.#queue.push(message)
@@ -964,8 +966,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       this.#deliver(message)
     }
     if (++this.#burst % YIELD_CHECK === 0 && this.#settings.clock.now() - burstStart > YIELD_AFTER_MS) this.#yield()
-    this.#set(Bit.Stopped, (this.#stops & ~Stop.Codec) !== 0 || this.#state !== State.Established)
-    return !this.#is(Bit.Stopped)
+    const isStopped = (this.#stops & ~Stop.Codec) !== 0 || this.#state !== State.Established
+    if (isStopped && io !== this.#io) return false // startTls(): the codec that stops is let go, the next one is not stopped
+    this.#set(Bit.Stopped, isStopped)
+    return !isStopped
   }
 
   #deliver(message: In): void {
@@ -981,24 +985,24 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #await(handler: PromiseLike<unknown>): void {
     this.#inFlight++
     this.worker.unsettled++
-    const life = this.#life
+    const life = this.#life()
     // Of a thenable it makes a promise: one that settles twice, or throws, is counted once all the same.
     Promise.resolve(handler).then(
       () => this.#settled(life),
       (error) => {
-        if (life === this.#life) this.#handlerFailed(error)
+        if (life === this.#life()) this.#handlerFailed(error)
         this.#settled(life)
       },
     )
   }
 
   /** Of a client that connects again, which one; what has begun in another one changes nothing in this. */
-  get #life(): number {
+  #life(): number {
     return this.#rare === null ? 0 : this.#rare.life
   }
 
   #settled(life: number): void {
-    if (life !== this.#life) return this.#release()
+    if (life !== this.#life()) return this.#release()
     this.#inFlight--
     this.#pump()
     if (this.#inFlight === 0) this.#lastActive = Math.ceil(this.#settings.clock.now())
@@ -1013,13 +1017,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     failed: (error: unknown) => void = (error) => this.#handlerFailed(error),
   ): void {
     this.worker.unsettled++
-    const life = this.#life
+    const life = this.#life()
     const end = () => {
-      if (life === this.#life) settled()
+      if (life === this.#life()) settled()
       this.#release()
     }
     Promise.resolve(work).then(end, (error) => {
-      if (life === this.#life) failed(error)
+      if (life === this.#life()) failed(error)
       else this.#logError(Connection.HANDLER, messageOf(error), error instanceof Error ? error : undefined)
       end()
     })
@@ -1304,8 +1308,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** Asks the codec for its last word: true while it has not said all of it. */
   #hasMoreToSay(reason: 'closed' | 'handler' | 'timeout', error?: unknown): boolean {
-    if (this.#state !== State.Established || this.#is(Bit.Closing) || this.#codec.closing === undefined) return false
-    this.#bits |= Bit.Closing
+    if (this.#state !== State.Established || this.#is(Bit.LastWord) || this.#codec.closing === undefined) return false
+    this.#bits |= Bit.LastWord
     this.#queue = NONE
     let isMore = false
     this.#guard(() => {

@@ -124,5 +124,6 @@ export type { SetOptions, SharedMap } from './shared/shared-map.ts'
 export type { Change, WatchOptions } from './shared/watch.ts'
 export { type AnyUdpConnection, UdpConnection } from './udp-connection.ts'
 export { version } from './version.ts'
-export { type Hold, Worker, type WorkerSettings, type WorkerTransport } from './worker.ts'
+export { Worker } from './worker.ts'
+export type { Hold, WorkerSettings, WorkerTransport } from './worker-settings.ts'
 export { frame, tcp, text, udp }

@@ -145,8 +145,9 @@ export interface CodecProtocol<In = unknown, Out = In> {
 }
 
 /**
- * One connection's protocol state. The connection calls these one at a time, save `send`, which a handler may call
- * while `receive` emits, and `closed('upgraded')`, which comes from within `io.upgrade`.
+ * One connection's protocol state. The connection calls these one at a time, save what a handler brings about while `receive`
+ * emits, or a callback while `io.event` or `io.write` calls it: `send`; `closing`, when it closes or throws; and
+ * `closed('upgraded')`, which comes from within `io.upgrade`, and from a handler's `startTls`.
  */
 export interface Codec<Out = unknown> {
   /** `bytes` are lent until it returns: keep the remainder yourself (an `Accumulator`). Throw ProtocolError to refuse. */

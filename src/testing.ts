@@ -31,8 +31,8 @@ export interface Failure {
 }
 
 /**
- * An engine's end of a connection, in memory. What is written leaves, unless it is held, as with an engine: when what the
- * test has done to the connection has been dealt with, or what was due has run. So what is destroyed meanwhile is lost.
+ * An engine's end of a connection, in memory. What is written over a `Wire` leaves, unless it is held, as with an engine: when
+ * what the test has done to the connection has been dealt with, or what was due has run. What is destroyed meanwhile is lost.
  */
 export class MemorySocket implements Socket {
   readonly remoteIp = '192.0.2.1' // of TEST-NET-1, RFC 5737
@@ -50,8 +50,10 @@ export class MemorySocket implements Socket {
   isHolding = false
   /** @internal */
   onResume: () => void = () => undefined
-  /** @internal Something was written, or is waited for. */
-  onQueued: () => void = () => undefined
+  /** @internal Something was written, or is waited for. By itself a socket sends at once. */
+  onQueued: () => void = () => {
+    if (!this.isHolding) this.take()
+  }
   #queued: Buffer[] = []
   #sent: Buffer[] = []
 

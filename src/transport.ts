@@ -37,6 +37,9 @@ export interface Tls {
   stateOf(secured: net.Socket): TlsState
 }
 
+/** Where a connection is from and to. */
+export type Ends = Pick<Peer, 'remoteIp' | 'remotePort' | 'localIp' | 'localPort'>
+
 /** An engine's end of one connection. */
 export interface Socket extends Peer {
   /** Who gets the events from now on. */
@@ -52,7 +55,7 @@ export interface Socket extends Peer {
   /** Bytes that were received once are received again, before all others, in a turn of their own. */
   unread(bytes: Uint8Array): void
   /** A proxy has told who the peer is: these are its addresses from now on. */
-  present(ends: Pick<Peer, 'remoteIp' | 'remotePort' | 'localIp' | 'localPort'>, proxy: ProxyInfo | null): void
+  present(ends: Ends, proxy: ProxyInfo | null): void
   /** Sends what is queued, then shakes hands; nothing is received until `[kSecured]`, or `[kClosed]` with the reason. */
   secure(tls: Tls): void
   /** Sends what is queued, then FIN. Receiving goes on. */
@@ -71,7 +74,7 @@ export interface Released {
   readonly fd: number
   readonly unread: Uint8Array
   readonly unsent: Uint8Array
-  readonly ends: Pick<Peer, 'remoteIp' | 'remotePort' | 'localIp' | 'localPort'>
+  readonly ends: Ends
 }
 
 /** A connection that has left its owner at a message boundary: plain data, but for the descriptor. */

@@ -2,31 +2,20 @@
 // every role; only in a worker process of its own group does it serve. It is a Group (process/group.ts) and a
 // ConnectionHost; that is not in an `implements`, since those members are internal and stripped from the declarations.
 
+import { type AcceptingRole, type AcceptingWorker, Acceptor, type Bound } from './acceptor.ts'
 import { serveFor } from './client-host.ts'
-import { type AnyConnection, Connection, kOpen } from './connection.ts'
-import {
-  type ConnectionCallbacks,
-  type ConnectionHost,
-  kGone,
-  type ProtocolCallbacks,
-  processClock,
-} from './connection-host.ts'
+import { type AnyConnection, Connection } from './connection.ts'
+import { type ConnectionHost, kGone, type ProtocolCallbacks } from './connection-host.ts'
+import { rowsOf } from './connection-rows.ts'
 import { newCounters } from './counters.ts'
-import { DatagramInbox } from './datagram-inbox.ts'
 import { datagramProtocol } from './datagram-peer.ts'
 import { Drain, type Drainable } from './drain.ts'
-import { AbortError, messageOf, SystemError, UsageError } from './errors.ts'
-import { Gate, PerAddress } from './gate.ts'
-import { Handshake } from './handshake.ts'
-import { LimitedLog, log } from './log.ts'
-import { deadlines } from './loop/deadlines.ts'
-import type { Call } from './messaging/call.ts'
+import { AbortError, messageOf, UsageError } from './errors.ts'
+import { log } from './log.ts'
 import type { Handler } from './messaging/mailbox.ts'
 import { currentMesh, groupNamed, groupOf, type MessagingWorker, openMesh, usePeers } from './messaging/messaging.ts'
 import type { WorkerGroup, WorkerRef } from './messaging/references.ts'
 import { type Address, isSecureScheme, parseAddress, parseHttpAddress } from './net/address.ts'
-import { serveDatagrams } from './net/datagrams.ts'
-import { areDescriptorsScarce } from './net/descriptors.ts'
 import { chooseEngine, ENGINES } from './net/engines.ts'
 import { readTlsFiles, type ServerTlsOptions, type TlsSecrets, TlsServer } from './net/tls.ts'
 import type { LeaderJob } from './process/candidates.ts'
@@ -44,84 +33,19 @@ import {
   type Settings,
 } from './process/group.ts'
 import { runAll } from './process/run-all.ts'
-import { type AnyProtocol, type InOf, type OutOf, type ProtocolOf, protocolOf } from './protocol.ts'
-import { Proxied, type ProxyProtocolOptions, ProxyRules } from './proxied.ts'
-import { StandIns } from './stand-ins.ts'
-import type { Listener, Socket, SocketEvents } from './transport.ts'
-import { UdpConnection, type UdpHost } from './udp-connection.ts'
+import { type AnyProtocol, type InOf, type OutOf, protocolOf } from './protocol.ts'
+import { type ProxyProtocolOptions, ProxyRules } from './proxied.ts'
 import { check, RULES, STATIC_RULES } from './worker-rules.ts'
-
-/** What lies below a Worker's protocol. */
-export type WorkerTransport = 'tcp' | 'ssl' | 'udp'
-/** What callbacks get connections of. Not the transport: Workers of 'tcp' and of 'ssl' are of one type. */
-type Carrier = 'stream' | 'udp'
-
-/** What can stand in the constructor. Every one is a property of the Worker too. */
-export interface WorkerSettings<A extends string | undefined, P, T extends Carrier = 'stream'>
-  extends Partial<Omit<CallbacksAt<A, P, T>, 'onMessage'>> {
-  onMessage?: OnMessageAt<A, P, T>
-  name?: string
-  count?: number
-  backlog?: number
-  maxPackageSize?: number
-  maxSendBufferSize?: number
-  maxInFlight?: number
-  maxQueuedMessages?: number
-  maxDatagramsInFlight?: number
-  idleTimeoutMs?: number
-  maxConnections?: number
-  maxConnectionsPerIp?: number
-  acceptRate?: number
-  proxyProtocol?: ProxyProtocolOptions
-  startTimeoutMs?: number
-  crashLoopAfter?: number
-  maxRequests?: number
-  maxMemory?: number
-  maxLifetimeMs?: number
-  stuckTimeoutMs?: number
-  drainTimeoutMs?: number
-  minReady?: number
-  reloadMode?: ReloadMode
-  reloadable?: boolean
-  reusePort?: boolean
-  user?: string
-  group?: string
-  execArgv?: readonly string[]
-  transport?: WorkerTransport
-  ssl?: ServerTlsOptions
-  onWorkerStart?: ((worker: Worker<A, P, T>) => unknown) | null
-  onWorkerStop?: ((worker: Worker<A, P, T>) => unknown) | null
-  onWorkerActive?: ((worker: Worker<A, P, T>) => unknown) | null
-  onWorkerRetire?: ((worker: Worker<A, P, T>) => unknown) | null
-  onWorkerReload?: ((worker: Worker<A, P, T>) => unknown) | null
-  onConnect?: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null
-  serial?: boolean
-  maxMailboxMessages?: number
-  maxMailboxBytes?: number
-  mailboxTimeoutMs?: number
-  onWorkerMessage?: Worker['onWorkerMessage']
-  onSendFail?: Worker['onSendFail']
-  onWorkerBufferFull?: Worker['onWorkerBufferFull']
-  onWorkerBufferDrain?: Worker['onWorkerBufferDrain']
-}
-
-/** What `worker.hold()` gives: call it when the work is done, once or more often. `using` does it by itself. */
-export type Hold = (() => void) & Disposable
-
-type Options<A extends string | undefined, P, T extends Carrier> = WorkerSettings<A, P, T> & ProtocolCallbacks
-/** A literal `udp://` address has datagrams, and no connections; so has `transport: 'udp'` in the constructor. */
-type ConnectionAt<A, P, T> = T extends 'udp'
-  ? UdpConnection<OutOf<P>>
-  : A extends string
-    ? Lowercase<A> extends `udp://${string}`
-      ? UdpConnection<OutOf<P>>
-      : Connection<InOf<P>, OutOf<P>>
-    : Connection<InOf<P>, OutOf<P>>
-type CallbacksAt<A, P, T> = ConnectionCallbacks<InOf<P>, OutOf<P>, ConnectionAt<A, P, T>>
-/** Without an address it is `onWorkerMessage`. */
-type OnMessageAt<A, P, T> = [A] extends [undefined] ? OnWorkerMessage | null : CallbacksAt<A, P, T>['onMessage']
-type OnWorkerMessage = (from: WorkerRef, message: unknown, call: Call) => unknown
-type ProtocolAt<A> = A extends string ? ProtocolOf<A> : unknown
+import type {
+  CallbacksAt,
+  Carrier,
+  Hold,
+  OnMessageAt,
+  OnWorkerMessage,
+  Options,
+  ProtocolAt,
+  WorkerTransport,
+} from './worker-settings.ts'
 
 // biome-ignore lint/correctness/noUnusedVariables: a merged interface repeats the class's parameters
 export interface Worker<A extends string | undefined, P, T extends Carrier> extends ProtocolCallbacks {}
@@ -279,8 +203,6 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** It was declared without an address: `onMessage` gets messages of workers. */
   #isMailbox = false
   #address: string
-  #endpoint = ''
-  #listeners: Listener[] = []
   readonly #holds = new Set<{ readonly why: string }>()
   #leaving: Leaving | null = null
   #aborter: AbortController | null = null
@@ -289,19 +211,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** `listen()` calls that `ready` waits for. */
   #listening: Promise<void>[] = []
   #ticketKeys = ''
-  readonly #standIns = new StandIns(({ handle, endpoint }) => this.#listener({ handle, expected: endpoint }))
-  readonly #gate = new Gate(this, processClock)
-  #perAddress: PerAddress | null = null
-  /** What it asks the master for when it listens again: nothing for the declared socket. */
-  #socketName = ''
-  #isResting = false
-  #isScarce = false
-  #scarceAt = Number.NEGATIVE_INFINITY
-  /** TLS handshakes. */
-  #shaking = 0
-  #restTimer = 0
-  #takenSinceReport = 0
-  #reportedAt = 0
+  readonly #acceptor = new Acceptor(this as unknown as AcceptingWorker, this.#role())
   /** @internal */
   onBurst: (() => void) | null = null
 
@@ -389,7 +299,8 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** `text://0.0.0.0:8888`, in a worker with the port that was bound; 'none' without an address. */
   getSocketName(): string {
     if (this.#address === '') return 'none'
-    return this.#endpoint === '' ? this.#address : `${parseAddress(this.#address).scheme}://${this.#endpoint}`
+    const { endpoint } = this.#acceptor
+    return endpoint === '' ? this.#address : `${parseAddress(this.#address).scheme}://${endpoint}`
   }
 
   /** Aborts when this process is told to leave: for loops of your own, a queue's consumer, say. */
@@ -496,7 +407,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   async start({ id, incarnation, sockets, tls, mesh }: Place): Promise<void> {
     this.id = id
     this.incarnation = incarnation
-    this.#endpoint = sockets[0]?.endpoint ?? ''
+    this.#acceptor.endpoint = sockets[0]?.endpoint ?? ''
     own = this as unknown as Worker<string | undefined, unknown>
     this.#ticketKeys = tls.ticketKeys
     if (this.#isSecure || this.ssl !== null) this.tls = this.#secured(tls)
@@ -550,7 +461,11 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     if (own === null || requestSocket === null)
       throw new UsageError('ERR_NOT_A_WORKER', 'listen() is for worker processes: call it in onWorkerStart')
     if (address === '') throw new UsageError('ERR_BAD_ADDRESS', 'listen() needs an address')
-    if (this.#socketName !== '' || this.#listeners.length > 0 || (this.#address !== '' && own === (this as unknown)))
+    if (
+      this.#acceptor.socketName !== '' ||
+      this.#acceptor.isListening ||
+      (this.#address !== '' && own === (this as unknown))
+    )
       throw new UsageError('ERR_LISTENS_ALREADY', 'this Worker has an address already: make another one for a second')
     if (own.#leaving !== null) throw new UsageError('ERR_WORKER_STOPPING', 'this process is leaving')
     const listening = own.#admit(this as unknown as Worker<string | undefined, unknown>, address, requestSocket)
@@ -564,7 +479,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     address: string,
     requestSocket: (address: string) => Promise<GivenSocket>,
   ): Promise<void> {
-    inner.#address = inner.#socketName = address
+    inner.#address = inner.#acceptor.socketName = address
     inner.describe() // a bad setting is told here
     const { handle, endpoint } = await requestSocket(address)
     if (inner !== (this as unknown)) {
@@ -579,39 +494,8 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   /** @internal Accepts on a socket that somebody bound. */
-  async listenOn(source: Bound): Promise<void> {
-    this.#endpoint = source.expected
-    const listener = await this.#listener(source)
-    if (this.#leaving === null && !this.#isResting) this.#listeners.push(listener)
-    else listener.close() // told to leave or rest while it started
-  }
-
-  #listener(source: Bound): Promise<Listener> {
-    const protocol = this.#resolveProtocol()
-    if (this.#place.transport === 'udp') return this.#receive(source, protocol)
-    const rules = this.proxyProtocol === null ? null : new ProxyRules(this.proxyProtocol)
-    const accept = (socket: Socket) => this.#welcome(socket, protocol)
-    const welcome = rules === null ? accept : (socket: Socket) => Proxied.begin(socket, rules, this.#host, accept)
-    const room = () => this.#gate.room(this.connections.size + this.#shaking)
-    const options = { ...source, backlog: this.backlog, room, onScarce: () => this.#runShort() }
-    return chooseEngine(registry().engine, this.#isSecure).engine.listen(options, welcome)
-  }
-
-  #receive({ fd = -1, expected }: Bound, protocol: AnyProtocol): Promise<Listener> {
-    const host = this as unknown as UdpHost // its callbacks are, at an address whose transport is UDP
-    const inbox = new DatagramInbox(host)
-    const hold = () => {
-      this.unsettled++
-      return () => {
-        if (--this.unsettled === 0) this[kGone]()
-      }
-    }
-    return serveDatagrams(
-      registry().engine,
-      { fd, expected },
-      (bytes, ip, port, socket) => inbox.take(new UdpConnection(host, socket, protocol, ip, port), bytes),
-      hold,
-    )
+  listenOn(source: Bound): Promise<void> {
+    return this.#acceptor.listen(source)
   }
 
   /** @internal Again with less time: it hurries, and both promises resolve at once. */
@@ -628,8 +512,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   #leave(windowMs: number): Promise<void> {
-    for (const listener of this.#listeners.splice(0)) listener.close()
-    this.#standIns.endAll()
+    this.#acceptor.close()
     const leaving = new Leaving(this, windowMs)
     this.#leaving = leaving
     this.#aborter?.abort(leavingError())
@@ -699,137 +582,47 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   /** @internal */
   listConnections(after: number, limit: number): ConnectionRow[] {
-    const rows: ConnectionRow[] = []
-    const all = [this, ...this.#inner].flatMap(({ connections }) => [...connections.values()])
-    if (this.#inner.size > 0) all.sort((a, b) => a.id - b.id) // ids count through the process
-    for (const connection of all) {
-      if (rows.length >= limit) break
-      if (connection.id > after) rows.push(rowOf(connection))
-    }
-    return rows
-  }
-
-  useShare(connections: number): void {
-    this.#gate.share = connections
-    for (const inner of this.#inner) inner.#gate.share = connections
+    return rowsOf([this, ...this.#inner], after, limit)
   }
 
   /** @internal */
-  async standIn(place: number, socket: GivenSocket): Promise<void> {
-    if (this.#leaving === null) await this.#standIns.begin(place, socket)
+  useShare(connections: number): void {
+    this.#acceptor.share = connections
+    for (const inner of this.#inner) inner.#acceptor.share = connections
+  }
+
+  /** @internal */
+  standIn(place: number, socket: GivenSocket): Promise<void> {
+    return this.#acceptor.standIn(place, socket)
   }
 
   /** @internal */
   relieve(place: number): void {
-    this.#standIns.end(place)
+    this.#acceptor.relieve(place)
   }
 
-  /** Gives its listeners back for a while; the master keeps the sockets, and gives them again. */
-  #rest(ms: number): void {
-    if (registry().requestSocket === null) return // not a process of a server: there is nobody to take them
-    for (const listener of this.#listeners.splice(0)) listener.close()
-    this.#isResting = true
-    deadlines.cancel(this.#restTimer)
-    this.#restTimer = ms === Number.POSITIVE_INFINITY ? 0 : deadlines.after(ms, () => this.#goOn())
-  }
-
-  #goOn(): void {
-    if (!this.#isResting || this.#leaving !== null) return
-    this.#isScarce &&= areDescriptorsScarce()
-    if (this.#isScarce) {
-      this.#scarceAt = processClock.now() // it is one story, however long it takes
-      return this.#rest(this.#gate.scarceMs)
+  #role(): AcceptingRole {
+    const worker = this
+    return {
+      get protocol() {
+        return worker.#resolveProtocol()
+      },
+      get isUdp() {
+        return worker.#place.transport === 'udp'
+      },
+      get isSecure() {
+        return worker.#isSecure
+      },
+      get isLeaving() {
+        return worker.#leaving !== null
+      },
+      reportBurst: () => own?.onBurst?.(),
     }
-    this.#isResting = false
-    deadlines.cancel(this.#restTimer)
-    void this.#listenAgain().catch((error) => {
-      this.#isScarce = true // it may be for that
-      log(`cannot listen again: ${messageOf(error)}`)
-      this.#rest(this.#gate.scarceMs)
-    })
-  }
-
-  async #listenAgain(): Promise<void> {
-    const given = await registry().requestSocket?.(this.#socketName)
-    if (given?.handle === undefined) throw new SystemError('EMFILE', 'recvmsg', this.#endpoint) // it could not come in
-    await this.listenOn({ handle: given.handle, expected: given.endpoint })
-  }
-
-  /** Descriptors are nearly used up: node:net would take what comes and close it. */
-  #runShort(): void {
-    const time = processClock.now()
-    const isNews = time - this.#scarceAt > EPISODE_MS
-    this.#scarceAt = time
-    this.#isScarce = true
-    if (isNews) log(`descriptors run out: connections wait until some are free (see 'ulimit -n')`)
-    this.#rest(this.#gate.scarceMs)
-  }
-
-  /** After a connection: how many there are may be enough. */
-  #lookAtGate(): void {
-    if (++this.#takenSinceReport >= BURST) this.#reportBurst()
-    const restMs = this.#gate.taken(this.connections.size + this.#shaking)
-    if (restMs > 0 && !this.#isResting) this.#rest(restMs)
-  }
-
-  /** Not more often than a person would notice: short connections by the thousand are not the master's business. */
-  #reportBurst(): void {
-    const time = processClock.now()
-    if (time - this.#reportedAt < BURST_EVERY_MS) return
-    this.#reportedAt = time
-    this.#takenSinceReport = 0
-    own?.onBurst?.()
-  }
-
-  #isWelcome(socket: Socket): boolean {
-    if ((this.maxConnectionsPerIp === 0 && this.#perAddress === null) || socket.remoteIp === '') return true
-    this.#perAddress ??= new PerAddress(Array.from(this.connections.values(), (each) => each.getRemoteIp()))
-    if (this.#perAddress.take(socket.remoteIp, this.maxConnectionsPerIp || Number.POSITIVE_INFINITY)) return true
-    this.counters.refused++
-    refusals.log(`refused ${socket.remoteIp}: it has ${this.maxConnectionsPerIp} connections (maxConnectionsPerIp)`)
-    return false
-  }
-
-  /** From a socket to a connection: limits, TLS, `onConnect`. Null refuses it. */
-  #welcome(socket: Socket, protocol: AnyProtocol): SocketEvents | null {
-    if (!this.#isWelcome(socket)) return null
-    const { tls } = this
-    if (tls === null || !this.#isSecure) return this.#accept(socket, protocol)
-    this.#shaking++
-    this.#lookAtGate()
-    const accept = (secured: Socket) => {
-      this.#shaking--
-      return this.#accept(secured, protocol)
-    }
-    return Handshake.begin(socket, tls, this.#host, accept, () => {
-      this.#shaking--
-      this.#farewell(socket.remoteIp)
-    })
-  }
-
-  #accept(socket: Socket, protocol: AnyProtocol): SocketEvents | null {
-    try {
-      const connection = new Connection(socket, protocol, this.#host)
-      connection[kOpen]()
-      if (socket.tls === null) this.#lookAtGate()
-      return connection
-    } catch (error) {
-      log(`protocol '${protocol.name}' cannot open a connection: ${error instanceof Error ? error.stack : error}`)
-      this.#farewell(socket.remoteIp)
-      return null
-    }
-  }
-
-  /** There is one less. */
-  #farewell(ip: string): void {
-    this.#perAddress?.release(ip)
-    if (this.#isResting && this.#restTimer === 0 && this.#gate.hasRoom(this.connections.size + this.#shaking))
-      this.#goOn()
   }
 
   /** @internal */
   [kGone](connection?: AnyConnection): void {
-    if (connection !== undefined) this.#farewell(connection.getRemoteIp())
+    if (connection !== undefined) this.#acceptor.farewell(connection.getRemoteIp())
     const isIdle = this.connections.size === 0 && this.unsettled === 0 && this.#holds.size === 0
     if (this.#leaving === null || !isIdle || !this.#leaving.isToldStop) return
     this.#leaving.drain.end()
@@ -869,21 +662,6 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
     if (value !== undefined) Reflect.set(this, key, value)
   }
 }
-
-/** Descriptors that run out again after less than this are the same story. */
-const EPISODE_MS = 5000
-/** A socket that somebody bound, here or in the master. */
-interface Bound {
-  readonly fd?: number
-  readonly handle?: unknown
-  readonly expected: string
-}
-
-/** So many new connections are worth a report before the next heartbeat. */
-const BURST = 16
-const BURST_EVERY_MS = 20
-
-const refusals = new LimitedLog()
 
 /** The Worker that this process is of. */
 let own: Worker<string | undefined, unknown> | null = null
@@ -944,21 +722,4 @@ function leavingError(): AbortError {
 
 function plural(count: number, what: string): string {
   return count === 0 ? '' : `${count} ${what}${count === 1 ? '' : 's'}`
-}
-
-function rowOf(connection: AnyConnection): ConnectionRow {
-  return {
-    id: connection.id,
-    protocol: connection.protocol.name,
-    transport: connection.getRemoteIp() === '' ? 'unix' : 'tcp',
-    isIpV4: connection.isIpV4(),
-    isIpV6: connection.isIpV6(),
-    recvQueue: connection.getRecvBufferQueueSize(),
-    sendQueue: connection.getSendBufferQueueSize(),
-    bytesRead: connection.bytesRead,
-    bytesWritten: connection.bytesWritten,
-    status: connection.getStatus(false),
-    local: connection.getLocalAddress(),
-    remote: connection.getRemoteAddress(),
-  }
 }

@@ -383,8 +383,6 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   }
 
   #emit(request: Request): void {
-    const exchange = this.#exchange
-    if (exchange !== null) exchange.isDelivered = true
     if (!this.io.emit(request)) this.#isStopped = true
   }
 

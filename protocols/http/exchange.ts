@@ -3,7 +3,7 @@
 // the connection, since an answer that is cut must not look whole. So all of it is written as what `must` be: how much
 // that may be is looked at before.
 
-import { UsageError } from '../../src/errors.ts'
+import { codeOf, UsageError } from '../../src/errors.ts'
 import { type CodecIo, isChunk } from '../../src/protocol.ts'
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
 import { hasToken, type RequestHead } from './head.ts'
@@ -84,8 +84,6 @@ export class Exchange {
   isLast = false
   /** All of it has been written. */
   isAnswered = false
-  /** The handler has the request. */
-  isDelivered = false
   /** What goes with the request. */
   uploads: UploadForm | null = null
   readonly #host: ExchangeHost
@@ -347,12 +345,12 @@ export class Exchange {
     const data = message instanceof Chunk ? message.data : message instanceof ServerSentEvents ? message.text : message
     if (!isChunk(data))
       throw new UsageError('ERR_ENCODE', 'an open answer goes on with text, bytes, Chunk or ServerSentEvents')
-    if (data.length > 0) return this.#isFull ? this.#leaveOut(message) : this.#piece(data)
+    if (data.length > 0) return this.#isFull() ? this.#leaveOut(message) : this.#piece(data)
     this.finish()
     return true
   }
 
-  get #isFull(): boolean {
+  #isFull(): boolean {
     const { queuedBytes, maxSendBufferSize } = this.#host.io
     return queuedBytes >= maxSendBufferSize
   }
@@ -415,11 +413,6 @@ export class Exchange {
       this.#wake = resolve
       this.#host.awaitDrain()
     })
-  }
-
-  /** Waits for a client that reads. */
-  get isWaiting(): boolean {
-    return this.#wake !== null
   }
 
   #streamed(): void {
@@ -559,10 +552,6 @@ function discard({ body }: Draft): void {
 
 function wrongLength(length: number, how: string): UsageError {
   return new UsageError('ERR_BAD_RESPONSE', `a body is ${how} than its Content-Length of ${length}`)
-}
-
-function codeOf(error: unknown): string {
-  return error instanceof Error && 'code' in error ? String(error.code) : ''
 }
 
 function nothing(): void {

@@ -546,16 +546,6 @@ export class HeadParser implements Noted {
   }
 }
 
-/** A head that begins at the first of `bytes`, and its length; null while it is not whole. Throws as `HeadParser`. */
-export function parseHead(
-  bytes: Buffer,
-  limits: HeadLimits = HEAD_LIMITS,
-): { readonly head: RequestHead; readonly length: number } | null {
-  const parser = new HeadParser(limits)
-  const length = parser.parse(bytes)
-  return length === NEED_MORE ? null : { head: parser.take(bytes), length }
-}
-
 /** A reason to answer with `status` and to close. */
 export function refusal(code: string, status: number, message: string): ProtocolError {
   return new ProtocolError(code, message, { statusHint: status })

@@ -5,7 +5,6 @@ import { ProtocolError, UsageError } from '../../src/errors.ts'
 import { Accumulator, type Codec, type CodecIo, NEED_MORE } from '../../src/protocol.ts'
 import { HEAD_LIMITS, HeadParser, type RequestHead } from '../http/head.ts'
 import { Request } from '../http/request.ts'
-import { RequestBody } from '../http/request-body.ts'
 import { Response } from '../http/response.ts'
 import { type Agreement, type DeflateContext, offerOf, type Terms } from './deflate.ts'
 import { broken, FrameReader, type MessageSink, noText } from './frame-reader.ts'
@@ -33,7 +32,7 @@ const enum State {
 const enum Bit {
   Stopped = 1,
   /** Something has come since we last looked. */
-  Heard = 2,
+  Alive = 2,
   /** The worker leaves: nobody comes in any more. */
   Leaving = 4,
 }
@@ -97,7 +96,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   // What the connection calls
 
   receive(bytes: Buffer): void {
-    this.#bits |= Bit.Heard
+    this.#bits |= Bit.Alive
     if (this.#state === State.Closed) return
     if (this.#rest !== null && this.#rest.length > 0) {
       this.#rest.append(bytes)
@@ -442,13 +441,13 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     if (this.#state !== State.Open) return
     this.deflate?.rest()
     const { queuedBytes } = this.#io
-    if (this.#is(Bit.Heard)) this.#queuedAtPing = -1
+    if (this.#is(Bit.Alive)) this.#queuedAtPing = -1
     else if (this.#queuedAtPing < 0) {
       this.#write(Opcode.Ping, NO_BYTES)
       this.#queuedAtPing = queuedBytes === 0 ? 0 : this.#io.queuedBytes // that the kernel takes a ping says nothing
     } else if (queuedBytes < this.#queuedAtPing) this.#queuedAtPing = queuedBytes
     else throw peerIsDead(pongTimeoutMs)
-    this.#bits &= ~Bit.Heard
+    this.#bits &= ~Bit.Alive
     this.#io.deadline('ping', this.#queuedAtPing < 0 ? pingIntervalMs / 2 : pongTimeoutMs)
   }
 
@@ -518,9 +517,7 @@ function oursFailed(cause: unknown): ProtocolError {
 
 /** The handshake as a request, whose body is empty. */
 function requestOf(head: RequestHead, io: CodecIo<string | Buffer>): Request {
-  const body = new RequestBody({ wanted: nothing, pause: nothing, resume: nothing })
-  body.end()
-  return new Request(head, body, io, { isTrusted: null, loadSession: noSessions })
+  return new Request(head, null, io, { isTrusted: null, loadSession: noSessions })
 }
 
 function noSessions(): never {
@@ -528,10 +525,6 @@ function noSessions(): never {
     'ERR_NO_SESSIONS',
     'a handshake has no session: load it by its cookie, or in an http request before',
   )
-}
-
-function nothing(): void {
-  // An empty body needs nobody.
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {

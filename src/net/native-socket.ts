@@ -4,8 +4,9 @@
 import { AsyncResource } from 'node:async_hooks'
 import type { NativeEngine } from '../addon.ts'
 import { SystemError } from '../errors.ts'
-import { type Encoded, isChunk, type Peer, type ProxyInfo, type TlsState } from '../protocol.ts'
+import { type Encoded, isChunk, type ProxyInfo, type TlsState } from '../protocol.ts'
 import {
+  type Ends,
   kClosed,
   kDrained,
   kEnded,
@@ -35,10 +36,8 @@ export function serveSockets(by: SocketEngine): void {
   engine = by
 }
 
-export type Ends = Pick<Peer, 'remoteIp' | 'remotePort' | 'localIp' | 'localPort'>
-
-export /** Where the parts of an AddressPair lie (native/src/rings.h). */
-const enum Pair {
+/** Where the parts of an AddressPair lie (native/src/rings.h). */
+export const enum Pair {
   Family = 0,
   Fd = 4,
   RemotePort = 8,

@@ -7,10 +7,11 @@ import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { holdClock, releaseClock } from '../loop/clock.ts'
-import { type Encoded, isChunk, type Peer, type ProxyInfo, type TlsState } from '../protocol.ts'
+import { type Encoded, isChunk, type ProxyInfo, type TlsState } from '../protocol.ts'
 import {
   type Accept,
   type ConnectTarget,
+  type Ends,
   kClosed,
   kDrained,
   kEnded,
@@ -97,8 +98,6 @@ function admit(stream: net.Socket, accept: Accept): void {
   if (events === null) socket.destroy()
   else socket.attach(events)
 }
-
-type Ends = Pick<Peer, 'remoteIp' | 'remotePort' | 'localIp' | 'localPort'>
 
 const kOwner = Symbol('owner')
 type OwnedStream = net.Socket & { [kOwner]: NodeSocket }

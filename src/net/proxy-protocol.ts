@@ -6,14 +6,7 @@ import { BlockList, isIP, isIPv4, isIPv6 } from 'node:net'
 import { formatEndpoint } from '../endpoint.ts'
 import { ProtocolError, UsageError } from '../errors.ts'
 import { NEED_MORE, type ProxyInfo } from '../protocol.ts'
-
-/** Both ends of the connection that the proxy has accepted. */
-export interface Ends {
-  readonly remoteIp: string
-  readonly remotePort: number
-  readonly localIp: string
-  readonly localPort: number
-}
+import type { Ends } from '../transport.ts'
 
 export interface ProxyHeader {
   /** Bytes. */

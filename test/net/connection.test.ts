@@ -137,6 +137,32 @@ for (const transport of transports) {
     })
   })
 
+  it('startTls in a handler: the codec that begins anew is not told to go on, since it was not stopped', async () => {
+    const calls: string[] = []
+    let count = 0
+    const protocol = scripted((io) => {
+      const name = `codec ${++count}`
+      return {
+        receive: (bytes) => void calls.push(`${name} ${bytes} ${io.emit(String(bytes))}`),
+        resumed: () => void calls.push(`${name} resumed`),
+      }
+    })
+    const onMessage = (connection: AnyConnection) => {
+      if (count === 1) connection.startTls().catch(() => undefined)
+    }
+    await withServer(transport, protocol, { onMessage }, async ({ worker, connect }) => {
+      worker.tls = new TlsServer(certificate(), null)
+      const client = await connect()
+      client.socket.write('a')
+      await until(() => calls.length > 0)
+      const secured = tls.connect({ socket: client.socket, rejectUnauthorized: false })
+      secured.write('b')
+      await until(() => calls.some((call) => call.includes(' b ')))
+      secured.destroy()
+      assert.equal(calls, ['codec 1 a false', 'codec 2 b true'])
+    })
+  })
+
   it('startTls: a handshake that fails is told to onError, and to nobody else where nobody waits for it', async () => {
     const startTls = (connection: AnyConnection) => void connection.startTls()
     await withServer(transport, text, { onMessage: startTls }, async ({ worker, connect, errors, connections }) => {

@@ -1,7 +1,9 @@
 // HTTP on a socket in memory: a server whose Date stands still, and what it has written, apart.
 
+import { HEAD_LIMITS, type HeadLimits, HeadParser, type RequestHead } from '../../protocols/http/head.ts'
 import { type HttpProtocol, httpWith } from '../../protocols/http/http.ts'
 import type { HttpServices, HttpSettings } from '../../protocols/http/settings.ts'
+import { NEED_MORE } from '../../src/protocol.ts'
 import { open, type Settings } from '../../src/testing.ts'
 
 export const DATE = 'Tue, 24 Nov 2026 12:00:00 GMT'
@@ -46,4 +48,14 @@ export function serve(
     return connection.send(`${method} ${uri} ${(request as { text(): string }).text()}`)
   }
   return open(httpInMemory(settings, own) as never, { onMessage, ...callbacks } as never)
+}
+
+/** A head that begins at the first of `bytes`, and its length; null while it is not whole. Throws as `HeadParser`. */
+export function parseHead(
+  bytes: Buffer,
+  limits: HeadLimits = HEAD_LIMITS,
+): { readonly head: RequestHead; readonly length: number } | null {
+  const parser = new HeadParser(limits)
+  const length = parser.parse(bytes)
+  return length === NEED_MORE ? null : { head: parser.take(bytes), length }
 }

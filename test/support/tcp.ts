@@ -9,7 +9,8 @@ import { parseAddress } from '../../src/net/address.ts'
 import { bindSocket } from '../../src/net/bound-socket.ts'
 import type { AnyProtocol } from '../../src/protocol.ts'
 import type { Transport } from '../../src/transport.ts'
-import { Worker, type WorkerSettings } from '../../src/worker.ts'
+import { Worker } from '../../src/worker.ts'
+import type { WorkerSettings } from '../../src/worker-settings.ts'
 import { until, within } from './until.ts'
 
 /** Callbacks and limits of the server; `any` messages, since each test has its protocol. */

@@ -2,10 +2,11 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { HEAD_LIMITS, HeadParser, parseHead, type RequestHead } from '../../../protocols/http/head.ts'
+import { HEAD_LIMITS, HeadParser, type RequestHead } from '../../../protocols/http/head.ts'
 import { NEED_MORE } from '../../../src/protocol.ts'
 import { chunkings } from '../../../src/testing.ts'
 import { acceptedHeads, refusedHeads } from '../../fixtures/http/heads.ts'
+import { parseHead } from '../../support/http.ts'
 import { oneByteAway, type ReadHead, readHead } from '../../support/http-grammar.ts'
 import { randomBytes, randomOf, seedOf } from '../../support/random.ts'
 

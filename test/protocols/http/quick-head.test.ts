@@ -2,9 +2,10 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { HEAD_LIMITS, parseHead, type RequestHead } from '../../../protocols/http/head.ts'
+import { HEAD_LIMITS, type RequestHead } from '../../../protocols/http/head.ts'
 import { QuickHeads } from '../../../protocols/http/quick-head.ts'
 import { acceptedHeads, refusedHeads } from '../../fixtures/http/heads.ts'
+import { parseHead } from '../../support/http.ts'
 import { oneByteAway } from '../../support/http-grammar.ts'
 import { randomOf, seedOf } from '../../support/random.ts'
 

@@ -16,6 +16,7 @@ export const text: Protocol<string, string | Uint8Array> = {
   input: delimited('\n'),
   decode: (line) => textOf(line, 0, line.length),
   decodeAt: textOf,
+  decodeText: lineOf,
   encode: (message): Encoded => {
     // Not joined: a string that is put together is copied once more before it can be written.
     if (typeof message === 'string' || message instanceof Uint8Array) return [message, '\n']
@@ -25,6 +26,16 @@ export const text: Protocol<string, string | Uint8Array> = {
 
 function textOf(bytes: Buffer, start: number, length: number): string {
   let end = length
-  while (end > start && (bytes[end - 1] === LF || bytes[end - 1] === CR)) end--
+  while (end > start && (isBreak(bytes[end - 1] as number))) end--
   return (bytes as Reader).utf8Slice(start, end)
+}
+
+function lineOf(text: string, start: number, end: number): string {
+  let last = end
+  while (last > start && isBreak(text.charCodeAt(last - 1))) last--
+  return text.slice(start, last)
+}
+
+function isBreak(code: number): boolean {
+  return code === LF || code === CR
 }

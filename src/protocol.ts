@@ -44,6 +44,12 @@ export interface Protocol<In = unknown, Out = In> {
    * packets a read that view costs more than all else.
    */
   decodeAt?(bytes: Buffer, start: number, end: number): In
+  /**
+   * `decode` of a packet that is `text.slice(start, end)`, for a protocol that `lends` and whose packets are text (UTF-8, as
+   * `toString` reads it), preferred where there are many small ones: a read becomes one string then, of which packets are
+   * slices. A slice keeps up to a kibibyte of its neighbours in memory for as long as it is kept itself.
+   */
+  decodeText?(text: string, start: number, end: number): In
   /** The bytes of a message; they belong to the connection from then on. Throw UsageError for what cannot be sent. */
   encode(message: Out): Encoded
 }
@@ -489,6 +495,53 @@ class Rest extends Accumulator {
   expected = 0
 }
 
+/** What a passage holds at most, in bytes. Packets that are kept keep it. */
+const PASSAGE = 1024
+/** How many packets are read by themselves after text that was not ASCII. */
+const REST = 64
+
+/** A part of a read as one string, of which packets are slices: a string each would cost a call into V8 for every packet. */
+class Passage {
+  text = ''
+  start = 0
+  #end = 0
+  #bytes: Buffer | null = null
+  #resting = 0
+
+  /**
+   * Where it ends if it holds the packet from `start` on, or was made to: it is when more packets seem to follow, and each
+   * byte is one character; else 0.
+   */
+  end(bytes: Buffer, start: number, end: number): number {
+    if (bytes === this.#bytes && start >= this.start && end <= this.#end) return this.#end
+    if (this.#resting > 0) this.#resting--
+    else if (bytes.length - end >= end - start && end - start <= PASSAGE / 4) return this.#read(bytes, start)
+    return 0
+  }
+
+  #read(bytes: Buffer, start: number): number {
+    const end = Math.min(bytes.length, start + PASSAGE)
+    const text = bytes.toString('utf8', start, end)
+    // A sequence of several bytes makes fewer characters than bytes, a wrong byte exactly one: as many are in their places.
+    if (text.length !== end - start) {
+      this.#resting = REST
+      return 0
+    }
+    this.text = text
+    this.start = start
+    this.#end = end
+    this.#bytes = bytes
+    return end
+  }
+
+  /** What it was read from may be overwritten now. */
+  close(): void {
+    this.#bytes = null
+  }
+}
+
+const passage = new Passage()
+
 // How the last `#parse` of this process ended: whoever has called it looks before anything else runs.
 let lastSearched = 0
 let lastExpected = 0
@@ -496,6 +549,7 @@ let lastExpected = 0
 let wasStopped = false
 
 function parsed(bytes: number, searched: number, expected: number, isStopped: boolean): number {
+  passage.close()
   lastSearched = searched
   lastExpected = expected
   wasStopped = isStopped
@@ -576,6 +630,7 @@ class FramingCodec implements Codec {
 
   /** Emits the whole packets of `bytes`, which are those of `rest` if there is one; how many bytes they had. */
   #parse(bytes: Buffer, rest: Rest | null): number {
+    passage.close() // another call may have ended early
     let start = 0
     let searched = rest === null ? 0 : rest.searched
     let expected = rest === null ? 0 : rest.expected
@@ -618,6 +673,8 @@ class FramingCodec implements Codec {
   #decode(bytes: Buffer, start: number, end: number): unknown {
     const { protocol } = this.#framed
     try {
+      if (protocol.decodeText !== undefined && end <= passage.end(bytes, start, end))
+        return protocol.decodeText(passage.text, start - passage.start, end - passage.start)
       if (protocol.lends !== true) return protocol.decode(Buffer.from(bytes.subarray(start, end)))
       if (protocol.decodeAt !== undefined) return protocol.decodeAt(bytes, start, end)
       return protocol.decode(bytes.subarray(start, end))

@@ -159,6 +159,18 @@ export class ControlServer {
     this.#file = fileId(this.#path)
   }
 
+  /** Who connects to its path reaches this process. */
+  get isThere(): boolean {
+    return fileId(this.#path) === this.#file
+  }
+
+  /** Its socket has lost its name, and gets one again. Who is connected stays. Rejects as `listen` does. */
+  async renew(): Promise<void> {
+    if (this.isThere) return
+    this.#server.close()
+    await this.listen()
+  }
+
   /**
    * Puts the socket of another process in the place of this one: at no moment there is none. Who has connected before is
    * answered here.

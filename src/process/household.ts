@@ -1,11 +1,11 @@
 // What a master holds on its machine: the run directory with lock, control socket, pid files and the list of its processes;
 // the log; the probes; the keeper; what all workers share. Taken at a start, shared during an upgrade, tidied up at the end.
 
-import { closeSync } from 'node:fs'
+import { closeSync, existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { addon, type Descriptor } from '../addon.ts'
 import { messageOf } from '../errors.ts'
-import { log } from '../log.ts'
+import { LimitedLog, log } from '../log.ts'
 import { COUNTER_BYTES } from '../shared/limits.ts'
 import { type Answer, ask, ControlServer, type Request } from './control.ts'
 import type { EarlierMaster } from './earlier-master.ts'
@@ -26,6 +26,8 @@ import { Tickets } from './tickets.ts'
 
 /** What another master may take to say that it is there. */
 const PING_MS = 1000
+/** How often the run directory is looked after. */
+const LOOK_EVERY_MS = 2000
 
 /** What it asks of its master. */
 export interface Householder {
@@ -53,6 +55,8 @@ export class Household {
   /** Null beside another master that leads. */
   lock: Lock | null = null
   readonly #master: Householder
+  readonly #log = new LimitedLog()
+  #looking: NodeJS.Timeout | null = null
 
   /** @param earlier the master that this one is to replace */
   constructor(master: Householder, options: StartOptions, isDaemon: boolean, earlier: EarlierMaster | null) {
@@ -75,6 +79,7 @@ export class Household {
     this.lock = lock
     await this.#open(null)
     this.writePid(pidFile ?? join(this.runDir, 'millrace.pid'))
+    this.#lookAfter()
   }
 
   /** Beside the master that leads: lock, pid file and control socket stay its own. */
@@ -105,6 +110,30 @@ export class Household {
     this.control?.take(earlier.isGone ? earlier.inheritance.pid : null)
     this.writePid(this.options.pidFile ?? join(this.runDir, 'millrace.pid'))
     this.writeDeclaredPid(settings)
+    this.#lookAfter()
+  }
+
+  #lookAfter(): void {
+    this.#looking = setInterval(() => void this.#restore(), LOOK_EVERY_MS).unref()
+  }
+
+  /** Somebody has taken its files away, who cleans /tmp perhaps: they are made anew, or no command would find this master. */
+  async #restore(): Promise<void> {
+    const { runDir, lock, control, predecessors } = this
+    if (lock === null || control === null || predecessors === null || predecessors.isShared) return // an upgrade moves them
+    if (existsSync(join(runDir, 'lock')) && control.isThere) return
+    try {
+      makeRunDir({ paths: [runDir], elsewhere: [], isGiven: true })
+      const held = lock.isOurs() ? lock : Lock.acquire(runDir)
+      if (!(held instanceof Lock)) throw alreadyRunning(held.pid)
+      await control.renew()
+      for (const path of this.pidFiles) if (!existsSync(path)) writePidFile(path, process.pid)
+      predecessors.forgetWritten()
+      this.#master.record()
+      log(`${runDir}: somebody has taken files of this server away, they are made anew`)
+    } catch (error) {
+      this.#log.log(`${runDir}: files of this server are gone, and commands do not find it: ${messageOf(error)}`)
+    }
   }
 
   /** What a master that leads has. */
@@ -133,6 +162,7 @@ export class Household {
 
   /** The end: each step as far as it can be done. `isLent`: another master takes back what names this one. */
   close(isLent: boolean): void {
+    if (this.#looking !== null) clearInterval(this.#looking)
     this.health.close()
     if (isLent) return
     for (const path of this.pidFiles) tidy(() => removePidFile(path))

@@ -30,6 +30,11 @@ export class Lock {
     return holder
   }
 
+  /** Who has it; pid 0 for nobody. */
+  static holderIn(runDir: string): Identity {
+    return readHolder(join(runDir, 'lock'))
+  }
+
   /** The one that this process has been given by `passTo`; else as `acquire`, whoever had it. */
   static take(runDir: string): Lock | Identity {
     const given = new Lock(join(runDir, 'lock'))

@@ -85,6 +85,11 @@ export class Predecessors {
     }
   }
 
+  /** The record is gone: the next one is written whatever it says. */
+  forgetWritten(): void {
+    this.#written = ''
+  }
+
   /** At the end, when none of our own is left: a start that failed may not have waited for the old ones. */
   forget(): void {
     if (this.#old.some(isAlive)) this.record([])

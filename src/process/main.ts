@@ -11,8 +11,10 @@ import type { Boot, FromChild, MasterBoot, ToChild } from './messages.ts'
 import { adoptNodeSettings } from './node-flags.ts'
 import { runMaster } from './run-master.ts'
 import { takeBoot, takeChannel } from './spawn.ts'
+import { outliveTerminal } from './terminal.ts'
 
 export async function main(): Promise<void> {
+  outliveTerminal()
   const channel = takeChannel()
   const boot = takeBoot()
   if (boot !== null) return lead(boot, null)

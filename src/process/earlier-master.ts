@@ -9,6 +9,7 @@ import type { BoundSocket } from '../net/bound-socket.ts'
 import { version } from '../version.ts'
 import type { Channel } from './channel.ts'
 import type { CommandError } from './exit-codes.ts'
+import type { PeerRow } from './group.ts'
 import { matchGroups } from './group-match.ts'
 import { startTimeOf } from './identity.ts'
 import { INHERITANCE_FORMAT, type Inheritance, type InheritedGroup } from './inheritance.ts'
@@ -120,6 +121,11 @@ export class EarlierMaster {
     return this.#unlessSettled((resolve) => {
       this.#tellLead = resolve
     })
+  }
+
+  /** Where this master's processes are reached: those of the old one are told. */
+  tellPeers(rows: readonly PeerRow[]): void {
+    if (!this.isGone) this.#channel.send({ type: 'peers', rows })
   }
 
   leads(): void {

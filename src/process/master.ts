@@ -23,7 +23,6 @@ import { keysOf, mailboxesOf, type StartOptions } from './messages.ts'
 import { ReloadTally } from './metrics.ts'
 import { OomKills } from './oom-kills.ts'
 import { type Operated, Operator } from './operator.ts'
-import { Peers } from './peers.ts'
 import type { Seen } from './readiness.ts'
 import type { ReloadOutcome } from './receipts.ts'
 import { type RecycleSupervisor, Recycling } from './recycle.ts'
@@ -74,7 +73,6 @@ export class Master
   readonly #crashes = new CrashPolicy(this)
   /** No two lead: the earlier master's processes do until they are gone. */
   readonly leaders = new Leaders(() => this.#stopping === null && this.reign.mayChooseLeaders)
-  readonly #peers = new Peers()
   readonly #spawner: WorkerSpawner
   settings: Settings = DEFAULT_SETTINGS
   readonly #callbacks: MasterCallbacks
@@ -102,7 +100,7 @@ export class Master
     this.#household = new Household(this, options, isDaemon, earlier)
     this.#evaluation = new Evaluation(this.#household, this.#ended.signal, () => this.record())
     this.#answers = new Answers(this, this.#household)
-    this.#spawner = new WorkerSpawner(this, this.#household, this.#peers, this.leaders)
+    this.#spawner = new WorkerSpawner(this, this.#household, this.leaders)
     this.#takeOver = earlier === null ? null : new TakeOver(this, this.#household, earlier)
     const { modules, argv, user = '', group = '', engine } = options
     const settings = { modules, argv, user, group, engine }
@@ -350,7 +348,7 @@ export class Master
   }
 
   #tellPeers(): void {
-    this.#peers.settle(this.groups, this.#stopping !== null)
+    this.#household.peers.settle(this.groups, this.#stopping !== null)
   }
 
   #fill(group: GroupState, slot: Slot): void {

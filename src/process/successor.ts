@@ -4,6 +4,7 @@
 import { execFile } from 'node:child_process'
 import { messageOf } from '../errors.ts'
 import { CommandError, describeExit, Exit } from './exit-codes.ts'
+import type { PeerRow } from './group.ts'
 import type { FromChild, ToChild } from './messages.ts'
 import { childEnv, nodeFlags } from './node-flags.ts'
 import { type Child, onceEnded, onceUnstarted, type Program, spawnFailure } from './spawn.ts'
@@ -20,6 +21,9 @@ type Message<T extends FromChild['type']> = Extract<FromChild, { type: T }>
 export class Successor {
   /** It asks the old one to be quick. */
   onHurry: ((timeoutMs: number | null) => void) | null = null
+  /** Where its processes are reached; null before it has said so. */
+  peers: readonly PeerRow[] | null = null
+  onPeers: (() => void) | null = null
   /** The end of its process. Never rejects. */
   readonly gone: Promise<void>
   readonly #child: Child
@@ -90,7 +94,10 @@ export class Successor {
     this.#words++
     if (this.#silence !== undefined) this.#listen(SILENT_MS)
     if (message.type === 'hurry') this.onHurry?.(message.timeoutMs ?? null)
-    else if (message.type === 'failed') this.#fail(new CommandError(message.exitCode, message.message))
+    else if (message.type === 'peers') {
+      this.peers = message.rows
+      this.onPeers?.()
+    } else if (message.type === 'failed') this.#fail(new CommandError(message.exitCode, message.message))
     else if (message.type !== 'alive') this.#said.push(message)
     this.#look()
   }

@@ -79,6 +79,9 @@ export class TakeOver {
     await this.#takeProbes()
     if (master.isEnding) return
     this.#lead()
+    const { peers } = this.#household
+    peers.onChange = (rows) => earlier.tellPeers(rows)
+    earlier.tellPeers(peers.rows)
     earlier.leads()
     master.onLead()
     master.sockets.release()

@@ -139,7 +139,7 @@ export class Upgrade {
   }
 
   #inheritance(): { boot: MasterBoot; fds: number[] } {
-    const { options, isDaemon, runDir, tickets, memory } = this.#household
+    const { options, isDaemon, runDir, tickets, peers, memory } = this.#household
     const { keeper } = this.#household.whole
     const { groups, sockets } = this.#master
     const list = sockets.list()
@@ -159,6 +159,7 @@ export class Upgrade {
         inner: [...inner].map(([address, socket]) => [address, placeOf(socket)] as const),
       })),
       ticketSecret: tickets.secret,
+      meshSecret: peers.secret,
       keeper: keeper.inheritance,
       memory: memory === null ? -1 : FIRST_SOCKET_FD + fds.push(memory.fd) - 1,
     }
@@ -212,6 +213,8 @@ export class Upgrade {
     successor.release()
     successor.onHurry = (timeoutMs) => this.#master.hurry(timeoutMs)
     this.#master.onReplaced()
+    successor.onPeers = () => this.#follow(successor)
+    this.#follow(successor)
     for (const [group, { slots }] of this.#master.groups.entries()) {
       for (const { id, processes } of slots)
         void Promise.all(processes.map(({ retired }) => retired)).then(() =>
@@ -220,6 +223,12 @@ export class Upgrade {
     }
     await this.#removal.removeAll()
     successor.send({ type: 'left', totals: await this.#master.totals() })
+  }
+
+  /** Our processes send to its from now on. */
+  #follow(successor: Successor): void {
+    this.#household.peers.successors = successor.peers
+    this.#master.reconcile()
   }
 }
 

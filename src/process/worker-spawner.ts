@@ -12,7 +12,6 @@ import type { KeeperHandle } from './keeper-handle.ts'
 import type { Leaders } from './leaders.ts'
 import { InspectorPorts, inspects, QUIET_INSPECTOR } from './node-flags.ts'
 import type { Output } from './output.ts'
-import type { Peers } from './peers.ts'
 import { type Blueprint, type GroupState, type Slot, socketOf } from './slot.ts'
 import type { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, spawnChild } from './spawn.ts'
@@ -33,14 +32,12 @@ export interface Parent {
 export class WorkerSpawner {
   readonly #master: Parent
   readonly #household: Household
-  readonly #peers: Peers
   readonly #leaders: Leaders
   readonly #ports = new InspectorPorts()
 
-  constructor(master: Parent, household: Household, peers: Peers, leaders: Leaders) {
+  constructor(master: Parent, household: Household, leaders: Leaders) {
     this.#master = master
     this.#household = household
-    this.#peers = peers
     this.#leaders = leaders
   }
 
@@ -49,7 +46,7 @@ export class WorkerSpawner {
     const { key, declaration, tlsFiles } = blueprint
     const socket = socketOf(blueprint, slot.id)
     if (this.#master.isEnding) throw new CommandError(Exit.Failure, 'the server is being stopped')
-    const { options, memory, tickets, runDir } = this.#household
+    const { options, memory, tickets, peers, runDir } = this.#household
     const { modules, argv, engine } = options
     const output = this.#household.output as Output
     const inspectorPort = inspects(declaration.execArgv) ? this.#ports.take() : null
@@ -74,7 +71,7 @@ export class WorkerSpawner {
           incarnation,
           sockets: socket === null ? [] : [{ fd: socket.fd < 0 ? -1 : FIRST_SOCKET_FD, endpoint: socket.endpoint }],
           tls: { ticketKeys: tickets.keysFor(key), files: tlsFiles },
-          mesh: this.#peers.placeFor(blueprint, meshFd, mesh.address),
+          mesh: peers.placeFor(blueprint, meshFd, mesh.address),
         },
       },
       {

@@ -7,7 +7,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { MasterCallbacks } from '../../src/process/callbacks.ts'
 import { reload } from '../support/reload.ts'
-import { ask, echo, inSandbox, portOf, type Sandbox, workersOf } from '../support/server.ts'
+import { ask, echo, HANGS, inSandbox, portOf, type Sandbox, workersOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 
 /** `note(text)` in the module writes a line with the pid of its process. */
@@ -83,7 +83,7 @@ test('one that hangs is ended after its time, and workers are replaced meanwhile
         note('exit ' + pid)
         if (existsSync(process.argv[2])) return
         writeFileSync(process.argv[2], '')
-        for (;;);
+        ${HANGS}
       }`
     const { module, lines } = notes(box, hang)
     const first = workersOf(await box.start(module, '--', join(box.directory, 'hung'))).map(({ pid }) => pid)

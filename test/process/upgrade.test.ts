@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
+import { drive, startDriven } from '../support/driven.ts'
 import { otherNode } from '../support/nodes.ts'
 import { release, upgrade } from '../support/release.ts'
 import { reload } from '../support/reload.ts'
@@ -236,6 +237,50 @@ test('a server in the foreground says why it is not replaced', async () => {
     await box.stop()
     await server.ended
     assert.is((await box.command('upgrade', module)).code, 3)
+  })
+})
+
+test('what an old process sends while it drains, the new ones get: by name and by subject', async () => {
+  await inSandbox(async (box) => {
+    const port = await startDriven(
+      box,
+      `
+      import { existsSync } from 'node:fs'
+      driver.drainTimeoutMs = 20_000
+      const tasks = new Worker({ name: 'tasks', count: 2, drainTimeoutMs: 20_000 })
+      tasks.onMessage = (from, message) => [process.pid, tasks.id, message]
+      tasks.onWorkerStart = () => Channel.subscribe('who', () => process.pid)
+      const until = async (name) => { while (!existsSync(new URL(name, import.meta.url))) await new Promise((resolve) => setTimeout(resolve, 10)) }
+      state.until = until
+    `,
+    )
+    const before = await box.status()
+    // From the old driver, whose handler keeps it: before the new master leads, and afterwards.
+    const old = drive<[number[], number[][]]>(
+      port,
+      `
+      const pids = () => Promise.all([0, 1].map((id) => groups.tasks.worker(id).request('x').then(([pid]) => pid)))
+      const first = await pids()
+      await state.until('./leads')
+      return [first, [await pids(), await Promise.all([Channel.request('who', 0), Channel.request('who', 0)])]]`,
+    )
+    const upgrading = upgrade(box, join(box.directory, 'app.js'))
+    await until(async () => (await box.status()).pid !== before.pid, 20_000)
+    const after = await box.status()
+    const pidsOf = (status: typeof before) =>
+      workersOf(status)
+        .filter(({ state }) => state === 'ready')
+        .map(({ pid }) => pid)
+    box.file('leads', '')
+    const [first, [later = [], heard = []]] = await old
+    for (const pid of first) assert.ok(pidsOf(before).includes(pid))
+    for (const pid of [...later, ...heard]) assert.ok(pidsOf(after).includes(pid) && !pidsOf(before).includes(pid))
+    await upgrading
+    assert.is(
+      await drive(portOf(await box.status()), `return groups.tasks.worker(1).request('x').then(([, id]) => id)`),
+      1,
+    )
+    await box.stop()
   })
 })
 

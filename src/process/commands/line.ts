@@ -8,7 +8,7 @@ import { messageOf } from '../../errors.ts'
 import { parseHttpAddress } from '../../net/address.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import { LONGEST_STOP_MS, type LogFormat, type StartOptions } from '../messages.ts'
-import { startFile } from '../spawn.ts'
+import { startFile } from '../start-file.ts'
 
 /** A flag: how it is typed, and its line in the help. */
 export interface Flag {

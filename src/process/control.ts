@@ -4,7 +4,7 @@
 // loosened let nobody else in.
 
 import { once } from 'node:events'
-import { linkSync, renameSync, rmSync, unlinkSync } from 'node:fs'
+import { linkSync, lstatSync, renameSync, rmSync, unlinkSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
 import { addon } from '../addon.ts'
@@ -148,9 +148,12 @@ export class ControlServer {
     }
   }
 
-  /** Rejects with EADDRINUSE when somebody answers there. */
+  /** Rejects with EADDRINUSE when somebody answers there, with a CommandError when it is no socket. */
   async listen(): Promise<void> {
     await removeStaleSocket(this.#path)
+    const found = lstatSync(this.#path, { throwIfNoEntry: false })
+    if (found?.isSocket() === false)
+      throw new CommandError(Exit.Failure, `${this.#path} is there, and is no socket: remove it`)
     const umask = process.umask(0o177)
     this.#server.listen(this.#path) // binds before it returns
     process.umask(umask)

@@ -5,7 +5,7 @@ import { closeSync, existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { addon, type Descriptor } from '../addon.ts'
 import { messageOf } from '../errors.ts'
-import { LimitedLog, log } from '../log.ts'
+import { log } from '../log.ts'
 import { COUNTER_BYTES } from '../shared/limits.ts'
 import { type Answer, ask, ControlServer, type Request } from './control.ts'
 import type { EarlierMaster } from './earlier-master.ts'
@@ -57,7 +57,8 @@ export class Household {
   /** Null beside another master that leads. */
   lock: Lock | null = null
   readonly #master: Householder
-  readonly #log = new LimitedLog()
+  /** What has been said of files that are gone: of a session that has ended they may stay so for days. */
+  #said = ''
   #looking: NodeJS.Timeout | null = null
 
   /** @param earlier the master that this one is to replace */
@@ -134,8 +135,11 @@ export class Household {
       predecessors.forgetWritten()
       this.#master.record()
       log(`${runDir}: somebody has taken files of this server away, they are made anew`)
+      this.#said = ''
     } catch (error) {
-      this.#log.log(`${runDir}: files of this server are gone, and commands do not find it: ${messageOf(error)}`)
+      const reason = messageOf(error)
+      if (reason !== this.#said) log(`${runDir}: files of this server are gone, and commands do not find it: ${reason}`)
+      this.#said = reason
     }
   }
 

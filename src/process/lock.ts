@@ -2,7 +2,7 @@
 // whose maker is dead is taken over by a rename, which only one of several can do; who moved a living lock away by
 // accident puts it back, and the control socket is the second gate.
 
-import { linkSync, renameSync, unlinkSync, writeFileSync } from 'node:fs'
+import { linkSync, renameSync, rmSync, unlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { codeOf } from '../errors.ts'
 import { type Identity, isAlive, ownIdentity } from './identity.ts'
@@ -96,7 +96,7 @@ function removeDead(path: string): void {
   } catch (error) {
     if (codeOf(error) !== 'ENOENT' && codeOf(error) !== 'EEXIST') throw error // somebody was quicker
   }
-  remove(aside)
+  rmSync(aside, { force: true, recursive: true }) // it may be a folder
 }
 
 function remove(path: string): void {

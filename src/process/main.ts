@@ -5,8 +5,10 @@
 import { takeBoot, takeChannel } from './boot.ts'
 import type { Channel } from './channel.ts'
 import type { Boot, FromChild, MasterBoot, ToChild } from './messages.ts'
+import { outliveTerminal } from './terminal.ts'
 
 export async function main(): Promise<void> {
+  outliveTerminal()
   const channel = takeChannel()
   const boot = takeBoot()
   if (boot !== null) return playMaster(boot, null)

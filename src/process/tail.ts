@@ -40,6 +40,8 @@ export class Tail {
   readonly #onLine: (line: string) => void
   #fd = -1
   #stat: Stats | null = null
+  /** What lay aside at the last look. */
+  #aside: Stats | undefined
   #position: number
   #rest = ''
   #decoder = new StringDecoder('utf8')
@@ -49,11 +51,17 @@ export class Tail {
     this.#path = path
     this.#position = position
     this.#onLine = onLine
+    this.#aside = this.#statAside()
     this.#open(position)
   }
 
   /** Reads what has come. A file that was moved away is read to its end first, then the new one from its beginning. */
   look(): void {
+    this.#follow()
+    this.#aside = this.#statAside()
+  }
+
+  #follow(): void {
     this.#read()
     const now = statSync(this.#path, { throwIfNoEntry: false })
     if (now === undefined) return
@@ -67,14 +75,20 @@ export class Tail {
     }
   }
 
-  /** Two rotations since the last look: the file between them was never here, and lies where the last one put it. */
+  /** Two rotations since the last look: the file between them was never here, and lies where the last one has put it. */
   #readMissed(): void {
-    if (this.#fd < 0) return
-    const aside = `${this.#path}.1`
-    const own = fstatSync(this.#fd)
-    const found = statSync(aside, { throwIfNoEntry: false })
-    if (found === undefined || (found.ino === own.ino && found.dev === own.dev)) return
-    if (found.mtimeMs >= own.mtimeMs) this.#moveTo(aside) // else it is older, and ours was removed
+    const [before, now] = [this.#aside, this.#statAside()]
+    const isOurs = now?.ino === this.#stat?.ino && now?.dev === this.#stat?.dev
+    const isOld = now?.ino === before?.ino && now?.size === before?.size && now?.mtimeMs === before?.mtimeMs // ours was removed
+    if (this.#fd >= 0 && now !== undefined && !isOurs && !isOld) this.#moveTo(this.#asidePath)
+  }
+
+  get #asidePath(): string {
+    return `${this.#path}.1`
+  }
+
+  #statAside(): Stats | undefined {
+    return statSync(this.#asidePath, { throwIfNoEntry: false })
   }
 
   #moveTo(path: string): void {

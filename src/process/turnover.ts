@@ -81,6 +81,7 @@ export class Turnover {
         slot.flip(next)
         this.supervisor.activate(slot, next)
         slot.isHeld = false
+        this.supervisor.reconcile() // with a socket of its own it gets nothing before it is chosen
       } catch (error) {
         await this.#dismiss(group, slot)
         throw error

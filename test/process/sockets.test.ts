@@ -1,10 +1,11 @@
 // The sockets of a server, in one process.
 
-import { mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { addon } from '../../src/addon.ts'
 import type { Credentials, Declaration } from '../../src/process/group.ts'
 import { Sockets } from '../../src/process/sockets.ts'
 
@@ -28,5 +29,27 @@ test('a file that lies where the Unix socket was is given to nobody', async () =
     rmSync(folder, { recursive: true })
   }
 })
+
+const { sys } = addon()
+if (sys !== null) {
+  test('what is inherited when the master before is gone already is owned at once, its file too', async () => {
+    for (const isOwner of [true, false]) {
+      const folder = mkdtempSync(join(tmpdir(), 'mr-'))
+      const path = join(folder, 'app.sock')
+      const [old, next] = [new Sockets(), new Sockets()]
+      try {
+        const declaration = { listen: `unix://${path}`, transport: 'tcp', credentials: null, backlog: 16 } as const
+        await old.reserve(declaration as unknown as Declaration)
+        if (isOwner) next.own()
+        for (const [{ fd }, entry] of old.list()) next.inherit({ ...entry, fd: sys.duplicate(fd).release() })
+        next.closeAll()
+        assert.is(existsSync(path), !isOwner)
+      } finally {
+        old.closeAll()
+        rmSync(folder, { recursive: true })
+      }
+    }
+  })
+}
 
 test.run()

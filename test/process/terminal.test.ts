@@ -1,12 +1,14 @@
 // Who looks at a terminal sees colours and a line that moves; who reads a pipe sees plain text.
 
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { LiveLine } from '../../src/process/commands/progress.ts'
 import { paintFor } from '../../src/process/style.ts'
 import { version } from '../support/reload.ts'
 import { inSandbox, type Sandbox, startFile, succeeded } from '../support/server.ts'
-import { within } from '../support/until.ts'
+import { until, within } from '../support/until.ts'
 
 /** What a command shows on a terminal of its own, both streams. */
 async function onTerminal(box: Sandbox, ...args: string[]): Promise<string> {
@@ -54,6 +56,26 @@ test('a reload moves a line on a terminal, prints lines elsewhere, and nothing w
     assert.is(quiet.stdout + quiet.stderr, '')
     assert.is(succeeded(await box.command('reload', '--json')).stderr, '')
     await box.stop()
+  })
+})
+
+test('a server whose terminal closes stops in order: exit code 0, its workers too, and nothing is left', async () => {
+  await inSandbox(async (box) => {
+    const [file, code] = [join(box.directory, 'app.log'), join(box.directory, 'code')]
+    const module = box.file('app.js', version(1, 2))
+    const server = `'${process.execPath}' '${startFile}' start '${module}' --log-file '${file}'`
+    // It outlives the terminal, to tell, and passes on what the kernel tells it alone.
+    const shell = `${server} & p=$!; trap 'kill -HUP $p' HUP; wait $p; wait $p; echo $? > '${code}'`
+    const terminal = box.spawn('script', ['-qec', shell, '/dev/null'], { env: { ...box.env, TERM: 'xterm' } })
+    await terminal.says(/Press Ctrl\+C/)
+    const events = box.begin('events', '--json', '-n', '9')
+    await events.says(/"state":"running"/)
+    terminal.process.kill('SIGKILL')
+    await until(() => existsSync(code) && readFileSync(code, 'utf8').endsWith('\n'), 20_000)
+    assert.is(readFileSync(code, 'utf8'), '0\n')
+    const words = (await events.ended).stdout.match(/"word":"[^"]*"/g)
+    assert.equal(words, ['"word":"exit 0 (ended)"', '"word":"exit 0 (ended)"'])
+    assert.equal(box.pids(), [])
   })
 })
 

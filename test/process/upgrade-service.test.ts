@@ -40,7 +40,7 @@ if (addon().sys !== null) {
             one.onMessage = (connection, line) => connection.send(String(line).trim() + ' ${version}' + (one === worker ? '' : '\\n'))
           }
           const own = new Worker('unix://${own}', { name: 'own', drainTimeoutMs: 500 })
-          own.onMessage = async (connection) => connection.send(await hits.increment('n') + '\n')
+          own.onMessage = async (connection) => connection.send(await hits.increment('n') + '\\n')
           ${more}`
         return box.file('app.js', echo(1, code, `text://127.0.0.1:${port}`))
       }

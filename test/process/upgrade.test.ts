@@ -36,7 +36,8 @@ test('a new version on another Node takes over: its own pid, the same port, no g
     assert.ok(second.totals.messagesIn >= 1, 'a total fell')
     assert.match(await ask(port, 'x'), /^x /)
     await until(() => !lives(first.pid))
-    assert.equal(box.pids().sort(), [second.pid, ...workersOf(second).map(({ pid }) => pid)].sort())
+    const all = [followed.pid, second.pid, ...workersOf(second).map(({ pid }) => pid)]
+    assert.equal(box.pids().sort(), all.sort())
     const third = await upgrade(box, module)
     assert.is(third.oldPid, second.pid)
     assert.is((await box.status()).node, first.node)

@@ -144,6 +144,8 @@ export interface ProxySettings {
 /** An engine. */
 export interface Transport {
   readonly name: 'node' | 'native'
+  /** What a socket's `write` was given may change as soon as it returns. */
+  readonly copiesWrites: boolean
   /** Begins to accept. Rejects with a SystemError (EADDRINUSE) when the descriptor cannot listen where it must. */
   listen(source: ListenSource, accept: Accept): Promise<Listener>
   /** A connection that is made; nothing is received before `attach`. Rejects with a SystemError or the signal's reason. */

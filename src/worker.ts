@@ -46,6 +46,7 @@ import {
 import { runAll } from './process/run-all.ts'
 import { type AnyProtocol, type InOf, type OutOf, type ProtocolOf, protocolOf } from './protocol.ts'
 import { Proxied, type ProxyProtocolOptions, ProxyRules } from './proxied.ts'
+import { StandIns } from './stand-ins.ts'
 import type { Listener, Socket, SocketEvents } from './transport.ts'
 import { UdpConnection, type UdpHost } from './udp-connection.ts'
 import { check, RULES, STATIC_RULES } from './worker-rules.ts'
@@ -57,7 +58,8 @@ type Carrier = 'stream' | 'udp'
 
 /** What can stand in the constructor. Every one is a property of the Worker too. */
 export interface WorkerSettings<A extends string | undefined, P, T extends Carrier = 'stream'>
-  extends Partial<CallbacksAt<A, P, T>> {
+  extends Partial<Omit<CallbacksAt<A, P, T>, 'onMessage'>> {
+  onMessage?: OnMessageAt<A, P, T>
   name?: string
   count?: number
   backlog?: number
@@ -116,6 +118,9 @@ type ConnectionAt<A, P, T> = T extends 'udp'
       : Connection<InOf<P>, OutOf<P>>
     : Connection<InOf<P>, OutOf<P>>
 type CallbacksAt<A, P, T> = ConnectionCallbacks<InOf<P>, OutOf<P>, ConnectionAt<A, P, T>>
+/** Without an address it is `onWorkerMessage`. */
+type OnMessageAt<A, P, T> = [A] extends [undefined] ? OnWorkerMessage | null : CallbacksAt<A, P, T>['onMessage']
+type OnWorkerMessage = (from: WorkerRef, message: unknown, call: Call) => unknown
 type ProtocolAt<A> = A extends string ? ProtocolOf<A> : unknown
 
 // biome-ignore lint/correctness/noUnusedVariables: a merged interface repeats the class's parameters
@@ -253,7 +258,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   onWorkerReload: ((worker: Worker<A, P, T>) => unknown) | null = null
   /** A connection was accepted. Messages wait until a returned promise has settled. */
   onConnect: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null = null
-  onMessage: CallbacksAt<A, P, T>['onMessage'] = null
+  onMessage: OnMessageAt<A, P, T> = null as OnMessageAt<A, P, T>
   onClose: CallbacksAt<A, P, T>['onClose'] = null
   onError: CallbacksAt<A, P, T>['onError'] = null
   onBufferFull: CallbacksAt<A, P, T>['onBufferFull'] = null
@@ -263,7 +268,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
    * A message from another worker, or from this one. What it returns, or its promise's value, answers a `request`; an async
    * iterable is a stream. Without an address `onMessage` is the same.
    */
-  onWorkerMessage: ((from: WorkerRef, message: unknown, call: Call) => unknown) | null = null
+  onWorkerMessage: OnWorkerMessage | null = null
   /** In the process that sent it: a message to this group that was refused, or is lost (`error.mayHaveBeenHandled`). Unset: logged. */
   onSendFail: ((error: Error, message: unknown, to: WorkerRef) => unknown) | null = null
   /** In the process that sends: a worker of this group has as many messages of ours as it may (`maxMailboxMessages`). */
@@ -284,8 +289,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** `listen()` calls that `ready` waits for. */
   #listening: Promise<void>[] = []
   #ticketKeys = ''
-  /** Of siblings that are not there, by their place; null while it begins to listen. */
-  readonly #standIns = new Map<number, Listener | null>()
+  readonly #standIns = new StandIns(({ handle, endpoint }) => this.#listener({ handle, expected: endpoint }))
   readonly #gate = new Gate(this, processClock)
   #perAddress: PerAddress | null = null
   /** What it asks the master for when it listens again: nothing for the declared socket. */
@@ -550,6 +554,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
       throw new UsageError('ERR_LISTENS_ALREADY', 'this Worker has an address already: make another one for a second')
     if (own.#leaving !== null) throw new UsageError('ERR_WORKER_STOPPING', 'this process is leaving')
     const listening = own.#admit(this as unknown as Worker<string | undefined, unknown>, address, requestSocket)
+    listening.catch(nothing) // `start` tells, when onWorkerStart has come to its end
     own.#listening.push(listening)
     return listening
   }
@@ -624,7 +629,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   #leave(windowMs: number): Promise<void> {
     for (const listener of this.#listeners.splice(0)) listener.close()
-    for (const place of [...this.#standIns.keys()]) this.relieve(place)
+    this.#standIns.endAll()
     const leaving = new Leaving(this, windowMs)
     this.#leaving = leaving
     this.#aborter?.abort(leavingError())
@@ -710,18 +715,13 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   /** @internal */
-  async standIn(place: number, { handle, endpoint }: GivenSocket): Promise<void> {
-    if (this.#leaving !== null) return
-    this.#standIns.set(place, null)
-    const listener = await this.#listener({ handle, expected: endpoint })
-    if (this.#leaving === null && this.#standIns.has(place)) this.#standIns.set(place, listener)
-    else listener.close() // the sibling was quicker
+  async standIn(place: number, socket: GivenSocket): Promise<void> {
+    if (this.#leaving === null) await this.#standIns.begin(place, socket)
   }
 
   /** @internal */
   relieve(place: number): void {
-    this.#standIns.get(place)?.close()
-    this.#standIns.delete(place)
+    this.#standIns.end(place)
   }
 
   /** Gives its listeners back for a while; the master keeps the sockets, and gives them again. */
@@ -782,9 +782,9 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   #isWelcome(socket: Socket): boolean {
-    if (this.maxConnectionsPerIp === 0 || socket.remoteIp === '') return true
-    this.#perAddress ??= new PerAddress()
-    if (this.#perAddress.take(socket.remoteIp, this.maxConnectionsPerIp)) return true
+    if ((this.maxConnectionsPerIp === 0 && this.#perAddress === null) || socket.remoteIp === '') return true
+    this.#perAddress ??= new PerAddress(Array.from(this.connections.values(), (each) => each.getRemoteIp()))
+    if (this.#perAddress.take(socket.remoteIp, this.maxConnectionsPerIp || Number.POSITIVE_INFINITY)) return true
     this.counters.refused++
     refusals.log(`refused ${socket.remoteIp}: it has ${this.maxConnectionsPerIp} connections (maxConnectionsPerIp)`)
     return false
@@ -889,7 +889,7 @@ const refusals = new LimitedLog()
 let own: Worker<string | undefined, unknown> | null = null
 
 function nothing(): void {
-  // Of several promises, one.
+  // Somebody else is told.
 }
 
 function logThrown(callback: string, error: unknown): void {

@@ -506,8 +506,8 @@ test('end after the peer has ended closes at once', () => {
   wire.receive('a\n')
   wire.end()
   wire.connection.end('bye')
-  assert.is(wire.socket.isDestroyed, true)
   assert.is(wire.written().toString(), 'bye\n')
+  assert.is(wire.socket.isDestroyed, true)
 })
 
 test('a peer that reads nothing is given up after 30 s without progress, and what is lost is told', () => {

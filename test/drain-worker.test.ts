@@ -89,7 +89,7 @@ class Crowd {
 }
 
 /** A connection of a real worker. */
-function connect(worker: Worker<undefined, unknown>, protocol: AnyProtocol = text) {
+function connect(worker: Worker<string, unknown>, protocol: AnyProtocol = text) {
   const socket = new MemorySocket()
   const connection: AnyConnection = new Connection(socket, protocol, worker)
   connection.lingerTimeout = 0
@@ -261,7 +261,7 @@ test('what had come when it left and was not looked at yet may end within a pack
 // What a worker waits for
 
 test('onWorkerStop comes first: what it sends arrives before the goodbye, after a promise too', async () => {
-  const worker = new Worker({ name: 'w' })
+  const worker = new Worker<string, unknown>({ name: 'w' })
   const { socket, connection } = connect(worker, polite)
   worker.onWorkerStop = async () => {
     connection.send('first')
@@ -276,7 +276,7 @@ test('onWorkerStop comes first: what it sends arrives before the goodbye, after 
 })
 
 test('an onWorkerStop that throws is logged, and the drain goes on', async () => {
-  const worker = new Worker({ name: 'w' })
+  const worker = new Worker<string, unknown>({ name: 'w' })
   const { socket } = connect(worker)
   worker.onWorkerStop = () => {
     throw new Error('expected by the test')
@@ -288,7 +288,7 @@ test('an onWorkerStop that throws is logged, and the drain goes on', async () =>
 test('the handler of a connection that has gone is waited for, and so is an asynchronous onClose and onError', async () => {
   for (const name of ['onMessage', 'onClose', 'onError', 'onConnect'] as const) {
     const gate = deferred()
-    const worker = new Worker({ name: 'w', [name]: () => gate.promise })
+    const worker = new Worker<string, unknown>({ name: 'w', [name]: () => gate.promise })
     const { connection, receive } = connect(worker)
     receive('x\n')
     if (name === 'onError') {
@@ -307,7 +307,7 @@ test('the handler of a connection that has gone is waited for, and so is an asyn
 })
 
 test('a handler that rejects is settled', async () => {
-  const worker = new Worker({ name: 'w', onError: () => undefined })
+  const worker = new Worker<string, unknown>({ name: 'w', onError: () => undefined })
   const gate = deferred()
   worker.onMessage = () => gate.promise
   const { receive } = connect(worker)
@@ -320,7 +320,7 @@ test('a handler that rejects is settled', async () => {
 })
 
 test('a handler whose call of Node gave up at the signal is no error: it names the signal’s reason as cause', async () => {
-  const worker = new Worker({ name: 'w', onError: () => assert.unreachable('onError') })
+  const worker = new Worker<string, unknown>({ name: 'w', onError: () => assert.unreachable('onError') })
   worker.onMessage = ({ signal }) => once(new EventEmitter(), 'never', { signal })
   const { connection, receive } = connect(worker)
   receive('x\n')
@@ -330,7 +330,7 @@ test('a handler whose call of Node gave up at the signal is no error: it names t
 })
 
 test('an AbortError of another signal is an error like any other, also when the own one has aborted', async () => {
-  const worker = new Worker({ name: 'w', onError: () => undefined })
+  const worker = new Worker<string, unknown>({ name: 'w', onError: () => undefined })
   const gate = deferred()
   worker.onMessage = () => gate.promise
   const { connection, receive } = connect(worker)
@@ -360,7 +360,7 @@ for (const [what, then] of [
 ] as const) {
   test(`a thenable that ${what} is counted once, whichever callback gave it`, async () => {
     for (const name of ['onMessage', 'onClose', 'onConnect'] as const) {
-      const worker = new Worker({ name: 'w', onError: () => undefined, [name]: () => ({ then }) })
+      const worker = new Worker<string, unknown>({ name: 'w', onError: () => undefined, [name]: () => ({ then }) })
       const { connection, receive } = connect(worker)
       receive('x\n')
       connection.destroy()
@@ -372,7 +372,7 @@ for (const [what, then] of [
 }
 
 test('a second drain with less time hurries the first, and both end together; one with more does not', async () => {
-  const worker = new Worker({ name: 'w' })
+  const worker = new Worker<string, unknown>({ name: 'w' })
   const { socket, connection } = connect(worker)
   const ended: string[] = []
   const drain = (name: string, ms: number) => worker.drain(ms).then(() => ended.push(name))
@@ -388,7 +388,7 @@ test('a second drain with less time hurries the first, and both end together; on
 })
 
 test('stop() ends a drain whose time is up', async () => {
-  const worker = new Worker({ name: 'w', onMessage: () => deferred().promise })
+  const worker = new Worker<string, unknown>({ name: 'w', onMessage: () => deferred().promise })
   const { socket, receive } = connect(worker)
   receive('x\n')
   const done = worker.drain(60_000)
@@ -399,7 +399,7 @@ test('stop() ends a drain whose time is up', async () => {
 })
 
 test('a hold can be given back twice, and either way', async () => {
-  const worker = new Worker({ name: 'w' })
+  const worker = new Worker<string, unknown>({ name: 'w' })
   const other = worker.hold('other')
   const hold = worker.hold('block')
   assert.is(worker.describeWork(), '2 holds (other, block)')
@@ -416,7 +416,7 @@ test('a hold can be given back twice, and either way', async () => {
 
 test('start tells id and incarnation; callbacks come in order, and what they throw is passed on', async () => {
   const told: unknown[] = []
-  const worker = new Worker({ name: 'w' })
+  const worker = new Worker<string, unknown>({ name: 'w' })
   worker.onWorkerStart = ({ id, incarnation }) => told.push(['start', id, incarnation])
   worker.onWorkerActive = () => told.push('active')
   worker.onWorkerReload = async () => {
@@ -429,13 +429,13 @@ test('start tells id and incarnation; callbacks come in order, and what they thr
   await worker.retire(true)
   await worker.reload()
   assert.equal(told, [['start', 2, 7], 'active', 'reload', 'retire', 'reload'])
-  const failing = new Worker({ name: 'f', onWorkerActive: () => Promise.reject(new Error('no lock')) })
+  const failing = new Worker<string, unknown>({ name: 'f', onWorkerActive: () => Promise.reject(new Error('no lock')) })
   const failure = await failing.activate().catch((error) => error)
   assert.is(failure.message, 'no lock')
 })
 
 test('connections are listed by id, page by page', () => {
-  const worker = new Worker({ name: 'w' })
+  const worker = new Worker<string, unknown>({ name: 'w' })
   const ids = [1, 2, 3, 4, 5].map(() => connect(worker).connection.id)
   const page = (after: number) => worker.listConnections(after, 2).map(({ id }) => id)
   assert.equal(page(0), ids.slice(0, 2))
@@ -447,7 +447,7 @@ test('connections are listed by id, page by page', () => {
 })
 
 test('bytes that no handler has seen are counted once', () => {
-  const worker = new Worker({ name: 'w', maxQueuedMessages: 2, onMessage: () => deferred().promise })
+  const worker = new Worker<string, unknown>({ name: 'w', maxQueuedMessages: 2, onMessage: () => deferred().promise })
   const { connection, receive } = connect(worker)
   receive('a\nb\nc\n') // one at work, two queued: full
   assert.is(connection.getRecvBufferQueueSize(), 0)
@@ -483,7 +483,7 @@ class Peer {
   #answers = ''
   #sent = 0
 
-  constructor(worker: Worker<undefined, unknown>, protocol: AnyProtocol, clock: ConnectionClock) {
+  constructor(worker: Worker<string, unknown>, protocol: AnyProtocol, clock: ConnectionClock) {
     this.connection = new Connection(this.socket, protocol, worker, 'server', clock)
     this.socket.onResume = () => queueMicrotask(() => this.#deliver())
     const { end, destroy } = MemorySocket.prototype
@@ -589,7 +589,7 @@ async function play(protocol: AnyProtocol, seed: number): Promise<void> {
   const work = new Work(random)
   const answer = (connection: AnyConnection, line: unknown) => void connection.send(line)
   const isSlowToOpen = random(3) === 0
-  const worker: Worker<undefined, unknown> = new Worker({
+  const worker: Worker<string, unknown> = new Worker<string, unknown>({
     name: 'fuzz',
     maxQueuedMessages: 1 + random(6),
     maxInFlight: 1 + random(3),
@@ -629,7 +629,7 @@ async function play(protocol: AnyProtocol, seed: number): Promise<void> {
   worker.stop()
 }
 
-function check(peers: readonly Peer[], worker: Worker<undefined, unknown>, how: string): void {
+function check(peers: readonly Peer[], worker: Worker<string, unknown>, how: string): void {
   const isInOrder = worker.maxInFlight === 1
   const linesOf = (text: string) => (isInOrder ? text.split('\n') : text.split('\n').sort())
   for (const peer of peers) {
@@ -656,7 +656,7 @@ for (const protocol of [text, slow]) {
 }
 
 test('a peer that closes in answer to the FIN is gone at once', async () => {
-  const worker = new Worker({ name: 'w' })
+  const worker = new Worker<string, unknown>({ name: 'w' })
   const { connection } = connect(worker)
   connection.lingerTimeout = 60
   const done = worker.drain(40)

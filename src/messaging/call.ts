@@ -1,6 +1,7 @@
 // One message as its handler sees it, beside the message itself: whether somebody waits for an answer, until when, and
 // whether they still do.
 
+import { setMaxListeners } from 'node:events'
 import { AbortError } from '../errors.ts'
 import { now } from '../loop/clock.ts'
 
@@ -25,8 +26,10 @@ export class Call {
 
   /** Aborts when nobody waits for the answer any more: the sender has given up, or is gone. */
   get signal(): AbortSignal {
+    if (!this.isRequest) return new AbortController().signal // one for all would keep what listens to it for ever
     if (this.#aborter === null) {
       this.#aborter = new AbortController()
+      setMaxListeners(0, this.#aborter.signal) // a handler may hand it to each of many requests
       if (this.#reason !== null) this.#aborter.abort(this.#reason)
     }
     return this.#aborter.signal

@@ -31,12 +31,10 @@ export const Channel = {
     checkSubject(subject, true)
     if (queue !== '') checkSubject(queue, false)
     if (typeof handler !== 'function') throw new UsageError('ERR_BAD_OPTION', 'subscribe needs a function')
-    const subscriber = { pattern: subject, queue, handler }
+    const subscriber = { pattern: subject, queue, handler, isOver: false }
     const ready = subscriptions.add(subscriber)
-    let isOver = false
     const unsubscribe = () => {
-      if (!isOver) subscriptions.delete(subscriber)
-      isOver = true
+      if (!subscriber.isOver) subscriptions.delete(subscriber)
     }
     return { subject, ready, unsubscribe, [Symbol.dispose]: unsubscribe }
   },

@@ -1,15 +1,20 @@
 // What one link is to send in this turn of the loop, frame after frame in one buffer, so that a turn costs one write.
 
 import type { Socket } from '../transport.ts'
+import type { Audience } from './subscriptions.ts'
 import {
   bytesForm,
+  Flag,
   Form,
   HEAD_BYTES,
   isPlainBytes,
+  isPlainMessage,
   isWellFormed,
-  type Kind,
+  Kind,
   NUMBER_BYTES,
   Packed,
+  putNumber,
+  putUint32,
   serialized,
 } from './wire.ts'
 
@@ -27,9 +32,19 @@ export class FrameWriter {
   #frame = 0
   #at = 0
   #isDirty = false
+  #mayReuse = false
 
-  attach(socket: Socket): void {
+  /** @param mayReuse what the socket was given may be written over */
+  attach(socket: Socket, mayReuse: boolean): void {
     this.#socket = socket
+    this.#mayReuse = mayReuse
+  }
+
+  /** A frame that was made before (`publishFrame`), for many. */
+  whole(frame: Uint8Array): void {
+    this.#frame = this.#at
+    this.bytes(frame)
+    this.#end()
   }
 
   /** Begins a frame: its head and value follow, then `end`. */
@@ -53,12 +68,14 @@ export class FrameWriter {
 
   uint32(value: number): void {
     this.#need(4)
-    this.#at = this.#buffer.writeUInt32LE(value, this.#at)
+    putUint32(this.#buffer, this.#at, value)
+    this.#at += 4
   }
 
   number(value: number): void {
     this.#need(NUMBER_BYTES)
-    this.#at = this.#buffer.writeUIntLE(value, this.#at, NUMBER_BYTES)
+    putNumber(this.#buffer, this.#at, value)
+    this.#at += NUMBER_BYTES
   }
 
   /** At most 65,535 bytes of UTF-8. */
@@ -89,7 +106,14 @@ export class FrameWriter {
       this.#at = this.#buffer.writeDoubleLE(value, this.#at)
     } else if (isPlainBytes(value)) this.#put(bytesForm(value), value)
     else if (value instanceof Packed) this.#put(value.form, value.bytes)
+    else if (isPlainMessage(value)) this.#json(JSON.stringify(value))
     else this.#put(Form.Value, serialized(value))
+  }
+
+  #json(text: string): void {
+    this.#form(Form.Json)
+    this.#need(text.length * 3)
+    this.#at += (this.#buffer as Writer).utf8Write(text, this.#at)
   }
 
   #put(form: Form, bytes: Uint8Array): void {
@@ -136,17 +160,14 @@ export class FrameWriter {
   }
 
   end(): void {
-    const size = this.#at - this.#frame - 4
-    const buffer = this.#buffer
-    const at = this.#frame
-    buffer[at] = size
-    buffer[at + 1] = size >>> 8
-    buffer[at + 2] = size >>> 16
-    buffer[at + 3] = size >>> 24
-    if (!this.#isDirty) {
-      this.#isDirty = true
-      if (dirty.push(this) === 1) process.nextTick(flushAll)
-    }
+    putUint32(this.#buffer, this.#frame, this.#at - this.#frame - 4)
+    this.#end()
+  }
+
+  #end(): void {
+    if (this.#isDirty) return
+    this.#isDirty = true
+    if (dirty.push(this) === 1) nextTick(flushAll)
   }
 
   /** Gives the socket what is there. */
@@ -154,6 +175,9 @@ export class FrameWriter {
     this.#isDirty = false
     this.#give(this.#at)
     this.#frame = this.#at
+    if (!this.#mayReuse) return
+    this.#from = this.#frame = this.#at = 0
+    if (this.#buffer.length > MOST_BYTES) this.#buffer = Buffer.allocUnsafeSlow(MOST_BYTES) // there was a large one
   }
 
   #give(to: number): void {
@@ -161,19 +185,25 @@ export class FrameWriter {
     this.#from = to
   }
 
-  /** What the socket has is never written again: it may still be sending it. */
   #need(bytes: number): void {
-    if (this.#buffer.length - this.#at >= bytes) return
-    this.#give(this.#frame)
-    const begun = this.#buffer.subarray(this.#frame, this.#at)
-    const wanted = Math.min(MOST_BYTES, this.#buffer.length * 2)
-    this.#buffer = Buffer.allocUnsafeSlow(Math.max(wanted, begun.length + bytes))
+    if (this.#buffer.length - this.#at < bytes) this.#makeRoom(bytes)
+  }
+
+  /** What the socket has is not written again where it may still be sending it. */
+  #makeRoom(bytes: number): void {
+    const isFull = this.#buffer.length >= MOST_BYTES || !this.#mayReuse
+    if (isFull) this.#give(this.#frame)
+    const begun = this.#buffer.subarray(isFull ? this.#frame : this.#from, this.#at)
+    const wanted = Math.max(Math.min(MOST_BYTES, this.#buffer.length * 2), begun.length + bytes)
+    if (!this.#mayReuse || wanted > this.#buffer.length) this.#buffer = Buffer.allocUnsafeSlow(wanted)
     this.#buffer.set(begun)
-    this.#from = this.#frame = 0
+    this.#frame = isFull ? 0 : this.#frame - this.#from
+    this.#from = 0
     this.#at = begun.length
   }
 }
 
+const { nextTick } = process
 let dirty: FrameWriter[] = []
 
 /** A tick from within microtasks comes when these have run: what they sent is one write. */
@@ -184,3 +214,21 @@ function flushAll(): void {
 }
 
 type Writer = Buffer & { utf8Write(text: string, at: number): number }
+
+/** All of a Publish but its value, for who does not want an answer. */
+export function publishHead({ subject, isForAll, queues }: Audience): Buffer {
+  const labels = [...queues, subject].map((label) => Buffer.from(label))
+  const sizes = labels.map((label) => Buffer.of(label.length & 0xff, label.length >>> 8))
+  const fixed = Buffer.of(0, 0, 0, 0, Kind.Publish, 0, 0, 0, 0, 0, isForAll ? Flag.ForAll : 0, queues.length)
+  return Buffer.concat([fixed, ...labels.flatMap((label, at) => [sizes[at] as Buffer, label])])
+}
+
+/** The frame of a message that goes to many. */
+export function publishFrame(head: Buffer, { form, bytes }: Packed): Buffer {
+  const frame = Buffer.allocUnsafe(head.length + bytes.length)
+  frame.set(head)
+  frame.set(bytes, head.length)
+  putUint32(frame, 0, frame.length - 4)
+  frame[5] = form
+  return frame
+}

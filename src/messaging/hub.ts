@@ -2,12 +2,13 @@
 // publish goes to those processes and no others. Whoever has published once keeps a link to every process; what is
 // published while one of them has not said yet what it wants waits for that.
 
-import { PeerError } from '../errors.ts'
+import { isThenable } from '../connection-host.ts'
+import { AbortError, PeerError } from '../errors.ts'
 import { now } from '../loop/clock.ts'
 import { Call, ONE_WAY } from './call.ts'
+import { publishFrame, publishHead } from './frame-writer.ts'
 import type { Outbox } from './outbox.ts'
-import type { RequestOptions } from './pending-request.ts'
-import { DEFAULT_TIMEOUT_MS } from './pending-request.ts'
+import { DEFAULT_TIMEOUT_MS, PendingRequest, type RequestOptions } from './pending-request.ts'
 import type { WorkerRef } from './references.ts'
 import { SubjectTree } from './subjects.ts'
 import { type Audience, firstOf, type Interest, type InterestChange, type Subscriptions } from './subscriptions.ts'
@@ -31,10 +32,15 @@ interface Listener {
   readonly queue: string
 }
 
-/** Where one message goes in one process. */
+/** Where one message goes in one process. Those that are for the same ones there share the audience. */
 interface Target {
   readonly outbox: Outbox | null
-  readonly audience: Audience
+  readonly audience: AudienceWithHead
+}
+
+/** With what a frame of a publish to them begins with. */
+interface AudienceWithHead extends Audience {
+  readonly head: Buffer
 }
 
 /** Subjects may be made up without end. */
@@ -49,7 +55,10 @@ export class Hub {
   #hasJoined = false
   /** Processes that have not said yet what they want. */
   readonly #awaited = new Set<Outbox>()
-  #waiting: (() => void)[] = []
+  /** What was published or asked before that. */
+  readonly #waiting = new Set<() => void>()
+  /** What was published to this process itself, in this turn of the loop. */
+  readonly #here: { readonly audience: Audience; readonly packed: Packed }[] = []
   #turn = 0
   /** Of subjects without queues, until somebody changes what he listens to. */
   readonly #plans = new Map<string, Target[]>()
@@ -65,88 +74,97 @@ export class Hub {
   publish(subject: string, message: unknown): boolean {
     const packed = pack(message)
     if (this.#isReady()) return this.#publish(subject, packed, message)
-    return this.#later(message, () => this.#publish(subject, packed, message))
+    if (this.#waiting.size >= this.#host.maxMailboxMessages)
+      return this.#refuse(message, 'before all workers were there')
+    this.#waiting.add(() => this.#publish(subject, packed, message))
+    return true
   }
 
   #publish(subject: string, packed: Packed, message: unknown): boolean {
     let mayGoOn = true
+    let framed: AudienceWithHead | null = null
+    let frame: Buffer = NO_BYTES
     for (const { outbox, audience } of this.#targets(subject)) {
-      if (outbox === null) this.#deliverHere(audience, packed)
-      else mayGoOn = outbox.publish(packed, message, audience) && mayGoOn
+      if (outbox !== null && framed !== audience) {
+        frame = publishFrame(audience.head, packed)
+        framed = audience
+      }
+      const isRoom = outbox?.publish(packed, frame, message, audience) ?? this.#publishHere(audience, packed, message)
+      mayGoOn &&= isRoom
     }
     return mayGoOn
   }
 
-  #later(message: unknown, go: () => void): boolean {
-    if (this.#waiting.length >= this.#host.maxMailboxMessages) {
-      this.#host.refusedToSend(
-        new PeerError('ERR_QUEUE_FULL', 'too much was published before all workers were there', false),
-        message,
-      )
-      return false
-    }
-    this.#waiting.push(go)
-    return true
+  #refuse(message: unknown, why: string): false {
+    this.#host.refusedToSend(new PeerError('ERR_QUEUE_FULL', `too much was published ${why}`, false), message)
+    return false
   }
 
-  async request(
-    subject: string,
-    message: unknown,
-    { timeoutMs = DEFAULT_TIMEOUT_MS, signal }: RequestOptions,
-  ): Promise<unknown> {
+  async request(subject: string, message: unknown, options: RequestOptions): Promise<unknown> {
     const packed = pack(message)
-    const expiresAt = timeoutMs > 0 ? now() + timeoutMs : Number.POSITIVE_INFINITY
+    const { timeoutMs = DEFAULT_TIMEOUT_MS, signal } = options
+    const began = now()
+    if (!this.#isReady()) await this.#untilReady(subject, options)
     signal?.throwIfAborted()
-    if (!this.#isReady()) await new Promise<void>((resolve) => this.#waiting.push(resolve))
     const targets = this.#targets(subject)
     if (targets.length === 0) throw new PeerError('ERR_NO_RESPONDERS', `nobody listens to ${subject}`, false)
-    const over = new AbortController()
-    const giveUp = signal === undefined ? over.signal : AbortSignal.any([signal, over.signal])
-    const left = expiresAt === Number.POSITIVE_INFINITY ? 0 : Math.max(1, expiresAt - now())
-    const answers = targets.map(({ outbox, audience }) =>
+    const left = timeoutMs > 0 ? Math.max(1, timeoutMs - (now() - began)) : 0
+    const asked = targets.map(({ outbox, audience }) =>
       outbox === null
-        ? this.#askHere(audience, packed, expiresAt, giveUp)
-        : outbox.request(packed, { timeoutMs: left, signal: giveUp }, audience),
+        ? this.#askHere(audience, packed, { timeoutMs: left, signal })
+        : outbox.request(packed, { timeoutMs: left, signal }, audience),
     )
-    const answer = await firstOf(answers)
-    if (!isStream(answer)) over.abort() // the others need not go on
+    const { answer, from } = await firstOf(asked.map(({ promise }) => promise))
+    for (const [at, request] of asked.entries()) if (at !== from) request.abandon(NOT_FIRST)
     if (answer === undefined) throw new PeerError('ERR_NO_RESPONDERS', `nobody answered to ${subject}`, true)
     return answer
   }
 
+  /** As a request that nobody carries: it ends by itself when nobody can be asked in its time. */
+  async #untilReady(subject: string, options: RequestOptions): Promise<void> {
+    const waits = new PendingRequest(subject, options, now())
+    const go = () => waits.answer(undefined)
+    this.#waiting.add(go)
+    try {
+      await waits.promise
+    } finally {
+      this.#waiting.delete(go)
+    }
+  }
+
   /** In a turn of its own, as from anybody else, and with a message of its own. */
-  #deliverHere(audience: Audience, packed: Packed): void {
+  #publishHere(audience: Audience, packed: Packed, message: unknown): boolean {
+    if (this.#here.length >= this.#host.maxMailboxMessages) return this.#refuse(message, 'in one turn of the loop')
+    this.#host.working(1)
+    if (this.#here.push({ audience, packed }) === 1) setImmediate(() => this.#deliverHere())
+    return this.#here.length < this.#host.maxMailboxMessages
+  }
+
+  #deliverHere(): void {
+    const { self } = this.#host
+    const done = () => this.#host.working(-1)
+    for (const { audience, packed } of this.#here.splice(0)) {
+      const result = this.#own.deliver(audience, copyOf(packed), self, ONE_WAY)
+      if (isThenable(result)) result.then(done, done)
+      else done()
+    }
+  }
+
+  #askHere(audience: Audience, packed: Packed, options: RequestOptions): PendingRequest {
+    const request = new PendingRequest(audience.subject, options, now())
+    const call = new Call(true, request.expiresAt)
+    request.sent({ cancel: () => call.abort('the sender has given up'), credit: nothing }, 0)
     this.#host.working(1)
     setImmediate(async () => {
       try {
-        await this.#own.deliver(audience, copyOf(packed), this.#host.self, ONE_WAY)
+        if (!call.isAborted) request.answer(await this.#own.deliver(audience, copyOf(packed), this.#host.self, call))
+      } catch (error) {
+        request.fail(error)
       } finally {
         this.#host.working(-1)
       }
     })
-  }
-
-  #askHere(audience: Audience, packed: Packed, expiresAt: number, signal: AbortSignal): Promise<unknown> {
-    const call = new Call(true, expiresAt)
-    this.#host.working(1)
-    const answer = new Promise<void>((resolve) => setImmediate(resolve))
-      .then(() => this.#own.deliver(audience, copyOf(packed), this.#host.self, call))
-      .finally(() => this.#host.working(-1))
-    return new Promise((resolve, reject) => {
-      const late = expiresAt === Number.POSITIVE_INFINITY ? undefined : setTimeout(expire, expiresAt - now())
-      function expire() {
-        reject(new PeerError('ERR_REQUEST_TIMEOUT', `${audience.subject}: no answer in time`, true))
-      }
-      const abort = () => {
-        call.abort('the sender has given up')
-        reject(signal.reason)
-      }
-      signal.addEventListener('abort', abort, { once: true })
-      answer.then(resolve, reject).finally(() => {
-        clearTimeout(late)
-        signal.removeEventListener('abort', abort)
-      })
-    })
+    return request
   }
 
   // Who is there
@@ -195,7 +213,9 @@ export class Hub {
 
   #arrived(outbox: Outbox): void {
     if (!this.#awaited.delete(outbox) || this.#awaited.size > 0) return
-    for (const go of this.#waiting.splice(0)) go()
+    const waiting = [...this.#waiting]
+    this.#waiting.clear()
+    for (const go of waiting) go()
   }
 
   changed(outbox: Outbox, change: unknown): void {
@@ -260,8 +280,10 @@ export class Hub {
       const member = this.#choose([...members])
       chosen.set(member, [...(chosen.get(member) ?? []), queue])
     }
+    const plain = withHead({ subject, isForAll: true, queues: [] })
     return [...chosen].map(([outbox, names]) => {
-      return { outbox, audience: { subject, isForAll: forAll.has(outbox), queues: names } }
+      const isForAll = forAll.has(outbox)
+      return { outbox, audience: names.length === 0 ? plain : withHead({ subject, isForAll, queues: names }) }
     })
   }
 
@@ -277,6 +299,12 @@ export class Hub {
   }
 }
 
+function withHead(audience: Audience): AudienceWithHead {
+  return { ...audience, head: publishHead(audience) }
+}
+
+const NO_BYTES = Buffer.alloc(0)
+
 function areStrings(value: unknown): value is string[] {
   return Array.isArray(value) && value.every((one) => typeof one === 'string')
 }
@@ -285,6 +313,9 @@ function copyOf({ form, bytes }: Packed): unknown {
   return unpack(form, Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), 0, bytes.byteLength)
 }
 
-function isStream(value: unknown): boolean {
-  return typeof value === 'object' && value !== null && Symbol.asyncIterator in value
+/** Why a request has ended that somebody else was quicker with: nobody sees it. */
+const NOT_FIRST = new AbortError('ERR_REQUEST_CANCELLED', 'somebody else has answered')
+
+function nothing(): void {
+  // What is asked here has no link that could be told.
 }

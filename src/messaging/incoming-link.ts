@@ -5,7 +5,16 @@ import { ProtocolError, type SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { recently } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
-import { kClosed, kDrained, kEnded, kReceived, kSecured, type Socket, type SocketEvents } from '../transport.ts'
+import {
+  kClosed,
+  kDrained,
+  kEnded,
+  kReceived,
+  kSecured,
+  type Socket,
+  type SocketEvents,
+  type Transport,
+} from '../transport.ts'
 import { Call, ONE_WAY } from './call.ts'
 import { FrameWriter } from './frame-writer.ts'
 import {
@@ -23,13 +32,25 @@ import {
 import type { Answers, Mailbox } from './mailbox.ts'
 import { packFailure } from './pending-request.ts'
 import type { Audience } from './subscriptions.ts'
-import { Flag, type Form, FrameReader, Kind, NUMBER_BYTES, SLACK_BYTES, unpack } from './wire.ts'
+import {
+  Flag,
+  type Form,
+  FrameReader,
+  Kind,
+  NUMBER_BYTES,
+  numberAt,
+  SLACK_BYTES,
+  type Slicer,
+  uint32At,
+  unpack,
+} from './wire.ts'
 
 /** What it needs of its mesh. */
 export interface IncomingHost {
   /** Where this process is reached. */
   readonly address: string
   readonly secret: Buffer
+  readonly transport: Transport
   readonly mailbox: Mailbox
   readonly isLeaving: boolean
   terms(): Terms
@@ -42,6 +63,9 @@ export interface IncomingHost {
   /** Nothing more comes in here. */
   quiet(): void
 }
+
+/** Of answers that the other end has not taken. */
+const MOST_UNREAD_BYTES = 4 * 1_048_576
 
 const enum State {
   AwaitHello,
@@ -71,6 +95,8 @@ export class IncomingLink implements SocketEvents, Answers {
   #last = -1
   #ranges: number[] = []
   #hasNews = false
+  /** Of the mailbox, as the other end knows it. */
+  #toldLoad = 0
   /** Of what we listen to; and those that the other end has not confirmed. */
   #changes = 0
   readonly #unheard = new Map<number, () => void>()
@@ -82,7 +108,7 @@ export class IncomingLink implements SocketEvents, Answers {
   constructor(host: IncomingHost, socket: Socket) {
     this.#host = host
     this.#socket = socket
-    this.#writer.attach(socket)
+    this.#writer.attach(socket, host.transport.copiesWrites)
     this.#timer = deadlines.after(HANDSHAKE_MS, () => this.refuse('it has not said who it is'))
     this.#writer.begin(Kind.Challenge)
     this.#writer.bytes(this.#nonce)
@@ -141,6 +167,7 @@ export class IncomingLink implements SocketEvents, Answers {
   [kReceived](bytes: Buffer): void {
     try {
       this.#reader.receive(bytes)
+      if (this.#socket.queuedBytes > MOST_UNREAD_BYTES) this.#await()
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error
       this.refuse(error.message)
@@ -155,8 +182,14 @@ export class IncomingLink implements SocketEvents, Answers {
     this.#destroy()
   }
 
+  /** It does not read its answers: nothing more of it begins before it does. */
+  #await(): void {
+    this.#socket.pause()
+    this.#socket.awaitDrained()
+  }
+
   [kDrained](): void {
-    // Answers are bounded by what the other end may have unsettled, and streams by its credit.
+    this.#socket.resume()
   }
 
   [kSecured](): void {
@@ -189,11 +222,11 @@ export class IncomingLink implements SocketEvents, Answers {
     } else if (this.#state === State.AwaitHello) return this.#hello(kind, bytes, start, end)
     else if (this.#state === State.Closed) return
     if (end - start < NUMBER_BYTES) throw unexpected(kind)
-    const number = bytes.readUIntLE(start, NUMBER_BYTES)
+    const number = numberAt(bytes, start)
     if (kind === Kind.Cancel) this.#cancel(number)
     else if (kind === Kind.Heard) this.#heard(number)
     else if (kind === Kind.Credit && end - start >= NUMBER_BYTES + 4)
-      this.#credit(number, bytes.readUInt32LE(start + NUMBER_BYTES))
+      this.#credit(number, uint32At(bytes, start + NUMBER_BYTES))
     else throw unexpected(kind)
   }
 
@@ -226,7 +259,7 @@ export class IncomingLink implements SocketEvents, Answers {
 
   #request(form: Form, bytes: Buffer, start: number, end: number): void {
     if (end - start < 4) throw unexpected(Kind.Request)
-    this.#take(unpack(form, bytes, start + 4, end), callFor(bytes.readUInt32LE(start)))
+    this.#take(unpack(form, bytes, start + 4, end), callFor(uint32At(bytes, start)))
   }
 
   #take(message: unknown, call: Call): void {
@@ -242,14 +275,14 @@ export class IncomingLink implements SocketEvents, Answers {
 
   #published(form: Form, bytes: Buffer, start: number, end: number): void {
     if (end - start < 8) throw unexpected(Kind.Publish)
-    const timeoutMs = bytes.readUInt32LE(start)
+    const timeoutMs = uint32At(bytes, start)
     const flags = bytes[start + 4] as number
     const labels: string[] = []
     let at = start + 6
     for (let left = bytes[start + 5] as number; left >= 0; left--) {
       const size = at + 2 <= end ? bytes.readUInt16LE(at) : end
       if (at + 2 + size > end) throw unexpected(Kind.Publish)
-      labels.push(bytes.toString('utf8', at + 2, at + 2 + size))
+      labels.push((bytes as Slicer).utf8Slice(at + 2, at + 2 + size))
       at += 2 + size
     }
     const subject = labels.pop() ?? ''
@@ -293,9 +326,12 @@ export class IncomingLink implements SocketEvents, Answers {
       if (this.#last >= this.#first) this.#ranges.push(this.#first, this.#last)
       this.#first = this.#last = number
     }
-    if (this.#hasNews) return
+    if (!this.#hasNews) this.#tellSoon()
+  }
+
+  #tellSoon(): void {
     this.#hasNews = true
-    process.nextTick(IncomingLink.#tell, this)
+    nextTick(IncomingLink.#tell, this)
   }
 
   /** When the handlers of this turn have run: one frame for all. */
@@ -309,7 +345,8 @@ export class IncomingLink implements SocketEvents, Answers {
     const writer = this.#writer
     if (this.#last >= this.#first) this.#ranges.push(this.#first, this.#last)
     writer.begin(Kind.Handled)
-    writer.uint32(this.#host.mailbox.load)
+    this.#toldLoad = this.#host.mailbox.load
+    writer.uint32(this.#toldLoad)
     for (const number of this.#ranges) writer.number(number)
     writer.end()
     this.#ranges.length = 0
@@ -320,6 +357,7 @@ export class IncomingLink implements SocketEvents, Answers {
     if (this.#state === State.Closed) return
     this.#value(Kind.Answer, number, value)
     this.#unsettled--
+    if (!this.#hasNews && this.#host.mailbox.load !== this.#toldLoad) this.#tellSoon()
   }
 
   fail(number: number, error: unknown, wasHandled: boolean): void {
@@ -392,6 +430,7 @@ export class IncomingLink implements SocketEvents, Answers {
   }
 }
 
+const { nextTick } = process
 const refusals = new LimitedLog()
 
 /** 0 is without a limit. */

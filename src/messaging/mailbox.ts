@@ -2,7 +2,7 @@
 // before (a request from A to B to A would wait for ever), unless the Worker is `serial`.
 
 import { isThenable } from '../connection-host.ts'
-import { codeOf, PeerError } from '../errors.ts'
+import { PeerError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { type Call, ONE_WAY } from './call.ts'
 
@@ -39,10 +39,14 @@ interface Task {
   readonly call: Call
 }
 
+/** Places of a queue that are kept although what stood there has begun: moving up costs by what is left. */
+const MOST_BEGUN = 1024
+
 export class Mailbox {
   readonly #host: MailboxHost
-  /** Of a serial worker. */
-  readonly #queue: Task[] = []
+  /** Of a serial worker: from `#head` on. */
+  #queue: (Task | undefined)[] = []
+  #head = 0
   #isBusy = false
   /** Asked to tell when nothing that has arrived is still to begin. */
   readonly #waiting: (() => void)[] = []
@@ -55,7 +59,7 @@ export class Mailbox {
 
   take(answers: Answers, number: number, message: unknown, call: Call): void {
     this.#host.counters.messagesIn++
-    if (!this.#host.serial) return this.#start(answers, number, message, call, this.#host.workerHandler)
+    if (!this.#host.serial) return this.#start(answers, number, message, call, this.#host.workerHandler, false)
     this.load++
     if (call !== ONE_WAY) answers.remember(number, call)
     this.#queue.push({ answers, number, message, call })
@@ -65,35 +69,47 @@ export class Mailbox {
   /** As `take`, for another handler than the Worker's, and at once. */
   run(answers: Answers, number: number, message: unknown, call: Call, handler: Handler): void {
     this.#host.counters.messagesIn++
-    this.#start(answers, number, message, call, handler)
+    this.#start(answers, number, message, call, handler, false)
   }
 
   /** Calls back when all that has arrived has begun. */
   whenBegun(tell: () => void): void {
-    if (this.#queue.length === 0) tell()
+    if (this.#head === this.#queue.length) tell()
     else this.#waiting.push(tell)
   }
 
   #next(): void {
     while (!this.#isBusy) {
-      const task = this.#queue.shift()
-      if (task === undefined) {
-        for (const tell of this.#waiting.splice(0)) tell()
-        return
+      const task = this.#queue[this.#head]
+      if (task === undefined) break
+      this.#queue[this.#head] = undefined
+      if (++this.#head === this.#queue.length || this.#head === MOST_BEGUN) {
+        this.#queue = this.#queue.slice(this.#head)
+        this.#head = 0
       }
       this.load--
       if (task.call !== ONE_WAY) task.answers.forget(task.number)
       if (task.call.isAborted || task.call.hasExpired) task.answers.fail(task.number, expired(), false)
-      else this.#start(task.answers, task.number, task.message, task.call, this.#host.workerHandler)
+      else this.#start(task.answers, task.number, task.message, task.call, this.#host.workerHandler, true)
     }
+    if (this.#head === this.#queue.length) for (const tell of this.#waiting.splice(0)) tell()
   }
 
-  #start(answers: Answers, number: number, message: unknown, call: Call, handler: Handler | null): void {
+  /** @param isNext whether those of a serial worker that follow wait for it */
+  #start(
+    answers: Answers,
+    number: number,
+    message: unknown,
+    call: Call,
+    handler: Handler | null,
+    isNext: boolean,
+  ): void {
     if (handler === null) return answers.fail(number, this.#noHandler(), false)
     try {
       const result = handler(answers.from, message, call)
-      if (isThenable(result)) void this.#wait(answers, number, result, call)
-      else if (call.isRequest && isStream(result)) void this.#wait(answers, number, Promise.resolve(result), call)
+      if (isThenable(result)) void this.#wait(answers, number, result, call, isNext)
+      else if (call.isRequest && isStream(result))
+        void this.#wait(answers, number, Promise.resolve(result), call, isNext)
       else if (call.isRequest) answers.answer(number, result)
       else answers.handled(number)
     } catch (error) {
@@ -101,9 +117,15 @@ export class Mailbox {
     }
   }
 
-  async #wait(answers: Answers, number: number, promise: PromiseLike<unknown>, call: Call): Promise<void> {
+  async #wait(
+    answers: Answers,
+    number: number,
+    promise: PromiseLike<unknown>,
+    call: Call,
+    isNext: boolean,
+  ): Promise<void> {
     this.load++
-    this.#isBusy = this.#host.serial
+    this.#isBusy ||= isNext
     this.#host.working(1)
     if (call.isRequest) answers.remember(number, call)
     try {
@@ -117,8 +139,9 @@ export class Mailbox {
     if (call.isRequest) answers.forget(number)
     this.load--
     this.#host.working(-1)
+    if (!isNext) return
     this.#isBusy = false
-    if (this.#queue.length > 0) this.#next()
+    this.#next()
   }
 
   /** The sender of a request hears of it; of a message the log does. */
@@ -144,10 +167,4 @@ function expired(): PeerError {
 /** An async iterable; a string or an array is a value. */
 function isStream(value: unknown): value is AsyncIterable<unknown> {
   return typeof value === 'object' && value !== null && Symbol.asyncIterator in value
-}
-
-/** An answer that cannot be sent is the handler's mistake. */
-export function isUnsendable(error: unknown): boolean {
-  const code = codeOf(error)
-  return code === 'ERR_CANNOT_CLONE' || code === 'ERR_MESSAGE_TOO_LARGE'
 }

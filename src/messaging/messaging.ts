@@ -166,8 +166,9 @@ class WorkerHost implements MeshHost {
   /** Of the group that is sent to, as declared here; where it says nothing, of this process's own. */
   settingsFor(mailbox: string): OutboxSettings {
     const own = this.#worker
-    const target = declared().find((one) => one.mailbox === mailbox) ?? own
-    const refer = (outbox: Outbox) => groupAt(mailbox, mailbox).reference(outbox.id)
+    const found = declared().find((one) => one.mailbox === mailbox)
+    const target = found ?? own
+    const refer = ({ id }: Outbox) => (found === undefined ? groupAt(mailbox, mailbox) : groupOf(found)).reference(id)
     return {
       maxMailboxMessages: target.maxMailboxMessages,
       maxMailboxBytes: target.maxMailboxBytes,

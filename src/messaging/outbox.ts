@@ -2,17 +2,16 @@
 // goes before what comes later, and a new process gets nothing before the old one has begun all that it was sent.
 
 import { PeerError } from '../errors.ts'
-import { LimitedLog } from '../log.ts'
 import { recently } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import type { PeerRow } from '../process/group.ts'
 import type { Transport } from '../transport.ts'
+import type { Terms } from './handshake.ts'
 import type { Unsettled } from './ledger.ts'
 import { type Credentials, type LinkOwner, OutgoingLink } from './outgoing-link.ts'
-
 import { lost, PendingRequest, type RequestOptions } from './pending-request.ts'
 import type { Audience } from './subscriptions.ts'
-import { type CountedKind, HEAD_BYTES, Kind, Packed, pack, tooLarge } from './wire.ts'
+import { type CountedKind, checkSize, HEAD_BYTES, Kind, Packed, pack } from './wire.ts'
 
 /** What the group that is sent to says of its messages, in this process. */
 export interface OutboxSettings {
@@ -74,9 +73,14 @@ export class Outbox implements LinkOwner {
   #waiting: Waiting[] = []
   #waitTimer = 0
   #retryTimer = 0
-  /** Whoever has this incarnation or an older one has said that it goes. */
-  #leftIncarnation = 0
+  /** Of what may be unsettled, and of one message: what both ends allow, who may run different code. */
+  #maxMessages: number
+  #maxBytes: number
+  #maxSize: number
+  /** Of the one that has said last that it goes. */
+  #leftAddress = ''
   #isFull = false
+  #isFlushing = false
   /** There should be a link, whether there is anything to send or not. */
   #isWanted = false
   #isClosed = false
@@ -88,6 +92,9 @@ export class Outbox implements LinkOwner {
   constructor(host: OutboxHost, settings: OutboxSettings, row: PeerRow | undefined, mailbox: string, id: number) {
     this.#host = host
     this.#settings = settings
+    this.#maxMessages = settings.maxMailboxMessages
+    this.#maxBytes = settings.maxMailboxBytes
+    this.#maxSize = settings.maxPackageSize
     this.#row = row
     this.isKnown = true
     this.mailbox = mailbox
@@ -101,7 +108,7 @@ export class Outbox implements LinkOwner {
   }
 
   get isUp(): boolean {
-    return this.#row !== undefined && this.#row.incarnation > this.#leftIncarnation
+    return this.#row !== undefined && this.#row.incarnation > 0 && this.#row.address !== this.#leftAddress
   }
 
   /** `true`: go on. `false`: it was refused, which `onSendFail` has been told; or it was taken, and is the last for now. */
@@ -122,29 +129,31 @@ export class Outbox implements LinkOwner {
     return this.#post(Kind.Message, packed, message, null)
   }
 
-  /** As `sendPacked`, to those that listen to a subject. */
-  publish(packed: Packed, message: unknown, audience: Audience): boolean {
+  /** As `sendPacked`, to those that listen to a subject. `frame` is what is written when nothing waits. */
+  publish(packed: Packed, frame: Buffer, message: unknown, audience: Audience): boolean {
     if (!this.#hasRoom()) {
       this.#settings.onSendFail(this.#fullError(), message, this)
       return false
     }
-    return this.#post(Kind.Publish, packed, message, audience)
+    checkSize(this.name, packed, this.#maxSize)
+    const link = this.#direct
+    return this.#posted(link === null ? this.#wait(packed, message, audience) : link.writeWhole(frame, message))
   }
 
-  request(message: unknown, options: RequestOptions, audience: Audience | null = null): Promise<unknown> {
+  request(message: unknown, options: RequestOptions, audience: Audience | null = null): PendingRequest {
     const request = new PendingRequest(this.name, options, recently())
     if (!this.#hasRoom()) request.fail(this.#fullError())
-    if (request.isDone) return request.promise
+    if (request.isDone) return request
     try {
       this.#post(audience === null ? Kind.Request : Kind.Publish, message, request, audience)
     } catch (error) {
       request.fail(error)
     }
-    return request.promise
+    return request
   }
 
   #hasRoom(): boolean {
-    return this.count < this.#settings.maxMailboxMessages && this.#bytes < this.#settings.maxMailboxBytes
+    return this.count < this.#maxMessages && this.#bytes < this.#maxBytes
   }
 
   #fullError(): PeerError {
@@ -154,12 +163,20 @@ export class Outbox implements LinkOwner {
 
   /** Throws UsageError. */
   #post(kind: CountedKind, value: unknown, entry: unknown, audience: Audience | null): boolean {
-    this.#checkSize(value)
+    checkSize(this.name, value, this.#maxSize)
+    const link = this.#direct
+    return this.#posted(
+      link === null ? this.#wait(value, entry, audience) : this.#write(link, kind, value, entry, audience),
+    )
+  }
+
+  /** What can be written to now, with nothing ahead. */
+  get #direct(): OutgoingLink | null {
     const link = this.#link
-    const isDirect = link?.isOpen && this.#ahead === null && this.#waiting.length === 0
-    const size = isDirect
-      ? this.#write(link as OutgoingLink, kind, value, entry, audience)
-      : this.#wait(value, entry, audience)
+    return link?.isOpen && this.#ahead === null && this.#waiting.length === 0 ? link : null
+  }
+
+  #posted(size: number): boolean {
     this.count++
     this.#bytes += size
     if (this.#hasRoom()) return true
@@ -171,31 +188,14 @@ export class Outbox implements LinkOwner {
   }
 
   #write(link: OutgoingLink, kind: CountedKind, value: unknown, entry: unknown, audience: Audience | null): number {
-    const remaining = entry instanceof PendingRequest ? entry.expiresAt - recently() : Number.POSITIVE_INFINITY
-    const timeoutMs = remaining === Number.POSITIVE_INFINITY ? 0 : Math.max(1, Math.round(remaining))
-    return link.write(kind, value, entry, timeoutMs, this.#settings.maxPackageSize, audience)
-  }
-
-  /** What is plain can be told before anything is written. */
-  #checkSize(value: unknown): void {
-    const { maxPackageSize } = this.#settings
-    const isText = typeof value === 'string'
-    const size = isText
-      ? value.length
-      : value instanceof Packed
-        ? value.bytes.length
-        : value instanceof Uint8Array
-          ? value.length
-          : 0
-    if (size > maxPackageSize || (isText && size * 3 > maxPackageSize && Buffer.byteLength(value) > maxPackageSize))
-      throw tooLarge(this.name, size, maxPackageSize)
+    const leftMs = entry instanceof PendingRequest ? entry.timeoutMs : Number.POSITIVE_INFINITY
+    return link.write(kind, value, entry, leftMs, this.#maxSize, audience)
   }
 
   #wait(value: unknown, entry: unknown, audience: Audience | null): number {
     const packed = value instanceof Packed ? value : pack(value)
     const size = packed.bytes.length + HEAD_BYTES
-    if (packed.bytes.length > this.#settings.maxPackageSize)
-      throw tooLarge(this.name, packed.bytes.length, this.#settings.maxPackageSize)
+    checkSize(this.name, packed, this.#maxSize)
     if (!this.isKnown || (this.#host.isEnding && !this.isUp)) {
       process.nextTick(() => this.#giveUp([{ entry, size }], this.#whyGone()))
       return size
@@ -243,7 +243,7 @@ export class Outbox implements LinkOwner {
   use(row: PeerRow): void {
     this.#row = row
     this.isKnown = row.incarnation >= 0
-    if (this.#link !== null && this.#link.route.incarnation !== row.incarnation) this.#leaveLink()
+    if (this.#link !== null && this.#link.route.address !== row.address) this.#leaveLink()
     this.look()
   }
 
@@ -262,7 +262,7 @@ export class Outbox implements LinkOwner {
     this.#older.add(link)
     this.#host.unlinked(this)
     if (!link.isOpen) return link.close('another process has its place')
-    this.#ahead = link
+    this.#ahead ??= link // while there is one before it, nothing was written to this one
     link.last()
   }
 
@@ -287,30 +287,60 @@ export class Outbox implements LinkOwner {
 
   opened(link: OutgoingLink): void {
     if (link !== this.#link) return
-    this.#host.linked(this, link.terms?.interest ?? [])
+    this.#agree(link.terms as Terms)
+    this.#host.linked(this, (link.terms as Terms).interest)
     this.#flush()
   }
 
+  #agree({ maxMessages, maxBytes, maxFrameBytes }: Terms): void {
+    const { maxMailboxMessages, maxMailboxBytes, maxPackageSize } = this.#settings
+    this.#maxMessages = Math.min(maxMailboxMessages, maxMessages)
+    this.#maxBytes = Math.min(maxMailboxBytes, maxBytes)
+    this.#maxSize = Math.min(maxPackageSize, maxFrameBytes)
+  }
+
+  /** Writes what waits, as far as the other end has room. Callbacks may send: that comes after it. */
   #flush(): void {
-    const link = this.#link
-    if (link === null || !link.isOpen || this.#ahead !== null) return
     const waiting = this.#waiting
-    this.#waiting = []
-    deadlines.cancel(this.#waitTimer)
-    this.#waitTimer = 0
-    for (const { value, entry, size, audience } of waiting) {
-      if (entry instanceof PendingRequest && entry.isDone) this.settled(size)
-      else {
-        const plain = entry instanceof PendingRequest ? Kind.Request : Kind.Message
-        const kind = audience === null ? plain : Kind.Publish
-        this.#bytes += this.#write(link, kind, value, entry, audience) - size
-      }
+    let written = 0
+    this.#isFlushing = true
+    for (; written < waiting.length; written++) {
+      const link = this.#link
+      if (link === null || !link.isOpen || this.#ahead !== null || link.unsettled >= this.#maxMessages) break
+      this.#writeWaiting(link, waiting[written] as Waiting)
+    }
+    this.#isFlushing = false
+    if (written === 0) return
+    waiting.splice(0, written)
+    this.#watch()
+  }
+
+  /** Not for each one that is settled: what waits is written in batches. */
+  get #mayGoOn(): boolean {
+    return !this.#isFlushing && this.#link !== null && this.#link.unsettled <= this.#maxMessages / 2
+  }
+
+  #writeWaiting(link: OutgoingLink, { value, entry, size, audience }: Waiting): void {
+    const isRequest = entry instanceof PendingRequest
+    if (isRequest && entry.isDone) return this.settled(size)
+    const plain = isRequest ? Kind.Request : Kind.Message
+    const leftMs = isRequest ? entry.expiresAt - recently() : Number.POSITIVE_INFINITY
+    try {
+      checkSize(this.name, value, this.#maxSize)
+      const kind = audience === null ? plain : Kind.Publish
+      this.#bytes += link.write(kind, value, entry, leftMs, this.#maxSize, audience) - size
+    } catch (error) {
+      if (isRequest)
+        entry.fail(error) // it was taken for a process that allowed more
+      else this.failed(error as Error, entry)
+      this.settled(size)
     }
   }
 
   settled(size: number): void {
     this.count--
     this.#bytes -= size
+    if (this.#waiting.length > 0 && this.#mayGoOn) this.#flush()
     if (this.#isFull && this.#isLow()) {
       this.#isFull = false
       this.#settings.onDrain(this)
@@ -319,14 +349,15 @@ export class Outbox implements LinkOwner {
   }
 
   #isLow(): boolean {
-    const { maxMailboxMessages, maxMailboxBytes } = this.#settings
-    return this.count <= maxMailboxMessages / 2 && this.#bytes <= maxMailboxBytes / 2
+    return this.count <= this.#maxMessages / 2 && this.#bytes <= this.#maxBytes / 2
   }
 
   leaving(link: OutgoingLink): void {
     if (this.#host.isEnding) return // none follows it: as long as it is there, it takes messages
-    this.#leftIncarnation = Math.max(this.#leftIncarnation, link.route.incarnation)
-    if (link === this.#link) this.#leaveLink()
+    if (link === this.#link) {
+      this.#leftAddress = link.route.address
+      this.#leaveLink()
+    }
     this.look()
   }
 
@@ -378,11 +409,4 @@ export class Outbox implements LinkOwner {
     deadlines.cancel(this.#waitTimer)
     deadlines.cancel(this.#retryTimer)
   }
-}
-
-const failures = new LimitedLog()
-
-/** Where nobody wants to know. */
-export function logSendFail(error: Error): void {
-  failures.log(`a message was not handled: ${error.message}`)
 }

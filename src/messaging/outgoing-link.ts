@@ -3,6 +3,7 @@
 
 import { ProtocolError, type SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
+import { recently } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import {
   kClosed,
@@ -31,7 +32,18 @@ import { Ledger, type Unsettled } from './ledger.ts'
 import type { Route } from './peers.ts'
 import { PendingRequest, readFailure } from './pending-request.ts'
 import type { Audience } from './subscriptions.ts'
-import { type CountedKind, Flag, type Form, FrameReader, Kind, NUMBER_BYTES, tooLarge, unpack } from './wire.ts'
+import {
+  type CountedKind,
+  Flag,
+  type Form,
+  FrameReader,
+  Kind,
+  NUMBER_BYTES,
+  numberAt,
+  tooLarge,
+  uint32At,
+  unpack,
+} from './wire.ts'
 
 /** Who sends over it. */
 export interface LinkOwner {
@@ -66,8 +78,8 @@ const enum State {
   Closed,
 }
 
-/** What a frame may have besides its value. */
-const FRAME_SLACK = 32_768
+/** One that is not chosen because of its load says nothing more of it. */
+const LOAD_HOLDS_MS = 1000
 const liars = new LimitedLog()
 const MISSING = Symbol('missing')
 /** Frames that come back are answers, whose size is the handler's affair. */
@@ -76,8 +88,9 @@ const LONGEST_ANSWER_BYTES = 2 ** 31
 export class OutgoingLink implements SocketEvents {
   readonly route: Route
   terms: Terms | null = null
-  /** What the other process has in its mailbox, when it last said so. */
-  load = 0
+  /** What the other process had in its mailbox when it last said so, and when that was. */
+  #load = 0
+  #loadedAt = 0
   readonly #owner: LinkOwner
   readonly #credentials: Credentials
   readonly #ledger = new Ledger()
@@ -90,12 +103,14 @@ export class OutgoingLink implements SocketEvents {
   #socket: Socket | null = null
   #nonce = newNonce()
   #challenge = Buffer.alloc(0)
+  readonly #mayReuse: boolean
   #timer: number
 
   constructor(owner: LinkOwner, credentials: Credentials, route: Route, transport: Transport) {
     this.#owner = owner
     this.#credentials = credentials
     this.route = route
+    this.#mayReuse = transport.copiesWrites
     this.#timer = deadlines.after(HANDSHAKE_MS, () => this.close('it did not answer'))
     const target = { transport: 'unix' as const, host: '', port: 0, path: route.address, proxy: null }
     transport.connect(target, this.#aborter.signal).then(
@@ -108,27 +123,34 @@ export class OutgoingLink implements SocketEvents {
     return this.#state === State.Open
   }
 
+  /** What the other process has in its mailbox, of all senders; 0 when it has not said so of late. */
+  get load(): number {
+    return this.#load > 0 && recently() - this.#loadedAt < LOAD_HOLDS_MS ? this.#load : 0
+  }
+
   get unsettled(): number {
     return this.#ledger.count
   }
 
-  /** Writes a message or request; its size in bytes. Throws UsageError for what cannot be cloned, or is too large. */
+  /** Writes a message or request, for which there are `leftMs` (Infinity: any time); its size in bytes. Throws UsageError for what cannot be cloned, or is too large. */
   write(
     kind: CountedKind,
     value: unknown,
     entry: unknown,
-    timeoutMs: number,
+    leftMs: number,
     most: number,
     audience: Audience | null,
   ): number {
     const writer = this.#writer
     writer.begin(kind)
     try {
-      if (kind !== Kind.Message) writer.uint32(timeoutMs)
+      if (kind !== Kind.Message)
+        writer.uint32(leftMs === Number.POSITIVE_INFINITY ? 0 : Math.max(1, Math.round(leftMs)))
       if (audience !== null) this.#address(audience, entry instanceof PendingRequest)
+      const headBytes = writer.size
       writer.value(value)
-      if (writer.size > most + FRAME_SLACK)
-        throw tooLarge(`worker ${this.route.mailbox}:${this.route.id}`, writer.size, most)
+      const bytes = writer.size - headBytes
+      if (bytes > most) throw tooLarge(`worker ${this.route.mailbox}:${this.route.id}`, bytes, most)
     } catch (error) {
       writer.cancel()
       throw error
@@ -138,6 +160,13 @@ export class OutgoingLink implements SocketEvents {
     const number = this.#ledger.add(entry, size)
     if (entry instanceof PendingRequest) entry.sent(this, number)
     return size
+  }
+
+  /** As `write`, of a frame that was made for many. */
+  writeWhole(frame: Buffer, entry: unknown): number {
+    this.#writer.whole(frame)
+    this.#ledger.add(entry, frame.length)
+    return frame.length
   }
 
   #address({ subject, isForAll, queues }: Audience, isRequest: boolean): void {
@@ -184,7 +213,7 @@ export class OutgoingLink implements SocketEvents {
     if (this.#state === State.Closed) return socket.destroy()
     this.#state = State.AwaitChallenge
     this.#socket = socket
-    this.#writer.attach(socket)
+    this.#writer.attach(socket, this.#mayReuse)
     socket.attach(this)
   }
 
@@ -230,7 +259,7 @@ export class OutgoingLink implements SocketEvents {
     if (end - start < NUMBER_BYTES) throw unexpected(Kind.Interest)
     this.#owner.interested(this, unpack(form, bytes, start + NUMBER_BYTES, end))
     this.#writer.begin(Kind.Heard)
-    this.#writer.number(bytes.readUIntLE(start, NUMBER_BYTES))
+    this.#writer.number(numberAt(bytes, start))
     this.#writer.end()
   }
 
@@ -263,10 +292,11 @@ export class OutgoingLink implements SocketEvents {
 
   #handled(bytes: Buffer, start: number, end: number): void {
     if (end - start < 4 || (end - start - 4) % (2 * NUMBER_BYTES) !== 0) throw unexpected(Kind.Handled)
-    this.load = bytes.readUInt32LE(start)
+    this.#load = uint32At(bytes, start)
+    if (this.#load > 0) this.#loadedAt = recently()
     for (let at = start + 4; at < end; at += 2 * NUMBER_BYTES) {
-      const last = bytes.readUIntLE(at + NUMBER_BYTES, NUMBER_BYTES)
-      for (let number = bytes.readUIntLE(at, NUMBER_BYTES); number <= last; number++) {
+      const last = numberAt(bytes, at + NUMBER_BYTES)
+      for (let number = numberAt(bytes, at); number <= last; number++) {
         const entry = this.#ledger.take(number, MISSING)
         if (entry === MISSING)
           throw new ProtocolError('ERR_MESH_FRAME', `message ${number} was not sent, or is settled`)
@@ -278,7 +308,7 @@ export class OutgoingLink implements SocketEvents {
 
   #answer(kind: Kind, form: Form, bytes: Buffer, start: number, end: number): void {
     if (kind < Kind.Answer || kind > Kind.End || end - start < NUMBER_BYTES) throw unexpected(kind)
-    const number = bytes.readUIntLE(start, NUMBER_BYTES)
+    const number = numberAt(bytes, start)
     const at = start + NUMBER_BYTES
     const isFinal = kind === Kind.Answer || kind === Kind.Failure || kind === Kind.End
     const entry = isFinal ? this.#ledger.take(number, MISSING) : (this.#ledger.get(number) ?? MISSING)

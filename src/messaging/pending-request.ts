@@ -3,6 +3,8 @@
 
 import { messageOf, PeerError, ProtocolError, RemoteError } from '../errors.ts'
 import { deadlines } from '../loop/deadlines.ts'
+import { forgetAbort, onAbort } from './abort-listeners.ts'
+import { type Expiring, Expiry } from './expiry.ts'
 import { ReplyStream } from './reply-stream.ts'
 import { type Form, Kind, type Packed, pack, unpack } from './wire.ts'
 
@@ -15,48 +17,60 @@ export interface RequestOptions {
 
 export const DEFAULT_TIMEOUT_MS = 30_000
 
+const AMONG_EQUALS = -1
+const byDefault = new Expiry()
+
 /** Where it was written to. */
 export interface Carrier {
   cancel(number: number): void
   credit(number: number, items: number): void
 }
 
-export class PendingRequest {
+export class PendingRequest implements Expiring {
   readonly promise: Promise<unknown>
   /** When it is no use any more; Infinity for never. */
   readonly expiresAt: number
+  /** Infinity for none. */
+  readonly timeoutMs: number
   isDone = false
   readonly #to: string
   readonly #signal: AbortSignal | undefined
-  readonly #timer: number
-  #resolve!: (value: unknown) => void
-  #reject!: (error: unknown) => void
+  /** In the wheel; 0 for none, AMONG_EQUALS for one in the list of those with the default time-out. */
+  #timer = 0
+  previous: Expiring | null = null
+  next: Expiring | null = null
+  readonly #resolve: (value: unknown) => void
+  readonly #reject: (error: unknown) => void
   #carrier: Carrier | null = null
   #number = 0
   #stream: ReplyStream | null = null
-  /** Of a signal. */
-  #abort: (() => void) | null = null
 
   /** @param to whom, in words */
   constructor(to: string, { timeoutMs = DEFAULT_TIMEOUT_MS, signal }: RequestOptions, now: number) {
     this.#to = to
-    this.promise = new Promise((resolve, reject) => {
-      this.#resolve = resolve
-      this.#reject = reject
-    })
-    this.expiresAt = timeoutMs > 0 ? now + timeoutMs : Number.POSITIVE_INFINITY
-    this.#timer = timeoutMs > 0 ? deadlines.after(timeoutMs, expire, this, timeoutMs) : 0
+    this.promise = new Promise(takeBoth)
+    this.#resolve = taken.resolve
+    this.#reject = taken.reject
+    this.timeoutMs = timeoutMs > 0 ? timeoutMs : Number.POSITIVE_INFINITY
+    this.expiresAt = now + this.timeoutMs
+    if (timeoutMs === DEFAULT_TIMEOUT_MS) {
+      this.#timer = AMONG_EQUALS
+      byDefault.add(this)
+    } else if (timeoutMs > 0) this.#timer = deadlines.after(timeoutMs, expire, this)
     this.#signal = signal
     if (signal !== undefined) this.#listen(signal)
   }
 
   #listen(signal: AbortSignal): void {
-    if (signal.aborted) return this.fail(signal.reason)
-    this.#abort = () => {
-      this.fail(signal.reason)
-      this.#giveUp()
-    }
-    signal.addEventListener('abort', this.#abort)
+    if (signal.aborted) this.fail(signal.reason)
+    else onAbort(signal, this)
+  }
+
+  /** Nobody waits for it any more. @internal */
+  abandon(reason: unknown): void {
+    if (this.isDone && this.#stream === null) return
+    this.fail(reason)
+    this.#giveUp()
   }
 
   /** It is on its way: from now on it may be handled. */
@@ -81,9 +95,10 @@ export class PendingRequest {
     this.fail(lost(this.#to, why, this.#carrier !== null))
   }
 
-  expire(timeoutMs: number): void {
+  expire(): void {
+    this.#timer = 0
     const isSent = this.#carrier !== null
-    this.fail(new PeerError('ERR_REQUEST_TIMEOUT', `${this.#to}: no answer within ${timeoutMs} ms`, isSent))
+    this.fail(new PeerError('ERR_REQUEST_TIMEOUT', `${this.#to}: no answer within ${this.timeoutMs} ms`, isSent))
     this.#giveUp()
   }
 
@@ -103,7 +118,7 @@ export class PendingRequest {
       (items) => carrier.credit(this.#number, items),
       () => this.#giveUp(),
     )
-    deadlines.cancel(this.#timer)
+    this.#stopTimer()
     this.isDone = true
     this.#resolve(this.#stream) // the signal goes on: it ends the stream
   }
@@ -112,12 +127,18 @@ export class PendingRequest {
     this.#unlisten()
     if (this.isDone) return false
     this.isDone = true
-    deadlines.cancel(this.#timer)
+    this.#stopTimer()
     return true
   }
 
+  #stopTimer(): void {
+    if (this.#timer === AMONG_EQUALS) byDefault.delete(this)
+    else if (this.#timer !== 0) deadlines.cancel(this.#timer)
+    this.#timer = 0
+  }
+
   #unlisten(): void {
-    if (this.#abort !== null) this.#signal?.removeEventListener('abort', this.#abort)
+    if (this.#signal !== undefined) forgetAbort(this.#signal, this)
   }
 
   #giveUp(): void {
@@ -126,8 +147,20 @@ export class PendingRequest {
   }
 }
 
-function expire(request: PendingRequest, timeoutMs: number): void {
-  request.expire(timeoutMs)
+/** The two ends of the promise made last: without a closure for each. */
+const taken = { resolve: ignore, reject: ignore }
+
+function takeBoth(resolve: (value: unknown) => void, reject: (error: unknown) => void): void {
+  taken.resolve = resolve
+  taken.reject = reject
+}
+
+function ignore(_value: unknown): void {
+  // Of no promise.
+}
+
+function expire(request: PendingRequest): void {
+  request.expire()
 }
 
 export function lost(to: string, why: string, mayHaveBeenHandled: boolean): PeerError {

@@ -44,7 +44,7 @@ export class WorkerRef {
    */
   request(message: unknown, options: RequestOptions = NO_OPTIONS): Promise<unknown> {
     try {
-      return (this.#outbox ?? this.#open()).request(message, options)
+      return (this.#outbox ?? this.#open()).request(message, options).promise
     } catch (error) {
       return Promise.reject(error)
     }

@@ -9,7 +9,7 @@ const REST = '>'
 /** Of one that somebody could still read. */
 const LONGEST_SUBJECT = 1024
 /** Results that are kept; beyond it they are worked out anew. */
-const MOST_KNOWN = 4096
+export const MOST_KNOWN = 4096
 
 /** Throws UsageError. */
 export function checkSubject(subject: unknown, mayBePattern: boolean): asserts subject is string {

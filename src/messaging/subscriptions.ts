@@ -5,7 +5,7 @@ import { isThenable } from '../connection-host.ts'
 import { LimitedLog } from '../log.ts'
 import type { Call } from './call.ts'
 import type { WorkerRef } from './references.ts'
-import { SubjectTree } from './subjects.ts'
+import { MOST_KNOWN, SubjectTree } from './subjects.ts'
 
 /** What a handler learns besides the message, which all handlers of one process share. */
 export interface Delivery {
@@ -23,6 +23,8 @@ export interface Subscriber {
   /** Empty for none. */
   readonly queue: string
   readonly handler: SubjectHandler
+  /** It has unsubscribed, perhaps while a message is being handed round. */
+  isOver: boolean
 }
 
 /** `queue pattern`: neither has a space in it. */
@@ -45,10 +47,13 @@ export class Subscriptions {
   onChange: ((change: InterestChange) => Promise<void>) | null = null
   readonly #tree = new SubjectTree<Subscriber>()
   readonly #counts = new Map<Interest, number>()
+  /** Of subjects, until somebody changes what he listens to. */
+  readonly #known = new Map<string, readonly Subscriber[]>()
   #turn = 0
 
   /** Resolves when those who publish know. */
   add(subscriber: Subscriber): Promise<void> {
+    this.#known.clear()
     this.#tree.add(subscriber.pattern, subscriber)
     const interest = interestOf(subscriber)
     const count = this.#counts.get(interest) ?? 0
@@ -57,6 +62,8 @@ export class Subscriptions {
   }
 
   delete(subscriber: Subscriber): void {
+    subscriber.isOver = true
+    this.#known.clear()
     this.#tree.delete(subscriber.pattern, subscriber)
     const interest = interestOf(subscriber)
     const count = (this.#counts.get(interest) ?? 1) - 1
@@ -76,24 +83,26 @@ export class Subscriptions {
   /** Calls the handlers; for a request the first answer that is one, or a promise of it. */
   deliver({ subject, isForAll, queues }: Audience, message: unknown, from: WorkerRef, call: Call): unknown {
     const delivery = { subject, from, call }
-    const results: unknown[] = []
-    const failures: unknown[] = []
-    for (const { handler } of this.#chosen(subject, isForAll, queues)) {
+    const chosen = this.#chosen(subject, isForAll, queues)
+    if (call.isRequest) return ask(chosen, message, delivery)
+    let promises = NO_PROMISES
+    for (const subscriber of chosen) {
+      if (subscriber.isOver) continue
       try {
-        results.push(handler(message, delivery))
+        const result = subscriber.handler(message, delivery)
+        if (isThenable(result)) promises = [...promises, Promise.resolve(result).catch(logThrown)]
       } catch (error) {
-        failures.push(error)
-        if (!call.isRequest) logThrown(error)
+        logThrown(error)
       }
     }
-    if (call.isRequest) return firstAnswer(results, failures)
-    const promises = results.filter(isThenable)
-    return promises.length === 0 ? undefined : Promise.all(promises.map((one) => Promise.resolve(one).catch(logThrown)))
+    return promises.length === 0 ? undefined : Promise.all(promises)
   }
 
   #chosen(subject: string, isForAll: boolean, queues: readonly string[]): readonly Subscriber[] {
+    const forAll = isForAll ? this.#forAll(subject) : NOBODY
+    if (queues.length === 0) return forAll
     const found = this.#tree.match(subject)
-    const chosen = isForAll ? found.filter(({ queue }) => queue === '') : []
+    const chosen = [...forAll]
     for (const name of queues) {
       const members = found.filter(({ queue }) => queue === name)
       const member = members[this.#turn++ % members.length]
@@ -101,7 +110,34 @@ export class Subscriptions {
     }
     return chosen
   }
+
+  /** Those without a queue. */
+  #forAll(subject: string): readonly Subscriber[] {
+    const known = this.#known.get(subject)
+    if (known !== undefined) return known
+    const found = this.#tree.match(subject).filter(({ queue }) => queue === '')
+    if (this.#known.size >= MOST_KNOWN) this.#known.clear()
+    this.#known.set(subject, found)
+    return found
+  }
 }
+
+function ask(chosen: readonly Subscriber[], message: unknown, delivery: Delivery): unknown {
+  const results: unknown[] = []
+  const failures: unknown[] = []
+  for (const subscriber of chosen) {
+    if (subscriber.isOver) continue
+    try {
+      results.push(subscriber.handler(message, delivery))
+    } catch (error) {
+      failures.push(error)
+    }
+  }
+  return firstAnswer(results, failures)
+}
+
+const NO_PROMISES: readonly Promise<unknown>[] = []
+const NOBODY: readonly Subscriber[] = []
 
 /** This process's. */
 export const subscriptions = new Subscriptions()
@@ -121,24 +157,27 @@ function firstAnswer(results: readonly unknown[], failures: unknown[]): unknown 
   const answer = results.find((one) => one !== undefined && !isThenable(one))
   if (answer !== undefined) return answer
   const promises = results.filter(isThenable)
-  if (promises.length > 0) return firstOf(promises, failures)
+  if (promises.length > 0) return firstOf(promises, failures).then(({ answer }) => answer)
   if (failures.length > 0) throw failures[0]
   return undefined
 }
 
-/** The first value that is one; else the first error; else undefined. */
-export function firstOf(promises: readonly PromiseLike<unknown>[], failures: unknown[] = []): Promise<unknown> {
+/** The first value that is one, and whose it is; else the first error; else undefined. */
+export function firstOf(
+  promises: readonly PromiseLike<unknown>[],
+  failures: unknown[] = [],
+): Promise<{ answer: unknown; from: number }> {
   return new Promise((resolve, reject) => {
     let left = promises.length
     const end = () => {
       if (--left > 0) return
       if (failures.length > 0) reject(failures[0])
-      else resolve(undefined)
+      else resolve({ answer: undefined, from: -1 })
     }
-    for (const promise of promises) {
+    for (const [from, promise] of promises.entries()) {
       promise.then(
-        (value) => {
-          if (value !== undefined) resolve(value)
+        (answer) => {
+          if (answer !== undefined) resolve({ answer, from })
           end()
         },
         (error) => {

@@ -27,6 +27,7 @@ export function nativeEngine(): Transport | null {
 
 const lazy: Transport = {
   name: 'native',
+  copiesWrites: true, // into the ring, or what the kernel does not take
   listen: (source, accept) => started().listen(source, accept),
   connect: (target, signal) => started().connect(target, signal),
   adopt: (released) => started().adopt(released),
@@ -42,7 +43,7 @@ export function started(): Engine {
   return engine
 }
 
-export class Engine implements Omit<Transport, 'name'>, SocketEngine {
+export class Engine implements Omit<Transport, 'name' | 'copiesWrites'>, SocketEngine {
   readonly native: NativeEngine
   readonly rings: Rings
   readonly sys: Sys

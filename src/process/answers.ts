@@ -12,6 +12,7 @@ import { Exit } from './exit-codes.ts'
 import type { Household } from './household.ts'
 import { ownIdentity } from './identity.ts'
 import type { Leaders } from './leaders.ts'
+import { LONGEST_STOP_MS } from './messages.ts'
 import { type Operator, REPLACED } from './operator.ts'
 import type { ReloadOutcome } from './receipts.ts'
 import type { GroupState } from './slot.ts'
@@ -27,6 +28,8 @@ export interface Commanded {
   readonly state: Status['state']
   /** Another master leads, and answers. */
   readonly isReplaced: boolean
+  /** Whether this master leads: during a hand-over that is known a little later. */
+  decided(): Promise<boolean>
   /** How long a stop may take. */
   readonly stopWindowMs: number
   stop(isGraceful: boolean, timeoutMs: number | null): void
@@ -36,6 +39,9 @@ export interface Commanded {
   compare(): Promise<Comparison>
   totalsOf(groups: readonly GroupStatus[]): Counters
 }
+
+/** What changes nothing may be asked of a master that does not lead yet. */
+const LOOKS: ReadonlySet<string> = new Set(['status', 'ping', 'connections', 'events', 'diff'])
 
 export class Answers {
   readonly #master: Commanded
@@ -52,6 +58,7 @@ export class Answers {
   async to(request: Request): Promise<Answer> {
     const { command } = request
     const master = this.#master
+    if (!LOOKS.has(command) && !(await master.decided())) return this.#household.ask(request)
     if (master.isReplaced) return this.#household.ask(request)
     if (command === 'upgrade') {
       const upgrade = await master.upgrade(request)
@@ -136,5 +143,5 @@ function namesOf(request: { readonly names?: readonly string[] } | Request): rea
 }
 
 function timeoutOf({ timeoutMs }: Leave): number | null {
-  return typeof timeoutMs === 'number' && timeoutMs >= 0 ? timeoutMs : null
+  return typeof timeoutMs === 'number' && timeoutMs >= 0 ? Math.min(timeoutMs, LONGEST_STOP_MS) : null
 }

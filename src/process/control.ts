@@ -94,7 +94,7 @@ export class ControlServer {
   #path: string
   readonly #bound: string
   readonly #events: Events
-  #followers = 0
+  readonly #followers = new Set<Channel<Request, Answer>>()
   #file = ''
   /** Connections, and requests that have no answer yet. */
   #open = 0
@@ -132,17 +132,18 @@ export class ControlServer {
   }
 
   #follow(socket: net.Socket, channel: Channel<Request, Answer>, said: Done, past: number): void {
-    if (this.#followers >= MOST_FOLLOWERS) {
+    if (this.#followers.size >= MOST_FOLLOWERS) {
       channel.send({ ok: false, message: `${MOST_FOLLOWERS} clients follow the events already` })
       return channel.end()
     }
-    this.#followers++
+    this.#followers.add(channel)
     channel.send(said)
     const stream = new EventStream(socket)
-    for (const event of this.#events.past(Number(past))) stream.tell(event)
+    const wanted = typeof past === 'number' ? past : 0 // it is what a client has sent
+    for (const event of this.#events.past(wanted)) stream.tell(event)
     const leave = this.#events.follow((event) => stream.tell(event))
     channel.onClose = () => {
-      this.#followers--
+      this.#followers.delete(channel)
       leave()
     }
   }
@@ -157,6 +158,7 @@ export class ControlServer {
     this.#server.listen(this.#path) // binds before it returns
     process.umask(umask)
     await once(this.#server, 'listening')
+    this.#server.on('error', (error) => log(`control: ${messageOf(error)}`)) // of accept(2): the next one may come through
     this.#file = fileId(this.#path)
   }
 
@@ -194,6 +196,7 @@ export class ControlServer {
 
   /** Who waits for an answer has it, and whoever else is there has had his time. */
   async settled(): Promise<void> {
+    for (const follower of this.#followers) follower.end() // what happens from now on, another master tells
     const late = now() + SETTLE_MS
     do await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))
     while (this.#asked > 0 || (this.#open > 0 && now() < late))
@@ -240,6 +243,9 @@ function refusal(error: unknown): Answer {
   return { ok: false, message: `this request cannot be answered: ${messageOf(error)}` }
 }
 
+/** A thousand processes that crash have a long story each. */
+const MAX_ANSWER_BYTES = 64 * 1_048_576
+
 /** Nobody is there, or somebody was until just now: a master that ends resets who still waits to be accepted. */
 const ABSENT = new Set(['ENOENT', 'ENOTDIR', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE'])
 
@@ -256,7 +262,7 @@ export async function ask(
   if (!isUnixPath(controlPath(runDir))) return null // `start` has refused it
   return new Promise((resolve, reject) => {
     const socket = connectAs(uid, controlPath(runDir))
-    const channel = new Channel<Answer, Request>(socket)
+    const channel = new Channel<Answer, Request>(socket, MAX_ANSWER_BYTES)
     const giveUp = () => {
       socket.destroy()
       const limit = `within ${timeoutMs / 1000} s`
@@ -274,7 +280,12 @@ export async function ask(
       reject(new CommandError(Exit.Failure, `${controlPath(runDir)}: ${error.message}`, { cause: error }))
     })
     channel.onMessage = settle
-    channel.onClose = () => settle(null)
+    channel.onClose = () => {
+      if (!channel.isOverrun) return settle(null)
+      clearTimeout(late)
+      const limit = `${MAX_ANSWER_BYTES / 1_048_576} MiB`
+      reject(new CommandError(Exit.Failure, `the answer of the master to '${request.command}' is longer than ${limit}`))
+    }
     channel.send(request)
   })
 }

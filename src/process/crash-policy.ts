@@ -6,6 +6,7 @@ import { now } from '../loop/clock.ts'
 import type { Events } from './events.ts'
 import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import type { GroupState, Slot } from './slot.ts'
+import { isStopFirst } from './turnover.ts'
 import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
 /** So many boot failures of one slot before anything serves: the program is broken, not unlucky. */
@@ -45,6 +46,19 @@ export class CrashPolicy {
     this.#wait(group, slot, waitMs)
   }
 
+  /**
+   * `handle`, the slot's process, drains and leaves by its own will. Its next one does not wait for that: where two may live at
+   * once, and it has served for a while, as `isVoluntary` has it.
+   */
+  replaceLeaving(group: GroupState, slot: Slot, handle: WorkerHandle, exitCode: number): void {
+    const isWell = exitCode === WorkerExit.Ended && now() - handle.startedAt >= SHORTEST_SERVICE_MS
+    const isFree = slot.current === handle && slot.next === null && !slot.isHeld && slot.leaving.size === 0
+    if (!this.#master.isUp || !isWell || !isFree || isStopFirst(slot, group.blueprint)) return
+    slot.leaving.add(handle)
+    slot.current = null
+    log(`worker ${group.name}:${slot.id} pid ${handle.pid}: leaves by itself, starting another`)
+  }
+
   /** The process of a slot is gone, and the next one has failed. */
   retryLater(group: GroupState, slot: Slot): void {
     this.#wait(group, slot, slot.backoff.next(0))
@@ -68,6 +82,6 @@ export class CrashPolicy {
 }
 
 /** `Worker.stopAll()` after so many requests, say: a worker that has served and ends with 0 is no failure. */
-function isVoluntary(exit: WorkerExitInfo): boolean {
+export function isVoluntary(exit: WorkerExitInfo): boolean {
   return exit.hadBeenReady && exit.exitCode === WorkerExit.Ended && exit.aliveMs >= SHORTEST_SERVICE_MS
 }

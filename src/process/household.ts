@@ -17,6 +17,7 @@ import { KeeperHandle } from './keeper-handle.ts'
 import { Lock } from './lock.ts'
 import type { StartOptions } from './messages.ts'
 import { Output } from './output.ts'
+import { Peers } from './peers.ts'
 import { removePidFile, writePidFile } from './pid-file.ts'
 import { Predecessors } from './predecessors.ts'
 import type { Seen } from './readiness.ts'
@@ -42,6 +43,7 @@ export class Household {
   readonly options: StartOptions
   readonly isDaemon: boolean
   readonly tickets: Tickets
+  readonly peers: Peers
   /** The counters that all workers share; null without the addon. */
   readonly memory: Descriptor | null
   readonly health: HealthServer
@@ -66,6 +68,7 @@ export class Household {
     this.isDaemon = isDaemon
     this.memory = sharedMemory(earlier?.inheritance.memory ?? -1)
     this.tickets = new Tickets(earlier?.inheritance.ticketSecret)
+    this.peers = new Peers(earlier?.inheritance.meshSecret)
     this.health = new HealthServer(() => master.seen)
   }
 
@@ -164,10 +167,11 @@ export class Household {
     return answer ?? { ok: false, message: 'this master has been replaced, and the new one is gone' }
   }
 
-  /** The end: each step as far as it can be done. */
-  close(): void {
+  /** The end: each step as far as it can be done. `isLent`: another master takes back what names this one. */
+  close(isLent: boolean): void {
     if (this.#looking !== null) clearInterval(this.#looking)
     this.health.close()
+    if (isLent) return
     for (const path of this.pidFiles) tidy(() => removePidFile(path))
     if (this.lock?.isOurs()) tidy(() => this.predecessors?.forget())
     tidy(() => this.control?.close())

@@ -9,6 +9,7 @@
 //                                   <-     able                   everything serves
 //   (lock and control socket are the new one's now)
 //   takeCharge                      ->
+//                                   <-     peers                  where its processes are reached; again when that changes
 //                                   <-     leads                  from here on there is no way back
 //   retired                         ->                            for each slot: its singletons are free
 //   left                            ->                            the old one's last worker is gone, and so is it
@@ -17,6 +18,7 @@
 // old one without a word makes the new one the master as it is.
 
 import type { Counters } from '../counters.ts'
+import type { PeerRow } from './group.ts'
 import type { Identity } from './identity.ts'
 import type { GroupKey } from './messages.ts'
 import type { InheritedEntry } from './sockets.ts'
@@ -33,6 +35,8 @@ export interface Inheritance {
   readonly groups: readonly InheritedGroup[]
   /** In base64. */
   readonly ticketSecret: string
+  /** In base64. Undefined of a version whose processes do not reach those of another master. */
+  readonly meshSecret?: string
   /** The keeper of shared data. */
   readonly keeper: InheritedKeeper
   /** The counters that all workers share, as a descriptor; -1 without. */
@@ -72,6 +76,7 @@ export type FromSuccessor =
   /** Places of groups in the inheritance. */
   | { readonly type: 'wants'; readonly groups: readonly number[] }
   | { readonly type: 'able' }
+  | { readonly type: 'peers'; readonly rows: readonly PeerRow[] }
   | { readonly type: 'leads'; readonly version: string; readonly node: string }
-  /** It is to leave within its time to stop. */
-  | { readonly type: 'hurry' }
+  /** Its processes are to leave within their time to stop, or within this. */
+  | { readonly type: 'hurry'; readonly timeoutMs?: number | null }

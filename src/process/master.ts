@@ -9,7 +9,7 @@ import { Answers, type Commanded } from './answers.ts'
 import { renderBanner } from './banner.ts'
 import { MasterCallbacks } from './callbacks.ts'
 import type { Answer, Leave, Request } from './control.ts'
-import { CrashPolicy, type Restarter } from './crash-policy.ts'
+import { CrashPolicy, isVoluntary, type Restarter } from './crash-policy.ts'
 import type { Described } from './describe.ts'
 import type { Comparison } from './diff.ts'
 import type { EarlierMaster } from './earlier-master.ts'
@@ -23,11 +23,11 @@ import { keysOf, mailboxesOf, type StartOptions } from './messages.ts'
 import { ReloadTally } from './metrics.ts'
 import { OomKills } from './oom-kills.ts'
 import { type Operated, Operator } from './operator.ts'
-import { Peers } from './peers.ts'
 import type { Seen } from './readiness.ts'
 import type { ReloadOutcome } from './receipts.ts'
 import { type RecycleSupervisor, Recycling } from './recycle.ts'
-import { extendStart, extension, feedWatchdog, reapOrphans, tellService, tellStatus } from './service.ts'
+import { Reign } from './reign.ts'
+import { extendWhile, extension, feedWatchdog, reapOrphans, tellService, tellStatus } from './service.ts'
 import { shareOut } from './share-out.ts'
 import { type Blueprint, GroupState, type Slot } from './slot.ts'
 import { Sockets } from './sockets.ts'
@@ -60,6 +60,7 @@ export class Master
   readonly operator = new Operator(this)
   readonly #reloads = new ReloadTally(this.events)
   readonly #options: StartOptions
+  readonly reign: Reign
   readonly #household: Household
   /** From here on no other master takes over. */
   readonly #stopAnnounced = new AbortController()
@@ -70,8 +71,8 @@ export class Master
   readonly #recycling = new Recycling(this)
   readonly #stuck = new StuckWorkers(this.groups, () => this.#household.output?.isLogPiped === true)
   readonly #crashes = new CrashPolicy(this)
-  readonly leaders = new Leaders()
-  readonly #peers = new Peers()
+  /** No two lead: the earlier master's processes do until they are gone. */
+  readonly leaders = new Leaders(() => this.#stopping === null && this.reign.mayChooseLeaders)
   readonly #spawner: WorkerSpawner
   settings: Settings = DEFAULT_SETTINGS
   readonly #callbacks: MasterCallbacks
@@ -85,8 +86,6 @@ export class Master
   /** Everything has been ready once: from then on failures are retried for ever. */
   isUp = false
   #stopping: StopReason | null = null
-  /** Another master leads: this one waits for its processes to drain. */
-  #isReplaced = false
   /** How much time those who have asked for the end give: the least counts. */
   readonly #leaves: Leave[] = []
   /** Of slots that a reload has removed: no total ever falls. */
@@ -97,10 +96,11 @@ export class Master
   constructor(options: StartOptions, isDaemon: boolean, earlier: EarlierMaster | null = null) {
     this.#options = options
     this.#earlier = earlier
+    this.reign = new Reign(earlier !== null)
     this.#household = new Household(this, options, isDaemon, earlier)
     this.#evaluation = new Evaluation(this.#household, this.#ended.signal, () => this.record())
     this.#answers = new Answers(this, this.#household)
-    this.#spawner = new WorkerSpawner(this, this.#household, this.#peers, this.leaders)
+    this.#spawner = new WorkerSpawner(this, this.#household, this.leaders)
     this.#takeOver = earlier === null ? null : new TakeOver(this, this.#household, earlier)
     const { modules, argv, user = '', group = '', engine } = options
     const settings = { modules, argv, user, group, engine }
@@ -119,7 +119,7 @@ export class Master
     process.title = `millrace: master process  start_file=${this.#options.modules[0]}`
     if (this.#options.umask !== undefined) process.umask(this.#options.umask)
     reapOrphans(() => this.#pids())
-    const stopExtending = extendStart(() => this.#startsInTime())
+    const stopExtending = extendWhile(() => this.startsInTime)
     if (this.#earlier === null) feedWatchdog()
     try {
       if (this.#takeOver === null) {
@@ -140,6 +140,8 @@ export class Master
       await this.until(() => this.#stopping !== null)
     } catch (error) {
       this.#stopping ??= asCommandError(error)
+      // Nothing is gained by letting the one that goes on wait for our processes: until it knows, nobody is the master.
+      if (this.reign.isOpen && this.#stopping instanceof CommandError) this.#earlier?.fail(this.#stopping)
     }
     stopExtending()
     this.#unwatch?.()
@@ -153,10 +155,10 @@ export class Master
    */
   stop(isGraceful: boolean, timeoutMs: number | null = null): void {
     this.#leaves.push({ isGraceful, timeoutMs })
-    if (!isGraceful) this.#earlier?.hurry()
+    if (!isGraceful || timeoutMs !== null) this.#earlier?.hurry(timeoutMs)
     const isPatient = isGraceful && timeoutMs === null
     if (isPatient && this.#delay !== null) return
-    const isServing = this.isUp && this.#stopping === null && !this.#isReplaced
+    const isServing = this.isUp && this.#stopping === null && !this.isReplaced
     const delayMs = isPatient && isServing ? this.#stopDelayMs : 0
     if (delayMs === 0) return this.giveUp('asked')
     this.#announceStop('', delayMs)
@@ -166,6 +168,7 @@ export class Master
 
   /** Kills what is still there of a server that was asked to stop. */
   kill(): void {
+    this.giveUp('asked') // it may still wait for its stop delay: who is lost then is replaced
     for (const handle of this.#processes()) handle.kill()
     this.#callbacks.kill()
   }
@@ -187,7 +190,12 @@ export class Master
   }
 
   get isReplaced(): boolean {
-    return this.#isReplaced
+    return this.reign.isReplaced
+  }
+
+  async decided(): Promise<boolean> {
+    await this.until(() => !this.reign.isOpen)
+    return this.reign.leads
   }
 
   /** What is asked for during a start comes after it, and during an upgrade when the old processes are gone. */
@@ -201,8 +209,12 @@ export class Master
     this.leaders.generation++
     this.#household.output?.reopen()
     await this.#callbacks.call({ name: 'onMasterReload' })
-    await this.#household.health.listen(this.healthAddress)
+    await this.#household.health.listenBeside(this.healthAddress) // probes find it where it was until all is done
     return described
+  }
+
+  settleNewCode(isDone: boolean): void {
+    this.#household.health.settle(isDone)
   }
 
   /** What its own processes have counted, and those before it; nobody is connected. */
@@ -215,11 +227,11 @@ export class Master
   }
 
   onReplaced(): void {
-    this.#isReplaced = true
+    this.reign.move('replaced')
   }
 
-  hurry(): void {
-    this.stop(false)
+  hurry(timeoutMs: number | null): void {
+    this.stop(false, timeoutMs)
   }
 
   exclusively<T>(work: () => Promise<T>): Promise<T> {
@@ -235,7 +247,7 @@ export class Master
       await this.#household.health.listen(this.healthAddress)
       this.#household.writeDeclaredPid(settings)
       await this.#household.predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
-    }
+    } else if (this.reign.leads) this.#household.writeDeclaredPid(settings) // the earlier one was killed meanwhile
     const keys = keysOf(groups)
     const estates = earlier?.adopt(this.sockets, keys) ?? []
     const mailboxes = mailboxesOf(groups)
@@ -270,7 +282,7 @@ export class Master
   }
 
   /** Nobody waits for ever, so the service manager may wait too. */
-  #startsInTime(): boolean {
+  get startsInTime(): boolean {
     return this.groups.every(({ blueprint }) => blueprint.declaration.startTimeoutMs < LONGEST_START_MS)
   }
 
@@ -325,19 +337,18 @@ export class Master
         else if (slot.isVacant && !group.isStopped) this.#fill(group, slot)
       }
     }
-    if (this.#stopping === null && this.#isInCharge) for (const { share } of this.groups) share.settle()
-    // No two lead: the earlier master's do until they are gone.
-    if (this.#stopping === null && this.#earlier?.isSettled !== false) this.leaders.settle()
+    if (this.#stopping === null && this.reign.leads) for (const { share } of this.groups) share.settle()
+    this.leaders.settle()
     this.#tellPeers()
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
     this.record()
-    if (this.#isInCharge) tellStatus(this.seen)
+    if (this.reign.leads) tellStatus(this.seen)
     if (this.isUp) this.#tellUnused()
     for (const look of [...this.#waiting]) look()
   }
 
   #tellPeers(): void {
-    this.#peers.settle(this.groups, this.#stopping !== null)
+    this.#household.peers.settle(this.groups, this.#stopping !== null)
   }
 
   #fill(group: GroupState, slot: Slot): void {
@@ -360,6 +371,11 @@ export class Master
   onReport(group: GroupState, slot: Slot, handle: WorkerHandle): void {
     shareOut(group)
     this.#recycling.look(group, slot, handle)
+  }
+
+  onLeaving(group: GroupState, slot: Slot, handle: WorkerHandle, exitCode: number): void {
+    if (this.#stopping === null) this.#crashes.replaceLeaving(group, slot, handle, exitCode)
+    this.reconcile()
   }
 
   activate(slot: Slot, handle: WorkerHandle): void {
@@ -396,7 +412,8 @@ export class Master
       ...{ word: exit.word, reason: exit.reason, aliveMs: Math.round(exit.aliveMs), wasKilled: exit.wasKilled },
       isExpected: isLeaving || this.#stopping !== null,
     })
-    if (exit.exitCode !== WorkerExit.Ended || exit.wasKilled) count(group.exits, exit.word)
+    const isAsked = isLeaving || this.#stopping !== null || isVoluntary(exit)
+    if (exit.exitCode !== WorkerExit.Ended || exit.wasKilled || !isAsked) count(group.exits, exit.word)
     if (this.#stopping === null && wasServing) this.#crashes.replaceLost(group, slot, handle, exit)
     else if (isLeaving && exit.wasKilled)
       log(`worker ${group.name}:${slot.id} pid ${handle.pid}: killed, its time to drain was up${unfinished(handle)}`)
@@ -407,9 +424,9 @@ export class Master
 
   upgrade(program: Program): Promise<UpgradeOutcome | null> {
     return this.operator.exclusively(async () => {
-      if (this.#isReplaced) return null // by one that was asked for before
+      if (this.isReplaced) return null // by one that was asked for before
       const outcome = await new Upgrade(this.#household, this, this.#stopAnnounced.signal).run(program)
-      if (this.#isReplaced) this.giveUp('replaced')
+      if (this.isReplaced) this.giveUp('replaced')
       return outcome
     })
   }
@@ -417,7 +434,7 @@ export class Master
   // Stopping
 
   giveUp(why: StopReason): void {
-    if (this.state !== 'stopping' && !this.#isReplaced)
+    if (this.state !== 'stopping' && !this.isReplaced)
       this.#announceStop(why instanceof CommandError ? why.message : '', 0)
     if (this.#delay !== null) clearTimeout(this.#delay)
     this.#delay = null
@@ -429,10 +446,20 @@ export class Master
 
   /** A drain may take longer than the service manager would wait (TimeoutStopSec=, 90 s). */
   #announceStop(reason: string, delayMs: number): void {
-    const windowMs = Math.max(0, ...this.groups.map((group) => this.#stopWindowMs(group)))
-    if (this.#isInCharge) tellService('STOPPING=1', extension(delayMs + windowMs + STOP_SLACK_MS))
+    const windowMs = this.#longestWindowMs
+    const endMs = windowMs + this.#callbacks.stopMs + STOP_SLACK_MS + this.#earlierMs(windowMs)
+    if (this.reign.leads) tellService('STOPPING=1', extension(delayMs + endMs))
     this.#stopAnnounced.abort()
     this.events.emit({ type: 'server', state: 'stopping', reason })
+  }
+
+  get #longestWindowMs(): number {
+    return Math.max(0, ...this.groups.map((group) => this.#stopWindowMs(group)))
+  }
+
+  /** What the processes of the earlier master may take, which were told to leave before ours. */
+  #earlierMs(windowMs: number): number {
+    return this.#earlier?.isSettled === false ? windowMs + STOP_SLACK_MS : 0
   }
 
   #stopWindowMs({ blueprint }: GroupState): number {
@@ -450,14 +477,17 @@ export class Master
     this.reconcile()
     await this.until(() => this.#processes().length === 0)
     await this.operator.idle()
-    const isLast = !this.#isReplaced && (this.#earlier === null || this.#household.lock?.isOurs() === true)
-    if (this.isUp && isLast) await this.#callbacks.call({ name: 'onMasterStop' })
+    const { leads } = this.reign
+    // The earlier master's processes may still drain: they are this server's, and use what its keeper keeps.
+    if (leads && this.#earlier !== null) await within(this.#earlierMs(this.#longestWindowMs), this.#earlier.settled)
+    if (this.isUp && leads) await this.#callbacks.call({ name: 'onMasterStop' })
     await this.#callbacks.settled()
-    if (this.#isReplaced) await this.#household.control?.settled()
-    else await this.#household.keeper?.end(isLast)
+    if (this.isReplaced) await this.#household.control?.settled()
+    else await this.#household.keeper?.end(leads)
+    if (this.reign.isLent) await within(LEAVE_MS, this.#household.control?.settled() ?? Promise.resolve()) // the earlier one answers
     if (this.isUp && this.#earlier !== null) await within(LEAVE_MS, this.#earlier.gone) // it may pass our answer on
     this.sockets.closeAll()
-    this.#household.close()
+    this.#household.close(this.reign.isLent)
   }
 
   // Answering
@@ -478,7 +508,8 @@ export class Master
   get stopWindowMs(): number {
     const windows = this.groups.map((group) => this.#stopWindowMs(group))
     const delayMs = this.#delay === null ? 0 : this.#stopDelayMs
-    return Math.max(this.settings.stopTimeoutMs, ...windows) + this.#callbacks.stopMs + delayMs
+    const windowMs = Math.max(this.settings.stopTimeoutMs, ...windows)
+    return windowMs + this.#callbacks.stopMs + delayMs + this.#earlierMs(windowMs)
   }
 
   get seen(): Seen {
@@ -488,11 +519,6 @@ export class Master
   get state(): Status['state'] {
     if (this.#stopping !== null || this.#delay !== null) return 'stopping'
     return this.isUp ? 'running' : 'starting'
-  }
-
-  /** Not beside another master that leads. */
-  get #isInCharge(): boolean {
-    return !this.#isReplaced && (this.#earlier === null || this.#household.lock !== null)
   }
 
   get #stopDelayMs(): number {

@@ -68,22 +68,26 @@ export function renderMetrics({ groups, reloads }: Seen, isOpen: boolean): strin
 
 function familiesOf(all: readonly GroupState[]): Family[] {
   const groups = all.filter(({ isGone }) => !isGone)
-  const slots = groups.flatMap(({ name, slots }) => {
-    return slots.map((slot) => ({ slot, labels: { group: name, worker: String(slot.id) }, counters: countersOf(slot) }))
+  const slots = groups.flatMap((group) => {
+    return group.slots.map((slot) => {
+      return { group, slot, labels: { ...labelsOf(group), worker: String(slot.id) }, counters: countersOf(slot) }
+    })
   })
-  const healths = groups.map(groupHealth)
-  const silent = slots.filter(({ slot: { current } }) => current === null || current.silentMs >= HUNG_AFTER_MS).length
+  const healths = groups.map((group) => ({ labels: labelsOf(group), ...groupHealth(group) }))
+  const silent = slots.filter(({ group, slot: { current } }) => {
+    return !group.isStopped && (current === null || current.silentMs >= HUNG_AFTER_MS)
+  }).length
   return [
     info('build', 'What runs.', { version, node: process.versions.node }),
     gauge(
       'workers',
-      'Processes as declared.',
-      healths.map(({ name, count }) => [{ group: name }, count]),
+      'Processes as declared, or as scale has made it.',
+      healths.map(({ labels, count }) => [labels, count]),
     ),
     gauge(
       'workers_ready',
       'Processes that serve.',
-      healths.map(({ name, ready }) => [{ group: name }, ready]),
+      healths.map(({ labels, ready }) => [labels, ready]),
     ),
     gauge('metrics_missing_workers', 'Workers whose numbers are not of now.', [[{}, silent]]),
     counter('worker_restarts', 'Processes that ended when they should not, by how.', groups.flatMap(exitsOf)),
@@ -145,8 +149,13 @@ function memoryOf({ processes }: Slot): number {
   return processes.reduce((sum, { report }) => sum + report.memory, 0)
 }
 
-function exitsOf({ name, exits }: GroupState): (readonly [Labels, number])[] {
-  return [...exits].map(([reason, times]) => [{ group: name, reason }, times])
+/** Its name where that says which one is meant: of two with the same series Prometheus keeps one. */
+function labelsOf({ blueprint }: GroupState): Labels {
+  return { group: blueprint.mailbox }
+}
+
+function exitsOf(group: GroupState): (readonly [Labels, number])[] {
+  return [...group.exits].map(([reason, times]) => [{ ...labelsOf(group), reason }, times])
 }
 
 /** In OpenMetrics a family has its name without the suffix of its samples; before, it has theirs, and there is no info. */

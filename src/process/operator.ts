@@ -11,7 +11,7 @@ import { Operations } from './operations.ts'
 import type { ReloadOutcome } from './receipts.ts'
 import { Regroup, type Scale } from './regroup.ts'
 import { Reload } from './reload.ts'
-import { monotonicUsec, tellService } from './service.ts'
+import { extendWhile, monotonicUsec, tellService } from './service.ts'
 import type { Supervisor } from './turnover.ts'
 
 /** What an operator needs of its master. */
@@ -20,10 +20,14 @@ export interface Operated extends Supervisor {
   /** Another master has taken over: what is still to be done is its business. */
   readonly isReplaced: boolean
   readonly stopTimeoutMs: number
+  /** No process may take for ever to start. */
+  readonly startsInTime: boolean
   /** The first start is over, or the server is being stopped. */
   untilUp(): Promise<void>
   /** Evaluates the code that is on disk now, and follows its settings. Rejects with a CommandError. */
   describeAnew(): Promise<Described>
+  /** It runs now, or it has been given up. */
+  settleNewCode(isDone: boolean): void
 }
 
 /** The code of an outcome that another master is to be asked for. */
@@ -137,9 +141,14 @@ export class Operator {
   async #withNewCode(work: Reload): Promise<void> {
     log('reload: checking the new code')
     tellService('RELOADING=1', monotonicUsec())
+    const stopExtending = extendWhile(() => this.#master.startsInTime && !this.#master.isStopping)
+    let isDone = false
     try {
       await work.run(await this.#master.describeAnew())
+      isDone = true
     } finally {
+      stopExtending()
+      this.#master.settleNewCode(isDone)
       if (!this.#master.isStopping) tellService('READY=1')
     }
   }

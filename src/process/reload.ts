@@ -7,7 +7,7 @@ import { log } from '../log.ts'
 import { Canary, type CanaryReport, watchCanaries } from './canary.ts'
 import type { Described } from './describe.ts'
 import type { Operation } from './events.ts'
-import { CommandError, Exit } from './exit-codes.ts'
+import { CommandError, Exit, noGroup } from './exit-codes.ts'
 import type { Declaration } from './group.ts'
 import { matchGroups } from './group-match.ts'
 import { keysOf, mailboxesOf } from './messages.ts'
@@ -234,18 +234,6 @@ export class Reload extends Turnover {
 
 function countAll(blueprints: readonly (Blueprint | null)[]): number {
   return blueprints.reduce((sum, blueprint) => sum + (blueprint?.declaration.count ?? 0), 0)
-}
-
-/** For a name that means nothing here. */
-export function noGroup(
-  name: string,
-  known: readonly { readonly name: string; readonly listen: string }[],
-): CommandError {
-  const list = known.map((one) => (one.listen === '' ? one.name : `${one.name} (${one.listen})`)).join(', ')
-  return new CommandError(Exit.Usage, `there is no group '${name}'; there is: ${list || 'none'}`, {
-    code: 'ERR_NO_GROUP',
-    next: "name one of these; 'millrace status' shows them",
-  })
 }
 
 function sortAs(groups: GroupState[], keys: readonly Blueprint['key'][]): void {

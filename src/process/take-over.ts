@@ -3,10 +3,12 @@
 
 import { messageOf } from '../errors.ts'
 import { log } from '../log.ts'
+import { CALL_TIMEOUT_MS } from './callbacks.ts'
 import type { EarlierMaster, Estate } from './earlier-master.ts'
 import { asCommandError, type CommandError } from './exit-codes.ts'
 import type { Settings } from './group.ts'
 import { type Household, tidy } from './household.ts'
+import type { Reign } from './reign.ts'
 import type { GroupState } from './slot.ts'
 import type { Sockets } from './sockets.ts'
 
@@ -17,6 +19,7 @@ export interface Heir {
   readonly settings: Settings
   readonly healthAddress: string
   readonly isAllReady: boolean
+  readonly reign: Reign
   /** It is on its way out, whatever for. */
   readonly isEnding: boolean
   until(isTrue: () => boolean): Promise<void>
@@ -42,7 +45,10 @@ export class TakeOver {
   async join(): Promise<void> {
     const earlier = this.#earlier
     await this.#household.join(earlier)
-    earlier.onAbandon = () => this.#master.stop(false)
+    earlier.onAbandon = () => {
+      if (this.#master.reign.isOpen) this.#master.reign.move('abandoned')
+      this.#master.stop(false)
+    }
     earlier.onLeft = () => void this.#outlive()
     if (earlier.isGone) void this.#outlive()
   }
@@ -72,6 +78,10 @@ export class TakeOver {
     this.#takeCharge()
     await this.#takeProbes()
     if (master.isEnding) return
+    this.#lead()
+    const { peers } = this.#household
+    peers.onChange = (rows) => earlier.tellPeers(rows)
+    earlier.tellPeers(peers.rows)
     earlier.leads()
     master.onLead()
     master.sockets.release()
@@ -82,8 +92,14 @@ export class TakeOver {
   /** Throws a CommandError when somebody else was quicker. */
   #takeCharge(): void {
     if (this.#household.lock !== null) return
+    this.#master.reign.move('charged') // also when only half of it is done
     this.#household.takeCharge(this.#earlier, this.#master.settings)
-    this.#master.sockets.own()
+  }
+
+  #lead(): void {
+    const { reign, sockets } = this.#master
+    if (!reign.leads) reign.move('leading')
+    sockets.own()
   }
 
   /** The earlier master has let go of its port. Rejects with a SystemError, but not when nobody is left who would go on. */
@@ -104,13 +120,19 @@ export class TakeOver {
     if (earlier.isGone && household.lock?.isOurs() === true) tidy(() => household.control?.take(pid)) // it may have left its socket's second name
     if (earlier.isSettled) return
     try {
-      if (!master.isEnding) this.#takeCharge()
+      if (!master.isEnding) {
+        this.#takeCharge()
+        this.#lead()
+      }
       household.predecessors?.inherit()
-      await household.predecessors?.leave(master.settings.stopTimeoutMs, new AbortController().signal)
+      const { stopTimeoutMs } = master.settings
+      const leftMs = earlier.isGone ? stopTimeoutMs : Math.max(stopTimeoutMs, CALL_TIMEOUT_MS) // its last onWorkerExit runs
+      await household.predecessors?.leave(leftMs, new AbortController().signal)
     } catch (error) {
       if (household.lock === null) master.giveUp(asCommandError(error))
       else log(messageOf(error))
     }
+    master.reign.settle()
     earlier.settle()
     master.reconcile()
   }

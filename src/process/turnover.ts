@@ -82,7 +82,7 @@ export class Turnover {
         this.supervisor.activate(slot, next)
         slot.isHeld = false
       } catch (error) {
-        this.supervisor.dismiss(group, slot)
+        await this.#dismiss(group, slot)
         throw error
       }
     }
@@ -92,7 +92,10 @@ export class Turnover {
   protected resize(group: GroupState, blueprint: Blueprint): void {
     group.blueprint = blueprint
     while (group.slots.length < blueprint.declaration.count) group.addSlot({ isHeld: false })
-    for (const slot of group.slots.slice(blueprint.declaration.count)) this.supervisor.dismiss(group, slot)
+    for (const slot of group.slots.slice(blueprint.declaration.count)) {
+      void group.share.dismiss(slot) // who stood in for it is gone, too
+      this.supervisor.dismiss(group, slot)
+    }
   }
 
   /**
@@ -125,7 +128,7 @@ export class Turnover {
 
   /** From now on the group is stopped; resolves when its processes are gone. */
   protected async stopAll(group: GroupState, windowMs: number): Promise<void> {
-    group.isStopped = true
+    group.stop()
     const leaving = group.slots.map((slot) => this.leave(group, slot, windowMs, 'stopped'))
     this.supervisor.reconcile() // its sockets are closed: who connects is refused, instead of waiting for nobody
     for (const { receipt, gone } of leaving) {
@@ -177,8 +180,14 @@ export class Turnover {
 
   async #removeSlot(group: GroupState, slot: Slot, receipt: SlotReceipt): Promise<void> {
     if (!group.isGone) await group.share.giveUp(slot)
+    else if (this.operation === 'upgrade') await group.share.emptied(slot) // the new code may have fewer places
     await this.#vacate(group, slot, receipt)
     this.tell(group.name, receipt)
+    await this.#dismiss(group, slot)
+  }
+
+  async #dismiss(group: GroupState, slot: Slot): Promise<void> {
+    await group.share.dismiss(slot)
     this.supervisor.dismiss(group, slot)
   }
 

@@ -19,7 +19,7 @@ import type { MasterBoot } from './messages.ts'
 import { nodeSettings } from './node-flags.ts'
 import { writePidFile } from './pid-file.ts'
 import type { ReloadOutcome } from './receipts.ts'
-import { monotonicUsec, tellService } from './service.ts'
+import { extendWhile, monotonicUsec, tellService } from './service.ts'
 import { FIRST_SOCKET_FD, type Program, spawnChild } from './spawn.ts'
 import { checkProgram, Successor } from './successor.ts'
 import { type Supervisor, Turnover } from './turnover.ts'
@@ -43,7 +43,7 @@ export interface Replaceable extends Supervisor {
   /** Another master leads, whatever comes. */
   onReplaced(): void
   /** A stop that gives no more than the time to stop. */
-  hurry(): void
+  hurry(timeoutMs: number | null): void
 }
 
 export class Upgrade {
@@ -103,9 +103,11 @@ export class Upgrade {
     const wanted = await checkProgram(program, this.#signal)
     tellService('RELOADING=1', monotonicUsec())
     log(`upgrade: starting the master of millrace ${wanted}`)
+    const stopExtending = extendWhile(() => true)
     this.#household.whole.predecessors.isShared = true
-    const successor = this.#spawn(program)
+    let successor: Successor | null = null
     try {
+      successor = this.#spawn(program)
       const { groups } = await successor.expect('wants', this.#signal)
       await Promise.all(groups.map((place) => this.#vacate(place)))
       successor.send({ type: 'given' })
@@ -118,6 +120,8 @@ export class Upgrade {
     } catch (error) {
       await this.#goOn(successor)
       throw error
+    } finally {
+      stopExtending()
     }
     await this.#leave(successor)
   }
@@ -135,7 +139,7 @@ export class Upgrade {
   }
 
   #inheritance(): { boot: MasterBoot; fds: number[] } {
-    const { options, isDaemon, runDir, tickets, memory } = this.#household
+    const { options, isDaemon, runDir, tickets, peers, memory } = this.#household
     const { keeper } = this.#household.whole
     const { groups, sockets } = this.#master
     const list = sockets.list()
@@ -155,6 +159,7 @@ export class Upgrade {
         inner: [...inner].map(([address, socket]) => [address, placeOf(socket)] as const),
       })),
       ticketSecret: tickets.secret,
+      meshSecret: peers.secret,
       keeper: keeper.inheritance,
       memory: memory === null ? -1 : FIRST_SOCKET_FD + fds.push(memory.fd) - 1,
     }
@@ -178,26 +183,26 @@ export class Upgrade {
   }
 
   /** The new one does not come up: all is again as it was. */
-  async #goOn(successor: Successor): Promise<void> {
+  async #goOn(successor: Successor | null): Promise<void> {
     const { health, pidFiles } = this.#household
     const { lock, control, predecessors } = this.#household.whole
     const { sockets, groups, stopTimeoutMs } = this.#master
     const steps = [
       () => lock.passTo(ownIdentity()),
-      () => control.take(successor.pid),
+      () => control.take(successor?.pid),
       ...[...pidFiles].map((path) => () => writePidFile(path, process.pid)),
     ]
     sockets.own()
     for (const step of steps) attempt(step)
-    tellService('READY=1', `MAINPID=${process.pid}`)
+    if (!this.#signal.aborted) tellService('READY=1', `MAINPID=${process.pid}`) // else it has been told STOPPING=1
     for (const group of groups) {
       group.share.forget()
       for (const slot of group.slots) slot.isHeld = false
     }
     this.#master.reconcile()
-    await successor.abandon(stopTimeoutMs)
+    await successor?.abandon(stopTimeoutMs)
     await health.resume().catch((error) => log(messageOf(error)))
-    attempt(() => control.take(successor.pid))
+    attempt(() => control.take(successor?.pid))
     predecessors.inherit()
     await predecessors.leave(stopTimeoutMs, new AbortController().signal).catch((error) => log(messageOf(error)))
     this.#master.reconcile()
@@ -206,8 +211,10 @@ export class Upgrade {
   async #leave(successor: Successor): Promise<void> {
     log(`upgrade: pid ${successor.pid} is the master now`)
     successor.release()
-    successor.onHurry = () => this.#master.hurry()
+    successor.onHurry = (timeoutMs) => this.#master.hurry(timeoutMs)
     this.#master.onReplaced()
+    successor.onPeers = () => this.#follow(successor)
+    this.#follow(successor)
     for (const [group, { slots }] of this.#master.groups.entries()) {
       for (const { id, processes } of slots)
         void Promise.all(processes.map(({ retired }) => retired)).then(() =>
@@ -216,6 +223,12 @@ export class Upgrade {
     }
     await this.#removal.removeAll()
     successor.send({ type: 'left', totals: await this.#master.totals() })
+  }
+
+  /** Our processes send to its from now on. */
+  #follow(successor: Successor): void {
+    this.#household.peers.successors = successor.peers
+    this.#master.reconcile()
   }
 }
 

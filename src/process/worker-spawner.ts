@@ -12,7 +12,6 @@ import type { KeeperHandle } from './keeper-handle.ts'
 import type { Leaders } from './leaders.ts'
 import { InspectorPorts, inspects, QUIET_INSPECTOR } from './node-flags.ts'
 import type { Output } from './output.ts'
-import type { Peers } from './peers.ts'
 import { type Blueprint, type GroupState, type Slot, socketOf } from './slot.ts'
 import type { Sockets } from './sockets.ts'
 import { FIRST_SOCKET_FD, spawnChild } from './spawn.ts'
@@ -25,20 +24,20 @@ export interface Parent {
   /** No process is to be started any more. */
   readonly isEnding: boolean
   onReport(group: GroupState, slot: Slot, handle: WorkerHandle): void
+  /** It does not serve any more, by its own will, and is not gone yet. */
+  onLeaving(group: GroupState, slot: Slot, handle: WorkerHandle, exitCode: number): void
   onGone(group: GroupState, slot: Slot, handle: WorkerHandle, exit: WorkerExitInfo): void
 }
 
 export class WorkerSpawner {
   readonly #master: Parent
   readonly #household: Household
-  readonly #peers: Peers
   readonly #leaders: Leaders
   readonly #ports = new InspectorPorts()
 
-  constructor(master: Parent, household: Household, peers: Peers, leaders: Leaders) {
+  constructor(master: Parent, household: Household, leaders: Leaders) {
     this.#master = master
     this.#household = household
-    this.#peers = peers
     this.#leaders = leaders
   }
 
@@ -47,7 +46,7 @@ export class WorkerSpawner {
     const { key, declaration, tlsFiles } = blueprint
     const socket = socketOf(blueprint, slot.id)
     if (this.#master.isEnding) throw new CommandError(Exit.Failure, 'the server is being stopped')
-    const { options, memory, tickets, runDir } = this.#household
+    const { options, memory, tickets, peers, runDir } = this.#household
     const { modules, argv, engine } = options
     const output = this.#household.output as Output
     const inspectorPort = inspects(declaration.execArgv) ? this.#ports.take() : null
@@ -72,7 +71,7 @@ export class WorkerSpawner {
           incarnation,
           sockets: socket === null ? [] : [{ fd: socket.fd < 0 ? -1 : FIRST_SOCKET_FD, endpoint: socket.endpoint }],
           tls: { ticketKeys: tickets.keysFor(key), files: tlsFiles },
-          mesh: this.#peers.placeFor(blueprint, meshFd, mesh.address),
+          mesh: peers.placeFor(blueprint, meshFd, mesh.address),
         },
       },
       {
@@ -111,6 +110,7 @@ export class WorkerSpawner {
       else if (state === 'stopping') events.emit({ type: 'leave', windowMs: Math.round(handle.remainingMs), ...of() })
     }
     handle.onReport = () => this.#master.onReport(group, slot, handle)
+    handle.onLeaving = (exitCode) => this.#master.onLeaving(group, slot, handle, exitCode)
     handle.onListen = (request, address) => void this.#giveSocket(group, declaration, handle, request, address)
     handle.onReachKeeper = (request) => void this.#giveKeeper(handle, request)
     handle.onStand = (name, id) => this.#leaders.stand(handle, name, id)

@@ -7,7 +7,7 @@ import { codeOf, messageOf, ProtocolError, UsageError } from '../errors.ts'
 import { guardOutput, LimitedLog, log } from '../log.ts'
 import { Scheduler } from '../loop/scheduler.ts'
 import { removeStaleSocket } from '../net/bound-socket.ts'
-import { checkKey, checkName, MAX_VALUE_BYTES } from './limits.ts'
+import { checkKey, checkName, checkStep, checkTtl, MAX_VALUE_BYTES } from './limits.ts'
 import { Store, type Value } from './store.ts'
 import { type Answer, encodeFrame, FrameReader, type Plain, type Request } from './wire.ts'
 
@@ -15,6 +15,8 @@ import { type Answer, encodeFrame, FrameReader, type Plain, type Request } from 
 const MAX_FRAME_BYTES = MAX_VALUE_BYTES + 65_536
 /** What may wait for a worker that does not read: then it has missed something, and is told so by the end of its connection. */
 const MAX_UNSENT_BYTES = 64 * 1_048_576
+/** Of answers: what it asks for beyond that is looked at when it has taken them. */
+const MOST_ANSWERED_BYTES = 4 * 1_048_576
 
 const strangers = new LimitedLog()
 
@@ -54,6 +56,11 @@ export class Keeper {
     })
   }
 
+  /** Takes no more connections. */
+  close(): void {
+    this.#server.close()
+  }
+
   get isDeserted(): boolean {
     return this.#clients.size === 0
   }
@@ -69,12 +76,19 @@ export class Keeper {
   }
 }
 
+interface Asked {
+  readonly request: Request
+  readonly value: Buffer
+}
+
 /** One worker. */
 class Client {
   readonly #socket: net.Socket
   readonly #store: Store
   readonly #secret: string
   readonly #watches = new Map<number, () => void>()
+  /** Asked for, and not looked at: no more than one read brings. */
+  #waiting: Asked[] = []
   #isKnown = false
   #isCorked = false
 
@@ -82,16 +96,41 @@ class Client {
     this.#socket = socket
     this.#store = store
     this.#secret = secret
-    const reader = new FrameReader<Request>(MAX_FRAME_BYTES, (request, value) => this.#take(request, value))
+    const reader = new FrameReader<Request>(MAX_FRAME_BYTES, (request, value) => this.#receive(request, value))
     socket.on('error', ignore) // 'close' follows
-    socket.on('data', (bytes: Buffer) => {
-      try {
-        reader.read(bytes)
-      } catch (error) {
-        strangers.log(`keeper: a connection was refused: ${messageOf(error)}`)
-        socket.destroy()
-      }
-    })
+    socket.on('data', (bytes: Buffer) => this.#guard(() => reader.read(bytes)))
+    socket.on('drain', () => this.#guard(() => this.#goOn()))
+  }
+
+  #guard(task: () => void): void {
+    try {
+      task()
+    } catch (error) {
+      strangers.log(`keeper: a connection was refused: ${messageOf(error)}`)
+      this.#socket.destroy()
+    }
+  }
+
+  get #isFull(): boolean {
+    return this.#socket.writableLength > MOST_ANSWERED_BYTES
+  }
+
+  #receive(request: Request, value: Buffer): void {
+    if (this.#waiting.length === 0 && !this.#isFull) return this.#take(request, value)
+    this.#waiting.push({ request, value: Buffer.from(value) })
+    this.#socket.pause()
+  }
+
+  #goOn(): void {
+    const { length } = this.#waiting
+    if (length === 0) return
+    let taken = 0
+    while (taken < length && !this.#isFull) {
+      const { request, value } = this.#waiting[taken++] as Asked
+      this.#take(request, value)
+    }
+    this.#waiting = this.#waiting.slice(taken)
+    if (this.#waiting.length === 0) this.#socket.resume()
   }
 
   end(): void {
@@ -131,10 +170,11 @@ class Client {
     const key = checkKey(request[3])
     if (what === 'get') return this.#found(id, true, this.#store.get(map, key))
     if (what === 'delete') return this.#ok(id, this.#store.delete(map, key))
-    if (what === 'increment') return this.#ok(id, this.#store.increment(map, key, request[4], request[5]))
+    if (what === 'increment')
+      return this.#ok(id, this.#store.increment(map, key, checkStep(request[4]), checkTtl(request[5])))
     if (what !== 'set') throw new ProtocolError('ERR_BAD_FRAME', `it asked for ${JSON.stringify(what)}`)
-    const value = request[4] ?? Uint8Array.prototype.slice.call(bytes) // a copy: the bytes are the reader's
-    const { isDone, entry } = this.#store.set(map, key, value, request[5], request[6])
+    const value = request[4] === null ? Uint8Array.prototype.slice.call(bytes) : checkStep(request[4]) // the bytes are the reader's
+    const { isDone, entry } = this.#store.set(map, key, value, checkTtl(request[5]), request[6])
     this.#ok(id, isDone, entry?.version)
   }
 
@@ -142,6 +182,7 @@ class Client {
     this.#unwatch(id)
     const stop = this.#store.watch(map, key, (type, changed, value) => {
       this.#send([id, 'event', type, changed, plainOf(value)], bytesOf(value))
+      this.#limit()
     })
     this.#watches.set(id, stop)
     this.#ok(id, true)
@@ -174,9 +215,13 @@ class Client {
       })
     }
     socket.write(encodeFrame(answer, value))
-    if (socket.writableLength <= MAX_UNSENT_BYTES) return
-    log('keeper: a worker does not read what it asked for: its connection ends')
-    socket.destroy()
+  }
+
+  /** Changes come whether it reads or not. */
+  #limit(): void {
+    if (this.#socket.destroyed || this.#socket.writableLength <= MAX_UNSENT_BYTES) return
+    log('keeper: a worker does not read the changes that it watches: its connection ends')
+    this.#socket.destroy()
   }
 }
 

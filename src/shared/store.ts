@@ -64,15 +64,17 @@ export class Store {
     return { isDone: true, entry: this.#put(map, key, value, ttlMs) }
   }
 
-  /** Keeps the time to live of what is there; `ttlMs` is for a key that is not, which counts as 0. Throws ERR_SHARED_TYPE. */
+  /** Keeps the time to live of what is there; `ttlMs` is for a key that is not, which counts as 0. Throws ERR_SHARED_TYPE, ERR_SHARED_STEP. */
   increment(map: string, key: string, step: number, ttlMs = 0): number {
     const present = this.#find(map, key)
     const { value = 0, expiresAt = Number.POSITIVE_INFINITY } = present ?? {}
     if (typeof value !== 'number')
       throw new UsageError('ERR_SHARED_TYPE', `'${key}' in map '${map}' is no number: it cannot be incremented`)
     const left = expiresAt === Number.POSITIVE_INFINITY ? 0 : Math.max(1, expiresAt - now())
-    this.#put(map, key, value + step, present === undefined ? ttlMs : left)
-    return value + step
+    const sum = value + step
+    if (!Number.isFinite(sum)) throw new UsageError('ERR_SHARED_STEP', `'${key}' in map '${map}' would be ${sum}`)
+    this.#put(map, key, sum, present === undefined ? ttlMs : left)
+    return sum
   }
 
   delete(map: string, key: string): boolean {

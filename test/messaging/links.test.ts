@@ -7,17 +7,14 @@ import type { UsageError } from '../../src/errors.ts'
 import { FrameWriter } from '../../src/messaging/frame-writer.ts'
 import { proofOf } from '../../src/messaging/handshake.ts'
 import { Ledger } from '../../src/messaging/ledger.ts'
-import { Mesh, type MeshHost } from '../../src/messaging/mesh.ts'
-import type { OutboxSettings } from '../../src/messaging/outbox.ts'
-import { FrameReader, pack, unpack } from '../../src/messaging/wire.ts'
+import { FrameReader, numberAt, pack, putNumber, uint32At, unpack } from '../../src/messaging/wire.ts'
 import { bindMeshSocket } from '../../src/net/mesh-socket.ts'
-import { nodeEngine } from '../../src/net/node-engine.ts'
 import { chunkings } from '../../src/testing.ts'
 import type { Socket } from '../../src/transport.ts'
+import { Host, meshOf, SECRET } from '../support/mesh.ts'
 import { randomOf, seedOf } from '../support/random.ts'
 import { until } from '../support/until.ts'
 
-const SECRET = Buffer.alloc(32, 9)
 const KIND = {
   challenge: 1,
   hello: 2,
@@ -52,53 +49,6 @@ function number48(...values: number[]): Buffer {
   )
 }
 
-/** A mesh in this process, for a worker whose messages go to `onMessage`. */
-class Host implements MeshHost {
-  readonly name = 'here'
-  readonly id = 0
-  readonly incarnation = 1
-  readonly serial = false
-  readonly maxPackageSize = 1000
-  readonly maxMailboxMessages = 4
-  readonly maxMailboxBytes = 100_000
-  readonly counters = { messagesIn: 0, handlerErrors: 0, refused: 0 }
-  readonly failed: unknown[] = []
-  onMessage: (message: unknown) => unknown = () => undefined
-  workerHandler = (_from: unknown, message: unknown) => this.onMessage(message)
-  working(): void {
-    // Nobody leaves.
-  }
-  declared = () => 0
-  reference = () => null as never
-  refusedToSend = () => undefined
-  settingsFor(): OutboxSettings {
-    const { maxMailboxMessages, maxMailboxBytes, maxPackageSize } = this
-    return {
-      ...{ maxMailboxMessages, maxMailboxBytes, maxPackageSize, mailboxTimeoutMs: 300 },
-      onSendFail: (error, message) =>
-        this.failed.push([
-          (error as { code?: string }).code,
-          (error as { mayHaveBeenHandled?: boolean }).mayHaveBeenHandled,
-          message,
-        ]),
-      onFull: () => undefined,
-      onDrain: () => undefined,
-    }
-  }
-}
-
-function meshOf(host: Host, peer = ''): { mesh: Mesh; address: string; close(): void } {
-  const { fd, address, close } = bindMeshSocket('/nowhere')
-  const rows = peer === '' ? [] : [{ mailbox: 'there', group: 'there', id: 0, incarnation: 1, address: peer }]
-  const place = { fd, address, secret: SECRET.toString('base64'), mailbox: 'here', rows, isEnding: false }
-  const mesh = new Mesh(host, place, nodeEngine)
-  const leave = () => {
-    mesh.close()
-    close()
-  }
-  return { mesh, address, close: leave }
-}
-
 /** Connects as a worker that knows the secret; resolves when it is in. */
 async function insider(address: string): Promise<{ socket: net.Socket; isClosed(): boolean; kinds: number[] }> {
   const socket = net.connect(address)
@@ -124,7 +74,7 @@ async function insider(address: string): Promise<{ socket: net.Socket; isClosed(
 }
 
 test('a worker that breaks the rules is closed and counted, and others are served', async () => {
-  const host = new Host()
+  const host = new Host({ maxPackageSize: 1000, maxMailboxMessages: 4 })
   const { address, close } = meshOf(host)
   const got: unknown[] = []
   host.onMessage = (message) => {
@@ -233,7 +183,7 @@ test('every value is the same however the bytes are cut', () => {
   ]
   const written: Buffer[] = []
   const writer = new FrameWriter()
-  writer.attach({ write: (bytes: Uint8Array) => written.push(Buffer.from(bytes)) } as unknown as Socket)
+  writer.attach({ write: (bytes: Uint8Array) => written.push(Buffer.from(bytes)) } as unknown as Socket, false)
   for (const value of values) {
     writer.begin(16)
     writer.value(value)
@@ -258,6 +208,16 @@ test('every value is the same however the bytes are cut', () => {
       read,
       values.flatMap((value) => [value, value]),
     )
+  }
+})
+
+test('numbers of 48 bits are what Node writes and reads', () => {
+  const bytes = Buffer.alloc(8)
+  for (const value of [0, 1, 255, 65_536, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 40 + 12_345, 2 ** 48 - 1]) {
+    putNumber(bytes, 1, value)
+    assert.is(bytes.readUIntLE(1, 6), value)
+    assert.is(numberAt(bytes, 1), value)
+    assert.is(uint32At(bytes, 1), value % 2 ** 32)
   }
 })
 

@@ -180,8 +180,7 @@ test('a graceful stop is told to probes first: not ready, while it serves on; a 
     assert.is(refused.code, 1)
     assert.match(refused.stderr, /the server (was|is being) stopped/)
     assert.is((await box.status()).state, 'stopping')
-    await box.stop()
-    assert.is((await server.ended).code, 0)
+    assert.is((await server.end('SIGINT')).code, 0) // the second signal kills, and nobody comes back
   })
 })
 
@@ -219,6 +218,13 @@ test('a reload follows the address in the code, and is given up when that cannot
       assert.is(code, 5)
       assert.match(stderr, new RegExp(`listen 127\\.0\\.0\\.1:${takenPort} \\(health\\): EADDRINUSE`))
       assert.ok(await answers(second, '/readyz', 200))
+      box.file(
+        'app.js',
+        echo(1, `Worker.health = 'http://127.0.0.1:${first}'; worker.onWorkerStart = () => { throw 1 }`),
+      )
+      assert.is((await box.command('reload')).code, 6)
+      assert.ok(await answers(second, '/readyz', 200)) // not moved for code that does not come up
+      await assertRefused(first)
       await box.stop()
       const start = await box.command('start', '-d', at(takenPort))
       assert.is(start.code, 5)

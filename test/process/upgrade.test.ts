@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
+import { drive, startDriven } from '../support/driven.ts'
 import { otherNode } from '../support/nodes.ts'
 import { release, upgrade } from '../support/release.ts'
 import { reload } from '../support/reload.ts'
@@ -19,6 +20,8 @@ test('a new version on another Node takes over: its own pid, the same port, no g
     const first = await box.start(module)
     assert.is(first.version, '1.0.0')
     const port = portOf(first)
+    const followed = box.begin('events', '-n', '1', module)
+    await followed.says(/running/)
     assert.is(await ask(port, 'x').then(() => 'answered'), 'answered')
     release(box, '1.1.0')
     const outcome = await upgrade(box, '--node', otherNode(), module)
@@ -40,6 +43,8 @@ test('a new version on another Node takes over: its own pid, the same port, no g
     assert.match(await ask(port, 'x'), /^x /)
     assert.is((await reload(box)).slots.length, 2)
     await box.stop()
+    assert.is((await within(20_000, followed.ended)).code, 0) // who follows was passed on, twice
+    assert.is(followed.stdout.match(/upgrade.*done/g)?.length, 2)
   })
 })
 
@@ -59,6 +64,10 @@ const everything = (version: number, more = '') => `
     worker.onMessage = (connection, message) => connection.send(String(message).trim() + ' ${version} ' + process.pid)
   unix.onMessage = (connection, bytes) => connection.send(String(bytes).trim() + ' ${version} ' + process.pid + '\\n')
   text.onWorkerStart = async () => {
+    Worker.onLeader('job', () => {
+      note('lead')
+      return () => note('resign')
+    })
     const inner = new Worker('text://127.0.0.2:0')
     inner.onMessage = text.onMessage
     await inner.listen()
@@ -94,8 +103,12 @@ for (const engine of isWhole ? ['native', 'node'] : ['node']) {
         workersOf(after).map(({ state }) => state),
         workersOf(before).map(() => 'ready'),
       )
-      const notes = readFileSync(join(box.directory, 'notes'), 'utf8').trim().split('\n')
-      const of = (pattern: RegExp) => notes.filter((line) => pattern.test(line))
+      const of = (pattern: RegExp) => {
+        const notes = readFileSync(join(box.directory, 'notes'), 'utf8').trim().split('\n')
+        return notes.filter((line) => pattern.test(line))
+      }
+      await until(() => of(/2 lead/).length > 0)
+      assert.equal(of(/lead|resign/), ['1 lead', '1 resign', '2 lead']) // never two
       assert.equal(of(/start|stop/), ['1 start', '1 stop', '2 start']) // never both
       assert.equal(of(/active|retire/), ['1 active', '1 retire', '2 active'])
       await box.stop()
@@ -103,6 +116,36 @@ for (const engine of isWhole ? ['native', 'node'] : ['node']) {
     })
   })
 }
+
+test('a stop while the old processes drain waits for them, and ends the server after that', async () => {
+  await inSandbox(async (box) => {
+    const notes = box.file('notes', '')
+    const program = (more: string) =>
+      box.file(
+        'app.js',
+        echo(
+          1,
+          `const { appendFileSync } = await import('node:fs')
+          const note = (what) => appendFileSync(${JSON.stringify(notes)}, what + '\\n')
+          Worker.onMasterStop = () => note('stopped')
+          ${more}`,
+        ),
+      )
+    const module = program(`worker.onWorkerStop = () => {
+      const release = worker.hold()
+      note('drains')
+      setTimeout(() => { note('drained'); release() }, 2000)
+    }`)
+    const before = await box.start(module)
+    program('')
+    const upgrading = box.begin('upgrade', module)
+    await until(() => readFileSync(notes, 'utf8') !== '', 20_000)
+    succeeded(await box.command('stop', '-g'))
+    assert.is(readFileSync(notes, 'utf8'), 'drains\ndrained\nstopped\n')
+    assert.not(workersOf(before).some(({ pid }) => lives(pid)))
+    await upgrading.ended
+  })
+})
 
 test('what the code of now says counts: groups that are new, moved and gone, and a reload after it', async () => {
   await inSandbox(async (box) => {
@@ -193,6 +236,50 @@ test('a server in the foreground says why it is not replaced', async () => {
     await box.stop()
     await server.ended
     assert.is((await box.command('upgrade', module)).code, 3)
+  })
+})
+
+test('what an old process sends while it drains, the new ones get: by name and by subject', async () => {
+  await inSandbox(async (box) => {
+    const port = await startDriven(
+      box,
+      `
+      import { existsSync } from 'node:fs'
+      driver.drainTimeoutMs = 20_000
+      const tasks = new Worker({ name: 'tasks', count: 2, drainTimeoutMs: 20_000 })
+      tasks.onMessage = (from, message) => [process.pid, tasks.id, message]
+      tasks.onWorkerStart = () => Channel.subscribe('who', () => process.pid)
+      const until = async (name) => { while (!existsSync(new URL(name, import.meta.url))) await new Promise((resolve) => setTimeout(resolve, 10)) }
+      state.until = until
+    `,
+    )
+    const before = await box.status()
+    // From the old driver, whose handler keeps it: before the new master leads, and afterwards.
+    const old = drive<[number[], number[][]]>(
+      port,
+      `
+      const pids = () => Promise.all([0, 1].map((id) => groups.tasks.worker(id).request('x').then(([pid]) => pid)))
+      const first = await pids()
+      await state.until('./leads')
+      return [first, [await pids(), await Promise.all([Channel.request('who', 0), Channel.request('who', 0)])]]`,
+    )
+    const upgrading = upgrade(box, join(box.directory, 'app.js'))
+    await until(async () => (await box.status()).pid !== before.pid, 20_000)
+    const after = await box.status()
+    const pidsOf = (status: typeof before) =>
+      workersOf(status)
+        .filter(({ state }) => state === 'ready')
+        .map(({ pid }) => pid)
+    box.file('leads', '')
+    const [first, [later = [], heard = []]] = await old
+    for (const pid of first) assert.ok(pidsOf(before).includes(pid))
+    for (const pid of [...later, ...heard]) assert.ok(pidsOf(after).includes(pid) && !pidsOf(before).includes(pid))
+    await upgrading
+    assert.is(
+      await drive(portOf(await box.status()), `return groups.tasks.worker(1).request('x').then(([, id]) => id)`),
+      1,
+    )
+    await box.stop()
   })
 })
 

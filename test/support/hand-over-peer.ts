@@ -21,7 +21,7 @@ if (sys === null || engine === null) throw new Error('there is no native engine'
 const kernel = sys
 
 let count = 0
-const worker = new Worker({
+const worker = new Worker<string, unknown>({
   maxSendBufferSize: 100_000_000,
   onMessage: (connection: AnyConnection, line: unknown) => answer(connection, line),
   onError: (_connection: AnyConnection, code: number, message: string) => say(`error ${code} ${message}`),

@@ -14,10 +14,10 @@ import { until, within } from './until.ts'
 
 /** Callbacks and limits of the server; `any` messages, since each test has its protocol. */
 // biome-ignore lint/suspicious/noExplicitAny: one helper serves every protocol
-export type ServerSettings = WorkerSettings<undefined, any>
+export type ServerSettings = WorkerSettings<string, any>
 
 export interface TestServer {
-  readonly worker: Worker<undefined, unknown>
+  readonly worker: Worker<string, unknown>
   /** Where it listens: `127.0.0.1:8888` or a path. */
   readonly endpoint: string
   readonly connections: AnyConnection[]
@@ -78,7 +78,7 @@ export async function withServer(
   const connections: AnyConnection[] = []
   const errors: string[] = []
   const { onError } = settings
-  const worker = new Worker({
+  const worker = new Worker<string, unknown>({
     ...settings,
     onError: (connection, code, message, error) => {
       errors.push(`${code} ${message}`)

@@ -136,7 +136,10 @@ declared.onTopic = (connection, topic) => connection.send(topic)
 // Without an address
 const mailbox = new Worker({ name: 'TaskWorker', count: 4 })
 const empty = new Worker()
-mailbox.onMessage = (from, message) => from.send(`${from.id}: ${message}`)
+mailbox.onMessage = (from, message, { isRequest, signal }) => {
+  expect<typeof from, WorkerRef>(true)
+  return isRequest ? from.request(message, { signal }) : from.send(`${from.id}: ${message}`)
+}
 mailbox.onWorkerMessage = async (from, message, call) => {
   expect<typeof from, WorkerRef>(true)
   expect<typeof message, unknown>(true)

@@ -4,7 +4,8 @@ import { Channel, Worker } from 'millrace'
 import { measure } from './messaging-loop.mjs'
 
 const sender = new Worker(process.env.LISTEN, { name: 'sender' })
-const receiver = new Worker({ name: 'receiver' })
+// 64 of 1 MiB in flight are more than the default.
+const receiver = new Worker({ name: 'receiver', maxMailboxBytes: 128 * 1_048_576 })
 const listeners = new Worker({ name: 'listeners', count: Number(process.env.LISTENERS ?? 1) })
 const perProcess = Number(process.env.PER_PROCESS ?? 1)
 

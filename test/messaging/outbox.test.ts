@@ -1,0 +1,277 @@
+// What one process sends to another, where the two ends differ, come and go, or are slow: two meshes in this process.
+
+import { getEventListeners } from 'node:events'
+import net from 'node:net'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { now } from '../../src/loop/clock.ts'
+import { ONE_WAY } from '../../src/messaging/call.ts'
+import { Expiry } from '../../src/messaging/expiry.ts'
+import { Mailbox } from '../../src/messaging/mailbox.ts'
+import { subscriptions } from '../../src/messaging/subscriptions.ts'
+import { bindMeshSocket } from '../../src/net/mesh-socket.ts'
+import { Host, meshOf, rowOf } from '../support/mesh.ts'
+import { until } from '../support/until.ts'
+
+/** Handlers that end when the test says so, by message. */
+function held(): { begun: unknown[]; handler(message: unknown): Promise<void>; end(message: unknown): void } {
+  const begun: unknown[] = []
+  const ends = new Map<unknown, () => void>()
+  return {
+    begun,
+    handler(message) {
+      begun.push(message)
+      return new Promise((resolve) => ends.set(message, resolve))
+    },
+    end: (message) => ends.get(message)?.(),
+  }
+}
+
+/** Long enough for what was wrongly begun to have begun. */
+async function turns(): Promise<void> {
+  for (let n = 0; n < 20; n++) await new Promise(setImmediate)
+}
+
+test('a worker that allows less than its senders think gets no more than that, and all of it', async () => {
+  const there = new Host({ maxMailboxMessages: 3, maxPackageSize: 500 })
+  const { begun, handler, end } = held()
+  there.onMessage = handler
+  const other = meshOf(there)
+  const here = new Host({ maxMailboxMessages: 10 })
+  const { mesh, close } = meshOf(here, other.address)
+  const outbox = mesh.outbox('there', 0)
+  const tooLong = 'x'.repeat(700)
+  for (let n = 0; n < 8; n++) outbox.send(n === 4 ? tooLong : n)
+  await until(() => begun.length === 3)
+  for (const n of [0, 1, 2, 3, 5, 6, 7]) {
+    await until(() => begun.includes(n))
+    assert.ok(begun.length - begun.indexOf(n) <= 3)
+    end(n)
+  }
+  await until(() => outbox.count === 0)
+  assert.equal(begun, [0, 1, 2, 3, 5, 6, 7])
+  assert.equal(here.failed, [['ERR_MESSAGE_TOO_LARGE', undefined, tooLong]])
+  assert.throws(() => outbox.send(tooLong), /maxPackageSize is 500/)
+  assert.is(there.counters.refused, 0)
+  close()
+  other.close()
+})
+
+test('what a callback sends while what waited is written comes after it', async () => {
+  const there = new Host({ maxMailboxMessages: 100 })
+  const got: unknown[] = []
+  there.onMessage = (message) => void got.push(message)
+  const other = meshOf(there)
+  const here = new Host({ maxMailboxMessages: 8 })
+  const { mesh, close } = meshOf(here)
+  mesh.use({ rows: [rowOf('', 0)], isEnding: false })
+  const outbox = mesh.outbox('there', 0)
+  here.onDrain = () => void outbox.send('late')
+  const given = [1, 2, 3, 4, 5].map(() => outbox.request('given up', { timeoutMs: 1 }).promise.catch(() => 'given up'))
+  for (const n of [1, 2, 3]) outbox.send(n)
+  await Promise.all(given)
+  mesh.use({ rows: [rowOf(other.address)], isEnding: false })
+  await until(() => got.length === 4)
+  assert.equal(got, [1, 2, 3, 'late'])
+  close()
+  other.close()
+})
+
+test('a process gets nothing before the one two reloads ago has begun all that it was sent', async () => {
+  const [first, second, third] = [serialPeer(), serialPeer(), serialPeer()]
+  const here = new Host({ maxMailboxMessages: 20 })
+  const { mesh, close } = meshOf(here, first.address)
+  const outbox = mesh.outbox('there', 0)
+  for (const n of [1, 2]) outbox.send(n)
+  await until(() => first.begun.length === 1)
+  mesh.use({ rows: [rowOf(second.address, 2)], isEnding: false })
+  outbox.send(3)
+  await until(() => outbox.isLinked)
+  mesh.use({ rows: [rowOf(third.address, 3)], isEnding: false })
+  outbox.send(4)
+  await until(() => outbox.isLinked)
+  await turns()
+  assert.equal([first.begun, second.begun, third.begun], [[1], [], []])
+  first.end(1)
+  await until(() => third.begun.length === 1)
+  assert.equal([first.begun, third.begun], [[1, 2], [3]])
+  for (const [peer, message] of [
+    [first, 2],
+    [third, 3],
+  ] as const)
+    peer.end(message)
+  await until(() => third.begun.length === 2)
+  third.end(4)
+  await until(() => outbox.count === 0)
+  for (const peer of [first, second, third]) peer.close()
+  close()
+})
+
+function serialPeer() {
+  const host = new Host({ serial: true })
+  const { begun, handler, end } = held()
+  host.onMessage = handler
+  return { begun, end, ...meshOf(host) }
+}
+
+test('the load of another process is what it is, not what it was', async () => {
+  const there = new Host({ maxMailboxMessages: 10 })
+  const { begun, handler, end } = held()
+  there.onMessage = (message, call) => (call.isRequest ? undefined : handler(message))
+  const other = meshOf(there)
+  const here = new Host({ maxMailboxMessages: 10 })
+  const { mesh, close } = meshOf(here, other.address)
+  const outbox = mesh.outbox('there', 0)
+  for (const n of [1, 2, 3]) outbox.send(n)
+  await until(() => begun.length === 3)
+  await outbox.request('how are you?', {}).promise
+  await until(() => outbox.load === 6) // ours, and what it says of all
+  for (const n of [1, 2, 3]) end(n)
+  await until(() => outbox.count === 0)
+  await until(() => outbox.load === 0, 10_000)
+  close()
+  other.close()
+})
+
+test('who does not read its answers is given no more of them than fit', async () => {
+  const there = new Host({ maxMailboxMessages: 1000 })
+  const answer = Buffer.alloc(1_048_576)
+  let asked = 0
+  there.onMessage = () => {
+    asked++
+    return answer
+  }
+  const other = meshOf(there)
+  const here = new Host({ maxMailboxMessages: 1000 })
+  const { mesh, close } = meshOf(here, other.address)
+  const outbox = mesh.outbox('there', 0)
+  await outbox.request('first', {}).promise
+  // Each turn some more: what came before is not read while this one sends.
+  const answers: Promise<unknown>[] = []
+  for (let n = 0; n < 60; n++) {
+    for (let m = 0; m < 2; m++) answers.push(outbox.request('more', {}).promise)
+    await new Promise(setImmediate)
+  }
+  for (const one of await Promise.all(answers)) assert.is((one as Buffer).length, answer.length)
+  assert.is(asked, 121)
+  close()
+  other.close()
+})
+
+test('one signal for many requests has one listener, and ends all of them', async () => {
+  const there = new Host({ maxMailboxMessages: 100 })
+  there.onMessage = (message) => (message === 'quick' ? 'answer' : new Promise(() => undefined))
+  const other = meshOf(there)
+  const { mesh, close } = meshOf(new Host({ maxMailboxMessages: 100 }), other.address)
+  const outbox = mesh.outbox('there', 0)
+  const { signal, abort } = abortable()
+  const pending = Array.from({ length: 50 }, () => outbox.request('slow', { signal }).promise.catch((error) => error))
+  assert.is(await outbox.request('quick', { signal }).promise, 'answer')
+  assert.is(getEventListeners(signal, 'abort').length, 1)
+  const why = new Error('enough')
+  abort(why)
+  for (const error of await Promise.all(pending)) assert.is(error, why)
+  const later = abortable()
+  assert.is(await outbox.request('quick', { signal: later.signal }).promise, 'answer')
+  assert.is(getEventListeners(later.signal, 'abort').length, 0)
+  close()
+  other.close()
+})
+
+function abortable(): { signal: AbortSignal; abort(reason: unknown): void } {
+  const aborter = new AbortController()
+  return { signal: aborter.signal, abort: (reason) => aborter.abort(reason) }
+}
+
+test('those with the default time-out expire each in its time, and those that ended before do not', async () => {
+  const list = new Expiry()
+  const expired: number[] = []
+  const began = now()
+  const entry = (n: number) => ({
+    expiresAt: began + 10 * n,
+    previous: null,
+    next: null,
+    expire: () => {
+      assert.ok(now() >= began + 10 * n)
+      expired.push(n)
+      if (n === 3) list.add(last)
+    },
+  })
+  const last = entry(5)
+  const [first, second, third, fourth] = [entry(1), entry(2), entry(3), entry(4)]
+  for (const one of [first, second, third, fourth]) list.add(one)
+  for (const one of [second, fourth, first]) list.delete(one)
+  await until(() => expired.length === 2)
+  assert.equal(expired, [3, 5])
+})
+
+test('a request for those who listen ends in its time, also while somebody has not said what it listens to', async () => {
+  const silent = bindMeshSocket('/nowhere')
+  const server = net.createServer()
+  await new Promise<void>((resolve) => server.listen({ fd: silent.fd }, resolve))
+  const { mesh, close } = meshOf(new Host(), silent.address)
+  const { signal, abort } = abortable()
+  const given = mesh.hub.request('subject', 1, { signal }).catch((error) => error)
+  const late = mesh.hub.request('subject', 1, { timeoutMs: 20 }).catch((error) => error.code)
+  abort('given up')
+  assert.is(await given, 'given up')
+  assert.is(await late, 'ERR_REQUEST_TIMEOUT')
+  close()
+  server.close()
+  silent.close()
+})
+
+test('what a process publishes to itself is bounded too, and all that was taken comes', async () => {
+  const host = new Host({ maxMailboxMessages: 5 })
+  const got: unknown[] = []
+  const subscriber = { pattern: 'own', queue: '', handler: (message: unknown) => void got.push(message), isOver: false }
+  const { mesh, close } = meshOf(host)
+  await subscriptions.add(subscriber)
+  const answers = [1, 2, 3, 4, 5, 6].map((n) => mesh.hub.publish('own', n))
+  assert.equal(answers, [true, true, true, true, false, false])
+  await until(() => got.length === 5)
+  assert.equal([got, host.failed], [[1, 2, 3, 4, 5], [['ERR_QUEUE_FULL', false, 6]]])
+  subscriptions.delete(subscriber)
+  close()
+})
+
+function ignore(): void {
+  // What becomes of them is not looked at.
+}
+
+const answers = {
+  from: null,
+  handled: ignore,
+  answer: ignore,
+  fail: ignore,
+  stream: () => Promise.resolve(),
+  remember: ignore,
+  forget: ignore,
+}
+
+test('a serial mailbox: one at a time whatever else runs, and it says when all has begun', async () => {
+  const { begun, handler, end } = held()
+  const host = new Host({ serial: true })
+  host.onMessage = handler
+  const mailbox = new Mailbox(host)
+  for (const n of [1, 2, 3]) mailbox.take(answers, n, n, ONE_WAY)
+  let hasBegun = false
+  mailbox.whenBegun(() => {
+    hasBegun = true
+  })
+  const listener = held()
+  mailbox.run(answers, 4, 'published', ONE_WAY, (_from, message) => listener.handler(message))
+  listener.end('published')
+  await turns()
+  assert.equal(begun, [1])
+  for (const n of [1, 2]) {
+    assert.is(hasBegun, false)
+    end(n)
+    await until(() => begun.includes(n + 1))
+  }
+  assert.is(hasBegun, true)
+  end(3)
+  await until(() => mailbox.load === 0)
+})
+
+test.run()

@@ -1,0 +1,79 @@
+// A process's end of the mesh, in this one; several of them talk over real sockets.
+
+import type { Call } from '../../src/messaging/call.ts'
+import type { Identity } from '../../src/messaging/handshake.ts'
+import { Mesh, type MeshHost } from '../../src/messaging/mesh.ts'
+import type { Outbox, OutboxSettings } from '../../src/messaging/outbox.ts'
+import { bindMeshSocket } from '../../src/net/mesh-socket.ts'
+import { nodeEngine } from '../../src/net/node-engine.ts'
+import type { PeerRow } from '../../src/process/group.ts'
+
+export const SECRET = Buffer.alloc(32, 9)
+
+interface Limits {
+  readonly maxPackageSize?: number
+  readonly maxMailboxMessages?: number
+  readonly serial?: boolean
+}
+
+/** A worker whose messages go to `onMessage`. */
+export class Host implements MeshHost {
+  readonly name = 'here'
+  readonly id = 0
+  readonly incarnation = 1
+  readonly serial: boolean
+  readonly maxPackageSize: number
+  readonly maxMailboxMessages: number
+  readonly maxMailboxBytes = 100_000
+  readonly counters = { messagesIn: 0, handlerErrors: 0, refused: 0 }
+  /** Code, `mayHaveBeenHandled` and message of each. */
+  readonly failed: unknown[] = []
+  onMessage: (message: unknown, call: Call) => unknown = () => undefined
+  onDrain: (outbox: Outbox) => void = () => undefined
+  workerHandler = (_from: unknown, message: unknown, call: Call) => this.onMessage(message, call)
+
+  constructor({ maxPackageSize = 1000, maxMailboxMessages = 4, serial = false }: Limits = {}) {
+    this.maxPackageSize = maxPackageSize
+    this.maxMailboxMessages = maxMailboxMessages
+    this.serial = serial
+  }
+
+  working(): void {
+    // Nobody leaves.
+  }
+  declared = () => 0
+  reference = (_identity: Identity) => null as never
+  refusedToSend = (error: Error, message: unknown) => this.#failed(error, message)
+  settingsFor(): OutboxSettings {
+    const { maxMailboxMessages, maxMailboxBytes, maxPackageSize } = this
+    return {
+      ...{ maxMailboxMessages, maxMailboxBytes, maxPackageSize, mailboxTimeoutMs: 300 },
+      onSendFail: (error, message) => this.#failed(error, message),
+      onFull: () => undefined,
+      onDrain: (outbox) => this.onDrain(outbox),
+    }
+  }
+
+  #failed(error: Error, message: unknown): void {
+    const { code, mayHaveBeenHandled } = error as { code?: string; mayHaveBeenHandled?: boolean }
+    this.failed.push([code, mayHaveBeenHandled, message])
+  }
+}
+
+/** Who can be reached as `there`: id 0. */
+export function rowOf(address: string, incarnation = 1): PeerRow {
+  return { mailbox: 'there', group: 'there', id: 0, incarnation, address }
+}
+
+/** @param peer where `there` is reached, if it is */
+export function meshOf(host: Host, peer = ''): { mesh: Mesh; address: string; close(): void } {
+  const { fd, address, close } = bindMeshSocket('/nowhere')
+  const rows = peer === '' ? [] : [rowOf(peer)]
+  const place = { fd, address, secret: SECRET.toString('base64'), mailbox: 'here', rows, isEnding: false }
+  const mesh = new Mesh(host, place, nodeEngine)
+  const leave = () => {
+    mesh.close()
+    close()
+  }
+  return { mesh, address, close: leave }
+}

@@ -1,16 +1,14 @@
 // What one link is to send in this turn of the loop, frame after frame in one buffer, so that a turn costs one write.
 
-import type { Socket } from '../transport.ts'
-import type { Audience } from './subscriptions.ts'
+import type { Socket, Transport } from '../transport.ts'
 import {
   bytesForm,
-  Flag,
   Form,
   HEAD_BYTES,
   isPlainBytes,
   isPlainMessage,
   isWellFormed,
-  Kind,
+  type Kind,
   NUMBER_BYTES,
   Packed,
   putNumber,
@@ -21,6 +19,8 @@ import {
 /** A link begins with so little, and has so much in the end when it is busy. */
 const FIRST_BYTES = 4096
 const MOST_BYTES = 65_536
+/** Requests or answers that are worth a system call of their own: 40 us of work, of which both ends then do half at a time. */
+const MOST_AWAITED = 24
 /** Below this a loop is quicker than a call into V8. */
 const LOOP_BELOW = 16
 
@@ -32,12 +32,16 @@ export class FrameWriter {
   #frame = 0
   #at = 0
   #isDirty = false
+  #transport: Pick<Transport, 'copiesWrites' | 'flush'> | null = null
+  /** What was given to the socket may be written over. */
   #mayReuse = false
+  /** Frames since the last write that somebody waits for. */
+  #awaited = 0
 
-  /** @param mayReuse what the socket was given may be written over */
-  attach(socket: Socket, mayReuse: boolean): void {
+  attach(socket: Socket, transport: Pick<Transport, 'copiesWrites' | 'flush'>): void {
     this.#socket = socket
-    this.#mayReuse = mayReuse
+    this.#transport = transport
+    this.#mayReuse = transport.copiesWrites
   }
 
   /** A frame that was made before (`publishFrame`), for many. */
@@ -164,6 +168,14 @@ export class FrameWriter {
     this.#end()
   }
 
+  /** As `end`, of a frame that somebody waits for: with some of them the other side begins while this one goes on. */
+  endAwaited(): void {
+    this.end()
+    if (++this.#awaited < MOST_AWAITED) return
+    this.#giveAll()
+    this.#transport?.flush()
+  }
+
   #end(): void {
     if (this.#isDirty) return
     this.#isDirty = true
@@ -173,6 +185,11 @@ export class FrameWriter {
   /** Gives the socket what is there. */
   flush(): void {
     this.#isDirty = false
+    this.#giveAll()
+  }
+
+  #giveAll(): void {
+    this.#awaited = 0
     this.#give(this.#at)
     this.#frame = this.#at
     if (!this.#mayReuse) return
@@ -214,21 +231,3 @@ function flushAll(): void {
 }
 
 type Writer = Buffer & { utf8Write(text: string, at: number): number }
-
-/** All of a Publish but its value, for who does not want an answer. */
-export function publishHead({ subject, isForAll, queues }: Audience): Buffer {
-  const labels = [...queues, subject].map((label) => Buffer.from(label))
-  const sizes = labels.map((label) => Buffer.of(label.length & 0xff, label.length >>> 8))
-  const fixed = Buffer.of(0, 0, 0, 0, Kind.Publish, 0, 0, 0, 0, 0, isForAll ? Flag.ForAll : 0, queues.length)
-  return Buffer.concat([fixed, ...labels.flatMap((label, at) => [sizes[at] as Buffer, label])])
-}
-
-/** The frame of a message that goes to many. */
-export function publishFrame(head: Buffer, { form, bytes }: Packed): Buffer {
-  const frame = Buffer.allocUnsafe(head.length + bytes.length)
-  frame.set(head)
-  frame.set(bytes, head.length)
-  putUint32(frame, 0, frame.length - 4)
-  frame[5] = form
-  return frame
-}

@@ -158,6 +158,27 @@ test('who does not read its answers is given no more of them than fit', async ()
   other.close()
 })
 
+test('a stream goes no further ahead of a slow reader than its credit, nor than fits', async () => {
+  const there = new Host({ maxMailboxMessages: 10 })
+  const item = Buffer.alloc(2 * 1_048_576)
+  let made = 0
+  there.onMessage = async function* () {
+    for (; made < 40; made++) yield item
+  }
+  const other = meshOf(there)
+  const { mesh, close } = meshOf(new Host({ maxMailboxMessages: 10 }), other.address)
+  const stream = (await mesh.outbox('there', 0).request('stream', {}).promise) as AsyncIterable<Buffer>
+  let read = 0
+  for await (const { length } of stream) {
+    read++
+    assert.is(length, item.length)
+    assert.ok(made - read <= 17, `${made} are made, ${read} are read`)
+  }
+  assert.equal([made, read], [40, 40])
+  close()
+  other.close()
+})
+
 test('one signal for many requests has one listener, and ends all of them', async () => {
   const there = new Host({ maxMailboxMessages: 100 })
   there.onMessage = (message) => (message === 'quick' ? 'answer' : new Promise(() => undefined))

@@ -146,8 +146,6 @@ export interface Transport {
   readonly name: 'node' | 'native'
   /** What a socket's `write` was given may change as soon as it returns. */
   readonly copiesWrites: boolean
-  /** Sends what was written so far, before the batch ends: the other side may begin. Does nothing where writes go at once. */
-  flush(): void
   /** Begins to accept. Rejects with a SystemError (EADDRINUSE) when the descriptor cannot listen where it must. */
   listen(source: ListenSource, accept: Accept): Promise<Listener>
   /** A connection that is made; nothing is received before `attach`. Rejects with a SystemError or the signal's reason. */

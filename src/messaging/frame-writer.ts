@@ -19,8 +19,6 @@ import {
 /** A link begins with so little, and has so much in the end when it is busy. */
 const FIRST_BYTES = 4096
 const MOST_BYTES = 65_536
-/** Requests or answers that are worth a system call of their own: 40 us of work, of which both ends then do half at a time. */
-const MOST_AWAITED = 24
 /** Below this a loop is quicker than a call into V8. */
 const LOOP_BELOW = 16
 
@@ -32,15 +30,11 @@ export class FrameWriter {
   #frame = 0
   #at = 0
   #isDirty = false
-  #transport: Pick<Transport, 'copiesWrites' | 'flush'> | null = null
   /** What was given to the socket may be written over. */
   #mayReuse = false
-  /** Frames since the last write that somebody waits for. */
-  #awaited = 0
 
-  attach(socket: Socket, transport: Pick<Transport, 'copiesWrites' | 'flush'>): void {
+  attach(socket: Socket, transport: Pick<Transport, 'copiesWrites'>): void {
     this.#socket = socket
-    this.#transport = transport
     this.#mayReuse = transport.copiesWrites
   }
 
@@ -168,14 +162,6 @@ export class FrameWriter {
     this.#end()
   }
 
-  /** As `end`, of a frame that somebody waits for: with some of them the other side begins while this one goes on. */
-  endAwaited(): void {
-    this.end()
-    if (++this.#awaited < MOST_AWAITED) return
-    this.#giveAll()
-    this.#transport?.flush()
-  }
-
   #end(): void {
     if (this.#isDirty) return
     this.#isDirty = true
@@ -185,11 +171,6 @@ export class FrameWriter {
   /** Gives the socket what is there. */
   flush(): void {
     this.#isDirty = false
-    this.#giveAll()
-  }
-
-  #giveAll(): void {
-    this.#awaited = 0
     this.#give(this.#at)
     this.#frame = this.#at
     if (!this.#mayReuse) return

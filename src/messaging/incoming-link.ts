@@ -421,7 +421,7 @@ export class IncomingLink implements SocketEvents, Answers {
       writer.cancel()
       throw error
     }
-    writer.endAwaited()
+    writer.end()
   }
 }
 

@@ -157,8 +157,7 @@ export class OutgoingLink implements SocketEvents {
       throw error
     }
     const { size } = writer
-    if (entry instanceof PendingRequest) writer.endAwaited()
-    else writer.end()
+    writer.end()
     const number = this.#ledger.add(entry, size)
     if (entry instanceof PendingRequest) entry.sent(this, number)
     return size

@@ -31,7 +31,6 @@ const lazy: Transport = {
   listen: (source, accept) => started().listen(source, accept),
   connect: (target, signal) => started().connect(target, signal),
   adopt: (released) => started().adopt(released),
-  flush: () => started().native.flush(),
 }
 
 let engine: Engine | null = null
@@ -44,7 +43,7 @@ export function started(): Engine {
   return engine
 }
 
-export class Engine implements Omit<Transport, 'name' | 'copiesWrites' | 'flush'>, SocketEngine {
+export class Engine implements Omit<Transport, 'name' | 'copiesWrites'>, SocketEngine {
   readonly native: NativeEngine
   readonly rings: Rings
   readonly sys: Sys

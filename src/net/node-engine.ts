@@ -36,12 +36,7 @@ const COPY_BELOW_BYTES = 16_384
 /** What a stream is given at a time: it tells nothing of a write until all of it has left. */
 const WRITE_BYTES = 262_144
 
-export const nodeEngine: Transport = { name: 'node', copiesWrites: false, flush, listen, connect, adopt }
-
-/** The stream decides. */
-function flush(): void {
-  // Nothing is held back that could go.
-}
+export const nodeEngine: Transport = { name: 'node', copiesWrites: false, listen, connect, adopt }
 
 async function connect(target: ConnectTarget, signal: AbortSignal): Promise<Socket> {
   return new NodeSocket(await dial(target, STREAM, signal))

@@ -61,7 +61,7 @@ export interface IncomingHost {
   /** Gives a message to those that listen to its subject. */
   deliver(audience: Audience, message: unknown, from: unknown, call: Call): unknown
   /** Nothing more comes in here. */
-  quiet(): void
+  look(): void
 }
 
 /** Of answers that the other end has not taken. */
@@ -291,7 +291,7 @@ export class IncomingLink implements SocketEvents, Answers {
     this.#host.mailbox.whenBegun(() => {
       if (this.#state !== State.Closed) this.#empty(Kind.Begun)
     })
-    this.#host.quiet()
+    this.#host.look()
   }
 
   #cancel(number: number): void {

@@ -34,8 +34,8 @@ export interface OutboxHost {
   readonly transport: Transport
   /** Nobody who goes comes back. */
   readonly isEnding: boolean
-  /** Something was settled, or given up: perhaps all is. */
-  quiet(): void
+  /** There is something to settle, or nothing any more. */
+  look(): void
   /** A link is open, to a process that listens to this. */
   linked(outbox: Outbox, interests: readonly string[]): void
   unlinked(outbox: Outbox): void
@@ -177,7 +177,7 @@ export class Outbox implements LinkOwner {
   }
 
   #posted(size: number): boolean {
-    this.count++
+    if (++this.count === 1) this.#host.look()
     this.#bytes += size
     if (this.#hasRoom()) return true
     if (!this.#isFull) {
@@ -229,7 +229,7 @@ export class Outbox implements LinkOwner {
   /** Nobody has seen these. */
   #giveUp(entries: readonly Unsettled[], why: string): void {
     for (const { entry, size } of entries) this.#end(entry, size, why, false)
-    this.#host.quiet()
+    this.#host.look()
   }
 
   #end(entry: unknown, size: number, why: string, isSent: boolean): void {
@@ -345,7 +345,7 @@ export class Outbox implements LinkOwner {
       this.#isFull = false
       this.#settings.onDrain(this)
     }
-    if (this.count === 0) this.#host.quiet()
+    if (this.count === 0) this.#host.look()
   }
 
   #isLow(): boolean {
@@ -389,7 +389,7 @@ export class Outbox implements LinkOwner {
       this.#flush()
     }
     this.look()
-    this.#host.quiet()
+    this.#host.look()
   }
 
   #retry(): void {

@@ -179,6 +179,33 @@ test('a stream goes no further ahead of a slow reader than its credit, nor than 
   other.close()
 })
 
+test('a process that leaves stays for what it sends on its way out', async () => {
+  const there = new Host()
+  const { begun, handler, end } = held()
+  there.onMessage = handler
+  const other = meshOf(there)
+  const { mesh, close } = meshOf(new Host(), other.address)
+  const outbox = mesh.outbox('there', 0)
+  let holds = 0
+  const take = () => {
+    holds++
+    return () => void holds--
+  }
+  mesh.use({ rows: [], isEnding: true }) // else it closes its socket, which is this test's too
+  mesh.leave(take)
+  assert.is(holds, 0)
+  for (const n of [1, 2]) {
+    outbox.send(n)
+    assert.is(holds, 1)
+    await until(() => begun.includes(n))
+    assert.is(holds, 1)
+    end(n)
+    await until(() => holds === 0)
+  }
+  close()
+  other.close()
+})
+
 test('one signal for many requests has one listener, and ends all of them', async () => {
   const there = new Host({ maxMailboxMessages: 100 })
   there.onMessage = (message) => (message === 'quick' ? 'answer' : new Promise(() => undefined))

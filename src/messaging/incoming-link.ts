@@ -167,7 +167,7 @@ export class IncomingLink implements SocketEvents, Answers {
   [kReceived](bytes: Buffer): void {
     try {
       this.#reader.receive(bytes)
-      if (this.#isStuffed) this.#awaitDrained()
+      if (this.#isStuffed()) this.#awaitDrained()
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error
       this.refuse(error.message)
@@ -183,7 +183,7 @@ export class IncomingLink implements SocketEvents, Answers {
   }
 
   /** It does not read its answers, or not as quickly as it asks for them. */
-  get #isStuffed(): boolean {
+  #isStuffed(): boolean {
     return this.#socket.queuedBytes > MOST_UNREAD_BYTES
   }
 
@@ -381,8 +381,8 @@ export class IncomingLink implements SocketEvents, Answers {
     this.#numbered(Kind.Stream, number)
     try {
       for await (const item of items) {
-        while ((flow.room === 0 || this.#isStuffed) && !this.#isOver(call)) {
-          if (this.#isStuffed) this.#awaitDrained()
+        while ((flow.room === 0 || this.#isStuffed()) && !this.#isOver(call)) {
+          if (this.#isStuffed()) this.#awaitDrained()
           await new Promise<void>((resolve) => {
             flow.wake = resolve
           })

@@ -223,14 +223,14 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   /** Something has begun or ended that a process which leaves waits for. */
   look(): void {
     if (this.#hold === null) return
-    if (this.#isBusy) this.#release ??= this.#hold()
+    if (this.#isBusy()) this.#release ??= this.#hold()
     else {
       this.#release?.()
       this.#release = null
     }
   }
 
-  get #isBusy(): boolean {
+  #isBusy(): boolean {
     if (this.mailbox.load > 0 || [...this.#outboxes.values()].some(({ count }) => count > 0)) return true
     return !this.isEnding && [...this.#incoming].some(({ isOpen }) => isOpen)
   }

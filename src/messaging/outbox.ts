@@ -136,7 +136,7 @@ export class Outbox implements LinkOwner {
       return false
     }
     checkSize(this.name, packed, this.#maxSize)
-    const link = this.#direct
+    const link = this.#direct()
     return this.#posted(link === null ? this.#wait(packed, message, audience) : link.writeWhole(frame, message))
   }
 
@@ -164,14 +164,14 @@ export class Outbox implements LinkOwner {
   /** Throws UsageError. */
   #post(kind: CountedKind, value: unknown, entry: unknown, audience: Audience | null): boolean {
     checkSize(this.name, value, this.#maxSize)
-    const link = this.#direct
+    const link = this.#direct()
     return this.#posted(
       link === null ? this.#wait(value, entry, audience) : this.#write(link, kind, value, entry, audience),
     )
   }
 
   /** What can be written to now, with nothing ahead. */
-  get #direct(): OutgoingLink | null {
+  #direct(): OutgoingLink | null {
     const link = this.#link
     return link?.isOpen && this.#ahead === null && this.#waiting.length === 0 ? link : null
   }
@@ -316,7 +316,7 @@ export class Outbox implements LinkOwner {
   }
 
   /** Not for each one that is settled: what waits is written in batches. */
-  get #mayGoOn(): boolean {
+  #mayGoOn(): boolean {
     return !this.#isFlushing && this.#link !== null && this.#link.unsettled <= this.#maxMessages / 2
   }
 
@@ -340,7 +340,7 @@ export class Outbox implements LinkOwner {
   settled(size: number): void {
     this.count--
     this.#bytes -= size
-    if (this.#waiting.length > 0 && this.#mayGoOn) this.#flush()
+    if (this.#waiting.length > 0 && this.#mayGoOn()) this.#flush()
     if (this.#isFull && this.#isLow()) {
       this.#isFull = false
       this.#settings.onDrain(this)

@@ -26,7 +26,7 @@ export const text: Protocol<string, string | Uint8Array> = {
 
 function textOf(bytes: Buffer, start: number, length: number): string {
   let end = length
-  while (end > start && (isBreak(bytes[end - 1] as number))) end--
+  while (end > start && isBreak(bytes[end - 1] as number)) end--
   return (bytes as Reader).utf8Slice(start, end)
 }
 

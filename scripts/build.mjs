@@ -1,11 +1,22 @@
-// Makes dist/: the bundle in one esbuild call (one call, so that entries share chunks and every class exists once),
-// the examples one to one beside it, the declarations. It does not check types: `npm run typecheck` and `npm test` do.
+// Makes dist/: the bundles, the examples one to one beside them, the declarations. It does not check types: `npm run
+// typecheck` and `npm test` do.
 
 import { execFileSync } from 'node:child_process'
 import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { build } from 'esbuild'
 import { common, filesIn, oneToOne, root, sourcesIn, swap } from './esbuild.mjs'
+
+/**
+ * What never meets in one process, or shares nothing there, is a bundle of its own: few files for each process to load, and
+ * none that it does not need. What user code may meet is one bundle, so that every class exists once.
+ */
+const bundles = [
+  { start: 'src/start.ts' },
+  { command: 'src/process/command.ts', 'run-master': 'src/process/run-master.ts' },
+  { keep: 'src/process/keep.ts' },
+  { index: 'src/index.ts', testing: 'src/testing.ts', demo: 'src/demo.ts', roles: 'src/process/roles.ts' },
+]
 
 const started = performance.now()
 // As deep as dist/ itself: source maps hold relative paths.
@@ -22,21 +33,43 @@ try {
   rmSync(fresh, { recursive: true, force: true })
 }
 
-/** Chunks lie flat beside the entries: code finds start.js by URL next to itself. */
+/** All of it lies flat: code finds start.js by URL next to itself. */
 async function bundle() {
-  const wanted = ['index', 'start', 'testing', 'demo']
-  const entries = wanted.filter((name) => existsSync(join(root, `src/${name}.ts`)))
-  if (entries.length < wanted.length) console.log(`not there yet: ${wanted.filter((name) => !entries.includes(name))}`)
+  const outputs = await Promise.all(bundles.map(bundleOne))
+  return outputs.flat().reduce((sum, bytes) => sum + bytes, 0)
+}
+
+/** @returns {Promise<number[]>} the sizes of its files */
+async function bundleOne(entryPoints) {
   const { metafile } = await build({
     ...common,
-    entryPoints: Object.fromEntries(entries.map((name) => [name, `src/${name}.ts`])),
+    entryPoints,
     splitting: true,
     outdir: fresh,
     chunkNames: '[name]-[hash]',
     metafile: true,
+    plugins: [otherBundles(entryPoints)],
   })
   const code = Object.entries(metafile.outputs).filter(([path]) => path.endsWith('.js'))
-  return code.reduce((sum, [, output]) => sum + output.bytes, 0)
+  return code.map(([, { bytes }]) => bytes)
+}
+
+/** A dynamic import of another bundle's entry stays one. */
+function otherBundles(own) {
+  const others = new Map(
+    bundles
+      .filter((one) => one !== own)
+      .flatMap((one) => Object.entries(one).map(([name, path]) => [join(root, path), name])),
+  )
+  return {
+    name: 'other-bundles',
+    setup({ onResolve }) {
+      onResolve({ filter: /^\..*\.ts$/ }, ({ kind, path, resolveDir }) => {
+        const name = others.get(join(resolveDir, path))
+        return kind === 'dynamic-import' && name !== undefined ? { path: `./${name}.js`, external: true } : undefined
+      })
+    },
+  }
 }
 
 /** Each example stays one file, and imports 'millrace' by its name as a user would. Pages and data are copied. */

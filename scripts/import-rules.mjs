@@ -21,7 +21,7 @@ const upgrades = new Map([
 const examplesShow = new Set(['sharp'])
 // Loaded when they are used, by who has installed them.
 const optionalPeers = new Set(['@fastify/busboy', 'croner'])
-const mayProtocolsUse = ['node:crypto', 'node:zlib', 'src/protocol.ts', 'src/errors.ts']
+const mayProtocolsUse = ['node:crypto', 'node:zlib', 'src/builtins.ts', 'src/protocol.ts', 'src/errors.ts']
 
 /**
  * Each rule: which files it is about, and which of their imports break it.

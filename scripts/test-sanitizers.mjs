@@ -25,6 +25,7 @@ const { status } = spawnSync(process.execPath, ['scripts/test.mjs', ...args, 'te
   stdio: 'inherit',
   env: {
     ...process.env,
+    LONG: '1',
     LD_PRELOAD: libraries.join(':'),
     ASAN_OPTIONS: 'detect_leaks=0:halt_on_error=1:abort_on_error=1',
     UBSAN_OPTIONS: 'halt_on_error=1:print_stacktrace=1',

@@ -18,7 +18,7 @@
 
 import { execFile, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { readdirSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs, promisify } from 'node:util'
@@ -29,6 +29,8 @@ import { endGroup, endProcess, processesWith } from './processes.mjs'
 
 // Skips that the suite is meant to have. A skip that nobody announced is a test that silently went away.
 const announcedSkips = 0
+/** How many files are named at the end of a large run. */
+const SLOWEST = 8
 // For what is just dying when its test file ends: a killed child, a worker that noticed its master's death.
 const leftoverGraceMs = 2_000
 
@@ -51,7 +53,7 @@ const mark = randomUUID()
 
 /**
  * @typedef {{ file: string, passed: number, failed: number, skipped: number, problems: string[], output: string,
- *   before?: Result }} Result `before`: the attempt that failed, of a file that was run again
+ *   ms?: number, before?: Result }} Result `before`: the attempt that failed, of a file that was run again
  */
 
 /** @type {Map<number, import('node:child_process').ChildProcess>} process group -> leader */
@@ -119,6 +121,14 @@ function testFiles() {
     .map((file) => relative(process.cwd(), join(directory, file)))
     .filter((file) => patterns.length === 0 || patterns.some((pattern) => file.includes(pattern)))
     .sort()
+    .map((file) => ({ file, servers: serversIn(file) }))
+    .sort((a, b) => b.servers - a.servers)
+    .map(({ file }) => file)
+}
+
+/** How much a file does with servers, which is what takes long: those come first, so that a run does not end in one of them. */
+function serversIn(file) {
+  return readFileSync(file, 'utf8').match(/\bbox\.\w+\(/g)?.length ?? 0
 }
 
 /** @param {string[]} files */
@@ -155,7 +165,8 @@ async function runFailedAgain(results, attempt) {
  * @returns {Promise<Result>}
  */
 async function runFile(file, fileMark) {
-  const allowedMs = Math.min(timeoutMs, deadline - performance.now())
+  const started = performance.now()
+  const allowedMs = Math.min(timeoutMs, deadline - started)
   if (allowedMs <= 0) return judge(file, '', '', ['not started: the run is past its time limit'])
   const child = spawn(process.execPath, [file], {
     env: environment(fileMark),
@@ -185,15 +196,21 @@ async function runFile(file, fileMark) {
   running.delete(child.pid)
   // A grandchild that shed its environment can hold the pipes open for ever.
   await Promise.race([closed, sleep(2_000, undefined, { ref: false })])
-  return judge(file, stdout, output, problems)
+  return { ...judge(file, stdout, output, problems), ms: performance.now() - started }
 }
 
-/** Without our own settings (a developer's shell must not change a test) and without colours (the summary is parsed). */
+/**
+ * Without our own settings (a developer's shell must not change a test) and without colours (the summary is parsed). Nor
+ * with authorities of the shell's: Node 20 reads all that it knows at its start then, 80 ms of CPU for each of the
+ * thousands of processes. What goes to a registry gets them back (test/support/nodes.ts).
+ */
 function environment(fileMark) {
-  const ours = (name) => name.startsWith('MILLRACE_') || name === 'FORCE_COLOR' || name === 'TEST_RETRIES'
+  const dropped = ['FORCE_COLOR', 'TEST_RETRIES', 'NODE_EXTRA_CA_CERTS']
+  const ours = (name) => name.startsWith('MILLRACE_') || dropped.includes(name)
   const kept = Object.entries(process.env).filter(([name]) => !ours(name))
   const chosen = options.addon === undefined ? {} : { MILLRACE_ADDON: options.addon }
-  return { ...Object.fromEntries(kept), ...chosen, NO_COLOR: '1', TEST_RUN_MARK: fileMark }
+  const { NODE_EXTRA_CA_CERTS: TEST_EXTRA_CA_CERTS } = process.env
+  return { ...Object.fromEntries(kept), ...chosen, TEST_EXTRA_CA_CERTS, NO_COLOR: '1', TEST_RUN_MARK: fileMark }
 }
 
 /** Every process that a test started must be gone when its file has ended; what is not is named, and killed. */
@@ -248,12 +265,22 @@ function finish(results, failedChecks) {
     const first = unsteady.map(({ before }) => describe(before)).join('\n')
     console.log(`\n--- passed only when run again, alone ---\n\n${first}`)
   }
+  if (results.length > SLOWEST) console.log(`\n${slowest(results)}`)
   const skipped = sum('skipped')
   const skipsAreWrong = failedChecks === 0 && results.length > 0 && !isAnnounced(skipped)
   if (skipsAreWrong) console.log(`${skipped} skipped, but ${options.skips} announced`)
   const failed = sum('failed') + failedChecks + (skipsAreWrong ? 1 : 0)
   process.exitCode = failed > 0 ? 1 : 0
   console.log(`${sum('passed')} passed, ${failed} failed, ${skipped} skipped`)
+}
+
+/** @param {Result[]} results */
+function slowest(results) {
+  const all = results.toSorted((a, b) => (b.ms ?? 0) - (a.ms ?? 0)).slice(0, SLOWEST)
+  const words = all.map(
+    ({ file, ms = 0 }) => `${file.replace(/^build\/test\/|\.test\.js$/g, '')} ${Math.round(ms / 1000)} s`,
+  )
+  return `${Math.round(performance.now() / 1000)} s; slowest: ${words.join(', ')}`
 }
 
 /** A part of the suite may hold only a part of the skips. */

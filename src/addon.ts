@@ -1,7 +1,7 @@
 // The one file that loads the addon: what plain Node cannot do (native/README.md). A prebuilt binary of this package comes
 // first, then one that `npm run build` made, then none: everything that needs it has another way, or says that it does.
 
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -190,13 +190,13 @@ function rootOf(folder: string): string {
   return folder
 }
 
+/** By the loader that is mapped (musl's names itself so). Node's report would tell, after 10 to 100 ms. */
 function libc(): 'glibc' | 'musl' {
-  const report = process.report as NodeJS.ProcessReport & { excludeNetwork: boolean }
-  const before = report.excludeNetwork
-  report.excludeNetwork = true // it would look up names
-  const { header } = report.getReport() as { header?: { glibcVersionRuntime?: string } }
-  report.excludeNetwork = before
-  return header?.glibcVersionRuntime === undefined ? 'musl' : 'glibc'
+  try {
+    return readFileSync('/proc/self/maps', 'latin1').includes('/ld-musl-') ? 'musl' : 'glibc'
+  } catch {
+    return 'glibc' // no /proc, or no right to it
+  }
 }
 
 type EngineArguments = [onBatch: () => void, resource: object]

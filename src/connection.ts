@@ -173,7 +173,7 @@ const enum Bit {
   /** The codec was told of that. */
   ToldEnd = 256,
   SentFin = 512,
-  /** A send was refused. */
+  /** What is being sent was refused. */
   Refused = 1024,
 }
 
@@ -192,6 +192,11 @@ const MAX_BACKLOG_BYTES = 1_048_576
 const MAX_HELD_BYTES = 262_144
 /** How long a closing connection waits for a peer that does not read: so long without any progress, it is given up. */
 const FLUSH_TIMEOUT_MS = 30_000
+/**
+ * How long one that leaves in a drain waits for its peer to close, s, if it waits at all. A peer that stalls has the end of a long
+ * answer still to come, from our kernel; what it sends to a closed connection meets a reset, and that throws the rest away.
+ */
+const DRAIN_LINGER_S = 5
 
 // biome-ignore lint/suspicious/noExplicitAny: messages are in and out at once, so no narrower type holds all
 export type AnyConnection = Connection<any, any>
@@ -218,7 +223,6 @@ interface Rare {
   failure: ProtocolError | null
   aborter: AbortController | null
   handshake: Deferred | null
-  /** Which one of a client that connects again; what the one before has begun does not count in this. */
   life: number
   destination: AnyConnection | null
   /** Who pipes into this connection. */
@@ -257,7 +261,7 @@ const NEAR = -1
 const NO_BYTES = Buffer.alloc(0)
 /** An empty queue. */
 const NONE: never[] = []
-/** When the codec was last given something: one at a time, but for what a handler makes another connection do. */
+/** When the codec at work was given something. */
 let burstStart = 0
 
 const errors = new LimitedLog()
@@ -428,9 +432,11 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
     if (this.#isShakingHands) return this.#refuse('TLS is being negotiated')
     if (this.#is(Bit.Closing)) return this.#refuse('connection is closing')
+    const outer = this.#bits & Bit.Refused // of a send that called back
     this.#bits &= ~Bit.Refused
     const goOn = raw ? this.#write(message as Encoded) : this.#intoCodecToSend(message as Out)
     if (!this.#is(Bit.Refused)) this.worker.counters.messagesOut++
+    this.#bits = (this.#bits & ~Bit.Refused) | outer
     return goOn
   }
 
@@ -591,7 +597,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.worker.connections.set(this.id, this)
     this.#lastActive = Math.ceil(this.#settings.clock.now())
     this.#armIdle(this.worker.idleTimeoutMs)
-    this.#stops = Stop.Opening
+    this.#stops |= Stop.Opening
   }
 
   #open(onConnect: ((connection: this) => unknown) | null): void {
@@ -683,7 +689,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     more.life++
     more.backlog = more.closeCode = 0
     more.failure = more.aborter = more.closeReason = null
-    this.#inFlight = this.#stops = this.#farewell = this.#bits = this.bytesRead = this.bytesWritten = 0
+    this.#inFlight = this.#stops = this.#farewell = this.bytesRead = this.bytesWritten = 0
+    this.#bits &= Bit.Full // with what waits for this life
   }
 
   [kConnect](): void {
@@ -724,6 +731,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#socket.isEncrypted || this.#isShakingHands)
       throw new UsageError('ERR_TLS_TWICE', 'this connection is under TLS already')
     const handshake = withResolvers()
+    handshake.promise.catch(nothing) // onError hears of it, whoever waits
     const more = this.#more()
     more.handshake = handshake
     more.backlog = 0
@@ -738,6 +746,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   [kDrain](): void {
     if (this.#state !== State.Established || this.#farewell & Farewell.Said) return
     this.#farewell |= Farewell.Said
+    if (this.lingerTimeout > 0) this.lingerTimeout = Math.max(this.lingerTimeout, DRAIN_LINGER_S)
     this.#intoCodec(() => this.#codec.drain())
   }
 
@@ -791,15 +800,14 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       this.#held.append(bytes)
       this.#syncReading()
     } else {
-      this.#feed(bytes)
-      this.#lastActive = Math.ceil(burstStart)
-      if (!this.#isPlain) this.#continue()
+      this.#lastActive = Math.ceil(this.#feed(bytes))
+      if (!this.#isPlain()) this.#continue()
     }
     if (this.#farewell & Farewell.LastCall) this[kLeave]()
   }
 
   /** Nothing is out of the ordinary: there is nothing to continue with. */
-  get #isPlain(): boolean {
+  #isPlain(): boolean {
     const isFree = this.#stops === 0 && this.#farewell === 0 && !this.#is(Bit.Stopped) && this.#held === null
     if (!isFree || this.#state !== State.Established || this.#is(Bit.Paused)) return false
     return !this.#is(Bit.PeerEnded) && this.#io.onSettled === null
@@ -830,6 +838,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#rare !== null) this.#rare.handshake = null
     this.#guard(() => this.#openCodec())
     handshake?.resolve()
+    this[kDrained]() // when the clear text had left, the handshake began instead
     this.#start(Stop.Handshake)
   }
 
@@ -854,10 +863,12 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.worker.counters.discarded++
   }
 
-  /** Gives bytes, or after a stop the word to go on, to the codec. */
-  #feed(bytes: Buffer | null): void {
+  /** Gives bytes, or after a stop the word to go on, to the codec. When that was. */
+  #feed(bytes: Buffer | null): number {
+    const outer = burstStart // of a connection whose handler makes this one go on
+    const start = this.#settings.clock.recently()
     this.#burst = 0
-    burstStart = this.#settings.clock.recently()
+    burstStart = start
     this.#bits |= Bit.InCodec
     try {
       if (bytes === null) this.#codec.resumed()
@@ -865,8 +876,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     } catch (error) {
       this.#protocolFailed(blamed(error, 'ERR_PROTOCOL'))
     }
+    burstStart = outer
     if (this.#farewell & Farewell.Leaving && bytes !== null) this.#noteRest()
     this.#leaveCodec()
+    return start
   }
 
   /**
@@ -943,7 +956,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** A message from the codec. False: stop. */
   #emit(message: In): boolean {
     if (this.#state !== State.Established || this.#is(Bit.Closing)) return false
-    if (!this.#mayDeliver || this.#queue.length > 0 || this.#is(Bit.Pumping)) {
+    if (!this.#mayDeliver() || this.#queue.length > 0 || this.#is(Bit.Pumping)) {
       if (this.#queue === NONE) this.#queue = []
       this.#queue.push(message)
       if (this.#queue.length >= this.worker.maxQueuedMessages) this.#stop(Stop.Queue)
@@ -968,19 +981,24 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #await(handler: PromiseLike<unknown>): void {
     this.#inFlight++
     this.worker.unsettled++
-    const life = this.#rare?.life ?? 0
+    const life = this.#life
     // Of a thenable it makes a promise: one that settles twice, or throws, is counted once all the same.
     Promise.resolve(handler).then(
       () => this.#settled(life),
       (error) => {
-        if (life === (this.#rare?.life ?? 0)) this.#handlerFailed(error)
+        if (life === this.#life) this.#handlerFailed(error)
         this.#settled(life)
       },
     )
   }
 
+  /** Of a client that connects again, which one; what has begun in another one changes nothing in this. */
+  get #life(): number {
+    return this.#rare === null ? 0 : this.#rare.life
+  }
+
   #settled(life: number): void {
-    if (life !== (this.#rare?.life ?? 0)) return this.#release()
+    if (life !== this.#life) return this.#release()
     this.#inFlight--
     this.#pump()
     if (this.#inFlight === 0) this.#lastActive = Math.ceil(this.#settings.clock.now())
@@ -988,19 +1006,21 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#release()
   }
 
-  /** A drain waits for what a callback has begun, also when its connection is gone. */
+  /** A drain waits for what a callback has begun, also when its connection is gone. What fails late is told to nobody but the log. */
   #follow(
     work: PromiseLike<unknown>,
     settled: () => void = nothing,
     failed: (error: unknown) => void = (error) => this.#handlerFailed(error),
   ): void {
     this.worker.unsettled++
+    const life = this.#life
     const end = () => {
-      settled()
+      if (life === this.#life) settled()
       this.#release()
     }
     Promise.resolve(work).then(end, (error) => {
-      failed(error)
+      if (life === this.#life) failed(error)
+      else this.#logError(Connection.HANDLER, messageOf(error), error instanceof Error ? error : undefined)
       end()
     })
   }
@@ -1013,7 +1033,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #pump(): void {
     if (this.#is(Bit.Pumping)) return // a handler resumes its own connection: the next one does not start inside it
     this.#bits |= Bit.Pumping
-    while (this.#queue.length > 0 && this.#mayDeliver) this.#deliver(this.#queue.shift() as In)
+    while (this.#queue.length > 0 && this.#mayDeliver()) this.#deliver(this.#queue.shift() as In)
     this.#bits &= ~Bit.Pumping
     if (this.#queue.length === 0) {
       this.#queue = NONE
@@ -1024,7 +1044,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (isShort) this.#start(Stop.Queue)
   }
 
-  get #mayDeliver(): boolean {
+  #mayDeliver(): boolean {
     return this.#inFlight < this.worker.maxInFlight && (this.#stops & HOLDS_MESSAGES) === 0
   }
 
@@ -1130,9 +1150,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   // Sending
 
   #write(bytes: Encoded, must = false): boolean {
-    if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
+    if (this.#state !== State.Established) return this.#leaveOut(`connection is ${STATUS[this.#state].toLowerCase()}`)
     const queued = this.#socket.queuedBytes
-    if (queued >= this.maxSendBufferSize && !must) return this.#refuse('send buffer full and drop package')
+    if (queued >= this.maxSendBufferSize && !must) return this.#leaveOut('send buffer full and drop package')
     if (!isChunk(bytes)) checkChunks(bytes)
     const size = this.#socket.write(bytes)
     if (this.#io.onDrain !== null) this.#socket.awaitDrained()
@@ -1144,9 +1164,14 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return false
   }
 
+  /** Refuses what is being sent, which does not count then. */
+  #leaveOut(why: string): false {
+    this.#bits |= Bit.Refused
+    return this.#refuse(why)
+  }
+
   #refuse(why: string, cause?: Error): false {
     this.worker.counters.sendFail++
-    this.#bits |= Bit.Refused
     if (this.#is(Bit.Reporting)) return false // a send inside onError: counted, but it would never end
     this.#bits |= Bit.Reporting
     this.#report(Connection.SEND_FAIL, why, cause)
@@ -1174,6 +1199,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#more().failure = null // it is told once, whatever onError does
     this.#callSettled()
     this.worker.counters.protocolErrors++
+    if (this.#state === State.Closed) return // onClose was the last that its user hears
     if (error.closeCode !== undefined) this.#more().closeCode = error.closeCode
     this.#report(Connection.PROTOCOL, error.message, error)
     this.#endAs('protocol')
@@ -1353,6 +1379,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     rare.aborter?.abort(connectionClosed(rare.closeReason))
     rare.handshake?.reject(connectionClosed(rare.closeReason))
     rare.handshake = null
+    this.#bits &= ~Bit.Full // of what is lost; a client may fill it anew before it connects again
     this.#notify(this.onClose)
     this.#unpipe()
     if (!this.#is(Bit.InCodec)) this.#tellClosed(this.#codec, rare.closeReason)
@@ -1499,13 +1526,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
 
     emit(message: In): boolean {
-      if (!this.#isCurrent) return false
+      if (!this.#isCurrent()) return false
       const connection = this.#connection
       return connection.#is(Bit.InCodec) ? connection.#emit(message) : connection.#emitLate(message)
     }
 
     write(bytes: Encoded, must = false): boolean {
-      if (!this.#isCurrent || this.#connection.#state === State.Closed) return false
+      if (!this.#isCurrent() || this.#connection.#state === State.Closed) return false
       return this.#connection.#write(bytes, must)
     }
 
@@ -1514,15 +1541,15 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
 
     pause(): void {
-      if (this.#isCurrent) this.#connection.#stop(Stop.Codec)
+      if (this.#isCurrent()) this.#connection.#stop(Stop.Codec)
     }
 
     resume(): void {
-      if (this.#isCurrent) this.#connection.#resumeCodec()
+      if (this.#isCurrent()) this.#connection.#resumeCodec()
     }
 
     deadline(kind: string, ms: number): void {
-      if (this.#isCurrent) this.#connection.#setDeadline(kind, ms)
+      if (this.#isCurrent()) this.#connection.#setDeadline(kind, ms)
     }
 
     now(): number {
@@ -1530,29 +1557,31 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
 
     end(code = 0): void {
-      if (!this.#isCurrent) return
+      if (!this.#isCurrent()) return
       if (code !== 0) this.#connection.#more().closeCode = code
       this.#connection.#end()
     }
 
     close(code = 0): void {
-      if (!this.#isCurrent) return
+      if (!this.#isCurrent()) return
       this.#connection.#more().closeCode = code
       this.#connection.#close()
     }
 
     refuse(why: string): false {
-      return this.#connection.#refuse(why)
+      return this.#connection.#leaveOut(why)
     }
 
     fail(error: unknown): void {
-      if (!this.#isCurrent || this.#connection.#state === State.Closed) return
-      this.#connection.#handlerFailed(error)
-      this.#connection.#drop()
+      const connection = this.#connection
+      if (!this.#isCurrent() || connection.#state === State.Closed) return
+      const isEnding = connection.#state !== State.Established // the last word is on its way
+      connection.#handlerFailed(error)
+      if (!isEnding) connection.#drop()
     }
 
     upgrade(protocol: AnyProtocol, rest: Uint8Array): void {
-      if (this.#isCurrent) this.#connection.#upgrade(protocol, rest)
+      if (this.#isCurrent()) this.#connection.#upgrade(protocol, rest)
     }
 
     get peer(): Peer {
@@ -1569,7 +1598,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
     set onDrain(callback: (() => void) | null) {
       this.#onDrain = callback
-      if (callback !== null && this.#isCurrent && this.queuedBytes > 0) this.#connection.#socket.awaitDrained()
+      if (callback !== null && this.#isCurrent() && this.queuedBytes > 0) this.#connection.#socket.awaitDrained()
     }
 
     get signal(): AbortSignal {
@@ -1580,11 +1609,15 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       return this.#connection.maxPackageSize
     }
 
+    get maxSendBufferSize(): number {
+      return this.#connection.maxSendBufferSize
+    }
+
     get queuedBytes(): number {
       return this.#connection.#socket.queuedBytes
     }
 
-    get #isCurrent(): boolean {
+    #isCurrent(): boolean {
       return this.#connection.#io === this
     }
   }

@@ -125,7 +125,7 @@ export abstract class DatagramPeer<Out = unknown> {
   [kHandlerFailed](thrown: unknown): void {
     this.#counters.handlerErrors++
     const error = thrown instanceof Error ? thrown : new Error(messageOf(thrown), { cause: thrown })
-    this[kReport](Connection.HANDLER, error.message, error)
+    this.#tell(Connection.HANDLER, error.message, error)
   }
 
   /** @internal What it returns, a promise say, is the caller's to follow. */
@@ -148,10 +148,15 @@ export abstract class DatagramPeer<Out = unknown> {
     this.#counters.sendFail++
     if (this.#isReporting) return false // a send inside onError: counted, but it would never end
     this.#isReporting = true
-    const told = this[kReport](Connection.SEND_FAIL, why, cause)
-    Promise.resolve(told).catch((failure) => this.logError(Connection.HANDLER, 'onError', failure))
+    this.#tell(Connection.SEND_FAIL, why, cause)
     this.#isReporting = false
     return false
+  }
+
+  /** Nobody waits for what `onError` returns; that it fails is only logged, or it would be called for ever. */
+  #tell(code: number, message: string, error?: Error): void {
+    const told = this[kReport](code, message, error)
+    Promise.resolve(told).catch((failure) => this.logError(Connection.HANDLER, 'onError', failure))
   }
 }
 

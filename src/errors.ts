@@ -2,8 +2,6 @@
 // (UsageError), the machine (SystemError), nobody (AbortError). Match them by `code`, not by `instanceof`: a process can
 // hold two copies of a package. "Not enough bytes yet" is a value (NEED_MORE), never an error.
 
-import { getSystemErrorMap } from 'node:util'
-
 export interface ProtocolErrorOptions {
   /** What a codec may tell the peer before it closes: an HTTP status, a WebSocket close code. */
   statusHint?: number
@@ -102,11 +100,11 @@ export class SystemError extends Error {
   }
 }
 
-let known: ReturnType<typeof getSystemErrorMap> | null = null
+let known: Map<number, [name: string, text: string]> | null = null
 
 /** Node makes a new map at each call: a flood of datagrams that fail would pay for it twice each. */
-function errnos(): ReturnType<typeof getSystemErrorMap> {
-  known ??= getSystemErrorMap()
+function errnos(): Map<number, [name: string, text: string]> {
+  known ??= process.getBuiltinModule('node:util').getSystemErrorMap()
   return known
 }
 

@@ -80,6 +80,11 @@ function burstOf(rate: number): number {
 export class PerAddress {
   readonly #counts = new Map<string, number>()
 
+  /** Those that are there already count, too. */
+  constructor(present: readonly string[] = []) {
+    for (const ip of present) if (ip !== '') this.take(ip, Number.POSITIVE_INFINITY)
+  }
+
   /** False when it has that many already. */
   take(ip: string, most: number): boolean {
     const key = hostOf(ip)

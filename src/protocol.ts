@@ -226,7 +226,10 @@ export interface CodecIo<In = unknown> {
   upgrade(protocol: AnyProtocol, rest: Uint8Array): void
   /** A message cannot be taken now: counted, `onError` with SEND_FAIL. For `send` to answer with. */
   refuse(why: string): false
-  /** What the user gave to send has failed on its way (a stream, a file): `onError` with HANDLER, then it closes at once. */
+  /**
+   * What the user gave to send has failed on its way (a stream, a file): `onError` with HANDLER, then it closes at once. After
+   * `end()` or `close()` it only tells: a last word is on its way.
+   */
   fail(error: unknown): void
   readonly role: Role
   readonly peer: Peer
@@ -236,6 +239,8 @@ export interface CodecIo<In = unknown> {
   readonly signal: AbortSignal
   /** The connection's one size limit, in bytes: no packet may be longer. */
   readonly maxPackageSize: number
+  /** Bytes. While this much is queued, `write` refuses what it need not take. */
+  readonly maxSendBufferSize: number
   /** Bytes taken by `write` that the kernel has not taken yet. */
   readonly queuedBytes: number
   /** Called when `queuedBytes` has come down to 0. */

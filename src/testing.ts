@@ -30,7 +30,10 @@ export interface Failure {
   error: Error | undefined
 }
 
-/** An engine's end of a connection, in memory. What is written leaves at once, unless it is held. */
+/**
+ * An engine's end of a connection, in memory. What is written leaves, unless it is held, as with an engine: when what the
+ * test has done to the connection has been dealt with, or what was due has run. So what is destroyed meanwhile is lost.
+ */
 export class MemorySocket implements Socket {
   readonly remoteIp = '192.0.2.1' // of TEST-NET-1, RFC 5737
   readonly remotePort = 50_000
@@ -47,6 +50,8 @@ export class MemorySocket implements Socket {
   isHolding = false
   /** @internal */
   onResume: () => void = () => undefined
+  /** @internal Something was written, or is waited for. */
+  onQueued: () => void = () => undefined
   #queued: Buffer[] = []
   #sent: Buffer[] = []
 
@@ -55,12 +60,12 @@ export class MemorySocket implements Socket {
     const bytes = Buffer.concat(chunks.map((chunk) => Buffer.from(chunk as Uint8Array)))
     this.#queued.push(bytes)
     this.queuedBytes += bytes.length
-    if (!this.isHolding) this.take()
+    this.onQueued()
     return bytes.length
   }
 
   awaitDrained(): void {
-    // It is told whenever everything is taken.
+    this.onQueued()
   }
 
   release(): null {
@@ -126,13 +131,17 @@ export class Wire<In = unknown, Out = unknown> {
   readonly #clock = new StandingClock()
   #arrived: (Buffer | null)[] = []
   #isDelivering = false
+  /** Something was sent since the connection was last told that all of it has left. */
+  #isDrainDue = false
 
   /** @internal */
   constructor(protocol: AnyProtocol, settings: Settings<In, Out>) {
     this.worker = this.#host(settings)
     this.socket.onResume = () => queueMicrotask(() => this.#deliver())
+    this.socket.onQueued = () => this.#flushSoon()
     this.connection = new Connection(this.socket, poisoned(protocol), this.worker, settings.role, this.#clock)
     this.connection[kOpen]()
+    this.#flush()
   }
 
   /**
@@ -159,6 +168,7 @@ export class Wire<In = unknown, Out = unknown> {
 
   /** The bytes that the peer has been sent since the last call. */
   written(): Buffer {
+    this.#flush()
     return this.socket.sent()
   }
 
@@ -170,24 +180,27 @@ export class Wire<In = unknown, Out = unknown> {
   /** The peer reads again, and all that is queued leaves. */
   drain(): void {
     this.socket.isHolding = false
-    this.socket.take()
-    if (!this.socket.isDestroyed) this.connection[kDrained]()
+    this.#isDrainDue = true
+    this.#flush()
   }
 
   /** A drain begins: `codec.drain()`, once. Messages still come and go. */
   goodbye(): void {
     this.connection[kDrain]()
+    this.#flush()
   }
 
   /** It is this connection's turn to leave: the goodbye, if it was not said yet, work in flight to its end, then FIN. */
   leave(): void {
     this.goodbye()
     this.connection[kLeave]()
+    this.#flush()
   }
 
   /** Lets time pass: deadlines that fall into it expire in their order, and `io.now()` moves on. */
   advance(ms: number): void {
-    this.#clock.advance(ms)
+    this.#flush()
+    this.#clock.advance(ms, () => this.#flush())
   }
 
   #deliver(): void {
@@ -200,7 +213,24 @@ export class Wire<In = unknown, Out = unknown> {
       bytes?.fill(OVERWRITTEN)
     }
     this.#isDelivering = false
-    if (!this.socket.isHolding && !this.socket.isDestroyed) this.connection[kDrained]()
+    this.#isDrainDue = true
+    this.#flush()
+  }
+
+  /** What is sent outside of all calls of this wire, by a handler that took its time, leaves with the next turn of promises. */
+  #flushSoon(): void {
+    if (this.#isDrainDue) return
+    this.#isDrainDue = true
+    queueMicrotask(() => this.#flush())
+  }
+
+  /** As an engine at the end of a turn: until nobody sends any more. */
+  #flush(): void {
+    while (this.#isDrainDue && !this.#isDelivering && !this.socket.isHolding && !this.socket.isDestroyed) {
+      this.#isDrainDue = false
+      this.socket.take()
+      this.connection[kDrained]()
+    }
   }
 
   #host(settings: Settings<In, Out>): ConnectionHost {
@@ -291,13 +321,14 @@ class StandingClock implements ConnectionClock {
     return this.#alarms.delete(id)
   }
 
-  advance(ms: number): void {
+  advance(ms: number, hasRung: () => void): void {
     const end = this.#now + ms
     for (let id = this.#nextBy(end); id !== 0; id = this.#nextBy(end)) {
       const { due, ring } = this.#alarms.get(id) as Alarm
       this.#alarms.delete(id)
       this.#now = due
       ring()
+      hasRung()
     }
     this.#now = end
   }

@@ -46,6 +46,7 @@ import {
 import { runAll } from './process/run-all.ts'
 import { type AnyProtocol, type InOf, type OutOf, type ProtocolOf, protocolOf } from './protocol.ts'
 import { Proxied, type ProxyProtocolOptions, ProxyRules } from './proxied.ts'
+import { StandIns } from './stand-ins.ts'
 import type { Listener, Socket, SocketEvents } from './transport.ts'
 import { UdpConnection, type UdpHost } from './udp-connection.ts'
 import { check, RULES, STATIC_RULES } from './worker-rules.ts'
@@ -288,8 +289,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** `listen()` calls that `ready` waits for. */
   #listening: Promise<void>[] = []
   #ticketKeys = ''
-  /** Of siblings that are not there, by their place; null while it begins to listen. */
-  readonly #standIns = new Map<number, Listener | null>()
+  readonly #standIns = new StandIns(({ handle, endpoint }) => this.#listener({ handle, expected: endpoint }))
   readonly #gate = new Gate(this, processClock)
   #perAddress: PerAddress | null = null
   /** What it asks the master for when it listens again: nothing for the declared socket. */
@@ -554,6 +554,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
       throw new UsageError('ERR_LISTENS_ALREADY', 'this Worker has an address already: make another one for a second')
     if (own.#leaving !== null) throw new UsageError('ERR_WORKER_STOPPING', 'this process is leaving')
     const listening = own.#admit(this as unknown as Worker<string | undefined, unknown>, address, requestSocket)
+    listening.catch(nothing) // `start` tells, when onWorkerStart has come to its end
     own.#listening.push(listening)
     return listening
   }
@@ -628,7 +629,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   #leave(windowMs: number): Promise<void> {
     for (const listener of this.#listeners.splice(0)) listener.close()
-    for (const place of [...this.#standIns.keys()]) this.relieve(place)
+    this.#standIns.endAll()
     const leaving = new Leaving(this, windowMs)
     this.#leaving = leaving
     this.#aborter?.abort(leavingError())
@@ -713,18 +714,13 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   /** @internal */
-  async standIn(place: number, { handle, endpoint }: GivenSocket): Promise<void> {
-    if (this.#leaving !== null) return
-    this.#standIns.set(place, null)
-    const listener = await this.#listener({ handle, expected: endpoint })
-    if (this.#leaving === null && this.#standIns.has(place)) this.#standIns.set(place, listener)
-    else listener.close() // the sibling was quicker
+  async standIn(place: number, socket: GivenSocket): Promise<void> {
+    if (this.#leaving === null) await this.#standIns.begin(place, socket)
   }
 
   /** @internal */
   relieve(place: number): void {
-    this.#standIns.get(place)?.close()
-    this.#standIns.delete(place)
+    this.#standIns.end(place)
   }
 
   /** Gives its listeners back for a while; the master keeps the sockets, and gives them again. */
@@ -785,9 +781,9 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   #isWelcome(socket: Socket): boolean {
-    if (this.maxConnectionsPerIp === 0 || socket.remoteIp === '') return true
-    this.#perAddress ??= new PerAddress()
-    if (this.#perAddress.take(socket.remoteIp, this.maxConnectionsPerIp)) return true
+    if ((this.maxConnectionsPerIp === 0 && this.#perAddress === null) || socket.remoteIp === '') return true
+    this.#perAddress ??= new PerAddress(Array.from(this.connections.values(), (each) => each.getRemoteIp()))
+    if (this.#perAddress.take(socket.remoteIp, this.maxConnectionsPerIp || Number.POSITIVE_INFINITY)) return true
     this.counters.refused++
     refusals.log(`refused ${socket.remoteIp}: it has ${this.maxConnectionsPerIp} connections (maxConnectionsPerIp)`)
     return false
@@ -892,7 +888,7 @@ const refusals = new LimitedLog()
 let own: Worker<string | undefined, unknown> | null = null
 
 function nothing(): void {
-  // Of several promises, one.
+  // Somebody else is told.
 }
 
 function logThrown(callback: string, error: unknown): void {

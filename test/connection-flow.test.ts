@@ -5,9 +5,11 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { tcp } from '../protocols/tcp.ts'
 import { text } from '../protocols/text.ts'
+import type { AnyConnection } from '../src/connection.ts'
+import { ProtocolError } from '../src/errors.ts'
 import type { CodecIo } from '../src/protocol.ts'
 import { open, type Wire } from '../src/testing.ts'
-import { scripted } from './support/codecs.ts'
+import { deferred, scripted } from './support/codecs.ts'
 import { nextTurn, until } from './support/until.ts'
 
 const CHUNK = 65_536
@@ -138,6 +140,72 @@ test('a message that was taken counts as sent, whatever another connection refus
   assert.is(wire.connection.send('long enough'), false)
   assert.is(wire.worker.counters.messagesOut, 1)
   assert.is(wire.worker.counters.sendFail, 1)
+})
+
+test('onError never comes after onClose: what the last word of a codec closes is not told of its fault', async () => {
+  const gate = deferred()
+  let io: CodecIo<string> | undefined
+  const protocol = scripted((own) => {
+    io = own
+    return {
+      receive(bytes) {
+        io?.emit(String(bytes))
+        if (String(bytes) !== 'bad') return
+        own.onSettled = () => void own.write('goodbye')
+        throw new ProtocolError('ERR_TEST', 'bad')
+      },
+    }
+  })
+  const events: string[] = []
+  const wire = open(protocol, {
+    maxSendBufferSize: 1,
+    onMessage: () => gate.promise,
+    onBufferFull: (connection: AnyConnection) => connection.destroy(),
+    onError: (_connection: AnyConnection, code: number) => events.push(`error ${code}`),
+    onClose: () => events.push('close'),
+  } as never)
+  wire.hold()
+  wire.receive('bad')
+  gate.resolve()
+  await until(() => events.length > 0)
+  await nextTurn()
+  assert.equal(events, ['close'])
+  assert.is(wire.worker.counters.protocolErrors, 1)
+})
+
+test('of sends within each other each counts as what it was', () => {
+  const wire = open(text, {
+    maxSendBufferSize: 5,
+    onError: (connection) => {
+      wire.drain()
+      wire.hold()
+      connection.send('taken')
+    },
+  })
+  wire.hold()
+  wire.connection.send('taken')
+  wire.connection.send('refused')
+  assert.is(wire.written().toString(), 'taken\n')
+  wire.drain()
+  assert.is(wire.written().toString(), 'taken\n')
+  assert.is(wire.worker.counters.messagesOut, 2)
+  const other = open(text, { maxSendBufferSize: 5, onBufferFull: (connection) => void connection.send('refused') })
+  other.hold()
+  other.connection.send('taken')
+  assert.equal([other.worker.counters.messagesOut, other.worker.counters.sendFail], [1, 1])
+})
+
+test('a connection that gives another one its turn at each message has its share of the loop all the same', () => {
+  const other = open(text)
+  const wire = open(text, {
+    onMessage: () => {
+      wire.advance(1)
+      other.advance(1)
+      other.receive('x\n')
+    },
+  })
+  wire.receive('x\n'.repeat(100))
+  assert.ok(wire.messages.length < 50, `${wire.messages.length}`)
 })
 
 test('a codec has the last word: at once, or later', () => {

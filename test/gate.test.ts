@@ -72,6 +72,10 @@ test('an address is one IPv4, or 64 bits of IPv6', () => {
   assert.ok(counts.take('a', 2))
   for (const ip of ['a', 'a', 'b', 'b']) counts.release(ip)
   assert.is(counts.size, 0)
+  const late = new PerAddress(['a', 'a', 'b', ''])
+  assert.equal([late.take('a', 2), late.take('b', 2)], [false, true])
+  late.release('a')
+  assert.equal([late.take('a', 2), late.take('a', 2)], [true, false])
 })
 
 test.run()

@@ -2,9 +2,11 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { codeOf } from '../src/errors.ts'
+import { codeOf, SystemError } from '../src/errors.ts'
 import '../src/index.ts'
+import { registry } from '../src/process/group.ts'
 import { Worker } from '../src/worker.ts'
+import { nextTurn, rejects } from './support/until.ts'
 
 const hasCode = (code: string) => (error: unknown) => codeOf(error) === code
 
@@ -127,6 +129,18 @@ test('signal aborts when the worker leaves, also when it is asked for late', asy
   const late = new Worker({ name: 'late' })
   await late.drain(1000)
   assert.ok(late.signal.aborted)
+})
+
+test('a listen() that fails while onWorkerStart does something else is its failure to start', async () => {
+  const worker = new Worker({ name: 'outer' })
+  registry().requestSocket = () => Promise.reject(new SystemError('EADDRINUSE', 'bind', '127.0.0.1:1'))
+  worker.onWorkerStart = async () => {
+    void new Worker('text://127.0.0.1:1').listen()
+    for (let n = 0; n < 3; n++) await nextTurn()
+  }
+  const place = { id: 0, incarnation: 1, sockets: [], tls: { ticketKeys: '', files: {} } }
+  await rejects(worker.start(place), 'EADDRINUSE')
+  registry().requestSocket = null
 })
 
 test.run()

@@ -4,7 +4,7 @@
 import { AbortError, ProtocolError, UsageError } from '../../src/errors.ts'
 import { Accumulator, type Codec, type CodecIo, NEED_MORE } from '../../src/protocol.ts'
 import { ChunkedDecoder } from './chunked.ts'
-import { type Answer, Exchange, type ExchangeHost } from './exchange.ts'
+import { type Answer, Exchange, type ExchangeHost, mostQueued } from './exchange.ts'
 import { HeadParser, type RequestHead, refusal } from './head.ts'
 import { Pieces } from './pieces.ts'
 import type { Request } from './request.ts'
@@ -14,8 +14,6 @@ import type { Resolved, UploadForm } from './settings.ts'
 
 /** What may wait behind a request that is being answered, in bytes, before the client is told to wait. */
 const MAX_AHEAD = 65_536
-/** Answers that may wait for a client before the next of its requests is looked at, in bytes. */
-const MAX_QUEUED = 262_144
 /** Of a body that nobody has read when its answer is complete: so much more is read and thrown away, to keep the connection. */
 const MAX_UNREAD = 65_536
 
@@ -114,6 +112,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (reason === 'handler') {
       const { statusHint = 500 } = error as { statusHint?: number }
       if (!exchange.hasStatus) exchange.refuse(statusHint, statusHint === 500 ? 'a handler failed' : String(error))
+      else exchange.abandon() // FIN follows: what a stream still gives has nowhere to go
       return false
     }
     if (exchange.isOpen) exchange.finish()
@@ -121,7 +120,9 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   }
 
   get isBusy(): boolean {
-    return this.#exchange !== null || (this.#rest !== null && this.#rest.length > 0 && !this.#hasPeerEnded)
+    if (this.#exchange !== null) return true
+    const isRest = this.#rest !== null && this.#rest.length > 0 && !this.#hasPeerEnded
+    return isRest && (this.#parser.hasBegun || this.#parser.isFresh)
   }
 
   /** The client sends no more: what it has asked is answered, and the rest of a request will never come. */
@@ -214,7 +215,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
           const rest = at === 0 ? bytes : bytes.subarray(at)
           const length = this.#parser.parse(rest)
           if (length === NEED_MORE) {
-            this.#await(Phase.Head)
+            if (this.#parser.hasBegun) this.#await(Phase.Head)
+            else if (this.#phase === Phase.Head) this.#await(Phase.Idle) // an empty line (RFC 9112 section 2.2), in two
             break
           }
           at += length
@@ -229,7 +231,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   }
 
   get #isCongested(): boolean {
-    if (this.io.queuedBytes <= MAX_QUEUED) return false
+    const { queuedBytes } = this.io
+    if (queuedBytes === 0 || queuedBytes < mostQueued(this.io)) return false
     this.awaitDrain()
     return true
   }
@@ -363,7 +366,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #sendContinue({ head, hasBegun }: Exchange): void {
     const incoming = this.#incoming
     if (incoming === null || incoming.size > 0 || incoming.hasBegun || !head.expectsContinue || hasBegun) return
-    this.io.write(CONTINUE)
+    this.io.write(CONTINUE, true)
   }
 
   #setBodyFull(isFull: boolean): void {
@@ -422,6 +425,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   /** After the last answer: FIN, and what still comes is thrown away for a while, so that the answer is read. */
   #leave(): void {
     this.#isOver = true
+    if (this.#exchange?.isUnderWay === true) this.#exchange.abandon()
     this.#exchange = null
     this.#incoming?.sink.fail(gone())
     this.#incoming = null
@@ -438,6 +442,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       const date = this.settings.services.date()
       this.io.write(
         `HTTP/1.1 ${status} ${REASONS[status] ?? ''}\r\nContent-Type: text/plain; charset=utf-8\r\nDate: ${date}\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${this.#parser.isHead ? '' : text}`,
+        true,
       )
       return this.#leave()
     }

@@ -1,14 +1,7 @@
 // Content codings of answers (RFC 9110 section 8.4): what is worth it, and zlib, off the loop.
 
-import {
-  type BrotliCompress,
-  brotliCompress,
-  constants,
-  createBrotliCompress,
-  createGzip,
-  type Gzip,
-  gzip,
-} from 'node:zlib'
+import type { BrotliCompress, BrotliOptions, Gzip } from 'node:zlib'
+import { zlib } from '../../src/builtins.ts'
 import type { BodyStream } from './response.ts'
 
 export type Coding = 'br' | 'gzip'
@@ -17,11 +10,16 @@ export type Coding = 'br' | 'gzip'
 export const CODINGS: readonly Coding[] = ['br', 'gzip']
 
 /** Of a stream: brotli's default of 11 is for what is compressed once and kept. */
-const BROTLI = { params: { [constants.BROTLI_PARAM_QUALITY]: 4 } }
+function brotli(): BrotliOptions {
+  return { params: { [zlib().constants.BROTLI_PARAM_QUALITY]: 4 } }
+}
 
 /** Each piece leaves as it comes: it may be a while until the next, and the reader is a person. A few bytes a piece. */
-const STREAMED_BROTLI = { ...BROTLI, flush: constants.BROTLI_OPERATION_FLUSH }
-const STREAMED_GZIP = { flush: constants.Z_SYNC_FLUSH }
+function newCompressor(coding: Coding): BrotliCompress | Gzip {
+  const { constants, createBrotliCompress, createGzip } = zlib()
+  if (coding === 'br') return createBrotliCompress({ ...brotli(), flush: constants.BROTLI_OPERATION_FLUSH })
+  return createGzip({ flush: constants.Z_SYNC_FLUSH })
+}
 
 /** Whether bytes of that type get smaller. Event streams do, too, but every event would have to be flushed. */
 export function compressible(type: string): boolean {
@@ -32,8 +30,8 @@ export function compressible(type: string): boolean {
 export function compressWhole(body: string | Uint8Array, coding: Coding): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const done = (error: Error | null, bytes: Buffer) => (error === null ? resolve(bytes) : reject(error))
-    if (coding === 'br') brotliCompress(body, BROTLI, done)
-    else gzip(body, done)
+    if (coding === 'br') zlib().brotliCompress(body, brotli(), done)
+    else zlib().gzip(body, done)
   })
 }
 
@@ -54,10 +52,10 @@ export function compressStream(body: BodyStream, coding: Coding): AsyncIterable<
 }
 
 async function* compressed(body: BodyStream, coding: Coding): AsyncGenerator<Buffer> {
-  const engine: Gzip | BrotliCompress =
-    coding === 'br' ? createBrotliCompress(STREAMED_BROTLI) : createGzip(STREAMED_GZIP)
+  const engine = newCompressor(coding)
   const ready: Buffer[] = []
   engine.on('data', (bytes: Buffer) => ready.push(bytes))
+  engine.on('error', nothing) // whoever waits for it is told
   try {
     for await (const piece of body) {
       await new Promise<void>((resolve, reject) => {
@@ -73,4 +71,8 @@ async function* compressed(body: BodyStream, coding: Coding): AsyncGenerator<Buf
   } finally {
     engine.destroy()
   }
+}
+
+function nothing(): void {
+  // An 'error' that nobody listens to would end the process.
 }

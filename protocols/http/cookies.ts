@@ -1,7 +1,7 @@
 // Cookies (RFC 6265bis): what a client sends, and the lines that set them, with flags that are safe unless one says
 // otherwise, and values that cannot be forged where there is a secret.
 
-import { createHmac, timingSafeEqual } from 'node:crypto'
+import { crypto } from '../../src/builtins.ts'
 import { UsageError } from '../../src/errors.ts'
 import { isToken } from './head.ts'
 
@@ -80,13 +80,13 @@ export function verifyCookie(signed: string, secrets: readonly string[]): string
   const given = Buffer.from(signed.slice(dot + 1))
   const isRight = (secret: string) => {
     const wanted = Buffer.from(mac(value, secret))
-    return given.length === wanted.length && timingSafeEqual(given, wanted)
+    return given.length === wanted.length && crypto().timingSafeEqual(given, wanted)
   }
   return secrets.some(isRight) ? value : null
 }
 
 function mac(value: string, secret: string): string {
-  return createHmac('sha256', secret).update(value).digest('base64url')
+  return crypto().createHmac('sha256', secret).update(value).digest('base64url')
 }
 
 function attribute(name: string, value: string): string {

@@ -1,6 +1,7 @@
 // One request and its answer: what a handler sends becomes a head and a body on the wire, framed so that the next answer
 // begins where the client expects it, whatever the body is. Streams wait for the client; what breaks in the middle breaks
-// the connection, since an answer that is cut must not look whole.
+// the connection, since an answer that is cut must not look whole. So all of it is written as what `must` be: how much
+// that may be is looked at before.
 
 import { UsageError } from '../../src/errors.ts'
 import { type CodecIo, isChunk } from '../../src/protocol.ts'
@@ -161,7 +162,8 @@ export class Exchange {
     const length = sizeOf(body)
     this.#status = 200
     this.#sent = length
-    const goOn = this.#host.io.write([everydayHead(this.#host.settings.services.date()), lengthLine(length), body])
+    const head = everydayHead(this.#host.settings.services.date())
+    const goOn = this.#host.io.write([head, lengthLine(length), body], true)
     this.#done()
     return goOn
   }
@@ -169,8 +171,7 @@ export class Exchange {
   /** Ends an answer that is open. */
   finish(): void {
     if (this.#state !== State.Open) return
-    if (this.#isChunked) this.#host.io.write('0\r\n\r\n')
-    this.#done()
+    this.#terminate()
   }
 
   /** The connection is no more: nothing waits for it. */
@@ -323,10 +324,10 @@ export class Exchange {
     if (!isWhole) return this.#stream(body as BodyStream, head, hasBody, length)
     if (draft.isOpen && hasBody) {
       this.#state = State.Open
-      return io.write(wireOf(head))
+      return io.write(wireOf(head), true)
     }
     if (hasBody) this.#sent = length
-    const goOn = io.write(hasBody && body !== null ? joined(head, body as string | Uint8Array) : wireOf(head))
+    const goOn = io.write(hasBody && body !== null ? joined(head, body as string | Uint8Array) : wireOf(head), true)
     this.#done()
     return goOn
   }
@@ -346,19 +347,35 @@ export class Exchange {
     const data = message instanceof Chunk ? message.data : message instanceof ServerSentEvents ? message.text : message
     if (!isChunk(data))
       throw new UsageError('ERR_ENCODE', 'an open answer goes on with text, bytes, Chunk or ServerSentEvents')
-    if (data.length > 0) return this.#piece(data)
+    if (data.length > 0) return this.#isFull ? this.#leaveOut(message) : this.#piece(data)
     this.finish()
     return true
+  }
+
+  get #isFull(): boolean {
+    const { queuedBytes, maxSendBufferSize } = this.#host.io
+    return queuedBytes >= maxSendBufferSize
+  }
+
+  /** The client does not read. Events stand for themselves; any other body would go on behind a hole. */
+  #leaveOut(message: Answer): false {
+    const { io } = this.#host
+    io.refuse('send buffer full and drop package')
+    if (!(message instanceof ServerSentEvents) && this.#state === State.Open)
+      io.fail(
+        new UsageError('ERR_HOLE', 'a piece of an answer was refused: wait for onBufferDrain when send says false'),
+      )
+    return false
   }
 
   #piece(data: string | Uint8Array): boolean {
     const size = Buffer.byteLength(data)
     this.#sent += size
-    return this.#host.io.write(this.#isChunked ? [`${size.toString(16)}\r\n`, data, '\r\n'] : data)
+    return this.#host.io.write(this.#isChunked ? [`${size.toString(16)}\r\n`, data, '\r\n'] : data, true)
   }
 
   #stream(body: BodyStream, head: string, hasBody: boolean, length: number): boolean {
-    const goOn = this.#host.io.write(wireOf(head))
+    const goOn = this.#host.io.write(wireOf(head), true)
     const iterator = body[Symbol.asyncIterator]()
     if (!hasBody) {
       void iterator.return?.()?.catch(nothing)
@@ -380,7 +397,7 @@ export class Exchange {
   async #pump(iterator: AsyncIterator<string | Uint8Array>, length: number): Promise<void> {
     const { io } = this.#host
     for (;;) {
-      if (io.queuedBytes >= MAX_QUEUED) await this.#drain()
+      if (io.queuedBytes >= mostQueued(io)) await this.#drain()
       if (this.#isGone) return
       const { done, value } = await iterator.next()
       if (this.#isGone) return
@@ -407,8 +424,11 @@ export class Exchange {
 
   #streamed(): void {
     this.#iterator = null
-    if (this.#isGone) return
-    if (this.#isChunked) this.#host.io.write('0\r\n\r\n')
+    if (!this.#isGone) this.#terminate()
+  }
+
+  #terminate(): void {
+    if (this.#isChunked) this.#host.io.write('0\r\n\r\n', true)
     this.#done()
   }
 
@@ -437,8 +457,12 @@ export class Exchange {
   }
 }
 
-/** What may be queued before a stream waits for the client, in bytes. */
 const MAX_QUEUED = 262_144
+/** With so many bytes queued a stream waits for the client, and so does its next request. */
+export function mostQueued({ maxSendBufferSize }: CodecIo<Request>): number {
+  return Math.min(MAX_QUEUED, maxSendBufferSize)
+}
+
 /** Below this gzip does not pay, in bytes. */
 const MIN_COMPRESSED = 1024
 /** An answer of this size is worth one string, so that head and body leave in one piece. */

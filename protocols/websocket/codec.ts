@@ -70,8 +70,9 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   #handshake: Handshake | null = new Handshake()
   /** In the middle of a frame or of a message; between them none is needed. */
   #reader: FrameReader | null = null
-  /** What was queued, ping included, when the peer was asked; -1 when it is not. */
+  /** What was queued, ping included, when the peer was asked; 0 when nothing was before it, -1 when it is not asked. */
   #queuedAtPing = -1
+  /** The peer's (RFC 6455 section 7.1.5). */
   #closeCode = 1006
 
   constructor(io: CodecIo<string | Buffer>, settings: Resolved) {
@@ -238,6 +239,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     const response = new Response()
     const word = this.#io.event('onWebSocketConnect', request, response)
     const decided = (answer: unknown) => {
+      if (this.#state === State.Closed) return // it has thrown, or closed, and the client was told
       if (this.#is(Bit.Leaving)) this.#turnAway(503, RESTART)
       else if (answer === false) this.#turnAway(403, 'not allowed')
       else if (answer instanceof Response && (answer !== response || isRefusal(answer))) this.#turnAwayWith(answer)
@@ -407,7 +409,6 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     payload.writeUInt16BE(code)
     payload.write(reason, 2)
     this.#state = this.#state === State.Heard ? State.Closed : State.Closing
-    this.#closeCode = code
     this.#io.deadline('ping', 0)
     this.#io.deadline('close', this.#settings.closeTimeoutMs)
     return this.#write(Opcode.Close, payload)
@@ -420,7 +421,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
 
   /** The peer is told by a close code, or in the handshake by a status; the connection ends. */
   #fault(error: ProtocolError): ProtocolError {
-    if (this.#state === State.AwaitHandshake && this.isServer)
+    if (this.#state < State.Open && this.isServer)
       this.#refuse(error.statusHint ?? 400, error.statusHint === 500 ? 'the server failed' : error.message)
     else if (this.#state === State.Open) {
       this.#state = State.Heard
@@ -444,7 +445,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     if (this.#is(Bit.Heard)) this.#queuedAtPing = -1
     else if (this.#queuedAtPing < 0) {
       this.#write(Opcode.Ping, NO_BYTES)
-      this.#queuedAtPing = this.#io.queuedBytes
+      this.#queuedAtPing = queuedBytes === 0 ? 0 : this.#io.queuedBytes // that the kernel takes a ping says nothing
     } else if (queuedBytes < this.#queuedAtPing) this.#queuedAtPing = queuedBytes
     else throw peerIsDead(pongTimeoutMs)
     this.#bits &= ~Bit.Heard

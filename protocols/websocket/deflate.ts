@@ -3,7 +3,7 @@
 // Node has no synchronous zlib that keeps its window; takeover.ts has the other. What inflates beyond the limit is refused
 // while it inflates.
 
-import { constants, deflateRawSync, inflateRawSync } from 'node:zlib'
+import { zlib } from '../../src/builtins.ts'
 import { ProtocolError } from '../../src/errors.ts'
 import { Accumulator } from '../../src/protocol.ts'
 import { isToken } from '../http/head.ts'
@@ -235,10 +235,10 @@ function inflateWhole(): DeflateContext['inflate'] {
 
 /** zlib knows no raw window of 8 bits; one of 9 looks back 250 bytes at most, which fits into 8. */
 function deflate(payload: string | Uint8Array, windowBits: number, level: number): Buffer {
-  const bytes = deflateRawSync(payload, {
+  const bytes = zlib().deflateRawSync(payload, {
     windowBits: Math.max(9, windowBits),
     level,
-    finishFlush: constants.Z_SYNC_FLUSH,
+    finishFlush: zlib().constants.Z_SYNC_FLUSH,
   })
   return bytes.subarray(0, bytes.length - TAIL.length)
 }
@@ -253,7 +253,7 @@ function inflate(payload: Buffer, limit: number): Buffer {
   if (payload.length === 0) return payload // no block at all: some send an empty message so
   const bytes = Buffer.concat([payload, END])
   try {
-    const { buffer, engine } = inflateRawSync(bytes, {
+    const { buffer, engine } = zlib().inflateRawSync(bytes, {
       maxOutputLength: Math.max(1, limit),
       info: true,
     }) as unknown as {

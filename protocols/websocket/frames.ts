@@ -2,7 +2,7 @@
 //
 //   | FIN RSV1-3 opcode, 1 | MASK length, 1 | longer length, 0, 2 or 8 | masking key, 0 or 4 | payload ... |
 
-import { randomFillSync } from 'node:crypto'
+import { crypto } from '../../src/builtins.ts'
 
 export const enum Opcode {
   Continuation = 0,
@@ -95,7 +95,7 @@ let usedKeys = keys.length
 
 function putMask(frame: Buffer, at: number): void {
   if (usedKeys === keys.length) {
-    randomFillSync(keys)
+    crypto().randomFillSync(keys)
     usedKeys = 0
   }
   keys.copy(frame, at, usedKeys, usedKeys + 4)

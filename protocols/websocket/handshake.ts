@@ -1,6 +1,6 @@
 // The opening handshake (RFC 6455 section 4), both sides, with every check that the RFC has.
 
-import { createHash, randomBytes } from 'node:crypto'
+import { crypto } from '../../src/builtins.ts'
 import { ProtocolError, UsageError } from '../../src/errors.ts'
 import { type Fields, fieldsOf, hasToken, isToken, type RequestHead } from '../http/head.ts'
 import { REASONS, type Response } from '../http/response.ts'
@@ -9,7 +9,8 @@ import { type Agreement, accept, agreed, type Terms } from './deflate.ts'
 const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 
 function acceptOf(key: string): string {
-  return createHash('sha1')
+  return crypto()
+    .createHash('sha1')
     .update(key + GUID)
     .digest('base64')
 }
@@ -124,7 +125,7 @@ export function asking(
   extensions: string,
   headers: Readonly<Record<string, string>>,
 ): ClientRequest {
-  const key = randomBytes(16).toString('base64')
+  const key = crypto().randomBytes(16).toString('base64')
   if (!/^[\x21-\x7e]+$/.test(uri))
     throw new UsageError('ERR_BAD_ADDRESS', `'${uri}' is no path: escape what is not ASCII`)
   const hasHost = Object.keys(headers).some((name) => name.toLowerCase() === 'host')

@@ -1,10 +1,10 @@
 // Files as answers: type, length, validators, conditions (RFC 9110 section 13), ranges (section 14), read as the client reads.
 // `staticFiles` serves a folder to strangers: a path is decoded once, and nothing outside of the folder is reached.
 
-import { randomBytes } from 'node:crypto'
 import { constants, type Stats } from 'node:fs'
 import { type FileHandle, open, realpath } from 'node:fs/promises'
 import { join, sep } from 'node:path'
+import { crypto } from '../builtins.ts'
 import { codeOf, SystemError, UsageError } from '../errors.ts'
 import { parseHttpDate } from './date.ts'
 import { mimeType } from './mime-types.ts'
@@ -183,7 +183,7 @@ function ranged(served: Served, ranges: Ranges): FileAnswer {
     ] as const
     return built(served, 206, only.last - only.first + 1, headers, () => served.read(only))
   }
-  const boundary = randomBytes(18).toString('base64url')
+  const boundary = crypto().randomBytes(18).toString('base64url')
   const heads = ranges.map((range) =>
     Buffer.from(
       `\r\n--${boundary}\r\nContent-Type: ${served.type}\r\nContent-Range: ${contentRange(range, served.size)}\r\n\r\n`,
@@ -299,6 +299,7 @@ export function staticFiles(
     const name = decodedPath(request.path, options.dotfiles === true)
     if (name === null) return null
     home ??= realpath(root).catch((cause) => {
+      home = null // it may be made yet
       throw new UsageError('ERR_BAD_ROOT', `staticFiles: ${root} is no folder`, { cause })
     })
     const folder = await home

@@ -1,9 +1,9 @@
 // Where sessions are kept: an interface for stores of yours (Redis, a database), one in memory for a single process, and one
 // in files that all processes of a machine share.
 
-import { createHash, randomBytes } from 'node:crypto'
 import { open, readFile, rename, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
+import { crypto } from '../builtins.ts'
 import { codeOf, SystemError } from '../errors.ts'
 import { ignoreMissing, privateDirectory, sweep } from './private-directory.ts'
 
@@ -79,7 +79,7 @@ export class FileSessionStore implements SessionStore {
 
   async write(id: string, data: Readonly<SessionData>, ttlSeconds: number): Promise<void> {
     const path = await this.#fileOf(id)
-    const temporary = `${path}.${randomBytes(8).toString('hex')}`
+    const temporary = `${path}.${crypto().randomBytes(8).toString('hex')}`
     try {
       const file = await open(temporary, 'wx', 0o600)
       try {
@@ -111,7 +111,7 @@ export class FileSessionStore implements SessionStore {
   }
 
   async #fileOf(id: string): Promise<string> {
-    return join(await this.#open(), createHash('sha256').update(id).digest('hex'))
+    return join(await this.#open(), crypto().createHash('sha256').update(id).digest('hex'))
   }
 
   #open(): Promise<string> {

@@ -1,7 +1,7 @@
 // Sessions of visitors: ids that cannot be guessed and are never taken from a client that made one up, in a cookie that is
 // safe unless one says otherwise.
 
-import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
+import { crypto } from '../builtins.ts'
 import { Session } from './session.ts'
 import type { SessionStore } from './session-store.ts'
 
@@ -100,14 +100,14 @@ export class Sessions {
 }
 
 function newId(): string {
-  return randomBytes(32).toString('base64url')
+  return crypto().randomBytes(32).toString('base64url')
 }
 
 function mac(text: string, secret: string): string {
-  return createHmac('sha256', secret).update(text).digest('base64url')
+  return crypto().createHmac('sha256', secret).update(text).digest('base64url')
 }
 
 function isEqual(a: string, b: string): boolean {
   const [left, right] = [Buffer.from(a), Buffer.from(b)]
-  return left.length === right.length && timingSafeEqual(left, right)
+  return left.length === right.length && crypto().timingSafeEqual(left, right)
 }

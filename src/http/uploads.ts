@@ -1,7 +1,6 @@
 // multipart/form-data (RFC 7578) to files, as it arrives: the disk slows the client down, everything is bounded, and what
 // nobody has moved is removed. The parsing is @fastify/busboy's, an optional peer dependency that is loaded when it is used.
 
-import { randomBytes } from 'node:crypto'
 import { createWriteStream } from 'node:fs'
 import { copyFile, rename, unlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -9,6 +8,7 @@ import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { BusboyConstructor, BusboyFileStream, BusboyInstance } from '@fastify/busboy'
+import { crypto } from '../builtins.ts'
 import { codeOf, ProtocolError, SystemError, UsageError } from '../errors.ts'
 import { ignoreMissing, privateDirectory, sweep } from './private-directory.ts'
 
@@ -157,7 +157,7 @@ class Upload {
   }
 
   #addFile(field: string, stream: BusboyFileStream, name: string, type: string): void {
-    const path = join(this.#directory, `${process.pid}-${randomBytes(16).toString('hex')}`)
+    const path = join(this.#directory, `${process.pid}-${crypto().randomBytes(16).toString('hex')}`)
     const file = new UploadedFile(field, name ?? '', type, path)
     this.#files.push(file)
     this.#streams.push(stream)

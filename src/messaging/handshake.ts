@@ -7,7 +7,7 @@
 //
 // Nothing else is read before, and a wrong proof ends the connection.
 
-import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
+import { crypto } from '../builtins.ts'
 import { ProtocolError } from '../errors.ts'
 
 export const NONCE_BYTES = 32
@@ -37,18 +37,18 @@ export interface Terms {
 }
 
 export function newNonce(): Buffer {
-  return randomBytes(NONCE_BYTES)
+  return crypto().randomBytes(NONCE_BYTES)
 }
 
 /** `parts`: both challenges, who connects, and the address that is meant, so that nobody passes a proof on to another. */
 export function proofOf(secret: Buffer, side: 'hello' | 'welcome', parts: readonly (Uint8Array | string)[]): Buffer {
-  const hmac = createHmac('sha256', secret).update(side)
+  const hmac = crypto().createHmac('sha256', secret).update(side)
   for (const part of parts) hmac.update(`\n${part.length}\n`).update(part)
   return hmac.digest()
 }
 
 export function isProof(given: Uint8Array, wanted: Uint8Array): boolean {
-  return given.length === wanted.length && timingSafeEqual(given, wanted)
+  return given.length === wanted.length && crypto().timingSafeEqual(given, wanted)
 }
 
 /** Throws ProtocolError. */

@@ -7,7 +7,6 @@
 // of every interface. So the bound address is compared with the declared one. Its `listen` would accept in the master,
 // so only workers listen; two masters can both bind, and the workers of the second fail.
 
-import { lookup } from 'node:dns/promises'
 import { closeSync, existsSync, linkSync, lstatSync, readFileSync, renameSync, unlinkSync } from 'node:fs'
 import net from 'node:net'
 import { dirname } from 'node:path'
@@ -111,7 +110,7 @@ function isAsked(bound: number, asked: number): boolean {
 export async function resolve(host: string): Promise<string> {
   if (net.isIP(host) !== 0) return host
   try {
-    return (await lookup(host)).address
+    return (await process.getBuiltinModule('node:dns/promises').lookup(host)).address
   } catch (error) {
     throw new SystemError(codeOf(error), 'getaddrinfo', host, { cause: error })
   }

@@ -167,9 +167,9 @@ export class NativeSocket implements Socket, Owner {
   write(bytes: Encoded): number {
     if (this.#flags & (Flag.Gone | Flag.Moved)) return this.#extra?.successor?.write(bytes) ?? 0
     if (isChunk(bytes))
-      return bytes.length < DIRECT_FROM ? this.#note(rings().put(this.#slot, bytes)) : this.#writeDirectly(bytes)
+      return lengthOf(bytes) < DIRECT_FROM ? this.#note(rings().put(this.#slot, bytes)) : this.#writeDirectly(bytes)
     let length = 0
-    for (let at = 0; at < bytes.length; at++) length += (bytes[at] as string | Uint8Array).length
+    for (let at = 0; at < bytes.length; at++) length += lengthOf(bytes[at] as string | Uint8Array)
     return length < DIRECT_FROM ? this.#note(rings().putAll(this.#slot, bytes)) : this.#writeAll(bytes)
   }
 
@@ -308,17 +308,17 @@ export class NativeSocket implements Socket, Owner {
 
   #received(offset: number, size: number): void {
     const bytes = rings().received(offset, size)
-    if (this.#mustHold) this.#more().held = Buffer.concat([this.#extra?.held ?? NO_BYTES, bytes])
+    if (this.#mustHold()) this.#more().held = Buffer.concat([this.#extra?.held ?? NO_BYTES, bytes])
     else this.#events?.[kReceived](bytes)
   }
 
   #ended(): void {
-    if (this.#mustHold) this.#more().hasEnded = true
+    if (this.#mustHold()) this.#more().hasEnded = true
     else this.#events?.[kEnded]()
   }
 
   /** In the batch in which it was paused, or told to receive something again. */
-  get #mustHold(): boolean {
+  #mustHold(): boolean {
     if (this.#flags & (Flag.Paused | Flag.Unattached | Flag.ShakingHands)) return true
     return this.#extra !== null && (this.#extra.held !== null || this.#extra.hasEnded)
   }
@@ -376,6 +376,11 @@ export class NativeSocket implements Socket, Owner {
     }
     return this.#extra
   }
+}
+
+/** For each kind a place of its own: one place that sees both looks the property up each time. */
+function lengthOf(chunk: string | Uint8Array): number {
+  return typeof chunk === 'string' ? chunk.length : chunk.length
 }
 
 function addressAt(from: Buffer, offset: number, family: number | undefined): number | string {

@@ -2,10 +2,10 @@
 // here is what a server of many processes adds: tickets that any of them takes, files that only root may read, errors
 // in a sentence.
 
-import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import type net from 'node:net'
-import nodeTls from 'node:tls'
+import type nodeTls from 'node:tls'
+import { crypto } from '../builtins.ts'
 import { codeOf, UsageError } from '../errors.ts'
 import type { TlsState } from '../protocol.ts'
 import type { Secured, Tls } from '../transport.ts'
@@ -60,7 +60,7 @@ export class TlsServer implements Tls {
     const files = secrets?.files ?? {}
     const { sni = {}, handshakeTimeoutMs = HANDSHAKE_TIMEOUT_MS, ...own } = options
     if (!hasCertificate(options)) throw noCertificate()
-    this.#server = checked('ssl', () => nodeTls.createServer(settingsOf(own, handshakeTimeoutMs, files, secrets)))
+    this.#server = checked('ssl', () => tls().createServer(settingsOf(own, handshakeTimeoutMs, files, secrets)))
     for (const [name, context] of Object.entries(sni))
       checked(`ssl.sni['${name}']`, () => this.#server.addContext(name, resolved(context, files)))
     this.#server.on('secureConnection', (secured) => this.#settle(parentOf(secured), null, secured))
@@ -97,12 +97,12 @@ export class TlsClient implements Tls {
   /** `host` is whom the certificate must be of, unless `servername` says otherwise. Throws a UsageError. */
   constructor(options: ClientTlsOptions, host: string) {
     const settings = resolved(options, {})
-    checked('ssl', () => nodeTls.createSecureContext(settings))
+    checked('ssl', () => tls().createSecureContext(settings))
     this.#options = { servername: isName(host) ? host : '', host, ...settings }
   }
 
   wrap(raw: net.Socket, done: Secured): void {
-    const secured = nodeTls.connect({ ...this.#options, socket: raw })
+    const secured = tls().connect({ ...this.#options, socket: raw })
     const fail = (error: Error) => settle(explained(error))
     const cut = () => settle(new Error('the peer closed during the TLS handshake'))
     const settle = (error: Error | null) => {
@@ -191,7 +191,7 @@ function settingsOf(
 /** Sessions are only resumed where clients are asked for the same things: a ticket must not outlive whom we trust. */
 function contextOf({ ca, requestCert, rejectUnauthorized }: nodeTls.TlsOptions): string {
   const asked = JSON.stringify([String(ca ?? ''), requestCert === true, rejectUnauthorized !== false])
-  return createHash('sha256').update(asked).digest('hex').slice(0, 32) // OpenSSL takes 32 bytes
+  return crypto().createHash('sha256').update(asked).digest('hex').slice(0, 32) // OpenSSL takes 32 bytes
 }
 
 function resolved<T extends CertificateOptions>(options: T, files: Files): Omit<T, keyof typeof FILE_OPTIONS> {
@@ -244,4 +244,9 @@ function explained(error: Error): Error {
 /** SNI is for names; RFC 6066 section 3 allows no addresses. */
 function isName(host: string): boolean {
   return host !== '' && !host.includes(':') && !/^[\d.]+$/.test(host)
+}
+
+/** Loaded by the first who uses it: it takes a process some milliseconds of its start. */
+function tls(): typeof nodeTls {
+  return process.getBuiltinModule('node:tls')
 }

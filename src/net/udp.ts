@@ -1,7 +1,7 @@
 // UDP on node:dgram, public API only. A server's socket, bound here or inherited, and a client's. Each datagram is one
 // system call: dgram has no sendmmsg(2). An error of the network (ICMP, ENETUNREACH) is told and closes nothing.
 
-import { createSocket, type RemoteInfo, type Socket, type SocketOptions } from 'node:dgram'
+import type { RemoteInfo, Socket, SocketOptions } from 'node:dgram'
 import { isIPv6 } from 'node:net'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { formatEndpoint, parseEndpoint } from '../endpoint.ts'
@@ -131,7 +131,7 @@ export class UdpServer implements DatagramSocket, Listener {
     socket.once('error', end)
     socket.on('message', (message, from) => this.#take(message, from)) // it came between bind and close: it is ours
     socket.bind({ address: this.localIp, port: this.localPort, exclusive: true }, () => {
-      socket.connect(port, ip, () => socket.send(chunks(bytes), end))
+      connect(socket, ip, port, (error) => (error ? end(error) : socket.send(chunks(bytes), end)))
     })
   }
 
@@ -174,13 +174,11 @@ export class UdpClient implements DatagramClient {
     const endpoint = formatEndpoint(ip, port)
     const socket = newSocket(ip, {})
     await new Promise<void>((done, fail) => {
-      socket.once('error', (error) => fail(systemError(error, 'connect', endpoint)))
-      socket.connect(port, ip, done)
+      connect(socket, ip, port, (error) => (error ? fail(systemError(error, 'connect', endpoint)) : done()))
     }).catch((error) => {
       socket.close()
       throw error
     })
-    socket.removeAllListeners('error')
     const client = new UdpClient(socket, endpoint)
     socket.on('message', receive)
     socket.on('error', (error) => failed(systemError(error, 'recvmsg', endpoint)))
@@ -219,9 +217,15 @@ export async function freeEndpoint(host: string, port: number): Promise<string> 
   return formatEndpoint(found.address, found.port)
 }
 
+/** dgram tells a callback, and no 'error' listener then, when it fails: its types do not know. */
+function connect(socket: Socket, ip: string, port: number, done: (error?: Error | null) => void): void {
+  socket.connect(port, ip, done)
+}
+
 function newSocket(ip: string, options: Sharing): Socket {
   // Addresses are looked up before they come here: a look-up in dgram costs each datagram a turn.
   const all = { type: isIPv6(ip) ? 'udp6' : 'udp4', lookup: asIs, ...options }
+  const { createSocket } = process.getBuiltinModule('node:dgram') // not loaded where nobody needs it
   return createSocket(all as SocketOptions) // reusePort: newer than the types
 }
 

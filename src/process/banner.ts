@@ -5,7 +5,7 @@ import { addon } from '../addon.ts'
 import { formatEndpoint } from '../endpoint.ts'
 import { version } from '../version.ts'
 import type { Declaration } from './group.ts'
-import { startFile } from './spawn.ts'
+import { startFile } from './start-file.ts'
 import { engineOf, engineWord } from './status.ts'
 import { renderTable } from './tables.ts'
 

@@ -7,7 +7,7 @@ import { describeExit } from './exit-codes.ts'
 import type { MasterCallback } from './group.ts'
 import type { CallbackBoot, MasterCall } from './messages.ts'
 import type { Output } from './output.ts'
-import { onceEnded, spawnChild } from './spawn.ts'
+import { onceEnded, onceUnstarted, spawnChild } from './spawn.ts'
 
 /** To evaluate the modules and to settle. */
 export const CALL_TIMEOUT_MS = 10_000
@@ -21,7 +21,7 @@ export class MasterCallbacks {
   readonly #output: () => Output | null
   readonly #onSpawn: () => void
   #declared: readonly MasterCallback[] = []
-  #waiting: MasterCall[] = []
+  readonly #waiting: { readonly call: MasterCall; readonly settle: () => void }[] = []
   #lost = 0
   #running: Promise<void> | null = null
   #kill: (() => void) | null = null
@@ -47,10 +47,13 @@ export class MasterCallbacks {
   /** Resolves when it has settled, failed or taken too long; at once where the code has none. Never rejects. */
   async call(call: MasterCall): Promise<void> {
     if (!this.#declared.includes(call.name)) return
-    if (this.#waiting.length < MOST_WAITING || call.name !== 'onWorkerExit') this.#waiting.push(call)
-    else this.#lost++
+    if (this.#waiting.length >= MOST_WAITING && call.name === 'onWorkerExit') {
+      this.#lost++
+      return
+    }
+    const settled = new Promise<void>((settle) => this.#waiting.push({ call, settle }))
     this.#running ??= this.#runAll()
-    await this.#running
+    await settled // not for those that come after it: in a crash loop there is no end of them
   }
 
   /** Resolves when none runs or waits. */
@@ -61,13 +64,17 @@ export class MasterCallbacks {
   /** For good: none is called any more. */
   kill(): void {
     this.#declared = []
-    this.#waiting = []
+    for (const { settle } of this.#waiting.splice(0)) settle()
     this.#kill?.()
   }
 
   /** What comes while a process runs is for the next one, all of it. */
   async #runAll(): Promise<void> {
-    while (this.#waiting.length > 0) await this.#run(this.#waiting.splice(0))
+    while (this.#waiting.length > 0) {
+      const all = this.#waiting.splice(0)
+      await this.#run(all.map(({ call }) => call))
+      for (const { settle } of all) settle()
+    }
     this.#running = null
   }
 
@@ -103,7 +110,7 @@ export class MasterCallbacks {
       channel.onMessage = (message) => {
         if (message.type === 'failed') failure ||= message.message
       }
-      process.once('error', (error) => end(`cannot start a process: ${error.message}`))
+      onceUnstarted(process, (error) => end(`cannot start a process: ${error.message}`))
       onceEnded(process, (code, signal) => end(failure || (code === 0 ? '' : describeExit(code, signal))))
     })
   }

@@ -5,7 +5,7 @@
 import type { Counters } from '../counters.ts'
 import { now } from '../loop/clock.ts'
 import { CommandError, Exit } from './exit-codes.ts'
-import type { SlotReceipt } from './reload.ts'
+import type { SlotReceipt } from './receipts.ts'
 import type { GroupState, Slot } from './slot.ts'
 import type { WorkerHandle } from './worker-handle.ts'
 

@@ -10,12 +10,17 @@ export class Channel<In, Out> {
   onMessage: ((message: In) => void) | null = null
   /** The other end is gone. Called once. */
   onClose: (() => void) | null = null
+  /** The other end has sent a line over the limit, and is not read any more. */
+  isOverrun = false
   readonly #stream: Socket
+  readonly #maxBytes: number
   #chunks: Buffer[] = []
   #size = 0
 
-  constructor(stream: Socket) {
+  /** @param maxBytes of a line that comes in */
+  constructor(stream: Socket, maxBytes = MAX_LINE_BYTES) {
     this.#stream = stream
+    this.#maxBytes = maxBytes
     stream.on('data', (bytes: Buffer) => this.#receive(bytes))
     stream.on('error', ignore) // 'close' follows
     stream.on('close', () => this.onClose?.())
@@ -54,7 +59,9 @@ export class Channel<In, Out> {
     }
     this.#chunks.push(bytes.subarray(start))
     this.#size += bytes.length - start
-    if (this.#size > MAX_LINE_BYTES) this.destroy()
+    if (this.#size <= this.#maxBytes) return
+    this.isOverrun = true
+    this.destroy()
   }
 
   #deliver(line: string): void {

@@ -21,6 +21,7 @@ import {
   HEARTBEAT_MS,
   isSameKey,
   keysOf,
+  LONGEST_REASON,
   type ModuleBoot,
   mailboxesOf,
   type SocketFailure,
@@ -30,9 +31,6 @@ import {
 import { withoutQuietInspector } from './node-flags.ts'
 
 type Up = Channel<ToChild, FromChild>
-
-/** Characters of an error that `status` shows. */
-const LONGEST_REASON = 8192
 
 export async function describe(boot: DescribeBoot, channel: Up): Promise<void> {
   channel.onClose = () => process.exit(WorkerExit.Ended) // nobody waits for the answer
@@ -142,11 +140,16 @@ class WorkerLife {
   }
 
   leaveSoon(exitCode: number): void {
-    this.#leave(exitCode, registry().settings.stopTimeoutMs)
+    this.#leaveByItself(exitCode, registry().settings.stopTimeoutMs)
   }
 
   leaveGracefully(): void {
-    this.#leave(WorkerExit.Ended, this.#group?.describe().drainTimeoutMs ?? 0)
+    this.#leaveByItself(WorkerExit.Ended, this.#group?.describe().drainTimeoutMs ?? 0)
+  }
+
+  #leaveByItself(exitCode: number, timeoutMs: number): void {
+    this.#channel.send({ type: 'leaving', exitCode, timeoutMs })
+    this.#leave(exitCode, timeoutMs)
   }
 
   /** What nobody caught: the state of the process is unknown, so it goes, and the master starts another. */
@@ -169,12 +172,17 @@ class WorkerLife {
     else if (message.type === 'reload') void this.#reload()
     else if (message.type === 'lead') this.#candidates.lead(message.name, message.ticket)
     else if (message.type === 'cannotListen') this.#takeRequest(message.request)?.reject(socketError(message.failure))
-    else if (message.type === 'relieve') this.#group?.relieve(message.place)
+    else if (message.type === 'relieve') this.#relieve(message.place)
     else if (message.type === 'share') this.#group?.useShare(message.connections)
     else if (message.type === 'peers') this.#hear(message.news)
     else if (message.type === 'tickets') this.#group?.useTickets(message.keys)
     else if (message.type === 'watchLag') this.#lag.watch(message.isOn)
     else if (message.type === 'connections') this.#list(message.after, message.limit)
+  }
+
+  #relieve(place: number): void {
+    this.#group?.relieve(place)
+    this.#channel.send({ type: 'relieved', place })
   }
 
   #hear(news: PeerNews): void {
@@ -291,7 +299,8 @@ function socketError({ code, syscall, address, message }: SocketFailure): Error 
 export function fail(channel: Up, error: unknown): void {
   const isAddress = error instanceof SystemError
   const exitCode = isAddress ? WorkerExit.Address : WorkerExit.BootFailed
-  channel.send({ type: 'failed', exitCode, message: isAddress ? messageOf(error) : stackOf(error) })
+  const message = isAddress ? messageOf(error) : stackOf(error)
+  channel.send({ type: 'failed', exitCode, message: message.slice(0, LONGEST_REASON) })
   exitWhenSent(channel, exitCode)
 }
 

@@ -19,8 +19,8 @@ import { type EventLine, EventStream } from './event-stream.ts'
 import type { Events } from './events.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 import type { Identity } from './identity.ts'
+import type { ReloadOutcome } from './receipts.ts'
 import type { Scale } from './regroup.ts'
-import type { ReloadOutcome } from './reload.ts'
 import { controlPath } from './run-directory.ts'
 import type { Program } from './spawn.ts'
 import type { ConnectionPage, Cursor, Status } from './status.ts'
@@ -94,7 +94,7 @@ export class ControlServer {
   #path: string
   readonly #bound: string
   readonly #events: Events
-  #followers = 0
+  readonly #followers = new Set<Channel<Request, Answer>>()
   #file = ''
   /** Connections, and requests that have no answer yet. */
   #open = 0
@@ -132,17 +132,18 @@ export class ControlServer {
   }
 
   #follow(socket: net.Socket, channel: Channel<Request, Answer>, said: Done, past: number): void {
-    if (this.#followers >= MOST_FOLLOWERS) {
+    if (this.#followers.size >= MOST_FOLLOWERS) {
       channel.send({ ok: false, message: `${MOST_FOLLOWERS} clients follow the events already` })
       return channel.end()
     }
-    this.#followers++
+    this.#followers.add(channel)
     channel.send(said)
     const stream = new EventStream(socket)
-    for (const event of this.#events.past(Number(past))) stream.tell(event)
+    const wanted = typeof past === 'number' ? past : 0 // it is what a client has sent
+    for (const event of this.#events.past(wanted)) stream.tell(event)
     const leave = this.#events.follow((event) => stream.tell(event))
     channel.onClose = () => {
-      this.#followers--
+      this.#followers.delete(channel)
       leave()
     }
   }
@@ -154,7 +155,20 @@ export class ControlServer {
     this.#server.listen(this.#path) // binds before it returns
     process.umask(umask)
     await once(this.#server, 'listening')
+    this.#server.on('error', (error) => log(`control: ${messageOf(error)}`)) // of accept(2): the next one may come through
     this.#file = fileId(this.#path)
+  }
+
+  /** Who connects to its path reaches this process. */
+  get isThere(): boolean {
+    return fileId(this.#path) === this.#file
+  }
+
+  /** Its socket has lost its name, and gets one again. Who is connected stays. Rejects as `listen` does. */
+  async renew(): Promise<void> {
+    if (this.isThere) return
+    this.#server.close()
+    await this.listen()
   }
 
   /**
@@ -179,6 +193,7 @@ export class ControlServer {
 
   /** Who waits for an answer has it, and whoever else is there has had his time. */
   async settled(): Promise<void> {
+    for (const follower of this.#followers) follower.end() // what happens from now on, another master tells
     const late = now() + SETTLE_MS
     do await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))
     while (this.#asked > 0 || (this.#open > 0 && now() < late))
@@ -225,6 +240,9 @@ function refusal(error: unknown): Answer {
   return { ok: false, message: `this request cannot be answered: ${messageOf(error)}` }
 }
 
+/** A thousand processes that crash have a long story each. */
+const MAX_ANSWER_BYTES = 64 * 1_048_576
+
 /** Nobody is there, or somebody was until just now: a master that ends resets who still waits to be accepted. */
 const ABSENT = new Set(['ENOENT', 'ENOTDIR', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE'])
 
@@ -241,7 +259,7 @@ export async function ask(
   if (!isUnixPath(controlPath(runDir))) return null // `start` has refused it
   return new Promise((resolve, reject) => {
     const socket = connectAs(uid, controlPath(runDir))
-    const channel = new Channel<Answer, Request>(socket)
+    const channel = new Channel<Answer, Request>(socket, MAX_ANSWER_BYTES)
     const giveUp = () => {
       socket.destroy()
       const limit = `within ${timeoutMs / 1000} s`
@@ -259,7 +277,12 @@ export async function ask(
       reject(new CommandError(Exit.Failure, `${controlPath(runDir)}: ${error.message}`, { cause: error }))
     })
     channel.onMessage = settle
-    channel.onClose = () => settle(null)
+    channel.onClose = () => {
+      if (!channel.isOverrun) return settle(null)
+      clearTimeout(late)
+      const limit = `${MAX_ANSWER_BYTES / 1_048_576} MiB`
+      reject(new CommandError(Exit.Failure, `the answer of the master to '${request.command}' is longer than ${limit}`))
+    }
     channel.send(request)
   })
 }

@@ -2,7 +2,6 @@
 // uid and gid before any user code, and does not boot unless it is certain that it cannot go back. Workerman warns and
 // goes on as root. initgroups(3), setgid(2), setuid(2): in this order, since the later ones take the right to the earlier.
 
-import { spawnSync } from 'node:child_process'
 import { type UserInfo, userInfo } from 'node:os'
 import { codeOf, messageOf, UsageError } from '../errors.ts'
 import type { Credentials } from './group.ts'
@@ -98,6 +97,7 @@ function uidOf(user: string): number {
 
 /** id(1), of POSIX. It fails for a group without a name, and prints the number all the same. */
 function idOutput(args: string[]): string {
+  const { spawnSync } = process.getBuiltinModule('node:child_process')
   return (spawnSync('id', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).stdout ?? '').trim()
 }
 

@@ -5,7 +5,7 @@ import { CommandError, Exit } from './exit-codes.ts'
 import type { Declaration, Settings } from './group.ts'
 import type { FromChild } from './messages.ts'
 import type { Output } from './output.ts'
-import { type Child, onceEnded, spawnChild, spawnFailure } from './spawn.ts'
+import { type Child, onceEnded, onceUnstarted, spawnChild, spawnFailure } from './spawn.ts'
 
 export interface Described {
   readonly groups: readonly Declaration[]
@@ -70,7 +70,7 @@ function settle(
       if (message.type === 'declared') resolve(message)
       else if (message.type === 'failed') reason = message.message
     }
-    child.once('error', (error) => {
+    onceUnstarted(child, (error) => {
       leave()
       reject(spawnFailure(error))
     })

@@ -8,6 +8,7 @@ import { now } from '../loop/clock.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
 import { version } from '../version.ts'
 import type { Channel } from './channel.ts'
+import type { CommandError } from './exit-codes.ts'
 import type { PeerRow } from './group.ts'
 import { matchGroups } from './group-match.ts'
 import { startTimeOf } from './identity.ts'
@@ -134,15 +135,21 @@ export class EarlierMaster {
 
   /** Resolves when the old process of a slot has given up what only one can have. */
   retired(group: number, slot: number): Promise<void> {
-    if (group < 0) return Promise.resolve()
+    const { scaledTo = null, declaredCount = 0 } = this.inheritance.groups[group] ?? {}
+    if (group < 0 || slot >= (scaledTo ?? declaredCount)) return Promise.resolve() // it has none there
     return this.#unlessSettled((resolve) => {
       this.#retired.set(`${group}:${slot}`, resolve)
     })
   }
 
-  /** Its processes get no more than their time to stop. */
-  hurry(): void {
-    if (this.#isLed) this.#channel.send({ type: 'hurry' })
+  /** Its processes get no more than their time to stop, or than this. */
+  hurry(timeoutMs: number | null): void {
+    if (this.#isLed) this.#channel.send({ type: 'hurry', timeoutMs })
+  }
+
+  /** This one does not come up, and is about to end: the other one need not wait for that. */
+  fail({ exitCode, message }: CommandError): void {
+    this.#channel.send({ type: 'failed', exitCode, message })
   }
 
   /** Its processes are gone. */

@@ -1,7 +1,6 @@
 // Evaluates the user's modules in a child process: describe and worker alike. The modules run with the argv they would
 // have had on their own, see none of our variables, and `Worker.runAll()` only marks that everything is declared.
 
-import { spawnSync } from 'node:child_process'
 import { pathToFileURL } from 'node:url'
 import { inspect } from 'node:util'
 import type { Channel } from './channel.ts'
@@ -72,6 +71,7 @@ const CHECK_TIMEOUT_MS = 5000
 
 /** `node --check` reads a file, runs nothing, and prints the line that is wrong; it does not follow imports. */
 function placeOf(path: string): string {
+  const { spawnSync } = process.getBuiltinModule('node:child_process')
   const { stderr } = spawnSync(process.execPath, ['--check', path], {
     encoding: 'utf8',
     timeout: CHECK_TIMEOUT_MS,

@@ -1,7 +1,7 @@
 // What happens in a server, as it happens: one stream, which `millrace events` shows and the progress of long commands is
 // read from. Whoever makes something happen emits it here and goes on: nobody's listening, or not, changes anything.
 
-import type { SlotReceipt } from './reload.ts'
+import type { SlotReceipt } from './receipts.ts'
 
 /** A process. `group` is its name, `worker` its slot: `echo`, `echo:2`. */
 export interface OfProcess {

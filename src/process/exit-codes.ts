@@ -83,3 +83,15 @@ const WORDS: Record<number, string> = {
   [WorkerExit.Address]: 'address not available',
   [WorkerExit.Uncaught]: 'uncaught error',
 }
+
+/** For a name that means nothing here. */
+export function noGroup(
+  name: string,
+  known: readonly { readonly name: string; readonly listen: string }[],
+): CommandError {
+  const list = known.map((one) => (one.listen === '' ? one.name : `${one.name} (${one.listen})`)).join(', ')
+  return new CommandError(Exit.Usage, `there is no group '${name}'; there is: ${list || 'none'}`, {
+    code: 'ERR_NO_GROUP',
+    next: "name one of these; 'millrace status' shows them",
+  })
+}

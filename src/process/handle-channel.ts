@@ -17,10 +17,17 @@ export function standInRequest(place: number): number {
   return -1 - place
 }
 
-/** In the master. The handle stays ours. */
-export function sendSocket(child: ChildProcess, request: number, endpoint: string, handle: unknown): void {
+/** In the master. The handle stays ours. `onFailure`: it cannot be passed on; of a child that is gone nobody waits. */
+export function sendSocket(
+  child: ChildProcess,
+  { request, endpoint, handle }: { request: number; endpoint: string; handle: unknown },
+  onFailure: (error: Error) => void = ignore,
+): void {
   const message: SocketMessage = { cmd: COMMAND, request, endpoint }
-  if (child.connected) child.send(message, handle as never, () => undefined) // it may be gone by now: nobody waits then
+  if (!child.connected) return
+  child.send(message, handle as never, (error) => {
+    if (error !== null) onFailure(error)
+  })
 }
 
 /** In a worker, before any user code: takes the channel. */
@@ -33,5 +40,5 @@ export function receiveSockets(receive: (request: number, endpoint: string, hand
 }
 
 function ignore(): void {
-  // Node calls it itself when the master is gone, of which the private channel tells.
+  // Node disconnects by itself when the master is gone, of which the private channel tells; and so it does of a child.
 }

@@ -22,6 +22,8 @@ export class HealthServer {
   #server: Server | null = null
   #address = ''
   #suspended = ''
+  /** Where it listens besides, until `settle`. */
+  #next: { readonly server: Server | null; readonly address: string } | null = null
 
   constructor(look: () => Seen) {
     this.#look = look
@@ -29,11 +31,26 @@ export class HealthServer {
 
   /** Listens there and no longer where it did; empty: nowhere. Rejects with a SystemError, and then nothing has changed. */
   async listen(address: string): Promise<void> {
+    await this.listenBeside(address)
+    this.settle(true)
+  }
+
+  /** Listens there, too: `settle` says where from then on. Rejects with a SystemError, and then nothing has changed. */
+  async listenBeside(address: string): Promise<void> {
+    this.settle(false)
     if (address === this.#address) return
-    const server = address === '' ? null : await this.#open(parseHttpAddress(address))
-    this.close()
-    this.#server = server
-    this.#address = address
+    this.#next = { server: address === '' ? null : await this.#open(parseHttpAddress(address)), address }
+  }
+
+  /** The new address is wanted: no longer where it did. Or it is not. */
+  settle(isWanted: boolean): void {
+    const next = this.#next
+    this.#next = null
+    if (next === null) return
+    if (!isWanted) return shut(next.server)
+    shut(this.#server)
+    this.#server = next.server
+    this.#address = next.address
   }
 
   /** Leaves its port to another process, until `resume`. */
@@ -51,8 +68,8 @@ export class HealthServer {
   }
 
   close(): void {
-    this.#server?.close()
-    this.#server?.closeAllConnections()
+    this.settle(false)
+    shut(this.#server)
     this.#server = null
     this.#address = ''
   }
@@ -95,6 +112,11 @@ export class HealthServer {
   }
 }
 
+function shut(server: Server | null): void {
+  server?.close()
+  server?.closeAllConnections()
+}
+
 const OPEN_METRICS = 'application/openmetrics-text; version=1.0.0; charset=utf-8'
 const PLAIN_METRICS = 'text/plain; version=0.0.4; charset=utf-8'
 
@@ -103,9 +125,9 @@ const PAGES = new Map<string, (seen: Seen, response: ServerResponse, request: In
   ['/readyz', (seen, response) => judge(response, readinessOf(seen))],
   [
     '/metrics',
-    ({ groups }, response, { headers: { accept = '' } }) => {
+    (seen, response, { headers: { accept = '' } }) => {
       const isOpen = accept.includes('application/openmetrics-text')
-      end(response, 200, isOpen ? OPEN_METRICS : PLAIN_METRICS, renderMetrics(groups, isOpen))
+      end(response, 200, isOpen ? OPEN_METRICS : PLAIN_METRICS, renderMetrics(seen, isOpen))
     },
   ],
 ])

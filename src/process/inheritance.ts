@@ -78,5 +78,5 @@ export type FromSuccessor =
   | { readonly type: 'able' }
   | { readonly type: 'peers'; readonly rows: readonly PeerRow[] }
   | { readonly type: 'leads'; readonly version: string; readonly node: string }
-  /** It is to leave within its time to stop. */
-  | { readonly type: 'hurry' }
+  /** Its processes are to leave within their time to stop, or within this. */
+  | { readonly type: 'hurry'; readonly timeoutMs?: number | null }

@@ -7,13 +7,14 @@ import { once } from 'node:events'
 import { rmSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
+import { addon } from '../addon.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { encodeFrame } from '../shared/wire.ts'
 import { type Identity, isAlive, startTimeOf } from './identity.ts'
 import type { InheritedKeeper } from './inheritance.ts'
 import type { Output } from './output.ts'
-import { type Child, onceEnded, spawnChild } from './spawn.ts'
+import { type Child, onceEnded, onceUnstarted, spawnChild } from './spawn.ts'
 
 const START_TIMEOUT_MS = 10_000
 /** What one that nobody needs any more may take to end: it has nothing to finish. */
@@ -31,6 +32,8 @@ export class KeeperHandle {
   #hold: net.Socket | null = null
   #child: Child | null = null
   #ready: Promise<void> | null = null
+  /** Of `#child`: its end has been told. */
+  #gone: Promise<void> = Promise.resolve()
   #isEnding = false
 
   /** `onChange` is told when `pid` is another one. */
@@ -42,6 +45,11 @@ export class KeeperHandle {
     this.#onChange = onChange
   }
 
+  /** It is a child of this process. */
+  get hasStarted(): boolean {
+    return this.#child !== null
+  }
+
   /** 0 while there is none. */
   get pid(): number {
     return this.#child?.process.pid ?? this.#inherited.pid
@@ -49,7 +57,7 @@ export class KeeperHandle {
 
   /** A connection that the keeper trusts, to be given away: nothing has been read from it. Rejects when it cannot be had. */
   async connect(): Promise<net.Socket> {
-    this.#ready ??= this.#inherited.pid === 0 ? this.#start() : this.rejoin()
+    this.#ready ??= this.#begin()
     await this.#ready
     return this.#dial()
   }
@@ -62,12 +70,29 @@ export class KeeperHandle {
 
   /** Takes over the one of the earlier master, if there is one; a new one takes its place when it is gone. */
   async rejoin(): Promise<void> {
-    if (this.#inherited.pid === 0 || this.#hold !== null) return
-    const hold = await this.#dial().catch(() => null)
-    if (hold === null) {
-      this.#inherited = NOBODY
-      return this.#start()
+    if (this.#child !== null || (await this.#join())) return
+    const { pid } = this.#inherited
+    this.#inherited = NOBODY
+    if (pid !== 0) await this.#start()
+  }
+
+  /** During an upgrade there are two masters, and whichever is asked first starts it: the other one joins. */
+  async #begin(): Promise<void> {
+    if (await this.#join()) return
+    this.#inherited = NOBODY
+    try {
+      await this.#start()
+    } catch (error) {
+      if (!(await this.#join())) throw error // EADDRINUSE: that one was quicker
     }
+  }
+
+  /** Connects to the one that is there; false when none is. */
+  async #join(): Promise<boolean> {
+    if (this.#hold !== null) return true
+    const hold = await this.#dial().catch(() => null)
+    if (hold === null) return false
+    if (this.#inherited.pid === 0) this.#inherited = listenerOf(hold)
     this.#hold = hold.resume()
     hold.on('error', ignore).once('close', () => {
       this.#hold = this.#ready = null
@@ -75,6 +100,8 @@ export class KeeperHandle {
       if (!this.#isEnding) log('keeper of shared data: gone. What it kept is lost')
       this.#onChange()
     })
+    this.#onChange()
+    return true
   }
 
   async #dial(): Promise<net.Socket> {
@@ -94,10 +121,10 @@ export class KeeperHandle {
     this.#isEnding = true
     const child = this.#child
     if (child === null) return isLast ? this.#endInherited() : void this.#hold?.destroy()
-    const isGone = once(child.process, 'exit')
-    const late = setTimeout(() => child.process.kill('SIGKILL'), END_TIMEOUT_MS)
     child.channel.destroy()
-    await isGone
+    if (!isLast) return // the other master's processes may use it: it leaves when the last of them does
+    const late = setTimeout(() => child.process.kill('SIGKILL'), END_TIMEOUT_MS)
+    await this.#gone
     clearTimeout(late)
     rmSync(this.#path, { force: true })
   }
@@ -123,29 +150,52 @@ export class KeeperHandle {
     )
     output.attach(child, 'keeper')
     this.#child = child
+    let tellGone = ignore
+    this.#gone = new Promise((resolve) => {
+      tellGone = resolve
+    })
     this.#onChange()
     return new Promise((resolve, reject) => {
-      let why = ''
+      let [why, hasKept] = ['', false]
       const late = setTimeout(() => child.process.kill('SIGKILL'), START_TIMEOUT_MS)
       child.channel.onMessage = (message) => {
         clearTimeout(late)
-        if (message.type === 'ready') resolve()
-        else if (message.type === 'failed') why = message.message
+        if (message.type === 'ready') {
+          hasKept = true
+          resolve()
+        }
+        if (message.type === 'failed') why = message.message
       }
       const end = (word: string) => {
         clearTimeout(late)
         this.#child = this.#ready = null
         child.channel.destroy()
-        if (!this.#isEnding) log(`keeper of shared data pid ${child.process.pid}: ${word}. What it kept is lost`)
+        const loss = hasKept ? '. What it kept is lost' : ''
+        if (!this.#isEnding) log(`keeper of shared data pid ${child.process.pid}: ${word}${loss}`)
         this.#onChange()
+        tellGone()
         reject(new Error(word))
       }
-      child.process.once('error', (error) => end(error.message)) // spawn itself failed
+      onceUnstarted(child.process, (error) => end(error.message))
       onceEnded(child.process, (code, signal) => end(why || (signal === null ? `exit ${code}` : `signal ${signal}`)))
     })
   }
 }
 
+/** The process at the other end; nobody where that cannot be known. */
+function listenerOf(socket: net.Socket): Identity {
+  // No public name. The descriptor is only looked at.
+  const fd = (socket as unknown as { _handle?: { fd?: number } })._handle?.fd ?? -1
+  const { sys } = addon()
+  if (sys === null || fd < 0) return NOBODY
+  try {
+    const { pid } = sys.peerCredentials(fd)
+    return { pid, startTime: startTimeOf(pid) }
+  } catch {
+    return NOBODY // ENOTCONN: it is gone already
+  }
+}
+
 function ignore(): void {
-  // 'close' follows.
+  // 'close' follows, or nobody waits.
 }

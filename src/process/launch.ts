@@ -1,7 +1,7 @@
 // Makes a master where the process at hand must not be it as it is: a daemon, or the foreground server of a user's file that
 // was run directly (its module is evaluated in that process, and user code never runs in a master).
 
-import { type ChildProcess, spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { closeSync } from 'node:fs'
 import { join } from 'node:path'
 import { addon } from '../addon.ts'
@@ -79,6 +79,7 @@ function runThinParent(boot: MasterBoot): Promise<number> {
 /** Runs this command line with another copy of the package, the one that the app resolves. */
 export function runOther(startFile: string): Promise<number> {
   const args = [...process.execArgv, startFile, ...process.argv.slice(2)]
+  const { spawn } = process.getBuiltinModule('node:child_process')
   return follow(spawn(process.execPath, args, { stdio: 'inherit' }))
 }
 

@@ -24,7 +24,13 @@ interface Seat {
 export class Leaders {
   /** Grows with each reload: new code is chosen first, so that a name does not pass through all who are about to leave. */
   generation = 0
+  readonly #mayChoose: () => boolean
   readonly #seats = new Map<string, Seat>()
+
+  /** `mayChoose`: not while processes of another master may lead. When it may again, `settle` is to be called. */
+  constructor(mayChoose: () => boolean) {
+    this.#mayChoose = mayChoose
+  }
 
   stand(handle: WorkerHandle, name: string, ticket: number): void {
     const seat = this.#seats.get(name) ?? { leader: null, waiting: [] }
@@ -46,6 +52,7 @@ export class Leaders {
 
   /** Gives every name without a leader to one of those that serve. */
   settle(): void {
+    if (!this.#mayChoose()) return
     for (const [name, seat] of this.#seats) {
       if (seat.leader !== null) continue
       const next = bestOf(seat.waiting.filter(({ handle }) => handle.state === 'ready'))

@@ -2,10 +2,11 @@
 // whose maker is dead is taken over by a rename, which only one of several can do; who moved a living lock away by
 // accident puts it back, and the control socket is the second gate.
 
-import { linkSync, readFileSync, renameSync, unlinkSync, writeFileSync } from 'node:fs'
+import { linkSync, renameSync, unlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { codeOf } from '../errors.ts'
 import { type Identity, isAlive, ownIdentity } from './identity.ts'
+import { readShortFile } from './open-file.ts'
 
 const ATTEMPTS = 5
 
@@ -27,6 +28,11 @@ export class Lock {
       removeDead(path)
     }
     return holder
+  }
+
+  /** Who has it; pid 0 for nobody. */
+  static holderIn(runDir: string): Identity {
+    return readHolder(join(runDir, 'lock'))
   }
 
   /** The one that this process has been given by `passTo`; else as `acquire`, whoever had it. */
@@ -75,7 +81,7 @@ function create(path: string): boolean {
 /** Garbage reads as a holder that never lives. */
 function readHolder(path: string): Identity {
   try {
-    const { pid, startTime } = JSON.parse(readFileSync(path, 'utf8')) as Partial<Identity>
+    const { pid, startTime } = JSON.parse(readShortFile(path)) as Partial<Identity>
     return { pid: Number(pid), startTime: String(startTime) }
   } catch {
     return { pid: 0, startTime: '' } // gone, or not ours

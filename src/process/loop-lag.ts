@@ -1,7 +1,7 @@
 // How late a worker's event loop is, while somebody watches: Node's own histogram, which wakes an idle process a hundred
 // times a second and so does not run otherwise.
 
-import { type IntervalHistogram, monitorEventLoopDelay } from 'node:perf_hooks'
+import type { IntervalHistogram } from 'node:perf_hooks'
 
 const RESOLUTION_MS = 10
 
@@ -12,7 +12,7 @@ export class LoopLag {
   watch(isOn: boolean): void {
     if (isOn === (this.#histogram !== null)) return
     this.#histogram?.disable()
-    this.#histogram = isOn ? monitorEventLoopDelay({ resolution: RESOLUTION_MS }) : null
+    this.#histogram = isOn ? newHistogram() : null
     this.#histogram?.enable()
     this.#lastMs = 0
   }
@@ -25,4 +25,9 @@ export class LoopLag {
     histogram.reset()
     return this.#lastMs
   }
+}
+
+function newHistogram(): IntervalHistogram {
+  const { monitorEventLoopDelay } = process.getBuiltinModule('node:perf_hooks')
+  return monitorEventLoopDelay({ resolution: RESOLUTION_MS })
 }

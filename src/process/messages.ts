@@ -152,6 +152,10 @@ export type FromChild =
   /** Asks for a connection to the keeper of shared data, which comes over the handle channel. */
   | { readonly type: 'reachKeeper'; readonly request: number }
   | { readonly type: 'retired' }
+  /** The socket of that place is closed here. */
+  | { readonly type: 'relieved'; readonly place: number }
+  /** It leaves by itself within this time, and does not accept any more. Again: within less. */
+  | { readonly type: 'leaving'; readonly exitCode: number; readonly timeoutMs: number }
   /** It would lead this; or it does not any more, and its job has ended. */
   | { readonly type: 'stand' | 'resign'; readonly name: string; readonly ticket: number }
   /** It did not come up, or cannot go on; the reason with its stack. `isLogged`: it has written that itself. */
@@ -161,6 +165,11 @@ export type FromChild =
   /** From a master to who launched it: everything serves. */
   | { readonly type: 'started'; readonly banner: string }
   | FromSuccessor
+
+/** A time to stop that is longer is this long: timers of Node take 2^31 - 1 ms, and what kills comes later. */
+export const LONGEST_STOP_MS = 2_000_000_000
+/** Characters of an error that are kept of one slot, and shown. */
+export const LONGEST_REASON = 8192
 
 /** How often a worker reports. */
 export const HEARTBEAT_MS = 1000

@@ -4,7 +4,8 @@
 
 import { addCounters, type Counters, newCounters } from '../counters.ts'
 import { version } from '../version.ts'
-import { groupHealth } from './readiness.ts'
+import type { Events } from './events.ts'
+import { groupHealth, type Seen } from './readiness.ts'
 import type { GroupState, Slot } from './slot.ts'
 import { HUNG_AFTER_MS } from './status.ts'
 
@@ -40,30 +41,53 @@ function inAndOut(received: keyof Counters, sent: keyof Counters): [keyof Counte
   ]
 }
 
+/** How reloads went, read from the events. */
+export class ReloadTally {
+  /** By how they ended. */
+  readonly counts = { succeeded: 0, failed: 0 }
+  /** Unix time, s; 0 before there was one. */
+  lastAt = 0
+  lastSucceeded = false
+
+  constructor(events: Events) {
+    events.follow((event) => {
+      if (event.type !== 'operation' || event.operation !== 'reload') return
+      if (event.step !== 'done' && event.step !== 'failed') return
+      this.lastSucceeded = event.step === 'done'
+      this.counts[this.lastSucceeded ? 'succeeded' : 'failed']++
+      this.lastAt = Date.parse(event.time) / 1000
+    })
+  }
+}
+
 /** @param isOpen OpenMetrics, else the text format that came before it */
-export function renderMetrics(groups: readonly GroupState[], isOpen: boolean): string {
-  const text = familiesOf(groups).map((family) => render(family, isOpen))
+export function renderMetrics({ groups, reloads }: Seen, isOpen: boolean): string {
+  const text = [...familiesOf(groups), ...reloadFamilies(reloads)].map((family) => render(family, isOpen))
   return text.join('') + (isOpen ? '# EOF\n' : '')
 }
 
 function familiesOf(all: readonly GroupState[]): Family[] {
   const groups = all.filter(({ isGone }) => !isGone)
-  const slots = groups.flatMap(({ name, slots }) => {
-    return slots.map((slot) => ({ slot, labels: { group: name, worker: String(slot.id) }, counters: countersOf(slot) }))
+  const slots = groups.flatMap((group) => {
+    return group.slots.map((slot) => {
+      return { group, slot, labels: { ...labelsOf(group), worker: String(slot.id) }, counters: countersOf(slot) }
+    })
   })
-  const healths = groups.map(groupHealth)
-  const silent = slots.filter(({ slot: { current } }) => current === null || current.silentMs >= HUNG_AFTER_MS).length
+  const healths = groups.map((group) => ({ labels: labelsOf(group), ...groupHealth(group) }))
+  const silent = slots.filter(({ group, slot: { current } }) => {
+    return !group.isStopped && (current === null || current.silentMs >= HUNG_AFTER_MS)
+  }).length
   return [
     info('build', 'What runs.', { version, node: process.versions.node }),
     gauge(
       'workers',
-      'Processes as declared.',
-      healths.map(({ name, count }) => [{ group: name }, count]),
+      'Processes as declared, or as scale has made it.',
+      healths.map(({ labels, count }) => [labels, count]),
     ),
     gauge(
       'workers_ready',
       'Processes that serve.',
-      healths.map(({ name, ready }) => [{ group: name }, ready]),
+      healths.map(({ labels, ready }) => [labels, ready]),
     ),
     gauge('metrics_missing_workers', 'Workers whose numbers are not of now.', [[{}, silent]]),
     counter('worker_restarts', 'Processes that ended when they should not, by how.', groups.flatMap(exitsOf)),
@@ -86,6 +110,19 @@ function familiesOf(all: readonly GroupState[]): Family[] {
         ),
       ),
     ),
+  ]
+}
+
+function reloadFamilies({ counts, lastAt, lastSucceeded }: ReloadTally): Family[] {
+  const last = (value: number): Family['samples'] => (lastAt === 0 ? [] : [[{}, value]])
+  return [
+    counter(
+      'reloads',
+      'Reloads, by how they ended.',
+      Object.entries(counts).map(([result, times]) => [{ result }, times]),
+    ),
+    gauge('last_reload_success', 'Whether the last reload went through.', last(lastSucceeded ? 1 : 0)),
+    gauge('last_reload_timestamp_seconds', 'When it ended, in Unix time.', last(lastAt)),
   ]
 }
 
@@ -112,8 +149,13 @@ function memoryOf({ processes }: Slot): number {
   return processes.reduce((sum, { report }) => sum + report.memory, 0)
 }
 
-function exitsOf({ name, exits }: GroupState): (readonly [Labels, number])[] {
-  return [...exits].map(([reason, times]) => [{ group: name, reason }, times])
+/** Its name where that says which one is meant: of two with the same series Prometheus keeps one. */
+function labelsOf({ blueprint }: GroupState): Labels {
+  return { group: blueprint.mailbox }
+}
+
+function exitsOf(group: GroupState): (readonly [Labels, number])[] {
+  return [...group.exits].map(([reason, times]) => [{ ...labelsOf(group), reason }, times])
 }
 
 /** In OpenMetrics a family has its name without the suffix of its samples; before, it has theirs, and there is no info. */

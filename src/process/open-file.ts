@@ -1,7 +1,7 @@
-// Opens a file that a flag or the environment named. A server may be started by root, and the folder may be shared: a
+// Opens a file that a flag or the environment named, or that lies where ours should. A server may be started by root, and the folder may be shared: a
 // link planted there must not make root write to a file of somebody's choice, nor a pipe without a reader make it wait.
 
-import { constants, openSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { codeOf, SystemError } from '../errors.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 
@@ -13,5 +13,22 @@ export function openFile(path: string, how: 'append' | 'replace', mode: number):
     return openSync(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | place, mode)
   } catch (cause) {
     throw new CommandError(Exit.Failure, new SystemError(codeOf(cause), 'open', path).message, { cause })
+  }
+}
+
+/** A short file of ours has at most this. */
+const MOST_BYTES = 1_048_576
+
+/** All of a short text file. Throws the errors of open(2), and EINVAL for what is no file: a pipe would make us wait for ever. */
+export function readShortFile(path: string): string {
+  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants
+  const fd = openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+  try {
+    const stat = fstatSync(fd)
+    if (!stat.isFile() || stat.size > MOST_BYTES) throw new SystemError('EINVAL', 'read', path)
+    const bytes = Buffer.alloc(stat.size)
+    return bytes.toString('utf8', 0, readSync(fd, bytes, 0, bytes.length, 0))
+  } finally {
+    closeSync(fd)
   }
 }

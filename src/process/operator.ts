@@ -8,9 +8,11 @@ import type { Described } from './describe.ts'
 import type { Operation } from './events.ts'
 import { asCommandError, CommandError, Exit } from './exit-codes.ts'
 import { Operations } from './operations.ts'
+import type { ReloadOutcome } from './receipts.ts'
 import { Regroup, type Scale } from './regroup.ts'
-import { Reload, type ReloadOutcome, type Supervisor } from './reload.ts'
-import { monotonicUsec, tellService } from './service.ts'
+import { Reload } from './reload.ts'
+import { extendWhile, monotonicUsec, tellService } from './service.ts'
+import type { Supervisor } from './turnover.ts'
 
 /** What an operator needs of its master. */
 export interface Operated extends Supervisor {
@@ -18,10 +20,14 @@ export interface Operated extends Supervisor {
   /** Another master has taken over: what is still to be done is its business. */
   readonly isReplaced: boolean
   readonly stopTimeoutMs: number
+  /** No process may take for ever to start. */
+  readonly startsInTime: boolean
   /** The first start is over, or the server is being stopped. */
   untilUp(): Promise<void>
   /** Evaluates the code that is on disk now, and follows its settings. Rejects with a CommandError. */
   describeAnew(): Promise<Described>
+  /** It runs now, or it has been given up. */
+  settleNewCode(isDone: boolean): void
 }
 
 /** The code of an outcome that another master is to be asked for. */
@@ -128,16 +134,21 @@ export class Operator {
     master.events.emit(
       failure === null ? { ...about, step: 'done', durationMs } : { ...about, step: 'failed', durationMs, reason },
     )
-    log(`${[operation, ...names].join(' ')}: ${lineOf(outcome)}`)
+    log(`${[operation, ...names].join(' ')}: ${lineOf(operation, outcome)}`)
     return outcome
   }
 
   async #withNewCode(work: Reload): Promise<void> {
     log('reload: checking the new code')
     tellService('RELOADING=1', monotonicUsec())
+    const stopExtending = extendWhile(() => this.#master.startsInTime && !this.#master.isStopping)
+    let isDone = false
     try {
       await work.run(await this.#master.describeAnew())
+      isDone = true
     } finally {
+      stopExtending()
+      this.#master.settleNewCode(isDone)
       if (!this.#master.isStopping) tellService('READY=1')
     }
   }
@@ -148,9 +159,11 @@ function outcomeOf(failure: CommandError | null, durationMs: number, { receipts,
   return { exitCode, reason, ...(failure === null ? {} : { code, next }), durationMs, slots: receipts, canaries }
 }
 
-function lineOf({ reason, durationMs, slots }: ReloadOutcome): string {
+function lineOf(operation: Operation, { reason, durationMs, slots }: ReloadOutcome): string {
+  if (reason !== '' && operation === 'scale') return `given up: ${reason}` // all of it is taken back
   const fresh = slots.filter(({ result }) => result === 'replaced' || result === 'added').length
   const gone = slots.filter(({ result }) => result === 'removed' || result === 'stopped').length
-  if (reason !== '') return `given up, processes that already run the new code: ${fresh}: ${reason}`
+  if (reason !== '')
+    return `given up${fresh === 0 ? '' : `, processes that already run the new code: ${fresh}`}: ${reason}`
   return `done in ${(durationMs / 1000).toFixed(1)} s, new processes: ${fresh}${gone === 0 ? '' : `, ended: ${gone}`}`
 }

@@ -1,7 +1,7 @@
 // The pid file: for people and their scripts. We never read it to learn whom to signal.
 
-import { closeSync, readFileSync, rmSync, writeSync } from 'node:fs'
-import { openFile } from './open-file.ts'
+import { closeSync, rmSync, writeSync } from 'node:fs'
+import { openFile, readShortFile } from './open-file.ts'
 
 export function writePidFile(path: string, pid: number): void {
   const fd = openFile(path, 'replace', 0o644)
@@ -16,7 +16,7 @@ export function writePidFile(path: string, pid: number): void {
 export function removePidFile(path: string): void {
   let text = ''
   try {
-    text = readFileSync(path, 'utf8')
+    text = readShortFile(path)
   } catch {
     return // ENOENT: it is gone
   }

@@ -6,6 +6,7 @@
 import { type Addon, addon } from '../addon.ts'
 import { messageOf } from '../errors.ts'
 import { log } from '../log.ts'
+import type { BoundSocket } from '../net/bound-socket.ts'
 import type { GroupState, Slot } from './slot.ts'
 import type { WorkerHandle } from './worker-handle.ts'
 
@@ -18,7 +19,7 @@ const EMPTY_LOOKS = 3
 export class PortShare {
   readonly #group: GroupState
   readonly #sys: Addon['sys']
-  readonly #standIns = new Map<Slot, WorkerHandle>()
+  readonly #standIns = new Map<Slot, { readonly handle: WorkerHandle; readonly socket: BoundSocket }>()
   #chosen = ''
 
   constructor(group: GroupState, { sys } = addon()) {
@@ -39,18 +40,46 @@ export class PortShare {
     if (ready.length === 0) return // who comes waits for whoever is ready first
     this.#choose(ready)
     for (const slot of this.#group.slots) {
-      if (ready.includes(slot)) this.#relieve(slot)
+      if (ready.includes(slot)) void this.#relieve(slot)
       else if (!slot.isGivenUp) this.#standIn(slot, ready)
     }
   }
 
   /** Nothing new comes to this slot; resolves when what had come has been accepted. */
   async giveUp(slot: Slot): Promise<void> {
-    const socket = slot.current?.socket ?? null
+    const socket = this.#socketOf(slot)
     const isOwn = socket !== null && !this.#group.blueprint.sockets.includes(socket) // the new blueprint has fewer
     slot.isGivenUp = true
     this.settle()
-    if (this.#sys === null || !isOwn || !this.#group.blueprint.declaration.reusePort) return
+    if (isOwn) await this.#emptied(socket)
+  }
+
+  /** Where another master chooses: resolves when what had come to this slot has been accepted. */
+  async emptied(slot: Slot): Promise<void> {
+    const socket = this.#socketOf(slot)
+    if (socket !== null && !socket.isActivated) await this.#emptied(socket)
+  }
+
+  /**
+   * It is no slot any more. Resolves when nobody stands in for it: a socket that a sibling still has keeps its place in the
+   * kernel's order, and the next one would get a place that is never chosen.
+   */
+  async dismiss(slot: Slot): Promise<void> {
+    slot.isGivenUp = true
+    await this.#relieve(slot)
+  }
+
+  /** Those that siblings accept on for others. */
+  get sockets(): BoundSocket[] {
+    return [...this.#standIns.values()].map(({ socket }) => socket)
+  }
+
+  #socketOf(slot: Slot): BoundSocket | null {
+    return slot.current?.socket ?? this.#standIns.get(slot)?.socket ?? null
+  }
+
+  async #emptied(socket: BoundSocket): Promise<void> {
+    if (this.#sys === null || !this.#group.blueprint.declaration.reusePort) return
     let empty = 0
     for (let waited = 0; waited < LONGEST_WAIT_MS && empty < EMPTY_LOOKS; waited += LOOK_EVERY_MS) {
       await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))
@@ -78,16 +107,17 @@ export class PortShare {
 
   #standIn(slot: Slot, ready: readonly Slot[]): void {
     const socket = this.#group.blueprint.sockets[slot.id]
-    if (socket === undefined || this.#standIns.get(slot)?.state === 'ready') return
+    if (socket === undefined || this.#standIns.get(slot)?.handle.state === 'ready') return
     const [handle] = ready.flatMap(({ current }) => (current === null ? [] : [current])).sort(byConnections)
     if (handle === undefined) return
-    this.#standIns.set(slot, handle)
+    this.#standIns.set(slot, { handle, socket })
     handle.standIn(slot.id, socket)
   }
 
-  #relieve(slot: Slot): void {
-    this.#standIns.get(slot)?.relieve(slot.id)
+  async #relieve(slot: Slot): Promise<void> {
+    const standIn = this.#standIns.get(slot)
     this.#standIns.delete(slot)
+    await standIn?.handle.relieve(slot.id)
   }
 }
 

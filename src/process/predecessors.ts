@@ -2,13 +2,14 @@
 // comes back to its loop holds the port for ever. So those alive are on record, by pid and start time, and the next
 // master waits for them and then kills them. A pid alone is never signalled.
 
-import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { codeOf, messageOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 import { type Identity, isAlive, startTimeOf } from './identity.ts'
+import { readShortFile } from './open-file.ts'
 
 const LOOK_EVERY_MS = 20
 /** A worker notices the end of its master at once, then has its time to stop. */
@@ -84,6 +85,11 @@ export class Predecessors {
     }
   }
 
+  /** The record is gone: the next one is written whatever it says. */
+  forgetWritten(): void {
+    this.#written = ''
+  }
+
   /** At the end, when none of our own is left: a start that failed may not have waited for the old ones. */
   forget(): void {
     if (this.#old.some(isAlive)) this.record([])
@@ -103,7 +109,7 @@ function kill(old: Identity): void {
 /** Anything but our own format counts as nobody. */
 function read(path: string): Identity[] {
   try {
-    const workers = JSON.parse(readFileSync(path, 'utf8')) as Identity[]
+    const workers = JSON.parse(readShortFile(path)) as Identity[]
     return workers.filter(({ pid, startTime }) => pid > 1 && typeof startTime === 'string' && startTime !== '')
   } catch {
     return [] // ENOENT, or garbage

@@ -1,5 +1,6 @@
 // Whether a server is alive, and whether it is ready: what probes and the service manager are told.
 
+import type { ReloadTally } from './metrics.ts'
 import type { GroupState } from './slot.ts'
 import { HUNG_AFTER_MS } from './status.ts'
 
@@ -27,6 +28,7 @@ export type ServerState = 'starting' | 'running' | 'stopping'
 export interface Seen {
   readonly state: ServerState
   readonly groups: readonly GroupState[]
+  readonly reloads: ReloadTally
 }
 
 /** Alive: the master answers, so it reconciles. What workers lack (a database, say) no restart of the server would bring. */

@@ -6,8 +6,8 @@ import { log } from '../log.ts'
 import { Backoff, HEALTHY_AFTER_MS } from '../loop/backoff.ts'
 import { now } from '../loop/clock.ts'
 import { Lifespan, type Reached } from './lifespan.ts'
-import { Reload, type Supervisor } from './reload.ts'
 import type { GroupState, Slot } from './slot.ts'
+import { type Supervisor, Turnover } from './turnover.ts'
 import type { WorkerHandle } from './worker-handle.ts'
 
 /** What it needs of its master besides. */
@@ -59,7 +59,7 @@ export class Recycling {
   async #recycle(group: GroupState, slot: Slot, handle: WorkerHandle, { limit, words }: Reached): Promise<void> {
     const name = `worker ${group.name}:${slot.id} pid ${handle.pid}`
     const hint = this.#lifeOf(group, handle).isHasty ? `; again within seconds of its start: raise ${limit}` : ''
-    const reload = new Reload(this.#supervisor, 'recycle')
+    const reload = new Turnover(this.#supervisor, 'recycle')
     this.#busy.add(group)
     try {
       await this.#supervisor.exclusively(async () => {

@@ -2,8 +2,8 @@
 // after the other with reloads.
 
 import type { Leave } from './control.ts'
-import { CommandError, Exit } from './exit-codes.ts'
-import { noGroup, Reload } from './reload.ts'
+import { CommandError, Exit, noGroup } from './exit-codes.ts'
+import { Reload } from './reload.ts'
 import type { Blueprint, GroupState } from './slot.ts'
 
 /** `4`, `+1`, `-1`, or back to what the code declares. */
@@ -44,6 +44,7 @@ export class Regroup extends Reload {
       group.blueprint = blueprint
       group.scaledTo = scaledTo
       await this.remove(group, group.slots.slice(before))
+      this.supervisor.reconcile() // its sockets are closed before the next one is bound: their order is the kernel's
       throw error
     }
   }

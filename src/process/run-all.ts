@@ -3,9 +3,9 @@
 
 import { realpathSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { runCommand } from './command.ts'
 import { Exit } from './exit-codes.ts'
 import { registry } from './group.ts'
+import './node-flags.ts' // notes how Node was started, before user code can change what says so
 
 let isRunning = false
 
@@ -20,7 +20,10 @@ export function runAll(): void {
 /** The user's timers and sockets may keep this process alive: it ends with its command. */
 async function runTyped(): Promise<void> {
   const file = typedFile()
-  if (file !== null) process.exit(await runCommand(process.argv.slice(2), file))
+  if (file !== null) {
+    const { runCommand } = await import('./command.ts') // no worker has a use for it
+    process.exit(await runCommand(process.argv.slice(2), file))
+  }
   process.stderr.write('millrace: Worker.runAll() needs a file to run in its processes: node app.js start\n')
   process.exit(Exit.Module)
 }

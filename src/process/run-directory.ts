@@ -2,10 +2,10 @@
 // never by code, so that `stop` from cron finds what `start` from a shell made. Created 0700; one that others can enter
 // is refused, since whoever can replace the control socket commands the server.
 
-import { createHash } from 'node:crypto'
 import { lstatSync, mkdirSync, readdirSync, realpathSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
+import { crypto } from '../builtins.ts'
 import { codeOf, SystemError } from '../errors.ts'
 import { checkUnixPath } from '../net/address.ts'
 import { CommandError, Exit } from './exit-codes.ts'
@@ -176,7 +176,7 @@ function checkPrivate(path: string, uid: number): void {
 
 /** By the real path: a server is known by its file, whatever the way to it. */
 function hashOf(module: string): string {
-  return createHash('sha256').update(realPathOf(module)).digest('hex').slice(0, 16)
+  return crypto().createHash('sha256').update(realPathOf(module)).digest('hex').slice(0, 16)
 }
 
 export function realPathOf(module: string): string {

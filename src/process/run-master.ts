@@ -3,11 +3,22 @@
 import { guardOutput, log, sendLogTo } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import type { Channel } from './channel.ts'
-import type { EarlierMaster } from './earlier-master.ts'
+import { EarlierMaster } from './earlier-master.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 import { Master } from './master.ts'
-import type { FromChild, StartOptions, ToChild } from './messages.ts'
+import type { FromChild, MasterBoot, StartOptions, ToChild } from './messages.ts'
+import { adoptNodeSettings } from './node-flags.ts'
 import { isService } from './service.ts'
+
+/** What a process does that was started as a master, or became one; it ends with it. */
+export async function lead(
+  { node, options, isDaemon, inheritance }: MasterBoot,
+  channel: Channel<ToChild, FromChild> | null,
+): Promise<never> {
+  adoptNodeSettings(node)
+  const earlier = inheritance === undefined || channel === null ? null : new EarlierMaster(inheritance, channel)
+  process.exit(await runMaster(options, isDaemon, channel, earlier))
+}
 
 /**
  * Resolves with the exit code, when the server has ended. `launcher` is who started us as a child: to be told of the start,

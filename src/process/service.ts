@@ -1,8 +1,8 @@
 // What the machine around the master wants of it: a service manager to be told (sd_notify(3)), process 1 to reap orphans.
 // Both take the addon; without it they are left undone, and that is said once.
 
-import { addon } from '../addon.ts'
-import { messageOf } from '../errors.ts'
+import { addon, type Sys } from '../addon.ts'
+import { codeOf, messageOf } from '../errors.ts'
 import { log } from '../log.ts'
 import { type GroupHealth, healthOf, type Seen } from './readiness.ts'
 
@@ -22,11 +22,35 @@ export function tellService(...lines: readonly string[]): void {
   const { sys } = addon()
   if (socket === undefined || socket === '') return
   if (sys === null) return missing(`the service manager is not told when this server is ready: use Type=exec`)
-  try {
-    sys.notify(socket, lines.map((line) => `${line}\n`).join(''))
-  } catch (error) {
-    log(`the service manager cannot be told: ${messageOf(error)}`) // ENOENT, ECONNREFUSED: it is gone
+  untold.push(lines.map((line) => `${line}\n`).join(''))
+  if (untold.length > MOST_UNTOLD) untold.shift()
+  tell(sys, socket)
+}
+
+/** What a manager that is busy has not taken yet, in order. */
+const untold: string[] = []
+const MOST_UNTOLD = 64
+const TELL_AGAIN_MS = 50
+let again: NodeJS.Timeout | null = null
+
+function tell(sys: Sys, socket: string): void {
+  if (again !== null) return
+  for (let [text] = untold; text !== undefined; [text] = untold) {
+    try {
+      sys.notify(socket, text)
+    } catch (error) {
+      if (codeOf(error) === 'EAGAIN') return tellAgain(sys, socket)
+      log(`the service manager cannot be told: ${messageOf(error)}`) // ENOENT, ECONNREFUSED: it is gone
+    }
+    untold.shift()
   }
+}
+
+function tellAgain(sys: Sys, socket: string): void {
+  again = setTimeout(() => {
+    again = null
+    tell(sys, socket)
+  }, TELL_AGAIN_MS).unref()
 }
 
 /** A line for `systemctl status`, when it has changed. */
@@ -40,8 +64,9 @@ export function tellStatus(seen: Seen): void {
 
 let lastStatus = ''
 
-function statusLine({ state, groups }: Seen): string {
-  const all = healthOf({ state, groups }).groups
+function statusLine(seen: Seen): string {
+  const { state, groups } = seen
+  const all = healthOf(seen).groups
   const sum = (of: (group: GroupHealth) => number) => all.reduce((total, group) => total + of(group), 0)
   const waiting = groups.flatMap(({ name, slots }) => {
     return slots.filter((slot) => slot.isWaiting).map((slot) => `${name}:${slot.id} ${slot.lastExit}`)
@@ -58,10 +83,10 @@ const EXTEND_EVERY_MS = 5000
 const EXTEND_BY_MS = 15_000
 
 /**
- * While the server starts, as long as `isBounded` says that it gives up by itself: `startTimeoutMs` may be longer than the
- * service manager's patience (TimeoutStartSec=, 90 s). Ends when what it returns is called.
+ * While the server starts, reloads or is upgraded, as long as `isBounded` says that it gives up by itself: `startTimeoutMs` may be
+ * longer than the service manager's patience (TimeoutStartSec=, 90 s). Ends when what it returns is called.
  */
-export function extendStart(isBounded: () => boolean): () => void {
+export function extendWhile(isBounded: () => boolean): () => void {
   if (!process.env.NOTIFY_SOCKET) return () => undefined
   const extend = () => isBounded() && tellService(extension(EXTEND_BY_MS))
   extend()

@@ -74,11 +74,17 @@ export class GroupState {
     this.#binding.set(address, binding)
     try {
       const socket = await binding
-      this.#inner.set(address, socket)
+      if (!this.isStopped) this.#inner.set(address, socket)
       return socket
     } finally {
       this.#binding.delete(address)
     }
+  }
+
+  /** It has no process and no socket from now on: those that its processes have asked for are bound anew when they start. */
+  stop(): void {
+    this.isStopped = true
+    this.#inner.clear()
   }
 
   /** By the address that was asked for. */
@@ -132,7 +138,12 @@ export class GroupState {
     const declared = this.isGone || this.isStopped ? [] : this.blueprint.sockets
     const kept = this.isStopped ? [] : [...this.#inner.values()]
     const inner = [...kept, ...used.flatMap(({ innerSockets }) => [...innerSockets])]
-    const all = [...declared, ...used.map(({ socket }) => socket), ...inner]
+    const all = [
+      ...declared,
+      ...used.map(({ socket }) => socket),
+      ...inner,
+      ...(this.isStopped ? [] : this.share.sockets),
+    ]
     return all.filter((socket) => socket !== null)
   }
 }

@@ -6,7 +6,7 @@ import { addon, type Sys } from '../addon.ts'
 import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
 import { type Address, parseAddress } from '../net/address.ts'
-import { type BoundSocket, bindShared, bindSocket, inheritSocket, resolve } from '../net/bound-socket.ts'
+import { type BoundSocket, bindShared, bindSocket, fileId, inheritSocket, resolve } from '../net/bound-socket.ts'
 import { boundByChildren, type UdpPorts, udpPorts } from '../net/udp-ports.ts'
 import { type ActivatedSocket, isMeant } from './activation.ts'
 import type { Credentials, Declaration } from './group.ts'
@@ -41,6 +41,8 @@ export class Sockets {
   /** Of the start or reload that is under way: no group may have them yet. */
   readonly #reserved = new Set<BoundSocket>()
   readonly #udp: UdpPorts
+  /** Of what it inherits: `own` was called. */
+  #isOwner = false
 
   constructor(udp: UdpPorts = udpPorts()) {
     this.#udp = udp
@@ -168,17 +170,19 @@ export class Sockets {
   inherit({ fd, endpoint, file, address, isShared, owner, activatedAs }: InheritedEntry): BoundSocket {
     const bound = fd < 0 ? boundByChildren(endpoint) : inheritSocket(fd, endpoint, address, file)
     const socket = activatedAs === null ? bound : { ...bound, isActivated: true }
-    this.#all.set(socket, { address, isShared, owner, activatedAs, isLent: true })
+    this.#all.set(socket, { address, isShared, owner, activatedAs, isLent: !this.#isOwner })
     return socket
   }
 
   /** The next master is in charge of all. */
   lend(): void {
+    this.#isOwner = false
     for (const entry of this.#all.values()) entry.isLent = true
   }
 
   /** This master is. */
   own(): void {
+    this.#isOwner = true
     for (const entry of this.#all.values()) entry.isLent = false
   }
 
@@ -250,6 +254,9 @@ export class Sockets {
     if (entry?.address.transport !== 'unix' || entry.activatedAs !== null) return
     if (entry.owner?.uid === owner?.uid && entry.owner?.gid === owner?.gid) return
     const { path } = entry.address
+    const found = fileId(path)
+    if (socket.file !== undefined && found !== '' && found !== socket.file)
+      return log(`${path}: is not the socket of this server any more; whose it is stays as it is`)
     try {
       lchownSync(path, owner?.uid ?? process.geteuid?.() ?? 0, owner?.gid ?? process.getegid?.() ?? 0)
     } catch (cause) {

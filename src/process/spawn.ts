@@ -1,22 +1,18 @@
 // Starts our start file as a child: role and secrets travel over a private inherited descriptor, never over
 // environment or arguments, so that a grandchild is not taken for a worker.
 
-import { ChildProcess, type SpawnOptions as NodeSpawnOptions, type StdioOptions, spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import type { ChildProcess, SpawnOptions as NodeSpawnOptions, StdioOptions } from 'node:child_process'
 import { Socket } from 'node:net'
-import { fileURLToPath } from 'node:url'
 import type { Sys } from '../addon.ts'
+import { log } from '../log.ts'
 import { activatedDescriptors } from './activation.ts'
+import { BOOT_VARIABLE, CHANNEL_FD, CHANNEL_VARIABLE } from './boot.ts'
 import { Channel } from './channel.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 import type { Boot, FromChild, MasterBoot, ToChild } from './messages.ts'
 import { childEnv, nodeFlags } from './node-flags.ts'
+import { startFile } from './start-file.ts'
 
-/** Where a child finds its channel. Deleted by the child before any user code runs. */
-const CHANNEL_VARIABLE = 'MILLRACE_CHANNEL'
-const CHANNEL_FD = 3
-/** Of a process that became a master by itself: nobody is at the other end of a channel, so its boot is here. */
-const BOOT_VARIABLE = 'MILLRACE_BOOT'
 /** Inherited sockets follow the channel. */
 export const FIRST_SOCKET_FD = 4
 
@@ -77,10 +73,11 @@ function definedOnly(env: NodeJS.ProcessEnv): Record<string, string> {
 
 /** Some failures of `spawn` are events (EAGAIN, EMFILE), and others it throws (ENOMEM): here all are events. */
 function trySpawn(node: string, args: readonly string[], options: NodeSpawnOptions): ChildProcess {
+  const children = process.getBuiltinModule('node:child_process') // short commands have none, and do not load it
   try {
-    return spawn(node, args, options)
+    return children.spawn(node, args, options)
   } catch (error) {
-    const failed = new ChildProcess()
+    const failed = new children.ChildProcess()
     process.nextTick(() => failed.emit('error', error))
     return failed
   }
@@ -102,7 +99,18 @@ export function onceEnded(child: ChildProcess, tell: (code: number | null, signa
   })
 }
 
-/** What the 'error' event of a child means: it could not be started. */
+/**
+ * Tells that a process could not be started. Its 'error' event is of a signal, too, that this process may not send (EPERM, without
+ * CAP_KILL): then it lives, and nobody is told.
+ */
+export function onceUnstarted(child: ChildProcess, tell: (error: Error) => void): void {
+  child.on('error', (error) => {
+    if (child.pid === undefined) tell(error)
+    else log(`process ${child.pid}: ${error.message}`)
+  })
+}
+
+/** What is told of a child that could not be started. */
 export function spawnFailure(error: Error): CommandError {
   return new CommandError(Exit.Failure, `cannot start a process: ${error.message}`, { cause: error })
 }
@@ -117,25 +125,4 @@ function label(boot: Boot): string[] {
 
 function ownProgram(): Program {
   return { node: process.execPath, startFile: startFile() }
-}
-
-/** `start.js`: beside the bundle's chunks, one folder up from here in the tests' build. */
-export function startFile(): string {
-  const beside = fileURLToPath(new URL('./start.js', import.meta.url))
-  return existsSync(beside) ? beside : fileURLToPath(new URL('../start.js', import.meta.url))
-}
-
-/** In a process that became what it is: what that is, or null. */
-export function takeBoot(): MasterBoot | null {
-  const boot = process.env[BOOT_VARIABLE]
-  delete process.env[BOOT_VARIABLE]
-  return boot === undefined || boot === '' ? null : (JSON.parse(boot) as MasterBoot)
-}
-
-/** In a child: the channel, or null in a process that a person started. */
-export function takeChannel(): Channel<ToChild, FromChild> | null {
-  const fd = process.env[CHANNEL_VARIABLE]
-  delete process.env[CHANNEL_VARIABLE]
-  if (fd !== String(CHANNEL_FD)) return null
-  return new Channel(new Socket({ fd: CHANNEL_FD, readable: true, writable: true }))
 }

@@ -20,32 +20,38 @@ interface Place extends Watched {
 }
 
 export class StuckWorkers {
-  readonly #watchdog = new Watchdog(HEARTBEAT_MS, isStopped, now())
+  readonly #watchdog: Watchdog
+  readonly #now: () => number
   readonly #groups: readonly GroupState[]
   readonly #canHaveStack: () => boolean
   readonly #places = new WeakMap<WorkerHandle, Place>()
   #isBusy = false
-  #last: { slot: Slot; at: number } | null = null
+  #last: { slot: Slot; handle: WorkerHandle; at: number } | null = null
+  /** A process in the kernel's hands (state D) may not end for long, by no signal. */
+  readonly #killed = new WeakSet<WorkerHandle>()
   #timer: NodeJS.Timeout | undefined
 
   /** `canHaveStack`: the inspector's address would come to this process. */
-  constructor(groups: readonly GroupState[], canHaveStack: () => boolean) {
+  constructor(groups: readonly GroupState[], canHaveStack: () => boolean, clock: () => number = now) {
+    this.#now = clock
+    this.#watchdog = new Watchdog(HEARTBEAT_MS, isStopped, clock())
     this.#groups = groups
     this.#canHaveStack = canHaveStack
   }
 
   start(): void {
-    this.#timer = setInterval(() => this.#look(), HEARTBEAT_MS).unref()
+    this.#timer = setInterval(() => this.look(), HEARTBEAT_MS).unref()
   }
 
   stop(): void {
     clearInterval(this.#timer)
   }
 
-  #look(): void {
+  /** To be called once a second. */
+  look(): void {
     const places = this.#groups.flatMap((group) => group.slots.map((slot) => this.#placeOf(group, slot)))
     const [worst] = this.#watchdog.look(
-      now(),
+      this.#now(),
       places.filter((place) => place !== null),
     )
     if (worst !== undefined && !this.#isBusy && this.#isLastBack()) void this.#replace(worst as Place)
@@ -54,7 +60,7 @@ export class StuckWorkers {
   /** Of a process that serves: before that it has `startTimeoutMs`, afterwards its time to drain. */
   #placeOf(group: GroupState, slot: Slot): Place | null {
     const handle = slot.current
-    if (handle === null || handle.state !== 'ready') return null
+    if (handle === null || handle.state !== 'ready' || this.#killed.has(handle)) return null
     const place = this.#places.get(handle) ?? {
       ...{ handle, slot, group, pid: handle.pid, stuckTimeoutMs: handle.stuckTimeoutMs },
       get heardAt() {
@@ -69,8 +75,9 @@ export class StuckWorkers {
   }
 
   #isLastBack(): boolean {
-    if (this.#last === null || now() - this.#last.at > NEXT_AFTER_MS) return true
-    return this.#last.slot.current?.state === 'ready'
+    if (this.#last === null || this.#now() - this.#last.at > NEXT_AFTER_MS) return true
+    const { slot, handle } = this.#last
+    return slot.current !== handle && slot.current?.state === 'ready'
   }
 
   async #replace({ group, slot, handle }: Place): Promise<void> {
@@ -81,9 +88,9 @@ export class StuckWorkers {
     const where = this.#canHaveStack() ? await hungStack(handle.pid, handle.inspectorUrl()) : ''
     handle.condemn('stuck', `${silence}\n${where || this.#withoutStack(handle.pid)}`)
     handle.kill() // also when it goes on by now: its inspector is open
-    this.#last = { slot, at: now() }
-    await handle.gone
-    group.countRecycled('stuck')
+    this.#killed.add(handle)
+    this.#last = { slot, handle, at: this.#now() }
+    void handle.gone.then(() => group.countRecycled('stuck'))
     this.#isBusy = false
   }
 

@@ -7,7 +7,7 @@ import { CommandError, describeExit, Exit } from './exit-codes.ts'
 import type { PeerRow } from './group.ts'
 import type { FromChild, ToChild } from './messages.ts'
 import { childEnv, nodeFlags } from './node-flags.ts'
-import { type Child, onceEnded, type Program, spawnFailure } from './spawn.ts'
+import { type Child, onceEnded, onceUnstarted, type Program, spawnFailure } from './spawn.ts'
 
 /** Until its first word: Node starts, and loads the package. */
 const FIRST_WORD_MS = 10_000
@@ -20,7 +20,7 @@ type Message<T extends FromChild['type']> = Extract<FromChild, { type: T }>
 
 export class Successor {
   /** It asks the old one to be quick. */
-  onHurry: (() => void) | null = null
+  onHurry: ((timeoutMs: number | null) => void) | null = null
   /** Where its processes are reached; null before it has said so. */
   peers: readonly PeerRow[] | null = null
   onPeers: (() => void) | null = null
@@ -40,7 +40,7 @@ export class Successor {
       this.#tellGone = resolve
     })
     child.channel.onMessage = (message) => this.#receive(message)
-    child.process.once('error', (error) => this.#ended(spawnFailure(error)))
+    onceUnstarted(child.process, (error) => this.#ended(spawnFailure(error)))
     onceEnded(child.process, (code, signal) => {
       const how = describeExit(code, signal)
       this.#ended(new CommandError(Exit.Failure, `the new master ended before it was in charge: ${how}`))
@@ -93,7 +93,7 @@ export class Successor {
   #receive(message: FromChild): void {
     this.#words++
     if (this.#silence !== undefined) this.#listen(SILENT_MS)
-    if (message.type === 'hurry') this.onHurry?.()
+    if (message.type === 'hurry') this.onHurry?.(message.timeoutMs ?? null)
     else if (message.type === 'peers') {
       this.peers = message.rows
       this.onPeers?.()

@@ -3,7 +3,7 @@
 
 import type { Counters } from '../counters.ts'
 import type { CanaryReport } from './canary.ts'
-import type { ReloadOutcome } from './reload.ts'
+import type { ReloadOutcome } from './receipts.ts'
 import type { ConnectionPage, GroupStatus, ListedConnection, Status, WorkerStatus } from './status.ts'
 import { engineWord } from './status.ts'
 import { type Paint, plain, type Style } from './style.ts'

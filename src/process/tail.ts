@@ -59,13 +59,28 @@ export class Tail {
     if (now === undefined) return
     if (this.#stat?.ino !== now.ino || this.#stat.dev !== now.dev) {
       this.#read() // what came between reading and looking
-      this.close()
-      this.#open(0)
-      this.#read()
+      this.#readMissed()
+      this.#moveTo(this.#path)
     } else if (now.size < this.#position) {
       this.#position = 0 // truncated: logrotate's copytruncate
       this.#read()
     }
+  }
+
+  /** Two rotations since the last look: the file between them was never here, and lies where the last one put it. */
+  #readMissed(): void {
+    if (this.#fd < 0) return
+    const aside = `${this.#path}.1`
+    const own = fstatSync(this.#fd)
+    const found = statSync(aside, { throwIfNoEntry: false })
+    if (found === undefined || (found.ino === own.ino && found.dev === own.dev)) return
+    if (found.mtimeMs >= own.mtimeMs) this.#moveTo(aside) // else it is older, and ours was removed
+  }
+
+  #moveTo(path: string): void {
+    this.close()
+    this.#open(0, path)
+    this.#read()
   }
 
   close(): void {
@@ -73,9 +88,9 @@ export class Tail {
     this.#fd = -1
   }
 
-  #open(position: number): void {
+  #open(position: number, path = this.#path): void {
     try {
-      this.#fd = openSync(this.#path, 'r')
+      this.#fd = openSync(path, 'r')
       this.#stat = fstatSync(this.#fd)
       this.#position = position
       this.#rest = ''

@@ -4,30 +4,25 @@
 // inheritance.ts has what the two say to each other.
 
 import { closeSync } from 'node:fs'
-import { addon, type Descriptor } from '../addon.ts'
+import { addon } from '../addon.ts'
 import type { Counters } from '../counters.ts'
 import { messageOf } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { version } from '../version.ts'
-import type { ControlServer } from './control.ts'
 import { CommandError, Exit } from './exit-codes.ts'
-import type { HealthServer } from './health.ts'
+import type { Household } from './household.ts'
 import { ownIdentity, startTimeOf } from './identity.ts'
 import { INHERITANCE_FORMAT } from './inheritance.ts'
-import type { KeeperHandle } from './keeper-handle.ts'
 import { daemonStdio } from './launch.ts'
-import type { Lock } from './lock.ts'
-import type { MasterBoot, StartOptions } from './messages.ts'
+import type { MasterBoot } from './messages.ts'
 import { nodeSettings } from './node-flags.ts'
-import type { Peers } from './peers.ts'
 import { writePidFile } from './pid-file.ts'
-import type { Predecessors } from './predecessors.ts'
-import { Reload, type ReloadOutcome, type Supervisor } from './reload.ts'
-import { monotonicUsec, tellService } from './service.ts'
+import type { ReloadOutcome } from './receipts.ts'
+import { extendWhile, monotonicUsec, tellService } from './service.ts'
 import { FIRST_SOCKET_FD, type Program, spawnChild } from './spawn.ts'
 import { checkProgram, Successor } from './successor.ts'
-import type { Tickets } from './tickets.ts'
+import { type Supervisor, Turnover } from './turnover.ts'
 
 /** How an upgrade went. Of the new master where there is one, else of the one that goes on; `slots` are the old one's. */
 export interface UpgradeOutcome extends ReloadOutcome {
@@ -40,49 +35,37 @@ export interface UpgradeOutcome extends ReloadOutcome {
   readonly oldNode: string
 }
 
-/** What a master hands over. */
-export interface Household {
-  readonly options: StartOptions
-  readonly isDaemon: boolean
-  readonly runDir: string
-  readonly pidFiles: ReadonlySet<string>
-  readonly lock: Lock
-  readonly control: ControlServer
-  readonly predecessors: Predecessors
-  readonly tickets: Tickets
-  readonly peers: Peers
-  readonly keeper: KeeperHandle
-  readonly health: HealthServer
-  readonly memory: Descriptor | null
+/** What it needs of its master besides. */
+export interface Replaceable extends Supervisor {
   readonly stopTimeoutMs: number
   /** What its processes have counted; nobody is connected. */
   totals(): Promise<Counters>
   /** Another master leads, whatever comes. */
   onReplaced(): void
   /** A stop that gives no more than the time to stop. */
-  hurry(): void
+  hurry(timeoutMs: number | null): void
 }
 
 export class Upgrade {
   readonly #household: Household
-  readonly #supervisor: Supervisor
+  readonly #master: Replaceable
   readonly #signal: AbortSignal
-  readonly #removal: Reload
+  readonly #removal: Turnover
   #leader = { pid: process.pid, version, node: process.versions.node }
 
   /** @param signal gives up early, until the new master leads */
-  constructor(household: Household, supervisor: Supervisor, signal: AbortSignal) {
+  constructor(household: Household, master: Replaceable, signal: AbortSignal) {
     this.#household = household
-    this.#supervisor = supervisor
+    this.#master = master
     this.#signal = signal
-    this.#removal = new Reload(supervisor, 'upgrade')
+    this.#removal = new Turnover(master, 'upgrade')
   }
 
   /** Resolves when the old processes are gone, or when everything is as it was. Never rejects. */
   async run(program: Program): Promise<UpgradeOutcome> {
     const started = now()
     const about = { type: 'operation', operation: 'upgrade', groups: [] } as const
-    this.#supervisor.events.emit({ ...about, step: 'begin' })
+    this.#master.events.emit({ ...about, step: 'begin' })
     let failure: CommandError | null = null
     try {
       if (this.#signal.aborted) throw new CommandError(Exit.Failure, 'the server is being stopped')
@@ -96,7 +79,7 @@ export class Upgrade {
     log(failure === null ? `upgrade: done in ${seconds} s` : `upgrade: given up: ${failure.message}`)
     const durationMs = Math.round(now() - started)
     const { message: reason = '' } = failure ?? {}
-    this.#supervisor.events.emit(
+    this.#master.events.emit(
       failure === null ? { ...about, step: 'done', durationMs } : { ...about, step: 'failed', durationMs, reason },
     )
     return {
@@ -120,21 +103,25 @@ export class Upgrade {
     const wanted = await checkProgram(program, this.#signal)
     tellService('RELOADING=1', monotonicUsec())
     log(`upgrade: starting the master of millrace ${wanted}`)
-    this.#household.predecessors.isShared = true
-    const successor = this.#spawn(program)
+    const stopExtending = extendWhile(() => true)
+    this.#household.whole.predecessors.isShared = true
+    let successor: Successor | null = null
     try {
+      successor = this.#spawn(program)
       const { groups } = await successor.expect('wants', this.#signal)
       await Promise.all(groups.map((place) => this.#vacate(place)))
       successor.send({ type: 'given' })
       await successor.expect('able', this.#signal)
       this.#giveWay(successor.pid)
-      successor.send({ type: 'takeCharge', totals: await this.#household.totals() })
+      successor.send({ type: 'takeCharge', totals: await this.#master.totals() })
       const { version: itsVersion, node } = await successor.expect('leads', this.#signal)
       tellService('READY=1', `MAINPID=${successor.pid}`) // not before: it would take the end of that one for the server's
       this.#leader = { pid: successor.pid, version: itsVersion, node }
     } catch (error) {
       await this.#goOn(successor)
       throw error
+    } finally {
+      stopExtending()
     }
     await this.#leave(successor)
   }
@@ -152,8 +139,9 @@ export class Upgrade {
   }
 
   #inheritance(): { boot: MasterBoot; fds: number[] } {
-    const { options, isDaemon, runDir, tickets, peers, keeper, memory } = this.#household
-    const { groups, sockets } = this.#supervisor
+    const { options, isDaemon, runDir, tickets, peers, memory } = this.#household
+    const { keeper } = this.#household.whole
+    const { groups, sockets } = this.#master
     const list = sockets.list()
     const places = new Map(list.map(([socket], place) => [socket, place]))
     const fds = list.flatMap(([{ fd }]) => (fd < 0 ? [] : [fd]))
@@ -180,65 +168,67 @@ export class Upgrade {
 
   /** Its processes leave, for those of the new master that cannot live beside them. */
   async #vacate(place: number): Promise<void> {
-    const group = this.#supervisor.groups[place]
+    const group = this.#master.groups[place]
     if (group !== undefined) await this.#removal.vacate(group)
   }
 
   /** Everything that says who the master is names the new one. */
   #giveWay(pid: number): void {
-    const { lock, control, health } = this.#household
-    this.#supervisor.sockets.lend()
+    const { health } = this.#household
+    const { lock, control } = this.#household.whole
+    this.#master.sockets.lend()
     health.suspend()
     lock.passTo({ pid, startTime: startTimeOf(pid) })
     control.giveWay(pid)
   }
 
   /** The new one does not come up: all is again as it was. */
-  async #goOn(successor: Successor): Promise<void> {
-    const { lock, control, health, pidFiles, predecessors, stopTimeoutMs } = this.#household
-    const { sockets, groups } = this.#supervisor
+  async #goOn(successor: Successor | null): Promise<void> {
+    const { health, pidFiles } = this.#household
+    const { lock, control, predecessors } = this.#household.whole
+    const { sockets, groups, stopTimeoutMs } = this.#master
     const steps = [
       () => lock.passTo(ownIdentity()),
-      () => control.take(successor.pid),
+      () => control.take(successor?.pid),
       ...[...pidFiles].map((path) => () => writePidFile(path, process.pid)),
     ]
     sockets.own()
     for (const step of steps) attempt(step)
-    tellService('READY=1', `MAINPID=${process.pid}`)
+    if (!this.#signal.aborted) tellService('READY=1', `MAINPID=${process.pid}`) // else it has been told STOPPING=1
     for (const group of groups) {
       group.share.forget()
       for (const slot of group.slots) slot.isHeld = false
     }
-    this.#supervisor.reconcile()
-    await successor.abandon(stopTimeoutMs)
+    this.#master.reconcile()
+    await successor?.abandon(stopTimeoutMs)
     await health.resume().catch((error) => log(messageOf(error)))
-    attempt(() => control.take(successor.pid))
+    attempt(() => control.take(successor?.pid))
     predecessors.inherit()
     await predecessors.leave(stopTimeoutMs, new AbortController().signal).catch((error) => log(messageOf(error)))
-    this.#supervisor.reconcile()
+    this.#master.reconcile()
   }
 
   async #leave(successor: Successor): Promise<void> {
     log(`upgrade: pid ${successor.pid} is the master now`)
     successor.release()
-    successor.onHurry = () => this.#household.hurry()
-    this.#household.onReplaced()
+    successor.onHurry = (timeoutMs) => this.#master.hurry(timeoutMs)
+    this.#master.onReplaced()
     successor.onPeers = () => this.#follow(successor)
     this.#follow(successor)
-    for (const [group, { slots }] of this.#supervisor.groups.entries()) {
+    for (const [group, { slots }] of this.#master.groups.entries()) {
       for (const { id, processes } of slots)
         void Promise.all(processes.map(({ retired }) => retired)).then(() =>
           successor.send({ type: 'retired', group, slot: id }),
         )
     }
     await this.#removal.removeAll()
-    successor.send({ type: 'left', totals: await this.#household.totals() })
+    successor.send({ type: 'left', totals: await this.#master.totals() })
   }
 
   /** Our processes send to its from now on. */
   #follow(successor: Successor): void {
     this.#household.peers.successors = successor.peers
-    this.#supervisor.reconcile()
+    this.#master.reconcile()
   }
 }
 

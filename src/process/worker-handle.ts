@@ -5,14 +5,15 @@
 import type { Socket } from 'node:net'
 import { constants } from 'node:os'
 import { addCounters, type Counters, newCounters } from '../counters.ts'
+import { codeOf } from '../errors.ts'
 import { now } from '../loop/clock.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
 import { describeExit, WorkerExit } from './exit-codes.ts'
 import type { ConnectionRow, PeerNews } from './group.ts'
 import { sendSocket, standInRequest } from './handle-channel.ts'
 import type { Tail } from './logbook.ts'
-import type { FromChild, Report, SocketFailure } from './messages.ts'
-import { type Child, onceEnded } from './spawn.ts'
+import { type FromChild, LONGEST_REASON, LONGEST_STOP_MS, type Report, type SocketFailure } from './messages.ts'
+import { type Child, onceEnded, onceUnstarted } from './spawn.ts'
 
 export type WorkerState = 'starting' | 'ready' | 'retiring' | 'stopping' | 'gone'
 
@@ -26,6 +27,10 @@ const EDGES: Record<WorkerState, readonly WorkerState[]> = {
 
 /** A worker ends itself within its time to stop; the kill is for one that cannot, and comes this much later. */
 const KILL_SLACK_MS = 500
+/** Pages of connections that one that does not answer may still owe. */
+const MOST_PAGES = 16
+/** How long one that does not answer may keep a sibling's socket. */
+const RELIEVE_MS = 2000
 /** A rate over less than this would be noise. */
 const RATE_WINDOW_MS = 900
 
@@ -71,6 +76,8 @@ export class WorkerHandle {
   onGone: ((exit: WorkerExitInfo) => void) | null = null
   /** It is in another state now; of its end `onGone` tells. */
   onMove: ((state: WorkerState) => void) | null = null
+  /** It serves no more, by its own will. */
+  onLeaving: ((exitCode: number) => void) | null = null
   /** A report has come. */
   onReport: (() => void) | null = null
   /** It wants to listen at an address of its own. */
@@ -107,6 +114,7 @@ export class WorkerHandle {
   /** Why this end killed it. */
   #killedFor = ''
   #isReady = false
+  #leavesByItself = false
   #hasTimedOut = false
   #wasKilled = false
   #deadline: NodeJS.Timeout | undefined
@@ -115,7 +123,10 @@ export class WorkerHandle {
   #rateFrom = 0
   #share = 0
   /** Who waits for the next report: several may ask at once. */
-  #onReport: (() => void)[] = []
+  readonly #onReport = new Set<() => void>()
+  #isPolled = false
+  /** By the place that it is relieved of. */
+  readonly #relieved = new Map<number, () => void>()
   #onPage: ((page: ConnectionPage) => void)[] = []
   #tellRetired!: () => void
   #tellGone!: (exit: WorkerExitInfo) => void
@@ -135,7 +146,7 @@ export class WorkerHandle {
       this.#tellGone = resolve
     })
     child.channel.onMessage = (message) => this.#receive(message)
-    child.process.once('error', (error) => this.#gone(null, null, error.message)) // spawn itself failed
+    onceUnstarted(child.process, (error) => this.#gone(null, null, error.message))
     onceEnded(child.process, (code, signal) => this.#gone(code, signal, ''))
     if (startTimeoutMs < Number.POSITIVE_INFINITY)
       this.#deadline = setTimeout(() => this.#timeOut(startTimeoutMs), startTimeoutMs)
@@ -177,6 +188,7 @@ export class WorkerHandle {
 
   /** Another one takes its place: `retired` tells when it has given up what only one can have. */
   retire(isReload: boolean): void {
+    if (this.#leavesByItself) return // it gives all up at its end
     if (this.state !== 'ready') return this.#tellRetired() // it never was active
     this.#move('retiring')
     this.#child.channel.send({ type: 'retire', isReload })
@@ -184,27 +196,46 @@ export class WorkerHandle {
 
   giveSocket(request: number, socket: BoundSocket): void {
     this.innerSockets.add(socket)
-    sendSocket(this.#child.process, request, socket.endpoint, socket.handle)
+    this.#sendSocket(request, socket)
+  }
+
+  #sendSocket(request: number, { endpoint, handle }: BoundSocket): void {
+    sendSocket(this.#child.process, { request, endpoint, handle }, (error) => {
+      this.refuseSocket(request, { code: codeOf(error), syscall: 'send', address: endpoint, message: error.message })
+    })
   }
 
   /** It has it from then on. */
   giveConnection(request: number, connection: Socket): void {
     if (!this.#child.process.connected) connection.destroy()
-    else sendSocket(this.#child.process, request, '', connection)
+    else sendSocket(this.#child.process, { request, endpoint: '', handle: connection })
   }
 
   standIn(place: number, socket: BoundSocket): void {
-    sendSocket(this.#child.process, standInRequest(place), socket.endpoint, socket.handle)
+    const { endpoint, handle } = socket
+    sendSocket(this.#child.process, { request: standInRequest(place), endpoint, handle })
   }
 
-  relieve(place: number): void {
+  /** Resolves when it has let go of the socket, or does not answer. */
+  async relieve(place: number): Promise<void> {
+    if (this.state === 'gone') return
     this.#child.channel.send({ type: 'relieve', place })
+    await new Promise<void>((resolve) => {
+      const late = setTimeout(resolve, RELIEVE_MS)
+      const tell = () => {
+        clearTimeout(late)
+        this.#relieved.delete(place)
+        resolve()
+      }
+      this.#relieved.set(place, tell)
+      void this.gone.then(tell)
+    })
   }
 
   /** It takes the socket that it inherited up again. */
   giveDeclared(request: number): void {
     const { socket } = this
-    if (socket !== null) sendSocket(this.#child.process, request, socket.endpoint, socket.handle)
+    if (socket !== null) this.#sendSocket(request, socket)
   }
 
   refuseSocket(request: number, failure: SocketFailure): void {
@@ -241,16 +272,29 @@ export class WorkerHandle {
     this.#child.channel.send({ type: 'reload' })
   }
 
-  /** Asks it to end its connections and leave; kills it when it has not within `timeoutMs`. Again: with less time. */
-  stop(timeoutMs: number): void {
+  /** Asks it to end its connections and leave; kills it when it has not within `windowMs`. Again: with less time. */
+  stop(windowMs: number): void {
+    const timeoutMs = Math.min(windowMs, LONGEST_STOP_MS)
     if (this.state === 'gone' || now() + timeoutMs >= this.#deadlineAt) return
     const isBooting = this.state === 'starting'
+    this.#toBeGone(timeoutMs)
+    this.#child.channel.send({ type: 'stop', timeoutMs })
+    if (isBooting) this.#child.process.kill('SIGTERM') // it may not read its channel yet
+  }
+
+  #toBeGone(timeoutMs: number): void {
     this.#deadlineAt = now() + timeoutMs
     if (this.state !== 'stopping') this.#move('stopping')
     clearTimeout(this.#deadline)
     this.#deadline = setTimeout(() => this.#killLate(), timeoutMs + KILL_SLACK_MS)
-    this.#child.channel.send({ type: 'stop', timeoutMs })
-    if (isBooting) this.#child.process.kill('SIGTERM') // it may not read its channel yet
+  }
+
+  #leave(exitCode: number, timeoutMs: number): void {
+    const isServing = this.state === 'ready'
+    this.#leavesByItself ||= this.state !== 'stopping' // else it has been told to
+    if (this.state === 'starting' || now() + timeoutMs >= this.#deadlineAt) return
+    this.#toBeGone(Math.min(timeoutMs, LONGEST_STOP_MS))
+    if (isServing) this.onLeaving?.(exitCode)
   }
 
   kill(): void {
@@ -277,18 +321,24 @@ export class WorkerHandle {
   poll(timeoutMs: number): Promise<boolean> {
     if (this.state === 'gone') return Promise.resolve(true)
     return new Promise((resolve) => {
-      const late = setTimeout(() => resolve(false), timeoutMs)
-      this.#onReport.push(() => {
+      const tell = () => {
         clearTimeout(late)
         resolve(true)
-      })
-      this.#child.channel.send({ type: 'poll' })
+      }
+      const late = setTimeout(() => {
+        this.#onReport.delete(tell)
+        resolve(false)
+      }, timeoutMs)
+      this.#onReport.add(tell)
+      if (!this.#isPolled) this.#child.channel.send({ type: 'poll' }) // one that is stopped would find them all
+      this.#isPolled = true
     })
   }
 
   /** Connections with an id over `after`, or null when the worker does not answer in time. */
   connections(after: number, limit: number, timeoutMs: number): Promise<ConnectionPage | null> {
     if (this.state === 'gone') return Promise.resolve({ rows: [], hasMore: false })
+    if (this.#onPage.length >= MOST_PAGES) return Promise.resolve(null)
     return new Promise((resolve) => {
       const late = setTimeout(() => resolve(null), timeoutMs)
       this.#onPage.push((page) => {
@@ -313,7 +363,7 @@ export class WorkerHandle {
   #receive(message: FromChild): void {
     if (this.state === 'gone') return
     this.heardAt = now()
-    if (message.type === 'ready' && this.state === 'starting') {
+    if (message.type === 'ready' && this.state === 'starting' && !this.#leavesByItself) {
       clearTimeout(this.#deadline)
       this.#isReady = true
       this.#move('ready')
@@ -324,6 +374,10 @@ export class WorkerHandle {
       this.onListen?.(message.request, message.address)
     } else if (message.type === 'connections') {
       this.#onPage.shift()?.(message)
+    } else if (message.type === 'relieved') {
+      this.#relieved.get(message.place)?.()
+    } else if (message.type === 'leaving') {
+      this.#leave(message.exitCode, message.timeoutMs)
     } else if (message.type === 'retired') {
       this.#tellRetired()
     } else if (message.type === 'reachKeeper') {
@@ -333,7 +387,7 @@ export class WorkerHandle {
     } else if (message.type === 'resign') {
       this.onResign?.(message.name, message.ticket)
     } else if (message.type === 'failed') {
-      this.#reason = message.message
+      this.#reason = message.message.slice(0, LONGEST_REASON)
       this.#reasonCode = message.exitCode
       this.#isLogged = message.isLogged === true
     }
@@ -347,8 +401,15 @@ export class WorkerHandle {
       this.#rateSince += elapsed
       this.#rateFrom = report.counters.messagesIn
     }
-    for (const tell of this.#onReport.splice(0)) tell()
+    this.#isPolled = false
+    this.#tellReport()
     this.onReport?.()
+  }
+
+  #tellReport(): void {
+    const waiting = [...this.#onReport]
+    this.#onReport.clear()
+    for (const tell of waiting) tell()
   }
 
   #timeOut(ms: number): void {
@@ -369,7 +430,7 @@ export class WorkerHandle {
     this.#move('gone')
     clearTimeout(this.#deadline)
     this.#child.channel.destroy()
-    for (const tell of this.#onReport.splice(0)) tell()
+    this.#tellReport()
     for (const tell of this.#onPage.splice(0)) tell({ rows: [], hasMore: false })
     const { lines, isOutOfMemory } = this.#tail
     const why = this.#killedFor !== '' && signal !== null ? this.#killedFor : isOutOfMemory ? 'out of memory' : ''

@@ -9,8 +9,8 @@
 //   | key, int64 | value, i64 |  times PLACES      key: 64 bits of the name's SHA-256, 0 for a free place
 //   +------------+------------+
 
-import { createHash } from 'node:crypto'
 import { addon } from '../addon.ts'
+import { crypto } from '../builtins.ts'
 import { messageOf, UsageError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { registry } from '../process/group.ts'
@@ -144,7 +144,7 @@ function placeOf(name: string, memory: BigInt64Array): number {
 
 /** Of 16,384 names two share a key once in 10^11 servers. */
 function keyOf(name: string): bigint {
-  const key = createHash('sha256').update(name).digest().readBigInt64LE()
+  const key = crypto().createHash('sha256').update(name).digest().readBigInt64LE()
   return key === 0n ? 1n : key
 }
 

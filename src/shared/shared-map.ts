@@ -1,6 +1,5 @@
 // A map that all workers of a server share. Its data is the keeper's (keeper.ts); here are names, checks, and values as bytes.
 
-import { isDeepStrictEqual } from 'node:util'
 import v8 from 'node:v8'
 import { messageOf, UsageError } from '../errors.ts'
 import { keeperLink } from './keeper-link.ts'
@@ -59,7 +58,11 @@ export class SharedMap<V = unknown> {
     encode(key, value) // a bad one is told in any case
     for (;;) {
       const present = await this.#entry(key)
-      if (present.version === 0 || !isDeepStrictEqual(present.value, asCloned(key, expected))) return false
+      if (
+        present.version === 0 ||
+        !process.getBuiltinModule('node:util').isDeepStrictEqual(present.value, asCloned(key, expected))
+      )
+        return false
       if (await this.#set(key, value, options, present.version)) return true
     }
   }

@@ -21,6 +21,7 @@ import { codeOf } from '../../src/errors.ts'
 import { parseHttpDate } from '../../src/http/date.ts'
 import { type FileAnswer, openFile, staticFiles } from '../../src/http/files.ts'
 import { rangesOf } from '../../src/http/ranges.ts'
+import { rejects } from '../support/until.ts'
 
 const WHEN = new Date('2024-11-24T12:00:00.000Z')
 
@@ -297,6 +298,11 @@ test('a folder is served, and nothing outside of it', async () => {
     writeFileSync(join(root, 'sub dir', 'index.html'), 'sub')
     symlinkSync(join(folder, 'a.txt'), join(root, 'out'))
     symlinkSync('index.html', join(root, 'in'))
+    const later = join(folder, 'later')
+    const early = staticFiles(later)
+    await rejects(early({ path: '/a', ...asking() }), 'ERR_BAD_ROOT')
+    mkdirSync(later)
+    assert.is(await early({ path: '/a', ...asking() }), null)
     const files = staticFiles(root)
     const get = async (path: string, method = 'GET') => {
       const answer = await files({ path, ...asking({}, method) })

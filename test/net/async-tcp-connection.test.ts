@@ -12,10 +12,10 @@ import * as assert from 'uvu/assert'
 import { type AnyConnection, AsyncTcpConnection, frame, text } from '../../src/index.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import { Authority } from '../support/certificates.ts'
-import { scripted } from '../support/codecs.ts'
+import { deferred, scripted } from '../support/codecs.ts'
 import { freePort } from '../support/server.ts'
 import { withPath, withServer } from '../support/tcp.ts'
-import { until } from '../support/until.ts'
+import { nextTurn, until } from '../support/until.ts'
 
 /** What happens to a connection, in words and in order. */
 function watched<C extends AnyConnection & { onConnect: unknown }>(connection: C): string[] {
@@ -228,6 +228,77 @@ test('a handler of the life before holds up nothing in the next', async () => {
   client.send('goes on')
   await until(() => messages.includes('goes on'))
   client.onClose = null
+  client.destroy()
+  server.close()
+})
+
+test('what a callback of the life before has begun ends nothing in the next, and opens nothing', async () => {
+  const server = await serve(echo)
+  const client = new AsyncTcpConnection(`text://127.0.0.1:${server.port}`)
+  const events = watched(client)
+  const closing = deferred()
+  const connecting = [deferred(), deferred()]
+  let lives = 0
+  client.onConnect = () => connecting[lives++]?.promise
+  client.onClose = async () => {
+    events.push('close')
+    client.reconnect(0)
+    await closing.promise
+  }
+  client.connect()
+  await until(() => lives === 1)
+  client.destroy()
+  await until(() => lives === 2)
+  events.length = 0
+  connecting[0]?.resolve() // of a connection that is no more
+  closing.reject(new Error('on purpose'))
+  client.send('x')
+  await until(() => server.sockets[1]?.bytesRead === 2)
+  for (let n = 0; n < 10; n++) await nextTurn()
+  assert.equal([events, client.getStatus(false)], [[], 'ESTABLISHED'])
+  connecting[1]?.resolve()
+  await until(() => events.length > 0)
+  assert.equal(events, ['message x'])
+  client.onClose = null
+  client.destroy()
+  server.close()
+})
+
+test('what is full while it waits to connect again is told to be drained then', async () => {
+  const server = await serve((socket) => socket.resume())
+  const client = new AsyncTcpConnection(`tcp://127.0.0.1:${server.port}`, { maxSendBufferSize: 100_000 })
+  const events = watched(client)
+  client.onClose = () => {
+    client.onClose = null
+    client.reconnect(0)
+    for (let n = 0; n < 3; n++) client.send(Buffer.alloc(40_000))
+  }
+  client.connect()
+  await until(() => server.sockets.length === 1)
+  events.length = 0
+  server.sockets[0]?.resetAndDestroy()
+  await until(() => events.includes('drain'))
+  assert.equal(
+    events.filter((event) => event === 'full' || event === 'drain'),
+    ['full', 'drain'],
+  )
+  client.destroy()
+  server.close()
+})
+
+test('pauseRecv before it connects holds messages back until resumeRecv', async () => {
+  const server = await serve((socket) => socket.write('early\n'))
+  const client = new AsyncTcpConnection(`text://127.0.0.1:${server.port}`)
+  const events = watched(client)
+  client.pauseRecv()
+  client.connect()
+  client.send('x')
+  await until(() => server.sockets[0]?.bytesRead === 2)
+  for (let n = 0; n < 10; n++) await nextTurn()
+  assert.equal(events, ['connect'])
+  client.resumeRecv()
+  await until(() => events.length === 2)
+  assert.equal(events, ['connect', 'message early'])
   client.destroy()
   server.close()
 })

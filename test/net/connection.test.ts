@@ -1,5 +1,7 @@
 // Connections on real engines, over the loopback interface and Unix sockets. One suite, run over every engine.
 
+import { once } from 'node:events'
+import tls from 'node:tls'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { tcp } from '../../protocols/tcp.ts'
@@ -7,8 +9,10 @@ import { text } from '../../protocols/text.ts'
 import type { AnyConnection } from '../../src/connection.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
+import { TlsServer } from '../../src/net/tls.ts'
 import type { Transport } from '../../src/transport.ts'
-import { deferred } from '../support/codecs.ts'
+import { Authority, type Certificate } from '../support/certificates.ts'
+import { deferred, scripted } from '../support/codecs.ts'
 import { withPath, withServer } from '../support/tcp.ts'
 import { nextTurn, until } from '../support/until.ts'
 
@@ -16,6 +20,18 @@ const native = nativeEngine()
 const transports: readonly Transport[] = native === null ? [nodeEngine] : [nodeEngine, native]
 
 const MIB = 1_048_576
+let authority: Authority | null = null
+let issued: Certificate | null = null
+
+/** One for all tests. */
+function certificate(): Certificate {
+  authority ??= new Authority()
+  issued ??= authority.issue('localhost')
+  return issued
+}
+
+process.once('exit', () => authority?.remove())
+
 const echo = (connection: AnyConnection, message: unknown) => connection.send(message)
 const bytesOf = (count: number) => Buffer.alloc(count, 'x')
 
@@ -101,6 +117,65 @@ for (const transport of transports) {
       assert.is(`${connection.getLocalIp()}:${connection.getLocalPort()}`, endpoint)
       assert.ok(connection.isIpV4())
       assert.not(connection.isIpV6())
+    })
+  })
+
+  it('a last word of the codec arrives, also when it reports what failed right behind it', async () => {
+    const protocol = scripted((io) => ({
+      receive() {
+        io.write('500')
+        io.end()
+        io.fail(new Error('on purpose'))
+      },
+    }))
+    await withServer(transport, protocol, {}, async ({ connect, errors }) => {
+      const client = await connect()
+      client.socket.write('x')
+      await client.closed()
+      assert.is(client.received, '500')
+      assert.equal(errors, ['4 on purpose'])
+    })
+  })
+
+  it('startTls: a handshake that fails is told to onError, and to nobody else where nobody waits for it', async () => {
+    const startTls = (connection: AnyConnection) => void connection.startTls()
+    await withServer(transport, text, { onMessage: startTls }, async ({ worker, connect, errors, connections }) => {
+      worker.tls = new TlsServer(certificate(), null)
+      const client = await connect()
+      client.socket.write('starttls\n')
+      await until(() => connections[0]?.bytesRead === 9)
+      client.socket.write('this is no handshake')
+      await client.closed()
+      await nextTurn()
+      assert.match(errors.join(), /^3 TLS handshake: /)
+    })
+  })
+
+  it('startTls: what has filled the buffer in the clear is told as drained, when hands are shaken', async () => {
+    const events: string[] = []
+    const settings = {
+      maxSendBufferSize: 100_000,
+      onBufferFull: () => events.push('full'),
+      onBufferDrain: () => events.push('drain'),
+      onMessage(connection: AnyConnection, line: unknown) {
+        if (line !== 'starttls') return connection.send(`under TLS ${line}`)
+        while (connection.send('x'.repeat(999)));
+        return connection.startTls()
+      },
+    }
+    await withServer(transport, text, settings, async ({ worker, connect, connections }) => {
+      worker.tls = new TlsServer(certificate(), null)
+      const client = await connect()
+      client.socket.write('starttls\n')
+      await until(() => client.received.length >= 100_000 && client.received.length === connections[0]?.bytesWritten)
+      client.socket.removeAllListeners('data')
+      const secured = tls.connect({ socket: client.socket, rejectUnauthorized: false })
+      await until(() => events.length === 2) // nobody sends meanwhile
+      assert.equal(events, ['full', 'drain'])
+      secured.write('a\n')
+      const [bytes] = await once(secured, 'data')
+      assert.is(String(bytes), 'under TLS a\n')
+      secured.destroy()
     })
   })
 

@@ -5,10 +5,11 @@ import { test } from 'uvu'
 import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import { compare } from '../support/differential.ts'
+import { atLength } from '../support/length.ts'
 import { randomOf, seedOf } from '../support/random.ts'
 
 /** For so long, and not less than so many. */
-const MOST_MS = 15_000
+const MOST_MS = atLength(3_000, 15_000)
 const LEAST = 25
 
 test('the same traffic is seen alike on both engines', async () => {

@@ -14,7 +14,7 @@ import { frame, text } from '../../src/index.ts'
 import { serveDatagrams } from '../../src/net/datagrams.ts'
 import { ipAddress } from '../../src/net/ip-addresses.ts'
 import { NativeDatagrams } from '../../src/net/native-datagrams.ts'
-import { canReusePort, freeEndpoint } from '../../src/net/udp.ts'
+import { canReusePort, freeEndpoint, UdpServer } from '../../src/net/udp.ts'
 import { childBoundPorts } from '../../src/net/udp-ports.ts'
 import type { DatagramSocket } from '../../src/transport.ts'
 import type { AnyUdpConnection } from '../../src/udp-connection.ts'
@@ -629,6 +629,55 @@ onEngines('a name that does not exist: onError 1, then onClose', async () => {
   assert.equal(events, ['error 1', 'close'])
   assert.is(client.send('x'), false)
 })
+
+onEngines('an address that is refused before anything is sent: onError 1, then onClose', async () => {
+  const events: string[] = []
+  const client = new AsyncUdpConnection('udp://255.255.255.255:9', {
+    // a broadcast, which takes a permission
+    onError: (_client, code, message) => events.push(`error ${code} ${message}`),
+    onClose: () => events.push('close'),
+  })
+  client.send('x')
+  await until(() => events.length === 2)
+  assert.match(events[0] ?? '', /^error 1 connect 255\.255\.255\.255:9: EACCES/)
+  assert.is(events[1], 'close')
+})
+
+test('node: a late answer to where nothing can be sent is told, and holds up nobody', async () => {
+  let holds = 0
+  const hold = () => {
+    holds++
+    return () => void holds--
+  }
+  const expected = await freeEndpoint('127.0.0.1', 0)
+  const server = await UdpServer.open({ fd: -1, expected }, () => undefined, hold)
+  server.close()
+  await until(() => holds === 0)
+  const failures: string[] = []
+  server.send('x', '255.255.255.255', 9, ({ message }) => failures.push(message))
+  await until(() => holds === 0)
+  assert.match(failures.join(), /^send 255\.255\.255\.255:9: EACCES/)
+})
+
+onEngines(
+  'an onError that fails is logged: a peer cannot end the process by a datagram that cannot be read',
+  async () => {
+    let told = 0
+    const onError = async () => {
+      told++
+      throw new Error('on purpose')
+    }
+    const decode = () => {
+      throw new Error('not one of ours')
+    }
+    await serving({ protocol: { ...frame, decode }, onError }, async ({ peer, worker }) => {
+      peer.send('?')
+      await until(() => told === 2 && worker.unsettled === 0) // of the datagram, and of onError
+      await nextTurn()
+      assert.is(told, 2)
+    })
+  },
+)
 
 test('what waits for the look-up is bounded', () => {
   const errors: number[] = []

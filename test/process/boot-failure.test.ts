@@ -4,7 +4,7 @@
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { ask, echo, inSandbox, type Outcome, portOf, type Sandbox } from '../support/server.ts'
+import { ask, echo, HANGS, inSandbox, type Outcome, portOf, type Sandbox } from '../support/server.ts'
 import { until } from '../support/until.ts'
 import { root } from '../tooling/support.ts'
 
@@ -107,14 +107,14 @@ test('a stack points at the TypeScript that was written', async () => {
 test('a top level that never ends is ended after ten seconds', async () => {
   await inSandbox(async (box) => {
     const started = performance.now()
-    const spinning = box.begin('start', '-d', box.file('spins.js', 'for (;;);'))
+    const hanging = box.begin('start', '-d', box.file('hangs.js', HANGS))
     const waiting = box.begin(
       'start',
       '--run-dir',
       `${box.runDir}-2`,
       box.file('waits.js', 'setInterval(() => {}, 50)'),
     )
-    check(await spinning.ended, /spins\.js.*within 10 s/, 6)
+    check(await hanging.ended, /hangs\.js.*within 10 s/, 6)
     check(await waiting.ended, /waits\.js.*runAll\(\) within 10 s/, 6)
     assert.ok(performance.now() - started >= 10_000)
   })

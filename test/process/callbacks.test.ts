@@ -5,9 +5,10 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { MasterCallbacks } from '../../src/process/callbacks.ts'
 import { reload } from '../support/reload.ts'
-import { ask, echo, inSandbox, portOf, type Sandbox, workersOf } from '../support/server.ts'
-import { until } from '../support/until.ts'
+import { ask, echo, HANGS, inSandbox, portOf, type Sandbox, workersOf } from '../support/server.ts'
+import { until, within } from '../support/until.ts'
 
 /** `note(text)` in the module writes a line with the pid of its process. */
 function notes(box: Sandbox, more: string): { module: string; lines(): string[] } {
@@ -82,7 +83,7 @@ test('one that hangs is ended after its time, and workers are replaced meanwhile
         note('exit ' + pid)
         if (existsSync(process.argv[2])) return
         writeFileSync(process.argv[2], '')
-        for (;;);
+        ${HANGS}
       }`
     const { module, lines } = notes(box, hang)
     const first = workersOf(await box.start(module, '--', join(box.directory, 'hung'))).map(({ pid }) => pid)
@@ -105,6 +106,39 @@ test('a callback that is no function is refused', async () => {
     const { code, stderr } = await box.command('check', box.file('app.js', echo(1, `Worker.onMasterStop = 'x'`)))
     assert.is(code, 6)
     assert.match(stderr, /Worker\.onMasterStop is x: it must be a function, or null/)
+  })
+})
+
+test('a reload waits for its own callback, not for exits that never cease', async () => {
+  await inSandbox(async (box) => {
+    const begun = join(box.directory, 'begun')
+    const code = `import { appendFileSync } from 'node:fs'\nappendFileSync(${JSON.stringify(begun)}, '.')`
+    const module = box.file('app.mjs', code) // it is about when they are called
+    const settings = { modules: [module], argv: [], user: '', group: '', engine: undefined }
+    const callbacks = new MasterCallbacks(
+      settings,
+      () => null,
+      () => undefined,
+    )
+    callbacks.declare(['onWorkerExit', 'onMasterReload'])
+    const key = { name: 'echo', listen: 'text://127.0.0.1:0', nth: 0 }
+    let isOver = false
+    const crashes = (async () => {
+      while (!isOver) {
+        void callbacks.call({ name: 'onWorkerExit', group: key, status: 0, pid: 1 })
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      }
+    })()
+    try {
+      await until(() => existsSync(begun), 20_000)
+      await within(20_000, callbacks.call({ name: 'onMasterReload' }))
+      assert.ok(readFileSync(begun, 'utf8').length > 1, 'it had a process of its own')
+    } finally {
+      isOver = true
+      await crashes
+      callbacks.kill()
+      await callbacks.settled()
+    }
   })
 })
 

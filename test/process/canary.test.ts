@@ -1,22 +1,23 @@
 // `reload --canary`: one process of each group runs the new code beside all the old ones, is watched, and is followed by the
 // others or taken back. Until that is decided nothing of the old code has gone.
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { judge } from '../../src/process/canary.ts'
-import type { ReloadOutcome } from '../../src/process/reload.ts'
+import type { ReloadOutcome } from '../../src/process/receipts.ts'
 import { version, versionAt } from '../support/reload.ts'
-import { ask, inSandbox, portOf, type Running, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import { ask, HANGS, inSandbox, portOf, type Running, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 const COUNT = 2
 const LONG = '60000'
 
-/** Asks again and again, each time on a new connection, until it is told to stop. Failures are the server's affair. */
+/** Asks now and then, each time on a new connection, until it is told to stop. Failures are the server's affair. */
 function talk(port: number): { end(): Promise<void> } {
   let isOver = false
   const loop = async () => {
-    while (!isOver) await ask(port, 'x').catch(() => 'refused')
+    for (; !isOver; await sleep(5)) await ask(port, 'x').catch(() => 'refused')
   }
   const loops = [loop(), loop(), loop()]
   return {
@@ -86,13 +87,14 @@ for (const [what, broken, reason] of [
     /\d+ errors in \d+ messages, beside it 0 in \d+/,
   ],
   ['crashes', `worker.onMessage = () => { setImmediate(() => { throw new Error('planted') }) }`, /has ended: exit 250/],
-  ['spins', `worker.onMessage = () => { for (;;); }`, /has not turned for/],
+  ['hangs', `worker.onMessage = () => { ${HANGS} }`, /has not turned for/],
 ] as const) {
   test(`a canary that ${what} is taken back with its reason, and the old code serves on`, async () => {
     await inSandbox(async (box) => {
-      const before = await box.start(box.file('app.js', version(1, COUNT)))
+      // That of the code that runs counts for a canary that is taken back.
+      const before = await box.start(box.file('app.js', version(1, COUNT, 'worker.drainTimeoutMs = 500')))
       const pids = workersOf(before).map(({ pid }) => pid)
-      box.file('app.js', version(2, COUNT, `${broken}\nworker.drainTimeoutMs = 500`))
+      box.file('app.js', version(2, COUNT, broken))
       const reloading = box.begin('reload', '--canary-ms', LONG, '--json')
       await canaryOf(box)
       const talking = talk(portOf(before))

@@ -78,9 +78,13 @@ const ENDS: [string, string, RegExp][] = [
   ['an uncaught value that is no error', `setImmediate(() => { throw null })`, /uncaught: null\n.*exit 250/s],
   ['process.exit(0)', 'process.exit(0)', /exit 0 \(ended\), starting another/],
   ['process.exit(9)', 'process.exit(9)', /exit 9, starting another/],
-  ['a SIGTERM of its own', `process.kill(process.pid, 'SIGTERM')`, /exit 0 \(ended\), starting another/],
+  [
+    'a SIGTERM of its own',
+    `process.kill(process.pid, 'SIGTERM')`,
+    /(exit 0 \(ended\)|leaves by itself), starting another/,
+  ],
   ['process.abort()', 'process.abort()', /signal SIGABRT, starting another/],
-  ['Worker.stopAll()', 'Worker.stopAll()', /exit 0 \(ended\), starting another/],
+  ['Worker.stopAll()', 'Worker.stopAll()', /(exit 0 \(ended\)|leaves by itself), starting another/],
   ['a channel that was closed under us', `import('node:fs').then(({ closeSync }) => closeSync(3))`, /starting another/],
   ['rubbish in our channel', `import('node:fs').then(({ writeSync }) => writeSync(3, 'null\\n'))`, /starting another/],
 ]

@@ -19,6 +19,13 @@ function two(version: number, ports: readonly number[], more = ''): string {
     Worker.runAll()`
 }
 
+/** What a process of 'b' listens on besides is bound anew with the group. */
+const INNER = `b.onWorkerStart = async () => {
+  const inner = new Worker('text://127.0.0.2:0')
+  inner.onMessage = answer('inner')
+  await inner.listen()
+}`
+
 async function pidsOf(box: Sandbox, name: string): Promise<number[]> {
   const { groups } = await box.status()
   return groups.filter((group) => group.name === name).flatMap(({ workers }) => workers.map(({ pid }) => pid))
@@ -35,7 +42,7 @@ test('a stopped group has no process and no port, is shown as stopped, and stays
   await inSandbox(async (box) => {
     const ports = [await freePort(2)].flatMap((port) => [port, port + 1])
     const [portA = 0, portB = 0] = ports
-    await box.start(box.file('app.js', two(1, ports)))
+    await box.start(box.file('app.js', two(1, ports, INNER)))
     const [before, pidsA, pidsB] = [await Client.connect(portB), await pidsOf(box, 'a'), await pidsOf(box, 'b')]
     await before.ask('x')
     const { stdout } = succeeded(await box.command('stop', 'b'))
@@ -59,7 +66,7 @@ test('a stopped group has no process and no port, is shown as stopped, and stays
     )
     succeeded(await box.command('stop', 'b')) // it is
 
-    box.file('app.js', two(2, ports))
+    box.file('app.js', two(2, ports, INNER))
     succeeded(await box.command('reload'))
     assert.is(await ask(portA, 'x'), 'x a 2')
     assert.is(await refusal(portB), 'ECONNREFUSED')

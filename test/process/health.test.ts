@@ -138,6 +138,15 @@ test('metrics: what all processes have counted, the dead ones too, in both forma
       'millrace_metrics_missing_workers 0',
     ])
       assert.ok(lines.includes(line), `${line} in\n${metrics.body}`)
+    assert.not.match(metrics.body, /^millrace_last_reload_success /m)
+    await reload(box)
+    box.file('app.js', 'throw new Error("broken")')
+    assert.is((await box.command('reload')).code, 6)
+    const { body } = await probe(path, '/metrics')
+    assert.match(body, /^millrace_reloads_total\{result="succeeded"\} 1\nmillrace_reloads_total\{result="failed"\} 1$/m)
+    assert.match(body, /^millrace_last_reload_success 0$/m)
+    const at = Number(/^millrace_last_reload_timestamp_seconds ([\d.]+)$/m.exec(body)?.[1])
+    assert.ok(Math.abs(Date.now() / 1000 - at) < 60, `${at}`)
     const open = await probe(path, '/metrics', 'GET', {
       accept: 'application/openmetrics-text;version=1.0.0,*/*;q=0.1',
     })
@@ -171,8 +180,7 @@ test('a graceful stop is told to probes first: not ready, while it serves on; a 
     assert.is(refused.code, 1)
     assert.match(refused.stderr, /the server (was|is being) stopped/)
     assert.is((await box.status()).state, 'stopping')
-    await box.stop()
-    assert.is((await server.ended).code, 0)
+    assert.is((await server.end('SIGINT')).code, 0) // the second signal kills, and nobody comes back
   })
 })
 
@@ -210,6 +218,13 @@ test('a reload follows the address in the code, and is given up when that cannot
       assert.is(code, 5)
       assert.match(stderr, new RegExp(`listen 127\\.0\\.0\\.1:${takenPort} \\(health\\): EADDRINUSE`))
       assert.ok(await answers(second, '/readyz', 200))
+      box.file(
+        'app.js',
+        echo(1, `Worker.health = 'http://127.0.0.1:${first}'; worker.onWorkerStart = () => { throw 1 }`),
+      )
+      assert.is((await box.command('reload')).code, 6)
+      assert.ok(await answers(second, '/readyz', 200)) // not moved for code that does not come up
+      await assertRefused(first)
       await box.stop()
       const start = await box.command('start', '-d', at(takenPort))
       assert.is(start.code, 5)

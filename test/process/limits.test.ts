@@ -58,7 +58,7 @@ test('a worker that serves for a while and ends by its own will is replaced at o
       worker.onWorkerStart = () => Timer.delay(1.1, () => Worker.stopAll())`
     await box.start(box.file('app.js', echo(1, ending)))
     await until(async () => (workersOf(await box.status())[0]?.incarnation ?? 0) > 3, 20_000)
-    assert.match(box.log(), /exit 0 \(ended\), starting another\n/)
+    assert.match(box.log(), /leaves by itself, starting another\n/)
     assert.not.match(box.log(), /starting another in/)
     await box.stop()
   })

@@ -137,8 +137,17 @@ test('the end of a file is read in pieces, and what is appended over renames and
     tail.look()
     appendFileSync(path, '5\n')
     tail.look()
+    for (const line of ['six', 'seven']) {
+      appendFileSync(path, `${line}\n`)
+      renameSync(path, `${path}.1`) // twice before anybody looks
+    }
+    writeFileSync(path, 'eight\n')
+    tail.look()
+    rmSync(path)
+    writeFileSync(path, 'nine\n') // and what lies aside is old
+    tail.look()
     tail.close()
-    assert.equal(said, ['one', 'two', 'three', 'four', '5'])
+    assert.equal(said, ['one', 'two', 'three', 'four', '5', 'six', 'seven', 'eight', 'nine'])
   } finally {
     rmSync(folder, { recursive: true })
   }

@@ -1,11 +1,13 @@
 // One server a module: of several starts one wins, and a lock that a dead master left stops nobody. What stands in
 // files is never trusted for a signal.
 
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { isAlive, ownIdentity } from '../../src/process/identity.ts'
+import { reload } from '../support/reload.ts'
 import { ask, assertGone, echo, inSandbox, lives, portOf, type Sandbox, succeeded } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -68,6 +70,16 @@ const HOSTILE: Record<string, unknown> = {
   'names another process by a pid that was given again': { pid: process.pid, startTime: '1' },
   'has a pid that is text': { pid: '1; rm', startTime: 'x' },
 }
+
+test('pipes in the place of lock and record, where nobody writes, keep nobody waiting', async () => {
+  await inSandbox(async (box) => {
+    mkdirSync(box.runDir, { mode: 0o700 })
+    for (const name of ['lock', 'workers.json']) execFileSync('mkfifo', [join(box.runDir, name)])
+    const { pid } = await box.start(box.file('app.js', echo(1)))
+    assert.is(JSON.parse(readFileSync(join(box.runDir, 'lock'), 'utf8')).pid, pid)
+    await box.stop()
+  })
+})
 
 for (const [what, content] of Object.entries(HOSTILE)) {
   test(`a lock that ${what} holds nobody off, and nobody is signalled`, async () => {
@@ -133,14 +145,49 @@ test('a server whose run directory was taken away removes nothing of its success
   await inSandbox(async (box) => {
     const module = box.file('app.js', echo(1))
     const first = await box.start(module)
+    process.kill(first.pid, 'SIGSTOP') // else it may be quicker, and make it anew
     rmSync(box.runDir, { recursive: true })
     const second = await box.start(module)
     process.kill(first.pid, 'SIGTERM')
+    process.kill(first.pid, 'SIGCONT')
     await until(() => !lives(first.pid))
     assert.is((await box.status()).pid, second.pid)
     assert.is(readFileSync(join(box.runDir, 'millrace.pid'), 'utf8'), `${second.pid}\n`)
     assert.is((await box.command('start', '-d', module)).code, 4)
     assert.match(await ask(portOf(second), 'hello'), /^hello/)
+    await box.stop()
+  })
+})
+
+test('a run directory that somebody takes away is made anew, and commands find the server again', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file('app.js', echo(1))
+    const { pid } = await box.start(module)
+    const files = readdirSync(box.runDir).sort()
+    for (const gone of [box.runDir, join(box.runDir, 'lock'), join(box.runDir, 'control.sock')]) {
+      rmSync(gone, { recursive: true })
+      const isBack = async () =>
+        (await box.status().catch(() => null))?.pid === pid && existsSync(join(box.runDir, 'lock'))
+      await until(isBack, 20_000)
+    }
+    assert.is((await box.command('start', '-d', module)).code, 4)
+    assert.is(readFileSync(join(box.runDir, 'millrace.pid'), 'utf8'), `${pid}\n`)
+    await reload(box)
+    assert.equal(readdirSync(box.runDir).sort(), files)
+    await box.stop()
+  })
+})
+
+test('a master that is suspended is said to be, by every command, with what lets it go on', async () => {
+  await inSandbox(async (box) => {
+    const { pid } = await box.start(box.file('app.js', echo(1)))
+    process.kill(pid, 'SIGSTOP')
+    const outcomes = await Promise.all(['status', 'reload', 'stop'].map((command) => box.command(command)))
+    for (const { code, stderr } of outcomes) {
+      assert.is(code, 7)
+      assert.match(stderr, new RegExp(`the master, pid ${pid}, is suspended .*\nnext: kill -CONT ${pid} lets it go on`))
+    }
+    process.kill(pid, 'SIGCONT')
     await box.stop()
   })
 })

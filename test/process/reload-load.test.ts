@@ -3,7 +3,7 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { ReloadOutcome } from '../../src/process/reload.ts'
+import type { ReloadOutcome } from '../../src/process/receipts.ts'
 import { Load } from '../support/load/load.ts'
 import { textClient } from '../support/load/text-client.ts'
 import { ask, echo, inSandbox, portOf, succeeded, workersOf } from '../support/server.ts'

@@ -2,6 +2,7 @@
 // accepts on is taken by a sibling, and a process that goes leaves nobody in its queue.
 
 import { spawnSync } from 'node:child_process'
+import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -112,6 +113,23 @@ if (addon().sys === null) {
       })
     })
   }
+
+  test('a place that did not come up leaves nothing behind: the next one there gets its part', async () => {
+    await inSandbox(async (box) => {
+      const mark = box.file('broken', '')
+      const broken = `if (worker.id === 2 && existsSync(${JSON.stringify(mark)})) throw new Error('planted')`
+      const more = `worker.onWorkerStart = () => { ${broken} }`
+      const text = `import { existsSync } from 'node:fs'\n${shared(2, more)}`
+      const port = portOf(await box.start(box.file('app.js', text)))
+      assert.is((await box.command('scale', 'echo', '+1')).code, 6)
+      await until(() => listeners(port) === 2)
+      rmSync(mark)
+      assert.is((await box.command('scale', 'echo', '+1')).code, 0)
+      const added = workersOf(await box.status())[2]?.pid
+      await until(async () => (await ask(port, 'x')) === `x ${added}`)
+      await box.stop()
+    })
+  })
 
   test('stop-first: a sibling takes what comes meanwhile', async () => {
     await inSandbox(async (box) => {

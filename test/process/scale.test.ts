@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { ReloadOutcome } from '../../src/process/reload.ts'
+import type { ReloadOutcome } from '../../src/process/receipts.ts'
 import { Load } from '../support/load/load.ts'
 import { textClient } from '../support/load/text-client.ts'
 import { reload, version } from '../support/reload.ts'
@@ -155,6 +155,8 @@ test('what makes no sense is refused with what there is, and changes nothing', a
       assert.is(stdout, '')
       assert.match(stderr, says)
     }
+    const { stdout: log } = await box.command('logs')
+    assert.match(log, /scale echo: given up: echo has 2, and cannot have 0$/m)
     assert.equal(await counts(box), [2, 2, 2])
     assert.not(existsSync(join(box.directory, '3')))
     await box.stop()

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { ListedConnection, Status, WorkerStatus } from '../../src/process/status.ts'
-import { ask, Client, echo, inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import { ask, Client, echo, HANGS, inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 function workerWith(status: Status, state: WorkerStatus['state']): WorkerStatus | undefined {
@@ -16,7 +16,7 @@ async function connections(box: Sandbox): Promise<{ connections: ListedConnectio
 }
 
 for (const [what, hang, first, last, words] of [
-  ['spins', 'for (;;);', 'busy', 'hung', /echo:\d has been silent for \d+\.\d s: its event loop does not turn/],
+  ['hangs', HANGS, 'busy', 'hung', /echo:\d has been silent for \d+\.\d s: its event loop does not turn/],
   [
     'is stopped',
     `process.kill(process.pid, 'SIGSTOP')`,

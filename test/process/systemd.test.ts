@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
+import { tellService } from '../../src/process/service.ts'
 import { reload } from '../support/reload.ts'
 import { ask, echo, freePort, inSandbox, portOf, startFile } from '../support/server.ts'
 import { activated, endManager, manager } from '../support/systemd.ts'
@@ -15,6 +16,26 @@ import { until } from '../support/until.ts'
 import { root } from '../tooling/support.ts'
 
 if (addon().sys !== null) {
+  test('a service manager that does not read for a while is told all of it, in order', async () => {
+    await inSandbox(async (box) => {
+      const systemd = await manager(box)
+      const before = process.env.NOTIFY_SOCKET
+      process.env.NOTIFY_SOCKET = box.env.NOTIFY_SOCKET
+      try {
+        systemd.process.kill('SIGSTOP')
+        const lines = Array.from({ length: 40 }, (_, n) => `X_LINE=${n}`) // a queue of the kernel's has ten
+        for (const line of lines) tellService(line)
+        systemd.process.kill('SIGCONT')
+        await systemd.says(/X_LINE=39\n/)
+        assert.equal(systemd.stdout.trim().split('\n'), lines)
+      } finally {
+        if (before === undefined) delete process.env.NOTIFY_SOCKET
+        else process.env.NOTIFY_SOCKET = before
+        await endManager(systemd)
+      }
+    })
+  })
+
   test('systemd is told of ready, reloading and stopping, how long that may take, and how it goes', async () => {
     await inSandbox(async (box) => {
       const systemd = await manager(box)

@@ -24,11 +24,14 @@ if (addon().sys !== null) {
       box.env.WATCHDOG_USEC = '60000'
       const [port, health] = [await freePort(), await freePort()]
       const path = join(box.directory, 'app.sock')
+      const own = join(box.directory, 'own.sock') // ours, and not systemd's
       const notes = box.file('notes', '')
       const taken = net.createServer()
       await new Promise<void>((resolve) => taken.listen(0, '127.0.0.1', resolve))
       const program = (version: number, isLocal: boolean, more = '', probes = health) => {
         const code = `import { appendFileSync } from 'node:fs'
+          import { Shared } from 'millrace'
+          const hits = Shared.map('hits')
           Worker.health = 'http://127.0.0.1:${probes}'
           Worker.onMasterStop = () => appendFileSync('${notes}', 'stopped')
           const all = [worker${isLocal ? `, new Worker('unix://${path}', { name: 'local' })` : ''}]
@@ -36,6 +39,8 @@ if (addon().sys !== null) {
             one.drainTimeoutMs = 500
             one.onMessage = (connection, line) => connection.send(String(line).trim() + ' ${version}' + (one === worker ? '' : '\\n'))
           }
+          const own = new Worker('unix://${own}', { name: 'own', drainTimeoutMs: 500 })
+          own.onMessage = async (connection) => connection.send(await hits.increment('n') + '\n')
           ${more}`
         return box.file('app.js', echo(1, code, `text://127.0.0.1:${port}`))
       }
@@ -47,6 +52,7 @@ if (addon().sys !== null) {
         const server = await activated(box, sockets, command, () => ask(port, 'early'), WATCHED)
         const first = server.process.pid ?? 0
         assert.ok(await isReady())
+        assert.is(await ask(own, 'x'), '1')
 
         program(2, true, `worker.onWorkerStart = () => { throw new Error('no database') }`)
         failed(await box.command('upgrade', module), /no database/, 6)
@@ -57,6 +63,11 @@ if (addon().sys !== null) {
         assert.is((await box.status()).pid, first)
         assert.not.match(systemd.stdout, /STOPPING/)
         assert.is(await ask(port, 'x'), 'x 1')
+        assert.is(await ask(own, 'x'), '2', 'its file and its keeper are those of before')
+        program(2, true, `Worker.pidFile = '/no/such/folder/pid'`)
+        failed(await box.command('upgrade', module), /no.such.folder/)
+        assert.is(await ask(own, 'x'), '3')
+        assert.is((await box.status()).pid, first)
 
         let before = first
         for (const [turn, isLocal] of [true, false].entries()) {
@@ -68,6 +79,7 @@ if (addon().sys !== null) {
           await until(() => systemd.stdout.split('WATCHDOG=1').length > pings + 3, SLOW_MS)
           assert.ok(await isReady())
           assert.is(await ask(port, 'x'), `x ${turn + 2}`)
+          assert.is(await ask(own, 'x'), String(turn + 4))
           if (isLocal) assert.is(await ask(path, 'x'), `x ${turn + 2}`)
           before = pid
         }

@@ -20,6 +20,8 @@ test('a new version on another Node takes over: its own pid, the same port, no g
     const first = await box.start(module)
     assert.is(first.version, '1.0.0')
     const port = portOf(first)
+    const followed = box.begin('events', '-n', '1', module)
+    await followed.says(/running/)
     assert.is(await ask(port, 'x').then(() => 'answered'), 'answered')
     release(box, '1.1.0')
     const outcome = await upgrade(box, '--node', otherNode(), module)
@@ -41,6 +43,8 @@ test('a new version on another Node takes over: its own pid, the same port, no g
     assert.match(await ask(port, 'x'), /^x /)
     assert.is((await reload(box)).slots.length, 2)
     await box.stop()
+    assert.is((await within(20_000, followed.ended)).code, 0) // who follows was passed on, twice
+    assert.is(followed.stdout.match(/upgrade.*done/g)?.length, 2)
   })
 })
 
@@ -60,6 +64,10 @@ const everything = (version: number, more = '') => `
     worker.onMessage = (connection, message) => connection.send(String(message).trim() + ' ${version} ' + process.pid)
   unix.onMessage = (connection, bytes) => connection.send(String(bytes).trim() + ' ${version} ' + process.pid + '\\n')
   text.onWorkerStart = async () => {
+    Worker.onLeader('job', () => {
+      note('lead')
+      return () => note('resign')
+    })
     const inner = new Worker('text://127.0.0.2:0')
     inner.onMessage = text.onMessage
     await inner.listen()
@@ -95,8 +103,12 @@ for (const engine of isWhole ? ['native', 'node'] : ['node']) {
         workersOf(after).map(({ state }) => state),
         workersOf(before).map(() => 'ready'),
       )
-      const notes = readFileSync(join(box.directory, 'notes'), 'utf8').trim().split('\n')
-      const of = (pattern: RegExp) => notes.filter((line) => pattern.test(line))
+      const of = (pattern: RegExp) => {
+        const notes = readFileSync(join(box.directory, 'notes'), 'utf8').trim().split('\n')
+        return notes.filter((line) => pattern.test(line))
+      }
+      await until(() => of(/2 lead/).length > 0)
+      assert.equal(of(/lead|resign/), ['1 lead', '1 resign', '2 lead']) // never two
       assert.equal(of(/start|stop/), ['1 start', '1 stop', '2 start']) // never both
       assert.equal(of(/active|retire/), ['1 active', '1 retire', '2 active'])
       await box.stop()
@@ -104,6 +116,36 @@ for (const engine of isWhole ? ['native', 'node'] : ['node']) {
     })
   })
 }
+
+test('a stop while the old processes drain waits for them, and ends the server after that', async () => {
+  await inSandbox(async (box) => {
+    const notes = box.file('notes', '')
+    const program = (more: string) =>
+      box.file(
+        'app.js',
+        echo(
+          1,
+          `const { appendFileSync } = await import('node:fs')
+          const note = (what) => appendFileSync(${JSON.stringify(notes)}, what + '\\n')
+          Worker.onMasterStop = () => note('stopped')
+          ${more}`,
+        ),
+      )
+    const module = program(`worker.onWorkerStop = () => {
+      const release = worker.hold()
+      note('drains')
+      setTimeout(() => { note('drained'); release() }, 2000)
+    }`)
+    const before = await box.start(module)
+    program('')
+    const upgrading = box.begin('upgrade', module)
+    await until(() => readFileSync(notes, 'utf8') !== '', 20_000)
+    succeeded(await box.command('stop', '-g'))
+    assert.is(readFileSync(notes, 'utf8'), 'drains\ndrained\nstopped\n')
+    assert.not(workersOf(before).some(({ pid }) => lives(pid)))
+    await upgrading.ended
+  })
+})
 
 test('what the code of now says counts: groups that are new, moved and gone, and a reload after it', async () => {
   await inSandbox(async (box) => {

@@ -18,6 +18,8 @@ export function otherNode(): string {
   const quiet = ['--no-save', '--ignore-scripts', '--no-audit', '--no-fund']
   const { status, stderr } = spawnSync('npm', ['install', ...quiet, '--prefix', place, `${name}@${OTHER}`], {
     encoding: 'utf8',
+    // The runner takes them from what it runs: scripts/test.mjs.
+    env: { ...process.env, NODE_EXTRA_CA_CERTS: process.env.TEST_EXTRA_CA_CERTS ?? process.env.NODE_EXTRA_CA_CERTS },
   })
   if (status !== 0) throw new Error(`no other Node: ${stderr}`)
   return path

@@ -1,10 +1,9 @@
 // `events`: what happens in a server, as it happens.
 
-import { follow } from '../control.ts'
+import { ask, follow } from '../control.ts'
 import { renderEvent } from '../event-lines.ts'
 import type { EventLine } from '../event-stream.ts'
-import { CommandError, Exit } from '../exit-codes.ts'
-import { noGroup } from '../reload.ts'
+import { CommandError, Exit, noGroup } from '../exit-codes.ts'
 import { paintFor } from '../style.ts'
 import { ANY_WORDS, type Command } from './command.ts'
 import { untilSeen } from './follow.ts'
@@ -16,7 +15,8 @@ type Told = EventLine['event']
 export const events: Command = {
   operands: '[app.js] [NAME ...]',
   summary: 'what happens, as it happens: spawn, ready, exit, back-off, the steps of a reload, ...',
-  details: `Until Ctrl+C (exit code 0) or the end of the server (0 after a stop, 1 when it ended without one). --json: an object a line.
+  details: `Until Ctrl+C (exit code 0) or the end of the server (0 after a stop, 1 when it ended without one); an upgrade is none: those of the
+new master follow, all of them, numbered anew. --json: an object a line.
 -n begins with the last N of those that were; 200 are kept. With NAME only those of these groups. A reader who is too slow
 misses some and is told how many; the server does not wait for anybody.`,
   flags: ['lines', 'name'],
@@ -27,24 +27,30 @@ misses some and is told how many; the server does not wait for anybody.`,
     const found = await findServer(line)
     const write = writer(line)
     let isStopping = false
-    const followed = await follow(
-      found.path,
-      past,
-      (event) => {
-        isStopping ||= event.type === 'server' && event.state === 'stopping'
-        write(event)
-      },
-      found.uid,
-    )
-    if (followed.answer === null) throw new CommandError(Exit.Failure, 'the server has just ended')
-    if (!followed.answer.ok) throw new CommandError(Exit.Failure, followed.answer.message)
-    const isOver = await Promise.race([untilSeen(), followed.ended])
-    followed.close()
-    if (isOver === undefined && !isStopping)
-      throw new CommandError(Exit.Failure, `the master, pid ${found.done.pid}, ended without a stop`)
-    return Exit.Ok
+    const tell = (event: Told) => {
+      isStopping ||= event.type === 'server' && event.state === 'stopping'
+      write(event)
+    }
+    const seen = untilSeen()
+    for (let { pid } = found.done, wanted = past; ; wanted = ALL) {
+      const { answer, ended, close } = await follow(found.path, wanted, tell, found.uid)
+      if (answer === null) throw new CommandError(Exit.Failure, 'the server has just ended')
+      if (!answer.ok) throw new CommandError(Exit.Failure, answer.message)
+      const isOver = await Promise.race([seen, ended])
+      close()
+      if (isOver !== undefined || isStopping) return Exit.Ok
+      const next = await ask(found.path, { command: 'ping' }, PING_MS, found.uid).catch(() => null)
+      if (next?.ok !== true || next.pid === pid)
+        throw new CommandError(Exit.Failure, `the master, pid ${pid}, ended without a stop`)
+      pid = next.pid
+    }
   },
 }
+
+/** Of the events of a master that has taken over: it began with the upgrade. */
+const ALL = 200
+/** For that one to say that it is there. */
+const PING_MS = 5000
 
 async function checkNames(line: Line): Promise<void> {
   if (line.words.length === 0) return

@@ -7,8 +7,8 @@ import { parseArgs } from 'node:util'
 import { messageOf } from '../../errors.ts'
 import { parseHttpAddress } from '../../net/address.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
-import type { LogFormat, StartOptions } from '../messages.ts'
-import { startFile } from '../spawn.ts'
+import { LONGEST_STOP_MS, type LogFormat, type StartOptions } from '../messages.ts'
+import { startFile } from '../start-file.ts'
 
 /** A flag: how it is typed, and its line in the help. */
 export interface Flag {
@@ -216,15 +216,13 @@ const UNITS = new Map([
   ['', 1000],
   ['m', 60_000],
 ])
-/** What a timer of Node can wait. */
-const LONGEST_MS = 2 ** 31 - 1
 
 /** `--timeout` in ms, null without one. Seconds where no unit is given, as Workerman's `stopTimeout`. */
 export function timeoutOf({ timeout }: Flags): number | null {
   if (timeout === undefined) return null
   const [, number = '', unit = ''] = /^(\d{1,10}(?:\.\d{1,3})?)(ms|s|m|)$/.exec(timeout) ?? []
   if (number === '') throw usage(`--timeout is a time like 5 (seconds), 500ms or 2m, not '${timeout}'`)
-  return Math.min(LONGEST_MS, Math.round(Number(number) * (UNITS.get(unit) ?? 1)))
+  return Math.min(LONGEST_STOP_MS, Math.round(Number(number) * (UNITS.get(unit) ?? 1)))
 }
 
 /** How long `--canary` watches if nobody says. */

@@ -2,8 +2,7 @@
 
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { CommandError, Exit } from '../exit-codes.ts'
-import { noGroup } from '../reload.ts'
+import { CommandError, Exit, noGroup } from '../exit-codes.ts'
 import { placesToAsk } from '../run-directory.ts'
 import { lastLines, Tail } from '../tail.ts'
 import { ANY_WORDS, type Command } from './command.ts'

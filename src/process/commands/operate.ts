@@ -2,7 +2,7 @@
 
 import type { Request } from '../control.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
-import type { ReloadOutcome } from '../reload.ts'
+import type { ReloadOutcome } from '../receipts.ts'
 import { paintFor } from '../style.ts'
 import { renderOutcome } from '../tables.ts'
 import type { Line } from './line.ts'

@@ -2,6 +2,8 @@
 
 import { type Answer, ask, type Done, type Refusal, type Request } from '../control.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
+import { isAlive, isStopped } from '../identity.ts'
+import { Lock } from '../lock.ts'
 import { placesToAsk, runDirCandidates } from '../run-directory.ts'
 import { type Line, runDirOf } from './line.ts'
 
@@ -20,12 +22,28 @@ export async function findServer(line: Line, request: Request = { command: 'ping
   const [module = ''] = line.modules
   const { places, unreadable } = placesToAsk(module, runDirOf(line.flags))
   for (const { path, uid } of places) {
-    const answer = await ask(path, request, ANSWER_TIMEOUT_MS, uid)
+    const answer = await ask(path, request, ANSWER_TIMEOUT_MS, uid).catch((error) => {
+      throw error instanceof CommandError && error.exitCode === Exit.Timeout ? silent(path, error) : error
+    })
     if (answer !== null) return { path, uid, done: granted(answer) }
   }
   const others = unreadable.length === 0 ? '' : `; another user's server may be in ${unreadable.join(', ')}: try sudo`
   const { paths, elsewhere } = runDirCandidates(module, runDirOf(line.flags))
   throw new CommandError(Exit.NotRunning, `not running (looked in ${[...paths, ...elsewhere].join(', ')}${others})`)
+}
+
+/** Why a master does not answer, and what to do about it, as far as can be seen from here. */
+function silent(runDir: string, { message }: CommandError): CommandError {
+  const holder = Lock.holderIn(runDir)
+  const { pid } = holder
+  if (!isAlive(holder)) return new CommandError(Exit.Timeout, message)
+  if (isStopped(pid))
+    return new CommandError(Exit.Timeout, `the master, pid ${pid}, is suspended (SIGSTOP, or a debugger)`, {
+      next: `kill -CONT ${pid} lets it go on`,
+    })
+  return new CommandError(Exit.Timeout, `${message}, pid ${pid}`, {
+    next: `if it stays so, kill -9 ${pid} ends it; its workers leave by themselves`,
+  })
 }
 
 export async function askServer(line: Line, request: Request): Promise<Done> {

@@ -9,8 +9,8 @@ import { type Described, describeModules } from '../describe.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import type { Declaration } from '../group.ts'
 import { launchDaemon, runDirect, runOther } from '../launch.ts'
-import { runMaster } from '../run-master.ts'
-import { startFile } from '../spawn.ts'
+import type { StartOptions } from '../messages.ts'
+import { startFile } from '../start-file.ts'
 import { ANY_WORDS, type Command } from './command.ts'
 import { type Line, START_FLAGS, startOptions, usage } from './line.ts'
 import { operate } from './operate.ts'
@@ -52,10 +52,16 @@ export async function launch(line: Line): Promise<Exit> {
   const { flags, isDirect } = line
   const options = startOptions(line)
   if (flags.json === true && flags.daemon !== true) throw usage('--json tells what a daemon is: it needs -d')
-  if (flags.daemon !== true) return isDirect ? runDirect(options) : runMaster(options, false, null)
+  if (flags.daemon !== true) return isDirect ? runDirect(options) : master(options)
   const banner = await launchDaemon(options)
   if (flags.json !== true) return print(banner)
   return showJson((await askServer(line, { command: 'status' })).status)
+}
+
+/** This process is it, from here on. */
+async function master(options: StartOptions): Promise<Exit> {
+  const { runMaster } = await import('../run-master.ts')
+  return runMaster(options, false, null)
 }
 
 /** What the code declares. Rejects also for what no start could bring up: `restart` must not end what runs for it. */

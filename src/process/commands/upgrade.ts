@@ -3,7 +3,7 @@
 import { realpathSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { CommandError, Exit } from '../exit-codes.ts'
-import { startFile } from '../spawn.ts'
+import { startFile } from '../start-file.ts'
 import { renderUpgrade } from '../tables.ts'
 import { type Command, NO_WORDS } from './command.ts'
 import { show, showJson } from './print.ts'

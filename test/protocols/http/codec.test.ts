@@ -3,7 +3,7 @@
 
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
-import { brotliDecompressSync, constants, gunzipSync } from 'node:zlib'
+import { brotliDecompressSync, constants, createGzip, gunzipSync } from 'node:zlib'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ChunkedDecoder } from '../../../protocols/http/chunked.ts'
@@ -103,6 +103,25 @@ test('pipelined requests are answered in order, also by handlers that take their
   await until(() => server.messages.length === 4)
   await nextTurn()
   assert.is(shown(server.written()), ['/slow', '/b', '/c', '/d'].map((path) => OK(path)).join(''))
+})
+
+test('an empty line behind a request is none: no time-out for what has not begun, and nothing that a drain waits for', () => {
+  const server = serve((connection) => connection.send('ok'))
+  server.receive(wire(`${GET}¶`))
+  server.advance(20_000) // more than a head may take
+  assert.is(shown(server.written()), OK('ok'))
+  server.receive(wire(GET))
+  assert.is(shown(server.written()), OK('ok'))
+  server.receive(wire('¶'))
+  server.leave()
+  assert.equal([server.connection.getStatus(false), server.errors], ['ENDING', []])
+  const split = serve((connection) => connection.send('ok'))
+  for (const piece of [wire(GET), '\r', '\n']) split.receive(piece)
+  split.advance(20_000)
+  assert.equal([split.connection.getStatus(false), split.errors], ['ESTABLISHED', []])
+  split.receive(wire('G'))
+  split.advance(20_000)
+  assert.is(split.errors[0]?.code, 3)
 })
 
 test('a fault behind an answer is the client’s, whoever completes that answer', async () => {
@@ -698,6 +717,24 @@ function dechunked(text: string): Buffer {
     data += text.slice(at, at + size)
   }
 }
+
+test('a compressor that fails costs its connection, and not the process', async () => {
+  const { prototype } = createGzip().constructor as { prototype: { _transform?: unknown } }
+  prototype._transform = (_piece: Buffer, _encoding: string, done: (error: Error) => void) =>
+    done(new Error('no memory'))
+  try {
+    async function* pieces() {
+      yield 'x'
+    }
+    const headers = { 'Content-Type': 'text/plain' }
+    const server = serve((connection) => connection.send(new Response(200, headers, pieces())), { compress: true })
+    server.receive(wire('GET / HTTP/1.1¶Host: h¶Accept-Encoding: gzip¶¶'))
+    await until(() => server.errors.length > 0)
+    assert.equal([server.errors[0]?.message, server.connection.getStatus(false)], ['no memory', 'CLOSED'])
+  } finally {
+    delete prototype._transform
+  }
+})
 
 test('a compressed stream shows each piece as it comes', async () => {
   for (const [coding, decode] of [

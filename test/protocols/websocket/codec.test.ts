@@ -230,6 +230,16 @@ test('a refusal is one answer and one error, whole and as the user gave it', asy
     throw new Error('on purpose')
   })
   assert.equal([failed.text.match(/HTTP/g)?.length, failed.errors], [1, [4]])
+  const thrown = await answer(() => {
+    throw new Error('on purpose')
+  })
+  assert.equal([/ (\d+) /.exec(thrown.text)?.[1], thrown.text.match(/HTTP/g)?.length, thrown.errors], ['500', 1, [4]])
+  const closed = await answer((connection: Server['connection']) => connection.close())
+  assert.equal([/ (\d+) /.exec(closed.text)?.[1], closed.text.match(/HTTP/g)?.length, closed.errors], ['403', 1, []])
+  const late = await answer(async (...[, , response]: Parameters<Answer>) => {
+    response.setHeader('Sec-WebSocket-Protocol', 'not offered')
+  })
+  assert.equal([/ (\d+) /.exec(late.text)?.[1], late.text.match(/HTTP/g)?.length, late.errors], ['500', 1, [3]])
 })
 
 test('fields of the answer: the handshake keeps its own, and the sub-protocol may be chosen by one', async () => {
@@ -339,7 +349,11 @@ test('closing: by the user, with a code, for a handler that throws, for silence,
   coded.connection.close(new CloseFrame(4001, 'out'))
   assert.equal(framesIn(coded.written()), ['80fa16f7574'])
   coded.advance(100)
-  assert.equal([coded.connection.getStatus(false), coded.connection.closeCode], ['CLOSED', 4001])
+  assert.equal([coded.connection.getStatus(false), coded.connection.closeCode], ['CLOSED', 1006]) // it has heard none
+  const cut = opened()
+  cut.connection.close(new CloseFrame(4001))
+  cut.end()
+  assert.equal([cut.connection.getStatus(false), cut.connection.closeCode], ['CLOSED', 1006])
   const failed = opened({}, { onMessage: () => assert.unreachable('on purpose') })
   failed.receive(masked(frame(0x81, 'x')))
   assert.equal(framesIn(failed.written()), ['803f3'])

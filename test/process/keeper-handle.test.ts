@@ -1,0 +1,92 @@
+// The keeper of shared data as its masters see it: a real keeper, and one or two masters' handles in this process.
+
+import { mkdtempSync, realpathSync, rmSync } from 'node:fs'
+import type { Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { isAlive, startTimeOf } from '../../src/process/identity.ts'
+import type { InheritedKeeper } from '../../src/process/inheritance.ts'
+import { KeeperHandle } from '../../src/process/keeper-handle.ts'
+import type { Output } from '../../src/process/output.ts'
+import type { Child } from '../../src/process/spawn.ts'
+import { until, within } from '../support/until.ts'
+
+const children: Child[] = []
+const output = {
+  isLogPiped: false,
+  stdio: ['ignore', 'inherit', 'inherit'],
+  attach: (child: Child) => children.push(child),
+} as unknown as Output
+
+async function inRunDir(
+  use: (handle: (earlier?: InheritedKeeper) => KeeperHandle, connect: (of: KeeperHandle) => Promise<Socket>) => unknown,
+): Promise<void> {
+  const runDir = realpathSync(mkdtempSync(join(tmpdir(), 'mr-')))
+  const handles: KeeperHandle[] = []
+  const sockets: Socket[] = []
+  const handle = (earlier?: InheritedKeeper) => {
+    handles.push(new KeeperHandle(runDir, output, () => undefined, earlier ?? null))
+    return handles.at(-1) as KeeperHandle
+  }
+  const connect = async (of: KeeperHandle) => {
+    const socket = await within(10_000, of.connect())
+    sockets.push(socket.on('error', () => socket.destroy()))
+    return socket
+  }
+  const starter = () => handles.find(({ hasStarted }) => hasStarted) ?? handles[0]
+  const pids = () => handles.map(({ pid }) => pid).filter((pid) => pid > 0)
+  try {
+    await use(handle, connect)
+    assert.ok(new Set(pids()).size <= 1, 'there is one')
+    for (const socket of sockets) socket.destroy()
+    const all = pids().map((pid) => ({ pid, startTime: startTimeOf(pid) }))
+    const holders = handles.filter((one) => one !== starter())
+    for (const one of holders) await within(5000, one.end(false))
+    await within(5000, (starter() as KeeperHandle).end(true))
+    await until(() => !all.some(isAlive))
+  } finally {
+    for (const pid of pids()) process.kill(pid, 'SIGKILL')
+    rmSync(runDir, { recursive: true })
+  }
+}
+
+test('its end is told also when the process has just gone by itself', async () => {
+  await inRunDir(async (handle, connect) => {
+    const keeper = handle()
+    await connect(keeper)
+    const child = children.at(-1)?.process
+    const ended = new Promise<void>((resolve, reject) => {
+      child?.once('exit', () => keeper.end(true).then(resolve, reject)) // its last words are still to be read
+    })
+    child?.kill('SIGKILL')
+    await within(5000, ended)
+  })
+})
+
+test('two masters have one keeper, whoever starts it, whenever that is', async () => {
+  await inRunDir(async (handle, connect) => {
+    const old = handle()
+    const next = handle(old.inheritance) // before anybody has asked
+    await connect(old)
+    await connect(next)
+    await next.rejoin()
+    const latest = handle(next.inheritance)
+    await connect(latest)
+    await until(() => latest.pid === old.pid || latest.pid === 0) // without the addon nobody knows which process it is
+  })
+  await inRunDir(async (handle, connect) => {
+    const old = handle()
+    const next = handle(old.inheritance)
+    await connect(next)
+    await connect(old)
+  })
+  await inRunDir(async (handle, connect) => {
+    const old = handle()
+    const next = handle(old.inheritance)
+    await Promise.all([connect(next), connect(old)])
+  })
+})
+
+test.run()

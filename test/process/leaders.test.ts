@@ -1,0 +1,31 @@
+// Who leads, as the master decides it, with handles that only say who they are.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { Leaders } from '../../src/process/leaders.ts'
+import type { WorkerHandle } from '../../src/process/worker-handle.ts'
+
+function candidate(pid: number, led: string[]): WorkerHandle {
+  const lead = (name: string) => led.push(`${name} ${pid}`)
+  return { pid, state: 'ready', lead } as unknown as WorkerHandle
+}
+
+test('beside a master whose processes lead, nobody is chosen, whatever happens to those who stand', () => {
+  let mayChoose = false
+  const led: string[] = []
+  const leaders = new Leaders(() => mayChoose)
+  const [a, b, c] = [candidate(1, led), candidate(2, led), candidate(3, led)]
+  leaders.stand(a, 'job', 1)
+  leaders.stand(b, 'job', 1) // the second one has settled the seat of the first
+  leaders.stand(c, 'other', 1)
+  leaders.resign(c, 'other', 1)
+  leaders.forget(a)
+  leaders.settle()
+  assert.equal(led, [])
+  mayChoose = true
+  leaders.settle()
+  assert.equal(led, ['job 2'])
+  assert.equal(leaders.list(), [{ name: 'job', pid: 2 }])
+})
+
+test.run()

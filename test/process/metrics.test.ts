@@ -1,0 +1,54 @@
+// What `/metrics` makes of groups that the master knows; health.test.ts asks a real server.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { Events } from '../../src/process/events.ts'
+import type { Declaration } from '../../src/process/group.ts'
+import { keysOf, mailboxesOf } from '../../src/process/messages.ts'
+import { ReloadTally, renderMetrics } from '../../src/process/metrics.ts'
+import type { Seen } from '../../src/process/readiness.ts'
+import { GroupState } from '../../src/process/slot.ts'
+
+function seen(...declared: { name: string; listen: string }[]): Seen {
+  const mailboxes = mailboxesOf(declared)
+  const groups = keysOf(declared).map((key, at) => {
+    const declaration = { ...declared[at], count: 2, minReady: 1, reusePort: false } as unknown as Declaration
+    const group = new GroupState({ key, mailbox: mailboxes[at] as string, declaration, sockets: [], tlsFiles: {} })
+    group.exits.set('exit 9', 1)
+    for (let n = 0; n < 2; n++) group.addSlot({ isHeld: false })
+    return group
+  })
+  return { state: 'running', groups, reloads: new ReloadTally(new Events()) }
+}
+
+test('every series is one: groups without a name, or with that of another, are told apart as their mailboxes are', () => {
+  const listen = (port: number) => `text://127.0.0.1:${port}`
+  const text = renderMetrics(
+    seen(
+      { name: 'echo', listen: listen(1) },
+      { name: 'none', listen: listen(2) },
+      { name: 'none', listen: listen(3) },
+      { name: 'twin', listen: listen(4) },
+      { name: 'twin', listen: listen(4) },
+    ),
+    false,
+  )
+  const series = text.split('\n').flatMap((line) => /^([a-z_]+(\{.*\})?) \S+$/.exec(line)?.[1] ?? [])
+  assert.ok(series.length > 50)
+  assert.equal(
+    series.filter((one, at) => series.indexOf(one) !== at),
+    [],
+  )
+  assert.match(text, /^millrace_workers\{group="echo"\} 2$/m)
+  assert.match(text, /^millrace_worker_restarts_total\{group="none text:\/\/127\.0\.0\.1:3",reason="exit 9"\} 1$/m)
+  assert.match(text, /^millrace_workers\{group="twin text:\/\/127\.0\.0\.1:4 1"\} 2$/m)
+})
+
+test('a group that somebody has stopped lacks nothing', () => {
+  const all = seen({ name: 'a', listen: '' }, { name: 'b', listen: '' })
+  assert.match(renderMetrics(all, false), /^millrace_metrics_missing_workers 4$/m)
+  all.groups[1]?.stop()
+  assert.match(renderMetrics(all, false), /^millrace_metrics_missing_workers 2$/m)
+})
+
+test.run()

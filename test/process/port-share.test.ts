@@ -1,0 +1,104 @@
+// Who accepts on which of a port's sockets, with a kernel and processes that only note what they are told.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Sys } from '../../src/addon.ts'
+import type { BoundSocket } from '../../src/net/bound-socket.ts'
+import type { Declaration } from '../../src/process/group.ts'
+import { PortShare } from '../../src/process/port-share.ts'
+import { type Blueprint, GroupState, type Slot } from '../../src/process/slot.ts'
+import type { WorkerHandle } from '../../src/process/worker-handle.ts'
+
+interface Scene {
+  readonly share: PortShare
+  readonly group: GroupState
+  readonly slots: readonly Slot[]
+  readonly told: string[]
+  /** Connections that wait, by the socket's descriptor; what is looked at is taken away one by one. */
+  readonly pending: Map<number, number>
+  shrink(count: number): void
+}
+
+function scene(count: number): Scene {
+  const told: string[] = []
+  const pending = new Map<number, number>()
+  const sockets = Array.from({ length: count }, (_, n) => ({ endpoint: '127.0.0.1:1', fd: 10 + n }) as BoundSocket)
+  const declaration = { name: 'g', count, reusePort: true, crashLoopAfter: 3 } as Declaration
+  const key: Blueprint['key'] = { name: 'g', listen: '', nth: 0 }
+  const blueprint: Blueprint = { key, mailbox: 'g', declaration, sockets, tlsFiles: {} }
+  const group = new GroupState(blueprint)
+  const sys = {
+    chooseAmong: (_fd: number, places: number[]) => void told.push(`choose ${places}`),
+    pendingConnections: (fd: number) => {
+      const left = pending.get(fd) ?? 0
+      pending.set(fd, Math.max(0, left - 1))
+      return left
+    },
+  } as unknown as Sys
+  const share = new PortShare(group, { sys } as ConstructorParameters<typeof PortShare>[1])
+  Object.assign(group, { share })
+  const slots = sockets.map((socket) => {
+    const slot = group.addSlot({ isHeld: false })
+    slot.current = {
+      state: 'ready',
+      isAccepting: true,
+      innerSockets: new Set(),
+      socket,
+      report: { counters: { connections: slot.id } },
+      standIn: (place: number) => void told.push(`${slot.id} stands in for ${place}`),
+      relieve: async (place: number) => {
+        told.push(`${slot.id} is relieved of ${place}`)
+        await new Promise(setImmediate)
+        told.push(`${slot.id} has closed ${place}`)
+      },
+    } as unknown as WorkerHandle
+    return slot
+  })
+  const shrink = (to: number) => {
+    group.blueprint = { ...blueprint, declaration: { ...declaration, count: to }, sockets: sockets.slice(0, to) }
+  }
+  return { share, group, slots, told, pending, shrink }
+}
+
+test('a place that goes takes its stand-in along, before its socket is closed', async () => {
+  const { share, group, slots, told } = scene(3)
+  const [, , last] = slots as [Slot, Slot, Slot]
+  last.current = null // it did not come up
+  share.settle()
+  assert.equal(told.splice(0), ['choose 0,1', '0 stands in for 2'])
+  await share.dismiss(last)
+  assert.equal(told.splice(0), ['0 is relieved of 2', '0 has closed 2'])
+  share.settle() // the slot is still there
+  assert.equal(told, [])
+  group.slots = group.slots.slice(0, 2)
+  share.settle()
+  assert.equal(told, [])
+})
+
+test('what waits for a place that has no process is taken before the place goes', async () => {
+  const { share, group, slots, told, pending, shrink } = scene(2)
+  const [, last] = slots as [Slot, Slot]
+  last.current = null // in its back-off
+  share.settle()
+  pending.set(11, 2)
+  shrink(1)
+  assert.ok(
+    group.sockets.some(({ fd }) => fd === 11),
+    'somebody accepts on it',
+  )
+  await share.giveUp(last)
+  assert.is(pending.get(11), 0)
+  assert.not(told.some((line) => line.includes('relieved')))
+  await share.dismiss(last)
+  assert.not(group.sockets.some(({ fd }) => fd === 11))
+})
+
+test('in an upgrade what waits for a process is taken before it leaves, and the choice is the new master’s', async () => {
+  const { share, slots, told, pending } = scene(2)
+  pending.set(11, 2)
+  await share.emptied(slots[1] as Slot)
+  assert.is(pending.get(11), 0)
+  assert.equal(told, [])
+})
+
+test.run()

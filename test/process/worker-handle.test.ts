@@ -1,0 +1,170 @@
+// A worker as its master sees it, with a process and a channel that do what the test says.
+
+import type { ChildProcess } from 'node:child_process'
+import { EventEmitter } from 'node:events'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { newCounters } from '../../src/counters.ts'
+import type { BoundSocket } from '../../src/net/bound-socket.ts'
+import type { Channel } from '../../src/process/channel.ts'
+import { Tail } from '../../src/process/logbook.ts'
+import type { FromChild, ToChild } from '../../src/process/messages.ts'
+import { type WorkerExitInfo, WorkerHandle } from '../../src/process/worker-handle.ts'
+import { until, within } from '../support/until.ts'
+
+class FakeProcess extends EventEmitter {
+  pid: number | undefined = 4711
+  connected = true
+  readonly signals: string[] = []
+  /** What passing a handle ends with. */
+  sendError: Error | null = null
+
+  kill(signal: string): boolean {
+    this.signals.push(signal)
+    return true
+  }
+
+  send(_message: unknown, _handle: unknown, tell: (error: Error | null) => void): void {
+    setImmediate(() => tell(this.sendError))
+  }
+}
+
+interface Fake {
+  readonly handle: WorkerHandle
+  readonly process: FakeProcess
+  /** What it was told. */
+  readonly told: ToChild[]
+  says(message: FromChild): void
+}
+
+function fake(startTimeoutMs = Number.POSITIVE_INFINITY): Fake {
+  const child = new FakeProcess()
+  const told: ToChild[] = []
+  const channel = {
+    onMessage: null as ((message: FromChild) => void) | null,
+    send: (message: ToChild) => void told.push(message),
+    destroy: () => undefined,
+  }
+  const handle = new WorkerHandle(
+    {
+      process: child as unknown as ChildProcess,
+      channel: channel as unknown as Channel<FromChild, ToChild>,
+    },
+    { incarnation: 1, startTimeoutMs, socket: null, tail: new Tail(), stuckTimeoutMs: 0, meshAddress: '' },
+  )
+  return { handle, process: child, told, says: (message) => channel.onMessage?.(message) }
+}
+
+const report: FromChild = {
+  type: 'report',
+  report: { counters: newCounters(), memory: 0, timers: 0, work: '', lagMs: 0, isInspected: false },
+}
+
+test('a kill that is not allowed is no end: only a process that never was has none', async () => {
+  const { handle, process: child, says } = fake()
+  let exit: WorkerExitInfo | null = null
+  void handle.gone.then((told) => {
+    exit = told
+  })
+  says({ type: 'ready' })
+  child.emit('error', new Error('kill EPERM'))
+  child.emit('error', new Error('kill EPERM')) // nor does the second one end the master
+  await new Promise(setImmediate)
+  assert.is(handle.state, 'ready')
+  assert.is(exit, null)
+  child.emit('exit', 0, null)
+  await until(() => exit !== null)
+
+  const never = fake()
+  never.process.pid = undefined
+  never.process.emit('error', new Error('spawn EAGAIN'))
+  assert.is((await within(1000, never.handle.gone)).word, 'spawn failed: spawn EAGAIN')
+})
+
+test('a worker that is stopped is asked once, however often somebody wants to know', async () => {
+  const { handle, told, says } = fake()
+  says({ type: 'ready' })
+  for (let n = 0; n < 50; n++) assert.is(await handle.poll(0), false)
+  assert.is(told.filter(({ type }) => type === 'poll').length, 1)
+  for (let n = 0; n < 50; n++) assert.is(await handle.connections(0, 10, 0), null)
+  assert.ok(told.filter(({ type }) => type === 'connections').length <= 16)
+  says(report) // it goes on
+  const polled = handle.poll(10_000)
+  assert.is(told.filter(({ type }) => type === 'poll').length, 2)
+  says(report)
+  assert.is(await polled, true)
+})
+
+test('a reason that is long is kept in part', async () => {
+  const { handle, process: child, says } = fake()
+  says({ type: 'failed', exitCode: 70, message: 'x'.repeat(3_000_000) })
+  child.emit('exit', 70, null)
+  child.emit('close')
+  const { reason } = await within(1000, handle.gone)
+  assert.ok(reason.startsWith('xxx') && reason.length < 10_000, `${reason.length} characters`)
+})
+
+test('a time to stop that no timer can wait is a long one, not none', async () => {
+  const { handle, process: child, told, says } = fake()
+  says({ type: 'ready' })
+  handle.stop(Number.POSITIVE_INFINITY)
+  assert.ok(handle.remainingMs > 1e9 && handle.remainingMs < 2 ** 31 - 1000, `${handle.remainingMs} ms`)
+  const [stop] = told.filter((message) => message.type === 'stop')
+  assert.is(stop?.timeoutMs, 2_000_000_000)
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  assert.equal(child.signals, [])
+  handle.stop(2 ** 31 - 1)
+  assert.is(told.filter(({ type }) => type === 'stop').length, 1)
+  handle.stop(1000)
+  assert.is(told.filter(({ type }) => type === 'stop').length, 2)
+  child.emit('exit', 0, null)
+  await handle.gone
+})
+
+test('a socket that cannot be passed on is refused, so that nobody waits for it', async () => {
+  const { handle, process: child, told, says } = fake()
+  says({ type: 'ready' })
+  child.sendError = Object.assign(new Error('write EBADF'), { code: 'EBADF' })
+  handle.giveSocket(7, { fd: 9, endpoint: '127.0.0.1:1', handle: {} } as unknown as BoundSocket)
+  const refused = await until(() => told.find((message) => message.type === 'cannotListen'))
+  assert.is(refused.request, 7)
+  assert.is(refused.failure.code, 'EBADF')
+  child.emit('exit', 0, null)
+  await handle.gone
+})
+
+test('one that leaves by itself does not serve from then on, and has not retired before it is gone', async () => {
+  const { handle, process: child, says, told } = fake()
+  const heard: string[] = []
+  handle.onMove = (state) => heard.push(state)
+  handle.onLeaving = (exitCode) => heard.push(`leaves with ${exitCode}`)
+  void handle.retired.then(() => heard.push('retired'))
+  says({ type: 'ready' })
+  says({ type: 'leaving', exitCode: 0, timeoutMs: 30_000 })
+  assert.equal(heard, ['ready', 'stopping', 'leaves with 0'])
+  assert.not(handle.isAccepting)
+  assert.ok(handle.remainingMs > 20_000 && handle.remainingMs <= 30_000)
+  handle.retire(true) // a reload comes
+  handle.stop(60_000)
+  assert.not(told.some(({ type }) => type === 'stop')) // it gives itself less
+  says({ type: 'leaving', exitCode: 0, timeoutMs: 5000 })
+  assert.ok(handle.remainingMs <= 5000)
+  handle.stop(1000)
+  assert.ok(told.some(({ type }) => type === 'stop'))
+  await new Promise(setImmediate)
+  assert.is(heard.length, 3)
+  child.emit('exit', 0, null)
+  await handle.gone
+  await until(() => heard.includes('retired'))
+})
+
+test('one that leaves before it is ready is not ready any more', async () => {
+  const { handle, process: child, says } = fake()
+  says({ type: 'leaving', exitCode: 0, timeoutMs: 1000 })
+  says({ type: 'ready' })
+  assert.is(handle.state, 'starting')
+  child.emit('exit', 0, null)
+  assert.not((await handle.gone).hadBeenReady)
+})
+
+test.run()

@@ -1,0 +1,157 @@
+// Answers to a client that does not read: they wait, or their connection ends, but none has a hole or is left out.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Request } from '../../../protocols/http/request.ts'
+import { Chunk, Response, ServerSentEvents } from '../../../protocols/http/response.ts'
+import type { HttpSettings } from '../../../protocols/http/settings.ts'
+import type { Connection } from '../../../src/connection.ts'
+import type { Wire } from '../../../src/testing.ts'
+import { serve as serveAny, shown, wire } from '../../support/http.ts'
+import { nextTurn, until } from '../../support/until.ts'
+
+type Handler = (connection: Connection<Request, unknown>, request: Request) => unknown
+
+function serve(onMessage: Handler, limits: object = {}, settings: HttpSettings = {}): Wire<Request, unknown> {
+  return serveAny({ onMessage, ...limits } as never, settings) as unknown as Wire<Request, unknown>
+}
+
+const get = (path: string) => wire(`GET ${path} HTTP/1.1¶Host: h¶¶`)
+const OPEN = { 'Transfer-Encoding': 'chunked' }
+const codesOf = ({ errors }: Wire<Request, unknown>) => errors.map(({ code }) => code)
+
+/** What the client gets that reads a little whenever the server has nothing more to do. */
+async function readSlowly(server: Wire<Request, unknown>, isDone: (text: string) => boolean): Promise<string> {
+  let text = ''
+  await until(async () => {
+    await nextTurn()
+    server.drain()
+    text += shown(server.written())
+    server.hold()
+    return isDone(text) || server.socket.isDestroyed
+  })
+  return text
+}
+
+test('an open answer that fills the buffer ends with its terminator, and the next one begins behind it', async () => {
+  const server = serve((connection, { path }) => {
+    if (path === '/b') return void connection.send('next')
+    connection.send(new Response(200, OPEN))
+    while (connection.send(new Chunk('A'.repeat(10_000))));
+    connection.send(new Chunk(''))
+  })
+  server.hold()
+  server.receive(Buffer.concat([get('/a'), get('/b')]))
+  server.drain()
+  await nextTurn()
+  const text = shown(server.written())
+  assert.ok(text.includes('AAAA¶0¶¶HTTP/1.1 200 OK¶'), text.slice(-300))
+  assert.ok(text.endsWith('¶next'), text.slice(-300))
+  assert.equal(server.errors, [])
+})
+
+test('a stream over maxSendBufferSize waits for its client, and arrives whole', async () => {
+  async function* pieces() {
+    for (let n = 0; n < 10; n++) yield Buffer.alloc(50_000, 'x')
+  }
+  for (const fields of [{ 'Content-Length': 500_000 }, {}]) {
+    const server = serve(
+      (connection, { path }) => connection.send(path === '/b' ? 'next' : new Response(200, fields as never, pieces())),
+      { maxSendBufferSize: 65_536 },
+    )
+    server.hold()
+    server.receive(Buffer.concat([get('/a'), get('/b')]))
+    const text = await readSlowly(server, (all) => all.endsWith('next'))
+    assert.is([...text].filter((letter) => letter === 'x').length, 500_000 + 2) // and of 'next' and 'text/html'
+    assert.match(text, /x(¶0¶¶)?HTTP\/1\.1 200 OK¶[^x]*text\/html/)
+    assert.equal(server.errors, [])
+    assert.ok(server.worker.counters.sendFail === 0)
+  }
+})
+
+test('pipelined requests over maxSendBufferSize are answered one by one as the client reads, and none is left out', async () => {
+  const server = serve((connection, { path }) => connection.send(`${path}${'.'.repeat(500)}`), {
+    maxSendBufferSize: 1000,
+  })
+  const paths = ['/a', '/b', '/c', '/d']
+  server.hold()
+  server.receive(Buffer.concat(paths.map(get)))
+  assert.ok(server.connection.getSendBufferQueueSize() < 2000)
+  const text = await readSlowly(server, (all) => all.includes('/d.'))
+  assert.equal(text.match(/\/[a-d](?=\.)/g), paths)
+  assert.equal(server.errors, [])
+})
+
+test('a piece of an open answer that is refused ends its connection: what has a hole must not look whole', () => {
+  const sent: boolean[] = []
+  const server = serve(
+    (connection) => {
+      connection.send(new Response(200, OPEN))
+      for (let n = 0; n < 4; n++) sent.push(connection.send(new Chunk('A'.repeat(600))))
+      connection.send(new Chunk(''))
+    },
+    { maxSendBufferSize: 1000 },
+  )
+  server.hold()
+  server.receive(get('/'))
+  assert.equal(sent, [true, false, false, false])
+  assert.equal(codesOf(server).slice(0, 2), [2, 4])
+  assert.is(server.errors[1]?.error?.name, 'UsageError')
+  assert.ok(server.socket.isDestroyed)
+})
+
+test('an event that finds the buffer full is left out as a whole, and told: its stream goes on', () => {
+  const server = serve(
+    (connection) => {
+      connection.send(new Response(200, { 'Content-Type': 'text/event-stream' }))
+      for (let n = 0; n < 3; n++) connection.send(new ServerSentEvents({ data: `${n}${'.'.repeat(1000)}` }))
+    },
+    { maxSendBufferSize: 1000 },
+  )
+  server.hold()
+  server.receive(get('/'))
+  server.drain()
+  server.connection.send(new ServerSentEvents({ data: 'later' }))
+  const text = shown(server.written())
+  assert.equal(text.match(/data: \w+/g), ['data: 0', 'data: later'])
+  assert.equal(codesOf(server), [2, 2])
+})
+
+test('a stream whose connection is ending is given up, and nothing of it is refused piece by piece', async () => {
+  let given = 0
+  let isReturned = false
+  async function* endless() {
+    try {
+      for (;;) {
+        await nextTurn()
+        given++
+        yield 'x'
+      }
+    } finally {
+      isReturned = true
+    }
+  }
+  for (const body of ['collect', 'stream'] as const) {
+    given = 0
+    isReturned = false
+    const server = serve(
+      async (connection) => {
+        connection.send(new Response(200, {}, endless()))
+        if (body === 'stream') return
+        await until(() => given > 2)
+        throw new Error('on purpose')
+      },
+      {},
+      { body },
+    )
+    if (body === 'collect') server.receive(get('/'))
+    else server.receive(wire('POST / HTTP/1.1¶Host: h¶Transfer-Encoding: chunked¶¶1¶a¶'))
+    await until(() => given > 2)
+    if (body === 'stream') server.receive(wire('no chunk¶'))
+    await until(() => isReturned)
+    assert.equal(codesOf(server), [body === 'collect' ? 4 : 3])
+    assert.is(server.connection.getStatus(false), 'ENDING')
+  }
+})
+
+test.run()

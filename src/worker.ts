@@ -534,8 +534,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   #leaveMesh(): void {
-    const mesh = currentMesh()
-    if (mesh !== null) void mesh.leave().then(this.hold('messages'))
+    currentMesh()?.leave(() => this.hold('messages'))
   }
 
   /** @internal */

@@ -1,16 +1,14 @@
 // What one link is to send in this turn of the loop, frame after frame in one buffer, so that a turn costs one write.
 
-import type { Socket } from '../transport.ts'
-import type { Audience } from './subscriptions.ts'
+import type { Socket, Transport } from '../transport.ts'
 import {
   bytesForm,
-  Flag,
   Form,
   HEAD_BYTES,
   isPlainBytes,
   isPlainMessage,
   isWellFormed,
-  Kind,
+  type Kind,
   NUMBER_BYTES,
   Packed,
   putNumber,
@@ -32,12 +30,12 @@ export class FrameWriter {
   #frame = 0
   #at = 0
   #isDirty = false
+  /** What was given to the socket may be written over. */
   #mayReuse = false
 
-  /** @param mayReuse what the socket was given may be written over */
-  attach(socket: Socket, mayReuse: boolean): void {
+  attach(socket: Socket, transport: Pick<Transport, 'copiesWrites'>): void {
     this.#socket = socket
-    this.#mayReuse = mayReuse
+    this.#mayReuse = transport.copiesWrites
   }
 
   /** A frame that was made before (`publishFrame`), for many. */
@@ -214,21 +212,3 @@ function flushAll(): void {
 }
 
 type Writer = Buffer & { utf8Write(text: string, at: number): number }
-
-/** All of a Publish but its value, for who does not want an answer. */
-export function publishHead({ subject, isForAll, queues }: Audience): Buffer {
-  const labels = [...queues, subject].map((label) => Buffer.from(label))
-  const sizes = labels.map((label) => Buffer.of(label.length & 0xff, label.length >>> 8))
-  const fixed = Buffer.of(0, 0, 0, 0, Kind.Publish, 0, 0, 0, 0, 0, isForAll ? Flag.ForAll : 0, queues.length)
-  return Buffer.concat([fixed, ...labels.flatMap((label, at) => [sizes[at] as Buffer, label])])
-}
-
-/** The frame of a message that goes to many. */
-export function publishFrame(head: Buffer, { form, bytes }: Packed): Buffer {
-  const frame = Buffer.allocUnsafe(head.length + bytes.length)
-  frame.set(head)
-  frame.set(bytes, head.length)
-  putUint32(frame, 0, frame.length - 4)
-  frame[5] = form
-  return frame
-}

@@ -31,17 +31,17 @@ import {
 } from './handshake.ts'
 import type { Answers, Mailbox } from './mailbox.ts'
 import { packFailure } from './pending-request.ts'
+import { readPublish } from './publish-frame.ts'
 import type { Audience } from './subscriptions.ts'
 import {
-  Flag,
   type Form,
   FrameReader,
   Kind,
   NUMBER_BYTES,
   numberAt,
   SLACK_BYTES,
-  type Slicer,
   uint32At,
+  unexpected,
   unpack,
 } from './wire.ts'
 
@@ -61,7 +61,7 @@ export interface IncomingHost {
   /** Gives a message to those that listen to its subject. */
   deliver(audience: Audience, message: unknown, from: unknown, call: Call): unknown
   /** Nothing more comes in here. */
-  quiet(): void
+  look(): void
 }
 
 /** Of answers that the other end has not taken. */
@@ -108,7 +108,7 @@ export class IncomingLink implements SocketEvents, Answers {
   constructor(host: IncomingHost, socket: Socket) {
     this.#host = host
     this.#socket = socket
-    this.#writer.attach(socket, host.transport.copiesWrites)
+    this.#writer.attach(socket, host.transport)
     this.#timer = deadlines.after(HANDSHAKE_MS, () => this.refuse('it has not said who it is'))
     this.#writer.begin(Kind.Challenge)
     this.#writer.bytes(this.#nonce)
@@ -167,7 +167,7 @@ export class IncomingLink implements SocketEvents, Answers {
   [kReceived](bytes: Buffer): void {
     try {
       this.#reader.receive(bytes)
-      if (this.#socket.queuedBytes > MOST_UNREAD_BYTES) this.#await()
+      if (this.#isStuffed()) this.#awaitDrained()
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error
       this.refuse(error.message)
@@ -182,14 +182,20 @@ export class IncomingLink implements SocketEvents, Answers {
     this.#destroy()
   }
 
-  /** It does not read its answers: nothing more of it begins before it does. */
-  #await(): void {
+  /** It does not read its answers, or not as quickly as it asks for them. */
+  #isStuffed(): boolean {
+    return this.#socket.queuedBytes > MOST_UNREAD_BYTES
+  }
+
+  /** Nothing more of it begins before it has read them. */
+  #awaitDrained(): void {
     this.#socket.pause()
     this.#socket.awaitDrained()
   }
 
   [kDrained](): void {
     this.#socket.resume()
+    for (const { wake } of this.#streams.values()) wake()
   }
 
   [kSecured](): void {
@@ -274,20 +280,8 @@ export class IncomingLink implements SocketEvents, Answers {
   }
 
   #published(form: Form, bytes: Buffer, start: number, end: number): void {
-    if (end - start < 8) throw unexpected(Kind.Publish)
-    const timeoutMs = uint32At(bytes, start)
-    const flags = bytes[start + 4] as number
-    const labels: string[] = []
-    let at = start + 6
-    for (let left = bytes[start + 5] as number; left >= 0; left--) {
-      const size = at + 2 <= end ? bytes.readUInt16LE(at) : end
-      if (at + 2 + size > end) throw unexpected(Kind.Publish)
-      labels.push((bytes as Slicer).utf8Slice(at + 2, at + 2 + size))
-      at += 2 + size
-    }
-    const subject = labels.pop() ?? ''
-    const audience = { subject, isForAll: (flags & Flag.ForAll) !== 0, queues: labels }
-    const call = (flags & Flag.Asks) === 0 ? ONE_WAY : callFor(timeoutMs)
+    const { audience, timeoutMs, asks, at } = readPublish(bytes, start, end)
+    const call = asks ? callFor(timeoutMs) : ONE_WAY
     const handler = (from: unknown, message: unknown) => this.#host.deliver(audience, message, from, call)
     this.#host.mailbox.run(this, this.#number(), unpack(form, bytes, at, end), call, handler)
   }
@@ -297,7 +291,7 @@ export class IncomingLink implements SocketEvents, Answers {
     this.#host.mailbox.whenBegun(() => {
       if (this.#state !== State.Closed) this.#empty(Kind.Begun)
     })
-    this.#host.quiet()
+    this.#host.look()
   }
 
   #cancel(number: number): void {
@@ -387,7 +381,8 @@ export class IncomingLink implements SocketEvents, Answers {
     this.#numbered(Kind.Stream, number)
     try {
       for await (const item of items) {
-        while (flow.room === 0 && !this.#isOver(call)) {
+        while ((flow.room === 0 || this.#isStuffed()) && !this.#isOver(call)) {
+          if (this.#isStuffed()) this.#awaitDrained()
           await new Promise<void>((resolve) => {
             flow.wake = resolve
           })
@@ -440,8 +435,4 @@ function callFor(timeoutMs: number): Call {
 
 function nothing(): void {
   // Nobody waits yet.
-}
-
-function unexpected(kind: Kind): ProtocolError {
-  return new ProtocolError('ERR_MESH_FRAME', `a frame of kind ${kind}, which is out of place`)
 }

@@ -49,7 +49,9 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   readonly #self: string
   readonly #incoming = new Set<IncomingLink>()
   #listener: Listener | null = null
-  #tellQuiet: (() => void) | null = null
+  /** While it leaves: what keeps this process, and what lets it go again. */
+  #hold: (() => () => void) | null = null
+  #release: (() => void) | null = null
 
   constructor(host: MeshHost, place: MeshPlace, transport: Transport) {
     const identity = { mailbox: place.mailbox, group: host.name, id: host.id, incarnation: host.incarnation }
@@ -95,7 +97,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     }
     if (!isEnding) return
     for (const outbox of this.#outboxes.values()) outbox.look()
-    this.quiet()
+    this.look()
   }
 
   // Sending
@@ -204,29 +206,33 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
 
   closed(link: IncomingLink): void {
     this.#incoming.delete(link)
-    this.quiet()
+    this.look()
   }
 
   // Leaving
 
-  /** Takes no more; resolves when all that was sent here is done, and all that was sent from here is settled. */
-  leave(): Promise<void> {
+  /** Takes no more. Has a hold while something that was sent here is not done, or something sent from here not settled. */
+  leave(hold: () => () => void): void {
     this.isLeaving = true
+    this.#hold = hold
     if (!this.isEnding) this.#listener?.close() // while a whole server leaves, its workers still answer each other
     for (const link of this.#incoming) link.leave()
-    return new Promise((resolve) => {
-      this.#tellQuiet = resolve
-      this.quiet()
-    })
+    this.look()
   }
 
-  quiet(): void {
-    if (this.#tellQuiet === null) return
-    const isBusy = [...this.#outboxes.values()].some(({ count }) => count > 0)
-    const mayMoreCome = !this.isEnding && [...this.#incoming].some(({ isOpen }) => isOpen)
-    if (isBusy || mayMoreCome || this.mailbox.load > 0) return
-    this.#tellQuiet()
-    this.#tellQuiet = null
+  /** Something has begun or ended that a process which leaves waits for. */
+  look(): void {
+    if (this.#hold === null) return
+    if (this.#isBusy()) this.#release ??= this.#hold()
+    else {
+      this.#release?.()
+      this.#release = null
+    }
+  }
+
+  #isBusy(): boolean {
+    if (this.mailbox.load > 0 || [...this.#outboxes.values()].some(({ count }) => count > 0)) return true
+    return !this.isEnding && [...this.#incoming].some(({ isOpen }) => isOpen)
   }
 
   /** What is left has had its time. */

@@ -143,7 +143,7 @@ class WorkerHost implements MeshHost {
     this.#worker.unsettled += change
     if (this.#worker.unsettled === 0) {
       this.#worker[kGone]()
-      mesh?.quiet()
+      mesh?.look()
     }
   }
 

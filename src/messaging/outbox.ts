@@ -34,8 +34,8 @@ export interface OutboxHost {
   readonly transport: Transport
   /** Nobody who goes comes back. */
   readonly isEnding: boolean
-  /** Something was settled, or given up: perhaps all is. */
-  quiet(): void
+  /** There is something to settle, or nothing any more. */
+  look(): void
   /** A link is open, to a process that listens to this. */
   linked(outbox: Outbox, interests: readonly string[]): void
   unlinked(outbox: Outbox): void
@@ -136,7 +136,7 @@ export class Outbox implements LinkOwner {
       return false
     }
     checkSize(this.name, packed, this.#maxSize)
-    const link = this.#direct
+    const link = this.#direct()
     return this.#posted(link === null ? this.#wait(packed, message, audience) : link.writeWhole(frame, message))
   }
 
@@ -164,20 +164,20 @@ export class Outbox implements LinkOwner {
   /** Throws UsageError. */
   #post(kind: CountedKind, value: unknown, entry: unknown, audience: Audience | null): boolean {
     checkSize(this.name, value, this.#maxSize)
-    const link = this.#direct
+    const link = this.#direct()
     return this.#posted(
       link === null ? this.#wait(value, entry, audience) : this.#write(link, kind, value, entry, audience),
     )
   }
 
   /** What can be written to now, with nothing ahead. */
-  get #direct(): OutgoingLink | null {
+  #direct(): OutgoingLink | null {
     const link = this.#link
     return link?.isOpen && this.#ahead === null && this.#waiting.length === 0 ? link : null
   }
 
   #posted(size: number): boolean {
-    this.count++
+    if (++this.count === 1) this.#host.look()
     this.#bytes += size
     if (this.#hasRoom()) return true
     if (!this.#isFull) {
@@ -229,7 +229,7 @@ export class Outbox implements LinkOwner {
   /** Nobody has seen these. */
   #giveUp(entries: readonly Unsettled[], why: string): void {
     for (const { entry, size } of entries) this.#end(entry, size, why, false)
-    this.#host.quiet()
+    this.#host.look()
   }
 
   #end(entry: unknown, size: number, why: string, isSent: boolean): void {
@@ -316,7 +316,7 @@ export class Outbox implements LinkOwner {
   }
 
   /** Not for each one that is settled: what waits is written in batches. */
-  get #mayGoOn(): boolean {
+  #mayGoOn(): boolean {
     return !this.#isFlushing && this.#link !== null && this.#link.unsettled <= this.#maxMessages / 2
   }
 
@@ -340,12 +340,12 @@ export class Outbox implements LinkOwner {
   settled(size: number): void {
     this.count--
     this.#bytes -= size
-    if (this.#waiting.length > 0 && this.#mayGoOn) this.#flush()
+    if (this.#waiting.length > 0 && this.#mayGoOn()) this.#flush()
     if (this.#isFull && this.#isLow()) {
       this.#isFull = false
       this.#settings.onDrain(this)
     }
-    if (this.count === 0) this.#host.quiet()
+    if (this.count === 0) this.#host.look()
   }
 
   #isLow(): boolean {
@@ -389,7 +389,7 @@ export class Outbox implements LinkOwner {
       this.#flush()
     }
     this.look()
-    this.#host.quiet()
+    this.#host.look()
   }
 
   #retry(): void {

@@ -42,6 +42,7 @@ import {
   numberAt,
   tooLarge,
   uint32At,
+  unexpected,
   unpack,
 } from './wire.ts'
 
@@ -103,14 +104,14 @@ export class OutgoingLink implements SocketEvents {
   #socket: Socket | null = null
   #nonce = newNonce()
   #challenge = Buffer.alloc(0)
-  readonly #mayReuse: boolean
+  readonly #transport: Transport
   #timer: number
 
   constructor(owner: LinkOwner, credentials: Credentials, route: Route, transport: Transport) {
     this.#owner = owner
     this.#credentials = credentials
     this.route = route
-    this.#mayReuse = transport.copiesWrites
+    this.#transport = transport
     this.#timer = deadlines.after(HANDSHAKE_MS, () => this.close('it did not answer'))
     const target = { transport: 'unix' as const, host: '', port: 0, path: route.address, proxy: null }
     transport.connect(target, this.#aborter.signal).then(
@@ -213,7 +214,7 @@ export class OutgoingLink implements SocketEvents {
     if (this.#state === State.Closed) return socket.destroy()
     this.#state = State.AwaitChallenge
     this.#socket = socket
-    this.#writer.attach(socket, this.#mayReuse)
+    this.#writer.attach(socket, this.#transport)
     socket.attach(this)
   }
 
@@ -319,8 +320,4 @@ export class OutgoingLink implements SocketEvents {
     else throw unexpected(kind)
     if (isFinal) this.#owner.settled(size)
   }
-}
-
-function unexpected(kind: Kind): ProtocolError {
-  return new ProtocolError('ERR_MESH_FRAME', `a frame of kind ${kind}, which is out of place`)
 }

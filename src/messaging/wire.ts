@@ -313,3 +313,7 @@ export function checkSize(to: string, value: unknown, most: number): void {
   if (isText && size <= most && size * 3 > most) size = Buffer.byteLength(value)
   if (size > most) throw tooLarge(to, size, most)
 }
+
+export function unexpected(kind: Kind): ProtocolError {
+  return new ProtocolError('ERR_MESH_FRAME', `a frame of kind ${kind}, which is out of place`)
+}

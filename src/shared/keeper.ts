@@ -111,12 +111,12 @@ class Client {
     }
   }
 
-  get #isFull(): boolean {
+  #isFull(): boolean {
     return this.#socket.writableLength > MOST_ANSWERED_BYTES
   }
 
   #receive(request: Request, value: Buffer): void {
-    if (this.#waiting.length === 0 && !this.#isFull) return this.#take(request, value)
+    if (this.#waiting.length === 0 && !this.#isFull()) return this.#take(request, value)
     this.#waiting.push({ request, value: Buffer.from(value) })
     this.#socket.pause()
   }
@@ -125,7 +125,7 @@ class Client {
     const { length } = this.#waiting
     if (length === 0) return
     let taken = 0
-    while (taken < length && !this.#isFull) {
+    while (taken < length && !this.#isFull()) {
       const { request, value } = this.#waiting[taken++] as Asked
       this.#take(request, value)
     }

@@ -9,6 +9,7 @@ import { proofOf } from '../../src/messaging/handshake.ts'
 import { Ledger } from '../../src/messaging/ledger.ts'
 import { FrameReader, numberAt, pack, putNumber, uint32At, unpack } from '../../src/messaging/wire.ts'
 import { bindMeshSocket } from '../../src/net/mesh-socket.ts'
+import { nodeEngine } from '../../src/net/node-engine.ts'
 import { chunkings } from '../../src/testing.ts'
 import type { Socket } from '../../src/transport.ts'
 import { Host, meshOf, SECRET } from '../support/mesh.ts'
@@ -183,7 +184,7 @@ test('every value is the same however the bytes are cut', () => {
   ]
   const written: Buffer[] = []
   const writer = new FrameWriter()
-  writer.attach({ write: (bytes: Uint8Array) => written.push(Buffer.from(bytes)) } as unknown as Socket, false)
+  writer.attach({ write: (bytes: Uint8Array) => written.push(Buffer.from(bytes)) } as unknown as Socket, nodeEngine)
   for (const value of values) {
     writer.begin(16)
     writer.value(value)

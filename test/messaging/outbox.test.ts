@@ -158,6 +158,54 @@ test('who does not read its answers is given no more of them than fit', async ()
   other.close()
 })
 
+test('a stream goes no further ahead of a slow reader than its credit, nor than fits', async () => {
+  const there = new Host({ maxMailboxMessages: 10 })
+  const item = Buffer.alloc(2 * 1_048_576)
+  let made = 0
+  there.onMessage = async function* () {
+    for (; made < 40; made++) yield item
+  }
+  const other = meshOf(there)
+  const { mesh, close } = meshOf(new Host({ maxMailboxMessages: 10 }), other.address)
+  const stream = (await mesh.outbox('there', 0).request('stream', {}).promise) as AsyncIterable<Buffer>
+  let read = 0
+  for await (const { length } of stream) {
+    read++
+    assert.is(length, item.length)
+    assert.ok(made - read <= 17, `${made} are made, ${read} are read`)
+  }
+  assert.equal([made, read], [40, 40])
+  close()
+  other.close()
+})
+
+test('a process that leaves stays for what it sends on its way out', async () => {
+  const there = new Host()
+  const { begun, handler, end } = held()
+  there.onMessage = handler
+  const other = meshOf(there)
+  const { mesh, close } = meshOf(new Host(), other.address)
+  const outbox = mesh.outbox('there', 0)
+  let holds = 0
+  const take = () => {
+    holds++
+    return () => void holds--
+  }
+  mesh.use({ rows: [], isEnding: true }) // else it closes its socket, which is this test's too
+  mesh.leave(take)
+  assert.is(holds, 0)
+  for (const n of [1, 2]) {
+    outbox.send(n)
+    assert.is(holds, 1)
+    await until(() => begun.includes(n))
+    assert.is(holds, 1)
+    end(n)
+    await until(() => holds === 0)
+  }
+  close()
+  other.close()
+})
+
 test('one signal for many requests has one listener, and ends all of them', async () => {
   const there = new Host({ maxMailboxMessages: 100 })
   there.onMessage = (message) => (message === 'quick' ? 'answer' : new Promise(() => undefined))

@@ -1,0 +1,43 @@
+// The frame of a Publish, which is made once for all links that it goes over.
+
+import type { Audience } from './subscriptions.ts'
+import { Flag, Kind, type Packed, putUint32, type Slicer, uint32At, unexpected } from './wire.ts'
+
+/** All of a Publish but its value, for who does not want an answer. */
+export function publishHead({ subject, isForAll, queues }: Audience): Buffer {
+  const labels = [...queues, subject].map((label) => Buffer.from(label))
+  const sizes = labels.map((label) => Buffer.of(label.length & 0xff, label.length >>> 8))
+  const fixed = Buffer.of(0, 0, 0, 0, Kind.Publish, 0, 0, 0, 0, 0, isForAll ? Flag.ForAll : 0, queues.length)
+  return Buffer.concat([fixed, ...labels.flatMap((label, at) => [sizes[at] as Buffer, label])])
+}
+
+/** The frame of a message that goes to many. */
+export function publishFrame(head: Buffer, { form, bytes }: Packed): Buffer {
+  const frame = Buffer.allocUnsafe(head.length + bytes.length)
+  frame.set(head)
+  frame.set(bytes, head.length)
+  putUint32(frame, 0, frame.length - 4)
+  frame[5] = form
+  return frame
+}
+
+/** What stands before the value, which begins at `at`. Throws ProtocolError. */
+export function readPublish(
+  bytes: Buffer,
+  start: number,
+  end: number,
+): { audience: Audience; timeoutMs: number; asks: boolean; at: number } {
+  if (end - start < 8) throw unexpected(Kind.Publish)
+  const flags = bytes[start + 4] as number
+  const labels: string[] = []
+  let at = start + 6
+  for (let left = bytes[start + 5] as number; left >= 0; left--) {
+    const size = at + 2 <= end ? bytes.readUInt16LE(at) : end
+    if (at + 2 + size > end) throw unexpected(Kind.Publish)
+    labels.push((bytes as Slicer).utf8Slice(at + 2, at + 2 + size))
+    at += 2 + size
+  }
+  const subject = labels.pop() ?? ''
+  const audience = { subject, isForAll: (flags & Flag.ForAll) !== 0, queues: labels }
+  return { audience, timeoutMs: uint32At(bytes, start), asks: (flags & Flag.Asks) !== 0, at }
+}

@@ -38,8 +38,10 @@ export const EVENT_INTS = 5
 const SEND_INTS = 3
 /** From this many bytes on a chunk is sent from where it lies: a copy would cost more than a call. */
 export const DIRECT_FROM = 32_768
-/** Below this a loop in JavaScript is quicker than a call into V8's writers. */
-const LOOP_BELOW = 12
+/** Below this a loop in JavaScript is quicker than a call into V8's writers: 5 ns a character against 150. */
+const LOOP_BELOW = 24
+/** From this length on a text that is sent again is copied: 40 ns. */
+const KNOWN_FROM = 64
 
 export class Rings {
   readonly header: Int32Array
@@ -63,6 +65,9 @@ export class Rings {
   #sharedAt = 0
   #sharedSize = 0
   #sharedIn = 0
+  /** What the last list began with; its bytes when that was so twice. */
+  #known = ''
+  #knownBytes: Buffer | null = null
 
   constructor(engine: NativeEngine) {
     this.#engine = engine
@@ -110,13 +115,27 @@ export class Rings {
   /** As `put`, for pieces that are shorter than DIRECT_FROM all together. */
   putAll(slot: number, chunks: readonly (string | Uint8Array)[]): number {
     const start = this.#room(DIRECT_FROM * 3)
-    let at = start
-    for (let i = 0; i < chunks.length; i++) {
+    let at = start + this.#putFirst(chunks[0] ?? '', start)
+    for (let i = 1; i < chunks.length; i++) {
       const chunk = chunks[i] as string | Uint8Array
       at += typeof chunk === 'string' ? this.#putText(chunk, at) : this.#putBytes(chunk, at)
     }
     this.#record(slot, start, at - start)
     return at - start
+  }
+
+  /** What a list begins with may be the same again and again: the head of an answer. */
+  #putFirst(chunk: string | Uint8Array, at: number): number {
+    if (typeof chunk !== 'string') return this.#putBytes(chunk, at)
+    if (chunk.length < KNOWN_FROM) return this.#putText(chunk, at)
+    if (chunk !== this.#known) {
+      this.#known = chunk
+      this.#knownBytes = null
+      return this.#putText(chunk, at)
+    }
+    this.#knownBytes ??= Buffer.from(chunk)
+    this.send.set(this.#knownBytes, at)
+    return this.#knownBytes.length
   }
 
   /** Bytes that were recorded right before, for somebody else, are there already: a broadcast. */

@@ -201,7 +201,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     let text = ''
     while (at < bytes.length && !this.#isOver) {
       if (this.#incoming !== null) at = this.#takeBody(this.#incoming, bytes, at)
-      else if (this.#exchange !== null || this.#isStopped || this.#isClosing || this.#isCongested) break
+      else if (this.#exchange !== null || this.#isStopped || this.#isClosing || this.#isCongested()) break
       else {
         const quick = this.#parser.isFresh ? quickHeads.find(bytes, at) : 0
         if (quick > 0) {
@@ -230,7 +230,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     return this.#isOver ? bytes.length : at
   }
 
-  get #isCongested(): boolean {
+  #isCongested(): boolean {
     const { queuedBytes } = this.io
     if (queuedBytes === 0 || queuedBytes < mostQueued(this.io)) return false
     this.awaitDrain()
@@ -465,7 +465,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   /** The client waits while too much of what it sent has nowhere to go. */
   #slowDown(): void {
-    const mustWait = this.#incoming === null && (this.#exchange !== null || this.#isCongested)
+    const mustWait = this.#incoming === null && (this.#exchange !== null || this.#isCongested())
     const isAhead = mustWait && (this.#rest?.length ?? 0) > MAX_AHEAD
     const mustPause = this.#isBodyFull || isAhead
     if (mustPause === this.#isPaused) return

@@ -140,7 +140,7 @@ export class Exchange {
   /** What the handler has sent. False: wait for `onBufferDrain`. */
   answer(message: Answer): boolean {
     if (this.#state === State.Open) return this.#goOn(message)
-    if (typeof message === 'string' && this.#isEveryday) return this.#answerText(message)
+    if (typeof message === 'string' && this.#isEveryday()) return this.#answerText(message)
     if (this.#state !== State.Waiting) throw new UsageError('ERR_ANSWERED', 'this request has its answer already')
     if (message instanceof Response && message.file !== null) return this.#prepare(this.#fromFile(message))
     const draft = this.#draft(message)
@@ -149,7 +149,7 @@ export class Exchange {
   }
 
   /** Text can be sent as it is, to a client that keeps its connection. */
-  get #isEveryday(): boolean {
+  #isEveryday(): boolean {
     const { minorVersion, isKeepAlive, method } = this.head
     if (this.#state !== State.Waiting || minorVersion === 0 || !isKeepAlive || method === 'HEAD') return false
     return this.#session === null && !this.#host.settings.compress && this.#host.mayGoOn

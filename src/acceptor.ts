@@ -2,8 +2,9 @@
 // as far as limits and the gate allow, and gives its listeners back for a while when they do not. The master has the sockets
 // all the while, so what comes waits in the kernel's queue, or siblings take it.
 
-import { Connection, kOpen } from './connection.ts'
+import { Connection } from './connection.ts'
 import { type ConnectionHost, kGone, processClock } from './connection-host.ts'
+import { kOpen } from './connection-symbols.ts'
 import { DatagramInbox } from './datagram-inbox.ts'
 import { messageOf, SystemError } from './errors.ts'
 import { Gate, type GateLimits, PerAddress } from './gate.ts'

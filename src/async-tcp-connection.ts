@@ -2,18 +2,10 @@
 // What is sent before it is connected waits, bounded like the send buffer.
 
 import { ClientHost } from './client-host.ts'
-import {
-  Connection,
-  kConnect,
-  kConnected,
-  kConnectFailed,
-  kFull,
-  kRefuse,
-  kReset,
-  kSecure,
-  NO_SOCKET,
-} from './connection.ts'
+import { Connection } from './connection.ts'
 import type { ConnectionCallbacks, ProtocolCallbacks } from './connection-host.ts'
+import { NO_SOCKET } from './connection-state.ts'
+import { kConnect, kConnected, kConnectFailed, kFull, kRefuse, kReset, kSecure } from './connection-symbols.ts'
 import { codeOf, SystemError, UsageError } from './errors.ts'
 import { Backoff } from './loop/backoff.ts'
 import { now } from './loop/clock.ts'

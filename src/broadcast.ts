@@ -1,7 +1,8 @@
 // One message to many connections: encoded once where the protocol can, and a policy for those who read too slowly, so that
 // one bad line does not cost the memory of all.
 
-import { type AnyConnection, kTakes } from './connection.ts'
+import type { AnyConnection } from './connection.ts'
+import { kTakes } from './connection-symbols.ts'
 import { now } from './loop/clock.ts'
 import { deadlines } from './loop/deadlines.ts'
 import { type AnyProtocol, encodeWith } from './protocol.ts'

@@ -5,6 +5,7 @@
 // It is long because it is one object: an object per concern, each with a way back, would double what an idle
 // connection weighs, and there may be a hundred thousand of them.
 
+import { type CodecTimer, clearTimers, forgetTimer, kExpire, setTimer } from './codec-timers.ts'
 import {
   type ConnectionCallbacks,
   type ConnectionClock,
@@ -16,11 +17,48 @@ import {
   processClock,
   settingsOf,
 } from './connection-host.ts'
+import {
+  Bit,
+  DRAIN_LINGER_S,
+  EDGES,
+  Farewell,
+  FLUSH_TIMEOUT_MS,
+  HOLDS_MESSAGES,
+  MAX_BACKLOG_BYTES,
+  MAX_HELD_BYTES,
+  NO_CODEC,
+  NO_SOCKET,
+  NOT_DONE,
+  nothing,
+  STATUS,
+  State,
+  Stop,
+  YIELD_AFTER_MS,
+  YIELD_CHECK,
+} from './connection-state.ts'
+import {
+  kAbort,
+  kConnect,
+  kConnected,
+  kConnectFailed,
+  kDrain,
+  kFull,
+  kHandOver,
+  kIsLongLived,
+  kIsStaying,
+  kLastCall,
+  kLeave,
+  kOpen,
+  kQuietFor,
+  kRefuse,
+  kReset,
+  kSecure,
+  kTakeOver,
+  kTakes,
+} from './connection-symbols.ts'
 import { formatEndpoint } from './endpoint.ts'
 import { AbortError, messageOf, type ProtocolError, type SystemError, UsageError } from './errors.ts'
 import { LimitedLog } from './log.ts'
-import { COARSE_FROM_MS, type Coarse, CoarseDeadlines } from './loop/coarse-deadlines.ts'
-import { deadlines } from './loop/deadlines.ts'
 import {
   Accumulator,
   type AnyProtocol,
@@ -49,170 +87,11 @@ import {
   type Tls,
 } from './transport.ts'
 
-/** The owner's side of opening a connection: runs `onConnect`, then lets messages through. */
-export const kOpen = Symbol('open')
-/** A deadline of its codec's has passed. */
-const kExpire = Symbol('expire')
-/** The worker is leaving: say goodbye, if the protocol has one. */
-export const kDrain = Symbol('drain')
-/** The worker is leaving: finish the work in flight, then half-close. */
-export const kLeave = Symbol('leave')
-/** Leave when what is received next has been answered: then nothing of the peer's is on its way, if it waits for answers. */
-export const kLastCall = Symbol('last call')
-/** Neither leaving nor closing. */
-export const kIsStaying = Symbol('is staying')
-/** The worker's time is nearly up: `signal` aborts. */
-export const kAbort = Symbol('abort')
-/** For how long nothing was received and nothing was at work here, ms; 0 while something is. */
-export const kQuietFor = Symbol('quiet for')
-/** What is sent to it has somewhere to go. */
-export const kTakes = Symbol('takes')
-/** Its protocol's goodbye is spread over the drain. */
-export const kIsLongLived = Symbol('is long-lived')
-
-/** A client's connection: from nothing, or from its end, to a new beginning. */
-export const kReset = Symbol('reset')
-/** A client's connection begins to be made. */
-export const kConnect = Symbol('connect')
-/** A client's connection is made. */
-export const kConnected = Symbol('connected')
-/** A client's connection could not be made. */
-export const kConnectFailed = Symbol('connect failed')
-/** The send buffer has reached its bound. */
-export const kFull = Symbol('full')
-/** A message is not taken. */
-export const kRefuse = Symbol('refuse')
-/** Goes on under TLS. */
-export const kSecure = Symbol('secure')
-
-/** Leaves this process, to go on in another one. */
-export const kHandOver = Symbol('hand over')
-/** The owner's side of taking over what another process has handed over. */
-export const kTakeOver = Symbol('take over')
-
-const enum State {
-  /** A client that has not begun to connect. */
-  Initial = 0,
-  Connecting = 1,
-  Established = 2,
-  /** `end()`: sending what is queued, then FIN, then reading and discarding. */
-  Ending = 4,
-  /** `close()`: sending what is queued. */
-  Closing = 8,
-  Closed = 16,
-}
-
-const EDGES: Record<State, readonly State[]> = {
-  [State.Initial]: [State.Connecting],
-  [State.Connecting]: [State.Established, State.Closed],
-  [State.Established]: [State.Ending, State.Closing, State.Closed],
-  [State.Ending]: [State.Closing, State.Closed],
-  [State.Closing]: [State.Closed],
-  [State.Closed]: [State.Initial],
-}
-
-const STATUS: Record<State, string> = {
-  [State.Initial]: 'INITIAL',
-  [State.Connecting]: 'CONNECTING',
-  [State.Established]: 'ESTABLISHED',
-  [State.Ending]: 'ENDING',
-  [State.Closing]: 'CLOSING',
-  [State.Closed]: 'CLOSED',
-}
-
-/** Why no message is delivered just now; a set of bits. */
-const enum Stop {
-  /** `onConnect` has not settled. */
-  Opening = 1,
-  /** `pauseRecv()`. */
-  User = 2,
-  /** Messages queue behind handlers that have not settled. */
-  Queue = 4,
-  /** `io.pause()`. */
-  Codec = 8,
-  /** The peer broke the protocol; told when the messages before are done. */
-  Failed = 16,
-  /** This connection has had its share of the loop. */
-  Yield = 32,
-  /** The destination of a pipe is full. */
-  Pipe = 64,
-  /** TLS is being negotiated. */
-  Handshake = 128,
-}
-
-/** What has happened of a drain; a set of bits. */
-const enum Farewell {
-  /** The codec has said goodbye. */
-  Said = 1,
-  /** `[kLeave]()`: nothing new is read, what was received is finished, then FIN. */
-  Leaving = 2,
-  /** The packet that was begun when it left has come to its end. */
-  HadRest = 4,
-  /** The peer spoke into our FIN, and that was counted. */
-  Counted = 8,
-  /** When it left there were bytes that the codec had not seen: they may end within a packet, too. */
-  Holding = 16,
-  /** It leaves with its next answer. */
-  LastCall = 32,
-}
-
-/** What is the matter just now; a set of bits. */
-const enum Bit {
-  /** The codec was told to stop and keeps a rest: `resumed()` is due. */
-  Stopped = 1,
-  InCodec = 2,
-  Pumping = 4,
-  /** The socket is not to read. */
-  Paused = 8,
-  Full = 16,
-  /** `onError` is at work. */
-  Reporting = 32,
-  /** The codec has been asked for it. */
-  LastWord = 64,
-  PeerEnded = 128,
-  /** The codec was told of that. */
-  ToldEnd = 256,
-  SentFin = 512,
-  /** What is being sent was refused. */
-  Refused = 1024,
-}
-
-/** What holds back a message that has been decoded; the others only keep new ones from coming. */
-const HOLDS_MESSAGES = Stop.User | Stop.Opening | Stop.Pipe | Stop.Handshake
-/** With these, an idle connection is not done: a codec that pauses is at work, a failed one ends in its own way. */
-const NOT_DONE = Stop.Opening | Stop.Codec | Stop.Failed | Stop.Handshake
-
-/** A connection hands out messages for this long before others get their turn: one read can hold 30,000 lines. */
-const YIELD_AFTER_MS = 2
-/** How many messages between two looks at the clock (40 ns each). */
-const YIELD_CHECK = 16
-/** What may be received behind a queue of undelivered messages, in bytes, before reading stops. */
-const MAX_BACKLOG_BYTES = 1_048_576
-/** What may arrive while this connection waits for its next turn, in bytes, before reading stops. */
-const MAX_HELD_BYTES = 262_144
-/** How long a closing connection waits for a peer that does not read: so long without any progress, it is given up. */
-const FLUSH_TIMEOUT_MS = 30_000
-/**
- * How long one that leaves in a drain waits for its peer to close, s, if it waits at all. A peer that stalls has the end of a long
- * answer still to come, from our kernel; what it sends to a closed connection meets a reset, and that throws the rest away.
- */
-const DRAIN_LINGER_S = 5
-
 // biome-ignore lint/suspicious/noExplicitAny: messages are in and out at once, so no narrower type holds all
 export type AnyConnection = Connection<any, any>
 
 // biome-ignore lint/suspicious/noExplicitAny: what a destination receives does not matter
 type Destination<Out> = Connection<any, Out>
-
-/** Until the protocol has made one, or when it could not. */
-const NO_CODEC: Codec = {
-  receive: nothing,
-  resumed: nothing,
-  send: () => false,
-  drain: nothing,
-  timeout: nothing,
-  closed: nothing,
-}
 
 /** What few connections ever have. */
 interface Rare {
@@ -228,36 +107,6 @@ interface Rare {
   /** Who pipes into this connection. */
   sources: Set<AnyConnection> | null
 }
-
-/** A deadline of a codec's, which has few at a time. */
-class CodecTimer implements Coarse {
-  readonly connection: AnyConnection
-  readonly kind: string
-  next: CodecTimer | null
-  /** The clock's id of one that is NEAR; of another one when it is due, as `Coarse` has it. */
-  due = 0
-  /** NEAR, 0 when it does not run, or a list of `far`. */
-  list = 0
-  place = 0
-
-  constructor(connection: AnyConnection, kind: string, next: CodecTimer | null) {
-    this.connection = connection
-    this.kind = kind
-    this.next = next
-  }
-
-  expire(): void {
-    this.connection[kExpire](this)
-  }
-}
-
-function expire(timer: CodecTimer): void {
-  timer.expire()
-}
-
-const far = new CoarseDeadlines(deadlines)
-/** No list, and not 0: a far one that was about to expire, and was set again to a near time, looks at that. */
-const NEAR = -1
 
 const NO_BYTES = Buffer.alloc(0)
 /** An empty queue. */
@@ -1431,39 +1280,20 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #setDeadline(kind: string, ms: number): void {
     const { clock } = this.#settings
-    const isFar = ms >= COARSE_FROM_MS && clock.mayBeLate === true
-    let timer = this.#codecTimers
-    while (timer !== null && timer.kind !== kind) timer = timer.next
-    if (ms <= 0 || this.#state !== State.Established) return this.#forgetCodecTimer(timer)
-    if (timer === null) this.#codecTimers = timer = new CodecTimer(this, kind, this.#codecTimers)
-    else if (!isFar || timer.list === NEAR) this.#clearCodecTimer(timer)
-    if (isFar) return far.set(timer, ms)
-    timer.list = NEAR
-    timer.due = clock.after(ms, expire, timer)
+    const isOpen = this.#state === State.Established
+    this.#codecTimers =
+      isOpen && ms > 0
+        ? setTimer(this.#codecTimers, this, kind, ms, clock)
+        : forgetTimer(this.#codecTimers, kind, clock)
   }
 
-  #forgetCodecTimer(timer: CodecTimer | null): void {
-    if (timer === null) return
-    this.#clearCodecTimer(timer)
-    let before = this.#codecTimers
-    if (before === timer) this.#codecTimers = timer.next
-    while (before !== null && before.next !== timer) before = before.next
-    if (before !== null) before.next = timer.next
-  }
-
-  [kExpire](timer: CodecTimer): void {
-    this.#forgetCodecTimer(timer)
-    this.#intoCodec(() => this.#codec.timeout(timer.kind))
-  }
-
-  #clearCodecTimer(timer: CodecTimer): void {
-    if (timer.list !== NEAR) return far.clear(timer)
-    this.#settings.clock.cancel(timer.due)
-    timer.list = timer.due = 0
+  [kExpire](kind: string): void {
+    this.#codecTimers = forgetTimer(this.#codecTimers, kind, this.#settings.clock)
+    this.#intoCodec(() => this.#codec.timeout(kind))
   }
 
   #clearCodecTimers(): void {
-    for (let timer = this.#codecTimers; timer !== null; timer = timer.next) this.#clearCodecTimer(timer)
+    clearTimers(this.#codecTimers, this.#settings.clock)
     this.#codecTimers = null
   }
 
@@ -1627,29 +1457,6 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 }
 
-/** A client's before it has connected. */
-export const NO_SOCKET: Socket = {
-  remoteIp: '',
-  remotePort: 0,
-  localIp: '',
-  localPort: 0,
-  isEncrypted: false,
-  tls: null,
-  proxy: null,
-  queuedBytes: 0,
-  attach: nothing,
-  write: () => 0,
-  awaitDrained: nothing,
-  release: () => null,
-  secure: nothing,
-  unread: nothing,
-  present: nothing,
-  pause: nothing,
-  resume: nothing,
-  end: nothing,
-  destroy: nothing,
-}
-
 interface Deferred {
   readonly promise: Promise<void>
   resolve(): void
@@ -1665,10 +1472,6 @@ function withResolvers(): Deferred {
     reject = no
   })
   return { promise, resolve, reject }
-}
-
-function nothing(): void {
-  // What NO_CODEC does.
 }
 
 /** Before the first of them is sent. */

@@ -2,17 +2,9 @@
 // those that are quiet first, and never everybody in one instant. What was tried: closing idle connections at once lost
 // up to 64 of 64 requests that were on their way; after a quiet second, with the receive queue looked at, none.
 
-import {
-  type AnyConnection,
-  kAbort,
-  kDrain,
-  kIsLongLived,
-  kIsStaying,
-  kLastCall,
-  kLeave,
-  kQuietFor,
-} from './connection.ts'
+import type { AnyConnection } from './connection.ts'
 import { type Clock, processClock } from './connection-host.ts'
+import { kAbort, kDrain, kIsLongLived, kIsStaying, kLastCall, kLeave, kQuietFor } from './connection-symbols.ts'
 
 /** Nothing received and nothing at work for this long: then a request on its way is unlikely. */
 const QUIET_MS = 1000

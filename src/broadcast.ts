@@ -3,9 +3,10 @@
 
 import type { AnyConnection } from './connection.ts'
 import { kTakes } from './connection-symbols.ts'
+import { encodeWith } from './framing-codec.ts'
 import { now } from './loop/clock.ts'
 import { deadlines } from './loop/deadlines.ts'
-import { type AnyProtocol, encodeWith } from './protocol.ts'
+import type { AnyProtocol } from './protocol.ts'
 
 export interface BroadcastOptions {
   /**

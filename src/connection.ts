@@ -58,12 +58,11 @@ import {
 } from './connection-symbols.ts'
 import { formatEndpoint } from './endpoint.ts'
 import { AbortError, messageOf, type ProtocolError, type SystemError, UsageError } from './errors.ts'
+import { asCodec, blamed } from './framing-codec.ts'
 import { LimitedLog } from './log.ts'
 import {
   Accumulator,
   type AnyProtocol,
-  asCodec,
-  blamed,
   type CloseReason,
   type Codec,
   type CodecIo,

@@ -6,7 +6,7 @@ import { isThenable, kGone } from './connection-host.ts'
 import type { Counters } from './counters.ts'
 import { type DatagramPeer, kDeliver, kHandlerFailed, kReport } from './datagram-peer.ts'
 import { ProtocolError } from './errors.ts'
-import { decodeWith } from './protocol.ts'
+import { decodeWith } from './framing-codec.ts'
 
 /** What an inbox needs from its owner; a Worker is one. */
 export interface InboxHost {

@@ -6,8 +6,9 @@ import { Connection } from './connection.ts'
 import type { Counters } from './counters.ts'
 import { formatEndpoint } from './endpoint.ts'
 import { messageOf, type SystemError, UsageError } from './errors.ts'
+import { encodeWith } from './framing-codec.ts'
 import { LimitedLog } from './log.ts'
-import { type AnyProtocol, type Encoded, encodeWith, isChunk, notEncoded, type Protocol } from './protocol.ts'
+import { type AnyProtocol, type Encoded, isChunk, notEncoded, type Protocol } from './protocol.ts'
 import type { DatagramSocket } from './transport.ts'
 
 /** Calls the user's `onMessage`; what that returned. */

@@ -4,9 +4,9 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { text } from '../protocols/text.ts'
 import { codeOf, ProtocolError, UsageError } from '../src/errors.ts'
+import { asCodec } from '../src/framing-codec.ts'
 import {
   Accumulator,
-  asCodec,
   type CodecProtocol,
   delimited,
   type Framer,

@@ -1,7 +1,8 @@
 // Codecs for tests of what a connection owes to a codec.
 
 import { text } from '../../protocols/text.ts'
-import { asCodec, type Codec, type CodecIo, type CodecProtocol } from '../../src/protocol.ts'
+import { asCodec } from '../../src/framing-codec.ts'
+import type { Codec, CodecIo, CodecProtocol } from '../../src/protocol.ts'
 
 /** A codec of which a test writes only what it is about; the rest does nothing, and `send` writes its argument. */
 export function scripted(make: (io: CodecIo<string>) => Partial<Codec<string>>): CodecProtocol<string, string> {

@@ -4,7 +4,10 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { text } from '../../protocols/text.ts'
 import { codeOf } from '../../src/errors.ts'
+import { asCodec } from '../../src/framing-codec.ts'
+import type { CodecIo } from '../../src/protocol.ts'
 import { open } from '../../src/testing.ts'
+import { randomBytes, randomCuts, randomOf, seedOf } from '../support/random.ts'
 import { fuzz, runVectors } from '../support/vectors.ts'
 
 test('lines are cut at LF, whatever way they arrive', () => {
@@ -36,6 +39,40 @@ test('a character may be cut in two, and bytes that are no UTF-8 become replacem
   for (const byte of Buffer.from('h\u00e9\u{1f600}\n')) wire.receive(Buffer.of(byte))
   wire.receive(Buffer.from([0xff, 0x0a]))
   assert.equal(wire.messages, ['h\u00e9\u{1f600}', '\ufffd'])
+})
+
+// Many short lines of a read are slices of one string; what they say may not depend on that.
+test('lines say the same whatever comes with them: characters of several bytes, wrong bytes, long lines', () => {
+  const random = randomOf(seedOf('lines'))
+  const marks = Buffer.from('ascii only \r h\u00e9\u20ac\u{1f600}')
+  for (let n = 0; n < 120; n++) {
+    const odd = [0, 0, 30, 2][n % 4] as number // one byte in so many may be anything
+    const lines = Array.from({ length: random(60) }, () => {
+      const length = random(8) === 0 ? random(2_000) : random(40)
+      if (odd === 0) return Buffer.alloc(length, `line ${random(1000)} `)
+      return Buffer.from(randomBytes(random, length, marks).map((byte) => (byte === 10 || random(odd) > 0 ? 97 : byte)))
+    })
+    const bytes = Buffer.concat(lines.flatMap((line) => [line, Buffer.of(10)]))
+    const wire = open(text)
+    for (const piece of n % 3 === 0 ? [bytes] : randomCuts(random, bytes)) wire.receive(piece)
+    const expected = lines.map((line) => line.toString().replace(/[\r\n]+$/, ''))
+    assert.equal(wire.messages, expected)
+  }
+})
+
+test('memory that is received into again and again is read anew each time', () => {
+  const memory = Buffer.alloc(22)
+  const seen: unknown[] = []
+  const io = { emit: (line: unknown) => seen.push(line) > 0, maxPackageSize: 100 } as unknown as CodecIo
+  const codec = asCodec(text).open(io, 'server')
+  for (let round = 0; round < 3; round++) {
+    memory.fill(`round ${round}, a\nround ${round}, b\n`)
+    codec.receive(memory)
+  }
+  assert.equal(
+    seen,
+    [0, 1, 2].flatMap((round) => [`round ${round}, a`, `round ${round}, b`]),
+  )
 })
 
 test('a message is sent with LF behind it', () => {

@@ -1,7 +1,7 @@
 // `Worker.onLeader`: one process of all does the job. Every process writes what it does into one file, line by line, so the
 // order in the file is the order in which it happened; a leader that began before another one had ended would show.
 
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -103,14 +103,17 @@ test('a leader is one, also through crashes, a signal and reloads; and ends with
 
 test('a job that throws is logged and tried by another process; the worker lives', async () => {
   await inSandbox(async (box) => {
+    const go = join(box.directory, 'go')
     const path = box.file(
       'app.js',
       `
       import { existsSync, writeFileSync } from 'node:fs'
       import { Worker } from 'millrace'
       const mark = ${JSON.stringify(join(box.directory, 'mark'))}
+      const go = ${JSON.stringify(go)} // both stand: with one alone it is tried by that one again
       const worker = new Worker({ name: 'app', count: 2 })
       worker.onWorkerStart = () => Worker.onLeader('job', async () => {
+        while (!existsSync(go)) await new Promise((resolve) => setTimeout(resolve, 5))
         if (existsSync(mark)) return console.error('worker ' + worker.id + ' does it')
         writeFileSync(mark, '')
         console.error('worker ' + worker.id + ' fails')
@@ -119,6 +122,7 @@ test('a job that throws is logged and tried by another process; the worker lives
       Worker.runAll()`,
     )
     const before = await box.start(path)
+    writeFileSync(go, '')
     await until(() => box.log().includes('does it'))
     const [, failed] = /worker (\d) fails/.exec(box.log()) ?? []
     const [, done] = /worker (\d) does it/.exec(box.log()) ?? []

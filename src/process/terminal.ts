@@ -4,6 +4,7 @@
 
 import { closeSync } from 'node:fs'
 import { isatty } from 'node:tty'
+import { codeOf } from '../errors.ts'
 
 /** From now on this process can end after its terminal has: what is closed is not given anything back. */
 export function outliveTerminal(): void {
@@ -17,7 +18,7 @@ export function outliveTerminal(): void {
 function closeQuietly(fd: number): void {
   try {
     closeSync(fd)
-  } catch {
-    // EBADF: somebody has closed it
+  } catch (error) {
+    if (codeOf(error) !== 'EBADF') throw error // somebody has closed it
   }
 }

@@ -129,12 +129,12 @@ export class Acceptor {
    * For a sibling that is not there, until `relieve`. Rejects with a SystemError. The node engine (TLS) asks for no room, and
    * this one does not rest, since it could not be asked for again: it takes what comes, whatever the limits are.
    */
-  async standIn(place: number, socket: GivenSocket): Promise<void> {
-    if (!this.#role.isLeaving) await this.#standIns.begin(place, socket)
+  async standIn(turn: number, socket: GivenSocket): Promise<void> {
+    if (!this.#role.isLeaving) await this.#standIns.begin(turn, socket)
   }
 
-  relieve(place: number): void {
-    this.#standIns.end(place)
+  relieve(turn: number): void {
+    this.#standIns.end(turn)
   }
 
   /** Nobody comes in any more. */

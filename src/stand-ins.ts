@@ -1,6 +1,6 @@
-// Who accepts for siblings that are not there (SO_REUSEPORT: what waits at their sockets waits for them alone), by the place
-// of each. The master says for whom, and since when not any more; a listener takes a moment to open, so it may have changed
-// its mind meanwhile, twice even.
+// Who accepts for siblings that are not there (SO_REUSEPORT: what waits at their sockets waits for them alone), turn by turn.
+// The master numbers these, and says when one is over; a listener takes a moment to open, so it may have changed its mind
+// meanwhile.
 
 import type { GivenSocket } from './process/group.ts'
 import type { Listener } from './transport.ts'
@@ -14,28 +14,28 @@ export class StandIns {
     this.#listen = listen
   }
 
-  /** Rejects as `listen` does; then nobody stands in at this place. */
-  async begin(place: number, socket: GivenSocket): Promise<void> {
-    this.end(place)
-    const turn = Symbol(place)
-    this.#opening.set(place, turn)
-    const isWanted = () => this.#opening.get(place) === turn
+  /** Rejects as `listen` does; then nobody stands in. */
+  async begin(turn: number, socket: GivenSocket): Promise<void> {
+    this.end(turn)
+    const mine = Symbol(turn)
+    this.#opening.set(turn, mine)
+    const isWanted = () => this.#opening.get(turn) === mine
     try {
       const listener = await this.#listen(socket)
-      if (isWanted()) this.#listeners.set(place, listener)
+      if (isWanted()) this.#listeners.set(turn, listener)
       else listener.close() // the sibling was quicker
     } finally {
-      if (isWanted()) this.#opening.delete(place)
+      if (isWanted()) this.#opening.delete(turn)
     }
   }
 
-  end(place: number): void {
-    this.#opening.delete(place)
-    this.#listeners.get(place)?.close()
-    this.#listeners.delete(place)
+  end(turn: number): void {
+    this.#opening.delete(turn)
+    this.#listeners.get(turn)?.close()
+    this.#listeners.delete(turn)
   }
 
   endAll(): void {
-    for (const place of [...this.#opening.keys(), ...this.#listeners.keys()]) this.end(place)
+    for (const turn of [...this.#opening.keys(), ...this.#listeners.keys()]) this.end(turn)
   }
 }

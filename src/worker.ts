@@ -591,13 +591,13 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   /** @internal */
-  standIn(place: number, socket: GivenSocket): Promise<void> {
-    return this.#acceptor.standIn(place, socket)
+  standIn(turn: number, socket: GivenSocket): Promise<void> {
+    return this.#acceptor.standIn(turn, socket)
   }
 
   /** @internal */
-  relieve(place: number): void {
-    this.#acceptor.relieve(place)
+  relieve(turn: number): void {
+    this.#acceptor.relieve(turn)
   }
 
   #role(): AcceptingRole {

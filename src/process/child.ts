@@ -114,6 +114,10 @@ class WorkerLife {
   #lastRequest = 0
   readonly #lag = new LoopLag()
   readonly #requests = new Map<number, { resolve(socket: GivenSocket): void; reject(error: Error): void }>()
+  /** Sockets of siblings, by turn: each begun when its listener is open, or not wanted any more. */
+  readonly #standIns = new Map<number, Promise<void>>()
+  /** Turns that were over before their socket came. */
+  readonly #relieved = new Set<number>()
 
   constructor(channel: Up) {
     this.#channel = channel
@@ -172,7 +176,7 @@ class WorkerLife {
     else if (message.type === 'reload') void this.#reload()
     else if (message.type === 'lead') this.#candidates.lead(message.name, message.ticket)
     else if (message.type === 'cannotListen') this.#takeRequest(message.request)?.reject(socketError(message.failure))
-    else if (message.type === 'relieve') this.#relieve(message.place)
+    else if (message.type === 'relieve') void this.#relieve(message.turn)
     else if (message.type === 'share') this.#group?.useShare(message.connections)
     else if (message.type === 'peers') this.#hear(message.news)
     else if (message.type === 'tickets') this.#group?.useTickets(message.keys)
@@ -180,9 +184,20 @@ class WorkerLife {
     else if (message.type === 'connections') this.#list(message.after, message.limit)
   }
 
-  #relieve(place: number): void {
-    this.#group?.relieve(place)
-    this.#channel.send({ type: 'relieved', place })
+  /** Told when it has let go of the socket, which may be still on its way. */
+  async #relieve(turn: number): Promise<void> {
+    const begun = this.#standIns.get(turn)
+    if (begun === undefined) return void this.#relieved.add(turn)
+    this.#group?.relieve(turn)
+    await begun
+    this.#standIns.delete(turn)
+    this.#channel.send({ type: 'relieved', turn })
+  }
+
+  #standIn(turn: number, socket: GivenSocket): void {
+    const begun = this.#group?.standIn(turn, socket).catch((error) => log(`standing in: ${stackOf(error)}`))
+    this.#standIns.set(turn, begun ?? Promise.resolve())
+    if (this.#relieved.delete(turn)) void this.#relieve(turn)
   }
 
   #hear(news: PeerNews): void {
@@ -199,8 +214,8 @@ class WorkerLife {
   }
 
   #takeSocket(request: number, socket: GivenSocket): void {
-    if (request >= 0) return this.#takeRequest(request)?.resolve(socket)
-    this.#group?.standIn(standInRequest(request), socket).catch((error) => log(`standing in: ${stackOf(error)}`))
+    if (request >= 0) this.#takeRequest(request)?.resolve(socket)
+    else this.#standIn(standInRequest(request), socket)
   }
 
   #takeRequest(request: number) {

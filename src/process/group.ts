@@ -136,9 +136,9 @@ export interface Group {
   readTlsFiles(): Readonly<Record<string, string>>
   /** Runs the user's `onWorkerStart`, then accepts. Resolves when it serves: that is `ready`. */
   start(place: Place): Promise<void>
-  /** Accepts for a sibling that is not there, until it is relieved. */
-  standIn(place: number, socket: GivenSocket): Promise<void>
-  relieve(place: number): void
+  /** Accepts for a sibling that is not there, until it is relieved of this turn. */
+  standIn(turn: number, socket: GivenSocket): Promise<void>
+  relieve(turn: number): void
   /** Beyond so many connections its siblings have fewer. */
   useShare(connections: number): void
   /** Called when it has taken many in a short time: the master should know. */

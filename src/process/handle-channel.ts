@@ -12,9 +12,9 @@ interface SocketMessage {
   readonly endpoint: string
 }
 
-/** What nobody has asked for: the socket of a sibling's place, below 0 so that it is no request. */
-export function standInRequest(place: number): number {
-  return -1 - place
+/** What nobody has asked for: the socket of a sibling, in so many turns of standing in. Below 0, so that it is no request. */
+export function standInRequest(turn: number): number {
+  return -turn
 }
 
 /** In the master. The handle stays ours. `onFailure`: it cannot be passed on; of a child that is gone nobody waits. */

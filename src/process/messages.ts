@@ -121,7 +121,7 @@ export type ToChild =
   /** So many connections are this worker's share: beyond it, siblings should be quicker. */
   | { readonly type: 'share'; readonly connections: number }
   /** The sibling of this place is back: its socket is its own again. */
-  | { readonly type: 'relieve'; readonly place: number }
+  | { readonly type: 'relieve'; readonly turn: number }
   /** New keys for TLS tickets, in base64. */
   | { readonly type: 'tickets'; readonly keys: string }
   /** A socket that was asked for cannot be had. One that can comes over the handle channel. */
@@ -153,7 +153,7 @@ export type FromChild =
   | { readonly type: 'reachKeeper'; readonly request: number }
   | { readonly type: 'retired' }
   /** The socket of that place is closed here. */
-  | { readonly type: 'relieved'; readonly place: number }
+  | { readonly type: 'relieved'; readonly turn: number }
   /** It leaves by itself within this time, and does not accept any more. Again: within less. */
   | { readonly type: 'leaving'; readonly exitCode: number; readonly timeoutMs: number }
   /** It would lead this; or it does not any more, and its job has ended. */

@@ -125,7 +125,13 @@ export class WorkerHandle {
   /** Who waits for the next report: several may ask at once. */
   readonly #onReport = new Set<() => void>()
   #isPolled = false
-  /** By the place that it is relieved of. */
+  /**
+   * Where it stands in, and by which number it knows that: sockets and words reach it over two channels, so a word may come
+   * before its socket, or after that of a later time at the same place.
+   */
+  readonly #turns = new Map<number, number>()
+  #lastTurn = 0
+  /** Who waits until it is relieved, by that number. */
   readonly #relieved = new Map<number, () => void>()
   #onPage: ((page: ConnectionPage) => void)[] = []
   #tellRetired!: () => void
@@ -213,21 +219,25 @@ export class WorkerHandle {
 
   standIn(place: number, socket: BoundSocket): void {
     const { endpoint, handle } = socket
-    sendSocket(this.#child.process, { request: standInRequest(place), endpoint, handle })
+    const turn = ++this.#lastTurn
+    this.#turns.set(place, turn)
+    sendSocket(this.#child.process, { request: standInRequest(turn), endpoint, handle })
   }
 
   /** Resolves when it has let go of the socket, or does not answer. */
   async relieve(place: number): Promise<void> {
-    if (this.state === 'gone') return
-    this.#child.channel.send({ type: 'relieve', place })
+    const turn = this.#turns.get(place)
+    this.#turns.delete(place)
+    if (turn === undefined || this.state === 'gone') return
+    this.#child.channel.send({ type: 'relieve', turn })
     await new Promise<void>((resolve) => {
       const late = setTimeout(resolve, RELIEVE_MS)
       const tell = () => {
         clearTimeout(late)
-        this.#relieved.delete(place)
+        this.#relieved.delete(turn)
         resolve()
       }
-      this.#relieved.set(place, tell)
+      this.#relieved.set(turn, tell)
       void this.gone.then(tell)
     })
   }
@@ -375,7 +385,7 @@ export class WorkerHandle {
     } else if (message.type === 'connections') {
       this.#onPage.shift()?.(message)
     } else if (message.type === 'relieved') {
-      this.#relieved.get(message.place)?.()
+      this.#relieved.get(message.turn)?.()
     } else if (message.type === 'leaving') {
       this.#leave(message.exitCode, message.timeoutMs)
     } else if (message.type === 'retired') {

@@ -15,6 +15,7 @@ test('a start, a crash, a reload and a stop are told step by step, without a gap
   await inSandbox(async (box) => {
     const [worker] = workersOf(await box.start(box.file('app.js', version(1))))
     const followed = await Followed.of(box, 100)
+    await followed.of({ type: 'server', state: 'running' })
     assert.equal(followed.words, ['server starting', 'spawn', 'ready', 'server running'])
     process.kill(worker?.pid ?? 0, 'SIGKILL')
     const exit = await followed.of({ type: 'exit', pid: worker?.pid })

@@ -24,7 +24,7 @@ test('when the old master is killed meanwhile, at any step, the new one is in ch
     const [first = () => undefined, ...later] = [...releases, () => release(box, '2.0.0')]
     first()
     const module = join(box.directory, 'app.js')
-    await unnoticed(box, 'Worker.stopTimeout = 1', async (before) => {
+    await unnoticed(box, 'worker.drainTimeoutMs = 1500; Worker.stopTimeout = 3', async (before) => {
       for (const next of later) {
         const { pid } = await box.status()
         next()

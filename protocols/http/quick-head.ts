@@ -19,7 +19,12 @@ const MAX_METHOD = 7
 /** Digits of a length that is exact as a number. */
 const MAX_DIGITS = 15
 
-/** One for all connections: nothing is kept between two heads but the last host that was one. */
+/** Fields of this many bytes are compared with the last ones first: below, to look at them is quicker. */
+const REPEATED_FROM = 64
+const REPEATED_MOST = 4096
+const MOST_SKIPPED = 31
+
+/** One for all connections: nothing is kept between two heads but the last host, and the last fields, that were good. */
 export class QuickHeads implements Noted {
   contentLength = -1
   readonly isChunked = false
@@ -36,6 +41,15 @@ export class QuickHeads implements Noted {
   #hasHost = false
   #hasType = false
   #host = ''
+  /** The last fields that were found, empty line and all: who asks again mostly sends the same ones. */
+  readonly #last = Buffer.alloc(REPEATED_MOST)
+  #lastSize = 0
+  /** What they said. */
+  #lastLength = -1
+  #lastClose = false
+  /** So many heads are looked at as if nothing were known: where they differ, to compare and to keep is work for nothing. */
+  #skip = 0
+  #nextSkip = 0
 
   constructor(limits: HeadLimits) {
     this.#limits = limits
@@ -46,10 +60,8 @@ export class QuickHeads implements Noted {
     const limit = Math.min(bytes.length, start + this.#limits.maxHeadBytes)
     const fieldsAt = this.#findRequestLine(bytes, start, limit)
     if (fieldsAt === 0) return 0
-    this.contentLength = -1
-    this.hasClose = this.#hasHost = this.#hasType = false
-    const end = this.#findFields(bytes, fieldsAt, limit)
-    if (end === 0 || !this.#hasHost) return 0
+    const end = this.#findEnd(bytes, fieldsAt, limit)
+    if (end === 0) return 0
     this.#start = start
     this.#end = end
     return end - start
@@ -81,6 +93,53 @@ export class QuickHeads implements Noted {
     if (at - this.#methodEnd - 1 > this.#limits.maxTargetBytes || at + VERSION.length > limit) return 0
     for (let i = 0; i < VERSION.length; i++) if (bytes[at + i] !== VERSION[i]) return 0
     return at + VERSION.length
+  }
+
+  /** Behind the empty line, or 0. */
+  #findEnd(bytes: Buffer, start: number, limit: number): number {
+    if (this.#skip > 0) {
+      this.#skip--
+      return this.#look(bytes, start, limit)
+    }
+    if (this.#isRepeated(bytes, start, limit)) return this.#repeat(start)
+    this.#skip = this.#nextSkip
+    this.#nextSkip = Math.min(2 * this.#nextSkip + 1, MOST_SKIPPED)
+    const end = this.#look(bytes, start, limit)
+    this.#remember(bytes, start, end)
+    return end
+  }
+
+  #isRepeated(bytes: Buffer, start: number, limit: number): boolean {
+    const size = this.#lastSize
+    const end = start + size
+    // Four bytes tell nearly all others: the comparison is a call.
+    if (size === 0 || end > limit || bytes[end - 1] !== LF || bytes[end - 3] !== LF) return false
+    if (bytes[start] !== this.#last[0] || bytes[end - 5] !== this.#last[size - 5]) return false
+    return this.#last.compare(bytes, start, end, 0, size) === 0
+  }
+
+  #repeat(start: number): number {
+    this.#nextSkip = 0
+    this.contentLength = this.#lastLength
+    this.hasClose = this.#lastClose
+    return start + this.#lastSize
+  }
+
+  /** Behind the empty line, or 0. */
+  #look(bytes: Buffer, start: number, limit: number): number {
+    this.contentLength = -1
+    this.hasClose = this.#hasHost = this.#hasType = false
+    const end = this.#findFields(bytes, start, limit)
+    return this.#hasHost ? end : 0
+  }
+
+  #remember(bytes: Buffer, start: number, end: number): void {
+    const size = end - start
+    if (end === 0 || size < REPEATED_FROM || size > REPEATED_MOST) return
+    bytes.copy(this.#last, 0, start, end)
+    this.#lastSize = size
+    this.#lastLength = this.contentLength
+    this.#lastClose = this.hasClose
   }
 
   /** Behind the empty line, or 0. */

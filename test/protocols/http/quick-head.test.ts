@@ -54,6 +54,33 @@ test('of every head that is one byte away from such a one it says what the parse
   assert.ok(taken > 1000, `${taken}`)
 })
 
+test('fields that were good are known again, and no others: one byte, a length or a limit changes them', () => {
+  const quick = new QuickHeads(HEAD_LIMITS)
+  const agent = `User-Agent: ${'x'.repeat(80)}¶`
+  const heads = [
+    `GET /a HTTP/1.1¶Host: h¶${agent}¶`,
+    `POST /b HTTP/1.1¶Host: h¶${agent}Content-Length: 12¶¶`,
+    `POST /b HTTP/1.1¶Host: h¶${agent}Content-Length: 13¶¶`,
+    `GET /c HTTP/1.1¶Host: h¶Connection: close¶${agent}¶`,
+    `GET /a HTTP/1.1¶Host: i¶${agent}¶`,
+  ].map((text) => wire(text).toString('latin1'))
+  const random = randomOf(seedOf('repeated fields'))
+  for (let n = 0; n < 2_000; n++) {
+    const head = heads[random(heads.length)] as string
+    for (let again = random(3); again >= 0; again--) assert.ok(isQuick(quick, head), head)
+    if (n % 10 === 0)
+      for (const other of [`${head.slice(0, -20)}\r${head.slice(-19)}`, head.replace('Host', 'Hos:')])
+        isQuick(quick, other)
+  }
+  const whole = Buffer.from(heads[0] as string, 'latin1')
+  assert.is(quick.find(whole, 0), whole.length)
+  for (let cut = 1; cut < 30; cut++) assert.is(quick.find(whole.subarray(0, -cut), 0), 0)
+  const strict = new QuickHeads({ ...HEAD_LIMITS, maxHeadBytes: whole.length })
+  assert.is(strict.find(whole, 0), whole.length)
+  const longer = Buffer.from((heads[0] as string).replace('/a', '/abc'), 'latin1')
+  assert.is(strict.find(longer, 0), 0, 'the same fields, and over the limit')
+})
+
 test('a head that is not whole is none, wherever it is cut', () => {
   const quick = new QuickHeads(HEAD_LIMITS)
   for (const text of COMMON) {

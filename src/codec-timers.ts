@@ -12,6 +12,7 @@ interface Owner {
   [kExpire](kind: string): void
 }
 
+/** One of them; whoever has the list's head is its owner. */
 export class CodecTimer implements Coarse {
   readonly kind: string
   next: CodecTimer | null

@@ -121,16 +121,26 @@ class FramingCodec implements Codec {
 
   receive(bytes: Buffer): void {
     const rest = this.#rest
-    if (rest === null) return this.#keep(bytes, this.#parse(bytes, null))
+    if (rest === null) {
+      this.#keep(bytes, this.#parse(bytes, null))
+      return this.#fill()
+    }
     const missing = rest.expected - rest.length
     if (missing <= 0 || missing >= bytes.length) {
       rest.append(bytes)
+      if (missing > bytes.length) rest.fill(this.#io)
       return this.resumed()
     }
     rest.append(bytes.subarray(0, missing)) // to the end of its packet, which then need not be copied
     this.resumed()
     const behind = bytes.subarray(missing)
     this.#keep(behind, wasStopped || this.#rest !== null ? 0 : this.#parse(behind, null))
+    this.#fill()
+  }
+
+  /** A long packet goes on. */
+  #fill(): void {
+    if (this.#rest !== null && !wasStopped && this.#rest.fill(this.#io) > 0) this.resumed()
   }
 
   resumed(): void {

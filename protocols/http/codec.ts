@@ -329,6 +329,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       at = Math.min(bytes.length, start + incoming.left)
       incoming.left -= at - start
       this.#takeData(incoming, bytes.subarray(start, at))
+      if (incoming.left > 0 && !incoming.exchange.isAnswered) this.#readBody(incoming)
     }
     if (incoming.chunked === null ? incoming.left > 0 : !incoming.chunked.isDone) this.#await(Phase.Body)
     else this.#endBody(incoming)
@@ -341,6 +342,13 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (incoming.exchange.isAnswered && incoming.size > MAX_UNREAD) return this.#leave()
     if (incoming.parts === null) incoming.sink.push(Buffer.from(data))
     else incoming.parts.push(data)
+  }
+
+  /** All that was received is used. */
+  #readBody(incoming: Incoming): void {
+    const read = incoming.parts?.fill(this.io) ?? 0
+    incoming.left -= read
+    incoming.size += read
   }
 
   #endBody(incoming: Incoming): void {

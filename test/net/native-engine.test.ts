@@ -31,6 +31,7 @@ import { withServer } from '../support/tcp.ts'
 import { nextTurn, until, within } from '../support/until.ts'
 
 const native = nativeEngine()
+const MIB = 1_048_576
 const echo = (connection: AnyConnection, message: unknown) => connection.send(message)
 
 function engineTest(title: string, run: (engine: Transport) => Promise<unknown>): void {
@@ -142,6 +143,46 @@ engineTest('what a batch still holds for a connection that is released goes with
     again.destroy()
   })
 })
+
+engineTest(
+  'what has come is read on to where it belongs, and not while anything else is to be told first',
+  async (engine) => {
+    await withSockets(engine, async ({ pair }) => {
+      const { client, ear } = await pair()
+      const { socket } = ear
+      const into = Buffer.alloc(2 * MIB)
+      let has = 0
+      const counts: number[] = []
+      ear.onReceived = (bytes) => {
+        if (bytes.length < 65_536) return // a short read: nothing more is there
+        socket.pause()
+        counts.push(socket.readInto(into))
+        socket.resume()
+        socket.unread(Buffer.from('u'))
+        counts.push(socket.readInto(into))
+      }
+      client.write(Buffer.alloc(MIB, 'a'))
+      await until(() => counts.length > 0)
+      assert.equal(counts.slice(0, 2), [0, 0])
+      ear.onReceived = (bytes) => {
+        if (bytes.length < 65_536) return
+        for (let count = -1; count !== 0; has += count) count = socket.readInto(into.subarray(has, has + 50_000))
+      }
+      await until(() => ear.received.replaceAll('u', '').length + has === MIB)
+      client.end(Buffer.alloc(4 * MIB, 'b'))
+      ear.onReceived = (bytes) => {
+        if (bytes.length < 65_536) return
+        for (let count = -1; count !== 0; has += count) count = socket.readInto(into.subarray(0, 300_000))
+      }
+      await until(() => ear.ended === 1)
+      assert.is(ear.received.replaceAll('u', '').length + has, 5 * MIB)
+      assert.ok(has > 0, 'nothing was read on')
+      assert.is(socket.readInto(into), 0)
+      socket.destroy()
+      assert.is(socket.readInto(into), 0)
+    })
+  },
+)
 
 engineTest('a connection that was told to end is not released', async (engine) => {
   await withSockets(engine, async ({ pair }) => {

@@ -96,7 +96,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   send(message: Answer): boolean {
     const exchange = this.#exchange
-    if (this.#isOver) return false
+    if (this.#isOver) return this.io.refuse('the client broke the rules, and was told')
     if (exchange === null) throw new UsageError('ERR_NO_REQUEST', 'there is no request to answer: each has one answer')
     return exchange.answer(message)
   }
@@ -110,8 +110,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#isClosing = true
     if (exchange === null) return false
     if (reason === 'handler') {
-      const { statusHint = 500 } = error as { statusHint?: number }
-      if (!exchange.hasStatus) exchange.refuse(statusHint, statusHint === 500 ? 'a handler failed' : String(error))
+      const status = statusOf(error)
+      if (!exchange.hasStatus) exchange.refuse(status, status === 500 ? 'a handler failed' : String(error))
       else exchange.abandon() // FIN follows: what a stream still gives has nowhere to go
       return false
     }
@@ -533,6 +533,14 @@ const LONGEST_LOOK_MS = 60_000
 
 function unlimited(ms: number): number {
   return ms > 0 ? ms : Number.POSITIVE_INFINITY
+}
+
+/** What a handler threw, which is anything at all: a status of an error that it names, else 500. */
+function statusOf(thrown: unknown): number {
+  const { statusHint } = Object(thrown) as { statusHint?: unknown }
+  return Number.isInteger(statusHint) && Number(statusHint) >= 400 && Number(statusHint) <= 599
+    ? Number(statusHint)
+    : 500
 }
 
 /** A function among the settings threw: the client hears that it is not its fault. */

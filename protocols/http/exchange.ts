@@ -246,7 +246,12 @@ export class Exchange {
     const begin = (draft: Draft) => {
       if (this.#state !== State.Preparing) return discard(draft)
       this.#state = State.Waiting
-      this.#begin(draft)
+      try {
+        this.#begin(draft)
+      } catch (error) {
+        discard(draft)
+        throw error
+      }
     }
     this.#prepared(coming)
       .then(begin)
@@ -260,6 +265,15 @@ export class Exchange {
 
   async #prepared(coming: Promise<Draft>): Promise<Draft> {
     const draft = await coming
+    try {
+      return await this.#finished(draft)
+    } catch (error) {
+      discard(draft) // its file is open
+      throw error
+    }
+  }
+
+  async #finished(draft: Draft): Promise<Draft> {
     const { sessions, compress } = this.#host.settings
     if (this.#session !== null && sessions !== null) {
       const cookie = await sessions.commit(await this.#session, this.request.scheme === 'https')
@@ -427,9 +441,21 @@ export class Exchange {
 
   #done(): void {
     this.#state = State.Done
-    const { log } = this.#host.settings
-    if (log !== null) this.#log(log)
+    const failure = this.#logged()
+    if (failure !== null) this.isLast = true // the answer is whole all the same, and leaves
     this.#host.answered(this)
+    if (failure !== null) this.#host.io.fail(failure.error)
+  }
+
+  /** What the user's log has thrown, which is not for whoever sends. */
+  #logged(): { readonly error: unknown } | null {
+    const { log } = this.#host.settings
+    try {
+      if (log !== null) this.#log(log)
+      return null
+    } catch (error) {
+      return { error }
+    }
   }
 
   #log(log: NonNullable<Resolved['log']>): void {

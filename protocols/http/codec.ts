@@ -70,6 +70,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #armedUntil = 0
   #bodyStartedAt = 0
   #queuedAtLook = 0
+  #sentAtLook = 0
 
   constructor(io: CodecIo<Request>, settings: Resolved) {
     this.io = io
@@ -515,8 +516,12 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   /** A client that reads nothing of an answer for so long is gone. */
   #checkReader(exchange: Exchange): void {
     const { queuedBytes } = this.io
-    const isStuck = queuedBytes > 0 && queuedBytes === this.#queuedAtLook && exchange.isUnderWay
+    const { sent, isOpen, isUnderWay } = exchange
+    // As much may be queued again: then more was sent meanwhile.
+    const isSame = queuedBytes === this.#queuedAtLook && sent === this.#sentAtLook
+    const isStuck = queuedBytes > 0 && isSame && (isUnderWay || isOpen)
     this.#queuedAtLook = queuedBytes
+    this.#sentAtLook = sent
     if (isStuck) return this.io.fail(new ProtocolError('ERR_CLIENT_STUCK', 'the client does not read its answer'))
     this.#since = this.io.now()
     this.#arm(this.#since)

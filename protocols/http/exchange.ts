@@ -132,6 +132,11 @@ export class Exchange {
     return this.#state === State.Open
   }
 
+  /** Bytes of its body that were written. */
+  get sent(): number {
+    return this.#sent
+  }
+
   /** Something of it is still to be written, without the handler's doing. */
   get isUnderWay(): boolean {
     return this.#state === State.Preparing || this.#state === State.Streaming

@@ -131,7 +131,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#hasPeerEnded = true
     if (this.#incoming !== null) this.#cutBody()
     else if (this.#exchange === null && !this.#isOver && this.#parser.hasBegun) this.#endOfRequests()
-    else if (this.#exchange?.isOpen === true) this.io.close() // of an endless answer it has seen enough
+    else if (this.#exchange?.isOpen === true && this.#exchange.isEndless) this.io.close() // it has seen enough
   }
 
   timeout(): void {

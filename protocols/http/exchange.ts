@@ -84,6 +84,8 @@ export class Exchange {
   isLast = false
   /** All of it has been written. */
   isAnswered = false
+  /** An answer of events: it is open until the client has enough. */
+  isEndless = false
   /** What goes with the request. */
   uploads: UploadForm | null = null
   readonly #host: ExchangeHost
@@ -341,6 +343,7 @@ export class Exchange {
     if (!isWhole) return this.#stream(body as BodyStream, head, hasBody, length)
     if (draft.isOpen && hasBody) {
       this.#state = State.Open
+      this.isEndless = draft.type.startsWith('text/event-stream')
       return io.write(wireOf(head), true)
     }
     if (hasBody) this.#sent = length

@@ -922,6 +922,24 @@ test('half-closed clients get their answers', async () => {
   assert.equal(statuses, ['200', '200', '400'])
 })
 
+test('a half-closed client gets an open answer to its end, unless that is one of events: they have none', () => {
+  for (const [fields, text] of [
+    [{ 'Transfer-Encoding': 'chunked' }, '3¶one¶3¶two¶0¶¶'],
+    [{ 'Content-Type': 'text/event-stream' }, '3¶one¶'],
+  ] as const) {
+    const server = serve((connection) => {
+      connection.send(new Response(200, fields))
+      connection.send(new Chunk('one'))
+    })
+    server.receive(wire(GET))
+    server.end()
+    server.connection.send(new Chunk('two'))
+    server.connection.send(new Chunk(''))
+    assert.ok(shown(server.written()).endsWith(`¶¶${text}`))
+    assert.is(server.connection.getStatus(false), 'CLOSED')
+  }
+})
+
 test('any bytes give messages or one refusal that is answered, the same ones however they are cut', () => {
   const seed = seedOf('http codec')
   const random = randomOf(seed)

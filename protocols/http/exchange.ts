@@ -328,6 +328,8 @@ export class Exchange {
     const { minorVersion, isKeepAlive, method } = this.head
     const hasBody = method !== 'HEAD' && status !== 204 && status !== 304 && status !== 205
     const isWhole = body === null || isChunk(body)
+    if (!isWhole && typeof body[Symbol.asyncIterator] !== 'function')
+      throw new UsageError('ERR_BAD_RESPONSE', 'a body is text, bytes, or a stream of them')
     const length = draft.isOpen ? -1 : isWhole ? (body === null ? 0 : Buffer.byteLength(body)) : size
     if (isWhole && !draft.isOpen && size >= 0 && size !== length && hasBody)
       throw new UsageError('ERR_BAD_RESPONSE', `Content-Length says ${size}, the body has ${length} bytes`)

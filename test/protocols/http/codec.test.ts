@@ -168,6 +168,8 @@ test('an answer that cannot be made after all is a 500, and no end of the proces
     () => new Response().withFile('a'),
     () => Object.assign(new Response(200, { 'Content-Type': 'text/plain' }, 'x'), { reason: 'a\nb' }),
     () => new Response(200, { 'Content-Type': 'text/plain', 'Content-Length': 7 }, 'x'),
+    () => new Response(200, { 'Content-Type': 'text/plain' }, { a: 1 } as never),
+    () => new Response(200, {}, 5 as never),
   ]) {
     const server = serveAny(
       { onMessage: (connection: Connection<Request, unknown>) => connection.send(make()) } as never,

@@ -116,7 +116,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       else exchange.abandon() // FIN follows: what a stream still gives has nowhere to go
       return false
     }
-    if (exchange.isOpen) exchange.finish()
+    if (exchange.isOpen && reason === 'closed') exchange.finish() // else it is cut, and must not look whole
     return exchange.isUnderWay
   }
 

@@ -924,6 +924,23 @@ test('half-closed clients get their answers', async () => {
   assert.equal(statuses, ['200', '200', '400'])
 })
 
+test('an open answer is whole when its user closes, and cut when its connection is closed for silence', () => {
+  for (const [end, text] of [
+    [(server: Wire<Request, unknown>) => server.connection.close(), '3¶one¶0¶¶'],
+    [(server: Wire<Request, unknown>) => server.advance(2000), '3¶one¶'],
+  ] as const) {
+    const onMessage: Handler = (connection) => {
+      connection.send(new Response(200, { 'Transfer-Encoding': 'chunked' }))
+      connection.send(new Chunk('one'))
+    }
+    const server = serve(onMessage, {}, { idleTimeoutMs: 1000 })
+    server.receive(wire(GET))
+    end(server)
+    assert.ok(shown(server.written()).endsWith(`¶¶${text}`))
+    assert.is(server.connection.getStatus(false), 'CLOSED')
+  }
+})
+
 test('a half-closed client gets an open answer to its end, unless that is one of events: they have none', () => {
   for (const [fields, text] of [
     [{ 'Transfer-Encoding': 'chunked' }, '3¶one¶3¶two¶0¶¶'],

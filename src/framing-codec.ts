@@ -1,7 +1,7 @@
 // Framing as a codec, so that a connection knows one path: any protocol of three functions, and one object of this for each
 // connection.
 
-import { ProtocolError, UsageError } from './errors.ts'
+import { messageOf, ProtocolError, UsageError } from './errors.ts'
 import {
   Accumulator,
   type AnyProtocol,
@@ -273,7 +273,7 @@ function viewing(protocol: Protocol): Framer['at'] {
 /** What a codec threw, as the peer's fault. */
 export function blamed(error: unknown, code: string): ProtocolError {
   if (isNamed(error, 'ProtocolError')) return error as ProtocolError
-  return new ProtocolError(code, error instanceof Error ? error.message : String(error), { cause: error })
+  return new ProtocolError(code, messageOf(error), { cause: error })
 }
 
 /** By name: a protocol of another package may have been built with another copy of this one. */

@@ -6,6 +6,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
 import net from 'node:net'
+import { constants } from 'node:os'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { tcp } from '../../protocols/tcp.ts'
@@ -14,7 +15,9 @@ import { addon } from '../../src/addon.ts'
 import type { AnyConnection } from '../../src/connection.ts'
 import { parseAddress } from '../../src/net/address.ts'
 import { bindSocket } from '../../src/net/bound-socket.ts'
+import { NativeDatagrams } from '../../src/net/native-datagrams.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
+import { Kind } from '../../src/net/rings.ts'
 import type { Protocol, TlsState } from '../../src/protocol.ts'
 import {
   kClosed,
@@ -121,6 +124,22 @@ async function withSockets(
 function descriptors(): number {
   return readdirSync('/proc/self/fd').length
 }
+
+engineTest('a datagram socket that has failed pauses nobody who has its slot now', async (engine) => {
+  await withSockets(engine, async ({ pair }) => {
+    const { sys } = addon()
+    const fd = sys?.bind({ transport: 'udp', host: '127.0.0.1', port: 0, path: '' }).release() as number
+    const codes: string[] = []
+    const gone = new NativeDatagrams(fd, { received: () => undefined, failed: ({ code }) => codes.push(code) })
+    gone.handle(Kind.Closed, constants.errno.ENOMEM, 1)
+    await nextTurn()
+    const { client, ear } = await pair()
+    gone.pause() // its server leaves
+    client.write('heard')
+    await until(() => ear.received === 'heard')
+    assert.equal([codes, gone.fd], [['ENOMEM'], -1])
+  })
+})
 
 engineTest('what a batch still holds for a connection that is released goes with it', async (engine) => {
   await withSockets(engine, async ({ pair }) => {

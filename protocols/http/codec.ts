@@ -112,7 +112,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (exchange === null) return false
     if (reason === 'handler') {
       const status = statusOf(error)
-      if (!exchange.hasStatus) exchange.refuse(status, status === 500 ? 'a handler failed' : String(error))
+      if (!exchange.hasStatus) exchange.refuse(status, status === 500 ? 'a handler failed' : reasonOf(error))
       else exchange.abandon() // FIN follows: what a stream still gives has nowhere to go
       return false
     }
@@ -567,4 +567,9 @@ function tooLarge(limit: number): ProtocolError {
 
 function gone(): AbortError {
   return new AbortError('ERR_CONNECTION_CLOSED', 'the client has gone before its request was whole')
+}
+
+/** For the client, which does not care what class an error is of. */
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
 }

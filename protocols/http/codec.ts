@@ -1,7 +1,7 @@
 // One HTTP/1.1 connection (RFC 9112): head, body, answer, and so on, one request at a time. Pipelined requests wait until
 // the answer before them is complete. A fault of the client is answered with its status, and the connection ends.
 
-import { AbortError, ProtocolError, UsageError } from '../../src/errors.ts'
+import { AbortError, messageOf, ProtocolError, UsageError } from '../../src/errors.ts'
 import { Accumulator, type Codec, type CodecIo, NEED_MORE } from '../../src/protocol.ts'
 import { ChunkedDecoder } from './chunked.ts'
 import { type Answer, Exchange, type ExchangeHost, mostQueued } from './exchange.ts'
@@ -112,7 +112,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (exchange === null) return false
     if (reason === 'handler') {
       const status = statusOf(error)
-      if (!exchange.hasStatus) exchange.refuse(status, status === 500 ? 'a handler failed' : reasonOf(error))
+      if (!exchange.hasStatus) exchange.refuse(status, status === 500 ? 'a handler failed' : messageOf(error))
       else exchange.abandon() // FIN follows: what a stream still gives has nowhere to go
       return false
     }
@@ -567,9 +567,4 @@ function tooLarge(limit: number): ProtocolError {
 
 function gone(): AbortError {
   return new AbortError('ERR_CONNECTION_CLOSED', 'the client has gone before its request was whole')
-}
-
-/** For the client, which does not care what class an error is of. */
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
 }

@@ -164,6 +164,7 @@ export interface Resolved extends Required<Omit<HttpSettings, 'accessLog'>> {
 /** Throws UsageError for settings that cannot be. */
 export function resolved(settings: HttpSettings, services: HttpServices): Resolved {
   const { trustProxy = [], accessLog = null } = settings
+  const isTrusted = trustProxy.length === 0 ? null : services.trusts(trustProxy)
   const head = { ...HEAD_LIMITS, ...given(settings, ['maxHeadBytes', 'maxTargetBytes', 'maxFields']) }
   return {
     body: 'collect',
@@ -177,16 +178,22 @@ export function resolved(settings: HttpSettings, services: HttpServices): Resolv
     writeTimeoutMs: 30_000,
     compress: false,
     sessions: null,
-    websocket: null,
     ...defined(settings),
+    websocket: readAsHere(settings.websocket ?? null, { head, isTrusted }),
     ...head,
     trustProxy,
     head,
     quickHeads: new QuickHeads(head),
-    isTrusted: trustProxy.length === 0 ? null : services.trusts(trustProxy),
+    isTrusted,
     log: typeof accessLog === 'string' ? services.accessLog(accessLog) : accessLog,
     services,
   }
+}
+
+/** It reads the request again: by the same limits, and believing the same proxies. */
+function readAsHere(websocket: AnyProtocol | null, reading: Pick<Resolved, 'head' | 'isTrusted'>): AnyProtocol | null {
+  const { behind } = (websocket ?? {}) as { behind?: (reading: object) => AnyProtocol }
+  return behind?.(reading) ?? websocket
 }
 
 function given(settings: HttpSettings, names: readonly (keyof HeadLimits)[]): Partial<HeadLimits> {

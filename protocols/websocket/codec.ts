@@ -3,7 +3,7 @@
 
 import { ProtocolError, UsageError } from '../../src/errors.ts'
 import { Accumulator, type Codec, type CodecIo, NEED_MORE } from '../../src/protocol.ts'
-import { HEAD_LIMITS, HeadParser, type RequestHead } from '../http/head.ts'
+import { HEAD_LIMITS, type HeadLimits, HeadParser, type RequestHead } from '../http/head.ts'
 import { Request } from '../http/request.ts'
 import { Response } from '../http/response.ts'
 import { type Agreement, type DeflateContext, offerOf, type Terms } from './deflate.ts'
@@ -45,7 +45,7 @@ const MAX_EARLY = 1_048_576
 /** What is needed until it is done. */
 class Handshake {
   /** A server's. */
-  readonly parser = new HeadParser(HEAD_LIMITS)
+  readonly parser: HeadParser
   /** What a client has offered. */
   terms: Terms | null = null
   /** A client's. */
@@ -55,6 +55,10 @@ class Handshake {
   earlyBytes = 0
   /** What failed when the user had decided. */
   failure: ProtocolError | null = null
+
+  constructor(limits: HeadLimits) {
+    this.parser = new HeadParser(limits)
+  }
 }
 
 export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
@@ -66,7 +70,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   /** Null without compression. */
   deflate: DeflateContext | null = null
   /** Null when the handshake is done. */
-  #handshake: Handshake | null = new Handshake()
+  #handshake: Handshake | null
   /** In the middle of a frame or of a message; between them none is needed. */
   #reader: FrameReader | null = null
   /** What was queued, ping included, when the peer was asked; 0 when nothing was before it, -1 when it is not asked. */
@@ -77,6 +81,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   constructor(io: CodecIo<string | Buffer>, settings: Resolved) {
     this.#io = io
     this.#settings = settings
+    this.#handshake = new Handshake(settings.head)
     io.deadline('handshake', settings.handshakeTimeoutMs)
     if (!this.isServer) this.#ask()
   }
@@ -225,7 +230,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     if (refusal !== null) return this.#turnAway(refusal.status, refusal.message, refusal.lines)
     const offered = offeredProtocols(head)
     if (offered === null) return this.#turnAway(400, 'Sec-WebSocket-Protocol is no list of names')
-    const request = requestOf(head, this.#io)
+    const request = requestOf(head, this.#io, this.#settings.isTrusted)
     if (!this.#settings.isWelcome(head.header('origin'), request)) return this.#turnAway(403, 'this origin may not')
     const chosen = this.#settings.choose(offered, request)
     if (chosen !== '' && !offered.includes(chosen))
@@ -517,8 +522,8 @@ function oursFailed(cause: unknown): ProtocolError {
 }
 
 /** The handshake as a request, whose body is empty. */
-function requestOf(head: RequestHead, io: CodecIo<string | Buffer>): Request {
-  return new Request(head, null, io, { isTrusted: null, loadSession: noSessions })
+function requestOf(head: RequestHead, io: CodecIo<string | Buffer>, isTrusted: Resolved['isTrusted']): Request {
+  return new Request(head, null, io, { isTrusted, loadSession: noSessions })
 }
 
 function noSessions(): never {

@@ -1,7 +1,7 @@
 // What a WebSocket can be told, with defaults and why.
 
 import { UsageError } from '../../src/errors.ts'
-import { isToken } from '../http/head.ts'
+import { HEAD_LIMITS, type HeadLimits, isToken } from '../http/head.ts'
 import type { Request } from '../http/request.ts'
 import { checkField } from '../http/response.ts'
 import type { CompressionChoice, CompressionSettings, DeflateEngine } from './deflate.ts'
@@ -14,6 +14,11 @@ export interface WebSocketSettings {
   readonly protocols?: readonly string[] | ((offered: readonly string[], request: Request) => string | false)
   /** Whose pages may connect: origins as `https://example.org`, or a function. Default: everybody's. */
   readonly origins?: readonly string[] | ((origin: string | undefined, request: Request) => boolean)
+  /**
+   * Proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are believed at the handshake: addresses and networks, or `unix`. Default
+   * none. Beside HTTP on one port those of `http({ ... })` count, too.
+   */
+  readonly trustProxy?: readonly string[]
   /** Before a silence gets that long the peer is asked. Default 30,000; 0 is never. Proxies cut off what is silent for 60 s. */
   readonly pingIntervalMs?: number
   /** How long it may take to answer. Default 10,000. */
@@ -26,8 +31,22 @@ export interface WebSocketSettings {
   readonly headers?: Readonly<Record<string, string>>
 }
 
+/** How a request is read and whom it is believed: where HTTP hands it on, by HTTP's settings. */
+export interface Reading {
+  readonly head: HeadLimits
+  readonly isTrusted: ((ip: string) => boolean) | null
+}
+
+/** What only the package itself can give. @internal */
+export interface WebSocketServices {
+  /** What compresses, one for each `websocket({ ... })`. */
+  deflate(settings: CompressionChoice): DeflateEngine
+  /** Whether an address belongs to one of these. Throws UsageError for what is none. */
+  trusts(proxies: readonly string[]): (ip: string) => boolean
+}
+
 /** Settings with their defaults. */
-export interface Resolved {
+export interface Resolved extends Reading {
   /** Null without compression, as `engine`. */
   readonly compression: CompressionChoice | null
   readonly engine: DeflateEngine | null
@@ -43,17 +62,16 @@ export interface Resolved {
 }
 
 /** Throws UsageError for header fields that cannot be sent, and for what zlib has not. */
-export function resolved(
-  settings: WebSocketSettings,
-  deflate: (settings: CompressionChoice) => DeflateEngine,
-): Resolved {
-  const { protocols = [], origins, headers = {} } = settings
+export function resolved(settings: WebSocketSettings, services: WebSocketServices): Resolved {
+  const { protocols = [], origins, headers = {}, trustProxy = [] } = settings
   const compression = compressionOf(settings.compression ?? false)
   for (const [name, value] of Object.entries(headers)) checkField(name, [value])
   checkOwnFields(Object.keys(headers))
   if (typeof protocols !== 'function') checkProtocols(protocols)
   return {
-    engine: compression === null ? null : deflate(compression),
+    head: HEAD_LIMITS,
+    isTrusted: trustProxy.length === 0 ? null : services.trusts(trustProxy),
+    engine: compression === null ? null : services.deflate(compression),
     compression,
     protocols: typeof protocols === 'function' ? [] : protocols,
     choose(offered, request) {

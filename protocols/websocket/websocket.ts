@@ -2,29 +2,36 @@
 
 import type { CodecIo, CodecProtocol } from '../../src/protocol.ts'
 import { WebSocketCodec } from './codec.ts'
-import { type CompressionChoice, type DeflateEngine, plainDeflate } from './deflate.ts'
+import { plainDeflate } from './deflate.ts'
 import { PreparedMessage, type WebSocketMessage } from './messages.ts'
-import { resolved, type WebSocketSettings } from './settings.ts'
+import { type Reading, type Resolved, resolved, type WebSocketServices, type WebSocketSettings } from './settings.ts'
 
-export type WebSocketProtocol = CodecProtocol<string | Buffer, WebSocketMessage>
-
-/** What only the package itself can give: what compresses, one for each `websocket({ ... })`. @internal */
-export interface WebSocketServices {
-  readonly deflate: (settings: CompressionChoice) => DeflateEngine
+export interface WebSocketProtocol extends CodecProtocol<string | Buffer, WebSocketMessage> {
+  /** The same for requests that HTTP hands on, which are read by its rules. @internal */
+  behind(http: Reading): WebSocketProtocol
 }
 
 /** @internal */
 export function websocketWith(services: WebSocketServices): (settings?: WebSocketSettings) => WebSocketProtocol {
-  return (settings = {}) => {
-    const all = resolved(settings, services.deflate)
-    return {
-      name: 'websocket',
-      isLongLived: true,
-      open: (io) => new WebSocketCodec(io as CodecIo<string | Buffer>, all),
-      prepare: (message) => (message instanceof PreparedMessage ? message : new PreparedMessage(message as string)),
-    }
+  return (settings = {}) => protocolOf(resolved(settings, services))
+}
+
+function protocolOf(all: Resolved): WebSocketProtocol {
+  return {
+    name: 'websocket',
+    isLongLived: true,
+    open: (io) => new WebSocketCodec(io as CodecIo<string | Buffer>, all),
+    prepare: (message) => (message instanceof PreparedMessage ? message : new PreparedMessage(message as string)),
+    behind: ({ head, isTrusted }) => protocolOf({ ...all, head, isTrusted: either(all.isTrusted, isTrusted) }),
   }
 }
 
-/** Without the addon: every message stands alone. @internal */
-export const websocket = websocketWith({ deflate: plainDeflate })
+type Trust = Reading['isTrusted']
+
+function either(one: Trust, other: Trust): Trust {
+  if (one === null || other === null) return one ?? other
+  return (ip) => one(ip) || other(ip)
+}
+
+/** Without the addon: every message stands alone. Trusts no proxy. @internal */
+export const websocket = websocketWith({ deflate: plainDeflate, trusts: () => () => false })

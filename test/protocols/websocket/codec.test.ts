@@ -18,11 +18,15 @@ import { mask } from '../../../protocols/websocket/frames.ts'
 import { CloseFrame, PreparedMessage } from '../../../protocols/websocket/messages.ts'
 import type { WebSocketSettings } from '../../../protocols/websocket/settings.ts'
 import { Utf8Checker } from '../../../protocols/websocket/utf8.ts'
-import { websocket as plainWebSocket, websocketWith } from '../../../protocols/websocket/websocket.ts'
+import {
+  websocket as plainWebSocket,
+  type WebSocketProtocol,
+  websocketWith,
+} from '../../../protocols/websocket/websocket.ts'
 import { addon } from '../../../src/addon.ts'
 import { broadcast } from '../../../src/broadcast.ts'
 import { codeOf, type ProtocolError } from '../../../src/errors.ts'
-import { websocket } from '../../../src/index.ts'
+import { http, websocket } from '../../../src/index.ts'
 import { chunkings, open, type Wire } from '../../../src/testing.ts'
 import { cases, frame, masked } from '../../fixtures/websocket.ts'
 import { shown, wire } from '../../support/http.ts'
@@ -173,6 +177,36 @@ test('origins, sub-protocols, fields of the answer', () => {
     response.setHeader('X-Room', `${request.path} ${request.get('room')}`)
   }
   assert.match(answer({}, '', { onWebSocketConnect }), /X-Room: \/chat 1¶/)
+})
+
+test('a handshake behind a proxy, or behind HTTP, is read by the settings that it came by', () => {
+  const seen: unknown[] = []
+  const onWebSocketConnect = (_: unknown, { remoteIp, scheme }: { remoteIp: string; scheme: string }) =>
+    void seen.push([remoteIp, scheme])
+  const fields = 'X-Forwarded-For: 198.51.100.7¶X-Forwarded-Proto: https¶'
+  const handshake = (protocol: unknown, more = fields) => {
+    const server = open(protocol as WebSocketProtocol, { onWebSocketConnect } as never) as unknown as Server
+    server.receive(wire(ASK(more)))
+    return shown(server.written()).slice(0, 12)
+  }
+  const trustProxy = ['192.0.2.0/24']
+  handshake(websocket())
+  handshake(websocket({ trustProxy }))
+  handshake(http({ websocket: websocket() }))
+  handshake(http({ trustProxy, websocket: websocket() }))
+  handshake(http({ websocket: websocket({ trustProxy }) }))
+  const [nobody, believed] = [
+    ['192.0.2.1', 'http'],
+    ['198.51.100.7', 'https'],
+  ]
+  assert.equal(seen, [nobody, believed, nobody, believed, believed])
+  const cookie = `Cookie: ${'c'.repeat(20_000)}¶`
+  assert.is(handshake(http({ maxHeadBytes: 65_536, websocket: websocket() }), cookie), 'HTTP/1.1 101')
+  assert.is(handshake(http({ websocket: websocket() }), cookie), 'HTTP/1.1 431')
+  assert.throws(
+    () => websocket({ trustProxy: ['nowhere'] }),
+    (error: unknown) => codeOf(error)?.startsWith('ERR_') === true,
+  )
 })
 
 test('a user refuses: at once, later, with an answer of its own, by throwing', async () => {
@@ -652,7 +686,7 @@ test('compression: an engine that keeps its windows is asked to, agrees on it, a
     },
   }
   const compression = { threshold: 0 }
-  const server = open(websocketWith({ deflate: () => engine })({ compression }), {
+  const server = open(websocketWith({ deflate: () => engine, trusts: () => () => false })({ compression }), {
     maxSendBufferSize: 1000,
   } as never) as unknown as Server
   server.receive(wire(ASK('Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10¶')))

@@ -158,9 +158,11 @@ export class Request {
     return codingFor(this.header('accept-encoding') ?? '', codings)
   }
 
-  /** The uploaded file of a field; see `uploads` in the settings. */
-  file(fieldName: string): UploadedFile | undefined {
-    return this.files.find((file) => file.fieldName === fieldName)
+  /** The uploaded file of a field, or all of them; see `uploads` in the settings. */
+  file(): readonly UploadedFile[]
+  file(fieldName: string): UploadedFile | undefined
+  file(fieldName?: string): UploadedFile | readonly UploadedFile[] | undefined {
+    return fieldName === undefined ? this.files : this.files.find((file) => file.fieldName === fieldName)
   }
 
   get files(): readonly UploadedFile[] {

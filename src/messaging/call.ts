@@ -19,9 +19,12 @@ export class Call {
     this.#expiresAt = expiresAt
   }
 
-  /** What is left of the sender's time, ms; Infinity without a limit. For requests that this one makes in turn. */
+  /**
+   * What is left of the sender's time, whole ms; Infinity without a limit. For requests that this one makes in turn: so never 0,
+   * which would be without one.
+   */
   get remainingMs(): number {
-    return Math.max(0, this.#expiresAt - now())
+    return Math.max(1, Math.ceil(this.#expiresAt - now()))
   }
 
   /** Aborts when nobody waits for the answer any more: the sender has given up, or is gone. */

@@ -56,7 +56,7 @@ export class PendingRequest implements Expiring {
     if (timeoutMs === DEFAULT_TIMEOUT_MS) {
       this.#timer = AMONG_EQUALS
       byDefault.add(this)
-    } else if (timeoutMs > 0) this.#timer = deadlines.after(timeoutMs, expire, this)
+    } else if (this.timeoutMs < Number.POSITIVE_INFINITY) this.#timer = deadlines.after(timeoutMs, expire, this)
     this.#signal = signal
     if (signal !== undefined) this.#listen(signal)
   }

@@ -60,9 +60,12 @@ export class TlsServer implements Tls {
     const files = secrets?.files ?? {}
     const { sni = {}, handshakeTimeoutMs = HANDSHAKE_TIMEOUT_MS, ...own } = options
     if (!hasCertificate(options)) throw noCertificate()
-    this.#server = checked('ssl', () => tls().createServer(settingsOf(own, handshakeTimeoutMs, files, secrets)))
-    for (const [name, context] of Object.entries(sni))
-      checked(`ssl.sni['${name}']`, () => this.#server.addContext(name, resolved(context, files)))
+    const settings = settingsOf(own, handshakeTimeoutMs, files, secrets)
+    this.#server = checked('ssl', own, settings, () => tls().createServer(settings))
+    for (const [name, options] of Object.entries(sni)) {
+      const context = resolved(options, files)
+      checked(`ssl.sni['${name}']`, options, context, () => this.#server.addContext(name, context))
+    }
     this.#server.on('secureConnection', (secured) => this.#settle(parentOf(secured), null, secured))
     this.#server.on('tlsClientError', (error, secured) => this.#settle(parentOf(secured), explained(error), secured))
   }
@@ -97,7 +100,7 @@ export class TlsClient implements Tls {
   /** `host` is whom the certificate must be of, unless `servername` says otherwise. Throws a UsageError. */
   constructor(options: ClientTlsOptions, host: string) {
     const settings = resolved(options, {})
-    checked('ssl', () => tls().createSecureContext(settings))
+    checked('ssl', options, settings, () => tls().createSecureContext(settings))
     this.#options = { servername: isName(host) ? host : '', host, ...settings }
   }
 
@@ -224,14 +227,49 @@ function noCertificate(): UsageError {
   return new UsageError('ERR_TLS_NO_CERTIFICATE', `TLS needs a certificate and its key: ${example}`)
 }
 
-/** OpenSSL's errors name no option: 'key values mismatch' of what? */
-function checked<T>(what: string, call: () => T): T {
+/** OpenSSL's errors name no option: 'unsupported' is what it says of a key that is none. */
+function checked<T>(
+  what: string,
+  options: CertificateOptions,
+  settings: nodeTls.SecureContextOptions,
+  call: () => T,
+): T {
   try {
     return call()
   } catch (cause) {
     if (cause instanceof UsageError) throw cause
-    throw new UsageError('ERR_TLS_OPTION', `${what} cannot be used: ${explained(cause as Error).message}`, { cause })
+    const why = wrongPart(options, settings) ?? explained(cause as Error).message
+    throw new UsageError('ERR_TLS_OPTION', `${what} cannot be used: ${why}`, { cause })
   }
+}
+
+/** Which of the two is not what it should be; null when both are. */
+function wrongPart({ keyFile, certFile }: CertificateOptions, settings: nodeTls.SecureContextOptions): string | null {
+  const { key, cert, passphrase } = settings
+  const asKey = () => crypto().createPrivateKey({ key: key as string | Buffer, passphrase })
+  const asCertificate = () => new (crypto().X509Certificate)(cert as string | Buffer)
+  if (isOne(key) && !works(asKey)) {
+    const isLocked = passphrase === undefined && String(key).includes('ENCRYPTED')
+    return `${inFile('key', keyFile)} is ${isLocked ? 'encrypted: set ssl.passphrase' : 'no private key in PEM'}`
+  }
+  return isOne(cert) && !works(asCertificate) ? `${inFile('cert', certFile)} is no certificate in PEM` : null
+}
+
+function isOne(value: unknown): boolean {
+  return typeof value === 'string' || value instanceof Uint8Array
+}
+
+function works(parse: () => unknown): boolean {
+  try {
+    parse()
+    return true
+  } catch {
+    return false // its words are OpenSSL's: `unsupported`
+  }
+}
+
+function inFile(option: string, path: string | undefined): string {
+  return path === undefined ? option : `${option}File ${path}`
 }
 
 /** `no shared cipher` instead of a line of hexadecimal. */

@@ -480,7 +480,7 @@ if (newEngine !== null) {
   const CALLS = atLength(50_000, 1_000_000)
   test(`${CALLS} calls that make no sense are exceptions or nothing, and no descriptor leaks`, async () => {
     const output = await within(
-      110_000,
+      220_000,
       outputOf(
         inProcess(
           `if (calls++ % 3 === 0) rings.header[1] = rings.header[0]`,

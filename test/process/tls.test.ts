@@ -274,7 +274,7 @@ test('a certificate that changes is served after a reload, and who is connected 
     writeFileSync(files.certFile, 'broken')
     const broken = await box.command('reload')
     assert.is(broken.code, 6)
-    assert.match(broken.stderr, /worker 'tls': ssl cannot be used: /)
+    assert.match(broken.stderr, /worker 'tls': ssl cannot be used: certFile \S+ is no certificate in PEM/)
     connected.write('two\n')
     await until(() => answers.includes('"two"'))
     install(other)
@@ -325,7 +325,11 @@ for (const [what, ssl, says] of [
     /worker 'tls': ssl cannot be used: .*mismatch/,
   ],
   ['a cipher that is none', { ...localhost, ciphers: 'NOTHING' }, /worker 'tls': ssl cannot be used: /],
-  ['a broken one by name', { ...localhost, sni: { a: { cert: 'x', key: 'y' } } }, /ssl\.sni\['a'\] cannot be used/],
+  [
+    'a broken one by name',
+    { ...localhost, sni: { a: { cert: 'x', key: 'y' } } },
+    /ssl\.sni\['a'\] cannot be used: key is no private key in PEM/,
+  ],
 ] as const) {
   test(`TLS with ${what} is refused with the reason`, async () => {
     await inSandbox(async (box) => {

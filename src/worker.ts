@@ -214,6 +214,8 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   readonly #acceptor = new Acceptor(this as unknown as AcceptingWorker, this.#role())
   /** @internal */
   onBurst: (() => void) | null = null
+  /** @internal */
+  onFull: ((isFull: boolean) => void) | null = null
 
   constructor(options: Options<A, P, T> & { listen: A; transport: T; protocol: P & AnyProtocol }) // 'udp'
   constructor(options: Options<A, P, T> & { listen: A; transport: T; protocol?: undefined })
@@ -591,13 +593,13 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   /** @internal */
-  standIn(turn: number, socket: GivenSocket): Promise<void> {
-    return this.#acceptor.standIn(turn, socket)
+  standIn(turn: number, socket: GivenSocket): void {
+    void this.#acceptor.standIn(turn, socket)
   }
 
   /** @internal */
-  relieve(turn: number): void {
-    this.#acceptor.relieve(turn)
+  relieve(turn: number): Promise<void> {
+    return this.#acceptor.relieve(turn)
   }
 
   #role(): AcceptingRole {
@@ -616,6 +618,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
         return worker.#leaving !== null
       },
       reportBurst: () => own?.onBurst?.(),
+      reportFull: (isFull) => worker.onFull?.(isFull),
     }
   }
 

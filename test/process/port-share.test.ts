@@ -42,6 +42,7 @@ function scene(count: number): Scene {
     slot.current = {
       state: 'ready',
       isAccepting: true,
+      isFull: false,
       innerSockets: new Set(),
       socket,
       report: { counters: { connections: slot.id } },

@@ -60,9 +60,12 @@ export class TlsServer implements Tls {
     const files = secrets?.files ?? {}
     const { sni = {}, handshakeTimeoutMs = HANDSHAKE_TIMEOUT_MS, ...own } = options
     if (!hasCertificate(options)) throw noCertificate()
-    this.#server = checked('ssl', () => tls().createServer(settingsOf(own, handshakeTimeoutMs, files, secrets)))
-    for (const [name, context] of Object.entries(sni))
-      checked(`ssl.sni['${name}']`, () => this.#server.addContext(name, resolved(context, files)))
+    const settings = settingsOf(own, handshakeTimeoutMs, files, secrets)
+    this.#server = checked('ssl', own, settings, () => tls().createServer(settings))
+    for (const [name, context] of Object.entries(sni)) {
+      const settings = resolved(context, files)
+      checked(`ssl.sni['${name}']`, context, settings, () => this.#server.addContext(name, settings))
+    }
     this.#server.on('secureConnection', (secured) => this.#settle(parentOf(secured), null, secured))
     this.#server.on('tlsClientError', (error, secured) => this.#settle(parentOf(secured), explained(error), secured))
   }
@@ -97,7 +100,7 @@ export class TlsClient implements Tls {
   /** `host` is whom the certificate must be of, unless `servername` says otherwise. Throws a UsageError. */
   constructor(options: ClientTlsOptions, host: string) {
     const settings = resolved(options, {})
-    checked('ssl', () => tls().createSecureContext(settings))
+    checked('ssl', options, settings, () => tls().createSecureContext(settings))
     this.#options = { servername: isName(host) ? host : '', host, ...settings }
   }
 
@@ -224,13 +227,39 @@ function noCertificate(): UsageError {
   return new UsageError('ERR_TLS_NO_CERTIFICATE', `TLS needs a certificate and its key: ${example}`)
 }
 
-/** OpenSSL's errors name no option: 'key values mismatch' of what? */
-function checked<T>(what: string, call: () => T): T {
+/** OpenSSL's errors name no option: 'unsupported', 'key values mismatch' of what? */
+function checked<T>(what: string, given: CertificateOptions, settings: nodeTls.SecureContextOptions, call: () => T): T {
   try {
     return call()
   } catch (cause) {
     if (cause instanceof UsageError) throw cause
-    throw new UsageError('ERR_TLS_OPTION', `${what} cannot be used: ${explained(cause as Error).message}`, { cause })
+    const why = explained(cause as Error).message
+    throw new UsageError('ERR_TLS_OPTION', `${what} cannot be used: ${culprit(given, settings)}${why}`, { cause })
+  }
+}
+
+/** Which of them cannot even be read, where one is alone at fault. */
+function culprit({ certFile, keyFile }: CertificateOptions, settings: nodeTls.SecureContextOptions): string {
+  const { cert, key, passphrase } = settings
+  const { createPrivateKey, X509Certificate } = crypto()
+  if (isPem(cert) && !works(() => new X509Certificate(cert))) return `${certFile ?? 'cert'} is no certificate: `
+  const isLocked = isPem(key) && /ENCRYPTED/.test(String(key)) && passphrase === undefined
+  if (isLocked) return `${keyFile ?? 'key'} takes a passphrase: `
+  if (isPem(key) && !works(() => createPrivateKey({ key, ...(passphrase === undefined ? {} : { passphrase }) })))
+    return `${keyFile ?? 'key'} is no private key: `
+  return ''
+}
+
+function isPem(value: unknown): value is string | Buffer {
+  return typeof value === 'string' || Buffer.isBuffer(value)
+}
+
+function works(call: () => unknown): boolean {
+  try {
+    call()
+    return true
+  } catch {
+    return false // whatever OpenSSL says of it
   }
 }
 

@@ -324,6 +324,16 @@ for (const [what, ssl, says] of [
     { ...localhost, keyFile: other.keyFile },
     /worker 'tls': ssl cannot be used: .*mismatch/,
   ],
+  [
+    'a certificate for a key',
+    { ...localhost, keyFile: localhost.certFile },
+    /worker 'tls': ssl cannot be used: \/\S+\.crt is no private key: /,
+  ],
+  [
+    'a key for a certificate',
+    { ...localhost, certFile: localhost.keyFile },
+    /worker 'tls': ssl cannot be used: \/\S+\.key is no certificate: /,
+  ],
   ['a cipher that is none', { ...localhost, ciphers: 'NOTHING' }, /worker 'tls': ssl cannot be used: /],
   ['a broken one by name', { ...localhost, sni: { a: { cert: 'x', key: 'y' } } }, /ssl\.sni\['a'\] cannot be used/],
 ] as const) {

@@ -14,10 +14,10 @@ import { deadlines } from './loop/deadlines.ts'
 import { serveDatagrams } from './net/datagrams.ts'
 import { areDescriptorsScarce } from './net/descriptors.ts'
 import { chooseEngine } from './net/engines.ts'
+import { Place } from './place.ts'
 import { type GivenSocket, registry } from './process/group.ts'
 import type { AnyProtocol } from './protocol.ts'
 import { Proxied, type ProxyProtocolOptions, ProxyRules } from './proxied.ts'
-import { StandIns } from './stand-ins.ts'
 import type { Listener, Socket, SocketEvents } from './transport.ts'
 import { UdpConnection, type UdpHost } from './udp-connection.ts'
 
@@ -37,6 +37,8 @@ export interface AcceptingRole {
   readonly isLeaving: boolean
   /** So many connections came at once that the master is to know. */
   reportBurst(): void
+  /** For a while it has had as many as it may; or it has room again. */
+  reportFull(isFull: boolean): void
 }
 
 /** A socket that somebody bound, here or in the master. */
@@ -51,6 +53,8 @@ const EPISODE_MS = 5000
 /** So many new connections are worth a report before the next heartbeat. */
 const BURST = 16
 const BURST_EVERY_MS = 20
+/** Who is full for less than this is not worth a word: at its limit a worker with short connections is full all the time. */
+const FULL_MS = 100
 
 const refusals = new LimitedLog()
 
@@ -62,15 +66,19 @@ export class Acceptor {
   readonly #worker: AcceptingWorker
   readonly #role: AcceptingRole
   readonly #gate: Gate
-  readonly #standIns = new StandIns(({ handle, endpoint }) => this.#listener({ handle, expected: endpoint }))
-  #listeners: Listener[] = []
+  /** Its own. */
+  readonly #own = this.#place()
+  /** Those of siblings that are not there, by turn: the master numbers these, and says when one is over. */
+  readonly #standIns = new Map<number, Place>()
   #perAddress: PerAddress | null = null
   #isResting = false
   #isScarce = false
   #scarceAt = Number.NEGATIVE_INFINITY
-  /** TLS handshakes. */
-  #shaking = 0
+  /** Accepted, and not connections yet: their PROXY header or TLS handshake is on its way. */
+  #arriving = 0
   #restTimer = 0
+  #fullTimer = 0
+  #isFullTold = false
   #takenSinceReport = 0
   #reportedAt = 0
 
@@ -81,7 +89,7 @@ export class Acceptor {
   }
 
   get isListening(): boolean {
-    return this.#listeners.length > 0
+    return this.#own.isOpen
   }
 
   /** Beyond so many connections its siblings have fewer. */
@@ -92,20 +100,45 @@ export class Acceptor {
   /** Accepts on a socket that somebody bound. Rejects with a SystemError. */
   async listen(source: Bound): Promise<void> {
     this.endpoint = source.expected
-    const listener = await this.#listener(source)
-    if (!this.#role.isLeaving && !this.#isResting) this.#listeners.push(listener)
-    else listener.close() // told to leave or rest while it started
+    await this.#begin(this.#own, source)
   }
 
-  #listener(source: Bound): Promise<Listener> {
+  #begin(place: Place, source: Bound): Promise<void> {
+    for (const other of this.#places) other.hold() // it has a part of the room now
+    const opened = place.open(source)
+    if (this.#role.isLeaving || this.#isResting) place.rest() // told to while it started
+    return opened
+  }
+
+  #place(): Place {
+    const place: Place = new Place((source) => this.#listener(source, place))
+    return place
+  }
+
+  get #places(): Place[] {
+    return [this.#own, ...this.#standIns.values()]
+  }
+
+  #listener(source: Bound, place: Place): Promise<Listener> {
     const protocol = this.#role.protocol
     if (this.#role.isUdp) return this.#receive(source, protocol)
     const rules = this.#worker.proxyProtocol === null ? null : new ProxyRules(this.#worker.proxyProtocol)
-    const accept = (socket: Socket) => this.#welcome(socket, protocol)
-    const welcome = rules === null ? accept : (socket: Socket) => Proxied.begin(socket, rules, this.#worker, accept)
-    const room = () => this.#gate.room(this.#worker.connections.size + this.#shaking)
+    const accept = (socket: Socket) => this.#enter(socket, protocol, rules)
+    const room = () => this.#roomAt(place)
     const options = { ...source, backlog: this.#worker.backlog, room, onScarce: () => this.#runShort() }
-    return chooseEngine(registry().engine, this.#role.isSecure).engine.listen(options, welcome)
+    return chooseEngine(registry().engine, this.#role.isSecure).engine.listen(options, accept)
+  }
+
+  /** Each has its part. Where that is less than one, who asks has it, and the others ask again a little later. */
+  #roomAt(place: Place): number {
+    const places = this.#places
+    const room = this.#gate.room(this.#present, places.length)
+    if (this.#gate.left(this.#present) < places.length) for (const other of places) if (other !== place) other.hold()
+    return room
+  }
+
+  get #present(): number {
+    return this.#worker.connections.size + this.#arriving
   }
 
   #receive({ fd = -1, expected }: Bound, protocol: AnyProtocol): Promise<Listener> {
@@ -125,29 +158,36 @@ export class Acceptor {
     )
   }
 
-  /**
-   * For a sibling that is not there, until `relieve`. Rejects with a SystemError. The node engine (TLS) asks for no room, and
-   * this one does not rest, since it could not be asked for again: it takes what comes, whatever the limits are.
-   */
-  async standIn(turn: number, socket: GivenSocket): Promise<void> {
-    if (!this.#role.isLeaving) await this.#standIns.begin(turn, socket)
+  /** For a sibling that is not there, until it is relieved of this turn. */
+  async standIn(turn: number, { handle, endpoint }: GivenSocket): Promise<void> {
+    const place = this.#place()
+    this.#standIns.set(turn, place)
+    try {
+      await this.#begin(place, { handle, expected: endpoint })
+    } catch (error) {
+      this.#cannotListen(error)
+    }
   }
 
-  relieve(turn: number): void {
-    this.#standIns.end(turn)
+  /** Resolves when that socket is closed here. */
+  async relieve(turn: number): Promise<void> {
+    const place = this.#standIns.get(turn)
+    this.#standIns.delete(turn)
+    await place?.close()
   }
 
   /** Nobody comes in any more. */
   close(): void {
-    for (const listener of this.#listeners.splice(0)) listener.close()
-    this.#standIns.endAll()
+    for (const place of this.#places) place.rest()
+    deadlines.cancel(this.#fullTimer)
   }
 
   /** Gives its listeners back for a while; the master keeps the sockets, and gives them again. */
   #rest(ms: number): void {
     if (registry().requestSocket === null) return // not a process of a server: there is nobody to take them
-    for (const listener of this.#listeners.splice(0)) listener.close()
+    for (const place of this.#places) place.rest()
     this.#isResting = true
+    if (ms === Number.POSITIVE_INFINITY) this.#tellFull()
     deadlines.cancel(this.#restTimer)
     this.#restTimer = ms === Number.POSITIVE_INFINITY ? 0 : deadlines.after(ms, () => this.#goOn())
   }
@@ -159,19 +199,40 @@ export class Acceptor {
       this.#scarceAt = processClock.now() // it is one story, however long it takes
       return this.#rest(this.#gate.scarceMs)
     }
+    if (this.#gate.left(this.#present) < 1) return this.#rest(Number.POSITIVE_INFINITY)
     this.#isResting = false
     deadlines.cancel(this.#restTimer)
-    void this.#listenAgain().catch((error) => {
-      this.#isScarce = true // it may be for that
-      log(`cannot listen again: ${messageOf(error)}`)
-      this.#rest(this.#gate.scarceMs)
+    this.#tellRoom()
+    const again = [...this.#standIns].map(([turn, place]) => place.open(this.#ask('', turn)))
+    void Promise.all([...again, this.#own.open(this.#ask(this.socketName))]).catch((error) => this.#cannotListen(error))
+  }
+
+  async #ask(address: string, turn?: number): Promise<Bound> {
+    const given = await registry().requestSocket?.(address, turn)
+    if (given?.handle === undefined) throw new SystemError('EMFILE', 'recvmsg', this.endpoint) // it could not come in
+    return { handle: given.handle, expected: given.endpoint }
+  }
+
+  #cannotListen(error: unknown): void {
+    this.#isScarce = true // it may be for that
+    log(`cannot listen again: ${messageOf(error)}`)
+    this.#rest(this.#gate.scarceMs)
+  }
+
+  /** With a socket of its own it gets its part of what comes, though siblings have room. */
+  #tellFull(): void {
+    if (this.#isFullTold) return
+    deadlines.cancel(this.#fullTimer)
+    this.#fullTimer = deadlines.after(FULL_MS, () => {
+      this.#isFullTold = true
+      this.#role.reportFull(true)
     })
   }
 
-  async #listenAgain(): Promise<void> {
-    const given = await registry().requestSocket?.(this.socketName)
-    if (given?.handle === undefined) throw new SystemError('EMFILE', 'recvmsg', this.endpoint) // it could not come in
-    await this.listen({ handle: given.handle, expected: given.endpoint })
+  #tellRoom(): void {
+    deadlines.cancel(this.#fullTimer)
+    if (this.#isFullTold) this.#role.reportFull(false)
+    this.#isFullTold = false
   }
 
   /** Descriptors are nearly used up: node:net would take what comes and close it. */
@@ -187,7 +248,7 @@ export class Acceptor {
   /** After a connection: how many there are may be enough. */
   #lookAtGate(): void {
     if (++this.#takenSinceReport >= BURST) this.#reportBurst()
-    const restMs = this.#gate.taken(this.#worker.connections.size + this.#shaking)
+    const restMs = this.#gate.taken(this.#present)
     if (restMs > 0 && !this.#isResting) this.#rest(restMs)
   }
 
@@ -212,28 +273,32 @@ export class Acceptor {
     return false
   }
 
-  /** From a socket to a connection: limits, TLS, `onConnect`. Null refuses it. */
+  /** From a socket to a connection: whom a proxy speaks for, limits, TLS, `onConnect`. Null refuses it. */
+  #enter(socket: Socket, protocol: AnyProtocol, rules: ProxyRules | null): SocketEvents | null {
+    this.#arriving++
+    const welcome = (known: Socket) => this.#welcome(known, protocol)
+    const events =
+      rules === null ? welcome(socket) : Proxied.begin(socket, rules, this.#worker, welcome, () => this.#lost())
+    if (events !== null) this.#lookAtGate()
+    return events
+  }
+
   #welcome(socket: Socket, protocol: AnyProtocol): SocketEvents | null {
-    if (!this.#isWelcome(socket)) return null
-    const { tls } = this.#worker
-    if (tls === null || !this.#role.isSecure) return this.#accept(socket, protocol)
-    this.#shaking++
-    this.#lookAtGate()
-    const accept = (secured: Socket) => {
-      this.#shaking--
-      return this.#accept(secured, protocol)
+    if (!this.#isWelcome(socket)) {
+      this.#lost()
+      return null
     }
-    return Handshake.begin(socket, tls, this.#worker, accept, () => {
-      this.#shaking--
-      this.farewell(socket.remoteIp)
-    })
+    const { tls } = this.#worker
+    const accept = (ready: Socket) => this.#accept(ready, protocol)
+    if (tls === null || !this.#role.isSecure) return accept(socket)
+    return Handshake.begin(socket, tls, this.#worker, accept, () => this.#lost(socket.remoteIp))
   }
 
   #accept(socket: Socket, protocol: AnyProtocol): SocketEvents | null {
+    this.#arriving--
     try {
       const connection = new Connection(socket, protocol, this.#worker)
       connection[kOpen]()
-      if (socket.tls === null) this.#lookAtGate()
       return connection
     } catch (error) {
       log(`protocol '${protocol.name}' cannot open a connection: ${error instanceof Error ? error.stack : error}`)
@@ -242,10 +307,15 @@ export class Acceptor {
     }
   }
 
+  /** It did not become a connection; `ip` where that counts. */
+  #lost(ip = ''): void {
+    this.#arriving--
+    this.farewell(ip)
+  }
+
   /** There is one less. */
   farewell(ip: string): void {
-    this.#perAddress?.release(ip)
-    if (this.#isResting && this.#restTimer === 0 && this.#gate.hasRoom(this.#worker.connections.size + this.#shaking))
-      this.#goOn()
+    if (ip !== '') this.#perAddress?.release(ip)
+    if (this.#isResting && this.#restTimer === 0 && this.#gate.hasRoom(this.#present)) this.#goOn()
   }
 }

@@ -89,6 +89,8 @@ export const enum Bit {
   SentFin = 512,
   /** What is being sent was refused. */
   Refused = 1024,
+  /** What pipes into it has come to its end: FIN follows what is queued, and what is received goes on. */
+  Shut = 2048,
 }
 
 /** What holds back a message that has been decoded; the others only keep new ones from coming. */

@@ -34,6 +34,8 @@ export const kRefuse = Symbol('refuse')
 /** Goes on under TLS. */
 export const kSecure = Symbol('secure')
 
+/** Of a pipe both ways: what comes in at the other side has come to its end. */
+export const kShut = Symbol('shut')
 /** Leaves this process, to go on in another one. */
 export const kHandOver = Symbol('hand over')
 /** The owner's side of taking over what another process has handed over. */

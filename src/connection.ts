@@ -53,6 +53,7 @@ import {
   kRefuse,
   kReset,
   kSecure,
+  kShut,
   kTakeOver,
   kTakes,
 } from './connection-symbols.ts'
@@ -326,8 +327,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /**
    * Sends every message on to `destination`; a full destination pauses this connection, and when one of them closes,
-   * so does the other. One direction. It takes over `onMessage` here and no other callback; a destination may have
-   * several sources, a source the one destination that it was given last.
+   * so does the other. One direction; of two that pipe into each other the end of one (FIN) is passed on, and the other
+   * direction goes on to its own. It takes over `onMessage` here and no other callback; a destination may have several
+   * sources, a source the one destination that it was given last.
    */
   pipe(destination: Destination<In>): void {
     this.#detach()
@@ -555,6 +557,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       beforeConnect()
       return onConnect?.(connection)
     })
+    if (this.#is(Bit.Shut)) this.#shutWhenSent()
   }
 
   [kConnectFailed](error: Error): void {
@@ -565,6 +568,19 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   [kRefuse](why: string): false {
     return this.#refuse(why)
+  }
+
+  [kShut](): void {
+    if (this.#is(Bit.Shut)) return
+    this.#bits |= Bit.Shut
+    if (this.#state === State.Established) this.#shutWhenSent()
+  }
+
+  #shutWhenSent(): void {
+    if (this.#socket.queuedBytes > 0) return this.#socket.awaitDrained()
+    this.#bits |= Bit.SentFin
+    this.#socket.end()
+    this.#settleIdle()
   }
 
   [kFull](): void {
@@ -664,7 +680,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   [kEnded](): void {
     this.#bits |= Bit.PeerEnded
-    if (this.#is(Bit.SentFin)) this.#drop()
+    if (this.#is(Bit.SentFin) && this.#state !== State.Established) this.#drop()
     else this.#settleIdle()
   }
 
@@ -679,7 +695,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#io.onDrain !== null) this.#intoCodec(this.#io.onDrain)
     if (this.#socket.queuedBytes > 0) return // a callback has sent
     if (this.#state === State.Closing) this.#drop()
-    else if (this.#state === State.Ending && !this.#is(Bit.SentFin)) this.#sendFin()
+    else if (this.#is(Bit.SentFin)) return
+    else if (this.#state === State.Ending) this.#sendFin()
+    else if (this.#is(Bit.Shut) && this.#state === State.Established) this.#shutWhenSent()
   }
 
   [kSecured](): void {
@@ -1006,13 +1024,23 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   #finishInput(): void {
-    if (this.#codec.ended === undefined || this.#codec.isBusy !== true) this.#closeAs('peer') // it may owe an answer
+    if (this.#codec.ended !== undefined && this.#codec.isBusy === true) return // it may owe an answer
+    if (!this.#passEnd()) this.#closeAs('peer')
+  }
+
+  /** Of a pipe both ways: the destination's peer gets the FIN of ours. False when there is no other direction, or it has ended. */
+  #passEnd(): boolean {
+    const { destination = null, sources = null } = this.#rare ?? {}
+    if (destination === null || !sources?.has(destination)) return false
+    destination[kShut]()
+    return !this.#is(Bit.Shut)
   }
 
   // Sending
 
   #write(bytes: Encoded, must = false): boolean {
     if (this.#state !== State.Established) return this.#leaveOut(`connection is ${STATUS[this.#state].toLowerCase()}`)
+    if (this.#is(Bit.SentFin)) return this.#leaveOut('connection was ended by its pipe')
     const queued = this.#socket.queuedBytes
     if (queued >= this.maxSendBufferSize && !must) return this.#leaveOut('send buffer full and drop package')
     if (!isChunk(bytes)) checkChunks(bytes)

@@ -44,13 +44,23 @@ export class Gate {
     return Math.max(paceMs, isOver ? SHARE_REST_MS : 0)
   }
 
-  /** With so many connections: how many may come at least before `taken` says to rest. */
-  room(connections: number): number {
-    const { maxConnections, acceptRate } = this.#limits
-    const paced = acceptRate > 0 ? Math.max(1, Math.floor(this.#tokens)) : Number.POSITIVE_INFINITY
+  /**
+   * With so many connections: how many may come at each of several sockets before `taken` says to rest. What is left of
+   * `maxConnections` and is less than one for each is room at one of them.
+   */
+  room(connections: number, sockets = 1): number {
+    const { acceptRate } = this.#limits
+    const left = this.left(connections)
+    const part = left < sockets ? left : Math.floor(left / sockets)
+    const paced = acceptRate > 0 ? Math.max(1, Math.floor(this.#tokens / sockets)) : Number.POSITIVE_INFINITY // who owes rests for longer
     const batch = SHARE_BATCH - (connections % SHARE_BATCH)
     const shared = connections >= this.share ? batch : this.share - connections
-    return Math.max(0, Math.min(maxConnections - connections, paced, shared))
+    return Math.max(0, Math.min(part, paced, shared))
+  }
+
+  /** How many more there may be. */
+  left(connections: number): number {
+    return this.#limits.maxConnections - connections
   }
 
   hasRoom(connections: number): boolean {

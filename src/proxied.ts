@@ -44,22 +44,34 @@ export class Proxied implements SocketEvents {
   readonly #socket: Socket
   readonly #host: ConnectionHost
   readonly #accept: Accept
+  readonly #failed: () => void
   readonly #received = new Accumulator()
   readonly #timer: number
   #isOver = false
 
-  private constructor(socket: Socket, host: ConnectionHost, timeoutMs: number, accept: Accept) {
+  private constructor(socket: Socket, host: ConnectionHost, timeoutMs: number, accept: Accept, failed: () => void) {
     this.#socket = socket
     this.#host = host
     this.#accept = accept
+    this.#failed = failed
     this.#timer = processClock.after(timeoutMs, Proxied.#expire, this)
     host.unsettled++
   }
 
-  /** Waits for the header, then hands the socket to who `accept` says, its addresses being the client's. */
-  static begin(socket: Socket, rules: ProxyRules, host: ConnectionHost, accept: Accept): SocketEvents | null {
-    if (rules.trusted.has(socket.remoteIp)) return new Proxied(socket, host, rules.timeoutMs, accept)
+  /**
+   * Waits for the header, then hands the socket to who `accept` says, its addresses being the client's; or calls `failed`, and
+   * gives null at once for who is not trusted.
+   */
+  static begin(
+    socket: Socket,
+    rules: ProxyRules,
+    host: ConnectionHost,
+    accept: Accept,
+    failed: () => void,
+  ): SocketEvents | null {
+    if (rules.trusted.has(socket.remoteIp)) return new Proxied(socket, host, rules.timeoutMs, accept, failed)
     host.counters.refused++
+    failed()
     errors.log(`refused ${nameOf(socket.remoteIp, socket.remotePort)}: it is no proxy of ours (proxyProtocol.from)`)
     return null
   }
@@ -87,7 +99,7 @@ export class Proxied implements SocketEvents {
   }
 
   [kClosed](_error: SystemError | null): void {
-    this.#settle()
+    this.#lose()
   }
 
   [kDrained](): void {
@@ -115,6 +127,11 @@ export class Proxied implements SocketEvents {
 
   #give(): void {
     this.#socket.destroy()
+    this.#lose()
+  }
+
+  #lose(): void {
+    if (!this.#isOver) this.#failed()
     this.#settle()
   }
 

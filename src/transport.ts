@@ -108,6 +108,8 @@ export interface ListenSource {
 }
 
 export interface Listener {
+  /** Takes nobody until it has asked for room again: soon. Only of one that asks. */
+  hold?(): void
   /** Stops accepting in this process. The bound socket of the parent stays. */
   close(): void
 }

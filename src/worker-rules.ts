@@ -68,6 +68,9 @@ const FUNCTION_OR_NULL: Rule = {
   wanted: 'a function, or null',
 }
 
+/** 0 is for ever; setTimeout cannot do more, and the master adds something. */
+export const LONGEST_TIMEOUT_MS = 2_000_000_000
+
 export const STATIC_RULES: Record<string, Rule> = {
   onMasterReload: FUNCTION_OR_NULL,
   onMasterStop: FUNCTION_OR_NULL,

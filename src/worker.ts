@@ -9,33 +9,28 @@ import { type ConnectionHost, kGone, type ProtocolCallbacks } from './connection
 import { rowsOf } from './connection-rows.ts'
 import { newCounters } from './counters.ts'
 import { datagramProtocol } from './datagram-peer.ts'
-import { Drain, type Drainable } from './drain.ts'
-import { AbortError, messageOf, UsageError } from './errors.ts'
+import { Departure, describeWork } from './departure.ts'
+import { messageOf, UsageError } from './errors.ts'
 import { log } from './log.ts'
 import type { Handler } from './messaging/mailbox.ts'
-import { currentMesh, groupNamed, groupOf, type MessagingWorker, openMesh, usePeers } from './messaging/messaging.ts'
+import { currentMesh, groupOf, type MessagingWorker, openMesh, usePeers } from './messaging/messaging.ts'
 import type { WorkerGroup, WorkerRef } from './messaging/references.ts'
-import { type Address, isSecureScheme, parseAddress, parseHttpAddress } from './net/address.ts'
-import { chooseEngine, ENGINES } from './net/engines.ts'
+import { type Address, isSecureScheme, parseAddress } from './net/address.ts'
+import { chooseEngine } from './net/engines.ts'
 import { readTlsFiles, type ServerTlsOptions, type TlsSecrets, TlsServer } from './net/tls.ts'
-import type { LeaderJob } from './process/candidates.ts'
 import {
   type ConnectionRow,
-  DEFAULT_SETTINGS,
   type Declaration,
   type GivenSocket,
   type PeerNews,
   type Place,
-  type Registry,
-  type RejectionPolicy,
   type ReloadMode,
   registry,
-  type Settings,
 } from './process/group.ts'
 import { runAll } from './process/run-all.ts'
 import { type AnyProtocol, type InOf, type OutOf, protocolOf } from './protocol.ts'
 import { type ProxyProtocolOptions, ProxyRules } from './proxied.ts'
-import { check, RULES, STATIC_RULES } from './worker-rules.ts'
+import { check, LONGEST_TIMEOUT_MS, RULES } from './worker-rules.ts'
 import type {
   CallbacksAt,
   Carrier,
@@ -46,43 +41,17 @@ import type {
   ProtocolAt,
   WorkerTransport,
 } from './worker-settings.ts'
+import { callbacksOf, settingsOf, WorkerStatics } from './worker-statics.ts'
 
 // biome-ignore lint/correctness/noUnusedVariables: a merged interface repeats the class's parameters
 export interface Worker<A extends string | undefined, P, T extends Carrier> extends ProtocolCallbacks {}
 
 // biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the merged interface holds optional callbacks only
-export class Worker<const A extends string | undefined = undefined, P = ProtocolAt<A>, T extends Carrier = 'stream'> {
-  /** Seconds, as Workerman's: what `stop` gives connections to end, after which a worker is killed. */
-  static stopTimeout = 2
-  /** Where log lines go; a flag or variable of the command line wins. A daemon's default is in its run directory. */
-  static logFile: string = DEFAULT_SETTINGS.logFile
-  /** Where a daemon's standard output goes; nowhere by default. */
-  static stdoutFile: string = DEFAULT_SETTINGS.stdoutFile
-  /** A copy of the pid, for people. */
-  static pidFile: string = DEFAULT_SETTINGS.pidFile
-  /** Bytes: a log or stdout file that would grow over it is put aside as `<file>.1`; 0 is without bound. */
-  static logFileMaxSize: number = DEFAULT_SETTINGS.logFileMaxSize
-  /**
-   * A promise that rejects and that no handler returned: `exit` ends the worker with 250, and another takes its place, since
-   * nobody knows what was left undone; `log` logs and counts it (`unhandledRejections`). Set it before `runAll`.
-   */
-  static unhandledRejection: RejectionPolicy = DEFAULT_SETTINGS.unhandledRejection
-  /**
-   * Workerman's callbacks of the master. Set before `runAll`; each runs in a short-lived process of its own that has evaluated
-   * your modules as they are on disk, so what it changes in memory reaches nobody. It has 10 seconds; what it throws is logged.
-   * At a reload (or a start or restart of a group), when the new code was found good and nothing was replaced yet.
-   */
-  static onMasterReload: (() => unknown) | null = null
-  /** When the last worker of a server that was up is gone. */
-  static onMasterStop: (() => unknown) | null = null
-  /** A worker process has ended, for whatever reason. `status` as wait(2) gives it: 9 for SIGKILL, 64000 for exit code 250. */
-  static onWorkerExit: ((worker: Worker<string | undefined, unknown>, status: number, pid: number) => unknown) | null =
-    null
-  /** Where the master answers probes: `http://0.0.0.0:9090`, `unix:///run/app/health.sock`; nowhere by default. */
-  static health: string = DEFAULT_SETTINGS.health
-  /** Of a graceful stop: `/readyz` is red for so long before the drain begins, so that load balancers send nobody any more. */
-  static stopDelayMs: number = DEFAULT_SETTINGS.stopDelayMs
-
+export class Worker<
+  const A extends string | undefined = undefined,
+  P = ProtocolAt<A>,
+  T extends Carrier = 'stream',
+> extends WorkerStatics {
   /** 0 to count - 1, kept by the process that replaces this one. */
   id = 0
   /** Which process of its slot this is: 1 for the first, one more after each crash or reload. */
@@ -203,9 +172,10 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** It was declared without an address: `onMessage` gets messages of workers. */
   #isMailbox = false
   #address: string
-  readonly #holds = new Set<{ readonly why: string }>()
-  #leaving: Leaving | null = null
-  #aborter: AbortController | null = null
+  readonly #departure = new Departure(this, {
+    close: () => this.#acceptor.close(),
+    tellStop: () => this.#tellStop(),
+  })
   /** Of the process's own Worker: those that listen besides. */
   readonly #inner = new Set<Worker<string | undefined, unknown>>()
   /** `listen()` calls that `ready` waits for. */
@@ -214,6 +184,8 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   readonly #acceptor = new Acceptor(this as unknown as AcceptingWorker, this.#role())
   /** @internal */
   onBurst: (() => void) | null = null
+  /** @internal */
+  onFull: ((isFull: boolean) => void) | null = null
 
   constructor(options: Options<A, P, T> & { listen: A; transport: T; protocol: P & AnyProtocol }) // 'udp'
   constructor(options: Options<A, P, T> & { listen: A; transport: T; protocol?: undefined })
@@ -225,6 +197,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   constructor(listen: A, options?: Options<A, P, T> & { protocol?: undefined })
   constructor(options?: Options<A, P, T> & { listen?: undefined; protocol?: undefined })
   constructor(first?: string | object, second?: object) {
+    super()
     const settings = typeof first === 'object' ? first : { ...second, listen: first }
     const { listen = '', ...options } = settings as { listen?: string }
     this.#address = listen
@@ -238,62 +211,9 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
    * at once in every role: do not write code after it that counts on being alone.
    */
   static runAll(): void {
-    registry().settings = staticSettings()
-    registry().callbacks = staticCallbacks()
+    registry().settings = settingsOf(Worker)
+    registry().callbacks = callbacksOf(Worker)
     runAll()
-  }
-
-  /** Ends this worker process after its connections; the master starts another: "max requests" in one line. */
-  static stopAll(code = 0): void {
-    registry().requestStop?.(code)
-  }
-
-  /**
-   * Runs `job` in exactly one process of this server among all that ask for the same name: at once if nobody leads yet,
-   * else when the leader has ended, crashed, or been replaced by a reload. At its end `signal` aborts; then what the job
-   * gave is waited for: a function is called (`return () => Timer.del(id)`), a promise awaited, and only then another
-   * process begins. A job that is done stays done while its process leads; one that throws is logged, and another process
-   * tries. In any process that is no worker it does nothing.
-   * **Order**: never two at once; between two, for a moment, none. **Throws** `ERR_LEADER_NAME`, `ERR_LEADER_JOB`.
-   *
-   * @returns gives it up in this process; resolves when the job has ended
-   */
-  static onLeader(name: string, job: LeaderJob): () => Promise<void> {
-    if (typeof name !== 'string' || name === '' || name.length > LONGEST_REASON)
-      throw new UsageError('ERR_LEADER_NAME', `onLeader needs a name of 1 to ${LONGEST_REASON} characters`)
-    if (typeof job !== 'function') throw new UsageError('ERR_LEADER_JOB', `onLeader('${name}') needs a function`)
-    return registry().candidates?.add(name, job) ?? (async () => undefined)
-  }
-
-  /**
-   * `native`, `node`, or empty for the best there is: native where the addon has it. `MILLRACE_ENGINE` and `--engine` win.
-   * Set it before `runAll`.
-   */
-  static get engine(): string {
-    return registry().engine
-  }
-
-  static set engine(name: string) {
-    check('Worker.engine', name, {
-      isRight: (one) => one === '' || ENGINES.includes(String(one)),
-      wanted: ENGINE_NAMES,
-    })
-    if (!registry().isEngineGiven) registry().engine = name
-  }
-
-  /** All Workers declared in this process. */
-  static getAllWorkers(): Worker<string | undefined, unknown>[] {
-    return registry().groups as unknown as Worker<string | undefined, unknown>[]
-  }
-
-  /** The workers of the group with this name. Throws UsageError: ERR_UNKNOWN_GROUP, ERR_AMBIGUOUS_GROUP. */
-  static group(name: string): WorkerGroup {
-    return groupNamed(name)
-  }
-
-  /** Writes a line to the log. */
-  static log(message: string): void {
-    log(message)
   }
 
   /** `text://0.0.0.0:8888`, in a worker with the port that was bound; 'none' without an address. */
@@ -305,11 +225,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
 
   /** Aborts when this process is told to leave: for loops of your own, a queue's consumer, say. */
   get signal(): AbortSignal {
-    if (this.#aborter === null) {
-      this.#aborter = new AbortController()
-      if (this.#leaving !== null) this.#aborter.abort(leavingError())
-    }
-    return this.#aborter.signal
+    return this.#departure.signal
   }
 
   /**
@@ -317,12 +233,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
    * stands for: `const release = worker.hold('upload')`, and then `release()`. `why` is shown where it is waited for.
    */
   hold(why = ''): Hold {
-    const token = { why: String(why).slice(0, LONGEST_REASON) }
-    this.#holds.add(token)
-    const release = () => {
-      if (this.#holds.delete(token)) this[kGone]()
-    }
-    return Object.assign(release, { [Symbol.dispose]: release })
+    return this.#departure.hold(why)
   }
 
   /** The worker of this group with this id, from any process. Throws UsageError: ERR_UNKNOWN_WORKER. */
@@ -467,7 +378,7 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
       (this.#address !== '' && own === (this as unknown))
     )
       throw new UsageError('ERR_LISTENS_ALREADY', 'this Worker has an address already: make another one for a second')
-    if (own.#leaving !== null) throw new UsageError('ERR_WORKER_STOPPING', 'this process is leaving')
+    if (own.#departure.hasBegun) throw new UsageError('ERR_WORKER_STOPPING', 'this process is leaving')
     const listening = own.#admit(this as unknown as Worker<string | undefined, unknown>, address, requestSocket)
     listening.catch(nothing) // `start` tells, when onWorkerStart has come to its end
     own.#listening.push(listening)
@@ -499,38 +410,17 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   /** @internal Again with less time: it hurries, and both promises resolve at once. */
-  drain(windowMs: number): Promise<void> {
-    return Promise.all([...this.#inner].map((inner) => inner.drain(windowMs)).concat(this.#leaveWithin(windowMs))).then(
-      nothing,
-    )
+  async drain(windowMs: number): Promise<void> {
+    await Promise.all([...this.#inner].map((inner) => inner.drain(windowMs)).concat(this.#departure.within(windowMs)))
   }
 
-  #leaveWithin(windowMs: number): Promise<void> {
-    if (this.#leaving === null) return this.#leave(windowMs)
-    this.#leaving.drain.hurry(windowMs)
-    return this.#leaving.done
-  }
-
-  #leave(windowMs: number): Promise<void> {
-    this.#acceptor.close()
-    const leaving = new Leaving(this, windowMs)
-    this.#leaving = leaving
-    this.#aborter?.abort(leavingError())
-    void this.#tellStop(leaving)
-    return leaving.done
-  }
-
-  /** Connections are let go when `onWorkerStop` has settled: it may want to tell them something. */
-  async #tellStop(leaving: Leaving): Promise<void> {
+  async #tellStop(): Promise<void> {
     try {
       await this.onWorkerStop?.(this)
     } catch (error) {
       logThrown('onWorkerStop', error)
     }
     if (own === (this as unknown)) this.#leaveMesh()
-    leaving.isToldStop = true
-    leaving.drain.begin()
-    this[kGone]()
   }
 
   #leaveMesh(): void {
@@ -540,43 +430,14 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   /** @internal */
   stop(): void {
     if (own === (this as unknown)) currentMesh()?.close()
-    this.#leaving?.drain.end()
+    this.#departure.end()
     for (const connection of [...this.connections.values()]) connection.destroy()
     for (const inner of this.#inner) inner.stop()
   }
 
   /** @internal */
   describeWork(): string {
-    const reasons = this.#reasons()
-    const all = [this, ...this.#inner]
-    const sum = (count: (worker: (typeof all)[number]) => number) => all.reduce((total, one) => total + count(one), 0)
-    return [
-      plural(
-        sum(({ connections }) => connections.size),
-        'connection',
-      ),
-      plural(
-        sum(({ unsettled }) => unsettled),
-        'unsettled handler',
-      ),
-      plural(
-        sum((one) => one.#holds.size),
-        'hold',
-      ) + (reasons.length === 0 ? '' : ` (${reasons.join(', ')})`),
-    ]
-      .filter((part) => part !== '')
-      .join(', ')
-  }
-
-  /** Of holds, each once, and not all of many. */
-  #reasons(): string[] {
-    const reasons = new Set<string>()
-    for (const { why } of [this, ...this.#inner].flatMap((one) => [...one.#holds])) {
-      if (why === '' || reasons.has(why)) continue
-      if (reasons.size === SHOWN_REASONS) return [...reasons, '...']
-      reasons.add(why)
-    }
-    return [...reasons]
+    return describeWork([this, ...this.#inner].map((one) => one.#departure))
   }
 
   /** @internal */
@@ -591,13 +452,13 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
   }
 
   /** @internal */
-  standIn(turn: number, socket: GivenSocket): Promise<void> {
-    return this.#acceptor.standIn(turn, socket)
+  standIn(turn: number, socket: GivenSocket): void {
+    void this.#acceptor.standIn(turn, socket)
   }
 
   /** @internal */
-  relieve(turn: number): void {
-    this.#acceptor.relieve(turn)
+  relieve(turn: number): Promise<void> {
+    return this.#acceptor.relieve(turn)
   }
 
   #role(): AcceptingRole {
@@ -613,19 +474,17 @@ export class Worker<const A extends string | undefined = undefined, P = Protocol
         return worker.#isSecure
       },
       get isLeaving() {
-        return worker.#leaving !== null
+        return worker.#departure.hasBegun
       },
       reportBurst: () => own?.onBurst?.(),
+      reportFull: (isFull) => worker.onFull?.(isFull),
     }
   }
 
   /** @internal */
   [kGone](connection?: AnyConnection): void {
     if (connection !== undefined) this.#acceptor.farewell(connection.getRemoteIp())
-    const isIdle = this.connections.size === 0 && this.unsettled === 0 && this.#holds.size === 0
-    if (this.#leaving === null || !isIdle || !this.#leaving.isToldStop) return
-    this.#leaving.drain.end()
-    this.#leaving.tell()
+    this.#departure.look()
   }
 
   /** At an address whose transport is UDP its callbacks are those of a UdpHost instead. */
@@ -671,54 +530,4 @@ function nothing(): void {
 
 function logThrown(callback: string, error: unknown): void {
   log(`${callback}: ${error instanceof Error ? error.stack : error}`)
-}
-
-/** 0 is for ever; setTimeout cannot do more, and the master adds something. */
-const LONGEST_TIMEOUT_MS = 2_000_000_000
-
-/** What is shown of holds: there may be one per upload, and the master hears of them each second, on a bounded line. */
-const SHOWN_REASONS = 5
-const LONGEST_REASON = 100
-
-const ENGINE_NAMES = `'native', 'node' or ''`
-
-const MASTER_CALLBACKS = ['onMasterReload', 'onMasterStop', 'onWorkerExit'] as const
-/** Throws UsageError. */
-function staticSettings(): Settings {
-  for (const [key, rule] of Object.entries(STATIC_RULES)) check(`Worker.${key}`, Reflect.get(Worker, key), rule)
-  const { logFile, stdoutFile, pidFile, logFileMaxSize, unhandledRejection, health } = Worker
-  if (health !== '') parseHttpAddress(health)
-  const callbacks = MASTER_CALLBACKS.filter((name) => Worker[name] !== null)
-  const stopTimeoutMs = Math.min(Worker.stopTimeout * 1000, LONGEST_TIMEOUT_MS)
-  const stopDelayMs = Math.min(Worker.stopDelayMs, LONGEST_TIMEOUT_MS)
-  const files = { logFile, stdoutFile, pidFile, logFileMaxSize }
-  return { ...files, stopTimeoutMs, unhandledRejection, callbacks, health, stopDelayMs }
-}
-
-function staticCallbacks(): Registry['callbacks'] {
-  return Object.fromEntries(MASTER_CALLBACKS.flatMap((name) => (Worker[name] === null ? [] : [[name, Worker[name]]])))
-}
-
-/** A drain that has begun. */
-class Leaving {
-  readonly drain: Drain
-  readonly done: Promise<void>
-  tell!: () => void
-  /** `onWorkerStop` has settled. */
-  isToldStop = false
-
-  constructor(worker: Drainable, windowMs: number) {
-    this.drain = new Drain(worker, windowMs)
-    this.done = new Promise((resolve) => {
-      this.tell = resolve
-    })
-  }
-}
-
-function leavingError(): AbortError {
-  return new AbortError('ERR_WORKER_STOPPING', 'the worker is leaving')
-}
-
-function plural(count: number, what: string): string {
-  return count === 0 ? '' : `${count} ${what}${count === 1 ? '' : 's'}`
 }

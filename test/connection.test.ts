@@ -1320,17 +1320,31 @@ test('pipe leaves the onClose of the destination its say', () => {
   assert.is(closes, 1)
 })
 
-test('both ways piped, either end closes the other', () => {
-  for (const first of [0, 1]) {
+test('both ways piped: the end of one is passed on, both close at the end of the other; who is cut off takes the other along', () => {
+  for (const first of [0, 1] as const) {
     const ends = [open(text), open(text)] as const
+    const states = () => ends.map(({ connection }) => connection.getStatus(false))
     ends[0].connection.pipe(ends[1].connection)
     ends[1].connection.pipe(ends[0].connection)
-    ends[first]?.end()
-    for (const { connection, errors } of ends) {
-      assert.is(connection.getStatus(false), 'CLOSED')
-      assert.equal(errors, [])
-    }
+    const [one, other] = first === 0 ? ends : [ends[1], ends[0]]
+    one.receive('question\n')
+    one.end()
+    assert.equal(states(), ['ESTABLISHED', 'ESTABLISHED'])
+    other.receive('answer\n')
+    assert.equal(
+      [one, other].map((wire) => String(wire.written())),
+      ['answer\n', 'question\n'],
+    )
+    other.end()
+    assert.equal(states(), ['CLOSED', 'CLOSED'])
+    for (const { errors } of ends) assert.equal(errors, [])
   }
+  const ends = [open(text), open(text)] as const
+  ends[0].connection.pipe(ends[1].connection)
+  ends[1].connection.pipe(ends[0].connection)
+  ends[0].end()
+  ends[0].connection.destroy()
+  assert.is(ends[1].connection.getStatus(false), 'CLOSED')
 })
 
 // Limits

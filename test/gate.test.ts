@@ -48,6 +48,20 @@ test('acceptRate: a tenth of a second at once, then one by one; unused time adds
   assert.is(slow.taken(1), 2000)
 })
 
+test('several sockets have a part of the room each; what is left for one is room at one of them', () => {
+  const open = gate({ maxConnections: 10 })
+  assert.equal(
+    [0, 4, 7, 8, 9, 10, 12].map((connections) => open.room(connections, 3)),
+    [3, 2, 1, 2, 1, 0, 0],
+  )
+  assert.is(open.left(8), 2)
+  const paced = gate({ acceptRate: 60 })
+  assert.equal(
+    [1, 3, 9].map((sockets) => paced.room(0, sockets)),
+    [6, 2, 1],
+  )
+})
+
 test('beyond its share it rests now and then', () => {
   const shared = gate({})
   shared.share = 20

@@ -62,6 +62,12 @@ export class NativeListener implements Listener, Owner {
     return room >= 1
   }
 
+  hold(): void {
+    if (this.#isClosed) return
+    this.#engine.rings.queued[this.slot] = 0
+    this.#lookAgain()
+  }
+
   /** Room may come in no batch of ours: a timer closes a connection, say. */
   #lookAgain(): void {
     if (this.#looksAgain) return

@@ -114,8 +114,8 @@ class WorkerLife {
   #lastRequest = 0
   readonly #lag = new LoopLag()
   readonly #requests = new Map<number, { resolve(socket: GivenSocket): void; reject(error: Error): void }>()
-  /** Sockets of siblings, by turn: each begun when its listener is open, or not wanted any more. */
-  readonly #standIns = new Map<number, Promise<void>>()
+  /** Turns whose socket has come. */
+  readonly #standIns = new Set<number>()
   /** Turns that were over before their socket came. */
   readonly #relieved = new Set<number>()
 
@@ -124,8 +124,8 @@ class WorkerLife {
     this.#candidates = new Candidates((message) => channel.send(message))
     registry().candidates = this.#candidates
     registry().requestStop = (code) => this.leaveSoon(code)
-    registry().requestSocket = (address) =>
-      this.#request((request) => channel.send({ type: 'listen', request, address }))
+    registry().requestSocket = (address, turn = 0) =>
+      this.#request((request) => channel.send({ type: 'listen', request, address, turn }))
     registry().requestKeeper = () => this.#request((request) => channel.send({ type: 'reachKeeper', request }))
     receiveSockets((request, endpoint, handle) => this.#takeSocket(request, { endpoint, handle }))
     channel.onClose = () => this.leaveSoon(WorkerExit.Ended) // the master is gone
@@ -136,6 +136,7 @@ class WorkerLife {
     this.#group = group
     if (registry().settings.unhandledRejection === 'log') logRejections(group)
     group.onBurst = () => this.#report()
+    group.onFull = (isFull) => this.#channel.send({ type: 'full', isFull })
     const started = group.start(boot.place)
     for (const news of this.#earlyNews.splice(0)) group.usePeers(news)
     await started
@@ -186,17 +187,14 @@ class WorkerLife {
 
   /** Told when it has let go of the socket, which may be still on its way. */
   async #relieve(turn: number): Promise<void> {
-    const begun = this.#standIns.get(turn)
-    if (begun === undefined) return void this.#relieved.add(turn)
-    this.#group?.relieve(turn)
-    await begun
-    this.#standIns.delete(turn)
+    if (!this.#standIns.delete(turn)) return void this.#relieved.add(turn)
+    await this.#group?.relieve(turn)
     this.#channel.send({ type: 'relieved', turn })
   }
 
   #standIn(turn: number, socket: GivenSocket): void {
-    const begun = this.#group?.standIn(turn, socket).catch((error) => log(`standing in: ${stackOf(error)}`))
-    this.#standIns.set(turn, begun ?? Promise.resolve())
+    this.#standIns.add(turn)
+    this.#group?.standIn(turn, socket)
     if (this.#relieved.delete(turn)) void this.#relieve(turn)
   }
 

@@ -136,13 +136,16 @@ export interface Group {
   readTlsFiles(): Readonly<Record<string, string>>
   /** Runs the user's `onWorkerStart`, then accepts. Resolves when it serves: that is `ready`. */
   start(place: Place): Promise<void>
-  /** Accepts for a sibling that is not there, until it is relieved of this turn. */
-  standIn(turn: number, socket: GivenSocket): Promise<void>
-  relieve(turn: number): void
+  /** Accepts for a sibling that is not there, or has no room, until it is relieved of this turn. */
+  standIn(turn: number, socket: GivenSocket): void
+  /** Resolves when that socket is closed here. */
+  relieve(turn: number): Promise<void>
   /** Beyond so many connections its siblings have fewer. */
   useShare(connections: number): void
   /** Called when it has taken many in a short time: the master should know. */
   onBurst: (() => void) | null
+  /** Called when for a while it has had as many connections as it may, and when it has room again. */
+  onFull: ((isFull: boolean) => void) | null
   /** Other ticket keys, in base64. */
   useTickets(keys: string): void
   /** This process is its slot's only one from now on: `onWorkerActive`. */
@@ -215,8 +218,11 @@ export interface Registry {
   /** `native`, `node`, or empty for the best there is: of the code, unless the command line has its own. */
   engine: string
   isEngineGiven: boolean
-  /** In a worker: the group's socket at an address, made by the master. Rejects with a SystemError or a UsageError. */
-  requestSocket: ((address: string) => Promise<GivenSocket>) | null
+  /**
+   * In a worker: the group's socket at an address, made by the master; at none what it serves by its declaration, or in this
+   * turn of standing in. Rejects with a SystemError or a UsageError.
+   */
+  requestSocket: ((address: string, turn?: number) => Promise<GivenSocket>) | null
   /** In a worker: a connection to the keeper of shared data, as a net.Socket. */
   requestKeeper: (() => Promise<GivenSocket>) | null
   /** Of the memory that all workers have; -1 for none. */

@@ -337,7 +337,7 @@ export class Master
         else if (slot.isVacant && !group.isStopped) this.#fill(group, slot)
       }
     }
-    if (this.#stopping === null && this.reign.leads) for (const { share } of this.groups) share.settle()
+    for (const group of this.groups) this.onFull(group)
     this.leaders.settle()
     this.#tellPeers()
     this.sockets.sweep(this.groups.flatMap(({ sockets }) => sockets))
@@ -371,6 +371,11 @@ export class Master
   onReport(group: GroupState, slot: Slot, handle: WorkerHandle): void {
     shareOut(group)
     this.#recycling.look(group, slot, handle)
+  }
+
+  /** Or has room again. */
+  onFull({ share }: GroupState): void {
+    if (this.#stopping === null && this.reign.leads) share.settle()
   }
 
   onLeaving(group: GroupState, slot: Slot, handle: WorkerHandle, exitCode: number): void {

@@ -120,7 +120,7 @@ export type ToChild =
   | { readonly type: 'stop'; readonly timeoutMs: number }
   /** So many connections are this worker's share: beyond it, siblings should be quicker. */
   | { readonly type: 'share'; readonly connections: number }
-  /** The sibling of this place is back: its socket is its own again. */
+  /** The sibling of this turn is back: its socket is its own again. */
   | { readonly type: 'relieve'; readonly turn: number }
   /** New keys for TLS tickets, in base64. */
   | { readonly type: 'tickets'; readonly keys: string }
@@ -147,12 +147,14 @@ export type FromChild =
       readonly settings: Settings
     }
   | { readonly type: 'ready' }
-  /** Asks for the group's socket at an address, to listen on. */
-  | { readonly type: 'listen'; readonly request: number; readonly address: string }
+  /** Asks for the group's socket at an address, to listen on; or once more for its own, or for that of this turn of standing in. */
+  | { readonly type: 'listen'; readonly request: number; readonly address: string; readonly turn: number }
+  /** For a while it has had as many connections as it may; or it has room again. */
+  | { readonly type: 'full'; readonly isFull: boolean }
   /** Asks for a connection to the keeper of shared data, which comes over the handle channel. */
   | { readonly type: 'reachKeeper'; readonly request: number }
   | { readonly type: 'retired' }
-  /** The socket of that place is closed here. */
+  /** The socket of that turn is closed here. */
   | { readonly type: 'relieved'; readonly turn: number }
   /** It leaves by itself within this time, and does not accept any more. Again: within less. */
   | { readonly type: 'leaving'; readonly exitCode: number; readonly timeoutMs: number }

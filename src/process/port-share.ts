@@ -1,7 +1,7 @@
 // Who takes what comes to a port whose processes have a socket each (SO_REUSEPORT). The kernel chooses among the sockets,
 // whether anybody accepts on one or not: of 400 connections to four sockets of which one was idle, 102 hung, and were
-// reset when it closed. So the choice is ours: a place whose process is not ready gets nothing new (cBPF), and what waits
-// there already is taken by a sibling.
+// reset when it closed. So the choice is ours: a place whose process is not ready, or has as many connections as it may, gets
+// nothing new (cBPF), and what waits there already is taken by a sibling. Where all are full it waits for whoever has room first.
 
 import { type Addon, addon } from '../addon.ts'
 import { messageOf } from '../errors.ts'
@@ -20,6 +20,8 @@ export class PortShare {
   readonly #group: GroupState
   readonly #sys: Addon['sys']
   readonly #standIns = new Map<Slot, { readonly handle: WorkerHandle; readonly socket: BoundSocket }>()
+  /** Settled when all who stood in for it before have let go. */
+  readonly #relieved = new WeakMap<Slot, Promise<void>>()
   #chosen = ''
 
   constructor(group: GroupState, { sys } = addon()) {
@@ -38,10 +40,12 @@ export class PortShare {
     if (!declaration.reusePort || this.#sys === null || sockets[0]?.isActivated) return // they share one socket
     const ready = this.#group.slots.filter((slot) => slot.current?.state === 'ready' && !slot.isGivenUp)
     if (ready.length === 0) return // who comes waits for whoever is ready first
-    this.#choose(ready)
+    const free = ready.filter(({ current }) => current?.isFull === false)
+    const taking = free.length > 0 ? free : ready
+    this.#choose(taking)
     for (const slot of this.#group.slots) {
-      if (ready.includes(slot)) void this.#relieve(slot)
-      else if (!slot.isGivenUp) this.#standIn(slot, ready)
+      if (taking.includes(slot)) void this.#relieve(slot)
+      else if (!slot.isGivenUp) this.#standIn(slot, taking)
     }
   }
 
@@ -105,20 +109,30 @@ export class PortShare {
     }
   }
 
-  #standIn(slot: Slot, ready: readonly Slot[]): void {
+  #standIn(slot: Slot, taking: readonly Slot[]): void {
     const socket = this.#group.blueprint.sockets[slot.id]
-    if (socket === undefined || this.#standIns.get(slot)?.handle.state === 'ready') return
-    const [handle] = ready.flatMap(({ current }) => (current === null ? [] : [current])).sort(byConnections)
-    if (handle === undefined) return
+    const handles = taking.flatMap(({ current }) => (current === null ? [] : [current]))
+    const before = this.#standIns.get(slot)?.handle
+    const [handle] = handles.sort(byConnections)
+    if (socket === undefined || handle === undefined || (before !== undefined && handles.includes(before))) return
+    void this.#relieve(slot)
     this.#standIns.set(slot, { handle, socket })
     handle.standIn(slot.id, socket)
   }
 
   async #relieve(slot: Slot): Promise<void> {
+    const before = this.#relieved.get(slot)
     const standIn = this.#standIns.get(slot)
-    this.#standIns.delete(slot)
-    await standIn?.handle.relieve(slot.id)
+    if (standIn !== undefined) {
+      this.#standIns.delete(slot)
+      this.#relieved.set(slot, Promise.all([before, standIn.handle.relieve(slot.id)]).then(nothing))
+    }
+    await this.#relieved.get(slot)
   }
+}
+
+function nothing(): void {
+  // Done.
 }
 
 function byConnections(a: WorkerHandle, b: WorkerHandle): number {

@@ -80,6 +80,8 @@ export class WorkerHandle {
   onLeaving: ((exitCode: number) => void) | null = null
   /** A report has come. */
   onReport: (() => void) | null = null
+  /** `isFull` has changed. */
+  onFull: (() => void) | null = null
   /** It wants to listen at an address of its own. */
   onListen: ((request: number, address: string) => void) | null = null
   /** It asks for the keeper of shared data. */
@@ -100,6 +102,8 @@ export class WorkerHandle {
   report: Report = { counters: newCounters(), memory: 0, timers: 0, work: '', lagMs: 0, isInspected: false }
   /** The limit that it has reached, or what else another takes its place for; empty at a reload. */
   leavesFor = ''
+  /** It has as many connections as it may, and takes no more. */
+  isFull = false
   /** Messages per second over the last heartbeats. */
   messageRate = 0
   /** It has given up its singletons, or is gone. */
@@ -129,7 +133,7 @@ export class WorkerHandle {
    * Where it stands in, and by which number it knows that: sockets and words reach it over two channels, so a word may come
    * before its socket, or after that of a later time at the same place.
    */
-  readonly #turns = new Map<number, number>()
+  readonly #turns = new Map<number, { readonly turn: number; readonly socket: BoundSocket }>()
   #lastTurn = 0
   /** Who waits until it is relieved, by that number. */
   readonly #relieved = new Map<number, () => void>()
@@ -220,15 +224,15 @@ export class WorkerHandle {
   standIn(place: number, socket: BoundSocket): void {
     const { endpoint, handle } = socket
     const turn = ++this.#lastTurn
-    this.#turns.set(place, turn)
+    this.#turns.set(place, { turn, socket })
     sendSocket(this.#child.process, { request: standInRequest(turn), endpoint, handle })
   }
 
   /** Resolves when it has let go of the socket, or does not answer. */
   async relieve(place: number): Promise<void> {
-    const turn = this.#turns.get(place)
+    const { turn = 0 } = this.#turns.get(place) ?? {}
     this.#turns.delete(place)
-    if (turn === undefined || this.state === 'gone') return
+    if (turn === 0 || this.state === 'gone') return
     this.#child.channel.send({ type: 'relieve', turn })
     await new Promise<void>((resolve) => {
       const late = setTimeout(resolve, RELIEVE_MS)
@@ -242,10 +246,13 @@ export class WorkerHandle {
     })
   }
 
-  /** It takes the socket that it inherited up again. */
-  giveDeclared(request: number): void {
-    const { socket } = this
+  /** It takes up again the socket that it inherited, or that of a turn of standing in, if that is not over. */
+  #giveAgain(request: number, turn: number): void {
+    const isMeant = (one: { readonly turn: number }) => one.turn === turn
+    const socket = turn === 0 ? this.socket : ([...this.#turns.values()].find(isMeant)?.socket ?? null)
     if (socket !== null) this.#sendSocket(request, socket)
+    else
+      this.refuseSocket(request, { code: 'ECANCELED', syscall: 'listen', address: '', message: 'it has been relieved' })
   }
 
   refuseSocket(request: number, failure: SocketFailure): void {
@@ -381,7 +388,11 @@ export class WorkerHandle {
     } else if (message.type === 'report') {
       this.#note(message.report)
     } else if (message.type === 'listen') {
-      this.onListen?.(message.request, message.address)
+      if (message.address === '') this.#giveAgain(message.request, message.turn)
+      else this.onListen?.(message.request, message.address)
+    } else if (message.type === 'full') {
+      this.isFull = message.isFull
+      this.onFull?.()
     } else if (message.type === 'connections') {
       this.#onPage.shift()?.(message)
     } else if (message.type === 'relieved') {

@@ -24,6 +24,7 @@ export interface Parent {
   /** No process is to be started any more. */
   readonly isEnding: boolean
   onReport(group: GroupState, slot: Slot, handle: WorkerHandle): void
+  onFull(group: GroupState): void
   /** It does not serve any more, by its own will, and is not gone yet. */
   onLeaving(group: GroupState, slot: Slot, handle: WorkerHandle, exitCode: number): void
   onGone(group: GroupState, slot: Slot, handle: WorkerHandle, exit: WorkerExitInfo): void
@@ -112,6 +113,7 @@ export class WorkerSpawner {
     handle.onReport = () => this.#master.onReport(group, slot, handle)
     handle.onLeaving = (exitCode) => this.#master.onLeaving(group, slot, handle, exitCode)
     handle.onListen = (request, address) => void this.#giveSocket(group, declaration, handle, request, address)
+    handle.onFull = () => this.#master.onFull(group)
     handle.onReachKeeper = (request) => void this.#giveKeeper(handle, request)
     handle.onStand = (name, id) => this.#leaders.stand(handle, name, id)
     handle.onResign = (name, id) => this.#leaders.resign(handle, name, id)
@@ -128,7 +130,6 @@ export class WorkerSpawner {
     try {
       if (this.#master.isEnding) throw new SystemError('ECANCELED', 'bind', address)
       const bind = () => this.#master.sockets.share(address, declaration, group.sockets)
-      if (address === '') return handle.giveDeclared(request)
       const socket = await group.innerSocket(address, bind)
       this.#master.sockets.unkeep(socket)
       this.#master.sockets.giveTo(declaration.credentials, socket) // the processes before this one may have been another user's

@@ -10,7 +10,9 @@ import tls from 'node:tls'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type AnyConnection, AsyncTcpConnection, frame, text } from '../../src/index.ts'
+import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
+import { registry } from '../../src/process/group.ts'
 import { Authority } from '../support/certificates.ts'
 import { deferred, scripted } from '../support/codecs.ts'
 import { freePort } from '../support/server.ts'
@@ -543,6 +545,54 @@ test('pipe both ways is a TCP proxy: nothing is lost behind a slow reader, and n
   source.close()
 })
 
+for (const engine of [nodeEngine, nativeEngine()].filter((one) => one !== null)) {
+  test(`of a proxy, ${engine.name}: the end of one side is passed on, and the other goes on to its own`, async () => {
+    const { engine: before } = registry()
+    registry().engine = engine.name
+    const many = 3 * 1_048_576
+    const heard: string[] = []
+    const upstream = net.createServer({ allowHalfOpen: true }, (socket) => {
+      let request = ''
+      socket.on('data', (bytes) => {
+        request += bytes
+      })
+      socket.on('end', () => {
+        heard.push(request.length > 10 ? `${request.length} bytes` : request)
+        if (!socket.writableEnded) socket.end(Buffer.alloc(many, 'a'))
+      })
+      if (heard.length > 0) socket.end('first') // the second one speaks before it listens
+    })
+    upstream.listen(0, '127.0.0.1')
+    await once(upstream, 'listening')
+    const { port } = upstream.address() as net.AddressInfo
+    const upstreams: AnyConnection[] = []
+    const onConnect = (connection: AnyConnection) => {
+      const to = new AsyncTcpConnection(`tcp://127.0.0.1:${port}`)
+      upstreams.push(to)
+      connection.pipe(to)
+      to.pipe(connection)
+      to.connect()
+    }
+    const { tcp } = await import('../../src/index.ts')
+    await withServer(engine, tcp, { onConnect }, async ({ connect, connections }) => {
+      const asking = await connect({ allowHalfOpen: true })
+      asking.socket.end('request') // before the upstream is connected
+      await until(() => asking.hasEnded)
+      assert.is(asking.received.length, many)
+      const hearing = await connect({ allowHalfOpen: true })
+      await until(() => hearing.hasEnded)
+      assert.is(hearing.received, 'first')
+      assert.not(connections[1]?.send('too late', true))
+      hearing.socket.end(Buffer.alloc(many, 'q'))
+      await until(() => heard.length === 2)
+      assert.equal(heard, ['request', `${many} bytes`])
+      await until(() => [...upstreams, ...connections].every((one) => one.getStatus() === 16))
+    })
+    registry().engine = before
+    upstream.close()
+  })
+}
+
 test('of a proxy: an upstream that refuses closes its client, a client that goes gives up the upstream', async () => {
   const { tcp } = await import('../../src/index.ts')
   const port = await freePort()
@@ -562,7 +612,7 @@ test('of a proxy: an upstream that refuses closes its client, a client that goes
     await refused.closed()
     const client = await connect()
     await until(() => silent.sockets.length === 1)
-    client.socket.destroy()
+    client.socket.resetAndDestroy() // a FIN might come from one who waits for an answer
     await until(() => upstreams[1]?.getStatus() === 16)
   })
   silent.close()

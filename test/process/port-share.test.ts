@@ -42,6 +42,7 @@ function scene(count: number): Scene {
     slot.current = {
       state: 'ready',
       isAccepting: true,
+      isFull: false,
       innerSockets: new Set(),
       socket,
       report: { counters: { connections: slot.id } },
@@ -73,6 +74,22 @@ test('a place that goes takes its stand-in along, before its socket is closed', 
   group.slots = group.slots.slice(0, 2)
   share.settle()
   assert.equal(told, [])
+})
+
+test('who is full is left out while anybody has room, and where all are nobody stands in', async () => {
+  const { share, slots, told } = scene(3)
+  const full = (...places: number[]) => {
+    for (const { id, current } of slots) if (current !== null) current.isFull = places.includes(id)
+    share.settle()
+    return told.splice(0)
+  }
+  assert.equal(full(), ['choose 0,1,2'])
+  assert.equal(full(0), ['choose 1,2', '1 stands in for 0'])
+  assert.equal(full(0, 1), ['choose 2', '1 is relieved of 0', '2 stands in for 0', '2 stands in for 1'])
+  assert.equal(full(0, 1, 2), ['choose 0,1,2', '2 is relieved of 0', '2 is relieved of 1'])
+  await share.dismiss(slots[0] as Slot)
+  const closed = told.filter((line) => line.endsWith('has closed 0'))
+  assert.equal(closed, ['1 has closed 0', '2 has closed 0'], 'both that stood in for it have let go before it goes')
 })
 
 test('what waits for a place that has no process is taken before the place goes', async () => {

@@ -142,6 +142,22 @@ if (addon().sys === null) {
     })
   })
 
+  test('a process that has as many connections as it may leaves what comes to those that have room', async () => {
+    await inSandbox(async (box) => {
+      const port = portOf(await box.start(box.file('app.js', shared(3, 'worker.maxConnections = 10'))))
+      const clients = await Promise.all(Array.from({ length: 30 }, () => Client.connect(port)))
+      await Promise.all(clients.map((client) => client.ask('x'))) // the kernel has not given ten to each
+      assert.equal(
+        workersOf(await box.status()).map(({ counters }) => counters.connections),
+        [10, 10, 10],
+      )
+      for (const client of clients) client.close()
+      let more = 0
+      await knock(port, () => more++ >= 50)
+      await box.stop()
+    })
+  })
+
   test('a second server on the port is refused', async () => {
     await inSandbox(async (box) => {
       const port = await freePort()

@@ -324,6 +324,16 @@ for (const [what, ssl, says] of [
     { ...localhost, keyFile: other.keyFile },
     /worker 'tls': ssl cannot be used: .*mismatch/,
   ],
+  [
+    'a certificate for a key',
+    { ...localhost, keyFile: localhost.certFile },
+    /worker 'tls': ssl cannot be used: keyFile \/\S+\.crt is no private key in PEM/,
+  ],
+  [
+    'a key for a certificate',
+    { ...localhost, certFile: localhost.keyFile },
+    /worker 'tls': ssl cannot be used: certFile \/\S+\.key is no certificate in PEM/,
+  ],
   ['a cipher that is none', { ...localhost, ciphers: 'NOTHING' }, /worker 'tls': ssl cannot be used: /],
   [
     'a broken one by name',

@@ -119,7 +119,7 @@ export class Master
     process.title = `millrace: master process  start_file=${this.#options.modules[0]}`
     if (this.#options.umask !== undefined) process.umask(this.#options.umask)
     reapOrphans(() => this.#pids())
-    const stopExtending = extendWhile(() => this.startsInTime)
+    const stopExtending = extendWhile(() => this.reign.leads && this.startsInTime)
     if (this.#earlier === null) feedWatchdog()
     try {
       if (this.#takeOver === null) {

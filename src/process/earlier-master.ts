@@ -8,7 +8,7 @@ import { now } from '../loop/clock.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
 import { version } from '../version.ts'
 import type { Channel } from './channel.ts'
-import type { CommandError } from './exit-codes.ts'
+import { type CommandError, failedWith } from './exit-codes.ts'
 import type { PeerRow } from './group.ts'
 import { matchGroups } from './group-match.ts'
 import { startTimeOf } from './identity.ts'
@@ -151,8 +151,8 @@ export class EarlierMaster {
   }
 
   /** This one does not come up, and is about to end: the other one need not wait for that. */
-  fail({ exitCode, message }: CommandError): void {
-    this.#channel.send({ type: 'failed', exitCode, message })
+  fail(why: CommandError): void {
+    this.#channel.send(failedWith(why))
   }
 
   /** Its processes are gone. */

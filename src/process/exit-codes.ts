@@ -62,6 +62,23 @@ export class CommandError extends Error {
   }
 }
 
+/** A failure on its way from a master to who has started it. */
+export interface Failed {
+  readonly type: 'failed'
+  readonly exitCode: number
+  readonly message: string
+  /** What to do about it; empty or left out where nothing better is known. */
+  readonly next?: string
+}
+
+export function failedWith({ exitCode, message, next }: CommandError): Failed {
+  return { type: 'failed', exitCode, message, next }
+}
+
+export function failureOf({ exitCode, message, next }: Failed): CommandError {
+  return new CommandError(exitCode, message, { next })
+}
+
 /** What a failure means for who asked: a bad declaration is the module's, a socket that cannot be had the address's. */
 export function asCommandError(error: unknown): CommandError {
   if (error instanceof CommandError) return error

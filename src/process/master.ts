@@ -309,6 +309,7 @@ export class Master
     await this.until(() => this.#stopping !== null || this.isAllReady)
     if (this.#takeOver !== null && this.#stopping === null) await this.#takeOver.succeed()
     this.isUp = this.#stopping === null
+    this.reconcile() // what was asked for during the start may be all that is still to come
     this.#stuck.start()
     setInterval(() => this.#rotateTickets(), ROTATE_TICKETS_MS).unref()
   }

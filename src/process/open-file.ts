@@ -12,7 +12,8 @@ export function openFile(path: string, how: 'append' | 'replace', mode: number):
   try {
     return openSync(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | place, mode)
   } catch (cause) {
-    throw new CommandError(Exit.Failure, new SystemError(codeOf(cause), 'open', path).message, { cause })
+    const next = `it has to be a plain file that this user may write: look at what is there (ls -ld ${path}), or name another one`
+    throw new CommandError(Exit.Failure, new SystemError(codeOf(cause), 'open', path).message, { cause, next })
   }
 }
 

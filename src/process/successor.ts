@@ -3,7 +3,7 @@
 
 import { execFile } from 'node:child_process'
 import { messageOf } from '../errors.ts'
-import { CommandError, describeExit, Exit } from './exit-codes.ts'
+import { CommandError, describeExit, Exit, failureOf } from './exit-codes.ts'
 import type { PeerRow } from './group.ts'
 import type { FromChild, ToChild } from './messages.ts'
 import { childEnv, nodeFlags } from './node-flags.ts'
@@ -105,7 +105,7 @@ export class Successor {
     else if (message.type === 'peers') {
       this.peers = message.rows
       this.onPeers?.()
-    } else if (message.type === 'failed') this.#fail(new CommandError(message.exitCode, message.message))
+    } else if (message.type === 'failed') this.#fail(failureOf(message))
     else if (message.type === 'alive') this.pid = message.pid
     else this.#said.push(message)
     this.#look()

@@ -161,6 +161,12 @@ export class Turnover {
     return { receipt, gone }
   }
 
+  /** Processes that are still to be waited for. */
+  protected get leavingCount(): number {
+    const slots = this.supervisor.groups.flatMap((group) => group.slots)
+    return slots.reduce((sum, { leaving }) => sum + leaving.size, 0)
+  }
+
   protected removeGroup(group: GroupState): void {
     const { groups } = this.supervisor
     group.isGone = true

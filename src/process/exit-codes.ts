@@ -87,6 +87,25 @@ export function asCommandError(error: unknown): CommandError {
   return new CommandError(isUsage ? Exit.Module : Exit.Failure, messageOf(error), { cause: error })
 }
 
+/** What helps where a process cannot be started: EMFILE, EAGAIN, ENOMEM. */
+export const MORE =
+  'raise what it may have (ulimit -n, ulimit -u, memory; of systemd LimitNOFILE=, TasksMax=), or declare fewer processes'
+
+/** How a worker's process ended. */
+interface Boot {
+  readonly exitCode: number
+  /** There was a process. */
+  readonly hasStarted: boolean
+  readonly hasTimedOut: boolean
+}
+
+/** Why a server or a reload is given up whose worker ended before it was ready. */
+export function bootFailure({ hasStarted, hasTimedOut, exitCode }: Boot, message: string): CommandError {
+  if (!hasStarted) return new CommandError(Exit.Failure, message, { next: MORE })
+  const isAddress = exitCode === WorkerExit.Address
+  return new CommandError(isAddress ? Exit.Address : hasTimedOut ? Exit.Timeout : Exit.Module, message)
+}
+
 /** A worker's end as words: `exit 70 (boot failed)`, `signal SIGKILL`. `why` is what its master knows better. */
 export function describeExit(code: number | null, signal: string | null, why = ''): string {
   const word = why || (signal === null ? WORDS[code ?? -1] : undefined)

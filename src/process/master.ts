@@ -136,6 +136,7 @@ export class Master
         tellStatus(this.seen)
         this.events.emit({ type: 'server', state: 'running', reason: '' })
         onUp(this.#banner())
+        this.#wake() // what was asked for during the start may be all that is still to come
       }
       await this.until(() => this.#stopping !== null)
     } catch (error) {
@@ -309,7 +310,6 @@ export class Master
     await this.until(() => this.#stopping !== null || this.isAllReady)
     if (this.#takeOver !== null && this.#stopping === null) await this.#takeOver.succeed()
     this.isUp = this.#stopping === null
-    this.reconcile() // what was asked for during the start may be all that is still to come
     this.#stuck.start()
     setInterval(() => this.#rotateTickets(), ROTATE_TICKETS_MS).unref()
   }
@@ -345,6 +345,10 @@ export class Master
     this.record()
     if (this.reign.leads) tellStatus(this.seen)
     if (this.isUp) this.#tellUnused()
+    this.#wake()
+  }
+
+  #wake(): void {
     for (const look of [...this.#waiting]) look()
   }
 

@@ -8,7 +8,7 @@ import { log } from '../log.ts'
 import { activatedDescriptors } from './activation.ts'
 import { BOOT_VARIABLE, CHANNEL_FD, CHANNEL_VARIABLE } from './boot.ts'
 import { Channel } from './channel.ts'
-import { CommandError, Exit } from './exit-codes.ts'
+import { CommandError, Exit, MORE } from './exit-codes.ts'
 import type { Boot, FromChild, MasterBoot, ToChild } from './messages.ts'
 import { childEnv, nodeFlags } from './node-flags.ts'
 import { startFile } from './start-file.ts'
@@ -119,7 +119,7 @@ export function onceUnstarted(child: ChildProcess, tell: (error: Error) => void)
 
 /** What is told of a child that could not be started. */
 export function spawnFailure(error: Error): CommandError {
-  return new CommandError(Exit.Failure, `cannot start a process: ${error.message}`, { cause: error })
+  return new CommandError(Exit.Failure, `cannot start a process: ${error.message}`, { cause: error, next: MORE })
 }
 
 /** Arguments that nobody reads: for `ps`, and because a process title can be no longer than what was on the line. */

@@ -52,9 +52,9 @@ export const Channel = {
    * The first answer that a subscriber gives. Rejects with a PeerError (ERR_NO_RESPONDERS at once when nobody listens;
    * ERR_REQUEST_TIMEOUT, ERR_PEER_LOST), with what a handler threw when nobody has an answer, or the signal's reason.
    */
-  async request(subject: string, message: unknown, options: RequestOptions = {}): Promise<unknown> {
+  async request<Reply = unknown>(subject: string, message: unknown, options: RequestOptions = {}): Promise<Reply> {
     checkSubject(subject, false)
-    return mesh().hub.request(subject, message, options)
+    return mesh().hub.request(subject, message, options) as Promise<Reply>
   },
 }
 

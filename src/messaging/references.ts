@@ -40,11 +40,11 @@ export class WorkerRef {
   /**
    * What the other one's handler returns for `message`: a value, or a stream for an async iterable. Rejects with what the
    * handler threw (RemoteError), a PeerError (ERR_PEER_LOST, ERR_REQUEST_TIMEOUT, ERR_QUEUE_FULL, ERR_NO_HANDLER), the
-   * signal's reason, or a UsageError.
+   * signal's reason, or a UsageError. `Reply` is the caller's word: nothing checks it.
    */
-  request(message: unknown, options: RequestOptions = NO_OPTIONS): Promise<unknown> {
+  request<Reply = unknown>(message: unknown, options: RequestOptions = NO_OPTIONS): Promise<Reply> {
     try {
-      return (this.#outbox ?? this.#open()).request(message, options).promise
+      return (this.#outbox ?? this.#open()).request(message, options).promise as Promise<Reply>
     } catch (error) {
       return Promise.reject(error)
     }

@@ -249,40 +249,54 @@ const MAX_ANSWER_BYTES = 64 * 1_048_576
 /** Nobody is there, or somebody was until just now: a master that ends resets who still waits to be accepted. */
 const ABSENT = new Set(['ENOENT', 'ENOTDIR', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE'])
 
+/** So often in a row one is seen not to run, so far apart: strace stops a process at each system call, and it answers. */
+const LOOKS = 3
+const LOOK_AFTER_MS = 50
+
 /**
  * Asks the master of a run directory, as the user `uid`: what he cannot reach, a link of his does not make root reach.
- * Null when none answers there, or it ends before it has.
+ * Null when none answers there, or it ends before it has. It is not waited for while `isSuspended`.
  */
 export async function ask(
   runDir: string,
   request: Request,
   timeoutMs: number,
   uid = process.geteuid?.() ?? 0,
+  isSuspended = (): boolean => false,
 ): Promise<Answer | null> {
   if (!isUnixPath(controlPath(runDir))) return null // `start` has refused it
   return new Promise((resolve, reject) => {
     const socket = connectAs(uid, controlPath(runDir))
     const channel = new Channel<Answer, Request>(socket, MAX_ANSWER_BYTES)
-    const giveUp = () => {
+    let looks = 0
+    const finish = () => {
+      clearTimeout(late)
+      clearInterval(looking)
       socket.destroy()
+    }
+    const giveUp = () => {
+      finish()
       const limit = `within ${timeoutMs / 1000} s`
       reject(new CommandError(Exit.Timeout, `the master did not answer '${request.command}' ${limit}`))
     }
     const late = timeoutMs === Number.POSITIVE_INFINITY ? undefined : setTimeout(giveUp, timeoutMs)
+    const looking = setInterval(() => {
+      looks = isSuspended() ? looks + 1 : 0
+      if (looks === LOOKS) giveUp()
+    }, LOOK_AFTER_MS)
     const settle = (answer: Answer | null) => {
-      clearTimeout(late)
-      socket.destroy()
+      finish()
       resolve(answer)
     }
     socket.once('error', (error) => {
       if (ABSENT.has(codeOf(error))) return settle(null)
-      clearTimeout(late)
+      finish()
       reject(new CommandError(Exit.Failure, `${controlPath(runDir)}: ${error.message}`, { cause: error }))
     })
     channel.onMessage = settle
     channel.onClose = () => {
       if (!channel.isOverrun) return settle(null)
-      clearTimeout(late)
+      finish()
       const limit = `${MAX_ANSWER_BYTES / 1_048_576} MiB`
       reject(new CommandError(Exit.Failure, `the answer of the master to '${request.command}' is longer than ${limit}`))
     }

@@ -4,7 +4,7 @@
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import type { Events } from './events.ts'
-import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
+import { bootFailure, type CommandError, Exit, WorkerExit } from './exit-codes.ts'
 import type { GroupState, Slot } from './slot.ts'
 import { isStopFirst } from './turnover.ts'
 import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
@@ -75,9 +75,9 @@ export class CrashPolicy {
   #judgeFirstStart(slot: Slot, exit: WorkerExitInfo, message: string): void {
     const master = this.#master
     if (master.isUp || isVoluntary(exit)) return
-    if (exit.exitCode === WorkerExit.Address) master.giveUp(new CommandError(Exit.Address, message))
-    else if (exit.hasTimedOut) master.giveUp(new CommandError(Exit.Timeout, message))
-    else if (++slot.bootFailures >= MAX_BOOT_FAILURES) master.giveUp(new CommandError(Exit.Module, message))
+    const failure = bootFailure(exit, message)
+    const isFinal = failure.exitCode === Exit.Address || failure.exitCode === Exit.Timeout
+    if (isFinal || ++slot.bootFailures >= MAX_BOOT_FAILURES) master.giveUp(failure)
   }
 }
 

@@ -8,7 +8,7 @@ import { now } from '../loop/clock.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
 import { version } from '../version.ts'
 import type { Channel } from './channel.ts'
-import type { CommandError } from './exit-codes.ts'
+import { type CommandError, failedWith } from './exit-codes.ts'
 import type { PeerRow } from './group.ts'
 import { matchGroups } from './group-match.ts'
 import { startTimeOf } from './identity.ts'
@@ -38,6 +38,8 @@ export class EarlierMaster {
   onLeft: (() => void) | null = null
   /** It stays, and this one is to go. */
   onAbandon: (() => void) | null = null
+  /** The service manager knows this one. */
+  onNamed: (() => void) | null = null
   isGone = false
   /** What its processes have counted, as far as it has told. */
   totals = newCounters()
@@ -72,8 +74,9 @@ export class EarlierMaster {
     })
     channel.onMessage = (message) => this.#receive(message)
     channel.onClose = () => this.#gone()
-    channel.send({ type: 'alive' })
-    this.#alive = setInterval(() => channel.send({ type: 'alive' }), ALIVE_EVERY_MS).unref()
+    const tellAlive = () => channel.send({ type: 'alive', pid: process.pid })
+    tellAlive()
+    this.#alive = setInterval(tellAlive, ALIVE_EVERY_MS).unref()
   }
 
   /** Its channel closes a moment before it is no process any more, and holds nothing. */
@@ -148,8 +151,8 @@ export class EarlierMaster {
   }
 
   /** This one does not come up, and is about to end: the other one need not wait for that. */
-  fail({ exitCode, message }: CommandError): void {
-    this.#channel.send({ type: 'failed', exitCode, message })
+  fail(why: CommandError): void {
+    this.#channel.send(failedWith(why))
   }
 
   /** Its processes are gone. */
@@ -167,6 +170,7 @@ export class EarlierMaster {
 
   #receive(message: ToChild): void {
     if (message.type === 'given') this.#tellGiven()
+    else if (message.type === 'named') this.onNamed?.()
     else if (message.type === 'retired') this.#retired.get(`${message.group}:${message.slot}`)?.()
     else if (message.type === 'abandon') this.onAbandon?.()
     else if (message.type === 'left') {

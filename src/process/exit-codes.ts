@@ -62,12 +62,48 @@ export class CommandError extends Error {
   }
 }
 
+/** A failure on its way from a master to who has started it. */
+export interface Failed {
+  readonly type: 'failed'
+  readonly exitCode: number
+  readonly message: string
+  /** What to do about it; empty or left out where nothing better is known. */
+  readonly next?: string
+}
+
+export function failedWith({ exitCode, message, next }: CommandError): Failed {
+  return { type: 'failed', exitCode, message, next }
+}
+
+export function failureOf({ exitCode, message, next }: Failed): CommandError {
+  return new CommandError(exitCode, message, { next })
+}
+
 /** What a failure means for who asked: a bad declaration is the module's, a socket that cannot be had the address's. */
 export function asCommandError(error: unknown): CommandError {
   if (error instanceof CommandError) return error
   if (error instanceof SystemError) return new CommandError(Exit.Address, error.message, { cause: error })
   const isUsage = error instanceof UsageError
   return new CommandError(isUsage ? Exit.Module : Exit.Failure, messageOf(error), { cause: error })
+}
+
+/** What helps where a process cannot be started: EMFILE, EAGAIN, ENOMEM. */
+export const MORE =
+  'raise what it may have (ulimit -n, ulimit -u, memory; of systemd LimitNOFILE=, TasksMax=), or declare fewer processes'
+
+/** How a worker's process ended. */
+interface Boot {
+  readonly exitCode: number
+  /** There was a process. */
+  readonly hasStarted: boolean
+  readonly hasTimedOut: boolean
+}
+
+/** Why a server or a reload is given up whose worker ended before it was ready. */
+export function bootFailure({ hasStarted, hasTimedOut, exitCode }: Boot, message: string): CommandError {
+  if (!hasStarted) return new CommandError(Exit.Failure, message, { next: MORE })
+  const isAddress = exitCode === WorkerExit.Address
+  return new CommandError(isAddress ? Exit.Address : hasTimedOut ? Exit.Timeout : Exit.Module, message)
 }
 
 /** A worker's end as words: `exit 70 (boot failed)`, `signal SIGKILL`. `why` is what its master knows better. */

@@ -64,6 +64,8 @@ export interface InheritedGroup {
 
 export type ToSuccessor =
   | { readonly type: 'given' }
+  /** The service manager has been told of it. */
+  | { readonly type: 'named' }
   /** What has been counted so far. */
   | { readonly type: 'takeCharge'; readonly totals: Counters }
   /** The group's place in the inheritance, and a slot of it. */
@@ -72,7 +74,7 @@ export type ToSuccessor =
   | { readonly type: 'abandon' }
 
 export type FromSuccessor =
-  | { readonly type: 'alive' }
+  | { readonly type: 'alive'; readonly pid: number }
   /** Places of groups in the inheritance. */
   | { readonly type: 'wants'; readonly groups: readonly number[] }
   | { readonly type: 'able' }

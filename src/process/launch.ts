@@ -5,7 +5,7 @@ import type { ChildProcess } from 'node:child_process'
 import { closeSync } from 'node:fs'
 import { join } from 'node:path'
 import { addon } from '../addon.ts'
-import { CommandError, Exit } from './exit-codes.ts'
+import { CommandError, Exit, failureOf } from './exit-codes.ts'
 import type { MasterBoot, StartOptions } from './messages.ts'
 import { nodeSettings } from './node-flags.ts'
 import { openFile } from './open-file.ts'
@@ -37,7 +37,7 @@ function untilStarted({ process: child, channel }: Child): Promise<string> {
   return new Promise((resolve, reject) => {
     let failure = new CommandError(Exit.Failure, 'the daemon ended before it said anything')
     channel.onMessage = (message) => {
-      if (message.type === 'failed') failure = new CommandError(message.exitCode, message.message)
+      if (message.type === 'failed') failure = failureOf(message)
       if (message.type !== 'started') return
       child.unref()
       channel.destroy()

@@ -6,7 +6,7 @@ import { linkSync, renameSync, rmSync, unlinkSync, writeFileSync } from 'node:fs
 import { join } from 'node:path'
 import { codeOf } from '../errors.ts'
 import { type Identity, isAlive, ownIdentity } from './identity.ts'
-import { readShortFile } from './open-file.ts'
+import { fileError, readShortFile } from './open-file.ts'
 
 const ATTEMPTS = 5
 
@@ -72,7 +72,7 @@ function create(path: string): boolean {
     return true
   } catch (error) {
     if (codeOf(error) === 'EEXIST') return false
-    throw error
+    throw fileError(error, 'write', path)
   } finally {
     remove(draft)
   }

@@ -119,7 +119,7 @@ export class Master
     process.title = `millrace: master process  start_file=${this.#options.modules[0]}`
     if (this.#options.umask !== undefined) process.umask(this.#options.umask)
     reapOrphans(() => this.#pids())
-    const stopExtending = extendWhile(() => this.startsInTime)
+    const stopExtending = extendWhile(() => this.reign.leads && this.startsInTime)
     if (this.#earlier === null) feedWatchdog()
     try {
       if (this.#takeOver === null) {
@@ -136,6 +136,7 @@ export class Master
         tellStatus(this.seen)
         this.events.emit({ type: 'server', state: 'running', reason: '' })
         onUp(this.#banner())
+        this.#wake() // what was asked for during the start may be all that is still to come
       }
       await this.until(() => this.#stopping !== null)
     } catch (error) {
@@ -344,6 +345,10 @@ export class Master
     this.record()
     if (this.reign.leads) tellStatus(this.seen)
     if (this.isUp) this.#tellUnused()
+    this.#wake()
+  }
+
+  #wake(): void {
     for (const look of [...this.#waiting]) look()
   }
 

@@ -1,6 +1,7 @@
 // What master and children say to each other, as plain JSON on the private channel.
 
 import type { Counters } from '../counters.ts'
+import type { Failed } from './exit-codes.ts'
 import type { ConnectionRow, Credentials, Declaration, PeerNews, Place, Settings } from './group.ts'
 import type { FromSuccessor, Inheritance, ToSuccessor } from './inheritance.ts'
 import type { NodeSettings } from './node-flags.ts'
@@ -161,7 +162,7 @@ export type FromChild =
   /** It would lead this; or it does not any more, and its job has ended. */
   | { readonly type: 'stand' | 'resign'; readonly name: string; readonly ticket: number }
   /** It did not come up, or cannot go on; the reason with its stack. `isLogged`: it has written that itself. */
-  | { readonly type: 'failed'; readonly exitCode: number; readonly message: string; readonly isLogged?: boolean }
+  | (Failed & { readonly isLogged?: boolean })
   | { readonly type: 'report'; readonly report: Report }
   | { readonly type: 'connections'; readonly rows: readonly ConnectionRow[]; readonly hasMore: boolean }
   /** From a master to who launched it: everything serves. */

@@ -12,8 +12,18 @@ export function openFile(path: string, how: 'append' | 'replace', mode: number):
   try {
     return openSync(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | place, mode)
   } catch (cause) {
-    throw new CommandError(Exit.Failure, new SystemError(codeOf(cause), 'open', path).message, { cause })
+    throw fileError(cause, 'open', path)
   }
+}
+
+/** What a person is told who named the file, or the place where it is to be. */
+export function fileError(cause: unknown, syscall: 'open' | 'write', path: string): CommandError {
+  const code = codeOf(cause)
+  const isFull = code === 'ENOSPC' || code === 'EDQUOT'
+  const next = isFull
+    ? 'make room on that disk, or choose another place'
+    : `it has to be a plain file that this user may write: look at what is there (ls -ld ${path}), or name another one`
+  return new CommandError(Exit.Failure, new SystemError(code, syscall, path).message, { cause, next })
 }
 
 /** A short file of ours has at most this. */

@@ -1,12 +1,14 @@
 // The pid file: for people and their scripts. We never read it to learn whom to signal.
 
 import { closeSync, rmSync, writeSync } from 'node:fs'
-import { openFile, readShortFile } from './open-file.ts'
+import { fileError, openFile, readShortFile } from './open-file.ts'
 
 export function writePidFile(path: string, pid: number): void {
   const fd = openFile(path, 'replace', 0o644)
   try {
     writeSync(fd, `${pid}\n`)
+  } catch (cause) {
+    throw fileError(cause, 'write', path)
   } finally {
     closeSync(fd)
   }

@@ -60,7 +60,7 @@ export class Reload extends Turnover {
     this.supervisor.sockets.release()
     if (failure !== undefined) this.#giveBack(groups)
     this.supervisor.reconcile()
-    this.step('drain', this.drains.length)
+    this.step('drain', this.leavingCount)
     await this.drained()
     for (const group of groups) group.forgetInnerSockets()
     this.supervisor.reconcile()

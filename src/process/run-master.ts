@@ -4,7 +4,7 @@ import { guardOutput, log, sendLogTo } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import type { Channel } from './channel.ts'
 import { EarlierMaster } from './earlier-master.ts'
-import { CommandError, Exit } from './exit-codes.ts'
+import { CommandError, Exit, failedWith } from './exit-codes.ts'
 import { Master } from './master.ts'
 import type { FromChild, MasterBoot, StartOptions, ToChild } from './messages.ts'
 import { adoptNodeSettings } from './node-flags.ts'
@@ -51,7 +51,7 @@ export async function runMaster(
     return Exit.Ok
   } catch (error) {
     if (!(error instanceof CommandError)) throw error
-    launcher?.send({ type: 'failed', exitCode: error.exitCode, message: error.message })
+    launcher?.send(failedWith(error))
     log(error.message)
     return error.exitCode
   } finally {

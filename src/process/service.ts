@@ -24,12 +24,27 @@ export function tellService(...lines: readonly string[]): void {
   if (sys === null) return missing(`the service manager is not told when this server is ready: use Type=exec`)
   untold.push(lines.map((line) => `${line}\n`).join(''))
   if (untold.length > MOST_UNTOLD) untold.shift()
-  tell(sys, socket)
+  if (!isUnknown) tell(sys, socket)
 }
 
 /** What a manager that is busy has not taken yet, in order. */
 const untold: string[] = []
 const MOST_UNTOLD = 64
+/** The manager listens to its main process only (NotifyAccess=main), which is another master still. */
+let isUnknown = false
+
+/** What this master says is kept until the one before it has named it (MAINPID=): `speakUp`. */
+export function speakLater(): void {
+  isUnknown = true
+}
+
+export function speakUp(): void {
+  const { NOTIFY_SOCKET: socket = '' } = process.env
+  const { sys } = addon()
+  isUnknown = false
+  if (sys !== null) tell(sys, socket)
+}
+
 const TELL_AGAIN_MS = 50
 let again: NodeJS.Timeout | null = null
 

@@ -8,7 +8,7 @@ import { log } from '../log.ts'
 import { activatedDescriptors } from './activation.ts'
 import { BOOT_VARIABLE, CHANNEL_FD, CHANNEL_VARIABLE } from './boot.ts'
 import { Channel } from './channel.ts'
-import { CommandError, Exit } from './exit-codes.ts'
+import { CommandError, Exit, MORE } from './exit-codes.ts'
 import type { Boot, FromChild, MasterBoot, ToChild } from './messages.ts'
 import { childEnv, nodeFlags } from './node-flags.ts'
 import { startFile } from './start-file.ts'
@@ -40,18 +40,25 @@ export interface SpawnOptions {
   /** Where this child's inspector listens, when there is one. */
   readonly inspectorPort?: number | null
   readonly program?: Program
+  /** A shell starts it, which `process` is then: when that is killed, the child is one of the service manager's (or of process 1). */
+  readonly isForkedTwice?: boolean
 }
+
+/** Ends as what it has started. A shell gives what it leaves in the background no stdin by itself. */
+const FORK_TWICE = ['-c', '"$@" <&0 & wait "$!"', 'sh']
 
 export type StdioSource = 'ignore' | 'inherit' | 'pipe' | number
 
 /** Spawns a child and tells it its role. A spawn that fails is an 'error' event of `process`. */
 export function spawnChild(boot: Boot, options: SpawnOptions): Child {
   const { stdio, fds = [], isDetached, execArgv = [], inspectorPort = null, program = ownProgram() } = options
+  const { isForkedTwice = false } = options
   const all: StdioOptions = [...stdio, 'pipe', ...fds]
   if (boot.role === 'worker') all.push('ipc') // see handle-channel.ts
   const env = { ...childEnv(boot.role), [CHANNEL_VARIABLE]: String(CHANNEL_FD) }
   const args = [...nodeFlags(boot.role, inspectorPort, execArgv), program.startFile, ...label(boot)]
-  const child = trySpawn(program.node, args, { stdio: all, env, detached: isDetached })
+  const [file, argv] = isForkedTwice ? ['/bin/sh', [...FORK_TWICE, program.node, ...args]] : [program.node, args]
+  const child = trySpawn(file, argv, { stdio: all, env, detached: isDetached })
   const stream = child.stdio?.[CHANNEL_FD] ?? new Socket() // no stdio at all: EMFILE, of which 'error' will tell
   const channel = new Channel<FromChild, ToChild>(stream as Socket)
   channel.send({ type: 'boot', boot })
@@ -112,7 +119,7 @@ export function onceUnstarted(child: ChildProcess, tell: (error: Error) => void)
 
 /** What is told of a child that could not be started. */
 export function spawnFailure(error: Error): CommandError {
-  return new CommandError(Exit.Failure, `cannot start a process: ${error.message}`, { cause: error })
+  return new CommandError(Exit.Failure, `cannot start a process: ${error.message}`, { cause: error, next: MORE })
 }
 
 /** Arguments that nobody reads: for `ps`, and because a process title can be no longer than what was on the line. */

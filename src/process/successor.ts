@@ -3,7 +3,7 @@
 
 import { execFile } from 'node:child_process'
 import { messageOf } from '../errors.ts'
-import { CommandError, describeExit, Exit } from './exit-codes.ts'
+import { CommandError, describeExit, Exit, failureOf } from './exit-codes.ts'
 import type { PeerRow } from './group.ts'
 import type { FromChild, ToChild } from './messages.ts'
 import { childEnv, nodeFlags } from './node-flags.ts'
@@ -24,8 +24,10 @@ export class Successor {
   /** Where its processes are reached; null before it has said so. */
   peers: readonly PeerRow[] | null = null
   onPeers: (() => void) | null = null
-  /** The end of its process. Never rejects. */
+  /** The end of its process, unless it has been released. Never rejects. */
   readonly gone: Promise<void>
+  /** 0 before it has said anything. */
+  pid = 0
   readonly #child: Child
   #failure: CommandError | null = null
   #said: FromChild[] = []
@@ -33,9 +35,14 @@ export class Successor {
   #words = 0
   #silence: NodeJS.Timeout | undefined
   #tellGone!: () => void
+  /** Its process is another one than the child: that is to end when it leads. */
+  readonly #isForkedTwice: boolean
+  #isReleased = false
 
-  constructor(child: Child) {
+  /** One that is forked twice leads a process group of its own, with what is between. */
+  constructor(child: Child, isForkedTwice: boolean) {
     this.#child = child
+    this.#isForkedTwice = isForkedTwice
     this.gone = new Promise((resolve) => {
       this.#tellGone = resolve
     })
@@ -46,10 +53,6 @@ export class Successor {
       this.#ended(new CommandError(Exit.Failure, `the new master ended before it was in charge: ${how}`))
     })
     this.#listen(FIRST_WORD_MS)
-  }
-
-  get pid(): number {
-    return this.#child.process.pid ?? 0
   }
 
   send(message: ToChild): void {
@@ -73,11 +76,16 @@ export class Successor {
     })
   }
 
-  /** It leads: from here on it may be silent. */
-  release(): void {
+  /** It leads: from here on it may be silent. Resolves when nobody is between it and a service manager. */
+  async release(): Promise<void> {
     clearTimeout(this.#silence)
     this.#silence = undefined
     this.#child.process.unref()
+    if (!this.#isForkedTwice) return
+    this.#isReleased = true
+    const { process: between } = this.#child
+    const ended = new Promise((resolve) => between.once('exit', resolve))
+    if (between.kill('SIGKILL')) await ended
   }
 
   /** It is not wanted. Resolves when it is gone: by itself, within its workers' time to stop, or killed. */
@@ -85,7 +93,7 @@ export class Successor {
     clearTimeout(this.#silence)
     this.#silence = undefined
     this.send({ type: 'abandon' })
-    const late = setTimeout(() => this.#child.process.kill('SIGKILL'), stopTimeoutMs + LEAVE_SLACK_MS)
+    const late = setTimeout(() => this.#kill(), stopTimeoutMs + LEAVE_SLACK_MS)
     await this.gone
     clearTimeout(late)
   }
@@ -97,8 +105,9 @@ export class Successor {
     else if (message.type === 'peers') {
       this.peers = message.rows
       this.onPeers?.()
-    } else if (message.type === 'failed') this.#fail(new CommandError(message.exitCode, message.message))
-    else if (message.type !== 'alive') this.#said.push(message)
+    } else if (message.type === 'failed') this.#fail(failureOf(message))
+    else if (message.type === 'alive') this.pid = message.pid
+    else this.#said.push(message)
     this.#look()
   }
 
@@ -115,8 +124,14 @@ export class Successor {
 
   #giveUp(why: string): void {
     this.#fail(new CommandError(Exit.Timeout, why))
-    this.#child.process.kill('SIGKILL')
+    this.#kill()
     this.#look()
+  }
+
+  #kill(): void {
+    const { process: child } = this.#child
+    if (!this.#isForkedTwice || child.pid === undefined) child.kill('SIGKILL')
+    else if (child.exitCode === null && child.signalCode === null) process.kill(-child.pid, 'SIGKILL')
   }
 
   #fail(failure: CommandError): void {
@@ -124,6 +139,7 @@ export class Successor {
   }
 
   #ended(why: CommandError): void {
+    if (this.#isReleased) return
     clearTimeout(this.#silence)
     this.#silence = undefined
     this.#fail(why)

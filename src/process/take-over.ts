@@ -9,6 +9,7 @@ import { asCommandError, type CommandError } from './exit-codes.ts'
 import type { Settings } from './group.ts'
 import { type Household, tidy } from './household.ts'
 import type { Reign } from './reign.ts'
+import { speakLater, speakUp } from './service.ts'
 import type { GroupState } from './slot.ts'
 import type { Sockets } from './sockets.ts'
 
@@ -44,6 +45,8 @@ export class TakeOver {
   /** From now on it is known when the earlier master gives up, or is killed. */
   async join(): Promise<void> {
     const earlier = this.#earlier
+    speakLater()
+    earlier.onNamed = speakUp
     await this.#household.join(earlier)
     earlier.onAbandon = () => {
       if (this.#master.reign.isOpen) this.#master.reign.move('abandoned')
@@ -117,6 +120,7 @@ export class TakeOver {
     const [master, household, earlier] = [this.#master, this.#household, this.#earlier]
     const { pid } = earlier.inheritance
     if (earlier.isGone) await earlier.ended()
+    if (earlier.isGone) speakUp() // nobody is left who would name it
     if (earlier.isGone && household.lock?.isOurs() === true) tidy(() => household.control?.take(pid)) // it may have left its socket's second name
     if (earlier.isSettled) return
     try {

@@ -4,7 +4,7 @@
 import { messageOf } from '../errors.ts'
 import { now } from '../loop/clock.ts'
 import type { Events, Operation } from './events.ts'
-import { CommandError, Exit, WorkerExit } from './exit-codes.ts'
+import { bootFailure, type CommandError, WorkerExit } from './exit-codes.ts'
 import type { Declaration } from './group.ts'
 import type { SlotReceipt } from './receipts.ts'
 import { type Blueprint, type GroupState, type Slot, socketOf } from './slot.ts'
@@ -159,6 +159,12 @@ export class Turnover {
       if (exit !== undefined) receipt.note = drainNote(exit, all[0] as WorkerHandle)
     })
     return { receipt, gone }
+  }
+
+  /** Processes that are still to be waited for. */
+  protected get leavingCount(): number {
+    const slots = this.supervisor.groups.flatMap((group) => group.slots)
+    return slots.reduce((sum, { leaving }) => sum + leaving.size, 0)
   }
 
   protected removeGroup(group: GroupState): void {
@@ -345,8 +351,7 @@ function notReady(name: string, reason: string, exit: WorkerExitInfo, { reloadMo
     reloadMode === 'start-first' && EXCLUSIVE.test(reason)
       ? `\nOld and new process live side by side during a reload: what only one can have needs reloadMode: 'stop-first', or onWorkerRetire and onWorkerActive.`
       : ''
-  const exitCode = exit.hasTimedOut ? Exit.Timeout : exit.exitCode === WorkerExit.Address ? Exit.Address : Exit.Module
-  return new CommandError(exitCode, `worker ${name} did not become ready: ${reason}${hint}`)
+  return bootFailure(exit, `worker ${name} did not become ready: ${reason}${hint}`)
 }
 
 function drainNote(exit: WorkerExitInfo, old: WorkerHandle): string {

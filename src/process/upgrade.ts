@@ -115,7 +115,9 @@ export class Upgrade {
       this.#giveWay(successor.pid)
       successor.send({ type: 'takeCharge', totals: await this.#master.totals() })
       const { version: itsVersion, node } = await successor.expect('leads', this.#signal)
+      await successor.release()
       tellService('READY=1', `MAINPID=${successor.pid}`) // not before: it would take the end of that one for the server's
+      successor.send({ type: 'named' })
       this.#leader = { pid: successor.pid, version: itsVersion, node }
     } catch (error) {
       await this.#goOn(successor)
@@ -131,8 +133,14 @@ export class Upgrade {
     const { boot, fds } = this.#inheritance()
     const stdio = isDaemon ? daemonStdio(options, runDir) : (['inherit', 'inherit', 'inherit'] as const)
     const [, , err] = stdio
+    // A main process that was no child of systemd's when it was told of it counts as gone at a stop, and all is killed at once.
+    const isForkedTwice = isManaged()
     try {
-      return new Successor(spawnChild(boot, { stdio: [...stdio], fds, isDetached: isDaemon, program }))
+      const isDetached = isDaemon || isForkedTwice
+      return new Successor(
+        spawnChild(boot, { stdio: [...stdio], fds, isDetached, program, isForkedTwice }),
+        isForkedTwice,
+      )
     } finally {
       if (typeof err === 'number') closeSync(err)
     }
@@ -210,7 +218,6 @@ export class Upgrade {
 
   async #leave(successor: Successor): Promise<void> {
     log(`upgrade: pid ${successor.pid} is the master now`)
-    successor.release()
     successor.onHurry = (timeoutMs) => this.#master.hurry(timeoutMs)
     this.#master.onReplaced()
     successor.onPeers = () => this.#follow(successor)
@@ -234,13 +241,18 @@ export class Upgrade {
 
 /** A shell, a container or a service manager that waits for this very process would take its end for the server's. */
 function refuseUnfit({ isDaemon }: Household): void {
-  const { NOTIFY_SOCKET = '' } = process.env
-  if (isDaemon || (NOTIFY_SOCKET !== '' && addon().sys !== null && process.pid !== 1)) return
+  if (isDaemon || (isManaged() && process.pid !== 1)) return
   const who = process.pid === 1 ? 'the first process of a container' : 'a server in the foreground'
   throw new CommandError(
     Exit.Failure,
     `${who} keeps its pid, so its master cannot be replaced: use 'restart', start it with -d, or as a service with Type=notify`,
   )
+}
+
+/** By a service manager that can be told of another pid. */
+function isManaged(): boolean {
+  const { NOTIFY_SOCKET = '' } = process.env
+  return NOTIFY_SOCKET !== '' && addon().sys !== null
 }
 
 function attempt(step: () => void): void {

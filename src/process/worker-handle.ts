@@ -46,6 +46,8 @@ export interface WorkerExitInfo {
   readonly isLogged: boolean
   /** What it logged last, if its log comes through the master. */
   readonly lastLog: readonly string[]
+  /** There was a process. */
+  readonly hasStarted: boolean
   readonly hadBeenReady: boolean
   readonly hasTimedOut: boolean
   /** It did not end in its time to stop. */
@@ -462,6 +464,7 @@ export class WorkerHandle {
       reason: this.#reason,
       isLogged: this.#isLogged,
       lastLog: lines,
+      hasStarted: spawnError === '',
       hadBeenReady: this.#isReady,
       hasTimedOut: this.#hasTimedOut,
       wasKilled: this.#wasKilled,

@@ -4,7 +4,7 @@
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { ask, echo, HANGS, inSandbox, type Outcome, portOf, type Sandbox } from '../support/server.ts'
+import { ask, echo, HANGS, inSandbox, type Outcome, portOf, type Sandbox, startFile } from '../support/server.ts'
 import { until } from '../support/until.ts'
 import { root } from '../tooling/support.ts'
 
@@ -211,6 +211,15 @@ test('after a start that failed, the next one works', async () => {
     await refused(box, box.file('app.js', 'throw new Error("planted")'), /planted/)
     await box.start(box.file('app.js', echo()))
     await box.stop()
+  })
+})
+
+test('what a process may have is not enough: a failure of the machine, exit code 1, with what helps', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file('app.js', echo(8))
+    const limited = `ulimit -n 30; exec "$0" "$@"`
+    const outcome = await box.spawn('sh', ['-c', limited, process.execPath, startFile, 'start', '-d', module]).ended
+    check(outcome, /EMFILE\nnext: raise what it may have \(ulimit -n/, 1)
   })
 })
 

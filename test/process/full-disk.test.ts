@@ -49,6 +49,10 @@ test('on a full disk workers are replaced, reloads go through, an upgrade is giv
       assert.is((await upgrade(box)).oldPid, before.pid)
       assert.match(await ask(port, 'x'), /^x/)
       await box.stop()
+      fill(box)
+      const { code, stderr } = await box.command('start', '-d', box.file('app.js', echo()))
+      assert.is(code, 1)
+      assert.match(stderr, new RegExp(`write ${box.runDir}/(lock|millrace.pid): ENOSPC .*\n.*next: make room`))
     } finally {
       execFileSync('umount', ['-l', box.runDir])
     }

@@ -3,9 +3,11 @@
 
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import net from 'node:net'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { ask as askMaster } from '../../src/process/control.ts'
 import { isAlive, ownIdentity } from '../../src/process/identity.ts'
 import { reload } from '../support/reload.ts'
 import { ask, assertGone, echo, inSandbox, lives, portOf, type Sandbox, succeeded } from '../support/server.ts'
@@ -198,6 +200,29 @@ test('a master that is suspended is said to be, by every command, with what lets
     }
     process.kill(pid, 'SIGCONT')
     await box.stop()
+  })
+})
+
+test('a master that is suspended is not waited for', async () => {
+  await inSandbox(async (box) => {
+    mkdirSync(box.runDir, { recursive: true })
+    const silent = net.createServer()
+    await new Promise<void>((resolve) => silent.listen(join(box.runDir, 'control.sock'), resolve))
+    try {
+      const looks = [true, true, false, true, true, true] // strace stops it at each system call, for a moment
+      const asked = askMaster(
+        box.runDir,
+        { command: 'ping' },
+        60_000,
+        process.geteuid?.(),
+        () => looks.shift() ?? false,
+      )
+      const failure = await asked.catch((error) => error)
+      assert.is(failure?.exitCode, 7)
+      assert.is(looks.length, 0)
+    } finally {
+      silent.close()
+    }
   })
 })
 

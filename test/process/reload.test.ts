@@ -1,13 +1,17 @@
 // `reload`: every process is replaced by one with the code that is on disk now, the old ones finish their work, and
 // whatever is wrong with the new code, the old one goes on.
 
-import { readdirSync, symlinkSync, unlinkSync } from 'node:fs'
+import { existsSync, readdirSync, symlinkSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { ask as askMaster } from '../../src/process/control.ts'
 import { reload, version, versionAt } from '../support/reload.ts'
 import { ask, Client, echo, inSandbox, lives, portOf, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
+
+/** On a busy machine. */
+const SLOW_MS = 20_000
 
 test('every process is replaced by one with the new code, on the same port, and the receipt says so', async () => {
   await inSandbox(async (box) => {
@@ -38,6 +42,28 @@ test('a person sees a table', async () => {
     assert.match(stdout, /^worker +result +old +new +ready +drained/)
     assert.match(stdout, /\necho:1 +replaced +\d+ +\d+ +\d+ ms +\d+ ms\nreloaded in \d/)
     await box.stop()
+  })
+})
+
+test('a reload and a scale that are asked for during a start come after it, although nothing else happens then', async () => {
+  await inSandbox(async (box) => {
+    const waits = `import { existsSync } from 'node:fs'
+      worker.onWorkerStart = async () => {
+        while (!existsSync('${box.directory}/go')) await new Promise((resolve) => setTimeout(resolve, 5))
+      }`
+    const server = box.begin('start', box.file('app.js', version(1, 1, waits)))
+    await until(() => existsSync(join(box.runDir, 'control.sock')))
+    await until(async () => workersOf(await box.status())[0]?.state === 'starting')
+    box.file('app.js', version(2, 1, waits))
+    const scale = { command: 'scale', name: 'echo', scale: { by: 1 } } as const
+    const asked = Promise.all([{ command: 'reload' } as const, scale].map((one) => askMaster(box.runDir, one, SLOW_MS)))
+    await box.status() // answered after these two have been read
+    box.file('go', '')
+    for (const answer of await asked) assert.is(answer?.ok === true && answer.outcome?.exitCode, 0)
+    const after = await box.status()
+    assert.is(await versionAt(portOf(after)), '2')
+    assert.is(workersOf(after).length, 2)
+    await server.end('SIGTERM')
   })
 })
 

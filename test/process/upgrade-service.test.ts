@@ -9,7 +9,7 @@ import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
 import { failed, upgrade } from '../support/release.ts'
 import { reload } from '../support/reload.ts'
-import { ask, echo, freePort, inSandbox, lives, startFile } from '../support/server.ts'
+import { ask, echo, freePort, inSandbox, lives, portOf, startFile } from '../support/server.ts'
 import { activated, endManager, manager } from '../support/systemd.ts'
 import { until } from '../support/until.ts'
 
@@ -99,6 +99,43 @@ if (addon().sys !== null) {
       }
     })
   })
+
+  test('a new master is no child of the old one when its service manager is told, and says nothing before', async () => {
+    await inSandbox(async (box) => {
+      const systemd = await manager(box)
+      try {
+        const more = `import { existsSync } from 'node:fs'
+          import { setTimeout as sleep } from 'node:timers/promises'
+          worker.onMessage = async (connection, line) => {
+            while (!existsSync('${box.directory}/go')) await sleep(10)
+            connection.send(line)
+          }`
+        const module = box.file('app.js', echo(1, more))
+        const server = await box.foreground(module)
+        const answer = ask(portOf(await box.status()), 'x')
+        box.file('app.js', echo(2, more))
+        const upgraded = upgrade(box, module)
+        const told = () => /^READY=1\nMAINPID=(\d+)\n(?!STATUS)/m.exec(systemd.stdout)
+        const [, pid = ''] = await until(told, SLOW_MS)
+        assert.is.not(parentOf(Number(pid)), server.pid)
+        assert.is(server.process.exitCode, null)
+        await systemd.says(/^STATUS=2 of 2 processes ready$/m)
+        const ofNew = systemd.stdout.indexOf('STATUS=2 of 2')
+        assert.ok(ofNew > systemd.stdout.indexOf(`MAINPID=${pid}`), 'systemd listens to its main process only')
+        box.file('go', '')
+        assert.is(await answer, 'x')
+        assert.is(String((await upgraded).pid), pid)
+        await server.ended
+        await box.stop()
+      } finally {
+        await endManager(systemd)
+      }
+    })
+  })
+}
+
+function parentOf(pid: number): number {
+  return Number(/^PPid:\t(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1])
 }
 
 test.run()

@@ -22,7 +22,7 @@ export async function findServer(line: Line, request: Request = { command: 'ping
   const [module = ''] = line.modules
   const { places, unreadable } = placesToAsk(module, runDirOf(line.flags))
   for (const { path, uid } of places) {
-    const answer = await ask(path, request, ANSWER_TIMEOUT_MS, uid).catch((error) => {
+    const answer = await ask(path, request, ANSWER_TIMEOUT_MS, uid, () => isSuspended(path)).catch((error) => {
       throw error instanceof CommandError && error.exitCode === Exit.Timeout ? silent(path, error) : error
     })
     if (answer !== null) return { path, uid, done: granted(answer) }
@@ -30,6 +30,11 @@ export async function findServer(line: Line, request: Request = { command: 'ping
   const others = unreadable.length === 0 ? '' : `; another user's server may be in ${unreadable.join(', ')}: try sudo`
   const { paths, elsewhere } = runDirCandidates(module, runDirOf(line.flags))
   throw new CommandError(Exit.NotRunning, `not running (looked in ${[...paths, ...elsewhere].join(', ')}${others})`)
+}
+
+function isSuspended(runDir: string): boolean {
+  const holder = Lock.holderIn(runDir)
+  return isAlive(holder) && isStopped(holder.pid)
 }
 
 /** Why a master does not answer, and what to do about it, as far as can be seen from here. */

@@ -272,7 +272,7 @@ test('sums are exact, locks hold, watchers see the order; crashes and a reload l
     const kept = `return [await map.get('sum'), await map.get('list'), await Shared.counter('hits').get()]`
     assert.equal(await (all[0] as Remote).value(kept), [8000, { n: 100 }, 200_000])
     for (const { client } of all) client.close()
-    succeeded(await box.command('reload'))
+    await box.operate({ command: 'reload' })
     all = await remotes(port, 1)
     assert.equal(await (all[0] as Remote).value(kept), [8000, { n: 100 }, 200_000])
     for (const { client } of all) client.close()

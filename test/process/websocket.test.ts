@@ -13,7 +13,7 @@ import WebSocket, { WebSocketServer } from 'ws'
 import { addon } from '../../src/addon.ts'
 import { AsyncTcpConnection, CloseFrame, websocket } from '../../src/index.ts'
 import { Authority } from '../support/certificates.ts'
-import { inSandbox, type Sandbox, succeeded } from '../support/server.ts'
+import { inSandbox, type Sandbox } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 
 const APP = `
@@ -295,7 +295,7 @@ test('a broadcast reaches everybody; a reload says 1012, and everybody can come 
     sockets[0]?.send('all')
     for (const [bytes] of await within(10_000, Promise.all(heard))) assert.is(String(bytes), 'to all')
     const codes = sockets.map((socket) => once(socket, 'close'))
-    succeeded(await box.command('reload'))
+    await box.operate({ command: 'reload' })
     for (const [code] of await within(10_000, Promise.all(codes))) assert.is(code, 1012)
     const again = await connected(port)
     assert.is(await ask(again, 'room'), '7')

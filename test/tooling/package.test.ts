@@ -19,6 +19,7 @@ import { delimiter, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { platformName } from '../../src/addon.ts'
+import { caseTest } from '../support/length.ts'
 import { inProject, node, root, run } from './support.ts'
 
 interface Packed {
@@ -121,35 +122,38 @@ for (const [scripts, flags] of [
   ['without scripts', ['--ignore-scripts']],
 ] as const) {
   for (const compiler of ['a compiler', 'no compiler']) {
-    test(`installed ${scripts} and ${compiler} in an empty folder it builds nothing, starts and serves`, async () => {
-      await inProject({}, async (directory) => {
-        const env: Record<string, string> = compiler === 'a compiler' ? {} : { PATH: bareTools(directory) }
-        await install(directory, [...flags], env)
-        const installed = join(directory, 'node_modules/millrace')
-        assert.not(existsSync(join(installed, 'native/build')))
-        assert.not(existsSync(join(installed, 'binding.gyp'))) // npm would build it
-        const app = `import { Worker } from 'millrace'
+    caseTest(scripts === 'with scripts' && compiler === 'no compiler')(
+      `installed ${scripts} and ${compiler} in an empty folder it builds nothing, starts and serves`,
+      async () => {
+        await inProject({}, async (directory) => {
+          const env: Record<string, string> = compiler === 'a compiler' ? {} : { PATH: bareTools(directory) }
+          await install(directory, [...flags], env)
+          const installed = join(directory, 'node_modules/millrace')
+          assert.not(existsSync(join(installed, 'native/build')))
+          assert.not(existsSync(join(installed, 'binding.gyp'))) // npm would build it
+          const app = `import { Worker } from 'millrace'
           new Worker('text://127.0.0.1:0', { onMessage: (connection, line) => connection.send(line) })
           Worker.runAll()`
-        writeFileSync(join(directory, 'app.mjs'), app)
-        const command = (...args: string[]) =>
-          run(
-            'node',
-            ['node_modules/millrace/dist/start.js', ...args, '--run-dir', join(directory, 'run')],
-            directory,
-            env,
-          )
-        const { code, stdout, stderr } = await command('start', '-d', 'app.mjs')
-        assert.is(code, 0, stderr)
-        const port = Number(/127\.0\.0\.1:(\d+)/.exec(stdout)?.[1])
-        const client = net.connect(port, '127.0.0.1')
-        client.write('hello\n')
-        const [answer] = await once(client, 'data')
-        client.destroy()
-        assert.is(String(answer), 'hello\n')
-        assert.is((await command('stop', 'app.mjs')).code, 0)
-      })
-    })
+          writeFileSync(join(directory, 'app.mjs'), app)
+          const command = (...args: string[]) =>
+            run(
+              'node',
+              ['node_modules/millrace/dist/start.js', ...args, '--run-dir', join(directory, 'run')],
+              directory,
+              env,
+            )
+          const { code, stdout, stderr } = await command('start', '-d', 'app.mjs')
+          assert.is(code, 0, stderr)
+          const port = Number(/127\.0\.0\.1:(\d+)/.exec(stdout)?.[1])
+          const client = net.connect(port, '127.0.0.1')
+          client.write('hello\n')
+          const [answer] = await once(client, 'data')
+          client.destroy()
+          assert.is(String(answer), 'hello\n')
+          assert.is((await command('stop', 'app.mjs')).code, 0)
+        })
+      },
+    )
   }
 }
 

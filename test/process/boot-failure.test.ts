@@ -148,8 +148,6 @@ test('an onWorkerStart that throws is tried five times', async () => {
     assert.is(code, 6)
     assert.is(stderr.match(/^try$/gm)?.length, 5)
     assert.match(stderr, /Error: planted\n +at .*app\.js:/)
-    const daemon = await box.command('start', '-d', box.file('app.js', echo(1, throwing)))
-    check(daemon, /worker echo:0: Error: planted\n +at .*app\.js:/, 6)
   })
 })
 

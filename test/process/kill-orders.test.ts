@@ -7,7 +7,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
 import { atLength } from '../support/length.ts'
-import { ask, echo, freePort, inSandbox, lives, type Sandbox, workersOf } from '../support/server.ts'
+import { ask, echo, freePort, HANGS, inSandbox, lives, type Sandbox, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 async function kill(pid: number): Promise<void> {
@@ -70,7 +70,7 @@ test('describe: killed before its master the reload is given up, and after it no
     const flag = join(box.directory, 'spin')
     const spins = `
       const { existsSync } = await import('node:fs')
-      if (existsSync(${JSON.stringify(flag)})) { console.error('spinning', process.pid); for (;;); }`
+      if (existsSync(${JSON.stringify(flag)})) { console.error('spinning', process.pid); ${HANGS} }`
     const module = box.file('app.js', echo(1, spins))
     const status = await box.start(module)
     writeFileSync(flag, '')
@@ -96,7 +96,7 @@ test('describe: killed before its master the reload is given up, and after it no
 
 test('a callback that spins when its master is killed', async () => {
   await inSandbox(async (box) => {
-    const spins = `Worker.onWorkerExit = () => { console.error('spinning', process.pid); for (;;); }`
+    const spins = `Worker.onWorkerExit = () => { console.error('spinning', process.pid); ${HANGS} }`
     const module = box.file('app.js', echo(1, spins))
     const status = await box.start(module)
     await kill(workersOf(status)[0]?.pid ?? 0)

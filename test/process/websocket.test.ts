@@ -13,6 +13,7 @@ import WebSocket, { WebSocketServer } from 'ws'
 import { addon } from '../../src/addon.ts'
 import { AsyncTcpConnection, CloseFrame, websocket } from '../../src/index.ts'
 import { Authority } from '../support/certificates.ts'
+import { longTest } from '../support/length.ts'
 import { inSandbox, type Sandbox } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 
@@ -303,7 +304,7 @@ test('a broadcast reaches everybody; a reload says 1012, and everybody can come 
   })
 })
 
-test('a page in Chromium: fetch, an upload, EventSource, a WebSocket with compression', async () => {
+longTest('a page in Chromium: fetch, an upload, EventSource, a WebSocket with compression', async () => {
   await serving(async (box, port) => {
     const profile = mkdtempSync(join(tmpdir(), 'millrace-chromium-'))
     const args = [

@@ -5,6 +5,7 @@ import {
   copyFileSync,
   existsSync,
   mkdirSync,
+  mkdtempSync,
   readdirSync,
   readFileSync,
   realpathSync,
@@ -14,7 +15,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import net from 'node:net'
-import { homedir } from 'node:os'
+import { homedir, tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -55,8 +56,20 @@ console.log(createRequire(import.meta.url)('millrace').Worker === Worker)
 `,
 }
 
+/** Packed once, and lent to every test. */
+const tarballs = mkdtempSync(join(tmpdir(), 'tooling-'))
+process.once('exit', () => rmSync(tarballs, { recursive: true, force: true }))
+let packing: Promise<Packed> | undefined
+
 async function pack(directory: string): Promise<Packed> {
-  const args = ['pack', '--ignore-scripts', '--json', '--pack-destination', directory]
+  packing ??= packOnce()
+  const packed = await packing
+  copyFileSync(join(tarballs, packed.filename), join(directory, packed.filename))
+  return packed
+}
+
+async function packOnce(): Promise<Packed> {
+  const args = ['pack', '--ignore-scripts', '--json', '--pack-destination', tarballs]
   const { code, stdout, stderr } = await run('npm', args, root)
   assert.is(code, 0, stderr)
   const answer = JSON.parse(stdout) as Packed[] | Record<string, Packed>

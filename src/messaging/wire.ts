@@ -182,7 +182,7 @@ export function serialized(value: unknown): Buffer {
 
 /** The value in `bytes` from `start` to `end`, which shares nothing with them. Throws ProtocolError. */
 export function unpack(form: Form, bytes: Buffer, start: number, end: number): unknown {
-  if (form === Form.Ascii) return (bytes as Slicer).latin1Slice(start, end)
+  if (form === Form.Ascii) return asciiAt(bytes, start, end)
   if (form === Form.Utf8) return (bytes as Slicer).utf8Slice(start, end)
   if (form === Form.Number && end - start === 8) return bytes.readDoubleLE(start)
   if (form === Form.Json) return parsed((bytes as Slicer).utf8Slice(start, end))
@@ -192,6 +192,28 @@ export function unpack(form: Form, bytes: Buffer, start: number, end: number): u
   if (form === Form.Utf16) return bytes.toString('utf16le', start, end)
   if (form === Form.Value) return deserialized(copyOf(bytes, start, end))
   throw new ProtocolError('ERR_MESH_FRAME', `a value of form ${form}`)
+}
+
+/** What a passage holds at most, in bytes. A text that is kept keeps it. */
+const PASSAGE_BYTES = 1024
+/** Shorter ones V8 copies out of a string. */
+const SHORTEST_SLICE = 13
+
+/** A part of a read as one string, of which short texts are slices: each by itself is a call into V8, five times as dear. */
+let passage = ''
+let passageStart = 0
+let passageOf: Buffer | null = null
+
+function asciiAt(bytes: Buffer, start: number, end: number): string {
+  const length = end - start
+  const isShort = length >= SHORTEST_SLICE && length <= PASSAGE_BYTES / 4
+  if (passageOf !== bytes || start < passageStart || end > passageStart + passage.length) {
+    if (!isShort || bytes.length - end < length) return (bytes as Slicer).latin1Slice(start, end)
+    passageOf = bytes
+    passageStart = start
+    passage = (bytes as Slicer).latin1Slice(start, Math.min(bytes.length, start + PASSAGE_BYTES))
+  }
+  return passage.slice(start - passageStart, end - passageStart)
 }
 
 /** Of its own memory: typed arrays in it would otherwise show all of what was received. */
@@ -250,6 +272,7 @@ export class FrameReader {
 
   /** Throws ProtocolError. What `onFrame` throws leaves the rest unread. */
   receive(bytes: Buffer): void {
+    passageOf = null // what it was read from may be another by now
     let at = this.#partial === null ? 0 : this.#complete(bytes)
     while (at >= 0 && bytes.length - at >= SIZE_BYTES) {
       const end = at + SIZE_BYTES + this.#sizeAt(bytes, at)

@@ -5,6 +5,7 @@ import { chmodSync, chownSync, existsSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { atLength, caseTest } from '../support/length.ts'
 import { reload, version, versionAt } from '../support/reload.ts'
 import {
   ask,
@@ -160,7 +161,7 @@ test('an address change that fails half-way can be undone, and is tried again', 
     for (const [number, port] of [
       [2, from],
       [3, to],
-    ] as const) {
+    ].slice(0, atLength(1, 2)) as [number, number][]) {
       box.file('app.js', at(9, to, fail))
       assert.is((await box.command('reload')).code, 6)
       assert.is(await versionAt(from), number === 2 ? '1' : '2') // slot 1 is still there
@@ -190,7 +191,7 @@ test('a process that a half-done address change has left takes its socket along 
 })
 
 for (const name of ['echo', 'none']) {
-  test(`the scheme may change on one port, of a worker named ${name}`, async () => {
+  caseTest(name === 'echo')(`the scheme may change on one port, of a worker named ${name}`, async () => {
     await inSandbox(async (box) => {
       const port = await freePort()
       const program = (scheme: string) =>

@@ -4,7 +4,7 @@
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { atLength, caseTest } from '../support/length.ts'
+import { atLength, caseTest, longTest } from '../support/length.ts'
 import { ask, echo, HANGS, inSandbox, type Outcome, portOf, type Sandbox } from '../support/server.ts'
 import { until } from '../support/until.ts'
 import { root } from '../tooling/support.ts'
@@ -170,7 +170,7 @@ test('workers that die as soon as they are ready, and so are never ready togethe
   )
 })
 
-test('a worker that exits before it is ready counts as a boot that failed', async () => {
+longTest('a worker that exits before it is ready counts as a boot that failed', async () => {
   await inSandbox((box) =>
     refused(box, box.file('app.js', echo(1, `worker.onWorkerStart = () => process.exit(3)`)), /worker echo:0: exit 3/),
   )

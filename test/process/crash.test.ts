@@ -19,7 +19,7 @@ function replaced(box: Sandbox, id = 0, incarnation = 2): Promise<Status> {
 
 test('kill -9 of a worker: another has its id, and the connections of the others are untouched', async () => {
   await inSandbox(async (box) => {
-    const status = await box.start(box.file('app.js', echo(4)))
+    const status = await box.start(box.file('app.js', echo(2)))
     const clients = await Promise.all(Array.from({ length: 16 }, () => Client.connect(portOf(status))))
     const served = new Map<Client, number>()
     for (const client of clients) served.set(client, Number((await client.ask('hello')).split(' ')[1]))

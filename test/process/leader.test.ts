@@ -87,6 +87,8 @@ test('a leader is one, also through crashes, a signal and reloads; and ends with
     const third = await leader(box, second.pid)
     assert.ok(lines(box).some(({ what, pid }) => what === 'end' && pid === second.pid))
     assert.is(terms(box).length, 3)
+    // Else a process that takes a place with the old code could lead meanwhile.
+    await until(async () => workersOf(await box.status()).every(({ state }) => state === 'ready'), 20_000)
 
     program(box, 2)
     await box.operate({ command: 'reload' })

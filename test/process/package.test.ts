@@ -72,6 +72,12 @@ test('an app that cannot resolve the package is told what to do', async () => {
 
 test('without an app it is the demo, and its line to try works (ports 8888 to 8891 must be free)', async () => {
   await inSandbox(async (box) => {
+    const isFree = (port: number) =>
+      Client.connect(port).then(
+        (client) => client.close(),
+        () => true,
+      )
+    for (const port of [8888, 8889, 8890, 8891]) await until(() => isFree(port), 60_000) // of somebody's demo
     const { stdout } = succeeded(await box.command('start', '-d'))
     for (const row of [
       /^hello +text +127\.0\.0\.1:8888 +4 +\[OK\]$/m,

@@ -58,7 +58,7 @@ const everything = (version: number, more = '') => `
   const here = import.meta.dirname
   const note = (what) => appendFileSync(join(here, 'notes'), '${version} ' + what + '\\n')
   const text = new Worker('text://127.0.0.1:0', { name: 'text', count: 2, drainTimeoutMs: 800 })
-  const many = new Worker('text://127.0.0.1:0', { name: 'many', count: 3, reusePort: true, drainTimeoutMs: 800 })
+  const many = new Worker('text://127.0.0.1:0', { name: 'many', count: 2, reusePort: true, drainTimeoutMs: 800 })
   const unix = new Worker('unix://' + join(here, 'app.sock'), { name: 'unix', drainTimeoutMs: 800 })
   const udp = new Worker('udp://127.0.0.1:0', { name: 'udp', drainTimeoutMs: 800 })
   const lock = new Worker('text://127.0.0.1:0', { name: 'lock', reloadMode: 'stop-first', drainTimeoutMs: 800 })

@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ask, Client, echo, inSandbox, portOf, type Sandbox, startFile, succeeded } from '../support/server.ts'
+import { until } from '../support/until.ts'
 
 const THEIRS = '9.9.9'
 

@@ -16,7 +16,7 @@ import { until } from '../support/until.ts'
 
 const program = (version: number, reusePort: boolean) => `
   import { Worker } from 'millrace'
-  const options = { count: 2, drainTimeoutMs: 1000, reusePort: ${reusePort} }
+  const options = { count: 2, drainTimeoutMs: 3000, reusePort: ${reusePort} }
   const text = new Worker('text://127.0.0.1:0', { name: 'text', ...options })
   text.onMessage = (connection, id) => connection.send(id + ' ' + process.pid)
   const http = new Worker('http://127.0.0.1:0', { name: 'http', ...options })

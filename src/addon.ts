@@ -93,6 +93,8 @@ export interface NativeEngine {
   wake(slot: number, generation: number): void
   /** Carries out what was recorded. Calls nothing. */
   flush(): void
+  /** Reads what has come into `into`, as much as fits; how many bytes. 0: nothing is there, or an event comes first. */
+  readInto(slot: number, generation: number, into: Uint8Array): number
   /** `flush`, then these bytes from where they are. */
   sendBytes(slot: number, generation: number, bytes: Uint8Array): void
 }

@@ -134,6 +134,7 @@ export const NO_SOCKET: Socket = {
   queuedBytes: 0,
   attach: nothing,
   write: () => 0,
+  readInto: () => 0,
   awaitDrained: nothing,
   release: () => null,
   secure: nothing,

@@ -705,6 +705,16 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   // Receiving
 
+  /** Of what may be given to the codec at once. */
+  #readInto(into: Uint8Array): number {
+    if (this.#state !== State.Established || this.#stops !== 0 || this.#is(Bit.Stopped)) return 0
+    if (this.#held !== null || this.#queue.length > 0) return 0
+    const bytes = this.#socket.readInto(into)
+    this.bytesRead += bytes
+    this.worker.counters.bytesIn += bytes
+    return bytes
+  }
+
   /** Nobody will see it. Said into our FIN at a drain it is work that was lost, which is counted. */
   #discard(): void {
     if (this.closeReason !== 'stopped' || this.#farewell & Farewell.Counted) return
@@ -1399,6 +1409,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       if (!this.#isCurrent()) return
       this.#connection.#more().closeCode = code
       this.#connection.#close()
+    }
+
+    readInto(into: Uint8Array): number {
+      return this.#isCurrent() ? this.#connection.#readInto(into) : 0
     }
 
     refuse(why: string): false {

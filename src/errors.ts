@@ -119,7 +119,12 @@ export function codeOf(error: unknown): string {
   return String(error.code)
 }
 
-/** The message of anything thrown: user code may throw a string. */
+/** The message of anything thrown: user code may throw a string, or what is not even that. */
 export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
+  if (error instanceof Error) return error.message
+  try {
+    return String(error)
+  } catch {
+    return 'something that has no text' // TypeError: no toString(); or its own has thrown
+  }
 }

@@ -1,7 +1,7 @@
 // Framing as a codec, so that a connection knows one path: any protocol of three functions, and one object of this for each
 // connection.
 
-import { ProtocolError, UsageError } from './errors.ts'
+import { messageOf, ProtocolError, UsageError } from './errors.ts'
 import {
   Accumulator,
   type AnyProtocol,
@@ -121,16 +121,26 @@ class FramingCodec implements Codec {
 
   receive(bytes: Buffer): void {
     const rest = this.#rest
-    if (rest === null) return this.#keep(bytes, this.#parse(bytes, null))
+    if (rest === null) {
+      this.#keep(bytes, this.#parse(bytes, null))
+      return this.#fill()
+    }
     const missing = rest.expected - rest.length
     if (missing <= 0 || missing >= bytes.length) {
       rest.append(bytes)
+      if (missing > bytes.length) rest.fill(this.#io)
       return this.resumed()
     }
     rest.append(bytes.subarray(0, missing)) // to the end of its packet, which then need not be copied
     this.resumed()
     const behind = bytes.subarray(missing)
     this.#keep(behind, wasStopped || this.#rest !== null ? 0 : this.#parse(behind, null))
+    this.#fill()
+  }
+
+  /** A long packet goes on. */
+  #fill(): void {
+    if (this.#rest !== null && !wasStopped && this.#rest.fill(this.#io) > 0) this.resumed()
   }
 
   resumed(): void {
@@ -263,7 +273,7 @@ function viewing(protocol: Protocol): Framer['at'] {
 /** What a codec threw, as the peer's fault. */
 export function blamed(error: unknown, code: string): ProtocolError {
   if (isNamed(error, 'ProtocolError')) return error as ProtocolError
-  return new ProtocolError(code, error instanceof Error ? error.message : String(error), { cause: error })
+  return new ProtocolError(code, messageOf(error), { cause: error })
 }
 
 /** By name: a protocol of another package may have been built with another copy of this one. */

@@ -203,6 +203,12 @@ export interface CodecIo<In = unknown> {
    * refuses, but not what the protocol `must` say: a goodbye, say. That is for the codec to keep small.
    */
   write(bytes: Encoded, must?: boolean): boolean
+  /**
+   * From within `receive`, with all of its bytes used: reads what else has come to where it belongs, without the copy that
+   * `receive` makes necessary; how many bytes. For what is long and whose length is known: see `Accumulator.fill`. 0 where nothing
+   * is there yet, or an engine cannot: then `receive` brings it.
+   */
+  readInto(into: Uint8Array): number
   /** Calls a callback of the protocol's own, `worker.onSomething(connection, ...args)`; gives back what it returned. */
   event(name: `on${string}`, ...args: unknown[]): unknown
   /** Stops reading from the socket, and calls of `receive`: the codec is at work on what it has. */
@@ -406,6 +412,11 @@ export function lengthPrefixed(prefix: LengthPrefix): Framer {
   })
 }
 
+/** From so many bytes on that are still to come, reading them to where they belong is worth a call. */
+const WORTH_READING_INTO = 32_768
+/** Then others have their turn. */
+const MOST_AT_ONCE = 1_048_576
+
 /** Bytes kept between reads: appended at the end, consumed from the front, grown by doubling, given back when empty. */
 export class Accumulator {
   #buffer: Buffer | null = null
@@ -430,6 +441,19 @@ export class Accumulator {
     const buffer = this.#reserve(bytes.length)
     buffer.set(bytes, this.#end)
     this.#end += bytes.length
+  }
+
+  /** Reads on into itself, where much of what is expected is still to come; how many bytes. */
+  fill(io: Pick<CodecIo, 'readInto'>): number {
+    const before = this.length
+    for (let missing = this.#expected - before; missing >= WORTH_READING_INTO; missing = this.#expected - this.length) {
+      const buffer = this.#reserve(Math.min(missing, WORTH_READING_INTO))
+      const into = buffer.subarray(this.#end, Math.min(buffer.length, this.#end + missing))
+      const bytes = io.readInto(into)
+      this.#end += bytes
+      if (bytes < into.length || this.length - before >= MOST_AT_ONCE) break
+    }
+    return this.length - before
   }
 
   /** What is kept; aliases the accumulator, valid until the next `append` or `consume`. */

@@ -79,6 +79,10 @@ export class MemorySocket implements Socket {
     // The test drives the connection itself.
   }
 
+  readInto(): number {
+    return 0
+  }
+
   unread(): void {
     throw new UsageError('ERR_NOT_SUPPORTED', 'nothing is read before its connection here')
   }

@@ -380,6 +380,24 @@ void Engine::read_some(int32_t slot) {
   }
 }
 
+// It reads on where `read_some` has: what that told of this slot is the last of its batch, unless a FIN or urgent data made it
+// read again.
+size_t Engine::read_into(int32_t slot, int32_t generation, uint8_t* into, size_t length) {
+  if (!is_current(slot, generation) || at(slot).role != Role::Stream || length == 0) return 0;
+  Slot& one = at(slot);
+  if ((one.flags & (kIsReadable | kIsPaused | kHasEnded | kHasHangUp | kHasUrgent)) != kIsReadable) return 0;
+  ssize_t count;
+  do count = recv(one.fd, into, length, MSG_DONTWAIT);
+  while (count < 0 && errno == EINTR);
+  if (count < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
+    fail(slot, errno, During::ReadingInto);
+    return 0;
+  }
+  if (count == 0) return 0;  // the end: the next read will find it, too
+  if (count < static_cast<ssize_t>(length)) one.flags &= static_cast<uint16_t>(~kIsReadable);
+  return count < 0 ? 0 : static_cast<size_t>(count);
+}
+
 // What is sent
 
 void Engine::flush() {
@@ -572,7 +590,8 @@ void Engine::fail(int32_t slot, int error, During during) {
   one.fd = -1;
   one.role = Role::Dead;
   one.unsent.reset();
-  if (during == During::Flushing) tell_later(slot, Kind::Closed, error, 1);
+  if (during == During::Flushing || during == During::ReadingInto)
+    tell_later(slot, Kind::Closed, error, during == During::Flushing ? 1 : 0);
   else tell(slot, Kind::Closed, error, during == During::Writing ? 1 : 0);
 }
 

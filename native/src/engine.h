@@ -44,6 +44,8 @@ class Engine {
 
   /** The descriptor, which is the caller's from now on, or -1. What the kernel has not taken comes with it. */
   int release(int32_t slot, int32_t generation, std::vector<uint8_t>* unsent);
+  /** Reads what has come to where it belongs; how many bytes. 0: nothing is there, or an event has to be told first. */
+  size_t read_into(int32_t slot, int32_t generation, uint8_t* into, size_t length);
   /** A listener that has failed to accept, or had no room for more, looks again. */
   void wake(int32_t slot, int32_t generation);
   /** Sends what is in the ring, then these, from where they are; what the kernel does not take is copied. */
@@ -123,7 +125,7 @@ class Engine {
   bool watch(int32_t slot, uint32_t events);
   void watch_write(int32_t slot);
   void finish_writing(int32_t slot);
-  enum class During { Reading, Writing, Flushing };
+  enum class During { Reading, Writing, Flushing, ReadingInto };
   void fail(int32_t slot, int error, During during);
   void free_slot(int32_t slot);
 

@@ -37,6 +37,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
                         InstanceMethod<&EngineObject::Generation>("generation"),
                         InstanceMethod<&EngineObject::Release>("release"), InstanceMethod<&EngineObject::Wake>("wake"),
                         InstanceMethod<&EngineObject::Flush>("flush"),
+                        InstanceMethod<&EngineObject::ReadInto>("readInto"),
                         InstanceMethod<&EngineObject::SendBytes>("sendBytes")});
   }
 
@@ -266,15 +267,28 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     return info.Env().Undefined();
   }
 
+  /** How many bytes there are now at the beginning of a Uint8Array. */
+  Napi::Value ReadInto(const Napi::CallbackInfo& info) {
+    Arguments args(info);
+    int32_t slot = static_cast<int32_t>(args.Integer("slot", 0, kMaxSlots - 1));
+    int32_t generation = static_cast<int32_t>(args.Integer("generation", 0, INT32_MAX));
+    if (!args.ok() || !IsBytes(info, 2)) return info.Env().Undefined();
+    Napi::Uint8Array into = info[2].As<Napi::Uint8Array>();
+    const size_t count = engine_->read_into(slot, generation, into.Data(), into.ElementLength());
+    return Napi::Number::New(info.Env(), static_cast<double>(count));
+  }
+
+  bool IsBytes(const Napi::CallbackInfo& info, size_t at) {
+    if (info[at].IsTypedArray() && info[at].As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array) return true;
+    Napi::TypeError::New(info.Env(), "bytes must be a Uint8Array").ThrowAsJavaScriptException();
+    return false;
+  }
+
   Napi::Value SendBytes(const Napi::CallbackInfo& info) {
     Arguments args(info);
     int32_t slot = static_cast<int32_t>(args.Integer("slot", 0, kMaxSlots - 1));
     int32_t generation = static_cast<int32_t>(args.Integer("generation", 0, INT32_MAX));
-    if (!args.ok()) return info.Env().Undefined();
-    if (!info[2].IsTypedArray() || info[2].As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
-      Napi::TypeError::New(info.Env(), "bytes must be a Uint8Array").ThrowAsJavaScriptException();
-      return info.Env().Undefined();
-    }
+    if (!args.ok() || !IsBytes(info, 2)) return info.Env().Undefined();
     Napi::Uint8Array bytes = info[2].As<Napi::Uint8Array>();
     engine_->send_bytes(slot, generation, bytes.Data(), bytes.ElementLength());
     return info.Env().Undefined();

@@ -70,6 +70,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #armedUntil = 0
   #bodyStartedAt = 0
   #queuedAtLook = 0
+  #sentAtLook = 0
 
   constructor(io: CodecIo<Request>, settings: Resolved) {
     this.io = io
@@ -96,7 +97,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   send(message: Answer): boolean {
     const exchange = this.#exchange
-    if (this.#isOver) return false
+    if (this.#isOver) return this.io.refuse('the client broke the rules, and was told')
     if (exchange === null) throw new UsageError('ERR_NO_REQUEST', 'there is no request to answer: each has one answer')
     return exchange.answer(message)
   }
@@ -110,12 +111,12 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#isClosing = true
     if (exchange === null) return false
     if (reason === 'handler') {
-      const { statusHint = 500 } = error as { statusHint?: number }
-      if (!exchange.hasStatus) exchange.refuse(statusHint, statusHint === 500 ? 'a handler failed' : String(error))
+      const status = statusOf(error)
+      if (!exchange.hasStatus) exchange.refuse(status, status === 500 ? 'a handler failed' : String(error))
       else exchange.abandon() // FIN follows: what a stream still gives has nowhere to go
       return false
     }
-    if (exchange.isOpen) exchange.finish()
+    if (exchange.isOpen && reason === 'closed') exchange.finish() // else it is cut, and must not look whole
     return exchange.isUnderWay
   }
 
@@ -130,7 +131,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#hasPeerEnded = true
     if (this.#incoming !== null) this.#cutBody()
     else if (this.#exchange === null && !this.#isOver && this.#parser.hasBegun) this.#endOfRequests()
-    else if (this.#exchange?.isOpen === true) this.io.close() // of an endless answer it has seen enough
+    else if (this.#exchange?.isOpen === true && this.#exchange.isEndless) this.io.close() // it has seen enough
   }
 
   timeout(): void {
@@ -329,6 +330,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       at = Math.min(bytes.length, start + incoming.left)
       incoming.left -= at - start
       this.#takeData(incoming, bytes.subarray(start, at))
+      if (incoming.left > 0 && !incoming.exchange.isAnswered) this.#readBody(incoming)
     }
     if (incoming.chunked === null ? incoming.left > 0 : !incoming.chunked.isDone) this.#await(Phase.Body)
     else this.#endBody(incoming)
@@ -341,6 +343,13 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (incoming.exchange.isAnswered && incoming.size > MAX_UNREAD) return this.#leave()
     if (incoming.parts === null) incoming.sink.push(Buffer.from(data))
     else incoming.parts.push(data)
+  }
+
+  /** All that was received is used. */
+  #readBody(incoming: Incoming): void {
+    const read = incoming.parts?.fill(this.io) ?? 0
+    incoming.left -= read
+    incoming.size += read
   }
 
   #endBody(incoming: Incoming): void {
@@ -515,8 +524,12 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   /** A client that reads nothing of an answer for so long is gone. */
   #checkReader(exchange: Exchange): void {
     const { queuedBytes } = this.io
-    const isStuck = queuedBytes > 0 && queuedBytes === this.#queuedAtLook && exchange.isUnderWay
+    const { sent, isOpen, isUnderWay } = exchange
+    // As much may be queued again: then more was sent meanwhile.
+    const isSame = queuedBytes === this.#queuedAtLook && sent === this.#sentAtLook
+    const isStuck = queuedBytes > 0 && isSame && (isUnderWay || isOpen)
     this.#queuedAtLook = queuedBytes
+    this.#sentAtLook = sent
     if (isStuck) return this.io.fail(new ProtocolError('ERR_CLIENT_STUCK', 'the client does not read its answer'))
     this.#since = this.io.now()
     this.#arm(this.#since)
@@ -533,6 +546,14 @@ const LONGEST_LOOK_MS = 60_000
 
 function unlimited(ms: number): number {
   return ms > 0 ? ms : Number.POSITIVE_INFINITY
+}
+
+/** What a handler threw, which is anything at all: a status of an error that it names, else 500. */
+function statusOf(thrown: unknown): number {
+  const { statusHint } = Object(thrown) as { statusHint?: unknown }
+  return Number.isInteger(statusHint) && Number(statusHint) >= 400 && Number(statusHint) <= 599
+    ? Number(statusHint)
+    : 500
 }
 
 /** A function among the settings threw: the client hears that it is not its fault. */

@@ -84,6 +84,8 @@ export class Exchange {
   isLast = false
   /** All of it has been written. */
   isAnswered = false
+  /** An answer of events: it is open until the client has enough. */
+  isEndless = false
   /** What goes with the request. */
   uploads: UploadForm | null = null
   readonly #host: ExchangeHost
@@ -130,6 +132,11 @@ export class Exchange {
 
   get isOpen(): boolean {
     return this.#state === State.Open
+  }
+
+  /** Bytes of its body that were written. */
+  get sent(): number {
+    return this.#sent
   }
 
   /** Something of it is still to be written, without the handler's doing. */
@@ -246,7 +253,12 @@ export class Exchange {
     const begin = (draft: Draft) => {
       if (this.#state !== State.Preparing) return discard(draft)
       this.#state = State.Waiting
-      this.#begin(draft)
+      try {
+        this.#begin(draft)
+      } catch (error) {
+        discard(draft)
+        throw error
+      }
     }
     this.#prepared(coming)
       .then(begin)
@@ -260,6 +272,15 @@ export class Exchange {
 
   async #prepared(coming: Promise<Draft>): Promise<Draft> {
     const draft = await coming
+    try {
+      return await this.#finished(draft)
+    } catch (error) {
+      discard(draft) // its file is open
+      throw error
+    }
+  }
+
+  async #finished(draft: Draft): Promise<Draft> {
     const { sessions, compress } = this.#host.settings
     if (this.#session !== null && sessions !== null) {
       const cookie = await sessions.commit(await this.#session, this.request.scheme === 'https')
@@ -307,6 +328,8 @@ export class Exchange {
     const { minorVersion, isKeepAlive, method } = this.head
     const hasBody = method !== 'HEAD' && status !== 204 && status !== 304 && status !== 205
     const isWhole = body === null || isChunk(body)
+    if (!isWhole && typeof body[Symbol.asyncIterator] !== 'function')
+      throw new UsageError('ERR_BAD_RESPONSE', 'a body is text, bytes, or a stream of them')
     const length = draft.isOpen ? -1 : isWhole ? (body === null ? 0 : Buffer.byteLength(body)) : size
     if (isWhole && !draft.isOpen && size >= 0 && size !== length && hasBody)
       throw new UsageError('ERR_BAD_RESPONSE', `Content-Length says ${size}, the body has ${length} bytes`)
@@ -322,6 +345,7 @@ export class Exchange {
     if (!isWhole) return this.#stream(body as BodyStream, head, hasBody, length)
     if (draft.isOpen && hasBody) {
       this.#state = State.Open
+      this.isEndless = draft.type.startsWith('text/event-stream')
       return io.write(wireOf(head), true)
     }
     if (hasBody) this.#sent = length
@@ -427,9 +451,21 @@ export class Exchange {
 
   #done(): void {
     this.#state = State.Done
-    const { log } = this.#host.settings
-    if (log !== null) this.#log(log)
+    const failure = this.#logged()
+    if (failure !== null) this.isLast = true // the answer is whole all the same, and leaves
     this.#host.answered(this)
+    if (failure !== null) this.#host.io.fail(failure.error)
+  }
+
+  /** What the user's log has thrown, which is not for whoever sends. */
+  #logged(): { readonly error: unknown } | null {
+    const { log } = this.#host.settings
+    try {
+      if (log !== null) this.#log(log)
+      return null
+    } catch (error) {
+      return { error }
+    }
   }
 
   #log(log: NonNullable<Resolved['log']>): void {

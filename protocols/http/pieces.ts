@@ -1,7 +1,7 @@
 // A body that is collected: mostly one piece, and then not copied twice; else one buffer that grows, since a client may send
 // each byte as a piece of its own, and a million small Buffers weigh a hundred times what they hold.
 
-import { Accumulator } from '../../src/protocol.ts'
+import { Accumulator, type CodecIo } from '../../src/protocol.ts'
 
 export class Pieces {
   #only: Buffer | null = null
@@ -26,6 +26,11 @@ export class Pieces {
     if (this.#only !== null) this.#all.append(this.#only)
     this.#only = null
     this.#all.append(bytes)
+  }
+
+  /** Reads on where it belongs; how many bytes. */
+  fill(io: CodecIo): number {
+    return this.#all?.fill(io) ?? 0
   }
 
   /** All of it, given away. */

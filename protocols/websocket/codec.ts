@@ -319,8 +319,9 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   }
 
   #turnAwayWith(response: Response): void {
+    const parts = refusing(response)
     this.#state = State.Closed
-    for (const part of refusing(response)) this.#io.write(part)
+    for (const part of parts) this.#io.write(part)
     this.#io.end()
   }
 

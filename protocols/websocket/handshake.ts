@@ -3,7 +3,7 @@
 import { crypto } from '../../src/builtins.ts'
 import { ProtocolError, UsageError } from '../../src/errors.ts'
 import { type Fields, fieldsOf, hasToken, isToken, type RequestHead } from '../http/head.ts'
-import { REASONS, type Response } from '../http/response.ts'
+import { checkedReason, checkedStatus, REASONS, type Response } from '../http/response.ts'
 import { type Agreement, accept, agreed, type Terms } from './deflate.ts'
 
 const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
@@ -98,9 +98,13 @@ function linesOf({ fields }: Response): string {
   return lines
 }
 
-/** The whole answer that turns a client away, in pieces. A body that comes piece by piece is left out. */
+/**
+ * The whole answer that turns a client away, in pieces. A body that comes piece by piece is left out. Throws UsageError for a
+ * status or a reason that cannot be sent: they may have been changed since they were checked.
+ */
 export function refusing(response: Response): readonly (string | Uint8Array)[] {
-  const { status, body, fields } = response
+  const { body, fields } = response
+  const status = checkedStatus(response.status)
   const content = typeof body === 'string' || body instanceof Uint8Array ? body : ''
   const { name, values } = fields.get('upgrade') ?? { name: '', values: [] }
   const [version] = fields.get('sec-websocket-version')?.values ?? []
@@ -108,7 +112,7 @@ export function refusing(response: Response): readonly (string | Uint8Array)[] {
   if (version !== undefined) lines += `Sec-WebSocket-Version: ${version}\r\n`
   if (name !== '') lines += `Upgrade: ${values.join(', ')}\r\n`
   lines += `Content-Length: ${Buffer.byteLength(content)}\r\nConnection: close${name === '' ? '' : ', Upgrade'}\r\n`
-  const head = `HTTP/1.1 ${status} ${response.reason || (REASONS[status] ?? '')}\r\n${lines}\r\n`
+  const head = `HTTP/1.1 ${status} ${checkedReason(response.reason) || (REASONS[status] ?? '')}\r\n${lines}\r\n`
   return [Buffer.from(head, 'latin1'), content]
 }
 

@@ -40,9 +40,9 @@ const MAX_TAGS = 4096
 const LOOP_BELOW = 48
 
 export class NativeDatagrams implements Owner {
-  readonly fd: number
   readonly generation: number
   readonly #engine: Engine = started()
+  readonly #fd: number
   readonly #slot: number
   readonly #events: DatagramEvents
   readonly #sent = new Sent()
@@ -56,11 +56,16 @@ export class NativeDatagrams implements Owner {
   constructor(fd: number, events: DatagramEvents) {
     const { native, owners } = this.#engine
     flushAtExit()
-    this.fd = fd
+    this.#fd = fd
     this.#events = events
     this.#slot = native.receiveDatagrams(fd)
     this.generation = native.generation(this.#slot)
     owners[this.#slot] = this
+  }
+
+  /** -1 when it is closed: the number may be somebody else's. */
+  get fd(): number {
+    return this.#isOpen ? this.#fd : -1
   }
 
   /** Those that wait, with the 32 bytes that each of them has for its address. */
@@ -90,6 +95,7 @@ export class NativeDatagrams implements Owner {
 
   /** Nothing more is read. What has been read already is told all the same. */
   pause(): void {
+    if (!this.#isOpen) return // its slot may be somebody else's
     const { rings, native } = this.#engine
     rings.operate(this.#slot, Operation.Pause)
     native.flush()

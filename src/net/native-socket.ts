@@ -237,6 +237,11 @@ export class NativeSocket implements Socket, Owner {
     this.#goOn()
   }
 
+  readInto(into: Uint8Array): number {
+    if (this.#flags & (Flag.Gone | Flag.Moved) || this.#mustHold()) return 0
+    return native().readInto(this.#slot, this.generation, into)
+  }
+
   end(): void {
     if (this.#flags & Flag.Gone) return
     this.#flags |= Flag.Ending

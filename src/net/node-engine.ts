@@ -154,6 +154,10 @@ class NodeSocket implements Socket {
     Object.assign(this, { remoteIp, remotePort, localIp, localPort, proxy })
   }
 
+  readInto(): number {
+    return 0 // a stream's chunk is read when it is told
+  }
+
   unread(bytes: Uint8Array): void {
     this.#stream.pause() // or it would be told within this call
     this.#stream.unshift(bytes)

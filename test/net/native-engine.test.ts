@@ -6,6 +6,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
 import net from 'node:net'
+import { constants } from 'node:os'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { tcp } from '../../protocols/tcp.ts'
@@ -14,7 +15,9 @@ import { addon } from '../../src/addon.ts'
 import type { AnyConnection } from '../../src/connection.ts'
 import { parseAddress } from '../../src/net/address.ts'
 import { bindSocket } from '../../src/net/bound-socket.ts'
+import { NativeDatagrams } from '../../src/net/native-datagrams.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
+import { Kind } from '../../src/net/rings.ts'
 import type { Protocol, TlsState } from '../../src/protocol.ts'
 import {
   kClosed,
@@ -31,6 +34,7 @@ import { withServer } from '../support/tcp.ts'
 import { nextTurn, until, within } from '../support/until.ts'
 
 const native = nativeEngine()
+const MIB = 1_048_576
 const echo = (connection: AnyConnection, message: unknown) => connection.send(message)
 
 function engineTest(title: string, run: (engine: Transport) => Promise<unknown>): void {
@@ -121,6 +125,22 @@ function descriptors(): number {
   return readdirSync('/proc/self/fd').length
 }
 
+engineTest('a datagram socket that has failed pauses nobody who has its slot now', async (engine) => {
+  await withSockets(engine, async ({ pair }) => {
+    const { sys } = addon()
+    const fd = sys?.bind({ transport: 'udp', host: '127.0.0.1', port: 0, path: '' }).release() as number
+    const codes: string[] = []
+    const gone = new NativeDatagrams(fd, { received: () => undefined, failed: ({ code }) => codes.push(code) })
+    gone.handle(Kind.Closed, constants.errno.ENOMEM, 1)
+    await nextTurn()
+    const { client, ear } = await pair()
+    gone.pause() // its server leaves
+    client.write('heard')
+    await until(() => ear.received === 'heard')
+    assert.equal([codes, gone.fd], [['ENOMEM'], -1])
+  })
+})
+
 engineTest('what a batch still holds for a connection that is released goes with it', async (engine) => {
   await withSockets(engine, async ({ pair }) => {
     const first = await pair()
@@ -142,6 +162,46 @@ engineTest('what a batch still holds for a connection that is released goes with
     again.destroy()
   })
 })
+
+engineTest(
+  'what has come is read on to where it belongs, and not while anything else is to be told first',
+  async (engine) => {
+    await withSockets(engine, async ({ pair }) => {
+      const { client, ear } = await pair()
+      const { socket } = ear
+      const into = Buffer.alloc(2 * MIB)
+      let has = 0
+      const counts: number[] = []
+      ear.onReceived = (bytes) => {
+        if (bytes.length < 65_536) return // a short read: nothing more is there
+        socket.pause()
+        counts.push(socket.readInto(into))
+        socket.resume()
+        socket.unread(Buffer.from('u'))
+        counts.push(socket.readInto(into))
+      }
+      client.write(Buffer.alloc(MIB, 'a'))
+      await until(() => counts.length > 0)
+      assert.equal(counts.slice(0, 2), [0, 0])
+      ear.onReceived = (bytes) => {
+        if (bytes.length < 65_536) return
+        for (let count = -1; count !== 0; has += count) count = socket.readInto(into.subarray(has, has + 50_000))
+      }
+      await until(() => ear.received.replaceAll('u', '').length + has === MIB)
+      client.end(Buffer.alloc(4 * MIB, 'b'))
+      ear.onReceived = (bytes) => {
+        if (bytes.length < 65_536) return
+        for (let count = -1; count !== 0; has += count) count = socket.readInto(into.subarray(0, 300_000))
+      }
+      await until(() => ear.ended === 1)
+      assert.is(ear.received.replaceAll('u', '').length + has, 5 * MIB)
+      assert.ok(has > 0, 'nothing was read on')
+      assert.is(socket.readInto(into), 0)
+      socket.destroy()
+      assert.is(socket.readInto(into), 0)
+    })
+  },
+)
 
 engineTest('a connection that was told to end is not released', async (engine) => {
   await withSockets(engine, async ({ pair }) => {

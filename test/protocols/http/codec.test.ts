@@ -169,6 +169,8 @@ test('an answer that cannot be made after all is a 500, and no end of the proces
     () => new Response().withFile('a'),
     () => Object.assign(new Response(200, { 'Content-Type': 'text/plain' }, 'x'), { reason: 'a\nb' }),
     () => new Response(200, { 'Content-Type': 'text/plain', 'Content-Length': 7 }, 'x'),
+    () => new Response(200, { 'Content-Type': 'text/plain' }, { a: 1 } as never),
+    () => new Response(200, {}, 5 as never),
   ]) {
     const server = serveAny(
       { onMessage: (connection: Connection<Request, unknown>) => connection.send(make()) } as never,
@@ -258,6 +260,102 @@ test('what a handler finds wrong with a request is the client’s fault, and cos
     server.errors.map(({ code }) => code),
     [3],
   )
+})
+
+test('a handler may throw anything at all: the client hears 500, onError hears of it once', async () => {
+  const noText = Object.create(null)
+  const badHint = Object.assign(new Error('x'), { statusHint: 42 })
+  for (const thrown of [undefined, null, 0, 'text', Symbol('x'), noText, badHint]) {
+    const handlers = [
+      () => {
+        throw thrown
+      },
+      () => Promise.reject(thrown),
+    ]
+    for (const handler of handlers) {
+      const server = serve(handler)
+      server.receive(wire(GET))
+      await nextTurn()
+      assert.is(statusOf(shown(server.written())), 500)
+      assert.equal(
+        server.errors.map(({ code }) => code),
+        [4],
+      )
+      assert.is(server.worker.unsettled, 0)
+    }
+  }
+})
+
+test('a log that throws is told, and costs its connection when the answer has left, however that was made', async () => {
+  async function* pieces() {
+    yield 'text'
+  }
+  const accessLog = () => {
+    throw new Error('on purpose')
+  }
+  for (const compress of [false, true])
+    for (const body of ['text', pieces()]) {
+      const server = serve((connection) => connection.send(new Response(200, {}, body)), { accessLog, compress })
+      server.receive(wire(`${GET}${GET}`))
+      await until(() => server.socket.hasEnded)
+      assert.match(shown(server.written()), /^HTTP\/1\.1 200 .*(?:text|4¶text¶0¶¶)$/)
+      assert.equal(
+        server.errors.map(({ code, message }) => [code, message]),
+        [[4, 'on purpose']],
+      )
+    }
+})
+
+test('a file that is open is closed when its answer cannot be made after all', async () => {
+  let open = 0
+  const openFile: HttpServices['openFile'] = async () => {
+    open++
+    const close = async () => ({ done: true as const, value: open-- })
+    const body = { [Symbol.asyncIterator]: () => ({ next: close, return: close }) as never }
+    return { status: 200, headers: [['Content-Type', 'text/plain']], size: 3, body, close }
+  }
+  const sessions = {
+    load: async () => ({}) as never,
+    commit: async () => {
+      throw new Error('the disk is full')
+    },
+  }
+  const failing: Handler[] = [
+    async (connection, request) => {
+      await request.session()
+      connection.send(new Response().withFile('a'))
+    },
+    (connection) => connection.send(Object.assign(new Response().withFile('a'), { reason: 'a\nb' })),
+  ]
+  for (const onMessage of failing) {
+    const server = serveAny({ onMessage } as never, { sessions }, { openFile })
+    server.receive(wire(GET))
+    await until(() => server.errors.length > 0)
+    assert.is(statusOf(shown(server.written())), 500)
+    assert.is(open, 0)
+  }
+})
+
+test('an answer to a client that has broken the rules meanwhile is refused, and told so', async () => {
+  const sent: boolean[] = []
+  const server = serve(
+    async (connection, { body }) => {
+      try {
+        for await (const _ of body);
+      } catch {
+        sent.push(connection.send('too late'))
+      }
+    },
+    { body: 'stream' },
+  )
+  server.receive(wire('POST / HTTP/1.1¶Host: h¶Transfer-Encoding: chunked¶¶3¶abcXX'))
+  await until(() => server.socket.hasEnded)
+  assert.equal(sent, [false])
+  assert.equal(
+    server.errors.map(({ code }) => code),
+    [2, 3],
+  )
+  assert.is(server.worker.counters.messagesOut, 0)
 })
 
 test('ten thousand pipelined requests do not nest', () => {
@@ -825,6 +923,41 @@ test('half-closed clients get their answers', async () => {
   await until(() => server.connection.getStatus(false) === 'CLOSED')
   const statuses = [...shown(server.written()).matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => status)
   assert.equal(statuses, ['200', '200', '400'])
+})
+
+test('an open answer is whole when its user closes, and cut when its connection is closed for silence', () => {
+  for (const [end, text] of [
+    [(server: Wire<Request, unknown>) => server.connection.close(), '3¶one¶0¶¶'],
+    [(server: Wire<Request, unknown>) => server.advance(2000), '3¶one¶'],
+  ] as const) {
+    const onMessage: Handler = (connection) => {
+      connection.send(new Response(200, { 'Transfer-Encoding': 'chunked' }))
+      connection.send(new Chunk('one'))
+    }
+    const server = serve(onMessage, {}, { idleTimeoutMs: 1000 })
+    server.receive(wire(GET))
+    end(server)
+    assert.ok(shown(server.written()).endsWith(`¶¶${text}`))
+    assert.is(server.connection.getStatus(false), 'CLOSED')
+  }
+})
+
+test('a half-closed client gets an open answer to its end, unless that is one of events: they have none', () => {
+  for (const [fields, text] of [
+    [{ 'Transfer-Encoding': 'chunked' }, '3¶one¶3¶two¶0¶¶'],
+    [{ 'Content-Type': 'text/event-stream' }, '3¶one¶'],
+  ] as const) {
+    const server = serve((connection) => {
+      connection.send(new Response(200, fields))
+      connection.send(new Chunk('one'))
+    })
+    server.receive(wire(GET))
+    server.end()
+    server.connection.send(new Chunk('two'))
+    server.connection.send(new Chunk(''))
+    assert.ok(shown(server.written()).endsWith(`¶¶${text}`))
+    assert.is(server.connection.getStatus(false), 'CLOSED')
+  }
 })
 
 test('any bytes give messages or one refusal that is answered, the same ones however they are cut', () => {

@@ -117,6 +117,38 @@ test('an event that finds the buffer full is left out as a whole, and told: its 
   assert.equal(codesOf(server), [2, 2])
 })
 
+test('who reads nothing of an open answer for too long is gone, as of a stream; who has nothing to read is not', () => {
+  const server = serve((connection) => connection.send(new Response(200, { 'Content-Type': 'text/event-stream' })))
+  server.receive(get('/'))
+  server.advance(600_000)
+  server.hold()
+  server.connection.send(new ServerSentEvents({ data: 'x' }))
+  server.advance(29_000)
+  assert.is(server.connection.getStatus(false), 'ESTABLISHED')
+  server.advance(60_000)
+  assert.is(server.connection.getStatus(false), 'CLOSED')
+  assert.equal(codesOf(server), [3])
+})
+
+test('a client is not stuck because as much is queued as at the last look: it has read all of that', async () => {
+  async function* pieces() {
+    for (let n = 0; n < 40; n++) yield Buffer.alloc(65_536, 'x')
+  }
+  const server = serve((connection) => connection.send(new Response(200, { 'Content-Length': 40 * 65_536 }, pieces())))
+  server.hold()
+  server.receive(get('/'))
+  const queued = () => server.connection.getSendBufferQueueSize()
+  let size = 0
+  while (size < 40 * 65_536 && server.errors.length === 0) {
+    await until(() => queued() >= 262_144 || size + queued() > 40 * 65_536)
+    server.advance(30_000)
+    server.drain()
+    size += server.written().length
+    server.hold()
+  }
+  assert.equal(server.errors, [])
+})
+
 test('a stream whose connection is ending is given up, and nothing of it is refused piece by piece', async () => {
   let given = 0
   let isReturned = false

@@ -227,6 +227,16 @@ test('a refusal is one answer and one error, whole and as the user gave it', asy
     errors: [],
   })
   assert.match((await answer(async (...args: Parameters<Answer>) => given(...args))).text, / 302 Found¶/)
+  for (const late of [{ reason: '\u010d\u010aX: y' }, { reason: 'a\r\nX: y' }, { status: 99 }])
+    for (const evil of [
+      () => Object.assign(new Response(403), late),
+      async () => Object.assign(new Response(403), late),
+    ]) {
+      const { text, errors } = await answer(evil)
+      assert.match(text, /^HTTP\/1\.1 500 Internal Server Error¶Content-Type/)
+      assert.not.match(text, /X: y/)
+      assert.equal(errors, [3])
+    }
   const failed = await answer(async () => {
     throw new Error('on purpose')
   })

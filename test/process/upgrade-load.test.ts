@@ -130,8 +130,7 @@ for (const { engine, reusePort } of [
           await until(() => seen.every(({ versions }) => versions.has(String(version))), 20_000)
         }
         isOver = true
-        await Promise.all(lanes)
-        await load.end()
+        await Promise.all([load.end(), ...lanes])
         const { answered, crossedConnections, lost } = tally
         console.log({
           text: answered,

@@ -12,7 +12,9 @@
 //     --retries <n>          how often a file that failed is run again, alone, after all others: 0, or TEST_RETRIES
 //     --addon <path|none>    with this addon, or without one
 //     --no-checks            leave out types, Biome and import rules, as a pattern does
+//     --long                 the long suite: LONG=1, and only the files that have more to do then (test/support/length.ts)
 //
+// What is left to the long suite is counted, and said at the end of a run without it.
 // A file that passes at a later attempt counts as passed, but is named with what it printed when it failed: its cause is a
 // loaded machine or a race, and both are worth knowing. The last line of stdout is always `N passed, N failed, N skipped`. A failing check counts as one failure.
 
@@ -29,6 +31,8 @@ import { endGroup, endProcess, processesWith } from './processes.mjs'
 
 // Skips that the suite is meant to have. A skip that nobody announced is a test that silently went away.
 const announcedSkips = 0
+/** What a file imports that has more to do in the long suite. */
+const HAS_MORE = 'support/length.js'
 /** How many files are named at the end of a large run. */
 const SLOWEST = 8
 // For what is just dying when its test file ends: a killed child, a worker that noticed its master's death.
@@ -45,6 +49,7 @@ const { values: options, positionals: patterns } = parseArgs({
     'limit-ms': { type: 'string', default: '1800000' },
     retries: { type: 'string', default: process.env.TEST_RETRIES ?? '0' },
     'no-checks': { type: 'boolean', default: false },
+    long: { type: 'boolean', default: false },
   },
 })
 const timeoutMs = Number(options['timeout-ms'])
@@ -52,8 +57,9 @@ const deadline = performance.now() + Number(options['limit-ms'])
 const mark = randomUUID()
 
 /**
- * @typedef {{ file: string, passed: number, failed: number, skipped: number, problems: string[], output: string,
- *   ms?: number, before?: Result }} Result `before`: the attempt that failed, of a file that was run again
+ * @typedef {{ file: string, passed: number, failed: number, skipped: number, left?: number, problems: string[],
+ *   output: string, ms?: number, before?: Result }} Result `left`: tests of the long suite that were left out; `before`: the
+ *   attempt that failed, of a file that was run again
  */
 
 /** @type {Map<number, import('node:child_process').ChildProcess>} process group -> leader */
@@ -121,14 +127,16 @@ function testFiles() {
     .map((file) => relative(process.cwd(), join(directory, file)))
     .filter((file) => patterns.length === 0 || patterns.some((pattern) => file.includes(pattern)))
     .sort()
-    .map((file) => ({ file, servers: serversIn(file) }))
-    .sort((a, b) => b.servers - a.servers)
+    .map((file) => ({ file, text: readFileSync(file, 'utf8') }))
+    .filter(({ text }) => !options.long || text.includes(HAS_MORE))
+    .map(({ file, text }) => ({ file, processes: processesIn(text) }))
+    .sort((a, b) => b.processes - a.processes)
     .map(({ file }) => file)
 }
 
-/** How much a file does with servers, which is what takes long: those come first, so that a run does not end in one of them. */
-function serversIn(file) {
-  return readFileSync(file, 'utf8').match(/\bbox\.\w+\(/g)?.length ?? 0
+/** How much a file does with processes, which is what takes long: those come first, so that a run does not end in one of them. */
+function processesIn(text) {
+  return text.match(/\b(?:box\.\w+|run|runner|cover|install)\(/g)?.length ?? 0
 }
 
 /** @param {string[]} files */
@@ -210,6 +218,7 @@ function environment(fileMark) {
   const kept = Object.entries(process.env).filter(([name]) => !ours(name))
   const chosen = options.addon === undefined ? {} : { MILLRACE_ADDON: options.addon }
   const { NODE_EXTRA_CA_CERTS: TEST_EXTRA_CA_CERTS } = process.env
+  if (options.long) Object.assign(chosen, { LONG: '1' })
   return { ...Object.fromEntries(kept), ...chosen, TEST_EXTRA_CA_CERTS, NO_COLOR: '1', TEST_RUN_MARK: fileMark }
 }
 
@@ -238,7 +247,15 @@ function judge(file, stdout, output, problems) {
   if (total === 0) found.push('no tests ran')
   if (passed !== total) found.push(`${total - passed} of ${total} did not pass`)
   const failed = Math.max(total - passed, found.length > 0 ? 1 : 0)
-  return { file, passed, failed, skipped, problems: found, output }
+  return {
+    file,
+    passed,
+    failed,
+    skipped,
+    left: summary(stdout, 'Left to the long suite') ?? 0,
+    problems: found,
+    output,
+  }
 }
 
 /** The last such line: a test may print what looks like one. */
@@ -266,6 +283,8 @@ function finish(results, failedChecks) {
     console.log(`\n--- passed only when run again, alone ---\n\n${first}`)
   }
   if (results.length > SLOWEST) console.log(`\n${slowest(results)}`)
+  const left = results.reduce((total, result) => total + (result.left ?? 0), 0)
+  if (left > 0) console.log(`${left} more tests in the long suite: npm run test:long`)
   const skipped = sum('skipped')
   const skipsAreWrong = failedChecks === 0 && results.length > 0 && !isAnnounced(skipped)
   if (skipsAreWrong) console.log(`${skipped} skipped, but ${options.skips} announced`)

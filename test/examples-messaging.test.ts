@@ -8,6 +8,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { AsyncTcpConnection } from '../src/index.ts'
 import { example, folder } from './support/examples.ts'
+import { atLength } from './support/length.ts'
 import { freePort, inSandbox, portOf, workersOf } from './support/server.ts'
 import { until } from './support/until.ts'
 
@@ -51,6 +52,9 @@ class Page {
   }
 }
 
+/** Of the images that are uploaded: theirs is 4:3. */
+const SIZE = atLength(250, 500)
+
 test('image-upload: thumbnails of all images, though the workers that make them and the leader are killed', async () => {
   await inSandbox(async (box) => {
     box.env.IMAGES_DIR = join(box.directory, 'images')
@@ -66,7 +70,7 @@ test('image-upload: thumbnails of all images, though the workers that make them 
       return ((await answer.json()) as { id: string }).id
     }
     const noise = { type: 'gaussian', mean: 128, sigma: 60 } as const
-    const image = await sharp({ create: { width: 2000, height: 1500, channels: 3, background: '#888', noise } })
+    const image = await sharp({ create: { width: 4 * SIZE, height: 3 * SIZE, channels: 3, background: '#888', noise } })
       .jpeg()
       .toBuffer()
     const ids = await Promise.all(['a.jpg', 'b.jpg', 'c.jpg', 'd.jpg'].map((name) => upload(name, image)))

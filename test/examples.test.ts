@@ -9,7 +9,7 @@ import * as assert from 'uvu/assert'
 import { AsyncTcpConnection, AsyncUdpConnection } from '../src/index.ts'
 import { Authority } from './support/certificates.ts'
 import { example, folder } from './support/examples.ts'
-import { ask, Client, inSandbox, portOf, succeeded } from './support/server.ts'
+import { ask, Client, inSandbox, portOf } from './support/server.ts'
 import { until } from './support/until.ts'
 
 test('every example has a test, here or in examples-messaging.test.ts', () => {
@@ -85,7 +85,7 @@ test('gateway: a device must introduce itself, is heard, and is told BYE when it
     assert.is(await device.line(), 'WELCOME')
     assert.is(await device.line(), 'OK')
     await until(() => /boiler-7 is here[\s\S]*boiler-7: {"celsius":81}/.test(box.log()))
-    succeeded(await box.command('reload'))
+    await box.operate({ command: 'reload' })
     assert.is(await device.line(), 'BYE')
     await until(() => device.isClosed)
     await box.stop()
@@ -98,7 +98,7 @@ test('singleton: after a reload only the new version does the job', async () => 
     const port = portOf(await box.start(path))
     await until(() => box.log().includes('job of version 1, process 1'))
     box.file('singleton.js', readFileSync(path, 'utf8').replace('VERSION = 1', 'VERSION = 2'))
-    succeeded(await box.command('reload'))
+    await box.operate({ command: 'reload' })
     await until(() => box.log().includes('job of version 2, process 2'))
     assert.not.match(box.log().split('version 2')[1] ?? '', /job of version 1/)
     assert.is(await ask(port, 'hi'), 'version 2: hi')

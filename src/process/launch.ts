@@ -11,16 +11,16 @@ import { nodeSettings } from './node-flags.ts'
 import { openFile } from './open-file.ts'
 import { makeRunDir, runDirCandidates } from './run-directory.ts'
 import { reapOrphans } from './service.ts'
-import { becomeMaster, type Child, spawnChild, spawnFailure } from './spawn.ts'
+import { becomeMaster, type Child, ownProgram, type Program, spawnChild, spawnFailure } from './spawn.ts'
 
 const LOG_MODE = 0o640
 
 /** Starts a daemon; its banner when all of its workers serve. Rejects with a CommandError that says why not. */
-export async function launchDaemon(options: StartOptions): Promise<string> {
+export async function launchDaemon(options: StartOptions, program: Program = ownProgram()): Promise<string> {
   const runDir = makeRunDir(runDirCandidates(options.modules[0] ?? '', options.runDir))
   const stdio = daemonStdio(options, runDir)
   const boot = { role: 'master', options, isDaemon: true, node: nodeSettings() } as const
-  const child = spawnChild(boot, { stdio, isDetached: true })
+  const child = spawnChild(boot, { stdio, isDetached: true, program })
   closeSync(stdio[2])
   return untilStarted(child)
 }

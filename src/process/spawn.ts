@@ -130,6 +130,6 @@ function label(boot: Boot): string[] {
   return ['worker', `${boot.group.name}:${boot.place.id}`, boot.group.listen, ...boot.modules]
 }
 
-function ownProgram(): Program {
+export function ownProgram(): Program {
   return { node: process.execPath, startFile: startFile() }
 }

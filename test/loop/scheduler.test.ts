@@ -156,7 +156,7 @@ test('a throwing callback stops no other, keeps repeating, and its error surface
   const errors = await uncaught(2, 2000)
   assert.ok(scheduler.cancel(id))
   assert.equal(called.slice(0, 3), ['throws', 'neighbour', 'throws'])
-  assert.equal(errors.map(String), ['Error: number 1', 'Error: number 3'])
+  assert.equal(errors.slice(0, 2).map(String), ['Error: number 1', 'Error: number 3']) // a busy machine may have come to the next
 })
 
 test('a rejected promise of a callback is an unhandled rejection', async () => {

@@ -4,15 +4,17 @@
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { atLength, caseTest, longTest } from '../support/length.ts'
 import { ask, echo, HANGS, inSandbox, type Outcome, portOf, type Sandbox, startFile } from '../support/server.ts'
 import { until } from '../support/until.ts'
 import { root } from '../tooling/support.ts'
 
 const declare = `import { Worker } from 'millrace'\n`
 
-/** Exit code 6 and the reason, however it is started; nothing was announced. */
+/** Exit code 6 and the reason, as a daemon and (in the long suite) in the foreground; nothing was announced. */
 async function refused(box: Sandbox, module: string, says: RegExp, code = 6): Promise<void> {
-  for (const flags of [['-d'], []]) check(await box.command('start', ...flags, module), says, code)
+  for (const flags of [['-d'], []].slice(0, atLength(1, 2)))
+    check(await box.command('start', ...flags, module), says, code)
 }
 
 function check({ code, stdout, stderr }: Outcome, says: RegExp, expected: number): void {
@@ -79,8 +81,12 @@ const MODULES: Record<string, [string, RegExp]> = {
   ],
 }
 
+/** One of each kind; what else a setting may not be is what worker.test.ts is about. */
+const EVERY_DAY =
+  /^(throws at|has a syntax|imports|rejects at|exits at|kills|awaits|never calls|declares no|gives a bad address|gives an unknown)/
+
 for (const [at, [what, [text, says]]] of Object.entries(MODULES).entries()) {
-  test(`a module that ${what} is refused with the reason`, async () => {
+  caseTest(EVERY_DAY.test(what))(`a module that ${what} is refused with the reason`, async () => {
     const flags = at % 2 === 0 ? ['-d'] : []
     await inSandbox(async (box) => check(await box.command('start', ...flags, box.file('app.js', text)), says, 6))
   })
@@ -122,7 +128,7 @@ test('a top level that never ends is ended after ten seconds', async () => {
 
 test('stop ends a start whose top level never ends, at once', async () => {
   await inSandbox(async (box) => {
-    const starting = box.begin('start', '-d', box.file('app.js', `console.error('spinning'); for (;;);`))
+    const starting = box.begin('start', '-d', box.file('app.js', `console.error('spinning'); ${HANGS}`))
     await until(() => box.log().includes('spinning'))
     assert.is((await box.command('stop')).code, 0)
     const { code, stderr } = await starting.ended
@@ -142,8 +148,6 @@ test('an onWorkerStart that throws is tried five times', async () => {
     assert.is(code, 6)
     assert.is(stderr.match(/^try$/gm)?.length, 5)
     assert.match(stderr, /Error: planted\n +at .*app\.js:/)
-    const daemon = await box.command('start', '-d', box.file('app.js', echo(1, throwing)))
-    check(daemon, /worker echo:0: Error: planted\n +at .*app\.js:/, 6)
   })
 })
 
@@ -166,9 +170,9 @@ test('workers that die as soon as they are ready, and so are never ready togethe
   )
 })
 
-test('a worker that exits before it is ready counts as a boot that failed', async () => {
+longTest('a worker that exits before it is ready counts as a boot that failed', async () => {
   await inSandbox((box) =>
-    refused(box, box.file('app.js', echo(2, `worker.onWorkerStart = () => process.exit(3)`)), /worker echo:\d: exit 3/),
+    refused(box, box.file('app.js', echo(1, `worker.onWorkerStart = () => process.exit(3)`)), /worker echo:0: exit 3/),
   )
 })
 
@@ -189,7 +193,7 @@ test('an onWorkerStart that never settles is a time-out: exit code 7', async () 
   await inSandbox((box) =>
     refused(
       box,
-      box.file('app.js', echo(2, 'worker.startTimeoutMs = 300; worker.onWorkerStart = () => new Promise(() => {})')),
+      box.file('app.js', echo(1, 'worker.startTimeoutMs = 300; worker.onWorkerStart = () => new Promise(() => {})')),
       /worker echo:\d: not ready within 0\.3 s .*onWorkerStart/,
       7,
     ),

@@ -19,7 +19,7 @@ function replaced(box: Sandbox, id = 0, incarnation = 2): Promise<Status> {
 
 test('kill -9 of a worker: another has its id, and the connections of the others are untouched', async () => {
   await inSandbox(async (box) => {
-    const status = await box.start(box.file('app.js', echo(4)))
+    const status = await box.start(box.file('app.js', echo(2)))
     const clients = await Promise.all(Array.from({ length: 16 }, () => Client.connect(portOf(status))))
     const served = new Map<Client, number>()
     for (const client of clients) served.set(client, Number((await client.ask('hello')).split(' ')[1]))
@@ -63,7 +63,7 @@ const ENDS: [string, string, RegExp][] = [
   [
     'an uncaught exception',
     `setImmediate(() => { throw new Error('planted') })`,
-    /\[echo:0\] uncaught: Error: planted\n.* \[echo:0\] {2,}at .*app\.js:.*exit 250 \(uncaught error\), starting another/s,
+    /\[end0:0\] uncaught: Error: planted\n.* \[end0:0\] {2,}at .*app\.js:.*exit 250 \(uncaught error\), starting another/s,
   ],
   [
     'several uncaught exceptions at once',
@@ -89,22 +89,36 @@ const ENDS: [string, string, RegExp][] = [
   ['rubbish in our channel', `import('node:fs').then(({ writeSync }) => writeSync(3, 'null\\n'))`, /starting another/],
 ]
 
-for (const [what, code, says] of ENDS) {
-  test(`${what} in a worker: it is replaced, and the log says why`, async () => {
-    await inSandbox(async (box) => {
-      const more = `worker.onMessage = (connection, line) => { if (line === 'end') { ${code} } else connection.send(line) }`
-      const status = await box.start(box.file('app.js', echo(1, more)))
-      const client = await Client.connect(portOf(status))
+test('a worker that ends in any way is replaced, and the log says why', async () => {
+  await inSandbox(async (box) => {
+    const groups = ENDS.map(
+      ([, code], at) => `
+        new Worker('text://127.0.0.1:0', { name: 'end${at}' }).onMessage = (connection, line) => {
+          if (line === 'end') { ${code} } else connection.send(line)
+        }`,
+    )
+    const text = `import { Worker } from 'millrace'\n${groups.join('')}\nWorker.runAll()`
+    const before = await box.start(box.file('app.js', text))
+    for (const [at, [what, , says]] of ENDS.entries()) {
+      const port = before.groups[at]?.port ?? 0
+      const client = await Client.connect(port)
       client.send('end')
-      const after = await replaced(box)
-      assert.is(after.pid, status.pid)
-      assert.match(box.log(), says)
-      assert.is(await ask(portOf(status), 'hello'), 'hello')
+      await until(async () => {
+        const { pid, groups } = await box.status()
+        assert.is(pid, before.pid, what)
+        return groups[at]?.workers.some(({ incarnation, state }) => incarnation === 2 && state === 'ready')
+      }, 20_000)
+      const itsLines = box
+        .log()
+        .split('\n')
+        .filter((line) => line.includes(`end${at}:0`))
+      assert.match(itsLines.join('\n'), says, what)
+      assert.is(await ask(port, 'hello'), 'hello', what)
       client.close()
-      await box.stop()
-    })
+    }
+    await box.stop()
   })
-}
+})
 
 test('Worker.stopAll lets the handler of an open connection finish', async () => {
   await inSandbox(async (box) => {

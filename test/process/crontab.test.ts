@@ -12,7 +12,7 @@ import { codeOf, messageOf } from '../../src/errors.ts'
 import { Candidates } from '../../src/process/candidates.ts'
 import { registry } from '../../src/process/group.ts'
 import { Ticking } from '../../src/ticking.ts'
-import { inSandbox, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import { inSandbox, type Sandbox, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 import { root } from '../tooling/support.ts'
 
@@ -62,7 +62,7 @@ test('every second: one process of all fires a singleton, each its own; no tick 
     process.kill(leader, 'SIGKILL')
     await until(() => pidOf('one') !== leader, 20_000)
     const [second, own] = [pidOf('one'), pidOf('own')]
-    succeeded(await box.command('reload'))
+    await box.operate({ command: 'reload' })
     await until(() => pidOf('one') !== second && pidOf('own') !== own, 20_000)
     const { leaders } = await box.status()
     assert.equal(leaders, [{ name: 'crontab one', pid: pidOf('one') }])

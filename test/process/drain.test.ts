@@ -2,7 +2,7 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { ask, Client, echo, inSandbox, lives, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import { ask, Client, echo, inSandbox, lives, portOf, type Sandbox, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 /** `slow` takes longer than a plain stop allows. */
@@ -25,9 +25,9 @@ async function atWork(box: Sandbox, more = SLOW): Promise<{ client: Client; pid:
 test('stop -g gives a handler the time that a plain stop would not', async () => {
   await inSandbox(async (box) => {
     const { client } = await atWork(box)
-    const stopping = box.command('stop', '-g')
+    const stopping = box.stop('-g')
     assert.is(await client.line(), 'slow')
-    assert.is((await stopping).code, 0)
+    await stopping
     client.close()
   })
 })
@@ -106,7 +106,7 @@ test('a hold keeps the process until it is released', async () => {
         connection.close(line)
       }`
     await atWork(box, more)
-    assert.is((await box.command('stop', '-g')).code, 0)
+    await box.stop('-g')
     assert.match(box.log(), /upload done/)
   })
 })
@@ -140,10 +140,10 @@ test('worker.signal aborts at the beginning', async () => {
     const more = `${SLOW}
       worker.onWorkerStart = () => { worker.signal.addEventListener('abort', () => Worker.log('aborted')) }`
     const { client } = await atWork(box, more)
-    const stopping = box.begin('stop', '-g')
+    const stopping = box.stop('-g')
     await until(() => box.log().includes('aborted'))
     assert.is(await client.line(), 'slow')
-    await stopping.ended
+    await stopping
     client.close()
   })
 })
@@ -156,7 +156,7 @@ test('what has been received is answered: pipelined, and one byte at a time', as
     slowly.socket.write('by')
     for (let n = 0; n < 20; n++) client.send(`line ${n}`)
     await until(async () => (await box.status()).totals.bytesIn > 150)
-    const stopping = box.begin('stop', '-g')
+    const stopping = box.stop('-g')
     await until(async () => (await box.status().catch(() => null))?.state !== 'running') // it may be gone already
     for (const byte of 'tes\n') {
       slowly.socket.write(byte)
@@ -165,7 +165,7 @@ test('what has been received is answered: pipelined, and one byte at a time', as
     assert.is(await slowly.line(), 'bytes')
     assert.is(await client.line(), 'slow')
     for (let n = 0; n < 20; n++) assert.is(await client.line(), `line ${n}`)
-    succeeded(await stopping.ended)
+    await stopping
   })
 })
 
@@ -178,7 +178,7 @@ test('a client that half-closes gets its answers at a stop -g, whether it did so
     const meanwhile = await Client.connect(port)
     meanwhile.socket.write('slow 2\nnext 2\n')
     await until(async () => (await box.status()).totals.messagesIn === 3)
-    const stopping = box.begin('stop', '-g')
+    const stopping = box.stop('-g')
     await until(async () => (await box.status().catch(() => null))?.state !== 'running') // it may be gone already
     meanwhile.socket.end()
     for (const [at, one] of [before, meanwhile].entries()) {
@@ -187,7 +187,7 @@ test('a client that half-closes gets its answers at a stop -g, whether it did so
       await until(() => one.isClosed)
     }
     assert.is(await client.line(), 'slow')
-    succeeded(await stopping.ended)
+    await stopping
     assert.not.match(box.log(), /unfinished/)
   })
 })
@@ -245,10 +245,10 @@ test('a new connection during a graceful stop is refused at once', async () => {
   await inSandbox(async (box) => {
     const { client } = await atWork(box)
     const port = portOf(await box.status())
-    const stopping = box.begin('stop', '-g')
+    const stopping = box.stop('-g')
     await until(async () => (await Client.connect(port).catch(({ code }) => code)) === 'ECONNREFUSED')
     assert.is(await client.line(), 'slow')
-    succeeded(await stopping.ended)
+    await stopping
     client.close()
   })
 })
@@ -259,10 +259,10 @@ test('each group has its own window', async () => {
       const brief = new Worker({ name: 'brief', drainTimeoutMs: 100 })
       brief.onWorkerStart = () => brief.hold('for ever')`
     const { client } = await atWork(box, more)
-    const stopping = box.begin('stop', '-g')
+    const stopping = box.stop('-g')
     await until(() => box.log().includes('[brief:0] leaves with 1 hold (for ever) unfinished'))
     assert.is(await client.line(), 'slow')
-    succeeded(await stopping.ended)
+    await stopping
     client.close()
   })
 })

@@ -79,7 +79,7 @@ test('a client that is stopped does not keep the server from working, nor does i
     await following.says(/running/)
     following.process.kill('SIGSTOP')
     box.file('app.js', version(2))
-    succeeded(await box.command('reload'))
+    await box.operate({ command: 'reload' })
     await box.stop()
     following.process.kill('SIGCONT')
     assert.is((await within(20_000, following.ended)).code, 0)

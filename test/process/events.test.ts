@@ -8,7 +8,7 @@ import { Events } from '../../src/process/events.ts'
 import { Operations } from '../../src/process/operations.ts'
 import { Followed } from '../support/events.ts'
 import { version } from '../support/reload.ts'
-import { inSandbox, succeeded, workersOf } from '../support/server.ts'
+import { inSandbox, workersOf } from '../support/server.ts'
 import { nextTurn, until, within } from '../support/until.ts'
 
 test('a start, a crash, a reload and a stop are told step by step, without a gap', async () => {
@@ -23,7 +23,7 @@ test('a start, a crash, a reload and a stop are told step by step, without a gap
     await followed.of({ type: 'backoff', waitMs: 0, failures: 1 })
     await followed.of({ type: 'ready', seq: 8 })
     box.file('app.js', version(2))
-    succeeded(await box.command('reload'))
+    await box.operate({ command: 'reload' })
     await followed.of({ type: 'operation', step: 'done' })
     assert.equal(followed.words.slice(8), [
       ...[

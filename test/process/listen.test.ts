@@ -1,20 +1,13 @@
 // `listen()` in onWorkerStart: the processes of a group share one more port, over crashes and reloads.
 
+import { once } from 'node:events'
+import net from 'node:net'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { caseTest } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
-import {
-  ask,
-  Client,
-  echo,
-  freePort,
-  inSandbox,
-  portOf,
-  type Sandbox,
-  succeeded,
-  workersOf,
-} from '../support/server.ts'
+import { ask, Client, freePort, inSandbox, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 /** `count` processes that each make a Worker of their own at `address`. */
@@ -159,17 +152,16 @@ for (const [what, more, says, code] of [
   ['a scheme that is none', `new Worker().listen('gopher://127.0.0.1:0')`, /gopher/, 6],
   ['a Worker that listens already', `inner.listen('text://127.0.0.1:0')`, /this Worker has an address already/, 6],
 ] as const) {
-  test(`${what} ends the start with the reason`, async () => {
+  caseTest(/^an address that somebody|^a Worker/.test(what))(`${what} ends the start with the reason`, async () => {
     await inSandbox(async (box) => {
-      const taken = portOf(await box.start(box.file('taken.js', echo(1))))
-      const second = { ...box.env, MILLRACE_RUN_DIR: join(box.directory, 'run') }
-      const module = box.file('app.js', program('text://127.0.0.1:0', 1, more.replace('PORT', String(taken))))
-      const { stderr, code: actual } = await box.spawn(process.execPath, ['dist/start.js', 'start', '-d', module], {
-        env: second,
-      }).ended
+      const holder = net.createServer().listen(0, '127.0.0.1')
+      await once(holder, 'listening')
+      const { port } = holder.address() as net.AddressInfo
+      const module = box.file('app.js', program('text://127.0.0.1:0', 1, more.replace('PORT', String(port))))
+      const { stderr, code: actual } = await box.command('start', '-d', module)
+      holder.close()
       assert.match(stderr, says)
       assert.is(actual, code)
-      await box.stop()
     })
   })
 }

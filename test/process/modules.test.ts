@@ -2,7 +2,8 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { ask, inSandbox, succeeded } from '../support/server.ts'
+import { caseTest } from '../support/length.ts'
+import { ask, inSandbox } from '../support/server.ts'
 
 /** A module with one group. */
 function part(name: string, more = '', isLast = true): string {
@@ -20,13 +21,13 @@ for (const [what, a, b] of [
   ['of which the last calls runAll', part('a', '', false), part('b')],
   ['that wait at their top level', part('a', `await new Promise((r) => setTimeout(r, 20))`), part('b', 'await 0')],
 ] as const) {
-  test(`two modules ${what} are one server`, async () => {
+  caseTest(what === 'that wait at their top level')(`two modules ${what} are one server`, async () => {
     await inSandbox(async (box) => {
       const { groups } = await box.start(box.file('a.js', a), box.file('b.js', b))
       assert.equal(groups.map(({ name }) => name).sort(), ['a', 'b'])
       for (const { name, port } of groups) assert.is(await ask(port, 'x'), `${name} x`)
       box.file('b.js', part('c'))
-      succeeded(await box.command('reload'))
+      await box.operate({ command: 'reload' })
       const after = await box.status()
       assert.equal(after.groups.map(({ name }) => name).sort(), ['a', 'c'])
       for (const { name, port } of after.groups) assert.is(await ask(port, 'x'), `${name} x`)
@@ -40,7 +41,7 @@ test('equal names and addresses in two modules are two groups', async () => {
     const { groups } = await box.start(box.file('a.js', part('same')), box.file('b.js', part('same')))
     assert.is(groups.length, 2)
     assert.not.equal(groups[0]?.port, groups[1]?.port)
-    succeeded(await box.command('reload'))
+    await box.operate({ command: 'reload' })
     for (const { port } of (await box.status()).groups) assert.is(await ask(port, 'x'), 'same x')
     await box.stop()
   })

@@ -10,6 +10,7 @@ import {
   nodeFlags,
   nodeSettings,
 } from '../../src/process/node-flags.ts'
+import { caseTest } from '../support/length.ts'
 import {
   ask,
   echo,
@@ -132,25 +133,28 @@ for (const [how, flags, options] of [
   ['--inspect', (port: number) => [`--inspect=127.0.0.1:${port}`], () => ''],
   ['NODE_OPTIONS', () => [], (port: number) => `--inspect=127.0.0.1:${port}`],
 ] as const) {
-  test(`${how} of a daemon: each worker has a port of its own, across a reload too`, async () => {
-    await inSandbox(async (box) => {
-      const base = await freePort(6)
-      const run = (...args: string[]) =>
-        box.spawn(process.execPath, [...flags(base), startFile, ...args], {
-          env: { ...box.env, NODE_OPTIONS: options(base) },
-        }).ended
-      succeeded(await run('start', '-d', box.file('app.js', echo(2, TELL))))
-      const port = portOf(await box.status())
-      const seen = new Set<string>()
-      await until(async () => seen.add(await inspectorOf(port)).size === 2)
-      for (const one of seen) assert.ok(Number(one) > base && Number(one) <= base + 2)
-      succeeded(await box.command('reload'))
-      const after = new Set<string>()
-      await until(async () => after.add(await inspectorOf(port)).size === 2)
-      for (const one of after) assert.ok(Number(one) > base)
-      await box.stop()
-    })
-  })
+  caseTest(how === 'NODE_OPTIONS')(
+    `${how} of a daemon: each worker has a port of its own, across a reload too`,
+    async () => {
+      await inSandbox(async (box) => {
+        const base = await freePort(6)
+        const run = (...args: string[]) =>
+          box.spawn(process.execPath, [...flags(base), startFile, ...args], {
+            env: { ...box.env, NODE_OPTIONS: options(base) },
+          }).ended
+        succeeded(await run('start', '-d', box.file('app.js', echo(2, TELL))))
+        const port = portOf(await box.status())
+        const seen = new Set<string>()
+        await until(async () => seen.add(await inspectorOf(port)).size === 2)
+        for (const one of seen) assert.ok(Number(one) > base && Number(one) <= base + 2)
+        await box.operate({ command: 'reload' })
+        const after = new Set<string>()
+        await until(async () => after.add(await inspectorOf(port)).size === 2)
+        for (const one of after) assert.ok(Number(one) > base)
+        await box.stop()
+      })
+    },
+  )
 }
 
 test('who stands at a breakpoint is not late: --inspect-brk lifts startTimeoutMs', async () => {
@@ -172,7 +176,7 @@ test('a loader of the command line reaches the workers', async () => {
     )
     succeeded(await box.spawn(process.execPath, ['--import', loader, startFile, 'start', '-d', module]).ended)
     assert.is(await ask(portOf(await box.status()), 'x'), 'true')
-    succeeded(await box.command('reload'))
+    await box.operate({ command: 'reload' })
     assert.is(await ask(portOf(await box.status()), 'x'), 'true')
     await box.stop()
   })
@@ -243,7 +247,7 @@ test(`a TypeScript module ${runsTypeScript ? 'starts directly' : 'ends with a hi
       succeeded(outcome)
       await box.start(module)
       assert.match(await ask(portOf(await box.status()), 'x'), /^x /)
-      succeeded(await box.command('reload'))
+      await box.operate({ command: 'reload' })
       await box.stop()
       const broken = box.file('enum.ts', `enum A { B }\n${echo(1)}`)
       const { stderr } = await box.command('check', broken)

@@ -6,10 +6,21 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Status } from '../../src/process/status.ts'
-import { ask, Client, echo, freePort, inSandbox, lives, portOf, type Sandbox, workersOf } from '../support/server.ts'
+import {
+  ask,
+  Client,
+  echo,
+  freePort,
+  HANGS,
+  inSandbox,
+  lives,
+  portOf,
+  type Sandbox,
+  workersOf,
+} from '../support/server.ts'
 import { until } from '../support/until.ts'
 
-const spins = 'worker.onMessage = () => { for (;;); }; Worker.stopTimeout = 0.1'
+const spins = `worker.onMessage = () => { ${HANGS} }; Worker.stopTimeout = 0.1`
 
 /** A server whose only worker never comes back to its loop, and whose master is dead. Its module is `app.js`. */
 async function stuckOrphan(box: Sandbox): Promise<{ status: Status; orphan: number }> {
@@ -31,7 +42,7 @@ async function freeAddress(): Promise<string> {
 
 test('idle workers leave when their master is killed, and the next start works', async () => {
   await inSandbox(async (box) => {
-    const module = box.file('app.js', echo(3, '', await freeAddress()))
+    const module = box.file('app.js', echo(2, '', await freeAddress()))
     const { pid } = await box.start(module)
     process.kill(pid, 'SIGKILL')
     await until(() => box.pids().length === 0)
@@ -109,7 +120,7 @@ test('a recorded pid that is another process by now is left alone', async () => 
 
 test('a module that spins at its top level when the master is killed is ended by the next start', async () => {
   await inSandbox(async (box) => {
-    const module = box.file('app.js', `console.error('spinning'); for (;;);`)
+    const module = box.file('app.js', `console.error('spinning'); ${HANGS}`)
     const starting = box.begin('start', '-d', module)
     await until(() => box.log().includes('spinning'))
     const master = Number(readFileSync(join(box.runDir, 'millrace.pid'), 'utf8'))

@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ask, Client, echo, inSandbox, portOf, type Sandbox, startFile, succeeded } from '../support/server.ts'
+import { until } from '../support/until.ts'
 
 const THEIRS = '9.9.9'
 
@@ -72,6 +73,12 @@ test('an app that cannot resolve the package is told what to do', async () => {
 
 test('without an app it is the demo, and its line to try works (ports 8888 to 8891 must be free)', async () => {
   await inSandbox(async (box) => {
+    const isFree = (port: number) =>
+      Client.connect(port).then(
+        (client) => client.close(),
+        () => true,
+      )
+    for (const port of [8888, 8889, 8890, 8891]) await until(() => isFree(port), 60_000) // of somebody's demo
     const { stdout } = succeeded(await box.command('start', '-d'))
     for (const row of [
       /^hello +text +127\.0\.0\.1:8888 +4 +\[OK\]$/m,

@@ -7,6 +7,7 @@ import tls from 'node:tls'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Authority } from '../support/certificates.ts'
+import { caseTest } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
 import { ask, Client, freePort, inSandbox, portOf, type Running, type Sandbox, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -68,7 +69,7 @@ for (const [what, flags, id] of [
   ['v2', 'send-proxy-v2', ''],
   ['v2 with an id and a checksum', 'send-proxy-v2 proxy-v2-options unique-id,crc32c', 'id-127.0.0.9'],
 ] as const) {
-  test(`HAProxy, ${what}: the client's address is the connection's`, async () => {
+  caseTest(what !== 'v2')(`HAProxy, ${what}: the client's address is the connection's`, async () => {
     await inSandbox(async (box) => {
       const backend = portOf(await box.start(box.file('app.js', program(['127.0.0.1']))))
       const { port, process } = await haproxy(box, `127.0.0.1:${backend} ${flags}`)

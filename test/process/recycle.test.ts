@@ -81,6 +81,7 @@ test('processes that have had their requests are replaced under load, one at a t
       while (!isDone) {
         assert.match(await ask(portOf(status), 'x'), /^x \d+$/)
         answers++
+        await new Promise((resolve) => setTimeout(resolve, 2))
       }
     })
     const after = await until(async () => {

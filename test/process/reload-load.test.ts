@@ -3,14 +3,16 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { ReloadOutcome } from '../../src/process/receipts.ts'
-import { atLength } from '../support/length.ts'
+import { atLength, longTest } from '../support/length.ts'
 import { Load } from '../support/load/load.ts'
 import { textClient } from '../support/load/text-client.ts'
-import { ask, echo, inSandbox, portOf, succeeded, workersOf } from '../support/server.ts'
+import { reload } from '../support/reload.ts'
+import { ask, echo, inSandbox, portOf, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
-const RELOADS = atLength(6, 20)
+const RELOADS = atLength(2, 20)
+/** Of those who ask all the time, ms. */
+const THINK_MS = atLength(5, 1)
 
 /** Every third answer comes later; a window of 0.8 s makes a quiet time of 0.2 s. */
 const program = (version: number) =>
@@ -29,16 +31,16 @@ test(`${RELOADS} reloads under load lose nothing but what crosses a FIN, and tha
   await inSandbox(async (box) => {
     const port = portOf(await box.start(box.file('app.js', program(0))))
     const load = new Load()
-    const tally = load.add('text', 8, textClient({ port, thinkMs: () => 1 }))
+    const tally = load.add('text', 8, textClient({ port, thinkMs: () => THINK_MS }))
     load.add('text', 8, textClient({ port, thinkMs: () => 5 + Math.random() * 15 }))
-    load.add('text', 4, textClient({ port, inFlight: 8, thinkMs: () => 2 }))
-    load.add('text', 4, textClient({ port, thinkMs: () => 1, answersPerConnection: 1 }))
+    load.add('text', 4, textClient({ port, inFlight: 8, thinkMs: () => 2 * THINK_MS }))
+    load.add('text', 4, textClient({ port, thinkMs: () => THINK_MS, answersPerConnection: 1 }))
     load.add('text', 16, textClient({ port, thinkMs: () => 700 + Math.random() * 600 }))
     let discarded = 0
     let total = 0
     for (let version = 1; version <= RELOADS; version++) {
       box.file('app.js', program(version))
-      const outcome = JSON.parse(succeeded(await box.command('reload', '--json')).stdout) as ReloadOutcome
+      const outcome = await reload(box)
       for (const slot of outcome.slots) {
         assert.is(slot.result, 'replaced')
         assert.is(slot.note, '')
@@ -64,7 +66,7 @@ test(`${RELOADS} reloads under load lose nothing but what crosses a FIN, and tha
   })
 })
 
-test('of clients that pause for longer than the quiet time hardly a request crosses a FIN', async () => {
+longTest('of clients that pause for longer than the quiet time hardly a request crosses a FIN', async () => {
   await inSandbox(async (box) => {
     const port = portOf(await box.start(box.file('app.js', program(0))))
     const load = new Load()
@@ -72,7 +74,7 @@ test('of clients that pause for longer than the quiet time hardly a request cros
     for (let version = 1; version <= 3; version++) {
       const { answered } = tally
       await until(() => tally.answered > answered + 30)
-      succeeded(await box.command('reload'))
+      await reload(box)
     }
     await load.end()
     assert.equal(load.lost, [])

@@ -5,6 +5,7 @@ import { chmodSync, chownSync, existsSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { atLength, caseTest, longTest } from '../support/length.ts'
 import { reload, version, versionAt } from '../support/reload.ts'
 import {
   ask,
@@ -96,7 +97,7 @@ function active(box: Sandbox, number: number): string[] {
 test('a count that grows starts one process for each new slot, and each is active once', async () => {
   await inSandbox(async (box) => {
     await box.start(box.file('app.js', grown(1, 1)))
-    for (const number of [2, 3]) {
+    for (const number of [2, 3].slice(0, atLength(1, 2))) {
       box.file('app.js', grown(number, 4))
       await reload(box)
       const workers = workersOf(await box.status()).slice(0, 4)
@@ -115,7 +116,7 @@ test('a count that grows starts one process for each new slot, and each is activ
   })
 })
 
-test('a growth that fails leaves what had come up, and the next reload goes on from there', async () => {
+longTest('a growth that fails leaves what had come up, and the next reload goes on from there', async () => {
   await inSandbox(async (box) => {
     await box.start(box.file('app.js', grown(1, 1)))
     box.file('app.js', grown(2, 4, `if (worker.id === 2) throw new Error('planted')`))
@@ -150,7 +151,7 @@ test('a process that is removed retires first, and does not wait for anything', 
   })
 })
 
-test('an address change that fails half-way can be undone, and is tried again', async () => {
+longTest('an address change that fails half-way can be undone, and is tried again', async () => {
   await inSandbox(async (box) => {
     const [from, to] = [await freePort(), await freePort()]
     const at = (number: number, port: number, more = '') =>
@@ -190,7 +191,7 @@ test('a process that a half-done address change has left takes its socket along 
 })
 
 for (const name of ['echo', 'none']) {
-  test(`the scheme may change on one port, of a worker named ${name}`, async () => {
+  caseTest(name === 'echo')(`the scheme may change on one port, of a worker named ${name}`, async () => {
     await inSandbox(async (box) => {
       const port = await freePort()
       const program = (scheme: string) =>

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ask as askMaster } from '../../src/process/control.ts'
+import { longTest } from '../support/length.ts'
 import { reload, version, versionAt } from '../support/reload.ts'
 import { ask, Client, echo, inSandbox, lives, portOf, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -15,8 +16,8 @@ const SLOW_MS = 20_000
 
 test('every process is replaced by one with the new code, on the same port, and the receipt says so', async () => {
   await inSandbox(async (box) => {
-    const before = await box.start(box.file('app.js', version(1, 3)))
-    box.file('app.js', version(2, 3))
+    const before = await box.start(box.file('app.js', version(1, 2)))
+    box.file('app.js', version(2, 2))
     const { slots, reason } = await reload(box)
     const after = await box.status()
     assert.is(reason, '')
@@ -162,7 +163,7 @@ test('an onWorkerReload that throws is logged, and onWorkerRetire is called all 
   })
 })
 
-test('many reloads leave no listener behind: Node warns of the eleventh', async () => {
+longTest('many reloads leave no listener behind: Node warns of the eleventh', async () => {
   await inSandbox(async (box) => {
     const { pid } = await box.start(box.file('app.js', version(1)))
     await reload(box)
@@ -208,11 +209,11 @@ test('an address that changes with reloadable: false stays, which is said; reloa
 
 test('two reloads at once: one after the other, and both are told', async () => {
   await inSandbox(async (box) => {
-    await box.start(box.file('app.js', version(1, 2)))
+    await box.start(box.file('app.js', version(1)))
     const outcomes = await Promise.all([reload(box), reload(box), reload(box)])
     for (const { reason } of outcomes) assert.is(reason, '')
     const { workers = [] } = (await box.status()).groups[0] ?? {}
-    assert.is(workers.length, 2)
+    assert.is(workers.length, 1)
     for (const { incarnation } of workers) assert.ok(incarnation >= 2 && incarnation <= 4)
     await box.stop()
   })

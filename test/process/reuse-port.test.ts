@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
+import { caseTest } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
 import {
   ask,
@@ -36,6 +37,7 @@ async function knock(port: number, isOver: () => boolean): Promise<number> {
     while (!isOver()) {
       assert.match(await ask(port, 'x'), /^x \d+/)
       answered++
+      await new Promise((resolve) => setTimeout(resolve, 2)) // else it takes the core that a reload needs
     }
   }
   await Promise.all(Array.from({ length: 8 }, lane))
@@ -58,8 +60,8 @@ if (addon().sys === null) {
 } else {
   test('each process has a socket on the port, and connections are spread evenly', async () => {
     await inSandbox(async (box) => {
-      const port = portOf(await box.start(box.file('app.js', shared(4))))
-      assert.is(listeners(port), 4)
+      const port = portOf(await box.start(box.file('app.js', shared(3))))
+      assert.is(listeners(port), 3)
       // Right after the start a sibling may still stand in for who was ready last: until it has heard that it need not.
       await until(async () => {
         const clients = await Promise.all(Array.from({ length: 200 }, () => Client.connect(port)))
@@ -91,27 +93,30 @@ if (addon().sys === null) {
   })
 
   for (const [what, before, after] of [
-    ['that replaces them', 3, 3],
+    ['that replaces them', 2, 2],
     ['to more of them', 2, 4],
-    ['to fewer of them', 4, 2],
+    ['to fewer of them', 3, 2],
     ['to one', 3, 1],
   ] as const) {
-    test(`a reload ${what}: every connection is answered`, async () => {
-      await inSandbox(async (box) => {
-        const port = portOf(await box.start(box.file('app.js', shared(before))))
-        box.file('app.js', shared(after))
-        const reloading = box.begin('reload')
-        const answered = await knock(port, () => reloading.process.exitCode !== null)
-        const { code, stderr } = await reloading.ended
-        assert.is(code, 0, stderr)
-        assert.ok(answered > 0)
-        assert.is(listeners(port), after)
-        assert.is(workersOf(await box.status()).length, after)
-        let more = 0
-        await knock(port, () => more++ >= 50)
-        await box.stop()
-      })
-    })
+    caseTest(what === 'that replaces them' || what === 'to fewer of them')(
+      `a reload ${what}: every connection is answered`,
+      async () => {
+        await inSandbox(async (box) => {
+          const port = portOf(await box.start(box.file('app.js', shared(before))))
+          box.file('app.js', shared(after))
+          const reloading = box.begin('reload')
+          const answered = await knock(port, () => reloading.process.exitCode !== null)
+          const { code, stderr } = await reloading.ended
+          assert.is(code, 0, stderr)
+          assert.ok(answered > 0)
+          assert.is(listeners(port), after)
+          assert.is(workersOf(await box.status()).length, after)
+          let more = 0
+          await knock(port, () => more++ >= 50)
+          await box.stop()
+        })
+      },
+    )
   }
 
   test('a place that did not come up leaves nothing behind: the next one there gets its part', async () => {

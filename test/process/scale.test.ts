@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { ReloadOutcome } from '../../src/process/receipts.ts'
+import { atLength, caseTest } from '../support/length.ts'
 import { Load } from '../support/load/load.ts'
 import { textClient } from '../support/load/text-client.ts'
 import { reload, version } from '../support/reload.ts'
@@ -98,23 +99,26 @@ test('a process that is too many answers what it has in flight', async () => {
 })
 
 for (const reusePort of [false, true]) {
-  test(`up and down under load${reusePort ? ', a socket for each process,' : ''} nothing is lost`, async () => {
-    await inSandbox(async (box) => {
-      const port = portOf(await box.start(box.file('app.js', version(1, 2, `worker.reusePort = ${reusePort}`))))
-      const load = new Load()
-      const tally = load.add('text', 8, textClient({ port, thinkMs: () => Math.random() * 3 }))
-      load.add('text', 4, textClient({ port, answersPerConnection: 5 }))
-      for (const count of ['4', '1', '+2', '-1', 'declared']) {
-        const before = tally.answered
-        await scale(box, 'echo', count)
-        await until(() => tally.answered > before + 50, 20_000)
-      }
-      await load.end()
-      assert.equal(load.lost, [])
-      assert.is(tally.answered + tally.crossed, tally.sent)
-      await box.stop()
-    })
-  })
+  caseTest(!reusePort)(
+    `up and down under load${reusePort ? ', a socket for each process,' : ''} nothing is lost`,
+    async () => {
+      await inSandbox(async (box) => {
+        const port = portOf(await box.start(box.file('app.js', version(1, 2, `worker.reusePort = ${reusePort}`))))
+        const load = new Load()
+        const tally = load.add('text', 8, textClient({ port, thinkMs: () => 2 + Math.random() * 10 }))
+        load.add('text', 4, textClient({ port, thinkMs: () => 1 + Math.random() * 5, answersPerConnection: 5 }))
+        for (const count of ['3', '1', '+2', '-1', 'declared'].slice(0, atLength(3, 5))) {
+          const before = tally.answered
+          await scale(box, 'echo', count)
+          await until(() => tally.answered > before + 50, 20_000)
+        }
+        await load.end()
+        assert.equal(load.lost, [])
+        assert.is(tally.answered + tally.crossed, tally.sent)
+        await box.stop()
+      })
+    },
+  )
 }
 
 test('a process that does not become ready leaves all as it was, with the reason', async () => {

@@ -206,14 +206,16 @@ test('sums are exact, locks hold, watchers see the order; crashes and a reload l
     // Two watchers in two processes, changes of two others.
     const watch = `
       const seen = []
-      for await (const change of map.watch()) {
+      const changes = map.watch()
+      await map.increment('watching')
+      for await (const change of changes) {
         if (change.key === 'last') break
         if (change.type !== 'expire') seen.push(change.type + change.value)
       }
       return seen`
     const [a, b, c, d] = all as [Remote, Remote, Remote, Remote]
     const watching = [a, b].map((one) => one.value(watch))
-    await until(async () => (await c.value(`await map.set('ready', 1); return true`)) === true)
+    await until(async () => (await c.value(`return map.get('watching')`)) === 2, 20_000)
     const change = (key: string) => `for (let n = 0; n < 300; n++) await map.set('${key}', '${key}' + n)`
     await Promise.all([c.value(change('c')), d.value(change('d'))])
     await c.value(`await map.set('last', 1)`)
@@ -272,7 +274,7 @@ test('sums are exact, locks hold, watchers see the order; crashes and a reload l
     const kept = `return [await map.get('sum'), await map.get('list'), await Shared.counter('hits').get()]`
     assert.equal(await (all[0] as Remote).value(kept), [8000, { n: 100 }, 200_000])
     for (const { client } of all) client.close()
-    succeeded(await box.command('reload'))
+    await box.operate({ command: 'reload' })
     all = await remotes(port, 1)
     assert.equal(await (all[0] as Remote).value(kept), [8000, { n: 100 }, 200_000])
     for (const { client } of all) client.close()

@@ -74,7 +74,7 @@ test('a crash loop is shown with its count, its reason and the time of the next 
     assert.match(table, /^echo +(?:native|node) +signal SIGKILL +1$/m)
     assert.match(table, /^echo +(?:native|node) +exit 70 \(boot failed\) +\d+$/m)
     box.file('app.js', echo(2))
-    succeeded(await box.command('reload'))
+    await box.operate({ command: 'reload' })
     assert.equal(
       workersOf(await box.status()).map(({ state, failures }) => ({ state, failures })),
       [0, 1].map(() => ({ state: 'ready', failures: 0 })),

@@ -3,6 +3,7 @@
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { atLength } from '../support/length.ts'
 import { failed, KILL, quick, release, staysAsItWas, unnoticed, upgrade } from '../support/release.ts'
 import { version, versionAt } from '../support/reload.ts'
 import { inSandbox, portOf } from '../support/server.ts'
@@ -58,12 +59,14 @@ const STEPS = {
   'the lead': '{ type: "leads"',
 }
 
-test(`a new master that is killed at ${Object.keys(STEPS).join(', at ')} leaves the old one`, async () => {
+const steps = Object.entries(STEPS).slice(-atLength(2, 4))
+
+test(`a new master that is killed at ${steps.map(([step]) => step).join(', at ')} leaves the old one`, async () => {
   await inSandbox(async (box) => {
     release(box, '1.0.0')
     const module = join(box.directory, 'app.js')
     await unnoticed(box, '', async (before) => {
-      for (const [turn, said] of Object.values(STEPS).entries()) {
+      for (const [turn, [, said]] of steps.entries()) {
         release(box, `1.1.${turn}`, (code) => code.replaceAll(said, said.replace('{', `{ ${KILL},`)))
         failed(await box.command('upgrade', module), /the new master ended before it was in charge: signal SIGKILL/)
         await staysAsItWas(box, before)

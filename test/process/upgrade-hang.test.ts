@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
+import { atLength } from '../support/length.ts'
 import { failed, quick, release, staysAsItWas, unnoticed } from '../support/release.ts'
 import { version } from '../support/reload.ts'
 import { inSandbox, lives } from '../support/server.ts'
@@ -27,7 +28,8 @@ test('a new master that hangs, or is killed while its processes boot or are eval
       failed(await box.command('upgrade', module), /the new master has said nothing for 5 s/, 7)
       await staysAsItWas(box, before)
       release(box, '1.2.0')
-      for (const never of ['await new Promise(() => {})', 'worker.onWorkerStart = () => new Promise(() => {})']) {
+      const nevers = ['worker.onWorkerStart = () => new Promise(() => {})', 'await new Promise(() => {})']
+      for (const never of nevers.slice(0, atLength(1, 2))) {
         box.file('app.js', version(2, 2, `${quick}\nconsole.error('here I am')\nsetInterval(() => {}, 1000)\n${never}`))
         const seen = box.log().length
         const upgrading = box.begin('upgrade', module)

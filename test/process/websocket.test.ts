@@ -13,7 +13,8 @@ import WebSocket, { WebSocketServer } from 'ws'
 import { addon } from '../../src/addon.ts'
 import { AsyncTcpConnection, CloseFrame, websocket } from '../../src/index.ts'
 import { Authority } from '../support/certificates.ts'
-import { inSandbox, type Sandbox, succeeded } from '../support/server.ts'
+import { longTest } from '../support/length.ts'
+import { inSandbox, type Sandbox } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 
 const APP = `
@@ -295,7 +296,7 @@ test('a broadcast reaches everybody; a reload says 1012, and everybody can come 
     sockets[0]?.send('all')
     for (const [bytes] of await within(10_000, Promise.all(heard))) assert.is(String(bytes), 'to all')
     const codes = sockets.map((socket) => once(socket, 'close'))
-    succeeded(await box.command('reload'))
+    await box.operate({ command: 'reload' })
     for (const [code] of await within(10_000, Promise.all(codes))) assert.is(code, 1012)
     const again = await connected(port)
     assert.is(await ask(again, 'room'), '7')
@@ -303,7 +304,7 @@ test('a broadcast reaches everybody; a reload says 1012, and everybody can come 
   })
 })
 
-test('a page in Chromium: fetch, an upload, EventSource, a WebSocket with compression', async () => {
+longTest('a page in Chromium: fetch, an upload, EventSource, a WebSocket with compression', async () => {
   await serving(async (box, port) => {
     const profile = mkdtempSync(join(tmpdir(), 'millrace-chromium-'))
     const args = [

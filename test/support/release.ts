@@ -49,8 +49,8 @@ export async function unnoticed(box: Sandbox, more: string, use: (before: Status
   const before = await box.start(module)
   const port = portOf(before)
   const load = new Load()
-  const tally = load.add('text', 6, textClient({ port, thinkMs: () => 5 }))
-  load.add('text', 2, textClient({ port, thinkMs: () => 5, answersPerConnection: 1 }))
+  const tally = load.add('text', 6, textClient({ port, thinkMs: () => 15 }))
+  load.add('text', 2, textClient({ port, thinkMs: () => 15, answersPerConnection: 1 }))
   try {
     await until(() => tally.answered > 20, SLOW_MS)
     await use(before)

@@ -1,7 +1,7 @@
 // Servers that tell which version of their code answers, and the reload of one.
 
 import type { ReloadOutcome } from '../../src/process/receipts.ts'
-import { ask, echo, type Sandbox, succeeded } from './server.ts'
+import { ask, echo, type Sandbox } from './server.ts'
 
 /** An echo server that answers with its version: `<line> <version> <pid>`. */
 export function version(version: number, count = 1, more = ''): string {
@@ -9,8 +9,8 @@ export function version(version: number, count = 1, more = ''): string {
   return echo(count, `${answer}\n${more}`)
 }
 
-export async function reload(box: Sandbox): Promise<ReloadOutcome> {
-  return JSON.parse(succeeded(await box.command('reload', '--json')).stdout) as ReloadOutcome
+export function reload(box: Sandbox): Promise<ReloadOutcome> {
+  return box.operate({ command: 'reload' })
 }
 
 export async function versionAt(port: number): Promise<string> {

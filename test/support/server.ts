@@ -18,9 +18,12 @@ import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { codeOf } from '../../src/errors.ts'
-import type { Line } from '../../src/process/commands/line.ts'
-import { askServer, need } from '../../src/process/commands/server.ts'
+import { type Line, readLine, startOptions } from '../../src/process/commands/line.ts'
+import { askFound, askServer, findServer, need } from '../../src/process/commands/server.ts'
 import { stopServer } from '../../src/process/commands/stop.ts'
+import type { Request } from '../../src/process/control.ts'
+import { launchDaemon } from '../../src/process/launch.ts'
+import type { ReloadOutcome } from '../../src/process/receipts.ts'
 import { runDirCandidates } from '../../src/process/run-directory.ts'
 import type { Status, WorkerStatus } from '../../src/process/status.ts'
 import { root, script } from '../tooling/support.ts'
@@ -112,13 +115,18 @@ export interface Sandbox {
   begin(...args: string[]): Running
   /** Any program, without waiting. */
   spawn(program: string, args: readonly string[], options?: SpawnOptions): Running
-  /** `start -d <module>`, which must succeed. */
+  /**
+   * `start -d <module>`, which must succeed. This, `status`, `stop` and `operate` do what the commands do, in this process;
+   * the commands themselves have tests of their own.
+   */
   start(module: string, ...args: string[]): Promise<Status>
   /** `start` in the foreground, until its banner is there. */
   foreground(module: string, ...args: string[]): Promise<Running>
-  /** What `status` and `stop` do, in this process; the commands themselves have tests of their own. */
   status(): Promise<Status>
-  stop(): Promise<void>
+  /** With the flags of `stop`. */
+  stop(...flags: string[]): Promise<void>
+  /** `reload`, `scale` and their like, which must succeed. */
+  operate(request: Request): Promise<ReloadOutcome>
   /** What the daemon has logged. */
   log(): string
   /** Pids of all processes. */
@@ -188,7 +196,8 @@ function newSandbox(): Sandbox {
     begin: (...args) => box.spawn(process.execPath, [startFile, ...args]),
     command: (...args) => within(COMMAND_MS, box.begin(...args).ended),
     async start(module, ...args) {
-      succeeded(await box.command('start', '-d', module, ...args))
+      if (isPlain(box)) await startHere(box, ['start', '-d', module, ...args])
+      else succeeded(await box.command('start', '-d', module, ...args))
       return box.status()
     },
     async foreground(module, ...args) {
@@ -203,10 +212,18 @@ function newSandbox(): Sandbox {
       if (line === null) return JSON.parse(succeeded(await box.command('status', '--json')).stdout) as Status
       return need((await askServer(line, { command: 'status' })).status)
     },
-    async stop() {
-      const line = lineIn(box, 'stop')
-      if (line === null) succeeded(await box.command('stop'))
+    async stop(...flags) {
+      const line = lineIn(box, 'stop', ...flags)
+      if (line === null) succeeded(await box.command('stop', ...flags))
       else await within(COMMAND_MS, stopServer(line))
+    },
+    async operate(request) {
+      const line = lineIn(box, request.command)
+      if (line === null) throw new Error('where the server is, its command has to find')
+      const found = await findServer(line)
+      const outcome = need((await within(COMMAND_MS, askFound(found, request))).outcome)
+      if (outcome.reason !== '') throw new Error(`${request.command} given up: ${outcome.reason}`)
+      return outcome
     },
     log: () => (existsSync(join(runDir, 'millrace.log')) ? readFileSync(join(runDir, 'millrace.log'), 'utf8') : ''),
     pids: () => processesWith(MARK, mark).map(({ pid }) => pid),
@@ -218,11 +235,29 @@ function newSandbox(): Sandbox {
  * What a command in this sandbox would read, for what is asked hundreds of times beside what is tested: without a process
  * of its own, the same code takes a tenth of its time. Null where the run directory is for the command to find.
  */
-function lineIn({ env }: Sandbox, command: string): Line | null {
+function lineIn({ env }: Sandbox, command: string, ...args: string[]): Line | null {
   const { MILLRACE_RUN_DIR: runDir } = env
-  if (runDir === undefined) return null
-  const flags = { 'run-dir': runDir, quiet: true }
-  return { command, flags, modules: [], words: [], argv: [], isDirect: false }
+  return runDir === undefined ? null : readLine([command, '--run-dir', runDir, '-q', ...args], null)
+}
+
+/** Nothing is for the process that starts the server: no variable in its environment, no other copy of the package. */
+function isPlain({ env, directory }: Sandbox): boolean {
+  const names = Object.keys(env).filter((name) => /^(NODE_OPTIONS|NOTIFY_|LISTEN_|WATCHDOG_)/.test(name))
+  if (names.some((name) => env[name] !== process.env[name])) return false
+  return env.MILLRACE_RUN_DIR !== undefined && !existsSync(join(directory, 'node_modules'))
+}
+
+/** `start -d` without the process that launches the daemon, which reads its line and environment before it waits. */
+async function startHere(box: Sandbox, args: string[]): Promise<void> {
+  const own = process.env
+  process.env = box.env
+  let starting: Promise<string>
+  try {
+    starting = launchDaemon(startOptions(readLine(args, null)), { node: process.execPath, startFile })
+  } finally {
+    process.env = own
+  }
+  await within(COMMAND_MS, starting)
 }
 
 /** No process, and nothing in the run directory that says there is one. */

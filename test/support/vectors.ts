@@ -47,7 +47,7 @@ export function runVectors(protocol: AnyProtocol, vectors: readonly Vector[]): v
  * The law: any input yields messages or a ProtocolError and nothing else, the same ones whatever way it is cut, and no
  * more is kept than the limit allows.
  */
-export function fuzz(protocol: AnyProtocol, interesting: string | Uint8Array, cases = 10_000): void {
+export function fuzz(protocol: AnyProtocol, interesting: string | Uint8Array, cases: number): void {
   const seed = seedOf(`fuzz ${protocol.name}`)
   const random = randomOf(seed)
   const maxPackageSize = 64

@@ -5,6 +5,7 @@ import {
   copyFileSync,
   existsSync,
   mkdirSync,
+  mkdtempSync,
   readdirSync,
   readFileSync,
   realpathSync,
@@ -14,11 +15,12 @@ import {
   writeFileSync,
 } from 'node:fs'
 import net from 'node:net'
-import { homedir } from 'node:os'
+import { homedir, tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { platformName } from '../../src/addon.ts'
+import { caseTest } from '../support/length.ts'
 import { inProject, node, root, run } from './support.ts'
 
 interface Packed {
@@ -54,8 +56,20 @@ console.log(createRequire(import.meta.url)('millrace').Worker === Worker)
 `,
 }
 
+/** What every test is lent: packed once. */
+const tarballs = mkdtempSync(join(tmpdir(), 'tooling-'))
+process.once('exit', () => rmSync(tarballs, { recursive: true, force: true }))
+let packing: Promise<Packed> | undefined
+
 async function pack(directory: string): Promise<Packed> {
-  const args = ['pack', '--ignore-scripts', '--json', '--pack-destination', directory]
+  packing ??= packOnce()
+  const packed = await packing
+  copyFileSync(join(tarballs, packed.filename), join(directory, packed.filename))
+  return packed
+}
+
+async function packOnce(): Promise<Packed> {
+  const args = ['pack', '--ignore-scripts', '--json', '--pack-destination', tarballs]
   const { code, stdout, stderr } = await run('npm', args, root)
   assert.is(code, 0, stderr)
   const answer = JSON.parse(stdout) as Packed[] | Record<string, Packed>
@@ -68,6 +82,20 @@ async function install(directory: string, flags = ['--ignore-scripts'], env = {}
   const { code, stderr } = await run('npm', args, directory, env)
   assert.is(code, 0, stderr)
   return packed
+}
+
+let installing: Promise<string> | undefined
+
+/** The folder of a project that has the package installed, the same one for every test. */
+function consumerOf(): Promise<string> {
+  installing ??= (async () => {
+    const directory = join(realpathSync(tarballs), 'consumer')
+    mkdirSync(directory)
+    for (const [name, text] of Object.entries(consumer)) writeFileSync(join(directory, name), text)
+    await install(directory)
+    return directory
+  })()
+  return installing
 }
 
 /** A folder for PATH that has Node and npm, a shell, and no compiler. */
@@ -121,108 +149,100 @@ for (const [scripts, flags] of [
   ['without scripts', ['--ignore-scripts']],
 ] as const) {
   for (const compiler of ['a compiler', 'no compiler']) {
-    test(`installed ${scripts} and ${compiler} in an empty folder it builds nothing, starts and serves`, async () => {
-      await inProject({}, async (directory) => {
-        const env: Record<string, string> = compiler === 'a compiler' ? {} : { PATH: bareTools(directory) }
-        await install(directory, [...flags], env)
-        const installed = join(directory, 'node_modules/millrace')
-        assert.not(existsSync(join(installed, 'native/build')))
-        assert.not(existsSync(join(installed, 'binding.gyp'))) // npm would build it
-        const app = `import { Worker } from 'millrace'
+    caseTest(scripts === 'with scripts' && compiler === 'no compiler')(
+      `installed ${scripts} and ${compiler} in an empty folder it builds nothing, starts and serves`,
+      async () => {
+        await inProject({}, async (directory) => {
+          const env: Record<string, string> = compiler === 'a compiler' ? {} : { PATH: bareTools(directory) }
+          await install(directory, [...flags], env)
+          const installed = join(directory, 'node_modules/millrace')
+          assert.not(existsSync(join(installed, 'native/build')))
+          assert.not(existsSync(join(installed, 'binding.gyp'))) // npm would build it
+          const app = `import { Worker } from 'millrace'
           new Worker('text://127.0.0.1:0', { onMessage: (connection, line) => connection.send(line) })
           Worker.runAll()`
-        writeFileSync(join(directory, 'app.mjs'), app)
-        const command = (...args: string[]) =>
-          run(
-            'node',
-            ['node_modules/millrace/dist/start.js', ...args, '--run-dir', join(directory, 'run')],
-            directory,
-            env,
-          )
-        const { code, stdout, stderr } = await command('start', '-d', 'app.mjs')
-        assert.is(code, 0, stderr)
-        const port = Number(/127\.0\.0\.1:(\d+)/.exec(stdout)?.[1])
-        const client = net.connect(port, '127.0.0.1')
-        client.write('hello\n')
-        const [answer] = await once(client, 'data')
-        client.destroy()
-        assert.is(String(answer), 'hello\n')
-        assert.is((await command('stop', 'app.mjs')).code, 0)
-      })
-    })
+          writeFileSync(join(directory, 'app.mjs'), app)
+          const command = (...args: string[]) =>
+            run(
+              'node',
+              ['node_modules/millrace/dist/start.js', ...args, '--run-dir', join(directory, 'run')],
+              directory,
+              env,
+            )
+          const { code, stdout, stderr } = await command('start', '-d', 'app.mjs')
+          assert.is(code, 0, stderr)
+          const port = Number(/127\.0\.0\.1:(\d+)/.exec(stdout)?.[1])
+          const client = net.connect(port, '127.0.0.1')
+          client.write('hello\n')
+          const [answer] = await once(client, 'data')
+          client.destroy()
+          assert.is(String(answer), 'hello\n')
+          assert.is((await command('stop', 'app.mjs')).code, 0)
+        })
+      },
+    )
   }
 }
 
-test('an installed package takes the binary for this platform, says so, and works without one', async () => {
-  await inProject(consumer, async (directory) => {
-    await install(directory)
-    const installed = join(directory, 'node_modules/millrace')
-    rmSync(join(installed, 'prebuilds'), { recursive: true, force: true }) // a release was packed here, perhaps
-    const say = `import { Worker } from 'millrace'; new Worker('text://127.0.0.1:0', { name: 'x' }); Worker.runAll()`
-    writeFileSync(join(directory, 'app.mjs'), say)
-    const bannerOf = async () => {
-      const start = [
-        'node_modules/millrace/dist/start.js',
-        'start',
-        '-d',
-        'app.mjs',
-        '--run-dir',
-        join(directory, 'run'),
-      ]
-      const { code, stdout, stderr } = await node(start, directory)
-      assert.is(code, 0, stderr)
-      await node(
-        ['node_modules/millrace/dist/start.js', 'stop', 'app.mjs', '--run-dir', join(directory, 'run')],
-        directory,
-      )
-      return stdout
-    }
-    assert.match(await bannerOf(), new RegExp(`addon: there is no binary for ${platformName()}, and none was built`))
-    const built = join(root, 'native/build/Release/millrace.node')
-    if (!existsSync(built)) return // no compiler here
-    const place = join(installed, 'prebuilds', platformName())
-    mkdirSync(place, { recursive: true })
-    copyFileSync(built, join(place, 'millrace.node'))
-    assert.match(await bannerOf(), new RegExp(`addon: prebuilt for ${platformName()}`))
-    writeFileSync(join(place, 'millrace.node'), 'for another machine')
-    assert.match(await bannerOf(), /addon: .*millrace\.node cannot be loaded: /)
-  })
+test('an installed package works: import, require, one copy of its classes, types, bin, maps', async () => {
+  const directory = await consumerOf()
+  const installed = join(directory, 'node_modules/millrace')
+
+  for (const [file, answer] of Object.entries({
+    'imports.mjs': 'function',
+    'requires.cjs': 'function',
+    'both.mjs': 'true',
+  })) {
+    const { code, stdout, stderr } = await node([file], directory)
+    assert.is(stdout.trim(), answer, `${file}: ${stderr}`)
+    assert.is(code, 0)
+  }
+
+  symlinkSync(join(root, 'node_modules/@types'), join(directory, 'node_modules/@types'))
+  for (const resolution of ['nodenext', 'bundler']) {
+    const module = resolution === 'nodenext' ? 'nodenext' : 'esnext'
+    const options = ['--module', module, '--moduleResolution', resolution, '--target', 'es2023', '--types', 'node']
+    const { code, stdout } = await node([tsc, '--noEmit', '--strict', ...options, 'typed.ts'], directory)
+    assert.is(code, 0, `${resolution}: ${stdout}`)
+  }
+
+  const bin = await run(join(directory, 'node_modules/.bin/millrace'), [], directory)
+  assert.is(bin.code, 2, `no command is usage: ${bin.stdout}${bin.stderr}`)
+
+  const files = readdirSync(installed, { recursive: true, encoding: 'utf8' })
+    .map((name) => join(installed, name))
+    .filter((path) => statSync(path).isFile())
+  const homes = [root, homedir()].filter((home) => home !== '/')
+  const telling = files.filter((path) => homes.some((home) => readFileSync(path, 'utf8').includes(`${home}/`)))
+  assert.equal(telling, [])
+  assert.equal(files.filter((path) => path.endsWith('.map')).flatMap(lost), [])
 })
 
-test('an installed package works: import, require, one copy of its classes, types, bin, maps', async () => {
-  await inProject(consumer, async (directory) => {
-    await install(directory)
-    const installed = join(directory, 'node_modules/millrace')
-
-    for (const [file, answer] of Object.entries({
-      'imports.mjs': 'function',
-      'requires.cjs': 'function',
-      'both.mjs': 'true',
-    })) {
-      const { code, stdout, stderr } = await node([file], directory)
-      assert.is(stdout.trim(), answer, `${file}: ${stderr}`)
-      assert.is(code, 0)
-    }
-
-    symlinkSync(join(root, 'node_modules/@types'), join(directory, 'node_modules/@types'))
-    for (const resolution of ['nodenext', 'bundler']) {
-      const module = resolution === 'nodenext' ? 'nodenext' : 'esnext'
-      const options = ['--module', module, '--moduleResolution', resolution, '--target', 'es2023', '--types', 'node']
-      const { code, stdout } = await node([tsc, '--noEmit', '--strict', ...options, 'typed.ts'], directory)
-      assert.is(code, 0, `${resolution}: ${stdout}`)
-    }
-
-    const bin = await run(join(directory, 'node_modules/.bin/millrace'), [], directory)
-    assert.is(bin.code, 2, `no command is usage: ${bin.stdout}${bin.stderr}`)
-
-    const files = readdirSync(installed, { recursive: true, encoding: 'utf8' })
-      .map((name) => join(installed, name))
-      .filter((path) => statSync(path).isFile())
-    const homes = [root, homedir()].filter((home) => home !== '/')
-    const telling = files.filter((path) => homes.some((home) => readFileSync(path, 'utf8').includes(`${home}/`)))
-    assert.equal(telling, [])
-    assert.equal(files.filter((path) => path.endsWith('.map')).flatMap(lost), [])
-  })
+test('an installed package takes the binary for this platform, says so, and works without one', async () => {
+  const directory = await consumerOf()
+  const installed = join(directory, 'node_modules/millrace')
+  rmSync(join(installed, 'prebuilds'), { recursive: true, force: true }) // a release was packed here, perhaps
+  const say = `import { Worker } from 'millrace'; new Worker('text://127.0.0.1:0', { name: 'x' }); Worker.runAll()`
+  writeFileSync(join(directory, 'app.mjs'), say)
+  const bannerOf = async () => {
+    const start = ['node_modules/millrace/dist/start.js', 'start', '-d', 'app.mjs', '--run-dir', join(directory, 'run')]
+    const { code, stdout, stderr } = await node(start, directory)
+    assert.is(code, 0, stderr)
+    await node(
+      ['node_modules/millrace/dist/start.js', 'stop', 'app.mjs', '--run-dir', join(directory, 'run')],
+      directory,
+    )
+    return stdout
+  }
+  assert.match(await bannerOf(), new RegExp(`addon: there is no binary for ${platformName()}, and none was built`))
+  const built = join(root, 'native/build/Release/millrace.node')
+  if (!existsSync(built)) return // no compiler here
+  const place = join(installed, 'prebuilds', platformName())
+  mkdirSync(place, { recursive: true })
+  copyFileSync(built, join(place, 'millrace.node'))
+  assert.match(await bannerOf(), new RegExp(`addon: prebuilt for ${platformName()}`))
+  writeFileSync(join(place, 'millrace.node'), 'for another machine')
+  assert.match(await bannerOf(), /addon: .*millrace\.node cannot be loaded: /)
 })
 
 /** The sources of a map that are not there: a stack trace would name a file that nobody has. */

@@ -7,6 +7,7 @@ import { QuickHeads } from '../../../protocols/http/quick-head.ts'
 import { acceptedHeads, refusedHeads } from '../../fixtures/http/heads.ts'
 import { parseHead } from '../../support/http.ts'
 import { oneByteAway } from '../../support/http-grammar.ts'
+import { atLength } from '../../support/length.ts'
 import { randomOf, seedOf } from '../../support/random.ts'
 
 const wire = (text: string) => Buffer.from(text.replaceAll('¶', '\r\n'), 'latin1')
@@ -109,11 +110,11 @@ test('random fields, many of them of framing, in any order', () => {
   const names = ['Host', 'host', 'Content-Length', 'content_length', 'Transfer-Encoding', 'Connection', 'Expect', 'X-Y']
   const values = ['h', 'h:80', '1', '0', '00', '10 ', 'chunked', 'close', 'keep-alive', 'close, x', '100-continue', '']
   let taken = 0
-  for (let round = 0; round < 20_000; round++) {
+  for (let round = 0; round < atLength(5_000, 20_000); round++) {
     const lines = Array.from({ length: random(5) }, () => `${names[random(8)]}: ${values[random(12)]}\r\n`)
     if (isQuick(quick, `GET / HTTP/1.1\r\n${lines.join('')}\r\n`)) taken++
   }
-  assert.ok(taken > 500, `${taken}`)
+  assert.ok(taken > 100, `${taken}`)
 })
 
 test.run()

@@ -44,7 +44,7 @@ export function protocolOf({ protocol, transport }: Declaration): string {
 }
 
 /** A path as a person in this folder would type it. */
-function fromHere(path: string): string {
+export function fromHere(path: string): string {
   const short = relative(process.cwd(), path)
   return short.startsWith('..') ? path : short
 }

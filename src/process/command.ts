@@ -5,17 +5,19 @@ import { relative } from 'node:path'
 import { messageOf } from '../errors.ts'
 import { guardOutput } from '../log.ts'
 import { version } from '../version.ts'
+import { fromHere } from './banner.ts'
 import { check } from './commands/check.ts'
 import type { Command } from './commands/command.ts'
 import { diff } from './commands/diff.ts'
 import { events } from './commands/events.ts'
 import { helpOf, overview, usageOf } from './commands/help.ts'
-import { COMMON_FLAGS, type FlagName, type Line, readLine, usage } from './commands/line.ts'
+import { COMMON_FLAGS, demo, type FlagName, type Line, readLine, usage } from './commands/line.ts'
 import { logs } from './commands/logs.ts'
 import { print } from './commands/print.ts'
 import { reload } from './commands/reload.ts'
 import { restart } from './commands/restart.ts'
 import { scale } from './commands/scale.ts'
+import { likest } from './commands/spelling.ts'
 import { start } from './commands/start.ts'
 import { connections, status } from './commands/status.ts'
 import { stop } from './commands/stop.ts'
@@ -62,7 +64,9 @@ function help(name: string): Exit {
 function commandCalled(name: string): Command {
   const command = COMMANDS.get(name)
   if (command !== undefined) return command
-  throw usage(name === '' ? 'no command' : `unknown command '${name}'`)
+  const meant = likest(name, [...COMMANDS.keys()])
+  const hint = meant === '' ? '' : `: did you mean '${meant}'?`
+  throw usage(name === '' ? 'no command' : `unknown command '${name}'${hint}`)
 }
 
 // What went wrong
@@ -72,7 +76,8 @@ function complain(error: unknown, argv: readonly string[], line: Line | null, di
   const { exitCode, code, message, next, report } =
     error instanceof CommandError ? error : new CommandError(Exit.Failure, messageOf(error))
   const name = line?.command ?? argv.find((arg) => COMMANDS.has(arg)) ?? ''
-  const step = next || nextStep(exitCode, name, direct === null ? 'millrace' : `node ${relative('', direct)}`)
+  const step =
+    next || nextStep(exitCode, name, direct === null ? 'millrace' : `node ${relative('', direct)}`, line?.modules ?? [])
   if (argv.includes('--json'))
     process.stdout.write(
       `${JSON.stringify({ ...report, error: { code, exitCode, reason: message, next: step } }, null, 2)}\n`,
@@ -85,16 +90,19 @@ function complain(error: unknown, argv: readonly string[], line: Line | null, di
 
 function usageFor(name: string): string {
   const command = COMMANDS.get(name)
-  return command === undefined ? overview(COMMANDS).trimEnd() : usageOf(name, command.operands)
+  if (command !== undefined) return usageOf(name, command.operands)
+  return `Usage: millrace COMMAND [...]\nCommands: ${[...COMMANDS.keys()].join(', ')}`
 }
 
 /** Where the error itself does not know better. */
-function nextStep(exitCode: Exit, name: string, self: string): string {
+function nextStep(exitCode: Exit, name: string, self: string, modules: readonly string[]): string {
+  const isDirect = self !== 'millrace'
+  const these = isDirect ? '' : modules.map((path) => (path === demo() ? '' : ` ${fromHere(path)}`)).join('')
   if (exitCode === Exit.Usage) return COMMANDS.has(name) ? `${self} help ${name}` : `${self} help`
-  if (exitCode === Exit.NotRunning) return `start it: ${self} start -d${self === 'millrace' ? ' app.js' : ''}`
+  if (exitCode === Exit.NotRunning) return `start it: ${self} start -d${these || (isDirect ? '' : ' app.js')}`
   if (exitCode === Exit.AlreadyRunning) return `${self} reload for new code, ${self} restart for a new server`
   if (exitCode === Exit.Address) return 'choose another address, or see who has it: ss -lntup'
-  if (exitCode === Exit.Module) return `correct the code; ${self} check says whether it is`
+  if (exitCode === Exit.Module) return `correct the code; ${self} check${these} says whether it is`
   if (exitCode === Exit.Timeout) return `${self} status shows who hangs; kill -9 of its pid ends that`
   return `see ${self} logs`
 }

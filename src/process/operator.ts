@@ -103,8 +103,12 @@ export class Operator {
     names: readonly string[],
     work: (regroup: Regroup) => Promise<void>,
   ): Promise<ReloadOutcome> {
-    return this.#operations.run(null, () => {
-      return this.#operate(operation, names, new Regroup(this.#master, operation, names), work)
+    return this.#operations.run(null, async () => {
+      await this.#master.untilUp()
+      const regroup = new Regroup(this.#master, operation, names)
+      const { unknown } = regroup
+      // Before anybody is told that it begins.
+      return unknown === null ? this.#operate(operation, names, regroup, work) : outcomeOf(unknown, 0, regroup)
     })
   }
 

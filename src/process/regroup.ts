@@ -15,11 +15,18 @@ const MOST_PROCESSES = 1024
 export class Regroup extends Reload {
   #windowOf: (blueprint: Blueprint) => number = ({ declaration }) => declaration.drainTimeoutMs
 
+  /** Of a name that means none of the groups; null when each means one. */
+  get unknown(): CommandError | null {
+    const { groups } = this.supervisor
+    const name = this.names.find((one) => !groups.some((group) => isCalled(group, one)))
+    return name === undefined ? null : noGroup(name, groups.map(keyOf))
+  }
+
   /** The groups that are meant. Throws a CommandError for a name that means none. */
   get groups(): GroupState[] {
     const { groups } = this.supervisor
-    for (const name of this.names)
-      if (!groups.some((group) => isCalled(group, name))) throw noGroup(name, groups.map(keyOf))
+    const { unknown } = this
+    if (unknown !== null) throw unknown
     return groups.filter((group) => this.names.some((name) => isCalled(group, name)))
   }
 

@@ -115,9 +115,14 @@ function summary({ totals, groups }: Status): string[] {
 }
 
 /** Who does what only one may do; no line when nobody does. */
-function leaders({ leaders }: Status): string[] {
+function leaders({ leaders, groups }: Status): string[] {
   if (leaders.length === 0) return []
-  return ['', printable(`leaders: ${leaders.map(({ name, pid }) => `${name} ${pid}`).join(', ')}`)]
+  const names = groups.flatMap(({ name, workers }) => workers.map(({ id, pid }) => [pid, `${name}:${id} `] as const))
+  const workerOf = new Map(names)
+  return [
+    '',
+    printable(`leaders: ${leaders.map(({ name, pid }) => `${name}: ${workerOf.get(pid) ?? ''}pid ${pid}`).join(', ')}`),
+  ]
 }
 
 /** What peers have lost or were refused, in a line that is there only when there is something. Workerman has no columns for it. */

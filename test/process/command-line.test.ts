@@ -1,6 +1,7 @@
 // The command line: usage, help, what `status` and `stop` say, and their exit codes.
 
 import { mkdirSync } from 'node:fs'
+import { relative } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
@@ -9,7 +10,8 @@ import { until } from '../support/until.ts'
 
 const WRONG: [string, string[], RegExp][] = [
   ['no command', [], /^millrace: no command$/m],
-  ['an unknown command', ['strat'], /unknown command 'strat'/],
+  ['an unknown command', ['strat'], /unknown command 'strat': did you mean 'start'\?$/m],
+  ['one that is like no other', ['deploy'], /unknown command 'deploy'$/m],
   ['a name that every object has', ['constructor'], /unknown command 'constructor'/],
   ['an unknown flag', ['start', '--deamon'], /'--deamon'/],
   ['a flag without its value', ['start', '--run-dir'], /--run-dir/],
@@ -60,9 +62,18 @@ test('help and --version answer on stdout', async () => {
 for (const command of ['stop', 'status']) {
   test(`${command} with nothing running says so, with exit code 3`, async () => {
     await inSandbox(async (box) => {
-      const { code, stderr } = await box.command(command, box.file('app.js', echo()))
-      assert.is(code, 3)
-      assert.is(stderr, `millrace: not running (looked in ${box.runDir})\nnext: start it: millrace start -d app.js\n`)
+      const file = box.file('app.js', echo())
+      for (const [words, named] of [
+        [[file], relative('', file)],
+        [[], 'app.js'],
+      ] as const) {
+        const { code, stderr } = await box.command(command, ...words)
+        assert.is(code, 3)
+        assert.is(
+          stderr,
+          `millrace: not running (looked in ${box.runDir})\nnext: start it: millrace start -d ${named}\n`,
+        )
+      }
     })
   })
 }

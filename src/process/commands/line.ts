@@ -139,9 +139,14 @@ function isFile(operand: string): boolean {
   return operand.includes('/') || /\.[cm]?[jt]sx?$/.test(operand) || existsSync(resolve(operand))
 }
 
+/** What is meant where no file is named. */
+export function demo(): string {
+  return resolve(dirname(startFile()), 'demo.js')
+}
+
 function resolveModules(files: readonly string[], direct: string | null): string[] {
   const all = direct === null ? files : [direct, ...files]
-  if (all.length === 0) return [resolve(dirname(startFile()), 'demo.js')]
+  if (all.length === 0) return [demo()]
   return all.map((file) => resolve(file))
 }
 

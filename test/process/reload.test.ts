@@ -39,7 +39,9 @@ test('every process is replaced by one with the new code, on the same port, and 
 test('a person sees a table', async () => {
   await inSandbox(async (box) => {
     await box.start(box.file('app.js', version(1, 2)))
-    const { stdout } = succeeded(await box.command('reload'))
+    const { stdout, stderr } = succeeded(await box.command('reload'))
+    const left = [...stderr.matchAll(/waits for those that leave: (\d+)/g)].map(([, count]) => Number(count))
+    assert.ok(left.length === 1 && Number(left[0]) <= 2, stderr) // of two
     assert.match(stdout, /^worker +result +old +new +ready +drained/)
     assert.match(stdout, /\necho:1 +replaced +\d+ +\d+ +\d+ ms +\d+ ms\nreloaded in \d/)
     await box.stop()

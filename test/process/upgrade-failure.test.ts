@@ -53,7 +53,7 @@ const askFor = (startFile: string) => `
 
 /** What the new master says when it comes to that, and what happens to it instead. */
 const STEPS = {
-  'its start': '{ type: "alive" }',
+  'its start': '{ type: "alive"',
   'processes that are up': '{ type: "wants"',
   'everything that is ready': '{ type: "able" }',
   'the lead': '{ type: "leads"',

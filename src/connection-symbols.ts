@@ -18,6 +18,8 @@ export const kQuietFor = Symbol('quiet for')
 export const kTakes = Symbol('takes')
 /** Its protocol's goodbye is spread over the drain. */
 export const kIsLongLived = Symbol('is long-lived')
+/** Its handshake is not over: what asks for it may be on its way. */
+export const kIsOpening = Symbol('is opening')
 
 /** A client's connection: from nothing, or from its end, to a new beginning. */
 export const kReset = Symbol('reset')

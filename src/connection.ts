@@ -45,6 +45,7 @@ import {
   kFull,
   kHandOver,
   kIsLongLived,
+  kIsOpening,
   kIsStaying,
   kLastCall,
   kLeave,
@@ -646,6 +647,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   get [kIsLongLived](): boolean {
     return 'isLongLived' in this.#protocol && this.#protocol.isLongLived === true
+  }
+
+  get [kIsOpening](): boolean {
+    return this.#codec.isOpening === true
   }
 
   // What the engine calls

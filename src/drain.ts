@@ -4,7 +4,16 @@
 
 import type { AnyConnection } from './connection.ts'
 import { type Clock, processClock } from './connection-host.ts'
-import { kAbort, kDrain, kIsLongLived, kIsStaying, kLastCall, kLeave, kQuietFor } from './connection-symbols.ts'
+import {
+  kAbort,
+  kDrain,
+  kIsLongLived,
+  kIsOpening,
+  kIsStaying,
+  kLastCall,
+  kLeave,
+  kQuietFor,
+} from './connection-symbols.ts'
 
 /** Nothing received and nothing at work for this long: then a request on its way is unlikely. */
 const QUIET_MS = 1000
@@ -155,7 +164,8 @@ export class Drain {
 
   #mayGo(connection: AnyConnection): boolean {
     if (!connection[kIsStaying]) return false
-    if (connection[kIsLongLived] || this.#isQuiet(connection)) return true
+    const isFree = connection[kIsLongLived] && !connection[kIsOpening]
+    if (isFree || this.#isQuiet(connection)) return true
     return this.#isLastCall && !(this.#mayPause(connection) && this.#called.has(connection))
   }
 

@@ -160,6 +160,8 @@ export interface Codec<Out = unknown> {
   drain(): void
   /** It holds part of a message, or owes an answer: a drain waits for that, and reads on. Asked often: keep it cheap. */
   readonly isBusy?: boolean
+  /** Of a long-lived protocol: its handshake is not over. A drain waits for that as for a request, before any goodbye. */
+  readonly isOpening?: boolean
   /** It has said goodbye, and refuses what is sent: a broadcast leaves this connection out. */
   readonly isClosing?: boolean
   /**

@@ -6,6 +6,7 @@ import { text } from '../protocols/text.ts'
 import type { AnyConnection } from '../src/connection.ts'
 import type { Clock } from '../src/connection-host.ts'
 import { Drain } from '../src/drain.ts'
+import { websocket } from '../src/index.ts'
 import type { AnyProtocol } from '../src/protocol.ts'
 import { open, type Settings, type Wire } from '../src/testing.ts'
 import { deferred, scripted } from './support/codecs.ts'
@@ -225,6 +226,22 @@ test('the goodbye of a long-lived protocol is spread', () => {
   crowd.advance(5000)
   assert.is(said(), 1000)
   for (const wire of crowd.wires) assert.is(wire.written().toString(), 'bye')
+})
+
+test('a WebSocket whose handshake may be on its way is waited for as a request is, then told goodbye', () => {
+  const crowd = new Crowd().add(2, websocket() as AnyProtocol)
+  crowd.start(10_000).advance(900)
+  assert.is(crowd.left, 0)
+  const [early, silent] = crowd.wires as [Wire<unknown, unknown>, Wire<unknown, unknown>]
+  early.receive(
+    'GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n',
+  )
+  crowd.advance(STEP_MS * 3)
+  const said = early.written().toString('latin1')
+  assert.match(said, /^HTTP\/1\.1 101 /)
+  assert.is(Buffer.from(said, 'latin1').readUInt16BE(said.indexOf('\r\n\r\n') + 6), 1012)
+  assert.ok(silent.socket.hasEnded, 'it has been silent for a second')
+  assert.is(silent.written().toString(), '')
 })
 
 test('less time than before hurries', () => {

@@ -144,6 +144,10 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     return reason === 'closed' && this.#state === State.Closing
   }
 
+  get isOpening(): boolean {
+    return this.#state < State.Open
+  }
+
   get isClosing(): boolean {
     return this.#state >= State.Closing
   }

@@ -37,7 +37,7 @@ export interface Reading {
   readonly isTrusted: ((ip: string) => boolean) | null
 }
 
-/** What only the package itself can give. @internal */
+/** What only the package itself can give. */
 export interface WebSocketServices {
   /** What compresses, one for each `websocket({ ... })`. */
   deflate(settings: CompressionChoice): DeflateEngine

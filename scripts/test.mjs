@@ -6,7 +6,7 @@
 //   node scripts/test.mjs [options] [pattern...]     only the files whose path contains one of the patterns
 //     --dir <directory>      run the compiled `*.test.js` below it, as they are: no build, no checks
 //     --skips <n>            how many skipped tests are expected: `announcedSkips` below
-//     --jobs <n>             files at once: 4, since most wait for processes
+//     --jobs <n>             files at once: 5, since most wait for processes
 //     --timeout-ms <n>       for one file: 240,000, or TEST_TIMEOUT_MS
 //     --limit-ms <n>         for the whole run: 1,800,000
 //     --retries <n>          how often a file that failed is run again, alone, after all others: 0, or TEST_RETRIES
@@ -43,7 +43,7 @@ const { values: options, positionals: patterns } = parseArgs({
   options: {
     dir: { type: 'string' },
     skips: { type: 'string', default: String(announcedSkips) },
-    jobs: { type: 'string', default: '4' },
+    jobs: { type: 'string', default: '5' },
     addon: { type: 'string' },
     'timeout-ms': { type: 'string', default: process.env.TEST_TIMEOUT_MS ?? '240000' },
     'limit-ms': { type: 'string', default: '1800000' },

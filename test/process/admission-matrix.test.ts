@@ -10,6 +10,7 @@ import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
 import { Authority } from '../support/certificates.ts'
+import { caseTest } from '../support/length.ts'
 import { freePort, inSandbox, type Sandbox } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -138,8 +139,9 @@ async function stopSecond(box: Sandbox, name: string): Promise<number> {
   return pid
 }
 
-for (const engine of ENGINES) {
-  test(`maxConnections, ${engine}: no process has more, everybody is served`, async () => {
+for (const [at, engine] of ENGINES.entries()) {
+  const caseOf = caseTest(at === 0)
+  caseOf(`maxConnections, ${engine}: no process has more, everybody is served`, async () => {
     await inSandbox(async (box) => {
       const places = await everyPlace(box)
       await box.start(box.file('app.js', program(places, { maxConnections: MOST })), '--engine', engine)
@@ -164,7 +166,7 @@ for (const engine of ENGINES) {
     })
   })
 
-  test(`acceptRate, ${engine}: connections come no faster, none is lost`, async () => {
+  caseOf(`acceptRate, ${engine}: connections come no faster, none is lost`, async () => {
     await inSandbox(async (box) => {
       const { tls, proxied, shared, sharedTls } = await everyPlace(box)
       const places = { tls, proxied, ...(shared && sharedTls ? { shared, sharedTls } : {}) } as Places

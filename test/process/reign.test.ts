@@ -107,7 +107,7 @@ test('who is replaced hears of a failure at once, and of a stop with the time th
   assert.equal(
     said.filter(({ type }) => type === 'failed' || type === 'hurry'),
     [
-      { type: 'failed', exitCode: Exit.Address, message: 'taken' },
+      { type: 'failed', exitCode: Exit.Address, message: 'taken', next: '' },
       { type: 'hurry', timeoutMs: 500 },
     ],
   )

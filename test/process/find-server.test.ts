@@ -7,7 +7,7 @@ import { basename, dirname, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { runDirCandidates } from '../../src/process/run-directory.ts'
-import { caseTest } from '../support/length.ts'
+import { caseTest, longTest } from '../support/length.ts'
 import { ask, echo, inSandbox, lives, portOf, type Sandbox, startFile, succeeded } from '../support/server.ts'
 
 const isRoot = process.getuid?.() === 0
@@ -66,26 +66,29 @@ if (isRoot) {
     })
   })
 
-  test("a link in the place of another user's control socket does not lead root to a server of its own", async () => {
-    await inSandbox(async (box) => {
-      const module = withoutRunDir(box)
-      succeeded(await box.command('start', '-d', module))
-      const { runDir, pid } = JSON.parse(succeeded(await box.command('status', '--json', module)).stdout)
-      const other = box.file('other.js', echo(1))
-      const trap = join(
-        box.directory,
-        'tmp/millrace-65534',
-        basename(runDirCandidates(other, undefined).paths[0] ?? ''),
-      )
-      own(trap, NOBODY)
-      symlinkSync(join(runDir, 'control.sock'), join(trap, 'control.sock'))
-      lchownSync(join(trap, 'control.sock'), NOBODY, NOBODY)
-      assert.is((await box.command('stop', other)).code, 3)
-      assert.ok(lives(pid))
-      succeeded(await box.command('stop', module))
-      rmSync(runDir, { recursive: true })
-    })
-  })
+  longTest(
+    "a link in the place of another user's control socket does not lead root to a server of its own",
+    async () => {
+      await inSandbox(async (box) => {
+        const module = withoutRunDir(box)
+        succeeded(await box.command('start', '-d', module))
+        const { runDir, pid } = JSON.parse(succeeded(await box.command('status', '--json', module)).stdout)
+        const other = box.file('other.js', echo(1))
+        const trap = join(
+          box.directory,
+          'tmp/millrace-65534',
+          basename(runDirCandidates(other, undefined).paths[0] ?? ''),
+        )
+        own(trap, NOBODY)
+        symlinkSync(join(runDir, 'control.sock'), join(trap, 'control.sock'))
+        lchownSync(join(trap, 'control.sock'), NOBODY, NOBODY)
+        assert.is((await box.command('stop', other)).code, 3)
+        assert.ok(lives(pid))
+        succeeded(await box.command('stop', module))
+        rmSync(runDir, { recursive: true })
+      })
+    },
+  )
 
   test('a TMPDIR that one shell has and the other has not is no hiding place', async () => {
     await inSandbox(async (box) => {
@@ -121,7 +124,7 @@ if (isRoot) {
     })
   })
 
-  test('a place that its name belies, that others can enter, or that is a link, is not asked', async () => {
+  longTest('a place that its name belies, that others can enter, or that is a link, is not asked', async () => {
     await inSandbox(async (box) => {
       const module = withoutRunDir(box)
       const hash = basename(runDirCandidates(module, undefined).paths[0] ?? '')

@@ -10,7 +10,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ROTATE_TICKETS_MS } from '../../src/process/tickets.ts'
 import { Authority } from '../support/certificates.ts'
-import { caseTest } from '../support/length.ts'
+import { caseTest, longTest } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
 import { inSandbox, portOf, type Sandbox, workersOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
@@ -187,7 +187,7 @@ test('client certificates: asked for and required, or asked for and told', async
 })
 
 for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
-  test(`a session of ${version} goes on at any process, and after a reload`, async () => {
+  caseTest(version === 'TLSv1.3')(`a session of ${version} goes on at any process, and after a reload`, async () => {
     await inSandbox(async (box) => {
       const port = portOf(await box.start(box.file('app.js', program(localhost, 'worker.count = 2'))))
       const limits = { minVersion: version, maxVersion: version }
@@ -208,40 +208,43 @@ for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
   })
 }
 
-test('new ticket keys reach every process, also one that comes later; old tickets are worth nothing then', async () => {
-  await inSandbox(async (box) => {
-    // What the master does every 12 hours it does at a signal.
-    const clock = `const { setInterval } = globalThis
+longTest(
+  'new ticket keys reach every process, also one that comes later; old tickets are worth nothing then',
+  async () => {
+    await inSandbox(async (box) => {
+      // What the master does every 12 hours it does at a signal.
+      const clock = `const { setInterval } = globalThis
       globalThis.setInterval = (call, ms, ...more) => {
         if (ms === ${ROTATE_TICKETS_MS}) process.on('SIGPWR', call)
         return setInterval(call, ms, ...more)
       }`
-    box.env.NODE_OPTIONS = `--import=${box.file('clock.mjs', clock)}`
-    const status = await box.start(box.file('app.js', program(localhost, 'worker.count = 3')))
-    const port = portOf(status)
-    const { session: old } = await talk(port)
-    assert.ok((await talk(port, { session: old })).isResumed)
-    process.kill(status.pid, 'SIGPWR')
-    await until(async () => !(await talk(port, { session: old })).isResumed)
-    const [{ pid: crashed = 0 } = {}] = workersOf(status)
-    process.kill(crashed, 'SIGKILL')
-    await until(async () => {
-      const workers = workersOf(await box.status()) // who answers has taken what came before
-      return workers.every(({ pid, state }) => state === 'ready' && pid !== crashed)
-    }, 20_000)
-    const pids = new Set<number>()
-    const { session } = await talk(port)
-    await until(async () => {
-      const said = await talk(port, { session })
-      assert.ok(said.isResumed, `not at ${said.pid}`)
-      assert.not((await talk(port, { session: old })).isResumed, 'an old ticket')
-      return pids.add(said.pid).size >= 3 && !pids.has(crashed)
-    }, 20_000)
-    await box.stop()
-  })
-})
+      box.env.NODE_OPTIONS = `--import=${box.file('clock.mjs', clock)}`
+      const status = await box.start(box.file('app.js', program(localhost, 'worker.count = 3')))
+      const port = portOf(status)
+      const { session: old } = await talk(port)
+      assert.ok((await talk(port, { session: old })).isResumed)
+      process.kill(status.pid, 'SIGPWR')
+      await until(async () => !(await talk(port, { session: old })).isResumed)
+      const [{ pid: crashed = 0 } = {}] = workersOf(status)
+      process.kill(crashed, 'SIGKILL')
+      await until(async () => {
+        const workers = workersOf(await box.status()) // who answers has taken what came before
+        return workers.every(({ pid, state }) => state === 'ready' && pid !== crashed)
+      }, 20_000)
+      const pids = new Set<number>()
+      const { session } = await talk(port)
+      await until(async () => {
+        const said = await talk(port, { session })
+        assert.ok(said.isResumed, `not at ${said.pid}`)
+        assert.not((await talk(port, { session: old })).isResumed, 'an old ticket')
+        return pids.add(said.pid).size >= 3 && !pids.has(crashed)
+      }, 20_000)
+      await box.stop()
+    })
+  },
+)
 
-test('who is asked for a certificate since a reload does not go on with a session from before', async () => {
+longTest('who is asked for a certificate since a reload does not go on with a session from before', async () => {
   await inSandbox(async (box) => {
     const port = portOf(await box.start(box.file('app.js', program(localhost))))
     const limits = { minVersion: 'TLSv1.2', maxVersion: 'TLSv1.2' } as const

@@ -20,7 +20,7 @@ import { delimiter, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { platformName } from '../../src/addon.ts'
-import { caseTest } from '../support/length.ts'
+import { caseTest, longTest } from '../support/length.ts'
 import { inProject, node, root, run } from './support.ts'
 
 interface Packed {
@@ -218,7 +218,7 @@ test('an installed package works: import, require, one copy of its classes, type
   assert.equal(files.filter((path) => path.endsWith('.map')).flatMap(lost), [])
 })
 
-test('an installed package takes the binary for this platform, says so, and works without one', async () => {
+longTest('an installed package takes the binary for this platform, says so, and works without one', async () => {
   const directory = await consumerOf()
   const installed = join(directory, 'node_modules/millrace')
   rmSync(join(installed, 'prebuilds'), { recursive: true, force: true }) // a release was packed here, perhaps

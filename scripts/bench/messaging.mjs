@@ -4,7 +4,7 @@
 //
 //   npm run bench -- messaging [--quick] [--rounds 3] [--seconds 1] [--sizes 16,64] [--peers millrace,millrace-node,ipc,nats,redis]
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -115,8 +115,20 @@ const starters = {
   millrace: () => millrace('native'),
   'millrace-node': () => millrace('node'),
   ipc: () => lines(launch([process.execPath, join(here, 'messaging-ipc.mjs')])),
-  nats: () => broker('nats-server', (port) => ['-a', '127.0.0.1', '-p', String(port)], 'nats'),
-  redis: () => broker('redis-server', (port) => ['--bind', '127.0.0.1', '--port', String(port), '--save', ''], 'redis'),
+  nats: () => broker('nats-server', natsArgs, 'nats'),
+  redis: () => broker('redis-server', redisArgs, 'redis'),
+}
+
+/** By its default it lets go of a client for which it has 64 MiB: as much as 64 of 1 MiB. */
+function natsArgs(port, folder) {
+  const config = join(folder, 'nats.conf')
+  writeFileSync(config, 'max_pending: 536870912\nmax_payload: 8388608\n')
+  return ['-c', config, '-a', '127.0.0.1', '-p', String(port)]
+}
+
+function redisArgs(port, folder) {
+  const limit = ['--client-output-buffer-limit', 'pubsub 0 0 0'] // by default 32 MiB
+  return ['--bind', '127.0.0.1', '--port', String(port), '--save', '', '--dir', folder, ...limit]
 }
 
 const isUp = () => true
@@ -167,7 +179,7 @@ async function broker(program, argsFor, kind) {
   if (spawnSync(program, ['--version'], { stdio: 'ignore' }).error) return `${program} is not on PATH`
   const port = await freePort()
   const folder = mkdtempSync(join(tmpdir(), 'millrace-bench-broker-'))
-  const server = launch([program, ...argsFor(port), ...(kind === 'redis' ? ['--dir', folder] : [])])
+  const server = launch([program, ...argsFor(port, folder)])
   await untilListening(port)
   return lines(launch([process.execPath, join(here, 'messaging-broker.mjs'), kind, String(port)]), async () => {
     await stop(server)

@@ -3,10 +3,8 @@
 import { fork } from 'node:child_process'
 import net from 'node:net'
 import { createInterface } from 'node:readline'
-import { measure } from './messaging-loop.mjs'
+import { measure, mostOf, Tally } from './messaging-loop.mjs'
 
-const TELL_EVERY = 128
-const MOST = 4096
 const [, , kind, port] = process.argv
 
 const nats = {
@@ -108,11 +106,11 @@ else child()
 // Bodies: `r<id> <body>` wants an answer, `c<id> ` the CPU time, `l` ends what was sent one way, the rest counts.
 
 function child() {
-  let count = 0
+  const tally = new Tally()
   const client = new Client('to.child', (body) => {
     if (body[0] === 'r') client.publish('to.parent', body)
     else if (body[0] === 'c') client.publish('to.parent', `r${body.slice(1)}${sumOf(process.cpuUsage())}`)
-    else if (++count % TELL_EVERY === 0 || body[0] === 'l') client.publish('to.parent', `t${count}`)
+    else if (tally.add(body.length) || body[0] === 'l') client.publish('to.parent', `t${tally.count}`)
   })
   client.sub.once('data', () => process.send('up'))
   if (kind === 'nats') setTimeout(() => process.send('up'), 200)
@@ -123,6 +121,7 @@ function parent() {
   let last = 0
   let sent = 0
   let told = 0
+  let most = 1
   let wake = () => undefined
   const client = new Client('to.parent', (body) => {
     if (body[0] === 't') {
@@ -147,13 +146,14 @@ function parent() {
   }
   const send = (body) => {
     sent++
+    most = mostOf(body.length)
     client.publish('to.child', body)
-    return sent - told < MOST
+    return sent - told < most
   }
   const carrier = {
     request: (body) => ask('r', body),
     send,
-    room: () => toldOf(() => sent - told < MOST / 2),
+    room: () => toldOf(() => sent - told < most / 2),
     settled() {
       send('l')
       return toldOf(() => told === sent)

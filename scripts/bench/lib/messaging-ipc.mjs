@@ -2,20 +2,17 @@
 // to one-way messages are every so often one, so that what is on its way is bounded. Lines as in messaging.mjs.
 import { fork } from 'node:child_process'
 import { createInterface } from 'node:readline'
-import { measure } from './messaging-loop.mjs'
-
-const TELL_EVERY = 128
-const MOST = 4096
+import { measure, mostOf, Tally } from './messaging-loop.mjs'
 
 if (process.send === undefined) parent()
 else child()
 
 function child() {
-  let count = 0
+  const tally = new Tally()
   process.on('message', (message) => {
     if (message.cpu) return process.send({ id: message.id, body: sumOf(process.cpuUsage()) })
     if (message.id !== undefined) return process.send(message)
-    if (++count % TELL_EVERY === 0 || message.isLast) process.send({ count })
+    if (tally.add(message.body.length) || message.isLast) process.send({ count: tally.count })
   })
 }
 
@@ -25,6 +22,7 @@ function parent() {
   let last = 0
   let sent = 0
   let told = 0
+  let most = 1
   let wake = () => undefined
   other.on('message', ({ id, body, count }) => {
     if (id === undefined) {
@@ -51,10 +49,11 @@ function parent() {
     request: (body) => ask({ body }),
     send(body) {
       sent++
+      most = mostOf(body.length)
       other.send({ body })
-      return sent - told < MOST
+      return sent - told < most
     },
-    room: () => toldOf(() => sent - told < MOST / 2),
+    room: () => toldOf(() => sent - told < most / 2),
     settled() {
       sent++
       other.send({ body: '', isLast: true })

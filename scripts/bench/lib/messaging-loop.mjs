@@ -2,6 +2,31 @@
 // with the answer), `send(message)` (false: wait for `room()`), `settled()` (all that was sent has been handled), `publish`
 // as `send`, and `receiverCpu()` in microseconds.
 
+/** The receiver of a peer tells how far it is after so many messages, or bytes. */
+const TELL_EVERY = 128
+const TELL_BYTES = 4 * 1_048_576
+/** So much may be on its way one way. */
+const MOST = 4096
+const MOST_BYTES = 64 * 1_048_576
+
+/** Counts what has come; `add` is true when that is to be told. */
+export class Tally {
+  count = 0
+  #bytes = 0
+
+  add(bytes) {
+    this.#bytes += bytes
+    const isDue = ++this.count % TELL_EVERY === 0 || this.#bytes >= TELL_BYTES
+    if (isDue) this.#bytes = 0
+    return isDue
+  }
+}
+
+/** How many messages of this size may be on their way. */
+export function mostOf(bytes) {
+  return Math.min(MOST, Math.ceil(MOST_BYTES / Math.max(1, bytes)))
+}
+
 const BATCH = 256
 const LOOK_EVERY = 8
 /** The first time, until V8 has compiled what is used most: before, a round trip costs twice as much. */

@@ -449,7 +449,7 @@ export class Accumulator {
   fill(io: Pick<CodecIo, 'readInto'>): number {
     const before = this.length
     for (let missing = this.#expected - before; missing >= WORTH_READING_INTO; missing = this.#expected - this.length) {
-      const buffer = this.#reserve(Math.min(missing, WORTH_READING_INTO))
+      const buffer = this.#reserve(WORTH_READING_INTO)
       const into = buffer.subarray(this.#end, Math.min(buffer.length, this.#end + missing))
       const bytes = io.readInto(into)
       this.#end += bytes

@@ -21,7 +21,7 @@ export class PortShare {
   readonly #sys: Addon['sys']
   readonly #standIns = new Map<Slot, { readonly handle: WorkerHandle; readonly socket: BoundSocket }>()
   /** Settled when all who stood in for it before have let go. */
-  readonly #relieved = new WeakMap<Slot, Promise<void>>()
+  readonly #relieved = new WeakMap<Slot, Promise<unknown>>()
   #chosen = ''
 
   constructor(group: GroupState, { sys } = addon()) {
@@ -125,14 +125,10 @@ export class PortShare {
     const standIn = this.#standIns.get(slot)
     if (standIn !== undefined) {
       this.#standIns.delete(slot)
-      this.#relieved.set(slot, Promise.all([before, standIn.handle.relieve(slot.id)]).then(nothing))
+      this.#relieved.set(slot, Promise.all([before, standIn.handle.relieve(slot.id)]))
     }
     await this.#relieved.get(slot)
   }
-}
-
-function nothing(): void {
-  // Done.
 }
 
 function byConnections(a: WorkerHandle, b: WorkerHandle): number {

@@ -2,11 +2,17 @@
 // are loaded at their first use. Only what does no I/O, so that protocols may have it.
 
 let loadedCrypto: typeof import('node:crypto') | null = null
+let loadedV8: typeof import('node:v8') | null = null
 let loadedZlib: typeof import('node:zlib') | null = null
 
 export function crypto(): typeof import('node:crypto') {
   loadedCrypto ??= process.getBuiltinModule('node:crypto')
   return loadedCrypto
+}
+
+export function v8(): typeof import('node:v8') {
+  loadedV8 ??= process.getBuiltinModule('node:v8')
+  return loadedV8
 }
 
 export function zlib(): typeof import('node:zlib') {

@@ -8,7 +8,7 @@
 //
 // A body is a head, whose layout the kind says, and then a value, whose form the form says.
 
-import v8 from 'node:v8'
+import { v8 } from '../builtins.ts'
 import { ProtocolError, UsageError } from '../errors.ts'
 import { isPlain } from './plain.ts'
 
@@ -173,7 +173,7 @@ export function bytesForm(bytes: Uint8Array): Form {
 /** Throws UsageError. */
 export function serialized(value: unknown): Buffer {
   try {
-    return v8.serialize(value)
+    return v8().serialize(value)
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause)
     throw new UsageError('ERR_CANNOT_CLONE', `a message is what structuredClone() takes: ${why}`, { cause })
@@ -237,7 +237,7 @@ function unreadable(cause: unknown): ProtocolError {
 
 function deserialized(bytes: Buffer): unknown {
   try {
-    return v8.deserialize(bytes)
+    return v8().deserialize(bytes)
   } catch (cause) {
     throw unreadable(cause)
   }

@@ -335,10 +335,9 @@ function residentBytes(): number | undefined {
   }
 }
 
-/** Node may be built without an inspector. */
-const inspector = process.getBuiltinModule('node:inspector') as typeof import('node:inspector') | undefined
-
+/** Loaded at the first report, not at the start. Node may be built without it. */
 function isInspected(): boolean {
+  const inspector = process.getBuiltinModule('node:inspector') as typeof import('node:inspector') | undefined
   return inspector?.url() !== undefined
 }
 

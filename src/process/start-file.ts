@@ -1,10 +1,20 @@
-// Where the file is that every process of ours begins with.
+// Where the files are that processes of ours begin with.
 
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
-/** `start.js`: beside the bundle's chunks, one folder up from here in the tests' build. */
+/** What every process begins with. */
 export function startFile(): string {
-  const beside = fileURLToPath(new URL('./start.js', import.meta.url))
-  return existsSync(beside) ? beside : fileURLToPath(new URL('../start.js', import.meta.url))
+  return own('start.js')
+}
+
+/** What user code imports by the package's name. */
+export function indexFile(): string {
+  return own('index.js')
+}
+
+/** Beside the bundle's chunks, one folder up from here in the tests' build. */
+function own(name: string): string {
+  const beside = fileURLToPath(new URL(`./${name}`, import.meta.url))
+  return existsSync(beside) ? beside : fileURLToPath(new URL(`../${name}`, import.meta.url))
 }

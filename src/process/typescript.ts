@@ -4,9 +4,6 @@
 import { codeOf, messageOf } from '../errors.ts'
 
 const COMPILE = 'compile it first (tsc, esbuild), or start with a loader: node --import tsx'
-const flags = process.allowedNodeEnvironmentFlags
-// Node 26 has it no more.
-const TRANSFORM = flags.has('--experimental-transform-types') ? ', or node --experimental-transform-types' : ''
 
 /** What to throw when a module could not be imported: the error itself, or one whose message and stack have a hint. */
 export function explainImport(error: unknown): unknown {
@@ -26,12 +23,18 @@ function hintFor(code: string, message: string): string {
     case 'ERR_NO_TYPESCRIPT':
       return `this Node was built without TypeScript: ${COMPILE}`
     case 'ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX':
-      return `Node only strips types; an enum, a namespace with code or a parameter property becomes code: ${COMPILE}${TRANSFORM}`
+      return `Node only strips types; an enum, a namespace with code or a parameter property becomes code: ${COMPILE}${transform()}`
     case 'ERR_UNSUPPORTED_NODE_MODULES_TYPE_STRIPPING':
       return 'Node strips no types below node_modules: that package must be compiled'
     default:
       return ''
   }
+}
+
+/** Node 26 has it no more. */
+function transform(): string {
+  const flag = '--experimental-transform-types'
+  return process.allowedNodeEnvironmentFlags.has(flag) ? `, or node ${flag}` : ''
 }
 
 function hintForExtension(extension: string | undefined): string {

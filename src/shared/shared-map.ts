@@ -1,6 +1,6 @@
 // A map that all workers of a server share. Its data is the keeper's (keeper.ts); here are names, checks, and values as bytes.
 
-import v8 from 'node:v8'
+import { v8 } from '../builtins.ts'
 import { messageOf, UsageError } from '../errors.ts'
 import { keeperLink } from './keeper-link.ts'
 import { checkKey, checkStep, checkTtl, MAX_VALUE_BYTES } from './limits.ts'
@@ -135,17 +135,17 @@ function encode(key: string, value: unknown): { plain: Plain; bytes: Uint8Array 
 
 function serialize(key: string, value: unknown): Buffer {
   try {
-    return v8.serialize(value)
+    return v8().serialize(value)
   } catch (cause) {
     throw new UsageError('ERR_SHARED_VALUE', `the value of '${key}' cannot be cloned: ${messageOf(cause)}`, { cause })
   }
 }
 
 function decode<V>(plain: Plain, bytes: Uint8Array): V {
-  return (plain ?? v8.deserialize(bytes)) as V
+  return (plain ?? v8().deserialize(bytes)) as V
 }
 
 /** What would come back had it been set: a class's instance has no prototype then. */
 function asCloned(key: string, value: unknown): unknown {
-  return typeof value === 'object' && value !== null ? v8.deserialize(serialize(key, value)) : value
+  return typeof value === 'object' && value !== null ? v8().deserialize(serialize(key, value)) : value
 }

@@ -66,13 +66,15 @@ export class Request {
 
   /** Neither decoded nor cleaned up; `/` when there is none. */
   get path(): string {
-    const [start, end] = this.#pathEnds
-    return this.uri.slice(start, end) || '/'
+    const { uri } = this
+    const start = pathStart(uri)
+    return uri.slice(start, pathEnd(uri, start)) || '/'
   }
 
   /** Behind the question mark; empty without one. */
   get queryString(): string {
-    return this.uri.slice(this.#pathEnds[1] + 1)
+    const { uri } = this
+    return uri.slice(pathEnd(uri, pathStart(uri)) + 1)
   }
 
   get query(): FormMap {
@@ -234,14 +236,16 @@ export class Request {
     if (isTrusted === null || !isTrusted(this.#io.peer.remoteIp)) return undefined
     return this.header(name)?.split(',', 1)[0]?.trim()
   }
+}
 
-  /** Where the path begins and ends in the target. */
-  get #pathEnds(): readonly [number, number] {
-    const { uri } = this
-    const authority = uri.startsWith('/') ? 0 : (/^[a-z]+:\/\/[^/?]*/i.exec(uri)?.[0].length ?? 0)
-    const query = uri.indexOf('?', authority)
-    return [authority, query < 0 ? uri.length : query]
-  }
+/** Where the path begins in a target. */
+function pathStart(uri: string): number {
+  return uri.startsWith('/') ? 0 : (/^[a-z]+:\/\/[^/?]*/i.exec(uri)?.[0].length ?? 0)
+}
+
+function pathEnd(uri: string, start: number): number {
+  const query = uri.indexOf('?', start)
+  return query < 0 ? uri.length : query
 }
 
 function formOf({ fields }: UploadForm): FormMap {

@@ -66,30 +66,39 @@ const mark = randomUUID()
 const running = new Map()
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => giveUp(signal))
 
+/** What they said. @type {string[]} */
+const failedChecks = []
+
 await main()
 
 async function main() {
-  const checked = options.dir === undefined && patterns.length === 0 && !options['no-checks']
-  const failedChecks = checked ? await runChecks() : 0
-  if (failedChecks > 0) return finish([], failedChecks)
+  const isChecked = options.dir === undefined && patterns.length === 0 && !options['no-checks']
+  const checking = isChecked ? runChecks() : Promise.resolve()
   if (options.dir === undefined && !(await built())) return finish([], 1)
   const files = testFiles()
   if (files.length === 0) {
     console.log(patterns.length > 0 ? `no test file matches ${patterns.join(' ')}` : 'no test files')
     return finish([], 1)
   }
-  finish(await runAll(files), 0)
+  const results = await runAll(files)
+  await checking
+  finish(results, failedChecks.length)
 }
 
-/** @returns {Promise<number>} how many failed */
+/** Beside the tests, of which no more are begun when one has failed. */
 async function runChecks() {
-  const results = await Promise.all([
+  const checks = [
     tool('types', 'node_modules/typescript/bin/tsc', '--noEmit'),
     tool('biome', 'node_modules/@biomejs/biome/bin/biome', 'ci', '--colors=off'),
     importRules(),
-  ])
-  for (const { name, output } of results.filter((result) => !result.ok)) console.log(`check failed: ${name}\n${output}`)
-  return results.filter((result) => !result.ok).length
+  ]
+  await Promise.all(checks.map(async (check) => note(await check)))
+}
+
+function note({ name, ok, output }) {
+  if (ok) return
+  failedChecks.push(`check failed: ${name}\n${output}`)
+  console.log(failedChecks.at(-1))
 }
 
 async function tool(name, script, ...args) {
@@ -145,7 +154,7 @@ async function runAll(files) {
   /** @type {Result[]} */
   const results = []
   const lane = async () => {
-    for (let next = waiting.shift(); next; next = waiting.shift()) {
+    for (let next = waiting.shift(); next && failedChecks.length === 0; next = waiting.shift()) {
       const result = await runFile(next[1], `${mark}-${next[0]}.`)
       results.push(result)
       console.log(describe(result))
@@ -273,10 +282,11 @@ function describe({ file, passed, skipped, problems, output }) {
  * @param {Result[]} results
  * @param {number} failedChecks
  */
-function finish(results, failedChecks) {
+function finish(results, more) {
   const sum = (key) => results.reduce((total, result) => total + result[key], 0)
   const bad = results.filter((result) => result.problems.length > 0)
   if (bad.length > 0 && results.length > 1) console.log(`\n--- failures again ---\n\n${bad.map(describe).join('\n')}`)
+  if (results.length > 0) for (const failure of failedChecks) console.log(`\n${failure}`)
   const unsteady = results.filter(({ problems, before }) => problems.length === 0 && before !== undefined)
   if (unsteady.length > 0) {
     const first = unsteady.map(({ before }) => describe(before)).join('\n')
@@ -286,9 +296,9 @@ function finish(results, failedChecks) {
   const left = results.reduce((total, result) => total + (result.left ?? 0), 0)
   if (left > 0) console.log(`${left} more tests in the long suite: npm run test:long`)
   const skipped = sum('skipped')
-  const skipsAreWrong = failedChecks === 0 && results.length > 0 && !isAnnounced(skipped)
+  const skipsAreWrong = more === 0 && results.length > 0 && !isAnnounced(skipped)
   if (skipsAreWrong) console.log(`${skipped} skipped, but ${options.skips} announced`)
-  const failed = sum('failed') + failedChecks + (skipsAreWrong ? 1 : 0)
+  const failed = sum('failed') + more + (skipsAreWrong ? 1 : 0)
   process.exitCode = failed > 0 ? 1 : 0
   console.log(`${sum('passed')} passed, ${failed} failed, ${skipped} skipped`)
 }

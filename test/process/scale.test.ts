@@ -103,7 +103,8 @@ for (const reusePort of [false, true]) {
     `up and down under load${reusePort ? ', a socket for each process,' : ''} nothing is lost`,
     async () => {
       await inSandbox(async (box) => {
-        const port = portOf(await box.start(box.file('app.js', version(1, 2, `worker.reusePort = ${reusePort}`))))
+        const settings = `worker.reusePort = ${reusePort}; worker.drainTimeoutMs = 4000` // such a client is never quiet
+        const port = portOf(await box.start(box.file('app.js', version(1, 2, settings))))
         const load = new Load()
         const tally = load.add('text', 8, textClient({ port, thinkMs: () => 2 + Math.random() * 10 }))
         load.add('text', 4, textClient({ port, thinkMs: () => 1 + Math.random() * 5, answersPerConnection: 5 }))

@@ -4,8 +4,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { codeOf } from '../../src/errors.ts'
 
-/** How often a condition is looked at, once a few turns of the loop have not brought it about. */
+/** How often a condition is looked at, once a few turns of the loop have not brought it about: ever less while it takes long. */
 const POLL_MS = 5
+const SLOWEST_POLL_MS = 25
 const EAGER_TURNS = 10
 
 /**
@@ -16,13 +17,14 @@ export async function until<T>(
   condition: () => T | Promise<T>,
   ms = 5_000,
 ): Promise<Exclude<T, null | undefined | false>> {
-  const deadline = performance.now() + ms
+  const start = performance.now()
   for (let turn = 0; ; turn++) {
     const value = await condition()
     if (value) return value as Exclude<T, null | undefined | false>
-    if (performance.now() > deadline) throw new Error(`still waiting after ${ms} ms for ${condition}`)
+    const waited = performance.now() - start
+    if (waited > ms) throw new Error(`still waiting after ${ms} ms for ${condition}`)
     if (turn < EAGER_TURNS) await nextTurn()
-    else await sleep(POLL_MS)
+    else await sleep(Math.min(SLOWEST_POLL_MS, Math.max(POLL_MS, waited / 20)))
   }
 }
 

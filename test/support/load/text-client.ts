@@ -7,7 +7,7 @@ export interface Lines {
   readonly port: number
   /** Requests in flight at once. */
   readonly inFlight?: number
-  /** Between an answer and the next request, ms; a function for one that varies. */
+  /** Between an answer and the next request, or the end of the connection, ms; a function for one that varies. */
   readonly thinkMs?: () => number
   /** Closes after this many answers. */
   readonly answersPerConnection?: number
@@ -49,7 +49,11 @@ class TextSession extends Session {
     const words = line.split(' ')
     if (!this.answered(words[0] ?? '', words.at(-1) ?? '')) return
     if (++this.#answers >= (this.#lines.answersPerConnection ?? Number.POSITIVE_INFINITY)) this.isEnding = true
-    if (this.isEnding && this.pending.length === 0) return this.leave()
-    this.after(this.#lines.thinkMs?.() ?? 0, () => this.#request())
+    this.after(this.#lines.thinkMs?.() ?? 0, () => this.#goOn())
+  }
+
+  #goOn(): void {
+    if (!this.isEnding) this.#request()
+    else if (this.pending.length === 0) this.leave()
   }
 }

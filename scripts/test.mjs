@@ -280,7 +280,7 @@ function describe({ file, passed, skipped, problems, output }) {
 
 /**
  * @param {Result[]} results
- * @param {number} failedChecks
+ * @param {number} more failures, of no test
  */
 function finish(results, more) {
   const sum = (key) => results.reduce((total, result) => total + result[key], 0)

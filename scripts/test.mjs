@@ -66,23 +66,20 @@ const mark = randomUUID()
 const running = new Map()
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => giveUp(signal))
 
-/** What they said. @type {string[]} */
-const failedChecks = []
+/** What has failed beside the tests themselves: the build, a check. @type {string[]} */
+const failures = []
 
 await main()
 
 async function main() {
   const isChecked = options.dir === undefined && patterns.length === 0 && !options['no-checks']
   const checking = isChecked ? runChecks() : Promise.resolve()
-  if (options.dir === undefined && !(await built())) return finish([], 1)
-  const files = testFiles()
-  if (files.length === 0) {
-    console.log(patterns.length > 0 ? `no test file matches ${patterns.join(' ')}` : 'no test files')
-    return finish([], 1)
-  }
+  const files = options.dir !== undefined || (await built()) ? testFiles() : []
+  if (files.length === 0 && failures.length === 0)
+    fail(patterns.length > 0 ? `no test file matches ${patterns.join(' ')}` : 'no test files')
   const results = await runAll(files)
   await checking
-  finish(results, failedChecks.length)
+  finish(results)
 }
 
 /** Beside the tests, of which no more are begun when one has failed. */
@@ -92,13 +89,17 @@ async function runChecks() {
     tool('biome', 'node_modules/@biomejs/biome/bin/biome', 'ci', '--colors=off'),
     importRules(),
   ]
-  await Promise.all(checks.map(async (check) => note(await check)))
+  await Promise.all(
+    checks.map(async (check) => {
+      const { name, ok, output } = await check
+      if (!ok) fail(`check failed: ${name}\n${output}`)
+    }),
+  )
 }
 
-function note({ name, ok, output }) {
-  if (ok) return
-  failedChecks.push(`check failed: ${name}\n${output}`)
-  console.log(failedChecks.at(-1))
+function fail(why) {
+  failures.push(why)
+  console.log(why)
 }
 
 async function tool(name, script, ...args) {
@@ -124,7 +125,7 @@ async function built() {
     return true
   } catch (error) {
     if (!Array.isArray(error.errors)) throw error
-    console.log('the tests do not build')
+    fail('the tests do not build')
     return false
   }
 }
@@ -154,7 +155,7 @@ async function runAll(files) {
   /** @type {Result[]} */
   const results = []
   const lane = async () => {
-    for (let next = waiting.shift(); next && failedChecks.length === 0; next = waiting.shift()) {
+    for (let next = waiting.shift(); next && failures.length === 0; next = waiting.shift()) {
       const result = await runFile(next[1], `${mark}-${next[0]}.`)
       results.push(result)
       console.log(describe(result))
@@ -278,15 +279,12 @@ function describe({ file, passed, skipped, problems, output }) {
   return `${output.trimEnd()}\n${verdict}${skipped > 0 ? `, ${skipped} skipped` : ''}\n`
 }
 
-/**
- * @param {Result[]} results
- * @param {number} more failures, of no test
- */
-function finish(results, more) {
+/** @param {Result[]} results */
+function finish(results) {
   const sum = (key) => results.reduce((total, result) => total + result[key], 0)
   const bad = results.filter((result) => result.problems.length > 0)
   if (bad.length > 0 && results.length > 1) console.log(`\n--- failures again ---\n\n${bad.map(describe).join('\n')}`)
-  if (results.length > 0) for (const failure of failedChecks) console.log(`\n${failure}`)
+  if (results.length > 0) for (const failure of failures) console.log(`\n${failure}`)
   const unsteady = results.filter(({ problems, before }) => problems.length === 0 && before !== undefined)
   if (unsteady.length > 0) {
     const first = unsteady.map(({ before }) => describe(before)).join('\n')
@@ -296,9 +294,9 @@ function finish(results, more) {
   const left = results.reduce((total, result) => total + (result.left ?? 0), 0)
   if (left > 0) console.log(`${left} more tests in the long suite: npm run test:long`)
   const skipped = sum('skipped')
-  const skipsAreWrong = more === 0 && results.length > 0 && !isAnnounced(skipped)
+  const skipsAreWrong = failures.length === 0 && results.length > 0 && !isAnnounced(skipped)
   if (skipsAreWrong) console.log(`${skipped} skipped, but ${options.skips} announced`)
-  const failed = sum('failed') + more + (skipsAreWrong ? 1 : 0)
+  const failed = sum('failed') + failures.length + (skipsAreWrong ? 1 : 0)
   process.exitCode = failed > 0 ? 1 : 0
   console.log(`${sum('passed')} passed, ${failed} failed, ${skipped} skipped`)
 }

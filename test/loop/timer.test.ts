@@ -8,6 +8,7 @@ import { codeOf } from '../../src/errors.ts'
 import { now } from '../../src/loop/clock.ts'
 import { deadlines } from '../../src/loop/deadlines.ts'
 import { Timer } from '../../src/loop/timer.ts'
+import { until } from '../support/until.ts'
 
 const timerUrl = new URL('../../src/loop/timer.js', import.meta.url).href
 const deadlinesUrl = new URL('../../src/loop/deadlines.js', import.meta.url).href
@@ -33,8 +34,11 @@ test('add repeats, with its arguments, until it is deleted', async () => {
     },
     ['a', 1],
   )
-  while (calls.length < 3) await Timer.sleep(0.001)
-  await Timer.sleep(0.01)
+  await until(() => calls.length === 3)
+  let later = 0
+  const other = Timer.add(0.002, () => later++) // when this one has been called again and again, it would have been, too
+  await until(() => later >= 3)
+  assert.ok(Timer.del(other))
   assert.equal(calls, [
     ['a', 1],
     ['a', 1],
@@ -47,7 +51,7 @@ test('add with persistent false, and delay, call once', async () => {
   const calls: string[] = []
   const id = Timer.add(0.001, () => calls.push('add'), [], false)
   Timer.delay(0.001, (name: string) => calls.push(name), ['delay'])
-  await Timer.sleep(0.02)
+  await until(() => calls.length === 2)
   assert.equal(calls, ['add', 'delay'])
   assert.not(Timer.del(id))
   assert.is(Timer.count, 0)

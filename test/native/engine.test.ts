@@ -506,8 +506,9 @@ if (newEngine !== null) {
       try { if (n % 1000 === 0) new Engine(...args.slice(0, random(2))); proto[name].apply(self, args) } catch { thrown++ }
       if (n % 10000 === 0) await new Promise((r) => setImmediate(r))
     }
-    await new Promise((r) => setTimeout(r, 20))
-    console.log(JSON.stringify({ thrown, more: readdirSync('/proc/self/fd').length - before }))
+    const more = () => readdirSync('/proc/self/fd').length - before
+    for (const late = Date.now() + 10_000; more() > 0 && Date.now() < late; ) await new Promise((r) => setTimeout(r, 5)) // closed
+    console.log(JSON.stringify({ thrown, more: more() }))
     process.exit(0)`,
         ),
       ),

@@ -28,7 +28,7 @@ import {
   type ToChild,
   type WorkerBoot,
 } from './messages.ts'
-import { withoutQuietInspector } from './node-flags.ts'
+import { inlineMore, withoutQuietInspector } from './node-flags.ts'
 
 type Up = Channel<ToChild, FromChild>
 
@@ -141,6 +141,7 @@ class WorkerLife {
     for (const news of this.#earlyNews.splice(0)) group.usePeers(news)
     await started
     this.#channel.send({ type: 'ready' })
+    setImmediate(inlineMore) // takes 3 ms: nobody waits for it now
     setInterval(() => this.#report(), HEARTBEAT_MS).unref()
   }
 

@@ -24,8 +24,7 @@ export function asCodec(protocol: AnyProtocol): CodecProtocol {
   if ('open' in protocol) return protocol
   let adapter = adapters.get(protocol)
   if (adapter === undefined) {
-    const at = 'at' in protocol.input ? (protocol.input as Framer).at : viewing(protocol)
-    const framed: Framed = { protocol, at }
+    const framed: Framed = framedBy(protocol)
     const open = (io: CodecIo) => new FramingCodec(framed, io)
     adapter = { name: protocol.name, open, import: open }
     adapters.set(protocol, adapter)
@@ -37,6 +36,15 @@ export function asCodec(protocol: AnyProtocol): CodecProtocol {
 interface Framed {
   readonly protocol: Protocol
   readonly at: Framer['at']
+  /** The character that each packet ends in, if there is one: what is read as text can be searched as text. */
+  readonly mark: string
+}
+
+function framedBy(protocol: Protocol): Framed {
+  if (!('at' in protocol.input)) return { protocol, at: viewing(protocol), mark: '' }
+  const { at, framing } = protocol.input as Framer
+  const isCharacter = framing.kind === 'delimited' && framing.delimiter.length === 1
+  return { protocol, at, mark: isCharacter ? String.fromCharCode(framing.delimiter[0] as number) : '' }
 }
 
 /** Bytes of packets that are not whole, or not taken yet. Of the first of them: */
@@ -69,6 +77,13 @@ class Passage {
     if (this.#resting > 0) this.#resting--
     else if (bytes.length - end >= end - start && end - start <= PASSAGE / 4) return this.#read(bytes, start)
     return 0
+  }
+
+  /** The length of the packet from `start` on, up to its mark; 0 when that is not in here. */
+  measure(bytes: Buffer, start: number, mark: string): number {
+    if (bytes !== this.#bytes || start >= this.#end) return 0
+    const at = start - this.start
+    return this.text.indexOf(mark, at) + 1 - at
   }
 
   #read(bytes: Buffer, start: number): number {
@@ -213,11 +228,17 @@ class FramingCodec implements Codec {
 
   /** The length of the packet at `start`, all of which may not be there. */
   #measure(bytes: Buffer, start: number, searched: number): number {
-    const length = this.#input(bytes, start, searched)
+    const length = this.#find(bytes, start, searched)
     const least = length === NEED_MORE ? bytes.length - start + 1 : length
     const limit = this.#io.maxPackageSize
     if (least <= limit) return length
     throw new ProtocolError('ERR_PACKET_TOO_LARGE', `a packet of ${least} bytes or more is over the limit of ${limit}`)
+  }
+
+  #find(bytes: Buffer, start: number, searched: number): number {
+    const { mark } = this.#framed
+    const length = mark === '' ? 0 : passage.measure(bytes, start, mark)
+    return length > 0 ? length : this.#input(bytes, start, searched)
   }
 
   #input(bytes: Buffer, start: number, searched: number): number {

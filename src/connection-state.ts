@@ -136,6 +136,8 @@ export const NO_SOCKET: Socket = {
   queuedBytes: 0,
   attach: nothing,
   write: () => 0,
+  settle: nothing,
+  hasQueued: () => false,
   readInto: () => 0,
   awaitDrained: nothing,
   release: () => null,

@@ -81,6 +81,7 @@ import {
   kClosed,
   kDrained,
   kEnded,
+  kGrew,
   kReceived,
   kSecured,
   type Socket,
@@ -137,7 +138,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** Unique in this process, from 1; another process has a connection of the same id. */
   readonly id = ++lastId
   bytesRead = 0
-  bytesWritten = 0
+  #bytesWritten = 0
 
   /** Its worker's, until one is set here. */
   #settings: ConnectionSettings
@@ -179,6 +180,11 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   get worker(): ConnectionHost {
     return this.#settings.host
+  }
+
+  get bytesWritten(): number {
+    this.#socket.settle()
+    return this.#bytesWritten
   }
 
   get closeReason(): CloseReason | null {
@@ -281,7 +287,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   send(bytes: Encoded, raw: true): boolean
   send(message: Out | Encoded, raw = false): boolean {
     if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
-    if (this.#isShakingHands) return this.#refuse('TLS is being negotiated')
+    if (this.#isShakingHands()) return this.#refuse('TLS is being negotiated')
     if (this.#is(Bit.LastWord)) return this.#refuse('connection is closing')
     const outer = this.#bits & Bit.Refused // of a send that called back
     this.#bits &= ~Bit.Refused
@@ -523,7 +529,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
         `protocol '${codec.name}' cannot go on with a connection of '${protocol}'`,
       )
     this.bytesRead = bytesRead
-    this.bytesWritten = bytesWritten
+    this.#bytesWritten = bytesWritten
     this.#enter()
     this.#guard(() => {
       this.#codec = codec.import?.(this.#io, this.#io.role, state) as Codec<Out>
@@ -541,7 +547,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     more.life++
     more.backlog = more.closeCode = 0
     more.failure = more.aborter = more.closeReason = null
-    this.#inFlight = this.#stops = this.#farewell = this.bytesRead = this.bytesWritten = 0
+    this.#inFlight = this.#stops = this.#farewell = this.bytesRead = this.#bytesWritten = 0
     this.#bits &= Bit.Full // with what waits for this life
   }
 
@@ -594,7 +600,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   [kSecure](tls: Tls): Promise<void> {
     if (this.#state !== State.Established) return Promise.reject(connectionClosed(this.closeReason))
-    if (this.#socket.isEncrypted || this.#isShakingHands)
+    if (this.#socket.isEncrypted || this.#isShakingHands())
       throw new UsageError('ERR_TLS_TWICE', 'this connection is under TLS already')
     const handshake = withResolvers()
     handshake.promise.catch(nothing) // onError hears of it, whoever waits
@@ -689,6 +695,11 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     else this.#settleIdle()
   }
 
+  [kGrew](bytes: number): void {
+    this.#bytesWritten += bytes
+    this.worker.counters.bytesOut += bytes
+  }
+
   [kDrained](): void {
     // At a drain: who has just read a long answer to its end may ask again.
     if (this.#timer !== 0 || this.#farewell !== 0) this.#lastActive = Math.ceil(this.#settings.clock.now())
@@ -716,7 +727,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   [kClosed](error: SystemError | null): void {
     if (this.#state === State.Closed) return
-    if (this.#isShakingHands) {
+    if (this.#isShakingHands()) {
       this.worker.counters.handshakeErrors++
       this.#report(Connection.PROTOCOL, `TLS handshake: ${error?.message ?? 'the peer closed'}`, error ?? undefined)
     }
@@ -1046,15 +1057,15 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #write(bytes: Encoded, must = false): boolean {
     if (this.#state !== State.Established) return this.#leaveOut(`connection is ${STATUS[this.#state].toLowerCase()}`)
     if (this.#is(Bit.SentFin)) return this.#leaveOut('connection was ended by its pipe')
-    const queued = this.#socket.queuedBytes
-    if (queued >= this.maxSendBufferSize && !must) return this.#leaveOut('send buffer full and drop package')
+    const { maxSendBufferSize } = this
+    if (!must && this.#socket.hasQueued(maxSendBufferSize)) return this.#leaveOut('send buffer full and drop package')
     if (!isChunk(bytes)) checkChunks(bytes)
     const size = this.#socket.write(bytes)
     if (this.#io.onDrain !== null) this.#socket.awaitDrained()
     if (this.#timer !== 0) this.#lastActive = Math.ceil(this.#settings.clock.recently())
-    this.bytesWritten += size
+    this.#bytesWritten += size
     this.worker.counters.bytesOut += size
-    if (queued + size < this.maxSendBufferSize || this.#socket.queuedBytes < this.maxSendBufferSize) return true
+    if (!this.#socket.hasQueued(maxSendBufferSize)) return true
     this[kFull]()
     return false
   }
@@ -1153,7 +1164,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   // Closing
 
-  get #isShakingHands(): boolean {
+  #isShakingHands(): boolean {
     return this.#rare !== null && this.#rare.handshake !== null
   }
 
@@ -1495,6 +1506,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
     get queuedBytes(): number {
       return this.#connection.#socket.queuedBytes
+    }
+
+    hasQueued(bytes: number): boolean {
+      return this.#connection.#socket.hasQueued(bytes)
     }
 
     #isCurrent(): boolean {

@@ -252,6 +252,8 @@ export interface CodecIo<In = unknown> {
   readonly maxSendBufferSize: number
   /** Bytes taken by `write` that the kernel has not taken yet. */
   readonly queuedBytes: number
+  /** Whether so many are: cheaper, for who asks after each message. */
+  hasQueued(bytes: number): boolean
   /** Called when `queuedBytes` has come down to 0. */
   onDrain: (() => void) | null
   /**

@@ -67,6 +67,14 @@ export class MemorySocket implements Socket {
     return bytes.length
   }
 
+  settle(): void {
+    // Text is encoded at once.
+  }
+
+  hasQueued(bytes: number): boolean {
+    return this.queuedBytes >= bytes
+  }
+
   awaitDrained(): void {
     this.onQueued()
   }

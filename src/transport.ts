@@ -10,6 +10,8 @@ import type { Encoded, Peer, ProxyInfo, TlsState } from './protocol.ts'
 export const kReceived = Symbol('received')
 /** The peer has sent FIN: nothing more will be received. Comes after the last bytes. */
 export const kEnded = Symbol('ended')
+/** Text that `write` took had so many bytes more than it said. */
+export const kGrew = Symbol('grew')
 /** The kernel has taken every byte written so far: after `awaitDrained()`, and whenever it was not quick enough. */
 export const kDrained = Symbol('drained')
 /** TLS is on: what follows comes decrypted, and leaves encrypted. */
@@ -17,10 +19,12 @@ export const kSecured = Symbol('secured')
 /** The last call: the descriptor is gone. With an error when the peer reset or the network failed. */
 export const kClosed = Symbol('closed')
 
-/** The receiver of a socket's events. They are never called from inside a call to the socket. */
+/** The receiver of a socket's events. They are never called from inside a call to the socket, but for `[kGrew]`. */
 export interface SocketEvents {
   [kReceived](bytes: Buffer): void
   [kEnded](): void
+  /** For who counts. */
+  [kGrew]?(bytes: number): void
   [kDrained](): void
   [kSecured](): void
   [kClosed](error: SystemError | null): void
@@ -44,12 +48,20 @@ export type Ends = Pick<Peer, 'remoteIp' | 'remotePort' | 'localIp' | 'localPort
 export interface Socket extends Peer {
   /** Who gets the events from now on. */
   attach(events: SocketEvents): void
-  /** Takes bytes (UTF-8 for text), which must not change afterwards; how many. Sent at the end of the batch. */
+  /**
+   * Takes bytes (UTF-8 for text), which must not change afterwards; how many. Sent at the end of the batch. From within
+   * `[kReceived]` text may be encoded later, all of it at once: it counts a byte for each UTF-16 unit until then, and what
+   * it has more is told by `[kGrew]`.
+   */
   write(bytes: Encoded): number
+  /** Encodes text that waits for it. */
+  settle(): void
   /** `[kDrained]` is to be called when `queuedBytes` is 0, also if the kernel takes everything at once. */
   awaitDrained(): void
-  /** Bytes written that the kernel has not taken. */
+  /** Bytes written that the kernel has not taken; settles. */
   readonly queuedBytes: number
+  /** Whether so many bytes are queued: cheaper than to ask how many. */
+  hasQueued(bytes: number): boolean
   pause(): void
   resume(): void
   /** Bytes that were received once are received again, before all others, in a turn of their own. */

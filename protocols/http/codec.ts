@@ -232,8 +232,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   }
 
   #isCongested(): boolean {
-    const { queuedBytes } = this.io
-    if (queuedBytes === 0 || queuedBytes < mostQueued(this.io)) return false
+    if (!this.io.hasQueued(Math.max(mostQueued(this.io), 1))) return false
     this.awaitDrain()
     return true
   }

@@ -375,8 +375,8 @@ export class Exchange {
   }
 
   #isFull(): boolean {
-    const { queuedBytes, maxSendBufferSize } = this.#host.io
-    return queuedBytes >= maxSendBufferSize
+    const { io } = this.#host
+    return io.hasQueued(io.maxSendBufferSize)
   }
 
   /** The client does not read. Events stand for themselves; any other body would go on behind a hole. */
@@ -419,7 +419,7 @@ export class Exchange {
   async #pump(iterator: AsyncIterator<string | Uint8Array>, length: number): Promise<void> {
     const { io } = this.#host
     for (;;) {
-      if (io.queuedBytes >= mostQueued(io)) await this.#drain()
+      if (io.hasQueued(mostQueued(io))) await this.#drain()
       if (this.#isGone) return
       const { done, value } = await iterator.next()
       if (this.#isGone) return

@@ -208,13 +208,13 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
       if (this.#state === State.AwaitHandshake)
         at += this.isServer ? this.#takeRequest(bytes, at) : this.#takeAnswer(bytes, at)
       else if (this.#state === State.Open || this.#state === State.Closing) at = this.#takeFrame(bytes, at)
-      else if (this.#isDeaf) return bytes.length
+      else if (this.#isDeaf()) return bytes.length
       if (at === before) break
     }
-    return this.#isDeaf ? bytes.length : at
+    return this.#isDeaf() ? bytes.length : at
   }
 
-  get #isDeaf(): boolean {
+  #isDeaf(): boolean {
     return this.#state === State.Heard || this.#state === State.Closed
   }
 

@@ -10,6 +10,7 @@ import {
   kClosed,
   kDrained,
   kEnded,
+  kGrew,
   kReceived,
   type Released,
   type Socket,
@@ -19,6 +20,7 @@ import {
 import { ipv4Text, ipv6Text } from './ip.ts'
 import { nodeEngine } from './node-engine.ts'
 import { DIRECT_FROM, Header, Kind, Operation, type Rings } from './rings.ts'
+import { endsInHalf, MOST_PER_UNIT } from './utf16.ts'
 
 /** What a socket needs of its engine. There is one in a process: a reference in each socket would cost 8 bytes. */
 export interface SocketEngine {
@@ -35,6 +37,16 @@ let engine: SocketEngine | null = null
 export function serveSockets(by: SocketEngine): void {
   engine = by
 }
+
+/** What is encoded at once at most, in UTF-16 units. */
+const GATHERED = 8192
+
+// While a socket tells what it has received, text that is written to it is gathered, and encoded at once when that is over, or
+// when somebody must know: one call into V8 for the answers to all messages of a read, where each would take as long. The
+// first answer, which may be the only one, is quicker by itself.
+let gathering: NativeSocket | null = null
+let hasAnswered = false
+let gathered = ''
 
 /** Where the parts of an AddressPair lie (native/src/rings.h). */
 export const enum Pair {
@@ -142,9 +154,20 @@ export class NativeSocket implements Socket, Owner {
 
   get queuedBytes(): number {
     if (this.#flags & (Flag.Gone | Flag.Moved)) return this.#extra?.successor?.queuedBytes ?? 0
+    this.settle()
+    return this.#written()
+  }
+
+  /** Of what is encoded. */
+  #written(): number {
     const { queued, header } = rings()
     const stalled = queued[this.#slot] as number
     return this.#epoch === header[Header.Epoch] ? stalled + this.#pending : stalled
+  }
+
+  hasQueued(bytes: number): boolean {
+    if (gathering === this && this.#written() + gathered.length * MOST_PER_UNIT < bytes) return false
+    return this.queuedBytes >= bytes
   }
 
   present({ remoteIp, remotePort, localIp, localPort }: Ends, proxy: ProxyInfo | null): void {
@@ -165,6 +188,12 @@ export class NativeSocket implements Socket, Owner {
 
   write(bytes: Encoded): number {
     if (this.#flags & (Flag.Gone | Flag.Moved)) return this.#extra?.successor?.write(bytes) ?? 0
+    if (gathering === this) {
+      const length = hasAnswered ? gather(bytes) : -1
+      if (length >= 0) return length
+      hasAnswered = true
+      this.settle()
+    }
     if (isChunk(bytes))
       return lengthOf(bytes) < DIRECT_FROM ? this.#note(rings().put(this.#slot, bytes)) : this.#writeDirectly(bytes)
     let length = 0
@@ -177,6 +206,14 @@ export class NativeSocket implements Socket, Owner {
     let size = 0
     for (const chunk of chunks) size += this.write(chunk)
     return size
+  }
+
+  settle(): void {
+    if (gathering !== this || gathered === '') return
+    const text = gathered
+    gathered = ''
+    const size = this.#note(rings().put(this.#slot, text))
+    if (size > text.length) this.#events?.[kGrew]?.(size - text.length)
   }
 
   /** Written, and not flushed yet. */
@@ -244,6 +281,7 @@ export class NativeSocket implements Socket, Owner {
 
   end(): void {
     if (this.#flags & Flag.Gone) return
+    this.settle()
     this.#flags |= Flag.Ending
     if (this.#flags & Flag.Moved) this.#extra?.successor?.end()
     else rings().operate(this.#slot, Operation.End)
@@ -251,6 +289,7 @@ export class NativeSocket implements Socket, Owner {
 
   destroy(): void {
     if (this.#flags & Flag.Gone) return
+    this.settle()
     this.#flags |= Flag.Gone
     this.#events = null
     if (this.#flags & Flag.Moved) return this.#extra?.successor?.destroy()
@@ -269,6 +308,7 @@ export class NativeSocket implements Socket, Owner {
 
   /** Null when it has failed: an event is on its way. */
   #leave(): Released | null {
+    this.settle()
     const { remoteIp, remotePort, localIp, localPort } = this
     const released = native().release(this.#slot, this.generation)
     if (released === undefined) return null
@@ -313,7 +353,18 @@ export class NativeSocket implements Socket, Owner {
   #received(offset: number, size: number): void {
     const bytes = rings().received(offset, size)
     if (this.#mustHold()) this.#more().held = Buffer.concat([this.#extra?.held ?? NO_BYTES, bytes])
-    else this.#events?.[kReceived](bytes)
+    else this.#tell(bytes)
+  }
+
+  #tell(bytes: Buffer): void {
+    gathering = this
+    hasAnswered = false
+    try {
+      this.#events?.[kReceived](bytes)
+    } finally {
+      this.settle()
+      gathering = null
+    }
   }
 
   #ended(): void {
@@ -380,6 +431,25 @@ export class NativeSocket implements Socket, Owner {
     }
     return this.#extra
   }
+}
+
+/** Adds what is text; its length. -1: it is not text alone, or too long, and nothing was added. */
+function gather(bytes: Encoded): number {
+  const before = gathered.length
+  let text = gathered
+  if (typeof bytes === 'string') {
+    if (endsInHalf(bytes)) return -1
+    text += bytes
+  } else if (bytes instanceof Uint8Array) return -1
+  else
+    for (let at = 0; at < bytes.length; at++) {
+      const chunk = bytes[at]
+      if (typeof chunk !== 'string' || endsInHalf(chunk)) return -1
+      text += chunk
+    }
+  if (text.length > GATHERED) return -1
+  gathered = text
+  return text.length - before
 }
 
 /** For each kind a place of its own: one place that sees both looks the property up each time. */

@@ -27,6 +27,7 @@ import {
 } from '../transport.ts'
 import { scarceFrom } from './descriptors.ts'
 import { dial } from './dial.ts'
+import { endsInHalf } from './utf16.ts'
 
 /** Workerman's TCP_KEEPALIVE_INTERVAL: below the 60 s after which common middleboxes forget a flow. */
 export const KEEPALIVE_MS = 55_000
@@ -204,6 +205,14 @@ class NodeSocket implements Socket {
     return this.#pendingBytes + this.#givenBytes
   }
 
+  hasQueued(bytes: number): boolean {
+    return this.queuedBytes >= bytes
+  }
+
+  settle(): void {
+    // What text has in bytes is known at once.
+  }
+
   write(bytes: Encoded): number {
     const size = isChunk(bytes) ? this.#take(bytes) : bytes.reduce((sum, chunk) => sum + this.#take(chunk), 0)
     if (size === 0) return 0
@@ -348,7 +357,7 @@ class NodeSocket implements Socket {
 
   #give(chunks: readonly (string | Uint8Array)[]): void {
     if (chunks.length === 1) this.#stream.write(chunks[0] as string | Uint8Array)
-    else if (chunks.every(isText)) this.#stream.write(chunks.join(''))
+    else if (chunks.every(canBeJoined)) this.#stream.write(chunks.join(''))
     else this.#sendMixed(chunks)
   }
 
@@ -410,8 +419,8 @@ function ignore(): void {
   // Of a socket that we have given up: nobody is left to tell.
 }
 
-function isText(chunk: string | Uint8Array): boolean {
-  return typeof chunk === 'string'
+function canBeJoined(chunk: string | Uint8Array): boolean {
+  return typeof chunk === 'string' && !endsInHalf(chunk)
 }
 
 // The batch: sockets written to in this turn. What callbacks write while it is flushed waits for the next turn.

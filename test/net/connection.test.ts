@@ -263,6 +263,86 @@ for (const transport of transports) {
     })
   })
 
+  it('what is sent while a read is handled is counted in bytes, whenever somebody asks', async () => {
+    const random = randomOf(seedOf('gathered'))
+    const texts = ['a', 'line\n', '', 'h\u00e9', '\u20ac', '\u{1f600}', '\ud83d', '\ude00', '\uffff', 'y'.repeat(500)]
+    const pieces: (string | Uint8Array)[] = [...texts, ...texts, uint32(7)]
+    const sent: Buffer[] = []
+    let before = 0
+    let bursts = 0
+    let handled = 0
+    let isSameTurn = false
+    const onMessage = (connection: AnyConnection) => {
+      const list = Array.from({ length: random(4) }, () => pieces[random(pieces.length)] ?? '')
+      const [first = 'alone'] = list
+      const isOne = random(2) === 0
+      connection.send(isOne ? first : list, true)
+      sent.push(...(isOne ? [first] : list).map((piece) => Buffer.from(piece as string)))
+      const all = sent.reduce((sum, { length }) => sum + length, 0)
+      if (random(3) === 0) assert.is(connection.bytesWritten, all, `written ${connection.bytesWritten} of ${all}`)
+      if (++handled % 20 === 1) {
+        isSameTurn = connection.bytesRead === bursts * 20
+        setImmediate(() => {
+          isSameTurn = false // what was sent may have left meanwhile
+        })
+      }
+      if (random(3) === 0 && isSameTurn) assert.is(connection.getSendBufferQueueSize(), all - before, 'queued')
+    }
+    await withServer(transport, text, { onMessage }, async ({ worker, connect, connections, errors }) => {
+      const client = await connect()
+      while (bursts < 200) {
+        bursts++
+        client.socket.write('\n'.repeat(20))
+        await until(() => worker.counters.messagesIn === bursts * 20 || errors.length > 0)
+        assert.equal(errors, [])
+        const { length } = Buffer.concat(sent)
+        await until(() => client.chunks.reduce((sum, chunk) => sum + chunk.length, 0) === length)
+        await until(() => connections[0]?.getSendBufferQueueSize() === 0)
+        before = length
+      }
+      assert.ok(Buffer.concat(client.chunks).equals(Buffer.concat(sent)))
+      assert.equal([connections[0]?.bytesWritten, worker.counters.bytesOut, errors], [before, before, []])
+    })
+  })
+
+  it('text that is sent while a read is handled fills the send buffer by its bytes', async () => {
+    const taken: boolean[] = []
+    const onMessage = (connection: AnyConnection) => {
+      taken.push(connection.send('\u20ac'.repeat(10))) // 31 bytes, 11 characters
+    }
+    const settings = { maxSendBufferSize: 300, onMessage }
+    await withServer(transport, text, settings, async ({ connect, connections }) => {
+      const client = await connect()
+      client.socket.write('\n'.repeat(20))
+      await until(() => taken.length === 20)
+      assert.is(connections[0]?.bytesRead, 20)
+      assert.equal(taken, [...Array(9).fill(true), ...Array(11).fill(false)])
+      await client.expect(`${'\u20ac'.repeat(10)}\n`.repeat(10))
+    })
+  })
+
+  for (const [how, rest] of [
+    ['close', 'last\n'],
+    ['end', 'last\n'],
+    ['destroy', ''],
+  ] as const)
+    it(`${how}() comes after what was sent while a read is handled`, async () => {
+      const onMessage = (connection: AnyConnection, line: unknown) => {
+        connection.send(`\u20ac${line}`)
+        if (line !== '4') return
+        if (how === 'destroy') connection.destroy()
+        else connection[how]('last')
+      }
+      await withServer(transport, text, { onMessage }, async ({ connect, connections }) => {
+        const client = await connect()
+        client.socket.write('1\n2\n3\n4\n5\n')
+        await until(() => client.hasEnded)
+        const all = ['1', '2', '3', '4'].map((line) => `\u20ac${line}\n`).join('') + rest
+        if (how !== 'destroy') assert.is(client.received, all) // what is queued then is lost
+        assert.is(connections[0]?.bytesWritten, Buffer.byteLength(all))
+      })
+    })
+
   it('a large message to a slow reader makes progress that can be seen', async () => {
     await withServer(transport, tcp, { maxSendBufferSize: 64 * MIB }, async ({ connect, connections, worker }) => {
       const client = await connect()

@@ -521,7 +521,7 @@ function lengthLine(length: number): string {
 /** Bytes of UTF-8. Of short ASCII it is quicker to look than to ask. */
 function sizeOf(text: string): number {
   const { length } = text
-  if (length > 32) return Buffer.byteLength(text)
+  if (length > 12) return Buffer.byteLength(text)
   for (let at = 0; at < length; at++) if (text.charCodeAt(at) > 0x7f) return Buffer.byteLength(text)
   return length
 }

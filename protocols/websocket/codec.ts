@@ -8,7 +8,7 @@ import { Request } from '../http/request.ts'
 import { Response } from '../http/response.ts'
 import { type Agreement, type DeflateContext, offerOf, type Terms } from './deflate.ts'
 import { broken, FrameReader, type MessageSink, noText } from './frame-reader.ts'
-import { clientFrame, isCloseCode, Opcode, serverFrame } from './frames.ts'
+import { clientFrame, isCloseCode, Opcode, sentFrame } from './frames.ts'
 import { answered, asking, isInterim, offeredProtocols, refusalOf, refusing, switching } from './handshake.ts'
 import { CloseFrame, PreparedMessage, payloadOf, type WebSocketMessage } from './messages.ts'
 import type { Resolved } from './settings.ts'
@@ -499,7 +499,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   }
 
   #write(opcode: Opcode, payload: string | Uint8Array, rsv1 = false): boolean {
-    const frame = this.isServer ? serverFrame(opcode, payload, rsv1) : clientFrame(opcode, payload, rsv1)
+    const frame = this.isServer ? sentFrame(opcode, payload, rsv1) : clientFrame(opcode, payload, rsv1)
     return this.#io.write(frame, opcode >= Opcode.Close)
   }
 }

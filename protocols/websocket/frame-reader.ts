@@ -17,6 +17,12 @@ export interface MessageSink {
 }
 
 const MAX_HEAD = 14
+/** `toString('latin1', start, end)` without the look at its arguments, which costs as much as the rest. */
+type Reader = Buffer & { latin1Slice(start: number, end: number): string }
+
+/** Of a short frame that is masked. */
+const SHORT_HEAD = 6
+const MAX_SHORT = 125
 
 /** Most reads end where a message does: then a connection gives its reader back, and an idle one has none. */
 let spare: FrameReader | null = null
@@ -57,6 +63,8 @@ export class FrameReader {
 
   /** Some bytes of a head or a payload; where it stopped. */
   take(bytes: Buffer, start: number, sink: MessageSink): number {
+    const behind = this.isIdle ? this.#takeShortText(bytes, start, sink) : start
+    if (behind > start) return behind
     let at = start
     if (this.#left === 0) {
       at = this.#takeHead(bytes, at, sink)
@@ -69,6 +77,20 @@ export class FrameReader {
     const end = Math.min(bytes.length, at + this.#left)
     if (end === at) return at
     this.#takePayload(bytes.subarray(at, end), sink)
+    return end
+  }
+
+  /** As most messages are: one frame, a short text, all there, and nothing wrong with it. Else nothing is done. */
+  #takeShortText(bytes: Buffer, start: number, sink: MessageSink): number {
+    const size = (bytes[start + 1] as number) - MASKED
+    const at = start + SHORT_HEAD
+    const end = at + size
+    const isShort = size >= 0 && size <= MAX_SHORT && end <= bytes.length
+    if (!isShort || bytes[start] !== (FIN | Opcode.Text) || !sink.isServer || size > sink.maxMessageBytes) return start
+    const all = mask(bytes, at, end, bytes, at - 4, 0)
+    sink.onMessage(
+      all < 0x80 ? (bytes as Reader).latin1Slice(at, end) : (textOf(bytes.subarray(at, end)) ?? fail(noText())),
+    )
     return end
   }
 
@@ -135,7 +157,7 @@ export class FrameReader {
 
   /** Unmasked in place: the bytes are lent, and nobody else reads them. */
   #takePayload(bytes: Buffer, sink: MessageSink): void {
-    if (this.#keyAt >= 0) mask(bytes, this.#head, this.#keyAt, this.#length - this.#left)
+    if (this.#keyAt >= 0) mask(bytes, 0, bytes.length, this.#head, this.#keyAt, this.#length - this.#left)
     const isWhole = bytes.length === this.#length
     this.#left -= bytes.length
     if (this.#opcode >= Opcode.Close) {

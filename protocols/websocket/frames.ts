@@ -3,6 +3,7 @@
 //   | FIN RSV1-3 opcode, 1 | MASK length, 1 | longer length, 0, 2 or 8 | masking key, 0 or 4 | payload ... |
 
 import { crypto } from '../../src/builtins.ts'
+import type { Encoded } from '../../src/protocol.ts'
 
 export const enum Opcode {
   Continuation = 0,
@@ -17,6 +18,8 @@ export const FIN = 0x80
 export const RSV1 = 0x40
 export const MASKED = 0x80
 
+/** Of a payload below this the length is in the second byte. */
+const SHORT = 126
 /** Above this a payload is not copied beside its head, in bytes. */
 const JOINED_BELOW = 16_384
 
@@ -36,6 +39,16 @@ export function serverFrame(
   return frame
 }
 
+const TEXT_HEADS = Array.from({ length: SHORT }, (_, size) => Buffer.from([FIN | Opcode.Text, size]))
+
+/** As `serverFrame`, for one receiver: a short text is encoded where it leaves from. */
+export function sentFrame(opcode: Opcode, payload: string | Uint8Array, rsv1: boolean): Encoded {
+  if (opcode !== Opcode.Text || typeof payload !== 'string' || payload.length >= SHORT || rsv1)
+    return serverFrame(opcode, payload, rsv1)
+  const head = TEXT_HEADS[Buffer.byteLength(payload)]
+  return head === undefined ? serverFrame(opcode, payload) : [head, payload]
+}
+
 /** A whole frame that a client sends, masked with random bytes (RFC 6455 section 10.3: nobody may know them before). */
 export function clientFrame(opcode: Opcode, payload: string | Uint8Array, rsv1 = false): Buffer {
   const size = Buffer.byteLength(payload)
@@ -44,7 +57,7 @@ export function clientFrame(opcode: Opcode, payload: string | Uint8Array, rsv1 =
   writeHead(frame, FIN | (rsv1 ? RSV1 : 0) | opcode, size, MASKED)
   putMask(frame, headSize)
   put(frame, headSize + 4, payload)
-  mask(frame.subarray(headSize + 4), frame, headSize, 0)
+  mask(frame, headSize + 4, frame.length, frame, headSize, 0)
   return frame
 }
 
@@ -54,12 +67,12 @@ function put(frame: Buffer, at: number, payload: string | Uint8Array): void {
 }
 
 function headSizeOf(size: number): number {
-  return size < 126 ? 2 : size < 65_536 ? 4 : 10
+  return size < SHORT ? 2 : size < 65_536 ? 4 : 10
 }
 
 function writeHead(frame: Buffer, first: number, size: number, masked: number): void {
   frame[0] = first
-  if (size < 126) frame[1] = masked | size
+  if (size < SHORT) frame[1] = masked | size
   else if (size < 65_536) {
     frame[1] = masked | 126
     frame.writeUInt16BE(size, 2)
@@ -70,23 +83,41 @@ function writeHead(frame: Buffer, first: number, size: number, masked: number): 
   }
 }
 
-/** Masks, or unmasks, in place. `keyAt` is where four bytes of `key` begin; `phase` bytes came before. */
-export function mask(payload: Buffer, key: Uint8Array, keyAt: number, phase: number): void {
+/**
+ * Masks, or unmasks, `bytes` from `start` to `end` in place. `keyAt` is where four bytes of `key` begin; `phase` bytes came
+ * before. Returns all bytes that came out, or'ed: below 0x80 they are ASCII.
+ */
+export function mask(
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  key: Uint8Array,
+  keyAt: number,
+  phase: number,
+): number {
   const k0 = key[keyAt + (phase & 3)] as number
   const k1 = key[keyAt + ((phase + 1) & 3)] as number
   const k2 = key[keyAt + ((phase + 2) & 3)] as number
   const k3 = key[keyAt + ((phase + 3) & 3)] as number
-  const { length } = payload
-  let i = 0
-  for (; i + 3 < length; i += 4) {
-    payload[i] = (payload[i] as number) ^ k0
-    payload[i + 1] = (payload[i + 1] as number) ^ k1
-    payload[i + 2] = (payload[i + 2] as number) ^ k2
-    payload[i + 3] = (payload[i + 3] as number) ^ k3
+  let all = 0
+  let i = start
+  for (; i + 3 < end; i += 4) {
+    const a = (bytes[i] as number) ^ k0
+    const b = (bytes[i + 1] as number) ^ k1
+    const c = (bytes[i + 2] as number) ^ k2
+    const d = (bytes[i + 3] as number) ^ k3
+    bytes[i] = a
+    bytes[i + 1] = b
+    bytes[i + 2] = c
+    bytes[i + 3] = d
+    all |= a | b | c | d
   }
-  if (i < length) payload[i] = (payload[i] as number) ^ k0
-  if (i + 1 < length) payload[i + 1] = (payload[i + 1] as number) ^ k1
-  if (i + 2 < length) payload[i + 2] = (payload[i + 2] as number) ^ k2
+  for (let n = 0; i < end; i++, n++) {
+    const byte = (bytes[i] as number) ^ (n === 0 ? k0 : n === 1 ? k1 : k2)
+    bytes[i] = byte
+    all |= byte
+  }
+  return all
 }
 
 /** One call of the generator for many keys: 8 KiB are as fast as 4 bytes. */

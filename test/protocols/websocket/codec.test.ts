@@ -1030,7 +1030,7 @@ test('a client connects, sends what waited, masks with keys that nobody can gues
     assert.is((bytes[1] as number) & 0x80, 0x80)
     keys.add(bytes.toString('hex', 2, 6))
     const payload = Buffer.from(bytes.subarray(6))
-    mask(payload, bytes, 2, 0)
+    mask(payload, 0, payload.length, bytes, 2, 0)
     return payload.toString()
   }
   assert.is(unmask(peer.written()), 'early')

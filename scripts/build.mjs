@@ -48,7 +48,7 @@ async function bundleOne(entryPoints) {
     outdir: fresh,
     chunkNames: '[name]-[hash]',
     metafile: true,
-    inject: [join(root, 'scripts/globals.mjs')],
+    inject: [join(root, 'src/globals.ts')],
     plugins: [otherBundles(entryPoints)],
   })
   const code = Object.entries(metafile.outputs).filter(([path]) => path.endsWith('.js'))

@@ -1,7 +1,7 @@
 // The test runner: every test file is a process of its own, in a process group of its own, under a time-out that kills.
 // uvu has holes, and this closes them. It exits 0 and says nothing for a file without `.run()`; a failing `before`
 // hook leaves exit code 0; skips are not failures; a hanging file hangs. So a file passes only when its summary is
-// there, is not empty, says Passed = Total, the exit code is 0, and no process that it started is left.
+// there, is not empty (but for what is left to the long suite), says Passed = Total, the exit code is 0, and no process that it started is left.
 //
 //   node scripts/test.mjs [options] [pattern...]     only the files whose path contains one of the patterns
 //     --dir <directory>      run the compiled `*.test.js` below it, as they are: no build, no checks
@@ -254,7 +254,8 @@ function judge(file, stdout, output, problems) {
     return { file, passed: 0, failed: 1, skipped: 0, problems: why, output }
   }
   const found = [...problems]
-  if (total === 0) found.push('no tests ran')
+  const left = summary(stdout, 'Left to the long suite') ?? 0
+  if (total === 0 && left === 0) found.push('no tests ran')
   if (passed !== total) found.push(`${total - passed} of ${total} did not pass`)
   const failed = Math.max(total - passed, found.length > 0 ? 1 : 0)
   return {
@@ -262,7 +263,7 @@ function judge(file, stdout, output, problems) {
     passed,
     failed,
     skipped,
-    left: summary(stdout, 'Left to the long suite') ?? 0,
+    left,
     problems: found,
     output,
   }

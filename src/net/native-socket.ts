@@ -166,7 +166,8 @@ export class NativeSocket implements Socket, Owner {
   }
 
   hasQueued(bytes: number): boolean {
-    if (gathering === this && this.#written() + gathered.length * MOST_PER_UNIT < bytes) return false
+    const isHere = (this.#flags & (Flag.Gone | Flag.Moved)) === 0
+    if (isHere && gathering === this && this.#written() + gathered.length * MOST_PER_UNIT < bytes) return false
     return this.queuedBytes >= bytes
   }
 

@@ -126,7 +126,7 @@ test('a top level that never ends is ended after ten seconds', async () => {
   })
 })
 
-test('stop ends a start whose top level never ends, at once', async () => {
+longTest('stop ends a start whose top level never ends, at once', async () => {
   await inSandbox(async (box) => {
     const starting = box.begin('start', '-d', box.file('app.js', `console.error('spinning'); ${HANGS}`))
     await until(() => box.log().includes('spinning'))

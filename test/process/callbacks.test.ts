@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { MasterCallbacks } from '../../src/process/callbacks.ts'
+import { longTest } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
 import { ask, echo, HANGS, inSandbox, portOf, type Sandbox, workersOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
@@ -75,7 +76,7 @@ test("what they throw is logged, and no crash of theirs is the server's", async 
   })
 })
 
-test('one that hangs is ended after its time, and workers are replaced meanwhile', async () => {
+longTest('one that hangs is ended after its time, and workers are replaced meanwhile', async () => {
   await inSandbox(async (box) => {
     const hang = `
       const { existsSync, writeFileSync } = await import('node:fs')

@@ -5,6 +5,7 @@ import { relative } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
+import { longTest } from '../support/length.ts'
 import { Client, echo, inSandbox, portOf, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -135,7 +136,7 @@ test('two status at the same time both get their answer', async () => {
   })
 })
 
-test('status calls a worker that does not answer busy, and one that somebody has stopped suspended', async () => {
+longTest('status calls a worker that does not answer busy, and one that somebody has stopped suspended', async () => {
   await inSandbox(async (box) => {
     const working = `worker.onMessage = (connection, line) => {
       connection.send('begun')

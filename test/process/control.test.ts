@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
+import { longTest } from '../support/length.ts'
 import { ask, echo, inSandbox, portOf, type Sandbox } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -65,7 +66,7 @@ test('requests that make no sense are refused or closed, and the next ones are a
   })
 })
 
-test('clients that take no answer, or say nothing, cost no descriptor for long', async () => {
+longTest('clients that take no answer, or say nothing, cost no descriptor for long', async () => {
   await inSandbox(async (box) => {
     const { pid } = await box.start(box.file('app.js', echo(1)))
     const descriptors = () => readdirSync(`/proc/${pid}/fd`).length

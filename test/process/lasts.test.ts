@@ -4,6 +4,7 @@
 import { writeFileSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { longTest } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
 import { Client, echo, inSandbox, portOf, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -58,7 +59,7 @@ test('a clock that jumps by a day, forth and back, changes nothing', async () =>
   })
 })
 
-test('a reload with a process that was stopped ends in bounded time, and the receipt says so', async () => {
+longTest('a reload with a process that was stopped ends in bounded time, and the receipt says so', async () => {
   await inSandbox(async (box) => {
     const before = await box.start(box.file('app.js', echo(2, 'worker.drainTimeoutMs = 300')))
     const [stopped] = workersOf(before)

@@ -9,7 +9,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ask as askMaster } from '../../src/process/control.ts'
 import { isAlive, ownIdentity } from '../../src/process/identity.ts'
-import { atLength, caseTest } from '../support/length.ts'
+import { atLength, caseTest, longTest } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
 import { ask, assertGone, echo, inSandbox, lives, portOf, type Sandbox, succeeded } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -50,7 +50,7 @@ test('a start that is refused writes nothing into the log of the server that run
   })
 })
 
-test('the same, over the lock and the socket of a master that was killed', async () => {
+longTest('the same, over the lock and the socket of a master that was killed', async () => {
   await inSandbox(async (box) => {
     const module = box.file('app.js', echo(1))
     for (let round = 0; round < ROUNDS; round++) {
@@ -156,7 +156,7 @@ test('two modules are two servers', async () => {
   })
 })
 
-test('a server whose run directory was taken away removes nothing of its successor', async () => {
+longTest('a server whose run directory was taken away removes nothing of its successor', async () => {
   await inSandbox(async (box) => {
     const module = box.file('app.js', echo(1))
     const first = await box.start(module)

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Status } from '../../src/process/status.ts'
+import { longTest } from '../support/length.ts'
 import {
   ask,
   Client,
@@ -88,7 +89,7 @@ test('a worker stuck in its loop is killed by the next start', async () => {
   })
 })
 
-test('a start that fails does not forget the stuck worker', async () => {
+longTest('a start that fails does not forget the stuck worker', async () => {
   await inSandbox(async (box) => {
     const { orphan } = await stuckOrphan(box)
     const good = readFileSync(join(box.directory, 'app.js'), 'utf8')

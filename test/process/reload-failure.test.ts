@@ -56,7 +56,7 @@ test('new code that cannot be evaluated: the reload fails with the reason, and t
     { what: 'a bad setting', code: version(2, 1, 'worker.drainTimeoutMs = -1'), says: /drainTimeoutMs/ },
   ]))
 
-test('new code whose processes do not come up: the same', () =>
+longTest('new code whose processes do not come up: the same', () =>
   refusesAll([
     {
       what: 'an onWorkerStart that rejects',
@@ -72,7 +72,8 @@ test('new code whose processes do not come up: the same', () =>
       exitCode: 7,
     },
     { what: 'one that hangs', code: soon(`() => { ${HANGS} }`), says: /not ready within 0.3 s/, exitCode: 7 },
-  ]))
+  ]),
+)
 
 longTest('new code whose top level hangs: the same, after ten seconds', () =>
   refusesAll([
@@ -162,7 +163,7 @@ test('stop-first with a new process that fails: the reload says so, and the cras
   })
 })
 
-test('an onWorkerRetire that never settles: the new one is active when the old one is gone', async () => {
+longTest('an onWorkerRetire that never settles: the new one is active when the old one is gone', async () => {
   await inSandbox(async (box) => {
     const more = `
       worker.drainTimeoutMs = 100

@@ -27,7 +27,7 @@ const program = (version: number) =>
     }`,
   )
 
-test(`${RELOADS} reloads under load lose nothing but what crosses a FIN, and that is named`, async () => {
+longTest(`${RELOADS} reloads under load lose nothing but what crosses a FIN, and that is named`, async () => {
   await inSandbox(async (box) => {
     const port = portOf(await box.start(box.file('app.js', program(0))))
     const load = new Load()

@@ -175,7 +175,7 @@ longTest('an address change that fails half-way can be undone, and is tried agai
   })
 })
 
-test('a process that a half-done address change has left takes its socket along when it dies', async () => {
+longTest('a process that a half-done address change has left takes its socket along when it dies', async () => {
   await inSandbox(async (box) => {
     const to = await freePort()
     const before = await box.start(box.file('app.js', version(1, 2)))

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
+import { caseTest } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
 import { Client, echo, inSandbox, portOf, type Sandbox, startFile, succeeded } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -59,33 +60,36 @@ for (const [how, addonName, command] of [
   ['the file itself, which becomes the master', undefined, (module: string) => [module, 'start']],
   ['the file itself, a thin parent without the addon', 'none', (module: string) => [module, 'start']],
 ] as const) {
-  test(`SIGTERM to the first process of a container loses nothing: ${how}`, async () => {
-    if (process.getuid?.() !== 0) return // it takes a namespace
-    await inSandbox(async (box) => {
-      box.env.MILLRACE_ADDON = addonName ?? box.env.MILLRACE_ADDON
-      const slow = `import { existsSync } from 'node:fs'
+  caseTest(how === 'the master itself')(
+    `SIGTERM to the first process of a container loses nothing: ${how}`,
+    async () => {
+      if (process.getuid?.() !== 0) return // it takes a namespace
+      await inSandbox(async (box) => {
+        box.env.MILLRACE_ADDON = addonName ?? box.env.MILLRACE_ADDON
+        const slow = `import { existsSync } from 'node:fs'
         Worker.stopTimeout = 0.1
         worker.onMessage = async (connection, line) => {
           while (!existsSync('${box.directory}/go')) await new Promise((resolve) => setTimeout(resolve, 10))
           connection.send(line)
         }`
-      const server = box.spawn('unshare', [...NAMESPACE, ...command(box.file('app.js', echo(1, slow)))])
-      await server.says(/Press Ctrl\+C/)
-      const client = await Client.connect(portOf(await box.status()))
-      client.send('hello')
-      await until(async () => (await box.status()).totals.messagesIn === 1)
-      process.kill(firstProcess(box), 'SIGTERM')
-      const { uptimeMs } = await until(async () => {
-        const status = await box.status()
-        return status.state === 'stopping' && status
+        const server = box.spawn('unshare', [...NAMESPACE, ...command(box.file('app.js', echo(1, slow)))])
+        await server.says(/Press Ctrl\+C/)
+        const client = await Client.connect(portOf(await box.status()))
+        client.send('hello')
+        await until(async () => (await box.status()).totals.messagesIn === 1)
+        process.kill(firstProcess(box), 'SIGTERM')
+        const { uptimeMs } = await until(async () => {
+          const status = await box.status()
+          return status.state === 'stopping' && status
+        })
+        await until(async () => (await box.status()).uptimeMs > uptimeMs + 700) // stopTimeout and the kill after it are over
+        box.file('go', '')
+        assert.is(await client.line(), 'hello')
+        client.close()
+        assert.is((await server.ended).code, 0)
       })
-      await until(async () => (await box.status()).uptimeMs > uptimeMs + 700) // stopTimeout and the kill after it are over
-      box.file('go', '')
-      assert.is(await client.line(), 'hello')
-      client.close()
-      assert.is((await server.ended).code, 0)
-    })
-  })
+    },
+  )
 }
 
 test('the first process of a container ends with the code that says why it could not start', async () => {

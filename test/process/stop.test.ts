@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { caseTest } from '../support/length.ts'
 import { Client, echo, inSandbox, lives, portOf, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -43,7 +44,7 @@ for (const [what, hang] of [
   ['is stopped by SIGSTOP', `process.kill(process.pid, 'SIGSTOP')`],
   ['never settles', 'return new Promise(() => {})'],
 ] as const) {
-  test(`a worker whose handler ${what} is gone after Worker.stopTimeout`, async () => {
+  caseTest(what === 'spins')(`a worker whose handler ${what} is gone after Worker.stopTimeout`, async () => {
     await inSandbox(async (box) => {
       const more = `Worker.stopTimeout = 0.2; worker.onMessage = () => { console.error('hangs'); ${hang} }`
       const status = await box.start(box.file('app.js', echo(2, more)))

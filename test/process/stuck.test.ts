@@ -3,7 +3,7 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Watchdog, type Watched } from '../../src/process/watchdog.ts'
-import { atLength } from '../support/length.ts'
+import { atLength, longTest } from '../support/length.ts'
 import { ask, Client, echo, inSandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -122,7 +122,7 @@ test('a worker that hangs is killed and replaced, and the log says where it hung
   })
 })
 
-test('no worker is killed for what the master has slept through', async () => {
+longTest('no worker is killed for what the master has slept through', async () => {
   await inSandbox(async (box) => {
     const status = await box.start(box.file('app.js', echo(2, 'worker.stuckTimeoutMs = 5000')))
     process.kill(status.pid, 'SIGSTOP')

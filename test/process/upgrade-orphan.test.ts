@@ -3,7 +3,7 @@
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { atLength } from '../support/length.ts'
+import { atLength, longTest } from '../support/length.ts'
 import { failed, KILL, release, staysAsItWas, unnoticed } from '../support/release.ts'
 import { reload } from '../support/reload.ts'
 import { inSandbox, lives, portOf } from '../support/server.ts'
@@ -16,7 +16,7 @@ const LAST_DEEDS = ['{ type: "given" }', 'control.giveWay(', '{ type: "takeCharg
   -atLength(2, 4),
 )
 
-test('when the old master is killed meanwhile, at any step, the new one is in charge', async () => {
+longTest('when the old master is killed meanwhile, at any step, the new one is in charge', async () => {
   await inSandbox(async (box) => {
     const releases = LAST_DEEDS.map((deed, turn) => () => {
       const kill = deed.startsWith('{')

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
+import { longTest } from '../support/length.ts'
 import { failed, upgrade } from '../support/release.ts'
 import { reload } from '../support/reload.ts'
 import { ask, echo, freePort, inSandbox, lives, portOf, startFile } from '../support/server.ts'
@@ -18,7 +19,7 @@ const SLOW_MS = 20_000
 const WATCHED = ['sh', '-c', 'WATCHDOG_PID=$$ exec "$@"', 'sh', process.execPath]
 
 if (addon().sys !== null) {
-  test('upgrades of a service: its sockets, its watchdog, its probes, and those that are given up', async () => {
+  longTest('upgrades of a service: its sockets, its watchdog, its probes, and those that are given up', async () => {
     await inSandbox(async (box) => {
       const systemd = await manager(box)
       box.env.WATCHDOG_USEC = '60000'

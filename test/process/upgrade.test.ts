@@ -7,7 +7,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
 import { drive, startDriven } from '../support/driven.ts'
-import { caseTest } from '../support/length.ts'
+import { caseTest, longTest } from '../support/length.ts'
 import { otherNode } from '../support/nodes.ts'
 import { release, upgrade } from '../support/release.ts'
 import { reload } from '../support/reload.ts'
@@ -181,7 +181,7 @@ test('what the code of now says counts: groups that are new, moved and gone, and
   })
 })
 
-test('reloads and an upgrade at once are one after the other, each with its answer', async () => {
+longTest('reloads and an upgrade at once are one after the other, each with its answer', async () => {
   await inSandbox(async (box) => {
     const module = box.file('app.js', echo(1, 'worker.drainTimeoutMs = 500'))
     const { pid } = await box.start(module)

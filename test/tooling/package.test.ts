@@ -155,7 +155,7 @@ for (const [scripts, flags] of [
   ['without scripts', ['--ignore-scripts']],
 ] as const) {
   for (const compiler of ['a compiler', 'no compiler']) {
-    caseTest(scripts === 'with scripts' && compiler === 'no compiler')(
+    longTest(
       `installed ${scripts} and ${compiler} in an empty folder it builds nothing, starts and serves`,
       async () => {
         await inProject({}, async (directory) => {

@@ -7,7 +7,7 @@ import tls from 'node:tls'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Authority } from '../support/certificates.ts'
-import { caseTest } from '../support/length.ts'
+import { caseTest, longTest } from '../support/length.ts'
 import { ask, echo, inSandbox, portOf, type Sandbox, startFile, succeeded } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -109,7 +109,7 @@ if (isRoot) {
     })
   }
 
-  test('a number without a name lives in /, and is nobody by name', async () => {
+  longTest('a number without a name lives in /, and is nobody by name', async () => {
     await inSandbox(async (box) => {
       Object.assign(box.env, { HOME: '/root', USER: 'root' })
       const port = portOf(await box.start(program(box, `worker.user = '4242'; worker.group = '4343'`)))

@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { longTest } from '../support/length.ts'
 import { ask, Client, echo, inSandbox, portOf, startFile, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -51,7 +52,7 @@ function cpuMs(pid: number): number {
   return (Number(fields[11]) + Number(fields[12])) * 10
 }
 
-test('a worker that serves for a while and ends by its own will is replaced at once, again and again', async () => {
+longTest('a worker that serves for a while and ends by its own will is replaced at once, again and again', async () => {
   await inSandbox(async (box) => {
     const ending = `
       import { Timer } from 'millrace'

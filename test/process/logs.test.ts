@@ -517,7 +517,7 @@ for (const [flag, what] of [
   })
 }
 
-test('a log file in the code that cannot be written leaves the old one in place at a reload', async () => {
+longTest('a log file in the code that cannot be written leaves the old one in place at a reload', async () => {
   await inSandbox(async (box) => {
     const port = await talker(box)
     const path = join(box.file('file', ''), 'below')

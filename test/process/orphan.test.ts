@@ -103,7 +103,7 @@ longTest('a start that fails does not forget the stuck worker', async () => {
   })
 })
 
-test('a recorded pid that is another process by now is left alone', async () => {
+longTest('a recorded pid that is another process by now is left alone', async () => {
   await inSandbox(async (box) => {
     const { orphan } = await stuckOrphan(box)
     const bystander = box.spawn('sleep', ['1000'])

@@ -263,7 +263,7 @@ test('an address that is given up refuses at once, while its last handler still 
   })
 })
 
-test('a Unix socket follows the user who serves it; what a person changed by hand stays', async () => {
+longTest('a Unix socket follows the user who serves it; what a person changed by hand stays', async () => {
   if (process.getuid?.() !== 0) return // it takes root, and another user
   await inSandbox(async (box) => {
     const path = join(box.directory, 's.sock')

@@ -113,8 +113,9 @@ interface Rare {
 const NO_BYTES = Buffer.alloc(0)
 /** An empty queue. */
 const NONE: never[] = []
-/** When the codec at work was given something. */
+// Of the codec at work: when it was given something, and how many messages it has made of that.
 let burstStart = 0
+let burst = 0
 
 const errors = new LimitedLog()
 let lastId = 0
@@ -154,7 +155,6 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #queue: In[] = NONE
   /** Bytes that arrived while the codec was not to be called. */
   #held: Accumulator | null = null
-  #burst = 0
   /** Whole milliseconds: a fraction would be an object of its own. */
   #lastActive = 0
   /** For silence while it is established, then for its end; 0 when none runs. */
@@ -759,8 +759,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** Gives bytes, or after a stop the word to go on, to the codec. When that was. */
   #feed(bytes: Buffer | null): number {
     const outer = burstStart // of a connection whose handler makes this one go on
+    const outerBurst = burst
     const start = this.#settings.clock.recently()
-    this.#burst = 0
+    burst = 0
     burstStart = start
     this.#bits |= Bit.InCodec
     try {
@@ -769,8 +770,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     } catch (error) {
       this.#protocolFailed(blamed(error, 'ERR_PROTOCOL'))
     }
-    burstStart = outer
     if (this.#farewell & Farewell.Leaving && bytes !== null) this.#noteRest()
+    burstStart = outer
+    burst = outerBurst
     this.#leaveCodec()
     return start
   }
@@ -781,7 +783,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
    */
   #noteRest(): void {
     if (this.#farewell & Farewell.Holding) this.#farewell &= ~Farewell.Holding
-    else if (this.#burst > 0 && !('open' in this.#protocol)) this.#farewell |= Farewell.HadRest
+    else if (burst > 0 && !('open' in this.#protocol)) this.#farewell |= Farewell.HadRest
   }
 
   /** It leaves, and no byte that may come is of use to it. */
@@ -837,7 +839,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** A message outside of any call to the codec (asynchronous inflate): it is not called before the codec's code ends. */
   #emitLate(message: In): boolean {
     this.#bits |= Bit.InCodec
-    this.#burst = 0
+    burst = 0
     burstStart = this.#settings.clock.recently()
     queueMicrotask(() => {
       this.#leaveCodec()
@@ -857,7 +859,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     } else {
       this.#deliver(message)
     }
-    if (++this.#burst % YIELD_CHECK === 0 && this.#settings.clock.now() - burstStart > YIELD_AFTER_MS) this.#yield()
+    if (++burst % YIELD_CHECK === 0 && this.#settings.clock.now() - burstStart > YIELD_AFTER_MS) this.#yield()
     const isStopped = (this.#stops & ~Stop.Codec) !== 0 || this.#state !== State.Established
     if (isStopped && io !== this.#io) return false // startTls(): the codec that stops is let go, the next one is not stopped
     this.#set(Bit.Stopped, isStopped)

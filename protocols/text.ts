@@ -1,11 +1,9 @@
 // Lines of UTF-8 text, each ended by LF; trailing CR and LF are stripped, so telnet and nc both work. An empty line is
 // an empty message. Nothing is escaped: an LF inside a message that is sent splits it in two.
 
+import type { QuickBuffer } from '../src/builtins.ts'
 import { UsageError } from '../src/errors.ts'
 import { delimited, type Encoded, type Protocol } from '../src/protocol.ts'
-
-/** `toString('utf8', start, end)` without the look at its arguments, which costs as much as the rest. */
-type Reader = Buffer & { utf8Slice(start: number, end: number): string }
 
 const CR = 0x0d
 const LF = 0x0a
@@ -27,7 +25,7 @@ export const text: Protocol<string, string | Uint8Array> = {
 function textOf(bytes: Buffer, start: number, length: number): string {
   let end = length
   while (end > start && isBreak(bytes[end - 1] as number)) end--
-  return (bytes as Reader).utf8Slice(start, end)
+  return (bytes as QuickBuffer).utf8Slice(start, end)
 }
 
 function lineOf(text: string, start: number, end: number): string {

@@ -839,9 +839,12 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** A message outside of any call to the codec (asynchronous inflate): it is not called before the codec's code ends. */
   #emitLate(message: In): boolean {
     this.#bits |= Bit.InCodec
-    burst = 0
-    burstStart = this.#settings.clock.recently()
+    if (burstStart === 0) {
+      burst = 0 // else it is the message of a codec at work that made this one speak
+      burstStart = this.#settings.clock.recently()
+    }
     queueMicrotask(() => {
+      burstStart = 0
       this.#leaveCodec()
       this.#continue()
     })

@@ -43,8 +43,8 @@ interface Framed {
 function framedBy(protocol: Protocol): Framed {
   if (!('at' in protocol.input)) return { protocol, at: viewing(protocol), mark: '' }
   const { at, framing } = protocol.input as Framer
-  const isCharacter = framing.kind === 'delimited' && framing.delimiter.length === 1
-  return { protocol, at, mark: isCharacter ? String.fromCharCode(framing.delimiter[0] as number) : '' }
+  const delimiter = framing?.kind === 'delimited' ? framing.delimiter : []
+  return { protocol, at, mark: delimiter.length === 1 ? String.fromCharCode(delimiter[0] as number) : '' }
 }
 
 /** Bytes of packets that are not whole, or not taken yet. Of the first of them: */

@@ -1,6 +1,7 @@
 // Frames as they come, and the messages that they make (RFC 6455 section 5): every rule that a peer can break in them. Text is
 // checked as it arrives.
 
+import type { QuickBuffer } from '../../src/builtins.ts'
 import { ProtocolError } from '../../src/errors.ts'
 import { Accumulator } from '../../src/protocol.ts'
 import type { DeflateContext } from './deflate.ts'
@@ -17,9 +18,6 @@ export interface MessageSink {
 }
 
 const MAX_HEAD = 14
-/** `toString('latin1', start, end)` without the look at its arguments, which costs as much as the rest. */
-type Reader = Buffer & { latin1Slice(start: number, end: number): string }
-
 /** Of a short frame that is masked. */
 const SHORT_HEAD = 6
 const MAX_SHORT = 125
@@ -80,7 +78,7 @@ export class FrameReader {
     return end
   }
 
-  /** As most messages are: one frame, a short text, all there, and nothing wrong with it. Else nothing is done. */
+  /** As most messages are: one frame, a short text, all there, within the rules for heads. Else nothing is done. */
   #takeShortText(bytes: Buffer, start: number, sink: MessageSink): number {
     const size = (bytes[start + 1] as number) - MASKED
     const at = start + SHORT_HEAD
@@ -89,7 +87,7 @@ export class FrameReader {
     if (!isShort || bytes[start] !== (FIN | Opcode.Text) || !sink.isServer || size > sink.maxMessageBytes) return start
     const all = mask(bytes, at, end, bytes, at - 4, 0)
     sink.onMessage(
-      all < 0x80 ? (bytes as Reader).latin1Slice(at, end) : (textOf(bytes.subarray(at, end)) ?? fail(noText())),
+      all < 0x80 ? (bytes as QuickBuffer).latin1Slice(at, end) : (textOf(bytes.subarray(at, end)) ?? fail(noText())),
     )
     return end
   }

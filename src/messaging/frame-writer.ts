@@ -1,5 +1,6 @@
 // What one link is to send in this turn of the loop, frame after frame in one buffer, so that a turn costs one write.
 
+import type { QuickBuffer } from '../builtins.ts'
 import type { Socket, Transport } from '../transport.ts'
 import {
   bytesForm,
@@ -82,7 +83,7 @@ export class FrameWriter {
     const at = this.#at + 2
     this.#at = at
     if (text.length >= LOOP_BELOW || !this.#shortAscii(text))
-      this.#at = at + (this.#buffer as Writer).utf8Write(text, at)
+      this.#at = at + (this.#buffer as QuickBuffer).utf8Write(text, at)
     this.#buffer.writeUInt16LE(this.#at - at, at - 2)
   }
 
@@ -111,7 +112,7 @@ export class FrameWriter {
   #json(text: string): void {
     this.#form(Form.Json)
     this.#need(text.length * 3)
-    this.#at += (this.#buffer as Writer).utf8Write(text, this.#at)
+    this.#at += (this.#buffer as QuickBuffer).utf8Write(text, this.#at)
   }
 
   #put(form: Form, bytes: Uint8Array): void {
@@ -128,7 +129,7 @@ export class FrameWriter {
     this.#need(length * 3)
     const start = this.#at
     if (length < LOOP_BELOW && this.#shortAscii(text)) return this.#form(Form.Ascii)
-    this.#at = start + (this.#buffer as Writer).utf8Write(text, start)
+    this.#at = start + (this.#buffer as QuickBuffer).utf8Write(text, start)
     if (this.#at - start === length) return this.#form(Form.Ascii)
     if (isWellFormed(text)) return this.#form(Form.Utf8)
     this.#at = start + this.#buffer.write(text, start, 'utf16le')
@@ -210,5 +211,3 @@ function flushAll(): void {
   dirty = []
   for (const writer of writers) writer.flush()
 }
-
-type Writer = Buffer & { utf8Write(text: string, at: number): number }

@@ -1,7 +1,8 @@
 // The frame of a Publish, which is made once for all links that it goes over.
 
+import type { QuickBuffer } from '../builtins.ts'
 import type { Audience } from './subscriptions.ts'
-import { Flag, Kind, type Packed, putUint32, type Slicer, uint32At, unexpected } from './wire.ts'
+import { Flag, Kind, type Packed, putUint32, uint32At, unexpected } from './wire.ts'
 
 /** All of a Publish but its value, for who does not want an answer. */
 export function publishHead({ subject, isForAll, queues }: Audience): Buffer {
@@ -34,7 +35,7 @@ export function readPublish(
   for (let left = bytes[start + 5] as number; left >= 0; left--) {
     const size = at + 2 <= end ? bytes.readUInt16LE(at) : end
     if (at + 2 + size > end) throw unexpected(Kind.Publish)
-    labels.push((bytes as Slicer).utf8Slice(at + 2, at + 2 + size))
+    labels.push((bytes as QuickBuffer).utf8Slice(at + 2, at + 2 + size))
     at += 2 + size
   }
   const subject = labels.pop() ?? ''

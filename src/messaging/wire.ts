@@ -8,7 +8,7 @@
 //
 // A body is a head, whose layout the kind says, and then a value, whose form the form says.
 
-import { v8 } from '../builtins.ts'
+import { type QuickBuffer, v8 } from '../builtins.ts'
 import { ProtocolError, UsageError } from '../errors.ts'
 import { isPlain } from './plain.ts'
 
@@ -183,9 +183,9 @@ export function serialized(value: unknown): Buffer {
 /** The value in `bytes` from `start` to `end`, which shares nothing with them. Throws ProtocolError. */
 export function unpack(form: Form, bytes: Buffer, start: number, end: number): unknown {
   if (form === Form.Ascii) return asciiAt(bytes, start, end)
-  if (form === Form.Utf8) return (bytes as Slicer).utf8Slice(start, end)
+  if (form === Form.Utf8) return (bytes as QuickBuffer).utf8Slice(start, end)
   if (form === Form.Number && end - start === 8) return bytes.readDoubleLE(start)
-  if (form === Form.Json) return parsed((bytes as Slicer).utf8Slice(start, end))
+  if (form === Form.Json) return parsed((bytes as QuickBuffer).utf8Slice(start, end))
   if (form < SMALL_FORMS.length) return SMALL_FORMS[form]
   if (form === Form.Buffer) return copyOf(bytes, start, end)
   if (form === Form.Bytes) return new Uint8Array(bytes.subarray(start, end)) // not slice(): of a Buffer that is a Buffer
@@ -208,10 +208,10 @@ function asciiAt(bytes: Buffer, start: number, end: number): string {
   const length = end - start
   const isShort = length >= SHORTEST_SLICE && length <= PASSAGE_BYTES / 4
   if (passageOf !== bytes || start < passageStart || end > passageStart + passage.length) {
-    if (!isShort || bytes.length - end < length) return (bytes as Slicer).latin1Slice(start, end)
+    if (!isShort || bytes.length - end < length) return (bytes as QuickBuffer).latin1Slice(start, end)
     passageOf = bytes
     passageStart = start
-    passage = (bytes as Slicer).latin1Slice(start, Math.min(bytes.length, start + PASSAGE_BYTES))
+    passage = (bytes as QuickBuffer).latin1Slice(start, Math.min(bytes.length, start + PASSAGE_BYTES))
   }
   return passage.slice(start - passageStart, end - passageStart)
 }
@@ -241,12 +241,6 @@ function deserialized(bytes: Buffer): unknown {
   } catch (cause) {
     throw unreadable(cause)
   }
-}
-
-/** Of Node since 0.x, and not in its documentation: `toString` after it has looked at its arguments. */
-export type Slicer = Buffer & {
-  latin1Slice(start: number, end: number): string
-  utf8Slice(start: number, end: number): string
 }
 
 /** One frame: what `bytes` holds from `start` (behind the form) to `end` is lent. */

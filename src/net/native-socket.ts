@@ -20,7 +20,7 @@ import {
 import { ipv4Text, ipv6Text } from './ip.ts'
 import { nodeEngine } from './node-engine.ts'
 import { DIRECT_FROM, Header, Kind, Operation, type Rings } from './rings.ts'
-import { endsInHalf, MOST_PER_UNIT } from './utf16.ts'
+import { MOST_PER_UNIT } from './utf16.ts'
 
 /** What a socket needs of its engine. There is one in a process: a reference in each socket would cost 8 bytes. */
 export interface SocketEngine {
@@ -47,6 +47,7 @@ const GATHERED = 8192
 let gathering: NativeSocket | null = null
 let hasAnswered = false
 let gathered = ''
+let pieces: string[] = []
 
 /** Where the parts of an AddressPair lie (native/src/rings.h). */
 export const enum Pair {
@@ -211,10 +212,10 @@ export class NativeSocket implements Socket, Owner {
 
   settle(): void {
     if (gathering !== this || gathered === '') return
-    const text = gathered
-    gathered = ''
-    const size = this.#note(rings().put(this.#slot, text))
-    if (size > text.length) this.#events?.[kGrew]?.(size - text.length)
+    const { length } = gathered
+    const size = this.#note(rings().putJoined(this.#slot, gathered, pieces))
+    forget() // not before it is written: where the stack is at its end, the next one to ask tries again
+    if (size > length) this.#events?.[kGrew]?.(size - length)
   }
 
   /** Written, and not flushed yet. */
@@ -358,13 +359,18 @@ export class NativeSocket implements Socket, Owner {
   }
 
   #tell(bytes: Buffer): void {
-    gathering = this
+    const events = this.#events
+    gathering = events?.[kGrew] === undefined ? null : this // else nobody would hear how much it was
     hasAnswered = false
     try {
-      this.#events?.[kReceived](bytes)
+      events?.[kReceived](bytes)
     } finally {
-      this.settle()
-      gathering = null
+      try {
+        this.settle()
+      } finally {
+        gathering = null
+        if (gathered !== '') forget()
+      }
     }
   }
 
@@ -434,23 +440,34 @@ export class NativeSocket implements Socket, Owner {
   }
 }
 
-/** Adds what is text; its length. -1: it is not text alone, or too long, and nothing was added. */
+/** Adds what is text; its length. -1: it is not text alone, or too long. */
 function gather(bytes: Encoded): number {
-  const before = gathered.length
-  let text = gathered
-  if (typeof bytes === 'string') {
-    if (endsInHalf(bytes)) return -1
-    text += bytes
-  } else if (bytes instanceof Uint8Array) return -1
-  else
-    for (let at = 0; at < bytes.length; at++) {
-      const chunk = bytes[at]
-      if (typeof chunk !== 'string' || endsInHalf(chunk)) return -1
-      text += chunk
-    }
-  if (text.length > GATHERED) return -1
-  gathered = text
-  return text.length - before
+  if (typeof bytes === 'string') return fits(bytes.length) ? append(bytes) : -1
+  if (bytes instanceof Uint8Array) return -1
+  let length = 0
+  for (let at = 0; at < bytes.length; at++) {
+    const chunk = bytes[at]
+    if (typeof chunk !== 'string') return -1
+    length += chunk.length
+  }
+  if (!fits(length)) return -1
+  for (let at = 0; at < bytes.length; at++) append(bytes[at] as string)
+  return length
+}
+
+function fits(length: number): boolean {
+  return gathered.length + length <= GATHERED
+}
+
+function forget(): void {
+  gathered = ''
+  pieces = []
+}
+
+function append(text: string): number {
+  gathered += text
+  pieces.push(text)
+  return text.length
 }
 
 /** For each kind a place of its own: one place that sees both looks the property up each time. */

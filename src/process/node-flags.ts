@@ -72,8 +72,8 @@ const INLINED = 4000
 
 /**
  * Lets V8 inline more into one function than it does by itself: a message goes through two dozen short ones, of which it
- * would call a third. Before the code is hot, and unless the person has said how much. A V8 without this flag says so on
- * stderr, and goes on.
+ * would call a third. Before the code is hot, and unless the command line has said how much. A V8 without this flag says so on
+ * stderr, and goes on. Code caches of before count for nothing then: to be called when what will be needed is loaded.
  */
 export function inlineMore(): void {
   if (!process.execArgv.map(nameOf).includes(INLINING)) v8().setFlagsFromString(`${INLINING}=${INLINED}`)

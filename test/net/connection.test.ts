@@ -313,11 +313,37 @@ for (const transport of transports) {
     const settings = { maxSendBufferSize: 300, onMessage }
     await withServer(transport, text, settings, async ({ connect, connections }) => {
       const client = await connect()
-      client.socket.write('\n'.repeat(20))
-      await until(() => taken.length === 20)
-      assert.is(connections[0]?.bytesRead, 20)
-      assert.equal(taken, [...Array(9).fill(true), ...Array(11).fill(false)])
+      client.socket.write('\n'.repeat(12)) // as few as are handled at once, however slow
+      await until(() => taken.length === 12)
+      assert.is(connections[0]?.bytesRead, 12)
+      assert.equal(taken, [...Array(9).fill(true), ...Array(3).fill(false)])
       await client.expect(`${'\u20ac'.repeat(10)}\n`.repeat(10))
+    })
+  })
+
+  it('what is sent while a read is handled is not lost when somebody asks how much it is at the end of the stack', async () => {
+    let rounds = 0
+    const onMessage = (connection: AnyConnection, line: unknown) => {
+      connection.send(`\u20ac${line}`)
+      const deep = (...more: unknown[]): number => {
+        try {
+          return deep(...more)
+        } catch {
+          return connection.bytesWritten // throws again, until there is room enough
+        }
+      }
+      // Frames of many sizes: the stack ends at each step of what is asked for.
+      if (line === 'deep') assert.ok(deep(...Array(rounds % 32)) > 0)
+    }
+    await withServer(transport, text, { onMessage }, async ({ connect, connections, errors }) => {
+      const client = await connect()
+      let all = ''
+      for (; rounds < 96; rounds++) {
+        client.socket.write('1\n2\n3\ndeep\n4\n5\n\n')
+        all += ['1', '2', '3', 'deep', '4', '5', ''].map((line) => `\u20ac${line}\n`).join('')
+        await client.expect(all)
+      }
+      assert.equal([connections[0]?.bytesWritten, errors], [Buffer.byteLength(all), []])
     })
   })
 

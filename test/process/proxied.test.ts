@@ -84,6 +84,21 @@ for (const [what, flags, id] of [
   })
 }
 
+test('what onConnect sends is counted in bytes, although it is handled in the read that had the header', async () => {
+  await inSandbox(async (box) => {
+    const counts = `worker.onConnect = (connection) => {
+      for (const text of ['\u20ac1', '\u20ac2', '\u20ac3']) connection.send(text)
+      connection.send('bytes ' + connection.bytesWritten)
+    }`
+    const client = await Client.connect(portOf(await box.start(box.file('app.js', program(['127.0.0.1'], counts)))))
+    client.send('PROXY TCP4 192.0.2.7 192.0.2.1 1 2\r')
+    const lines = [await client.line(), await client.line(), await client.line(), await client.line()]
+    assert.equal(lines, ['\u20ac1', '\u20ac2', '\u20ac3', 'bytes 15'])
+    client.close()
+    await box.stop()
+  })
+})
+
 test('HAProxy over a Unix socket, and its health checks', async () => {
   await inSandbox(async (box) => {
     const path = join(box.directory, 's.sock')

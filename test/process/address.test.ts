@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
-import { atLength, caseTest } from '../support/length.ts'
+import { atLength, caseTest, longTest } from '../support/length.ts'
 import { ask, Client, echo, inSandbox, portOf, type Sandbox, workersOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 
@@ -144,39 +144,42 @@ test("with the addon a port is a master's from its bind on: another one is told 
   })
 })
 
-test('without it two masters may bind before anybody listens: one serves, the other is told, and does not try again', async () => {
-  await inSandbox(async (box) => {
-    box.env.MILLRACE_ADDON = 'none'
-    const { port, close } = await occupy({ host: '127.0.0.1', port: 0 })
-    await close()
-    // Each worker waits until it may listen: by then both masters have bound.
-    const waiting = `
+longTest(
+  'without it two masters may bind before anybody listens: one serves, the other is told, and does not try again',
+  async () => {
+    await inSandbox(async (box) => {
+      box.env.MILLRACE_ADDON = 'none'
+      const { port, close } = await occupy({ host: '127.0.0.1', port: 0 })
+      await close()
+      // Each worker waits until it may listen: by then both masters have bound.
+      const waiting = `
       import { existsSync } from 'node:fs'
       import { setTimeout as sleep } from 'node:timers/promises'
       worker.onWorkerStart = async () => { console.log('bound'); while (!existsSync(process.argv[2])) await sleep(5) }`
-    const module = box.file('app.js', echo(1, waiting, `text://127.0.0.1:${port}`))
-    const first = box.begin('start', module, '--', join(box.directory, 'first-may-listen'))
-    await first.says(/bound/)
-    const second = box.begin(
-      'start',
-      '--run-dir',
-      `${box.runDir}-2`,
-      module,
-      '--',
-      join(box.directory, 'second-may-listen'),
-    )
-    await second.says(/bound/)
-    box.file('first-may-listen', '')
-    await first.says(/Press Ctrl/)
-    box.file('second-may-listen', '')
-    const { code, stdout, stderr } = await second.ended
-    assert.is(code, 5)
-    assert.match(stderr, new RegExp(`listen 127\\.0\\.0\\.1:${port}: EADDRINUSE`))
-    assert.is(stdout.match(/bound/g)?.length, 1)
-    assert.match(await ask(port, 'hello'), /^hello/)
-    await first.end('SIGTERM')
-  })
-})
+      const module = box.file('app.js', echo(1, waiting, `text://127.0.0.1:${port}`))
+      const first = box.begin('start', module, '--', join(box.directory, 'first-may-listen'))
+      await first.says(/bound/)
+      const second = box.begin(
+        'start',
+        '--run-dir',
+        `${box.runDir}-2`,
+        module,
+        '--',
+        join(box.directory, 'second-may-listen'),
+      )
+      await second.says(/bound/)
+      box.file('first-may-listen', '')
+      await first.says(/Press Ctrl/)
+      box.file('second-may-listen', '')
+      const { code, stdout, stderr } = await second.ended
+      assert.is(code, 5)
+      assert.match(stderr, new RegExp(`listen 127\\.0\\.0\\.1:${port}: EADDRINUSE`))
+      assert.is(stdout.match(/bound/g)?.length, 1)
+      assert.match(await ask(port, 'hello'), /^hello/)
+      await first.end('SIGTERM')
+    })
+  },
+)
 
 test('a Unix socket that another server has bound, before anybody listens, is refused', async () => {
   await inSandbox(async (box) => {

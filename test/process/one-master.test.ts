@@ -74,7 +74,7 @@ const HOSTILE: Record<string, unknown> = {
   'has a pid that is text': { pid: '1; rm', startTime: 'x' },
 }
 
-test('pipes in the place of lock and record, where nobody writes, keep nobody waiting', async () => {
+longTest('pipes in the place of lock and record, where nobody writes, keep nobody waiting', async () => {
   await inSandbox(async (box) => {
     mkdirSync(box.runDir, { mode: 0o700 })
     for (const name of ['lock', 'workers.json']) execFileSync('mkfifo', [join(box.runDir, name)])

@@ -119,7 +119,7 @@ longTest('a recorded pid that is another process by now is left alone', async ()
   })
 })
 
-test('a module that spins at its top level when the master is killed is ended by the next start', async () => {
+longTest('a module that spins at its top level when the master is killed is ended by the next start', async () => {
   await inSandbox(async (box) => {
     const module = box.file('app.js', `console.error('spinning'); ${HANGS}`)
     const starting = box.begin('start', '-d', module)

@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs'
 import { Worker } from 'node:worker_threads'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { longTest } from '../support/length.ts'
 import { inSandbox, portOf, succeeded } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -45,7 +46,7 @@ const client = `
   socket.once('end', () => end('end'))
   socket.once('error', (error) => end(error.message))`
 
-test('a client that stalls for longer than the server lingers gets the whole of its answer', async () => {
+longTest('a client that stalls for longer than the server lingers gets the whole of its answer', async () => {
   await inSandbox(async (box) => {
     const port = portOf(await box.start(box.file('app.js', program)))
     const flag = new Int32Array(new SharedArrayBuffer(4))

@@ -48,27 +48,32 @@ test('a person sees a table', async () => {
   })
 })
 
-test('a reload and a scale that are asked for during a start come after it, although nothing else happens then', async () => {
-  await inSandbox(async (box) => {
-    const waits = `import { existsSync } from 'node:fs'
+longTest(
+  'a reload and a scale that are asked for during a start come after it, although nothing else happens then',
+  async () => {
+    await inSandbox(async (box) => {
+      const waits = `import { existsSync } from 'node:fs'
       worker.onWorkerStart = async () => {
         while (!existsSync('${box.directory}/go')) await new Promise((resolve) => setTimeout(resolve, 5))
       }`
-    const server = box.begin('start', box.file('app.js', version(1, 1, waits)))
-    await until(() => existsSync(join(box.runDir, 'control.sock')))
-    await until(async () => workersOf(await box.status())[0]?.state === 'starting')
-    box.file('app.js', version(2, 1, waits))
-    const scale = { command: 'scale', name: 'echo', scale: { by: 1 } } as const
-    const asked = Promise.all([{ command: 'reload' } as const, scale].map((one) => askMaster(box.runDir, one, SLOW_MS)))
-    await box.status() // answered after these two have been read
-    box.file('go', '')
-    for (const answer of await asked) assert.is(answer?.ok === true && answer.outcome?.exitCode, 0)
-    const after = await box.status()
-    assert.is(await versionAt(portOf(after)), '2')
-    assert.is(workersOf(after).length, 2)
-    await server.end('SIGTERM')
-  })
-})
+      const server = box.begin('start', box.file('app.js', version(1, 1, waits)))
+      await until(() => existsSync(join(box.runDir, 'control.sock')))
+      await until(async () => workersOf(await box.status())[0]?.state === 'starting')
+      box.file('app.js', version(2, 1, waits))
+      const scale = { command: 'scale', name: 'echo', scale: { by: 1 } } as const
+      const asked = Promise.all(
+        [{ command: 'reload' } as const, scale].map((one) => askMaster(box.runDir, one, SLOW_MS)),
+      )
+      await box.status() // answered after these two have been read
+      box.file('go', '')
+      for (const answer of await asked) assert.is(answer?.ok === true && answer.outcome?.exitCode, 0)
+      const after = await box.status()
+      assert.is(await versionAt(portOf(after)), '2')
+      assert.is(workersOf(after).length, 2)
+      await server.end('SIGTERM')
+    })
+  },
+)
 
 test('a handler that is at work answers from the old process, while the new one serves', async () => {
   await inSandbox(async (box) => {
@@ -257,7 +262,7 @@ test('a reload during the start comes after it', async () => {
   })
 })
 
-test('kill -9 of the old process while the new one starts: the reload goes on', async () => {
+longTest('kill -9 of the old process while the new one starts: the reload goes on', async () => {
   await inSandbox(async (box) => {
     const flag = join(box.directory, 'go')
     const before = await box.start(box.file('app.js', version(1)))

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
-import { caseTest } from '../support/length.ts'
+import { caseTest, longTest } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
 import {
   ask,
@@ -75,7 +75,7 @@ if (addon().sys === null) {
     })
   })
 
-  test('a process that dies and cannot come back leaves nobody waiting', async () => {
+  longTest('a process that dies and cannot come back leaves nobody waiting', async () => {
     await inSandbox(async (box) => {
       const broken = `if (worker.id === 1 && worker.incarnation > 1) throw new Error('planted')`
       const status = await box.start(box.file('app.js', shared(3, `worker.onWorkerStart = () => { ${broken} }`)))

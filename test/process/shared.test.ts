@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
+import { longTest } from '../support/length.ts'
 import { Client, inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 
@@ -322,7 +323,7 @@ test('the keeper is killed: calls on their way say so, watchers hear of it, and 
   })
 })
 
-test('a worker may use it to its end, and without a master the keeper goes when the last worker has', async () => {
+longTest('a worker may use it to its end, and without a master the keeper goes when the last worker has', async () => {
   await inSandbox(async (box) => {
     const path = program(
       box,

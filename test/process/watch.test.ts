@@ -4,6 +4,7 @@ import { mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { longTest } from '../support/length.ts'
 import { ask, Client, inSandbox, portOf, type Running, type Sandbox } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -64,7 +65,7 @@ test('a change is a reload, however it is written; a syntax error is shown with 
   })
 })
 
-test('new folders, folders made anew, links, and the folder itself are followed', async () => {
+longTest('new folders, folders made anew, links, and the folder itself are followed', async () => {
   await inSandbox(async (box) => {
     const module = project(box)
     const at = (path: string) => join(box.directory, path)

@@ -1,7 +1,8 @@
 // The test runner: every test file is a process of its own, in a process group of its own, under a time-out that kills.
 // uvu has holes, and this closes them. It exits 0 and says nothing for a file without `.run()`; a failing `before`
 // hook leaves exit code 0; skips are not failures; a hanging file hangs. So a file passes only when its summary is
-// there, is not empty (but for what is left to the long suite), says Passed = Total, the exit code is 0, and no process that it started is left.
+// there, is not empty (but for what is left to the long suite), says Passed = Total, the exit code is 0, and no process
+// that it started is left.
 //
 //   node scripts/test.mjs [options] [pattern...]     only the files whose path contains one of the patterns
 //     --dir <directory>      run the compiled `*.test.js` below it, as they are: no build, no checks

@@ -5,7 +5,7 @@ import type { QuickBuffer } from '../../src/builtins.ts'
 import { ProtocolError } from '../../src/errors.ts'
 import { Accumulator } from '../../src/protocol.ts'
 import type { DeflateContext } from './deflate.ts'
-import { FIN, MASKED, mask, Opcode, RSV1 } from './frames.ts'
+import { FIN, MASKED, mask, Opcode, RSV1, SHORT } from './frames.ts'
 import { textOf, Utf8Checker } from './utf8.ts'
 
 /** Who reads: what it expects, and what it is told. */
@@ -20,7 +20,6 @@ export interface MessageSink {
 const MAX_HEAD = 14
 /** Of a short frame that is masked. */
 const SHORT_HEAD = 6
-const MAX_SHORT = 125
 
 /** Most reads end where a message does: then a connection gives its reader back, and an idle one has none. */
 let spare: FrameReader | null = null
@@ -83,7 +82,7 @@ export class FrameReader {
     const size = (bytes[start + 1] as number) - MASKED
     const at = start + SHORT_HEAD
     const end = at + size
-    const isShort = size >= 0 && size <= MAX_SHORT && end <= bytes.length
+    const isShort = size >= 0 && size < SHORT && end <= bytes.length
     if (!isShort || bytes[start] !== (FIN | Opcode.Text) || !sink.isServer || size > sink.maxMessageBytes) return start
     const all = mask(bytes, at, end, bytes, at - 4, 0)
     sink.onMessage(
@@ -217,7 +216,7 @@ const NO_BYTES = Buffer.alloc(0)
 
 function headSizeOf(second: number): number {
   const short = second & 0x7f
-  return 2 + (short < 126 ? 0 : short === 126 ? 2 : 8) + (second & MASKED ? 4 : 0)
+  return 2 + (short < SHORT ? 0 : short === 126 ? 2 : 8) + (second & MASKED ? 4 : 0)
 }
 
 export function broken(message: string): ProtocolError {

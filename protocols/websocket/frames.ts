@@ -19,7 +19,7 @@ export const RSV1 = 0x40
 export const MASKED = 0x80
 
 /** Of a payload below this the length is in the second byte. */
-const SHORT = 126
+export const SHORT = 126
 /** Above this a payload is not copied beside its head, in bytes. */
 const JOINED_BELOW = 16_384
 

@@ -357,8 +357,15 @@ class NodeSocket implements Socket {
 
   #give(chunks: readonly (string | Uint8Array)[]): void {
     if (chunks.length === 1) this.#stream.write(chunks[0] as string | Uint8Array)
-    else if (chunks.every(canBeJoined)) this.#stream.write(chunks.join(''))
+    else if (chunks.every(isText)) this.#sendText(chunks)
     else this.#sendMixed(chunks)
+  }
+
+  /** Halves of surrogate pairs are looked for where not all is ASCII: a look at a text that was put together copies it. */
+  #sendText(chunks: readonly string[]): void {
+    const text = chunks.join('')
+    if (text.length !== this.#givenBytes && chunks.some(endsInHalf)) this.#sendMixed(chunks)
+    else this.#stream.write(text)
   }
 
   #sendMixed(chunks: readonly (string | Uint8Array)[]): void {
@@ -419,8 +426,8 @@ function ignore(): void {
   // Of a socket that we have given up: nobody is left to tell.
 }
 
-function canBeJoined(chunk: string | Uint8Array): boolean {
-  return typeof chunk === 'string' && !endsInHalf(chunk)
+function isText(chunk: string | Uint8Array): chunk is string {
+  return typeof chunk === 'string'
 }
 
 // The batch: sockets written to in this turn. What callbacks write while it is flushed waits for the next turn.

@@ -4,7 +4,8 @@
 
 import { ProtocolError } from '../../src/errors.ts'
 import { Accumulator, NEED_MORE } from '../../src/protocol.ts'
-import { type Fields, fieldsOf, type HeadLimits, HeadParser } from './head.ts'
+import { type Fields, fieldsOf } from './fields.ts'
+import { type HeadLimits, HeadParser } from './head.ts'
 
 const CR = 0x0d
 const LF = 0x0a

@@ -198,20 +198,15 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #parse(bytes: Buffer): number {
     const { quickHeads } = this.settings
     let at = 0
-    /** All of `bytes`, for all heads in it: one string is cheaper than many. */
-    let text = ''
     while (at < bytes.length && !this.#isOver) {
       if (this.#incoming !== null) at = this.#takeBody(this.#incoming, bytes, at)
       else if (this.#exchange !== null || this.#isStopped || this.#isClosing || this.#isCongested()) break
       else {
-        const quick = this.#parser.isFresh ? quickHeads.find(bytes, at) : 0
-        if (quick > 0) {
-          const isLong = bytes.length > SHARED_TEXT
-          if (isLong || text === '')
-            text = bytes.toString('latin1', isLong ? at : 0, isLong ? at + quick : bytes.length)
-          const head = quickHeads.take(text, isLong ? at : 0)
-          at += quick
-          this.#takeHead(head, bytes, at - quick, at < bytes.length)
+        const quick = this.#parser.isFresh ? quickHeads.take(bytes, at) : null
+        if (quick !== null) {
+          const { size } = quickHeads
+          at += size
+          this.#takeHead(quick, bytes, at - size, at < bytes.length)
         } else {
           const rest = at === 0 ? bytes : bytes.subarray(at)
           const length = this.#parser.parse(rest)
@@ -538,8 +533,6 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 /** After a fault handlers have so long to settle before the connection ends without them. */
 const FAULT_MS = 5000
 const NO_BYTES = Buffer.alloc(0)
-/** A read up to this size is decoded once for all heads in it. A head that is kept keeps that text: no more of it. */
-const SHARED_TEXT = 16_384
 /** Phases without a limit are looked at, too: what is awaited may have changed. */
 const LONGEST_LOOK_MS = 60_000
 

@@ -3,7 +3,7 @@
 
 import { crypto } from '../../src/builtins.ts'
 import { UsageError } from '../../src/errors.ts'
-import { isToken } from './head.ts'
+import { isToken } from './fields.ts'
 
 /** Without a prototype. */
 export type Cookies = Readonly<Record<string, string>>

@@ -4,6 +4,7 @@
 
 import { ProtocolError } from '../../src/errors.ts'
 import { NEED_MORE } from '../../src/protocol.ts'
+import { FieldSection, type Fields, hasToken, isBlank, isToken, type Noted, trimmed } from './fields.ts'
 import { isHost } from './host.ts'
 
 export interface HeadLimits {
@@ -17,104 +18,72 @@ export interface HeadLimits {
 
 export const HEAD_LIMITS: HeadLimits = { maxHeadBytes: 16_384, maxTargetBytes: 8000, maxFields: 100 }
 
-/** Field values by lower-case name. Without a prototype. */
-export type Fields = Readonly<Record<string, string>>
-
 /** A head that has passed every check. */
 export class RequestHead {
   /** As sent: methods are case-sensitive, and any token is one. */
   readonly method: string
   /** As sent: `/path?query`, `http://host/path`, `*`. */
   readonly target: string
-  /** 0 or 1; HTTP/1.2 counts as 1.1 (RFC 9110 section 2.5). */
-  readonly minorVersion: 0 | 1
-  /** Bytes of body; 0 without Content-Length. */
-  readonly contentLength: number
-  readonly isChunked: boolean
-  /** Whether the client would send another request here. */
-  readonly isKeepAlive: boolean
-  readonly expectsContinue: boolean
-  /** The client offers to go on as websocket: `Upgrade` says so, and `Connection` names `Upgrade`. */
-  readonly asksForWebSocket: boolean
-  readonly #text: string
-  readonly #start: number
-  readonly #fieldsAt: number
-  readonly #end: number
-  #fields: Fields | null = null
+  /** The last digit of the version, as sent. */
+  readonly #minor: number
+  readonly #section: FieldSection
 
-  /** `text` has the whole head, as latin1, and maybe more around it. */
-  constructor(
-    method: string,
-    target: string,
-    minorVersion: 0 | 1,
-    text: string,
-    start: number,
-    fieldsAt: number,
-    end: number,
-    noted: Noted,
-  ) {
+  constructor(method: string, target: string, minor: number, section: FieldSection) {
     this.method = method
     this.target = target
-    this.minorVersion = minorVersion
-    this.#text = text
-    this.#start = start
-    this.#fieldsAt = fieldsAt
-    this.#end = end
-    this.contentLength = Math.max(0, noted.contentLength)
-    this.isChunked = noted.isChunked
-    this.isKeepAlive = !noted.hasClose && (minorVersion === 1 || noted.hasKeepAlive)
-    this.expectsContinue = noted.expectsContinue && minorVersion === 1
-    this.asksForWebSocket = noted.hasUpgrade && noted.offersWebSocket && minorVersion === 1
+    this.#minor = minor
+    this.#section = section
   }
 
-  /** All bytes, as latin1, the empty line included. */
+  /** 0 or 1; HTTP/1.2 counts as 1.1 (RFC 9110 section 2.5). */
+  get minorVersion(): 0 | 1 {
+    return this.#minor === 0 ? 0 : 1
+  }
+
+  /** Bytes of body; 0 without Content-Length. */
+  get contentLength(): number {
+    return Math.max(0, this.#section.contentLength)
+  }
+
+  get isChunked(): boolean {
+    return this.#section.isChunked
+  }
+
+  /** Whether the client would send another request here. */
+  get isKeepAlive(): boolean {
+    const { hasClose, hasKeepAlive } = this.#section
+    return !hasClose && (this.minorVersion === 1 || hasKeepAlive)
+  }
+
+  get expectsContinue(): boolean {
+    return this.#section.expectsContinue && this.minorVersion === 1
+  }
+
+  /** The client offers to go on as websocket: `Upgrade` says so, and `Connection` names `Upgrade`. */
+  get asksForWebSocket(): boolean {
+    const { hasUpgrade, offersWebSocket } = this.#section
+    return hasUpgrade && offersWebSocket && this.minorVersion === 1
+  }
+
+  /** All of it, the empty line included, as latin1. */
   get raw(): string {
-    return this.#text.slice(this.#start, this.#end)
+    return `${this.method} ${this.target} ${VERSION}${this.#minor}\r\n${this.#section.raw}`
   }
 
   /** `host` or `host:port`, as the client wrote it; empty in HTTP/1.0 without a Host. */
   get authority(): string {
-    return this.fields.host ?? /^[a-z]+:\/\/([^/?]*)/i.exec(this.target)?.[1] ?? ''
+    return this.header('host') ?? /^[a-z]+:\/\/([^/?]*)/i.exec(this.target)?.[1] ?? ''
   }
 
   /** A field's value, by any spelling of its name; several lines are joined with a comma (RFC 9110 section 5.3). */
   header(name: string): string | undefined {
-    return this.fields[name.toLowerCase()]
+    return this.#section.get(name.toLowerCase())
   }
 
+  /** Made anew each time. */
   get fields(): Fields {
-    this.#fields ??= fieldsOf(this.raw, this.#fieldsAt - this.#start)
-    return this.#fields
+    return this.#section.copy()
   }
-}
-
-/** Field lines that have been checked, from `at` up to an empty line or the end. */
-export function fieldsOf(raw: string, at: number): Fields {
-  const fields: Record<string, string> = Object.create(null)
-  for (let start = at; start < raw.length; ) {
-    const end = raw.indexOf('\r\n', start)
-    if (end <= start) break
-    const colon = raw.indexOf(':', start)
-    const name = raw.slice(start, colon).toLowerCase()
-    const value = trimmed(raw, colon + 1, end)
-    const before = fields[name]
-    // Cookie is no list, but clients over HTTP/2 cut it: RFC 9113 section 8.2.3.
-    fields[name] = before === undefined ? value : `${before}${name === 'cookie' ? '; ' : ', '}${value}`
-    start = end + 2
-  }
-  return fields
-}
-
-function trimmed(raw: string, from: number, to: number): string {
-  let start = from
-  let end = to
-  while (start < end && isBlank(raw.charCodeAt(start))) start++
-  while (end > start && isBlank(raw.charCodeAt(end - 1))) end--
-  return raw.slice(start, end)
-}
-
-function isBlank(code: number): boolean {
-  return code === SPACE || code === TAB
 }
 
 const TAB = 0x09
@@ -180,17 +149,6 @@ const VERSION = 'HTTP/1.'
 /** A token of any length is a method, but nobody has registered one of over 20. */
 const MAX_METHOD_BYTES = 64
 
-/** What a parser notes in passing. */
-export interface Noted {
-  readonly contentLength: number
-  readonly isChunked: boolean
-  readonly hasClose: boolean
-  readonly hasKeepAlive: boolean
-  readonly hasUpgrade: boolean
-  readonly offersWebSocket: boolean
-  readonly expectsContinue: boolean
-}
-
 /**
  * One head after the other. Each byte is looked at once, however they come: what has been seen is kept between calls, and
  * `bytes` begins with the head's first byte in each of them.
@@ -202,7 +160,7 @@ export class HeadParser implements Noted {
   #start = 0
   #methodEnd = 0
   #targetEnd = 0
-  #minor: 0 | 1 = 1
+  #minor = 1
   #isOtherMajor = false
   #isOdd = false
   #isTrailer = false
@@ -308,7 +266,7 @@ export class HeadParser implements Noted {
     const start = this.#start
     const method = raw.slice(0, this.#methodEnd - start)
     const target = raw.slice(this.#methodEnd + 1 - start, this.#targetEnd - start)
-    return new RequestHead(method, target, this.#minor, raw, 0, this.#fieldsAt - start, raw.length, this)
+    return new RequestHead(method, target, this.#minor, new FieldSection(raw, this.#fieldsAt - start, this))
   }
 
   #takeStart(bytes: Buffer): void {
@@ -364,7 +322,7 @@ export class HeadParser implements Noted {
         this.#state = Await.VersionLf
         return
       }
-      if (place === 7 && isDigit(byte)) this.#minor = byte === 0x30 ? 0 : 1
+      if (place === 7 && isDigit(byte)) this.#minor = byte - 0x30
       else if (place === 5 && isDigit(byte)) this.#isOtherMajor = byte !== 0x31
       else if (byte !== VERSION.charCodeAt(place)) throw this.#bad('ERR_BAD_VERSION', 'the HTTP version is none')
     }
@@ -452,7 +410,7 @@ export class HeadParser implements Noted {
 
   #value(bytes: Buffer, end: number): string {
     const raw = bytes.toString('latin1', this.#nameEnd + 1, end)
-    return trimmed(raw, 0, raw.length)
+    return trimmed(raw)
   }
 
   #noteHost(value: string): void {
@@ -498,7 +456,7 @@ export class HeadParser implements Noted {
   // The whole head
 
   #finish(bytes: Buffer): void {
-    if (this.#minor === 1 && this.#host === null) throw this.#bad('ERR_BAD_HOST', 'Host is missing')
+    if (this.#minor > 0 && this.#host === null) throw this.#bad('ERR_BAD_HOST', 'Host is missing')
     this.#checkTarget(bytes)
     if (this.#codings !== null) this.#checkCodings(this.#codings)
   }
@@ -527,7 +485,7 @@ export class HeadParser implements Noted {
     const bad = (why: string) => this.#bad('ERR_BAD_TRANSFER_ENCODING', why)
     if (this.contentLength >= 0) throw bad('Content-Length with Transfer-Encoding')
     if (this.#minor === 0) throw bad('HTTP/1.0 has no Transfer-Encoding')
-    const all = codings.split(',').map((coding) => trimmed(coding, 0, coding.length))
+    const all = codings.split(',').map((coding) => trimmed(coding))
     if (all.pop() !== 'chunked' || all.some((coding) => coding === 'chunked' || !isToken(coding)))
       throw bad('Transfer-Encoding does not end in its only chunked')
     if (all.length > 0) throw refusal('ERR_TRANSFER_CODING', 501, `no transfer coding but chunked is known here`)
@@ -570,17 +528,6 @@ const NO_TRAILERS = new Set(
     'authorization proxy-authorization cookie content-type content-encoding content-range content_length transfer_encoding'
   ).split(' '),
 )
-
-/** Whether a list of tokens (RFC 9110 section 5.6.1), in lower case, has this one. */
-export function hasToken(list: string, token: string): boolean {
-  if (list === token) return true
-  return list.includes(token) && list.split(',').some((item) => trimmed(item, 0, item.length) === token)
-}
-
-/** RFC 9110 section 5.6.2. */
-export function isToken(text: string): boolean {
-  return /^[!#$%&'*+\-.^_`|~0-9a-z]+$/i.test(text)
-}
 
 function isDigit(byte: number): boolean {
   return byte >= 0x30 && byte <= 0x39

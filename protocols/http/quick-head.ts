@@ -2,7 +2,9 @@
 // than a length. Anything else, wrong or merely rare, is left to HeadParser from its first byte on: so this can only
 // say yes to what that would say yes to, and both are run over the same vectors.
 
-import { CLASSES, Class, type HeadLimits, isNamed, type Noted, RequestHead } from './head.ts'
+import type { QuickBuffer } from '../../src/builtins.ts'
+import { FieldSection, type Noted } from './fields.ts'
+import { CLASSES, Class, type HeadLimits, isNamed, RequestHead } from './head.ts'
 import { isHost } from './host.ts'
 
 const TAB = 0x09
@@ -23,9 +25,11 @@ const MAX_DIGITS = 15
 const REPEATED_MOST = 4096
 /** Below this a loop is quicker than a call: a nanosecond a byte against 80. */
 const LOOP_BELOW = 64
+/** As long a text is sooner made than compared. */
+const TEXT_LOOP_BELOW = 32
 const MOST_SKIPPED = 31
 
-/** One for all connections: nothing is kept between two heads but the last host, and the last fields, that were good. */
+/** One for all connections: nothing is kept between two heads but what was good of the last ones. */
 export class QuickHeads implements Noted {
   contentLength = -1
   readonly isChunked = false
@@ -34,20 +38,20 @@ export class QuickHeads implements Noted {
   readonly hasUpgrade = false
   readonly offersWebSocket = false
   readonly expectsContinue = false
+  /** Bytes of the head that was taken last. */
+  size = 0
   readonly #limits: HeadLimits
-  #start = 0
   #methodEnd = 0
   #targetEnd = 0
-  #end = 0
   #hasHost = false
   #hasType = false
   #host = ''
+  #method = 'GET'
+  #target = '/'
   /** The last fields that were found, empty line and all: who asks again mostly sends the same ones. */
   readonly #last = Buffer.alloc(REPEATED_MOST)
   #lastSize = 0
-  /** What they said. */
-  #lastLength = -1
-  #lastClose = false
+  #lastSection: FieldSection | null = null
   /** So many heads are looked at as if nothing were known: where they differ, to compare and to keep is work for nothing. */
   #skip = 0
   #nextSkip = 0
@@ -56,26 +60,37 @@ export class QuickHeads implements Noted {
     this.#limits = limits
   }
 
-  /** The length of the head at `start`, or 0: it is not whole, or another one. */
-  find(bytes: Buffer, start: number): number {
+  /** The head at `start`, or null: it is not whole, or another one. */
+  take(bytes: Buffer, start: number): RequestHead | null {
     const limit = Math.min(bytes.length, start + this.#limits.maxHeadBytes)
     const fieldsAt = this.#findRequestLine(bytes, start, limit)
-    if (fieldsAt === 0) return 0
-    const end = this.#findEnd(bytes, fieldsAt, limit)
-    if (end === 0) return 0
-    this.#start = start
-    this.#end = end
-    return end - start
+    if (fieldsAt === 0) return null
+    this.#method = textAt(bytes, start, this.#methodEnd, this.#method)
+    const isSkipped = this.#skip > 0
+    if (isSkipped) this.#skip--
+    else if (this.#isRepeated(bytes, fieldsAt, limit)) return this.#takeRepeated(bytes, start, fieldsAt)
+    else {
+      this.#skip = this.#nextSkip
+      this.#nextSkip = Math.min(2 * this.#nextSkip + 1, MOST_SKIPPED)
+    }
+    const end = this.#look(bytes, fieldsAt, limit)
+    return end === 0 ? null : this.#takeOther(bytes, start, fieldsAt, end, !isSkipped)
   }
 
-  /** Of the head that was found; `text` is the same bytes as latin1, from `base` on. */
-  take(text: string, base: number): RequestHead {
-    const start = this.#start - base
-    const methodEnd = this.#methodEnd - base
-    const targetEnd = this.#targetEnd - base
-    const method = methodEnd - start === 3 && text.charCodeAt(start) === 0x47 ? 'GET' : text.substring(start, methodEnd)
-    const target = targetEnd - methodEnd === 2 ? '/' : text.substring(methodEnd + 1, targetEnd)
-    return new RequestHead(method, target, 1, text, start, targetEnd + VERSION.length, this.#end - base, this)
+  #takeRepeated(bytes: Buffer, start: number, fieldsAt: number): RequestHead {
+    this.#nextSkip = 0
+    this.size = fieldsAt + this.#lastSize - start
+    this.#target = textAt(bytes, this.#methodEnd + 1, this.#targetEnd, this.#target)
+    return new RequestHead(this.#method, this.#target, 1, this.#lastSection as FieldSection)
+  }
+
+  #takeOther(bytes: Buffer, start: number, fieldsAt: number, end: number, mayRepeat: boolean): RequestHead {
+    const text = (bytes as QuickBuffer).latin1Slice(start, end)
+    const target = text.substring(this.#methodEnd + 1 - start, this.#targetEnd - start)
+    const section = new FieldSection(text, fieldsAt - start, this)
+    this.size = end - start
+    if (mayRepeat && end - fieldsAt <= REPEATED_MOST) this.#remember(bytes, fieldsAt, end, section)
+    return new RequestHead(this.#method, target, 1, section)
   }
 
   /** Where the fields begin, or 0. */
@@ -86,7 +101,6 @@ export class QuickHeads implements Noted {
     const size = at - start
     if (size === 0 || size > MAX_METHOD || bytes[at] !== SPACE) return 0
     if (size >= 5 && RARE_METHODS.includes(bytes[start] as number)) return 0
-    if (size === 3 && bytes[start] === 0x47 && !isGet(bytes, start)) return 0 // `take` looks at the first letter alone
     this.#methodEnd = at
     if (bytes[++at] !== SLASH) return 0
     while (at < limit && (classes[bytes[at] as number] as number) & Class.Target) at++
@@ -96,36 +110,16 @@ export class QuickHeads implements Noted {
     return at + VERSION.length
   }
 
-  /** Behind the empty line, or 0. */
-  #findEnd(bytes: Buffer, start: number, limit: number): number {
-    if (this.#skip > 0) {
-      this.#skip--
-      return this.#look(bytes, start, limit)
-    }
-    if (this.#isRepeated(bytes, start, limit)) return this.#repeat(start)
-    this.#skip = this.#nextSkip
-    this.#nextSkip = Math.min(2 * this.#nextSkip + 1, MOST_SKIPPED)
-    const end = this.#look(bytes, start, limit)
-    this.#remember(bytes, start, end)
-    return end
-  }
-
   #isRepeated(bytes: Buffer, start: number, limit: number): boolean {
+    const last = this.#last
     const size = this.#lastSize
     const end = start + size
     // Four bytes tell nearly all others.
     if (size === 0 || end > limit || bytes[end - 1] !== LF || bytes[end - 3] !== LF) return false
-    if (bytes[start] !== this.#last[0] || bytes[end - 5] !== this.#last[size - 5]) return false
-    if (size >= LOOP_BELOW) return this.#last.compare(bytes, start, end, 0, size) === 0
-    for (let i = 0; i < size; i++) if (bytes[start + i] !== this.#last[i]) return false
+    if (bytes[start] !== last[0] || bytes[end - 5] !== last[size - 5]) return false
+    if (size >= LOOP_BELOW) return last.compare(bytes, start, end, 0, size) === 0
+    for (let i = 0; i < size; i++) if (bytes[start + i] !== last[i]) return false
     return true
-  }
-
-  #repeat(start: number): number {
-    this.#nextSkip = 0
-    this.contentLength = this.#lastLength
-    this.hasClose = this.#lastClose
-    return start + this.#lastSize
   }
 
   /** Behind the empty line, or 0. */
@@ -136,14 +130,12 @@ export class QuickHeads implements Noted {
     return this.#hasHost ? end : 0
   }
 
-  #remember(bytes: Buffer, start: number, end: number): void {
+  #remember(bytes: Buffer, start: number, end: number, section: FieldSection): void {
     const size = end - start
-    if (end === 0 || size > REPEATED_MOST) return
     if (size >= LOOP_BELOW) bytes.copy(this.#last, 0, start, end)
     else for (let i = 0; i < size; i++) this.#last[i] = bytes[start + i] as number
     this.#lastSize = size
-    this.#lastLength = this.contentLength
-    this.#lastClose = this.hasClose
+    this.#lastSection = section
   }
 
   /** Behind the empty line, or 0. */
@@ -193,11 +185,10 @@ export class QuickHeads implements Noted {
     this.#hasHost = true
     const start = skipBlanks(bytes, from, to)
     const end = trimBlanks(bytes, start, to)
-    if (end - start === this.#host.length && isText(bytes, start, this.#host)) return end > start
-    const host = bytes.toString('latin1', start, end)
-    if (!isHost(host)) return false
+    const host = textAt(bytes, start, end, this.#host)
+    if (host !== this.#host && !isHost(host)) return false
     this.#host = host
-    return true
+    return end > start
   }
 
   #noteConnection(bytes: Buffer, from: number, to: number): boolean {
@@ -242,10 +233,6 @@ function valueEnd(bytes: Buffer, from: number, limit: number): number {
   return at
 }
 
-function isGet(bytes: Buffer, start: number): boolean {
-  return bytes[start + 1] === 0x45 && bytes[start + 2] === 0x54
-}
-
 function skipBlanks(bytes: Buffer, from: number, to: number): number {
   let at = from
   while (at < to && (bytes[at] === SPACE || bytes[at] === TAB)) at++
@@ -256,6 +243,13 @@ function trimBlanks(bytes: Buffer, from: number, to: number): number {
   let end = to
   while (end > from && (bytes[end - 1] === SPACE || bytes[end - 1] === TAB)) end--
   return end
+}
+
+/** latin1; `known` when it is that. */
+function textAt(bytes: Buffer, start: number, end: number, known: string): string {
+  const size = end - start
+  if (size === known.length && size < TEXT_LOOP_BELOW && isText(bytes, start, known)) return known
+  return (bytes as QuickBuffer).latin1Slice(start, end)
 }
 
 function isText(bytes: Buffer, start: number, text: string): boolean {

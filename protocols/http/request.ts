@@ -5,8 +5,9 @@ import { ProtocolError, UsageError } from '../../src/errors.ts'
 import type { CodecIo } from '../../src/protocol.ts'
 import { codingFor } from './codings.ts'
 import { type Cookies, parseCookies } from './cookies.ts'
+import type { Fields } from './fields.ts'
 import { FormBuilder, type FormMap, type FormValue, parseForm } from './forms.ts'
-import type { Fields, RequestHead } from './head.ts'
+import type { RequestHead } from './head.ts'
 import { addressIn, isHost } from './host.ts'
 import { RequestBody } from './request-body.ts'
 import type { Session, UploadedFile, UploadForm } from './settings.ts'
@@ -23,6 +24,7 @@ export class Request {
   readonly #host: RequestHost
   #collected: Buffer | null = null
   #form: UploadForm | null = null
+  #headers: Fields | null = null
   #trailers: Fields | null = null
   #query: FormMap | null = null
   #post: FormMap | null = null
@@ -84,7 +86,8 @@ export class Request {
 
   /** By lower-case name. */
   get headers(): Fields {
-    return this.#head.fields
+    this.#headers ??= this.#head.fields
+    return this.#headers
   }
 
   get cookies(): Cookies {

@@ -3,7 +3,7 @@
 
 import { UsageError } from '../../src/errors.ts'
 import { type CookieOptions, serializeCookie } from './cookies.ts'
-import { isToken } from './head.ts'
+import { isToken } from './fields.ts'
 
 /** What is sent piece by piece: a generator, a ReadableStream, a Readable of Node. */
 export type BodyStream = AsyncIterable<string | Uint8Array>

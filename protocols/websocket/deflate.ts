@@ -6,7 +6,7 @@
 import { zlib } from '../../src/builtins.ts'
 import { ProtocolError } from '../../src/errors.ts'
 import { Accumulator } from '../../src/protocol.ts'
-import { isToken } from '../http/head.ts'
+import { isToken } from '../http/fields.ts'
 
 export interface CompressionSettings {
   /**

@@ -2,7 +2,8 @@
 
 import { crypto } from '../../src/builtins.ts'
 import { ProtocolError, UsageError } from '../../src/errors.ts'
-import { type Fields, fieldsOf, hasToken, isToken, type RequestHead } from '../http/head.ts'
+import { type Fields, fieldsOf, hasToken, isToken } from '../http/fields.ts'
+import type { RequestHead } from '../http/head.ts'
 import { checkedReason, checkedStatus, REASONS, type Response } from '../http/response.ts'
 import { type Agreement, accept, agreed, type Terms } from './deflate.ts'
 

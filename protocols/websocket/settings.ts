@@ -1,7 +1,8 @@
 // What a WebSocket can be told, with defaults and why.
 
 import { UsageError } from '../../src/errors.ts'
-import { HEAD_LIMITS, type HeadLimits, isToken } from '../http/head.ts'
+import { isToken } from '../http/fields.ts'
+import { HEAD_LIMITS, type HeadLimits } from '../http/head.ts'
 import type { Request } from '../http/request.ts'
 import { checkField } from '../http/response.ts'
 import type { CompressionChoice, CompressionSettings, DeflateEngine } from './deflate.ts'

@@ -206,7 +206,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
         if (quick !== null) {
           const { size } = quickHeads
           at += size
-          this.#takeHead(quick, bytes, at - size, at < bytes.length)
+          if (quick.contentLength === 0) this.#takeBare(quick)
+          else this.#takeHead(quick, bytes, at - size, at < bytes.length)
         } else {
           const rest = at === 0 ? bytes : bytes.subarray(at)
           const length = this.#parser.parse(rest)
@@ -468,8 +469,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   /** The client waits while too much of what it sent has nowhere to go. */
   #slowDown(): void {
-    const mustWait = this.#incoming === null && (this.#exchange !== null || this.#isCongested())
-    const isAhead = mustWait && (this.#rest?.length ?? 0) > MAX_AHEAD
+    const mayWait = this.#incoming === null && this.#rest !== null && this.#rest.length > MAX_AHEAD
+    const isAhead = mayWait && (this.#exchange !== null || this.#isCongested())
     const mustPause = this.#isBodyFull || isAhead
     if (mustPause === this.#isPaused) return
     this.#isPaused = mustPause

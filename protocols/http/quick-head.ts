@@ -21,7 +21,7 @@ const MAX_METHOD = 7
 /** Digits of a length that is exact as a number. */
 const MAX_DIGITS = 15
 
-/** Fields of up to so many bytes are compared with the last ones first. */
+/** Version and fields of up to so many bytes are compared with the last ones first. */
 const REPEATED_MOST = 4096
 /** Below this a loop is quicker than a call: a nanosecond a byte against 80. */
 const LOOP_BELOW = 64
@@ -48,7 +48,7 @@ export class QuickHeads implements Noted {
   #host = ''
   #method = 'GET'
   #target = '/'
-  /** The last fields that were found, empty line and all: who asks again mostly sends the same ones. */
+  /** What stood behind the last target, from the version to the empty line: who asks again mostly sends the same. */
   readonly #last = Buffer.alloc(REPEATED_MOST)
   #lastSize = 0
   #lastSection: FieldSection | null = null
@@ -63,51 +63,47 @@ export class QuickHeads implements Noted {
   /** The head at `start`, or null: it is not whole, or another one. */
   take(bytes: Buffer, start: number): RequestHead | null {
     const limit = Math.min(bytes.length, start + this.#limits.maxHeadBytes)
-    const fieldsAt = this.#findRequestLine(bytes, start, limit)
-    if (fieldsAt === 0) return null
+    if (!this.#findTarget(bytes, start, limit)) return null
     this.#method = textAt(bytes, start, this.#methodEnd, this.#method)
     const isSkipped = this.#skip > 0
     if (isSkipped) this.#skip--
-    else if (this.#isRepeated(bytes, fieldsAt, limit)) return this.#takeRepeated(bytes, start, fieldsAt)
+    else if (this.#isRepeated(bytes, this.#targetEnd, limit)) return this.#takeRepeated(bytes, start)
     else {
       this.#skip = this.#nextSkip
       this.#nextSkip = Math.min(2 * this.#nextSkip + 1, MOST_SKIPPED)
     }
-    const end = this.#look(bytes, fieldsAt, limit)
-    return end === 0 ? null : this.#takeOther(bytes, start, fieldsAt, end, !isSkipped)
+    const end = this.#look(bytes, this.#targetEnd, limit)
+    return end === 0 ? null : this.#takeOther(bytes, start, end, !isSkipped)
   }
 
-  #takeRepeated(bytes: Buffer, start: number, fieldsAt: number): RequestHead {
+  #takeRepeated(bytes: Buffer, start: number): RequestHead {
     this.#nextSkip = 0
-    this.size = fieldsAt + this.#lastSize - start
+    this.size = this.#targetEnd + this.#lastSize - start
     this.#target = textAt(bytes, this.#methodEnd + 1, this.#targetEnd, this.#target)
     return new RequestHead(this.#method, this.#target, 1, this.#lastSection as FieldSection)
   }
 
-  #takeOther(bytes: Buffer, start: number, fieldsAt: number, end: number, mayRepeat: boolean): RequestHead {
+  #takeOther(bytes: Buffer, start: number, end: number, mayRepeat: boolean): RequestHead {
     const text = (bytes as QuickBuffer).latin1Slice(start, end)
     const target = text.substring(this.#methodEnd + 1 - start, this.#targetEnd - start)
-    const section = new FieldSection(text, fieldsAt - start, this)
+    const section = new FieldSection(text, this.#targetEnd + VERSION.length - start, this)
     this.size = end - start
-    if (mayRepeat && end - fieldsAt <= REPEATED_MOST) this.#remember(bytes, fieldsAt, end, section)
+    if (mayRepeat && end - this.#targetEnd <= REPEATED_MOST) this.#remember(bytes, this.#targetEnd, end, section)
     return new RequestHead(this.#method, target, 1, section)
   }
 
-  /** Where the fields begin, or 0. */
-  #findRequestLine(bytes: Buffer, start: number, limit: number): number {
+  #findTarget(bytes: Buffer, start: number, limit: number): boolean {
     const classes = CLASSES
     let at = start
     while (at < limit && (classes[bytes[at] as number] as number) & Class.Token) at++
     const size = at - start
-    if (size === 0 || size > MAX_METHOD || bytes[at] !== SPACE) return 0
-    if (size >= 5 && RARE_METHODS.includes(bytes[start] as number)) return 0
+    if (size === 0 || size > MAX_METHOD || bytes[at] !== SPACE) return false
+    if (size >= 5 && RARE_METHODS.includes(bytes[start] as number)) return false
     this.#methodEnd = at
-    if (bytes[++at] !== SLASH) return 0
+    if (bytes[++at] !== SLASH) return false
     while (at < limit && (classes[bytes[at] as number] as number) & Class.Target) at++
     this.#targetEnd = at
-    if (at - this.#methodEnd - 1 > this.#limits.maxTargetBytes || at + VERSION.length > limit) return 0
-    for (let i = 0; i < VERSION.length; i++) if (bytes[at + i] !== VERSION[i]) return 0
-    return at + VERSION.length
+    return at - this.#methodEnd - 1 <= this.#limits.maxTargetBytes
   }
 
   #isRepeated(bytes: Buffer, start: number, limit: number): boolean {
@@ -116,17 +112,19 @@ export class QuickHeads implements Noted {
     const end = start + size
     // Four bytes tell nearly all others.
     if (size === 0 || end > limit || bytes[end - 1] !== LF || bytes[end - 3] !== LF) return false
-    if (bytes[start] !== last[0] || bytes[end - 5] !== last[size - 5]) return false
+    if (bytes[start + VERSION.length] !== last[VERSION.length] || bytes[end - 5] !== last[size - 5]) return false
     if (size >= LOOP_BELOW) return last.compare(bytes, start, end, 0, size) === 0
     for (let i = 0; i < size; i++) if (bytes[start + i] !== last[i]) return false
     return true
   }
 
-  /** Behind the empty line, or 0. */
+  /** Behind the empty line, or 0; `start` is where the version is. */
   #look(bytes: Buffer, start: number, limit: number): number {
+    if (start + VERSION.length > limit) return 0
+    for (let i = 0; i < VERSION.length; i++) if (bytes[start + i] !== VERSION[i]) return 0
     this.contentLength = -1
     this.hasClose = this.#hasHost = this.#hasType = false
-    const end = this.#findFields(bytes, start, limit)
+    const end = this.#findFields(bytes, start + VERSION.length, limit)
     return this.#hasHost ? end : 0
   }
 

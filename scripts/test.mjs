@@ -1,14 +1,15 @@
 // The test runner: every test file is a process of its own, in a process group of its own, under a time-out that kills.
 // uvu has holes, and this closes them. It exits 0 and says nothing for a file without `.run()`; a failing `before`
-// hook leaves exit code 0; skips are not failures; a hanging file hangs. So a file passes only when its summary is
-// there, is not empty (but for what is left to the long suite), says Passed = Total, the exit code is 0, and no process
-// that it started is left.
+// hook leaves exit code 0; skips are not failures; a hanging file hangs, and so does one whose failed test has left
+// something running. So a file passes only when its summary is there, is not empty (but for what is left to the long
+// suite), says Passed = Total, it ends by itself soon after, the exit code is 0, and no process that it started is left.
 //
 //   node scripts/test.mjs [options] [pattern...]     only the files whose path contains one of the patterns
 //     --dir <directory>      run the compiled `*.test.js` below it, as they are: no build, no checks
 //     --skips <n>            how many skipped tests are expected: `announcedSkips` below
 //     --jobs <n>             files at once: 5, since most wait for processes
 //     --timeout-ms <n>       for one file: 240,000, or TEST_TIMEOUT_MS
+//     --linger-ms <n>        for a file to end after its summary: 10,000
 //     --limit-ms <n>         for the whole run: 1,800,000
 //     --retries <n>          how often a file that failed is run again, alone, after all others: 0, or TEST_RETRIES
 //     --addon <path|none>    with this addon, or without one
@@ -47,6 +48,7 @@ const { values: options, positionals: patterns } = parseArgs({
     jobs: { type: 'string', default: '5' },
     addon: { type: 'string' },
     'timeout-ms': { type: 'string', default: process.env.TEST_TIMEOUT_MS ?? '240000' },
+    'linger-ms': { type: 'string', default: '10000' },
     'limit-ms': { type: 'string', default: '1800000' },
     retries: { type: 'string', default: process.env.TEST_RETRIES ?? '0' },
     'no-checks': { type: 'boolean', default: false },
@@ -196,20 +198,26 @@ async function runFile(file, fileMark) {
   const problems = []
   let stdout = ''
   let output = ''
+  const kill = (why) => {
+    problems.push(`killed: still running ${why}`)
+    endGroup(child.pid)
+  }
+  let lingering
   child.stdout.setEncoding('utf8').on('data', (text) => {
     stdout += text
     output += text
+    clearTimeout(lingering)
+    const { 'linger-ms': ms } = options
+    if (isSummed(stdout)) lingering = setTimeout(kill, Number(ms), `${ms} ms after its last test`)
   })
   child.stderr.setEncoding('utf8').on('data', (text) => {
     output += text
   })
-  const timer = setTimeout(() => {
-    problems.push(`killed: still running after ${Math.round(allowedMs)} ms`)
-    endGroup(child.pid)
-  }, allowedMs)
+  const timer = setTimeout(kill, allowedMs, `after ${Math.round(allowedMs)} ms`)
   const closed = new Promise((done) => child.once('close', done))
   const [code, signal] = await new Promise((done) => child.once('exit', (...status) => done(status)))
   clearTimeout(timer)
+  clearTimeout(lingering)
   if (code !== 0 && problems.length === 0) problems.push(signal ? `died of ${signal}` : `exit code ${code}`)
   problems.push(...(await endLeftovers(fileMark)))
   running.delete(child.pid)
@@ -268,6 +276,11 @@ function judge(file, stdout, output, problems) {
     problems: found,
     output,
   }
+}
+
+/** Whether a summary is the last thing said. */
+function isSummed(stdout) {
+  return /\n {2}Skipped: +\d+\n {2}Duration: .*\s*$/.test(stdout.slice(-200))
 }
 
 /** The last such line: a test may print what looks like one. */

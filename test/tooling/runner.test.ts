@@ -75,6 +75,13 @@ test('a file that fails again fails, and nothing is run again unasked', async ()
   assert.not.match(unasked.stdout, /again, alone/)
 })
 
+test('a file that goes on after its last test, as a failed one may, is ended soon', async () => {
+  const text = `${head}test('bad', () => { setInterval(() => {}, 1000); throw new Error('planted') })\ntest.run()\n`
+  const outcome = await runner({ 'a.test.js': text }, '--linger-ms', '300')
+  assertFails(outcome, /killed: still running 300 ms after its last test; 1 of 1 did not pass/)
+  assert.match(outcome.stdout, /planted/)
+})
+
 test('a file without .run() fails', async () => {
   assertFails(await runner({ 'a.test.js': `${head}test('never', () => {})\n` }), /no summary/)
 })

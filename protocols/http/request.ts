@@ -18,20 +18,25 @@ export interface RequestHost {
   loadSession(request: Request): Promise<Session>
 }
 
+/** What few requests have, or are asked for. */
+interface Known {
+  form: UploadForm | null
+  headers: Fields | null
+  trailers: Fields | null
+  query: FormMap | null
+  post: FormMap | null
+  cookies: Cookies | null
+  session: Promise<Session> | null
+}
+
 export class Request {
   readonly #head: RequestHead
   readonly #io: Pick<CodecIo, 'peer' | 'signal'>
   readonly #host: RequestHost
-  #collected: Buffer | null = null
-  #form: UploadForm | null = null
-  #headers: Fields | null = null
-  #trailers: Fields | null = null
-  #query: FormMap | null = null
-  #post: FormMap | null = null
-  #cookies: Cookies | null = null
-  #session: Promise<Session> | null = null
   #body: RequestBody | null
+  #collected: Buffer | null = null
   #context: Record<PropertyKey, unknown> | null = null
+  #known: Known | null = null
 
   /** @internal `body` is null where there is none. */
   constructor(head: RequestHead, body: RequestBody | null, io: Pick<CodecIo, 'peer' | 'signal'>, host: RequestHost) {
@@ -80,19 +85,22 @@ export class Request {
   }
 
   get query(): FormMap {
-    this.#query ??= parseForm(this.queryString)
-    return this.#query
+    const known = this.#more()
+    known.query ??= parseForm(this.queryString)
+    return known.query
   }
 
   /** By lower-case name. */
   get headers(): Fields {
-    this.#headers ??= this.#head.fields
-    return this.#headers
+    const known = this.#more()
+    known.headers ??= this.#head.fields
+    return known.headers
   }
 
   get cookies(): Cookies {
-    this.#cookies ??= parseCookies(this.header('cookie') ?? '')
-    return this.#cookies
+    const known = this.#more()
+    known.cookies ??= parseCookies(this.header('cookie') ?? '')
+    return known.cookies
   }
 
   /** `1.0`, `1.1`. */
@@ -142,8 +150,9 @@ export class Request {
   post(): FormMap
   post(name: string, fallback?: FormValue): FormValue | undefined
   post(name?: string, fallback?: FormValue): FormMap | FormValue | undefined {
-    this.#post ??= this.#parsePost()
-    return name === undefined ? this.#post : (this.#post[name] ?? fallback)
+    const known = this.#more()
+    known.post ??= this.#parsePost()
+    return name === undefined ? known.post : (known.post[name] ?? fallback)
   }
 
   header(name: string): string | undefined
@@ -171,20 +180,22 @@ export class Request {
   }
 
   get files(): readonly UploadedFile[] {
-    if (this.#form === null && this.#mediaType === 'multipart/form-data')
+    const form = this.#known?.form ?? null
+    if (form === null && this.#mediaType === 'multipart/form-data')
       throw new UsageError('ERR_NO_UPLOADS', 'uploads are off: http({ uploads: {} })')
-    return this.#form?.files ?? []
+    return form?.files ?? []
   }
 
   /** A field behind a chunked body; never one of the head. */
   trailer(name: string): string | undefined {
-    return this.#trailers?.[name.toLowerCase()]
+    return this.#known?.trailers?.[name.toLowerCase()]
   }
 
   /** The visitor's data, loaded once; what was changed is stored before the answer leaves. Needs `sessions`. */
   session(): Promise<Session> {
-    this.#session ??= this.#host.loadSession(this)
-    return this.#session
+    const known = this.#more()
+    known.session ??= this.#host.loadSession(this)
+    return known.session
   }
 
   /** The head as it came, latin1. */
@@ -215,8 +226,23 @@ export class Request {
   /** @internal */
   complete(collected: Buffer | null, trailers: Fields | null, form: UploadForm | null): void {
     this.#collected = collected
-    this.#trailers = trailers
-    this.#form = form
+    if (trailers === null && form === null) return
+    const known = this.#more()
+    known.trailers = trailers
+    known.form = form
+  }
+
+  #more(): Known {
+    this.#known ??= {
+      form: null,
+      headers: null,
+      trailers: null,
+      query: null,
+      post: null,
+      cookies: null,
+      session: null,
+    }
+    return this.#known
   }
 
   get #mediaType(): string {
@@ -224,7 +250,8 @@ export class Request {
   }
 
   #parsePost(): FormMap {
-    if (this.#form !== null) return formOf(this.#form)
+    const form = this.#known?.form ?? null
+    if (form !== null) return formOf(form)
     const type = this.#mediaType
     if (type === '' || type === 'application/x-www-form-urlencoded') return parseForm(this.text())
     if (type === 'application/json' || type.endsWith('+json')) {

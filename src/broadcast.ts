@@ -3,7 +3,9 @@
 
 import type { AnyConnection } from './connection.ts'
 import { kTakes } from './connection-symbols.ts'
+import { messageOf } from './errors.ts'
 import { encodeWith } from './framing-codec.ts'
+import { LimitedLog } from './log.ts'
 import { now } from './loop/clock.ts'
 import { deadlines } from './loop/deadlines.ts'
 import type { AnyProtocol } from './protocol.ts'
@@ -26,14 +28,20 @@ export interface BroadcastResult {
   conflated: number
 }
 
-/** Of one message; encoded at the first call. */
-type Send = (connection: AnyConnection) => boolean
+/** One message, for all connections of one protocol. */
+interface Encoded {
+  readonly protocol: AnyProtocol
+  readonly message: unknown
+  /** It is the protocol's bytes already. */
+  readonly isRaw: boolean
+}
 
 /** Those who wait for room, and what they are to get. */
-const waiting = new Map<AnyConnection, { readonly send: Send; readonly slowBytes: number }>()
+const waiting = new Map<AnyConnection, { readonly encoded: Encoded; readonly slowBytes: number }>()
 /** How often it is looked whether there is room. */
 const LOOK_MS = 20
 let timer = 0
+const failures = new LimitedLog()
 
 /** Sends to all that are open. Throws UsageError for what the protocol cannot encode. */
 export function broadcast(
@@ -42,18 +50,19 @@ export function broadcast(
   { slow = 'drop', slowBytes }: BroadcastOptions = {},
 ): BroadcastResult {
   const result = { sent: 0, dropped: 0, closed: 0, conflated: 0 }
-  const send = encoderOf(message)
+  let encoded: Encoded | null = null
   for (const connection of connections) {
     if (!connection[kTakes]) continue
+    if (connection.protocol !== encoded?.protocol) encoded = encode(connection.protocol, message)
     const limit = slowBytes ?? connection.maxSendBufferSize / 2
     if (connection.getSendBufferQueueSize() < limit && !waiting.has(connection)) {
-      if (isTaken(connection, send)) result.sent++
+      if (isTaken(connection, encoded)) result.sent++
       else result.dropped++
     } else if (slow === 'close') {
       connection.destroy()
       result.closed++
     } else if (slow === 'conflate') {
-      waiting.set(connection, { send, slowBytes: limit })
+      waiting.set(connection, { encoded, slowBytes: limit })
       if (timer === 0) timer = deadlines.after(LOOK_MS, look)
       result.conflated++
     } else result.dropped++
@@ -61,34 +70,40 @@ export function broadcast(
   return result
 }
 
-/** One encoding for each protocol among the connections; mostly there is one. */
-function encoderOf(message: unknown): Send {
-  let known: AnyProtocol | null = null
-  let prepared: unknown
-  return (connection) => {
-    const { protocol } = connection
-    if (protocol !== known) {
-      prepared = 'open' in protocol ? (protocol.prepare?.(message) ?? message) : encodeWith(protocol, message)
-      known = protocol
-    }
-    return 'open' in protocol ? connection.send(prepared) : connection.send(prepared as string, true)
-  }
+/** Once for each protocol among the connections; mostly there is one. */
+function encode(protocol: AnyProtocol, message: unknown): Encoded {
+  if ('open' in protocol) return { protocol, message: protocol.prepare?.(message) ?? message, isRaw: false }
+  return { protocol, message: encodeWith(protocol, message), isRaw: true }
+}
+
+function send(connection: AnyConnection, { message, isRaw }: Encoded): boolean {
+  return isRaw ? connection.send(message as string, true) : connection.send(message)
 }
 
 /** `send` is false for what filled the buffer, too. */
-function isTaken(connection: AnyConnection, send: Send): boolean {
+function isTaken(connection: AnyConnection, encoded: Encoded): boolean {
   const { counters } = connection.worker
   const refused = counters.sendFail
-  return send(connection) || counters.sendFail === refused
+  return send(connection, encoded) || counters.sendFail === refused
 }
 
 function look(): void {
+  timer = 0
   const started = now()
-  for (const [connection, { send, slowBytes }] of waiting) {
+  for (const [connection, { encoded, slowBytes }] of waiting) {
     if (connection[kTakes] && connection.getSendBufferQueueSize() >= slowBytes) continue
     waiting.delete(connection)
-    if (connection[kTakes]) send(connection)
+    if (connection[kTakes] && connection.protocol === encoded.protocol) sendLate(connection, encoded)
     if (now() - started > LOOK_MS) break // the others in the next round
   }
-  timer = waiting.size > 0 ? deadlines.after(LOOK_MS, look) : 0
+  if (waiting.size > 0 && timer === 0) timer = deadlines.after(LOOK_MS, look)
+}
+
+/** Nobody is there to hear what a protocol that prepares nothing cannot encode. */
+function sendLate(connection: AnyConnection, encoded: Encoded): void {
+  try {
+    send(connection, encoded)
+  } catch (error) {
+    failures.log(`broadcast to connection ${connection.id}: ${messageOf(error)}`)
+  }
 }

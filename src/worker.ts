@@ -179,7 +179,8 @@ export class Worker<
   /** Of the process's own Worker: those that listen besides. */
   readonly #inner = new Set<Worker<string | undefined, unknown>>()
   /** `listen()` calls that `ready` waits for. */
-  #listening: Promise<void>[] = []
+  /** By who listens: what has failed counts no more when it listens again. */
+  readonly #listening = new Map<object, Promise<void>>()
   #ticketKeys = ''
   readonly #acceptor = new Acceptor(this as unknown as AcceptingWorker, this.#role())
   /** @internal */
@@ -327,7 +328,7 @@ export class Worker<
     const all = () => Worker.getAllWorkers() as unknown as MessagingWorker[]
     if (mesh !== undefined) openMesh(this.#messaging, all, mesh, chooseEngine(registry().engine, false).engine)
     await this.onWorkerStart?.(this)
-    await Promise.all(this.#listening)
+    await Promise.all(this.#listening.values())
     for (const { fd, endpoint } of sockets) await this.listenOn({ fd, expected: endpoint })
   }
 
@@ -365,7 +366,8 @@ export class Worker<
   /**
    * In a worker process, in `onWorkerStart` say: listens at an address of its own, besides what was declared. Every process
    * of the group that listens there shares one socket of the master's, also after a crash or a reload. Rejects with a
-   * SystemError when the address cannot be had; `onWorkerStart` need not wait, the process is not ready before.
+   * SystemError when the address cannot be had, which fails the start unless another call, with another address say, goes
+   * well. `onWorkerStart` need not wait, the process is not ready before.
    */
   listen(address: string = this.#address): Promise<void> {
     const { requestSocket } = registry()
@@ -378,10 +380,10 @@ export class Worker<
       (this.#address !== '' && own === (this as unknown))
     )
       throw new UsageError('ERR_LISTENS_ALREADY', 'this Worker has an address already: make another one for a second')
-    if (own.#departure.hasBegun) throw new UsageError('ERR_WORKER_STOPPING', 'this process is leaving')
+    if (own.#departure.hasBegun) throw leaving()
     const listening = own.#admit(this as unknown as Worker<string | undefined, unknown>, address, requestSocket)
     listening.catch(nothing) // `start` tells, when onWorkerStart has come to its end
-    own.#listening.push(listening)
+    own.#listening.set(this, listening)
     return listening
   }
 
@@ -390,9 +392,23 @@ export class Worker<
     address: string,
     requestSocket: (address: string) => Promise<GivenSocket>,
   ): Promise<void> {
+    const declared = inner.#address
     inner.#address = inner.#acceptor.socketName = address
-    inner.describe() // a bad setting is told here
-    const { handle, endpoint } = await requestSocket(address)
+    try {
+      inner.describe() // a bad setting is told here
+      await this.#admitAt(inner, await requestSocket(address))
+    } catch (error) {
+      inner.#address = declared
+      inner.#acceptor.socketName = ''
+      throw error
+    }
+  }
+
+  async #admitAt(inner: Worker<string | undefined, unknown>, { handle, endpoint }: GivenSocket): Promise<void> {
+    if (this.#departure.hasBegun) {
+      closeGiven(handle)
+      throw leaving()
+    }
     if (inner !== (this as unknown)) {
       inner.id = this.id
       inner.incarnation = this.incarnation
@@ -523,6 +539,15 @@ export class Worker<
 
 /** The Worker that this process is of. */
 let own: Worker<string | undefined, unknown> | null = null
+
+function leaving(): UsageError {
+  return new UsageError('ERR_WORKER_STOPPING', 'this process is leaving')
+}
+
+/** A socket that came too late. */
+function closeGiven(handle: unknown): void {
+  ;(handle as { close(): void }).close()
+}
 
 function nothing(): void {
   // Somebody else is told.

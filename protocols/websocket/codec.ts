@@ -39,8 +39,6 @@ const enum Bit {
 
 /** Bytes that may be queued for a peer before pongs are left out but the last (RFC 6455 section 5.5.3). */
 const MAX_PONG_QUEUE = 65_536
-/** What may be sent before the handshake is done, in bytes. */
-const MAX_EARLY = 1_048_576
 
 /** What is needed until it is done. */
 class Handshake {
@@ -466,10 +464,11 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   #keepEarly(message: WebSocketMessage): boolean {
     const payload = message instanceof PreparedMessage ? message.payload : payloadOf(message)
     const handshake = this.#handshake as Handshake
-    if (handshake.earlyBytes >= MAX_EARLY) return this.#io.refuse('too much is waiting for the handshake')
+    if (handshake.earlyBytes >= this.#io.maxSendBufferSize)
+      return this.#io.refuse('too much is waiting for the handshake')
     handshake.early.push(message)
     handshake.earlyBytes += Buffer.byteLength(payload)
-    return handshake.earlyBytes < MAX_EARLY
+    return true // when it is sent, `onBufferFull` and `onBufferDrain` tell of it as of any other
   }
 
   #sendNow(message: WebSocketMessage): boolean {

@@ -115,7 +115,10 @@ export class FileSessionStore implements SessionStore {
   }
 
   #open(): Promise<string> {
-    this.#directory ??= privateDirectory(this.#path)
+    this.#directory ??= privateDirectory(this.#path).catch((error) => {
+      this.#directory = null // it may be mended
+      throw error
+    })
     return this.#directory
   }
 }

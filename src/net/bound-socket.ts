@@ -86,9 +86,7 @@ function listen(sys: Sys, { fd }: Descriptor, backlog: number, endpoint: string)
 
 async function bindTcp({ host, port }: Address, backlog: number, sys: Sys | null): Promise<BoundSocket> {
   const ip = await resolve(host)
-  const isScoped = ip.includes('%') // `fe80::1%eth0`: libuv can, the addon cannot
-  if (sys !== null && !isScoped)
-    return listening(sys, { transport: 'tcp', host: ip, port, path: '', isDualStack: true }, backlog)
+  if (sys !== null) return listening(sys, { transport: 'tcp', host: ip, port, path: '', isDualStack: true }, backlog)
   const wanted = formatEndpoint(ip, port)
   const handle = createServerHandle(ip, port, net.isIPv6(ip) ? 6 : 4)
   if (typeof handle === 'number') throw SystemError.fromErrno(handle, 'bind', wanted)

@@ -103,8 +103,8 @@ export class NativeDatagrams implements Owner {
 
   /** Resolves when the kernel has all that was sent. */
   async drained(): Promise<void> {
-    this.#engine.native.flush()
-    while (this.queuedBytes > 0)
+    // Flushed each time: what was sent in the batch that told of the last one may fit at once, and nothing tells of that.
+    for (this.#engine.native.flush(); this.queuedBytes > 0; this.#engine.native.flush())
       await new Promise<void>((done) => {
         this.#whenDrained.push(done)
       })

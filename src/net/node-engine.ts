@@ -295,9 +295,12 @@ class NodeSocket implements Socket {
     const wasScheduled = this.#isScheduled
     this.#isScheduled = true
     this.#isWritten = false
-    this.#events?.[kReceived](bytes)
-    this.#isScheduled = wasScheduled
-    if (this.#isWritten) this.flush()
+    try {
+      this.#events?.[kReceived](bytes)
+    } finally {
+      this.#isScheduled = wasScheduled
+      if (this.#isWritten) this.flush()
+    }
   }
 
   ended(): void {

@@ -152,6 +152,7 @@ export class UdpClient implements DatagramClient {
   readonly localPort: number
   readonly #socket: Socket
   readonly #endpoint: string
+  #isClosing = false
   #isClosed = false
 
   private constructor(socket: Socket, endpoint: string) {
@@ -196,7 +197,8 @@ export class UdpClient implements DatagramClient {
   }
 
   async close(): Promise<void> {
-    if (this.#isClosed) return
+    if (this.#isClosing) return
+    this.#isClosing = true
     this.#socket.removeAllListeners('message')
     this.#socket.removeAllListeners('error').on('error', ignore)
     while (this.#socket.getSendQueueSize() > 0) await nextTurn()

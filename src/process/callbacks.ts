@@ -44,9 +44,12 @@ export class MasterCallbacks {
     return this.#declared.length === 0 ? 0 : 2 * CALL_TIMEOUT_MS
   }
 
-  /** Resolves when it has settled, failed or taken too long; at once where the code has none. Never rejects. */
-  async call(call: MasterCall): Promise<void> {
-    if (!this.#declared.includes(call.name)) return
+  /**
+   * Resolves when it has settled, failed or taken too long; at once where the code has none. Never rejects. `declared`: of the
+   * code on disk, where it is another one.
+   */
+  async call(call: MasterCall, declared = this.#declared): Promise<void> {
+    if (!declared.includes(call.name)) return
     if (this.#waiting.length >= MOST_WAITING && call.name === 'onWorkerExit') {
       this.#lost++
       return

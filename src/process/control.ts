@@ -158,7 +158,7 @@ export class ControlServer {
     this.#server.listen(this.#path) // binds before it returns
     process.umask(umask)
     await once(this.#server, 'listening')
-    this.#server.on('error', (error) => log(`control: ${messageOf(error)}`)) // of accept(2): the next one may come through
+    this.#server.off('error', tell).on('error', tell)
     this.#file = fileId(this.#path)
   }
 
@@ -211,6 +211,11 @@ export class ControlServer {
 }
 
 /** Not longer than `control.sock`, whose path has been found short enough. */
+/** Of accept(2): the next one may come through. */
+function tell(error: Error): void {
+  log(`control: ${messageOf(error)}`)
+}
+
 function asidePath(runDir: string, pid: number): string {
   return join(runDir, `c.${pid}`)
 }

@@ -12,8 +12,10 @@ export class Evaluation {
   readonly #household: Household
   readonly #signal: AbortSignal
   readonly #onChange: () => void
-  /** Where the modules led when the code was last evaluated for use. */
+  /** Where the modules led when the code that runs was evaluated. */
   #used: readonly string[] = []
+  /** And when code was that is to run. */
+  #coming: readonly string[] = []
 
   /**
    * @param signal ends what is under way
@@ -25,12 +27,16 @@ export class Evaluation {
     this.#onChange = onChange
   }
 
-  /** What is to run. Rejects with a CommandError. */
+  /** What is to run: `taken` says that it does. Rejects with a CommandError. */
   async forUse(): Promise<Described> {
-    const used = this.#household.options.modules.map(realPathOf)
+    const coming = this.#household.options.modules.map(realPathOf)
     const described = await this.#describe()
-    this.#used = used
+    this.#coming = coming
     return described
+  }
+
+  taken(): void {
+    this.#used = this.#coming
   }
 
   /** What runs with what the code wants. Rejects with a CommandError. */

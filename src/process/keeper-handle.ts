@@ -70,10 +70,9 @@ export class KeeperHandle {
 
   /** Takes over the one of the earlier master, if there is one; a new one takes its place when it is gone. */
   async rejoin(): Promise<void> {
-    if (this.#child !== null || (await this.#join())) return
-    const { pid } = this.#inherited
-    this.#inherited = NOBODY
-    if (pid !== 0) await this.#start()
+    if (this.#child !== null) return
+    if (this.#inherited.pid === 0) await this.#join()
+    else await this.#begin()
   }
 
   /** During an upgrade there are two masters, and whichever is asked first starts it: the other one joins. */

@@ -8,8 +8,15 @@ import type { LogFormat } from './messages.ts'
 import { INSPECTOR_LINE } from './node-flags.ts'
 
 /** Who said something: `worker` is empty for the master. */
+/** Processes of ours that are no worker, by their names in the log. */
+export const HELPERS = ['describe', 'callback', 'keeper'] as const
+
+/** Of a process, in the log. */
+export type SourceName = (typeof HELPERS)[number] | `${string}:${number}`
+
 export interface Source {
   readonly pid: number
+  /** Empty for the master. */
   readonly worker: string
 }
 

@@ -75,6 +75,8 @@ export class Master
   readonly leaders = new Leaders(() => this.#stopping === null && this.reign.mayChooseLeaders)
   readonly #spawner: WorkerSpawner
   settings: Settings = DEFAULT_SETTINGS
+  /** Of the code of a reload that is under way. */
+  #coming: Settings | null = null
   readonly #callbacks: MasterCallbacks
   readonly #evaluation: Evaluation
   readonly #answers: Answers
@@ -206,16 +208,21 @@ export class Master
   }
 
   async describeAnew(): Promise<Described> {
-    const described = await this.#describeForUse()
+    const described = await this.#evaluation.forUse()
+    const { settings } = described
+    this.#coming = settings
     this.leaders.generation++
     this.#household.output?.reopen()
-    await this.#callbacks.call({ name: 'onMasterReload' })
-    await this.#household.health.listenBeside(this.healthAddress) // probes find it where it was until all is done
+    await this.#callbacks.call({ name: 'onMasterReload' }, settings.callbacks)
+    await this.#household.health.listenBeside(this.#options.health ?? settings.health) // probes find it where it was until all is done
     return described
   }
 
   settleNewCode(isDone: boolean): void {
+    const settings = this.#coming
+    this.#coming = null
     this.#household.health.settle(isDone)
+    if (isDone && settings !== null) this.#follow(settings)
   }
 
   /** What its own processes have counted, and those before it; nobody is connected. */
@@ -293,7 +300,9 @@ export class Master
     return described
   }
 
+  /** Of code that runs now. */
   #follow(settings: Settings): void {
+    this.#evaluation.taken()
     this.#household.output?.configure(settings)
     this.settings = settings
     this.#callbacks.declare(settings.callbacks)

@@ -32,6 +32,7 @@ const COUNTERS: readonly (readonly [name: string, help: string, of: readonly (re
     ['handshake_errors', 'TLS handshakes that failed.', [['handshakeErrors', {}]]],
     ['connections_discarded', 'Connections whose peer still sent into a goodbye.', [['discarded', {}]]],
     ['datagrams_dropped', 'Datagrams that nobody handled.', [['dropped', {}]]],
+    ['unhandled_rejections', 'Promises that rejected unheard.', [['unhandledRejections', {}]]],
   ]
 
 function inAndOut(received: keyof Counters, sent: keyof Counters): [keyof Counters, Labels][] {

@@ -7,7 +7,7 @@ import { addon } from '../addon.ts'
 import { messageOf } from '../errors.ts'
 import { guardOutput, log, sendLogTo } from '../log.ts'
 import type { Settings } from './group.ts'
-import { Logbook, type Sink, Tail } from './logbook.ts'
+import { Logbook, type Sink, type SourceName, Tail } from './logbook.ts'
 import type { StartOptions } from './messages.ts'
 import { OutputFile } from './output-file.ts'
 import type { Child, StdioSource } from './spawn.ts'
@@ -79,7 +79,7 @@ export class Output {
   }
 
   /** Reads what a child prints; `worker` is its name in the log. Its last lines, if they come this way. */
-  attach({ process: child }: Child, worker: string): Tail {
+  attach({ process: child }: Child, worker: SourceName): Tail {
     const tail = new Tail()
     if (child.stderr) this.#logbook.attach(child.stderr, { pid: child.pid ?? 0, worker }, tail)
     child.stdout?.on('data', (bytes: Buffer) => this.#stdoutFile?.write(bytes))

@@ -72,8 +72,8 @@ export class Sockets {
     const address = parseAddress(listen, transport === 'udp' ? transport : '')
     if (transport === 'udp') this.#udp.check(declaration)
     const socket = this.#find(address, own) ?? (await this.#activated(address)) ?? (await this.#bind(address, backlog))
+    this.giveTo(credentials, socket) // first: what it cannot give is not kept
     this.keep(socket)
-    this.giveTo(credentials, socket)
     return socket
   }
 
@@ -138,8 +138,8 @@ export class Sockets {
       own.find((one) => isSamePlace(this.#all.get(one)?.address, address)) ??
       (await this.#activated(address)) ??
       (await this.#bind(address, backlog))
+    this.giveTo(credentials, socket) // first: what it cannot give is not kept
     this.keep(socket)
-    this.giveTo(credentials, socket)
     return socket
   }
 

@@ -9,9 +9,8 @@ import { codeOf, messageOf } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { fileId } from '../net/bound-socket.ts'
+import { isCode, isSkipped } from './code-files.ts'
 
-/** What a program may import. Not data: an app that writes JSON into its folder would be reloaded by itself. */
-const CODE = /\.(?:[cm]?[jt]s|[jt]sx|node|wasm)$|^package\.json$/
 /** A change is over when nothing has happened for this long: a save is several events, a checkout or a build thousands. */
 const QUIET_MS = 100
 /** One that does not end is taken as it is. */
@@ -130,7 +129,7 @@ class FolderTree {
     if (!this.#open(real, null)) return false
     let hasCode = false
     for (const name of namesIn(real)) {
-      if (this.#isSkipped(name)) continue
+      if (isSkipped(name)) continue
       const entry = join(real, name)
       if (statOf(entry)?.isDirectory()) hasCode = this.#add(entry) || hasCode
       else if (isCode(name)) hasCode = this.#addFile(entry)
@@ -170,7 +169,7 @@ class FolderTree {
   /** Something has happened to `name` in a folder. */
   #heard(folder: string, name: string | null): void {
     const { names = null } = this.#folders.get(folder) ?? {}
-    if (name === null || (names === null ? this.#isSkipped(name) : !names.has(name))) return
+    if (name === null || (names === null ? isSkipped(name) : !names.has(name))) return
     const path = join(folder, name)
     const stat = statOf(path)
     const known = this.#folders.get(path)
@@ -194,10 +193,6 @@ class FolderTree {
     }
   }
 
-  #isSkipped(name: string): boolean {
-    return name === 'node_modules' || name.startsWith('.')
-  }
-
   #isIgnored(path: string): boolean {
     const isModules = path.split(sep).includes('node_modules') && this.#folders.size > 0 // a link that leads there
     return isModules || this.#ignored.some((one) => path === one || path.startsWith(one + sep))
@@ -210,10 +205,6 @@ class FolderTree {
     const advice = isFull ? '; raise fs.inotify.max_user_watches and max_user_instances (sysctl)' : ''
     log(`watch: changes in ${path}, and perhaps in others, are not seen: ${messageOf(error)}${advice}`)
   }
-}
-
-function isCode(name: string): boolean {
-  return CODE.test(name)
 }
 
 function namesIn(folder: string): string[] {

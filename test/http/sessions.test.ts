@@ -108,6 +108,21 @@ test('files: private, named by a hash, and a cut one is as none', async () => {
   rmSync(join(directory, '..'), { recursive: true })
 })
 
+test('a folder that could not be had is asked for again: it may have been mended', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-sessions-'))
+  const path = join(directory, 'sessions')
+  writeFileSync(path, 'a file is in the way')
+  const store = new FileSessionStore(path)
+  await store.write('a', { x: 1 }, 100).then(
+    () => assert.unreachable(),
+    (error) => assert.ok(error instanceof Error),
+  )
+  rmSync(path)
+  await store.write('a', { x: 1 }, 100)
+  assert.equal(await store.read('a'), { x: 1 })
+  rmSync(directory, { recursive: true })
+})
+
 test('a store in memory is bounded', async () => {
   const store = new MemorySessionStore({ maxSessions: 2 })
   for (const id of ['a', 'b', 'c']) await store.write(id, { id }, 100)

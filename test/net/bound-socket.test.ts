@@ -13,6 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import net from 'node:net'
+import { networkInterfaces } from 'node:os'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { test } from 'uvu'
@@ -47,6 +48,17 @@ async function withForeign(where: net.ListenOptions, use: (server: net.Server) =
   } finally {
     server.close()
   }
+}
+
+/** Where this machine has such an address. */
+function linkLocal(): string[] {
+  const all = Object.entries(networkInterfaces()).flatMap(([name, addresses = []]) =>
+    addresses.map(({ address }) => `${address.split('%')[0]}%${name}`),
+  )
+  return all
+    .filter((address) => address.startsWith('fe80:'))
+    .slice(0, 1)
+    .map((address) => `tcp://[${address}]:0`)
 }
 
 /** What kill -9 of a server leaves: a socket file with nobody behind it. */
@@ -107,7 +119,7 @@ test('with the addon who binds also listens: a second server is refused there, a
   const { sys } = addon()
   if (sys === null) return
   await withPath(async (path) => {
-    for (const address of ['tcp://127.0.0.1:0', 'tcp://[::1]:0', `unix://${path}`]) {
+    for (const address of ['tcp://127.0.0.1:0', 'tcp://[::1]:0', ...linkLocal(), `unix://${path}`]) {
       const bound = await bindSocket(parseAddress(address), 5)
       const client = net.connect(whereIs(bound.endpoint) as net.NetConnectOpts)
       await new Promise<void>((resolve, reject) => client.once('connect', resolve).once('error', reject))

@@ -30,6 +30,7 @@ test('counts, settings, groups and files that differ are named until a reload ma
     box.file('app.js', version(2, 3, more))
     const part = box.file('lib/part.js', '// v2')
     box.file('node_modules/x/index.js', '// of others')
+    box.file('data.json', '{ "written": "by the program" }')
     const found = await diff(box)
     assert.equal(found, {
       isSame: false,

@@ -2,6 +2,7 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { type Counters, newCounters } from '../../src/counters.ts'
 import { Events } from '../../src/process/events.ts'
 import type { Declaration } from '../../src/process/group.ts'
 import { keysOf, mailboxesOf } from '../../src/process/messages.ts'
@@ -42,6 +43,15 @@ test('every series is one: groups without a name, or with that of another, are t
   assert.match(text, /^millrace_workers\{group="echo"\} 2$/m)
   assert.match(text, /^millrace_worker_restarts_total\{group="none text:\/\/127\.0\.0\.1:3",reason="exit 9"\} 1$/m)
   assert.match(text, /^millrace_workers\{group="twin text:\/\/127\.0\.0\.1:4 1"\} 2$/m)
+})
+
+test('what a worker counts is shown, all of it', () => {
+  const all = seen({ name: 'a', listen: '' })
+  const [slot] = all.groups[0]?.slots ?? []
+  const { connections, ...counters } = newCounters()
+  for (const [at, name] of Object.keys(counters).entries()) if (slot) slot.past[name as keyof Counters] = 7_000_000 + at
+  const shown = renderMetrics(all, false)
+  for (const at of Object.keys(counters).keys()) assert.match(shown, new RegExp(` ${7_000_000 + at}$`, 'm'))
 })
 
 test('a group that somebody has stopped lacks nothing', () => {

@@ -1,6 +1,7 @@
 // A reload that cannot go through: new code that is broken in any way, processes that fail on the way, what cannot live
 // twice. The old code serves on, and the reason is told.
 
+import { existsSync, mkdirSync, readFileSync, symlinkSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -74,6 +75,30 @@ longTest('new code whose processes do not come up: the same', () =>
     { what: 'one that hangs', code: soon(`() => { ${HANGS} }`), says: /not ready within 0.3 s/, exitCode: 7 },
   ]),
 )
+
+test('settings of new code that does not come up are not followed, and diff still tells it from what runs', async () => {
+  await inSandbox(async (box) => {
+    const logged = (of: number) => join(box.directory, `${of}.log`)
+    const code = (of: number, more = '') =>
+      version(of, 1, `Worker.logFile = ${JSON.stringify(logged(of))}; Worker.stopTimeout = ${of}; ${more}`)
+    mkdirSync(join(box.directory, 'one'))
+    mkdirSync(join(box.directory, 'two'))
+    box.file('one/app.js', code(1))
+    box.file('two/app.js', code(2, `worker.onWorkerStart = () => { throw new Error('planted') }`))
+    const link = join(box.directory, 'current')
+    symlinkSync('one', link)
+    await box.start(join(link, 'app.js'))
+    unlinkSync(link)
+    symlinkSync('two', link)
+    assert.is((await box.command('reload')).code, 6)
+    assert.not(existsSync(logged(2)))
+    assert.match(readFileSync(logged(1), 'utf8'), /reload: given up.*planted/)
+    const { code: isOther, stdout } = await box.command('diff')
+    assert.is(isOther, 1)
+    assert.match(stdout, /two\/app\.js/)
+    await box.stop()
+  })
+})
 
 longTest('new code whose top level hangs: the same, after ten seconds', () =>
   refusesAll([

@@ -2,6 +2,7 @@
 
 import { readdirSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { isCode, isSkipped } from '../code-files.ts'
 import type { Comparison, Difference } from '../diff.ts'
 import { Exit } from '../exit-codes.ts'
 import { realPathOf } from '../run-directory.ts'
@@ -48,7 +49,6 @@ function render({ isSame, differences, changedFiles }: Result, paint: Paint): st
   ].join('\n')
 }
 
-const CODE = /\.([cm]?[jt]s|json|node|wasm)$/
 /** Entries of folders: beyond that the tree is no program of somebody's own. */
 const MOST_ENTRIES = 20_000
 
@@ -65,8 +65,8 @@ function filesChangedSince({ modules, evaluated, oldestStart }: Comparison): str
     for (const entry of entriesOf(folder)) {
       left--
       const path = join(folder, entry.name)
-      if (entry.isDirectory() && entry.name !== 'node_modules' && !entry.name.startsWith('.')) queue.push(path)
-      else if (CODE.test(entry.name) && changedAt(path) > oldestStart) changed.add(path)
+      if (entry.isDirectory() && !isSkipped(entry.name)) queue.push(path)
+      else if (isCode(entry.name) && changedAt(path) > oldestStart) changed.add(path)
     }
   }
   return [...changed].sort()

@@ -3,6 +3,7 @@
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { CommandError, Exit, noGroup } from '../exit-codes.ts'
+import { HELPERS } from '../logbook.ts'
 import { placesToAsk } from '../run-directory.ts'
 import { lastLines, Tail } from '../tail.ts'
 import { ANY_WORDS, type Command } from './command.ts'
@@ -87,7 +88,7 @@ async function checkNames(line: Line): Promise<void> {
 }
 
 /** `2026-11-26 12:30:01 pid:7 [echo:2] message`; the master's own lines have no worker. */
-const TEXT_LINE = /^(\S+ \S+) pid:(\d+) (?:\[(.*?:\d+|describe)\] )?(.*)$/
+const TEXT_LINE = new RegExp(`^(\\S+ \\S+) pid:(\\d+) (?:\\[(.*?:\\d+|${HELPERS.join('|')})\\] )?(.*)$`)
 
 /** Whether a line of the log is of this group or process, or says something about it. */
 export function isOf(text: string, name: string): boolean {

@@ -970,7 +970,7 @@ test('a broadcast to thousands is encoded once and compressed once, and tells wh
   assert.is(slow.connection.getStatus(false), 'CLOSED')
 })
 
-test('conflated: the newest of what was missed, encoded once for all, as soon as there is room', async () => {
+test('conflated: the newest of what was missed, each encoded once for all when it is given, as soon as there is room', async () => {
   const protocol = websocket()
   const wires = [0, 1].map(() => {
     const one = open(protocol as never, { maxSendBufferSize: 10_000 } as never) as unknown as Server
@@ -986,8 +986,24 @@ test('conflated: the newest of what was missed, encoded once for all, as soon as
     assert.is(broadcast(connections, message, { slow: 'conflate' }).conflated, 2)
   }
   for (const one of wires) one.drain()
-  await until(() => wires.every((one) => one.written().toString('latin1').endsWith('{"price":3,"encodings":1}')))
-  assert.is(encodings, 1)
+  await until(() => wires.every((one) => one.written().toString('latin1').endsWith('{"price":3,"encodings":3}')))
+  assert.is(encodings, 3)
+})
+
+test("what cannot be encoded is the caller's to hear, and what he changes afterwards is not sent, however slow all are", async () => {
+  const one = open(websocket() as never, { maxSendBufferSize: 10_000 } as never) as unknown as Server
+  one.receive(wire(ASK()))
+  one.hold()
+  one.connection.send('y'.repeat(6000))
+  const conflate = (message: unknown) => broadcast([one.connection], message, { slow: 'conflate' })
+  const own: { self?: unknown } = {}
+  own.self = own
+  assert.throws(() => conflate(own), /circular/)
+  const quote = { price: 1 }
+  conflate(quote)
+  quote.price = 2
+  one.drain()
+  await until(() => one.written().toString('latin1').endsWith('{"price":1}'))
 })
 
 // The client
@@ -1018,6 +1034,23 @@ function acceptFor(key: string): string {
   server.receive(wire(ASK().replace(KEY, key)))
   return /Accept: (.+?)¶/.exec(shown(server.written()))?.[1] ?? ''
 }
+
+test('what a client sends before it is connected is bounded as all that it sends, and nothing that was taken is refused later', () => {
+  for (const maxSendBufferSize of [65_536, 4_194_304]) {
+    const { wire: peer, answer } = client({}, { maxSendBufferSize })
+    const message = 'x'.repeat(20_000)
+    let taken = 0
+    while (peer.connection.send(message)) taken++
+    assert.is(taken, Math.ceil(maxSendBufferSize / message.length))
+    assert.equal(
+      peer.errors.map(({ code }) => code),
+      [2],
+    )
+    peer.receive(wire(answer()))
+    assert.is(peer.errors.length, 1)
+    assert.ok(peer.written().length > taken * message.length)
+  }
+})
 
 test('a client connects, sends what waited, masks with keys that nobody can guess, and takes no masked frame', () => {
   const { wire: peer, answer } = client()

@@ -31,7 +31,8 @@ import { root } from './esbuild.mjs'
 import { checkImports } from './import-rules.mjs'
 import { endGroup, endProcess, processesWith } from './processes.mjs'
 
-// Skips that the suite is meant to have. A skip that nobody announced is a test that silently went away.
+// Skips that the suite is meant to have, beside those that tell what this machine lacks (test/support/where.ts). A skip that
+// nobody announced is a test that silently went away.
 const announcedSkips = 0
 /** What a file imports that has more to do in the long suite. */
 const HAS_MORE = 'support/length.js'
@@ -61,8 +62,8 @@ const mark = randomUUID()
 
 /**
  * @typedef {{ file: string, passed: number, failed: number, skipped: number, left?: number, problems: string[],
- *   output: string, ms?: number, before?: Result }} Result `left`: tests of the long suite that were left out; `before`: the
- *   attempt that failed, of a file that was run again
+ *   lacking?: [string, number][], output: string, ms?: number, before?: Result }} Result `left`: tests of the long suite that
+ *   were left out; `lacking`: of what, how many tests were skipped; `before`: the attempt that failed, of a file that was run again
  */
 
 /** @type {Map<number, import('node:child_process').ChildProcess>} process group -> leader */
@@ -264,7 +265,8 @@ function judge(file, stdout, output, problems) {
   }
   const found = [...problems]
   const left = summary(stdout, 'Left to the long suite') ?? 0
-  if (total === 0 && left === 0) found.push('no tests ran')
+  const lacking = [...stdout.matchAll(/^ {2}Lacking (.+): (\d+)$/gm)].map(([, what, count]) => [what, Number(count)])
+  if (total === 0 && left === 0 && lacking.length === 0) found.push('no tests ran')
   if (passed !== total) found.push(`${total - passed} of ${total} did not pass`)
   const failed = Math.max(total - passed, found.length > 0 ? 1 : 0)
   return {
@@ -273,6 +275,7 @@ function judge(file, stdout, output, problems) {
     failed,
     skipped,
     left,
+    lacking,
     problems: found,
     output,
   }
@@ -309,11 +312,21 @@ function finish(results) {
   const left = results.reduce((total, result) => total + (result.left ?? 0), 0)
   if (left > 0) console.log(`${left} more tests in the long suite: npm run test:long`)
   const skipped = sum('skipped')
-  const skipsAreWrong = failures.length === 0 && results.length > 0 && !isAnnounced(skipped)
-  if (skipsAreWrong) console.log(`${skipped} skipped, but ${options.skips} announced`)
+  const explained = tellLacking(results)
+  const skipsAreWrong = failures.length === 0 && results.length > 0 && !isAnnounced(skipped - explained)
+  if (skipsAreWrong) console.log(`${skipped - explained} skipped, but ${options.skips} announced`)
   const failed = sum('failed') + failures.length + (skipsAreWrong ? 1 : 0)
   process.exitCode = failed > 0 ? 1 : 0
   console.log(`${sum('passed')} passed, ${failed} failed, ${skipped} skipped`)
+}
+
+/** What tests were skipped for here; how many those were. @param {Result[]} results */
+function tellLacking(results) {
+  const counts = new Map()
+  for (const [what, count] of results.flatMap(({ lacking = [] }) => lacking))
+    counts.set(what, (counts.get(what) ?? 0) + count)
+  for (const [what, count] of counts) console.log(`${count} skipped, since this machine lacks ${what}`)
+  return [...counts.values()].reduce((total, count) => total + count, 0)
 }
 
 /** @param {Result[]} results */

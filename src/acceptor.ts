@@ -6,7 +6,7 @@ import { Connection } from './connection.ts'
 import { type ConnectionHost, kGone, processClock } from './connection-host.ts'
 import { kOpen } from './connection-symbols.ts'
 import { DatagramInbox } from './datagram-inbox.ts'
-import { messageOf, SystemError } from './errors.ts'
+import { messageOf, SystemError, stackOf } from './errors.ts'
 import { Gate, type GateLimits, PerAddress } from './gate.ts'
 import { Handshake } from './handshake.ts'
 import { LimitedLog, log } from './log.ts'
@@ -301,7 +301,7 @@ export class Acceptor {
       connection[kOpen]()
       return connection
     } catch (error) {
-      log(`protocol '${protocol.name}' cannot open a connection: ${error instanceof Error ? error.stack : error}`)
+      log(`protocol '${protocol.name}' cannot open a connection: ${stackOf(error)}`)
       this.farewell(socket.remoteIp)
       return null
     }

@@ -148,8 +148,3 @@ export const processClock: ConnectionClock = {
   after: (ms, fn, a, b) => deadlines.after(ms, fn, a, b),
   cancel: (id) => deadlines.cancel(id),
 }
-
-/** A callback's promise, or another library's: something to wait for. */
-export function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function'
-}

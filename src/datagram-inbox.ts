@@ -2,11 +2,12 @@
 // be dropped: beyond so many unsettled handlers datagrams wait, beyond so many that wait they are dropped and counted.
 
 import { Connection } from './connection.ts'
-import { isThenable, kGone } from './connection-host.ts'
+import { kGone } from './connection-host.ts'
 import type { Counters } from './counters.ts'
 import { type DatagramPeer, kDeliver, kHandlerFailed, kReport } from './datagram-peer.ts'
 import { ProtocolError } from './errors.ts'
 import { decodeWith } from './framing-codec.ts'
+import { isThenable } from './protocol.ts'
 
 /** What an inbox needs from its owner; a Worker is one. */
 export interface InboxHost {

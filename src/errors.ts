@@ -119,6 +119,11 @@ export function codeOf(error: unknown): string {
   return String(error.code)
 }
 
+/** For a log: of anything thrown, where that was. */
+export function stackOf(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : messageOf(error)
+}
+
 /** The message of anything thrown: user code may throw a string, or what is not even that. */
 export function messageOf(error: unknown): string {
   if (error instanceof Error) return error.message

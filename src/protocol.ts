@@ -11,6 +11,11 @@ export const NEED_MORE = 0
 /** What `encode` gives: text (sent as UTF-8), bytes, or a list of them sent in order without a copy into one. */
 export type Encoded = string | Uint8Array | readonly (string | Uint8Array)[]
 
+/** @internal What a callback has returned may be a promise, or another library's: something to wait for. */
+export function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function'
+}
+
 /** @internal One piece of what is sent. */
 export function isChunk(value: unknown): value is string | Uint8Array {
   return typeof value === 'string' || value instanceof Uint8Array

@@ -10,7 +10,7 @@ import { rowsOf } from './connection-rows.ts'
 import { newCounters } from './counters.ts'
 import { datagramProtocol } from './datagram-peer.ts'
 import { Departure, describeWork } from './departure.ts'
-import { messageOf, UsageError } from './errors.ts'
+import { messageOf, stackOf, UsageError } from './errors.ts'
 import { log } from './log.ts'
 import type { Handler } from './messaging/mailbox.ts'
 import { currentMesh, groupOf, type MessagingWorker, openMesh, usePeers } from './messaging/messaging.ts'
@@ -554,5 +554,5 @@ function nothing(): void {
 }
 
 function logThrown(callback: string, error: unknown): void {
-  log(`${callback}: ${error instanceof Error ? error.stack : error}`)
+  log(`${callback}: ${stackOf(error)}`)
 }

@@ -2,7 +2,7 @@
 // breaks a rule is told by its close code before the connection ends. Text is checked as it arrives.
 
 import { ProtocolError, UsageError } from '../../src/errors.ts'
-import { Accumulator, type Codec, type CodecIo, NEED_MORE } from '../../src/protocol.ts'
+import { Accumulator, type Codec, type CodecIo, isThenable, NEED_MORE } from '../../src/protocol.ts'
 import { HEAD_LIMITS, type HeadLimits, HeadParser, type RequestHead } from '../http/head.ts'
 import { Request } from '../http/request.ts'
 import { Response } from '../http/response.ts'
@@ -534,8 +534,4 @@ function noSessions(): never {
     'ERR_NO_SESSIONS',
     'a handshake has no session: load it by its cookie, or in an http request before',
   )
-}
-
-function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function'
 }

@@ -2,9 +2,9 @@
 // publish goes to those processes and no others. Whoever has published once keeps a link to every process; what is
 // published while one of them has not said yet what it wants waits for that.
 
-import { isThenable } from '../connection-host.ts'
 import { AbortError, PeerError } from '../errors.ts'
 import { now } from '../loop/clock.ts'
+import { isThenable } from '../protocol.ts'
 import { Call, ONE_WAY } from './call.ts'
 import type { Outbox } from './outbox.ts'
 import { DEFAULT_TIMEOUT_MS, PendingRequest, type RequestOptions } from './pending-request.ts'

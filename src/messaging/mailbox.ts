@@ -1,9 +1,9 @@
 // What comes to this process: handlers begin in the order in which messages arrive, each without waiting for the one
 // before (a request from A to B to A would wait for ever), unless the Worker is `serial`.
 
-import { isThenable } from '../connection-host.ts'
-import { PeerError } from '../errors.ts'
+import { PeerError, stackOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
+import { isThenable } from '../protocol.ts'
 import { type Call, ONE_WAY } from './call.ts'
 
 export type Handler = (from: unknown, message: unknown, call: Call) => unknown
@@ -148,7 +148,7 @@ export class Mailbox {
   #threw(answers: Answers, number: number, error: unknown, call: Call): void {
     this.#host.counters.handlerErrors++
     if (call.isRequest) return answers.fail(number, error, true)
-    errors.log(`onWorkerMessage: ${error instanceof Error ? error.stack : error}`)
+    errors.log(`onWorkerMessage: ${stackOf(error)}`)
     answers.handled(number)
   }
 

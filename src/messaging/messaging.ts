@@ -2,7 +2,7 @@
 // mesh; the others are those that it sends to.
 
 import { kGone } from '../connection-host.ts'
-import { UsageError } from '../errors.ts'
+import { stackOf, UsageError } from '../errors.ts'
 import { LimitedLog, log } from '../log.ts'
 import type { MeshPlace, PeerNews } from '../process/group.ts'
 import type { Transport } from '../transport.ts'
@@ -191,6 +191,6 @@ function guard(name: string, call: () => unknown): void {
   try {
     call()
   } catch (error) {
-    log(`${name}: ${error instanceof Error ? error.stack : error}`)
+    log(`${name}: ${stackOf(error)}`)
   }
 }

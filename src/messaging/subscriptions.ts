@@ -1,8 +1,9 @@
 // What this process listens to: its handlers by subject, and what the others are told of them. It is there before the
 // mesh, since a module may subscribe at its top level.
 
-import { isThenable } from '../connection-host.ts'
+import { stackOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
+import { isThenable } from '../protocol.ts'
 import type { Call } from './call.ts'
 import type { WorkerRef } from './references.ts'
 import { MOST_KNOWN, SubjectTree } from './subjects.ts'
@@ -145,7 +146,7 @@ export const subscriptions = new Subscriptions()
 const errors = new LimitedLog()
 
 function logThrown(error: unknown): void {
-  errors.log(`a subscriber: ${error instanceof Error ? error.stack : error}`)
+  errors.log(`a subscriber: ${stackOf(error)}`)
 }
 
 function interestOf({ queue, pattern }: Subscriber): Interest {

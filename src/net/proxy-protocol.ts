@@ -7,6 +7,8 @@ import { formatEndpoint } from '../endpoint.ts'
 import { ProtocolError, UsageError } from '../errors.ts'
 import { NEED_MORE, type ProxyInfo } from '../protocol.ts'
 import type { Ends } from '../transport.ts'
+import { ipv6Bytes } from './address.ts'
+import { ipv6Text } from './ip.ts'
 
 export interface ProxyHeader {
   /** Bytes. */
@@ -53,7 +55,13 @@ function parseV1(bytes: Buffer): ProxyHeader | typeof NEED_MORE {
   if (family === undefined) return { length, ends: null, info: NOTHING }
   const isRight = family === 'TCP4' ? isIPv4 : isIPv6
   if (!isRight(remoteIp) || !isRight(localIp)) throw bad(`an address is not of ${family}`)
-  const ends = { remoteIp, localIp, remotePort: Number(remotePort), localPort: Number(localPort) }
+  const spelled = (ip: string) => (family === 'TCP4' ? ip : ipv6Text(ipv6Bytes(ip))) // one client has one address
+  const ends = {
+    remoteIp: spelled(remoteIp),
+    localIp: spelled(localIp),
+    remotePort: Number(remotePort),
+    localPort: Number(localPort),
+  }
   if (ends.remotePort > 65_535 || ends.localPort > 65_535) throw bad('a port is over 65535')
   return { length, ends, info: NOTHING }
 }
@@ -92,7 +100,7 @@ function endsOf(bytes: Buffer, family: number): Ends {
   const size = family === TCP_OVER_IPV4 ? 4 : 16
   const ipAt = (at: number) => {
     const ip = bytes.subarray(at, at + size)
-    return size === 4 ? ip.join('.') : ipv6Of(ip)
+    return size === 4 ? ip.join('.') : ipv6Text(ip)
   }
   return {
     remoteIp: ipAt(0),
@@ -100,14 +108,6 @@ function endsOf(bytes: Buffer, family: number): Ends {
     remotePort: bytes.readUInt16BE(2 * size),
     localPort: bytes.readUInt16BE(2 * size + 2),
   }
-}
-
-/** As the kernel spells it: RFC 5952, and IPv4 in IPv6 with dots. */
-function ipv6Of(bytes: Buffer): string {
-  const groups = Array.from({ length: 8 }, (_, at) => bytes.readUInt16BE(2 * at).toString(16))
-  const text = new URL(`http://[${groups.join(':')}]`).hostname.slice(1, -1)
-  const isMapped = groups.slice(0, 5).every((group) => group === '0') && groups[5] === 'ffff'
-  return isMapped ? `::ffff:${bytes.subarray(12).join('.')}` : text
 }
 
 // What comes behind the addresses: type, length, value

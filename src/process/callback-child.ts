@@ -1,9 +1,10 @@
 // The other side of callbacks.ts: evaluates the modules as describe does, then calls what the master asks for, one after the
 // other. What one throws is logged, and keeps no other from being called.
 
+import { stackOf } from '../errors.ts'
 import { log } from '../log.ts'
 import type { Channel } from './channel.ts'
-import { dieWithMaster, exitWhenSent, fail, prepare, stackOf } from './child.ts'
+import { dieWithMaster, exitWhenSent, fail, prepare } from './child.ts'
 import { assume, lookUp } from './credentials.ts'
 import { evaluate } from './evaluate.ts'
 import { WorkerExit } from './exit-codes.ts'

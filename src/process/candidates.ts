@@ -2,7 +2,7 @@
 // before the master hears of it, so that no other process can have begun.
 
 import { setMaxListeners } from 'node:events'
-import { AbortError, messageOf, UsageError } from '../errors.ts'
+import { AbortError, stackOf, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
 import { Backoff } from '../loop/backoff.ts'
 import { now } from '../loop/clock.ts'
@@ -174,8 +174,4 @@ class Term {
       if (!isExpected) log(`leader of '${name}', at its end: ${stackOf(error)}`)
     }
   }
-}
-
-function stackOf(error: unknown): string {
-  return error instanceof Error ? (error.stack ?? error.message) : messageOf(error)
 }

@@ -3,7 +3,7 @@
 
 import { constants } from 'node:os'
 import { addon } from '../addon.ts'
-import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
+import { codeOf, messageOf, SystemError, stackOf, UsageError } from '../errors.ts'
 import { guardOutput, LimitedLog, log, logRecords, nameLog } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { Timer } from '../loop/timer.ts'
@@ -346,10 +346,6 @@ function residentBytes(): number | undefined {
 function isInspected(): boolean {
   const inspector = process.getBuiltinModule('node:inspector') as typeof import('node:inspector') | undefined
   return inspector?.url() !== undefined
-}
-
-export function stackOf(error: unknown): string {
-  return error instanceof Error ? (error.stack ?? error.message) : messageOf(error)
 }
 
 function ignore(): void {

@@ -1,6 +1,6 @@
 // A kernel that takes no more datagrams, since it looks for a neighbour that does not answer: they wait here, cost nothing
 // meanwhile, and leave in order. Loopback never says that it is full, so this needs a network of its own (unshare(1),
-// ip(8)); where that may not be made nothing is tested, which is said.
+// ip(8)).
 
 import { execFileSync, spawnSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -11,6 +11,7 @@ import { ipAddress } from '../../src/net/ip-addresses.ts'
 import { NativeDatagrams } from '../../src/net/native-datagrams.ts'
 import { Kind } from '../../src/net/rings.ts'
 import { nextTurn, until } from '../support/until.ts'
+import { where } from '../support/where.ts'
 
 const NEIGHBOUR = '10.9.9.2'
 /** More than the kernel's send buffer of a socket has room for. */
@@ -64,14 +65,13 @@ if (isInside) {
     await drained
     assert.is(socket.queuedBytes, 0)
   })
-} else if (newEngine !== null && canBeMade()) {
-  test('in a network of its own', () => {
+} else {
+  const isPossible = newEngine !== null && canBeMade()
+  where(isPossible, 'a network of its own, and the engine')('in a network of its own', () => {
     const env = { ...process.env, TEST_IN_NETWORK: 'its own' }
     const { status, stdout } = spawnSync('unshare', ['-rn', process.execPath, ...process.argv.slice(1)], { env })
     assert.is(status, 0, String(stdout))
   })
-} else {
-  test('no network can be made here, or there is no native engine: nothing is tested', () => undefined)
 }
 
 function makeNetwork(): void {

@@ -27,6 +27,7 @@ import { nodeEngine } from '../../src/net/node-engine.ts'
 import { Worker } from '../../src/worker.ts'
 import { Client, whereIs, withPath } from '../support/tcp.ts'
 import { rejects } from '../support/until.ts'
+import { withAddon } from '../support/where.ts'
 
 const bind = (address: string) => bindSocket(parseAddress(address))
 
@@ -115,9 +116,7 @@ test('of two that have bound and not listened, the second to listen fails and se
   })
 })
 
-test('with the addon who binds also listens: a second server is refused there, and who connects waits', async () => {
-  const { sys } = addon()
-  if (sys === null) return
+withAddon('who binds also listens: a second server is refused there, and who connects waits', async () => {
   await withPath(async (path) => {
     for (const address of ['tcp://127.0.0.1:0', 'tcp://[::1]:0', ...linkLocal(), `unix://${path}`]) {
       const bound = await bindSocket(parseAddress(address), 5)

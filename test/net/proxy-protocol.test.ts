@@ -33,6 +33,7 @@ for (const [line, ends] of [
     'PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 0',
     ['ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff', 65535, 'ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff', 0],
   ],
+  ['PROXY TCP6 2001:DB8:0:0::1 ::FFFF:1.2.3.4 1 2', ['2001:db8::1', 1, '::ffff:1.2.3.4', 2]],
   ['PROXY UNKNOWN', null],
   ['PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535', null],
 ] as const) {

@@ -6,10 +6,10 @@ import net from 'node:net'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { addon } from '../../src/addon.ts'
 import { atLength, caseTest, longTest } from '../support/length.ts'
 import { ask, Client, echo, inSandbox, portOf, type Sandbox, workersOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
+import { where, withAddon } from '../support/where.ts'
 
 /** A server of this process, on a port of its own choice when that is 0. */
 async function occupy(
@@ -94,9 +94,9 @@ test('a host that nobody knows is refused', async () => {
   await inSandbox((box) => refused(box, 'text://no-such-host.invalid:0', /getaddrinfo no-such-host\.invalid: E/))
 })
 
-test('a port of the system is refused to who may not have it', async () => {
-  const first = Number(readFileSync('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'utf8'))
-  if (first <= 1) return // every port is free for everyone here: nothing to refuse
+const firstFree = Number(readFileSync('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'utf8'))
+
+where(firstFree > 1, 'ports of the system')('a port of the system is refused to who may not have it', async () => {
   await inSandbox(async (box) => {
     const module = box.file('app.js', echo(1, '', 'text://127.0.0.1:1'))
     const drop = process.getuid?.() === 0 ? ['--bounding-set=-net_bind_service', '--inh-caps=-all'] : []
@@ -120,8 +120,7 @@ test('a second group without an address takes the first one down with it', async
   })
 })
 
-test("with the addon a port is a master's from its bind on: another one is told so at once, and who connects waits", async () => {
-  if (addon().sys === null) return
+withAddon("a port is a master's from its bind on: another one is told so at once, and who connects waits", async () => {
   await inSandbox(async (box) => {
     const { port, close } = await occupy({ host: '127.0.0.1', port: 0 })
     await close()

@@ -9,6 +9,7 @@ import { addon } from '../../src/addon.ts'
 import { longTest } from '../support/length.ts'
 import { ask, echo, inSandbox, portOf, type Sandbox } from '../support/server.ts'
 import { until } from '../support/until.ts'
+import { isRoot, where } from '../support/where.ts'
 
 /** What the server answers to these bytes, until it closes. */
 function send(box: Sandbox, bytes: string): Promise<string> {
@@ -84,27 +85,30 @@ longTest('clients that take no answer, or say nothing, cost no descriptor for lo
   })
 })
 
-test("another user is refused by the kernel's word, whatever the rights of the files are", async () => {
-  if (process.getuid?.() !== 0 || addon().sys === null) return // it takes root to be two users; without the addon the rights decide
-  await inSandbox(async (box) => {
-    const { pid } = await box.start(box.file('app.js', echo(1)))
-    for (const folder of [join(box.runDir, '..'), box.runDir]) chmodSync(folder, 0o777)
-    chmodSync(join(box.runDir, 'control.sock'), 0o777)
-    const stop = JSON.stringify({ command: 'stop', isGraceful: false })
-    const target = `UNIX-CONNECT:${join(box.runDir, 'control.sock')}`
-    const nobody = box.spawn('socat', ['-t', '5', '-', target], {
-      uid: 65_534,
-      gid: 65_534,
-      stdio: ['pipe', 'pipe', 'pipe'],
+// It takes root to be two users; without the addon the rights decide.
+where(isRoot && addon().sys !== null, 'root and the addon')(
+  "another user is refused by the kernel's word, whatever the rights of the files are",
+  async () => {
+    await inSandbox(async (box) => {
+      const { pid } = await box.start(box.file('app.js', echo(1)))
+      for (const folder of [join(box.runDir, '..'), box.runDir]) chmodSync(folder, 0o777)
+      chmodSync(join(box.runDir, 'control.sock'), 0o777)
+      const stop = JSON.stringify({ command: 'stop', isGraceful: false })
+      const target = `UNIX-CONNECT:${join(box.runDir, 'control.sock')}`
+      const nobody = box.spawn('socat', ['-t', '5', '-', target], {
+        uid: 65_534,
+        gid: 65_534,
+        stdio: ['pipe', 'pipe', 'pipe'],
+      })
+      nobody.process.stdin?.end(`${stop}\n`)
+      await nobody.ended
+      assert.is(nobody.stdout, '{"ok":false,"message":"uid 65534 may not command this server"}\n')
+      assert.match(box.log(), /control: a process of uid 65534 asked/)
+      assert.is(JSON.parse(await send(box, '{"command":"status"}\n')).pid, pid)
+      chmodSync(box.runDir, 0o700)
+      await box.stop()
     })
-    nobody.process.stdin?.end(`${stop}\n`)
-    await nobody.ended
-    assert.is(nobody.stdout, '{"ok":false,"message":"uid 65534 may not command this server"}\n')
-    assert.match(box.log(), /control: a process of uid 65534 asked/)
-    assert.is(JSON.parse(await send(box, '{"command":"status"}\n')).pid, pid)
-    chmodSync(box.runDir, 0o700)
-    await box.stop()
-  })
-})
+  },
+)
 
 test.run()

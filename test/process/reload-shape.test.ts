@@ -19,6 +19,7 @@ import {
   workersOf,
 } from '../support/server.ts'
 import { until } from '../support/until.ts'
+import { isRoot, where } from '../support/where.ts'
 
 test('counts, groups, names and addresses are followed', async () => {
   await inSandbox(async (box) => {
@@ -263,8 +264,11 @@ test('an address that is given up refuses at once, while its last handler still 
   })
 })
 
-longTest('a Unix socket follows the user who serves it; what a person changed by hand stays', async () => {
-  if (process.getuid?.() !== 0) return // it takes root, and another user
+where(
+  isRoot,
+  'root',
+  longTest,
+)('a Unix socket follows the user who serves it; what a person changed by hand stays', async () => {
   await inSandbox(async (box) => {
     const path = join(box.directory, 's.sock')
     const program = (user: string) => echo(1, `worker.user = '${user}'`, `unix://${path}`)

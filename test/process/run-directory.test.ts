@@ -18,8 +18,8 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { assertClean, echo, inSandbox, type Sandbox, succeeded } from '../support/server.ts'
 import { until } from '../support/until.ts'
+import { asRoot, isRoot } from '../support/where.ts'
 
-const isRoot = process.getuid?.() === 0
 const NOBODY = 65_534
 
 function modeOf(path: string): string {
@@ -90,8 +90,7 @@ test('one of another user is refused', async () => {
   })
 })
 
-test('one under a folder that another user made for us is refused: he could replace it', async () => {
-  if (!isRoot) return // it takes another user
+asRoot('one under a folder that another user made for us is refused: he could replace it', async () => {
   await inSandbox(async (box) => {
     const trap = join(box.directory, 'millrace-0')
     mkdirSync(trap, { mode: 0o777 })
@@ -165,8 +164,7 @@ test('a session directory that cannot be used is passed over, by every command',
   })
 })
 
-test('a session directory of somebody else, as `su` leaves it, is passed over', async () => {
-  if (!isRoot) return // it takes root, and another user
+asRoot('a session directory of somebody else, as `su` leaves it, is passed over', async () => {
   await inSandbox(async (box) => {
     const session = join(box.directory, 'session')
     mkdirSync(session)
@@ -176,8 +174,7 @@ test('a session directory of somebody else, as `su` leaves it, is passed over', 
   })
 })
 
-test('a user without a session has one under the temporary directory, also where root has been before', async () => {
-  if (!isRoot) return // it takes root, and another user
+asRoot('a user without a session has one under the temporary directory, also where root has been before', async () => {
   await inSandbox(async (box) => {
     mkdirSync('/run/millrace', { recursive: true, mode: 0o700 })
     // A copy that the other user can read, wherever this repository is.

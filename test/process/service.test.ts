@@ -9,6 +9,7 @@ import { caseTest } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
 import { Client, echo, inSandbox, portOf, type Sandbox, startFile, succeeded } from '../support/server.ts'
 import { until } from '../support/until.ts'
+import { asRoot, isRoot, where } from '../support/where.ts'
 
 test('the banner and status say which addon is at work, or why none', async () => {
   await inSandbox(async (box) => {
@@ -35,8 +36,7 @@ test('without the addon what is left undone for a service is said, once', async 
   })
 })
 
-test('without the addon a first process says that it takes no orphans', async () => {
-  if (process.getuid?.() !== 0) return // it takes a namespace
+asRoot('without the addon a first process says that it takes no orphans', async () => {
   await inSandbox(async (box) => {
     box.env.MILLRACE_ADDON = 'none'
     const start = [process.execPath, startFile, 'start', box.file('app.js', echo(1))]
@@ -60,40 +60,39 @@ for (const [how, addonName, command] of [
   ['the file itself, which becomes the master', undefined, (module: string) => [module, 'start']],
   ['the file itself, a thin parent without the addon', 'none', (module: string) => [module, 'start']],
 ] as const) {
-  caseTest(how === 'the master itself')(
-    `SIGTERM to the first process of a container loses nothing: ${how}`,
-    async () => {
-      if (process.getuid?.() !== 0) return // it takes a namespace
-      await inSandbox(async (box) => {
-        box.env.MILLRACE_ADDON = addonName ?? box.env.MILLRACE_ADDON
-        const slow = `import { existsSync } from 'node:fs'
+  where(
+    isRoot,
+    'root',
+    caseTest(how === 'the master itself'),
+  )(`SIGTERM to the first process of a container loses nothing: ${how}`, async () => {
+    await inSandbox(async (box) => {
+      box.env.MILLRACE_ADDON = addonName ?? box.env.MILLRACE_ADDON
+      const slow = `import { existsSync } from 'node:fs'
         Worker.stopTimeout = 0.1
         worker.onMessage = async (connection, line) => {
           while (!existsSync('${box.directory}/go')) await new Promise((resolve) => setTimeout(resolve, 10))
           connection.send(line)
         }`
-        const server = box.spawn('unshare', [...NAMESPACE, ...command(box.file('app.js', echo(1, slow)))])
-        await server.says(/Press Ctrl\+C/)
-        const client = await Client.connect(portOf(await box.status()))
-        client.send('hello')
-        await until(async () => (await box.status()).totals.messagesIn === 1)
-        process.kill(firstProcess(box), 'SIGTERM')
-        const { uptimeMs } = await until(async () => {
-          const status = await box.status()
-          return status.state === 'stopping' && status
-        })
-        await until(async () => (await box.status()).uptimeMs > uptimeMs + 700) // stopTimeout and the kill after it are over
-        box.file('go', '')
-        assert.is(await client.line(), 'hello')
-        client.close()
-        assert.is((await server.ended).code, 0)
+      const server = box.spawn('unshare', [...NAMESPACE, ...command(box.file('app.js', echo(1, slow)))])
+      await server.says(/Press Ctrl\+C/)
+      const client = await Client.connect(portOf(await box.status()))
+      client.send('hello')
+      await until(async () => (await box.status()).totals.messagesIn === 1)
+      process.kill(firstProcess(box), 'SIGTERM')
+      const { uptimeMs } = await until(async () => {
+        const status = await box.status()
+        return status.state === 'stopping' && status
       })
-    },
-  )
+      await until(async () => (await box.status()).uptimeMs > uptimeMs + 700) // stopTimeout and the kill after it are over
+      box.file('go', '')
+      assert.is(await client.line(), 'hello')
+      client.close()
+      assert.is((await server.ended).code, 0)
+    })
+  })
 }
 
-test('the first process of a container ends with the code that says why it could not start', async () => {
-  if (process.getuid?.() !== 0) return // it takes a namespace
+asRoot('the first process of a container ends with the code that says why it could not start', async () => {
   await inSandbox(async (box) => {
     const start = box.spawn('unshare', [
       ...NAMESPACE,
@@ -108,8 +107,7 @@ test('the first process of a container ends with the code that says why it could
 })
 
 if (addon().sys !== null) {
-  test('as process 1 the master takes the orphans of other programs', async () => {
-    if (process.getuid?.() !== 0) return // it takes a namespace
+  asRoot('as process 1 the master takes the orphans of other programs', async () => {
     await inSandbox(async (box) => {
       const orphaning = `import { spawn } from 'node:child_process'
         worker.onWorkerStart = () => { spawn('sh', ['-c', '(sleep 1; exit 3) & exit 0']) }`

@@ -14,6 +14,7 @@ import { caseTest, longTest } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
 import { inSandbox, portOf, type Sandbox, workersOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
+import { asRoot } from '../support/where.ts'
 
 const authority = new Authority()
 test.after(() => authority.remove())
@@ -295,8 +296,7 @@ test('a certificate that changes is served after a reload, and who is connected 
   })
 })
 
-test('a key that only root may read serves a worker that is nobody', async () => {
-  if (process.getuid?.() !== 0) return // it takes root
+asRoot('a key that only root may read serves a worker that is nobody', async () => {
   await inSandbox(async (box) => {
     const keyFile = join(box.directory, 'root.key')
     copyFileSync(localhost.keyFile, keyFile)

@@ -33,8 +33,9 @@ function onAllSides(
   title: string,
   use: (box: Sandbox, side: Side) => Promise<void>,
   where: 'sides differ' | 'sides agree' = 'sides agree',
+  sides = SIDES,
 ): void {
-  for (const side of SIDES) {
+  for (const side of sides) {
     const isEveryDay = side === SIDES[0] || where === 'sides differ'
     caseTest(isEveryDay)(`${title} (${side.name})`, async () => {
       await inSandbox(async (box) => {
@@ -212,28 +213,33 @@ onAllSides(
   'sides differ',
 )
 
-onAllSides('where processes overlap, a reload under fire leaves no datagram without an answer', async (box, side) => {
-  if (!canShare(side)) return // the port is nobody's for the time of a start: see the receipt's note above
-  const path = box.file('app.js', app(2))
-  const port = portOf(await box.start(path))
-  let isOver = false
-  let lost = 0
-  let asked = 0
-  const fire = (async () => {
-    while (!isOver) {
-      asked++
-      if ((await ask(port, 'x', 2_000)) === null) lost++
-    }
-  })()
-  for (let n = 0; n < 3; n++) await box.operate({ command: 'reload' })
-  isOver = true
-  await fire
-  assert.ok(asked > 20, `only ${asked} asked`)
-  // One that the kernel queued to the old socket between its last read and its close cannot be saved; a shared socket has
-  // one queue, which outlives them all.
-  assert.ok(lost <= (side === NATIVE ? 0 : 1), `${lost} of ${asked} lost`)
-  await box.stop()
-})
+// Else the port is nobody's for the time of a start: see the receipt's note above.
+onAllSides(
+  'where processes overlap, a reload under fire leaves no datagram without an answer',
+  async (box, side) => {
+    const path = box.file('app.js', app(2))
+    const port = portOf(await box.start(path))
+    let isOver = false
+    let lost = 0
+    let asked = 0
+    const fire = (async () => {
+      while (!isOver) {
+        asked++
+        if ((await ask(port, 'x', 2_000)) === null) lost++
+      }
+    })()
+    for (let n = 0; n < 3; n++) await box.operate({ command: 'reload' })
+    isOver = true
+    await fire
+    assert.ok(asked > 20, `only ${asked} asked`)
+    // One that the kernel queued to the old socket between its last read and its close cannot be saved; a shared socket has
+    // one queue, which outlives them all.
+    assert.ok(lost <= (side === NATIVE ? 0 : 1), `${lost} of ${asked} lost`)
+    await box.stop()
+  },
+  'sides agree',
+  SIDES.filter(canShare),
+)
 
 onAllSides('stop -g waits for a handler, stop only as long as it may', async (box) => {
   const path = box.file('app.js', app(1))

@@ -138,6 +138,14 @@ test('a skip that was not announced fails, an announced one does not', async () 
   assertFails(await runner({ 'a.test.js': passing }, '--skips', '1'), /0 skipped, but 1 announced/)
 })
 
+test('a skip that tells what the machine lacks is counted, and needs no announcement', async () => {
+  const text = `${head}test('fine', () => {})\ntest.skip('elsewhere', () => {})\ntest.run()\nprocess.once('exit', () => console.log('  Lacking a moon: 1'))\n`
+  const outcome = await runner({ 'a.test.js': text })
+  assert.is(outcome.code, 0, outcome.stdout)
+  assert.match(outcome.stdout, /^1 skipped, since this machine lacks a moon$/m)
+  assert.is(closingLine(outcome), '1 passed, 0 failed, 1 skipped')
+})
+
 test('test.only is a skip of the others', async () => {
   const text = `${head}test('left out', () => {})\ntest.only('fine', () => {})\ntest.run()\n`
   assertFails(await runner({ 'a.test.js': text }), /1 skipped, but 0 announced/)

@@ -1,0 +1,32 @@
+// What not every machine has: a test that needs it is skipped there, and scripts/test.mjs, which reads the lines that are
+// printed at the end, counts it and says what was lacking.
+
+import { test } from 'uvu'
+import { addon } from '../../src/addon.ts'
+
+type Add = (title: string, use: () => unknown) => void
+
+const lacking = new Map<string, number>()
+
+/** For tests of machines that have `what`; `add` is how such a test is added there. */
+export function where(has: boolean, what: string, add: Add = everyDay): Add {
+  return has ? add : (title) => skip(title, what)
+}
+
+function everyDay(title: string, use: () => unknown): void {
+  test(title, async () => void (await use()))
+}
+
+function skip(title: string, what: string): void {
+  if (lacking.size === 0) process.once('exit', tell)
+  lacking.set(what, (lacking.get(what) ?? 0) + 1)
+  test.skip(title)
+}
+
+function tell(): void {
+  for (const [what, count] of lacking) console.log(`  Lacking ${what}: ${count}`)
+}
+
+export const isRoot = process.getuid?.() === 0
+export const asRoot = where(isRoot, 'root')
+export const withAddon = where(addon().sys !== null, 'the addon')

@@ -194,6 +194,30 @@ function repositoryFiles(directory = '.'): string[] {
     })
 }
 
+/** Between processes of one server: no user's code sees them. */
+const OWN_CODES = ['ERR_INHERITANCE', 'ERR_MESH_FRAME', 'ERR_MESH_HANDSHAKE', 'ERR_STRANGER']
+
+test('every code of an error that users meet is in the table of the README', () => {
+  const [, table = ''] = /^## Errors$([\s\S]*?)^## /m.exec(text('README.md')) ?? []
+  const told = new Set<string>()
+  let last = ''
+  for (const [, word = ''] of table.matchAll(/`(ERR_[A-Z0-9_]+|_[A-Z0-9_]+)`/g)) {
+    const code = word.startsWith('_') ? last.replace(/_[A-Z0-9]+$/, word) : word // `ERR_SHARED_NAME`, `_KEY`
+    told.add(code)
+    if (!word.startsWith('_')) last = code
+  }
+  const thrown = shipped.flatMap((path) =>
+    [...text(path).matchAll(/\b(?:Usage|Protocol|Abort|Peer)Error\(\s*'(ERR_[A-Z0-9_]+)'/g)].map(
+      ([, code = '']) => code,
+    ),
+  )
+  assert.ok(thrown.length > 100)
+  assert.equal(
+    thrown.filter((code) => !told.has(code) && !OWN_CODES.includes(code)),
+    [],
+  )
+})
+
 test('the rules see what they are for', () => {
   for (const source of ['let a: any', 'f(a as any)', 'let a: Map<string, any>', 'const a: Set<any> = b']) {
     assert.is(anyTypes(tokensOf(source)).length, 1, source)

@@ -44,7 +44,7 @@ Outcome become_reaper() { return Outcome::fail(ENOTSUP, "prctl"); }
 
 /**
  * waitid tells of one dead child at a time and of the same one again when it is left: so what lies behind a known one is
- * found through /proc by the caller's next call, after libuv has taken its own.
+ * found by the caller's next call, after libuv has taken its own.
  */
 Result<std::vector<Reaped>> reap(const std::vector<int>& known, size_t most) {
   std::vector<Reaped> reaped;

@@ -12,7 +12,7 @@
 
 namespace millrace {
 
-/** What happened to a slot. The same numbers stand in src/net/native-engine.ts. */
+/** What happened to a slot. The same numbers stand in src/net/rings.ts. */
 enum class Kind : int32_t {
   /** `a`: offset of an AddressPair in the receive buffer, `b`: the listener's slot. */
   Accepted = 1,

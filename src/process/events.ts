@@ -50,7 +50,7 @@ export type ServerEvent =
   /** Somebody who follows was too slow: so many events before this one did not reach him. */
   | { readonly type: 'lost'; readonly count: number }
 
-/** What somebody asks of a running server (but `recycle`: a process has reached a limit, and another takes its place), and takes its time: one at a time, each begins and ends. */
+/** What somebody asks of a running server (but `recycle`: a process has reached a limit, and another takes its place), and takes its time: one at a time. Each begins and ends, but for `recycle`, which is receipts alone. */
 export type Operation = 'recycle' | 'reload' | 'scale' | 'stop' | 'start' | 'restart' | 'upgrade'
 
 /** The steps of an operation. `groups` names those it is about; empty: all. */

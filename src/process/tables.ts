@@ -1,4 +1,4 @@
-// Status, connections and receipts as people read them: Workerman's columns, fixed-width, without colour. Names come
+// Status, connections and receipts as people read them: Workerman's columns, fixed-width. Names come
 // from user code and may come from another user's server: control characters do not reach the terminal.
 
 import type { Counters } from '../counters.ts'

@@ -4,7 +4,7 @@
 import { ClientHost } from './client-host.ts'
 import { Connection } from './connection.ts'
 import type { ConnectionCallbacks, ProtocolCallbacks } from './connection-host.ts'
-import { NO_SOCKET } from './connection-state.ts'
+import { NO_SOCKET, State } from './connection-state.ts'
 import { kConnect, kConnected, kConnectFailed, kFull, kRefuse, kReset, kSecure } from './connection-symbols.ts'
 import { codeOf, SystemError, UsageError } from './errors.ts'
 import { Backoff } from './loop/backoff.ts'
@@ -110,9 +110,9 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
 
   /** Begins to connect. Once it has begun, nothing happens. */
   connect(): void {
-    if (this.getStatus() === CLOSED)
+    if (this.getStatus() === State.Closed)
       this.reconnect(0) // in a turn of its own: `onClose` may be what calls
-    else if (this.getStatus() === INITIAL) this.#begin()
+    else if (this.getStatus() === State.Initial) this.#begin()
   }
 
   /**
@@ -131,7 +131,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
 
   cancelReconnect(): void {
     clearTimeout(this.#reconnectTimer)
-    this.#isExpected = this.getStatus() === INITIAL
+    this.#isExpected = this.getStatus() === State.Initial
     if (!this.#isExpected) this.#forget()
   }
 
@@ -161,10 +161,10 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
 
   override destroy(): void {
     clearTimeout(this.#reconnectTimer)
-    this.#isExpected = this.getStatus() === INITIAL
+    this.#isExpected = this.getStatus() === State.Initial
     this.#forget()
     this.#dialing?.abort(abandoned())
-    if (this.getStatus() !== INITIAL) super.destroy()
+    if (this.getStatus() !== State.Initial) super.destroy()
   }
 
   /** Goes on under TLS, as STARTTLS does. See `Connection.startTls`. */
@@ -189,7 +189,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
 
   get #isWaiting(): boolean {
     const status = this.getStatus()
-    return status < ESTABLISHED || (status === CLOSED && this.#isExpected)
+    return status < State.Established || (status === State.Closed && this.#isExpected)
   }
 
   #wait(message: OutOf<P> | Encoded, isRaw: boolean): boolean {
@@ -211,8 +211,8 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   }
 
   #connectAgain(): void {
-    if (this.getStatus() === CLOSED) this[kReset]()
-    if (this.getStatus() === INITIAL) this.#begin()
+    if (this.getStatus() === State.Closed) this[kReset]()
+    if (this.getStatus() === State.Initial) this.#begin()
   }
 
   #begin(): void {
@@ -282,10 +282,6 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     Reflect.set(this, key, value)
   }
 }
-
-const INITIAL = 0
-const ESTABLISHED = 2
-const CLOSED = 16
 
 /** During a handshake nothing else happens. */
 const NO_EVENTS: SocketEvents = {

@@ -4,6 +4,7 @@
 import { ClientHost } from './client-host.ts'
 import { Connection } from './connection.ts'
 import type { ConnectionCallbacks } from './connection-host.ts'
+import { STATUS, State } from './connection-state.ts'
 import { DatagramInbox } from './datagram-inbox.ts'
 import { DatagramPeer, kDeliver, kReport, kTransmit } from './datagram-peer.ts'
 import { type SystemError, UsageError } from './errors.ts'
@@ -25,23 +26,6 @@ export interface AsyncUdpOptions<A extends string, P>
   maxDatagramsInFlight?: number
   /** How many datagrams may wait behind them; what comes then is dropped. Default: 64. */
   maxQueuedMessages?: number
-}
-
-const enum State {
-  Initial = 0,
-  Connecting = 1,
-  Established = 2,
-  /** Told to close while it connects: what was sent until then still goes. */
-  Closing = 8,
-  Closed = 16,
-}
-
-const STATUS: Record<State, string> = {
-  [State.Initial]: 'INITIAL',
-  [State.Connecting]: 'CONNECTING',
-  [State.Established]: 'ESTABLISHED',
-  [State.Closing]: 'CLOSING',
-  [State.Closed]: 'CLOSED',
 }
 
 /** Of the inbox only the first counts: no stream, no silence, and its own bounds. */
@@ -71,7 +55,7 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
   readonly #host: string
   readonly #port: number
   readonly #inbox: DatagramInbox
-  #state = State.Initial
+  #state: State = State.Initial
   #client: DatagramClient | null = null
   #unsent: Unsent[] = []
   #unsentBytes = 0

@@ -20,7 +20,7 @@ export interface LeaverRole {
 
 /** What is shown of holds: there may be one per upload, and the master hears of them each second, on a bounded line. */
 const SHOWN_REASONS = 5
-const LONGEST_REASON = 100
+const LONGEST_WORK = 100
 
 export class Departure {
   readonly #worker: Leaver
@@ -52,7 +52,7 @@ export class Departure {
 
   /** It is not over until this is released. */
   hold(why: string): Hold {
-    const token = { why: String(why).slice(0, LONGEST_REASON) }
+    const token = { why: String(why).slice(0, LONGEST_WORK) }
     this.#holds.add(token)
     const release = () => {
       if (this.#holds.delete(token)) this.look()

@@ -2,6 +2,7 @@
 // it. It may be kept, to send to that peer later. Closing it closes nothing but itself: the socket is everybody's.
 
 import type { ConnectionCallbacks } from './connection-host.ts'
+import { STATUS, State } from './connection-state.ts'
 import type { InboxHost } from './datagram-inbox.ts'
 import { DatagramPeer, kDeliver, kTransmit } from './datagram-peer.ts'
 import type { AnyProtocol, Encoded } from './protocol.ts'
@@ -51,8 +52,8 @@ export class UdpConnection<Out = unknown> extends DatagramPeer<Out> {
   getStatus(raw?: true): number
   getStatus(raw: false): string
   getStatus(raw = true): number | string {
-    if (raw) return this.#isClosed ? 16 : 2
-    return this.#isClosed ? 'CLOSED' : 'ESTABLISHED'
+    const state = this.#isClosed ? State.Closed : State.Established
+    return raw ? state : STATUS[state]
   }
 
   getRemoteIp(): string {

@@ -74,7 +74,7 @@ export type StampedEvent = { readonly seq: number; readonly time: string } & Ser
 /** So many are kept for who comes later. */
 const KEPT = 200
 /** Characters of a reason: the whole of it is in the log. */
-const LONGEST_REASON = 4000
+const LONGEST_EVENT_REASON = 4000
 
 export class Events {
   #seq = 0
@@ -102,6 +102,6 @@ export class Events {
 }
 
 function shortened(event: ServerEvent): ServerEvent {
-  if (!('reason' in event) || event.reason.length <= LONGEST_REASON) return event
-  return { ...event, reason: `${event.reason.slice(0, LONGEST_REASON)}...` }
+  if (!('reason' in event) || event.reason.length <= LONGEST_EVENT_REASON) return event
+  return { ...event, reason: `${event.reason.slice(0, LONGEST_EVENT_REASON)}...` }
 }

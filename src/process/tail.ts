@@ -35,7 +35,7 @@ function readAt(fd: number, position: number, length: number): Buffer {
 }
 
 /** Reads what is appended to the file at a path, whichever file that is. */
-export class Tail {
+export class FileTail {
   readonly #path: string
   readonly #onLine: (line: string) => void
   #fd = -1

@@ -15,9 +15,9 @@ import type { Tail } from './logbook.ts'
 import { type FromChild, LONGEST_REASON, LONGEST_STOP_MS, type Report, type SocketFailure } from './messages.ts'
 import { type Child, onceEnded, onceUnstarted } from './spawn.ts'
 
-export type WorkerState = 'starting' | 'ready' | 'retiring' | 'stopping' | 'gone'
+export type HandleState = 'starting' | 'ready' | 'retiring' | 'stopping' | 'gone'
 
-const EDGES: Record<WorkerState, readonly WorkerState[]> = {
+const EDGES: Record<HandleState, readonly HandleState[]> = {
   starting: ['ready', 'stopping', 'gone'],
   ready: ['retiring', 'stopping', 'gone'],
   retiring: ['stopping', 'gone'],
@@ -55,7 +55,7 @@ export interface WorkerExitInfo {
   readonly aliveMs: number
 }
 
-export interface ConnectionPage {
+export interface OwnConnections {
   readonly rows: readonly ConnectionRow[]
   readonly hasMore: boolean
 }
@@ -77,7 +77,7 @@ export class WorkerHandle {
   onReady: (() => void) | null = null
   onGone: ((exit: WorkerExitInfo) => void) | null = null
   /** It is in another state now; of its end `onGone` tells. */
-  onMove: ((state: WorkerState) => void) | null = null
+  onMove: ((state: HandleState) => void) | null = null
   /** It serves no more, by its own will. */
   onLeaving: ((exitCode: number) => void) | null = null
   /** A report has come. */
@@ -98,7 +98,7 @@ export class WorkerHandle {
   readonly socket: BoundSocket | null
   readonly stuckTimeoutMs: number
   readonly meshAddress: string
-  state: WorkerState = 'starting'
+  state: HandleState = 'starting'
   /** When something was heard of it. */
   heardAt = now()
   report: Report = { counters: newCounters(), memory: 0, timers: 0, work: '', lagMs: 0, isInspected: false }
@@ -139,7 +139,7 @@ export class WorkerHandle {
   #lastTurn = 0
   /** Who waits until it is relieved, by that number. */
   readonly #relieved = new Map<number, () => void>()
-  #onPage: ((page: ConnectionPage) => void)[] = []
+  #onPage: ((page: OwnConnections) => void)[] = []
   #tellRetired!: () => void
   #tellGone!: (exit: WorkerExitInfo) => void
 
@@ -355,7 +355,7 @@ export class WorkerHandle {
   }
 
   /** Connections with an id over `after`, or null when the worker does not answer in time. */
-  connections(after: number, limit: number, timeoutMs: number): Promise<ConnectionPage | null> {
+  connections(after: number, limit: number, timeoutMs: number): Promise<OwnConnections | null> {
     if (this.state === 'gone') return Promise.resolve({ rows: [], hasMore: false })
     if (this.#onPage.length >= MOST_PAGES) return Promise.resolve(null)
     return new Promise((resolve) => {
@@ -373,7 +373,7 @@ export class WorkerHandle {
     return { ...addCounters(newCounters(), this.report.counters), connections: 0 }
   }
 
-  #move(to: WorkerState): void {
+  #move(to: HandleState): void {
     if (!EDGES[this.state].includes(to)) throw new Error(`a worker does not go from ${this.state} to ${to}`)
     this.state = to
     this.onMove?.(to)

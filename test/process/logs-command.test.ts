@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { isOf, toJson } from '../../src/process/commands/logs.ts'
-import { lastLines, Tail } from '../../src/process/tail.ts'
+import { FileTail, lastLines } from '../../src/process/tail.ts'
 import { ask, echo, inSandbox, portOf, succeeded, workersOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 
@@ -126,7 +126,7 @@ test('the end of a file is read in pieces, and what is appended over renames and
 
     writeFileSync(path, 'old\n')
     const said: string[] = []
-    const tail = new Tail(path, lastLines(path, 0, all)[1], (line) => said.push(line))
+    const tail = new FileTail(path, lastLines(path, 0, all)[1], (line) => said.push(line))
     appendFileSync(path, 'on')
     tail.look()
     appendFileSync(path, 'e\ntwo\n')

@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path'
 import { CommandError, Exit, noGroup } from '../exit-codes.ts'
 import { HELPERS } from '../logbook.ts'
 import { placesToAsk } from '../run-directory.ts'
-import { lastLines, Tail } from '../tail.ts'
+import { FileTail, lastLines } from '../tail.ts'
 import { ANY_WORDS, type Command } from './command.ts'
 import { untilSeen } from './follow.ts'
 import { type Line, linesOf, runDirOf } from './line.ts'
@@ -46,7 +46,7 @@ function readEnd(path: string, count: number, isMeant: (line: string) => boolean
 
 /** Prints what `shape` makes of each line; null is nothing. */
 async function follow(path: string, from: number, shape: (line: string) => string | null): Promise<Exit> {
-  const tail = new Tail(path, from, (line) => {
+  const tail = new FileTail(path, from, (line) => {
     const text = shape(line)
     if (text !== null) process.stdout.write(`${text}\n`)
   })

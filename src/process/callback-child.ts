@@ -1,30 +1,16 @@
-// The other side of callbacks.ts: evaluates the modules as describe does, then calls what the master asks for, one after the
-// other. What one throws is logged, and keeps no other from being called.
+// The other side of callbacks.ts: calls what the master asks for, one after the other. What one
+// throws is logged, and keeps no other from being called.
 
 import { stackOf } from '../errors.ts'
 import { log } from '../log.ts'
-import type { Channel } from './channel.ts'
-import { dieWithMaster, exitWhenSent, fail, prepare } from './child.ts'
-import { assume, lookUp } from './credentials.ts'
-import { evaluate } from './evaluate.ts'
-import { WorkerExit } from './exit-codes.ts'
 import { type Group, registry } from './group.ts'
-import { type CallbackBoot, type FromChild, isSameKey, keysOf, type MasterCall, type ToChild } from './messages.ts'
+import { type CallbackBoot, isSameKey, keysOf, type MasterCall } from './messages.ts'
+import { evaluateOnce, type Up } from './role-process.ts'
 
-export async function callBack(boot: CallbackBoot, channel: Channel<ToChild, FromChild>): Promise<void> {
-  channel.onClose = () => process.exit(WorkerExit.Ended)
-  prepare(boot)
-  process.on('uncaughtException', (error) => fail(channel, error))
-  try {
-    const given = lookUp(boot.user, boot.group)
-    if (given !== null) assume(given)
-    dieWithMaster()
-    const groups = await evaluate(boot.modules, boot.argv, channel)
+export function callBack(boot: CallbackBoot, channel: Up): Promise<void> {
+  return evaluateOnce(boot, channel, async (groups) => {
     for (const one of boot.calls) await call(one, groups)
-    exitWhenSent(channel, WorkerExit.Ended)
-  } catch (error) {
-    fail(channel, error)
-  }
+  })
 }
 
 async function call(one: MasterCall, groups: readonly Group[]): Promise<void> {

@@ -1,61 +1,28 @@
-// The roles of a child process that evaluate user code. `describe` reports what was declared and leaves; `worker`
-// serves one slot of one group until it is told to stop, its master is gone, or it fails.
+// A worker process: it serves one slot of one group until it is told to stop, its master is gone, or it fails.
 
-import { constants } from 'node:os'
-import { addon } from '../addon.ts'
-import { codeOf, messageOf, SystemError, stackOf, UsageError } from '../errors.ts'
-import { guardOutput, LimitedLog, log, logRecords, nameLog } from '../log.ts'
+import { SystemError, stackOf, UsageError } from '../errors.ts'
+import { LimitedLog, log, nameLog } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { Timer } from '../loop/timer.ts'
 import { Candidates } from './candidates.ts'
-import type { Channel } from './channel.ts'
-import { assume, lookUp } from './credentials.ts'
+import { assume } from './credentials.ts'
 import { evaluate } from './evaluate.ts'
 import { WorkerExit } from './exit-codes.ts'
-import { type Credentials, type Declaration, type GivenSocket, type Group, type PeerNews, registry } from './group.ts'
+import { type GivenSocket, type Group, type PeerNews, registry } from './group.ts'
 import { receiveSockets, standInRequest } from './handle-channel.ts'
 import { LoopLag } from './loop-lag.ts'
 import {
-  type DescribeBoot,
-  type FromChild,
   HEARTBEAT_MS,
   isSameKey,
   keysOf,
   LONGEST_REASON,
-  type ModuleBoot,
   mailboxesOf,
   type SocketFailure,
   type ToChild,
   type WorkerBoot,
 } from './messages.ts'
-import { inlineMore, withoutQuietInspector } from './node-flags.ts'
-
-type Up = Channel<ToChild, FromChild>
-
-export async function describe(boot: DescribeBoot, channel: Up): Promise<void> {
-  channel.onClose = () => process.exit(WorkerExit.Ended) // nobody waits for the answer
-  prepare(boot)
-  process.on('uncaughtException', (error) => fail(channel, error))
-  try {
-    const isGiven = boot.user !== '' || boot.group !== ''
-    const given = lookUp(boot.user, boot.group)
-    if (given !== null) assume(given)
-    dieWithMaster() // a change of user would clear it
-    const groups = await evaluate(boot.modules, boot.argv, channel)
-    const declarations = groups.map((group) => withCredentials(group.describe(), isGiven ? given : undefined))
-    const tlsFiles = groups.map((group) => group.readTlsFiles())
-    channel.send({ type: 'declared', groups: declarations, tlsFiles, settings: registry().settings })
-    exitWhenSent(channel, WorkerExit.Ended)
-  } catch (error) {
-    fail(channel, error)
-  }
-}
-
-/** Looked up here and not in the master: it takes a process that may try to be somebody else. `given` wins. */
-function withCredentials(declaration: Declaration, given: Credentials | null | undefined): Declaration {
-  const credentials = given === undefined ? lookUp(declaration.user, declaration.group) : given
-  return { ...declaration, credentials }
-}
+import { inlineMore } from './node-flags.ts'
+import { exitWhenSent, fail, prepare, type Up } from './role-process.ts'
 
 export async function work(boot: WorkerBoot, channel: Up): Promise<void> {
   const life = new WorkerLife(channel)
@@ -86,23 +53,6 @@ export async function work(boot: WorkerBoot, channel: Up): Promise<void> {
 function prepareForLoad(): void {
   isInspected()
   inlineMore()
-}
-
-/** A module that spins would not notice that the channel has closed. A worker has work to finish, and is not killed. */
-export function dieWithMaster(): void {
-  try {
-    addon().sys?.setParentDeathSignal(constants.signals.SIGKILL, process.ppid)
-  } catch (error) {
-    if (codeOf(error) !== 'ENOTSUP') throw error // macOS
-  }
-}
-
-/** What every process that evaluates user code does first. */
-export function prepare({ isLogPiped, engine }: ModuleBoot): void {
-  guardOutput()
-  if (isLogPiped) logRecords()
-  process.execArgv = withoutQuietInspector(process.execArgv)
-  if (engine !== undefined) Object.assign(registry(), { engine, isEngineGiven: true })
 }
 
 /** One worker process from its first message to its exit. */
@@ -313,24 +263,6 @@ function socketError({ code, syscall, address, message }: SocketFailure): Error 
   const error = syscall === '' ? new UsageError(code, message) : new SystemError(code, syscall, address)
   error.message = message // with what the master knows: who has the port
   return error
-}
-
-/** A SystemError is ours: a socket that cannot listen. The user's own EACCES is an error like any other. */
-export function fail(channel: Up, error: unknown): void {
-  const isAddress = error instanceof SystemError
-  const exitCode = isAddress ? WorkerExit.Address : WorkerExit.BootFailed
-  const message = isAddress ? messageOf(error) : stackOf(error)
-  channel.send({ type: 'failed', exitCode, message: message.slice(0, LONGEST_REASON) })
-  exitWhenSent(channel, exitCode)
-}
-
-/** Exits when the last message has left, or soon in any case. */
-export function exitWhenSent(channel: Up, exitCode: number): void {
-  const exit = () => process.exit(exitCode)
-  channel.onClose = exit
-  channel.end()
-  setTimeout(exit, 200).unref()
-  process.once('beforeExit', exit)
 }
 
 /** libuv reads a file for it: undefined when no descriptor is left (EMFILE), which must not end a worker. */

@@ -2,7 +2,8 @@
 
 import { callBack } from './callback-child.ts'
 import type { Channel } from './channel.ts'
-import { describe, work } from './child.ts'
+import { work } from './child.ts'
+import { describe } from './describe-child.ts'
 import { registry } from './group.ts'
 import type { CallbackBoot, DescribeBoot, FromChild, ToChild, WorkerBoot } from './messages.ts'
 

@@ -9,7 +9,7 @@ import { codeOf, messageOf } from '../errors.ts'
 import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { fileId } from '../net/bound-socket.ts'
-import { isCode, isSkipped } from './code-files.ts'
+import { isCode, isSkipped } from './diff.ts'
 
 /** A change is over when nothing has happened for this long: a save is several events, a checkout or a build thousands. */
 const QUIET_MS = 100

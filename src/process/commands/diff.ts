@@ -2,8 +2,7 @@
 
 import { readdirSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { isCode, isSkipped } from '../code-files.ts'
-import type { Comparison, Difference } from '../diff.ts'
+import { type Comparison, type Difference, isCode, isSkipped } from '../diff.ts'
 import { Exit } from '../exit-codes.ts'
 import { realPathOf } from '../run-directory.ts'
 import type { Paint } from '../style.ts'

@@ -10,7 +10,7 @@ import { codeOf, SystemError, UsageError } from './errors.ts'
 import { Backoff } from './loop/backoff.ts'
 import { now } from './loop/clock.ts'
 import { deadlines } from './loop/deadlines.ts'
-import { authorityOf, isSecureScheme, parseTarget, type Target } from './net/address.ts'
+import { authorityOf, isSecureScheme, parseTarget, type Target, usualPort } from './net/address.ts'
 import { chooseEngine } from './net/engines.ts'
 import { type ClientTlsOptions, TlsClient } from './net/tls.ts'
 import { registry } from './process/group.ts'
@@ -93,7 +93,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     const { protocol, maxPackageSize, maxSendBufferSize, idleTimeoutMs, maxInFlight, maxQueuedMessages, ...own } =
       settings
     const isSecure = settings.transport === 'ssl' || isSecureScheme(address)
-    const target = parseTarget(address, isSecure ? 443 : 80)
+    const target = parseTarget(address, usualPort(address, isSecure))
     const host = new ClientHost({
       maxPackageSize: maxPackageSize ?? Connection.defaultMaxPackageSize,
       maxSendBufferSize: maxSendBufferSize ?? Connection.defaultMaxSendBufferSize,

@@ -5,6 +5,7 @@
 // It is long because it is one object: an object per concern, each with a way back, would double what an idle
 // connection weighs, and there may be a hundred thousand of them.
 
+import { AsyncResource } from 'node:async_hooks'
 import { type CodecTimer, clearTimers, forgetTimer, kExpire, setTimer } from './codec-timers.ts'
 import {
   type ConnectionCallbacks,
@@ -118,6 +119,7 @@ let burstStart = 0
 let burst = 0
 
 const errors = new LimitedLog()
+const neutral = new AsyncResource('millrace.resume')
 let lastId = 0
 
 // biome-ignore lint/correctness/noUnusedVariables: a merged interface repeats the class's parameters
@@ -329,7 +331,11 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   resumeRecv(): void {
-    this.#start(Stop.User)
+    if ((this.#stops & Stop.User) === 0) return
+    const isWaiting = this.#queue.length > 0 || this.#held !== null || this.#is(Bit.Stopped)
+    if (!isWaiting || this.#is(Bit.InCodec)) return this.#start(Stop.User)
+    // What waited is nobody's but its own: it does not see what the caller has put into an AsyncLocalStorage, nor he what it does.
+    neutral.runInAsyncScope(() => new AsyncResource('millrace.resumed')).runInAsyncScope(() => this.#start(Stop.User))
   }
 
   /**
@@ -1217,11 +1223,11 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #hasMoreToSay(reason: 'closed' | 'handler' | 'timeout', error?: unknown): boolean {
     if (this.#state !== State.Established || this.#is(Bit.LastWord) || this.#codec.closing === undefined) return false
     this.#bits |= Bit.LastWord
-    this.#queue = NONE
     let isMore = false
     this.#guard(() => {
       isMore = this.#codec.closing?.(reason, error) === true
     })
+    this.#queue = NONE // not before: the codec asks whether somebody waits
     return isMore
   }
 
@@ -1515,6 +1521,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
     hasQueued(bytes: number): boolean {
       return this.#connection.#socket.hasQueued(bytes)
+    }
+
+    get hasUndelivered(): boolean {
+      return this.#connection.#queue.length > 0
     }
 
     #isCurrent(): boolean {

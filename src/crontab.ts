@@ -4,7 +4,7 @@
 
 import { createRequire } from 'node:module'
 import type { Cron } from 'croner'
-import { messageOf, UsageError } from './errors.ts'
+import { checkOptions, messageOf, UsageError } from './errors.ts'
 import { registry } from './process/group.ts'
 import { sharedCounter } from './shared/shared-counter.ts'
 import { Ticking } from './ticking.ts'
@@ -37,8 +37,8 @@ let lastId = 0
  * Make it in `onWorkerStart`: it fires in the process that made it, from when that is its slot's only one until it leaves;
  * so a reload fires no tick twice. Outside of a worker it never fires.
  * **Order**: a tick that comes while the callback of the one before has not settled is skipped and logged.
- * **Errors**: what the callback throws surfaces as an uncaught exception, as a Timer's does.
- * **Throws** `ERR_CRONTAB_RULE`, `ERR_CRONTAB_OPTION`, `ERR_LEADER_NAME`, and `ERR_NO_CRONER` without `npm install croner`.
+ * **Errors**: as of a Timer: what the callback throws is an uncaught exception, a promise of its that rejects an unhandled rejection.
+ * **Throws** `ERR_CRONTAB_RULE`, `ERR_CRONTAB_OPTION`, `ERR_UNKNOWN_OPTION`, `ERR_LEADER_NAME`, and `ERR_NO_CRONER` without `npm install croner`.
  */
 export class Crontab {
   readonly #id = ++lastId
@@ -60,9 +60,10 @@ export class Crontab {
     if (candidates === null) this.#end = async () => undefined
     else if (singleton) {
       const noted = sharedCounter(`crontab ${name}`)
-      const run = async (signal: AbortSignal) => new Ticking(times, callback, signal, noted).begin(settings.missed)
+      const run = async (signal: AbortSignal) =>
+        new Ticking(times, callback, signal, noted, name).begin(settings.missed)
       this.#end = candidates.add(`crontab ${name}`, run)
-    } else this.#end = candidates.addOwn((signal) => new Ticking(times, callback, signal, null).begin())
+    } else this.#end = candidates.addOwn((signal) => new Ticking(times, callback, signal, null, name || rule).begin())
     all.set(this.#id, this)
   }
 
@@ -100,7 +101,17 @@ export class Crontab {
   }
 }
 
-function check(callback: unknown, { name = '', singleton, missed = 'once' }: CrontabOptions): void {
+const KNOWN: Record<keyof CrontabOptions, true> = {
+  name: true,
+  singleton: true,
+  timezone: true,
+  domAndDow: true,
+  missed: true,
+}
+
+function check(callback: unknown, options: CrontabOptions): void {
+  const { name = '', singleton, missed = 'once' } = options
+  checkOptions('a Crontab', options, KNOWN)
   if (typeof callback !== 'function') throw badOption('a Crontab needs a function to call')
   if (typeof name !== 'string' || name.length > LONGEST_NAME)
     throw badOption(`the name of a Crontab is a string of at most ${LONGEST_NAME} characters`)

@@ -113,6 +113,12 @@ function explain(code: string): string {
   return ''
 }
 
+/** Throws ERR_UNKNOWN_OPTION for a name that is not among the known ones: a typo would be a default that nobody chose. */
+export function checkOptions(what: string, given: object, known: Readonly<Record<string, unknown>>): void {
+  for (const name of Object.keys(given))
+    if (!Object.hasOwn(known, name)) throw new UsageError('ERR_UNKNOWN_OPTION', `${what} has no option '${name}'`)
+}
+
 /** The `code` of anything thrown, or an empty string. */
 export function codeOf(error: unknown): string {
   if (typeof error !== 'object' || error === null || !('code' in error)) return ''

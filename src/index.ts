@@ -23,6 +23,7 @@ export const websocket = websocketWith({
     const { zlib } = addon()
     return zlib === null ? plainDeflate(settings) : new TakeoverEngine(zlib, settings)
   },
+  date: httpServices.date,
   trusts: httpServices.trusts,
 })
 const plainHttp = http()

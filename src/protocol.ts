@@ -259,6 +259,8 @@ export interface CodecIo<In = unknown> {
   readonly queuedBytes: number
   /** Whether so many are: cheaper, for who asks after each message. */
   hasQueued(bytes: number): boolean
+  /** Whether a message that was emitted has not been given to a handler: those before it are at work. */
+  readonly hasUndelivered: boolean
   /** Called when `queuedBytes` has come down to 0. */
   onDrain: (() => void) | null
   /**

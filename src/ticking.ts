@@ -27,15 +27,18 @@ export class Ticking {
   readonly #signal: AbortSignal
   /** Until when ticks are dealt with, ms since 1970: for the next leader. */
   readonly #noted: Noted | null
+  readonly #name: string
   #next: Date | null = null
   #timer = 0
   #running: Promise<void> | null = null
 
-  constructor(times: Times, callback: Callback, signal: AbortSignal, noted: Noted | null) {
+  /** `name`: for the log. */
+  constructor(times: Times, callback: Callback, signal: AbortSignal, noted: Noted | null, name: string) {
     this.#times = times
     this.#callback = callback
     this.#signal = signal
     this.#noted = noted
+    this.#name = name
   }
 
   /** What it gives ends it, when the callback that runs has settled. */
@@ -71,18 +74,26 @@ export class Ticking {
   }
 
   #fire(tick: Date): void {
-    if (this.#running !== null) return skips.log(`crontab: ${tick.toISOString()} is skipped: the one before still runs`)
-    this.#running = this.#run(tick)
-      .catch((error) => void process.nextTick(rethrow, error))
-      .finally(() => {
-        this.#running = null
-      })
+    if (this.#running !== null) {
+      skips.log(`crontab ${this.#name}: ${tick.toISOString()} is skipped: the one before still runs`)
+      return
+    }
+    this.#running = this.#run(tick).finally(() => {
+      this.#running = null
+    })
   }
 
-  /** Noted first: a tick is fired once at most. */
+  /** Noted first: a tick is fired once at most. What fails is the process's to hear of, as of a Timer. */
   async #run(tick: Date): Promise<void> {
     if (this.#noted !== null) await this.#note(Date.now())
-    await this.#callback(tick, this.#signal)
+    let result: unknown
+    try {
+      result = this.#callback(tick, this.#signal)
+    } catch (error) {
+      process.nextTick(rethrow, error) // an uncaught exception
+      return
+    }
+    await Promise.resolve(result).catch(reject)
   }
 
   async #finish(): Promise<void> {
@@ -108,6 +119,11 @@ export class Ticking {
       skips.log(`crontab: what has been done cannot be noted: ${messageOf(error)}`)
     }
   }
+}
+
+/** A rejection that nobody looks at. */
+function reject(error: unknown): void {
+  void Promise.reject(error)
 }
 
 function rethrow(error: unknown): never {

@@ -7,7 +7,7 @@ import { ChunkedDecoder } from './chunked.ts'
 import { type Answer, Exchange, type ExchangeHost, mostQueued } from './exchange.ts'
 import { HeadParser, type RequestHead, refusal } from './head.ts'
 import { Pieces } from './pieces.ts'
-import type { Request } from './request.ts'
+import { NO_BODY, type Request } from './request.ts'
 import { RequestBody } from './request-body.ts'
 import { REASONS } from './response.ts'
 import type { Resolved, UploadForm } from './settings.ts'
@@ -98,7 +98,9 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   send(message: Answer): boolean {
     const exchange = this.#exchange
     if (this.#isOver) return this.io.refuse('the client broke the rules, and was told')
-    if (exchange === null) throw new UsageError('ERR_NO_REQUEST', 'there is no request to answer: each has one answer')
+    // One whose handler has not seen it is not what is answered: somebody answers the one before it for the second time.
+    if (exchange === null || this.io.hasUndelivered)
+      throw new UsageError('ERR_NO_REQUEST', 'there is no request to answer: each has one answer')
     return exchange.answer(message)
   }
 
@@ -110,6 +112,10 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const exchange = this.#exchange
     this.#isClosing = true
     if (exchange === null) return false
+    if (this.io.hasUndelivered) {
+      exchange.abandon() // nobody has seen it: without an answer its client knows that it may ask again
+      return false
+    }
     if (reason === 'handler') {
       const status = statusOf(error)
       if (!exchange.hasStatus) exchange.refuse(status, status === 500 ? 'a handler failed' : messageOf(error))
@@ -122,8 +128,9 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   get isBusy(): boolean {
     if (this.#exchange !== null) return true
-    const isRest = this.#rest !== null && this.#rest.length > 0 && !this.#hasPeerEnded
-    return isRest && (this.#parser.hasBegun || this.#parser.isFresh)
+    if (this.#rest === null || this.#rest.length === 0) return false
+    if (this.#hasPeerEnded) return this.#waitsForReader
+    return this.#parser.hasBegun || this.#parser.isFresh
   }
 
   /** The client sends no more: what it has asked is answered, and the rest of a request will never come. */
@@ -167,7 +174,12 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (this.#isParsing) return
     if (rest !== null) rest.consume(this.#guarded(rest.view()))
     this.#slowDown()
-    if (this.#hasPeerEnded && this.#exchange === null && !this.#isOver) this.#endOfRequests()
+    if (this.#hasPeerEnded && this.#exchange === null && !this.#isOver && !this.#waitsForReader) this.#endOfRequests()
+  }
+
+  /** There may be whole requests in what was kept, which go on when the client has read. */
+  get #waitsForReader(): boolean {
+    return this.#rest !== null && this.#rest.length > 0 && this.io.onDrain !== null
   }
 
   /** The client has asked for all that it will. */
@@ -261,7 +273,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const exchange = new Exchange(this, head, null)
     this.#exchange = exchange
     this.#phase = Phase.Answer
-    exchange.request.complete(NO_BYTES, null, null)
+    exchange.request.complete(NO_BODY, null, null)
     this.#emit(exchange.request)
     if (this.#exchange === exchange) this.#await(Phase.Answer)
   }
@@ -522,6 +534,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const { sent, isOpen, isUnderWay } = exchange
     // As much may be queued again: then more was sent meanwhile.
     const isSame = queuedBytes === this.#queuedAtLook && sent === this.#sentAtLook
+    if (queuedBytes === 0 && !isUnderWay && !isOpen) return this.io.close() // to send it has thrown, and nobody has heard that
     const isStuck = queuedBytes > 0 && isSame && (isUnderWay || isOpen)
     this.#queuedAtLook = queuedBytes
     this.#sentAtLook = sent
@@ -533,7 +546,6 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
 /** After a fault handlers have so long to settle before the connection ends without them. */
 const FAULT_MS = 5000
-const NO_BYTES = Buffer.alloc(0)
 /** Phases without a limit are looked at, too: what is awaited may have changed. */
 const LONGEST_LOOK_MS = 60_000
 

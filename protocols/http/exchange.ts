@@ -166,6 +166,7 @@ export class Exchange {
   /** As `#begin` would, from what is the same for a second. */
   #answerText(body: string): boolean {
     const length = sizeOf(body)
+    this.#state = State.Done // before it is written, which may call back: there is no second answer
     this.#status = 200
     this.#sent = length
     const head = everydayHead(this.#host.settings.services.date())
@@ -182,8 +183,11 @@ export class Exchange {
 
   /** The connection is no more: nothing waits for it. */
   abandon(): void {
+    const isCut = this.#status !== 0 && this.#state !== State.Done
     this.#isGone = true
     this.#state = State.Done
+    const failure = isCut ? this.#logged() : null
+    if (failure !== null) this.#host.io.fail(failure.error)
     this.#wake?.()
     void this.#iterator?.return?.()?.catch(nothing)
   }
@@ -203,6 +207,8 @@ export class Exchange {
     if (message instanceof Chunk || message instanceof ServerSentEvents)
       throw new UsageError('ERR_NO_ANSWER', 'a piece of an answer comes after a Response that is open')
     if (isParts(message)) return ofParts(message)
+    if (Object.prototype.toString.call(message) === '[object Response]')
+      throw new UsageError('ERR_BAD_RESPONSE', `that is the Response of fetch: import { Response } from 'millrace'`)
     const json = JSON.stringify(message)
     if (json === undefined) throw new UsageError('ERR_ENCODE', `there is no JSON for ${typeof message}`)
     return draftOf(json, 'application/json')
@@ -218,7 +224,8 @@ export class Exchange {
       if (key === 'date') hasDate = true
       if (!OURS.has(key)) for (const value of values) lines += `${name}: ${value}\r\n`
     }
-    const isOpen = body === null && (type.startsWith('text/event-stream') || fields.has('transfer-encoding'))
+    const isEvents = body === null && type.startsWith('text/event-stream')
+    const isOpen = isEvents || (fields.has('transfer-encoding') && (body === null || isChunk(body)))
     const isClosing = hasToken((fields.get('connection')?.values.join(',') ?? '').toLowerCase(), 'close')
     const size = sizeGiven(fields.get('content-length')?.values)
     if (type === '' && body !== null && body !== '') {
@@ -347,8 +354,10 @@ export class Exchange {
     if (draft.isOpen && hasBody) {
       this.#state = State.Open
       this.isEndless = draft.type.startsWith('text/event-stream')
-      return io.write(wireOf(head), true)
+      const goOn = io.write(wireOf(head), true)
+      return length === 0 || body === null || body.length === 0 ? goOn : this.#piece(body as string | Uint8Array)
     }
+    this.#state = State.Done // as above
     if (hasBody) this.#sent = length
     const goOn = io.write(hasBody && body !== null ? joined(head, body as string | Uint8Array) : wireOf(head), true)
     this.#done()
@@ -398,6 +407,7 @@ export class Exchange {
   }
 
   #stream(body: BodyStream, head: string, hasBody: boolean, length: number): boolean {
+    this.#state = State.Streaming
     const goOn = this.#host.io.write(wireOf(head), true)
     const iterator = body[Symbol.asyncIterator]()
     if (!hasBody) {
@@ -406,7 +416,6 @@ export class Exchange {
       return goOn
     }
     this.#iterator = iterator
-    this.#state = State.Streaming
     this.#pump(iterator, length).then(
       () => this.#streamed(),
       (error) => {
@@ -446,6 +455,7 @@ export class Exchange {
   }
 
   #terminate(): void {
+    this.#state = State.Done
     if (this.#isChunked) this.#host.io.write('0\r\n\r\n', true)
     this.#done()
   }

@@ -18,6 +18,9 @@ export interface RequestHost {
   loadSession(request: Request): Promise<Session>
 }
 
+/** What is told of a request without a body. */
+export const NO_BODY = Buffer.alloc(0)
+
 /** What few requests have, or are asked for. */
 interface Known {
   form: UploadForm | null
@@ -155,16 +158,20 @@ export class Request {
     return name === undefined ? known.post : (known.post[name] ?? fallback)
   }
 
+  /** A header field by its name, or all. */
+  header(): Fields
   header(name: string): string | undefined
   header(name: string, fallback: string): string
-  header(name: string, fallback?: string): string | undefined {
-    return this.#head.header(name) ?? fallback
+  header(name?: string, fallback?: string): Fields | string | undefined {
+    return name === undefined ? this.headers : (this.#head.header(name) ?? fallback)
   }
 
+  /** A cookie by its name, or all. */
+  cookie(): Cookies
   cookie(name: string): string | undefined
   cookie(name: string, fallback: string): string
-  cookie(name: string, fallback?: string): string | undefined {
-    return this.cookies[name] ?? fallback
+  cookie(name?: string, fallback?: string): Cookies | string | undefined {
+    return name === undefined ? this.cookies : (this.cookies[name] ?? fallback)
   }
 
   /** Which of these content codings the client likes best (the first when it is all one); null for none. */
@@ -205,6 +212,7 @@ export class Request {
 
   /** The whole body. Throws UsageError when it is streamed. */
   rawBody(): Buffer {
+    if (this.#collected === NO_BODY) this.#collected = Buffer.alloc(0) // its own, as any other
     if (this.#collected !== null) return this.#collected
     throw new UsageError('ERR_BODY_STREAMED', 'this body is a stream: for await (const bytes of request.body)')
   }

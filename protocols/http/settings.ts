@@ -1,6 +1,7 @@
 // What an HTTP server can be told, with defaults and why, and what it needs from outside: a protocol has no disk and no
 // wall clock, so files, uploads, sessions, dates and logs come as `HttpServices`.
 
+import { checkOptions, UsageError } from '../../src/errors.ts'
 import type { AnyProtocol } from '../../src/protocol.ts'
 import { HEAD_LIMITS, type HeadLimits } from './head.ts'
 import { QuickHeads } from './quick-head.ts'
@@ -40,6 +41,34 @@ export interface HttpSettings extends Partial<HeadLimits> {
   readonly sessions?: Sessions | null
   /** Goes on with requests that ask for WebSocket, on the same port. */
   readonly websocket?: AnyProtocol | null
+}
+
+const KNOWN: Record<keyof HttpSettings, true> = {
+  body: true,
+  maxBodyBytes: true,
+  maxHeadBytes: true,
+  maxTargetBytes: true,
+  maxFields: true,
+  uploads: true,
+  headerTimeoutMs: true,
+  bodyTimeoutMs: true,
+  requestTimeoutMs: true,
+  keepAliveTimeoutMs: true,
+  answerTimeoutMs: true,
+  writeTimeoutMs: true,
+  trustProxy: true,
+  compress: true,
+  accessLog: true,
+  sessions: true,
+  websocket: true,
+}
+
+const KNOWN_OF_UPLOADS: Record<keyof UploadSettings, true> = {
+  directory: true,
+  maxFiles: true,
+  maxFields: true,
+  maxFileBytes: true,
+  maxFieldBytes: true,
 }
 
 export type BodyMode = 'collect' | 'stream'
@@ -163,6 +192,7 @@ export interface Resolved extends Required<Omit<HttpSettings, 'accessLog'>> {
 
 /** Throws UsageError for settings that cannot be. */
 export function resolved(settings: HttpSettings, services: HttpServices): Resolved {
+  check(settings)
   const { trustProxy = [], accessLog = null } = settings
   const isTrusted = trustProxy.length === 0 ? null : services.trusts(trustProxy)
   const head = { ...HEAD_LIMITS, ...given(settings, ['maxHeadBytes', 'maxTargetBytes', 'maxFields']) }
@@ -188,6 +218,21 @@ export function resolved(settings: HttpSettings, services: HttpServices): Resolv
     log: typeof accessLog === 'string' ? services.accessLog(accessLog) : accessLog,
     services,
   }
+}
+
+/** In plain JavaScript nothing else tells of a typo, or of `sessions: true`. */
+function check(settings: HttpSettings): void {
+  checkOptions('http()', settings, KNOWN)
+  const { uploads, sessions, websocket } = settings
+  const objects = {
+    uploads: [uploads, '{}'],
+    sessions: [sessions, 'new Sessions(...)'],
+    websocket: [websocket, 'websocket()'],
+  }
+  for (const [name, [value, example]] of Object.entries(objects))
+    if (value !== undefined && value !== null && typeof value !== 'object')
+      throw new UsageError('ERR_BAD_OPTION', `http(): ${name} is ${String(value)}: write ${name}: ${example}`)
+  checkOptions('uploads', uploads ?? {}, KNOWN_OF_UPLOADS)
 }
 
 /** It reads the request again: by the same limits, and believing the same proxies. */

@@ -326,16 +326,19 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   }
 
   #turnAwayWith(response: Response): void {
-    const parts = refusing(response)
-    this.#state = State.Closed
-    for (const part of parts) this.#io.write(part)
+    this.#sendRefusal(response)
     this.#io.end()
   }
 
   #refuse(status: number, message: string, lines: Readonly<Record<string, string>> = {}): void {
-    this.#state = State.Closed
     const type = { 'Content-Type': 'text/plain; charset=utf-8' }
-    for (const part of refusing(new Response(status, { ...type, ...lines }, `${message}\n`))) this.#io.write(part)
+    this.#sendRefusal(new Response(status, { ...type, ...lines }, `${message}\n`))
+  }
+
+  #sendRefusal(response: Response): void {
+    const parts = refusing(response, this.#handshake?.parser.isHead === true, this.#settings.date())
+    this.#state = State.Closed
+    for (const part of parts) this.#io.write(part)
   }
 
   // Frames in

@@ -100,21 +100,25 @@ function linesOf({ fields }: Response): string {
 }
 
 /**
- * The whole answer that turns a client away, in pieces. A body that comes piece by piece is left out. Throws UsageError for a
- * status or a reason that cannot be sent: they may have been changed since they were checked.
+ * The whole answer that turns a client away, in pieces: without content for HEAD. A body that comes piece by piece is left out.
+ * `date`: of the Date field, or empty. Throws UsageError for a status or a reason that cannot be sent: they may have been
+ * changed since they were checked.
  */
-export function refusing(response: Response): readonly (string | Uint8Array)[] {
+export function refusing(response: Response, isHead: boolean, date: string): readonly (string | Uint8Array)[] {
   const { body, fields } = response
   const status = checkedStatus(response.status)
-  const content = typeof body === 'string' || body instanceof Uint8Array ? body : ''
+  const isEmpty = status === 204 || status === 304 // RFC 9110 sections 15.3.5, 15.4.5
+  const content = !isEmpty && (typeof body === 'string' || body instanceof Uint8Array) ? body : ''
   const { name, values } = fields.get('upgrade') ?? { name: '', values: [] }
   const [version] = fields.get('sec-websocket-version')?.values ?? []
   let lines = linesOf(response)
   if (version !== undefined) lines += `Sec-WebSocket-Version: ${version}\r\n`
   if (name !== '') lines += `Upgrade: ${values.join(', ')}\r\n`
-  lines += `Content-Length: ${Buffer.byteLength(content)}\r\nConnection: close${name === '' ? '' : ', Upgrade'}\r\n`
+  if (date !== '' && !fields.has('date')) lines += `Date: ${date}\r\n`
+  if (!isEmpty) lines += `Content-Length: ${Buffer.byteLength(content)}\r\n`
+  lines += `Connection: close${name === '' ? '' : ', Upgrade'}\r\n`
   const head = `HTTP/1.1 ${status} ${checkedReason(response.reason) || (REASONS[status] ?? '')}\r\n${lines}\r\n`
-  return [Buffer.from(head, 'latin1'), content]
+  return [Buffer.from(head, 'latin1'), isHead ? '' : content]
 }
 
 export interface ClientRequest {

@@ -1,6 +1,6 @@
 // What a WebSocket can be told, with defaults and why.
 
-import { UsageError } from '../../src/errors.ts'
+import { checkOptions, UsageError } from '../../src/errors.ts'
 import { isToken } from '../http/fields.ts'
 import { HEAD_LIMITS, type HeadLimits } from '../http/head.ts'
 import type { Request } from '../http/request.ts'
@@ -32,6 +32,18 @@ export interface WebSocketSettings {
   readonly headers?: Readonly<Record<string, string>>
 }
 
+const KNOWN: Record<keyof WebSocketSettings, true> = {
+  compression: true,
+  protocols: true,
+  origins: true,
+  trustProxy: true,
+  pingIntervalMs: true,
+  pongTimeoutMs: true,
+  closeTimeoutMs: true,
+  handshakeTimeoutMs: true,
+  headers: true,
+}
+
 /** How a request is read and whom it is believed: where HTTP hands it on, by HTTP's settings. */
 export interface Reading {
   readonly head: HeadLimits
@@ -42,12 +54,14 @@ export interface Reading {
 export interface WebSocketServices {
   /** What compresses, one for each `websocket({ ... })`. */
   deflate(settings: CompressionChoice): DeflateEngine
+  /** Of the Date field of an answer, now; empty: there is no clock. */
+  date(): string
   /** Whether an address belongs to one of these. Throws UsageError for what is none. */
   trusts(proxies: readonly string[]): (ip: string) => boolean
 }
 
 /** Settings with their defaults. */
-export interface Resolved extends Reading {
+export interface Resolved extends Reading, Pick<WebSocketServices, 'date'> {
   /** Null without compression, as `engine`. */
   readonly compression: CompressionChoice | null
   readonly engine: DeflateEngine | null
@@ -64,6 +78,7 @@ export interface Resolved extends Reading {
 
 /** Throws UsageError for header fields that cannot be sent, and for what zlib has not. */
 export function resolved(settings: WebSocketSettings, services: WebSocketServices): Resolved {
+  checkOptions('websocket()', settings, KNOWN)
   const { protocols = [], origins, headers = {}, trustProxy = [] } = settings
   const compression = compressionOf(settings.compression ?? false)
   for (const [name, value] of Object.entries(headers)) checkField(name, [value])
@@ -71,6 +86,7 @@ export function resolved(settings: WebSocketSettings, services: WebSocketService
   if (typeof protocols !== 'function') checkProtocols(protocols)
   return {
     head: HEAD_LIMITS,
+    date: services.date,
     isTrusted: trustProxy.length === 0 ? null : services.trusts(trustProxy),
     engine: compression === null ? null : services.deflate(compression),
     compression,

@@ -33,5 +33,5 @@ function either(one: Trust, other: Trust): Trust {
   return (ip) => one(ip) || other(ip)
 }
 
-/** Without the addon: every message stands alone. Trusts no proxy. @internal */
-export const websocket = websocketWith({ deflate: plainDeflate, trusts: () => () => false })
+/** Without the addon: every message stands alone. Trusts no proxy, and has no clock. @internal */
+export const websocket = websocketWith({ deflate: plainDeflate, date: () => '', trusts: () => () => false })

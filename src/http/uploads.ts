@@ -109,6 +109,8 @@ class Upload {
   readonly #streams: Readable[] = []
   readonly #writing: Promise<void>[] = []
   #failure: Error | null = null
+  /** Ends a wait for the parser, which may never end by itself: it waits for a file that has failed. */
+  #giveUp: (error: Error) => void = ignore
 
   constructor(directory: string, parser: BusboyInstance) {
     this.#directory = directory
@@ -126,7 +128,8 @@ class Upload {
       if (this.#failure !== null) throw this.#failure
     } catch (error) {
       this.#parser.destroy()
-      for (const stream of this.#streams) stream.destroy() // the parser leaves the one that it was at
+      const reason = this.#failure ?? (error as Error) // pipeline() does not always hear of an end without one
+      for (const stream of this.#streams) stream.destroy(reason) // the parser leaves the one that it was at
       await Promise.allSettled(this.#writing)
       await this.#dispose()
       throw told(this.#failure ?? error)
@@ -140,15 +143,22 @@ class Upload {
     const finished = new Promise<void>((resolve, reject) => {
       parser.once('finish', resolve).once('error', reject)
     })
-    finished.catch(() => undefined) // it is awaited below, unless writing to it has failed first
+    finished.catch(ignore) // it is awaited below, unless writing to it has failed first
     for await (const bytes of body) {
-      await new Promise<void>((resolve, reject) => {
+      await this.#unlessFailed((resolve, reject) => {
         parser.write(bytes, (error) => (error ? reject(error) : resolve()))
       })
-      if (this.#failure !== null) throw this.#failure
     }
     parser.end()
-    await finished
+    await this.#unlessFailed((resolve, reject) => void finished.then(resolve, reject))
+  }
+
+  #unlessFailed(begin: (resolve: () => void, reject: (error: unknown) => void) => void): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (this.#failure !== null) return reject(this.#failure)
+      this.#giveUp = reject
+      begin(resolve, reject)
+    })
   }
 
   #addField(name: string, value: string, isCut: boolean): void {
@@ -161,6 +171,7 @@ class Upload {
     const file = new UploadedFile(field, name ?? '', type, path)
     this.#files.push(file)
     this.#streams.push(stream)
+    stream.on('error', ignore) // who stores it hears of it
     stream.once('limit', () => this.#fail(tooMuch('a file of a form is too large')))
     this.#writing.push(this.#store(stream, file))
   }
@@ -171,13 +182,13 @@ class Upload {
       await pipeline(stream, target)
     } catch (error) {
       this.#fail(error as Error)
-      stream.resume() // the parser waits for it
     }
     file.size = target.bytesWritten
   }
 
   #fail(error: Error): void {
     this.#failure ??= error
+    this.#giveUp(this.#failure)
   }
 
   async #dispose(): Promise<void> {
@@ -226,4 +237,8 @@ function isOfTheDead(pid: number): boolean {
   } catch (error) {
     return codeOf(error) === 'ESRCH'
   }
+}
+
+function ignore(): void {
+  // What nobody waits for, or any more.
 }

@@ -20,6 +20,12 @@ export function isSecureScheme(text: string): boolean {
   return /^(?:ssl|https|wss):/i.test(text)
 }
 
+/** The port that an address of the web means when it names none; 0: others name theirs. */
+export function usualPort(text: string, isSecure: boolean): number {
+  if (isSecure) return 443
+  return /^(?:ws|websocket|http):/i.test(text) ? 80 : 0
+}
+
 const SYNTAX = /^([a-z][a-z0-9+.-]*):\/\/(.*)$/i
 const HOST_PORT = /^(?:\[([0-9a-f:.]+(?:%[^\]]+)?)\]|([^\s:/[\]]+)):(\d{1,5})\/?$/i
 
@@ -79,13 +85,15 @@ export function authorityOf({ transport, host, port }: Address, usualPort: numbe
 
 const AFTER_HOST = /^([^/?#]*)([^#]*)/
 
-/** An address with a path behind it, and without a port if that is the usual one. Throws UsageError. */
-export function parseTarget(text: string, usualPort: number): Target {
-  const [, scheme = '', rest = ''] = SYNTAX.exec(text) ?? []
+/** An address with a path behind it, and without a port if that is the usual one (0: there is none). Throws UsageError. */
+export function parseTarget(text: string, usual: number): Target {
+  const [, scheme, rest = ''] = SYNTAX.exec(text) ?? []
+  if (scheme === undefined) throw bad(text, 'it has no scheme')
   if (scheme.toLowerCase() === 'unix') return { ...parseAddress(text), transport: 'unix', uri: '/' }
   const [, authority = '', tail = ''] = AFTER_HOST.exec(rest) ?? []
   const hasPort = /:\d+$/.test(authority)
-  const address = parseAddress(`${scheme}://${authority}${hasPort ? '' : `:${usualPort}`}`)
+  if (!hasPort && usual === 0) throw bad(text, 'a client needs a port')
+  const address = parseAddress(`${scheme}://${authority}${hasPort ? '' : `:${usual}`}`)
   if (address.port === 0) throw bad(text, 'a client needs a port')
   if (address.transport === 'udp') throw bad(text, 'there is AsyncUdpConnection for datagrams')
   return { ...address, transport: 'tcp', uri: tail.startsWith('/') ? tail : `/${tail}` }

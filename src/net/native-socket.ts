@@ -451,7 +451,18 @@ function gather(bytes: Encoded): number {
     length += chunk.length
   }
   if (!fits(length)) return -1
-  for (let at = 0; at < bytes.length; at++) append(bytes[at] as string)
+  const before = gathered
+  const count = pieces.length
+  let isWhole = false
+  try {
+    for (let at = 0; at < bytes.length; at++) append(bytes[at] as string)
+    isWhole = true
+  } finally {
+    if (!isWhole) {
+      gathered = before // the stack ends here: half a message is none
+      pieces.length = count
+    }
+  }
   return length
 }
 

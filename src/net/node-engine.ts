@@ -217,8 +217,8 @@ class NodeSocket implements Socket {
     const size = isChunk(bytes) ? this.#take(bytes) : bytes.reduce((sum, chunk) => sum + this.#take(chunk), 0)
     if (size === 0) return 0
     if (!this.#isScheduled) {
-      this.#isScheduled = true
       schedule(this)
+      this.#isScheduled = true // not before: where the stack ends within it, the next write tries again
     }
     this.#isWritten = true
     if (this.#pendingBytes >= FLUSH_BYTES) this.#send()

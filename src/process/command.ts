@@ -77,7 +77,14 @@ function complain(error: unknown, argv: readonly string[], line: Line | null, di
     error instanceof CommandError ? error : new CommandError(Exit.Failure, messageOf(error))
   const name = line?.command ?? argv.find((arg) => COMMANDS.has(arg)) ?? ''
   const step =
-    next || nextStep(exitCode, name, direct === null ? 'millrace' : `node ${relative('', direct)}`, line?.modules ?? [])
+    next ||
+    nextStep(
+      exitCode,
+      message,
+      name,
+      direct === null ? 'millrace' : `node ${relative('', direct)}`,
+      line?.modules ?? [],
+    )
   if (argv.includes('--json'))
     process.stdout.write(
       `${JSON.stringify({ ...report, error: { code, exitCode, reason: message, next: step } }, null, 2)}\n`,
@@ -94,15 +101,23 @@ function usageFor(name: string): string {
   return `Usage: millrace COMMAND [...]\nCommands: ${[...COMMANDS.keys()].join(', ')}`
 }
 
+function otherAddress(message: string): string {
+  if (/: EACCES\b/.test(message))
+    return 'a port from 1024 on, or root, or CAP_NET_BIND_SERVICE; of a Unix socket, a folder that is yours'
+  if (/: EADDRINUSE\b/.test(message)) return 'choose another address, or see who has it: ss -lntup'
+  return 'correct the address: this machine cannot have it'
+}
+
 /** Where the error itself does not know better. */
-function nextStep(exitCode: Exit, name: string, self: string, modules: readonly string[]): string {
+function nextStep(exitCode: Exit, message: string, name: string, self: string, modules: readonly string[]): string {
   const isDirect = self !== 'millrace'
   const these = isDirect ? '' : modules.map((path) => (path === demo() ? '' : ` ${fromHere(path)}`)).join('')
   if (exitCode === Exit.Usage) return COMMANDS.has(name) ? `${self} help ${name}` : `${self} help`
   if (exitCode === Exit.NotRunning) return `start it: ${self} start -d${these || (isDirect ? '' : ' app.js')}`
   if (exitCode === Exit.AlreadyRunning) return `${self} reload for new code, ${self} restart for a new server`
-  if (exitCode === Exit.Address) return 'choose another address, or see who has it: ss -lntup'
-  if (exitCode === Exit.Module) return `correct the code; ${self} check${these} says whether it is`
+  if (exitCode === Exit.Address) return otherAddress(message)
+  if (exitCode === Exit.Module)
+    return `correct the code: ${self} check${these} evaluates it, ${self} logs has what its processes have said`
   if (exitCode === Exit.Timeout) return `${self} status shows who hangs; kill -9 of its pid ends that`
   return `see ${self} logs`
 }

@@ -149,7 +149,9 @@ test('a leader makes up once for the ticks that nobody fired, unless it shall sk
       },
     }
     const ends = new AbortController()
-    const end = await new Ticking(everySecond, (time) => fired.push(time.getTime()), ends.signal, note).begin(missed)
+    const end = await new Ticking(everySecond, (time) => fired.push(time.getTime()), ends.signal, note, 'test').begin(
+      missed,
+    )
     await until(() => fired.some((time) => time > began))
     ends.abort()
     await end()
@@ -172,7 +174,7 @@ test('the first leader ever has missed nothing; one that cannot read what was do
     const began = Date.now()
     const fired: number[] = []
     const ends = new AbortController()
-    const end = await new Ticking(everySecond, (time) => fired.push(time.getTime()), ends.signal, note).begin()
+    const end = await new Ticking(everySecond, (time) => fired.push(time.getTime()), ends.signal, note, 'test').begin()
     await until(() => fired.length > 0)
     ends.abort()
     await end()

@@ -915,6 +915,131 @@ test('a head that breaks off is told so, and an idle client is not', () => {
   }
 })
 
+/** Bodies of the answers on the wire. */
+const answersOf = (written: string) => [...written.matchAll(/¶¶(.*?)(?=HTTP\/1\.1|$)/gs)].map(([, body]) => body)
+
+test('a second answer, and a failure after the first, are no answers to a request that nobody has seen yet', async () => {
+  for (const later of ['sends', 'throws'] as const) {
+    let goOn: () => void = () => undefined
+    const seen: string[] = []
+    const failures: string[] = []
+    const server = serve(
+      async (connection, { path }) => {
+        seen.push(path)
+        connection.send(`one for ${path}`)
+        if (path !== '/late') return
+        await new Promise<void>((resolve) => {
+          goOn = resolve
+        })
+        if (later === 'throws') throw new Error('planted')
+        connection.send('a second one')
+      },
+      {},
+      { onError: (_connection: unknown, _code: number, message: string) => void failures.push(message) },
+    )
+    server.receive(wire(['/late', '/next', '/third'].map((path) => `GET ${path} HTTP/1.1¶Host: h¶¶`).join('')))
+    goOn()
+    await until(() => failures.length > 0)
+    assert.match(failures[0] ?? '', later === 'throws' ? /planted/ : /there is no request to answer/)
+    assert.equal(seen, ['/late'])
+    assert.equal(answersOf(shown(server.written())), ['one for /late'])
+    assert.is(server.connection.getStatus(false), 'ENDING')
+  }
+})
+
+test('whatever is sent by who hears that the buffer is full, a request has one answer', () => {
+  for (const answer of ['x'.repeat(8000), new Response(200, {}, 'x'.repeat(8000))]) {
+    const refused: string[] = []
+    const server = serve(
+      (connection) => connection.send(answer),
+      {},
+      {
+        maxSendBufferSize: 4000,
+        onBufferFull: (connection: Connection<Request, unknown>) => {
+          try {
+            connection.send('of the full buffer')
+          } catch (error) {
+            refused.push(codeOf(error))
+          }
+        },
+      },
+    )
+    server.hold()
+    server.receive(wire(GET))
+    server.drain()
+    assert.equal(refused, ['ERR_ANSWERED'])
+    assert.is(answersOf(shown(server.written())).length, 1)
+  }
+})
+
+test('requests that wait for a client who reads slowly are answered when it has read, also when it has sent FIN', () => {
+  const server = serve((connection, { path }) => connection.send(path.padEnd(300_000, 'x')))
+  server.hold()
+  server.receive(wire(['/a', '/b', '/c'].map((path) => `GET ${path} HTTP/1.1¶Host: h¶¶`).join('')))
+  server.end()
+  const answers: (string | undefined)[] = []
+  for (let n = 0; n < 4; n++) {
+    server.drain()
+    answers.push(...answersOf(shown(server.written())))
+    server.hold()
+  }
+  assert.equal(
+    answers.map((body) => body?.slice(0, 2)),
+    ['/a', '/b', '/c'],
+  )
+})
+
+test('Transfer-Encoding opens an answer, whose body is its first piece', () => {
+  const server = serve((connection) => {
+    connection.send(new Response(200, { 'Transfer-Encoding': 'chunked' }, 'first '))
+    connection.send(new Chunk('second'))
+    connection.send(new Chunk(''))
+  })
+  server.receive(wire(GET))
+  assert.match(shown(server.written()), /Transfer-Encoding: chunked¶¶6¶first ¶6¶second¶0¶¶$/)
+})
+
+test('what a handler does to an empty body is its own, and all headers and cookies are had without a name', () => {
+  const tags: unknown[] = []
+  const server = serve((connection, request) => {
+    const body = request.rawBody() as Buffer & { tag?: string }
+    tags.push(body.tag)
+    body.tag = 'mine'
+    tags.push(request.header(), request.cookie())
+    connection.send('ok')
+  })
+  for (let n = 0; n < 2; n++) server.receive(wire('GET / HTTP/1.1¶Host: h¶Cookie: a=b¶¶'))
+  const all = [{ host: 'h', cookie: 'a=b' }, { a: 'b' }].map((one) => Object.assign(Object.create(null), one))
+  assert.equal(tags, [undefined, ...all, undefined, ...all])
+})
+
+test('the Response of fetch is refused, and so is a setting that there is not', () => {
+  const server = serve((connection) => connection.send(new globalThis.Response('x', { status: 404 })))
+  server.receive(wire(GET))
+  assert.match(server.errors[0]?.message ?? '', /Response of fetch: import \{ Response \} from 'millrace'/)
+  for (const [settings, says] of [
+    [{ compres: true }, /http\(\) has no option 'compres'/],
+    [{ sessions: true }, /sessions is true: write sessions: new Sessions/],
+    [{ websocket: true }, /websocket is true: write websocket: websocket\(\)/],
+    [{ uploads: { maxfiles: 1 } }, /uploads has no option 'maxfiles'/],
+  ] as const)
+    assert.throws(() => serve(null, settings as never), says)
+})
+
+test('an answer that is cut is in the log, with what had left of it', async () => {
+  const lines: string[] = []
+  const accessLog = ({ target, status, bytes }: { target: string; status: number; bytes: number }) =>
+    void lines.push(`${target} ${status} ${bytes}`)
+  async function* broken() {
+    yield 'abc'
+    throw new Error('planted')
+  }
+  const server = serve((connection) => connection.send(new Response(200, {}, broken())), { accessLog })
+  server.receive(wire('GET /cut HTTP/1.1¶Host: h¶¶'))
+  await until(() => lines.length > 0)
+  assert.equal(lines, ['/cut 200 3'])
+})
+
 test('half-closed clients get their answers', async () => {
   const server = serve(async (connection) => {
     await nextTurn()

@@ -246,7 +246,8 @@ test('a refusal is one answer and one error, whole and as the user gave it', asy
     server.receive(wire(ASK('Sec-WebSocket-Protocol: chat¶')))
     await nextTurn()
     await nextTurn()
-    return { text: shown(server.written()), errors: server.errors.map(({ code }) => code) }
+    const text = shown(server.written()).replace(/Date: .*?¶/, '')
+    return { text, errors: server.errors.map(({ code }) => code) }
   }
   type Answer = (connection: unknown, request: unknown, response: Response) => unknown
   const login: Answer = () =>
@@ -687,9 +688,12 @@ test('compression: an engine that keeps its windows is asked to, agrees on it, a
     },
   }
   const compression = { threshold: 0 }
-  const server = open(websocketWith({ deflate: () => engine, trusts: () => () => false })({ compression }), {
-    maxSendBufferSize: 1000,
-  } as never) as unknown as Server
+  const server = open(
+    websocketWith({ deflate: () => engine, date: () => 'now', trusts: () => () => false })({ compression }),
+    {
+      maxSendBufferSize: 1000,
+    } as never,
+  ) as unknown as Server
   server.receive(wire(ASK('Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10¶')))
   assert.match(shown(server.written()), /Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10¶/)
   server.connection.send('one')
@@ -923,6 +927,24 @@ test('one prepared message is encoded once for all, compressed or not', () => {
   assert.ok(a?.equals(b as Buffer) && c?.equals(d as Buffer))
   assert.is(message.frame(), message.frame())
   assert.ok((c as Buffer).length < 100)
+})
+
+test('a refusal says when, and has content only where there may be some', () => {
+  const protocol = websocketWith({ deflate: plainDeflate, trusts: () => () => false, date: () => 'now' })
+  const answerTo = (text: string, onWebSocketConnect: () => unknown) => {
+    const server = open(protocol() as never, { onWebSocketConnect } as never) as unknown as Server
+    server.receive(wire(text))
+    return shown(server.written())
+  }
+  const refusing = (status: number, body: string | null) => answerTo(ASK(), () => new Response(status, {}, body))
+  assert.is(refusing(204, 'xyz'), 'HTTP/1.1 204 No Content¶Date: now¶Connection: close¶¶')
+  assert.is(refusing(304, 'xyz'), 'HTTP/1.1 304 Not Modified¶Date: now¶Connection: close¶¶')
+  assert.is(refusing(403, 'xyz'), 'HTTP/1.1 403 Forbidden¶Date: now¶Content-Length: 3¶Connection: close¶¶xyz')
+  for (const text of ['HEAD / HTTP/1.1¶Host: a¶¶', 'HEAD / HTTP/1.1¶Bad Field: a¶¶'])
+    assert.match(
+      answerTo(text, () => true),
+      /^HTTP\/1\.1 4\d\d .*¶Content-Length: [1-9]\d*¶Connection: close¶¶$/,
+    )
 })
 
 /** Connections. */

@@ -1,5 +1,6 @@
 // What a connection promises, on a socket in memory: order, limits, backpressure, errors, and the ways to close.
 
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { frame } from '../protocols/frame.ts'
@@ -27,6 +28,30 @@ test('messages arrive in order, whatever way the bytes are cut', () => {
   assert.is(wire.connection.bytesRead, 14)
   assert.is(wire.worker.counters.messagesIn, 3)
   assert.is(wire.worker.counters.bytesIn, 14)
+})
+
+test('what another connection makes go on sees nothing of what that one has put into an AsyncLocalStorage', () => {
+  const store = new AsyncLocalStorage<string>()
+  const seen: (string | undefined)[] = []
+  const paused = open(text, {
+    onMessage: (connection, message) => {
+      if (message === 'pause') return connection.pauseRecv()
+      seen.push(store.getStore())
+      store.enterWith(message)
+    },
+  })
+  const other = open(text, {
+    onMessage: () => {
+      store.enterWith('of the other')
+      paused.connection.resumeRecv()
+      seen.push(store.getStore())
+    },
+  })
+  for (let n = 0; n < 2; n++) {
+    paused.receive('pause\none\n')
+    store.run('a frame', () => other.receive('x\n'))
+  }
+  assert.equal(seen, [undefined, 'of the other', undefined, 'of the other'])
 })
 
 test('an asynchronous handler holds back the next message of its connection, and no other connection', async () => {

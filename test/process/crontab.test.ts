@@ -182,6 +182,22 @@ test('the first leader ever has missed nothing; one that cannot read what was do
   }
 })
 
+test("a promise that rejects is an unhandled rejection, as a Timer's, and the next tick comes", async () => {
+  const reasons: unknown[] = []
+  const note = (reason: unknown) => void reasons.push(reason)
+  process.on('unhandledRejection', note)
+  const ends = new AbortController()
+  const failing = async () => {
+    throw new Error('planted')
+  }
+  const end = await new Ticking(everySecond, failing, ends.signal, null, 'test').begin()
+  await until(() => reasons.length >= 2)
+  ends.abort()
+  await end()
+  process.off('unhandledRejection', note)
+  assert.match(String(reasons[0]), /planted/)
+})
+
 test('bad rules and options are told at once', () => {
   const thrown = (rule: unknown, options: CrontabOptions = {}, callback: unknown = () => undefined) => {
     try {

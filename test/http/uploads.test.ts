@@ -1,0 +1,62 @@
+// Uploads as files: what a disk that fills up costs.
+
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { codeOf } from '../../src/errors.ts'
+import { readUploads } from '../../src/http/uploads.ts'
+import { within } from '../support/until.ts'
+import { asRoot } from '../support/where.ts'
+
+/** A form of files of `size` bytes each, in pieces of 16 KiB. */
+async function* form(files: number, size: number): AsyncGenerator<Buffer> {
+  for (let n = 0; n < files; n++) {
+    yield Buffer.from(`--X\r\nContent-Disposition: form-data; name="f${n}"; filename="${n}"\r\n\r\n`)
+    for (let left = size; left > 0; left -= 16_384) yield Buffer.alloc(Math.min(left, 16_384), 'a')
+    yield Buffer.from('\r\n')
+  }
+  yield Buffer.from('--X--\r\n')
+}
+
+/** The code of what it rejects with. */
+async function failureOf(body: AsyncGenerator<Buffer>, directory: string): Promise<string> {
+  const reading = readUploads(body, 'multipart/form-data; boundary=X', { directory })
+  return within(
+    10_000,
+    reading.then(() => '', codeOf),
+  )
+}
+
+asRoot('a disk that fills up in the middle of a file ends the upload, and leaves nothing there', async () => {
+  const disk = mkdtempSync(join(tmpdir(), 'millrace-disk-'))
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m,mode=700', 'none', disk])
+  try {
+    const directory = join(disk, 'uploads')
+    mkdirSync(directory, { mode: 0o700 })
+    for (const [files, size] of [
+      [1, 8_000_000],
+      [30, 100_000],
+      [1, 1_100_000],
+    ] as const) {
+      assert.is(await failureOf(form(files, size), directory), 'ENOSPC', `${files} of ${size}`)
+      assert.equal(readdirSync(directory), [])
+    }
+    assert.is(await failureOf(form(2, 100_000), directory), '')
+  } finally {
+    execFileSync('umount', [disk])
+    rmSync(disk, { recursive: true })
+  }
+})
+
+test('more files than there may be are refused, and none of them stays', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-uploads-'))
+  assert.is(await failureOf(form(120, 5), directory), 'ERR_FORM_TOO_LARGE')
+  assert.is(await failureOf(form(120, 20_000), directory), 'ERR_FORM_TOO_LARGE')
+  assert.equal(readdirSync(directory), [])
+  rmSync(directory, { recursive: true })
+})
+
+test.run()

@@ -29,6 +29,7 @@ export class Departure {
   #aborter: AbortController | null = null
   #drain: Drain | null = null
   #isToldStop = false
+  #isLooking = false
   #done: Promise<void> = Promise.resolve()
   #tellDone: (() => void) | null = null
 
@@ -84,11 +85,21 @@ export class Departure {
 
   /** A connection, a handler or a hold is gone. */
   look(): void {
-    const { connections, unsettled } = this.#worker
-    const isIdle = connections.size === 0 && unsettled === 0 && this.#holds.size === 0
-    if (!isIdle || !this.#isToldStop) return
+    if (this.#isLooking || !this.#isToldStop || !this.#isIdle) return
+    this.#isLooking = true
+    setImmediate(() => this.#lookAgain()) // what has come in the same turn is work, too
+  }
+
+  #lookAgain(): void {
+    this.#isLooking = false
+    if (!this.#isIdle) return
     this.end()
     this.#tellDone?.()
+  }
+
+  get #isIdle(): boolean {
+    const { connections, unsettled } = this.#worker
+    return connections.size === 0 && unsettled === 0 && this.#holds.size === 0
   }
 
   /** Nothing more is let go by time. */

@@ -21,7 +21,7 @@ export interface HubHost {
   readonly self: WorkerRef
   /** Of what may wait here. */
   readonly maxMailboxMessages: number
-  /** A promise of one of our handlers, which this process waits for when it leaves. */
+  /** A promise of one of our handlers, or a message that waits: this process stays for it when it leaves. */
   working(change: 1 | -1): void
   refusedToSend(error: Error, message: unknown): void
 }
@@ -76,8 +76,17 @@ export class Hub {
     if (this.#isReady()) return this.#publish(subject, packed, message)
     if (this.#waiting.size >= this.#host.maxMailboxMessages)
       return this.#refuse(message, 'before all workers were there')
-    this.#waiting.add(() => this.#publish(subject, packed, message))
+    this.#host.working(1)
+    this.#waiting.add(() => this.#publishLate(subject, packed, message))
     return true
+  }
+
+  #publishLate(subject: string, packed: Packed, message: unknown): void {
+    try {
+      this.#publish(subject, packed, message)
+    } finally {
+      this.#host.working(-1) // not before: now they wait with those that they are for
+    }
   }
 
   #publish(subject: string, packed: Packed, message: unknown): boolean {
@@ -124,11 +133,13 @@ export class Hub {
   async #untilReady(subject: string, options: RequestOptions): Promise<void> {
     const waits = new PendingRequest(subject, options, now())
     const go = () => waits.answer(undefined)
+    this.#host.working(1)
     this.#waiting.add(go)
     try {
       await waits.promise
     } finally {
       this.#waiting.delete(go)
+      this.#host.working(-1)
     }
   }
 

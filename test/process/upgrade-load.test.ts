@@ -6,9 +6,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
-import { atLength, caseTest } from '../support/length.ts'
+import { atLength, caseTest, longTest } from '../support/length.ts'
 import { Load } from '../support/load/load.ts'
 import { textClient } from '../support/load/text-client.ts'
+import { webSocketClient } from '../support/load/websocket-client.ts'
 import { RawWebSocket } from '../support/raw-websocket.ts'
 import { upgrade } from '../support/release.ts'
 import { inSandbox } from '../support/server.ts'
@@ -146,5 +147,32 @@ for (const { engine, reusePort } of [
     },
   )
 }
+
+longTest('of what workers publish to each other while all of them leave for an upgrade nothing is lost', async () => {
+  await inSandbox(async (box) => {
+    const code = `
+      import { Channel, Worker } from 'millrace'
+      const worker = new Worker('websocket://127.0.0.1:0', { name: 'chat', count: 3 })
+      worker.onWorkerStart = () => Channel.subscribe('room', () => {})
+      worker.onMessage = (connection, id) => {
+        Channel.publish('room', id)
+        connection.send(id + ' ' + process.pid)
+      }
+      Worker.runAll()`
+    const module = box.file('app.js', code)
+    const [port = 0] = (await box.start(module)).groups.map((group) => group.port)
+    const load = new Load()
+    const tally = load.add('ws', 20, webSocketClient({ port, thinkMs: () => 20 }))
+    for (let n = 0; n < 6; n++) {
+      const { answered } = tally
+      await upgrade(box, module)
+      await until(() => tally.answered > answered + 200, 20_000)
+    }
+    await load.end()
+    assert.equal(tally.lost, [])
+    assert.not.match(box.log(), /a message was not handled|unfinished/)
+    await box.stop()
+  })
+})
 
 test.run()

@@ -74,6 +74,16 @@ interface Draft {
   readonly hasDate: boolean
 }
 
+/** An answer that comes piece by piece. */
+interface StreamPlan {
+  readonly status: number
+  readonly head: string
+  readonly hasBody: boolean
+  /** Bytes; -1 where nobody knows. */
+  readonly length: number
+  readonly type: string
+}
+
 const HTML = 'text/html; charset=utf-8'
 /** What `Connection` and `Content-Length` say is ours to say. */
 const OURS = new Set(['content-length', 'connection', 'transfer-encoding', 'keep-alive'])
@@ -323,6 +333,8 @@ export class Exchange {
   /** Answers for the handler: it has not, and will not. */
   refuse(status: number, message: string): void {
     if (this.#status !== 0) return
+    void this.#iterator?.return?.()?.catch(nothing)
+    this.#iterator = null
     this.#state = State.Waiting
     const draft = draftOf(`${status} ${REASONS[status] ?? ''}: ${message}\n`, 'text/plain; charset=utf-8', status)
     draft.isClosing = true
@@ -349,8 +361,8 @@ export class Exchange {
       (draft.hasDate ? lines : `${lines}Date: ${settings.services.date()}\r\n`) +
       this.#framing(status, length, size, isWhole && body === null) +
       (this.isLast ? 'Connection: close\r\n\r\n' : minorVersion === 0 ? 'Connection: keep-alive\r\n\r\n' : '\r\n')
+    if (!isWhole) return this.#stream(body as BodyStream, { status, head, hasBody, length, type: draft.type })
     this.#status = status
-    if (!isWhole) return this.#stream(body as BodyStream, head, hasBody, length)
     if (draft.isOpen && hasBody) {
       this.#state = State.Open
       this.isEndless = draft.type.startsWith('text/event-stream')
@@ -406,40 +418,58 @@ export class Exchange {
     return this.#host.io.write(this.#isChunked ? [`${size.toString(16)}\r\n`, data, '\r\n'] : data, true)
   }
 
-  #stream(body: BodyStream, head: string, hasBody: boolean, length: number): boolean {
-    this.#state = State.Streaming
-    const goOn = this.#host.io.write(wireOf(head), true)
+  /** Its head leaves with the first piece, so that what fails before that is a 500; of events, which may be long in coming, at once. */
+  #stream(body: BodyStream, plan: StreamPlan): boolean {
     const iterator = body[Symbol.asyncIterator]()
-    if (!hasBody) {
+    this.#state = State.Streaming
+    if (!plan.hasBody) {
+      const goOn = this.#begun(plan)
       void iterator.return?.()?.catch(nothing)
       this.#done()
       return goOn
     }
     this.#iterator = iterator
-    this.#pump(iterator, length).then(
+    const goOn = plan.type.startsWith('text/event-stream') ? this.#begun(plan) : true
+    this.#pump(iterator, plan).then(
       () => this.#streamed(),
       (error) => {
         void iterator.return?.()?.catch(nothing)
+        this.refuse(500, 'the answer could not be made') // if nothing of it has left
         this.#host.io.fail(error)
       },
     )
     return goOn
   }
 
-  async #pump(iterator: AsyncIterator<string | Uint8Array>, length: number): Promise<void> {
+  /** Writes the head, once. */
+  #begun({ status, head }: StreamPlan): boolean {
+    if (this.#status !== 0) return true
+    this.#status = status
+    return this.#host.io.write(wireOf(head), true)
+  }
+
+  get #isStreaming(): boolean {
+    return this.#state === State.Streaming && !this.#isGone
+  }
+
+  async #pump(iterator: AsyncIterator<string | Uint8Array>, plan: StreamPlan): Promise<void> {
     const { io } = this.#host
+    const { length } = plan
     for (;;) {
       if (io.hasQueued(mostQueued(io))) await this.#drain()
-      if (this.#isGone) return
+      if (!this.#isStreaming) return
       const { done, value } = await iterator.next()
-      if (this.#isGone) return
+      if (!this.#isStreaming) return
       if (done === true) break
       if (!isChunk(value))
         throw new UsageError('ERR_ENCODE', `a body is made of text and bytes, not of ${typeof value}`)
       if (length >= 0 && this.#sent + Buffer.byteLength(value) > length) throw wrongLength(length, 'longer')
-      if (value.length > 0) this.#piece(value)
+      if (value.length === 0) continue
+      this.#begun(plan)
+      this.#piece(value)
     }
     if (length >= 0 && this.#sent < length) throw wrongLength(length, 'shorter')
+    this.#begun(plan) // of a body without a byte
   }
 
   #drain(): Promise<void> {
@@ -451,7 +481,7 @@ export class Exchange {
 
   #streamed(): void {
     this.#iterator = null
-    if (!this.#isGone) this.#terminate()
+    if (this.#isStreaming) this.#terminate()
   }
 
   #terminate(): void {

@@ -831,7 +831,8 @@ test('a compressor that fails costs its connection, and not the process', async 
     const server = serve((connection) => connection.send(new Response(200, headers, pieces())), { compress: true })
     server.receive(wire('GET / HTTP/1.1¶Host: h¶Accept-Encoding: gzip¶¶'))
     await until(() => server.errors.length > 0)
-    assert.equal([server.errors[0]?.message, server.connection.getStatus(false)], ['no memory', 'CLOSED'])
+    assert.equal([server.errors[0]?.message, server.connection.getStatus(false)], ['no memory', 'ENDING'])
+    assert.is(statusOf(shown(server.written())), 500)
   } finally {
     delete prototype._transform
   }
@@ -1024,6 +1025,73 @@ test('the Response of fetch is refused, and so is a setting that there is not', 
     [{ uploads: { maxfiles: 1 } }, /uploads has no option 'maxfiles'/],
   ] as const)
     assert.throws(() => serve(null, settings as never), says)
+})
+
+test('a stream that fails before its first piece is a 500; one without a piece is an answer; events begin at once', async () => {
+  async function* failing() {
+    await nextTurn()
+    if (Math.random() >= 0) throw new Error('planted')
+    yield 'never'
+  }
+  async function* tooLong() {
+    yield 'longer than that'
+  }
+  async function* numbers() {
+    yield 7 as unknown as string
+  }
+  for (const response of [
+    new Response(200, {}, failing()),
+    new Response(200, { 'Content-Length': '3' }, tooLong()),
+    new Response(200, {}, numbers()),
+  ]) {
+    const server = serve((connection) => connection.send(response))
+    server.receive(wire(GET + GET))
+    await until(() => server.errors.length > 0)
+    assert.match(
+      shown(server.written()),
+      /^HTTP\/1\.1 500 .*Connection: close¶¶500 Internal Server Error: the answer could not be made\n$/s,
+    )
+    assert.equal(
+      server.errors.map(({ code }) => code),
+      [4],
+    )
+  }
+  async function* nothingAtAll() {
+    yield ''
+  }
+  const empty = serve((connection) => connection.send(new Response(200, {}, nothingAtAll())))
+  empty.receive(wire(GET))
+  await until(() => empty.connection.bytesWritten > 0)
+  assert.match(shown(empty.written()), /^HTTP\/1\.1 200 OK¶.*Transfer-Encoding: chunked¶¶0¶¶$/s)
+  async function* later() {
+    await new Promise(() => undefined)
+    yield ''
+  }
+  const events = serve((connection) =>
+    connection.send(new Response(200, { 'Content-Type': 'text/event-stream' }, later())),
+  )
+  events.receive(wire(GET))
+  assert.match(shown(events.written()), /^HTTP\/1\.1 200 OK¶Content-Type: text\/event-stream¶/)
+})
+
+test('a handler that fails after it has given a stream of which nothing has left is a 500', async () => {
+  let isReturned = false
+  async function* slow() {
+    try {
+      await nextTurn()
+      yield 'a'
+    } finally {
+      isReturned = true
+    }
+  }
+  const server = serve((connection) => {
+    connection.send(new Response(200, {}, slow()))
+    throw new Error('planted')
+  })
+  server.receive(wire(GET))
+  await until(() => isReturned)
+  assert.is(answersOf(shown(server.written())).length, 1)
+  assert.is(server.connection.getStatus(false), 'ENDING')
 })
 
 test('an answer that is cut is in the log, with what had left of it', async () => {

@@ -315,6 +315,7 @@ export class Exchange {
     if (/^content-encoding:/im.test(lines)) return draft
     // What 200 would say of other codings is said by these, too (RFC 9110 sections 15.3.7, 15.4.5).
     if (status === 206 || status === 304) {
+      if (!compressible(type)) return draft
       draft.lines = `${status === 304 ? weakened(lines) : lines}Vary: Accept-Encoding\r\n`
       return draft
     }
@@ -583,11 +584,11 @@ function isParts(message: unknown): message is AnswerParts {
 
 /** `but`: names that the handler has set itself. */
 function ofParts(
-  { status, reason = '', headers, size, body, close }: AnswerParts,
+  { status, reason = '', headers, type: unsaid = '', size, body, close }: AnswerParts,
   but?: ReadonlyMap<string, unknown>,
 ): Draft {
   let lines = ''
-  let type = ''
+  let type = unsaid
   let hasDate = false
   for (const [name, value] of headers) {
     const key = name.toLowerCase()

@@ -128,6 +128,8 @@ export interface AnswerParts {
   readonly status: number
   readonly reason?: string
   readonly headers: readonly (readonly [string, string])[]
+  /** Of what a 304 stands for: it has no field that says so. */
+  readonly type?: string
   /** Bytes of the body; -1 when nobody knows. */
   readonly size: number
   readonly body: AsyncIterable<Uint8Array> | null

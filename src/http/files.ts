@@ -20,6 +20,8 @@ export interface FileRequest {
 export interface FileAnswer {
   readonly status: number
   readonly headers: readonly (readonly [string, string])[]
+  /** Of what a 304 stands for: it has no field that says so. */
+  readonly type?: string
   /** Bytes of the body. */
   readonly size: number
   readonly body: AsyncIterable<Uint8Array> | null
@@ -165,7 +167,7 @@ function weakly(etag: string): string {
 async function bodiless(served: Served, status: number, more: FileAnswer['headers'] = []): Promise<FileAnswer> {
   await served.close()
   const headers = [...served.common, ...more]
-  return { status, headers, size: 0, body: null, close: async () => undefined }
+  return { status, headers, type: served.type, size: 0, body: null, close: async () => undefined }
 }
 
 function whole(served: Served): FileAnswer {

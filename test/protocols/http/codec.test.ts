@@ -770,6 +770,19 @@ test('a client that was told to wait is not blamed for its silence', async () =>
   assert.is(shown(server.written()), OK('ok'))
 })
 
+test('a 304 says of codings what its 200 would have said', async () => {
+  for (const [type, says] of [
+    ['text/css', 'ETag: W/"x"¶Vary: Accept-Encoding¶¶'],
+    ['image/png', 'ETag: "x"¶¶'],
+  ]) {
+    const parts = { status: 304, headers: [['ETag', '"x"']], type, size: 0, body: null, close: () => undefined }
+    const server = serve((connection) => connection.send(parts), { compress: true })
+    server.receive(wire(GET))
+    await until(() => server.connection.bytesWritten > 0)
+    assert.is(shown(server.written()), `HTTP/1.1 304 Not Modified¶${says}`)
+  }
+})
+
 test('files: an error page knows no conditions, and what is compressed says so in every answer', async () => {
   let open = 0
   const asked: (string | undefined)[] = []
@@ -787,7 +800,7 @@ test('files: an error page knows no conditions, and what is compressed says so i
       string,
       string,
     ][]
-    if (condition !== undefined) return { status: 304, headers, size: 0, body: null, close }
+    if (condition !== undefined) return { status: 304, headers, type: 'text/plain', size: 0, body: null, close }
     return { status: 200, headers, size: 2000, body: { [Symbol.asyncIterator]: () => closing as never }, close }
   }
   const onMessage = (connection: Connection<Request, unknown>, { path }: Request) =>

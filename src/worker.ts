@@ -283,6 +283,9 @@ export class Worker<
     const { maxRequests, maxMemory, maxLifetimeMs, stuckTimeoutMs } = this
     const protocol = this.#address === '' ? '' : this.#resolveProtocol().name
     for (const [key, rule] of Object.entries(RULES)) check(`${key} of worker '${name}'`, Reflect.get(this, key), rule)
+    for (const [key, value] of Object.entries(this))
+      if (/^on[A-Z]/.test(key) && value !== null && value !== undefined && typeof value !== 'function')
+        throw new UsageError('ERR_BAD_OPTION', `${key} of worker '${name}' is ${String(value)}: it must be a function`)
     if (this.proxyProtocol !== null) new ProxyRules(this.proxyProtocol)
     const count = Math.max(1, Math.trunc(this.count)) // as Workerman
     if (this.minReady > count)

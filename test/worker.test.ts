@@ -62,6 +62,14 @@ test('other settings that cannot work are refused, by name and value', () => {
   }
 })
 
+test('a callback is a function, whatever its name', () => {
+  for (const name of ['onMessage', 'onWorkerStart', 'onWebSocketClose']) {
+    const worker = new Worker('text://127.0.0.1:0')
+    Reflect.set(worker, name, 5)
+    assert.throws(() => worker.describe(), new RegExp(`${name} of worker 'none' is 5: it must be a function`))
+  }
+})
+
 test('a drain ends when nothing is at work: onWorkerStop, unsettled callbacks, holds', async () => {
   const worker = new Worker({ name: 'w' })
   let stop: () => void = () => undefined

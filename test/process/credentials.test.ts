@@ -75,7 +75,7 @@ if (isRoot) {
     })
   })
 
-  test('supplementary groups are those of the user, and none of root', async () => {
+  longTest('supplementary groups are those of the user, and none of root', async () => {
     const line =
       readFileSync('/etc/group', 'utf8')
         .split('\n')
@@ -247,7 +247,7 @@ if (isRoot) {
     })
   })
 
-  test('a number that has no name may say what it is already', async () => {
+  longTest('a number that has no name may say what it is already', async () => {
     await inSandbox(async (box) => {
       const env = { ...box.env, MILLRACE_RUN_DIR: join(box.directory, 'none') }
       const module = program(box, `worker.user = '424242'`)

@@ -3,7 +3,7 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Followed } from '../support/events.ts'
-import { caseTest } from '../support/length.ts'
+import { caseTest, longTest } from '../support/length.ts'
 import { ask, Client, freePort, inSandbox, lives, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -90,23 +90,26 @@ test('a stopped group has no process and no port, is shown as stopped, and stays
   })
 })
 
-test('a stopped group that cannot be started stays stopped, and a crash during its stop starts nothing', async () => {
-  await inSandbox(async (box) => {
-    const ports = [0, 0]
-    await box.start(box.file('app.js', two(1, ports, `b.onWorkerStop = () => process.exit(250)`)))
-    succeeded(await box.command('stop', 'b'))
-    const followed = await Followed.of(box)
-    box.file('app.js', two(2, ports, `b.onWorkerStart = () => { if (b.id === 1) throw new Error('planted') }`))
-    const { code, stderr } = await box.command('start', 'b')
-    assert.is(code, 6)
-    assert.match(stderr, /^millrace: start given up: worker b:1 did not become ready: .*planted/m)
-    const { groups } = await box.status()
-    assert.ok(groups[1]?.isStopped && groups[1].workers.every(({ state }) => state === 'stopped'))
-    assert.is(followed.words.filter((word) => word === 'spawn').length, 2)
-    followed.close()
-    await box.stop()
-  })
-})
+longTest(
+  'a stopped group that cannot be started stays stopped, and a crash during its stop starts nothing',
+  async () => {
+    await inSandbox(async (box) => {
+      const ports = [0, 0]
+      await box.start(box.file('app.js', two(1, ports, `b.onWorkerStop = () => process.exit(250)`)))
+      succeeded(await box.command('stop', 'b'))
+      const followed = await Followed.of(box)
+      box.file('app.js', two(2, ports, `b.onWorkerStart = () => { if (b.id === 1) throw new Error('planted') }`))
+      const { code, stderr } = await box.command('start', 'b')
+      assert.is(code, 6)
+      assert.match(stderr, /^millrace: start given up: worker b:1 did not become ready: .*planted/m)
+      const { groups } = await box.status()
+      assert.ok(groups[1]?.isStopped && groups[1].workers.every(({ state }) => state === 'stopped'))
+      assert.is(followed.words.filter((word) => word === 'spawn').length, 2)
+      followed.close()
+      await box.stop()
+    })
+  },
+)
 
 test('reload NAME replaces only the processes of that group', async () => {
   await inSandbox(async (box) => {
@@ -175,7 +178,7 @@ test('restart NAME: broken code stops nothing; all leave, and who connects meanw
 
 const HANGING = `b.onMessage = () => new Promise(() => {}); b.drainTimeoutMs = 60_000; Worker.stopTimeout = 60`
 
-test('--timeout is how long work gets, and a second stop of a group shortens the first', async () => {
+longTest('--timeout is how long work gets, and a second stop of a group shortens the first', async () => {
   await inSandbox(async (box) => {
     await box.start(box.file('app.js', two(1, [0, 0], HANGING)))
     const hang = async () => {

@@ -150,7 +150,7 @@ for (const [how, args, env] of [
   })
 }
 
-test('JSON in the foreground: stderr is JSON, stdout is the program', async () => {
+longTest('JSON in the foreground: stderr is JSON, stdout is the program', async () => {
   await inSandbox(async (box) => {
     const server = box.begin('start', box.file('app.js', echo(1, TALKER)), '--log-format', 'json')
     await server.says(/Press Ctrl/)
@@ -190,7 +190,7 @@ longTest('a log that was moved away is opened anew, and no line is lost', async 
   })
 })
 
-test('copytruncate works too: what comes after it starts at the beginning', async () => {
+longTest('copytruncate works too: what comes after it starts at the beginning', async () => {
   await inSandbox(async (box) => {
     const path = join(box.runDir, 'millrace.log')
     const port = await talker(box)
@@ -363,7 +363,7 @@ test('settings in the code are followed, the command line wins, and a reload fol
   })
 })
 
-test('flags win over the environment, and that over the code', async () => {
+longTest('flags win over the environment, and that over the code', async () => {
   await inSandbox(async (box) => {
     const [code, env, flag] = ['code', 'env', 'flag'].map((name) => join(box.directory, name)) as [
       string,
@@ -406,7 +406,7 @@ test('flags win over the environment, and that over the code', async () => {
   })
 })
 
-test('in the foreground a log file has the lines, and so has the terminal', async () => {
+longTest('in the foreground a log file has the lines, and so has the terminal', async () => {
   await inSandbox(async (box) => {
     const path = join(box.directory, 'f.log')
     const server = await box.foreground(box.file('app.js', echo(1, TALKER)), '--log-file', path)

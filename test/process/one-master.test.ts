@@ -143,7 +143,7 @@ test('a second server is held off in every place where the first one could be', 
   })
 })
 
-test('two modules are two servers', async () => {
+longTest('two modules are two servers', async () => {
   await inSandbox(async (box) => {
     box.env.MILLRACE_RUN_DIR = undefined
     box.env.TMPDIR = box.directory
@@ -207,7 +207,7 @@ test('a master that is suspended is said to be, by every command, with what lets
   })
 })
 
-test('a master that is suspended is not waited for', async () => {
+longTest('a master that is suspended is not waited for', async () => {
   await inSandbox(async (box) => {
     mkdirSync(box.runDir, { recursive: true })
     const silent = net.createServer()

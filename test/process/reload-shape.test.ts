@@ -138,7 +138,7 @@ longTest('a growth that fails leaves what had come up, and the next reload goes 
   })
 })
 
-test('a process that is removed retires first, and does not wait for anything', async () => {
+longTest('a process that is removed retires first, and does not wait for anything', async () => {
   await inSandbox(async (box) => {
     const more = `worker.onWorkerRetire = () => Worker.log('retire ' + worker.id)`
     await box.start(box.file('app.js', echo(2, more)))

@@ -156,7 +156,7 @@ test('an onWorkerRetire that throws is logged, and the reload goes on', async ()
   })
 })
 
-test('an onWorkerReload that throws is logged, and onWorkerRetire is called all the same', async () => {
+longTest('an onWorkerReload that throws is logged, and onWorkerRetire is called all the same', async () => {
   await inSandbox(async (box) => {
     const say = ['Retire', 'Active'].map(
       (what) => `worker.onWorker${what} = () => Worker.log('${what} ' + worker.incarnation)`,
@@ -197,24 +197,27 @@ test('reloadable: false keeps the process, which is told', async () => {
   })
 })
 
-test('an address that changes with reloadable: false stays, which is said; reloadable again, it moves', async () => {
-  await inSandbox(async (box) => {
-    const kept = (listen: string, isReloadable: boolean) => echo(1, `worker.reloadable = ${isReloadable}`, listen)
-    const before = await box.start(box.file('app.js', kept('text://127.0.0.1:0', false)))
-    for (let turn = 0; turn < 2; turn++) {
-      box.file('app.js', kept('text://127.0.0.2:0', false))
-      const { slots } = await reload(box)
-      assert.is(slots[0]?.note, 'reloadable: false, so it stays on text://127.0.0.1:0')
-      assert.match(await ask(portOf(before), 'x'), /^x /)
-    }
-    box.file('app.js', kept('text://127.0.0.2:0', true))
-    await reload(box)
-    assert.match(await ask(portOf(await box.status()), 'x', '127.0.0.2'), /^x /)
-    await box.stop()
-  })
-})
+longTest(
+  'an address that changes with reloadable: false stays, which is said; reloadable again, it moves',
+  async () => {
+    await inSandbox(async (box) => {
+      const kept = (listen: string, isReloadable: boolean) => echo(1, `worker.reloadable = ${isReloadable}`, listen)
+      const before = await box.start(box.file('app.js', kept('text://127.0.0.1:0', false)))
+      for (let turn = 0; turn < 2; turn++) {
+        box.file('app.js', kept('text://127.0.0.2:0', false))
+        const { slots } = await reload(box)
+        assert.is(slots[0]?.note, 'reloadable: false, so it stays on text://127.0.0.1:0')
+        assert.match(await ask(portOf(before), 'x'), /^x /)
+      }
+      box.file('app.js', kept('text://127.0.0.2:0', true))
+      await reload(box)
+      assert.match(await ask(portOf(await box.status()), 'x', '127.0.0.2'), /^x /)
+      await box.stop()
+    })
+  },
+)
 
-test('two reloads at once: one after the other, and both are told', async () => {
+longTest('two reloads at once: one after the other, and both are told', async () => {
   await inSandbox(async (box) => {
     await box.start(box.file('app.js', version(1)))
     const outcomes = await Promise.all([reload(box), reload(box), reload(box)])
@@ -242,7 +245,7 @@ test('stop during a reload ends both the old and the new processes', async () =>
   })
 })
 
-test('a reload during the start comes after it', async () => {
+longTest('a reload during the start comes after it', async () => {
   await inSandbox(async (box) => {
     const flag = join(box.directory, 'go')
     const wait = `

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { ListedConnection, Status, WorkerStatus } from '../../src/process/status.ts'
+import { longTest } from '../support/length.ts'
 import { ask, Client, echo, HANGS, inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -137,7 +138,7 @@ test('connections lists every one of every process, with addresses, queues and c
   })
 })
 
-test('connections comes in pages: thousands are listed once each', async () => {
+longTest('connections comes in pages: thousands are listed once each', async () => {
   await inSandbox(async (box) => {
     const port = portOf(await box.start(box.file('app.js', echo(2))))
     const clients: Client[] = []

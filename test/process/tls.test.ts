@@ -151,7 +151,7 @@ test('a client that does not shake hands is let go in time', async () => {
   })
 })
 
-test('SNI: each name has its certificate, wildcards too', async () => {
+longTest('SNI: each name has its certificate, wildcards too', async () => {
   await inSandbox(async (box) => {
     const sni = { 'other.example': other, '*.wild.example': other }
     const port = portOf(await box.start(box.file('app.js', program({ ...localhost, sni }))))

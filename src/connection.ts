@@ -334,7 +334,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if ((this.#stops & Stop.User) === 0) return
     const isWaiting = this.#queue.length > 0 || this.#held !== null || this.#is(Bit.Stopped)
     if (!isWaiting || this.#is(Bit.InCodec)) return this.#start(Stop.User)
-    // What waited is nobody's but its own: it does not see what the caller has put into an AsyncLocalStorage, nor he what it does.
+    // What waited sees nothing of what the caller has put into an AsyncLocalStorage, and he nothing of its.
     neutral.runInAsyncScope(() => new AsyncResource('millrace.resumed')).runInAsyncScope(() => this.#start(Stop.User))
   }
 

@@ -368,7 +368,7 @@ export class Exchange {
       this.#state = State.Open
       this.isEndless = draft.type.startsWith('text/event-stream')
       const goOn = io.write(wireOf(head), true)
-      return length === 0 || body === null || body.length === 0 ? goOn : this.#piece(body as string | Uint8Array)
+      return body === null || (body as string).length === 0 ? goOn : this.#piece(body as string | Uint8Array)
     }
     this.#state = State.Done // as above
     if (hasBody) this.#sent = length

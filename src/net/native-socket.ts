@@ -451,17 +451,10 @@ function gather(bytes: Encoded): number {
     length += chunk.length
   }
   if (!fits(length)) return -1
-  const before = gathered
-  const count = pieces.length
-  let isWhole = false
-  try {
-    for (let at = 0; at < bytes.length; at++) append(bytes[at] as string)
-    isWhole = true
-  } finally {
-    if (!isWhole) {
-      gathered = before // the stack ends here: half a message is none
-      pieces.length = count
-    }
+  // Without a call, which could be where the stack ends: half a message is none.
+  for (let at = 0; at < bytes.length; at++) {
+    gathered += bytes[at] as string
+    pieces.push(bytes[at] as string)
   }
   return length
 }

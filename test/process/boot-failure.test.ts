@@ -110,7 +110,7 @@ test('a stack points at the TypeScript that was written', async () => {
   )
 })
 
-test('a top level that never ends is ended after ten seconds', async () => {
+longTest('a top level that never ends is ended after ten seconds', async () => {
   await inSandbox(async (box) => {
     const started = performance.now()
     const hanging = box.begin('start', '-d', box.file('hangs.js', HANGS))
@@ -210,7 +210,7 @@ test('a startTimeoutMs of Infinity is for ever, not at once', async () => {
   })
 })
 
-test('after a start that failed, the next one works', async () => {
+longTest('after a start that failed, the next one works', async () => {
   await inSandbox(async (box) => {
     await refused(box, box.file('app.js', 'throw new Error("planted")'), /planted/)
     await box.start(box.file('app.js', echo()))

@@ -5,6 +5,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Backoff } from '../../src/loop/backoff.ts'
 import type { Status } from '../../src/process/status.ts'
+import { longTest } from '../support/length.ts'
 import { ask, Client, echo, inSandbox, lives, portOf, type Sandbox, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -120,7 +121,7 @@ test('a worker that ends in any way is replaced, and the log says why', async ()
   })
 })
 
-test('Worker.stopAll lets the handler of an open connection finish', async () => {
+longTest('Worker.stopAll lets the handler of an open connection finish', async () => {
   await inSandbox(async (box) => {
     const more = `worker.onMessage = async (connection) => {
       Worker.stopAll()
@@ -178,7 +179,7 @@ test('a worker that waits for its next try is shown, without a pid', async () =>
   })
 })
 
-test('a master out of descriptors or processes goes on trying', async () => {
+longTest('a master out of descriptors or processes goes on trying', async () => {
   await inSandbox(async (box) => {
     const status = await box.start(box.file('app.js', echo(2)))
     const limit = (value: string) => box.spawn('prlimit', ['--pid', String(status.pid), `--nofile=${value}`]).ended

@@ -2,6 +2,7 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { longTest } from '../support/length.ts'
 import { ask, Client, echo, inSandbox, lives, portOf, type Sandbox, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -192,7 +193,7 @@ test('a client that half-closes gets its answers at a stop -g, whether it did so
   })
 })
 
-test('a handler that waits in a call of Node with connection.signal is told, and that is no error', async () => {
+longTest('a handler that waits in a call of Node with connection.signal is told, and that is no error', async () => {
   await inSandbox(async (box) => {
     const more = `
       Worker.stopTimeout = 1
@@ -205,7 +206,7 @@ test('a handler that waits in a call of Node with connection.signal is told, and
   })
 })
 
-test('many holds with long reasons: the worker lives, and the log is short', async () => {
+longTest('many holds with long reasons: the worker lives, and the log is short', async () => {
   await inSandbox(async (box) => {
     const more = `
       Worker.stopTimeout = 0.2
@@ -253,7 +254,7 @@ test('a new connection during a graceful stop is refused at once', async () => {
   })
 })
 
-test('each group has its own window', async () => {
+longTest('each group has its own window', async () => {
   await inSandbox(async (box) => {
     const more = `${SLOW}
       const brief = new Worker({ name: 'brief', drainTimeoutMs: 100 })

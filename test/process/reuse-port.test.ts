@@ -136,7 +136,7 @@ if (addon().sys === null) {
     })
   })
 
-  test('stop-first: a sibling takes what comes meanwhile', async () => {
+  longTest('stop-first: a sibling takes what comes meanwhile', async () => {
     await inSandbox(async (box) => {
       const text = shared(2, `worker.reloadMode = 'stop-first'`)
       const port = portOf(await box.start(box.file('app.js', text)))
@@ -177,7 +177,7 @@ if (addon().sys === null) {
     })
   })
 
-  test('a Unix socket has no such thing', async () => {
+  longTest('a Unix socket has no such thing', async () => {
     await inSandbox(async (box) => {
       const listen = `unix://${join(box.directory, 's.sock')}`
       const { code, stderr } = await box.command('start', '-d', box.file('app.js', shared(1, '', listen)))

@@ -3,7 +3,7 @@
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { atLength } from '../support/length.ts'
+import { atLength, longTest } from '../support/length.ts'
 import { failed, KILL, quick, release, staysAsItWas, unnoticed, upgrade } from '../support/release.ts'
 import { version, versionAt } from '../support/reload.ts'
 import { inSandbox, portOf } from '../support/server.ts'
@@ -61,7 +61,7 @@ const STEPS = {
 
 const steps = Object.entries(STEPS).slice(-atLength(1, 4))
 
-test(`a new master that is killed at ${steps.map(([step]) => step).join(', at ')} leaves the old one`, async () => {
+longTest(`a new master that is killed at ${steps.map(([step]) => step).join(', at ')} leaves the old one`, async () => {
   await inSandbox(async (box) => {
     release(box, '1.0.0')
     const module = join(box.directory, 'app.js')

@@ -122,7 +122,7 @@ for (const [at, engine] of (isWhole ? ['native', 'node'] : ['node']).entries()) 
   )
 }
 
-test('a stop while the old processes drain waits for them, and ends the server after that', async () => {
+longTest('a stop while the old processes drain waits for them, and ends the server after that', async () => {
   await inSandbox(async (box) => {
     const notes = box.file('notes', '')
     const program = (more: string) =>
@@ -205,7 +205,7 @@ longTest('reloads and an upgrade at once are one after the other, each with its 
   })
 })
 
-test('while the old processes drain, commands reach the new master, and a stop ends both', async () => {
+longTest('while the old processes drain, commands reach the new master, and a stop ends both', async () => {
   await inSandbox(async (box) => {
     const slow = `worker.drainTimeoutMs = 60000
       worker.onMessage = (connection, line) => { if (line !== 'never') connection.send(line + ' ' + process.pid); else return new Promise(() => {}) }`

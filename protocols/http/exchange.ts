@@ -107,7 +107,6 @@ export class Exchange {
   #session: Promise<Session> | null = null
   #iterator: AsyncIterator<string | Uint8Array> | null = null
   #wake: (() => void) | null = null
-  #isGone = false
   readonly #startedAt: number
 
   /** `body` is null where there is none. */
@@ -194,7 +193,6 @@ export class Exchange {
   /** The connection is no more: nothing waits for it. */
   abandon(): void {
     const isCut = this.#status !== 0 && this.#state !== State.Done
-    this.#isGone = true
     this.#state = State.Done
     const failure = isCut ? this.#logged() : null
     if (failure !== null) this.#host.io.fail(failure.error)
@@ -368,7 +366,7 @@ export class Exchange {
       this.#state = State.Open
       this.isEndless = draft.type.startsWith('text/event-stream')
       const goOn = io.write(wireOf(head), true)
-      return body === null || (body as string).length === 0 ? goOn : this.#piece(body as string | Uint8Array)
+      return body === null || body.length === 0 ? goOn : this.#piece(body as string | Uint8Array)
     }
     this.#state = State.Done // as above
     if (hasBody) this.#sent = length
@@ -435,7 +433,7 @@ export class Exchange {
       () => this.#streamed(),
       (error) => {
         void iterator.return?.()?.catch(nothing)
-        this.refuse(500, 'the answer could not be made') // if nothing of it has left
+        if (this.#isStreaming) this.refuse(500, 'the answer could not be made') // if nothing of it has left
         this.#host.io.fail(error)
       },
     )
@@ -450,7 +448,7 @@ export class Exchange {
   }
 
   get #isStreaming(): boolean {
-    return this.#state === State.Streaming && !this.#isGone
+    return this.#state === State.Streaming
   }
 
   async #pump(iterator: AsyncIterator<string | Uint8Array>, plan: StreamPlan): Promise<void> {

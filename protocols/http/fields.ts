@@ -48,13 +48,17 @@ export class FieldSection implements Noted {
 
   /** By lower-case name. */
   get(name: string): string | undefined {
-    this.#byName ??= fieldsOf(this.#text, this.#start)
-    return this.#byName[name]
+    return this.#split()[name]
   }
 
   /** Whoever gets it may change it. */
   copy(): Fields {
-    return fieldsOf(this.#text, this.#start)
+    return Object.assign(Object.create(null), this.#split())
+  }
+
+  #split(): Fields {
+    this.#byName ??= fieldsOf(this.#text, this.#start)
+    return this.#byName
   }
 }
 

@@ -1,5 +1,5 @@
-// The other side of callbacks.ts: calls what the master asks for, one after the other. What one
-// throws is logged, and keeps no other from being called.
+// The other side of callbacks.ts: calls what the master asks for, one after the other. What one throws is
+// logged, and keeps no other from being called.
 
 import { stackOf } from '../errors.ts'
 import { log } from '../log.ts'

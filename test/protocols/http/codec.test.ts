@@ -1087,6 +1087,31 @@ test('a stream that fails before its first piece is a 500; one without a piece i
   assert.match(shown(events.written()), /^HTTP\/1\.1 200 OK¶Content-Type: text\/event-stream¶/)
 })
 
+test('a stream that fails when its client has gone is no answer: none is sent, and none is logged', async () => {
+  let fail: () => void = () => undefined
+  let isOver = false
+  async function* failing() {
+    try {
+      await new Promise<void>((_resolve, reject) => {
+        fail = () => reject(new Error('planted'))
+      })
+      yield 'never'
+    } finally {
+      isOver = true
+    }
+  }
+  const lines: unknown[] = []
+  const server = serve((connection) => connection.send(new Response(200, {}, failing())), {
+    accessLog: (entry) => void lines.push(entry),
+  })
+  server.receive(wire(GET))
+  server.connection.destroy()
+  fail()
+  await until(() => isOver)
+  await nextTurn()
+  assert.equal([lines, server.errors, shown(server.written())], [[], [], ''])
+})
+
 test('a handler that fails after it has given a stream of which nothing has left is a 500', async () => {
   let isReturned = false
   async function* slow() {

@@ -5,9 +5,9 @@ import { pathToFileURL } from 'node:url'
 import { inspect } from 'node:util'
 import type { Channel } from './channel.ts'
 import { type Group, registry } from './group.ts'
+import { explainImport } from './import-hints.ts'
 import type { FromChild, ToChild } from './messages.ts'
 import { indexFile } from './start-file.ts'
-import { explainImport } from './typescript.ts'
 
 /**
  * The groups that the modules declared, when all have been evaluated and one has called `runAll()`. Rejects with what a

@@ -58,16 +58,32 @@ test('two copies in one process are refused by name', async () => {
 test('an app that cannot resolve the package is told what to do', async () => {
   await inSandbox(async (box) => {
     const module = join(dirname(box.runDir), 'app.mjs') // outside of any project
+    const required = join(dirname(box.runDir), 'app.cjs')
     writeFileSync(module, echo(1))
-    for (const flags of [['-d'], []]) {
-      const { code, stdout, stderr } = await box.command('start', ...flags, module)
+    writeFileSync(required, `const { Worker } = require('millrace')`)
+    for (const line of [
+      ['start', '-d', module],
+      ['start', module],
+      ['check', required],
+    ]) {
+      const { code, stdout, stderr } = await box.command(...line)
       assert.is(code, 6)
       assert.is(stdout, '')
-      assert.is(
+      assert.match(
         stderr,
-        `millrace: ${module} cannot find 'millrace'\nnext: npm install millrace, or npm link millrace\n`,
+        /Cannot find (package|module) 'millrace'(.|\n)*\nnpm install millrace, or npm link millrace\n/,
       )
+      assert.not.match(stderr, /^ +at /m)
     }
+  })
+})
+
+test('an app outside of any project may import the package by its path', async () => {
+  await inSandbox(async (box) => {
+    const module = join(dirname(box.runDir), 'app.mjs')
+    writeFileSync(module, echo(1).replace(`'millrace'`, `'${join(dirname(startFile), 'index.js')}'`))
+    assert.match(await ask(portOf(await box.start(module)), 'hello'), /^hello/)
+    await box.stop()
   })
 })
 

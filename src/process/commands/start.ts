@@ -84,7 +84,7 @@ function checkUdp(declaration: Declaration): void {
 
 // Two copies of the package: npx or a global one starts an app that has its own
 
-/** Runs this line with the copy that the app resolves; null when that is this one. */
+/** Runs this line with the copy that the app resolves; null when that is this one, or none: it may import us by a path. */
 export function runOtherCopy({ modules, isDirect }: Line): Promise<number> | null {
   const other = isDirect ? null : otherCopy(modules[0] ?? '')
   return other === null ? null : runOther(other)
@@ -98,9 +98,7 @@ function otherCopy(module: string): string | null {
   } catch (error) {
     if (codeOf(error) === 'ENOENT')
       throw new CommandError(Exit.Module, `there is no file ${module}`, { next: 'name a file that is there' })
-    throw new CommandError(Exit.Module, `${module} cannot find 'millrace'`, {
-      next: 'npm install millrace, or npm link millrace',
-    })
+    return null
   }
   const theirs = resolve(dirname(realpathSync(found)), 'dist/start.js')
   return theirs === realpathSync(startFile()) ? null : theirs

@@ -1,5 +1,5 @@
-// TypeScript modules: Node runs them by stripping their types (22.18 and 23.6 on), or it does not, and then its error
-// is about file extensions. What to do about it is said here.
+// What to do about a module that could not be imported. Mostly TypeScript: Node runs it by stripping its types (22.18 and
+// 23.6 on), or it does not, and then its error is about file extensions.
 
 import { codeOf, messageOf } from '../errors.ts'
 
@@ -18,6 +18,9 @@ export function explainImport(error: unknown): unknown {
 
 function hintFor(code: string, message: string): string {
   switch (code) {
+    case 'ERR_MODULE_NOT_FOUND':
+    case 'MODULE_NOT_FOUND':
+      return /^Cannot find \w+ 'millrace'/.test(message) ? 'npm install millrace, or npm link millrace' : ''
     case 'ERR_UNKNOWN_FILE_EXTENSION':
       return hintForExtension(/"\.([cm]?ts|tsx)"/.exec(message)?.[1])
     case 'ERR_NO_TYPESCRIPT':

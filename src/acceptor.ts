@@ -15,7 +15,7 @@ import { serveDatagrams } from './net/datagrams.ts'
 import { areDescriptorsScarce } from './net/descriptors.ts'
 import { chooseEngine } from './net/engines.ts'
 import { Place } from './place.ts'
-import { type GivenSocket, registry } from './process/group.ts'
+import { type GivenSocket, registry, type WantedSocket } from './process/group.ts'
 import type { AnyProtocol } from './protocol.ts'
 import { Proxied, type ProxyProtocolOptions, ProxyRules } from './proxied.ts'
 import type { Listener, Socket, SocketEvents } from './transport.ts'
@@ -57,12 +57,13 @@ const BURST_EVERY_MS = 20
 const FULL_MS = 100
 
 const refusals = new LimitedLog()
+const DECLARED: WantedSocket = { address: '', nth: 0, turn: 0 }
 
 export class Acceptor {
   /** What was bound; empty until then. */
   endpoint = ''
-  /** What it asks the master for when it listens again: nothing for the declared socket. */
-  socketName = ''
+  /** What it asks the master for when it listens again. */
+  wanted = DECLARED
   readonly #worker: AcceptingWorker
   readonly #role: AcceptingRole
   readonly #gate: Gate
@@ -203,12 +204,12 @@ export class Acceptor {
     this.#isResting = false
     deadlines.cancel(this.#restTimer)
     this.#tellRoom()
-    const again = [...this.#standIns].map(([turn, place]) => place.open(this.#ask('', turn)))
-    void Promise.all([...again, this.#own.open(this.#ask(this.socketName))]).catch((error) => this.#cannotListen(error))
+    const again = [...this.#standIns].map(([turn, place]) => place.open(this.#ask({ ...DECLARED, turn })))
+    void Promise.all([...again, this.#own.open(this.#ask(this.wanted))]).catch((error) => this.#cannotListen(error))
   }
 
-  async #ask(address: string, turn?: number): Promise<Bound> {
-    const given = await registry().requestSocket?.(address, turn)
+  async #ask(wanted: WantedSocket): Promise<Bound> {
+    const given = await registry().requestSocket?.(wanted)
     if (given?.handle === undefined) throw new SystemError('EMFILE', 'recvmsg', this.endpoint) // it could not come in
     return { handle: given.handle, expected: given.endpoint }
   }

@@ -10,12 +10,12 @@ import { rowsOf } from './connection-rows.ts'
 import { newCounters } from './counters.ts'
 import { datagramProtocol } from './datagram-peer.ts'
 import { Departure, describeWork } from './departure.ts'
-import { messageOf, stackOf, UsageError } from './errors.ts'
+import { messageOf, SystemError, stackOf, UsageError } from './errors.ts'
 import { log } from './log.ts'
 import type { Handler } from './messaging/mailbox.ts'
 import { currentMesh, groupOf, type MessagingWorker, openMesh, usePeers } from './messaging/messaging.ts'
 import type { WorkerGroup, WorkerRef } from './messaging/references.ts'
-import { type Address, isSecureScheme, parseAddress } from './net/address.ts'
+import { type Address, isAnyPort, isSamePlace, isSecureScheme, parseAddress } from './net/address.ts'
 import { chooseEngine } from './net/engines.ts'
 import { readTlsFiles, type ServerTlsOptions, type TlsSecrets, TlsServer } from './net/tls.ts'
 import {
@@ -26,6 +26,7 @@ import {
   type Place,
   type ReloadMode,
   registry,
+  type WantedSocket,
 } from './process/group.ts'
 import { runAll } from './process/run-all.ts'
 import { type AnyProtocol, type InOf, type OutOf, protocolOf } from './protocol.ts'
@@ -181,6 +182,8 @@ export class Worker<
   /** `listen()` calls that `ready` waits for. */
   /** By who listens: what has failed counts no more when it listens again. */
   readonly #listening = new Map<object, Promise<void>>()
+  /** Where they listen. */
+  readonly #places = new Map<object, WantedSocket>()
   #ticketKeys = ''
   readonly #acceptor = new Acceptor(this as unknown as AcceptingWorker, this.#role())
   /** @internal */
@@ -378,7 +381,7 @@ export class Worker<
       throw new UsageError('ERR_NOT_A_WORKER', 'listen() is for worker processes: call it in onWorkerStart')
     if (address === '') throw new UsageError('ERR_BAD_ADDRESS', 'listen() needs an address')
     if (
-      this.#acceptor.socketName !== '' ||
+      this.#acceptor.wanted.address !== '' ||
       this.#acceptor.isListening ||
       (this.#address !== '' && own === (this as unknown))
     )
@@ -393,18 +396,34 @@ export class Worker<
   async #admit(
     inner: Worker<string | undefined, unknown>,
     address: string,
-    requestSocket: (address: string) => Promise<GivenSocket>,
+    requestSocket: (wanted: WantedSocket) => Promise<GivenSocket>,
   ): Promise<void> {
     const declared = inner.#address
-    inner.#address = inner.#acceptor.socketName = address
+    const { wanted: before } = inner.#acceptor
+    const wanted = { address, nth: this.#nextAt(address, inner), turn: 0 }
+    inner.#address = address
+    inner.#acceptor.wanted = wanted
+    this.#places.set(inner, wanted)
     try {
       inner.describe() // a bad setting is told here
-      await this.#admitAt(inner, await requestSocket(address))
+      await this.#admitAt(inner, await requestSocket(wanted))
     } catch (error) {
       inner.#address = declared
-      inner.#acceptor.socketName = ''
+      inner.#acceptor.wanted = before
+      this.#places.delete(inner)
       throw error
     }
+  }
+
+  /** Which of the listeners of this process at an address the next one is: the first, unless it is port 0. Throws a SystemError. */
+  #nextAt(address: string, inner: object): number {
+    const place = parseAddress(address)
+    const others = [...this.#places.values()].filter((other) => isSamePlace(parseAddress(other.address), place))
+    let nth = 0
+    while (others.some((other) => other.nth === nth)) nth++
+    const isDeclared = inner !== this && this.#address !== '' && isSamePlace(this.#place, place)
+    if (!isAnyPort(place) && (nth > 0 || isDeclared)) throw new SystemError('EADDRINUSE', 'listen', address)
+    return nth
   }
 
   async #admitAt(inner: Worker<string | undefined, unknown>, { handle, endpoint }: GivenSocket): Promise<void> {

@@ -58,6 +58,16 @@ function parseHostPort(text: string, scheme: string, rest: string, wanted: 'tcp'
   return { scheme, transport, host, port, path: '' }
 }
 
+/** Whether two name one place; the scheme is no part of it. */
+export function isSamePlace(a: Address | undefined, b: Address): boolean {
+  return a?.transport === b.transport && a.host === b.host && a.port === b.port && a.path === b.path
+}
+
+/** Port 0: whichever is free, another one each time. */
+export function isAnyPort({ transport, port }: Address): boolean {
+  return transport !== 'unix' && port === 0
+}
+
 /** Where a small HTTP server of the master's own listens. Throws UsageError. */
 export function parseHttpAddress(text: string): Address {
   const [, scheme = ''] = SYNTAX.exec(text) ?? []

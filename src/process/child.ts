@@ -80,8 +80,7 @@ class WorkerLife {
     this.#candidates = new Candidates((message) => channel.send(message))
     registry().candidates = this.#candidates
     registry().requestStop = (code) => this.leaveSoon(code)
-    registry().requestSocket = (address, turn = 0) =>
-      this.#request((request) => channel.send({ type: 'listen', request, address, turn }))
+    registry().requestSocket = (wanted) => this.#request((request) => channel.send({ type: 'listen', request, wanted }))
     registry().requestKeeper = () => this.#request((request) => channel.send({ type: 'reachKeeper', request }))
     receiveSockets((request, endpoint, handle) => this.#takeSocket(request, { endpoint, handle }))
     channel.onClose = () => this.leaveSoon(WorkerExit.Ended) // the master is gone

@@ -64,6 +64,16 @@ export interface InheritedSocket {
   readonly endpoint: string
 }
 
+/** A socket to listen on that a worker asks its master for. */
+export interface WantedSocket {
+  /** Where; empty for what it serves by its declaration, or in a turn of standing in. */
+  readonly address: string
+  /** At port 0 each listener of a process has a port of its own: which of them it is. All processes of the group share it. */
+  readonly nth: number
+  /** Of standing in for a sibling; 0 for its own. */
+  readonly turn: number
+}
+
 /** A socket that the master gave to a running process. */
 export interface GivenSocket {
   readonly handle: unknown
@@ -218,11 +228,8 @@ export interface Registry {
   /** `native`, `node`, or empty for the best there is: of the code, unless the command line has its own. */
   engine: string
   isEngineGiven: boolean
-  /**
-   * In a worker: the group's socket at an address, made by the master; at none what it serves by its declaration, or in this
-   * turn of standing in. Rejects with a SystemError or a UsageError.
-   */
-  requestSocket: ((address: string, turn?: number) => Promise<GivenSocket>) | null
+  /** In a worker: a socket of the group's, made by the master. Rejects with a SystemError or a UsageError. */
+  requestSocket: ((wanted: WantedSocket) => Promise<GivenSocket>) | null
   /** In a worker: a connection to the keeper of shared data, as a net.Socket. */
   requestKeeper: (() => Promise<GivenSocket>) | null
   /** Of the memory that all workers have; -1 for none. */

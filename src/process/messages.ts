@@ -2,7 +2,7 @@
 
 import type { Counters } from '../counters.ts'
 import type { Failed } from './exit-codes.ts'
-import type { ConnectionRow, Credentials, Declaration, PeerNews, Place, Settings } from './group.ts'
+import type { ConnectionRow, Credentials, Declaration, PeerNews, Place, Settings, WantedSocket } from './group.ts'
 import type { FromSuccessor, Inheritance, ToSuccessor } from './inheritance.ts'
 import type { NodeSettings } from './node-flags.ts'
 
@@ -148,8 +148,8 @@ export type FromChild =
       readonly settings: Settings
     }
   | { readonly type: 'ready' }
-  /** Asks for the group's socket at an address, to listen on; or once more for its own, or for that of this turn of standing in. */
-  | { readonly type: 'listen'; readonly request: number; readonly address: string; readonly turn: number }
+  /** Asks for a socket to listen on: a new one, or once more for its own. */
+  | { readonly type: 'listen'; readonly request: number; readonly wanted: WantedSocket }
   /** For a while it has had as many connections as it may; or it has room again. */
   | { readonly type: 'full'; readonly isFull: boolean }
   /** Asks for a connection to the keeper of shared data, which comes over the handle channel. */

@@ -5,7 +5,7 @@ import { lchownSync } from 'node:fs'
 import { addon, type Sys } from '../addon.ts'
 import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
-import { type Address, parseAddress } from '../net/address.ts'
+import { type Address, isAnyPort, isSamePlace, parseAddress } from '../net/address.ts'
 import { type BoundSocket, bindShared, bindSocket, fileId, inheritSocket, resolve } from '../net/bound-socket.ts'
 import { boundByChildren, type UdpPorts, udpPorts } from '../net/udp-ports.ts'
 import { type ActivatedSocket, isMeant } from './activation.ts'
@@ -134,8 +134,9 @@ export class Sockets {
         'ERR_NOT_FOR_DATAGRAMS',
         `${listen}: listen() is for streams: declare a UDP address on a Worker`,
       )
+    const isHere = (one: BoundSocket) => isSamePlace(this.#all.get(one)?.address, address)
     const socket =
-      own.find((one) => isSamePlace(this.#all.get(one)?.address, address)) ??
+      (isAnyPort(address) ? undefined : own.find(isHere)) ??
       (await this.#activated(address)) ??
       (await this.#bind(address, backlog))
     this.giveTo(credentials, socket) // first: what it cannot give is not kept
@@ -205,8 +206,7 @@ export class Sockets {
 
   /** Another group's too: its name, or the scheme, may be what has changed. Port 0 is nobody's before it is bound. */
   #find(address: Address, own: readonly BoundSocket[]): BoundSocket | undefined {
-    const isAny = address.transport !== 'unix' && address.port === 0
-    const candidates = isAny ? own : [...own, ...this.#all.keys()]
+    const candidates = isAnyPort(address) ? own : [...own, ...this.#all.keys()]
     return candidates.find((socket) => {
       const entry = this.#all.get(socket)
       return !this.#reserved.has(socket) && entry?.isShared === false && isSamePlace(entry.address, address)
@@ -218,7 +218,7 @@ export class Sockets {
     const all = [...this.#all].filter(
       ([socket, { activatedAs }]) => activatedAs !== null && !this.#reserved.has(socket),
     )
-    if (all.length === 0 || (address.transport !== 'unix' && address.port === 0)) return null
+    if (all.length === 0 || isAnyPort(address)) return null
     const ip = address.transport === 'unix' ? '' : await resolve(address.host)
     const [socket = null] = all.find(([, entry]) => isMeant(entry.address, { ...address, host: ip })) ?? []
     return socket
@@ -275,9 +275,4 @@ export class Sockets {
       log(messageOf(error)) // the name of a Unix socket could not be looked after
     }
   }
-}
-
-/** The scheme is no part of it. */
-function isSamePlace(a: Address | undefined, b: Address): boolean {
-  return a?.transport === b.transport && a.host === b.host && a.port === b.port && a.path === b.path
 }

@@ -9,7 +9,7 @@ import { codeOf } from '../errors.ts'
 import { now } from '../loop/clock.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
 import { describeExit, WorkerExit } from './exit-codes.ts'
-import type { ConnectionRow, PeerNews } from './group.ts'
+import type { ConnectionRow, PeerNews, WantedSocket } from './group.ts'
 import { sendSocket, standInRequest } from './handle-channel.ts'
 import type { Tail } from './logbook.ts'
 import { type FromChild, LONGEST_REASON, LONGEST_STOP_MS, type Report, type SocketFailure } from './messages.ts'
@@ -85,7 +85,7 @@ export class WorkerHandle {
   /** `isFull` has changed. */
   onFull: (() => void) | null = null
   /** It wants to listen at an address of its own. */
-  onListen: ((request: number, address: string) => void) | null = null
+  onListen: ((request: number, wanted: WantedSocket) => void) | null = null
   /** It asks for the keeper of shared data. */
   onReachKeeper: ((request: number) => void) | null = null
   /** It would lead something, or does not any more. */
@@ -390,8 +390,9 @@ export class WorkerHandle {
     } else if (message.type === 'report') {
       this.#note(message.report)
     } else if (message.type === 'listen') {
-      if (message.address === '') this.#giveAgain(message.request, message.turn)
-      else this.onListen?.(message.request, message.address)
+      const { request, wanted } = message
+      if (wanted.address === '') this.#giveAgain(request, wanted.turn)
+      else this.onListen?.(request, wanted)
     } else if (message.type === 'full') {
       this.isFull = message.isFull
       this.onFull?.()

@@ -6,7 +6,7 @@ import { now } from '../loop/clock.ts'
 import { bindMeshSocket, isPassedOn } from '../net/mesh-socket.ts'
 import type { Events } from './events.ts'
 import { CommandError, Exit } from './exit-codes.ts'
-import type { Declaration } from './group.ts'
+import type { Declaration, WantedSocket } from './group.ts'
 import type { Household } from './household.ts'
 import type { KeeperHandle } from './keeper-handle.ts'
 import type { Leaders } from './leaders.ts'
@@ -112,7 +112,7 @@ export class WorkerSpawner {
     }
     handle.onReport = () => this.#master.onReport(group, slot, handle)
     handle.onLeaving = (exitCode) => this.#master.onLeaving(group, slot, handle, exitCode)
-    handle.onListen = (request, address) => void this.#giveSocket(group, declaration, handle, request, address)
+    handle.onListen = (request, wanted) => void this.#giveSocket(group, declaration, handle, request, wanted)
     handle.onFull = () => this.#master.onFull(group)
     handle.onReachKeeper = (request) => void this.#giveKeeper(handle, request)
     handle.onStand = (name, id) => this.#leaders.stand(handle, name, id)
@@ -125,12 +125,12 @@ export class WorkerSpawner {
     declaration: Declaration,
     handle: WorkerHandle,
     request: number,
-    address: string,
+    { address, nth }: WantedSocket,
   ): Promise<void> {
     try {
       if (this.#master.isEnding) throw new SystemError('ECANCELED', 'bind', address)
       const bind = () => this.#master.sockets.share(address, declaration, group.sockets)
-      const socket = await group.innerSocket(address, bind)
+      const socket = await group.innerSocket(nth === 0 ? address : `${address} ${nth}`, bind)
       this.#master.sockets.unkeep(socket)
       this.#master.sockets.giveTo(declaration.credentials, socket) // the processes before this one may have been another user's
       handle.giveSocket(request, socket)

@@ -99,6 +99,35 @@ test('an address that the new code does not listen at any more is given up by th
   })
 })
 
+test('at port 0 each Worker of a process has a port of its own, which its siblings share, also after a reload', async () => {
+  await inSandbox(async (box) => {
+    const text = `
+      import { Worker } from 'millrace'
+      const outer = new Worker('text://127.0.0.1:0', { name: 'outer', count: 2 })
+      outer.onMessage = (connection, line) => connection.send('outer ' + line)
+      outer.onWorkerStart = () => {
+        for (const name of ['one', 'two']) {
+          const inner = new Worker('text://127.0.0.1:0', { name })
+          inner.onMessage = (connection, line) => connection.send(name + ' ' + line)
+          inner.listen()
+        }
+      }
+      Worker.runAll()`
+    const [outer] = (await box.start(box.file('app.js', text))).groups
+    const ports = [outer?.port ?? 0, ...(outer?.inner ?? []).map((endpoint) => Number(/\d+$/.exec(endpoint)?.[0]))]
+    assert.is(new Set(ports).size, 3)
+    const answers = async () => {
+      const all = ports.map(async (port) => (await Promise.all(Array.from({ length: 8 }, () => ask(port, 'x')))).join())
+      return Promise.all(all)
+    }
+    const expected = ['outer', 'one', 'two'].map((name) => Array(8).fill(`${name} x`).join())
+    assert.equal(await answers(), expected)
+    await reload(box)
+    assert.equal(await answers(), expected)
+    await box.stop()
+  })
+})
+
 test('a Worker without an address may listen itself, and a declared one at a second address', async () => {
   await inSandbox(async (box) => {
     const socket = join(box.directory, 's.sock')
@@ -169,6 +198,7 @@ test('an address that cannot be had can be tried again, or another one: what fai
 
 for (const [what, more, says, code] of [
   ['an address that somebody has', `new Worker().listen('text://127.0.0.1:PORT')`, /EADDRINUSE/, 5],
+  ['an address twice', `for (const n of [1, 2]) new Worker().listen('text://127.0.0.2:PORT')`, /EADDRINUSE/, 5],
   ['an address that is none', `new Worker().listen('nonsense')`, /bad address 'nonsense'/, 6],
   ['a scheme that is none', `new Worker().listen('gopher://127.0.0.1:0')`, /gopher/, 6],
   ['a Worker that listens already', `inner.listen('text://127.0.0.1:0')`, /this Worker has an address already/, 6],

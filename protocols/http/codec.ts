@@ -208,35 +208,42 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   /** How many bytes were used. What is kept begins with a head. */
   #parse(bytes: Buffer): number {
-    const { quickHeads } = this.settings
     let at = 0
-    while (at < bytes.length && !this.#isOver) {
+    while (at < bytes.length && !this.#isOver && !this.#isUpgraded) {
       if (this.#incoming !== null) at = this.#takeBody(this.#incoming, bytes, at)
       else if (this.#exchange !== null || this.#isStopped || this.#isClosing || this.#isCongested()) break
       else {
-        const quick = this.#parser.isFresh ? quickHeads.take(bytes, at) : null
-        if (quick !== null) {
-          const { size } = quickHeads
-          at += size
-          if (quick.contentLength === 0) this.#takeBare(quick)
-          else this.#takeHead(quick, bytes, at - size, at < bytes.length)
-        } else {
-          const rest = at === 0 ? bytes : bytes.subarray(at)
-          const length = this.#parser.parse(rest)
-          if (length === NEED_MORE) {
-            if (this.#parser.hasBegun) this.#await(Phase.Head)
-            else if (this.#phase === Phase.Head) this.#await(Phase.Idle) // an empty line (RFC 9112 section 2.2), in two
-            break
-          }
-          at += length
-          const head = this.#parser.take(rest)
-          this.#parser.reset()
-          this.#takeHead(head, bytes, at - length, at < bytes.length)
-        }
-        if (this.#isUpgraded) return bytes.length
+        const end = this.#takeRequest(bytes, at)
+        if (end === NEED_MORE) break
+        at = end
       }
     }
-    return this.#isOver ? bytes.length : at
+    return this.#isOver || this.#isUpgraded ? bytes.length : at
+  }
+
+  /** Of the head that begins at `start`, where it ends: its body comes next. */
+  #takeRequest(bytes: Buffer, start: number): number {
+    const { quickHeads } = this.settings
+    const head = this.#parser.isFresh ? quickHeads.take(bytes, start) : null
+    if (head === null) return this.#parseRequest(bytes, start)
+    const end = start + quickHeads.size
+    if (head.contentLength === 0) this.#takeBare(head)
+    else this.#takeHead(head, bytes, start, end < bytes.length)
+    return end
+  }
+
+  #parseRequest(bytes: Buffer, start: number): number {
+    const rest = start === 0 ? bytes : bytes.subarray(start)
+    const length = this.#parser.parse(rest)
+    if (length === NEED_MORE) {
+      if (this.#parser.hasBegun) this.#await(Phase.Head)
+      else if (this.#phase === Phase.Head) this.#await(Phase.Idle) // an empty line (RFC 9112 section 2.2), in two
+      return NEED_MORE
+    }
+    const head = this.#parser.take(rest)
+    this.#parser.reset()
+    this.#takeHead(head, bytes, start, length < rest.length)
+    return start + length
   }
 
   #isCongested(): boolean {

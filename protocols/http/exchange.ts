@@ -341,36 +341,47 @@ export class Exchange {
   }
 
   #begin(draft: Draft): boolean {
-    const { io, settings, mayGoOn } = this.#host
-    const { body, size, lines } = draft
-    const status = checkedStatus(draft.status) // of a Response it may have been changed since
+    const { body, isOpen, type } = draft
     const { minorVersion, isKeepAlive, method } = this.head
+    const status = checkedStatus(draft.status) // of a Response it may have been changed since
     const hasBody = method !== 'HEAD' && status !== 204 && status !== 304 && status !== 205
-    const isWhole = body === null || isChunk(body)
-    if (!isWhole && typeof body[Symbol.asyncIterator] !== 'function')
-      throw new UsageError('ERR_BAD_RESPONSE', 'a body is text, bytes, or a stream of them')
-    const length = draft.isOpen ? -1 : isWhole ? (body === null ? 0 : Buffer.byteLength(body)) : size
-    if (isWhole && !draft.isOpen && size >= 0 && size !== length && hasBody)
-      throw new UsageError('ERR_BAD_RESPONSE', `Content-Length says ${size}, the body has ${length} bytes`)
+    const length = lengthOf(draft, hasBody)
     this.#isChunked = length < 0 && minorVersion === 1 && hasBody
-    if (draft.isOpen && !hasBody) draft.isClosing = true // what the handler sends later has nowhere to go
-    this.isLast = draft.isClosing || !mayGoOn || !isKeepAlive || (length < 0 && hasBody && !this.#isChunked)
-    const head =
-      `HTTP/1.1 ${status} ${draft.reason === '' ? (REASONS[status] ?? '') : checkedReason(draft.reason)}\r\n` +
-      (draft.hasDate ? lines : `${lines}Date: ${settings.services.date()}\r\n`) +
-      this.#framing(status, length, size, isWhole && body === null) +
-      (this.isLast ? 'Connection: close\r\n\r\n' : minorVersion === 0 ? 'Connection: keep-alive\r\n\r\n' : '\r\n')
-    if (!isWhole) return this.#stream(body as BodyStream, { status, head, hasBody, length, type: draft.type })
+    const endsWithConnection = length < 0 && !this.#isChunked && (hasBody || isOpen) // or what is sent later has nowhere to go
+    this.isLast = draft.isClosing || !this.#host.mayGoOn || !isKeepAlive || endsWithConnection
+    const head = this.#headOf(draft, status, length)
+    if (body !== null && !isChunk(body)) return this.#stream(body, { status, head, hasBody, length, type })
     this.#status = status
-    if (draft.isOpen && hasBody) {
-      this.#state = State.Open
-      this.isEndless = draft.type.startsWith('text/event-stream')
-      const goOn = io.write(wireOf(head), true)
-      return body === null || body.length === 0 ? goOn : this.#piece(body as string | Uint8Array)
-    }
-    this.#state = State.Done // as above
-    if (hasBody) this.#sent = length
-    const goOn = io.write(hasBody && body !== null ? joined(head, body as string | Uint8Array) : wireOf(head), true)
+    if (isOpen && hasBody) return this.#open(head, body, type)
+    return this.#whole(head, hasBody ? body : null, length)
+  }
+
+  #headOf(draft: Draft, status: number, length: number): string {
+    const { reason, hasDate, lines, size, body } = draft
+    const last = this.isLast
+      ? 'Connection: close\r\n'
+      : this.head.minorVersion === 0
+        ? 'Connection: keep-alive\r\n'
+        : ''
+    return (
+      `HTTP/1.1 ${status} ${reason === '' ? (REASONS[status] ?? '') : checkedReason(reason)}\r\n` +
+      (hasDate ? lines : `${lines}Date: ${this.#host.settings.services.date()}\r\n`) +
+      this.#framing(status, length, size, body === null) +
+      `${last}\r\n`
+    )
+  }
+
+  #open(head: string, first: string | Uint8Array | null, type: string): boolean {
+    this.#state = State.Open
+    this.isEndless = type.startsWith('text/event-stream')
+    const goOn = this.#host.io.write(wireOf(head), true)
+    return first === null || first.length === 0 ? goOn : this.#piece(first)
+  }
+
+  #whole(head: string, body: string | Uint8Array | null, length: number): boolean {
+    this.#state = State.Done // before it is written: that may call back
+    if (body !== null) this.#sent = length
+    const goOn = this.#host.io.write(body === null ? wireOf(head) : joined(head, body), true)
     this.#done()
     return goOn
   }
@@ -609,6 +620,19 @@ function sizeGiven(values: readonly string[] | undefined): number {
 /** Field values are latin1; strings would leave as UTF-8. */
 function wireOf(head: string): string | Buffer {
   return /[\x80-\xff]/.test(head) ? Buffer.from(head, 'latin1') : head
+}
+
+/** In bytes; -1 where only its end will tell. Throws UsageError. */
+function lengthOf({ body, size, isOpen }: Draft, hasBody: boolean): number {
+  if (body !== null && !isChunk(body)) {
+    if (typeof body[Symbol.asyncIterator] === 'function') return size
+    throw new UsageError('ERR_BAD_RESPONSE', 'a body is text, bytes, or a stream of them')
+  }
+  if (isOpen) return -1
+  const length = body === null ? 0 : Buffer.byteLength(body)
+  if (size >= 0 && size !== length && hasBody)
+    throw new UsageError('ERR_BAD_RESPONSE', `Content-Length says ${size}, the body has ${length} bytes`)
+  return length
 }
 
 function joined(head: string, body: string | Uint8Array): string | (string | Uint8Array)[] {

@@ -114,6 +114,9 @@ export const FLUSH_TIMEOUT_MS = 30_000
  */
 export const DRAIN_LINGER_S = 5
 
+/** How long handlers that were told that their time is up may still answer, before the protocol's last word. */
+export const LAST_ANSWERS_MS = 200
+
 /** Until the protocol has made one, or when it could not. */
 export const NO_CODEC: Codec = {
   receive: nothing,

@@ -24,6 +24,7 @@ import {
   Farewell,
   FLUSH_TIMEOUT_MS,
   HOLDS_MESSAGES,
+  LAST_ANSWERS_MS,
   MAX_BACKLOG_BYTES,
   MAX_HELD_BYTES,
   NO_CODEC,
@@ -522,7 +523,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#cancelTimers()
     if (this.worker.connections.delete(this.id)) this.worker.counters.connections--
     this.#rare?.aborter?.abort(connectionClosed('moved'))
-    this.#tellClosed(this.#codec, 'moved')
+    this.#letCodecGo('moved')
     this.worker[kGone](this)
   }
 
@@ -645,6 +646,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   [kAbort](): void {
     const { signal } = this
     if (!signal.aborted) this.#rare?.aborter?.abort(workerStopping())
+    if (this.#io.onSettled !== null) this.#settings.clock.after(LAST_ANSWERS_MS, Connection.#settleLate, this)
+  }
+
+  /** A last word that waited for handlers is said without them: there is no time left. */
+  static #settleLate(connection: AnyConnection): void {
+    connection.#callSettled()
+    connection.#continue()
   }
 
   [kQuietFor](): number {
@@ -831,7 +839,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #leaveCodec(): void {
     this.#bits &= ~Bit.InCodec
-    if (this.#state === State.Closed) this.#tellClosed(this.#codec, this.closeReason ?? 'closed')
+    if (this.#state === State.Closed) this.#letCodecGo(this.closeReason ?? 'closed')
+  }
+
+  #letCodecGo(reason: CloseReason): void {
+    const codec = this.#codec
+    this.#codec = NO_CODEC // told once, whatever it does then
+    this.#tellClosed(codec, reason)
   }
 
   #tellClosed(codec: Codec<Out>, reason: CloseReason): void {
@@ -844,6 +858,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** A message outside of any call to the codec (asynchronous inflate): it is not called before the codec's code ends. */
   #emitLate(message: In): boolean {
+    if (this.#state !== State.Established) return false
     this.#bits |= Bit.InCodec
     if (burstStart === 0) {
       burst = 0 // else it is the message of a codec at work that made this one speak
@@ -860,7 +875,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** A message from the codec. False: stop. */
   #emit(message: In): boolean {
     const io = this.#io
-    if (this.#state !== State.Established || this.#is(Bit.LastWord)) return false
+    if (this.#state !== State.Established) return false
+    if (this.#is(Bit.LastWord)) return true // nobody hears it, but the codec reads on: the peer's goodbye is behind it
     if (!this.#mayDeliver() || this.#queue.length > 0 || this.#is(Bit.Pumping)) {
       if (this.#queue === NONE) this.#queue = []
       this.#queue.push(message)
@@ -1228,6 +1244,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       isMore = this.#codec.closing?.(reason, error) === true
     })
     this.#queue = NONE // not before: the codec asks whether somebody waits
+    if (isMore) this.#start(Stop.User | Stop.Queue | Stop.Pipe) // there is nothing left that these would hold back
     return isMore
   }
 
@@ -1299,7 +1316,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#bits &= ~Bit.Full // of what is lost; a client may fill it anew before it connects again
     this.#notify(this.onClose)
     this.#unpipe()
-    if (!this.#is(Bit.InCodec)) this.#tellClosed(this.#codec, rare.closeReason)
+    if (!this.#is(Bit.InCodec)) this.#letCodecGo(rare.closeReason)
     this.worker[kGone](this)
   }
 

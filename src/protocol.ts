@@ -265,7 +265,7 @@ export interface CodecIo<In = unknown> {
   onDrain: (() => void) | null
   /**
    * Called once, and set to null before, when all messages that were emitted have been handled, soon if they are; before a
-   * ProtocolError is told. For a last word that must not overtake the answers to them.
+   * ProtocolError is told, and without them when the time of a drain is up. For a last word that must not overtake the answers to them.
    */
   onSettled: (() => void) | null
 }

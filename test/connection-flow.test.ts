@@ -281,4 +281,29 @@ test('what a user gave to send and what failed on its way costs the connection, 
   assert.is(wire.connection.getStatus(false), 'CLOSED')
 })
 
+test('what a codec emits when its connection has gone is dropped, and it is told that once', async () => {
+  for (const end of ['end', 'destroy', 'close', 'late'] as const) {
+    const told: string[] = []
+    let io: CodecIo<string> | undefined
+    const wire = open(
+      scripted((own) => {
+        io = own
+        return {
+          closed(reason) {
+            told.push(reason)
+            assert.is(own.emit('kept'), false)
+          },
+        }
+      }),
+    )
+    if (end === 'end') wire.end()
+    else if (end === 'late') wire.connection.destroy()
+    else wire.connection[end]()
+    await nextTurn()
+    io?.emit('later')
+    await nextTurn()
+    assert.equal([told.length, wire.messages], [1, []], end)
+  }
+})
+
 test.run()

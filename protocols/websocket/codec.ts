@@ -35,6 +35,8 @@ const enum Bit {
   Alive = 2,
   /** The worker leaves: nobody comes in any more. */
   Leaving = 4,
+  /** The goodbye of a drain waits for the answers to what was received. */
+  PutOff = 8,
 }
 
 /** Bytes that may be queued for a peer before pongs are left out but the last (RFC 6455 section 5.5.3). */
@@ -128,6 +130,17 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
 
   drain(): void {
     this.#bits |= Bit.Leaving
+    if (this.#state === State.Open) this.#putOff()
+  }
+
+  /** After the goodbye no answer leaves, so those that are owed go first. */
+  #putOff(): void {
+    this.#bits |= Bit.PutOff
+    this.#io.onSettled = () => this.#sayGoodbye()
+  }
+
+  #sayGoodbye(): void {
+    this.#bits &= ~Bit.PutOff
     if (this.#state === State.Open) this.#close(1012, RESTART)
   }
 
@@ -136,6 +149,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
       if (this.isServer && reason !== 'timeout') this.#refuse(reason === 'handler' ? 500 : 403, 'not now')
       return false
     }
+    if (this.#is(Bit.PutOff)) this.#finally(null)
     const isPutOff = reason === 'closed' && this.#io.onSettled !== null // that will be the last word
     if (isPutOff) return true
     if (this.#state <= State.Heard) this.#close(reason === 'handler' ? 1011 : reason === 'timeout' ? 1001 : 1000, '')
@@ -151,7 +165,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   }
 
   get isBusy(): boolean {
-    if (this.#state === State.Open) return this.#reader !== null && !this.#reader.isIdle
+    if (this.#state === State.Open) return this.#is(Bit.PutOff) || (this.#reader !== null && !this.#reader.isIdle)
     const isAsking = this.#state === State.AwaitHandshake && (this.#rest?.length ?? 0) > 0
     return isAsking || this.#state === State.AwaitWelcome || this.#state === State.Closing
   }
@@ -159,7 +173,13 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   /** FIN without a close frame, or after one. */
   ended(): void {
     if (this.#state < State.Open) return
-    this.#io.onSettled ??= () => this.#finish(this.#closeCode)
+    if (this.#io.onSettled === null || this.#is(Bit.PutOff)) this.#finally(() => this.#finish(this.#closeCode))
+  }
+
+  /** When what was received has been handled: in place of a goodbye that waits for that. */
+  #finally(end: (() => void) | null): void {
+    this.#bits &= ~Bit.PutOff
+    this.#io.onSettled = end
   }
 
   timeout(kind: string): void {
@@ -289,7 +309,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     const early = this.#handshake?.early ?? []
     this.#handshake = null
     for (const message of early) this.#sendNow(message)
-    if (this.#is(Bit.Leaving)) this.#close(1012, RESTART)
+    if (this.#is(Bit.Leaving)) this.#putOff()
   }
 
   #ask(): void {
@@ -392,7 +412,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     this.#state = this.#state === State.Closing ? State.Closed : State.Heard
     this.#io.deadline('ping', 0)
     if (this.#state === State.Heard) this.#io.deadline('close', this.#settings.closeTimeoutMs)
-    this.#io.onSettled = () => this.#endClosing(code, reason)
+    this.#finally(() => this.#endClosing(code, reason))
   }
 
   /** The peer's own code back. It does not wait for a slow handler for ever: then that may not answer any more. */
@@ -435,9 +455,9 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
       this.#refuse(error.statusHint ?? 400, error.statusHint === 500 ? 'the server failed' : error.message)
     else if (this.#state === State.Open) {
       this.#state = State.Heard
-      this.#io.onSettled = () => {
+      this.#finally(() => {
         if (this.#state === State.Heard) this.#close(error.closeCode ?? 1002, '')
-      }
+      })
     } else if (this.#state === State.Closing) this.#state = State.Closed
     this.#io.deadline('ping', 0)
     return error

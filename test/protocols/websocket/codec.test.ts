@@ -25,6 +25,7 @@ import {
 } from '../../../protocols/websocket/websocket.ts'
 import { addon } from '../../../src/addon.ts'
 import { broadcast } from '../../../src/broadcast.ts'
+import { kAbort } from '../../../src/connection-symbols.ts'
 import { codeOf, type ProtocolError } from '../../../src/errors.ts'
 import { http, websocket } from '../../../src/index.ts'
 import { chunkings, open, type Wire } from '../../../src/testing.ts'
@@ -77,6 +78,8 @@ function framesIn(bytes: Buffer): string[] {
   }
   return frames
 }
+
+const textsIn = (bytes: Buffer) => framesIn(bytes).map((one) => Buffer.from(one.slice(1), 'hex').toString('latin1'))
 
 const hex4 = (code: number) => `8${code.toString(16).padStart(4, '0')}`
 
@@ -349,6 +352,55 @@ test('a drain waits for the goodbye of the peer, and hears what is on its way', 
   assert.is(silent.connection.getStatus(false), 'CLOSED')
 })
 
+test('the goodbye of a drain comes after the answers to what was received, while there is time for them', async () => {
+  const { onMessage, finish } = waiting()
+  const answers = async (connection: Server['connection'], message: unknown) => {
+    await onMessage()
+    connection.send(`re ${message}`)
+  }
+  const server = opened({}, { onMessage: answers, maxInFlight: 1 })
+  for (const message of ['one', 'two']) server.receive(masked(frame(0x81, message)))
+  server.leave()
+  assert.equal(framesIn(server.written()), [])
+  await finish()
+  server.receive(masked(frame(0x81, 'three'))) // it has not heard the goodbye yet
+  await finish()
+  assert.equal(textsIn(server.written()), ['re one', 're two'])
+  await finish()
+  assert.equal(textsIn(server.written()), ['re three', '\x03\xf4service restart'])
+  server.receive(masked(frame(0x88, Buffer.from([0x03, 0xf4]))))
+  assert.is(server.connection.getStatus(false), 'ENDING')
+})
+
+test('handlers that have no time left, a user and the peer end what the goodbye of a drain waits for', () => {
+  const onMessage = () => new Promise(() => undefined)
+  const busy = () => {
+    const server = opened({}, { onMessage })
+    server.receive(masked(frame(0x81, 'x')))
+    server.leave()
+    assert.equal(framesIn(server.written()), [])
+    return server
+  }
+  const late = busy()
+  late.connection[kAbort]()
+  assert.equal(framesIn(late.written()), [])
+  late.advance(200)
+  assert.equal(textsIn(late.written()), ['\x03\xf4service restart'])
+  const closed = busy()
+  closed.connection.close()
+  assert.equal(framesIn(closed.written()), [hex4(1000)])
+  const refused = busy()
+  refused.receive(masked(frame(0x83, 'x')))
+  refused.connection[kAbort]()
+  refused.advance(200)
+  assert.equal(framesIn(refused.written()), [hex4(1002)])
+  const left = busy()
+  left.receive(masked(frame(0x88, Buffer.from([0x0f, 0xa1]))))
+  left.connection[kAbort]()
+  left.advance(200)
+  assert.equal([framesIn(left.written()), left.connection.closeCode], [[hex4(4001)], 4001])
+})
+
 test('text, bytes, JSON and prepared messages leave as frames of the right length', () => {
   const server = opened()
   for (const message of [
@@ -506,6 +558,37 @@ test('what came before a goodbye, a fault or the end is handled, and may be answ
     assert.is(server.connection.closeCode, said === undefined ? 1006 : Number.parseInt(said.slice(1), 16))
     assert.is(server.errors.filter(({ code }) => code === 2).length, 0)
   }
+})
+
+test('after our goodbye what is on its way is dropped, and the goodbye of the peer is heard', async () => {
+  const goodbye = masked(frame(0x88, Buffer.from([0x03, 0xe8])))
+  const before: Record<string, (server: Server) => void> = {
+    nothing: () => undefined,
+    'a message': (server) => server.receive(masked(frame(0x81, 'on its way'))),
+    'many messages': (server) => {
+      for (let n = 0; n < 2000; n++) server.receive(masked(frame(0x82, Buffer.alloc(900))))
+    },
+  }
+  const waits = { onMessage: () => new Promise(() => undefined), maxInFlight: 1, maxQueuedMessages: 2 }
+  for (const callbacks of [{}, waits])
+    for (const isPaused of [false, true])
+      for (const [what, send] of Object.entries(before)) {
+        const heard: number[] = []
+        const onWebSocketClose = (_: unknown, code: number) => heard.push(code)
+        const server = opened({}, { ...callbacks, onWebSocketClose })
+        for (let n = 0; n < 5; n++) server.receive(masked(frame(0x81, 'x')))
+        if (isPaused) server.connection.pauseRecv()
+        server.connection.close()
+        const { length } = server.messages
+        send(server)
+        server.receive(goodbye)
+        await nextTurn()
+        const how = `${what}${isPaused ? ', paused' : ''}${callbacks === waits ? ', busy' : ''}`
+        const isBusy = callbacks === waits // then the code is told when the handlers have settled: not here
+        assert.is(server.messages.length, length, how)
+        assert.is(server.connection.getRecvBufferQueueSize(), 0, how)
+        if (!isBusy) assert.equal([server.connection.getStatus(false), heard], ['ENDING', [1000]], how)
+      }
 })
 
 test('a goodbye does not wait for ever for a handler: it is answered, and what is queued is still handled', async () => {

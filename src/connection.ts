@@ -60,7 +60,7 @@ import {
   kTakes,
 } from './connection-symbols.ts'
 import { formatEndpoint } from './endpoint.ts'
-import { AbortError, messageOf, type ProtocolError, type SystemError, UsageError } from './errors.ts'
+import { AbortError, asError, messageOf, type ProtocolError, type SystemError, UsageError } from './errors.ts'
 import { asCodec, blamed } from './framing-codec.ts'
 import { LimitedLog } from './log.ts'
 import {
@@ -1140,7 +1140,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #handlerFailed(thrown: unknown): void {
     if (this.#hasObeyed(thrown)) return this.#endAs('stopped')
-    const error = thrown instanceof Error ? thrown : new Error(messageOf(thrown), { cause: thrown })
+    const error = asError(thrown)
     const isPeers = error.name === 'ProtocolError' // a body that is no JSON, say: whoever finds it, it is the peer's fault
     this.worker.counters[isPeers ? 'protocolErrors' : 'handlerErrors']++
     this.#report(isPeers ? Connection.PROTOCOL : Connection.HANDLER, error.message, error)

@@ -50,8 +50,8 @@ export class Crontab {
   /** A string in place of the options is the name, as in Workerman. */
   constructor(rule: string, callback: CrontabCallback, options: CrontabOptions | string = {}) {
     const settings = typeof options === 'string' ? { name: options } : options
-    const { name = '', singleton = false } = settings
     check(callback, settings)
+    const { name = '', singleton = false } = settings
     this.#rule = rule
     this.#callback = callback
     this.#name = name
@@ -74,8 +74,8 @@ export class Crontab {
 
   /** By the object or its id. False when it was destroyed already. */
   static remove(crontab: Crontab | number): boolean {
-    const id = typeof crontab === 'number' ? crontab : crontab.getId()
-    return all.get(id)?.destroy() ?? false
+    const one = typeof crontab === 'number' ? all.get(crontab) : crontab
+    return one instanceof Crontab && one.destroy()
   }
 
   getId(): number {
@@ -110,12 +110,15 @@ const KNOWN: Record<keyof CrontabOptions, true> = {
 }
 
 function check(callback: unknown, options: CrontabOptions): void {
-  const { name = '', singleton, missed = 'once' } = options
   checkOptions('a Crontab', options, KNOWN)
+  const { name = '', singleton = false, timezone = '', domAndDow = false, missed = 'once' } = options
   if (typeof callback !== 'function') throw badOption('a Crontab needs a function to call')
   if (typeof name !== 'string' || name.length > LONGEST_NAME)
     throw badOption(`the name of a Crontab is a string of at most ${LONGEST_NAME} characters`)
-  if (singleton === true && name === '')
+  if (typeof singleton !== 'boolean' || typeof domAndDow !== 'boolean')
+    throw badOption('singleton and domAndDow of a Crontab are true or false')
+  if (typeof timezone !== 'string') throw badOption('the timezone of a Crontab is a name: Europe/Berlin')
+  if (singleton && name === '')
     throw badOption(`a Crontab with singleton: true needs a name, by which all processes know it`)
   if (missed !== 'once' && missed !== 'skip') throw badOption(`missed is '${missed}': it must be 'once' or 'skip'`)
 }

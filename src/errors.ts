@@ -70,6 +70,8 @@ export class RemoteError extends Error {
   override readonly name: string
   /** Empty when it had none. */
   readonly code: string
+  /** As of a PeerError, which may be what it threw: a handler has begun. */
+  readonly mayHaveBeenHandled = true
 
   constructor(name: string, message: string, code: string) {
     super(message)
@@ -77,6 +79,9 @@ export class RemoteError extends Error {
     this.code = code
   }
 }
+
+/** What `onSendFail` is told: a message was refused, or is lost, or its handler could not be found. */
+export type SendError = PeerError | RemoteError
 
 /** A system call failed. The message reads `bind 0.0.0.0:80: EACCES (permission denied)`. */
 export class SystemError extends Error {
@@ -115,27 +120,52 @@ function explain(code: string): string {
 
 /** Throws ERR_UNKNOWN_OPTION for a name that is not among the known ones: a typo would be a default that nobody chose. */
 export function checkOptions(what: string, given: object, known: Readonly<Record<string, unknown>>): void {
+  if (typeof given !== 'object' || given === null)
+    throw new UsageError('ERR_BAD_OPTION', `${what} takes an object of options, not ${String(given)}`)
   for (const name of Object.keys(given))
     if (!Object.hasOwn(known, name)) throw new UsageError('ERR_UNKNOWN_OPTION', `${what} has no option '${name}'`)
 }
 
+/** A property of anything thrown; undefined where there is none, or it cannot be had: a getter, or a Proxy, may throw in turn. */
+export function propertyOf(thrown: unknown, name: 'name' | 'message' | 'code' | 'stack'): unknown {
+  try {
+    return Object(thrown)[name]
+  } catch {
+    return undefined
+  }
+}
+
 /** The `code` of anything thrown, or an empty string. */
 export function codeOf(error: unknown): string {
-  if (typeof error !== 'object' || error === null || !('code' in error)) return ''
-  return String(error.code)
+  const code = propertyOf(error, 'code')
+  return code === undefined ? '' : messageOf(code)
 }
 
 /** For a log: of anything thrown, where that was. */
 export function stackOf(error: unknown): string {
-  return error instanceof Error ? (error.stack ?? error.message) : messageOf(error)
+  const stack = isError(error) ? propertyOf(error, 'stack') : undefined
+  return typeof stack === 'string' ? stack : messageOf(error)
 }
 
 /** The message of anything thrown: user code may throw a string, or what is not even that. */
 export function messageOf(error: unknown): string {
-  if (error instanceof Error) return error.message
   try {
-    return String(error)
+    return String(error instanceof Error ? error.message : error)
   } catch {
     return 'something that has no text' // TypeError: no toString(); or its own has thrown
+  }
+}
+
+/** Anything thrown, as an Error whose name and message can be read. */
+export function asError(thrown: unknown): Error {
+  const isReadable = isError(thrown) && typeof propertyOf(thrown, 'message') === 'string'
+  return isReadable ? thrown : new Error(messageOf(thrown), { cause: thrown })
+}
+
+function isError(thrown: unknown): thrown is Error {
+  try {
+    return thrown instanceof Error
+  } catch {
+    return false // a Proxy that was revoked
   }
 }

@@ -10,7 +10,7 @@ import { rowsOf } from './connection-rows.ts'
 import { newCounters } from './counters.ts'
 import { datagramProtocol } from './datagram-peer.ts'
 import { Departure, describeWork } from './departure.ts'
-import { messageOf, SystemError, stackOf, UsageError } from './errors.ts'
+import { messageOf, type SendError, SystemError, stackOf, UsageError } from './errors.ts'
 import { log } from './log.ts'
 import type { Handler } from './messaging/mailbox.ts'
 import { currentMesh, groupOf, type MessagingWorker, openMesh, usePeers } from './messaging/messaging.ts'
@@ -164,7 +164,7 @@ export class Worker<
    */
   onWorkerMessage: OnWorkerMessage | null = null
   /** In the process that sent it: a message to this group that was refused, or is lost (`error.mayHaveBeenHandled`). Unset: logged. */
-  onSendFail: ((error: Error, message: unknown, to: WorkerRef) => unknown) | null = null
+  onSendFail: ((error: SendError, message: unknown, to: WorkerRef) => unknown) | null = null
   /** In the process that sends: a worker of this group has as many messages of ours as it may (`maxMailboxMessages`). */
   onWorkerBufferFull: ((to: WorkerRef) => unknown) | null = null
   /** Half of them are settled, after `onWorkerBufferFull`. */

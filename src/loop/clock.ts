@@ -9,6 +9,19 @@ export function now(): number {
   return performance.now()
 }
 
+/** From this process's clock to the machine's, which all its processes read: both are CLOCK_MONOTONIC. */
+const MACHINE_OFFSET_MS = Number(process.hrtime.bigint()) / 1e6 - performance.now()
+
+/** A time of `now()` in milliseconds of the machine: what another process of it can compare with its own. */
+export function toMachineTime(time: number): number {
+  return time + MACHINE_OFFSET_MS
+}
+
+/** The other way. */
+export function fromMachineTime(time: number): number {
+  return time - MACHINE_OFFSET_MS
+}
+
 let held = -1
 
 /** Holds the clock for `recently()`, or moves it on: an engine does at each batch, for a look costs 40 ns. The time. */

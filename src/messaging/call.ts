@@ -3,7 +3,10 @@
 
 import { setMaxListeners } from 'node:events'
 import { AbortError } from '../errors.ts'
-import { now } from '../loop/clock.ts'
+import { now, recently } from '../loop/clock.ts'
+
+/** Who has more time is not worth a look at the clock. One for less is: a handler of the same batch may have taken long. */
+const LOOK_BELOW_MS = 5000
 
 /** The third argument of `onWorkerMessage`. */
 export class Call {
@@ -45,7 +48,7 @@ export class Call {
 
   /** @internal */
   get hasExpired(): boolean {
-    return this.#expiresAt < now()
+    return this.#expiresAt - recently() < LOOK_BELOW_MS && this.#expiresAt <= now()
   }
 
   /** @internal */

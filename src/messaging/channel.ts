@@ -1,9 +1,9 @@
 // Channel: messages by subject, to whoever listens. Subjects, wildcards and queue groups are NATS's.
 
-import { UsageError } from '../errors.ts'
+import { checkOptions, UsageError } from '../errors.ts'
 import type { Mesh } from './mesh.ts'
 import { currentMesh } from './messaging.ts'
-import type { RequestOptions } from './pending-request.ts'
+import { checkRequest, type RequestOptions } from './pending-request.ts'
 import { checkSubject } from './subjects.ts'
 import { type SubjectHandler, subscriptions } from './subscriptions.ts'
 
@@ -21,14 +21,18 @@ export interface Subscription extends Disposable {
   unsubscribe(): void
 }
 
+const KNOWN_OPTIONS: Record<keyof SubscribeOptions, string> = { queue: '' }
+
 export const Channel = {
   /**
    * Calls `handler(message, { subject, from, call })` for what is published on `subject`, where `*` is any one token and
    * `>` any that follow. What it returns, or its promise's value, answers a `request`, unless that is undefined. Throws
    * UsageError: ERR_BAD_SUBJECT.
    */
-  subscribe(subject: string, handler: SubjectHandler, { queue = '' }: SubscribeOptions = {}): Subscription {
+  subscribe(subject: string, handler: SubjectHandler, options: SubscribeOptions = {}): Subscription {
     checkSubject(subject, true)
+    checkOptions('subscribe', options, KNOWN_OPTIONS)
+    const { queue = '' } = options
     if (queue !== '') checkSubject(queue, false)
     if (typeof handler !== 'function') throw new UsageError('ERR_BAD_OPTION', 'subscribe needs a function')
     const subscriber = { pattern: subject, queue, handler, isOver: false }
@@ -54,6 +58,7 @@ export const Channel = {
    */
   async request<Reply = unknown>(subject: string, message: unknown, options: RequestOptions = {}): Promise<Reply> {
     checkSubject(subject, false)
+    checkRequest(options)
     return mesh().hub.request(subject, message, options) as Promise<Reply>
   },
 }

@@ -71,6 +71,11 @@ export class FrameWriter {
     this.#at += 4
   }
 
+  double(value: number): void {
+    this.#need(8)
+    this.#at = this.#buffer.writeDoubleLE(value, this.#at)
+  }
+
   number(value: number): void {
     this.#need(NUMBER_BYTES)
     putNumber(this.#buffer, this.#at, value)
@@ -101,8 +106,7 @@ export class FrameWriter {
     else if (typeof value === 'boolean') this.#form(value ? Form.True : Form.False)
     else if (typeof value === 'number') {
       this.#form(Form.Number)
-      this.#need(8)
-      this.#at = this.#buffer.writeDoubleLE(value, this.#at)
+      this.double(value)
     } else if (isPlainBytes(value)) this.#put(bytesForm(value), value)
     else if (value instanceof Packed) this.#put(value.form, value.bytes)
     else if (isPlainMessage(value)) this.#json(JSON.stringify(value))

@@ -2,12 +2,13 @@
 // publish goes to those processes and no others. Whoever has published once keeps a link to every process; what is
 // published while one of them has not said yet what it wants waits for that.
 
-import { AbortError, PeerError } from '../errors.ts'
+import { AbortError, PeerError, type SendError } from '../errors.ts'
 import { now } from '../loop/clock.ts'
 import { isThenable } from '../protocol.ts'
 import { Call, ONE_WAY } from './call.ts'
-import type { Outbox } from './outbox.ts'
-import { DEFAULT_TIMEOUT_MS, PendingRequest, type RequestOptions } from './pending-request.ts'
+import { isStream } from './mailbox.ts'
+import { type Outbox, refusedAs } from './outbox.ts'
+import { DEFAULT_TIMEOUT_MS, PendingRequest, type RequestOptions, remoteErrorOf } from './pending-request.ts'
 import { publishFrame, publishHead } from './publish-frame.ts'
 import type { WorkerRef } from './references.ts'
 import { SubjectTree } from './subjects.ts'
@@ -23,7 +24,7 @@ export interface HubHost {
   readonly maxMailboxMessages: number
   /** A promise of one of our handlers, or a message that waits: this process stays for it when it leaves. */
   working(change: 1 | -1): void
-  refusedToSend(error: Error, message: unknown): void
+  refusedToSend(error: SendError, message: unknown): void
 }
 
 /** What a process wants of a subject. Null is this one. */
@@ -43,6 +44,8 @@ interface AudienceWithHead extends Audience {
   readonly head: Buffer
 }
 
+/** In one frame, whose head is bounded. */
+const MOST_QUEUES = 100
 /** Subjects may be made up without end. */
 const MOST_PLANS = 4096
 
@@ -84,6 +87,8 @@ export class Hub {
   #publishLate(subject: string, packed: Packed, message: unknown): void {
     try {
       this.#publish(subject, packed, message)
+    } catch (error) {
+      this.#host.refusedToSend(refusedAs(error), message)
     } finally {
       this.#host.working(-1) // not before: now they wait with those that they are for
     }
@@ -93,7 +98,9 @@ export class Hub {
     let mayGoOn = true
     let framed: AudienceWithHead | null = null
     let frame: Buffer = NO_BYTES
-    for (const { outbox, audience } of this.#targets(subject)) {
+    const targets = this.#targets(subject)
+    for (const { outbox } of targets) outbox?.check(packed) // before the first of them has it
+    for (const { outbox, audience } of targets) {
       if (outbox !== null && framed !== audience) {
         frame = publishFrame(audience.head, packed)
         framed = audience
@@ -113,11 +120,11 @@ export class Hub {
     const packed = pack(message)
     const { timeoutMs = DEFAULT_TIMEOUT_MS, signal } = options
     const began = now()
-    if (!this.#isReady()) await this.#untilReady(subject, options)
+    if (!this.#isReady() || timeoutMs < 0) await this.#untilReady(subject, options)
     signal?.throwIfAborted()
     const targets = this.#targets(subject)
     if (targets.length === 0) throw new PeerError('ERR_NO_RESPONDERS', `nobody listens to ${subject}`, false)
-    const left = timeoutMs > 0 ? Math.max(1, timeoutMs - (now() - began)) : 0
+    const left = timeoutMs > 0 ? Math.max(1, timeoutMs - (now() - began)) : timeoutMs
     const asked = targets.map(({ outbox, audience }) =>
       outbox === null
         ? this.#askHere(audience, packed, { timeoutMs: left, signal })
@@ -131,7 +138,7 @@ export class Hub {
 
   /** As a request that nobody carries: it ends by itself when nobody can be asked in its time. */
   async #untilReady(subject: string, options: RequestOptions): Promise<void> {
-    const waits = new PendingRequest(subject, options, now())
+    const waits = new PendingRequest(subject, options)
     const go = () => waits.answer(undefined)
     this.#host.working(1)
     this.#waiting.add(go)
@@ -162,15 +169,17 @@ export class Hub {
   }
 
   #askHere(audience: Audience, packed: Packed, options: RequestOptions): PendingRequest {
-    const request = new PendingRequest(audience.subject, options, now())
+    const request = new PendingRequest(audience.subject, options)
     const call = new Call(true, request.expiresAt)
     request.sent({ cancel: () => call.abort('the sender has given up'), credit: nothing }, 0)
     this.#host.working(1)
     setImmediate(async () => {
       try {
-        if (!call.isAborted) request.answer(await this.#own.deliver(audience, copyOf(packed), this.#host.self, call))
+        if (call.isAborted || call.hasExpired) return
+        const answer = await this.#own.deliver(audience, copyOf(packed), this.#host.self, call)
+        request.answer(isStream(answer) ? clonesOf(answer) : copyOf(pack(answer)))
       } catch (error) {
-        request.fail(error)
+        request.fail(remoteErrorOf(error))
       } finally {
         this.#host.working(-1)
       }
@@ -292,9 +301,13 @@ export class Hub {
       chosen.set(member, [...(chosen.get(member) ?? []), queue])
     }
     const plain = withHead({ subject, isForAll: true, queues: [] })
-    return [...chosen].map(([outbox, names]) => {
-      const isForAll = forAll.has(outbox)
-      return { outbox, audience: names.length === 0 ? plain : withHead({ subject, isForAll, queues: names }) }
+    return [...chosen].flatMap(([outbox, names]) => {
+      if (names.length === 0) return { outbox, audience: plain }
+      const frames = Math.ceil(names.length / MOST_QUEUES)
+      return Array.from({ length: frames }, (_, at) => {
+        const queues = names.slice(at * MOST_QUEUES, (at + 1) * MOST_QUEUES)
+        return { outbox, audience: withHead({ subject, isForAll: at === 0 && forAll.has(outbox), queues }) }
+      })
     })
   }
 
@@ -322,6 +335,10 @@ function areStrings(value: unknown): value is string[] {
 
 function copyOf({ form, bytes }: Packed): unknown {
   return unpack(form, Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), 0, bytes.byteLength)
+}
+
+async function* clonesOf(items: AsyncIterable<unknown>): AsyncGenerator<unknown> {
+  for await (const item of items) yield copyOf(pack(item))
 }
 
 /** Why a request has ended that somebody else was quicker with: nobody sees it. */

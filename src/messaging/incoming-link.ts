@@ -1,9 +1,9 @@
 // A connection that another process of this server has made: its messages come in, and what became of them goes back. Who
 // cannot prove that it is one of us is closed before anything else is read.
 
-import { ProtocolError, type SystemError } from '../errors.ts'
+import { ProtocolError, type SystemError, stackOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
-import { recently } from '../loop/clock.ts'
+import { fromMachineTime } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import {
   kClosed,
@@ -40,6 +40,7 @@ import {
   NUMBER_BYTES,
   numberAt,
   SLACK_BYTES,
+  TIME_BYTES,
   uint32At,
   unexpected,
   unpack,
@@ -62,6 +63,12 @@ export interface IncomingHost {
   deliver(audience: Audience, message: unknown, from: unknown, call: Call): unknown
   /** Nothing more comes in here. */
   look(): void
+}
+
+/** Of a stream: how many items the other end has room for, and who waits for that, or for its end. */
+interface Flow {
+  room: number
+  wake: () => void
 }
 
 /** Of answers that the other end has not taken. */
@@ -103,7 +110,7 @@ export class IncomingLink implements SocketEvents, Answers {
   /** Requests that somebody may give up. */
   readonly #calls = new Map<number, Call>()
   /** Streams that wait until there is room at the other end. */
-  readonly #streams = new Map<number, { room: number; wake: () => void }>()
+  readonly #streams = new Map<number, Flow>()
 
   constructor(host: IncomingHost, socket: Socket) {
     this.#host = host
@@ -264,8 +271,8 @@ export class IncomingLink implements SocketEvents, Answers {
   }
 
   #request(form: Form, bytes: Buffer, start: number, end: number): void {
-    if (end - start < 4) throw unexpected(Kind.Request)
-    this.#take(unpack(form, bytes, start + 4, end), callFor(uint32At(bytes, start)))
+    if (end - start < TIME_BYTES) throw unexpected(Kind.Request)
+    this.#take(unpack(form, bytes, start + TIME_BYTES, end), callUntil(bytes.readDoubleLE(start)))
   }
 
   #take(message: unknown, call: Call): void {
@@ -280,8 +287,8 @@ export class IncomingLink implements SocketEvents, Answers {
   }
 
   #published(form: Form, bytes: Buffer, start: number, end: number): void {
-    const { audience, timeoutMs, asks, at } = readPublish(bytes, start, end)
-    const call = asks ? callFor(timeoutMs) : ONE_WAY
+    const { audience, expiresAt, asks, at } = readPublish(bytes, start, end)
+    const call = asks ? callUntil(expiresAt) : ONE_WAY
     const handler = (from: unknown, message: unknown) => this.#host.deliver(audience, message, from, call)
     this.#host.mailbox.run(this, this.#number(), unpack(form, bytes, at, end), call, handler)
   }
@@ -374,28 +381,52 @@ export class IncomingLink implements SocketEvents, Answers {
     this.#calls.delete(number)
   }
 
-  /** Rejects with what the iterable throws. Ends early when nobody reads on. */
+  /** Rejects with what the iterable throws. Ends early when nobody reads on, also one that waits for its next item. */
   async stream(number: number, items: AsyncIterable<unknown>, call: Call): Promise<void> {
-    const flow = { room: 0, wake: nothing }
+    const iterator = items[Symbol.asyncIterator]()
+    const flow: Flow = { room: 0, wake: nothing }
     this.#streams.set(number, flow)
     this.#numbered(Kind.Stream, number)
+    let isAtEnd = false
     try {
-      for await (const item of items) {
-        while ((flow.room === 0 || this.#isStuffed()) && !this.#isOver(call)) {
-          if (this.#isStuffed()) this.#awaitDrained()
-          await new Promise<void>((resolve) => {
-            flow.wake = resolve
-          })
-        }
+      while (!this.#isOver(call)) {
+        const next = await this.#unlessOver(iterator.next(), flow, call)
+        isAtEnd = next?.done === true
+        if (next === null || isAtEnd) break
+        await this.#untilRoom(flow, call)
         if (this.#isOver(call)) break
         flow.room--
-        this.#value(Kind.Item, number, item)
+        this.#value(Kind.Item, number, next.value)
       }
+    } catch (error) {
+      isAtEnd = true // it has thrown, or what it gave cannot be sent
+      leave(iterator)
+      throw error
     } finally {
       this.#streams.delete(number)
+      if (!isAtEnd) leave(iterator)
     }
     this.#unsettled--
     this.#numbered(Kind.End, number)
+  }
+
+  /** Null when nobody reads on: a source may be waiting for something that is long in coming. */
+  #unlessOver<T>(next: PromiseLike<T>, flow: Flow, call: Call): Promise<T | null> {
+    return new Promise((resolve, reject) => {
+      flow.wake = () => {
+        if (this.#isOver(call)) resolve(null)
+      }
+      next.then(resolve, reject)
+    })
+  }
+
+  async #untilRoom(flow: Flow, call: Call): Promise<void> {
+    while ((flow.room === 0 || this.#isStuffed()) && !this.#isOver(call)) {
+      if (this.#isStuffed()) this.#awaitDrained()
+      await new Promise<void>((resolve) => {
+        flow.wake = resolve
+      })
+    }
   }
 
   #isOver(call: Call): boolean {
@@ -429,10 +460,20 @@ const { nextTick } = process
 const refusals = new LimitedLog()
 
 /** 0 is without a limit. */
-function callFor(timeoutMs: number): Call {
-  return new Call(true, timeoutMs === 0 ? Number.POSITIVE_INFINITY : recently() + timeoutMs)
+function callUntil(expiresAt: number): Call {
+  return new Call(true, expiresAt > 0 ? fromMachineTime(expiresAt) : Number.POSITIVE_INFINITY)
 }
 
 function nothing(): void {
   // Nobody waits yet.
+}
+
+/** It may clean up, on its own time. */
+function leave(iterator: AsyncIterator<unknown>): void {
+  const failed = (error: unknown) => refusals.log(`a stream that nobody reads on: ${stackOf(error)}`)
+  try {
+    void Promise.resolve(iterator.return?.()).catch(failed)
+  } catch (error) {
+    failed(error)
+  }
 }

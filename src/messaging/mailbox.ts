@@ -89,8 +89,7 @@ export class Mailbox {
       }
       this.load--
       if (task.call !== ONE_WAY) task.answers.forget(task.number)
-      if (task.call.isAborted || task.call.hasExpired) task.answers.fail(task.number, expired(), false)
-      else this.#start(task.answers, task.number, task.message, task.call, this.#host.workerHandler, true)
+      this.#start(task.answers, task.number, task.message, task.call, this.#host.workerHandler, true)
     }
     if (this.#head === this.#queue.length) for (const tell of this.#waiting.splice(0)) tell()
   }
@@ -105,6 +104,7 @@ export class Mailbox {
     isNext: boolean,
   ): void {
     if (handler === null) return answers.fail(number, this.#noHandler(), false)
+    if (call.isAborted || call.hasExpired) return answers.fail(number, expired(), false)
     try {
       const result = handler(answers.from, message, call)
       if (isThenable(result)) void this.#wait(answers, number, result, call, isNext)
@@ -165,6 +165,6 @@ function expired(): PeerError {
 }
 
 /** An async iterable; a string or an array is a value. */
-function isStream(value: unknown): value is AsyncIterable<unknown> {
+export function isStream(value: unknown): value is AsyncIterable<unknown> {
   return typeof value === 'object' && value !== null && Symbol.asyncIterator in value
 }

@@ -1,6 +1,7 @@
 // This process's end of the mesh: the socket that others reach it at, an outbox for each slot that it sends to, and the
 // table of who is there. No broker, no port; what goes between two workers goes directly.
 
+import { messageOf, type SendError } from '../errors.ts'
 import { log } from '../log.ts'
 import type { MeshPlace, PeerNews } from '../process/group.ts'
 import type { Listener, Socket, SocketEvents, Transport } from '../transport.ts'
@@ -33,7 +34,7 @@ export interface MeshHost extends MailboxHost {
   /** The reference that handlers get. */
   reference(identity: Identity): WorkerRef
   /** What was not sent at all. */
-  refusedToSend(error: Error, message: unknown): void
+  refusedToSend(error: SendError, message: unknown): void
 }
 
 export class Mesh implements OutboxHost, IncomingHost, HubHost {
@@ -74,7 +75,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
       if (this.isLeaving && !this.isEnding) listener.close()
       else this.#listener = listener
     } catch (error) {
-      log(`no messages can come: ${error instanceof Error ? error.message : error}`)
+      log(`no messages can come: ${messageOf(error)}`)
     }
   }
 
@@ -152,7 +153,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     this.#host.working(change)
   }
 
-  refusedToSend(error: Error, message: unknown): void {
+  refusedToSend(error: SendError, message: unknown): void {
     this.#host.refusedToSend(error, message)
   }
 

@@ -2,9 +2,10 @@
 // mesh; the others are those that it sends to.
 
 import { kGone } from '../connection-host.ts'
-import { stackOf, UsageError } from '../errors.ts'
+import { type SendError, stackOf, UsageError } from '../errors.ts'
 import { LimitedLog, log } from '../log.ts'
 import type { MeshPlace, PeerNews } from '../process/group.ts'
+import { isThenable } from '../protocol.ts'
 import type { Transport } from '../transport.ts'
 import type { Identity } from './handshake.ts'
 import type { Handler } from './mailbox.ts'
@@ -27,7 +28,7 @@ export interface MessagingWorker {
   readonly counters: { messagesIn: number; handlerErrors: number; refused: number; sendFail: number }
   /** Null when it takes no messages. */
   readonly workerHandler: Handler | null
-  readonly onSendFail: ((error: Error, message: unknown, to: WorkerRef) => unknown) | null
+  readonly onSendFail: ((error: SendError, message: unknown, to: WorkerRef) => unknown) | null
   readonly onWorkerBufferFull: ((to: WorkerRef) => unknown) | null
   readonly onWorkerBufferDrain: ((to: WorkerRef) => unknown) | null
   unsettled: number
@@ -156,7 +157,7 @@ class WorkerHost implements MeshHost {
     return (worker === undefined ? groupAt(mailbox, group) : groupOf(worker)).reference(id)
   }
 
-  refusedToSend(error: Error, message: unknown): void {
+  refusedToSend(error: SendError, message: unknown): void {
     const own = this.#worker
     own.counters.sendFail++
     if (own.onSendFail === null) failures.log(`a message was not sent: ${error.message}`)
@@ -188,9 +189,11 @@ class WorkerHost implements MeshHost {
 
 /** Called from within a link: what it throws must not end that. */
 function guard(name: string, call: () => unknown): void {
+  const failed = (error: unknown) => log(`${name}: ${stackOf(error)}`)
   try {
-    call()
+    const result = call()
+    if (isThenable(result)) Promise.resolve(result).catch(failed)
   } catch (error) {
-    log(`${name}: ${stackOf(error)}`)
+    failed(error)
   }
 }

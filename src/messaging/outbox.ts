@@ -1,7 +1,7 @@
 // All that this process sends to one slot, over the lives of the processes that have it. In order: what waits for a process
 // goes before what comes later, and a new process gets nothing before the old one has begun all that it was sent.
 
-import { PeerError } from '../errors.ts'
+import { codeOf, messageOf, PeerError, type SendError } from '../errors.ts'
 import { recently } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import type { PeerRow } from '../process/group.ts'
@@ -23,7 +23,7 @@ export interface OutboxSettings {
   /** Of one message. */
   readonly maxPackageSize: number
   /** A message that was taken, or refused, and not handled as far as one knows. */
-  onSendFail(error: Error, message: unknown, outbox: Outbox): void
+  onSendFail(error: SendError, message: unknown, outbox: Outbox): void
   onFull(outbox: Outbox): void
   onDrain(outbox: Outbox): void
 }
@@ -129,19 +129,23 @@ export class Outbox implements LinkOwner {
     return this.#post(Kind.Message, packed, message, null)
   }
 
+  /** Throws UsageError for what is too large. */
+  check(packed: Packed): void {
+    checkSize(this.name, packed, this.#maxSize)
+  }
+
   /** As `sendPacked`, to those that listen to a subject. `frame` is what is written when nothing waits. */
   publish(packed: Packed, frame: Buffer, message: unknown, audience: Audience): boolean {
     if (!this.#hasRoom()) {
       this.#settings.onSendFail(this.#fullError(), message, this)
       return false
     }
-    checkSize(this.name, packed, this.#maxSize)
     const link = this.#direct()
     return this.#posted(link === null ? this.#wait(packed, message, audience) : link.writeWhole(frame, message))
   }
 
   request(message: unknown, options: RequestOptions, audience: Audience | null = null): PendingRequest {
-    const request = new PendingRequest(this.name, options, recently())
+    const request = new PendingRequest(this.name, options)
     if (!this.#hasRoom()) request.fail(this.#fullError())
     if (request.isDone) return request
     try {
@@ -188,8 +192,7 @@ export class Outbox implements LinkOwner {
   }
 
   #write(link: OutgoingLink, kind: CountedKind, value: unknown, entry: unknown, audience: Audience | null): number {
-    const leftMs = entry instanceof PendingRequest ? entry.timeoutMs : Number.POSITIVE_INFINITY
-    return link.write(kind, value, entry, leftMs, this.#maxSize, audience)
+    return link.write(kind, value, entry, expiryOf(entry), this.#maxSize, audience)
   }
 
   #wait(value: unknown, entry: unknown, audience: Audience | null): number {
@@ -324,15 +327,14 @@ export class Outbox implements LinkOwner {
     const isRequest = entry instanceof PendingRequest
     if (isRequest && entry.isDone) return this.settled(size)
     const plain = isRequest ? Kind.Request : Kind.Message
-    const leftMs = isRequest ? entry.expiresAt - recently() : Number.POSITIVE_INFINITY
     try {
       checkSize(this.name, value, this.#maxSize)
       const kind = audience === null ? plain : Kind.Publish
-      this.#bytes += link.write(kind, value, entry, leftMs, this.#maxSize, audience) - size
+      this.#bytes += link.write(kind, value, entry, expiryOf(entry), this.#maxSize, audience) - size
     } catch (error) {
       if (isRequest)
         entry.fail(error) // it was taken for a process that allowed more
-      else this.failed(error as Error, entry)
+      else this.failed(refusedAs(error), entry)
       this.settled(size)
     }
   }
@@ -371,7 +373,7 @@ export class Outbox implements LinkOwner {
     if (link === this.#link) this.#host.interested(this, change)
   }
 
-  failed(error: Error, message: unknown): void {
+  failed(error: SendError, message: unknown): void {
     this.#settings.onSendFail(error, message, this)
   }
 
@@ -409,4 +411,13 @@ export class Outbox implements LinkOwner {
     deadlines.cancel(this.#waitTimer)
     deadlines.cancel(this.#retryTimer)
   }
+}
+
+/** What cannot be sent any more was sent by code that has gone on: it is told as what was lost. */
+export function refusedAs(error: unknown): PeerError {
+  return new PeerError(codeOf(error), messageOf(error), false)
+}
+
+function expiryOf(entry: unknown): number {
+  return entry instanceof PendingRequest ? entry.expiresAt : Number.POSITIVE_INFINITY
 }

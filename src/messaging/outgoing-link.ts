@@ -1,9 +1,9 @@
 // The connection to one process: messages go out, and what became of them comes back. It lives as long as that process,
 // or until its outbox has a newer one; what is unsettled when it ends may have been handled, or not.
 
-import { ProtocolError, type SystemError } from '../errors.ts'
+import { ProtocolError, type SendError, type SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
-import { recently } from '../loop/clock.ts'
+import { recently, toMachineTime } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import {
   kClosed,
@@ -57,7 +57,7 @@ export interface LinkOwner {
   /** All that was written has begun: the answer to `last()`. */
   begun(link: OutgoingLink): void
   /** A message, not a request, that the other one did not handle. */
-  failed(error: Error, message: unknown): void
+  failed(error: SendError, message: unknown): void
   /** What the other process listens to has changed. */
   interested(link: OutgoingLink, change: unknown): void
   /** It is over; called once, also when it never opened. With what is unsettled. */
@@ -133,20 +133,19 @@ export class OutgoingLink implements SocketEvents {
     return this.#ledger.count
   }
 
-  /** Writes a message or request, for which there are `leftMs` (Infinity: any time); its size in bytes. Throws UsageError for what cannot be cloned, or is too large. */
+  /** Writes a message, or a request that is no use after `expiresAt`; its size in bytes. Throws UsageError for what cannot be cloned, or is too large. */
   write(
     kind: CountedKind,
     value: unknown,
     entry: unknown,
-    leftMs: number,
+    expiresAt: number,
     most: number,
     audience: Audience | null,
   ): number {
     const writer = this.#writer
     writer.begin(kind)
     try {
-      if (kind !== Kind.Message)
-        writer.uint32(leftMs === Number.POSITIVE_INFINITY ? 0 : Math.max(1, Math.round(leftMs)))
+      if (kind !== Kind.Message) writer.double(expiresAt === Number.POSITIVE_INFINITY ? 0 : toMachineTime(expiresAt))
       if (audience !== null) this.#address(audience, entry instanceof PendingRequest)
       const headBytes = writer.size
       writer.value(value)

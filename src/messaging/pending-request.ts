@@ -1,7 +1,17 @@
 // A request that waits for its answer: one promise, which is settled once, by whoever is first: the answer, an error, the
 // time-out, the caller's signal, or the end of the other process. An answer may be a stream.
 
-import { messageOf, PeerError, ProtocolError, RemoteError } from '../errors.ts'
+import {
+  checkOptions,
+  messageOf,
+  PeerError,
+  ProtocolError,
+  propertyOf,
+  RemoteError,
+  type SendError,
+  UsageError,
+} from '../errors.ts'
+import { now, recently } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import { forgetAbort, onAbort } from './abort-listeners.ts'
 import { type Expiring, Expiry } from './expiry.ts'
@@ -9,10 +19,22 @@ import { ReplyStream } from './reply-stream.ts'
 import { type Form, Kind, type Packed, pack, unpack } from './wire.ts'
 
 export interface RequestOptions {
-  /** How long an answer may take, until the first item of a stream; 0 is for ever. 30 s by default. */
+  /** How long an answer may take, until the first item of a stream; 0 is for ever, less is over already. 30 s by default. */
   timeoutMs?: number | undefined
   /** Gives up: the promise rejects with its reason, and the other side's `call.signal` aborts. */
-  signal?: AbortSignal | undefined
+  signal?: AbortSignal | null | undefined
+}
+
+const KNOWN_OPTIONS: Required<RequestOptions> = { timeoutMs: 0, signal: null }
+
+/** Throws UsageError. */
+export function checkRequest(options: RequestOptions): void {
+  checkOptions('a request', options, KNOWN_OPTIONS)
+  const { timeoutMs = 0, signal = null } = options
+  if (typeof timeoutMs !== 'number' || Number.isNaN(timeoutMs))
+    throw new UsageError('ERR_BAD_OPTION', `timeoutMs is a number of milliseconds, not ${String(timeoutMs)}`)
+  if (signal !== null && (typeof signal.aborted !== 'boolean' || typeof signal.addEventListener !== 'function'))
+    throw new UsageError('ERR_BAD_OPTION', 'signal is an AbortSignal')
 }
 
 export const DEFAULT_TIMEOUT_MS = 30_000
@@ -34,7 +56,7 @@ export class PendingRequest implements Expiring {
   readonly timeoutMs: number
   isDone = false
   readonly #to: string
-  readonly #signal: AbortSignal | undefined
+  readonly #signal: AbortSignal | null
   /** In the wheel; 0 for none, AMONG_EQUALS for one in the list of those with the default time-out. */
   #timer = 0
   previous: Expiring | null = null
@@ -46,19 +68,21 @@ export class PendingRequest implements Expiring {
   #stream: ReplyStream | null = null
 
   /** @param to whom, in words */
-  constructor(to: string, { timeoutMs = DEFAULT_TIMEOUT_MS, signal }: RequestOptions, now: number) {
+  constructor(to: string, { timeoutMs = DEFAULT_TIMEOUT_MS, signal = null }: RequestOptions) {
+    const isDefault = timeoutMs === DEFAULT_TIMEOUT_MS
     this.#to = to
     this.promise = new Promise(takeBoth)
     this.#resolve = taken.resolve
     this.#reject = taken.reject
-    this.timeoutMs = timeoutMs > 0 ? timeoutMs : Number.POSITIVE_INFINITY
-    this.expiresAt = now + this.timeoutMs
-    if (timeoutMs === DEFAULT_TIMEOUT_MS) {
+    this.timeoutMs = timeoutMs === 0 ? Number.POSITIVE_INFINITY : timeoutMs
+    this.expiresAt = (isDefault ? recently() : now()) + this.timeoutMs // of 30 s what a handler has taken is little
+    this.#signal = signal
+    if (isDefault) {
       this.#timer = AMONG_EQUALS
       byDefault.add(this)
-    } else if (this.timeoutMs < Number.POSITIVE_INFINITY) this.#timer = deadlines.after(timeoutMs, expire, this)
-    this.#signal = signal
-    if (signal !== undefined) this.#listen(signal)
+    } else if (timeoutMs < 0) this.fail(this.#timedOut(false))
+    else if (this.timeoutMs < Number.POSITIVE_INFINITY) this.#timer = deadlines.after(timeoutMs, expire, this)
+    if (signal !== null) this.#listen(signal)
   }
 
   #listen(signal: AbortSignal): void {
@@ -97,9 +121,12 @@ export class PendingRequest implements Expiring {
 
   expire(): void {
     this.#timer = 0
-    const isSent = this.#carrier !== null
-    this.fail(new PeerError('ERR_REQUEST_TIMEOUT', `${this.#to}: no answer within ${this.timeoutMs} ms`, isSent))
+    this.fail(this.#timedOut(this.#carrier !== null))
     this.#giveUp()
+  }
+
+  #timedOut(isSent: boolean): PeerError {
+    return new PeerError('ERR_REQUEST_TIMEOUT', `${this.#to}: no answer within ${this.timeoutMs} ms`, isSent)
   }
 
   /** Throws ProtocolError. */
@@ -138,7 +165,7 @@ export class PendingRequest implements Expiring {
   }
 
   #unlisten(): void {
-    if (this.#signal !== undefined) forgetAbort(this.#signal, this)
+    if (this.#signal !== null) forgetAbort(this.#signal, this)
   }
 
   #giveUp(): void {
@@ -174,14 +201,24 @@ interface Failure {
   readonly code: string
 }
 
+function failureOf(error: unknown): Failure {
+  const [name, code] = [propertyOf(error, 'name'), propertyOf(error, 'code')]
+  return { name: textOr(name, 'Error'), message: messageOf(error), code: textOr(code, '') }
+}
+
 /** What a handler threw, or why it was not called, as a value. */
 export function packFailure(error: unknown): Packed {
-  const { name, code } = Object(error) as Partial<Failure>
-  return pack({ name: textOr(name, 'Error'), message: messageOf(error), code: textOr(code, '') })
+  return pack(failureOf(error))
+}
+
+/** What a handler threw as another process would see it. */
+export function remoteErrorOf(error: unknown): RemoteError {
+  const { name, message, code } = failureOf(error)
+  return new RemoteError(name, message, code)
 }
 
 /** Throws ProtocolError. */
-export function readFailure(form: Form, bytes: Buffer, start: number, end: number): Error {
+export function readFailure(form: Form, bytes: Buffer, start: number, end: number): SendError {
   if (start >= end) throw new ProtocolError('ERR_MESH_FRAME', 'a failure that says nothing')
   const failure = Object(unpack(form, bytes, start + 1, end)) as Partial<Failure>
   const [message, code] = [textOr(failure.message, ''), textOr(failure.code, '')]

@@ -2,14 +2,16 @@
 
 import type { QuickBuffer } from '../builtins.ts'
 import type { Audience } from './subscriptions.ts'
-import { Flag, Kind, type Packed, putUint32, uint32At, unexpected } from './wire.ts'
+import { Flag, HEAD_BYTES, Kind, type Packed, putUint32, TIME_BYTES, unexpected } from './wire.ts'
 
 /** All of a Publish but its value, for who does not want an answer. */
 export function publishHead({ subject, isForAll, queues }: Audience): Buffer {
   const labels = [...queues, subject].map((label) => Buffer.from(label))
   const sizes = labels.map((label) => Buffer.of(label.length & 0xff, label.length >>> 8))
-  const fixed = Buffer.of(0, 0, 0, 0, Kind.Publish, 0, 0, 0, 0, 0, isForAll ? Flag.ForAll : 0, queues.length)
-  return Buffer.concat([fixed, ...labels.flatMap((label, at) => [sizes[at] as Buffer, label])])
+  const head = Buffer.alloc(HEAD_BYTES + TIME_BYTES) // it never expires
+  head[4] = Kind.Publish
+  const whom = Buffer.of(isForAll ? Flag.ForAll : 0, queues.length)
+  return Buffer.concat([head, whom, ...labels.flatMap((label, at) => [sizes[at] as Buffer, label])])
 }
 
 /** The frame of a message that goes to many. */
@@ -27,12 +29,12 @@ export function readPublish(
   bytes: Buffer,
   start: number,
   end: number,
-): { audience: Audience; timeoutMs: number; asks: boolean; at: number } {
-  if (end - start < 8) throw unexpected(Kind.Publish)
-  const flags = bytes[start + 4] as number
+): { audience: Audience; expiresAt: number; asks: boolean; at: number } {
+  if (end - start < TIME_BYTES + 4) throw unexpected(Kind.Publish)
+  const flags = bytes[start + TIME_BYTES] as number
   const labels: string[] = []
-  let at = start + 6
-  for (let left = bytes[start + 5] as number; left >= 0; left--) {
+  let at = start + TIME_BYTES + 2
+  for (let left = bytes[start + TIME_BYTES + 1] as number; left >= 0; left--) {
     const size = at + 2 <= end ? bytes.readUInt16LE(at) : end
     if (at + 2 + size > end) throw unexpected(Kind.Publish)
     labels.push((bytes as QuickBuffer).utf8Slice(at + 2, at + 2 + size))
@@ -40,5 +42,5 @@ export function readPublish(
   }
   const subject = labels.pop() ?? ''
   const audience = { subject, isForAll: (flags & Flag.ForAll) !== 0, queues: labels }
-  return { audience, timeoutMs: uint32At(bytes, start), asks: (flags & Flag.Asks) !== 0, at }
+  return { audience, expiresAt: bytes.readDoubleLE(start), asks: (flags & Flag.Asks) !== 0, at }
 }

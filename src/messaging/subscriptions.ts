@@ -156,8 +156,11 @@ function interestOf({ queue, pattern }: Subscriber): Interest {
 /** Undefined answers nothing. Throws, or rejects with, an error only when nobody has an answer. */
 function firstAnswer(results: readonly unknown[], failures: unknown[]): unknown {
   const answer = results.find((one) => one !== undefined && !isThenable(one))
-  if (answer !== undefined) return answer
   const promises = results.filter(isThenable)
+  if (answer !== undefined) {
+    for (const promise of promises) Promise.resolve(promise).catch(logThrown) // nobody waits for these
+    return answer
+  }
   if (promises.length > 0) return firstOf(promises, failures).then(({ answer }) => answer)
   if (failures.length > 0) throw failures[0]
   return undefined

@@ -20,9 +20,9 @@ export const enum Kind {
   // From who connected. Message, Request and Publish are counted: their number in that order is what answers name.
   /** `value` */
   Message = 16,
-  /** `uint32 timeoutMs` (0: none), `value` */
+  /** `float64 expiresAt`, of the machine's clock (0: never), `value` */
   Request = 17,
-  /** `uint32 timeoutMs`, `uint8` of ForAll and Asks, `uint8 queues`, each as `uint16 length` and UTF-8, so the subject, `value` */
+  /** `float64 expiresAt`, `uint8` of ForAll and Asks, `uint8 queues`, each as `uint16 length` and UTF-8, so the subject, `value` */
   Publish = 18,
   /** `uint48 number`: nobody waits for the answer any more. */
   Cancel = 19,
@@ -89,6 +89,7 @@ const SIZE_BYTES = 4
 /** Heads and what little else a frame may have besides its value. */
 export const SLACK_BYTES = 65_536
 export const NUMBER_BYTES = 6
+export const TIME_BYTES = 8
 const WORD = 2 ** 32
 
 /** A uint48, of which all bytes are there. Node's own take five times as long, for their checks. */

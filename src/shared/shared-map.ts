@@ -1,7 +1,7 @@
 // A map that all workers of a server share. Its data is the keeper's (keeper.ts); here are names, checks, and values as bytes.
 
 import { v8 } from '../builtins.ts'
-import { messageOf, UsageError } from '../errors.ts'
+import { checkOptions, messageOf, UsageError } from '../errors.ts'
 import { keeperLink } from './keeper-link.ts'
 import { checkKey, checkStep, checkTtl, MAX_VALUE_BYTES } from './limits.ts'
 import { type Change, type WatchOptions, watchChanges } from './watch.ts'
@@ -19,8 +19,8 @@ export interface SetOptions {
  * **Shape**: keys are strings of 1 to 1024 characters; values whatever structured clone takes, up to 1 MiB each as v8 writes
  * it; a class's instance comes back as a plain object. **Order**: what one worker asks for is done in that order, and
  * watchers see all changes of a map in the order in which they were made. **Cost**: a round trip over a Unix socket.
- * **Errors**: bad keys and values are thrown at the call (`ERR_SHARED_KEY`, `ERR_SHARED_VALUE`, `ERR_SHARED_TTL`); it
- * rejects with `ERR_SHARED_FULL`, and should the keeper be killed, with `ERR_KEEPER_LOST` and `mayHaveBeenHandled`: then
+ * **Errors**: a call rejects with a UsageError for a bad key, value or option (`ERR_SHARED_KEY`, `ERR_SHARED_VALUE`, `ERR_SHARED_TTL`,
+ * `ERR_UNKNOWN_OPTION`), with `ERR_SHARED_FULL`, and should the keeper be killed, with `ERR_KEEPER_LOST` and `mayHaveBeenHandled`: then
  * all maps are empty.
  */
 export class SharedMap<V = unknown> {
@@ -71,8 +71,8 @@ export class SharedMap<V = unknown> {
    * Adds to a number, and gives the sum. None counts as 0, and only then `ttlMs` begins: `increment(ip, 1, { ttlMs: 60_000 })`
    * counts in windows of a minute. Rejects with `ERR_SHARED_TYPE` when the value is no number.
    */
-  async increment(key: string, step = 1, { ttlMs = 0 }: SetOptions = {}): Promise<number> {
-    const call = ['increment', this.name, checkKey(key), checkStep(step), checkTtl(ttlMs)] as const
+  async increment(key: string, step = 1, options: SetOptions = {}): Promise<number> {
+    const call = ['increment', this.name, checkKey(key), checkStep(step), ttlOf(options)] as const
     return Number((await keeperLink.call(call)).result)
   }
 
@@ -112,11 +112,18 @@ export class SharedMap<V = unknown> {
     return { value: version === 0 ? undefined : decode<V>(plain, bytes), version }
   }
 
-  async #set(key: string, value: V, { ttlMs = 0 }: SetOptions = {}, onlyIf: Condition): Promise<boolean> {
+  async #set(key: string, value: V, options: SetOptions = {}, onlyIf: Condition): Promise<boolean> {
     const { plain, bytes } = encode(checkKey(key), value)
-    const call = ['set', this.name, key, plain, checkTtl(ttlMs), onlyIf] as const
+    const call = ['set', this.name, key, plain, ttlOf(options), onlyIf] as const
     return (await keeperLink.call(call, bytes)).result === true
   }
+}
+
+const KNOWN_OPTIONS: Required<SetOptions> = { ttlMs: 0 }
+
+function ttlOf(options: SetOptions): number {
+  checkOptions('a shared map', options, KNOWN_OPTIONS)
+  return checkTtl(options.ttlMs ?? 0)
 }
 
 /** Numbers that JSON has are sent as such: so they can be incremented. */

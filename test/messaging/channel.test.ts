@@ -115,6 +115,9 @@ test('what is published goes to whoever listens: wildcards, queue groups, reques
       [`Channel.publish('', 0)`, 'ERR_BAD_SUBJECT', /""/],
       [`Channel.subscribe('a.>.b', () => 0)`, 'ERR_BAD_SUBJECT', /'>' for the rest/],
       [`Channel.subscribe('a b', () => 0)`, 'ERR_BAD_SUBJECT', /./],
+      [`Channel.subscribe('a', () => 0, { queues: 'q' })`, 'ERR_UNKNOWN_OPTION', /queues/],
+      [`await Channel.request('a', 0, { timeoutMs: '5' })`, 'ERR_BAD_OPTION', /timeoutMs/],
+      [`await driver.worker(0).request(0, { timeout: 5 })`, 'ERR_UNKNOWN_OPTION', /timeout/],
       [`Channel.subscribe('a')`, 'ERR_BAD_OPTION', /a function/],
       [`Channel.publish('jobs', () => 0)`, 'ERR_CANNOT_CLONE', /./],
     ]

@@ -4,11 +4,12 @@ import { getEventListeners } from 'node:events'
 import net from 'node:net'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { RemoteError } from '../../src/errors.ts'
 import { now } from '../../src/loop/clock.ts'
 import { ONE_WAY } from '../../src/messaging/call.ts'
 import { Expiry } from '../../src/messaging/expiry.ts'
 import { Mailbox } from '../../src/messaging/mailbox.ts'
-import { subscriptions } from '../../src/messaging/subscriptions.ts'
+import { type Subscriber, subscriptions } from '../../src/messaging/subscriptions.ts'
 import { bindMeshSocket } from '../../src/net/mesh-socket.ts'
 import { Host, meshOf, rowOf } from '../support/mesh.ts'
 import { until } from '../support/until.ts'
@@ -50,7 +51,7 @@ test('a worker that allows less than its senders think gets no more than that, a
   }
   await until(() => outbox.count === 0)
   assert.equal(begun, [0, 1, 2, 3, 5, 6, 7])
-  assert.equal(here.failed, [['ERR_MESSAGE_TOO_LARGE', undefined, tooLong]])
+  assert.equal(here.failed, [['ERR_MESSAGE_TOO_LARGE', false, tooLong]])
   assert.throws(() => outbox.send(tooLong), /maxPackageSize is 500/)
   assert.is(there.counters.refused, 0)
   close()
@@ -280,6 +281,130 @@ test('what a process publishes to itself is bounded too, and all that was taken 
   await until(() => got.length === 5)
   assert.equal([got, host.failed], [[1, 2, 3, 4, 5], [['ERR_QUEUE_FULL', false, 6]]])
   subscriptions.delete(subscriber)
+  close()
+})
+
+test('a request that has expired when its turn comes is not begun, and no time is too long', async () => {
+  const there = new Host({ maxMailboxMessages: 10 })
+  const begun: unknown[] = []
+  there.onMessage = (message, call) => {
+    begun.push(message)
+    for (const end = now() + 60; message === 'block' && now() < end; );
+    return call.remainingMs
+  }
+  const other = meshOf(there)
+  const { mesh, close } = meshOf(new Host({ maxMailboxMessages: 10 }), other.address)
+  const outbox = mesh.outbox('there', 0)
+  const far = 2 ** 32 + 50_000
+  const left = (await outbox.request('far', { timeoutMs: far }).promise) as number
+  assert.ok(left > far - 10_000 && left <= far, String(left))
+  const block = outbox.request('block', {}).promise
+  const late = [1, 2, 3].map((n) => outbox.request(n, { timeoutMs: 20 }).promise.catch((error) => error.code))
+  await block
+  assert.equal(await Promise.all(late), Array(3).fill('ERR_REQUEST_TIMEOUT'))
+  await outbox.request('last', {}).promise
+  assert.equal(begun, ['far', 'block', 'last'])
+  close()
+  other.close()
+})
+
+test('a stream that nobody reads on is left, also while its source waits for something', async () => {
+  const there = new Host()
+  let isLeft = false
+  const source = {
+    count: 0,
+    next: () => (source.count++ === 0 ? Promise.resolve({ value: 1, done: false }) : new Promise(() => undefined)),
+    return: () => {
+      isLeft = true
+      return Promise.resolve({ value: undefined, done: true })
+    },
+    [Symbol.asyncIterator]: () => source,
+  }
+  there.onMessage = () => source
+  const other = meshOf(there)
+  const { mesh, close } = meshOf(new Host(), other.address)
+  const outbox = mesh.outbox('there', 0)
+  for await (const item of (await outbox.request('stream', {}).promise) as AsyncIterable<number>) {
+    assert.is(item, 1)
+    break
+  }
+  await until(() => isLeft && outbox.count === 0)
+  close()
+  other.close()
+})
+
+function listener(pattern: string, handler: (message: unknown) => unknown, queue = ''): Subscriber {
+  return { pattern, queue, handler, isOver: false }
+}
+
+test('what is published is taken by all who listen, or by none: who has gone on is told, who has not is thrown at', async () => {
+  const other = meshOf(new Host({ maxPackageSize: 1000 }))
+  const here = new Host({ maxPackageSize: 10_000 })
+  const got: unknown[] = []
+  const subscriber = listener('big', (message) => void got.push(message))
+  await subscriptions.add(subscriber) // of both: they share the process
+  const { mesh, close } = meshOf(here, other.address)
+  const message = 'x'.repeat(5000)
+  assert.is(mesh.hub.publish('big', message), true) // nobody has said yet how much he takes
+  await until(() => here.failed.length === 1)
+  assert.equal(here.failed, [['ERR_MESSAGE_TOO_LARGE', false, message]])
+  assert.throws(() => mesh.hub.publish('big', message), /worker there:0: a message of 5000 bytes/)
+  await turns()
+  assert.equal(got, [])
+  mesh.hub.publish('big', 'small')
+  await until(() => got.length === 2)
+  subscriptions.delete(subscriber)
+  close()
+  other.close()
+})
+
+test('a subject may have more queue groups than one frame names', async () => {
+  const other = meshOf(new Host({ maxMailboxMessages: 100 }))
+  let got = 0
+  const all = Array.from({ length: 301 }, (_, n) => listener('many', () => void got++, n === 0 ? '' : `q${n}`))
+  for (const one of all) await subscriptions.add(one)
+  const { mesh, close } = meshOf(new Host({ maxMailboxMessages: 100 }), other.address)
+  for (const count of [302, 604]) {
+    mesh.hub.publish('many', 1) // to both, who have the same subscribers: of each queue to one of them, else to both
+    await until(() => got >= count)
+    await turns()
+    assert.is(got, count)
+  }
+  for (const one of all) subscriptions.delete(one)
+  close()
+  other.close()
+})
+
+test('an answer of this very process is as one of another: a clone, or an error that was sent', async () => {
+  const { mesh, close } = meshOf(new Host())
+  const state = { n: 1 }
+  const all = [
+    listener('value', () => state),
+    listener('stream', async function* () {
+      yield state
+    }),
+    listener('error', () => {
+      throw new TypeError('on purpose')
+    }),
+    listener('call', () => () => 1),
+  ]
+  for (const one of all) await subscriptions.add(one)
+  const answer = await mesh.hub.request('value', 1, {})
+  assert.equal(answer, state)
+  assert.is.not(answer, state)
+  for await (const item of (await mesh.hub.request('stream', 1, {})) as AsyncIterable<unknown>) {
+    assert.equal(item, state)
+    assert.is.not(item, state)
+  }
+  for (const [subject, name, code] of [
+    ['error', 'TypeError', ''],
+    ['call', 'UsageError', 'ERR_CANNOT_CLONE'],
+  ] as const) {
+    const error = (await mesh.hub.request(subject, 1, {}).catch((thrown) => thrown)) as RemoteError
+    assert.instance(error, RemoteError)
+    assert.equal([error.name, error.code], [name, code])
+  }
+  for (const one of all) subscriptions.delete(one)
   close()
 })
 

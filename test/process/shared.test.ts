@@ -133,6 +133,8 @@ test('what a map does, and what bad input gets', async () => {
       [`await map.set('u', undefined)`, 'ERR_SHARED_VALUE'],
       [`await map.set('big', 'x'.repeat(2_000_000))`, 'ERR_SHARED_VALUE'],
       [`await map.set('t', 1, { ttlMs: -1 })`, 'ERR_SHARED_TTL'],
+      [`await map.set('t', 1, { ttl: 5 })`, 'ERR_UNKNOWN_OPTION'],
+      [`await map.increment('t', 1, null)`, 'ERR_BAD_OPTION'],
       [`await map.set('text', 'x'); await map.increment('text')`, 'ERR_SHARED_TYPE'],
       [`await map.increment('n', 'x')`, 'ERR_SHARED_STEP'],
       [`Shared.map('')`, 'ERR_SHARED_NAME'],

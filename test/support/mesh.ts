@@ -1,5 +1,6 @@
 // A process's end of the mesh, in this one; several of them talk over real sockets.
 
+import type { SendError } from '../../src/errors.ts'
 import type { Call } from '../../src/messaging/call.ts'
 import type { Identity } from '../../src/messaging/handshake.ts'
 import { Mesh, type MeshHost } from '../../src/messaging/mesh.ts'
@@ -43,7 +44,7 @@ export class Host implements MeshHost {
   }
   declared = () => 0
   reference = (_identity: Identity) => null as never
-  refusedToSend = (error: Error, message: unknown) => this.#failed(error, message)
+  refusedToSend = (error: SendError, message: unknown) => this.#failed(error, message)
   settingsFor(): OutboxSettings {
     const { maxMailboxMessages, maxMailboxBytes, maxPackageSize } = this
     return {

@@ -93,8 +93,7 @@ export function runOtherCopy({ modules, isDirect }: Line): Promise<number> | nul
 function otherCopy(module: string): string | null {
   let found: string
   try {
-    realpathSync(module)
-    found = createRequire(module).resolve('millrace/package.json')
+    found = createRequire(realpathSync(module)).resolve('millrace/package.json') // as Node does for its imports
   } catch (error) {
     if (codeOf(error) === 'ENOENT')
       throw new CommandError(Exit.Module, `there is no file ${module}`, { next: 'name a file that is there' })

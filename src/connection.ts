@@ -59,7 +59,7 @@ import {
   kTakeOver,
   kTakes,
 } from './connection-symbols.ts'
-import { formatEndpoint } from './endpoint.ts'
+import { addressesOf, formatEndpoint } from './endpoint.ts'
 import { AbortError, asError, messageOf, type ProtocolError, type SystemError, UsageError } from './errors.ts'
 import { asCodec, blamed } from './framing-codec.ts'
 import { LimitedLog } from './log.ts'
@@ -427,9 +427,18 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return this.#socket.queuedBytes
   }
 
+  bufferIsEmpty(): boolean {
+    return this.#socket.queuedBytes === 0
+  }
+
   /** Bytes received that no handler has seen yet; what the codec keeps of a packet is not among them. */
   getRecvBufferQueueSize(): number {
     return Math.max(this.#rare?.backlog ?? 0, this.#held?.length ?? 0) // behind a queue, what is held is part of the backlog
+  }
+
+  toJSON(): Record<string, unknown> {
+    const transport = this.#socket.isEncrypted ? 'ssl' : this.#socket.remoteIp === '' ? 'unix' : 'tcp'
+    return { id: this.id, status: this.getStatus(false), transport, ...addressesOf(this) }
   }
 
   /** The one it speaks now: an upgrade changes it. */

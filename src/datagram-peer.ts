@@ -4,8 +4,8 @@
 
 import { Connection } from './connection.ts'
 import type { Counters } from './counters.ts'
-import { formatEndpoint } from './endpoint.ts'
-import { messageOf, type SystemError, UsageError } from './errors.ts'
+import { addressesOf, formatEndpoint } from './endpoint.ts'
+import { asError, type SystemError, UsageError } from './errors.ts'
 import { encodeWith } from './framing-codec.ts'
 import { LimitedLog } from './log.ts'
 import { type AnyProtocol, type Encoded, isChunk, notEncoded, type Protocol } from './protocol.ts'
@@ -104,17 +104,7 @@ export abstract class DatagramPeer<Out = unknown> {
   }
 
   toJSON(): Record<string, unknown> {
-    return {
-      transport: this.transport,
-      getRemoteIp: this.getRemoteIp(),
-      remotePort: this.getRemotePort(),
-      getRemoteAddress: this.getRemoteAddress(),
-      getLocalIp: this.getLocalIp(),
-      getLocalPort: this.getLocalPort(),
-      getLocalAddress: this.getLocalAddress(),
-      isIpV4: this.isIpV4(),
-      isIpV6: this.isIpV6(),
-    }
+    return { transport: this.transport, ...addressesOf(this) }
   }
 
   /** @internal For the socket, which may find out later. */
@@ -125,7 +115,7 @@ export abstract class DatagramPeer<Out = unknown> {
   /** @internal */
   [kHandlerFailed](thrown: unknown): void {
     this.#counters.handlerErrors++
-    const error = thrown instanceof Error ? thrown : new Error(messageOf(thrown), { cause: thrown })
+    const error = asError(thrown)
     this.#tell(Connection.HANDLER, error.message, error)
   }
 

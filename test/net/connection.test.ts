@@ -129,6 +129,10 @@ for (const transport of transports) {
       assert.is(`${connection.getLocalIp()}:${connection.getLocalPort()}`, endpoint)
       assert.ok(connection.isIpV4())
       assert.not(connection.isIpV6())
+      assert.ok(connection.bufferIsEmpty())
+      const { id, status, transport, remotePort, getLocalAddress } = JSON.parse(JSON.stringify(connection))
+      assert.equal([id, status, transport], [connection.id, 'ESTABLISHED', 'tcp'])
+      assert.equal([remotePort, getLocalAddress], [connection.getRemotePort(), endpoint])
     })
   })
 

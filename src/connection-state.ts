@@ -106,8 +106,9 @@ export const YIELD_CHECK = 16
 export const MAX_BACKLOG_BYTES = 1_048_576
 /** What may arrive while this connection waits for its next turn, in bytes, before reading stops. */
 export const MAX_HELD_BYTES = 262_144
-/** How long a closing connection waits for a peer that does not read: so long without any progress, it is given up. */
+/** How long a closing connection waits for a peer that does not read: who takes less than this in so long is given up. */
 export const FLUSH_TIMEOUT_MS = 30_000
+export const FLUSH_LEAST_BYTES = 16_384
 /**
  * How long one that leaves in a drain waits for its peer to close, s, if it waits at all. A peer that stalls has the end of a long
  * answer still to come, from our kernel; what it sends to a closed connection meets a reset, and that throws the rest away.

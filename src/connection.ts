@@ -22,6 +22,7 @@ import {
   DRAIN_LINGER_S,
   EDGES,
   Farewell,
+  FLUSH_LEAST_BYTES,
   FLUSH_TIMEOUT_MS,
   HOLDS_MESSAGES,
   LAST_ANSWERS_MS,
@@ -1299,7 +1300,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   static #checkFlush(connection: AnyConnection, queuedBefore: number): void {
     const unsent = connection.#socket.queuedBytes
-    if (unsent < queuedBefore) return connection.#awaitFlush()
+    if (queuedBefore - unsent >= FLUSH_LEAST_BYTES) return connection.#awaitFlush()
     connection.#refuse(`client does not read, ${unsent} bytes not sent`)
     connection.#drop()
   }

@@ -505,6 +505,23 @@ test('close sends what is queued first, end as well and then half-closes, destro
   assert.is(destroyed.connection.getStatus(false), 'CLOSED')
 })
 
+test('a peer that takes hardly any of what is queued is not waited for', () => {
+  for (const [taken, isWaitedFor] of [
+    [20_000, true],
+    [100, false],
+  ] as const) {
+    const wire = open(text)
+    wire.hold()
+    wire.connection.send('x'.repeat(100_000))
+    wire.connection.close()
+    wire.advance(29_999)
+    wire.socket.queuedBytes -= taken
+    wire.advance(1)
+    assert.is(wire.connection.getStatus(false), isWaitedFor ? 'CLOSING' : 'CLOSED')
+    assert.is(wire.errors.length, isWaitedFor ? 0 : 1)
+  }
+})
+
 test('close and end take raw bytes as a last word', () => {
   for (const how of ['close', 'end'] as const) {
     const wire = open(text)

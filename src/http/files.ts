@@ -2,7 +2,7 @@
 // `staticFiles` serves a folder to strangers: a path is decoded once, and nothing outside of the folder is reached.
 
 import { constants, type Stats } from 'node:fs'
-import { type FileHandle, open, realpath } from 'node:fs/promises'
+import { type FileHandle, open, realpath, stat } from 'node:fs/promises'
 import { join, sep } from 'node:path'
 import { crypto } from '../builtins.ts'
 import { codeOf, SystemError, UsageError } from '../errors.ts'
@@ -45,12 +45,13 @@ const READ = 65_536
 
 /**
  * Opens a file and decides what `request` gets of it: 200, 206, 304, 412, 416. Rejects with a SystemError (ENOENT, EISDIR
- * for what is no regular file).
+ * for what is no regular file). `type` is of what a content coding among `more` has packed: the file's name says another.
  */
 export async function openFile(
   part: FilePart,
   request: FileRequest,
   more: FileAnswer['headers'] = [],
+  type = mimeType(part.path),
 ): Promise<FileAnswer> {
   const { path, offset = 0, length = 0 } = part
   const file = await opened(path)
@@ -59,7 +60,7 @@ export async function openFile(
     if (!stats.isFile()) throw new SystemError('EISDIR', 'open', path)
     const start = Math.min(offset, stats.size)
     const size = length > 0 ? Math.min(length, stats.size - start) : stats.size - start
-    return answer(new Served(file, path, stats, start, size, more), request)
+    return answer(new Served(file, type, stats, start, size, more), request)
   } catch (error) {
     await file.close()
     throw error
@@ -88,11 +89,11 @@ class Served {
   readonly isSettled: boolean
   readonly common: FileAnswer['headers']
 
-  constructor(file: FileHandle, path: string, stats: Stats, start: number, size: number, more: FileAnswer['headers']) {
+  constructor(file: FileHandle, type: string, stats: Stats, start: number, size: number, more: FileAnswer['headers']) {
     this.file = file
     this.start = start
     this.size = size
-    this.type = mimeType(path)
+    this.type = type
     const now = Date.now()
     this.modified = Math.floor(Math.min(stats.mtimeMs, now) / 1000) * 1000
     this.isSettled = now - stats.mtimeMs > SETTLED_AFTER_MS
@@ -290,7 +291,7 @@ export function staticFiles(
   root: string,
   options: StaticOptions = {},
 ): (request: StaticRequest) => Promise<FileAnswer | null> {
-  const { index = 'index.html', maxAge, immutable = false, precompressed = false } = options
+  const { index = 'index.html', maxAge, immutable = false, precompressed = false, followLinks = false } = options
   const cache =
     maxAge === undefined
       ? []
@@ -305,16 +306,19 @@ export function staticFiles(
       throw new UsageError('ERR_BAD_ROOT', `staticFiles: ${root} is no folder`, { cause })
     })
     const folder = await home
-    const path = await found(folder, name, options.followLinks === true)
+    const find: Find = (wanted) => found(folder, wanted, followLinks)
+    const serve = (path: string) =>
+      precompressed ? encoded(path, request, find, cache) : openFile({ path }, request, cache)
+    const path = await find(join(folder, name))
     if (path === null) return null
     try {
-      return await encoded(path, request, precompressed, cache)
+      return await serve(path)
     } catch (error) {
       if (codeOf(error) !== 'EISDIR') return missing(error)
     }
     if (!name.endsWith('/')) return redirect(request)
-    const page = index === '' ? null : await found(folder, `${name}${index}`, options.followLinks === true)
-    return page === null ? null : encoded(page, request, precompressed, cache).catch(missing)
+    const page = index === '' ? null : await find(join(folder, name, index))
+    return page === null ? null : serve(page).catch(missing)
   }
 }
 
@@ -332,10 +336,12 @@ function decodedPath(path: string, isHiddenSeen: boolean): string | null {
   return isBad || name.includes('\0') || name.includes('//') ? null : name
 }
 
-/** The file behind a name, with links followed. Null when it is not below the folder. */
-async function found(folder: string, name: string, mayLeave: boolean): Promise<string | null> {
+/** The file behind a path, with links followed. Null when it is not below the folder. */
+type Find = (path: string) => Promise<string | null>
+
+async function found(folder: string, wanted: string, mayLeave: boolean): Promise<string | null> {
   try {
-    const path = await realpath(join(folder, name))
+    const path = await realpath(wanted)
     const isInside = path === folder || path.startsWith(folder.endsWith(sep) ? folder : folder + sep)
     return isInside || mayLeave ? path : null
   } catch (error) {
@@ -343,13 +349,14 @@ async function found(folder: string, name: string, mayLeave: boolean): Promise<s
   }
 }
 
+/** What is packed beside a file may be a link, too; what lies beside a folder is none of its own. */
 async function encoded(
   path: string,
   request: StaticRequest,
-  isTried: boolean,
+  find: Find,
   cache: FileAnswer['headers'],
 ): Promise<FileAnswer> {
-  if (!isTried) return openFile({ path }, request, cache)
+  if ((await stat(path)).isDirectory()) throw new SystemError('EISDIR', 'open', path)
   const more = [...cache, ['Vary', 'Accept-Encoding'] as const]
   const left = new Map([
     ['br', '.br'],
@@ -357,20 +364,14 @@ async function encoded(
   ])
   for (;;) {
     const coding = request.codingFor([...left.keys()])
-    if (coding === null) break
-    const packed = await openFile({ path: path + left.get(coding) }, request, [
-      ...more,
-      ['Content-Encoding', coding],
-    ]).catch(missing)
+    if (coding === null) return openFile({ path }, request, more)
+    const packed = await find(path + left.get(coding))
     left.delete(coding)
     if (packed === null) continue
-    const type = ['Content-Type', mimeType(path)] as const
-    return {
-      ...packed,
-      headers: packed.headers.map((field) => (field[0] === 'Content-Type' && packed.status === 200 ? type : field)),
-    }
+    const headers = [...more, ['Content-Encoding', coding] as const]
+    const answer = await openFile({ path: packed }, request, headers, mimeType(path)).catch(missing)
+    if (answer !== null) return answer
   }
-  return openFile({ path }, request, more)
 }
 
 /** Null for what is no file of ours; other errors are the machine's. */

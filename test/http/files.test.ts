@@ -369,4 +369,38 @@ test('what was compressed before is sent to who takes it', async () => {
   })
 })
 
+test('what is packed is found as its file is: no link leads out of the folder, and folders have no such thing', async () => {
+  await inFolder(async (folder) => {
+    const home = join(folder, 'public')
+    mkdirSync(join(home, 'sub'), { recursive: true })
+    for (const name of ['secret', 'public.gz', 'public/in.gz', 'public/sub.gz']) writeFileSync(join(folder, name), name)
+    for (const name of ['a.txt', 'b.txt']) writeFileSync(join(home, name), 'plain')
+    symlinkSync('../secret', join(home, 'a.txt.gz'))
+    symlinkSync('../secret', join(home, 'a.txt.br'))
+    symlinkSync('in.gz', join(home, 'b.txt.gz'))
+    const ask = (path: string, followLinks: boolean) =>
+      staticFiles(home, { precompressed: true, followLinks })({ path, ...asking({ 'accept-encoding': 'br, gzip' }) })
+    assert.is(await read(await ask('/a.txt', false)), 'plain')
+    assert.is(await read(await ask('/a.txt', true)), 'secret')
+    assert.is(await read(await ask('/b.txt', false)), 'public/in.gz')
+    for (const followLinks of [false, true]) {
+      assert.is((await ask('/sub', followLinks))?.status, 301)
+      assert.is(await ask('/', followLinks), null)
+    }
+  })
+})
+
+test('a part of what is packed has the type of its file', async () => {
+  await inFolder(async (folder) => {
+    writeFileSync(join(folder, 'a.txt.gz'), 'packed')
+    const files = staticFiles(folder, { precompressed: true })
+    const ask = (range: string) => files({ path: '/a.txt', ...asking({ 'accept-encoding': 'gzip', range }) })
+    const one = await ask('bytes=0-1')
+    assert.equal([one?.status, fields(one)['Content-Type'], await read(one)], [206, 'text/plain; charset=utf-8', 'pa'])
+    const two = await ask('bytes=0-1,3-3')
+    assert.match(String(fields(two)['Content-Type']), /^multipart\/byteranges/)
+    assert.equal((await read(two)).match(/(?<=Content-Type: ).*(?=\r)/g), Array(2).fill('text/plain; charset=utf-8'))
+  })
+})
+
 test.run()

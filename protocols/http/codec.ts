@@ -5,7 +5,7 @@ import { AbortError, messageOf, ProtocolError, UsageError } from '../../src/erro
 import { Accumulator, type Codec, type CodecIo, NEED_MORE } from '../../src/protocol.ts'
 import { ChunkedDecoder } from './chunked.ts'
 import { type Answer, Exchange, type ExchangeHost, mostQueued } from './exchange.ts'
-import { HeadParser, type RequestHead, refusal } from './head.ts'
+import { HeadParser, type RequestHead, type RequestLine, refusal } from './head.ts'
 import { Pieces } from './pieces.ts'
 import { NO_BODY, type Request } from './request.ts'
 import { RequestBody } from './request-body.ts'
@@ -48,6 +48,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   readonly settings: Resolved
   readonly #parser: HeadParser
   #rest: Accumulator | null = null
+  /** Of a head that is none. */
+  #badLine: RequestLine | null = null
   #exchange: Exchange | null = null
   #incoming: Incoming | null = null
   #isParsing = false
@@ -234,7 +236,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   #parseRequest(bytes: Buffer, start: number): number {
     const rest = start === 0 ? bytes : bytes.subarray(start)
-    const length = this.#parser.parse(rest)
+    const length = this.#parseHead(rest)
     if (length === NEED_MORE) {
       if (this.#parser.hasBegun) this.#await(Phase.Head)
       else if (this.#phase === Phase.Head) this.#await(Phase.Idle) // an empty line (RFC 9112 section 2.2), in two
@@ -244,6 +246,15 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#parser.reset()
     this.#takeHead(head, bytes, start, length < rest.length)
     return start + length
+  }
+
+  #parseHead(bytes: Buffer): number {
+    try {
+      return this.#parser.parse(bytes)
+    } catch (error) {
+      this.#badLine = this.#parser.requestLine(bytes)
+      throw error
+    }
   }
 
   #isCongested(): boolean {
@@ -458,17 +469,34 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   #refuse(status: number, message: string): void {
     const exchange = this.#exchange
-    if (exchange === null) {
-      const text = `${status} ${REASONS[status] ?? ''}: ${message}\n`
-      const date = this.settings.services.date()
-      this.io.write(
-        `HTTP/1.1 ${status} ${REASONS[status] ?? ''}\r\nContent-Type: text/plain; charset=utf-8\r\nDate: ${date}\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${this.#parser.isHead ? '' : text}`,
-        true,
-      )
-      return this.#leave()
-    }
+    if (exchange === null) return this.#refuseHead(status, message)
     if (exchange.hasStatus) return this.io.fail(new ProtocolError('ERR_CUT', message))
     exchange.refuse(status, message)
+  }
+
+  /** There is no request yet. */
+  #refuseHead(status: number, message: string): void {
+    const line = this.#badLine ?? this.#parser.requestLine(this.#rest?.view() ?? NO_BODY)
+    const text = `${status} ${REASONS[status] ?? ''}: ${message}\n`
+    const body = this.#parser.isHead ? '' : text
+    this.io.write(
+      `HTTP/1.1 ${status} ${REASONS[status] ?? ''}\r\nContent-Type: text/plain; charset=utf-8\r\nDate: ${this.settings.services.date()}\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${body}`,
+      true,
+    )
+    this.#leave()
+    this.#log(line, status, Buffer.byteLength(body))
+  }
+
+  #log(line: RequestLine, status: number, bytes: number): void {
+    const { log, services } = this.settings
+    if (log === null) return
+    const durationMs = this.#phase === Phase.Head ? Math.round(this.io.now() - this.#since) : 0
+    const at = new Date(services.wallClock() - durationMs)
+    try {
+      log({ at, remoteIp: this.io.peer.remoteIp, ...line, status, bytes, durationMs, referer: '', userAgent: '' })
+    } catch (error) {
+      this.io.fail(error)
+    }
   }
 
   /** Tells the client, and gives the error on for `onError`. */

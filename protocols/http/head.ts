@@ -86,6 +86,13 @@ export class RequestHead {
   }
 }
 
+/** For a log. */
+export interface RequestLine {
+  readonly method: string
+  readonly target: string
+  readonly version: string
+}
+
 const TAB = 0x09
 const LF = 0x0a
 const CR = 0x0d
@@ -188,7 +195,7 @@ export class HeadParser implements Noted {
   /** Before the next head. */
   reset(): void {
     this.#state = Await.Start
-    this.#at = this.#start = this.#count = 0
+    this.#at = this.#start = this.#count = this.#methodEnd = this.#targetEnd = this.#fieldsAt = 0
     this.#host = this.#codings = null
     this.contentLength = -1
     this.isChunked = this.hasClose = this.hasKeepAlive = false
@@ -267,6 +274,17 @@ export class HeadParser implements Noted {
     const method = raw.slice(0, this.#methodEnd - start)
     const target = raw.slice(this.#methodEnd + 1 - start, this.#targetEnd - start)
     return new RequestHead(method, target, this.#minor, new FieldSection(raw, this.#fieldsAt - start, this))
+  }
+
+  /** What is known of a head that may not be whole, of the same `bytes`; `-` for what is not. */
+  requestLine(bytes: Buffer): RequestLine {
+    const hasMethod = this.#methodEnd > this.#start
+    const hasTarget = this.#targetEnd > this.#methodEnd
+    return {
+      method: hasMethod ? bytes.toString('latin1', this.#start, this.#methodEnd) : '-',
+      target: hasTarget ? bytes.toString('latin1', this.#methodEnd + 1, this.#targetEnd) : '-',
+      version: this.#fieldsAt > 0 ? `1.${Math.min(this.#minor, 1)}` : '-',
+    }
   }
 
   #takeStart(bytes: Buffer): void {

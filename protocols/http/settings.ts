@@ -35,7 +35,7 @@ export interface HttpSettings extends Partial<HeadLimits> {
   readonly trustProxy?: readonly string[]
   /** gzip and brotli for what is worth it (text, JSON, SVG, from 1 KiB on), as the client accepts. Default false. */
   readonly compress?: boolean
-  /** A line for each answer: Apache's combined format or JSON in the log, or a function of yours. Default off. */
+  /** A line for each answer, refusals of what is no request included: Apache's combined format or JSON in the log, or a function of yours. Default off. */
   readonly accessLog?: 'combined' | 'json' | ((entry: AccessLogEntry) => void) | null
   /** For `request.session()`. Off by default. */
   readonly sessions?: Sessions | null
@@ -107,6 +107,7 @@ export interface UploadForm {
   dispose(): Promise<void>
 }
 
+/** Of an answer. What a request that is refused did not say is `-`. */
 export interface AccessLogEntry {
   /** When the request came. */
   readonly at: Date

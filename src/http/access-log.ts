@@ -20,7 +20,7 @@ const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', '
 /** `1.2.3.4 - - [24/Nov/2026:12:00:00 +0000] "GET / HTTP/1.1" 200 5 "-" "curl/8"` */
 export function formatCombined(entry: AccessEntry): string {
   const { remoteIp, method, target, version, status, bytes, referer, userAgent } = entry
-  const line = escaped(`${method} ${target} HTTP/${version}`)
+  const line = target === '-' ? escaped(method) : escaped(`${method} ${target} HTTP/${version}`)
   const who = escaped(remoteIp || '-')
   return `${who} - - [${apacheTime(entry.at)}] "${line}" ${status} ${bytes} "${escaped(referer || '-')}" "${escaped(userAgent || '-')}"`
 }

@@ -148,6 +148,9 @@ test('no client begins a line of the log, or ends a field', () => {
   )
   assert.equal(JSON.parse(formatJson(entry)).userAgent, entry.userAgent)
   assert.not.match(formatJson(entry), /\n/)
+  const line = (method: string, target: string) =>
+    /(?<=] ").*?(?=" 200)/.exec(formatCombined({ ...entry, method, target, version: '-' }))?.[0]
+  assert.equal([line('-', '-'), line('GET', '-'), line('GET', '/')], ['-', 'GET', 'GET / HTTP/-'])
 })
 
 test.run()

@@ -10,7 +10,7 @@ import { ChunkedDecoder } from '../../../protocols/http/chunked.ts'
 import { HEAD_LIMITS } from '../../../protocols/http/head.ts'
 import type { Request } from '../../../protocols/http/request.ts'
 import { Chunk, Response, ServerSentEvents } from '../../../protocols/http/response.ts'
-import type { HttpServices, HttpSettings } from '../../../protocols/http/settings.ts'
+import type { AccessLogEntry, HttpServices, HttpSettings } from '../../../protocols/http/settings.ts'
 import type { Connection } from '../../../src/connection.ts'
 import { codeOf } from '../../../src/errors.ts'
 import { chunkings, type Wire } from '../../../src/testing.ts'
@@ -1144,6 +1144,37 @@ test('an answer that is cut is in the log, with what had left of it', async () =
   server.receive(wire('GET /cut HTTP/1.1¶Host: h¶¶'))
   await until(() => lines.length > 0)
   assert.equal(lines, ['/cut 200 3'])
+})
+
+test('what is refused before it is a request is in the log, as far as it said anything', () => {
+  const lines: string[] = []
+  const accessLog = ({ method, target, version, status, bytes, remoteIp }: AccessLogEntry) =>
+    void lines.push(`${remoteIp} ${method} ${target} ${version} ${status} ${bytes > 0}`)
+  const settings = { accessLog, maxHeadBytes: 200, maxTargetBytes: 20 }
+  for (const [text, line] of [
+    ['\x16\x03\x01', '- - - 400 true'],
+    ['¶GET /a b', 'GET /a - 400 true'],
+    ['GET /\x00', 'GET - - 400 true'],
+    ['GET / HTTP/2.0¶', 'GET / - 505 true'],
+    ['GET /a HTTP/1.1¶A b: c¶', 'GET /a 1.1 400 true'],
+    ['GET /a HTTP/1.0¶A: b¶Content-Length: x¶', 'GET /a 1.0 400 true'],
+    ['GET /a HTTP/1.1¶¶', 'GET /a 1.1 400 true'],
+    ['HEAD /a HTTP/1.1¶¶', 'HEAD /a 1.1 400 false'],
+    [`GET /${'a'.repeat(30)}`, 'GET - - 414 true'],
+    [`GET / HTTP/1.1¶A: ${'a'.repeat(200)}`, 'GET / 1.1 431 true'],
+    ['CONNECT h:1 HTTP/1.1¶Host: h:1¶¶', 'CONNECT h:1 1.1 501 true'],
+    ['POST /a HTTP/1.1¶Host: h¶Content-Length: 9999999999¶¶', 'POST /a 1.1 413 true'],
+  ] as const) {
+    serve(undefined, settings).receive(wire(text))
+    assert.equal(lines.splice(0), [`192.0.2.1 ${line}`], text)
+  }
+  const cut = serve(undefined, settings)
+  cut.receive(wire('GET /b HT'))
+  cut.end()
+  const late = serve(undefined, { ...settings, headerTimeoutMs: 1000 })
+  late.receive(wire(`${GET}GET /c HTTP/1.1¶`))
+  late.advance(1001)
+  assert.equal(lines, ['192.0.2.1 GET /b - 400 true', '192.0.2.1 GET / 1.1 200 true', '192.0.2.1 GET /c 1.1 408 true'])
 })
 
 test('half-closed clients get their answers', async () => {

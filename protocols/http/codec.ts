@@ -7,7 +7,7 @@ import { ChunkedDecoder } from './chunked.ts'
 import { type Answer, Exchange, type ExchangeHost, mostQueued } from './exchange.ts'
 import { HeadParser, type RequestHead, type RequestLine, refusal } from './head.ts'
 import { Pieces } from './pieces.ts'
-import { NO_BODY, type Request } from './request.ts'
+import { isMisdirected, NO_BODY, type Request } from './request.ts'
 import { RequestBody } from './request-body.ts'
 import { REASONS } from './response.ts'
 import type { Resolved, UploadForm } from './settings.ts'
@@ -244,6 +244,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     }
     const head = this.#parser.take(rest)
     this.#parser.reset()
+    if (!head.target.startsWith('/')) this.#checkScheme(head)
     this.#takeHead(head, bytes, start, length < rest.length)
     return start + length
   }
@@ -255,6 +256,13 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       this.#badLine = this.#parser.requestLine(bytes)
       throw error
     }
+  }
+
+  #checkScheme(head: RequestHead): void {
+    const exchange = new Exchange(this, head, null)
+    if (!isMisdirected(exchange.request)) return
+    this.#exchange = exchange
+    throw refusal('ERR_MISDIRECTED', 421, 'https is asked for without TLS')
   }
 
   #isCongested(): boolean {

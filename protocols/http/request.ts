@@ -276,6 +276,11 @@ export class Request {
   }
 }
 
+/** It is asked for an https resource, by who came without (RFC 9110 section 7.4): nobody could trust the answer. */
+export function isMisdirected({ uri, scheme }: Pick<Request, 'uri' | 'scheme'>): boolean {
+  return /^https:/i.test(uri) && scheme !== 'https'
+}
+
 /** Where the path begins in a target. */
 function pathStart(uri: string): number {
   return uri.startsWith('/') ? 0 : (/^[a-z]+:\/\/[^/?]*/i.exec(uri)?.[0].length ?? 0)

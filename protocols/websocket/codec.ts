@@ -4,7 +4,7 @@
 import { ProtocolError, UsageError } from '../../src/errors.ts'
 import { Accumulator, type Codec, type CodecIo, isThenable, NEED_MORE } from '../../src/protocol.ts'
 import { HEAD_LIMITS, type HeadLimits, HeadParser, type RequestHead } from '../http/head.ts'
-import { Request } from '../http/request.ts'
+import { isMisdirected, Request } from '../http/request.ts'
 import { Response } from '../http/response.ts'
 import { type Agreement, type DeflateContext, offerOf, type Terms } from './deflate.ts'
 import { broken, FrameReader, type MessageSink, noText } from './frame-reader.ts'
@@ -253,6 +253,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     const offered = offeredProtocols(head)
     if (offered === null) return this.#turnAway(400, 'Sec-WebSocket-Protocol is no list of names')
     const request = requestOf(head, this.#io, this.#settings.isTrusted)
+    if (isMisdirected(request)) return this.#turnAway(421, 'https is asked for without TLS')
     if (!this.#settings.isWelcome(head.header('origin'), request)) return this.#turnAway(403, 'this origin may not')
     const chosen = this.#settings.choose(offered, request)
     if (chosen !== '' && !offered.includes(chosen))

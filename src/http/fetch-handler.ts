@@ -33,6 +33,7 @@ export type FetchApp = (request: Request, context: FetchContext) => Response | P
  */
 export function fetchHandler(app: FetchApp): (connection: Sender, request: Incoming) => Promise<boolean> {
   return async (connection, incoming) => {
+    if (isAlien(incoming.method)) return connection.send(answerOf(new Response(ALIEN, { status: 501 })))
     const response = await app(webRequest(incoming), { remoteIp: incoming.remoteIp })
     if (!(response instanceof Response))
       throw new UsageError('ERR_NO_RESPONSE', 'a fetch handler gives a Response, or a promise of one')
@@ -42,19 +43,29 @@ export function fetchHandler(app: FetchApp): (connection: Sender, request: Incom
 
 /** Of methods that the web's Request refuses; they are of proxies and of debuggers. */
 const REFUSED = /^(?:connect|trace|track)$/i
+/** It takes these in any spelling for the same, which they are not (RFC 9110 section 9.1). */
+const RESPELLED = /^(?:delete|get|head|options|post|put)$/i
 
-/** The address of what is asked for. Throws ProtocolError for a host that Host's grammar takes, and URL does not. */
+const ALIEN = 'no application here takes that method\n'
+
+/** No application would see such a method as it was sent. */
+function isAlien(method: string): boolean {
+  return REFUSED.test(method) || (RESPELLED.test(method) && method !== method.toUpperCase())
+}
+
+/**
+ * The address of what is asked for: of a target with an origin of its own, too, by what the connection and trusted proxies say.
+ * Throws ProtocolError for a host that Host's grammar takes, and URL does not.
+ */
 function urlOf({ uri, scheme, host }: Incoming): string {
-  const origin = `${scheme}://${host || 'localhost'}`
-  const url = uri === '*' ? `${origin}/` : uri.startsWith('/') ? origin + uri : uri
+  const target = uri === '*' ? '/' : uri.replace(/^[a-z]+:\/\/[^/?]*/i, '')
+  const url = `${scheme}://${host || 'localhost'}${target}`
   if (URL.canParse(url)) return url
   throw new ProtocolError('ERR_BAD_HOST', 'there is no such host', { statusHint: 400 })
 }
 
 function webRequest(incoming: Incoming): Request {
   const { method, headers, body, signal } = incoming
-  if (REFUSED.test(method))
-    throw new ProtocolError('ERR_BAD_METHOD', 'no application takes that method', { statusHint: 501 })
   const hasBody = method !== 'GET' && method !== 'HEAD'
   const init: RequestInit & { duplex?: 'half' } = { method, headers: new Headers(headers), signal }
   if (hasBody) Object.assign(init, { body: ReadableStream.from(body), duplex: 'half' })

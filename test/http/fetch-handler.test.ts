@@ -33,6 +33,8 @@ test('the URL is what the client asked for', async () => {
     ['GET /a%20b?c=d HTTP/1.1¶Host: h:8080¶¶', 'GET http://h:8080/a%20b?c=d'],
     ['GET http://h/a HTTP/1.1¶Host: h¶¶', 'GET http://h/a'],
     ['GET //other/a HTTP/1.1¶Host: h¶¶', 'GET http://h//other/a'],
+    ['GET http://H?b HTTP/1.1¶Host: h¶¶', 'GET http://h/?b'],
+    ['GET http://h/a HTTP/1.0¶¶', 'GET http://h/a'],
     ['OPTIONS * HTTP/1.1¶Host: h¶¶', 'OPTIONS http://h/'],
     ['OPTIONS * HTTP/1.0¶¶', 'OPTIONS http://localhost/'],
     ['GET / HTTP/1.0¶¶', 'GET http://localhost/'],
@@ -47,8 +49,28 @@ test('a host that no URL can have is the client’s fault', async () => {
     assert.match(await ask(url, `GET / HTTP/1.1¶Host: ${host}¶¶`), /^HTTP\/1\.1 400 /, host)
 })
 
-test('methods that the web’s Request refuses are not implemented', async () => {
-  assert.match(await ask(url, 'TRACK / HTTP/1.1¶Host: h¶¶'), /^HTTP\/1\.1 501 /)
+test('a target with an origin of its own is at the one that a trusted proxy tells', async () => {
+  const told = (target: string) =>
+    ask(url, `GET ${target} HTTP/1.1¶Host: h¶X-Forwarded-Host: a¶X-Forwarded-Proto: https¶¶`, ['192.0.2.1'])
+  for (const target of ['/x?y', 'http://h/x?y', 'https://h/x?y'])
+    assert.match(await told(target), /GET https:\/\/a\/x\?y$/, target)
+})
+
+test('methods that the web’s Request refuses, or takes for others, are not implemented', async () => {
+  const errors: unknown[] = []
+  const onError = (_: unknown, _code: number, message: string) => void errors.push(message)
+  for (const method of ['TRACK', 'get', 'Head', 'post', 'Options']) {
+    const server = serve({ onMessage: fetchHandler(url), onError } as never, { body: 'stream' })
+    server.receive(wire(`${method} / HTTP/1.1¶Host: h¶¶GET / HTTP/1.1¶Host: h¶¶`))
+    let answer = ''
+    await until(() => {
+      answer += shown(server.written())
+      return answer.endsWith('GET http://h/')
+    })
+    assert.equal(answer.match(/(?<=HTTP\/1\.1 )\d+/g), ['501', '200'], method)
+  }
+  assert.match(await ask(url, 'search / HTTP/1.1¶Host: h¶¶'), /search http:\/\/h\/$/)
+  assert.equal(errors, [])
 })
 
 test('what a trusted proxy says of the host must be one', async () => {

@@ -1177,6 +1177,25 @@ test('what is refused before it is a request is in the log, as far as it said an
   assert.equal(lines, ['192.0.2.1 GET /b - 400 true', '192.0.2.1 GET / 1.1 200 true', '192.0.2.1 GET /c 1.1 408 true'])
 })
 
+test('https is refused to who came without, unless a trusted proxy says that its client did not', () => {
+  const lines: string[] = []
+  const accessLog = ({ method, target, status }: AccessLogEntry) => void lines.push(`${method} ${target} ${status}`)
+  const ask = (text: string, trustProxy: readonly string[] = []) => {
+    const server = serve((connection) => connection.send('ok'), { accessLog, trustProxy })
+    server.receive(wire(text))
+    return shown(server.written())
+  }
+  const line = 'https://h/x HTTP/1.1¶Host: h¶'
+  assert.match(ask(`GET ${line}¶`), /^HTTP\/1\.1 421 Misdirected Request¶.*Connection: close¶¶421 /)
+  assert.match(ask(`HEAD ${line}¶`), /^HTTP\/1\.1 421 .*¶¶$/)
+  assert.match(ask(`POST ${line}Content-Length: 5¶¶body`, ['192.0.2.1']), /^HTTP\/1\.1 421 /)
+  assert.match(ask(`GET ${line}X-Forwarded-Proto: https¶¶`), /^HTTP\/1\.1 421 /)
+  assert.match(ask(`GET ${line}X-Forwarded-Proto: https¶¶`, ['192.0.2.1']), /^HTTP\/1\.1 200 /)
+  assert.match(ask('GET HTTPS://h/x HTTP/1.0¶¶'), /^HTTP\/1\.1 421 /)
+  assert.match(ask('GET HTTP://h/x HTTP/1.1¶Host: h¶¶'), /^HTTP\/1\.1 200 /)
+  assert.is(lines[0], 'GET https://h/x 421')
+})
+
 test('half-closed clients get their answers', async () => {
   const server = serve(async (connection) => {
     await nextTurn()

@@ -124,6 +124,7 @@ test('handshakes that are none are answered as HTTP, and closed', () => {
     ['POST / HTTP/1.1¶Host: h¶Content-Length: 0¶¶', 405],
     [ASK().replace('HTTP/1.1', 'HTTP/1.0'), 426],
     [ASK().replace('Host: h¶', ''), 400],
+    [ASK().replace('GET ', 'GET https://h'), 421],
     [ASK().replace('GET', 'PUT'), 405],
     [ASK().replace('Version: 13', 'Version: 8'), 426],
     [ASK().replace('Sec-WebSocket-Version: 13¶', ''), 400],

@@ -125,16 +125,7 @@ export class Request {
 
   /** The client: behind trusted proxies the last address that none of them is at. */
   get remoteIp(): string {
-    const { isTrusted } = this.#host
-    let ip = this.#io.peer.remoteIp
-    if (isTrusted === null) return ip
-    const chain = (this.header('x-forwarded-for') ?? '').split(',').map((part) => part.trim())
-    while (isTrusted(ip) && chain.length > 0) {
-      const before = addressIn(chain.pop() as string)
-      if (before === null) break
-      ip = before
-    }
-    return ip
+    return this.#route().ip
   }
 
   /** Aborts when the client has gone, or when the worker leaves and its time is nearly up. */
@@ -269,10 +260,27 @@ export class Request {
     return Object.create(null)
   }
 
+  /** Each trusted proxy tells who came to it: of the client, and how many have told. */
+  #route(): { readonly ip: string; readonly hops: number } {
+    const { isTrusted } = this.#host
+    let ip = this.#io.peer.remoteIp
+    let hops = 0
+    if (isTrusted === null) return { ip, hops }
+    const chain = (this.header('x-forwarded-for') ?? '').split(',').map((part) => part.trim())
+    for (; isTrusted(ip) && chain.length > 0; hops++) {
+      const before = addressIn(chain.pop() as string)
+      if (before === null) break
+      ip = before
+    }
+    return { ip, hops }
+  }
+
+  /** Of values in a row, each from the proxy that added it, the one of the outermost that is trusted: those before are its client's. */
   #forwarded(name: string): string | undefined {
     const { isTrusted } = this.#host
     if (isTrusted === null || !isTrusted(this.#io.peer.remoteIp)) return undefined
-    return this.header(name)?.split(',', 1)[0]?.trim()
+    const told = this.header(name)?.split(',')
+    return told?.[Math.max(0, told.length - Math.max(1, this.#route().hops))]?.trim()
   }
 }
 

@@ -108,7 +108,7 @@ test('what proxies tell is believed from those that one trusts, and from nobody 
   const nobody = ['192.0.2.1', 'http', 'h']
   assert.equal(told([]), nobody)
   assert.equal(told(['10.0.0.1']), nobody)
-  assert.equal(told(['192.0.2.1']), ['10.0.0.1', 'https', 'a.example'])
+  assert.equal(told(['192.0.2.1']), ['10.0.0.1', 'http', 'a.example'])
   assert.equal(told(['192.0.2.1', '10.0.0.1']), ['198.51.100.7', 'https', 'a.example'])
   assert.equal(told(['192.0.2.1'], 'X-Forwarded-For: 1.2.3.4, "><script>¶'), nobody)
   assert.equal(told(['192.0.2.1'], ''), nobody)
@@ -127,6 +127,24 @@ test('what proxies tell is believed from those that one trusts, and from nobody 
     ['', '192.0.2.1'],
   ])
     assert.is(told(['192.0.2.1'], `X-Forwarded-For: ${element}¶`)[0], ip, element)
+})
+
+test('of what proxies have put in a row that counts which the outermost trusted one has told', () => {
+  const told = (trustProxy: readonly string[], more: string) => {
+    const { remoteIp, scheme, host } = received(`GET / HTTP/1.1¶Host: h¶${more}¶`, { trustProxy })
+    return [remoteIp, scheme, host]
+  }
+  const forged = 'X-Forwarded-For: 10.0.0.1, 6.6.6.6'
+  const one = `${forged}¶X-Forwarded-Proto: https, http¶X-Forwarded-Host: evil.example, a.example¶`
+  assert.equal(told(['192.0.2.1', '10.0.0.1'], one), ['6.6.6.6', 'http', 'a.example'])
+  const apart = 'X-Forwarded-Host: evil.example¶X-Forwarded-Host: a.example¶'
+  assert.equal(told(['192.0.2.1'], apart), ['192.0.2.1', 'http', 'a.example'])
+  const two = `${forged}, 10.0.0.1¶X-Forwarded-Proto: http, https, http¶X-Forwarded-Host: evil.example, a.example, b.local¶`
+  assert.equal(told(['192.0.2.1', '10.0.0.1'], two), ['6.6.6.6', 'https', 'a.example'])
+  const passed = `${forged}, 10.0.0.1¶X-Forwarded-Proto: https¶X-Forwarded-Host: a.example¶`
+  assert.equal(told(['192.0.2.1', '10.0.0.1'], passed), ['6.6.6.6', 'https', 'a.example'])
+  const within = 'X-Forwarded-For: 10.0.0.1¶X-Forwarded-Host: evil.example, a.example¶' // the client is at a trusted address
+  assert.equal(told(['192.0.2.1', '10.0.0.1'], within), ['10.0.0.1', 'http', 'a.example'])
 })
 
 test('the signal aborts when the client goes', () => {

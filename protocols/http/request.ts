@@ -179,7 +179,8 @@ export class Request {
 
   get files(): readonly UploadedFile[] {
     const form = this.#known?.form ?? null
-    if (form === null && this.#mediaType === 'multipart/form-data')
+    const isEmpty = this.#collected?.length === 0
+    if (form === null && !isEmpty && this.#mediaType === 'multipart/form-data')
       throw new UsageError('ERR_NO_UPLOADS', 'uploads are off: http({ uploads: {} })')
     return form?.files ?? []
   }

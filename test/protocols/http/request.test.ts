@@ -83,6 +83,8 @@ test('bodies by their type', () => {
     () => post('multipart/form-data; boundary=x', '--x--').files,
     (error: unknown) => codeOf(error) === 'ERR_NO_UPLOADS',
   )
+  assert.equal(post('multipart/form-data; boundary=x', '').files, [])
+  assert.is(post('multipart/form-data', '').file('a'), undefined)
 })
 
 test('forms beyond the limits are the client’s fault, and cost nothing before they are asked for', () => {

@@ -310,18 +310,15 @@ export class Exchange {
 
   async #compressed(draft: Draft): Promise<Draft> {
     const { body, isOpen, type, status, lines } = draft
-    if (/^content-encoding:/im.test(lines)) return draft
-    // What 200 would say of other codings is said by these, too (RFC 9110 sections 15.3.7, 15.4.5).
-    if (status === 206 || status === 304) {
-      if (!compressible(type)) return draft
-      draft.lines = `${status === 304 ? weakened(lines) : lines}Vary: Accept-Encoding\r\n`
-      return draft
-    }
-    if (body === null || isOpen || !compressible(type)) return draft
+    // What 200 would say of codings is said by these, too (RFC 9110 sections 15.3.7, 15.4.5).
+    const isOf200 = status === 206 || status === 304
+    if (/^content-encoding:/im.test(lines) || !compressible(type)) return draft
+    if (!isOf200 && (body === null || isOpen)) return draft
     const coding = this.request.codingFor(CODINGS) as Coding | null
-    draft.lines = `${weakened(lines).replace(/^Accept-Ranges:.*\r\n/im, '')}Vary: Accept-Encoding\r\n`
-    if (coding === null || (isChunk(body) && Buffer.byteLength(body) < MIN_COMPRESSED)) return draft
-    draft.lines += `Content-Encoding: ${coding}\r\n`
+    draft.lines += 'Vary: Accept-Encoding\r\n'
+    if (status === 304 && coding !== null) draft.lines = weakened(draft.lines)
+    if (isOf200 || body === null || coding === null || isSmall(body)) return draft
+    draft.lines = `${weakened(draft.lines).replace(/^Accept-Ranges:.*\r\n/im, '')}Content-Encoding: ${coding}\r\n`
     draft.body = isChunk(body) ? await compressWhole(body, coding) : compressStream(body, coding)
     draft.size = -1
     return draft
@@ -545,6 +542,11 @@ export function mostQueued({ maxSendBufferSize }: CodecIo<Request>): number {
 
 /** Below this gzip does not pay, in bytes. */
 const MIN_COMPRESSED = 1024
+
+function isSmall(body: string | Uint8Array | BodyStream): boolean {
+  return isChunk(body) && Buffer.byteLength(body) < MIN_COMPRESSED
+}
+
 /** An answer of this size is worth one string, so that head and body leave in one piece. */
 const JOINED_BELOW = 16_384
 

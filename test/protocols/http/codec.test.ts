@@ -770,16 +770,28 @@ test('a client that was told to wait is not blamed for its silence', async () =>
   assert.is(shown(server.written()), OK('ok'))
 })
 
-test('a 304 says of codings what its 200 would have said', async () => {
-  for (const [type, says] of [
-    ['text/css', 'ETag: W/"x"¶Vary: Accept-Encoding¶¶'],
-    ['image/png', 'ETag: "x"¶¶'],
-  ]) {
-    const parts = { status: 304, headers: [['ETag', '"x"']], type, size: 0, body: null, close: () => undefined }
+test('a strong validator is weakened where the bytes are others, and there alone', async () => {
+  const [small, large] = ['x', 'x'.repeat(2000)]
+  for (const [status, type, body, accepted, says] of [
+    [304, 'text/css', null, 'gzip', 'ETag: W/"x"¶Accept-Ranges: bytes¶Vary: Accept-Encoding¶'],
+    [304, 'text/css', null, 'identity', 'ETag: "x"¶Accept-Ranges: bytes¶Vary: Accept-Encoding¶'],
+    [304, 'image/png', null, 'gzip', 'ETag: "x"¶Accept-Ranges: bytes¶'],
+    [206, 'text/css', large, 'gzip', 'ETag: "x"¶Accept-Ranges: bytes¶Vary: Accept-Encoding¶'],
+    [200, 'text/css', large, 'gzip', 'ETag: W/"x"¶Vary: Accept-Encoding¶Content-Encoding: gzip¶'],
+    [200, 'text/css', large, '', 'ETag: "x"¶Accept-Ranges: bytes¶Vary: Accept-Encoding¶'],
+    [200, 'text/css', small, 'gzip', 'ETag: "x"¶Accept-Ranges: bytes¶Vary: Accept-Encoding¶'],
+    [200, 'image/png', large, 'gzip', 'ETag: "x"¶Accept-Ranges: bytes¶'],
+  ] as const) {
+    const headers = [
+      ['ETag', '"x"'],
+      ['Accept-Ranges', 'bytes'],
+    ]
+    const parts = { status, headers, type, size: -1, body, close: () => undefined }
     const server = serve((connection) => connection.send(parts), { compress: true })
-    server.receive(wire(GET))
+    server.receive(wire(`GET / HTTP/1.1¶Host: h¶Accept-Encoding: ${accepted}¶¶`))
     await until(() => server.connection.bytesWritten > 0)
-    assert.is(shown(server.written()), `HTTP/1.1 304 Not Modified¶${says}`)
+    const [, fields] = /¶(.*?¶)(?:Content-Length: \d+¶)?¶/.exec(shown(server.written())) ?? []
+    assert.is(fields, says, `${status} ${type} ${accepted}`)
   }
 })
 

@@ -63,10 +63,12 @@ export interface UploadForm {
   dispose(): Promise<void>
 }
 
-/** Field and file names, in bytes. */
-const MAX_NAME = 255
-/** Header lines of a part. */
-const MAX_HEADERS = 20
+/** Of a field, in bytes. */
+const MAX_NAME_BYTES = 255
+/** Of the header lines of a part. The parser does not tell of what is beyond: such a part may be lost. */
+const MAX_HEADER_BYTES = 81_920
+/** As many lines fit into that. The parser would leave out the others, and with them the name of a part. */
+const MAX_HEADERS = MAX_HEADER_BYTES / 4
 
 /** Reads a body to its end. Rejects with a ProtocolError for the client's faults (400, 413), and leaves no file then. */
 export async function readUploads(
@@ -78,7 +80,6 @@ export async function readUploads(
   const directory = await folder(limits.directory)
   const { maxFiles = 100, maxFields = 1000, maxFileBytes = 104_857_600, maxFieldBytes = 1_048_576 } = limits
   const bounds = {
-    fieldNameSize: MAX_NAME,
     fieldSize: maxFieldBytes,
     fields: maxFields,
     fileSize: maxFileBytes,
@@ -88,13 +89,10 @@ export async function readUploads(
   try {
     parser = new Busboy({
       headers: { 'content-type': contentType },
-      limits: { ...bounds, headerPairs: MAX_HEADERS, parts: maxFiles + maxFields },
+      limits: { ...bounds, headerPairs: MAX_HEADERS, headerSize: MAX_HEADER_BYTES, parts: maxFiles + maxFields },
     })
   } catch (cause) {
-    throw new ProtocolError('ERR_BAD_MULTIPART', 'a multipart body without a usable boundary', {
-      statusHint: 400,
-      cause,
-    })
+    throw badForm('a multipart body without a usable boundary', cause)
   }
   const upload = new Upload(directory, parser)
   return upload.read(body)
@@ -115,7 +113,7 @@ class Upload {
   constructor(directory: string, parser: BusboyInstance) {
     this.#directory = directory
     this.#parser = parser
-    parser.on('field', (name, value, isNameCut, isValueCut) => this.#addField(name, value, isNameCut || isValueCut))
+    parser.on('field', (name, value, _isNameCut, isCut) => this.#addField(name, value, isCut))
     parser.on('file', (field, stream, name, _encoding, type) => this.#addFile(field, stream, name, type))
     for (const limit of ['partsLimit', 'filesLimit', 'fieldsLimit'] as const)
       parser.on(limit, () => this.#fail(tooMuch('a form of too many parts')))
@@ -161,17 +159,26 @@ class Upload {
     })
   }
 
-  #addField(name: string, value: string, isCut: boolean): void {
+  #addField(name: string | undefined, value: string, isCut: boolean): void {
     if (isCut) this.#fail(tooMuch('a field of a form is too long'))
-    else this.#fields.push([name, value])
+    else if (this.#isName(name)) this.#fields.push([name, value])
   }
 
-  #addFile(field: string, stream: BusboyFileStream, name: string, type: string): void {
+  /** A part must have one (RFC 7578 section 4.2), and the parser bounds none. */
+  #isName(name: string | undefined): name is string {
+    if (name === undefined) this.#fail(badForm('a part of a form has no name'))
+    else if (Buffer.byteLength(name) > MAX_NAME_BYTES) this.#fail(tooMuch('the name of a field is too long'))
+    else return true
+    return false
+  }
+
+  #addFile(field: string | undefined, stream: BusboyFileStream, name: string, type: string): void {
+    stream.on('error', ignore) // who stores it hears of it
+    this.#streams.push(stream)
+    if (!this.#isName(field)) return
     const path = join(this.#directory, `${process.pid}-${crypto().randomBytes(16).toString('hex')}`)
     const file = new UploadedFile(field, name ?? '', type, path)
     this.#files.push(file)
-    this.#streams.push(stream)
-    stream.on('error', ignore) // who stores it hears of it
     stream.once('limit', () => this.#fail(tooMuch('a file of a form is too large')))
     this.#writing.push(this.#store(stream, file))
   }
@@ -202,7 +209,11 @@ function told(error: unknown): unknown {
   const code = codeOf(error)
   if (/^E[A-Z]+$/.test(code)) return new SystemError(code, 'write', 'an upload', { cause: error })
   if (error instanceof Error && error.name === 'AbortError') return error
-  return new ProtocolError('ERR_BAD_MULTIPART', 'a multipart body that is none', { statusHint: 400, cause: error })
+  return badForm('a multipart body that is none', error)
+}
+
+function badForm(message: string, cause?: unknown): ProtocolError {
+  return new ProtocolError('ERR_BAD_MULTIPART', message, { statusHint: 400, cause })
 }
 
 function tooMuch(message: string): ProtocolError {

@@ -1,4 +1,4 @@
-// Uploads as files: what a disk that fills up costs.
+// Uploads as files: what a disk that fills up costs, and forms that are none.
 
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
@@ -10,6 +10,12 @@ import { codeOf } from '../../src/errors.ts'
 import { readUploads } from '../../src/http/uploads.ts'
 import { within } from '../support/until.ts'
 import { asRoot } from '../support/where.ts'
+
+const TYPE = 'multipart/form-data; boundary=X'
+
+async function* bytesOf(text: string): AsyncGenerator<Buffer> {
+  yield Buffer.from(text)
+}
 
 /** A form of files of `size` bytes each, in pieces of 16 KiB. */
 async function* form(files: number, size: number): AsyncGenerator<Buffer> {
@@ -23,7 +29,7 @@ async function* form(files: number, size: number): AsyncGenerator<Buffer> {
 
 /** The code of what it rejects with. */
 async function failureOf(body: AsyncGenerator<Buffer>, directory: string): Promise<string> {
-  const reading = readUploads(body, 'multipart/form-data; boundary=X', { directory })
+  const reading = readUploads(body, TYPE, { directory })
   return within(
     10_000,
     reading.then(() => '', codeOf),
@@ -56,6 +62,25 @@ test('more files than there may be are refused, and none of them stays', async (
   assert.is(await failureOf(form(120, 5), directory), 'ERR_FORM_TOO_LARGE')
   assert.is(await failureOf(form(120, 20_000), directory), 'ERR_FORM_TOO_LARGE')
   assert.equal(readdirSync(directory), [])
+  rmSync(directory, { recursive: true })
+})
+
+test('a part without a name is the client’s fault, a long name too much, and many header lines are no matter', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-uploads-'))
+  const part = (head: string) => bytesOf(`--X\r\n${head}\r\n\r\nv\r\n--X--\r\n`)
+  const disposition = 'Content-Disposition: form-data'
+  for (const [more, code] of [
+    ['', 'ERR_BAD_MULTIPART'],
+    ['; filename="f"', 'ERR_BAD_MULTIPART'],
+    [`; name="${'n'.repeat(256)}"`, 'ERR_FORM_TOO_LARGE'],
+    [`; name="${'\u00e9'.repeat(128)}"`, 'ERR_FORM_TOO_LARGE'],
+    [`; name="${'n'.repeat(256)}"; filename="f"`, 'ERR_FORM_TOO_LARGE'],
+    [`; name="${'n'.repeat(255)}"; filename="${'f'.repeat(300)}"`, ''],
+    ['; name=""', ''],
+  ] as const)
+    assert.is(await failureOf(part(disposition + more), directory), code, more)
+  const reading = readUploads(part(`${'A: b\r\n'.repeat(5000)}${disposition}; name="a"`), TYPE, { directory })
+  assert.equal((await reading).fields, [['a', 'v']])
   rmSync(directory, { recursive: true })
 })
 

@@ -91,9 +91,13 @@ export class Response {
 
   /**
    * The content of a file, with type, length, ETag and Last-Modified, as the request asks for it (Range, conditions); 404
-   * when there is none. The path is yours to check: for paths that clients choose there is `staticFiles`.
+   * when there is none. The path is yours to check: for paths that clients choose there is `staticFiles`. Throws UsageError
+   * for an offset or a length that is no number of bytes.
    */
   withFile(path: string, offset = 0, length = 0): this {
+    for (const [name, value] of Object.entries({ offset, length }))
+      if (!Number.isSafeInteger(value) || value < 0)
+        throw bad(`the ${name} of a file is a number of bytes, not ${value}`)
     this.file = { path, offset, length }
     return this
   }

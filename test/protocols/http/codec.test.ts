@@ -308,6 +308,22 @@ test('a log that throws is told, and costs its connection when the answer has le
     }
 })
 
+test('a part of a file begins and is long by whole bytes', () => {
+  for (const [offset, length] of [
+    [-5, 3],
+    [0.5, 3],
+    [Number.NaN, 0],
+    [0, -1],
+    [0, Number.POSITIVE_INFINITY],
+    ['1' as never, 0],
+  ])
+    assert.throws(
+      () => new Response().withFile('a', offset, length),
+      (error: unknown) => codeOf(error) === 'ERR_BAD_RESPONSE',
+    )
+  assert.equal(new Response().withFile('a', 5, 3).file, { path: 'a', offset: 5, length: 3 })
+})
+
 test('a file that is open is closed when its answer cannot be made after all', async () => {
   let open = 0
   const openFile: HttpServices['openFile'] = async () => {

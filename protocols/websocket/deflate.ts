@@ -169,9 +169,9 @@ function peerWindowOf(parameters: Extension['parameters'], { peerWindowBits }: T
   return offered === true ? peerWindowBits : Math.min(Number(offered), peerWindowBits)
 }
 
-/** A client's. */
+/** A client's. A server that wants us to look back less far may say so: some refuse whom they cannot ask. */
 export function offerOf({ hasTakeover, peerHasTakeover }: Terms): string {
-  return `${NAME}${without(peerHasTakeover, hasTakeover)}`
+  return `${NAME}${without(peerHasTakeover, hasTakeover)}; client_max_window_bits`
 }
 
 /** What a client makes of the answer to its offer. Throws ProtocolError for one that it did not ask for. */
@@ -181,12 +181,12 @@ export function agreed(answer: string, terms: Terms): Agreement {
   const { parameters } = extension
   for (const [key, value] of parameters) {
     const isKnown =
-      key === 'server_max_window_bits' ? isBits(value) : (key === OURS || key === THEIRS) && value === true
+      key === OURS || key === THEIRS ? value === true : /^(?:server|client)_max_window_bits$/.test(key) && isBits(value)
     if (!isKnown) throw unasked(answer)
   }
   if (!terms.peerHasTakeover && !parameters.has(OURS)) throw unasked(answer) // we could not read it
   return {
-    windowBits: 15,
+    windowBits: Number(parameters.get('client_max_window_bits') ?? 15),
     hasTakeover: terms.hasTakeover && !parameters.has(THEIRS),
     peerHasTakeover: !parameters.has(OURS),
     peerWindowBits: Number(parameters.get('server_max_window_bits') ?? 15),

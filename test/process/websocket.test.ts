@@ -218,7 +218,7 @@ test('the ws package, thousands of messages that look back on each other, or do 
 test('our client talks to the server of the ws package, and tells it why it goes', async () => {
   const server = new WebSocketServer({
     port: 0,
-    perMessageDeflate: true,
+    perMessageDeflate: { clientMaxWindowBits: 9 }, // it refuses a client that offers no such thing
     handleProtocols: (offered) => [...offered].at(-1) as string,
   })
   await once(server, 'listening')

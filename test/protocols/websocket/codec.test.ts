@@ -42,7 +42,6 @@ const ASK = (more = '') =>
 
 const ALONE: Terms = { hasTakeover: false, peerHasTakeover: false, peerWindowBits: 15 }
 const LOOKING_BACK: Terms = { hasTakeover: true, peerHasTakeover: true, peerWindowBits: 12 }
-const OFFER = offerOf(ALONE)
 const accept = (offers: string) => acceptWith(offers, ALONE)
 const agreed = (answer: string) => agreedWith(answer, ALONE)
 
@@ -668,9 +667,11 @@ test('compression: negotiated strictly', () => {
   for (const answer of [
     'permessage-deflate',
     'x',
-    `${OFFER}, ${OFFER}`,
-    `${OFFER}; x`,
-    `${OFFER}; client_max_window_bits=10`,
+    `${ANSWER}, ${ANSWER}`,
+    `${ANSWER}; x`,
+    `${ANSWER}; client_max_window_bits`,
+    `${ANSWER}; client_max_window_bits=7`,
+    `${ANSWER}; client_max_window_bits=16`,
     '',
   ])
     assert.throws(
@@ -678,7 +679,30 @@ test('compression: negotiated strictly', () => {
       (error: unknown) => codeOf(error) === 'ERR_BAD_HANDSHAKE',
       answer,
     )
-  assert.ok(agreed(`${OFFER}; server_max_window_bits=10`))
+  assert.ok(agreed(`${ANSWER}; server_max_window_bits=10`))
+})
+
+test('compression: a client looks back no further than the server can', () => {
+  const random = randomOf(1)
+  const text = Array.from({ length: 1400 }, () => random(16).toString(16))
+    .join('')
+    .repeat(2)
+  for (const protocol of zlibs)
+    for (const windowBits of [8, 9, 15]) {
+      const { wire: peer, answer, asked } = client({ compression: { windowBits: 15 } }, {}, protocol)
+      assert.match(asked, /Sec-WebSocket-Extensions: permessage-deflate[^¶]*; client_max_window_bits¶/)
+      const more = 'server_no_context_takeover; client_no_context_takeover'
+      peer.receive(
+        wire(answer(`Sec-WebSocket-Extensions: permessage-deflate; ${more}; client_max_window_bits=${windowBits}¶`)),
+      )
+      peer.connection.send(text)
+      const bytes = peer.written()
+      const payload = Buffer.from(bytes.subarray(8))
+      mask(payload, 0, payload.length, bytes, 4, 0)
+      const whole = Buffer.concat([payload, Buffer.from([0, 0, 0xff, 0xff, 1, 0, 0, 0xff, 0xff])])
+      assert.is(inflateRawSync(whole, { windowBits }).toString(), text)
+      assert.is(payload.length < text.length * 0.4, windowBits === 15, 'of the window that is agreed on all is used')
+    }
 })
 
 const EXTENSION = 'Sec-WebSocket-Extensions: permessage-deflate¶'
@@ -815,14 +839,20 @@ test('compression: what is agreed on with peers that look back', () => {
     const expected = { answer: `permessage-deflate${answer}`, agreement: all }
     assert.equal(acceptWith(`permessage-deflate${offer}`, LOOKING_BACK), expected, offer)
   }
-  assert.is(offerOf(LOOKING_BACK), 'permessage-deflate')
-  assert.is(offerOf({ ...LOOKING_BACK, peerHasTakeover: false }), 'permessage-deflate; server_no_context_takeover')
-  assert.equal(agreedWith('permessage-deflate; client_no_context_takeover; server_max_window_bits=11', LOOKING_BACK), {
-    windowBits: 15,
-    hasTakeover: false,
-    peerHasTakeover: true,
-    peerWindowBits: 11,
-  })
+  const bits = 'client_max_window_bits'
+  assert.is(offerOf(LOOKING_BACK), `permessage-deflate; ${bits}`)
+  assert.is(
+    offerOf({ ...LOOKING_BACK, peerHasTakeover: false }),
+    `permessage-deflate; server_no_context_takeover; ${bits}`,
+  )
+  for (const [said, windowBits] of [
+    ['', 15],
+    [`; ${bits}=9`, 9],
+  ] as const)
+    assert.equal(
+      agreedWith(`permessage-deflate; client_no_context_takeover; server_max_window_bits=11${said}`, LOOKING_BACK),
+      { windowBits, hasTakeover: false, peerHasTakeover: true, peerWindowBits: 11 },
+    )
 })
 
 /** Two ends of ours, and what has gone over the wire from the server: what is compressed, and how many bytes. */
@@ -1117,8 +1147,9 @@ test("what cannot be encoded is the caller's to hear, and what he changes afterw
 function client(
   settings: WebSocketSettings = {},
   callbacks: object = {},
-): { wire: Server; answer: (more?: string, status?: string) => string } {
-  const wire = open(websocket(settings), {
+  protocol = websocket,
+): { wire: Server; asked: string; answer: (more?: string, status?: string) => string } {
+  const wire = open(protocol(settings), {
     role: 'client',
     maxPackageSize: 1000,
     ...callbacks,
@@ -1130,6 +1161,7 @@ function client(
   assert.is(accepted.size, 1)
   return {
     wire,
+    asked,
     answer: (more = '', status = '101 Switching Protocols') =>
       `HTTP/1.1 ${status}¶Upgrade: WebSocket¶Connection: Upgrade¶Sec-WebSocket-Accept: ${acceptFor(key)}¶${more}¶`,
   }

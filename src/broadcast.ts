@@ -3,7 +3,7 @@
 
 import type { AnyConnection } from './connection.ts'
 import { kTakes } from './connection-symbols.ts'
-import { messageOf } from './errors.ts'
+import { checkOptions, messageOf, UsageError } from './errors.ts'
 import { encodeWith } from './framing-codec.ts'
 import { LimitedLog } from './log.ts'
 import { now } from './loop/clock.ts'
@@ -19,6 +19,8 @@ export interface BroadcastOptions {
   /** A connection with so many bytes queued is slow. Default: half of its `maxSendBufferSize`. */
   readonly slowBytes?: number
 }
+
+const KNOWN: Record<keyof BroadcastOptions, true> = { slow: true, slowBytes: true }
 
 /** What became of it, in connections. */
 export interface BroadcastResult {
@@ -43,12 +45,16 @@ const LOOK_MS = 20
 let timer = 0
 const failures = new LimitedLog()
 
-/** Sends to all that are open. Throws UsageError for what the protocol cannot encode. */
+/** Sends to all that are open. Throws UsageError for what the protocol cannot encode, and for options that are none. */
 export function broadcast(
   connections: Iterable<AnyConnection>,
   message: unknown,
-  { slow = 'drop', slowBytes }: BroadcastOptions = {},
+  options: BroadcastOptions = {},
 ): BroadcastResult {
+  const { slow = 'drop', slowBytes } = options
+  checkOptions('broadcast()', options, KNOWN)
+  if (slow !== 'drop' && slow !== 'close' && slow !== 'conflate')
+    throw new UsageError('ERR_BAD_OPTION', `broadcast(): slow is ${String(slow)}: drop, close or conflate`)
   const result = { sent: 0, dropped: 0, closed: 0, conflated: 0 }
   let encoded: Encoded | null = null
   for (const connection of connections) {

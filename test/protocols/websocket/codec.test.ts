@@ -1104,6 +1104,15 @@ test('a broadcast to thousands is encoded once and compressed once, and tells wh
     conflated: 0,
   })
   assert.is(slow.connection.getStatus(false), 'CLOSED')
+  for (const [options, code] of [
+    [{ slow: 'conflat' }, 'ERR_BAD_OPTION'],
+    [{ slow: null }, 'ERR_BAD_OPTION'],
+    [{ slowbytes: 5 }, 'ERR_UNKNOWN_OPTION'],
+  ])
+    assert.throws(
+      () => broadcast([], message, options as never),
+      (error: unknown) => codeOf(error) === code,
+    )
 })
 
 test('conflated: the newest of what was missed, each encoded once for all when it is given, as soon as there is room', async () => {

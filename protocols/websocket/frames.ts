@@ -133,6 +133,9 @@ function putMask(frame: Buffer, at: number): void {
   usedKeys += 4
 }
 
+/** What `isCloseCode` takes. */
+export const CLOSE_CODES = '1000 to 1003, 1007 to 1014, 3000 to 4999'
+
 /** Close codes that may be sent (RFC 6455 section 7.4, the IANA registry up to 1014). */
 export function isCloseCode(code: number): boolean {
   return (

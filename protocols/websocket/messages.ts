@@ -2,7 +2,7 @@
 
 import { UsageError } from '../../src/errors.ts'
 import type { Agreement, DeflateEngine } from './deflate.ts'
-import { isCloseCode, Opcode, serverFrame } from './frames.ts'
+import { CLOSE_CODES, isCloseCode, Opcode, serverFrame } from './frames.ts'
 
 /** Text is a text message, bytes a binary one, any other value JSON in a text message. */
 export type WebSocketMessage = string | Uint8Array | PreparedMessage | CloseFrame | object | number | boolean | null
@@ -49,7 +49,7 @@ export class CloseFrame {
   /** Throws UsageError for a code that may not be sent (RFC 6455 section 7.4), and for over 123 bytes of reason. */
   constructor(code = 1000, reason = '') {
     if (!isCloseCode(code))
-      throw new UsageError('ERR_BAD_CLOSE_CODE', `${code} is no close code that may be sent: 1000, 3000 to 4999`)
+      throw new UsageError('ERR_BAD_CLOSE_CODE', `${code} is no close code that may be sent: ${CLOSE_CODES}`)
     if (Buffer.byteLength(reason) > 123)
       throw new UsageError('ERR_BAD_CLOSE_REASON', 'a close reason has at most 123 bytes')
     this.code = code

@@ -14,7 +14,7 @@ import {
   plainDeflate,
   type Terms,
 } from '../../../protocols/websocket/deflate.ts'
-import { mask } from '../../../protocols/websocket/frames.ts'
+import { CLOSE_CODES, isCloseCode, mask } from '../../../protocols/websocket/frames.ts'
 import { CloseFrame, PreparedMessage } from '../../../protocols/websocket/messages.ts'
 import type { WebSocketSettings } from '../../../protocols/websocket/settings.ts'
 import { Utf8Checker } from '../../../protocols/websocket/utf8.ts'
@@ -468,6 +468,8 @@ test('closing: by the user, with a code, for a handler that throws, for silence,
     () => new CloseFrame(1005),
     (error: unknown) => codeOf(error) === 'ERR_BAD_CLOSE_CODE',
   )
+  const taken = (code: number) => CLOSE_CODES.split(', ').some((range) => isWithin(code, range))
+  for (let code = 0; code < 5002; code++) assert.is(isCloseCode(code), taken(code), `${code}`)
   assert.throws(
     () => new CloseFrame(1000, 'x'.repeat(124)),
     (error: unknown) => codeOf(error) === 'ERR_BAD_CLOSE_REASON',
@@ -638,6 +640,12 @@ test('a flood of pings that reads no pongs is bounded, and hears of the last', (
   const pongs = framesIn(server.written())
   assert.match(Buffer.from((pongs.at(-1) as string).slice(1), 'hex').toString(), /\.4999$/)
 })
+
+/** `1000 to 1003` */
+function isWithin(code: number, range: string): boolean {
+  const [first = 0, last = 0] = range.split(' to ').map(Number)
+  return code >= first && code <= last
+}
 
 test('compression: negotiated strictly', () => {
   const ANSWER = 'permessage-deflate; server_no_context_takeover; client_no_context_takeover'

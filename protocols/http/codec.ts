@@ -487,8 +487,9 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const line = this.#badLine ?? this.#parser.requestLine(this.#rest?.view() ?? NO_BODY)
     const text = `${status} ${REASONS[status] ?? ''}: ${message}\n`
     const body = this.#parser.isHead ? '' : text
+    const date = this.settings.services.date()
     this.io.write(
-      `HTTP/1.1 ${status} ${REASONS[status] ?? ''}\r\nContent-Type: text/plain; charset=utf-8\r\nDate: ${this.settings.services.date()}\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${body}`,
+      `HTTP/1.1 ${status} ${REASONS[status] ?? ''}\r\nContent-Type: text/plain; charset=utf-8\r\nDate: ${date}\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${body}`,
       true,
     )
     this.#leave()

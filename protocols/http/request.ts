@@ -276,7 +276,7 @@ export class Request {
     return { ip, hops }
   }
 
-  /** Of values in a row, each from the proxy that added it, the one of the outermost that is trusted: those before are its client's. */
+  /** Of values in a row, one from each proxy, that of the outermost which is trusted: those before are its client's. */
   #forwarded(name: string): string | undefined {
     const { isTrusted } = this.#host
     if (isTrusted === null || !isTrusted(this.#io.peer.remoteIp)) return undefined

@@ -31,11 +31,17 @@ export interface HttpSettings extends Partial<HeadLimits> {
   readonly answerTimeoutMs?: number
   /** How long a client may read nothing of an answer that waits for it. Default 30,000. */
   readonly writeTimeoutMs?: number
-  /** Proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are believed: addresses and networks, or `unix`. Default none. */
+  /**
+   * Proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are believed: addresses and networks, or `unix`. Default none. Those of a
+   * chain do all three alike: of values in a row counts that of the outermost trusted one, a single one is taken as it is.
+   */
   readonly trustProxy?: readonly string[]
   /** gzip and brotli for what is worth it (text, JSON, SVG, from 1 KiB on), as the client accepts. Default false. */
   readonly compress?: boolean
-  /** A line for each answer, refusals of what is no request included: Apache's combined format or JSON in the log, or a function of yours. Default off. */
+  /**
+   * A line for each answer, also to what is no request: Apache's combined format or JSON in the log, or a function of yours.
+   * Default off.
+   */
   readonly accessLog?: 'combined' | 'json' | ((entry: AccessLogEntry) => void) | null
   /** For `request.session()`. Off by default. */
   readonly sessions?: Sessions | null

@@ -1124,8 +1124,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #sendLast(message: Out | Encoded | undefined, raw: boolean): void {
     if (message === undefined) return
-    if (raw) this.send(message as Encoded, true)
-    else this.send(message as Out)
+    if (raw) return void this.send(message as Encoded, true)
+    this.#codec.ending?.()
+    this.send(message as Out)
   }
 
   // Errors

@@ -151,7 +151,7 @@ export interface CodecProtocol<In = unknown, Out = In> {
 
 /**
  * One connection's protocol state. The connection calls these one at a time, save what a handler brings about while `receive`
- * emits, or a callback while `io.event` or `io.write` calls it: `send`; `closing`, when it closes or throws; and
+ * emits, or a callback while `io.event` or `io.write` calls it: `send`, and `ending` before it; `closing`, when it closes or throws; and
  * `closed('upgraded')`, which comes from within `io.upgrade`, and from a handler's `startTls`.
  */
 export interface Codec<Out = unknown> {
@@ -161,6 +161,8 @@ export interface Codec<Out = unknown> {
   resumed(): void
   /** False when the sender should stop, as `Connection.send`. */
   send(message: Out): boolean
+  /** The next `send` is the user's last before `closing`: it may say so. */
+  ending?(): void
   /** Say goodbye, called once: the worker is leaving. Messages may follow; the connection closes when it is quiet. */
   drain(): void
   /** It holds part of a message, or owes an answer: a drain waits for that, and reads on. Asked often: keep it cheap. */

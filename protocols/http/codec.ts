@@ -106,6 +106,11 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     return exchange.answer(message)
   }
 
+  /** RFC 9112 section 9.6. */
+  ending(): void {
+    this.#isLeaving = true
+  }
+
   drain(): void {
     this.#isLeaving = true // the next answer says so
   }

@@ -412,7 +412,7 @@ test('who closes after its answer, on either side', () => {
   assert.is(asked.connection.getStatus(false), 'ENDING')
   const told = serve((connection) => connection.close(new Response(200, { 'Content-Type': 'text/plain' }, 'x')))
   told.receive(wire(GET))
-  assert.is(shown(told.written()), 'HTTP/1.1 200 OK¶Content-Type: text/plain¶Content-Length: 1¶¶x')
+  assert.is(shown(told.written()), 'HTTP/1.1 200 OK¶Content-Type: text/plain¶Content-Length: 1¶Connection: close¶¶x')
   assert.is(told.connection.getStatus(false), 'CLOSED')
   const old = serve((connection) => connection.send('x'))
   old.receive(wire('GET / HTTP/1.0¶Connection: keep-alive¶¶GET / HTTP/1.0¶¶'))
@@ -1222,6 +1222,17 @@ test('https is refused to who came without, unless a trusted proxy says that its
   assert.match(ask('GET HTTPS://h/x HTTP/1.0¶¶'), /^HTTP\/1\.1 421 /)
   assert.match(ask('GET HTTP://h/x HTTP/1.1¶Host: h¶¶'), /^HTTP\/1\.1 200 /)
   assert.is(lines[0], 'GET https://h/x 421')
+})
+
+test('the answer that a connection is closed with says so', async () => {
+  for (const how of ['close', 'end'] as const)
+    for (const body of ['bye', new Response(200, {}, 'bye')]) {
+      const server = serve((connection) => connection[how](body))
+      server.receive(wire(`${GET}${GET}`))
+      assert.is(shown(server.written()), OK('bye', 'Connection: close¶'), how)
+      assert.is(server.connection.getStatus(false), how === 'end' ? 'ENDING' : 'CLOSED')
+      assert.equal(server.errors, [])
+    }
 })
 
 test('half-closed clients get their answers', async () => {

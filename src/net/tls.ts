@@ -61,11 +61,8 @@ export class TlsServer implements Tls {
     const { sni = {}, handshakeTimeoutMs = HANDSHAKE_TIMEOUT_MS, ...own } = options
     if (!hasCertificate(options)) throw noCertificate()
     const settings = settingsOf(own, handshakeTimeoutMs, files, secrets)
+    if (Object.keys(sni).length > 0) settings.SNICallback ??= chooserOf(sni, files)
     this.#server = checked('ssl', own, settings, () => tls().createServer(settings))
-    for (const [name, options] of Object.entries(sni)) {
-      const context = resolved(options, files)
-      checked(`ssl.sni['${name}']`, options, context, () => this.#server.addContext(name, context))
-    }
     this.#server.on('secureConnection', (secured) => this.#settle(parentOf(secured), null, secured))
     this.#server.on('tlsClientError', (error, secured) => this.#settle(parentOf(secured), explained(error), secured))
   }
@@ -189,6 +186,23 @@ function settingsOf(
   const settings = resolved(options, files)
   const ticketKeys = secrets?.ticketKeys ? Buffer.from(secrets.ticketKeys, 'base64') : undefined
   return { ...settings, handshakeTimeout, ticketKeys, sessionIdContext: contextOf(settings) }
+}
+
+type SniCallback = NonNullable<nodeTls.TlsOptions['SNICallback']>
+
+/** Names are equal whatever their case (RFC 4343), and node:tls's own `addContext` compares it. */
+function chooserOf(sni: Record<string, CertificateOptions>, files: Files): SniCallback {
+  const contexts = Object.entries(sni).map(([name, options]) => {
+    const settings = resolved(options, files)
+    const context = checked(`ssl.sni['${name}']`, options, settings, () => tls().createSecureContext(settings))
+    return { pattern: patternOf(name), context }
+  })
+  return (name, done) => done(null, contexts.findLast(({ pattern }) => pattern.test(name))?.context)
+}
+
+/** A star is within one label. */
+function patternOf(name: string): RegExp {
+  return new RegExp(`^${name.replace(/[.^$+?()|\\[\]{}]/g, '\\$&').replaceAll('*', '[^.]*')}$`, 'i')
 }
 
 /** Sessions are only resumed where clients are asked for the same things: a ticket must not outlive whom we trust. */

@@ -1,11 +1,15 @@
 // Raw bytes, for `tcp://` and `unix://`: every read is a message, cut where the network happened to cut. It refuses
 // nothing and keeps nothing, so no size limit applies.
 
-import type { Codec, CodecIo, CodecProtocol, Encoded } from '../src/protocol.ts'
+import { type Codec, type CodecIo, type CodecProtocol, type Encoded, encodedSize } from '../src/protocol.ts'
 
 export const tcp: CodecProtocol<Buffer, string | Uint8Array> = {
   name: 'tcp',
   open: (io) => new RawCodec(io),
+  prepare(bytes) {
+    encodedSize(bytes) // throws for what is not sent as it is
+    return bytes
+  },
 }
 
 class RawCodec implements Codec<string | Uint8Array> {

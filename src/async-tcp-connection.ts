@@ -6,7 +6,8 @@ import { Connection } from './connection.ts'
 import type { ConnectionCallbacks, ProtocolCallbacks } from './connection-host.ts'
 import { NO_SOCKET, State } from './connection-state.ts'
 import { kConnect, kConnected, kConnectFailed, kFull, kRefuse, kReset, kSecure } from './connection-symbols.ts'
-import { codeOf, SystemError, UsageError } from './errors.ts'
+import { codeOf, messageOf, SystemError, UsageError } from './errors.ts'
+import { encodeWith, sendersFault } from './framing-codec.ts'
 import { Backoff } from './loop/backoff.ts'
 import { now } from './loop/clock.ts'
 import { deadlines } from './loop/deadlines.ts'
@@ -14,7 +15,16 @@ import { authorityOf, isSecureScheme, parseTarget, type Target, usualPort } from
 import { chooseEngine } from './net/engines.ts'
 import { type ClientTlsOptions, TlsClient } from './net/tls.ts'
 import { registry } from './process/group.ts'
-import { type AnyProtocol, type Encoded, type InOf, type OutOf, type ProtocolOf, protocolOf } from './protocol.ts'
+import {
+  type AnyProtocol,
+  type CodecProtocol,
+  type Encoded,
+  encodedSize,
+  type InOf,
+  type OutOf,
+  type ProtocolOf,
+  protocolOf,
+} from './protocol.ts'
 import {
   kClosed,
   kDrained,
@@ -202,12 +212,16 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     return false
   }
 
-  /** A framing protocol encodes now, so that its errors are the sender's. */
+  /** What cannot be sent is the sender's error, now: a framing protocol encodes, a codec is asked. */
   #measure(message: OutOf<P> | Encoded, isRaw: boolean): Waiting {
     const { protocol } = this
-    if (isRaw || 'open' in protocol) return { message, isRaw, size: sizeOf(message) }
-    const bytes = protocol.encode(message)
-    return { message: bytes, isRaw: true, size: sizeOf(bytes) }
+    if (isRaw) return { message, isRaw, size: encodedSize(message as Encoded) }
+    if ('open' in protocol) {
+      prepare(protocol, message)
+      return { message, isRaw, size: sizeOf(message) }
+    }
+    const bytes = encodeWith(protocol, message)
+    return { message: bytes, isRaw: true, size: encodedSize(bytes) }
   }
 
   #connectAgain(): void {
@@ -255,9 +269,16 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     const waiting = this.#waiting
     this.#forget()
     this.#isExpected = false
-    for (const { message, isRaw } of waiting) {
+    for (const each of waiting) this.#sendLate(each)
+  }
+
+  /** A message that only the connection's codec could refuse costs nobody but itself: its sender has gone. */
+  #sendLate({ message, isRaw }: Waiting): void {
+    try {
       if (isRaw) super.send(message as Encoded, true)
       else super.send(message as OutOf<P>)
+    } catch (error) {
+      this[kRefuse](messageOf(error))
     }
   }
 
@@ -311,6 +332,15 @@ function secured(socket: Socket, tls: Tls, signal: AbortSignal): Promise<void> {
     })
     socket.secure(tls)
   })
+}
+
+/** A codec that can encode without a connection is asked to. Throws UsageError. */
+function prepare(protocol: CodecProtocol, message: unknown): void {
+  try {
+    protocol.prepare?.(message)
+  } catch (error) {
+    throw sendersFault(protocol.name, error)
+  }
 }
 
 function sizeOf(message: unknown): number {

@@ -8,7 +8,7 @@ import { addressesOf, formatEndpoint } from './endpoint.ts'
 import { asError, type SystemError, UsageError } from './errors.ts'
 import { encodeWith } from './framing-codec.ts'
 import { LimitedLog } from './log.ts'
-import { type AnyProtocol, type Encoded, isChunk, notEncoded, type Protocol } from './protocol.ts'
+import { type AnyProtocol, type Encoded, encodedSize, type Protocol } from './protocol.ts'
 import type { DatagramSocket } from './transport.ts'
 
 /** Calls the user's `onMessage`; what that returned. */
@@ -48,7 +48,7 @@ export abstract class DatagramPeer<Out = unknown> {
   send(bytes: Encoded, raw: true): boolean
   send(message: Out | Encoded, raw = false): boolean {
     const bytes = raw ? (message as Encoded) : encodeWith(this.protocol, message)
-    const size = sizeOf(bytes)
+    const size = encodedSize(bytes)
     const refusal = this.isClosed ? 'connection is closed' : size > MAX_DATAGRAM ? tooLong(size) : this.refusal(size)
     if (refusal !== '') return this.#notSent(refusal)
     this[kTransmit](bytes, size)
@@ -158,18 +158,6 @@ export function datagramProtocol(protocol: AnyProtocol): Protocol {
     'ERR_NOT_FOR_DATAGRAMS',
     `protocol '${protocol.name}' needs a stream: over UDP use udp://, text, frame, or a protocol of input, decode and encode`,
   )
-}
-
-function sizeOf(bytes: Encoded): number {
-  if (typeof bytes === 'string') return Buffer.byteLength(bytes)
-  if (bytes instanceof Uint8Array) return bytes.length
-  if (!Array.isArray(bytes)) throw notEncoded(bytes)
-  let size = 0
-  for (const chunk of bytes) {
-    if (!isChunk(chunk)) throw notEncoded(chunk)
-    size += Buffer.byteLength(chunk)
-  }
-  return size
 }
 
 function tooLong(size: number): string {

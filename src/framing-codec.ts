@@ -292,10 +292,15 @@ export function encodeWith(protocol: Protocol, message: unknown): Encoded {
   try {
     return protocol.encode(message)
   } catch (error) {
-    if (isNamed(error, 'UsageError')) throw error
-    const { name } = protocol
-    throw new UsageError('ERR_ENCODE', `protocol '${name}' cannot encode this message: ${error}`, { cause: error })
+    throw sendersFault(protocol.name, error)
   }
+}
+
+/** What encoding threw, as the sender's fault. */
+export function sendersFault(name: string, error: unknown): UsageError {
+  if (isNamed(error, 'UsageError')) return error as UsageError
+  const why = `protocol '${name}' cannot encode this message: ${messageOf(error)}`
+  return new UsageError('ERR_ENCODE', why, { cause: error })
 }
 
 function viewing(protocol: Protocol): Framer['at'] {

@@ -26,6 +26,18 @@ export function notEncoded(value: unknown): UsageError {
   return new UsageError('ERR_ENCODE', `what is sent must be a string, bytes or a list of them, not ${typeof value}`)
 }
 
+/** @internal How many bytes that is. Throws UsageError for what is none of it. */
+export function encodedSize(bytes: Encoded): number {
+  if (isChunk(bytes)) return Buffer.byteLength(bytes)
+  if (!Array.isArray(bytes)) throw notEncoded(bytes)
+  let size = 0
+  for (const chunk of bytes) {
+    if (!isChunk(chunk)) throw notEncoded(chunk)
+    size += Buffer.byteLength(chunk)
+  }
+  return size
+}
+
 /** Framing: cut a stream into packets, turn a packet into a message, turn a message into bytes. */
 export interface Protocol<In = unknown, Out = In> {
   readonly name: string
@@ -145,7 +157,10 @@ export interface CodecProtocol<In = unknown, Out = In> {
   open(io: CodecIo<In>, role: Role): Codec<Out>
   /** As `open`, for a connection that has begun elsewhere: `state` is what `export` gave there, and may have been JSON between. */
   import?(io: CodecIo<In>, role: Role, state: unknown): Codec<Out>
-  /** A message for many connections, in a form that is encoded once. */
+  /**
+   * A message for many connections, in a form that is encoded once. Throws UsageError for what cannot be sent: it is asked, too,
+   * about what waits for its connection.
+   */
   prepare?(message: Out): Out
 }
 

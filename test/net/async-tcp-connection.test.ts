@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import tls from 'node:tls'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { codeOf } from '../../src/errors.ts'
 import { type AnyConnection, AsyncTcpConnection, frame, text } from '../../src/index.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
@@ -144,9 +145,52 @@ test('what waits is bounded as the send buffer is: full, refused, drained', asyn
   server.close()
 })
 
-test('what a framing protocol cannot encode is thrown at once', () => {
+test('what cannot be sent is thrown at once, of a codec too, and the others reach the peer', async () => {
+  const server = await serve(echo)
+  const odd = { name: 'odd', input: () => 1, decode: String, encode: (message: unknown) => message as string }
+  for (const [client, message, isRaw] of [
+    [new AsyncTcpConnection(`text://127.0.0.1:${server.port}`), {}, false],
+    [new AsyncTcpConnection(`text://127.0.0.1:${server.port}`), {}, true],
+    [new AsyncTcpConnection(`tcp://127.0.0.1:${server.port}`), {}, false],
+    [new AsyncTcpConnection(`tcp://127.0.0.1:${server.port}`), ['a', 1], true],
+    [new AsyncTcpConnection(`tcp://127.0.0.1:${server.port}`, { protocol: odd }), 1n, false],
+    [new AsyncTcpConnection(`ws://127.0.0.1:${server.port}`), 1n, false],
+  ] as [AsyncTcpConnection, unknown, boolean][]) {
+    const send = isRaw ? () => client.send(message as never, true) : () => client.send(message as never)
+    assert.throws(send, (error: unknown) => codeOf(error) === 'ERR_ENCODE')
+    assert.is(client.getSendBufferQueueSize(), 0)
+    if (client.protocol.name === 'websocket') continue
+    const events = watched(client)
+    client.send('x')
+    client.connect()
+    await until(() => events.includes('message x'))
+    assert.equal(events, ['connect', 'message x'])
+    client.destroy()
+  }
+  server.close()
+})
+
+test('what only the codec of a connection can refuse costs that message alone', async () => {
+  const picky = scripted((io) => ({
+    receive: (bytes) => void io.emit(bytes.toString()),
+    send(message) {
+      if (message === 'bad') throw new Error('not this one')
+      return io.write(`<${message}>`)
+    },
+  }))
+  const server = await serve(echo)
+  const client = new AsyncTcpConnection(`tcp://127.0.0.1:${server.port}`, { protocol: picky })
+  const events = watched(client)
+  for (const message of ['a', 'bad', 'b']) client.send(message)
+  client.connect()
+  await until(() => events.includes('message <a><b>'))
+  assert.equal(events, ['error 2 not this one', 'connect', 'message <a><b>'])
+  client.destroy()
+  server.close()
+})
+
+test('options and arguments that are none are thrown at once', () => {
   const client = new AsyncTcpConnection('text://127.0.0.1:1')
-  assert.throws(() => client.send(undefined as never))
   assert.throws(() => new AsyncTcpConnection('text://127.0.0.1:1', { nonsense: 1 } as never), /no option 'nonsense'/)
   assert.throws(() => new AsyncTcpConnection('text://127.0.0.1:0'), /a client needs a port/)
   assert.throws(() => client.reconnect(-1), /seconds from 0 on/)

@@ -11,6 +11,7 @@ import { encodeWith, sendersFault } from './framing-codec.ts'
 import { Backoff } from './loop/backoff.ts'
 import { now } from './loop/clock.ts'
 import { deadlines } from './loop/deadlines.ts'
+import { Scheduler } from './loop/scheduler.ts'
 import { authorityOf, isSecureScheme, parseTarget, type Target, usualPort } from './net/address.ts'
 import { chooseEngine } from './net/engines.ts'
 import { type ClientTlsOptions, TlsClient } from './net/tls.ts'
@@ -63,6 +64,9 @@ interface Waiting {
   readonly size: number
 }
 
+/** Delays of any length, where setTimeout knows 24.8 days. They keep a process alive, as a connection does. */
+const reconnects = new Scheduler({ keepsAlive: true })
+
 /** Of a message that only the codec can measure. */
 const SIZE_OF_OBJECT = 256
 
@@ -95,7 +99,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   #waitingBytes = 0
   /** `connect()` will be called, by the user or by a timer: what is sent waits for it. */
   #isExpected = true
-  #reconnectTimer: NodeJS.Timeout | undefined
+  #reconnectTimer = 0
   #dialing: AbortController | null = null
   #connectedAt = 0
 
@@ -130,17 +134,17 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
    * 100 ms, doubled to 30 s, +-20 %. In `onClose`: `connection.onClose = () => connection.reconnect()`.
    */
   reconnect(after?: number): void {
-    if (after !== undefined && !(after >= 0))
-      throw new UsageError('ERR_BAD_OPTION', `reconnect(${after}): seconds from 0 on`)
+    if (after !== undefined && !(typeof after === 'number' && after >= 0 && after < Number.POSITIVE_INFINITY))
+      throw new UsageError('ERR_BAD_OPTION', `reconnect(${String(after)}): a finite number of seconds from 0 on`)
     const lived = this.#connectedAt === 0 ? 0 : now() - this.#connectedAt
     const ms = after === undefined ? this.#backoff.next(lived) : after * 1000
     this.#isExpected = true
-    clearTimeout(this.#reconnectTimer)
-    this.#reconnectTimer = setTimeout(() => this.#connectAgain(), ms)
+    reconnects.cancel(this.#reconnectTimer)
+    this.#reconnectTimer = reconnects.after(ms, () => this.#connectAgain())
   }
 
   cancelReconnect(): void {
-    clearTimeout(this.#reconnectTimer)
+    reconnects.cancel(this.#reconnectTimer)
     this.#isExpected = this.getStatus() === State.Initial
     if (!this.#isExpected) this.#forget()
   }
@@ -170,7 +174,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   }
 
   override destroy(): void {
-    clearTimeout(this.#reconnectTimer)
+    reconnects.cancel(this.#reconnectTimer)
     this.#isExpected = this.getStatus() === State.Initial
     this.#forget()
     this.#dialing?.abort(abandoned())
@@ -230,7 +234,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   }
 
   #begin(): void {
-    clearTimeout(this.#reconnectTimer)
+    reconnects.cancel(this.#reconnectTimer)
     this.#isExpected = true
     this[kConnect]()
     void this.#dial()

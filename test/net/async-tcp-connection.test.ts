@@ -193,7 +193,11 @@ test('options and arguments that are none are thrown at once', () => {
   const client = new AsyncTcpConnection('text://127.0.0.1:1')
   assert.throws(() => new AsyncTcpConnection('text://127.0.0.1:1', { nonsense: 1 } as never), /no option 'nonsense'/)
   assert.throws(() => new AsyncTcpConnection('text://127.0.0.1:0'), /a client needs a port/)
-  assert.throws(() => client.reconnect(-1), /seconds from 0 on/)
+  for (const seconds of [-1, Number.NaN, Number.POSITIVE_INFINITY, null, '1'] as number[])
+    assert.throws(
+      () => client.reconnect(seconds),
+      (error: unknown) => codeOf(error) === 'ERR_BAD_OPTION' && /seconds from 0 on/.test(String(error)),
+    )
 })
 
 test('refused: onError says so, then onClose; the same object connects again when it is asked to', async () => {
@@ -221,6 +225,22 @@ test('refused: onError says so, then onClose; the same object connects again whe
   await until(() => events.filter((event) => event === 'connect').length === 2)
   client.onClose = null
   client.destroy()
+  server.close()
+})
+
+test('a reconnect in a month waits, in a year too; one at once that comes after it does not', async () => {
+  const server = await serve(echo)
+  const client = new AsyncTcpConnection(`text://127.0.0.1:${server.port}`)
+  for (const days of [30, 365, 1e9]) client.reconnect(days * 86_400)
+  const other = new AsyncTcpConnection(`text://127.0.0.1:${server.port}`)
+  const events = watched(other)
+  other.reconnect(0.01) // when this one is there, the other would have been, too
+  await until(() => events.includes('connect'))
+  assert.is(client.getStatus(false), 'INITIAL')
+  client.reconnect(0)
+  await until(() => client.getStatus(false) === 'ESTABLISHED')
+  client.destroy()
+  other.destroy()
   server.close()
 })
 

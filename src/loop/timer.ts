@@ -37,28 +37,28 @@ export class Timer {
    * @returns an id for `del`
    */
   static add(seconds: number, fn: () => unknown, args?: [], persistent?: boolean): number
-  static add<A extends unknown[]>(seconds: number, fn: Callback<A>, args: A, persistent?: boolean): number
+  static add<A extends unknown[] | []>(seconds: number, fn: Callback<A>, args: A, persistent?: boolean): number
   static add(seconds: number, fn: Callback<never[]>, args = noArguments, persistent = true): number {
     return persistent ? repeat(seconds, fn, args) : delay(seconds, fn, args)
   }
 
   /** Calls `fn(...args)` every so many seconds: `add` with `persistent`. */
   static repeat(seconds: number, fn: () => unknown, args?: []): number
-  static repeat<A extends unknown[]>(seconds: number, fn: Callback<A>, args: A): number
+  static repeat<A extends unknown[] | []>(seconds: number, fn: Callback<A>, args: A): number
   static repeat(seconds: number, fn: Callback<never[]>, args = noArguments): number {
     return repeat(seconds, fn, args)
   }
 
   /** Calls `fn(...args)` once, in so many seconds: `add` without `persistent`. */
   static delay(seconds: number, fn: () => unknown, args?: []): number
-  static delay<A extends unknown[]>(seconds: number, fn: Callback<A>, args: A): number
+  static delay<A extends unknown[] | []>(seconds: number, fn: Callback<A>, args: A): number
   static delay(seconds: number, fn: Callback<never[]>, args = noArguments): number {
     return delay(seconds, fn, args)
   }
 
   /** Deletes a timer: its function is not called again. False if it had ended or was deleted already. */
   static del(id: number): boolean {
-    return timers.cancel(id)
+    return typeof id === 'number' && timers.cancel(id)
   }
 
   /** Deletes all timers of this process, sleeps too: their promises stay pending for good. */

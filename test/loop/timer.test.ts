@@ -80,6 +80,11 @@ test('repeat repeats', async () => {
   assert.ok(Timer.del(id))
 })
 
+test('del answers false to what is no id, whatever it is', () => {
+  for (const odd of [0, -1, 0.5, Number.NaN, null, undefined, 'x', {}, 1n, Symbol('id'), Object.create(null)])
+    assert.is(Timer.del(odd as number), false)
+})
+
 test('sleep is not early', async () => {
   for (const seconds of [0, 0.001, 0.0105, 0.02]) {
     const start = now()

@@ -222,6 +222,13 @@ const id = Timer.add(1, (a: number, b: string) => `${a}${b}`, [1, 'x'])
 expect<typeof id, number>(true)
 // @ts-expect-error arguments of another type
 Timer.add(1, (a: number) => a, ['x'])
+Timer.delay(1, (a, b) => a + b.length, [1, 's'])
+Timer.repeat(1, (a, b) => expect<[typeof a, typeof b], [number, string]>(true), [1, 's'])
+Timer.add(1, (list: string[]) => list.join(), [['a']], false)
+declare const texts: string[]
+Timer.delay(1, (...all: string[]) => all.join(), texts)
+// @ts-expect-error one too many for what it takes
+Timer.delay(1, (a: number) => a, [1, 's'])
 Timer.add(0.5, () => console.log('tick'))
 const slept = Timer.sleep(1)
 expect<typeof slept, Promise<void>>(true)

@@ -19,6 +19,7 @@ import { registry } from './process/group.ts'
 import {
   type AnyProtocol,
   type CodecProtocol,
+  checkProtocol,
   type Encoded,
   encodedSize,
   type InOf,
@@ -37,6 +38,7 @@ import {
   type SocketEvents,
   type Tls,
 } from './transport.ts'
+import { CLIENT_RULES, checkClient } from './worker-rules.ts'
 
 /** What can stand in the constructor; each is a property too. */
 export interface ClientSettings<P> extends Partial<ConnectionCallbacks<InOf<P>, OutOf<P>>>, ProtocolCallbacks {
@@ -104,8 +106,10 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   #connectedAt = 0
 
   constructor(address: A, settings: ClientSettings<P> = {}) {
-    const { protocol, maxPackageSize, maxSendBufferSize, idleTimeoutMs, maxInFlight, maxQueuedMessages, ...own } =
-      settings
+    const { protocol, ...checked } = settings
+    if ((protocol ?? null) !== null) checkProtocol('the protocol of a client', protocol)
+    checkClient(checked, CLIENT_RULES)
+    const { maxPackageSize, maxSendBufferSize, idleTimeoutMs, maxInFlight, maxQueuedMessages, ...own } = checked
     const isSecure = settings.transport === 'ssl' || isSecureScheme(address)
     const target = parseTarget(address, usualPort(address, isSecure))
     const host = new ClientHost({
@@ -118,7 +122,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     host.target = { authority: authorityOf(target, isSecure ? 443 : 80), uri: target.uri }
     super(NO_SOCKET, protocol ?? protocolOf(target.scheme), host, 'client')
     this.#target = target
-    for (const [key, value] of Object.entries(own)) if (value !== undefined) this.#set(key, value)
+    for (const [key, value] of Object.entries(own)) if (value !== undefined) Reflect.set(this, key, value)
     if (isSecure) this.transport = 'ssl'
   }
 
@@ -293,18 +297,13 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
 
   #proxy(): ProxySettings | null {
     const { proxySocks5, proxyHttp, proxyAuthorization: authorization } = this
+    checkClient({ proxyAuthorization: authorization }, CLIENT_RULES) // set since, it may have another line
     const address = proxySocks5 || proxyHttp
     if (address === '') return null
     const { host, port } = parseTarget(`tcp://${address}`, proxySocks5 === '' ? 8080 : 1080)
     if (proxySocks5 === '') return { kind: 'http', host, port, username: '', password: '', authorization }
     const [username, password] = [this.proxySocks5Username, this.proxySocks5Password]
     return { kind: 'socks5', host, port, username, password, authorization: '' }
-  }
-
-  #set(key: string, value: unknown): void {
-    if (!Object.hasOwn(this, key) && key !== 'lingerTimeout' && !/^on[A-Z]/.test(key))
-      throw new UsageError('ERR_UNKNOWN_OPTION', `a connection has no option '${key}'`)
-    Reflect.set(this, key, value)
   }
 }
 

@@ -12,7 +12,16 @@ import { parseAddress } from './net/address.ts'
 import { connectDatagrams } from './net/datagrams.ts'
 import type { DatagramClient } from './net/udp.ts'
 import { registry } from './process/group.ts'
-import { type AnyProtocol, type Encoded, type InOf, type OutOf, type ProtocolOf, protocolOf } from './protocol.ts'
+import {
+  type AnyProtocol,
+  checkProtocol,
+  type Encoded,
+  type InOf,
+  type OutOf,
+  type ProtocolOf,
+  protocolOf,
+} from './protocol.ts'
+import { checkClient, DATAGRAM_CLIENT_RULES } from './worker-rules.ts'
 
 type Callbacks<A extends string, P> = ConnectionCallbacks<InOf<P>, OutOf<P>, AsyncUdpConnection<A, P>>
 
@@ -66,8 +75,11 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
   constructor(address: A, options: AsyncUdpOptions<A, P> & { protocol?: AnyProtocol | undefined } = {}) {
     const { scheme, host, port } = parseAddress(address, 'udp')
     if (port === 0) throw new UsageError('ERR_BAD_ADDRESS', `bad address '${address}': nobody has port 0`)
+    const { protocol, ...checked } = options
+    if ((protocol ?? null) !== null) checkProtocol('the protocol of a client', protocol)
+    checkClient(checked, DATAGRAM_CLIENT_RULES)
     const owner = new ClientHost(CLIENT_LIMITS)
-    super(options.protocol ?? protocolOf(scheme), owner.counters)
+    super(protocol ?? protocolOf(scheme), owner.counters)
     this.#host = host
     this.#port = port
     const { onConnect, onMessage, onClose, onError, maxSendBufferSize } = options

@@ -326,11 +326,16 @@ export type ProtocolOf<A extends string> = SchemeOf<A> extends keyof Protocols ?
 
 const registry = new Map<string, AnyProtocol>()
 
-/** Makes `scheme://` addresses use a protocol. Throws ERR_SCHEME_TAKEN when another object holds the scheme. */
+/**
+ * Makes `scheme://` addresses use a protocol. Throws ERR_SCHEME_TAKEN when another object holds the scheme, ERR_BAD_PROTOCOL for
+ * what is no protocol.
+ */
 export function registerProtocol(scheme: string, protocol: AnyProtocol): void {
-  if (!/^[a-z][a-z0-9+.-]*$/.test(scheme)) {
-    throw new UsageError('ERR_BAD_SCHEME', `'${scheme}' is no scheme: use lower-case letters, digits, '+', '-' and '.'`)
+  if (typeof scheme !== 'string' || !/^[a-z][a-z0-9+.-]*$/.test(scheme)) {
+    const wanted = `use lower-case letters, digits, '+', '-' and '.'`
+    throw new UsageError('ERR_BAD_SCHEME', `'${String(scheme)}' is no scheme: ${wanted}`)
   }
+  checkProtocol(`the protocol of '${scheme}'`, protocol)
   const holder = registry.get(scheme)
   if (holder !== undefined && holder !== protocol) {
     throw new UsageError(
@@ -339,6 +344,23 @@ export function registerProtocol(scheme: string, protocol: AnyProtocol): void {
     )
   }
   registry.set(scheme, protocol)
+}
+
+const FRAMING = ['input', 'decode', 'encode']
+
+/** @internal Throws ERR_BAD_PROTOCOL, which says what is missing: whoever connects would be blamed for it. */
+export function checkProtocol(what: string, protocol: unknown): asserts protocol is AnyProtocol {
+  const isThing = (typeof protocol === 'object' && protocol !== null) || typeof protocol === 'function'
+  if (!isThing) throw badProtocol(`${what} is ${String(protocol)}`)
+  const methods = 'open' in protocol ? ['open'] : FRAMING
+  const missing = methods.filter((name) => typeof Reflect.get(protocol, name) !== 'function').map((name) => `${name}()`)
+  if (typeof Reflect.get(protocol, 'name') !== 'string') missing.unshift('name')
+  if (missing.length > 0) throw badProtocol(`${what} has no ${missing.join(', ')}`)
+}
+
+function badProtocol(why: string): UsageError {
+  const wanted = 'framing has a name, input(), decode() and encode(), a codec a name and open()'
+  return new UsageError('ERR_BAD_PROTOCOL', `${why}: ${wanted}`)
 }
 
 /** The protocol of a scheme. Throws ERR_UNKNOWN_SCHEME, whose message lists the known ones. */
@@ -377,8 +399,9 @@ const SHORT_SEARCH = 64
 
 /** Packets that end in a delimiter, which counts as part of the packet. */
 export function delimited(delimiter: string | Uint8Array): Framer {
+  if (!isChunk(delimiter) || delimiter.length === 0)
+    throw new UsageError('ERR_BAD_DELIMITER', 'a delimiter is text or bytes, at least one')
   const mark = Buffer.from(delimiter)
-  if (mark.length === 0) throw new UsageError('ERR_BAD_DELIMITER', 'a delimiter has at least one byte')
   const framing = { kind: 'delimited', delimiter: mark } as const
   return framer(framing, mark.length === 1 ? endsInByte(mark[0] as number) : endsInBytes(mark))
 }

@@ -1,4 +1,4 @@
-// What the settings of a Worker must be: each as a test, and in words for who got it wrong.
+// What the settings of Workers and of clients must be: each as a test, and in words for who got it wrong.
 
 import { UsageError } from './errors.ts'
 
@@ -9,6 +9,8 @@ const SHORTEST_STUCK_MS = 5000
 interface Rule {
   readonly isRight: (value: unknown) => boolean
   readonly wanted: string
+  /** Its value is in no error. */
+  readonly isSecret?: boolean
 }
 
 const ANY_STRING: Rule = { isRight: isString, wanted: 'a string' }
@@ -18,14 +20,22 @@ const NOT_NEGATIVE = numberFrom(0, Number.POSITIVE_INFINITY)
 
 const TRANSPORTS: readonly unknown[] = ['tcp', 'ssl', 'udp']
 
-export const RULES: Record<string, Rule> = {
-  name: ANY_STRING,
-  count: numberFrom(-Number.MAX_VALUE, Number.MAX_VALUE),
-  backlog: numberFrom(1, Number.MAX_VALUE),
+const OF_DATAGRAMS = { maxSendBufferSize: POSITIVE, maxQueuedMessages: POSITIVE, maxDatagramsInFlight: POSITIVE }
+/** Of connections, whoever has made them. */
+const OF_STREAMS = {
   maxPackageSize: POSITIVE,
   maxSendBufferSize: POSITIVE,
   maxInFlight: POSITIVE,
   maxQueuedMessages: POSITIVE,
+  idleTimeoutMs: NOT_NEGATIVE,
+}
+
+export const RULES: Record<string, Rule> = {
+  ...OF_STREAMS,
+  ...OF_DATAGRAMS,
+  name: ANY_STRING,
+  count: numberFrom(-Number.MAX_VALUE, Number.MAX_VALUE),
+  backlog: numberFrom(1, Number.MAX_VALUE),
   maxConnections: POSITIVE,
   maxConnectionsPerIp: NOT_NEGATIVE,
   acceptRate: NOT_NEGATIVE,
@@ -33,8 +43,6 @@ export const RULES: Record<string, Rule> = {
     isRight: (value) => value === null || (typeof value === 'object' && Array.isArray(Reflect.get(value, 'from'))),
     wanted: `{ from: ['10.0.0.0/8'] }`,
   },
-  maxDatagramsInFlight: POSITIVE,
-  idleTimeoutMs: NOT_NEGATIVE,
   startTimeoutMs: NOT_NEGATIVE,
   crashLoopAfter: POSITIVE,
   maxRequests: NOT_NEGATIVE,
@@ -85,15 +93,47 @@ export const STATIC_RULES: Record<string, Rule> = {
   stopDelayMs: NOT_NEGATIVE,
 }
 
+/** Of a client on a stream. */
+export const CLIENT_RULES: Record<string, Rule> = {
+  ...OF_STREAMS,
+  connectTimeoutMs: NOT_NEGATIVE,
+  lingerTimeout: NOT_NEGATIVE,
+  transport: { isRight: (value) => value === 'tcp' || value === 'ssl', wanted: `'tcp' or 'ssl'` },
+  ssl: {
+    isRight: (value) => typeof value === 'object' && value !== null && !Array.isArray(value),
+    wanted: 'an object',
+  },
+  proxySocks5: ANY_STRING,
+  proxySocks5Username: ANY_STRING,
+  proxySocks5Password: { ...ANY_STRING, isSecret: true },
+  proxyHttp: ANY_STRING,
+  proxyAuthorization: {
+    isRight: (value) => isString(value) && !/[\r\n\0]/.test(value), // RFC 9110 section 5.5
+    wanted: 'a string of one line',
+    isSecret: true,
+  },
+}
+
+export const DATAGRAM_CLIENT_RULES: Record<string, Rule> = OF_DATAGRAMS
+
+/** What is undefined is left at its default. Throws UsageError. */
+export function checkClient(settings: object, rules: Record<string, Rule>): void {
+  for (const [key, value] of Object.entries(settings)) {
+    const rule = /^on[A-Z]/.test(key) ? FUNCTION_OR_NULL : Object.hasOwn(rules, key) ? rules[key] : undefined
+    if (rule === undefined) throw new UsageError('ERR_UNKNOWN_OPTION', `a connection has no option '${key}'`)
+    if (value !== undefined) check(`${key} of a client`, value, rule)
+  }
+}
+
 function numberFrom(least: number, most: number): Rule {
   const isRight = (value: unknown) => typeof value === 'number' && value >= least && value <= most
   return { isRight, wanted: least < 0 ? 'a number' : `a number from ${least} on` }
 }
 
 /** Throws UsageError. */
-export function check(what: string, value: unknown, { isRight, wanted }: Rule): void {
+export function check(what: string, value: unknown, { isRight, wanted, isSecret = false }: Rule): void {
   if (isRight(value)) return
-  throw new UsageError('ERR_BAD_OPTION', `${what} is ${String(value)}: it must be ${wanted}`)
+  throw new UsageError('ERR_BAD_OPTION', `${what} is ${isSecret ? 'wrong' : String(value)}: it must be ${wanted}`)
 }
 
 function isString(value: unknown): value is string {

@@ -29,7 +29,7 @@ import {
   type WantedSocket,
 } from './process/group.ts'
 import { runAll } from './process/run-all.ts'
-import { type AnyProtocol, type InOf, type OutOf, protocolOf } from './protocol.ts'
+import { type AnyProtocol, checkProtocol, type InOf, type OutOf, protocolOf } from './protocol.ts'
 import { type ProxyProtocolOptions, ProxyRules } from './proxied.ts'
 import { check, LONGEST_TIMEOUT_MS, RULES } from './worker-rules.ts'
 import type {
@@ -284,6 +284,7 @@ export class Worker<
   describe(): Declaration {
     const { name, backlog, reloadMode, reloadable, reusePort, user, group, execArgv, crashLoopAfter } = this
     const { maxRequests, maxMemory, maxLifetimeMs, stuckTimeoutMs } = this
+    if ((this.protocol ?? null) !== null) checkProtocol(`the protocol of worker '${name}'`, this.protocol)
     const protocol = this.#address === '' ? '' : this.#resolveProtocol().name
     for (const [key, rule] of Object.entries(RULES)) check(`${key} of worker '${name}'`, Reflect.get(this, key), rule)
     for (const [key, value] of Object.entries(this))

@@ -5,8 +5,10 @@ import * as assert from 'uvu/assert'
 import { text } from '../protocols/text.ts'
 import { codeOf, ProtocolError, UsageError } from '../src/errors.ts'
 import { asCodec } from '../src/framing-codec.ts'
+import { AsyncTcpConnection, AsyncUdpConnection, Worker } from '../src/index.ts'
 import {
   Accumulator,
+  type AnyProtocol,
   type CodecProtocol,
   delimited,
   type Framer,
@@ -103,7 +105,8 @@ test('lengthPrefixed reads a field of 1 to 6 bytes, wherever it is', () => {
 })
 
 test('helpers refuse what makes no sense, where it is written', () => {
-  assert.throws(() => delimited(''), failsWith('ERR_BAD_DELIMITER'))
+  for (const none of ['', Buffer.alloc(0), null, undefined, 10, ['\n'], {}])
+    assert.throws(() => delimited(none as string), failsWith('ERR_BAD_DELIMITER'))
   for (const prefix of [
     { bytes: 0 },
     { bytes: 7 },
@@ -351,9 +354,31 @@ test('a scheme is registered once, and the same protocol again does no harm', ()
 })
 
 test('a scheme has the form of one', () => {
-  for (const scheme of ['', 'Text', '1a', 'a b', 'a_b', 'a://', 'a\n']) {
-    assert.throws(() => registerProtocol(scheme, text), failsWith('ERR_BAD_SCHEME'), JSON.stringify(scheme))
+  for (const scheme of ['', 'Text', '1a', 'a b', 'a_b', 'a://', 'a\n', null, undefined, Symbol('text')]) {
+    assert.throws(() => registerProtocol(scheme as string, text), failsWith('ERR_BAD_SCHEME'), String(scheme))
   }
+})
+
+test('what is no protocol is refused where it is given: registered, declared, or of a client; the message says what is missing', () => {
+  const { input, decode, encode } = text
+  for (const [protocol, missing] of [
+    [5, /is 5: framing has/],
+    [{}, /has no name, input\(\), decode\(\), encode\(\):/],
+    [{ name: 'x' }, /has no input\(\), decode\(\), encode\(\):/],
+    [() => 1, /has no input\(\), decode\(\), encode\(\):/],
+    [{ name: 'x', input, decode: 1, encode }, /has no decode\(\):/],
+    [{ input, decode, encode }, /has no name:/],
+    [{ name: 'x', open: null }, /has no open\(\):/],
+  ] as [AnyProtocol, RegExp][]) {
+    const isRefused = (error: Error) => codeOf(error) === 'ERR_BAD_PROTOCOL' && missing.test(error.message)
+    assert.throws(() => registerProtocol('registry-bad', protocol), isRefused)
+    assert.throws(() => new Worker({ listen: 'tcp://127.0.0.1:0', protocol }).describe(), isRefused)
+    assert.throws(() => new AsyncTcpConnection('tcp://127.0.0.1:1', { protocol }), isRefused)
+    assert.throws(() => new AsyncUdpConnection('udp://127.0.0.1:1', { protocol }), isRefused)
+  }
+  for (const none of [null, undefined] as unknown as AnyProtocol[])
+    assert.throws(() => registerProtocol('registry-bad', none), failsWith('ERR_BAD_PROTOCOL'))
+  assert.throws(() => protocolOf('registry-bad'), failsWith('ERR_UNKNOWN_SCHEME'))
 })
 
 test('an unknown scheme is an error that names the known ones', () => {

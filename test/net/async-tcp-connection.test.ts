@@ -10,7 +10,7 @@ import tls from 'node:tls'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { codeOf } from '../../src/errors.ts'
-import { type AnyConnection, AsyncTcpConnection, frame, text } from '../../src/index.ts'
+import { type AnyConnection, AsyncTcpConnection, AsyncUdpConnection, frame, text } from '../../src/index.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import { registry } from '../../src/process/group.ts'
@@ -226,6 +226,51 @@ test('refused: onError says so, then onClose; the same object connects again whe
   client.onClose = null
   client.destroy()
   server.close()
+})
+
+test('options are checked where they stand, as those of a Worker', () => {
+  for (const [key, value] of [
+    ...[0, -1, Number.NaN, '1'].map((value) => ['maxInFlight', value]),
+    ...[0, Number.NaN].map((value) => ['maxPackageSize', value]),
+    ...[-1, Number.NaN].map((value) => ['maxSendBufferSize', value]),
+    ['maxQueuedMessages', 0],
+    ['idleTimeoutMs', -1],
+    ['connectTimeoutMs', 'x'],
+    ['transport', 'udp'],
+    ['onMessage', 5],
+    ['onWebSocketPing', 'x'],
+    ...[null, [], 'x'].map((value) => ['ssl', value]),
+    ['proxyHttp', 8080],
+    ['proxyAuthorization', 'Basic x\r\nHost: other'],
+  ] as [string, unknown][]) {
+    const make = () => new AsyncTcpConnection('text://127.0.0.1:1', { [key]: value } as object)
+    assert.throws(
+      make,
+      (error: unknown) => codeOf(error) === 'ERR_BAD_OPTION' && String(error).includes(`${key} of a client`),
+    )
+  }
+  for (const [options, code] of [
+    [{ maxDatagramsInFlight: 0 }, 'ERR_BAD_OPTION'],
+    [{ onMessage: 5 }, 'ERR_BAD_OPTION'],
+    [{ maxInFlight: 1 }, 'ERR_UNKNOWN_OPTION'],
+  ] as const)
+    assert.throws(
+      () => new AsyncUdpConnection('udp://127.0.0.1:1', options as object),
+      (error: unknown) => codeOf(error) === code,
+    )
+  new AsyncTcpConnection('text://127.0.0.1:1', { onMessage: null, ssl: {}, maxInFlight: undefined } as object)
+})
+
+test('a proxyAuthorization of two lines that is set later does not reach the proxy', async () => {
+  const proxy = await serve((socket) => void socket.end('HTTP/1.1 403 no\r\n\r\n'))
+  const client = new AsyncTcpConnection('text://example.org:80', { proxyHttp: `127.0.0.1:${proxy.port}` })
+  const events = watched(client)
+  client.proxyAuthorization = 'Basic x\r\nHost: other'
+  client.connect()
+  await until(() => events.includes('close'))
+  assert.match(events[0] ?? '', /^error 1 proxyAuthorization of a client is wrong: it must be a string of one line$/)
+  assert.is(proxy.sockets.length, 0)
+  proxy.close()
 })
 
 test('a reconnect in a month waits, in a year too; one at once that comes after it does not', async () => {

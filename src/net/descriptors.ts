@@ -1,6 +1,7 @@
 // How many descriptors this process may have.
 
 import { closeSync, openSync, readFileSync } from 'node:fs'
+import { codeOf } from '../errors.ts'
 
 /** Of descriptors, for what is not a connection: files, the addresses of a name, what the user's code opens. */
 const RESERVE = 64
@@ -22,16 +23,21 @@ export function scarceFrom(): number {
  * Whether few are left, for who rests because of that: who came back too early would take one connection after each rest,
  * until nothing is left. A listener that rests has left a hole below, so several are tried.
  */
-export function areDescriptorsScarce(): boolean {
+export function areDescriptorsScarce(tries = TO_GO_ON): boolean {
   const tried: number[] = []
   try {
-    while (tried.length < TO_GO_ON) tried.push(openSync('/dev/null', 'r'))
+    while (tried.length < tries) tried.push(openSync('/dev/null', 'r'))
     return Math.max(...tried) >= scarceFrom()
-  } catch {
-    return true // EMFILE, ENFILE
+  } catch (error) {
+    return isLackOfDescriptors(error) // not where there is no /dev/null
   } finally {
     for (const fd of tried) closeSync(fd)
   }
+}
+
+export function isLackOfDescriptors(error: unknown): boolean {
+  const code = codeOf(error)
+  return code === 'EMFILE' || code === 'ENFILE'
 }
 
 function descriptorLimit(): number {

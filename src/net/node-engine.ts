@@ -6,7 +6,8 @@ import net from 'node:net'
 import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
-import { holdClock, releaseClock } from '../loop/clock.ts'
+import { holdClock, now, releaseClock } from '../loop/clock.ts'
+import { deadlines } from '../loop/deadlines.ts'
 import { type Encoded, isChunk, type ProxyInfo, type TlsState } from '../protocol.ts'
 import {
   type Accept,
@@ -25,7 +26,7 @@ import {
   type Tls,
   type Transport,
 } from '../transport.ts'
-import { scarceFrom } from './descriptors.ts'
+import { areDescriptorsScarce, isLackOfDescriptors, scarceFrom } from './descriptors.ts'
 import { dial } from './dial.ts'
 import { endsInHalf } from './utf16.ts'
 
@@ -64,16 +65,48 @@ function listen(source: ListenSource, accept: Accept): Promise<Listener> {
   })
   return new Promise((resolve, reject) => {
     server.on('error', (error) => {
-      if (server.listening)
-        acceptErrors.log(`accept on ${source.expected}: ${error.message}`) // EMFILE: others live on
-      else reject(listenError(error, source.expected))
+      if (!server.listening) return reject(listenError(error, source.expected))
+      acceptErrors.log(`accept on ${source.expected}: ${error.message}`) // EMFILE: others live on
+      if (isLackOfDescriptors(error)) source.onScarce?.()
     })
     server.listen(source.handle ?? { fd: source.fd }, source.backlog, () => {
-      if (isAt(server.address(), source.expected)) return resolve({ close: () => server.close() })
+      if (isAt(server.address(), source.expected)) return resolve(opened(server, source))
       server.close() // never serve where nobody asked us to: see bound-socket.ts
       reject(new SystemError('EADDRINUSE', 'listen', source.expected))
     })
   })
+}
+
+function opened(server: net.Server, source: ListenSource): Listener {
+  listening.add(source)
+  if (lookTimer === 0) lookTimer = deadlines.every(IDLE_LOOK_MS, lookForDescriptors)
+  const close = () => {
+    server.close()
+    listening.delete(source)
+    if (listening.size > 0) return
+    deadlines.cancel(lookTimer)
+    lookTimer = 0
+  }
+  return { close }
+}
+
+// Without a descriptor for a connection libuv accepts with one that it has put by, closes what it has accepted, and tells
+// nobody (uv__emfile_trick): so listeners have to be closed before the last one is taken. Connections show by their own numbers
+// how many there are; what else takes them, files of the user's say, is looked for: after a handler, and at times. Who comes
+// between the moment in which they are used up and the next look is still closed.
+
+/** A look takes 6 us: so often after handlers at most, and so often where nothing is received. */
+const LOOK_MS = 10
+const IDLE_LOOK_MS = 100
+
+const listening = new Set<ListenSource>()
+let lookTimer = 0
+let lookedAt = 0
+
+function lookForDescriptors(): void {
+  lookedAt = now()
+  if (listening.size === 0 || !areDescriptorsScarce(1)) return
+  for (const { onScarce } of [...listening]) onScarce?.()
 }
 
 /** Descriptors are given from the lowest free one on: so this number tells how many there are. -1 when it has closed. */
@@ -278,11 +311,12 @@ class NodeSocket implements Socket {
 
   /** At low load, what handlers send before they return leaves at once: see `early`. */
   received(bytes: Buffer): void {
-    holdClock()
+    const time = holdClock()
     try {
       this.#received(bytes)
     } finally {
       releaseClock()
+      if (time - lookedAt > LOOK_MS) lookForDescriptors()
     }
   }
 

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { longTest } from '../support/length.ts'
+import { caseTest, longTest } from '../support/length.ts'
 import { ask, Client, echo, inSandbox, portOf, startFile, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -44,6 +44,47 @@ test('a worker without descriptors for new connections rests: it turns nobody aw
     await box.stop()
   })
 })
+
+for (const engine of ['node', 'native'])
+  caseTest(engine === 'node')(
+    `files of the user's that take all descriptors turn nobody away, on the ${engine} engine`,
+    async () => {
+      await inSandbox(async (box) => {
+        const hungry = `
+        import { closeSync, openSync } from 'node:fs'
+        const held = []
+        const eat = () => { for (;;) held.push(openSync('/dev/null')) }
+        worker.onMessage = (connection, line) => {
+          if (line === 'free') for (const fd of held.splice(0)) closeSync(fd)
+          try {
+            if (line === 'eat') eat()
+          } catch (error) {
+            return connection.send(error.code)
+          }
+          return connection.send(line)
+        }`
+        const module = box.file('app.js', echo(1, hungry))
+        const limited = `ulimit -n 200 && exec "$0" "$1" start -d --engine ${engine} "$2"`
+        succeeded(await box.spawn('sh', ['-c', limited, process.execPath, startFile, module]).ended)
+        const port = portOf(await box.status())
+        const hog = await Client.connect(port)
+        for (let round = 0; round < 2; round++) {
+          assert.is(await hog.ask('eat'), 'EMFILE')
+          const clients = await Promise.all(Array.from({ length: 10 }, () => Client.connect(port)))
+          for (const client of clients) client.send('hello')
+          await until(() => box.log().includes('descriptors run out'))
+          const since = performance.now()
+          await until(() => performance.now() - since > 600) // it looks whether there are free ones
+          assert.is(clients.filter(({ isClosed }) => isClosed).length, 0)
+          assert.is(await hog.ask('free'), 'free')
+          for (const client of clients) assert.is(await client.line(), 'hello')
+          for (const client of clients) client.close()
+        }
+        assert.is(box.log().match(/descriptors run out/g)?.length, 1)
+        await box.stop()
+      })
+    },
+  )
 
 /** User and system time of a process; a tick is 10 ms. */
 function cpuMs(pid: number): number {

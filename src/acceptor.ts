@@ -72,6 +72,9 @@ export class Acceptor {
   /** Those of siblings that are not there, by turn: the master numbers these, and says when one is over. */
   readonly #standIns = new Map<number, Place>()
   #perAddress: PerAddress | null = null
+  /** Its own socket is to be accepted on. */
+  #isWanted = false
+  #isPaused = false
   #isResting = false
   #isScarce = false
   #scarceAt = Number.NEGATIVE_INFINITY
@@ -101,7 +104,31 @@ export class Acceptor {
   /** Accepts on a socket that somebody bound. Rejects with a SystemError. */
   async listen(source: Bound): Promise<void> {
     this.endpoint = source.expected
+    this.#isWanted = true
+    if (this.#isPaused) this.#rest(Number.POSITIVE_INFINITY)
     await this.#begin(this.#own, source)
+  }
+
+  /** Gives its own socket back for good, or until `listen`. */
+  unlisten(): void {
+    this.endpoint = ''
+    this.wanted = DECLARED
+    this.#isWanted = false
+    this.#isResting = false
+    deadlines.cancel(this.#restTimer)
+    this.#tellRoom()
+    this.#own.rest()
+  }
+
+  /** Takes nobody until `resume`. As when it is full: siblings take what comes, or it waits in the kernel's queue. */
+  pause(): void {
+    this.#isPaused = true
+    if (this.#isWanted) this.#rest(Number.POSITIVE_INFINITY)
+  }
+
+  resume(): void {
+    this.#isPaused = false
+    this.#goOn()
   }
 
   #begin(place: Place, source: Bound): Promise<void> {
@@ -194,7 +221,7 @@ export class Acceptor {
   }
 
   #goOn(): void {
-    if (!this.#isResting || this.#role.isLeaving) return
+    if (!this.#isResting || this.#isPaused || this.#role.isLeaving) return
     this.#isScarce &&= areDescriptorsScarce()
     if (this.#isScarce) {
       this.#scarceAt = processClock.now() // it is one story, however long it takes

@@ -173,6 +173,7 @@ export class Worker<
   /** It was declared without an address: `onMessage` gets messages of workers. */
   #isMailbox = false
   #address: string
+  readonly #declared: string
   readonly #departure = new Departure(this, {
     close: () => this.#acceptor.close(),
     tellStop: () => this.#tellStop(),
@@ -205,6 +206,7 @@ export class Worker<
     const settings = typeof first === 'object' ? first : { ...second, listen: first }
     const { listen = '', ...options } = settings as { listen?: string }
     this.#address = listen
+    this.#declared = listen
     if (listen !== '' && parseAddress(listen).transport === 'udp') this.transport = 'udp' // a bad one is told here, where the user's line is in the stack
     for (const [key, value] of Object.entries(options)) this.#set(key, value)
     registry().groups.push(this)
@@ -381,11 +383,7 @@ export class Worker<
     if (own === null || requestSocket === null)
       throw new UsageError('ERR_NOT_A_WORKER', 'listen() is for worker processes: call it in onWorkerStart')
     if (address === '') throw new UsageError('ERR_BAD_ADDRESS', 'listen() needs an address')
-    if (
-      this.#acceptor.wanted.address !== '' ||
-      this.#acceptor.isListening ||
-      (this.#address !== '' && own === (this as unknown))
-    )
+    if (this.#acceptor.wanted.address !== '' || this.#acceptor.isListening || this.#isDeclared)
       throw new UsageError('ERR_LISTENS_ALREADY', 'this Worker has an address already: make another one for a second')
     if (own.#departure.hasBegun) throw leaving()
     const listening = own.#admit(this as unknown as Worker<string | undefined, unknown>, address, requestSocket)
@@ -399,7 +397,6 @@ export class Worker<
     address: string,
     requestSocket: (wanted: WantedSocket) => Promise<GivenSocket>,
   ): Promise<void> {
-    const declared = inner.#address
     const { wanted: before } = inner.#acceptor
     const wanted = { address, nth: this.#nextAt(address, inner), turn: 0 }
     inner.#address = address
@@ -407,13 +404,43 @@ export class Worker<
     this.#places.set(inner, wanted)
     try {
       inner.describe() // a bad setting is told here
-      await this.#admitAt(inner, await requestSocket(wanted))
+      const given = await requestSocket(wanted)
+      if (inner.#acceptor.wanted !== wanted) return closeGiven(given.handle) // it was told to `unlisten` meanwhile
+      await this.#admitAt(inner, given)
     } catch (error) {
-      inner.#address = declared
+      if (inner.#acceptor.wanted !== wanted) return
+      inner.#address = inner.#declared
       inner.#acceptor.wanted = before
       this.#places.delete(inner)
       throw error
     }
+  }
+
+  /**
+   * Closes what `listen()` has opened in this process; its connections stay, and it may listen again. The master keeps the port:
+   * siblings go on there, and where none does who comes waits. The port of a declaration is not this process's to give up:
+   * there it does what `pauseAccept` does.
+   */
+  unlisten(): void {
+    if (this.#isDeclared) return this.pauseAccept()
+    if (own === null || this.#acceptor.wanted.address === '') return
+    this.#acceptor.unlisten()
+    own.#places.delete(this)
+    own.#listening.delete(this) // a start that waits for it need not any more
+  }
+
+  /**
+   * Accepts nobody in this process until `resumeAccept()`; connections that are there go on. Siblings take what comes, or it waits
+   * in the kernel's queue. Before it listens, in `onWorkerStart` say, it begins like that. Throws UsageError at an address of datagrams.
+   */
+  pauseAccept(): void {
+    if (this.#address !== '' && this.#place.transport === 'udp')
+      throw new UsageError('ERR_NOT_FOR_DATAGRAMS', 'pauseAccept() is for connections: datagrams are not accepted')
+    this.#acceptor.pause()
+  }
+
+  resumeAccept(): void {
+    this.#acceptor.resume()
   }
 
   /** Which of the listeners of this process at an address the next one is: the first, unless it is port 0. Throws a SystemError. */
@@ -422,7 +449,7 @@ export class Worker<
     const others = [...this.#places.values()].filter((other) => isSamePlace(parseAddress(other.address), place))
     let nth = 0
     while (others.some((other) => other.nth === nth)) nth++
-    const isDeclared = inner !== this && this.#address !== '' && isSamePlace(this.#place, place)
+    const isDeclared = inner !== this && this.#declared !== '' && isSamePlace(this.#place, place)
     if (!isAnyPort(place) && (nth > 0 || isDeclared)) throw new SystemError('EADDRINUSE', 'listen', address)
     return nth
   }
@@ -529,6 +556,11 @@ export class Worker<
   /** At an address whose transport is UDP its callbacks are those of a UdpHost instead. */
   get #host(): ConnectionHost {
     return this as unknown as ConnectionHost
+  }
+
+  /** The master had its socket before this process began. */
+  get #isDeclared(): boolean {
+    return this.#declared !== '' && own === (this as unknown)
   }
 
   get #isSecure(): boolean {

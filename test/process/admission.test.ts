@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs'
 import net from 'node:net'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { caseTest, longTest } from '../support/length.ts'
 import {
   ask,
   Client,
@@ -128,6 +129,70 @@ test('descriptors that run out: connections wait, nobody is reset, it is said on
     }
     assert.is((await box.status()).totals.messagesIn, 200)
     assert.is(box.log().match(/descriptors run out/g)?.length, 1)
+    await box.stop()
+  })
+})
+
+const pausing = `
+  worker.onMessage = (connection, line) => {
+    if (line === 'pause') worker.pauseAccept()
+    if (line === 'resume') worker.resumeAccept()
+    return connection.send(line + ' ' + process.pid)
+  }`
+
+/** The processes that answer so many connections of their own. */
+async function answering(port: number, times = 30): Promise<string[]> {
+  const pids = new Set<string>()
+  for (let n = 0; n < times; n++) pids.add((await ask(port, 'x')).slice(2))
+  return [...pids]
+}
+
+for (const [what, isEveryDay, engine, more] of [
+  ['the native engine', true, '', ''],
+  ['the node engine', false, 'node', ''],
+  ['sockets of their own', false, '', '\nworker.reusePort = true'],
+] as const)
+  caseTest(isEveryDay)(
+    `pauseAccept, ${what}: siblings take what comes, or it waits; resumeAccept goes on`,
+    async () => {
+      await inSandbox(async (box) => {
+        const flags = engine === '' ? [] : ['--engine', engine]
+        const port = portOf(await box.start(box.file('app.js', echo(2, pausing + more)), ...flags))
+        const first = await Client.connect(port)
+        const pid = (await first.ask('pause')).slice(6)
+        const others = await answering(port)
+        assert.is(others.length, 1)
+        assert.not(others.includes(pid))
+        assert.is(await first.ask('still here'), `still here ${pid}`)
+        const second = await Client.connect(port)
+        assert.is(await second.ask('pause'), `pause ${others[0]}`)
+        const waiting = await Promise.all(Array.from({ length: 8 }, () => Client.connect(port)))
+        for (const client of waiting) client.send('x')
+        second.close() // one less is no reason to go on
+        assert.is(await first.ask('still here'), `still here ${pid}`)
+        assert.is((await box.status()).totals.connections, 1)
+        await first.ask('resume')
+        for (const client of waiting) assert.is(await client.line(), `x ${pid}`)
+        assert.equal(await answering(port), [pid])
+        for (const client of [first, ...waiting]) client.close()
+        await box.stop()
+      })
+    },
+  )
+
+longTest('pauseAccept in onWorkerStart: it begins like that, and a reload goes through', async () => {
+  await inSandbox(async (box) => {
+    const more =
+      'worker.onWorkerStart = () => { worker.pauseAccept(); process.on("SIGUSR2", () => worker.resumeAccept()) }'
+    const port = portOf(await box.start(box.file('app.js', echo(1, more))))
+    succeeded(await box.command('reload'))
+    const client = await Client.connect(port)
+    client.send('x')
+    const [{ pid = 0 } = {}] = workersOf(await box.status())
+    assert.is((await box.status()).totals.connections, 0)
+    process.kill(pid, 'SIGUSR2')
+    assert.is(await client.line(), `x ${pid}`)
+    client.close()
     await box.stop()
   })
 })

@@ -5,7 +5,7 @@ import net from 'node:net'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { caseTest } from '../support/length.ts'
+import { caseTest, longTest } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
 import { ask, Client, freePort, inSandbox, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -155,6 +155,59 @@ test('a Worker without an address may listen itself, and a declared one at a sec
     await box.stop()
   })
 })
+
+for (const engine of ['native', 'node'])
+  caseTest(engine === 'native')(
+    `unlisten, on the ${engine} engine: its connections stay, siblings go on, and it may listen again`,
+    async () => {
+      await inSandbox(async (box) => {
+        const talk = `inner.onMessage = async (connection, line) => {
+          if (line === 'unlisten') inner.unlisten()
+          if (line === 'listen') await inner.listen()
+          connection.send(line + ' 1 ' + inner.id + ' ' + process.pid)
+        }`
+        await box.start(box.file('app.js', program('text://127.0.0.1:0', 2, talk)), '--engine', engine)
+        const port = await innerPort(box)
+        const client = await Client.connect(port)
+        const pidOf = (answer: string) => Number(answer.split(' ')[3])
+        const pid = pidOf(await client.ask('unlisten'))
+        const second = await Client.connect(port)
+        const other = pidOf(await second.ask('x'))
+        assert.is.not(other, pid)
+        assert.equal([...(await pidsAt(port))], [other])
+        assert.is(pidOf(await client.ask('unlisten')), pid) // again: nothing
+        assert.is(pidOf(await client.ask('listen')), pid)
+        await second.ask('unlisten')
+        assert.equal([...(await pidsAt(port))], [pid])
+        client.close()
+        second.close()
+        await box.stop()
+      })
+    },
+  )
+
+longTest(
+  'unlisten while listen() is under way: that socket is not kept, and the next listen() is as good as the first',
+  async () => {
+    await inSandbox(async (box) => {
+      const text = `
+      import { Worker } from 'millrace'
+      const late = new Worker({ name: 'late' })
+      late.onMessage = (connection, line) => connection.send('late ' + line)
+      late.onWorkerStart = () => {
+        late.listen('text://127.0.0.1:0')
+        late.unlisten()
+        late.listen('text://127.0.0.1:0')
+      }
+      Worker.runAll()`
+      const [{ inner = [] } = {}] = (await box.start(box.file('app.js', text))).groups
+      assert.is(inner.length, 1)
+      const port = await innerPort(box)
+      for (let n = 0; n < 5; n++) assert.is(await ask(port, 'x'), 'late x')
+      await box.stop()
+    })
+  },
+)
 
 test('its connections drain: a handler that works is waited for', async () => {
   await inSandbox(async (box) => {

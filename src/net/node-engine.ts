@@ -97,7 +97,7 @@ function opened(server: net.Server, source: ListenSource): Listener {
 
 /** A look takes 6 us: so often after handlers at most, and so often where nothing is received. */
 const LOOK_MS = 10
-const IDLE_LOOK_MS = 100
+const IDLE_LOOK_MS = 1000
 
 const listening = new Set<ListenSource>()
 let lookTimer = 0

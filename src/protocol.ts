@@ -3,7 +3,7 @@
 // is an adapter over the codec, so a connection knows one path. Nothing here does I/O or reads a clock.
 
 import type { X509Certificate } from 'node:crypto'
-import { ProtocolError, UsageError } from './errors.ts'
+import { messageOf, ProtocolError, UsageError } from './errors.ts'
 
 /** What `input` answers while the first packet is not whole: a value, never an error. */
 export const NEED_MORE = 0
@@ -24,6 +24,20 @@ export function isChunk(value: unknown): value is string | Uint8Array {
 /** @internal */
 export function notEncoded(value: unknown): UsageError {
   return new UsageError('ERR_ENCODE', `what is sent must be a string, bytes or a list of them, not ${typeof value}`)
+}
+
+/** @internal Throws UsageError for what JSON cannot say: a function, a BigInt, what contains itself. */
+export function jsonOf(value: unknown): string {
+  let json: string | undefined
+  let cause: unknown
+  try {
+    json = JSON.stringify(value)
+  } catch (error) {
+    cause = error
+  }
+  if (json !== undefined) return json
+  const why = cause === undefined ? '' : `: ${messageOf(cause)}`
+  throw new UsageError('ERR_ENCODE', `there is no JSON for ${typeof value}${why}`, { cause })
 }
 
 /** @internal How many bytes that is. Throws UsageError for what is none of it. */

@@ -4,7 +4,7 @@
 // that may be is looked at before.
 
 import { codeOf, UsageError } from '../../src/errors.ts'
-import { type CodecIo, isChunk } from '../../src/protocol.ts'
+import { type CodecIo, isChunk, jsonOf } from '../../src/protocol.ts'
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
 import { hasToken } from './fields.ts'
 import type { RequestHead } from './head.ts'
@@ -217,9 +217,7 @@ export class Exchange {
     if (isParts(message)) return ofParts(message)
     if (Object.prototype.toString.call(message) === '[object Response]')
       throw new UsageError('ERR_BAD_RESPONSE', `that is the Response of fetch: import { Response } from 'millrace'`)
-    const json = JSON.stringify(message)
-    if (json === undefined) throw new UsageError('ERR_ENCODE', `there is no JSON for ${typeof message}`)
-    return draftOf(json, 'application/json')
+    return draftOf(jsonOf(message), 'application/json')
   }
 
   #ofResponse(response: Response): Draft {

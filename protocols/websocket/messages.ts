@@ -1,6 +1,7 @@
 // What is sent besides text and bytes: a message that is encoded once for many, and the frame that ends a connection.
 
 import { UsageError } from '../../src/errors.ts'
+import { jsonOf } from '../../src/protocol.ts'
 import type { Agreement, DeflateEngine } from './deflate.ts'
 import { CLOSE_CODES, isCloseCode, Opcode, serverFrame } from './frames.ts'
 
@@ -60,7 +61,5 @@ export class CloseFrame {
 /** The bytes or text of a message. Throws UsageError for what has no JSON. */
 export function payloadOf(message: unknown): string | Uint8Array {
   if (typeof message === 'string' || message instanceof Uint8Array) return message
-  const json = JSON.stringify(message)
-  if (json === undefined) throw new UsageError('ERR_ENCODE', `there is no JSON for ${typeof message}`)
-  return json
+  return jsonOf(message)
 }

@@ -422,7 +422,13 @@ test('text, bytes, JSON and prepared messages leave as frames of the right lengt
     `1${'78'.repeat(126)}`,
     `1${'79'.repeat(65536)}`,
   ])
-  assert.throws(() => server.connection.send(undefined), /no JSON for undefined/)
+  const round: unknown[] = []
+  round.push(round)
+  for (const message of [undefined, 1n, round])
+    assert.throws(
+      () => server.connection.send(message),
+      (error: unknown) => codeOf(error) === 'ERR_ENCODE',
+    )
 })
 
 test('what is sent before the handshake waits for it', () => {

@@ -17,7 +17,7 @@ import { type Operator, REPLACED } from './operator.ts'
 import type { ReloadOutcome } from './receipts.ts'
 import type { GroupState } from './slot.ts'
 import type { Program } from './spawn.ts'
-import { connectionPage, engineOf, type GroupStatus, groupStatus, type Status } from './status.ts'
+import { connectionPage, engineOf, type GroupStatus, groupStatus, pollAll, type Status } from './status.ts'
 import type { UpgradeOutcome } from './upgrade.ts'
 
 /** What answers need of their master. */
@@ -113,8 +113,9 @@ export class Answers {
   }
 
   async #status(): Promise<Status> {
+    const silent = await pollAll(this.#master.groups)
     const { groups: all, leaders, state } = this.#master
-    const groups = await Promise.all(all.map((group) => groupStatus(group)))
+    const groups = all.map((group) => groupStatus(group, silent))
     const engine = engineOf(all.map(({ blueprint }) => blueprint.declaration))
     return {
       version,

@@ -32,7 +32,7 @@ import { shareOut } from './share-out.ts'
 import { type Blueprint, GroupState, type Slot } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import type { Program } from './spawn.ts'
-import { type GroupStatus, groupStatus, type Status, totalsOf } from './status.ts'
+import { type GroupStatus, groupStatus, pollAll, type Status, totalsOf } from './status.ts'
 import { StuckWorkers } from './stuck.ts'
 import { type Heir, TakeOver } from './take-over.ts'
 import { ROTATE_TICKETS_MS } from './tickets.ts'
@@ -227,7 +227,8 @@ export class Master
 
   /** What its own processes have counted, and those before it; nobody is connected. */
   async totals(): Promise<Counters> {
-    return { ...this.totalsOf(await Promise.all(this.groups.map((group) => groupStatus(group)))), connections: 0 }
+    const silent = await pollAll(this.groups)
+    return { ...this.totalsOf(this.groups.map((group) => groupStatus(group, silent))), connections: 0 }
   }
 
   onLead(): void {

@@ -144,12 +144,22 @@ export function engineWord({ name, why }: Declaration['engine']): string {
   return why === '' ? name : `${name} (${why})`
 }
 
-export async function groupStatus(group: GroupState): Promise<GroupStatus> {
+/** Asks every worker for fresh numbers, and gives back those that did not answer in time. */
+export async function pollAll(groups: readonly GroupState[]): Promise<ReadonlySet<WorkerHandle>> {
+  const silent = new Set<WorkerHandle>()
+  const poll = async (handle: WorkerHandle) => {
+    if (handle.state !== 'starting' && !(await handle.poll(POLL_MS))) silent.add(handle)
+  }
+  await Promise.all(groups.flatMap(({ slots }) => slots).flatMap(({ processes }) => processes.map(poll)))
+  return silent
+}
+
+/** In one turn of the loop: what a process has counted moves into its slot's past when it ends, and would count twice or not. */
+export function groupStatus(group: GroupState, silent: ReadonlySet<WorkerHandle>): GroupStatus {
   const { blueprint, slots, exits, recycled, declaredCount, isStopped } = group
   const { name, listen, count, engine } = blueprint.declaration
   const address = blueprint.sockets[0]?.endpoint ?? ''
   const port = Number(/:(\d+)$/.exec(address)?.[1] ?? 0)
-  const workers = await Promise.all(slots.map((slot) => slotStatus(group, slot)))
   const inner = group.innerEndpoints
   return {
     name,
@@ -164,7 +174,7 @@ export async function groupStatus(group: GroupState): Promise<GroupStatus> {
     state: stateOfGroup(group),
     exits: Object.fromEntries(exits),
     replaced: Object.fromEntries(recycled),
-    workers: workers.flat(),
+    workers: slots.flatMap((slot) => slotStatus(group, slot, silent)),
   }
 }
 
@@ -174,8 +184,8 @@ function stateOfGroup(group: GroupState): GroupStatus['state'] {
   return group.slots.every(({ current }) => current?.state === 'ready') ? 'running' : 'degraded'
 }
 
-async function slotStatus(group: GroupState, slot: Slot): Promise<WorkerStatus[]> {
-  const rows = await Promise.all(slot.processes.map((handle) => processStatus(slot, handle)))
+function slotStatus(group: GroupState, slot: Slot, silent: ReadonlySet<WorkerHandle>): WorkerStatus[] {
+  const rows = slot.processes.map((handle) => processStatus(slot, handle, !silent.has(handle)))
   const isEmpty = slot.current === null && slot.next === null && !slot.isHeld
   const hasRow = rows.length > 0 && (group.isStopped || !isEmpty)
   const [first, ...rest] = hasRow ? rows : [vacant(group, slot), ...rows]
@@ -183,8 +193,7 @@ async function slotStatus(group: GroupState, slot: Slot): Promise<WorkerStatus[]
   return [{ ...first, counters: addCounters({ ...slot.past }, first.counters) }, ...rest]
 }
 
-async function processStatus(slot: Slot, handle: WorkerHandle): Promise<WorkerStatus> {
-  const hasAnswered = handle.state === 'starting' || (await handle.poll(POLL_MS))
+function processStatus(slot: Slot, handle: WorkerHandle, hasAnswered: boolean): WorkerStatus {
   const { memory, timers, work, counters } = handle.report
   const { pid, incarnation, silentMs, messageRate, leavesFor } = handle
   const state = stateOf(slot, handle, hasAnswered)

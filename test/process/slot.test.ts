@@ -2,16 +2,20 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { newCounters } from '../../src/counters.ts'
 import type { BoundSocket } from '../../src/net/bound-socket.ts'
 import type { Declaration } from '../../src/process/group.ts'
 import { type Blueprint, GroupState } from '../../src/process/slot.ts'
+import { groupStatus, pollAll, totalsOf } from '../../src/process/status.ts'
+import type { WorkerExitInfo, WorkerHandle } from '../../src/process/worker-handle.ts'
 
 function socket(endpoint: string): BoundSocket {
   return { endpoint, fd: -1 } as BoundSocket
 }
 
 function group(): GroupState {
-  const declaration = { name: 'g', count: 1, reusePort: false, crashLoopAfter: 3 } as Declaration
+  const engine = { name: 'node', why: '' } as const
+  const declaration = { name: 'g', count: 1, reusePort: false, crashLoopAfter: 3, engine } as Declaration
   const key: Blueprint['key'] = { name: 'g', listen: '', nth: 0 }
   return new GroupState({ key, mailbox: 'g', declaration, sockets: [], tlsFiles: {} })
 }
@@ -34,6 +38,34 @@ test('a group that was stopped binds what its processes listen on by themselves 
   one.isStopped = false
   assert.is((await one.innerSocket('text://127.0.0.1:0', bind)).endpoint, '127.0.0.1:3')
   assert.is((await one.innerSocket('text://127.0.0.2:0', bind)).endpoint, '127.0.0.1:4')
+})
+
+/** A process that has handled so many messages, and answers when the test says so. */
+function counting(messagesIn: number, answer: Promise<boolean>): WorkerHandle {
+  const report = { counters: { ...newCounters(), messagesIn }, memory: 0, timers: 0, work: '' }
+  const countersOfThePast = () => report.counters
+  return { state: 'ready', silentMs: 0, poll: () => answer, report, countersOfThePast } as unknown as WorkerHandle
+}
+
+test('a process that ends while another is still asked is in the totals once', async () => {
+  const one = group()
+  const slot = one.addSlot({ isHeld: false })
+  let tell: (isAnswer: boolean) => void = () => undefined
+  const late = new Promise<boolean>((resolve) => {
+    tell = resolve
+  })
+  const old = counting(300, Promise.resolve(true))
+  slot.current = counting(5, late)
+  slot.leaving.add(old)
+  const polled = pollAll([one])
+  slot.forget(old, {} as WorkerExitInfo)
+  tell(false)
+  const status = groupStatus(one, await polled)
+  assert.is(totalsOf([status]).messagesIn, 305)
+  assert.equal(
+    status.workers.map(({ state }) => state),
+    ['busy'],
+  )
 })
 
 test.run()

@@ -72,7 +72,7 @@ export class Canary {
   async look(): Promise<void> {
     const look = async (handle: WorkerHandle, lags: number[]) => {
       const hasAnswered = await handle.poll(LOOK_EVERY_MS)
-      lags.push(Math.max(handle.report.lagMs, hasAnswered ? 0 : Math.round(handle.silentMs)))
+      lags.push(Math.max(handle.takeLag(), hasAnswered ? 0 : Math.round(handle.silentMs)))
     }
     await Promise.all([look(this.handle, this.#lags), ...this.#others.map((handle) => look(handle, this.#otherLags))])
     this.#watchedMs = Math.round(now() - this.#since)

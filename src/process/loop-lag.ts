@@ -1,33 +1,37 @@
-// How late a worker's event loop is, while somebody watches: Node's own histogram, which wakes an idle process a hundred
-// times a second and so does not run otherwise.
+// How late a worker's event loop is, while somebody watches: a timer that would wake an idle process a hundred times a second,
+// and so does not run otherwise. Not Node's histogram: that learns of a block from its own timer, which comes after whoever
+// asked during the block has been answered, and what it has not recorded by then is lost with a reset.
 
-import type { IntervalHistogram } from 'node:perf_hooks'
+import { now } from '../loop/clock.ts'
 
-const RESOLUTION_MS = 10
+const TICK_MS = 10
 
 export class LoopLag {
-  #histogram: IntervalHistogram | null = null
-  #lastMs = 0
+  #timer: NodeJS.Timeout | null = null
+  /** When the timer is to come next. */
+  #dueAt = 0
+  #longestMs = 0
 
   watch(isOn: boolean): void {
-    if (isOn === (this.#histogram !== null)) return
-    this.#histogram?.disable()
-    this.#histogram = isOn ? newHistogram() : null
-    this.#histogram?.enable()
-    this.#lastMs = 0
+    if (isOn === (this.#timer !== null)) return
+    if (this.#timer !== null) clearInterval(this.#timer)
+    this.#timer = isOn ? setInterval(() => this.#tick(), TICK_MS).unref() : null
+    this.#dueAt = now() + TICK_MS
+    this.#longestMs = 0
   }
 
-  /** The longest delay since the last call, ms; 0 while nobody watches. */
+  /** The longest delay since the last call, ms, with the one that is just ending; 0 while nobody watches. */
   take(): number {
-    const histogram = this.#histogram
-    if (histogram === null || histogram.max === 0) return this.#lastMs // no sample since then
-    this.#lastMs = Math.max(0, Math.round(histogram.max / 1e6 - RESOLUTION_MS))
-    histogram.reset()
-    return this.#lastMs
+    if (this.#timer === null) return 0
+    this.#tick()
+    const longestMs = Math.round(this.#longestMs)
+    this.#longestMs = 0
+    return longestMs
   }
-}
 
-function newHistogram(): IntervalHistogram {
-  const { monitorEventLoopDelay } = process.getBuiltinModule('node:perf_hooks')
-  return monitorEventLoopDelay({ resolution: RESOLUTION_MS })
+  #tick(): void {
+    const time = now()
+    this.#longestMs = Math.max(this.#longestMs, time - this.#dueAt)
+    this.#dueAt = time + TICK_MS
+  }
 }

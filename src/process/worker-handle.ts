@@ -125,6 +125,7 @@ export class WorkerHandle {
   #wasKilled = false
   #deadline: NodeJS.Timeout | undefined
   #deadlineAt = Number.POSITIVE_INFINITY
+  #longestLagMs = 0
   #rateSince = now()
   #rateFrom = 0
   #share = 0
@@ -274,7 +275,15 @@ export class WorkerHandle {
 
   /** While it is on, reports tell how late its event loop was. */
   watchLag(isOn: boolean): void {
+    this.#longestLagMs = 0
     this.#child.channel.send({ type: 'watchLag', isOn })
+  }
+
+  /** The longest delay of its event loop since the last call, ms: reports come to others too, a heartbeat or a `status`. */
+  takeLag(): number {
+    const longestMs = this.#longestLagMs
+    this.#longestLagMs = 0
+    return longestMs
   }
 
   useTickets(keys: string): void {
@@ -419,6 +428,7 @@ export class WorkerHandle {
 
   #note(report: Report): void {
     this.report = report
+    this.#longestLagMs = Math.max(this.#longestLagMs, report.lagMs)
     const elapsed = now() - this.#rateSince
     if (elapsed >= RATE_WINDOW_MS) {
       this.messageRate = Math.round(((report.counters.messagesIn - this.#rateFrom) * 1000) / elapsed)

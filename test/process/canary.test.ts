@@ -4,7 +4,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { now } from '../../src/loop/clock.ts'
 import { judge } from '../../src/process/canary.ts'
+import { LoopLag } from '../../src/process/loop-lag.ts'
 import type { ReloadOutcome } from '../../src/process/receipts.ts'
 import { caseTest } from '../support/length.ts'
 import { version, versionAt } from '../support/reload.ts'
@@ -172,6 +174,24 @@ test('what is worse: a share of errors, a late loop; what is not: chance, or wha
   assert.is(judge(sample(10, 0, 90), sample(10, 0, 1)), '')
   assert.match(judge(sample(10, 0, 150), sample(10, 0, 1)), /late by 150 ms, beside it by 1 ms/)
   assert.is(judge(sample(10, 0, 300), sample(10, 0, 120)), '')
+})
+
+test('a block of the event loop counts for who asks right after it, and once', async () => {
+  const lag = new LoopLag()
+  const block = (ms: number) => {
+    for (const end = now() + ms; now() < end; );
+    return lag.take()
+  }
+  const blocked = () => new Promise<number>((resolve) => setImmediate(() => resolve(block(100))))
+  assert.is(await blocked(), 0) // nobody watches
+  lag.watch(true)
+  for (let n = 0; n < 3; n++) {
+    const lagMs = await blocked()
+    assert.ok(lagMs >= 85 && lagMs < 1000, `${lagMs} ms`)
+    assert.ok(lag.take() < 85)
+  }
+  lag.watch(false)
+  assert.is(await blocked(), 0)
 })
 
 test.run()

@@ -55,7 +55,7 @@ function fake(startTimeoutMs = Number.POSITIVE_INFINITY): Fake {
   return { handle, process: child, told, says: (message) => channel.onMessage?.(message) }
 }
 
-const report: FromChild = {
+const report: Extract<FromChild, { type: 'report' }> = {
   type: 'report',
   report: { counters: newCounters(), memory: 0, timers: 0, work: '', lagMs: 0, isInspected: false },
 }
@@ -93,6 +93,16 @@ test('a worker that is stopped is asked once, however often somebody wants to kn
   assert.is(told.filter(({ type }) => type === 'poll').length, 2)
   says(report)
   assert.is(await polled, true)
+})
+
+test('the longest delay of an event loop is kept for who judges it, whoever asks in between', async () => {
+  const { handle, process: child, says } = fake()
+  says({ type: 'ready' })
+  for (const lagMs of [0, 300, 2]) says({ ...report, report: { ...report.report, lagMs } })
+  assert.is(handle.takeLag(), 300)
+  assert.is(handle.takeLag(), 0)
+  child.emit('exit', 0, null)
+  await handle.gone
 })
 
 test('a reason that is long is kept in part', async () => {

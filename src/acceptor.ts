@@ -2,6 +2,7 @@
 // as far as limits and the gate allow, and gives its listeners back for a while when they do not. The master has the sockets
 // all the while, so what comes waits in the kernel's queue, or siblings take it.
 
+import type { ArrivalHost } from './arrival.ts'
 import { Connection } from './connection.ts'
 import { type ConnectionHost, kGone, processClock } from './connection-host.ts'
 import { kOpen } from './connection-symbols.ts'
@@ -22,7 +23,7 @@ import type { Listener, Socket, SocketEvents } from './transport.ts'
 import { UdpConnection, type UdpHost } from './udp-connection.ts'
 
 /** Its Worker: the owner of the connections. At an address whose transport is UDP its callbacks are those of a UdpHost instead. */
-export interface AcceptingWorker extends ConnectionHost, GateLimits {
+export interface AcceptingWorker extends ConnectionHost, ArrivalHost, GateLimits {
   readonly backlog: number
   readonly maxConnectionsPerIp: number
   readonly proxyProtocol: ProxyProtocolOptions | null

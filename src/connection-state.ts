@@ -137,6 +137,7 @@ export const NO_SOCKET: Socket = {
   isEncrypted: false,
   tls: null,
   proxy: null,
+  hasBegun: false,
   queuedBytes: 0,
   attach: nothing,
   write: () => 0,

@@ -83,7 +83,7 @@ export class Departure {
     })
   }
 
-  /** A connection, a handler or a hold is gone. */
+  /** A connection, an arrival, a handler or a hold is gone. */
   look(): void {
     if (this.#isLooking || !this.#isToldStop || !this.#isIdle) return
     this.#isLooking = true
@@ -98,8 +98,8 @@ export class Departure {
   }
 
   get #isIdle(): boolean {
-    const { connections, unsettled } = this.#worker
-    return connections.size === 0 && unsettled === 0 && this.#holds.size === 0
+    const { connections, arrivals, unsettled } = this.#worker
+    return connections.size === 0 && arrivals.size === 0 && unsettled === 0 && this.#holds.size === 0
   }
 
   /** Nothing more is let go by time. */
@@ -107,15 +107,29 @@ export class Departure {
     this.#drain?.end()
   }
 
-  get work(): { readonly connections: number; readonly handlers: number; readonly holds: readonly string[] } {
-    const { connections, unsettled } = this.#worker
-    return { connections: connections.size, handlers: unsettled, holds: [...this.#holds].map(({ why }) => why) }
+  get work(): Work {
+    const { connections, arrivals, unsettled } = this.#worker
+    return {
+      connections: connections.size,
+      arrivals: [...arrivals].map(({ what }) => what),
+      handlers: unsettled,
+      holds: [...this.#holds].map(({ why }) => why),
+    }
   }
+}
+
+interface Work {
+  readonly connections: number
+  /** What each awaits. */
+  readonly arrivals: readonly string[]
+  readonly handlers: number
+  readonly holds: readonly string[]
 }
 
 /** What several Workers have to finish, in words; empty for nothing. */
 export function describeWork(departures: readonly Departure[]): string {
   const all = departures.map(({ work }) => work)
+  const arrivals = all.flatMap((one) => one.arrivals)
   const holds = all.flatMap((one) => one.holds)
   const reasons = reasonsOf(holds)
   return [
@@ -123,6 +137,7 @@ export function describeWork(departures: readonly Departure[]): string {
       all.reduce((sum, { connections }) => sum + connections, 0),
       'connection',
     ),
+    ...[...new Set(arrivals)].map((what) => plural(arrivals.filter((one) => one === what).length, what)),
     plural(
       all.reduce((sum, { handlers }) => sum + handlers, 0),
       'unsettled handler',

@@ -2,6 +2,7 @@
 // those that are quiet first, and never everybody in one instant. What was tried: closing idle connections at once lost
 // up to 64 of 64 requests that were on their way; after a quiet second, with the receive queue looked at, none.
 
+import type { Arrival } from './arrival.ts'
 import type { AnyConnection } from './connection.ts'
 import { type Clock, processClock } from './connection-host.ts'
 import {
@@ -41,6 +42,7 @@ const ABORT_BEFORE_MS = 500
 /** What it works on; a Worker is one. */
 export interface Drainable {
   readonly connections: ReadonlyMap<number, AnyConnection>
+  readonly arrivals: ReadonlySet<Arrival>
 }
 
 /** Calls back when whatever had arrived before has been read. */
@@ -139,8 +141,13 @@ export class Drain {
       room[kind] = (room[kind] as number) - 1
       leaving.push(connection)
     }
+    const silent = [...this.#host.arrivals].filter((arrival) => this.#isSilent(arrival))
     // Chosen now, closed later: what the kernel holds of theirs is read in between.
-    if (leaving.length > 0) this.#afterPoll(() => this.#send(leaving))
+    if (leaving.length + silent.length === 0) return
+    this.#afterPoll(() => {
+      this.#send(leaving)
+      for (const arrival of silent) if (this.#isSilent(arrival)) arrival.leave()
+    })
   }
 
   #send(leaving: readonly AnyConnection[]): void {
@@ -170,7 +177,15 @@ export class Drain {
   }
 
   #isQuiet(connection: AnyConnection): boolean {
-    return connection[kQuietFor]() >= Math.min(QUIET_MS, this.#windowMs * QUIET_SHARE)
+    return connection[kQuietFor]() >= this.#quietMs
+  }
+
+  #isSilent(arrival: Arrival): boolean {
+    return arrival.silentMs >= this.#quietMs
+  }
+
+  get #quietMs(): number {
+    return Math.min(QUIET_MS, this.#windowMs * QUIET_SHARE)
   }
 
   /** It is between two requests, and there is time for one more. Who is at work leaves when that is done. */

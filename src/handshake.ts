@@ -1,8 +1,7 @@
 // A connection before it is one: accepted, and in the middle of its TLS handshake. What fails here costs that peer alone,
 // and is counted with its reason.
 
-import type { ConnectionHost } from './connection-host.ts'
-import { kGone } from './connection-host.ts'
+import { Arrival, type ArrivalHost } from './arrival.ts'
 import { formatEndpoint } from './endpoint.ts'
 import type { SystemError } from './errors.ts'
 import { LimitedLog } from './log.ts'
@@ -20,22 +19,23 @@ import {
 
 const errors = new LimitedLog()
 
-export class Handshake implements SocketEvents {
+export class Handshake extends Arrival implements SocketEvents {
+  readonly what = 'TLS handshake'
   readonly #socket: Socket
-  readonly #host: ConnectionHost
+  readonly #host: ArrivalHost
   readonly #accept: Accept
   readonly #failed: () => void
 
-  private constructor(socket: Socket, host: ConnectionHost, accept: Accept, failed: () => void) {
+  private constructor(socket: Socket, host: ArrivalHost, accept: Accept, failed: () => void) {
+    super(host)
     this.#socket = socket
     this.#host = host
     this.#accept = accept
     this.#failed = failed
-    host.unsettled++ // a worker that leaves waits for it: the peer takes its connection for made
   }
 
   /** Shakes hands, then hands the socket to who `accept` says, or calls `failed`. */
-  static begin(socket: Socket, tls: Tls, host: ConnectionHost, accept: Accept, failed: () => void): SocketEvents {
+  static begin(socket: Socket, tls: Tls, host: ArrivalHost, accept: Accept, failed: () => void): SocketEvents {
     const handshake = new Handshake(socket, host, accept, failed)
     socket.secure(tls)
     return handshake
@@ -45,7 +45,7 @@ export class Handshake implements SocketEvents {
     const events = this.#accept(this.#socket)
     if (events === null) this.#socket.destroy()
     else this.#socket.attach(events)
-    this.#settle()
+    this.settle()
   }
 
   [kClosed](error: SystemError | null): void {
@@ -53,7 +53,7 @@ export class Handshake implements SocketEvents {
     const from = formatEndpoint(this.#socket.remoteIp, this.#socket.remotePort)
     this.#failed()
     errors.log(`TLS handshake with ${from || 'a peer'}: ${error?.message ?? 'the peer closed'}`)
-    this.#settle()
+    this.settle()
   }
 
   [kReceived](): void {
@@ -68,7 +68,13 @@ export class Handshake implements SocketEvents {
     // Nothing was written.
   }
 
-  #settle(): void {
-    if (--this.#host.unsettled === 0) this.#host[kGone]()
+  leave(): void {
+    this.#socket.destroy()
+    this.#failed()
+    this.settle()
+  }
+
+  protected get hasBegun(): boolean {
+    return this.#socket.hasBegun
   }
 }

@@ -1,6 +1,7 @@
 // A connection before it is one, behind a proxy: its first bytes say who the client is (net/proxy-protocol.ts).
 
-import { type ConnectionHost, kGone, processClock } from './connection-host.ts'
+import { Arrival, type ArrivalHost } from './arrival.ts'
+import { processClock } from './connection-host.ts'
 import { messageOf, ProtocolError, type SystemError } from './errors.ts'
 import { LimitedLog } from './log.ts'
 import { nameOf, parseProxyHeader, TrustedPeers } from './net/proxy-protocol.ts'
@@ -40,22 +41,23 @@ export class ProxyRules {
   }
 }
 
-export class Proxied implements SocketEvents {
+export class Proxied extends Arrival implements SocketEvents {
+  readonly what = 'PROXY header'
   readonly #socket: Socket
-  readonly #host: ConnectionHost
+  readonly #host: ArrivalHost
   readonly #accept: Accept
   readonly #failed: () => void
   readonly #received = new Accumulator()
   readonly #timer: number
   #isOver = false
 
-  private constructor(socket: Socket, host: ConnectionHost, timeoutMs: number, accept: Accept, failed: () => void) {
+  private constructor(socket: Socket, host: ArrivalHost, timeoutMs: number, accept: Accept, failed: () => void) {
+    super(host)
     this.#socket = socket
     this.#host = host
     this.#accept = accept
     this.#failed = failed
     this.#timer = processClock.after(timeoutMs, Proxied.#expire, this)
-    host.unsettled++
   }
 
   /**
@@ -65,7 +67,7 @@ export class Proxied implements SocketEvents {
   static begin(
     socket: Socket,
     rules: ProxyRules,
-    host: ConnectionHost,
+    host: ArrivalHost,
     accept: Accept,
     failed: () => void,
   ): SocketEvents | null {
@@ -93,8 +95,8 @@ export class Proxied implements SocketEvents {
   }
 
   [kEnded](): void {
-    if (this.#received.length === 0)
-      this.#give() // a check whether the port is open
+    if (!this.hasBegun)
+      this.leave() // a check whether the port is open
     else this.#fail(new ProtocolError('ERR_PROXY_HEADER', 'bad PROXY header: the peer closed in the middle of it'))
   }
 
@@ -116,30 +118,33 @@ export class Proxied implements SocketEvents {
     const events = this.#accept(this.#socket)
     if (events === null) this.#socket.destroy()
     else this.#socket.attach(events)
-    this.#settle()
+    this.settle()
   }
 
   #fail(error: unknown): void {
     this.#host.counters.protocolErrors++
     errors.log(`${nameOf(this.#socket.remoteIp, this.#socket.remotePort)}: ${messageOf(error)}`)
-    this.#give()
+    this.leave()
   }
 
-  #give(): void {
+  leave(): void {
     this.#socket.destroy()
     this.#lose()
   }
 
-  #lose(): void {
-    if (!this.#isOver) this.#failed()
-    this.#settle()
+  protected get hasBegun(): boolean {
+    return this.#received.length > 0
   }
 
-  #settle(): void {
-    if (this.#isOver) return
+  #lose(): void {
+    if (!this.#isOver) this.#failed()
+    this.settle()
+  }
+
+  protected override settle(): void {
     this.#isOver = true
     processClock.cancel(this.#timer)
-    if (--this.#host.unsettled === 0) this.#host[kGone]()
+    super.settle()
   }
 
   static #expire(proxied: Proxied): void {

@@ -49,6 +49,7 @@ export class MemorySocket implements Socket {
   isDestroyed = false
   queuedBytes = 0
   isHolding = false
+  readonly hasBegun = false
   /** @internal */
   onResume: () => void = () => undefined
   /** @internal Something was written, or is waited for. By itself a socket sends at once. */

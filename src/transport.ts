@@ -70,6 +70,8 @@ export interface Socket extends Peer {
   present(ends: Ends, proxy: ProxyInfo | null): void
   /** Sends what is queued, then shakes hands; nothing is received until `[kSecured]`, or `[kClosed]` with the reason. */
   secure(tls: Tls): void
+  /** From `secure` to `[kSecured]`: something of the peer's has come for that. */
+  readonly hasBegun: boolean
   /**
    * From within `[kReceived]`: reads what else has come into `into`, where it belongs, as much as fits; how many bytes. 0 where
    * nothing is there, where something else must be told first, and on an engine that cannot.

@@ -3,6 +3,7 @@
 // ConnectionHost; that is not in an `implements`, since those members are internal and stripped from the declarations.
 
 import { type AcceptingRole, type AcceptingWorker, Acceptor, type Bound } from './acceptor.ts'
+import type { Arrival } from './arrival.ts'
 import { serveFor } from './client-host.ts'
 import { type AnyConnection, Connection } from './connection.ts'
 import { type ConnectionHost, kGone, type ProtocolCallbacks } from './connection-host.ts'
@@ -135,6 +136,8 @@ export class Worker<
   tls: TlsServer | null = null
   /** The open connections of this process, by id. */
   readonly connections = new Map<number, AnyConnection>()
+  /** @internal */
+  readonly arrivals = new Set<Arrival>()
   /** @internal */
   counters = newCounters()
   /** @internal */

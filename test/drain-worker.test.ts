@@ -58,6 +58,7 @@ class TickClock implements Clock {
 class Crowd {
   readonly wires: AnyWire[] = []
   readonly connections = new Map<number, AnyConnection>()
+  readonly arrivals = new Set<never>()
   readonly #clock = new TickClock()
 
   add(wire: AnyWire): AnyWire {

@@ -48,6 +48,7 @@ class Crowd {
   readonly clock = new OneTimer()
   readonly wires: Wire<unknown, unknown>[] = []
   readonly connections = new Map<number, AnyConnection>()
+  readonly arrivals = new Set<never>()
   /** What happens between the choice of who leaves and their end: bytes that the kernel had. */
   beforeLeaving: () => void = () => undefined
   drain: Drain | null = null

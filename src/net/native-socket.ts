@@ -328,6 +328,10 @@ export class NativeSocket implements Socket, Owner {
     else this.awaitDrained()
   }
 
+  get hasBegun(): boolean {
+    return this.#extra?.successor?.hasBegun ?? false
+  }
+
   #shakeHands(tls: Tls): void {
     const more = this.#more()
     more.handshake = null

@@ -148,6 +148,8 @@ class NodeSocket implements Socket {
   #handshake: Tls | null = null
   /** From `secure()` on. */
   #isShakingHands = false
+  /** Of what the stream has read, what came before the handshake. */
+  #bytesBefore = 0
   #isPaused = false
   #events: SocketEvents | null = null
   /** Not yet given to the stream; text and bytes in order. */
@@ -210,8 +212,13 @@ class NodeSocket implements Socket {
     this.#isShakingHands = true
     this.#handshake = tls
     this.#stream.pause() // what comes from now on is the handshake's
+    this.#bytesBefore = this.#stream.bytesRead - this.#stream.readableLength
     if (this.queuedBytes === 0) this.#shakeHands(tls)
     else this.#send() // `flush` goes on when the kernel has it
+  }
+
+  get hasBegun(): boolean {
+    return this.#stream.bytesRead > this.#bytesBefore
   }
 
   #shakeHands(tls: Tls): void {

@@ -1,6 +1,7 @@
 // Connections on real engines, over the loopback interface and Unix sockets. One suite, run over every engine.
 
 import { once } from 'node:events'
+import net from 'node:net'
 import tls from 'node:tls'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -8,17 +9,22 @@ import { frame } from '../../protocols/frame.ts'
 import type { Request } from '../../protocols/http/request.ts'
 import { tcp } from '../../protocols/tcp.ts'
 import { text } from '../../protocols/text.ts'
+import type { ArrivalHost } from '../../src/arrival.ts'
 import type { AnyConnection } from '../../src/connection.ts'
+import { Handshake } from '../../src/handshake.ts'
 import { http } from '../../src/index.ts'
+import { parseAddress } from '../../src/net/address.ts'
+import { bindSocket } from '../../src/net/bound-socket.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import { TlsServer } from '../../src/net/tls.ts'
 import type { Transport } from '../../src/transport.ts'
+import { Worker } from '../../src/worker.ts'
 import { Authority, type Certificate } from '../support/certificates.ts'
 import { deferred, scripted } from '../support/codecs.ts'
 import { type Random, randomOf, seedOf } from '../support/random.ts'
-import { withPath, withServer } from '../support/tcp.ts'
-import { nextTurn, until } from '../support/until.ts'
+import { whereIs, withPath, withServer } from '../support/tcp.ts'
+import { nextTurn, until, within } from '../support/until.ts'
 
 const native = nativeEngine()
 const transports: readonly Transport[] = native === null ? [nodeEngine] : [nodeEngine, native]
@@ -177,6 +183,42 @@ for (const transport of transports) {
       secured.destroy()
       assert.equal(calls, ['codec 1 a false', 'codec 2 b true'])
     })
+  })
+
+  it('a drain waits for a TLS handshake that has begun, not for a peer that has sent nothing', async () => {
+    const server = new TlsServer(certificate(), null)
+    const bound = await bindSocket(parseAddress('tcp://127.0.0.1:0'))
+    const worker = new Worker()
+    const { fd, handle, endpoint } = bound
+    const listener = await transport.listen({ fd, handle, backlog: 8, expected: endpoint }, (socket) =>
+      Handshake.begin(
+        socket,
+        server,
+        worker as unknown as ArrivalHost,
+        () => null,
+        () => undefined,
+      ),
+    )
+    const [silent, slow] = [0, 1].map(() =>
+      net.connect(whereIs(endpoint) as net.TcpNetConnectOpts).on('error', () => undefined),
+    )
+    assert.ok(silent && slow)
+    try {
+      slow.write(Buffer.from([0x16, 0x03, 0x01])) // of a ClientHello the beginning
+      await until(() => worker.arrivals.size === 2)
+      assert.is(worker.describeWork(), '2 TLS handshakes')
+      const drained = worker.drain(4000)
+      await within(3000, once(silent.resume(), 'close'))
+      assert.is(worker.describeWork(), '1 TLS handshake')
+      assert.not(slow.closed)
+      slow.end()
+      await within(1000, drained)
+      assert.is(worker.counters.handshakeErrors, 1)
+    } finally {
+      for (const socket of [silent, slow]) socket.destroy()
+      listener.close()
+      bound.close()
+    }
   })
 
   it('startTls: a handshake that fails is told to onError, and to nobody else where nobody waits for it', async () => {

@@ -1,0 +1,38 @@
+// A connection before it is one: accepted, while its peer has a header to send or hands to shake. A worker that leaves waits for
+// those that have begun, and lets go of those that have said nothing.
+
+import { type ConnectionHost, kGone, processClock } from './connection-host.ts'
+
+/** Its owner; a Worker is one. */
+export interface ArrivalHost extends Pick<ConnectionHost, 'counters' | typeof kGone> {
+  /** Those of this process. */
+  readonly arrivals: Set<Arrival>
+}
+
+export abstract class Arrival {
+  /** What is awaited, in words. */
+  abstract readonly what: string
+  readonly #host: ArrivalHost
+  readonly #since = processClock.now()
+
+  constructor(host: ArrivalHost) {
+    this.#host = host
+    host.arrivals.add(this)
+  }
+
+  /** For how long it has been here without a byte, ms; 0 when something has come. */
+  get silentMs(): number {
+    return this.hasBegun ? 0 : processClock.now() - this.#since
+  }
+
+  /** Its peer has sent something. */
+  protected abstract readonly hasBegun: boolean
+
+  /** The worker is leaving: closes it. */
+  abstract leave(): void
+
+  /** It is a connection, or gone. */
+  protected settle(): void {
+    if (this.#host.arrivals.delete(this) && this.#host.arrivals.size === 0) this.#host[kGone]()
+  }
+}

@@ -15,6 +15,7 @@ export interface Described {
 }
 
 const DESCRIBE_TIMEOUT_MS = 10_000
+const STDERR = 2
 
 /** What a describe process needs to know, and who hears of it. */
 export interface DescribeOptions {
@@ -27,7 +28,7 @@ export interface DescribeOptions {
   readonly engine: string | undefined
   /** Gives up early. */
   readonly signal: AbortSignal
-  /** Null in a command, which shares its terminal. */
+  /** Null in a command, whose stderr it shares: stdout has what was asked for, JSON perhaps. */
   readonly output: Output | null
   /** The pid; 0 when there is none. */
   readonly onSpawn: (pid: number) => void
@@ -39,7 +40,7 @@ export function describeModules(options: DescribeOptions): Promise<Described> {
   const isLogPiped = output?.isLogPiped ?? false
   const child = spawnChild(
     { role: 'describe', modules, argv, user, group, engine, isLogPiped },
-    { stdio: output?.stdio ?? ['ignore', 'inherit', 'inherit'], isDetached: true },
+    { stdio: output?.stdio ?? ['ignore', STDERR, 'inherit'], isDetached: true },
   )
   output?.attach(child, 'describe')
   onSpawn(child.process.pid ?? 0)

@@ -70,12 +70,14 @@ test('restart -g lets a handler finish that takes longer than stopTimeout', asyn
 
 test('check says what is declared, binds nothing, and needs no server', async () => {
   await inSandbox(async (box) => {
-    const module = box.file('app.js', echo(3, `new Worker({ name: 'tasks', count: 2 })`, 'text://127.0.0.1:1'))
+    const more = `new Worker({ name: 'tasks', count: 2 }); console.log('printed by the module')`
+    const module = box.file('app.js', echo(3, more, 'text://127.0.0.1:1'))
     const { stdout } = succeeded(await box.command('check', module))
     assert.match(stdout, /^echo +text +text:\/\/127\.0\.0\.1:1 +3 +-$/m)
     assert.match(stdout, /^tasks +- +none +2 +-$/m)
-    const groups = JSON.parse(succeeded(await box.command('check', '--json', module)).stdout)
-    assert.is(groups[0].count, 3)
+    const json = succeeded(await box.command('check', '--json', module))
+    assert.is(JSON.parse(json.stdout)[0].count, 3)
+    assert.is(json.stderr, 'printed by the module\n')
   })
 })
 

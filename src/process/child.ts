@@ -23,11 +23,12 @@ import {
 } from './messages.ts'
 import { inlineMore } from './node-flags.ts'
 import { exitWhenSent, fail, prepare, type Up } from './role-process.ts'
+import { onUncaught } from './uncaught.ts'
 
 export async function work(boot: WorkerBoot, channel: Up): Promise<void> {
   const life = new WorkerLife(channel)
   prepare(boot)
-  process.on('uncaughtException', (error) => life.crash(error))
+  onUncaught((error) => life.crash(error))
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => life.leaveSoon(WorkerExit.Ended))
   process.on('SIGQUIT', () => life.leaveGracefully())
   // They mean the master, and by default would end this process: `pkill -HUP -f app.js` reaches all.

@@ -18,6 +18,7 @@ import {
   type ToChild,
 } from './messages.ts'
 import { withoutQuietInspector } from './node-flags.ts'
+import { onUncaught } from './uncaught.ts'
 
 /** To the master. */
 export type Up = Channel<ToChild, FromChild>
@@ -30,7 +31,7 @@ export async function evaluateOnce(
 ): Promise<void> {
   channel.onClose = () => process.exit(WorkerExit.Ended) // nobody waits for it
   prepare(boot)
-  process.on('uncaughtException', (error) => fail(channel, error))
+  onUncaught((error) => fail(channel, error))
   try {
     const given = lookUp(boot.user, boot.group)
     if (given !== null) assume(given)

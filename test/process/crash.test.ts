@@ -5,6 +5,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Backoff } from '../../src/loop/backoff.ts'
 import type { Status } from '../../src/process/status.ts'
+import { onUncaught } from '../../src/process/uncaught.ts'
 import { longTest } from '../support/length.ts'
 import { ask, Client, echo, inSandbox, lives, portOf, type Sandbox, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -77,6 +78,11 @@ const ENDS: [string, string, RegExp][] = [
     /uncaught: Error: planted\n.*exit 250 \(uncaught error\)/s,
   ],
   ['an uncaught value that is no error', `setImmediate(() => { throw null })`, /uncaught: null\n.*exit 250/s],
+  [
+    'a handler for uncaught errors that throws',
+    `process.on('uncaughtException', (error) => { throw error }); setImmediate(() => { throw new Error('planted') })`,
+    /uncaught: Error: planted\n.*exit 250 \(uncaught error\)/s,
+  ],
   ['process.exit(0)', 'process.exit(0)', /exit 0 \(ended\), starting another/],
   ['process.exit(9)', 'process.exit(9)', /exit 9, starting another/],
   [
@@ -89,6 +95,42 @@ const ENDS: [string, string, RegExp][] = [
   ['a channel that was closed under us', `import('node:fs').then(({ closeSync }) => closeSync(3))`, /starting another/],
   ['rubbish in our channel', `import('node:fs').then(({ writeSync }) => writeSync(3, 'null\\n'))`, /starting another/],
 ]
+
+test('an error that nobody caught is decided by handlers of the user, and ends the process where there are none', async () => {
+  const { emit } = process
+  const heard: string[] = []
+  const note = (who: string) => (error: unknown, origin: string) => void heard.push(`${who} ${error} ${origin}`)
+  const [monitor, handler] = [note('monitor'), note('handler')]
+  const broken = () => {
+    throw new Error('its own')
+  }
+  const plant = async () => {
+    setImmediate(() => {
+      throw new Error('planted')
+    })
+    await until(() => heard.length > 1)
+    return heard.splice(0)
+  }
+  const before = process.listenerCount('uncaughtException')
+  onUncaught((error) => heard.push(`end ${error}`))
+  assert.is(process.listenerCount('uncaughtException'), before)
+  process.on('uncaughtExceptionMonitor', monitor)
+  try {
+    const monitored = 'monitor Error: planted uncaughtException'
+    assert.equal(await plant(), [monitored, 'end Error: planted'])
+    process.once('uncaughtException', handler)
+    assert.equal(await plant(), [monitored, 'handler Error: planted uncaughtException'])
+    process.once('uncaughtException', broken)
+    assert.equal(await plant(), [monitored, 'end Error: its own'])
+    process.once('uncaughtException', handler)
+    void Promise.reject(new Error('rejected'))
+    await until(() => heard.length > 1)
+    assert.is(heard[1], 'handler Error: rejected unhandledRejection')
+  } finally {
+    process.emit = emit
+    process.off('uncaughtExceptionMonitor', monitor)
+  }
+})
 
 test('a worker that ends in any way is replaced, and the log says why', async () => {
   await inSandbox(async (box) => {

@@ -113,7 +113,7 @@ export class MasterCallbacks {
       channel.onMessage = (message) => {
         if (message.type === 'failed') failure ||= message.message
       }
-      onceUnstarted(process, (error) => end(`cannot start a process: ${error.message}`))
+      onceUnstarted(process, (error) => end(error.message))
       onceEnded(process, (code, signal) => end(failure || (code === 0 ? '' : describeExit(code, signal))))
     })
   }

@@ -5,7 +5,7 @@ import { CommandError, Exit } from './exit-codes.ts'
 import type { Declaration, Settings } from './group.ts'
 import type { FromChild } from './messages.ts'
 import type { Output } from './output.ts'
-import { type Child, onceEnded, onceUnstarted, spawnChild, spawnFailure } from './spawn.ts'
+import { type Child, onceEnded, onceUnstarted, spawnChild } from './spawn.ts'
 
 export interface Described {
   readonly groups: readonly Declaration[]
@@ -73,7 +73,7 @@ function settle(
     }
     onceUnstarted(child, (error) => {
       leave()
-      reject(spawnFailure(error))
+      reject(error)
     })
     onceEnded(child, (code, killed) => {
       const word = killed === null ? `exit ${code}` : `signal ${killed}`

@@ -1,6 +1,6 @@
 // Exit codes are a protocol: between a worker and its master, and between a command and the script that runs it.
 
-import { messageOf, SystemError, UsageError } from '../errors.ts'
+import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 
 export const enum Exit {
   Ok = 0,
@@ -88,20 +88,32 @@ export function asCommandError(error: unknown): CommandError {
 }
 
 /** What helps where a process cannot be started: EMFILE, EAGAIN, ENOMEM. */
-export const MORE =
+const MORE =
   'raise what it may have (ulimit -n, ulimit -u, memory; of systemd LimitNOFILE=, TasksMax=), or declare fewer processes'
+
+/** Where files of a server that runs were taken away. What it needs of others from then on, `upgrade` brings. */
+const NODE_GONE = `the Node that this server runs on is gone: 'millrace upgrade', run with the one that is there now, goes on with that`
+const PACKAGE_GONE = `put the package back where it was (npm install), or go on with the copy that is there now: its 'millrace upgrade'`
+
+/** Why a process could not be started: a SystemError says that there is no start file, any other error is that of `spawn`. */
+export function spawnFailure(error: Error): CommandError {
+  const failed = (message: string, next: string) =>
+    new CommandError(Exit.Failure, `cannot start a process: ${message}`, { cause: error, next })
+  if (error instanceof SystemError) return failed(`the start file of millrace is gone, ${error.message}`, PACKAGE_GONE)
+  return failed(error.message, codeOf(error) === 'ENOENT' ? NODE_GONE : MORE)
+}
 
 /** How a worker's process ended. */
 interface Boot {
   readonly exitCode: number
-  /** There was a process. */
-  readonly hasStarted: boolean
+  /** Why there was none. */
+  readonly unstarted: CommandError | null
   readonly hasTimedOut: boolean
 }
 
 /** Why a server or a reload is given up whose worker ended before it was ready. */
-export function bootFailure({ hasStarted, hasTimedOut, exitCode }: Boot, message: string): CommandError {
-  if (!hasStarted) return new CommandError(Exit.Failure, message, { next: MORE })
+export function bootFailure({ unstarted, hasTimedOut, exitCode }: Boot, message: string): CommandError {
+  if (unstarted !== null) return new CommandError(Exit.Failure, message, { next: unstarted.next })
   const isAddress = exitCode === WorkerExit.Address
   return new CommandError(isAddress ? Exit.Address : hasTimedOut ? Exit.Timeout : Exit.Module, message)
 }

@@ -2,13 +2,15 @@
 // environment or arguments, so that a grandchild is not taken for a worker.
 
 import type { ChildProcess, SpawnOptions as NodeSpawnOptions, StdioOptions } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { Socket } from 'node:net'
 import type { Sys } from '../addon.ts'
+import { SystemError } from '../errors.ts'
 import { log } from '../log.ts'
 import { activatedDescriptors } from './activation.ts'
 import { BOOT_VARIABLE, CHANNEL_FD, CHANNEL_VARIABLE } from './boot.ts'
 import { Channel } from './channel.ts'
-import { CommandError, Exit, MORE } from './exit-codes.ts'
+import { type CommandError, spawnFailure } from './exit-codes.ts'
 import type { Boot, FromChild, MasterBoot, ToChild } from './messages.ts'
 import { childEnv, nodeFlags } from './node-flags.ts'
 import { startFile } from './start-file.ts'
@@ -58,7 +60,10 @@ export function spawnChild(boot: Boot, options: SpawnOptions): Child {
   const env = { ...childEnv(boot.role), [CHANNEL_VARIABLE]: String(CHANNEL_FD) }
   const args = [...nodeFlags(boot.role, inspectorPort, execArgv), program.startFile, ...label(boot)]
   const [file, argv] = isForkedTwice ? ['/bin/sh', [...FORK_TWICE, program.node, ...args]] : [program.node, args]
-  const child = trySpawn(file, argv, { stdio: all, env, detached: isDetached })
+  const start = () => trySpawn(file, argv, { stdio: all, env, detached: isDetached })
+  const child = existsSync(program.startFile)
+    ? start()
+    : unstarted(new SystemError('ENOENT', 'open', program.startFile))
   const stream = child.stdio?.[CHANNEL_FD] ?? new Socket() // no stdio at all: EMFILE, of which 'error' will tell
   const channel = new Channel<FromChild, ToChild>(stream as Socket)
   channel.send({ type: 'boot', boot })
@@ -80,14 +85,23 @@ function definedOnly(env: NodeJS.ProcessEnv): Record<string, string> {
 
 /** Some failures of `spawn` are events (EAGAIN, EMFILE), and others it throws (ENOMEM): here all are events. */
 function trySpawn(node: string, args: readonly string[], options: NodeSpawnOptions): ChildProcess {
-  const children = process.getBuiltinModule('node:child_process') // short commands have none, and do not load it
   try {
-    return children.spawn(node, args, options)
+    return children().spawn(node, args, options)
   } catch (error) {
-    const failed = new children.ChildProcess()
-    process.nextTick(() => failed.emit('error', error))
-    return failed
+    return unstarted(error)
   }
+}
+
+function unstarted(error: unknown): ChildProcess {
+  const { ChildProcess } = children()
+  const failed = new ChildProcess()
+  process.nextTick(() => failed.emit('error', error))
+  return failed
+}
+
+/** Short commands have none, and do not load it. */
+function children(): typeof import('node:child_process') {
+  return process.getBuiltinModule('node:child_process')
 }
 
 /** What a process has printed and said before its end is read before the end is told, if it comes within this. */
@@ -110,16 +124,11 @@ export function onceEnded(child: ChildProcess, tell: (code: number | null, signa
  * Tells that a process could not be started. Its 'error' event is of a signal, too, that this process may not send (EPERM, without
  * CAP_KILL): then it lives, and nobody is told.
  */
-export function onceUnstarted(child: ChildProcess, tell: (error: Error) => void): void {
+export function onceUnstarted(child: ChildProcess, tell: (error: CommandError) => void): void {
   child.on('error', (error) => {
-    if (child.pid === undefined) tell(error)
+    if (child.pid === undefined) tell(spawnFailure(error))
     else log(`process ${child.pid}: ${error.message}`)
   })
-}
-
-/** What is told of a child that could not be started. */
-export function spawnFailure(error: Error): CommandError {
-  return new CommandError(Exit.Failure, `cannot start a process: ${error.message}`, { cause: error, next: MORE })
 }
 
 /** Arguments that nobody reads: for `ps`, and because a process title can be no longer than what was on the line. */

@@ -3,9 +3,12 @@
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
-/** What every process begins with. */
+let start = ''
+
+/** What every process begins with. It stays where it was first seen, also when it is taken away. */
 export function startFile(): string {
-  return own('start.js')
+  start ||= own('start.js')
+  return start
 }
 
 /** What user code imports by the package's name. */

@@ -7,7 +7,7 @@ import { CommandError, describeExit, Exit, failureOf } from './exit-codes.ts'
 import type { PeerRow } from './group.ts'
 import type { FromChild, ToChild } from './messages.ts'
 import { childEnv, nodeFlags } from './node-flags.ts'
-import { type Child, onceEnded, onceUnstarted, type Program, spawnFailure } from './spawn.ts'
+import { type Child, onceEnded, onceUnstarted, type Program } from './spawn.ts'
 
 /** Until its first word: Node starts, and loads the package. */
 const FIRST_WORD_MS = 10_000
@@ -47,7 +47,7 @@ export class Successor {
       this.#tellGone = resolve
     })
     child.channel.onMessage = (message) => this.#receive(message)
-    onceUnstarted(child.process, (error) => this.#ended(spawnFailure(error)))
+    onceUnstarted(child.process, (error) => this.#ended(error))
     onceEnded(child.process, (code, signal) => {
       const how = describeExit(code, signal)
       this.#ended(new CommandError(Exit.Failure, `the new master ended before it was in charge: ${how}`))

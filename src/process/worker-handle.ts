@@ -5,10 +5,10 @@
 import type { Socket } from 'node:net'
 import { constants } from 'node:os'
 import { addCounters, type Counters, newCounters } from '../counters.ts'
-import { codeOf } from '../errors.ts'
+import { codeOf, messageOf } from '../errors.ts'
 import { now } from '../loop/clock.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
-import { describeExit, WorkerExit } from './exit-codes.ts'
+import { type CommandError, describeExit, WorkerExit } from './exit-codes.ts'
 import type { ConnectionRow, PeerNews, WantedSocket } from './group.ts'
 import { sendSocket, standInRequest } from './handle-channel.ts'
 import type { Tail } from './logbook.ts'
@@ -46,8 +46,8 @@ export interface WorkerExitInfo {
   readonly isLogged: boolean
   /** What it logged last, if its log comes through the master. */
   readonly lastLog: readonly string[]
-  /** There was a process. */
-  readonly hasStarted: boolean
+  /** Why there was no process. */
+  readonly unstarted: CommandError | null
   readonly hadBeenReady: boolean
   readonly hasTimedOut: boolean
   /** It did not end in its time to stop. */
@@ -159,8 +159,8 @@ export class WorkerHandle {
       this.#tellGone = resolve
     })
     child.channel.onMessage = (message) => this.#receive(message)
-    onceUnstarted(child.process, (error) => this.#gone(null, null, error.message))
-    onceEnded(child.process, (code, signal) => this.#gone(code, signal, ''))
+    onceUnstarted(child.process, (error) => this.#gone(null, null, error))
+    onceEnded(child.process, (code, signal) => this.#gone(code, signal, null))
     if (startTimeoutMs < Number.POSITIVE_INFINITY)
       this.#deadline = setTimeout(() => this.#timeOut(startTimeoutMs), startTimeoutMs)
   }
@@ -459,7 +459,7 @@ export class WorkerHandle {
     this.kill()
   }
 
-  #gone(code: number | null, signal: string | null, spawnError: string): void {
+  #gone(code: number | null, signal: string | null, unstarted: CommandError | null): void {
     if (this.state === 'gone') return
     this.#move('gone')
     clearTimeout(this.#deadline)
@@ -471,11 +471,11 @@ export class WorkerHandle {
     const exit = {
       exitCode: code ?? this.#reasonCode ?? WorkerExit.Uncaught,
       status: signal === null ? (code ?? 0) << 8 : (constants.signals[signal as NodeJS.Signals] ?? 0),
-      word: spawnError === '' ? describeExit(code, signal, why) : `spawn failed: ${spawnError}`,
+      word: unstarted === null ? describeExit(code, signal, why) : `spawn failed: ${messageOf(unstarted.cause)}`,
       reason: this.#reason,
       isLogged: this.#isLogged,
       lastLog: lines,
-      hasStarted: spawnError === '',
+      unstarted,
       hadBeenReady: this.#isReady,
       hasTimedOut: this.#hasTimedOut,
       wasKilled: this.#wasKilled,

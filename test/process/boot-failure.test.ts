@@ -1,12 +1,26 @@
 // A module that cannot be a server: `start` says why in words of the user's own code, with exit code 6 (7 for a worker
 // that is never ready), in the foreground and with -d alike, and leaves nothing.
 
+import { renameSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { CommandError } from '../../src/process/exit-codes.ts'
+import { onceUnstarted, type Program, spawnChild } from '../../src/process/spawn.ts'
 import { atLength, caseTest, longTest } from '../support/length.ts'
-import { ask, echo, HANGS, inSandbox, type Outcome, portOf, type Sandbox, startFile } from '../support/server.ts'
-import { until } from '../support/until.ts'
+import { release } from '../support/release.ts'
+import {
+  ask,
+  echo,
+  HANGS,
+  inSandbox,
+  type Outcome,
+  portOf,
+  type Sandbox,
+  startFile,
+  succeeded,
+} from '../support/server.ts'
+import { until, within } from '../support/until.ts'
 import { root } from '../tooling/support.ts'
 
 const declare = `import { Worker } from 'millrace'\n`
@@ -224,6 +238,46 @@ test('what a process may have is not enough: a failure of the machine, exit code
     const limited = `ulimit -n 30; exec "$0" "$@"`
     const outcome = await box.spawn('sh', ['-c', limited, process.execPath, startFile, 'start', '-d', module]).ended
     check(outcome, /EMFILE\nnext: raise what it may have \(ulimit -n/, 1)
+  })
+})
+
+test('a start file or a Node that is gone is named, with what brings the server on', async () => {
+  const here = { node: process.execPath, startFile }
+  const why = async (program: Program) => {
+    const boot = { role: 'describe', modules: [], argv: [], user: '', group: '', engine: undefined } as const
+    const { process: child } = spawnChild(
+      { ...boot, isLogPiped: false },
+      { stdio: ['ignore', 'ignore', 'ignore'], isDetached: true, program },
+    )
+    const error = await within(5000, new Promise<CommandError>((resolve) => onceUnstarted(child, resolve)))
+    return `${error.message}; ${error.next}`
+  }
+  assert.match(
+    await why({ ...here, startFile: '/no/start.js' }),
+    /the start file of millrace is gone, open \/no\/start\.js: ENOENT.*npm install/,
+  )
+  assert.match(
+    await why({ ...here, node: '/no/node' }),
+    /spawn \/no\/node ENOENT; the Node .* is gone: 'millrace upgrade'/,
+  )
+})
+
+longTest('a package that is away blames no code: the server goes on, and is reloaded when it is back', async () => {
+  await inSandbox(async (box) => {
+    release(box, '1.0.0')
+    const [there, away] = ['1.0.0', 'away'].map((name) => join(box.directory, 'releases', name)) as [string, string]
+    const module = box.file('app.js', echo())
+    await box.start(module)
+    renameSync(there, away)
+    const { code, stderr } = await box.command('reload', module)
+    assert.is(code, 1)
+    assert.match(
+      stderr,
+      /the start file of millrace is gone, open \S+1\.0\.0\/dist\/start\.js.*\nnext: .*millrace upgrade/,
+    )
+    renameSync(away, there)
+    succeeded(await box.command('reload', module))
+    await box.stop()
   })
 })
 

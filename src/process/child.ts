@@ -96,7 +96,7 @@ class WorkerLife {
     const started = group.start(boot.place)
     for (const news of this.#earlyNews.splice(0)) group.usePeers(news)
     await started
-    this.#channel.send({ type: 'ready' })
+    this.#channel.send({ type: 'ready', memory: residentBytes() ?? 0 })
     setImmediate(prepareForLoad) // nobody waits for that now
     setInterval(() => this.#report(), HEARTBEAT_MS).unref()
   }

@@ -23,7 +23,7 @@ export async function keep(
       keeper.onDeserted = leave
       if (keeper.isDeserted) leave()
     }
-    channel.send({ type: 'ready' })
+    channel.send({ type: 'ready', memory: 0 })
   } catch (error) {
     channel.send({ type: 'failed', exitCode: Exit.Failure, message: messageOf(error) })
     channel.onClose = leave

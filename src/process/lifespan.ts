@@ -34,10 +34,10 @@ export class Lifespan {
   }
 
   /**
-   * To be called with the first report of a process that is ready: what to say when it is over `maxMemory` already, for
-   * then the next one would be, too. Empty otherwise.
+   * To be called with what a process had when it was ready: what to say when that is over `maxMemory` already, for then
+   * the next one would be, too. Empty otherwise, and where it is not known (0).
    */
-  begin({ memory }: Report): string {
+  begin(memory: number): string {
     if (!this.#isFresh || memory === 0) return ''
     this.#isFresh = false
     if (memory < this.#maxMemory) return ''

@@ -147,7 +147,8 @@ export type FromChild =
       readonly tlsFiles: readonly Readonly<Record<string, string>>[]
       readonly settings: Settings
     }
-  | { readonly type: 'ready' }
+  /** With its resident set, bytes; 0 where nobody knows. */
+  | { readonly type: 'ready'; readonly memory: number }
   /** Asks for a socket to listen on: a new one, or once more for its own. */
   | { readonly type: 'listen'; readonly request: number; readonly wanted: WantedSocket }
   /** For a while it has had as many connections as it may; or it has room again. */

@@ -43,7 +43,7 @@ export class Recycling {
   look(group: GroupState, slot: Slot, handle: WorkerHandle): void {
     if (slot.current !== handle || handle.state !== 'ready') return
     const life = this.#lifeOf(group, handle)
-    const warning = life.span.begin(handle.report)
+    const warning = life.span.begin(handle.memoryAtReady || handle.report.memory)
     if (warning !== '') log(`worker ${group.name}:${slot.id} pid ${handle.pid}: ${warning}`)
     const aliveMs = now() - handle.startedAt
     const reached = life.span.reached(handle.report, aliveMs)

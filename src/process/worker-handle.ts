@@ -106,6 +106,8 @@ export class WorkerHandle {
   leavesFor = ''
   /** It has as many connections as it may, and takes no more. */
   isFull = false
+  /** Its resident set, before it had served anybody; 0 where it is not known. */
+  memoryAtReady = 0
   /** Messages per second over the last heartbeats. */
   messageRate = 0
   /** It has given up its singletons, or is gone. */
@@ -394,6 +396,7 @@ export class WorkerHandle {
     if (message.type === 'ready' && this.state === 'starting' && !this.#leavesByItself) {
       clearTimeout(this.#deadline)
       this.#isReady = true
+      this.memoryAtReady = message.memory
       this.#move('ready')
       this.onReady?.()
     } else if (message.type === 'report') {

@@ -6,7 +6,11 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { newCounters } from '../../src/counters.ts'
+import type { Declaration } from '../../src/process/group.ts'
 import { Lifespan } from '../../src/process/lifespan.ts'
+import { type RecycleSupervisor, Recycling } from '../../src/process/recycle.ts'
+import { type Blueprint, GroupState } from '../../src/process/slot.ts'
+import type { WorkerHandle } from '../../src/process/worker-handle.ts'
 import { reload } from '../support/reload.ts'
 import { ask, Client, echo, inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -34,14 +38,32 @@ test('a limit is taken a fifth lower at most, never higher, and 0 is none', () =
 
 test('memory that is over the limit from the start is told once, and limited to half more', () => {
   const span = new Lifespan({ ...off, maxMemory: 100 * 2 ** 20 })
-  assert.is(span.begin(report(0, 0)), '') // not known
+  assert.is(span.begin(0), '') // not known
   assert.match(
-    span.begin(report(0, 120 * 2 ** 20)),
+    span.begin(120 * 2 ** 20),
     /^starts with 120\.0 MiB, over maxMemory \(100\.0 MiB\): .* stays until 180\.0 MiB/,
   )
-  assert.is(span.begin(report(0, 130 * 2 ** 20)), '')
+  assert.is(span.begin(130 * 2 ** 20), '')
   assert.is(span.reached(report(0, 179 * 2 ** 20), 0), null)
   assert.is(span.reached(report(0, 180 * 2 ** 20), 0)?.limit, 'maxMemory')
+})
+
+test('a process that is over maxMemory with its first report, and was not when it was ready, is replaced', () => {
+  const MIB = 2 ** 20
+  let replaced = 0
+  const exclusively = async () => void replaced++
+  const recycling = new Recycling({ exclusively, isStopping: false } as unknown as RecycleSupervisor)
+  const declaration = { ...off, maxMemory: 200 * MIB, name: 'g' } as Declaration
+  const group = new GroupState({ declaration } as Blueprint)
+  const slot = group.addSlot({ isHeld: false })
+  const process = (memoryAtReady: number) =>
+    ({ state: 'ready', startedAt: 0, memoryAtReady, report: report(0, 250 * MIB) }) as WorkerHandle
+  slot.current = process(240 * MIB)
+  recycling.look(group, slot, slot.current)
+  assert.is(replaced, 0)
+  slot.current = process(40 * MIB)
+  recycling.look(group, slot, slot.current)
+  assert.is(replaced, 1)
 })
 
 /** Each process writes when it is as good as ready, and when it is told to leave: the file has them in their true order. */

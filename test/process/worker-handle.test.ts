@@ -55,6 +55,7 @@ function fake(startTimeoutMs = Number.POSITIVE_INFINITY): Fake {
   return { handle, process: child, told, says: (message) => channel.onMessage?.(message) }
 }
 
+const ready: FromChild = { type: 'ready', memory: 0 }
 const report: Extract<FromChild, { type: 'report' }> = {
   type: 'report',
   report: { counters: newCounters(), memory: 0, timers: 0, work: '', lagMs: 0, isInspected: false },
@@ -66,7 +67,7 @@ test('a kill that is not allowed is no end: only a process that never was has no
   void handle.gone.then((told) => {
     exit = told
   })
-  says({ type: 'ready' })
+  says(ready)
   child.emit('error', new Error('kill EPERM'))
   child.emit('error', new Error('kill EPERM')) // nor does the second one end the master
   await new Promise(setImmediate)
@@ -83,7 +84,7 @@ test('a kill that is not allowed is no end: only a process that never was has no
 
 test('a worker that is stopped is asked once, however often somebody wants to know', async () => {
   const { handle, told, says } = fake()
-  says({ type: 'ready' })
+  says(ready)
   for (let n = 0; n < 50; n++) assert.is(await handle.poll(0), false)
   assert.is(told.filter(({ type }) => type === 'poll').length, 1)
   for (let n = 0; n < 50; n++) assert.is(await handle.connections(0, 10, 0), null)
@@ -97,7 +98,7 @@ test('a worker that is stopped is asked once, however often somebody wants to kn
 
 test('the longest delay of an event loop is kept for who judges it, whoever asks in between', async () => {
   const { handle, process: child, says } = fake()
-  says({ type: 'ready' })
+  says(ready)
   for (const lagMs of [0, 300, 2]) says({ ...report, report: { ...report.report, lagMs } })
   assert.is(handle.takeLag(), 300)
   assert.is(handle.takeLag(), 0)
@@ -116,7 +117,7 @@ test('a reason that is long is kept in part', async () => {
 
 test('a time to stop that no timer can wait is a long one, not none', async () => {
   const { handle, process: child, told, says } = fake()
-  says({ type: 'ready' })
+  says(ready)
   handle.stop(Number.POSITIVE_INFINITY)
   assert.ok(handle.remainingMs > 1e9 && handle.remainingMs < 2 ** 31 - 1000, `${handle.remainingMs} ms`)
   const [stop] = told.filter((message) => message.type === 'stop')
@@ -133,7 +134,7 @@ test('a time to stop that no timer can wait is a long one, not none', async () =
 
 test('a socket that cannot be passed on is refused, so that nobody waits for it', async () => {
   const { handle, process: child, told, says } = fake()
-  says({ type: 'ready' })
+  says(ready)
   child.sendError = Object.assign(new Error('write EBADF'), { code: 'EBADF' })
   handle.giveSocket(7, { fd: 9, endpoint: '127.0.0.1:1', handle: {} } as unknown as BoundSocket)
   const refused = await until(() => told.find((message) => message.type === 'cannotListen'))
@@ -149,7 +150,7 @@ test('one that leaves by itself does not serve from then on, and has not retired
   handle.onMove = (state) => heard.push(state)
   handle.onLeaving = (exitCode) => heard.push(`leaves with ${exitCode}`)
   void handle.retired.then(() => heard.push('retired'))
-  says({ type: 'ready' })
+  says(ready)
   says({ type: 'leaving', exitCode: 0, timeoutMs: 30_000 })
   assert.equal(heard, ['ready', 'stopping', 'leaves with 0'])
   assert.not(handle.isAccepting)
@@ -171,7 +172,7 @@ test('one that leaves by itself does not serve from then on, and has not retired
 test('one that leaves before it is ready is not ready any more', async () => {
   const { handle, process: child, says } = fake()
   says({ type: 'leaving', exitCode: 0, timeoutMs: 1000 })
-  says({ type: 'ready' })
+  says(ready)
   assert.is(handle.state, 'starting')
   child.emit('exit', 0, null)
   assert.not((await handle.gone).hadBeenReady)

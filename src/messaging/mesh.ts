@@ -123,7 +123,8 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   idsOf(mailbox: string): number[] {
     const ids = [...(this.#peers.slots(mailbox)?.keys() ?? [])]
     if (ids.length > 0) return ids.sort((a, b) => a - b)
-    return Array.from({ length: this.#host.declared(mailbox) }, (_, id) => id)
+    const declared = Array.from({ length: this.#host.declared(mailbox) }, (_, id) => id)
+    return declared.filter((id) => this.isKnown(mailbox, id))
   }
 
   mailboxesNamed(group: string): string[] {

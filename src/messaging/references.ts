@@ -126,7 +126,7 @@ export class WorkerGroup {
       const ref = this.getWorkerById(ids[(start + n) % ids.length] as number)
       if (best === null || isBetter(ref.outbox, best.outbox)) best = ref
     }
-    if (best === null) throw this.#unknown('any')
+    if (best === null) throw this.#empty()
     return best
   }
 
@@ -141,7 +141,7 @@ export class WorkerGroup {
       most = weight
       best = id
     }
-    if (best < 0) throw this.#unknown('any')
+    if (best < 0) throw this.#empty()
     return this.getWorkerById(best)
   }
 
@@ -156,6 +156,13 @@ export class WorkerGroup {
   /** Of the workers that there are now, ascending. */
   get ids(): readonly number[] {
     return this.mesh.idsOf(this.mailbox)
+  }
+
+  #empty(): UsageError {
+    return new UsageError(
+      'ERR_UNKNOWN_WORKER',
+      `group '${this.name}' has no workers any more: newer code does not declare it`,
+    )
   }
 
   #unknown(id: unknown): UsageError {

@@ -5,8 +5,12 @@ import net from 'node:net'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { codeOf } from '../../src/errors.ts'
+import { Mesh } from '../../src/messaging/mesh.ts'
+import { WorkerGroup } from '../../src/messaging/references.ts'
+import { nodeEngine } from '../../src/net/node-engine.ts'
 import type { Status } from '../../src/process/status.ts'
 import { drive, driveToThrow, startDriven } from '../support/driven.ts'
+import { Host, rowOf } from '../support/mesh.ts'
 import { inSandbox } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 
@@ -25,6 +29,26 @@ const groups = `
   }
   driver.onSendFail = (error, message) => (state.failed ??= []).push([error.code, error.mayHaveBeenHandled, message])
 `
+
+test('a group that is declared here, and that a reload has removed, has no workers', () => {
+  const host = new Host()
+  host.declared = () => 2
+  const place = { fd: -1, address: '', secret: '', mailbox: 'here', rows: [], isEnding: false }
+  const mesh = new Mesh(host, place, nodeEngine)
+  try {
+    const group = new WorkerGroup(
+      'there',
+      () => 'there',
+      () => mesh,
+    )
+    assert.is(group.any().group, 'there') // not known yet
+    mesh.use({ rows: [0, 1].map((id) => ({ ...rowOf(''), id, incarnation: -1 })), isEnding: false })
+    for (const choose of [() => group.any(), () => group.by('key')])
+      assert.throws(choose, /^group 'there' has no workers any more: newer code does not declare it$/)
+  } finally {
+    mesh.close()
+  }
+})
 
 test('a peer that dies, leaves, does not come back, or stops reading', () =>
   inSandbox(async (box) => {

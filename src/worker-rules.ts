@@ -5,6 +5,9 @@ import { UsageError } from './errors.ts'
 /** Processes report each second, and a garbage collection, or a machine that is short of time, must not end one. */
 const SHORTEST_STUCK_MS = 5000
 
+/** Bytes, as a file's name has: it stands in titles, log lines and labels, and HKDF takes 1,024 of what a ticket key is for. */
+const LONGEST_NAME = 255
+
 /** What a setting must be, as a test and in words. */
 interface Rule {
   readonly isRight: (value: unknown) => boolean
@@ -33,7 +36,10 @@ const OF_STREAMS = {
 export const RULES: Record<string, Rule> = {
   ...OF_STREAMS,
   ...OF_DATAGRAMS,
-  name: ANY_STRING,
+  name: {
+    isRight: (value) => isString(value) && Buffer.byteLength(value) <= LONGEST_NAME,
+    wanted: `a string of at most ${LONGEST_NAME} bytes`,
+  },
   count: numberFrom(-Number.MAX_VALUE, Number.MAX_VALUE),
   backlog: numberFrom(1, Number.MAX_VALUE),
   maxConnections: POSITIVE,

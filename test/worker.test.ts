@@ -62,6 +62,12 @@ test('other settings that cannot work are refused, by name and value', () => {
   }
 })
 
+test('a name has 255 bytes at most', () => {
+  assert.is(new Worker({ name: 'n'.repeat(255) }).describe().name.length, 255)
+  for (const name of ['n'.repeat(256), 'ä'.repeat(128)])
+    assert.throws(() => new Worker({ name }).describe(), /it must be a string of at most 255 bytes/)
+})
+
 test('a callback is a function, whatever its name', () => {
   for (const name of ['onMessage', 'onWorkerStart', 'onWebSocketClose']) {
     const worker = new Worker('text://127.0.0.1:0')

@@ -153,7 +153,9 @@ export class ControlServer {
     await removeStaleSocket(this.#path)
     const found = lstatSync(this.#path, { throwIfNoEntry: false })
     if (found?.isSocket() === false)
-      throw new CommandError(Exit.Failure, `${this.#path} is there, and is no socket: remove it`)
+      throw new CommandError(Exit.Failure, `${this.#path} is there, and is no socket`, {
+        next: `it is not ours: look at it (ls -ld ${this.#path}) and remove it, or name another folder with --run-dir`,
+      })
     const umask = process.umask(0o177)
     this.#server.listen(this.#path) // binds before it returns
     process.umask(umask)

@@ -85,7 +85,7 @@ longTest('pipes in the place of lock and record, where nobody writes, keep nobod
     writeFileSync(join(box.runDir, 'control.sock'), '')
     const { code, stderr } = await box.command('start', '-d', join(box.directory, 'app.js'))
     assert.is(code, 1)
-    assert.match(stderr, /control\.sock is there, and is no socket: remove it/)
+    assert.match(stderr, /control\.sock is there, and is no socket\nnext: .*\(ls -ld \S+control\.sock\) and remove it/)
     rmSync(join(box.runDir, 'control.sock'))
     mkdirSync(join(box.runDir, 'lock'), { recursive: true })
     await box.start(join(box.directory, 'app.js'))

@@ -1,12 +1,16 @@
 // A connection before it is one: accepted, while its peer has a header to send or hands to shake. A worker that leaves waits for
 // those that have begun, and lets go of those that have said nothing.
 
-import { type ConnectionHost, kGone, processClock } from './connection-host.ts'
+import type { AnyConnection } from './connection.ts'
+import { kGone, processClock } from './connection-host.ts'
+import type { Counters } from './counters.ts'
 
 /** Its owner; a Worker is one. */
-export interface ArrivalHost extends Pick<ConnectionHost, 'counters' | typeof kGone> {
+export interface ArrivalHost {
+  readonly counters: Counters
   /** Those of this process. */
   readonly arrivals: Set<Arrival>
+  [kGone](connection?: AnyConnection): void
 }
 
 export abstract class Arrival {

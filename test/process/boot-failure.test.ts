@@ -214,7 +214,7 @@ test('an onWorkerStart that never settles is a time-out: exit code 7', async () 
   )
 })
 
-test('a startTimeoutMs of Infinity is for ever, not at once', async () => {
+longTest('a startTimeoutMs of Infinity is for ever, not at once', async () => {
   await inSandbox(async (box) => {
     const status = await box.start(
       box.file('app.js', echo(1, 'worker.startTimeoutMs = Infinity; Worker.stopTimeout = Infinity')),

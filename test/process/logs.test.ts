@@ -78,7 +78,7 @@ test('a worker that dies behind a flood of lines loses none of them, nor the rea
   })
 })
 
-test('a message of any length is logged whole, in pieces', async () => {
+longTest('a message of any length is logged whole, in pieces', async () => {
   await inSandbox(async (box) => {
     const port = await talker(box, '--log-format', 'json')
     await ask(port, 'long 1000000')
@@ -96,7 +96,7 @@ test('a message of any length is logged whole, in pieces', async () => {
   })
 })
 
-test('bytes of a peer that are printed end no master', async () => {
+longTest('bytes of a peer that are printed end no master', async () => {
   await inSandbox(async (box) => {
     Object.assign(box.env, { TZ: 'Asia/Tokyo' })
     const port = await talker(box)
@@ -264,7 +264,7 @@ test('a worker that floods its log fills no disk; meanwhile status answers, and 
   })
 })
 
-test('a log and a stdout file of one path are one file, with every line and one bound', async () => {
+longTest('a log and a stdout file of one path are one file, with every line and one bound', async () => {
   await inSandbox(async (box) => {
     const path = join(box.directory, 'both.log')
     const port = await talker(box, '--log-file', path, '--stdout-file', path, '--log-max-size', '20000')

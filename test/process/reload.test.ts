@@ -36,7 +36,7 @@ test('every process is replaced by one with the new code, on the same port, and 
   })
 })
 
-test('a person sees a table', async () => {
+longTest('a person sees a table', async () => {
   await inSandbox(async (box) => {
     await box.start(box.file('app.js', version(1, 2)))
     const { stdout, stderr } = succeeded(await box.command('reload'))
@@ -321,7 +321,7 @@ test('what a link points at is looked up at the reload, not kept from the start'
   })
 })
 
-test('kill -9 of the master during a reload: the command says so, and nobody is left', async () => {
+longTest('kill -9 of the master during a reload: the command says so, and nobody is left', async () => {
   await inSandbox(async (box) => {
     const { pid } = await box.start(box.file('app.js', version(1, 2)))
     box.file(

@@ -28,15 +28,16 @@ const SIDES =
 /** Whether several processes can have the port. */
 const canShare = (side: Side) => side.hasAddon || canReusePort()
 
-/** As `inSandbox`, once for each side; every day on the others only `where` they differ. */
+/** As `inSandbox`, once for each side; every day on the others only `where` they differ, and `rarely` on none. */
 function onAllSides(
   title: string,
   use: (box: Sandbox, side: Side) => Promise<void>,
-  where: 'sides differ' | 'sides agree' = 'sides agree',
+  where: 'sides differ' | 'sides agree' | 'rarely' = 'sides agree',
   sides = SIDES,
 ): void {
   for (const side of sides) {
-    const isEveryDay = side === SIDES[0] || (where === 'sides differ' && side === NO_ADDON)
+    const isFirst = side === SIDES[0] && where !== 'rarely'
+    const isEveryDay = isFirst || (where === 'sides differ' && side === NO_ADDON)
     caseTest(isEveryDay)(`${title} (${side.name})`, async () => {
       await inSandbox(async (box) => {
         Object.assign(box.env, side.env)
@@ -173,25 +174,33 @@ onAllSides('text over UDP is named so, and the same port number may serve TCP', 
   await box.stop()
 })
 
-onAllSides('reusePort is refused: the processes share one socket anyway', async (box) => {
-  const path = box.file('app.js', app(1, 'worker.reusePort = true'))
-  for (const command of ['check', 'start']) {
-    const { code, stderr } = await box.command(command, path)
-    assert.is(code, 6)
-    assert.match(stderr, /reusePort of worker 'echo' is for TCP/)
-  }
-})
+onAllSides(
+  'reusePort is refused: the processes share one socket anyway',
+  async (box) => {
+    const path = box.file('app.js', app(1, 'worker.reusePort = true'))
+    for (const command of ['check', 'start']) {
+      const { code, stderr } = await box.command(command, path)
+      assert.is(code, 6)
+      assert.match(stderr, /reusePort of worker 'echo' is for TCP/)
+    }
+  },
+  'rarely',
+)
 
-onAllSides('a port that is taken is told at the start', async (box) => {
-  const holder = dgram.createSocket('udp4')
-  await new Promise<void>((bound) => holder.bind(0, '127.0.0.1', bound))
-  const { port } = holder.address()
-  const path = box.file('app.js', app(1).replace(':0', `:${port}`))
-  const { code, stderr } = await box.command('start', path)
-  assert.is(code, 5)
-  assert.match(stderr, new RegExp(`bind 127.0.0.1:${port}: EADDRINUSE`))
-  holder.close()
-})
+onAllSides(
+  'a port that is taken is told at the start',
+  async (box) => {
+    const holder = dgram.createSocket('udp4')
+    await new Promise<void>((bound) => holder.bind(0, '127.0.0.1', bound))
+    const { port } = holder.address()
+    const path = box.file('app.js', app(1).replace(':0', `:${port}`))
+    const { code, stderr } = await box.command('start', path)
+    assert.is(code, 5)
+    assert.match(stderr, new RegExp(`bind 127.0.0.1:${port}: EADDRINUSE`))
+    holder.close()
+  },
+  'rarely',
+)
 
 onAllSides(
   'a reload keeps the port, and a handler at work is waited for and answers from it',

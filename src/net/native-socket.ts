@@ -20,7 +20,7 @@ import {
 import { ipv4Text, ipv6Text } from './ip.ts'
 import { nodeEngine } from './node-engine.ts'
 import { DIRECT_FROM, Header, Kind, Operation, type Rings } from './rings.ts'
-import { endsInHalf, MOST_PER_UNIT } from './utf16.ts'
+import { MOST_PER_UNIT } from './utf16.ts'
 
 /** What a socket needs of its engine. There is one in a process: a reference in each socket would cost 8 bytes. */
 export interface SocketEngine {
@@ -47,6 +47,7 @@ const GATHERED = 8192
 let gathering: NativeSocket | null = null
 let hasAnswered = false
 let gathered = ''
+let pieces: string[] = []
 
 /** Where the parts of an AddressPair lie (native/src/rings.h). */
 export const enum Pair {
@@ -212,8 +213,8 @@ export class NativeSocket implements Socket, Owner {
   settle(): void {
     if (gathering !== this || gathered === '') return
     const { length } = gathered
-    const size = this.#note(rings().put(this.#slot, gathered))
-    gathered = '' // not before it is written: where the stack is at its end, the next one to ask tries again
+    const size = this.#note(rings().putJoined(this.#slot, gathered, pieces))
+    forget() // not before it is written: where the stack is at its end, the next one to ask tries again
     if (size > length) this.#events?.[kGrew]?.(size - length)
   }
 
@@ -372,7 +373,7 @@ export class NativeSocket implements Socket, Owner {
         this.settle()
       } finally {
         gathering = null
-        gathered = ''
+        if (gathered !== '') forget()
       }
     }
   }
@@ -443,24 +444,38 @@ export class NativeSocket implements Socket, Owner {
   }
 }
 
-/** Adds what is text; its length. -1: it is not text alone, is too long, or would make a character with what comes next. */
+/** Adds what is text; its length. -1: it is not text alone, or too long. */
 function gather(bytes: Encoded): number {
-  if (typeof bytes === 'string') {
-    if (gathered.length + bytes.length > GATHERED || endsInHalf(bytes)) return -1
-    gathered += bytes
-    return bytes.length
-  }
+  if (typeof bytes === 'string') return fits(bytes.length) ? append(bytes) : -1
   if (bytes instanceof Uint8Array) return -1
   let length = 0
   for (let at = 0; at < bytes.length; at++) {
     const chunk = bytes[at]
-    if (typeof chunk !== 'string' || endsInHalf(chunk)) return -1
+    if (typeof chunk !== 'string') return -1
     length += chunk.length
   }
-  if (gathered.length + length > GATHERED) return -1
+  if (!fits(length)) return -1
   // Without a call, which could be where the stack ends: half a message is none.
-  for (let at = 0; at < bytes.length; at++) gathered += bytes[at] as string
+  for (let at = 0; at < bytes.length; at++) {
+    gathered += bytes[at] as string
+    pieces.push(bytes[at] as string)
+  }
   return length
+}
+
+function fits(length: number): boolean {
+  return gathered.length + length <= GATHERED
+}
+
+function forget(): void {
+  gathered = ''
+  pieces = []
+}
+
+function append(text: string): number {
+  gathered += text
+  pieces.push(text)
+  return text.length
 }
 
 /** For each kind a place of its own: one place that sees both looks the property up each time. */

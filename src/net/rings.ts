@@ -3,7 +3,7 @@
 
 import type { NativeEngine } from '../addon.ts'
 import type { QuickBuffer } from '../builtins.ts'
-import { MOST_PER_UNIT } from './utf16.ts'
+import { endsInHalf, MOST_PER_UNIT } from './utf16.ts'
 
 /** What happened to a slot. */
 export const enum Kind {
@@ -112,6 +112,18 @@ export class Rings {
     if (typeof chunk !== 'string') return this.#putOrShare(slot, chunk)
     const at = this.#room(chunk.length * MOST_PER_UNIT)
     const size = this.#putText(chunk, at)
+    this.#record(slot, at, size)
+    return size
+  }
+
+  /** As `put` of one piece after the other, which together are `text`: one call for all of them. */
+  putJoined(slot: number, text: string, pieces: readonly string[]): number {
+    const at = this.#room(text.length * MOST_PER_UNIT)
+    let size = this.#putText(text, at)
+    if (size !== text.length && pieces.some(endsInHalf)) {
+      size = 0 // two halves that are wrong by themselves may have become a character
+      for (const piece of pieces) size += this.#putText(piece, at + size)
+    }
     this.#record(slot, at, size)
     return size
   }

@@ -128,6 +128,7 @@ class Candidate {
   /** Another process may have more luck; this one stands again later. */
   #fail(term: Term, error: unknown): void {
     if (term.isEnding) return
+    term.hasFailed = true
     const waitMs = Math.max(this.#backoff.next(now() - term.beganAt), FIRST_WAIT_MS)
     log(`leader of '${this.#name}' failed: ${stackOf(error)}`)
     void this.#resign().then(() => {
@@ -145,6 +146,8 @@ const FIRST_WAIT_MS = 50
 class Term {
   readonly beganAt = now()
   readonly work: Promise<unknown>
+  /** By itself, which has been said. */
+  hasFailed = false
   readonly #aborter = new AbortController()
   #end: Promise<void> | null = null
 
@@ -171,7 +174,7 @@ class Term {
       if (typeof stop === 'function') await stop()
     } catch (error) {
       const isExpected = error instanceof Error && error.name === 'AbortError'
-      if (!isExpected) log(`leader of '${name}', at its end: ${stackOf(error)}`)
+      if (!isExpected && !this.hasFailed) log(`leader of '${name}', at its end: ${stackOf(error)}`)
     }
   }
 }

@@ -82,7 +82,7 @@ test('a file in the place of a Unix socket is refused, and stays', async () => {
   })
 })
 
-test('a Unix socket in a directory that is not there is refused', async () => {
+longTest('a Unix socket in a directory that is not there is refused', async () => {
   await inSandbox((box) => refused(box, `unix://${box.directory}/no/app.sock`, /bind .*app\.sock: ENOENT/))
 })
 
@@ -107,7 +107,7 @@ where(firstFree > 1, 'ports of the system')('a port of the system is refused to 
   })
 })
 
-test('a second group without an address takes the first one down with it', async () => {
+longTest('a second group without an address takes the first one down with it', async () => {
   await inSandbox(async (box) => {
     const other = await occupy({ host: '127.0.0.1', port: 0 })
     try {
@@ -202,7 +202,7 @@ test('a Unix socket that another server has bound, before anybody listens, is re
   })
 })
 
-test('a host name is looked up once, in the master', async () => {
+longTest('a host name is looked up once, in the master', async () => {
   await inSandbox(async (box) => {
     const status = await box.start(box.file('app.js', echo(1, '', 'text://localhost:0')))
     const address = status.groups[0]?.address ?? ''

@@ -5,7 +5,7 @@ import { readFileSync, rmSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
-import { caseTest } from '../support/length.ts'
+import { caseTest, longTest } from '../support/length.ts'
 import {
   ask,
   Client,
@@ -169,7 +169,7 @@ test('its top level runs in the command too, and in each worker with the argumen
   })
 })
 
-test('code after runAll runs, and a second runAll does nothing', async () => {
+longTest('code after runAll runs, and a second runAll does nothing', async () => {
   await inSandbox(async (box) => {
     box.file('app.js', `${echo(1)}\nconsole.log('after')\nWorker.runAll()`)
     const server = await foreground(box, 'app.js', 'start')
@@ -179,7 +179,7 @@ test('code after runAll runs, and a second runAll does nothing', async () => {
   })
 })
 
-test('runAll in code that is no file says so', async () => {
+longTest('runAll in code that is no file says so', async () => {
   await inSandbox(async (box) => {
     const code = `import('${process.cwd()}/dist/index.js').then(({ Worker }) => Worker.runAll())`
     const outcome = await run(box, '-e', code, 'start').ended

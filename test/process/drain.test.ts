@@ -86,7 +86,7 @@ test('a worker that is told to leave by itself drains, and another has its place
   })
 })
 
-test('signals that mean the master do nothing to a worker', async () => {
+longTest('signals that mean the master do nothing to a worker', async () => {
   await inSandbox(async (box) => {
     const { client, worker } = await atWork(box)
     process.kill(worker, 'SIGHUP')
@@ -112,7 +112,7 @@ test('a hold keeps the process until it is released', async () => {
   })
 })
 
-test('a hold that is never released ends with the window, and the log names it', async () => {
+longTest('a hold that is never released ends with the window, and the log names it', async () => {
   await inSandbox(async (box) => {
     const { client } = await atWork(box, `${SLOW}; worker.onWorkerStart = () => worker.hold('job 7')`)
     client.close()

@@ -270,7 +270,7 @@ for (const [what, more, says, code] of [
   })
 }
 
-test('outside of a worker process it says where it belongs', async () => {
+longTest('outside of a worker process it says where it belongs', async () => {
   await inSandbox(async (box) => {
     const text = `import { Worker } from 'millrace'; new Worker('text://127.0.0.1:0').listen(); Worker.runAll()`
     const { code, stderr } = await box.command('check', box.file('app.js', text))

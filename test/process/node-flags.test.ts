@@ -10,7 +10,7 @@ import {
   nodeFlags,
   nodeSettings,
 } from '../../src/process/node-flags.ts'
-import { caseTest } from '../support/length.ts'
+import { caseTest, longTest } from '../support/length.ts'
 import {
   ask,
   echo,
@@ -215,7 +215,7 @@ test('an inspector that a group asks for: each process has a port of its own', a
   })
 })
 
-test('an execArgv that Node refuses is a boot failure with its reason in the log', async () => {
+longTest('an execArgv that Node refuses is a boot failure with its reason in the log', async () => {
   await inSandbox(async (box) => {
     const { code } = await box.command(
       'start',
@@ -227,7 +227,7 @@ test('an execArgv that Node refuses is a boot failure with its reason in the log
   })
 })
 
-test('--umask is that of every process', async () => {
+longTest('--umask is that of every process', async () => {
   await inSandbox(async (box: Sandbox) => {
     const more = 'worker.onMessage = (connection) => connection.send(process.umask().toString(8))'
     await box.start(box.file('app.js', echo(1, more)), '--umask', '027')

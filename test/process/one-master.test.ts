@@ -37,7 +37,7 @@ test('of several starts at once one wins, the others say who did, with exit code
   })
 })
 
-test('a start that is refused writes nothing into the log of the server that runs', async () => {
+longTest('a start that is refused writes nothing into the log of the server that runs', async () => {
   await inSandbox(async (box) => {
     const module = box.file('app.js', echo(1))
     await box.start(module, '--log-format', 'json')

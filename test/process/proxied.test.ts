@@ -7,7 +7,7 @@ import tls from 'node:tls'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Authority } from '../support/certificates.ts'
-import { caseTest } from '../support/length.ts'
+import { caseTest, longTest } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
 import { ask, Client, freePort, inSandbox, portOf, type Running, type Sandbox, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -208,7 +208,7 @@ test('limits count the clients, not the proxy', async () => {
   })
 })
 
-test('a network that is none is refused at the start', async () => {
+longTest('a network that is none is refused at the start', async () => {
   await inSandbox(async (box) => {
     const { code, stderr } = await box.command('check', box.file('app.js', program(['10.0.0.0/99'])))
     assert.is(code, 6)

@@ -2,7 +2,7 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { caseTest } from '../support/length.ts'
+import { caseTest, longTest } from '../support/length.ts'
 import { ask, Client, echo, inSandbox, portOf, type Running, succeeded, workersOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 
@@ -61,7 +61,7 @@ test('the banner shows every group with its resolved port, and a line to try tha
   })
 })
 
-test('--quiet prints no banner', async () => {
+longTest('--quiet prints no banner', async () => {
   await inSandbox(async (box) => {
     assert.is(succeeded(await box.command('start', '-d', '-q', box.file('app.js', echo()))).stdout, '')
     await box.stop()
@@ -98,7 +98,7 @@ for (const [what, line] of [
   })
 }
 
-test('a SIGINT that comes twice at once, from a terminal and a parent that passes it on, is one', async () => {
+longTest('a SIGINT that comes twice at once, from a terminal and a parent that passes it on, is one', async () => {
   await inSandbox(async (box) => {
     const server = await box.foreground(box.file('app.js', slow))
     const client = await Client.connect(portOf(await box.status()))
@@ -161,7 +161,7 @@ test('a second SIGINT kills what the first one could not end', async () => {
   })
 })
 
-test('a SIGINT during boot ends the start, and no worker dies half-way', async () => {
+longTest('a SIGINT during boot ends the start, and no worker dies half-way', async () => {
   await inSandbox(async (box) => {
     const module = box.file(
       'app.js',
@@ -209,7 +209,7 @@ test('a daemon leaves the terminal: a session of its own, SIGHUP and Ctrl+C do n
   })
 })
 
-test('a path may hold anything that a file name can', async () => {
+longTest('a path may hold anything that a file name can', async () => {
   await inSandbox(async (box) => {
     const module = box.file("a b#c?d%20é'/app one.js", echo(1))
     const status = await box.start(module)

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { caseTest } from '../support/length.ts'
+import { caseTest, longTest } from '../support/length.ts'
 import { Client, echo, inSandbox, lives, portOf, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -83,7 +83,7 @@ test('stop during a start ends it, and the start says so', async () => {
   })
 })
 
-test('several stops at once: one at least stopped it, and none fails', async () => {
+longTest('several stops at once: one at least stopped it, and none fails', async () => {
   await inSandbox(async (box) => {
     const { pid } = await box.start(box.file('app.js', echo(2)))
     const outcomes = await Promise.all([1, 2, 3, 4].map(() => box.command('stop')))
@@ -112,7 +112,7 @@ test('stop removes the file of a Unix socket', async () => {
   })
 })
 
-test('the name of a module is enough for stop, even when its file is gone', async () => {
+longTest('the name of a module is enough for stop, even when its file is gone', async () => {
   await inSandbox(async (box) => {
     const module = box.file('app.js', echo(1))
     await box.start(module)
@@ -121,7 +121,7 @@ test('the name of a module is enough for stop, even when its file is gone', asyn
   })
 })
 
-test('a server that was stopped can be started at once, on the same port', async () => {
+longTest('a server that was stopped can be started at once, on the same port', async () => {
   await inSandbox(async (box) => {
     const first = await box.start(box.file('app.js', echo(2)))
     const client = await Client.connect(portOf(first))

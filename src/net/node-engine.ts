@@ -95,16 +95,26 @@ function opened(server: net.Server, source: ListenSource): Listener {
 // how many there are; what else takes them, files of the user's say, is looked for: after a handler, and at times. Who comes
 // between the moment in which they are used up and the next look is still closed.
 
-/** A look takes 6 us: so often after handlers at most, and so often where nothing is received. */
+/** A look takes 6 us: after handlers, but no more often than this; and so often where nothing is received. */
 const LOOK_MS = 10
 const IDLE_LOOK_MS = 1000
 
 const listening = new Set<ListenSource>()
 let lookTimer = 0
+let soonTimer = 0
 let lookedAt = 0
+
+/** What was received at `time` has been handled. */
+function lookSoon(time: number): void {
+  const waitMs = lookedAt + LOOK_MS - time
+  if (waitMs <= 0) lookForDescriptors()
+  else if (soonTimer === 0) soonTimer = deadlines.after(waitMs, lookForDescriptors)
+}
 
 function lookForDescriptors(): void {
   lookedAt = now()
+  deadlines.cancel(soonTimer)
+  soonTimer = 0
   if (listening.size === 0 || !areDescriptorsScarce(1)) return
   for (const { onScarce } of [...listening]) onScarce?.()
 }
@@ -323,7 +333,7 @@ class NodeSocket implements Socket {
       this.#received(bytes)
     } finally {
       releaseClock()
-      if (time - lookedAt > LOOK_MS) lookForDescriptors()
+      lookSoon(time)
     }
   }
 

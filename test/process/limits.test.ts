@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { addon } from '../../src/addon.ts'
 import { caseTest, longTest } from '../support/length.ts'
 import { ask, Client, echo, inSandbox, portOf, startFile, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -45,7 +46,7 @@ test('a worker without descriptors for new connections rests: it turns nobody aw
   })
 })
 
-for (const engine of ['node', 'native'])
+for (const engine of addon().newEngine === null ? ['node'] : ['node', 'native'])
   caseTest(engine === 'node')(
     `files of the user's that take all descriptors turn nobody away, on the ${engine} engine`,
     async () => {
@@ -70,6 +71,8 @@ for (const engine of ['node', 'native'])
         const hog = await Client.connect(port)
         for (let round = 0; round < 2; round++) {
           assert.is(await hog.ask('eat'), 'EMFILE')
+          const eatenAt = performance.now()
+          await until(() => performance.now() - eatenAt > 50) // the node engine notices it within 10 ms
           const clients = await Promise.all(Array.from({ length: 10 }, () => Client.connect(port)))
           for (const client of clients) client.send('hello')
           await until(() => box.log().includes('descriptors run out'))

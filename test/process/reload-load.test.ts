@@ -14,13 +14,13 @@ const RELOADS = atLength(2, 20)
 /** Of those who ask all the time, ms. */
 const THINK_MS = atLength(5, 1)
 
-/** Every third answer comes later; a window of 0.8 s makes a quiet time of 0.2 s. */
+/** Every third answer comes later; a window of 1.6 s makes a quiet time of 0.4 s, and leaves a quarter of a second to who is told last. */
 const program = (version: number) =>
   echo(
     2,
     `// version ${version}
     let turn = 0
-    worker.drainTimeoutMs = 800
+    worker.drainTimeoutMs = 1600
     worker.onMessage = async (connection, id) => {
       if (++turn % 3 === 0) await new Promise((resolve) => setTimeout(resolve, 3))
       connection.send(id + ' ' + process.pid)

@@ -953,7 +953,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
     Promise.resolve(work).then(end, (error) => {
       if (life === this.#life()) failed(error)
-      else this.#logError(Connection.HANDLER, messageOf(error), error instanceof Error ? error : undefined)
+      else this.#logError(Connection.HANDLER, messageOf(error), asError(error))
       end()
     })
   }

@@ -398,10 +398,6 @@ export class IncomingLink implements SocketEvents, Answers {
         flow.room--
         this.#value(Kind.Item, number, next.value)
       }
-    } catch (error) {
-      isAtEnd = true // it has thrown, or what it gave cannot be sent
-      leave(iterator)
-      throw error
     } finally {
       this.#streams.delete(number)
       if (!isAtEnd) leave(iterator)
@@ -411,12 +407,12 @@ export class IncomingLink implements SocketEvents, Answers {
   }
 
   /** Null when nobody reads on: a source may be waiting for something that is long in coming. */
-  #unlessOver<T>(next: PromiseLike<T>, flow: Flow, call: Call): Promise<T | null> {
+  #unlessOver<T>(next: T | PromiseLike<T>, flow: Flow, call: Call): Promise<T | null> {
     return new Promise((resolve, reject) => {
       flow.wake = () => {
         if (this.#isOver(call)) resolve(null)
       }
-      next.then(resolve, reject)
+      Promise.resolve(next).then(resolve, reject)
     })
   }
 

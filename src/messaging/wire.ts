@@ -9,7 +9,7 @@
 // A body is a head, whose layout the kind says, and then a value, whose form the form says.
 
 import { type QuickBuffer, v8 } from '../builtins.ts'
-import { ProtocolError, UsageError } from '../errors.ts'
+import { messageOf, ProtocolError, UsageError } from '../errors.ts'
 import { isPlain } from './plain.ts'
 
 export const enum Kind {
@@ -176,7 +176,7 @@ export function serialized(value: unknown): Buffer {
   try {
     return v8().serialize(value)
   } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause)
+    const why = messageOf(cause)
     throw new UsageError('ERR_CANNOT_CLONE', `a message is what structuredClone() takes: ${why}`, { cause })
   }
 }

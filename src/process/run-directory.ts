@@ -6,7 +6,7 @@ import { lstatSync, mkdirSync, readdirSync, realpathSync, statSync } from 'node:
 import { tmpdir } from 'node:os'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { crypto } from '../builtins.ts'
-import { codeOf, SystemError } from '../errors.ts'
+import { codeOf, messageOf, SystemError } from '../errors.ts'
 import { checkUnixPath } from '../net/address.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 
@@ -70,7 +70,7 @@ export function makeRunDir({ paths, isGiven }: Places): string {
       makePrivate(path)
       return path
     } catch (error) {
-      reasons.push(error instanceof Error ? error.message : String(error))
+      reasons.push(messageOf(error))
     }
   }
   throw new CommandError(Exit.Failure, `no run directory: ${reasons.join('; ')}`, {

@@ -61,7 +61,15 @@ import {
   kTakes,
 } from './connection-symbols.ts'
 import { addressesOf, formatEndpoint } from './endpoint.ts'
-import { AbortError, asError, messageOf, type ProtocolError, type SystemError, UsageError } from './errors.ts'
+import {
+  AbortError,
+  asError,
+  messageOf,
+  type ProtocolError,
+  propertyOf,
+  type SystemError,
+  UsageError,
+} from './errors.ts'
 import { asCodec, blamed } from './framing-codec.ts'
 import { LimitedLog } from './log.ts'
 import {
@@ -1150,8 +1158,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   #handlerFailed(thrown: unknown): void {
-    if (this.#hasObeyed(thrown)) return this.#endAs('stopped')
     const error = asError(thrown)
+    if (this.#hasObeyed(error)) return this.#endAs('stopped')
     const isPeers = error.name === 'ProtocolError' // a body that is no JSON, say: whoever finds it, it is the peer's fault
     this.worker.counters[isPeers ? 'protocolErrors' : 'handlerErrors']++
     this.#report(isPeers ? Connection.PROTOCOL : Connection.HANDLER, error.message, error)
@@ -1159,13 +1167,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   /** It gave up because our own signal told it to: `fetch` rejects with its reason, Node's own calls name it as cause. */
-  #hasObeyed(thrown: unknown): boolean {
-    if (thrown instanceof AbortError && thrown.code === 'ERR_CONNECTION_CLOSED' && this.#state !== State.Established)
+  #hasObeyed(error: Error): boolean {
+    if (error instanceof AbortError && error.code === 'ERR_CONNECTION_CLOSED' && this.#state !== State.Established)
       return true
     const signal = this.#rare?.aborter?.signal
     if (!signal?.aborted) return false
     const { reason } = signal
-    return thrown === reason || (thrown instanceof Error && thrown.name === 'AbortError' && thrown.cause === reason)
+    return error === reason || (error.name === 'AbortError' && error.cause === reason)
   }
 
   #report(code: number, message: string, error?: Error): void {
@@ -1180,7 +1188,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   #logError(code: number, message: string, error?: Error): void {
-    const detail = code === Connection.HANDLER ? (error?.stack ?? message) : message
+    const stack = code === Connection.HANDLER ? propertyOf(error, 'stack') : undefined
+    const detail = typeof stack === 'string' ? stack : message
     errors.log(`connection ${this.id} ${this.getRemoteAddress()} error ${code}: ${detail}`)
   }
 

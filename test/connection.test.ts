@@ -505,6 +505,16 @@ test('close sends what is queued first, end as well and then half-closes, destro
   assert.is(destroyed.connection.getStatus(false), 'CLOSED')
 })
 
+test('whatever a handler throws, and onError in turn, costs that connection alone', () => {
+  const { proxy, revoke } = Proxy.revocable({}, {})
+  revoke()
+  for (const onError of [null, thrower(proxy)]) {
+    const wire = open(text, { onMessage: thrower(proxy), onError } as never)
+    wire.receive('x\n')
+    assert.is(wire.connection.closeReason, 'handler')
+  }
+})
+
 test('a peer that takes hardly any of what is queued is not waited for', () => {
   for (const [taken, isWaitedFor] of [
     [20_000, true],

@@ -113,29 +113,28 @@ export function tokensOf(text) {
     } else push(isStart ? { string: text.slice(start, at - 1) } : { mark: 'template' })
   }
 
+  /** The token of a whole pattern that begins here, or null. */
+  const whole = () => {
+    const string = take(quoted)
+    if (string) return { string: string[1] ?? string[2] }
+    const name = take(word)
+    if (name) return { word: name[0] }
+    const isExpression = text[at] === '/' && expectsOperand(tokens.at(-1)) && take(expression)
+    return isExpression ? { mark: 'regexp' } : null
+  }
+  const character = () => {
+    const mark = text[at++]
+    if (mark === '`') return template(true)
+    if (mark === '}' && braces.pop()) return template(false)
+    if (mark === '{') braces.push(false)
+    push({ mark })
+  }
+
   while (at < text.length) {
     if (take(space) || take(comment)) continue
-    const string = take(quoted)
-    if (string) {
-      push({ string: string[1] ?? string[2] })
-      continue
-    }
-    const name = take(word)
-    if (name) {
-      push({ word: name[0] })
-      continue
-    }
-    if (text[at] === '/' && expectsOperand(tokens.at(-1)) && take(expression)) {
-      push({ mark: 'regexp' })
-      continue
-    }
-    const mark = text[at++]
-    if (mark === '`') template(true)
-    else if (mark === '}' && braces.pop()) template(false)
-    else {
-      if (mark === '{') braces.push(false)
-      push({ mark })
-    }
+    const token = whole()
+    if (token === null) character()
+    else push(token)
   }
   return tokens
 }

@@ -53,7 +53,7 @@ export function broadcast(
 ): BroadcastResult {
   const { slow = 'drop', slowBytes } = options
   checkOptions('broadcast()', options, KNOWN)
-  if (slow !== 'drop' && slow !== 'close' && slow !== 'conflate')
+  if (!Object.hasOwn(WITH_SLOW, slow))
     throw new UsageError('ERR_BAD_OPTION', `broadcast(): slow is ${String(slow)}: drop, close or conflate`)
   const result = { sent: 0, dropped: 0, closed: 0, conflated: 0 }
   let encoded: Encoded | null = null
@@ -61,19 +61,32 @@ export function broadcast(
     if (!connection[kTakes]) continue
     if (connection.protocol !== encoded?.protocol) encoded = encode(connection.protocol, message)
     const limit = slowBytes ?? connection.maxSendBufferSize / 2
-    if (connection.getSendBufferQueueSize() < limit && !waiting.has(connection)) {
-      if (isTaken(connection, encoded)) result.sent++
-      else result.dropped++
-    } else if (slow === 'close') {
-      connection.destroy()
-      result.closed++
-    } else if (slow === 'conflate') {
-      waiting.set(connection, { encoded, slowBytes: limit })
-      if (timer === 0) timer = deadlines.after(LOOK_MS, look)
-      result.conflated++
-    } else result.dropped++
+    const isSlow = waiting.has(connection) || connection.getSendBufferQueueSize() >= limit
+    result[isSlow ? WITH_SLOW[slow](connection, encoded, limit) : sendNow(connection, encoded)]++
   }
   return result
+}
+
+type Outcome = keyof BroadcastResult
+
+const WITH_SLOW: Record<
+  NonNullable<BroadcastOptions['slow']>,
+  (connection: AnyConnection, encoded: Encoded, slowBytes: number) => Outcome
+> = {
+  drop: () => 'dropped',
+  close(connection) {
+    connection.destroy()
+    return 'closed'
+  },
+  conflate(connection, encoded, slowBytes) {
+    waiting.set(connection, { encoded, slowBytes })
+    if (timer === 0) timer = deadlines.after(LOOK_MS, look)
+    return 'conflated'
+  },
+}
+
+function sendNow(connection: AnyConnection, encoded: Encoded): Outcome {
+  return isTaken(connection, encoded) ? 'sent' : 'dropped'
 }
 
 /** Once for each protocol among the connections; mostly there is one. */

@@ -289,18 +289,9 @@ export class Worker<
   describe(): Declaration {
     const { name, backlog, reloadMode, reloadable, reusePort, user, group, execArgv, crashLoopAfter } = this
     const { maxRequests, maxMemory, maxLifetimeMs, stuckTimeoutMs } = this
-    if ((this.protocol ?? null) !== null) checkProtocol(`the protocol of worker '${name}'`, this.protocol)
+    this.#check()
     const protocol = this.#address === '' ? '' : this.#resolveProtocol().name
-    for (const [key, rule] of Object.entries(RULES)) check(`${key} of worker '${name}'`, Reflect.get(this, key), rule)
-    for (const [key, value] of Object.entries(this))
-      if (/^on[A-Z]/.test(key) && value !== null && value !== undefined && typeof value !== 'function')
-        throw new UsageError('ERR_BAD_OPTION', `${key} of worker '${name}' is ${String(value)}: it must be a function`)
-    if (this.proxyProtocol !== null) new ProxyRules(this.proxyProtocol)
-    const count = Math.max(1, Math.trunc(this.count)) // as Workerman
-    if (this.minReady > count)
-      throw new UsageError('ERR_BAD_OPTION', `minReady of worker '${name}' is ${this.minReady}: it has ${count}`)
-    if (this.reusePort && this.#address !== '' && this.#place.transport !== 'tcp')
-      throw new UsageError('ERR_BAD_OPTION', `reusePort of worker '${name}' is for TCP: others share one socket`)
+    const count = this.#wholeCount
     return {
       ...{ name, listen: this.#address, protocol, backlog, reloadMode, reloadable, reusePort, user, group, execArgv },
       ...{ count, minReady: this.minReady },
@@ -312,6 +303,27 @@ export class Worker<
       transport: this.#address === '' ? '' : this.#isSecure ? 'ssl' : this.#place.transport,
       engine: this.#engine(),
     }
+  }
+
+  /** Throws UsageError for a setting that cannot be. */
+  #check(): void {
+    const { name } = this
+    if ((this.protocol ?? null) !== null) checkProtocol(`the protocol of worker '${name}'`, this.protocol)
+    for (const [key, rule] of Object.entries(RULES)) check(`${key} of worker '${name}'`, Reflect.get(this, key), rule)
+    for (const [key, value] of Object.entries(this))
+      if (/^on[A-Z]/.test(key) && value !== null && value !== undefined && typeof value !== 'function')
+        throw new UsageError('ERR_BAD_OPTION', `${key} of worker '${name}' is ${String(value)}: it must be a function`)
+    if (this.proxyProtocol !== null) new ProxyRules(this.proxyProtocol)
+    const count = this.#wholeCount
+    if (this.minReady > count)
+      throw new UsageError('ERR_BAD_OPTION', `minReady of worker '${name}' is ${this.minReady}: it has ${count}`)
+    if (this.reusePort && this.#address !== '' && this.#place.transport !== 'tcp')
+      throw new UsageError('ERR_BAD_OPTION', `reusePort of worker '${name}' is for TCP: others share one socket`)
+  }
+
+  /** At least one, as Workerman. */
+  get #wholeCount(): number {
+    return Math.max(1, Math.trunc(this.count))
   }
 
   #engine(): Declaration['engine'] {

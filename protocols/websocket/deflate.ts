@@ -94,18 +94,23 @@ function parseExtensions(field: string): Extension[] | null {
   for (const item of splitQuoted(field, ',')) {
     if (item === '') continue // a list may have holes (RFC 9110 section 5.6.1), parameters may not
     const [name = '', ...rest] = splitQuoted(item, ';')
-    if (!isToken(name)) return null
-    const parameters = new Map<string, string | true>()
-    for (const part of rest) {
-      const [, key, value] = /^([^\s=]+)(?:\s*=\s*(.+))?$/.exec(part) ?? []
-      const bare = value?.startsWith('"') ? /^"([^"\\]*)"$/.exec(value)?.[1] : value
-      if (key === undefined || !isToken(key) || parameters.has(key)) return null
-      if (value !== undefined && (bare === undefined || !isToken(bare))) return null
-      parameters.set(key, bare ?? true)
-    }
+    const parameters = parseParameters(rest)
+    if (!isToken(name) || parameters === null) return null
     extensions.push({ name, parameters })
   }
   return extensions
+}
+
+function parseParameters(parts: readonly string[]): Extension['parameters'] | null {
+  const parameters = new Map<string, string | true>()
+  for (const part of parts) {
+    const [, key, value] = /^([^\s=]+)(?:\s*=\s*(.+))?$/.exec(part) ?? []
+    const bare = value?.startsWith('"') ? /^"([^"\\]*)"$/.exec(value)?.[1] : value
+    if (key === undefined || !isToken(key) || parameters.has(key)) return null
+    if (value !== undefined && (bare === undefined || !isToken(bare))) return null
+    parameters.set(key, bare ?? true)
+  }
+  return parameters
 }
 
 function splitQuoted(text: string, separator: ',' | ';'): string[] {
@@ -150,16 +155,20 @@ function without(server: boolean, client: boolean): string {
 
 /** Null for an offer that has to be declined (RFC 7692 section 7.1). */
 function windowOf(parameters: Extension['parameters']): number | null {
-  let windowBits = 15
-  for (const [key, value] of parameters) {
-    if (key === 'server_max_window_bits') {
-      if (!isBits(value)) return null
-      windowBits = Number(value)
-    } else if (key === 'client_max_window_bits') {
-      if (value !== true && !isBits(value)) return null
-    } else if ((key !== OURS && key !== THEIRS) || value !== true) return null
-  }
-  return windowBits
+  for (const [key, value] of parameters) if (!OFFERS.get(key)?.(value)) return null
+  return Number(parameters.get('server_max_window_bits') ?? 15)
+}
+
+/** What may be offered, and how. */
+const OFFERS = new Map<string, (value: string | true) => boolean>([
+  [OURS, isFlag],
+  [THEIRS, isFlag],
+  ['server_max_window_bits', isBits],
+  ['client_max_window_bits', (value) => value === true || isBits(value)],
+])
+
+function isFlag(value: string | true): boolean {
+  return value === true
 }
 
 /** Only a client that says so can be asked to (RFC 7692 section 7.1.2.2). */

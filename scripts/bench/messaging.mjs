@@ -48,15 +48,7 @@ async function main() {
     ...(options.quick ? [] : [{ kind: 'roundtrip', bytes: 64, inFlight: 1 }]),
     ...sizes.map((bytes) => ({ kind: 'send', bytes, inFlight: 0 })),
   ]
-  const skipped = {}
-  const peers = {}
-  for (const name of options.peers.split(',')) {
-    const start = starters[name]
-    if (start === undefined) throw new CannotRun(`no peer '${name}'; there are ${Object.keys(starters).join(', ')}`)
-    const peer = await start()
-    if (typeof peer === 'string') skipped[name] = peer
-    else peers[name] = peer
-  }
+  const { peers, skipped } = await startPeers(options.peers.split(','))
   const rows = []
   for (const one of cases) rows.push(await rowOf(one, peers, rounds, seconds))
   for (const peer of Object.values(peers)) await peer.stop()
@@ -66,6 +58,20 @@ async function main() {
   for (const [name, why] of Object.entries(skipped)) console.error(`without ${name}: ${why}`)
   console.error(table([['case', ...Object.keys(peers)], ...rows.map((row) => cellsOf(row, Object.keys(peers)))]))
   console.error(`\nmessages per second (us of CPU, both ends), in ${writeResults('messaging', result)}`)
+}
+
+/** Those that are here, and why the others are not. */
+async function startPeers(names) {
+  const peers = {}
+  const skipped = {}
+  for (const name of names) {
+    const start = starters[name]
+    if (start === undefined) throw new CannotRun(`no peer '${name}'; there are ${Object.keys(starters).join(', ')}`)
+    const peer = await start()
+    if (typeof peer === 'string') skipped[name] = peer
+    else peers[name] = peer
+  }
+  return { peers, skipped }
 }
 
 /** One run of each in a round, every other round backwards; the medians. */

@@ -291,11 +291,8 @@ export function staticFiles(
   root: string,
   options: StaticOptions = {},
 ): (request: StaticRequest) => Promise<FileAnswer | null> {
-  const { index = 'index.html', maxAge, immutable = false, precompressed = false, followLinks = false } = options
-  const cache =
-    maxAge === undefined
-      ? []
-      : [['Cache-Control', `public, max-age=${maxAge}${immutable ? ', immutable' : ''}`] as const]
+  const { index = 'index.html', precompressed = false, followLinks = false } = options
+  const cache = cacheHeaders(options)
   let home: Promise<string> | null = null
   return async (request) => {
     if (request.method !== 'GET' && request.method !== 'HEAD') return null
@@ -310,16 +307,23 @@ export function staticFiles(
     const serve = (path: string) =>
       precompressed ? encoded(path, request, find, cache) : openFile({ path }, request, cache)
     const path = await find(join(folder, name))
-    if (path === null) return null
-    try {
-      return await serve(path)
-    } catch (error) {
-      if (codeOf(error) !== 'EISDIR') return missing(error)
-    }
+    const answer = path === null ? null : await serve(path).catch(folderOrMissing)
+    if (answer !== FOLDER) return answer
     if (!name.endsWith('/')) return redirect(request)
     const page = index === '' ? null : await find(join(folder, name, index))
     return page === null ? null : serve(page).catch(missing)
   }
+}
+
+const FOLDER = Symbol('a folder')
+
+function folderOrMissing(error: unknown): typeof FOLDER | null {
+  return codeOf(error) === 'EISDIR' ? FOLDER : missing(error)
+}
+
+/** `Cache-Control`, or none. */
+function cacheHeaders({ maxAge, immutable = false }: StaticOptions): FileAnswer['headers'] {
+  return maxAge === undefined ? [] : [['Cache-Control', `public, max-age=${maxAge}${immutable ? ', immutable' : ''}`]]
 }
 
 /** Decodes once. Null for what could lead elsewhere: NUL, backslash, an encoded slash, dots, hidden names. */

@@ -227,13 +227,19 @@ export class IncomingLink implements SocketEvents, Answers {
   }
 
   #frame(kind: Kind, form: Form, bytes: Buffer, start: number, end: number): void {
+    if (this.#state === State.AwaitHello) return this.#hello(kind, bytes, start, end)
+    if (this.#state === State.Closed) return
     if (this.#state === State.Open) {
       if (kind === Kind.Message) return this.#take(unpack(form, bytes, start, end), ONE_WAY)
       if (kind === Kind.Request) return this.#request(form, bytes, start, end)
       if (kind === Kind.Publish) return this.#published(form, bytes, start, end)
       if (kind === Kind.Last) return this.#ending()
-    } else if (this.#state === State.AwaitHello) return this.#hello(kind, bytes, start, end)
-    else if (this.#state === State.Closed) return
+    }
+    this.#aboutEarlier(kind, bytes, start, end)
+  }
+
+  /** What is about a message that has come before. */
+  #aboutEarlier(kind: Kind, bytes: Buffer, start: number, end: number): void {
     if (end - start < NUMBER_BYTES) throw unexpected(kind)
     const number = numberAt(bytes, start)
     if (kind === Kind.Cancel) this.#cancel(number)

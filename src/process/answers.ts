@@ -58,25 +58,37 @@ export class Answers {
   async to(request: Request): Promise<Answer> {
     const { command } = request
     const master = this.#master
-    if (!LOOKS.has(command) && !(await master.decided())) return this.#household.ask(request)
-    if (master.isReplaced) return this.#household.ask(request)
-    if (command === 'upgrade') {
-      const upgrade = await master.upgrade(request)
-      return upgrade === null ? this.#household.ask(request) : { ...this.#done(), upgrade }
+    const isOurs = LOOKS.has(command) || (await master.decided())
+    if (!isOurs || master.isReplaced) return this.#household.ask(request)
+    switch (command) {
+      case 'ping':
+      case 'events':
+        return this.#done()
+      case 'status':
+        return { ...this.#done(), status: await this.#status() }
+      case 'connections':
+        return { ...this.#done(), page: await connectionPage(master.groups, request.cursor ?? { pid: 0, after: 0 }) }
+      case 'diff':
+        return { ...this.#done(), comparison: await master.compare() }
+      case 'upgrade': {
+        const upgrade = await master.upgrade(request)
+        return upgrade === null ? this.#household.ask(request) : { ...this.#done(), upgrade }
+      }
+      default:
+        return this.#afterOperation(request)
     }
-    if (command === 'status') return { ...this.#done(), status: await this.#status() }
-    if (command === 'connections')
-      return { ...this.#done(), page: await connectionPage(master.groups, request.cursor ?? { pid: 0, after: 0 }) }
-    if (command === 'ping' || command === 'events') return this.#done()
-    if (command === 'diff') return { ...this.#done(), comparison: await master.compare() }
+  }
+
+  async #afterOperation(request: Request): Promise<Answer> {
+    const { command } = request
     const names = namesOf(request)
     if (command === 'stop' && names.length === 0) {
-      master.stop(request.isGraceful === true, timeoutOf(request)) // who asked waits for this process to be gone
+      this.#master.stop(request.isGraceful === true, timeoutOf(request)) // who asked waits for this process to be gone
       return this.#done()
     }
-    const asked = this.#operate(request, names)
-    const outcome = asked === null ? null : this.orPassed(asked, request)
-    if (outcome === null) return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
+    const operation = this.#operate(request, names)
+    if (operation === null) return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
+    const outcome = this.orPassed(operation, request)
     return command === 'reload' && request.isWaiting === false
       ? this.#done()
       : { ...this.#done(), outcome: await outcome }

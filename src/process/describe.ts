@@ -3,8 +3,9 @@
 
 import { CommandError, Exit } from './exit-codes.ts'
 import type { Declaration, Settings } from './group.ts'
-import type { FromChild } from './messages.ts'
+import { type FromChild, type GroupKey, keysOf, mailboxesOf } from './messages.ts'
 import type { Output } from './output.ts'
+import type { Outline } from './slot.ts'
 import { type Child, onceEnded, onceUnstarted, spawnChild } from './spawn.ts'
 
 export interface Described {
@@ -12,6 +13,15 @@ export interface Described {
   /** Of each group, in base64. */
   readonly tlsFiles: readonly Readonly<Record<string, string>>[]
   readonly settings: Settings
+}
+
+export function outlinesOf({ groups, tlsFiles }: Described): Outline[] {
+  const keys = keysOf(groups)
+  const mailboxes = mailboxesOf(groups)
+  return groups.map((declaration, place) => {
+    const [key, mailbox] = [keys[place] as GroupKey, mailboxes[place] as string]
+    return { declaration, key, mailbox, tlsFiles: tlsFiles[place] ?? {} }
+  })
 }
 
 const DESCRIBE_TIMEOUT_MS = 10_000

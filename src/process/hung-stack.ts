@@ -107,20 +107,27 @@ function messageReader(onOpen: () => void, onText: (text: string) => void): (byt
     let all = Buffer.concat(rest)
     if (!isOpen) {
       const end = all.indexOf('\r\n\r\n')
-      isOpen = end >= 0
-      if (isOpen) onOpen()
-      all = isOpen ? all.subarray(end + 4) : all
+      if (end < 0) return true
+      isOpen = true
+      onOpen()
+      all = all.subarray(end + 4)
     }
-    for (let frame = isOpen ? frameOf(all) : null; frame !== null; frame = frameOf(all)) {
-      if (all.length < frame.end) break
-      onText(all.toString('utf8', frame.start, frame.end))
-      all = all.subarray(frame.end)
-    }
-    rest = [all]
-    size = all.length
-    wanted = (isOpen ? frameOf(all)?.end : 0) ?? 0
+    const left = readFrames(all, onText)
+    rest = [left]
+    size = left.length
+    wanted = frameOf(left)?.end ?? 0
     return true
   }
+}
+
+/** What is left: the beginning of a frame. */
+function readFrames(bytes: Buffer, onText: (text: string) => void): Buffer {
+  let left = bytes
+  for (let frame = frameOf(left); frame !== null && left.length >= frame.end; frame = frameOf(left)) {
+    onText(left.toString('utf8', frame.start, frame.end))
+    left = left.subarray(frame.end)
+  }
+  return left
 }
 
 /** Where the payload of the first frame lies; null while its head is not there. A server does not mask. */

@@ -10,16 +10,16 @@ import { renderBanner } from './banner.ts'
 import { MasterCallbacks } from './callbacks.ts'
 import type { Answer, Leave, Request } from './control.ts'
 import { CrashPolicy, isVoluntary, type Restarter } from './crash-policy.ts'
-import type { Described } from './describe.ts'
+import { type Described, outlinesOf } from './describe.ts'
 import type { Comparison } from './diff.ts'
-import type { EarlierMaster } from './earlier-master.ts'
+import type { EarlierMaster, Estate } from './earlier-master.ts'
 import { Evaluation } from './evaluation.ts'
 import { Events } from './events.ts'
 import { asCommandError, CommandError, WorkerExit } from './exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from './group.ts'
 import { Household, type Householder } from './household.ts'
 import { Leaders } from './leaders.ts'
-import { keysOf, mailboxesOf, type StartOptions } from './messages.ts'
+import type { StartOptions } from './messages.ts'
 import { ReloadTally } from './metrics.ts'
 import { OomKills } from './oom-kills.ts'
 import { type Operated, Operator } from './operator.ts'
@@ -29,7 +29,7 @@ import { type RecycleSupervisor, Recycling } from './recycle.ts'
 import { Reign } from './reign.ts'
 import { extendWhile, extension, feedWatchdog, reapOrphans, tellService, tellStatus } from './service.ts'
 import { shareOut } from './share-out.ts'
-import { type Blueprint, GroupState, type Slot } from './slot.ts'
+import { type Blueprint, GroupState, type Outline, type Slot } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import type { Program } from './spawn.ts'
 import { type GroupStatus, groupStatus, pollAll, type Status, totalsOf } from './status.ts'
@@ -251,35 +251,39 @@ export class Master
 
   async #prepare(): Promise<void> {
     const earlier = this.#earlier
-    const { groups, tlsFiles, settings } = await this.#describeForUse()
+    const described = await this.#describeForUse()
+    const { settings } = described
     if (earlier === null) {
       await this.#household.health.listen(this.healthAddress)
       this.#household.writeDeclaredPid(settings)
       await this.#household.predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
     } else if (this.reign.leads) this.#household.writeDeclaredPid(settings) // the earlier one was killed meanwhile
-    const keys = keysOf(groups)
+    const outlines = outlinesOf(described)
+    const keys = outlines.map(({ key }) => key)
     const estates = earlier?.adopt(this.sockets, keys) ?? []
-    const mailboxes = mailboxesOf(groups)
-    for (const [place, declaration] of groups.entries()) {
+    for (const [place, outline] of outlines.entries()) {
       if (this.#stopping !== null) return
-      const estate = estates[place]
-      const { isStopped = false, scaledTo = null, declaredCount = declaration.count } = estate?.group ?? {}
-      const count = scaledTo !== null && declaredCount === declaration.count ? scaledTo : declaration.count
-      const wanted = { ...declaration, count }
-      const sockets = isStopped ? [] : await this.sockets.reserveAll(wanted, estate?.sockets)
-      const key = keys[place] as Blueprint['key']
-      const mailbox = mailboxes[place] as string
-      const group = new GroupState({ key, mailbox, declaration: wanted, sockets, tlsFiles: tlsFiles[place] ?? {} })
-      group.declaredCount = declaration.count
-      group.scaledTo = count === declaration.count ? null : count
-      group.isStopped = isStopped
-      for (let n = 0; n < count; n++) group.addSlot({ isHeld: false })
-      if (estate !== undefined) this.#takeOver?.inherit(group, estate)
-      this.groups.push(group)
+      this.groups.push(await this.#form(outline, estates[place]))
     }
     if (earlier !== null) return this.sockets.keepAll() // until this master leads, nothing of the earlier one's is closed
     this.sockets.release()
     this.#tellUnused()
+  }
+
+  /** With what an earlier master leaves to it. */
+  async #form(outline: Outline, estate: Estate | undefined): Promise<GroupState> {
+    const { declaration } = outline
+    const { isStopped = false, scaledTo = null, declaredCount = declaration.count } = estate?.group ?? {}
+    const count = scaledTo !== null && declaredCount === declaration.count ? scaledTo : declaration.count
+    const wanted = { ...declaration, count }
+    const sockets = isStopped ? [] : await this.sockets.reserveAll(wanted, estate?.sockets)
+    const group = new GroupState({ ...outline, declaration: wanted, sockets })
+    group.declaredCount = declaration.count
+    group.scaledTo = count === declaration.count ? null : count
+    group.isStopped = isStopped
+    for (let n = 0; n < count; n++) group.addSlot({ isHeld: false })
+    if (estate !== undefined) this.#takeOver?.inherit(group, estate)
+    return group
   }
 
   /** Sockets of a service manager that no Worker has declared. */
@@ -342,12 +346,7 @@ export class Master
   /** Makes what is wanted so: a process in every slot that is not waiting for its next try, or none when stopping. */
   reconcile(): void {
     this.#tellPeers() // before anybody is told to leave: nobody will come back
-    for (const group of this.groups) {
-      for (const slot of group.slots) {
-        if (this.#stopping !== null) for (const handle of slot.processes) handle.stop(this.#stopWindowMs(group))
-        else if (slot.isVacant && !group.isStopped) this.#fill(group, slot)
-      }
-    }
+    for (const group of this.groups) for (const slot of group.slots) this.#settle(group, slot)
     for (const group of this.groups) this.onFull(group)
     this.leaders.settle()
     this.#tellPeers()
@@ -356,6 +355,11 @@ export class Master
     if (this.reign.leads) tellStatus(this.seen)
     if (this.isUp) this.#tellUnused()
     this.#wake()
+  }
+
+  #settle(group: GroupState, slot: Slot): void {
+    if (this.#stopping !== null) for (const handle of slot.processes) handle.stop(this.#stopWindowMs(group))
+    else if (slot.isVacant && !group.isStopped) this.#fill(group, slot)
   }
 
   #wake(): void {

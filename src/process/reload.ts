@@ -5,14 +5,27 @@
 import { messageOf } from '../errors.ts'
 import { log } from '../log.ts'
 import { Canary, type CanaryReport, watchCanaries } from './canary.ts'
-import type { Described } from './describe.ts'
+import { type Described, outlinesOf } from './describe.ts'
 import type { Operation } from './events.ts'
 import { CommandError, Exit, noGroup } from './exit-codes.ts'
 import type { Declaration } from './group.ts'
 import { matchGroups } from './group-match.ts'
-import { keysOf, mailboxesOf } from './messages.ts'
-import { type Blueprint, GroupState, type Slot } from './slot.ts'
+import { isSameKey } from './messages.ts'
+import { type Blueprint, GroupState, type Outline, type Slot } from './slot.ts'
 import { isStopFirst, type Supervisor, Turnover } from './turnover.ts'
+
+/** A group of the new code, and what runs of it. */
+interface Plan extends Outline {
+  /** Undefined for a new one. */
+  readonly group: GroupState | undefined
+  /** This reload is about it. */
+  readonly isMeant: boolean
+}
+
+/** A plan that is meant, and whatever could fail of it before a process starts is done. */
+interface Bound extends Plan {
+  readonly blueprint: Blueprint
+}
 
 export class Reload extends Turnover {
   readonly #canaryMs: number
@@ -29,30 +42,14 @@ export class Reload extends Turnover {
   }
 
   /** Resolves when the old processes are gone. Rejects with the reason when it was given up on the way. */
-  async run({ groups: declarations, tlsFiles }: Described): Promise<void> {
+  async run(described: Described): Promise<void> {
     const { groups } = this.supervisor
-    const keys = keysOf(declarations)
-    const match = matchGroups(
-      groups.map(({ blueprint }) => blueprint.key),
-      keys,
-    )
-    const running = match.of.map((place) => groups[place])
-    const gone = match.gone.map((place) => groups[place] as GroupState)
-    const isWhole = this.names.length === 0
-    if (!isWhole) this.#checkNames(declarations, gone)
-    const isMeant = (place: number) => isWhole || this.#names(keys[place]) || this.#names(running[place]?.blueprint.key)
+    const { plans, gone } = this.#plan(described)
+    if (!this.#isWhole) this.#checkNames(described.groups, gone)
     let failure: unknown
     try {
-      const blueprints = await this.#bindAll(declarations, tlsFiles, running, isMeant)
-      this.step('slots', countAll(blueprints))
-      if (this.#canaryMs > 0) await this.#tryOut(blueprints, running)
-      for (const [place, blueprint] of blueprints.entries()) {
-        const group = running[place]
-        if (blueprint === null) continue
-        if (group === undefined) await this.#add(blueprint)
-        else await this.renew(group, blueprint, declarations[place]?.count ?? 0)
-      }
-      if (isWhole) for (const group of gone) this.removeGroup(group)
+      await this.#turnOver(plans)
+      if (this.#isWhole) for (const group of gone) this.removeGroup(group)
     } catch (error) {
       failure = error
       for (const canary of this.#canaries) this.#takeBack(canary)
@@ -65,7 +62,38 @@ export class Reload extends Turnover {
     for (const group of groups) group.forgetInnerSockets()
     this.supervisor.reconcile()
     if (failure !== undefined) throw failure
-    if (isWhole) sortAs(groups, keys)
+    if (this.#isWhole) sortAs(groups, plans)
+  }
+
+  /** What each declaration means for what runs, and the groups that no declaration means any more. */
+  #plan(described: Described): { plans: readonly Plan[]; gone: readonly GroupState[] } {
+    const { groups } = this.supervisor
+    const outlines = outlinesOf(described)
+    const match = matchGroups(
+      groups.map(({ blueprint }) => blueprint.key),
+      outlines.map(({ key }) => key),
+    )
+    const plans = outlines.map((outline, place) => {
+      const group = groups[match.of[place] ?? -1]
+      const isMeant = this.#isWhole || this.#names(outline.key) || this.#names(group?.blueprint.key)
+      return { ...outline, group, isMeant }
+    })
+    return { plans, gone: match.gone.map((place) => groups[place] as GroupState) }
+  }
+
+  async #turnOver(plans: readonly Plan[]): Promise<void> {
+    const bound = await this.#bindAll(plans)
+    this.step('slots', countAll(bound))
+    if (this.#canaryMs > 0) await this.#tryOut(bound)
+    for (const { group, blueprint, declaration } of bound) {
+      if (group === undefined) await this.#add(blueprint)
+      else await this.renew(group, blueprint, declaration.count)
+    }
+  }
+
+  /** No group is named: all are meant. */
+  get #isWhole(): boolean {
+    return this.names.length === 0
   }
 
   #names(key: { readonly name: string; readonly listen: string } | undefined): boolean {
@@ -87,46 +115,28 @@ export class Reload extends Turnover {
     }
   }
 
-  /**
-   * A blueprint for each declaration that is meant; an address that is declared as before keeps its socket, and port 0 its
-   * port.
-   */
-  async #bindAll(
-    declarations: readonly Declaration[],
-    tlsFiles: Described['tlsFiles'],
-    running: readonly (GroupState | undefined)[],
-    isMeant: (place: number) => boolean,
-  ): Promise<(Blueprint | null)[]> {
+  /** All that is meant, with the sockets it needs. */
+  async #bindAll(plans: readonly Plan[]): Promise<Bound[]> {
     const { sockets } = this.supervisor
-    const keys = keysOf(declarations)
-    const mailboxes = mailboxesOf(declarations)
-    const staying = declarations.map(({ reloadable }, place) => {
-      return reloadable && isMeant(place) ? undefined : running[place]?.blueprint
-    })
     // First: what stays is not there for the others to take.
-    for (const blueprint of staying) for (const socket of blueprint?.sockets ?? []) sockets.keep(socket)
-    const blueprints: (Blueprint | null)[] = []
-    for (const [place, declaration] of declarations.entries()) {
-      if (!isMeant(place)) {
-        blueprints.push(null)
-        continue
-      }
-      const group = running[place]
-      const isStopped = group?.isStopped === true
-      const { sockets: kept, declaration: old } = isStopped ? {} : (staying[place] ?? {})
-      const count = group?.countFor(declaration.count) ?? declaration.count
-      const wanted = { ...declaration, count, listen: old?.listen ?? declaration.listen }
-      const isIdle = isStopped && this.names.length === 0 // it stays stopped, so it needs none
-      const isEnough = kept !== undefined && (!wanted.reusePort || kept.length >= wanted.count)
-      blueprints.push({
-        key: keys[place] as Blueprint['key'],
-        mailbox: mailboxes[place] as string,
-        declaration: wanted,
-        sockets: isIdle ? [] : isEnough ? kept : await sockets.reserveAll(wanted, group?.sockets),
-        tlsFiles: tlsFiles[place] ?? {},
-      })
-    }
-    return blueprints
+    for (const plan of plans) for (const socket of stayingOf(plan)?.sockets ?? []) sockets.keep(socket)
+    const bound: Bound[] = []
+    for (const plan of plans) if (plan.isMeant) bound.push({ ...plan, blueprint: await this.#bind(plan) })
+    return bound
+  }
+
+  /** An address that is declared as before keeps its socket, and port 0 its port. */
+  async #bind(plan: Plan): Promise<Blueprint> {
+    const { declaration, key, mailbox, tlsFiles, group } = plan
+    const isStopped = group?.isStopped === true
+    const staying = isStopped ? undefined : stayingOf(plan)
+    const count = group?.countFor(declaration.count) ?? declaration.count
+    const wanted = { ...declaration, count, listen: staying?.declaration.listen ?? declaration.listen }
+    const kept = staying?.sockets
+    const isEnough = kept !== undefined && (!wanted.reusePort || kept.length >= count)
+    if (isStopped && this.#isWhole) return { key, mailbox, declaration: wanted, sockets: [], tlsFiles } // it stays stopped
+    const sockets = isEnough ? kept : await this.supervisor.sockets.reserveAll(wanted, group?.sockets)
+    return { key, mailbox, declaration: wanted, sockets, tlsFiles }
   }
 
   /** Unix sockets belong to who serves them, also when somebody else was to. */
@@ -145,14 +155,10 @@ export class Reload extends Turnover {
   // Canaries
 
   /** One new process in each group, beside the old ones. Rejects when one of them is not as good as those. */
-  async #tryOut(
-    blueprints: readonly (Blueprint | null)[],
-    running: readonly (GroupState | undefined)[],
-  ): Promise<void> {
-    for (const [place, blueprint] of blueprints.entries()) {
-      const group = running[place]
+  async #tryOut(bound: readonly Bound[]): Promise<void> {
+    for (const { group, blueprint } of bound) {
       const slot = group?.slots[0]
-      if (blueprint === null || group === undefined || slot === undefined || group.isStopped) continue
+      if (group === undefined || slot === undefined || group.isStopped) continue
       if (!blueprint.declaration.reloadable) continue
       if (isStopFirst(slot, blueprint)) log(`reload: no canary of ${group.name}: it cannot live beside the old process`)
       else await this.#startCanary(group, slot, blueprint)
@@ -232,12 +238,20 @@ export class Reload extends Turnover {
   }
 }
 
-function countAll(blueprints: readonly (Blueprint | null)[]): number {
-  return blueprints.reduce((sum, blueprint) => sum + (blueprint?.declaration.count ?? 0), 0)
+/** What goes on as it is, since its declaration is not reloadable, or not meant. */
+function stayingOf({ declaration, isMeant, group }: Plan): Blueprint | undefined {
+  return declaration.reloadable && isMeant ? undefined : group?.blueprint
 }
 
-function sortAs(groups: GroupState[], keys: readonly Blueprint['key'][]): void {
-  const place = new Map(keys.map((key, at) => [`${key.name}\n${key.listen}\n${key.nth}`, at]))
-  const placeOf = ({ blueprint: { key } }: GroupState) => place.get(`${key.name}\n${key.listen}\n${key.nth}`) ?? 0
+function countAll(bound: readonly Bound[]): number {
+  return bound.reduce((sum, { blueprint }) => sum + blueprint.declaration.count, 0)
+}
+
+function sortAs(groups: GroupState[], plans: readonly Plan[]): void {
+  const placeOf = ({ blueprint }: GroupState) =>
+    Math.max(
+      plans.findIndex(({ key }) => isSameKey(key, blueprint.key)),
+      0,
+    )
   groups.sort((a, b) => placeOf(a) - placeOf(b))
 }

@@ -11,16 +11,20 @@ import type { GroupKey } from './messages.ts'
 import { PortShare } from './port-share.ts'
 import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
-/** What new processes of a group are made from. A reload brings a new one. */
-export interface Blueprint {
+/** What the code says of a group. */
+export interface Outline {
   readonly key: GroupKey
   /** What its messages are addressed to. */
   readonly mailbox: string
   readonly declaration: Declaration
-  /** One for all slots, or with `reusePort` one for each; none without an address. */
-  readonly sockets: readonly BoundSocket[]
   /** What its processes need for TLS, in base64. */
   readonly tlsFiles: Readonly<Record<string, string>>
+}
+
+/** What new processes of a group are made from. A reload brings a new one. */
+export interface Blueprint extends Outline {
+  /** One for all slots, or with `reusePort` one for each; none without an address. */
+  readonly sockets: readonly BoundSocket[]
 }
 
 /** What the processes of a slot inherit. */

@@ -1,7 +1,7 @@
 // The next master, as the one that is in charge sees it until the upgrade is done: a child that says where it is, or is
 // given up. It has to give a sign of life all the time: one that hangs must not hold up the server.
 
-import { execFile } from 'node:child_process'
+import { type ExecFileException, execFile } from 'node:child_process'
 import { messageOf } from '../errors.ts'
 import { CommandError, describeExit, Exit, failureOf } from './exit-codes.ts'
 import type { PeerRow } from './group.ts'
@@ -159,13 +159,15 @@ export function checkProgram({ node, startFile }: Program, signal: AbortSignal):
     const options = { env: childEnv('master'), timeout: FIRST_WORD_MS, killSignal: 'SIGKILL', signal } as const
     execFile(node, args, options, (error, stdout, stderr) => {
       if (error === null) return resolve(stdout.trim())
-      if (signal.aborted) return reject(stopped())
-      const isLate = error.killed === true
-      const printed = isLate ? '' : stderr.trim()
-      const why = isLate ? `no answer within ${FIRST_WORD_MS / 1000} s` : printed || messageOf(error)
-      reject(new CommandError(isLate ? Exit.Timeout : Exit.Failure, `${node} ${startFile} cannot be run: ${why}`))
+      reject(signal.aborted ? stopped() : cannotRun({ node, startFile }, error, stderr.trim()))
     })
   })
+}
+
+function cannotRun({ node, startFile }: Program, error: ExecFileException, printed: string): CommandError {
+  const isLate = error.killed === true
+  const why = isLate ? `no answer within ${FIRST_WORD_MS / 1000} s` : printed || messageOf(error)
+  return new CommandError(isLate ? Exit.Timeout : Exit.Failure, `${node} ${startFile} cannot be run: ${why}`)
 }
 
 function stopped(): CommandError {

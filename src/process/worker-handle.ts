@@ -393,40 +393,49 @@ export class WorkerHandle {
   #receive(message: FromChild): void {
     if (this.state === 'gone') return
     this.heardAt = now()
-    if (message.type === 'ready' && this.state === 'starting' && !this.#leavesByItself) {
-      clearTimeout(this.#deadline)
-      this.#isReady = true
-      this.memoryAtReady = message.memory
-      this.#move('ready')
-      this.onReady?.()
-    } else if (message.type === 'report') {
-      this.#note(message.report)
-    } else if (message.type === 'listen') {
-      const { request, wanted } = message
-      if (wanted.address === '') this.#giveAgain(request, wanted.turn)
-      else this.onListen?.(request, wanted)
-    } else if (message.type === 'full') {
-      this.isFull = message.isFull
-      this.onFull?.()
-    } else if (message.type === 'connections') {
-      this.#onPage.shift()?.(message)
-    } else if (message.type === 'relieved') {
-      this.#relieved.get(message.turn)?.()
-    } else if (message.type === 'leaving') {
-      this.#leave(message.exitCode, message.timeoutMs)
-    } else if (message.type === 'retired') {
-      this.#tellRetired()
-    } else if (message.type === 'reachKeeper') {
-      this.onReachKeeper?.(message.request)
-    } else if (message.type === 'stand') {
-      this.onStand?.(message.name, message.ticket)
-    } else if (message.type === 'resign') {
-      this.onResign?.(message.name, message.ticket)
-    } else if (message.type === 'failed') {
-      this.#reason = message.message.slice(0, LONGEST_REASON)
-      this.#reasonCode = message.exitCode
-      this.#isLogged = message.isLogged === true
+    switch (message.type) {
+      case 'ready':
+        return this.#becomeReady(message.memory)
+      case 'report':
+        return this.#note(message.report)
+      case 'listen':
+        return this.#listenFor(message.request, message.wanted)
+      case 'full':
+        this.isFull = message.isFull
+        return this.onFull?.()
+      case 'connections':
+        return this.#onPage.shift()?.(message)
+      case 'relieved':
+        return this.#relieved.get(message.turn)?.()
+      case 'leaving':
+        return this.#leave(message.exitCode, message.timeoutMs)
+      case 'retired':
+        return this.#tellRetired()
+      case 'reachKeeper':
+        return this.onReachKeeper?.(message.request)
+      case 'stand':
+        return this.onStand?.(message.name, message.ticket)
+      case 'resign':
+        return this.onResign?.(message.name, message.ticket)
+      case 'failed':
+        this.#reason = message.message.slice(0, LONGEST_REASON)
+        this.#reasonCode = message.exitCode
+        this.#isLogged = message.isLogged === true
     }
+  }
+
+  #becomeReady(memory: number): void {
+    if (this.state !== 'starting' || this.#leavesByItself) return
+    clearTimeout(this.#deadline)
+    this.#isReady = true
+    this.memoryAtReady = memory
+    this.#move('ready')
+    this.onReady?.()
+  }
+
+  #listenFor(request: number, wanted: WantedSocket): void {
+    if (wanted.address === '') this.#giveAgain(request, wanted.turn)
+    else this.onListen?.(request, wanted)
   }
 
   #note(report: Report): void {

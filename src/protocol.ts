@@ -456,6 +456,8 @@ export interface LengthPrefix {
  * ```
  */
 export function lengthPrefixed(prefix: LengthPrefix): Framer {
+  if (typeof prefix !== 'object' || prefix === null)
+    throw new UsageError('ERR_BAD_LENGTH_PREFIX', `lengthPrefixed() takes { bytes, ... }, not ${String(prefix)}`)
   const { bytes: width, offset = 0, includesHeader = false, littleEndian = false } = prefix
   if (!Number.isInteger(width) || width < 1 || width > 6) {
     throw new UsageError('ERR_BAD_LENGTH_PREFIX', `a length field has 1 to 6 bytes, not ${width}`)

@@ -116,6 +116,8 @@ test('helpers refuse what makes no sense, where it is written', () => {
   ]) {
     assert.throws(() => lengthPrefixed(prefix), failsWith('ERR_BAD_LENGTH_PREFIX'), JSON.stringify(prefix))
   }
+  for (const none of [null, undefined, 4])
+    assert.throws(() => lengthPrefixed(none as never), failsWith('ERR_BAD_LENGTH_PREFIX'))
 })
 
 test('a helper-made input says what it is', () => {

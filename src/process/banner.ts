@@ -14,9 +14,10 @@ export interface Banner {
   readonly modules: readonly string[]
   readonly isDaemon: boolean
   readonly isQuiet: boolean
+  readonly isDirect: boolean
 }
 
-export function renderBanner({ groups, modules, isDaemon, isQuiet }: Banner): string {
+export function renderBanner({ groups, modules, isDaemon, isQuiet, isDirect }: Banner): string {
   if (isQuiet) return ''
   const rows = groups.map(({ declaration, endpoint }) => [
     declaration.name,
@@ -29,11 +30,13 @@ export function renderBanner({ groups, modules, isDaemon, isQuiet }: Banner): st
     `millrace ${version}   Node ${process.versions.node}   pid ${process.pid}   engine ${engineWord(engineOf(groups.map(({ declaration }) => declaration)))}   addon: ${addon().why}`,
     renderTable([['name', 'protocol', 'listen', 'processes', 'state'], ...rows]),
     ...tryLines(groups),
-    isDaemon
-      ? `Stop it with: node ${fromHere(startFile())} stop ${fromHere(modules[0] ?? '')}`
-      : 'Press Ctrl+C to stop.',
+    isDaemon ? `Stop it with: node ${stopWords(fromHere(modules[0] ?? ''), isDirect)}` : 'Press Ctrl+C to stop.',
     '',
   ].join('\n')
+}
+
+function stopWords(module: string, isDirect: boolean): string {
+  return isDirect ? `${module} stop` : `${fromHere(startFile())} stop ${module}`
 }
 
 /** `text`, `text, ssl`, `text, udp`; a person wants to see at once what speaks TLS, and what is no stream. */

@@ -558,12 +558,8 @@ export class Master
       declaration,
       endpoint: sockets[0]?.endpoint ?? '',
     }))
-    return renderBanner({
-      groups,
-      isDaemon: this.#household.isDaemon,
-      isQuiet: this.#options.isQuiet,
-      modules: this.#options.modules,
-    })
+    const { isQuiet, isDirect, modules } = this.#options
+    return renderBanner({ groups, isDaemon: this.#household.isDaemon, isQuiet, isDirect, modules })
   }
 
   #slots(): Slot[] {

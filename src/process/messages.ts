@@ -89,6 +89,8 @@ export interface StartOptions {
   readonly engine: string | undefined
   readonly health: string | undefined
   readonly stopDelayMs: number | undefined
+  /** The user's file was run, and not ours: `node app.js start`. */
+  readonly isDirect: boolean
   /** Reload when code changes. */
   readonly isWatching: boolean
   readonly isQuiet: boolean

@@ -151,7 +151,7 @@ function resolveModules(files: readonly string[], direct: string | null): string
 }
 
 /** What the command line says, and where it says nothing, the environment. */
-export function startOptions({ modules, argv, flags }: Line): StartOptions {
+export function startOptions({ modules, argv, flags, isDirect }: Line): StartOptions {
   const { env } = process
   return {
     modules,
@@ -168,6 +168,7 @@ export function startOptions({ modules, argv, flags }: Line): StartOptions {
     engine: engineName(flags.engine ?? env.MILLRACE_ENGINE),
     health: healthAddress(flags.health ?? env.MILLRACE_HEALTH),
     stopDelayMs: wholeNumber('--stop-delay', flags['stop-delay'] ?? env.MILLRACE_STOP_DELAY, 'milliseconds'),
+    isDirect,
     isWatching: watching(flags),
     isQuiet: flags.quiet ?? false,
   }

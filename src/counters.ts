@@ -45,8 +45,14 @@ export function newCounters(): Counters {
   }
 }
 
-/** Adds `counters` to `total`, in place. */
-export function addCounters(total: Counters, counters: Counters): Counters {
-  for (const key of Object.keys(total) as (keyof Counters)[]) total[key] += counters[key]
+/** Adds `counters` to `total`, in place. What another version of this package does not count is 0. */
+export function addCounters(total: Counters, counters: Readonly<Partial<Counters>>): Counters {
+  for (const key of Object.keys(total) as (keyof Counters)[]) total[key] += counters[key] ?? 0
+  return total
+}
+
+/** Takes `counters` from `total`, in place. */
+export function subtractCounters(total: Counters, counters: Counters): Counters {
+  for (const key of Object.keys(total) as (keyof Counters)[]) total[key] -= counters[key]
   return total
 }

@@ -2,7 +2,6 @@
 // What is waited for comes as a message, or when the old one is gone and its processes with it.
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { newCounters } from '../counters.ts'
 import { UsageError } from '../errors.ts'
 import { now } from '../loop/clock.ts'
 import type { BoundSocket } from '../net/bound-socket.ts'
@@ -13,6 +12,7 @@ import type { PeerRow } from './group.ts'
 import { matchGroups } from './group-match.ts'
 import { startTimeOf } from './identity.ts'
 import { INHERITANCE_FORMAT, type Inheritance, type InheritedGroup } from './inheritance.ts'
+import { Legacy } from './legacy.ts'
 import type { FromChild, GroupKey, ToChild } from './messages.ts'
 import type { Sockets } from './sockets.ts'
 
@@ -42,7 +42,7 @@ export class EarlierMaster {
   onNamed: (() => void) | null = null
   isGone = false
   /** What its processes have counted, as far as it has told. */
-  totals = newCounters()
+  readonly legacy = new Legacy()
   /** None of its processes is left; it may still have answers to pass on. */
   readonly settled: Promise<void>
   /** It has ended itself. */
@@ -174,10 +174,10 @@ export class EarlierMaster {
     else if (message.type === 'retired') this.#retired.get(`${message.group}:${message.slot}`)?.()
     else if (message.type === 'abandon') this.onAbandon?.()
     else if (message.type === 'left') {
-      this.totals = message.totals
+      this.legacy.take(message)
       this.onLeft?.()
     } else if (message.type === 'takeCharge') {
-      this.totals = message.totals
+      this.legacy.take(message)
       this.#tellLead()
     }
   }

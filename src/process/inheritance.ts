@@ -41,6 +41,32 @@ export interface Inheritance {
   readonly keeper: InheritedKeeper
   /** The counters that all workers share, as a descriptor; -1 without. */
   readonly memory: number
+  /** Undefined of a version that does not tell. */
+  readonly reloads?: ReloadCounts
+}
+
+export interface ReloadCounts {
+  readonly succeeded: number
+  readonly failed: number
+  /** Unix time, s; 0 before there was one. */
+  readonly lastAt: number
+  readonly lastSucceeded: boolean
+}
+
+/** What has been counted until now. */
+export interface Tally {
+  /** Of the whole server; nobody is connected. */
+  readonly totals: Counters
+  /** What of it belongs to groups, in the order of the inheritance. Undefined of a version that does not tell. */
+  readonly groups?: readonly GroupTally[]
+}
+
+export interface GroupTally {
+  /** By the slots' ids. */
+  readonly slots: readonly Counters[]
+  /** How processes have ended, and why they were replaced, and how often. */
+  readonly exits: Readonly<Record<string, number>>
+  readonly replaced: Readonly<Record<string, number>>
 }
 
 export interface InheritedKeeper {
@@ -66,11 +92,10 @@ export type ToSuccessor =
   | { readonly type: 'given' }
   /** The service manager has been told of it. */
   | { readonly type: 'named' }
-  /** What has been counted so far. */
-  | { readonly type: 'takeCharge'; readonly totals: Counters }
+  | ({ readonly type: 'takeCharge' } & Tally)
   /** The group's place in the inheritance, and a slot of it. */
   | { readonly type: 'retired'; readonly group: number; readonly slot: number }
-  | { readonly type: 'left'; readonly totals: Counters }
+  | ({ readonly type: 'left' } & Tally)
   | { readonly type: 'abandon' }
 
 export type FromSuccessor =

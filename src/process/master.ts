@@ -58,7 +58,7 @@ export class Master
   readonly sockets = new Sockets()
   readonly events = new Events()
   readonly operator = new Operator(this)
-  readonly #reloads = new ReloadTally(this.events)
+  readonly #reloads: ReloadTally
   readonly #options: StartOptions
   readonly reign: Reign
   readonly #household: Household
@@ -98,6 +98,7 @@ export class Master
   constructor(options: StartOptions, isDaemon: boolean, earlier: EarlierMaster | null = null) {
     this.#options = options
     this.#earlier = earlier
+    this.#reloads = new ReloadTally(this.events, earlier?.inheritance.reloads)
     this.reign = new Reign(earlier !== null)
     this.#household = new Household(this, options, isDaemon, earlier)
     this.#evaluation = new Evaluation(this.#household, this.#ended.signal, () => this.record())
@@ -526,7 +527,7 @@ export class Master
 
   totalsOf(groups: readonly GroupStatus[]): Counters {
     const own = addCounters(totalsOf(groups), this.#past)
-    return this.#earlier === null ? own : addCounters(own, this.#earlier.totals)
+    return this.#earlier === null ? own : addCounters(own, this.#earlier.legacy.rest)
   }
 
   get stopWindowMs(): number {

@@ -2,9 +2,10 @@
 // reads memory and asks no worker; what dead processes have counted stays in, so no counter falls while its slot is there. A
 // worker that is silent is counted as such, with its last numbers. Labels: group and slot, never a pid.
 
-import { addCounters, type Counters, newCounters } from '../counters.ts'
+import type { Counters } from '../counters.ts'
 import { version } from '../version.ts'
 import type { Events } from './events.ts'
+import type { ReloadCounts } from './inheritance.ts'
 import { groupHealth, type Seen } from './readiness.ts'
 import type { GroupState, Slot } from './slot.ts'
 import { HUNG_AFTER_MS } from './status.ts'
@@ -42,6 +43,8 @@ function inAndOut(received: keyof Counters, sent: keyof Counters): [keyof Counte
   ]
 }
 
+const NO_RELOADS: ReloadCounts = { succeeded: 0, failed: 0, lastAt: 0, lastSucceeded: false }
+
 /** How reloads went, read from the events. */
 export class ReloadTally {
   /** By how they ended. */
@@ -50,14 +53,29 @@ export class ReloadTally {
   lastAt = 0
   lastSucceeded = false
 
-  constructor(events: Events) {
+  /** @param earlier of the master before this one */
+  constructor(events: Events, earlier: ReloadCounts = NO_RELOADS) {
+    this.#count(earlier)
     events.follow((event) => {
       if (event.type !== 'operation' || event.operation !== 'reload') return
       if (event.step !== 'done' && event.step !== 'failed') return
-      this.lastSucceeded = event.step === 'done'
-      this.counts[this.lastSucceeded ? 'succeeded' : 'failed']++
-      this.lastAt = Date.parse(event.time) / 1000
+      const lastSucceeded = event.step === 'done'
+      const [succeeded, failed] = lastSucceeded ? [1, 0] : [0, 1]
+      this.#count({ succeeded, failed, lastAt: Date.parse(event.time) / 1000, lastSucceeded })
     })
+  }
+
+  #count({ succeeded, failed, lastAt, lastSucceeded }: ReloadCounts): void {
+    this.counts.succeeded += succeeded
+    this.counts.failed += failed
+    this.lastAt = lastAt
+    this.lastSucceeded = lastSucceeded
+  }
+
+  /** For the master after this one. */
+  toJSON(): ReloadCounts {
+    const { counts, lastAt, lastSucceeded } = this
+    return { ...counts, lastAt, lastSucceeded }
   }
 }
 
@@ -71,7 +89,7 @@ function familiesOf(all: readonly GroupState[]): Family[] {
   const groups = all.filter(({ isGone }) => !isGone)
   const slots = groups.flatMap((group) => {
     return group.slots.map((slot) => {
-      return { group, slot, labels: { ...labelsOf(group), worker: String(slot.id) }, counters: countersOf(slot) }
+      return { group, slot, labels: { ...labelsOf(group), worker: String(slot.id) }, counters: slot.counters }
     })
   })
   const healths = groups.map((group) => ({ labels: labelsOf(group), ...groupHealth(group) }))
@@ -137,13 +155,6 @@ function counter(name: string, help: string, samples: Family['samples']): Family
 
 function info(name: string, help: string, labels: Labels): Family {
   return { name, type: 'info', help, samples: [[labels, 1]] }
-}
-
-/** Of all processes that the slot has had; its connections are those of now. */
-function countersOf({ past, processes }: Slot): Counters {
-  const total = addCounters(newCounters(), past)
-  for (const { report } of processes) addCounters(total, report.counters)
-  return total
 }
 
 function memoryOf({ processes }: Slot): number {

@@ -187,6 +187,13 @@ export class Slot {
     this.id = id
   }
 
+  /** What all processes that it has had have counted; its connections are those of now. */
+  get counters(): Counters {
+    const total = addCounters(newCounters(), this.past)
+    for (const { report } of this.processes) addCounters(total, report.counters)
+    return total
+  }
+
   /** Every process it has. */
   get processes(): WorkerHandle[] {
     return [this.current, this.next, ...this.leaving].filter((handle) => handle !== null)

@@ -60,6 +60,7 @@ export class TakeOver {
   inherit(group: GroupState, { inner, place }: Estate): void {
     const { declaration, sockets } = group.blueprint
     const isAlone = declaration.reloadMode === 'stop-first' || sockets.some(({ isExclusive }) => isExclusive === true)
+    if (place >= 0) this.#earlier.legacy.addHeir(place, group)
     for (const [address, socket] of inner) group.inheritInner(address, socket)
     for (const slot of group.slots) {
       slot.isHeld = isAlone && place >= 0

@@ -13,13 +13,15 @@ import { version } from '../version.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 import type { Household } from './household.ts'
 import { ownIdentity, startTimeOf } from './identity.ts'
-import { INHERITANCE_FORMAT } from './inheritance.ts'
+import { INHERITANCE_FORMAT, type Tally } from './inheritance.ts'
 import { daemonStdio } from './launch.ts'
 import type { MasterBoot } from './messages.ts'
 import { nodeSettings } from './node-flags.ts'
 import { writePidFile } from './pid-file.ts'
+import type { Seen } from './readiness.ts'
 import type { ReloadOutcome } from './receipts.ts'
 import { extendWhile, monotonicUsec, tellService } from './service.ts'
+import type { GroupState, Slot } from './slot.ts'
 import { FIRST_SOCKET_FD, type Program, spawnChild } from './spawn.ts'
 import { checkProgram, Successor } from './successor.ts'
 import { type Supervisor, Turnover } from './turnover.ts'
@@ -38,6 +40,7 @@ export interface UpgradeOutcome extends ReloadOutcome {
 /** What it needs of its master besides. */
 export interface Replaceable extends Supervisor {
   readonly stopTimeoutMs: number
+  readonly seen: Seen
   /** What its processes have counted; nobody is connected. */
   totals(): Promise<Counters>
   /** Another master leads, whatever comes. */
@@ -51,6 +54,8 @@ export class Upgrade {
   readonly #master: Replaceable
   readonly #signal: AbortSignal
   readonly #removal: Turnover
+  /** In the order of the inheritance, and when they have left, too. */
+  #books: readonly { readonly group: GroupState; readonly slots: readonly Slot[] }[] = []
   #leader = { pid: process.pid, version, node: process.versions.node }
 
   /** @param signal gives up early, until the new master leads */
@@ -113,7 +118,7 @@ export class Upgrade {
       successor.send({ type: 'given' })
       await successor.expect('able', this.#signal)
       this.#giveWay(successor.pid)
-      successor.send({ type: 'takeCharge', totals: await this.#master.totals() })
+      successor.send({ type: 'takeCharge', ...(await this.#tally()) })
       const { version: itsVersion, node } = await successor.expect('leads', this.#signal)
       await successor.release()
       tellService('READY=1', `MAINPID=${successor.pid}`) // not before: it would take the end of that one for the server's
@@ -149,7 +154,8 @@ export class Upgrade {
   #inheritance(): { boot: MasterBoot; fds: number[] } {
     const { options, isDaemon, runDir, tickets, peers, memory } = this.#household
     const { keeper } = this.#household.whole
-    const { groups, sockets } = this.#master
+    const { groups, sockets, seen } = this.#master
+    this.#books = groups.map((group) => ({ group, slots: [...group.slots] }))
     const list = sockets.list()
     const places = new Map(list.map(([socket], place) => [socket, place]))
     const fds = list.flatMap(([{ fd }]) => (fd < 0 ? [] : [fd]))
@@ -170,6 +176,7 @@ export class Upgrade {
       meshSecret: peers.secret,
       keeper: keeper.inheritance,
       memory: memory === null ? -1 : FIRST_SOCKET_FD + fds.push(memory.fd) - 1,
+      reloads: seen.reloads.toJSON(),
     }
     return { boot: { role: 'master', options, isDaemon, node: nodeSettings(), inheritance }, fds }
   }
@@ -229,7 +236,18 @@ export class Upgrade {
         )
     }
     await this.#removal.removeAll()
-    successor.send({ type: 'left', totals: await this.#master.totals() })
+    successor.send({ type: 'left', ...(await this.#tally()) })
+  }
+
+  /** What the new master counts on from. */
+  async #tally(): Promise<Tally> {
+    const totals = await this.#master.totals()
+    const groups = this.#books.map(({ group: { exits, recycled }, slots }) => ({
+      slots: slots.map(({ counters }) => ({ ...counters, connections: 0 })),
+      exits: Object.fromEntries(exits),
+      replaced: Object.fromEntries(recycled),
+    }))
+    return { totals, groups }
   }
 
   /** Our processes send to its from now on. */

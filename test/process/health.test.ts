@@ -1,36 +1,15 @@
 // What probes see of a server: alive, ready, and not ready any more before the drain begins.
 
 import { existsSync, statSync } from 'node:fs'
-import http from 'node:http'
 import net from 'node:net'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { HealthAnswer } from '../../src/process/readiness.ts'
+import { probe } from '../support/probe.ts'
 import { reload } from '../support/reload.ts'
 import { ask, Client, echo, freePort, inSandbox, portOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
-
-interface Probe {
-  code: number
-  headers: http.IncomingHttpHeaders
-  body: string
-}
-
-/** One request on a connection of its own, to a port or a path. */
-function probe(to: number | string, path: string, method = 'GET', headers = {}): Promise<Probe> {
-  const at = typeof to === 'number' ? { port: to, host: '127.0.0.1' } : { socketPath: to }
-  return new Promise((resolve, reject) => {
-    const request = http.request({ ...at, path, method, headers, agent: false }, (response) => {
-      let body = ''
-      response.setEncoding('utf8').on('data', (text) => {
-        body += text
-      })
-      response.on('end', () => resolve({ code: response.statusCode ?? 0, headers: response.headers, body }))
-    })
-    request.on('error', reject).end()
-  })
-}
 
 async function judged(to: number | string, path: string): Promise<HealthAnswer & { code: number }> {
   const { code, body } = await probe(to, path)

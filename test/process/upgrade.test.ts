@@ -9,6 +9,7 @@ import { addon } from '../../src/addon.ts'
 import { drive, startDriven } from '../support/driven.ts'
 import { caseTest, longTest } from '../support/length.ts'
 import { otherNode } from '../support/nodes.ts'
+import { probe } from '../support/probe.ts'
 import { release, upgrade } from '../support/release.ts'
 import { reload } from '../support/reload.ts'
 import { ask, Client, echo, inSandbox, lives, portOf, succeeded, workersOf } from '../support/server.ts'
@@ -49,6 +50,49 @@ test('a new version on another Node takes over: its own pid, the same port, no g
     assert.is(followed.stdout.match(/upgrade.*done/g)?.length, 2)
   })
 })
+
+test('no counter falls at an upgrade: those of slots go on, and so do restarts and reloads', async () => {
+  await inSandbox(async (box) => {
+    release(box, '1.0.0')
+    const health = join(box.directory, 'health.sock')
+    const module = box.file('app.js', echo(2, 'worker.drainTimeoutMs = 2000'))
+    const first = await box.start(module, '--health', `unix://${health}`)
+    const port = portOf(first)
+    process.kill(workersOf(first)[0]?.pid ?? 0, 'SIGKILL')
+    await until(async () => sumOf(await countersAt(health), 'millrace_worker_restarts_total', 'signal SIGKILL') === 1)
+    let asked = 0
+    for (; asked < 7; asked++) await ask(port, 'x')
+    await reload(box)
+    for (let round = 0; round < 2; round++) {
+      const before = await countersAt(health)
+      assert.is(sumOf(before, 'millrace_messages_total', 'direction="in"'), asked)
+      const outcome = await upgrade(box, module)
+      await until(() => !lives(outcome.oldPid))
+      for (; asked < 20 * (round + 1); asked++) await ask(port, 'x')
+      const { totals } = await box.status() // fresh numbers
+      assert.equal([totals.messagesIn, totals.messagesOut, totals.accepted], [asked, asked, asked])
+      const after = await countersAt(health)
+      const fallen = [...before].filter(([series, value]) => !((after.get(series) ?? -1) >= value))
+      assert.equal(fallen, [])
+      assert.is(sumOf(after, 'millrace_messages_total', 'direction="in"'), asked)
+      assert.is(sumOf(after, 'millrace_worker_restarts_total', 'signal SIGKILL'), 1)
+      assert.is(sumOf(after, 'millrace_reloads_total', 'succeeded'), 1)
+    }
+    await box.stop()
+  })
+})
+
+/** Each series of a counter. */
+async function countersAt(socketPath: string): Promise<Map<string, number>> {
+  const { body } = await probe(socketPath, '/metrics')
+  const lines = body.split('\n').filter((line) => /^millrace_\w+_total/.test(line))
+  return new Map(lines.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ')))]))
+}
+
+function sumOf(counters: Map<string, number>, name: string, label: string): number {
+  const wanted = [...counters].filter(([series]) => series.startsWith(`${name}{`) && series.includes(label))
+  return wanted.reduce((sum, [, value]) => sum + value, 0)
+}
 
 /** What one application may have, at once. */
 const everything = (version: number, more = '') => `

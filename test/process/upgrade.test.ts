@@ -51,7 +51,7 @@ test('a new version on another Node takes over: its own pid, the same port, no g
   })
 })
 
-test('no counter falls at an upgrade: those of slots go on, and so do restarts and reloads', async () => {
+longTest('no counter falls at an upgrade: those of slots go on, and so do restarts and reloads', async () => {
   await inSandbox(async (box) => {
     release(box, '1.0.0')
     const health = join(box.directory, 'health.sock')

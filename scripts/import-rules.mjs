@@ -34,9 +34,9 @@ const rules = [
     forbids: ({ file, target }) => !mayProtocolsUse.includes(target) && !isOwnOrUpgrade(file, target),
   },
   {
-    says: 'the connection knows src/transport.ts, never an engine',
-    of: /^src\/(connection(-[a-z]+)?|codec-timers)\.ts$/,
-    forbids: ({ target }) => target.startsWith('src/net/'),
+    says: 'the connection knows src/transport.ts, never an engine nor who owns it',
+    of: /^src\/connection(\/|\.ts$)/,
+    forbids: ({ target }) => /^src\/(net|worker|client|udp|process|messaging)\/|^src\/worker\.ts$/.test(target),
   },
   {
     says: 'src/loop imports nothing of ours but src/errors.ts and its own folder',
@@ -46,7 +46,7 @@ const rules = [
   {
     says: 'src/process sees a Group, never Worker, Connection or an engine',
     of: /^src\/process\//,
-    forbids: ({ target }) => /^src\/(worker|connection)\.ts$|^src\/net\/.*engine.*$/.test(target),
+    forbids: ({ target }) => /^src\/(worker|connection|client|udp)(\/|\.ts$)|^src\/net\/.*engine.*$/.test(target),
   },
   {
     says: 'only src/index.ts imports protocols/',

@@ -6,7 +6,8 @@
 // connection weighs, and there may be a hundred thousand of them.
 
 import { AsyncResource } from 'node:async_hooks'
-import { type CodecTimer, clearTimers, forgetTimer, kExpire, setTimer } from './codec-timers.ts'
+import { type CodecTimer, clearTimers, forgetTimer, kExpire, setTimer } from './connection/codec-timers.ts'
+import { asCodec, blamed } from './connection/framing-codec.ts'
 import {
   type ConnectionCallbacks,
   type ConnectionClock,
@@ -16,7 +17,7 @@ import {
   type ProtocolCallbacks,
   processClock,
   settingsOf,
-} from './connection-host.ts'
+} from './connection/host.ts'
 import {
   Bit,
   DRAIN_LINGER_S,
@@ -37,7 +38,7 @@ import {
   Stop,
   YIELD_AFTER_MS,
   YIELD_CHECK,
-} from './connection-state.ts'
+} from './connection/state.ts'
 import {
   kAbort,
   kConnect,
@@ -59,7 +60,7 @@ import {
   kShut,
   kTakeOver,
   kTakes,
-} from './connection-symbols.ts'
+} from './connection/symbols.ts'
 import { addressesOf, formatEndpoint } from './endpoint.ts'
 import {
   AbortError,
@@ -70,7 +71,6 @@ import {
   type SystemError,
   UsageError,
 } from './errors.ts'
-import { asCodec, blamed } from './framing-codec.ts'
 import { LimitedLog } from './log.ts'
 import {
   Accumulator,

@@ -39,7 +39,7 @@ registerProtocol('http', plainHttp)
 registerProtocol('https', plainHttp)
 for (const scheme of ['websocket', 'ws', 'wss']) registerProtocol(scheme, plainWebSocket)
 
-declare module './connection-host.ts' {
+declare module './connection/host.ts' {
   interface ProtocolCallbacks {
     /** A WebSocket client asks to come in: false, or a Response, refuses; header fields of the answer go to `response`. */
     onWebSocketConnect?: ((connection: AnyConnection, request: Request, response: Response) => unknown) | null
@@ -73,13 +73,13 @@ export type { AccessLogEntry, HttpSettings, UploadedFile, UploadSettings } from 
 export { CloseFrame, PreparedMessage, type WebSocketMessage } from '../protocols/websocket/messages.ts'
 export type { WebSocketSettings } from '../protocols/websocket/settings.ts'
 export type { WebSocketProtocol } from '../protocols/websocket/websocket.ts'
-export { AsyncTcpConnection, type ClientSettings } from './async-tcp-connection.ts'
-export { AsyncUdpConnection, type AsyncUdpOptions } from './async-udp-connection.ts'
-export { type BroadcastOptions, type BroadcastResult, broadcast } from './broadcast.ts'
+export { AsyncTcpConnection, type ClientSettings } from './client/async-tcp-connection.ts'
+export { AsyncUdpConnection, type AsyncUdpOptions } from './client/async-udp-connection.ts'
+export { type BroadcastOptions, type BroadcastResult, broadcast } from './connection/broadcast.ts'
+export type { ConnectionCallbacks, ConnectionHost, ProtocolCallbacks } from './connection/host.ts'
 export { type AnyConnection, Connection } from './connection.ts'
-export type { ConnectionCallbacks, ConnectionHost, ProtocolCallbacks } from './connection-host.ts'
 export type { Counters } from './counters.ts'
-export { Crontab, type CrontabCallback, type CrontabOptions } from './crontab.ts'
+export { Crontab, type CrontabCallback, type CrontabOptions } from './crontab/crontab.ts'
 export { AbortError, PeerError, ProtocolError, RemoteError, SystemError, UsageError } from './errors.ts'
 export { type FetchApp, type FetchContext, fetchHandler } from './http/fetch-handler.ts'
 export { type FileAnswer, type StaticOptions, staticFiles } from './http/files.ts'
@@ -93,7 +93,7 @@ export type { RequestOptions } from './messaging/pending-request.ts'
 export type { WorkerGroup, WorkerRef } from './messaging/references.ts'
 export type { Delivery, SubjectHandler } from './messaging/subscriptions.ts'
 export type { CertificateOptions, ClientTlsOptions, ServerTlsOptions } from './net/tls.ts'
-export type { LeaderJob } from './process/candidates.ts'
+export type { LeaderJob } from './process/child/candidates.ts'
 export {
   Accumulator,
   type AnyProtocol,
@@ -119,13 +119,13 @@ export {
   registerProtocol,
   type TlsState,
 } from './protocol.ts'
-export type { ProxyProtocolOptions } from './proxied.ts'
 export { Shared } from './shared/shared.ts'
 export type { SharedCounter } from './shared/shared-counter.ts'
 export type { SetOptions, SharedMap } from './shared/shared-map.ts'
 export type { Change, WatchOptions } from './shared/watch.ts'
-export { type AnyUdpConnection, UdpConnection } from './udp-connection.ts'
+export { type AnyUdpConnection, UdpConnection } from './udp/udp-connection.ts'
 export { version } from './version.ts'
+export type { ProxyProtocolOptions } from './worker/proxied-arrival.ts'
+export type { Hold, WorkerSettings, WorkerTransport } from './worker/settings.ts'
 export { Worker } from './worker.ts'
-export type { Hold, WorkerSettings, WorkerTransport } from './worker-settings.ts'
 export { frame, tcp, text, udp }

@@ -1,9 +1,9 @@
 // For tests of a protocol without a network, and our own use it: a real Connection on a socket in memory and a clock
 // that stands still. No test library inside, and nothing that waits.
 
+import { type ConnectionCallbacks, type ConnectionClock, type ConnectionHost, kGone } from './connection/host.ts'
+import { kDrain, kLeave, kOpen } from './connection/symbols.ts'
 import { Connection } from './connection.ts'
-import { type ConnectionCallbacks, type ConnectionClock, type ConnectionHost, kGone } from './connection-host.ts'
-import { kDrain, kLeave, kOpen } from './connection-symbols.ts'
 import { newCounters } from './counters.ts'
 import { SystemError, UsageError } from './errors.ts'
 import { type AnyProtocol, type Encoded, type InOf, isChunk, type OutOf, type Protocol, type Role } from './protocol.ts'

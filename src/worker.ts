@@ -2,15 +2,10 @@
 // every role; only in a worker process of its own group does it serve. It is a Group (process/group.ts) and a
 // ConnectionHost; that is not in an `implements`, since those members are internal and stripped from the declarations.
 
-import { type AcceptingRole, type AcceptingWorker, Acceptor, type Bound } from './acceptor.ts'
-import type { Arrival } from './arrival.ts'
-import { serveFor } from './client-host.ts'
+import { serveFor } from './client/client-host.ts'
+import { type ConnectionHost, kGone, type ProtocolCallbacks } from './connection/host.ts'
 import { type AnyConnection, Connection } from './connection.ts'
-import { type ConnectionHost, kGone, type ProtocolCallbacks } from './connection-host.ts'
-import { rowsOf } from './connection-rows.ts'
 import { newCounters } from './counters.ts'
-import { datagramProtocol } from './datagram-peer.ts'
-import { Departure, describeWork } from './departure.ts'
 import { messageOf, type SendError, SystemError, stackOf, UsageError } from './errors.ts'
 import { log } from './log.ts'
 import type { Handler } from './messaging/mailbox.ts'
@@ -20,19 +15,24 @@ import { type Address, isAnyPort, isSamePlace, isSecureScheme, parseAddress } fr
 import { chooseEngine } from './net/engines.ts'
 import { readTlsFiles, type ServerTlsOptions, type TlsSecrets, TlsServer } from './net/tls.ts'
 import {
+  type Assignment,
   type ConnectionRow,
   type Declaration,
   type GivenSocket,
   type PeerNews,
-  type Place,
   type ReloadMode,
   registry,
   type WantedSocket,
 } from './process/group.ts'
 import { runAll } from './process/run-all.ts'
 import { type AnyProtocol, checkProtocol, type InOf, type OutOf, protocolOf } from './protocol.ts'
-import { type ProxyProtocolOptions, ProxyRules } from './proxied.ts'
-import { check, LONGEST_TIMEOUT_MS, RULES } from './worker-rules.ts'
+import { datagramProtocol } from './udp/datagram-peer.ts'
+import { type AcceptingRole, type AcceptingWorker, Acceptor, type Bound } from './worker/acceptor.ts'
+import type { Arrival } from './worker/arrival.ts'
+import { rowsOf } from './worker/connection-rows.ts'
+import { Departure, describeWork } from './worker/departure.ts'
+import { type ProxyProtocolOptions, ProxyRules } from './worker/proxied-arrival.ts'
+import { check, LONGEST_TIMEOUT_MS, RULES } from './worker/rules.ts'
 import type {
   CallbacksAt,
   Carrier,
@@ -42,8 +42,8 @@ import type {
   Options,
   ProtocolAt,
   WorkerTransport,
-} from './worker-settings.ts'
-import { callbacksOf, settingsOf, WorkerStatics } from './worker-statics.ts'
+} from './worker/settings.ts'
+import { callbacksOf, settingsOf, WorkerStatics } from './worker/statics.ts'
 
 // biome-ignore lint/correctness/noUnusedVariables: a merged interface repeats the class's parameters
 export interface Worker<A extends string | undefined, P, T extends Carrier> extends ProtocolCallbacks {}
@@ -340,7 +340,7 @@ export class Worker<
   }
 
   /** @internal */
-  async start({ id, incarnation, sockets, tls, mesh }: Place): Promise<void> {
+  async start({ id, incarnation, sockets, tls, mesh }: Assignment): Promise<void> {
     this.id = id
     this.incarnation = incarnation
     this.#acceptor.endpoint = sockets[0]?.endpoint ?? ''

@@ -3,8 +3,8 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { text } from '../protocols/text.ts'
+import { asCodec } from '../src/connection/framing-codec.ts'
 import { codeOf, ProtocolError, UsageError } from '../src/errors.ts'
-import { asCodec } from '../src/framing-codec.ts'
 import { AsyncTcpConnection, AsyncUdpConnection, Worker } from '../src/index.ts'
 import {
   Accumulator,

@@ -1,7 +1,7 @@
 // A Worker's side of messages: what of it the mesh needs, and the references that it gives. One Worker of a process has the
 // mesh; the others are those that it sends to.
 
-import { kGone } from '../connection-host.ts'
+import { kGone } from '../connection/host.ts'
 import { type SendError, stackOf, UsageError } from '../errors.ts'
 import { LimitedLog, log } from '../log.ts'
 import type { MeshPlace, PeerNews } from '../process/group.ts'

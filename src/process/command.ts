@@ -5,7 +5,6 @@ import { relative } from 'node:path'
 import { messageOf } from '../errors.ts'
 import { guardOutput } from '../log.ts'
 import { version } from '../version.ts'
-import { fromHere } from './banner.ts'
 import { check } from './commands/check.ts'
 import type { Command } from './commands/command.ts'
 import { diff } from './commands/diff.ts'
@@ -23,7 +22,8 @@ import { connections, status } from './commands/status.ts'
 import { stop } from './commands/stop.ts'
 import { upgrade } from './commands/upgrade.ts'
 import { CommandError, Exit } from './exit-codes.ts'
-import { paintFor } from './style.ts'
+import { fromHere } from './terminal/banner.ts'
+import { paintFor } from './terminal/style.ts'
 
 const COMMANDS: ReadonlyMap<string, Command> = new Map(
   Object.entries({ start, stop, restart, reload, scale, upgrade, status, connections, logs, events, diff, check }),

@@ -4,7 +4,7 @@
 import type { Counters } from '../counters.ts'
 import { UsageError } from '../errors.ts'
 import { version } from '../version.ts'
-import type { Candidates } from './candidates.ts'
+import type { Candidates } from './child/candidates.ts'
 
 /** A group as a describe process reports it: all that the master ever learns of the user's code. Plain JSON. */
 export interface Declaration {
@@ -111,7 +111,7 @@ export interface MeshPlace extends PeerNews {
 }
 
 /** What the master gives a process to serve with. */
-export interface Place {
+export interface Assignment {
   readonly id: number
   readonly incarnation: number
   readonly sockets: readonly InheritedSocket[]
@@ -145,7 +145,7 @@ export interface Group {
   /** The files that TLS needs, in base64, read and found good: for processes that may have no right to. Throws UsageError. */
   readTlsFiles(): Readonly<Record<string, string>>
   /** Runs the user's `onWorkerStart`, then accepts. Resolves when it serves: that is `ready`. */
-  start(place: Place): Promise<void>
+  start(place: Assignment): Promise<void>
   /** Accepts for a sibling that is not there, or has no room, until it is relieved of this turn. */
   standIn(turn: number, socket: GivenSocket): void
   /** Resolves when that socket is closed here. */

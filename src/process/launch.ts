@@ -6,11 +6,11 @@ import { closeSync } from 'node:fs'
 import { join } from 'node:path'
 import { addon } from '../addon.ts'
 import { CommandError, Exit, failureOf, spawnFailure } from './exit-codes.ts'
+import { reapOrphans } from './master/service.ts'
 import type { MasterBoot, StartOptions } from './messages.ts'
 import { nodeSettings } from './node-flags.ts'
 import { openFile } from './open-file.ts'
 import { makeRunDir, runDirCandidates } from './run-directory.ts'
-import { reapOrphans } from './service.ts'
 import { becomeMaster, type Child, ownProgram, type Program, spawnChild } from './spawn.ts'
 
 const LOG_MODE = 0o640

@@ -5,7 +5,7 @@
 import { takeBoot, takeChannel } from './boot.ts'
 import type { Channel } from './channel.ts'
 import type { Boot, FromChild, MasterBoot, ToChild } from './messages.ts'
-import { outliveTerminal } from './terminal.ts'
+import { outliveTerminal } from './terminal/terminal.ts'
 
 export async function main(): Promise<void> {
   outliveTerminal()

@@ -2,9 +2,9 @@
 
 import type { Counters } from '../counters.ts'
 import type { Failed } from './exit-codes.ts'
-import type { ConnectionRow, Credentials, Declaration, PeerNews, Place, Settings, WantedSocket } from './group.ts'
-import type { FromSuccessor, Inheritance, ToSuccessor } from './inheritance.ts'
+import type { Assignment, ConnectionRow, Credentials, Declaration, PeerNews, Settings, WantedSocket } from './group.ts'
 import type { NodeSettings } from './node-flags.ts'
+import type { FromSuccessor, Inheritance, ToSuccessor } from './upgrade/inheritance.ts'
 
 /** The first message to every child. A child is told its role here and nowhere a grandchild could see it. */
 export type Boot = MasterBoot | DescribeBoot | CallbackBoot | WorkerBoot | KeeperBoot
@@ -55,7 +55,7 @@ export interface WorkerBoot extends ModuleBoot {
   readonly credentials: Credentials | null
   /** Which of the declared groups: its place is a hint, name and address decide. */
   readonly group: GroupKey
-  readonly place: Place
+  readonly place: Assignment
   /** Of the memory with the counters that all workers share; -1 without the addon. */
   readonly memoryFd: number
 }

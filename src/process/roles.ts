@@ -1,9 +1,9 @@
 // The roles that evaluate user code.
 
-import { callBack } from './callback-child.ts'
 import type { Channel } from './channel.ts'
-import { work } from './child.ts'
-import { describe } from './describe-child.ts'
+import { callBack } from './child/callback-child.ts'
+import { describe } from './child/describe-child.ts'
+import { work } from './child/worker-child.ts'
 import { registry } from './group.ts'
 import type { CallbackBoot, DescribeBoot, FromChild, ToChild, WorkerBoot } from './messages.ts'
 

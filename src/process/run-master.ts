@@ -3,12 +3,12 @@
 import { guardOutput, log, sendLogTo } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import type { Channel } from './channel.ts'
-import { EarlierMaster } from './earlier-master.ts'
 import { CommandError, Exit, failedWith } from './exit-codes.ts'
-import { Master } from './master.ts'
+import { Master } from './master/master.ts'
+import { isService } from './master/service.ts'
 import type { FromChild, MasterBoot, StartOptions, ToChild } from './messages.ts'
 import { adoptNodeSettings } from './node-flags.ts'
-import { isService } from './service.ts'
+import { EarlierMaster } from './upgrade/earlier-master.ts'
 
 /** What a process does that was started as a master, or became one; it ends with it. */
 export async function lead(

@@ -9,9 +9,7 @@ import { frame } from '../../protocols/frame.ts'
 import type { Request } from '../../protocols/http/request.ts'
 import { tcp } from '../../protocols/tcp.ts'
 import { text } from '../../protocols/text.ts'
-import type { ArrivalHost } from '../../src/arrival.ts'
 import type { AnyConnection } from '../../src/connection.ts'
-import { Handshake } from '../../src/handshake.ts'
 import { http } from '../../src/index.ts'
 import { parseAddress } from '../../src/net/address.ts'
 import { bindSocket } from '../../src/net/bound-socket.ts'
@@ -19,6 +17,8 @@ import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import { TlsServer } from '../../src/net/tls.ts'
 import type { Transport } from '../../src/transport.ts'
+import type { ArrivalHost } from '../../src/worker/arrival.ts'
+import { TlsArrival } from '../../src/worker/tls-arrival.ts'
 import { Worker } from '../../src/worker.ts'
 import { Authority, type Certificate } from '../support/certificates.ts'
 import { deferred, scripted } from '../support/codecs.ts'
@@ -191,7 +191,7 @@ for (const transport of transports) {
     const worker = new Worker()
     const { fd, handle, endpoint } = bound
     const listener = await transport.listen({ fd, handle, backlog: 8, expected: endpoint }, (socket) =>
-      Handshake.begin(
+      TlsArrival.begin(
         socket,
         server,
         worker as unknown as ArrivalHost,

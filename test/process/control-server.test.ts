@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type Answer, ask, ControlServer } from '../../src/process/control.ts'
-import { Events } from '../../src/process/events.ts'
+import { Events } from '../../src/process/status/events.ts'
 import { within } from '../support/until.ts'
 
 const done = { ok: true, pid: process.pid, startTime: '', isDaemon: false, stopTimeoutMs: 0 } as const

@@ -3,7 +3,7 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { OomKills } from '../../src/process/oom-kills.ts'
+import { OomKills } from '../../src/process/master/oom-kills.ts'
 import { Client, echo, inSandbox, portOf, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 

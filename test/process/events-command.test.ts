@@ -2,7 +2,7 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { renderEvent } from '../../src/process/event-lines.ts'
+import { renderEvent } from '../../src/process/terminal/event-lines.ts'
 import { wordOf } from '../support/events.ts'
 import { version } from '../support/reload.ts'
 import { inSandbox, type Running, succeeded, workersOf } from '../support/server.ts'

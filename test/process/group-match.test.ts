@@ -2,8 +2,8 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { matchGroups } from '../../src/process/group-match.ts'
 import { keysOf } from '../../src/process/messages.ts'
+import { matchGroups } from '../../src/process/operations/group-match.ts'
 
 /** `echo@text://:1` is a group with that name and address. */
 function keys(...groups: string[]) {

@@ -7,10 +7,10 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { isAlive, startTimeOf } from '../../src/process/identity.ts'
-import type { InheritedKeeper } from '../../src/process/inheritance.ts'
-import { KeeperHandle } from '../../src/process/keeper-handle.ts'
-import type { Output } from '../../src/process/output.ts'
+import { KeeperHandle } from '../../src/process/master/keeper-handle.ts'
+import type { Output } from '../../src/process/output/output.ts'
 import type { Child } from '../../src/process/spawn.ts'
+import type { InheritedKeeper } from '../../src/process/upgrade/inheritance.ts'
 import { until, within } from '../support/until.ts'
 
 const children: Child[] = []

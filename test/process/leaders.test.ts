@@ -2,8 +2,8 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { Leaders } from '../../src/process/leaders.ts'
-import type { WorkerHandle } from '../../src/process/worker-handle.ts'
+import { Leaders } from '../../src/process/master/leaders.ts'
+import type { WorkerHandle } from '../../src/process/master/worker-handle.ts'
 
 function candidate(pid: number, led: string[]): WorkerHandle {
   const lead = (name: string) => led.push(`${name} ${pid}`)

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { isOf, toJson } from '../../src/process/commands/logs.ts'
-import { FileTail, lastLines } from '../../src/process/tail.ts'
+import { FileTail, lastLines } from '../../src/process/output/tail.ts'
 import { ask, echo, inSandbox, portOf, succeeded, workersOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 

@@ -3,12 +3,12 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type Counters, newCounters } from '../../src/counters.ts'
-import { Events } from '../../src/process/events.ts'
 import type { Declaration } from '../../src/process/group.ts'
+import { GroupState } from '../../src/process/master/slot.ts'
 import { keysOf, mailboxesOf } from '../../src/process/messages.ts'
-import { ReloadTally, renderMetrics } from '../../src/process/metrics.ts'
-import type { Seen } from '../../src/process/readiness.ts'
-import { GroupState } from '../../src/process/slot.ts'
+import { Events } from '../../src/process/status/events.ts'
+import { ReloadTally, renderMetrics } from '../../src/process/status/metrics.ts'
+import type { Seen } from '../../src/process/status/readiness.ts'
 
 function seen(...declared: { name: string; listen: string }[]): Seen {
   const mailboxes = mailboxesOf(declared)

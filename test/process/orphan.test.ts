@@ -5,7 +5,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { Status } from '../../src/process/status.ts'
+import type { Status } from '../../src/process/status/status.ts'
 import { longTest } from '../support/length.ts'
 import {
   ask,

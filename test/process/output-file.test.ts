@@ -21,7 +21,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { OutputFile } from '../../src/process/output-file.ts'
+import { OutputFile } from '../../src/process/output/output-file.ts'
 import { randomOf, seedOf } from '../support/random.ts'
 import { until } from '../support/until.ts'
 

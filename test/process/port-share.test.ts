@@ -5,9 +5,9 @@ import * as assert from 'uvu/assert'
 import type { Sys } from '../../src/addon.ts'
 import type { BoundSocket } from '../../src/net/bound-socket.ts'
 import type { Declaration } from '../../src/process/group.ts'
-import { PortShare } from '../../src/process/port-share.ts'
-import { type Blueprint, GroupState, type Slot } from '../../src/process/slot.ts'
-import type { WorkerHandle } from '../../src/process/worker-handle.ts'
+import { PortShare } from '../../src/process/master/port-share.ts'
+import { type Blueprint, GroupState, type Slot } from '../../src/process/master/slot.ts'
+import type { WorkerHandle } from '../../src/process/master/worker-handle.ts'
 
 interface Scene {
   readonly share: PortShare

@@ -2,15 +2,15 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { Answers, type Commanded } from '../../src/process/answers.ts'
 import type { Channel } from '../../src/process/channel.ts'
 import type { Answer, Request } from '../../src/process/control.ts'
-import { EarlierMaster } from '../../src/process/earlier-master.ts'
 import { CommandError, Exit } from '../../src/process/exit-codes.ts'
-import type { Household } from '../../src/process/household.ts'
-import type { Inheritance, InheritedGroup } from '../../src/process/inheritance.ts'
+import { Answers, type Commanded } from '../../src/process/master/answers.ts'
+import type { Household } from '../../src/process/master/household.ts'
 import type { FromChild, ToChild } from '../../src/process/messages.ts'
-import { Reign } from '../../src/process/reign.ts'
+import { EarlierMaster } from '../../src/process/upgrade/earlier-master.ts'
+import type { Inheritance, InheritedGroup } from '../../src/process/upgrade/inheritance.ts'
+import { Reign } from '../../src/process/upgrade/reign.ts'
 
 test('until it leads nothing is its own; then all is, but for leaders while the earlier one drains', () => {
   const next = new Reign(true)

@@ -5,9 +5,9 @@ import * as assert from 'uvu/assert'
 import { newCounters } from '../../src/counters.ts'
 import type { BoundSocket } from '../../src/net/bound-socket.ts'
 import type { Declaration } from '../../src/process/group.ts'
-import { type Blueprint, GroupState } from '../../src/process/slot.ts'
-import { groupStatus, pollAll, totalsOf } from '../../src/process/status.ts'
-import type { WorkerExitInfo, WorkerHandle } from '../../src/process/worker-handle.ts'
+import { type Blueprint, GroupState } from '../../src/process/master/slot.ts'
+import type { WorkerExitInfo, WorkerHandle } from '../../src/process/master/worker-handle.ts'
+import { groupStatus, pollAll, totalsOf } from '../../src/process/status/status.ts'
 
 function socket(endpoint: string): BoundSocket {
   return { endpoint, fd: -1 } as BoundSocket

@@ -7,7 +7,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
 import type { Credentials, Declaration } from '../../src/process/group.ts'
-import { Sockets } from '../../src/process/sockets.ts'
+import { Sockets } from '../../src/process/master/sockets.ts'
 
 test('a file that lies where the Unix socket was is given to nobody', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'mr-'))

@@ -3,7 +3,7 @@
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { ListedConnection, Status, WorkerStatus } from '../../src/process/status.ts'
+import type { ListedConnection, Status, WorkerStatus } from '../../src/process/status/status.ts'
 import { longTest } from '../support/length.ts'
 import { ask, Client, echo, HANGS, inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'

@@ -2,9 +2,9 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { GroupState, Slot } from '../../src/process/slot.ts'
-import { StuckWorkers } from '../../src/process/stuck.ts'
-import type { WorkerHandle } from '../../src/process/worker-handle.ts'
+import type { GroupState, Slot } from '../../src/process/master/slot.ts'
+import { StuckWorkers } from '../../src/process/master/stuck.ts'
+import type { WorkerHandle } from '../../src/process/master/worker-handle.ts'
 import { until } from '../support/until.ts'
 
 /** A slot whose process has been silent since the beginning, and does not end by SIGKILL (state D). */

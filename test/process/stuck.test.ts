@@ -2,7 +2,7 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { Watchdog, type Watched } from '../../src/process/watchdog.ts'
+import { Watchdog, type Watched } from '../../src/process/master/watchdog.ts'
 import { atLength, longTest } from '../support/length.ts'
 import { ask, Client, echo, inSandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'

@@ -7,9 +7,9 @@ import * as assert from 'uvu/assert'
 import { newCounters } from '../../src/counters.ts'
 import type { BoundSocket } from '../../src/net/bound-socket.ts'
 import type { Channel } from '../../src/process/channel.ts'
-import { Tail } from '../../src/process/logbook.ts'
+import { type WorkerExitInfo, WorkerHandle } from '../../src/process/master/worker-handle.ts'
 import type { FromChild, ToChild } from '../../src/process/messages.ts'
-import { type WorkerExitInfo, WorkerHandle } from '../../src/process/worker-handle.ts'
+import { Tail } from '../../src/process/output/logbook.ts'
 import { until, within } from '../support/until.ts'
 
 class FakeProcess extends EventEmitter {

@@ -1,7 +1,7 @@
 // Codecs for tests of what a connection owes to a codec.
 
 import { text } from '../../protocols/text.ts'
-import { asCodec } from '../../src/framing-codec.ts'
+import { asCodec } from '../../src/connection/framing-codec.ts'
 import type { Codec, CodecIo, CodecProtocol } from '../../src/protocol.ts'
 
 /** A codec of which a test writes only what it is about; the rest does nothing, and `send` writes its argument. */

@@ -1,7 +1,7 @@
 // The events of a server in a sandbox, as somebody who follows them sees them.
 
 import { follow } from '../../src/process/control.ts'
-import type { EventLine } from '../../src/process/event-stream.ts'
+import type { EventLine } from '../../src/process/status/event-stream.ts'
 import type { Sandbox } from './server.ts'
 import { until } from './until.ts'
 

@@ -1,6 +1,6 @@
 // Servers that tell which version of their code answers, and the reload of one.
 
-import type { ReloadOutcome } from '../../src/process/receipts.ts'
+import type { ReloadOutcome } from '../../src/process/operations/receipts.ts'
 import { ask, echo, type Sandbox } from './server.ts'
 
 /** An echo server that answers with its version: `<line> <version> <pid>`. */

@@ -23,9 +23,9 @@ import { askFound, askServer, findServer, need } from '../../src/process/command
 import { stopServer } from '../../src/process/commands/stop.ts'
 import type { Request } from '../../src/process/control.ts'
 import { launchDaemon } from '../../src/process/launch.ts'
-import type { ReloadOutcome } from '../../src/process/receipts.ts'
+import type { ReloadOutcome } from '../../src/process/operations/receipts.ts'
 import { runDirCandidates } from '../../src/process/run-directory.ts'
-import type { Status, WorkerStatus } from '../../src/process/status.ts'
+import type { Status, WorkerStatus } from '../../src/process/status/status.ts'
 import { root, script } from '../tooling/support.ts'
 import { until, within } from './until.ts'
 

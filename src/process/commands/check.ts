@@ -1,8 +1,8 @@
 // `check`: what the code declares, and whether it can be evaluated at all.
 
-import { protocolOf } from '../banner.ts'
 import type { Declaration } from '../group.ts'
-import { renderTable } from '../tables.ts'
+import { protocolOf } from '../terminal/banner.ts'
+import { renderTable } from '../terminal/tables.ts'
 import { type Command, NO_WORDS } from './command.ts'
 import { START_FLAGS } from './line.ts'
 import { showAs } from './print.ts'

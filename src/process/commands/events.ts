@@ -1,10 +1,10 @@
 // `events`: what happens in a server, as it happens.
 
 import { ask, follow } from '../control.ts'
-import { renderEvent } from '../event-lines.ts'
-import type { EventLine } from '../event-stream.ts'
 import { CommandError, Exit, noGroup } from '../exit-codes.ts'
-import { paintFor } from '../style.ts'
+import type { EventLine } from '../status/event-stream.ts'
+import { renderEvent } from '../terminal/event-lines.ts'
+import { paintFor } from '../terminal/style.ts'
 import { ANY_WORDS, type Command } from './command.ts'
 import { untilSeen } from './follow.ts'
 import { type Line, linesOf } from './line.ts'

@@ -2,9 +2,9 @@
 
 import type { Request } from '../control.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
-import type { ReloadOutcome } from '../receipts.ts'
-import { paintFor } from '../style.ts'
-import { renderOutcome } from '../tables.ts'
+import type { ReloadOutcome } from '../operations/receipts.ts'
+import { paintFor } from '../terminal/style.ts'
+import { renderOutcome } from '../terminal/tables.ts'
 import type { Line } from './line.ts'
 import { show, showJson } from './print.ts'
 import { withProgress } from './progress.ts'

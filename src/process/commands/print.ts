@@ -2,7 +2,7 @@
 
 import { codeOf } from '../../errors.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
-import { type Paint, paintFor } from '../style.ts'
+import { type Paint, paintFor } from '../terminal/style.ts'
 import type { Flags } from './line.ts'
 
 /** A line about what was done; `-q` and `--json` do without. */

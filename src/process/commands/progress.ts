@@ -3,8 +3,8 @@
 
 import { now } from '../../loop/clock.ts'
 import { follow } from '../control.ts'
-import { phraseOf } from '../event-lines.ts'
-import type { EventLine } from '../event-stream.ts'
+import type { EventLine } from '../status/event-stream.ts'
+import { phraseOf } from '../terminal/event-lines.ts'
 import type { Flags } from './line.ts'
 import type { Found } from './server.ts'
 

@@ -1,6 +1,6 @@
 // `scale`: more or fewer processes of a group.
 
-import type { Scale } from '../regroup.ts'
+import type { Scale } from '../operations/regroup.ts'
 import type { Command } from './command.ts'
 import { usage } from './line.ts'
 import { operate } from './operate.ts'

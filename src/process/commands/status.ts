@@ -1,7 +1,7 @@
 // `status` and `connections`: what runs.
 
-import type { ConnectionPage, Cursor } from '../status.ts'
-import { renderConnections, renderStatus } from '../tables.ts'
+import type { ConnectionPage, Cursor } from '../status/status.ts'
+import { renderConnections, renderStatus } from '../terminal/tables.ts'
 import { type Command, NO_WORDS } from './command.ts'
 import { show, showAs, showJson } from './print.ts'
 import { askServer, need } from './server.ts'

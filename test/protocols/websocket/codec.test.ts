@@ -24,8 +24,8 @@ import {
   websocketWith,
 } from '../../../protocols/websocket/websocket.ts'
 import { addon } from '../../../src/addon.ts'
-import { broadcast } from '../../../src/broadcast.ts'
-import { kAbort } from '../../../src/connection-symbols.ts'
+import { broadcast } from '../../../src/connection/broadcast.ts'
+import { kAbort } from '../../../src/connection/symbols.ts'
 import { codeOf, type ProtocolError } from '../../../src/errors.ts'
 import { http, websocket } from '../../../src/index.ts'
 import { chunkings, open, type Wire } from '../../../src/testing.ts'

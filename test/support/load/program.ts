@@ -1,7 +1,7 @@
 // The server of a load: HTTP with all ways of answering, WebSockets and lines, in groups of their own; and the crowd that
 // talks to it, some of each kind.
 
-import type { Status } from '../../../src/process/status.ts'
+import type { Status } from '../../../src/process/status/status.ts'
 import { eventClient } from './event-client.ts'
 import { httpClient } from './http-client.ts'
 import type { Load } from './load.ts'

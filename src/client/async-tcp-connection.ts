@@ -1,0 +1,366 @@
+// A connection that this process makes: Workerman's AsyncTcpConnection. The same object connects again after its end.
+// What is sent before it is connected waits, bounded like the send buffer.
+
+import { encodeWith, sendersFault } from '../connection/framing-codec.ts'
+import type { ConnectionCallbacks, ProtocolCallbacks } from '../connection/host.ts'
+import { NO_SOCKET, State } from '../connection/state.ts'
+import { kConnect, kConnected, kConnectFailed, kFull, kRefuse, kReset, kSecure } from '../connection/symbols.ts'
+import { Connection } from '../connection.ts'
+import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
+import { Backoff } from '../loop/backoff.ts'
+import { now } from '../loop/clock.ts'
+import { deadlines } from '../loop/deadlines.ts'
+import { Scheduler } from '../loop/scheduler.ts'
+import { authorityOf, isSecureScheme, parseTarget, type Target, usualPort } from '../net/address.ts'
+import { chooseEngine } from '../net/engines.ts'
+import { type ClientTlsOptions, TlsClient } from '../net/tls.ts'
+import { registry } from '../process/group.ts'
+import {
+  type AnyProtocol,
+  type CodecProtocol,
+  checkProtocol,
+  type Encoded,
+  encodedSize,
+  type InOf,
+  type OutOf,
+  type ProtocolOf,
+  protocolOf,
+} from '../protocol.ts'
+import {
+  kClosed,
+  kDrained,
+  kEnded,
+  kReceived,
+  kSecured,
+  type ProxySettings,
+  type Socket,
+  type SocketEvents,
+  type Tls,
+} from '../transport.ts'
+import { CLIENT_RULES, checkClient } from '../worker/rules.ts'
+import { ClientHost } from './client-host.ts'
+
+/** What can stand in the constructor; each is a property too. */
+export interface ClientSettings<P> extends Partial<ConnectionCallbacks<InOf<P>, OutOf<P>>>, ProtocolCallbacks {
+  onConnect?: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null
+  maxPackageSize?: number
+  maxSendBufferSize?: number
+  protocol?: P & AnyProtocol
+  transport?: 'tcp' | 'ssl'
+  ssl?: ClientTlsOptions
+  connectTimeoutMs?: number
+  idleTimeoutMs?: number
+  maxInFlight?: number
+  maxQueuedMessages?: number
+  proxySocks5?: string
+  proxySocks5Username?: string
+  proxySocks5Password?: string
+  proxyHttp?: string
+  proxyAuthorization?: string
+}
+
+/** A message that waits for the connection. */
+interface Waiting {
+  readonly message: unknown
+  readonly isRaw: boolean
+  readonly size: number
+}
+
+/** Delays of any length, where setTimeout knows 24.8 days. They keep a process alive, as a connection does. */
+const reconnects = new Scheduler({ keepsAlive: true })
+
+/** Of a message that only the codec can measure. */
+const SIZE_OF_OBJECT = 256
+
+type ProtocolAt<A> = A extends string ? ProtocolOf<A> : unknown
+
+export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<A>> extends Connection<
+  InOf<P>,
+  OutOf<P>
+> {
+  /** `ssl` for TLS below the protocol; `ssl://` says the same. */
+  transport: 'tcp' | 'ssl' = 'tcp'
+  /** What `tls.connect` takes; nothing is needed for a server with a public certificate. */
+  ssl: ClientTlsOptions = {}
+  /** From `connect()` until it can be used: the name, the address, the proxy and TLS. 0 is for ever. */
+  connectTimeoutMs = 10_000
+  /** `host:port`. It looks names up itself. */
+  proxySocks5 = ''
+  proxySocks5Username = ''
+  proxySocks5Password = ''
+  /** `host:port` of a proxy that knows CONNECT. */
+  proxyHttp = ''
+  /** The value of its header `Proxy-Authorization`: `Basic ...`. */
+  proxyAuthorization = ''
+  /** It is connected, under TLS if that was asked for. Messages wait until a returned promise has settled. */
+  onConnect: ((connection: this) => unknown) | null = null
+
+  readonly #target: Target
+  readonly #backoff = new Backoff()
+  #waiting: Waiting[] = []
+  #waitingBytes = 0
+  /** `connect()` will be called, by the user or by a timer: what is sent waits for it. */
+  #isExpected = true
+  #reconnectTimer = 0
+  #dialing: AbortController | null = null
+  #connectedAt = 0
+
+  constructor(address: A, settings: ClientSettings<P> = {}) {
+    const { protocol, ...checked } = settings
+    if ((protocol ?? null) !== null) checkProtocol('the protocol of a client', protocol)
+    checkClient(checked, CLIENT_RULES)
+    const { maxPackageSize, maxSendBufferSize, idleTimeoutMs, maxInFlight, maxQueuedMessages, ...own } = checked
+    const isSecure = settings.transport === 'ssl' || isSecureScheme(address)
+    const target = parseTarget(address, usualPort(address, isSecure))
+    const host = new ClientHost({
+      maxPackageSize: maxPackageSize ?? Connection.defaultMaxPackageSize,
+      maxSendBufferSize: maxSendBufferSize ?? Connection.defaultMaxSendBufferSize,
+      idleTimeoutMs: idleTimeoutMs ?? 0,
+      maxInFlight: maxInFlight ?? 1,
+      maxQueuedMessages: maxQueuedMessages ?? 64,
+    })
+    host.target = { authority: authorityOf(target, isSecure ? 443 : 80), uri: target.uri }
+    super(NO_SOCKET, protocol ?? protocolOf(target.scheme), host, 'client')
+    this.#target = target
+    for (const [key, value] of Object.entries(own)) if (value !== undefined) Reflect.set(this, key, value)
+    if (isSecure) this.transport = 'ssl'
+  }
+
+  /** Begins to connect. Once it has begun, nothing happens. */
+  connect(): void {
+    if (this.getStatus() === State.Closed)
+      this.reconnect(0) // in a turn of its own: `onClose` may be what calls
+    else if (this.getStatus() === State.Initial) this.#begin()
+  }
+
+  /**
+   * Connects again, after so many seconds; without a number after a while that grows with each failure: at once, then
+   * 100 ms, doubled to 30 s, +-20 %. In `onClose`: `connection.onClose = () => connection.reconnect()`.
+   */
+  reconnect(after?: number): void {
+    if (after !== undefined && !(typeof after === 'number' && after >= 0 && after < Number.POSITIVE_INFINITY))
+      throw new UsageError('ERR_BAD_OPTION', `reconnect(${String(after)}): a finite number of seconds from 0 on`)
+    const lived = this.#connectedAt === 0 ? 0 : now() - this.#connectedAt
+    const ms = after === undefined ? this.#backoff.next(lived) : after * 1000
+    this.#isExpected = true
+    reconnects.cancel(this.#reconnectTimer)
+    this.#reconnectTimer = reconnects.after(ms, () => this.#connectAgain())
+  }
+
+  cancelReconnect(): void {
+    reconnects.cancel(this.#reconnectTimer)
+    this.#isExpected = this.getStatus() === State.Initial
+    if (!this.#isExpected) this.#forget()
+  }
+
+  override send(message: OutOf<P>): boolean
+  override send(bytes: Encoded, raw: true): boolean
+  override send(message: OutOf<P> | Encoded, raw = false): boolean {
+    if (this.#isWaiting) return this.#wait(message, raw)
+    return raw ? super.send(message as Encoded, true) : super.send(message as OutOf<P>)
+  }
+
+  /** Before it is connected: gives up, and what waits is lost. */
+  override close(message?: OutOf<P>): void
+  override close(bytes: Encoded, raw: true): void
+  override close(message?: OutOf<P> | Encoded, raw = false): void {
+    if (this.#isWaiting) this.destroy()
+    else if (raw) super.close(message as Encoded, true)
+    else super.close(message as OutOf<P>)
+  }
+
+  override end(message?: OutOf<P>): void
+  override end(bytes: Encoded, raw: true): void
+  override end(message?: OutOf<P> | Encoded, raw = false): void {
+    if (this.#isWaiting) this.destroy()
+    else if (raw) super.end(message as Encoded, true)
+    else super.end(message as OutOf<P>)
+  }
+
+  override destroy(): void {
+    reconnects.cancel(this.#reconnectTimer)
+    this.#isExpected = this.getStatus() === State.Initial
+    this.#forget()
+    this.#dialing?.abort(abandoned())
+    if (this.getStatus() !== State.Initial) super.destroy()
+  }
+
+  /** Goes on under TLS, as STARTTLS does. See `Connection.startTls`. */
+  override startTls(options: ClientTlsOptions = this.ssl): Promise<void> {
+    return this[kSecure](new TlsClient(options, this.#target.host))
+  }
+
+  override getSendBufferQueueSize(): number {
+    return this.#waitingBytes + super.getSendBufferQueueSize()
+  }
+
+  /** `example.org:80`, a path for a Unix socket. */
+  getRemoteHost(): string {
+    const { host, port, path } = this.#target
+    return path || `${host.includes(':') ? `[${host}]` : host}:${port}`
+  }
+
+  /** `/chat?room=1`: what stands behind the host. */
+  getRemoteURI(): string {
+    return this.#target.uri
+  }
+
+  get #isWaiting(): boolean {
+    const status = this.getStatus()
+    return status < State.Established || (status === State.Closed && this.#isExpected)
+  }
+
+  #wait(message: OutOf<P> | Encoded, isRaw: boolean): boolean {
+    const waiting = this.#measure(message, isRaw)
+    if (this.#waitingBytes >= this.maxSendBufferSize) return this[kRefuse]('send buffer full and drop package')
+    this.#waiting.push(waiting)
+    this.#waitingBytes += waiting.size
+    if (this.#waitingBytes < this.maxSendBufferSize) return true
+    this[kFull]()
+    return false
+  }
+
+  /** What cannot be sent is the sender's error, now: a framing protocol encodes, a codec is asked. */
+  #measure(message: OutOf<P> | Encoded, isRaw: boolean): Waiting {
+    const { protocol } = this
+    if (isRaw) return { message, isRaw, size: encodedSize(message as Encoded) }
+    if ('open' in protocol) {
+      prepare(protocol, message)
+      return { message, isRaw, size: sizeOf(message) }
+    }
+    const bytes = encodeWith(protocol, message)
+    return { message: bytes, isRaw: true, size: encodedSize(bytes) }
+  }
+
+  #connectAgain(): void {
+    if (this.getStatus() === State.Closed) this[kReset]()
+    if (this.getStatus() === State.Initial) this.#begin()
+  }
+
+  #begin(): void {
+    reconnects.cancel(this.#reconnectTimer)
+    this.#isExpected = true
+    this[kConnect]()
+    void this.#dial()
+  }
+
+  async #dial(): Promise<void> {
+    const dialing = new AbortController()
+    this.#dialing = dialing
+    const { connectTimeoutMs: limit } = this
+    const late = limit > 0 ? deadlines.after(limit, () => dialing.abort(timeOut(this.getRemoteHost()))) : 0
+    try {
+      const { transport, host, port, path } = this.#target
+      const tls = this.transport === 'ssl' ? new TlsClient(this.ssl, host) : null
+      const { engine } = chooseEngine(registry().engine, tls !== null)
+      const socket = await engine.connect({ transport, host, port, path, proxy: this.#proxy() }, dialing.signal)
+      if (tls !== null) await secured(socket, tls, dialing.signal)
+      if (dialing.signal.aborted) return socket.destroy()
+      this.#connectedAt = now()
+      this[kConnected](socket, this.onConnect, () => this.#sendWaiting())
+    } catch (error) {
+      if (error !== dialing.signal.reason || codeOf(error) === 'ETIMEDOUT') this.#failed(error as Error)
+    } finally {
+      deadlines.cancel(late)
+      if (this.#dialing === dialing) this.#dialing = null
+    }
+  }
+
+  #failed(error: Error): void {
+    this.#connectedAt = 0
+    this.#isExpected = false // unless a callback says `reconnect`
+    this[kConnectFailed](error)
+    if (!this.#isExpected) this.#forget()
+  }
+
+  #sendWaiting(): void {
+    const waiting = this.#waiting
+    this.#forget()
+    this.#isExpected = false
+    for (const each of waiting) this.#sendLate(each)
+  }
+
+  /** A message that only the connection's codec could refuse costs nobody but itself: its sender has gone. */
+  #sendLate({ message, isRaw }: Waiting): void {
+    try {
+      if (isRaw) super.send(message as Encoded, true)
+      else super.send(message as OutOf<P>)
+    } catch (error) {
+      this[kRefuse](messageOf(error))
+    }
+  }
+
+  #forget(): void {
+    this.#waiting = []
+    this.#waitingBytes = 0
+  }
+
+  #proxy(): ProxySettings | null {
+    const { proxySocks5, proxyHttp, proxyAuthorization: authorization } = this
+    checkClient({ proxyAuthorization: authorization }, CLIENT_RULES) // set since, it may have another line
+    const address = proxySocks5 || proxyHttp
+    if (address === '') return null
+    const { host, port } = parseTarget(`tcp://${address}`, proxySocks5 === '' ? 8080 : 1080)
+    if (proxySocks5 === '') return { kind: 'http', host, port, username: '', password: '', authorization }
+    const [username, password] = [this.proxySocks5Username, this.proxySocks5Password]
+    return { kind: 'socks5', host, port, username, password, authorization: '' }
+  }
+}
+
+/** During a handshake nothing else happens. */
+const NO_EVENTS: SocketEvents = {
+  [kReceived]: nothing,
+  [kEnded]: nothing,
+  [kDrained]: nothing,
+  [kSecured]: nothing,
+  [kClosed]: nothing,
+}
+
+/** Hands are shaken before the connection is told that it has connected. */
+function secured(socket: Socket, tls: Tls, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const abort = () => {
+      socket.destroy()
+      reject(signal.reason)
+    }
+    const settle = (outcome: () => void) => {
+      signal.removeEventListener('abort', abort)
+      outcome()
+    }
+    signal.addEventListener('abort', abort)
+    socket.attach({
+      ...NO_EVENTS,
+      [kSecured]: () => settle(resolve),
+      [kClosed]: (error) => settle(() => reject(error ?? new SystemError('ECONNRESET', 'connect', socket.remoteIp))),
+    })
+    socket.secure(tls)
+  })
+}
+
+/** A codec that can encode without a connection is asked to. Throws UsageError. */
+function prepare(protocol: CodecProtocol, message: unknown): void {
+  try {
+    protocol.prepare?.(message)
+  } catch (error) {
+    throw sendersFault(protocol.name, error)
+  }
+}
+
+function sizeOf(message: unknown): number {
+  if (typeof message === 'string') return Buffer.byteLength(message)
+  if (message instanceof Uint8Array) return message.length
+  if (Array.isArray(message)) return message.reduce((sum, part) => sum + sizeOf(part), 0)
+  return SIZE_OF_OBJECT
+}
+
+function timeOut(host: string): SystemError {
+  return new SystemError('ETIMEDOUT', 'connect', host)
+}
+
+function abandoned(): Error {
+  return new Error('the connection was given up')
+}
+
+function nothing(): void {
+  // See NO_EVENTS.
+}

@@ -1,0 +1,199 @@
+// A UDP client: Workerman's AsyncUdpConnection. "Connected" says only that the name was looked up and a port taken;
+// nothing goes over the network for it. Works in a Worker and outside of one.
+
+import type { ConnectionCallbacks } from '../connection/host.ts'
+import { STATUS, State } from '../connection/state.ts'
+import { Connection } from '../connection.ts'
+import { type SystemError, UsageError } from '../errors.ts'
+import { parseAddress } from '../net/address.ts'
+import { connectDatagrams } from '../net/datagrams.ts'
+import type { DatagramClient } from '../net/udp.ts'
+import { registry } from '../process/group.ts'
+import {
+  type AnyProtocol,
+  checkProtocol,
+  type Encoded,
+  type InOf,
+  type OutOf,
+  type ProtocolOf,
+  protocolOf,
+} from '../protocol.ts'
+import { DatagramInbox } from '../udp/datagram-inbox.ts'
+import { DatagramPeer, kDeliver, kReport, kTransmit } from '../udp/datagram-peer.ts'
+import { checkClient, DATAGRAM_CLIENT_RULES } from '../worker/rules.ts'
+import { ClientHost } from './client-host.ts'
+
+type Callbacks<A extends string, P> = ConnectionCallbacks<InOf<P>, OutOf<P>, AsyncUdpConnection<A, P>>
+
+/** What can stand in the constructor. */
+export interface AsyncUdpOptions<A extends string, P>
+  extends Partial<Pick<Callbacks<A, P>, 'onMessage' | 'onClose' | 'onError'>> {
+  onConnect?: Callbacks<A, P>['onClose']
+  /** Bytes that may wait, for the look-up or for the kernel. Default: 1 MiB. */
+  maxSendBufferSize?: number
+  /** How many asynchronous `onMessage` may be unsettled. Default: 1024. */
+  maxDatagramsInFlight?: number
+  /** How many datagrams may wait behind them; what comes then is dropped. Default: 64. */
+  maxQueuedMessages?: number
+}
+
+/** Of the inbox only the first counts: no stream, no silence, and its own bounds. */
+const CLIENT_LIMITS = {
+  maxPackageSize: Connection.defaultMaxPackageSize,
+  maxSendBufferSize: Connection.defaultMaxSendBufferSize,
+  idleTimeoutMs: 0,
+  maxInFlight: 1,
+  maxQueuedMessages: 64,
+}
+
+interface Unsent {
+  readonly bytes: Encoded
+  readonly size: number
+}
+
+export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<A>> extends DatagramPeer<OutOf<P>> {
+  maxSendBufferSize = Connection.defaultMaxSendBufferSize
+  /** The name is looked up: what was sent until now goes out before this. */
+  onConnect: Callbacks<A, P>['onClose'] = null
+  onMessage: Callbacks<A, P>['onMessage'] = null
+  /** Exactly once. */
+  onClose: Callbacks<A, P>['onClose'] = null
+  /** 1 look-up failed, 2 not sent (nobody is there, too), 3 a datagram that the protocol cannot read, 4 a handler threw. */
+  onError: Callbacks<A, P>['onError'] = null
+
+  readonly #host: string
+  readonly #port: number
+  readonly #inbox: DatagramInbox
+  #state: State = State.Initial
+  #client: DatagramClient | null = null
+  #unsent: Unsent[] = []
+  #unsentBytes = 0
+
+  /** Throws UsageError for an address that is none, and for a protocol that needs a stream. Nothing happens until `connect`. */
+  constructor(address: A, options: AsyncUdpOptions<A, P> & { protocol: P & AnyProtocol })
+  constructor(address: A, options?: AsyncUdpOptions<A, P> & { protocol?: undefined })
+  constructor(address: A, options: AsyncUdpOptions<A, P> & { protocol?: AnyProtocol | undefined } = {}) {
+    const { scheme, host, port } = parseAddress(address, 'udp')
+    if (port === 0) throw new UsageError('ERR_BAD_ADDRESS', `bad address '${address}': nobody has port 0`)
+    const { protocol, ...checked } = options
+    if ((protocol ?? null) !== null) checkProtocol('the protocol of a client', protocol)
+    checkClient(checked, DATAGRAM_CLIENT_RULES)
+    const owner = new ClientHost(CLIENT_LIMITS)
+    super(protocol ?? protocolOf(scheme), owner.counters)
+    this.#host = host
+    this.#port = port
+    const { onConnect, onMessage, onClose, onError, maxSendBufferSize } = options
+    Object.assign(this, defined({ onConnect, onMessage, onClose, onError, maxSendBufferSize }))
+    const { maxDatagramsInFlight = 1024, maxQueuedMessages = 64 } = options
+    this.#inbox = new DatagramInbox(Object.assign(owner, { maxDatagramsInFlight, maxQueuedMessages }))
+  }
+
+  /** Looks the host up and takes a port. Again, or when it has been closed: nothing. The first `send` calls it, too. */
+  connect(): void {
+    if (this.#state !== State.Initial) return
+    this.#state = State.Connecting
+    const receive = (bytes: Buffer) => this.#inbox.take(this, bytes)
+    connectDatagrams(registry().engine, this.#host, this.#port, receive, this.sendFailed).then(
+      (client) => this.#opened(client),
+      (error) => this.#notOpened(error),
+    )
+  }
+
+  /** Sends `message`, if any, and what is queued, then closes. Idempotent. */
+  close(message?: OutOf<P>): void
+  close(bytes: Encoded, raw: true): void
+  close(message?: OutOf<P> | Encoded, raw = false): void {
+    if (this.#state >= State.Closing) return
+    if (message !== undefined) raw ? this.send(message as Encoded, true) : this.send(message as OutOf<P>)
+    if (this.#unsent.length > 0) this.#state = State.Closing
+    else this.#finish()
+  }
+
+  /** 0 initial, 1 connecting, 2 established, 8 closing, 16 closed; `getStatus(false)` is the word. */
+  getStatus(raw?: true): number
+  getStatus(raw: false): string
+  getStatus(raw = true): number | string {
+    return raw ? this.#state : STATUS[this.#state]
+  }
+
+  getRemoteHost(): string {
+    return this.#host
+  }
+
+  /** Empty until it is looked up. */
+  getRemoteIp(): string {
+    return this.#client?.remoteIp ?? ''
+  }
+
+  getRemotePort(): number {
+    return this.#port
+  }
+
+  /** Bytes that wait for the look-up, or for the kernel. */
+  override getSendBufferQueueSize(): number {
+    return this.#unsentBytes + super.getSendBufferQueueSize()
+  }
+
+  /** @internal */
+  protected get socket(): DatagramClient | null {
+    return this.#client
+  }
+
+  /** @internal */
+  protected get isClosed(): boolean {
+    return this.#state >= State.Closing
+  }
+
+  /** @internal */
+  protected refusal(): string {
+    return this.getSendBufferQueueSize() >= this.maxSendBufferSize ? 'send buffer full and drop package' : ''
+  }
+
+  /** @internal */
+  protected callOnError(code: number, message: string, error?: Error): unknown {
+    if (this.onError === null) return this.logError(code, message, error)
+    return this.onError(this, code, message, error)
+  }
+
+  /** @internal */
+  [kTransmit](bytes: Encoded, size: number): void {
+    if (this.#client !== null) return this.#client.send(bytes, '', 0, this.sendFailed)
+    this.#unsent.push({ bytes, size })
+    this.#unsentBytes += size
+    this.connect()
+  }
+
+  /** @internal */
+  [kDeliver](message: unknown): unknown {
+    return this.onMessage?.(this, message as InOf<P>)
+  }
+
+  #opened(client: DatagramClient): void {
+    if (this.#state === State.Closed) return void client.close()
+    this.#client = client
+    for (const { bytes } of this.#unsent.splice(0)) client.send(bytes, '', 0, this.sendFailed)
+    this.#unsentBytes = 0
+    if (this.#state === State.Closing) return this.#finish()
+    this.#state = State.Established
+    this.#inbox.call(this, this.onConnect)
+  }
+
+  #notOpened(error: SystemError): void {
+    if (this.#state === State.Closed) return
+    this.#unsent = []
+    this.#unsentBytes = 0
+    this.#inbox.follow(this, this[kReport](Connection.CONNECT_FAIL, error.message, error))
+    this.#finish()
+  }
+
+  #finish(): void {
+    if (this.#state === State.Closed) return
+    this.#state = State.Closed
+    void this.#client?.close()
+    this.#inbox.call(this, this.onClose)
+  }
+}
+
+function defined(values: object): object {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined))
+}

@@ -1,0 +1,64 @@
+// Who owns the connections that this process makes: they are no worker's, but what their handlers have begun is waited
+// for when the worker leaves.
+
+import { type ConnectionHost, kGone } from '../connection/host.ts'
+import type { AnyConnection } from '../connection.ts'
+import { newCounters } from '../counters.ts'
+
+/** What a connection takes from its worker otherwise. */
+export type ClientLimits = Pick<
+  ConnectionHost,
+  'maxPackageSize' | 'maxSendBufferSize' | 'idleTimeoutMs' | 'maxInFlight' | 'maxQueuedMessages'
+>
+
+let worker: ConnectionHost | null = null
+const counters = newCounters()
+const connections = new Map<number, AnyConnection>()
+
+/** From now on this process serves for `host`. */
+export function serveFor(host: ConnectionHost): void {
+  worker = host
+}
+
+export class ClientHost implements ConnectionHost {
+  readonly name = 'client'
+  readonly id = 0
+  readonly counters = counters
+  readonly connections = connections
+  readonly tls = null
+  target: { readonly authority: string; readonly uri: string } = { authority: '', uri: '/' }
+  readonly onConnect = null
+  readonly onMessage = null
+  readonly onClose = null
+  readonly onError = null
+  readonly onBufferFull = null
+  readonly onBufferDrain = null
+  readonly maxPackageSize: number
+  readonly maxSendBufferSize: number
+  readonly idleTimeoutMs: number
+  readonly maxInFlight: number
+  maxQueuedMessages: number
+  readonly #worker = worker
+  #unsettled = 0
+
+  constructor(limits: ClientLimits) {
+    this.maxPackageSize = limits.maxPackageSize
+    this.maxSendBufferSize = limits.maxSendBufferSize
+    this.idleTimeoutMs = limits.idleTimeoutMs
+    this.maxInFlight = limits.maxInFlight
+    this.maxQueuedMessages = limits.maxQueuedMessages
+  }
+
+  get unsettled(): number {
+    return this.#unsettled
+  }
+
+  set unsettled(count: number) {
+    if (this.#worker !== null) this.#worker.unsettled += count - this.#unsettled
+    this.#unsettled = count
+  }
+
+  [kGone](): void {
+    this.#worker?.[kGone]()
+  }
+}

@@ -1,0 +1,128 @@
+// One message to many connections: encoded once where the protocol can, and a policy for those who read too slowly, so that
+// one bad line does not cost the memory of all.
+
+import type { AnyConnection } from '../connection.ts'
+import { checkOptions, messageOf, UsageError } from '../errors.ts'
+import { LimitedLog } from '../log.ts'
+import { now } from '../loop/clock.ts'
+import { deadlines } from '../loop/deadlines.ts'
+import type { AnyProtocol } from '../protocol.ts'
+import { encodeWith } from './framing-codec.ts'
+import { kTakes } from './symbols.ts'
+
+export interface BroadcastOptions {
+  /**
+   * What a slow connection gets: `drop` nothing (the default); `close` its end; `conflate` the newest message, as soon as
+   * there is room: for prices and positions, where only the last one counts.
+   */
+  readonly slow?: 'drop' | 'close' | 'conflate'
+  /** A connection with so many bytes queued is slow. Default: half of its `maxSendBufferSize`. */
+  readonly slowBytes?: number
+}
+
+const KNOWN: Record<keyof BroadcastOptions, true> = { slow: true, slowBytes: true }
+
+/** What became of it, in connections. */
+export interface BroadcastResult {
+  sent: number
+  dropped: number
+  closed: number
+  conflated: number
+}
+
+/** One message, for all connections of one protocol. */
+interface Encoded {
+  readonly protocol: AnyProtocol
+  readonly message: unknown
+  /** It is the protocol's bytes already. */
+  readonly isRaw: boolean
+}
+
+/** Those who wait for room, and what they are to get. */
+const waiting = new Map<AnyConnection, { readonly encoded: Encoded; readonly slowBytes: number }>()
+/** How often it is looked whether there is room. */
+const LOOK_MS = 20
+let timer = 0
+const failures = new LimitedLog()
+
+/** Sends to all that are open. Throws UsageError for what the protocol cannot encode, and for options that are none. */
+export function broadcast(
+  connections: Iterable<AnyConnection>,
+  message: unknown,
+  options: BroadcastOptions = {},
+): BroadcastResult {
+  const { slow = 'drop', slowBytes } = options
+  checkOptions('broadcast()', options, KNOWN)
+  if (!Object.hasOwn(WITH_SLOW, slow))
+    throw new UsageError('ERR_BAD_OPTION', `broadcast(): slow is ${String(slow)}: drop, close or conflate`)
+  const result = { sent: 0, dropped: 0, closed: 0, conflated: 0 }
+  let encoded: Encoded | null = null
+  for (const connection of connections) {
+    if (!connection[kTakes]) continue
+    if (connection.protocol !== encoded?.protocol) encoded = encode(connection.protocol, message)
+    const limit = slowBytes ?? connection.maxSendBufferSize / 2
+    const isSlow = waiting.has(connection) || connection.getSendBufferQueueSize() >= limit
+    result[isSlow ? WITH_SLOW[slow](connection, encoded, limit) : sendNow(connection, encoded)]++
+  }
+  return result
+}
+
+type Outcome = keyof BroadcastResult
+
+const WITH_SLOW: Record<
+  NonNullable<BroadcastOptions['slow']>,
+  (connection: AnyConnection, encoded: Encoded, slowBytes: number) => Outcome
+> = {
+  drop: () => 'dropped',
+  close(connection) {
+    connection.destroy()
+    return 'closed'
+  },
+  conflate(connection, encoded, slowBytes) {
+    waiting.set(connection, { encoded, slowBytes })
+    if (timer === 0) timer = deadlines.after(LOOK_MS, look)
+    return 'conflated'
+  },
+}
+
+function sendNow(connection: AnyConnection, encoded: Encoded): Outcome {
+  return isTaken(connection, encoded) ? 'sent' : 'dropped'
+}
+
+/** Once for each protocol among the connections; mostly there is one. */
+function encode(protocol: AnyProtocol, message: unknown): Encoded {
+  if ('open' in protocol) return { protocol, message: protocol.prepare?.(message) ?? message, isRaw: false }
+  return { protocol, message: encodeWith(protocol, message), isRaw: true }
+}
+
+function send(connection: AnyConnection, { message, isRaw }: Encoded): boolean {
+  return isRaw ? connection.send(message as string, true) : connection.send(message)
+}
+
+/** `send` is false for what filled the buffer, too. */
+function isTaken(connection: AnyConnection, encoded: Encoded): boolean {
+  const { counters } = connection.worker
+  const refused = counters.sendFail
+  return send(connection, encoded) || counters.sendFail === refused
+}
+
+function look(): void {
+  timer = 0
+  const started = now()
+  for (const [connection, { encoded, slowBytes }] of waiting) {
+    if (connection[kTakes] && connection.getSendBufferQueueSize() >= slowBytes) continue
+    waiting.delete(connection)
+    if (connection[kTakes] && connection.protocol === encoded.protocol) sendLate(connection, encoded)
+    if (now() - started > LOOK_MS) break // the others in the next round
+  }
+  if (waiting.size > 0 && timer === 0) timer = deadlines.after(LOOK_MS, look)
+}
+
+/** Nobody is there to hear what a protocol that prepares nothing cannot encode. */
+function sendLate(connection: AnyConnection, encoded: Encoded): void {
+  try {
+    send(connection, encoded)
+  } catch (error) {
+    failures.log(`broadcast to connection ${connection.id}: ${messageOf(error)}`)
+  }
+}

@@ -1,0 +1,150 @@
+// What lies around a connection: the callbacks that its owner hands it, the owner's settings, and time.
+
+import type { AnyConnection, Connection } from '../connection.ts'
+import type { Counters } from '../counters.ts'
+import { now, recently } from '../loop/clock.ts'
+import { deadlines } from '../loop/deadlines.ts'
+import type { Role } from '../protocol.ts'
+import type { Tls } from '../transport.ts'
+
+/** Told to the owner when a connection is out of `connections` and its `onClose` has run, or nothing is unsettled. */
+export const kGone = Symbol('gone')
+
+/** The owner's, see `settingsOf`. */
+const kSettings = Symbol('settings')
+
+/** The callbacks that a connection copies from its worker when it is accepted; each may be set anew on a connection. */
+export interface ConnectionCallbacks<In, Out, C = Connection<In, Out>> {
+  /** A message. The next one of this connection waits until a returned promise has settled (see `maxInFlight`). */
+  onMessage: ((connection: C, message: In) => unknown) | null
+  /** Exactly once, whatever ended it; addresses and `context` can still be read. */
+  onClose: ((connection: C) => unknown) | null
+  /** 1 connect failed, 2 not sent, 3 the peer broke the protocol, 4 a handler threw. Unset: logged at a limited rate. */
+  onError: ((connection: C, code: number, message: string, error?: Error) => unknown) | null
+  /** The send buffer has reached `maxSendBufferSize`: stop sending. */
+  onBufferFull: ((connection: C) => unknown) | null
+  /** The send buffer has run empty after `onBufferFull`. */
+  onBufferDrain: ((connection: C) => unknown) | null
+}
+
+/**
+ * Callbacks that protocols call through `io.event`, of a Worker or of one connection, whose own comes first. A protocol package adds its own:
+ * `declare module 'millrace' { interface ProtocolCallbacks { onTopic?: (connection: AnyConnection, topic: string) => unknown } }`
+ */
+// biome-ignore lint/suspicious/noEmptyInterface: for augmentation
+export interface ProtocolCallbacks {}
+
+/** What the connections of an owner have in common, until one of them is given its own. */
+export class ConnectionSettings {
+  readonly host: ConnectionHost
+  readonly maxSendBufferSize: number
+  readonly maxPackageSize: number
+  readonly lingerTimeout: number
+  readonly onMessage: ConnectionHost['onMessage']
+  readonly onClose: ConnectionHost['onClose']
+  readonly onError: ConnectionHost['onError']
+  readonly onBufferFull: ConnectionHost['onBufferFull']
+  readonly onBufferDrain: ConnectionHost['onBufferDrain']
+  readonly role: Role
+  readonly clock: ConnectionClock
+
+  constructor(from: Omit<ConnectionSettings, 'with' | 'isFor'>) {
+    this.host = from.host
+    this.maxSendBufferSize = from.maxSendBufferSize
+    this.maxPackageSize = from.maxPackageSize
+    this.lingerTimeout = from.lingerTimeout
+    this.onMessage = from.onMessage
+    this.onClose = from.onClose
+    this.onError = from.onError
+    this.onBufferFull = from.onBufferFull
+    this.onBufferDrain = from.onBufferDrain
+    this.role = from.role
+    this.clock = from.clock
+  }
+
+  with(changes: Partial<ConnectionSettings>): ConnectionSettings {
+    return new ConnectionSettings({ ...this, ...changes })
+  }
+
+  isFor(host: ConnectionHost, lingerTimeout: number, role: Role, clock: ConnectionClock): boolean {
+    const isSame = this.maxSendBufferSize === host.maxSendBufferSize && this.maxPackageSize === host.maxPackageSize
+    if (!isSame || this.lingerTimeout !== lingerTimeout || this.role !== role || this.clock !== clock) return false
+    if (this.onMessage !== host.onMessage || this.onClose !== host.onClose || this.onError !== host.onError)
+      return false
+    return this.onBufferFull === host.onBufferFull && this.onBufferDrain === host.onBufferDrain
+  }
+}
+
+/** Those of an owner as it is now: one object as long as nothing changes. */
+export function settingsOf(
+  host: ConnectionHost,
+  lingerTimeout: number,
+  role: Role,
+  clock: ConnectionClock,
+): ConnectionSettings {
+  const last = host[kSettings]
+  if (last?.isFor(host, lingerTimeout, role, clock)) return last
+  const { maxSendBufferSize, maxPackageSize, onMessage, onClose, onError, onBufferFull, onBufferDrain } = host
+  const callbacks = { onMessage, onClose, onError, onBufferFull, onBufferDrain }
+  const made = new ConnectionSettings({
+    host,
+    maxSendBufferSize,
+    maxPackageSize,
+    lingerTimeout,
+    ...callbacks,
+    role,
+    clock,
+  })
+  host[kSettings] = made
+  return made
+}
+
+/** What a connection needs from its owner; a Worker is one. */
+// biome-ignore lint/suspicious/noExplicitAny: one owner type serves connections of every message type
+export interface ConnectionHost extends ConnectionCallbacks<any, any> {
+  readonly name: string
+  readonly id: number
+  /** @internal */
+  readonly counters: Counters
+  /** The open connections of this process, by id. */
+  readonly connections: Map<number, AnyConnection>
+  readonly onConnect: ((connection: AnyConnection) => unknown) | null
+  readonly maxPackageSize: number
+  readonly maxSendBufferSize: number
+  readonly maxInFlight: number
+  readonly maxQueuedMessages: number
+  readonly idleTimeoutMs: number
+  /** @internal Promises of callbacks that have not settled, of closed connections too. */
+  unsettled: number
+  /** @internal Of a client's address. */
+  readonly target?: { readonly authority: string; readonly uri: string }
+  /** @internal For `connection.startTls()`. */
+  readonly tls: Tls | null
+  /** @internal What its last connection was given. */
+  [kSettings]?: ConnectionSettings
+  /** @internal With a connection: that one has closed. */
+  [kGone](connection?: AnyConnection): void
+}
+
+/** Time as a connection sees it: the process's, or that of a test. */
+export interface Clock {
+  now(): number
+  after<A, B = undefined>(ms: number, fn: (a: A, b: B) => unknown, a?: A, b?: B): number
+  cancel(id: number): boolean
+}
+
+/** And as its many small questions need it. */
+export interface ConnectionClock extends Clock {
+  /** As `now`; perhaps as of the beginning of this batch. */
+  recently(): number
+  /** A deadline that is far away may come half a second late. */
+  readonly mayBeLate?: boolean
+}
+
+export const processClock: ConnectionClock = {
+  mayBeLate: true,
+  now,
+  recently,
+  after: (ms, fn, a, b) => deadlines.after(ms, fn, a, b),
+  cancel: (id) => deadlines.cancel(id),
+}

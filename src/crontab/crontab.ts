@@ -1,0 +1,149 @@
+// Crontab, Workerman's: a callback at times that a rule describes. The times are croner's, an optional peer dependency that is
+// loaded when one is used. What is ours is when to sleep, who fires, and that no tick is fired twice when a process, or
+// the leader, hands over to the next.
+
+import { createRequire } from 'node:module'
+import type { Cron } from 'croner'
+import { checkOptions, messageOf, UsageError } from '../errors.ts'
+import { registry } from '../process/group.ts'
+import { sharedCounter } from '../shared/shared-counter.ts'
+import { Ticking } from './ticking.ts'
+
+/** `time` is the tick's, which may be some milliseconds ago; `signal` aborts when this process is to stop doing it. */
+export type CrontabCallback = (time: Date, signal: AbortSignal) => unknown
+
+export interface CrontabOptions {
+  /** For people, and with `singleton` the name by which processes know that it is one and the same. */
+  readonly name?: string
+  /** One process of the server fires, see `Worker.onLeader`; it needs a name. Default: every process that made it. */
+  readonly singleton?: boolean
+  /** `Europe/Berlin`; by default that of the machine. */
+  readonly timezone?: string
+  /** Day of month and day of week must both match, as in Workerman; by default one of them, as in cron(8). */
+  readonly domAndDow?: boolean
+  /** What a singleton does about ticks that came while nobody led: fires `once` for all of them (the default), or `skip`s. */
+  readonly missed?: 'once' | 'skip'
+}
+
+const LONGEST_NAME = 80
+
+const all = new Map<number, Crontab>()
+let lastId = 0
+
+/**
+ * Calls a function whenever a rule says: `new Crontab('0 30 2 * * *', backUp, { name: 'backup', singleton: true })`. A rule
+ * has five fields (minute, hour, day, month, weekday), or six with seconds first; croner's extensions hold too.
+ *
+ * Make it in `onWorkerStart`: it fires in the process that made it, from when that is its slot's only one until it leaves;
+ * so a reload fires no tick twice. Outside of a worker it never fires.
+ * **Order**: a tick that comes while the callback of the one before has not settled is skipped and logged.
+ * **Errors**: as of a Timer: what the callback throws is an uncaught exception, a promise of its that rejects an unhandled rejection.
+ * **Throws** `ERR_CRONTAB_RULE`, `ERR_CRONTAB_OPTION`, `ERR_UNKNOWN_OPTION`, `ERR_LEADER_NAME`, and `ERR_NO_CRONER` without `npm install croner`.
+ */
+export class Crontab {
+  readonly #id = ++lastId
+  readonly #rule: string
+  readonly #callback: CrontabCallback
+  readonly #name: string
+  readonly #end: () => Promise<void>
+
+  /** A string in place of the options is the name, as in Workerman. */
+  constructor(rule: string, callback: CrontabCallback, options: CrontabOptions | string = {}) {
+    const settings = typeof options === 'string' ? { name: options } : options
+    check(callback, settings)
+    const { name = '', singleton = false } = settings
+    this.#rule = rule
+    this.#callback = callback
+    this.#name = name
+    const times = timesOf(rule, settings)
+    const { candidates } = registry()
+    if (candidates === null) this.#end = async () => undefined
+    else if (singleton) {
+      const noted = sharedCounter(`crontab ${name}`)
+      const run = async (signal: AbortSignal) =>
+        new Ticking(times, callback, signal, noted, name).begin(settings.missed)
+      this.#end = candidates.add(`crontab ${name}`, run)
+    } else this.#end = candidates.addOwn((signal) => new Ticking(times, callback, signal, null, name || rule).begin())
+    all.set(this.#id, this)
+  }
+
+  /** Those of this process that have not been destroyed. */
+  static getAll(): Crontab[] {
+    return [...all.values()]
+  }
+
+  /** By the object or its id. False when it was destroyed already. */
+  static remove(crontab: Crontab | number): boolean {
+    const one = typeof crontab === 'number' ? all.get(crontab) : crontab
+    return one instanceof Crontab && one.destroy()
+  }
+
+  getId(): number {
+    return this.#id
+  }
+
+  getName(): string {
+    return this.#name
+  }
+
+  getRule(): string {
+    return this.#rule
+  }
+
+  getCallback(): CrontabCallback {
+    return this.#callback
+  }
+
+  /** No tick comes any more in this process; another one goes on with a singleton. False when it was destroyed already. */
+  destroy(): boolean {
+    void this.#end()
+    return all.delete(this.#id)
+  }
+}
+
+const KNOWN: Record<keyof CrontabOptions, true> = {
+  name: true,
+  singleton: true,
+  timezone: true,
+  domAndDow: true,
+  missed: true,
+}
+
+function check(callback: unknown, options: CrontabOptions): void {
+  checkOptions('a Crontab', options, KNOWN)
+  const { name = '', singleton = false, timezone = '', domAndDow = false, missed = 'once' } = options
+  if (typeof callback !== 'function') throw badOption('a Crontab needs a function to call')
+  if (typeof name !== 'string' || name.length > LONGEST_NAME)
+    throw badOption(`the name of a Crontab is a string of at most ${LONGEST_NAME} characters`)
+  if (typeof singleton !== 'boolean' || typeof domAndDow !== 'boolean')
+    throw badOption('singleton and domAndDow of a Crontab are true or false')
+  if (typeof timezone !== 'string') throw badOption('the timezone of a Crontab is a name: Europe/Berlin')
+  if (singleton && name === '')
+    throw badOption(`a Crontab with singleton: true needs a name, by which all processes know it`)
+  if (missed !== 'once' && missed !== 'skip') throw badOption(`missed is '${missed}': it must be 'once' or 'skip'`)
+}
+
+function badOption(message: string): UsageError {
+  return new UsageError('ERR_CRONTAB_OPTION', message)
+}
+
+/** A bad rule or time zone is told here, not when the first tick is looked for. */
+function timesOf(rule: string, { timezone, domAndDow = false }: CrontabOptions): Cron {
+  const Times = loadCroner()
+  try {
+    const times = new Times(rule, { paused: true, domAndDow, ...(timezone === undefined ? {} : { timezone }) })
+    if (times.nextRun() !== null) return times
+  } catch (cause) {
+    throw new UsageError('ERR_CRONTAB_RULE', `crontab '${rule}': ${messageOf(cause)}`, { cause })
+  }
+  throw new UsageError('ERR_CRONTAB_RULE', `crontab '${rule}': there is no such time any more`)
+}
+
+/** Not by `import()`: a rule is to be refused where it stands. */
+function loadCroner(): typeof Cron {
+  try {
+    return (createRequire(import.meta.url)('croner') as { Cron: typeof Cron }).Cron
+  } catch (cause) {
+    throw new UsageError('ERR_NO_CRONER', 'Crontab needs a parser of its rules: npm install croner', { cause })
+  }
+}

@@ -1,0 +1,28 @@
+// The other side of callbacks.ts: calls what the master asks for, one after the other. What one throws is
+// logged, and keeps no other from being called.
+
+import { stackOf } from '../../errors.ts'
+import { log } from '../../log.ts'
+import { type Group, registry } from '../group.ts'
+import { type CallbackBoot, isSameKey, keysOf, type MasterCall } from '../messages.ts'
+import { evaluateOnce, type Up } from './role-process.ts'
+
+export function callBack(boot: CallbackBoot, channel: Up): Promise<void> {
+  return evaluateOnce(boot, channel, async (groups) => {
+    for (const one of boot.calls) await call(one, groups)
+  })
+}
+
+async function call(one: MasterCall, groups: readonly Group[]): Promise<void> {
+  try {
+    const callback = registry().callbacks[one.name]
+    if (one.name !== 'onWorkerExit') {
+      await callback?.()
+      return
+    }
+    const group = groups[keysOf(groups.map((each) => each.describe())).findIndex((key) => isSameKey(key, one.group))]
+    if (group !== undefined) await callback?.(group, one.status, one.pid) // else the code on disk has no such group any more
+  } catch (error) {
+    log(`${one.name}: ${stackOf(error)}`)
+  }
+}

@@ -1,0 +1,62 @@
+// What to do about a module that could not be imported. Mostly TypeScript: Node runs it by stripping its types (22.18 and
+// 23.6 on), or it does not, and then its error is about file extensions.
+
+import { codeOf, messageOf } from '../../errors.ts'
+
+const COMPILE = 'compile it first (tsc, esbuild), or start with a loader: node --import tsx'
+
+/** What to throw when a module could not be imported: the error itself, or one whose message and stack have a hint. */
+export function explainImport(error: unknown): unknown {
+  // Node's own stack begins with the file, the line and what is wrong in it; its frames are all Node's.
+  const [place = ''] = (error instanceof Error ? (error.stack ?? '') : '').split('\n    at ')
+  const hint = hintFor(codeOf(error), messageOf(error)) || hintForRequired(error, place)
+  if (hint === '') return error
+  const explained = new Error(`${messageOf(error)}\n${hint}`, { cause: error })
+  explained.stack = `${place || messageOf(error)}\n${hint}`
+  return explained
+}
+
+function hintFor(code: string, message: string): string {
+  switch (code) {
+    case 'ERR_MODULE_NOT_FOUND':
+    case 'MODULE_NOT_FOUND':
+      return /^Cannot find \w+ 'millrace'/.test(message) ? 'npm install millrace, or npm link millrace' : ''
+    case 'ERR_UNKNOWN_FILE_EXTENSION':
+      return hintForExtension(/"\.([cm]?ts|tsx)"/.exec(message)?.[1])
+    case 'ERR_NO_TYPESCRIPT':
+      return `this Node was built without TypeScript: ${COMPILE}`
+    case 'ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX':
+      return `Node only strips types; an enum, a namespace with code or a parameter property becomes code: ${COMPILE}${transform()}`
+    case 'ERR_UNSUPPORTED_NODE_MODULES_TYPE_STRIPPING':
+      return 'Node strips no types below node_modules: that package must be compiled'
+    default:
+      return ''
+  }
+}
+
+/** Node 26 has it no more. */
+function transform(): string {
+  const flag = '--experimental-transform-types'
+  return process.allowedNodeEnvironmentFlags.has(flag) ? `, or node ${flag}` : ''
+}
+
+function hintForExtension(extension: string | undefined): string {
+  if (extension === undefined) return '' // some other kind of file
+  const { node } = process.versions
+  if (extension === 'tsx') return `Node does not compile JSX: ${COMPILE}`
+  if (canStrip(node)) return `type stripping is switched off in this Node ${node}: ${COMPILE}`
+  return `Node ${node} does not run TypeScript: use Node 22.18 or later, ${COMPILE}`
+}
+
+/** require() takes a name that it does not know for JavaScript: then a type is a syntax error. */
+function hintForRequired(error: unknown, place: string): string {
+  const extension = /^\S.*\.([cm]?ts):\d+\n/.exec(place)?.[1]
+  const isRead = Boolean((process.features as { typescript?: unknown }).typescript)
+  return error instanceof SyntaxError && !isRead ? hintForExtension(extension) : ''
+}
+
+/** Unless a flag forbids it. */
+function canStrip(version: string): boolean {
+  const [major = 0, minor = 0] = version.split('.').map(Number)
+  return major > 23 || (major === 23 && minor >= 6) || (major === 22 && minor >= 18)
+}

@@ -1,0 +1,285 @@
+// A worker process: it serves one slot of one group until it is told to stop, its master is gone, or it fails.
+
+import { SystemError, stackOf, UsageError } from '../../errors.ts'
+import { LimitedLog, log, nameLog } from '../../log.ts'
+import { now } from '../../loop/clock.ts'
+import { Timer } from '../../loop/timer.ts'
+import { WorkerExit } from '../exit-codes.ts'
+import { type GivenSocket, type Group, type PeerNews, registry } from '../group.ts'
+import { receiveSockets, standInRequest } from '../handle-channel.ts'
+import {
+  HEARTBEAT_MS,
+  isSameKey,
+  keysOf,
+  LONGEST_REASON,
+  mailboxesOf,
+  type SocketFailure,
+  type ToChild,
+  type WorkerBoot,
+} from '../messages.ts'
+import { inlineMore } from '../node-flags.ts'
+import { Candidates } from './candidates.ts'
+import { assume } from './credentials.ts'
+import { evaluate } from './evaluate.ts'
+import { LoopLag } from './loop-lag.ts'
+import { exitWhenSent, fail, prepare, type Up } from './role-process.ts'
+import { onUncaught } from './uncaught.ts'
+
+export async function work(boot: WorkerBoot, channel: Up): Promise<void> {
+  const life = new WorkerLife(channel)
+  prepare(boot)
+  onUncaught((error) => life.crash(error))
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => life.leaveSoon(WorkerExit.Ended))
+  process.on('SIGQUIT', () => life.leaveGracefully())
+  // They mean the master, and by default would end this process: `pkill -HUP -f app.js` reaches all.
+  for (const signal of ['SIGHUP', 'SIGUSR2'] as const) process.on(signal, ignore)
+  nameLog(`${boot.group.name}:${boot.place.id}`)
+  registry().memoryFd = boot.memoryFd
+  try {
+    if (boot.credentials !== null) assume(boot.credentials)
+    const groups = await evaluate(boot.modules, boot.argv, channel)
+    const declarations = groups.map((group) => group.describe())
+    for (const [at, mailbox] of mailboxesOf(declarations).entries()) if (groups[at]) groups[at].mailbox = mailbox
+    const place = keysOf(declarations).findIndex((key) => isSameKey(key, boot.group))
+    const group = groups[place]
+    if (group === undefined) throw new Error(`the module no longer declares ${boot.group.name} ${boot.group.listen}`)
+    process.title = `millrace: worker process  ${boot.group.name} ${boot.group.listen || 'none'}`
+    await life.serve(group, boot)
+  } catch (error) {
+    fail(channel, error)
+  }
+}
+
+/** What the first report loads comes before the flag, while Node's code cache for it counts: 1 ms, and not 10. */
+function prepareForLoad(): void {
+  isInspected()
+  inlineMore()
+}
+
+/** One worker process from its first message to its exit. */
+class WorkerLife {
+  readonly #channel: Up
+  readonly #candidates: Candidates
+  #group: Group | null = null
+  #exitTimer: NodeJS.Timeout | undefined
+  #exitAt = Number.POSITIVE_INFINITY
+  #exitCode = WorkerExit.Ended as number
+  #hasCrashed = false
+  #memory = 0
+  /** Of other workers, while the modules are evaluated. */
+  readonly #earlyNews: PeerNews[] = []
+  #lastRequest = 0
+  readonly #lag = new LoopLag()
+  readonly #requests = new Map<number, { resolve(socket: GivenSocket): void; reject(error: Error): void }>()
+  /** Turns whose socket has come. */
+  readonly #standIns = new Set<number>()
+  /** Turns that were over before their socket came. */
+  readonly #relieved = new Set<number>()
+
+  constructor(channel: Up) {
+    this.#channel = channel
+    this.#candidates = new Candidates((message) => channel.send(message))
+    registry().candidates = this.#candidates
+    registry().requestStop = (code) => this.leaveSoon(code)
+    registry().requestSocket = (wanted) => this.#request((request) => channel.send({ type: 'listen', request, wanted }))
+    registry().requestKeeper = () => this.#request((request) => channel.send({ type: 'reachKeeper', request }))
+    receiveSockets((request, endpoint, handle) => this.#takeSocket(request, { endpoint, handle }))
+    channel.onClose = () => this.leaveSoon(WorkerExit.Ended) // the master is gone
+    channel.onMessage = (message) => this.#receive(message)
+  }
+
+  async serve(group: Group, boot: WorkerBoot): Promise<void> {
+    this.#group = group
+    if (registry().settings.unhandledRejection === 'log') logRejections(group)
+    group.onBurst = () => this.#report()
+    group.onFull = (isFull) => this.#channel.send({ type: 'full', isFull })
+    const started = group.start(boot.place)
+    for (const news of this.#earlyNews.splice(0)) group.usePeers(news)
+    await started
+    this.#channel.send({ type: 'ready', memory: residentBytes() ?? 0 })
+    setImmediate(prepareForLoad) // nobody waits for that now
+    setInterval(() => this.#report(), HEARTBEAT_MS).unref()
+  }
+
+  leaveSoon(exitCode: number): void {
+    this.#leaveByItself(exitCode, registry().settings.stopTimeoutMs)
+  }
+
+  leaveGracefully(): void {
+    this.#leaveByItself(WorkerExit.Ended, this.#group?.describe().drainTimeoutMs ?? 0)
+  }
+
+  #leaveByItself(exitCode: number, timeoutMs: number): void {
+    this.#channel.send({ type: 'leaving', exitCode, timeoutMs })
+    this.#leave(exitCode, timeoutMs)
+  }
+
+  /** What nobody caught: the state of the process is unknown, so it goes, and the master starts another. */
+  crash(error: unknown): void {
+    if (this.#hasCrashed) return // one is enough, and more may come before this process is gone
+    this.#hasCrashed = true
+    if (this.#group === null) return fail(this.#channel, error)
+    const message = stackOf(error).slice(0, LONGEST_REASON)
+    log(`uncaught: ${stackOf(error)}`)
+    this.#report() // messages this small are written before `send` returns
+    this.#channel.send({ type: 'failed', exitCode: WorkerExit.Uncaught, message, isLogged: true })
+    process.exit(WorkerExit.Uncaught) // at once: no handler may run any more
+  }
+
+  #receive(message: ToChild): void {
+    if (message.type === 'stop') this.#leave(WorkerExit.Ended, message.timeoutMs)
+    else if (message.type === 'poll') this.#report()
+    else if (message.type === 'activate') void this.#activate()
+    else if (message.type === 'retire') void this.#retire(message.isReload)
+    else if (message.type === 'reload') void this.#reload()
+    else if (message.type === 'lead') this.#candidates.lead(message.name, message.ticket)
+    else if (message.type === 'cannotListen') this.#takeRequest(message.request)?.reject(socketError(message.failure))
+    else if (message.type === 'relieve') void this.#relieve(message.turn)
+    else if (message.type === 'share') this.#group?.useShare(message.connections)
+    else if (message.type === 'peers') this.#hear(message.news)
+    else if (message.type === 'tickets') this.#group?.useTickets(message.keys)
+    else if (message.type === 'watchLag') this.#lag.watch(message.isOn)
+    else if (message.type === 'connections') this.#list(message.after, message.limit)
+  }
+
+  /** Told when it has let go of the socket, which may be still on its way. */
+  async #relieve(turn: number): Promise<void> {
+    if (!this.#standIns.delete(turn)) return void this.#relieved.add(turn)
+    await this.#group?.relieve(turn)
+    this.#channel.send({ type: 'relieved', turn })
+  }
+
+  #standIn(turn: number, socket: GivenSocket): void {
+    this.#standIns.add(turn)
+    this.#group?.standIn(turn, socket)
+    if (this.#relieved.delete(turn)) void this.#relieve(turn)
+  }
+
+  #hear(news: PeerNews): void {
+    if (this.#group === null) this.#earlyNews.push(news)
+    else this.#group.usePeers(news)
+  }
+
+  #request(ask: (request: number) => void): Promise<GivenSocket> {
+    const request = ++this.#lastRequest
+    ask(request)
+    return new Promise((resolve, reject) => {
+      this.#requests.set(request, { resolve, reject })
+    })
+  }
+
+  #takeSocket(request: number, socket: GivenSocket): void {
+    if (request >= 0) this.#takeRequest(request)?.resolve(socket)
+    else this.#standIn(standInRequest(request), socket)
+  }
+
+  #takeRequest(request: number) {
+    const waiting = this.#requests.get(request)
+    this.#requests.delete(request)
+    return waiting
+  }
+
+  async #activate(): Promise<void> {
+    this.#candidates.activate()
+    try {
+      await this.#group?.activate()
+    } catch (error) {
+      this.crash(error) // without its singletons it would be a worker in name only
+    }
+  }
+
+  async #retire(isReload: boolean): Promise<void> {
+    void this.#candidates.leave()
+    try {
+      await this.#group?.retire(isReload)
+    } catch (error) {
+      log(`onWorkerRetire: ${stackOf(error)}`)
+    }
+    this.#channel.send({ type: 'retired' })
+  }
+
+  async #reload(): Promise<void> {
+    try {
+      await this.#group?.reload()
+    } catch (error) {
+      this.crash(error)
+    }
+  }
+
+  #list(after: number, limit: number): void {
+    const rows = this.#group?.listConnections(after, limit + 1) ?? []
+    this.#channel.send({ type: 'connections', rows: rows.slice(0, limit), hasMore: rows.length > limit })
+  }
+
+  /** Drains and exits within `timeoutMs`. Who is asked again has the shorter of the two times. */
+  #leave(exitCode: number, timeoutMs: number): void {
+    if (now() + timeoutMs >= this.#exitAt) return
+    if (this.#exitAt === Number.POSITIVE_INFINITY) this.#exitCode = exitCode
+    this.#exitAt = now() + timeoutMs
+    clearTimeout(this.#exitTimer)
+    this.#exitTimer = setTimeout(() => this.#exit(), timeoutMs)
+    void this.#drain(timeoutMs)
+  }
+
+  async #drain(timeoutMs: number): Promise<void> {
+    await Promise.all([this.#group?.drain(timeoutMs), this.#candidates.leave()])
+    this.#exit()
+  }
+
+  #exit(): void {
+    const work = this.#describeWork()
+    if (work !== '') log(`leaves with ${work} unfinished`)
+    this.#group?.stop()
+    this.#report()
+    exitWhenSent(this.#channel, this.#exitCode)
+  }
+
+  #describeWork(): string {
+    const parts = [this.#group?.describeWork() ?? '', this.#candidates.describeWork()]
+    return parts.filter((part) => part !== '').join(', ')
+  }
+
+  #report(): void {
+    if (this.#group === null) return
+    const { counters } = this.#group
+    this.#memory = residentBytes() ?? this.#memory
+    const work = this.#describeWork()
+    const lagMs = this.#lag.take()
+    const report = { counters, memory: this.#memory, timers: Timer.count, work, lagMs, isInspected: isInspected() }
+    this.#channel.send({ type: 'report', report })
+  }
+}
+
+/** With a listener Node does not make an uncaught error of it. At a limited rate: it may come with every message. */
+function logRejections({ counters }: Group): void {
+  const rejections = new LimitedLog()
+  process.on('unhandledRejection', (reason) => {
+    counters.unhandledRejections++
+    rejections.log(`unhandled rejection: ${stackOf(reason)}`)
+  })
+}
+
+function socketError({ code, syscall, address, message }: SocketFailure): Error {
+  const error = syscall === '' ? new UsageError(code, message) : new SystemError(code, syscall, address)
+  error.message = message // with what the master knows: who has the port
+  return error
+}
+
+/** libuv reads a file for it: undefined when no descriptor is left (EMFILE), which must not end a worker. */
+function residentBytes(): number | undefined {
+  try {
+    return process.memoryUsage.rss()
+  } catch {
+    return undefined
+  }
+}
+
+/** Loaded at the first report, not at the start. Node may be built without it. */
+function isInspected(): boolean {
+  const inspector = process.getBuiltinModule('node:inspector') as typeof import('node:inspector') | undefined
+  return inspector?.url() !== undefined
+}
+
+function ignore(): void {
+  // A signal for the master.
+}

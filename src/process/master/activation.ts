@@ -1,0 +1,94 @@
+// Sockets that a service manager has bound and passes to the process that it starts: sd_listen_fds(3), systemd.socket(5).
+// They come as descriptors 3, 4, ...; LISTEN_PID says whose they are. What connects while the server is restarted waits in
+// them, and a port below 1024 needs no root. A Worker is matched by its address: the code says what is served where, with
+// systemd or without.
+
+import { isIPv6 } from 'node:net'
+import { addon, type Sys } from '../../addon.ts'
+import { formatEndpoint } from '../../endpoint.ts'
+import { messageOf } from '../../errors.ts'
+import { log } from '../../log.ts'
+import { type Address, ipv6Bytes } from '../../net/address.ts'
+import { adoptSocket, type BoundSocket } from '../../net/bound-socket.ts'
+import { missing } from './service.ts'
+
+const FIRST_FD = 3
+
+export interface ActivatedSocket {
+  readonly socket: BoundSocket
+  /** Where it is bound. */
+  readonly address: Address
+  /** FileDescriptorName=, by default the name of the socket unit. */
+  readonly name: string
+}
+
+/** Their numbers, if they are this process's. */
+export function activatedDescriptors(): number[] {
+  const { LISTEN_PID = '', LISTEN_FDS = '' } = process.env
+  const count = LISTEN_PID === String(process.pid) && /^\d{1,4}$/.test(LISTEN_FDS) ? Number(LISTEN_FDS) : 0
+  return Array.from({ length: count }, (_, at) => FIRST_FD + at)
+}
+
+/** Takes them, once. What cannot be served is said and left alone. */
+export function takeActivated(): ActivatedSocket[] {
+  const fds = activatedDescriptors()
+  if (fds.length === 0) return []
+  const names = (process.env.LISTEN_FDNAMES ?? '').split(':')
+  for (const name of ['LISTEN_PID', 'LISTEN_FDS', 'LISTEN_FDNAMES', 'LISTEN_PIDFDID']) delete process.env[name]
+  const { sys } = addon()
+  if (sys === null) {
+    missing('sockets of the service manager are not taken; Workers bind their addresses themselves')
+    return []
+  }
+  return fds.flatMap((fd, at) => {
+    const name = names[at] || 'unknown' // as systemd calls it
+    try {
+      return [take(fd, name, sys)]
+    } catch (error) {
+      log(`socket ${name} of the service manager (descriptor ${fd}) cannot be used: ${messageOf(error)}`)
+      return []
+    }
+  })
+}
+
+function take(fd: number, name: string, sys: Sys): ActivatedSocket {
+  const kind = sys.takeInherited(fd)
+  if (kind === 'other')
+    throw new Error('it does not listen (Accept=no is needed, and ListenStream= or ListenDatagram=)')
+  const { family, address: host, port } = sys.socketName(fd)
+  if (family === 0 && (kind === 'datagrams' || host === '')) throw new Error('it is no Unix stream socket with a path')
+  const transport = family === 0 ? 'unix' : kind === 'datagrams' ? 'udp' : 'tcp'
+  const endpoint = family === 0 ? host : formatEndpoint(host, port)
+  const socket =
+    kind === 'datagrams' ? { fd, handle: null, endpoint, close: nothing, abandon: nothing } : adoptSocket(fd, endpoint)
+  const address = {
+    scheme: '',
+    transport,
+    host: family === 0 ? '' : host,
+    port,
+    path: family === 0 ? host : '',
+  } as const
+  return { socket: { ...socket, isActivated: true }, address, name }
+}
+
+/** Whether a declared address means a socket: the same place, or any interface said in the other family's way. */
+export function isMeant(bound: Address, declared: Address): boolean {
+  if (bound.transport !== declared.transport || bound.port !== declared.port || bound.path !== declared.path)
+    return false
+  return canonical(bound.host) === canonical(declared.host)
+}
+
+const ANY = 'any'
+
+/** `ListenStream=80` is `[::]:80` and takes IPv4 too, which people declare as `0.0.0.0:80`. */
+function canonical(host: string): string {
+  if (host === '0.0.0.0') return ANY
+  if (!isIPv6(host)) return host
+  const bytes = ipv6Bytes(host)
+  const [, zone = ''] = host.split('%')
+  return bytes.every((byte) => byte === 0) ? ANY : `${bytes.toString('hex')}%${zone}`
+}
+
+function nothing(): void {
+  // The end of this process closes it; the service manager has its own.
+}

@@ -1,0 +1,160 @@
+// What the master answers to commands: what it knows, at once; and how what was asked for went, when it has.
+
+import { loadavg } from 'node:os'
+import { addon } from '../../addon.ts'
+import type { Counters } from '../../counters.ts'
+import { messageOf } from '../../errors.ts'
+import { now } from '../../loop/clock.ts'
+import { version } from '../../version.ts'
+import type { Answer, Leave, Request } from '../control.ts'
+import { Exit } from '../exit-codes.ts'
+import { ownIdentity } from '../identity.ts'
+import { LONGEST_STOP_MS } from '../messages.ts'
+import type { Comparison } from '../operations/diff.ts'
+import { type Operator, REPLACED } from '../operations/operator.ts'
+import type { ReloadOutcome } from '../operations/receipts.ts'
+import type { Program } from '../spawn.ts'
+import { connectionPage, engineOf, type GroupStatus, groupStatus, pollAll, type Status } from '../status/status.ts'
+import type { UpgradeOutcome } from '../upgrade/upgrade.ts'
+import type { Household } from './household.ts'
+import type { Leaders } from './leaders.ts'
+import type { GroupState } from './slot.ts'
+
+/** What answers need of their master. */
+export interface Commanded {
+  readonly groups: readonly GroupState[]
+  readonly leaders: Leaders
+  readonly operator: Operator
+  readonly state: Status['state']
+  /** Another master leads, and answers. */
+  readonly isReplaced: boolean
+  /** Whether this master leads: during a hand-over that is known a little later. */
+  decided(): Promise<boolean>
+  /** How long a stop may take. */
+  readonly stopWindowMs: number
+  stop(isGraceful: boolean, timeoutMs: number | null): void
+  /** Null when another master has taken over meanwhile. */
+  upgrade(program: Program): Promise<UpgradeOutcome | null>
+  /** What runs with what the code on disk wants. */
+  compare(): Promise<Comparison>
+  totalsOf(groups: readonly GroupStatus[]): Counters
+}
+
+/** What changes nothing may be asked of a master that does not lead yet. */
+const LOOKS: ReadonlySet<string> = new Set(['status', 'ping', 'connections', 'events', 'diff'])
+
+export class Answers {
+  readonly #master: Commanded
+  readonly #household: Household
+  /** For people; how long ago that is, another clock tells, which nobody sets. */
+  readonly #startedAt = new Date()
+  readonly #startedNow = now()
+
+  constructor(master: Commanded, household: Household) {
+    this.#master = master
+    this.#household = household
+  }
+
+  async to(request: Request): Promise<Answer> {
+    const { command } = request
+    const master = this.#master
+    const isOurs = LOOKS.has(command) || (await master.decided())
+    if (!isOurs || master.isReplaced) return this.#household.ask(request)
+    switch (command) {
+      case 'ping':
+      case 'events':
+        return this.#done()
+      case 'status':
+        return { ...this.#done(), status: await this.#status() }
+      case 'connections':
+        return { ...this.#done(), page: await connectionPage(master.groups, request.cursor ?? { pid: 0, after: 0 }) }
+      case 'diff':
+        return { ...this.#done(), comparison: await master.compare() }
+      case 'upgrade': {
+        const upgrade = await master.upgrade(request)
+        return upgrade === null ? this.#household.ask(request) : { ...this.#done(), upgrade }
+      }
+      default:
+        return this.#afterOperation(request)
+    }
+  }
+
+  async #afterOperation(request: Request): Promise<Answer> {
+    const { command } = request
+    const names = namesOf(request)
+    if (command === 'stop' && names.length === 0) {
+      this.#master.stop(request.isGraceful === true, timeoutOf(request)) // who asked waits for this process to be gone
+      return this.#done()
+    }
+    const operation = this.#operate(request, names)
+    if (operation === null) return { ok: false, message: `unknown command ${JSON.stringify(request)}` }
+    const outcome = this.orPassed(operation, request)
+    return command === 'reload' && request.isWaiting === false
+      ? this.#done()
+      : { ...this.#done(), outcome: await outcome }
+  }
+
+  /** What waited for its turn while another master took over is that one's to do. */
+  async orPassed(operation: Promise<ReloadOutcome>, request: Request): Promise<ReloadOutcome> {
+    const outcome = await operation
+    if (outcome.code !== REPLACED) return outcome
+    const answer = await this.#household
+      .ask(request)
+      .catch((error) => ({ ok: false, message: messageOf(error) }) as const)
+    if (!answer.ok) return { ...outcome, reason: answer.message }
+    return answer.outcome ?? { ...outcome, exitCode: Exit.Ok, reason: '' } // asked not to wait
+  }
+
+  /** Null for what is no operation. */
+  #operate(request: Request, names: readonly string[]): Promise<ReloadOutcome> | null {
+    const { command } = request
+    const { operator } = this.#master
+    if (command === 'reload') return operator.reload(names, Number(request.canaryMs) || 0)
+    if (command === 'scale') return operator.scale(String(request.name), request.scale)
+    if (names.length === 0) return null // the whole server is stopped and started by others
+    if (command === 'start') return operator.start(names)
+    if (command !== 'stop' && command !== 'restart') return null
+    const leave = { isGraceful: request.isGraceful === true, timeoutMs: timeoutOf(request) }
+    return operator[command](names, leave)
+  }
+
+  #done() {
+    const { stopWindowMs: stopTimeoutMs } = this.#master
+    const { isDaemon, output } = this.#household
+    return { ok: true, ...ownIdentity(), stopTimeoutMs, isDaemon, logFile: output?.logPath ?? '' } as const
+  }
+
+  async #status(): Promise<Status> {
+    const silent = await pollAll(this.#master.groups)
+    const { groups: all, leaders, state } = this.#master
+    const groups = all.map((group) => groupStatus(group, silent))
+    const engine = engineOf(all.map(({ blueprint }) => blueprint.declaration))
+    return {
+      version,
+      node: process.versions.node,
+      pid: process.pid,
+      startedAt: this.#startedAt.toISOString(),
+      uptimeMs: Math.round(now() - this.#startedNow),
+      isDaemon: this.#household.isDaemon,
+      state,
+      runDir: this.#household.runDir,
+      engine: engine.name,
+      engineWhy: engine.why,
+      addon: addon().why,
+      loadAverage: loadavg(),
+      groups,
+      leaders: leaders.list(),
+      totals: this.#master.totalsOf(groups),
+    }
+  }
+}
+
+/** What somebody sends need not be what it should. */
+function namesOf(request: { readonly names?: readonly string[] } | Request): readonly string[] {
+  const { names } = request as { readonly names?: unknown }
+  return Array.isArray(names) ? names.map(String) : []
+}
+
+function timeoutOf({ timeoutMs }: Leave): number | null {
+  return typeof timeoutMs === 'number' && timeoutMs >= 0 ? Math.min(timeoutMs, LONGEST_STOP_MS) : null
+}

@@ -1,0 +1,87 @@
+// What becomes of a slot that has lost its process: another one, at once or after the back-off; or before everything has been
+// ready once, the end of a start that cannot be.
+
+import { log } from '../../log.ts'
+import { now } from '../../loop/clock.ts'
+import { bootFailure, type CommandError, Exit, WorkerExit } from '../exit-codes.ts'
+import { isStopFirst } from '../operations/turnover.ts'
+import type { Events } from '../status/events.ts'
+import type { GroupState, Slot } from './slot.ts'
+import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
+
+/** So many boot failures of one slot before anything serves: the program is broken, not unlucky. */
+const MAX_BOOT_FAILURES = 5
+/** One that ends by itself sooner would only spin. */
+const SHORTEST_SERVICE_MS = 1000
+
+/** What it needs of its master. */
+export interface Restarter {
+  readonly events: Events
+  /** Everything has been ready once: from then on failures are retried for ever. */
+  readonly isUp: boolean
+  readonly isEnding: boolean
+  reconcile(): void
+  giveUp(why: CommandError): void
+}
+
+export class CrashPolicy {
+  readonly #master: Restarter
+
+  constructor(master: Restarter) {
+    this.#master = master
+  }
+
+  /** `handle` was the slot's process. */
+  replaceLost(group: GroupState, slot: Slot, handle: WorkerHandle, exit: WorkerExitInfo): void {
+    const name = `worker ${group.name}:${slot.id}`
+    this.#judgeFirstStart(slot, exit, `${name}: ${exit.reason || exit.word}`)
+    if (this.#master.isEnding) return
+    const waitMs = isVoluntary(exit) ? 0 : slot.backoff.next(exit.aliveMs)
+    const next = waitMs === 0 ? 'starting another' : `starting another in ${(waitMs / 1000).toFixed(1)} s`
+    log(`${name} pid ${handle.pid}: ${exit.word}, ${next}${exit.isLogged ? '' : exit.reason && `\n${exit.reason}`}`)
+    if (slot.backoff.failures === group.blueprint.declaration.crashLoopAfter)
+      log(
+        `${name}: crash loop, ${slot.backoff.failures} failures in a row: it is tried again, ever later; see 'status'`,
+      )
+    this.#wait(group, slot, waitMs)
+  }
+
+  /**
+   * `handle`, the slot's process, drains and leaves by its own will. Its next one does not wait for that: where two may live at
+   * once, and it has served for a while, as `isVoluntary` has it.
+   */
+  replaceLeaving(group: GroupState, slot: Slot, handle: WorkerHandle, exitCode: number): void {
+    const isWell = exitCode === WorkerExit.Ended && now() - handle.startedAt >= SHORTEST_SERVICE_MS
+    const isFree = slot.current === handle && slot.next === null && !slot.isHeld && slot.leaving.size === 0
+    if (!this.#master.isUp || !isWell || !isFree || isStopFirst(slot, group.blueprint)) return
+    slot.leaving.add(handle)
+    slot.current = null
+    log(`worker ${group.name}:${slot.id} pid ${handle.pid}: leaves by itself, starting another`)
+  }
+
+  /** The process of a slot is gone, and the next one has failed. */
+  retryLater(group: GroupState, slot: Slot): void {
+    this.#wait(group, slot, slot.backoff.next(0))
+  }
+
+  #wait(group: GroupState, slot: Slot, waitMs: number): void {
+    const { failures } = slot.backoff
+    const worker = `${group.name}:${slot.id}`
+    this.#master.events.emit({ type: 'backoff', group: group.name, worker, waitMs: Math.round(waitMs), failures })
+    slot.wait(waitMs, () => this.#master.reconcile(), now())
+  }
+
+  /** Before everything has been ready once, a failure may be final. */
+  #judgeFirstStart(slot: Slot, exit: WorkerExitInfo, message: string): void {
+    const master = this.#master
+    if (master.isUp || isVoluntary(exit)) return
+    const failure = bootFailure(exit, message)
+    const isFinal = failure.exitCode === Exit.Address || failure.exitCode === Exit.Timeout
+    if (isFinal || ++slot.bootFailures >= MAX_BOOT_FAILURES) master.giveUp(failure)
+  }
+}
+
+/** `Worker.stopAll()` after so many requests, say: a worker that has served and ends with 0 is no failure. */
+export function isVoluntary(exit: WorkerExitInfo): boolean {
+  return exit.hadBeenReady && exit.exitCode === WorkerExit.Ended && exit.aliveMs >= SHORTEST_SERVICE_MS
+}

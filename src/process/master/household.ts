@@ -1,0 +1,211 @@
+// What a master holds on its machine: the run directory with lock, control socket, pid files and the list of its processes;
+// the log; the probes; the keeper; what all workers share. Taken at a start, shared during an upgrade, tidied up at the end.
+
+import { closeSync, existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { addon, type Descriptor } from '../../addon.ts'
+import { messageOf } from '../../errors.ts'
+import { log } from '../../log.ts'
+import { COUNTER_BYTES } from '../../shared/limits.ts'
+import { type Answer, ask, ControlServer, type Request } from '../control.ts'
+import { CommandError, Exit } from '../exit-codes.ts'
+import { DEFAULT_SETTINGS, type Settings } from '../group.ts'
+import { Lock } from '../lock.ts'
+import type { StartOptions } from '../messages.ts'
+import { Output } from '../output/output.ts'
+import { removePidFile, writePidFile } from '../pid-file.ts'
+import { makeRunDir, type Places, placesOfOurs, runDirCandidates } from '../run-directory.ts'
+import type { Events } from '../status/events.ts'
+import { HealthServer } from '../status/health.ts'
+import type { Seen } from '../status/readiness.ts'
+import type { EarlierMaster } from '../upgrade/earlier-master.ts'
+import { KeeperHandle } from './keeper-handle.ts'
+import { Peers } from './peers.ts'
+import { Predecessors } from './predecessors.ts'
+import { feedWatchdog } from './service.ts'
+import { Tickets } from './tickets.ts'
+
+/** What another master may take to say that it is there. */
+const PING_MS = 1000
+/** How often the run directory is looked after. */
+const LOOK_EVERY_MS = 2000
+
+/** What it asks of its master. */
+export interface Householder {
+  readonly events: Events
+  readonly seen: Seen
+  answer(request: Request): Promise<Answer>
+  /** Another process is to be on the list. */
+  record(): void
+}
+
+export class Household {
+  readonly options: StartOptions
+  readonly isDaemon: boolean
+  readonly tickets: Tickets
+  readonly peers: Peers
+  /** The counters that all workers share; null without the addon. */
+  readonly memory: Descriptor | null
+  readonly health: HealthServer
+  readonly pidFiles = new Set<string>()
+  /** Empty before `take` or `join`, as the others are null. */
+  runDir = ''
+  output: Output | null = null
+  keeper: KeeperHandle | null = null
+  predecessors: Predecessors | null = null
+  control: ControlServer | null = null
+  /** Null beside another master that leads. */
+  lock: Lock | null = null
+  readonly #master: Householder
+  /** What has been said of files that are gone: of a session that has ended they may stay so for days. */
+  #said = ''
+  #looking: NodeJS.Timeout | null = null
+
+  /** @param earlier the master that this one is to replace */
+  constructor(master: Householder, options: StartOptions, isDaemon: boolean, earlier: EarlierMaster | null) {
+    this.#master = master
+    this.options = options
+    this.isDaemon = isDaemon
+    this.memory = sharedMemory(earlier?.inheritance.memory ?? -1)
+    this.tickets = new Tickets(earlier?.inheritance.ticketSecret)
+    this.peers = new Peers(earlier?.inheritance.meshSecret)
+    this.health = new HealthServer(() => master.seen)
+  }
+
+  /** Rejects with a CommandError when another master has it. */
+  async take(): Promise<void> {
+    const { modules, runDir, pidFile } = this.options
+    const places = runDirCandidates(modules[0] ?? '', runDir)
+    await refuseSecond(places)
+    this.runDir = makeRunDir(places)
+    const lock = Lock.acquire(this.runDir)
+    if (!(lock instanceof Lock)) throw alreadyRunning(lock.pid)
+    this.lock = lock
+    await this.#open(null)
+    this.writePid(pidFile ?? join(this.runDir, 'millrace.pid'))
+    this.#lookAfter()
+  }
+
+  /** Beside the master that leads: lock, pid file and control socket stay its own. */
+  async join(earlier: EarlierMaster): Promise<void> {
+    this.runDir = earlier.inheritance.runDir
+    await this.#open(earlier)
+  }
+
+  async #open(earlier: EarlierMaster | null): Promise<void> {
+    const master = this.#master
+    const isSecond = earlier !== null
+    this.predecessors = new Predecessors(this.runDir)
+    this.predecessors.isShared = isSecond
+    this.output = new Output(this.options, this.isDaemon, this.runDir, DEFAULT_SETTINGS)
+    const onChange = () => master.record()
+    this.keeper = new KeeperHandle(this.runDir, this.output, onChange, earlier?.inheritance.keeper ?? null)
+    const control = new ControlServer(this.runDir, master.events, (request) => master.answer(request), isSecond)
+    await control.listen()
+    this.control = control
+  }
+
+  /** What the earlier master has had is this one's, whatever that has done of it already. Throws a CommandError when somebody else was quicker. */
+  takeCharge(earlier: EarlierMaster, settings: Settings): void {
+    const lock = Lock.take(this.runDir)
+    if (!(lock instanceof Lock)) throw alreadyRunning(lock.pid)
+    this.lock = lock
+    feedWatchdog(earlier.inheritance.pid)
+    this.control?.take(earlier.isGone ? earlier.inheritance.pid : null)
+    this.writePid(this.options.pidFile ?? join(this.runDir, 'millrace.pid'))
+    this.writeDeclaredPid(settings)
+    this.#lookAfter()
+  }
+
+  #lookAfter(): void {
+    this.#looking = setInterval(() => void this.#restore(), LOOK_EVERY_MS).unref()
+  }
+
+  /** Somebody has taken its files away, who cleans /tmp perhaps: they are made anew, or no command would find this master. */
+  async #restore(): Promise<void> {
+    const { runDir, lock, control, predecessors } = this
+    if (lock === null || control === null || predecessors === null || predecessors.isShared) return // an upgrade moves them
+    if (existsSync(join(runDir, 'lock')) && control.isThere) return
+    try {
+      makeRunDir({ paths: [runDir], elsewhere: [], isGiven: true })
+      const held = lock.isOurs() ? lock : Lock.acquire(runDir)
+      if (!(held instanceof Lock)) throw alreadyRunning(held.pid)
+      await control.renew()
+      for (const path of this.pidFiles) if (!existsSync(path)) writePidFile(path, process.pid)
+      predecessors.forgetWritten()
+      this.#master.record()
+      log(`${runDir}: somebody has taken files of this server away, they are made anew`)
+      this.#said = ''
+    } catch (error) {
+      const reason = messageOf(error)
+      if (reason !== this.#said) log(`${runDir}: files of this server are gone, and commands do not find it: ${reason}`)
+      this.#said = reason
+    }
+  }
+
+  /** What a master that leads has. */
+  get whole(): { keeper: KeeperHandle; predecessors: Predecessors; control: ControlServer; lock: Lock } {
+    const { keeper, predecessors, control, lock } = this
+    if (keeper === null || predecessors === null || control === null || lock === null)
+      throw new Error('this master does not lead')
+    return { keeper, predecessors, control, lock }
+  }
+
+  writePid(path: string): void {
+    writePidFile(path, process.pid)
+    this.pidFiles.add(path)
+  }
+
+  /** Where the code says, unless the command line does. */
+  writeDeclaredPid({ pidFile }: Settings): void {
+    if (this.options.pidFile === undefined && pidFile !== '') this.writePid(pidFile)
+  }
+
+  /** Asks whoever is the master now. */
+  async ask(request: Request): Promise<Answer> {
+    const answer = await ask(this.runDir, request, Number.POSITIVE_INFINITY)
+    return answer ?? { ok: false, message: 'this master has been replaced, and the new one is gone' }
+  }
+
+  /** The end: each step as far as it can be done. `isLent`: another master takes back what names this one. */
+  close(isLent: boolean): void {
+    if (this.#looking !== null) clearInterval(this.#looking)
+    this.health.close()
+    if (isLent) return
+    for (const path of this.pidFiles) tidy(() => removePidFile(path))
+    if (this.lock?.isOurs()) tidy(() => this.predecessors?.forget())
+    tidy(() => this.control?.close())
+    tidy(() => this.lock?.release())
+  }
+}
+
+/** One step: what fails (a folder that is gone) must not keep the next from being done. */
+export function tidy(step: () => void): void {
+  try {
+    step()
+  } catch (error) {
+    log(messageOf(error))
+  }
+}
+
+function sharedMemory(inherited: number): Descriptor | null {
+  if (inherited >= 0) return { fd: inherited, close: () => closeSync(inherited), release: () => inherited }
+  try {
+    return addon().sys?.createMemory(COUNTER_BYTES) ?? null
+  } catch (error) {
+    log(`counters are kept by a process: ${messageOf(error)}`)
+    return null
+  }
+}
+
+/** Looks in every place where `status` and `stop` would look: one server a module, whatever the environment was. */
+async function refuseSecond(places: Places): Promise<void> {
+  for (const runDir of placesOfOurs(places)) {
+    const answer = await ask(runDir, { command: 'ping' }, PING_MS).catch(() => null) // not ours to ask: the lock decides
+    if (answer?.ok === true) throw alreadyRunning(answer.pid)
+  }
+}
+
+function alreadyRunning(pid: number): CommandError {
+  return new CommandError(Exit.AlreadyRunning, `already running, pid ${pid}`)
+}

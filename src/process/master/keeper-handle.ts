@@ -1,0 +1,200 @@
+// The keeper of shared data as the master sees it: started when somebody first asks for it, and again should it have ended.
+// The master connects workers to it, so that they need no path, no right to one, and no secret; what they say is not its
+// business.
+
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { rmSync } from 'node:fs'
+import net from 'node:net'
+import { join } from 'node:path'
+import { addon } from '../../addon.ts'
+import { log } from '../../log.ts'
+import { now } from '../../loop/clock.ts'
+import { encodeFrame } from '../../shared/wire.ts'
+import { type Identity, isAlive, startTimeOf } from '../identity.ts'
+import type { Output } from '../output/output.ts'
+import { type Child, onceEnded, onceUnstarted, spawnChild } from '../spawn.ts'
+import type { InheritedKeeper } from '../upgrade/inheritance.ts'
+
+const START_TIMEOUT_MS = 10_000
+/** What one that nobody needs any more may take to end: it has nothing to finish. */
+const END_TIMEOUT_MS = 1000
+const LOOK_EVERY_MS = 10
+const NOBODY: Identity = { pid: 0, startTime: '' }
+
+export class KeeperHandle {
+  readonly #path: string
+  readonly #output: Output
+  readonly #onChange: () => void
+  readonly #secret: string
+  /** The one that the earlier master has started: it lives as long as somebody is connected. */
+  #inherited: Identity = NOBODY
+  #hold: net.Socket | null = null
+  #child: Child | null = null
+  #ready: Promise<void> | null = null
+  /** Of `#child`: its end has been told. */
+  #gone: Promise<void> = Promise.resolve()
+  #isEnding = false
+
+  /** `onChange` is told when `pid` is another one. */
+  constructor(runDir: string, output: Output, onChange: () => void, earlier: InheritedKeeper | null = null) {
+    this.#secret = earlier?.secret ?? randomBytes(32).toString('base64')
+    this.#inherited = earlier?.identity ?? NOBODY
+    this.#path = join(runDir, 'keeper.sock')
+    this.#output = output
+    this.#onChange = onChange
+  }
+
+  /** It is a child of this process. */
+  get hasStarted(): boolean {
+    return this.#child !== null
+  }
+
+  /** 0 while there is none. */
+  get pid(): number {
+    return this.#child?.process.pid ?? this.#inherited.pid
+  }
+
+  /** A connection that the keeper trusts, to be given away: nothing has been read from it. Rejects when it cannot be had. */
+  async connect(): Promise<net.Socket> {
+    this.#ready ??= this.#begin()
+    await this.#ready
+    return this.#dial()
+  }
+
+  /** For the next master. */
+  get inheritance(): InheritedKeeper {
+    const { pid } = this
+    return { identity: { pid, startTime: pid === 0 ? '' : startTimeOf(pid) }, secret: this.#secret }
+  }
+
+  /** Takes over the one of the earlier master, if there is one; a new one takes its place when it is gone. */
+  async rejoin(): Promise<void> {
+    if (this.#child !== null) return
+    if (this.#inherited.pid === 0) await this.#join()
+    else await this.#begin()
+  }
+
+  /** During an upgrade there are two masters, and whichever is asked first starts it: the other one joins. */
+  async #begin(): Promise<void> {
+    if (await this.#join()) return
+    this.#inherited = NOBODY
+    try {
+      await this.#start()
+    } catch (error) {
+      if (!(await this.#join())) throw error // EADDRINUSE: that one was quicker
+    }
+  }
+
+  /** Connects to the one that is there; false when none is. */
+  async #join(): Promise<boolean> {
+    if (this.#hold !== null) return true
+    const hold = await this.#dial().catch(() => null)
+    if (hold === null) return false
+    if (this.#inherited.pid === 0) this.#inherited = listenerOf(hold)
+    this.#hold = hold.resume()
+    hold.on('error', ignore).once('close', () => {
+      this.#hold = this.#ready = null
+      this.#inherited = NOBODY
+      if (!this.#isEnding) log('keeper of shared data: gone. What it kept is lost')
+      this.#onChange()
+    })
+    this.#onChange()
+    return true
+  }
+
+  async #dial(): Promise<net.Socket> {
+    const socket = new net.Socket()
+    socket.pause()
+    socket.connect(this.#path)
+    await once(socket, 'connect')
+    await new Promise<void>((resolve, reject) => {
+      socket.once('error', reject)
+      socket.write(encodeFrame([0, 'hello', this.#secret]), () => resolve())
+    })
+    return socket
+  }
+
+  /** When nobody is left who could ask (`isLast`: of another master's processes neither): it leaves when its channel closes, as it would without a master. */
+  async end(isLast: boolean): Promise<void> {
+    this.#isEnding = true
+    const child = this.#child
+    if (child === null) return isLast ? this.#endInherited() : void this.#hold?.destroy()
+    child.channel.destroy()
+    if (!isLast) return // the other master's processes may use it: it leaves when the last of them does
+    const late = setTimeout(() => child.process.kill('SIGKILL'), END_TIMEOUT_MS)
+    await this.#gone
+    clearTimeout(late)
+    rmSync(this.#path, { force: true })
+  }
+
+  /** It leaves by itself when nobody is connected; killed if it does not. */
+  async #endInherited(): Promise<void> {
+    const keeper = this.#inherited
+    if (keeper.pid === 0) return
+    const killAt = now() + END_TIMEOUT_MS
+    this.#hold?.destroy()
+    while (isAlive(keeper)) {
+      if (now() > killAt) process.kill(keeper.pid, 'SIGKILL')
+      await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))
+    }
+    rmSync(this.#path, { force: true })
+  }
+
+  #start(): Promise<void> {
+    const output = this.#output
+    const child = spawnChild(
+      { role: 'keeper', path: this.#path, secret: this.#secret, isLogPiped: output.isLogPiped },
+      { stdio: output.stdio, isDetached: true },
+    )
+    output.attach(child, 'keeper')
+    this.#child = child
+    let tellGone = ignore
+    this.#gone = new Promise((resolve) => {
+      tellGone = resolve
+    })
+    this.#onChange()
+    return new Promise((resolve, reject) => {
+      let [why, hasKept] = ['', false]
+      const late = setTimeout(() => child.process.kill('SIGKILL'), START_TIMEOUT_MS)
+      child.channel.onMessage = (message) => {
+        clearTimeout(late)
+        if (message.type === 'ready') {
+          hasKept = true
+          resolve()
+        }
+        if (message.type === 'failed') why = message.message
+      }
+      const end = (word: string) => {
+        clearTimeout(late)
+        this.#child = this.#ready = null
+        child.channel.destroy()
+        const loss = hasKept ? '. What it kept is lost' : ''
+        if (!this.#isEnding) log(`keeper of shared data pid ${child.process.pid}: ${word}${loss}`)
+        this.#onChange()
+        tellGone()
+        reject(new Error(word))
+      }
+      onceUnstarted(child.process, (error) => end(error.message))
+      onceEnded(child.process, (code, signal) => end(why || (signal === null ? `exit ${code}` : `signal ${signal}`)))
+    })
+  }
+}
+
+/** The process at the other end; nobody where that cannot be known. */
+function listenerOf(socket: net.Socket): Identity {
+  // No public name. The descriptor is only looked at.
+  const fd = (socket as unknown as { _handle?: { fd?: number } })._handle?.fd ?? -1
+  const { sys } = addon()
+  if (sys === null || fd < 0) return NOBODY
+  try {
+    const { pid } = sys.peerCredentials(fd)
+    return { pid, startTime: startTimeOf(pid) }
+  } catch {
+    return NOBODY // ENOTCONN: it is gone already
+  }
+}
+
+function ignore(): void {
+  // 'close' follows, or nobody waits.
+}

@@ -1,0 +1,75 @@
+// What the master tells the workers of each other: which process has which slot, and where it is reached. Each process has
+// the whole table from its start, and hears of what changes. At an upgrade the table of the new master takes the place of
+// the old one's for the processes of both: what old ones send goes to new ones, as at a reload.
+
+import { randomBytes } from 'node:crypto'
+import type { MeshPlace, PeerRow } from '../group.ts'
+import type { Blueprint, GroupState, Slot } from './slot.ts'
+import type { WorkerHandle } from './worker-handle.ts'
+
+const SECRET_BYTES = 32
+
+export class Peers {
+  /** Who knows it is one of this server's processes. In base64; it stays over upgrades. */
+  readonly secret: string
+  /** The table of the master that leads now. */
+  successors: readonly PeerRow[] | null = null
+  /** Called with the whole table when it has changed. */
+  onChange: ((rows: readonly PeerRow[]) => void) | null = null
+  #rows = new Map<string, PeerRow>()
+  #isEnding = false
+
+  constructor(secret = randomBytes(SECRET_BYTES).toString('base64')) {
+    this.secret = secret
+  }
+
+  get rows(): PeerRow[] {
+    return [...this.#rows.values()]
+  }
+
+  /** What a process is told at its start. */
+  placeFor({ mailbox }: Blueprint, fd: number, address: string): MeshPlace {
+    return { fd, address, secret: this.secret, mailbox, rows: this.rows, isEnding: this.#isEnding }
+  }
+
+  /** Looked at after every change: tells every process what is different now. */
+  settle(groups: readonly GroupState[], isEnding: boolean): void {
+    const list = this.successors ?? groups.flatMap((group) => rowsOf(group, isEnding))
+    const rows = new Map(list.map((row) => [keyOf(row), row]))
+    const changed = [...rows.values()].filter((row) => !isSame(row, this.#rows.get(keyOf(row))))
+    const gone = [...this.#rows.values()].filter((row) => !rows.has(keyOf(row)))
+    const isNews = changed.length + gone.length > 0 || isEnding !== this.#isEnding
+    this.#rows = rows
+    this.#isEnding = isEnding
+    if (!isNews) return
+    const news = { rows: [...gone.map((row) => ({ ...row, incarnation: -1, address: '' })), ...changed], isEnding }
+    this.onChange?.(this.rows)
+    for (const { slots } of groups) for (const { processes } of slots) for (const one of processes) one.tellPeers(news)
+  }
+}
+
+function rowsOf(group: GroupState, isEnding: boolean): PeerRow[] {
+  if (group.isGone) return []
+  const { mailbox, declaration } = group.blueprint
+  return group.slots
+    .filter(({ isGivenUp }) => !isGivenUp)
+    .map((slot) => ({ mailbox, group: declaration.name, id: slot.id, ...reachable(slot, isEnding) }))
+}
+
+/** From the moment on in which it is ready: before, its messages wait. Of a server that is stopped to the end: none follows. */
+function reachable({ current }: Slot, isEnding: boolean): Pick<PeerRow, 'incarnation' | 'address'> {
+  const isUp = current !== null && isServing(current, isEnding) && current.meshAddress !== ''
+  return isUp ? { incarnation: current.incarnation, address: current.meshAddress } : { incarnation: 0, address: '' }
+}
+
+function isServing({ state }: WorkerHandle, isEnding: boolean): boolean {
+  return state === 'ready' || state === 'retiring' || (isEnding && state === 'stopping')
+}
+
+function keyOf({ mailbox, id }: PeerRow): string {
+  return `${mailbox}\n${id}`
+}
+
+function isSame(a: PeerRow, b: PeerRow | undefined): boolean {
+  return a.incarnation === b?.incarnation && a.address === b.address && a.group === b.group
+}

@@ -1,0 +1,253 @@
+// One of a group's `count` places. Its processes come and go; its id, back-off and counters stay. Usually it has one
+// process; during a reload the next one, which comes up, and those that leave.
+
+import { addCounters, type Counters, newCounters } from '../../counters.ts'
+import { Backoff, HEALTHY_AFTER_MS } from '../../loop/backoff.ts'
+import { now } from '../../loop/clock.ts'
+import type { BoundSocket } from '../../net/bound-socket.ts'
+import type { Declaration } from '../group.ts'
+import type { GroupKey } from '../messages.ts'
+import type { Canary } from '../operations/canary.ts'
+import { PortShare } from './port-share.ts'
+import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
+
+/** What the code says of a group. */
+export interface Outline {
+  readonly key: GroupKey
+  /** What its messages are addressed to. */
+  readonly mailbox: string
+  readonly declaration: Declaration
+  /** What its processes need for TLS, in base64. */
+  readonly tlsFiles: Readonly<Record<string, string>>
+}
+
+/** What new processes of a group are made from. A reload brings a new one. */
+export interface Blueprint extends Outline {
+  /** One for all slots, or with `reusePort` one for each; none without an address. */
+  readonly sockets: readonly BoundSocket[]
+}
+
+/** What the processes of a slot inherit. */
+export function socketOf({ sockets }: Blueprint, slot: number): BoundSocket | null {
+  return sockets[slot] ?? sockets[0] ?? null
+}
+
+export class GroupState {
+  blueprint: Blueprint
+  slots: Slot[] = []
+  /** How its processes have ended, and how often. */
+  readonly exits = new Map<string, number>()
+  /** Why processes that were well have been replaced, and how often. */
+  readonly recycled = new Map<string, number>()
+  /** The new code does not declare it: it lasts until its processes have left. */
+  isGone = false
+  /** Somebody has stopped it: it has no process and no socket until somebody starts it. */
+  isStopped = false
+  /** As the code says; what is wanted is `blueprint.declaration.count`. */
+  declaredCount: number
+  /** What `scale` has made of it, or null. */
+  scaledTo: number | null = null
+  readonly share = new PortShare(this)
+  readonly #inner = new Map<string, BoundSocket>()
+  readonly #binding = new Map<string, Promise<BoundSocket>>()
+
+  constructor(blueprint: Blueprint) {
+    this.blueprint = blueprint
+    this.declaredCount = blueprint.declaration.count
+  }
+
+  /** How many slots it should have when the code declares so many: `scale` stays until the code says something new. */
+  countFor(declared: number): number {
+    return this.scaledTo !== null && declared === this.declaredCount ? this.scaledTo : declared
+  }
+
+  /** The code declares so many now. */
+  declare(count: number): void {
+    if (count !== this.declaredCount) this.scaledTo = null
+    this.declaredCount = count
+  }
+
+  /**
+   * The socket at an address that processes listen on by themselves: one for all of them, made by `bind`, and kept while
+   * none of them lives.
+   */
+  async innerSocket(address: string, bind: () => Promise<BoundSocket>): Promise<BoundSocket> {
+    const present = this.#inner.get(address)
+    if (present !== undefined) return present
+    const binding = this.#binding.get(address) ?? bind()
+    this.#binding.set(address, binding)
+    try {
+      const socket = await binding
+      if (!this.isStopped) this.#inner.set(address, socket)
+      return socket
+    } finally {
+      this.#binding.delete(address)
+    }
+  }
+
+  /** It has no process and no socket from now on: those that its processes have asked for are bound anew when they start. */
+  stop(): void {
+    this.isStopped = true
+    this.#inner.clear()
+  }
+
+  /** By the address that was asked for. */
+  get inner(): ReadonlyMap<string, BoundSocket> {
+    return this.#inner
+  }
+
+  /** Of the master before this one. */
+  inheritInner(address: string, socket: BoundSocket): void {
+    this.#inner.set(address, socket)
+  }
+
+  get innerEndpoints(): string[] {
+    return [...this.#inner.values()].map(({ endpoint }) => endpoint)
+  }
+
+  /** After a reload: those that no process of the new code has asked for are not kept. */
+  forgetInnerSockets(): void {
+    const used = new Set(this.#accepting.flatMap(({ innerSockets }) => [...innerSockets]))
+    for (const [address, socket] of this.#inner) if (!used.has(socket)) this.#inner.delete(address)
+  }
+
+  get #accepting(): WorkerHandle[] {
+    return this.slots.flatMap(({ processes }) => processes).filter(({ isAccepting }) => isAccepting)
+  }
+
+  get name(): string {
+    return this.blueprint.declaration.name
+  }
+
+  /** Failures in a row of the slot that is worst off are as many as the group may have: somebody should look. */
+  get isCrashLooping(): boolean {
+    return this.slots.some(({ failures }) => failures >= this.blueprint.declaration.crashLoopAfter)
+  }
+
+  countRecycled(why: string): void {
+    this.recycled.set(why, (this.recycled.get(why) ?? 0) + 1)
+  }
+
+  /** One more, with the next id; slots go in the other order. */
+  addSlot({ isHeld }: { isHeld: boolean }): Slot {
+    const slot = new Slot(this.slots.length)
+    slot.isHeld = isHeld
+    this.slots.push(slot)
+    return slot
+  }
+
+  /** Those that processes accept on, and what the next one would, unless nobody declares the group any more. */
+  get sockets(): BoundSocket[] {
+    const used = this.#accepting
+    const declared = this.isGone || this.isStopped ? [] : this.blueprint.sockets
+    const kept = this.isStopped ? [] : [...this.#inner.values()]
+    const inner = [...kept, ...used.flatMap(({ innerSockets }) => [...innerSockets])]
+    const all = [
+      ...declared,
+      ...used.map(({ socket }) => socket),
+      ...inner,
+      ...(this.isStopped ? [] : this.share.sockets),
+    ]
+    return all.filter((socket) => socket !== null)
+  }
+}
+
+export class Slot {
+  readonly id: number
+  readonly backoff = new Backoff()
+  /** The process that serves, or comes up to serve after a start or a crash. */
+  current: WorkerHandle | null = null
+  /** A reload starts it to take the place of `current`. */
+  next: WorkerHandle | null = null
+  /** `next` serves beside `current`, and is watched. */
+  canary: Canary | null = null
+  /** Replaced, and not gone yet. */
+  readonly leaving = new Set<WorkerHandle>()
+  /** A reload has it in hand: nothing else starts a process here. */
+  isHeld = false
+  /** The process that an earlier master has here has given up its singletons. */
+  vacated: Promise<void> = Promise.resolve()
+  /** It goes: nothing new should come to it. */
+  isGivenUp = false
+  incarnation = 0
+  /** Of the processes that are gone. */
+  past: Counters = newCounters()
+  bootFailures = 0
+  lastExit = ''
+  /** Why the last one ended, in its own words. */
+  lastReason = ''
+  /** What it logged last, if the master saw it. */
+  lastLog: readonly string[] = []
+  /** ISO 8601; empty while none has ended. */
+  lastExitAt = ''
+  retryAt = 0
+  #retry: NodeJS.Timeout | null = null
+
+  constructor(id: number) {
+    this.id = id
+  }
+
+  /** What all processes that it has had have counted; its connections are those of now. */
+  get counters(): Counters {
+    const total = addCounters(newCounters(), this.past)
+    for (const { report } of this.processes) addCounters(total, report.counters)
+    return total
+  }
+
+  /** Every process it has. */
+  get processes(): WorkerHandle[] {
+    return [this.current, this.next, ...this.leaving].filter((handle) => handle !== null)
+  }
+
+  get isWaiting(): boolean {
+    return this.#retry !== null
+  }
+
+  /** Nothing runs here, nothing will by itself, and somebody should start something. */
+  get isVacant(): boolean {
+    return this.current === null && this.next === null && !this.isWaiting && !this.isHeld
+  }
+
+  /** Processes in a row that failed; 0 as soon as one has lasted. */
+  get failures(): number {
+    const { current } = this
+    const isWell = current?.state === 'ready' && now() - current.startedAt >= HEALTHY_AFTER_MS
+    return isWell ? 0 : this.backoff.failures
+  }
+
+  /** Calls `retry` later; 0 is now, and means that the caller goes on. */
+  wait(ms: number, retry: () => void, time: number): void {
+    if (ms === 0) return
+    this.retryAt = time + ms
+    this.#retry = setTimeout(() => {
+      this.#retry = null
+      retry()
+    }, ms)
+  }
+
+  stopWaiting(): void {
+    if (this.#retry !== null) clearTimeout(this.#retry)
+    this.#retry = null
+  }
+
+  /** `next` serves now; the one before it leaves. */
+  flip(next: WorkerHandle): void {
+    this.stopWaiting()
+    this.backoff.failures = 0
+    if (this.current !== null) this.leaving.add(this.current)
+    this.current = next
+    this.next = null
+  }
+
+  /** Takes a process that is gone out of the books. */
+  forget(handle: WorkerHandle, exit: WorkerExitInfo): void {
+    if (this.current === handle) this.current = null
+    if (this.next === handle) this.next = null
+    this.past = addCounters(this.past, handle.countersOfThePast())
+    if (this.leaving.delete(handle)) return // it was told to
+    this.lastExit = exit.word
+    this.lastReason = exit.reason
+    this.lastLog = exit.lastLog
+    this.lastExitAt = new Date().toISOString()
+  }
+}

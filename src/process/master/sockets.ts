@@ -1,0 +1,278 @@
+// The master's sockets. Each is bound once and kept as long as a group is declared on it or a process accepts on it: the
+// one rule for a reload that moves a group, one that is given up half-way, and the one that undoes it.
+
+import { lchownSync } from 'node:fs'
+import { addon, type Sys } from '../../addon.ts'
+import { codeOf, messageOf, SystemError, UsageError } from '../../errors.ts'
+import { log } from '../../log.ts'
+import { type Address, isAnyPort, isSamePlace, parseAddress } from '../../net/address.ts'
+import { type BoundSocket, bindShared, bindSocket, fileId, inheritSocket, resolve } from '../../net/bound-socket.ts'
+import { boundByChildren, type UdpPorts, udpPorts } from '../../net/udp-ports.ts'
+import type { Credentials, Declaration } from '../group.ts'
+import { type ActivatedSocket, isMeant } from './activation.ts'
+
+/** What the master knows of a socket that it has bound. */
+interface Entry {
+  readonly address: Address
+  /** One of several on its port (SO_REUSEPORT). */
+  readonly isShared: boolean
+  /** Who a Unix socket belongs to; null: to who started the master. */
+  owner: Credentials | null
+  /** Of a service manager's socket its name; null for one that we have bound. */
+  readonly activatedAs: string | null
+  /** Another master has it too, and is in charge: its file is not ours to remove. */
+  isLent: boolean
+}
+
+/** A socket on its way to the next master, as JSON; `fd` is one of that process. */
+export interface InheritedEntry extends Omit<Entry, 'isLent'> {
+  /** -1 where each child binds the port itself. */
+  readonly fd: number
+  readonly endpoint: string
+  /** Of a Unix socket that a master has bound: which file is its own. */
+  readonly file: string
+}
+
+/** Who connects to a probe would be reset. */
+const NOT_LISTENING = 0
+
+export class Sockets {
+  readonly #all = new Map<BoundSocket, Entry>()
+  /** Of the start or reload that is under way: no group may have them yet. */
+  readonly #reserved = new Set<BoundSocket>()
+  readonly #udp: UdpPorts
+  /** Of what it inherits: `own` was called. */
+  #isOwner = false
+
+  constructor(udp: UdpPorts = udpPorts()) {
+    this.#udp = udp
+  }
+
+  /** Those of a service manager: for whoever declares their address, whenever that is. */
+  adopt(activated: readonly ActivatedSocket[]): void {
+    for (const { socket, address, name } of activated)
+      this.#all.set(socket, { address, isShared: false, owner: null, activatedAs: name, isLent: false })
+  }
+
+  /** In words, those of a service manager that are not among `used`: who connects to them waits for nobody. */
+  unused(used: Iterable<BoundSocket>): string[] {
+    const taken = new Set(used)
+    return [...this.#all].flatMap(([socket, { activatedAs }]) => {
+      return activatedAs === null || taken.has(socket) ? [] : [`${socket.endpoint} (${activatedAs})`]
+    })
+  }
+
+  /**
+   * The socket of a declaration, or null without an address: one of `own` or of anybody that is there already, else a
+   * new one. Rejects with a SystemError.
+   */
+  async reserve(declaration: Declaration, own: readonly BoundSocket[] = []): Promise<BoundSocket | null> {
+    const { listen, transport, credentials, backlog } = declaration
+    if (listen === '') return null
+    const address = parseAddress(listen, transport === 'udp' ? transport : '')
+    if (transport === 'udp') this.#udp.check(declaration)
+    const socket = this.#find(address, own) ?? (await this.#activated(address)) ?? (await this.#bind(address, backlog))
+    this.giveTo(credentials, socket) // first: what it cannot give is not kept
+    this.keep(socket)
+    return socket
+  }
+
+  /**
+   * All sockets of a declaration: none, one, or with `reusePort` one for each process, in the order in which the kernel
+   * knows them. Without the addon it is one for all, which is said.
+   */
+  async reserveAll(declaration: Declaration, own: readonly BoundSocket[] = []): Promise<readonly BoundSocket[]> {
+    const { sys, why } = addon()
+    const { reusePort, listen, name } = declaration
+    const activated = reusePort && listen !== '' ? await this.#activated(parseAddress(listen)) : null
+    if (reusePort && sys !== null && listen !== '' && activated === null)
+      return this.#reserveEach(declaration, own, sys)
+    if (activated !== null) log(`${name}: no reusePort on a socket of the service manager; its processes share it`)
+    else if (reusePort) log(`${name}: reusePort takes the addon (${why}); its processes share one socket`)
+    const socket = await this.reserve(declaration, own)
+    return socket === null ? [] : [socket]
+  }
+
+  async #reserveEach(
+    { listen, count, backlog }: Declaration,
+    own: readonly BoundSocket[],
+    sys: Sys,
+  ): Promise<readonly BoundSocket[]> {
+    const address = parseAddress(listen)
+    const all = [...this.#all.keys()].filter((socket) => {
+      const entry = this.#all.get(socket)
+      return own.includes(socket) && entry?.isShared === true && isSamePlace(entry.address, address)
+    })
+    const [first = await this.#probe(address)] = all.map(({ endpoint }) => endpoint)
+    const [, host = '', port = ''] = /^\[?(.*?)\]?:(\d+)$/.exec(first) ?? []
+    while (all.length < count) {
+      const socket = bindShared(sys, host, Number(port), backlog) // the kernel numbers them in this order
+      this.#all.set(socket, { address, owner: null, isShared: true, activatedAs: null, isLent: false })
+      all.push(socket)
+    }
+    const used = all.slice(0, count)
+    for (const socket of used) this.keep(socket)
+    return used
+  }
+
+  /** Nobody is to share the port with us unnoticed. Resolves to the address with its port. */
+  async #probe(address: Address): Promise<string> {
+    const socket = await this.#bind(address, NOT_LISTENING)
+    this.#close(socket)
+    return socket.endpoint
+  }
+
+  /** One of `own` at this address, else a new one; not another group's. Rejects with a SystemError or a UsageError. */
+  async share(
+    listen: string,
+    { credentials, backlog }: Declaration,
+    own: readonly BoundSocket[],
+  ): Promise<BoundSocket> {
+    const address = parseAddress(listen)
+    if (address.transport === 'udp')
+      throw new UsageError(
+        'ERR_NOT_FOR_DATAGRAMS',
+        `${listen}: listen() is for streams: declare a UDP address on a Worker`,
+      )
+    const isHere = (one: BoundSocket) => isSamePlace(this.#all.get(one)?.address, address)
+    const socket =
+      (isAnyPort(address) ? undefined : own.find(isHere)) ??
+      (await this.#activated(address)) ??
+      (await this.#bind(address, backlog))
+    this.giveTo(credentials, socket) // first: what it cannot give is not kept
+    this.keep(socket)
+    return socket
+  }
+
+  /** A group has it now. */
+  unkeep(socket: BoundSocket): void {
+    this.#reserved.delete(socket)
+  }
+
+  /** Reserves one that stays where it is, whatever is declared. */
+  keep(socket: BoundSocket): void {
+    this.#reserved.add(socket)
+  }
+
+  /** The start or reload is over. */
+  release(): void {
+    this.#reserved.clear()
+  }
+
+  /** Each with its socket, for the next master. */
+  list(): [BoundSocket, Omit<InheritedEntry, 'fd'>][] {
+    return [...this.#all].map(([socket, { address, isShared, owner, activatedAs }]) => {
+      const { endpoint, file = '' } = socket
+      return [socket, { address, isShared, owner, activatedAs, endpoint, file }]
+    })
+  }
+
+  /** Of the master before this one, which is in charge until `own`. Throws a SystemError. */
+  inherit({ fd, endpoint, file, address, isShared, owner, activatedAs }: InheritedEntry): BoundSocket {
+    const bound = fd < 0 ? boundByChildren(endpoint) : inheritSocket(fd, endpoint, address, file)
+    const socket = activatedAs === null ? bound : { ...bound, isActivated: true }
+    this.#all.set(socket, { address, isShared, owner, activatedAs, isLent: !this.#isOwner })
+    return socket
+  }
+
+  /** The next master is in charge of all. */
+  lend(): void {
+    this.#isOwner = false
+    for (const entry of this.#all.values()) entry.isLent = true
+  }
+
+  /** This master is. */
+  own(): void {
+    this.#isOwner = true
+    for (const entry of this.#all.values()) entry.isLent = false
+  }
+
+  /** Reserves all that are there. */
+  keepAll(): void {
+    for (const socket of this.#all.keys()) this.keep(socket)
+  }
+
+  /** Closes those that nobody uses: who connects is refused, instead of waiting for nobody. */
+  sweep(used: Iterable<BoundSocket>): void {
+    const kept = new Set([...used, ...this.#reserved])
+    for (const [socket, { activatedAs }] of [...this.#all])
+      if (!kept.has(socket) && activatedAs === null) this.#close(socket) // bound by others, we could not have it again
+  }
+
+  closeAll(): void {
+    this.#reserved.clear()
+    for (const socket of [...this.#all.keys()]) this.#close(socket)
+  }
+
+  /** Another group's too: its name, or the scheme, may be what has changed. Port 0 is nobody's before it is bound. */
+  #find(address: Address, own: readonly BoundSocket[]): BoundSocket | undefined {
+    const candidates = isAnyPort(address) ? own : [...own, ...this.#all.keys()]
+    return candidates.find((socket) => {
+      const entry = this.#all.get(socket)
+      return !this.#reserved.has(socket) && entry?.isShared === false && isSamePlace(entry.address, address)
+    })
+  }
+
+  /** Of a service manager, at this address or at one that means it, and nobody's yet. */
+  async #activated(address: Address): Promise<BoundSocket | null> {
+    const all = [...this.#all].filter(
+      ([socket, { activatedAs }]) => activatedAs !== null && !this.#reserved.has(socket),
+    )
+    if (all.length === 0 || isAnyPort(address)) return null
+    const ip = address.transport === 'unix' ? '' : await resolve(address.host)
+    const [socket = null] = all.find(([, entry]) => isMeant(entry.address, { ...address, host: ip })) ?? []
+    return socket
+  }
+
+  async #bind(address: Address, backlog: number): Promise<BoundSocket> {
+    try {
+      const socket = await (address.transport === 'udp' ? this.#udp.bind(address) : bindSocket(address, backlog))
+      this.#all.set(socket, { address, owner: null, isShared: false, activatedAs: null, isLent: false })
+      return socket
+    } catch (error) {
+      throw this.#explain(error, address)
+    }
+  }
+
+  /** It may be ourselves who have the port. */
+  #explain(error: unknown, { transport, port, path }: Address): unknown {
+    if (!(error instanceof SystemError) || error.code !== 'EADDRINUSE') return error
+    const mine = [...this.#all].find(([, { address }]) => {
+      return address.transport === transport && address.port === port && address.path === path
+    })
+    if (mine === undefined) return error
+    const [{ endpoint }] = mine
+    error.message += this.#reserved.has(mine[0])
+      ? `: another Worker of this program is at ${endpoint}`
+      : `: this server itself is at ${endpoint}; 'restart' can change that, a reload cannot`
+    return error
+  }
+
+  /** A Unix socket belongs to the user who serves it, as Workerman's; what a person has changed since then stays. Throws a SystemError. */
+  giveTo(owner: Credentials | null, socket: BoundSocket): void {
+    const entry = this.#all.get(socket)
+    if (entry?.address.transport !== 'unix' || entry.activatedAs !== null) return
+    if (entry.owner?.uid === owner?.uid && entry.owner?.gid === owner?.gid) return
+    const { path } = entry.address
+    const found = fileId(path)
+    if (socket.file !== undefined && found !== '' && found !== socket.file)
+      return log(`${path}: is not the socket of this server any more; whose it is stays as it is`)
+    try {
+      lchownSync(path, owner?.uid ?? process.geteuid?.() ?? 0, owner?.gid ?? process.getegid?.() ?? 0)
+    } catch (cause) {
+      throw new SystemError(codeOf(cause), 'chown', path, { cause })
+    }
+    entry.owner = owner
+  }
+
+  #close(socket: BoundSocket): void {
+    const isLent = this.#all.get(socket)?.isLent === true
+    this.#all.delete(socket)
+    try {
+      if (isLent) socket.abandon()
+      else socket.close()
+    } catch (error) {
+      log(messageOf(error)) // the name of a Unix socket could not be looked after
+    }
+  }
+}

@@ -1,0 +1,102 @@
+// Replaces workers that hang (watchdog.ts): says where they do if that can be had, then kills them; the crash policy starts
+// another. One at a time, and not the next before that one serves: whatever a group waits for, half of it dying does not help.
+
+import { log } from '../../log.ts'
+import { now } from '../../loop/clock.ts'
+import { isRunning, isStopped } from '../identity.ts'
+import { HEARTBEAT_MS } from '../messages.ts'
+import { hungStack } from './hung-stack.ts'
+import type { GroupState, Slot } from './slot.ts'
+import { Watchdog, type Watched } from './watchdog.ts'
+import type { WorkerHandle } from './worker-handle.ts'
+
+/** A slot that has not come back by then does not keep the others from being looked after. */
+const NEXT_AFTER_MS = 30_000
+
+interface Suspect extends Watched {
+  readonly handle: WorkerHandle
+  readonly slot: Slot
+  readonly group: GroupState
+}
+
+export class StuckWorkers {
+  readonly #watchdog: Watchdog
+  readonly #now: () => number
+  readonly #groups: readonly GroupState[]
+  readonly #canHaveStack: () => boolean
+  readonly #places = new WeakMap<WorkerHandle, Suspect>()
+  #isBusy = false
+  #last: { slot: Slot; handle: WorkerHandle; at: number } | null = null
+  /** A process in the kernel's hands (state D) may not end for long, by no signal. */
+  readonly #killed = new WeakSet<WorkerHandle>()
+  #timer: NodeJS.Timeout | undefined
+
+  /** `canHaveStack`: the inspector's address would come to this process. */
+  constructor(groups: readonly GroupState[], canHaveStack: () => boolean, clock: () => number = now) {
+    this.#now = clock
+    this.#watchdog = new Watchdog(HEARTBEAT_MS, isStopped, clock())
+    this.#groups = groups
+    this.#canHaveStack = canHaveStack
+  }
+
+  start(): void {
+    this.#timer = setInterval(() => this.look(), HEARTBEAT_MS).unref()
+  }
+
+  stop(): void {
+    clearInterval(this.#timer)
+  }
+
+  /** To be called once a second. */
+  look(): void {
+    const places = this.#groups.flatMap((group) => group.slots.map((slot) => this.#placeOf(group, slot)))
+    const [worst] = this.#watchdog.look(
+      this.#now(),
+      places.filter((place) => place !== null),
+    )
+    if (worst !== undefined && !this.#isBusy && this.#isLastBack()) void this.#replace(worst as Suspect)
+  }
+
+  /** Of a process that serves: before that it has `startTimeoutMs`, afterwards its time to drain. */
+  #placeOf(group: GroupState, slot: Slot): Suspect | null {
+    const handle = slot.current
+    if (handle === null || handle.state !== 'ready' || this.#killed.has(handle)) return null
+    const place = this.#places.get(handle) ?? {
+      ...{ handle, slot, group, pid: handle.pid, stuckTimeoutMs: handle.stuckTimeoutMs },
+      get heardAt() {
+        return handle.heardAt
+      },
+      get isInspected() {
+        return handle.isInspected
+      },
+    }
+    this.#places.set(handle, place)
+    return place
+  }
+
+  #isLastBack(): boolean {
+    if (this.#last === null || this.#now() - this.#last.at > NEXT_AFTER_MS) return true
+    const { slot, handle } = this.#last
+    return slot.current !== handle && slot.current?.state === 'ready'
+  }
+
+  async #replace({ group, slot, handle }: Suspect): Promise<void> {
+    this.#isBusy = true
+    const silence = `its event loop has not turned for ${Math.round(handle.silentMs / 1000)} s (stuckTimeoutMs)`
+    log(`worker ${group.name}:${slot.id} pid ${handle.pid}: ${silence}, it is killed`)
+    handle.condemn('stuck', silence) // SIGUSR1 may end it, where Node was told not to take it
+    const where = this.#canHaveStack() ? await hungStack(handle.pid, handle.inspectorUrl()) : ''
+    handle.condemn('stuck', `${silence}\n${where || this.#withoutStack(handle.pid)}`)
+    handle.kill() // also when it goes on by now: its inspector is open
+    this.#killed.add(handle)
+    this.#last = { slot, handle, at: this.#now() }
+    void handle.gone.then(() => group.countRecycled('stuck'))
+    this.#isBusy = false
+  }
+
+  #withoutStack(pid: number): string {
+    const doing = isRunning(pid) ? 'it was running' : 'it was waiting in a system call'
+    if (this.#canHaveStack()) return `    without a stack of JavaScript: ${doing}`
+    return `    its stack is only known where its log comes through the master (a daemon, --log-file, --log-format json): ${doing}`
+  }
+}

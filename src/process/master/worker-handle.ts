@@ -1,0 +1,500 @@
+// A worker as the master sees it: a process, its channel, and where it is in its life.
+//
+//   Starting -> Ready -> Retiring -> Stopping -> Gone      each may skip ahead: a process can die at any time
+
+import type { Socket } from 'node:net'
+import { constants } from 'node:os'
+import { addCounters, type Counters, newCounters } from '../../counters.ts'
+import { codeOf, messageOf } from '../../errors.ts'
+import { now } from '../../loop/clock.ts'
+import type { BoundSocket } from '../../net/bound-socket.ts'
+import { type CommandError, describeExit, WorkerExit } from '../exit-codes.ts'
+import type { ConnectionRow, PeerNews, WantedSocket } from '../group.ts'
+import { sendSocket, standInRequest } from '../handle-channel.ts'
+import { type FromChild, LONGEST_REASON, LONGEST_STOP_MS, type Report, type SocketFailure } from '../messages.ts'
+import type { Tail } from '../output/logbook.ts'
+import { type Child, onceEnded, onceUnstarted } from '../spawn.ts'
+
+export type HandleState = 'starting' | 'ready' | 'retiring' | 'stopping' | 'gone'
+
+const EDGES: Record<HandleState, readonly HandleState[]> = {
+  starting: ['ready', 'stopping', 'gone'],
+  ready: ['retiring', 'stopping', 'gone'],
+  retiring: ['stopping', 'gone'],
+  stopping: ['gone'],
+  gone: [],
+}
+
+/** A worker ends itself within its time to stop; the kill is for one that cannot, and comes this much later. */
+const KILL_SLACK_MS = 500
+/** Pages of connections that one that does not answer may still owe. */
+const MOST_PAGES = 16
+/** How long one that does not answer may keep a sibling's socket. */
+const RELIEVE_MS = 2000
+/** A rate over less than this would be noise. */
+const RATE_WINDOW_MS = 900
+
+export interface WorkerExitInfo {
+  readonly exitCode: number
+  /** As wait(2) gives it. */
+  readonly status: number
+  /** As words: `exit 70 (boot failed)`. */
+  readonly word: string
+  /** What the worker said of its own failure, with a stack; empty when it could not. */
+  readonly reason: string
+  /** It has written it into the log too. */
+  readonly isLogged: boolean
+  /** What it logged last, if its log comes through the master. */
+  readonly lastLog: readonly string[]
+  /** Why there was no process. */
+  readonly unstarted: CommandError | null
+  readonly hadBeenReady: boolean
+  readonly hasTimedOut: boolean
+  /** It did not end in its time to stop. */
+  readonly wasKilled: boolean
+  readonly aliveMs: number
+}
+
+export interface OwnConnections {
+  readonly rows: readonly ConnectionRow[]
+  readonly hasMore: boolean
+}
+
+export interface HandleOptions {
+  readonly incarnation: number
+  /** Infinity for a process that may take its time. */
+  readonly startTimeoutMs: number
+  /** What it accepts on; the master's. */
+  readonly socket: BoundSocket | null
+  readonly tail: Tail
+  /** How long its event loop may not turn; 0 is for ever. */
+  readonly stuckTimeoutMs: number
+  /** Where the other workers reach it; empty when they cannot. */
+  readonly meshAddress: string
+}
+
+export class WorkerHandle {
+  onReady: (() => void) | null = null
+  onGone: ((exit: WorkerExitInfo) => void) | null = null
+  /** It is in another state now; of its end `onGone` tells. */
+  onMove: ((state: HandleState) => void) | null = null
+  /** It serves no more, by its own will. */
+  onLeaving: ((exitCode: number) => void) | null = null
+  /** A report has come. */
+  onReport: (() => void) | null = null
+  /** `isFull` has changed. */
+  onFull: (() => void) | null = null
+  /** It wants to listen at an address of its own. */
+  onListen: ((request: number, wanted: WantedSocket) => void) | null = null
+  /** It asks for the keeper of shared data. */
+  onReachKeeper: ((request: number) => void) | null = null
+  /** It would lead something, or does not any more. */
+  onStand: ((name: string, ticket: number) => void) | null = null
+  onResign: ((name: string, ticket: number) => void) | null = null
+  /** Of addresses that it has asked for itself. */
+  readonly innerSockets = new Set<BoundSocket>()
+  readonly startedAt = now()
+  readonly incarnation: number
+  readonly socket: BoundSocket | null
+  readonly stuckTimeoutMs: number
+  readonly meshAddress: string
+  state: HandleState = 'starting'
+  /** When something was heard of it. */
+  heardAt = now()
+  report: Report = { counters: newCounters(), memory: 0, timers: 0, work: '', lagMs: 0, isInspected: false }
+  /** The limit that it has reached, or what else another takes its place for; empty at a reload. */
+  leavesFor = ''
+  /** It has as many connections as it may, and takes no more. */
+  isFull = false
+  /** Its resident set, before it had served anybody; 0 where it is not known. */
+  memoryAtReady = 0
+  /** Messages per second over the last heartbeats. */
+  messageRate = 0
+  /** It has given up its singletons, or is gone. */
+  readonly retired: Promise<void>
+  /** Its end; never rejects. */
+  readonly gone: Promise<WorkerExitInfo>
+  readonly #child: Child
+  readonly #tail: Tail
+  #reason = ''
+  #reasonCode: number | null = null
+  #isLogged = false
+  /** Why this end killed it. */
+  #killedFor = ''
+  #isReady = false
+  #leavesByItself = false
+  #hasTimedOut = false
+  #wasKilled = false
+  #deadline: NodeJS.Timeout | undefined
+  #deadlineAt = Number.POSITIVE_INFINITY
+  #longestLagMs = 0
+  #rateSince = now()
+  #rateFrom = 0
+  #share = 0
+  /** Who waits for the next report: several may ask at once. */
+  readonly #onReport = new Set<() => void>()
+  #isPolled = false
+  /**
+   * Where it stands in, and by which number it knows that: sockets and words reach it over two channels, so a word may come
+   * before its socket, or after that of a later time at the same place.
+   */
+  readonly #turns = new Map<number, { readonly turn: number; readonly socket: BoundSocket }>()
+  #lastTurn = 0
+  /** Who waits until it is relieved, by that number. */
+  readonly #relieved = new Map<number, () => void>()
+  #onPage: ((page: OwnConnections) => void)[] = []
+  #tellRetired!: () => void
+  #tellGone!: (exit: WorkerExitInfo) => void
+
+  constructor(child: Child, options: HandleOptions) {
+    const { incarnation, startTimeoutMs, socket, tail, stuckTimeoutMs, meshAddress } = options
+    this.#child = child
+    this.#tail = tail
+    this.stuckTimeoutMs = stuckTimeoutMs
+    this.incarnation = incarnation
+    this.socket = socket
+    this.meshAddress = meshAddress
+    this.retired = new Promise((resolve) => {
+      this.#tellRetired = resolve
+    })
+    this.gone = new Promise((resolve) => {
+      this.#tellGone = resolve
+    })
+    child.channel.onMessage = (message) => this.#receive(message)
+    onceUnstarted(child.process, (error) => this.#gone(null, null, error))
+    onceEnded(child.process, (code, signal) => this.#gone(code, signal, null))
+    if (startTimeoutMs < Number.POSITIVE_INFINITY)
+      this.#deadline = setTimeout(() => this.#timeOut(startTimeoutMs), startTimeoutMs)
+  }
+
+  /** 0 when the spawn failed. */
+  get pid(): number {
+    return this.#child.process.pid ?? 0
+  }
+
+  /** It takes connections, or will: from the word to stop on it does not. */
+  get isAccepting(): boolean {
+    return this.state !== 'stopping' && this.state !== 'gone'
+  }
+
+  /** Until it has to be gone, ms; Infinity before it was told to leave. */
+  get remainingMs(): number {
+    return this.#deadlineAt - now()
+  }
+
+  /** For how long nothing has been heard of it, ms. */
+  get silentMs(): number {
+    return now() - this.heardAt
+  }
+
+  /** Resolves when it is ready; rejects with the reason when it goes before. */
+  untilReady(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.onReady = resolve
+      if (this.state !== 'starting') resolve()
+      void this.gone.then((exit) => reject(new Error(exit.reason || exit.word)))
+    })
+  }
+
+  /** Its slot is its own now. */
+  activate(): void {
+    this.#child.channel.send({ type: 'activate' })
+  }
+
+  /** Another one takes its place: `retired` tells when it has given up what only one can have. */
+  retire(isReload: boolean): void {
+    if (this.#leavesByItself) return // it gives all up at its end
+    if (this.state !== 'ready') return this.#tellRetired() // it never was active
+    this.#move('retiring')
+    this.#child.channel.send({ type: 'retire', isReload })
+  }
+
+  giveSocket(request: number, socket: BoundSocket): void {
+    this.innerSockets.add(socket)
+    this.#sendSocket(request, socket)
+  }
+
+  #sendSocket(request: number, { endpoint, handle }: BoundSocket): void {
+    sendSocket(this.#child.process, { request, endpoint, handle }, (error) => {
+      this.refuseSocket(request, { code: codeOf(error), syscall: 'send', address: endpoint, message: error.message })
+    })
+  }
+
+  /** It has it from then on. */
+  giveConnection(request: number, connection: Socket): void {
+    if (!this.#child.process.connected) connection.destroy()
+    else sendSocket(this.#child.process, { request, endpoint: '', handle: connection })
+  }
+
+  standIn(place: number, socket: BoundSocket): void {
+    const { endpoint, handle } = socket
+    const turn = ++this.#lastTurn
+    this.#turns.set(place, { turn, socket })
+    sendSocket(this.#child.process, { request: standInRequest(turn), endpoint, handle })
+  }
+
+  /** Resolves when it has let go of the socket, or does not answer. */
+  async relieve(place: number): Promise<void> {
+    const { turn = 0 } = this.#turns.get(place) ?? {}
+    this.#turns.delete(place)
+    if (turn === 0 || this.state === 'gone') return
+    this.#child.channel.send({ type: 'relieve', turn })
+    await new Promise<void>((resolve) => {
+      const late = setTimeout(resolve, RELIEVE_MS)
+      const tell = () => {
+        clearTimeout(late)
+        this.#relieved.delete(turn)
+        resolve()
+      }
+      this.#relieved.set(turn, tell)
+      void this.gone.then(tell)
+    })
+  }
+
+  /** It takes up again the socket that it inherited, or that of a turn of standing in, if that is not over. */
+  #giveAgain(request: number, turn: number): void {
+    const isMeant = (one: { readonly turn: number }) => one.turn === turn
+    const socket = turn === 0 ? this.socket : ([...this.#turns.values()].find(isMeant)?.socket ?? null)
+    if (socket !== null) this.#sendSocket(request, socket)
+    else
+      this.refuseSocket(request, { code: 'ECANCELED', syscall: 'listen', address: '', message: 'it has been relieved' })
+  }
+
+  refuseSocket(request: number, failure: SocketFailure): void {
+    this.#child.channel.send({ type: 'cannotListen', request, failure })
+  }
+
+  /** Told only when it changes. */
+  useShare(connections: number): void {
+    if (connections === this.#share) return
+    this.#share = connections
+    this.#child.channel.send({ type: 'share', connections })
+  }
+
+  tellPeers(news: PeerNews): void {
+    if (this.state !== 'gone') this.#child.channel.send({ type: 'peers', news })
+  }
+
+  /** While it is on, reports tell how late its event loop was. */
+  watchLag(isOn: boolean): void {
+    this.#longestLagMs = 0
+    this.#child.channel.send({ type: 'watchLag', isOn })
+  }
+
+  /** The longest delay of its event loop since the last call, ms: reports come to others too, a heartbeat or a `status`. */
+  takeLag(): number {
+    const longestMs = this.#longestLagMs
+    this.#longestLagMs = 0
+    return longestMs
+  }
+
+  useTickets(keys: string): void {
+    this.#child.channel.send({ type: 'tickets', keys })
+  }
+
+  /** It leads something now, see leaders.ts. */
+  lead(name: string, ticket: number): void {
+    this.#child.channel.send({ type: 'lead', name, ticket })
+  }
+
+  /** A reload that leaves it alone. */
+  reload(): void {
+    this.#child.channel.send({ type: 'reload' })
+  }
+
+  /** Asks it to end its connections and leave; kills it when it has not within `windowMs`. Again: with less time. */
+  stop(windowMs: number): void {
+    const timeoutMs = Math.min(windowMs, LONGEST_STOP_MS)
+    if (this.state === 'gone' || now() + timeoutMs >= this.#deadlineAt) return
+    const isBooting = this.state === 'starting'
+    this.#toBeGone(timeoutMs)
+    this.#child.channel.send({ type: 'stop', timeoutMs })
+    if (isBooting) this.#child.process.kill('SIGTERM') // it may not read its channel yet
+  }
+
+  #toBeGone(timeoutMs: number): void {
+    this.#deadlineAt = now() + timeoutMs
+    if (this.state !== 'stopping') this.#move('stopping')
+    clearTimeout(this.#deadline)
+    this.#deadline = setTimeout(() => this.#killLate(), timeoutMs + KILL_SLACK_MS)
+  }
+
+  #leave(exitCode: number, timeoutMs: number): void {
+    const isServing = this.state === 'ready'
+    this.#leavesByItself ||= this.state !== 'stopping' // else it has been told to
+    if (this.state === 'starting' || now() + timeoutMs >= this.#deadlineAt) return
+    this.#toBeGone(Math.min(timeoutMs, LONGEST_STOP_MS))
+    if (isServing) this.onLeaving?.(exitCode)
+  }
+
+  kill(): void {
+    if (this.state !== 'gone') this.#child.process.kill('SIGKILL')
+  }
+
+  /** It is to be killed for a reason that its exit will tell. */
+  condemn(word: string, reason: string): void {
+    this.#killedFor = word
+    this.#reason = reason
+  }
+
+  /** Its inspector is open, as far as it, or its log, has told. */
+  get isInspected(): boolean {
+    return this.report.isInspected || this.#tail.isInspected
+  }
+
+  /** Where its inspector listens, as soon as it has logged that. */
+  inspectorUrl(): Promise<string> {
+    return this.#tail.inspectorUrl
+  }
+
+  /** A fresh report, or false when the worker does not answer in time: it is busy. */
+  poll(timeoutMs: number): Promise<boolean> {
+    if (this.state === 'gone') return Promise.resolve(true)
+    return new Promise((resolve) => {
+      const tell = () => {
+        clearTimeout(late)
+        resolve(true)
+      }
+      const late = setTimeout(() => {
+        this.#onReport.delete(tell)
+        resolve(false)
+      }, timeoutMs)
+      this.#onReport.add(tell)
+      if (!this.#isPolled) this.#child.channel.send({ type: 'poll' }) // one that is stopped would find them all
+      this.#isPolled = true
+    })
+  }
+
+  /** Connections with an id over `after`, or null when the worker does not answer in time. */
+  connections(after: number, limit: number, timeoutMs: number): Promise<OwnConnections | null> {
+    if (this.state === 'gone') return Promise.resolve({ rows: [], hasMore: false })
+    if (this.#onPage.length >= MOST_PAGES) return Promise.resolve(null)
+    return new Promise((resolve) => {
+      const late = setTimeout(() => resolve(null), timeoutMs)
+      this.#onPage.push((page) => {
+        clearTimeout(late)
+        resolve(page)
+      })
+      this.#child.channel.send({ type: 'connections', after, limit })
+    })
+  }
+
+  /** What this process has counted, as something to add to a slot's past: it has no connections any more. */
+  countersOfThePast(): Counters {
+    return { ...addCounters(newCounters(), this.report.counters), connections: 0 }
+  }
+
+  #move(to: HandleState): void {
+    if (!EDGES[this.state].includes(to)) throw new Error(`a worker does not go from ${this.state} to ${to}`)
+    this.state = to
+    this.onMove?.(to)
+  }
+
+  #receive(message: FromChild): void {
+    if (this.state === 'gone') return
+    this.heardAt = now()
+    switch (message.type) {
+      case 'ready':
+        return this.#becomeReady(message.memory)
+      case 'report':
+        return this.#note(message.report)
+      case 'listen':
+        return this.#listenFor(message.request, message.wanted)
+      case 'full':
+        this.isFull = message.isFull
+        return this.onFull?.()
+      case 'connections':
+        return this.#onPage.shift()?.(message)
+      case 'relieved':
+        return this.#relieved.get(message.turn)?.()
+      case 'leaving':
+        return this.#leave(message.exitCode, message.timeoutMs)
+      case 'retired':
+        return this.#tellRetired()
+      case 'reachKeeper':
+        return this.onReachKeeper?.(message.request)
+      case 'stand':
+        return this.onStand?.(message.name, message.ticket)
+      case 'resign':
+        return this.onResign?.(message.name, message.ticket)
+      case 'failed':
+        this.#reason = message.message.slice(0, LONGEST_REASON)
+        this.#reasonCode = message.exitCode
+        this.#isLogged = message.isLogged === true
+    }
+  }
+
+  #becomeReady(memory: number): void {
+    if (this.state !== 'starting' || this.#leavesByItself) return
+    clearTimeout(this.#deadline)
+    this.#isReady = true
+    this.memoryAtReady = memory
+    this.#move('ready')
+    this.onReady?.()
+  }
+
+  #listenFor(request: number, wanted: WantedSocket): void {
+    if (wanted.address === '') this.#giveAgain(request, wanted.turn)
+    else this.onListen?.(request, wanted)
+  }
+
+  #note(report: Report): void {
+    this.report = report
+    this.#longestLagMs = Math.max(this.#longestLagMs, report.lagMs)
+    const elapsed = now() - this.#rateSince
+    if (elapsed >= RATE_WINDOW_MS) {
+      this.messageRate = Math.round(((report.counters.messagesIn - this.#rateFrom) * 1000) / elapsed)
+      this.#rateSince += elapsed
+      this.#rateFrom = report.counters.messagesIn
+    }
+    this.#isPolled = false
+    this.#tellReport()
+    this.onReport?.()
+  }
+
+  #tellReport(): void {
+    const waiting = [...this.#onReport]
+    this.#onReport.clear()
+    for (const tell of waiting) tell()
+  }
+
+  #timeOut(ms: number): void {
+    this.#hasTimedOut = true
+    this.#killedFor = 'not ready in time'
+    this.#reason = `not ready within ${ms / 1000} s (startTimeoutMs): has onWorkerStart settled?`
+    this.kill()
+  }
+
+  #killLate(): void {
+    this.#wasKilled = true
+    this.#killedFor = 'did not leave in time'
+    this.kill()
+  }
+
+  #gone(code: number | null, signal: string | null, unstarted: CommandError | null): void {
+    if (this.state === 'gone') return
+    this.#move('gone')
+    clearTimeout(this.#deadline)
+    this.#child.channel.destroy()
+    this.#tellReport()
+    for (const tell of this.#onPage.splice(0)) tell({ rows: [], hasMore: false })
+    const { lines, isOutOfMemory } = this.#tail
+    const why = this.#killedFor !== '' && signal !== null ? this.#killedFor : isOutOfMemory ? 'out of memory' : ''
+    const exit = {
+      exitCode: code ?? this.#reasonCode ?? WorkerExit.Uncaught,
+      status: signal === null ? (code ?? 0) << 8 : (constants.signals[signal as NodeJS.Signals] ?? 0),
+      word: unstarted === null ? describeExit(code, signal, why) : `spawn failed: ${messageOf(unstarted.cause)}`,
+      reason: this.#reason,
+      isLogged: this.#isLogged,
+      lastLog: lines,
+      unstarted,
+      hadBeenReady: this.#isReady,
+      hasTimedOut: this.#hasTimedOut,
+      wasKilled: this.#wasKilled,
+      aliveMs: now() - this.startedAt,
+    }
+    this.onGone?.(exit)
+    this.#tellRetired()
+    this.#tellGone(exit)
+  }
+}

@@ -1,0 +1,101 @@
+// Asks a throw-away process what the user's modules declare. The master never evaluates user code: it could not see
+// changed code at a reload, and a module's timers and crashes would live in the supervisor.
+
+import { CommandError, Exit } from '../exit-codes.ts'
+import type { Declaration, Settings } from '../group.ts'
+import type { Outline } from '../master/slot.ts'
+import { type FromChild, type GroupKey, keysOf, mailboxesOf } from '../messages.ts'
+import type { Output } from '../output/output.ts'
+import { type Child, onceEnded, onceUnstarted, spawnChild } from '../spawn.ts'
+
+export interface Described {
+  readonly groups: readonly Declaration[]
+  /** Of each group, in base64. */
+  readonly tlsFiles: readonly Readonly<Record<string, string>>[]
+  readonly settings: Settings
+}
+
+export function outlinesOf({ groups, tlsFiles }: Described): Outline[] {
+  const keys = keysOf(groups)
+  const mailboxes = mailboxesOf(groups)
+  return groups.map((declaration, place) => {
+    const [key, mailbox] = [keys[place] as GroupKey, mailboxes[place] as string]
+    return { declaration, key, mailbox, tlsFiles: tlsFiles[place] ?? {} }
+  })
+}
+
+const DESCRIBE_TIMEOUT_MS = 10_000
+const STDERR = 2
+
+/** What a describe process needs to know, and who hears of it. */
+export interface DescribeOptions {
+  readonly modules: readonly string[]
+  readonly argv: readonly string[]
+  /** Names or numbers that overrule what the code says; empty for none. */
+  readonly user: string
+  readonly group: string
+  /** `native` or `node`, if the command line says so. */
+  readonly engine: string | undefined
+  /** Gives up early. */
+  readonly signal: AbortSignal
+  /** Null in a command, whose stderr it shares: stdout has what was asked for, JSON perhaps. */
+  readonly output: Output | null
+  /** The pid; 0 when there is none. */
+  readonly onSpawn: (pid: number) => void
+}
+
+/** Rejects with a CommandError whose message has the module's own stack. */
+export function describeModules(options: DescribeOptions): Promise<Described> {
+  const { modules, argv, user, group, engine, signal, output, onSpawn } = options
+  const isLogPiped = output?.isLogPiped ?? false
+  const child = spawnChild(
+    { role: 'describe', modules, argv, user, group, engine, isLogPiped },
+    { stdio: output?.stdio ?? ['ignore', STDERR, 'inherit'], isDetached: true },
+  )
+  output?.attach(child, 'describe')
+  onSpawn(child.process.pid ?? 0)
+  return settle(child, modules, signal)
+}
+
+function settle(
+  { process: child, channel }: Child,
+  modules: readonly string[],
+  signal: AbortSignal,
+): Promise<Described> {
+  return new Promise((resolve, reject) => {
+    let reason = ''
+    const end = (why: string) => {
+      reason ||= why
+      child.kill('SIGKILL')
+    }
+    const stop = () => end('stopped')
+    const late = setTimeout(() => end(tooLate(modules)), DESCRIBE_TIMEOUT_MS)
+    signal.addEventListener('abort', stop)
+    if (signal.aborted) stop()
+    const leave = () => {
+      clearTimeout(late)
+      signal.removeEventListener('abort', stop) // the signal lives as long as the master
+    }
+    child.once('exit', leave)
+    channel.onMessage = (message: FromChild) => {
+      if (message.type === 'declared') resolve(message)
+      else if (message.type === 'failed') reason = message.message
+    }
+    onceUnstarted(child, (error) => {
+      leave()
+      reject(error)
+    })
+    onceEnded(child, (code, killed) => {
+      const word = killed === null ? `exit ${code}` : `signal ${killed}`
+      // After `declared` this settles nothing.
+      reject(
+        new CommandError(Exit.Module, reason || `${modules.join(', ')} ended the process at its top level (${word})`),
+      )
+    })
+  })
+}
+
+function tooLate(modules: readonly string[]): string {
+  const seconds = DESCRIBE_TIMEOUT_MS / 1000
+  return `${modules.join(', ')} did not come to the end of its top level and Worker.runAll() within ${seconds} s`
+}

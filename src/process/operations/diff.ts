@@ -1,0 +1,93 @@
+// What runs beside what the code on disk declares: what a reload would change, and what somebody has changed by hand.
+
+import { now } from '../../loop/clock.ts'
+import type { Declaration } from '../group.ts'
+import type { GroupState } from '../master/slot.ts'
+import { keysOf } from '../messages.ts'
+import { matchGroups } from './group-match.ts'
+
+export interface Difference {
+  readonly group: string
+  /** `group`, `processes`, or a setting of the Worker: `count`, `listen`, `drainTimeoutMs`. */
+  readonly what: string
+  readonly running: string
+  readonly wanted: string
+}
+
+/** What the master knows; files are looked at by who asks. */
+export interface Comparison {
+  readonly differences: readonly Difference[]
+  /** Absolute, and where they led when the code was last evaluated for a start or a reload. */
+  readonly modules: readonly string[]
+  readonly evaluated: readonly string[]
+  /** When the oldest process that serves was started, ms since 1970: what has changed since then may not run. */
+  readonly oldestStart: number | null
+}
+
+/** Looked up or read from what is compared anyway. */
+const DERIVED = new Set(['credentials', 'engine'])
+
+export function compare(groups: readonly GroupState[], declarations: readonly Declaration[]): Difference[] {
+  const keys = keysOf(declarations)
+  const match = matchGroups(
+    groups.map(({ blueprint }) => blueprint.key),
+    keys,
+  )
+  const found = declarations.flatMap((declaration, place) => {
+    const group = groups[match.of[place] ?? -1]
+    return group === undefined ? [added(declaration)] : changes(group, declaration)
+  })
+  const gone = match.gone.flatMap((place) => groups[place] ?? []).map(removed)
+  return [...found, ...gone]
+}
+
+function added({ name, listen }: Declaration): Difference {
+  return { group: name, what: 'group', running: '-', wanted: listen || 'declared' }
+}
+
+function removed({ name, blueprint }: GroupState): Difference {
+  return { group: name, what: 'group', running: blueprint.declaration.listen || 'declared', wanted: '-' }
+}
+
+function changes(group: GroupState, wanted: Declaration): Difference[] {
+  const { declaration } = group.blueprint
+  const { name } = group
+  const settings = (Object.keys(wanted) as (keyof Declaration)[])
+    .filter((key) => !DERIVED.has(key) && JSON.stringify(declaration[key]) !== JSON.stringify(wanted[key]))
+    .map((key) => ({
+      group: name,
+      what: key,
+      running: `${wordOf(declaration[key])}${key === 'count' && group.scaledTo !== null ? ' (scaled)' : ''}`,
+      wanted: wordOf(wanted[key]),
+    }))
+  if (group.isStopped) return [...settings, { group: name, what: 'group', running: 'stopped', wanted: 'running' }]
+  const ready = group.slots.filter(({ current }) => current?.state === 'ready').length
+  const { count } = declaration
+  if (ready === count) return settings
+  return [...settings, { group: name, what: 'processes', running: `${ready} ready`, wanted: `${count} ready` }]
+}
+
+function wordOf(value: Declaration[keyof Declaration]): string {
+  return typeof value === 'string' ? value || '-' : JSON.stringify(value)
+}
+
+/** When the oldest process that serves was started, ms since 1970. */
+export function oldestStart(groups: readonly GroupState[]): number | null {
+  const ages = groups.flatMap(({ slots }) => slots.flatMap(({ current }) => current?.startedAt ?? []))
+  return ages.length === 0 ? null : Date.now() - (now() - Math.min(...ages))
+}
+
+// Which files are the code of a program: a change there is a reason to reload.
+
+/** What it may import. Not data: an app that writes JSON into its folder would be reloaded by itself. */
+const CODE = /\.(?:[cm]?[jt]s|[jt]sx|node|wasm)$|^package\.json$/
+
+/** Of the name of a file. */
+export function isCode(name: string): boolean {
+  return CODE.test(name)
+}
+
+/** Of the name of a folder or file: not the program's own. */
+export function isSkipped(name: string): boolean {
+  return name === 'node_modules' || name.startsWith('.')
+}

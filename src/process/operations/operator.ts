@@ -1,0 +1,173 @@
+// What somebody may ask of a running server: reload, and of single groups scale, stop, start, restart. Each waits for its turn,
+// says in events and log how it goes, and ends with an outcome; none rejects.
+
+import { log } from '../../log.ts'
+import { now } from '../../loop/clock.ts'
+import type { Leave } from '../control.ts'
+import { asCommandError, CommandError, Exit } from '../exit-codes.ts'
+import { extendWhile, monotonicUsec, tellService } from '../master/service.ts'
+import type { Operation } from '../status/events.ts'
+import type { Described } from './describe.ts'
+import { Operations } from './operations.ts'
+import type { ReloadOutcome } from './receipts.ts'
+import { Regroup, type Scale } from './regroup.ts'
+import { Reload } from './reload.ts'
+import type { Supervisor } from './turnover.ts'
+
+/** What an operator needs of its master. */
+export interface Operated extends Supervisor {
+  readonly isStopping: boolean
+  /** Another master has taken over: what is still to be done is its business. */
+  readonly isReplaced: boolean
+  readonly stopTimeoutMs: number
+  /** No process may take for ever to start. */
+  readonly startsInTime: boolean
+  /** The first start is over, or the server is being stopped. */
+  untilUp(): Promise<void>
+  /** Evaluates the code that is on disk now, and follows its settings. Rejects with a CommandError. */
+  describeAnew(): Promise<Described>
+  /** It runs now, or it has been given up. */
+  settleNewCode(isDone: boolean): void
+}
+
+/** The code of an outcome that another master is to be asked for. */
+export const REPLACED = 'ERR_REPLACED'
+
+export class Operator {
+  readonly #master: Operated
+  readonly #operations = new Operations()
+
+  constructor(master: Operated) {
+    this.#master = master
+  }
+
+  /**
+   * Those who ask for the same while one waits share it: it sees the newest code. No names: all groups.
+   * @param canaryMs for how long one process of each group is watched first; 0 for no canary
+   */
+  reload(names: readonly string[], canaryMs = 0): Promise<ReloadOutcome> {
+    const reload = () => new Reload(this.#master, 'reload', names, canaryMs)
+    return this.#operations.run(`reload ${JSON.stringify([names, canaryMs])}`, () => {
+      return this.#operate('reload', names, reload(), (work) => this.#withNewCode(work))
+    })
+  }
+
+  restart(names: readonly string[], leave: Leave): Promise<ReloadOutcome> {
+    return this.#regroup('restart', names, async (regroup) => {
+      regroup.useWindow(leave, this.#master.stopTimeoutMs)
+      await this.#withNewCode(regroup)
+    })
+  }
+
+  start(names: readonly string[]): Promise<ReloadOutcome> {
+    return this.#regroup('start', names, async (regroup) => {
+      const running = regroup.groups.find(({ isStopped }) => !isStopped)
+      if (running !== undefined)
+        throw new CommandError(Exit.AlreadyRunning, `${running.name} is running`, {
+          next: `'millrace reload ${running.name}' for new code, 'millrace restart ${running.name}' for new processes`,
+        })
+      await this.#withNewCode(regroup)
+    })
+  }
+
+  /** A second one shortens the first. */
+  stop(names: readonly string[], leave: Leave): Promise<ReloadOutcome> {
+    const regroup = new Regroup(this.#master, 'stop', names)
+    regroup.useWindow(leave, this.#master.stopTimeoutMs)
+    regroup.hurry()
+    return this.#regroup('stop', names, async (work) => {
+      work.useWindow(leave, this.#master.stopTimeoutMs)
+      await work.stop()
+    })
+  }
+
+  scale(name: string, scale: Scale): Promise<ReloadOutcome> {
+    return this.#regroup('scale', [name], (regroup) => regroup.scale(scale))
+  }
+
+  /** Runs `work` when no operation is under way; none begins before it has settled. */
+  exclusively<T>(work: () => Promise<T>): Promise<T> {
+    return this.#operations.run(null, async () => {
+      await this.#master.untilUp()
+      return work()
+    })
+  }
+
+  /** Resolves when none is under way. */
+  idle(): Promise<void> {
+    return this.#operations.idle()
+  }
+
+  #regroup(
+    operation: Operation,
+    names: readonly string[],
+    work: (regroup: Regroup) => Promise<void>,
+  ): Promise<ReloadOutcome> {
+    return this.#operations.run(null, async () => {
+      await this.#master.untilUp()
+      const regroup = new Regroup(this.#master, operation, names)
+      const { unknown } = regroup
+      // Before anybody is told that it begins.
+      return unknown === null ? this.#operate(operation, names, regroup, work) : outcomeOf(unknown, 0, regroup)
+    })
+  }
+
+  async #operate<W extends Reload>(
+    operation: Operation,
+    names: readonly string[],
+    work: W,
+    run: (work: W) => Promise<void>,
+  ): Promise<ReloadOutcome> {
+    const master = this.#master
+    await master.untilUp() // what is asked for during a start comes after it
+    const started = now()
+    const about = { type: 'operation', operation, groups: names } as const
+    master.events.emit({ ...about, step: 'begin' })
+    let failure: CommandError | null = null
+    try {
+      if (master.isReplaced) throw new CommandError(Exit.Failure, 'another master has taken over', { code: REPLACED })
+      if (master.isStopping) throw new CommandError(Exit.Failure, 'the server is being stopped')
+      await run(work)
+    } catch (error) {
+      const isStopped = master.isStopping && !master.isReplaced
+      failure = isStopped ? new CommandError(Exit.Failure, 'the server was stopped') : asCommandError(error)
+    }
+    const durationMs = Math.round(now() - started)
+    const outcome = outcomeOf(failure, durationMs, work)
+    const { reason } = outcome
+    master.events.emit(
+      failure === null ? { ...about, step: 'done', durationMs } : { ...about, step: 'failed', durationMs, reason },
+    )
+    log(`${[operation, ...names].join(' ')}: ${lineOf(operation, outcome)}`)
+    return outcome
+  }
+
+  async #withNewCode(work: Reload): Promise<void> {
+    log('reload: checking the new code')
+    tellService('RELOADING=1', monotonicUsec())
+    const stopExtending = extendWhile(() => this.#master.startsInTime && !this.#master.isStopping)
+    let isDone = false
+    try {
+      await work.run(await this.#master.describeAnew())
+      isDone = true
+    } finally {
+      stopExtending()
+      this.#master.settleNewCode(isDone)
+      if (!this.#master.isStopping) tellService('READY=1')
+    }
+  }
+}
+
+function outcomeOf(failure: CommandError | null, durationMs: number, { receipts, canaries }: Reload): ReloadOutcome {
+  const { exitCode = Exit.Ok, message: reason = '', code = '', next = '' } = failure ?? {}
+  return { exitCode, reason, ...(failure === null ? {} : { code, next }), durationMs, slots: receipts, canaries }
+}
+
+function lineOf(operation: Operation, { reason, durationMs, slots }: ReloadOutcome): string {
+  if (reason !== '' && operation === 'scale') return `given up: ${reason}` // all of it is taken back
+  const fresh = slots.filter(({ result }) => result === 'replaced' || result === 'added').length
+  const gone = slots.filter(({ result }) => result === 'removed' || result === 'stopped').length
+  if (reason !== '')
+    return `given up${fresh === 0 ? '' : `, processes that already run the new code: ${fresh}`}: ${reason}`
+  return `done in ${(durationMs / 1000).toFixed(1)} s, new processes: ${fresh}${gone === 0 ? '' : `, ended: ${gone}`}`
+}

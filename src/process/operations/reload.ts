@@ -1,0 +1,257 @@
+// A reload: slot by slot the new process is started, becomes ready, takes the slot, and the old one drains. Whatever
+// can fail is done before something is taken away: the modules have been evaluated once, the new addresses are bound,
+// the new process serves. When one does not come up the reload ends there, and what it has not touched stays.
+
+import { messageOf } from '../../errors.ts'
+import { log } from '../../log.ts'
+import { CommandError, Exit, noGroup } from '../exit-codes.ts'
+import type { Declaration } from '../group.ts'
+import { type Blueprint, GroupState, type Outline, type Slot } from '../master/slot.ts'
+import { isSameKey } from '../messages.ts'
+import type { Operation } from '../status/events.ts'
+import { Canary, type CanaryReport, watchCanaries } from './canary.ts'
+import { type Described, outlinesOf } from './describe.ts'
+import { matchGroups } from './group-match.ts'
+import { isStopFirst, type Supervisor, Turnover } from './turnover.ts'
+
+/** A group of the new code, and what runs of it. */
+interface Plan extends Outline {
+  /** Undefined for a new one. */
+  readonly group: GroupState | undefined
+  /** This reload is about it. */
+  readonly isMeant: boolean
+}
+
+/** A plan that is meant, and whatever could fail of it before a process starts is done. */
+interface Bound extends Plan {
+  readonly blueprint: Blueprint
+}
+
+export class Reload extends Turnover {
+  readonly #canaryMs: number
+  readonly #canaries: Canary[] = []
+
+  /** @param canaryMs for how long one process of each group is watched before the others follow; 0 for none */
+  constructor(supervisor: Supervisor, operation: Operation = 'reload', names: readonly string[] = [], canaryMs = 0) {
+    super(supervisor, operation, names)
+    this.#canaryMs = canaryMs
+  }
+
+  get canaries(): CanaryReport[] {
+    return this.#canaries.map(({ report }) => report)
+  }
+
+  /** Resolves when the old processes are gone. Rejects with the reason when it was given up on the way. */
+  async run(described: Described): Promise<void> {
+    const { groups } = this.supervisor
+    const { plans, gone } = this.#plan(described)
+    if (!this.#isWhole) this.#checkNames(described.groups, gone)
+    let failure: unknown
+    try {
+      await this.#turnOver(plans)
+      if (this.#isWhole) for (const group of gone) this.removeGroup(group)
+    } catch (error) {
+      failure = error
+      for (const canary of this.#canaries) this.#takeBack(canary)
+    }
+    this.supervisor.sockets.release()
+    if (failure !== undefined) this.#giveBack(groups)
+    this.supervisor.reconcile()
+    this.step('drain', this.leavingCount)
+    await this.drained()
+    for (const group of groups) group.forgetInnerSockets()
+    this.supervisor.reconcile()
+    if (failure !== undefined) throw failure
+    if (this.#isWhole) sortAs(groups, plans)
+  }
+
+  /** What each declaration means for what runs, and the groups that no declaration means any more. */
+  #plan(described: Described): { plans: readonly Plan[]; gone: readonly GroupState[] } {
+    const { groups } = this.supervisor
+    const outlines = outlinesOf(described)
+    const match = matchGroups(
+      groups.map(({ blueprint }) => blueprint.key),
+      outlines.map(({ key }) => key),
+    )
+    const plans = outlines.map((outline, place) => {
+      const group = groups[match.of[place] ?? -1]
+      const isMeant = this.#isWhole || this.#names(outline.key) || this.#names(group?.blueprint.key)
+      return { ...outline, group, isMeant }
+    })
+    return { plans, gone: match.gone.map((place) => groups[place] as GroupState) }
+  }
+
+  async #turnOver(plans: readonly Plan[]): Promise<void> {
+    const bound = await this.#bindAll(plans)
+    this.step('slots', countAll(bound))
+    if (this.#canaryMs > 0) await this.#tryOut(bound)
+    for (const { group, blueprint, declaration } of bound) {
+      if (group === undefined) await this.#add(blueprint)
+      else await this.renew(group, blueprint, declaration.count)
+    }
+  }
+
+  /** No group is named: all are meant. */
+  get #isWhole(): boolean {
+    return this.names.length === 0
+  }
+
+  #names(key: { readonly name: string; readonly listen: string } | undefined): boolean {
+    return key !== undefined && (this.names.includes(key.name) || this.names.includes(key.listen))
+  }
+
+  /** Each name means something that runs and is still declared, or is new. */
+  #checkNames(declarations: readonly Declaration[], gone: readonly GroupState[]): void {
+    const running = this.supervisor.groups.map(({ blueprint }) => blueprint.key)
+    for (const name of this.names) {
+      const left = gone.find(({ blueprint: { key } }) => key.name === name || key.listen === name)
+      if (left !== undefined)
+        throw new CommandError(Exit.Usage, `the code on disk does not declare '${name}' any more`, {
+          code: 'ERR_NO_GROUP',
+          next: 'a reload without a name removes it',
+        })
+      const isThere = [...running, ...declarations].some(({ name: known, listen }) => known === name || listen === name)
+      if (!isThere) throw noGroup(name, running)
+    }
+  }
+
+  /** All that is meant, with the sockets it needs. */
+  async #bindAll(plans: readonly Plan[]): Promise<Bound[]> {
+    const { sockets } = this.supervisor
+    // First: what stays is not there for the others to take.
+    for (const plan of plans) for (const socket of stayingOf(plan)?.sockets ?? []) sockets.keep(socket)
+    const bound: Bound[] = []
+    for (const plan of plans) if (plan.isMeant) bound.push({ ...plan, blueprint: await this.#bind(plan) })
+    return bound
+  }
+
+  /** An address that is declared as before keeps its socket, and port 0 its port. */
+  async #bind(plan: Plan): Promise<Blueprint> {
+    const { declaration, key, mailbox, tlsFiles, group } = plan
+    const isStopped = group?.isStopped === true
+    const staying = isStopped ? undefined : stayingOf(plan)
+    const count = group?.countFor(declaration.count) ?? declaration.count
+    const wanted = { ...declaration, count, listen: staying?.declaration.listen ?? declaration.listen }
+    const kept = staying?.sockets
+    const isEnough = kept !== undefined && (!wanted.reusePort || kept.length >= count)
+    if (isStopped && this.#isWhole) return { key, mailbox, declaration: wanted, sockets: [], tlsFiles } // it stays stopped
+    const sockets = isEnough ? kept : await this.supervisor.sockets.reserveAll(wanted, group?.sockets)
+    return { key, mailbox, declaration: wanted, sockets, tlsFiles }
+  }
+
+  /** Unix sockets belong to who serves them, also when somebody else was to. */
+  #giveBack(groups: readonly GroupState[]): void {
+    for (const { sockets, blueprint } of groups) {
+      for (const socket of sockets) {
+        try {
+          this.supervisor.sockets.giveTo(blueprint.declaration.credentials, socket)
+        } catch (error) {
+          log(messageOf(error)) // ENOENT: somebody has taken its name away
+        }
+      }
+    }
+  }
+
+  // Canaries
+
+  /** One new process in each group, beside the old ones. Rejects when one of them is not as good as those. */
+  async #tryOut(bound: readonly Bound[]): Promise<void> {
+    for (const { group, blueprint } of bound) {
+      const slot = group?.slots[0]
+      if (group === undefined || slot === undefined || group.isStopped) continue
+      if (!blueprint.declaration.reloadable) continue
+      if (isStopFirst(slot, blueprint)) log(`reload: no canary of ${group.name}: it cannot live beside the old process`)
+      else await this.#startCanary(group, slot, blueprint)
+    }
+    if (this.#canaries.length === 0) return
+    log(`reload: watching ${this.#canaries.map(({ worker, handle }) => `${worker} pid ${handle.pid}`).join(', ')}`)
+    try {
+      await watchCanaries(this.#canaries, this.#canaryMs)
+    } finally {
+      for (const canary of this.#canaries) canary.end()
+    }
+  }
+
+  async #startCanary(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
+    slot.isHeld = true
+    try {
+      const receipt = await this.start(group, slot, blueprint, 'replaced')
+      receipt.note = 'canary'
+      slot.canary = new Canary(group, slot, receipt)
+      this.#canaries.push(slot.canary)
+    } catch (error) {
+      slot.isHeld = false
+      throw error
+    }
+  }
+
+  /** It leaves, if it has not taken its slot; who is there stays. */
+  #takeBack({ slot, handle, receipt, group }: Canary): void {
+    slot.canary = null
+    if (receipt.result !== 'replaced' || slot.current === handle || slot.leaving.has(handle)) return
+    receipt.result = 'taken back'
+    slot.isHeld = false
+    if (slot.next === handle) {
+      slot.leaving.add(handle)
+      slot.next = null
+    }
+    this.tell(group.name, receipt)
+    this.drains.push(this.endProcess(handle, group, receipt)) // one that is gone says how
+  }
+
+  // Groups
+
+  async #add(blueprint: Blueprint): Promise<void> {
+    const group = new GroupState(blueprint)
+    this.supervisor.groups.push(group)
+    try {
+      await this.addSlots(group, blueprint)
+    } catch (error) {
+      this.removeGroup(group) // half a group is none
+      throw error
+    }
+  }
+
+  protected async renew(group: GroupState, blueprint: Blueprint, declaredCount: number): Promise<void> {
+    const { declaration } = blueprint
+    group.declare(declaredCount)
+    if (group.isStopped) {
+      if (this.names.length > 0) return this.startAll(group, blueprint)
+      return this.resize(group, blueprint)
+    }
+    const present = group.slots.slice(0, declaration.count)
+    const surplus = group.slots.slice(declaration.count)
+    if (declaration.reloadable) for (const slot of present) await this.replace(group, slot, blueprint)
+    else for (const slot of present) this.#keep(group, slot, blueprint)
+    group.blueprint = blueprint // from the first process made by it on: a crash starts the new code
+    await this.addSlots(group, blueprint)
+    this.drains.push(this.remove(group, surplus))
+  }
+
+  #keep(group: GroupState, slot: Slot, { key, declaration }: Blueprint): void {
+    slot.current?.reload()
+    const hasMoved = key.listen !== declaration.listen
+    const note = `reloadable: false${hasMoved ? `, so it stays on ${declaration.listen}` : ''}`
+    const receipt = this.note(`${group.name}:${slot.id}`, 'kept', slot.current)
+    receipt.note = note
+    this.tell(group.name, receipt)
+  }
+}
+
+/** What goes on as it is, since its declaration is not reloadable, or not meant. */
+function stayingOf({ declaration, isMeant, group }: Plan): Blueprint | undefined {
+  return declaration.reloadable && isMeant ? undefined : group?.blueprint
+}
+
+function countAll(bound: readonly Bound[]): number {
+  return bound.reduce((sum, { blueprint }) => sum + blueprint.declaration.count, 0)
+}
+
+function sortAs(groups: GroupState[], plans: readonly Plan[]): void {
+  const placeOf = ({ blueprint }: GroupState) =>
+    Math.max(
+      plans.findIndex(({ key }) => isSameKey(key, blueprint.key)),
+      0,
+    )
+  groups.sort((a, b) => placeOf(a) - placeOf(b))
+}

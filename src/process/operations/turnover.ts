@@ -1,0 +1,371 @@
+// What is done to slots, whoever has asked for it: the next process starts, becomes ready, takes its place, and the one before
+// it retires and drains; or there is none, and they all leave. Each slot gets a receipt.
+
+import { messageOf } from '../../errors.ts'
+import { now } from '../../loop/clock.ts'
+import { bootFailure, type CommandError, WorkerExit } from '../exit-codes.ts'
+import type { Declaration } from '../group.ts'
+import { type Blueprint, type GroupState, type Slot, socketOf } from '../master/slot.ts'
+import type { Sockets } from '../master/sockets.ts'
+import type { WorkerExitInfo, WorkerHandle } from '../master/worker-handle.ts'
+import type { Events, Operation } from '../status/events.ts'
+import type { SlotReceipt } from './receipts.ts'
+
+/** How long `onWorkerRetire` may keep the old process accepting. It still has the whole drain to settle. */
+const RETIRE_TIMEOUT_MS = 5000
+
+/** What it needs of its master. */
+export interface Supervisor {
+  readonly groups: GroupState[]
+  readonly sockets: Sockets
+  readonly events: Events
+  /** Starts a process for a slot, as `slot.next`. */
+  launch(group: GroupState, slot: Slot, blueprint: Blueprint): WorkerHandle
+  /** `handle` has become its slot's only process, as soon as those before it have retired. */
+  activate(slot: Slot, handle: WorkerHandle): void
+  /** The process of a slot is gone, and the next one failed: the crash policy takes over. */
+  retryLater(group: GroupState, slot: Slot): void
+  /** Removes an empty slot; its counts stay in the totals. */
+  dismiss(group: GroupState, slot: Slot): void
+  reconcile(): void
+}
+
+export class Turnover {
+  readonly receipts: SlotReceipt[] = []
+  protected readonly supervisor: Supervisor
+  protected readonly drains: Promise<void>[] = []
+  protected readonly operation: Operation
+  /** Names or addresses of the groups that it is about; none: all. */
+  protected readonly names: readonly string[]
+
+  constructor(supervisor: Supervisor, operation: Operation, names: readonly string[] = []) {
+    this.supervisor = supervisor
+    this.operation = operation
+    this.names = names
+  }
+
+  /** Replaces the process of one slot by its like. Resolves when the next one has its place; rejects with why it has not. */
+  async recycle(group: GroupState, slot: Slot): Promise<void> {
+    await this.replace(group, slot, group.blueprint)
+  }
+
+  /** Those that were replaced are gone. */
+  async drained(): Promise<void> {
+    await Promise.all(this.drains)
+  }
+
+  /** Every process leaves, as one that was replaced does. Resolves when all are gone. */
+  async removeAll(): Promise<void> {
+    for (const group of [...this.supervisor.groups]) this.removeGroup(group)
+    await Promise.all(this.drains)
+  }
+
+  /** The processes of a group leave; its slots stay in hand, empty. Resolves when they are gone. */
+  async vacate(group: GroupState): Promise<void> {
+    const leaving = group.slots.map((slot) => {
+      slot.isHeld = true
+      return this.#vacate(group, slot, this.note(`${group.name}:${slot.id}`, 'removed', slot.current))
+    })
+    await Promise.all(leaving)
+  }
+
+  // Groups
+
+  /** One after the other, each in hand from the first moment on: what is not, `reconcile` would start too. */
+  protected async addSlots(group: GroupState, blueprint: Blueprint): Promise<void> {
+    while (group.slots.length < blueprint.declaration.count) {
+      const slot = group.addSlot({ isHeld: true })
+      try {
+        await this.start(group, slot, blueprint, 'added')
+        const next = slot.next as WorkerHandle
+        slot.flip(next)
+        this.supervisor.activate(slot, next)
+        slot.isHeld = false
+        this.supervisor.reconcile() // with a socket of its own it gets nothing before it is chosen
+      } catch (error) {
+        await this.#dismiss(group, slot)
+        throw error
+      }
+    }
+  }
+
+  /** Another blueprint for a group without processes. */
+  protected resize(group: GroupState, blueprint: Blueprint): void {
+    group.blueprint = blueprint
+    while (group.slots.length < blueprint.declaration.count) group.addSlot({ isHeld: false })
+    for (const slot of group.slots.slice(blueprint.declaration.count)) {
+      void group.share.dismiss(slot) // who stood in for it is gone, too
+      this.supervisor.dismiss(group, slot)
+    }
+  }
+
+  /**
+   * Starts all processes of a group that has none, at once. When one does not become ready, a group that was stopped is
+   * stopped again; elsewhere the crash policy takes over. Rejects with the first reason.
+   */
+  protected async startAll(group: GroupState, blueprint: Blueprint): Promise<void> {
+    const wasStopped = group.isStopped
+    for (const slot of group.slots) slot.isHeld = true
+    group.isStopped = false
+    this.resize(group, blueprint)
+    const starts = group.slots.map(async (slot) => {
+      slot.isHeld = true
+      try {
+        await this.start(group, slot, blueprint, 'added')
+        const next = slot.next as WorkerHandle
+        slot.flip(next)
+        this.supervisor.activate(slot, next)
+      } catch (error) {
+        if (!wasStopped) this.supervisor.retryLater(group, slot)
+        throw error
+      } finally {
+        slot.isHeld = wasStopped && slot.current === null
+      }
+    })
+    const failed = (await Promise.allSettled(starts)).find(({ status }) => status === 'rejected')
+    if (failed !== undefined && wasStopped) this.drains.push(this.stopAll(group, blueprint.declaration.drainTimeoutMs))
+    if (failed !== undefined) throw (failed as PromiseRejectedResult).reason
+  }
+
+  /** From now on the group is stopped; resolves when its processes are gone. */
+  protected async stopAll(group: GroupState, windowMs: number): Promise<void> {
+    group.stop()
+    const leaving = group.slots.map((slot) => this.leave(group, slot, windowMs, 'stopped'))
+    this.supervisor.reconcile() // its sockets are closed: who connects is refused, instead of waiting for nobody
+    for (const { receipt, gone } of leaving) {
+      await gone
+      this.tell(group.name, receipt)
+    }
+  }
+
+  /** Tells every process of a slot to leave, for nobody that takes its place. */
+  protected leave(
+    group: GroupState,
+    slot: Slot,
+    windowMs: number,
+    result: 'replaced' | 'stopped',
+  ): { receipt: SlotReceipt; gone: Promise<void> } {
+    const started = now()
+    const receipt = this.note(`${group.name}:${slot.id}`, result, slot.current)
+    slot.stopWaiting()
+    slot.isHeld = result === 'replaced'
+    if (slot.current !== null) slot.leaving.add(slot.current)
+    slot.current = null
+    const all = slot.processes
+    for (const handle of all) handle.stop(windowMs)
+    const gone = Promise.all(all.map((handle) => handle.gone)).then(([exit]) => {
+      receipt.drainMs = Math.round(now() - started)
+      receipt.discarded = all.reduce((sum, { report }) => sum + report.counters.discarded, 0)
+      if (exit !== undefined) receipt.note = drainNote(exit, all[0] as WorkerHandle)
+    })
+    return { receipt, gone }
+  }
+
+  /** Processes that are still to be waited for. */
+  protected get leavingCount(): number {
+    const slots = this.supervisor.groups.flatMap((group) => group.slots)
+    return slots.reduce((sum, { leaving }) => sum + leaving.size, 0)
+  }
+
+  protected removeGroup(group: GroupState): void {
+    const { groups } = this.supervisor
+    group.isGone = true
+    const removed = this.remove(group, group.slots)
+    this.drains.push(removed.then(() => void groups.splice(groups.indexOf(group), 1)))
+  }
+
+  /** Resolves when their processes are gone. */
+  protected async remove(group: GroupState, slots: readonly Slot[]): Promise<void> {
+    const drains: Promise<void>[] = []
+    for (const slot of slots) {
+      const name = `${group.name}:${slot.id}`
+      slot.isHeld = true
+      drains.push(this.#removeSlot(group, slot, this.note(name, 'removed', slot.current)))
+    }
+    await Promise.all(drains)
+  }
+
+  async #removeSlot(group: GroupState, slot: Slot, receipt: SlotReceipt): Promise<void> {
+    if (!group.isGone) await group.share.giveUp(slot)
+    else if (this.operation === 'upgrade') await group.share.emptied(slot) // the new code may have fewer places
+    await this.#vacate(group, slot, receipt)
+    this.tell(group.name, receipt)
+    await this.#dismiss(group, slot)
+  }
+
+  async #dismiss(group: GroupState, slot: Slot): Promise<void> {
+    await group.share.dismiss(slot)
+    this.supervisor.dismiss(group, slot)
+  }
+
+  /** Resolves when its processes are gone. */
+  async #vacate(group: GroupState, slot: Slot, receipt: SlotReceipt): Promise<void> {
+    const old = slot.current
+    slot.stopWaiting()
+    if (old !== null) {
+      slot.leaving.add(old)
+      slot.current = null
+      this.#retire(old)
+      await this.drain(old, group, receipt)
+    }
+    await left(slot)
+  }
+
+  // Slots
+
+  protected async replace(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
+    await left(slot)
+    slot.isHeld = true
+    try {
+      if (isStopFirst(slot, blueprint)) await this.#stopThenStart(group, slot, blueprint)
+      else await this.#startThenDrain(group, slot, blueprint)
+    } finally {
+      slot.isHeld = false
+      this.supervisor.reconcile()
+    }
+  }
+
+  async #startThenDrain(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
+    const receipt = canaryOf(slot) ?? (await this.start(group, slot, blueprint, 'replaced'))
+    const next = slot.next as WorkerHandle
+    const old = slot.current
+    slot.canary = null
+    slot.flip(next)
+    group.blueprint = blueprint
+    if (old !== null) {
+      this.#retire(old)
+      this.drains.push(this.drain(old, group, receipt))
+    }
+    this.supervisor.activate(slot, next)
+  }
+
+  async #stopThenStart(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
+    const old = slot.current
+    const leaving: SlotReceipt = { ...EMPTY, worker: `${group.name}:${slot.id}`, result: 'replaced' }
+    group.blueprint = blueprint
+    await this.#vacate(group, slot, leaving)
+    const receipt = await this.start(group, slot, blueprint, 'replaced').catch((error) => {
+      this.supervisor.retryLater(group, slot)
+      throw error
+    })
+    Object.assign(receipt, { oldPid: old?.pid ?? 0, drainMs: leaving.drainMs, discarded: leaving.discarded })
+    const isForced = blueprint.declaration.reloadMode !== 'stop-first'
+    receipt.note = [leaving.note, isForced ? EXCLUSIVE_NOTE : ''].filter((note) => note !== '').join(', ')
+    const next = slot.next as WorkerHandle
+    slot.flip(next)
+    this.supervisor.activate(slot, next)
+  }
+
+  /** Starts the next process of a slot and waits until it is ready. Rejects with the reason why it is not. */
+  protected async start(
+    group: GroupState,
+    slot: Slot,
+    blueprint: Blueprint,
+    result: 'replaced' | 'added',
+  ): Promise<SlotReceipt> {
+    const name = `${blueprint.declaration.name}:${slot.id}`
+    const old = slot.current
+    const started = now()
+    const next = this.supervisor.launch(group, slot, blueprint)
+    try {
+      await next.untilReady()
+    } catch (error) {
+      const receipt = this.note(name, 'failed', old)
+      receipt.newPid = next.pid
+      receipt.note = messageOf(error).split('\n')[0] ?? ''
+      this.tell(blueprint.declaration.name, receipt)
+      throw notReady(name, messageOf(error), await next.gone, blueprint.declaration)
+    }
+    const receipt = this.note(name, result, old)
+    receipt.newPid = next.pid
+    receipt.readyMs = Math.round(now() - started)
+    this.tell(blueprint.declaration.name, receipt)
+    return receipt
+  }
+
+  #retire(old: WorkerHandle): void {
+    old.retire(this.operation !== 'recycle')
+  }
+
+  protected async drain(old: WorkerHandle, group: GroupState, receipt: SlotReceipt): Promise<void> {
+    const started = now()
+    await Promise.race([old.retired, delay(RETIRE_TIMEOUT_MS)])
+    await this.endProcess(old, group, receipt, started)
+  }
+
+  protected async endProcess(
+    old: WorkerHandle,
+    group: GroupState,
+    receipt: SlotReceipt,
+    started = now(),
+  ): Promise<void> {
+    old.stop(group.blueprint.declaration.drainTimeoutMs)
+    this.supervisor.reconcile() // its socket may have been the last one's
+    const exit = await old.gone
+    receipt.drainMs = Math.round(now() - started)
+    receipt.discarded = old.report.counters.discarded
+    receipt.note = [receipt.note, drainNote(exit, old)].filter((note) => note !== '').join(', ')
+  }
+
+  protected note(worker: string, result: SlotReceipt['result'], old: WorkerHandle | null): SlotReceipt {
+    const receipt = { ...EMPTY, worker, result, oldPid: old?.pid ?? 0 }
+    this.receipts.push(receipt)
+    return receipt
+  }
+
+  protected step(step: 'slots' | 'drain', count: number): void {
+    const { operation, names } = this
+    this.supervisor.events.emit({ type: 'operation', operation, groups: names, step, count })
+  }
+
+  /** What this operation had to do with a slot is done; at most the process that was there is still leaving. */
+  protected tell(group: string, receipt: SlotReceipt): void {
+    this.supervisor.events.emit({ type: 'slot', operation: this.operation, group, ...receipt })
+  }
+}
+
+const EXCLUSIVE_NOTE = 'stop-first: on this Node a UDP port is one process at a time'
+const EMPTY = { oldPid: 0, newPid: 0, readyMs: 0, drainMs: 0, discarded: 0, note: '' }
+
+/** The receipt of the canary that waits for its slot. One that ended just now was none. */
+function canaryOf(slot: Slot): SlotReceipt | null {
+  const { canary } = slot
+  if (canary === null) return null
+  if (slot.next === canary.handle) return canary.receipt
+  canary.receipt.result = 'failed'
+  return null
+}
+
+/** What cannot live beside its successor. */
+export function isStopFirst(slot: Slot, blueprint: Blueprint): boolean {
+  const socket = socketOf(blueprint, slot.id)
+  const isExclusive = socket?.isExclusive === true && slot.current?.socket === socket
+  return isExclusive || blueprint.declaration.reloadMode === 'stop-first'
+}
+
+/** What two processes at once cannot both have. */
+const EXCLUSIVE = /\b(EADDRINUSE|EEXIST|EBUSY|EAGAIN|EWOULDBLOCK|ELOCK\w*)\b|\block(ed|file)?\b/i
+
+function notReady(name: string, reason: string, exit: WorkerExitInfo, { reloadMode }: Declaration): CommandError {
+  const hint =
+    reloadMode === 'start-first' && EXCLUSIVE.test(reason)
+      ? `\nOld and new process live side by side during a reload: what only one can have needs reloadMode: 'stop-first', or onWorkerRetire and onWorkerActive.`
+      : ''
+  return bootFailure(exit, `worker ${name} did not become ready: ${reason}${hint}`)
+}
+
+function drainNote(exit: WorkerExitInfo, old: WorkerHandle): string {
+  if (exit.wasKilled) return `killed${old.report.work && `, with ${old.report.work}`}`
+  return exit.exitCode === WorkerExit.Ended ? '' : exit.word
+}
+
+/** Those that were replaced before are gone: no slot has more than two processes. */
+async function left({ leaving }: Slot): Promise<void> {
+  await Promise.all([...leaving].map(({ gone }) => gone))
+}
+
+function delay(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms).unref()
+  })
+}

@@ -1,0 +1,211 @@
+// The log of a server: what its processes say, each line with its time and worker, as text or as JSON. Children write
+// to pipes: records of ours (log.ts), and everything else that lands on stderr, `console.error` and V8's last words.
+
+import type { Readable } from 'node:stream'
+import { StringDecoder } from 'node:string_decoder'
+import { formatText, inPieces, LONGEST_MESSAGE, type LogRecord, RECORD_SEPARATOR } from '../../log.ts'
+import type { LogFormat } from '../messages.ts'
+import { INSPECTOR_LINE } from '../node-flags.ts'
+
+/** Who said something: `worker` is empty for the master. */
+/** Processes of ours that are no worker, by their names in the log. */
+export const HELPERS = ['describe', 'callback', 'keeper'] as const
+
+/** Of a process, in the log. */
+export type SourceName = (typeof HELPERS)[number] | `${string}:${number}`
+
+export interface Source {
+  readonly pid: number
+  /** Empty for the master. */
+  readonly worker: string
+}
+
+export interface Entry extends Source {
+  readonly message: string
+  readonly time?: Date
+  /** It was printed there, not logged. */
+  readonly stream?: 'stderr'
+}
+
+/** Where text goes: a file, a terminal. Never throws. */
+export interface Sink {
+  write(text: string): void
+  /** Bytes that did not get there since somebody last asked. */
+  lostBytes: number
+}
+
+export interface LogbookOptions {
+  readonly format: LogFormat
+  readonly file: Sink | null
+  /** The terminal of a foreground server. */
+  readonly echo: Sink | null
+}
+
+export class Logbook {
+  /** Whose it is, is not ours to close. */
+  file: Sink | null
+  readonly #format: LogFormat
+  readonly #echo: Sink | null
+
+  constructor({ format, file, echo }: LogbookOptions) {
+    this.#format = format
+    this.file = file
+    this.#echo = echo
+  }
+
+  write(entry: Entry): void {
+    this.#put(this.#render(entry))
+  }
+
+  /** Reads what a child prints, to its end; `tail` keeps its last lines. */
+  attach(stream: Readable, source: Source, tail = new Tail()): void {
+    const decoder = new StringDecoder('utf8') // a character may be cut by a chunk
+    const reader = new LineReader()
+    const take = (lines: string[]) => {
+      if (lines.length > 0) this.#put(lines.map((line) => this.#renderLine(line, source, tail)).join(''))
+    }
+    const end = () => take([...reader.read(decoder.end()), ...reader.end()])
+    stream.on('data', (bytes: Buffer) => take(reader.read(decoder.write(bytes))))
+    stream.on('end', end)
+    stream.on('error', end) // the pipe of a process that is gone
+  }
+
+  #renderLine(line: string, source: Source, tail: Tail): string {
+    const record = line.startsWith(RECORD_SEPARATOR) ? readRecord(line.slice(1)) : null
+    tail.take(record?.message ?? line)
+    if (record === null) tail.lookForInspector(line)
+    if (record !== null) return this.#render({ ...source, message: record.message, time: new Date(record.time) })
+    const text = line.endsWith('\r') ? line.slice(0, -1) : line
+    return inPieces(text)
+      .map((message) => this.#render({ ...source, message, stream: 'stderr' }))
+      .join('')
+  }
+
+  #render({ pid, worker, message, time = new Date(), stream }: Entry): string {
+    if (this.#format === 'text') {
+      const lines = message.split('\n') // each with its worker: those of two processes may be mixed
+      return lines.map((line) => formatText(time, pid, worker, line)).join('')
+    }
+    const named = worker === '' ? undefined : worker // JSON leaves it out
+    return `${stringify({ time: time.toISOString(), pid, worker: named, stream, message })}\n`
+  }
+
+  #put(text: string): void {
+    for (const sink of [this.#echo, this.file]) {
+      sink?.write(text)
+      if (sink !== null && sink.lostBytes > 0) this.#tellLoss(sink)
+    }
+  }
+
+  /** As soon as something can be written again. */
+  #tellLoss(sink: Sink): void {
+    const lost = sink.lostBytes
+    sink.lostBytes = 0
+    sink.write(this.#render({ pid: process.pid, worker: '', message: `${lost} bytes of log were lost` }))
+    sink.lostBytes = sink.lostBytes > 0 ? lost : 0
+  }
+}
+
+/** Of a worker's log: enough to see what it did last. */
+const TAIL_LINES = 10
+const TAIL_CHARACTERS = 300
+
+/** The last lines that a process has logged or printed on stderr, bounded: for `status`, when it is gone. */
+export class Tail {
+  readonly #lines: string[] = []
+  /** What V8 has said before it aborted: a long native stack follows it. */
+  #fatal = ''
+  /** Where its inspector listens, once it has said so. */
+  readonly inspectorUrl: Promise<string>
+  isInspected = false
+  #tellInspector!: (url: string) => void
+
+  constructor() {
+    this.inspectorUrl = new Promise((resolve) => {
+      this.#tellInspector = resolve
+    })
+  }
+
+  lookForInspector(line: string): void {
+    const url = INSPECTOR_LINE.exec(line)?.[1]
+    if (url === undefined) return
+    this.isInspected = true
+    this.#tellInspector(url)
+  }
+
+  get lines(): string[] {
+    const lines = [...this.#lines]
+    if (this.#fatal !== '' && !lines.includes(this.#fatal)) lines[0] = this.#fatal
+    return lines
+  }
+
+  get isOutOfMemory(): boolean {
+    return /out of memory|Allocation failed/.test(this.#fatal)
+  }
+
+  take(message: string): void {
+    for (const line of message.slice(-TAIL_LINES * TAIL_CHARACTERS).split('\n')) {
+      if (line.trim() !== '') this.#lines.push(line.slice(0, TAIL_CHARACTERS))
+    }
+    if (message.startsWith('FATAL ERROR: ')) this.#fatal = this.#lines.at(-1) ?? ''
+    this.#lines.splice(0, this.#lines.length - TAIL_LINES)
+  }
+}
+
+/** A record begins anew also behind a line without an end, and holds no such byte itself. */
+const LINE_END = new RegExp(`\n|(?=${RECORD_SEPARATOR})`)
+/** In characters, the longest that log.ts writes: each may be escaped, as `\u001b`. */
+const LONGEST_RECORD = 6 * LONGEST_MESSAGE + 100
+
+/** Lines out of text in any pieces. A child that never ends one must not fill our memory: it is cut. */
+class LineReader {
+  #rest = ''
+  #isRecord = false
+
+  /** The lines that end here. */
+  read(text: string): string[] {
+    if (text === '') return []
+    const before = this.#rest
+    const lines = text.split(LINE_END)
+    if (before !== '' && text.startsWith(RECORD_SEPARATOR)) lines.unshift(before)
+    else lines[0] = before + lines[0]
+    this.#rest = lines.pop() ?? ''
+    // Not looked at again while it grows: that would copy it each time.
+    if (before === '' || lines.length > 0) this.#isRecord = this.#rest.startsWith(RECORD_SEPARATOR)
+    if (this.#rest.length > (this.#isRecord ? LONGEST_RECORD : LONGEST_MESSAGE)) {
+      const pieces = inPieces(this.#rest)
+      this.#rest = pieces.pop() ?? ''
+      this.#isRecord = false
+      lines.push(...pieces)
+    }
+    return lines
+  }
+
+  /** The last line, if nothing ended it. */
+  end(): string[] {
+    const last = this.#rest
+    this.#rest = ''
+    return last === '' ? [] : [last]
+  }
+}
+
+/** JSON, and in it nothing that ends a line for somebody (U+0085, U+2028) or drives a terminal (U+009B). */
+function stringify(entry: object): string {
+  return JSON.stringify(entry).replace(/[\u007f-\u009f\u2028\u2029]/g, (char) => {
+    return `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`
+  })
+}
+
+/** As log.ts writes it. Not any time that Date knows: the last day of the year 275,760 is none in every time zone. */
+const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
+
+/** Null for what is none: user code may print such a byte too, and a peer's bytes with it. */
+function readRecord(text: string): LogRecord | null {
+  try {
+    const { time, message } = JSON.parse(text) as Partial<LogRecord>
+    const isTime = typeof time === 'string' && TIME.test(time) && !Number.isNaN(Date.parse(time))
+    return isTime && typeof message === 'string' ? { time, message } : null
+  } catch {
+    return null // a SyntaxError, or the TypeError of `null`
+  }
+}

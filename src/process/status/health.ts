@@ -1,0 +1,141 @@
+// What probes ask: `/healthz`, `/readyz` and `/metrics`, off unless an address is given. The master answers, since it alone
+// knows the states of all processes, and from what it has been told already: no probe waits for a worker, and none can
+// make it busy (a few connections, small heads, no bodies). It says how many, never who: no pid, no path, no reason of a
+// crash. node:http costs 1.4 MiB, so it is loaded only where it is wanted.
+
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import { SystemError } from '../../errors.ts'
+import { log } from '../../log.ts'
+import { type Address, parseHttpAddress } from '../../net/address.ts'
+import { removeStaleSocket } from '../../net/bound-socket.ts'
+import { renderMetrics } from './metrics.ts'
+import { type HealthAnswer, healthOf, readinessOf, type Seen } from './readiness.ts'
+
+/** A probe has a connection for a moment; more than these are somebody else's. */
+const MOST_CONNECTIONS = 64
+const MOST_HEAD_BYTES = 8192
+/** For a whole request to come, and for the next one on a connection that is kept. */
+const REQUEST_TIMEOUT_MS = 5000
+
+export class HealthServer {
+  readonly #look: () => Seen
+  #server: Server | null = null
+  #address = ''
+  #suspended = ''
+  /** Where it listens besides, until `settle`. */
+  #next: { readonly server: Server | null; readonly address: string } | null = null
+
+  constructor(look: () => Seen) {
+    this.#look = look
+  }
+
+  /** Listens there and no longer where it did; empty: nowhere. Rejects with a SystemError, and then nothing has changed. */
+  async listen(address: string): Promise<void> {
+    await this.listenBeside(address)
+    this.settle(true)
+  }
+
+  /** Listens there, too: `settle` says where from then on. Rejects with a SystemError, and then nothing has changed. */
+  async listenBeside(address: string): Promise<void> {
+    this.settle(false)
+    if (address === this.#address) return
+    this.#next = { server: address === '' ? null : await this.#open(parseHttpAddress(address)), address }
+  }
+
+  /** The new address is wanted: no longer where it did. Or it is not. */
+  settle(isWanted: boolean): void {
+    const next = this.#next
+    this.#next = null
+    if (next === null) return
+    if (!isWanted) return shut(next.server)
+    shut(this.#server)
+    this.#server = next.server
+    this.#address = next.address
+  }
+
+  /** Leaves its port to another process, until `resume`. */
+  suspend(): void {
+    const address = this.#address
+    this.close()
+    this.#suspended = address
+  }
+
+  /** Listens where it did. Rejects with a SystemError. */
+  async resume(): Promise<void> {
+    const address = this.#suspended
+    this.#suspended = ''
+    if (address !== '') await this.listen(address)
+  }
+
+  close(): void {
+    this.settle(false)
+    shut(this.#server)
+    this.#server = null
+    this.#address = ''
+  }
+
+  async #open({ host, port, path, transport }: Address): Promise<Server> {
+    const { createServer } = await import('node:http')
+    const limits = {
+      connectionsCheckingInterval: 1000,
+      maxHeaderSize: MOST_HEAD_BYTES,
+      requestTimeout: REQUEST_TIMEOUT_MS,
+      keepAliveTimeout: REQUEST_TIMEOUT_MS,
+    }
+    const server = createServer(limits, (request, response) => this.#answer(request, response))
+    server.maxConnections = MOST_CONNECTIONS
+    const at = transport === 'unix' ? path : `${host}:${port}`
+    if (transport === 'unix') await removeStaleSocket(path)
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', (cause: NodeJS.ErrnoException) => {
+        reject(new SystemError(cause.code ?? 'ERR', cause.syscall ?? 'listen', `${at} (health)`, { cause }))
+      })
+      server.listen(transport === 'unix' ? { path } : { host, port }, resolve)
+    })
+    server.on('error', (error) => log(`health: ${error.message}`)) // EMFILE at accept
+    const bound = server.address()
+    if (port === 0 && bound !== null && typeof bound === 'object') log(`health: http://${host}:${bound.port}`)
+    return server
+  }
+
+  #answer(request: IncomingMessage, response: ServerResponse): void {
+    const { method, url = '' } = request
+    const page = PAGES.get(url.split('?')[0] ?? '')
+    response.setHeader('Cache-Control', 'no-store')
+    if (page === undefined) return end(response, 404, 'text/plain', `${[...PAGES.keys()].join(' ')}\n`)
+    if (method !== 'GET' && method !== 'HEAD') {
+      response.setHeader('Allow', 'GET, HEAD')
+      response.setHeader('Connection', 'close') // a body may follow, which nobody reads
+      return end(response, 405, 'text/plain', 'GET or HEAD\n')
+    }
+    page(this.#look(), response, request)
+  }
+}
+
+function shut(server: Server | null): void {
+  server?.close()
+  server?.closeAllConnections()
+}
+
+const OPEN_METRICS = 'application/openmetrics-text; version=1.0.0; charset=utf-8'
+const PLAIN_METRICS = 'text/plain; version=0.0.4; charset=utf-8'
+
+const PAGES = new Map<string, (seen: Seen, response: ServerResponse, request: IncomingMessage) => void>([
+  ['/healthz', (seen, response) => judge(response, healthOf(seen))],
+  ['/readyz', (seen, response) => judge(response, readinessOf(seen))],
+  [
+    '/metrics',
+    (seen, response, { headers: { accept = '' } }) => {
+      const isOpen = accept.includes('application/openmetrics-text')
+      end(response, 200, isOpen ? OPEN_METRICS : PLAIN_METRICS, renderMetrics(seen, isOpen))
+    },
+  ],
+])
+
+function judge(response: ServerResponse, answer: HealthAnswer): void {
+  end(response, answer.reason === '' ? 200 : 503, 'application/json', `${JSON.stringify(answer)}\n`)
+}
+
+function end(response: ServerResponse, code: number, type: string, body: string): void {
+  response.writeHead(code, { 'Content-Type': type, 'Content-Length': Buffer.byteLength(body) }).end(body)
+}

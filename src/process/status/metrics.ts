@@ -1,0 +1,193 @@
+// `/metrics`: what the master has been told by its workers, for Prometheus (text format 0.0.4) and OpenMetrics 1.0. A scrape
+// reads memory and asks no worker; what dead processes have counted stays in, so no counter falls while its slot is there. A
+// worker that is silent is counted as such, with its last numbers. Labels: group and slot, never a pid.
+
+import type { Counters } from '../../counters.ts'
+import { version } from '../../version.ts'
+import type { GroupState, Slot } from '../master/slot.ts'
+import type { ReloadCounts } from '../upgrade/inheritance.ts'
+import type { Events } from './events.ts'
+import { groupHealth, type Seen } from './readiness.ts'
+import { HUNG_AFTER_MS } from './status.ts'
+
+type Labels = Readonly<Record<string, string>>
+
+interface Family {
+  readonly name: string
+  readonly type: 'counter' | 'gauge' | 'info'
+  readonly help: string
+  readonly samples: readonly (readonly [labels: Labels, value: number])[]
+}
+
+/** In the order in which they are shown; a counter's name gets its `_total`. */
+const COUNTERS: readonly (readonly [name: string, help: string, of: readonly (readonly [keyof Counters, Labels])[]])[] =
+  [
+    ['connections_accepted', 'Connections that were accepted.', [['accepted', {}]]],
+    ['connections_closed', 'Connections that have ended.', [['closed', {}]]],
+    ['connections_refused', 'Connections closed at once: their address had as many as it may.', [['refused', {}]]],
+    ['messages', 'Messages.', inAndOut('messagesIn', 'messagesOut')],
+    ['bytes', 'Bytes of payload on connections.', inAndOut('bytesIn', 'bytesOut')],
+    ['send_failures', 'Messages that were not sent.', [['sendFail', {}]]],
+    ['protocol_errors', 'Connections closed because their peer broke the rules.', [['protocolErrors', {}]]],
+    ['handler_errors', 'Handlers that threw or rejected.', [['handlerErrors', {}]]],
+    ['handshake_errors', 'TLS handshakes that failed.', [['handshakeErrors', {}]]],
+    ['connections_discarded', 'Connections whose peer still sent into a goodbye.', [['discarded', {}]]],
+    ['datagrams_dropped', 'Datagrams that nobody handled.', [['dropped', {}]]],
+    ['unhandled_rejections', 'Promises that rejected unheard.', [['unhandledRejections', {}]]],
+  ]
+
+function inAndOut(received: keyof Counters, sent: keyof Counters): [keyof Counters, Labels][] {
+  return [
+    [received, { direction: 'in' }],
+    [sent, { direction: 'out' }],
+  ]
+}
+
+const NO_RELOADS: ReloadCounts = { succeeded: 0, failed: 0, lastAt: 0, lastSucceeded: false }
+
+/** How reloads went, read from the events. */
+export class ReloadTally {
+  /** By how they ended. */
+  readonly counts = { succeeded: 0, failed: 0 }
+  /** Unix time, s; 0 before there was one. */
+  lastAt = 0
+  lastSucceeded = false
+
+  /** @param earlier of the master before this one */
+  constructor(events: Events, earlier: ReloadCounts = NO_RELOADS) {
+    this.#count(earlier)
+    events.follow((event) => {
+      if (event.type !== 'operation' || event.operation !== 'reload') return
+      if (event.step !== 'done' && event.step !== 'failed') return
+      const lastSucceeded = event.step === 'done'
+      const [succeeded, failed] = lastSucceeded ? [1, 0] : [0, 1]
+      this.#count({ succeeded, failed, lastAt: Date.parse(event.time) / 1000, lastSucceeded })
+    })
+  }
+
+  #count({ succeeded, failed, lastAt, lastSucceeded }: ReloadCounts): void {
+    this.counts.succeeded += succeeded
+    this.counts.failed += failed
+    this.lastAt = lastAt
+    this.lastSucceeded = lastSucceeded
+  }
+
+  /** For the master after this one. */
+  toJSON(): ReloadCounts {
+    const { counts, lastAt, lastSucceeded } = this
+    return { ...counts, lastAt, lastSucceeded }
+  }
+}
+
+/** @param isOpen OpenMetrics, else the text format that came before it */
+export function renderMetrics({ groups, reloads }: Seen, isOpen: boolean): string {
+  const text = [...familiesOf(groups), ...reloadFamilies(reloads)].map((family) => render(family, isOpen))
+  return text.join('') + (isOpen ? '# EOF\n' : '')
+}
+
+function familiesOf(all: readonly GroupState[]): Family[] {
+  const groups = all.filter(({ isGone }) => !isGone)
+  const slots = groups.flatMap((group) => {
+    return group.slots.map((slot) => {
+      return { group, slot, labels: { ...labelsOf(group), worker: String(slot.id) }, counters: slot.counters }
+    })
+  })
+  const healths = groups.map((group) => ({ labels: labelsOf(group), ...groupHealth(group) }))
+  const silent = slots.filter(({ group, slot: { current } }) => {
+    return !group.isStopped && (current === null || current.silentMs >= HUNG_AFTER_MS)
+  }).length
+  return [
+    info('build', 'What runs.', { version, node: process.versions.node }),
+    gauge(
+      'workers',
+      'Processes as declared, or as scale has made it.',
+      healths.map(({ labels, count }) => [labels, count]),
+    ),
+    gauge(
+      'workers_ready',
+      'Processes that serve.',
+      healths.map(({ labels, ready }) => [labels, ready]),
+    ),
+    gauge('metrics_missing_workers', 'Workers whose numbers are not of now.', [[{}, silent]]),
+    counter('worker_restarts', 'Processes that ended when they should not, by how.', groups.flatMap(exitsOf)),
+    gauge(
+      'worker_memory_bytes',
+      'Resident set.',
+      slots.map(({ slot, labels }) => [labels, memoryOf(slot)]),
+    ),
+    gauge(
+      'connections',
+      'Open connections.',
+      slots.map(({ labels, counters }) => [labels, counters.connections]),
+    ),
+    ...COUNTERS.map(([name, help, of]) =>
+      counter(
+        name,
+        help,
+        slots.flatMap(({ labels, counters }) =>
+          of.map(([key, more]) => [{ ...labels, ...more }, counters[key]] as const),
+        ),
+      ),
+    ),
+  ]
+}
+
+function reloadFamilies({ counts, lastAt, lastSucceeded }: ReloadTally): Family[] {
+  const last = (value: number): Family['samples'] => (lastAt === 0 ? [] : [[{}, value]])
+  return [
+    counter(
+      'reloads',
+      'Reloads, by how they ended.',
+      Object.entries(counts).map(([result, times]) => [{ result }, times]),
+    ),
+    gauge('last_reload_success', 'Whether the last reload went through.', last(lastSucceeded ? 1 : 0)),
+    gauge('last_reload_timestamp_seconds', 'When it ended, in Unix time.', last(lastAt)),
+  ]
+}
+
+function gauge(name: string, help: string, samples: Family['samples']): Family {
+  return { name, type: 'gauge', help, samples }
+}
+
+function counter(name: string, help: string, samples: Family['samples']): Family {
+  return { name, type: 'counter', help, samples }
+}
+
+function info(name: string, help: string, labels: Labels): Family {
+  return { name, type: 'info', help, samples: [[labels, 1]] }
+}
+
+function memoryOf({ processes }: Slot): number {
+  return processes.reduce((sum, { report }) => sum + report.memory, 0)
+}
+
+/** Its name where that says which one is meant: of two with the same series Prometheus keeps one. */
+function labelsOf({ blueprint }: GroupState): Labels {
+  return { group: blueprint.mailbox }
+}
+
+function exitsOf(group: GroupState): (readonly [Labels, number])[] {
+  return [...group.exits].map(([reason, times]) => [{ ...labelsOf(group), reason }, times])
+}
+
+/** In OpenMetrics a family has its name without the suffix of its samples; before, it has theirs, and there is no info. */
+function render({ name, type, help, samples }: Family, isOpen: boolean): string {
+  const sample = `millrace_${name}${type === 'counter' ? '_total' : type === 'info' ? '_info' : ''}`
+  const family = isOpen ? `millrace_${name}` : sample
+  const lines = [
+    `# HELP ${family} ${help}`,
+    `# TYPE ${family} ${type === 'info' && !isOpen ? 'gauge' : type}`,
+    ...samples.map(([labels, value]) => `${sample}${renderLabels(labels)} ${value}`),
+  ]
+  return `${lines.join('\n')}\n`
+}
+
+function renderLabels(labels: Labels): string {
+  const all = Object.entries(labels).map(([name, value]) => `${name}="${escaped(value)}"`)
+  return all.length === 0 ? '' : `{${all.join(',')}}`
+}
+
+/** Backslash, quote and line feed, and nothing else. */
+function escaped(value: string): string {
+  return value.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n')
+}

@@ -1,0 +1,52 @@
+// Whether a server is alive, and whether it is ready: what probes and the service manager are told.
+
+import type { GroupState } from '../master/slot.ts'
+import type { ReloadTally } from './metrics.ts'
+import { HUNG_AFTER_MS } from './status.ts'
+
+export interface GroupHealth {
+  readonly name: string
+  /** Processes that serve and were heard of lately. */
+  readonly ready: number
+  /** 0 for a group that somebody has stopped. */
+  readonly minReady: number
+  /** As declared. */
+  readonly count: number
+}
+
+export interface HealthAnswer {
+  readonly status: 'ok' | 'ready' | 'not ready'
+  /** Empty when all is well. */
+  readonly reason: string
+  readonly state: ServerState
+  readonly groups: readonly GroupHealth[]
+}
+
+export type ServerState = 'starting' | 'running' | 'stopping'
+
+/** What is to be judged. */
+export interface Seen {
+  readonly state: ServerState
+  readonly groups: readonly GroupState[]
+  readonly reloads: ReloadTally
+}
+
+/** Alive: the master answers, so it reconciles. What workers lack (a database, say) no restart of the server would bring. */
+export function healthOf({ state, groups }: Seen): HealthAnswer {
+  return { status: 'ok', reason: '', state, groups: groups.filter(({ isGone }) => !isGone).map(groupHealth) }
+}
+
+/** Ready: everything has been ready once, nobody asked for the end, and each group has `minReady` processes that serve. */
+export function readinessOf({ state, groups }: Seen): HealthAnswer {
+  const all = groups.filter(({ isGone }) => !isGone).map(groupHealth)
+  const lacking = all.filter(({ ready, minReady }) => ready < minReady)
+  const lacks = lacking.map(({ name, ready, minReady }) => `${name} has ${ready} ready, and needs ${minReady}`)
+  const reason = state === 'running' ? lacks.join('; ') : `the server is ${state}`
+  return { status: reason === '' ? 'ready' : 'not ready', reason, state, groups: all }
+}
+
+export function groupHealth({ name, slots, blueprint, isStopped }: GroupState): GroupHealth {
+  const serving = slots.filter(({ current }) => current?.state === 'ready' && current.silentMs < HUNG_AFTER_MS)
+  const { count, minReady } = blueprint.declaration
+  return { name, ready: serving.length, minReady: isStopped ? 0 : Math.min(minReady, count), count }
+}

@@ -1,0 +1,84 @@
+// What `start` prints when everything serves: what runs where, and a line to copy and try.
+
+import { relative } from 'node:path'
+import { addon } from '../../addon.ts'
+import { formatEndpoint } from '../../endpoint.ts'
+import { version } from '../../version.ts'
+import type { Declaration } from '../group.ts'
+import { startFile } from '../start-file.ts'
+import { engineOf, engineWord } from '../status/status.ts'
+import { renderTable } from './tables.ts'
+
+export interface Banner {
+  readonly groups: readonly { readonly declaration: Declaration; readonly endpoint: string }[]
+  readonly modules: readonly string[]
+  readonly isDaemon: boolean
+  readonly isQuiet: boolean
+  readonly isDirect: boolean
+}
+
+export function renderBanner({ groups, modules, isDaemon, isQuiet, isDirect }: Banner): string {
+  if (isQuiet) return ''
+  const rows = groups.map(({ declaration, endpoint }) => [
+    declaration.name,
+    protocolOf(declaration),
+    endpoint || 'none',
+    String(declaration.count),
+    '[OK]',
+  ])
+  return [
+    `millrace ${version}   Node ${process.versions.node}   pid ${process.pid}   engine ${engineWord(engineOf(groups.map(({ declaration }) => declaration)))}   addon: ${addon().why}`,
+    renderTable([['name', 'protocol', 'listen', 'processes', 'state'], ...rows]),
+    ...tryLines(groups),
+    isDaemon ? `Stop it with: node ${stopWords(fromHere(modules[0] ?? ''), isDirect)}` : 'Press Ctrl+C to stop.',
+    '',
+  ].join('\n')
+}
+
+function stopWords(module: string, isDirect: boolean): string {
+  return isDirect ? `${module} stop` : `${fromHere(startFile())} stop ${module}`
+}
+
+/** `text`, `text, ssl`, `text, udp`; a person wants to see at once what speaks TLS, and what is no stream. */
+export function protocolOf({ protocol, transport }: Declaration): string {
+  if (protocol === '') return '-'
+  const isSaid = transport === 'tcp' || transport === 'unix' || transport === protocol
+  return isSaid ? protocol : `${protocol}, ${transport}`
+}
+
+/** A path as a person in this folder would type it. */
+export function fromHere(path: string): string {
+  const short = relative(process.cwd(), path)
+  return short.startsWith('..') ? path : short
+}
+
+function tryLines(groups: Banner['groups']): string[] {
+  const speaking = groups.find(({ declaration }) => ['tcp', 'text', 'udp'].includes(declaration.protocol))
+  if (speaking === undefined) return []
+  const { declaration, endpoint } = speaking
+  if (declaration.transport === 'ssl') return [`Try: ${secureLine(endpoint)}`]
+  const line = tryLine(endpoint)
+  return [`Try: ${declaration.transport === 'udp' ? line.replace('nc -q 1', 'nc -u -w 1') : line}`]
+}
+
+/** `nc` for an endpoint. */
+function tryLine(endpoint: string): string {
+  const at = reachable(endpoint)
+  return at === null
+    ? `printf 'world\\n' | nc -q 1 -U ${endpoint}`
+    : `printf 'world\\n' | nc -q 1 ${at.host} ${at.port}`
+}
+
+/** openssl's client leaves at the end of its input, so that is held open for a moment. */
+function secureLine(endpoint: string): string {
+  const at = reachable(endpoint)
+  const where = at === null ? `-unix ${endpoint}` : `-connect ${formatEndpoint(at.host, Number(at.port))}`
+  return `(printf 'world\\n'; sleep 1) | openssl s_client -quiet -no_ign_eof ${where}`
+}
+
+/** A wildcard address is reached over loopback; null for a path. */
+function reachable(endpoint: string): { host: string; port: string } | null {
+  const [, host = '', port = ''] = /^\[?([^\]]*)\]?:(\d+)$/.exec(endpoint) ?? []
+  if (port === '') return null
+  return { host: host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host, port }
+}

@@ -1,0 +1,195 @@
+// The master before this one, as the new one of an upgrade sees it: over the channel that the old one has spawned it with.
+// What is waited for comes as a message, or when the old one is gone and its processes with it.
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import { UsageError } from '../../errors.ts'
+import { now } from '../../loop/clock.ts'
+import type { BoundSocket } from '../../net/bound-socket.ts'
+import { version } from '../../version.ts'
+import type { Channel } from '../channel.ts'
+import { type CommandError, failedWith } from '../exit-codes.ts'
+import type { PeerRow } from '../group.ts'
+import { startTimeOf } from '../identity.ts'
+import type { Sockets } from '../master/sockets.ts'
+import type { FromChild, GroupKey, ToChild } from '../messages.ts'
+import { matchGroups } from '../operations/group-match.ts'
+import { INHERITANCE_FORMAT, type Inheritance, type InheritedGroup } from './inheritance.ts'
+import { Legacy } from './legacy.ts'
+
+const ALIVE_EVERY_MS = 1000
+/** How long one that was killed may take to end. */
+const END_MS = 3000
+const LOOK_EVERY_MS = 10
+
+/** What a group takes over. */
+export interface Estate {
+  readonly group: InheritedGroup | null
+  /** Of its own address, in the order of the slots. */
+  readonly sockets: readonly BoundSocket[]
+  readonly inner: readonly (readonly [address: string, socket: BoundSocket])[]
+  /** In the inheritance; -1 for a group that the old master does not have. */
+  readonly place: number
+}
+
+const NOTHING: Estate = { group: null, sockets: [], inner: [], place: -1 }
+
+export class EarlierMaster {
+  /** It has ended, or its processes have. `settle` is to be called when all of them are gone. */
+  onLeft: (() => void) | null = null
+  /** It stays, and this one is to go. */
+  onAbandon: (() => void) | null = null
+  /** The service manager knows this one. */
+  onNamed: (() => void) | null = null
+  isGone = false
+  /** What its processes have counted, as far as it has told. */
+  readonly legacy = new Legacy()
+  /** None of its processes is left; it may still have answers to pass on. */
+  readonly settled: Promise<void>
+  /** It has ended itself. */
+  readonly gone: Promise<void>
+  readonly inheritance: Inheritance
+  /** As long as it lives: a zombie's start time is not told. */
+  readonly #startTime: string
+  readonly #channel: Channel<ToChild, FromChild>
+  readonly #alive: NodeJS.Timeout
+  /** In the inheritance, of the keys that `adopt` was given. */
+  readonly #places = new Map<GroupKey, number>()
+  readonly #retired = new Map<string, () => void>()
+  #isLed = false
+  #isSettled = false
+  #tellGiven: () => void = ignore
+  #tellLead: () => void = ignore
+  #tellSettled!: () => void
+  #tellGone!: () => void
+
+  constructor(inheritance: Inheritance, channel: Channel<ToChild, FromChild>) {
+    this.inheritance = inheritance
+    this.#startTime = startTimeOf(inheritance.pid)
+    this.#channel = channel
+    this.settled = new Promise((resolve) => {
+      this.#tellSettled = resolve
+    })
+    this.gone = new Promise((resolve) => {
+      this.#tellGone = resolve
+    })
+    channel.onMessage = (message) => this.#receive(message)
+    channel.onClose = () => this.#gone()
+    const tellAlive = () => channel.send({ type: 'alive', pid: process.pid })
+    tellAlive()
+    this.#alive = setInterval(tellAlive, ALIVE_EVERY_MS).unref()
+  }
+
+  /** Its channel closes a moment before it is no process any more, and holds nothing. */
+  async ended(): Promise<void> {
+    const { pid } = this.inheritance
+    const late = now() + END_MS
+    while (this.#startTime !== '' && startTimeOf(pid) === this.#startTime && now() < late) await sleep(LOOK_EVERY_MS)
+  }
+
+  get isSettled(): boolean {
+    return this.#isSettled
+  }
+
+  /** What each of these groups takes over. Throws a UsageError when the old master's version is not understood. */
+  adopt(sockets: Sockets, keys: readonly GroupKey[]): Estate[] {
+    const { format, groups, sockets: entries } = this.inheritance
+    if (format > INHERITANCE_FORMAT)
+      throw new UsageError('ERR_INHERITANCE', `millrace ${version} cannot take over from this one: use 'restart'`)
+    const all = entries.map((entry) => sockets.inherit(entry))
+    const { of } = matchGroups(
+      groups.map(({ key }) => key),
+      keys,
+    )
+    return of.map((place, at) => {
+      this.#places.set(keys[at] as GroupKey, place)
+      const group = groups[place]
+      if (group === undefined) return NOTHING
+      const inner = group.inner.map(([address, at]) => [address, all[at] as BoundSocket] as const)
+      return { group, place, inner, sockets: group.sockets.map((at) => all[at] as BoundSocket) }
+    })
+  }
+
+  /** Resolves when no process of these groups is left on its side. */
+  want(keys: readonly GroupKey[]): Promise<void> {
+    const groups = keys.flatMap((key) => this.#places.get(key) ?? [])
+    this.#channel.send({ type: 'wants', groups })
+    return this.#unlessSettled((resolve) => {
+      this.#tellGiven = resolve
+    })
+  }
+
+  /** Resolves when this master is to lead. */
+  able(): Promise<void> {
+    this.#channel.send({ type: 'able' })
+    return this.#unlessSettled((resolve) => {
+      this.#tellLead = resolve
+    })
+  }
+
+  /** Where this master's processes are reached: those of the old one are told. */
+  tellPeers(rows: readonly PeerRow[]): void {
+    if (!this.isGone) this.#channel.send({ type: 'peers', rows })
+  }
+
+  leads(): void {
+    this.#isLed = true
+    this.#channel.send({ type: 'leads', version, node: process.versions.node })
+  }
+
+  /** Resolves when the old process of a slot has given up what only one can have. */
+  retired(group: number, slot: number): Promise<void> {
+    const { scaledTo = null, declaredCount = 0 } = this.inheritance.groups[group] ?? {}
+    if (group < 0 || slot >= (scaledTo ?? declaredCount)) return Promise.resolve() // it has none there
+    return this.#unlessSettled((resolve) => {
+      this.#retired.set(`${group}:${slot}`, resolve)
+    })
+  }
+
+  /** Its processes get no more than their time to stop, or than this. */
+  hurry(timeoutMs: number | null): void {
+    if (this.#isLed) this.#channel.send({ type: 'hurry', timeoutMs })
+  }
+
+  /** This one does not come up, and is about to end: the other one need not wait for that. */
+  fail(why: CommandError): void {
+    this.#channel.send(failedWith(why))
+  }
+
+  /** Its processes are gone. */
+  settle(): void {
+    this.#isSettled = true
+    this.#tellGiven()
+    this.#tellLead()
+    for (const tell of this.#retired.values()) tell()
+    this.#tellSettled()
+  }
+
+  #unlessSettled(begin: (resolve: () => void) => void): Promise<void> {
+    return this.#isSettled ? Promise.resolve() : new Promise(begin)
+  }
+
+  #receive(message: ToChild): void {
+    if (message.type === 'given') this.#tellGiven()
+    else if (message.type === 'named') this.onNamed?.()
+    else if (message.type === 'retired') this.#retired.get(`${message.group}:${message.slot}`)?.()
+    else if (message.type === 'abandon') this.onAbandon?.()
+    else if (message.type === 'left') {
+      this.legacy.take(message)
+      this.onLeft?.()
+    } else if (message.type === 'takeCharge') {
+      this.legacy.take(message)
+      this.#tellLead()
+    }
+  }
+
+  #gone(): void {
+    this.isGone = true
+    clearInterval(this.#alive)
+    this.#tellGone()
+    this.onLeft?.()
+  }
+}
+
+function ignore(): void {
+  // Nobody waits.
+}

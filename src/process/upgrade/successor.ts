@@ -1,0 +1,179 @@
+// The next master, as the one that is in charge sees it until the upgrade is done: a child that says where it is, or is
+// given up. It has to give a sign of life all the time: one that hangs must not hold up the server.
+
+import { type ExecFileException, execFile } from 'node:child_process'
+import { messageOf } from '../../errors.ts'
+import { CommandError, describeExit, Exit, failureOf } from '../exit-codes.ts'
+import type { PeerRow } from '../group.ts'
+import type { FromChild, ToChild } from '../messages.ts'
+import { childEnv, nodeFlags } from '../node-flags.ts'
+import { type Child, onceEnded, onceUnstarted, type Program } from '../spawn.ts'
+
+/** Until its first word: Node starts, and loads the package. */
+const FIRST_WORD_MS = 10_000
+/** It says something every second. */
+const SILENT_MS = 5000
+/** From the word to leave to the kill, beyond what its workers may take to stop. */
+const LEAVE_SLACK_MS = 3000
+
+type Message<T extends FromChild['type']> = Extract<FromChild, { type: T }>
+
+export class Successor {
+  /** It asks the old one to be quick. */
+  onHurry: ((timeoutMs: number | null) => void) | null = null
+  /** Where its processes are reached; null before it has said so. */
+  peers: readonly PeerRow[] | null = null
+  onPeers: (() => void) | null = null
+  /** The end of its process, unless it has been released. Never rejects. */
+  readonly gone: Promise<void>
+  /** 0 before it has said anything. */
+  pid = 0
+  readonly #child: Child
+  #failure: CommandError | null = null
+  #said: FromChild[] = []
+  #look: () => void = ignore
+  #words = 0
+  #silence: NodeJS.Timeout | undefined
+  #tellGone!: () => void
+  /** Its process is another one than the child: that is to end when it leads. */
+  readonly #isForkedTwice: boolean
+  #isReleased = false
+
+  /** One that is forked twice leads a process group of its own, with what is between. */
+  constructor(child: Child, isForkedTwice: boolean) {
+    this.#child = child
+    this.#isForkedTwice = isForkedTwice
+    this.gone = new Promise((resolve) => {
+      this.#tellGone = resolve
+    })
+    child.channel.onMessage = (message) => this.#receive(message)
+    onceUnstarted(child.process, (error) => this.#ended(error))
+    onceEnded(child.process, (code, signal) => {
+      const how = describeExit(code, signal)
+      this.#ended(new CommandError(Exit.Failure, `the new master ended before it was in charge: ${how}`))
+    })
+    this.#listen(FIRST_WORD_MS)
+  }
+
+  send(message: ToChild): void {
+    this.#child.channel.send(message)
+  }
+
+  /** Its next word of this kind. Rejects with a CommandError when it fails, ends, hangs, or `signal` gives up. */
+  expect<T extends FromChild['type']>(type: T, signal: AbortSignal): Promise<Message<T>> {
+    return new Promise((resolve, reject) => {
+      this.#look = () => {
+        const found = this.#said.find((message): message is Message<T> => message.type === type)
+        if (this.#failure !== null) reject(this.#failure)
+        else if (signal.aborted) reject(stopped())
+        else if (found === undefined) return
+        else resolve(found)
+        signal.removeEventListener('abort', this.#look)
+        this.#look = ignore
+      }
+      signal.addEventListener('abort', this.#look)
+      this.#look()
+    })
+  }
+
+  /** It leads: from here on it may be silent. Resolves when nobody is between it and a service manager. */
+  async release(): Promise<void> {
+    clearTimeout(this.#silence)
+    this.#silence = undefined
+    this.#child.process.unref()
+    if (!this.#isForkedTwice) return
+    this.#isReleased = true
+    const { process: between } = this.#child
+    const ended = new Promise((resolve) => between.once('exit', resolve))
+    if (between.kill('SIGKILL')) await ended
+  }
+
+  /** It is not wanted. Resolves when it is gone: by itself, within its workers' time to stop, or killed. */
+  async abandon(stopTimeoutMs: number): Promise<void> {
+    clearTimeout(this.#silence)
+    this.#silence = undefined
+    this.send({ type: 'abandon' })
+    const late = setTimeout(() => this.#kill(), stopTimeoutMs + LEAVE_SLACK_MS)
+    await this.gone
+    clearTimeout(late)
+  }
+
+  #receive(message: FromChild): void {
+    this.#words++
+    if (this.#silence !== undefined) this.#listen(SILENT_MS)
+    if (message.type === 'hurry') this.onHurry?.(message.timeoutMs ?? null)
+    else if (message.type === 'peers') {
+      this.peers = message.rows
+      this.onPeers?.()
+    } else if (message.type === 'failed') this.#fail(failureOf(message))
+    else if (message.type === 'alive') this.pid = message.pid
+    else this.#said.push(message)
+    this.#look()
+  }
+
+  #listen(ms: number): void {
+    clearTimeout(this.#silence)
+    this.#silence = setTimeout(() => {
+      const before = this.#words
+      // It may be us who were stopped: then its words are there, and have not been read.
+      setImmediate(() => {
+        if (this.#words === before) this.#giveUp(`the new master has said nothing for ${ms / 1000} s`)
+      })
+    }, ms)
+  }
+
+  #giveUp(why: string): void {
+    this.#fail(new CommandError(Exit.Timeout, why))
+    this.#kill()
+    this.#look()
+  }
+
+  #kill(): void {
+    const { process: child } = this.#child
+    if (!this.#isForkedTwice || child.pid === undefined) child.kill('SIGKILL')
+    else if (child.exitCode === null && child.signalCode === null) process.kill(-child.pid, 'SIGKILL')
+  }
+
+  #fail(failure: CommandError): void {
+    this.#failure ??= failure
+  }
+
+  #ended(why: CommandError): void {
+    if (this.#isReleased) return
+    clearTimeout(this.#silence)
+    this.#silence = undefined
+    this.#fail(why)
+    this.#child.channel.destroy()
+    this.#tellGone()
+    this.#look()
+  }
+}
+
+/**
+ * The version that a program has of this package: it can be run, and its start file loaded. Rejects with a CommandError
+ * that has what was printed.
+ */
+export function checkProgram({ node, startFile }: Program, signal: AbortSignal): Promise<string> {
+  const args = [...nodeFlags('master', null, []), startFile, '--version']
+  return new Promise((resolve, reject) => {
+    const options = { env: childEnv('master'), timeout: FIRST_WORD_MS, killSignal: 'SIGKILL', signal } as const
+    execFile(node, args, options, (error, stdout, stderr) => {
+      if (error === null) return resolve(stdout.trim())
+      reject(signal.aborted ? stopped() : cannotRun({ node, startFile }, error, stderr.trim()))
+    })
+  })
+}
+
+function cannotRun({ node, startFile }: Program, error: ExecFileException, printed: string): CommandError {
+  const isLate = error.killed === true
+  const why = isLate ? `no answer within ${FIRST_WORD_MS / 1000} s` : printed || messageOf(error)
+  return new CommandError(isLate ? Exit.Timeout : Exit.Failure, `${node} ${startFile} cannot be run: ${why}`)
+}
+
+function stopped(): CommandError {
+  return new CommandError(Exit.Failure, 'the server is being stopped')
+}
+
+function ignore(): void {
+  // Nobody waits.
+}

@@ -1,0 +1,153 @@
+// How the new master of an upgrade takes over: its processes serve beside those of the earlier one, then lock, control socket
+// and probes are its own, then it leads, also when that one is killed on the way. upgrade.ts is the other side.
+
+import { messageOf } from '../../errors.ts'
+import { log } from '../../log.ts'
+import { asCommandError, type CommandError } from '../exit-codes.ts'
+import type { Settings } from '../group.ts'
+import { CALL_TIMEOUT_MS } from '../master/callbacks.ts'
+import { type Household, tidy } from '../master/household.ts'
+import { speakLater, speakUp } from '../master/service.ts'
+import type { GroupState } from '../master/slot.ts'
+import type { Sockets } from '../master/sockets.ts'
+import type { EarlierMaster, Estate } from './earlier-master.ts'
+import type { Reign } from './reign.ts'
+
+/** What a take-over needs of the new master. */
+export interface Heir {
+  readonly groups: GroupState[]
+  readonly sockets: Sockets
+  readonly settings: Settings
+  readonly healthAddress: string
+  readonly isAllReady: boolean
+  readonly reign: Reign
+  /** It is on its way out, whatever for. */
+  readonly isEnding: boolean
+  until(isTrue: () => boolean): Promise<void>
+  reconcile(): void
+  stop(isGraceful: boolean): void
+  giveUp(why: CommandError): void
+  /** From now on it leads. */
+  onLead(): void
+}
+
+export class TakeOver {
+  readonly #master: Heir
+  readonly #household: Household
+  readonly #earlier: EarlierMaster
+
+  constructor(master: Heir, household: Household, earlier: EarlierMaster) {
+    this.#master = master
+    this.#household = household
+    this.#earlier = earlier
+  }
+
+  /** From now on it is known when the earlier master gives up, or is killed. */
+  async join(): Promise<void> {
+    const earlier = this.#earlier
+    speakLater()
+    earlier.onNamed = speakUp
+    await this.#household.join(earlier)
+    earlier.onAbandon = () => {
+      if (this.#master.reign.isOpen) this.#master.reign.move('abandoned')
+      this.#master.stop(false)
+    }
+    earlier.onLeft = () => void this.#outlive()
+    if (earlier.isGone) void this.#outlive()
+  }
+
+  /** Slots of a group that cannot live beside the earlier master's processes stay in hand. */
+  inherit(group: GroupState, { inner, place }: Estate): void {
+    const { declaration, sockets } = group.blueprint
+    const isAlone = declaration.reloadMode === 'stop-first' || sockets.some(({ isExclusive }) => isExclusive === true)
+    if (place >= 0) this.#earlier.legacy.addHeir(place, group)
+    for (const [address, socket] of inner) group.inheritInner(address, socket)
+    for (const slot of group.slots) {
+      slot.isHeld = isAlone && place >= 0
+      slot.vacated = this.#earlier.retired(place, slot.id)
+    }
+  }
+
+  /** All that can live beside the earlier master's processes serves. First the others, then this one leads. */
+  async succeed(): Promise<void> {
+    const [master, earlier] = [this.#master, this.#earlier]
+    const held = master.groups.filter(({ slots }) => slots.some(({ isHeld }) => isHeld))
+    await this.#unlessEnding(earlier.want(held.map(({ blueprint }) => blueprint.key)))
+    for (const { slots } of master.groups) for (const slot of slots) slot.isHeld = false
+    master.reconcile()
+    await master.until(() => master.isEnding || master.isAllReady)
+    if (!master.isEnding) await this.#unlessEnding(earlier.able())
+    await this.#household.keeper?.rejoin() // else it would go with the earlier master
+    if (master.isEnding) return
+    this.#takeCharge()
+    await this.#takeProbes()
+    if (master.isEnding) return
+    this.#lead()
+    const { peers } = this.#household
+    peers.onChange = (rows) => earlier.tellPeers(rows)
+    earlier.tellPeers(peers.rows)
+    earlier.leads()
+    master.onLead()
+    master.sockets.release()
+    for (const group of master.groups) group.forgetInnerSockets()
+    master.reconcile()
+  }
+
+  /** Throws a CommandError when somebody else was quicker. */
+  #takeCharge(): void {
+    if (this.#household.lock !== null) return
+    this.#master.reign.move('charged') // also when only half of it is done
+    this.#household.takeCharge(this.#earlier, this.#master.settings)
+  }
+
+  #lead(): void {
+    const { reign, sockets } = this.#master
+    if (!reign.leads) reign.move('leading')
+    sockets.own()
+  }
+
+  /** The earlier master has let go of its port. Rejects with a SystemError, but not when nobody is left who would go on. */
+  async #takeProbes(): Promise<void> {
+    try {
+      await this.#household.health.listen(this.#master.healthAddress)
+    } catch (error) {
+      if (!this.#earlier.isGone) throw error
+      log(messageOf(error))
+    }
+  }
+
+  /** The earlier master is done, or was killed: then its processes leave by themselves, or are made to. */
+  async #outlive(): Promise<void> {
+    const [master, household, earlier] = [this.#master, this.#household, this.#earlier]
+    const { pid } = earlier.inheritance
+    if (earlier.isGone) await earlier.ended()
+    if (earlier.isGone) speakUp() // nobody is left who would name it
+    if (earlier.isGone && household.lock?.isOurs() === true) tidy(() => household.control?.take(pid)) // it may have left its socket's second name
+    if (earlier.isSettled) return
+    try {
+      if (!master.isEnding) {
+        this.#takeCharge()
+        this.#lead()
+      }
+      household.predecessors?.inherit()
+      const { stopTimeoutMs } = master.settings
+      const leftMs = earlier.isGone ? stopTimeoutMs : Math.max(stopTimeoutMs, CALL_TIMEOUT_MS) // its last onWorkerExit runs
+      await household.predecessors?.leave(leftMs, new AbortController().signal)
+    } catch (error) {
+      if (household.lock === null) master.giveUp(asCommandError(error))
+      else log(messageOf(error))
+    }
+    master.reign.settle()
+    earlier.settle()
+    master.reconcile()
+  }
+
+  async #unlessEnding(step: Promise<void>): Promise<void> {
+    let isDone = false
+    void step.then(() => {
+      isDone = true
+      this.#master.reconcile()
+    })
+    await this.#master.until(() => isDone || this.#master.isEnding)
+  }
+}

@@ -1,0 +1,282 @@
+// An upgrade: another process, of another Node and another version of this package, becomes the master. It is a child of
+// this one until it is able to lead: it has the sockets, its processes serve beside ours, and nothing of ours is taken
+// away before. Whatever fails until then ends it, and this master goes on. Afterwards ours drain, and this one ends.
+// inheritance.ts has what the two say to each other.
+
+import { closeSync } from 'node:fs'
+import { addon } from '../../addon.ts'
+import type { Counters } from '../../counters.ts'
+import { messageOf } from '../../errors.ts'
+import { log } from '../../log.ts'
+import { now } from '../../loop/clock.ts'
+import { version } from '../../version.ts'
+import { CommandError, Exit } from '../exit-codes.ts'
+import { ownIdentity, startTimeOf } from '../identity.ts'
+import { daemonStdio } from '../launch.ts'
+import type { Household } from '../master/household.ts'
+import { extendWhile, monotonicUsec, tellService } from '../master/service.ts'
+import type { GroupState, Slot } from '../master/slot.ts'
+import type { MasterBoot } from '../messages.ts'
+import { nodeSettings } from '../node-flags.ts'
+import type { ReloadOutcome } from '../operations/receipts.ts'
+import { type Supervisor, Turnover } from '../operations/turnover.ts'
+import { writePidFile } from '../pid-file.ts'
+import { FIRST_SOCKET_FD, type Program, spawnChild } from '../spawn.ts'
+import type { Seen } from '../status/readiness.ts'
+import { INHERITANCE_FORMAT, type Tally } from './inheritance.ts'
+import { checkProgram, Successor } from './successor.ts'
+
+/** How an upgrade went. Of the new master where there is one, else of the one that goes on; `slots` are the old one's. */
+export interface UpgradeOutcome extends ReloadOutcome {
+  readonly pid: number
+  readonly oldPid: number
+  readonly version: string
+  readonly oldVersion: string
+  /** `24.1.0` */
+  readonly node: string
+  readonly oldNode: string
+}
+
+/** What it needs of its master besides. */
+export interface Replaceable extends Supervisor {
+  readonly stopTimeoutMs: number
+  readonly seen: Seen
+  /** What its processes have counted; nobody is connected. */
+  totals(): Promise<Counters>
+  /** Another master leads, whatever comes. */
+  onReplaced(): void
+  /** A stop that gives no more than the time to stop. */
+  hurry(timeoutMs: number | null): void
+}
+
+export class Upgrade {
+  readonly #household: Household
+  readonly #master: Replaceable
+  readonly #signal: AbortSignal
+  readonly #removal: Turnover
+  /** In the order of the inheritance, and when they have left, too. */
+  #books: readonly { readonly group: GroupState; readonly slots: readonly Slot[] }[] = []
+  #leader = { pid: process.pid, version, node: process.versions.node }
+
+  /** @param signal gives up early, until the new master leads */
+  constructor(household: Household, master: Replaceable, signal: AbortSignal) {
+    this.#household = household
+    this.#master = master
+    this.#signal = signal
+    this.#removal = new Turnover(master, 'upgrade')
+  }
+
+  /** Resolves when the old processes are gone, or when everything is as it was. Never rejects. */
+  async run(program: Program): Promise<UpgradeOutcome> {
+    const started = now()
+    const about = { type: 'operation', operation: 'upgrade', groups: [] } as const
+    this.#master.events.emit({ ...about, step: 'begin' })
+    let failure: CommandError | null = null
+    try {
+      if (this.#signal.aborted) throw new CommandError(Exit.Failure, 'the server is being stopped')
+      refuseUnfit(this.#household)
+      await this.#replace(program)
+    } catch (error) {
+      failure = error instanceof CommandError ? error : new CommandError(Exit.Failure, messageOf(error))
+    }
+    const { pid, version: itsVersion, node } = this.#leader
+    const seconds = ((now() - started) / 1000).toFixed(1)
+    log(failure === null ? `upgrade: done in ${seconds} s` : `upgrade: given up: ${failure.message}`)
+    const durationMs = Math.round(now() - started)
+    const { message: reason = '' } = failure ?? {}
+    this.#master.events.emit(
+      failure === null ? { ...about, step: 'done', durationMs } : { ...about, step: 'failed', durationMs, reason },
+    )
+    return {
+      exitCode: failure?.exitCode ?? Exit.Ok,
+      reason,
+      ...(failure === null ? {} : { code: failure.code, next: failure.next }),
+      durationMs,
+      slots: this.#removal.receipts.filter(({ oldPid }) => oldPid !== 0),
+      canaries: [],
+      pid,
+      oldPid: process.pid,
+      version: itsVersion,
+      oldVersion: version,
+      node,
+      oldNode: process.versions.node,
+    }
+  }
+
+  async #replace(program: Program): Promise<void> {
+    log(`upgrade: checking ${program.startFile} on ${program.node}`)
+    const wanted = await checkProgram(program, this.#signal)
+    tellService('RELOADING=1', monotonicUsec())
+    log(`upgrade: starting the master of millrace ${wanted}`)
+    const stopExtending = extendWhile(() => true)
+    this.#household.whole.predecessors.isShared = true
+    let successor: Successor | null = null
+    try {
+      successor = this.#spawn(program)
+      const { groups } = await successor.expect('wants', this.#signal)
+      await Promise.all(groups.map((place) => this.#vacate(place)))
+      successor.send({ type: 'given' })
+      await successor.expect('able', this.#signal)
+      this.#giveWay(successor.pid)
+      successor.send({ type: 'takeCharge', ...(await this.#tally()) })
+      const { version: itsVersion, node } = await successor.expect('leads', this.#signal)
+      await successor.release()
+      tellService('READY=1', `MAINPID=${successor.pid}`) // not before: it would take the end of that one for the server's
+      successor.send({ type: 'named' })
+      this.#leader = { pid: successor.pid, version: itsVersion, node }
+    } catch (error) {
+      await this.#goOn(successor)
+      throw error
+    } finally {
+      stopExtending()
+    }
+    await this.#leave(successor)
+  }
+
+  #spawn(program: Program): Successor {
+    const { options, isDaemon, runDir } = this.#household
+    const { boot, fds } = this.#inheritance()
+    const stdio = isDaemon ? daemonStdio(options, runDir) : (['inherit', 'inherit', 'inherit'] as const)
+    const [, , err] = stdio
+    // A main process that was no child of systemd's when it was told of it counts as gone at a stop, and all is killed at once.
+    const isForkedTwice = isManaged()
+    try {
+      const isDetached = isDaemon || isForkedTwice
+      return new Successor(
+        spawnChild(boot, { stdio: [...stdio], fds, isDetached, program, isForkedTwice }),
+        isForkedTwice,
+      )
+    } finally {
+      if (typeof err === 'number') closeSync(err)
+    }
+  }
+
+  #inheritance(): { boot: MasterBoot; fds: number[] } {
+    const { options, isDaemon, runDir, tickets, peers, memory } = this.#household
+    const { keeper } = this.#household.whole
+    const { groups, sockets, seen } = this.#master
+    this.#books = groups.map((group) => ({ group, slots: [...group.slots] }))
+    const list = sockets.list()
+    const places = new Map(list.map(([socket], place) => [socket, place]))
+    const fds = list.flatMap(([{ fd }]) => (fd < 0 ? [] : [fd]))
+    const entries = list.map(([{ fd }, entry]) => ({ ...entry, fd: fd < 0 ? -1 : FIRST_SOCKET_FD + fds.indexOf(fd) }))
+    const placeOf = (socket: Parameters<typeof places.get>[0]) => places.get(socket) ?? -1
+    const inheritance = {
+      format: INHERITANCE_FORMAT,
+      pid: process.pid,
+      runDir,
+      sockets: entries,
+      groups: groups.map(({ blueprint, inner, declaredCount, scaledTo, isStopped }) => ({
+        key: blueprint.key,
+        ...{ declaredCount, scaledTo, isStopped },
+        sockets: blueprint.sockets.map(placeOf),
+        inner: [...inner].map(([address, socket]) => [address, placeOf(socket)] as const),
+      })),
+      ticketSecret: tickets.secret,
+      meshSecret: peers.secret,
+      keeper: keeper.inheritance,
+      memory: memory === null ? -1 : FIRST_SOCKET_FD + fds.push(memory.fd) - 1,
+      reloads: seen.reloads.toJSON(),
+    }
+    return { boot: { role: 'master', options, isDaemon, node: nodeSettings(), inheritance }, fds }
+  }
+
+  /** Its processes leave, for those of the new master that cannot live beside them. */
+  async #vacate(place: number): Promise<void> {
+    const group = this.#master.groups[place]
+    if (group !== undefined) await this.#removal.vacate(group)
+  }
+
+  /** Everything that says who the master is names the new one. */
+  #giveWay(pid: number): void {
+    const { health } = this.#household
+    const { lock, control } = this.#household.whole
+    this.#master.sockets.lend()
+    health.suspend()
+    lock.passTo({ pid, startTime: startTimeOf(pid) })
+    control.giveWay(pid)
+  }
+
+  /** The new one does not come up: all is again as it was. */
+  async #goOn(successor: Successor | null): Promise<void> {
+    const { health, pidFiles } = this.#household
+    const { lock, control, predecessors } = this.#household.whole
+    const { sockets, groups, stopTimeoutMs } = this.#master
+    const steps = [
+      () => lock.passTo(ownIdentity()),
+      () => control.take(successor?.pid),
+      ...[...pidFiles].map((path) => () => writePidFile(path, process.pid)),
+    ]
+    sockets.own()
+    for (const step of steps) attempt(step)
+    if (!this.#signal.aborted) tellService('READY=1', `MAINPID=${process.pid}`) // else it has been told STOPPING=1
+    for (const group of groups) {
+      group.share.forget()
+      for (const slot of group.slots) slot.isHeld = false
+    }
+    this.#master.reconcile()
+    await successor?.abandon(stopTimeoutMs)
+    await health.resume().catch((error) => log(messageOf(error)))
+    attempt(() => control.take(successor?.pid))
+    predecessors.inherit()
+    await predecessors.leave(stopTimeoutMs, new AbortController().signal).catch((error) => log(messageOf(error)))
+    this.#master.reconcile()
+  }
+
+  async #leave(successor: Successor): Promise<void> {
+    log(`upgrade: pid ${successor.pid} is the master now`)
+    successor.onHurry = (timeoutMs) => this.#master.hurry(timeoutMs)
+    this.#master.onReplaced()
+    successor.onPeers = () => this.#follow(successor)
+    this.#follow(successor)
+    for (const [group, { slots }] of this.#master.groups.entries()) {
+      for (const { id, processes } of slots)
+        void Promise.all(processes.map(({ retired }) => retired)).then(() =>
+          successor.send({ type: 'retired', group, slot: id }),
+        )
+    }
+    await this.#removal.removeAll()
+    successor.send({ type: 'left', ...(await this.#tally()) })
+  }
+
+  /** What the new master counts on from. */
+  async #tally(): Promise<Tally> {
+    const totals = await this.#master.totals()
+    const groups = this.#books.map(({ group: { exits, recycled }, slots }) => ({
+      slots: slots.map(({ counters }) => ({ ...counters, connections: 0 })),
+      exits: Object.fromEntries(exits),
+      replaced: Object.fromEntries(recycled),
+    }))
+    return { totals, groups }
+  }
+
+  /** Our processes send to its from now on. */
+  #follow(successor: Successor): void {
+    this.#household.peers.successors = successor.peers
+    this.#master.reconcile()
+  }
+}
+
+/** A shell, a container or a service manager that waits for this very process would take its end for the server's. */
+function refuseUnfit({ isDaemon }: Household): void {
+  if (isDaemon || (isManaged() && process.pid !== 1)) return
+  const who = process.pid === 1 ? 'the first process of a container' : 'a server in the foreground'
+  throw new CommandError(
+    Exit.Failure,
+    `${who} keeps its pid, so its master cannot be replaced: use 'restart', start it with -d, or as a service with Type=notify`,
+  )
+}
+
+/** By a service manager that can be told of another pid. */
+function isManaged(): boolean {
+  const { NOTIFY_SOCKET = '' } = process.env
+  return NOTIFY_SOCKET !== '' && addon().sys !== null
+}
+
+function attempt(step: () => void): void {
+  try {
+    step()
+  } catch (error) {
+    log(`upgrade: ${messageOf(error)}`) // a full disk; what is left says the wrong pid, and commands still find us
+  }
+}

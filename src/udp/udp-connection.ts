@@ -1,0 +1,95 @@
+// A datagram's sender, as `onMessage` of a UDP Worker gets it: there is one for each datagram, and no connection behind
+// it. It may be kept, to send to that peer later. Closing it closes nothing but itself: the socket is everybody's.
+
+import type { ConnectionCallbacks } from '../connection/host.ts'
+import { STATUS, State } from '../connection/state.ts'
+import type { AnyProtocol, Encoded } from '../protocol.ts'
+import type { DatagramSocket } from '../transport.ts'
+import type { InboxHost } from './datagram-inbox.ts'
+import { DatagramPeer, kDeliver, kTransmit } from './datagram-peer.ts'
+
+// biome-ignore lint/suspicious/noExplicitAny: the widest peer; what it takes is in its methods' arguments
+export type AnyUdpConnection = UdpConnection<any>
+
+/** What a peer needs from its owner; a Worker is one. */
+export interface UdpHost extends InboxHost {
+  readonly name: string
+  readonly id: number
+  readonly maxSendBufferSize: number
+  // biome-ignore lint/suspicious/noExplicitAny: one owner type serves peers of every message type
+  readonly onMessage: ConnectionCallbacks<any, any, AnyUdpConnection>['onMessage']
+  // biome-ignore lint/suspicious/noExplicitAny: as above
+  readonly onError: ConnectionCallbacks<any, any, AnyUdpConnection>['onError']
+}
+
+export class UdpConnection<Out = unknown> extends DatagramPeer<Out> {
+  readonly worker: UdpHost
+  /** @internal */
+  protected readonly socket: DatagramSocket
+  readonly #ip: string
+  readonly #port: number
+  #isClosed = false
+
+  /** @internal Made for each datagram. */
+  constructor(worker: UdpHost, socket: DatagramSocket, protocol: AnyProtocol, ip: string, port: number) {
+    super(protocol, worker.counters)
+    this.worker = worker
+    this.socket = socket
+    this.#ip = ip
+    this.#port = port
+  }
+
+  /** Sends `message`, if any. From then on this object sends no more; the server's socket stays. Idempotent. */
+  close(message?: Out): void
+  close(bytes: Encoded, raw: true): void
+  close(message?: Out | Encoded, raw = false): void {
+    if (this.#isClosed) return
+    if (message !== undefined) raw ? this.send(message as Encoded, true) : this.send(message as Out)
+    this.#isClosed = true
+  }
+
+  /** 2 established, 16 closed; `getStatus(false)` is the word. */
+  getStatus(raw?: true): number
+  getStatus(raw: false): string
+  getStatus(raw = true): number | string {
+    const state = this.#isClosed ? State.Closed : State.Established
+    return raw ? state : STATUS[state]
+  }
+
+  getRemoteIp(): string {
+    return this.#ip
+  }
+
+  getRemotePort(): number {
+    return this.#port
+  }
+
+  /** @internal */
+  protected get isClosed(): boolean {
+    return this.#isClosed
+  }
+
+  /** @internal */
+  protected refusal(): string {
+    if (this.#port === 0) return 'the sender has no port to answer to'
+    return this.socket.queuedBytes >= this.worker.maxSendBufferSize ? 'send buffer full and drop package' : ''
+  }
+
+  /** @internal */
+  protected callOnError(code: number, message: string, error?: Error): unknown {
+    const { onError } = this.worker
+    return onError === null
+      ? this.logError(code, message, error)
+      : onError.call(this.worker, this, code, message, error)
+  }
+
+  /** @internal */
+  [kTransmit](bytes: Encoded): void {
+    this.socket.send(bytes, this.#ip, this.#port, this.sendFailed)
+  }
+
+  /** @internal */
+  [kDeliver](message: unknown): unknown {
+    return this.worker.onMessage?.(this, message)
+  }
+}

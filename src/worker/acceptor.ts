@@ -1,0 +1,350 @@
+// How a Worker comes to its connections: it listens, on its own sockets and for siblings that are not there, takes what comes
+// as far as limits and the gate allow, and gives its listeners back for a while when they do not. The master has the sockets
+// all the while, so what comes waits in the kernel's queue, or siblings take it.
+
+import { type ConnectionHost, kGone, processClock } from '../connection/host.ts'
+import { kOpen } from '../connection/symbols.ts'
+import { Connection } from '../connection.ts'
+import { messageOf, SystemError, stackOf } from '../errors.ts'
+import { LimitedLog, log } from '../log.ts'
+import { deadlines } from '../loop/deadlines.ts'
+import { serveDatagrams } from '../net/datagrams.ts'
+import { areDescriptorsScarce } from '../net/descriptors.ts'
+import { chooseEngine } from '../net/engines.ts'
+import { type GivenSocket, registry, type WantedSocket } from '../process/group.ts'
+import type { AnyProtocol } from '../protocol.ts'
+import type { Listener, Socket, SocketEvents } from '../transport.ts'
+import { DatagramInbox } from '../udp/datagram-inbox.ts'
+import { UdpConnection, type UdpHost } from '../udp/udp-connection.ts'
+import type { ArrivalHost } from './arrival.ts'
+import { Gate, type GateLimits, PerAddress } from './gate.ts'
+import { ListenPlace } from './listen-place.ts'
+import { ProxiedArrival, type ProxyProtocolOptions, ProxyRules } from './proxied-arrival.ts'
+import { TlsArrival } from './tls-arrival.ts'
+
+/** Its Worker: the owner of the connections. At an address whose transport is UDP its callbacks are those of a UdpHost instead. */
+export interface AcceptingWorker extends ConnectionHost, ArrivalHost, GateLimits {
+  readonly backlog: number
+  readonly maxConnectionsPerIp: number
+  readonly proxyProtocol: ProxyProtocolOptions | null
+}
+
+/** What a Worker says of itself only here. */
+export interface AcceptingRole {
+  readonly protocol: AnyProtocol
+  readonly isUdp: boolean
+  /** TLS from the first byte on. */
+  readonly isSecure: boolean
+  readonly isLeaving: boolean
+  /** So many connections came at once that the master is to know. */
+  reportBurst(): void
+  /** For a while it has had as many as it may; or it has room again. */
+  reportFull(isFull: boolean): void
+}
+
+/** A socket that somebody bound, here or in the master. */
+export interface Bound {
+  readonly fd?: number
+  readonly handle?: unknown
+  readonly expected: string
+}
+
+/** Descriptors that run out again after less than this are the same story. */
+const EPISODE_MS = 5000
+/** So many new connections are worth a report before the next heartbeat. */
+const BURST = 16
+const BURST_EVERY_MS = 20
+/** Who is full for less than this is not worth a word: at its limit a worker with short connections is full all the time. */
+const FULL_MS = 100
+
+const refusals = new LimitedLog()
+const DECLARED: WantedSocket = { address: '', nth: 0, turn: 0 }
+
+export class Acceptor {
+  /** What was bound; empty until then. */
+  endpoint = ''
+  /** What it asks the master for when it listens again. */
+  wanted = DECLARED
+  readonly #worker: AcceptingWorker
+  readonly #role: AcceptingRole
+  readonly #gate: Gate
+  /** Its own. */
+  readonly #own = this.#place()
+  /** Those of siblings that are not there, by turn: the master numbers these, and says when one is over. */
+  readonly #standIns = new Map<number, ListenPlace>()
+  #perAddress: PerAddress | null = null
+  /** Its own socket is to be accepted on. */
+  #isWanted = false
+  #isPaused = false
+  #isResting = false
+  #isScarce = false
+  #scarceAt = Number.NEGATIVE_INFINITY
+  /** Accepted, and not connections yet: their PROXY header or TLS handshake is on its way. */
+  #arriving = 0
+  #restTimer = 0
+  #fullTimer = 0
+  #isFullTold = false
+  #takenSinceReport = 0
+  #reportedAt = 0
+
+  constructor(worker: AcceptingWorker, role: AcceptingRole) {
+    this.#worker = worker
+    this.#role = role
+    this.#gate = new Gate(worker, processClock)
+  }
+
+  get isListening(): boolean {
+    return this.#own.isOpen
+  }
+
+  /** Beyond so many connections its siblings have fewer. */
+  set share(connections: number) {
+    this.#gate.share = connections
+  }
+
+  /** Accepts on a socket that somebody bound. Rejects with a SystemError. */
+  async listen(source: Bound): Promise<void> {
+    this.endpoint = source.expected
+    this.#isWanted = true
+    if (this.#isPaused) this.#rest(Number.POSITIVE_INFINITY)
+    await this.#begin(this.#own, source)
+  }
+
+  /** Gives its own socket back for good, or until `listen`. */
+  unlisten(): void {
+    this.endpoint = ''
+    this.wanted = DECLARED
+    this.#isWanted = false
+    this.#isResting = false
+    deadlines.cancel(this.#restTimer)
+    this.#tellRoom()
+    this.#own.rest()
+  }
+
+  /** Takes nobody until `resume`. As when it is full: siblings take what comes, or it waits in the kernel's queue. */
+  pause(): void {
+    this.#isPaused = true
+    if (this.#isWanted) this.#rest(Number.POSITIVE_INFINITY)
+  }
+
+  resume(): void {
+    this.#isPaused = false
+    this.#goOn()
+  }
+
+  #begin(place: ListenPlace, source: Bound): Promise<void> {
+    for (const other of this.#places) other.hold() // it has a part of the room now
+    const opened = place.open(source)
+    if (this.#role.isLeaving || this.#isResting) place.rest() // told to while it started
+    return opened
+  }
+
+  #place(): ListenPlace {
+    const place: ListenPlace = new ListenPlace((source) => this.#listener(source, place))
+    return place
+  }
+
+  get #places(): ListenPlace[] {
+    return [this.#own, ...this.#standIns.values()]
+  }
+
+  #listener(source: Bound, place: ListenPlace): Promise<Listener> {
+    const protocol = this.#role.protocol
+    if (this.#role.isUdp) return this.#receive(source, protocol)
+    const rules = this.#worker.proxyProtocol === null ? null : new ProxyRules(this.#worker.proxyProtocol)
+    const accept = (socket: Socket) => this.#enter(socket, protocol, rules)
+    const room = () => this.#roomAt(place)
+    const options = { ...source, backlog: this.#worker.backlog, room, onScarce: () => this.#runShort() }
+    return chooseEngine(registry().engine, this.#role.isSecure).engine.listen(options, accept)
+  }
+
+  /** Each has its part. Where that is less than one, who asks has it, and the others ask again a little later. */
+  #roomAt(place: ListenPlace): number {
+    const places = this.#places
+    const room = this.#gate.room(this.#present, places.length)
+    if (this.#gate.left(this.#present) < places.length) for (const other of places) if (other !== place) other.hold()
+    return room
+  }
+
+  get #present(): number {
+    return this.#worker.connections.size + this.#arriving
+  }
+
+  #receive({ fd = -1, expected }: Bound, protocol: AnyProtocol): Promise<Listener> {
+    const host = this.#worker as unknown as UdpHost // its callbacks are, at an address whose transport is UDP
+    const inbox = new DatagramInbox(host)
+    const hold = () => {
+      this.#worker.unsettled++
+      return () => {
+        if (--this.#worker.unsettled === 0) this.#worker[kGone]()
+      }
+    }
+    return serveDatagrams(
+      registry().engine,
+      { fd, expected },
+      (bytes, ip, port, socket) => inbox.take(new UdpConnection(host, socket, protocol, ip, port), bytes),
+      hold,
+    )
+  }
+
+  /** For a sibling that is not there, until it is relieved of this turn. */
+  async standIn(turn: number, { handle, endpoint }: GivenSocket): Promise<void> {
+    const place = this.#place()
+    this.#standIns.set(turn, place)
+    try {
+      await this.#begin(place, { handle, expected: endpoint })
+    } catch (error) {
+      this.#cannotListen(error)
+    }
+  }
+
+  /** Resolves when that socket is closed here. */
+  async relieve(turn: number): Promise<void> {
+    const place = this.#standIns.get(turn)
+    this.#standIns.delete(turn)
+    await place?.close()
+  }
+
+  /** Nobody comes in any more. */
+  close(): void {
+    for (const place of this.#places) place.rest()
+    deadlines.cancel(this.#fullTimer)
+  }
+
+  /** Gives its listeners back for a while; the master keeps the sockets, and gives them again. */
+  #rest(ms: number): void {
+    if (registry().requestSocket === null) return // not a process of a server: there is nobody to take them
+    for (const place of this.#places) place.rest()
+    this.#isResting = true
+    if (ms === Number.POSITIVE_INFINITY) this.#tellFull()
+    deadlines.cancel(this.#restTimer)
+    this.#restTimer = ms === Number.POSITIVE_INFINITY ? 0 : deadlines.after(ms, () => this.#goOn())
+  }
+
+  #goOn(): void {
+    if (!this.#isResting || this.#isPaused || this.#role.isLeaving) return
+    this.#isScarce &&= areDescriptorsScarce()
+    if (this.#isScarce) {
+      this.#scarceAt = processClock.now() // it is one story, however long it takes
+      return this.#rest(this.#gate.scarceMs)
+    }
+    if (this.#gate.left(this.#present) < 1) return this.#rest(Number.POSITIVE_INFINITY)
+    this.#isResting = false
+    deadlines.cancel(this.#restTimer)
+    this.#tellRoom()
+    const again = [...this.#standIns].map(([turn, place]) => place.open(this.#ask({ ...DECLARED, turn })))
+    void Promise.all([...again, this.#own.open(this.#ask(this.wanted))]).catch((error) => this.#cannotListen(error))
+  }
+
+  async #ask(wanted: WantedSocket): Promise<Bound> {
+    const given = await registry().requestSocket?.(wanted)
+    if (given?.handle === undefined) throw new SystemError('EMFILE', 'recvmsg', this.endpoint) // it could not come in
+    return { handle: given.handle, expected: given.endpoint }
+  }
+
+  #cannotListen(error: unknown): void {
+    this.#isScarce = true // it may be for that
+    log(`cannot listen again: ${messageOf(error)}`)
+    this.#rest(this.#gate.scarceMs)
+  }
+
+  /** With a socket of its own it gets its part of what comes, though siblings have room. */
+  #tellFull(): void {
+    if (this.#isFullTold) return
+    deadlines.cancel(this.#fullTimer)
+    this.#fullTimer = deadlines.after(FULL_MS, () => {
+      this.#isFullTold = true
+      this.#role.reportFull(true)
+    })
+  }
+
+  #tellRoom(): void {
+    deadlines.cancel(this.#fullTimer)
+    if (this.#isFullTold) this.#role.reportFull(false)
+    this.#isFullTold = false
+  }
+
+  /** Descriptors are nearly used up: node:net would take what comes and close it. */
+  #runShort(): void {
+    const time = processClock.now()
+    const isNews = time - this.#scarceAt > EPISODE_MS
+    this.#scarceAt = time
+    this.#isScarce = true
+    if (isNews) log(`descriptors run out: connections wait until some are free (see 'ulimit -n')`)
+    this.#rest(this.#gate.scarceMs)
+  }
+
+  /** After a connection: how many there are may be enough. */
+  #lookAtGate(): void {
+    if (++this.#takenSinceReport >= BURST) this.#reportBurst()
+    const restMs = this.#gate.taken(this.#present)
+    if (restMs > 0 && !this.#isResting) this.#rest(restMs)
+  }
+
+  /** Not more often than a person would notice: short connections by the thousand are not the master's business. */
+  #reportBurst(): void {
+    const time = processClock.now()
+    if (time - this.#reportedAt < BURST_EVERY_MS) return
+    this.#reportedAt = time
+    this.#takenSinceReport = 0
+    this.#role.reportBurst()
+  }
+
+  #isWelcome(socket: Socket): boolean {
+    if ((this.#worker.maxConnectionsPerIp === 0 && this.#perAddress === null) || socket.remoteIp === '') return true
+    this.#perAddress ??= new PerAddress(Array.from(this.#worker.connections.values(), (each) => each.getRemoteIp()))
+    if (this.#perAddress.take(socket.remoteIp, this.#worker.maxConnectionsPerIp || Number.POSITIVE_INFINITY))
+      return true
+    this.#worker.counters.refused++
+    refusals.log(
+      `refused ${socket.remoteIp}: it has ${this.#worker.maxConnectionsPerIp} connections (maxConnectionsPerIp)`,
+    )
+    return false
+  }
+
+  /** From a socket to a connection: whom a proxy speaks for, limits, TLS, `onConnect`. Null refuses it. */
+  #enter(socket: Socket, protocol: AnyProtocol, rules: ProxyRules | null): SocketEvents | null {
+    this.#arriving++
+    const welcome = (known: Socket) => this.#welcome(known, protocol)
+    const events =
+      rules === null ? welcome(socket) : ProxiedArrival.begin(socket, rules, this.#worker, welcome, () => this.#lost())
+    if (events !== null) this.#lookAtGate()
+    return events
+  }
+
+  #welcome(socket: Socket, protocol: AnyProtocol): SocketEvents | null {
+    if (!this.#isWelcome(socket)) {
+      this.#lost()
+      return null
+    }
+    const { tls } = this.#worker
+    const accept = (ready: Socket) => this.#accept(ready, protocol)
+    if (tls === null || !this.#role.isSecure) return accept(socket)
+    return TlsArrival.begin(socket, tls, this.#worker, accept, () => this.#lost(socket.remoteIp))
+  }
+
+  #accept(socket: Socket, protocol: AnyProtocol): SocketEvents | null {
+    this.#arriving--
+    try {
+      const connection = new Connection(socket, protocol, this.#worker)
+      connection[kOpen]()
+      return connection
+    } catch (error) {
+      log(`protocol '${protocol.name}' cannot open a connection: ${stackOf(error)}`)
+      this.farewell(socket.remoteIp)
+      return null
+    }
+  }
+
+  /** It did not become a connection; `ip` where that counts. */
+  #lost(ip = ''): void {
+    this.#arriving--
+    this.farewell(ip)
+  }
+
+  /** There is one less. */
+  farewell(ip: string): void {
+    if (ip !== '') this.#perAddress?.release(ip)
+    if (this.#isResting && this.#restTimer === 0 && this.#gate.hasRoom(this.#present)) this.#goOn()
+  }
+}

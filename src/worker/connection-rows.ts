@@ -1,0 +1,37 @@
+// Connections as `millrace connections` lists them: a page of rows, in the order of ids.
+
+import type { AnyConnection } from '../connection.ts'
+import type { ConnectionRow } from '../process/group.ts'
+
+/** Of the connections of these owners the first `limit` whose id is over `after`. */
+export function rowsOf(
+  owners: readonly { readonly connections: ReadonlyMap<number, AnyConnection> }[],
+  after: number,
+  limit: number,
+): ConnectionRow[] {
+  const rows: ConnectionRow[] = []
+  const all = owners.flatMap(({ connections }) => [...connections.values()])
+  if (owners.length > 1) all.sort((a, b) => a.id - b.id) // ids count through the process
+  for (const connection of all) {
+    if (rows.length >= limit) break
+    if (connection.id > after) rows.push(rowOf(connection))
+  }
+  return rows
+}
+
+function rowOf(connection: AnyConnection): ConnectionRow {
+  return {
+    id: connection.id,
+    protocol: connection.protocol.name,
+    transport: connection.getRemoteIp() === '' ? 'unix' : 'tcp',
+    isIpV4: connection.isIpV4(),
+    isIpV6: connection.isIpV6(),
+    recvQueue: connection.getRecvBufferQueueSize(),
+    sendQueue: connection.getSendBufferQueueSize(),
+    bytesRead: connection.bytesRead,
+    bytesWritten: connection.bytesWritten,
+    status: connection.getStatus(false),
+    local: connection.getLocalAddress(),
+    remote: connection.getRemoteAddress(),
+  }
+}

@@ -1,0 +1,309 @@
+// Bytes that come too fast, pipes that meet, codecs that work on their own time: what must stay bounded, in order and
+// accounted for.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { tcp } from '../../protocols/tcp.ts'
+import { text } from '../../protocols/text.ts'
+import type { AnyConnection } from '../../src/connection.ts'
+import { ProtocolError } from '../../src/errors.ts'
+import type { CodecIo } from '../../src/protocol.ts'
+import { open, type Wire } from '../../src/testing.ts'
+import { deferred, scripted } from '../support/codecs.ts'
+import { nextTurn, until } from '../support/until.ts'
+
+const CHUNK = 65_536
+
+test('a flood behind slow handlers stops being read, and all of it is handled in its turn', async () => {
+  const wire: Wire<string, string | Uint8Array> = open(text, { onMessage: () => wire.advance(0.5) })
+  const chunk = 'x\n'.repeat(CHUNK / 2)
+  let chunks = 0
+  while (wire.socket.isReading && chunks < 50) {
+    wire.receive(chunk)
+    chunks++
+  }
+  assert.ok(chunks < 10, `${chunks} chunks were taken`)
+  await until(() => wire.messages.length === (chunks * CHUNK) / 2, 20_000)
+  assert.ok(wire.socket.isReading)
+})
+
+test('two sources into one destination lose nothing: both wait while it is full', () => {
+  const sink = open(tcp, { maxSendBufferSize: 100 })
+  const sources = [open(tcp), open(tcp)]
+  for (const { connection } of sources) connection.pipe(sink.connection)
+  sink.hold()
+  for (const source of sources) for (let i = 0; i < 10; i++) source.receive('x'.repeat(60))
+  assert.equal(
+    sources.map(({ socket }) => socket.isReading),
+    [false, false],
+  )
+  assert.ok(sink.connection.getSendBufferQueueSize() <= 160)
+  let received = 0
+  for (let i = 0; i < 40 && received < 1200; i++) {
+    sink.drain()
+    received += sink.written().length
+    sink.hold()
+    for (const source of sources) source.receive('')
+  }
+  assert.is(received, 1200)
+  assert.is(sink.worker.counters.sendFail, 0)
+})
+
+test('a pipe onto a destination that is full already waits for it to drain', () => {
+  const sink = open(tcp, { maxSendBufferSize: 10 })
+  sink.hold()
+  sink.connection.send('x'.repeat(10))
+  const source = open(tcp)
+  source.connection.pipe(sink.connection)
+  source.receive('late')
+  assert.is(sink.worker.counters.sendFail, 0)
+  sink.drain()
+  source.receive('')
+  sink.drain()
+  assert.match(sink.written().toString(), /late$/)
+})
+
+test('a pipe takes over no callback of its destination', () => {
+  const seen: string[] = []
+  const sink = open(tcp, {
+    maxSendBufferSize: 10,
+    onBufferFull: () => seen.push('full'),
+    onBufferDrain: () => seen.push('drain'),
+    onClose: () => seen.push('closed'),
+  })
+  const source = open(tcp)
+  source.connection.pipe(sink.connection)
+  sink.hold()
+  source.receive('x'.repeat(10))
+  sink.drain()
+  source.reset()
+  assert.equal(seen, ['full', 'drain', 'closed'])
+})
+
+test('a codec that emits late is not called again before its own code has ended', async () => {
+  const calls: string[] = []
+  let io: CodecIo<string> | undefined
+  const late = scripted((own) => {
+    io = own
+    return { closed: () => calls.push('closed'), resumed: () => calls.push('resumed') }
+  })
+  const wire = open(late, { onMessage: (connection) => connection.destroy() })
+  assert.is(io?.emit('late'), false)
+  calls.push('after emit')
+  await nextTurn()
+  assert.equal(calls, ['after emit', 'closed'])
+  assert.equal(wire.messages, ['late'])
+})
+
+test('a codec hears of the end of input once, after all that was received, and may emit what only that completes', () => {
+  let ends = 0
+  const wire = open(
+    scripted((io) => {
+      let kept = ''
+      return {
+        receive: (bytes) => {
+          kept += bytes
+        },
+        ended: () => {
+          ends++
+          io.emit(kept)
+        },
+      }
+    }),
+    { onMessage: (connection, message) => connection.send(`got ${message}`) },
+  )
+  wire.receive('no delimiter')
+  assert.equal(wire.messages, [])
+  wire.end()
+  assert.equal(wire.messages, ['no delimiter'])
+  assert.is(wire.written().toString(), 'got no delimiter')
+  wire.drain()
+  assert.is(ends, 1)
+  assert.is(wire.connection.closeReason, 'peer')
+  assert.is(wire.connection.getStatus(false), 'CLOSED')
+})
+
+test('an idle time-out that is switched off while connections are open closes none of them', () => {
+  const worker = { idleTimeoutMs: 100 }
+  const wire = open(text, worker)
+  Object.assign(wire.worker, { idleTimeoutMs: 0 })
+  wire.advance(1_000)
+  assert.is(wire.connection.getStatus(false), 'ESTABLISHED')
+})
+
+test('a message that was taken counts as sent, whatever another connection refuses meanwhile', () => {
+  const other = open(text)
+  other.connection.destroy()
+  const wire = open(text, { maxSendBufferSize: 4, onBufferFull: () => other.connection.send('refused') })
+  Object.assign(other.worker, { counters: wire.worker.counters })
+  wire.hold()
+  assert.is(wire.connection.send('long enough'), false)
+  assert.is(wire.worker.counters.messagesOut, 1)
+  assert.is(wire.worker.counters.sendFail, 1)
+})
+
+test('onError never comes after onClose: what the last word of a codec closes is not told of its fault', async () => {
+  const gate = deferred()
+  let io: CodecIo<string> | undefined
+  const protocol = scripted((own) => {
+    io = own
+    return {
+      receive(bytes) {
+        io?.emit(String(bytes))
+        if (String(bytes) !== 'bad') return
+        own.onSettled = () => void own.write('goodbye')
+        throw new ProtocolError('ERR_TEST', 'bad')
+      },
+    }
+  })
+  const events: string[] = []
+  const wire = open(protocol, {
+    maxSendBufferSize: 1,
+    onMessage: () => gate.promise,
+    onBufferFull: (connection: AnyConnection) => connection.destroy(),
+    onError: (_connection: AnyConnection, code: number) => events.push(`error ${code}`),
+    onClose: () => events.push('close'),
+  } as never)
+  wire.hold()
+  wire.receive('bad')
+  gate.resolve()
+  await until(() => events.length > 0)
+  await nextTurn()
+  assert.equal(events, ['close'])
+  assert.is(wire.worker.counters.protocolErrors, 1)
+})
+
+test('of sends within each other each counts as what it was', () => {
+  const wire = open(text, {
+    maxSendBufferSize: 5,
+    onError: (connection) => {
+      wire.drain()
+      wire.hold()
+      connection.send('taken')
+    },
+  })
+  wire.hold()
+  wire.connection.send('taken')
+  wire.connection.send('refused')
+  assert.is(wire.written().toString(), 'taken\n')
+  wire.drain()
+  assert.is(wire.written().toString(), 'taken\n')
+  assert.is(wire.worker.counters.messagesOut, 2)
+  const other = open(text, { maxSendBufferSize: 5, onBufferFull: (connection) => void connection.send('refused') })
+  other.hold()
+  other.connection.send('taken')
+  assert.equal([other.worker.counters.messagesOut, other.worker.counters.sendFail], [1, 1])
+})
+
+test('a connection that gives another one its turn at each message has its share of the loop all the same', () => {
+  const other = open(text)
+  const wire = open(text, {
+    onMessage: () => {
+      wire.advance(1)
+      other.advance(1)
+      other.receive('x\n')
+    },
+  })
+  wire.receive('x\n'.repeat(100))
+  assert.ok(wire.messages.length < 50, `${wire.messages.length}`)
+})
+
+test('a codec has the last word: at once, or later', () => {
+  const reasons: string[] = []
+  const saying = (isMore: boolean) =>
+    scripted((io) => ({
+      receive: (bytes) => void io.emit(String(bytes)),
+      closing: (reason) => {
+        reasons.push(reason)
+        io.write('bye')
+        return isMore
+      },
+      timeout: () => io.close(7),
+    }))
+  const brief = open(saying(false))
+  brief.connection.close('last ')
+  assert.is(brief.written().toString(), 'last bye')
+  assert.is(brief.connection.getStatus(false), 'CLOSED')
+
+  const long = open(saying(true), { onMessage: () => assert.unreachable() })
+  long.connection.end('last ')
+  long.connection.close('never')
+  assert.is(long.connection.send('never'), false)
+  long.receive('unheard')
+  assert.is(long.written().toString(), 'last bye')
+  assert.is(long.connection.getStatus(false), 'ESTABLISHED')
+  assert.is(long.errors[0]?.message, 'connection is closing')
+  assert.equal(reasons, ['closed', 'closed'])
+})
+
+test('a codec has the last word after a handler that throws, and before a silence ends', () => {
+  const reasons: string[] = []
+  const protocol = scripted((io) => ({
+    receive: (bytes) => void io.emit(String(bytes)),
+    closing: (reason) => {
+      reasons.push(reason)
+      io.write(`${reason} `)
+      return false
+    },
+  }))
+  const thrown = open(protocol, {
+    onMessage: () => {
+      throw new Error('no')
+    },
+  })
+  thrown.receive('x')
+  assert.is(thrown.written().toString(), 'handler ')
+  assert.is(thrown.connection.closeReason, 'handler')
+  const silent = open(protocol, { idleTimeoutMs: 1000 })
+  silent.advance(1000)
+  assert.is(silent.written().toString(), 'timeout ')
+  assert.is(silent.connection.closeReason, 'timeout')
+  const broken = open(protocol)
+  broken.end()
+  assert.equal(reasons, ['handler', 'timeout'])
+})
+
+test('what a user gave to send and what failed on its way costs the connection, at once', () => {
+  let fail: (error: unknown) => void = () => undefined
+  const wire = open(
+    scripted((io) => {
+      fail = (error) => io.fail(error)
+      return {}
+    }),
+  )
+  wire.hold()
+  wire.connection.send('half')
+  fail(new Error('the file has shrunk'))
+  assert.equal(
+    wire.errors.map(({ code, message }) => [code, message]),
+    [[4, 'the file has shrunk']],
+  )
+  assert.is(wire.connection.getStatus(false), 'CLOSED')
+})
+
+test('what a codec emits when its connection has gone is dropped, and it is told that once', async () => {
+  for (const end of ['end', 'destroy', 'close', 'late'] as const) {
+    const told: string[] = []
+    let io: CodecIo<string> | undefined
+    const wire = open(
+      scripted((own) => {
+        io = own
+        return {
+          closed(reason) {
+            told.push(reason)
+            assert.is(own.emit('kept'), false)
+          },
+        }
+      }),
+    )
+    if (end === 'end') wire.end()
+    else if (end === 'late') wire.connection.destroy()
+    else wire.connection[end]()
+    await nextTurn()
+    io?.emit('later')
+    await nextTurn()
+    assert.equal([told.length, wire.messages], [1, []], end)
+  }
+})
+
+test.run()

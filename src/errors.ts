@@ -141,6 +141,11 @@ export function codeOf(error: unknown): string {
   return code === undefined ? '' : messageOf(code)
 }
 
+/** Whether there is no file to be served under a name; other errors of open(2) are the machine's. */
+export function isNoFile(error: unknown): boolean {
+  return /^(?:ENOENT|ENOTDIR|EISDIR|EACCES|ELOOP|ENAMETOOLONG|ENXIO)$/.test(codeOf(error))
+}
+
 /** For a log: of anything thrown, where that was. */
 export function stackOf(error: unknown): string {
   const stack = isError(error) ? propertyOf(error, 'stack') : undefined

@@ -3,7 +3,7 @@
 // the connection, since an answer that is cut must not look whole. So all of it is written as what `must` be: how much
 // that may be is looked at before.
 
-import { codeOf, UsageError } from '../../src/errors.ts'
+import { isNoFile, UsageError } from '../../src/errors.ts'
 import { type CodecIo, isChunk, jsonOf } from '../../src/protocol.ts'
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
 import { hasToken } from './fields.ts'
@@ -197,7 +197,7 @@ export class Exchange {
     const failure = isCut ? this.#logged() : null
     if (failure !== null) this.#host.io.fail(failure.error)
     this.#wake?.()
-    void this.#iterator?.return?.()?.catch(nothing)
+    giveUp(this.#iterator)
   }
 
   /** The client has read. */
@@ -249,7 +249,7 @@ export class Exchange {
       const file = response.file as NonNullable<Response['file']>
       parts = await openFile(file, own.status === 200 ? this.request : unconditional(this.head.method))
     } catch (error) {
-      if (!/^(ENOENT|ENOTDIR|EISDIR|EACCES|ELOOP|ENAMETOOLONG)$/.test(codeOf(error))) throw error
+      if (!isNoFile(error)) throw error
       return draftOf('404 Not Found\n', 'text/plain; charset=utf-8', 404)
     }
     const file = ofParts(parts, response.fields)
@@ -327,7 +327,7 @@ export class Exchange {
   /** Answers for the handler: it has not, and will not. */
   refuse(status: number, message: string): void {
     if (this.#status !== 0) return
-    void this.#iterator?.return?.()?.catch(nothing)
+    giveUp(this.#iterator)
     this.#iterator = null
     this.#state = State.Waiting
     const draft = draftOf(`${status} ${REASONS[status] ?? ''}: ${message}\n`, 'text/plain; charset=utf-8', status)
@@ -429,7 +429,7 @@ export class Exchange {
     this.#state = State.Streaming
     if (!plan.hasBody) {
       const goOn = this.#begun(plan)
-      void iterator.return?.()?.catch(nothing)
+      giveUp(iterator)
       this.#done()
       return goOn
     }
@@ -438,7 +438,7 @@ export class Exchange {
     this.#pump(iterator, plan).then(
       () => this.#streamed(),
       (error) => {
-        void iterator.return?.()?.catch(nothing)
+        giveUp(iterator)
         if (this.#isStreaming) this.refuse(500, 'the answer could not be made') // if nothing of it has left
         this.#host.io.fail(error)
       },
@@ -652,11 +652,17 @@ function weakened(lines: string): string {
 }
 
 function discard({ body }: Draft): void {
-  if (body !== null && !isChunk(body)) void body[Symbol.asyncIterator]().return?.()?.catch(nothing)
+  if (body !== null && !isChunk(body)) giveUp(body[Symbol.asyncIterator]())
 }
 
 function wrongLength(length: number, how: string): UsageError {
   return new UsageError('ERR_BAD_RESPONSE', `a body is ${how} than its Content-Length of ${length}`)
+}
+
+/** The rest of a body is not wanted. Its source may clean up in its own time: a promise, a value, or a throw are all allowed. */
+function giveUp(iterator: AsyncIterator<unknown> | null): void {
+  const leave = async () => void (await iterator?.return?.())
+  leave().catch(nothing)
 }
 
 function nothing(): void {

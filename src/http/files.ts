@@ -5,7 +5,7 @@ import { constants, type Stats } from 'node:fs'
 import { type FileHandle, open, realpath, stat } from 'node:fs/promises'
 import { join, sep } from 'node:path'
 import { crypto } from '../builtins.ts'
-import { codeOf, SystemError, UsageError } from '../errors.ts'
+import { codeOf, isNoFile, SystemError, UsageError } from '../errors.ts'
 import { parseHttpDate } from './date.ts'
 import { mimeType } from './mime-types.ts'
 import { contentRange, type Range, type Ranges, rangesOf } from './ranges.ts'
@@ -380,7 +380,7 @@ async function encoded(
 
 /** Null for what is no file of ours; other errors are the machine's. */
 function missing(error: unknown): null {
-  if (/^(?:ENOENT|ENOTDIR|EISDIR|EACCES|ELOOP|ENAMETOOLONG|ENXIO)$/.test(codeOf(error))) return null
+  if (isNoFile(error)) return null
   throw error
 }
 

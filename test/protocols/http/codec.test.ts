@@ -324,6 +324,74 @@ test('a part of a file begins and is long by whole bytes', () => {
   assert.equal(new Response().withFile('a', 5, 3).file, { path: 'a', offset: 5, length: 3 })
 })
 
+test('a body whose return() gives no promise, or throws, costs nobody but its own connection', async () => {
+  const refuse = () => {
+    throw new Error('thrown in return()')
+  }
+  for (const leave of [() => ({ done: true, value: undefined }), () => undefined, refuse]) {
+    let left = 0
+    const bodyOf = (next: () => Promise<unknown>) => {
+      const give = () => {
+        left++
+        return leave()
+      }
+      const iterator = { next, return: give }
+      return { [Symbol.asyncIterator]: () => iterator } as unknown as AsyncIterable<string>
+    }
+    const failing = serve((connection) =>
+      connection.send(
+        new Response(
+          200,
+          {},
+          bodyOf(() => Promise.reject(new Error('source'))),
+        ),
+      ),
+    )
+    failing.receive(wire(GET))
+    await until(() => shown(failing.written()).startsWith('HTTP/1.1 500 '))
+    const endless = serve((connection) =>
+      connection.send(
+        new Response(
+          200,
+          {},
+          bodyOf(() => nextTurn().then(() => ({ done: false, value: 'x' }))),
+        ),
+      ),
+    )
+    endless.receive(wire(GET))
+    await until(() => endless.connection.bytesWritten > 0)
+    endless.connection.destroy()
+    const head = serve((connection) =>
+      connection.send(
+        new Response(
+          200,
+          {},
+          bodyOf(async () => ({ done: true, value: '' })),
+        ),
+      ),
+    )
+    head.receive(wire('HEAD / HTTP/1.1¶Host: h¶¶'))
+    await until(() => head.connection.bytesWritten > 0)
+    assert.ok(left >= 3, `${left} of 3`)
+  }
+})
+
+test('what is no file to be served is 404, a socket (ENXIO) too; another error of the machine is 500', async () => {
+  for (const [code, status] of [
+    ['ENOENT', 404],
+    ['ENXIO', 404],
+    ['EIO', 500],
+  ] as const) {
+    const openFile = async () => {
+      throw Object.assign(new Error(code), { code })
+    }
+    const onMessage: Handler = (connection) => connection.send(new Response().withFile('a'))
+    const server = serveAny({ onMessage } as never, {}, { openFile })
+    server.receive(wire(GET))
+    await until(() => shown(server.written()).startsWith(`HTTP/1.1 ${status} `))
+  }
+})
+
 test('a file that is open is closed when its answer cannot be made after all', async () => {
   let open = 0
   const openFile: HttpServices['openFile'] = async () => {

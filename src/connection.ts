@@ -60,6 +60,7 @@ import {
   kShut,
   kTakeOver,
   kTakes,
+  kTransport,
 } from './connection/symbols.ts'
 import { addressesOf, formatEndpoint } from './endpoint.ts'
 import {
@@ -446,8 +447,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   toJSON(): Record<string, unknown> {
-    const transport = this.#socket.isEncrypted ? 'ssl' : this.#socket.remoteIp === '' ? 'unix' : 'tcp'
-    return { id: this.id, status: this.getStatus(false), transport, ...addressesOf(this) }
+    return { id: this.id, status: this.getStatus(false), transport: this[kTransport], ...addressesOf(this) }
   }
 
   /** The one it speaks now: an upgrade changes it. */
@@ -685,6 +685,11 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   get [kIsLongLived](): boolean {
     return 'isLongLived' in this.#protocol && this.#protocol.isLongLived === true
+  }
+
+  get [kTransport](): 'tcp' | 'ssl' | 'unix' {
+    if (this.#socket.isEncrypted) return 'ssl'
+    return this.#socket.remoteIp === '' ? 'unix' : 'tcp'
   }
 
   get [kIsOpening](): boolean {
@@ -1499,7 +1504,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
     close(code = 0): void {
       if (!this.#isCurrent()) return
-      this.#connection.#more().closeCode = code
+      if (code !== 0) this.#connection.#more().closeCode = code
       this.#connection.#close()
     }
 

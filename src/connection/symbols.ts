@@ -31,6 +31,8 @@ export const kConnected = Symbol('connected')
 export const kConnectFailed = Symbol('connect failed')
 /** The send buffer has reached its bound. */
 export const kFull = Symbol('full')
+/** What it runs on: `ssl` is TCP under TLS. */
+export const kTransport = Symbol('transport')
 /** A message is not taken. */
 export const kRefuse = Symbol('refuse')
 /** Goes on under TLS. */

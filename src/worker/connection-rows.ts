@@ -1,5 +1,6 @@
 // Connections as `millrace connections` lists them: a page of rows, in the order of ids.
 
+import { kTransport } from '../connection/symbols.ts'
 import type { AnyConnection } from '../connection.ts'
 import type { ConnectionRow } from '../process/group.ts'
 
@@ -23,7 +24,7 @@ function rowOf(connection: AnyConnection): ConnectionRow {
   return {
     id: connection.id,
     protocol: connection.protocol.name,
-    transport: connection.getRemoteIp() === '' ? 'unix' : 'tcp',
+    transport: connection[kTransport],
     isIpV4: connection.isIpV4(),
     isIpV6: connection.isIpV6(),
     recvQueue: connection.getRecvBufferQueueSize(),

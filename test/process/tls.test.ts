@@ -12,7 +12,7 @@ import { ROTATE_TICKETS_MS } from '../../src/process/master/tickets.ts'
 import { Authority } from '../support/certificates.ts'
 import { caseTest, longTest } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
-import { inSandbox, portOf, type Sandbox, workersOf } from '../support/server.ts'
+import { inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 import { asRoot } from '../support/where.ts'
 
@@ -94,6 +94,8 @@ test('a protocol under TLS: version, cipher and names are known, and openssl agr
     )
     openssl.process.stdin?.write('from openssl\n')
     await until(() => openssl.stdout.includes('TLSv1.2'))
+    const listed = JSON.parse(succeeded(await box.command('connections', '--json')).stdout)
+    assert.is(listed.connections[0].transport, 'ssl')
     openssl.process.stdin?.end()
     openssl.process.kill()
     await openssl.ended

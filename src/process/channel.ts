@@ -1,6 +1,6 @@
 // Messages as lines of JSON over a stream: between master and child on an inherited descriptor, and between a command
-// and the master on the control socket. It refuses a line over its limit by ending the stream: both ends are ours, so
-// a longer one is a fault or an attack.
+// and the master on the control socket. A line over the limit ends the stream: both ends are ours, so such a line is a
+// bug or an attack.
 
 import type { Socket } from 'node:net'
 
@@ -8,16 +8,16 @@ const MAX_LINE_BYTES = 4 * 1_048_576
 
 export class Channel<In, Out> {
   onMessage: ((message: In) => void) | null = null
-  /** The other end is gone. Called once. */
+  /** Called once, when the other end is gone. */
   onClose: (() => void) | null = null
-  /** The other end has sent a line over the limit, and is not read any more. */
+  /** The other end sent a line over the limit; the stream was destroyed. */
   isOverrun = false
   readonly #stream: Socket
   readonly #maxBytes: number
   #chunks: Buffer[] = []
   #size = 0
 
-  /** @param maxBytes of a line that comes in */
+  /** @param maxBytes limit of an incoming line */
   constructor(stream: Socket, maxBytes = MAX_LINE_BYTES) {
     this.#stream = stream
     this.#maxBytes = maxBytes
@@ -26,7 +26,7 @@ export class Channel<In, Out> {
     stream.on('close', () => this.onClose?.())
   }
 
-  /** Queued without bound: messages are small and rare. Lost without a word when the other end is gone. */
+  /** Queues without a bound: messages are small and rare. Silently dropped when the other end is gone. */
   send(message: Out): void {
     if (this.#stream.writable) this.#stream.write(`${JSON.stringify(message)}\n`)
   }
@@ -40,7 +40,7 @@ export class Channel<In, Out> {
     this.#stream.destroy()
   }
 
-  /** Whether the channel keeps the process alive. */
+  /** From now on the channel keeps the process alive. */
   ref(): void {
     this.#stream.ref()
   }
@@ -71,7 +71,7 @@ export class Channel<In, Out> {
   }
 }
 
-/** The object on a line, or null: a library may write to a descriptor that it takes for its own. */
+/** The object on a line, or null. A library may write to our descriptor, taking it for its own. */
 function parse(line: string): object | null {
   try {
     const value: unknown = JSON.parse(line)
@@ -82,5 +82,5 @@ function parse(line: string): object | null {
 }
 
 function ignore(): void {
-  // The stream closes after an error, and onClose tells.
+  // 'close' follows, and calls onClose.
 }

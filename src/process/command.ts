@@ -1,5 +1,5 @@
-// The command line: what a person typed. Finds the command, does it, and says in one line what went wrong and in one more
-// what to do about it. Gives back the exit code.
+// The command line. Finds the command that was typed, runs it and returns the exit code. An error is reported in one
+// line, followed by one line that says what to do about it.
 
 import { relative } from 'node:path'
 import { messageOf } from '../errors.ts'
@@ -29,7 +29,7 @@ const COMMANDS: ReadonlyMap<string, Command> = new Map(
   Object.entries({ start, stop, restart, reload, scale, upgrade, status, connections, logs, events, diff, check }),
 )
 
-/** Does what `argv` says. `direct` is the user's file when that is what was run. Never rejects. */
+/** Runs the command in `argv`. `direct` is the user's file, if that is what was run. Never rejects. */
 export async function runCommand(argv: readonly string[], direct: string | null): Promise<Exit> {
   guardOutput()
   let line: Line | null = null
@@ -71,7 +71,7 @@ function commandCalled(name: string): Command {
 
 // What went wrong
 
-/** On stderr for people; with `--json` on stdout too, for programs. */
+/** Reports an error on stderr for people and, with `--json`, also on stdout for programs. */
 function complain(error: unknown, argv: readonly string[], line: Line | null, direct: string | null): Exit {
   const { exitCode, code, message, next, report } =
     error instanceof CommandError ? error : new CommandError(Exit.Failure, messageOf(error))
@@ -108,7 +108,7 @@ function otherAddress(message: string): string {
   return 'correct the address: this machine cannot have it'
 }
 
-/** Where the error itself does not know better. */
+/** The next step for errors that do not bring their own. */
 function nextStep(exitCode: Exit, message: string, name: string, self: string, modules: readonly string[]): string {
   const isDirect = self !== 'millrace'
   const these = isDirect ? '' : modules.map((path) => (path === demo() ? '' : ` ${fromHere(path)}`)).join('')

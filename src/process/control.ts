@@ -1,7 +1,7 @@
-// The control socket: how every command but `start` talks to the master. One request a connection, one answer, both a
-// line of JSON; after the answer to `events` they follow, each a line, for as long as the client stays. The socket is 0600
-// inside a 0700 directory: who can connect may command. With the addon the kernel is asked, too: rights that somebody has
-// loosened let nobody else in.
+// The control socket: how every command except `start` talks to the master. One request and one answer per connection,
+// each a line of JSON. After the answer to `events`, events follow, one per line, until the client leaves. The socket
+// is 0600 inside a 0700 directory: a process that can connect may give commands. With the addon, the peer's uid is
+// checked too, so that loosened permissions let no other user in.
 
 import { once } from 'node:events'
 import { linkSync, lstatSync, renameSync, rmSync, unlinkSync } from 'node:fs'
@@ -28,12 +28,14 @@ import type { UpgradeOutcome } from './upgrade/upgrade.ts'
 
 export type Request =
   | { readonly command: 'status' | 'ping' | 'diff' }
-  /** Groups by name or address; none: all. Who does not wait is answered at once, and not told how it goes. */
+  /**
+   * Groups by name or address; none means all. A client that does not wait is answered at once and receives no outcome.
+   */
   | {
       readonly command: 'reload'
       readonly names?: readonly string[]
       readonly isWaiting?: boolean
-      /** One process of each group is watched for so long before the others follow. */
+      /** How long one process of each group is watched before the others follow. */
       readonly canaryMs?: number
     }
   | ({ readonly command: 'stop'; readonly names?: readonly string[] } & Leave)
@@ -42,19 +44,19 @@ export type Request =
   | { readonly command: 'scale'; readonly name: string; readonly scale: Scale }
   | { readonly command: 'connections'; readonly cursor: Cursor | undefined }
   | ({ readonly command: 'upgrade' } & Program)
-  /** Those that were, up to `past` of them, and from then on each as it happens. */
+  /** Up to `past` earlier events, then each new one as it happens. */
   | { readonly command: 'events'; readonly past: number }
 /** How long processes may take to leave. */
 export interface Leave {
-  /** As long as their group says, instead of the server's `stopTimeout`. */
+  /** Use each group's own window instead of the server's `stopTimeout`. */
   readonly isGraceful: boolean
-  /** Instead of either, ms. */
+  /** Overrides both windows, ms. */
   readonly timeoutMs?: number | null
 }
 
 export type Answer = Done | Refusal
 
-/** Why not; a number for scripts and a code for programs where they are more exact than `failure`. */
+/** Why a request failed. `exitCode` and `code` are set where they say more than `failure`. */
 export interface Refusal {
   readonly ok: false
   readonly message: string
@@ -63,40 +65,40 @@ export interface Refusal {
   readonly next?: string
 }
 
-/** Who answered, and what. */
+/** The answer to a request that succeeded, and which process gave it. */
 export interface Done extends Identity {
   readonly ok: true
   readonly isDaemon: boolean
   readonly status?: Status
   readonly page?: ConnectionPage
-  /** Absolute; empty when its terminal is the log. */
+  /** Absolute; empty when a terminal is the log. */
   readonly logFile?: string
   readonly comparison?: Comparison
-  /** Of what takes its time. */
+  /** Result of an operation that takes time. */
   readonly outcome?: ReloadOutcome
   readonly upgrade?: UpgradeOutcome
   /** How long a stop may take before workers are killed. */
   readonly stopTimeoutMs: number
 }
 
-/** A client that says nothing, or does not go, is let go after this. */
+/** A client that sends no request, or does not take its answer, is disconnected after this time. */
 const REQUEST_TIMEOUT_MS = 5000
-/** More than this many follow the events by mistake. */
+/** A client beyond this number is refused: so many followers can only be a mistake. */
 const MOST_FOLLOWERS = 64
-/** For the last answers of a master that another one has replaced. */
+/** How long a replaced master waits for its last clients to take their answers. */
 const SETTLE_MS = 2000
 const LOOK_EVERY_MS = 10
 
 export class ControlServer {
   readonly #server: net.Server
   readonly #runDir: string
-  /** Where its socket is: beside the other one, while another master is in charge. */
+  /** Path of our socket: beside the official one while another master is in charge. */
   #path: string
   readonly #bound: string
   readonly #events: Events
   readonly #followers = new Set<Channel<Request, Answer>>()
   #file = ''
-  /** Connections, and requests that have no answer yet. */
+  /** Number of connections, and of requests without an answer yet. */
   #open = 0
   #asked = 0
 
@@ -125,7 +127,7 @@ export class ControlServer {
         } else {
           channel.send(said)
           channel.end()
-          socket.setTimeout(REQUEST_TIMEOUT_MS) // for the answer to be taken
+          socket.setTimeout(REQUEST_TIMEOUT_MS) // time for the client to take the answer
         }
       }
     })
@@ -139,7 +141,7 @@ export class ControlServer {
     this.#followers.add(channel)
     channel.send(said)
     const stream = new EventStream(socket)
-    const wanted = typeof past === 'number' ? past : 0 // it is what a client has sent
+    const wanted = typeof past === 'number' ? past : 0 // client input: not trusted
     for (const event of this.#events.past(wanted)) stream.tell(event)
     const leave = this.#events.follow((event) => stream.tell(event))
     channel.onClose = () => {
@@ -148,7 +150,7 @@ export class ControlServer {
     }
   }
 
-  /** Rejects with EADDRINUSE when somebody answers there, with a CommandError when it is no socket. */
+  /** Rejects with EADDRINUSE when a process answers there, and with a CommandError when the file is not a socket. */
   async listen(): Promise<void> {
     await removeStaleSocket(this.#path)
     const found = lstatSync(this.#path, { throwIfNoEntry: false })
@@ -164,12 +166,12 @@ export class ControlServer {
     this.#file = fileId(this.#path)
   }
 
-  /** Who connects to its path reaches this process. */
+  /** Whether a client that connects to the path reaches this process. */
   get isThere(): boolean {
     return fileId(this.#path) === this.#file
   }
 
-  /** Its socket has lost its name, and gets one again. Who is connected stays. Rejects as `listen` does. */
+  /** Binds the socket again if its file has gone. Open connections stay. Rejects as `listen` does. */
   async renew(): Promise<void> {
     if (this.isThere) return
     this.#server.close()
@@ -177,8 +179,8 @@ export class ControlServer {
   }
 
   /**
-   * Puts the socket of another process in the place of this one: at no moment there is none. Who has connected before is
-   * answered here.
+   * Atomically replaces this socket's file by that of another process: the path never disappears. Clients that
+   * connected earlier are answered here.
    */
   giveWay(pid: number): void {
     const aside = asidePath(this.#runDir, process.pid)
@@ -187,44 +189,48 @@ export class ControlServer {
     renameSync(asidePath(this.#runDir, pid), controlPath(this.#runDir))
   }
 
-  /** Takes the place of another process, which has given way, or with its pid, which is gone. */
+  /**
+   * Takes the official path from another process: one that has given way or, if its pid is passed, one that has died.
+   */
   take(gone: number | null = null): void {
     const path = controlPath(this.#runDir)
     if (gone !== null) rmSync(asidePath(this.#runDir, gone), { force: true })
     if (fileId(path) !== this.#file) renameSync(this.#path, path)
     this.#path = path
-    rmSync(asidePath(this.#runDir, process.pid), { force: true }) // a second name, if `giveWay` came half-way
+    rmSync(asidePath(this.#runDir, process.pid), { force: true }) // a second name, left if `giveWay` failed half-way
   }
 
-  /** Who waits for an answer has it, and whoever else is there has had his time. */
+  /** Resolves when every request has its answer and other connections have closed or had SETTLE_MS to do so. */
   async settled(): Promise<void> {
-    for (const follower of this.#followers) follower.end() // what happens from now on, another master tells
+    for (const follower of this.#followers) follower.end() // the new master reports events from now on
     const late = now() + SETTLE_MS
     do await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))
     while (this.#asked > 0 || (this.#open > 0 && now() < late))
   }
 
-  /** Takes no more requests; removes the socket if it is still ours. */
+  /** Accepts no more requests; removes the socket file if it is still ours. */
   close(): void {
-    if (this.#file === '' || fileId(this.#path) !== this.#file) return // the end of this process closes it
-    if (['', this.#file].includes(fileId(this.#bound))) this.#server.close() // libuv unlinks that by name, whosever it is
+    if (this.#file === '' || fileId(this.#path) !== this.#file) return // process exit closes it
+    // libuv unlinks this name, whoever owns the file
+    if (['', this.#file].includes(fileId(this.#bound))) this.#server.close()
     if (fileId(this.#path) === this.#file) unlinkSync(this.#path)
   }
 }
 
-/** Not longer than `control.sock`, whose path has been found short enough. */
+/** An accept(2) error: the next connection may succeed. */
 /** Of accept(2): the next one may come through. */
 function tell(error: Error): void {
   log(`control: ${messageOf(error)}`)
 }
 
+/** A temporary name for a second socket. No longer than `control.sock`, whose path has passed the length check. */
 function asidePath(runDir: string, pid: number): string {
   return join(runDir, `c.${pid}`)
 }
 
-/** The user at the other end, where that is neither ours nor root. Null also where nobody can tell. */
+/** Uid of the peer if it is neither ours nor root. Null otherwise, and where it cannot be determined. */
 function strangerAt(socket: net.Socket): number | null {
-  // No public name. The descriptor is only looked at, in the turn of the loop in which it was accepted.
+  // No public API. The descriptor is only read, and in the same loop turn in which it was accepted.
   const fd = (socket as unknown as { _handle?: { fd?: number } })._handle?.fd ?? -1
   const { sys } = addon()
   if (sys === null || fd < 0) return null
@@ -232,7 +238,7 @@ function strangerAt(socket: net.Socket): number | null {
     const { uid } = sys.peerCredentials(fd)
     return uid === 0 || uid === process.geteuid?.() ? null : uid
   } catch {
-    return null // ENOTCONN, not on Linux: it is gone already
+    return null // ENOTCONN (the peer has gone), or not on Linux
   }
 }
 
@@ -241,7 +247,7 @@ function denial(uid: number): Answer {
   return { ok: false, message: `uid ${uid} may not command this server` }
 }
 
-/** Whatever a client sends, the server goes on. */
+/** Turns any failure into an answer: no client input may stop the server. */
 function refusal(error: unknown): Answer {
   if (error instanceof CommandError) {
     const { exitCode, code, next, message } = error
@@ -250,19 +256,23 @@ function refusal(error: unknown): Answer {
   return { ok: false, message: `this request cannot be answered: ${messageOf(error)}` }
 }
 
-/** A thousand processes that crash have a long story each. */
+/** Large, since a thousand crashing processes report a long text each. */
 const MAX_ANSWER_BYTES = 64 * 1_048_576
 
-/** Nobody is there, or somebody was until just now: a master that ends resets who still waits to be accepted. */
+/** No master is there, or it just ended: an ending master resets connections that still wait to be accepted. */
 const ABSENT = new Set(['ENOENT', 'ENOTDIR', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE'])
 
-/** So often in a row one is seen not to run, so far apart: strace stops a process at each system call, and it answers. */
+/**
+ * Suspended means: not running in this many checks in a row, this far apart. Under strace a process stops at every
+ * system call and still answers.
+ */
 const LOOKS = 3
 const LOOK_AFTER_MS = 50
 
 /**
- * Asks the master of a run directory, as the user `uid`: what he cannot reach, a link of his does not make root reach.
- * Null when none answers there, or it ends before it has. It is not waited for while `isSuspended`.
+ * Asks the master of a run directory, with the rights of user `uid`, so that a symbolic link of that user cannot lead
+ * root to a socket the user could not reach. Null when no master answers there, or it ends before it has answered.
+ * Gives up early while `isSuspended` returns true.
  */
 export async function ask(
   runDir: string,
@@ -271,7 +281,7 @@ export async function ask(
   uid = process.geteuid?.() ?? 0,
   isSuspended = (): boolean => false,
 ): Promise<Answer | null> {
-  if (!isUnixPath(controlPath(runDir))) return null // `start` has refused it
+  if (!isUnixPath(controlPath(runDir))) return null // no server: `start` refuses such a path
   return new Promise((resolve, reject) => {
     const socket = connectAs(uid, controlPath(runDir))
     const channel = new Channel<Answer, Request>(socket, MAX_ANSWER_BYTES)
@@ -311,16 +321,18 @@ export async function ask(
   })
 }
 
-/** A stream of events that somebody follows. */
+/** A stream of events being followed. */
 export interface Followed {
-  /** The first answer; null when no master is there. */
+  /** The first answer; null when there is no master. */
   readonly answer: Answer | null
-  /** Resolves when the stream has ended: the master has, or `close` was called. */
+  /** Resolves when the stream has ended, because the master ended or `close` was called. */
   readonly ended: Promise<void>
   close(): void
 }
 
-/** Follows the events of the master of a run directory; `onEvent` hears of each, up to `past` old ones first. */
+/**
+ * Follows the events of the master of a run directory; `onEvent` is called for each, up to `past` earlier ones first.
+ */
 export async function follow(
   runDir: string,
   past: number,
@@ -352,7 +364,7 @@ function delay(ms: number): Promise<null> {
   })
 }
 
-/** connect(2) to a path is done when `net.connect` returns. */
+/** Connects with the rights of `uid`. For a path, connect(2) has run by the time `net.connect` returns. */
 function connectAs(uid: number, path: string): net.Socket {
   const own = process.geteuid?.() ?? 0
   if (uid === own) return net.connect(path)

@@ -9,7 +9,7 @@ export const enum Exit {
   NotRunning = 3,
   AlreadyRunning = 4,
   Address = 5,
-  /** The module, or a worker's boot. */
+  /** The module could not be evaluated, or a worker did not boot. */
   Module = 6,
   Timeout = 7,
 }
@@ -17,12 +17,12 @@ export const enum Exit {
 export const enum WorkerExit {
   Ended = 0,
   BootFailed = 70,
-  /** The address cannot be listened on: not retried at first start. */
+  /** The address is not available. Not retried at the first start. */
   Address = 71,
   Uncaught = 250,
 }
 
-/** The same for programs, in words that stay: what `--json` calls an error, where there is nothing more exact to say. */
+/** Stable names of the exit codes for programs: the `code` in `--json` when an error has no more exact one. */
 const CODES: Record<Exit, string> = {
   [Exit.Ok]: '',
   [Exit.Failure]: 'ERR_FAILURE',
@@ -36,14 +36,14 @@ const CODES: Record<Exit, string> = {
 
 export interface CommandErrorOptions {
   readonly cause?: unknown
-  /** `ERR_NO_GROUP`, say; without one it is that of the exit code. */
+  /** Such as `ERR_NO_GROUP`; by default the code of `exitCode`. */
   readonly code?: string | undefined
   readonly next?: string | undefined
   /** What `--json` prints beside the error. */
   readonly report?: object
 }
 
-/** Why a command or a start failed: a reason for people, one number for scripts, a code for programs. */
+/** Why a command or a start failed: a reason for people, an exit code for scripts, a code for programs. */
 export class CommandError extends Error {
   override readonly name = 'CommandError'
   readonly exitCode: Exit
@@ -62,12 +62,12 @@ export class CommandError extends Error {
   }
 }
 
-/** A failure on its way from a master to who has started it. */
+/** A failure as a master reports it to the process that started it. */
 export interface Failed {
   readonly type: 'failed'
   readonly exitCode: number
   readonly message: string
-  /** What to do about it; empty or left out where nothing better is known. */
+  /** What to do about it; empty or absent if nothing specific is known. */
   readonly next?: string
 }
 
@@ -79,7 +79,10 @@ export function failureOf({ exitCode, message, next }: Failed): CommandError {
   return new CommandError(exitCode, message, { next })
 }
 
-/** What a failure means for who asked: a bad declaration is the module's, a socket that cannot be had the address's. */
+/**
+ * Maps any error to a CommandError: a UsageError means a bad declaration (`Module`), a SystemError an unavailable
+ * socket (`Address`).
+ */
 export function asCommandError(error: unknown): CommandError {
   if (error instanceof CommandError) return error
   if (error instanceof SystemError) return new CommandError(Exit.Address, error.message, { cause: error })
@@ -87,15 +90,18 @@ export function asCommandError(error: unknown): CommandError {
   return new CommandError(isUsage ? Exit.Module : Exit.Failure, messageOf(error), { cause: error })
 }
 
-/** What helps where a process cannot be started: EMFILE, EAGAIN, ENOMEM. */
+/** What helps when the system refuses a process: EMFILE, EAGAIN, ENOMEM. */
 const MORE =
   'raise what it may have (ulimit -n, ulimit -u, memory; of systemd LimitNOFILE=, TasksMax=), or declare fewer processes'
 
-/** Where files of a server that runs were taken away. What it needs of others from then on, `upgrade` brings. */
+/** For files of a running server that were deleted. `upgrade` provides what it needs from then on. */
 const NODE_GONE = `the Node that this server runs on is gone: 'millrace upgrade', run with the one that is there now, goes on with that`
 const PACKAGE_GONE = `put the package back where it was (npm install), or go on with the copy that is there now: its 'millrace upgrade'`
 
-/** Why a process could not be started: a SystemError says that there is no start file, any other error is that of `spawn`. */
+/**
+ * Why a process could not be started. A SystemError means that the start file is missing; any other error comes from
+ * `spawn`.
+ */
 export function spawnFailure(error: Error): CommandError {
   const failed = (message: string, next: string) =>
     new CommandError(Exit.Failure, `cannot start a process: ${message}`, { cause: error, next })
@@ -103,22 +109,24 @@ export function spawnFailure(error: Error): CommandError {
   return failed(error.message, codeOf(error) === 'ENOENT' ? NODE_GONE : MORE)
 }
 
-/** How a worker's process ended. */
+/** How a worker's boot ended. */
 interface Boot {
   readonly exitCode: number
-  /** Why there was none. */
+  /** Why no process could be started. */
   readonly unstarted: CommandError | null
   readonly hasTimedOut: boolean
 }
 
-/** Why a server or a reload is given up whose worker ended before it was ready. */
+/** Why a start or a reload is given up: a worker ended before it was ready. */
 export function bootFailure({ unstarted, hasTimedOut, exitCode }: Boot, message: string): CommandError {
   if (unstarted !== null) return new CommandError(Exit.Failure, message, { next: unstarted.next })
   const isAddress = exitCode === WorkerExit.Address
   return new CommandError(isAddress ? Exit.Address : hasTimedOut ? Exit.Timeout : Exit.Module, message)
 }
 
-/** A worker's end as words: `exit 70 (boot failed)`, `signal SIGKILL`. `why` is what its master knows better. */
+/**
+ * A worker's end in words: `exit 70 (boot failed)`, `signal SIGKILL`. `why` is a more exact cause known to the master.
+ */
 export function describeExit(code: number | null, signal: string | null, why = ''): string {
   const word = why || (signal === null ? WORDS[code ?? -1] : undefined)
   const end = signal === null ? `exit ${code}` : `signal ${signal}`
@@ -132,7 +140,7 @@ const WORDS: Record<number, string> = {
   [WorkerExit.Uncaught]: 'uncaught error',
 }
 
-/** For a name that means nothing here. */
+/** For a name that is no group's. */
 export function noGroup(
   name: string,
   known: readonly { readonly name: string; readonly listen: string }[],

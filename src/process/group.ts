@@ -1,4 +1,4 @@
-// What the process layer sees of a Worker: this interface and nothing else. And the list of those that the user's
+// What the process layer sees of a Worker: this interface and nothing else. Also the list of Workers that the user's
 // modules have declared in this process.
 
 import type { Counters } from '../counters.ts'
@@ -8,7 +8,7 @@ import type { Candidates } from './child/candidates.ts'
 
 /** A group as a describe process reports it: all that the master ever learns of the user's code. Plain JSON. */
 export interface Declaration {
-  /** 'none' when the user gave none, as Workerman. */
+  /** 'none' if the user gave none, as in Workerman. */
   readonly name: string
   /** The address as declared, or an empty string. */
   readonly listen: string
@@ -17,36 +17,39 @@ export interface Declaration {
   readonly backlog: number
   readonly startTimeoutMs: number
   readonly drainTimeoutMs: number
-  /** What a process may do before another takes its place; 0 is without limit. Memory in bytes of resident set. */
+  /** Limits of a process, after which it is replaced; 0 means no limit. Memory is in bytes of resident set. */
   readonly maxRequests: number
   readonly maxMemory: number
   readonly maxLifetimeMs: number
-  /** How long the event loop of a process may not turn before it is killed; 0 is for ever. */
+  /** How long the event loop of a process may be blocked before the process is killed; 0 means forever. */
   readonly stuckTimeoutMs: number
-  /** So many failures of a slot in a row are a crash loop. */
+  /** This many failures of a slot in a row are a crash loop. */
   readonly crashLoopAfter: number
-  /** So many of its processes must serve for the server to be ready (health.ts). */
+  /** This many processes of the group must serve for the server to be ready (health.ts). */
   readonly minReady: number
   readonly reloadMode: ReloadMode
-  /** False: a reload only calls `onWorkerReload`; the processes stay. */
+  /** False: a reload only calls `onWorkerReload`, and the processes stay. */
   readonly reloadable: boolean
-  /** A socket for each process, on one port. */
+  /** Each process has a socket of its own on the same port. */
   readonly reusePort: boolean
   /** As declared: names or numbers; empty for none. */
   readonly user: string
   readonly group: string
-  /** Who the processes run as, looked up by describe; null: as the master does. */
+  /** The user the processes run as, looked up by the describe process; null: the master's. */
   readonly credentials: Credentials | null
-  /** Flags of Node for these processes, after those that the master itself was started with. */
+  /** Node flags of these processes, added after those the master was started with. */
   readonly execArgv: readonly string[]
   readonly isSecure: boolean
-  /** `ssl` for TLS from the first byte on; empty without an address. */
+  /** `ssl`: TLS from the first byte on. Empty without an address. */
   readonly transport: 'tcp' | 'udp' | 'unix' | 'ssl' | ''
-  /** Which engine serves its address, and if it is not `native`, why. */
+  /** Which engine serves the address, and the reason if it is not `native`. */
   readonly engine: { readonly name: string; readonly why: string }
 }
 
-/** `start-first` never lacks a process; `stop-first` never has two: for what only one can hold, a lock, a serial port. */
+/**
+ * `start-first` never has a process too few. `stop-first` never has two at once, for exclusive resources such as a lock
+ * or a serial port.
+ */
 export type ReloadMode = 'start-first' | 'stop-first'
 
 /** A user and group, looked up. */
@@ -57,20 +60,23 @@ export interface Credentials {
   readonly gid: number
 }
 
-/** A socket that the master bound and this process inherited, or with -1 one that this process is to bind. */
+/** A socket that the master bound and this process inherited. If `fd` is -1, this process binds it. */
 export interface InheritedSocket {
   readonly fd: number
-  /** What it must be bound to, port resolved. */
+  /** The address it must be bound to, port resolved. */
   readonly endpoint: string
 }
 
-/** A socket to listen on that a worker asks its master for. */
+/** A listening socket that a worker requests from its master. */
 export interface WantedSocket {
-  /** Where; empty for what it serves by its declaration, or in a turn of standing in. */
+  /** Empty for the declared address, and in a stand-in turn. */
   readonly address: string
-  /** At port 0 each listener of a process has a port of its own: which of them it is. All processes of the group share it. */
+  /**
+   * At port 0 each listener of a process has its own port; this says which listener. All processes of the group share
+   * it.
+   */
   readonly nth: number
-  /** Of standing in for a sibling; 0 for its own. */
+  /** The stand-in turn for a sibling; 0 for the process's own socket. */
   readonly turn: number
 }
 
@@ -86,27 +92,27 @@ export interface PeerRow {
   /** The group's name, for people. */
   readonly group: string
   readonly id: number
-  /** Of the process that has it and is ready; 0 when there is none; -1 when there is no such slot any more. */
+  /** Of the slot's ready process; 0 if it has none; -1 if the slot no longer exists. */
   readonly incarnation: number
-  /** Where that process is reached; empty without one. */
+  /** Where that process is reached; empty if there is none. */
   readonly address: string
 }
 
-/** What has changed among the slots. */
+/** Changes among the slots. */
 export interface PeerNews {
   readonly rows: readonly PeerRow[]
-  /** The server is being stopped: who goes now does not come back. */
+  /** The server is stopping: processes that leave now are not replaced. */
   readonly isEnding: boolean
 }
 
-/** A process's part in the mesh: what others reach it by, what it proves itself with, and who the others are. */
+/** A process's place in the mesh: its own address and mailbox, the shared secret, and the other processes. */
 export interface MeshPlace extends PeerNews {
-  /** Bound; -1 when the master could not. */
+  /** Bound; -1 if the master could not bind it. */
   readonly fd: number
   readonly address: string
-  /** Of this server, in base64. */
+  /** Shared by this server's processes, in base64. */
   readonly secret: string
-  /** Its own. */
+  /** This process's own. */
   readonly mailbox: string
 }
 
@@ -116,7 +122,7 @@ export interface Assignment {
   readonly incarnation: number
   readonly sockets: readonly InheritedSocket[]
   readonly tls: { readonly ticketKeys: string; readonly files: Readonly<Record<string, string>> }
-  /** Absent where no master started this process. */
+  /** Absent if no master started this process. */
   readonly mesh?: MeshPlace
 }
 
@@ -128,7 +134,7 @@ export interface ConnectionRow {
   readonly transport: string
   readonly isIpV4: boolean
   readonly isIpV6: boolean
-  /** Bytes received that no handler has seen, and bytes sent that the kernel has not taken. */
+  /** `recvQueue`: bytes received that no handler has seen. `sendQueue`: bytes sent that the kernel has not taken. */
   readonly recvQueue: number
   readonly sendQueue: number
   readonly bytesRead: number
@@ -142,65 +148,73 @@ export interface ConnectionRow {
 export interface Group {
   /** Throws UsageError for a declaration that cannot work. */
   describe(): Declaration
-  /** The files that TLS needs, in base64, read and found good: for processes that may have no right to. Throws UsageError. */
+  /**
+   * Reads and checks the TLS files, in base64, for processes that may lack permission to read them. Throws UsageError.
+   */
   readTlsFiles(): Readonly<Record<string, string>>
-  /** Runs the user's `onWorkerStart`, then accepts. Resolves when it serves: that is `ready`. */
+  /** Runs the user's `onWorkerStart`, then accepts. Resolves when it serves, which makes the process `ready`. */
   start(place: Assignment): Promise<void>
-  /** Accepts for a sibling that is not there, or has no room, until it is relieved of this turn. */
+  /** Accepts for a sibling that is absent or full, until `relieve` is called with this turn. */
   standIn(turn: number, socket: GivenSocket): void
-  /** Resolves when that socket is closed here. */
+  /** Resolves when the socket of that turn is closed here. */
   relieve(turn: number): Promise<void>
-  /** Beyond so many connections its siblings have fewer. */
+  /** Sets this process's fair share: with more connections than this, its siblings have fewer. */
   useShare(connections: number): void
-  /** Called when it has taken many in a short time: the master should know. */
+  /** Called after many connections in a short time, so that the master can rebalance. */
   onBurst: (() => void) | null
-  /** Called when for a while it has had as many connections as it may, and when it has room again. */
+  /** Called when the process has been at its connection limit for a while, and when it has room again. */
   onFull: ((isFull: boolean) => void) | null
-  /** Other ticket keys, in base64. */
+  /** Sets new ticket keys, in base64. */
   useTickets(keys: string): void
-  /** This process is its slot's only one from now on: `onWorkerActive`. */
+  /** From now on this process is the only one of its slot: runs `onWorkerActive`. */
   activate(): Promise<void>
-  /** Another process takes this one's place: at a reload `onWorkerReload`, then `onWorkerRetire`. */
+  /** Another process takes over this slot: runs `onWorkerReload` if it is a reload, then `onWorkerRetire`. */
   retire(isReload: boolean): Promise<void>
-  /** A reload that leaves this process alone (`reloadable: false`): `onWorkerReload`. */
+  /** A reload that keeps this process (`reloadable: false`): runs `onWorkerReload`. */
   reload(): Promise<void>
-  /** Stops accepting, finishes the work in flight, closes connections within `windowMs`; resolves when none is left. */
+  /** Stops accepting, finishes work in flight and closes connections within `windowMs`. Resolves when none is left. */
   drain(windowMs: number): Promise<void>
-  /** Closes what is left, at once. */
+  /** Closes at once whatever is left. */
   stop(): void
-  /** What keeps `drain` from being done, in words; empty when nothing does. */
+  /** What keeps `drain` from finishing, in words; empty if nothing does. */
   describeWork(): string
-  /** Up to `limit` open connections with an id over `after`, by id. */
+  /** Up to `limit` open connections with an id above `after`, in order of id. */
   listConnections(after: number, limit: number): ConnectionRow[]
   readonly counters: Counters
-  /** What its messages are addressed to: the same for all processes, and for no other group. Set when all have been declared. */
+  /**
+   * Address of the group's messages: the same in all its processes, different for every group. Set when all groups have
+   * been declared.
+   */
   mailbox: string
-  /** Which other processes there are now. */
+  /** Updates the list of other processes. */
   usePeers(news: PeerNews): void
 }
 
 /** Settings that belong to no group: the static properties of Worker. */
 export interface Settings {
   readonly stopTimeoutMs: number
-  /** Empty when the code says nothing. */
+  /** Empty when the code sets none. */
   readonly logFile: string
   readonly stdoutFile: string
   readonly pidFile: string
-  /** Bytes; 0 is without bound. */
+  /** Bytes; 0 means no bound. */
   readonly logFileMaxSize: number
   readonly unhandledRejection: RejectionPolicy
-  /** Those that the code has assigned. */
+  /** The callbacks that the code has assigned. */
   readonly callbacks: readonly MasterCallback[]
-  /** Where probes are answered; empty: nowhere. */
+  /** The address for probes; empty: none. */
   readonly health: string
-  /** Of a graceful stop: for so long the server is not ready, and serves, before it drains. */
+  /** In a graceful stop, how long the server reports "not ready" but keeps serving before it drains. */
   readonly stopDelayMs: number
 }
 
-/** Workerman's callbacks of the master: here they run in a process of their own. */
+/** Workerman's master callbacks. Here they run in a process of their own. */
 export type MasterCallback = 'onMasterReload' | 'onMasterStop' | 'onWorkerExit'
 
-/** `exit` as Node: the worker ends with 250 and is replaced. `log`: it is logged and counted, and the worker goes on. */
+/**
+ * `exit`, as in Node: the worker ends with 250 and is replaced. `log`: the rejection is logged and counted, and the
+ * worker goes on.
+ */
 export type RejectionPolicy = 'exit' | 'log'
 
 export const DEFAULT_SETTINGS: Settings = {
@@ -215,28 +229,34 @@ export const DEFAULT_SETTINGS: Settings = {
   stopDelayMs: 0,
 }
 
-/** One copy of this package in this process. */
+/** The state of one copy of this package in this process. */
 export interface Registry {
   readonly version: string
   readonly groups: Group[]
-  /** In a child: what `Worker.runAll()` tells that everything is declared. Null in a process that a person started. */
+  /**
+   * In a child: `Worker.runAll()` calls this to report that everything is declared. Null in a process started by a
+   * person.
+   */
   onRunAll: (() => void) | null
   /** As they were at `Worker.runAll()`. */
   settings: Settings
-  /** The same. */
+  /** As they were at `Worker.runAll()`. */
   callbacks: Partial<Record<MasterCallback, (...args: unknown[]) => unknown>>
-  /** `native`, `node`, or empty for the best there is: of the code, unless the command line has its own. */
+  /**
+   * `native`, `node`, or empty for the best available. Set by the code, unless the command line chose one
+   * (`isEngineGiven`).
+   */
   engine: string
   isEngineGiven: boolean
-  /** In a worker: a socket of the group's, made by the master. Rejects with a SystemError or a UsageError. */
+  /** In a worker: asks the master for a socket of the group. Rejects with a SystemError or a UsageError. */
   requestSocket: ((wanted: WantedSocket) => Promise<GivenSocket>) | null
-  /** In a worker: a connection to the keeper of shared data, as a net.Socket. */
+  /** In a worker: asks for a connection to the keeper of shared data, a net.Socket. */
   requestKeeper: (() => Promise<GivenSocket>) | null
-  /** Of the memory that all workers have; -1 for none. */
+  /** Descriptor of the memory shared by all workers; -1 for none. */
   memoryFd: number
-  /** In a worker: what it would lead. */
+  /** In a worker: the leaderships it stands for. */
   candidates: Candidates | null
-  /** Ends this worker process as a `stop` would. */
+  /** Ends this worker process as `stop` would. */
   requestStop: ((code: number) => void) | null
 }
 
@@ -258,7 +278,7 @@ const own: Registry = {
   requestStop: null,
 }
 
-/** The registry of this copy. Throws when another copy of the package is at work in this process. */
+/** The registry of this copy. Throws a UsageError if another copy of the package is active in this process. */
 export function registry(): Registry {
   const holder = globalThis as Holder
   holder[kRegistry] ??= own

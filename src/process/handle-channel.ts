@@ -1,9 +1,9 @@
-// How a socket reaches a process that runs already: Node passes handles over its 'ipc' channel and over no other. It is
-// used for handles alone, and user code does not see it: a program that asks whether it has a parent to talk to has none.
+// How a socket reaches a running process: Node passes handles over its 'ipc' channel and over no other. The channel is
+// used for handles only and hidden from user code: a program that checks whether it has a parent to talk to finds none.
 
 import type { ChildProcess } from 'node:child_process'
 
-/** Node delivers what begins like this to 'internalMessage', so that no listener of the user's for 'message' gets it. */
+/** Node delivers messages with this prefix as 'internalMessage', so no 'message' listener of the user gets them. */
 const COMMAND = 'NODE_MILLRACE_SOCKET'
 
 interface SocketMessage {
@@ -12,12 +12,17 @@ interface SocketMessage {
   readonly endpoint: string
 }
 
-/** What nobody has asked for: the socket of a sibling, in so many turns of standing in. Below 0, so that it is no request. */
+/**
+ * Request id of an unrequested socket: a sibling's, for this stand-in turn. Negative, so it matches no real request.
+ */
 export function standInRequest(turn: number): number {
   return -turn
 }
 
-/** In the master. The handle stays ours. `onFailure`: it cannot be passed on; of a child that is gone nobody waits. */
+/**
+ * In the master. The handle stays ours. `onFailure` is called if it cannot be passed on, but not if the child has gone:
+ * nothing waits for it then.
+ */
 export function sendSocket(
   child: ChildProcess,
   { request, endpoint, handle }: { request: number; endpoint: string; handle: unknown },
@@ -30,7 +35,7 @@ export function sendSocket(
   })
 }
 
-/** In a worker, before any user code: takes the channel. */
+/** In a worker, before any user code: takes the channel and passes on each socket that arrives. */
 export function receiveSockets(receive: (request: number, endpoint: string, handle: unknown) => void): void {
   const events = process as NodeJS.EventEmitter
   events.on('internalMessage', (message: Partial<SocketMessage>, handle: unknown) => {
@@ -40,5 +45,5 @@ export function receiveSockets(receive: (request: number, endpoint: string, hand
 }
 
 function ignore(): void {
-  // Node disconnects by itself when the master is gone, of which the private channel tells; and so it does of a child.
+  // Node disconnects by itself when the other side has gone. The private channel reports that.
 }

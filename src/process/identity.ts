@@ -1,5 +1,5 @@
-// Who a process is: its pid, which the system gives to another one later, and its start time, which it does not.
-// proc(5): field 22 of /proc/<pid>/stat, in clock ticks since boot.
+// Identity of a process: its pid, which the system reuses, and its start time, which is never reused. proc(5): field 22
+// of /proc/<pid>/stat, in clock ticks since boot.
 
 import { readFileSync } from 'node:fs'
 import { codeOf } from '../errors.ts'
@@ -10,13 +10,13 @@ export interface Identity {
   readonly startTime: string
 }
 
-/** Somebody has stopped it: SIGSTOP and its like, or a debugger by ptrace(2). False where there is no /proc. */
+/** Whether the process is stopped by SIGSTOP or similar, or by a debugger using ptrace(2). False without /proc. */
 export function isStopped(pid: number): boolean {
   const state = statOf(pid)[0]
   return state === 'T' || state === 't'
 }
 
-/** It uses a core, or would. */
+/** Whether the process is on a core or ready to run. */
 export function isRunning(pid: number): boolean {
   return statOf(pid)[0] === 'R'
 }
@@ -25,27 +25,27 @@ export function ownIdentity(): Identity {
   return { pid: process.pid, startTime: startTimeOf(process.pid) }
 }
 
-/** Empty when there is no such process, or no /proc. */
+/** Empty if there is no such process, or no /proc. */
 export function startTimeOf(pid: number): string {
   const fields = statOf(pid)
-  // A zombie whose other threads are still ending has its sockets still: field 20 counts them.
+  // A zombie whose other threads are still ending still holds its sockets: field 20 counts the threads.
   const isGone = fields[0] === 'Z' && Number(fields[17]) <= 1
   return isGone ? '' : (fields[19] ?? '')
 }
 
-/** From field 3 on, the state; none when there is no such process. */
+/** The fields from number 3 (the state) on; empty if there is no such process. */
 function statOf(pid: number): string[] {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ') // the name may hold anything, spaces too
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ') // the name may contain anything, spaces too
   } catch {
     return [] // ENOENT or ESRCH: it is gone
   }
 }
 
 /**
- * Whether that very process lives. A pid that is not a positive integer never does: -1 would be every process. 1 is a
- * master that is the first process of a container, if it can prove it.
+ * Whether this same process still lives. A pid that is not a positive integer never does: -1 would mean every process.
+ * Pid 1 is a master that is the first process of a container; it counts only if its start time matches.
  */
 export function isAlive({ pid, startTime }: Identity): boolean {
   if (!Number.isInteger(pid) || pid < 1) return false

@@ -1,5 +1,6 @@
-// The role of the keeper (shared/keeper.ts): it lives until the master ends it, or if that was killed, as long as a worker is
-// left. A service manager's SIGTERM for every process of the server is for the others: they may need the data for their end.
+// The role of the keeper (shared/keeper.ts). It lives until the master ends it or, if the master was killed, as long as
+// a worker is left. Signals are ignored: a service manager sends SIGTERM to every process of the server, and workers
+// may need the shared data while they end.
 
 import { messageOf } from '../errors.ts'
 import { logRecords, nameLog } from '../log.ts'
@@ -32,5 +33,5 @@ export async function keep(
 }
 
 function ignore(): void {
-  // See above.
+  // See the top of the file.
 }

@@ -1,5 +1,5 @@
-// Makes a master where the process at hand must not be it as it is: a daemon, or the foreground server of a user's file that
-// was run directly (its module is evaluated in that process, and user code never runs in a master).
+// Starts a master where the current process cannot simply become it: a daemon, or a foreground server whose user file
+// was run directly (its module is evaluated in this process, and user code never runs in a master).
 
 import type { ChildProcess } from 'node:child_process'
 import { closeSync } from 'node:fs'
@@ -15,7 +15,7 @@ import { becomeMaster, type Child, ownProgram, type Program, spawnChild } from '
 
 const LOG_MODE = 0o640
 
-/** Starts a daemon; its banner when all of its workers serve. Rejects with a CommandError that says why not. */
+/** Starts a daemon. Resolves with its banner when all workers serve; rejects with a CommandError that says why not. */
 export async function launchDaemon(options: StartOptions, program: Program = ownProgram()): Promise<string> {
   const runDir = makeRunDir(runDirCandidates(options.modules[0] ?? '', options.runDir))
   const stdio = daemonStdio(options, runDir)
@@ -26,8 +26,8 @@ export async function launchDaemon(options: StartOptions, program: Program = own
 }
 
 /**
- * For a daemon's master. Only what V8 prints when it ends that itself goes to the file, which is the caller's to close: log
- * lines take the way through process/output.ts. Throws a CommandError.
+ * Standard streams of a daemon's master. Only what V8 prints when it aborts the master goes to the file directly; log
+ * lines go through output/output.ts. The caller closes the descriptor. Throws a CommandError.
  */
 export function daemonStdio({ logFile }: StartOptions, runDir: string): ['ignore', 'ignore', number] {
   return ['ignore', 'ignore', openFile(logFile ?? join(runDir, 'millrace.log'), 'append', LOG_MODE)]
@@ -49,18 +49,18 @@ function untilStarted({ process: child, channel }: Child): Promise<string> {
 }
 
 /**
- * Makes a master in the foreground of a process that has evaluated user code. With the addon this process becomes it, by
- * execve(2): one process less, and who started it signals the master itself. Else it stays as a thin parent.
+ * Makes a foreground master from a process that has evaluated user code. With the addon this process becomes the master
+ * by execve(2): one process fewer, and signals sent to it reach the master itself. Otherwise it stays as a thin parent.
  */
 export async function runDirect(options: StartOptions): Promise<number> {
   const boot = { role: 'master', options, isDaemon: false, node: nodeSettings() } as const
   const { sys } = addon()
   if (sys === null) return runThinParent(boot)
-  await Promise.all([process.stdout, process.stderr].map(flushed)) // what is in our memory would be gone
+  await Promise.all([process.stdout, process.stderr].map(flushed)) // execve would lose buffered output
   try {
     return becomeMaster(boot, sys)
   } catch {
-    return runThinParent(boot) // E2BIG, ETXTBSY, a system that does not allow it: nothing has been lost
+    return runThinParent(boot) // E2BIG, ETXTBSY or a system that forbids it: nothing is lost
   }
 }
 
@@ -69,14 +69,14 @@ function flushed(stream: NodeJS.WriteStream): Promise<void> {
 }
 
 /**
- * Runs a master as a child, passes signals on and gives back its exit code. The master ends when this process is gone.
- * Ctrl+C reaches both, and a second SIGINT means "now": so our first is passed on as SIGTERM.
+ * Runs a master as a child, passes signals on and returns its exit code. The master ends when this process is gone.
+ * Ctrl+C reaches both, and the master takes a second SIGINT as "kill now", so our first one is passed on as SIGTERM.
  */
 function runThinParent(boot: MasterBoot): Promise<number> {
   return follow(spawnChild(boot, { stdio: ['inherit', 'inherit', 'inherit'], isDetached: false }).process)
 }
 
-/** Runs this command line with another copy of the package, the one that the app resolves. */
+/** Runs this command line with another copy of the package: the one the app resolves. */
 export function runOther(startFile: string): Promise<number> {
   const args = [...process.execArgv, startFile, ...process.argv.slice(2)]
   const { spawn } = process.getBuiltinModule('node:child_process')
@@ -84,8 +84,8 @@ export function runOther(startFile: string): Promise<number> {
 }
 
 /**
- * As first process of a container we are what signals are for, and the child cannot see that: SIGTERM is passed on as what
- * it means then. Orphans come to us too.
+ * As process 1 of a container we receive the signals, and the child cannot know that: SIGTERM is passed on as SIGQUIT,
+ * which is what it means there. Orphans are ours to reap, too.
  */
 function follow(child: ChildProcess): Promise<number> {
   for (const signal of ['SIGHUP', 'SIGQUIT', 'SIGUSR2'] as const) process.on(signal, () => child.kill(signal))

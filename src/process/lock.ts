@@ -1,6 +1,6 @@
-// One master a run directory: a file that says who made it, created whole by link(2), which fails when it exists. A lock
-// whose maker is dead is taken over by a rename, which only one of several can do; who moved a living lock away by
-// accident puts it back, and the control socket is the second gate.
+// One master per run directory: a file that names its owner, created whole by link(2), which fails if it exists. A lock
+// whose owner is dead is moved away by a rename, which only one of several processes can do. A process that moved a
+// live lock away by accident puts it back; the control socket is the second barrier.
 
 import { linkSync, renameSync, rmSync, unlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -17,7 +17,7 @@ export class Lock {
     this.#path = path
   }
 
-  /** The lock, or who holds it. Throws the errors of open(2). */
+  /** Returns the lock, or the process that holds it. Throws the errors of open(2). */
   static acquire(runDir: string): Lock | Identity {
     const path = join(runDir, 'lock')
     let holder = ownIdentity()
@@ -30,29 +30,31 @@ export class Lock {
     return holder
   }
 
-  /** Who has it; pid 0 for nobody. */
+  /** The current holder; pid 0 for none. */
   static holderIn(runDir: string): Identity {
     return readHolder(join(runDir, 'lock'))
   }
 
-  /** The one that this process has been given by `passTo`; else as `acquire`, whoever had it. */
+  /** Takes the lock that `passTo` handed to this process; without one, acts like `acquire`. */
   static take(runDir: string): Lock | Identity {
     const given = new Lock(join(runDir, 'lock'))
     return given.isOurs() ? given : Lock.acquire(runDir)
   }
 
-  /** Makes another process the holder, or this one again: at no moment there is none. Throws the errors of open(2). */
+  /** Atomically makes another process the holder, or this one again. Throws the errors of open(2). */
   passTo(holder: Identity): void {
     const draft = `${this.#path}.${process.pid}`
     try {
       writeFileSync(draft, JSON.stringify(holder), { mode: 0o600 })
       renameSync(draft, this.#path)
     } finally {
-      remove(draft) // of a full disk
+      remove(draft) // a full disk leaves one
     }
   }
 
-  /** The file says so: somebody may have taken the whole directory away, and another master made it anew. */
+  /**
+   * Whether the file still names this process. The directory may have been deleted and made again by another master.
+   */
   isOurs(): boolean {
     return readHolder(this.#path).pid === process.pid
   }
@@ -78,7 +80,7 @@ function create(path: string): boolean {
   }
 }
 
-/** Garbage reads as a holder that never lives. */
+/** A file that cannot be parsed reads as a holder that is never alive. */
 function readHolder(path: string): Identity {
   try {
     const { pid, startTime } = JSON.parse(readShortFile(path)) as Partial<Identity>
@@ -94,7 +96,7 @@ function removeDead(path: string): void {
     renameSync(path, aside)
     if (isAlive(readHolder(aside))) linkSync(aside, path)
   } catch (error) {
-    if (codeOf(error) !== 'ENOENT' && codeOf(error) !== 'EEXIST') throw error // somebody was quicker
+    if (codeOf(error) !== 'ENOENT' && codeOf(error) !== 'EEXIST') throw error // another process was quicker
   }
   rmSync(aside, { force: true, recursive: true }) // it may be a folder
 }

@@ -1,6 +1,6 @@
-// The start file's first and only call: finds out which role this process has, and plays it. Who plays a role loads it, and
-// nothing else: a worker would take a third longer to start with the master's code. This file shares no module with the
-// roles, so that each is a bundle of its own (scripts/build.mjs).
+// The start file's first and only call: finds the role of this process and loads the code of that role only. A worker
+// would take a third longer to start with the master's code. This file shares no module with the roles, so each of them
+// is a bundle of its own (scripts/build.mjs).
 
 import { takeBoot, takeChannel } from './boot.ts'
 import type { Channel } from './channel.ts'
@@ -19,7 +19,7 @@ export async function main(): Promise<void> {
   channel.onMessage = (message) => {
     if (message.type === 'boot') void play(channel, message.boot)
   }
-  channel.onClose = () => process.exit() // whoever spawned us is gone already
+  channel.onClose = () => process.exit() // our parent is gone already
 }
 
 async function play(channel: Channel<ToChild, FromChild>, boot: Boot): Promise<void> {
@@ -28,10 +28,11 @@ async function play(channel: Channel<ToChild, FromChild>, boot: Boot): Promise<v
   if (boot.role === 'master') await playMaster(boot, channel)
   else if (boot.role === 'keeper') void (await import('./keep.ts')).keep(boot, channel)
   else (await import('./roles.ts')).playRole(boot, channel)
-  for (const message of early.splice(0)) channel.onMessage?.(message) // what came while the role was loaded
+  // messages that arrived while the role was loading
+  for (const message of early.splice(0)) channel.onMessage?.(message)
 }
 
-/** Returns when it listens to the channel. */
+/** Returns once the channel has its listener. */
 async function playMaster(boot: MasterBoot, channel: Channel<ToChild, FromChild> | null): Promise<void> {
   const { lead } = await import('./run-master.ts')
   void lead(boot, channel)

@@ -1,9 +1,9 @@
-// The flags of Node that a child gets: those of this process, so that loaders, heap sizes and conditions hold for
-// workers too, less what only one process can have (the inspector's port) or what would make a child something else.
+// The Node flags of a child: those of this process, so that loaders, heap sizes and conditions apply to workers too,
+// except those that only one process can have (the inspector's port) or that would turn a child into something else.
 
 import { v8 } from '../builtins.ts'
 
-/** Takes no program, or another one than ours. */
+/** Flags that run no program, or a different one. */
 const NOT_FOR_CHILDREN =
   /^(-e|--eval|-p|--print|-pe|-c|--check|-i|--interactive|--input-type|--test(-.*)?|--watch(-.*)?|--run|--(experimental-)?entry-url)$/
 const INSPECTOR = /^--(no-)?(inspect|debug)(-.*)?$/
@@ -11,20 +11,20 @@ const PORT = /^--(inspect|debug)-port$/
 const OPENS_INSPECTOR = /^--(no-)?inspect(-brk|-wait)?$/
 
 /**
- * Of a worker without an inspector of its own: should somebody open it (SIGUSR1), it takes any port of loopback, and says on
- * stderr alone at which address, which has a secret in it.
+ * For a worker without an inspector of its own. If someone opens one (SIGUSR1), it takes any free loopback port and
+ * prints its address, which contains a secret, on stderr only.
  */
 export const QUIET_INSPECTOR: readonly string[] = ['--inspect-port=0', '--inspect-publish-uid=stderr']
 
-/** What Node prints then. Of loopback: nobody makes the master go anywhere else by printing something. */
+/** What Node then prints. Loopback only, so that a printed line cannot direct the master elsewhere. */
 export const INSPECTOR_LINE = /^Debugger listening on (ws:\/\/127\.0\.0\.1:\d+\/[0-9a-f-]{36})$/
 
-/** What a process passes on to its own children, and shows: the flags without ours. */
+/** The flags without QUIET_INSPECTOR: what a process passes on to its own children, and shows. */
 export function withoutQuietInspector(execArgv: readonly string[]): string[] {
   return execArgv.filter((flag) => !QUIET_INSPECTOR.includes(flag))
 }
 
-/** How Node was started by the person: a master that is a child itself has another line. */
+/** How the person started Node. A master that is itself a child has a different command line. */
 export interface NodeSettings {
   readonly execArgv: readonly string[]
   /** NODE_OPTIONS. */
@@ -38,12 +38,12 @@ let settings: NodeSettings = {
   debugPort: process.debugPort,
 }
 
-/** What the children of this process are to be started with. */
+/** The settings with which this process starts its children. */
 export function nodeSettings(): NodeSettings {
   return settings
 }
 
-/** Takes over those of who launched this process. */
+/** Takes over the settings of the process that launched this one. */
 export function adoptNodeSettings(theirs: NodeSettings): void {
   settings = theirs
 }
@@ -51,8 +51,8 @@ export function adoptNodeSettings(theirs: NodeSettings): void {
 type Role = 'master' | 'describe' | 'callback' | 'worker' | 'keeper'
 
 /**
- * Flags for a child: our own, then `extra`, then its inspector's port. Only a worker has an inspector: a daemon must not
- * hold the port of the command that started it, and `--inspect-brk` would stop a describe process for ever.
+ * Flags for a child: our own, then `extra`, then its inspector's port. Only workers get an inspector: a daemon must not
+ * hold the port of the command that started it, and `--inspect-brk` would block a describe process forever.
  */
 export function nodeFlags(
   role: Role,
@@ -67,24 +67,28 @@ export function nodeFlags(
 }
 
 const INLINING = '--max-inlined-bytecode-size-cumulative'
-/** Of bytecode, in bytes. V8's own is 920; with 4,000 a worker compiles for 200 ms more in its first second, with this for 50. */
+/**
+ * Bytes of bytecode. V8's default is 920. With 4,000 a worker spends 200 ms more on compiling in its first second; with
+ * this value, 50 ms.
+ */
 const INLINED = 2000
 
 /**
- * Lets V8 inline more into one function than it does by itself: a message goes through two dozen short ones, of which it
- * would call a third. Before the code is hot, and unless the command line has said how much. A V8 without this flag says so on
- * stderr, and goes on. Code caches of before count for nothing then: to be called when what will be needed is loaded.
+ * Lets V8 inline more into one function than by default: a message passes through two dozen short functions, and a
+ * third of them would not be inlined. Call it before the code is hot, but after everything needed is loaded, since it
+ * invalidates existing code caches. Does nothing if the command line sets the flag. A V8 without this flag prints that
+ * on stderr and goes on.
  */
 export function inlineMore(): void {
   if (!process.execArgv.map(nameOf).includes(INLINING)) v8().setFlagsFromString(`${INLINING}=${INLINED}`)
 }
 
-/** What a service manager says to the process that it started: a library in a worker must not take it for itself. */
+/** Variables from the service manager for the process it started. A library in a worker must not act on them. */
 const OF_THE_MASTER = [
   ...['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID', 'LISTEN_FDS', 'LISTEN_PID', 'LISTEN_FDNAMES', 'LISTEN_PIDFDID'],
 ]
 
-/** The environment of a child. An inspector that NODE_OPTIONS asks for is the workers' alone. */
+/** The environment of a child. Only workers get an inspector that NODE_OPTIONS requests. */
 export function childEnv(role: Role, options = settings.options): NodeJS.ProcessEnv {
   const env = { ...process.env }
   if (role !== 'master') for (const name of OF_THE_MASTER) delete env[name]
@@ -94,14 +98,14 @@ export function childEnv(role: Role, options = settings.options): NodeJS.Process
   return { ...env, NODE_OPTIONS: role === 'worker' ? options : kept.join(' ') }
 }
 
-/** Whether workers with these flags of their own are to have an inspector. */
+/** Whether workers with these extra flags should have an inspector. */
 export function inspects(extra: readonly string[] = [], { execArgv, options } = settings): boolean {
   const names = [...wordsOf(options), ...execArgv, ...extra].map(nameOf)
   const last = names.findLast((name) => OPENS_INSPECTOR.test(name))
   return last !== undefined && !last.startsWith('--no-')
 }
 
-/** A port of its own for each worker, so that the old and the new process of a reload never share one. */
+/** Gives each worker its own port, so that the old and new process of a reload never share one. */
 export class InspectorPorts {
   readonly #first: number
   readonly #taken = new Set<number>()
@@ -110,7 +114,7 @@ export class InspectorPorts {
     this.#first = first
   }
 
-  /** The lowest that is free. 0 stays 0: any port will do. */
+  /** The lowest free port. 0 means any port and is returned as it is. */
   take(): number {
     if (this.#first === 0) return 0
     let port = portAfter(this.#first)
@@ -131,14 +135,17 @@ function portAfter(port: number): number {
   return port >= MAX_PORT ? MIN_PORT : port + 1
 }
 
-/** By the flags, not by process.debugPort: in a process that has its inspector it is the port that the kernel gave. */
+/**
+ * Whether the flags ask for port 0. process.debugPort cannot tell: once the inspector is open, it holds the port that
+ * the kernel assigned.
+ */
 function asksForAnyPort({ execArgv, options }: NodeSettings): boolean {
   const lines = [...wordsOf(options), ...execArgv].join('\n')
   const ports = lines.matchAll(/^"?--(?:inspect(?:[-_](?:brk|wait|port))?|debug[-_]port)[=\n](?:\S*:)?(\d+)"?$/gm)
   return [...ports].at(-1)?.[1] === '0'
 }
 
-/** Leaves out flags and the values that follow them: a value never begins with a dash, Node refuses that. */
+/** Removes flags and the values after them. A value never starts with a dash: Node refuses that. */
 function without(dropped: RegExp, args: readonly string[]): string[] {
   let isDropped = false
   return args.filter((arg) => {
@@ -148,12 +155,12 @@ function without(dropped: RegExp, args: readonly string[]): string[] {
   })
 }
 
-/** As Node compares them: `--inspect_brk=9229` is `--inspect-brk`. */
+/** Normalised as Node does: `--inspect_brk=9229` is `--inspect-brk`. */
 function nameOf(arg: string): string {
   return arg.replaceAll('"', '').replace(/=.*/s, '').replaceAll('_', '-')
 }
 
-/** The words of NODE_OPTIONS as they are written: double quotes hold spaces. */
+/** The words of NODE_OPTIONS, unchanged: double quotes may contain spaces. */
 function wordsOf(options: string): string[] {
   return options.match(/(?:"(?:\\.|[^"\\])*"?|[^ "])+/g) ?? []
 }

@@ -1,11 +1,12 @@
-// Opens a file that a flag or the environment named, or that lies where ours should. A server may be started by root, and the folder may be shared: a
-// link planted there must not make root write to a file of somebody's choice, nor a pipe without a reader make it wait.
+// Opens files named by a flag or the environment, and files in our own folders. Root may start the server and the
+// folder may be shared: a symbolic link planted there must not make root write to an arbitrary file, nor a pipe without
+// a reader block it.
 
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { codeOf, SystemError } from '../errors.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 
-/** Opens for writing, creates, follows no link (O_NOFOLLOW); at the end of what is there, or over it. */
+/** Opens for writing and creates the file if needed; follows no symbolic link (O_NOFOLLOW). Appends or truncates. */
 export function openFile(path: string, how: 'append' | 'replace', mode: number): number {
   const { O_WRONLY, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_APPEND, O_TRUNC } = constants
   const place = how === 'append' ? O_APPEND : O_TRUNC
@@ -16,7 +17,7 @@ export function openFile(path: string, how: 'append' | 'replace', mode: number):
   }
 }
 
-/** What a person is told who named the file, or the place where it is to be. */
+/** The error for the person who named the file or its folder. */
 export function fileError(cause: unknown, syscall: 'open' | 'write', path: string): CommandError {
   const code = codeOf(cause)
   const isFull = code === 'ENOSPC' || code === 'EDQUOT'
@@ -26,10 +27,12 @@ export function fileError(cause: unknown, syscall: 'open' | 'write', path: strin
   return new CommandError(Exit.Failure, new SystemError(code, syscall, path).message, { cause, next })
 }
 
-/** A short file of ours has at most this. */
+/** Limit of a short file. */
 const MOST_BYTES = 1_048_576
 
-/** All of a short text file. Throws the errors of open(2), and EINVAL for what is no file: a pipe would make us wait for ever. */
+/**
+ * Reads a short text file. Throws the errors of open(2), and EINVAL if it is not a file: a pipe could block forever.
+ */
 export function readShortFile(path: string): string {
   const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants
   const fd = openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)

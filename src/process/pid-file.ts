@@ -1,4 +1,4 @@
-// The pid file: for people and their scripts. We never read it to learn whom to signal.
+// The pid file, for people and their scripts. We never read it to decide which process to signal.
 
 import { closeSync, rmSync, writeSync } from 'node:fs'
 import { fileError, openFile, readShortFile } from './open-file.ts'
@@ -14,7 +14,7 @@ export function writePidFile(path: string, pid: number): void {
   }
 }
 
-/** Removes it, unless another server has written its own there. */
+/** Removes the file, unless another server has written its own there. */
 export function removePidFile(path: string): void {
   let text = ''
   try {

@@ -7,9 +7,9 @@ import { work } from './child/worker-child.ts'
 import { registry } from './group.ts'
 import type { CallbackBoot, DescribeBoot, FromChild, ToChild, WorkerBoot } from './messages.ts'
 
-/** Returns when it listens to the channel. */
+/** Returns once the channel has its listener. */
 export function playRole(boot: CallbackBoot | DescribeBoot | WorkerBoot, channel: Channel<ToChild, FromChild>): void {
-  registry() // a module that brings its own copy of the package is told so
+  registry() // so that a second copy of the package, brought by a module, is detected
   for (const name of Object.keys(process.env)) if (name.startsWith('MILLRACE_')) delete process.env[name]
   if (boot.role === 'worker') void work(boot, channel)
   else if (boot.role === 'describe') void describe(boot, channel)

@@ -1,5 +1,5 @@
-// `Worker.runAll()` in every role: in a child it marks that everything is declared; in the process that a person
-// started it does what the command line says.
+// `Worker.runAll()` in every role: in a child it marks that everything is declared; in a process that a person started
+// it runs the command line.
 
 import { realpathSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -17,23 +17,25 @@ export function runAll(): void {
   void runTyped()
 }
 
-/** The user's timers and sockets may keep this process alive: it ends with its command. */
+/** Runs the typed command and exits, since the user's timers and sockets could keep this process alive. */
 async function runTyped(): Promise<void> {
   const file = typedFile()
   if (file !== null) {
-    const { runCommand } = await import('./command.ts') // no worker has a use for it
+    const { runCommand } = await import('./command.ts') // not needed in a worker
     process.exit(await runCommand(process.argv.slice(2), file))
   }
   process.stderr.write('millrace: Worker.runAll() needs a file to run in its processes: node app.js start\n')
   process.exit(Exit.Module)
 }
 
-/** What `node app` meant: an extension may be missing, or an index file. Null for `node -e`. */
+/**
+ * The file that `node app` resolves to: an extension may be missing, or it may be an index file. Null for `node -e`.
+ */
 function typedFile(): string | null {
   const typed = process.argv[1] ?? ''
   try {
     return realpathSync(createRequire(import.meta.url).resolve(typed))
   } catch {
-    return null // MODULE_NOT_FOUND, or ERR_INVALID_ARG_VALUE when it is empty
+    return null // MODULE_NOT_FOUND, or ERR_INVALID_ARG_VALUE if it is empty
   }
 }

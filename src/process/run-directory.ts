@@ -1,6 +1,6 @@
-// The run directory: where a server keeps its lock, its control socket and its pid file. Chosen by flag or environment,
-// never by code, so that `stop` from cron finds what `start` from a shell made. Created 0700; one that others can enter
-// is refused, since whoever can replace the control socket commands the server.
+// The run directory, where a server keeps its lock, control socket and pid file. A flag or the environment chooses it,
+// never code, so that `stop` from cron finds what `start` from a shell made. Created with mode 0700; a directory that
+// others can enter is refused, since anyone able to replace the control socket could command the server.
 
 import { lstatSync, mkdirSync, readdirSync, realpathSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -18,16 +18,16 @@ export function controlPath(runDir: string): string {
 
 /** Where the server of a module may live. */
 export interface Places {
-  /** In the order of preference. */
+  /** In order of preference. */
   readonly paths: readonly string[]
-  /** Where `start` has put it if it had another environment, cron's say: looked into, never made. */
+  /** Where `start` may have put it in another environment (such as cron's). Searched, but never created. */
   readonly elsewhere: readonly string[]
-  /** By flag or environment: one path, and what it lies in is the giver's affair. */
+  /** Set by flag or environment: one path. Its parent folder is not checked. */
   readonly isGiven: boolean
 }
 
 const SESSIONS = '/run/user'
-/** Also where TMPDIR says something else: sudo and cron do not know it. */
+/** Searched even if TMPDIR says otherwise: sudo and cron do not have that variable. */
 const TEMPORARY = '/tmp'
 
 export function runDirCandidates(firstModule: string, given: string | undefined): Places {
@@ -45,8 +45,8 @@ export function runDirCandidates(firstModule: string, given: string | undefined)
 }
 
 /**
- * XDG_RUNTIME_DIR on the terms of its specification: absolute, and ours. After `su` it is still that of who called it:
- * he could move away what root makes there, and put a link in its place.
+ * XDG_RUNTIME_DIR under the terms of its specification: absolute, and owned by us. After `su` it is still the caller's,
+ * who could move away what root creates there and put a symbolic link in its place.
  */
 function ownSession(): string | null {
   const session = process.env.XDG_RUNTIME_DIR ?? ''
@@ -59,14 +59,14 @@ function ownSession(): string | null {
   }
 }
 
-/** The first place that can be had, made and checked. Throws when none can. */
+/** Creates and checks the first available place. Throws if there is none. */
 export function makeRunDir({ paths, isGiven }: Places): string {
   const reasons: string[] = []
   for (const path of paths) {
     try {
       checkUnixPath(controlPath(path))
       if (isGiven) mkdirSync(dirname(path), { recursive: true, mode: OWNER_ONLY })
-      else makePrivate(dirname(path)) // whoever owns it could put another in the place of `path`
+      else makePrivate(dirname(path)) // its owner could replace `path`
       makePrivate(path)
       return path
     } catch (error) {
@@ -87,22 +87,22 @@ function makePrivate(path: string): void {
   checkPrivate(path, ownUid())
 }
 
-/** The places where a server of ours can be: an answer from another one would be somebody else's. */
+/** The places where a server of ours may be. Elsewhere another user's process could answer. */
 export function placesOfOurs({ paths, elsewhere, isGiven }: Places): string[] {
   return [...paths, ...elsewhere].filter((path) => isGiven || isPrivate(path, ownUid()))
 }
 
-/** Where every command but `start` looks for a server. */
+/** Where every command except `start` looks for a server. */
 export interface PlacesToAsk {
-  /** In this order, with the user whose server it is. */
+  /** In this order, each with the user who owns the server. */
   readonly places: readonly { readonly path: string; readonly uid: number }[]
-  /** There is one, and it is not ours to look into. */
+  /** Places that exist but that we may not enter. */
   readonly unreadable: readonly string[]
 }
 
 /**
- * Our own places, also those that `start` had in another environment (cron has no XDG_RUNTIME_DIR); and for root those of
- * every user, so that `sudo millrace stop` finds the server: a folder of theirs that only they can enter is theirs.
+ * Our own places, including those of another environment (cron has no XDG_RUNTIME_DIR). Root also searches those of
+ * every user, so that `sudo millrace stop` finds the server; there, a folder counts if only that user can enter it.
  */
 export function placesToAsk(firstModule: string, given: string | undefined): PlacesToAsk {
   const own = runDirCandidates(firstModule, given)
@@ -112,7 +112,7 @@ export function placesToAsk(firstModule: string, given: string | undefined): Pla
   return { places: [...ours, ...foreign], unreadable: own.paths.filter(isForbidden) }
 }
 
-/** Of every user that has one; first of the user who called sudo. */
+/** The places of all other users, those of the user who called sudo first. */
 function placesOfOthers(hash: string): { path: string; uid: number }[] {
   const sessions = namesIn(SESSIONS).map((name) => ({
     uid: Number(name),
@@ -129,7 +129,7 @@ function placesOfOthers(hash: string): { path: string; uid: number }[] {
     .sort((a, b) => Number(b.uid === caller) - Number(a.uid === caller))
 }
 
-/** A link in its place would lead root's command to another server, root's own perhaps. */
+/** A symbolic link instead would lead root's command to another server, perhaps root's own. */
 function isSocketOf(path: string, uid: number): boolean {
   const stat = lstatSync(path, { throwIfNoEntry: false })
   return stat?.uid === uid && stat.isSocket()
@@ -143,7 +143,7 @@ function namesIn(folder: string): string[] {
   }
 }
 
-/** It is there, but the folder around it lets only another user see it. */
+/** Whether the path is hidden by a folder that only another user may enter. */
 function isForbidden(path: string): boolean {
   try {
     lstatSync(path)
@@ -174,7 +174,7 @@ function checkPrivate(path: string, uid: number): void {
   if ((stat.mode & 0o077) !== 0) throw new Error(`${path} can be entered by others (chmod 700 ${path})`)
 }
 
-/** By the real path: a server is known by its file, whatever the way to it. */
+/** Of the real path: a server is identified by its file, however it was reached. */
 function hashOf(module: string): string {
   return crypto().createHash('sha256').update(realPathOf(module)).digest('hex').slice(0, 16)
 }
@@ -183,6 +183,6 @@ export function realPathOf(module: string): string {
   try {
     return realpathSync(module)
   } catch {
-    return module // `stop` works when the file is gone
+    return module // `stop` works even if the file is gone
   }
 }

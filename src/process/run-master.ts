@@ -1,4 +1,4 @@
-// A process as master: its signals, what it tells the one who launched it, its exit code.
+// Runs a process as master: its signals, its reports to the process that launched it, its exit code.
 
 import { guardOutput, log, sendLogTo } from '../log.ts'
 import { now } from '../loop/clock.ts'
@@ -10,7 +10,7 @@ import type { FromChild, MasterBoot, StartOptions, ToChild } from './messages.ts
 import { adoptNodeSettings } from './node-flags.ts'
 import { EarlierMaster } from './upgrade/earlier-master.ts'
 
-/** What a process does that was started as a master, or became one; it ends with it. */
+/** The main function of a process that was started as a master, or became one. Exits when the master ends. */
 export async function lead(
   { node, options, isDaemon, inheritance }: MasterBoot,
   channel: Channel<ToChild, FromChild> | null,
@@ -21,8 +21,8 @@ export async function lead(
 }
 
 /**
- * Resolves with the exit code, when the server has ended. `launcher` is who started us as a child: to be told of the start,
- * or, when it is the `earlier` master, to be replaced.
+ * Resolves with the exit code when the server has ended. `launcher` is the process that started us as a child: it is
+ * notified of the start or, if it is the `earlier` master, replaced.
  */
 export async function runMaster(
   options: StartOptions,
@@ -31,12 +31,14 @@ export async function runMaster(
   earlier: EarlierMaster | null = null,
 ): Promise<Exit> {
   guardOutput()
-  // Who launched a daemon says why it could not start. The log may be that of another server, which runs already.
+  // The launcher of a daemon reports why it could not start. The log may belong to another server that is already
+  // running.
   if (isDaemon) sendLogTo(ignore)
   const master = new Master(options, isDaemon, earlier)
   takeSignals(master, isDaemon)
   const isLaunched = isDaemon && earlier === null
-  if (launcher !== null && earlier === null) launcher.onClose = () => master.stop(false) // a daemon nobody has seen start is not wanted either
+  // A daemon whose start no one has seen is not wanted either.
+  if (launcher !== null && earlier === null) launcher.onClose = () => master.stop(false)
   try {
     let isUp = false
     await master.run((banner) => {
@@ -59,13 +61,14 @@ export async function runMaster(
   }
 }
 
-/** Ctrl+C may arrive twice, from the terminal and from a parent that passes signals on: that is one. */
+/**
+ * Ctrl+C may arrive twice, from the terminal and from a parent that passes signals on. Within this time that is one.
+ */
 const SAME_PRESS_MS = 50
 
 /**
- * Handlers only take note. A second SIGINT kills. SIGHUP is the end of a server in the foreground, whose terminal has
- * gone; a daemon or a service takes it as those who send it mean it: reload. Who manages services wants SIGTERM to lose
- * nothing.
+ * Handlers only record the request. A second SIGINT kills. SIGHUP stops a foreground server, whose terminal has gone; a
+ * daemon or a service reloads, as its senders expect there. Under a service manager SIGTERM is a graceful stop.
  */
 function takeSignals(master: Master, isDaemon: boolean): void {
   let askedAt = 0
@@ -87,5 +90,5 @@ function takeSignals(master: Master, isDaemon: boolean): void {
 }
 
 function ignore(): void {
-  // Until there is an Output, which takes the log over.
+  // Discards log lines until Output takes over the log.
 }

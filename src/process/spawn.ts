@@ -1,5 +1,5 @@
-// Starts our start file as a child: role and secrets travel over a private inherited descriptor, never over
-// environment or arguments, so that a grandchild is not taken for a worker.
+// Starts our start file as a child. Role and secrets travel over a private inherited descriptor, never in environment
+// or arguments, so that a grandchild is not mistaken for a worker.
 
 import type { ChildProcess, SpawnOptions as NodeSpawnOptions, StdioOptions } from 'node:child_process'
 import { existsSync } from 'node:fs'
@@ -15,7 +15,7 @@ import type { Boot, FromChild, MasterBoot, ToChild } from './messages.ts'
 import { childEnv, nodeFlags } from './node-flags.ts'
 import { startFile } from './start-file.ts'
 
-/** Inherited sockets follow the channel. */
+/** Inherited sockets come after the channel. */
 export const FIRST_SOCKET_FD = 4
 
 export interface Child {
@@ -23,9 +23,9 @@ export interface Child {
   readonly channel: Channel<FromChild, ToChild>
 }
 
-/** What a child runs: this Node and this start file, or those that are to take their place. */
+/** What a child runs: this Node and this start file, or their replacements in an upgrade. */
 export interface Program {
-  /** A path. */
+  /** Path of the Node binary. */
   readonly node: string
   readonly startFile: string
 }
@@ -35,23 +35,26 @@ export interface SpawnOptions {
   readonly stdio: [StdioSource, StdioSource, StdioSource]
   /** Descriptors to pass, as 4, 5, ... */
   readonly fds?: readonly number[]
-  /** A session of its own: no signal of a terminal reaches it. */
+  /** Runs in its own session, so that signals from a terminal do not reach it. */
   readonly isDetached: boolean
-  /** A group's own flags of Node. */
+  /** The group's own Node flags. */
   readonly execArgv?: readonly string[]
-  /** Where this child's inspector listens, when there is one. */
+  /** Where this child's inspector listens, if it has one. */
   readonly inspectorPort?: number | null
   readonly program?: Program
-  /** A shell starts it, which `process` is then: when that is killed, the child is one of the service manager's (or of process 1). */
+  /**
+   * A shell starts the child, and `process` is that shell. When the shell is killed, the child is adopted by the
+   * service manager or by process 1.
+   */
   readonly isForkedTwice?: boolean
 }
 
-/** Ends as what it has started. A shell gives what it leaves in the background no stdin by itself. */
+/** Exits as its child does. `<&0`, because a shell gives background commands no stdin otherwise. */
 const FORK_TWICE = ['-c', '"$@" <&0 & wait "$!"', 'sh']
 
 export type StdioSource = 'ignore' | 'inherit' | 'pipe' | number
 
-/** Spawns a child and tells it its role. A spawn that fails is an 'error' event of `process`. */
+/** Spawns a child and sends it its role. A failed spawn is an 'error' event of `process`. */
 export function spawnChild(boot: Boot, options: SpawnOptions): Child {
   const { stdio, fds = [], isDetached, execArgv = [], inspectorPort = null, program = ownProgram() } = options
   const { isForkedTwice = false } = options
@@ -64,13 +67,13 @@ export function spawnChild(boot: Boot, options: SpawnOptions): Child {
   const child = existsSync(program.startFile)
     ? start()
     : unstarted(new SystemError('ENOENT', 'open', program.startFile))
-  const stream = child.stdio?.[CHANNEL_FD] ?? new Socket() // no stdio at all: EMFILE, of which 'error' will tell
+  const stream = child.stdio?.[CHANNEL_FD] ?? new Socket() // no stdio: EMFILE, which 'error' reports
   const channel = new Channel<FromChild, ToChild>(stream as Socket)
   channel.send({ type: 'boot', boot })
   return { process: child, channel }
 }
 
-/** This process ends here and goes on, with its pid, as what `boot` says. Throws a SystemError when it cannot. */
+/** Replaces this process, keeping its pid, by the master that `boot` describes. Throws a SystemError if it cannot. */
 export function becomeMaster(boot: MasterBoot, sys: Sys): never {
   const env = { ...childEnv(boot.role), [BOOT_VARIABLE]: JSON.stringify(boot) }
   const args = [process.execPath, ...nodeFlags(boot.role, null, []), startFile(), ...label(boot)]
@@ -83,7 +86,7 @@ function definedOnly(env: NodeJS.ProcessEnv): Record<string, string> {
   )
 }
 
-/** Some failures of `spawn` are events (EAGAIN, EMFILE), and others it throws (ENOMEM): here all are events. */
+/** `spawn` reports some failures as events (EAGAIN, EMFILE) and throws others (ENOMEM). Here all are events. */
 function trySpawn(node: string, args: readonly string[], options: NodeSpawnOptions): ChildProcess {
   try {
     return children().spawn(node, args, options)
@@ -99,15 +102,18 @@ function unstarted(error: unknown): ChildProcess {
   return failed
 }
 
-/** Short commands have none, and do not load it. */
+/** Loaded on demand, since short commands need no children. */
 function children(): typeof import('node:child_process') {
   return process.getBuiltinModule('node:child_process')
 }
 
-/** What a process has printed and said before its end is read before the end is told, if it comes within this. */
+/** How long the end of a process is held back while its remaining output and messages are read. */
 const LAST_WORDS_MS = 50
 
-/** Tells the end of a process, after its last words: a grandchild may hold its pipes open for longer than it lives. */
+/**
+ * Reports the end of a process after its last output. 'close' alone may come late: a grandchild may keep the pipes
+ * open.
+ */
 export function onceEnded(child: ChildProcess, tell: (code: number | null, signal: string | null) => void): void {
   child.once('exit', (code, signal) => {
     const end = () => {
@@ -121,8 +127,8 @@ export function onceEnded(child: ChildProcess, tell: (code: number | null, signa
 }
 
 /**
- * Tells that a process could not be started. Its 'error' event is of a signal, too, that this process may not send (EPERM, without
- * CAP_KILL): then it lives, and nobody is told.
+ * Reports that a process could not be started. An 'error' event also occurs when a signal cannot be sent (EPERM,
+ * without CAP_KILL); the process lives then, so that is only logged.
  */
 export function onceUnstarted(child: ChildProcess, tell: (error: CommandError) => void): void {
   child.on('error', (error) => {
@@ -131,7 +137,9 @@ export function onceUnstarted(child: ChildProcess, tell: (error: CommandError) =
   })
 }
 
-/** Arguments that nobody reads: for `ps`, and because a process title can be no longer than what was on the line. */
+/**
+ * Arguments that no code reads: for `ps`, and because a process title cannot be longer than the original command line.
+ */
 function label(boot: Boot): string[] {
   if (boot.role === 'master') return ['start', ...boot.options.modules]
   if (boot.role === 'keeper') return ['keeper']

@@ -1,22 +1,22 @@
-// Where the files are that processes of ours begin with.
+// Paths of our files that processes start with.
 
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
 let start = ''
 
-/** What every process begins with. It stays where it was first seen, also when it is taken away. */
+/** The file every process starts with. Remembered once found, so that it stays the same even if it is deleted. */
 export function startFile(): string {
   start ||= own('start.js')
   return start
 }
 
-/** What user code imports by the package's name. */
+/** What user code gets when it imports the package. */
 export function indexFile(): string {
   return own('index.js')
 }
 
-/** Beside the bundle's chunks, one folder up from here in the tests' build. */
+/** Beside the bundle's chunks, or one folder up in the tests' build. */
 function own(name: string): string {
   const beside = fileURLToPath(new URL(`./${name}`, import.meta.url))
   return existsSync(beside) ? beside : fileURLToPath(new URL(`../${name}`, import.meta.url))

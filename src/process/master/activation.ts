@@ -1,7 +1,7 @@
-// Sockets that a service manager has bound and passes to the process that it starts: sd_listen_fds(3), systemd.socket(5).
-// They come as descriptors 3, 4, ...; LISTEN_PID says whose they are. What connects while the server is restarted waits in
-// them, and a port below 1024 needs no root. A Worker is matched by its address: the code says what is served where, with
-// systemd or without.
+// Sockets that a service manager has bound and passes to the process it starts: sd_listen_fds(3), systemd.socket(5).
+// They arrive as descriptors 3, 4, ...; LISTEN_PID names the process they are for. Connections made while the server
+// restarts wait in them, and a port below 1024 needs no root. A socket is matched to a Worker by its address: the code
+// says what is served where, with systemd or without.
 
 import { isIPv6 } from 'node:net'
 import { addon, type Sys } from '../../addon.ts'
@@ -16,20 +16,20 @@ const FIRST_FD = 3
 
 export interface ActivatedSocket {
   readonly socket: BoundSocket
-  /** Where it is bound. */
+  /** The address it is bound to. */
   readonly address: Address
   /** FileDescriptorName=, by default the name of the socket unit. */
   readonly name: string
 }
 
-/** Their numbers, if they are this process's. */
+/** The descriptor numbers; empty if LISTEN_PID is not this process. */
 export function activatedDescriptors(): number[] {
   const { LISTEN_PID = '', LISTEN_FDS = '' } = process.env
   const count = LISTEN_PID === String(process.pid) && /^\d{1,4}$/.test(LISTEN_FDS) ? Number(LISTEN_FDS) : 0
   return Array.from({ length: count }, (_, at) => FIRST_FD + at)
 }
 
-/** Takes them, once. What cannot be served is said and left alone. */
+/** Takes the sockets, once. A socket that cannot be served is logged and left alone. */
 export function takeActivated(): ActivatedSocket[] {
   const fds = activatedDescriptors()
   if (fds.length === 0) return []
@@ -41,7 +41,7 @@ export function takeActivated(): ActivatedSocket[] {
     return []
   }
   return fds.flatMap((fd, at) => {
-    const name = names[at] || 'unknown' // as systemd calls it
+    const name = names[at] || 'unknown' // the name systemd uses
     try {
       return [take(fd, name, sys)]
     } catch (error) {
@@ -71,7 +71,7 @@ function take(fd: number, name: string, sys: Sys): ActivatedSocket {
   return { socket: { ...socket, isActivated: true }, address, name }
 }
 
-/** Whether a declared address means a socket: the same place, or any interface said in the other family's way. */
+/** Whether a bound socket serves a declared address: the same address, or the wildcard address of the other family. */
 export function isMeant(bound: Address, declared: Address): boolean {
   if (bound.transport !== declared.transport || bound.port !== declared.port || bound.path !== declared.path)
     return false
@@ -80,7 +80,7 @@ export function isMeant(bound: Address, declared: Address): boolean {
 
 const ANY = 'any'
 
-/** `ListenStream=80` is `[::]:80` and takes IPv4 too, which people declare as `0.0.0.0:80`. */
+/** `ListenStream=80` binds `[::]:80`, which also takes IPv4; people declare that as `0.0.0.0:80`. */
 function canonical(host: string): string {
   if (host === '0.0.0.0') return ANY
   if (!isIPv6(host)) return host
@@ -90,5 +90,5 @@ function canonical(host: string): string {
 }
 
 function nothing(): void {
-  // The end of this process closes it; the service manager has its own.
+  // This process's exit closes it; the service manager has its own.
 }

@@ -1,4 +1,4 @@
-// What the master answers to commands: what it knows, at once; and how what was asked for went, when it has.
+// The master's answers to commands: at once for what it knows, and after completion for operations.
 
 import { loadavg } from 'node:os'
 import { addon } from '../../addon.ts'
@@ -20,7 +20,7 @@ import type { Household } from './household.ts'
 import type { Leaders } from './leaders.ts'
 import type { GroupState } from './slot.ts'
 
-/** What answers need of their master. */
+/** What Answers needs from its master. */
 export interface Commanded {
   readonly groups: readonly GroupState[]
   readonly leaders: Leaders
@@ -28,25 +28,25 @@ export interface Commanded {
   readonly state: Status['state']
   /** Another master leads, and answers. */
   readonly isReplaced: boolean
-  /** Whether this master leads: during a hand-over that is known a little later. */
+  /** Whether this master leads. During a hand-over this is known only a little later. */
   decided(): Promise<boolean>
   /** How long a stop may take. */
   readonly stopWindowMs: number
   stop(isGraceful: boolean, timeoutMs: number | null): void
-  /** Null when another master has taken over meanwhile. */
+  /** Null if another master has taken over meanwhile. */
   upgrade(program: Program): Promise<UpgradeOutcome | null>
-  /** What runs with what the code on disk wants. */
+  /** Compares what runs with what the code on disk wants. */
   compare(): Promise<Comparison>
   totalsOf(groups: readonly GroupStatus[]): Counters
 }
 
-/** What changes nothing may be asked of a master that does not lead yet. */
+/** Read-only commands. A master that does not lead yet answers only these. */
 const LOOKS: ReadonlySet<string> = new Set(['status', 'ping', 'connections', 'events', 'diff'])
 
 export class Answers {
   readonly #master: Commanded
   readonly #household: Household
-  /** For people; how long ago that is, another clock tells, which nobody sets. */
+  /** For display only. Durations are measured from `#startedNow`, on a clock that cannot be set. */
   readonly #startedAt = new Date()
   readonly #startedNow = now()
 
@@ -83,7 +83,7 @@ export class Answers {
     const { command } = request
     const names = namesOf(request)
     if (command === 'stop' && names.length === 0) {
-      this.#master.stop(request.isGraceful === true, timeoutOf(request)) // who asked waits for this process to be gone
+      this.#master.stop(request.isGraceful === true, timeoutOf(request)) // the client waits for this process to end
       return this.#done()
     }
     const operation = this.#operate(request, names)
@@ -94,7 +94,7 @@ export class Answers {
       : { ...this.#done(), outcome: await outcome }
   }
 
-  /** What waited for its turn while another master took over is that one's to do. */
+  /** An operation that waited for its turn while another master took over is passed on to that master. */
   async orPassed(operation: Promise<ReloadOutcome>, request: Request): Promise<ReloadOutcome> {
     const outcome = await operation
     if (outcome.code !== REPLACED) return outcome
@@ -102,16 +102,16 @@ export class Answers {
       .ask(request)
       .catch((error) => ({ ok: false, message: messageOf(error) }) as const)
     if (!answer.ok) return { ...outcome, reason: answer.message }
-    return answer.outcome ?? { ...outcome, exitCode: Exit.Ok, reason: '' } // asked not to wait
+    return answer.outcome ?? { ...outcome, exitCode: Exit.Ok, reason: '' } // the request asked not to wait
   }
 
-  /** Null for what is no operation. */
+  /** Null if the request is not an operation. */
   #operate(request: Request, names: readonly string[]): Promise<ReloadOutcome> | null {
     const { command } = request
     const { operator } = this.#master
     if (command === 'reload') return operator.reload(names, Number(request.canaryMs) || 0)
     if (command === 'scale') return operator.scale(String(request.name), request.scale)
-    if (names.length === 0) return null // the whole server is stopped and started by others
+    if (names.length === 0) return null // the client stops and starts the whole server itself
     if (command === 'start') return operator.start(names)
     if (command !== 'stop' && command !== 'restart') return null
     const leave = { isGraceful: request.isGraceful === true, timeoutMs: timeoutOf(request) }
@@ -149,7 +149,7 @@ export class Answers {
   }
 }
 
-/** What somebody sends need not be what it should. */
+/** The names in a request; client input is not trusted. */
 function namesOf(request: { readonly names?: readonly string[] } | Request): readonly string[] {
   const { names } = request as { readonly names?: unknown }
   return Array.isArray(names) ? names.map(String) : []

@@ -1,6 +1,6 @@
-// The callbacks that Workerman runs in its master: onMasterReload, onMasterStop, onWorkerExit. User code never runs in ours, so
-// they run in a process of their own, one at a time, each short-lived and bounded: what hangs or crashes there is logged, and
-// the server goes on as if it had not been.
+// Workerman's master callbacks: onMasterReload, onMasterStop, onWorkerExit. User code never runs in our master, so they
+// run in a process of their own, one at a time, each short-lived and bounded. A callback that hangs or crashes is
+// logged, and the server goes on regardless.
 
 import { log } from '../../log.ts'
 import { describeExit } from '../exit-codes.ts'
@@ -9,9 +9,9 @@ import type { CallbackBoot, MasterCall } from '../messages.ts'
 import type { Output } from '../output/output.ts'
 import { onceEnded, onceUnstarted, spawnChild } from '../spawn.ts'
 
-/** To evaluate the modules and to settle. */
+/** Time to evaluate the modules and to settle. */
 export const CALL_TIMEOUT_MS = 10_000
-/** Exits that wait for their turn: a group that crashes all the time must not fill the memory. */
+/** Limit of queued `onWorkerExit` calls: a group in a crash loop must not fill the memory. */
 const MOST_WAITING = 100
 
 export type CallbackSettings = Omit<CallbackBoot, 'role' | 'calls' | 'isLogPiped'>
@@ -25,7 +25,7 @@ export class MasterCallbacks {
   #lost = 0
   #running: Promise<void> | null = null
   #kill: (() => void) | null = null
-  /** Of the process that runs; 0 for none. */
+  /** Pid of the running callback process; 0 for none. */
   pid = 0
 
   constructor(settings: CallbackSettings, output: () => Output | null, onSpawn: () => void) {
@@ -34,19 +34,19 @@ export class MasterCallbacks {
     this.#onSpawn = onSpawn
   }
 
-  /** Those that the code has assigned. */
+  /** Sets which callbacks the code has assigned. */
   declare(callbacks: readonly MasterCallback[]): void {
     this.#declared = callbacks
   }
 
-  /** How long the end of a server may wait for them: for one that runs, and for the last. */
+  /** How long the end of the server may wait for callbacks: one already running, and the last. */
   get stopMs(): number {
     return this.#declared.length === 0 ? 0 : 2 * CALL_TIMEOUT_MS
   }
 
   /**
-   * Resolves when it has settled, failed or taken too long; at once where the code has none. Never rejects. `declared`: of the
-   * code on disk, where it is another one.
+   * Resolves when the callback has settled, failed or timed out; at once if the code has none. Never rejects.
+   * `declared` lists the callbacks of the code on disk if that differs from the running code.
    */
   async call(call: MasterCall, declared = this.#declared): Promise<void> {
     if (!declared.includes(call.name)) return
@@ -56,22 +56,22 @@ export class MasterCallbacks {
     }
     const settled = new Promise<void>((settle) => this.#waiting.push({ call, settle }))
     this.#running ??= this.#runAll()
-    await settled // not for those that come after it: in a crash loop there is no end of them
+    await settled // does not wait for later calls: in a crash loop they never end
   }
 
-  /** Resolves when none runs or waits. */
+  /** Resolves when no callback runs or waits. */
   async settled(): Promise<void> {
     await this.#running
   }
 
-  /** For good: none is called any more. */
+  /** Kills the running callback, and drops all queued and future calls. */
   kill(): void {
     this.#declared = []
     for (const { settle } of this.#waiting.splice(0)) settle()
     this.#kill?.()
   }
 
-  /** What comes while a process runs is for the next one, all of it. */
+  /** Calls that arrive while a process runs are all passed to the next process. */
   async #runAll(): Promise<void> {
     while (this.#waiting.length > 0) {
       const all = this.#waiting.splice(0)

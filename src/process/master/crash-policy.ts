@@ -1,5 +1,5 @@
-// What becomes of a slot that has lost its process: another one, at once or after the back-off; or before everything has been
-// ready once, the end of a start that cannot be.
+// Decides what happens to a slot that has lost its process: a new process, at once or after the back-off. Before
+// everything has been ready once, a failure can also end a start that cannot succeed.
 
 import { log } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
@@ -9,15 +9,15 @@ import type { Events } from '../status/events.ts'
 import type { GroupState, Slot } from './slot.ts'
 import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
-/** So many boot failures of one slot before anything serves: the program is broken, not unlucky. */
+/** This many boot failures of one slot before anything serves mean that the program is broken. */
 const MAX_BOOT_FAILURES = 5
-/** One that ends by itself sooner would only spin. */
+/** A process that ended on its own sooner would only spin if it were restarted at once. */
 const SHORTEST_SERVICE_MS = 1000
 
-/** What it needs of its master. */
+/** What the crash policy needs from its master. */
 export interface Restarter {
   readonly events: Events
-  /** Everything has been ready once: from then on failures are retried for ever. */
+  /** Everything has been ready once: from then on failures are retried forever. */
   readonly isUp: boolean
   readonly isEnding: boolean
   reconcile(): void
@@ -31,7 +31,7 @@ export class CrashPolicy {
     this.#master = master
   }
 
-  /** `handle` was the slot's process. */
+  /** Called when `handle`, the slot's process, has gone. */
   replaceLost(group: GroupState, slot: Slot, handle: WorkerHandle, exit: WorkerExitInfo): void {
     const name = `worker ${group.name}:${slot.id}`
     this.#judgeFirstStart(slot, exit, `${name}: ${exit.reason || exit.word}`)
@@ -47,8 +47,8 @@ export class CrashPolicy {
   }
 
   /**
-   * `handle`, the slot's process, drains and leaves by its own will. Its next one does not wait for that: where two may live at
-   * once, and it has served for a while, as `isVoluntary` has it.
+   * Called when `handle`, the slot's process, drains and leaves on its own. Its successor starts at once if two may
+   * live at the same time and the process has served for a while (see `isVoluntary`).
    */
   replaceLeaving(group: GroupState, slot: Slot, handle: WorkerHandle, exitCode: number): void {
     const isWell = exitCode === WorkerExit.Ended && now() - handle.startedAt >= SHORTEST_SERVICE_MS
@@ -59,7 +59,7 @@ export class CrashPolicy {
     log(`worker ${group.name}:${slot.id} pid ${handle.pid}: leaves by itself, starting another`)
   }
 
-  /** The process of a slot is gone, and the next one has failed. */
+  /** The slot's process is gone, and its replacement failed to start. */
   retryLater(group: GroupState, slot: Slot): void {
     this.#wait(group, slot, slot.backoff.next(0))
   }
@@ -81,7 +81,9 @@ export class CrashPolicy {
   }
 }
 
-/** `Worker.stopAll()` after so many requests, say: a worker that has served and ends with 0 is no failure. */
+/**
+ * Whether a worker that had served ended with 0, for example by `Worker.stopAll()` after some requests. Not a failure.
+ */
 export function isVoluntary(exit: WorkerExitInfo): boolean {
   return exit.hadBeenReady && exit.exitCode === WorkerExit.Ended && exit.aliveMs >= SHORTEST_SERVICE_MS
 }

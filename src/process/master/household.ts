@@ -1,5 +1,6 @@
-// What a master holds on its machine: the run directory with lock, control socket, pid files and the list of its processes;
-// the log; the probes; the keeper; what all workers share. Taken at a start, shared during an upgrade, tidied up at the end.
+// What a master holds on its machine: the run directory with lock, control socket, pid files and the list of its
+// processes; the log; the probes; the keeper; the memory shared by all workers. Taken at start, shared during an
+// upgrade, removed at the end.
 
 import { closeSync, existsSync } from 'node:fs'
 import { join } from 'node:path'
@@ -25,17 +26,17 @@ import { Predecessors } from './predecessors.ts'
 import { feedWatchdog } from './service.ts'
 import { Tickets } from './tickets.ts'
 
-/** What another master may take to say that it is there. */
+/** How long another master may take to answer a ping. */
 const PING_MS = 1000
-/** How often the run directory is looked after. */
+/** How often the run directory is checked. */
 const LOOK_EVERY_MS = 2000
 
-/** What it asks of its master. */
+/** What the household needs from its master. */
 export interface Householder {
   readonly events: Events
   readonly seen: Seen
   answer(request: Request): Promise<Answer>
-  /** Another process is to be on the list. */
+  /** Called when the list of processes has to be rewritten. */
   record(): void
 }
 
@@ -44,24 +45,24 @@ export class Household {
   readonly isDaemon: boolean
   readonly tickets: Tickets
   readonly peers: Peers
-  /** The counters that all workers share; null without the addon. */
+  /** The memory with the shared counters; null without the addon. */
   readonly memory: Descriptor | null
   readonly health: HealthServer
   readonly pidFiles = new Set<string>()
-  /** Empty before `take` or `join`, as the others are null. */
+  /** Empty before `take` or `join`; the fields below are null until then. */
   runDir = ''
   output: Output | null = null
   keeper: KeeperHandle | null = null
   predecessors: Predecessors | null = null
   control: ControlServer | null = null
-  /** Null beside another master that leads. */
+  /** Null while another master leads. */
   lock: Lock | null = null
   readonly #master: Householder
-  /** What has been said of files that are gone: of a session that has ended they may stay so for days. */
+  /** The last failure logged for missing files: after a login session ends, the directory may be gone for days. */
   #said = ''
   #looking: NodeJS.Timeout | null = null
 
-  /** @param earlier the master that this one is to replace */
+  /** @param earlier the master that this one replaces */
   constructor(master: Householder, options: StartOptions, isDaemon: boolean, earlier: EarlierMaster | null) {
     this.#master = master
     this.options = options
@@ -72,7 +73,7 @@ export class Household {
     this.health = new HealthServer(() => master.seen)
   }
 
-  /** Rejects with a CommandError when another master has it. */
+  /** Takes the run directory. Rejects with a CommandError if another master has it. */
   async take(): Promise<void> {
     const { modules, runDir, pidFile } = this.options
     const places = runDirCandidates(modules[0] ?? '', runDir)
@@ -86,7 +87,7 @@ export class Household {
     this.#lookAfter()
   }
 
-  /** Beside the master that leads: lock, pid file and control socket stay its own. */
+  /** Works beside the leading master, which keeps the lock, pid file and control socket. */
   async join(earlier: EarlierMaster): Promise<void> {
     this.runDir = earlier.inheritance.runDir
     await this.#open(earlier)
@@ -105,7 +106,10 @@ export class Household {
     this.control = control
   }
 
-  /** What the earlier master has had is this one's, whatever that has done of it already. Throws a CommandError when somebody else was quicker. */
+  /**
+   * Takes over lock, control socket and pid files, however much of that the earlier master has done already. Throws a
+   * CommandError if another process was quicker.
+   */
   takeCharge(earlier: EarlierMaster, settings: Settings): void {
     const lock = Lock.take(this.runDir)
     if (!(lock instanceof Lock)) throw alreadyRunning(lock.pid)
@@ -121,10 +125,11 @@ export class Household {
     this.#looking = setInterval(() => void this.#restore(), LOOK_EVERY_MS).unref()
   }
 
-  /** Somebody has taken its files away, who cleans /tmp perhaps: they are made anew, or no command would find this master. */
+  /** Recreates files that were deleted, perhaps by a cleaner of /tmp: without them no command finds this master. */
   async #restore(): Promise<void> {
     const { runDir, lock, control, predecessors } = this
-    if (lock === null || control === null || predecessors === null || predecessors.isShared) return // an upgrade moves them
+    // an upgrade moves them
+    if (lock === null || control === null || predecessors === null || predecessors.isShared) return
     if (existsSync(join(runDir, 'lock')) && control.isThere) return
     try {
       makeRunDir({ paths: [runDir], elsewhere: [], isGiven: true })
@@ -143,7 +148,7 @@ export class Household {
     }
   }
 
-  /** What a master that leads has. */
+  /** The resources of a master that leads. */
   get whole(): { keeper: KeeperHandle; predecessors: Predecessors; control: ControlServer; lock: Lock } {
     const { keeper, predecessors, control, lock } = this
     if (keeper === null || predecessors === null || control === null || lock === null)
@@ -156,18 +161,21 @@ export class Household {
     this.pidFiles.add(path)
   }
 
-  /** Where the code says, unless the command line does. */
+  /** Writes the pid file that the code declares, unless the command line names one. */
   writeDeclaredPid({ pidFile }: Settings): void {
     if (this.options.pidFile === undefined && pidFile !== '') this.writePid(pidFile)
   }
 
-  /** Asks whoever is the master now. */
+  /** Passes a request to the current master. */
   async ask(request: Request): Promise<Answer> {
     const answer = await ask(this.runDir, request, Number.POSITIVE_INFINITY)
     return answer ?? { ok: false, message: 'this master has been replaced, and the new one is gone' }
   }
 
-  /** The end: each step as far as it can be done. `isLent`: another master takes back what names this one. */
+  /**
+   * Releases everything; one failing step does not prevent the others. `isLent`: the earlier master takes back what
+   * names this one.
+   */
   close(isLent: boolean): void {
     if (this.#looking !== null) clearInterval(this.#looking)
     this.health.close()
@@ -179,7 +187,7 @@ export class Household {
   }
 }
 
-/** One step: what fails (a folder that is gone) must not keep the next from being done. */
+/** Runs one step of the clean-up: a failure (a folder that is gone) must not prevent the next step. */
 export function tidy(step: () => void): void {
   try {
     step()
@@ -198,10 +206,11 @@ function sharedMemory(inherited: number): Descriptor | null {
   }
 }
 
-/** Looks in every place where `status` and `stop` would look: one server a module, whatever the environment was. */
+/** Checks every place where `status` and `stop` would look: one server per module, whatever its environment. */
 async function refuseSecond(places: Places): Promise<void> {
   for (const runDir of placesOfOurs(places)) {
-    const answer = await ask(runDir, { command: 'ping' }, PING_MS).catch(() => null) // not ours to ask: the lock decides
+    // not ours to ask: the lock decides
+    const answer = await ask(runDir, { command: 'ping' }, PING_MS).catch(() => null)
     if (answer?.ok === true) throw alreadyRunning(answer.pid)
   }
 }

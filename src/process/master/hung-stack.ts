@@ -1,13 +1,13 @@
-// Where a process hangs: SIGUSR1 opens Node's inspector also in a loop without end, and `Debugger.pause` tells the stack.
-// Nothing of this exists before a process hangs, and the process is killed right after. The port is one of loopback; the
-// address has a secret in it, which only the master reads (QUIET_INSPECTOR in node-flags.ts).
+// Finds where a process hangs. SIGUSR1 opens Node's inspector even in an endless loop, and `Debugger.pause` reports the
+// stack. Nothing of this exists before a process hangs, and the process is killed right after. The port is on loopback;
+// its address contains a secret that only the master reads (QUIET_INSPECTOR in node-flags.ts).
 //
-// The inspector speaks RFC 6455, of which this is what it takes: one client, short text frames out, text frames in.
+// The inspector speaks RFC 6455; this is the part needed: one client, short text frames out, text frames in.
 
 import { randomBytes } from 'node:crypto'
 import { connect, type Socket } from 'node:net'
 
-/** For all of it: the process hangs already, and another should have its place. */
+/** Limit for everything: the process hangs already and should be replaced soon. */
 const TIMEOUT_MS = 3000
 const MOST_BYTES = 64 * 1_048_576
 const MOST_FRAMES = 30
@@ -17,15 +17,16 @@ interface CallFrame {
   readonly location: { readonly scriptId: string; readonly lineNumber: number; readonly columnNumber: number }
 }
 
-/** What it says unasked: of each script once debugging is on, then of the pause. */
+/** What the inspector sends unasked: each script once debugging is on, then the pause. */
 type Said =
   | { method: 'Debugger.scriptParsed'; params: { readonly scriptId: string; readonly url: string } }
   | { method: 'Debugger.paused'; params: { readonly callFrames: readonly CallFrame[] } }
   | { method?: undefined }
 
 /**
- * The JavaScript stack of a process, as lines of `    at name (url:line:column)`; empty when it runs none (a system call that does
- * not return) or when it cannot be had. `url` resolves with the inspector's address once that is open. Never rejects.
+ * The JavaScript stack of a process, as lines of ` at name (url:line:column)`. Empty if no JavaScript is running (a
+ * system call that does not return) or if the stack is unavailable. `url` resolves with the inspector's address once it
+ * is open. Never rejects.
  */
 export async function hungStack(pid: number, url: Promise<string>): Promise<string> {
   let late: NodeJS.Timeout | undefined
@@ -37,7 +38,7 @@ export async function hungStack(pid: number, url: Promise<string>): Promise<stri
     process.kill(pid, 'SIGUSR1')
     return await Promise.race([end, url.then((address) => stackAt(address, abort.signal))])
   } catch {
-    return '' // ESRCH, ECONNREFUSED, a line that is no address: the kill does not wait for it
+    return '' // ESRCH, ECONNREFUSED or a bad address: the kill does not wait for it
   } finally {
     clearTimeout(late)
     abort.abort()
@@ -63,12 +64,12 @@ function stackAt(address: string, signal: AbortSignal): Promise<string> {
       if (said.method === 'Debugger.scriptParsed') urls.set(said.params.scriptId, said.params.url)
       if (said.method === 'Debugger.paused') resolve(rendered(said.params.callFrames, urls))
     }
-    const read = messageReader(onOpen, onText) // what comes with the handshake the inspector does not read
+    const read = messageReader(onOpen, onText) // the inspector does not read what comes with the handshake
     socket.on('data', (bytes: Buffer) => {
       try {
         if (!read(bytes)) reject(new Error('too much'))
       } catch (error) {
-        reject(error) // it does not speak as the inspector does
+        reject(error) // not the inspector's protocol
       }
     })
   })
@@ -84,7 +85,7 @@ function rendered(frames: readonly CallFrame[], urls: ReadonlyMap<string, string
     .join('\n')
 }
 
-/** A masked text frame of less than 126 bytes. RFC 6455 section 5.2. */
+/** Sends a masked text frame of fewer than 126 bytes. RFC 6455 section 5.2. */
 function send(socket: Socket, command: object): void {
   const text = Buffer.from(JSON.stringify(command))
   const mask = randomBytes(4)
@@ -93,7 +94,7 @@ function send(socket: Socket, command: object): void {
   )
 }
 
-/** Reads the answer to the handshake, then frames; false when there is too much of it. */
+/** Reads the answer to the handshake, then frames. The returned function returns false when there is too much. */
 function messageReader(onOpen: () => void, onText: (text: string) => void): (bytes: Buffer) => boolean {
   let isOpen = false
   let rest: Buffer[] = []
@@ -120,7 +121,7 @@ function messageReader(onOpen: () => void, onText: (text: string) => void): (byt
   }
 }
 
-/** What is left: the beginning of a frame. */
+/** Returns the rest: the start of an incomplete frame. */
 function readFrames(bytes: Buffer, onText: (text: string) => void): Buffer {
   let left = bytes
   for (let frame = frameOf(left); frame !== null && left.length >= frame.end; frame = frameOf(left)) {
@@ -130,7 +131,7 @@ function readFrames(bytes: Buffer, onText: (text: string) => void): Buffer {
   return left
 }
 
-/** Where the payload of the first frame lies; null while its head is not there. A server does not mask. */
+/** Where the payload of the first frame lies; null until its head is complete. A server does not mask. */
 function frameOf(bytes: Buffer): { start: number; end: number } | null {
   if (bytes.length < 2) return null
   const short = bytes.readUInt8(1) & 0x7f

@@ -1,6 +1,6 @@
-// The keeper of shared data as the master sees it: started when somebody first asks for it, and again should it have ended.
-// The master connects workers to it, so that they need no path, no right to one, and no secret; what they say is not its
-// business.
+// The keeper of shared data as the master sees it: started on first use, and again if it ended. The master makes the
+// connections for its workers, so that they need no path, no permission on it, and no secret. It does not read what
+// they exchange.
 
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
@@ -17,7 +17,7 @@ import { type Child, onceEnded, onceUnstarted, spawnChild } from '../spawn.ts'
 import type { InheritedKeeper } from '../upgrade/inheritance.ts'
 
 const START_TIMEOUT_MS = 10_000
-/** What one that nobody needs any more may take to end: it has nothing to finish. */
+/** How long a keeper that is no longer needed may take to end: it has nothing to finish. */
 const END_TIMEOUT_MS = 1000
 const LOOK_EVERY_MS = 10
 const NOBODY: Identity = { pid: 0, startTime: '' }
@@ -27,16 +27,16 @@ export class KeeperHandle {
   readonly #output: Output
   readonly #onChange: () => void
   readonly #secret: string
-  /** The one that the earlier master has started: it lives as long as somebody is connected. */
+  /** The keeper that the earlier master started. It lives as long as a process is connected. */
   #inherited: Identity = NOBODY
   #hold: net.Socket | null = null
   #child: Child | null = null
   #ready: Promise<void> | null = null
-  /** Of `#child`: its end has been told. */
+  /** Settles when the end of `#child` has been reported. */
   #gone: Promise<void> = Promise.resolve()
   #isEnding = false
 
-  /** `onChange` is told when `pid` is another one. */
+  /** `onChange` is called when `pid` changes. */
   constructor(runDir: string, output: Output, onChange: () => void, earlier: InheritedKeeper | null = null) {
     this.#secret = earlier?.secret ?? randomBytes(32).toString('base64')
     this.#inherited = earlier?.identity ?? NOBODY
@@ -45,17 +45,17 @@ export class KeeperHandle {
     this.#onChange = onChange
   }
 
-  /** It is a child of this process. */
+  /** Whether the keeper is a child of this process. */
   get hasStarted(): boolean {
     return this.#child !== null
   }
 
-  /** 0 while there is none. */
+  /** 0 if there is none. */
   get pid(): number {
     return this.#child?.process.pid ?? this.#inherited.pid
   }
 
-  /** A connection that the keeper trusts, to be given away: nothing has been read from it. Rejects when it cannot be had. */
+  /** A connection that the keeper trusts, to be given away: nothing has been read from it. Rejects if there is none. */
   async connect(): Promise<net.Socket> {
     this.#ready ??= this.#begin()
     await this.#ready
@@ -68,25 +68,25 @@ export class KeeperHandle {
     return { identity: { pid, startTime: pid === 0 ? '' : startTimeOf(pid) }, secret: this.#secret }
   }
 
-  /** Takes over the one of the earlier master, if there is one; a new one takes its place when it is gone. */
+  /** Connects to the earlier master's keeper, if there is one; starts a new one if that has gone. */
   async rejoin(): Promise<void> {
     if (this.#child !== null) return
     if (this.#inherited.pid === 0) await this.#join()
     else await this.#begin()
   }
 
-  /** During an upgrade there are two masters, and whichever is asked first starts it: the other one joins. */
+  /** During an upgrade there are two masters. The one asked first starts the keeper, the other joins it. */
   async #begin(): Promise<void> {
     if (await this.#join()) return
     this.#inherited = NOBODY
     try {
       await this.#start()
     } catch (error) {
-      if (!(await this.#join())) throw error // EADDRINUSE: that one was quicker
+      if (!(await this.#join())) throw error // EADDRINUSE: the other master was quicker
     }
   }
 
-  /** Connects to the one that is there; false when none is. */
+  /** Connects to the running keeper; false if there is none. */
   async #join(): Promise<boolean> {
     if (this.#hold !== null) return true
     const hold = await this.#dial().catch(() => null)
@@ -115,7 +115,10 @@ export class KeeperHandle {
     return socket
   }
 
-  /** When nobody is left who could ask (`isLast`: of another master's processes neither): it leaves when its channel closes, as it would without a master. */
+  /**
+   * Ends the keeper once nobody can ask it any more (`isLast`: no other master's processes either). It exits when its
+   * channel closes, as it would without a master.
+   */
   async end(isLast: boolean): Promise<void> {
     this.#isEnding = true
     const child = this.#child
@@ -128,7 +131,7 @@ export class KeeperHandle {
     rmSync(this.#path, { force: true })
   }
 
-  /** It leaves by itself when nobody is connected; killed if it does not. */
+  /** It exits on its own when nothing is connected; killed if it does not. */
   async #endInherited(): Promise<void> {
     const keeper = this.#inherited
     if (keeper.pid === 0) return
@@ -181,9 +184,9 @@ export class KeeperHandle {
   }
 }
 
-/** The process at the other end; nobody where that cannot be known. */
+/** The process at the other end; NOBODY if that cannot be determined. */
 function listenerOf(socket: net.Socket): Identity {
-  // No public name. The descriptor is only looked at.
+  // No public API. The descriptor is only read.
   const fd = (socket as unknown as { _handle?: { fd?: number } })._handle?.fd ?? -1
   const { sys } = addon()
   if (sys === null || fd < 0) return NOBODY
@@ -191,10 +194,10 @@ function listenerOf(socket: net.Socket): Identity {
     const { pid } = sys.peerCredentials(fd)
     return { pid, startTime: startTimeOf(pid) }
   } catch {
-    return NOBODY // ENOTCONN: it is gone already
+    return NOBODY // ENOTCONN: it has gone already
   }
 }
 
 function ignore(): void {
-  // 'close' follows, or nobody waits.
+  // 'close' follows, or no one waits.
 }

@@ -1,5 +1,6 @@
-// Which process leads what, in the master: for each name at most one, and the next one only when that has said that it is
-// done, or is gone. The master knows who lives, so there is no lease that could run out under a leader that is slow.
+// Which process leads which name, kept in the master: at most one leader per name, and the next one only after that
+// leader has resigned or gone. The master knows which processes live, so there is no lease that could expire under a
+// slow leader.
 
 import type { WorkerHandle } from './worker-handle.ts'
 
@@ -12,7 +13,7 @@ export interface Leader {
 interface Candidate {
   readonly handle: WorkerHandle
   readonly ticket: number
-  /** Of which reload its code is. */
+  /** The reload that its code belongs to. */
   readonly generation: number
 }
 
@@ -22,12 +23,14 @@ interface Seat {
 }
 
 export class Leaders {
-  /** Grows with each reload: new code is chosen first, so that a name does not pass through all who are about to leave. */
+  /**
+   * Grows with each reload. New code is chosen first, so that a name does not pass through processes about to leave.
+   */
   generation = 0
   readonly #mayChoose: () => boolean
   readonly #seats = new Map<string, Seat>()
 
-  /** `mayChoose`: not while processes of another master may lead. When it may again, `settle` is to be called. */
+  /** `mayChoose` is false while another master's processes may lead. Call `settle` when it becomes true again. */
   constructor(mayChoose: () => boolean) {
     this.#mayChoose = mayChoose
   }
@@ -39,7 +42,7 @@ export class Leaders {
     this.settle()
   }
 
-  /** It does not lead any more, or does not want to. */
+  /** The process no longer leads this name, or no longer stands for it. */
   resign(handle: WorkerHandle, name: string, ticket: number): void {
     this.#strike(({ handle: one, ticket: its }) => one === handle && its === ticket, name)
     this.settle()
@@ -50,7 +53,7 @@ export class Leaders {
     this.settle()
   }
 
-  /** Gives every name without a leader to one of those that serve. */
+  /** Gives every name without a leader to a candidate that serves. */
   settle(): void {
     if (!this.#mayChoose()) return
     for (const [name, seat] of this.#seats) {
@@ -76,7 +79,7 @@ export class Leaders {
   }
 }
 
-/** The newest code, and of that who came first. */
+/** The newest code first, then the earliest candidate. */
 function bestOf(candidates: readonly Candidate[]): Candidate | undefined {
   const newest = Math.max(...candidates.map(({ generation }) => generation))
   return candidates.find(({ generation }) => generation === newest)

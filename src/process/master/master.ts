@@ -1,6 +1,6 @@
-// The master: reconciles the processes that are wanted with those that are. First start, crash and stop are one path,
-// safe to run at any time; a reload takes one slot after the other in hand (reload.ts). Signal handlers and messages only
-// take note. No user code ever runs here.
+// The master: reconciles the wanted processes with the actual ones. First start, crash and stop are one path, safe to
+// run at any time; a reload handles one slot after another (reload.ts). Signal handlers and messages only record what
+// they ask for. No user code ever runs here.
 
 import { addCounters, type Counters, newCounters } from '../../counters.ts'
 import { log } from '../../log.ts'
@@ -40,12 +40,12 @@ import { ROTATE_TICKETS_MS } from './tickets.ts'
 import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 import { type Parent, WorkerSpawner } from './worker-spawner.ts'
 
-/** What one that has nothing left to do may take to end. */
+/** How long a process with nothing left to do may take to end. */
 const LEAVE_MS = 3000
 
-/** Workers are killed and reaped then, and files closed. */
+/** Time after the stop window to kill and reap workers and to close files. */
 const STOP_SLACK_MS = 5000
-/** What is longer means: for ever. */
+/** A `startTimeoutMs` from here on means "forever". */
 const LONGEST_START_MS = 1_000_000_000
 
 /** `asked`, or the failure that ends the server. `replaced`: this master ends, and another one has the server. */
@@ -62,7 +62,7 @@ export class Master
   readonly #options: StartOptions
   readonly reign: Reign
   readonly #household: Household
-  /** From here on no other master takes over. */
+  /** Once aborted, no other master takes over. */
   readonly #stopAnnounced = new AbortController()
   readonly #ended = new AbortController()
   readonly #earlier: EarlierMaster | null
@@ -71,30 +71,30 @@ export class Master
   readonly #recycling = new Recycling(this)
   readonly #stuck = new StuckWorkers(this.groups, () => this.#household.output?.isLogPiped === true)
   readonly #crashes = new CrashPolicy(this)
-  /** No two lead: the earlier master's processes do until they are gone. */
+  /** Never two leaders: while the earlier master's processes live, they lead. */
   readonly leaders = new Leaders(() => this.#stopping === null && this.reign.mayChooseLeaders)
   readonly #spawner: WorkerSpawner
   settings: Settings = DEFAULT_SETTINGS
-  /** Of the code of a reload that is under way. */
+  /** Settings of the code that a reload in progress brings. */
   #coming: Settings | null = null
   readonly #callbacks: MasterCallbacks
   readonly #evaluation: Evaluation
   readonly #answers: Answers
-  /** A graceful stop that waits for load balancers to hear of it. */
+  /** The stop delay of a graceful stop, so that load balancers notice first. */
   #delay: NodeJS.Timeout | null = null
   #unwatch: (() => void) | null = null
-  /** What has been said of sockets that nobody uses. */
+  /** The last log line about unused sockets. */
   #unused = ''
-  /** Everything has been ready once: from then on failures are retried for ever. */
+  /** Everything has been ready once: from then on failures are retried forever. */
   isUp = false
   #stopping: StopReason | null = null
-  /** How much time those who have asked for the end give: the least counts. */
+  /** The windows of all stop requests: the shortest applies. */
   readonly #leaves: Leave[] = []
-  /** Of slots that a reload has removed: no total ever falls. */
+  /** Counters of slots that a reload has removed, so that no total ever falls. */
   #past = newCounters()
   readonly #waiting = new Set<() => void>()
 
-  /** @param earlier the master that this one is to replace */
+  /** @param earlier the master that this one replaces */
   constructor(options: StartOptions, isDaemon: boolean, earlier: EarlierMaster | null = null) {
     this.#options = options
     this.#earlier = earlier
@@ -115,8 +115,8 @@ export class Master
   }
 
   /**
-   * Runs until it is stopped. `onUp` is told when all workers serve. Rejects with a CommandError when the start failed;
-   * by then nothing of it is left.
+   * Runs until it is stopped. Calls `onUp` when all workers serve. Rejects with a CommandError if the start failed; by
+   * then nothing of it is left.
    */
   async run(onUp: (banner: string) => void): Promise<void> {
     process.title = `millrace: master process  start_file=${this.#options.modules[0]}`
@@ -139,12 +139,13 @@ export class Master
         tellStatus(this.seen)
         this.events.emit({ type: 'server', state: 'running', reason: '' })
         onUp(this.#banner())
-        this.#wake() // what was asked for during the start may be all that is still to come
+        this.#wake() // requests made during the start may be the only ones left to come
       }
       await this.until(() => this.#stopping !== null)
     } catch (error) {
       this.#stopping ??= asCommandError(error)
-      // Nothing is gained by letting the one that goes on wait for our processes: until it knows, nobody is the master.
+      // Report the failure at once: until the earlier master knows, no master leads, so it need not wait for our
+      // processes.
       if (this.reign.isOpen && this.#stopping instanceof CommandError) this.#earlier?.fail(this.#stopping)
     }
     stopExtending()
@@ -154,8 +155,8 @@ export class Master
   }
 
   /**
-   * Ends the server within `Worker.stopTimeout`; gracefully within each group's `drainTimeoutMs`, and when the stop delay is
-   * over. Again: with less time, never with more.
+   * Ends the server within `Worker.stopTimeout`; if graceful, within each group's `drainTimeoutMs`, after the stop
+   * delay. A further call can only shorten the time.
    */
   stop(isGraceful: boolean, timeoutMs: number | null = null): void {
     this.#leaves.push({ isGraceful, timeoutMs })
@@ -170,9 +171,9 @@ export class Master
     this.#delay = setTimeout(() => this.giveUp('asked'), delayMs)
   }
 
-  /** Kills what is still there of a server that was asked to stop. */
+  /** Kills what is left of a server that was asked to stop. */
   kill(): void {
-    this.giveUp('asked') // it may still wait for its stop delay: who is lost then is replaced
+    this.giveUp('asked') // ends a stop delay too: during one, killed processes would be replaced
     for (const handle of this.#processes()) handle.kill()
     this.#callbacks.kill()
   }
@@ -202,7 +203,7 @@ export class Master
     return this.reign.leads
   }
 
-  /** What is asked for during a start comes after it, and during an upgrade when the old processes are gone. */
+  /** Requests made during a start wait for its end, and during an upgrade until the old processes are gone. */
   async untilUp(): Promise<void> {
     await this.until(() => this.isUp || this.#stopping !== null)
     if (this.isUp) await this.#earlier?.settled
@@ -215,7 +216,8 @@ export class Master
     this.leaders.generation++
     this.#household.output?.reopen()
     await this.#callbacks.call({ name: 'onMasterReload' }, settings.callbacks)
-    await this.#household.health.listenBeside(this.#options.health ?? settings.health) // probes find it where it was until all is done
+    // the old address stays until all is done
+    await this.#household.health.listenBeside(this.#options.health ?? settings.health)
     return described
   }
 
@@ -226,7 +228,7 @@ export class Master
     if (isDone && settings !== null) this.#follow(settings)
   }
 
-  /** What its own processes have counted, and those before it; nobody is connected. */
+  /** What its own processes have counted, and those before them. Connections are 0. */
   async totals(): Promise<Counters> {
     const silent = await pollAll(this.groups)
     return { ...this.totalsOf(this.groups.map((group) => groupStatus(group, silent))), connections: 0 }
@@ -266,12 +268,13 @@ export class Master
       if (this.#stopping !== null) return
       this.groups.push(await this.#form(outline, estates[place]))
     }
-    if (earlier !== null) return this.sockets.keepAll() // until this master leads, nothing of the earlier one's is closed
+    // until this master leads, no socket of the earlier one is closed
+    if (earlier !== null) return this.sockets.keepAll()
     this.sockets.release()
     this.#tellUnused()
   }
 
-  /** With what an earlier master leaves to it. */
+  /** Makes a group, with what an earlier master left for it. */
   async #form(outline: Outline, estate: Estate | undefined): Promise<GroupState> {
     const { declaration } = outline
     const { isStopped = false, scaledTo = null, declaredCount = declaration.count } = estate?.group ?? {}
@@ -287,7 +290,7 @@ export class Master
     return group
   }
 
-  /** Sockets of a service manager that no Worker has declared. */
+  /** Logs sockets of a service manager that no Worker has declared. */
   #tellUnused(): void {
     const unused = this.sockets.unused(this.groups.flatMap(({ sockets }) => sockets)).join(', ')
     if (unused === this.#unused) return
@@ -295,7 +298,7 @@ export class Master
     if (unused !== '') log(`no Worker has the address of these sockets of the service manager: ${unused}`)
   }
 
-  /** Nobody waits for ever, so the service manager may wait too. */
+  /** Whether no group may take forever to start, so that the service manager can safely be asked to wait. */
   get startsInTime(): boolean {
     return this.groups.every(({ blueprint }) => blueprint.declaration.startTimeoutMs < LONGEST_START_MS)
   }
@@ -306,7 +309,7 @@ export class Master
     return described
   }
 
-  /** Of code that runs now. */
+  /** Applies the settings of the code that runs now. */
   #follow(settings: Settings): void {
     this.#evaluation.taken()
     this.#household.output?.configure(settings)
@@ -344,9 +347,12 @@ export class Master
 
   // Running
 
-  /** Makes what is wanted so: a process in every slot that is not waiting for its next try, or none when stopping. */
+  /**
+   * Makes the actual processes the wanted ones: a process in every slot that is not waiting for its next try, or none
+   * when stopping.
+   */
   reconcile(): void {
-    this.#tellPeers() // before anybody is told to leave: nobody will come back
+    this.#tellPeers() // before any process is told to leave, so that all know that none returns
     for (const group of this.groups) for (const slot of group.slots) this.#settle(group, slot)
     for (const group of this.groups) this.onFull(group)
     this.leaders.settle()
@@ -393,7 +399,7 @@ export class Master
     this.#recycling.look(group, slot, handle)
   }
 
-  /** Or has room again. */
+  /** A process of the group is full, or has room again. */
   onFull({ share }: GroupState): void {
     if (this.#stopping === null && this.reign.leads) share.settle()
   }
@@ -404,7 +410,7 @@ export class Master
   }
 
   activate(slot: Slot, handle: WorkerHandle): void {
-    this.#tellPeers() // messages go to it from now on
+    this.#tellPeers() // it receives messages from now on
     const before = [...slot.leaving].map(({ retired }) => retired)
     void Promise.all([slot.vacated, ...before]).then(() => {
       if (slot.current === handle) handle.activate()
@@ -449,7 +455,7 @@ export class Master
 
   upgrade(program: Program): Promise<UpgradeOutcome | null> {
     return this.operator.exclusively(async () => {
-      if (this.isReplaced) return null // by one that was asked for before
+      if (this.isReplaced) return null // an earlier request led to that
       const outcome = await new Upgrade(this.#household, this, this.#stopAnnounced.signal).run(program)
       if (this.isReplaced) this.giveUp('replaced')
       return outcome
@@ -465,7 +471,7 @@ export class Master
     this.#delay = null
     this.#stopping ??= why
     this.#ended.abort()
-    this.sockets.closeAll() // who connects from now on is refused at once, instead of waiting for nobody
+    this.sockets.closeAll() // new connections are refused at once, instead of waiting for nobody
     this.reconcile()
   }
 
@@ -482,7 +488,7 @@ export class Master
     return Math.max(0, ...this.groups.map((group) => this.#stopWindowMs(group)))
   }
 
-  /** What the processes of the earlier master may take, which were told to leave before ours. */
+  /** How long the earlier master's processes may take. They were told to leave before ours. */
   #earlierMs(windowMs: number): number {
     return this.#earlier?.isSettled === false ? windowMs + STOP_SLACK_MS : 0
   }
@@ -503,13 +509,14 @@ export class Master
     await this.until(() => this.#processes().length === 0)
     await this.operator.idle()
     const { leads } = this.reign
-    // The earlier master's processes may still drain: they are this server's, and use what its keeper keeps.
+    // The earlier master's processes may still drain: they belong to this server and use its keeper's data.
     if (leads && this.#earlier !== null) await within(this.#earlierMs(this.#longestWindowMs), this.#earlier.settled)
     if (this.isUp && leads) await this.#callbacks.call({ name: 'onMasterStop' })
     await this.#callbacks.settled()
     if (this.isReplaced) await this.#household.control?.settled()
     else await this.#household.keeper?.end(leads)
-    if (this.reign.isLent) await within(LEAVE_MS, this.#household.control?.settled() ?? Promise.resolve()) // the earlier one answers
+    // the earlier master answers its clients with our answer
+    if (this.reign.isLent) await within(LEAVE_MS, this.#household.control?.settled() ?? Promise.resolve())
     if (this.isUp && this.#earlier !== null) await within(LEAVE_MS, this.#earlier.gone) // it may pass our answer on
     this.sockets.closeAll()
     this.#household.close(this.reign.isLent)
@@ -576,12 +583,12 @@ export class Master
     return [...others, ...this.#processes().map(({ pid }) => pid)]
   }
 
-  /** Who would be left over if this process were killed now. */
+  /** Records which processes would be left over if this one were killed now. */
   record(): void {
     this.#household.predecessors?.record(this.#pids())
   }
 
-  /** Resolves when `isTrue` holds; looked at after every change. */
+  /** Resolves when `isTrue` returns true; checked after every change. */
   until(isTrue: () => boolean): Promise<void> {
     return new Promise((resolve) => {
       const look = () => {

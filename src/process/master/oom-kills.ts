@@ -1,5 +1,5 @@
-// Whether the kernel has killed something of this container for want of memory: what ends with SIGKILL has no last words, and
-// in a container with a limit this is the usual reason. cgroup-v2, memory.events: `oom_kill`.
+// Whether the kernel has killed something in this container for lack of memory. A process killed by SIGKILL cannot say
+// why, and in a container with a memory limit this is the usual reason. cgroup-v2, memory.events: `oom_kill`.
 
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -8,14 +8,14 @@ export class OomKills {
   readonly #path: string
   #known: number
 
-  /** `root` is that of the file system. */
+  /** `root` is the root of the file system. */
   constructor(root = '/') {
     const group = /^0::(.*)$/m.exec(read(join(root, 'proc/self/cgroup')))?.[1] ?? '/'
     this.#path = join(root, 'sys/fs/cgroup', group, 'memory.events')
     this.#known = this.#count()
   }
 
-  /** There is one more than when it was last asked, or made. */
+  /** Whether there has been a further kill since the last call, or since construction. */
   hasRisen(): boolean {
     const before = this.#known
     this.#known = this.#count()

@@ -1,6 +1,6 @@
-// What the master tells the workers of each other: which process has which slot, and where it is reached. Each process has
-// the whole table from its start, and hears of what changes. At an upgrade the table of the new master takes the place of
-// the old one's for the processes of both: what old ones send goes to new ones, as at a reload.
+// What the master tells workers about each other: which process has which slot, and where it is reached. Each process
+// gets the whole table at its start, and then the changes. In an upgrade the new master's table replaces the old one's
+// for the processes of both: messages from old processes go to new ones, as at a reload.
 
 import { randomBytes } from 'node:crypto'
 import type { MeshPlace, PeerRow } from '../group.ts'
@@ -10,9 +10,9 @@ import type { WorkerHandle } from './worker-handle.ts'
 const SECRET_BYTES = 32
 
 export class Peers {
-  /** Who knows it is one of this server's processes. In base64; it stays over upgrades. */
+  /** Proves that a process belongs to this server. In base64; kept across upgrades. */
   readonly secret: string
-  /** The table of the master that leads now. */
+  /** The table of the new master, once that leads. */
   successors: readonly PeerRow[] | null = null
   /** Called with the whole table when it has changed. */
   onChange: ((rows: readonly PeerRow[]) => void) | null = null
@@ -27,12 +27,12 @@ export class Peers {
     return [...this.#rows.values()]
   }
 
-  /** What a process is told at its start. */
+  /** What a process receives at its start. */
   placeFor({ mailbox }: Blueprint, fd: number, address: string): MeshPlace {
     return { fd, address, secret: this.secret, mailbox, rows: this.rows, isEnding: this.#isEnding }
   }
 
-  /** Looked at after every change: tells every process what is different now. */
+  /** Called after every change: sends every process the differences. */
   settle(groups: readonly GroupState[], isEnding: boolean): void {
     const list = this.successors ?? groups.flatMap((group) => rowsOf(group, isEnding))
     const rows = new Map(list.map((row) => [keyOf(row), row]))
@@ -56,7 +56,10 @@ function rowsOf(group: GroupState, isEnding: boolean): PeerRow[] {
     .map((slot) => ({ mailbox, group: declaration.name, id: slot.id, ...reachable(slot, isEnding) }))
 }
 
-/** From the moment on in which it is ready: before, its messages wait. Of a server that is stopped to the end: none follows. */
+/**
+ * A process is reachable from when it is ready; until then its messages wait. While the server is stopping it stays
+ * reachable to the end, since no other follows.
+ */
 function reachable({ current }: Slot, isEnding: boolean): Pick<PeerRow, 'incarnation' | 'address'> {
   const isUp = current !== null && isServing(current, isEnding) && current.meshAddress !== ''
   return isUp ? { incarnation: current.incarnation, address: current.meshAddress } : { incarnation: 0, address: '' }

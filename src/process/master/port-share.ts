@@ -1,7 +1,8 @@
-// Who takes what comes to a port whose processes have a socket each (SO_REUSEPORT). The kernel chooses among the sockets,
-// whether anybody accepts on one or not: of 400 connections to four sockets of which one was idle, 102 hung, and were
-// reset when it closed. So the choice is ours: a place whose process is not ready, or has as many connections as it may, gets
-// nothing new (cBPF), and what waits there already is taken by a sibling. Where all are full it waits for whoever has room first.
+// Who accepts connections of a port on which each process has its own socket (SO_REUSEPORT). The kernel chooses among
+// the sockets whether or not a process accepts on them: of 400 connections to four sockets, one of them idle, 102 hung
+// and were reset when it closed. So we choose: a slot whose process is not ready, or is at its connection limit, gets
+// nothing new (cBPF), and what already waits there is accepted by a sibling. If all are full, it waits for the first
+// with room.
 
 import { type Addon, addon } from '../../addon.ts'
 import { messageOf } from '../../errors.ts'
@@ -10,17 +11,17 @@ import type { BoundSocket } from '../../net/bound-socket.ts'
 import type { GroupState, Slot } from './slot.ts'
 import type { WorkerHandle } from './worker-handle.ts'
 
-/** How often one looks whether a queue has run empty, and for how long: connections that are just being made come late. */
+/** How often, and for how long, to check whether a queue is empty: connections still being made arrive late. */
 const LOOK_EVERY_MS = 20
 const LONGEST_WAIT_MS = 2000
-/** So many looks in a row have to find nothing. */
+/** This many checks in a row must find nothing. */
 const EMPTY_LOOKS = 3
 
 export class PortShare {
   readonly #group: GroupState
   readonly #sys: Addon['sys']
   readonly #standIns = new Map<Slot, { readonly handle: WorkerHandle; readonly socket: BoundSocket }>()
-  /** Settled when all who stood in for it before have let go. */
+  /** Settles when all earlier stand-ins for the slot have let go. */
   readonly #relieved = new WeakMap<Slot, Promise<unknown>>()
   #chosen = ''
 
@@ -29,17 +30,17 @@ export class PortShare {
     this.#sys = sys
   }
 
-  /** Another master may have chosen meanwhile. */
+  /** Forgets what was last set in the kernel: another master may have set something else. */
   forget(): void {
     this.#chosen = ''
   }
 
-  /** Looked at after every change. */
+  /** Called after every change. */
   settle(): void {
     const { declaration, sockets } = this.#group.blueprint
     if (!declaration.reusePort || this.#sys === null || sockets[0]?.isActivated) return // they share one socket
     const ready = this.#group.slots.filter((slot) => slot.current?.state === 'ready' && !slot.isGivenUp)
-    if (ready.length === 0) return // who comes waits for whoever is ready first
+    if (ready.length === 0) return // new connections wait for the first process that is ready
     const free = ready.filter(({ current }) => current?.isFull === false)
     const taking = free.length > 0 ? free : ready
     this.#choose(taking)
@@ -49,7 +50,7 @@ export class PortShare {
     }
   }
 
-  /** Nothing new comes to this slot; resolves when what had come has been accepted. */
+  /** From now on this slot gets nothing new. Resolves when everything that had arrived has been accepted. */
   async giveUp(slot: Slot): Promise<void> {
     const socket = this.#socketOf(slot)
     const isOwn = socket !== null && !this.#group.blueprint.sockets.includes(socket) // the new blueprint has fewer
@@ -58,14 +59,14 @@ export class PortShare {
     if (isOwn) await this.#emptied(socket)
   }
 
-  /** Where another master chooses: resolves when what had come to this slot has been accepted. */
+  /** When another master chooses: resolves when everything that had arrived for this slot has been accepted. */
   async emptied(slot: Slot): Promise<void> {
     const socket = this.#socketOf(slot)
     if (socket !== null && !socket.isActivated) await this.#emptied(socket)
   }
 
   /**
-   * It is no slot any more. Resolves when nobody stands in for it: a socket that a sibling still has keeps its place in the
+   * Removes a slot. Resolves when nothing stands in for it: a socket that a sibling still holds keeps its place in the
    * kernel's order, and the next one would get a place that is never chosen.
    */
   async dismiss(slot: Slot): Promise<void> {
@@ -73,7 +74,7 @@ export class PortShare {
     await this.#relieve(slot)
   }
 
-  /** Those that siblings accept on for others. */
+  /** The sockets that siblings accept on for others. */
   get sockets(): BoundSocket[] {
     return [...this.#standIns.values()].map(({ socket }) => socket)
   }
@@ -90,7 +91,7 @@ export class PortShare {
       try {
         empty = this.#sys.pendingConnections(socket.fd) === 0 ? empty + 1 : 0
       } catch {
-        return // EBADF: the server is being stopped
+        return // EBADF: the server is stopping
       }
     }
   }

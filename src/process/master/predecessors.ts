@@ -1,6 +1,6 @@
-// The processes of a master that was killed: they leave by themselves when their channel closes, but one that never
-// comes back to its loop holds the port for ever. So those alive are on record, by pid and start time, and the next
-// master waits for them and then kills them. A pid alone is never signalled.
+// The processes of a master that was killed. They leave when their channel closes, but one whose event loop is blocked
+// would hold the port forever. So living processes are on record by pid and start time; the next master waits for them,
+// then kills them. A pid without a matching start time is never signalled.
 
 import { renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -12,17 +12,17 @@ import { type Identity, isAlive, startTimeOf } from '../identity.ts'
 import { readShortFile } from '../open-file.ts'
 
 const LOOK_EVERY_MS = 20
-/** A worker notices the end of its master at once, then has its time to stop. */
+/** A worker notices the end of its master at once, and then has its time to stop. */
 const SLACK_MS = 1000
-/** What the kernel may take to end what it was told to kill. */
+/** How long the kernel may take to end a killed process. */
 const KILL_TIMEOUT_MS = 5000
 
 export class Predecessors {
   readonly #path: string
-  /** The other master of an upgrade has its processes in the same file. */
+  /** During an upgrade the other master records its processes in the same file. */
   isShared = false
   readonly #log = new LimitedLog()
-  /** Of an earlier master; they stay on record until they are known to be gone. */
+  /** Processes of an earlier master; they stay on record until they are known to be gone. */
   #old: Identity[]
   #own: Identity[] = []
   #written = ''
@@ -33,19 +33,19 @@ export class Predecessors {
     this.#old = read(this.#path).filter(isAlive)
   }
 
-  /** The other master is gone: what it has left is an earlier one's. */
+  /** The other master of an upgrade has gone: its remaining processes become ours to wait for. */
   inherit(): void {
     this.#old = this.#others()
     this.isShared = false
   }
 
-  /** On record, alive, and not ours. */
+  /** Processes on record that are alive and not ours. */
   #others(): Identity[] {
     const own = new Set(this.#own.map(({ pid }) => pid))
     return read(this.#path).filter((one) => !own.has(one.pid) && isAlive(one))
   }
 
-  /** Resolves when none of an earlier master's processes is left, or `signal` gives up. Kills those that stay. */
+  /** Resolves when no process of an earlier master is left, or when `signal` aborts. Kills those that stay. */
   async leave(stopTimeoutMs: number, signal: AbortSignal): Promise<void> {
     const killAt = now() + stopTimeoutMs + SLACK_MS
     while (this.#old.some(isAlive) && !signal.aborted) {
@@ -64,7 +64,7 @@ export class Predecessors {
     )
   }
 
-  /** Notes who is alive now. A failure (full disk) is logged: it must not stop a server. */
+  /** Records which processes are alive. A failure (full disk) is only logged: it must not stop a server. */
   record(pids: readonly number[]): void {
     const known = new Map(this.#own.map((one) => [one.pid, one]))
     this.#own = pids
@@ -85,12 +85,14 @@ export class Predecessors {
     }
   }
 
-  /** The record is gone: the next one is written whatever it says. */
+  /** The file has been deleted: the next record is written even if it is unchanged. */
   forgetWritten(): void {
     this.#written = ''
   }
 
-  /** At the end, when none of our own is left: a start that failed may not have waited for the old ones. */
+  /**
+   * Called at the end, when no process of our own is left: a start that failed may not have waited for the old ones.
+   */
   forget(): void {
     if (this.#old.some(isAlive)) this.record([])
     else rmSync(this.#path, { force: true })
@@ -106,7 +108,7 @@ function kill(old: Identity): void {
   }
 }
 
-/** Anything but our own format counts as nobody. */
+/** Anything but our own format counts as empty. */
 function read(path: string): Identity[] {
   try {
     const workers = JSON.parse(readShortFile(path)) as Identity[]

@@ -1,22 +1,22 @@
-// What the machine around the master wants of it: a service manager to be told (sd_notify(3)), process 1 to reap orphans.
-// Both take the addon; without it they are left undone, and that is said once.
+// The master and its environment: notifies a service manager (sd_notify(3)) and, as process 1, reaps orphans. Both need
+// the addon; without it they are skipped, which is logged once.
 
 import { addon, type Sys } from '../../addon.ts'
 import { codeOf, messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'
 import { type GroupHealth, healthOf, type Seen } from '../status/readiness.ts'
 
-/** How often one looks for orphans that no signal told of: several ends may come as one signal. */
+/** How often to look for orphans whose end was not signalled: several ends may arrive as one signal. */
 const LOOK_EVERY_MS = 1000
 
-/** First process of a container, or started by systemd: sd_notify(3), systemd.exec(5). */
+/** Whether this is the first process of a container, or started by systemd: sd_notify(3), systemd.exec(5). */
 export function isService(): boolean {
   const { SYSTEMD_EXEC_PID = '', NOTIFY_SOCKET = '' } = process.env
   const isOurs = SYSTEMD_EXEC_PID === String(process.pid) || SYSTEMD_EXEC_PID === String(process.ppid)
   return process.pid === 1 || NOTIFY_SOCKET !== '' || isOurs
 }
 
-/** `READY=1`, `RELOADING=1`, `STOPPING=1`: to who started this process as a service with Type=notify. */
+/** Sends `READY=1`, `RELOADING=1`, `STOPPING=1` and so on to a service manager that uses Type=notify. */
 export function tellService(...lines: readonly string[]): void {
   const { NOTIFY_SOCKET: socket } = process.env
   const { sys } = addon()
@@ -27,13 +27,13 @@ export function tellService(...lines: readonly string[]): void {
   if (!isUnknown) tell(sys, socket)
 }
 
-/** What a manager that is busy has not taken yet, in order. */
+/** Messages that a busy manager has not taken yet, in order. */
 const untold: string[] = []
 const MOST_UNTOLD = 64
-/** The manager listens to its main process only (NotifyAccess=main), which is another master still. */
+/** The manager listens only to its main process (NotifyAccess=main), and that is still the earlier master. */
 let isUnknown = false
 
-/** What this master says is kept until the one before it has named it (MAINPID=): `speakUp`. */
+/** Queues messages until the earlier master has named this one (MAINPID=) and `speakUp` is called. */
 export function speakLater(): void {
   isUnknown = true
 }
@@ -68,7 +68,7 @@ function tellAgain(sys: Sys, socket: string): void {
   }, TELL_AGAIN_MS).unref()
 }
 
-/** A line for `systemctl status`, when it has changed. */
+/** Sends a line for `systemctl status`, if it has changed. */
 export function tellStatus(seen: Seen): void {
   if (!process.env.NOTIFY_SOCKET) return
   const line = statusLine(seen)
@@ -93,13 +93,14 @@ function statusLine(seen: Seen): string {
   return `stopping, ${left} ${left === 1 ? 'process' : 'processes'} left`
 }
 
-/** How often, and for how long each time. */
+/** How often to extend, and by how much each time. */
 const EXTEND_EVERY_MS = 5000
 const EXTEND_BY_MS = 15_000
 
 /**
- * While the server starts, reloads or is upgraded, as long as `isBounded` says that it gives up by itself: `startTimeoutMs` may be
- * longer than the service manager's patience (TimeoutStartSec=, 90 s). Ends when what it returns is called.
+ * Extends the service manager's patience (TimeoutStartSec=, 90 s) while the server starts, reloads or is upgraded,
+ * since `startTimeoutMs` may be longer. Only while `isBounded` says that the operation gives up by itself. The returned
+ * function ends it.
  */
 export function extendWhile(isBounded: () => boolean): () => void {
   if (!process.env.NOTIFY_SOCKET) return () => undefined
@@ -109,45 +110,46 @@ export function extendWhile(isBounded: () => boolean): () => void {
   return () => clearInterval(timer)
 }
 
-/** What may take so long from now on. */
+/** A request to allow this much time from now on. */
 export function extension(ms: number): string {
   return `EXTEND_TIMEOUT_USEC=${Math.ceil(ms) * 1000}`
 }
 
 /**
- * WatchdogSec=: pings in time as long as the loop turns, which is what `/healthz` says. Not: as long as some worker serves.
- * What workers lack (a database, say) no restart of the server would bring; it would take away those that serve.
- * @param pid of the process that was asked for pings: this one, or the master before it
+ * Sends WatchdogSec= pings in time as long as the event loop turns, which is also what `/healthz` reports. It does not
+ * depend on workers: a restart of the server would not provide what they lack (a database, for example) and would take
+ * away those that serve.
+ * @param pid the process that pings were asked of: this one, or the master before it
  */
 export function feedWatchdog(pid = process.pid): void {
   const { WATCHDOG_USEC = '', WATCHDOG_PID = '' } = process.env
   const periodMs = Number(WATCHDOG_USEC) / 1000
   const isOurs = WATCHDOG_PID === '' || WATCHDOG_PID === String(pid)
   if (!(periodMs > 0) || !isOurs) return
-  if (WATCHDOG_PID !== '') process.env.WATCHDOG_PID = String(process.pid) // the next master asks whether it was ours
+  if (WATCHDOG_PID !== '') process.env.WATCHDOG_PID = String(process.pid) // the next master checks whether it was ours
   const ping = () => tellService('WATCHDOG=1')
   ping()
-  setInterval(ping, Math.min(Math.max(periodMs / 3, 1), 60_000)).unref() // half of it is what sd_watchdog_enabled(3) asks for
+  setInterval(ping, Math.min(Math.max(periodMs / 3, 1), 60_000)).unref() // sd_watchdog_enabled(3) recommends half
 }
 
-/** CLOCK_MONOTONIC in microseconds, as Type=notify-reload wants it. */
+/** CLOCK_MONOTONIC in microseconds, for Type=notify-reload. */
 export function monotonicUsec(): string {
   return `MONOTONIC_USEC=${process.hrtime.bigint() / 1000n}`
 }
 
-/** As process 1 of a container: what other programs leave behind comes to us, and stays a zombie until it is taken. */
+/** As process 1 of a container we inherit orphans of other programs; they stay zombies until we reap them. */
 export function reapOrphans(ownPids: () => readonly number[]): void {
   const { sys } = addon()
   if (process.pid !== 1) return
   if (sys === null) return missing('what other programs leave behind stays here as zombies: use docker run --init')
   const reap = () => void sys.reap(ownPids())
-  process.on('SIGCHLD', () => setImmediate(reap)) // after libuv has taken ours
+  process.on('SIGCHLD', () => setImmediate(reap)) // after libuv has reaped ours
   setInterval(reap, LOOK_EVERY_MS).unref()
 }
 
 const said = new Set<string>()
 
-/** Says once what takes the addon. */
+/** Logs once what does not work without the addon. */
 export function missing(what: string): void {
   if (said.has(what)) return
   said.add(what)

@@ -1,16 +1,17 @@
-// Connections are spread over the processes of a port: who has more than his share rests, and siblings are quicker.
+// Spreads connections over the processes of a port: a process with more than its share rests, so that its siblings
+// accept first.
 
 import type { GroupState } from './slot.ts'
 
-/** More than this over the average is more than chance; less is not worth a rest. */
+/** A lead over the average above this is not noise; a smaller one is not worth a rest. */
 const SHARE_FACTOR = 9 / 8
 const SHARE_SLACK = 16
-/** Who has not reported for so long does not take its part, and is no measure. */
+/** A process silent for this long is left out and not counted in the average. */
 const SILENT_MS = 1500
 
 /** Tells each worker of a group how many connections it should have at most, so that they do not pile up on one. */
 export function shareOut({ slots, blueprint }: GroupState): void {
-  if (blueprint.sockets.length > 1) return // the kernel spreads: who rested would give its queue to siblings
+  if (blueprint.sockets.length > 1) return // the kernel spreads; a resting process would give its queue to siblings
   const serving = slots
     .flatMap(({ processes }) => processes)
     .filter(({ state, silentMs }) => state === 'ready' && silentMs < SILENT_MS)

@@ -1,5 +1,5 @@
 // One of a group's `count` places. Its processes come and go; its id, back-off and counters stay. Usually it has one
-// process; during a reload the next one, which comes up, and those that leave.
+// process; during a reload also the next one, which is starting, and those that leave.
 
 import { addCounters, type Counters, newCounters } from '../../counters.ts'
 import { Backoff, HEALTHY_AFTER_MS } from '../../loop/backoff.ts'
@@ -11,23 +11,23 @@ import type { Canary } from '../operations/canary.ts'
 import { PortShare } from './port-share.ts'
 import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
-/** What the code says of a group. */
+/** What the code declares for a group. */
 export interface Outline {
   readonly key: GroupKey
-  /** What its messages are addressed to. */
+  /** The address of its messages. */
   readonly mailbox: string
   readonly declaration: Declaration
-  /** What its processes need for TLS, in base64. */
+  /** The TLS files of its processes, in base64. */
   readonly tlsFiles: Readonly<Record<string, string>>
 }
 
 /** What new processes of a group are made from. A reload brings a new one. */
 export interface Blueprint extends Outline {
-  /** One for all slots, or with `reusePort` one for each; none without an address. */
+  /** One for all slots or, with `reusePort`, one per slot; empty without an address. */
   readonly sockets: readonly BoundSocket[]
 }
 
-/** What the processes of a slot inherit. */
+/** The socket that the processes of a slot inherit. */
 export function socketOf({ sockets }: Blueprint, slot: number): BoundSocket | null {
   return sockets[slot] ?? sockets[0] ?? null
 }
@@ -37,15 +37,15 @@ export class GroupState {
   slots: Slot[] = []
   /** How its processes have ended, and how often. */
   readonly exits = new Map<string, number>()
-  /** Why processes that were well have been replaced, and how often. */
+  /** Why healthy processes were replaced, and how often. */
   readonly recycled = new Map<string, number>()
   /** The new code does not declare it: it lasts until its processes have left. */
   isGone = false
-  /** Somebody has stopped it: it has no process and no socket until somebody starts it. */
+  /** Stopped by a command: it has no process and no socket until a command starts it. */
   isStopped = false
-  /** As the code says; what is wanted is `blueprint.declaration.count`. */
+  /** As the code declares; the wanted count is `blueprint.declaration.count`. */
   declaredCount: number
-  /** What `scale` has made of it, or null. */
+  /** The count set by `scale`, or null. */
   scaledTo: number | null = null
   readonly share = new PortShare(this)
   readonly #inner = new Map<string, BoundSocket>()
@@ -56,20 +56,20 @@ export class GroupState {
     this.declaredCount = blueprint.declaration.count
   }
 
-  /** How many slots it should have when the code declares so many: `scale` stays until the code says something new. */
+  /** How many slots it should have when the code declares this many: `scale` holds until the declared count changes. */
   countFor(declared: number): number {
     return this.scaledTo !== null && declared === this.declaredCount ? this.scaledTo : declared
   }
 
-  /** The code declares so many now. */
+  /** The code now declares this many. */
   declare(count: number): void {
     if (count !== this.declaredCount) this.scaledTo = null
     this.declaredCount = count
   }
 
   /**
-   * The socket at an address that processes listen on by themselves: one for all of them, made by `bind`, and kept while
-   * none of them lives.
+   * The socket of an address that processes listen on by themselves: one for all of them, made by `bind`, and kept even
+   * while none of them lives.
    */
   async innerSocket(address: string, bind: () => Promise<BoundSocket>): Promise<BoundSocket> {
     const present = this.#inner.get(address)
@@ -85,18 +85,18 @@ export class GroupState {
     }
   }
 
-  /** It has no process and no socket from now on: those that its processes have asked for are bound anew when they start. */
+  /** Removes its processes and sockets. Sockets that its processes requested are bound again when they start. */
   stop(): void {
     this.isStopped = true
     this.#inner.clear()
   }
 
-  /** By the address that was asked for. */
+  /** Keyed by the requested address. */
   get inner(): ReadonlyMap<string, BoundSocket> {
     return this.#inner
   }
 
-  /** Of the master before this one. */
+  /** Takes over a socket of the earlier master. */
   inheritInner(address: string, socket: BoundSocket): void {
     this.#inner.set(address, socket)
   }
@@ -105,7 +105,7 @@ export class GroupState {
     return [...this.#inner.values()].map(({ endpoint }) => endpoint)
   }
 
-  /** After a reload: those that no process of the new code has asked for are not kept. */
+  /** After a reload: drops those that no process of the new code has requested. */
   forgetInnerSockets(): void {
     const used = new Set(this.#accepting.flatMap(({ innerSockets }) => [...innerSockets]))
     for (const [address, socket] of this.#inner) if (!used.has(socket)) this.#inner.delete(address)
@@ -119,7 +119,7 @@ export class GroupState {
     return this.blueprint.declaration.name
   }
 
-  /** Failures in a row of the slot that is worst off are as many as the group may have: somebody should look. */
+  /** Whether the worst slot has failed `crashLoopAfter` times in a row, so that someone should look into it. */
   get isCrashLooping(): boolean {
     return this.slots.some(({ failures }) => failures >= this.blueprint.declaration.crashLoopAfter)
   }
@@ -128,7 +128,7 @@ export class GroupState {
     this.recycled.set(why, (this.recycled.get(why) ?? 0) + 1)
   }
 
-  /** One more, with the next id; slots go in the other order. */
+  /** Adds a slot with the next id; slots are removed in reverse order. */
   addSlot({ isHeld }: { isHeld: boolean }): Slot {
     const slot = new Slot(this.slots.length)
     slot.isHeld = isHeld
@@ -136,7 +136,7 @@ export class GroupState {
     return slot
   }
 
-  /** Those that processes accept on, and what the next one would, unless nobody declares the group any more. */
+  /** The sockets that processes accept on, and those the next process would, unless the group is no longer declared. */
   get sockets(): BoundSocket[] {
     const used = this.#accepting
     const declared = this.isGone || this.isStopped ? [] : this.blueprint.sockets
@@ -155,22 +155,22 @@ export class GroupState {
 export class Slot {
   readonly id: number
   readonly backoff = new Backoff()
-  /** The process that serves, or comes up to serve after a start or a crash. */
+  /** The process that serves, or is starting to serve after a start or a crash. */
   current: WorkerHandle | null = null
-  /** A reload starts it to take the place of `current`. */
+  /** Started by a reload to replace `current`. */
   next: WorkerHandle | null = null
   /** `next` serves beside `current`, and is watched. */
   canary: Canary | null = null
   /** Replaced, and not gone yet. */
   readonly leaving = new Set<WorkerHandle>()
-  /** A reload has it in hand: nothing else starts a process here. */
+  /** A reload is working on this slot: nothing else starts a process here. */
   isHeld = false
-  /** The process that an earlier master has here has given up its singletons. */
+  /** Settles when the earlier master's process of this slot has given up its singletons. */
   vacated: Promise<void> = Promise.resolve()
-  /** It goes: nothing new should come to it. */
+  /** The slot is being removed: nothing new should come to it. */
   isGivenUp = false
   incarnation = 0
-  /** Of the processes that are gone. */
+  /** Sum of the processes that are gone. */
   past: Counters = newCounters()
   bootFailures = 0
   lastExit = ''
@@ -178,7 +178,7 @@ export class Slot {
   lastReason = ''
   /** What it logged last, if the master saw it. */
   lastLog: readonly string[] = []
-  /** ISO 8601; empty while none has ended. */
+  /** ISO 8601; empty if none has ended. */
   lastExitAt = ''
   retryAt = 0
   #retry: NodeJS.Timeout | null = null
@@ -187,7 +187,7 @@ export class Slot {
     this.id = id
   }
 
-  /** What all processes that it has had have counted; its connections are those of now. */
+  /** Counters summed over all processes it has had; connections are the current ones. */
   get counters(): Counters {
     const total = addCounters(newCounters(), this.past)
     for (const { report } of this.processes) addCounters(total, report.counters)
@@ -203,19 +203,19 @@ export class Slot {
     return this.#retry !== null
   }
 
-  /** Nothing runs here, nothing will by itself, and somebody should start something. */
+  /** Nothing runs here and nothing will by itself: a process should be started. */
   get isVacant(): boolean {
     return this.current === null && this.next === null && !this.isWaiting && !this.isHeld
   }
 
-  /** Processes in a row that failed; 0 as soon as one has lasted. */
+  /** Number of processes in a row that failed; 0 as soon as one has lasted. */
   get failures(): number {
     const { current } = this
     const isWell = current?.state === 'ready' && now() - current.startedAt >= HEALTHY_AFTER_MS
     return isWell ? 0 : this.backoff.failures
   }
 
-  /** Calls `retry` later; 0 is now, and means that the caller goes on. */
+  /** Calls `retry` after `ms`. With 0 nothing is called: the caller goes on at once. */
   wait(ms: number, retry: () => void, time: number): void {
     if (ms === 0) return
     this.retryAt = time + ms
@@ -230,7 +230,7 @@ export class Slot {
     this.#retry = null
   }
 
-  /** `next` serves now; the one before it leaves. */
+  /** Makes `next` the current process; the one before it becomes one that leaves. */
   flip(next: WorkerHandle): void {
     this.stopWaiting()
     this.backoff.failures = 0
@@ -239,12 +239,12 @@ export class Slot {
     this.next = null
   }
 
-  /** Takes a process that is gone out of the books. */
+  /** Removes a process that is gone. */
   forget(handle: WorkerHandle, exit: WorkerExitInfo): void {
     if (this.current === handle) this.current = null
     if (this.next === handle) this.next = null
     this.past = addCounters(this.past, handle.countersOfThePast())
-    if (this.leaving.delete(handle)) return // it was told to
+    if (this.leaving.delete(handle)) return // it was told to leave
     this.lastExit = exit.word
     this.lastReason = exit.reason
     this.lastLog = exit.lastLog

@@ -1,5 +1,5 @@
-// The master's sockets. Each is bound once and kept as long as a group is declared on it or a process accepts on it: the
-// one rule for a reload that moves a group, one that is given up half-way, and the one that undoes it.
+// The master's sockets. Each is bound once and kept as long as a group is declared on it or a process accepts on it.
+// This one rule covers a reload that moves a group, a reload given up half-way, and the reload that undoes it.
 
 import { lchownSync } from 'node:fs'
 import { addon, type Sys } from '../../addon.ts'
@@ -16,45 +16,47 @@ interface Entry {
   readonly address: Address
   /** One of several on its port (SO_REUSEPORT). */
   readonly isShared: boolean
-  /** Who a Unix socket belongs to; null: to who started the master. */
+  /** Owner of a Unix socket; null: the user who started the master. */
   owner: Credentials | null
-  /** Of a service manager's socket its name; null for one that we have bound. */
+  /** Name of a service manager's socket; null for one that we bound. */
   readonly activatedAs: string | null
-  /** Another master has it too, and is in charge: its file is not ours to remove. */
+  /** Another master has it too, and leads: its file is not ours to remove. */
   isLent: boolean
 }
 
-/** A socket on its way to the next master, as JSON; `fd` is one of that process. */
+/** A socket on its way to the next master, as JSON; `fd` is a descriptor of that process. */
 export interface InheritedEntry extends Omit<Entry, 'isLent'> {
-  /** -1 where each child binds the port itself. */
+  /** -1 if each child binds the port itself. */
   readonly fd: number
   readonly endpoint: string
-  /** Of a Unix socket that a master has bound: which file is its own. */
+  /** For a Unix socket bound by a master: identifies its file. */
   readonly file: string
 }
 
-/** Who connects to a probe would be reset. */
+/** Backlog of a probe: it does not listen, since clients that connected to it would be reset. */
 const NOT_LISTENING = 0
 
 export class Sockets {
   readonly #all = new Map<BoundSocket, Entry>()
-  /** Of the start or reload that is under way: no group may have them yet. */
+  /** Sockets of the start or reload in progress: they may have no group yet. */
   readonly #reserved = new Set<BoundSocket>()
   readonly #udp: UdpPorts
-  /** Of what it inherits: `own` was called. */
+  /** Whether `own` was called; applies to sockets it inherits. */
   #isOwner = false
 
   constructor(udp: UdpPorts = udpPorts()) {
     this.#udp = udp
   }
 
-  /** Those of a service manager: for whoever declares their address, whenever that is. */
+  /** Takes the sockets of a service manager, for any group that declares their address, now or later. */
   adopt(activated: readonly ActivatedSocket[]): void {
     for (const { socket, address, name } of activated)
       this.#all.set(socket, { address, isShared: false, owner: null, activatedAs: name, isLent: false })
   }
 
-  /** In words, those of a service manager that are not among `used`: who connects to them waits for nobody. */
+  /**
+   * Descriptions of the service manager's sockets that are not among `used`: clients that connect to them wait in vain.
+   */
   unused(used: Iterable<BoundSocket>): string[] {
     const taken = new Set(used)
     return [...this.#all].flatMap(([socket, { activatedAs }]) => {
@@ -63,8 +65,8 @@ export class Sockets {
   }
 
   /**
-   * The socket of a declaration, or null without an address: one of `own` or of anybody that is there already, else a
-   * new one. Rejects with a SystemError.
+   * The socket of a declaration, or null without an address: one of `own` or any existing one, else a new one. Rejects
+   * with a SystemError.
    */
   async reserve(declaration: Declaration, own: readonly BoundSocket[] = []): Promise<BoundSocket | null> {
     const { listen, transport, credentials, backlog } = declaration
@@ -72,14 +74,14 @@ export class Sockets {
     const address = parseAddress(listen, transport === 'udp' ? transport : '')
     if (transport === 'udp') this.#udp.check(declaration)
     const socket = this.#find(address, own) ?? (await this.#activated(address)) ?? (await this.#bind(address, backlog))
-    this.giveTo(credentials, socket) // first: what it cannot give is not kept
+    this.giveTo(credentials, socket) // first: a socket that cannot be given is not kept
     this.keep(socket)
     return socket
   }
 
   /**
-   * All sockets of a declaration: none, one, or with `reusePort` one for each process, in the order in which the kernel
-   * knows them. Without the addon it is one for all, which is said.
+   * All sockets of a declaration: none, one or, with `reusePort`, one per process in the kernel's order. Without the
+   * addon it is one for all, which is logged.
    */
   async reserveAll(declaration: Declaration, own: readonly BoundSocket[] = []): Promise<readonly BoundSocket[]> {
     const { sys, why } = addon()
@@ -115,14 +117,16 @@ export class Sockets {
     return used
   }
 
-  /** Nobody is to share the port with us unnoticed. Resolves to the address with its port. */
+  /** Makes sure that no other process shares the port with us unnoticed. Resolves to the address with its port. */
   async #probe(address: Address): Promise<string> {
     const socket = await this.#bind(address, NOT_LISTENING)
     this.#close(socket)
     return socket.endpoint
   }
 
-  /** One of `own` at this address, else a new one; not another group's. Rejects with a SystemError or a UsageError. */
+  /**
+   * One of `own` at this address, else a new one; never another group's. Rejects with a SystemError or a UsageError.
+   */
   async share(
     listen: string,
     { credentials, backlog }: Declaration,
@@ -139,17 +143,17 @@ export class Sockets {
       (isAnyPort(address) ? undefined : own.find(isHere)) ??
       (await this.#activated(address)) ??
       (await this.#bind(address, backlog))
-    this.giveTo(credentials, socket) // first: what it cannot give is not kept
+    this.giveTo(credentials, socket) // first: a socket that cannot be given is not kept
     this.keep(socket)
     return socket
   }
 
-  /** A group has it now. */
+  /** A group uses it now. */
   unkeep(socket: BoundSocket): void {
     this.#reserved.delete(socket)
   }
 
-  /** Reserves one that stays where it is, whatever is declared. */
+  /** Reserves a socket, so that it stays whatever is declared. */
   keep(socket: BoundSocket): void {
     this.#reserved.add(socket)
   }
@@ -159,7 +163,7 @@ export class Sockets {
     this.#reserved.clear()
   }
 
-  /** Each with its socket, for the next master. */
+  /** Each socket with its entry, for the next master. */
   list(): [BoundSocket, Omit<InheritedEntry, 'fd'>][] {
     return [...this.#all].map(([socket, { address, isShared, owner, activatedAs }]) => {
       const { endpoint, file = '' } = socket
@@ -167,7 +171,7 @@ export class Sockets {
     })
   }
 
-  /** Of the master before this one, which is in charge until `own`. Throws a SystemError. */
+  /** Takes a socket of the earlier master, which leads until `own`. Throws a SystemError. */
   inherit({ fd, endpoint, file, address, isShared, owner, activatedAs }: InheritedEntry): BoundSocket {
     const bound = fd < 0 ? boundByChildren(endpoint) : inheritSocket(fd, endpoint, address, file)
     const socket = activatedAs === null ? bound : { ...bound, isActivated: true }
@@ -175,28 +179,29 @@ export class Sockets {
     return socket
   }
 
-  /** The next master is in charge of all. */
+  /** From now on the next master is in charge of all. */
   lend(): void {
     this.#isOwner = false
     for (const entry of this.#all.values()) entry.isLent = true
   }
 
-  /** This master is. */
+  /** From now on this master is in charge of all. */
   own(): void {
     this.#isOwner = true
     for (const entry of this.#all.values()) entry.isLent = false
   }
 
-  /** Reserves all that are there. */
+  /** Reserves all existing sockets. */
   keepAll(): void {
     for (const socket of this.#all.keys()) this.keep(socket)
   }
 
-  /** Closes those that nobody uses: who connects is refused, instead of waiting for nobody. */
+  /** Closes unused sockets, so that clients are refused instead of waiting for nobody. */
   sweep(used: Iterable<BoundSocket>): void {
     const kept = new Set([...used, ...this.#reserved])
     for (const [socket, { activatedAs }] of [...this.#all])
-      if (!kept.has(socket) && activatedAs === null) this.#close(socket) // bound by others, we could not have it again
+      // a socket bound by others could not be reopened
+      if (!kept.has(socket) && activatedAs === null) this.#close(socket)
   }
 
   closeAll(): void {
@@ -204,7 +209,9 @@ export class Sockets {
     for (const socket of [...this.#all.keys()]) this.#close(socket)
   }
 
-  /** Another group's too: its name, or the scheme, may be what has changed. Port 0 is nobody's before it is bound. */
+  /**
+   * May find another group's socket, as only the name or the scheme may have changed. Port 0 matches none but `own`.
+   */
   #find(address: Address, own: readonly BoundSocket[]): BoundSocket | undefined {
     const candidates = isAnyPort(address) ? own : [...own, ...this.#all.keys()]
     return candidates.find((socket) => {
@@ -213,7 +220,7 @@ export class Sockets {
     })
   }
 
-  /** Of a service manager, at this address or at one that means it, and nobody's yet. */
+  /** A service manager's socket at this address, or at one that covers it, that no group uses yet. */
   async #activated(address: Address): Promise<BoundSocket | null> {
     const all = [...this.#all].filter(
       ([socket, { activatedAs }]) => activatedAs !== null && !this.#reserved.has(socket),
@@ -234,7 +241,7 @@ export class Sockets {
     }
   }
 
-  /** It may be ourselves who have the port. */
+  /** Improves the error if we have the port ourselves. */
   #explain(error: unknown, { transport, port, path }: Address): unknown {
     if (!(error instanceof SystemError) || error.code !== 'EADDRINUSE') return error
     const mine = [...this.#all].find(([, { address }]) => {
@@ -248,7 +255,10 @@ export class Sockets {
     return error
   }
 
-  /** A Unix socket belongs to the user who serves it, as Workerman's; what a person has changed since then stays. Throws a SystemError. */
+  /**
+   * Gives a Unix socket to the user who serves it, as Workerman does. Changes a person has made since then stay. Throws
+   * a SystemError.
+   */
   giveTo(owner: Credentials | null, socket: BoundSocket): void {
     const entry = this.#all.get(socket)
     if (entry?.address.transport !== 'unix' || entry.activatedAs !== null) return
@@ -272,7 +282,7 @@ export class Sockets {
       if (isLent) socket.abandon()
       else socket.close()
     } catch (error) {
-      log(messageOf(error)) // the name of a Unix socket could not be looked after
+      log(messageOf(error)) // a Unix socket's file could not be removed
     }
   }
 }

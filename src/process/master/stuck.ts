@@ -1,5 +1,6 @@
-// Replaces workers that hang (watchdog.ts): says where they do if that can be had, then kills them; the crash policy starts
-// another. One at a time, and not the next before that one serves: whatever a group waits for, half of it dying does not help.
+// Replaces workers that hang (watchdog.ts): logs where they hang if that can be found out, then kills them; the crash
+// policy starts the next one. One at a time, and the next only when that slot serves again: if all wait for the same
+// thing, killing half the group does not help.
 
 import { log } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
@@ -10,7 +11,7 @@ import type { GroupState, Slot } from './slot.ts'
 import { Watchdog, type Watched } from './watchdog.ts'
 import type { WorkerHandle } from './worker-handle.ts'
 
-/** A slot that has not come back by then does not keep the others from being looked after. */
+/** A slot that has not come back after this time no longer delays the others. */
 const NEXT_AFTER_MS = 30_000
 
 interface Suspect extends Watched {
@@ -27,11 +28,11 @@ export class StuckWorkers {
   readonly #places = new WeakMap<WorkerHandle, Suspect>()
   #isBusy = false
   #last: { slot: Slot; handle: WorkerHandle; at: number } | null = null
-  /** A process in the kernel's hands (state D) may not end for long, by no signal. */
+  /** A process blocked in the kernel (state D) may not end for a long time, whatever the signal. */
   readonly #killed = new WeakSet<WorkerHandle>()
   #timer: NodeJS.Timeout | undefined
 
-  /** `canHaveStack`: the inspector's address would come to this process. */
+  /** `canHaveStack`: whether the inspector's address would reach this process. */
   constructor(groups: readonly GroupState[], canHaveStack: () => boolean, clock: () => number = now) {
     this.#now = clock
     this.#watchdog = new Watchdog(HEARTBEAT_MS, isStopped, clock())
@@ -47,7 +48,7 @@ export class StuckWorkers {
     clearInterval(this.#timer)
   }
 
-  /** To be called once a second. */
+  /** Call once a second. */
   look(): void {
     const places = this.#groups.flatMap((group) => group.slots.map((slot) => this.#placeOf(group, slot)))
     const [worst] = this.#watchdog.look(
@@ -57,7 +58,7 @@ export class StuckWorkers {
     if (worst !== undefined && !this.#isBusy && this.#isLastBack()) void this.#replace(worst as Suspect)
   }
 
-  /** Of a process that serves: before that it has `startTimeoutMs`, afterwards its time to drain. */
+  /** Only processes that serve: before that `startTimeoutMs` applies, afterwards the drain window. */
   #placeOf(group: GroupState, slot: Slot): Suspect | null {
     const handle = slot.current
     if (handle === null || handle.state !== 'ready' || this.#killed.has(handle)) return null
@@ -84,10 +85,10 @@ export class StuckWorkers {
     this.#isBusy = true
     const silence = `its event loop has not turned for ${Math.round(handle.silentMs / 1000)} s (stuckTimeoutMs)`
     log(`worker ${group.name}:${slot.id} pid ${handle.pid}: ${silence}, it is killed`)
-    handle.condemn('stuck', silence) // SIGUSR1 may end it, where Node was told not to take it
+    handle.condemn('stuck', silence) // SIGUSR1 may end it, if its Node was told not to handle that
     const where = this.#canHaveStack() ? await hungStack(handle.pid, handle.inspectorUrl()) : ''
     handle.condemn('stuck', `${silence}\n${where || this.#withoutStack(handle.pid)}`)
-    handle.kill() // also when it goes on by now: its inspector is open
+    handle.kill() // even if it runs again by now: its inspector is open
     this.#killed.add(handle)
     this.#last = { slot, handle, at: this.#now() }
     void handle.gone.then(() => group.countRecycled('stuck'))

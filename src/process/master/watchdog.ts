@@ -1,19 +1,19 @@
-// Which worker hangs: its event loop has not turned for longer than it may. What only looks like that is told apart: a
-// machine that was asleep, a master that was, a process that somebody has stopped, or looks at with a debugger.
+// Finds workers that hang: the event loop has been blocked for longer than allowed. Excluded is what only looks like
+// that: the machine or the master was asleep, or the process is stopped or being debugged.
 
 import { HEARTBEAT_MS } from '../messages.ts'
 
-/** A look that comes so much late was not ours to miss: this process, or all of the machine, has stood still meanwhile. */
+/** A check this late means that this process or the machine was paused, so nobody's silence counts. */
 const STOOD_STILL_MS = 2 * HEARTBEAT_MS
 
 /** A process as the watchdog sees it. */
 export interface Watched {
   readonly pid: number
-  /** When something was heard of it, by the clock that `look` is given. */
+  /** When the process was last heard from, on the clock passed to `look`. */
   readonly heardAt: number
-  /** An inspector is open in it: who stands at a breakpoint does not hang. */
+  /** Its inspector is open: a process at a breakpoint does not hang. */
   readonly isInspected: boolean
-  /** How long it may be silent; 0 is for ever. */
+  /** How long it may be silent; 0 is forever. */
   readonly stuckTimeoutMs: number
 }
 
@@ -21,18 +21,18 @@ export class Watchdog {
   readonly #everyMs: number
   readonly #isStopped: (pid: number) => boolean
   #lookedAt: number
-  /** Silence before this is nobody's fault. */
+  /** Silence before this time does not count. */
   #since: number
   readonly #excused = new WeakMap<Watched, number>()
 
-  /** `isStopped` tells of a pid whether somebody has stopped it: SIGSTOP, ptrace(2). */
+  /** `isStopped` says whether a process is stopped by SIGSTOP or ptrace(2). */
   constructor(everyMs: number, isStopped: (pid: number) => boolean, time: number) {
     this.#everyMs = everyMs
     this.#isStopped = isStopped
     this.#lookedAt = this.#since = time
   }
 
-  /** To be called every `everyMs`: who hangs, the longest first. */
+  /** Call every `everyMs`: returns the processes that hang, the longest first. */
   look(time: number, all: Iterable<Watched>): Watched[] {
     if (time - this.#lookedAt > this.#everyMs + STOOD_STILL_MS) this.#since = time
     this.#lookedAt = time
@@ -43,7 +43,7 @@ export class Watchdog {
     const silentSince = Math.max(one.heardAt, this.#since, this.#excused.get(one) ?? 0)
     if (one.stuckTimeoutMs === 0 || time - silentSince < STOOD_STILL_MS) return false
     const isExcused = one.isInspected || this.#isStopped(one.pid)
-    if (isExcused) this.#excused.set(one, time) // when it goes on it has all of its time again
+    if (isExcused) this.#excused.set(one, time) // when it runs again, its time starts over
     return !isExcused && time - silentSince >= one.stuckTimeoutMs
   }
 }

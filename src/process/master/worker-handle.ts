@@ -25,28 +25,28 @@ const EDGES: Record<HandleState, readonly HandleState[]> = {
   gone: [],
 }
 
-/** A worker ends itself within its time to stop; the kill is for one that cannot, and comes this much later. */
+/** A worker ends itself within its time to stop. The kill, for one that cannot, comes this much later. */
 const KILL_SLACK_MS = 500
-/** Pages of connections that one that does not answer may still owe. */
+/** Limit of unanswered requests for a page of connections. */
 const MOST_PAGES = 16
-/** How long one that does not answer may keep a sibling's socket. */
+/** How long a worker that does not answer may keep a sibling's socket. */
 const RELIEVE_MS = 2000
 /** A rate over less than this would be noise. */
 const RATE_WINDOW_MS = 900
 
 export interface WorkerExitInfo {
   readonly exitCode: number
-  /** As wait(2) gives it. */
+  /** As wait(2) returns it. */
   readonly status: number
-  /** As words: `exit 70 (boot failed)`. */
+  /** In words: `exit 70 (boot failed)`. */
   readonly word: string
-  /** What the worker said of its own failure, with a stack; empty when it could not. */
+  /** The worker's own report of its failure, with a stack; empty if it could not give one. */
   readonly reason: string
-  /** It has written it into the log too. */
+  /** The worker has logged the reason itself. */
   readonly isLogged: boolean
   /** What it logged last, if its log comes through the master. */
   readonly lastLog: readonly string[]
-  /** Why there was no process. */
+  /** Why no process could be started. */
   readonly unstarted: CommandError | null
   readonly hadBeenReady: boolean
   readonly hasTimedOut: boolean
@@ -62,36 +62,36 @@ export interface OwnConnections {
 
 export interface HandleOptions {
   readonly incarnation: number
-  /** Infinity for a process that may take its time. */
+  /** Infinity if it may take as long as it likes. */
   readonly startTimeoutMs: number
-  /** What it accepts on; the master's. */
+  /** The socket it accepts on, which the master owns. */
   readonly socket: BoundSocket | null
   readonly tail: Tail
-  /** How long its event loop may not turn; 0 is for ever. */
+  /** How long its event loop may be blocked; 0 is forever. */
   readonly stuckTimeoutMs: number
-  /** Where the other workers reach it; empty when they cannot. */
+  /** Where the other workers reach it; empty if they cannot. */
   readonly meshAddress: string
 }
 
 export class WorkerHandle {
   onReady: (() => void) | null = null
   onGone: ((exit: WorkerExitInfo) => void) | null = null
-  /** It is in another state now; of its end `onGone` tells. */
+  /** Called when the state has changed; its end is reported by `onGone`. */
   onMove: ((state: HandleState) => void) | null = null
-  /** It serves no more, by its own will. */
+  /** Called when it leaves on its own and no longer serves. */
   onLeaving: ((exitCode: number) => void) | null = null
-  /** A report has come. */
+  /** A report has arrived. */
   onReport: (() => void) | null = null
   /** `isFull` has changed. */
   onFull: (() => void) | null = null
-  /** It wants to listen at an address of its own. */
+  /** It requests a socket for an address of its own. */
   onListen: ((request: number, wanted: WantedSocket) => void) | null = null
-  /** It asks for the keeper of shared data. */
+  /** It requests a connection to the keeper of shared data. */
   onReachKeeper: ((request: number) => void) | null = null
-  /** It would lead something, or does not any more. */
+  /** It stands for a leadership, or resigns. */
   onStand: ((name: string, ticket: number) => void) | null = null
   onResign: ((name: string, ticket: number) => void) | null = null
-  /** Of addresses that it has asked for itself. */
+  /** The sockets of addresses that it requested itself. */
   readonly innerSockets = new Set<BoundSocket>()
   readonly startedAt = now()
   readonly incarnation: number
@@ -99,27 +99,27 @@ export class WorkerHandle {
   readonly stuckTimeoutMs: number
   readonly meshAddress: string
   state: HandleState = 'starting'
-  /** When something was heard of it. */
+  /** When it was last heard from. */
   heardAt = now()
   report: Report = { counters: newCounters(), memory: 0, timers: 0, work: '', lagMs: 0, isInspected: false }
-  /** The limit that it has reached, or what else another takes its place for; empty at a reload. */
+  /** The limit it reached, or another reason why it is replaced; empty at a reload. */
   leavesFor = ''
-  /** It has as many connections as it may, and takes no more. */
+  /** It is at its connection limit and accepts no more. */
   isFull = false
-  /** Its resident set, before it had served anybody; 0 where it is not known. */
+  /** Its resident set, in bytes, when it became ready; 0 if unknown. */
   memoryAtReady = 0
   /** Messages per second over the last heartbeats. */
   messageRate = 0
   /** It has given up its singletons, or is gone. */
   readonly retired: Promise<void>
-  /** Its end; never rejects. */
+  /** Resolves when it has ended; never rejects. */
   readonly gone: Promise<WorkerExitInfo>
   readonly #child: Child
   readonly #tail: Tail
   #reason = ''
   #reasonCode: number | null = null
   #isLogged = false
-  /** Why this end killed it. */
+  /** Why the master killed it. */
   #killedFor = ''
   #isReady = false
   #leavesByItself = false
@@ -131,16 +131,16 @@ export class WorkerHandle {
   #rateSince = now()
   #rateFrom = 0
   #share = 0
-  /** Who waits for the next report: several may ask at once. */
+  /** Callers waiting for the next report: several may ask at once. */
   readonly #onReport = new Set<() => void>()
   #isPolled = false
   /**
-   * Where it stands in, and by which number it knows that: sockets and words reach it over two channels, so a word may come
-   * before its socket, or after that of a later time at the same place.
+   * Its stand-in turns by place. Sockets and messages reach the worker over two channels, so a message may arrive
+   * before its socket, or after the socket of a later turn at the same place; the turn number tells them apart.
    */
   readonly #turns = new Map<number, { readonly turn: number; readonly socket: BoundSocket }>()
   #lastTurn = 0
-  /** Who waits until it is relieved, by that number. */
+  /** Callbacks for when it has been relieved, by turn. */
   readonly #relieved = new Map<number, () => void>()
   #onPage: ((page: OwnConnections) => void)[] = []
   #tellRetired!: () => void
@@ -167,27 +167,27 @@ export class WorkerHandle {
       this.#deadline = setTimeout(() => this.#timeOut(startTimeoutMs), startTimeoutMs)
   }
 
-  /** 0 when the spawn failed. */
+  /** 0 if the spawn failed. */
   get pid(): number {
     return this.#child.process.pid ?? 0
   }
 
-  /** It takes connections, or will: from the word to stop on it does not. */
+  /** It accepts connections, or will. From when it is told to stop, it does not. */
   get isAccepting(): boolean {
     return this.state !== 'stopping' && this.state !== 'gone'
   }
 
-  /** Until it has to be gone, ms; Infinity before it was told to leave. */
+  /** Time until it must be gone, ms; Infinity before it is told to leave. */
   get remainingMs(): number {
     return this.#deadlineAt - now()
   }
 
-  /** For how long nothing has been heard of it, ms. */
+  /** How long it has been silent, ms. */
   get silentMs(): number {
     return now() - this.heardAt
   }
 
-  /** Resolves when it is ready; rejects with the reason when it goes before. */
+  /** Resolves when it is ready; rejects with the reason if it ends before that. */
   untilReady(): Promise<void> {
     return new Promise((resolve, reject) => {
       this.onReady = resolve
@@ -196,15 +196,15 @@ export class WorkerHandle {
     })
   }
 
-  /** Its slot is its own now. */
+  /** From now on it is the only process of its slot. */
   activate(): void {
     this.#child.channel.send({ type: 'activate' })
   }
 
-  /** Another one takes its place: `retired` tells when it has given up what only one can have. */
+  /** Another process takes over its slot. `retired` resolves when it has given up its singletons. */
   retire(isReload: boolean): void {
-    if (this.#leavesByItself) return // it gives all up at its end
-    if (this.state !== 'ready') return this.#tellRetired() // it never was active
+    if (this.#leavesByItself) return // it gives up everything at its end
+    if (this.state !== 'ready') return this.#tellRetired() // it was never active
     this.#move('retiring')
     this.#child.channel.send({ type: 'retire', isReload })
   }
@@ -220,7 +220,7 @@ export class WorkerHandle {
     })
   }
 
-  /** It has it from then on. */
+  /** From now on the worker owns the connection. */
   giveConnection(request: number, connection: Socket): void {
     if (!this.#child.process.connected) connection.destroy()
     else sendSocket(this.#child.process, { request, endpoint: '', handle: connection })
@@ -233,7 +233,7 @@ export class WorkerHandle {
     sendSocket(this.#child.process, { request: standInRequest(turn), endpoint, handle })
   }
 
-  /** Resolves when it has let go of the socket, or does not answer. */
+  /** Resolves when it has let go of the socket, or does not answer in time. */
   async relieve(place: number): Promise<void> {
     const { turn = 0 } = this.#turns.get(place) ?? {}
     this.#turns.delete(place)
@@ -251,7 +251,7 @@ export class WorkerHandle {
     })
   }
 
-  /** It takes up again the socket that it inherited, or that of a turn of standing in, if that is not over. */
+  /** Sends it again the socket it inherited, or that of a stand-in turn that is not over. */
   #giveAgain(request: number, turn: number): void {
     const isMeant = (one: { readonly turn: number }) => one.turn === turn
     const socket = turn === 0 ? this.socket : ([...this.#turns.values()].find(isMeant)?.socket ?? null)
@@ -264,7 +264,7 @@ export class WorkerHandle {
     this.#child.channel.send({ type: 'cannotListen', request, failure })
   }
 
-  /** Told only when it changes. */
+  /** Sent only if it has changed. */
   useShare(connections: number): void {
     if (connections === this.#share) return
     this.#share = connections
@@ -275,13 +275,16 @@ export class WorkerHandle {
     if (this.state !== 'gone') this.#child.channel.send({ type: 'peers', news })
   }
 
-  /** While it is on, reports tell how late its event loop was. */
+  /** While on, reports include the lag of its event loop. */
   watchLag(isOn: boolean): void {
     this.#longestLagMs = 0
     this.#child.channel.send({ type: 'watchLag', isOn })
   }
 
-  /** The longest delay of its event loop since the last call, ms: reports come to others too, a heartbeat or a `status`. */
+  /**
+   * The longest lag of its event loop since the last call, ms. Kept here, since heartbeats and `status` consume reports
+   * too.
+   */
   takeLag(): number {
     const longestMs = this.#longestLagMs
     this.#longestLagMs = 0
@@ -292,17 +295,20 @@ export class WorkerHandle {
     this.#child.channel.send({ type: 'tickets', keys })
   }
 
-  /** It leads something now, see leaders.ts. */
+  /** It now leads this name, see leaders.ts. */
   lead(name: string, ticket: number): void {
     this.#child.channel.send({ type: 'lead', name, ticket })
   }
 
-  /** A reload that leaves it alone. */
+  /** A reload that keeps this process. */
   reload(): void {
     this.#child.channel.send({ type: 'reload' })
   }
 
-  /** Asks it to end its connections and leave; kills it when it has not within `windowMs`. Again: with less time. */
+  /**
+   * Asks it to end its connections and leave, and kills it if it has not within `windowMs`. A further call can only
+   * shorten the time.
+   */
   stop(windowMs: number): void {
     const timeoutMs = Math.min(windowMs, LONGEST_STOP_MS)
     if (this.state === 'gone' || now() + timeoutMs >= this.#deadlineAt) return
@@ -321,7 +327,7 @@ export class WorkerHandle {
 
   #leave(exitCode: number, timeoutMs: number): void {
     const isServing = this.state === 'ready'
-    this.#leavesByItself ||= this.state !== 'stopping' // else it has been told to
+    this.#leavesByItself ||= this.state !== 'stopping' // otherwise it was told to
     if (this.state === 'starting' || now() + timeoutMs >= this.#deadlineAt) return
     this.#toBeGone(Math.min(timeoutMs, LONGEST_STOP_MS))
     if (isServing) this.onLeaving?.(exitCode)
@@ -331,23 +337,23 @@ export class WorkerHandle {
     if (this.state !== 'gone') this.#child.process.kill('SIGKILL')
   }
 
-  /** It is to be killed for a reason that its exit will tell. */
+  /** Sets the reason that its exit will give when it is killed. */
   condemn(word: string, reason: string): void {
     this.#killedFor = word
     this.#reason = reason
   }
 
-  /** Its inspector is open, as far as it, or its log, has told. */
+  /** Whether its inspector is open, as far as it or its log has reported. */
   get isInspected(): boolean {
     return this.report.isInspected || this.#tail.isInspected
   }
 
-  /** Where its inspector listens, as soon as it has logged that. */
+  /** The address of its inspector, once it has logged that. */
   inspectorUrl(): Promise<string> {
     return this.#tail.inspectorUrl
   }
 
-  /** A fresh report, or false when the worker does not answer in time: it is busy. */
+  /** Resolves to true after a fresh report, or to false if the worker does not answer in time: it is busy. */
   poll(timeoutMs: number): Promise<boolean> {
     if (this.state === 'gone') return Promise.resolve(true)
     return new Promise((resolve) => {
@@ -360,12 +366,13 @@ export class WorkerHandle {
         resolve(false)
       }, timeoutMs)
       this.#onReport.add(tell)
-      if (!this.#isPolled) this.#child.channel.send({ type: 'poll' }) // one that is stopped would find them all
+      // a stopped process would find them all when it continues
+      if (!this.#isPolled) this.#child.channel.send({ type: 'poll' })
       this.#isPolled = true
     })
   }
 
-  /** Connections with an id over `after`, or null when the worker does not answer in time. */
+  /** Connections with an id above `after`, or null if the worker does not answer in time. */
   connections(after: number, limit: number, timeoutMs: number): Promise<OwnConnections | null> {
     if (this.state === 'gone') return Promise.resolve({ rows: [], hasMore: false })
     if (this.#onPage.length >= MOST_PAGES) return Promise.resolve(null)
@@ -379,7 +386,7 @@ export class WorkerHandle {
     })
   }
 
-  /** What this process has counted, as something to add to a slot's past: it has no connections any more. */
+  /** Its counters, to be added to a slot's past: it has no connections any more. */
   countersOfThePast(): Counters {
     return { ...addCounters(newCounters(), this.report.counters), connections: 0 }
   }

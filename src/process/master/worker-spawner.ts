@@ -1,5 +1,5 @@
-// Starts the process of a slot: with what it inherits, and with its messages wired to whom they concern. What becomes of it
-// afterwards is the master's business.
+// Starts the process of a slot, passes on what it inherits, and connects its messages to their receivers. What becomes
+// of it afterwards is the master's concern.
 
 import { codeOf, messageOf, SystemError } from '../../errors.ts'
 import { now } from '../../loop/clock.ts'
@@ -17,15 +17,15 @@ import { type Blueprint, type GroupState, type Slot, socketOf } from './slot.ts'
 import type { Sockets } from './sockets.ts'
 import { type WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
-/** Who is told of its processes. */
+/** Receives the events of the processes. */
 export interface Parent {
   readonly sockets: Sockets
   readonly events: Events
-  /** No process is to be started any more. */
+  /** No more processes may be started. */
   readonly isEnding: boolean
   onReport(group: GroupState, slot: Slot, handle: WorkerHandle): void
   onFull(group: GroupState): void
-  /** It does not serve any more, by its own will, and is not gone yet. */
+  /** The process no longer serves, having left on its own, and is not gone yet. */
   onLeaving(group: GroupState, slot: Slot, handle: WorkerHandle, exitCode: number): void
   onGone(group: GroupState, slot: Slot, handle: WorkerHandle, exit: WorkerExitInfo): void
 }
@@ -42,7 +42,7 @@ export class WorkerSpawner {
     this.#leaders = leaders
   }
 
-  /** Throws a CommandError when the server is being stopped. */
+  /** Throws a CommandError if the server is stopping. */
   spawn(group: GroupState, slot: Slot, blueprint: Blueprint): WorkerHandle {
     const { key, declaration, tlsFiles } = blueprint
     const socket = socketOf(blueprint, slot.id)
@@ -85,7 +85,7 @@ export class WorkerSpawner {
     )
     if (isPassedOn) mesh.close()
     const tail = output.attach(child, `${declaration.name}:${slot.id}`)
-    // Who stands at a breakpoint is not late.
+    // A process at a breakpoint is not late.
     const startTimeoutMs = inspectorPort === null ? declaration.startTimeoutMs : Number.POSITIVE_INFINITY
     const { stuckTimeoutMs } = declaration
     const meshAddress = mesh.address
@@ -100,7 +100,7 @@ export class WorkerSpawner {
     return handle
   }
 
-  /** What it says goes to whom it concerns. */
+  /** Connects its messages to their receivers. */
   #wire(handle: WorkerHandle, group: GroupState, slot: Slot, declaration: Declaration): void {
     const { events } = this.#master
     const of = () => ({ group: declaration.name, worker: `${declaration.name}:${slot.id}`, pid: handle.pid })
@@ -119,7 +119,7 @@ export class WorkerSpawner {
     handle.onResign = (name, id) => this.#leaders.resign(handle, name, id)
   }
 
-  /** `listen()` of a process: every process of the group shares the socket, also those that come later. */
+  /** `listen()` of a process: every process of the group shares the socket, including those that come later. */
   async #giveSocket(
     group: GroupState,
     declaration: Declaration,
@@ -132,7 +132,7 @@ export class WorkerSpawner {
       const bind = () => this.#master.sockets.share(address, declaration, group.sockets)
       const socket = await group.innerSocket(nth === 0 ? address : `${address} ${nth}`, bind)
       this.#master.sockets.unkeep(socket)
-      this.#master.sockets.giveTo(declaration.credentials, socket) // the processes before this one may have been another user's
+      this.#master.sockets.giveTo(declaration.credentials, socket) // earlier processes may have run as another user
       handle.giveSocket(request, socket)
     } catch (error) {
       const { syscall = '', address: at = address } = error as Partial<SystemError>

@@ -1,5 +1,5 @@
-// The other side of callbacks.ts: calls what the master asks for, one after the other. What one throws is
-// logged, and keeps no other from being called.
+// The child side of callbacks.ts: makes the calls that the master asks for, one after the other. A call that throws is
+// logged and does not prevent the others.
 
 import { stackOf } from '../../errors.ts'
 import { log } from '../../log.ts'
@@ -21,7 +21,8 @@ async function call(one: MasterCall, groups: readonly Group[]): Promise<void> {
       return
     }
     const group = groups[keysOf(groups.map((each) => each.describe())).findIndex((key) => isSameKey(key, one.group))]
-    if (group !== undefined) await callback?.(group, one.status, one.pid) // else the code on disk has no such group any more
+    // else the code on disk no longer has such a group
+    if (group !== undefined) await callback?.(group, one.status, one.pid)
   } catch (error) {
     log(`${one.name}: ${stackOf(error)}`)
   }

@@ -1,5 +1,5 @@
-// The other side of leaders.ts: what this process would lead (`Worker.onLeader`), and what it does lead. Leading ends here
-// before the master hears of it, so that no other process can have begun.
+// The worker side of leaders.ts: the names this process stands for (`Worker.onLeader`), and those it leads. A term ends
+// here before the master is notified, so no other process can have begun.
 
 import { setMaxListeners } from 'node:events'
 import { AbortError, stackOf, UsageError } from '../../errors.ts'
@@ -8,14 +8,14 @@ import { Backoff } from '../../loop/backoff.ts'
 import { now } from '../../loop/clock.ts'
 import { deadlines } from '../../loop/deadlines.ts'
 
-/** May give a function that ends what it has begun, or a promise: it, and what it is fulfilled with, is waited for. */
+/** May return a function that ends what it began, or a promise. Both are awaited, and so is the fulfilled value. */
 export type LeaderJob = (signal: AbortSignal) => unknown
 type Send = (message: { readonly type: 'stand' | 'resign'; readonly name: string; readonly ticket: number }) => void
 
 export class Candidates {
   readonly #send: Send
   readonly #candidates = new Map<string, Candidate>()
-  /** Of this process alone; null before they begin. */
+  /** Jobs of this process alone; null until they begin. */
   readonly #own = new Map<LeaderJob, Term | null>()
   #isActive = false
   #isLeaving = false
@@ -24,7 +24,7 @@ export class Candidates {
     this.#send = send
   }
 
-  /** Stands for a name. What it gives takes that back, and resolves when the job has ended. */
+  /** Stands for a name. The returned function withdraws, and resolves when the job has ended. */
   add(name: string, job: LeaderJob): () => Promise<void> {
     if (this.#candidates.has(name))
       throw new UsageError(
@@ -40,7 +40,7 @@ export class Candidates {
     }
   }
 
-  /** A job of this process alone: from when it is its slot's only one, until it leaves. */
+  /** Runs a job of this process alone: from when it is the only process of its slot until it leaves. */
   addOwn(job: LeaderJob): () => Promise<void> {
     this.#own.set(job, this.#isActive && !this.#isLeaving ? new Term(job) : null)
     return async () => {
@@ -50,25 +50,25 @@ export class Candidates {
     }
   }
 
-  /** This process is its slot's only one. */
+  /** From now on this process is the only one of its slot. */
   activate(): void {
     this.#isActive = true
     if (!this.#isLeaving) for (const [job, term] of this.#own) this.#own.set(job, term ?? new Term(job))
   }
 
-  /** The master's word. */
+  /** The master has made this process the leader. */
   lead(name: string, ticket: number): void {
     this.#candidates.get(name)?.lead(ticket)
   }
 
-  /** This process goes: resolves when every job has ended. */
+  /** Resigns from everything and accepts nothing more. Resolves when every job has ended. */
   async leave(): Promise<void> {
     this.#isLeaving = true
     const own = [...this.#own.values()].map((term) => term?.end('it'))
     await Promise.all([...own, ...[...this.#candidates.values()].map((candidate) => candidate.end())])
   }
 
-  /** What keeps `leave` from being done, in words. */
+  /** What keeps `leave` from finishing, in words. */
   describeWork(): string {
     if (!this.#isLeaving) return ''
     const names = [...this.#candidates].filter(([, { isLeading }]) => isLeading).map(([name]) => name)
@@ -81,7 +81,9 @@ class Candidate {
   readonly #job: LeaderJob
   readonly #send: Send
   readonly #backoff = new Backoff()
-  /** Which standing this is: a word of the master's may be about the one before. 0 when it does not stand. */
+  /**
+   * Identifies the current candidacy, since a message from the master may concern an earlier one. 0 when not standing.
+   */
   #ticket = 0
   #term: Term | null = null
   #retry = 0
@@ -103,7 +105,7 @@ class Candidate {
   }
 
   lead(ticket: number): void {
-    if (ticket !== this.#ticket || this.#isOver) return // it has resigned since
+    if (ticket !== this.#ticket || this.#isOver) return // resigned since
     const term = new Term(this.#job)
     this.#term = term
     term.work.catch((error) => this.#fail(term, error))
@@ -119,13 +121,13 @@ class Candidate {
     const ticket = this.#ticket
     const term = this.#term
     await term?.end(this.#name)
-    if (ticket === 0 || this.#ticket !== ticket) return // said already
+    if (ticket === 0 || this.#ticket !== ticket) return // already reported
     this.#term = null
     this.#ticket = 0
     this.#send({ type: 'resign', name: this.#name, ticket })
   }
 
-  /** Another process may have more luck; this one stands again later. */
+  /** Another process may succeed, so this one stands again only later. */
   #fail(term: Term, error: unknown): void {
     if (term.isEnding) return
     term.hasFailed = true
@@ -137,23 +139,25 @@ class Candidate {
   }
 }
 
-/** Of a process: what is late for one candidate is not taken for the next one of the same name. */
+/**
+ * One counter for the process, so that a late message for one candidate does not reach the next one of the same name.
+ */
 let lastTicket = 0
-/** Time for the others to be chosen. */
+/** Time for another candidate to be chosen. */
 const FIRST_WAIT_MS = 50
 
-/** One time of leading. */
+/** One term of leadership. */
 class Term {
   readonly beganAt = now()
   readonly work: Promise<unknown>
-  /** By itself, which has been said. */
+  /** The job failed on its own; this has been reported. */
   hasFailed = false
   readonly #aborter = new AbortController()
   #end: Promise<void> | null = null
 
   constructor(job: LeaderJob) {
     const { signal } = this.#aborter
-    setMaxListeners(0, signal) // a job may hand it to each of many requests
+    setMaxListeners(0, signal) // a job may pass the signal to many requests
     this.work = (async () => job(signal))()
   }
 

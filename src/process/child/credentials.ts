@@ -1,12 +1,16 @@
-// Who a worker runs as. Names are looked up in the describe process, which is thrown away; the worker then drops to
-// uid and gid before any user code, and does not boot unless it is certain that it cannot go back. Workerman warns and
-// goes on as root. initgroups(3), setgid(2), setuid(2): in this order, since the later ones take the right to the earlier.
+// The user a worker runs as. Names are looked up in the describe process, which is short-lived. The worker then drops
+// to uid and gid before any user code, and does not boot unless it is certain that it cannot go back. (Workerman warns
+// and goes on as root.) initgroups(3), setgid(2), setuid(2) run in this order, since each later call removes the right
+// to the earlier ones.
 
 import { type UserInfo, userInfo } from 'node:os'
 import { codeOf, messageOf, UsageError } from '../../errors.ts'
 import type { Credentials } from '../group.ts'
 
-/** Null when neither is given. Throws UsageError ERR_CREDENTIALS for who does not exist or may not be assumed. */
+/**
+ * Null if neither is given. Throws UsageError ERR_CREDENTIALS if the user or group does not exist or may not be
+ * assumed.
+ */
 export function lookUp(user: string, group: string): Credentials | null {
   if (user === '' && group === '') return null
   const isRoot = process.geteuid?.() === 0
@@ -27,8 +31,8 @@ function lookUpAsRoot(user: string, group: string): Credentials {
 type Entry = UserInfo<string>
 
 /**
- * Node has no getpwnam: to become somebody for a moment asks the system, whatever its users are kept in, and
- * os.userInfo() is about the effective uid. id(1) would do, but the one of BusyBox knows no numbers.
+ * Node has no getpwnam. Briefly switching the effective uid makes the system look the name up, wherever its users are
+ * stored, and os.userInfo() then describes that uid. id(1) would work too, but BusyBox's accepts no numbers.
  */
 function userOf(user: string): { uid: number; entry: Entry | null } {
   const before = process.geteuid?.() ?? 0
@@ -54,14 +58,14 @@ function attempt(what: string, name: string, become: (id: string | number) => vo
   try {
     become(isNumber(name) ? Number(name) : name)
   } catch (cause) {
-    // A container can have a root without CAP_SETUID and CAP_SETGID; Node itself refuses under UV_USE_IO_URING=1.
+    // In a container root may lack CAP_SETUID and CAP_SETGID; Node itself refuses under UV_USE_IO_URING=1.
     const isWithheld = codeOf(cause) === 'EPERM' || codeOf(cause) === 'ERR_INVALID_STATE'
     if (isWithheld) throw refusal(`root may not become ${what} '${name}' here: ${messageOf(cause)}`, cause)
     throw refusal(`there is no ${what} '${name}'`, cause)
   }
 }
 
-/** Of the effective uid; null for a bare number. */
+/** The entry of the effective uid; null for a number without a name. */
 function ownEntry(): Entry | null {
   try {
     return userInfo()
@@ -76,7 +80,7 @@ function isNumber(name: string): boolean {
 
 function lookUpByName(user: string, group: string): Credentials {
   const own = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 }
-  // A container may run us as a number that id(1) does not know, or have no id(1).
+  // A container may run us under a number that id(1) does not know, or have no id(1).
   const isOwn = user === '' || user === ownEntry()?.username
   const uid = isOwn ? own.uid : isNumber(user) ? Number(user) : uidOf(user)
   const gid = group === '' ? own.gid : isNumber(group) ? Number(group) : gidOf(group)
@@ -95,7 +99,7 @@ function uidOf(user: string): number {
   return Number(uid)
 }
 
-/** id(1), of POSIX. It fails for a group without a name, and prints the number all the same. */
+/** Runs id(1), which is in POSIX. For a group without a name it fails, but still prints the number. */
 function idOutput(args: string[]): string {
   const { spawnSync } = process.getBuiltinModule('node:child_process')
   return (spawnSync('id', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).stdout ?? '').trim()
@@ -105,10 +109,10 @@ function refusal(message: string, cause?: unknown): UsageError {
   return new UsageError('ERR_CREDENTIALS', message, { cause })
 }
 
-/** Missing in the types of Node 20. */
+/** Missing in the types for Node 20. */
 const { initgroups } = process as unknown as { initgroups(user: string, extraGroup: number): void }
 
-/** Becomes somebody, for good. Throws when anything of it did not work: then this process must not go on. */
+/** Switches to the user permanently. Throws if any step failed: the process must not go on then. */
 export function assume(credentials: Credentials): void {
   const { user, uid, gid } = credentials
   try {
@@ -138,11 +142,14 @@ function works(call: () => void): boolean {
     call()
     return true
   } catch {
-    return false // EPERM, as it must be
+    return false // EPERM, as expected
   }
 }
 
-/** As login(1) does: a library that writes to root's HOME would fail. A bare number lives in /, as in a container. */
+/**
+ * Sets HOME, USER and LOGNAME as login(1) does: a library that writes to root's HOME would fail. A number without a
+ * name gets / as HOME, as in a container.
+ */
 function takeHome(): void {
   const entry = ownEntry()
   process.env.HOME = entry?.homedir ?? '/'

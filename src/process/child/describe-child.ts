@@ -1,4 +1,4 @@
-// The other side of describe.ts: reports what the modules declare, and leaves.
+// The child side of describe.ts: reports what the modules declare, and exits.
 
 import { type Credentials, type Declaration, registry } from '../group.ts'
 import type { DescribeBoot } from '../messages.ts'
@@ -14,7 +14,10 @@ export function describe(boot: DescribeBoot, channel: Up): Promise<void> {
   })
 }
 
-/** Looked up here and not in the master: it takes a process that may try to be somebody else. `given` wins. */
+/**
+ * Looks credentials up here and not in the master, since that needs a process that may try to switch users. `given`
+ * takes precedence.
+ */
 function withCredentials(declaration: Declaration, given: Credentials | null | undefined): Declaration {
   const credentials = given === undefined ? lookUp(declaration.user, declaration.group) : given
   return { ...declaration, credentials }

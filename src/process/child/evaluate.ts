@@ -1,5 +1,5 @@
-// Evaluates the user's modules in a child process: describe and worker alike. The modules run with the argv they would
-// have had on their own, see none of our variables, and `Worker.runAll()` only marks that everything is declared.
+// Evaluates the user's modules in a child process, for describe and worker alike. The modules see the argv they would
+// have on their own and none of our variables; `Worker.runAll()` only marks that everything is declared.
 
 import { pathToFileURL } from 'node:url'
 import { inspect } from 'node:util'
@@ -10,8 +10,9 @@ import { indexFile } from '../start-file.ts'
 import { explainImport } from './import-hints.ts'
 
 /**
- * The groups that the modules declared, when all have been evaluated and one has called `runAll()`. Rejects with what a
- * module threw, or when nothing is left that could ever end it: a promise at top level that never settles.
+ * Resolves with the groups that the modules declared, once all have been evaluated and one has called `runAll()`.
+ * Rejects with what a module threw, or if nothing is left that could end the evaluation: a top-level promise that never
+ * settles.
  */
 export async function evaluate(
   modules: readonly string[],
@@ -20,12 +21,14 @@ export async function evaluate(
 ): Promise<readonly Group[]> {
   const [first = ''] = modules
   process.argv = [process.execPath, first, ...argv]
-  await import(pathToFileURL(indexFile()).href) // our own source maps, from here on, would be a tenth of a process's start
+  // Imported before source maps are enabled: reading our own maps would take a tenth of a process's start.
+  await import(pathToFileURL(indexFile()).href)
   process.setSourceMapsEnabled(true) // stacks point at TypeScript
   const declared = new Promise<void>((resolve) => {
     registry().onRunAll = resolve
   })
-  channel.unref() // so that the process runs dry, instead of into a time-out, when no module can go on
+  // If no module can go on, the process runs out of work at once, instead of waiting for a time-out.
+  channel.unref()
   try {
     await Promise.race([evaluateAll(modules, declared), ranDry()])
   } finally {
@@ -36,7 +39,7 @@ export async function evaluate(
   return groups
 }
 
-/** Why nothing more would come, if nothing did. */
+/** Why evaluation stands still, if nothing more happens. */
 let standstill = ''
 
 async function evaluateAll(modules: readonly string[], declared: Promise<void>): Promise<void> {
@@ -56,14 +59,14 @@ function ranDry(): Promise<never> {
   })
 }
 
-/** What to throw for a module that failed: whatever it was, it says where. */
+/** The error to throw for a failed module: whatever was thrown, it names the place. */
 function explain(path: string, error: unknown): unknown {
   if (!(error instanceof Error)) return new Error(`${path} threw ${inspect(error)}`, { cause: error })
   if (error instanceof SyntaxError && isPlaceless(error)) error.stack = `${placeOf(path)}\n${error.stack}`
   return explainImport(error)
 }
 
-/** Node keeps file and line of a syntax error in an ES module for the message of an uncaught one. */
+/** Node prints file and line of a syntax error in an ES module only if the error is uncaught. */
 function isPlaceless({ name, stack = '' }: Error): boolean {
   const [first = '', ...frames] = stack.split('\n')
   return first.startsWith(name) && frames.every((frame) => /[( ]node:/.test(frame))
@@ -71,7 +74,7 @@ function isPlaceless({ name, stack = '' }: Error): boolean {
 
 const CHECK_TIMEOUT_MS = 5000
 
-/** `node --check` reads a file, runs nothing, and prints the line that is wrong; it does not follow imports. */
+/** `node --check` parses a file without running it and prints the faulty line; it does not follow imports. */
 function placeOf(path: string): string {
   const { spawnSync } = process.getBuiltinModule('node:child_process')
   const { stderr } = spawnSync(process.execPath, ['--check', path], {

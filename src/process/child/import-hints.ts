@@ -1,13 +1,16 @@
-// What to do about a module that could not be imported. Mostly TypeScript: Node runs it by stripping its types (22.18 and
-// 23.6 on), or it does not, and then its error is about file extensions.
+// Hints for a module that could not be imported. Usually it is TypeScript: Node runs it by stripping types (from 22.18
+// and 23.6 on), or else reports an error about file extensions.
 
 import { codeOf, messageOf } from '../../errors.ts'
 
 const COMPILE = 'compile it first (tsc, esbuild), or start with a loader: node --import tsx'
 
-/** What to throw when a module could not be imported: the error itself, or one whose message and stack have a hint. */
+/**
+ * What to throw for a module that could not be imported: the error itself, or one whose message and stack contain a
+ * hint.
+ */
 export function explainImport(error: unknown): unknown {
-  // Node's own stack begins with the file, the line and what is wrong in it; its frames are all Node's.
+  // Node's own stack begins with file, line and problem; all of its frames are Node's.
   const [place = ''] = (error instanceof Error ? (error.stack ?? '') : '').split('\n    at ')
   const hint = hintFor(codeOf(error), messageOf(error)) || hintForRequired(error, place)
   if (hint === '') return error
@@ -34,7 +37,7 @@ function hintFor(code: string, message: string): string {
   }
 }
 
-/** Node 26 has it no more. */
+/** Removed in Node 26. */
 function transform(): string {
   const flag = '--experimental-transform-types'
   return process.allowedNodeEnvironmentFlags.has(flag) ? `, or node ${flag}` : ''
@@ -48,14 +51,14 @@ function hintForExtension(extension: string | undefined): string {
   return `Node ${node} does not run TypeScript: use Node 22.18 or later, ${COMPILE}`
 }
 
-/** require() takes a name that it does not know for JavaScript: then a type is a syntax error. */
+/** require() treats an unknown extension as JavaScript, so a type is a syntax error. */
 function hintForRequired(error: unknown, place: string): string {
   const extension = /^\S.*\.([cm]?ts):\d+\n/.exec(place)?.[1]
   const isRead = Boolean((process.features as { typescript?: unknown }).typescript)
   return error instanceof SyntaxError && !isRead ? hintForExtension(extension) : ''
 }
 
-/** Unless a flag forbids it. */
+/** Whether this version strips types, unless a flag forbids it. */
 function canStrip(version: string): boolean {
   const [major = 0, minor = 0] = version.split('.').map(Number)
   return major > 23 || (major === 23 && minor >= 6) || (major === 22 && minor >= 18)

@@ -1,6 +1,7 @@
-// How late a worker's event loop is, while somebody watches: a timer that would wake an idle process a hundred times a second,
-// and so does not run otherwise. Not Node's histogram: that learns of a block from its own timer, which comes after whoever
-// asked during the block has been answered, and what it has not recorded by then is lost with a reset.
+// Measures the lag of a worker's event loop while it is watched. It uses a timer that would wake an idle process a
+// hundred times a second, so it is off otherwise. Node's histogram is no substitute: it records a block only when its
+// own timer fires, after requests made during the block have been answered, and a reset loses what it has not recorded
+// by then.
 
 import { now } from '../../loop/clock.ts'
 
@@ -8,7 +9,7 @@ const TICK_MS = 10
 
 export class LoopLag {
   #timer: NodeJS.Timeout | null = null
-  /** When the timer is to come next. */
+  /** When the timer is due next. */
   #dueAt = 0
   #longestMs = 0
 
@@ -20,7 +21,7 @@ export class LoopLag {
     this.#longestMs = 0
   }
 
-  /** The longest delay since the last call, ms, with the one that is just ending; 0 while nobody watches. */
+  /** The longest lag since the last call, ms, including one that is just ending; 0 if not watched. */
   take(): number {
     if (this.#timer === null) return 0
     this.#tick()

@@ -1,4 +1,4 @@
-// How every process that evaluates user code begins, and how it ends.
+// How every process that evaluates user code begins and ends.
 
 import { constants } from 'node:os'
 import { addon } from '../../addon.ts'
@@ -20,22 +20,22 @@ import { assume, lookUp } from './credentials.ts'
 import { evaluate } from './evaluate.ts'
 import { onUncaught } from './uncaught.ts'
 
-/** To the master. */
+/** The channel to the master. */
 export type Up = Channel<ToChild, FromChild>
 
-/** A process that evaluates the modules as the user who was given, does `task` with what they declare, and leaves. */
+/** Runs a short-lived process: evaluates the modules as the given user, runs `task` on what they declare, and exits. */
 export async function evaluateOnce(
   boot: CallbackBoot | DescribeBoot,
   channel: Up,
   task: (groups: readonly Group[], given: Credentials | null) => unknown,
 ): Promise<void> {
-  channel.onClose = () => process.exit(WorkerExit.Ended) // nobody waits for it
+  channel.onClose = () => process.exit(WorkerExit.Ended) // nothing waits for it
   prepare(boot)
   onUncaught((error) => fail(channel, error))
   try {
     const given = lookUp(boot.user, boot.group)
     if (given !== null) assume(given)
-    dieWithMaster() // a change of user would clear it
+    dieWithMaster() // after the change of user, which would clear it
     await task(await evaluate(boot.modules, boot.argv, channel), given)
     exitWhenSent(channel, WorkerExit.Ended)
   } catch (error) {
@@ -43,7 +43,10 @@ export async function evaluateOnce(
   }
 }
 
-/** A module that spins would not notice that the channel has closed. A worker has work to finish, and is not killed. */
+/**
+ * Has the kernel kill this process when its master dies: a module in an endless loop would not notice that the channel
+ * closed. Not for workers, which have work to finish.
+ */
 function dieWithMaster(): void {
   try {
     addon().sys?.setParentDeathSignal(constants.signals.SIGKILL, process.ppid)
@@ -52,7 +55,7 @@ function dieWithMaster(): void {
   }
 }
 
-/** What every process that evaluates user code does first. */
+/** First step of every process that evaluates user code. */
 export function prepare({ isLogPiped, engine }: ModuleBoot): void {
   guardOutput()
   if (isLogPiped) logRecords()
@@ -60,7 +63,10 @@ export function prepare({ isLogPiped, engine }: ModuleBoot): void {
   if (engine !== undefined) Object.assign(registry(), { engine, isEngineGiven: true })
 }
 
-/** A SystemError is ours: a socket that cannot listen. The user's own EACCES is an error like any other. */
+/**
+ * Reports a failed boot and exits. A SystemError comes from us: a socket that cannot listen. The user's own EACCES is
+ * an error like any other.
+ */
 export function fail(channel: Up, error: unknown): void {
   const isAddress = error instanceof SystemError
   const exitCode = isAddress ? WorkerExit.Address : WorkerExit.BootFailed
@@ -69,7 +75,7 @@ export function fail(channel: Up, error: unknown): void {
   exitWhenSent(channel, exitCode)
 }
 
-/** Exits when the last message has left, or soon in any case. */
+/** Exits when the last message has been sent, or after 200 ms in any case. */
 export function exitWhenSent(channel: Up, exitCode: number): void {
   const exit = () => process.exit(exitCode)
   channel.onClose = exit

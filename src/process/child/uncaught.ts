@@ -1,11 +1,12 @@
-// What nobody has caught, in a process that evaluates user code. As in Node: if there is a listener for `uncaughtException`, it
-// decides whether the process goes on; monitors hear of it in any case, and before.
+// Uncaught errors in a process that evaluates user code, handled as in Node: if there is an `uncaughtException`
+// listener, it decides whether the process goes on; monitors are called first in any case.
 
 const UNCAUGHT = 'uncaughtException'
 
 /**
- * Calls `end` with an error that no listener of the user's takes, or with what a listener has thrown: of that Node itself would
- * make exit code 7, and no listener could tell. So this is none, but stands where Node emits the event, and is not counted.
+ * Calls `end` with an error that no listener of the user handles, or with what a listener threw (Node itself would exit
+ * with code 7, and no listener could report that). This is not a listener, so it is not counted as one: it wraps
+ * `emit`.
  */
 export function onUncaught(end: (error: unknown) => void): void {
   const emit = process.emit as (name: string | symbol, ...args: unknown[]) => boolean

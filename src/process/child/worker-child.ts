@@ -1,4 +1,4 @@
-// A worker process: it serves one slot of one group until it is told to stop, its master is gone, or it fails.
+// A worker process: it serves one slot of one group until it is told to stop, its master has gone, or it fails.
 
 import { SystemError, stackOf, UsageError } from '../../errors.ts'
 import { LimitedLog, log, nameLog } from '../../log.ts'
@@ -31,7 +31,7 @@ export async function work(boot: WorkerBoot, channel: Up): Promise<void> {
   onUncaught((error) => life.crash(error))
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => life.leaveSoon(WorkerExit.Ended))
   process.on('SIGQUIT', () => life.leaveGracefully())
-  // They mean the master, and by default would end this process: `pkill -HUP -f app.js` reaches all.
+  // These are meant for the master and would end this process by default: `pkill -HUP -f app.js` reaches all.
   for (const signal of ['SIGHUP', 'SIGUSR2'] as const) process.on(signal, ignore)
   nameLog(`${boot.group.name}:${boot.place.id}`)
   registry().memoryFd = boot.memoryFd
@@ -50,7 +50,10 @@ export async function work(boot: WorkerBoot, channel: Up): Promise<void> {
   }
 }
 
-/** What the first report loads comes before the flag, while Node's code cache for it counts: 1 ms, and not 10. */
+/**
+ * Loads what the first report needs before the V8 flag is set, while Node's code cache still applies: 1 ms instead of
+ * 10.
+ */
 function prepareForLoad(): void {
   isInspected()
   inlineMore()
@@ -66,14 +69,14 @@ class WorkerLife {
   #exitCode = WorkerExit.Ended as number
   #hasCrashed = false
   #memory = 0
-  /** Of other workers, while the modules are evaluated. */
+  /** Changes of other workers that arrive while the modules are evaluated. */
   readonly #earlyNews: PeerNews[] = []
   #lastRequest = 0
   readonly #lag = new LoopLag()
   readonly #requests = new Map<number, { resolve(socket: GivenSocket): void; reject(error: Error): void }>()
-  /** Turns whose socket has come. */
+  /** Turns whose socket has arrived. */
   readonly #standIns = new Set<number>()
-  /** Turns that were over before their socket came. */
+  /** Turns that were over before their socket arrived. */
   readonly #relieved = new Set<number>()
 
   constructor(channel: Up) {
@@ -84,7 +87,7 @@ class WorkerLife {
     registry().requestSocket = (wanted) => this.#request((request) => channel.send({ type: 'listen', request, wanted }))
     registry().requestKeeper = () => this.#request((request) => channel.send({ type: 'reachKeeper', request }))
     receiveSockets((request, endpoint, handle) => this.#takeSocket(request, { endpoint, handle }))
-    channel.onClose = () => this.leaveSoon(WorkerExit.Ended) // the master is gone
+    channel.onClose = () => this.leaveSoon(WorkerExit.Ended) // the master has gone
     channel.onMessage = (message) => this.#receive(message)
   }
 
@@ -97,7 +100,7 @@ class WorkerLife {
     for (const news of this.#earlyNews.splice(0)) group.usePeers(news)
     await started
     this.#channel.send({ type: 'ready', memory: residentBytes() ?? 0 })
-    setImmediate(prepareForLoad) // nobody waits for that now
+    setImmediate(prepareForLoad) // nothing waits for that now
     setInterval(() => this.#report(), HEARTBEAT_MS).unref()
   }
 
@@ -114,9 +117,9 @@ class WorkerLife {
     this.#leave(exitCode, timeoutMs)
   }
 
-  /** What nobody caught: the state of the process is unknown, so it goes, and the master starts another. */
+  /** Handles an uncaught error: the state of the process is unknown, so it exits, and the master starts another. */
   crash(error: unknown): void {
-    if (this.#hasCrashed) return // one is enough, and more may come before this process is gone
+    if (this.#hasCrashed) return // report only the first; more may follow before this process has gone
     this.#hasCrashed = true
     if (this.#group === null) return fail(this.#channel, error)
     const message = stackOf(error).slice(0, LONGEST_REASON)
@@ -142,7 +145,7 @@ class WorkerLife {
     else if (message.type === 'connections') this.#list(message.after, message.limit)
   }
 
-  /** Told when it has let go of the socket, which may be still on its way. */
+  /** Ends a stand-in turn; the master is notified when the socket is closed. That socket may still be on its way. */
   async #relieve(turn: number): Promise<void> {
     if (!this.#standIns.delete(turn)) return void this.#relieved.add(turn)
     await this.#group?.relieve(turn)
@@ -184,7 +187,7 @@ class WorkerLife {
     try {
       await this.#group?.activate()
     } catch (error) {
-      this.crash(error) // without its singletons it would be a worker in name only
+      this.crash(error) // without its singletons it would not be a working worker
     }
   }
 
@@ -211,7 +214,7 @@ class WorkerLife {
     this.#channel.send({ type: 'connections', rows: rows.slice(0, limit), hasMore: rows.length > limit })
   }
 
-  /** Drains and exits within `timeoutMs`. Who is asked again has the shorter of the two times. */
+  /** Drains and exits within `timeoutMs`. If called again, the shorter time applies. */
   #leave(exitCode: number, timeoutMs: number): void {
     if (now() + timeoutMs >= this.#exitAt) return
     if (this.#exitAt === Number.POSITIVE_INFINITY) this.#exitCode = exitCode
@@ -250,7 +253,10 @@ class WorkerLife {
   }
 }
 
-/** With a listener Node does not make an uncaught error of it. At a limited rate: it may come with every message. */
+/**
+ * Logs unhandled rejections, at a limited rate since every message may cause one. With a listener, Node does not turn
+ * them into uncaught errors.
+ */
 function logRejections({ counters }: Group): void {
   const rejections = new LimitedLog()
   process.on('unhandledRejection', (reason) => {
@@ -261,11 +267,11 @@ function logRejections({ counters }: Group): void {
 
 function socketError({ code, syscall, address, message }: SocketFailure): Error {
   const error = syscall === '' ? new UsageError(code, message) : new SystemError(code, syscall, address)
-  error.message = message // with what the master knows: who has the port
+  error.message = message // includes what the master knows, such as which process has the port
   return error
 }
 
-/** libuv reads a file for it: undefined when no descriptor is left (EMFILE), which must not end a worker. */
+/** Undefined if no descriptor is left (EMFILE), since libuv reads a file for it. That must not end a worker. */
 function residentBytes(): number | undefined {
   try {
     return process.memoryUsage.rss()
@@ -274,7 +280,7 @@ function residentBytes(): number | undefined {
   }
 }
 
-/** Loaded at the first report, not at the start. Node may be built without it. */
+/** Loads the inspector module on the first report, not at start. Node may be built without it. */
 function isInspected(): boolean {
   const inspector = process.getBuiltinModule('node:inspector') as typeof import('node:inspector') | undefined
   return inspector?.url() !== undefined

@@ -200,8 +200,7 @@ export class Sockets {
   sweep(used: Iterable<BoundSocket>): void {
     const kept = new Set([...used, ...this.#reserved])
     for (const [socket, { activatedAs }] of [...this.#all])
-      // a socket bound by others could not be reopened
-      if (!kept.has(socket) && activatedAs === null) this.#close(socket)
+      if (!kept.has(socket) && activatedAs === null) this.#close(socket) // one bound by others cannot be bound again
   }
 
   closeAll(): void {

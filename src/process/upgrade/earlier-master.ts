@@ -1,5 +1,5 @@
-// The master before this one, as the new one of an upgrade sees it: over the channel that the old one has spawned it with.
-// What is waited for comes as a message, or when the old one is gone and its processes with it.
+// The earlier master as the new one of an upgrade sees it, over the channel with which the old one spawned it. What is
+// waited for arrives as a message, or is settled when the old master and its processes have gone.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { UsageError } from '../../errors.ts'
@@ -17,42 +17,42 @@ import { INHERITANCE_FORMAT, type Inheritance, type InheritedGroup } from './inh
 import { Legacy } from './legacy.ts'
 
 const ALIVE_EVERY_MS = 1000
-/** How long one that was killed may take to end. */
+/** How long a killed process may take to end. */
 const END_MS = 3000
 const LOOK_EVERY_MS = 10
 
 /** What a group takes over. */
 export interface Estate {
   readonly group: InheritedGroup | null
-  /** Of its own address, in the order of the slots. */
+  /** Sockets of its own address, in the order of the slots. */
   readonly sockets: readonly BoundSocket[]
   readonly inner: readonly (readonly [address: string, socket: BoundSocket])[]
-  /** In the inheritance; -1 for a group that the old master does not have. */
+  /** Index in the inheritance; -1 for a group that the old master does not have. */
   readonly place: number
 }
 
 const NOTHING: Estate = { group: null, sockets: [], inner: [], place: -1 }
 
 export class EarlierMaster {
-  /** It has ended, or its processes have. `settle` is to be called when all of them are gone. */
+  /** Called when its processes, or it itself, have ended. Call `settle` when all of them have gone. */
   onLeft: (() => void) | null = null
-  /** It stays, and this one is to go. */
+  /** Called when the earlier master stays and this one is to end. */
   onAbandon: (() => void) | null = null
-  /** The service manager knows this one. */
+  /** Called when the service manager knows this one. */
   onNamed: (() => void) | null = null
   isGone = false
-  /** What its processes have counted, as far as it has told. */
+  /** What its processes have counted, as last reported. */
   readonly legacy = new Legacy()
-  /** None of its processes is left; it may still have answers to pass on. */
+  /** Resolves when none of its processes is left; it may still have answers to pass on. */
   readonly settled: Promise<void>
-  /** It has ended itself. */
+  /** Resolves when the master itself has ended. */
   readonly gone: Promise<void>
   readonly inheritance: Inheritance
-  /** As long as it lives: a zombie's start time is not told. */
+  /** Read while it lives: a zombie has no start time. */
   readonly #startTime: string
   readonly #channel: Channel<ToChild, FromChild>
   readonly #alive: NodeJS.Timeout
-  /** In the inheritance, of the keys that `adopt` was given. */
+  /** Index in the inheritance of each key that `adopt` was given. */
   readonly #places = new Map<GroupKey, number>()
   readonly #retired = new Map<string, () => void>()
   #isLed = false
@@ -79,7 +79,7 @@ export class EarlierMaster {
     this.#alive = setInterval(tellAlive, ALIVE_EVERY_MS).unref()
   }
 
-  /** Its channel closes a moment before it is no process any more, and holds nothing. */
+  /** Resolves when the process has really ended and holds nothing: its channel closes a moment earlier. */
   async ended(): Promise<void> {
     const { pid } = this.inheritance
     const late = now() + END_MS
@@ -90,7 +90,7 @@ export class EarlierMaster {
     return this.#isSettled
   }
 
-  /** What each of these groups takes over. Throws a UsageError when the old master's version is not understood. */
+  /** What each of these groups takes over. Throws a UsageError if the old master's format is too new. */
   adopt(sockets: Sockets, keys: readonly GroupKey[]): Estate[] {
     const { format, groups, sockets: entries } = this.inheritance
     if (format > INHERITANCE_FORMAT)
@@ -109,7 +109,7 @@ export class EarlierMaster {
     })
   }
 
-  /** Resolves when no process of these groups is left on its side. */
+  /** Resolves when the earlier master has no process of these groups left. */
   want(keys: readonly GroupKey[]): Promise<void> {
     const groups = keys.flatMap((key) => this.#places.get(key) ?? [])
     this.#channel.send({ type: 'wants', groups })
@@ -126,7 +126,7 @@ export class EarlierMaster {
     })
   }
 
-  /** Where this master's processes are reached: those of the old one are told. */
+  /** Sends the addresses of this master's processes, for those of the old one. */
   tellPeers(rows: readonly PeerRow[]): void {
     if (!this.isGone) this.#channel.send({ type: 'peers', rows })
   }
@@ -136,7 +136,7 @@ export class EarlierMaster {
     this.#channel.send({ type: 'leads', version, node: process.versions.node })
   }
 
-  /** Resolves when the old process of a slot has given up what only one can have. */
+  /** Resolves when the old process of a slot has given up its singletons. */
   retired(group: number, slot: number): Promise<void> {
     const { scaledTo = null, declaredCount = 0 } = this.inheritance.groups[group] ?? {}
     if (group < 0 || slot >= (scaledTo ?? declaredCount)) return Promise.resolve() // it has none there
@@ -145,17 +145,17 @@ export class EarlierMaster {
     })
   }
 
-  /** Its processes get no more than their time to stop, or than this. */
+  /** Limits its processes to their time to stop, or to `timeoutMs`. */
   hurry(timeoutMs: number | null): void {
     if (this.#isLed) this.#channel.send({ type: 'hurry', timeoutMs })
   }
 
-  /** This one does not come up, and is about to end: the other one need not wait for that. */
+  /** Reports that this master failed and is about to end, so that the other need not wait for that. */
   fail(why: CommandError): void {
     this.#channel.send(failedWith(why))
   }
 
-  /** Its processes are gone. */
+  /** All its processes have gone. */
   settle(): void {
     this.#isSettled = true
     this.#tellGiven()
@@ -191,5 +191,5 @@ export class EarlierMaster {
 }
 
 function ignore(): void {
-  // Nobody waits.
+  // No one waits.
 }

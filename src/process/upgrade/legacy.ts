@@ -1,25 +1,25 @@
-// What the processes of an earlier master have counted, in the books of the one that has taken over: a slot that goes on
-// counts on from there, so that no counter falls at an upgrade. What belongs to no slot of now is the server's.
+// Adds what an earlier master's processes have counted to the new master's counters: a slot that goes on counts on from
+// there, so that no counter falls in an upgrade. What belongs to no current slot goes to the server's totals.
 
 import { addCounters, type Counters, newCounters, subtractCounters } from '../../counters.ts'
 import type { GroupState, Slot } from '../master/slot.ts'
 import type { GroupTally, Tally } from './inheritance.ts'
 
 export class Legacy {
-  /** In no slot's past. */
+  /** Counters that belong to no slot. */
   rest = newCounters()
   readonly #heirs = new Map<number, GroupState>()
-  /** By slot, as it was told last. */
+  /** By slot, as last reported. */
   readonly #credited = new Map<string, Counters>()
-  /** By group, kind and word, as it was told last. */
+  /** By group, kind and word, as last reported. */
   readonly #counted = new Map<string, number>()
 
-  /** @param place of the earlier master's group in the inheritance */
+  /** @param place index of the earlier master's group in the inheritance */
   addHeir(place: number, group: GroupState): void {
     this.#heirs.set(place, group)
   }
 
-  /** It is told more than once, each time all of it. */
+  /** Called more than once, each time with everything. */
   take({ totals, groups = [] }: Tally): void {
     for (const [place, tally] of groups.entries()) this.#share(place, tally)
     this.rest = addCounters(newCounters(), totals)

@@ -1,18 +1,18 @@
-// Who is in charge, of the two masters of an upgrade, as each of them knows it: what one may do is read off here. A server
-// that is started has one master, `alone`. At an upgrade:
+// Which of the two masters of an upgrade is in charge, as each of them sees it. What a master may do depends on this state.
+// A server that was started normally has one master, `alone`. In an upgrade:
 //
 //   the old one    alone --------------------------------------> replaced
 //   the new one    beside --> charged --> leading --> alone
-//                     \----------\--> abandoned                   the old one goes on, and has it all back
+//                     \----------\--> abandoned                   the old one goes on and takes everything back
 
 export type Reigning = 'alone' | 'beside' | 'charged' | 'leading' | 'abandoned' | 'replaced'
 
 const EDGES: Record<Reigning, readonly Reigning[]> = {
   alone: ['replaced'],
   beside: ['charged', 'abandoned'],
-  /** Lock, control socket and pid files name it; until it leads they are only lent. */
+  /** Lock, control socket and pid files name it; they are only lent until it leads. */
   charged: ['leading', 'abandoned'],
-  /** There is no way back. The processes of the earlier one drain. */
+  /** No way back. The processes of the earlier one drain. */
   leading: ['alone'],
   abandoned: [],
   replaced: [],
@@ -30,30 +30,30 @@ export class Reign {
     this.#state = to
   }
 
-  /** Nothing is left of the earlier one; told once and again. */
+  /** Nothing is left of the earlier one. May be called more than once. */
   settle(): void {
     if (this.#state === 'leading') this.move('alone')
   }
 
   /**
-   * The server is its own: it tells the service manager, chooses among sockets, and its end is the server's, so it may remove
-   * files and end the keeper.
+   * This master is in charge: it notifies the service manager and chooses among sockets, and its end is the server's, so
+   * it may remove files and end the keeper.
    */
   get leads(): boolean {
     return this.#state === 'alone' || this.#state === 'leading'
   }
 
-  /** No process of another master may lead anything. */
+  /** True if no process of another master may lead a name. */
   get mayChooseLeaders(): boolean {
     return this.#state === 'alone'
   }
 
-  /** What somebody asks of it may have to be done by the other one: that is not known yet. */
+  /** It is not known yet which of the two masters has to handle a request. */
   get isOpen(): boolean {
     return this.#state === 'beside' || this.#state === 'charged'
   }
 
-  /** What names it as the master is the earlier one's to take back. */
+  /** The earlier one may still take back what names this one the master. */
   get isLent(): boolean {
     return this.#state === 'charged' || this.#state === 'abandoned'
   }

@@ -1,5 +1,5 @@
-// The next master, as the one that is in charge sees it until the upgrade is done: a child that says where it is, or is
-// given up. It has to give a sign of life all the time: one that hangs must not hold up the server.
+// The next master as the current one sees it until the upgrade is done: a child that reports its progress, or is given
+// up. It must send a sign of life all the time: one that hangs must not delay the server.
 
 import { type ExecFileException, execFile } from 'node:child_process'
 import { messageOf } from '../../errors.ts'
@@ -9,24 +9,24 @@ import type { FromChild, ToChild } from '../messages.ts'
 import { childEnv, nodeFlags } from '../node-flags.ts'
 import { type Child, onceEnded, onceUnstarted, type Program } from '../spawn.ts'
 
-/** Until its first word: Node starts, and loads the package. */
+/** Time to its first message: Node starts and loads the package. */
 const FIRST_WORD_MS = 10_000
-/** It says something every second. */
+/** It sends something every second. */
 const SILENT_MS = 5000
-/** From the word to leave to the kill, beyond what its workers may take to stop. */
+/** Time from the request to leave until the kill, in addition to its workers' time to stop. */
 const LEAVE_SLACK_MS = 3000
 
 type Message<T extends FromChild['type']> = Extract<FromChild, { type: T }>
 
 export class Successor {
-  /** It asks the old one to be quick. */
+  /** Called when it asks the old master to hurry. */
   onHurry: ((timeoutMs: number | null) => void) | null = null
-  /** Where its processes are reached; null before it has said so. */
+  /** Addresses of its processes; null before it has reported them. */
   peers: readonly PeerRow[] | null = null
   onPeers: (() => void) | null = null
-  /** The end of its process, unless it has been released. Never rejects. */
+  /** The end of its process, unless it was released. Never rejects. */
   readonly gone: Promise<void>
-  /** 0 before it has said anything. */
+  /** 0 before its first message. */
   pid = 0
   readonly #child: Child
   #failure: CommandError | null = null
@@ -35,11 +35,11 @@ export class Successor {
   #words = 0
   #silence: NodeJS.Timeout | undefined
   #tellGone!: () => void
-  /** Its process is another one than the child: that is to end when it leads. */
+  /** The child is a shell, and the master another process; the shell ends once the master leads. */
   readonly #isForkedTwice: boolean
   #isReleased = false
 
-  /** One that is forked twice leads a process group of its own, with what is between. */
+  /** A twice-forked one leads its own process group, together with the shell between. */
   constructor(child: Child, isForkedTwice: boolean) {
     this.#child = child
     this.#isForkedTwice = isForkedTwice
@@ -59,7 +59,10 @@ export class Successor {
     this.#child.channel.send(message)
   }
 
-  /** Its next word of this kind. Rejects with a CommandError when it fails, ends, hangs, or `signal` gives up. */
+  /**
+   * Resolves with its next message of this type. Rejects with a CommandError when it fails, ends or hangs, or `signal`
+   * aborts.
+   */
   expect<T extends FromChild['type']>(type: T, signal: AbortSignal): Promise<Message<T>> {
     return new Promise((resolve, reject) => {
       this.#look = () => {
@@ -76,7 +79,9 @@ export class Successor {
     })
   }
 
-  /** It leads: from here on it may be silent. Resolves when nobody is between it and a service manager. */
+  /**
+   * The successor leads: from now on it may be silent. Resolves when no process is between it and the service manager.
+   */
   async release(): Promise<void> {
     clearTimeout(this.#silence)
     this.#silence = undefined
@@ -88,7 +93,7 @@ export class Successor {
     if (between.kill('SIGKILL')) await ended
   }
 
-  /** It is not wanted. Resolves when it is gone: by itself, within its workers' time to stop, or killed. */
+  /** Gives the successor up. Resolves when it has gone: on its own, within its workers' time to stop, or killed. */
   async abandon(stopTimeoutMs: number): Promise<void> {
     clearTimeout(this.#silence)
     this.#silence = undefined
@@ -115,7 +120,7 @@ export class Successor {
     clearTimeout(this.#silence)
     this.#silence = setTimeout(() => {
       const before = this.#words
-      // It may be us who were stopped: then its words are there, and have not been read.
+      // Perhaps we were stopped: then its messages are there but unread.
       setImmediate(() => {
         if (this.#words === before) this.#giveUp(`the new master has said nothing for ${ms / 1000} s`)
       })
@@ -150,8 +155,8 @@ export class Successor {
 }
 
 /**
- * The version that a program has of this package: it can be run, and its start file loaded. Rejects with a CommandError
- * that has what was printed.
+ * The version of this package that a program has: checks that it runs and that its start file loads. Rejects with a
+ * CommandError that contains what was printed.
  */
 export function checkProgram({ node, startFile }: Program, signal: AbortSignal): Promise<string> {
   const args = [...nodeFlags('master', null, []), startFile, '--version']
@@ -175,5 +180,5 @@ function stopped(): CommandError {
 }
 
 function ignore(): void {
-  // Nobody waits.
+  // No one waits.
 }

@@ -1,5 +1,6 @@
-// How the new master of an upgrade takes over: its processes serve beside those of the earlier one, then lock, control socket
-// and probes are its own, then it leads, also when that one is killed on the way. upgrade.ts is the other side.
+// How the new master of an upgrade takes over: first its processes serve beside the earlier one's, then it takes lock,
+// control socket and probes, then it leads. It also does so if the earlier one is killed on the way. upgrade.ts is the
+// other side.
 
 import { messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'
@@ -13,7 +14,7 @@ import type { Sockets } from '../master/sockets.ts'
 import type { EarlierMaster, Estate } from './earlier-master.ts'
 import type { Reign } from './reign.ts'
 
-/** What a take-over needs of the new master. */
+/** What a take-over needs from the new master. */
 export interface Heir {
   readonly groups: GroupState[]
   readonly sockets: Sockets
@@ -21,13 +22,13 @@ export interface Heir {
   readonly healthAddress: string
   readonly isAllReady: boolean
   readonly reign: Reign
-  /** It is on its way out, whatever for. */
+  /** It is ending, for whatever reason. */
   readonly isEnding: boolean
   until(isTrue: () => boolean): Promise<void>
   reconcile(): void
   stop(isGraceful: boolean): void
   giveUp(why: CommandError): void
-  /** From now on it leads. */
+  /** Called when it leads. */
   onLead(): void
 }
 
@@ -42,7 +43,7 @@ export class TakeOver {
     this.#earlier = earlier
   }
 
-  /** From now on it is known when the earlier master gives up, or is killed. */
+  /** From here on this master notices when the earlier one gives up or is killed. */
   async join(): Promise<void> {
     const earlier = this.#earlier
     speakLater()
@@ -56,7 +57,9 @@ export class TakeOver {
     if (earlier.isGone) void this.#outlive()
   }
 
-  /** Slots of a group that cannot live beside the earlier master's processes stay in hand. */
+  /**
+   * Gives a group its inheritance. Slots of a group that cannot live beside the earlier master's processes stay held.
+   */
   inherit(group: GroupState, { inner, place }: Estate): void {
     const { declaration, sockets } = group.blueprint
     const isAlone = declaration.reloadMode === 'stop-first' || sockets.some(({ isExclusive }) => isExclusive === true)
@@ -68,7 +71,9 @@ export class TakeOver {
     }
   }
 
-  /** All that can live beside the earlier master's processes serves. First the others, then this one leads. */
+  /**
+   * Resolves when this master leads. First everything that can live beside the earlier processes serves, then the rest.
+   */
   async succeed(): Promise<void> {
     const [master, earlier] = [this.#master, this.#earlier]
     const held = master.groups.filter(({ slots }) => slots.some(({ isHeld }) => isHeld))
@@ -77,7 +82,7 @@ export class TakeOver {
     master.reconcile()
     await master.until(() => master.isEnding || master.isAllReady)
     if (!master.isEnding) await this.#unlessEnding(earlier.able())
-    await this.#household.keeper?.rejoin() // else it would go with the earlier master
+    await this.#household.keeper?.rejoin() // else it would end with the earlier master
     if (master.isEnding) return
     this.#takeCharge()
     await this.#takeProbes()
@@ -93,10 +98,10 @@ export class TakeOver {
     master.reconcile()
   }
 
-  /** Throws a CommandError when somebody else was quicker. */
+  /** Throws a CommandError if another process was quicker. */
   #takeCharge(): void {
     if (this.#household.lock !== null) return
-    this.#master.reign.move('charged') // also when only half of it is done
+    this.#master.reign.move('charged') // even if only half of it gets done
     this.#household.takeCharge(this.#earlier, this.#master.settings)
   }
 
@@ -106,7 +111,10 @@ export class TakeOver {
     sockets.own()
   }
 
-  /** The earlier master has let go of its port. Rejects with a SystemError, but not when nobody is left who would go on. */
+  /**
+   * Takes the port, which the earlier master has released. Rejects with a SystemError, unless that master has gone:
+   * then no one else would go on.
+   */
   async #takeProbes(): Promise<void> {
     try {
       await this.#household.health.listen(this.#master.healthAddress)
@@ -116,13 +124,14 @@ export class TakeOver {
     }
   }
 
-  /** The earlier master is done, or was killed: then its processes leave by themselves, or are made to. */
+  /** The earlier master has finished, or was killed: then its processes leave on their own, or are made to. */
   async #outlive(): Promise<void> {
     const [master, household, earlier] = [this.#master, this.#household, this.#earlier]
     const { pid } = earlier.inheritance
     if (earlier.isGone) await earlier.ended()
-    if (earlier.isGone) speakUp() // nobody is left who would name it
-    if (earlier.isGone && household.lock?.isOurs() === true) tidy(() => household.control?.take(pid)) // it may have left its socket's second name
+    if (earlier.isGone) speakUp() // no one is left to name it
+    // It may have left its socket's second name.
+    if (earlier.isGone && household.lock?.isOurs() === true) tidy(() => household.control?.take(pid))
     if (earlier.isSettled) return
     try {
       if (!master.isEnding) {
@@ -131,7 +140,8 @@ export class TakeOver {
       }
       household.predecessors?.inherit()
       const { stopTimeoutMs } = master.settings
-      const leftMs = earlier.isGone ? stopTimeoutMs : Math.max(stopTimeoutMs, CALL_TIMEOUT_MS) // its last onWorkerExit runs
+      // its last onWorkerExit runs
+      const leftMs = earlier.isGone ? stopTimeoutMs : Math.max(stopTimeoutMs, CALL_TIMEOUT_MS)
       await household.predecessors?.leave(leftMs, new AbortController().signal)
     } catch (error) {
       if (household.lock === null) master.giveUp(asCommandError(error))

@@ -1,7 +1,7 @@
-// An upgrade: another process, of another Node and another version of this package, becomes the master. It is a child of
-// this one until it is able to lead: it has the sockets, its processes serve beside ours, and nothing of ours is taken
-// away before. Whatever fails until then ends it, and this master goes on. Afterwards ours drain, and this one ends.
-// inheritance.ts has what the two say to each other.
+// An upgrade: another process, with another Node and another version of this package, becomes the master. It is a child
+// of this one until it can lead: it has the sockets, its processes serve beside ours, and nothing of ours is removed
+// before that. Any failure until then ends the upgrade, and this master goes on. Afterwards our processes drain, and
+// this one ends. inheritance.ts has the protocol between the two.
 
 import { closeSync } from 'node:fs'
 import { addon } from '../../addon.ts'
@@ -26,7 +26,10 @@ import type { Seen } from '../status/readiness.ts'
 import { INHERITANCE_FORMAT, type Tally } from './inheritance.ts'
 import { checkProgram, Successor } from './successor.ts'
 
-/** How an upgrade went. Of the new master where there is one, else of the one that goes on; `slots` are the old one's. */
+/**
+ * Outcome of an upgrade. Describes the new master if there is one, else the one that goes on; `slots` are the old
+ * one's.
+ */
 export interface UpgradeOutcome extends ReloadOutcome {
   readonly pid: number
   readonly oldPid: number
@@ -37,15 +40,15 @@ export interface UpgradeOutcome extends ReloadOutcome {
   readonly oldNode: string
 }
 
-/** What it needs of its master besides. */
+/** What an upgrade needs from its master in addition. */
 export interface Replaceable extends Supervisor {
   readonly stopTimeoutMs: number
   readonly seen: Seen
-  /** What its processes have counted; nobody is connected. */
+  /** What its processes have counted; connections are 0. */
   totals(): Promise<Counters>
-  /** Another master leads, whatever comes. */
+  /** Another master leads now, irrevocably. */
   onReplaced(): void
-  /** A stop that gives no more than the time to stop. */
+  /** Called for a stop that gives no more than the time to stop. */
   hurry(timeoutMs: number | null): void
 }
 
@@ -54,7 +57,7 @@ export class Upgrade {
   readonly #master: Replaceable
   readonly #signal: AbortSignal
   readonly #removal: Turnover
-  /** In the order of the inheritance, and when they have left, too. */
+  /** In the order of the inheritance; kept after the processes have left. */
   #books: readonly { readonly group: GroupState; readonly slots: readonly Slot[] }[] = []
   #leader = { pid: process.pid, version, node: process.versions.node }
 
@@ -66,7 +69,7 @@ export class Upgrade {
     this.#removal = new Turnover(master, 'upgrade')
   }
 
-  /** Resolves when the old processes are gone, or when everything is as it was. Never rejects. */
+  /** Resolves when the old processes have gone, or when everything is as before. Never rejects. */
   async run(program: Program): Promise<UpgradeOutcome> {
     const started = now()
     const about = { type: 'operation', operation: 'upgrade', groups: [] } as const
@@ -121,7 +124,8 @@ export class Upgrade {
       successor.send({ type: 'takeCharge', ...(await this.#tally()) })
       const { version: itsVersion, node } = await successor.expect('leads', this.#signal)
       await successor.release()
-      tellService('READY=1', `MAINPID=${successor.pid}`) // not before: it would take the end of that one for the server's
+      // not earlier: systemd would take the end of the released shell for the server's
+      tellService('READY=1', `MAINPID=${successor.pid}`)
       successor.send({ type: 'named' })
       this.#leader = { pid: successor.pid, version: itsVersion, node }
     } catch (error) {
@@ -138,7 +142,8 @@ export class Upgrade {
     const { boot, fds } = this.#inheritance()
     const stdio = isDaemon ? daemonStdio(options, runDir) : (['inherit', 'inherit', 'inherit'] as const)
     const [, , err] = stdio
-    // A main process that was no child of systemd's when it was told of it counts as gone at a stop, and all is killed at once.
+    // If a main process was not a child of systemd's when it was named, systemd regards it as gone at a stop and kills
+    // everything at once.
     const isForkedTwice = isManaged()
     try {
       const isDetached = isDaemon || isForkedTwice
@@ -181,13 +186,13 @@ export class Upgrade {
     return { boot: { role: 'master', options, isDaemon, node: nodeSettings(), inheritance }, fds }
   }
 
-  /** Its processes leave, for those of the new master that cannot live beside them. */
+  /** Makes our processes of a group leave, for those of the new master that cannot live beside them. */
   async #vacate(place: number): Promise<void> {
     const group = this.#master.groups[place]
     if (group !== undefined) await this.#removal.vacate(group)
   }
 
-  /** Everything that says who the master is names the new one. */
+  /** Everything that names the master now names the new one. */
   #giveWay(pid: number): void {
     const { health } = this.#household
     const { lock, control } = this.#household.whole
@@ -197,7 +202,7 @@ export class Upgrade {
     control.giveWay(pid)
   }
 
-  /** The new one does not come up: all is again as it was. */
+  /** The new master failed: everything is restored. */
   async #goOn(successor: Successor | null): Promise<void> {
     const { health, pidFiles } = this.#household
     const { lock, control, predecessors } = this.#household.whole
@@ -209,7 +214,7 @@ export class Upgrade {
     ]
     sockets.own()
     for (const step of steps) attempt(step)
-    if (!this.#signal.aborted) tellService('READY=1', `MAINPID=${process.pid}`) // else it has been told STOPPING=1
+    if (!this.#signal.aborted) tellService('READY=1', `MAINPID=${process.pid}`) // else it has received STOPPING=1
     for (const group of groups) {
       group.share.forget()
       for (const slot of group.slots) slot.isHeld = false
@@ -239,7 +244,7 @@ export class Upgrade {
     successor.send({ type: 'left', ...(await this.#tally()) })
   }
 
-  /** What the new master counts on from. */
+  /** The counters that the new master continues from. */
   async #tally(): Promise<Tally> {
     const totals = await this.#master.totals()
     const groups = this.#books.map(({ group: { exits, recycled }, slots }) => ({
@@ -250,14 +255,17 @@ export class Upgrade {
     return { totals, groups }
   }
 
-  /** Our processes send to its from now on. */
+  /** From now on our processes send to those of the new master. */
   #follow(successor: Successor): void {
     this.#household.peers.successors = successor.peers
     this.#master.reconcile()
   }
 }
 
-/** A shell, a container or a service manager that waits for this very process would take its end for the server's. */
+/**
+ * Refuses if a shell, a container or a service manager waits for this very process, and would take its end for the
+ * server's.
+ */
 function refuseUnfit({ isDaemon }: Household): void {
   if (isDaemon || (isManaged() && process.pid !== 1)) return
   const who = process.pid === 1 ? 'the first process of a container' : 'a server in the foreground'
@@ -267,7 +275,7 @@ function refuseUnfit({ isDaemon }: Household): void {
   )
 }
 
-/** By a service manager that can be told of another pid. */
+/** Whether a service manager runs us that can be notified of another pid. */
 function isManaged(): boolean {
   const { NOTIFY_SOCKET = '' } = process.env
   return NOTIFY_SOCKET !== '' && addon().sys !== null
@@ -277,6 +285,6 @@ function attempt(step: () => void): void {
   try {
     step()
   } catch (error) {
-    log(`upgrade: ${messageOf(error)}`) // a full disk; what is left says the wrong pid, and commands still find us
+    log(`upgrade: ${messageOf(error)}`) // a full disk; the rest names the wrong pid, but commands still find us
   }
 }

@@ -1,4 +1,4 @@
-// `diff`: what runs against what the code on disk says. Exit code as diff(1): 0 the same, 1 not.
+// `diff`: compares what runs with what the code on disk says. Exit codes as in diff(1): 0 same, 1 different.
 
 import { readdirSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -48,10 +48,10 @@ function render({ isSame, differences, changedFiles }: Result, paint: Paint): st
   ].join('\n')
 }
 
-/** Entries of folders: beyond that the tree is no program of somebody's own. */
+/** Maximum number of folder entries: a larger tree is not just a program's own code. */
 const MOST_ENTRIES = 20_000
 
-/** By the time of the last change of the inode: a file that was moved here, or unpacked, has an older one of its content. */
+/** Compares the change time of the inode: a file that was moved or unpacked here keeps an older modification time. */
 function filesChangedSince({ modules, evaluated, oldestStart }: Comparison): string[] {
   if (oldestStart === null) return []
   const paths = modules.map(realPathOf)

@@ -47,9 +47,9 @@ misses some and is told how many; the server does not wait for anybody.`,
   },
 }
 
-/** Of the events of a master that has taken over: it began with the upgrade. */
+/** Past events requested from a master that has taken over: all of them, since it began with the upgrade. */
 const ALL = 200
-/** For that one to say that it is there. */
+/** Time for that master to answer. */
 const PING_MS = 5000
 
 async function checkNames(line: Line): Promise<void> {
@@ -69,7 +69,7 @@ function writer({ flags, words }: Line): (event: Told) => void {
   }
 }
 
-/** What is about the server as a whole is about each. */
+/** Whether an event concerns a group or process; events of the whole server concern all. */
 function isAbout(event: Told, name: string): boolean {
   if (event.type === 'server' || event.type === 'lost') return true
   if (event.type === 'operation') return event.groups.length === 0 || event.groups.includes(name)

@@ -1,4 +1,4 @@
-// The end of a command that goes on until somebody has seen enough: Ctrl+C, or a reader (`| head`) that has gone.
+// Ends a command that goes on until its user has seen enough: at Ctrl+C, or when the reader (`| head`) has gone.
 
 import { codeOf } from '../../errors.ts'
 import { Exit } from '../exit-codes.ts'

@@ -1,4 +1,4 @@
-// `help`, `--help` and the usage under an error: made of what the commands say of themselves.
+// `help`, `--help` and the usage below an error, generated from what the commands declare.
 
 import type { Command } from './command.ts'
 import { COMMON_FLAGS, FLAGS, type Flag, type FlagName } from './line.ts'
@@ -8,7 +8,7 @@ type Commands = ReadonlyMap<string, Command>
 const EXIT_CODES =
   'Exit codes: 0 done, 1 failure, 2 usage, 3 not running, 4 already running, 5 address, 6 module or boot, 7 time-out\n'
 
-/** Everything: all commands and all flags, with who knows them. */
+/** The whole help: all commands, and all flags with the commands that accept them. */
 export function overview(commands: Commands): string {
   const rows = [...commands].map(([name, { summary }]) => [name, summary] as const)
   const more = [
@@ -28,7 +28,7 @@ export function overview(commands: Commands): string {
   ].join('\n')
 }
 
-/** One command. */
+/** The help of one command. */
 export function helpOf(name: string, { operands, summary, details, flags }: Command): string {
   return [
     `${usageOf(name, operands)}\n`,

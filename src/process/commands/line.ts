@@ -1,5 +1,5 @@
-// What a person typed, read: command, flags, modules, groups, the app's own arguments. Flags may stand anywhere, and one that
-// a command does not know is an error, not silence.
+// Parses the command line: command, flags, modules, groups, the app's own arguments. Flags may stand anywhere, and one
+// that the command does not know is an error, not ignored.
 
 import { existsSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
@@ -14,9 +14,9 @@ import { startFile } from '../start-file.ts'
 export interface Flag {
   readonly type: 'boolean' | 'string'
   readonly short?: string
-  /** What its value is, in the help. */
+  /** The placeholder for its value in the help. */
   readonly value?: string
-  /** The environment variable that says the same. */
+  /** The environment variable with the same meaning. */
   readonly env?: string
   readonly text: string
 }
@@ -85,9 +85,9 @@ export const FLAGS = {
 export type FlagName = keyof typeof FLAGS
 export type Flags = { readonly [name in FlagName]?: (typeof FLAGS)[name]['type'] extends 'boolean' ? boolean : string }
 
-/** Every command has them. */
+/** Accepted by every command. */
 export const COMMON_FLAGS: readonly FlagName[] = ['run-dir', 'json', 'quiet', 'help']
-/** What a server is started with. */
+/** Flags for starting a server. */
 export const START_FLAGS: readonly FlagName[] = [
   ...(['daemon', 'pid-file', 'log-file', 'stdout-file', 'log-format', 'log-max-size'] as const),
   ...(['user', 'group', 'umask', 'engine', 'health', 'stop-delay', 'watch'] as const),
@@ -96,19 +96,19 @@ export const START_FLAGS: readonly FlagName[] = [
 export interface Line {
   readonly command: string
   readonly flags: Flags
-  /** Absolute paths, links as typed: what they point at may change until a reload. */
+  /** Absolute paths with links as typed, since their targets may change before a reload. */
   readonly modules: readonly string[]
-  /** What stands beside the command and is no file: names of groups, and what more a command takes. */
+  /** Operands that are not files: names of groups, and whatever else a command takes. */
   readonly words: readonly string[]
   readonly argv: readonly string[]
   /** The user's file was run directly and has been evaluated in this process. */
   readonly isDirect: boolean
 }
 
-/** A number below zero is one, and no flag. Nobody types this character. */
+/** Stands for the minus of a negative number, which is not a flag. No one types this character. */
 const MINUS = '\u0001'
 
-/** Throws a CommandError for what makes no sense. */
+/** Throws a CommandError for a line that makes no sense. */
 export function readLine(typed: readonly string[], direct: string | null): Line {
   const split = typed.indexOf('--')
   const ours = (split < 0 ? typed : typed.slice(0, split)).map((arg) => arg.replace(/^-(?=\d+$)/, MINUS))
@@ -133,13 +133,16 @@ function withMinus<T>(value: T): T {
   return typeof value === 'string' ? (value.replaceAll(MINUS, '-') as T & string) : value
 }
 
-/** A module, not the name of a group: it is there, or it is typed like a path or a file of code. An address is none. */
+/**
+ * Whether an operand is a module and not the name of a group: it exists, or looks like a path or a code file. An
+ * address is not a module.
+ */
 function isFile(operand: string): boolean {
   if (operand.includes('://') || operand === '') return false
   return operand.includes('/') || /\.[cm]?[jt]sx?$/.test(operand) || existsSync(resolve(operand))
 }
 
-/** What is meant where no file is named. */
+/** The module used if no file is named. */
 export function demo(): string {
   return resolve(dirname(startFile()), 'demo.js')
 }
@@ -150,7 +153,7 @@ function resolveModules(files: readonly string[], direct: string | null): string
   return all.map((file) => resolve(file))
 }
 
-/** What the command line says, and where it says nothing, the environment. */
+/** The options from the command line, or else from the environment. */
 export function startOptions({ modules, argv, flags, isDirect }: Line): StartOptions {
   const { env } = process
   return {
@@ -198,7 +201,7 @@ function engineName(text: string | undefined): string | undefined {
   throw usage(`--engine is native or node, not '${text}'`)
 }
 
-/** What a number on the command line means, as a person is told. */
+/** The kinds of numbers on the command line, with their descriptions for error messages. */
 const NUMBERS = {
   mode: { radix: 8, digits: /^[0-7]{1,4}$/, wanted: 'an octal mode like 027' },
   bytes: { radix: 10, digits: /^\d{1,15}$/, wanted: 'a number of bytes' },
@@ -223,7 +226,7 @@ const UNITS = new Map([
   ['m', 60_000],
 ])
 
-/** `--timeout` in ms, null without one. Seconds where no unit is given, as Workerman's `stopTimeout`. */
+/** `--timeout` in ms, null without one. Seconds if no unit is given, as in Workerman's `stopTimeout`. */
 export function timeoutOf({ timeout }: Flags): number | null {
   if (timeout === undefined) return null
   const [, number = '', unit = ''] = /^(\d{1,10}(?:\.\d{1,3})?)(ms|s|m|)$/.exec(timeout) ?? []
@@ -231,17 +234,17 @@ export function timeoutOf({ timeout }: Flags): number | null {
   return Math.min(LONGEST_STOP_MS, Math.round(Number(number) * (UNITS.get(unit) ?? 1)))
 }
 
-/** How long `--canary` watches if nobody says. */
+/** How long `--canary` watches by default. */
 const CANARY_MS = 10_000
 
-/** `--canary-ms`, which says `--canary` too; 0 without either. */
+/** `--canary-ms`, which implies `--canary`; 0 without either. */
 export function canaryTimeOf({ canary, 'canary-ms': text }: Flags): number {
   if (text === undefined) return canary === true ? CANARY_MS : 0
   if (/^[1-9]\d{0,7}$/.test(text)) return Number(text)
   throw usage(`--canary-ms is a time in milliseconds, from 1 to 99999999, not '${text}'`)
 }
 
-/** `--lines`, or what it is without. */
+/** `--lines`, or its default. */
 export function linesOf({ lines }: Flags, otherwise: number): number {
   if (lines === undefined) return otherwise
   if (!/^\d{1,9}$/.test(lines)) throw usage(`--lines is a number, not '${lines}'`)

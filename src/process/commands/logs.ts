@@ -1,4 +1,4 @@
-// `logs`: the log of a server, also of one that does not run any more: that is when one wants to read it.
+// `logs`: the log of a server, even if it no longer runs, since that is often when the log is needed.
 
 import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
@@ -13,7 +13,7 @@ import { print } from './print.ts'
 import { findServer } from './server.ts'
 
 const LINES = 20
-/** How often one looks for more. */
+/** How often to check for more. */
 const LOOK_EVERY_MS = 100
 
 export const logs: Command = {
@@ -39,12 +39,12 @@ until Ctrl+C (exit code 0). --json: an object a line, as --log-format json write
 
 function readEnd(path: string, count: number, isMeant: (line: string) => boolean): [string[], number] {
   const [lines, end] = lastLines(path, count, isMeant)
-  const before = `${path}.1` // what was put aside when the file had become too large
+  const before = `${path}.1` // the file that was renamed when it became too large
   if (lines.length >= count || !existsSync(before)) return [lines, end]
   return [[...lastLines(before, count - lines.length, isMeant)[0], ...lines], end]
 }
 
-/** Prints what `shape` makes of each line; null is nothing. */
+/** Prints what `shape` returns for each line; null prints nothing. */
 async function follow(path: string, from: number, shape: (line: string) => string | null): Promise<Exit> {
   const tail = new FileTail(path, from, (line) => {
     const text = shape(line)
@@ -57,7 +57,7 @@ async function follow(path: string, from: number, shape: (line: string) => strin
   return exit
 }
 
-/** Of the server that runs, else where one that ran would have left it. */
+/** The log file of the running server, or else where a server would have left it. */
 async function logFileOf(line: Line): Promise<string> {
   const given = line.flags['log-file'] ?? process.env.MILLRACE_LOG_FILE
   let reason: unknown
@@ -90,7 +90,7 @@ async function checkNames(line: Line): Promise<void> {
 /** `2026-11-26 12:30:01 pid:7 [echo:2] message`; the master's own lines have no worker. */
 const TEXT_LINE = new RegExp(`^(\\S+ \\S+) pid:(\\d+) (?:\\[(.*?:\\d+|${HELPERS.join('|')})\\] )?(.*)$`)
 
-/** Whether a line of the log is of this group or process, or says something about it. */
+/** Whether a line of the log comes from this group or process, or mentions it. */
 export function isOf(text: string, name: string): boolean {
   const { worker, message } = text.startsWith('{') ? readJson(text) : readText(text)
   if (worker !== '') return worker === name || worker.replace(/:\d+$/, '') === name
@@ -103,7 +103,7 @@ function asItIs(text: string): string {
   return text
 }
 
-/** A line of a log in text as the same object; a time that only says the second, in local time, becomes ISO 8601. */
+/** Converts a text log line to the JSON form. Its time, in local time with seconds only, becomes ISO 8601. */
 export function toJson(text: string): string {
   if (text.startsWith('{')) return text
   const [, time = '', pid = '', worker, message] = TEXT_LINE.exec(text) ?? []
@@ -123,6 +123,6 @@ function readJson(text: string): { worker: string; message: string } {
     const { worker = '', message = '' } = JSON.parse(text) as { worker?: string; message?: string }
     return { worker: String(worker), message: String(message) }
   } catch {
-    return { worker: '', message: text } // a SyntaxError: it was cut by a full disk
+    return { worker: '', message: text } // a SyntaxError: a full disk cut the line
   }
 }

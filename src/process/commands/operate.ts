@@ -1,4 +1,4 @@
-// What the commands share that change a running server and wait for it: asking, progress, and saying how it went.
+// Shared by the commands that change a running server and wait for it: request, progress and result.
 
 import type { Request } from '../control.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
@@ -10,10 +10,10 @@ import { show, showJson } from './print.ts'
 import { withProgress } from './progress.ts'
 import { askFound, findServer, need } from './server.ts'
 
-/** Asks for an operation, shows how it goes and how it went. `past` is the end of `reloaded in 2 s`. */
+/** Requests an operation and shows its progress and outcome. `past` is the verb in `reloaded in 2 s`. */
 export async function operate(line: Line, request: Request, past: string): Promise<Exit> {
   const { flags } = line
-  const found = await findServer(line) // one that hangs is told from one at work
+  const found = await findServer(line) // tells a master that hangs from one at work
   const { outcome } = await withProgress(flags, found, () => askFound(found, request))
   return conclude(line, request.command, need(outcome), past)
 }

@@ -1,11 +1,11 @@
-// What a command says. What was asked for goes to stdout, everything else to stderr.
+// Output of commands. What was asked for goes to stdout, everything else to stderr.
 
 import { codeOf } from '../../errors.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import { type Paint, paintFor } from '../terminal/style.ts'
 import type { Flags } from './line.ts'
 
-/** A line about what was done; `-q` and `--json` do without. */
+/** Prints a line about what was done; omitted with `-q` and `--json`. */
 export function say({ quiet, json }: Flags, text: string): void {
   if (quiet !== true && json !== true) process.stdout.write(`${text}\n`)
 }
@@ -15,7 +15,9 @@ export function print(text: string): Exit {
   return Exit.Ok
 }
 
-/** Prints what was asked for: if it does not arrive (a full disk), that is a failure. A reader that has seen enough is not. */
+/**
+ * Prints the result. It is a failure if it cannot be written (a full disk), but not if the reader has closed the pipe.
+ */
 export function show(text: string): Promise<Exit> {
   return new Promise((resolve, reject) => {
     process.stdout.write(`${text}\n`, (error) => {
@@ -29,7 +31,7 @@ export function showJson(value: unknown): Promise<Exit> {
   return show(JSON.stringify(value, null, 2))
 }
 
-/** As JSON or as people read it, coloured where stdout is a terminal. */
+/** Prints a value as JSON or in readable form, coloured if stdout is a terminal. */
 export function showAs<T>({ json }: Flags, value: T, render: (value: T, paint: Paint) => string): Promise<Exit> {
   return json === true ? showJson(value) : show(render(value, paintFor(process.stdout)))
 }

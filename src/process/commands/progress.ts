@@ -1,5 +1,5 @@
-// How far a long command is, on stderr, read from the events of the server: on a terminal one line that changes, elsewhere
-// lines. Silent with -q and --json.
+// Progress of a long command, on stderr, from the events of the server: one changing line on a terminal, otherwise
+// separate lines. Silent with -q and --json.
 
 import { now } from '../../loop/clock.ts'
 import { follow } from '../control.ts'
@@ -8,14 +8,14 @@ import { phraseOf } from '../terminal/event-lines.ts'
 import type { Flags } from './line.ts'
 import type { Found } from './server.ts'
 
-/** How often the seconds move. */
+/** How often the seconds are updated. */
 const TICK_MS = 1000
 
-/** Does `work`, which asks the server at `found` for something, and shows meanwhile how it goes. */
+/** Runs `work`, a request to the server at `found`, and shows its progress. */
 export async function withProgress<T>({ quiet, json }: Flags, found: Found, work: () => Promise<T>): Promise<T> {
   if (quiet === true || json === true) return work()
   const progress = process.stderr.isTTY ? new LiveLine(process.stderr) : new Lines(process.stderr)
-  // Who cannot follow, because too many do, is not shown how it goes; that is all.
+  // If the events cannot be followed, since too many clients do, there is just no progress display.
   const followed = await follow(found.path, 0, (event) => progress.tell(event), found.uid).catch(() => null)
   try {
     return await work()
@@ -40,7 +40,7 @@ class Lines {
   }
 
   end(): void {
-    // Every line stands.
+    // Lines are never erased.
   }
 }
 

@@ -1,4 +1,4 @@
-// `restart`: what would not come up does not end what runs.
+// `restart`: new code that would not come up does not end what runs.
 
 import { CommandError, Exit } from '../exit-codes.ts'
 import { ANY_WORDS, type Command } from './command.ts'
@@ -31,7 +31,7 @@ that runs: all their processes leave at once, and as many start with the new cod
   },
 }
 
-/** The server goes on as it was started: what it is started with is nothing to say here. */
+/** Restarts groups. The server keeps its start options, so start flags are an error here. */
 function restartGroups(line: Line): Promise<Exit> {
   const flag = START_FLAGS.find((name) => line.flags[name] !== undefined)
   if (flag !== undefined) throw usage(`--${flag} is for the whole server, not for ${line.words.join(', ')}`)

@@ -1,4 +1,4 @@
-// The server that a command is about: the first that answers in the places where `start` may have put it.
+// Finds the server that a command is about: the first that answers in the places where `start` may have put it.
 
 import { type Answer, ask, type Done, type Refusal, type Request } from '../control.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
@@ -10,14 +10,14 @@ import { type Line, runDirOf } from './line.ts'
 /** How long a master may take to answer. */
 const ANSWER_TIMEOUT_MS = 5000
 
-/** Where it was found, and what it said there. */
+/** Where a server was found, and its answer. */
 export interface Found {
   readonly path: string
   readonly uid: number
   readonly done: Done
 }
 
-/** Asks the first server that answers. Rejects with a CommandError when there is none, or it refuses. */
+/** Asks the first server that answers. Rejects with a CommandError if there is none, or if it refuses. */
 export async function findServer(line: Line, request: Request = { command: 'ping' }): Promise<Found> {
   const [module = ''] = line.modules
   const { places, unreadable } = placesToAsk(module, runDirOf(line.flags))
@@ -37,7 +37,7 @@ function isSuspended(runDir: string): boolean {
   return isAlive(holder) && isStopped(holder.pid)
 }
 
-/** Why a master does not answer, and what to do about it, as far as can be seen from here. */
+/** Why a master does not answer, and what to do about it, as far as that can be seen from here. */
 function silent(runDir: string, { message }: CommandError): CommandError {
   const holder = Lock.holderIn(runDir)
   const { pid } = holder
@@ -55,7 +55,7 @@ export async function askServer(line: Line, request: Request): Promise<Done> {
   return (await findServer(line, request)).done
 }
 
-/** Asks a server that is known to be there for what takes its time. */
+/** Makes a request that takes time, to a server known to be running. */
 export async function askFound({ path, uid, done: { pid } }: Found, request: Request): Promise<Done> {
   const answer = await ask(path, request, Number.POSITIVE_INFINITY, uid)
   if (answer !== null) return granted(answer)
@@ -68,7 +68,7 @@ function granted(answer: Answer): Done {
   throw new CommandError(exitCode, message, { code, next })
 }
 
-/** A part of the answer that this command is about. */
+/** A part of the answer that this command needs. Throws a CommandError if it is missing. */
 export function need<T>(part: T | undefined): T {
   if (part !== undefined) return part
   throw new CommandError(Exit.Failure, 'the master answered something else: is it another version?', {

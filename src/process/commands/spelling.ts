@@ -1,13 +1,13 @@
-// What somebody meant who has typed something else.
+// Suggests the word that was probably meant.
 
-/** What of `known` a typing error is nearest to; '' when none is near. */
+/** The entry of `known` closest to a typing error; '' if none is close. */
 export function likest(name: string, known: readonly string[]): string {
   const near = known.map((word) => ({ word, errors: distance(name, word) }))
   const [best] = near.sort((a, b) => a.errors - b.errors)
   return best !== undefined && best.errors <= 2 && best.errors < name.length - 1 ? best.word : ''
 }
 
-/** How many characters are to be put in, left out, changed, or swapped with the next one. */
+/** The number of characters to insert, delete, change, or swap with the next one. */
 function distance(a: string, b: string): number {
   let before: number[] = []
   let row = Array.from({ length: b.length + 1 }, (_, at) => at)

@@ -1,4 +1,4 @@
-// `start`: a server in the foreground, or as a daemon. And what `restart` shares with it: looking at the code first.
+// `start`: a server in the foreground, or as a daemon. Also what `restart` shares with it: checking the code first.
 
 import { realpathSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -47,7 +47,7 @@ async function startGroups(line: Line): Promise<Exit> {
   }
 }
 
-/** Becomes the server, or starts it. Resolves with its exit code. */
+/** Becomes the server, or starts it. Resolves with the exit code. */
 export async function launch(line: Line): Promise<Exit> {
   const { flags, isDirect } = line
   const options = startOptions(line)
@@ -58,13 +58,16 @@ export async function launch(line: Line): Promise<Exit> {
   return showJson((await askServer(line, { command: 'status' })).status)
 }
 
-/** This process is it, from here on. */
+/** Turns this process into the master. */
 async function master(options: StartOptions): Promise<Exit> {
   const { runMaster } = await import('../run-master.ts')
   return runMaster(options, false, null)
 }
 
-/** What the code declares. Rejects also for what no start could bring up: `restart` must not end what runs for it. */
+/**
+ * What the code declares. Also rejects for code that no start could bring up: `restart` must not end a running server
+ * for it.
+ */
 export async function describeHere(line: Line): Promise<Described> {
   const { modules, argv, user = '', group = '', engine } = startOptions(line)
   const { signal } = new AbortController()
@@ -84,7 +87,10 @@ function checkUdp(declaration: Declaration): void {
 
 // Two copies of the package: npx or a global one starts an app that has its own
 
-/** Runs this line with the copy that the app resolves; null when that is this one, or none: it may import us by a path. */
+/**
+ * Runs this line with the copy that the app resolves. Null if that is this one, or none: the app may import us by a
+ * path.
+ */
 export function runOtherCopy({ modules, isDirect }: Line): Promise<number> | null {
   const other = isDirect ? null : otherCopy(modules[0] ?? '')
   return other === null ? null : runOther(other)

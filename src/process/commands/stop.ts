@@ -1,4 +1,4 @@
-// `stop`: the server, and waits until it is gone; or only some of its groups.
+// `stop`: ends the server and waits until it has gone, or ends only some of its groups.
 
 import { now } from '../../loop/clock.ts'
 import type { Leave } from '../control.ts'
@@ -11,7 +11,7 @@ import { say, showJson } from './print.ts'
 import { withProgress } from './progress.ts'
 import { type Found, findServer } from './server.ts'
 
-/** What a server may take to end beyond its own `Worker.stopTimeout`: workers are killed then, and reaped. */
+/** How long a server may take to end beyond `Worker.stopTimeout`: workers are then killed and reaped. */
 const STOP_SLACK_MS = 10_000
 
 export const stop: Command = {
@@ -32,12 +32,12 @@ of the server goes on, and 'start', 'reload' or 'restart' with NAME brings them 
   },
 }
 
-/** How long what is told to leave may take. */
+/** The time that processes get to leave. */
 export function leaveOf(flags: Flags): Leave {
   return { isGraceful: flags.graceful === true, timeoutMs: timeoutOf(flags) }
 }
 
-/** The pid of the server that is gone. */
+/** Stops the server. Resolves with its pid when it has gone. */
 export async function stopServer(line: Line): Promise<number> {
   const leave = leaveOf(line.flags)
   const found = await findServer(line)

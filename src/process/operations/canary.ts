@@ -1,6 +1,6 @@
-// A canary: one process of the new code that serves beside all those of the old, its own predecessor among them, and is
-// watched for a while. Both accept, so both get the same kind of traffic; what is compared is what they made of it.
-// Nothing is taken away before the decision: going back is to let the canary drain.
+// A canary: one process of the new code that serves beside all the old ones, including its own predecessor, and is
+// watched for a while. All accept, so all get the same kind of traffic, and the results are compared. Nothing is
+// removed before the decision: going back means letting the canary drain.
 
 import type { Counters } from '../../counters.ts'
 import { now } from '../../loop/clock.ts'
@@ -12,13 +12,13 @@ import type { SlotReceipt } from './receipts.ts'
 /** What one side did while it was watched. */
 export interface Sample {
   readonly messages: number
-  /** Of handlers and of the protocol. */
+  /** Errors of handlers and of the protocol. */
   readonly errors: number
-  /** How late the event loop was, ms: of the longest delays in each half second the median. */
+  /** Lag of the event loop, ms: the median of the longest lag in each half second. */
   readonly lagMs: number
 }
 
-/** A canary and those beside it: in `status` as it goes, in the receipt as it ended. */
+/** A canary compared with the others: so far in `status`, final in the receipt. */
 export interface CanaryReport {
   /** `web:0` */
   readonly worker: string
@@ -26,19 +26,19 @@ export interface CanaryReport {
   readonly watchedMs: number
   readonly canary: Sample
   readonly others: Sample
-  /** Why the reload went back; empty when it did not, or not because of this one. */
+  /** Why the reload went back; empty if it did not, or not because of this canary. */
   readonly reason: string
 }
 
-/** How often both sides are asked. */
+/** How often both sides are polled. */
 const LOOK_EVERY_MS = 500
-/** Who is silent for so long does not turn. */
+/** The event loop of a process silent for this long is blocked. */
 const SILENT_MS = 3500
-/** A share of messages that may fail beyond twice what fails beside it: less is chance. */
+/** Tolerated share of failing messages, beyond twice the others' share: less is noise. */
 const ERROR_SLACK = 0.01
-/** With so many errors one does not wait for the end. */
+/** This many errors end the watch early. */
 const MANY_ERRORS = 5
-/** A loop is late if it is by this, and by so many times what the others are. */
+/** A loop is late if its lag is at least this, and more than this multiple of the others' lag. */
 const LATE_MS = 100
 const LATE_FACTOR = 3
 
@@ -55,7 +55,7 @@ export class Canary {
   readonly #lags: number[] = []
   readonly #otherLags: number[] = []
 
-  /** `slot.next` is ready, and serves. */
+  /** Requires that `slot.next` is ready and serves. */
   constructor(group: GroupState, slot: Slot, receipt: SlotReceipt) {
     this.group = group
     this.slot = slot
@@ -68,7 +68,7 @@ export class Canary {
     }
   }
 
-  /** Asks both sides once. */
+  /** Polls both sides once. */
   async look(): Promise<void> {
     const look = async (handle: WorkerHandle, lags: number[]) => {
       const hasAnswered = await handle.poll(LOOK_EVERY_MS)
@@ -78,7 +78,7 @@ export class Canary {
     this.#watchedMs = Math.round(now() - this.#since)
   }
 
-  /** What is wrong already, without the patience for small numbers; empty for nothing. */
+  /** What is already wrong, ignoring what small numbers do not prove; empty for nothing. */
   async judgeEarly(): Promise<string> {
     const { handle } = this
     if (handle.state === 'gone') {
@@ -117,7 +117,7 @@ export class Canary {
     return [this.handle, ...this.#others]
   }
 
-  /** One that came up meanwhile has no `before`: all of it counts. */
+  /** A process that started meanwhile has no `before`: all of its counts apply. */
   #sampleOf(handles: readonly WorkerHandle[], lags: readonly number[]): Sample {
     const since = (of: (counters: Counters) => number) =>
       handles.reduce((sum, handle) => {
@@ -132,7 +132,7 @@ export class Canary {
   }
 }
 
-/** Watches them for `ms`. Rejects as soon as one of them is not as good as those beside it. */
+/** Watches the canaries for `ms`. Rejects as soon as one of them is worse than the others. */
 export async function watchCanaries(canaries: readonly Canary[], ms: number): Promise<void> {
   const end = now() + ms
   const someGone = Promise.race(canaries.map(({ handle }) => handle.gone))
@@ -147,7 +147,7 @@ export async function watchCanaries(canaries: readonly Canary[], ms: number): Pr
   }
 }
 
-/** Why a canary is worse than those beside it; empty when it is not. */
+/** Why a canary is worse than the others; empty if it is not. */
 export function judge(canary: Sample, others: Sample): string {
   const limit = 2 * shareOfErrors(others) + ERROR_SLACK
   if (canary.errors > 0 && shareOfErrors(canary) > limit)

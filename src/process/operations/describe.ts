@@ -1,4 +1,4 @@
-// Asks a throw-away process what the user's modules declare. The master never evaluates user code: it could not see
+// Asks a short-lived process what the user's modules declare. The master never evaluates user code: it could not see
 // changed code at a reload, and a module's timers and crashes would live in the supervisor.
 
 import { CommandError, Exit } from '../exit-codes.ts'
@@ -10,7 +10,7 @@ import { type Child, onceEnded, onceUnstarted, spawnChild } from '../spawn.ts'
 
 export interface Described {
   readonly groups: readonly Declaration[]
-  /** Of each group, in base64. */
+  /** Per group, in base64. */
   readonly tlsFiles: readonly Readonly<Record<string, string>>[]
   readonly settings: Settings
 }
@@ -27,24 +27,24 @@ export function outlinesOf({ groups, tlsFiles }: Described): Outline[] {
 const DESCRIBE_TIMEOUT_MS = 10_000
 const STDERR = 2
 
-/** What a describe process needs to know, and who hears of it. */
+/** Input of a describe process, and where its output goes. */
 export interface DescribeOptions {
   readonly modules: readonly string[]
   readonly argv: readonly string[]
-  /** Names or numbers that overrule what the code says; empty for none. */
+  /** Names or numbers that override the code; empty for none. */
   readonly user: string
   readonly group: string
-  /** `native` or `node`, if the command line says so. */
+  /** `native` or `node`, if the command line chose one. */
   readonly engine: string | undefined
-  /** Gives up early. */
+  /** Aborts it. */
   readonly signal: AbortSignal
-  /** Null in a command, whose stderr it shares: stdout has what was asked for, JSON perhaps. */
+  /** Null in a command, where it shares stderr; stdout is for the result, possibly JSON. */
   readonly output: Output | null
-  /** The pid; 0 when there is none. */
+  /** Called with its pid, and with 0 when it has ended. */
   readonly onSpawn: (pid: number) => void
 }
 
-/** Rejects with a CommandError whose message has the module's own stack. */
+/** Rejects with a CommandError whose message contains the module's own stack. */
 export function describeModules(options: DescribeOptions): Promise<Described> {
   const { modules, argv, user, group, engine, signal, output, onSpawn } = options
   const isLogPiped = output?.isLogPiped ?? false
@@ -87,7 +87,7 @@ function settle(
     })
     onceEnded(child, (code, killed) => {
       const word = killed === null ? `exit ${code}` : `signal ${killed}`
-      // After `declared` this settles nothing.
+      // No effect after `declared`.
       reject(
         new CommandError(Exit.Module, reason || `${modules.join(', ')} ended the process at its top level (${word})`),
       )

@@ -1,4 +1,4 @@
-// What runs beside what the code on disk declares: what a reload would change, and what somebody has changed by hand.
+// Compares what runs with what the code on disk declares: what a reload would change, and what was changed by commands.
 
 import { now } from '../../loop/clock.ts'
 import type { Declaration } from '../group.ts'
@@ -14,17 +14,17 @@ export interface Difference {
   readonly wanted: string
 }
 
-/** What the master knows; files are looked at by who asks. */
+/** What the master knows. The files are checked by the command. */
 export interface Comparison {
   readonly differences: readonly Difference[]
-  /** Absolute, and where they led when the code was last evaluated for a start or a reload. */
+  /** Absolute, and their real paths when the code was last evaluated for a start or a reload. */
   readonly modules: readonly string[]
   readonly evaluated: readonly string[]
-  /** When the oldest process that serves was started, ms since 1970: what has changed since then may not run. */
+  /** Start time of the oldest serving process, ms since 1970: later changes may not be running. */
   readonly oldestStart: number | null
 }
 
-/** Looked up or read from what is compared anyway. */
+/** Derived from properties that are compared anyway. */
 const DERIVED = new Set(['credentials', 'engine'])
 
 export function compare(groups: readonly GroupState[], declarations: readonly Declaration[]): Difference[] {
@@ -71,7 +71,7 @@ function wordOf(value: Declaration[keyof Declaration]): string {
   return typeof value === 'string' ? value || '-' : JSON.stringify(value)
 }
 
-/** When the oldest process that serves was started, ms since 1970. */
+/** Start time of the oldest serving process, ms since 1970. */
 export function oldestStart(groups: readonly GroupState[]): number | null {
   const ages = groups.flatMap(({ slots }) => slots.flatMap(({ current }) => current?.startedAt ?? []))
   return ages.length === 0 ? null : Date.now() - (now() - Math.min(...ages))
@@ -79,15 +79,15 @@ export function oldestStart(groups: readonly GroupState[]): number | null {
 
 // Which files are the code of a program: a change there is a reason to reload.
 
-/** What it may import. Not data: an app that writes JSON into its folder would be reloaded by itself. */
+/** Files it may import. Not data: an app that writes JSON into its folder would make itself reload. */
 const CODE = /\.(?:[cm]?[jt]s|[jt]sx|node|wasm)$|^package\.json$/
 
-/** Of the name of a file. */
+/** Whether a file of this name is code. */
 export function isCode(name: string): boolean {
   return CODE.test(name)
 }
 
-/** Of the name of a folder or file: not the program's own. */
+/** Whether a folder or file of this name is not the program's own. */
 export function isSkipped(name: string): boolean {
   return name === 'node_modules' || name.startsWith('.')
 }

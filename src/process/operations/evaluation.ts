@@ -1,4 +1,4 @@
-// The code that is on disk, evaluated for the master by processes that live for as long as that takes (describe.ts).
+// The code on disk, evaluated for the master by short-lived processes (describe.ts).
 
 import type { Household } from '../master/household.ts'
 import type { GroupState } from '../master/slot.ts'
@@ -7,19 +7,19 @@ import { type Described, describeModules } from './describe.ts'
 import { type Comparison, compare, oldestStart } from './diff.ts'
 
 export class Evaluation {
-  /** Of the processes that evaluate it now. */
+  /** Pids of the processes that are evaluating now. */
   readonly pids = new Set<number>()
   readonly #household: Household
   readonly #signal: AbortSignal
   readonly #onChange: () => void
-  /** Where the modules led when the code that runs was evaluated. */
+  /** Real paths of the modules when the running code was evaluated. */
   #used: readonly string[] = []
-  /** And when code was that is to run. */
+  /** Real paths of the modules when the code that is about to run was evaluated. */
   #coming: readonly string[] = []
 
   /**
-   * @param signal ends what is under way
-   * @param onChange is told when `pids` are others
+   * @param signal aborts evaluations in progress
+   * @param onChange called when `pids` changes
    */
   constructor(household: Household, signal: AbortSignal, onChange: () => void) {
     this.#household = household
@@ -27,7 +27,7 @@ export class Evaluation {
     this.#onChange = onChange
   }
 
-  /** What is to run: `taken` says that it does. Rejects with a CommandError. */
+  /** Evaluates code that is about to run; call `taken` once it does. Rejects with a CommandError. */
   async forUse(): Promise<Described> {
     const coming = this.#household.options.modules.map(realPathOf)
     const described = await this.#describe()
@@ -39,7 +39,7 @@ export class Evaluation {
     this.#used = this.#coming
   }
 
-  /** What runs with what the code wants. Rejects with a CommandError. */
+  /** Compares what runs with what the code declares. Rejects with a CommandError. */
   async compare(running: readonly GroupState[]): Promise<Comparison> {
     const { groups } = await this.#describe()
     const { modules } = this.#household.options
@@ -66,7 +66,10 @@ export class Evaluation {
   }
 }
 
-/** Who waits for his change does not want to wait for a browser that keeps its connection: processes leave as at a stop. */
+/**
+ * Shortens drains to the stop timeout: a developer who waits for a change should not wait for a browser's idle
+ * connection.
+ */
 function hurried({ groups, settings, tlsFiles }: Described): Described {
   const hurry = (ms: number) => Math.min(ms, settings.stopTimeoutMs)
   const quick = groups.map((group) => ({ ...group, drainTimeoutMs: hurry(group.drainTimeoutMs) }))

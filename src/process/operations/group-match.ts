@@ -1,12 +1,12 @@
-// Which group of the running server a new declaration means. By name and address; where that finds none, by name alone
-// (the address has changed) or by address alone (the name has): what is left over is new, or gone.
+// Finds the running group that a new declaration means: by name and address; failing that, by name alone (the address
+// has changed) or by address alone (the name has). What is left over is new, or gone.
 
 import { type GroupKey, isSameKey } from '../messages.ts'
 
 export interface GroupMatch {
-  /** For each wanted key the place of its running group, or -1 for a new one. */
+  /** For each wanted key the index of its running group, or -1 for a new one. */
   readonly of: readonly number[]
-  /** Places of running groups that nobody wants any more. */
+  /** Indexes of running groups that are no longer declared. */
   readonly gone: readonly number[]
 }
 
@@ -17,7 +17,7 @@ const RULES: readonly ((a: GroupKey, b: GroupKey) => boolean)[] = [
   (a, b) => a.name !== UNNAMED && a.name === b.name,
 ]
 
-/** Workerman's name for a worker without one: no two of these are the same by it. */
+/** Workerman's name for a worker without one. It does not identify a group. */
 const UNNAMED = 'none'
 
 export function matchGroups(running: readonly GroupKey[], wanted: readonly GroupKey[]): GroupMatch {

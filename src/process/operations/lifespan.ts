@@ -1,18 +1,18 @@
-// What one process may do before another takes its place: so many requests, so much memory, so long. Each process has its
-// own share of chance in that: those that started together do not leave together.
+// Limits of a process, after which it is replaced: number of requests, memory, time. They are randomised per process,
+// so that processes that started together do not leave together.
 
 import type { Declaration } from '../group.ts'
 import type { Report } from '../messages.ts'
 
-/** Up to this part of a limit is taken off by chance. The limit itself is never passed knowingly. */
+/** Up to this fraction of a limit is subtracted at random. The limit itself is never knowingly exceeded. */
 const JITTER = 0.2
-/** One that was over `maxMemory` from the start: replacing it helps nobody before it has grown by this. */
+/** A process over `maxMemory` from its start is replaced only after growing by this factor. */
 const GROWTH = 1.5
 
 export type Limit = 'maxRequests' | 'maxMemory' | 'maxLifetimeMs'
 export type Limits = Pick<Declaration, Limit>
 
-/** A limit that was reached, in words for the log. */
+/** The limit that was reached, in words for the log. */
 export interface Reached {
   readonly limit: Limit
   readonly words: string
@@ -25,7 +25,7 @@ export class Lifespan {
   #maxMemory: number
   #isFresh = true
 
-  /** 0 is no limit. */
+  /** 0 means no limit. */
   constructor(limits: Limits, random: () => number = Math.random) {
     this.#limits = limits
     this.#maxRequests = Math.ceil(jittered(limits.maxRequests, random))
@@ -34,8 +34,8 @@ export class Lifespan {
   }
 
   /**
-   * To be called with what a process had when it was ready: what to say when that is over `maxMemory` already, for then
-   * the next one would be, too. Empty otherwise, and where it is not known (0).
+   * Call with the memory of a process when it became ready. Returns a warning if that is already over `maxMemory`,
+   * since the next process would be too. Otherwise, and if it is unknown (0), returns an empty string.
    */
   begin(memory: number): string {
     if (!this.#isFresh || memory === 0) return ''

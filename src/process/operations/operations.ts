@@ -1,5 +1,5 @@
-// What takes its time and must not mix: reload, scale, stop and start of a group. One after the other, in the order in which they
-// were asked for. Those who ask the same while it waits for its turn share it: it will see the newest code all the same.
+// Operations that take time and must not overlap: reload, scale, stop and start of a group. They run one after another
+// in the order of the requests. Equal requests share one that still waits: it will see the newest code all the same.
 
 interface Waiting {
   readonly key: string | null
@@ -8,12 +8,12 @@ interface Waiting {
 
 export class Operations {
   #last: Promise<unknown> = Promise.resolve()
-  /** The one at the end of the line, as long as it has not begun. */
+  /** The last operation in the queue, if it has not begun. */
   #waiting: Waiting | null = null
 
   /**
-   * Runs `work` when those before it have ended, however. Who asks with the `key` of the last one that still waits gets
-   * that one's outcome, and `work` is not called; null is like no other.
+   * Runs `work` when all earlier operations have ended, successfully or not. A caller with the `key` of the last one
+   * that still waits gets the outcome of that one, and `work` is not called. A null key matches none.
    */
   run<T>(key: string | null, work: () => Promise<T>): Promise<T> {
     if (key !== null && this.#waiting?.key === key) return this.#waiting.outcome as Promise<T>
@@ -27,12 +27,12 @@ export class Operations {
     return outcome
   }
 
-  /** Resolves when those that have been asked for so far have ended. */
+  /** Resolves when all operations requested so far have ended. */
   async idle(): Promise<void> {
     await this.#last
   }
 }
 
 function ignore(): void {
-  // Whoever asked is told.
+  // The caller gets the error.
 }

@@ -1,5 +1,5 @@
-// What somebody may ask of a running server: reload, and of single groups scale, stop, start, restart. Each waits for its turn,
-// says in events and log how it goes, and ends with an outcome; none rejects.
+// What can be asked of a running server: reload, and for single groups scale, stop, start, restart. Each waits for its
+// turn, reports in events and log, and ends with an outcome; none rejects.
 
 import { log } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
@@ -14,23 +14,23 @@ import { Regroup, type Scale } from './regroup.ts'
 import { Reload } from './reload.ts'
 import type { Supervisor } from './turnover.ts'
 
-/** What an operator needs of its master. */
+/** What an operator needs from its master. */
 export interface Operated extends Supervisor {
   readonly isStopping: boolean
-  /** Another master has taken over: what is still to be done is its business. */
+  /** Another master has taken over and does what is still to be done. */
   readonly isReplaced: boolean
   readonly stopTimeoutMs: number
-  /** No process may take for ever to start. */
+  /** No process may take forever to start. */
   readonly startsInTime: boolean
-  /** The first start is over, or the server is being stopped. */
+  /** Resolves when the first start is over, or the server is stopping. */
   untilUp(): Promise<void>
-  /** Evaluates the code that is on disk now, and follows its settings. Rejects with a CommandError. */
+  /** Evaluates the code that is on disk now, and adopts its settings. Rejects with a CommandError. */
   describeAnew(): Promise<Described>
-  /** It runs now, or it has been given up. */
+  /** The new code runs now (`isDone`), or has been given up. */
   settleNewCode(isDone: boolean): void
 }
 
-/** The code of an outcome that another master is to be asked for. */
+/** The code of an outcome that has to be requested from another master. */
 export const REPLACED = 'ERR_REPLACED'
 
 export class Operator {
@@ -42,8 +42,8 @@ export class Operator {
   }
 
   /**
-   * Those who ask for the same while one waits share it: it sees the newest code. No names: all groups.
-   * @param canaryMs for how long one process of each group is watched first; 0 for no canary
+   * Equal requests share one that still waits: it sees the newest code. No names: all groups.
+   * @param canaryMs how long one process of each group is watched first; 0 for no canary
    */
   reload(names: readonly string[], canaryMs = 0): Promise<ReloadOutcome> {
     const reload = () => new Reload(this.#master, 'reload', names, canaryMs)
@@ -70,7 +70,7 @@ export class Operator {
     })
   }
 
-  /** A second one shortens the first. */
+  /** A second stop can shorten the first. */
   stop(names: readonly string[], leave: Leave): Promise<ReloadOutcome> {
     const regroup = new Regroup(this.#master, 'stop', names)
     regroup.useWindow(leave, this.#master.stopTimeoutMs)
@@ -85,7 +85,7 @@ export class Operator {
     return this.#regroup('scale', [name], (regroup) => regroup.scale(scale))
   }
 
-  /** Runs `work` when no operation is under way; none begins before it has settled. */
+  /** Runs `work` when no operation is in progress; none begins before it has settled. */
   exclusively<T>(work: () => Promise<T>): Promise<T> {
     return this.#operations.run(null, async () => {
       await this.#master.untilUp()
@@ -93,7 +93,7 @@ export class Operator {
     })
   }
 
-  /** Resolves when none is under way. */
+  /** Resolves when no operation is in progress or queued. */
   idle(): Promise<void> {
     return this.#operations.idle()
   }
@@ -107,7 +107,7 @@ export class Operator {
       await this.#master.untilUp()
       const regroup = new Regroup(this.#master, operation, names)
       const { unknown } = regroup
-      // Before anybody is told that it begins.
+      // Check before anything announces the operation.
       return unknown === null ? this.#operate(operation, names, regroup, work) : outcomeOf(unknown, 0, regroup)
     })
   }
@@ -119,7 +119,7 @@ export class Operator {
     run: (work: W) => Promise<void>,
   ): Promise<ReloadOutcome> {
     const master = this.#master
-    await master.untilUp() // what is asked for during a start comes after it
+    await master.untilUp() // requests made during a start wait for its end
     const started = now()
     const about = { type: 'operation', operation, groups: names } as const
     master.events.emit({ ...about, step: 'begin' })

@@ -7,28 +7,28 @@ export interface SlotReceipt {
   /** `echo:2` */
   readonly worker: string
   result: 'replaced' | 'added' | 'removed' | 'stopped' | 'kept' | 'failed' | 'taken back'
-  /** 0 for none. Of one that was taken back: who stays in its place. */
+  /** 0 for none. For `taken back`, `oldPid` is the process that stays. */
   oldPid: number
   newPid: number
   /** From spawn to ready, ms. */
   readyMs: number
-  /** From the word to leave to the end, ms. */
+  /** From being told to leave to its end, ms. */
   drainMs: number
-  /** Connections whose peer still sent something into the goodbye: it was not handled. */
+  /** Connections whose peer sent something after the goodbye: it was not handled. */
   discarded: number
   note: string
 }
 
-/** How a reload, or another operation, went: what became of each slot, and when it was given up, why. */
+/** Outcome of a reload or another operation: what became of each slot and, if it was given up, why. */
 export interface ReloadOutcome {
   readonly exitCode: Exit
-  /** Empty when it went through. */
+  /** Empty if it succeeded. */
   readonly reason: string
-  /** Where it failed: `ERR_NO_GROUP`, and what to do about it if that is known. */
+  /** On failure: such as `ERR_NO_GROUP`, and what to do about it if known. */
   readonly code?: string
   readonly next?: string
   readonly durationMs: number
   readonly slots: readonly SlotReceipt[]
-  /** One for each group that had one. */
+  /** One for each group that had a canary. */
   readonly canaries: readonly CanaryReport[]
 }

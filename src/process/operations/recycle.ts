@@ -1,5 +1,5 @@
-// Replaces processes that have reached a limit of theirs (lifespan.ts), as a reload does: the next one is ready before the
-// old one is told to leave, so a group never has fewer. One at a time in a group, and never beside a reload or a stop.
+// Replaces processes that have reached a limit (lifespan.ts) as a reload does: the next one is ready before the old one
+// is told to leave, so a group never has fewer. One at a time per group, and never beside a reload or a stop.
 
 import { messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'
@@ -10,17 +10,17 @@ import type { WorkerHandle } from '../master/worker-handle.ts'
 import { Lifespan, type Reached } from './lifespan.ts'
 import { type Supervisor, Turnover } from './turnover.ts'
 
-/** What it needs of its master besides. */
+/** What recycling needs from its master in addition. */
 export interface RecycleSupervisor extends Supervisor {
   /** Runs `work` when no reload runs; none begins before it has settled. */
   exclusively(work: () => Promise<void>): Promise<void>
   readonly isStopping: boolean
 }
 
-/** So many that did not last: the limit is too low, and the back-off is all that keeps it from spinning. */
+/** This many short-lived processes in a row: the limit is too low, and only the back-off keeps it from spinning. */
 const HASTY_IN_A_ROW = 3
 
-/** Of a process: what it may do, and once it has done that, from when on another may take its place. */
+/** The limits of a process and, once it has reached one, when it may be replaced. */
 interface Life {
   readonly span: Lifespan
   dueAt: number
@@ -39,7 +39,7 @@ export class Recycling {
     this.#supervisor = supervisor
   }
 
-  /** To be called with each report: those of a process that waits for its turn bring it up again. */
+  /** Call with each report. The reports of a process that waits for its turn bring it up again. */
   look(group: GroupState, slot: Slot, handle: WorkerHandle): void {
     if (slot.current !== handle || handle.state !== 'ready') return
     const life = this.#lifeOf(group, handle)

@@ -1,5 +1,5 @@
-// One group, at somebody's word: more or fewer processes, none, or all of them anew. By the means of a reload, and one
-// after the other with reloads.
+// Operations on single groups: more or fewer processes, none, or all of them replaced. They use the means of a reload,
+// and never overlap with reloads.
 
 import type { Leave } from '../control.ts'
 import { CommandError, Exit, noGroup } from '../exit-codes.ts'
@@ -9,20 +9,20 @@ import { Reload } from './reload.ts'
 /** `4`, `+1`, `-1`, or back to what the code declares. */
 export type Scale = { readonly to: number } | { readonly by: number } | 'declared'
 
-/** A typing error should not start a thousand processes. */
+/** A typing error must not start a thousand processes. */
 const MOST_PROCESSES = 1024
 
 export class Regroup extends Reload {
   #windowOf: (blueprint: Blueprint) => number = ({ declaration }) => declaration.drainTimeoutMs
 
-  /** Of a name that means none of the groups; null when each means one. */
+  /** The error for a name that is no group's; null if all are. */
   get unknown(): CommandError | null {
     const { groups } = this.supervisor
     const name = this.names.find((one) => !groups.some((group) => isCalled(group, one)))
     return name === undefined ? null : noGroup(name, groups.map(keyOf))
   }
 
-  /** The groups that are meant. Throws a CommandError for a name that means none. */
+  /** The groups that are named. Throws a CommandError for a name that is no group's. */
   get groups(): GroupState[] {
     const { groups } = this.supervisor
     const { unknown } = this
@@ -30,7 +30,10 @@ export class Regroup extends Reload {
     return groups.filter((group) => this.names.some((name) => isCalled(group, name)))
   }
 
-  /** Resolves when every new process is ready, or every surplus one gone. Rejects, and all is as before, when one fails. */
+  /**
+   * Resolves when every new process is ready, or every surplus one has gone. If one fails, rejects, and all is as
+   * before.
+   */
   async scale(scale: Scale): Promise<void> {
     const { groups } = this
     const [group] = groups
@@ -51,7 +54,7 @@ export class Regroup extends Reload {
       group.blueprint = blueprint
       group.scaledTo = scaledTo
       await this.remove(group, group.slots.slice(before))
-      this.supervisor.reconcile() // its sockets are closed before the next one is bound: their order is the kernel's
+      this.supervisor.reconcile() // close its sockets before the next is bound: the order is the kernel's
       throw error
     }
   }
@@ -71,14 +74,16 @@ export class Regroup extends Reload {
     await this.remove(group, group.slots.slice(count))
   }
 
-  /** Resolves when all processes of the groups are gone. */
+  /** Resolves when all processes of the groups have gone. */
   async stop(): Promise<void> {
     const { groups } = this
     this.step('drain', groups.flatMap(({ slots }) => slots).length)
     await Promise.all(groups.map((group) => this.stopAll(group, this.#windowOf(group.blueprint))))
   }
 
-  /** All processes of a group leave, then as many start with the new code. What connects meanwhile waits in the kernel. */
+  /**
+   * All processes of a group leave, then as many start with the new code. New connections wait in the kernel meanwhile.
+   */
   protected override async renew(group: GroupState, blueprint: Blueprint, declaredCount: number): Promise<void> {
     group.declare(declaredCount)
     if (!group.isStopped) {
@@ -88,12 +93,12 @@ export class Regroup extends Reload {
     await this.startAll(group, blueprint)
   }
 
-  /** How long processes may take to leave. */
+  /** Sets how long processes may take to leave. */
   useWindow({ isGraceful, timeoutMs }: Leave, stopTimeoutMs: number): void {
     this.#windowOf = ({ declaration }) => timeoutMs ?? (isGraceful ? declaration.drainTimeoutMs : stopTimeoutMs)
   }
 
-  /** Those of the groups that are being stopped already get no more time than this one gives them. */
+  /** Shortens the time of groups that are already stopping to that of this operation. */
   hurry(): void {
     const stopping = this.supervisor.groups.filter(
       (group) => group.isStopped && this.names.some((name) => isCalled(group, name)),

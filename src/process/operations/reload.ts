@@ -1,6 +1,6 @@
-// A reload: slot by slot the new process is started, becomes ready, takes the slot, and the old one drains. Whatever
-// can fail is done before something is taken away: the modules have been evaluated once, the new addresses are bound,
-// the new process serves. When one does not come up the reload ends there, and what it has not touched stays.
+// A reload: slot by slot the new process starts, becomes ready and takes the slot, and the old one drains. Whatever can
+// fail is done before anything is removed: the modules have been evaluated once, the new addresses are bound, the new
+// process serves. If one does not come up, the reload ends there, and what it has not touched stays.
 
 import { messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'
@@ -14,15 +14,15 @@ import { type Described, outlinesOf } from './describe.ts'
 import { matchGroups } from './group-match.ts'
 import { isStopFirst, type Supervisor, Turnover } from './turnover.ts'
 
-/** A group of the new code, and what runs of it. */
+/** A group of the new code, and its running counterpart. */
 interface Plan extends Outline {
   /** Undefined for a new one. */
   readonly group: GroupState | undefined
-  /** This reload is about it. */
+  /** Whether this reload covers it. */
   readonly isMeant: boolean
 }
 
-/** A plan that is meant, and whatever could fail of it before a process starts is done. */
+/** A plan that is covered, after everything that could fail before a process starts. */
 interface Bound extends Plan {
   readonly blueprint: Blueprint
 }
@@ -31,7 +31,7 @@ export class Reload extends Turnover {
   readonly #canaryMs: number
   readonly #canaries: Canary[] = []
 
-  /** @param canaryMs for how long one process of each group is watched before the others follow; 0 for none */
+  /** @param canaryMs how long one process of each group is watched before the others follow; 0 for no canary */
   constructor(supervisor: Supervisor, operation: Operation = 'reload', names: readonly string[] = [], canaryMs = 0) {
     super(supervisor, operation, names)
     this.#canaryMs = canaryMs
@@ -41,7 +41,7 @@ export class Reload extends Turnover {
     return this.#canaries.map(({ report }) => report)
   }
 
-  /** Resolves when the old processes are gone. Rejects with the reason when it was given up on the way. */
+  /** Resolves when the old processes have gone. Rejects with the reason if it was given up on the way. */
   async run(described: Described): Promise<void> {
     const { groups } = this.supervisor
     const { plans, gone } = this.#plan(described)
@@ -65,7 +65,7 @@ export class Reload extends Turnover {
     if (this.#isWhole) sortAs(groups, plans)
   }
 
-  /** What each declaration means for what runs, and the groups that no declaration means any more. */
+  /** Matches declarations with running groups; `gone` are the groups without a declaration. */
   #plan(described: Described): { plans: readonly Plan[]; gone: readonly GroupState[] } {
     const { groups } = this.supervisor
     const outlines = outlinesOf(described)
@@ -91,7 +91,7 @@ export class Reload extends Turnover {
     }
   }
 
-  /** No group is named: all are meant. */
+  /** No group is named: all are covered. */
   get #isWhole(): boolean {
     return this.names.length === 0
   }
@@ -100,7 +100,7 @@ export class Reload extends Turnover {
     return key !== undefined && (this.names.includes(key.name) || this.names.includes(key.listen))
   }
 
-  /** Each name means something that runs and is still declared, or is new. */
+  /** Checks that each name means a group that runs and is still declared, or a new one. */
   #checkNames(declarations: readonly Declaration[], gone: readonly GroupState[]): void {
     const running = this.supervisor.groups.map(({ blueprint }) => blueprint.key)
     for (const name of this.names) {
@@ -115,17 +115,17 @@ export class Reload extends Turnover {
     }
   }
 
-  /** All that is meant, with the sockets it needs. */
+  /** All covered plans, with the sockets they need. */
   async #bindAll(plans: readonly Plan[]): Promise<Bound[]> {
     const { sockets } = this.supervisor
-    // First: what stays is not there for the others to take.
+    // First, so that no other group takes a socket that stays.
     for (const plan of plans) for (const socket of stayingOf(plan)?.sockets ?? []) sockets.keep(socket)
     const bound: Bound[] = []
     for (const plan of plans) if (plan.isMeant) bound.push({ ...plan, blueprint: await this.#bind(plan) })
     return bound
   }
 
-  /** An address that is declared as before keeps its socket, and port 0 its port. */
+  /** An address declared as before keeps its socket, and port 0 its port. */
   async #bind(plan: Plan): Promise<Blueprint> {
     const { declaration, key, mailbox, tlsFiles, group } = plan
     const isStopped = group?.isStopped === true
@@ -134,19 +134,20 @@ export class Reload extends Turnover {
     const wanted = { ...declaration, count, listen: staying?.declaration.listen ?? declaration.listen }
     const kept = staying?.sockets
     const isEnough = kept !== undefined && (!wanted.reusePort || kept.length >= count)
-    if (isStopped && this.#isWhole) return { key, mailbox, declaration: wanted, sockets: [], tlsFiles } // it stays stopped
+    // it stays stopped
+    if (isStopped && this.#isWhole) return { key, mailbox, declaration: wanted, sockets: [], tlsFiles }
     const sockets = isEnough ? kept : await this.supervisor.sockets.reserveAll(wanted, group?.sockets)
     return { key, mailbox, declaration: wanted, sockets, tlsFiles }
   }
 
-  /** Unix sockets belong to who serves them, also when somebody else was to. */
+  /** Returns Unix sockets to the users who serve them, after an attempt to give them to others. */
   #giveBack(groups: readonly GroupState[]): void {
     for (const { sockets, blueprint } of groups) {
       for (const socket of sockets) {
         try {
           this.supervisor.sockets.giveTo(blueprint.declaration.credentials, socket)
         } catch (error) {
-          log(messageOf(error)) // ENOENT: somebody has taken its name away
+          log(messageOf(error)) // ENOENT: its file was deleted
         }
       }
     }
@@ -154,7 +155,7 @@ export class Reload extends Turnover {
 
   // Canaries
 
-  /** One new process in each group, beside the old ones. Rejects when one of them is not as good as those. */
+  /** Starts one new process in each group, beside the old ones. Rejects if one of them is worse than those. */
   async #tryOut(bound: readonly Bound[]): Promise<void> {
     for (const { group, blueprint } of bound) {
       const slot = group?.slots[0]
@@ -185,7 +186,7 @@ export class Reload extends Turnover {
     }
   }
 
-  /** It leaves, if it has not taken its slot; who is there stays. */
+  /** Makes a canary leave, unless it has taken its slot; the old process stays. */
   #takeBack({ slot, handle, receipt, group }: Canary): void {
     slot.canary = null
     if (receipt.result !== 'replaced' || slot.current === handle || slot.leaving.has(handle)) return
@@ -196,7 +197,7 @@ export class Reload extends Turnover {
       slot.next = null
     }
     this.tell(group.name, receipt)
-    this.drains.push(this.endProcess(handle, group, receipt)) // one that is gone says how
+    this.drains.push(this.endProcess(handle, group, receipt)) // if it has ended, this notes how
   }
 
   // Groups
@@ -207,7 +208,7 @@ export class Reload extends Turnover {
     try {
       await this.addSlots(group, blueprint)
     } catch (error) {
-      this.removeGroup(group) // half a group is none
+      this.removeGroup(group) // half a group is of no use
       throw error
     }
   }
@@ -223,7 +224,7 @@ export class Reload extends Turnover {
     const surplus = group.slots.slice(declaration.count)
     if (declaration.reloadable) for (const slot of present) await this.replace(group, slot, blueprint)
     else for (const slot of present) this.#keep(group, slot, blueprint)
-    group.blueprint = blueprint // from the first process made by it on: a crash starts the new code
+    group.blueprint = blueprint // from the first new process on: after a crash the new code starts
     await this.addSlots(group, blueprint)
     this.drains.push(this.remove(group, surplus))
   }
@@ -238,7 +239,7 @@ export class Reload extends Turnover {
   }
 }
 
-/** What goes on as it is, since its declaration is not reloadable, or not meant. */
+/** What stays as it is, because its declaration is not reloadable or not covered. */
 function stayingOf({ declaration, isMeant, group }: Plan): Blueprint | undefined {
   return declaration.reloadable && isMeant ? undefined : group?.blueprint
 }

@@ -1,5 +1,5 @@
-// What is done to slots, whoever has asked for it: the next process starts, becomes ready, takes its place, and the one before
-// it retires and drains; or there is none, and they all leave. Each slot gets a receipt.
+// What operations do to slots: the next process starts, becomes ready and takes the slot, and the one before it retires
+// and drains; or all processes leave without successors. Each slot gets a receipt.
 
 import { messageOf } from '../../errors.ts'
 import { now } from '../../loop/clock.ts'
@@ -14,16 +14,16 @@ import type { SlotReceipt } from './receipts.ts'
 /** How long `onWorkerRetire` may keep the old process accepting. It still has the whole drain to settle. */
 const RETIRE_TIMEOUT_MS = 5000
 
-/** What it needs of its master. */
+/** What a turnover needs from its master. */
 export interface Supervisor {
   readonly groups: GroupState[]
   readonly sockets: Sockets
   readonly events: Events
   /** Starts a process for a slot, as `slot.next`. */
   launch(group: GroupState, slot: Slot, blueprint: Blueprint): WorkerHandle
-  /** `handle` has become its slot's only process, as soon as those before it have retired. */
+  /** `handle` has become the only process of its slot, as soon as those before it have retired. */
   activate(slot: Slot, handle: WorkerHandle): void
-  /** The process of a slot is gone, and the next one failed: the crash policy takes over. */
+  /** The process of a slot has gone, and its successor failed: the crash policy takes over. */
   retryLater(group: GroupState, slot: Slot): void
   /** Removes an empty slot; its counts stay in the totals. */
   dismiss(group: GroupState, slot: Slot): void
@@ -35,7 +35,7 @@ export class Turnover {
   protected readonly supervisor: Supervisor
   protected readonly drains: Promise<void>[] = []
   protected readonly operation: Operation
-  /** Names or addresses of the groups that it is about; none: all. */
+  /** Names or addresses of the groups concerned; none: all. */
   protected readonly names: readonly string[]
 
   constructor(supervisor: Supervisor, operation: Operation, names: readonly string[] = []) {
@@ -44,23 +44,26 @@ export class Turnover {
     this.names = names
   }
 
-  /** Replaces the process of one slot by its like. Resolves when the next one has its place; rejects with why it has not. */
+  /**
+   * Replaces the process of one slot by one of the same kind. Resolves when that has the slot; rejects with the reason
+   * if not.
+   */
   async recycle(group: GroupState, slot: Slot): Promise<void> {
     await this.replace(group, slot, group.blueprint)
   }
 
-  /** Those that were replaced are gone. */
+  /** Resolves when the replaced processes have gone. */
   async drained(): Promise<void> {
     await Promise.all(this.drains)
   }
 
-  /** Every process leaves, as one that was replaced does. Resolves when all are gone. */
+  /** Makes every process leave as if it were replaced. Resolves when all have gone. */
   async removeAll(): Promise<void> {
     for (const group of [...this.supervisor.groups]) this.removeGroup(group)
     await Promise.all(this.drains)
   }
 
-  /** The processes of a group leave; its slots stay in hand, empty. Resolves when they are gone. */
+  /** Makes the processes of a group leave; its slots stay held, empty. Resolves when they have gone. */
   async vacate(group: GroupState): Promise<void> {
     const leaving = group.slots.map((slot) => {
       slot.isHeld = true
@@ -71,7 +74,9 @@ export class Turnover {
 
   // Groups
 
-  /** One after the other, each in hand from the first moment on: what is not, `reconcile` would start too. */
+  /**
+   * Adds slots one after the other, each held from the start: otherwise `reconcile` would start a process there too.
+   */
   protected async addSlots(group: GroupState, blueprint: Blueprint): Promise<void> {
     while (group.slots.length < blueprint.declaration.count) {
       const slot = group.addSlot({ isHeld: true })
@@ -81,7 +86,7 @@ export class Turnover {
         slot.flip(next)
         this.supervisor.activate(slot, next)
         slot.isHeld = false
-        this.supervisor.reconcile() // with a socket of its own it gets nothing before it is chosen
+        this.supervisor.reconcile() // a process with its own socket gets nothing before it is chosen
       } catch (error) {
         await this.#dismiss(group, slot)
         throw error
@@ -89,19 +94,19 @@ export class Turnover {
     }
   }
 
-  /** Another blueprint for a group without processes. */
+  /** Sets another blueprint for a group without processes. */
   protected resize(group: GroupState, blueprint: Blueprint): void {
     group.blueprint = blueprint
     while (group.slots.length < blueprint.declaration.count) group.addSlot({ isHeld: false })
     for (const slot of group.slots.slice(blueprint.declaration.count)) {
-      void group.share.dismiss(slot) // who stood in for it is gone, too
+      void group.share.dismiss(slot) // its stand-in has gone, too
       this.supervisor.dismiss(group, slot)
     }
   }
 
   /**
-   * Starts all processes of a group that has none, at once. When one does not become ready, a group that was stopped is
-   * stopped again; elsewhere the crash policy takes over. Rejects with the first reason.
+   * Starts all processes of a group without any, at once. If one does not become ready, a group that was stopped is
+   * stopped again; otherwise the crash policy takes over. Rejects with the first reason.
    */
   protected async startAll(group: GroupState, blueprint: Blueprint): Promise<void> {
     const wasStopped = group.isStopped
@@ -127,18 +132,18 @@ export class Turnover {
     if (failed !== undefined) throw (failed as PromiseRejectedResult).reason
   }
 
-  /** From now on the group is stopped; resolves when its processes are gone. */
+  /** Stops the group from now on. Resolves when its processes have gone. */
   protected async stopAll(group: GroupState, windowMs: number): Promise<void> {
     group.stop()
     const leaving = group.slots.map((slot) => this.leave(group, slot, windowMs, 'stopped'))
-    this.supervisor.reconcile() // its sockets are closed: who connects is refused, instead of waiting for nobody
+    this.supervisor.reconcile() // closes its sockets: clients are refused instead of waiting for nobody
     for (const { receipt, gone } of leaving) {
       await gone
       this.tell(group.name, receipt)
     }
   }
 
-  /** Tells every process of a slot to leave, for nobody that takes its place. */
+  /** Tells every process of a slot to leave without a successor. */
   protected leave(
     group: GroupState,
     slot: Slot,
@@ -161,7 +166,7 @@ export class Turnover {
     return { receipt, gone }
   }
 
-  /** Processes that are still to be waited for. */
+  /** Number of processes that are still leaving. */
   protected get leavingCount(): number {
     const slots = this.supervisor.groups.flatMap((group) => group.slots)
     return slots.reduce((sum, { leaving }) => sum + leaving.size, 0)
@@ -174,7 +179,7 @@ export class Turnover {
     this.drains.push(removed.then(() => void groups.splice(groups.indexOf(group), 1)))
   }
 
-  /** Resolves when their processes are gone. */
+  /** Removes slots. Resolves when their processes have gone. */
   protected async remove(group: GroupState, slots: readonly Slot[]): Promise<void> {
     const drains: Promise<void>[] = []
     for (const slot of slots) {
@@ -198,7 +203,7 @@ export class Turnover {
     this.supervisor.dismiss(group, slot)
   }
 
-  /** Resolves when its processes are gone. */
+  /** Resolves when the processes of the slot have gone. */
   async #vacate(group: GroupState, slot: Slot, receipt: SlotReceipt): Promise<void> {
     const old = slot.current
     slot.stopWaiting()
@@ -256,7 +261,9 @@ export class Turnover {
     this.supervisor.activate(slot, next)
   }
 
-  /** Starts the next process of a slot and waits until it is ready. Rejects with the reason why it is not. */
+  /**
+   * Starts the next process of a slot and waits until it is ready. Rejects with the reason if it does not become ready.
+   */
   protected async start(
     group: GroupState,
     slot: Slot,
@@ -300,7 +307,7 @@ export class Turnover {
     started = now(),
   ): Promise<void> {
     old.stop(group.blueprint.declaration.drainTimeoutMs)
-    this.supervisor.reconcile() // its socket may have been the last one's
+    this.supervisor.reconcile() // its socket may have lost its last user
     const exit = await old.gone
     receipt.drainMs = Math.round(now() - started)
     receipt.discarded = old.report.counters.discarded
@@ -318,7 +325,7 @@ export class Turnover {
     this.supervisor.events.emit({ type: 'operation', operation, groups: names, step, count })
   }
 
-  /** What this operation had to do with a slot is done; at most the process that was there is still leaving. */
+  /** Publishes the receipt of a slot: the operation is done with it, and at most the old process is still leaving. */
   protected tell(group: string, receipt: SlotReceipt): void {
     this.supervisor.events.emit({ type: 'slot', operation: this.operation, group, ...receipt })
   }
@@ -327,7 +334,7 @@ export class Turnover {
 const EXCLUSIVE_NOTE = 'stop-first: on this Node a UDP port is one process at a time'
 const EMPTY = { oldPid: 0, newPid: 0, readyMs: 0, drainMs: 0, discarded: 0, note: '' }
 
-/** The receipt of the canary that waits for its slot. One that ended just now was none. */
+/** The receipt of the canary that waits for its slot; null if it has just ended. */
 function canaryOf(slot: Slot): SlotReceipt | null {
   const { canary } = slot
   if (canary === null) return null
@@ -336,14 +343,14 @@ function canaryOf(slot: Slot): SlotReceipt | null {
   return null
 }
 
-/** What cannot live beside its successor. */
+/** Whether the old process must leave before its successor starts. */
 export function isStopFirst(slot: Slot, blueprint: Blueprint): boolean {
   const socket = socketOf(blueprint, slot.id)
   const isExclusive = socket?.isExclusive === true && slot.current?.socket === socket
   return isExclusive || blueprint.declaration.reloadMode === 'stop-first'
 }
 
-/** What two processes at once cannot both have. */
+/** Failures that hint at a resource two processes cannot share. */
 const EXCLUSIVE = /\b(EADDRINUSE|EEXIST|EBUSY|EAGAIN|EWOULDBLOCK|ELOCK\w*)\b|\block(ed|file)?\b/i
 
 function notReady(name: string, reason: string, exit: WorkerExitInfo, { reloadMode }: Declaration): CommandError {
@@ -359,7 +366,7 @@ function drainNote(exit: WorkerExitInfo, old: WorkerHandle): string {
   return exit.exitCode === WorkerExit.Ended ? '' : exit.word
 }
 
-/** Those that were replaced before are gone: no slot has more than two processes. */
+/** Resolves when earlier replaced processes have gone, so that no slot has more than two. */
 async function left({ leaving }: Slot): Promise<void> {
   await Promise.all([...leaving].map(({ gone }) => gone))
 }

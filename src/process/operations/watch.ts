@@ -1,7 +1,7 @@
-// `start --watch`, for development: a change of code below the modules' folders is a reload, the real one, so that code which
-// does not come up leaves the old one serving. Watches folders, one by one: editors that write by rename put another file
-// under the name, and `fs.watch(recursive)` is made of the same inotify watches on Linux, loses folders that are just made,
-// and throws for files that are just deleted (nodejs/node#48437, #52018).
+// `start --watch`, for development: a change of code below the modules' folders triggers a real reload, so code that
+// does not come up leaves the old one serving. Watches folders one by one. Editors that save by renaming put another
+// file under the name, so watching files does not work; `fs.watch(recursive)` uses the same inotify watches on Linux,
+// loses folders that were just created, and throws for files that were just deleted (nodejs/node#48437, #52018).
 
 import { type FSWatcher, readdirSync, realpathSync, type Stats, statSync, watch } from 'node:fs'
 import { basename, dirname, join, relative, sep } from 'node:path'
@@ -11,21 +11,21 @@ import { now } from '../../loop/clock.ts'
 import { fileId } from '../../net/bound-socket.ts'
 import { isCode, isSkipped } from './diff.ts'
 
-/** A change is over when nothing has happened for this long: a save is several events, a checkout or a build thousands. */
+/** A change is complete after this much quiet: a save is several events, a checkout or a build thousands. */
 const QUIET_MS = 100
-/** One that does not end is taken as it is. */
+/** A change that does not end is acted on after this time. */
 const LONGEST_CHANGE_MS = 2000
 
 export interface WatchOptions {
-  /** Absolute paths: their folders are watched, with what is below. */
+  /** Absolute paths: their folders are watched, with everything below. */
   readonly modules: readonly string[]
-  /** Folders of our own. */
+  /** Our own folders. */
   readonly ignored: readonly string[]
   /** Resolves to the reason why the old code goes on, or to an empty string. */
   readonly reload: () => Promise<string>
 }
 
-/** Watches until what it returns is called. */
+/** Watches until the returned function is called. */
 export function watchModules({ modules, ignored, reload }: WatchOptions): () => void {
   const changes = new Changes(async (path, more) => {
     const others = more === 0 ? '' : ` and ${more} more`
@@ -42,7 +42,7 @@ export function watchModules({ modules, ignored, reload }: WatchOptions): () => 
   }
 }
 
-/** Paths that have changed become one call, and those that change during it another one after it. */
+/** Combines changed paths into one call; those that change during a call are combined into one after it. */
 class Changes {
   readonly #paths = new Set<string>()
   readonly #take: (path: string, more: number) => Promise<void>
@@ -89,13 +89,16 @@ class Changes {
 
 interface Folder {
   readonly watcher: FSWatcher
-  /** Which one it was: a folder that is made anew may have the inode of the one before. */
+  /** Identifies the folder: one that was deleted and created again may have the same inode. */
   readonly id: string
   /** Only these names in it count; null: all code, and folders with code. */
   names: Set<string> | null
 }
 
-/** Folders and what is below them, without `node_modules` and hidden ones; links are followed, each place once. */
+/**
+ * Folders and everything below them, except `node_modules` and hidden ones. Links are followed; each place is watched
+ * once.
+ */
 class FolderTree {
   readonly #folders = new Map<string, Folder>()
   readonly #ignored: readonly string[]
@@ -111,7 +114,7 @@ class FolderTree {
     return [...this.#folders.values()].filter(({ names }) => names === null).length
   }
 
-  /** A build may delete the folder and make it anew: so its own name is watched, too. */
+  /** A build may delete the folder and create it again, so its own name is watched, too. */
   addRoot(folder: string): void {
     this.#add(folder)
     this.#addNames(realPathOf(folder) ?? folder)
@@ -122,7 +125,10 @@ class FolderTree {
     this.#folders.clear()
   }
 
-  /** Whether there is code in it, or below. First watched, then read: what is made in between is seen one way or the other. */
+  /**
+   * Returns whether there is code in it or below. Watches first and reads then, so nothing created in between is
+   * missed.
+   */
   #add(path: string): boolean {
     const real = realPathOf(path)
     if (real === null || this.#isIgnored(real) || this.#folders.get(real)?.names === null) return false
@@ -137,7 +143,7 @@ class FolderTree {
     return hasCode
   }
 
-  /** A link's file changes somewhere else. */
+  /** A link's target changes somewhere else, so it is watched there. */
   #addFile(path: string): true {
     const real = realPathOf(path)
     if (real !== null && real !== path) this.#addNames(real)
@@ -215,7 +221,7 @@ function namesIn(folder: string): string[] {
   }
 }
 
-/** Of what a link leads to. */
+/** Of the link's target. */
 function statOf(path: string): Stats | undefined {
   try {
     return statSync(path, { throwIfNoEntry: false })

@@ -1,5 +1,5 @@
-// The log of a server: what its processes say, each line with its time and worker, as text or as JSON. Children write
-// to pipes: records of ours (log.ts), and everything else that lands on stderr, `console.error` and V8's last words.
+// The log of a server: the output of its processes, each line with time and worker, as text or as JSON. Children write
+// to pipes: records of ours (log.ts), and anything else on stderr, such as `console.error` and V8's last words.
 
 import type { Readable } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
@@ -7,13 +7,13 @@ import { formatText, inPieces, LONGEST_MESSAGE, type LogRecord, RECORD_SEPARATOR
 import type { LogFormat } from '../messages.ts'
 import { INSPECTOR_LINE } from '../node-flags.ts'
 
-/** Who said something: `worker` is empty for the master. */
-/** Processes of ours that are no worker, by their names in the log. */
+/** Names in the log of our processes other than master and workers. */
 export const HELPERS = ['describe', 'callback', 'keeper'] as const
 
-/** Of a process, in the log. */
+/** The name of a process in the log. */
 export type SourceName = (typeof HELPERS)[number] | `${string}:${number}`
 
+/** The process that a log line comes from. */
 export interface Source {
   readonly pid: number
   /** Empty for the master. */
@@ -23,14 +23,14 @@ export interface Source {
 export interface Entry extends Source {
   readonly message: string
   readonly time?: Date
-  /** It was printed there, not logged. */
+  /** It was printed on stderr, not logged. */
   readonly stream?: 'stderr'
 }
 
 /** Where text goes: a file, a terminal. Never throws. */
 export interface Sink {
   write(text: string): void
-  /** Bytes that did not get there since somebody last asked. */
+  /** Bytes lost since this was last reset to 0. */
   lostBytes: number
 }
 
@@ -42,7 +42,7 @@ export interface LogbookOptions {
 }
 
 export class Logbook {
-  /** Whose it is, is not ours to close. */
+  /** Owned, and closed, by the caller. */
   file: Sink | null
   readonly #format: LogFormat
   readonly #echo: Sink | null
@@ -57,9 +57,9 @@ export class Logbook {
     this.#put(this.#render(entry))
   }
 
-  /** Reads what a child prints, to its end; `tail` keeps its last lines. */
+  /** Reads a child's output until it ends; `tail` keeps the last lines. */
   attach(stream: Readable, source: Source, tail = new Tail()): void {
-    const decoder = new StringDecoder('utf8') // a character may be cut by a chunk
+    const decoder = new StringDecoder('utf8') // a chunk may split a character
     const reader = new LineReader()
     const take = (lines: string[]) => {
       if (lines.length > 0) this.#put(lines.map((line) => this.#renderLine(line, source, tail)).join(''))
@@ -67,7 +67,7 @@ export class Logbook {
     const end = () => take([...reader.read(decoder.end()), ...reader.end()])
     stream.on('data', (bytes: Buffer) => take(reader.read(decoder.write(bytes))))
     stream.on('end', end)
-    stream.on('error', end) // the pipe of a process that is gone
+    stream.on('error', end) // the pipe of a process that has gone
   }
 
   #renderLine(line: string, source: Source, tail: Tail): string {
@@ -83,10 +83,10 @@ export class Logbook {
 
   #render({ pid, worker, message, time = new Date(), stream }: Entry): string {
     if (this.#format === 'text') {
-      const lines = message.split('\n') // each with its worker: those of two processes may be mixed
+      const lines = message.split('\n') // each with its worker: lines of two processes may be mixed
       return lines.map((line) => formatText(time, pid, worker, line)).join('')
     }
-    const named = worker === '' ? undefined : worker // JSON leaves it out
+    const named = worker === '' ? undefined : worker // JSON omits it
     return `${stringify({ time: time.toISOString(), pid, worker: named, stream, message })}\n`
   }
 
@@ -97,7 +97,7 @@ export class Logbook {
     }
   }
 
-  /** As soon as something can be written again. */
+  /** Reports lost bytes as soon as something can be written again. */
   #tellLoss(sink: Sink): void {
     const lost = sink.lostBytes
     sink.lostBytes = 0
@@ -106,16 +106,16 @@ export class Logbook {
   }
 }
 
-/** Of a worker's log: enough to see what it did last. */
+/** Limits of a worker's tail: enough to see what it did last. */
 const TAIL_LINES = 10
 const TAIL_CHARACTERS = 300
 
-/** The last lines that a process has logged or printed on stderr, bounded: for `status`, when it is gone. */
+/** The last lines that a process has logged or printed on stderr, bounded, for `status` after its end. */
 export class Tail {
   readonly #lines: string[] = []
-  /** What V8 has said before it aborted: a long native stack follows it. */
+  /** What V8 said before it aborted; a long native stack follows it. */
   #fatal = ''
-  /** Where its inspector listens, once it has said so. */
+  /** The address of its inspector, once it has been logged. */
   readonly inspectorUrl: Promise<string>
   isInspected = false
   #tellInspector!: (url: string) => void
@@ -152,17 +152,20 @@ export class Tail {
   }
 }
 
-/** A record begins anew also behind a line without an end, and holds no such byte itself. */
+/** A record also begins after a line without an end, and contains no such byte itself. */
 const LINE_END = new RegExp(`\n|(?=${RECORD_SEPARATOR})`)
 /** In characters, the longest that log.ts writes: each may be escaped, as `\u001b`. */
 const LONGEST_RECORD = 6 * LONGEST_MESSAGE + 100
 
-/** Lines out of text in any pieces. A child that never ends one must not fill our memory: it is cut. */
+/**
+ * Splits text that arrives in arbitrary pieces into lines. A line that does not end is cut, so that it cannot fill our
+ * memory.
+ */
 class LineReader {
   #rest = ''
   #isRecord = false
 
-  /** The lines that end here. */
+  /** The lines that end in `text`. */
   read(text: string): string[] {
     if (text === '') return []
     const before = this.#rest
@@ -170,7 +173,7 @@ class LineReader {
     if (before !== '' && text.startsWith(RECORD_SEPARATOR)) lines.unshift(before)
     else lines[0] = before + lines[0]
     this.#rest = lines.pop() ?? ''
-    // Not looked at again while it grows: that would copy it each time.
+    // Not checked again while it grows: that would copy it each time.
     if (before === '' || lines.length > 0) this.#isRecord = this.#rest.startsWith(RECORD_SEPARATOR)
     if (this.#rest.length > (this.#isRecord ? LONGEST_RECORD : LONGEST_MESSAGE)) {
       const pieces = inPieces(this.#rest)
@@ -189,17 +192,20 @@ class LineReader {
   }
 }
 
-/** JSON, and in it nothing that ends a line for somebody (U+0085, U+2028) or drives a terminal (U+009B). */
+/** JSON without characters that some readers take as line ends (U+0085, U+2028) or that control a terminal (U+009B). */
 function stringify(entry: object): string {
   return JSON.stringify(entry).replace(/[\u007f-\u009f\u2028\u2029]/g, (char) => {
     return `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`
   })
 }
 
-/** As log.ts writes it. Not any time that Date knows: the last day of the year 275,760 is none in every time zone. */
+/**
+ * As log.ts writes it. Not every time that Date accepts: the last day of the year 275,760 does not exist in every time
+ * zone.
+ */
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
 
-/** Null for what is none: user code may print such a byte too, and a peer's bytes with it. */
+/** Null if it is not a record: user code may print such a byte too, and with it bytes from a peer. */
 function readRecord(text: string): LogRecord | null {
   try {
     const { time, message } = JSON.parse(text) as Partial<LogRecord>

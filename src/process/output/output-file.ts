@@ -1,12 +1,12 @@
-// A file that processes print into, written by the master alone. Opened anew when it was moved away (logrotate needs no
-// signal for it; copytruncate works too, since every write goes to the end), and bounded: Workerman's users had log
-// files of hundreds of gigabytes. A full disk costs lines, never the server.
+// A file that processes print into, written by the master alone. It is reopened after it was moved away (logrotate
+// needs to send no signal; copytruncate works too, since every write appends), and its size is limited: Workerman's
+// users had log files of hundreds of gigabytes. A full disk costs lines, never the server.
 
 import { closeSync, fstatSync, ftruncateSync, lstatSync, renameSync, type Stats, writeSync } from 'node:fs'
 import { now } from '../../loop/clock.ts'
 import { openFile } from '../open-file.ts'
 
-/** Root's group may read it: a log can hold secrets. */
+/** Readable by root's group, but not by others: a log may contain secrets. */
 const MODE = 0o640
 /** How often the path is compared with the open file. */
 const LOOK_EVERY_MS = 1000
@@ -14,22 +14,21 @@ const LF = 0x0a
 
 export class OutputFile {
   readonly path: string
-  /** Before the file grows over this it is put aside as `<path>.1`; 0 is without bound. */
+  /** Before the file grows beyond this it is renamed to `<path>.1`; 0 means no limit. */
   readonly maxBytes: number
-  /** Bytes that could not be written since somebody last asked. */
+  /** Bytes lost since this was last reset to 0. */
   lostBytes = 0
   #fd: number
   #stat: Stats
   #size: number
-  /** The last line was written in part. */
+  /** The last line was only partly written. */
   #isCut = false
   #lookedAt = now()
   readonly #opened: (fd: number) => void
 
   /**
-   * Throws a CommandError when it cannot be opened.
-   *
-   * @param opened is told the descriptor, now and whenever it is another one
+   * Throws a CommandError if the file cannot be opened.
+   * @param opened called with the descriptor, now and whenever it changes
    */
   constructor(path: string, maxBytes: number, opened: (fd: number) => void = ignore) {
     this.path = path
@@ -41,7 +40,7 @@ export class OutputFile {
     opened(this.#fd)
   }
 
-  /** Appends all of it, or counts it as lost. Never throws. */
+  /** Appends the whole text, or counts it as lost. Never throws. */
   write(text: string | Buffer): void {
     if (this.#fd < 0) return
     this.#look()
@@ -51,22 +50,22 @@ export class OutputFile {
 
   #append(piece: Buffer): void {
     if (this.#isTooLarge(piece.length)) {
-      this.#size = sizeOf(this.#fd) // somebody may have truncated it meanwhile
+      this.#size = sizeOf(this.#fd) // it may have been truncated meanwhile
       if (this.#isTooLarge(piece.length)) this.#putAside()
     }
-    const bytes = this.#isCut ? Buffer.concat([Buffer.of(LF), piece]) : piece // the next line is whole again
+    const bytes = this.#isCut ? Buffer.concat([Buffer.of(LF), piece]) : piece // start the next line afresh
     let written = 0
     try {
       while (written < bytes.length) written += writeSync(this.#fd, bytes, written)
       this.#isCut = false
     } catch {
-      this.lostBytes += Math.min(piece.length, bytes.length - written) // ENOSPC, EIO: the disk may come back
+      this.lostBytes += Math.min(piece.length, bytes.length - written) // ENOSPC, EIO: the disk may recover
       if (written > 0) this.#isCut = bytes[written - 1] !== LF
     }
     this.#size += written
   }
 
-  /** Opens the path anew: somebody has moved the file. Goes on with the old one when that fails. */
+  /** Opens the path again, since the file may have been moved. On failure goes on with the old file. */
   reopen(): void {
     if (this.#fd < 0) return
     try {
@@ -78,7 +77,7 @@ export class OutputFile {
       this.#size = this.#stat.size
       this.#opened(fd)
     } catch {
-      this.#lookedAt = now() // a CommandError: the folder is gone, perhaps; looked at again later
+      this.#lookedAt = now() // a CommandError, perhaps since the folder is gone; checked again later
     }
   }
 
@@ -107,7 +106,7 @@ export class OutputFile {
     }
   }
 
-  /** The half that is older stays readable under another name. */
+  /** Renames the file, so that the older half stays readable. */
   #putAside(): void {
     if (!this.#stat.isFile()) return
     try {
@@ -115,18 +114,20 @@ export class OutputFile {
       this.reopen()
       if (fstatSync(this.#fd).nlink === 0) this.#empty()
     } catch {
-      this.#size = 0 // EACCES: the folder is not ours. Looked at again when as much has been written
+      this.#size = 0 // EACCES: the folder is not ours. Checked again after as many bytes
     }
   }
 
-  /** It has no name, and its folder is gone: nobody will read what it has. */
+  /** Truncates a file without a name whose folder is gone: its content can never be read. */
   #empty(): void {
     ftruncateSync(this.#fd)
     this.#size = 0
   }
 }
 
-/** What is larger than a file may be, cut behind lines: 64 KiB of empty ones are 3 MB in a log. A line is not cut. */
+/**
+ * Cuts what is larger than a file may be, after line ends: 64 KiB of empty lines are 3 MB in a log. Lines are not cut.
+ */
 function inPieces(bytes: Buffer, most: number): Buffer[] {
   const pieces: Buffer[] = []
   let rest = bytes
@@ -142,7 +143,7 @@ function sizeOf(fd: number): number {
   try {
     return fstatSync(fd).size
   } catch {
-    return 0 // EIO, ESTALE: a drive on a network
+    return 0 // EIO, ESTALE: a network drive
   }
 }
 
@@ -150,10 +151,11 @@ function closeQuietly(fd: number): void {
   try {
     closeSync(fd)
   } catch {
-    ignore() // EDQUOT of a drive on a network, which tells it only at the end: the descriptor is gone all the same
+    // EDQUOT of a network drive, which reports it only here: the descriptor is closed all the same.
+    ignore()
   }
 }
 
 function ignore(): void {
-  // Nobody wants to know.
+  // The error does not matter.
 }

@@ -1,6 +1,6 @@
-// What the processes of a server print, and where it goes. In the foreground they share our terminal; a daemon's stderr
-// comes to the master through pipes, so that each line gets its worker's name, and files can be rotated and bounded in
-// one place. The standard output of a daemon goes to nowhere, as Workerman's, or through the master into a file.
+// Where the output of a server's processes goes. In the foreground they share our terminal. A daemon's stderr reaches
+// the master through pipes, so that each line gets its worker's name, and files are rotated and limited in one place. A
+// daemon's stdout is discarded, as in Workerman, or goes through the master into a file.
 
 import { join, resolve } from 'node:path'
 import { addon } from '../../addon.ts'
@@ -24,7 +24,7 @@ export class Output {
   #logFile: OutputFile | null = null
   #stdoutFile: OutputFile | null = null
 
-  /** Throws a CommandError for a file that cannot be written. */
+  /** Throws a CommandError if a file cannot be written. */
   constructor(options: StartOptions, isDaemon: boolean, runDir: string, settings: Settings) {
     this.#options = options
     this.#isDaemon = isDaemon
@@ -35,7 +35,10 @@ export class Output {
     this.configure(settings)
   }
 
-  /** Follows what the code says, where the command line says nothing. Throws a CommandError, and then nothing changed. */
+  /**
+   * Applies the code's settings where the command line has none. On failure throws a CommandError, and nothing has
+   * changed.
+   */
   configure({ logFile, stdoutFile, logFileMaxSize }: Settings): void {
     const maxBytes = this.#options.logMaxSize ?? logFileMaxSize
     const path = this.#options.logFile ?? (logFile || this.#defaultLog)
@@ -49,7 +52,10 @@ export class Output {
     sendLogTo(this.isLogPiped ? write : null)
   }
 
-  /** The same file as the log, when both have one path: two would each count its own bytes and put the other's aside. */
+  /**
+   * The log itself if both have the same path: two objects would each count only their own bytes and rename the other's
+   * file.
+   */
   #openStdout(fromCode: string, log: OutputFile | null, maxBytes: number): OutputFile | null {
     const path = this.#isDaemon ? (this.#options.stdoutFile ?? fromCode) : ''
     if (path === '' || path === NOWHERE) return null
@@ -62,7 +68,7 @@ export class Output {
     }
   }
 
-  /** Absolute; empty when the terminal is the log. */
+  /** Absolute; empty if the terminal is the log. */
   get logPath(): string {
     return this.#logFile === null ? '' : resolve(this.#logFile.path)
   }
@@ -78,7 +84,9 @@ export class Output {
     return ['ignore', out, this.isLogPiped ? 'pipe' : 'inherit']
   }
 
-  /** Reads what a child prints; `worker` is its name in the log. Its last lines, if they come this way. */
+  /**
+   * Reads a child's output; `worker` is its name in the log. The result has its last lines, if they pass through here.
+   */
   attach({ process: child }: Child, worker: SourceName): Tail {
     const tail = new Tail()
     if (child.stderr) this.#logbook.attach(child.stderr, { pid: child.pid ?? 0, worker }, tail)
@@ -87,14 +95,14 @@ export class Output {
     return tail
   }
 
-  /** Opens the files anew: a rotation is noticed by itself too, within a second. */
+  /** Reopens the files. A rotation is also noticed without this, within a second. */
   reopen(): void {
     this.#logFile?.reopen()
     this.#stdoutFile?.reopen()
   }
 }
 
-/** Our stderr. A reader that has stopped costs lines, and neither our memory nor the workers' time. */
+/** Our stderr. A reader that has stopped costs lines, but neither our memory nor the workers' time. */
 class Terminal implements Sink {
   lostBytes = 0
 
@@ -105,7 +113,7 @@ class Terminal implements Sink {
   }
 }
 
-/** The file at `path`, which may be the one that is open. Null for none. */
+/** The file at `path`, possibly the one already open. Null for none. */
 function openAs(
   open: OutputFile | null,
   path: string,
@@ -117,17 +125,17 @@ function openAs(
 }
 
 /**
- * What V8 prints when it ends a daemon's master (out of memory) goes to descriptor 2, past all of this: with the addon that
- * is the log, also after a rotation; without it, the file that the master was started with.
+ * What V8 prints when it aborts a daemon's master (out of memory) goes directly to descriptor 2. With the addon that is
+ * the log, even after a rotation; without it, the file that the master was started with.
  */
 function becomeStderr(fd: number): void {
   try {
     addon().sys?.duplicateOnto(fd, 2)
   } catch (error) {
-    log(messageOf(error)) // EMFILE, perhaps: it stays what it was
+    log(messageOf(error)) // EMFILE, perhaps: descriptor 2 stays as it was
   }
 }
 
 function ignore(): void {
-  // The pipe of a process that is gone; a descriptor that nobody else wants.
+  // The pipe of a process that has gone, or a descriptor that nothing else needs.
 }

@@ -1,4 +1,4 @@
-// The end of a log file, and what comes behind it: over rotations, by its path, as tail -F does.
+// The end of a log file and what is appended to it, across rotations, by its path, like tail -F.
 
 import { closeSync, fstatSync, openSync, readSync, type Stats, statSync } from 'node:fs'
 import { StringDecoder } from 'node:string_decoder'
@@ -6,7 +6,9 @@ import { StringDecoder } from 'node:string_decoder'
 const CHUNK = 65_536
 const LF = 0x0a
 
-/** The last `count` lines of a file that `isMeant`, oldest first; and how far it was read. Throws a system error. */
+/**
+ * The last `count` lines for which `isMeant` is true, oldest first, and the position read to. Throws a system error.
+ */
 export function lastLines(path: string, count: number, isMeant: (line: string) => boolean): [string[], number] {
   const fd = openSync(path, 'r')
   try {
@@ -40,13 +42,13 @@ export class FileTail {
   readonly #onLine: (line: string) => void
   #fd = -1
   #stat: Stats | null = null
-  /** What lay aside at the last look. */
+  /** The rotated file (`.1`) at the last check. */
   #aside: Stats | undefined
   #position: number
   #rest = ''
   #decoder = new StringDecoder('utf8')
 
-  /** From this position of the file that is there now. */
+  /** Starts at this position of the current file. */
   constructor(path: string, position: number, onLine: (line: string) => void) {
     this.#path = path
     this.#position = position
@@ -55,7 +57,9 @@ export class FileTail {
     this.#open(position)
   }
 
-  /** Reads what has come. A file that was moved away is read to its end first, then the new one from its beginning. */
+  /**
+   * Reads what has arrived. A file that was moved away is read to its end first, then the new one from its beginning.
+   */
   look(): void {
     this.#follow()
     this.#aside = this.#statAside()
@@ -66,7 +70,7 @@ export class FileTail {
     const now = statSync(this.#path, { throwIfNoEntry: false })
     if (now === undefined) return
     if (this.#stat?.ino !== now.ino || this.#stat.dev !== now.dev) {
-      this.#read() // what came between reading and looking
+      this.#read() // what arrived between the last read and this check
       this.#readMissed()
       this.#moveTo(this.#path)
     } else if (now.size < this.#position) {
@@ -75,11 +79,12 @@ export class FileTail {
     }
   }
 
-  /** Two rotations since the last look: the file between them was never here, and lies where the last one has put it. */
+  /** Reads a file missed by two rotations since the last check: it was never seen here, and is now the rotated one. */
   #readMissed(): void {
     const [before, now] = [this.#aside, this.#statAside()]
     const isOurs = now?.ino === this.#stat?.ino && now?.dev === this.#stat?.dev
-    const isOld = now?.ino === before?.ino && now?.size === before?.size && now?.mtimeMs === before?.mtimeMs // ours was removed
+    // ours was removed
+    const isOld = now?.ino === before?.ino && now?.size === before?.size && now?.mtimeMs === before?.mtimeMs
     if (this.#fd >= 0 && now !== undefined && !isOurs && !isOld) this.#moveTo(this.#asidePath)
   }
 
@@ -110,7 +115,7 @@ export class FileTail {
       this.#rest = ''
       this.#decoder = new StringDecoder('utf8')
     } catch {
-      this.#stat = null // ENOENT: it comes with the next line
+      this.#stat = null // ENOENT: created with the next line
     }
   }
 

@@ -1,5 +1,5 @@
-// The events of a server on one connection of the control socket. Whoever follows may be slow, stopped or gone: what he
-// does not take is counted and dropped, and the master neither waits nor grows for him.
+// The server's events on one connection of the control socket. The client may be slow, suspended or gone: what it does
+// not take is counted and dropped, and the master neither waits nor grows because of it.
 
 import type { Socket } from 'node:net'
 import type { ServerEvent, StampedEvent } from './events.ts'
@@ -9,12 +9,12 @@ export interface EventLine {
   readonly event: StampedEvent | Extract<ServerEvent, { type: 'lost' }>
 }
 
-/** Bytes that may wait in our memory, beyond what the kernel takes. */
+/** Bytes that may wait in our memory, beyond what the kernel buffers. */
 const MOST_WAITING = 262_144
-/** Who takes nothing for so long while something waits is let go, ms. */
+/** A client that takes nothing for this long while something waits is disconnected, ms. */
 const PATIENCE_MS = 30_000
 
-/** Sends each event that `tell` is called with to `socket`, as a line of JSON. */
+/** Sends each event passed to `tell` to `socket`, as a line of JSON. */
 export class EventStream {
   readonly #socket: Socket
   #lost = 0
@@ -43,7 +43,7 @@ export class EventStream {
     if (this.#socket.writable) this.#socket.write(`${JSON.stringify(line)}\n`)
   }
 
-  /** Nothing went through for a while: because there was nothing, or because he does not read. */
+  /** Nothing was sent for a while: either there was nothing, or the client does not read. */
   #look(): void {
     if (this.#socket.writableLength > 0) this.#socket.destroy()
     else this.#socket.setTimeout(PATIENCE_MS)

@@ -1,5 +1,5 @@
-// What happens in a server, as it happens: one stream, which `millrace events` shows and the progress of long commands is
-// read from. Whoever makes something happen emits it here and goes on: nobody's listening, or not, changes anything.
+// Events of a server as they happen: one stream, which `millrace events` shows and which the progress of long commands
+// is read from. The code that causes an event emits it and goes on; listeners make no difference to it.
 
 import type { SlotReceipt } from '../operations/receipts.ts'
 
@@ -11,21 +11,21 @@ export interface OfProcess {
 }
 
 /**
- * All that can happen, by `type`. Times are ms. A `reason` may have several lines; it is empty where all is well. To add one:
- * add it here and emit it.
+ * All events, by `type`. Times are in ms. A `reason` may have several lines; it is empty if all is well. To add an
+ * event, add it here and emit it.
  */
 export type ServerEvent =
-  /** The server as a whole. `reason` of `stopping`: what failed, or empty when somebody asked. */
+  /** The server as a whole. `reason` of `stopping`: what failed, or empty if the stop was requested. */
   | { readonly type: 'server'; readonly state: 'starting' | 'running' | 'stopping'; readonly reason: string }
   /** A process was started. */
   | ({ readonly type: 'spawn'; readonly incarnation: number } & OfProcess)
-  /** It serves, so long after its spawn. */
+  /** It serves, this long after its spawn. */
   | ({ readonly type: 'ready'; readonly readyMs: number } & OfProcess)
-  /** Another one has its place: it gives up what only one can have. */
+  /** Another process has its slot: it gives up its singletons. */
   | ({ readonly type: 'retire' } & OfProcess)
   /** It was told to leave within this time. */
   | ({ readonly type: 'leave'; readonly windowMs: number } & OfProcess)
-  /** It is gone. `word`: `exit 0 (ended)`, `signal SIGKILL`; expected when it was told to leave. */
+  /** It has ended. `word`: `exit 0 (ended)`, `signal SIGKILL`. Expected if it was told to leave. */
   | ({
       readonly type: 'exit'
       readonly word: string
@@ -35,7 +35,7 @@ export type ServerEvent =
       /** It was still there when its time was up. */
       readonly wasKilled: boolean
     } & OfProcess)
-  /** A slot has lost its process: the next start comes so much later. */
+  /** A slot has lost its process: the next start follows after `waitMs`. */
   | {
       readonly type: 'backoff'
       readonly group: string
@@ -47,33 +47,36 @@ export type ServerEvent =
   | OperationEvent
   /** An operation is done with a slot: its receipt. */
   | ({ readonly type: 'slot'; readonly operation: Operation; readonly group: string } & SlotReceipt)
-  /** Somebody who follows was too slow: so many events before this one did not reach him. */
+  /** A client was too slow: this many events before this one did not reach it. */
   | { readonly type: 'lost'; readonly count: number }
 
-/** What somebody asks of a running server (but `recycle`: a process has reached a limit, and another takes its place), and takes its time: one at a time. Each begins and ends, but for `recycle`, which is receipts alone. */
+/**
+ * What an operator asks of a running server and takes time: one at a time, each with a begin and an end. Except
+ * `recycle` (a process reached a limit and is replaced), which has receipts only.
+ */
 export type Operation = 'recycle' | 'reload' | 'scale' | 'stop' | 'start' | 'restart' | 'upgrade'
 
-/** The steps of an operation. `groups` names those it is about; empty: all. */
+/** The steps of an operation. `groups` names the groups concerned; empty: all. */
 export type OperationEvent = {
   readonly type: 'operation'
   readonly operation: Operation
   readonly groups: readonly string[]
 } & (
   | { readonly step: 'begin' }
-  /** Its code has been evaluated; so many slots have to be gone through. */
+  /** The code has been evaluated; this many slots have to be processed. */
   | { readonly step: 'slots'; readonly count: number }
-  /** Every new process serves; those that leave are waited for. */
+  /** Every new process serves; this many are still leaving. */
   | { readonly step: 'drain'; readonly count: number }
   | { readonly step: 'done'; readonly durationMs: number }
   | { readonly step: 'failed'; readonly durationMs: number; readonly reason: string }
 )
 
-/** As it is told: numbered from 1 without a gap, with its time (ISO 8601). */
+/** An event as it is published: numbered from 1 without gaps, with its time (ISO 8601). */
 export type StampedEvent = { readonly seq: number; readonly time: string } & ServerEvent
 
-/** So many are kept for who comes later. */
+/** This many past events are kept for new followers. */
 const KEPT = 200
-/** Characters of a reason: the whole of it is in the log. */
+/** Maximum length of a reason, in characters; the log has all of it. */
 const LONGEST_EVENT_REASON = 4000
 
 export class Events {
@@ -81,7 +84,7 @@ export class Events {
   readonly #past: StampedEvent[] = []
   readonly #listeners = new Set<(event: StampedEvent) => void>()
 
-  /** Tells everybody, at once. Never throws. */
+  /** Calls every listener at once. Never throws. */
   emit(event: ServerEvent): void {
     const stamped = { seq: ++this.#seq, time: new Date().toISOString(), ...shortened(event) }
     this.#past.push(stamped)
@@ -89,12 +92,12 @@ export class Events {
     for (const listener of [...this.#listeners]) listener(stamped)
   }
 
-  /** The newest `count`, oldest first: at most 200 are known. */
+  /** The newest `count` events, oldest first; at most 200 are kept. */
   past(count: number): readonly StampedEvent[] {
     return count > 0 ? this.#past.slice(-count) : []
   }
 
-  /** Tells `listener` of each from now on, until the function that it returns is called. A listener must not throw. */
+  /** Calls `listener` for each new event until the returned function is called. A listener must not throw. */
   follow(listener: (event: StampedEvent) => void): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)

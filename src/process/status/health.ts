@@ -1,7 +1,7 @@
-// What probes ask: `/healthz`, `/readyz` and `/metrics`, off unless an address is given. The master answers, since it alone
-// knows the states of all processes, and from what it has been told already: no probe waits for a worker, and none can
-// make it busy (a few connections, small heads, no bodies). It says how many, never who: no pid, no path, no reason of a
-// crash. node:http costs 1.4 MiB, so it is loaded only where it is wanted.
+// Probes: `/healthz`, `/readyz` and `/metrics`, off unless an address is given. The master answers, since only it knows
+// the states of all processes, and from what it already knows: no probe waits for a worker or can keep one busy (a few
+// connections, small heads, no bodies). Answers contain numbers, but no pid, no path and no reason of a crash.
+// node:http costs 1.4 MiB, so it is loaded on demand.
 
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { SystemError } from '../../errors.ts'
@@ -11,10 +11,10 @@ import { removeStaleSocket } from '../../net/bound-socket.ts'
 import { renderMetrics } from './metrics.ts'
 import { type HealthAnswer, healthOf, readinessOf, type Seen } from './readiness.ts'
 
-/** A probe has a connection for a moment; more than these are somebody else's. */
+/** A probe holds a connection only briefly; more than this many are not probes. */
 const MOST_CONNECTIONS = 64
 const MOST_HEAD_BYTES = 8192
-/** For a whole request to come, and for the next one on a connection that is kept. */
+/** Time for a whole request to arrive, and for the next one on a kept connection. */
 const REQUEST_TIMEOUT_MS = 5000
 
 export class HealthServer {
@@ -22,27 +22,33 @@ export class HealthServer {
   #server: Server | null = null
   #address = ''
   #suspended = ''
-  /** Where it listens besides, until `settle`. */
+  /** A second address in use until `settle`. */
   #next: { readonly server: Server | null; readonly address: string } | null = null
 
   constructor(look: () => Seen) {
     this.#look = look
   }
 
-  /** Listens there and no longer where it did; empty: nowhere. Rejects with a SystemError, and then nothing has changed. */
+  /**
+   * Listens only at this address from now on; empty: nowhere. On failure rejects with a SystemError, and nothing has
+   * changed.
+   */
   async listen(address: string): Promise<void> {
     await this.listenBeside(address)
     this.settle(true)
   }
 
-  /** Listens there, too: `settle` says where from then on. Rejects with a SystemError, and then nothing has changed. */
+  /**
+   * Listens at this address too, until `settle` decides. On failure rejects with a SystemError, and nothing has
+   * changed.
+   */
   async listenBeside(address: string): Promise<void> {
     this.settle(false)
     if (address === this.#address) return
     this.#next = { server: address === '' ? null : await this.#open(parseHttpAddress(address)), address }
   }
 
-  /** The new address is wanted: no longer where it did. Or it is not. */
+  /** Keeps the new address and drops the old one if `isWanted`; otherwise the reverse. */
   settle(isWanted: boolean): void {
     const next = this.#next
     this.#next = null
@@ -60,7 +66,7 @@ export class HealthServer {
     this.#suspended = address
   }
 
-  /** Listens where it did. Rejects with a SystemError. */
+  /** Listens again where it did. Rejects with a SystemError. */
   async resume(): Promise<void> {
     const address = this.#suspended
     this.#suspended = ''
@@ -105,7 +111,7 @@ export class HealthServer {
     if (page === undefined) return end(response, 404, 'text/plain', `${[...PAGES.keys()].join(' ')}\n`)
     if (method !== 'GET' && method !== 'HEAD') {
       response.setHeader('Allow', 'GET, HEAD')
-      response.setHeader('Connection', 'close') // a body may follow, which nobody reads
+      response.setHeader('Connection', 'close') // a body may follow, which is not read
       return end(response, 405, 'text/plain', 'GET or HEAD\n')
     }
     page(this.#look(), response, request)

@@ -1,6 +1,6 @@
-// `/metrics`: what the master has been told by its workers, for Prometheus (text format 0.0.4) and OpenMetrics 1.0. A scrape
-// reads memory and asks no worker; what dead processes have counted stays in, so no counter falls while its slot is there. A
-// worker that is silent is counted as such, with its last numbers. Labels: group and slot, never a pid.
+// `/metrics`: what workers have reported to the master, for Prometheus (text format 0.0.4) and OpenMetrics 1.0. A
+// scrape reads memory and asks no worker. Counts of ended processes stay included, so no counter falls while its slot
+// exists. A silent worker is counted as such, with its last numbers. Labels: group and slot, never a pid.
 
 import type { Counters } from '../../counters.ts'
 import { version } from '../../version.ts'
@@ -19,7 +19,7 @@ interface Family {
   readonly samples: readonly (readonly [labels: Labels, value: number])[]
 }
 
-/** In the order in which they are shown; a counter's name gets its `_total`. */
+/** In display order; `_total` is appended to a counter's name. */
 const COUNTERS: readonly (readonly [name: string, help: string, of: readonly (readonly [keyof Counters, Labels])[]])[] =
   [
     ['connections_accepted', 'Connections that were accepted.', [['accepted', {}]]],
@@ -45,15 +45,15 @@ function inAndOut(received: keyof Counters, sent: keyof Counters): [keyof Counte
 
 const NO_RELOADS: ReloadCounts = { succeeded: 0, failed: 0, lastAt: 0, lastSucceeded: false }
 
-/** How reloads went, read from the events. */
+/** Counts how reloads ended, from the events. */
 export class ReloadTally {
   /** By how they ended. */
   readonly counts = { succeeded: 0, failed: 0 }
-  /** Unix time, s; 0 before there was one. */
+  /** Unix time, s; 0 if there was none. */
   lastAt = 0
   lastSucceeded = false
 
-  /** @param earlier of the master before this one */
+  /** @param earlier counts of the earlier master */
   constructor(events: Events, earlier: ReloadCounts = NO_RELOADS) {
     this.#count(earlier)
     events.follow((event) => {
@@ -72,14 +72,14 @@ export class ReloadTally {
     this.lastSucceeded = lastSucceeded
   }
 
-  /** For the master after this one. */
+  /** For the next master. */
   toJSON(): ReloadCounts {
     const { counts, lastAt, lastSucceeded } = this
     return { ...counts, lastAt, lastSucceeded }
   }
 }
 
-/** @param isOpen OpenMetrics, else the text format that came before it */
+/** @param isOpen OpenMetrics; otherwise the older text format */
 export function renderMetrics({ groups, reloads }: Seen, isOpen: boolean): string {
   const text = [...familiesOf(groups), ...reloadFamilies(reloads)].map((family) => render(family, isOpen))
   return text.join('') + (isOpen ? '# EOF\n' : '')
@@ -161,7 +161,7 @@ function memoryOf({ processes }: Slot): number {
   return processes.reduce((sum, { report }) => sum + report.memory, 0)
 }
 
-/** Its name where that says which one is meant: of two with the same series Prometheus keeps one. */
+/** The group's unambiguous name: of two equal series Prometheus keeps only one. */
 function labelsOf({ blueprint }: GroupState): Labels {
   return { group: blueprint.mailbox }
 }
@@ -170,7 +170,9 @@ function exitsOf(group: GroupState): (readonly [Labels, number])[] {
   return [...group.exits].map(([reason, times]) => [{ ...labelsOf(group), reason }, times])
 }
 
-/** In OpenMetrics a family has its name without the suffix of its samples; before, it has theirs, and there is no info. */
+/**
+ * In OpenMetrics a family's name lacks the suffix of its samples. The older format includes it, and has no info type.
+ */
 function render({ name, type, help, samples }: Family, isOpen: boolean): string {
   const sample = `millrace_${name}${type === 'counter' ? '_total' : type === 'info' ? '_info' : ''}`
   const family = isOpen ? `millrace_${name}` : sample
@@ -187,7 +189,7 @@ function renderLabels(labels: Labels): string {
   return all.length === 0 ? '' : `{${all.join(',')}}`
 }
 
-/** Backslash, quote and line feed, and nothing else. */
+/** Escapes backslash, quote and line feed, and nothing else. */
 function escaped(value: string): string {
   return value.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n')
 }

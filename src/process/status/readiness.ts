@@ -1,4 +1,4 @@
-// Whether a server is alive, and whether it is ready: what probes and the service manager are told.
+// Whether a server is alive and whether it is ready: for probes and the service manager.
 
 import type { GroupState } from '../master/slot.ts'
 import type { ReloadTally } from './metrics.ts'
@@ -6,9 +6,9 @@ import { HUNG_AFTER_MS } from './status.ts'
 
 export interface GroupHealth {
   readonly name: string
-  /** Processes that serve and were heard of lately. */
+  /** Processes that serve and were heard from recently. */
   readonly ready: number
-  /** 0 for a group that somebody has stopped. */
+  /** 0 for a group that was stopped by a command. */
   readonly minReady: number
   /** As declared. */
   readonly count: number
@@ -16,7 +16,7 @@ export interface GroupHealth {
 
 export interface HealthAnswer {
   readonly status: 'ok' | 'ready' | 'not ready'
-  /** Empty when all is well. */
+  /** Empty if all is well. */
   readonly reason: string
   readonly state: ServerState
   readonly groups: readonly GroupHealth[]
@@ -24,19 +24,22 @@ export interface HealthAnswer {
 
 export type ServerState = 'starting' | 'running' | 'stopping'
 
-/** What is to be judged. */
+/** What readiness is judged by. */
 export interface Seen {
   readonly state: ServerState
   readonly groups: readonly GroupState[]
   readonly reloads: ReloadTally
 }
 
-/** Alive: the master answers, so it reconciles. What workers lack (a database, say) no restart of the server would bring. */
+/**
+ * Alive: the master answers, so it reconciles. A restart of the server would not provide what workers lack (a database,
+ * for example).
+ */
 export function healthOf({ state, groups }: Seen): HealthAnswer {
   return { status: 'ok', reason: '', state, groups: groups.filter(({ isGone }) => !isGone).map(groupHealth) }
 }
 
-/** Ready: everything has been ready once, nobody asked for the end, and each group has `minReady` processes that serve. */
+/** Ready: everything has been ready once, no stop was requested, and each group has `minReady` processes that serve. */
 export function readinessOf({ state, groups }: Seen): HealthAnswer {
   const all = groups.filter(({ isGone }) => !isGone).map(groupHealth)
   const lacking = all.filter(({ ready, minReady }) => ready < minReady)

@@ -1,4 +1,4 @@
-// What `status` and `connections` answer: objects, which `--json` prints as they are and people see as tables.
+// The answers to `status` and `connections`: objects that `--json` prints as they are and people see as tables.
 
 import { addCounters, type Counters, newCounters } from '../../counters.ts'
 import { now } from '../../loop/clock.ts'
@@ -9,11 +9,11 @@ import type { GroupState, Slot } from '../master/slot.ts'
 import type { WorkerHandle } from '../master/worker-handle.ts'
 import type { CanaryReport } from '../operations/canary.ts'
 
-/** What a worker may take to answer: the command as a whole promises 200 ms, also when one hangs. */
+/** How long a worker may take to answer: the whole command promises 200 ms, even if one hangs. */
 const POLL_MS = 80
-/** Three heartbeats: who is silent for longer is not busy for a moment, but hangs. */
+/** Three heartbeats: a process silent for longer is not just busy but hangs. */
 export const HUNG_AFTER_MS = 3500
-/** One page of `connections`, so that no answer is longer than some 300 kB. */
+/** Rows per page of `connections`, which limits an answer to about 300 kB. */
 const PAGE_ROWS = 1000
 
 export interface Status {
@@ -26,18 +26,18 @@ export interface Status {
   readonly isDaemon: boolean
   readonly state: 'starting' | 'running' | 'stopping'
   readonly runDir: string
-  /** What serves the first address: `native` or `node`. */
+  /** The engine of the first address: `native` or `node`. */
   readonly engine: string
-  /** Why it is not the native one; empty when it is. */
+  /** Why it is not the native one; empty if it is. */
   readonly engineWhy: string
-  /** Which addon is at work, or why none. */
+  /** Which addon is in use, or why none. */
   readonly addon: string
-  /** One minute, five, fifteen. */
+  /** Over one, five and fifteen minutes. */
   readonly loadAverage: readonly number[]
   readonly groups: readonly GroupStatus[]
-  /** Who does what only one may do (`Worker.onLeader`). */
+  /** Which process leads which name (`Worker.onLeader`). */
   readonly leaders: readonly Leader[]
-  /** Since the start, dead workers included. */
+  /** Since the start, ended workers included. */
   readonly totals: Counters
 }
 
@@ -49,33 +49,33 @@ export interface GroupStatus {
   /** As bound, with the port; empty without an address. */
   readonly address: string
   readonly port: number
-  /** Processes that it should have. */
+  /** Number of processes it should have. */
   readonly count: number
-  /** As many as the code says: another number when `scale` has been used. */
+  /** The count in the code; differs from `count` after `scale`. */
   readonly declaredCount: number
-  /** Of `stop NAME`: it has no process, and nobody can connect. */
+  /** After `stop NAME`: it has no process, and no client can connect. */
   readonly isStopped: boolean
-  /** Where its processes listen besides, by `listen()`. */
+  /** Further addresses of its processes, from `listen()`. */
   readonly inner: readonly string[]
   /**
-   * `running`: every slot serves. `degraded`: some do not. `crash-loop`: a slot has failed `crashLoopAfter` times in a row,
-   * see its `lastExit`, `lastReason`, `lastLog` and `retryInMs`. `stopped`: by `stop NAME`.
+   * `running`: every slot serves. `degraded`: some do not. `crash-loop`: a slot has failed `crashLoopAfter` times in a
+   * row, see its `lastExit`, `lastReason`, `lastLog` and `retryInMs`. `stopped`: by `stop NAME`.
    */
   readonly state: 'running' | 'degraded' | 'crash-loop' | 'stopped'
-  /** How its processes have ended when they should not, and how often: `{ 'exit 250 (uncaught error)': 3 }`. */
+  /** Unexpected ends of its processes, and how often: `{ 'exit 250 (uncaught error)': 3 }`. */
   readonly exits: Readonly<Record<string, number>>
   /** Why processes that had not failed were replaced, and how often: `{ maxRequests: 3, stuck: 1 }`. */
   readonly replaced: Readonly<Record<string, number>>
-  /** One for each slot, and one more for each process that leaves. */
+  /** One per slot, and one more for each process that is leaving. */
   readonly workers: readonly WorkerStatus[]
 }
 
 /**
- * `ready`: serves, and answers at once. `busy`: did not, this time. `hung`: has not for seconds. `suspended`: somebody has stopped
- * it (SIGSTOP, ptrace). `starting`: not ready yet.
- * `canary`: new code that a reload watches beside the old.
- * `retiring`, `draining`: another process has its place. `stopping`. `waiting`: for its next start after a failure.
- * `crash-loop`: the same, and it failed so often that somebody should look. `stopped`: somebody has stopped its group.
+ * `ready`: serves, and answers at once. `busy`: did not answer this time. `hung`: has not answered for seconds.
+ * `suspended`: stopped by SIGSTOP or a debugger (ptrace). `starting`: not ready yet.
+ * `canary`: new code that a reload watches beside the old. `retiring`, `draining`: another process has its slot.
+ * `stopping`. `waiting`: for its next start after a failure. `crash-loop`: the same, after `crashLoopAfter` failures in
+ * a row. `stopped`: its group was stopped by a command.
  */
 export type WorkerState =
   | 'ready'
@@ -93,38 +93,40 @@ export type WorkerState =
 
 export interface WorkerStatus {
   readonly id: number
-  /** 0 while there is no process. */
+  /** 0 if there is no process. */
   readonly pid: number
   readonly state: WorkerState
-  /** Processes that this slot has had. */
+  /** Number of processes this slot has had. */
   readonly incarnation: number
   readonly uptimeMs: number
-  /** For how long nothing was heard of it: heartbeats come every second. */
+  /** How long it has been silent; heartbeats come every second. */
   readonly silentMs: number
   /** Resident set, bytes. */
   readonly memory: number
   readonly timers: number
   /** Messages per second over the last heartbeats. */
   readonly messageRate: number
-  /** What a drain waits for, in words. */
+  /** What a drain would wait for, in words. */
   readonly work: string
-  /** The limit for which another process takes its place: `maxMemory`, say; else empty. */
+  /** The limit for which it is replaced, such as `maxMemory`; otherwise empty. */
   readonly leavesFor: string
-  /** Failures in a row; 0 when it is well. */
+  /** Failures in a row; 0 if it is well. */
   readonly failures: number
-  /** Until the next start, ms. */
+  /** Time until the next start, ms. */
   readonly retryInMs: number
-  /** The end of the process before this one, or an empty string. */
+  /** How the previous process ended, or an empty string. */
   readonly lastExit: string
-  /** What it said of its failure, with a stack; or an empty string. */
+  /** Its own report of the failure, with a stack, or an empty string. */
   readonly lastReason: string
-  /** Of a canary: how it does beside the others. */
+  /** For a canary: how it compares with the others. */
   readonly canary: CanaryReport | null
-  /** What it logged last, ten lines at most; empty where its log does not come through the master (in the foreground). */
+  /** The last lines it logged, at most ten; empty if its log does not come through the master (in the foreground). */
   readonly lastLog: readonly string[]
   /** ISO 8601, or an empty string. */
   readonly lastExitAt: string
-  /** Of this slot since the start, dead processes included; of one that leaves, its own. `connections` is now. */
+  /**
+   * For this slot since the start, ended processes included; for a leaving process its own. `connections` is current.
+   */
   readonly counters: Counters
 }
 
@@ -134,7 +136,7 @@ export function totalsOf(groups: readonly GroupStatus[]): Counters {
   return total
 }
 
-/** Of all groups: what serves the first that has an address. */
+/** For the whole server: the engine of the first group with an address. */
 export function engineOf(declarations: readonly Declaration[]): Declaration['engine'] {
   return (declarations.find(({ listen }) => listen !== '') ?? declarations[0])?.engine ?? { name: 'node', why: '' }
 }
@@ -144,7 +146,7 @@ export function engineWord({ name, why }: Declaration['engine']): string {
   return why === '' ? name : `${name} (${why})`
 }
 
-/** Asks every worker for fresh numbers, and gives back those that did not answer in time. */
+/** Polls every worker, and returns those that did not answer in time. */
 export async function pollAll(groups: readonly GroupState[]): Promise<ReadonlySet<WorkerHandle>> {
   const silent = new Set<WorkerHandle>()
   const poll = async (handle: WorkerHandle) => {
@@ -154,7 +156,10 @@ export async function pollAll(groups: readonly GroupState[]): Promise<ReadonlySe
   return silent
 }
 
-/** In one turn of the loop: what a process has counted moves into its slot's past when it ends, and would count twice or not. */
+/**
+ * Synchronous: when a process ends, its counts move into its slot's past, and could otherwise be counted twice or not
+ * at all.
+ */
 export function groupStatus(group: GroupState, silent: ReadonlySet<WorkerHandle>): GroupStatus {
   const { blueprint, slots, exits, recycled, declaredCount, isStopped } = group
   const { name, listen, count, engine } = blueprint.declaration
@@ -240,7 +245,7 @@ function troubles({ failures, lastExit, lastReason, lastLog, lastExitAt, isWaiti
 
 // Connections
 
-/** Where a listing goes on: processes by pid, and in each by connection id. Nothing is kept between two pages. */
+/** Where a listing continues: processes by pid, connections of each by id. No state is kept between pages. */
 export interface Cursor {
   readonly pid: number
   readonly after: number

@@ -39,7 +39,7 @@ function stopWords(module: string, isDirect: boolean): string {
   return isDirect ? `${module} stop` : `${fromHere(startFile())} stop ${module}`
 }
 
-/** `text`, `text, ssl`, `text, udp`; a person wants to see at once what speaks TLS, and what is no stream. */
+/** `text`, `text, ssl`, `text, udp`: shows which addresses use TLS, and which are not streams. */
 export function protocolOf({ protocol, transport }: Declaration): string {
   if (protocol === '') return '-'
   const isSaid = transport === 'tcp' || transport === 'unix' || transport === protocol
@@ -61,7 +61,7 @@ function tryLines(groups: Banner['groups']): string[] {
   return [`Try: ${declaration.transport === 'udp' ? line.replace('nc -q 1', 'nc -u -w 1') : line}`]
 }
 
-/** `nc` for an endpoint. */
+/** An `nc` command line for an endpoint. */
 function tryLine(endpoint: string): string {
   const at = reachable(endpoint)
   return at === null
@@ -69,7 +69,7 @@ function tryLine(endpoint: string): string {
     : `printf 'world\\n' | nc -q 1 ${at.host} ${at.port}`
 }
 
-/** openssl's client leaves at the end of its input, so that is held open for a moment. */
+/** openssl's client exits at the end of its input, so that is held open for a moment. */
 function secureLine(endpoint: string): string {
   const at = reachable(endpoint)
   const where = at === null ? `-unix ${endpoint}` : `-connect ${formatEndpoint(at.host, Number(at.port))}`

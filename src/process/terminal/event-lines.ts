@@ -1,5 +1,5 @@
-// Events as people read them: a line each, `12:30:01 echo:2  exit  signal SIGKILL after 3.2 s`. Names and reasons come from user
-// code: what would drive a terminal does not pass.
+// Events in readable form, one per line: `12:30:01 echo:2 exit signal SIGKILL after 3.2 s`. Names and reasons come from
+// user code, so control characters are replaced.
 
 import type { EventLine } from '../status/event-stream.ts'
 import type { OperationEvent } from '../status/events.ts'
@@ -14,7 +14,7 @@ export function renderEvent(event: Told, paint: Paint = plain): string {
   return `${paint('quiet', time)} ${printable(who).padEnd(12)} ${paint(style, printable(what))}`
 }
 
-/** The same without its time: for the progress of a command. */
+/** The same without the time, for the progress of a command. */
 export function phraseOf(event: Told): string {
   const { who, what } = wordsOf(event)
   return printable(`${who}: ${what}`)

@@ -1,4 +1,4 @@
-// Colours, where somebody looks at a terminal. Text is laid out first and painted then, so that widths stay right.
+// Colours on terminals. Text is laid out first and coloured afterwards, so that widths stay right.
 
 export type Style = 'good' | 'bad' | 'care' | 'quiet' | 'strong'
 
@@ -20,7 +20,7 @@ export function paintFor(stream: { readonly isTTY?: boolean }, env: NodeJS.Proce
   return (style, text) => `\x1b[${CODES[style][0]}m${text}\x1b[${CODES[style][1]}m`
 }
 
-/** FORCE_COLOR before NO_COLOR (no-color.org) before what the stream is; as Node decides, too. */
+/** FORCE_COLOR, then NO_COLOR (no-color.org), then the kind of stream, as in Node. */
 function hasColours({ isTTY }: { readonly isTTY?: boolean }, env: NodeJS.ProcessEnv): boolean {
   const { FORCE_COLOR, NO_COLOR = '', TERM } = env
   if (FORCE_COLOR !== undefined) return FORCE_COLOR !== '0' && FORCE_COLOR !== 'false'

@@ -1,5 +1,5 @@
-// Status, connections and receipts as people read them: Workerman's columns, fixed-width. Names come
-// from user code and may come from another user's server: control characters do not reach the terminal.
+// Status, connections and receipts in readable form: Workerman's columns, fixed-width. Names come from user code and
+// perhaps from another user's server, so control characters do not reach the terminal.
 
 import type { Counters } from '../../counters.ts'
 import type { CanaryReport } from '../operations/canary.ts'
@@ -9,7 +9,7 @@ import { engineWord } from '../status/status.ts'
 import type { UpgradeOutcome } from '../upgrade/upgrade.ts'
 import { type Paint, plain, type Style } from './style.ts'
 
-/** Left-aligned columns, two spaces apart. `paint` gets each cell of the rows behind the first when it has its width. */
+/** Left-aligned columns, two spaces apart. `paint` gets each padded cell of the rows after the first. */
 export function renderTable(
   rows: readonly (readonly string[])[],
   paint: (cell: string, column: number) => string = (cell) => cell,
@@ -114,7 +114,7 @@ function summary({ totals, groups }: Status): string[] {
   ]
 }
 
-/** Who does what only one may do; no line when nobody does. */
+/** Which process leads which name; no line if there is none. */
 function leaders({ leaders, groups }: Status): string[] {
   if (leaders.length === 0) return []
   const names = groups.flatMap(({ name, workers }) => workers.map(({ id, pid }) => [pid, `${name}:${id} `] as const))
@@ -125,7 +125,9 @@ function leaders({ leaders, groups }: Status): string[] {
   ]
 }
 
-/** What peers have lost or were refused, in a line that is there only when there is something. Workerman has no columns for it. */
+/**
+ * What peers have lost or were refused. The line appears only if there is something; Workerman has no columns for it.
+ */
 const LOSSES = [
   ['protocolErrors', 'protocol errors'],
   ['handlerErrors', 'handler errors'],
@@ -145,7 +147,7 @@ function replacements({ name, replaced }: GroupStatus): string[] {
   return counts.length === 0 ? [] : [`\n${printable(name)} has replaced processes: ${counts.join('   ')}`]
 }
 
-/** How the states that mean something are painted; the others want a look. */
+/** Colours of states; all other states need attention. */
 const STYLES: Record<string, Style> = {
   '[idle]': 'good',
   '[hung]': 'bad',
@@ -153,7 +155,7 @@ const STYLES: Record<string, Style> = {
   '[Summary]': 'quiet',
 }
 
-/** What somebody has made of a group, beside what its code says. */
+/** Changes made to a group by commands, compared with its code. */
 function changed({ name, count, declaredCount, isStopped }: GroupStatus): string[] {
   const stopped = isStopped ? [`\n${name} is stopped: 'millrace start ${name}' starts it`] : []
   const scaled =
@@ -189,7 +191,7 @@ const CONNECTION_COLUMNS = [
   ...['PID', 'Worker', 'CID', 'Trans', 'Protocol', 'ipv4', 'ipv6', 'Recv-Q', 'Send-Q', 'Bytes-R', 'Bytes-W'],
   ...['Status', 'Local Address', 'Foreign Address'],
 ]
-/** Workerman's: a name longer than this is cut. */
+/** As in Workerman: a longer name is cut. */
 const LONGEST_NAME = 14
 
 export function renderConnections(pages: readonly Pick<ConnectionPage, 'rows' | 'silent'>[]): string {
@@ -235,7 +237,7 @@ export function canaryLine({ worker, pid, watchedMs, canary, others }: CanaryRep
   return `canary ${printable(worker)} pid ${pid}: after ${seconds(watchedMs)} ${errors}, ${lag}`
 }
 
-/** The receipts; `past` is what was done. */
+/** The receipts; `past` is the verb for what was done. */
 export function renderOutcome(
   { slots, canaries, durationMs, reason }: ReloadOutcome,
   past: string,
@@ -274,7 +276,7 @@ export function renderUpgrade(outcome: UpgradeOutcome): string {
 
 // Numbers
 
-/** B, K, M, G, T with one decimal. */
+/** B, KB, MB, GB or TB with one decimal. */
 export function formatBytes(bytes: number): string {
   const units = ['B', 'KB', 'MB', 'GB', 'TB']
   let value = bytes

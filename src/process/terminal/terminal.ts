@@ -1,12 +1,13 @@
-// A terminal that closes under a process. At its exit Node gives each terminal that it was started on the settings of then, and
-// aborts when that fails with anything but EPERM: of one that is gone it fails with EIO. So a server whose window was closed
-// stopped in order and then died of SIGABRT, workers too, with a core dump each where those are on.
+// A terminal that closes under a process. At exit Node restores the settings of each terminal it was started on, and
+// aborts if that fails with anything but EPERM. For a terminal that has gone it fails with EIO. So a server whose
+// window was closed stopped in order and then died of SIGABRT, workers too, with a core dump each where those are
+// enabled.
 
 import { closeSync } from 'node:fs'
 import { isatty } from 'node:tty'
 import { codeOf } from '../../errors.ts'
 
-/** From now on this process can end after its terminal has: what is closed is not given anything back. */
+/** Lets this process outlive its terminal: settings are not restored on a terminal that has closed. */
 export function outliveTerminal(): void {
   const terminals = [0, 1, 2].filter((fd) => isatty(fd))
   if (terminals.length === 0) return
@@ -19,6 +20,6 @@ function closeQuietly(fd: number): void {
   try {
     closeSync(fd)
   } catch (error) {
-    if (codeOf(error) !== 'EBADF') throw error // somebody has closed it
+    if (codeOf(error) !== 'EBADF') throw error // closed already
   }
 }

@@ -4,8 +4,8 @@
 //   old                                    new
 //   boot with the inheritance       ->
 //                                   <-     alive                  every second from its start on
-//                                   <-     wants                  everything that can live beside the old processes serves;
-//   given                           ->                            these groups need the old ones to leave first
+//                                   <-     wants                  whatever can live beside the old processes serves; the
+//   given                           ->                            old ones of these groups have to leave first
 //                                   <-     able                   everything serves
 //   (lock and control socket now belong to the new one)
 //   takeCharge                      ->

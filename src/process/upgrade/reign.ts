@@ -1,5 +1,5 @@
-// Which of the two masters of an upgrade is in charge, as each of them sees it. What a master may do depends on this state.
-// A server that was started normally has one master, `alone`. In an upgrade:
+// Which of the two masters of an upgrade is in charge, as each of them sees it. What a master may do depends on this
+// state. A server that was started normally has one master, `alone`. In an upgrade:
 //
 //   the old one    alone --------------------------------------> replaced
 //   the new one    beside --> charged --> leading --> alone
@@ -36,8 +36,8 @@ export class Reign {
   }
 
   /**
-   * This master is in charge: it notifies the service manager and chooses among sockets, and its end is the server's, so
-   * it may remove files and end the keeper.
+   * This master is in charge: it notifies the service manager and chooses among sockets, and its end is the server's,
+   * so it may remove files and end the keeper.
    */
   get leads(): boolean {
     return this.#state === 'alone' || this.#state === 'leading'

@@ -211,14 +211,13 @@ export class ControlServer {
   /** Accepts no more requests; removes the socket file if it is still ours. */
   close(): void {
     if (this.#file === '' || fileId(this.#path) !== this.#file) return // process exit closes it
-    // libuv unlinks this name, whoever owns the file
+    // Libuv unlinks this name, whoever owns the file.
     if (['', this.#file].includes(fileId(this.#bound))) this.#server.close()
     if (fileId(this.#path) === this.#file) unlinkSync(this.#path)
   }
 }
 
-/** An accept(2) error: the next connection may succeed. */
-/** Of accept(2): the next one may come through. */
+/** Logs an accept(2) error: the next connection may succeed. */
 function tell(error: Error): void {
   log(`control: ${messageOf(error)}`)
 }

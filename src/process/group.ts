@@ -89,7 +89,7 @@ export interface GivenSocket {
 /** One slot as other processes see it. */
 export interface PeerRow {
   readonly mailbox: string
-  /** The group's name, for people. */
+  /** The group's name, for display. */
   readonly group: string
   readonly id: number
   /** Of the slot's ready process; 0 if it has none; -1 if the slot no longer exists. */

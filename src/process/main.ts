@@ -28,7 +28,7 @@ async function play(channel: Channel<ToChild, FromChild>, boot: Boot): Promise<v
   if (boot.role === 'master') await playMaster(boot, channel)
   else if (boot.role === 'keeper') void (await import('./keep.ts')).keep(boot, channel)
   else (await import('./roles.ts')).playRole(boot, channel)
-  // messages that arrived while the role was loading
+  // Messages that arrived while the role was loading.
   for (const message of early.splice(0)) channel.onMessage?.(message)
 }
 

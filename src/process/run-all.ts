@@ -5,7 +5,7 @@ import { realpathSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { Exit } from './exit-codes.ts'
 import { registry } from './group.ts'
-import './node-flags.ts' // notes how Node was started, before user code can change what says so
+import './node-flags.ts' // records how Node was started, before user code can change that
 
 let isRunning = false
 

@@ -21,7 +21,7 @@ async function call(one: MasterCall, groups: readonly Group[]): Promise<void> {
       return
     }
     const group = groups[keysOf(groups.map((each) => each.describe())).findIndex((key) => isSameKey(key, one.group))]
-    // else the code on disk no longer has such a group
+    // Else the code on disk no longer has such a group.
     if (group !== undefined) await callback?.(group, one.status, one.pid)
   } catch (error) {
     log(`${one.name}: ${stackOf(error)}`)

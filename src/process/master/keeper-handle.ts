@@ -116,7 +116,7 @@ export class KeeperHandle {
   }
 
   /**
-   * Ends the keeper once nobody can ask it any more (`isLast`: no other master's processes either). It exits when its
+   * Ends the keeper once no process can ask it any more (`isLast`: none of another master's either). It exits when its
    * channel closes, as it would without a master.
    */
   async end(isLast: boolean): Promise<void> {

@@ -216,7 +216,7 @@ export class Master
     this.leaders.generation++
     this.#household.output?.reopen()
     await this.#callbacks.call({ name: 'onMasterReload' }, settings.callbacks)
-    // the old address stays until all is done
+    // The old address stays until all is done.
     await this.#household.health.listenBeside(this.#options.health ?? settings.health)
     return described
   }
@@ -268,7 +268,7 @@ export class Master
       if (this.#stopping !== null) return
       this.groups.push(await this.#form(outline, estates[place]))
     }
-    // until this master leads, no socket of the earlier one is closed
+    // Until this master leads, no socket of the earlier one is closed.
     if (earlier !== null) return this.sockets.keepAll()
     this.sockets.release()
     this.#tellUnused()
@@ -471,7 +471,7 @@ export class Master
     this.#delay = null
     this.#stopping ??= why
     this.#ended.abort()
-    this.sockets.closeAll() // new connections are refused at once, instead of waiting for nobody
+    this.sockets.closeAll() // new connections are refused at once, instead of waiting in vain
     this.reconcile()
   }
 
@@ -515,7 +515,7 @@ export class Master
     await this.#callbacks.settled()
     if (this.isReplaced) await this.#household.control?.settled()
     else await this.#household.keeper?.end(leads)
-    // the earlier master answers its clients with our answer
+    // The earlier master answers requests that reached us.
     if (this.reign.isLent) await within(LEAVE_MS, this.#household.control?.settled() ?? Promise.resolve())
     if (this.isUp && this.#earlier !== null) await within(LEAVE_MS, this.#earlier.gone) // it may pass our answer on
     this.sockets.closeAll()

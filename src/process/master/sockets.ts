@@ -196,7 +196,7 @@ export class Sockets {
     for (const socket of this.#all.keys()) this.keep(socket)
   }
 
-  /** Closes unused sockets, so that clients are refused instead of waiting for nobody. */
+  /** Closes unused sockets, so that clients are refused instead of waiting in vain. */
   sweep(used: Iterable<BoundSocket>): void {
     const kept = new Set([...used, ...this.#reserved])
     for (const [socket, { activatedAs }] of [...this.#all])

@@ -366,7 +366,7 @@ export class WorkerHandle {
         resolve(false)
       }, timeoutMs)
       this.#onReport.add(tell)
-      // a stopped process would find them all when it continues
+      // A stopped process would find them all when it continues.
       if (!this.#isPolled) this.#child.channel.send({ type: 'poll' })
       this.#isPolled = true
     })

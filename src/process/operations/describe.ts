@@ -40,7 +40,7 @@ export interface DescribeOptions {
   readonly signal: AbortSignal
   /** Null in a command, where it shares stderr; stdout is for the result, possibly JSON. */
   readonly output: Output | null
-  /** Called with its pid, and with 0 when it has ended. */
+  /** Called with its pid; 0 if it could not be started. */
   readonly onSpawn: (pid: number) => void
 }
 

@@ -136,7 +136,7 @@ export class Turnover {
   protected async stopAll(group: GroupState, windowMs: number): Promise<void> {
     group.stop()
     const leaving = group.slots.map((slot) => this.leave(group, slot, windowMs, 'stopped'))
-    this.supervisor.reconcile() // closes its sockets: clients are refused instead of waiting for nobody
+    this.supervisor.reconcile() // closes its sockets: clients are refused instead of waiting in vain
     for (const { receipt, gone } of leaving) {
       await gone
       this.tell(group.name, receipt)

@@ -4,7 +4,7 @@
 //   old                                    new
 //   boot with the inheritance       ->
 //                                   <-     alive                  every second from its start on
-//                                   <-     wants                  whatever can live beside the old processes serves; the
+//                                   <-     wants                  what can live beside the old processes serves; the
 //   given                           ->                            old ones of these groups have to leave first
 //                                   <-     able                   everything serves
 //   (lock and control socket now belong to the new one)

@@ -40,7 +40,7 @@ export interface Commanded {
   totalsOf(groups: readonly GroupStatus[]): Counters
 }
 
-/** Read-only commands. A master that does not lead yet answers only these. */
+/** Read-only commands: a master answers these even before it is known whether it leads. */
 const LOOKS: ReadonlySet<string> = new Set(['status', 'ping', 'connections', 'events', 'diff'])
 
 export class Answers {

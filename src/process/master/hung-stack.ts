@@ -24,7 +24,7 @@ type Said =
   | { method?: undefined }
 
 /**
- * The JavaScript stack of a process, as lines of ` at name (url:line:column)`. Empty if no JavaScript is running (a
+ * The JavaScript stack of a process, as lines of `    at name (url:line:column)`. Empty if no JavaScript is running (a
  * system call that does not return) or if the stack is unavailable. `url` resolves with the inspector's address once it
  * is open. Never rejects.
  */

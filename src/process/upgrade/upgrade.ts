@@ -124,7 +124,7 @@ export class Upgrade {
       successor.send({ type: 'takeCharge', ...(await this.#tally()) })
       const { version: itsVersion, node } = await successor.expect('leads', this.#signal)
       await successor.release()
-      // Not earlier: systemd would take the end of the released shell for the server's.
+      // Not earlier: if the successor ended before it led, systemd would take that for the server's end.
       tellService('READY=1', `MAINPID=${successor.pid}`)
       successor.send({ type: 'named' })
       this.#leader = { pid: successor.pid, version: itsVersion, node }

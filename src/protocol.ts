@@ -1,22 +1,22 @@
-// The two storeys of protocols, both public. Framing (`Protocol`) is three functions without state of their own:
-// most people write this. A codec (`CodecProtocol`) is for protocols with a life, one object per connection. Framing
-// is an adapter over the codec, so a connection knows one path. Nothing here does I/O or reads a clock.
+// The two kinds of protocol, both public. Framing (`Protocol`) is three stateless functions; most protocols need no
+// more. A codec (`CodecProtocol`) is for protocols with state, one object per connection. Framing is an adapter over
+// the codec, so a connection has one code path. Nothing here does I/O or reads a clock.
 
 import type { X509Certificate } from 'node:crypto'
 import { messageOf, ProtocolError, UsageError } from './errors.ts'
 
-/** What `input` answers while the first packet is not whole: a value, never an error. */
+/** Returned by `input` while the first packet is incomplete. A value, never an error. */
 export const NEED_MORE = 0
 
-/** What `encode` gives: text (sent as UTF-8), bytes, or a list of them sent in order without a copy into one. */
+/** Result of `encode`: text (sent as UTF-8), bytes, or a list of them, sent in order without being joined. */
 export type Encoded = string | Uint8Array | readonly (string | Uint8Array)[]
 
-/** @internal What a callback has returned may be a promise, or another library's: something to wait for. */
+/** @internal Whether a callback's result can be awaited: a promise, or a thenable of another library. */
 export function isThenable(value: unknown): value is PromiseLike<unknown> {
   return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function'
 }
 
-/** @internal One piece of what is sent. */
+/** @internal Whether it is a single piece of output. */
 export function isChunk(value: unknown): value is string | Uint8Array {
   return typeof value === 'string' || value instanceof Uint8Array
 }
@@ -26,7 +26,7 @@ export function notEncoded(value: unknown): UsageError {
   return new UsageError('ERR_ENCODE', `what is sent must be a string, bytes or a list of them, not ${typeof value}`)
 }
 
-/** @internal Throws UsageError for what JSON cannot say: a function, a BigInt, what contains itself. */
+/** @internal Throws UsageError for values JSON cannot represent: a function, a BigInt, a cycle. */
 export function jsonOf(value: unknown): string {
   let json: string | undefined
   let cause: unknown
@@ -40,7 +40,7 @@ export function jsonOf(value: unknown): string {
   throw new UsageError('ERR_ENCODE', `there is no JSON for ${typeof value}${why}`, { cause })
 }
 
-/** @internal How many bytes that is. Throws UsageError for what is none of it. */
+/** @internal Size in bytes. Throws UsageError for any other type. */
 export function encodedSize(bytes: Encoded): number {
   if (isChunk(bytes)) return Buffer.byteLength(bytes)
   if (!Array.isArray(bytes)) throw notEncoded(bytes)
@@ -52,44 +52,46 @@ export function encodedSize(bytes: Encoded): number {
   return size
 }
 
-/** Framing: cut a stream into packets, turn a packet into a message, turn a message into bytes. */
+/** Framing: cuts a stream into packets, decodes a packet to a message, encodes a message to bytes. */
 export interface Protocol<In = unknown, Out = In> {
   readonly name: string
   /**
-   * Set it when what `decode` returns never aliases its argument (it makes a string, say). `decode` then gets a view
-   * into the receive buffer, valid until it returns; without it, a copy that it owns.
+   * Set to true when the result of `decode` never aliases its argument (for example, it makes a string). `decode` then
+   * gets a view into the receive buffer, valid until it returns; otherwise it gets a copy that it owns.
    */
   readonly lends?: boolean
   /**
-   * The length in bytes of the first whole packet of `bytes`, head and terminator included, or `NEED_MORE`. It may be
-   * more than what is there when a head declares it. Anything else is a ProtocolError, and so is anything thrown.
+   * Returns the length in bytes of the first packet of `bytes`, head and terminator included, or `NEED_MORE`. The
+   * length may exceed what has arrived when a head declares it. Any other value is a ProtocolError, and so is anything
+   * thrown.
    *
    * @param bytes a view into the receive buffer, valid until `input` returns
-   * @param from how many of these bytes an earlier call has searched: with it, one-byte reads cost O(n) in all
+   * @param from how many of these bytes an earlier call has searched: with it, one-byte reads cost O(n) in total
    */
   input(bytes: Buffer, from: number): number
-  /** One packet, exactly as long as `input` said. Whatever it throws becomes a ProtocolError. */
+  /** Decodes one packet, exactly as long as `input` returned. Anything thrown becomes a ProtocolError. */
   decode(packet: Buffer): In
   /**
-   * `decode` of `bytes.subarray(start, end)`, for a protocol that `lends` and can do without a view of the packet: at many
-   * packets a read that view costs more than all else.
+   * Does what `decode` does for `bytes.subarray(start, end)`, for a protocol that `lends` and needs no view of the
+   * packet: with many packets per read, creating the view costs more than everything else.
    */
   decodeAt?(bytes: Buffer, start: number, end: number): In
   /**
-   * `decode` of a packet that is `text.slice(start, end)`, for a protocol that `lends` and whose packets are text (UTF-8, as
-   * `toString` reads it), preferred where there are many small ones: a read becomes one string then, of which packets are
-   * slices. A slice keeps up to a kibibyte of its neighbours in memory for as long as it is kept itself.
+   * Does what `decode` does for the packet `text.slice(start, end)`, for a protocol that `lends` and whose packets are
+   * text (UTF-8, decoded as by `toString`). Preferred when a read contains many small packets: the read becomes one
+   * string, and packets are slices of it. A slice keeps up to 1 KiB of neighbouring text in memory for as long as it
+   * lives.
    */
   decodeText?(text: string, start: number, end: number): In
-  /** The bytes of a message; they belong to the connection from then on. Throw UsageError for what cannot be sent. */
+  /** Encodes a message. The connection owns the result from then on. Throw UsageError for what cannot be sent. */
   encode(message: Out): Encoded
 }
 
 export type Role = 'server' | 'client'
 
 /**
- * Why a connection is gone. `upgraded` reaches only a codec that handed its connection over, `moved` one whose connection goes
- * on in another process.
+ * Why a connection is gone. `upgraded` is passed only to a codec whose connection went to another protocol, `moved`
+ * only to one whose connection goes on in another process.
  */
 export type CloseReason =
   | 'closed'
@@ -111,192 +113,211 @@ export interface Peer {
   readonly isEncrypted: boolean
   /** Null without TLS. */
   readonly tls: TlsState | null
-  /** Null unless a proxy has told who the peer is (PROXY protocol). */
+  /** Null unless a proxy has named the peer (PROXY protocol). */
   readonly proxy: ProxyInfo | null
 }
 
-/** What a proxy has told besides addresses; empty where it did not. */
+/** What a proxy sent besides addresses; empty where it sent nothing. */
 export interface ProxyInfo {
   /** The proxy itself: `10.0.0.1:4711`. */
   readonly address: string
-  /** The host name that the client asked for (SNI). */
+  /** The host name the client asked for (SNI). */
   readonly authority: string
   readonly alpn: string
   readonly uniqueId: Buffer | null
-  /** Of the client's TLS, which ends at the proxy. */
+  /** The client's TLS, which ends at the proxy. */
   readonly tls: {
     readonly version: string
     readonly cipher: string
-    /** Of the client's certificate. */
+    /** Common name of the client's certificate. */
     readonly commonName: string
     readonly hasCertificate: boolean
     readonly isVerified: boolean
   } | null
-  /** Everything, by its type. */
+  /** Every TLV the proxy sent, by type. */
   readonly values: ReadonlyMap<number, Buffer>
 }
 
-/** What a TLS handshake has agreed on. */
+/** Result of a TLS handshake. */
 export interface TlsState {
-  /** `TLSv1.3`. */
+  /** Such as `TLSv1.3`. */
   readonly version: string
-  /** As OpenSSL names it: `TLS_AES_256_GCM_SHA384`. */
+  /** OpenSSL's name, such as `TLS_AES_256_GCM_SHA384`. */
   readonly cipher: string
-  /** The application protocol; empty when none was agreed on. */
+  /** The application protocol (ALPN); empty when none was negotiated. */
   readonly alpn: string
-  /** The name that the client asked for (SNI), or an empty string. */
+  /** The name the client asked for (SNI), or an empty string. */
   readonly serverName: string
-  /** It went on from an earlier session. */
+  /** Whether an earlier session was resumed. */
   readonly isResumed: boolean
-  /** The peer has shown a certificate that we trust. */
+  /** Whether the peer presented a certificate that we trust. */
   readonly isAuthorized: boolean
-  /** Why not, in OpenSSL's word; empty when it is, or was not asked. */
+  /** Why it is not, as OpenSSL's error code; empty when it is, or when no certificate was requested. */
   readonly authorizationError: string
-  /** Of the peer; null when it has shown none. */
+  /** The peer's certificate; null when it presented none. */
   readonly peerCertificate: X509Certificate | null
 }
 
-/** A protocol with a life: HTTP, WebSocket, MQTT. */
+/** A protocol with state per connection: HTTP, WebSocket, MQTT. */
 export interface CodecProtocol<In = unknown, Out = In> {
   readonly name: string
   /**
-   * A goodbye makes the peer come back at once (WebSocket): a drain says it in paced batches over its window, and closes
-   * each connection after it, instead of saying it to all at the beginning.
+   * Set to true when peers reconnect at once after a goodbye, as with WebSocket. A drain then says goodbye in paced
+   * batches over its window and closes each connection after its goodbye, instead of saying goodbye to all at the
+   * start.
    */
   readonly isLongLived?: boolean
   /**
-   * Makes the codec of one connection. `io` is its only way to the world. It may be used at once: to write a greeting,
-   * which goes before anything that `onConnect` sends, to set a deadline, to turn the peer away.
+   * Makes the codec of one connection. `io` is its only access to the outside and may be used at once: to write a
+   * greeting, which is sent before anything `onConnect` sends, to set a deadline, or to refuse the peer.
    */
   open(io: CodecIo<In>, role: Role): Codec<Out>
-  /** As `open`, for a connection that has begun elsewhere: `state` is what `export` gave there, and may have been JSON between. */
+  /**
+   * Like `open`, for a connection that began in another process: `state` is what `export` returned there, possibly
+   * after a round trip through JSON. The reload that uses this comes later.
+   */
   import?(io: CodecIo<In>, role: Role, state: unknown): Codec<Out>
   /**
-   * A message for many connections, in a form that is encoded once. Throws UsageError for what cannot be sent: it is asked, too,
-   * about what waits for its connection.
+   * Returns a form of the message that is encoded once and sent to many connections. Throws UsageError for what cannot
+   * be sent; also called to check messages that wait for a connection.
    */
   prepare?(message: Out): Out
 }
 
 /**
- * One connection's protocol state. The connection calls these one at a time, save what a handler brings about while `receive`
- * emits, or a callback while `io.event` or `io.write` calls it: `send`, and `ending` before it; `closing`, when it closes or throws; and
- * `closed('upgraded')`, which comes from within `io.upgrade`, and from a handler's `startTls`.
+ * Protocol state of one connection. The connection makes these calls one at a time, with these exceptions while
+ * `receive` emits, or while a callback runs inside `io.event` or `io.write`: a handler may cause `send`, preceded by
+ * `ending`; `closing`, if it closes or throws; and `closed('upgraded')`, which is called from within `io.upgrade` and
+ * from a handler's `startTls`.
  */
 export interface Codec<Out = unknown> {
-  /** `bytes` are lent until it returns: keep the remainder yourself (an `Accumulator`). Throw ProtocolError to refuse. */
+  /**
+   * Receives bytes. `bytes` are lent until it returns: keep the remainder yourself (see `Accumulator`). Throw
+   * ProtocolError to refuse.
+   */
   receive(bytes: Buffer): void
-  /** After an `emit` that answered false, and after `io.resume()`: go on with what was kept. */
+  /** Continue with the bytes that were kept: called after an `emit` that returned false, and after `io.resume()`. */
   resumed(): void
-  /** False when the sender should stop, as `Connection.send`. */
+  /** Sends a message. Returns false when the sender should stop, as `Connection.send` does. */
   send(message: Out): boolean
-  /** The next `send` is the user's last before `closing`: it may say so. */
+  /** The next `send` is the user's last before `closing`; its output may announce that. */
   ending?(): void
-  /** Say goodbye, called once: the worker is leaving. Messages may follow; the connection closes when it is quiet. */
+  /** Say goodbye: the worker is leaving. Called once. Messages may follow; the connection closes when it is quiet. */
   drain(): void
-  /** It holds part of a message, or owes an answer: a drain waits for that, and reads on. Asked often: keep it cheap. */
+  /**
+   * True while it holds part of a message or owes an answer: a drain waits for that and keeps reading. Read often, so
+   * keep it cheap.
+   */
   readonly isBusy?: boolean
-  /** Of a long-lived protocol: its handshake is not over. A drain waits for that as for a request, before any goodbye. */
+  /**
+   * Long-lived protocols: true until the handshake is over. A drain waits for it as for a request, before any goodbye.
+   */
   readonly isOpening?: boolean
-  /** It has said goodbye, and refuses what is sent: a broadcast leaves this connection out. */
+  /** True once it has said goodbye and refuses further messages: a broadcast skips this connection. */
   readonly isClosing?: boolean
   /**
-   * The connection is about to be closed by its user ('closed', after the last message), for a handler that failed (with
-   * what it threw), or for its silence ('timeout'): say the protocol's own last word (WebSocket's close frame, HTTP's 500). True: more is to come,
-   * the end of a long answer say, and the codec calls `io.close()` or `io.end()` when that is out. From then on the user
-   * sends nothing, and what is emitted is dropped. Called at most once.
+   * Send the protocol's last message (WebSocket's close frame, HTTP's 500): the connection is about to be closed by its
+   * user ('closed', after the last message), because a handler failed ('handler', with the error), or because it was
+   * idle ('timeout'). Return true if more is to come, such as the end of a long answer; the codec then calls
+   * `io.close()` or `io.end()` when that is out. From then on the user can send nothing, and emitted messages are
+   * dropped. Called at most once.
    */
   closing?(reason: 'closed' | 'handler' | 'timeout', error?: unknown): boolean
   /**
-   * The peer will send no more (TCP's FIN), and all that it sent was received: emit what only the end completes. The
-   * connection closes when handlers have settled and `isBusy` is not true: while it is, an answer is owed.
+   * The peer will send no more (TCP FIN), and everything it sent has been received: emit what only the end completes.
+   * The connection closes once handlers have settled and `isBusy` is not true, since a busy codec owes an answer.
    */
   ended?(): void
   /** A deadline set with `io.deadline(kind, ms)` has passed. */
   timeout(kind: string): void
   /**
-   * What another codec of this protocol needs to go on from here, in another process: bytes that were received and belong to
-   * no message yet, which it is given again, and plain data. Null: not now. It changes nothing: the connection may stay.
+   * Returns what another codec of this protocol needs to continue in another process: the received bytes that belong to
+   * no message yet, which that codec receives again, and plain data. Null: not possible now. Must change nothing, since
+   * the connection may stay. The reload that uses this comes later.
    */
   export?(): Exported | null
-  /** The last call. */
+  /** The last call: the connection is gone. */
   closed(reason: CloseReason): void
 }
 
 export interface Exported {
   readonly rest: Uint8Array
-  /** What JSON can hold. */
+  /** Anything JSON can represent. */
   readonly state: unknown
 }
 
-/** What a connection offers to its codec. */
+/** What a connection offers its codec. */
 export interface CodecIo<In = unknown> {
   /**
-   * Hands a message to the user. False means stop: parse no further, keep the rest, go on at `resumed()`. It may come
-   * later than its bytes (asynchronous inflate) if receiving is paused meanwhile.
+   * Hands a message to the user. Returns false for stop: parse no further, keep the rest, continue at `resumed()`. May
+   * be called later than the bytes arrived (asynchronous inflate) if receiving is paused meanwhile.
    */
   emit(message: In): boolean
   /**
-   * Takes bytes to send, which belong to the connection from then on. False: stop sending until `onDrain`. What is full
-   * refuses, but not what the protocol `must` say: a goodbye, say. That is for the codec to keep small.
+   * Queues bytes to send; the connection owns them from then on. Returns false for stop sending until `onDrain`. A full
+   * buffer refuses, except what the protocol `must` send, such as a goodbye; the codec must keep that small.
    */
   write(bytes: Encoded, must?: boolean): boolean
   /**
-   * From within `receive`, with all of its bytes used: reads what else has come to where it belongs, without the copy that
-   * `receive` makes necessary; how many bytes. For what is long and whose length is known: see `Accumulator.fill`. 0 where nothing
-   * is there yet, or an engine cannot: then `receive` brings it.
+   * Call only within `receive`, once all its bytes are used: reads further bytes directly into `into`, without the copy
+   * `receive` needs, and returns how many. Meant for long data of known length, see `Accumulator.fill`. 0: nothing is
+   * there yet, or the engine cannot; `receive` will deliver it.
    */
   readInto(into: Uint8Array): number
-  /** Calls a callback of the protocol's own, `worker.onSomething(connection, ...args)`; gives back what it returned. */
+  /** Calls a callback that the protocol defines, `worker.onSomething(connection, ...args)`, and returns its result. */
   event(name: `on${string}`, ...args: unknown[]): unknown
-  /** Stops reading from the socket, and calls of `receive`: the codec is at work on what it has. */
+  /** Stops reading from the socket and calling `receive`, while the codec works on what it has. */
   pause(): void
-  /** Ends a pause. `resumed()` is called, at once or when this call has returned: what failed meanwhile is thrown there. */
+  /**
+   * Ends a pause. Calls `resumed()` at once or after this call has returned; an error from the meantime is thrown
+   * there.
+   */
   resume(): void
   /**
-   * Calls `timeout(kind)` once, `ms` milliseconds from now (from ten seconds on, up to half a second later); 0 clears; setting a
-   * kind again moves it.
+   * Calls `timeout(kind)` once, in `ms` milliseconds (from ten seconds on, up to half a second later). 0 clears;
+   * setting a kind again replaces its deadline.
    */
   deadline(kind: string, ms: number): void
-  /** Milliseconds of a monotonic clock. */
+  /** Time of a monotonic clock, in milliseconds. */
   now(): number
   /**
-   * Sends what is queued, half-closes, reads and discards for `lingerTimeout`: for a last word that must arrive. `code` as
-   * for `close`.
+   * Sends what is queued and half-closes, then reads and discards for up to `lingerTimeout`: for a last message that
+   * must arrive. `code` as for `close`.
    */
   end(code?: number): void
   /** Sends what is queued and closes. `code` is kept as `connection.closeCode`. */
   close(code?: number): void
-  /** Gives the connection to another protocol, which gets `rest` first. This codec gets `closed('upgraded')`. */
+  /** Hands the connection to another protocol, which receives `rest` first. This codec gets `closed('upgraded')`. */
   upgrade(protocol: AnyProtocol, rest: Uint8Array): void
-  /** A message cannot be taken now: counted, `onError` with SEND_FAIL. For `send` to answer with. */
+  /** Refuses a message: counts it, calls `onError` with SEND_FAIL and returns false, for `send` to return. */
   refuse(why: string): false
   /**
-   * What the user gave to send has failed on its way (a stream, a file): `onError` with HANDLER, then it closes at once. After
-   * `end()` or `close()` it only tells: a last word is on its way.
+   * Reports that data the user gave to send (a stream, a file) failed midway: calls `onError` with HANDLER, then closes
+   * at once. After `end()` or `close()` it only reports, since a last message is on its way.
    */
   fail(error: unknown): void
   readonly role: Role
   readonly peer: Peer
-  /** What a client has asked for by its address; null for servers. */
+  /** What a client's address asks for; null for servers. */
   readonly target: { readonly authority: string; readonly uri: string } | null
-  /** The connection's own: aborts when it closes, or when the worker's time to drain is nearly up. */
+  /** The connection's signal: aborts when the connection closes, or when the worker's drain time is nearly up. */
   readonly signal: AbortSignal
   /** The connection's one size limit, in bytes: no packet may be longer. */
   readonly maxPackageSize: number
-  /** Bytes. While this much is queued, `write` refuses what it need not take. */
+  /** Bytes. While this much is queued, `write` refuses everything that is not a `must`. */
   readonly maxSendBufferSize: number
-  /** Bytes taken by `write` that the kernel has not taken yet. */
+  /** Bytes accepted by `write` that the kernel has not taken yet. */
   readonly queuedBytes: number
-  /** Whether so many are: cheaper, for who asks after each message. */
+  /** Whether at least this many are queued: cheaper than `queuedBytes` for a check after each message. */
   hasQueued(bytes: number): boolean
-  /** Whether a message that was emitted has not been given to a handler: those before it are at work. */
+  /** Whether an emitted message has not reached a handler yet, because handlers of earlier ones are still running. */
   readonly hasUndelivered: boolean
-  /** Called when `queuedBytes` has come down to 0. */
+  /** Called when `queuedBytes` has fallen to 0. */
   onDrain: (() => void) | null
   /**
-   * Called once, and set to null before, when all messages that were emitted have been handled, soon if they are; before a
-   * ProtocolError is told, and without them when the time of a drain is up. For a last word that must not overtake the answers to them.
+   * Called once, and set to null first, when all emitted messages have been handled; soon, if they already are. It is
+   * called before a ProtocolError is reported, and without waiting when the drain time is up. For a last message that
+   * must not overtake the answers to earlier ones.
    */
   onSettled: (() => void) | null
 }
@@ -305,7 +326,7 @@ export interface CodecIo<In = unknown> {
 export type AnyProtocol = Protocol<any, any> | CodecProtocol<any, any>
 
 /**
- * What each scheme delivers and takes. A package adds its own:
+ * What each scheme delivers and accepts. A package adds its own:
  * `declare module 'millrace' { interface Protocols { mqtt: typeof mqtt } }`
  */
 export interface Protocols {
@@ -317,14 +338,14 @@ export interface Protocols {
   frame: Protocol<Buffer, string | Uint8Array>
 }
 
-/** The messages that a protocol delivers. */
+/** The messages a protocol delivers. */
 export type InOf<P> = P extends { decode(packet: never): infer In }
   ? In
   : P extends { open(io: CodecIo<infer In>, role: never): unknown }
     ? In
     : unknown
 
-/** The messages that a protocol takes. */
+/** The messages a protocol accepts. */
 export type OutOf<P> = P extends { encode(message: infer Out): unknown }
   ? Out
   : P extends { open(io: never, role: never): Codec<infer Out> }
@@ -333,7 +354,9 @@ export type OutOf<P> = P extends { encode(message: infer Out): unknown }
 
 type SchemeOf<A extends string> = A extends `${infer S}://${string}` ? Lowercase<S> : string
 
-/** The protocol that a literal address names; `unknown` where the address is no literal or the scheme not declared. */
+/**
+ * The protocol that a literal address names; `unknown` when the address is not a literal or the scheme is not declared.
+ */
 export type ProtocolOf<A extends string> = SchemeOf<A> extends keyof Protocols ? Protocols[SchemeOf<A>] : unknown
 
 // The registry
@@ -341,8 +364,8 @@ export type ProtocolOf<A extends string> = SchemeOf<A> extends keyof Protocols ?
 const registry = new Map<string, AnyProtocol>()
 
 /**
- * Makes `scheme://` addresses use a protocol. Throws ERR_SCHEME_TAKEN when another object holds the scheme, ERR_BAD_PROTOCOL for
- * what is no protocol.
+ * Registers a protocol for `scheme://` addresses. Throws ERR_BAD_SCHEME for an invalid scheme, ERR_SCHEME_TAKEN when
+ * another object holds it, ERR_BAD_PROTOCOL for an object that is not a protocol.
  */
 export function registerProtocol(scheme: string, protocol: AnyProtocol): void {
   if (typeof scheme !== 'string' || !/^[a-z][a-z0-9+.-]*$/.test(scheme)) {
@@ -362,7 +385,10 @@ export function registerProtocol(scheme: string, protocol: AnyProtocol): void {
 
 const FRAMING = ['input', 'decode', 'encode']
 
-/** @internal Throws ERR_BAD_PROTOCOL, which says what is missing: whoever connects would be blamed for it. */
+/**
+ * @internal Throws ERR_BAD_PROTOCOL, naming what is missing; otherwise the error would be blamed on each client that
+ * connects.
+ */
 export function checkProtocol(what: string, protocol: unknown): asserts protocol is AnyProtocol {
   const isThing = (typeof protocol === 'object' && protocol !== null) || typeof protocol === 'function'
   if (!isThing) throw badProtocol(`${what} is ${String(protocol)}`)
@@ -377,7 +403,7 @@ function badProtocol(why: string): UsageError {
   return new UsageError('ERR_BAD_PROTOCOL', `${why}: ${wanted}`)
 }
 
-/** The protocol of a scheme. Throws ERR_UNKNOWN_SCHEME, whose message lists the known ones. */
+/** Returns the protocol of a scheme. Throws ERR_UNKNOWN_SCHEME, whose message lists the known ones. */
 export function protocolOf(scheme: string): AnyProtocol {
   const protocol = registry.get(scheme)
   if (protocol !== undefined) return protocol
@@ -390,16 +416,16 @@ export function protocolOf(scheme: string): AnyProtocol {
 
 // Framing helpers
 
-/** What a helper-made `input` says about itself, so that an engine can frame without a call per packet. */
+/** Describes an `input` made by a helper, so that an engine can frame without a call per packet. */
 export type Framing =
   | { readonly kind: 'delimited'; readonly delimiter: Uint8Array }
   | ({ readonly kind: 'lengthPrefixed' } & Readonly<Required<LengthPrefix>>)
 
-/** An `input` made by a helper: callable as such, and able to frame in place without a view per packet. */
+/** An `input` made by a helper: callable as such, and able to frame in place, without a view per packet. */
 export interface Framer {
   (bytes: Buffer, from: number): number
   readonly framing: Framing
-  /** As `input`, for the packet that begins at `start`; `from` counts from there. */
+  /** Like `input`, for the packet that begins at `start`; `from` counts from there. */
   at(bytes: Buffer, start: number, from: number): number
 }
 
@@ -408,10 +434,10 @@ function framer(framing: Framing, at: Framer['at']): Framer {
   return Object.assign(input, { framing, at })
 }
 
-/** Below this many bytes a loop finds a delimiter faster than the call into memchr: 20 against 80 ns for 32 bytes. */
+/** Below this many bytes a loop finds a delimiter faster than a call into memchr: 20 ns against 80 ns for 32 bytes. */
 const SHORT_SEARCH = 64
 
-/** Packets that end in a delimiter, which counts as part of the packet. */
+/** Frames packets that end in a delimiter, which is part of the packet. Throws UsageError: ERR_BAD_DELIMITER. */
 export function delimited(delimiter: string | Uint8Array): Framer {
   if (!isChunk(delimiter) || delimiter.length === 0)
     throw new UsageError('ERR_BAD_DELIMITER', 'a delimiter is text or bytes, at least one')
@@ -432,7 +458,8 @@ function endsInByte(byte: number): Framer['at'] {
 
 function endsInBytes(mark: Buffer): Framer['at'] {
   return (bytes, start, from) => {
-    const found = bytes.indexOf(mark, start + Math.max(0, from - mark.length + 1)) // half a mark may have been searched
+    // Half a delimiter may have been searched.
+    const found = bytes.indexOf(mark, start + Math.max(0, from - mark.length + 1))
     return found < 0 ? NEED_MORE : found + mark.length - start
   }
 }
@@ -442,14 +469,14 @@ export interface LengthPrefix {
   bytes: number
   /** Where the length field begins. Default: 0. */
   offset?: number
-  /** Whether the declared length counts the head (everything up to the end of the field) too. Default: false. */
+  /** Whether the declared length also counts the head (everything up to the end of the field). Default: false. */
   includesHeader?: boolean
-  /** Default: false, network order. */
+  /** Byte order of the length field. Default: false, network order. */
   littleEndian?: boolean
 }
 
 /**
- * Packets that declare their length in a field of their head.
+ * Frames packets that declare their length in a field of their head. Throws UsageError: ERR_BAD_LENGTH_PREFIX.
  *
  * ```
  * | offset bytes | length: `bytes` bytes, unsigned | payload ... |
@@ -479,12 +506,12 @@ export function lengthPrefixed(prefix: LengthPrefix): Framer {
   })
 }
 
-/** From so many bytes on that are still to come, reading them to where they belong is worth a call. */
+/** From this many missing bytes on, a call that reads them directly into place pays off. */
 const WORTH_READING_INTO = 32_768
-/** Then others have their turn. */
+/** Most bytes read in one go; then other connections get their turn. */
 const MOST_AT_ONCE = 1_048_576
 
-/** Bytes kept between reads: appended at the end, consumed from the front, grown by doubling, given back when empty. */
+/** Bytes kept between reads: appended at the end, consumed from the front, grown by doubling, released when empty. */
 export class Accumulator {
   #buffer: Buffer | null = null
   #start = 0
@@ -496,8 +523,9 @@ export class Accumulator {
   }
 
   /**
-   * How much it will hold: it grows to that in few steps and no further, so that `take` gives no more than that away. What a
-   * peer only promises is not reserved: a step is at most four times what has come.
+   * Sets how many bytes it will hold in total. It grows to that in few steps and not beyond, so the buffer that `take`
+   * gives away is no larger. What a peer merely announces is not reserved: a step is at most four times what has
+   * arrived.
    */
   expect(length: number): void {
     this.#expected = length
@@ -510,7 +538,7 @@ export class Accumulator {
     this.#end += bytes.length
   }
 
-  /** Reads on into itself, where much of what is expected is still to come; how many bytes. */
+  /** Reads further bytes directly into the accumulator while much of what is expected is missing. Returns how many. */
   fill(io: Pick<CodecIo, 'readInto'>): number {
     const before = this.length
     for (let missing = this.#expected - before; missing >= WORTH_READING_INTO; missing = this.#expected - this.length) {
@@ -523,7 +551,7 @@ export class Accumulator {
     return this.length - before
   }
 
-  /** What is kept; aliases the accumulator, valid until the next `append` or `consume`. */
+  /** Returns what is kept. Aliases the accumulator: valid until the next `append` or `consume`. */
   view(): Buffer {
     return this.#buffer === null ? EMPTY : this.#buffer.subarray(this.#start, this.#end)
   }
@@ -536,7 +564,7 @@ export class Accumulator {
     this.#start = this.#end = this.#expected = 0
   }
 
-  /** Gives away what is kept, without a copy. */
+  /** Returns what is kept, without a copy, and empties the accumulator. */
   take(): Buffer {
     const bytes = this.view()
     this.consume(bytes.length)
@@ -546,7 +574,7 @@ export class Accumulator {
   #reserve(count: number): Buffer {
     const size = this.length
     if (this.#buffer !== null && this.#end + count <= this.#buffer.length) return this.#buffer
-    // Twice what it must hold: moving the kept bytes to the front is then paid for by as many new ones.
+    // Twice the needed size: each move of kept bytes to the front is then paid for by as many new bytes.
     const usual = Math.max(64, 2 * size + count)
     const isExpected = size + count <= this.#expected
     const grown = Buffer.allocUnsafeSlow(isExpected ? Math.min(this.#expected, 4 * (size + count)) : usual)

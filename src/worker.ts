@@ -1,6 +1,6 @@
-// Worker: what a user declares. An address, a protocol, a number of processes, callbacks. The same object exists in
-// every role; only in a worker process of its own group does it serve. It is a Group (process/group.ts) and a
-// ConnectionHost; that is not in an `implements`, since those members are internal and stripped from the declarations.
+// Worker: what a user declares: an address, a protocol, a number of processes and callbacks. The object exists in every
+// role but serves only in a worker process of its own group. It is a Group (process/group.ts) and a ConnectionHost;
+// there is no `implements` clause because those members are internal and stripped from the declarations.
 
 import { serveFor } from './client/client-host.ts'
 import { type ConnectionHost, kGone, type ProtocolCallbacks } from './connection/host.ts'
@@ -54,85 +54,125 @@ export class Worker<
   P = ProtocolAt<A>,
   T extends Carrier = 'stream',
 > extends WorkerStatics {
-  /** 0 to count - 1, kept by the process that replaces this one. */
+  /** 0 to `count` - 1. A replacement process keeps the id of the process it replaces. */
   id = 0
   /** Which process of its slot this is: 1 for the first, one more after each crash or reload. */
   incarnation = 0
   name = 'none'
-  /** Number of processes. */
+  /** Number of processes. Default: 1. */
   count = 1
-  /** Connections that wait to be accepted. Workerman's number; the kernel's somaxconn is the upper bound. */
+  /**
+   * Number of connections that may wait to be accepted; the kernel caps it at somaxconn. Default: 102400, as in
+   * Workerman.
+   */
   backlog = 102_400
   protocol: AnyProtocol | null = null
-  /** Bytes; the limit of every connection's packets. */
+  /** Largest packet of a connection, in bytes. */
   maxPackageSize = Connection.defaultMaxPackageSize
-  /** Bytes; a connection refuses to send more once this much is queued. */
+  /** Send buffer limit of a connection, in bytes. Once this much is queued, further messages are refused. */
   maxSendBufferSize = Connection.defaultMaxSendBufferSize
-  /** How many asynchronous `onMessage` of one connection may be unsettled: 1 keeps its messages in order. */
+  /**
+   * How many asynchronous `onMessage` calls of one connection may be unsettled. The default, 1, keeps its messages in
+   * order.
+   */
   maxInFlight = 1
-  /** How many decoded messages may wait behind them before reading stops. */
+  /** How many decoded messages may wait behind them before reading stops. Default: 64. */
   maxQueuedMessages = 64
-  /** UDP: how many asynchronous `onMessage` may be unsettled; others wait (`maxQueuedMessages`), then are dropped. */
+  /**
+   * UDP: how many asynchronous `onMessage` calls may be unsettled. Further datagrams wait (`maxQueuedMessages`), then
+   * are dropped.
+   */
   maxDatagramsInFlight = 1024
-  /** Closes a connection that has neither sent nor received for this long; 0 is off, since many protocols are silent. */
+  /**
+   * Closes a connection that has neither sent nor received for this long, in ms. 0, the default, is off: many protocols
+   * are silent for long periods.
+   */
   idleTimeoutMs = 0
-  /** Of this process: beyond it nothing is accepted; siblings take what comes, or it waits in the kernel's queue. */
+  /**
+   * Connections this process holds at most. At the limit it stops accepting: siblings accept instead, or new
+   * connections wait in the kernel's queue.
+   */
   maxConnections = Number.POSITIVE_INFINITY
-  /** In this process, of one address (of IPv6: 64 bits of it): more are closed at once. 0 is off. */
+  /**
+   * Connections from one address (IPv6: one /64) that this process holds at most; more are closed at once. 0 is off.
+   */
   maxConnectionsPerIp = 0
-  /** Connections per second that this process accepts; a tenth of it at once. 0 is off. */
+  /** Connections this process accepts per second, a tenth of them in one burst. 0 is off. */
   acceptRate = 0
-  /** Connections come through a proxy that says who its client is (PROXY protocol, v1 or v2): from these, and no others. */
+  /**
+   * Connections come through a proxy that names its client (PROXY protocol, v1 or v2), and are accepted only from the
+   * proxies listed here. Default: null, no proxy.
+   */
   proxyProtocol: ProxyProtocolOptions | null = null
-  /** How long `onWorkerStart` may take; 0 is for ever. */
+  /** How long `onWorkerStart` may take, in ms. 0 is without limit. */
   startTimeoutMs = 30_000
   /**
-   * So many messages (of HTTP: requests) a process handles, then another takes its place, as at a reload. Up to a fifth is
-   * taken off by chance, so that processes do not leave together. It is looked at each second. 0 is off.
+   * After this many messages (HTTP: requests) a process is replaced, as at a reload. Up to a fifth is subtracted at
+   * random so that processes do not leave together. Checked each second. 0 is off.
    */
   maxRequests = 0
-  /** Bytes of resident set: a process over it is replaced. One that was from its start stays until it has grown by half. 0 is off. */
+  /**
+   * Bytes of resident set; a process above it is replaced. One above it from the start is replaced after growing by
+   * half. 0 is off.
+   */
   maxMemory = 0
-  /** How old a process may be; with the same chance. 0 is off. */
+  /** Age in ms at which a process is replaced; up to a fifth is subtracted at random. 0 is off. */
   maxLifetimeMs = 0
   /**
-   * A process whose event loop has not turned for so long is killed and replaced; the log says where it hung. Not while it is
-   * stopped (SIGSTOP) or under a debugger. 0 is off; no less than 5000, since processes report each second.
+   * A process whose event loop has been blocked for this long, in ms, is killed and replaced; the log says where it
+   * hung. Does not apply while it is stopped (SIGSTOP) or under a debugger. 0 is off; the minimum is 5000, since
+   * processes report each second.
    */
   stuckTimeoutMs = 60_000
-  /** So many failures of a slot in a row are a crash loop: `status` and the log say so. It is tried again all the same. */
+  /** This many failures of a slot in a row are a crash loop: `status` and the log report it. Restarts continue. */
   crashLoopAfter = 3
-  /** How long a reload or a graceful stop gives connections and handlers to end: long enough for any honest request. */
+  /**
+   * How long a reload or a graceful stop gives connections and handlers to end, in ms. Default: 30 s, long enough for
+   * ordinary requests.
+   */
   drainTimeoutMs = 30_000
-  /** So many of its processes must serve for `/readyz` to be green. One serves the whole port; 0 asks for none. */
+  /** This many processes must serve for `/readyz` to be green. One suffices to serve the port; 0 requires none. */
   minReady = 1
-  /** `stop-first` for what cannot live twice (a lock, a serial port): the old process ends before the new one starts. */
+  /**
+   * `stop-first` is for a group of which two cannot exist at once (a lock, a serial port): the old process ends before
+   * the new one starts.
+   */
   reloadMode: ReloadMode = 'start-first'
   /** False: a reload only calls `onWorkerReload`, and the processes stay. */
   reloadable = true
-  /** A socket for each process on the one port (SO_REUSEPORT): the kernel spreads connections evenly. Takes the addon. */
+  /**
+   * Gives each process its own socket on the port (SO_REUSEPORT); the kernel spreads connections evenly. Needs the
+   * addon.
+   */
   reusePort = false
-  /** Who the processes run as when root starts the server: a name or a number. Empty: as who started it. */
+  /** The user the processes run as when root starts the server: name or number. Empty: the user who started it. */
   user = ''
-  /** Their group; by default the user's own. */
+  /** The group the processes run as. Empty: the user's primary group. */
   group = ''
-  /** Flags of Node for these processes: `['--max-old-space-size=512']`. */
+  /** Node flags for these processes, such as `['--max-old-space-size=512']`. */
   execArgv: readonly string[] = []
-  /** `ssl`: TLS below the protocol, with `ssl`. `udp`: each datagram is a packet, as at `udp://`; for text, frame and your own. */
+  /**
+   * `ssl`: TLS below the protocol, configured by the option `ssl`. `udp`: each datagram is a packet, as with `udp://`;
+   * works with text, frame and framing protocols of your own.
+   */
   transport: WorkerTransport = 'tcp'
-  /** Certificate, key and whatever else `node:tls` knows; without `transport: 'ssl'` for `connection.startTls()`. */
+  /**
+   * Certificate, key and other options of `node:tls`. Without `transport: 'ssl'` they serve `connection.startTls()`.
+   */
   ssl: ServerTlsOptions | null = null
-  /** Handlers of messages from other workers run one after the other, each when the one before has settled. */
+  /** Runs handlers of messages from other workers one at a time, each after the previous one has settled. */
   serial = false
-  /** How many messages from one process to one worker of this group may be unsettled: beyond it `send` says no. */
+  /**
+   * How many messages from one process to one worker of this group may be unsettled; beyond it `send` returns false.
+   */
   maxMailboxMessages = 65_536
-  /** Bytes; as many may be unsettled. */
+  /** How many bytes of such messages may be unsettled. */
   maxMailboxBytes = 16_777_216
-  /** How long a message waits for a worker of this group that is not there: after a crash, say. */
+  /** How long a message waits for a worker of this group that is not running, after a crash for example, in ms. */
   mailboxTimeoutMs = 10_000
-  /** @internal What messages to this group are addressed to. */
+  /** @internal The name that messages to this group are addressed to. */
   mailbox = ''
-  /** @internal Once it has started. */
+  /** @internal Set once started. */
   tls: TlsServer | null = null
   /** The open connections of this process, by id. */
   readonly connections = new Map<number, AnyConnection>()
@@ -143,17 +183,22 @@ export class Worker<
   /** @internal */
   unsettled = 0
 
-  /** Once in each process, before it accepts: a promise delays that. */
+  /** Called once in each process before it accepts; a returned promise delays accepting. */
   onWorkerStart: ((worker: Worker<A, P, T>) => unknown) | null = null
-  /** Told to leave, as the first thing: connections go on for a while, see `drainTimeoutMs`. */
+  /** First step of leaving; connections go on for a while, see `drainTimeoutMs`. */
   onWorkerStop: ((worker: Worker<A, P, T>) => unknown) | null = null
-  /** This process is its slot's only one now: after a start at once, at a reload when the old one's onWorkerRetire has settled. */
+  /**
+   * This process is now the only one of its slot: right after a start, or at a reload once the old process's
+   * `onWorkerRetire` has settled.
+   */
   onWorkerActive: ((worker: Worker<A, P, T>) => unknown) | null = null
-  /** At a reload another process takes this one's place: give up what only one can have. A promise is waited for. */
+  /**
+   * At a reload, another process takes this one's place: release what only one process can hold. A promise is awaited.
+   */
   onWorkerRetire: ((worker: Worker<A, P, T>) => unknown) | null = null
-  /** At a reload, before anything else; with `reloadable: false` the only thing. */
+  /** Called first at a reload; with `reloadable: false` it is all that a reload does. */
   onWorkerReload: ((worker: Worker<A, P, T>) => unknown) | null = null
-  /** A connection was accepted. Messages wait until a returned promise has settled. */
+  /** A connection was accepted. Its messages wait until a returned promise has settled. */
   onConnect: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null = null
   onMessage: OnMessageAt<A, P, T> = null as OnMessageAt<A, P, T>
   onClose: CallbacksAt<A, P, T>['onClose'] = null
@@ -162,18 +207,24 @@ export class Worker<
   onBufferDrain: CallbacksAt<A, P, T>['onBufferDrain'] = null
 
   /**
-   * A message from another worker, or from this one. What it returns, or its promise's value, answers a `request`; an async
-   * iterable is a stream. Without an address `onMessage` is the same.
+   * A message from another worker, or from this one. The returned value, or the value of its promise, answers a
+   * `request`; an async iterable answers with a stream. Without an address `onMessage` does the same.
    */
   onWorkerMessage: OnWorkerMessage | null = null
-  /** In the process that sent it: a message to this group that was refused, or is lost (`error.mayHaveBeenHandled`). Unset: logged. */
+  /**
+   * Called in the sending process: a message to this group was refused, or is lost (see `error.mayHaveBeenHandled`).
+   * Unset: logged.
+   */
   onSendFail: ((error: SendError, message: unknown, to: WorkerRef) => unknown) | null = null
-  /** In the process that sends: a worker of this group has as many messages of ours as it may (`maxMailboxMessages`). */
+  /**
+   * Called in the sending process: a worker of this group holds as many unsettled messages of ours as
+   * `maxMailboxMessages` or `maxMailboxBytes` allows.
+   */
   onWorkerBufferFull: ((to: WorkerRef) => unknown) | null = null
-  /** Half of them are settled, after `onWorkerBufferFull`. */
+  /** After `onWorkerBufferFull`: half of those messages have settled. */
   onWorkerBufferDrain: ((to: WorkerRef) => unknown) | null = null
 
-  /** It was declared without an address: `onMessage` gets messages of workers. */
+  /** Declared without an address: `onMessage` gets messages from workers. */
   #isMailbox = false
   #address: string
   readonly #declared: string
@@ -181,12 +232,11 @@ export class Worker<
     close: () => this.#acceptor.close(),
     tellStop: () => this.#tellStop(),
   })
-  /** Of the process's own Worker: those that listen besides. */
+  /** For the process's own Worker: the other Workers that listen in this process. */
   readonly #inner = new Set<Worker<string | undefined, unknown>>()
-  /** `listen()` calls that `ready` waits for. */
-  /** By who listens: what has failed counts no more when it listens again. */
+  /** The `listen()` calls that `start` waits for, by Worker: a new call replaces one that failed. */
   readonly #listening = new Map<object, Promise<void>>()
-  /** Where they listen. */
+  /** The address and turn each of them listens at. */
   readonly #places = new Map<object, WantedSocket>()
   #ticketKeys = ''
   readonly #acceptor = new Acceptor(this as unknown as AcceptingWorker, this.#role())
@@ -210,14 +260,15 @@ export class Worker<
     const { listen = '', ...options } = settings as { listen?: string }
     this.#address = listen
     this.#declared = listen
-    if (listen !== '' && parseAddress(listen).transport === 'udp') this.transport = 'udp' // a bad one is told here, where the user's line is in the stack
+    // A bad address throws here, where the stack shows the user's line.
+    if (listen !== '' && parseAddress(listen).transport === 'udp') this.transport = 'udp'
     for (const [key, value] of Object.entries(options)) this.#set(key, value)
     registry().groups.push(this)
   }
 
   /**
-   * Starts everything that was declared, or, in the process that you typed, does what its command line says. Returns
-   * at once in every role: do not write code after it that counts on being alone.
+   * Starts everything that was declared, or, in the process started from the command line, runs the command. Returns at
+   * once in every role, so code after it runs in every role too.
    */
   static runAll(): void {
     registry().settings = settingsOf(Worker)
@@ -225,47 +276,51 @@ export class Worker<
     runAll()
   }
 
-  /** `text://0.0.0.0:8888`, in a worker with the port that was bound; 'none' without an address. */
+  /** Returns `text://0.0.0.0:8888`, in a worker with the port that was bound; 'none' without an address. */
   getSocketName(): string {
     if (this.#address === '') return 'none'
     const { endpoint } = this.#acceptor
     return endpoint === '' ? this.#address : `${parseAddress(this.#address).scheme}://${endpoint}`
   }
 
-  /** Aborts when this process is told to leave: for loops of your own, a queue's consumer, say. */
+  /** Aborts when this process begins to leave: for loops of your own, such as a queue consumer. */
   get signal(): AbortSignal {
     return this.#departure.signal
   }
 
   /**
-   * Keeps this process from leaving, as long as `drainTimeoutMs` allows, until the work is done that no message handler
-   * stands for: `const release = worker.hold('upload')`, and then `release()`. `why` is shown where it is waited for.
+   * Keeps this process from leaving, for at most `drainTimeoutMs`, while work goes on that no message handler awaits:
+   * `const release = worker.hold('upload')`, later `release()`. `why` is shown in reports of what a leaving process
+   * waits for.
    */
   hold(why = ''): Hold {
     return this.#departure.hold(why)
   }
 
-  /** The worker of this group with this id, from any process. Throws UsageError: ERR_UNKNOWN_WORKER. */
+  /**
+   * Returns a reference to the worker of this group with this id; usable from any process. Throws UsageError:
+   * ERR_UNKNOWN_WORKER.
+   */
   getWorkerById(id: number): WorkerRef {
     return this.#group.getWorkerById(id)
   }
 
-  /** As `getWorkerById`. */
+  /** Same as `getWorkerById`. */
   worker(id: number): WorkerRef {
     return this.#group.getWorkerById(id)
   }
 
-  /** The worker of this group with the least to do, as far as this process knows. */
+  /** Returns the least loaded worker of this group, as far as this process knows. */
   any(): WorkerRef {
     return this.#group.any()
   }
 
-  /** The same worker of this group for the same key. */
+  /** Returns the same worker of this group for the same key. */
   by(key: string | number | bigint): WorkerRef {
     return this.#group.by(key)
   }
 
-  /** Sends to each worker of this group; as `send`. */
+  /** Sends to every worker of this group; returns false where `send` would. */
   broadcast(message: unknown): boolean {
     return this.#group.broadcast(message)
   }
@@ -283,7 +338,7 @@ export class Worker<
     return (this.onWorkerMessage ?? (this.#isMailbox ? this.onMessage : null)) as Handler | null
   }
 
-  // Group: what the process layer calls
+  // Group: called by the process layer
 
   /** @internal */
   describe(): Declaration {
@@ -305,7 +360,7 @@ export class Worker<
     }
   }
 
-  /** Throws UsageError for a setting that cannot be. */
+  /** Throws UsageError for an invalid setting. */
   #check(): void {
     const { name } = this
     if ((this.protocol ?? null) !== null) checkProtocol(`the protocol of worker '${name}'`, this.protocol)
@@ -321,7 +376,7 @@ export class Worker<
       throw new UsageError('ERR_BAD_OPTION', `reusePort of worker '${name}' is for TCP: others share one socket`)
   }
 
-  /** At least one, as Workerman. */
+  /** At least one, as in Workerman. */
   get #wholeCount(): number {
     return Math.max(1, Math.trunc(this.count))
   }
@@ -335,7 +390,7 @@ export class Worker<
   readTlsFiles(): Readonly<Record<string, string>> {
     if (!this.#isSecure && this.ssl === null) return {}
     const files = readTlsFiles(this.ssl ?? {})
-    this.#secured({ ticketKeys: '', files }) // what cannot be used is found here
+    this.#secured({ ticketKeys: '', files }) // unusable files are found here
     return files
   }
 
@@ -377,7 +432,7 @@ export class Worker<
     try {
       if (isReload) await this.onWorkerReload?.(this)
     } catch (error) {
-      logThrown('onWorkerReload', error) // what only one can have is given up all the same
+      logThrown('onWorkerReload', error) // what only one process can hold is released all the same
     }
     await this.onWorkerRetire?.(this)
   }
@@ -388,10 +443,11 @@ export class Worker<
   }
 
   /**
-   * In a worker process, in `onWorkerStart` say: listens at an address of its own, besides what was declared. Every process
-   * of the group that listens there shares one socket of the master's, also after a crash or a reload. Rejects with a
-   * SystemError when the address cannot be had, which fails the start unless another call, with another address say, goes
-   * well. `onWorkerStart` need not wait, the process is not ready before.
+   * Listens at an address in addition to the declared one. Call it in a worker process, in `onWorkerStart` for example.
+   * All processes of the group that listen there share one socket, which the master owns and which outlives crashes and
+   * reloads. Rejects with a SystemError when the address is unavailable; that fails the start unless another `listen()`
+   * of this Worker, perhaps with another address, succeeds. `onWorkerStart` need not await it: the process is not ready
+   * before it has settled.
    */
   listen(address: string = this.#address): Promise<void> {
     const { requestSocket } = registry()
@@ -402,7 +458,7 @@ export class Worker<
       throw new UsageError('ERR_LISTENS_ALREADY', 'this Worker has an address already: make another one for a second')
     if (own.#departure.hasBegun) throw leaving()
     const listening = own.#admit(this as unknown as Worker<string | undefined, unknown>, address, requestSocket)
-    listening.catch(nothing) // `start` tells, when onWorkerStart has come to its end
+    listening.catch(nothing) // `start` reports a failure once onWorkerStart has finished
     own.#listening.set(this, listening)
     return listening
   }
@@ -418,9 +474,9 @@ export class Worker<
     inner.#acceptor.wanted = wanted
     this.#places.set(inner, wanted)
     try {
-      inner.describe() // a bad setting is told here
+      inner.describe() // a bad setting throws here
       const given = await requestSocket(wanted)
-      if (inner.#acceptor.wanted !== wanted) return closeGiven(given.handle) // it was told to `unlisten` meanwhile
+      if (inner.#acceptor.wanted !== wanted) return closeGiven(given.handle) // `unlisten` was called meanwhile
       await this.#admitAt(inner, given)
     } catch (error) {
       if (inner.#acceptor.wanted !== wanted) return
@@ -432,21 +488,22 @@ export class Worker<
   }
 
   /**
-   * Closes what `listen()` has opened in this process; its connections stay, and it may listen again. The master keeps the port:
-   * siblings go on there, and where none does who comes waits. The port of a declaration is not this process's to give up:
-   * there it does what `pauseAccept` does.
+   * Closes what `listen()` has opened in this process; connections stay, and it may listen again. The master keeps the
+   * port: siblings go on accepting there, and without any, clients wait in the kernel's queue. A declared port cannot
+   * be given up by one process: there this does what `pauseAccept` does.
    */
   unlisten(): void {
     if (this.#isDeclared) return this.pauseAccept()
     if (own === null || this.#acceptor.wanted.address === '') return
     this.#acceptor.unlisten()
     own.#places.delete(this)
-    own.#listening.delete(this) // a start that waits for it need not any more
+    own.#listening.delete(this) // a start need not wait for it any more
   }
 
   /**
-   * Accepts nobody in this process until `resumeAccept()`; connections that are there go on. Siblings take what comes, or it waits
-   * in the kernel's queue. Before it listens, in `onWorkerStart` say, it begins like that. Throws UsageError at an address of datagrams.
+   * Stops accepting in this process until `resumeAccept()`; open connections go on. Siblings accept instead, or new
+   * connections wait in the kernel's queue. Called before the process listens, in `onWorkerStart` for example, it
+   * starts paused. Throws UsageError at a datagram address.
    */
   pauseAccept(): void {
     if (this.#address !== '' && this.#place.transport === 'udp')
@@ -458,7 +515,10 @@ export class Worker<
     this.#acceptor.resume()
   }
 
-  /** Which of the listeners of this process at an address the next one is: the first, unless it is port 0. Throws a SystemError. */
+  /**
+   * The number of this listener among those of this process at the same address; above 0 only at port 0. Throws
+   * SystemError if the address is taken.
+   */
   #nextAt(address: string, inner: object): number {
     const place = parseAddress(address)
     const others = [...this.#places.values()].filter((other) => isSamePlace(parseAddress(other.address), place))
@@ -485,12 +545,12 @@ export class Worker<
     await inner.listenOn({ handle, expected: endpoint })
   }
 
-  /** @internal Accepts on a socket that somebody bound. */
+  /** @internal Accepts on a socket bound elsewhere. */
   listenOn(source: Bound): Promise<void> {
     return this.#acceptor.listen(source)
   }
 
-  /** @internal Again with less time: it hurries, and both promises resolve at once. */
+  /** @internal Starts to leave. A second call with a shorter window hurries; both promises then resolve together. */
   async drain(windowMs: number): Promise<void> {
     await Promise.all([...this.#inner].map((inner) => inner.drain(windowMs)).concat(this.#departure.within(windowMs)))
   }
@@ -568,12 +628,12 @@ export class Worker<
     this.#departure.look()
   }
 
-  /** At an address whose transport is UDP its callbacks are those of a UdpHost instead. */
+  /** At a UDP address its callbacks are those of a UdpHost instead. */
   get #host(): ConnectionHost {
     return this as unknown as ConnectionHost
   }
 
-  /** The master had its socket before this process began. */
+  /** The master owned its socket before this process started. */
   get #isDeclared(): boolean {
     return this.#declared !== '' && own === (this as unknown)
   }
@@ -607,20 +667,20 @@ export class Worker<
   }
 }
 
-/** The Worker that this process is of. */
+/** The Worker this process runs. */
 let own: Worker<string | undefined, unknown> | null = null
 
 function leaving(): UsageError {
   return new UsageError('ERR_WORKER_STOPPING', 'this process is leaving')
 }
 
-/** A socket that came too late. */
+/** Closes a socket that arrived too late. */
 function closeGiven(handle: unknown): void {
   ;(handle as { close(): void }).close()
 }
 
 function nothing(): void {
-  // Somebody else is told.
+  // Reported elsewhere.
 }
 
 function logThrown(callback: string, error: unknown): void {

@@ -1,5 +1,5 @@
-// A connection that this process makes: Workerman's AsyncTcpConnection. The same object connects again after its end.
-// What is sent before it is connected waits, bounded like the send buffer.
+// A connection that this process opens: Workerman's AsyncTcpConnection. The same object can reconnect after it has
+// closed. Messages sent before it is connected wait, bounded like the send buffer.
 
 import { encodeWith, sendersFault } from '../connection/framing-codec.ts'
 import type { ConnectionCallbacks, ProtocolCallbacks } from '../connection/host.ts'
@@ -40,7 +40,7 @@ import {
 import { CLIENT_RULES, checkClient } from '../worker/rules.ts'
 import { ClientHost } from './client-host.ts'
 
-/** What can stand in the constructor; each is a property too. */
+/** Options of the constructor; each is a property too. */
 export interface ClientSettings<P> extends Partial<ConnectionCallbacks<InOf<P>, OutOf<P>>>, ProtocolCallbacks {
   onConnect?: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null
   maxPackageSize?: number
@@ -59,17 +59,19 @@ export interface ClientSettings<P> extends Partial<ConnectionCallbacks<InOf<P>, 
   proxyAuthorization?: string
 }
 
-/** A message that waits for the connection. */
+/** A message sent before the connection was established. */
 interface Waiting {
   readonly message: unknown
   readonly isRaw: boolean
   readonly size: number
 }
 
-/** Delays of any length, where setTimeout knows 24.8 days. They keep a process alive, as a connection does. */
+/**
+ * Reconnect delays of any length (setTimeout stops at 24.8 days). They keep the process alive, as a connection does.
+ */
 const reconnects = new Scheduler({ keepsAlive: true })
 
-/** Of a message that only the codec can measure. */
+/** Assumed size in bytes of a message only the codec can measure. */
 const SIZE_OF_OBJECT = 256
 
 type ProtocolAt<A> = A extends string ? ProtocolOf<A> : unknown
@@ -78,21 +80,24 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   InOf<P>,
   OutOf<P>
 > {
-  /** `ssl` for TLS below the protocol; `ssl://` says the same. */
+  /** `ssl`: TLS below the protocol, as with an `ssl://` address. */
   transport: 'tcp' | 'ssl' = 'tcp'
-  /** What `tls.connect` takes; nothing is needed for a server with a public certificate. */
+  /** Options of `tls.connect`; none are needed for a server with a public certificate. */
   ssl: ClientTlsOptions = {}
-  /** From `connect()` until it can be used: the name, the address, the proxy and TLS. 0 is for ever. */
+  /**
+   * Limit in ms from `connect()` until the connection can be used: name look-up, TCP, proxy and TLS. 0 is without
+   * limit.
+   */
   connectTimeoutMs = 10_000
-  /** `host:port`. It looks names up itself. */
+  /** `host:port` of a SOCKS5 proxy. The proxy looks up host names. */
   proxySocks5 = ''
   proxySocks5Username = ''
   proxySocks5Password = ''
-  /** `host:port` of a proxy that knows CONNECT. */
+  /** `host:port` of an HTTP proxy that supports CONNECT. */
   proxyHttp = ''
-  /** The value of its header `Proxy-Authorization`: `Basic ...`. */
+  /** Value of the `Proxy-Authorization` header sent to it: `Basic ...`. */
   proxyAuthorization = ''
-  /** It is connected, under TLS if that was asked for. Messages wait until a returned promise has settled. */
+  /** The connection is established, TLS included if requested. Messages wait until a returned promise has settled. */
   onConnect: ((connection: this) => unknown) | null = null
 
   readonly #target: Target
@@ -126,16 +131,17 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     if (isSecure) this.transport = 'ssl'
   }
 
-  /** Begins to connect. Once it has begun, nothing happens. */
+  /** Starts connecting. Does nothing if that has already begun. */
   connect(): void {
     if (this.getStatus() === State.Closed)
-      this.reconnect(0) // in a turn of its own: `onClose` may be what calls
+      this.reconnect(0) // in a later turn: `onClose` may be the caller
     else if (this.getStatus() === State.Initial) this.#begin()
   }
 
   /**
-   * Connects again, after so many seconds; without a number after a while that grows with each failure: at once, then
-   * 100 ms, doubled to 30 s, +-20 %. In `onClose`: `connection.onClose = () => connection.reconnect()`.
+   * Reconnects after `after` seconds. Without a number the delay grows with each failure: none, then 100 ms, doubling
+   * up to 30 s, +-20 %. Typical use: `connection.onClose = () => connection.reconnect()`. Throws UsageError:
+   * ERR_BAD_OPTION.
    */
   reconnect(after?: number): void {
     if (after !== undefined && !(typeof after === 'number' && after >= 0 && after < Number.POSITIVE_INFINITY))
@@ -160,7 +166,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     return raw ? super.send(message as Encoded, true) : super.send(message as OutOf<P>)
   }
 
-  /** Before it is connected: gives up, and what waits is lost. */
+  /** Closes. If not connected yet, gives up, and waiting messages are lost. */
   override close(message?: OutOf<P>): void
   override close(bytes: Encoded, raw: true): void
   override close(message?: OutOf<P> | Encoded, raw = false): void {
@@ -185,7 +191,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     if (this.getStatus() !== State.Initial) super.destroy()
   }
 
-  /** Goes on under TLS, as STARTTLS does. See `Connection.startTls`. */
+  /** Switches to TLS, as STARTTLS does. See `Connection.startTls`. */
   override startTls(options: ClientTlsOptions = this.ssl): Promise<void> {
     return this[kSecure](new TlsClient(options, this.#target.host))
   }
@@ -194,13 +200,13 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     return this.#waitingBytes + super.getSendBufferQueueSize()
   }
 
-  /** `example.org:80`, a path for a Unix socket. */
+  /** Returns `example.org:80`, or the path of a Unix socket. */
   getRemoteHost(): string {
     const { host, port, path } = this.#target
     return path || `${host.includes(':') ? `[${host}]` : host}:${port}`
   }
 
-  /** `/chat?room=1`: what stands behind the host. */
+  /** Returns what follows the host in the address: `/chat?room=1`. */
   getRemoteURI(): string {
     return this.#target.uri
   }
@@ -220,7 +226,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     return false
   }
 
-  /** What cannot be sent is the sender's error, now: a framing protocol encodes, a codec is asked. */
+  /** Encodes or checks a message now, so that an unsendable one throws to its sender. */
   #measure(message: OutOf<P> | Encoded, isRaw: boolean): Waiting {
     const { protocol } = this
     if (isRaw) return { message, isRaw, size: encodedSize(message as Encoded) }
@@ -268,7 +274,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
 
   #failed(error: Error): void {
     this.#connectedAt = 0
-    this.#isExpected = false // unless a callback says `reconnect`
+    this.#isExpected = false // unless a callback calls `reconnect`
     this[kConnectFailed](error)
     if (!this.#isExpected) this.#forget()
   }
@@ -280,7 +286,10 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     for (const each of waiting) this.#sendLate(each)
   }
 
-  /** A message that only the connection's codec could refuse costs nobody but itself: its sender has gone. */
+  /**
+   * Sends a message that waited. If only the connection's codec could refuse it, it is refused alone: its sender has
+   * returned.
+   */
   #sendLate({ message, isRaw }: Waiting): void {
     try {
       if (isRaw) super.send(message as Encoded, true)
@@ -297,7 +306,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
 
   #proxy(): ProxySettings | null {
     const { proxySocks5, proxyHttp, proxyAuthorization: authorization } = this
-    checkClient({ proxyAuthorization: authorization }, CLIENT_RULES) // set since, it may have another line
+    checkClient({ proxyAuthorization: authorization }, CLIENT_RULES) // it may have been set since, with a line break in it
     const address = proxySocks5 || proxyHttp
     if (address === '') return null
     const { host, port } = parseTarget(`tcp://${address}`, proxySocks5 === '' ? 8080 : 1080)
@@ -307,7 +316,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   }
 }
 
-/** During a handshake nothing else happens. */
+/** Ignores all events: during the handshake only two matter. */
 const NO_EVENTS: SocketEvents = {
   [kReceived]: nothing,
   [kEnded]: nothing,
@@ -316,7 +325,7 @@ const NO_EVENTS: SocketEvents = {
   [kClosed]: nothing,
 }
 
-/** Hands are shaken before the connection is told that it has connected. */
+/** Performs the TLS handshake before the connection is reported as established. */
 function secured(socket: Socket, tls: Tls, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     const abort = () => {
@@ -337,7 +346,7 @@ function secured(socket: Socket, tls: Tls, signal: AbortSignal): Promise<void> {
   })
 }
 
-/** A codec that can encode without a connection is asked to. Throws UsageError. */
+/** Lets a codec that can encode without a connection check a message. Throws UsageError. */
 function prepare(protocol: CodecProtocol, message: unknown): void {
   try {
     protocol.prepare?.(message)

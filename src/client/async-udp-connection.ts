@@ -1,5 +1,5 @@
-// A UDP client: Workerman's AsyncUdpConnection. "Connected" says only that the name was looked up and a port taken;
-// nothing goes over the network for it. Works in a Worker and outside of one.
+// A UDP client: Workerman's AsyncUdpConnection. "Connected" means only that the name was looked up and a port taken;
+// nothing is sent for it. Works inside a Worker and outside one.
 
 import type { ConnectionCallbacks } from '../connection/host.ts'
 import { STATUS, State } from '../connection/state.ts'
@@ -25,19 +25,22 @@ import { ClientHost } from './client-host.ts'
 
 type Callbacks<A extends string, P> = ConnectionCallbacks<InOf<P>, OutOf<P>, AsyncUdpConnection<A, P>>
 
-/** What can stand in the constructor. */
+/** Options of the constructor. */
 export interface AsyncUdpOptions<A extends string, P>
   extends Partial<Pick<Callbacks<A, P>, 'onMessage' | 'onClose' | 'onError'>> {
   onConnect?: Callbacks<A, P>['onClose']
-  /** Bytes that may wait, for the look-up or for the kernel. Default: 1 MiB. */
+  /** Bytes that may wait for the look-up or for the kernel. Default: 1 MiB. */
   maxSendBufferSize?: number
-  /** How many asynchronous `onMessage` may be unsettled. Default: 1024. */
+  /** How many asynchronous `onMessage` calls may be unsettled. Default: 1024. */
   maxDatagramsInFlight?: number
-  /** How many datagrams may wait behind them; what comes then is dropped. Default: 64. */
+  /** How many datagrams may wait behind them; further ones are dropped. Default: 64. */
   maxQueuedMessages?: number
 }
 
-/** Of the inbox only the first counts: no stream, no silence, and its own bounds. */
+/**
+ * Only the first of these affects the inbox: datagrams have no stream and no idle time-out, and the inbox has its own
+ * bounds.
+ */
 const CLIENT_LIMITS = {
   maxPackageSize: Connection.defaultMaxPackageSize,
   maxSendBufferSize: Connection.defaultMaxSendBufferSize,
@@ -53,12 +56,15 @@ interface Unsent {
 
 export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<A>> extends DatagramPeer<OutOf<P>> {
   maxSendBufferSize = Connection.defaultMaxSendBufferSize
-  /** The name is looked up: what was sent until now goes out before this. */
+  /** The name has been looked up, and what was sent so far goes out before this call. */
   onConnect: Callbacks<A, P>['onClose'] = null
   onMessage: Callbacks<A, P>['onMessage'] = null
-  /** Exactly once. */
+  /** Called exactly once. */
   onClose: Callbacks<A, P>['onClose'] = null
-  /** 1 look-up failed, 2 not sent (nobody is there, too), 3 a datagram that the protocol cannot read, 4 a handler threw. */
+  /**
+   * Codes: 1 look-up failed, 2 not sent (also when nothing listens there), 3 a datagram the protocol cannot decode, 4 a
+   * handler threw.
+   */
   onError: Callbacks<A, P>['onError'] = null
 
   readonly #host: string
@@ -69,7 +75,10 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
   #unsent: Unsent[] = []
   #unsentBytes = 0
 
-  /** Throws UsageError for an address that is none, and for a protocol that needs a stream. Nothing happens until `connect`. */
+  /**
+   * Does nothing on the network until `connect`. Throws UsageError for a bad address, and for a protocol that needs a
+   * stream.
+   */
   constructor(address: A, options: AsyncUdpOptions<A, P> & { protocol: P & AnyProtocol })
   constructor(address: A, options?: AsyncUdpOptions<A, P> & { protocol?: undefined })
   constructor(address: A, options: AsyncUdpOptions<A, P> & { protocol?: AnyProtocol | undefined } = {}) {
@@ -88,7 +97,7 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
     this.#inbox = new DatagramInbox(Object.assign(owner, { maxDatagramsInFlight, maxQueuedMessages }))
   }
 
-  /** Looks the host up and takes a port. Again, or when it has been closed: nothing. The first `send` calls it, too. */
+  /** Looks the host up and takes a port. Does nothing when already called, or closed. The first `send` calls it too. */
   connect(): void {
     if (this.#state !== State.Initial) return
     this.#state = State.Connecting
@@ -109,7 +118,7 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
     else this.#finish()
   }
 
-  /** 0 initial, 1 connecting, 2 established, 8 closing, 16 closed; `getStatus(false)` is the word. */
+  /** Returns 0 initial, 1 connecting, 2 established, 8 closing or 16 closed; `getStatus(false)` returns the word. */
   getStatus(raw?: true): number
   getStatus(raw: false): string
   getStatus(raw = true): number | string {
@@ -120,7 +129,7 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
     return this.#host
   }
 
-  /** Empty until it is looked up. */
+  /** Empty until the look-up is done. */
   getRemoteIp(): string {
     return this.#client?.remoteIp ?? ''
   }
@@ -129,7 +138,7 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
     return this.#port
   }
 
-  /** Bytes that wait for the look-up, or for the kernel. */
+  /** Returns the bytes that wait for the look-up or for the kernel. */
   override getSendBufferQueueSize(): number {
     return this.#unsentBytes + super.getSendBufferQueueSize()
   }

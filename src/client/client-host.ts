@@ -1,11 +1,11 @@
-// Who owns the connections that this process makes: they are no worker's, but what their handlers have begun is waited
-// for when the worker leaves.
+// Owner of the connections this process opens. They belong to no worker, but a leaving worker waits for what their
+// handlers have begun.
 
 import { type ConnectionHost, kGone } from '../connection/host.ts'
 import type { AnyConnection } from '../connection.ts'
 import { newCounters } from '../counters.ts'
 
-/** What a connection takes from its worker otherwise. */
+/** The settings that an accepted connection takes from its worker. */
 export type ClientLimits = Pick<
   ConnectionHost,
   'maxPackageSize' | 'maxSendBufferSize' | 'idleTimeoutMs' | 'maxInFlight' | 'maxQueuedMessages'

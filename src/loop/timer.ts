@@ -1,6 +1,6 @@
-// Timer, Workerman's: seconds, ids, callbacks with arguments. Works inside a Worker and outside of one; its timers are
-// those of this process alone. How timers behave (order, context, errors) is the Scheduler's; this file has only names,
-// units and checks.
+// Timer, as in Workerman: seconds, ids, callbacks with arguments. Works inside a Worker and outside one; timers belong
+// to this process alone. The Scheduler defines how timers behave (order, context, errors); this file adds names, units
+// and checks.
 
 import { UsageError } from '../errors.ts'
 import { Scheduler } from './scheduler.ts'
@@ -11,27 +11,27 @@ const timers = new Scheduler({ keepsAlive: true })
 const noArguments: never[] = []
 
 /**
- * Timers in seconds (fractions allowed), any number of them on one timer of Node. Like setTimeout's they keep the process
- * alive while they are pending, and never fire early.
+ * Timers in seconds (fractions allowed); any number of them share one Node timer. Like those of setTimeout they keep
+ * the process alive while pending, and never fire early.
  *
- * **Order**: what is due in one tick runs in order of due time, equal ones in order of adding; what is added in a tick
- * waits for a later one, with 0 seconds too. What has been deleted never runs, also when it was due in the same tick.
- * **Errors**: a callback that throws stops no other, and a repeating one goes on; the error surfaces as an uncaught
- * exception, a returned promise's as an unhandled rejection.
- * **Context**: callbacks do not see the AsyncLocalStorage of who added them; wrap them with `AsyncResource.bind` if they
- * should. Code after `await Timer.sleep(...)` does see its own.
- * **Cost**: O(1), and 52 to 80 bytes a pending timer.
+ * **Order**: timers due in one tick run in order of due time, equal ones in order of creation; a timer added during a
+ * tick waits for a later one, even with 0 seconds. A deleted timer never runs, even if it was due in the same tick.
+ * **Errors**: a callback that throws stops no other, and a repeating timer goes on; the error surfaces as an uncaught
+ * exception, that of a returned promise as an unhandled rejection.
+ * **Context**: callbacks do not see the AsyncLocalStorage of the code that added them; wrap them with
+ * `AsyncResource.bind` if they should. Code after `await Timer.sleep(...)` does see its own.
+ * **Cost**: O(1), and 52 to 80 bytes per pending timer.
  */
 // biome-ignore lint/complexity/noStaticOnlyClass: users know it as Timer.add, and editors show the docs of a static
 export class Timer {
-  /** How many timers are pending, sleeps included. */
+  /** Number of pending timers, sleeps included. */
   static get count(): number {
     return timers.size
   }
 
   /**
-   * Calls `fn(...args)` every so many seconds, or once if `persistent` is false. Repeats without drift; what was missed
-   * while the loop was blocked is not replayed; an interval below a millisecond is taken as one.
+   * Calls `fn(...args)` every `seconds` seconds, or once if `persistent` is false. Repeats without drift; calls missed
+   * while the loop was blocked are not made up; an interval below one millisecond counts as one.
    * **Throws** `ERR_TIMER_SECONDS`, `ERR_TIMER_CALLBACK`, `ERR_TIMER_ARGUMENTS`, `ERR_TOO_MANY_TIMERS`.
    *
    * @returns an id for `del`
@@ -42,31 +42,31 @@ export class Timer {
     return persistent ? repeat(seconds, fn, args) : delay(seconds, fn, args)
   }
 
-  /** Calls `fn(...args)` every so many seconds: `add` with `persistent`. */
+  /** Calls `fn(...args)` every `seconds` seconds: `add` with `persistent`. Throws as `add` does. */
   static repeat(seconds: number, fn: () => unknown, args?: []): number
   static repeat<A extends unknown[] | []>(seconds: number, fn: Callback<A>, args: A): number
   static repeat(seconds: number, fn: Callback<never[]>, args = noArguments): number {
     return repeat(seconds, fn, args)
   }
 
-  /** Calls `fn(...args)` once, in so many seconds: `add` without `persistent`. */
+  /** Calls `fn(...args)` once, after `seconds` seconds: `add` without `persistent`. Throws as `add` does. */
   static delay(seconds: number, fn: () => unknown, args?: []): number
   static delay<A extends unknown[] | []>(seconds: number, fn: Callback<A>, args: A): number
   static delay(seconds: number, fn: Callback<never[]>, args = noArguments): number {
     return delay(seconds, fn, args)
   }
 
-  /** Deletes a timer: its function is not called again. False if it had ended or was deleted already. */
+  /** Deletes a timer: its function is not called again. Returns false if it had ended or was already deleted. */
   static del(id: number): boolean {
     return typeof id === 'number' && timers.cancel(id)
   }
 
-  /** Deletes all timers of this process, sleeps too: their promises stay pending for good. */
+  /** Deletes all timers of this process, sleeps included: their promises never settle. */
   static delAll(): void {
     timers.cancelAll()
   }
 
-  /** A promise that is fulfilled in so many seconds. **Throws** `ERR_TIMER_SECONDS`, at the call. */
+  /** Returns a promise that is fulfilled after `seconds` seconds. **Throws** `ERR_TIMER_SECONDS` synchronously. */
   static sleep(seconds: number): Promise<void> {
     checkSeconds(seconds)
     return new Promise((resolve) => timers.after(seconds * 1000, resolve))

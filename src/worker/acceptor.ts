@@ -1,6 +1,6 @@
-// How a Worker comes to its connections: it listens, on its own sockets and for siblings that are not there, takes what comes
-// as far as limits and the gate allow, and gives its listeners back for a while when they do not. The master has the sockets
-// all the while, so what comes waits in the kernel's queue, or siblings take it.
+// How a Worker gets its connections: it listens on its own sockets and for absent siblings, accepts as far as limits
+// and the gate allow, and gives its listeners back for a while when they do not. The master owns the sockets all the
+// while, so new connections wait in the kernel's queue, or siblings accept them.
 
 import { type ConnectionHost, kGone, processClock } from '../connection/host.ts'
 import { kOpen } from '../connection/symbols.ts'
@@ -22,64 +22,66 @@ import { ListenPlace } from './listen-place.ts'
 import { ProxiedArrival, type ProxyProtocolOptions, ProxyRules } from './proxied-arrival.ts'
 import { TlsArrival } from './tls-arrival.ts'
 
-/** Its Worker: the owner of the connections. At an address whose transport is UDP its callbacks are those of a UdpHost instead. */
+/** The Worker, owner of the connections. At a UDP address its callbacks are those of a UdpHost instead. */
 export interface AcceptingWorker extends ConnectionHost, ArrivalHost, GateLimits {
   readonly backlog: number
   readonly maxConnectionsPerIp: number
   readonly proxyProtocol: ProxyProtocolOptions | null
 }
 
-/** What a Worker says of itself only here. */
+/** What a Worker tells only its acceptor. */
 export interface AcceptingRole {
   readonly protocol: AnyProtocol
   readonly isUdp: boolean
-  /** TLS from the first byte on. */
+  /** TLS from the first byte. */
   readonly isSecure: boolean
   readonly isLeaving: boolean
-  /** So many connections came at once that the master is to know. */
+  /** This many connections arrived at once: the master should know before the next heartbeat. */
   reportBurst(): void
-  /** For a while it has had as many as it may; or it has room again. */
+  /** It has been at its connection limit for a while, or has room again. */
   reportFull(isFull: boolean): void
 }
 
-/** A socket that somebody bound, here or in the master. */
+/** A socket that is already bound, by this process or the master. */
 export interface Bound {
   readonly fd?: number
   readonly handle?: unknown
   readonly expected: string
 }
 
-/** Descriptors that run out again after less than this are the same story. */
+/** If descriptors run out again within this time, it counts as the same episode and is not logged again. */
 const EPISODE_MS = 5000
-/** So many new connections are worth a report before the next heartbeat. */
+/** This many new connections are worth a report before the next heartbeat. */
 const BURST = 16
 const BURST_EVERY_MS = 20
-/** Who is full for less than this is not worth a word: at its limit a worker with short connections is full all the time. */
+/**
+ * Being full for less than this is not reported: at its limit, a worker with short connections is full again and again.
+ */
 const FULL_MS = 100
 
 const refusals = new LimitedLog()
 const DECLARED: WantedSocket = { address: '', nth: 0, turn: 0 }
 
 export class Acceptor {
-  /** What was bound; empty until then. */
+  /** The bound endpoint; empty until then. */
   endpoint = ''
   /** What it asks the master for when it listens again. */
   wanted = DECLARED
   readonly #worker: AcceptingWorker
   readonly #role: AcceptingRole
   readonly #gate: Gate
-  /** Its own. */
+  /** Its own socket. */
   readonly #own = this.#place()
-  /** Those of siblings that are not there, by turn: the master numbers these, and says when one is over. */
+  /** Sockets of absent siblings, by turn: the master numbers the turns and says when one is over. */
   readonly #standIns = new Map<number, ListenPlace>()
   #perAddress: PerAddress | null = null
-  /** Its own socket is to be accepted on. */
+  /** Its own socket should be accepted on. */
   #isWanted = false
   #isPaused = false
   #isResting = false
   #isScarce = false
   #scarceAt = Number.NEGATIVE_INFINITY
-  /** Accepted, and not connections yet: their PROXY header or TLS handshake is on its way. */
+  /** Accepted but not connections yet: their PROXY header or TLS handshake is still to come. */
   #arriving = 0
   #restTimer = 0
   #fullTimer = 0
@@ -97,12 +99,12 @@ export class Acceptor {
     return this.#own.isOpen
   }
 
-  /** Beyond so many connections its siblings have fewer. */
+  /** With more connections than this, it has more than its siblings. */
   set share(connections: number) {
     this.#gate.share = connections
   }
 
-  /** Accepts on a socket that somebody bound. Rejects with a SystemError. */
+  /** Accepts on a bound socket. Rejects with a SystemError. */
   async listen(source: Bound): Promise<void> {
     this.endpoint = source.expected
     this.#isWanted = true
@@ -110,7 +112,7 @@ export class Acceptor {
     await this.#begin(this.#own, source)
   }
 
-  /** Gives its own socket back for good, or until `listen`. */
+  /** Gives its own socket back, until `listen` is called again. */
   unlisten(): void {
     this.endpoint = ''
     this.wanted = DECLARED
@@ -121,7 +123,7 @@ export class Acceptor {
     this.#own.rest()
   }
 
-  /** Takes nobody until `resume`. As when it is full: siblings take what comes, or it waits in the kernel's queue. */
+  /** Stops accepting until `resume`. As when it is full: siblings accept, or connections wait in the kernel's queue. */
   pause(): void {
     this.#isPaused = true
     if (this.#isWanted) this.#rest(Number.POSITIVE_INFINITY)
@@ -133,9 +135,9 @@ export class Acceptor {
   }
 
   #begin(place: ListenPlace, source: Bound): Promise<void> {
-    for (const other of this.#places) other.hold() // it has a part of the room now
+    for (const other of this.#places) other.hold() // it gets a share of the room now
     const opened = place.open(source)
-    if (this.#role.isLeaving || this.#isResting) place.rest() // told to while it started
+    if (this.#role.isLeaving || this.#isResting) place.rest() // asked to while it started
     return opened
   }
 
@@ -158,7 +160,10 @@ export class Acceptor {
     return chooseEngine(registry().engine, this.#role.isSecure).engine.listen(options, accept)
   }
 
-  /** Each has its part. Where that is less than one, who asks has it, and the others ask again a little later. */
+  /**
+   * Each listener gets an equal share. If that is below one, the listener that asks gets it and the others ask again
+   * shortly.
+   */
   #roomAt(place: ListenPlace): number {
     const places = this.#places
     const room = this.#gate.room(this.#present, places.length)
@@ -171,7 +176,7 @@ export class Acceptor {
   }
 
   #receive({ fd = -1, expected }: Bound, protocol: AnyProtocol): Promise<Listener> {
-    const host = this.#worker as unknown as UdpHost // its callbacks are, at an address whose transport is UDP
+    const host = this.#worker as unknown as UdpHost // at a UDP address its callbacks are those of a UdpHost
     const inbox = new DatagramInbox(host)
     const hold = () => {
       this.#worker.unsettled++
@@ -187,7 +192,7 @@ export class Acceptor {
     )
   }
 
-  /** For a sibling that is not there, until it is relieved of this turn. */
+  /** Accepts for an absent sibling until it is relieved of this turn. */
   async standIn(turn: number, { handle, endpoint }: GivenSocket): Promise<void> {
     const place = this.#place()
     this.#standIns.set(turn, place)
@@ -198,22 +203,22 @@ export class Acceptor {
     }
   }
 
-  /** Resolves when that socket is closed here. */
+  /** Resolves when the socket of this turn is closed here. */
   async relieve(turn: number): Promise<void> {
     const place = this.#standIns.get(turn)
     this.#standIns.delete(turn)
     await place?.close()
   }
 
-  /** Nobody comes in any more. */
+  /** Stops accepting for good. */
   close(): void {
     for (const place of this.#places) place.rest()
     deadlines.cancel(this.#fullTimer)
   }
 
-  /** Gives its listeners back for a while; the master keeps the sockets, and gives them again. */
+  /** Gives its listeners back for a while; the master keeps the sockets and hands them out again. */
   #rest(ms: number): void {
-    if (registry().requestSocket === null) return // not a process of a server: there is nobody to take them
+    if (registry().requestSocket === null) return // not a process of a server: no master to give them back to
     for (const place of this.#places) place.rest()
     this.#isResting = true
     if (ms === Number.POSITIVE_INFINITY) this.#tellFull()
@@ -225,7 +230,7 @@ export class Acceptor {
     if (!this.#isResting || this.#isPaused || this.#role.isLeaving) return
     this.#isScarce &&= areDescriptorsScarce()
     if (this.#isScarce) {
-      this.#scarceAt = processClock.now() // it is one story, however long it takes
+      this.#scarceAt = processClock.now() // one episode, however long it takes
       return this.#rest(this.#gate.scarceMs)
     }
     if (this.#gate.left(this.#present) < 1) return this.#rest(Number.POSITIVE_INFINITY)
@@ -238,17 +243,20 @@ export class Acceptor {
 
   async #ask(wanted: WantedSocket): Promise<Bound> {
     const given = await registry().requestSocket?.(wanted)
-    if (given?.handle === undefined) throw new SystemError('EMFILE', 'recvmsg', this.endpoint) // it could not come in
+    if (given?.handle === undefined) throw new SystemError('EMFILE', 'recvmsg', this.endpoint) // it did not arrive
     return { handle: given.handle, expected: given.endpoint }
   }
 
   #cannotListen(error: unknown): void {
-    this.#isScarce = true // it may be for that
+    this.#isScarce = true // descriptors may be the reason
     log(`cannot listen again: ${messageOf(error)}`)
     this.#rest(this.#gate.scarceMs)
   }
 
-  /** With a socket of its own it gets its part of what comes, though siblings have room. */
+  /**
+   * Reports that it is full, if that lasts: a socket of its own would keep getting its share although siblings have
+   * room.
+   */
   #tellFull(): void {
     if (this.#isFullTold) return
     deadlines.cancel(this.#fullTimer)
@@ -264,7 +272,7 @@ export class Acceptor {
     this.#isFullTold = false
   }
 
-  /** Descriptors are nearly used up: node:net would take what comes and close it. */
+  /** Descriptors are nearly used up; node:net would accept further connections and close them. */
   #runShort(): void {
     const time = processClock.now()
     const isNews = time - this.#scarceAt > EPISODE_MS
@@ -274,14 +282,14 @@ export class Acceptor {
     this.#rest(this.#gate.scarceMs)
   }
 
-  /** After a connection: how many there are may be enough. */
+  /** After a connection: rests if the gate says so. */
   #lookAtGate(): void {
     if (++this.#takenSinceReport >= BURST) this.#reportBurst()
     const restMs = this.#gate.taken(this.#present)
     if (restMs > 0 && !this.#isResting) this.#rest(restMs)
   }
 
-  /** Not more often than a person would notice: short connections by the thousand are not the master's business. */
+  /** No more often than a person would notice: the master need not know of thousands of short connections. */
   #reportBurst(): void {
     const time = processClock.now()
     if (time - this.#reportedAt < BURST_EVERY_MS) return
@@ -302,7 +310,10 @@ export class Acceptor {
     return false
   }
 
-  /** From a socket to a connection: whom a proxy speaks for, limits, TLS, `onConnect`. Null refuses it. */
+  /**
+   * Turns a socket into a connection: reads the PROXY header, applies limits, performs TLS, calls `onConnect`. Null
+   * refuses it.
+   */
   #enter(socket: Socket, protocol: AnyProtocol, rules: ProxyRules | null): SocketEvents | null {
     this.#arriving++
     const welcome = (known: Socket) => this.#welcome(known, protocol)
@@ -336,13 +347,13 @@ export class Acceptor {
     }
   }
 
-  /** It did not become a connection; `ip` where that counts. */
+  /** An arrival did not become a connection; `ip` if its address was counted. */
   #lost(ip = ''): void {
     this.#arriving--
     this.farewell(ip)
   }
 
-  /** There is one less. */
+  /** A connection has gone. */
   farewell(ip: string): void {
     if (ip !== '') this.#perAddress?.release(ip)
     if (this.#isResting && this.#restTimer === 0 && this.#gate.hasRoom(this.#present)) this.#goOn()

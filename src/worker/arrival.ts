@@ -1,20 +1,20 @@
-// A connection before it is one: accepted, while its peer has a header to send or hands to shake. A worker that leaves waits for
-// those that have begun, and lets go of those that have said nothing.
+// An accepted socket that is not a connection yet: its PROXY header or TLS handshake is still to come. A leaving worker
+// waits for arrivals that have begun, and closes those that have sent nothing.
 
 import { kGone, processClock } from '../connection/host.ts'
 import type { AnyConnection } from '../connection.ts'
 import type { Counters } from '../counters.ts'
 
-/** Its owner; a Worker is one. */
+/** Owner of the arrivals; a Worker, for example. */
 export interface ArrivalHost {
   readonly counters: Counters
-  /** Those of this process. */
+  /** The arrivals of this process. */
   readonly arrivals: Set<Arrival>
   [kGone](connection?: AnyConnection): void
 }
 
 export abstract class Arrival {
-  /** What is awaited, in words. */
+  /** What it waits for, in words. */
   abstract readonly what: string
   readonly #host: ArrivalHost
   readonly #since = processClock.now()
@@ -24,7 +24,7 @@ export abstract class Arrival {
     host.arrivals.add(this)
   }
 
-  /** For how long it has been here without a byte, ms; 0 when something has come. */
+  /** How long it has been here without a byte, in ms; 0 once something has arrived. */
   get silentMs(): number {
     return this.hasBegun ? 0 : processClock.now() - this.#since
   }
@@ -32,10 +32,10 @@ export abstract class Arrival {
   /** Its peer has sent something. */
   protected abstract readonly hasBegun: boolean
 
-  /** The worker is leaving: closes it. */
+  /** The worker is leaving: closes the arrival. */
   abstract leave(): void
 
-  /** It is a connection, or gone. */
+  /** It has become a connection, or is gone. */
   protected settle(): void {
     if (this.#host.arrivals.delete(this) && this.#host.arrivals.size === 0) this.#host[kGone]()
   }

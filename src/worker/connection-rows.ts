@@ -1,10 +1,10 @@
-// Connections as `millrace connections` lists them: a page of rows, in the order of ids.
+// The rows of `millrace connections`: one page, in order of ids.
 
 import { kTransport } from '../connection/symbols.ts'
 import type { AnyConnection } from '../connection.ts'
 import type { ConnectionRow } from '../process/group.ts'
 
-/** Of the connections of these owners the first `limit` whose id is over `after`. */
+/** Returns the first `limit` connections of these owners whose id is above `after`. */
 export function rowsOf(
   owners: readonly { readonly connections: ReadonlyMap<number, AnyConnection> }[],
   after: number,
@@ -12,7 +12,7 @@ export function rowsOf(
 ): ConnectionRow[] {
   const rows: ConnectionRow[] = []
   const all = owners.flatMap(({ connections }) => [...connections.values()])
-  if (owners.length > 1) all.sort((a, b) => a.id - b.id) // ids count through the process
+  if (owners.length > 1) all.sort((a, b) => a.id - b.id) // ids are unique in the process
   for (const connection of all) {
     if (rows.length >= limit) break
     if (connection.id > after) rows.push(rowOf(connection))

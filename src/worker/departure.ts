@@ -1,24 +1,29 @@
-// How a Worker leaves: it takes nobody any more, `onWorkerStop` is told, its connections drain, and it is gone when they,
-// handlers and holds are. What keeps it, in words.
+// How a Worker leaves: it stops accepting, `onWorkerStop` runs, its connections drain, and it is done when connections,
+// handlers and holds are gone. Also describes in words what it is waiting for.
 
 import { AbortError } from '../errors.ts'
 import { Drain, type Drainable } from './drain.ts'
 import type { Hold } from './settings.ts'
 
-/** A Worker is one. */
+/** A Worker, for example. */
 export interface Leaver extends Drainable {
   /** Handlers that have not settled. */
   readonly unsettled: number
 }
 
 export interface LeaverRole {
-  /** Nobody comes in any more. */
+  /** Stops accepting. */
   close(): void
-  /** Connections are let go when this has settled: `onWorkerStop` may want to tell them something. Never rejects. */
+  /**
+   * Connections are closed only after this has settled: `onWorkerStop` may want to send them something. Never rejects.
+   */
   tellStop(): Promise<void>
 }
 
-/** What is shown of holds: there may be one per upload, and the master hears of them each second, on a bounded line. */
+/**
+ * How much is shown of holds. There may be one per upload, and the master receives them each second, on a line of
+ * bounded length.
+ */
 const SHOWN_REASONS = 5
 const LONGEST_WORK = 100
 
@@ -42,7 +47,7 @@ export class Departure {
     return this.#drain !== null
   }
 
-  /** Aborts when it begins. */
+  /** Aborts when the departure begins. */
   get signal(): AbortSignal {
     if (this.#aborter === null) {
       this.#aborter = new AbortController()
@@ -51,7 +56,7 @@ export class Departure {
     return this.#aborter.signal
   }
 
-  /** It is not over until this is released. */
+  /** The departure does not end until this is released. */
   hold(why: string): Hold {
     const token = { why: String(why).slice(0, LONGEST_WORK) }
     this.#holds.add(token)
@@ -61,7 +66,7 @@ export class Departure {
     return Object.assign(release, { [Symbol.dispose]: release })
   }
 
-  /** Resolves when it is over. Again with less time: it hurries. */
+  /** Resolves when the departure is over. A second call with less time hurries it. */
   within(windowMs: number): Promise<void> {
     if (this.#drain === null) this.#begin(windowMs)
     else this.#drain.hurry(windowMs)
@@ -83,11 +88,11 @@ export class Departure {
     })
   }
 
-  /** A connection, an arrival, a handler or a hold is gone. */
+  /** Call when a connection, an arrival, a handler or a hold is gone. */
   look(): void {
     if (this.#isLooking || !this.#isToldStop || !this.#isIdle) return
     this.#isLooking = true
-    setImmediate(() => this.#lookAgain()) // what has come in the same turn is work, too
+    setImmediate(() => this.#lookAgain()) // what has come in the same turn is work too
   }
 
   #lookAgain(): void {
@@ -102,7 +107,7 @@ export class Departure {
     return connections.size === 0 && arrivals.size === 0 && unsettled === 0 && this.#holds.size === 0
   }
 
-  /** Nothing more is let go by time. */
+  /** Stops the timed closing of connections. */
   end(): void {
     this.#drain?.end()
   }
@@ -120,13 +125,13 @@ export class Departure {
 
 interface Work {
   readonly connections: number
-  /** What each awaits. */
+  /** What each arrival waits for. */
   readonly arrivals: readonly string[]
   readonly handlers: number
   readonly holds: readonly string[]
 }
 
-/** What several Workers have to finish, in words; empty for nothing. */
+/** Describes in words what several Workers have yet to finish; empty for nothing. */
 export function describeWork(departures: readonly Departure[]): string {
   const all = departures.map(({ work }) => work)
   const arrivals = all.flatMap((one) => one.arrivals)
@@ -148,7 +153,7 @@ export function describeWork(departures: readonly Departure[]): string {
     .join(', ')
 }
 
-/** Each once, and not all of many. */
+/** Each reason once, and at most SHOWN_REASONS of them. */
 function reasonsOf(holds: readonly string[]): string[] {
   const reasons = new Set(holds.filter((why) => why !== ''))
   return reasons.size > SHOWN_REASONS ? [...[...reasons].slice(0, SHOWN_REASONS), '...'] : [...reasons]

@@ -1,6 +1,7 @@
-// How a worker lets go of its connections, in an order that loses nothing: a goodbye to each, work in flight to its end,
-// those that are quiet first, and never everybody in one instant. What was tried: closing idle connections at once lost
-// up to 64 of 64 requests that were on their way; after a quiet second, with the receive queue looked at, none.
+// How a worker closes its connections without losing anything: it says goodbye to each, lets work in flight finish,
+// closes quiet connections first, and never closes all at one instant. Measured: closing idle connections at once lost
+// up to 64 of 64 requests that were on their way; closing after a quiet second, with the receive queue checked, lost
+// none.
 
 import { type Clock, processClock } from '../connection/host.ts'
 import {
@@ -16,36 +17,36 @@ import {
 import type { AnyConnection } from '../connection.ts'
 import type { Arrival } from './arrival.ts'
 
-/** Nothing received and nothing at work for this long: then a request on its way is unlikely. */
+/** After nothing received and no work for this long, a request on its way is unlikely. */
 const QUIET_MS = 1000
-/** Of a short window a quiet time of one second would leave nothing. */
+/** In a short window, one second of silence would use up everything. */
 const QUIET_SHARE = 1 / 4
 const TICK_MS = 50
-/** So many may go in one tick whatever the window: their return is no burden to anybody. */
+/** At least this many may go in one tick, however long the window: their return burdens nobody. */
 const SMALLEST_BATCH = 100
-/** Those who hear a goodbye come back at once, and every worker has its own: 200 a second from each. */
+/** Peers that receive a goodbye reconnect at once, and every worker has its own batch: 200 a second from each. */
 const SMALLEST_GOODBYE_BATCH = 10
-/** By then whoever is quiet has gone, if there is a crowd. */
+/** By this share of the window quiet connections have gone, if they are many. */
 const QUIET_UNTIL = 1 / 2
 /**
- * By then the long-lived ones have gone; from then on who is never quiet leaves too, with its next answer: FIN in the pause
- * between an answer and the next request would cross that on the wire.
+ * By this share of the window long-lived connections have gone. From then on connections that are never quiet leave
+ * too, with their next answer: a FIN sent between an answer and the next request would cross that request on the wire.
  */
 const LAST_CALL_AT = 3 / 4
-/** From then on without one. */
+/** From here on they leave without waiting for an answer. */
 const FINAL_CALL_AT = 17 / 20
-/** By then all have been told, and the handlers that are left hear that their time is up... */
+/** By this share all have been notified, and the signals of the remaining handlers abort... */
 const ABORT_AT = 9 / 10
-/** ... but not later than this before the end. */
+/** ... but no earlier than this before the end. */
 const ABORT_BEFORE_MS = 500
 
-/** What it works on; a Worker is one. */
+/** What a drain works on; a Worker, for example. */
 export interface Drainable {
   readonly connections: ReadonlyMap<number, AnyConnection>
   readonly arrivals: ReadonlySet<Arrival>
 }
 
-/** Calls back when whatever had arrived before has been read. */
+/** Calls back once everything that had already arrived has been read. */
 type AfterPoll = (callback: () => void) => void
 
 const enum Kind {
@@ -54,7 +55,7 @@ const enum Kind {
   LastCall,
 }
 
-/** It runs until `end()`, and does not wait itself for connections to be gone: their owner hears of that first. */
+/** Runs until `end()`. It does not itself wait for connections to close: their owner is notified of that. */
 export class Drain {
   readonly #host: Drainable
   readonly #clock: Clock
@@ -67,7 +68,7 @@ export class Drain {
   #hasBegun = false
   #isLastCall = false
   #isFinalCall = false
-  /** They leave with their next answer. */
+  /** Connections that leave with their next answer. */
   readonly #called = new WeakSet<AnyConnection>()
   #hasAborted = false
   #isOver = false
@@ -80,20 +81,20 @@ export class Drain {
     this.#sleep()
   }
 
-  /** Lets the first ones go. Without this call nobody goes until the last call. */
+  /** Starts closing. Before this call none is closed until the last call. */
   begin(): void {
     this.#hasBegun = true
     this.#tick()
   }
 
-  /** A window of its own from now on, if that ends before the present one. What is done stays done. */
+  /** From now on uses a window of `windowMs`, if it ends before the present one. What is done stays done. */
   hurry(windowMs: number): void {
     if (this.#clock.now() + windowMs >= this.#startedAt + this.#windowMs) return
     this.#open(windowMs)
     this.#tick()
   }
 
-  /** Everything has left, or the time is up. */
+  /** Call when everything has left, or the time is up. */
   end(): void {
     this.#isOver = true
     this.#clock.cancel(this.#timer)
@@ -142,7 +143,7 @@ export class Drain {
       leaving.push(connection)
     }
     const silent = [...this.#host.arrivals].filter((arrival) => this.#isSilent(arrival))
-    // Chosen now, closed later: what the kernel holds of theirs is read in between.
+    // Chosen now, closed later: in between, what the kernel holds for them is read.
     if (leaving.length + silent.length === 0) return
     this.#afterPoll(() => {
       this.#send(leaving)
@@ -159,7 +160,7 @@ export class Drain {
     }
   }
 
-  /** Hears the goodbye now, not only when it goes. One that leaves already may have been upgraded since. */
+  /** Receives the goodbye now rather than when it leaves. A connection already leaving may have been upgraded since. */
   #isTold(connection: AnyConnection): boolean {
     return !connection[kIsLongLived] || !connection[kIsStaying]
   }
@@ -188,7 +189,7 @@ export class Drain {
     return Math.min(QUIET_MS, this.#windowMs * QUIET_SHARE)
   }
 
-  /** It is between two requests, and there is time for one more. Who is at work leaves when that is done. */
+  /** It is between two requests, and there is time for one more. A busy connection leaves when its work is done. */
   #mayPause(connection: AnyConnection): boolean {
     if (!this.#isLastCall || this.#isFinalCall || connection[kIsLongLived]) return false
     return connection[kQuietFor]() > 0 && !this.#isQuiet(connection)
@@ -206,7 +207,7 @@ export class Drain {
   }
 }
 
-/** How many a tick, so that `count` have gone after `ms`. */
+/** How many per tick, so that `count` have gone after `ms`. */
 function batchOf(count: number, ms: number, smallest = SMALLEST_BATCH): number {
   return Math.max(smallest, Math.ceil(count / Math.max(1, ms / TICK_MS)))
 }
@@ -215,7 +216,7 @@ function abortAt(windowMs: number): number {
   return Math.max(0, Math.min(windowMs * ABORT_AT, windowMs - ABORT_BEFORE_MS))
 }
 
-/** Two turns: the first may end in the very poll that this call comes from. */
+/** Two turns: the first may end in the very poll this call comes from. */
 function afterNextPoll(callback: () => void): void {
   setImmediate(() => setImmediate(callback))
 }

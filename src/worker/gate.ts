@@ -1,5 +1,5 @@
-// When a worker takes no more connections for a while: it has as many as it may, they come faster than they may, its
-// siblings have fewer, or descriptors run out. What it does not take its siblings take, or it waits in the kernel's queue.
+// When a worker stops accepting for a while: it is at its connection limit, connections arrive faster than allowed, its
+// siblings have fewer, or descriptors run out. Meanwhile siblings accept, or connections wait in the kernel's queue.
 
 import type { Clock } from '../connection/host.ts'
 import { ipv6Bytes } from '../net/address.ts'
@@ -10,22 +10,22 @@ export interface GateLimits {
   readonly acceptRate: number
 }
 
-/** Room again from this share of `maxConnections` on: a listener costs a message to the master each time it comes back. */
+/** Accepts again below this share of `maxConnections`: each return of a listener costs a message to the master. */
 const ROOM = 15 / 16
-/** How long a worker rests that has more than its share: long enough for a sibling to be quicker. */
+/** How long a worker with more than its share rests: enough for a sibling to be quicker. */
 const SHARE_REST_MS = 10
-/** So many it may take between two rests: a sibling that is slow must not slow us down for long. */
+/** How many it may accept between two such rests: a slow sibling must not slow us down for long. */
 const SHARE_BATCH = 8
-/** How often one looks whether descriptors have become free. */
+/** How often to check whether descriptors have become free. */
 const SCARCE_REST_MS = 250
 
 export class Gate {
   readonly #limits: GateLimits
   readonly #clock: Clock
-  /** A token for each connection that may come now, as of #filledAt. */
+  /** Tokens at #filledAt, one per connection that may be accepted. */
   #tokens: number
   #filledAt: number
-  /** Beyond this many its siblings have fewer. */
+  /** With more connections than this, it has more than its siblings. */
   share = Number.POSITIVE_INFINITY
 
   constructor(limits: GateLimits, clock: Clock) {
@@ -35,7 +35,10 @@ export class Gate {
     this.#filledAt = clock.now()
   }
 
-  /** A connection came, and there are so many now. How long to rest, in ms; Infinity: until there is room. */
+  /**
+   * A connection was accepted; `connections` is the new total. Returns how long to stop accepting, in ms; Infinity:
+   * until there is room.
+   */
   taken(connections: number): number {
     const { maxConnections, acceptRate } = this.#limits
     if (connections >= maxConnections) return Number.POSITIVE_INFINITY
@@ -45,20 +48,21 @@ export class Gate {
   }
 
   /**
-   * With so many connections: how many may come at each of several sockets before `taken` says to rest. What is left of
-   * `maxConnections` and is less than one for each is room at one of them.
+   * With this many connections, returns how many may be accepted at each of several sockets before `taken` asks for a
+   * rest. If less than one each is left of `maxConnections`, all of it is offered at each socket.
    */
   room(connections: number, sockets = 1): number {
     const { acceptRate } = this.#limits
     const left = this.left(connections)
     const part = left < sockets ? left : Math.floor(left / sockets)
-    const paced = acceptRate > 0 ? Math.max(1, Math.floor(this.#tokens / sockets)) : Number.POSITIVE_INFINITY // who owes rests for longer
+    // A worker in debt rests for longer.
+    const paced = acceptRate > 0 ? Math.max(1, Math.floor(this.#tokens / sockets)) : Number.POSITIVE_INFINITY
     const batch = SHARE_BATCH - (connections % SHARE_BATCH)
     const shared = connections >= this.share ? batch : this.share - connections
     return Math.max(0, Math.min(part, paced, shared))
   }
 
-  /** How many more there may be. */
+  /** How many more connections there may be. */
   left(connections: number): number {
     return this.#limits.maxConnections - connections
   }
@@ -67,12 +71,12 @@ export class Gate {
     return connections <= Math.min(this.#limits.maxConnections - 1, this.#limits.maxConnections * ROOM)
   }
 
-  /** How long to rest without descriptors. */
+  /** How long to rest without descriptors, in ms. */
   get scarceMs(): number {
     return SCARCE_REST_MS
   }
 
-  /** A token bucket: how long until the next one, or 0. */
+  /** Token bucket: takes one token and returns how long until the next, in ms, or 0. */
   #pay(rate: number): number {
     const time = this.#clock.now()
     this.#tokens = Math.min(burstOf(rate), this.#tokens + ((time - this.#filledAt) * rate) / 1000) - 1
@@ -81,21 +85,21 @@ export class Gate {
   }
 }
 
-/** A tenth of a second's worth may come at once. */
+/** A tenth of a second's worth may arrive at once. */
 function burstOf(rate: number): number {
   return Math.max(1, rate / 10)
 }
 
-/** How many connections each address has. */
+/** Counts connections per address. */
 export class PerAddress {
   readonly #counts = new Map<string, number>()
 
-  /** Those that are there already count, too. */
+  /** Connections already open count too. */
   constructor(present: readonly string[] = []) {
     for (const ip of present) if (ip !== '') this.take(ip, Number.POSITIVE_INFINITY)
   }
 
-  /** False when it has that many already. */
+  /** Returns false when the address already has `most`. */
   take(ip: string, most: number): boolean {
     const key = hostOf(ip)
     const count = this.#counts.get(key) ?? 0
@@ -111,13 +115,13 @@ export class PerAddress {
     else this.#counts.set(key, count)
   }
 
-  /** Addresses that have any. */
+  /** Number of addresses with at least one connection. */
   get size(): number {
     return this.#counts.size
   }
 }
 
-/** Of IPv6 the network of 64 bits, which is what one subscriber has; IPv4 in IPv6 is IPv4. */
+/** For IPv6 the /64, which is what one subscriber has; an IPv4-mapped address counts as IPv4. */
 export function hostOf(ip: string): string {
   if (!ip.includes(':')) return ip
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(ip)?.[1]

@@ -1,6 +1,6 @@
-// A socket of the master's that this process accepts on: its own, or that of a sibling that is not there. It may rest: then it
-// gives its listener back, and opens again with a socket that it asks the master for. A listener takes a moment to open: who
-// rests or closes meanwhile is not overruled.
+// A master-owned socket on which this process accepts: its own, or that of an absent sibling. To rest, it gives its
+// listener back; to go on, it asks the master for the socket again. If it is closed or rests while a listener opens,
+// that decision stands.
 
 import type { Listener } from '../transport.ts'
 import type { Bound } from './acceptor.ts'
@@ -8,9 +8,9 @@ import type { Bound } from './acceptor.ts'
 export class ListenPlace {
   readonly #listen: (source: Bound) => Promise<Listener>
   #listener: Listener | null = null
-  /** What opens, if it is still wanted. */
+  /** The opening in progress, if it is still wanted. */
   #opening: symbol | null = null
-  /** Settled when all that was begun is open, or closed. */
+  /** Settles when every listener that began to open is open or closed. */
   #begun: Promise<unknown> = Promise.resolve()
 
   constructor(listen: (source: Bound) => Promise<Listener>) {
@@ -21,7 +21,7 @@ export class ListenPlace {
     return this.#listener !== null
   }
 
-  /** Rejects with a SystemError, unless nobody wants it any more. */
+  /** Rejects with a SystemError, unless it is no longer wanted. */
   open(source: Bound | Promise<Bound>): Promise<void> {
     this.rest()
     const opened = this.#open(source)
@@ -41,7 +41,7 @@ export class ListenPlace {
     }
   }
 
-  /** Takes nobody until it has asked how many it may. */
+  /** Accepts nothing until it has asked how many it may accept. */
   hold(): void {
     this.#listener?.hold?.()
   }

@@ -1,4 +1,4 @@
-// A connection before it is one, behind a proxy: its first bytes say who the client is (net/proxy-protocol.ts).
+// An accepted socket behind a proxy: its first bytes name the client (net/proxy-protocol.ts).
 
 import { processClock } from '../connection/host.ts'
 import { messageOf, ProtocolError, type SystemError } from '../errors.ts'
@@ -17,11 +17,13 @@ import {
 } from '../transport.ts'
 import { Arrival, type ArrivalHost } from './arrival.ts'
 
-/** `worker.proxyProtocol`. */
+/** Type of `worker.proxyProtocol`. */
 export interface ProxyProtocolOptions {
-  /** Who may say it: addresses, networks as `10.0.0.0/8`, `unix`. Everybody else is refused. */
+  /**
+   * The proxies that may name a client: addresses, networks such as `10.0.0.0/8`, `unix`. All other peers are refused.
+   */
   readonly from: readonly string[]
-  /** How long the header may take; 5000 by default. */
+  /** How long the header may take, in ms. Default: 5000. */
   readonly timeoutMs?: number
 }
 
@@ -29,12 +31,12 @@ const TIMEOUT_MS = 5000
 
 const errors = new LimitedLog()
 
-/** A worker's rules for it. */
+/** A worker's rules for PROXY headers. */
 export class ProxyRules {
   readonly trusted: TrustedPeers
   readonly timeoutMs: number
 
-  /** Throws a UsageError. */
+  /** Throws UsageError. */
   constructor({ from, timeoutMs = TIMEOUT_MS }: ProxyProtocolOptions) {
     this.trusted = new TrustedPeers(from)
     this.timeoutMs = timeoutMs
@@ -61,8 +63,8 @@ export class ProxiedArrival extends Arrival implements SocketEvents {
   }
 
   /**
-   * Waits for the header, then hands the socket to who `accept` says, its addresses being the client's; or calls `failed`, and
-   * gives null at once for who is not trusted.
+   * Waits for the header, then gives the socket the client's addresses and passes it to `accept`, or calls `failed`.
+   * Returns null at once, after `failed`, for a peer that is not trusted.
    */
   static begin(
     socket: Socket,
@@ -109,7 +111,7 @@ export class ProxiedArrival extends Arrival implements SocketEvents {
   }
 
   [kSecured](): void {
-    // TLS comes behind it.
+    // TLS begins after the header.
   }
 
   #handOver(): void {

@@ -1,18 +1,21 @@
-// What the settings of Workers and of clients must be: each as a test, and in words for who got it wrong.
+// What the settings of Workers and clients must be: for each a test, and words for the error message.
 
 import { UsageError } from '../errors.ts'
 
-/** Processes report each second, and a garbage collection, or a machine that is short of time, must not end one. */
+/** Processes report each second, and a garbage collection or a machine short of CPU time must not end one. */
 const SHORTEST_STUCK_MS = 5000
 
-/** Bytes, as a file's name has: it stands in titles, log lines and labels, and HKDF takes 1,024 of what a ticket key is for. */
+/**
+ * Bytes, like the limit of a file name: the name stands in titles, log lines and labels, and HKDF accepts at most 1,024
+ * bytes of `info` for a ticket key.
+ */
 const LONGEST_NAME = 255
 
 /** What a setting must be, as a test and in words. */
 interface Rule {
   readonly isRight: (value: unknown) => boolean
   readonly wanted: string
-  /** Its value is in no error. */
+  /** Its value must not appear in an error. */
   readonly isSecret?: boolean
 }
 
@@ -24,7 +27,7 @@ const NOT_NEGATIVE = numberFrom(0, Number.POSITIVE_INFINITY)
 const TRANSPORTS: readonly unknown[] = ['tcp', 'ssl', 'udp']
 
 const OF_DATAGRAMS = { maxSendBufferSize: POSITIVE, maxQueuedMessages: POSITIVE, maxDatagramsInFlight: POSITIVE }
-/** Of connections, whoever has made them. */
+/** Settings of connections, accepted or opened. */
 const OF_STREAMS = {
   maxPackageSize: POSITIVE,
   maxSendBufferSize: POSITIVE,
@@ -82,7 +85,7 @@ const FUNCTION_OR_NULL: Rule = {
   wanted: 'a function, or null',
 }
 
-/** 0 is for ever; setTimeout cannot do more, and the master adds something. */
+/** Most that setTimeout can do, minus what the master adds. Stands for 0, without limit. */
 export const LONGEST_TIMEOUT_MS = 2_000_000_000
 
 export const STATIC_RULES: Record<string, Rule> = {
@@ -99,7 +102,7 @@ export const STATIC_RULES: Record<string, Rule> = {
   stopDelayMs: NOT_NEGATIVE,
 }
 
-/** Of a client on a stream. */
+/** Settings of a stream client. */
 export const CLIENT_RULES: Record<string, Rule> = {
   ...OF_STREAMS,
   connectTimeoutMs: NOT_NEGATIVE,
@@ -122,7 +125,7 @@ export const CLIENT_RULES: Record<string, Rule> = {
 
 export const DATAGRAM_CLIENT_RULES: Record<string, Rule> = OF_DATAGRAMS
 
-/** What is undefined is left at its default. Throws UsageError. */
+/** Undefined leaves the default. Throws UsageError. */
 export function checkClient(settings: object, rules: Record<string, Rule>): void {
   for (const [key, value] of Object.entries(settings)) {
     const rule = /^on[A-Z]/.test(key) ? FUNCTION_OR_NULL : Object.hasOwn(rules, key) ? rules[key] : undefined

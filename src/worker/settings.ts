@@ -1,5 +1,5 @@
-// What can stand in the constructor of a Worker, and how an address, a protocol and a transport make the types of its
-// callbacks. Types alone: `rules.ts` has what the values must be.
+// Options of the Worker constructor, and how address, protocol and transport determine the types of its callbacks.
+// Types only: `rules.ts` has the rules for the values.
 
 import type { ConnectionCallbacks, ProtocolCallbacks } from '../connection/host.ts'
 import type { Connection } from '../connection.ts'
@@ -12,12 +12,12 @@ import type { UdpConnection } from '../udp/udp-connection.ts'
 import type { Worker } from '../worker.ts'
 import type { ProxyProtocolOptions } from './proxied-arrival.ts'
 
-/** What lies below a Worker's protocol. */
+/** The transport below a Worker's protocol. */
 export type WorkerTransport = 'tcp' | 'ssl' | 'udp'
-/** What callbacks get connections of. Not the transport: Workers of 'tcp' and of 'ssl' are of one type. */
+/** The kind of connection callbacks receive. Not the transport: Workers of 'tcp' and of 'ssl' have one type. */
 export type Carrier = 'stream' | 'udp'
 
-/** What can stand in the constructor. Every one is a property of the Worker too. */
+/** Options of the Worker constructor. Each is a property of the Worker too, and is documented there. */
 export interface WorkerSettings<A extends string | undefined, P, T extends Carrier = 'stream'>
   extends Partial<Omit<CallbacksAt<A, P, T>, 'onMessage'>> {
   onMessage?: OnMessageAt<A, P, T>
@@ -66,11 +66,14 @@ export interface WorkerSettings<A extends string | undefined, P, T extends Carri
   onWorkerBufferDrain?: Worker['onWorkerBufferDrain']
 }
 
-/** What `worker.hold()` gives: call it when the work is done, once or more often. `using` does it by itself. */
+/**
+ * Result of `worker.hold()`: call it when the work is done; further calls do nothing. `using` releases it
+ * automatically.
+ */
 export type Hold = (() => void) & Disposable
 
 export type Options<A extends string | undefined, P, T extends Carrier> = WorkerSettings<A, P, T> & ProtocolCallbacks
-/** A literal `udp://` address has datagrams, and no connections; so has `transport: 'udp'` in the constructor. */
+/** A literal `udp://` address, or `transport: 'udp'` in the constructor, has datagrams instead of connections. */
 type ConnectionAt<A, P, T> = T extends 'udp'
   ? UdpConnection<OutOf<P>>
   : A extends string

@@ -1,4 +1,5 @@
-// What belongs to no Worker but to the program: the static side of the class. `settingsOf` is what the master hears of it.
+// Settings of the program rather than of one Worker: the static side of the class. `settingsOf` returns what the master
+// receives.
 
 import { UsageError } from '../errors.ts'
 import { log } from '../log.ts'
@@ -13,51 +14,67 @@ import { check, LONGEST_TIMEOUT_MS, STATIC_RULES } from './rules.ts'
 
 // biome-ignore lint/complexity/noStaticOnlyClass: the static side of Worker, which inherits it
 export abstract class WorkerStatics {
-  /** Seconds, as Workerman's: what `stop` gives connections to end, after which a worker is killed. */
+  /** Seconds, as in Workerman: how long `stop` gives connections to end before a worker is killed. */
   static stopTimeout = 2
-  /** Where log lines go; a flag or variable of the command line wins. A daemon's default is in its run directory. */
+  /**
+   * Where log lines go; a command-line flag or environment variable takes precedence. A daemon's default is a file in
+   * its run directory.
+   */
   static logFile: string = DEFAULT_SETTINGS.logFile
-  /** Where a daemon's standard output goes; nowhere by default. */
+  /** Where a daemon's standard output goes. Default: nowhere. */
   static stdoutFile: string = DEFAULT_SETTINGS.stdoutFile
-  /** A copy of the pid, for people. */
+  /** Where to write a copy of the pid, for people. */
   static pidFile: string = DEFAULT_SETTINGS.pidFile
-  /** Bytes: a log or stdout file that would grow over it is put aside as `<file>.1`; 0 is without bound. */
+  /** Bytes. A log or stdout file that would exceed this is renamed to `<file>.1`. 0 is without limit. */
   static logFileMaxSize: number = DEFAULT_SETTINGS.logFileMaxSize
   /**
-   * A promise that rejects and that no handler returned: `exit` ends the worker with 250, and another takes its place, since
-   * nobody knows what was left undone; `log` logs and counts it (`unhandledRejections`). Set it before `runAll`.
+   * What to do about a promise that rejects and that no handler returned. `exit` ends the worker with code 250 and
+   * another takes its place, since it is unknown what was left undone; `log` logs and counts it
+   * (`unhandledRejections`). Set it before `runAll`.
    */
   static unhandledRejection: RejectionPolicy = DEFAULT_SETTINGS.unhandledRejection
   /**
-   * Workerman's callbacks of the master. Set before `runAll`; each runs in a short-lived process of its own that has evaluated
-   * your modules as they are on disk, so what it changes in memory reaches nobody. It has 10 seconds; what it throws is logged.
-   * At a reload (or a start or restart of a group), when the new code was found good and nothing was replaced yet.
+   * Called at a reload (or a start or restart of a group), once the new code was found good and before anything is
+   * replaced.
+   *
+   * This and the next two are Workerman's callbacks of the master. Set them before `runAll`. Each runs in a short-lived
+   * process of its own that has evaluated your modules as they are on disk, so changes it makes in memory reach no
+   * other process. It has 10 seconds; what it throws is logged.
    */
   static onMasterReload: (() => unknown) | null = null
-  /** When the last worker of a server that was up is gone. */
+  /** Called when the last worker of a server that was up is gone. */
   static onMasterStop: (() => unknown) | null = null
-  /** A worker process has ended, for whatever reason. `status` as wait(2) gives it: 9 for SIGKILL, 64000 for exit code 250. */
+  /**
+   * Called when a worker process has ended, for any reason. `status` is as from wait(2): 9 for SIGKILL, 64000 for exit
+   * code 250.
+   */
   static onWorkerExit: ((worker: Worker<string | undefined, unknown>, status: number, pid: number) => unknown) | null =
     null
-  /** Where the master answers probes: `http://0.0.0.0:9090`, `unix:///run/app/health.sock`; nowhere by default. */
+  /** Where the master answers probes: `http://0.0.0.0:9090`, `unix:///run/app/health.sock`. Default: nowhere. */
   static health: string = DEFAULT_SETTINGS.health
-  /** Of a graceful stop: `/readyz` is red for so long before the drain begins, so that load balancers send nobody any more. */
+  /**
+   * At a graceful stop, `/readyz` is red for this long, in ms, before the drain begins, so that load balancers stop
+   * sending clients.
+   */
   static stopDelayMs: number = DEFAULT_SETTINGS.stopDelayMs
 
-  /** Ends this worker process after its connections; the master starts another: "max requests" in one line. */
+  /**
+   * Ends this worker process once its connections have drained; the master starts another. A "max requests" limit in
+   * one line.
+   */
   static stopAll(code = 0): void {
     registry().requestStop?.(code)
   }
 
   /**
-   * Runs `job` in exactly one process of this server among all that ask for the same name: at once if nobody leads yet,
-   * else when the leader has ended, crashed, or been replaced by a reload. At its end `signal` aborts; then what the job
-   * gave is waited for: a function is called (`return () => Timer.del(id)`), a promise awaited, and only then another
-   * process begins. A job that is done stays done while its process leads; one that throws is logged, and another process
-   * tries. In any process that is no worker it does nothing.
+   * Runs `job` in exactly one process of this server among all that call this with the same name: at once if there is
+   * no leader yet, otherwise when the leader has ended, crashed or been replaced by a reload. When this process stops
+   * leading, `signal` aborts; then the job's result is completed: a function is called (`return () => Timer.del(id)`),
+   * a promise awaited. Only after that does another process begin. A job that is done stays done while its process
+   * leads; a job that throws is logged, and another process tries. Does nothing in a process that is not a worker.
    * **Order**: never two at once; between two, for a moment, none. **Throws** `ERR_LEADER_NAME`, `ERR_LEADER_JOB`.
    *
-   * @returns gives it up in this process; resolves when the job has ended
+   * @returns a function that gives up leadership in this process; its promise resolves when the job has ended
    */
   static onLeader(name: string, job: LeaderJob): () => Promise<void> {
     if (typeof name !== 'string' || name === '' || name.length > LONGEST_NAME)
@@ -67,8 +84,8 @@ export abstract class WorkerStatics {
   }
 
   /**
-   * `native`, `node`, or empty for the best there is: native where the addon has it. `MILLRACE_ENGINE` and `--engine` win.
-   * Set it before `runAll`.
+   * `native`, `node`, or empty for the best available: native if the addon supports it. `MILLRACE_ENGINE` and
+   * `--engine` take precedence. Set it before `runAll`. Throws UsageError for any other value.
    */
   static get engine(): string {
     return registry().engine
@@ -82,12 +99,12 @@ export abstract class WorkerStatics {
     if (!registry().isEngineGiven) registry().engine = name
   }
 
-  /** All Workers declared in this process. */
+  /** Returns all Workers declared in this process. */
   static getAllWorkers(): Worker<string | undefined, unknown>[] {
     return registry().groups as unknown as Worker<string | undefined, unknown>[]
   }
 
-  /** The workers of the group with this name. Throws UsageError: ERR_UNKNOWN_GROUP, ERR_AMBIGUOUS_GROUP. */
+  /** Returns the workers of the group with this name. Throws UsageError: ERR_UNKNOWN_GROUP, ERR_AMBIGUOUS_GROUP. */
   static group(name: string): WorkerGroup {
     return groupNamed(name)
   }
@@ -98,12 +115,12 @@ export abstract class WorkerStatics {
   }
 }
 
-/** Characters of what is led. */
+/** Characters of a leadership name. */
 const LONGEST_NAME = 100
 
 const MASTER_CALLBACKS = ['onMasterReload', 'onMasterStop', 'onWorkerExit'] as const
 
-/** As they are now. Throws UsageError. */
+/** The current settings. Throws UsageError. */
 export function settingsOf(statics: typeof WorkerStatics): Settings {
   for (const [key, rule] of Object.entries(STATIC_RULES)) check(`Worker.${key}`, Reflect.get(statics, key), rule)
   const { logFile, stdoutFile, pidFile, logFileMaxSize, unhandledRejection, health } = statics

@@ -1,5 +1,4 @@
-// A connection before it is one: accepted, and in the middle of its TLS handshake. What fails here costs that peer alone,
-// and is counted with its reason.
+// An accepted socket in its TLS handshake. A failure here affects that peer alone, and is counted with its reason.
 
 import { formatEndpoint } from '../endpoint.ts'
 import type { SystemError } from '../errors.ts'
@@ -34,7 +33,7 @@ export class TlsArrival extends Arrival implements SocketEvents {
     this.#failed = failed
   }
 
-  /** Shakes hands, then hands the socket to who `accept` says, or calls `failed`. */
+  /** Performs the handshake, then passes the socket to `accept` or calls `failed`. */
   static begin(socket: Socket, tls: Tls, host: ArrivalHost, accept: Accept, failed: () => void): SocketEvents {
     const handshake = new TlsArrival(socket, host, accept, failed)
     socket.secure(tls)
@@ -57,11 +56,11 @@ export class TlsArrival extends Arrival implements SocketEvents {
   }
 
   [kReceived](): void {
-    // Nothing comes before the handshake is done.
+    // Nothing arrives before the handshake is done.
   }
 
   [kEnded](): void {
-    // The handshake fails of it, and says so.
+    // The handshake fails because of it, and reports that.
   }
 
   [kDrained](): void {

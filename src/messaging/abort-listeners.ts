@@ -1,7 +1,7 @@
-// One listener for a signal, however many requests it may end: a server hands one signal to all of them, and Node warns of a
-// leak from the eleventh listener on.
+// One listener per signal, however many requests it may end: a server passes one signal to all of them, and Node warns
+// of a leak from the eleventh listener on.
 
-/** What a signal ends. */
+/** Something that a signal can end. */
 export interface Abandonable {
   abandon(reason: unknown): void
 }
@@ -13,7 +13,7 @@ interface Listeners {
 
 const listeners = new WeakMap<AbortSignal, Listeners>()
 
-/** `one.abandon(reason)` when `signal` aborts, unless it is forgotten before. */
+/** Calls `one.abandon(reason)` when `signal` aborts, unless `forgetAbort` is called first. */
 export function onAbort(signal: AbortSignal, one: Abandonable): void {
   const present = listeners.get(signal) ?? listen(signal)
   present.all.add(one)

@@ -1,16 +1,19 @@
-// One message as its handler sees it, beside the message itself: whether somebody waits for an answer, until when, and
-// whether they still do.
+// What a handler learns about a message besides the message itself: whether an answer is awaited, until when, and
+// whether it still is.
 
 import { setMaxListeners } from 'node:events'
 import { AbortError } from '../errors.ts'
 import { now, recently } from '../loop/clock.ts'
 
-/** Who has more time is not worth a look at the clock. One for less is: a handler of the same batch may have taken long. */
+/**
+ * With more time left than this, the exact clock is not read. With less it is, since an earlier handler of the same
+ * batch may have taken long.
+ */
 const LOOK_BELOW_MS = 5000
 
 /** The third argument of `onWorkerMessage`. */
 export class Call {
-  /** The sender waits for what the handler returns. */
+  /** Whether the sender waits for what the handler returns. */
   readonly isRequest: boolean
   readonly #expiresAt: number
   #aborter: AbortController | null = null
@@ -23,19 +26,19 @@ export class Call {
   }
 
   /**
-   * What is left of the sender's time, whole ms; Infinity without a limit. For requests that this one makes in turn: so never 0,
-   * which would be without one.
+   * What is left of the sender's time, in whole ms; Infinity without a limit. Meant as `timeoutMs` of further requests,
+   * so never 0, which would mean no limit there.
    */
   get remainingMs(): number {
     return Math.max(1, Math.ceil(this.#expiresAt - now()))
   }
 
-  /** Aborts when nobody waits for the answer any more: the sender has given up, or is gone. */
+  /** Aborts when the answer is no longer awaited: the sender has given up, or is gone. */
   get signal(): AbortSignal {
-    if (!this.isRequest) return new AbortController().signal // one for all would keep what listens to it for ever
+    if (!this.isRequest) return new AbortController().signal // a shared one would keep its listeners for ever
     if (this.#aborter === null) {
       this.#aborter = new AbortController()
-      setMaxListeners(0, this.#aborter.signal) // a handler may hand it to each of many requests
+      setMaxListeners(0, this.#aborter.signal) // a handler may pass it to each of many requests
       if (this.#reason !== null) this.#aborter.abort(this.#reason)
     }
     return this.#aborter.signal
@@ -59,5 +62,5 @@ export class Call {
   }
 }
 
-/** Of every message that nobody waits for an answer to. */
+/** The call of every message whose answer is not awaited. */
 export const ONE_WAY = new Call(false, Number.POSITIVE_INFINITY)

@@ -1,4 +1,4 @@
-// Channel: messages by subject, to whoever listens. Subjects, wildcards and queue groups are NATS's.
+// Channel: messages by subject, to all subscribers. Subjects, wildcards and queue groups are those of NATS.
 
 import { checkOptions, UsageError } from '../errors.ts'
 import type { Mesh } from './mesh.ts'
@@ -12,12 +12,12 @@ export interface SubscribeOptions {
   queue?: string | undefined
 }
 
-/** What `subscribe` gives; `using` unsubscribes by itself. */
+/** Result of `subscribe`; `using` unsubscribes automatically. */
 export interface Subscription extends Disposable {
   readonly subject: string
-  /** Resolves when every worker that publishes knows of it: what is published afterwards comes here. */
+  /** Resolves when every worker that publishes knows of the subscription: what is published afterwards arrives. */
   readonly ready: Promise<void>
-  /** No handler is called from now on. Again: nothing happens. */
+  /** Ends the subscription: the handler is not called from now on. Idempotent. */
   unsubscribe(): void
 }
 
@@ -25,9 +25,9 @@ const KNOWN_OPTIONS: Record<keyof SubscribeOptions, string> = { queue: '' }
 
 export const Channel = {
   /**
-   * Calls `handler(message, { subject, from, call })` for what is published on `subject`, where `*` is any one token and
-   * `>` any that follow. What it returns, or its promise's value, answers a `request`, unless that is undefined. Throws
-   * UsageError: ERR_BAD_SUBJECT.
+   * Calls `handler(message, { subject, from, call })` for each message published on `subject`, where `*` stands for any
+   * one token and `>` for one or more at the end. The returned value, or the value of its promise, answers a `request`,
+   * unless it is undefined. Throws UsageError: ERR_BAD_SUBJECT, ERR_BAD_OPTION.
    */
   subscribe(subject: string, handler: SubjectHandler, options: SubscribeOptions = {}): Subscription {
     checkSubject(subject, true)
@@ -44,8 +44,9 @@ export const Channel = {
   },
 
   /**
-   * Sends what structuredClone() takes to every process in which somebody listens, this one too. A process that is lost
-   * with it, or has too much already, is told to `onSendFail` of its group. `false`: wait a little. Throws UsageError.
+   * Sends `message` (anything structuredClone() accepts) to every process that has a subscriber, this one included. A
+   * loss of a process together with the message, or a full queue, is reported to `onSendFail` of its group. Returns
+   * false when the sender should wait a little. Throws UsageError.
    */
   publish(subject: string, message: unknown): boolean {
     checkSubject(subject, false)
@@ -53,8 +54,9 @@ export const Channel = {
   },
 
   /**
-   * The first answer that a subscriber gives. Rejects with a PeerError (ERR_NO_RESPONDERS at once when nobody listens;
-   * ERR_REQUEST_TIMEOUT, ERR_PEER_LOST), with what a handler threw when nobody has an answer, or the signal's reason.
+   * Resolves with the first answer of a subscriber. Rejects with a PeerError (ERR_NO_RESPONDERS, at once if there is no
+   * subscriber; ERR_REQUEST_TIMEOUT, ERR_PEER_LOST); with what a handler threw, if none answers; or with the signal's
+   * reason.
    */
   async request<Reply = unknown>(subject: string, message: unknown, options: RequestOptions = {}): Promise<Reply> {
     checkSubject(subject, false)

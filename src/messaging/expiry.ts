@@ -1,10 +1,10 @@
-// When requests with the default time-out expire: in the order in which they were made, so a list with one deadline for its
-// head does. A place in the timing wheel for each of them was a tenth of a round trip.
+// When requests with the default time-out expire. They do so in the order in which they were made, so a list with one
+// deadline for its head suffices. An entry in the timing wheel for each cost a tenth of a round trip.
 
 import { now } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 
-/** A link of the list. */
+/** An entry of the list. */
 export interface Expiring {
   readonly expiresAt: number
   previous: Expiring | null
@@ -12,14 +12,16 @@ export interface Expiring {
   expire(): void
 }
 
-/** Those that wait equally long. */
+/** Requests with the same time-out. */
 export class Expiry {
   #head: Expiring | null = null
   #tail: Expiring | null = null
-  /** It rings for what was the head when it was set, or for nobody: not every request is worth moving it. */
+  /** The timer may fire for an entry that has gone: moving it for each request would cost more. */
   #isSet = false
 
-  /** Calls `one.expire()` when its time has come. Those that wait already expire before it, or in the same moments. */
+  /**
+   * Calls `one.expire()` when its time has come. Entries added earlier expire before it, or at about the same moment.
+   */
   add(one: Expiring): void {
     one.previous = this.#tail
     if (this.#tail === null) this.#head = one
@@ -28,7 +30,7 @@ export class Expiry {
     if (!this.#isSet) this.#set(one)
   }
 
-  /** One that waits does so no more. */
+  /** Removes an entry. */
   delete(one: Expiring): void {
     const { previous, next } = one
     if (previous === null) this.#head = next

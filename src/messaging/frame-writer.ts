@@ -1,4 +1,4 @@
-// What one link is to send in this turn of the loop, frame after frame in one buffer, so that a turn costs one write.
+// Frames that one link sends in this turn of the loop, collected in one buffer so that a turn costs one write.
 
 import type { QuickBuffer } from '../builtins.ts'
 import type { Socket, Transport } from '../transport.ts'
@@ -17,21 +17,21 @@ import {
   serialized,
 } from './wire.ts'
 
-/** A link begins with so little, and has so much in the end when it is busy. */
+/** Initial and maximum size of a link's buffer. */
 const FIRST_BYTES = 4096
 const MOST_BYTES = 65_536
-/** Below this a loop is quicker than a call into V8. */
+/** Below this length a loop is faster than a call into V8. */
 const LOOP_BELOW = 16
 
 export class FrameWriter {
   #socket: Socket | null = null
   #buffer = Buffer.allocUnsafeSlow(FIRST_BYTES)
-  /** Where the bytes begin that the socket does not have; and the frame that is being written. */
+  /** `#from`: start of the bytes not yet given to the socket. `#frame`: start of the frame being written. */
   #from = 0
   #frame = 0
   #at = 0
   #isDirty = false
-  /** What was given to the socket may be written over. */
+  /** Whether memory given to the socket may be overwritten. */
   #mayReuse = false
 
   attach(socket: Socket, transport: Pick<Transport, 'copiesWrites'>): void {
@@ -39,14 +39,14 @@ export class FrameWriter {
     this.#mayReuse = transport.copiesWrites
   }
 
-  /** A frame that was made before (`publishFrame`), for many. */
+  /** Appends a finished frame made for many links (`publishFrame`). */
   whole(frame: Uint8Array): void {
     this.#frame = this.#at
     this.bytes(frame)
     this.#end()
   }
 
-  /** Begins a frame: its head and value follow, then `end`. */
+  /** Begins a frame. Its head and value follow, then `end`. */
   begin(kind: Kind): void {
     this.#frame = this.#at
     this.#need(HEAD_BYTES + 64)
@@ -98,7 +98,7 @@ export class FrameWriter {
     this.#at += bytes.length
   }
 
-  /** The frame's value, cloned. Throws UsageError: then `cancel`. */
+  /** Writes the frame's value, cloned. Throws UsageError; call `cancel` then. */
   value(value: unknown): void {
     if (typeof value === 'string') this.#text(value)
     else if (value === undefined) this.#form(Form.Undefined)
@@ -152,12 +152,12 @@ export class FrameWriter {
     return true
   }
 
-  /** Bytes of the frame so far, without what says its size. */
+  /** Bytes of the frame so far, without its size field. */
   get size(): number {
     return this.#at - this.#frame - 4
   }
 
-  /** Takes back the frame that was begun. */
+  /** Discards the frame that was begun. */
   cancel(): void {
     this.#at = this.#frame
   }
@@ -173,14 +173,14 @@ export class FrameWriter {
     if (dirty.push(this) === 1) nextTick(flushAll)
   }
 
-  /** Gives the socket what is there. */
+  /** Gives the socket everything that is there. */
   flush(): void {
     this.#isDirty = false
     this.#give(this.#at)
     this.#frame = this.#at
     if (!this.#mayReuse) return
     this.#from = this.#frame = this.#at = 0
-    if (this.#buffer.length > MOST_BYTES) this.#buffer = Buffer.allocUnsafeSlow(MOST_BYTES) // there was a large one
+    if (this.#buffer.length > MOST_BYTES) this.#buffer = Buffer.allocUnsafeSlow(MOST_BYTES) // there was a large frame
   }
 
   #give(to: number): void {
@@ -192,7 +192,7 @@ export class FrameWriter {
     if (this.#buffer.length - this.#at < bytes) this.#makeRoom(bytes)
   }
 
-  /** What the socket has is not written again where it may still be sending it. */
+  /** Makes room, without overwriting memory that the socket may still be sending. */
   #makeRoom(bytes: number): void {
     const isFull = this.#buffer.length >= MOST_BYTES || !this.#mayReuse
     if (isFull) this.#give(this.#frame)
@@ -209,7 +209,7 @@ export class FrameWriter {
 const { nextTick } = process
 let dirty: FrameWriter[] = []
 
-/** A tick from within microtasks comes when these have run: what they sent is one write. */
+/** Runs in a tick scheduled from a microtask, so after all microtasks: what they sent is one write. */
 function flushAll(): void {
   const writers = dirty
   dirty = []

@@ -1,9 +1,9 @@
-// How two processes of one server prove to each other that they are: each with an HMAC of the other's challenge and of who
-// both are, under the secret that the master gave them. The secret itself never travels here. Source: RFC 2104.
+// How two processes of one server authenticate each other: each sends an HMAC, keyed with the secret the master gave
+// them, over both challenges and what it says about itself. The secret itself is never sent. Source: RFC 2104.
 //
-//   who was connected to     Challenge: 32 random bytes
-//   who connected            Hello: 32 random bytes, 32 bytes of proof, identity as JSON
-//   who was connected to     Welcome: 32 bytes of proof, terms as JSON
+//   accepting side      Challenge: 32 random bytes
+//   connecting side     Hello: 32 random bytes, 32 bytes of proof, identity as JSON
+//   accepting side      Welcome: 32 bytes of proof, terms as JSON
 //
 // Nothing else is read before, and a wrong proof ends the connection.
 
@@ -12,26 +12,26 @@ import { ProtocolError } from '../errors.ts'
 
 export const NONCE_BYTES = 32
 export const PROOF_BYTES = 32
-/** For both sides together. */
+/** Time limit for both sides together. */
 export const HANDSHAKE_MS = 5000
-/** No frame of a handshake is longer, but for the terms. */
+/** No frame of a handshake may be longer, except the terms. */
 export const LONGEST_HELLO_BYTES = 4096
 
-/** Which process. */
+/** Identifies a process. */
 export interface Identity {
   readonly mailbox: string
-  /** Of the group, for people. */
+  /** Name of the group, for people. */
   readonly group: string
   readonly id: number
   readonly incarnation: number
 }
 
-/** What the one that is connected to allows, and listens to. */
+/** What the accepting side allows, and what it subscribes to. */
 export interface Terms {
-  /** Unsettled at a time. */
+  /** How many messages may be unsettled at a time. */
   readonly maxMessages: number
   readonly maxBytes: number
-  /** Of one frame. */
+  /** Limit of one frame. */
   readonly maxFrameBytes: number
   readonly interest: readonly string[]
 }
@@ -40,7 +40,10 @@ export function newNonce(): Buffer {
   return crypto().randomBytes(NONCE_BYTES)
 }
 
-/** `parts`: both challenges, who connects, and the address that is meant, so that nobody passes a proof on to another. */
+/**
+ * `parts`: both challenges, then for Hello the connecting side's identity and the address it meant, so that no process
+ * can pass a proof on to another; for Welcome the terms.
+ */
 export function proofOf(secret: Buffer, side: 'hello' | 'welcome', parts: readonly (Uint8Array | string)[]): Buffer {
   const hmac = crypto().createHmac('sha256', secret).update(side)
   for (const part of parts) hmac.update(`\n${part.length}\n`).update(part)
@@ -68,7 +71,7 @@ export function parseTerms(text: string): Terms {
   throw new ProtocolError('ERR_MESH_HANDSHAKE', 'terms that are none')
 }
 
-/** What a peer says: each of its parts is still to be looked at. */
+/** Parses what a peer sent. Its fields are still unchecked. */
 function parsed<T>(text: string): { readonly [K in keyof T]?: unknown } {
   try {
     return (JSON.parse(text) as T | null) ?? {}

@@ -1,6 +1,6 @@
-// Publishing: who listens where. Each process says what it listens to on the links that others have made to it, so a
-// publish goes to those processes and no others. Whoever has published once keeps a link to every process; what is
-// published while one of them has not said yet what it wants waits for that.
+// Publishing: which process subscribes to what. Each process announces its subscriptions on the links others have made
+// to it, so a publish goes to subscribing processes only. A process that has published once keeps a link to every other
+// process. What is published before one of them has announced its subscriptions waits for that.
 
 import { AbortError, PeerError, type SendError } from '../errors.ts'
 import { now } from '../loop/clock.ts'
@@ -16,54 +16,54 @@ import { type Audience, firstOf, type Interest, type InterestChange, type Subscr
 import { type Packed, pack, unpack } from './wire.ts'
 
 export interface HubHost {
-  /** An outbox for each process that is there, but for this one. */
+  /** An outbox for every other running process. */
   others(): Outbox[]
   /** This process, as its own handlers see it. */
   readonly self: WorkerRef
-  /** Of what may wait here. */
+  /** Limit of the messages that may wait here. */
   readonly maxMailboxMessages: number
-  /** A promise of one of our handlers, or a message that waits: this process stays for it when it leaves. */
+  /** Counts unsettled handler promises and waiting messages: this process does not leave before they are done. */
   working(change: 1 | -1): void
   refusedToSend(error: SendError, message: unknown): void
 }
 
-/** What a process wants of a subject. Null is this one. */
+/** A process's subscription to a pattern. A null outbox is this process. */
 interface Listener {
   readonly outbox: Outbox | null
   readonly queue: string
 }
 
-/** Where one message goes in one process. Those that are for the same ones there share the audience. */
+/** Destination of a message in one process. Targets with equal recipients share an audience object. */
 interface Target {
   readonly outbox: Outbox | null
   readonly audience: AudienceWithHead
 }
 
-/** With what a frame of a publish to them begins with. */
+/** With the bytes that begin a Publish frame to this audience. */
 interface AudienceWithHead extends Audience {
   readonly head: Buffer
 }
 
-/** In one frame, whose head is bounded. */
+/** Per frame, since a frame's head is bounded. */
 const MOST_QUEUES = 100
-/** Subjects may be made up without end. */
+/** Bounded, since programs may generate subjects without end. */
 const MOST_PLANS = 4096
 
 export class Hub {
   readonly #host: HubHost
   readonly #own: Subscriptions
   readonly #tree = new SubjectTree<Listener>()
-  /** Of each process, what it has said. */
+  /** The subscriptions that each process has announced. */
   readonly #said = new Map<Outbox | null, Map<Interest, Listener>>()
   #hasJoined = false
-  /** Processes that have not said yet what they want. */
+  /** Processes that have not announced their subscriptions yet. */
   readonly #awaited = new Set<Outbox>()
-  /** What was published or asked before that. */
+  /** Continuations of publishes and requests made before that. */
   readonly #waiting = new Set<() => void>()
-  /** What was published to this process itself, in this turn of the loop. */
+  /** Messages published to this process itself in this turn of the loop. */
   readonly #here: { readonly audience: Audience; readonly packed: Packed }[] = []
   #turn = 0
-  /** Of subjects without queues, until somebody changes what he listens to. */
+  /** Targets of subjects without queues, valid until a subscription changes. */
   readonly #plans = new Map<string, Target[]>()
 
   constructor(host: HubHost, own: Subscriptions) {
@@ -73,7 +73,7 @@ export class Hub {
     this.#change(null, { adds: own.interests, drops: [] })
   }
 
-  /** Throws UsageError for what cannot be cloned. `false` as at `send`, from any of the processes. */
+  /** Returns false if `send` to any of the processes would. Throws UsageError for what cannot be cloned. */
   publish(subject: string, message: unknown): boolean {
     const packed = pack(message)
     if (this.#isReady()) return this.#publish(subject, packed, message)
@@ -90,7 +90,7 @@ export class Hub {
     } catch (error) {
       this.#host.refusedToSend(refusedAs(error), message)
     } finally {
-      this.#host.working(-1) // not before: now they wait with those that they are for
+      this.#host.working(-1) // not earlier: from here on the messages count in their outboxes
     }
   }
 
@@ -99,7 +99,7 @@ export class Hub {
     let framed: AudienceWithHead | null = null
     let frame: Buffer = NO_BYTES
     const targets = this.#targets(subject)
-    for (const { outbox } of targets) outbox?.check(packed) // before the first of them has it
+    for (const { outbox } of targets) outbox?.check(packed) // before the first of them receives it
     for (const { outbox, audience } of targets) {
       if (outbox !== null && framed !== audience) {
         frame = publishFrame(audience.head, packed)
@@ -136,7 +136,7 @@ export class Hub {
     return answer
   }
 
-  /** As a request that nobody carries: it ends by itself when nobody can be asked in its time. */
+  /** A request without a carrier: it expires by itself if no process can be asked in its time. */
   async #untilReady(subject: string, options: RequestOptions): Promise<void> {
     const waits = new PendingRequest(subject, options)
     const go = () => waits.answer(undefined)
@@ -150,7 +150,7 @@ export class Hub {
     }
   }
 
-  /** In a turn of its own, as from anybody else, and with a message of its own. */
+  /** Delivers in a later turn, as from another process, and with a copy of the message. */
   #publishHere(audience: Audience, packed: Packed, message: unknown): boolean {
     if (this.#here.length >= this.#host.maxMailboxMessages) return this.#refuse(message, 'in one turn of the loop')
     this.#host.working(1)
@@ -187,9 +187,9 @@ export class Hub {
     return request
   }
 
-  // Who is there
+  // Which processes are there
 
-  /** Every process that is there has said what it wants. From the first call on there is a link to each. */
+  /** Whether every running process has announced its subscriptions. The first call links to each. */
   #isReady(): boolean {
     if (!this.#hasJoined) {
       this.#hasJoined = true
@@ -204,14 +204,14 @@ export class Hub {
     outbox.reach()
   }
 
-  /** There is another process at this place, or none. */
+  /** Another process has this slot now, or none. */
   moved(outbox: Outbox): void {
     if (!this.#hasJoined) return
     if (outbox.isUp) this.#await(outbox)
     else this.#arrived(outbox)
   }
 
-  /** A process has said what it listens to. */
+  /** A process has announced its subscriptions. */
   linked(outbox: Outbox, interests: readonly Interest[]): void {
     this.#forget(outbox)
     this.#said.set(outbox, new Map())
@@ -219,13 +219,13 @@ export class Hub {
     this.#arrived(outbox)
   }
 
-  /** It is gone, or goes: somebody else may come. */
+  /** A process is gone or leaving: another may replace it. */
   unlinked(outbox: Outbox): void {
     this.#forget(outbox)
     this.moved(outbox)
   }
 
-  /** Nobody waits for it: when it answers after all, it is known again. */
+  /** Stops waiting for a process. If it answers after all, it counts again. */
   unreachable(outbox: Outbox): void {
     this.#forget(outbox)
     this.#arrived(outbox)
@@ -276,7 +276,7 @@ export class Hub {
     this.#tree.delete(interest.split(' ')[1] ?? '', listener)
   }
 
-  /** One for each process that has somebody who should get it. */
+  /** One target for each process with a recipient. */
   #targets(subject: string): Target[] {
     const plan = this.#plans.get(subject)
     if (plan !== undefined) return plan
@@ -311,7 +311,7 @@ export class Hub {
     })
   }
 
-  /** The least loaded; among equals one after the other. */
+  /** The least loaded; among equals, in turn. */
   #choose(members: readonly (Outbox | null)[]): Outbox | null {
     const start = ++this.#turn % members.length
     let best = members[start] as Outbox | null
@@ -341,9 +341,9 @@ async function* clonesOf(items: AsyncIterable<unknown>): AsyncGenerator<unknown>
   for await (const item of items) yield copyOf(pack(item))
 }
 
-/** Why a request has ended that somebody else was quicker with: nobody sees it. */
+/** Why a request ended that another process answered first; never shown. */
 const NOT_FIRST = new AbortError('ERR_REQUEST_CANCELLED', 'somebody else has answered')
 
 function nothing(): void {
-  // What is asked here has no link that could be told.
+  // A request within this process has no link to notify.
 }

@@ -1,5 +1,5 @@
-// A connection that another process of this server has made: its messages come in, and what became of them goes back. Who
-// cannot prove that it is one of us is closed before anything else is read.
+// A connection from another process of this server: its messages arrive, and their outcomes are sent back. A peer that
+// cannot authenticate is disconnected before anything else is read.
 
 import { ProtocolError, type SystemError, stackOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
@@ -46,7 +46,7 @@ import {
   unpack,
 } from './wire.ts'
 
-/** What it needs of its mesh. */
+/** What a link needs from its mesh. */
 export interface IncomingHost {
   /** Where this process is reached. */
   readonly address: string
@@ -55,23 +55,23 @@ export interface IncomingHost {
   readonly mailbox: Mailbox
   readonly isLeaving: boolean
   terms(): Terms
-  /** Who it is has been proved: whom its messages are from. */
+  /** The peer has authenticated. Returns the reference its messages come from. */
   known(link: IncomingLink, identity: Identity): unknown
   refused(): void
   closed(link: IncomingLink): void
-  /** Gives a message to those that listen to its subject. */
+  /** Delivers a message to the subscribers of its subject. */
   deliver(audience: Audience, message: unknown, from: unknown, call: Call): unknown
-  /** Nothing more comes in here. */
+  /** No more messages will arrive on this link. */
   look(): void
 }
 
-/** Of a stream: how many items the other end has room for, and who waits for that, or for its end. */
+/** Of a stream: how many items the other end has room for, and how to wake what waits for room or for the end. */
 interface Flow {
   room: number
   wake: () => void
 }
 
-/** Of answers that the other end has not taken. */
+/** Limit of answers that the other end has not read. */
 const MOST_UNREAD_BYTES = 4 * 1_048_576
 
 const enum State {
@@ -94,22 +94,22 @@ export class IncomingLink implements SocketEvents, Answers {
   readonly #timer: number
   #state = State.AwaitHello
   #terms: Terms | null = null
-  /** Messages that have come: the next one's number. */
+  /** Number of the next message. */
   #next = 0
   #unsettled = 0
-  /** Handled, and not yet told: the last range, and those before it. */
+  /** Handled but not reported yet: the last range, and the ranges before it. */
   #first = 0
   #last = -1
   #ranges: number[] = []
   #hasNews = false
-  /** Of the mailbox, as the other end knows it. */
+  /** The mailbox load last reported to the other end. */
   #toldLoad = 0
-  /** Of what we listen to; and those that the other end has not confirmed. */
+  /** `#changes`: number of subscription changes announced. `#unheard`: those the other end has not confirmed. */
   #changes = 0
   readonly #unheard = new Map<number, () => void>()
-  /** Requests that somebody may give up. */
+  /** Requests that the sender may give up. */
   readonly #calls = new Map<number, Call>()
-  /** Streams that wait until there is room at the other end. */
+  /** Streams waiting for room at the other end. */
   readonly #streams = new Map<number, Flow>()
 
   constructor(host: IncomingHost, socket: Socket) {
@@ -122,7 +122,7 @@ export class IncomingLink implements SocketEvents, Answers {
     this.#writer.end()
   }
 
-  /** Messages may still come. */
+  /** Whether messages may still arrive. */
   get isOpen(): boolean {
     return this.#state === State.Open
   }
@@ -136,9 +136,9 @@ export class IncomingLink implements SocketEvents, Answers {
     if (this.isOpen) this.#empty(Kind.Leaving)
   }
 
-  /** Of what this process listens to; resolves when the other one knows, or is gone. */
+  /** Announces a change of this process's subscriptions. Resolves when the other end knows, or is gone. */
   announce(change: unknown): Promise<void> {
-    if (!this.isKnown) return Promise.resolve() // the welcome will tell
+    if (!this.isKnown) return Promise.resolve() // the welcome will include it
     const number = ++this.#changes
     this.#writer.begin(Kind.Interest)
     this.#writer.number(number)
@@ -189,12 +189,12 @@ export class IncomingLink implements SocketEvents, Answers {
     this.#destroy()
   }
 
-  /** It does not read its answers, or not as quickly as it asks for them. */
+  /** The peer does not read its answers, or not as fast as it asks for them. */
   #isStuffed(): boolean {
     return this.#socket.queuedBytes > MOST_UNREAD_BYTES
   }
 
-  /** Nothing more of it begins before it has read them. */
+  /** Reads nothing more from the peer until it has read them. */
   #awaitDrained(): void {
     this.#socket.pause()
     this.#socket.awaitDrained()
@@ -209,7 +209,7 @@ export class IncomingLink implements SocketEvents, Answers {
     // No TLS between processes of one machine.
   }
 
-  /** Closes it, and counts that. */
+  /** Closes the link and counts the refusal. */
   refuse(why: string): void {
     if (this.#state === State.Closed) return
     const who = this.#state === State.AwaitHello ? 'a stranger' : 'another worker'
@@ -238,7 +238,7 @@ export class IncomingLink implements SocketEvents, Answers {
     this.#aboutEarlier(kind, bytes, start, end)
   }
 
-  /** What is about a message that has come before. */
+  /** Handles frames that refer to an earlier message. */
   #aboutEarlier(kind: Kind, bytes: Buffer, start: number, end: number): void {
     if (end - start < NUMBER_BYTES) throw unexpected(kind)
     const number = numberAt(bytes, start)
@@ -285,7 +285,7 @@ export class IncomingLink implements SocketEvents, Answers {
     this.#host.mailbox.take(this, this.#number(), message, call)
   }
 
-  /** Of the message that has come. */
+  /** Number of the message that has just arrived. */
   #number(): number {
     if (++this.#unsettled > (this.#terms?.maxMessages ?? 0))
       throw new ProtocolError('ERR_MESH_FRAME', 'it sends more than it may')
@@ -341,7 +341,7 @@ export class IncomingLink implements SocketEvents, Answers {
     nextTick(IncomingLink.#tell, this)
   }
 
-  /** When the handlers of this turn have run: one frame for all. */
+  /** Runs after the handlers of this turn: one frame for all of them. */
   static #tell(link: IncomingLink): void {
     link.#tellHandled()
   }
@@ -387,7 +387,10 @@ export class IncomingLink implements SocketEvents, Answers {
     this.#calls.delete(number)
   }
 
-  /** Rejects with what the iterable throws. Ends early when nobody reads on, also one that waits for its next item. */
+  /**
+   * Sends a stream. Rejects with what the iterable throws. Ends early when the reader stops, even while the iterable is
+   * waiting for its next item.
+   */
   async stream(number: number, items: AsyncIterable<unknown>, call: Call): Promise<void> {
     const iterator = items[Symbol.asyncIterator]()
     const flow: Flow = { room: 0, wake: nothing }
@@ -412,7 +415,7 @@ export class IncomingLink implements SocketEvents, Answers {
     this.#numbered(Kind.End, number)
   }
 
-  /** Null when nobody reads on: a source may be waiting for something that is long in coming. */
+  /** Null when the reader stops first: a source may take long to produce an item. */
   #unlessOver<T>(next: T | PromiseLike<T>, flow: Flow, call: Call): Promise<T | null> {
     return new Promise((resolve, reject) => {
       flow.wake = () => {
@@ -461,16 +464,16 @@ export class IncomingLink implements SocketEvents, Answers {
 const { nextTick } = process
 const refusals = new LimitedLog()
 
-/** 0 is without a limit. */
+/** 0 is no limit. */
 function callUntil(expiresAt: number): Call {
   return new Call(true, expiresAt > 0 ? fromMachineTime(expiresAt) : Number.POSITIVE_INFINITY)
 }
 
 function nothing(): void {
-  // Nobody waits yet.
+  // Nothing waits yet.
 }
 
-/** It may clean up, on its own time. */
+/** Lets the iterator clean up, without waiting for it. */
 function leave(iterator: AsyncIterator<unknown>): void {
   const failed = (error: unknown) => refusals.log(`a stream that nobody reads on: ${stackOf(error)}`)
   try {

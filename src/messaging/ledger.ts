@@ -1,10 +1,10 @@
-// What was sent on one link and not settled yet, by its number. A ring, since nearly all is settled in the order in which
-// it was sent; what takes long moves aside, so that the ring stays as short as the rest is quick.
+// Unsettled messages of one link, by number. A ring, since nearly all settle in the order in which they were sent; slow
+// ones move to a map, so that the ring stays short.
 
 const FIRST_PLACES = 64
 const MOST_PLACES = 65_536
 
-/** What stands in the place of something that was settled. */
+/** Marks a settled place. */
 const SETTLED = Symbol('settled')
 
 export interface Unsettled {
@@ -15,15 +15,15 @@ export interface Unsettled {
 export class Ledger {
   #entries: unknown[] = new Array(FIRST_PLACES).fill(SETTLED)
   #sizes: number[] = new Array(FIRST_PLACES).fill(0)
-  /** The oldest number in the ring, and the next one to be given. */
+  /** The oldest number in the ring, and the next number to assign. */
   #oldest = 0
   #next = 0
   readonly #aside = new Map<number, Unsettled>()
   count = 0
-  /** Of the last one that was taken. */
+  /** Size of the entry taken last. */
   size = 0
 
-  /** Its number. */
+  /** Returns the entry's number. */
   add(entry: unknown, size: number): number {
     if (this.#next - this.#oldest === this.#entries.length) this.#makeRoom()
     const number = this.#next++
@@ -41,7 +41,10 @@ export class Ledger {
     return entry === SETTLED ? undefined : entry
   }
 
-  /** The entry, which is settled now; its size is in `size`. `missing` when there is none of that number. */
+  /**
+   * Removes and returns the entry, and stores its size in `size`. Returns `missing` if there is no entry of that
+   * number.
+   */
   take(number: number, missing: unknown): unknown {
     this.size = 0
     if (number >= this.#next) return missing
@@ -67,7 +70,7 @@ export class Ledger {
     return found.entry
   }
 
-  /** All of them, oldest first; none is left. */
+  /** Removes and returns all entries, oldest first. */
   takeAll(): Unsettled[] {
     const all = [...this.#aside.values()]
     this.#aside.clear()

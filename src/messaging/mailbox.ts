@@ -1,4 +1,4 @@
-// What comes to this process: handlers begin in the order in which messages arrive, each without waiting for the one
+// Messages to this process: handlers start in the order in which messages arrive, each without waiting for the one
 // before (a request from A to B to A would wait for ever), unless the Worker is `serial`.
 
 import { PeerError, stackOf } from '../errors.ts'
@@ -8,7 +8,7 @@ import { type Call, ONE_WAY } from './call.ts'
 
 export type Handler = (from: unknown, message: unknown, call: Call) => unknown
 
-/** Whose mailbox it is: the Worker of this process. */
+/** Owner of the mailbox: the Worker of this process. */
 export interface MailboxHost {
   readonly name: string
   readonly id: number
@@ -16,18 +16,18 @@ export interface MailboxHost {
   /** Null when it takes no messages. */
   readonly workerHandler: Handler | null
   readonly counters: { messagesIn: number; handlerErrors: number }
-  /** A handler's promise is waited for when this process leaves. */
+  /** Counts unsettled handler promises: this process waits for them when it leaves. */
   working(change: 1 | -1): void
 }
 
-/** Where the answer goes. */
+/** Where outcomes and answers go. */
 export interface Answers {
   readonly from: unknown
   handled(number: number): void
   answer(number: number, value: unknown): void
   fail(number: number, error: unknown, wasHandled: boolean): void
   stream(number: number, items: AsyncIterable<unknown>, call: Call): Promise<void>
-  /** It takes longer: `forget` when it has ended. */
+  /** The message takes longer; `forget` is called when it has ended. */
   remember(number: number, call: Call): void
   forget(number: number): void
 }
@@ -39,18 +39,18 @@ interface Task {
   readonly call: Call
 }
 
-/** Places of a queue that are kept although what stood there has begun: moving up costs by what is left. */
+/** How many started entries a queue keeps at its front before they are removed: moving the rest costs by its length. */
 const MOST_BEGUN = 1024
 
 export class Mailbox {
   readonly #host: MailboxHost
-  /** Of a serial worker: from `#head` on. */
+  /** Queue of a serial worker; entries from `#head` on have not started. */
   #queue: (Task | undefined)[] = []
   #head = 0
   #isBusy = false
-  /** Asked to tell when nothing that has arrived is still to begin. */
+  /** Callbacks to call when everything that has arrived has started. */
   readonly #waiting: (() => void)[] = []
-  /** Handlers that have not settled, and messages that wait for them. */
+  /** Handlers that have not settled, plus messages waiting to start. */
   load = 0
 
   constructor(host: MailboxHost) {
@@ -66,13 +66,13 @@ export class Mailbox {
     this.#next()
   }
 
-  /** As `take`, for another handler than the Worker's, and at once. */
+  /** Like `take`, but for a handler other than the Worker's, and at once. */
   run(answers: Answers, number: number, message: unknown, call: Call, handler: Handler): void {
     this.#host.counters.messagesIn++
     this.#start(answers, number, message, call, handler, false)
   }
 
-  /** Calls back when all that has arrived has begun. */
+  /** Calls back when everything that has arrived has started. */
   whenBegun(tell: () => void): void {
     if (this.#head === this.#queue.length) tell()
     else this.#waiting.push(tell)
@@ -94,7 +94,7 @@ export class Mailbox {
     if (this.#head === this.#queue.length) for (const tell of this.#waiting.splice(0)) tell()
   }
 
-  /** @param isNext whether those of a serial worker that follow wait for it */
+  /** @param isNext whether further messages of a serial worker wait for this one */
   #start(
     answers: Answers,
     number: number,
@@ -144,7 +144,7 @@ export class Mailbox {
     this.#next()
   }
 
-  /** The sender of a request hears of it; of a message the log does. */
+  /** A request's error goes to its sender, a message's to the log. */
   #threw(answers: Answers, number: number, error: unknown, call: Call): void {
     this.#host.counters.handlerErrors++
     if (call.isRequest) return answers.fail(number, error, true)
@@ -164,7 +164,7 @@ function expired(): PeerError {
   return new PeerError('ERR_REQUEST_TIMEOUT', 'nobody waited for the answer any more: not started', false)
 }
 
-/** An async iterable; a string or an array is a value. */
+/** Whether it is an async iterable. Strings and arrays are plain values. */
 export function isStream(value: unknown): value is AsyncIterable<unknown> {
   return typeof value === 'object' && value !== null && Symbol.asyncIterator in value
 }

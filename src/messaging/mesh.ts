@@ -1,5 +1,5 @@
-// This process's end of the mesh: the socket that others reach it at, an outbox for each slot that it sends to, and the
-// table of who is there. No broker, no port; what goes between two workers goes directly.
+// This process's end of the mesh: the socket other processes reach it at, an outbox for each slot it sends to, and the
+// table of running processes. No broker and no port: messages between two workers go directly.
 
 import { messageOf, type SendError } from '../errors.ts'
 import { log } from '../log.ts'
@@ -18,22 +18,22 @@ import { type Audience, type InterestChange, subscriptions } from './subscriptio
 
 /** Connections that wait until this process accepts them. */
 const BACKLOG = 511
-/** So many may be about to prove who they are; beyond it the oldest goes. */
+/** Connections that may be authenticating at once; one more closes the oldest. */
 const MAX_STRANGERS = 64
 
-/** The Worker of this process, and what the others say about theirs. */
+/** The Worker of this process, and what is declared about the other groups. */
 export interface MeshHost extends MailboxHost {
   readonly incarnation: number
   readonly maxPackageSize: number
   readonly maxMailboxMessages: number
   readonly maxMailboxBytes: number
   readonly counters: MailboxHost['counters'] & { refused: number }
-  /** How many workers the code declares for a mailbox: 0 when it is not declared. */
+  /** How many workers the code declares for a mailbox; 0 when it is not declared. */
   declared(mailbox: string): number
   settingsFor(mailbox: string): OutboxSettings
-  /** The reference that handlers get. */
+  /** The reference that handlers receive. */
   reference(identity: Identity): WorkerRef
-  /** What was not sent at all. */
+  /** Reports a message that was not sent at all. */
   refusedToSend(error: SendError, message: unknown): void
 }
 
@@ -50,7 +50,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   readonly #self: string
   readonly #incoming = new Set<IncomingLink>()
   #listener: Listener | null = null
-  /** While it leaves: what keeps this process, and what lets it go again. */
+  /** While leaving: `#hold` keeps this process alive, `#release` ends that. */
   #hold: (() => () => void) | null = null
   #release: (() => void) | null = null
 
@@ -87,7 +87,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     return this.#peers.isEnding
   }
 
-  /** Which other processes there are now. */
+  /** Takes over the master's news of the other processes. */
   use({ rows, isEnding }: PeerNews): void {
     this.#peers.isEnding ||= isEnding
     for (const row of rows) {
@@ -114,7 +114,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     return outbox
   }
 
-  /** There is such a worker, or there will be: what the code declares may still have to be started. */
+  /** Whether there is or will be such a worker: what the code declares may still have to start. */
   isKnown(mailbox: string, id: number): boolean {
     if (this.#peers.get(mailbox, id) !== undefined) return true
     return id < this.#host.declared(mailbox) && !this.#peers.wasRemoved(mailbox, id)
@@ -213,16 +213,18 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
 
   // Leaving
 
-  /** Takes no more. Has a hold while something that was sent here is not done, or something sent from here not settled. */
+  /**
+   * Takes no more messages. Holds the process while a message sent here is unfinished, or one sent from here unsettled.
+   */
   leave(hold: () => () => void): void {
     this.isLeaving = true
     this.#hold = hold
-    if (!this.isEnding) this.#listener?.close() // while a whole server leaves, its workers still answer each other
+    if (!this.isEnding) this.#listener?.close() // while the whole server stops, its workers still answer each other
     for (const link of this.#incoming) link.leave()
     this.look()
   }
 
-  /** Something has begun or ended that a process which leaves waits for. */
+  /** Call when something has begun or ended that a leaving process waits for. */
   look(): void {
     if (this.#hold === null) return
     if (this.#isBusy()) this.#release ??= this.#hold()
@@ -237,7 +239,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     return !this.isEnding && [...this.#incoming].some(({ isOpen }) => isOpen)
   }
 
-  /** What is left has had its time. */
+  /** Ends everything: what is left has had its time. */
   close(): void {
     this.#listener?.close()
     for (const outbox of this.#outboxes.values()) outbox.close('this process has left')

@@ -1,5 +1,5 @@
-// A Worker's side of messages: what of it the mesh needs, and the references that it gives. One Worker of a process has the
-// mesh; the others are those that it sends to.
+// The messaging side of a Worker: what the mesh needs of it, and the references it returns. One Worker of a process
+// owns the mesh; it sends to the others.
 
 import { kGone } from '../connection/host.ts'
 import { type SendError, stackOf, UsageError } from '../errors.ts'
@@ -13,7 +13,7 @@ import { Mesh, type MeshHost } from './mesh.ts'
 import type { Outbox, OutboxSettings } from './outbox.ts'
 import { WorkerGroup, type WorkerRef } from './references.ts'
 
-/** A Worker, as far as messages are concerned. */
+/** The part of a Worker that messaging uses. */
 export interface MessagingWorker {
   readonly name: string
   readonly count: number
@@ -35,7 +35,7 @@ export interface MessagingWorker {
   [kGone](): void
 }
 
-/** All that were declared in this process. */
+/** Returns all Workers declared in this process. */
 type Declared = () => readonly MessagingWorker[]
 
 let mesh: Mesh | null = null
@@ -47,7 +47,7 @@ export function currentMesh(): Mesh | null {
   return mesh
 }
 
-/** This process serves for `worker` from now on. */
+/** From now on this process serves for `worker`. */
 export function openMesh(worker: MessagingWorker, all: Declared, place: MeshPlace, transport: Transport): void {
   declared = all
   mesh = new Mesh(new WorkerHost(worker), place, transport)
@@ -57,7 +57,7 @@ export function usePeers(news: PeerNews): void {
   mesh?.use(news)
 }
 
-/** The group of a Worker that this process has declared. */
+/** The group of a Worker declared in this process. */
 export function groupOf(worker: MessagingWorker): WorkerGroup {
   const present = groups.get(worker.mailbox)
   if (present !== undefined) return present
@@ -66,7 +66,7 @@ export function groupOf(worker: MessagingWorker): WorkerGroup {
   return group
 }
 
-/** The group of that name. Throws UsageError, in a worker process at once, else at its first use. */
+/** The group of that name. Throws UsageError: in a worker process at once, elsewhere at its first use. */
 export function groupNamed(name: string): WorkerGroup {
   if (mesh !== null) return groupAt(resolve(name), name)
   return new WorkerGroup(name, () => resolve(name), currentMesh)
@@ -164,7 +164,7 @@ class WorkerHost implements MeshHost {
     else guard('onSendFail', () => own.onSendFail?.(error, message, groupOf(own).reference(own.id)))
   }
 
-  /** Of the group that is sent to, as declared here; where it says nothing, of this process's own. */
+  /** Settings of the target group as declared here; if it is not declared here, those of this process's own Worker. */
   settingsFor(mailbox: string): OutboxSettings {
     const own = this.#worker
     const found = declared().find((one) => one.mailbox === mailbox)
@@ -187,7 +187,7 @@ class WorkerHost implements MeshHost {
   }
 }
 
-/** Called from within a link: what it throws must not end that. */
+/** Calls a user callback from within a link: what it throws is logged and must not end the link. */
 function guard(name: string, call: () => unknown): void {
   const failed = (error: unknown) => log(`${name}: ${stackOf(error)}`)
   try {

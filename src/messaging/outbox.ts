@@ -1,5 +1,6 @@
-// All that this process sends to one slot, over the lives of the processes that have it. In order: what waits for a process
-// goes before what comes later, and a new process gets nothing before the old one has begun all that it was sent.
+// Everything this process sends to one slot, across the processes that hold the slot in turn. In order: messages
+// waiting for a process go before later ones, and a new process receives nothing before the old one has started all
+// that it was sent.
 
 import { codeOf, messageOf, PeerError, type SendError } from '../errors.ts'
 import { recently } from '../loop/clock.ts'
@@ -13,38 +14,38 @@ import { lost, PendingRequest, type RequestOptions } from './pending-request.ts'
 import type { Audience } from './subscriptions.ts'
 import { type CountedKind, checkSize, HEAD_BYTES, Kind, Packed, pack } from './wire.ts'
 
-/** What the group that is sent to says of its messages, in this process. */
+/** Settings of the target group, in this process. */
 export interface OutboxSettings {
-  /** Of all that is not settled. */
+  /** Limits of all that is unsettled. */
   readonly maxMailboxMessages: number
   readonly maxMailboxBytes: number
-  /** How long a message waits for a process that is not there. */
+  /** How long a message waits for a process that is not running, in ms. */
   readonly mailboxTimeoutMs: number
-  /** Of one message. */
+  /** Limit of one message. */
   readonly maxPackageSize: number
-  /** A message that was taken, or refused, and not handled as far as one knows. */
+  /** A message was refused, or accepted but, as far as is known, not handled. */
   onSendFail(error: SendError, message: unknown, outbox: Outbox): void
   onFull(outbox: Outbox): void
   onDrain(outbox: Outbox): void
 }
 
-/** What an outbox needs of its mesh. */
+/** What an outbox needs from its mesh. */
 export interface OutboxHost {
   readonly credentials: Credentials
   readonly transport: Transport
-  /** Nobody who goes comes back. */
+  /** Workers that leave are not replaced. */
   readonly isEnding: boolean
-  /** There is something to settle, or nothing any more. */
+  /** The first message became unsettled, or the last one settled. */
   look(): void
-  /** A link is open, to a process that listens to this. */
+  /** A link has opened, to a process with these subscriptions. */
   linked(outbox: Outbox, interests: readonly string[]): void
   unlinked(outbox: Outbox): void
-  /** It is there, says the master, and does not answer. */
+  /** The master says the process runs, but it does not answer. */
   unreachable(outbox: Outbox): void
   interested(outbox: Outbox, change: unknown): void
 }
 
-/** Waits for a process, or for the one before it to have begun what it has. */
+/** A message that waits for a process, or for the previous process to have started all it was sent. */
 interface Waiting {
   readonly value: Packed
   readonly entry: unknown
@@ -53,42 +54,45 @@ interface Waiting {
   readonly audience: Audience | null
 }
 
-/** A process whose master has not told yet that it is gone refuses: so long until the next try. */
+/** Retry interval: a process that is gone refuses connections until the master has reported it. */
 const RETRY_MS = 50
 
 export class Outbox implements LinkOwner {
   readonly mailbox: string
   readonly id: number
-  /** In words. */
+  /** For error messages. */
   readonly name: string
   readonly #host: OutboxHost
   readonly #settings: OutboxSettings
   #row: PeerRow | undefined
-  /** There is such a slot, or there will be. */
+  /** Whether there is or will be such a slot. */
   isKnown: boolean
   #link: OutgoingLink | null = null
-  /** Links to processes before, that still have something to say; and the one that has not begun all that it was sent. */
+  /**
+   * `#older`: links to previous processes with outcomes still to come. `#ahead`: the one that has not started all it
+   * was sent.
+   */
   readonly #older = new Set<OutgoingLink>()
   #ahead: OutgoingLink | null = null
   #waiting: Waiting[] = []
   #waitTimer = 0
   #retryTimer = 0
-  /** Of what may be unsettled, and of one message: what both ends allow, who may run different code. */
+  /** Limits of what may be unsettled, and of one message: the lower of both ends, which may run different code. */
   #maxMessages: number
   #maxBytes: number
   #maxSize: number
-  /** Of the one that has said last that it goes. */
+  /** Address of the process that last announced its leaving. */
   #leftAddress = ''
   #isFull = false
   #isFlushing = false
-  /** There should be a link, whether there is anything to send or not. */
+  /** Whether a link should exist even with nothing to send. */
   #isWanted = false
   #isClosed = false
-  /** Of all that is not settled. */
+  /** Number of unsettled messages. */
   count = 0
   #bytes = 0
 
-  /** @param row undefined when there is none yet: then it is waited for */
+  /** @param row undefined while there is no process yet: messages wait for it */
   constructor(host: OutboxHost, settings: OutboxSettings, row: PeerRow | undefined, mailbox: string, id: number) {
     this.#host = host
     this.#settings = settings
@@ -102,7 +106,7 @@ export class Outbox implements LinkOwner {
     this.name = `worker ${mailbox}:${id}`
   }
 
-  /** For the choice of the least loaded: what it has of ours, and what it says that it has of all. */
+  /** For choosing the least loaded: what it has of ours plus what it reports in total. */
   get load(): number {
     return this.count + (this.#link?.load ?? 0)
   }
@@ -111,7 +115,10 @@ export class Outbox implements LinkOwner {
     return this.#row !== undefined && this.#row.incarnation > 0 && this.#row.address !== this.#leftAddress
   }
 
-  /** `true`: go on. `false`: it was refused, which `onSendFail` has been told; or it was taken, and is the last for now. */
+  /**
+   * Returns true to go on. Returns false if the message was refused (then `onSendFail` was called) or if it was
+   * accepted and the queue is now full.
+   */
   send(message: unknown): boolean {
     if (!this.#hasRoom()) {
       this.#settings.onSendFail(this.#fullError(), message, this)
@@ -120,7 +127,7 @@ export class Outbox implements LinkOwner {
     return this.#post(Kind.Message, message, message, null)
   }
 
-  /** As `send`, of a message that goes to many: packed once. */
+  /** Like `send`, for a message that goes to many and is packed once. */
   sendPacked(packed: Packed, message: unknown): boolean {
     if (!this.#hasRoom()) {
       this.#settings.onSendFail(this.#fullError(), message, this)
@@ -129,12 +136,12 @@ export class Outbox implements LinkOwner {
     return this.#post(Kind.Message, packed, message, null)
   }
 
-  /** Throws UsageError for what is too large. */
+  /** Throws UsageError if the message is too large. */
   check(packed: Packed): void {
     checkSize(this.name, packed, this.#maxSize)
   }
 
-  /** As `sendPacked`, to those that listen to a subject. `frame` is what is written when nothing waits. */
+  /** Like `sendPacked`, to the subscribers of a subject. `frame` is written if nothing waits. */
   publish(packed: Packed, frame: Buffer, message: unknown, audience: Audience): boolean {
     if (!this.#hasRoom()) {
       this.#settings.onSendFail(this.#fullError(), message, this)
@@ -174,7 +181,7 @@ export class Outbox implements LinkOwner {
     )
   }
 
-  /** What can be written to now, with nothing ahead. */
+  /** The link, if it can be written to now with nothing ahead. */
   #direct(): OutgoingLink | null {
     const link = this.#link
     return link?.isOpen && this.#ahead === null && this.#waiting.length === 0 ? link : null
@@ -209,7 +216,7 @@ export class Outbox implements LinkOwner {
     return size
   }
 
-  /** Time is up for what has waited too long. */
+  /** Sets the timer that gives up messages which have waited too long. */
   #watch(): void {
     deadlines.cancel(this.#waitTimer)
     const [first] = this.#waiting
@@ -229,7 +236,7 @@ export class Outbox implements LinkOwner {
     return 'there is no such worker any more'
   }
 
-  /** Nobody has seen these. */
+  /** Fails messages that were never sent. */
   #giveUp(entries: readonly Unsettled[], why: string): void {
     for (const { entry, size } of entries) this.#end(entry, size, why, false)
     this.#host.look()
@@ -241,7 +248,7 @@ export class Outbox implements LinkOwner {
     this.settled(size)
   }
 
-  // What the master says
+  // News from the master
 
   use(row: PeerRow): void {
     this.#row = row
@@ -257,7 +264,7 @@ export class Outbox implements LinkOwner {
     if (this.#waiting.length > 0 || this.#isWanted) this.#connect()
   }
 
-  /** The process before the next: it finishes what it has. */
+  /** Another process has the slot: the old link finishes what it has. */
   #leaveLink(): void {
     const link = this.#link
     this.#link = null
@@ -265,7 +272,7 @@ export class Outbox implements LinkOwner {
     this.#older.add(link)
     this.#host.unlinked(this)
     if (!link.isOpen) return link.close('another process has its place')
-    this.#ahead ??= link // while there is one before it, nothing was written to this one
+    this.#ahead ??= link // while one is ahead, nothing was written to this one
     link.last()
   }
 
@@ -275,18 +282,18 @@ export class Outbox implements LinkOwner {
     this.#link = new OutgoingLink(this, credentials, this.#row as PeerRow, transport)
   }
 
-  /** Connects, also without a message. */
+  /** Connects even without a message. */
   reach(): void {
     this.#isWanted = true
     this.#connect()
   }
 
-  /** The process that has the slot has been reached, and is not about to go. */
+  /** Whether the process in the slot is connected and not about to leave. */
   get isLinked(): boolean {
     return this.#link?.isOpen ?? false
   }
 
-  // What a link says
+  // News from a link
 
   opened(link: OutgoingLink): void {
     if (link !== this.#link) return
@@ -302,7 +309,7 @@ export class Outbox implements LinkOwner {
     this.#maxSize = Math.min(maxPackageSize, maxFrameBytes)
   }
 
-  /** Writes what waits, as far as the other end has room. Callbacks may send: that comes after it. */
+  /** Writes waiting messages as far as the other end has room. Callbacks may send meanwhile; that goes after them. */
   #flush(): void {
     const waiting = this.#waiting
     let written = 0
@@ -318,7 +325,7 @@ export class Outbox implements LinkOwner {
     this.#watch()
   }
 
-  /** Not for each one that is settled: what waits is written in batches. */
+  /** Not after every settled message: waiting ones are written in batches. */
   #mayGoOn(): boolean {
     return !this.#isFlushing && this.#link !== null && this.#link.unsettled <= this.#maxMessages / 2
   }
@@ -333,7 +340,7 @@ export class Outbox implements LinkOwner {
       this.#bytes += link.write(kind, value, entry, expiryOf(entry), this.#maxSize, audience) - size
     } catch (error) {
       if (isRequest)
-        entry.fail(error) // it was taken for a process that allowed more
+        entry.fail(error) // it was accepted for a process that allowed more
       else this.failed(refusedAs(error), entry)
       this.settled(size)
     }
@@ -355,7 +362,7 @@ export class Outbox implements LinkOwner {
   }
 
   leaving(link: OutgoingLink): void {
-    if (this.#host.isEnding) return // none follows it: as long as it is there, it takes messages
+    if (this.#host.isEnding) return // none follows it: as long as it runs, it takes messages
     if (link === this.#link) {
       this.#leftAddress = link.route.address
       this.#leaveLink()
@@ -402,7 +409,7 @@ export class Outbox implements LinkOwner {
     })
   }
 
-  /** What is left has had its time. */
+  /** Ends everything: what is left has had its time. */
   close(why: string): void {
     this.isKnown = this.#isWanted = false
     this.#isClosed = true
@@ -413,7 +420,7 @@ export class Outbox implements LinkOwner {
   }
 }
 
-/** What cannot be sent any more was sent by code that has gone on: it is told as what was lost. */
+/** Turns an error of a late send into a loss: the code that sent the message has moved on. */
 export function refusedAs(error: unknown): PeerError {
   return new PeerError(codeOf(error), messageOf(error), false)
 }

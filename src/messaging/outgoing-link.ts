@@ -1,5 +1,5 @@
-// The connection to one process: messages go out, and what became of them comes back. It lives as long as that process,
-// or until its outbox has a newer one; what is unsettled when it ends may have been handled, or not.
+// The connection to one process: messages go out, and their outcomes come back. It lives as long as that process, or
+// until its outbox has a newer link; what is unsettled when it ends may or may not have been handled.
 
 import { ProtocolError, type SendError, type SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
@@ -46,21 +46,21 @@ import {
   unpack,
 } from './wire.ts'
 
-/** Who sends over it. */
+/** Owner of the link: sends over it. */
 export interface LinkOwner {
-  /** From now on it can be written to. */
+  /** From now on the link can be written to. */
   opened(link: OutgoingLink): void
-  /** Something that was written has come to its end, whatever that was. */
+  /** A written message has settled, with whatever outcome. */
   settled(size: number): void
   /** The other process wants nothing more. */
   leaving(link: OutgoingLink): void
-  /** All that was written has begun: the answer to `last()`. */
+  /** Everything written has started: the answer to `last()`. */
   begun(link: OutgoingLink): void
-  /** A message, not a request, that the other one did not handle. */
+  /** A message (not a request) that the other process did not handle. */
   failed(error: SendError, message: unknown): void
-  /** What the other process listens to has changed. */
+  /** The other process's subscriptions have changed. */
   interested(link: OutgoingLink, change: unknown): void
-  /** It is over; called once, also when it never opened. With what is unsettled. */
+  /** The link is over; called once, even if it never opened. With the entries that are unsettled. */
   lost(link: OutgoingLink, why: string, unsettled: readonly Unsettled[]): void
 }
 
@@ -79,17 +79,17 @@ const enum State {
   Closed,
 }
 
-/** One that is not chosen because of its load says nothing more of it. */
+/** How long a reported load counts: a worker avoided because of its load sends no update, so the figure expires. */
 const LOAD_HOLDS_MS = 1000
 const liars = new LimitedLog()
 const MISSING = Symbol('missing')
-/** Frames that come back are answers, whose size is the handler's affair. */
+/** Frames that come back are answers, whose size is up to the handler. */
 const LONGEST_ANSWER_BYTES = 2 ** 31
 
 export class OutgoingLink implements SocketEvents {
   readonly route: Route
   terms: Terms | null = null
-  /** What the other process had in its mailbox when it last said so, and when that was. */
+  /** The mailbox load the other process last reported, and when. */
   #load = 0
   #loadedAt = 0
   readonly #owner: LinkOwner
@@ -124,7 +124,7 @@ export class OutgoingLink implements SocketEvents {
     return this.#state === State.Open
   }
 
-  /** What the other process has in its mailbox, of all senders; 0 when it has not said so of late. */
+  /** The other process's mailbox load, from all senders; 0 if it has not reported one lately. */
   get load(): number {
     return this.#load > 0 && recently() - this.#loadedAt < LOAD_HOLDS_MS ? this.#load : 0
   }
@@ -133,7 +133,10 @@ export class OutgoingLink implements SocketEvents {
     return this.#ledger.count
   }
 
-  /** Writes a message, or a request that is no use after `expiresAt`; its size in bytes. Throws UsageError for what cannot be cloned, or is too large. */
+  /**
+   * Writes a message, or a request that is useless after `expiresAt`. Returns its size in bytes. Throws UsageError for
+   * what cannot be cloned or is too large.
+   */
   write(
     kind: CountedKind,
     value: unknown,
@@ -162,7 +165,7 @@ export class OutgoingLink implements SocketEvents {
     return size
   }
 
-  /** As `write`, of a frame that was made for many. */
+  /** Like `write`, for a frame made for many links. */
   writeWhole(frame: Buffer, entry: unknown): number {
     this.#writer.whole(frame)
     this.#ledger.add(entry, frame.length)
@@ -192,7 +195,7 @@ export class OutgoingLink implements SocketEvents {
     this.#writer.end()
   }
 
-  /** Nothing follows: `begun` tells when all before it has begun, and it closes when all is settled. */
+  /** Nothing follows: `begun` is called when all before it has started, and the link closes when all is settled. */
   last(): void {
     if (this.#state !== State.Open) return
     this.#state = State.Ending

@@ -1,4 +1,4 @@
-// Which workers there are: what the master tells every process, and what this one makes of it.
+// The workers that exist, as the master reports them to every process.
 
 import type { PeerRow } from '../process/group.ts'
 
@@ -7,11 +7,11 @@ export type Route = Pick<PeerRow, 'mailbox' | 'id' | 'incarnation' | 'address'>
 
 export class Peers {
   isEnding = false
-  /** Slots that are not there any more: the code that this process runs may still declare them. */
+  /** Slots that no longer exist: the code this process runs may still declare them. */
   readonly #removed = new Set<string>()
   readonly #groups = new Map<string, Map<number, PeerRow>>()
 
-  /** The slots of a group by id, or nothing. */
+  /** The slots of a group by id, if any. */
   slots(mailbox: string): ReadonlyMap<number, PeerRow> | undefined {
     return this.#groups.get(mailbox)
   }
@@ -35,7 +35,7 @@ export class Peers {
     return [...found]
   }
 
-  /** `TaskWorker:0-3, echo:0` */
+  /** Returns `TaskWorker:0-3, echo:0`. */
   describe(): string {
     const groups = [...this.#groups].map(([mailbox, slots]) => `${mailbox}:${rangeOf([...slots.keys()])}`)
     return groups.join(', ') || 'none'

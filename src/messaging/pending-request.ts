@@ -1,5 +1,5 @@
-// A request that waits for its answer: one promise, which is settled once, by whoever is first: the answer, an error, the
-// time-out, the caller's signal, or the end of the other process. An answer may be a stream.
+// A request that waits for its answer: one promise, settled once by the first of: the answer, an error, the time-out,
+// the caller's signal, the end of the other process. An answer may be a stream.
 
 import {
   checkOptions,
@@ -19,9 +19,12 @@ import { ReplyStream } from './reply-stream.ts'
 import { type Form, Kind, type Packed, pack, unpack } from './wire.ts'
 
 export interface RequestOptions {
-  /** How long an answer may take, until the first item of a stream; 0 is for ever, less is over already. 30 s by default. */
+  /**
+   * How long the answer, or the first item of a stream, may take, in ms. 0 is without limit; a negative value has
+   * already expired. Default: 30 s.
+   */
   timeoutMs?: number | undefined
-  /** Gives up: the promise rejects with its reason, and the other side's `call.signal` aborts. */
+  /** Cancels the request: the promise rejects with the signal's reason, and `call.signal` aborts at the other end. */
   signal?: AbortSignal | null | undefined
 }
 
@@ -42,7 +45,7 @@ export const DEFAULT_TIMEOUT_MS = 30_000
 const AMONG_EQUALS = -1
 const byDefault = new Expiry()
 
-/** Where it was written to. */
+/** What the request was written to. */
 export interface Carrier {
   cancel(number: number): void
   credit(number: number, items: number): void
@@ -50,14 +53,14 @@ export interface Carrier {
 
 export class PendingRequest implements Expiring {
   readonly promise: Promise<unknown>
-  /** When it is no use any more; Infinity for never. */
+  /** When the request becomes useless; Infinity for never. */
   readonly expiresAt: number
   /** Infinity for none. */
   readonly timeoutMs: number
   isDone = false
   readonly #to: string
   readonly #signal: AbortSignal | null
-  /** In the wheel; 0 for none, AMONG_EQUALS for one in the list of those with the default time-out. */
+  /** Id of its deadline; 0 for none, AMONG_EQUALS for an entry in the list with the default time-out. */
   #timer = 0
   previous: Expiring | null = null
   next: Expiring | null = null
@@ -67,7 +70,7 @@ export class PendingRequest implements Expiring {
   #number = 0
   #stream: ReplyStream | null = null
 
-  /** @param to whom, in words */
+  /** @param to the receiver, in words */
   constructor(to: string, { timeoutMs = DEFAULT_TIMEOUT_MS, signal = null }: RequestOptions) {
     const isDefault = timeoutMs === DEFAULT_TIMEOUT_MS
     this.#to = to
@@ -75,7 +78,8 @@ export class PendingRequest implements Expiring {
     this.#resolve = taken.resolve
     this.#reject = taken.reject
     this.timeoutMs = timeoutMs === 0 ? Number.POSITIVE_INFINITY : timeoutMs
-    this.expiresAt = (isDefault ? recently() : now()) + this.timeoutMs // of 30 s what a handler has taken is little
+    // Compared with 30 s, the time a handler has taken is negligible.
+    this.expiresAt = (isDefault ? recently() : now()) + this.timeoutMs
     this.#signal = signal
     if (isDefault) {
       this.#timer = AMONG_EQUALS
@@ -90,7 +94,7 @@ export class PendingRequest implements Expiring {
     else onAbort(signal, this)
   }
 
-  /** Nobody waits for it any more. @internal */
+  /** @internal The caller gives up. */
   abandon(reason: unknown): void {
     if (this.isDone && this.#stream === null) return
     this.fail(reason)
@@ -147,7 +151,7 @@ export class PendingRequest implements Expiring {
     )
     this.#stopTimer()
     this.isDone = true
-    this.#resolve(this.#stream) // the signal goes on: it ends the stream
+    this.#resolve(this.#stream) // the signal stays connected: it can end the stream
   }
 
   #finish(): boolean {
@@ -174,7 +178,7 @@ export class PendingRequest implements Expiring {
   }
 }
 
-/** The two ends of the promise made last: without a closure for each. */
+/** Settlers of the promise made last; avoids a closure per request. */
 const taken = { resolve: ignore, reject: ignore }
 
 function takeBoth(resolve: (value: unknown) => void, reject: (error: unknown) => void): void {
@@ -183,7 +187,7 @@ function takeBoth(resolve: (value: unknown) => void, reject: (error: unknown) =>
 }
 
 function ignore(_value: unknown): void {
-  // Of no promise.
+  // Belongs to no promise.
 }
 
 function expire(request: PendingRequest): void {
@@ -206,12 +210,12 @@ function failureOf(error: unknown): Failure {
   return { name: textOr(name, 'Error'), message: messageOf(error), code: textOr(code, '') }
 }
 
-/** What a handler threw, or why it was not called, as a value. */
+/** Packs what a handler threw, or why it was not called. */
 export function packFailure(error: unknown): Packed {
   return pack(failureOf(error))
 }
 
-/** What a handler threw as another process would see it. */
+/** What a handler threw, as another process would see it. */
 export function remoteErrorOf(error: unknown): RemoteError {
   const { name, message, code } = failureOf(error)
   return new RemoteError(name, message, code)
@@ -226,7 +230,7 @@ export function readFailure(form: Form, bytes: Buffer, start: number, end: numbe
   return new RemoteError(textOr(failure.name, 'Error'), message, code)
 }
 
-/** Anything can be thrown, and have anything as its name. */
+/** Anything can be thrown, with anything as its name. */
 function textOr(value: unknown, other: string): string {
   return typeof value === 'string' || typeof value === 'number' ? String(value) : other
 }

@@ -1,10 +1,10 @@
-// The frame of a Publish, which is made once for all links that it goes over.
+// The frame of a Publish, made once for all links that it goes over.
 
 import type { QuickBuffer } from '../builtins.ts'
 import type { Audience } from './subscriptions.ts'
 import { Flag, HEAD_BYTES, Kind, type Packed, putUint32, TIME_BYTES, unexpected } from './wire.ts'
 
-/** All of a Publish but its value, for who does not want an answer. */
+/** A Publish up to its value, for a sender that wants no answer. */
 export function publishHead({ subject, isForAll, queues }: Audience): Buffer {
   const labels = [...queues, subject].map((label) => Buffer.from(label))
   const sizes = labels.map((label) => Buffer.of(label.length & 0xff, label.length >>> 8))
@@ -14,7 +14,7 @@ export function publishHead({ subject, isForAll, queues }: Audience): Buffer {
   return Buffer.concat([head, whom, ...labels.flatMap((label, at) => [sizes[at] as Buffer, label])])
 }
 
-/** The frame of a message that goes to many. */
+/** The complete frame of a message that goes to many. */
 export function publishFrame(head: Buffer, { form, bytes }: Packed): Buffer {
   const frame = Buffer.allocUnsafe(head.length + bytes.length)
   frame.set(head)
@@ -24,7 +24,7 @@ export function publishFrame(head: Buffer, { form, bytes }: Packed): Buffer {
   return frame
 }
 
-/** What stands before the value, which begins at `at`. Throws ProtocolError. */
+/** Reads the head of a Publish; the value begins at `at`. Throws ProtocolError. */
 export function readPublish(
   bytes: Buffer,
   start: number,

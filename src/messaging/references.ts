@@ -1,5 +1,5 @@
-// What users hold: a worker by its id, and the group that it is of. Usable from every worker process, also before the other
-// one is there, and over its reloads: a reference means the slot.
+// What users hold: a worker by its id, and its group. Usable from every worker process, also before the other worker is
+// running and across its reloads: a reference means the slot.
 
 import { UsageError } from '../errors.ts'
 import type { Mesh } from './mesh.ts'
@@ -10,9 +10,9 @@ import { pack } from './wire.ts'
 
 const NO_OPTIONS: RequestOptions = {}
 
-/** One worker: a slot of a group, whichever process has it. */
+/** Reference to one worker: a slot of a group, whichever process holds it. */
 export class WorkerRef {
-  /** 0 to count - 1. */
+  /** 0 to `count` - 1. */
   readonly id: number
   readonly #group: WorkerGroup
   #outbox: Outbox | null = null
@@ -29,18 +29,19 @@ export class WorkerRef {
   }
 
   /**
-   * Sends what structuredClone() takes: `true` go on, `false` stop until `onWorkerBufferDrain`. One that was refused, or
-   * is lost later, goes to the group's `onSendFail(error, message)`. Throws UsageError: ERR_CANNOT_CLONE,
-   * ERR_MESSAGE_TOO_LARGE, ERR_UNKNOWN_WORKER, ERR_NOT_A_WORKER.
+   * Sends anything structuredClone() accepts. Returns true to go on, false to stop until `onWorkerBufferDrain`. A
+   * message that is refused, or lost later, goes to the group's `onSendFail(error, message)`. Throws UsageError:
+   * ERR_CANNOT_CLONE, ERR_MESSAGE_TOO_LARGE, ERR_UNKNOWN_WORKER, ERR_NOT_A_WORKER.
    */
   send(message: unknown): boolean {
     return (this.#outbox ?? this.#open()).send(message)
   }
 
   /**
-   * What the other one's handler returns for `message`: a value, or a stream for an async iterable. Rejects with what the
-   * handler threw (RemoteError), a PeerError (ERR_PEER_LOST, ERR_REQUEST_TIMEOUT, ERR_QUEUE_FULL, ERR_NO_HANDLER), the
-   * signal's reason, or a UsageError. `Reply` is the caller's word: nothing checks it.
+   * Resolves with what the other worker's handler returns for `message`: a value, or a stream if it returned an async
+   * iterable. Rejects with what the handler threw (RemoteError), a PeerError (ERR_PEER_LOST, ERR_REQUEST_TIMEOUT,
+   * ERR_QUEUE_FULL, ERR_NO_HANDLER), the signal's reason, or a UsageError. `Reply` is the caller's claim; nothing
+   * checks it.
    */
   request<Reply = unknown>(message: unknown, options: RequestOptions = NO_OPTIONS): Promise<Reply> {
     try {
@@ -51,7 +52,7 @@ export class WorkerRef {
     }
   }
 
-  /** Messages on their way that are not settled. */
+  /** Number of messages from this process that are not settled. */
   get pendingMessages(): number {
     return this.#outbox?.count ?? 0
   }
@@ -82,7 +83,7 @@ export class WorkerGroup {
     this.#current = current
   }
 
-  /** Of this process. Throws UsageError where there is none. @internal */
+  /** @internal The mesh of this process. Throws UsageError if there is none. */
   get mesh(): Mesh {
     const mesh = this.#current()
     if (mesh === null)
@@ -95,7 +96,7 @@ export class WorkerGroup {
     return this.#resolve()
   }
 
-  /** The worker with this id. Throws UsageError: ERR_UNKNOWN_WORKER, which lists those that there are. */
+  /** Returns the worker with this id. Throws UsageError: ERR_UNKNOWN_WORKER, whose message lists the existing ids. */
   getWorkerById(id: number): WorkerRef {
     const found = this.#refs.get(id)
     if (found !== undefined) return found
@@ -105,23 +106,26 @@ export class WorkerGroup {
     return this.reference(id)
   }
 
-  /** Of a worker that is known to be there. @internal */
+  /** @internal Reference to a worker that is known to exist. */
   reference(id: number): WorkerRef {
     const ref = this.#refs.get(id) ?? new WorkerRef(this, id)
     this.#refs.set(id, ref)
     return ref
   }
 
-  /** As `getWorkerById`. */
+  /** Same as `getWorkerById`. */
   worker(id: number): WorkerRef {
     return this.getWorkerById(id)
   }
 
-  /** The one with the least to do, as far as this process knows: by messages that are not settled. */
+  /**
+   * Returns the least loaded worker, as far as this process knows, measured in unsettled messages. Throws UsageError:
+   * ERR_UNKNOWN_WORKER if the group has no workers.
+   */
   any(): WorkerRef {
     const ids = this.ids
     let best: WorkerRef | null = null
-    const start = ++this.#turn % Math.max(1, ids.length) // among equals one after the other
+    const start = ++this.#turn % Math.max(1, ids.length) // among equals, in turn
     for (let n = 0; n < ids.length; n++) {
       const ref = this.getWorkerById(ids[(start + n) % ids.length] as number)
       if (best === null || isBetter(ref.outbox, best.outbox)) best = ref
@@ -130,7 +134,10 @@ export class WorkerGroup {
     return best
   }
 
-  /** The same one for the same key, as long as the number of workers is the same; a change of it moves as few keys as can be. */
+  /**
+   * Returns the same worker for the same key as long as the number of workers stays the same; a change moves as few
+   * keys as possible. Throws UsageError: ERR_UNKNOWN_WORKER if the group has no workers.
+   */
   by(key: string | number | bigint): WorkerRef {
     const hash = hashOf(String(key))
     let best = -1
@@ -145,7 +152,10 @@ export class WorkerGroup {
     return this.getWorkerById(best)
   }
 
-  /** To each worker of the group, this one too if it is of it. `false` as at `send`, from any of them. */
+  /**
+   * Sends to each worker of the group, this one included if it belongs to it. Returns false if `send` to any of them
+   * would.
+   */
   broadcast(message: unknown): boolean {
     const packed = pack(message)
     let mayGoOn = true
@@ -153,7 +163,7 @@ export class WorkerGroup {
     return mayGoOn
   }
 
-  /** Of the workers that there are now, ascending. */
+  /** Ids of the workers that exist now, ascending. */
   get ids(): readonly number[] {
     return this.mesh.idsOf(this.mailbox)
   }
@@ -177,14 +187,14 @@ function isBetter(a: Outbox, b: Outbox): boolean {
   return a.isUp === b.isUp ? a.load < b.load : a.isUp
 }
 
-/** FNV-1a, of UTF-16 units. */
+/** FNV-1a over UTF-16 units. */
 function hashOf(text: string): number {
   let hash = 0x811c9dc5
   for (let at = 0; at < text.length; at++) hash = Math.imul(hash ^ text.charCodeAt(at), 0x01000193)
   return hash >>> 0
 }
 
-/** The finalizer of MurmurHash3: every bit of the input moves half of the output's. */
+/** The finalizer of MurmurHash3: each input bit changes half of the output bits. */
 function mix(value: number): number {
   let bits = value
   bits = Math.imul(bits ^ (bits >>> 16), 0x85ebca6b)

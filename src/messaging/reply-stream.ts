@@ -1,6 +1,6 @@
-// An answer that comes in pieces. The other side sends no more than it was told there is room for.
+// An answer in pieces. The other end sends no more items than this one has granted room for.
 
-/** So many items may wait here; half of them read are worth a word. */
+/** How many items may wait here; room is granted again each time half of them have been read. */
 export const ROOM_ITEMS = 16
 
 export class ReplyStream implements AsyncIterableIterator<unknown> {
@@ -28,7 +28,7 @@ export class ReplyStream implements AsyncIterableIterator<unknown> {
     }
   }
 
-  /** Null: no item follows. What is here already is read before an error. */
+  /** Ends the stream; null: without an error. Items already here are read before an error. */
   end(error: unknown): void {
     if (this.#isOver) return
     this.#isOver = true
@@ -47,7 +47,7 @@ export class ReplyStream implements AsyncIterableIterator<unknown> {
     })
   }
 
-  /** Nobody reads on: the other side stops. */
+  /** The reader stops: tells the other end to stop sending. */
   return(): Promise<IteratorResult<unknown>> {
     if (!this.#isOver) this.#cancel()
     this.end(null)
@@ -60,7 +60,7 @@ export class ReplyStream implements AsyncIterableIterator<unknown> {
     return this
   }
 
-  /** An error is told once. */
+  /** An error is reported once. */
   #last({ resolve, reject }: { resolve(result: IteratorResult<unknown>): void; reject(error: unknown): void }): void {
     const failure = this.#error
     this.#error = null

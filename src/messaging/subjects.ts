@@ -1,14 +1,14 @@
-// Subjects as NATS has them: tokens with dots between, `*` for any one token, `>` at the end for one or more. A tree of
-// patterns by token, so that a match costs by the length of the subject and not by the number of patterns. Source:
+// Subjects as in NATS: tokens separated by dots, `*` for any one token, `>` at the end for one or more. Patterns are
+// kept in a tree by token, so a match costs by the length of the subject, not by the number of patterns. Source:
 // https://docs.nats.io/nats-concepts/subjects
 
 import { UsageError } from '../errors.ts'
 
 const ANY = '*'
 const REST = '>'
-/** Of one that somebody could still read. */
+/** Longest subject, in characters, that a person could still read. */
 const LONGEST_SUBJECT = 1024
-/** Results that are kept; beyond it they are worked out anew. */
+/** How many results are cached; beyond it the cache starts over. */
 export const MOST_KNOWN = 4096
 
 /** Throws UsageError. */
@@ -27,7 +27,7 @@ export function checkSubject(subject: unknown, mayBePattern: boolean): asserts s
 interface Node<T> {
   readonly next: Map<string, Node<T>>
   readonly values: Set<T>
-  /** Of patterns that end with `>` here. */
+  /** Values of patterns that end with `>` here. */
   readonly rest: Set<T>
 }
 
@@ -45,7 +45,7 @@ export class SubjectTree<T> {
     this.#remove(this.#root, pattern.split('.'), 0, value)
   }
 
-  /** Those whose pattern fits, in no order that means anything. The list is shared: do not change it. */
+  /** Returns the values whose pattern matches, in no particular order. The list is shared: do not change it. */
   match(subject: string): readonly T[] {
     const known = this.#known.get(subject)
     if (known !== undefined) return known
@@ -67,7 +67,7 @@ export class SubjectTree<T> {
     return node.values
   }
 
-  /** Whether the node is of no more use. */
+  /** Whether the node is unused afterwards. */
   #remove(node: Node<T>, tokens: readonly string[], at: number, value: T): boolean {
     const token = tokens[at]
     if (token === undefined) node.values.delete(value)

@@ -1,5 +1,5 @@
-// What this process listens to: its handlers by subject, and what the others are told of them. It is there before the
-// mesh, since a module may subscribe at its top level.
+// Subscriptions of this process: its handlers by subject, and what the other processes are told of them. Exists before
+// the mesh, since a module may subscribe at its top level.
 
 import { stackOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
@@ -8,12 +8,12 @@ import type { Call } from './call.ts'
 import type { WorkerRef } from './references.ts'
 import { MOST_KNOWN, SubjectTree } from './subjects.ts'
 
-/** What a handler learns besides the message, which all handlers of one process share. */
+/** What a handler receives besides the message. All handlers of one process share it. */
 export interface Delivery {
   readonly subject: string
-  /** Who published it. */
+  /** The publishing worker. */
   readonly from: WorkerRef
-  /** Whether somebody waits for what the handler returns, and for how long. */
+  /** Whether an answer is awaited, and for how long. */
   readonly call: Call
 }
 
@@ -24,11 +24,11 @@ export interface Subscriber {
   /** Empty for none. */
   readonly queue: string
   readonly handler: SubjectHandler
-  /** It has unsubscribed, perhaps while a message is being handed round. */
+  /** It has unsubscribed, perhaps while a message is being delivered. */
   isOver: boolean
 }
 
-/** `queue pattern`: neither has a space in it. */
+/** `queue pattern`: neither contains a space. */
 export type Interest = string
 
 export interface InterestChange {
@@ -36,7 +36,7 @@ export interface InterestChange {
   readonly drops: readonly Interest[]
 }
 
-/** For whom of a process a message is: those without a queue, and of each of these queues one. */
+/** Recipients of a message within one process: all subscribers without a queue, and one of each of these queues. */
 export interface Audience {
   readonly subject: string
   readonly isForAll: boolean
@@ -44,15 +44,15 @@ export interface Audience {
 }
 
 export class Subscriptions {
-  /** The others should know. */
+  /** Notifies the other processes. */
   onChange: ((change: InterestChange) => Promise<void>) | null = null
   readonly #tree = new SubjectTree<Subscriber>()
   readonly #counts = new Map<Interest, number>()
-  /** Of subjects, until somebody changes what he listens to. */
+  /** Subscribers without a queue by subject, valid until a subscription changes. */
   readonly #known = new Map<string, readonly Subscriber[]>()
   #turn = 0
 
-  /** Resolves when those who publish know. */
+  /** Resolves when publishing processes know of it. */
   add(subscriber: Subscriber): Promise<void> {
     this.#known.clear()
     this.#tree.add(subscriber.pattern, subscriber)
@@ -81,7 +81,7 @@ export class Subscriptions {
     return [...this.#counts.keys()]
   }
 
-  /** Calls the handlers; for a request the first answer that is one, or a promise of it. */
+  /** Calls the handlers. For a request, returns the first answer, or a promise of it. */
   deliver({ subject, isForAll, queues }: Audience, message: unknown, from: WorkerRef, call: Call): unknown {
     const delivery = { subject, from, call }
     const chosen = this.#chosen(subject, isForAll, queues)
@@ -112,7 +112,7 @@ export class Subscriptions {
     return chosen
   }
 
-  /** Those without a queue. */
+  /** Subscribers without a queue. */
   #forAll(subject: string): readonly Subscriber[] {
     const known = this.#known.get(subject)
     if (known !== undefined) return known
@@ -140,7 +140,7 @@ function ask(chosen: readonly Subscriber[], message: unknown, delivery: Delivery
 const NO_PROMISES: readonly Promise<unknown>[] = []
 const NOBODY: readonly Subscriber[] = []
 
-/** This process's. */
+/** The subscriptions of this process. */
 export const subscriptions = new Subscriptions()
 
 const errors = new LimitedLog()
@@ -153,12 +153,12 @@ function interestOf({ queue, pattern }: Subscriber): Interest {
   return `${queue} ${pattern}`
 }
 
-/** Undefined answers nothing. Throws, or rejects with, an error only when nobody has an answer. */
+/** Undefined is no answer. Throws, or rejects with, an error only if there is no answer. */
 function firstAnswer(results: readonly unknown[], failures: unknown[]): unknown {
   const answer = results.find((one) => one !== undefined && !isThenable(one))
   const promises = results.filter(isThenable)
   if (answer !== undefined) {
-    for (const promise of promises) Promise.resolve(promise).catch(logThrown) // nobody waits for these
+    for (const promise of promises) Promise.resolve(promise).catch(logThrown) // their results are not awaited
     return answer
   }
   if (promises.length > 0) return firstOf(promises, failures).then(({ answer }) => answer)
@@ -166,7 +166,10 @@ function firstAnswer(results: readonly unknown[], failures: unknown[]): unknown 
   return undefined
 }
 
-/** The first value that is one, and whose it is; else the first error; else undefined. */
+/**
+ * Resolves with the first value that is not undefined, and its index; otherwise rejects with the first error, or
+ * resolves with undefined.
+ */
 export function firstOf(
   promises: readonly PromiseLike<unknown>[],
   failures: unknown[] = [],

@@ -1,39 +1,42 @@
-// The frames that processes of one server send each other. Whoever is on the other end has proved to be one of us
-// (handshake.ts), but may run another version of the code: so what cannot be read is an error, never a crash.
+// Frames between processes of one server. The other end has authenticated (handshake.ts) but may run another version of
+// the code, so what cannot be read is an error, never a crash.
 //
 //    0      4      5      6
 //   +------+------+------+------------------------+
-//   | size | kind | form | body, size - 2 bytes   |      size: uint32 little-endian, of all that follows it
+//   | size | kind | form | body, size - 2 bytes   |      size: uint32 little-endian, of everything after it
 //   +------+------+------+------------------------+
 //
-// A body is a head, whose layout the kind says, and then a value, whose form the form says.
+// A body is a head, whose layout depends on the kind, followed by a value encoded as the form says.
 
 import { type QuickBuffer, v8 } from '../builtins.ts'
 import { messageOf, ProtocolError, UsageError } from '../errors.ts'
 import { isPlain } from './plain.ts'
 
 export const enum Kind {
-  // Either way, once: see handshake.ts
+  // From either side, once: see handshake.ts
   Challenge = 1,
   Hello = 2,
   Welcome = 3,
-  // From who connected. Message, Request and Publish are counted: their number in that order is what answers name.
+  // From the connecting side. Message, Request and Publish are counted; answers refer to them by that number.
   /** `value` */
   Message = 16,
-  /** `float64 expiresAt`, of the machine's clock (0: never), `value` */
+  /** `float64 expiresAt`, by the machine's clock (0: never), `value` */
   Request = 17,
-  /** `float64 expiresAt`, `uint8` of ForAll and Asks, `uint8 queues`, each as `uint16 length` and UTF-8, so the subject, `value` */
+  /**
+   * `float64 expiresAt`, `uint8` flags, `uint8 queues`, then each queue and the subject as `uint16 length` and UTF-8,
+   * `value`
+   */
   Publish = 18,
-  /** `uint48 number`: nobody waits for the answer any more. */
+  /** `uint48 number`: the answer is no longer awaited. */
   Cancel = 19,
-  /** `uint48 number`, `uint32 items`: so many more of a stream may come. */
+  /** `uint48 number`, `uint32 items`: this many more items of a stream may be sent. */
   Credit = 20,
-  /** Nothing that is counted follows. */
+  /** No counted frame follows. */
   Last = 21,
-  /** `uint48 change`: that one of interest is known here. */
+  /** `uint48 change`: confirms an Interest. */
   Heard = 22,
-  // From who was connected to
-  /** `uint32 load`, then pairs of `uint48`: handled, from the first to the last of each pair. */
+  // From the accepting side
+  /** `uint32 load`, then pairs of `uint48`: handled, from the first to the last number of each pair. */
   Handled = 32,
   /** `uint48 number`, `value`: handled, with this answer. */
   Answer = 33,
@@ -43,25 +46,25 @@ export const enum Kind {
   Stream = 35,
   /** `uint48 number`, `value` */
   Item = 36,
-  /** `uint48 number`: of a stream. */
+  /** `uint48 number`: end of a stream. */
   End = 37,
-  /** Send nothing more if you can help it: this process goes. */
+  /** Send nothing more if you can help it: this process is leaving. */
   Leaving = 38,
-  /** After `Last`: all that came before it has begun. */
+  /** After `Last`: everything before it has started. */
   Begun = 39,
-  /** `uint48 change`, `value`: of what this process listens to. */
+  /** `uint48 change`, `value`: a change of this process's subscriptions. */
   Interest = 40,
 }
 
 export type CountedKind = Kind.Message | Kind.Request | Kind.Publish
 
-/** Whom a Publish is for, and that an answer is wanted. */
+/** Flags of a Publish: whether subscribers without a queue receive it, and whether an answer is wanted. */
 export const enum Flag {
   ForAll = 1,
   Asks = 2,
 }
 
-/** How a value is written. */
+/** How a value is encoded. */
 export const enum Form {
   Undefined = 0,
   Null = 1,
@@ -77,22 +80,22 @@ export const enum Form {
   Bytes = 8,
   /** v8.serialize */
   Value = 9,
-  /** Text with half a surrogate pair, which UTF-8 cannot say. */
+  /** Text with unpaired surrogates, which UTF-8 cannot represent. */
   Utf16 = 10,
-  /** JSON in UTF-8, of what it says exactly (plain.ts). */
+  /** JSON in UTF-8, for values it represents exactly (plain.ts). */
   Json = 11,
 }
 
 /** Size, kind and form. */
 export const HEAD_BYTES = 6
 const SIZE_BYTES = 4
-/** Heads and what little else a frame may have besides its value. */
+/** Allowance for the head and whatever else a frame contains besides its value. */
 export const SLACK_BYTES = 65_536
 export const NUMBER_BYTES = 6
 export const TIME_BYTES = 8
 const WORD = 2 ** 32
 
-/** A uint48, of which all bytes are there. Node's own take five times as long, for their checks. */
+/** Reads a uint48 whose bytes are all there. Node's own method takes five times as long, for its checks. */
 export function numberAt(bytes: Uint8Array, at: number): number {
   const high = (bytes[at + 4] as number) | ((bytes[at + 5] as number) << 8)
   return uint32At(bytes, at) + high * WORD
@@ -110,7 +113,7 @@ export function putNumber(bytes: Uint8Array, at: number, value: number): void {
   bytes[at + 5] = high >>> 8
 }
 
-/** Of a larger number its lower bytes. */
+/** Writes a uint32; of a larger number the low four bytes. */
 export function putUint32(bytes: Uint8Array, at: number, value: number): void {
   bytes[at] = value
   bytes[at + 1] = value >>> 8
@@ -118,7 +121,7 @@ export function putUint32(bytes: Uint8Array, at: number, value: number): void {
   bytes[at + 3] = value >>> 24
 }
 
-/** A value as it is sent, by itself: for what waits, and for what goes to many. */
+/** An encoded value on its own: for messages that wait or go to many. */
 export class Packed {
   readonly form: Form
   readonly bytes: Uint8Array
@@ -132,7 +135,7 @@ export class Packed {
 const NOTHING = new Uint8Array(0)
 const SMALL_FORMS: readonly unknown[] = [undefined, null, false, true]
 
-/** Throws UsageError for what cannot be cloned. The result shares nothing with `value`. */
+/** Encodes a value. The result shares nothing with `value`. Throws UsageError for what cannot be cloned. */
 export function pack(value: unknown): Packed {
   if (typeof value === 'string') {
     const bytes = Buffer.from(value)
@@ -155,12 +158,12 @@ export function isPlainMessage(value: unknown): boolean {
   return typeof value === 'object' && value !== null && isPlain(value)
 }
 
-/** Of Node 20 on; the types are of ES2024. */
+/** Available since Node 20, but typed only from ES2024 on. */
 export function isWellFormed(text: string): boolean {
   return (text as string & { isWellFormed(): boolean }).isWellFormed()
 }
 
-/** A subclass of somebody's keeps what v8 makes of it. */
+/** Plain bytes only: a subclass gets whatever v8 makes of it. */
 export function isPlainBytes(value: unknown): value is Uint8Array {
   if (!(value instanceof Uint8Array)) return false
   const prototype = Object.getPrototypeOf(value)
@@ -181,7 +184,7 @@ export function serialized(value: unknown): Buffer {
   }
 }
 
-/** The value in `bytes` from `start` to `end`, which shares nothing with them. Throws ProtocolError. */
+/** Decodes the value in `bytes` from `start` to `end`; the result shares nothing with them. Throws ProtocolError. */
 export function unpack(form: Form, bytes: Buffer, start: number, end: number): unknown {
   if (form === Form.Ascii) return asciiAt(bytes, start, end)
   if (form === Form.Utf8) return (bytes as QuickBuffer).utf8Slice(start, end)
@@ -189,18 +192,21 @@ export function unpack(form: Form, bytes: Buffer, start: number, end: number): u
   if (form === Form.Json) return parsed((bytes as QuickBuffer).utf8Slice(start, end))
   if (form < SMALL_FORMS.length) return SMALL_FORMS[form]
   if (form === Form.Buffer) return copyOf(bytes, start, end)
-  if (form === Form.Bytes) return new Uint8Array(bytes.subarray(start, end)) // not slice(): of a Buffer that is a Buffer
+  if (form === Form.Bytes) return new Uint8Array(bytes.subarray(start, end)) // not slice(): a Buffer's returns a Buffer
   if (form === Form.Utf16) return bytes.toString('utf16le', start, end)
   if (form === Form.Value) return deserialized(copyOf(bytes, start, end))
   throw new ProtocolError('ERR_MESH_FRAME', `a value of form ${form}`)
 }
 
-/** What a passage holds at most, in bytes. A text that is kept keeps it. */
+/** Longest passage, in bytes. A slice of it that is kept keeps all of it. */
 const PASSAGE_BYTES = 1024
-/** Shorter ones V8 copies out of a string. */
+/** V8 copies shorter ones instead of slicing. */
 const SHORTEST_SLICE = 13
 
-/** A part of a read as one string, of which short texts are slices: each by itself is a call into V8, five times as dear. */
+/**
+ * Part of a read as one string, of which short texts are slices: reading each by itself is a call into V8, five times
+ * as expensive.
+ */
 let passage = ''
 let passageStart = 0
 let passageOf: Buffer | null = null
@@ -217,7 +223,7 @@ function asciiAt(bytes: Buffer, start: number, end: number): string {
   return passage.slice(start - passageStart, end - passageStart)
 }
 
-/** Of its own memory: typed arrays in it would otherwise show all of what was received. */
+/** Copies into memory of its own: typed arrays inside the value would otherwise expose everything received. */
 function copyOf(bytes: Buffer, start: number, end: number): Buffer {
   const copy = Buffer.allocUnsafeSlow(end - start)
   bytes.copy(copy, 0, start, end)
@@ -244,7 +250,7 @@ function deserialized(bytes: Buffer): unknown {
   }
 }
 
-/** One frame: what `bytes` holds from `start` (behind the form) to `end` is lent. */
+/** Called per frame. `bytes` is lent; the head and value are from `start`, after the form, to `end`. */
 export type OnFrame = (kind: Kind, form: Form, bytes: Buffer, start: number, end: number) => void
 
 /** Cuts a stream into frames. */
@@ -252,10 +258,10 @@ export class FrameReader {
   readonly #onFrame: OnFrame
   #most: number
   #partial: Buffer | null = null
-  /** Bytes of `#partial` that are there. */
+  /** Number of bytes in `#partial` so far. */
   #has = 0
 
-  /** @param most bytes; a frame that says it is larger is a ProtocolError */
+  /** @param most bytes; a larger frame is a ProtocolError */
   constructor(most: number, onFrame: OnFrame) {
     this.#most = most
     this.#onFrame = onFrame
@@ -265,9 +271,9 @@ export class FrameReader {
     this.#most = bytes
   }
 
-  /** Throws ProtocolError. What `onFrame` throws leaves the rest unread. */
+  /** Throws ProtocolError. If `onFrame` throws, the rest stays unread. */
   receive(bytes: Buffer): void {
-    passageOf = null // what it was read from may be another by now
+    passageOf = null // the buffer may hold other bytes by now
     let at = this.#partial === null ? 0 : this.#complete(bytes)
     while (at >= 0 && bytes.length - at >= SIZE_BYTES) {
       const end = at + SIZE_BYTES + this.#sizeAt(bytes, at)
@@ -278,7 +284,7 @@ export class FrameReader {
     if (at >= 0 && at < bytes.length) this.#keep(bytes, at)
   }
 
-  /** Fills up what is there of a frame; where the next one begins, or -1 when it is still not whole. */
+  /** Completes a partial frame. Returns where the next one begins, or -1 if it is still incomplete. */
   #complete(bytes: Buffer): number {
     let at = 0
     if (this.#has < SIZE_BYTES) {
@@ -322,7 +328,7 @@ export function tooLarge(to: string, bytes: number, most: number): UsageError {
   return new UsageError('ERR_MESSAGE_TOO_LARGE', `${to}: a message of ${bytes} bytes, where maxPackageSize is ${most}`)
 }
 
-/** What is plain can be told before anything is written. Throws UsageError. */
+/** Checks the size before anything is written, for values whose size is known in advance. Throws UsageError. */
 export function checkSize(to: string, value: unknown, most: number): void {
   const isText = typeof value === 'string'
   let size = isText ? value.length : 0

@@ -37,7 +37,7 @@ const LAST_CALL_AT = 3 / 4
 const FINAL_CALL_AT = 17 / 20
 /** By this share all have been notified, and the signals of the remaining handlers abort... */
 const ABORT_AT = 9 / 10
-/** ... but no earlier than this before the end. */
+/** ... but no later than this before the end. */
 const ABORT_BEFORE_MS = 500
 
 /** What a drain works on; a Worker, for example. */

@@ -1,5 +1,6 @@
-// The one file that loads the addon: what plain Node cannot do (native/README.md). A prebuilt binary of this package comes
-// first, then one that `npm run build` made, then none: everything that needs it has another way, or says that it does.
+// The only file that loads the addon, which provides what plain Node cannot do (native/README.md). Tried in order: a
+// prebuilt binary of this package, then one made by `npm run build`, then none; all code that needs the addon has a
+// fallback or reports that it has none.
 
 import { existsSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -8,12 +9,12 @@ import { fileURLToPath } from 'node:url'
 import { formatEndpoint } from './endpoint.ts'
 import { codeOf, messageOf, SystemError } from './errors.ts'
 
-/** A descriptor that is closed once: by `close()`, or when nobody holds this any more. */
+/** A descriptor that is closed exactly once: by `close()`, or when this object is garbage-collected. */
 export interface Descriptor {
-  /** -1 when it is closed. */
+  /** -1 once closed. */
   readonly fd: number
   close(): void
-  /** The number, to be closed by the caller: for who takes it over, as `server.listen({ fd })` does. */
+  /** Returns the descriptor, which the caller must close: for a new owner such as `server.listen({ fd })`. */
   release(): number
 }
 
@@ -24,98 +25,117 @@ export interface SocketToBind {
   readonly port: number
   readonly path: string
   readonly reusePort?: boolean
-  /** Of an IPv6 wildcard: IPv4 too. */
+  /** For an IPv6 wildcard: accept IPv4 too. */
   readonly isDualStack?: boolean
 }
 
-/** The `sys` part of the addon. Everything throws a SystemError with call and address, or a TypeError for bad arguments. */
+/**
+ * The `sys` part of the addon. All methods throw a SystemError with call and address, or a TypeError for bad arguments.
+ */
 export interface Sys {
-  /** Bound and not listening; CLOEXEC, not blocking, SO_REUSEADDR for TCP. */
+  /** Returns a bound socket that is not listening: CLOEXEC, non-blocking, SO_REUSEADDR for TCP. */
   bind(socket: SocketToBind): Descriptor
-  /** A UDP socket with one peer, an IP address: bound by that, so it never has anybody else's datagrams. Connect(2). */
+  /**
+   * Returns a UDP socket connected to one peer, an IP address, so that it never receives datagrams of others. Source:
+   * connect(2).
+   */
   connectDatagrams(host: string, port: number): Descriptor
   listen(fd: number, backlog: number): void
   socketName(fd: number): { readonly family: 0 | 4 | 6; readonly address: string; readonly port: number }
-  /** What a socket is that somebody else made (systemd, say); it becomes CLOEXEC and does not block any more. */
+  /** Returns the kind of a socket made elsewhere (by systemd, for example), and makes it CLOEXEC and non-blocking. */
   takeInherited(fd: number): 'listening' | 'datagrams' | 'other'
-  /** 0 switches it off. */
+  /** `idleSeconds` 0 turns keep-alive off. */
   setKeepAlive(fd: number, idleSeconds: number): void
   setNoDelay(fd: number, isOn: boolean): void
-  /** Of the SO_REUSEPORT sockets of one port, those with these places (in the order of their bind) get what comes, at random. */
+  /**
+   * Of the SO_REUSEPORT sockets of one port, lets those with these indexes (in the order of their bind) receive new
+   * connections, at random.
+   */
   chooseAmong(fd: number, places: readonly number[]): void
-  /** Connections in the queue of a listening socket. */
+  /** Number of connections in the queue of a listening socket. */
   pendingConnections(fd: number): number
-  /** SCM_RIGHTS. How many of the bytes went. */
+  /** Sends descriptors with SCM_RIGHTS. Returns how many of the bytes were sent. */
   sendDescriptors(socket: number, bytes: Uint8Array, fds: readonly number[]): number
   receiveDescriptors(
     socket: number,
     mostBytes: number,
   ): { readonly bytes: Buffer; readonly descriptors: readonly Descriptor[]; readonly hasEnded: boolean }
-  /** Who is at the other end of a Unix socket. */
+  /** Credentials of the other end of a Unix socket. */
   peerCredentials(fd: number): { readonly pid: number; readonly uid: number; readonly gid: number }
   duplicate(fd: number): Descriptor
-  /** Onto 0, 1 or 2. */
+  /** `to` is 0, 1 or 2. */
   duplicateOnto(from: number, to: number): void
-  /** ESRCH when `parent` has ended already. */
+  /** Throws ESRCH when `parent` has already ended. */
   setParentDeathSignal(signal: number, parent: number): void
-  /** Orphans below this process come to it. */
+  /** Makes orphaned descendants children of this process. */
   becomeReaper(): void
-  /** Takes dead children that are not among `known`. */
+  /** Reaps dead children that are not among `known`. */
   reap(known: readonly number[]): readonly { readonly pid: number; readonly code: number; readonly signal: number }[]
-  /** Becomes another program; returns only by an exception. */
+  /** Replaces this process with another program; returns only by throwing. */
   execute(path: string, args: readonly string[], env: Readonly<Record<string, string>>, keep: readonly number[]): never
   /** sd_notify(3). */
   notify(socketPath: string, text: string): void
-  /** So many zeros, for processes that inherit the descriptor. */
+  /** Creates memory of this many zero bytes, for processes that inherit the descriptor. */
   createMemory(bytes: number): Descriptor
-  /** Its bytes as all processes see them, for as long as the ArrayBuffer lives. EINVAL for a descriptor of another kind. */
+  /**
+   * Maps it: all processes see the same bytes, for as long as the ArrayBuffer lives. EINVAL for a descriptor of another
+   * kind.
+   */
   mapMemory(fd: number, bytes: number): ArrayBuffer
 }
 
 /**
- * The native engine, below src/net/native-engine.ts, which alone should use it. `onBatch` is called once for many events,
- * in the async context of `resource`; all else goes through memory (native/src/rings.h). A slot and its generation name
- * a descriptor: what comes late for one that is gone does nothing.
+ * The native engine beneath src/net/native-engine.ts, its only user. `onBatch` is called once for many events, in the
+ * async context of `resource`; everything else goes through memory (native/src/rings.h). A slot and its generation
+ * identify a descriptor: calls for one that is gone do nothing.
  */
 export interface NativeEngine {
-  /** The engine's own part of the rings, or the part whose bytes are lent to user code. A new ArrayBuffer each time. */
+  /**
+   * Returns the engine's own part of the rings, or the part whose bytes are lent to user code. A new ArrayBuffer each
+   * time.
+   */
   memory(isLent: boolean): ArrayBuffer
-  /** Where the seven parts begin, in bytes, then kMaxEvents, kMaxSends, kMaxSlots, kReceiveBytes, kSendBytes, kMaxDatagrams, kDatagramBytes. */
+  /**
+   * Byte offsets of the seven parts, then kMaxEvents, kMaxSends, kMaxSlots, kReceiveBytes, kSendBytes, kMaxDatagrams,
+   * kDatagramBytes.
+   */
   layout(): readonly number[]
-  /** These take a descriptor over, which does not block, and give its slot. */
+  /** These three take over a non-blocking descriptor and return its slot. */
   listen(fd: number): number
   adopt(fd: number, isPaused: boolean): number
   receiveDatagrams(fd: number): number
   generation(slot: number): number
-  /** Gives a descriptor back, with what its peer has not been sent yet. */
+  /** Gives a descriptor back, with the bytes not yet sent to its peer. */
   release(slot: number, generation: number): { readonly fd: number; readonly unsent: Buffer } | undefined
-  /** A listener that could not accept tries again. */
+  /** Makes a listener that could not accept try again. */
   wake(slot: number, generation: number): void
-  /** Carries out what was recorded. Calls nothing. */
+  /** Carries out what was recorded. Calls no user code. */
   flush(): void
-  /** Reads what has come into `into`, as much as fits; how many bytes. 0: nothing is there, or an event comes first. */
+  /**
+   * Reads available bytes into `into`, as many as fit. Returns how many. 0: nothing is there, or an event comes first.
+   */
   readInto(slot: number, generation: number, into: Uint8Array): number
-  /** `flush`, then these bytes from where they are. */
+  /** `flush`, then sends these bytes directly from their memory. */
   sendBytes(slot: number, generation: number, bytes: Uint8Array): void
 }
 
-/** Compresses messages that look back on those before. Errors are SystemErrors: EBADF after `close()`. */
+/** Compresses messages with reference to earlier ones. Errors are SystemErrors: EBADF after `close()`. */
 export interface Deflater {
-  /** What zlib has taken, in bytes. */
+  /** Memory allocated by zlib, in bytes. */
   readonly memory: number
-  /** A message without the 00 00 ff ff that it ends in (RFC 7692 section 7.2.1). */
+  /** Compresses a message, without the final 00 00 ff ff (RFC 7692 section 7.2.1). */
   compress(bytes: Uint8Array): Buffer
-  /** The next message looks back on nothing. */
+  /** Makes the next message refer to nothing before it. */
   reset(): void
   close(): void
 }
 
-/** Its other end. */
+/** Decompresses what a Deflater has made. */
 export interface Inflater {
   readonly memory: number
   /**
-   * What a part of a message inflates to. EMSGSIZE as soon as that is over `room` bytes, EILSEQ for what is no deflate, or
-   * ends within a block; then all is EILSEQ until `reset()`.
+   * Decompresses a part of a message. EMSGSIZE as soon as the result exceeds `room` bytes; EILSEQ for data that is not
+   * deflate or ends within a block, and then for every call until `reset()`.
    */
   inflate(bytes: Uint8Array, isLast: boolean, room: number): Buffer
   reset(): void
@@ -123,21 +143,21 @@ export interface Inflater {
 }
 
 export interface Zlib {
-  /** 9 to 15 bits of window, level 1 to 9, zlib's memLevel 1 to 9. */
+  /** `windowBits` 9 to 15, `level` 1 to 9, zlib's memLevel 1 to 9. */
   newDeflater(windowBits: number, level: number, memoryLevel: number): Deflater
-  /** 8 to 15 bits. */
+  /** `windowBits` 8 to 15. */
   newInflater(windowBits: number): Inflater
 }
 
 export interface Addon {
-  /** Null without it. */
+  /** Null without the addon. */
   readonly sys: Sys | null
-  /** Null without the addon, and where Node does not show its zlib. */
+  /** Null without the addon, and when Node does not export its zlib. */
   readonly zlib: Zlib | null
   /** Makes an engine. Null without the addon, and where there is no epoll. */
   readonly newEngine: ((onBatch: () => void, resource: object) => NativeEngine) | null
   readonly source: 'given' | 'prebuilt' | 'built' | 'none'
-  /** In words, for people: why this one, or why none. */
+  /** For people: why this binary is used, or why none. */
   readonly why: string
 }
 
@@ -146,19 +166,19 @@ const { MILLRACE_ADDON: given } = process.env
 
 let loaded: Addon | null = null
 
-/** Loaded at the first call. Never throws. */
+/** Returns the addon, loaded at the first call. Never throws. */
 export function addon(): Addon {
   loaded ??= load(rootOf(dirname(fileURLToPath(import.meta.url))), platformName(), given)
   return loaded
 }
 
-/** `linux-x64-glibc`: where binaries lie below `prebuilds/`. */
+/** Returns `linux-x64-glibc`, for example: the folder of a binary below `prebuilds/`. */
 export function platformName(): string {
   const name = `${process.platform}-${process.arch}`
   return process.platform === 'linux' ? `${name}-${libc()}` : name
 }
 
-/** What is tried, in order. @internal */
+/** @internal Tries the candidates in order. */
 export function load(root: string, platform: string, override: string | undefined): Addon {
   if (override === 'none') return none('switched off by MILLRACE_ADDON=none')
   if (override !== undefined && override !== '') return open(override, 'given', 'MILLRACE_ADDON')
@@ -185,14 +205,16 @@ function open(path: string, source: 'given' | 'prebuilt' | 'built', why: string)
   }
 }
 
-/** The package's folder: above `dist/`, above `build/src/`. */
+/** The package's folder: above `dist/`, or above `build/src/`. */
 function rootOf(folder: string): string {
   for (let at = folder, steps = 0; steps < 4; at = dirname(at), steps++)
     if (existsSync(join(at, 'package.json'))) return at
   return folder
 }
 
-/** By the loader that is mapped (musl's names itself so). Node's report would tell, after 10 to 100 ms. */
+/**
+ * Told from the loader that is mapped (musl's has it in its name). Node's report would tell too, after 10 to 100 ms.
+ */
 function libc(): 'glibc' | 'musl' {
   try {
     return readFileSync('/proc/self/maps', 'latin1').includes('/ld-musl-') ? 'musl' : 'glibc'
@@ -203,13 +225,13 @@ function libc(): 'glibc' | 'musl' {
 
 type EngineArguments = [onBatch: () => void, resource: object]
 
-/** What comes over the boundary: numbers, strings, booleans and typed arrays. */
+/** What crosses the boundary: numbers, strings, booleans and typed arrays. */
 interface Binding {
-  /** Where there is epoll. */
+  /** Only with epoll. */
   readonly Engine?: new (
     ...args: EngineArguments
   ) => NativeEngine
-  /** Where there is a zlib: both, or none. */
+  /** Only with zlib: both or neither. */
   readonly Deflater?: new (
     ...args: Parameters<Zlib['newDeflater']>
   ) => Deflater
@@ -304,7 +326,7 @@ function zlibOf({ Deflater, Inflater }: Binding): Zlib | null {
   }
 }
 
-/** A failed call comes as an Error with `errno` and `syscall`. */
+/** Turns an Error with `errno` and `syscall`, which a failed call throws, into a SystemError. */
 function told<T>(address: string, call: () => T): T {
   try {
     return call()

@@ -1,5 +1,5 @@
-// Node's own modules that a process may never need, and that take a millisecond or more of its start each (crypto 4): they
-// are loaded at their first use. Only what does no I/O, so that protocols may have it.
+// Node modules that a process may never need and that each take a millisecond or more of its start (crypto 4): loaded
+// on first use. Only modules without I/O, so that protocols may use them.
 
 let loadedCrypto: typeof import('node:crypto') | null = null
 let loadedV8: typeof import('node:v8') | null = null
@@ -21,12 +21,12 @@ export function zlib(): typeof import('node:zlib') {
 }
 
 /**
- * What Buffer has in every Node that we know, and its documentation has not: `toString` and `write` after they have looked at their
- * arguments, which costs as much as the rest where a text is short.
+ * Methods that Buffer has in every Node version we know, though undocumented: `toString` and `write` without their
+ * argument checks, which cost as much as the rest for short texts.
  */
 export type QuickBuffer = Buffer & {
   latin1Slice(start: number, end: number): string
   utf8Slice(start: number, end: number): string
-  /** How many bytes. */
+  /** Returns how many bytes were written. */
   utf8Write(text: string, at: number): number
 }

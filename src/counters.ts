@@ -1,7 +1,7 @@
 // One table of counters per worker. Connections count into it, the heartbeat carries it to the master as absolute
 // values, and the master adds the tables of dead workers, so that no total ever falls.
 
-/** Counts since the process began, except `connections`, which is now. */
+/** Counts since the process began, except `connections`, which is the current number. */
 export interface Counters {
   connections: number
   accepted: number
@@ -13,15 +13,15 @@ export interface Counters {
   sendFail: number
   protocolErrors: number
   handlerErrors: number
-  /** Connections that were closed at once: their address had as many as it may. */
+  /** Connections closed at once because their address was at its limit. */
   refused: number
   /** TLS handshakes that failed. */
   handshakeErrors: number
-  /** Connections whose peer still sent something into the goodbye of a drain: it was not handled. */
+  /** Connections whose peer sent something after our goodbye in a drain: it was not handled. */
   discarded: number
-  /** Datagrams that nobody handled: as many as may wait were waiting already. */
+  /** Datagrams dropped because as many as allowed were already waiting. */
   dropped: number
-  /** Promises that rejected and nobody looked at, with `Worker.unhandledRejection = 'log'`. */
+  /** Unhandled promise rejections, counted with `Worker.unhandledRejection = 'log'`. */
   unhandledRejections: number
 }
 
@@ -45,13 +45,13 @@ export function newCounters(): Counters {
   }
 }
 
-/** Adds `counters` to `total`, in place. What another version of this package does not count is 0. */
+/** Adds `counters` to `total`, in place. A counter that another version of this package lacks counts as 0. */
 export function addCounters(total: Counters, counters: Readonly<Partial<Counters>>): Counters {
   for (const key of Object.keys(total) as (keyof Counters)[]) total[key] += counters[key] ?? 0
   return total
 }
 
-/** Takes `counters` from `total`, in place. */
+/** Subtracts `counters` from `total`, in place. */
 export function subtractCounters(total: Counters, counters: Counters): Counters {
   for (const key of Object.keys(total) as (keyof Counters)[]) total[key] -= counters[key]
   return total

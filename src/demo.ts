@@ -1,4 +1,4 @@
-// The demo: what `npm start` and a `start` without a module run. Four groups on loopback; the last is for a browser.
+// The demo: run by `npm start`, and by `start` without a module. Four groups on loopback; the last is for a browser.
 
 import { broadcast, http, Response, websocket } from './index.ts'
 import { Timer } from './loop/timer.ts'
@@ -7,7 +7,7 @@ import { Worker } from './worker.ts'
 const hello = new Worker('text://127.0.0.1:8888', { name: 'hello', count: 4 })
 hello.onMessage = (connection, line) => connection.send(`Hello, ${line}! This is worker ${hello.id}.`)
 
-// Everyone who is connected to the same process hears everyone else.
+// All clients connected to the same process receive one another's lines.
 const chat = new Worker('text://127.0.0.1:8889', { name: 'chat' })
 chat.onConnect = (connection) => connection.send(`welcome, there are ${chat.connections.size} of you`)
 chat.onMessage = (connection, line) => {
@@ -21,7 +21,7 @@ clock.onWorkerStart = () => {
   })
 }
 
-// A page, an upload that is counted as it comes, and a chat over WebSocket, on one port.
+// A page, an upload that is counted as it arrives, and a chat over WebSocket, on one port.
 const site = new Worker('http://127.0.0.1:8891', {
   name: 'site',
   protocol: http({ body: 'stream', websocket: websocket() }),

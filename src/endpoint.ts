@@ -1,18 +1,18 @@
-// An IP address and a port as one text: how an endpoint stands in messages, in `status` and in comparisons.
+// An IP address and a port as one text, as endpoints appear in messages, in `status` and in comparisons.
 
-/** `0.0.0.0:80`, `[::]:80`; empty for the end of a Unix socket, which has neither. */
+/** Returns `0.0.0.0:80` or `[::]:80`; empty for the end of a Unix socket, which has neither. */
 export function formatEndpoint(ip: string, port: number): string {
   if (ip === '') return ''
   return ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`
 }
 
-/** The other way round. */
+/** The inverse of `formatEndpoint`. */
 export function parseEndpoint(endpoint: string): { readonly ip: string; readonly port: number } {
   const [, ip = '', port = '0'] = /^\[?([^\]]*)\]?:(\d+)$/.exec(endpoint) ?? []
   return { ip, port: Number(port) }
 }
 
-/** Who knows where it is from and to. */
+/** Anything with a local and a remote address. */
 export interface Addressed {
   getRemoteIp(): string
   getRemotePort(): number
@@ -24,7 +24,7 @@ export interface Addressed {
   isIpV6(): boolean
 }
 
-/** As Workerman's connections are in JSON, names included. */
+/** JSON as for Workerman's connections, names included. */
 export function addressesOf(one: Addressed): Record<string, unknown> {
   return {
     getRemoteIp: one.getRemoteIp(),

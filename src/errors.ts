@@ -1,9 +1,9 @@
-// The kinds of error this package makes, told apart by who is to blame: the peer (ProtocolError), the caller
-// (UsageError), the machine (SystemError), nobody (AbortError). Match them by `code`, not by `instanceof`: a process can
-// hold two copies of a package. "Not enough bytes yet" is a value (NEED_MORE), never an error.
+// The kinds of error in this package, by who is to blame: the peer (ProtocolError), the caller (UsageError), the
+// machine (SystemError), nobody (AbortError). Match them by `code`, not by `instanceof`: a process can contain two
+// copies of a package. "Not enough bytes yet" is a value (NEED_MORE), never an error.
 
 export interface ProtocolErrorOptions {
-  /** What a codec may tell the peer before it closes: an HTTP status, a WebSocket close code. */
+  /** What a codec may send the peer before it closes: an HTTP status, a WebSocket close code. */
   statusHint?: number
   closeCode?: number
   /** Position of the offending byte, counted from the first byte of the packet. */
@@ -11,7 +11,10 @@ export interface ProtocolErrorOptions {
   cause?: unknown
 }
 
-/** The peer broke the protocol. Costs that one connection: `onError(connection, 3, message, error)`, then it closes. */
+/**
+ * The peer broke the protocol. Affects only that connection: `onError(connection, 3, message, error)` is called, then
+ * it closes.
+ */
 export class ProtocolError extends Error {
   override readonly name = 'ProtocolError'
   readonly code: string
@@ -28,7 +31,7 @@ export class ProtocolError extends Error {
   }
 }
 
-/** The caller broke a rule of this package. Thrown synchronously, at the call. */
+/** The caller broke a rule of this package. Thrown synchronously. */
 export class UsageError extends Error {
   override readonly name = 'UsageError'
   readonly code: string
@@ -39,7 +42,7 @@ export class UsageError extends Error {
   }
 }
 
-/** The `reason` of a signal. Named as what a `fetch` that was given up rejects with, since many look for that name. */
+/** The `reason` of a signal. Named like the error of an aborted `fetch`, since much code looks for that name. */
 export class AbortError extends Error {
   override readonly name = 'AbortError'
   readonly code: string
@@ -50,12 +53,12 @@ export class AbortError extends Error {
   }
 }
 
-/** A message to another worker did not get through, or no answer came. */
+/** A message to another worker did not get through, or no answer arrived. */
 export class PeerError extends Error {
   override readonly name = 'PeerError'
   /** ERR_PEER_LOST, ERR_QUEUE_FULL, ERR_REQUEST_TIMEOUT, ERR_NO_HANDLER, ERR_NO_RESPONDERS */
   readonly code: string
-  /** Whether the other worker may have begun with it: false is certain. */
+  /** Whether the other worker may have started on the message; false is certain. */
   readonly mayHaveBeenHandled: boolean
 
   constructor(code: string, message: string, mayHaveBeenHandled: boolean) {
@@ -65,12 +68,12 @@ export class PeerError extends Error {
   }
 }
 
-/** The handler of a request threw, in another process: its error's name, message and code. */
+/** The handler of a request threw, in another process. Has the name, message and code of its error. */
 export class RemoteError extends Error {
   override readonly name: string
-  /** Empty when it had none. */
+  /** Empty when the error had none. */
   readonly code: string
-  /** As of a PeerError, which may be what it threw: a handler has begun. */
+  /** As in PeerError: a handler has started. (The handler may have thrown a PeerError itself.) */
   readonly mayHaveBeenHandled = true
 
   constructor(name: string, message: string, code: string) {
@@ -80,7 +83,7 @@ export class RemoteError extends Error {
   }
 }
 
-/** What `onSendFail` is told: a message was refused, or is lost, or its handler could not be found. */
+/** Error passed to `onSendFail`: a message was refused, was lost, or had no handler. */
 export type SendError = PeerError | RemoteError
 
 /** A system call failed. The message reads `bind 0.0.0.0:80: EACCES (permission denied)`. */
@@ -89,7 +92,7 @@ export class SystemError extends Error {
   /** The errno's name: `EADDRINUSE`. */
   readonly code: string
   readonly syscall: string
-  /** What the call was made on: `127.0.0.1:80`, a path, a descriptor. Empty when there is no such thing. */
+  /** What the call was made on: `127.0.0.1:80`, a path, a descriptor. Empty if nothing applies. */
   readonly address: string
 
   constructor(code: string, syscall: string, address = '', options?: { cause?: unknown }) {
@@ -99,7 +102,7 @@ export class SystemError extends Error {
     this.address = address
   }
 
-  /** From libuv's negative errno, as Node's internal handles return it. */
+  /** Makes an error from libuv's negative errno, as Node's internal handles return it. */
   static fromErrno(errno: number, syscall: string, address = ''): SystemError {
     return new SystemError(errnos().get(errno)?.[0] ?? `errno ${errno}`, syscall, address)
   }
@@ -107,7 +110,7 @@ export class SystemError extends Error {
 
 let known: Map<number, [name: string, text: string]> | null = null
 
-/** Node makes a new map at each call: a flood of datagrams that fail would pay for it twice each. */
+/** Cached, since Node makes a new map at each call: a flood of failing datagrams would pay for two each. */
 function errnos(): Map<number, [name: string, text: string]> {
   known ??= process.getBuiltinModule('node:util').getSystemErrorMap()
   return known
@@ -118,7 +121,7 @@ function explain(code: string): string {
   return ''
 }
 
-/** Throws ERR_UNKNOWN_OPTION for a name that is not among the known ones: a typo would be a default that nobody chose. */
+/** Throws ERR_UNKNOWN_OPTION for an unknown option name: otherwise a typo would silently mean the default. */
 export function checkOptions(what: string, given: object, known: Readonly<Record<string, unknown>>): void {
   if (typeof given !== 'object' || given === null)
     throw new UsageError('ERR_BAD_OPTION', `${what} takes an object of options, not ${String(given)}`)
@@ -126,7 +129,9 @@ export function checkOptions(what: string, given: object, known: Readonly<Record
     if (!Object.hasOwn(known, name)) throw new UsageError('ERR_UNKNOWN_OPTION', `${what} has no option '${name}'`)
 }
 
-/** A property of anything thrown; undefined where there is none, or it cannot be had: a getter, or a Proxy, may throw in turn. */
+/**
+ * A property of anything thrown; undefined if it is missing or cannot be read: a getter or a Proxy may throw in turn.
+ */
 export function propertyOf(thrown: unknown, name: 'name' | 'message' | 'code' | 'stack'): unknown {
   try {
     return Object(thrown)[name]
@@ -141,18 +146,18 @@ export function codeOf(error: unknown): string {
   return code === undefined ? '' : messageOf(code)
 }
 
-/** Whether there is no file to be served under a name; other errors of open(2) are the machine's. */
+/** Whether an error means that there is no file to serve under a name; other errors of open(2) are the machine's fault. */
 export function isNoFile(error: unknown): boolean {
   return /^(?:ENOENT|ENOTDIR|EISDIR|EACCES|ELOOP|ENAMETOOLONG|ENXIO)$/.test(codeOf(error))
 }
 
-/** For a log: of anything thrown, where that was. */
+/** For logs: the stack of anything thrown. */
 export function stackOf(error: unknown): string {
   const stack = isError(error) ? propertyOf(error, 'stack') : undefined
   return typeof stack === 'string' ? stack : messageOf(error)
 }
 
-/** The message of anything thrown: user code may throw a string, or what is not even that. */
+/** The message of anything thrown: user code may throw a string, or something with no text at all. */
 export function messageOf(error: unknown): string {
   try {
     return String(error instanceof Error ? error.message : error)

@@ -1,4 +1,4 @@
-// The public surface. It registers the built-in protocols and has no other effect: no handle, no timer, no signal.
+// The public API. Registers the built-in protocols and has no other effect: no handle, no timer, no signal handler.
 
 import { frame } from '../protocols/frame.ts'
 import { type HttpProtocol, httpWith } from '../protocols/http/http.ts'
@@ -15,9 +15,12 @@ import type { AnyConnection } from './connection.ts'
 import { httpServices } from './http/services.ts'
 import { registerProtocol } from './protocol.ts'
 
-/** HTTP/1.1 with settings of yours: `new Worker('http://0.0.0.0:8080', { protocol: http({ body: 'stream' }) })`. */
+/** HTTP/1.1 with your own settings: `new Worker('http://0.0.0.0:8080', { protocol: http({ body: 'stream' }) })`. */
 export const http = httpWith(httpServices)
-/** A text is a string, a binary message a Buffer. With the addon compressed messages may look back on those before. */
+/**
+ * WebSocket with your own settings. A text message is a string, a binary message a Buffer. With the addon, compressed
+ * messages may refer to earlier ones.
+ */
 export const websocket = websocketWith({
   deflate(settings) {
     const { zlib } = addon()
@@ -41,13 +44,16 @@ for (const scheme of ['websocket', 'ws', 'wss']) registerProtocol(scheme, plainW
 
 declare module './connection/host.ts' {
   interface ProtocolCallbacks {
-    /** A WebSocket client asks to come in: false, or a Response, refuses; header fields of the answer go to `response`. */
+    /**
+     * A WebSocket client asks to connect. Returning false or a Response refuses it; header fields of the answer go to
+     * `response`.
+     */
     onWebSocketConnect?: ((connection: AnyConnection, request: Request, response: Response) => unknown) | null
-    /** It is in, with the sub-protocol that was agreed on. `request` is null on a client. */
+    /** The handshake is done, with the negotiated sub-protocol. `request` is null on a client. */
     onWebSocketConnected?: ((connection: AnyConnection, request: Request | null, protocol: string) => unknown) | null
-    /** The peer has said goodbye: 1005 when it gave no code. */
+    /** The peer has sent a close frame; `code` is 1005 if it had none. */
     onWebSocketClose?: ((connection: AnyConnection, code: number, reason: string) => unknown) | null
-    /** Answered already. */
+    /** The ping has already been answered. */
     onWebSocketPing?: ((connection: AnyConnection, payload: Buffer) => unknown) | null
     onWebSocketPong?: ((connection: AnyConnection, payload: Buffer) => unknown) | null
   }

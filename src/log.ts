@@ -1,6 +1,6 @@
-// Log lines, in Workerman's form: `YYYY-mm-dd HH:MM:SS pid:<pid> [worker] message`, on stderr. A process whose stderr is a
-// pipe to its master writes records instead, which the master formats: JSON text sequences, RFC 7464, told from what
-// else is printed there by their first byte.
+// Log lines in Workerman's form, on stderr: `YYYY-mm-dd HH:MM:SS pid:<pid> [worker] message`. A process whose stderr is
+// a pipe to its master writes records instead, which the master formats: JSON text sequences (RFC 7464), distinguished
+// from other output there by their first byte.
 
 import { now } from './loop/clock.ts'
 
@@ -16,28 +16,29 @@ export interface LogRecord {
 let worker = ''
 let write = writeLine
 
-/** Names this process in its lines: `[echo:2]`. */
+/** Sets the name in this process's lines: `[echo:2]`. */
 export function nameLog(name: string): void {
   worker = name
 }
 
-/** Writes one message. Never throws, and never ends the process: see `guardOutput`. */
+/** Logs one message. Never throws, and never ends the process: see `guardOutput`. */
 export function log(message: string): void {
   guardOutput()
   write(message)
 }
 
-/** In characters. A longer message becomes several, so that no record is longer than its reader's buffer. */
+/** In characters. A longer message is split, so that no record exceeds its reader's buffer. */
 export const LONGEST_MESSAGE = 65_536
 
 /**
- * From now on writes records to stderr, a pipe of ours, and waits when it is full: a process that ends at once would take
- * along what it still had to write, which is the reason why (of 50,000 lines before a crash 379 were left, measured). So
- * it also waits for a master that has been stopped; one that runs drops what its own pipe does not take (output.ts).
+ * From now on writes records to stderr, a pipe to the master, blocking when it is full: a process that ends at once
+ * would lose what it had yet to write, including the reason for its end (measured: 379 of 50,000 lines before a crash
+ * arrived). So it also blocks while the master is stopped; a running master drops what its own pipe cannot take
+ * (output.ts).
  */
 export function logRecords(): void {
   const { _handle: handle } = process.stderr as { _handle?: { setBlocking?: (isBlocking: boolean) => unknown } }
-  handle?.setBlocking?.(true) // of Node's own, and in no documentation: without it the end of a flood may be lost
+  handle?.setBlocking?.(true) // undocumented in Node; without it the end of a flood may be lost
   write = (message) => {
     const time = new Date().toISOString()
     const records = inPieces(message).map((piece): LogRecord => ({ time, message: piece }))
@@ -45,7 +46,7 @@ export function logRecords(): void {
   }
 }
 
-/** A text in pieces of `LONGEST_MESSAGE`; no character is cut in two. */
+/** Splits a text into pieces of `LONGEST_MESSAGE`, without cutting a character in two. */
 export function inPieces(text: string): string[] {
   const pieces: string[] = []
   let from = 0
@@ -59,7 +60,7 @@ export function inPieces(text: string): string[] {
   return pieces
 }
 
-/** From now on gives messages to `sink`; null: writes lines to stderr again. */
+/** From now on passes messages to `sink`; null: writes lines to stderr again. */
 export function sendLogTo(sink: ((message: string) => void) | null): void {
   write = sink ?? writeLine
 }
@@ -68,7 +69,7 @@ function writeLine(message: string): void {
   process.stderr.write(formatText(new Date(), process.pid, worker, message))
 }
 
-/** A message as text; the further lines of a stack stay as they are. */
+/** Formats a message; the further lines of a stack stay as they are. */
 export function formatText(time: Date, pid: number, worker: string, message: string): string {
   return `${timestamp(time)} pid:${pid} ${worker && `[${worker}] `}${printable(message)}\n`
 }
@@ -77,8 +78,8 @@ export function formatText(time: Date, pid: number, worker: string, message: str
 const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g
 
 /**
- * What a peer has sent may be in a message, and must not drive a terminal: control characters become visible. Those over
- * 0x7f too: U+009B begins a sequence as ESC [ does (ECMA-48 section 5.3).
+ * Makes control characters visible: a message may contain what a peer has sent, which must not control a terminal.
+ * Those above 0x7f too: U+009B begins a sequence as ESC [ does (ECMA-48 section 5.3).
  */
 function printable(text: string): string {
   return text.replace(CONTROL, (char) => `\\x${char.charCodeAt(0).toString(16).padStart(2, '0')}`)
@@ -87,7 +88,7 @@ function printable(text: string): string {
 let lastSecond = Number.NaN
 let lastTimestamp = ''
 
-/** Most lines are of the same second as the one before: a flood of short ones takes half the time. */
+/** Cached, since most lines fall in the same second as the one before: it halves the time of a flood of short lines. */
 function timestamp(date: Date): string {
   const second = Math.floor(date.getTime() / 1000)
   if (second !== lastSecond) {
@@ -101,24 +102,25 @@ function timestamp(date: Date): string {
 let isGuarded = false
 
 /**
- * A full disk (ENOSPC) or a closed pipe (EPIPE) behind stdout or stderr must not end a server: without a listener
- * `process.stdout.write` does, with exit code 1. The stream stays writable, so output comes back with the disk.
+ * Keeps a full disk (ENOSPC) or a closed pipe (EPIPE) behind stdout or stderr from ending the server: without a
+ * listener, `process.stdout.write` ends it with exit code 1. The stream stays writable, so output resumes when the disk
+ * has room.
  */
 export function guardOutput(): void {
   if (isGuarded) return
   isGuarded = true
   for (const stream of [process.stdout, process.stderr]) stream.on('error', ignore)
-  process.on('SIGXFSZ', ignore) // over RLIMIT_FSIZE (`ulimit -f`): the write fails with EFBIG then
+  process.on('SIGXFSZ', ignore) // over RLIMIT_FSIZE (`ulimit -f`): the write then fails with EFBIG
 }
 
 function ignore(): void {
   // There is nowhere left to report it.
 }
 
-/** At most this many lines a second from one limited logger: a broken peer must not fill a disk. */
+/** Limit of lines per second of one limited logger: a broken peer must not fill a disk. */
 const LINES_PER_SECOND = 10
 
-/** A `log` that drops lines over the rate and says afterwards how many. */
+/** A `log` that drops lines above the rate and later logs how many. */
 export class LimitedLog {
   #windowStart = 0
   #lines = 0

@@ -1,5 +1,5 @@
-// For tests of a protocol without a network, and our own use it: a real Connection on a socket in memory and a clock
-// that stands still. No test library inside, and nothing that waits.
+// For tests of a protocol without a network; our own tests use it too: a real Connection on an in-memory socket, with a
+// clock that only the test moves. Contains no test library and nothing that waits.
 
 import { type ConnectionCallbacks, type ConnectionClock, type ConnectionHost, kGone } from './connection/host.ts'
 import { kDrain, kLeave, kOpen } from './connection/symbols.ts'
@@ -9,10 +9,10 @@ import { SystemError, UsageError } from './errors.ts'
 import { type AnyProtocol, type Encoded, type InOf, isChunk, type OutOf, type Protocol, type Role } from './protocol.ts'
 import { kClosed, kDrained, kEnded, kReceived, type Socket } from './transport.ts'
 
-/** What lent bytes are overwritten with once the loan is over. */
+/** Lent bytes are overwritten with this once the loan is over. */
 const OVERWRITTEN = 0xdd
 
-/** Callbacks and limits as of a Worker, callbacks of the protocol's own included. */
+/** Callbacks and limits as for a Worker, including callbacks that the protocol defines. */
 export interface Settings<In, Out> extends Partial<ConnectionCallbacks<In, Out>> {
   role?: Role
   onConnect?: ((connection: Connection<In, Out>) => unknown) | null
@@ -24,7 +24,7 @@ export interface Settings<In, Out> extends Partial<ConnectionCallbacks<In, Out>>
   [callback: `on${string}`]: unknown
 }
 
-/** What `onError` was told. */
+/** Arguments of an `onError` call. */
 export interface Failure {
   code: number
   message: string
@@ -32,8 +32,9 @@ export interface Failure {
 }
 
 /**
- * An engine's end of a connection, in memory. What is written over a `Wire` leaves, unless it is held, as with an engine: when
- * what the test has done to the connection has been dealt with, or what was due has run. What is destroyed meanwhile is lost.
+ * The engine's end of a connection, in memory. As with an engine, bytes written over a `Wire` are sent, unless held,
+ * when the connection has dealt with what the test did, or when due timers have run. Bytes of a socket destroyed before
+ * that are lost.
  */
 export class MemorySocket implements Socket {
   readonly remoteIp = '192.0.2.1' // of TEST-NET-1, RFC 5737
@@ -44,7 +45,7 @@ export class MemorySocket implements Socket {
   readonly tls = null
   readonly proxy = null
   isReading = true
-  /** FIN was sent. */
+  /** Whether FIN was sent. */
   hasEnded = false
   isDestroyed = false
   queuedBytes = 0
@@ -52,7 +53,7 @@ export class MemorySocket implements Socket {
   readonly hasBegun = false
   /** @internal */
   onResume: () => void = () => undefined
-  /** @internal Something was written, or is waited for. By itself a socket sends at once. */
+  /** @internal Something was written or is awaited. A socket on its own sends at once. */
   onQueued: () => void = () => {
     if (!this.isHolding) this.take()
   }
@@ -123,31 +124,31 @@ export class MemorySocket implements Socket {
     this.queuedBytes = 0
   }
 
-  /** The kernel takes what is queued. */
+  /** The kernel accepts what is queued. */
   take(): void {
     this.#sent.push(...this.#queued.splice(0))
     this.queuedBytes = 0
   }
 
-  /** What the kernel has taken since the last call. */
+  /** Returns what the kernel has accepted since the last call. */
   sent(): Buffer {
     return Buffer.concat(this.#sent.splice(0))
   }
 }
 
-/** A connection with the test at its other end. */
+/** A connection with the test as its peer. */
 export class Wire<In = unknown, Out = unknown> {
   readonly connection: Connection<In, Out>
   readonly socket = new MemorySocket()
   readonly worker: ConnectionHost
-  /** What `onMessage` was given, in order. */
+  /** Messages passed to `onMessage`, in order. */
   readonly messages: In[] = []
-  /** What `onError` was told: a handler's failed assertion is here, too. */
+  /** Errors passed to `onError`, failed assertions of handlers included. */
   readonly errors: Failure[] = []
   readonly #clock = new StandingClock()
   #arrived: (Buffer | null)[] = []
   #isDelivering = false
-  /** Something was sent since the connection was last told that all of it has left. */
+  /** Something was sent since the connection was last told that everything has left. */
   #isDrainDue = false
 
   /** @internal */
@@ -161,15 +162,15 @@ export class Wire<In = unknown, Out = unknown> {
   }
 
   /**
-   * Bytes arrive, in one read; those that arrive while reading is paused wait until it goes on. They are lent as an
-   * engine lends them: overwritten as soon as the connection has returned.
+   * Delivers bytes in one read. While reading is paused they wait until it resumes. They are lent as by an engine:
+   * overwritten as soon as the connection has returned.
    */
   receive(bytes: string | Uint8Array): void {
     this.#arrived.push(Buffer.from(bytes as Uint8Array))
     this.#deliver()
   }
 
-  /** The peer sends FIN, behind the bytes that still wait. */
+  /** The peer sends FIN, after any bytes that still wait. */
   end(): void {
     this.#arrived.push(null)
     this.#deliver()
@@ -182,7 +183,7 @@ export class Wire<In = unknown, Out = unknown> {
     this.socket.destroy()
   }
 
-  /** The bytes that the peer has been sent since the last call. */
+  /** Returns the bytes sent to the peer since the last call. */
   written(): Buffer {
     this.#flush()
     return this.socket.sent()
@@ -193,27 +194,27 @@ export class Wire<In = unknown, Out = unknown> {
     this.socket.isHolding = true
   }
 
-  /** The peer reads again, and all that is queued leaves. */
+  /** The peer reads again, and everything queued is sent. */
   drain(): void {
     this.socket.isHolding = false
     this.#isDrainDue = true
     this.#flush()
   }
 
-  /** A drain begins: `codec.drain()`, once. Messages still come and go. */
+  /** Starts a drain: calls `codec.drain()`, once. Messages can still be received and sent. */
   goodbye(): void {
     this.connection[kDrain]()
     this.#flush()
   }
 
-  /** It is this connection's turn to leave: the goodbye, if it was not said yet, work in flight to its end, then FIN. */
+  /** Makes the connection leave: says goodbye if that has not happened yet, finishes work in flight, then sends FIN. */
   leave(): void {
     this.goodbye()
     this.connection[kLeave]()
     this.#flush()
   }
 
-  /** Lets time pass: deadlines that fall into it expire in their order, and `io.now()` moves on. */
+  /** Advances the clock: deadlines within that time expire in order, and `io.now()` moves on. */
   advance(ms: number): void {
     this.#flush()
     this.#clock.advance(ms, () => this.#flush())
@@ -233,14 +234,14 @@ export class Wire<In = unknown, Out = unknown> {
     this.#flush()
   }
 
-  /** What is sent outside of all calls of this wire, by a handler that took its time, leaves with the next turn of promises. */
+  /** What is sent outside of all calls of this wire, by an asynchronous handler, leaves in the next microtask. */
   #flushSoon(): void {
     if (this.#isDrainDue) return
     this.#isDrainDue = true
     queueMicrotask(() => this.#flush())
   }
 
-  /** As an engine at the end of a turn: until nobody sends any more. */
+  /** Like an engine at the end of a turn: repeats until nothing more is sent. */
   #flush(): void {
     while (this.#isDrainDue && !this.#isDelivering && !this.socket.isHolding && !this.socket.isDestroyed) {
       this.#isDrainDue = false
@@ -281,7 +282,7 @@ export class Wire<In = unknown, Out = unknown> {
   }
 }
 
-/** Opens a connection of a protocol; the returned wire is its peer, its kernel and its clock. */
+/** Opens a connection with a protocol. The returned wire is its peer, its kernel and its clock. */
 export function open<P extends AnyProtocol>(
   protocol: P,
   settings: Settings<InOf<P>, OutOf<P>> = {},
@@ -289,7 +290,9 @@ export function open<P extends AnyProtocol>(
   return new Wire(protocol, settings)
 }
 
-/** The ways in which a network may cut `bytes`: whole, byte by byte, and every split in two. O(n^2) bytes to feed. */
+/**
+ * Yields the ways in which a network may cut `bytes`: whole, byte by byte, and every split in two. Feeds O(n^2) bytes.
+ */
 export function* chunkings(bytes: string | Uint8Array): Generator<Buffer[]> {
   const whole = Buffer.from(bytes as Uint8Array)
   yield [whole]
@@ -297,7 +300,7 @@ export function* chunkings(bytes: string | Uint8Array): Generator<Buffer[]> {
   for (let at = 1; at < whole.length; at++) yield [whole.subarray(0, at), whole.subarray(at)]
 }
 
-/** A framing protocol whose packets, if they are lent, are overwritten when `decode` has returned. */
+/** Wraps a framing protocol so that lent packets are overwritten when `decode` has returned. */
 function poisoned(protocol: AnyProtocol): AnyProtocol {
   if ('open' in protocol || protocol.lends !== true) return protocol
   const lender: Protocol = protocol

@@ -306,7 +306,8 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
 
   #proxy(): ProxySettings | null {
     const { proxySocks5, proxyHttp, proxyAuthorization: authorization } = this
-    checkClient({ proxyAuthorization: authorization }, CLIENT_RULES) // it may have been set since, with a line break in it
+    // It may have been set since, with a line break in it.
+    checkClient({ proxyAuthorization: authorization }, CLIENT_RULES)
     const address = proxySocks5 || proxyHttp
     if (address === '') return null
     const { host, port } = parseTarget(`tcp://${address}`, proxySocks5 === '' ? 8080 : 1080)

@@ -1,5 +1,5 @@
-// One message to many connections: encoded once where the protocol can, and a policy for those who read too slowly, so that
-// one bad line does not cost the memory of all.
+// One message to many connections: encoded once if the protocol can, with a policy for slow readers, so that one bad
+// line does not cost everyone memory.
 
 import type { AnyConnection } from '../connection.ts'
 import { checkOptions, messageOf, UsageError } from '../errors.ts'
@@ -12,17 +12,17 @@ import { kTakes } from './symbols.ts'
 
 export interface BroadcastOptions {
   /**
-   * What a slow connection gets: `drop` nothing (the default); `close` its end; `conflate` the newest message, as soon as
-   * there is room: for prices and positions, where only the last one counts.
+   * What happens to a slow connection: `drop` (the default) sends it nothing; `close` closes it; `conflate` sends it
+   * the newest message as soon as there is room, for prices and positions, where only the last one counts.
    */
   readonly slow?: 'drop' | 'close' | 'conflate'
-  /** A connection with so many bytes queued is slow. Default: half of its `maxSendBufferSize`. */
+  /** A connection with at least this many bytes queued is slow. Default: half of its `maxSendBufferSize`. */
   readonly slowBytes?: number
 }
 
 const KNOWN: Record<keyof BroadcastOptions, true> = { slow: true, slowBytes: true }
 
-/** What became of it, in connections. */
+/** Outcome of a broadcast, in connections. */
 export interface BroadcastResult {
   sent: number
   dropped: number
@@ -30,22 +30,25 @@ export interface BroadcastResult {
   conflated: number
 }
 
-/** One message, for all connections of one protocol. */
+/** One message, encoded for all connections of one protocol. */
 interface Encoded {
   readonly protocol: AnyProtocol
   readonly message: unknown
-  /** It is the protocol's bytes already. */
+  /** Whether `message` is already the protocol's bytes. */
   readonly isRaw: boolean
 }
 
-/** Those who wait for room, and what they are to get. */
+/** Connections waiting for room, and what they are to receive. */
 const waiting = new Map<AnyConnection, { readonly encoded: Encoded; readonly slowBytes: number }>()
-/** How often it is looked whether there is room. */
+/** How often to check for room. */
 const LOOK_MS = 20
 let timer = 0
 const failures = new LimitedLog()
 
-/** Sends to all that are open. Throws UsageError for what the protocol cannot encode, and for options that are none. */
+/**
+ * Sends a message to all connections that are open. Returns the outcome by number of connections. Throws UsageError for
+ * what the protocol cannot encode, and for unknown options.
+ */
 export function broadcast(
   connections: Iterable<AnyConnection>,
   message: unknown,
@@ -89,7 +92,7 @@ function sendNow(connection: AnyConnection, encoded: Encoded): Outcome {
   return isTaken(connection, encoded) ? 'sent' : 'dropped'
 }
 
-/** Once for each protocol among the connections; mostly there is one. */
+/** Called once per protocol among the connections; usually there is one. */
 function encode(protocol: AnyProtocol, message: unknown): Encoded {
   if ('open' in protocol) return { protocol, message: protocol.prepare?.(message) ?? message, isRaw: false }
   return { protocol, message: encodeWith(protocol, message), isRaw: true }
@@ -99,7 +102,7 @@ function send(connection: AnyConnection, { message, isRaw }: Encoded): boolean {
   return isRaw ? connection.send(message as string, true) : connection.send(message)
 }
 
-/** `send` is false for what filled the buffer, too. */
+/** Whether a message was accepted: `send` also returns false for one that filled the buffer. */
 function isTaken(connection: AnyConnection, encoded: Encoded): boolean {
   const { counters } = connection.worker
   const refused = counters.sendFail
@@ -113,12 +116,12 @@ function look(): void {
     if (connection[kTakes] && connection.getSendBufferQueueSize() >= slowBytes) continue
     waiting.delete(connection)
     if (connection[kTakes] && connection.protocol === encoded.protocol) sendLate(connection, encoded)
-    if (now() - started > LOOK_MS) break // the others in the next round
+    if (now() - started > LOOK_MS) break // the others get the next round
   }
   if (waiting.size > 0 && timer === 0) timer = deadlines.after(LOOK_MS, look)
 }
 
-/** Nobody is there to hear what a protocol that prepares nothing cannot encode. */
+/** A protocol without `prepare` may fail to encode only now, when there is no caller to throw to. */
 function sendLate(connection: AnyConnection, encoded: Encoded): void {
   try {
     send(connection, encoded)

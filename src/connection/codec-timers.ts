@@ -1,5 +1,5 @@
-// The deadlines that codecs set, in a list of few for each connection, which has its head: far ones in the lists that many
-// share, near ones with the clock.
+// Deadlines set by codecs. Each connection holds the head of a short list. Distant deadlines go into shared coarse
+// lists; near ones get a timer of their own.
 
 import { COARSE_FROM_MS, type Coarse, CoarseDeadlines } from '../loop/coarse-deadlines.ts'
 import { deadlines } from '../loop/deadlines.ts'
@@ -12,13 +12,13 @@ interface Owner {
   [kExpire](kind: string): void
 }
 
-/** One of them; whoever has the list's head is its owner. */
+/** One deadline. The connection that holds the head of the list owns it. */
 export class CodecTimer implements Coarse {
   readonly kind: string
   next: CodecTimer | null
-  /** The clock's id of one that is NEAR; of another one when it is due, as `Coarse` has it. */
+  /** NEAR: the id of its timer. Otherwise: when it is due, as in `Coarse`. */
   due = 0
-  /** NEAR, 0 when it does not run, or a list of `far`. */
+  /** NEAR, 0 when it is not running, or a list of `far`. */
   list = 0
   place = 0
   readonly #owner: Owner
@@ -35,10 +35,10 @@ export class CodecTimer implements Coarse {
 }
 
 const far = new CoarseDeadlines(deadlines)
-/** No list, and not 0: a far one that was about to expire, and was set again to a near time, looks at that. */
+/** Neither a list id nor 0: marks a coarse deadline that was re-armed with a short time just as it expired. */
 const NEAR = -1
 
-/** Sets the deadline of a kind, or moves it; the new head. */
+/** Sets or moves the deadline of a kind. Returns the new head. */
 export function setTimer(
   head: CodecTimer | null,
   owner: Owner,
@@ -58,7 +58,7 @@ export function setTimer(
   return known === null ? timer : head
 }
 
-/** Clears the deadline of a kind, if there is one; the new head. */
+/** Clears the deadline of a kind, if any. Returns the new head. */
 export function forgetTimer(head: CodecTimer | null, kind: string, clock: ConnectionClock): CodecTimer | null {
   const timer = find(head, kind)
   if (timer === null) return head

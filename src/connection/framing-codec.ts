@@ -1,5 +1,5 @@
-// Framing as a codec, so that a connection knows one path: any protocol of three functions, and one object of this for each
-// connection.
+// Framing as a codec, so that a connection has one code path: works for any protocol of three functions, with one
+// object per connection.
 
 import { messageOf, ProtocolError, UsageError } from '../errors.ts'
 import {
@@ -19,7 +19,7 @@ const EMPTY = Buffer.alloc(0)
 
 const adapters = new WeakMap<Protocol, CodecProtocol>()
 
-/** Any protocol as a codec: the one path that a connection knows. */
+/** Returns the protocol as a codec, the only kind a connection knows. */
 export function asCodec(protocol: AnyProtocol): CodecProtocol {
   if ('open' in protocol) return protocol
   let adapter = adapters.get(protocol)
@@ -36,7 +36,10 @@ export function asCodec(protocol: AnyProtocol): CodecProtocol {
 interface Framed {
   readonly protocol: Protocol
   readonly at: Framer['at']
-  /** The character that each packet ends in, if there is one: what is read as text can be searched as text. */
+  /**
+   * The character that ends each packet, if there is a single one: a read converted to text can then be searched as
+   * text.
+   */
   readonly mark: string
 }
 
@@ -47,20 +50,20 @@ function framedBy(protocol: Protocol): Framed {
   return { protocol, at, mark: delimiter.length === 1 ? String.fromCharCode(delimiter[0] as number) : '' }
 }
 
-/** Bytes of packets that are not whole, or not taken yet. Of the first of them: */
+/** Bytes of packets that are incomplete or not yet taken. The fields are about the first of these: */
 class Rest extends Accumulator {
-  /** Bytes searched in vain. */
+  /** Number of bytes searched in vain. */
   searched = 0
-  /** Its length, once that is known. */
+  /** Its length, once known. */
   expected = 0
 }
 
-/** What a passage holds at most, in bytes. Packets that are kept keep it. */
+/** Longest passage, in bytes. A packet that is kept keeps its passage. */
 const PASSAGE = 1024
-/** How many packets are read by themselves after text that was not ASCII. */
+/** How many packets are decoded one by one after text that was not ASCII. */
 const REST = 64
 
-/** A part of a read as one string, of which packets are slices: a string each would cost a call into V8 for every packet. */
+/** Part of a read as one string, of which packets are slices: a string per packet would cost a call into V8 each. */
 class Passage {
   text = ''
   start = 0
@@ -69,8 +72,8 @@ class Passage {
   #resting = 0
 
   /**
-   * Where it ends if it holds the packet from `start` on, or was made to: it is when more packets seem to follow, and each
-   * byte is one character; else 0.
+   * Where the passage ends, if it contains the packet at `start`. A new passage is read when more packets seem to
+   * follow; it is usable if every byte is one character. Otherwise 0.
    */
   end(bytes: Buffer, start: number, end: number): number {
     if (bytes === this.#bytes && start >= this.start && end <= this.#end) return this.#end
@@ -79,7 +82,7 @@ class Passage {
     return 0
   }
 
-  /** The length of the packet from `start` on, up to its mark; 0 when that is not in here. */
+  /** The length of the packet at `start`, up to and including its mark; 0 if the mark is not in this passage. */
   measure(bytes: Buffer, start: number, mark: string): number {
     if (bytes !== this.#bytes || start >= this.#end) return 0
     const at = start - this.start
@@ -89,7 +92,8 @@ class Passage {
   #read(bytes: Buffer, start: number): number {
     const end = Math.min(bytes.length, start + PASSAGE)
     const text = bytes.toString('utf8', start, end)
-    // A sequence of several bytes makes fewer characters than bytes, a wrong byte exactly one: as many are in their places.
+    // A multi-byte sequence makes fewer characters than bytes, an invalid byte exactly one: with equal lengths,
+    // positions agree.
     if (text.length !== end - start) {
       this.#resting = REST
       return 0
@@ -101,7 +105,7 @@ class Passage {
     return end
   }
 
-  /** What it was read from may be overwritten now. */
+  /** The memory it was read from may be overwritten from now on. */
   close(): void {
     this.#bytes = null
   }
@@ -109,10 +113,10 @@ class Passage {
 
 const passage = new Passage()
 
-// How the last `#parse` of this process ended: whoever has called it looks before anything else runs.
+// How the last `#parse` of this process ended: its caller reads this before anything else runs.
 let lastSearched = 0
 let lastExpected = 0
-/** By an `emit` that answered false. */
+/** Stopped by an `emit` that returned false. */
 let wasStopped = false
 
 function parsed(bytes: number, searched: number, expected: number, isStopped: boolean): number {
@@ -123,7 +127,7 @@ function parsed(bytes: number, searched: number, expected: number, isStopped: bo
   return bytes
 }
 
-/** Every connection has one, so it is small: what only half a packet needs is in `Rest`. */
+/** Every connection has one, so it is small: state needed only for a partial packet is in `Rest`. */
 class FramingCodec implements Codec {
   readonly #framed: Framed
   readonly #io: CodecIo
@@ -146,14 +150,14 @@ class FramingCodec implements Codec {
       if (missing > bytes.length) rest.fill(this.#io)
       return this.resumed()
     }
-    rest.append(bytes.subarray(0, missing)) // to the end of its packet, which then need not be copied
+    rest.append(bytes.subarray(0, missing)) // completes the packet, which then need not be copied
     this.resumed()
     const behind = bytes.subarray(missing)
     this.#keep(behind, wasStopped || this.#rest !== null ? 0 : this.#parse(behind, null))
     this.#fill()
   }
 
-  /** A long packet goes on. */
+  /** Reads more of a long packet. */
   #fill(): void {
     if (this.#rest !== null && !wasStopped && this.#rest.fill(this.#io) > 0) this.resumed()
   }
@@ -205,7 +209,10 @@ class FramingCodec implements Codec {
     this.#rest = null
   }
 
-  /** Emits the whole packets of `bytes`, which are those of `rest` if there is one; how many bytes they had. */
+  /**
+   * Emits the complete packets of `bytes`, which is the view of `rest` if that is given. Returns how many bytes they
+   * had.
+   */
   #parse(bytes: Buffer, rest: Rest | null): number {
     passage.close() // another call may have ended early
     let start = 0
@@ -216,7 +223,8 @@ class FramingCodec implements Codec {
       const length = expected > 0 ? expected : this.#measure(bytes, start, searched)
       if (length === NEED_MORE) return parsed(start, available, 0, false)
       if (length > available) return parsed(start, 0, length, false)
-      const isAll = rest !== null && length === bytes.length && length === bytes.buffer.byteLength // ours to give away
+      // The packet is all of `rest`, whose memory is ours to give away.
+      const isAll = rest !== null && length === bytes.length && length === bytes.buffer.byteLength
       const end = start + length
       const message = isAll ? decodeWith(this.#framed.protocol, bytes) : this.#decode(bytes, start, end)
       start = end
@@ -226,7 +234,7 @@ class FramingCodec implements Codec {
     return parsed(start, 0, 0, false)
   }
 
-  /** The length of the packet at `start`, all of which may not be there. */
+  /** The length of the packet at `start`, which may be incomplete. */
   #measure(bytes: Buffer, start: number, searched: number): number {
     const length = this.#find(bytes, start, searched)
     const least = length === NEED_MORE ? bytes.length - start + 1 : length
@@ -267,10 +275,10 @@ class FramingCodec implements Codec {
   }
 }
 
-/** Below this a loop is quicker than the call: of 32 bytes 65 against 170 ns. */
+/** Below this length a loop is faster than the call: 65 ns against 170 ns for 32 bytes. */
 const LOOP_BELOW = 64
 
-/** What is received is lent, and this is not. */
+/** Copies out of the receive buffer, which is lent. */
 function copyOf(bytes: Buffer, start: number, end: number): Buffer {
   const copy = Buffer.allocUnsafe(end - start)
   if (copy.length >= LOOP_BELOW) bytes.copy(copy, 0, start, end)
@@ -278,7 +286,7 @@ function copyOf(bytes: Buffer, start: number, end: number): Buffer {
   return copy
 }
 
-/** The message of a packet; whatever `decode` throws is the peer's fault. */
+/** Decodes a packet. Whatever `decode` throws is the peer's fault. */
 export function decodeWith(protocol: Protocol, packet: Buffer): unknown {
   try {
     return protocol.decode(packet)
@@ -287,7 +295,7 @@ export function decodeWith(protocol: Protocol, packet: Buffer): unknown {
   }
 }
 
-/** The bytes of a message; whatever `encode` throws is the sender's fault, a UsageError. */
+/** Encodes a message. Whatever `encode` throws is the sender's fault, a UsageError. */
 export function encodeWith(protocol: Protocol, message: unknown): Encoded {
   try {
     return protocol.encode(message)
@@ -296,7 +304,7 @@ export function encodeWith(protocol: Protocol, message: unknown): Encoded {
   }
 }
 
-/** What encoding threw, as the sender's fault. */
+/** Turns what encoding threw into the sender's fault. */
 export function sendersFault(name: string, error: unknown): UsageError {
   if (isNamed(error, 'UsageError')) return error as UsageError
   const why = `protocol '${name}' cannot encode this message: ${messageOf(error)}`
@@ -307,13 +315,13 @@ function viewing(protocol: Protocol): Framer['at'] {
   return (bytes, start, from) => protocol.input(start === 0 ? bytes : bytes.subarray(start), from)
 }
 
-/** What a codec threw, as the peer's fault. */
+/** Turns what a codec threw into the peer's fault. */
 export function blamed(error: unknown, code: string): ProtocolError {
   if (isNamed(error, 'ProtocolError')) return error as ProtocolError
   return new ProtocolError(code, messageOf(error), { cause: error })
 }
 
-/** By name: a protocol of another package may have been built with another copy of this one. */
+/** Compares by name: a protocol of another package may have been built with another copy of this one. */
 function isNamed(error: unknown, name: string): boolean {
   return error instanceof Error && error.name === name
 }

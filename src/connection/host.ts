@@ -1,4 +1,4 @@
-// What lies around a connection: the callbacks that its owner hands it, the owner's settings, and time.
+// A connection's surroundings: the callbacks and settings of its owner, and time.
 
 import type { AnyConnection, Connection } from '../connection.ts'
 import type { Counters } from '../counters.ts'
@@ -7,34 +7,45 @@ import { deadlines } from '../loop/deadlines.ts'
 import type { Role } from '../protocol.ts'
 import type { Tls } from '../transport.ts'
 
-/** Told to the owner when a connection is out of `connections` and its `onClose` has run, or nothing is unsettled. */
+/**
+ * Notifies the owner that a connection has left `connections` and its `onClose` has run, or that nothing is unsettled
+ * any more.
+ */
 export const kGone = Symbol('gone')
 
-/** The owner's, see `settingsOf`. */
+/** The owner's settings, see `settingsOf`. */
 const kSettings = Symbol('settings')
 
-/** The callbacks that a connection copies from its worker when it is accepted; each may be set anew on a connection. */
+/** Callbacks that a connection copies from its worker when it is accepted; each may be replaced on a connection. */
 export interface ConnectionCallbacks<In, Out, C = Connection<In, Out>> {
-  /** A message. The next one of this connection waits until a returned promise has settled (see `maxInFlight`). */
+  /**
+   * Called with a message. The next message of this connection waits until a returned promise has settled (see
+   * `maxInFlight`).
+   */
   onMessage: ((connection: C, message: In) => unknown) | null
-  /** Exactly once, whatever ended it; addresses and `context` can still be read. */
+  /** Called exactly once, whatever ended the connection; addresses and `context` can still be read. */
   onClose: ((connection: C) => unknown) | null
-  /** 1 connect failed, 2 not sent, 3 the peer broke the protocol, 4 a handler threw. Unset: logged at a limited rate. */
+  /**
+   * Codes: 1 connect failed, 2 not sent, 3 the peer broke the protocol, 4 a handler threw. Unset: logged at a limited
+   * rate.
+   */
   onError: ((connection: C, code: number, message: string, error?: Error) => unknown) | null
   /** The send buffer has reached `maxSendBufferSize`: stop sending. */
   onBufferFull: ((connection: C) => unknown) | null
-  /** The send buffer has run empty after `onBufferFull`. */
+  /** The send buffer has become empty after `onBufferFull`. */
   onBufferDrain: ((connection: C) => unknown) | null
 }
 
 /**
- * Callbacks that protocols call through `io.event`, of a Worker or of one connection, whose own comes first. A protocol package adds its own:
- * `declare module 'millrace' { interface ProtocolCallbacks { onTopic?: (connection: AnyConnection, topic: string) => unknown } }`
+ * Callbacks that protocols call through `io.event`, of one connection or else of its Worker. A protocol package adds
+ * its own:
+ * `declare module 'millrace' { interface ProtocolCallbacks { onTopic?: (connection: AnyConnection, topic: string) =>
+ * unknown } }`
  */
 // biome-ignore lint/suspicious/noEmptyInterface: for augmentation
 export interface ProtocolCallbacks {}
 
-/** What the connections of an owner have in common, until one of them is given its own. */
+/** Settings that all connections of an owner share, until one of them gets its own. */
 export class ConnectionSettings {
   readonly host: ConnectionHost
   readonly maxSendBufferSize: number
@@ -75,7 +86,7 @@ export class ConnectionSettings {
   }
 }
 
-/** Those of an owner as it is now: one object as long as nothing changes. */
+/** The owner's current settings: the same object until one of them changes. */
 export function settingsOf(
   host: ConnectionHost,
   lingerTimeout: number,
@@ -99,7 +110,7 @@ export function settingsOf(
   return made
 }
 
-/** What a connection needs from its owner; a Worker is one. */
+/** What a connection needs from its owner; a Worker, for example. */
 // biome-ignore lint/suspicious/noExplicitAny: one owner type serves connections of every message type
 export interface ConnectionHost extends ConnectionCallbacks<any, any> {
   readonly name: string
@@ -114,30 +125,30 @@ export interface ConnectionHost extends ConnectionCallbacks<any, any> {
   readonly maxInFlight: number
   readonly maxQueuedMessages: number
   readonly idleTimeoutMs: number
-  /** @internal Promises of callbacks that have not settled, of closed connections too. */
+  /** @internal Promises of callbacks that have not settled, including those of closed connections. */
   unsettled: number
-  /** @internal Of a client's address. */
+  /** @internal What a client's address asks for. */
   readonly target?: { readonly authority: string; readonly uri: string }
   /** @internal For `connection.startTls()`. */
   readonly tls: Tls | null
-  /** @internal What its last connection was given. */
+  /** @internal The settings its last connection received. */
   [kSettings]?: ConnectionSettings
   /** @internal With a connection: that one has closed. */
   [kGone](connection?: AnyConnection): void
 }
 
-/** Time as a connection sees it: the process's, or that of a test. */
+/** Time as a connection sees it: the process's clock, or a test's. */
 export interface Clock {
   now(): number
   after<A, B = undefined>(ms: number, fn: (a: A, b: B) => unknown, a?: A, b?: B): number
   cancel(id: number): boolean
 }
 
-/** And as its many small questions need it. */
+/** Adds a cheap reading of the clock for hot paths. */
 export interface ConnectionClock extends Clock {
-  /** As `now`; perhaps as of the beginning of this batch. */
+  /** Like `now`, but possibly as of the beginning of this batch. */
   recently(): number
-  /** A deadline that is far away may come half a second late. */
+  /** Whether a distant deadline may expire up to half a second late. */
   readonly mayBeLate?: boolean
 }
 

@@ -1,5 +1,5 @@
-// The states of a connection, why it does not deliver, what is the matter with it, and its bounds; and what stands in for a
-// codec or a socket while there is none.
+// The states of a connection, the reasons why it delivers nothing, its flags and its limits; also stand-ins for a codec
+// or a socket while there is none.
 
 import type { Codec } from '../protocol.ts'
 import type { Socket } from '../transport.ts'
@@ -34,7 +34,7 @@ export const STATUS: Record<State, string> = {
   [State.Closed]: 'CLOSED',
 }
 
-/** Why no message is delivered just now; a set of bits. */
+/** Why no message is delivered at the moment; a set of bits. */
 export const enum Stop {
   /** `onConnect` has not settled. */
   Opening = 1,
@@ -44,9 +44,9 @@ export const enum Stop {
   Queue = 4,
   /** `io.pause()`. */
   Codec = 8,
-  /** The peer broke the protocol; told when the messages before are done. */
+  /** The peer broke the protocol; reported when the messages before it are done. */
   Failed = 16,
-  /** This connection has had its share of the loop. */
+  /** This connection has used its share of the loop. */
   Yield = 32,
   /** The destination of a pipe is full. */
   Pipe = 64,
@@ -54,71 +54,72 @@ export const enum Stop {
   Handshake = 128,
 }
 
-/** What has happened of a drain; a set of bits. */
+/** Progress of a drain; a set of bits. */
 export const enum Farewell {
   /** The codec has said goodbye. */
   Said = 1,
-  /** `[kLeave]()`: nothing new is read, what was received is finished, then FIN. */
+  /** `[kLeave]()` was called: nothing new is read, what was received is finished, then FIN. */
   Leaving = 2,
-  /** The packet that was begun when it left has come to its end. */
+  /** The packet that was incomplete when it left is now complete. */
   HadRest = 4,
-  /** The peer spoke into our FIN, and that was counted. */
+  /** The peer sent bytes into our FIN, and that was counted. */
   Counted = 8,
-  /** When it left there were bytes that the codec had not seen: they may end within a packet, too. */
+  /** When it left, there were bytes the codec had not seen; they too may end within a packet. */
   Holding = 16,
-  /** It leaves with its next answer. */
+  /** It leaves after its next answer. */
   LastCall = 32,
 }
 
-/** What is the matter just now; a set of bits. */
+/** Flags of the moment; a set of bits. */
 export const enum Bit {
   /** The codec was told to stop and keeps a rest: `resumed()` is due. */
   Stopped = 1,
   InCodec = 2,
   Pumping = 4,
-  /** The socket is not to read. */
+  /** The socket must not read. */
   Paused = 8,
   Full = 16,
-  /** `onError` is at work. */
+  /** `onError` is running. */
   Reporting = 32,
-  /** The codec has been asked for it. */
+  /** The codec has been asked for its last message. */
   LastWord = 64,
   PeerEnded = 128,
-  /** The codec was told of that. */
+  /** The codec was told that the peer has ended. */
   ToldEnd = 256,
   SentFin = 512,
-  /** What is being sent was refused. */
+  /** The message being sent was refused. */
   Refused = 1024,
-  /** What pipes into it has come to its end: FIN follows what is queued, and what is received goes on. */
+  /** The pipe into it has ended: FIN follows what is queued, and receiving goes on. */
   Shut = 2048,
 }
 
-/** What holds back a message that has been decoded; the others only keep new ones from coming. */
+/** What holds back decoded messages; the other bits only keep new ones from arriving. */
 export const HOLDS_MESSAGES = Stop.User | Stop.Opening | Stop.Pipe | Stop.Handshake
-/** With these, an idle connection is not done: a codec that pauses is at work, a failed one ends in its own way. */
+/** With these, an idle connection is not done: a pausing codec is at work, and a failed one ends in its own way. */
 export const NOT_DONE = Stop.Opening | Stop.Codec | Stop.Failed | Stop.Handshake
 
-/** A connection hands out messages for this long before others get their turn: one read can hold 30,000 lines. */
+/** A connection delivers messages for this long before others get their turn: one read can hold 30,000 lines. */
 export const YIELD_AFTER_MS = 2
-/** How many messages between two looks at the clock (40 ns each). */
+/** Number of messages between two readings of the clock (40 ns each). */
 export const YIELD_CHECK = 16
-/** What may be received behind a queue of undelivered messages, in bytes, before reading stops. */
+/** Bytes that may be received behind a queue of undelivered messages before reading stops. */
 export const MAX_BACKLOG_BYTES = 1_048_576
-/** What may arrive while this connection waits for its next turn, in bytes, before reading stops. */
+/** Bytes that may arrive while this connection waits for its next turn before reading stops. */
 export const MAX_HELD_BYTES = 262_144
-/** How long a closing connection waits for a peer that does not read: who takes less than this in so long is given up. */
+/** A closing connection is dropped if its peer reads less than FLUSH_LEAST_BYTES in this time. */
 export const FLUSH_TIMEOUT_MS = 30_000
 export const FLUSH_LEAST_BYTES = 16_384
 /**
- * How long one that leaves in a drain waits for its peer to close, s, if it waits at all. A peer that stalls has the end of a long
- * answer still to come, from our kernel; what it sends to a closed connection meets a reset, and that throws the rest away.
+ * How long (s) a connection that leaves in a drain waits for its peer to close, if it waits at all. A stalled peer may
+ * not yet have received the end of a long answer; if we closed, its next bytes would cause a reset and that end would
+ * be lost.
  */
 export const DRAIN_LINGER_S = 5
 
-/** How long handlers that were told that their time is up may still answer, before the protocol's last word. */
+/** How long handlers may still answer after their signal aborted, before the protocol's last message. */
 export const LAST_ANSWERS_MS = 200
 
-/** Until the protocol has made one, or when it could not. */
+/** Used until the protocol has made a codec, or when it could not. */
 export const NO_CODEC: Codec = {
   receive: nothing,
   resumed: nothing,
@@ -128,7 +129,7 @@ export const NO_CODEC: Codec = {
   closed: nothing,
 }
 
-/** A client's before it has connected. */
+/** The socket of a client before it has connected. */
 export const NO_SOCKET: Socket = {
   remoteIp: '',
   remotePort: 0,
@@ -156,5 +157,5 @@ export const NO_SOCKET: Socket = {
 }
 
 export function nothing(): void {
-  // What those without codec or socket do.
+  // The no-op of the placeholder codec and socket.
 }

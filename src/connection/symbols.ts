@@ -1,4 +1,4 @@
-// What owners say to a connection beside its public methods: symbols, which no user's code comes upon.
+// Calls from an owner to its connection. They are symbols so that user code does not meet them.
 
 /** The owner's side of opening a connection: runs `onConnect`, then lets messages through. */
 export const kOpen = Symbol('open')
@@ -6,41 +6,43 @@ export const kOpen = Symbol('open')
 export const kDrain = Symbol('drain')
 /** The worker is leaving: finish the work in flight, then half-close. */
 export const kLeave = Symbol('leave')
-/** Leave when what is received next has been answered: then nothing of the peer's is on its way, if it waits for answers. */
+/**
+ * Leave after the next received message has been answered: a peer that waits for answers then has nothing on its way.
+ */
 export const kLastCall = Symbol('last call')
 /** Neither leaving nor closing. */
 export const kIsStaying = Symbol('is staying')
 /** The worker's time is nearly up: `signal` aborts. */
 export const kAbort = Symbol('abort')
-/** For how long nothing was received and nothing was at work here, ms; 0 while something is. */
+/** How long nothing was received and no work was done, in ms; 0 while there is work. */
 export const kQuietFor = Symbol('quiet for')
-/** What is sent to it has somewhere to go. */
+/** Whether a message sent to it has somewhere to go. */
 export const kTakes = Symbol('takes')
-/** Its protocol's goodbye is spread over the drain. */
+/** Whether its protocol's goodbye is spread over the drain. */
 export const kIsLongLived = Symbol('is long-lived')
-/** Its handshake is not over: what asks for it may be on its way. */
+/** Whether its handshake is not over yet: the request for it may be on its way. */
 export const kIsOpening = Symbol('is opening')
 
-/** A client's connection: from nothing, or from its end, to a new beginning. */
+/** Resets a client's connection to its initial state, after its end or before its start. */
 export const kReset = Symbol('reset')
-/** A client's connection begins to be made. */
+/** A client starts to connect. */
 export const kConnect = Symbol('connect')
-/** A client's connection is made. */
+/** A client has connected. */
 export const kConnected = Symbol('connected')
-/** A client's connection could not be made. */
+/** A client could not connect. */
 export const kConnectFailed = Symbol('connect failed')
-/** The send buffer has reached its bound. */
+/** The send buffer has reached its limit. */
 export const kFull = Symbol('full')
-/** What it runs on: `ssl` is TCP under TLS. */
+/** The connection's transport; `ssl` is TCP under TLS. */
 export const kTransport = Symbol('transport')
-/** A message is not taken. */
+/** Refuses a message. */
 export const kRefuse = Symbol('refuse')
-/** Goes on under TLS. */
+/** Switches to TLS. */
 export const kSecure = Symbol('secure')
 
-/** Of a pipe both ways: what comes in at the other side has come to its end. */
+/** For a pipe in both directions: the other side has reached the end of its input. */
 export const kShut = Symbol('shut')
-/** Leaves this process, to go on in another one. */
+/** Leaves this process, to continue in another one. The reload that uses this comes later. */
 export const kHandOver = Symbol('hand over')
-/** The owner's side of taking over what another process has handed over. */
+/** Takes over what another process has handed over. The reload that uses this comes later. */
 export const kTakeOver = Symbol('take over')

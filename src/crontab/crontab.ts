@@ -1,6 +1,6 @@
-// Crontab, Workerman's: a callback at times that a rule describes. The times are croner's, an optional peer dependency that is
-// loaded when one is used. What is ours is when to sleep, who fires, and that no tick is fired twice when a process, or
-// the leader, hands over to the next.
+// Crontab, as in Workerman: a callback at times that a rule describes. The times come from croner, an optional peer
+// dependency loaded on first use. Ours is when to sleep, which process fires, and that no tick fires twice when a
+// process, or the leader, hands over to the next.
 
 import { createRequire } from 'node:module'
 import type { Cron } from 'croner'
@@ -9,19 +9,28 @@ import { registry } from '../process/group.ts'
 import { sharedCounter } from '../shared/shared-counter.ts'
 import { Ticking } from './ticking.ts'
 
-/** `time` is the tick's, which may be some milliseconds ago; `signal` aborts when this process is to stop doing it. */
+/**
+ * `time` is the tick's time, which may be some milliseconds ago; `signal` aborts when this process should stop the
+ * work.
+ */
 export type CrontabCallback = (time: Date, signal: AbortSignal) => unknown
 
 export interface CrontabOptions {
-  /** For people, and with `singleton` the name by which processes know that it is one and the same. */
+  /** For people; with `singleton`, also the name by which processes recognise the same Crontab. */
   readonly name?: string
-  /** One process of the server fires, see `Worker.onLeader`; it needs a name. Default: every process that made it. */
+  /**
+   * True: only one process of the server fires, see `Worker.onLeader`; needs a name. Default: every process that
+   * creates it.
+   */
   readonly singleton?: boolean
-  /** `Europe/Berlin`; by default that of the machine. */
+  /** Such as `Europe/Berlin`. Default: the machine's time zone. */
   readonly timezone?: string
-  /** Day of month and day of week must both match, as in Workerman; by default one of them, as in cron(8). */
+  /** True: day of month and day of week must both match, as in Workerman. Default: either suffices, as in cron(8). */
   readonly domAndDow?: boolean
-  /** What a singleton does about ticks that came while nobody led: fires `once` for all of them (the default), or `skip`s. */
+  /**
+   * What a singleton does about ticks that passed while no process led: fire `once` for all of them (the default), or
+   * `skip` them.
+   */
   readonly missed?: 'once' | 'skip'
 }
 
@@ -31,14 +40,16 @@ const all = new Map<number, Crontab>()
 let lastId = 0
 
 /**
- * Calls a function whenever a rule says: `new Crontab('0 30 2 * * *', backUp, { name: 'backup', singleton: true })`. A rule
- * has five fields (minute, hour, day, month, weekday), or six with seconds first; croner's extensions hold too.
+ * Calls a function whenever a rule matches: `new Crontab('0 30 2 * * *', backUp, { name: 'backup', singleton: true })`.
+ * A rule has five fields (minute, hour, day, month, weekday), or six with seconds first; croner's extensions work too.
  *
- * Make it in `onWorkerStart`: it fires in the process that made it, from when that is its slot's only one until it leaves;
- * so a reload fires no tick twice. Outside of a worker it never fires.
- * **Order**: a tick that comes while the callback of the one before has not settled is skipped and logged.
- * **Errors**: as of a Timer: what the callback throws is an uncaught exception, a promise of its that rejects an unhandled rejection.
- * **Throws** `ERR_CRONTAB_RULE`, `ERR_CRONTAB_OPTION`, `ERR_UNKNOWN_OPTION`, `ERR_LEADER_NAME`, and `ERR_NO_CRONER` without `npm install croner`.
+ * Create it in `onWorkerStart`: it fires in the process that created it, from when that process is the only one of its
+ * slot until it leaves, so a reload fires no tick twice. Outside a worker it never fires.
+ * **Order**: a tick is skipped and logged if the callback of the previous one has not settled.
+ * **Errors**: as with Timer: what the callback throws is an uncaught exception, a rejected promise an unhandled
+ * rejection.
+ * **Throws** `ERR_CRONTAB_RULE`, `ERR_CRONTAB_OPTION`, `ERR_UNKNOWN_OPTION`, `ERR_LEADER_NAME`, and `ERR_NO_CRONER`
+ * without `npm install croner`.
  */
 export class Crontab {
   readonly #id = ++lastId
@@ -67,12 +78,12 @@ export class Crontab {
     all.set(this.#id, this)
   }
 
-  /** Those of this process that have not been destroyed. */
+  /** Returns the Crontabs of this process that have not been destroyed. */
   static getAll(): Crontab[] {
     return [...all.values()]
   }
 
-  /** By the object or its id. False when it was destroyed already. */
+  /** Destroys a Crontab, given the object or its id. Returns false if it was already destroyed. */
   static remove(crontab: Crontab | number): boolean {
     const one = typeof crontab === 'number' ? all.get(crontab) : crontab
     return one instanceof Crontab && one.destroy()
@@ -94,7 +105,7 @@ export class Crontab {
     return this.#callback
   }
 
-  /** No tick comes any more in this process; another one goes on with a singleton. False when it was destroyed already. */
+  /** Stops firing in this process; another process continues a singleton. Returns false if it was already destroyed. */
   destroy(): boolean {
     void this.#end()
     return all.delete(this.#id)
@@ -127,7 +138,7 @@ function badOption(message: string): UsageError {
   return new UsageError('ERR_CRONTAB_OPTION', message)
 }
 
-/** A bad rule or time zone is told here, not when the first tick is looked for. */
+/** A bad rule or time zone throws here, not when the first tick is computed. */
 function timesOf(rule: string, { timezone, domAndDow = false }: CrontabOptions): Cron {
   const Times = loadCroner()
   try {
@@ -139,7 +150,7 @@ function timesOf(rule: string, { timezone, domAndDow = false }: CrontabOptions):
   throw new UsageError('ERR_CRONTAB_RULE', `crontab '${rule}': there is no such time any more`)
 }
 
-/** Not by `import()`: a rule is to be refused where it stands. */
+/** Not with `import()`: a bad rule must throw where it is written. */
 function loadCroner(): typeof Cron {
   try {
     return (createRequire(import.meta.url)('croner') as { Cron: typeof Cron }).Cron

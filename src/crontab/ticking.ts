@@ -1,12 +1,12 @@
-// The ticks of a Crontab between a beginning and an end: one time of leading, or of a process being its slot's only one. It
-// sleeps by the monotonic clock and fires by the wall clock, which it looks at again and again.
+// The ticks of a Crontab during one period of leadership, or of a process being the only one of its slot. It sleeps by
+// the monotonic clock and fires by the wall clock, which it checks again and again.
 
 import { messageOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import type { SharedCounter } from '../shared/shared-counter.ts'
 
-/** So long at most until the wall clock is looked at again: it may be set. */
+/** Longest time between two checks of the wall clock, which may be set. */
 const LONGEST_SLEEP_MS = 30_000
 
 const skips = new LimitedLog()
@@ -15,17 +15,17 @@ type Callback = (time: Date, signal: AbortSignal) => unknown
 
 type Noted = Pick<SharedCounter, 'get' | 'set'>
 
-/** The next time that a rule describes after another one; null: none. */
+/** Returns the next time a rule matches after another one; null: never. */
 export interface Times {
   nextRun(after: Date): Date | null
 }
 
-/** What fires at a Crontab's times, between `begin` and its end. */
+/** Fires at a Crontab's times, between `begin` and its end. */
 export class Ticking {
   readonly #times: Times
   readonly #callback: Callback
   readonly #signal: AbortSignal
-  /** Until when ticks are dealt with, ms since 1970: for the next leader. */
+  /** Time up to which ticks have been handled, in ms since 1970: for the next leader. */
   readonly #noted: Noted | null
   readonly #name: string
   #next: Date | null = null
@@ -41,7 +41,7 @@ export class Ticking {
     this.#name = name
   }
 
-  /** What it gives ends it, when the callback that runs has settled. */
+  /** Starts. Returns a function that ends it, once a running callback has settled. */
   async begin(missed: 'once' | 'skip' = 'once'): Promise<() => Promise<void>> {
     this.#signal.addEventListener('abort', () => deadlines.cancel(this.#timer))
     const last = await this.#read()
@@ -70,7 +70,9 @@ export class Ticking {
     if (tick === null || this.#signal.aborted) return
     if (time < tick) return this.#sleep()
     this.#fire(tick)
-    this.#arm(time) // what was missed while the loop was blocked is not replayed; nor is what a clock that was set back shows again
+    // Ticks missed while the loop was blocked are not made up, and ticks that recur because the clock was set back do
+    // not fire again.
+    this.#arm(time)
   }
 
   #fire(tick: Date): void {
@@ -83,7 +85,7 @@ export class Ticking {
     })
   }
 
-  /** Noted first: a tick is fired once at most. What fails is the process's to hear of, as of a Timer. */
+  /** Notes the time first, so a tick fires at most once. Errors surface in the process, as with Timer. */
   async #run(tick: Date): Promise<void> {
     if (this.#noted !== null) await this.#note(Date.now())
     let result: unknown
@@ -99,7 +101,7 @@ export class Ticking {
   async #finish(): Promise<void> {
     await this.#running
     const due = this.#next?.getTime() ?? Number.POSITIVE_INFINITY
-    if (this.#noted !== null) await this.#note(Math.min(Date.now(), due - 1)) // one that is due was not fired here
+    if (this.#noted !== null) await this.#note(Math.min(Date.now(), due - 1)) // a tick that is due was not fired here
   }
 
   /** 0: nothing is known. */
@@ -121,7 +123,7 @@ export class Ticking {
   }
 }
 
-/** A rejection that nobody looks at. */
+/** Makes an unhandled rejection. */
 function reject(error: unknown): void {
   void Promise.reject(error)
 }

@@ -1,45 +1,46 @@
-// From when a new timer counts. Reading the clock costs more than all the rest of adding a timer (45 of 70 ns on an AMD
-// EPYC under KVM, Node 20 and 26), so a burst of adds shares one reading.
-// A shared reading lies ahead of the clock by a lease. If the burst, or the code between its adds, outlasts the lease,
-// its timers are postponed by the rest: no timer is ever early, and none late by more than the run it was added in.
+// The time from which a new timer counts. Reading the clock costs more than the rest of adding a timer (45 of 70 ns on
+// an AMD EPYC under KVM, Node 20 and 26), so a burst of adds shares one reading.
+// A shared reading is ahead of the clock by a lease. If the burst, or the code between its adds, outlasts the lease,
+// its timers are postponed by the excess: no timer is ever early, and none is late by more than the run it was added
+// in.
 
 import { now } from './clock.ts'
 
-/** A reading is shared by so many adds... */
+/** This many adds share a reading... */
 const ADDS = 64
-/** ...and lies so far ahead. Timers are rounded up to whole milliseconds anyway. */
+/** ...which is ahead of the clock by this much. Timers are rounded up to whole milliseconds anyway. */
 const LEASE_MS = 1 / 16
 
 const settled = Promise.resolve()
 
-/** The clock as adds see it: `read`, then `lendTo` the timer that was added. */
+/** The clock for adds: call `read`, then `lendTo` with the timer that was added. */
 export class BurstClock {
   readonly #postpone: (id: number, ms: number) => void
   readonly #borrowers = new Float64Array(ADDS)
   readonly #onRunEnd = () => this.#endRun()
   #borrowed = 0
-  /** What a shared reading says, while one is lent. */
+  /** The shared reading, while there is one. */
   #ahead = 0
   #isLending = false
   #lastRead = Number.NEGATIVE_INFINITY
   #awaitsRunEnd = false
 
-  /** @param postpone moves a timer that counts from too early a time, if it still pends */
+  /** @param postpone moves a timer that counts from too early a time, if it is still pending */
   constructor(postpone: (id: number, ms: number) => void) {
     this.#postpone = postpone
   }
 
-  /** From when a timer counts that is added now. Never before the call, once `postpone` has had its say. */
+  /** Returns the time from which a timer added now counts. Once `postpone` has done its work, never before the call. */
   read(): number {
     return this.#isLending && this.#borrowed < ADDS ? this.#ahead : this.#renew()
   }
 
-  /** Says which timer the last reading was for. */
+  /** Records which timer the last reading was for. */
   lendTo(id: number): void {
     if (this.#isLending) this.#borrowers[this.#borrowed++] = id
   }
 
-  /** Reads the clock, and lends the reading if adds follow each other closely enough. */
+  /** Reads the clock, and shares the reading if adds follow one another closely enough. */
   #renew(): number {
     const time = now()
     const pace = (time - this.#lastRead) / Math.max(this.#borrowed, 1)
@@ -52,14 +53,14 @@ export class BurstClock {
     return this.#ahead
   }
 
-  /** Ends the lease: who was given too early a time is moved to this one. */
+  /** Ends the lease: timers that count from too early a time are moved to this one. */
   #settle(time: number): void {
     const late = time - this.#ahead
     if (late > 0) for (let i = 0; i < this.#borrowed; i++) this.#postpone(this.#borrowers[i]!, late)
     this.#borrowed = 0
   }
 
-  /** A lease ends with the synchronous run that took it, in a microtask, which is before any Node timer can ring. */
+  /** A lease ends with the synchronous run that took it, in a microtask, and so before any Node timer can fire. */
   #awaitRunEnd(): void {
     if (this.#awaitsRunEnd) return
     this.#awaitsRunEnd = true

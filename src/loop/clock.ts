@@ -1,7 +1,10 @@
 // The one clock of the runtime: monotonic, so that a step of the wall clock never fires or delays a timer
 // (clock_gettime(2), CLOCK_MONOTONIC).
 
-/** Read once: the global one is a getter, which costs half as much again, and node:perf_hooks a millisecond of each start. */
+/**
+ * Read once: the global is a getter, which costs half as much again, and node:perf_hooks adds a millisecond to each
+ * start.
+ */
 const { performance } = globalThis
 
 /** Milliseconds since this process began, with a fraction; never goes back. */
@@ -9,10 +12,10 @@ export function now(): number {
   return performance.now()
 }
 
-/** From this process's clock to the machine's, which all its processes read: both are CLOCK_MONOTONIC. */
+/** Offset from this process's clock to the machine's, which all processes share: both are CLOCK_MONOTONIC. */
 const MACHINE_OFFSET_MS = machineOffset()
 
-/** Of several looks the one between whose halves the least time has passed: a process may lose its core in any of them. */
+/** Of several measurements, uses the one that took least time: the process may lose its core during any of them. */
 function machineOffset(): number {
   let offset = 0
   let least = Number.POSITIVE_INFINITY
@@ -26,19 +29,25 @@ function machineOffset(): number {
   return offset
 }
 
-/** A time of `now()` in milliseconds of the machine: what another process of it can compare with its own. */
+/**
+ * Converts a time of `now()` to milliseconds of the machine's clock, which other processes on it can compare with their
+ * own.
+ */
 export function toMachineTime(time: number): number {
   return time + MACHINE_OFFSET_MS
 }
 
-/** The other way. */
+/** The inverse of `toMachineTime`. */
 export function fromMachineTime(time: number): number {
   return time - MACHINE_OFFSET_MS
 }
 
 let held = -1
 
-/** Holds the clock for `recently()`, or moves it on: an engine does at each batch, for a look costs 40 ns. The time. */
+/**
+ * Fixes or refreshes the time that `recently()` returns, and returns it. Engines do so once per batch, since reading
+ * the clock costs 40 ns.
+ */
 export function holdClock(): number {
   held = performance.now()
   return held
@@ -48,7 +57,10 @@ export function releaseClock(): void {
   held = -1
 }
 
-/** As `now`, in a batch as of its last look: for deadlines and silences, which handlers that block make inexact anyway. */
+/**
+ * Like `now`, but within a batch the time of its last reading. For deadlines and idle times, which blocking handlers
+ * make inexact anyway.
+ */
 export function recently(): number {
   return held < 0 ? performance.now() : held
 }

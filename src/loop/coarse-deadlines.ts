@@ -1,23 +1,24 @@
-// Deadlines that may come up to half a second late: for what is far away and many have, the next look at a silent
-// peer, say. They lie in lists, one for each half second, with one timer a list: 10 bytes each beside the entry, where a
-// timer of its own takes 100; and to move one to a later time, as every message of a peer does, is to write a number.
+// Deadlines that may expire up to half a second late, for distant deadlines that many connections have, such as the
+// next check of an idle peer. They are kept in lists, one per half second, with one timer per list: 10 bytes each
+// beside the entry, where a timer of its own takes 100. To move one to a later time, as every message of a peer does,
+// is to write a number.
 
 import { now } from './clock.ts'
 import type { Scheduler } from './scheduler.ts'
 
-/** A deadline, kept by whoever has it. */
+/** A deadline, stored in its owner's object. */
 export interface Coarse {
   /** When it is due, in grains; 0 when it is not set. */
   due: number
-  /** The list that it lies in, no later than that; 0 for none. */
+  /** The list that contains it, which is due no later than that; 0 for none. */
   list: number
-  /** Where in that list. */
+  /** Its index in that list. */
   place: number
   expire(): void
 }
 
 const GRAIN_MS = 500
-/** From here on half a second is little. */
+/** From this delay on, half a second is little. */
 export const COARSE_FROM_MS = 10_000
 
 export class CoarseDeadlines {
@@ -30,15 +31,15 @@ export class CoarseDeadlines {
     this.#now = clock
   }
 
-  /** Expires `ms` from now or up to half a second later, and not when it was due before. */
+  /** Expires in `ms`, or up to half a second later; replaces the earlier deadline. */
   set(entry: Coarse, ms: number): void {
     entry.due = Math.ceil((this.#now() + ms) / GRAIN_MS)
-    if (entry.list !== 0 && entry.list <= entry.due) return // looked at when that list is
+    if (entry.list !== 0 && entry.list <= entry.due) return // checked when that list expires
     this.#unlist(entry)
     this.#enlist(entry)
   }
 
-  /** Lets go of the entry. */
+  /** Removes the entry. */
   clear(entry: Coarse): void {
     entry.due = 0
     this.#unlist(entry)
@@ -76,7 +77,7 @@ export class CoarseDeadlines {
   }
 }
 
-/** Unless it has been cleared, or set again. */
+/** Expires the entry, unless it has been cleared or set again. */
 function expire(entry: Coarse): void {
   if (entry.due === 0 || entry.list !== 0) return
   entry.due = 0

@@ -1,4 +1,4 @@
-// The time-outs of connections, apart from the user's timers: `Timer.delAll()` must not switch off a connection's
+// Time-outs of connections, separate from the user's timers: `Timer.delAll()` must not disable a connection's
 // protection, and a deadline must not keep a process alive.
 
 import { Scheduler } from './scheduler.ts'

@@ -1,14 +1,14 @@
-// What timers call, by slot: a function and its two payloads. Kept in chunks, since growing one large array copies it,
-// and touching fresh memory is most of what a new timer costs (2.4 us a page on an AMD EPYC under KVM).
+// The callbacks of timers, by slot: a function and its two payloads. Kept in chunks, since growing one large array
+// copies it, and touching fresh memory is most of the cost of a new timer (2.4 us per page on an AMD EPYC under KVM).
 
-/** What a timer calls. It is given the two payloads of its `add`. */
+/** Called by a timer with the two payloads given when it was added. */
 export type Callback = (a: never, b: never) => unknown
 
 const CHUNK_BITS = 13
 const CHUNK = 1 << CHUNK_BITS
 const FIELDS = 3
 
-/** Three references a slot, in chunks that are made when a slot in them is first used. **Cost**: 24 bytes a slot. */
+/** Three references per slot, in chunks made when one of their slots is first used. **Cost**: 24 bytes per slot. */
 export class Entries {
   readonly #chunks: unknown[][] = []
 
@@ -32,7 +32,7 @@ export class Entries {
     return this.#chunks[slot >> CHUNK_BITS]![indexOf(slot) + 2] as never
   }
 
-  /** Lets go of what a slot held, so that an ended timer keeps nothing alive. */
+  /** Releases what a slot held, so that an ended timer keeps nothing alive. */
   drop(slot: number): void {
     const chunk = this.#chunks[slot >> CHUNK_BITS]!
     const at = indexOf(slot)
@@ -41,7 +41,7 @@ export class Entries {
     chunk[at + 2] = undefined
   }
 
-  /** Gives all memory back. */
+  /** Releases all memory. */
   clear(): void {
     this.#chunks.length = 0
   }

@@ -1,5 +1,5 @@
-// A timing wheel, bound to the clock and to one Node timer, however many timers are pending. Callbacks run between
-// I/O callbacks, like those of setTimeout. What they throw surfaces as an uncaught exception, after the tick.
+// A timing wheel bound to the clock and to one Node timer, however many timers are pending. Callbacks run between I/O
+// callbacks, like those of setTimeout. What they throw surfaces as an uncaught exception after the tick.
 
 import { AsyncResource } from 'node:async_hooks'
 import { BurstClock } from './burst-clock.ts'
@@ -7,10 +7,13 @@ import { now } from './clock.ts'
 import type { Callback } from './entries.ts'
 import { TimingWheel } from './timing-wheel.ts'
 
-/** What setTimeout can wait; a longer delay is slept in parts. */
+/** The longest delay of setTimeout; a longer sleep is split. */
 const MAX_SLEEP_MS = 2 ** 31 - 1
 
-/** The context in which Node timers are armed: that of the import, not of whoever happened to add the first timer. */
+/**
+ * The context in which Node timers are armed: that of the import, not that of the code that happened to add the first
+ * timer.
+ */
 const neutral = new AsyncResource('millrace.scheduler')
 
 export interface SchedulerOptions {
@@ -19,13 +22,14 @@ export interface SchedulerOptions {
 }
 
 /**
- * Calls functions after a time. Never early by the monotonic clock; a timer is rounded up to a whole millisecond, a
+ * Calls functions after a delay. Never early by the monotonic clock; a timer is rounded up to a whole millisecond, a
  * delay of 0 ms to the next one.
  *
- * **Order**: what is due in one tick is called in order of due time, equal ones in order of adding, and what is added in
- * a tick waits for a later one. Promise reactions and `process.nextTick` run after the tick, not between its callbacks.
- * **Context**: callbacks run in the async context of the import, not of the caller (keeping the caller's would cost 96 ns
- * and 80 bytes a timer): wrap them with `AsyncResource.bind` to keep an AsyncLocalStorage. None sees another's.
+ * **Order**: timers due in one tick run in order of due time, equal ones in order of creation; a timer added during a
+ * tick waits for a later one. Promise reactions and `process.nextTick` run after the tick, not between its callbacks.
+ * **Context**: callbacks run in the async context of the import, not of the caller (keeping the caller's would cost 96
+ * ns and 80 bytes per timer): wrap them with `AsyncResource.bind` to keep an AsyncLocalStorage. No callback sees
+ * another's context.
  * **Cost**: O(1) to add and cancel; see TimingWheel for memory.
  */
 export class Scheduler {
@@ -34,14 +38,14 @@ export class Scheduler {
   readonly #keepsAlive: boolean
   readonly #onAlarm = () => this.#tick()
   #alarm: NodeJS.Timeout | undefined
-  /** When the Node timer rings: never later than the first timer is due. */
+  /** When the Node timer fires: never later than the first timer is due. */
   #wakeAt = Number.POSITIVE_INFINITY
 
   constructor({ keepsAlive }: SchedulerOptions) {
     this.#keepsAlive = keepsAlive
   }
 
-  /** How many timers are pending. */
+  /** Number of pending timers. */
   get size(): number {
     return this.#wheel.size
   }
@@ -55,8 +59,8 @@ export class Scheduler {
   }
 
   /**
-   * Calls `fn(a, b)` every `ms`, at `start + k * ms` without drift; an interval below 1 ms is taken as 1 ms. When the loop
-   * was blocked, it is called once and goes on at the next point of the grid. It goes on, too, when `fn` throws.
+   * Calls `fn(a, b)` every `ms`, at `start + k * ms` without drift; an interval below 1 ms counts as 1 ms. If the loop
+   * was blocked, it is called once and continues at the next point of the grid. It also continues when `fn` throws.
    * @returns an id for `cancel` of this scheduler
    */
   every<A, B = undefined>(ms: number, fn: (a: A, b: B) => unknown, a?: A, b?: B): number {
@@ -64,7 +68,7 @@ export class Scheduler {
     return this.#add(interval, interval, fn, a, b)
   }
 
-  /** Ends a timer: its function is not called again. False if it had ended already. */
+  /** Ends a timer: its function is not called again. Returns false if it had already ended. */
   cancel(id: number): boolean {
     const wasPending = this.#wheel.delete(id)
     if (wasPending && this.#wheel.size === 0) this.#alarm?.unref()
@@ -97,11 +101,11 @@ export class Scheduler {
   }
 
   #tick(): void {
-    this.#wakeAt = Number.NEGATIVE_INFINITY // what is born in the tick is armed for at its end
+    this.#wakeAt = Number.NEGATIVE_INFINITY // timers added during the tick are armed for at its end
     this.#wheel.advance(Math.floor(now()), run)
     this.#wakeAt = Number.POSITIVE_INFINITY
     this.#alarm = undefined
-    // Node rings up to a millisecond early; then nothing was due, and this sleeps for the rest.
+    // Node fires up to a millisecond early; then nothing was due, and this sleeps for the rest.
     const nextDue = this.#wheel.nextDue()
     if (nextDue < Number.POSITIVE_INFINITY) this.#arm(nextDue)
   }
@@ -111,7 +115,7 @@ function startAlarm(onAlarm: () => void, ms: number): NodeJS.Timeout {
   return setTimeout(onAlarm, ms)
 }
 
-/** Calls one function in a scope of its own: on Node 20 an `enterWith` would otherwise reach all that follow. */
+/** Calls one function in a scope of its own: on Node 20 an `enterWith` would otherwise affect all later callbacks. */
 function run(fn: Callback, a: never, b: never): void {
   try {
     new AsyncResource('millrace.timer').runInAsyncScope(fn as (a: unknown, b: unknown) => unknown, undefined, a, b)

@@ -1,54 +1,54 @@
-// A hierarchical timing wheel (Varghese and Lauck, SOSP 1987) in typed arrays: add and delete in O(1), and no object
-// per timer. It is a data structure and nothing else: time is what `advance` is told, and it never reads the clock,
-// arms anything, or catches what a callback throws.
+// A hierarchical timing wheel (Varghese and Lauck, SOSP 1987) in typed arrays: add and delete in O(1), no object per
+// timer. A data structure and nothing else: it knows the time only from `advance`, never reads the clock, arms nothing,
+// and catches nothing that a callback throws.
 
 import { UsageError } from '../errors.ts'
 import { type Callback, Entries } from './entries.ts'
 
-/** How `advance` hands over a due timer. */
+/** Called by `advance` for each due timer. */
 export type Fire = (callback: Callback, a: never, b: never) => void
 
-// Level 0 has a bucket for each millisecond; the buckets of each level above are 64 times as wide. A timer lies at the
+// Level 0 has a bucket for each millisecond; buckets of each level above are 64 times as wide. A timer is kept at the
 // level of the highest group of six bits in which its tick differs from the wheel's position:
 //
 //   position  ... 000001 000010 000011
 //   tick      ... 000001 000101 000000     level 1, bucket 5
 //                 level2 level1 level0
 //
-// So timers of one tick always share a bucket, whenever they were added: that keeps them in order. What lies at a lower
-// level is due earlier. And nine levels hold every safe integer: no delay is out of reach.
+// So timers of one tick always share a bucket, whenever they were added, which keeps them in order. A timer at a lower
+// level is due earlier. Nine levels hold every safe integer, so no delay is out of range.
 const GROUP_BITS = 6
 const GROUP = 1 << GROUP_BITS
 const LEVELS = 9
 const BUCKETS = LEVELS * GROUP
 
-// Bit operations end at 32 bits, so a tick is taken as two words. The lower one has these five levels.
+// Bit operations are limited to 32 bits, so a tick is split into two words. The lower one has these five levels.
 const WORD_LEVELS = 5
 const WORD = 2 ** (WORD_LEVELS * GROUP_BITS)
 
-/** The level of a difference, by its leading zeros; no difference is level 0. */
+/** The level of a difference, by its number of leading zeros; a difference of 0 is level 0. */
 const levelAt = Uint8Array.from({ length: 33 }, (_, zeros) => Math.max(31 - zeros, 0) / GROUP_BITS)
 
-// An id is generation * 2^24 + slot. The generation is odd while the slot's timer is pending and moves on when it ends,
+// An id is generation * 2^24 + slot. The generation is odd while the slot's timer is pending and advances when it ends,
 // so a stale id matches nothing: it would have to outlive 2^28 further timers in its slot.
 const MAX_SLOTS = 2 ** 24
 const MAX_GENERATIONS = 2 ** 29
 
 const FIRST_SLOTS = 1024
-/** A wheel that grew beyond this gives its memory back when it is empty. Below, that is not worth growing again. */
+/** A wheel larger than this releases its memory when empty. A smaller one would only have to grow again. */
 const KEPT_SLOTS = 16384
-/** So many timers `nextDue` looks at before it settles for a lower bound. */
+/** How many timers `nextDue` examines before it settles for a lower bound. */
 const LOOK_AT = 16
 const NONE = -1
 
 /**
- * Timers by due time. **Cost**: 52 bytes a timer, up to 80 while the arrays, which double when they are full, have
- * room. Slots of ended timers are used again. Memory is given back when `advance` leaves the wheel empty, save 4 bytes a
- * slot, which keep old ids stale; a wheel that is never empty stays at the size of its peak.
+ * Timers by due time. **Cost**: 52 bytes per timer, up to 80 while the arrays, which double when full, have room. Slots
+ * of ended timers are reused. Memory is released when `advance` leaves the wheel empty, except 4 bytes per slot that
+ * keep old ids stale; a wheel that is never empty stays at its peak size.
  */
 export class TimingWheel {
-  // One slot, one timer. The slots below BUCKETS are the buckets themselves: each is the head of a circular list, so
-  // that linking knows no special case.
+  // One slot per timer. The slots below BUCKETS are the buckets themselves: each is the head of a circular list, so
+  // that linking needs no special case.
   #next = new Int32Array()
   #previous = new Int32Array()
   #due = new Float64Array()
@@ -66,14 +66,14 @@ export class TimingWheel {
     this.#reset()
   }
 
-  /** How many timers are pending. */
+  /** Number of pending timers. */
   get size(): number {
     return this.#size
   }
 
   /**
-   * Adds a timer that fires at the first `advance` to `dueMs` or later, and then, if `everyMs` is not 0, at each
-   * `dueMs + k * everyMs`. One that is due already waits for the next millisecond, so what is born in an `advance` never
+   * Adds a timer that fires at the first `advance` to `dueMs` or later, and then, if `everyMs` is not 0, at each `dueMs
+   * + k * everyMs`. One that is already due waits for the next millisecond, so a timer added during an `advance` never
    * fires in it.
    *
    * **Units**: ms, fractions allowed (a timer fires at the next whole one, never early); `everyMs` is 0 or at least 1.
@@ -91,7 +91,7 @@ export class TimingWheel {
     return ++this.#generation[slot]! * MAX_SLOTS + slot
   }
 
-  /** Ends a timer. False if it has ended already, by firing or by an earlier call: a stale id is harmless. */
+  /** Ends a timer. Returns false if it has already ended, by firing or by an earlier call: a stale id is harmless. */
   delete(id: number): boolean {
     if (!this.#isPending(id)) return false
     const slot = slotOf(id)
@@ -100,7 +100,7 @@ export class TimingWheel {
     return true
   }
 
-  /** Moves a timer, with all its repetitions, `ms` later. Does nothing when it has ended. */
+  /** Moves a timer, with all its repetitions, `ms` later. Does nothing if it has ended. */
   postpone(id: number, ms: number): void {
     if (!this.#isPending(id)) return
     const slot = slotOf(id)
@@ -118,7 +118,10 @@ export class TimingWheel {
     }
   }
 
-  /** Tells an empty wheel the time, so that what is added next is linked as seen from now, not from long ago. */
+  /**
+   * Sets the time of an empty wheel, so that what is added next is linked relative to now rather than to a time long
+   * past.
+   */
   skipTo(nowMs: number): void {
     if (this.#size > 0) return
     this.#now = Math.max(nowMs, this.#now)
@@ -126,12 +129,12 @@ export class TimingWheel {
   }
 
   /**
-   * Fires what is due at `nowMs` (an integer), in order of due time, equal ones in order of adding. A repeating timer
-   * fires once and goes on at the next point of its grid: what it missed is not replayed.
+   * Fires what is due at `nowMs` (an integer), in order of due time, equal ones in order of creation. A repeating timer
+   * fires once and continues at the next point of its grid: missed calls are not made up.
    *
    * **Order**: a timer has ended, or moved on to its next repetition, before `fire` is called for it. Callbacks may add
-   * and delete as they like, and what they delete never fires. If `fire` throws, the rest fires at the next `advance`.
-   * **Cost**: O(1) a timer fired, and each timer moves down a level eight times at most.
+   * and delete freely, and what they delete never fires. If `fire` throws, the rest fires at the next `advance`.
+   * **Cost**: O(1) per fired timer, and each timer moves down a level at most eight times.
    */
   advance(nowMs: number, fire: Fire): void {
     this.#now = Math.max(nowMs, this.#now)
@@ -148,7 +151,7 @@ export class TimingWheel {
 
   /**
    * When to call `advance` next: the whole ms in which the earliest timer is due, or Infinity. Never later than that;
-   * earlier only where more than 16 timers lie close together, so a process with few timers wakes for these alone.
+   * earlier only when more than 16 timers lie close together, so a process with few timers wakes only for these.
    */
   nextDue(): number {
     const bucket = this.#earliest()
@@ -189,7 +192,7 @@ export class TimingWheel {
     this.#previous[bucket] = bucket
   }
 
-  /** The first bucket that holds a timer. Nothing lies behind our position. */
+  /** The first bucket that contains a timer. Nothing lies behind the position. */
   #earliest(): number {
     if (this.#size === 0) return NONE
     for (let level = 0; level < LEVELS; level++) {
@@ -208,7 +211,7 @@ export class TimingWheel {
     return Math.floor(this.#position / turn) * turn + (bucket % GROUP) * width
   }
 
-  /** Spreads a bucket, whose time has begun, over the levels below: in order, so that equal ticks stay in order. */
+  /** Spreads a bucket whose time has begun over the levels below, in order, so that equal ticks stay in order. */
   #cascade(bucket: number): void {
     let slot = this.#next[bucket]!
     this.#empty(bucket)
@@ -220,7 +223,7 @@ export class TimingWheel {
   }
 
   #fireAll(bucket: number, fire: Fire): void {
-    // Each round begins at the head anew, since the callback may have deleted what came next.
+    // Each round starts from the head again, since the callback may have deleted what came next.
     for (let slot = this.#next[bucket]!; slot !== bucket; slot = this.#next[bucket]!) {
       const callback = this.#entries.callback(slot)
       const a = this.#entries.a(slot)
@@ -268,7 +271,7 @@ export class TimingWheel {
     this.#size--
   }
 
-  /** An empty wheel of the first size, which still knows the generations it has used. */
+  /** Makes the wheel empty and of the initial size, but keeps the generations it has used. */
   #reset(): void {
     this.#resize(FIRST_SLOTS)
     this.#entries.clear()
@@ -289,7 +292,7 @@ export class TimingWheel {
   }
 }
 
-/** The bucket of `tick`, seen from `position`. */
+/** The bucket of `tick`, relative to `position`. */
 function bucketOf(tick: number, position: number): number {
   const upper = Math.floor(tick / WORD)
   const difference = upper ^ Math.floor(position / WORD)
@@ -315,7 +318,7 @@ function isOdd(generation: number): boolean {
   return (generation & 1) === 1
 }
 
-/** As much of `from` as there is room for in `to`. */
+/** Copies as much of `from` as fits into `to`. */
 function resized<T extends Int32Array | Float64Array>(from: T, to: T): T {
   to.set(from.subarray(0, to.length))
   return to

@@ -1,5 +1,6 @@
-// Datagrams on their way to handlers: decoded, counted, and bounded. UDP slows nobody down, so what is too much can only
-// be dropped: beyond so many unsettled handlers datagrams wait, beyond so many that wait they are dropped and counted.
+// Datagrams on their way to handlers: decoded, counted and bounded. UDP has no flow control, so excess can only be
+// dropped: beyond the limit of unsettled handlers datagrams wait, beyond the limit of waiting ones they are dropped and
+// counted.
 
 import { decodeWith } from '../connection/framing-codec.ts'
 import { kGone } from '../connection/host.ts'
@@ -9,7 +10,7 @@ import { ProtocolError } from '../errors.ts'
 import { isThenable } from '../protocol.ts'
 import { type DatagramPeer, kDeliver, kHandlerFailed, kReport } from './datagram-peer.ts'
 
-/** What an inbox needs from its owner; a Worker is one. */
+/** What an inbox needs from its owner; a Worker, for example. */
 export interface InboxHost {
   /** @internal */
   readonly counters: Counters
@@ -36,7 +37,7 @@ export class DatagramInbox {
     this.#host = host
   }
 
-  /** Takes a datagram, which it owns from then on. Never throws. */
+  /** Takes a datagram, and owns its bytes from then on. Never throws. */
   take(peer: DatagramPeer, bytes: Buffer): void {
     const { counters, maxQueuedMessages } = this.#host
     counters.bytesIn += bytes.length
@@ -92,7 +93,7 @@ export class DatagramInbox {
     peer[kHandlerFailed](error)
   }
 
-  /** Runs a callback of the peer's that is no message. */
+  /** Runs a callback of the peer that is not for a message. */
   call<T extends DatagramPeer>(peer: T, callback: ((peer: T) => unknown) | null): void {
     try {
       this.follow(peer, callback?.(peer))
@@ -101,7 +102,7 @@ export class DatagramInbox {
     }
   }
 
-  /** A drain waits for what a callback has begun. */
+  /** Makes a drain wait for what a callback has begun. */
   follow(peer: DatagramPeer, work: unknown, settled: () => void = nothing): void {
     if (!isThenable(work)) return
     this.#host.unsettled++
@@ -117,5 +118,5 @@ export class DatagramInbox {
 }
 
 function nothing(): void {
-  // Nothing waits for it but the drain.
+  // Only a drain waits for it.
 }

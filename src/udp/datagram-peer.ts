@@ -1,6 +1,6 @@
-// Who datagrams come from and go to: what a peer of a UDP server (UdpConnection) and a UDP client (AsyncUdpConnection)
-// have in common. A datagram is a packet: the protocol's `decode` and `encode` are called, and never its `input`. There
-// is no stream here, so nothing is cut, put together, ordered, sent again or slowed down.
+// The other end of datagrams: what a peer of a UDP server (UdpConnection) and a UDP client (AsyncUdpConnection) have in
+// common. A datagram is a packet: the protocol's `decode` and `encode` are called, its `input` never. There is no
+// stream, so nothing is cut, reassembled, ordered, sent again or slowed down.
 
 import { encodeWith } from '../connection/framing-codec.ts'
 import { Connection } from '../connection.ts'
@@ -11,16 +11,16 @@ import { LimitedLog } from '../log.ts'
 import { type AnyProtocol, type Encoded, encodedSize, type Protocol } from '../protocol.ts'
 import type { DatagramSocket } from '../transport.ts'
 
-/** Calls the user's `onMessage`; what that returned. */
+/** Calls the user's `onMessage` and returns its result. */
 export const kDeliver = Symbol('deliver')
-/** A handler threw, or a promise of its rejected. */
+/** Reports that a handler threw, or that its promise rejected. */
 export const kHandlerFailed = Symbol('handler failed')
-/** Tells the user's `onError`, or the log. */
+/** Calls the user's `onError`, or logs. */
 export const kReport = Symbol('report')
-/** Hands bytes that may be sent to the socket, or keeps them until there is one. */
+/** Passes accepted bytes to the socket, or keeps them until there is one. */
 export const kTransmit = Symbol('transmit')
 
-/** The longest that fits into an IPv4 packet: 65,535 without the heads of IP (20) and UDP (8). */
+/** The longest that fits into an IPv4 packet: 65,535 minus the headers of IP (20) and UDP (8). */
 const MAX_DATAGRAM = 65_507
 
 const errors = new LimitedLog()
@@ -28,7 +28,7 @@ const errors = new LimitedLog()
 export abstract class DatagramPeer<Out = unknown> {
   readonly transport = 'udp'
   readonly protocol: Protocol
-  /** Yours alone. */
+  /** For your own data; the package does not touch it. */
   context: Record<PropertyKey, unknown> = {}
   readonly #counters: Counters
   #isReporting = false
@@ -40,9 +40,9 @@ export abstract class DatagramPeer<Out = unknown> {
   }
 
   /**
-   * Sends a message as one datagram; with `raw`, bytes that pass the protocol by. False: it was refused (closed, too
-   * long, or too much is queued), and `onError` ran with SEND_FAIL before this returned. True says that it is on its way,
-   * not that it arrives. Throws UsageError for a message that the protocol cannot encode.
+   * Sends a message as one datagram; with `raw`, bytes that bypass the protocol. Returns false if it was refused
+   * (closed, too long, or too much queued); `onError` then ran with SEND_FAIL before this returned. True means that it
+   * is on its way, not that it arrives. Throws UsageError for a message the protocol cannot encode.
    */
   send(message: Out): boolean
   send(bytes: Encoded, raw: true): boolean
@@ -63,7 +63,7 @@ export abstract class DatagramPeer<Out = unknown> {
   protected abstract readonly socket: DatagramSocket | null
   /** @internal */
   protected abstract readonly isClosed: boolean
-  /** @internal Why so many bytes cannot be sent now; empty if they can. */
+  /** @internal Why this many bytes cannot be sent now; empty if they can. */
   protected abstract refusal(size: number): string
   /** @internal */
   protected abstract callOnError(code: number, message: string, error?: Error): unknown
@@ -72,12 +72,12 @@ export abstract class DatagramPeer<Out = unknown> {
   /** @internal */
   abstract [kDeliver](message: unknown): unknown
 
-  /** `1.2.3.4:567`, `[::1]:567`. */
+  /** Returns `1.2.3.4:567` or `[::1]:567`. */
   getRemoteAddress(): string {
     return formatEndpoint(this.getRemoteIp(), this.getRemotePort())
   }
 
-  /** What the socket is bound to: of a server on all addresses that is `0.0.0.0` or `::`. */
+  /** The address the socket is bound to: for a server on all addresses `0.0.0.0` or `::`. */
   getLocalIp(): string {
     return this.socket?.localIp ?? ''
   }
@@ -98,7 +98,7 @@ export abstract class DatagramPeer<Out = unknown> {
     return this.getRemoteIp().includes(':')
   }
 
-  /** Bytes of datagrams that the kernel has not taken yet. */
+  /** Returns the bytes of datagrams that the kernel has not taken yet. */
   getSendBufferQueueSize(): number {
     return this.socket?.queuedBytes ?? 0
   }
@@ -119,7 +119,7 @@ export abstract class DatagramPeer<Out = unknown> {
     this.#tell(Connection.HANDLER, error.message, error)
   }
 
-  /** @internal What it returns, a promise say, is the caller's to follow. */
+  /** @internal The caller must follow what it returns, which may be a promise. */
   [kReport](code: number, message: string, error?: Error): unknown {
     try {
       return this.callOnError(code, message, error)
@@ -137,21 +137,23 @@ export abstract class DatagramPeer<Out = unknown> {
 
   #notSent(why: string, cause?: Error): false {
     this.#counters.sendFail++
-    if (this.#isReporting) return false // a send inside onError: counted, but it would never end
+    if (this.#isReporting) return false // a send inside onError is counted, but reporting it would never end
     this.#isReporting = true
     this.#tell(Connection.SEND_FAIL, why, cause)
     this.#isReporting = false
     return false
   }
 
-  /** Nobody waits for what `onError` returns; that it fails is only logged, or it would be called for ever. */
+  /**
+   * The result of `onError` is not awaited. If it fails, that is only logged, or it would be called again and again.
+   */
   #tell(code: number, message: string, error?: Error): void {
     const told = this[kReport](code, message, error)
     Promise.resolve(told).catch((failure) => this.logError(Connection.HANDLER, 'onError', failure))
   }
 }
 
-/** Throws UsageError for a codec: it lives as long as a connection, and a datagram has none. */
+/** Throws UsageError for a codec: it needs a connection, and a datagram has none. */
 export function datagramProtocol(protocol: AnyProtocol): Protocol {
   if (!('open' in protocol)) return protocol
   throw new UsageError(

@@ -1,5 +1,5 @@
-// A datagram's sender, as `onMessage` of a UDP Worker gets it: there is one for each datagram, and no connection behind
-// it. It may be kept, to send to that peer later. Closing it closes nothing but itself: the socket is everybody's.
+// A datagram's sender, as passed to `onMessage` of a UDP Worker: there is one for each datagram, and no connection
+// behind it. It may be kept to send to that peer later. Closing it closes only this object: all peers share the socket.
 
 import type { ConnectionCallbacks } from '../connection/host.ts'
 import { STATUS, State } from '../connection/state.ts'
@@ -11,7 +11,7 @@ import { DatagramPeer, kDeliver, kTransmit } from './datagram-peer.ts'
 // biome-ignore lint/suspicious/noExplicitAny: the widest peer; what it takes is in its methods' arguments
 export type AnyUdpConnection = UdpConnection<any>
 
-/** What a peer needs from its owner; a Worker is one. */
+/** What a peer needs from its owner; a Worker, for example. */
 export interface UdpHost extends InboxHost {
   readonly name: string
   readonly id: number
@@ -39,7 +39,7 @@ export class UdpConnection<Out = unknown> extends DatagramPeer<Out> {
     this.#port = port
   }
 
-  /** Sends `message`, if any. From then on this object sends no more; the server's socket stays. Idempotent. */
+  /** Sends `message`, if any. After that this object sends no more; the server's socket stays open. Idempotent. */
   close(message?: Out): void
   close(bytes: Encoded, raw: true): void
   close(message?: Out | Encoded, raw = false): void {
@@ -48,7 +48,7 @@ export class UdpConnection<Out = unknown> extends DatagramPeer<Out> {
     this.#isClosed = true
   }
 
-  /** 2 established, 16 closed; `getStatus(false)` is the word. */
+  /** Returns 2 established or 16 closed; `getStatus(false)` returns the word. */
   getStatus(raw?: true): number
   getStatus(raw: false): string
   getStatus(raw = true): number | string {

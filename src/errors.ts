@@ -146,7 +146,7 @@ export function codeOf(error: unknown): string {
   return code === undefined ? '' : messageOf(code)
 }
 
-/** Whether an error means that there is no file to serve under a name; other errors of open(2) are the machine's fault. */
+/** Whether an error means there is no file to serve under a name; other errors of open(2) are the machine's fault. */
 export function isNoFile(error: unknown): boolean {
   return /^(?:ENOENT|ENOTDIR|EISDIR|EACCES|ELOOP|ENAMETOOLONG|ENXIO)$/.test(codeOf(error))
 }

@@ -5,7 +5,7 @@ import { isIPv6 } from 'node:net'
 import { UsageError } from '../errors.ts'
 
 export interface Address {
-  /** Lower case. It names the protocol. */
+  /** Lower case; names the protocol. */
   readonly scheme: string
   readonly transport: 'tcp' | 'udp' | 'unix'
   /** An IP address or a host name, without brackets; empty for unix. */
@@ -15,12 +15,12 @@ export interface Address {
   readonly path: string
 }
 
-/** Whether an address says by its scheme that TLS is below: `ssl`, `https`, `wss`. */
+/** Whether the scheme of an address implies TLS: `ssl`, `https`, `wss`. */
 export function isSecureScheme(text: string): boolean {
   return /^(?:ssl|https|wss):/i.test(text)
 }
 
-/** The port that an address of the web means when it names none; 0: others name theirs. */
+/** The default port of a web address without one; 0 for other schemes, which must name theirs. */
 export function usualPort(text: string, isSecure: boolean): number {
   if (isSecure) return 443
   return /^(?:ws|websocket|http):/i.test(text) ? 80 : 0
@@ -29,10 +29,13 @@ export function usualPort(text: string, isSecure: boolean): number {
 const SYNTAX = /^([a-z][a-z0-9+.-]*):\/\/(.*)$/i
 const HOST_PORT = /^(?:\[([0-9a-f:.]+(?:%[^\]]+)?)\]|([^\s:/[\]]+)):(\d{1,5})\/?$/i
 
-/** sun_path of unix(7) has 108 bytes, one of them for the final NUL. Node 20 shortens a longer path without a word. */
+/** sun_path of unix(7) has 108 bytes, one of them for the final NUL. Node 20 silently truncates a longer path. */
 const MAX_UNIX_PATH = 107
 
-/** Throws UsageError with the reason and an example. `transport` is for schemes that go over both, `text` say. */
+/**
+ * Parses an address. `transport` decides for schemes that work over both, such as `text`. Throws UsageError with the
+ * reason and an example.
+ */
 export function parseAddress(text: string, transport: 'tcp' | 'udp' | '' = ''): Address {
   const [, scheme, rest] = SYNTAX.exec(text) ?? []
   if (scheme === undefined || rest === undefined) throw bad(text, 'it has no scheme')
@@ -58,17 +61,17 @@ function parseHostPort(text: string, scheme: string, rest: string, wanted: 'tcp'
   return { scheme, transport, host, port, path: '' }
 }
 
-/** Whether two name one place; the scheme is no part of it. */
+/** Whether two addresses name one place, whatever their schemes. */
 export function isSamePlace(a: Address | undefined, b: Address): boolean {
   return a?.transport === b.transport && a.host === b.host && a.port === b.port && a.path === b.path
 }
 
-/** Port 0: whichever is free, another one each time. */
+/** Whether the port is 0: any free port, a different one each time. */
 export function isAnyPort({ transport, port }: Address): boolean {
   return transport !== 'unix' && port === 0
 }
 
-/** Where a small HTTP server of the master's own listens. Throws UsageError. */
+/** Parses the address of a small HTTP server in the master. Throws UsageError. */
 export function parseHttpAddress(text: string): Address {
   const [, scheme = ''] = SYNTAX.exec(text) ?? []
   if (!/^(http|unix)$/i.test(scheme))
@@ -79,14 +82,14 @@ export function parseHttpAddress(text: string): Address {
   return parseAddress(text)
 }
 
-/** Where a client connects to. */
+/** The address a client connects to. */
 export interface Target extends Address {
   readonly transport: 'tcp' | 'unix'
-  /** `/chat?room=1`; `/` when the address has none. */
+  /** Such as `/chat?room=1`; `/` when the address has none. */
   readonly uri: string
 }
 
-/** As in a Host field: without the usual port; `localhost` for a Unix socket. */
+/** The address as in a Host header field: without the usual port; `localhost` for a Unix socket. */
 export function authorityOf({ transport, host, port }: Address, usualPort: number): string {
   if (transport === 'unix') return 'localhost'
   const name = isIPv6(host) ? `[${host}]` : host
@@ -95,7 +98,7 @@ export function authorityOf({ transport, host, port }: Address, usualPort: numbe
 
 const AFTER_HOST = /^([^/?#]*)([^#]*)/
 
-/** An address with a path behind it, and without a port if that is the usual one (0: there is none). Throws UsageError. */
+/** Parses a client's address, which may have a path, and needs no port if `usual` is not 0. Throws UsageError. */
 export function parseTarget(text: string, usual: number): Target {
   const [, scheme, rest = ''] = SYNTAX.exec(text) ?? []
   if (scheme === undefined) throw bad(text, 'it has no scheme')
@@ -109,7 +112,7 @@ export function parseTarget(text: string, usual: number): Target {
   return { ...address, transport: 'tcp', uri: tail.startsWith('/') ? tail : `/${tail}` }
 }
 
-/** The 16 bytes of an IPv6 address, without its zone. */
+/** Returns the 16 bytes of an IPv6 address, without its zone. */
 export function ipv6Bytes(address: string): Buffer {
   const text = new URL(`http://[${address.split('%')[0]}]`).hostname.slice(1, -1) // canonical: no dotted part
   const [head = '', tail] = text.split('::')
@@ -123,7 +126,7 @@ export function isUnixPath(path: string): boolean {
   return Buffer.byteLength(path) <= MAX_UNIX_PATH
 }
 
-/** Throws ERR_UNIX_PATH_TOO_LONG, which no kernel says on every Node. */
+/** Throws ERR_UNIX_PATH_TOO_LONG, since not every Node reports it. */
 export function checkUnixPath(path: string): void {
   if (isUnixPath(path)) return
   const size = Buffer.byteLength(path)

@@ -1,11 +1,11 @@
-// A bound socket: made and owned by the master, inherited by every worker, so that a connection which arrives while no
-// worker lives waits in the kernel's queue. With the addon the master listens at once: of two masters that want one
-// port, the second is told so by the kernel. It accepts nothing.
+// A bound socket: made and owned by the master and inherited by every worker, so that a connection which arrives while
+// no worker is running waits in the kernel's queue. With the addon the master listens at once: of two masters that want
+// one port, the second gets the kernel's error. The master accepts nothing.
 //
-// Without it: Node has no public call for this; `net._createServerHandle` is what node:cluster uses. On a port in use it
-// gives a handle that is not bound (libuv keeps EADDRINUSE for listen), and a child would then listen on a random port
-// of every interface. So the bound address is compared with the declared one. Its `listen` would accept in the master,
-// so only workers listen; two masters can both bind, and the workers of the second fail.
+// Without the addon: Node has no public API for this; `net._createServerHandle` is what node:cluster uses. On a port in
+// use it returns a handle that is not bound (libuv saves EADDRINUSE for listen), and a child would then listen on a
+// random port of every interface. So the bound address is compared with the declared one. Its `listen` would accept in
+// the master, so only workers listen; two masters can both bind, and the workers of the second fail.
 
 import { closeSync, existsSync, linkSync, lstatSync, readFileSync, renameSync, unlinkSync } from 'node:fs'
 import net from 'node:net'
@@ -15,7 +15,7 @@ import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, SystemError } from '../errors.ts'
 import type { Address } from './address.ts'
 
-/** What `_createServerHandle` gives: a TCP or Pipe wrap of Node. */
+/** Returned by `_createServerHandle`: Node's TCP or Pipe wrap. */
 interface Handle {
   readonly fd: number
   getsockname?(out: { address?: string; port?: number }): number
@@ -32,34 +32,34 @@ export interface BoundSocket {
   readonly handle: unknown
   /** `127.0.0.1:8888` with the resolved port, `[::]:8888`, or a path. */
   readonly endpoint: string
-  /** Of a Unix socket: which file it made (`fileId`). */
+  /** For a Unix socket: identifies the file it made (see `fileId`). */
   readonly file?: string
-  /** One process at a time can have it: two cannot overlap during a reload. */
+  /** Only one process at a time can have it: two cannot overlap during a reload. */
   readonly isExclusive?: boolean
-  /** A service manager made it and keeps it: one for all processes of its group, for as long as the master lives. */
+  /** Made and kept by a service manager: one socket for all processes of the group, for as long as the master lives. */
   readonly isActivated?: boolean
   /** Releases it, and a Unix socket's file if that is still ours. */
   close(): void
-  /** Releases it without its file, which is another process's now. */
+  /** Releases it without removing its file, which now belongs to another process. */
   abandon(): void
 }
 
 /**
- * Binds an address, and with the addon listens on it. Rejects with a SystemError (EADDRINUSE, EACCES, EADDRNOTAVAIL,
- * ENOTFOUND).
+ * Binds an address, and with the addon also listens on it. Rejects with a SystemError (EADDRINUSE, EACCES,
+ * EADDRNOTAVAIL, ENOTFOUND).
  *
- * @param backlog 0 does not listen
+ * @param backlog 0: does not listen
  */
 export async function bindSocket(address: Address, backlog = 0, { sys } = addon()): Promise<BoundSocket> {
   return address.transport === 'unix' ? bindUnix(address.path, backlog, sys) : bindTcp(address, backlog, sys)
 }
 
-/** A port of its own for each of several sockets that share it; they listen in the order in which they are made. */
+/** Binds one of several sockets that share a port; they listen in the order in which they are made. */
 export function bindShared(sys: Sys, host: string, port: number, backlog: number): BoundSocket {
   return listening(sys, { transport: 'tcp', host, port, path: '', reusePort: true, isDualStack: true }, backlog)
 }
 
-/** As libuv binds: an IPv6 wildcard is IPv4 too. */
+/** Binds as libuv does: an IPv6 wildcard includes IPv4. */
 function listening(sys: Sys, wanted: SocketToBind, backlog: number): BoundSocket {
   const bound = sys.bind(wanted)
   try {
@@ -73,7 +73,7 @@ function listening(sys: Sys, wanted: SocketToBind, backlog: number): BoundSocket
   }
 }
 
-/** The kernel takes less anyway. */
+/** The kernel caps it anyway. */
 const MAX_BACKLOG = 2 ** 31 - 1
 
 function listen(sys: Sys, { fd }: Descriptor, backlog: number, endpoint: string): void {
@@ -104,7 +104,7 @@ function isAsked(bound: number, asked: number): boolean {
   return asked === 0 ? bound !== 0 : bound === asked
 }
 
-/** The IP address of a host. Rejects with a SystemError. */
+/** Resolves a host to an IP address. Rejects with a SystemError. */
 export async function resolve(host: string): Promise<string> {
   if (net.isIP(host) !== 0) return host
   try {
@@ -114,7 +114,7 @@ export async function resolve(host: string): Promise<string> {
   }
 }
 
-/** A TCP or Unix socket that is bound already; it belongs to the result. */
+/** Takes ownership of a TCP or Unix socket that is already bound. */
 export function adoptSocket(fd: number, endpoint: string): BoundSocket {
   const handle = createServerHandle('', 0, 0, fd)
   if (typeof handle === 'number') throw SystemError.fromErrno(handle, 'open', endpoint)
@@ -126,7 +126,7 @@ function released(handle: Handle, endpoint: string): BoundSocket {
   return { fd: handle.fd, handle, endpoint, close, abandon: close }
 }
 
-/** One that the master before this one had, as a descriptor of this process; `file` is empty where none is its own. */
+/** A socket inherited from the previous master as a descriptor of this process; `file` is empty if it made none. */
 export function inheritSocket(fd: number, endpoint: string, { transport }: Address, file: string): BoundSocket {
   if (transport !== 'udp')
     return file === '' ? adoptSocket(fd, endpoint) : withFile(adoptSocket(fd, endpoint), endpoint, file)
@@ -150,7 +150,7 @@ async function bindUnix(path: string, backlog: number, sys: Sys | null): Promise
     endpoint: path,
     file,
     close: () => closeUnix(handle, path, file),
-    abandon: nothing, // libuv would unlink it, whoever has it: the end of this process closes it
+    abandon: nothing, // libuv would unlink it, whoever owns it now; the end of this process closes it
   }
 }
 
@@ -158,7 +158,7 @@ function listeningUnix(sys: Sys, path: string, backlog: number): BoundSocket {
   return withFile(listening(sys, { transport: 'unix', host: '', port: 0, path }, backlog), path)
 }
 
-/** A descriptor: libuv knows no name of it. */
+/** Adds the file of a socket that is a mere descriptor, of whose name libuv does not know. */
 function withFile(bound: BoundSocket, path: string, file = fileId(path)): BoundSocket {
   const close = () => {
     bound.close()
@@ -168,16 +168,19 @@ function withFile(bound: BoundSocket, path: string, file = fileId(path)): BoundS
 }
 
 function nothing(): void {
-  // It stays as it is.
+  // Stays as it is.
 }
 
-/** libuv gives EACCES for ENOENT here, "for compat with Windows". */
+/** libuv returns EACCES for ENOENT here, "for compat with Windows". */
 function unixError(errno: number, path: string): SystemError {
   if (!existsSync(dirname(path))) return new SystemError('ENOENT', 'bind', path)
   return SystemError.fromErrno(errno, 'bind', path)
 }
 
-/** libuv unlinks by name when it closes, whoever holds the name now: what is not ours is kept under another meanwhile. */
+/**
+ * libuv unlinks by name when it closes, even if another process owns the name now: a file that is not ours is kept
+ * under another name meanwhile.
+ */
 function closeUnix(handle: Handle, path: string, ours: string): void {
   const found = fileId(path)
   if (found === '' || found === ours || isDirectory(path)) return handle.close()
@@ -187,14 +190,16 @@ function closeUnix(handle: Handle, path: string, ours: string): void {
   renameSync(aside, path)
 }
 
-/** A socket file outlives its process. Nobody behind it answers: it is stale. */
+/** Removes a socket file that outlived its process: it is stale if nothing behind it answers. */
 export async function removeStaleSocket(path: string): Promise<void> {
   const before = fileId(path)
   if (before === '' || (await isAnswered(path))) return // bind will say EADDRINUSE
   if (fileId(path) === before) unlinkSync(path)
 }
 
-/** Whether somebody listens on a Unix socket. Not a socket at all counts as answered: it is not ours to remove. */
+/**
+ * Whether something listens on a Unix socket. A file that is not a socket counts as answered: it is not ours to remove.
+ */
 function isAnswered(path: string): Promise<boolean> {
   return new Promise((resolve) => {
     const probe = net.connect(path)
@@ -211,8 +216,8 @@ function isDirectory(path: string): boolean {
 }
 
 /**
- * Whether a living socket has that name without listening yet: another server that is just starting. St is 01 for one
- * that is bound, with a peer it is 03; without /proc/net/unix nobody can tell.
+ * Whether a live socket has that name without listening yet: another server just starting. In /proc/net/unix, St is 01
+ * for a bound socket and 03 for one with a peer; without that file it is unknown.
  */
 function isBound(path: string): boolean {
   try {
@@ -228,7 +233,7 @@ function isSocket(path: string): boolean {
   return lstatSync(path, { throwIfNoEntry: false })?.isSocket() ?? false
 }
 
-/** Device, inode and, since inodes are used again at once, time of birth; empty when there is no such file. */
+/** Device, inode and, since inodes are reused at once, birth time; empty when there is no such file. */
 export function fileId(path: string): string {
   const stat = lstatSync(path, { throwIfNoEntry: false, bigint: true })
   return stat === undefined ? '' : `${stat.dev}:${stat.ino}:${stat.birthtimeNs}`

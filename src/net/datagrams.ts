@@ -1,5 +1,5 @@
-// Where datagrams are sent and received: on the native engine, which needs a descriptor, or on node:dgram, which has none to
-// give or to take without the addon.
+// Chooses how datagrams are sent and received: on the native engine, which needs a descriptor, or on node:dgram, which
+// without the addon cannot give or take one.
 
 import type { SystemError } from '../errors.ts'
 import type { Listener } from '../transport.ts'
@@ -7,7 +7,7 @@ import { chooseEngine } from './engines.ts'
 import { NativeUdpClient, NativeUdpServer } from './native-udp.ts'
 import { type DatagramClient, type DatagramSource, type Receive, UdpClient, UdpServer } from './udp.ts'
 
-/** Begins to receive; `wanted` is an engine's name or empty. Rejects with a SystemError. See `open` of both. */
+/** Starts receiving; `wanted` is an engine's name or empty. Rejects with a SystemError. See `open` of both servers. */
 export async function serveDatagrams(
   wanted: string,
   source: DatagramSource,
@@ -18,7 +18,7 @@ export async function serveDatagrams(
   return isNative ? NativeUdpServer.open(source, receive, hold) : UdpServer.open(source, receive, hold)
 }
 
-/** A client's socket. Looks the host up. Rejects with a SystemError. */
+/** Opens a client's socket, looking up the host. Rejects with a SystemError. */
 export async function connectDatagrams(
   wanted: string,
   host: string,

@@ -1,16 +1,16 @@
-// How many descriptors this process may have.
+// The descriptor limit of this process.
 
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { codeOf } from '../errors.ts'
 
-/** Of descriptors, for what is not a connection: files, the addresses of a name, what the user's code opens. */
+/** Descriptors reserved for what is not a connection: files, name look-ups, whatever user code opens. */
 const RESERVE = 64
-/** So many must be free again, before who rests for want of them goes on. */
+/** How many must be free again before a listener that rests for lack of them resumes. */
 const TO_GO_ON = 8
 
 let scarce = 0
 
-/** From this descriptor on few are left: they are given from the lowest free one on. Without /proc nobody knows. */
+/** From this number on, few descriptors are left: the kernel hands out the lowest free one. Unknown without /proc. */
 export function scarceFrom(): number {
   if (scarce === 0) {
     const limit = descriptorLimit()
@@ -20,8 +20,8 @@ export function scarceFrom(): number {
 }
 
 /**
- * Whether few are left, for who rests because of that: who came back too early would take one connection after each rest,
- * until nothing is left. A listener that rests has left a hole below, so several are tried.
+ * Whether few are left, for a listener that rests because of it. Resuming too early would take one connection per rest
+ * until nothing is left. A closed listener leaves a gap below, so several are tried.
  */
 export function areDescriptorsScarce(tries = TO_GO_ON): boolean {
   const tried: number[] = []
@@ -29,7 +29,7 @@ export function areDescriptorsScarce(tries = TO_GO_ON): boolean {
     while (tried.length < tries) tried.push(openSync('/dev/null', 'r'))
     return Math.max(...tried) >= scarceFrom()
   } catch (error) {
-    return isLackOfDescriptors(error) // not where there is no /dev/null
+    return isLackOfDescriptors(error) // false if /dev/null is missing
   } finally {
     for (const fd of tried) closeSync(fd)
   }

@@ -1,4 +1,4 @@
-// Makes a connection of a client: directly, or through a proxy, with which nothing is received but its answers.
+// Opens a client's connection, directly or through a proxy, from which only its own answers are received here.
 
 import net from 'node:net'
 import { formatEndpoint } from '../endpoint.ts'
@@ -6,7 +6,7 @@ import { codeOf, ProtocolError, SystemError } from '../errors.ts'
 import type { ConnectTarget, ProxySettings } from '../transport.ts'
 import { ipv6Bytes } from './address.ts'
 
-/** Rejects with a SystemError, a ProtocolError of the proxy's, or the signal's reason. */
+/** Connects. Rejects with a SystemError, a ProtocolError about the proxy, or the signal's reason. */
 export async function dial(target: ConnectTarget, options: net.SocketConstructorOpts, signal: AbortSignal) {
   const { proxy } = target
   const hop = proxy === null ? target : { ...proxy, transport: 'tcp' as const, path: '' }
@@ -54,13 +54,13 @@ function connected(
     stream.on('error', fail)
     stream.once('connect', () => {
       settle()
-      stream.on('error', ignore) // until somebody listens: what comes then closes it, and 'close' tells
+      stream.on('error', ignore) // until another listener is attached; 'close' reports an error
       resolve(stream)
     })
   })
 }
 
-/** Of several addresses that all failed, the last one's reason stands for all. */
+/** If several addresses all failed, the error of the last one is reported. */
 function connectError(error: Error, endpoint: string): SystemError {
   const last = error instanceof AggregateError ? (error.errors.at(-1) as Error) : error
   const code = codeOf(last) || 'ECONNREFUSED'
@@ -68,7 +68,7 @@ function connectError(error: Error, endpoint: string): SystemError {
   return new SystemError(code, syscall, endpoint, { cause: error })
 }
 
-/** A line or a few bytes there, a few bytes back. What comes behind the last answer is the destination's. */
+/** A dialogue with a proxy: a line or a few bytes each way. Bytes after its last answer belong to the destination. */
 class Talk {
   readonly #stream: net.Socket
   #received = Buffer.alloc(0)
@@ -96,7 +96,7 @@ class Talk {
     return this.#consume(() => count)
   }
 
-  /** Up to and with `end`. */
+  /** Receives up to and including `end`. */
   async receiveUntil(end: string, most: number): Promise<Buffer> {
     return this.#consume((bytes) => {
       const at = bytes.indexOf(end)
@@ -134,7 +134,7 @@ const CONNECT = 1
 const IPV4 = 1
 const DOMAIN = 3
 const IPV6 = 4
-/** RFC 1928 section 6, from 1 on. */
+/** RFC 1928 section 6, starting with code 1. */
 const SOCKS_ERRORS = [
   'general failure',
   'not allowed by its rules',
@@ -169,7 +169,7 @@ async function logIn(talk: Talk, { username, password }: ProxySettings): Promise
   if (status !== 0) throw refused('it does not accept the user name or password')
 }
 
-/** A name goes to the proxy as it is: who looks it up is behind it. */
+/** Host names are passed on unresolved: the proxy resolves them. */
 function addressOf(host: string): Buffer {
   if (net.isIPv4(host)) return Buffer.from([IPV4, ...host.split('.').map(Number)])
   if (net.isIPv6(host)) return Buffer.concat([Buffer.of(IPV6), ipv6Bytes(host)])
@@ -196,7 +196,7 @@ async function throughHttp(talk: Talk, proxy: ProxySettings, { host, port }: Con
     if (status === '') throw refused('it does not speak HTTP/1.1')
     if (status.startsWith('1')) continue // 1xx: another one follows
     if (!status.startsWith('2')) throw refused(`${status} ${reason}`.trim())
-    return // of a 2xx to CONNECT, Content-Length and Transfer-Encoding mean nothing
+    return // in a 2xx to CONNECT, Content-Length and Transfer-Encoding have no meaning
   }
 }
 
@@ -210,5 +210,5 @@ function refused(why: string): ProtocolError {
 }
 
 function ignore(): void {
-  // Nobody waits.
+  // Nothing waits for it.
 }

@@ -1,4 +1,5 @@
-// Which engine serves: the native one where the addon has it, unless somebody wants the other. TLS is always Node's.
+// Chooses the engine: the native one where the addon supports it, unless the other is asked for. TLS always uses
+// Node's.
 
 import { addon } from '../addon.ts'
 import { UsageError } from '../errors.ts'
@@ -10,11 +11,14 @@ export const ENGINES: readonly string[] = ['native', 'node']
 
 export interface Choice {
   readonly engine: Transport
-  /** In words, why it is not the native one; empty when it is. */
+  /** Why it is not the native engine, in words; empty when it is. */
   readonly why: string
 }
 
-/** `wanted` is a name, or empty for the best there is. Throws UsageError for the native one where there is none. */
+/**
+ * `wanted` is a name, or empty for the best available. Throws UsageError when the native engine is wanted but
+ * unavailable.
+ */
 export function chooseEngine(wanted: string, isSecure: boolean): Choice {
   const native = wanted === 'node' || isSecure ? null : nativeEngine()
   if (native !== null) return { engine: native, why: '' }

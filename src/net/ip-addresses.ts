@@ -1,5 +1,5 @@
-// IP addresses as the kernel takes them and as people read them, each worked out once: a server answers the same peers
-// again and again, and neither making the text nor reading it should be paid for each datagram.
+// IP addresses in the kernel's form and as text, each converted once: a server answers the same peers again and again,
+// and should not pay for a conversion per datagram.
 
 import { isIP } from 'node:net'
 import { networkInterfaces } from 'node:os'
@@ -10,25 +10,25 @@ export interface IpAddress {
   /** `127.0.0.1`, `::1`, `fe80::1%eth0`. */
   readonly text: string
   readonly family: 4 | 6
-  /** The number of the interface, of an address that means nothing without; else 0. */
+  /** Interface number, for an address that is meaningless without one; otherwise 0. */
   readonly scope: number
-  /** Its bytes in the order of the network, by fours as the machine reads them; of IPv4 the first. */
+  /** Its bytes in network order, four at a time in the machine's integer order; IPv4 uses the first word only. */
   readonly words: Int32Array
 }
 
-/** Then all are forgotten: a flood of made-up senders costs time, and no memory. */
+/** Cache limit, at which the cache is emptied: a flood of forged senders costs time, not memory. */
 const MOST = 4096
 
 const byText = new Map<string, IpAddress>()
 const byWord = new Map<number, IpAddress>()
 const byWords = new Map<string, IpAddress>()
 
-/** Null for what is no IP address. */
+/** Null if `text` is not an IP address. */
 export function ipAddress(text: string): IpAddress | null {
   return byText.get(text) ?? parse(text)
 }
 
-/** From the first of its words, in the machine's order. */
+/** From its word, in the machine's order. */
 export function ipv4Address(word: number): IpAddress {
   const found = byWord.get(word)
   if (found !== undefined) return found
@@ -36,7 +36,7 @@ export function ipv4Address(word: number): IpAddress {
   return remember(byWord, word, made(words, 4, 0))
 }
 
-/** From the words at `at`. */
+/** From the four words at `at`. */
 export function ipv6Address(ints: Int32Array, at: number, scope: number): IpAddress {
   const key = `${ints[at]} ${ints[at + 1]} ${ints[at + 2]} ${ints[at + 3]} ${scope}`
   return byWords.get(key) ?? remember(byWords, key, made(ints.slice(at, at + 4), 6, scope))
@@ -67,7 +67,7 @@ function remember<K>(map: Map<K, IpAddress>, key: K, address: IpAddress): IpAddr
   return address
 }
 
-/** As Node writes it: the interface's name, or its number when it has gone. */
+/** As Node writes it: the interface's name, or its number if the interface is gone. */
 function zoneOf(scope: number): string {
   if (scope === 0) return ''
   for (const [name, list] of Object.entries(networkInterfaces()))

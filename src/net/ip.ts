@@ -1,11 +1,11 @@
-// IP addresses between their bytes and their text.
+// Conversion of IP addresses from bytes to text.
 
-/** Of IPv4, from its four bytes as one number. */
+/** The text of an IPv4 address, given its four bytes as one number. */
 export function ipv4Text(address: number): string {
   return `${address >>> 24}.${(address >>> 16) & 0xff}.${(address >>> 8) & 0xff}.${address & 0xff}`
 }
 
-/** Of IPv6, from its 16 bytes: RFC 5952, as inet_ntop(3) writes it. */
+/** The text of an IPv6 address, given its 16 bytes: RFC 5952, as inet_ntop(3) writes it. */
 export function ipv6Text(bytes: Buffer): string {
   const groups = Array.from({ length: 8 }, (_, at) => bytes.readUInt16BE(2 * at))
   const [start, length] = longestZeros(groups)

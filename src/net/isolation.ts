@@ -1,9 +1,9 @@
-// Many connections are served in one call from the native engine: what a handler puts into an AsyncLocalStorage must not be
-// there for the next one's. Node keeps it in one of two ways, and each has its answer:
+// The native engine serves many connections in one call: what a handler puts into an AsyncLocalStorage must not be
+// visible to the next connection. Node stores it in one of two ways, each with its own solution:
 //
-// - Up to Node 22 stores are properties of the async resource that is running. Ours is a proxy, whose properties are those
-//   of the connection that is being served; a connection that has none costs nothing.
-// - From 24 on the running frame is replaced as a whole. Each connection is served in the frame of before.
+// - Up to Node 22, stores are properties of the current async resource. Ours is a proxy whose properties are those of
+//   the connection being served; a connection without any costs nothing.
+// - From Node 24 on, the current frame is replaced as a whole. Each connection is served in the original frame.
 
 import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks'
 
@@ -11,7 +11,7 @@ import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks'
 export type Serve<T extends object> = (owner: T, at: number) => void
 
 export class Isolation<T extends object> {
-  /** What the engine runs in. */
+  /** The async resource the engine runs in. */
   readonly resource: object
   readonly #stores = new WeakMap<object, object>()
   readonly #neutral: AsyncResource | null
@@ -29,7 +29,7 @@ export class Isolation<T extends object> {
     serve(owner, at)
   }
 
-  /** Nobody's: what comes now belongs to no connection. */
+  /** From now on, calls belong to no connection. */
   leave(): void {
     this.#owner = {}
   }
@@ -54,7 +54,7 @@ export class Isolation<T extends object> {
 
 const NOTHING = Object.freeze({})
 
-/** Whether a scope gives the stores of before back when it ends. */
+/** Whether leaving a scope restores the stores from before it. */
 function isFramed(resource: AsyncResource): boolean {
   const probe = new AsyncLocalStorage<boolean>()
   resource.runInAsyncScope(() => probe.enterWith(true))

@@ -1,7 +1,7 @@
-// The socket that a worker is reached at by the others. On Linux it has an abstract name: no file, so that a worker which has
-// dropped its rights gets there, nothing is left behind, and the kernel frees the name with its last holder. Any local user
-// can connect to it, and has to prove himself (messaging/handshake.ts). Elsewhere it is a file in the run directory.
-// Source: unix(7).
+// The socket at which other workers reach a worker. On Linux it has an abstract name: no file, so a worker that has
+// dropped its privileges can reach it, nothing is left behind, and the kernel frees the name with its last holder. Any
+// local user can connect to it, but has to authenticate (messaging/handshake.ts). Elsewhere it is a file in the run
+// directory. Source: unix(7).
 
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
@@ -10,15 +10,15 @@ import { log } from '../log.ts'
 import { createServerHandle } from './bound-socket.ts'
 
 export interface MeshSocket {
-  /** -1 when it could not be bound: the worker has no messages then. */
+  /** -1 when it could not be bound: the worker then receives no messages. */
   readonly fd: number
   readonly address: string
-  /** In the master: the worker has it now, or is gone. */
+  /** Called in the master when the worker has it, or is gone. */
   close(): void
 }
 
 const HAS_ABSTRACT = process.platform === 'linux'
-/** No other user can guess it, and so take it first. */
+/** Random bytes, so that no other user can guess the name and take it first. */
 const NAME_BYTES = 16
 
 export function bindMeshSocket(runDir: string): MeshSocket {
@@ -34,5 +34,5 @@ export function bindMeshSocket(runDir: string): MeshSocket {
   }
 }
 
-/** Whether the master's own copy is of no more use when the worker has its: without a file, closing takes nothing away. */
+/** Whether the master can close its own copy once the worker has its copy: without a file, closing removes nothing. */
 export const isPassedOn = HAS_ABSTRACT

@@ -1,5 +1,5 @@
-// One descriptor of UDP in the native engine: recvmmsg(2) and sendmmsg(2) for all that came and went in a batch. Who is
-// served by it, and when it closes, is native-udp.ts's business.
+// One UDP descriptor in the native engine: recvmmsg(2) and sendmmsg(2) for everything received and sent in a batch. Who
+// uses it, and when it closes, is up to native-udp.ts.
 
 import { formatEndpoint } from '../endpoint.ts'
 import { SystemError } from '../errors.ts'
@@ -9,17 +9,17 @@ import { type Engine, started } from './native-engine.ts'
 import type { Owner } from './native-socket.ts'
 import { Header, Kind, Operation } from './rings.ts'
 
-/** What it tells. */
+/** Receiver of its events. */
 export interface DatagramEvents {
-  /** Bytes are the receiver's from then on. */
+  /** A datagram arrived; the receiver owns its bytes. */
   received(bytes: Buffer, ip: string, port: number): void
-  /** Receiving has failed, and goes on: an ICMP message. */
+  /** Receiving failed, because of an ICMP message, but goes on. */
   failed(error: SystemError): void
 }
 
 type Failed = (error: SystemError) => void
 
-/** An Endpoint (native/src/engine_datagrams.cc) in int32s: behind a datagram that came, before one that is to go. */
+/** An Endpoint (native/src/engine_datagrams.cc) in int32s: stored after a received datagram, before one to be sent. */
 const enum Endpoint {
   Family = 0,
   Port = 1,
@@ -32,11 +32,11 @@ const enum Endpoint {
 const ENDPOINT_BYTES = 32
 /** The longest that fits into an IPv4 packet. */
 const MAX_BYTES = 65_507
-/** Sent at once from here on: a larger batch saves nothing, and what waits counts as queued. */
+/** From this many bytes on, sent at once: a larger batch saves nothing, and what waits counts as queued. */
 const FLUSH_FROM = 65_536
-/** How many of those sent last can still be told that they failed: more than a flush holds of the usual size. */
+/** For how many recent datagrams a failure can still be reported: more than a flush holds at the usual size. */
 const MAX_TAGS = 4096
-/** Below this a loop is quicker than a call. */
+/** Below this length a loop is faster than a call. */
 const LOOP_BELOW = 48
 
 export class NativeDatagrams implements Owner {
@@ -47,12 +47,12 @@ export class NativeDatagrams implements Owner {
   readonly #events: DatagramEvents
   readonly #sent = new Sent()
   #isOpen = true
-  /** Bytes recorded in this epoch: nobody has tried to send them. */
+  /** Bytes recorded in this epoch: no attempt was made to send them yet. */
   #pending = 0
   #epoch = 0
   #whenDrained: (() => void)[] = []
 
-  /** Takes over `fd`. Throws, and closes nothing then. */
+  /** Takes over `fd`. If it throws, `fd` stays open. */
   constructor(fd: number, events: DatagramEvents) {
     const { native, owners } = this.#engine
     flushAtExit()
@@ -63,12 +63,12 @@ export class NativeDatagrams implements Owner {
     owners[this.#slot] = this
   }
 
-  /** -1 when it is closed: the number may be somebody else's. */
+  /** -1 when closed: the number may have been reused. */
   get fd(): number {
     return this.#isOpen ? this.#fd : -1
   }
 
-  /** Those that wait, with the 32 bytes that each of them has for its address. */
+  /** Bytes of waiting datagrams, including 32 bytes per datagram for its address. */
   get queuedBytes(): number {
     if (!this.#isOpen) return 0
     const { queued, header } = this.#engine.rings
@@ -76,7 +76,7 @@ export class NativeDatagrams implements Owner {
     return this.#epoch === header[Header.Epoch] ? stalled + this.#pending : stalled
   }
 
-  /** To the peer that the socket is connected to when `to` is null. */
+  /** Sends to `to`, or, if it is null, to the connected peer. */
   send(bytes: Encoded, to: IpAddress | null, port: number, failed: Failed): void {
     const most = mostBytes(bytes)
     if (!this.#isOpen) return failLater(failed, 'EBADF', to, port)
@@ -93,35 +93,36 @@ export class NativeDatagrams implements Owner {
     if (this.#pending >= FLUSH_FROM) native.flush()
   }
 
-  /** Nothing more is read. What has been read already is told all the same. */
+  /** Stops reading. What has already been read is still delivered. */
   pause(): void {
-    if (!this.#isOpen) return // its slot may be somebody else's
+    if (!this.#isOpen) return // its slot may have been reused
     const { rings, native } = this.#engine
     rings.operate(this.#slot, Operation.Pause)
     native.flush()
   }
 
-  /** Resolves when the kernel has all that was sent. */
+  /** Resolves when the kernel has everything that was sent. */
   async drained(): Promise<void> {
-    // Flushed each time: what was sent in the batch that told of the last one may fit at once, and nothing tells of that.
+    // Flushed each time: datagrams sent in the batch that reported the previous drain may fit at once, and no event
+    // reports that.
     for (this.#engine.native.flush(); this.queuedBytes > 0; this.#engine.native.flush())
       await new Promise<void>((done) => {
         this.#whenDrained.push(done)
       })
   }
 
-  /** Closes the descriptor, when what was recorded has been sent; what the kernel does not take is lost. */
+  /** Closes the descriptor once recorded datagrams have been sent; what the kernel does not take is lost. */
   destroy(): void {
     if (!this.#isOpen) return
     this.#isOpen = false
     const { rings, native, owners } = this.#engine
-    native.flush() // it carries out what closes before what sends
+    native.flush() // the engine carries out closes before sends
     owners[this.#slot] = null
     rings.operate(this.#slot, Operation.Destroy)
     this.#tellDrained()
   }
 
-  // What the engine tells
+  // Events of the engine
 
   handle(kind: Kind, a: number, b: number): void {
     if (kind === Kind.Datagram) this.#received(a, b)
@@ -161,13 +162,13 @@ export class NativeDatagrams implements Owner {
 
 let isFlushedAtExit = false
 
-/** Who sends a datagram and calls process.exit() has sent it, as on node:dgram. */
+/** As with node:dgram, a datagram sent just before process.exit() is still sent. */
 function flushAtExit(): void {
   if (!isFlushedAtExit) process.on('exit', () => started().native.flush())
   isFlushedAtExit = true
 }
 
-/** Those sent last, and whom to tell when one of them fails. */
+/** The most recent datagrams, and whom to notify if one of them fails. */
 class Sent {
   #next = 0
   readonly #tags: number[] = []
@@ -175,7 +176,7 @@ class Sent {
   readonly #ips: (IpAddress | null)[] = []
   readonly #ports: number[] = []
 
-  /** Its tag. */
+  /** Returns the datagram's tag. */
   add(failed: Failed, to: IpAddress | null, port: number): number {
     const tag = this.#next
     this.#next = (tag + 1) & 0x7fffffff
@@ -187,7 +188,7 @@ class Sent {
     return tag
   }
 
-  /** False when so many were sent since that nobody knows whose it was. */
+  /** Returns false if too many were sent since: then it is unknown which datagram failed. */
   fail(tag: number, errno: number): boolean {
     const at = tag % MAX_TAGS
     if (this.#tags[at] !== tag) return false
@@ -201,7 +202,7 @@ function endpointText(to: IpAddress | null, port: number): string {
   return to === null ? '' : formatEndpoint(to.text, port)
 }
 
-/** Never before `send` has returned. */
+/** Reports a failure, never before `send` has returned. */
 function failLater(failed: Failed, code: string, to: IpAddress | null, port: number): void {
   setImmediate(() => failed(new SystemError(code, 'send', endpointText(to, port))))
 }
@@ -215,7 +216,7 @@ function writeEndpoint(ints: Int32Array, at: number, to: IpAddress | null, port:
   for (let i = 0; i < 4; i++) ints[at + Endpoint.Ip + i] = to.words[i] as number
 }
 
-/** At its longest: text has up to three bytes for a character. */
+/** Upper bound of the size: text has up to three bytes per UTF-16 unit. */
 function mostBytes(bytes: Encoded): number {
   if (typeof bytes === 'string') return bytes.length * 3
   if (bytes instanceof Uint8Array) return bytes.length
@@ -224,7 +225,7 @@ function mostBytes(bytes: Encoded): number {
   return most
 }
 
-/** How many bytes. */
+/** Returns how many bytes were written. */
 function write(send: Buffer, at: number, bytes: Encoded): number {
   if (typeof bytes === 'string') return send.write(bytes, at)
   if (bytes instanceof Uint8Array) return writeBytes(send, at, bytes)

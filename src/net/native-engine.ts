@@ -1,5 +1,5 @@
-// The native engine behind the Transport interface: one call from C++ for all that has happened, one flush for all that was
-// sent (native/README.md). TLS is not its business: a stream that goes on under TLS moves to the node engine.
+// The native engine behind the Transport interface: one call from C++ for everything that has happened, one flush for
+// everything to send (native/README.md). It does no TLS: a stream that switches to TLS moves to the node engine.
 
 import { closeSync } from 'node:fs'
 import { addon, type NativeEngine, type Sys } from '../addon.ts'
@@ -13,13 +13,13 @@ import { Flag, NativeSocket, type Owner, Pair, type SocketEngine, serveSockets }
 import { STREAM } from './node-engine.ts'
 import { EVENT_INTS, Header, Kind, Operation, Rings } from './rings.ts'
 
-/** A batch gives others their turn after so long, whatever is left of it. */
+/** A batch yields to others after this long, whatever is left of it. */
 const TURN_MS = 2
-/** How many events between two looks at the clock (40 ns each). */
+/** Number of events between two readings of the clock (40 ns each). */
 const LOOK_EVERY = 8
 const NO_BYTES = Buffer.alloc(0)
 
-/** Null where there is none. It begins to work when it gets something to do. */
+/** The native engine, or null if there is none. It starts when first used. */
 export function nativeEngine(): Transport | null {
   const { sys, newEngine } = addon()
   return sys === null || newEngine === null ? null : lazy
@@ -27,7 +27,7 @@ export function nativeEngine(): Transport | null {
 
 const lazy: Transport = {
   name: 'native',
-  copiesWrites: true, // into the ring, or what the kernel does not take
+  copiesWrites: true, // into the ring, or into a copy of what the kernel does not take
   listen: (source, accept) => started().listen(source, accept),
   connect: (target, signal) => started().connect(target, signal),
   adopt: (released) => started().adopt(released),
@@ -38,7 +38,7 @@ let engine: Engine | null = null
 /** The engine of this process. */
 export function started(): Engine {
   const { sys, newEngine } = addon()
-  if (sys === null || newEngine === null) throw new Error('there is no native engine') // nobody has its Transport
+  if (sys === null || newEngine === null) throw new Error('there is no native engine') // nothing has its Transport
   engine ??= new Engine(sys, newEngine)
   return engine
 }
@@ -50,11 +50,11 @@ export class Engine implements Omit<Transport, 'name' | 'copiesWrites'>, SocketE
   readonly owners: (Owner | null)[] = []
   readonly #isolation = new Isolation<Owner>()
   readonly #accepting: NativeListener[] = []
-  /** In this batch, or a listener has no room. */
+  /** Something was accepted in this batch, or a listener has no room. */
   #hasAccepted = false
-  /** Closed while there were events to handle. */
+  /** Listeners closed while there were events to handle. */
   readonly #closing: NativeListener[] = []
-  /** Those who want to hear when all has been sent. */
+  /** Sockets to notify when everything has been sent. */
   #waiting: NativeSocket[] = []
 
   constructor(sys: Sys, newEngine: (onBatch: () => void, resource: object) => NativeEngine) {
@@ -68,7 +68,7 @@ export class Engine implements Omit<Transport, 'name' | 'copiesWrites'>, SocketE
     return new NativeListener(this, source, accept)
   }
 
-  /** Node looks the name up, races its addresses and talks to the proxy; then the descriptor moves. */
+  /** Node looks up the name, races its addresses and talks to the proxy; then the descriptor moves here. */
   async connect(target: ConnectTarget, signal: AbortSignal): Promise<Socket> {
     const stream = await dial(target, STREAM, signal)
     const ends: Ends = {
@@ -88,7 +88,7 @@ export class Engine implements Omit<Transport, 'name' | 'copiesWrites'>, SocketE
     }
   }
 
-  /** Nothing is received before `attach`. Throws a SystemError, and has closed the descriptor then. */
+  /** Nothing is received before `attach`. If it throws a SystemError, the descriptor is closed. */
   adopt({ fd, unread, unsent, ends }: Released): Socket {
     const slot = this.#take(fd, ends.remoteIp)
     const socket = new NativeSocket(slot, this.native.generation(slot), Flag.Unattached)
@@ -109,7 +109,7 @@ export class Engine implements Omit<Transport, 'name' | 'copiesWrites'>, SocketE
     }
   }
 
-  /** What this batch still holds for a socket that leaves: copied, since nobody will be told of it. */
+  /** What this batch still contains for a socket that leaves: copied, since it will no longer be delivered. */
   takeReceived(slot: number, generation: number): Buffer {
     const { header, events } = this.rings
     const pieces: Buffer[] = []
@@ -124,12 +124,12 @@ export class Engine implements Omit<Transport, 'name' | 'copiesWrites'>, SocketE
     if (this.#waiting.push(socket) === 1) this.rings.header[Header.WantsCall] = 1
   }
 
-  /** Serves one connection apart from the others. */
+  /** Serves one connection in an async context apart from the others. */
   isolate(owner: Owner, task: (owner: Owner) => void): void {
     this.#isolation.run(task, owner, 0)
   }
 
-  /** What comes now has nothing to do with what the same owner was told before: datagrams of two peers. */
+  /** What follows is unrelated to what the same owner received before: datagrams of two peers, for example. */
   standApart(): void {
     this.#isolation.leave()
   }
@@ -140,7 +140,7 @@ export class Engine implements Omit<Transport, 'name' | 'copiesWrites'>, SocketE
     try {
       this.#serveAll(count)
     } finally {
-      // Also when something was thrown, which may have been the last of the batch: others wait for this.
+      // Runs even if something was thrown, which may have been in the last event of the batch: others depend on this.
       this.#isolation.leave()
       releaseClock()
       if (header[Header.EventNext] === count) this.#endBatch()
@@ -185,7 +185,7 @@ export class Engine implements Omit<Transport, 'name' | 'copiesWrites'>, SocketE
     this.owners[listener.slot] = listener
   }
 
-  /** What it has accepted in this batch is served all the same. */
+  /** Connections it has accepted in this batch are still served. */
   end(listener: NativeListener): void {
     this.#accepting.splice(this.#accepting.indexOf(listener), 1)
     this.#closing.push(listener)
@@ -195,12 +195,12 @@ export class Engine implements Omit<Transport, 'name' | 'copiesWrites'>, SocketE
     if (released !== undefined) closeSync(released.fd)
   }
 
-  /** Where connections came, or none could, listeners say how many may come next. */
+  /** If connections arrived, or a listener had no room, asks the listeners how many to accept next. */
   #endBatch(): void {
     if (!this.#hasAccepted) return
     this.#hasAccepted = false
     this.#closing.length = 0
-    for (const listener of [...this.#accepting]) if (!listener.makeRoom()) this.#hasAccepted = true // it may close it
+    for (const listener of [...this.#accepting]) if (!listener.makeRoom()) this.#hasAccepted = true // it may close one
   }
 
   #tellSent(): void {
@@ -210,7 +210,7 @@ export class Engine implements Omit<Transport, 'name' | 'copiesWrites'>, SocketE
     try {
       while (told < waiting.length) this.#isolation.run(tellSent, waiting[told++] as NativeSocket, 0)
     } finally {
-      for (const socket of waiting.slice(told)) this.awaitSent(socket) // one has thrown: the others in the next call
+      for (const socket of waiting.slice(told)) this.awaitSent(socket) // one has thrown: the others get the next call
       this.#isolation.leave()
     }
   }

@@ -1,5 +1,5 @@
-// A listener of the native engine: how many may come in a batch, what becomes of them, and what happens when descriptors
-// run out.
+// A listener of the native engine: how many connections it accepts per batch, how they become sockets, and what happens
+// when descriptors run out.
 
 import { closeSync } from 'node:fs'
 import type { Sys } from '../addon.ts'
@@ -14,9 +14,9 @@ import { NativeSocket, type Owner, Pair } from './native-socket.ts'
 import { KEEPALIVE_MS } from './node-engine.ts'
 import { Kind } from './rings.ts'
 
-/** Connections of one listener in one batch: siblings take their share meanwhile. */
+/** Connections of one listener in one batch: siblings meanwhile get their share. */
 const ACCEPTS = 16
-/** A listener without descriptors tries again after so long: siblings take what comes meanwhile. */
+/** How soon a listener without descriptors tries again: siblings meanwhile accept. */
 const SCARCE_MS = 200
 
 export class NativeListener implements Listener, Owner {
@@ -25,12 +25,12 @@ export class NativeListener implements Listener, Owner {
   readonly slot: number
   readonly #source: ListenSource
   readonly #accept: Accept
-  /** Where every connection is, unless it listens on all addresses. */
+  /** The local address of every connection, unless it listens on all addresses. */
   readonly #localIp: string
   #isClosed = false
   #looksAgain = false
 
-  /** Throws a SystemError. */
+  /** Throws SystemError. */
   constructor(engine: Engine, source: ListenSource, accept: Accept) {
     const { sys, native } = engine
     const handle = source.handle as { readonly fd: number } | null | undefined
@@ -50,12 +50,15 @@ export class NativeListener implements Listener, Owner {
     this.makeRoom()
   }
 
-  /** Says how many may come in the next batch; when it had room for none, that it has. False: it has none. */
+  /**
+   * Sets how many connections the next batch may accept, and wakes the listener if it had no room. Returns false if
+   * there is no room.
+   */
   makeRoom(): boolean {
     const { queued } = this.#engine.rings
     const hadNone = (queued[this.slot] as number) < 1
     const room = Math.min(this.#source.room?.() ?? ACCEPTS, ACCEPTS)
-    if (this.#isClosed) return true // by the answer to that
+    if (this.#isClosed) return true // closed by that call
     queued[this.slot] = room
     if (room < 1) this.#lookAgain()
     else if (hadNone) this.#engine.native.wake(this.slot, this.generation)
@@ -68,7 +71,7 @@ export class NativeListener implements Listener, Owner {
     this.#lookAgain()
   }
 
-  /** Room may come in no batch of ours: a timer closes a connection, say. */
+  /** Room may appear outside our batches, for example when a timer closes a connection. */
   #lookAgain(): void {
     if (this.#looksAgain) return
     this.#looksAgain = true
@@ -85,7 +88,7 @@ export class NativeListener implements Listener, Owner {
     if (hasHandle(this.#source)) giveUp(this.#source)
   }
 
-  /** Of a connection in its queue; of the lack of descriptors. */
+  /** Handles the shortage of descriptors. */
   handle(kind: Kind, a: number): void {
     if (kind === Kind.Scarce) this.#rest(a)
   }
@@ -102,7 +105,7 @@ export class NativeListener implements Listener, Owner {
         events = this.#accept(socket)
       } finally {
         if (events === null)
-          socket.destroy() // refused, or nobody will ever have it
+          socket.destroy() // refused, or never attached
         else socket.attach(events)
       }
     })
@@ -118,24 +121,28 @@ export class NativeListener implements Listener, Owner {
   }
 }
 
-/** Listens, and says where every connection will be, if that is one address; what was bound must be where it should. */
+/**
+ * Starts listening, after checking that the bound address is the expected one. Returns the local address of all
+ * connections, or an empty string if they may differ.
+ */
 function listenOn(sys: Sys, fd: number, { backlog, expected }: ListenSource): string {
   const { family, address, port } = sys.socketName(fd)
   const isThere = family === 0 || formatEndpoint(address, port) === expected
-  if (!isThere) throw new SystemError('EADDRINUSE', 'listen', expected) // never serve where nobody asked us to: see bound-socket.ts
+  // Never serve at an address we were not asked for: see bound-socket.ts.
+  if (!isThere) throw new SystemError('EADDRINUSE', 'listen', expected)
   try {
     sys.listen(fd, backlog)
   } catch (error) {
     throw new SystemError(codeOf(error), 'listen', expected, { cause: error })
   }
   if (family !== 0) {
-    sys.setNoDelay(fd, true) // what it accepts has these from it: no call per connection
+    sys.setNoDelay(fd, true) // accepted sockets inherit these: no call per connection
     sys.setKeepAlive(fd, KEEPALIVE_MS / 1000)
   }
   return family === 0 || WILDCARDS.includes(address) ? '' : address
 }
 
-/** A handle's descriptor is its own, which it closes: the engine gets a copy. */
+/** A handle owns and closes its descriptor, so the engine gets a copy. */
 function listenWith({ sys, native }: Engine, fd: number, source: ListenSource): number {
   if (!hasHandle(source)) return native.listen(fd)
   const copy = sys.duplicate(fd)
@@ -152,13 +159,13 @@ function hasHandle({ handle }: ListenSource): boolean {
   return handle !== null && handle !== undefined
 }
 
-/** What a listener was given. */
+/** Closes what the listener was given. */
 function giveUp(source: ListenSource): void {
   if (hasHandle(source)) (source.handle as { close(): void }).close()
   else if (source.fd !== undefined) closeSync(source.fd)
 }
 
-/** Each connection has an address of its own there. */
+/** On these addresses each connection has a local address of its own. */
 const WILDCARDS = ['0.0.0.0', '::']
 
 const acceptErrors = new LimitedLog()

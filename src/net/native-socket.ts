@@ -1,5 +1,5 @@
-// A connection of the native engine, as a Socket: it writes into the rings, and what has happened to its slot is told to it.
-// Under TLS it is a stream of the node engine's, to which it hands everything on.
+// A connection of the native engine as a Socket: it writes into the rings, and receives the events of its slot. Under
+// TLS it becomes a stream of the node engine, to which it delegates everything.
 
 import { AsyncResource } from 'node:async_hooks'
 import type { NativeEngine } from '../addon.ts'
@@ -22,7 +22,9 @@ import { nodeEngine } from './node-engine.ts'
 import { DIRECT_FROM, Header, Kind, Operation, type Rings } from './rings.ts'
 import { MOST_PER_UNIT } from './utf16.ts'
 
-/** What a socket needs of its engine. There is one in a process: a reference in each socket would cost 8 bytes. */
+/**
+ * What a socket needs from its engine. There is one engine per process: a reference in each socket would cost 8 bytes.
+ */
 export interface SocketEngine {
   readonly rings: Rings
   readonly native: NativeEngine
@@ -33,23 +35,23 @@ export interface SocketEngine {
 
 let engine: SocketEngine | null = null
 
-/** Whose sockets they are from now on. */
+/** Sets the engine of all sockets. */
 export function serveSockets(by: SocketEngine): void {
   engine = by
 }
 
-/** What is encoded at once at most, in UTF-16 units. */
+/** Limit of text gathered for one encoding, in UTF-16 units. */
 const GATHERED = 8192
 
-// While a socket tells what it has received, text that is written to it is gathered, and encoded at once when that is over, or
-// when somebody must know: one call into V8 for the answers to all messages of a read, where each would take as long. The
-// first answer, which may be the only one, is quicker by itself.
+// While a socket delivers received bytes, text written to it is gathered, and encoded in one go when delivery is over
+// or its size must be known: one call into V8 for the answers to all messages of a read, where each would take as long.
+// The first answer, which may be the only one, is faster on its own.
 let gathering: NativeSocket | null = null
 let hasAnswered = false
 let gathered = ''
 let pieces: string[] = []
 
-/** Where the parts of an AddressPair lie (native/src/rings.h). */
+/** Offsets of the parts of an AddressPair (native/src/rings.h). */
 export const enum Pair {
   Family = 0,
   Fd = 4,
@@ -60,35 +62,35 @@ export const enum Pair {
   Local = 40,
 }
 
-/** Who has a slot. */
+/** Holder of a slot. */
 export interface Owner {
   readonly generation: number
   handle(kind: Kind, a: number, b: number): void
 }
 
 const NO_BYTES = Buffer.alloc(0)
-/** What is told again belongs to no connection but its own: not to whichever one resumed it. */
+/** Replayed events run in the connection's own context, not in that of the code that resumed it. */
 const neutral = new AsyncResource('millrace.replay')
 
 export const enum Flag {
-  /** `pause()`. */
+  /** `pause()` was called. */
   Paused = 1,
-  /** Nothing is received yet. */
+  /** Nothing is delivered yet. */
   Unattached = 2,
   /** From `secure()` on. */
   ShakingHands = 4,
-  /** Somebody wants to hear when all has been sent. */
+  /** `[kDrained]` is wanted when everything has been sent. */
   Awaited = 8,
   Gone = 16,
-  /** The node engine has it now. */
+  /** The node engine has taken over. */
   Moved = 32,
-  /** `end()`. */
+  /** `end()` was called. */
   Ending = 64,
 }
 
-/** What few connections ever have. */
+/** State that few connections ever need. */
 interface Extra {
-  /** Received while it was paused, or once already: told before all that comes. */
+  /** Bytes received while paused, or pushed back: delivered before all others. */
   held: Buffer | null
   hasEnded: boolean
   isReplaying: boolean
@@ -102,13 +104,13 @@ export class NativeSocket implements Socket, Owner {
   readonly #slot: number
   #flags: number
   #events: SocketEvents | null = null
-  /** Bytes written in this epoch: nobody has tried to send them. */
+  /** Bytes written in this epoch: no attempt was made to send them yet. */
   #pending = 0
   #epoch = 0
-  /** An IPv4 address as a number, or text: made when somebody asks. */
+  /** An IPv4 address as a number, or text; a number is converted when asked for. */
   #remote: number | string = ''
   #local: number | string = ''
-  /** The remote one and the local one, 16 bits each. */
+  /** Remote and local port, 16 bits each. */
   #ports = 0
   #extra: Extra | null = null
 
@@ -159,7 +161,7 @@ export class NativeSocket implements Socket, Owner {
     return this.#written()
   }
 
-  /** Of what is encoded. */
+  /** Queued bytes of what is encoded. */
   #written(): number {
     const { queued, header } = rings()
     const stalled = queued[this.#slot] as number
@@ -203,7 +205,7 @@ export class NativeSocket implements Socket, Owner {
     return length < DIRECT_FROM ? this.#note(rings().putAll(this.#slot, bytes)) : this.#writeAll(bytes)
   }
 
-  /** Pieces that are too much for the ring, or for one place of it. */
+  /** Writes pieces too large for the ring, or for one record of it. */
   #writeAll(chunks: readonly (string | Uint8Array)[]): number {
     let size = 0
     for (const chunk of chunks) size += this.write(chunk)
@@ -214,11 +216,11 @@ export class NativeSocket implements Socket, Owner {
     if (gathering !== this || gathered === '') return
     const { length } = gathered
     const size = this.#note(rings().putJoined(this.#slot, gathered, pieces))
-    forget() // not before it is written: where the stack is at its end, the next one to ask tries again
+    forget() // after the write: if the stack overflows in it, the next call tries again
     if (size > length) this.#events?.[kGrew]?.(size - length)
   }
 
-  /** Written, and not flushed yet. */
+  /** Counts bytes that are written but not flushed yet. */
   #note(size: number): number {
     const epoch = rings().header[Header.Epoch] as number
     this.#pending = this.#epoch === epoch ? this.#pending + size : size
@@ -239,7 +241,7 @@ export class NativeSocket implements Socket, Owner {
     current().awaitSent(this)
   }
 
-  /** A flush is over that somebody waited for. */
+  /** A flush that was waited for is over. */
   sent(): void {
     this.#flags &= ~Flag.Awaited
     if (this.#flags & (Flag.Gone | Flag.Moved)) return
@@ -268,7 +270,7 @@ export class NativeSocket implements Socket, Owner {
   }
 
   unread(bytes: Uint8Array): void {
-    if (this.#flags & Flag.Gone) return // its slot may be somebody else's
+    if (this.#flags & Flag.Gone) return // its slot may have been reused
     if (this.#flags & Flag.Moved) return this.#extra?.successor?.unread(bytes)
     const more = this.#more()
     more.held = Buffer.concat([bytes, more.held ?? NO_BYTES])
@@ -321,10 +323,10 @@ export class NativeSocket implements Socket, Owner {
   }
 
   secure(tls: Tls): void {
-    if (this.#flags & Flag.Gone) return // its slot may be somebody else's
+    if (this.#flags & Flag.Gone) return // its slot may have been reused
     this.#flags |= Flag.ShakingHands
     this.#more().handshake = tls
-    rings().operate(this.#slot, Operation.Pause) // what comes from now on is the handshake's
+    rings().operate(this.#slot, Operation.Pause) // what arrives from now on belongs to the handshake
     if (this.queuedBytes === 0) this.#shakeHands(tls)
     else this.awaitDrained()
   }
@@ -347,7 +349,7 @@ export class NativeSocket implements Socket, Owner {
     successor.secure(tls)
   }
 
-  // What the engine tells
+  // Events of the engine
 
   handle(kind: Kind, a: number, b: number): void {
     if (kind === Kind.Received) this.#received(a, b)
@@ -364,7 +366,7 @@ export class NativeSocket implements Socket, Owner {
 
   #tell(bytes: Buffer): void {
     const events = this.#events
-    gathering = events?.[kGrew] === undefined ? null : this // else nobody would hear how much it was
+    gathering = events?.[kGrew] === undefined ? null : this // otherwise nothing would learn how much it grew
     hasAnswered = false
     try {
       events?.[kReceived](bytes)
@@ -383,7 +385,7 @@ export class NativeSocket implements Socket, Owner {
     else this.#events?.[kEnded]()
   }
 
-  /** In the batch in which it was paused, or told to receive something again. */
+  /** In the batch in which it was paused, or asked to receive something again. */
   #mustHold(): boolean {
     if (this.#flags & (Flag.Paused | Flag.Unattached | Flag.ShakingHands)) return true
     return this.#extra !== null && (this.#extra.held !== null || this.#extra.hasEnded)
@@ -402,7 +404,7 @@ export class NativeSocket implements Socket, Owner {
     }
   }
 
-  /** Receiving goes on: with what is held, in a turn of its own, or with the kernel. */
+  /** Resumes receiving: held bytes first, in a later turn, then from the kernel. */
   #goOn(): void {
     if (this.#flags & (Flag.Paused | Flag.Unattached | Flag.ShakingHands)) return
     const extra = this.#extra
@@ -444,7 +446,7 @@ export class NativeSocket implements Socket, Owner {
   }
 }
 
-/** Adds what is text; its length. -1: it is not text alone, or too long. */
+/** Gathers text. Returns its length, or -1 if it is not all text, or too long. */
 function gather(bytes: Encoded): number {
   if (typeof bytes === 'string') return fits(bytes.length) ? append(bytes) : -1
   if (bytes instanceof Uint8Array) return -1
@@ -455,7 +457,7 @@ function gather(bytes: Encoded): number {
     length += chunk.length
   }
   if (!fits(length)) return -1
-  // Without a call, which could be where the stack ends: half a message is none.
+  // No call in this loop, since the stack could overflow in one: half a message must not be left.
   for (let at = 0; at < bytes.length; at++) {
     gathered += bytes[at] as string
     pieces.push(bytes[at] as string)
@@ -478,7 +480,7 @@ function append(text: string): number {
   return text.length
 }
 
-/** For each kind a place of its own: one place that sees both looks the property up each time. */
+/** One call site per type: a shared one would look the property up each time. */
 function lengthOf(chunk: string | Uint8Array): number {
   return typeof chunk === 'string' ? chunk.length : chunk.length
 }
@@ -488,7 +490,7 @@ function addressAt(from: Buffer, offset: number, family: number | undefined): nu
   return family === 6 ? ipv6Text(from.subarray(offset, offset + 16)) : ''
 }
 
-// There are sockets only where there is an engine.
+// Sockets exist only where there is an engine.
 
 function current(): SocketEngine {
   return engine as SocketEngine

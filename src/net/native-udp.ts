@@ -1,5 +1,5 @@
-// UDP on the native engine: a server's socket, inherited from the master, and a client's. As in udp.ts an error of the
-// network is told and closes nothing.
+// UDP on the native engine: a server's socket, inherited from the master, and a client's. As in udp.ts, a network error
+// is reported and closes nothing.
 
 import { closeSync } from 'node:fs'
 import { setImmediate as nextTurn } from 'node:timers/promises'
@@ -20,9 +20,9 @@ const errors = new LimitedLog()
 /**
  * A server's socket.
  *
- * To leave, a process must stop receiving and still answer what it has in hand. The engine can pause, so the descriptor
- * stays: it leaves the engine, which would keep the process alive for it, and comes back, paused, for each late answer.
- * What arrives meanwhile waits in the socket's queue, which is one with that of the siblings and of the next process.
+ * To leave, a process must stop receiving and still answer the messages it has. The engine can pause, so the descriptor
+ * stays open: it leaves the engine, which would keep the process alive for it, and returns, paused, for each late
+ * answer. What arrives meanwhile waits in the socket's queue, which is shared with the siblings and the next process.
  */
 export class NativeUdpServer implements DatagramSocket, Listener {
   readonly localIp: string
@@ -31,7 +31,7 @@ export class NativeUdpServer implements DatagramSocket, Listener {
   readonly #hold: () => () => void
   /** Null when it has left, and no late answer is on its way. */
   #socket: NativeDatagrams | null
-  /** Closed by the garbage collector, when nobody is left who could answer. */
+  /** Closed by the garbage collector, when nothing is left that could answer. */
   #descriptor: Descriptor | null = null
   #isLeaving = false
   #received = 0
@@ -53,9 +53,9 @@ export class NativeUdpServer implements DatagramSocket, Listener {
   }
 
   /**
-   * Begins to receive on an inherited descriptor, which it owns from then on. Rejects with a SystemError.
+   * Starts receiving on an inherited descriptor, which it owns from then on. Rejects with a SystemError.
    *
-   * @param hold keeps the process until what it returns is called: for the last datagrams, in and out
+   * @param hold keeps the process alive until its result is called: for the last datagrams received and sent
    */
   static async open(
     { fd, expected }: DatagramSource,
@@ -85,7 +85,10 @@ export class NativeUdpServer implements DatagramSocket, Listener {
     }
   }
 
-  /** Stops receiving, when what has arrived has been read: at a stop there is no next process. `send` goes on. */
+  /**
+   * Stops receiving once what has arrived has been read: at a stop there is no next process to read it. `send` still
+   * works.
+   */
   close(): void {
     if (this.#isLeaving) return
     this.#isLeaving = true
@@ -101,7 +104,7 @@ export class NativeUdpServer implements DatagramSocket, Listener {
     await this.#part(socket, release)
   }
 
-  /** Out of the engine, as soon as all is sent and what has failed is told. */
+  /** Leaves the engine as soon as everything is sent and failures are reported. */
   async #part(socket: NativeDatagrams, release: () => void): Promise<void> {
     do {
       await socket.drained()
@@ -116,13 +119,13 @@ export class NativeUdpServer implements DatagramSocket, Listener {
       this.#descriptor ??= started().sys.duplicate(socket.fd)
     } catch (error) {
       errors.log(systemError(error, formatEndpoint(this.localIp, this.localPort)).message)
-      return // no descriptor is free: it stays in, and answers from there
+      return // no descriptor is free: it stays in the engine and answers from there
     }
     this.#socket = null
     socket.destroy()
   }
 
-  /** Throws a SystemError. */
+  /** Throws SystemError. */
   #comeBack(): NativeDatagrams {
     const { sys } = started()
     const copy = sys.duplicate(this.#descriptor?.fd ?? -1)
@@ -134,7 +137,9 @@ export class NativeUdpServer implements DatagramSocket, Listener {
   }
 }
 
-/** A client's socket: connected, so it hears its peer alone, and that nobody is there (ICMP). */
+/**
+ * A client's socket. It is connected, so it receives only from its peer, and learns when nothing listens there (ICMP).
+ */
 export class NativeUdpClient implements DatagramClient {
   readonly remoteIp: string
   readonly localIp: string
@@ -143,7 +148,7 @@ export class NativeUdpClient implements DatagramClient {
   readonly #endpoint: string
   #isClosed = false
 
-  /** Throws a SystemError. */
+  /** Throws SystemError. */
   private constructor(
     ip: string,
     port: number,
@@ -168,7 +173,7 @@ export class NativeUdpClient implements DatagramClient {
     descriptor.release()
   }
 
-  /** Looks the host up, and takes a port. Rejects with a SystemError. */
+  /** Looks the host up and takes a port. Rejects with a SystemError. */
   static async open(
     host: string,
     port: number,
@@ -195,12 +200,12 @@ export class NativeUdpClient implements DatagramClient {
   }
 }
 
-/** With the address that it has to do with. */
+/** Adds the address the error concerns. */
 function named({ code, syscall }: SystemError, endpoint: string): SystemError {
   return new SystemError(code, syscall, endpoint)
 }
 
-/** The first may end in the very poll that we are in. */
+/** Two turns: the first may end in the current poll. */
 async function twoTurns(): Promise<void> {
   await nextTurn()
   await nextTurn()

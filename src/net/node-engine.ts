@@ -1,4 +1,4 @@
-// The node engine: `node:net` behind the Transport interface. Always there. What a connection sends in one turn of
+// The node engine: `node:net` behind the Transport interface. Always available. What a connection sends in one turn of
 // the loop leaves as one write, in the check phase: after the handlers of this poll and their microtasks.
 
 import { AsyncResource } from 'node:async_hooks'
@@ -32,11 +32,11 @@ import { endsInHalf } from './utf16.ts'
 
 /** Workerman's TCP_KEEPALIVE_INTERVAL: below the 60 s after which common middleboxes forget a flow. */
 export const KEEPALIVE_MS = 55_000
-/** A turn's writes go to the kernel early from this many bytes on, so that a burst does not pile up in our memory. */
+/** From this many bytes on, a turn's writes go to the kernel early, so that a burst does not pile up in our memory. */
 const FLUSH_BYTES = 65_536
-/** Chunks from this size are handed over as they are; smaller ones are copied into one. */
+/** Chunks of at least this size are written as they are; smaller ones are joined by copying. */
 const COPY_BELOW_BYTES = 16_384
-/** What a stream is given at a time: it tells nothing of a write until all of it has left. */
+/** Bytes given to a stream at a time: it reports nothing about a write until all of it has left. */
 const WRITE_BYTES = 262_144
 
 export const nodeEngine: Transport = { name: 'node', copiesWrites: false, listen, connect, adopt }
@@ -45,7 +45,7 @@ async function connect(target: ConnectTarget, signal: AbortSignal): Promise<Sock
   return new NodeSocket(await dial(target, STREAM, signal))
 }
 
-/** Of every stream. */
+/** Options of every stream. */
 export const STREAM = { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEPALIVE_MS }
 
 function adopt({ fd, unread, unsent, ends }: Released): Socket {
@@ -66,12 +66,12 @@ function listen(source: ListenSource, accept: Accept): Promise<Listener> {
   return new Promise((resolve, reject) => {
     server.on('error', (error) => {
       if (!server.listening) return reject(listenError(error, source.expected))
-      acceptErrors.log(`accept on ${source.expected}: ${error.message}`) // EMFILE: others live on
+      acceptErrors.log(`accept on ${source.expected}: ${error.message}`) // EMFILE: the server stays up
       if (isLackOfDescriptors(error)) source.onScarce?.()
     })
     server.listen(source.handle ?? { fd: source.fd }, source.backlog, () => {
       if (isAt(server.address(), source.expected)) return resolve(opened(server, source))
-      server.close() // never serve where nobody asked us to: see bound-socket.ts
+      server.close() // never serve at an address we were not asked for: see bound-socket.ts
       reject(new SystemError('EADDRINUSE', 'listen', source.expected))
     })
   })
@@ -90,12 +90,15 @@ function opened(server: net.Server, source: ListenSource): Listener {
   return { close }
 }
 
-// Without a descriptor for a connection libuv accepts with one that it has put by, closes what it has accepted, and tells
-// nobody (uv__emfile_trick): so listeners have to be closed before the last one is taken. Connections show by their own numbers
-// how many there are; what else takes them, files of the user's say, is looked for: after a handler, and at times. Who comes
-// between the moment in which they are used up and the next look is still closed.
+// Without a free descriptor, libuv accepts a connection with a spare one and closes it without any report
+// (uv__emfile_trick), so listeners must be closed before the last descriptor is taken. A connection's own number shows
+// how many there are; other uses, such as files of the user, are detected by checks: after handlers, and at intervals.
+// A client that connects between exhaustion and the next check is still closed.
 
-/** A look takes 6 us: after handlers, but no more often than this; and so often where nothing is received. */
+/**
+ * A check takes 6 us. LOOK_MS: the shortest time between checks after handlers. IDLE_LOOK_MS: the interval when nothing
+ * is received.
+ */
 const LOOK_MS = 10
 const IDLE_LOOK_MS = 1000
 
@@ -104,7 +107,7 @@ let lookTimer = 0
 let soonTimer = 0
 let lookedAt = 0
 
-/** What was received at `time` has been handled. */
+/** Call after handling what was received at `time`. */
 function lookSoon(time: number): void {
   const waitMs = lookedAt + LOOK_MS - time
   if (waitMs <= 0) lookForDescriptors()
@@ -119,9 +122,12 @@ function lookForDescriptors(): void {
   for (const { onScarce } of [...listening]) onScarce?.()
 }
 
-/** Descriptors are given from the lowest free one on: so this number tells how many there are. -1 when it has closed. */
+/**
+ * The descriptor, which also shows how many there are, since the kernel hands out the lowest free one. -1 when closed.
+ */
 function descriptorOf(socket: net.Socket): number {
-  return (socket as { _handle?: { fd?: number } | null })._handle?.fd ?? -1 // of Node's own; without it nothing is scarce
+  // A private property of Node; without it, descriptors never seem scarce.
+  return (socket as { _handle?: { fd?: number } | null })._handle?.fd ?? -1
 }
 
 const acceptErrors = new LimitedLog()
@@ -130,7 +136,7 @@ function listenError(error: Error, address: string): SystemError {
   return new SystemError(codeOf(error) || 'EINVAL', 'listen', address, { cause: error })
 }
 
-/** Node does not tell the path of a Unix socket that it did not bind; but an unbound one cannot listen (EINVAL). */
+/** Node does not report the path of a Unix socket it did not bind; but an unbound one cannot listen (EINVAL). */
 function isAt(actual: net.AddressInfo | string | null, expected: string): boolean {
   if (actual === null || typeof actual === 'string') return true
   return formatEndpoint(actual.address, actual.port) === expected
@@ -154,20 +160,20 @@ class NodeSocket implements Socket {
   proxy: ProxyInfo | null = null
   #stream: net.Socket
   #tls: Tls | null = null
-  /** A handshake that waits until the bytes before it have left. */
+  /** A handshake that waits until earlier bytes have left. */
   #handshake: Tls | null = null
   /** From `secure()` on. */
   #isShakingHands = false
-  /** Of what the stream has read, what came before the handshake. */
+  /** How many bytes the stream had delivered before the handshake; buffered ones belong to it. */
   #bytesBefore = 0
   #isPaused = false
   #events: SocketEvents | null = null
   /** Not yet given to the stream; text and bytes in order. */
   #pending: (string | Uint8Array)[] = []
   #pendingBytes = 0
-  /** Given to the stream, which still has them. Our own count: the stream's is in characters for text. */
+  /** Given to the stream, which has not sent them yet. Counted here because the stream counts text in characters. */
   #givenBytes = 0
-  /** A flush is to come. */
+  /** A flush is scheduled. */
   #isScheduled = false
   #isWritten = false
   #isEnding = false
@@ -175,7 +181,7 @@ class NodeSocket implements Socket {
 
   constructor(stream: net.Socket) {
     this.#stream = stream
-    // Now: after a reset the kernel no longer tells.
+    // Read now: after a reset the kernel no longer reports them.
     this.remoteIp = stream.remoteAddress ?? ''
     this.remotePort = stream.remotePort ?? 0
     this.localIp = stream.localAddress ?? ''
@@ -193,7 +199,7 @@ class NodeSocket implements Socket {
     stream[kOwner] = this
     stream.on('data', onData).on('end', onEnd).on('error', onError).on('close', onClose)
     if (this.#isPaused) stream.pause()
-    else if (stream.isPaused()) stream.resume() // whoever spoke to a proxy over it has
+    else if (stream.isPaused()) stream.resume() // a dialogue with a proxy has paused it
   }
 
   present({ remoteIp, remotePort, localIp, localPort }: Ends, proxy: ProxyInfo | null): void {
@@ -201,11 +207,11 @@ class NodeSocket implements Socket {
   }
 
   readInto(): number {
-    return 0 // a stream's chunk is read when it is told
+    return 0 // a stream has read a chunk before it reports it
   }
 
   unread(bytes: Uint8Array): void {
-    this.#stream.pause() // or it would be told within this call
+    this.#stream.pause() // otherwise they would be delivered within this call
     this.#stream.unshift(bytes)
     if (!this.#isPaused) this.#stream.resume()
   }
@@ -221,10 +227,10 @@ class NodeSocket implements Socket {
   secure(tls: Tls): void {
     this.#isShakingHands = true
     this.#handshake = tls
-    this.#stream.pause() // what comes from now on is the handshake's
+    this.#stream.pause() // what arrives from now on belongs to the handshake
     this.#bytesBefore = this.#stream.bytesRead - this.#stream.readableLength
     if (this.queuedBytes === 0) this.#shakeHands(tls)
-    else this.#send() // `flush` goes on when the kernel has it
+    else this.#send() // `flush` continues once the kernel has it
   }
 
   get hasBegun(): boolean {
@@ -260,7 +266,7 @@ class NodeSocket implements Socket {
   }
 
   settle(): void {
-    // What text has in bytes is known at once.
+    // The size of text in bytes is known at once.
   }
 
   write(bytes: Encoded): number {
@@ -268,7 +274,7 @@ class NodeSocket implements Socket {
     if (size === 0) return 0
     if (!this.#isScheduled) {
       schedule(this)
-      this.#isScheduled = true // not before: where the stack ends within it, the next write tries again
+      this.#isScheduled = true // after the call: if the stack overflows in it, the next write tries again
     }
     this.#isWritten = true
     if (this.#pendingBytes >= FLUSH_BYTES) this.#send()
@@ -283,11 +289,12 @@ class NodeSocket implements Socket {
   }
 
   awaitDrained(): void {
-    // It is told after every flush.
+    // Reported after every flush.
   }
 
   release(): null {
-    return null // of a stream of Node's only a copy of the descriptor could be had, and not what it has read
+    // A stream would yield only a copy of the descriptor, and not what it has read.
+    return null
   }
 
   pause(): void {
@@ -315,7 +322,7 @@ class NodeSocket implements Socket {
     this.#stream.on('error', ignore).destroy()
   }
 
-  /** The end of a turn: sends, and tells the connection when the kernel has taken everything. */
+  /** Ends a turn: sends, and notifies the connection when the kernel has taken everything. */
   flush(): void {
     this.#isScheduled = false
     if (this.#isGone) return
@@ -326,7 +333,7 @@ class NodeSocket implements Socket {
     this.#events?.[kDrained]()
   }
 
-  /** At low load, what handlers send before they return leaves at once: see `early`. */
+  /** Delivers received bytes. At low load, what handlers send before they return leaves at once: see `early`. */
   received(bytes: Buffer): void {
     const time = holdClock()
     try {
@@ -371,9 +378,11 @@ class NodeSocket implements Socket {
     this.destroy()
   }
 
-  /** Gives the stream what is pending, as fast as the kernel takes it; where that lags, `#awaitTaken` goes on. */
+  /**
+   * Gives pending bytes to the stream as fast as the kernel takes them; if the kernel lags, `#awaitTaken` continues.
+   */
   #send(): void {
-    if (this.#isShakingHands && this.#handshake === null) return // nothing leaves in the clear any more
+    if (this.#isShakingHands && this.#handshake === null) return // nothing may leave unencrypted any more
     while (this.#pendingBytes > 0 && this.#givenBytes === 0) {
       this.#give(this.#pendingBytes <= WRITE_BYTES ? this.#takeAll() : this.#takeSome())
       if (this.#stream.writableLength === 0) this.#givenBytes = 0
@@ -415,7 +424,7 @@ class NodeSocket implements Socket {
     else this.#sendMixed(chunks)
   }
 
-  /** Halves of surrogate pairs are looked for where not all is ASCII: a look at a text that was put together copies it. */
+  /** Checks for split surrogate pairs only if not all is ASCII, since the check makes V8 copy a concatenated text. */
   #sendText(chunks: readonly string[]): void {
     const text = chunks.join('')
     if (text.length !== this.#givenBytes && chunks.some(endsInHalf)) this.#sendMixed(chunks)
@@ -441,7 +450,7 @@ class NodeSocket implements Socket {
   /** The callback of an empty write runs when everything before it has left; 'drain' fires only above a mark. */
   #awaitTaken(): void {
     this.#stream.write('', (error) => {
-      if (error) return // 'close' follows, and finds what was not sent
+      if (error) return // 'close' follows, and accounts for what was not sent
       this.#givenBytes = 0
       this.flush()
     })
@@ -464,39 +473,39 @@ function onClose(this: net.Socket): void {
   ;(this as OwnedStream)[kOwner].closed(null)
 }
 
-/** With OpenSSL's words: its codes are in no table. */
+/** Includes OpenSSL's text, since its codes are in no table. */
 function handshakeError(error: Error | null, address: string): SystemError {
   const failure = new SystemError(codeOf(error) || 'EPROTO', 'handshake', address, { cause: error })
   if (error !== null) failure.message += ` (${error.message})`
   return failure
 }
 
-/** `read` or `write`: Node says which. */
+/** `read` or `write`, as reported by Node. */
 function syscallOf(error: NodeJS.ErrnoException): string {
   return error.syscall ?? 'read'
 }
 
 function ignore(): void {
-  // Of a socket that we have given up: nobody is left to tell.
+  // From a socket that was given up: there is nothing left to notify.
 }
 
 function isText(chunk: string | Uint8Array): chunk is string {
   return typeof chunk === 'string'
 }
 
-// The batch: sockets written to in this turn. What callbacks write while it is flushed waits for the next turn.
+// The batch: sockets written to in this turn. What callbacks write during the flush waits for the next turn.
 
 let written: NodeSocket[] = []
 
 /**
- * How many reads may still be answered without waiting for the check phase. Where a turn has one socket, waiting costs
- * 5 us (of 40 a message); where it has many, writing between the reads costs 0.7 us (of 9). So every turn with a single
- * socket earns this many early flushes, after which one turn is measured again.
+ * How many reads may still be answered without waiting for the check phase. In a turn with one socket, waiting costs 5
+ * us (of 40 per message); in one with many sockets, writing between the reads costs 0.7 us (of 9). So every turn with a
+ * single socket earns this many early flushes, after which one turn is measured again.
  */
 let early = 0
 const EARLY_FLUSHES = 16
 
-/** The async context of a flush: not that of whichever connection wrote first, or its AsyncLocalStorage would leak. */
+/** The async context of a flush: not that of the connection that wrote first, or its AsyncLocalStorage would leak. */
 const neutral = new AsyncResource('millrace.flush')
 
 function schedule(socket: NodeSocket): void {

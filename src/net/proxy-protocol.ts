@@ -1,6 +1,6 @@
-// The PROXY protocol, versions 1 and 2: what a proxy says of its client before it passes the client's bytes on. After the
-// specification of HAProxy's (proxy-protocol.txt, 2020). A parser that is strict: whoever can make it guess can lie about
-// where he comes from.
+// The PROXY protocol, versions 1 and 2: what a proxy sends about its client before it relays the client's bytes.
+// Follows HAProxy's specification (proxy-protocol.txt, 2020). The parser is strict: a client that could make it guess
+// could lie about its origin.
 
 import { BlockList, isIP, isIPv4, isIPv6 } from 'node:net'
 import { formatEndpoint } from '../endpoint.ts'
@@ -11,24 +11,24 @@ import { ipv6Bytes } from './address.ts'
 import { ipv6Text } from './ip.ts'
 
 export interface ProxyHeader {
-  /** Bytes. */
+  /** Length in bytes. */
   readonly length: number
   /** Null when the proxy speaks for itself (a health check), or does not know. */
   readonly ends: Ends | null
   readonly info: Omit<ProxyInfo, 'address'>
 }
 
-/** Section 2.1: with its CRLF. */
+/** Section 2.1: including CRLF. */
 const LONGEST_V1 = 107
 const V1_START = Buffer.from('PROXY ')
 const V2_SIGNATURE = Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1')
 const V2_HEAD = 16
-/** Of what follows the head; addresses take 216 bytes at most, and a client certificate's name is not long. */
+/** Limit of what follows the head; addresses take at most 216 bytes, and a client certificate's name is short. */
 const LONGEST_V2 = 4096
 
 const NOTHING: ProxyHeader['info'] = { authority: '', alpn: '', uniqueId: null, tls: null, values: new Map() }
 
-/** The header that `bytes` begin with, or NEED_MORE. Throws a ProtocolError. */
+/** Parses the header at the start of `bytes`, or returns NEED_MORE. Throws ProtocolError. */
 export function parseProxyHeader(bytes: Buffer): ProxyHeader | typeof NEED_MORE {
   if (bytes.length === 0) return NEED_MORE
   if (bytes[0] === V1_START[0]) return parseV1(bytes)
@@ -110,7 +110,7 @@ function endsOf(bytes: Buffer, family: number): Ends {
   }
 }
 
-// What comes behind the addresses: type, length, value
+// TLVs after the addresses: type, length, value
 
 const ALPN = 0x01
 const AUTHORITY = 0x02
@@ -154,7 +154,7 @@ function* valuesOf(bytes: Buffer, from: number): Generator<readonly [type: numbe
   }
 }
 
-/** Section 2.2.5: flags of the client, 0 if its certificate was good, and values of their own. */
+/** Section 2.2.5: client flags, 0 if its certificate was verified, and sub-TLVs. */
 function tlsOf(ssl: Buffer): ProxyInfo['tls'] {
   if (ssl.length < 5) throw bad('what it says of TLS is cut short')
   if ((ssl.readUInt8(0) & CLIENT_SSL) === 0) return null
@@ -194,16 +194,16 @@ function bad(why: string): ProtocolError {
   return new ProtocolError('ERR_PROXY_HEADER', `bad PROXY header: ${why}`)
 }
 
-// Whom to believe
+// Trusted peers
 
-/** Peers that may say who somebody else is: addresses, networks (`10.0.0.0/8`, `fd00::/8`), `unix`. */
+/** Peers that may name another host as the client: addresses, networks (`10.0.0.0/8`, `fd00::/8`), `unix`. */
 export class TrustedPeers {
   readonly #networks = new BlockList()
   readonly #hasUnix: boolean
 
   readonly #setting: string
 
-  /** Throws a UsageError, which names the setting. */
+  /** Throws UsageError, which names the setting. */
   constructor(from: readonly string[], setting = 'proxyProtocol.from') {
     this.#setting = setting
     this.#hasUnix = from.includes('unix')
@@ -228,7 +228,7 @@ export class TrustedPeers {
   }
 }
 
-/** How a proxy is named in a log. */
+/** The name of a proxy in logs. */
 export function nameOf(ip: string, port: number): string {
   return ip === '' ? 'a Unix socket' : formatEndpoint(ip, port)
 }

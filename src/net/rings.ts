@@ -1,5 +1,5 @@
-// The memory that is shared with the native engine, seen from JavaScript (native/src/rings.h has the drawing). What is
-// sent is written here; nothing crosses the boundary until a batch ends, or the ring is full.
+// The memory shared with the native engine, as seen from JavaScript (native/src/rings.h has the drawing). Sent bytes
+// are written here; nothing crosses the boundary until a batch ends or the ring is full.
 
 import type { NativeEngine } from '../addon.ts'
 import type { QuickBuffer } from '../builtins.ts'
@@ -17,7 +17,7 @@ export const enum Kind {
   DatagramFailed = 8,
 }
 
-/** What stands in place of a length. */
+/** Stored in place of a length. */
 export const enum Operation {
   Pause = -1,
   Resume = -2,
@@ -25,7 +25,7 @@ export const enum Operation {
   Destroy = -4,
 }
 
-/** Places in the header. */
+/** Indexes in the header. */
 export const enum Header {
   EventCount = 0,
   EventNext = 1,
@@ -38,23 +38,25 @@ export const enum Header {
 const HEADER_INTS = 6
 export const EVENT_INTS = 5
 const SEND_INTS = 3
-/** From this many bytes on a chunk is sent from where it lies: a copy would cost more than a call. */
+/** From this many bytes on, a chunk is sent from its own memory: a copy would cost more than a call. */
 export const DIRECT_FROM = 32_768
-/** Below this a loop in JavaScript is quicker than a call into V8's writers: 5 ns a character against 150. */
+/**
+ * Below this length, a loop in JavaScript is faster than a call into V8's writers: 5 ns per character against 150 ns.
+ */
 const LOOP_BELOW = 24
-/** From this length on a text that is sent again is copied: 40 ns. */
+/** From this length on, a text that is sent again is copied from its bytes: 40 ns. */
 const KNOWN_FROM = 64
 
 export class Rings {
   readonly header: Int32Array
   readonly events: Int32Array
-  /** By slot: bytes that the kernel has not taken. */
+  /** Bytes the kernel has not taken, by slot. */
   readonly queued: Float64Array
   receive!: Buffer
   #lent!: ArrayBuffer
   datagrams!: Buffer
   datagramInts!: Int32Array
-  /** The place of one of them: its bytes, and at the end who sent it. */
+  /** Size of a datagram's place: its bytes, and at the end the sender's address. */
   readonly datagramBytes: number
   readonly send: Buffer
   readonly sendInts: Int32Array
@@ -63,12 +65,12 @@ export class Rings {
   readonly #maxSends: number
   readonly #sendBytes: number
   readonly #layout: readonly number[]
-  /** Bytes that many are sent, where they are, and until which flush. */
+  /** The bytes of a broadcast, where they lie, and until which flush. */
   #shared: Uint8Array | null = null
   #sharedAt = 0
   #sharedSize = 0
   #sharedIn = 0
-  /** What the last list began with; its bytes when that was so twice. */
+  /** The first piece of the last list; and its bytes, once it has come twice. */
   #known = ''
   #knownBytes: Buffer | null = null
 
@@ -90,7 +92,7 @@ export class Rings {
     this.renew()
   }
 
-  /** User code has detached what it was lent: the memory is still there. */
+  /** Renews the views after user code has detached a lent buffer: the memory is still there. */
   renew(): void {
     const [, , , , , receive = 0, datagrams = 0] = this.#layout
     const [, , , receiveBytes = 0, , maxDatagrams = 0, datagramBytes = 0] = this.#layout.slice(PARTS)
@@ -101,13 +103,13 @@ export class Rings {
     this.datagramInts = new Int32Array(lent, datagrams - receive, (maxDatagrams * datagramBytes) / INT)
   }
 
-  /** What was received, lent. */
+  /** Returns what was received, lent. */
   received(offset: number, size: number): Buffer {
     if (this.receive.length === 0) this.renew()
     return new View(this.#lent, offset, size)
   }
 
-  /** Records text or bytes to be sent; how many bytes. Less than DIRECT_FROM. */
+  /** Records text or bytes to be sent, fewer than DIRECT_FROM. Returns how many bytes. */
   put(slot: number, chunk: string | Uint8Array): number {
     if (typeof chunk !== 'string') return this.#putOrShare(slot, chunk)
     const at = this.#room(chunk.length * MOST_PER_UNIT)
@@ -116,19 +118,19 @@ export class Rings {
     return size
   }
 
-  /** As `put` of one piece after the other, which together are `text`: one call for all of them. */
+  /** Like `put` for one piece after the other, which together are `text`: one call for all of them. */
   putJoined(slot: number, text: string, pieces: readonly string[]): number {
     const at = this.#room(text.length * MOST_PER_UNIT)
     let size = this.#putText(text, at)
     if (size !== text.length && pieces.some(endsInHalf)) {
-      size = 0 // two halves that are wrong by themselves may have become a character
+      size = 0 // two unpaired surrogates may have joined to a character
       for (const piece of pieces) size += this.#putText(piece, at + size)
     }
     this.#record(slot, at, size)
     return size
   }
 
-  /** As `put`, for pieces that are shorter than DIRECT_FROM all together. */
+  /** Like `put`, for pieces that together are shorter than DIRECT_FROM. */
   putAll(slot: number, chunks: readonly (string | Uint8Array)[]): number {
     const start = this.#room(DIRECT_FROM * MOST_PER_UNIT)
     let at = start + this.#putFirst(chunks[0] ?? '', start)
@@ -140,7 +142,7 @@ export class Rings {
     return at - start
   }
 
-  /** What a list begins with may be the same again and again: the head of an answer. */
+  /** The first piece of a list may be the same again and again: the head of an answer. */
   #putFirst(chunk: string | Uint8Array, at: number): number {
     if (typeof chunk !== 'string') return this.#putBytes(chunk, at)
     if (chunk.length < KNOWN_FROM) return this.#putText(chunk, at)
@@ -154,15 +156,15 @@ export class Rings {
     return this.#knownBytes.length
   }
 
-  /** Bytes that were recorded right before, for somebody else, are there already: a broadcast. */
+  /** Bytes just recorded for another slot are already there: a broadcast. */
   #putOrShare(slot: number, bytes: Uint8Array): number {
     const { header } = this
     const { length } = bytes
-    // Of the same size: a view of a buffer that has grown since would send what somebody else has there.
+    // The size must be equal: a view of a buffer that has grown since would send another slot's bytes.
     if (this.#shared === bytes && this.#sharedSize === length && this.#sharedIn === header[Header.Epoch]) {
       this.#push(slot, this.#sharedAt, length)
       const end = this.#sharedAt + length
-      if ((header[Header.SendBytes] as number) < end) header[Header.SendBytes] = end // it was flushed, and they are still needed
+      if ((header[Header.SendBytes] as number) < end) header[Header.SendBytes] = end // flushed, but still needed
       return length
     }
     const at = this.#room(length)
@@ -175,14 +177,17 @@ export class Rings {
     return length
   }
 
-  /** Where so many bytes can go. */
+  /** Returns where this many bytes can go, flushing if necessary. */
   #room(most: number): number {
     const { header } = this
     if ((header[Header.SendBytes] as number) + most > this.#sendBytes) this.#engine.flush()
     return header[Header.SendBytes] as number
   }
 
-  /** A place in the send buffer with room for so many bytes, at a multiple of four; `commit` says how many they were. */
+  /**
+   * Returns a place in the send buffer with room for this many bytes, at a multiple of four; `commit` then gives the
+   * actual size.
+   */
   reserve(most: number): number {
     const at = ((this.header[Header.SendBytes] as number) + INT - 1) & -INT
     if (at + most <= this.#sendBytes) return at
@@ -190,13 +195,13 @@ export class Rings {
     return 0
   }
 
-  /** Records what was written there as a piece of its own, never one with its neighbour: a datagram. */
+  /** Records what was written there as a record of its own, never joined with its neighbour: a datagram. */
   commit(slot: number, at: number, size: number): void {
     this.#push(slot, at, size)
     this.header[Header.SendBytes] = at + size
   }
 
-  /** Records something that is to happen after what was recorded before. */
+  /** Records an operation to be carried out after what was recorded before. */
   operate(slot: number, operation: Operation): void {
     this.#push(slot, 0, operation)
   }
@@ -224,7 +229,7 @@ export class Rings {
     return (send as QuickBuffer).utf8Write(text, at)
   }
 
-  /** Goes on where the last record ends, if that is this slot's: one piece. */
+  /** Extends the last record if it is this slot's and ends here; otherwise adds one. */
   #record(slot: number, at: number, size: number): void {
     if (size === 0) return
     const { header } = this
@@ -241,7 +246,8 @@ export class Rings {
     const { header } = this
     let count = header[Header.SendCount] as number
     if (count === this.#maxSends) {
-      this.#engine.flush() // what `at` points to is in no record yet: it stays, and is sent from where it is
+      // The bytes at `at` are in no record yet: they stay, and are sent from there.
+      this.#engine.flush()
       count = 0
     }
     const place = count * SEND_INTS
@@ -252,10 +258,13 @@ export class Rings {
   }
 }
 
-/** What `subarray` makes a Buffer with, at a third of what that costs on Node 20: 50 ns against 155, and 75 on later ones. */
+/**
+ * The class `subarray` makes a Buffer with, at a third of its cost on Node 20: 50 ns against 155 ns, and 75 ns on later
+ * versions.
+ */
 const View = Reflect.get(Buffer, Symbol.species) as new (memory: ArrayBuffer, offset: number, length: number) => Buffer
 
-/** How many offsets there are before the sizes. */
+/** Number of offsets before the sizes. */
 const PARTS = 7
 /** Bytes of an int32. */
 const INT = 4

@@ -1,6 +1,6 @@
-// TLS over a stream of Node's: one side of it, with all that its handshakes share. What OpenSSL and node:tls do, they do;
-// here is what a server of many processes adds: tickets that any of them takes, files that only root may read, errors
-// in a sentence.
+// TLS over a Node stream: one side of it, with everything its handshakes share. OpenSSL and node:tls do their part;
+// this file adds what a server of many processes needs: tickets that any process accepts, files that only root may
+// read, readable errors.
 
 import { readFileSync } from 'node:fs'
 import type net from 'node:net'
@@ -10,24 +10,24 @@ import { codeOf, UsageError } from '../errors.ts'
 import type { TlsState } from '../protocol.ts'
 import type { Secured, Tls } from '../transport.ts'
 
-/** A certificate with its key, as PEM or as the name of a file with that. Files are read again at each reload. */
+/** A certificate with its key, as PEM or as file names. Files are read again at each reload. */
 export interface CertificateOptions extends nodeTls.SecureContextOptions {
   certFile?: string
   keyFile?: string
-  /** Whom to trust; by default the authorities that Node brings along. */
+  /** File of trusted authorities. Default: those that come with Node. */
   caFile?: string
 }
 
-/** The options of `node:tls`, and some of ours; `minVersion` is TLSv1.2 by default. */
+/** Options of `node:tls`, and some of our own. `minVersion` defaults to TLSv1.2. */
 export interface ServerTlsOptions
   extends CertificateOptions,
     Pick<
       nodeTls.TlsOptions,
       'ALPNProtocols' | 'requestCert' | 'rejectUnauthorized' | 'SNICallback' | 'pskCallback' | 'pskIdentityHint'
     > {
-  /** Certificates by the name that a client asks for; `*.example.org` stands for any one label. */
+  /** Certificates by the name a client asks for; `*.example.org` matches any one label. */
   sni?: Record<string, CertificateOptions>
-  /** How long a client may take to shake hands. */
+  /** How long a client's handshake may take, in ms. Default: 10 s. */
   handshakeTimeoutMs?: number
 }
 
@@ -38,12 +38,12 @@ export interface ClientTlsOptions
       'ALPNProtocols' | 'rejectUnauthorized' | 'servername' | 'checkServerIdentity' | 'session' | 'pskCallback'
     > {}
 
-/** Contents of files by name, in base64: read by the describe process for workers that may have no right to. */
+/** File contents by name, in base64: read by the describe process for workers that may not have the right to. */
 export type Files = Readonly<Record<string, string>>
 
 /** What the master gives the processes of a group. */
 export interface TlsSecrets {
-  /** 48 bytes in base64: a ticket of one process is taken by every other. Empty: this process's own. */
+  /** 48 bytes in base64, so that every process accepts the tickets of all others. Empty: keys of this process's own. */
   readonly ticketKeys: string
   readonly files: Files
 }
@@ -55,7 +55,7 @@ export class TlsServer implements Tls {
   readonly #server: nodeTls.Server
   readonly #waiting = new Map<net.Socket, Secured>()
 
-  /** Throws a UsageError when there is no certificate, or it does not fit its key. */
+  /** Throws UsageError when there is no certificate, or it does not match its key. */
   constructor(options: ServerTlsOptions, secrets: TlsSecrets | null) {
     const files = secrets?.files ?? {}
     const { sni = {}, handshakeTimeoutMs = HANDSHAKE_TIMEOUT_MS, ...own } = options
@@ -69,8 +69,10 @@ export class TlsServer implements Tls {
 
   wrap(raw: net.Socket, done: Secured): void {
     this.#waiting.set(raw, done)
-    raw.allowHalfOpen = false // who ends before the handshake does, has ended: node:tls would wait for its time-out
-    raw.once('close', () => setImmediate(() => this.#settle(raw, new Error('the peer closed'), null))) // the reason comes later
+    // A peer that ends before the handshake does has left: node:tls would wait for its time-out.
+    raw.allowHalfOpen = false
+    // Deferred, since the actual reason arrives after 'close'.
+    raw.once('close', () => setImmediate(() => this.#settle(raw, new Error('the peer closed'), null)))
     this.#server.emit('connection', raw)
   }
 
@@ -78,7 +80,7 @@ export class TlsServer implements Tls {
     return new NodeTlsState(secured as nodeTls.TLSSocket)
   }
 
-  /** Tickets under the keys before are not taken any more; their clients shake hands in full. */
+  /** Tickets under earlier keys are no longer accepted; their clients do a full handshake. */
   useTickets(keys: string): void {
     this.#server.setTicketKeys(Buffer.from(keys, 'base64'))
   }
@@ -94,7 +96,7 @@ export class TlsServer implements Tls {
 export class TlsClient implements Tls {
   readonly #options: nodeTls.ConnectionOptions
 
-  /** `host` is whom the certificate must be of, unless `servername` says otherwise. Throws a UsageError. */
+  /** `host` is the name the certificate must be for, unless `servername` says otherwise. Throws UsageError. */
   constructor(options: ClientTlsOptions, host: string) {
     const settings = resolved(options, {})
     checked('ssl', options, settings, () => tls().createSecureContext(settings))
@@ -118,7 +120,7 @@ export class TlsClient implements Tls {
   }
 }
 
-/** Every file that these options name, read now. Throws a UsageError. */
+/** Reads every file that these options name. Throws UsageError. */
 export function readTlsFiles(options: ServerTlsOptions): Record<string, string> {
   const files: Record<string, string> = {}
   for (const each of [options, ...Object.values(options.sni ?? {})]) {
@@ -130,7 +132,7 @@ export function readTlsFiles(options: ServerTlsOptions): Record<string, string> 
   return files
 }
 
-/** Read when it is asked for: nobody pays for a certificate that nobody looks at. */
+/** Fields are read on demand: a certificate that is never looked at costs nothing. */
 class NodeTlsState implements TlsState {
   readonly #socket: nodeTls.TLSSocket
 
@@ -190,7 +192,7 @@ function settingsOf(
 
 type SniCallback = NonNullable<nodeTls.TlsOptions['SNICallback']>
 
-/** Names are equal whatever their case (RFC 4343), and node:tls's own `addContext` compares it. */
+/** Compares names regardless of case (RFC 4343), which `addContext` of node:tls does not. */
 function chooserOf(sni: Record<string, CertificateOptions>, files: Files): SniCallback {
   const contexts = Object.entries(sni).map(([name, options]) => {
     const settings = resolved(options, files)
@@ -200,15 +202,18 @@ function chooserOf(sni: Record<string, CertificateOptions>, files: Files): SniCa
   return (name, done) => done(null, contexts.findLast(({ pattern }) => pattern.test(name))?.context)
 }
 
-/** A star is within one label. */
+/** A star matches within one label. */
 function patternOf(name: string): RegExp {
   return new RegExp(`^${name.replace(/[.^$+?()|\\[\]{}]/g, '\\$&').replaceAll('*', '[^.]*')}$`, 'i')
 }
 
-/** Sessions are only resumed where clients are asked for the same things: a ticket must not outlive whom we trust. */
+/**
+ * Sessions are resumed only where clients must present the same things: a ticket must not outlive a change of whom we
+ * trust.
+ */
 function contextOf({ ca, requestCert, rejectUnauthorized }: nodeTls.TlsOptions): string {
   const asked = JSON.stringify([String(ca ?? ''), requestCert === true, rejectUnauthorized !== false])
-  return crypto().createHash('sha256').update(asked).digest('hex').slice(0, 32) // OpenSSL takes 32 bytes
+  return crypto().createHash('sha256').update(asked).digest('hex').slice(0, 32) // OpenSSL accepts 32 bytes
 }
 
 function resolved<T extends CertificateOptions>(options: T, files: Files): Omit<T, keyof typeof FILE_OPTIONS> {
@@ -241,7 +246,7 @@ function noCertificate(): UsageError {
   return new UsageError('ERR_TLS_NO_CERTIFICATE', `TLS needs a certificate and its key: ${example}`)
 }
 
-/** OpenSSL's errors name no option: 'unsupported' is what it says of a key that is none. */
+/** OpenSSL's errors name no option: for something that is not a key it says only 'unsupported'. */
 function checked<T>(
   what: string,
   options: CertificateOptions,
@@ -257,7 +262,7 @@ function checked<T>(
   }
 }
 
-/** Which of the two is not what it should be; null when both are. */
+/** Which of the two is not what it should be; null when both are fine. */
 function wrongPart({ keyFile, certFile }: CertificateOptions, settings: nodeTls.SecureContextOptions): string | null {
   const { key, cert, passphrase } = settings
   const asKey = () => crypto().createPrivateKey({ key: key as string | Buffer, passphrase })
@@ -278,7 +283,7 @@ function works(parse: () => unknown): boolean {
     parse()
     return true
   } catch {
-    return false // its words are OpenSSL's: `unsupported`
+    return false // OpenSSL's text is no help: `unsupported`
   }
 }
 
@@ -298,7 +303,7 @@ function isName(host: string): boolean {
   return host !== '' && !host.includes(':') && !/^[\d.]+$/.test(host)
 }
 
-/** Loaded by the first who uses it: it takes a process some milliseconds of its start. */
+/** Loaded on first use: it takes some milliseconds of a process's start. */
 function tls(): typeof nodeTls {
   return process.getBuiltinModule('node:tls')
 }

@@ -1,6 +1,6 @@
-// How the processes of a group come to their UDP port. With the addon the master binds the socket and all of them
-// inherit it, as with TCP. node:dgram has no descriptor that could be passed on (`_handle` is gone in Node 26), so without
-// the addon each process binds the port itself, where the kernel lets several do that. A worker takes either (udp.ts).
+// How the processes of a group get their UDP port. With the addon the master binds the socket and all of them inherit
+// it, as with TCP. node:dgram has no descriptor to pass on (`_handle` is gone in Node 26), so without the addon each
+// process binds the port itself, if the kernel lets several do that. A worker accepts either (udp.ts).
 
 import { addon, type Sys } from '../addon.ts'
 import { formatEndpoint } from '../endpoint.ts'
@@ -16,9 +16,12 @@ export interface UdpGroup {
 }
 
 export interface UdpPorts {
-  /** Throws UsageError when so many processes cannot have one port. */
+  /** Throws UsageError when this many processes cannot have one port. */
   check(group: UdpGroup): void
-  /** The port that all processes of a group will have, resolved. Rejects with a SystemError when it is not free. */
+  /**
+   * Reserves the port that all processes of a group will have, resolved. Rejects with a SystemError when it is not
+   * free.
+   */
   bind(address: Address): Promise<BoundSocket>
 }
 
@@ -27,7 +30,7 @@ export function udpPorts(): UdpPorts {
   return sys === null ? childBoundPorts : masterBoundPorts(sys)
 }
 
-/** What arrives while no process lives waits in the socket's queue. */
+/** What arrives while no process is running waits in the socket's queue. */
 function masterBoundPorts(sys: Sys): UdpPorts {
   return {
     check: nothing,
@@ -41,7 +44,9 @@ function masterBoundPorts(sys: Sys): UdpPorts {
   }
 }
 
-/** Between this look at the port and the first process that binds it, and while none lives, it is not ours. */
+/**
+ * Between this check of the port and the first process that binds it, and while none is running, the port is not ours.
+ */
 export const childBoundPorts: UdpPorts = {
   check({ name, listen, count }) {
     if (count <= 1 || canReusePort()) return
@@ -55,11 +60,11 @@ export const childBoundPorts: UdpPorts = {
   },
 }
 
-/** A port of which the master knows the number alone. */
+/** A port of which the master knows only the number. */
 export function boundByChildren(endpoint: string): BoundSocket {
   return { fd: -1, handle: null, endpoint, isExclusive: !canReusePort(), close: nothing, abandon: nothing }
 }
 
 function nothing(): void {
-  // Any number can inherit a socket; and the processes have what they bound.
+  // Any number of processes can inherit a socket; and sockets bound by processes are theirs to close.
 }

@@ -1,5 +1,5 @@
-// UDP on node:dgram, public API only. A server's socket, bound here or inherited, and a client's. Each datagram is one
-// system call: dgram has no sendmmsg(2). An error of the network (ICMP, ENETUNREACH) is told and closes nothing.
+// UDP on node:dgram, public API only: a server's socket, bound here or inherited, and a client's. Each datagram is one
+// system call: dgram has no sendmmsg(2). A network error (ICMP, ENETUNREACH) is reported and closes nothing.
 
 import type { RemoteInfo, Socket, SocketOptions } from 'node:dgram'
 import { isIPv6 } from 'node:net'
@@ -11,20 +11,20 @@ import type { Encoded } from '../protocol.ts'
 import type { DatagramSocket, Listener } from '../transport.ts'
 import { resolve } from './bound-socket.ts'
 
-/** Bytes are the receiver's from then on. */
+/** A datagram arrived; the receiver owns its bytes. */
 export type Receive = (bytes: Buffer, ip: string, port: number, socket: DatagramSocket) => void
 
 /** A client's socket, connected. */
 export interface DatagramClient extends DatagramSocket {
   readonly remoteIp: string
-  /** Nothing is received any more; what is queued is sent. Idempotent. */
+  /** Stops receiving; what is queued is still sent. Idempotent. */
   close(): Promise<void>
 }
 
 export interface DatagramSource {
-  /** An inherited descriptor of a bound socket, or -1: it is bound here. */
+  /** An inherited descriptor of a bound socket, or -1: then it is bound here. */
   readonly fd: number
-  /** What is, or must be, bound: an IP and a port. */
+  /** The IP address and port that is bound, or must be. */
   readonly expected: string
 }
 
@@ -33,12 +33,17 @@ interface Sharing {
   readonly reuseAddr?: boolean
 }
 
-/** Many turns of the loop, each of which reads up to 32 datagrams: who leaves reads what had come, and not for ever. */
+/**
+ * Limit of turns of the loop, each of which reads up to 32 datagrams: a leaving process reads what had arrived, but
+ * does end.
+ */
 export const MAX_LAST_TURNS = 64
 
 const errors = new LimitedLog()
 
-/** Whether processes can bind one port side by side: node:dgram's `reusePort`, since 23.1, on systems that share evenly. */
+/**
+ * Whether processes can each bind the same port: node:dgram's `reusePort`, since 23.1, on systems that share evenly.
+ */
 export function canReusePort(version = process.versions.node, platform = process.platform): boolean {
   const [major = 0, minor = 0] = version.split('.').map(Number)
   return (major > 23 || (major === 23 && minor >= 1)) && (platform === 'linux' || platform === 'freebsd')
@@ -47,9 +52,9 @@ export function canReusePort(version = process.versions.node, platform = process
 /**
  * A server's socket.
  *
- * To leave, a process must stop receiving and still answer what it has in hand. dgram cannot stop reading without closing,
- * so the socket is closed, and each late answer is sent from one that is bound to the same address for that moment and
- * connected to the peer, so that it takes nobody else's datagrams.
+ * To leave, a process must stop receiving and still answer the messages it has. dgram cannot stop reading without
+ * closing, so the socket is closed, and each late answer is sent from a socket that is bound to the same address for
+ * that moment and connected to the peer, so that it receives no other peer's datagrams.
  */
 export class UdpServer implements DatagramSocket, Listener {
   readonly localIp: string
@@ -57,7 +62,7 @@ export class UdpServer implements DatagramSocket, Listener {
   readonly #socket: Socket
   readonly #receive: Receive
   readonly #hold: () => () => void
-  /** How others may be bound to the same address at the same time. libuv sets SO_REUSEADDR on what is inherited. */
+  /** How other sockets may be bound to the same address at the same time. libuv sets SO_REUSEADDR on inherited ones. */
   readonly #sharing: Sharing
   #isLeaving = false
   #isClosed = false
@@ -76,9 +81,9 @@ export class UdpServer implements DatagramSocket, Listener {
   }
 
   /**
-   * Begins to receive. Rejects with a SystemError.
+   * Starts receiving. Rejects with a SystemError.
    *
-   * @param hold keeps the process until what it returns is called: for the last datagrams, in and out
+   * @param hold keeps the process alive until its result is called: for the last datagrams received and sent
    */
   static async open({ fd, expected }: DatagramSource, receive: Receive, hold: () => () => void): Promise<UdpServer> {
     const { ip, port } = parseEndpoint(expected)
@@ -100,7 +105,7 @@ export class UdpServer implements DatagramSocket, Listener {
     else this.#socket.send(chunks(bytes), port, ip, tellFailure(failed, ip, port))
   }
 
-  /** Stops receiving, when what has arrived has been read. `send` goes on. */
+  /** Stops receiving once what has arrived has been read. `send` still works. */
   close(): void {
     if (this.#isLeaving) return
     this.#isLeaving = true
@@ -111,7 +116,7 @@ export class UdpServer implements DatagramSocket, Listener {
     for (let turn = 0, before = -1; turn < MAX_LAST_TURNS && before !== this.#received; turn++) {
       before = this.#received
       await nextTurn()
-      await nextTurn() // the first may end in the very poll that we are in
+      await nextTurn() // the first may end in the current poll
     }
     while (this.#socket.getSendQueueSize() > 0) await nextTurn() // closing would lose it
     this.#isClosed = true
@@ -129,7 +134,7 @@ export class UdpServer implements DatagramSocket, Listener {
       release()
     }
     socket.once('error', end)
-    socket.on('message', (message, from) => this.#take(message, from)) // it came between bind and close: it is ours
+    socket.on('message', (message, from) => this.#take(message, from)) // arrived between bind and connect: it is ours
     socket.bind({ address: this.localIp, port: this.localPort, exclusive: true }, () => {
       connect(socket, ip, port, (error) => (error ? end(error) : socket.send(chunks(bytes), end)))
     })
@@ -145,7 +150,9 @@ export class UdpServer implements DatagramSocket, Listener {
   }
 }
 
-/** A client's socket: connected, so it hears its peer alone, and that nobody is there (ICMP). */
+/**
+ * A client's socket. It is connected, so it receives only from its peer, and learns when nothing listens there (ICMP).
+ */
 export class UdpClient implements DatagramClient {
   readonly remoteIp: string
   readonly localIp: string
@@ -164,7 +171,7 @@ export class UdpClient implements DatagramClient {
     this.localPort = port
   }
 
-  /** Looks the host up, and takes a port. Rejects with a SystemError. */
+  /** Looks the host up and takes a port. Rejects with a SystemError. */
   static async open(
     host: string,
     port: number,
@@ -207,7 +214,9 @@ export class UdpClient implements DatagramClient {
   }
 }
 
-/** Binds, and nothing else: whether an address is free, and which port 0 becomes. Rejects with a SystemError. */
+/**
+ * Binds and closes again, to learn whether an address is free, and which port 0 becomes. Rejects with a SystemError.
+ */
 export async function freeEndpoint(host: string, port: number): Promise<string> {
   const ip = await resolve(host)
   const socket = newSocket(ip, {})
@@ -219,15 +228,15 @@ export async function freeEndpoint(host: string, port: number): Promise<string> 
   return formatEndpoint(found.address, found.port)
 }
 
-/** dgram tells a callback, and no 'error' listener then, when it fails: its types do not know. */
+/** On failure dgram calls the callback, and then no 'error' listener: its types do not say so. */
 function connect(socket: Socket, ip: string, port: number, done: (error?: Error | null) => void): void {
   socket.connect(port, ip, done)
 }
 
 function newSocket(ip: string, options: Sharing): Socket {
-  // Addresses are looked up before they come here: a look-up in dgram costs each datagram a turn.
+  // Addresses are looked up before they get here: a look-up in dgram costs each datagram a turn.
   const all = { type: isIPv6(ip) ? 'udp6' : 'udp4', lookup: asIs, ...options }
-  const { createSocket } = process.getBuiltinModule('node:dgram') // not loaded where nobody needs it
+  const { createSocket } = process.getBuiltinModule('node:dgram') // loaded only where it is needed
   return createSocket(all as SocketOptions) // reusePort: newer than the types
 }
 
@@ -248,7 +257,7 @@ async function bound(socket: Socket, endpoint: string, options: Parameters<Socke
   socket.removeAllListeners('error')
 }
 
-/** A list is one datagram for dgram, too. */
+/** A list is one datagram for dgram too. */
 function chunks(bytes: Encoded): string | Uint8Array {
   return bytes as string | Uint8Array
 }
@@ -264,5 +273,5 @@ function systemError(error: unknown, syscall: string, address: string): SystemEr
 }
 
 function ignore(): void {
-  // An ICMP message for who is closing.
+  // An ICMP message for a closing socket.
 }

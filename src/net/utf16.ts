@@ -1,9 +1,12 @@
-// Text as JavaScript has it, on its way to UTF-8.
+// JavaScript text on its way to UTF-8.
 
-/** Of one UTF-16 unit UTF-8 has at most so many bytes. */
+/** Most UTF-8 bytes per UTF-16 unit. */
 export const MOST_PER_UNIT = 3
 
-/** The first half of a surrogate pair ends it: no character by itself, it must not become one with what comes next. */
+/**
+ * Whether the text ends in the first half of a surrogate pair: not a character by itself, it must not join with what
+ * follows.
+ */
 export function endsInHalf(text: string): boolean {
   return (text.charCodeAt(text.length - 1) & 0xfc00) === 0xd800
 }

@@ -1,7 +1,7 @@
-// Lines of an access log: Apache's combined format, and JSON. What a client wrote is escaped, so that it begins no line and
-// ends no field.
+// Lines of an access log: Apache's combined format, and JSON. Text from a client is escaped, so that it can neither
+// start a line nor end a field.
 
-/** One answer. */
+/** What is logged of one answer. */
 export interface AccessEntry {
   readonly at: Date
   readonly remoteIp: string
@@ -35,7 +35,7 @@ function apacheTime(at: Date): string {
   return `${day}:${two(at.getUTCHours())}:${two(at.getUTCMinutes())}:${two(at.getUTCSeconds())} +0000`
 }
 
-/** As Apache's: `\xHH` for what is not printable, and for quotes and backslashes. */
+/** Escapes as Apache does: `\xHH` for unprintable characters, quotes and backslashes. */
 function escaped(text: string): string {
   return text.replace(
     /[^\x20\x21\x23-\x5b\x5d-\x7e]/g,

@@ -1,14 +1,14 @@
-// Runs a web-standard application, `(request: Request) => Response`, as Hono, Elysia, itty-router and others export it:
-// `worker.onMessage = fetchHandler(app.fetch)`. Bodies stream both ways.
+// Runs a web-standard application, `(request: Request) => Response`, as exported by Hono, Elysia, itty-router and
+// others: `worker.onMessage = fetchHandler(app.fetch)`. Bodies stream in both directions.
 
 import { ProtocolError, UsageError } from '../errors.ts'
 
-/** What it needs of a connection: any that takes HTTP answers. */
+/** What is needed of a connection: any that accepts HTTP answers. */
 interface Sender {
   send(answer: unknown): boolean
 }
 
-/** What it needs of a request. */
+/** What is needed of a request. */
 interface Incoming {
   readonly method: string
   readonly uri: string
@@ -20,7 +20,7 @@ interface Incoming {
   readonly signal: AbortSignal
 }
 
-/** Second argument of the application: what the web's Request has no place for. */
+/** Second argument of the application: what the web's Request has no field for. */
 export interface FetchContext {
   readonly remoteIp: string
 }
@@ -28,8 +28,8 @@ export interface FetchContext {
 export type FetchApp = (request: Request, context: FetchContext) => Response | Promise<Response>
 
 /**
- * A handler for `http` Workers. Use it with `http({ body: 'stream' })`, or bodies are collected first. What the application
- * throws is a handler's error: 500, and `onError`.
+ * Returns a handler for `http` Workers. Use it with `http({ body: 'stream' })`; otherwise bodies are collected first.
+ * What the application throws is a handler error: status 500, and `onError`.
  */
 export function fetchHandler(app: FetchApp): (connection: Sender, request: Incoming) => Promise<boolean> {
   return async (connection, incoming) => {
@@ -41,21 +41,21 @@ export function fetchHandler(app: FetchApp): (connection: Sender, request: Incom
   }
 }
 
-/** Of methods that the web's Request refuses; they are of proxies and of debuggers. */
+/** Methods that the web's Request refuses; proxies and debuggers use them. */
 const REFUSED = /^(?:connect|trace|track)$/i
-/** It takes these in any spelling for the same, which they are not (RFC 9110 section 9.1). */
+/** Request accepts these methods in any case as the same method, which they are not (RFC 9110 section 9.1). */
 const RESPELLED = /^(?:delete|get|head|options|post|put)$/i
 
 const ALIEN = 'no application here takes that method\n'
 
-/** No application would see such a method as it was sent. */
+/** Whether an application could not see the method as it was sent. */
 function isAlien(method: string): boolean {
   return REFUSED.test(method) || (RESPELLED.test(method) && method !== method.toUpperCase())
 }
 
 /**
- * The address of what is asked for: of a target with an origin of its own, too, by what the connection and trusted proxies say.
- * Throws ProtocolError for a host that Host's grammar takes, and URL does not.
+ * The URL of the request. Scheme and host come from the connection and trusted proxies, even if the target has an
+ * origin of its own. Throws ProtocolError for a host that the Host grammar accepts but URL does not.
  */
 function urlOf({ uri, scheme, host }: Incoming): string {
   const target = uri === '*' ? '/' : uri.replace(/^[a-z]+:\/\/[^/?]*/i, '')
@@ -72,7 +72,7 @@ function webRequest(incoming: Incoming): Request {
   return new Request(urlOf(incoming), init)
 }
 
-/** As the parts of an answer: status, fields, a stream. */
+/** The parts of an answer: status, header fields, a stream. */
 function answerOf(response: Response): object {
   const headers = [...response.headers].filter(([name]) => name !== 'set-cookie')
   for (const cookie of response.headers.getSetCookie()) headers.push(['set-cookie', cookie])

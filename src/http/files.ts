@@ -1,5 +1,6 @@
-// Files as answers: type, length, validators, conditions (RFC 9110 section 13), ranges (section 14), read as the client reads.
-// `staticFiles` serves a folder to strangers: a path is decoded once, and nothing outside of the folder is reached.
+// Files as answers: type, length, validators, conditions (RFC 9110 section 13), ranges (section 14); read at the pace
+// of the client. `staticFiles` serves a folder to untrusted clients: a path is decoded once, and nothing outside the
+// folder can be reached.
 
 import { constants, type Stats } from 'node:fs'
 import { type FileHandle, open, realpath, stat } from 'node:fs/promises'
@@ -10,42 +11,43 @@ import { parseHttpDate } from './date.ts'
 import { mimeType } from './mime-types.ts'
 import { contentRange, type Range, type Ranges, rangesOf } from './ranges.ts'
 
-/** What is asked of a file. */
+/** The parts of a request that a file answer depends on. */
 export interface FileRequest {
   readonly method: string
   header(name: string): string | undefined
 }
 
-/** What a file answers with. It holds a descriptor: read the body to its end, or close. */
+/** An answer made of a file. It holds a descriptor: read the body to its end, or call `close`. */
 export interface FileAnswer {
   readonly status: number
   readonly headers: readonly (readonly [string, string])[]
-  /** Of what a 304 stands for: it has no field that says so. */
+  /** Media type of what a 304 stands for, which has no such header field. */
   readonly type?: string
-  /** Bytes of the body. */
+  /** Size of the body in bytes. */
   readonly size: number
   readonly body: AsyncIterable<Uint8Array> | null
   close(): Promise<void>
 }
 
-/** Part of a file, for who serves one from a place on. */
+/** A part of a file, to serve it from a given offset. */
 export interface FilePart {
   readonly path: string
-  /** Bytes. Default 0. */
+  /** Bytes. Default: 0. */
   readonly offset?: number
-  /** Bytes; 0, the default, is to the end. */
+  /** Bytes; 0, the default, means up to the end. */
   readonly length?: number
 }
 
-/** A file that was changed so short a time ago may change again without a new date: no strong validator yet. */
+/** A file changed more recently than this may change again without a new date, so it gets no strong validator yet. */
 const SETTLED_AFTER_MS = 2000
 
-/** Bytes of one read: as much as a socket takes at once. */
+/** Bytes per read: as much as a socket takes at once. */
 const READ = 65_536
 
 /**
- * Opens a file and decides what `request` gets of it: 200, 206, 304, 412, 416. Rejects with a SystemError (ENOENT, EISDIR
- * for what is no regular file). `type` is of what a content coding among `more` has packed: the file's name says another.
+ * Opens a file and decides what `request` gets: 200, 206, 304, 412 or 416. Rejects with a SystemError (ENOENT, or
+ * EISDIR for anything but a regular file). `type` is the media type inside the content coding in `more`, if any: the
+ * file's name then suggests another.
  */
 export async function openFile(
   part: FilePart,
@@ -67,7 +69,7 @@ export async function openFile(
   }
 }
 
-/** Not blocking: a FIFO would wait for its writer. */
+/** Opens without blocking: a FIFO would wait for its writer. */
 async function opened(path: string): Promise<FileHandle> {
   try {
     return await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
@@ -76,7 +78,7 @@ async function opened(path: string): Promise<FileHandle> {
   }
 }
 
-/** A file that is open, or the part of it that is served as if it were all. */
+/** An open file, or the part of it that is served as if it were the whole. */
 class Served {
   readonly file: FileHandle
   readonly start: number
@@ -85,7 +87,7 @@ class Served {
   readonly etag: string
   /** To the second, and never ahead of the clock (RFC 9110 section 8.8.2.1). */
   readonly modified: number
-  /** Its validators are strong: the same ones, the same bytes. */
+  /** Whether its validators are strong: equal validators mean equal bytes. */
   readonly isSettled: boolean
   readonly common: FileAnswer['headers']
 
@@ -112,7 +114,7 @@ class Served {
     await this.file.close()
   }
 
-  /** From a place, so long; closes the file at the end. A file that has shrunk meanwhile is an error: the answer breaks off. */
+  /** Reads a range, then closes the file. A file that has shrunk meanwhile is an error: the answer breaks off. */
   async *read({ first, last }: Range): AsyncGenerator<Buffer> {
     for (let at = this.start + first, end = this.start + last + 1; at < end; ) {
       const wanted = Math.min(READ, end - at)
@@ -151,7 +153,7 @@ function preconditions({ etag, modified }: Served, request: FileRequest): number
   return isReading && modified <= modifiedSince && modifiedSince <= Date.now() ? 304 : 200
 }
 
-/** NaN, which is neither before nor after anything, when there is none or it is no date. */
+/** NaN, which is neither before nor after anything, if the field is missing or is not a date. */
 function dateIn(request: FileRequest, name: string): number {
   return parseHttpDate(request.header(name) ?? '')
 }
@@ -220,7 +222,7 @@ function built(
   }
 }
 
-/** Closes its file, however reading ends, and also when it never began. */
+/** Closes its file however reading ends, even if it never began. */
 class ClosingBody implements AsyncIterable<Buffer>, AsyncIterator<Buffer> {
   readonly #served: Served
   readonly #bytes: AsyncGenerator<Buffer>
@@ -252,7 +254,9 @@ class ClosingBody implements AsyncIterable<Buffer>, AsyncIterator<Buffer> {
   }
 }
 
-/** A condition of If-Range holds, or there is none. A weak validator never matches there (RFC 9110 section 13.1.5). */
+/**
+ * Whether there is no If-Range, or its condition holds. A weak validator never matches there (RFC 9110 section 13.1.5).
+ */
 function mayRange({ etag, modified, isSettled }: Served, request: FileRequest): boolean {
   const condition = request.header('if-range')
   if (condition === undefined) return true
@@ -260,32 +264,33 @@ function mayRange({ etag, modified, isSettled }: Served, request: FileRequest): 
 }
 
 export interface StaticOptions {
-  /** What a folder shows: default `index.html`; empty for nothing. */
+  /** File that stands for a folder. Default: `index.html`; empty for none. */
   readonly index?: string
   /** Seconds for `Cache-Control: public, max-age`. Default: no such field. */
   readonly maxAge?: number
-  /** The files of a name never change (a hash is part of it). */
+  /** Whether a file of a given name never changes (a hash is part of the name). Default: false. */
   readonly immutable?: boolean
-  /** Names that begin with a dot. Default false. */
+  /** Whether to serve names that begin with a dot. Default: false. */
   readonly dotfiles?: boolean
-  /** Links that lead out of the folder. Default false. */
+  /** Whether to follow links that lead out of the folder. Default: false. */
   readonly followLinks?: boolean
-  /** `name.br` and `name.gz` beside a file are sent to clients that take them. Default false. */
+  /** Whether to send `name.br` or `name.gz` beside a file to clients that accept them. Default: false. */
   readonly precompressed?: boolean
 }
 
-/** What is asked of a folder: the path as sent, not decoded. */
+/** A request to a folder: `path` is as sent, not decoded. */
 export interface StaticRequest extends FileRequest {
   readonly path: string
-  /** Goes along when a folder's path is told to end in a slash. */
+  /** Kept when a folder's path is redirected to one that ends in a slash. */
   readonly queryString?: string
-  /** Which of these content codings the client likes best, if any. */
+  /** Returns which of these content codings the client prefers, if any. */
   codingFor(codings: readonly string[]): string | null
 }
 
 /**
- * Serves the files below a folder: `connection.send((await files(request)) ?? new Response(404))`. Null when there is no such
- * file, or no such method. Throws UsageError when the folder is none.
+ * Serves the files below a folder: `connection.send((await files(request)) ?? new Response(404))`. Resolves with null
+ * if there is no such file, or the method is neither GET nor HEAD. Rejects with UsageError (ERR_BAD_ROOT) if `root` is
+ * not a folder.
  */
 export function staticFiles(
   root: string,
@@ -299,7 +304,7 @@ export function staticFiles(
     const name = decodedPath(request.path, options.dotfiles === true)
     if (name === null) return null
     home ??= realpath(root).catch((cause) => {
-      home = null // it may be made yet
+      home = null // it may still be created
       throw new UsageError('ERR_BAD_ROOT', `staticFiles: ${root} is no folder`, { cause })
     })
     const folder = await home
@@ -321,26 +326,26 @@ function folderOrMissing(error: unknown): typeof FOLDER | null {
   return codeOf(error) === 'EISDIR' ? FOLDER : missing(error)
 }
 
-/** `Cache-Control`, or none. */
+/** `Cache-Control`, or nothing. */
 function cacheHeaders({ maxAge, immutable = false }: StaticOptions): FileAnswer['headers'] {
   return maxAge === undefined ? [] : [['Cache-Control', `public, max-age=${maxAge}${immutable ? ', immutable' : ''}`]]
 }
 
-/** Decodes once. Null for what could lead elsewhere: NUL, backslash, an encoded slash, dots, hidden names. */
+/** Decodes once. Null for anything that could lead elsewhere: NUL, backslash, an encoded slash, dots, hidden names. */
 function decodedPath(path: string, isHiddenSeen: boolean): string | null {
   if (!path.startsWith('/') || /%(?:00|2f|5c)|\\/i.test(path)) return null
   let name: string
   try {
     name = decodeURIComponent(path)
   } catch {
-    return null // URIError: no UTF-8
+    return null // URIError: not UTF-8
   }
   const parts = name.split('/')
   const isBad = parts.some((part) => part === '.' || part === '..' || (part.startsWith('.') && !isHiddenSeen))
   return isBad || name.includes('\0') || name.includes('//') ? null : name
 }
 
-/** The file behind a path, with links followed. Null when it is not below the folder. */
+/** Resolves a path to its file, following links. Null if that is not below the folder. */
 type Find = (path: string) => Promise<string | null>
 
 async function found(folder: string, wanted: string, mayLeave: boolean): Promise<string | null> {
@@ -353,7 +358,10 @@ async function found(folder: string, wanted: string, mayLeave: boolean): Promise
   }
 }
 
-/** What is packed beside a file may be a link, too; what lies beside a folder is none of its own. */
+/**
+ * Serves a compressed file beside the file, which may be a link too. What lies beside a folder is not its compressed
+ * form.
+ */
 async function encoded(
   path: string,
   request: StaticRequest,
@@ -378,14 +386,14 @@ async function encoded(
   }
 }
 
-/** Null for what is no file of ours; other errors are the machine's. */
+/** Null if there is no such file; other errors are the machine's fault and are thrown. */
 function missing(error: unknown): null {
   if (isNoFile(error)) return null
   throw error
 }
 
 function redirect({ path, queryString = '' }: StaticRequest): FileAnswer {
-  // A path of two slashes at its start would be another host.
+  // A path that begins with two slashes would be another host.
   const location = `${path.replace(/^\/{2,}/, '/')}/${queryString === '' ? '' : `?${queryString}`}`
   const headers = [['Location', location]] as const
   return { status: 301, headers, size: 0, body: null, close: async () => undefined }

@@ -1,4 +1,4 @@
-// Media types by extension: those that browsers treat in a way of their own, and those that people serve.
+// Media types by extension: those that browsers treat specially, and those that people serve.
 
 const TEXT = 'html=html htm=html css=css csv=csv txt=plain md=markdown ics=calendar vtt=vtt'
 const OTHERS = `
@@ -25,7 +25,7 @@ for (const pair of OTHERS.trim().split(/\s+/)) {
   types.set(extension, type.startsWith('text/') ? `${type}; charset=utf-8` : type)
 }
 
-/** The media type of a file name; `application/octet-stream` when nobody knows. */
+/** Returns the media type of a file name; `application/octet-stream` if the extension is unknown. */
 export function mimeType(name: string): string {
   const extension = /\.([^./\\]+)$/.exec(name)?.[1] ?? ''
   return types.get(extension.toLowerCase()) ?? 'application/octet-stream'

@@ -1,10 +1,14 @@
-// Folders for what strangers send: ours alone (0700, checked, or refused), with files that nobody else has made.
+// Folders for what untrusted clients send: ours alone (0700, checked, or refused), with files that only we have
+// created.
 
 import { lstat, mkdir, readdir, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { codeOf, SystemError, UsageError } from '../errors.ts'
 
-/** Makes the folder if it is not there. Rejects when it is somebody else's, no folder, or open to others. */
+/**
+ * Creates the folder if it does not exist. Rejects when it belongs to another user, is not a folder, or is open to
+ * others.
+ */
 export async function privateDirectory(path: string): Promise<string> {
   try {
     await mkdir(path, { recursive: true, mode: 0o700 })
@@ -17,7 +21,10 @@ export async function privateDirectory(path: string): Promise<string> {
   throw new UsageError('ERR_NOT_PRIVATE', `${path} must be a folder of this user's, of mode 0700`)
 }
 
-/** Removes the files of a folder that a rule names; how many those were. What another process has removed is no error. */
+/**
+ * Removes the files of a folder for which `isOver` is true. Returns how many. A file already removed by another process
+ * is no error.
+ */
 export async function sweep(directory: string, isOver: (name: string) => boolean | Promise<boolean>): Promise<number> {
   let count = 0
   for (const name of await readdir(directory)) {

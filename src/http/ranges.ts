@@ -1,4 +1,4 @@
-// The Range field (RFC 9110 section 14): which bytes a client asks for, put in order and bounded.
+// The Range header field (RFC 9110 section 14): the bytes a client asks for, ordered and bounded.
 
 /** Both inclusive. */
 export interface Range {
@@ -8,19 +8,19 @@ export interface Range {
 
 export type Ranges = readonly Range[]
 
-/** More than a reader of PDFs asks for; each costs a head of its own. */
+/** More than a PDF viewer asks for; each range costs a head of its own. */
 const MAX_RANGES = 16
-/** Those and some empty ones. */
+/** Limit including empty list elements. */
 const MAX_ELEMENTS = 64
 
-/** Null: the whole is to be sent (no ranges, other units, bad syntax, too many). */
+/** Null: send the whole (no ranges, other units, bad syntax, too many). */
 export function rangesOf(field: string | undefined, size: number): Ranges | 'unsatisfiable' | null {
   const list = /^bytes=(.*)$/i.exec(field?.trim() ?? '')?.[1]
   if (list === undefined) return null
   const specs = list
     .split(',', MAX_ELEMENTS)
     .map((spec) => spec.trim())
-    .filter((spec) => spec !== '') // empty ones mean nothing in a list (RFC 9110 section 5.6.1.2)
+    .filter((spec) => spec !== '') // empty elements have no meaning in a list (RFC 9110 section 5.6.1.2)
   if (specs.length === 0 || specs.length > MAX_RANGES) return null
   const ranges: Range[] = []
   for (const spec of specs) {
@@ -31,7 +31,7 @@ export function rangesOf(field: string | undefined, size: number): Ranges | 'uns
   return ranges.length === 0 ? 'unsatisfiable' : coalesced(ranges)
 }
 
-/** Null for bad syntax; first beyond last for what the file does not have. */
+/** Null for bad syntax; `first` beyond `last` for a range the file does not have. */
 function rangeOf(spec: string, size: number): Range | null {
   const [, from, to] = /^(\d*)-(\d*)$/.exec(spec) ?? []
   if (from === undefined || to === undefined || (from === '' && to === '')) return null
@@ -40,7 +40,7 @@ function rangeOf(spec: string, size: number): Range | null {
   return { first: Number(from), last: to === '' ? size - 1 : Math.min(Number(to), size - 1) }
 }
 
-/** Those that touch or overlap become one: asking for a byte a thousand times sends it once (CVE-2011-3192). */
+/** Joins ranges that touch or overlap: asking for a byte a thousand times sends it once (CVE-2011-3192). */
 function coalesced(ranges: Range[]): Ranges {
   const sorted = [...ranges].sort((a, b) => a.first - b.first)
   const merged: Range[] = []
@@ -52,7 +52,7 @@ function coalesced(ranges: Range[]): Ranges {
   return merged.length === ranges.length ? ranges : merged
 }
 
-/** `bytes 0-99/1000`. */
+/** Such as `bytes 0-99/1000`. */
 export function contentRange({ first, last }: Range, size: number): string {
   return `bytes ${first}-${last}/${size}`
 }

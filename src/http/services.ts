@@ -1,4 +1,4 @@
-// What HTTP needs of the machine, for the protocol that has no disk and no clock of its own.
+// What HTTP needs of the machine, for a protocol that has no disk and no clock of its own.
 
 import { isIP } from 'node:net'
 import { log } from '../log.ts'

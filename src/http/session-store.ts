@@ -1,5 +1,5 @@
-// Where sessions are kept: an interface for stores of yours (Redis, a database), one in memory for a single process, and one
-// in files that all processes of a machine share.
+// Where sessions are kept: an interface for stores of your own (Redis, a database), a store in memory for a single
+// process, and one in files that all processes of a machine share.
 
 import { open, readFile, rename, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -10,7 +10,7 @@ import { ignoreMissing, privateDirectory, sweep } from './private-directory.ts'
 export type SessionData = Record<string, unknown>
 
 export interface SessionStore {
-  /** Null for an id that it does not know, or that is over. */
+  /** Resolves with null for an id that is unknown or has expired. */
   read(id: string): Promise<SessionData | null>
   write(id: string, data: Readonly<SessionData>, ttlSeconds: number): Promise<void>
   destroy(id: string): Promise<void>
@@ -21,13 +21,13 @@ interface Kept {
   readonly until: number
 }
 
-/** Of one process, and gone with it. */
+/** Stores sessions in the memory of one process; they end with it. */
 export class MemorySessionStore implements SessionStore {
   readonly #limit: number
   /** In the order in which they were written. */
   readonly #kept = new Map<string, Kept>()
 
-  /** `maxSessions`: beyond it the one that was written longest ago goes. */
+  /** `maxSessions`: beyond it, the session written longest ago is removed. */
   constructor({ maxSessions = 100_000 }: { readonly maxSessions?: number } = {}) {
     this.#limit = maxSessions
   }
@@ -54,10 +54,13 @@ export class MemorySessionStore implements SessionStore {
   }
 }
 
-/** How often, in writes, a process looks for files whose time is over. */
+/** How often, in writes, a process looks for expired files. */
 const SWEEP_EVERY = 1000
 
-/** One file for each session: named by a hash, so that who sees the folder cannot log in; 0600; JSON; replaced as a whole. */
+/**
+ * Stores each session in a file: named by a hash, so that reading the folder does not let anyone log in; mode 0600;
+ * JSON; replaced as a whole.
+ */
 export class FileSessionStore implements SessionStore {
   readonly #path: string
   #directory: Promise<string> | null = null
@@ -72,7 +75,7 @@ export class FileSessionStore implements SessionStore {
       const { until, data } = JSON.parse(await readFile(await this.#fileOf(id), 'utf8'))
       return typeof until === 'number' && until > Date.now() && typeof data === 'object' ? data : null
     } catch (error) {
-      if (error instanceof SyntaxError || codeOf(error) === 'ENOENT') return null // cut by a full disk: as if it were over
+      if (error instanceof SyntaxError || codeOf(error) === 'ENOENT') return null // cut off by a full disk: as if expired
       throw error
     }
   }
@@ -99,12 +102,12 @@ export class FileSessionStore implements SessionStore {
     await unlink(await this.#fileOf(id)).catch(ignoreMissing)
   }
 
-  /** Removes what is over; how many those were. */
+  /** Removes expired sessions. Returns how many. */
   async sweep(): Promise<number> {
     const directory = await this.#open()
     return sweep(directory, async (name) => {
       if (!/^[0-9a-f]{64}$/.test(name)) return false
-      const text = await readFile(join(directory, name), 'utf8').catch(() => '') // another process was quicker
+      const text = await readFile(join(directory, name), 'utf8').catch(() => '') // another process has removed it
       const until = Number(/^\{"until":(\d+)/.exec(text)?.[1] ?? 0)
       return until <= Date.now()
     })
@@ -116,7 +119,7 @@ export class FileSessionStore implements SessionStore {
 
   #open(): Promise<string> {
     this.#directory ??= privateDirectory(this.#path).catch((error) => {
-      this.#directory = null // it may be mended
+      this.#directory = null // it may be repaired
       throw error
     })
     return this.#directory

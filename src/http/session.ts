@@ -1,4 +1,4 @@
-// A visitor's data between requests, with Workerman's methods. Only what was changed is stored.
+// A visitor's data between requests, with Workerman's methods. Stored only when changed.
 
 export class Session {
   #id: string
@@ -6,7 +6,7 @@ export class Session {
   readonly #newId: () => string
   #isChanged = false
   #isNew: boolean
-  /** Ids that it had before: they must not work any more. */
+  /** Its earlier ids, which must not work any more. */
   readonly former: string[] = []
 
   /** @internal Made by Sessions. */
@@ -25,7 +25,7 @@ export class Session {
     return this.#data[name] ?? fallback
   }
 
-  /** What JSON can hold. */
+  /** Sets a value, which may be anything JSON can represent. */
   set(name: string, value: unknown): void {
     this.#data[name] = value
     this.#isChanged = true
@@ -37,7 +37,7 @@ export class Session {
     this.#isChanged = true
   }
 
-  /** Gets and deletes: for what is shown once. */
+  /** Returns and deletes a value: for what is shown once. */
   pull(name: string, fallback?: unknown): unknown {
     const value = this.get(name, fallback)
     this.delete(name)
@@ -64,7 +64,7 @@ export class Session {
     for (const name of Object.keys(this.#data)) this.delete(name)
   }
 
-  /** There, and neither null nor undefined. */
+  /** Whether the value exists and is neither null nor undefined. */
   has(name: string): boolean {
     return (this.#data[name] ?? null) !== null
   }
@@ -73,7 +73,10 @@ export class Session {
     return name in this.#data
   }
 
-  /** Another id for the same data: at every login, or who knew the old id is logged in, too. */
+  /**
+   * Gives the data a new id and returns it. Call it at every login; otherwise anyone who knew the old id is logged in
+   * too.
+   */
   regenerate(): string {
     if (!this.#isNew) this.former.push(this.#id)
     this.#id = this.#newId()
@@ -85,7 +88,7 @@ export class Session {
     return this.#isChanged
   }
 
-  /** The client does not know its id. */
+  /** Whether the client does not know its id yet. */
   get isNew(): boolean {
     return this.#isNew
   }

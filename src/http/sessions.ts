@@ -1,5 +1,5 @@
-// Sessions of visitors: ids that cannot be guessed and are never taken from a client that made one up, in a cookie that is
-// safe unless one says otherwise.
+// Sessions of visitors: unguessable ids, never accepted from a client that made one up, in a cookie that is safe by
+// default.
 
 import { crypto } from '../builtins.ts'
 import { Session } from './session.ts'
@@ -7,27 +7,27 @@ import type { SessionStore } from './session-store.ts'
 
 export interface SessionOptions {
   readonly store: SessionStore
-  /** Default `sid`: one that does not say what the server is made of. */
+  /** Default: `sid`, which does not reveal what the server is made of. */
   readonly cookieName?: string
-  /** Seconds without a request after which a session is over. Default 1440, as Workerman. */
+  /** Seconds without a request after which a session ends. Default: 1440, as in Workerman. */
   readonly lifetime?: number
-  /** Of the cookie. Default: `/`, no domain (this host alone), HttpOnly, SameSite=Lax, Secure where the request was. */
+  /** Of the cookie. Defaults: `/`, no domain (this host only), HttpOnly, SameSite=Lax, Secure if the request was. */
   readonly path?: string
   readonly domain?: string
   readonly sameSite?: 'Strict' | 'Lax' | 'None'
-  /** Signs the cookie; the first is the newest, all are believed. An id is unguessable without it, too. */
+  /** Sign the cookie: the first is the newest and signs, all are accepted. An id is unguessable even without them. */
   readonly secrets?: readonly string[]
 }
 
-/** The part of a lifetime after which a session that is only read is stored again, to live on. */
+/** The part of a lifetime after which a session that is only read is stored again, to prolong it. */
 const RENEW_AFTER = 0.25
 
-/** As our ids are: 32 random bytes. */
+/** The form of our ids: 32 random bytes. */
 const ID = /^[\w-]{43}$/
 
 export class Sessions {
   readonly #options: Required<Omit<SessionOptions, 'domain'>> & { readonly domain: string | null }
-  /** Stored when, by id: of what this process has seen of late. */
+  /** When each session was last stored, by id: only those this process has stored recently. */
   readonly #storedAt = new Map<string, number>()
 
   constructor({
@@ -42,7 +42,7 @@ export class Sessions {
     this.#options = { store, cookieName, lifetime, path, domain: domain ?? null, sameSite, secrets }
   }
 
-  /** The session of a cookie; a new one when there is none, when it is over, or when the id is not one that we gave. */
+  /** Returns the session of a cookie; a new one if there is none, it has expired, or the id is not ours. */
   async load(cookies: Readonly<Record<string, string>>): Promise<Session> {
     const { store, cookieName } = this.#options
     const id = this.#verified(cookies[cookieName] ?? '')
@@ -50,7 +50,7 @@ export class Sessions {
     return id !== null && data !== null ? new Session(id, data, false, newId) : new Session(newId(), {}, true, newId)
   }
 
-  /** Stores what has changed. The Set-Cookie value when the client must learn of an id, else null. */
+  /** Stores what has changed. Resolves with the Set-Cookie value if the client must be sent one, otherwise null. */
   async commit(session: Session, isEncrypted: boolean): Promise<string | null> {
     const { store, lifetime } = this.#options
     const id = session.getId()

@@ -1,5 +1,5 @@
-// multipart/form-data (RFC 7578) to files, as it arrives: the disk slows the client down, everything is bounded, and what
-// nobody has moved is removed. The parsing is @fastify/busboy's, an optional peer dependency that is loaded when it is used.
+// multipart/form-data (RFC 7578) to files, as it arrives: the disk slows the client down, everything is bounded, and
+// files that were not moved are removed. Parsed by @fastify/busboy, an optional peer dependency loaded on first use.
 
 import { createWriteStream } from 'node:fs'
 import { copyFile, rename, unlink } from 'node:fs/promises'
@@ -23,12 +23,12 @@ export interface UploadLimits {
 /** A file of a form, in our folder until it is moved. */
 export class UploadedFile {
   readonly fieldName: string
-  /** The client's, without its folders. Do not use it as a path. */
+  /** The name the client gave, without folders. Do not use it as a path. */
   readonly name: string
-  /** The client's word. */
+  /** The media type the client claims. */
   readonly type: string
   readonly path: string
-  /** Bytes. */
+  /** Size in bytes. */
   size = 0
   #isMoved = false
 
@@ -39,7 +39,7 @@ export class UploadedFile {
     this.path = path
   }
 
-  /** To a place of yours, on another disk too. Rejects with what Node says. */
+  /** Moves the file to a path of yours, on another disk too. Rejects with Node's error. */
   async move(to: string): Promise<void> {
     try {
       await rename(this.path, to)
@@ -57,20 +57,23 @@ export class UploadedFile {
 }
 
 export interface UploadForm {
-  /** In their order. */
+  /** In order of arrival. */
   readonly fields: readonly (readonly [string, string])[]
   readonly files: readonly UploadedFile[]
   dispose(): Promise<void>
 }
 
-/** Of a field, in bytes. */
+/** Limit of a field's name, in bytes. */
 const MAX_NAME_BYTES = 255
-/** Of the header lines of a part. The parser does not tell of what is beyond: such a part may be lost. */
+/** Limit of a part's header lines, in bytes. The parser does not report what exceeds it: such a part may be lost. */
 const MAX_HEADER_BYTES = 81_920
-/** As many lines fit into that. The parser would leave out the others, and with them the name of a part. */
+/** As many lines as fit into that. The parser would drop further lines, and with them the name of a part. */
 const MAX_HEADERS = MAX_HEADER_BYTES / 4
 
-/** Reads a body to its end. Rejects with a ProtocolError for the client's faults (400, 413), and leaves no file then. */
+/**
+ * Reads a body to its end. Rejects with a ProtocolError for the client's faults (400, 413), and then leaves no file
+ * behind.
+ */
 export async function readUploads(
   body: AsyncIterable<Uint8Array>,
   contentType: string,
@@ -126,8 +129,8 @@ class Upload {
       if (this.#failure !== null) throw this.#failure
     } catch (error) {
       this.#parser.destroy()
-      const reason = this.#failure ?? (error as Error) // pipeline() does not always hear of an end without one
-      for (const stream of this.#streams) stream.destroy(reason) // the parser leaves the one that it was at
+      const reason = this.#failure ?? (error as Error) // pipeline() does not always notice an end without one
+      for (const stream of this.#streams) stream.destroy(reason) // the parser leaves its current one open
       await Promise.allSettled(this.#writing)
       await this.#dispose()
       throw told(this.#failure ?? error)
@@ -135,13 +138,13 @@ class Upload {
     return { fields: this.#fields, files: this.#files, dispose: () => this.#dispose() }
   }
 
-  /** Waits for the disk behind each piece. */
+  /** Waits for the disk after each piece. */
   async #feed(body: AsyncIterable<Uint8Array>): Promise<void> {
     const parser = this.#parser
     const finished = new Promise<void>((resolve, reject) => {
       parser.once('finish', resolve).once('error', reject)
     })
-    finished.catch(ignore) // it is awaited below, unless writing to it has failed first
+    finished.catch(ignore) // awaited below, unless writing to it fails first
     for await (const bytes of body) {
       await this.#unlessFailed((resolve, reject) => {
         parser.write(bytes, (error) => (error ? reject(error) : resolve()))
@@ -164,7 +167,7 @@ class Upload {
     else if (this.#isName(name)) this.#fields.push([name, value])
   }
 
-  /** A part must have one (RFC 7578 section 4.2), and the parser bounds none. */
+  /** A part must have a name (RFC 7578 section 4.2), and the parser does not limit its length. */
   #isName(name: string | undefined): name is string {
     if (name === undefined) this.#fail(badForm('a part of a form has no name'))
     else if (Buffer.byteLength(name) > MAX_NAME_BYTES) this.#fail(tooMuch('the name of a field is too long'))
@@ -173,7 +176,7 @@ class Upload {
   }
 
   #addFile(field: string | undefined, stream: BusboyFileStream, name: string, type: string): void {
-    stream.on('error', ignore) // who stores it hears of it
+    stream.on('error', ignore) // the code that stores it handles the error
     this.#streams.push(stream)
     if (!this.#isName(field)) return
     const path = join(this.#directory, `${process.pid}-${crypto().randomBytes(16).toString('hex')}`)
@@ -203,7 +206,7 @@ class Upload {
   }
 }
 
-/** Whose fault it was. */
+/** Attributes an error: to the client, the user's code or the machine. */
 function told(error: unknown): unknown {
   if (error instanceof ProtocolError || error instanceof UsageError) return error
   const code = codeOf(error)
@@ -230,7 +233,7 @@ async function load(): Promise<{ readonly Busboy: BusboyConstructor }> {
 
 let swept = ''
 
-/** The folder, without what processes that are gone have left there. */
+/** The upload folder, after removing what processes that are gone have left there. */
 async function folder(given = join(tmpdir(), `millrace-uploads-${process.geteuid?.() ?? ''}`)): Promise<string> {
   const directory = await privateDirectory(given)
   if (swept !== directory) {
@@ -251,5 +254,5 @@ function isOfTheDead(pid: number): boolean {
 }
 
 function ignore(): void {
-  // What nobody waits for, or any more.
+  // Errors that nothing waits for, or no longer.
 }

@@ -1,5 +1,5 @@
-// A worker's connection to the keeper: made at the first call, made again when it has ended, one for the whole process. What
-// was on its way when it ended is reported as such; who watches is told that something may have been missed.
+// A worker's connection to the keeper: one per process, made at the first call, and again after it has ended. Calls in
+// progress when it ends are reported as such; watchers are told that something may have been missed.
 
 import type net from 'node:net'
 import { codeOf, messageOf, PeerError, UsageError } from '../errors.ts'
@@ -10,25 +10,25 @@ import { deadlines } from '../loop/deadlines.ts'
 import { registry } from '../process/group.ts'
 import { type Answer, type ChangeType, encodeFrame, FrameReader, type Plain, type Request } from './wire.ts'
 
-/** `keys()` of a large map is the longest. */
+/** `keys()` of a large map has the longest answer. */
 const MAX_ANSWER_BYTES = 1024 * 1_048_576
-/** What may wait for a keeper that is slow. */
+/** Limit of what may wait for a slow keeper. */
 const MAX_UNSENT_BYTES = 64 * 1_048_576
 
 export interface Reply {
   readonly result: unknown
   readonly plain: Plain
-  /** Its own. Empty when the value is `plain`. */
+  /** Owned by the reply. Empty when the value is `plain`. */
   readonly bytes: Uint8Array
   /** 0: no value. */
   readonly version: number
 }
 
-/** Who watches. `lost`: the connection has ended, so something may have been missed; watching goes on. */
+/** A watcher. `lost`: the connection has ended, so something may have been missed; watching continues. */
 export type Listener = (type: ChangeType | 'lost', key: string, plain: Plain, bytes: Uint8Array) => void
 
 interface Waiting {
-  /** Before the keeper may have seen it, it is certain that nothing was done. */
+  /** Until the keeper may have seen it, it is certain that nothing was done. */
   isSent: boolean
   readonly frame: Buffer
   resolve(reply: Reply): void
@@ -55,8 +55,8 @@ class KeeperLink {
   #isCorked = false
 
   /**
-   * Rejects with a UsageError that the keeper gave, or a PeerError: ERR_KEEPER_LOST, which says whether it may have been
-   * done, and ERR_QUEUE_FULL.
+   * Calls the keeper. Rejects with a UsageError from the keeper, or a PeerError: ERR_KEEPER_LOST, which says whether
+   * the call may have been carried out, or ERR_QUEUE_FULL.
    */
   call(what: Rest<Request>, value?: Uint8Array): Promise<Reply> {
     if (registry().requestKeeper === null) return Promise.reject(notAWorker())
@@ -75,7 +75,7 @@ class KeeperLink {
     })
   }
 
-  /** From now on, over lost connections too, until the function that it gives is called. */
+  /** Watches from now on, across lost connections, until the returned function is called. */
   watch(map: string, key: string, listener: Listener): () => void {
     if (registry().requestKeeper === null) throw notAWorker()
     const id = ++this.#lastId
@@ -102,7 +102,7 @@ class KeeperLink {
     }
   }
 
-  /** A net.Socket, which the master has connected and introduced. */
+  /** `socket`: a net.Socket that the master has connected and introduced. */
   #begin(socket: net.Socket): void {
     this.#socket = socket
     this.#connectedAt = now()
@@ -111,7 +111,7 @@ class KeeperLink {
       try {
         reader.read(bytes)
       } catch (error) {
-        if (codeOf(error) !== 'ERR_BAD_FRAME') throw error // a listener of the user's
+        if (codeOf(error) !== 'ERR_BAD_FRAME') throw error // from a listener of the user
         log(`the keeper said ${messageOf(error)}`)
         socket.destroy()
       }
@@ -121,7 +121,7 @@ class KeeperLink {
       this.#socket = null
       this.#lose('the connection to the keeper of shared data has ended')
     })
-    // First those who watch: what is done from now on they are to see.
+    // Watches first: they must see everything that is done from now on.
     for (const [id, { map, key }] of this.#watches) this.#write(socket, encodeFrame([id, 'watch', map, key]))
     for (const waiting of this.#waiting.values()) this.#send(socket, waiting)
     this.#unsentBytes = 0
@@ -132,7 +132,7 @@ class KeeperLink {
     this.#write(socket, waiting.frame)
   }
 
-  /** What is asked in one turn leaves together. */
+  /** Writes of one turn leave together. */
   #write(socket: net.Socket, frame: Buffer): void {
     if (!this.#isCorked) {
       this.#isCorked = true
@@ -168,12 +168,12 @@ class KeeperLink {
   }
 }
 
-/** Of this process. */
+/** The link of this process. */
 export const keeperLink = new KeeperLink()
 
 const NOTHING = new Uint8Array()
 
-/** What v8 deserialises aliases its input, and the input is the socket's. */
+/** A value deserialised by v8 aliases its input, which belongs to the socket. */
 function copyOf(value: Buffer): Uint8Array {
   return value.length === 0 ? NOTHING : Uint8Array.prototype.slice.call(value)
 }
@@ -183,5 +183,5 @@ function notAWorker(): UsageError {
 }
 
 function ignore(): void {
-  // The connection ends, which 'close' tells.
+  // The connection ends, which 'close' reports.
 }

@@ -1,5 +1,5 @@
-// The keeper: a process that does nothing but keep the data that workers share, so that no worker's death takes it along. It
-// runs no user code and never reads a value. The master starts it when somebody first asks, and connects workers to it.
+// The keeper: a process that only keeps the data workers share, so that no worker's death loses it. It runs no user
+// code and never interprets a value. The master starts it on first use, and connects workers to it.
 
 import { timingSafeEqual } from 'node:crypto'
 import net from 'node:net'
@@ -11,22 +11,25 @@ import { checkKey, checkName, checkStep, checkTtl, MAX_VALUE_BYTES } from './lim
 import { Store, type Value } from './store.ts'
 import { type Answer, encodeFrame, FrameReader, type Plain, type Request } from './wire.ts'
 
-/** A frame that a worker may send: the largest value, and a head. */
+/** Limit of a frame from a worker: the largest value, and a head. */
 const MAX_FRAME_BYTES = MAX_VALUE_BYTES + 65_536
-/** What may wait for a worker that does not read: then it has missed something, and is told so by the end of its connection. */
+/**
+ * Limit of what may wait for a worker that does not read. Beyond it the worker has missed something, and learns that
+ * when its connection ends.
+ */
 const MAX_UNSENT_BYTES = 64 * 1_048_576
-/** Of answers: what it asks for beyond that is looked at when it has taken them. */
+/** Limit of unread answers: further requests are carried out when the worker has read them. */
 const MOST_ANSWERED_BYTES = 4 * 1_048_576
 
 const strangers = new LimitedLog()
 
 export interface KeeperOptions {
   readonly path: string
-  /** Whoever does not begin with it is none of ours. */
+  /** A peer that does not begin with this secret is not ours. */
   readonly secret: string
 }
 
-/** Listens; the master's umask and the folder's rights keep others out. Resolves when it does. */
+/** Starts listening; the master's umask and the folder's permissions keep others out. Resolves when it listens. */
 export async function runKeeper({ path, secret }: KeeperOptions): Promise<Keeper> {
   guardOutput()
   const keeper = new Keeper(secret)
@@ -39,7 +42,7 @@ export class Keeper {
   readonly #store = new Store(new Scheduler({ keepsAlive: false }))
   readonly #clients = new Set<Client>()
   readonly #server = net.createServer((socket) => this.#accept(socket))
-  /** Nobody is left who could use what it keeps. Called once the master is known to be gone. */
+  /** Called when no worker is left that could use the data, once the master is known to be gone. */
   onDeserted: (() => void) | null = null
 
   constructor(secret: string) {
@@ -56,7 +59,7 @@ export class Keeper {
     })
   }
 
-  /** Takes no more connections. */
+  /** Accepts no more connections. */
   close(): void {
     this.#server.close()
   }
@@ -81,13 +84,13 @@ interface Asked {
   readonly value: Buffer
 }
 
-/** One worker. */
+/** The connection of one worker. */
 class Client {
   readonly #socket: net.Socket
   readonly #store: Store
   readonly #secret: string
   readonly #watches = new Map<number, () => void>()
-  /** Asked for, and not looked at: no more than one read brings. */
+  /** Requests not carried out yet: at most what one read brings. */
   #waiting: Asked[] = []
   #isKnown = false
   #isCorked = false
@@ -173,7 +176,8 @@ class Client {
     if (what === 'increment')
       return this.#ok(id, this.#store.increment(map, key, checkStep(request[4]), checkTtl(request[5])))
     if (what !== 'set') throw new ProtocolError('ERR_BAD_FRAME', `it asked for ${JSON.stringify(what)}`)
-    const value = request[4] === null ? Uint8Array.prototype.slice.call(bytes) : checkStep(request[4]) // the bytes are the reader's
+    // The bytes belong to the reader.
+    const value = request[4] === null ? Uint8Array.prototype.slice.call(bytes) : checkStep(request[4])
     const { isDone, entry } = this.#store.set(map, key, value, checkTtl(request[5]), request[6])
     this.#ok(id, isDone, entry?.version)
   }
@@ -202,7 +206,7 @@ class Client {
     this.#send([id, 'ok', result, plainOf(value), entry?.version ?? 0], bytesOf(value))
   }
 
-  /** What is answered in one turn leaves together. */
+  /** Answers of one turn leave together. */
   #send(answer: Answer, value?: Uint8Array): void {
     const socket = this.#socket
     if (socket.destroyed) return
@@ -217,7 +221,7 @@ class Client {
     socket.write(encodeFrame(answer, value))
   }
 
-  /** Changes come whether it reads or not. */
+  /** Ends a connection that reads too slowly: changes are sent whether it reads or not. */
   #limit(): void {
     if (this.#socket.destroyed || this.#socket.writableLength <= MAX_UNSENT_BYTES) return
     log('keeper: a worker does not read the changes that it watches: its connection ends')
@@ -234,5 +238,5 @@ function bytesOf(value: Value | null): Uint8Array | undefined {
 }
 
 function ignore(): void {
-  // A worker that has gone.
+  // The worker has gone.
 }

@@ -1,15 +1,15 @@
-// What names, keys, values and times may be: said by the worker before anything is sent, and checked again by the keeper.
+// Limits of names, keys, values and times: checked by the worker before anything is sent, and again by the keeper.
 
 import { UsageError } from '../errors.ts'
 
-/** A value, as it is sent. Larger things belong into a file or a database: every process that reads one copies it. */
+/** Limit of an encoded value. Larger things belong in a file or a database: every process that reads one copies it. */
 export const MAX_VALUE_BYTES = 1_048_576
 const MAX_KEY_LENGTH = 1024
 const MAX_NAME_LENGTH = 100
-/** Of counters: a table of 16 bytes each. */
+/** Limit of counters: a table with 16 bytes each. */
 export const MAX_COUNTERS = 16_384
 export const COUNTER_BYTES = MAX_COUNTERS * 16
-/** A year and more; beyond it a mistake in the unit is likelier. */
+/** Somewhat over a year; a longer time is more likely a mistake in the unit. */
 const MAX_TTL_MS = 400 * 86_400_000
 
 export function checkName(name: unknown): string {
@@ -17,7 +17,7 @@ export function checkName(name: unknown): string {
   throw new UsageError('ERR_SHARED_NAME', `shared data needs a name of 1 to ${MAX_NAME_LENGTH} characters`)
 }
 
-/** Names of maps that are not users'. */
+/** Prefix of internal map names, which users' maps may not have. */
 const OURS = '#'
 export const COUNTERS_MAP = `${OURS}counters`
 
@@ -33,7 +33,7 @@ export function checkKey(key: unknown): string {
   throw new UsageError('ERR_SHARED_KEY', `a key is a string of 1 to ${MAX_KEY_LENGTH} characters, not ${given}`)
 }
 
-/** 0 is for ever. */
+/** 0 is without limit. */
 export function checkTtl(ttlMs: unknown): number {
   if (typeof ttlMs === 'number' && ttlMs >= 0 && ttlMs <= MAX_TTL_MS) return ttlMs
   throw new UsageError(

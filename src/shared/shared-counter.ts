@@ -1,8 +1,8 @@
-// Counters that all workers of a server share. With the addon they lie in memory that every process has mapped, and counting
-// is one atomic instruction; without it they are numbers at the keeper.
+// Counters that all workers of a server share. With the addon they are in memory mapped by every process, and counting
+// is one atomic instruction; without it they are numbers kept by the keeper.
 //
-// The memory is a table of open addressing. A place is taken by one compare-and-exchange of its key, so a process that is
-// killed in the middle leaves nothing behind that others would wait for.
+// The memory is a table with open addressing. A place is taken by one compare-and-exchange of its key, so a process
+// killed midway leaves nothing that others would wait for.
 //
 //    0            8
 //   +------------+------------+
@@ -21,17 +21,17 @@ const PLACES = MAX_COUNTERS
 const PLACE_WORDS = 2
 
 /**
- * A number that every worker of this server can change, and that outlives all of them. Whole numbers, exact up to 2^53.
- * With the addon it survives the keeper, too, and everything is done when the call returns.
+ * A number that every worker of this server can change and that outlives all of them. Whole numbers, exact up to 2^53.
+ * With the addon it also outlives the keeper, and every operation is complete when the call returns.
  */
 export interface SharedCounter {
   readonly name: string
   /**
-   * Adds, and tells nothing. **Cost**: 0.05 us with the addon. Without it, what one turn of the loop adds is sent at its
-   * end: a process that is killed before has not counted it. **Throws** ERR_SHARED_STEP.
+   * Adds without returning the sum. **Cost**: 0.05 us with the addon. Without it, what one turn of the loop adds is
+   * sent at its end: a process killed before then has not counted it. **Throws** ERR_SHARED_STEP.
    */
   add(step?: number): void
-  /** Adds, and gives the sum: no two callers get the same. */
+  /** Adds and resolves with the sum; calls are atomic. **Throws** ERR_SHARED_STEP. */
   addAndGet(step?: number): Promise<number>
   get(): Promise<number>
   set(value: number): Promise<void>
@@ -71,7 +71,7 @@ class MappedCounter implements SharedCounter {
   }
 }
 
-/** Of counters whose addition nobody waits for. */
+/** Logs failed additions, which no caller awaits. */
 const losses = new LimitedLog()
 
 class KeptCounter implements SharedCounter {
@@ -88,7 +88,7 @@ class KeptCounter implements SharedCounter {
     if (isFirst) setImmediate(() => this.#flush())
   }
 
-  /** After what was added before: the keeper does one after the other. */
+  /** Runs after earlier additions: the keeper handles requests in order. */
   addAndGet(step = 1): Promise<number> {
     const whole = checkWhole(step)
     this.#flush()
@@ -121,7 +121,7 @@ class KeptCounter implements SharedCounter {
 
 let mapped: BigInt64Array | null | undefined
 
-/** The master's memory, which this process has inherited; null without the addon. */
+/** The master's memory, inherited by this process; null without the addon. */
 function mappedMemory(): BigInt64Array | null {
   if (mapped !== undefined) return mapped
   const { memoryFd } = registry()
@@ -142,7 +142,7 @@ function placeOf(name: string, memory: BigInt64Array): number {
   throw new UsageError('ERR_SHARED_FULL', `there are ${PLACES} counters already: use Shared.map for names without end`)
 }
 
-/** Of 16,384 names two share a key once in 10^11 servers. */
+/** With 16,384 names, two share a key once in 10^11 servers. */
 function keyOf(name: string): bigint {
   const key = crypto().createHash('sha256').update(name).digest().readBigInt64LE()
   return key === 0n ? 1n : key

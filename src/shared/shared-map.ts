@@ -1,4 +1,5 @@
-// A map that all workers of a server share. Its data is the keeper's (keeper.ts); here are names, checks, and values as bytes.
+// A map that all workers of a server share. The keeper has the data (keeper.ts); this file has names, checks and the
+// encoding of values.
 
 import { v8 } from '../builtins.ts'
 import { checkOptions, messageOf, UsageError } from '../errors.ts'
@@ -8,30 +9,33 @@ import { type Change, type WatchOptions, watchChanges } from './watch.ts'
 import type { Condition, Plain } from './wire.ts'
 
 export interface SetOptions {
-  /** The key is gone after so many milliseconds; 0, the default, is never. Every set begins anew. */
+  /** Milliseconds after which the key is removed; 0, the default, is never. Every set starts the time again. */
   readonly ttlMs?: number
 }
 
 /**
- * Keys and values that every worker of this server sees, and that outlive all of them: crashes, reloads, counts. They end
- * with the server. One process, the keeper, does what it is asked one after the other, so each call is atomic.
+ * Keys and values that every worker of this server sees and that outlive all of them, through crashes, reloads and
+ * changes of `count`. They end with the server. One process, the keeper, carries out calls one after the other, so each
+ * is atomic.
  *
- * **Shape**: keys are strings of 1 to 1024 characters; values whatever structured clone takes, up to 1 MiB each as v8 writes
- * it; a class's instance comes back as a plain object. **Order**: what one worker asks for is done in that order, and
- * watchers see all changes of a map in the order in which they were made. **Cost**: a round trip over a Unix socket.
- * **Errors**: a call rejects with a UsageError for a bad key, value or option (`ERR_SHARED_KEY`, `ERR_SHARED_VALUE`, `ERR_SHARED_TTL`,
- * `ERR_UNKNOWN_OPTION`), with `ERR_SHARED_FULL`, and should the keeper be killed, with `ERR_KEEPER_LOST` and `mayHaveBeenHandled`: then
- * all maps are empty.
+ * **Shape**: keys are strings of 1 to 1024 characters; values are anything structured clone accepts, up to 1 MiB each
+ * in v8's format; a class instance comes back as a plain object.
+ * **Order**: calls of one worker are carried out in order, and watchers see all changes of a map in the order in which
+ * they were made.
+ * **Cost**: a round trip over a Unix socket.
+ * **Errors**: a call rejects with a UsageError for a bad key, value or option (`ERR_SHARED_KEY`, `ERR_SHARED_VALUE`,
+ * `ERR_SHARED_TTL`, `ERR_UNKNOWN_OPTION`), with `ERR_SHARED_FULL`, and, if the keeper is killed, with `ERR_KEEPER_LOST`
+ * and `mayHaveBeenHandled`: all maps are then empty.
  */
 export class SharedMap<V = unknown> {
   readonly name: string
 
-  /** @internal `Shared.map(name)`. */
+  /** @internal Use `Shared.map(name)`. */
   constructor(name: string) {
     this.name = name
   }
 
-  /** Undefined when there is none. */
+  /** Resolves with undefined if there is no such key. */
   async get(key: string): Promise<V | undefined> {
     return (await this.#entry(key)).value
   }
@@ -44,18 +48,21 @@ export class SharedMap<V = unknown> {
     await this.#set(key, value, options, null)
   }
 
-  /** Only if there is none: true for the one that has set it. A lock, with a `ttlMs` for who dies holding it. */
+  /**
+   * Sets the value only if the key is absent; resolves with true if it did. Usable as a lock, with a `ttlMs` in case
+   * its holder dies.
+   */
   add(key: string, value: V, options?: SetOptions): Promise<boolean> {
     return this.#set(key, value, options, 'absent')
   }
 
   /**
-   * Only if the value still is `expected`, by value (`util.isDeepStrictEqual`); undefined: if there is none. True when it was
-   * set. **Cost**: two round trips, and more when others change it meanwhile.
+   * Sets the value only if the present one equals `expected` (by `util.isDeepStrictEqual`), or, for undefined, if there
+   * is none. Resolves with true if it did. **Cost**: two round trips, and more if others change it meanwhile.
    */
   async compareAndSet(key: string, expected: V | undefined, value: V, options?: SetOptions): Promise<boolean> {
     if (expected === undefined) return this.add(key, value, options)
-    encode(key, value) // a bad one is told in any case
+    encode(key, value) // a bad value throws in any case
     for (;;) {
       const present = await this.#entry(key)
       if (
@@ -68,38 +75,40 @@ export class SharedMap<V = unknown> {
   }
 
   /**
-   * Adds to a number, and gives the sum. None counts as 0, and only then `ttlMs` begins: `increment(ip, 1, { ttlMs: 60_000 })`
-   * counts in windows of a minute. Rejects with `ERR_SHARED_TYPE` when the value is no number.
+   * Adds to a number and resolves with the sum. An absent key counts as 0, and only then does `ttlMs` start:
+   * `increment(ip, 1, { ttlMs: 60_000 })` counts in windows of a minute. Rejects with `ERR_SHARED_TYPE` when the value
+   * is not a number.
    */
   async increment(key: string, step = 1, options: SetOptions = {}): Promise<number> {
     const call = ['increment', this.name, checkKey(key), checkStep(step), ttlOf(options)] as const
     return Number((await keeperLink.call(call)).result)
   }
 
-  /** True when there was one. */
+  /** Deletes a key. Resolves with true if it existed. */
   async delete(key: string): Promise<boolean> {
     return (await keeperLink.call(['delete', this.name, checkKey(key)])).result === true
   }
 
-  /** All of them, oldest first. **Cost**: O(n), at the keeper too. */
+  /** Resolves with all keys, oldest first. **Cost**: O(n), at the keeper too. */
   async keys(): Promise<string[]> {
     return (await keeperLink.call(['keys', this.name])).result as string[]
   }
 
-  /** **Cost**: O(n) at the keeper. */
+  /** Resolves with the number of keys. **Cost**: O(n) at the keeper. */
   async size(): Promise<number> {
     return Number((await keeperLink.call(['size', this.name])).result)
   }
 
-  /** How many it had. */
+  /** Deletes all keys. Resolves with how many there were. */
   async clear(): Promise<number> {
     return Number((await keeperLink.call(['clear', this.name])).result)
   }
 
   /**
-   * Every change from this call on, of all keys or of one: `for await (const { type, key, value } of map.watch())`. It ends by
-   * `break`, or when `signal` aborts. What nobody takes is kept up to a bound; beyond it, and when the connection to
-   * the keeper is lost, comes one `{ type: 'lost' }` instead: then read anew what you need.
+   * Yields every change from this call on, of all keys or of one: `for await (const { type, key, value } of
+   * map.watch())`. Ends with `break`, or when `signal` aborts. Changes that are not read are kept up to a limit; beyond
+   * it, and when the connection to the keeper is lost, one `{ type: 'lost' }` replaces them: then read again what you
+   * need.
    */
   watch(options: WatchOptions = {}): AsyncIterableIterator<Change<V>> {
     const { key } = options
@@ -126,7 +135,7 @@ function ttlOf(options: SetOptions): number {
   return checkTtl(options.ttlMs ?? 0)
 }
 
-/** Numbers that JSON has are sent as such: so they can be incremented. */
+/** Numbers that JSON can represent are sent as such, so that they can be incremented. */
 function encode(key: string, value: unknown): { plain: Plain; bytes: Uint8Array | undefined } {
   if (value === undefined) throw new UsageError('ERR_SHARED_VALUE', `'${key}': undefined is no value; use delete()`)
   if (typeof value === 'number' && Number.isFinite(value) && !Object.is(value, -0))
@@ -152,7 +161,7 @@ function decode<V>(plain: Plain, bytes: Uint8Array): V {
   return (plain ?? v8().deserialize(bytes)) as V
 }
 
-/** What would come back had it been set: a class's instance has no prototype then. */
+/** What would come back if it had been set: a class instance loses its prototype, for example. */
 function asCloned(key: string, value: unknown): unknown {
   return typeof value === 'object' && value !== null ? v8().deserialize(serialize(key, value)) : value
 }

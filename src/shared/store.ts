@@ -1,24 +1,24 @@
-// The maps that the keeper keeps: keys, values that it never looks into, versions, times to live, and who watches. No I/O.
+// The keeper's maps: keys, values it never interprets, versions, times to live, and watchers. No I/O.
 
 import { UsageError } from '../errors.ts'
 import { now } from '../loop/clock.ts'
 import type { Scheduler } from '../loop/scheduler.ts'
 import type { ChangeType, Condition } from './wire.ts'
 
-/** A number can be incremented; bytes are the worker's affair. */
+/** A number can be incremented; the meaning of bytes is up to the workers. */
 export type Value = number | Uint8Array
 
 export interface Entry {
   readonly value: Value
-  /** Another one for each change, of all maps. */
+  /** Different for each change, across all maps. */
   readonly version: number
 }
 
 export type Watcher = (type: ChangeType, key: string, value: Value | null) => void
 
-/** What a full keeper would take from the machine must not be the machine. */
+/** Limit of the keeper's memory: it must not exhaust the machine. */
 export const MAX_STORE_BYTES = 256 * 1_048_576
-/** Roughly, of an entry besides its key and value. */
+/** Approximate size of an entry besides its key and value. */
 const ENTRY_BYTES = 256
 
 interface Kept extends Entry {
@@ -30,7 +30,7 @@ interface Kept extends Entry {
 
 interface Dictionary {
   readonly entries: Map<string, Kept>
-  /** Whether it is told of every key or of one. */
+  /** The key each watcher watches; empty for every key. */
   readonly watchers: Map<Watcher, string>
 }
 
@@ -50,7 +50,9 @@ export class Store {
     return this.#find(map, key) ?? null
   }
 
-  /** The entry as it is now: with another value than the one given when `onlyIf` did not hold. Throws ERR_SHARED_FULL. */
+  /**
+   * Returns the entry as it is now; its value is not the given one if `onlyIf` did not hold. Throws ERR_SHARED_FULL.
+   */
   set(
     map: string,
     key: string,
@@ -64,7 +66,10 @@ export class Store {
     return { isDone: true, entry: this.#put(map, key, value, ttlMs) }
   }
 
-  /** Keeps the time to live of what is there; `ttlMs` is for a key that is not, which counts as 0. Throws ERR_SHARED_TYPE, ERR_SHARED_STEP. */
+  /**
+   * Keeps the time to live of an existing key; `ttlMs` is for an absent one, which counts as 0. Throws ERR_SHARED_TYPE,
+   * ERR_SHARED_STEP.
+   */
   increment(map: string, key: string, step: number, ttlMs = 0): number {
     const present = this.#find(map, key)
     const { value = 0, expiresAt = Number.POSITIVE_INFINITY } = present ?? {}
@@ -98,7 +103,7 @@ export class Store {
     return this.keys(map).length
   }
 
-  /** What it gives ends it. An empty key is every one. */
+  /** Returns a function that ends the watch. An empty key means every key. */
   watch(map: string, key: string, watcher: Watcher): () => void {
     const dictionary = this.#dictionary(map)
     dictionary.watchers.set(watcher, key)
@@ -131,7 +136,7 @@ export class Store {
     return kept
   }
 
-  /** What is there, after whatever has expired is not. */
+  /** The entry, unless it has expired; then it is removed. */
   #find(map: string, key: string): Kept | undefined {
     const kept = this.#maps.get(map)?.entries.get(key)
     if (kept === undefined || kept.expiresAt > now()) return kept

@@ -1,5 +1,5 @@
-// The changes of a shared map as an async iterable. A reader that is slow costs a bounded amount of memory, and is told when
-// it has missed something; it never slows others down.
+// Changes of a shared map as an async iterable. A slow reader costs a bounded amount of memory and learns when it has
+// missed something; it never slows others down.
 
 import { keeperLink } from './keeper-link.ts'
 import type { Plain } from './wire.ts'
@@ -7,16 +7,16 @@ import type { Plain } from './wire.ts'
 export type Change<V> =
   | { readonly type: 'set'; readonly key: string; readonly value: V }
   | { readonly type: 'delete' | 'expire'; readonly key: string }
-  /** Changes may have been missed: the connection was lost, or they were not taken in time. */
+  /** Changes may have been missed: the connection was lost, or they were not read in time. */
   | { readonly type: 'lost' }
 
 export interface WatchOptions {
-  /** Of one key alone. */
+  /** Watch only this key. Default: all keys. */
   readonly key?: string
   readonly signal?: AbortSignal
 }
 
-/** Changes that wait for the reader. */
+/** Limit of changes that wait for the reader. */
 const MAX_WAITING = 10_000
 
 export function watchChanges<V>(

@@ -1,29 +1,29 @@
-// Frames between a worker and the keeper, both ways. The head is JSON, so that a worker, which may run as somebody else than
-// the keeper, cannot feed it v8's own format; values are bytes that only workers read.
+// Frames between a worker and the keeper, both ways. The head is JSON, so that a worker, which may run as another user
+// than the keeper, cannot feed it v8's own format; values are bytes that only workers decode.
 //
 //    0        4          8
 //   +--------+----------+----------------+---------------+
-//   | length | head     | head: JSON     | value         |     both uint32, big-endian; length is of all that follows it
+//   | length | head     | head: JSON     | value         |     both uint32, big-endian; length is of all that follows
 //   +--------+----------+----------------+---------------+
 
 import { ProtocolError } from '../errors.ts'
 import { Accumulator } from '../protocol.ts'
 
-/** Each with an id of the worker's, which the answer has. Keys and values are checked by both. */
+/** Each has an id chosen by the worker, which the answer repeats. Both sides check keys and values. */
 export type Request =
   | readonly [id: number, what: 'get' | 'delete', map: string, key: string]
   | readonly [id: number, what: 'set', map: string, key: string, value: Plain, ttlMs: number, onlyIf: Condition]
   | readonly [id: number, what: 'increment', map: string, key: string, step: number, ttlMs: number]
   | readonly [id: number, what: 'keys' | 'size' | 'clear', map: string]
-  /** Answered by events, until `unwatch` with the same id. An empty key is every one. */
+  /** Answered by events, until `unwatch` with the same id. An empty key means every key. */
   | readonly [id: number, what: 'watch', map: string, key: string]
   | readonly [id: number, what: 'unwatch']
-  /** The first frame of a connection, the master's. */
+  /** The first frame of a connection, sent by the master. */
   | readonly [id: 0, what: 'hello', secret: string]
 
-/** A value that is a number stands in the head; null: it is the frame's bytes. */
+/** A number value is in the head; null: the value is the frame's bytes. */
 export type Plain = number | null
-/** Of a set: none; the key must be absent; it must still have this version. */
+/** Condition of a set: none; the key must be absent; or it must still have this version. */
 export type Condition = null | 'absent' | number
 
 export type Answer =
@@ -54,13 +54,13 @@ export class FrameReader<Head> {
   readonly #onFrame: (head: Head, value: Buffer) => void
   readonly #kept = new Accumulator()
 
-  /** `value` of `onFrame` aliases what was read, and is valid during the call. */
+  /** `value` in `onFrame` aliases what was read, and is valid during the call. */
   constructor(maxBytes: number, onFrame: (head: Head, value: Buffer) => void) {
     this.#maxBytes = maxBytes
     this.#onFrame = onFrame
   }
 
-  /** Throws ProtocolError for what is no frame, and whatever `onFrame` does. */
+  /** Throws ProtocolError for a malformed frame, and whatever `onFrame` throws. */
   read(bytes: Buffer): void {
     const isWhole = this.#kept.length === 0
     if (!isWhole) this.#kept.append(bytes)
@@ -77,7 +77,7 @@ export class FrameReader<Head> {
     else this.#kept.consume(start)
   }
 
-  /** Where the frame ends that begins at `start`; beyond the bytes while that is not known. */
+  /** Where the frame at `start` ends; infinity until that is known. */
   #endOf(bytes: Buffer, start: number): number {
     if (bytes.length - start < PREFIX_BYTES) return Number.POSITIVE_INFINITY
     const length = 4 + bytes.readUInt32BE(start)

@@ -48,8 +48,8 @@ export interface Sys {
   setKeepAlive(fd: number, idleSeconds: number): void
   setNoDelay(fd: number, isOn: boolean): void
   /**
-   * Of the SO_REUSEPORT sockets of one port, lets those with these indexes (in the order of their bind) receive new
-   * connections, at random.
+   * Restricts which SO_REUSEPORT sockets of a port receive new connections: those with these indexes (in the order of
+   * their bind), chosen at random.
    */
   chooseAmong(fd: number, places: readonly number[]): void
   /** Number of connections in the queue of a listening socket. */

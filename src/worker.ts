@@ -320,7 +320,7 @@ export class Worker<
     return this.#group.by(key)
   }
 
-  /** Sends to every worker of this group; returns false where `send` would. */
+  /** Sends to every worker of this group; returns false if `send` to any of them would. */
   broadcast(message: unknown): boolean {
     return this.#group.broadcast(message)
   }
@@ -516,7 +516,7 @@ export class Worker<
   }
 
   /**
-   * The number of this listener among those of this process at the same address; above 0 only at port 0. Throws
+   * Returns the number of the next listener of this process at an address: 0 for the first, more only at port 0. Throws
    * SystemError if the address is taken.
    */
   #nextAt(address: string, inner: object): number {

@@ -15,7 +15,7 @@ export function now(): number {
 /** Offset from this process's clock to the machine's, which all processes share: both are CLOCK_MONOTONIC. */
 const MACHINE_OFFSET_MS = machineOffset()
 
-/** Of several measurements, uses the one that took least time: the process may lose its core during any of them. */
+/** Uses the quickest of several measurements, since the process may lose its core during any of them. */
 function machineOffset(): number {
   let offset = 0
   let least = Number.POSITIVE_INFINITY

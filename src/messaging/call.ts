@@ -35,7 +35,7 @@ export class Call {
 
   /** Aborts when the answer is no longer awaited: the sender has given up, or is gone. */
   get signal(): AbortSignal {
-    if (!this.isRequest) return new AbortController().signal // a shared one would keep its listeners for ever
+    if (!this.isRequest) return new AbortController().signal // a shared one would keep its listeners forever
     if (this.#aborter === null) {
       this.#aborter = new AbortController()
       setMaxListeners(0, this.#aborter.signal) // a handler may pass it to each of many requests

@@ -8,7 +8,7 @@ import { checkSubject } from './subjects.ts'
 import { type SubjectHandler, subscriptions } from './subscriptions.ts'
 
 export interface SubscribeOptions {
-  /** Of all subscribers that give the same name, in all processes, one gets each message. */
+  /** Each message goes to one of all subscribers with the same queue name, across processes. Default: none. */
   queue?: string | undefined
 }
 
@@ -27,7 +27,8 @@ export const Channel = {
   /**
    * Calls `handler(message, { subject, from, call })` for each message published on `subject`, where `*` stands for any
    * one token and `>` for one or more at the end. The returned value, or the value of its promise, answers a `request`,
-   * unless it is undefined. Throws UsageError: ERR_BAD_SUBJECT, ERR_BAD_OPTION.
+   * unless it is undefined. Throws UsageError: ERR_BAD_SUBJECT,
+   * ERR_BAD_OPTION, ERR_UNKNOWN_OPTION.
    */
   subscribe(subject: string, handler: SubjectHandler, options: SubscribeOptions = {}): Subscription {
     checkSubject(subject, true)

@@ -65,7 +65,7 @@ export interface IncomingHost {
   look(): void
 }
 
-/** Of a stream: how many items the other end has room for, and how to wake what waits for room or for the end. */
+/** Flow control of a stream: how many items the other end has room for, and a call that wakes the waiting sender. */
 interface Flow {
   room: number
   wake: () => void

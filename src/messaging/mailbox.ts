@@ -1,5 +1,5 @@
 // Messages to this process: handlers start in the order in which messages arrive, each without waiting for the one
-// before (a request from A to B to A would wait for ever), unless the Worker is `serial`.
+// before (a request from A to B to A would wait forever), unless the Worker is `serial`.
 
 import { PeerError, stackOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'

@@ -193,7 +193,7 @@ function closeUnix(handle: Handle, path: string, ours: string): void {
 /** Removes a socket file that outlived its process: it is stale if nothing behind it answers. */
 export async function removeStaleSocket(path: string): Promise<void> {
   const before = fileId(path)
-  if (before === '' || (await isAnswered(path))) return // bind will say EADDRINUSE
+  if (before === '' || (await isAnswered(path))) return // bind will fail with EADDRINUSE
   if (fileId(path) === before) unlinkSync(path)
 }
 

@@ -1,5 +1,5 @@
-// One UDP descriptor in the native engine: recvmmsg(2) and sendmmsg(2) for everything received and sent in a batch. Who
-// uses it, and when it closes, is up to native-udp.ts.
+// One UDP descriptor in the native engine: recvmmsg(2) and sendmmsg(2) for everything received and sent in a batch.
+// native-udp.ts decides who uses it and when it closes.
 
 import { formatEndpoint } from '../endpoint.ts'
 import { SystemError } from '../errors.ts'

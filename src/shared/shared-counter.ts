@@ -31,7 +31,7 @@ export interface SharedCounter {
    * sent at its end: a process killed before then has not counted it. **Throws** ERR_SHARED_STEP.
    */
   add(step?: number): void
-  /** Adds and resolves with the sum; calls are atomic. **Throws** ERR_SHARED_STEP. */
+  /** Adds and resolves with the sum, atomically: no two callers get the same one. */
   addAndGet(step?: number): Promise<number>
   get(): Promise<number>
   set(value: number): Promise<void>

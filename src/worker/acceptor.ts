@@ -29,7 +29,7 @@ export interface AcceptingWorker extends ConnectionHost, ArrivalHost, GateLimits
   readonly proxyProtocol: ProxyProtocolOptions | null
 }
 
-/** What a Worker tells only its acceptor. */
+/** The part of a Worker that only its acceptor uses. */
 export interface AcceptingRole {
   readonly protocol: AnyProtocol
   readonly isUdp: boolean
@@ -282,7 +282,7 @@ export class Acceptor {
     this.#rest(this.#gate.scarceMs)
   }
 
-  /** After a connection: rests if the gate says so. */
+  /** After a connection: rests if the gate asks for it. */
   #lookAtGate(): void {
     if (++this.#takenSinceReport >= BURST) this.#reportBurst()
     const restMs = this.#gate.taken(this.#present)

@@ -5,7 +5,7 @@ import { AbortError } from '../errors.ts'
 import { Drain, type Drainable } from './drain.ts'
 import type { Hold } from './settings.ts'
 
-/** A Worker, for example. */
+/** What a departure works on; a Worker, for example. */
 export interface Leaver extends Drainable {
   /** Handlers that have not settled. */
   readonly unsettled: number

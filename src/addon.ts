@@ -219,7 +219,7 @@ function libc(): 'glibc' | 'musl' {
   try {
     return readFileSync('/proc/self/maps', 'latin1').includes('/ld-musl-') ? 'musl' : 'glibc'
   } catch {
-    return 'glibc' // no /proc, or no right to it
+    return 'glibc' // no /proc, or no permission
   }
 }
 

@@ -37,10 +37,14 @@ export interface ConnectionCallbacks<In, Out, C = Connection<In, Out>> {
 }
 
 /**
- * Callbacks that protocols call through `io.event`, of one connection or else of its Worker. A protocol package adds
- * its own:
- * `declare module 'millrace' { interface ProtocolCallbacks { onTopic?: (connection: AnyConnection, topic: string) =>
- * unknown } }`
+ * Callbacks that protocols call through `io.event`, of one connection or else of its Worker. A protocol package adds its
+ * own:
+ *
+ * ```
+ * declare module 'millrace' {
+ *   interface ProtocolCallbacks { onTopic?: (connection: AnyConnection, topic: string) => unknown }
+ * }
+ * ```
  */
 // biome-ignore lint/suspicious/noEmptyInterface: for augmentation
 export interface ProtocolCallbacks {}

@@ -60,7 +60,7 @@ export class TimingWheel {
   #used = BUCKETS // slots from here on were never used
   #size = 0
   #now = 0 // as of the last `advance`
-  #position = 0 // how far it has come: all timers are linked as seen from here
+  #position = 0 // how far it has come; timers are linked relative to it
 
   constructor() {
     this.#reset()

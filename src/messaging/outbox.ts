@@ -257,7 +257,7 @@ export class Outbox implements LinkOwner {
     this.look()
   }
 
-  /** Goes on, or gives up, by what is known now. */
+  /** Continues or gives up, according to what is known now. */
   look(): void {
     if (this.#waiting.length > 0 && (!this.isKnown || (this.#host.isEnding && !this.isUp && this.#link === null)))
       return this.#giveUp(this.#waiting.splice(0), this.#whyGone())

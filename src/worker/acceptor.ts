@@ -65,7 +65,7 @@ const DECLARED: WantedSocket = { address: '', nth: 0, turn: 0 }
 export class Acceptor {
   /** The bound endpoint; empty until then. */
   endpoint = ''
-  /** What it asks the master for when it listens again. */
+  /** The socket to ask the master for when it listens again. */
   wanted = DECLARED
   readonly #worker: AcceptingWorker
   readonly #role: AcceptingRole

@@ -52,7 +52,7 @@ export class ListenPlace {
     this.#listener = null
   }
 
-  /** Resolves when nothing of it is open any more, nor will be. */
+  /** Resolves when no listener of it is open or still opening. */
   async close(): Promise<void> {
     this.rest()
     await this.#begun

@@ -58,6 +58,7 @@ export class Worker<
   id = 0
   /** Which process of its slot this is: 1 for the first, one more after each crash or reload. */
   incarnation = 0
+  /** Name of the group, as in logs, `status` and messages. At most 255 bytes. Default: 'none'. */
   name = 'none'
   /** Number of processes. Default: 1. */
   count = 1
@@ -66,10 +67,14 @@ export class Worker<
    * Workerman.
    */
   backlog = 102_400
+  /** The protocol of connections. Null, the default: the one registered for the scheme of the address. */
   protocol: AnyProtocol | null = null
-  /** Largest packet of a connection, in bytes. */
+  /** Largest packet of a connection, in bytes. Default: `Connection.defaultMaxPackageSize`, 10 MiB. */
   maxPackageSize = Connection.defaultMaxPackageSize
-  /** Send buffer limit of a connection, in bytes. Once this much is queued, further messages are refused. */
+  /**
+   * Send buffer limit of a connection, in bytes. Once this much is queued, further messages are refused. Default:
+   * `Connection.defaultMaxSendBufferSize`, 1 MiB.
+   */
   maxSendBufferSize = Connection.defaultMaxSendBufferSize
   /**
    * How many asynchronous `onMessage` calls of one connection may be unsettled. The default, 1, keeps its messages in
@@ -80,7 +85,7 @@ export class Worker<
   maxQueuedMessages = 64
   /**
    * UDP: how many asynchronous `onMessage` calls may be unsettled. Further datagrams wait (`maxQueuedMessages`), then
-   * are dropped.
+   * are dropped. Default: 1024.
    */
   maxDatagramsInFlight = 1024
   /**
@@ -89,60 +94,67 @@ export class Worker<
    */
   idleTimeoutMs = 0
   /**
-   * Connections this process holds at most. At the limit it stops accepting: siblings accept instead, or new
-   * connections wait in the kernel's queue.
+   * Most connections this process holds. At the limit it stops accepting: siblings accept instead, or new connections
+   * wait in the kernel's queue. Default: no limit.
    */
   maxConnections = Number.POSITIVE_INFINITY
   /**
-   * Connections from one address (IPv6: one /64) that this process holds at most; more are closed at once. 0 is off.
+   * Most connections from one address (IPv6: one /64) that this process holds; more are closed at once. 0, the default,
+   * is off.
    */
   maxConnectionsPerIp = 0
-  /** Connections this process accepts per second, a tenth of them in one burst. 0 is off. */
+  /** Connections this process accepts per second, a tenth of them in one burst. 0, the default, is off. */
   acceptRate = 0
   /**
    * Connections come through a proxy that names its client (PROXY protocol, v1 or v2), and are accepted only from the
    * proxies listed here. Default: null, no proxy.
    */
   proxyProtocol: ProxyProtocolOptions | null = null
-  /** How long `onWorkerStart` may take, in ms. 0 is without limit. */
+  /** How long `onWorkerStart` may take, in ms. 0 is without limit. Default: 30 s. */
   startTimeoutMs = 30_000
   /**
    * After this many messages (HTTP: requests) a process is replaced, as at a reload. Up to a fifth is subtracted at
-   * random so that processes do not leave together. Checked each second. 0 is off.
+   * random so that processes do not leave together. Checked each second. 0, the default, is off.
    */
   maxRequests = 0
   /**
    * Bytes of resident set; a process above it is replaced. One above it from the start is replaced after growing by
-   * half. 0 is off.
+   * half. 0, the default, is off.
    */
   maxMemory = 0
-  /** Age in ms at which a process is replaced; up to a fifth is subtracted at random. 0 is off. */
+  /** Age in ms at which a process is replaced; up to a fifth is subtracted at random. 0, the default, is off. */
   maxLifetimeMs = 0
   /**
    * A process whose event loop has been blocked for this long, in ms, is killed and replaced; the log says where it
    * hung. Does not apply while it is stopped (SIGSTOP) or under a debugger. 0 is off; the minimum is 5000, since
-   * processes report each second.
+   * processes report each second. Default: 60 s.
    */
   stuckTimeoutMs = 60_000
-  /** This many failures of a slot in a row are a crash loop: `status` and the log report it. Restarts continue. */
+  /**
+   * This many failures of a slot in a row are a crash loop: `status` and the log report it. Restarts continue. Default:
+   * 3.
+   */
   crashLoopAfter = 3
   /**
    * How long a reload or a graceful stop gives connections and handlers to end, in ms. Default: 30 s, long enough for
    * ordinary requests.
    */
   drainTimeoutMs = 30_000
-  /** This many processes must serve for `/readyz` to be green. One suffices to serve the port; 0 requires none. */
+  /**
+   * This many processes must serve for `/readyz` to be green. One suffices to serve the port; 0 requires none. Default:
+   * 1.
+   */
   minReady = 1
   /**
-   * `stop-first` is for a group of which two cannot exist at once (a lock, a serial port): the old process ends before
-   * the new one starts.
+   * How a reload replaces a process. `stop-first`, for a group of which two processes cannot exist at once (a lock, a
+   * serial port): the old one ends before the new one starts. Default: `start-first`.
    */
   reloadMode: ReloadMode = 'start-first'
-  /** False: a reload only calls `onWorkerReload`, and the processes stay. */
+  /** If false, a reload only calls `onWorkerReload`, and the processes stay. Default: true. */
   reloadable = true
   /**
    * Gives each process its own socket on the port (SO_REUSEPORT); the kernel spreads connections evenly. Needs the
-   * addon.
+   * addon. Default: false.
    */
   reusePort = false
   /** The user the processes run as when root starts the server: name or number. Empty: the user who started it. */
@@ -152,23 +164,30 @@ export class Worker<
   /** Node flags for these processes, such as `['--max-old-space-size=512']`. */
   execArgv: readonly string[] = []
   /**
-   * `ssl`: TLS below the protocol, configured by the option `ssl`. `udp`: each datagram is a packet, as with `udp://`;
-   * works with text, frame and framing protocols of your own.
+   * `tcp`, the default. `ssl`: TLS below the protocol, configured by the option `ssl`. `udp`: each datagram is a
+   * packet, as with `udp://`; works with text, frame and framing protocols of your own.
    */
   transport: WorkerTransport = 'tcp'
   /**
    * Certificate, key and other options of `node:tls`. Without `transport: 'ssl'` they serve `connection.startTls()`.
    */
   ssl: ServerTlsOptions | null = null
-  /** Runs handlers of messages from other workers one at a time, each after the previous one has settled. */
+  /**
+   * Runs handlers of messages from other workers one at a time, each after the previous one has settled. Default:
+   * false.
+   */
   serial = false
   /**
    * How many messages from one process to one worker of this group may be unsettled; beyond it `send` returns false.
+   * Default: 65,536.
    */
   maxMailboxMessages = 65_536
-  /** How many bytes of such messages may be unsettled. */
+  /** How many bytes of such messages may be unsettled. Default: 16 MiB. */
   maxMailboxBytes = 16_777_216
-  /** How long a message waits for a worker of this group that is not running, after a crash for example, in ms. */
+  /**
+   * How long a message waits for a worker of this group that is not running, after a crash for example, in ms. Default:
+   * 10 s.
+   */
   mailboxTimeoutMs = 10_000
   /** @internal The name that messages to this group are addressed to. */
   mailbox = ''
@@ -185,20 +204,21 @@ export class Worker<
 
   /** Called once in each process before it accepts; a returned promise delays accepting. */
   onWorkerStart: ((worker: Worker<A, P, T>) => unknown) | null = null
-  /** First step of leaving; connections go on for a while, see `drainTimeoutMs`. */
+  /** Called as the first step of leaving; connections go on for a while, see `drainTimeoutMs`. */
   onWorkerStop: ((worker: Worker<A, P, T>) => unknown) | null = null
   /**
-   * This process is now the only one of its slot: right after a start, or at a reload once the old process's
-   * `onWorkerRetire` has settled.
+   * Called when this process has become the only one of its slot: right after a start, or at a reload once the old
+   * process's `onWorkerRetire` has settled.
    */
   onWorkerActive: ((worker: Worker<A, P, T>) => unknown) | null = null
   /**
-   * At a reload, another process takes this one's place: release what only one process can hold. A promise is awaited.
+   * Called at a reload when another process takes this one's place: release what only one process can hold. A promise
+   * is awaited.
    */
   onWorkerRetire: ((worker: Worker<A, P, T>) => unknown) | null = null
   /** Called first at a reload; with `reloadable: false` it is all that a reload does. */
   onWorkerReload: ((worker: Worker<A, P, T>) => unknown) | null = null
-  /** A connection was accepted. Its messages wait until a returned promise has settled. */
+  /** Called when a connection was accepted. Its messages wait until a returned promise has settled. */
   onConnect: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null = null
   onMessage: OnMessageAt<A, P, T> = null as OnMessageAt<A, P, T>
   onClose: CallbacksAt<A, P, T>['onClose'] = null
@@ -207,8 +227,8 @@ export class Worker<
   onBufferDrain: CallbacksAt<A, P, T>['onBufferDrain'] = null
 
   /**
-   * A message from another worker, or from this one. The returned value, or the value of its promise, answers a
-   * `request`; an async iterable answers with a stream. Without an address `onMessage` does the same.
+   * Called with a message from another worker, or from this one. The returned value, or the value of its promise,
+   * answers a `request`; an async iterable answers with a stream. Without an address `onMessage` does the same.
    */
   onWorkerMessage: OnWorkerMessage | null = null
   /**
@@ -511,6 +531,7 @@ export class Worker<
     this.#acceptor.pause()
   }
 
+  /** Accepts again after `pauseAccept()`. */
   resumeAccept(): void {
     this.#acceptor.resume()
   }

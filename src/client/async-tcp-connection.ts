@@ -86,7 +86,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   ssl: ClientTlsOptions = {}
   /**
    * Limit in ms from `connect()` until the connection can be used: name look-up, TCP, proxy and TLS. 0 is without
-   * limit.
+   * limit. Default: 10 s.
    */
   connectTimeoutMs = 10_000
   /** `host:port` of a SOCKS5 proxy. The proxy looks up host names. */
@@ -153,6 +153,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     this.#reconnectTimer = reconnects.after(ms, () => this.#connectAgain())
   }
 
+  /** Cancels a planned reconnect; messages that wait for it are lost. Does not close an open connection. */
   cancelReconnect(): void {
     reconnects.cancel(this.#reconnectTimer)
     this.#isExpected = this.getStatus() === State.Initial

@@ -105,10 +105,10 @@ export class SharedMap<V = unknown> {
   }
 
   /**
-   * Yields every change from this call on, of all keys or of one: `for await (const { type, key, value } of
-   * map.watch())`. Ends with `break`, or when `signal` aborts. Changes that are not read are kept up to a limit; beyond
-   * it, and when the connection to the keeper is lost, one `{ type: 'lost' }` replaces them: then read again what you
-   * need.
+   * Yields every change from this call on, of all keys or of one:
+   * `for await (const { type, key, value } of map.watch())`. Ends with `break`, or when `signal` aborts. Changes that
+   * are not read are kept up to a limit; beyond it, and when the connection to the keeper is lost, one
+   * `{ type: 'lost' }` replaces them: then read again what you need.
    */
   watch(options: WatchOptions = {}): AsyncIterableIterator<Change<V>> {
     const { key } = options

@@ -27,8 +27,7 @@ export const Channel = {
   /**
    * Calls `handler(message, { subject, from, call })` for each message published on `subject`, where `*` stands for any
    * one token and `>` for one or more at the end. The returned value, or the value of its promise, answers a `request`,
-   * unless it is undefined. Throws UsageError: ERR_BAD_SUBJECT,
-   * ERR_BAD_OPTION, ERR_UNKNOWN_OPTION.
+   * unless it is undefined. Throws UsageError: ERR_BAD_SUBJECT, ERR_BAD_OPTION, ERR_UNKNOWN_OPTION.
    */
   subscribe(subject: string, handler: SubjectHandler, options: SubscribeOptions = {}): Subscription {
     checkSubject(subject, true)
@@ -45,9 +44,10 @@ export const Channel = {
   },
 
   /**
-   * Sends `message` (anything structuredClone() accepts) to every process that has a subscriber, this one included. A
-   * loss of a process together with the message, or a full queue, is reported to `onSendFail` of its group. Returns
-   * false when the sender should wait a little. Throws UsageError.
+   * Sends `message` (anything structuredClone() accepts) to every process that has a subscriber, this one included. If
+   * a process is lost together with the message, or its queue is full, `onSendFail` of its group is called. Returns
+   * false when the sender should wait a little. Throws UsageError: ERR_BAD_SUBJECT, ERR_CANNOT_CLONE,
+   * ERR_MESSAGE_TOO_LARGE, ERR_NOT_A_WORKER.
    */
   publish(subject: string, message: unknown): boolean {
     checkSubject(subject, false)

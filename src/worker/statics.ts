@@ -14,7 +14,7 @@ import { check, LONGEST_TIMEOUT_MS, STATIC_RULES } from './rules.ts'
 
 // biome-ignore lint/complexity/noStaticOnlyClass: the static side of Worker, which inherits it
 export abstract class WorkerStatics {
-  /** Seconds, as in Workerman: how long `stop` gives connections to end before a worker is killed. */
+  /** How long `stop` gives connections to end before a worker is killed, in seconds as in Workerman. Default: 2. */
   static stopTimeout = 2
   /**
    * Where log lines go; a command-line flag or environment variable takes precedence. A daemon's default is a file in
@@ -23,14 +23,14 @@ export abstract class WorkerStatics {
   static logFile: string = DEFAULT_SETTINGS.logFile
   /** Where a daemon's standard output goes. Default: nowhere. */
   static stdoutFile: string = DEFAULT_SETTINGS.stdoutFile
-  /** Where to write a copy of the pid, for people. */
+  /** Where to write a copy of the pid, for people. Default: nowhere. */
   static pidFile: string = DEFAULT_SETTINGS.pidFile
-  /** Bytes. A log or stdout file that would exceed this is renamed to `<file>.1`. 0 is without limit. */
+  /** Bytes. A log or stdout file that would exceed it is renamed to `<file>.1`. 0 is without limit. Default: 10 MiB. */
   static logFileMaxSize: number = DEFAULT_SETTINGS.logFileMaxSize
   /**
    * What to do about a promise that rejects and that no handler returned. `exit` ends the worker with code 250 and
    * another takes its place, since it is unknown what was left undone; `log` logs and counts it
-   * (`unhandledRejections`). Set it before `runAll`.
+   * (`unhandledRejections`). Set it before `runAll`. Default: `exit`.
    */
   static unhandledRejection: RejectionPolicy = DEFAULT_SETTINGS.unhandledRejection
   /**
@@ -54,7 +54,7 @@ export abstract class WorkerStatics {
   static health: string = DEFAULT_SETTINGS.health
   /**
    * At a graceful stop, `/readyz` is red for this long, in ms, before the drain begins, so that load balancers stop
-   * sending clients.
+   * sending clients. Default: 0.
    */
   static stopDelayMs: number = DEFAULT_SETTINGS.stopDelayMs
 

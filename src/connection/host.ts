@@ -37,8 +37,8 @@ export interface ConnectionCallbacks<In, Out, C = Connection<In, Out>> {
 }
 
 /**
- * Callbacks that protocols call through `io.event`, of one connection or else of its Worker. A protocol package adds its
- * own:
+ * Callbacks that protocols call through `io.event`, of one connection or else of its Worker. A protocol package adds
+ * its own:
  *
  * ```
  * declare module 'millrace' {

@@ -75,7 +75,7 @@ export class FileSessionStore implements SessionStore {
       const { until, data } = JSON.parse(await readFile(await this.#fileOf(id), 'utf8'))
       return typeof until === 'number' && until > Date.now() && typeof data === 'object' ? data : null
     } catch (error) {
-      if (error instanceof SyntaxError || codeOf(error) === 'ENOENT') return null // cut off by a full disk: as if expired
+      if (error instanceof SyntaxError || codeOf(error) === 'ENOENT') return null // cut by a full disk: as if expired
       throw error
     }
   }

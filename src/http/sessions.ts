@@ -11,7 +11,7 @@ export interface SessionOptions {
   readonly cookieName?: string
   /** Seconds without a request after which a session ends. Default: 1440, as in Workerman. */
   readonly lifetime?: number
-  /** Cookie attributes. Defaults: `/`, no domain (this host only), HttpOnly, SameSite=Lax, Secure if the request was. */
+  /** Cookie attributes. Defaults: `/`, no domain (this host only), HttpOnly, SameSite=Lax, Secure if the request is. */
   readonly path?: string
   readonly domain?: string
   readonly sameSite?: 'Strict' | 'Lax' | 'None'

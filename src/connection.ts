@@ -1,9 +1,10 @@
-// A connection: a socket and a codec, and what lies between them: size limits, backpressure both ways, the order of
-// asynchronous handlers, deadlines, errors that cost one connection, and the ways to close. It knows the Transport
-// interface, never an engine. Callbacks may do anything, destroy this connection too: look again after each one.
+// A connection: a socket and a codec, and what lies between them: size limits, backpressure in both directions, the
+// order of asynchronous handlers, deadlines, errors that affect one connection, and the ways to close. It knows the
+// Transport interface, never an engine. Callbacks may do anything, even destroy this connection: re-check its state
+// after each.
 //
-// It is long because it is one object: an object per concern, each with a way back, would double what an idle
-// connection weighs, and there may be a hundred thousand of them.
+// It is long because it is one object: an object per concern, each with a reference back, would double the size of an
+// idle connection, and there may be a hundred thousand of them.
 
 import { AsyncResource } from 'node:async_hooks'
 import { type CodecTimer, clearTimers, forgetTimer, kExpire, setTimer } from './connection/codec-timers.ts'
@@ -107,7 +108,7 @@ export type AnyConnection = Connection<any, any>
 // biome-ignore lint/suspicious/noExplicitAny: what a destination receives does not matter
 type Destination<Out> = Connection<any, Out>
 
-/** What few connections ever have. */
+/** State that few connections need; allocated on first use. */
 interface Rare {
   /** Bytes that arrived while messages waited in the queue. */
   backlog: number
@@ -118,14 +119,14 @@ interface Rare {
   handshake: Deferred | null
   life: number
   destination: AnyConnection | null
-  /** Who pipes into this connection. */
+  /** Connections that pipe into this one. */
   sources: Set<AnyConnection> | null
 }
 
 const NO_BYTES = Buffer.alloc(0)
-/** An empty queue. */
+/** The shared empty queue. */
 const NONE: never[] = []
-// Of the codec at work: when it was given something, and how many messages it has made of that.
+// About the codec at work: when it received its input, and how many messages it has made of it.
 let burstStart = 0
 let burst = 0
 
@@ -138,23 +139,28 @@ export interface Connection<In, Out> extends ProtocolCallbacks {}
 
 // biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the merged interface holds optional callbacks only
 export class Connection<In = unknown, Out = unknown> implements SocketEvents {
+  /** Code of `onError`: a client could not connect. */
   static readonly CONNECT_FAIL = 1
+  /** Code of `onError`: a message was refused, or bytes could not be sent. */
   static readonly SEND_FAIL = 2
+  /** Code of `onError`: the peer broke the protocol. */
   static readonly PROTOCOL = 3
+  /** Code of `onError`: a handler threw, or its promise rejected. */
   static readonly HANDLER = 4
-  /** Bytes. 1 MiB as Workerman: room for a burst, small enough for thousands of slow clients. */
+  /** Bytes. 1 MiB, as in Workerman: room for a burst, small enough for thousands of slow clients. */
   static defaultMaxSendBufferSize = 1_048_576
-  /** Bytes. 10 MiB as Workerman. */
+  /** Bytes. 10 MiB, as in Workerman. */
   static defaultMaxPackageSize = 10_485_760
-  /** Seconds. How long `end()` waits for the peer to close after its FIN. */
+  /** How long `end()` waits for the peer to close after its FIN, in seconds. */
   static defaultLingerTimeout = 1
 
-  /** Unique in this process, from 1; another process has a connection of the same id. */
+  /** Unique within this process, starting at 1; other processes use the same ids. */
   readonly id = ++lastId
+  /** Bytes received so far. */
   bytesRead = 0
   #bytesWritten = 0
 
-  /** Its worker's, until one is set here. */
+  /** The worker's settings, until one is changed here. */
   #settings: ConnectionSettings
   #socket: Socket
   #protocol: AnyProtocol
@@ -166,17 +172,17 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #bits = 0
   #inFlight = 0
   #queue: In[] = NONE
-  /** Bytes that arrived while the codec was not to be called. */
+  /** Bytes that arrived while the codec must not be called. */
   #held: Accumulator | null = null
-  /** Whole milliseconds: a fraction would be an object of its own. */
+  /** Whole milliseconds: a fraction would need an object of its own. */
   #lastActive = 0
-  /** For silence while it is established, then for its end; 0 when none runs. */
+  /** The idle timer while established, then the time-out of closing; 0 when none is running. */
   #timer = 0
   #codecTimers: CodecTimer | null = null
   #context: Record<PropertyKey, unknown> | null = null
   #rare: Rare | null = null
 
-  /** @internal Connections are made by their owner, which calls `[kOpen]` when it has taken note of them. */
+  /** @internal Connections are made by their owner, which calls `[kOpen]` after registering them. */
   constructor(
     socket: Socket,
     protocol: AnyProtocol,
@@ -191,27 +197,30 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#io = new Connection.#Io(this)
   }
 
+  /** The Worker that accepted the connection; for a client, an internal owner. */
   get worker(): ConnectionHost {
     return this.#settings.host
   }
 
+  /** Bytes accepted for sending so far. */
   get bytesWritten(): number {
     this.#socket.settle()
     return this.#bytesWritten
   }
 
+  /** Why the connection has closed or is closing; null before that. */
   get closeReason(): CloseReason | null {
     return this.#rare === null ? null : this.#rare.closeReason
   }
 
-  /** What a codec gave to `io.close(code)`: a WebSocket close code, say. */
+  /** The code a codec passed to `io.close(code)`, such as a WebSocket close code; 0 for none. */
   get closeCode(): number {
     return this.#rare === null ? 0 : this.#rare.closeCode
   }
 
-  // What its worker says, and may be set anew here
+  // Inherited from the worker; may be overridden here
 
-  /** Bytes. A send that finds this much queued is refused. */
+  /** Bytes. A message is refused if at least this much is queued. */
   get maxSendBufferSize(): number {
     return this.#settings.maxSendBufferSize
   }
@@ -229,7 +238,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#settings = this.#settings.with({ maxPackageSize: bytes })
   }
 
-  /** Seconds, as Workerman's. How long `end()` waits for the peer to close. */
+  /** How long `end()` waits for the peer to close, in seconds, as in Workerman. */
   get lingerTimeout(): number {
     return this.#settings.lingerTimeout
   }
@@ -238,6 +247,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#settings = this.#settings.with({ lingerTimeout: seconds })
   }
 
+  /** Called with each message; the next one waits until a returned promise has settled (see `maxInFlight`). */
   get onMessage(): ConnectionCallbacks<In, Out>['onMessage'] {
     return this.#settings.onMessage
   }
@@ -246,6 +256,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#settings = this.#settings.with({ onMessage: callback })
   }
 
+  /** Called exactly once, whatever ended the connection. */
   get onClose(): ConnectionCallbacks<In, Out>['onClose'] {
     return this.#settings.onClose
   }
@@ -254,6 +265,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#settings = this.#settings.with({ onClose: callback })
   }
 
+  /** Codes: 1 connect failed, 2 not sent, 3 the peer broke the protocol, 4 a handler threw. Null: logged. */
   get onError(): ConnectionCallbacks<In, Out>['onError'] {
     return this.#settings.onError
   }
@@ -262,6 +274,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#settings = this.#settings.with({ onError: callback })
   }
 
+  /** The send buffer has reached `maxSendBufferSize`: stop sending. */
   get onBufferFull(): ConnectionCallbacks<In, Out>['onBufferFull'] {
     return this.#settings.onBufferFull
   }
@@ -270,6 +283,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#settings = this.#settings.with({ onBufferFull: callback })
   }
 
+  /** The send buffer has become empty after `onBufferFull`. */
   get onBufferDrain(): ConnectionCallbacks<In, Out>['onBufferDrain'] {
     return this.#settings.onBufferDrain
   }
@@ -278,9 +292,9 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#settings = this.#settings.with({ onBufferDrain: callback })
   }
 
-  // What users call
+  // Methods for users
 
-  /** The user's own bag. */
+  /** For your own data; the package does not touch it. */
   get context(): Record<PropertyKey, unknown> {
     this.#context ??= {}
     return this.#context
@@ -291,10 +305,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   /**
-   * Sends a message; with `raw`, bytes that pass the protocol by. True: go on. False: stop sending. Then either the
-   * message was refused, and `onError` ran with SEND_FAIL before this returned, or it was taken, `onBufferFull` has
-   * fired and `onBufferDrain` will. Throws UsageError for a message that the protocol cannot encode. Bytes belong to
-   * the connection from then on: do not change them.
+   * Sends a message; with `raw`, bytes that bypass the protocol. Returns true to go on, false to stop sending. False
+   * means that either the message was refused, and `onError` ran with SEND_FAIL before this returned, or it was
+   * accepted, `onBufferFull` has been called and `onBufferDrain` will be. Throws UsageError for a message the protocol
+   * cannot encode. The connection owns the bytes from then on: do not change them.
    */
   send(message: Out): boolean
   send(bytes: Encoded, raw: true): boolean
@@ -302,7 +316,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
     if (this.#isShakingHands()) return this.#refuse('TLS is being negotiated')
     if (this.#is(Bit.LastWord)) return this.#refuse('connection is closing')
-    const outer = this.#bits & Bit.Refused // of a send that called back
+    const outer = this.#bits & Bit.Refused // of an outer send that called back
     this.#bits &= ~Bit.Refused
     const goOn = raw ? this.#write(message as Encoded) : this.#intoCodecToSend(message as Out)
     if (!this.#is(Bit.Refused)) this.worker.counters.messagesOut++
@@ -320,8 +334,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   /**
-   * As `close`, but with a half-close: FIN after what is queued, then reading and discarding until the peer closes or
-   * `lingerTimeout` has passed. A peer that is still sending sees the last message instead of a reset.
+   * Closes like `close`, but with a half-close: sends FIN after what is queued, then reads and discards until the peer
+   * closes or `lingerTimeout` has passed. A peer that is still sending receives the last message instead of a reset.
    */
   end(message?: Out): void
   end(bytes: Encoded, raw: true): void
@@ -331,29 +345,31 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (!this.#hasMoreToSay('closed')) this.#end()
   }
 
-  /** Closes at once; what is queued is lost. `onClose` runs before this returns. */
+  /** Closes at once and discards what is queued. `onClose` runs before this returns. */
   destroy(): void {
     this.#drop()
   }
 
-  /** No message is delivered until `resumeRecv()`; the peer is slowed down by TCP. */
+  /** Stops delivering messages until `resumeRecv()`; TCP flow control slows the peer down. */
   pauseRecv(): void {
     this.#stop(Stop.User)
   }
 
+  /** Resumes delivery after `pauseRecv()`. */
   resumeRecv(): void {
     if ((this.#stops & Stop.User) === 0) return
     const isWaiting = this.#queue.length > 0 || this.#held !== null || this.#is(Bit.Stopped)
     if (!isWaiting || this.#is(Bit.InCodec)) return this.#start(Stop.User)
-    // What waited sees nothing of what the caller has put into an AsyncLocalStorage, and he nothing of its.
+    // Waiting messages do not see what the caller has put into an AsyncLocalStorage, nor the caller what they put
+    // there.
     neutral.runInAsyncScope(() => new AsyncResource('millrace.resumed')).runInAsyncScope(() => this.#start(Stop.User))
   }
 
   /**
-   * Sends every message on to `destination`; a full destination pauses this connection, and when one of them closes,
-   * so does the other. One direction; of two that pipe into each other the end of one (FIN) is passed on, and the other
-   * direction goes on to its own. It takes over `onMessage` here and no other callback; a destination may have several
-   * sources, a source the one destination that it was given last.
+   * Sends every message on to `destination`. A full destination pauses this connection, and when either of them closes,
+   * so does the other. One direction only; if two connections pipe into each other, the end of one direction (FIN) is
+   * passed on, and the other direction continues to its own end. Replaces `onMessage` of this connection and no other
+   * callback. A destination may have several sources; a source has one destination, the last one given.
    */
   pipe(destination: Destination<In>): void {
     this.#detach()
@@ -369,10 +385,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   /**
-   * Goes on under TLS, as STARTTLS does: with `worker.ssl` as a server. Resolves when hands are shaken; rejects with an
-   * AbortError when the connection ends instead. What is queued leaves before, in the clear. What was received before
-   * counts for nothing (RFC 3207 section 4.2: somebody may have put it in): the codec begins anew, messages that were not
-   * handled are dropped. Sends are refused meanwhile.
+   * Switches to TLS, as STARTTLS does; a server uses `worker.ssl`. Resolves when the handshake is done; rejects with an
+   * AbortError if the connection ends instead. What is queued is sent first, unencrypted. What was received before is
+   * discarded (RFC 3207 section 4.2: an attacker may have injected it): the codec starts over, and unhandled messages
+   * are dropped. Sends are refused during the handshake. Throws UsageError: ERR_NO_TLS, ERR_TLS_TWICE.
    */
   startTls(): Promise<void> {
     const { tls } = this.worker
@@ -381,7 +397,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return this[kSecure](tls)
   }
 
-  /** What a proxy has told of the client (`worker.proxyProtocol`); null without one. */
+  /** What a proxy has sent about the client (`worker.proxyProtocol`); null without one. */
   get proxy(): ProxyInfo | null {
     return this.#socket.proxy
   }
@@ -391,14 +407,17 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return this.#socket.tls
   }
 
-  /** 0 initial, 1 connecting (both of clients), 2 established, 4 ending, 8 closing, 16 closed; `getStatus(false)` is the word. */
+  /**
+   * Returns 0 initial, 1 connecting (both clients only), 2 established, 4 ending, 8 closing or 16 closed;
+   * `getStatus(false)` returns the word.
+   */
   getStatus(raw?: true): number
   getStatus(raw: false): string
   getStatus(raw = true): number | string {
     return raw ? this.#state : STATUS[this.#state]
   }
 
-  /** Empty on a Unix socket, as are all addresses. */
+  /** Empty for a Unix socket, as are all addresses. */
   getRemoteIp(): string {
     return this.#socket.remoteIp
   }
@@ -407,7 +426,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return this.#socket.remotePort
   }
 
-  /** `1.2.3.4:567`, `[::1]:567`. */
+  /** Returns `1.2.3.4:567` or `[::1]:567`. */
   getRemoteAddress(): string {
     return formatEndpoint(this.#socket.remoteIp, this.#socket.remotePort)
   }
@@ -432,7 +451,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return this.#socket.remoteIp.includes(':')
   }
 
-  /** Bytes sent that the kernel has not taken yet. */
+  /** Returns the bytes sent that the kernel has not taken yet. */
   getSendBufferQueueSize(): number {
     return this.#socket.queuedBytes
   }
@@ -441,23 +460,24 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return this.#socket.queuedBytes === 0
   }
 
-  /** Bytes received that no handler has seen yet; what the codec keeps of a packet is not among them. */
+  /** Returns the bytes received that have not reached a handler, except the part of a packet that the codec keeps. */
   getRecvBufferQueueSize(): number {
-    return Math.max(this.#rare?.backlog ?? 0, this.#held?.length ?? 0) // behind a queue, what is held is part of the backlog
+    // Behind a queue, held bytes are part of the backlog.
+    return Math.max(this.#rare?.backlog ?? 0, this.#held?.length ?? 0)
   }
 
   toJSON(): Record<string, unknown> {
     return { id: this.id, status: this.getStatus(false), transport: this[kTransport], ...addressesOf(this) }
   }
 
-  /** The one it speaks now: an upgrade changes it. */
+  /** The current protocol; an upgrade changes it. */
   get protocol(): AnyProtocol {
     return this.#protocol
   }
 
   /**
-   * Aborts when this connection closes (ERR_CONNECTION_CLOSED), or when its worker's time to drain is nearly up
-   * (ERR_WORKER_STOPPING) and a handler had better give its last answer: for `fetch` and whatever else takes a signal.
+   * Aborts when this connection closes (ERR_CONNECTION_CLOSED), or when the worker's drain time is nearly up
+   * (ERR_WORKER_STOPPING) and a handler should give its last answer: for `fetch` and other calls that take a signal.
    */
   get signal(): AbortSignal {
     const more = this.#more()
@@ -468,7 +488,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return more.aborter.signal
   }
 
-  // What the owner calls
+  // Calls from the owner
 
   [kOpen](): void {
     this.worker.counters.accepted++
@@ -494,15 +514,16 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   /**
-   * Leaves at a message boundary, for `[kTakeOver]` elsewhere; the descriptor is the caller's. Null when it is not at one (a
-   * handler or an answer is under way, something holds delivery back, the peer has ended), when its protocol cannot be
-   * exported, and where the engine cannot give it away (TLS, node). `onClose` is not called, since it lives on. What the
-   * user has put into `context`, and callbacks of its own, stay behind.
+   * Leaves this process at a message boundary, for `[kTakeOver]` in another; the caller owns the descriptor. Returns
+   * null when it is not at a boundary (a handler or an answer is in progress, delivery is held back, the peer has
+   * ended), when its protocol cannot be exported, or when the engine cannot release it (TLS, the node engine).
+   * `onClose` is not called, since the connection goes on. The user's `context`, and callbacks set on the connection,
+   * stay behind. The reload that uses this comes later.
    */
   [kHandOver](): HandedOver | null {
     const codec = this.#isAtBoundary ? (this.#codec.export?.() ?? null) : null
     if (codec === null) return null
-    const rest = Buffer.from(codec.rest) // a copy: it belongs to a codec that will be told that it is over
+    const rest = Buffer.from(codec.rest) // a copy: it belongs to a codec that is about to end
     const released = this.#socket.release()
     if (released === null) return null
     const kept = Buffer.concat([rest, this.#held?.view() ?? NO_BYTES])
@@ -518,7 +539,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return handed
   }
 
-  /** No message is anywhere between the bytes and the end of its handler. */
+  /** No message is in progress between the receipt of its bytes and the end of its handler. */
   get #isAtBoundary(): boolean {
     if (this.#state !== State.Established || (this.#stops & ~Stop.Yield) !== 0 || this.#is(Bit.InCodec)) return false
     if (
@@ -545,7 +566,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.worker[kGone](this)
   }
 
-  /** Goes on where another process has left off; its socket has been adopted. Throws UsageError for another protocol's. */
+  /**
+   * Continues where another process has left off; its socket has been adopted. Throws UsageError for a connection of
+   * another protocol. The reload that uses this comes later.
+   */
   [kTakeOver]({ protocol, state, bytesRead, bytesWritten }: HandedOver): void {
     const codec = asCodec(this.#protocol)
     if (codec.name !== protocol || codec.import === undefined)
@@ -573,7 +597,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     more.backlog = more.closeCode = 0
     more.failure = more.aborter = more.closeReason = null
     this.#inFlight = this.#stops = this.#farewell = this.bytesRead = this.#bytesWritten = 0
-    this.#bits &= Bit.Full // with what waits for this life
+    this.#bits &= Bit.Full // from messages that wait for this life
   }
 
   [kConnect](): void {
@@ -584,7 +608,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#socket = socket
     this.#move(State.Established)
     socket.attach(this)
-    if (this.#is(Bit.Full)) socket.awaitDrained() // with what waited for the connection
+    if (this.#is(Bit.Full)) socket.awaitDrained() // from messages that waited for the connection
     this.#open((connection) => {
       beforeConnect()
       return onConnect?.(connection)
@@ -628,7 +652,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#socket.isEncrypted || this.#isShakingHands())
       throw new UsageError('ERR_TLS_TWICE', 'this connection is under TLS already')
     const handshake = withResolvers()
-    handshake.promise.catch(nothing) // onError hears of it, whoever waits
+    handshake.promise.catch(nothing) // onError reports it even if nothing awaits the promise
     const more = this.#more()
     more.handshake = handshake
     more.backlog = 0
@@ -667,7 +691,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#io.onSettled !== null) this.#settings.clock.after(LAST_ANSWERS_MS, Connection.#settleLate, this)
   }
 
-  /** A last word that waited for handlers is said without them: there is no time left. */
+  /** A last message that waited for handlers is sent without waiting: there is no time left. */
   static #settleLate(connection: AnyConnection): void {
     connection.#callSettled()
     connection.#continue()
@@ -696,7 +720,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return this.#codec.isOpening === true
   }
 
-  // What the engine calls
+  // Calls from the engine
 
   [kReceived](bytes: Buffer): void {
     this.bytesRead += bytes.length
@@ -719,7 +743,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#farewell & Farewell.LastCall) this[kLeave]()
   }
 
-  /** Nothing is out of the ordinary: there is nothing to continue with. */
+  /** Whether nothing is out of the ordinary: then there is nothing to continue. */
   #isPlain(): boolean {
     const isFree = this.#stops === 0 && this.#farewell === 0 && !this.#is(Bit.Stopped) && this.#held === null
     if (!isFree || this.#state !== State.Established || this.#is(Bit.Paused)) return false
@@ -738,7 +762,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   [kDrained](): void {
-    // At a drain: who has just read a long answer to its end may ask again.
+    // During a drain: a peer that has just read a long answer to its end may send another request.
     if (this.#timer !== 0 || this.#farewell !== 0) this.#lastActive = Math.ceil(this.#settings.clock.now())
     if (this.#is(Bit.Full)) {
       this.#bits &= ~Bit.Full
@@ -758,7 +782,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#rare !== null) this.#rare.handshake = null
     this.#guard(() => this.#openCodec())
     handshake?.resolve()
-    if (this.#socket.queuedBytes === 0) this[kDrained]() // when the clear text had left, the handshake began instead
+    if (this.#socket.queuedBytes === 0) this[kDrained]() // after the unencrypted bytes, the handshake began instead
     this.#start(Stop.Handshake)
   }
 
@@ -771,12 +795,12 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     const unsent = this.#socket.queuedBytes
     this.#more().closeReason ??= error === null ? 'peer' : 'error'
     if (unsent > 0) this.#refuse(`client closed, ${unsent} bytes not sent`, error ?? undefined)
-    this.#drop() // unless onError has
+    this.#drop() // unless onError has done so
   }
 
   // Receiving
 
-  /** Of what may be given to the codec at once. */
+  /** Reads only what the codec may receive at once. */
   #readInto(into: Uint8Array): number {
     if (this.#state !== State.Established || this.#stops !== 0 || this.#is(Bit.Stopped)) return 0
     if (this.#held !== null || this.#queue.length > 0) return 0
@@ -786,16 +810,16 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return bytes
   }
 
-  /** Nobody will see it. Said into our FIN at a drain it is work that was lost, which is counted. */
+  /** Drops bytes nobody will read. During a drain they are lost requests, so they are counted. */
   #discard(): void {
     if (this.closeReason !== 'stopped' || this.#farewell & Farewell.Counted) return
     this.#farewell |= Farewell.Counted
     this.worker.counters.discarded++
   }
 
-  /** Gives bytes, or after a stop the word to go on, to the codec. When that was. */
+  /** Hands bytes to the codec or, after a stop, resumes it. Returns when that was. */
   #feed(bytes: Buffer | null): number {
-    const outer = burstStart // of a connection whose handler makes this one go on
+    const outer = burstStart // of a connection whose handler resumes this one
     const outerBurst = burst
     const start = this.#settings.clock.recently()
     burst = 0
@@ -815,15 +839,15 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   /**
-   * A framing protocol is waited for until the packet that it was in the middle of is there: its reads may be cut within
-   * a packet for ever. A codec knows itself when it is done.
+   * Notes that a framing protocol was in the middle of a packet: a drain waits until that packet is complete, since its
+   * reads may be cut within a packet forever. A codec knows itself when it is done.
    */
   #noteRest(): void {
     if (this.#farewell & Farewell.Holding) this.#farewell &= ~Farewell.Holding
     else if (burst > 0 && !('open' in this.#protocol)) this.#farewell |= Farewell.HadRest
   }
 
-  /** It leaves, and no byte that may come is of use to it. */
+  /** It is leaving, and needs no further bytes. */
   get #hasHeardAll(): boolean {
     if ((this.#farewell & Farewell.Leaving) === 0) return false
     return (this.#farewell & Farewell.HadRest) !== 0 || this.#codec.isBusy !== true
@@ -848,7 +872,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (!outer) this.#leaveCodec()
   }
 
-  /** The only call that may come from within another one: a handler answers. What it throws is the sender's. */
+  /** The only call that may occur within another one: a handler answers. What it throws goes to the sender. */
   #intoCodecToSend(message: Out): boolean {
     if (this.#is(Bit.InCodec)) return this.#codec.send(message)
     this.#bits |= Bit.InCodec
@@ -867,7 +891,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #letCodecGo(reason: CloseReason): void {
     const codec = this.#codec
-    this.#codec = NO_CODEC // told once, whatever it does then
+    this.#codec = NO_CODEC // notified once, whatever it does then
     this.#tellClosed(codec, reason)
   }
 
@@ -879,12 +903,15 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
   }
 
-  /** A message outside of any call to the codec (asynchronous inflate): it is not called before the codec's code ends. */
+  /**
+   * Takes a message outside any call to the codec (asynchronous inflate); the codec is not called before its current
+   * code ends.
+   */
   #emitLate(message: In): boolean {
     if (this.#state !== State.Established) return false
     this.#bits |= Bit.InCodec
     if (burstStart === 0) {
-      burst = 0 // else it is the message of a codec at work that made this one speak
+      burst = 0 // otherwise another codec at work caused this message
       burstStart = this.#settings.clock.recently()
     }
     queueMicrotask(() => {
@@ -895,11 +922,11 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return this.#emit(message)
   }
 
-  /** A message from the codec. False: stop. */
+  /** Takes a message from the codec. Returns false for stop. */
   #emit(message: In): boolean {
     const io = this.#io
     if (this.#state !== State.Established) return false
-    if (this.#is(Bit.LastWord)) return true // nobody hears it, but the codec reads on: the peer's goodbye is behind it
+    if (this.#is(Bit.LastWord)) return true // dropped, but the codec reads on: the peer's goodbye comes later
     if (!this.#mayDeliver() || this.#queue.length > 0 || this.#is(Bit.Pumping)) {
       if (this.#queue === NONE) this.#queue = []
       this.#queue.push(message)
@@ -909,7 +936,8 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
     if (++burst % YIELD_CHECK === 0 && this.#settings.clock.now() - burstStart > YIELD_AFTER_MS) this.#yield()
     const isStopped = (this.#stops & ~Stop.Codec) !== 0 || this.#state !== State.Established
-    if (isStopped && io !== this.#io) return false // startTls(): the codec that stops is let go, the next one is not stopped
+    // After startTls() the codec to stop has gone, and the next one is not stopped.
+    if (isStopped && io !== this.#io) return false
     this.#set(Bit.Stopped, isStopped)
     return !isStopped
   }
@@ -928,7 +956,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#inFlight++
     this.worker.unsettled++
     const life = this.#life()
-    // Of a thenable it makes a promise: one that settles twice, or throws, is counted once all the same.
+    // Turns a thenable into a promise: one that settles twice, or throws, still counts once.
     Promise.resolve(handler).then(
       () => this.#settled(life),
       (error) => {
@@ -938,7 +966,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     )
   }
 
-  /** Of a client that connects again, which one; what has begun in another one changes nothing in this. */
+  /** Which life of a reconnecting client this is. Work begun in an earlier life must not affect it. */
   #life(): number {
     return this.#rare === null ? 0 : this.#rare.life
   }
@@ -952,7 +980,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#release()
   }
 
-  /** A drain waits for what a callback has begun, also when its connection is gone. What fails late is told to nobody but the log. */
+  /**
+   * Makes a drain wait for what a callback has begun, even after its connection has gone. A late failure is only
+   * logged.
+   */
   #follow(
     work: PromiseLike<unknown>,
     settled: () => void = nothing,
@@ -977,7 +1008,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** Delivers queued messages as far as handlers allow. */
   #pump(): void {
-    if (this.#is(Bit.Pumping)) return // a handler resumes its own connection: the next one does not start inside it
+    if (this.#is(Bit.Pumping)) return // a handler resumes its own connection: the next handler must not start inside it
     this.#bits |= Bit.Pumping
     while (this.#queue.length > 0 && this.#mayDeliver()) this.#deliver(this.#queue.shift() as In)
     this.#bits &= ~Bit.Pumping
@@ -1006,7 +1037,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#continue()
   }
 
-  /** Goes on where the codec was stopped, then with what was held back, then with the socket or with closing. */
+  /** Continues where the codec was stopped, then with held bytes, then with the socket or with closing. */
   #continue(): void {
     if (this.#is(Bit.InCodec)) return
     while (this.#state === State.Established) {
@@ -1057,7 +1088,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#syncReading()
   }
 
-  /** When no work is left, what waited for that happens: an error, a goodbye, the answer to the peer's FIN. */
+  /** Once no work is left, does what waited for that: reports an error, says goodbye, answers the peer's FIN. */
   #settleIdle(): void {
     if (this.#state !== State.Established || this.#is(Bit.InCodec)) return
     if (this.#is(Bit.PeerEnded) && this.#mayTellEnd) return this.#tellEnd()
@@ -1065,7 +1096,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#io.onSettled !== null) this.#callSettled()
     const failure = this.#rare?.failure ?? null
     if (failure !== null) return this.#breakOff(failure)
-    if (this.#state !== State.Established) return // it was the end
+    if (this.#state !== State.Established) return // that ended it
     if (this.#is(Bit.Stopped) || this.#held !== null || this.#stops & NOT_DONE) return
     if (this.#hasHeardAll) this.#endAs('stopped')
     else if (this.#is(Bit.PeerEnded)) this.#finishInput()
@@ -1077,7 +1108,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (onSettled !== null) this.#guard(onSettled)
   }
 
-  /** All that was received has been parsed; handlers may be at work still, and wait for more of a body, say. */
+  /** Everything received has been parsed; handlers may still be at work, waiting for more of a body, for example. */
   get #mayTellEnd(): boolean {
     if (this.#is(Bit.ToldEnd) || this.#is(Bit.Stopped) || this.#held !== null || this.#stops & NOT_DONE) return false
     return this.#codec.ended !== undefined
@@ -1094,7 +1125,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (!this.#passEnd()) this.#closeAs('peer')
   }
 
-  /** Of a pipe both ways: the destination's peer gets the FIN of ours. False when there is no other direction, or it has ended. */
+  /**
+   * For a pipe in both directions: sends the destination's peer the FIN that ours has sent. Returns false if there is
+   * no other direction, or it has ended.
+   */
   #passEnd(): boolean {
     const { destination = null, sources = null } = this.#rare ?? {}
     if (destination === null || !sources?.has(destination)) return false
@@ -1120,7 +1154,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return false
   }
 
-  /** Refuses what is being sent, which does not count then. */
+  /** Refuses the message being sent, so that it is not counted. */
   #leaveOut(why: string): false {
     this.#bits |= Bit.Refused
     return this.#refuse(why)
@@ -1128,7 +1162,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #refuse(why: string, cause?: Error): false {
     this.worker.counters.sendFail++
-    if (this.#is(Bit.Reporting)) return false // a send inside onError: counted, but it would never end
+    if (this.#is(Bit.Reporting)) return false // a send inside onError is counted, but reporting it would never end
     this.#bits |= Bit.Reporting
     this.#report(Connection.SEND_FAIL, why, cause)
     this.#bits &= ~Bit.Reporting
@@ -1144,7 +1178,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   // Errors
 
-  /** The peer broke the protocol. Messages before the fault are handled first, whatever way the stream was cut. */
+  /** The peer broke the protocol. Messages before the fault are handled first, however the stream was cut. */
   #protocolFailed(error: ProtocolError): void {
     if (this.#state !== State.Established || this.#stops & Stop.Failed) return
     this.#more().failure = error
@@ -1153,10 +1187,10 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   #breakOff(error: ProtocolError): void {
-    this.#more().failure = null // it is told once, whatever onError does
+    this.#more().failure = null // reported once, whatever onError does
     this.#callSettled()
     this.worker.counters.protocolErrors++
-    if (this.#state === State.Closed) return // onClose was the last that its user hears
+    if (this.#state === State.Closed) return // no callback may follow onClose
     if (error.closeCode !== undefined) this.#more().closeCode = error.closeCode
     this.#report(Connection.PROTOCOL, error.message, error)
     this.#endAs('protocol')
@@ -1165,13 +1199,17 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   #handlerFailed(thrown: unknown): void {
     const error = asError(thrown)
     if (this.#hasObeyed(error)) return this.#endAs('stopped')
-    const isPeers = error.name === 'ProtocolError' // a body that is no JSON, say: whoever finds it, it is the peer's fault
+    // Such as an invalid JSON body: the peer's fault, whichever code finds it.
+    const isPeers = error.name === 'ProtocolError'
     this.worker.counters[isPeers ? 'protocolErrors' : 'handlerErrors']++
     this.#report(isPeers ? Connection.PROTOCOL : Connection.HANDLER, error.message, error)
     this.#endAs('handler', thrown)
   }
 
-  /** It gave up because our own signal told it to: `fetch` rejects with its reason, Node's own calls name it as cause. */
+  /**
+   * Whether a handler failed because our own signal aborted: `fetch` rejects with the signal's reason, Node's own calls
+   * have it as cause.
+   */
   #hasObeyed(error: Error): boolean {
     if (error instanceof AbortError && error.code === 'ERR_CONNECTION_CLOSED' && this.#state !== State.Established)
       return true
@@ -1198,7 +1236,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     errors.log(`connection ${this.id} ${this.getRemoteAddress()} error ${code}: ${detail}`)
   }
 
-  /** Runs a callback; what it returned, or undefined when it threw. */
+  /** Runs a callback. Returns its result, or undefined if it threw. */
   #call(callback: ((connection: this) => unknown) | null): unknown {
     try {
       return callback?.(this)
@@ -1260,7 +1298,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (reason !== 'handler' || !this.#hasMoreToSay(reason, error)) this.#end()
   }
 
-  /** Asks the codec for its last word: true while it has not said all of it. */
+  /** Asks the codec for its last message. Returns true while more of it is to come. */
   #hasMoreToSay(reason: 'closed' | 'handler' | 'timeout', error?: unknown): boolean {
     if (this.#state !== State.Established || this.#is(Bit.LastWord) || this.#codec.closing === undefined) return false
     this.#bits |= Bit.LastWord
@@ -1268,13 +1306,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#guard(() => {
       isMore = this.#codec.closing?.(reason, error) === true
     })
-    this.#queue = NONE // not before: the codec asks whether somebody waits
-    if (isMore) this.#start(Stop.User | Stop.Queue | Stop.Pipe) // there is nothing left that these would hold back
+    this.#queue = NONE // only now: the codec checks for undelivered messages
+    if (isMore) this.#start(Stop.User | Stop.Queue | Stop.Pipe) // these have nothing left to hold back
     return isMore
   }
 
   #close(): void {
-    if (this.#state >= State.Closing) return // a callback was quicker
+    if (this.#state >= State.Closing) return // a callback has already closed it
     this.#move(State.Closing)
     this.#discardInput()
     if (this.#socket.queuedBytes === 0) this.#drop()
@@ -1338,7 +1376,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     rare.aborter?.abort(connectionClosed(rare.closeReason))
     rare.handshake?.reject(connectionClosed(rare.closeReason))
     rare.handshake = null
-    this.#bits &= ~Bit.Full // of what is lost; a client may fill it anew before it connects again
+    this.#bits &= ~Bit.Full // its bytes are lost; a client may fill it again before it reconnects
     this.#notify(this.onClose)
     this.#unpipe()
     if (!this.#is(Bit.InCodec)) this.#letCodecGo(rare.closeReason)
@@ -1372,12 +1410,15 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#timer = this.#settings.clock.after(ms, Connection.#checkIdle, this)
   }
 
-  /** One timer a connection, not one a message: it looks how long the silence has lasted and sleeps for the rest. */
+  /**
+   * One timer per connection, not one per message: it checks how long the connection has been idle and sleeps for the
+   * rest.
+   */
   static #checkIdle(connection: AnyConnection): void {
-    if (connection.#state !== State.Established) return // closing has time-outs of its own
+    if (connection.#state !== State.Established) return // closing has its own time-outs
     const { idleTimeoutMs } = connection.worker
     connection.#timer = 0
-    if (idleTimeoutMs <= 0) return // switched off meanwhile
+    if (idleTimeoutMs <= 0) return // turned off meanwhile
     const isWaitedFor = connection.#inFlight > 0
     const silence = isWaitedFor ? 0 : connection.#settings.clock.now() - connection.#lastActive
     if (silence >= idleTimeoutMs) return connection.#closeAs('timeout')
@@ -1418,7 +1459,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#continue()
   }
 
-  /** The old codec is let go, its `io` is dead; the next one is still to be opened. */
+  /** Lets the old codec go, and its `io` with it; the next codec is yet to be opened. */
   #renewCodec(stop: Stop | 0): void {
     const old = this.#codec
     this.#clearCodecTimers()
@@ -1451,7 +1492,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     }
   }
 
-  /** What a codec holds of its connection. After an upgrade the old codec's is dead. */
+  /** A codec's view of its connection. After an upgrade the old codec's is dead. */
   static readonly #Io = class Io<In> implements CodecIo<In> {
     readonly #connection: AnyConnection
     onSettled: (() => void) | null = null
@@ -1519,7 +1560,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     fail(error: unknown): void {
       const connection = this.#connection
       if (!this.#isCurrent() || connection.#state === State.Closed) return
-      const isEnding = connection.#state !== State.Established // the last word is on its way
+      const isEnding = connection.#state !== State.Established // the last message is on its way
       connection.#handlerFailed(error)
       if (!isEnding) connection.#drop()
     }
@@ -1592,7 +1633,7 @@ function withResolvers(): Deferred {
   return { promise, resolve, reject }
 }
 
-/** Before the first of them is sent. */
+/** Checks all chunks before the first of them is sent. */
 function checkChunks(chunks: readonly (string | Uint8Array)[]): void {
   if (!Array.isArray(chunks)) throw notEncoded(chunks)
   for (let at = 0; at < chunks.length; at++) if (!isChunk(chunks[at])) throw notEncoded(chunks[at])

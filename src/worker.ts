@@ -590,6 +590,11 @@ export class Worker<
   }
 
   /** @internal */
+  finish(): number {
+    return Math.max(this.#departure.finish(), ...[...this.#inner].map((inner) => inner.finish()))
+  }
+
+  /** @internal */
   stop(): void {
     if (own === (this as unknown)) currentMesh()?.close()
     this.#departure.end()

@@ -174,6 +174,8 @@ export interface Group {
   reload(): Promise<void>
   /** Stops accepting, finishes work in flight and closes connections within `windowMs`. Resolves when none is left. */
   drain(windowMs: number): Promise<void>
+  /** The time to drain is up. Returns for how long, in ms, connections still leave with what has arrived; mostly 0. */
+  finish(): number
   /** Closes at once whatever is left. */
   stop(): void
   /** What keeps `drain` from finishing, in words; empty if nothing does. */

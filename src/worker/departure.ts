@@ -107,6 +107,11 @@ export class Departure {
     return connections.size === 0 && arrivals.size === 0 && unsettled === 0 && this.#holds.size === 0
   }
 
+  /** The time is up. Returns for how long, in ms, connections still leave with what has arrived. */
+  finish(): number {
+    return this.#drain?.finish() ?? 0
+  }
+
   /** Stops the timed closing of connections. */
   end(): void {
     this.#drain?.end()

@@ -40,6 +40,9 @@ const ABORT_AT = 9 / 10
 /** ... but no later than this before the end. */
 const ABORT_BEFORE_MS = 500
 
+/** The final call must come this long before the end: what had arrived is read and answered in that time. */
+const FINAL_ROUND_MS = 200
+
 /** What a drain works on; a Worker, for example. */
 export interface Drainable {
   readonly connections: ReadonlyMap<number, AnyConnection>
@@ -67,7 +70,7 @@ export class Drain {
   #timer = 0
   #hasBegun = false
   #isLastCall = false
-  #isFinalCall = false
+  #finalCallAt = Number.POSITIVE_INFINITY
   /** Connections that leave with their next answer. */
   readonly #called = new WeakSet<AnyConnection>()
   #hasAborted = false
@@ -94,6 +97,22 @@ export class Drain {
     this.#tick()
   }
 
+  /**
+   * The time is up. A process that was suspended, or starved of CPU, has not read what arrived meanwhile, and closing now
+   * would reset those connections. If so, they all leave with what has arrived, which takes the returned time, in ms;
+   * 0 if there was time for that before.
+   */
+  finish(): number {
+    const roundMs = Math.min(FINAL_ROUND_MS, this.#windowMs * (1 - FINAL_CALL_AT))
+    const isDone = this.#isOver || roundMs === 0 || this.#clock.now() - this.#finalCallAt >= roundMs
+    if (isDone) return 0
+    this.#isLastCall = true
+    this.#callFinally()
+    this.#batches = this.#batches.map(() => Number.POSITIVE_INFINITY)
+    this.#letGo()
+    return roundMs
+  }
+
   /** Call when everything has left, or the time is up. */
   end(): void {
     this.#isOver = true
@@ -117,10 +136,18 @@ export class Drain {
     if (this.#isOver) return
     const elapsed = this.#clock.now() - this.#startedAt
     if (elapsed >= this.#windowMs * LAST_CALL_AT) this.#isLastCall = true
-    if (elapsed >= this.#windowMs * FINAL_CALL_AT) this.#isFinalCall = true
+    if (elapsed >= this.#windowMs * FINAL_CALL_AT) this.#callFinally()
     if (this.#hasBegun || this.#isLastCall) this.#letGo()
     if (elapsed >= abortAt(this.#windowMs)) this.#abort()
     this.#sleep()
+  }
+
+  #callFinally(): void {
+    this.#finalCallAt = Math.min(this.#finalCallAt, this.#clock.now())
+  }
+
+  get #isFinalCall(): boolean {
+    return this.#finalCallAt !== Number.POSITIVE_INFINITY
   }
 
   #sleep(): void {

@@ -7,7 +7,7 @@ import { atLength, longTest } from '../support/length.ts'
 import { Load } from '../support/load/load.ts'
 import { textClient } from '../support/load/text-client.ts'
 import { reload } from '../support/reload.ts'
-import { ask, echo, inSandbox, portOf, workersOf } from '../support/server.ts'
+import { ask, echo, inSandbox, portOf, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 const RELOADS = atLength(2, 20)
@@ -62,6 +62,34 @@ longTest(`${RELOADS} reloads under load lose nothing but what crosses a FIN, and
     assert.is(answered + crossed, sent)
     assert.ok(crossedConnections <= discarded, 'a request was dropped that the server does not name')
     assert.ok((await box.status()).totals.messagesIn >= answered)
+    await box.stop()
+  })
+})
+
+longTest('an old process that is suspended until its time is up still reads and answers what has come', async () => {
+  await inSandbox(async (box) => {
+    const program = echo(1, `worker.drainTimeoutMs = 2000`)
+    const server = await box.start(box.file('app.js', program))
+    const [{ pid = 0 } = {}] = workersOf(server)
+    const load = new Load()
+    const tally = load.add('text', 24, textClient({ port: portOf(server), thinkMs: () => 1 }))
+    await until(() => tally.answered > 1000)
+    const reloading = box.begin('reload', '--json').ended
+    await until(
+      async () => workersOf(await box.status()).some((one) => one.pid === pid && one.state === 'draining'),
+      20_000,
+    )
+    const since = performance.now()
+    await until(() => performance.now() - since > 1200) // into the last quarter of its window...
+    process.kill(pid, 'SIGSTOP')
+    await until(() => performance.now() - since > 2100) // ... and past its end
+    process.kill(pid, 'SIGCONT')
+    const { slots } = JSON.parse(succeeded(await reloading).stdout)
+    await load.end()
+    console.log({ ...tally, lost: load.lost.length, note: slots[0].note, discarded: slots[0].discarded })
+    assert.equal(load.lost, [])
+    assert.is(tally.answered + tally.crossed, tally.sent)
+    assert.is(slots[0].note, '')
     await box.stop()
   })
 })

@@ -93,6 +93,30 @@ function speaking(more: object = {}): AnyProtocol {
   return { ...protocol, ...more }
 }
 
+test('a process that could not run until its time was up reads what has come, and answers it, before it leaves', () => {
+  const crowd = new Crowd().add(10, speaking())
+  for (const wire of crowd.wires) wire.receive('before')
+  crowd.start(2000)
+  crowd.clock.time += 2100 // suspended: no timer has fired
+  let read = 0
+  crowd.beforeLeaving = () => {
+    read++
+    for (const wire of crowd.wires) wire.receive('late')
+  }
+  assert.is(crowd.drain?.finish(), 200)
+  assert.is(read, 1)
+  assert.is(crowd.left, 10)
+  for (const wire of crowd.wires) assert.equal(wire.messages.map(String), ['before', 'late'])
+})
+
+test('a process that made its final call in time has nothing more to wait for when its time is up', () => {
+  const crowd = new Crowd().add(10)
+  for (const wire of crowd.wires) wire.receive('x\n')
+  crowd.start(2000).advance(1950)
+  assert.is(crowd.drain?.finish(), 0)
+  assert.is(new Crowd().add(1).start(0).drain?.finish(), 0)
+})
+
 test('those that have been quiet for a second, before the drain too, leave at once', () => {
   const crowd = new Crowd().add(10)
   crowd.advance(1000)

@@ -220,7 +220,7 @@ class WorkerLife {
     if (this.#exitAt === Number.POSITIVE_INFINITY) this.#exitCode = exitCode
     this.#exitAt = now() + timeoutMs
     clearTimeout(this.#exitTimer)
-    this.#exitTimer = setTimeout(() => this.#exit(), timeoutMs)
+    this.#exitTimer = setTimeout(() => this.#finish(), timeoutMs)
     void this.#drain(timeoutMs)
   }
 
@@ -229,11 +229,17 @@ class WorkerLife {
     this.#exit()
   }
 
+  #finish(): void {
+    const lateMs = this.#group?.finish() ?? 0
+    if (lateMs === 0) this.#exit()
+    else this.#exitTimer = setTimeout(() => this.#exit(), lateMs)
+  }
+
   #exit(): void {
     const work = this.#describeWork()
     if (work !== '') log(`leaves with ${work} unfinished`)
     this.#group?.stop()
-    this.#report()
+    this.#report(work)
     exitWhenSent(this.#channel, this.#exitCode)
   }
 
@@ -242,11 +248,10 @@ class WorkerLife {
     return parts.filter((part) => part !== '').join(', ')
   }
 
-  #report(): void {
+  #report(work = this.#describeWork()): void {
     if (this.#group === null) return
     const { counters } = this.#group
     this.#memory = residentBytes() ?? this.#memory
-    const work = this.#describeWork()
     const lagMs = this.#lag.take()
     const report = { counters, memory: this.#memory, timers: Timer.count, work, lagMs, isInspected: isInspected() }
     this.#channel.send({ type: 'report', report })

@@ -363,7 +363,8 @@ function notReady(name: string, reason: string, exit: WorkerExitInfo, { reloadMo
 
 function drainNote(exit: WorkerExitInfo, old: WorkerHandle): string {
   if (exit.wasKilled) return `killed${old.report.work && `, with ${old.report.work}`}`
-  return exit.exitCode === WorkerExit.Ended ? '' : exit.word
+  const unfinished = old.report.work && `left ${old.report.work} unfinished`
+  return exit.exitCode === WorkerExit.Ended ? unfinished : exit.word
 }
 
 /** Resolves when earlier replaced processes have gone, so that no slot has more than two. */

@@ -1,8 +1,8 @@
 // Cookies (RFC 6265bis): what a client sends, and the lines that set them, with flags that are safe unless one says
 // otherwise, and values that cannot be forged where there is a secret.
 
-import { crypto } from '../../src/builtins.ts'
 import { UsageError } from '../../src/errors.ts'
+import { isEqual, sign } from '../../src/signing.ts'
 import { isToken } from './fields.ts'
 
 /** Without a prototype. */
@@ -69,7 +69,7 @@ export function serializeCookie(name: string, value: string, options: CookieOpti
 
 /** `value.mac`: a value that a client can read and cannot change. */
 export function signCookie(value: string, secret: string): string {
-  return `${value}.${mac(value, secret)}`
+  return `${value}.${sign(value, secret)}`
 }
 
 /** The value of what `signCookie` made with one of these secrets, else null. The first is the newest. */
@@ -77,16 +77,8 @@ export function verifyCookie(signed: string, secrets: readonly string[]): string
   const dot = signed.lastIndexOf('.')
   if (dot < 0) return null
   const value = signed.slice(0, dot)
-  const given = Buffer.from(signed.slice(dot + 1))
-  const isRight = (secret: string) => {
-    const wanted = Buffer.from(mac(value, secret))
-    return given.length === wanted.length && crypto().timingSafeEqual(given, wanted)
-  }
-  return secrets.some(isRight) ? value : null
-}
-
-function mac(value: string, secret: string): string {
-  return crypto().createHmac('sha256', secret).update(value).digest('base64url')
+  const given = signed.slice(dot + 1)
+  return secrets.some((secret) => isEqual(given, sign(value, secret))) ? value : null
 }
 
 function attribute(name: string, value: string): string {

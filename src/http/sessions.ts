@@ -2,6 +2,7 @@
 // default.
 
 import { crypto } from '../builtins.ts'
+import { isEqual, sign } from '../signing.ts'
 import { Session } from './session.ts'
 import type { SessionStore } from './session-store.ts'
 
@@ -87,7 +88,7 @@ export class Sessions {
 
   #signed(id: string): string {
     const [newest] = this.#options.secrets
-    return newest === undefined ? id : `${id}.${mac(id, newest)}`
+    return newest === undefined ? id : `${id}.${sign(id, newest)}`
   }
 
   #verified(cookie: string): string | null {
@@ -95,19 +96,10 @@ export class Sessions {
     const [id = '', signature = ''] = cookie.split('.')
     if (!ID.test(id)) return null
     if (secrets.length === 0) return id
-    return secrets.some((secret) => isEqual(mac(id, secret), signature)) ? id : null
+    return secrets.some((secret) => isEqual(signature, sign(id, secret))) ? id : null
   }
 }
 
 function newId(): string {
   return crypto().randomBytes(32).toString('base64url')
-}
-
-function mac(text: string, secret: string): string {
-  return crypto().createHmac('sha256', secret).update(text).digest('base64url')
-}
-
-function isEqual(a: string, b: string): boolean {
-  const [left, right] = [Buffer.from(a), Buffer.from(b)]
-  return left.length === right.length && crypto().timingSafeEqual(left, right)
 }

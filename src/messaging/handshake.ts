@@ -9,6 +9,7 @@
 
 import { crypto } from '../builtins.ts'
 import { ProtocolError } from '../errors.ts'
+import { macOf } from '../signing.ts'
 
 export const NONCE_BYTES = 32
 export const PROOF_BYTES = 32
@@ -45,13 +46,7 @@ export function newNonce(): Buffer {
  * can pass a proof on to another; for Welcome the terms.
  */
 export function proofOf(secret: Buffer, side: 'hello' | 'welcome', parts: readonly (Uint8Array | string)[]): Buffer {
-  const hmac = crypto().createHmac('sha256', secret).update(side)
-  for (const part of parts) hmac.update(`\n${part.length}\n`).update(part)
-  return hmac.digest()
-}
-
-export function isProof(given: Uint8Array, wanted: Uint8Array): boolean {
-  return given.length === wanted.length && crypto().timingSafeEqual(given, wanted)
+  return macOf(secret, [side, ...parts.flatMap((part) => [`\n${part.length}\n`, part])])
 }
 
 /** Throws ProtocolError. */

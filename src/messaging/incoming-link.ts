@@ -5,6 +5,7 @@ import { ProtocolError, type SystemError, stackOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { fromMachineTime } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
+import { isEqual } from '../signing.ts'
 import {
   kClosed,
   kDrained,
@@ -20,7 +21,6 @@ import { FrameWriter } from './frame-writer.ts'
 import {
   HANDSHAKE_MS,
   type Identity,
-  isProof,
   LONGEST_HELLO_BYTES,
   NONCE_BYTES,
   newNonce,
@@ -256,7 +256,7 @@ export class IncomingLink implements SocketEvents, Answers {
     const text = bytes.toString('utf8', identityAt, end)
     const { secret, address } = this.#host
     const wanted = proofOf(secret, 'hello', [this.#nonce, nonce, text, address])
-    if (!isProof(bytes.subarray(start + NONCE_BYTES, identityAt), wanted))
+    if (!isEqual(bytes.subarray(start + NONCE_BYTES, identityAt), wanted))
       throw new ProtocolError('ERR_MESH_HANDSHAKE', 'it does not know the secret')
     deadlines.cancel(this.#timer)
     this.#state = State.Open

@@ -5,6 +5,7 @@ import { ProtocolError, type SendError, type SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { recently, toMachineTime } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
+import { isEqual } from '../signing.ts'
 import {
   kClosed,
   kDrained,
@@ -19,7 +20,6 @@ import { FrameWriter } from './frame-writer.ts'
 import {
   HANDSHAKE_MS,
   type Identity,
-  isProof,
   LONGEST_HELLO_BYTES,
   NONCE_BYTES,
   newNonce,
@@ -285,7 +285,7 @@ export class OutgoingLink implements SocketEvents {
     if (kind !== Kind.Welcome || end - start < PROOF_BYTES) throw unexpected(kind)
     const text = bytes.toString('utf8', start + PROOF_BYTES, end)
     const wanted = proofOf(this.#credentials.secret, 'welcome', [this.#nonce, this.#challenge, text])
-    if (!isProof(bytes.subarray(start, start + PROOF_BYTES), wanted))
+    if (!isEqual(bytes.subarray(start, start + PROOF_BYTES), wanted))
       throw new ProtocolError('ERR_MESH_HANDSHAKE', 'it does not know the secret')
     deadlines.cancel(this.#timer)
     this.terms = parseTerms(text)

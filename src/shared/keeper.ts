@@ -1,12 +1,12 @@
 // The keeper: a process that only keeps the data workers share, so that no worker's death loses it. It runs no user
 // code and never interprets a value. The master starts it on first use, and connects workers to it.
 
-import { timingSafeEqual } from 'node:crypto'
 import net from 'node:net'
 import { codeOf, messageOf, ProtocolError, UsageError } from '../errors.ts'
 import { guardOutput, LimitedLog, log } from '../log.ts'
 import { Scheduler } from '../loop/scheduler.ts'
 import { removeStaleSocket } from '../net/bound-socket.ts'
+import { isEqual } from '../signing.ts'
 import { checkKey, checkName, checkStep, checkTtl, MAX_VALUE_BYTES } from './limits.ts'
 import { Store, type Value } from './store.ts'
 import { type Answer, encodeFrame, FrameReader, type Plain, type Request } from './wire.ts'
@@ -155,9 +155,8 @@ class Client {
 
   #meet(request: Request): void {
     const [, what, secret] = request
-    const [given, wanted] = [Buffer.from(String(secret)), Buffer.from(this.#secret)]
-    const isOurs = what === 'hello' && given.length === wanted.length && timingSafeEqual(given, wanted)
-    if (!isOurs) throw new ProtocolError('ERR_STRANGER', 'it did not know the secret')
+    if (what !== 'hello' || !isEqual(String(secret), this.#secret))
+      throw new ProtocolError('ERR_STRANGER', 'it did not know the secret')
     this.#isKnown = true
   }
 

@@ -28,7 +28,8 @@ const clean: Record<string, string> = {
   'src/net/address.ts': "import '../errors.ts'",
   'src/process/master.ts': "import './handle.ts'\nimport '../net/address.ts'\nimport 'node:net'",
   'protocols/text.ts': "import '../src/protocol.ts'\nimport '../src/errors.ts'\nimport 'node:zlib'",
-  'protocols/http/codec.ts': "import './head.ts'\nimport '../websocket/codec.ts'\nimport 'node:crypto'",
+  'protocols/http/codec.ts':
+    "import './head.ts'\nimport '../websocket/codec.ts'\nimport '../../src/signing.ts'\nimport 'node:crypto'",
   'test/text.test.ts': "import 'uvu/assert'\nimport '@some/thing/x'\nimport 'millrace/testing'",
   'examples/echo.ts': "import 'millrace'\nimport 'node:fs'",
 }

@@ -3,6 +3,8 @@
 // from other output there by their first byte.
 
 import { now } from './loop/clock.ts'
+import { printableLog } from './printable.ts'
+import { localTime } from './times.ts'
 
 /** RS, the first byte of a record. RFC 7464 section 2.2. */
 export const RECORD_SEPARATOR = '\x1e'
@@ -69,20 +71,9 @@ function writeLine(message: string): void {
   process.stderr.write(formatText(new Date(), process.pid, worker, message))
 }
 
-/** Formats a message; the further lines of a stack stay as they are. */
+/** A message as text. What a peer has sent may be in it; the further lines of a stack stay as they are. */
 export function formatText(time: Date, pid: number, worker: string, message: string): string {
-  return `${timestamp(time)} pid:${pid} ${worker && `[${worker}] `}${printable(message)}\n`
-}
-
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not pass
-const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g
-
-/**
- * Makes control characters visible: a message may contain what a peer has sent, which must not control a terminal.
- * Those above 0x7f too: U+009B begins a sequence as ESC [ does (ECMA-48 section 5.3).
- */
-function printable(text: string): string {
-  return text.replace(CONTROL, (char) => `\\x${char.charCodeAt(0).toString(16).padStart(2, '0')}`)
+  return `${timestamp(time)} pid:${pid} ${worker && `[${worker}] `}${printableLog(message)}\n`
 }
 
 let lastSecond = Number.NaN
@@ -92,8 +83,7 @@ let lastTimestamp = ''
 function timestamp(date: Date): string {
   const second = Math.floor(date.getTime() / 1000)
   if (second !== lastSecond) {
-    const local = new Date(date.getTime() - date.getTimezoneOffset() * 60_000)
-    lastTimestamp = local.toISOString().slice(0, 19).replace('T', ' ')
+    lastTimestamp = localTime(date)
     lastSecond = second
   }
   return lastTimestamp

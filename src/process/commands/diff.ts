@@ -2,11 +2,12 @@
 
 import { readdirSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { printableCell } from '../../printable.ts'
 import { Exit } from '../exit-codes.ts'
 import { type Comparison, type Difference, isCode, isSkipped } from '../operations/diff.ts'
 import { realPathOf } from '../run-directory.ts'
 import type { Paint } from '../terminal/style.ts'
-import { printable, renderTable } from '../terminal/tables.ts'
+import { renderTable } from '../terminal/tables.ts'
 import { type Command, NO_WORDS } from './command.ts'
 import { showAs } from './print.ts'
 import { askFound, findServer, need } from './server.ts'
@@ -43,7 +44,7 @@ function render({ isSame, differences, changedFiles }: Result, paint: Paint): st
     column === 2 ? paint('bad', cell) : column === 3 ? paint('good', cell) : cell
   return [
     ...(rows.length === 0 ? [] : [renderTable([['group', 'what', 'running', 'wanted'], ...rows], styled)]),
-    ...changedFiles.map((file) => `changed since the processes started: ${printable(file)}`),
+    ...changedFiles.map((file) => `changed since the processes started: ${printableCell(file)}`),
     paint('quiet', "next: 'millrace reload' makes it so; what scale and stop have changed stays"),
   ].join('\n')
 }

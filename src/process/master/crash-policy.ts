@@ -3,6 +3,7 @@
 
 import { log } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
+import { inSeconds } from '../../times.ts'
 import { bootFailure, type CommandError, Exit, WorkerExit } from '../exit-codes.ts'
 import { isStopFirst } from '../operations/turnover.ts'
 import type { Events } from '../status/events.ts'
@@ -37,7 +38,7 @@ export class CrashPolicy {
     this.#judgeFirstStart(slot, exit, `${name}: ${exit.reason || exit.word}`)
     if (this.#master.isEnding) return
     const waitMs = isVoluntary(exit) ? 0 : slot.backoff.next(exit.aliveMs)
-    const next = waitMs === 0 ? 'starting another' : `starting another in ${(waitMs / 1000).toFixed(1)} s`
+    const next = waitMs === 0 ? 'starting another' : `starting another in ${inSeconds(waitMs)}`
     log(`${name} pid ${handle.pid}: ${exit.word}, ${next}${exit.isLogged ? '' : exit.reason && `\n${exit.reason}`}`)
     if (slot.backoff.failures === group.blueprint.declaration.crashLoopAfter)
       log(

@@ -4,6 +4,7 @@
 
 import type { Counters } from '../../counters.ts'
 import { now } from '../../loop/clock.ts'
+import { inSeconds } from '../../times.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import type { GroupState, Slot } from '../master/slot.ts'
 import type { WorkerHandle } from '../master/worker-handle.ts'
@@ -85,7 +86,7 @@ export class Canary {
       const { word, reason } = await handle.gone
       return `it has ended: ${word}${reason && `\n${reason}`}`
     }
-    if (handle.silentMs > SILENT_MS) return `its event loop has not turned for ${(handle.silentMs / 1000).toFixed(1)} s`
+    if (handle.silentMs > SILENT_MS) return `its event loop has not turned for ${inSeconds(handle.silentMs)}`
     return this.report.canary.errors >= MANY_ERRORS ? this.judge() : ''
   }
 

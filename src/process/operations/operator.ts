@@ -3,6 +3,7 @@
 
 import { log } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
+import { inSeconds } from '../../times.ts'
 import type { Leave } from '../control.ts'
 import { asCommandError, CommandError, Exit } from '../exit-codes.ts'
 import { extendWhile, monotonicUsec, tellService } from '../master/service.ts'
@@ -169,5 +170,5 @@ function lineOf(operation: Operation, { reason, durationMs, slots }: ReloadOutco
   const gone = slots.filter(({ result }) => result === 'removed' || result === 'stopped').length
   if (reason !== '')
     return `given up${fresh === 0 ? '' : `, processes that already run the new code: ${fresh}`}: ${reason}`
-  return `done in ${(durationMs / 1000).toFixed(1)} s, new processes: ${fresh}${gone === 0 ? '' : `, ended: ${gone}`}`
+  return `done in ${inSeconds(durationMs)}, new processes: ${fresh}${gone === 0 ? '' : `, ended: ${gone}`}`
 }

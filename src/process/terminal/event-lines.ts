@@ -1,23 +1,24 @@
 // Events in readable form, one per line: `12:30:01 echo:2 exit signal SIGKILL after 3.2 s`. Names and reasons come from
 // user code, so control characters are replaced.
 
+import { printableCell } from '../../printable.ts'
+import { inSeconds, localTime } from '../../times.ts'
 import type { EventLine } from '../status/event-stream.ts'
 import type { OperationEvent } from '../status/events.ts'
 import { type Paint, plain, type Style } from './style.ts'
-import { printable } from './tables.ts'
 
 type Told = EventLine['event']
 
 export function renderEvent(event: Told, paint: Paint = plain): string {
   const { who, what, style } = wordsOf(event)
-  const time = 'time' in event ? localTime(event.time) : '--:--:--'
-  return `${paint('quiet', time)} ${printable(who).padEnd(12)} ${paint(style, printable(what))}`
+  const time = 'time' in event ? localTime(new Date(event.time)).slice(-8) : '--:--:--'
+  return `${paint('quiet', time)} ${printableCell(who).padEnd(12)} ${paint(style, printableCell(what))}`
 }
 
 /** The same without the time, for the progress of a command. */
 export function phraseOf(event: Told): string {
   const { who, what } = wordsOf(event)
-  return printable(`${who}: ${what}`)
+  return printableCell(`${who}: ${what}`)
 }
 
 interface Words {
@@ -41,14 +42,14 @@ function wordsOf(event: Told): Words {
     case 'retire':
       return { who: event.worker, what: `retire pid ${event.pid}`, style: 'quiet' }
     case 'leave':
-      return { who: event.worker, what: `leave pid ${event.pid} within ${seconds(event.windowMs)}`, style: 'quiet' }
+      return { who: event.worker, what: `leave pid ${event.pid} within ${inSeconds(event.windowMs)}`, style: 'quiet' }
     case 'exit': {
       const killed = event.wasKilled ? ', killed: its time was up' : ''
-      const what = `exit pid ${event.pid}: ${event.word} after ${seconds(event.aliveMs)}${killed}`
+      const what = `exit pid ${event.pid}: ${event.word} after ${inSeconds(event.aliveMs)}${killed}`
       return { who: event.worker, what: withReason(what, event.reason), style: event.isExpected ? 'quiet' : 'bad' }
     }
     case 'backoff': {
-      const when = event.waitMs === 0 ? 'at once' : `in ${seconds(event.waitMs)}`
+      const when = event.waitMs === 0 ? 'at once' : `in ${inSeconds(event.waitMs)}`
       return { who: event.worker, what: `starts again ${when}, failures in a row: ${event.failures}`, style: 'care' }
     }
     case 'operation':
@@ -72,7 +73,7 @@ function operationWords(event: OperationEvent): { readonly what: string; readonl
     case 'drain':
       return { what: `waits for those that leave: ${event.count}`, style: 'quiet' }
     case 'done':
-      return { what: `done in ${seconds(event.durationMs)}`, style: 'strong' }
+      return { what: `done in ${inSeconds(event.durationMs)}`, style: 'strong' }
     case 'failed':
       return { what: withReason('given up', event.reason), style: 'bad' }
   }
@@ -80,12 +81,4 @@ function operationWords(event: OperationEvent): { readonly what: string; readonl
 
 function withReason(what: string, reason: string): string {
   return reason === '' ? what : `${what}: ${reason.split('\n')[0]}`
-}
-
-function seconds(ms: number): string {
-  return `${(ms / 1000).toFixed(1)} s`
-}
-
-function localTime(iso: string): string {
-  return new Date(iso).toTimeString().slice(0, 8)
 }

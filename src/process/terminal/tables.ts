@@ -2,6 +2,8 @@
 // perhaps from another user's server, so control characters do not reach the terminal.
 
 import type { Counters } from '../../counters.ts'
+import { printableCell } from '../../printable.ts'
+import { inSeconds, localTime } from '../../times.ts'
 import type { CanaryReport } from '../operations/canary.ts'
 import type { ReloadOutcome } from '../operations/receipts.ts'
 import type { ConnectionPage, GroupStatus, ListedConnection, Status, WorkerStatus } from '../status/status.ts'
@@ -14,7 +16,7 @@ export function renderTable(
   rows: readonly (readonly string[])[],
   paint: (cell: string, column: number) => string = (cell) => cell,
 ): string {
-  const clean = rows.map((cells) => cells.map(printable))
+  const clean = rows.map((cells) => cells.map(printableCell))
   const widths = (clean[0] ?? []).map((_, column) => Math.max(...clean.map((cells) => cells[column]?.length ?? 0)))
   return clean
     .map((cells, row) => {
@@ -28,13 +30,6 @@ export function renderTable(
     .join('\n')
 }
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not pass
-const CONTROL = /[\u0000-\u001f\u007f-\u009f]/g
-
-export function printable(text: string): string {
-  return text.replace(CONTROL, '?')
-}
-
 // status
 
 export function renderStatus(status: Status, paint: Paint = plain): string {
@@ -43,7 +38,7 @@ export function renderStatus(status: Status, paint: Paint = plain): string {
   const mode = status.isDaemon ? 'daemon' : 'foreground'
   return [
     `millrace ${status.version}   Node ${status.node}   pid ${status.pid}   ${mode}   ${status.state}`,
-    `start time ${localTime(status.startedAt)}   run ${formatDuration(status.uptimeMs)}   load average ${one.toFixed(2)}, ${five.toFixed(2)}, ${fifteen.toFixed(2)}`,
+    `start time ${localTime(new Date(status.startedAt))}   run ${formatDuration(status.uptimeMs)}   load average ${one.toFixed(2)}, ${five.toFixed(2)}, ${fifteen.toFixed(2)}`,
     `${status.groups.length} groups   ${processes} processes   ${status.runDir}   engine ${engineWord({ name: status.engine, why: status.engineWhy })}   addon: ${status.addon}`,
     '',
     renderTable([['name', 'event-loop', 'exit_status', 'exit_count'], ...status.groups.flatMap(exitRows)]),
@@ -121,7 +116,9 @@ function leaders({ leaders, groups }: Status): string[] {
   const workerOf = new Map(names)
   return [
     '',
-    printable(`leaders: ${leaders.map(({ name, pid }) => `${name}: ${workerOf.get(pid) ?? ''}pid ${pid}`).join(', ')}`),
+    printableCell(
+      `leaders: ${leaders.map(({ name, pid }) => `${name}: ${workerOf.get(pid) ?? ''}pid ${pid}`).join(', ')}`,
+    ),
   ]
 }
 
@@ -144,7 +141,7 @@ function losses(totals: Counters): string[] {
 
 function replacements({ name, replaced }: GroupStatus): string[] {
   const counts = Object.entries(replaced).map(([why, times]) => `${why} ${times}`)
-  return counts.length === 0 ? [] : [`\n${printable(name)} has replaced processes: ${counts.join('   ')}`]
+  return counts.length === 0 ? [] : [`\n${printableCell(name)} has replaced processes: ${counts.join('   ')}`]
 }
 
 /** Colours of states; all other states need attention. */
@@ -164,7 +161,7 @@ function changed({ name, count, declaredCount, isStopped }: GroupStatus): string
       : [
           `\n${name} is scaled to ${count}, the code declares ${declaredCount}: 'millrace scale ${name} declared' goes back`,
         ]
-  return [...stopped, ...scaled].map((line) => `\n${printable(line.slice(1))}`)
+  return [...stopped, ...scaled].map((line) => `\n${printableCell(line.slice(1))}`)
 }
 
 /** What is wrong with a worker, and what happens next. */
@@ -172,14 +169,14 @@ function trouble({ name }: GroupStatus, worker: WorkerStatus): string[] {
   const { state, failures, lastExit, lastReason, lastLog, retryInMs, silentMs, work } = worker
   const who = `${name}:${worker.id}`
   if (worker.canary !== null) return [`\n${canaryLine(worker.canary)}`]
-  if (state === 'hung') return [`\n${who} has been silent for ${seconds(silentMs)}: its event loop does not turn`]
+  if (state === 'hung') return [`\n${who} has been silent for ${inSeconds(silentMs)}: its event loop does not turn`]
   const cause = worker.leavesFor && ` for ${worker.leavesFor}`
   if (state === 'suspended')
     return [`\n${who} pid ${worker.pid} has been stopped (SIGSTOP, or a debugger): SIGCONT lets it go on`]
   if (state === 'draining' && work !== '') return [`\n${who} pid ${worker.pid} drains${cause}: ${work}`]
   const isDown = state === 'crash-loop' || state === 'waiting'
   if (!isDown && (state !== 'starting' || failures === 0)) return []
-  const next = isDown ? `next start in ${seconds(retryInMs)}` : `the next one starts, pid ${worker.pid}`
+  const next = isDown ? `next start in ${inSeconds(retryInMs)}` : `the next one starts, pid ${worker.pid}`
   const said = lastLog.length === 0 ? '' : `\nit said last:\n${indent(lastLog.join('\n'))}`
   const why = lastReason === '' ? said : `\n${indent(lastReason)}`
   return [`\n${who} failed ${failures} times in a row, last: ${lastExit}; ${next}${why}`]
@@ -200,7 +197,7 @@ export function renderConnections(pages: readonly Pick<ConnectionPage, 'rows' | 
   return [
     renderTable([CONNECTION_COLUMNS, ...rows.map(connectionRow)]),
     ...silent.map(
-      ({ pid, worker }) => `${printable(worker)} pid ${pid} does not answer: its connections are not listed`,
+      ({ pid, worker }) => `${printableCell(worker)} pid ${pid} does not answer: its connections are not listed`,
     ),
   ].join('\n')
 }
@@ -234,7 +231,7 @@ function shorten(name: string): string {
 export function canaryLine({ worker, pid, watchedMs, canary, others }: CanaryReport): string {
   const errors = `${canary.errors} errors in ${canary.messages} messages (others ${others.errors} in ${others.messages})`
   const lag = `loop late by ${canary.lagMs} ms (others ${others.lagMs} ms)`
-  return `canary ${printable(worker)} pid ${pid}: after ${seconds(watchedMs)} ${errors}, ${lag}`
+  return `canary ${printableCell(worker)} pid ${pid}: after ${inSeconds(watchedMs)} ${errors}, ${lag}`
 }
 
 /** The receipts; `past` is the verb for what was done. */
@@ -252,7 +249,7 @@ export function renderOutcome(
     slot.oldPid === 0 ? '-' : `${slot.drainMs} ms`,
     slot.discarded === 0 ? slot.note : `${slot.discarded} connections sent into the goodbye ${slot.note}`.trim(),
   ])
-  const end = `${past} in ${seconds(durationMs)}`
+  const end = `${past} in ${inSeconds(durationMs)}`
   if (rows.length === 0) return reason === '' ? end : ''
   const table = renderTable([['worker', 'result', 'old', 'new', 'ready', 'drained', ''], ...rows], (cell, column) => {
     return column === 1 ? paint(/^(failed|taken back)$/.test(cell.trimEnd()) ? 'bad' : 'good', cell) : cell
@@ -271,7 +268,7 @@ export function renderUpgrade(outcome: UpgradeOutcome): string {
     renderTable([['worker', 'old', 'drained', ''], ...rows]),
     renderTable([['master', 'pid', 'millrace', 'node'], ...masters]),
   ]
-  return `${tables.join('\n\n')}\nupgraded in ${seconds(durationMs)}`
+  return `${tables.join('\n\n')}\nupgraded in ${inSeconds(durationMs)}`
 }
 
 // Numbers
@@ -292,10 +289,6 @@ function formatMegabytes(bytes: number): string {
   return `${(bytes / 1_048_576).toFixed(1)}M`
 }
 
-function seconds(ms: number): string {
-  return `${(ms / 1000).toFixed(1)} s`
-}
-
 function formatDuration(ms: number): string {
   const all = Math.floor(ms / 1000)
   const [days, hours, minutes] = [Math.floor(all / 86_400), Math.floor(all / 3600) % 24, Math.floor(all / 60) % 60]
@@ -303,14 +296,9 @@ function formatDuration(ms: number): string {
   return hours > 0 ? `${hours} hours ${minutes} minutes` : `${minutes} minutes ${all % 60} seconds`
 }
 
-function localTime(iso: string): string {
-  const date = new Date(iso)
-  return new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 19).replace('T', ' ')
-}
-
 function indent(text: string): string {
   return text
     .split('\n')
-    .map((line) => `  ${printable(line)}`)
+    .map((line) => `  ${printableCell(line)}`)
     .join('\n')
 }

@@ -9,6 +9,7 @@ import type { Counters } from '../../counters.ts'
 import { messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
+import { inSeconds } from '../../times.ts'
 import { version } from '../../version.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import { ownIdentity, startTimeOf } from '../identity.ts'
@@ -83,8 +84,8 @@ export class Upgrade {
       failure = error instanceof CommandError ? error : new CommandError(Exit.Failure, messageOf(error))
     }
     const { pid, version: itsVersion, node } = this.#leader
-    const seconds = ((now() - started) / 1000).toFixed(1)
-    log(failure === null ? `upgrade: done in ${seconds} s` : `upgrade: given up: ${failure.message}`)
+    const took = inSeconds(now() - started)
+    log(failure === null ? `upgrade: done in ${took}` : `upgrade: given up: ${failure.message}`)
     const durationMs = Math.round(now() - started)
     const { message: reason = '' } = failure ?? {}
     this.#master.events.emit(

@@ -1,0 +1,18 @@
+// Text that may come from a peer or from user code, made harmless to a terminal: a control character never reaches it. Those
+// above 0x7f neither: U+009B begins a sequence as ESC [ does (ECMA-48 section 5.3). Two forms for two readers: a log is
+// evidence, so it says which character was there and keeps its lines; a cell of a table stays on its line and as wide as it was.
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not pass
+const CONTROL = /[\u0000-\u001f\u007f-\u009f]/g
+
+/** For a log: `\x1b` for ESC. Tabs and the ends of lines stay, as stacks have them. */
+export function printableLog(text: string): string {
+  return text.replace(CONTROL, (char) =>
+    char === '\t' || char === '\n' ? char : `\\x${char.charCodeAt(0).toString(16).padStart(2, '0')}`,
+  )
+}
+
+/** For a line or a cell: `?` for each, tabs and ends of lines too. */
+export function printableCell(text: string): string {
+  return text.replace(CONTROL, '?')
+}

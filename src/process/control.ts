@@ -7,6 +7,7 @@ import { once } from 'node:events'
 import { linkSync, lstatSync, renameSync, rmSync, unlinkSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { addon } from '../addon.ts'
 import { codeOf, messageOf } from '../errors.ts'
 import { log } from '../log.ts'
@@ -204,7 +205,7 @@ export class ControlServer {
   async settled(): Promise<void> {
     for (const follower of this.#followers) follower.end() // the new master reports events from now on
     const late = now() + SETTLE_MS
-    do await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))
+    do await sleep(LOOK_EVERY_MS)
     while (this.#asked > 0 || (this.#open > 0 && now() < late))
   }
 
@@ -350,18 +351,12 @@ export async function follow(
     }
   })
   channel.send({ command: 'events', past })
-  const answer = await Promise.race([first, ended.then(() => null), delay(FOLLOW_TIMEOUT_MS)])
+  const answer = await Promise.race([first, ended.then(() => null), sleep(FOLLOW_TIMEOUT_MS, null, { ref: false })])
   if (answer === null) socket.destroy()
   return { answer, ended, close: () => socket.destroy() }
 }
 
 const FOLLOW_TIMEOUT_MS = 5000
-
-function delay(ms: number): Promise<null> {
-  return new Promise((resolve) => {
-    setTimeout(resolve, ms, null).unref()
-  })
-}
 
 /** Connects with the rights of `uid`. For a path, connect(2) has run by the time `net.connect` returns. */
 function connectAs(uid: number, path: string): net.Socket {

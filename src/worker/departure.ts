@@ -1,6 +1,7 @@
 // How a Worker leaves: it stops accepting, `onWorkerStop` runs, its connections drain, and it is done when connections,
 // handlers and holds are gone. Also describes in words what it is waiting for.
 
+import { withResolvers } from '../deferred.ts'
 import { AbortError } from '../errors.ts'
 import { Drain, type Drainable } from './drain.ts'
 import type { Hold } from './settings.ts'
@@ -35,8 +36,7 @@ export class Departure {
   #drain: Drain | null = null
   #isToldStop = false
   #isLooking = false
-  #done: Promise<void> = Promise.resolve()
-  #tellDone: (() => void) | null = null
+  readonly #done = withResolvers()
 
   constructor(worker: Leaver, role: LeaverRole) {
     this.#worker = worker
@@ -70,16 +70,13 @@ export class Departure {
   within(windowMs: number): Promise<void> {
     if (this.#drain === null) this.#begin(windowMs)
     else this.#drain.hurry(windowMs)
-    return this.#done
+    return this.#done.promise
   }
 
   #begin(windowMs: number): void {
     this.#role.close()
     const drain = new Drain(this.#worker, windowMs)
     this.#drain = drain
-    this.#done = new Promise((resolve) => {
-      this.#tellDone = resolve
-    })
     this.#aborter?.abort(leavingError())
     void this.#role.tellStop().then(() => {
       this.#isToldStop = true
@@ -99,7 +96,7 @@ export class Departure {
     this.#isLooking = false
     if (!this.#isIdle) return
     this.end()
-    this.#tellDone?.()
+    this.#done.resolve()
   }
 
   get #isIdle(): boolean {

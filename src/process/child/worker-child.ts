@@ -1,5 +1,6 @@
 // A worker process: it serves one slot of one group until it is told to stop, its master has gone, or it fails.
 
+import { type Deferred, withResolvers } from '../../deferred.ts'
 import { SystemError, stackOf, UsageError } from '../../errors.ts'
 import { LimitedLog, log, nameLog } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
@@ -73,7 +74,7 @@ class WorkerLife {
   readonly #earlyNews: PeerNews[] = []
   #lastRequest = 0
   readonly #lag = new LoopLag()
-  readonly #requests = new Map<number, { resolve(socket: GivenSocket): void; reject(error: Error): void }>()
+  readonly #requests = new Map<number, Deferred<GivenSocket>>()
   /** Turns whose socket has arrived. */
   readonly #standIns = new Set<number>()
   /** Turns that were over before their socket arrived. */
@@ -166,9 +167,9 @@ class WorkerLife {
   #request(ask: (request: number) => void): Promise<GivenSocket> {
     const request = ++this.#lastRequest
     ask(request)
-    return new Promise((resolve, reject) => {
-      this.#requests.set(request, { resolve, reject })
-    })
+    const waiting = withResolvers<GivenSocket>()
+    this.#requests.set(request, waiting)
+    return waiting.promise
   }
 
   #takeSocket(request: number, socket: GivenSocket): void {

@@ -1,5 +1,6 @@
 // `stop`: ends the server and waits until it has gone, or ends only some of its groups.
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import { now } from '../../loop/clock.ts'
 import type { Leave } from '../control.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
@@ -13,6 +14,7 @@ import { type Found, findServer } from './server.ts'
 
 /** How long a server may take to end beyond `Worker.stopTimeout`: workers are then killed and reaped. */
 const STOP_SLACK_MS = 10_000
+const LOOK_EVERY_MS = 10
 
 export const stop: Command = {
   operands: '[app.js] [NAME ...]',
@@ -53,7 +55,7 @@ async function untilGone({ done: answer }: Found): Promise<number> {
       throw new CommandError(Exit.Timeout, `pid ${answer.pid} is still stopping`, {
         next: `ask again, or end it by force: kill -9 ${answer.pid}`,
       })
-    await new Promise((resolve) => setTimeout(resolve, 10))
+    await sleep(LOOK_EVERY_MS)
   }
   return answer.pid
 }

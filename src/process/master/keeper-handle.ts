@@ -7,7 +7,9 @@ import { once } from 'node:events'
 import { rmSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { addon } from '../../addon.ts'
+import { withResolvers } from '../../deferred.ts'
 import { log } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
 import { encodeFrame } from '../../shared/wire.ts'
@@ -139,7 +141,7 @@ export class KeeperHandle {
     this.#hold?.destroy()
     while (isAlive(keeper)) {
       if (now() > killAt) process.kill(keeper.pid, 'SIGKILL')
-      await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))
+      await sleep(LOOK_EVERY_MS)
     }
     rmSync(this.#path, { force: true })
   }
@@ -152,10 +154,8 @@ export class KeeperHandle {
     )
     output.attach(child, 'keeper')
     this.#child = child
-    let tellGone = ignore
-    this.#gone = new Promise((resolve) => {
-      tellGone = resolve
-    })
+    const gone = withResolvers()
+    this.#gone = gone.promise
     this.#onChange()
     return new Promise((resolve, reject) => {
       let [why, hasKept] = ['', false]
@@ -175,7 +175,7 @@ export class KeeperHandle {
         const loss = hasKept ? '. What it kept is lost' : ''
         if (!this.#isEnding) log(`keeper of shared data pid ${child.process.pid}: ${word}${loss}`)
         this.#onChange()
-        tellGone()
+        gone.resolve()
         reject(new Error(word))
       }
       onceUnstarted(child.process, (error) => end(error.message))

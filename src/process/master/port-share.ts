@@ -4,6 +4,7 @@
 // nothing new (cBPF), and what already waits there is accepted by a sibling. If all are full, it waits for the first
 // with room.
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type Addon, addon } from '../../addon.ts'
 import { messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'
@@ -87,7 +88,7 @@ export class PortShare {
     if (this.#sys === null || !this.#group.blueprint.declaration.reusePort) return
     let empty = 0
     for (let waited = 0; waited < LONGEST_WAIT_MS && empty < EMPTY_LOOKS; waited += LOOK_EVERY_MS) {
-      await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))
+      await sleep(LOOK_EVERY_MS)
       try {
         empty = this.#sys.pendingConnections(socket.fd) === 0 ? empty + 1 : 0
       } catch {

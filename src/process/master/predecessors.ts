@@ -4,6 +4,7 @@
 
 import { renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { codeOf, messageOf } from '../../errors.ts'
 import { LimitedLog } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
@@ -51,7 +52,7 @@ export class Predecessors {
     while (this.#old.some(isAlive) && !signal.aborted) {
       if (now() > killAt + KILL_TIMEOUT_MS) throw this.#stuck()
       if (now() > killAt) for (const old of this.#old) kill(old)
-      await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS))
+      await sleep(LOOK_EVERY_MS)
     }
     if (!signal.aborted) this.#old = []
   }

@@ -5,6 +5,7 @@
 import type { Socket } from 'node:net'
 import { constants } from 'node:os'
 import { addCounters, type Counters, newCounters } from '../../counters.ts'
+import { withResolvers } from '../../deferred.ts'
 import { codeOf, messageOf } from '../../errors.ts'
 import { now } from '../../loop/clock.ts'
 import type { BoundSocket } from '../../net/bound-socket.ts'
@@ -110,10 +111,12 @@ export class WorkerHandle {
   memoryAtReady = 0
   /** Messages per second over the last heartbeats. */
   messageRate = 0
+  readonly #hasRetired = withResolvers()
+  readonly #end = withResolvers<WorkerExitInfo>()
   /** It has given up its singletons, or is gone. */
-  readonly retired: Promise<void>
+  readonly retired = this.#hasRetired.promise
   /** Resolves when it has ended; never rejects. */
-  readonly gone: Promise<WorkerExitInfo>
+  readonly gone = this.#end.promise
   readonly #child: Child
   readonly #tail: Tail
   #reason = ''
@@ -143,8 +146,6 @@ export class WorkerHandle {
   /** Callbacks for when it has been relieved, by turn. */
   readonly #relieved = new Map<number, () => void>()
   #onPage: ((page: OwnConnections) => void)[] = []
-  #tellRetired!: () => void
-  #tellGone!: (exit: WorkerExitInfo) => void
 
   constructor(child: Child, options: HandleOptions) {
     const { incarnation, startTimeoutMs, socket, tail, stuckTimeoutMs, meshAddress } = options
@@ -154,12 +155,6 @@ export class WorkerHandle {
     this.incarnation = incarnation
     this.socket = socket
     this.meshAddress = meshAddress
-    this.retired = new Promise((resolve) => {
-      this.#tellRetired = resolve
-    })
-    this.gone = new Promise((resolve) => {
-      this.#tellGone = resolve
-    })
     child.channel.onMessage = (message) => this.#receive(message)
     onceUnstarted(child.process, (error) => this.#gone(null, null, error))
     onceEnded(child.process, (code, signal) => this.#gone(code, signal, null))
@@ -204,7 +199,7 @@ export class WorkerHandle {
   /** Another process takes over its slot. `retired` resolves when it has given up its singletons. */
   retire(isReload: boolean): void {
     if (this.#leavesByItself) return // it gives up everything at its end
-    if (this.state !== 'ready') return this.#tellRetired() // it was never active
+    if (this.state !== 'ready') return this.#hasRetired.resolve() // it was never active
     this.#move('retiring')
     this.#child.channel.send({ type: 'retire', isReload })
   }
@@ -417,7 +412,7 @@ export class WorkerHandle {
       case 'leaving':
         return this.#leave(message.exitCode, message.timeoutMs)
       case 'retired':
-        return this.#tellRetired()
+        return this.#hasRetired.resolve()
       case 'reachKeeper':
         return this.onReachKeeper?.(message.request)
       case 'stand':
@@ -501,7 +496,7 @@ export class WorkerHandle {
       aliveMs: now() - this.startedAt,
     }
     this.onGone?.(exit)
-    this.#tellRetired()
-    this.#tellGone(exit)
+    this.#hasRetired.resolve()
+    this.#end.resolve(exit)
   }
 }

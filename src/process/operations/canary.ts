@@ -2,6 +2,7 @@
 // watched for a while. All accept, so all get the same kind of traffic, and the results are compared. Nothing is
 // removed before the decision: going back means letting the canary drain.
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Counters } from '../../counters.ts'
 import { now } from '../../loop/clock.ts'
 import { inSeconds } from '../../times.ts'
@@ -138,7 +139,7 @@ export async function watchCanaries(canaries: readonly Canary[], ms: number): Pr
   const end = now() + ms
   const someGone = Promise.race(canaries.map(({ handle }) => handle.gone))
   for (let isOver = canaries.length === 0; !isOver; ) {
-    await Promise.race([someGone, delay(Math.min(LOOK_EVERY_MS, Math.max(0, end - now())))])
+    await Promise.race([someGone, sleep(Math.min(LOOK_EVERY_MS, Math.max(0, end - now())))])
     await Promise.all(canaries.map((canary) => canary.look()))
     isOver = now() >= end
     for (const canary of canaries) {
@@ -169,10 +170,4 @@ function shareOfErrors({ errors, messages }: Sample): number {
 function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b)
   return sorted[Math.floor(sorted.length / 2)] ?? 0
-}
-
-function delay(ms: number): Promise<void> {
-  return new Promise((resolve) => {
-    setTimeout(resolve, ms)
-  })
 }

@@ -1,6 +1,7 @@
 // What operations do to slots: the next process starts, becomes ready and takes the slot, and the one before it retires
 // and drains; or all processes leave without successors. Each slot gets a receipt.
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import { messageOf } from '../../errors.ts'
 import { now } from '../../loop/clock.ts'
 import { bootFailure, type CommandError, WorkerExit } from '../exit-codes.ts'
@@ -296,7 +297,7 @@ export class Turnover {
 
   protected async drain(old: WorkerHandle, group: GroupState, receipt: SlotReceipt): Promise<void> {
     const started = now()
-    await Promise.race([old.retired, delay(RETIRE_TIMEOUT_MS)])
+    await Promise.race([old.retired, sleep(RETIRE_TIMEOUT_MS, undefined, { ref: false })])
     await this.endProcess(old, group, receipt, started)
   }
 
@@ -370,10 +371,4 @@ function drainNote(exit: WorkerExitInfo, old: WorkerHandle): string {
 /** Resolves when earlier replaced processes have gone, so that no slot has more than two. */
 async function left({ leaving }: Slot): Promise<void> {
   await Promise.all([...leaving].map(({ gone }) => gone))
-}
-
-function delay(ms: number): Promise<void> {
-  return new Promise((resolve) => {
-    setTimeout(resolve, ms).unref()
-  })
 }

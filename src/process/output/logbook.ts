@@ -3,6 +3,7 @@
 
 import type { Readable } from 'node:stream'
 import { StringDecoder } from 'node:string_decoder'
+import { withResolvers } from '../../deferred.ts'
 import { formatText, inPieces, LONGEST_MESSAGE, type LogRecord, RECORD_SEPARATOR } from '../../log.ts'
 import type { LogFormat } from '../messages.ts'
 import { INSPECTOR_LINE } from '../node-flags.ts'
@@ -115,22 +116,16 @@ export class Tail {
   readonly #lines: string[] = []
   /** What V8 said before it aborted; a long native stack follows it. */
   #fatal = ''
+  readonly #inspector = withResolvers<string>()
   /** The address of its inspector, once it has been logged. */
-  readonly inspectorUrl: Promise<string>
+  readonly inspectorUrl = this.#inspector.promise
   isInspected = false
-  #tellInspector!: (url: string) => void
-
-  constructor() {
-    this.inspectorUrl = new Promise((resolve) => {
-      this.#tellInspector = resolve
-    })
-  }
 
   lookForInspector(line: string): void {
     const url = INSPECTOR_LINE.exec(line)?.[1]
     if (url === undefined) return
     this.isInspected = true
-    this.#tellInspector(url)
+    this.#inspector.resolve(url)
   }
 
   get lines(): string[] {

@@ -2,6 +2,7 @@
 // waited for arrives as a message, or is settled when the old master and its processes have gone.
 
 import { setTimeout as sleep } from 'node:timers/promises'
+import { withResolvers } from '../../deferred.ts'
 import { UsageError } from '../../errors.ts'
 import { now } from '../../loop/clock.ts'
 import type { BoundSocket } from '../../net/bound-socket.ts'
@@ -43,10 +44,12 @@ export class EarlierMaster {
   isGone = false
   /** What its processes have counted, as last reported. */
   readonly legacy = new Legacy()
+  readonly #settling = withResolvers()
+  readonly #end = withResolvers()
   /** Resolves when none of its processes is left; it may still have answers to pass on. */
-  readonly settled: Promise<void>
+  readonly settled = this.#settling.promise
   /** Resolves when the master itself has ended. */
-  readonly gone: Promise<void>
+  readonly gone = this.#end.promise
   readonly inheritance: Inheritance
   /** Read while it lives: a zombie has no start time. */
   readonly #startTime: string
@@ -59,19 +62,11 @@ export class EarlierMaster {
   #isSettled = false
   #tellGiven: () => void = ignore
   #tellLead: () => void = ignore
-  #tellSettled!: () => void
-  #tellGone!: () => void
 
   constructor(inheritance: Inheritance, channel: Channel<ToChild, FromChild>) {
     this.inheritance = inheritance
     this.#startTime = startTimeOf(inheritance.pid)
     this.#channel = channel
-    this.settled = new Promise((resolve) => {
-      this.#tellSettled = resolve
-    })
-    this.gone = new Promise((resolve) => {
-      this.#tellGone = resolve
-    })
     channel.onMessage = (message) => this.#receive(message)
     channel.onClose = () => this.#gone()
     const tellAlive = () => channel.send({ type: 'alive', pid: process.pid })
@@ -161,7 +156,7 @@ export class EarlierMaster {
     this.#tellGiven()
     this.#tellLead()
     for (const tell of this.#retired.values()) tell()
-    this.#tellSettled()
+    this.#settling.resolve()
   }
 
   #unlessSettled(begin: (resolve: () => void) => void): Promise<void> {
@@ -185,7 +180,7 @@ export class EarlierMaster {
   #gone(): void {
     this.isGone = true
     clearInterval(this.#alive)
-    this.#tellGone()
+    this.#end.resolve()
     this.onLeft?.()
   }
 }

@@ -2,6 +2,7 @@
 // up. It must send a sign of life all the time: one that hangs must not delay the server.
 
 import { type ExecFileException, execFile } from 'node:child_process'
+import { withResolvers } from '../../deferred.ts'
 import { messageOf } from '../../errors.ts'
 import { CommandError, describeExit, Exit, failureOf } from '../exit-codes.ts'
 import type { PeerRow } from '../group.ts'
@@ -24,8 +25,9 @@ export class Successor {
   /** Addresses of its processes; null before it has reported them. */
   peers: readonly PeerRow[] | null = null
   onPeers: (() => void) | null = null
+  readonly #end = withResolvers()
   /** The end of its process, unless it was released. Never rejects. */
-  readonly gone: Promise<void>
+  readonly gone = this.#end.promise
   /** 0 before its first message. */
   pid = 0
   readonly #child: Child
@@ -34,7 +36,6 @@ export class Successor {
   #look: () => void = ignore
   #words = 0
   #silence: NodeJS.Timeout | undefined
-  #tellGone!: () => void
   /** The child is a shell, and the master another process; the shell ends once the master leads. */
   readonly #isForkedTwice: boolean
   #isReleased = false
@@ -43,9 +44,6 @@ export class Successor {
   constructor(child: Child, isForkedTwice: boolean) {
     this.#child = child
     this.#isForkedTwice = isForkedTwice
-    this.gone = new Promise((resolve) => {
-      this.#tellGone = resolve
-    })
     child.channel.onMessage = (message) => this.#receive(message)
     onceUnstarted(child.process, (error) => this.#ended(error))
     onceEnded(child.process, (code, signal) => {
@@ -149,7 +147,7 @@ export class Successor {
     this.#silence = undefined
     this.#fail(why)
     this.#child.channel.destroy()
-    this.#tellGone()
+    this.#end.resolve()
     this.#look()
   }
 }

@@ -1,6 +1,7 @@
 // The descriptor limit of this process.
 
 import { closeSync, openSync, readFileSync } from 'node:fs'
+import type net from 'node:net'
 import { codeOf } from '../errors.ts'
 
 /** Descriptors reserved for what is not a connection: files, name look-ups, whatever user code opens. */
@@ -10,7 +11,15 @@ const TO_GO_ON = 8
 
 let scarce = 0
 
-/** From this number on, few descriptors are left: the kernel hands out the lowest free one. Unknown without /proc. */
+/**
+ * The descriptor of a socket or server of node:net, to be looked at and never closed; -1 when it has none, or none any more. The
+ * field has no public name: a Node without it costs what stands behind each call, and no more.
+ */
+export function descriptorOf(socket: net.Socket | net.Server): number {
+  return (socket as { _handle?: { fd?: number } | null })._handle?.fd ?? -1
+}
+
+/** From this descriptor on few are left: they are given from the lowest free one on. Without /proc nobody knows. */
 export function scarceFrom(): number {
   if (scarce === 0) {
     const limit = descriptorLimit()

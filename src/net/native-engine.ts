@@ -6,6 +6,7 @@ import { addon, type NativeEngine, type Sys } from '../addon.ts'
 import { SystemError } from '../errors.ts'
 import { holdClock, releaseClock } from '../loop/clock.ts'
 import type { Accept, ConnectTarget, Ends, Listener, ListenSource, Released, Socket, Transport } from '../transport.ts'
+import { descriptorOf } from './descriptors.ts'
 import { dial } from './dial.ts'
 import { Isolation } from './isolation.ts'
 import { NativeListener } from './native-listener.ts'
@@ -78,7 +79,7 @@ export class Engine implements Omit<Transport, 'name' | 'copiesWrites'>, SocketE
       localPort: stream.localPort ?? 0,
     }
     const rest: Buffer | null = stream.read()
-    const { fd = -1 } = (stream as { _handle?: { fd?: number } | null })._handle ?? {}
+    const fd = descriptorOf(stream)
     try {
       if (fd < 0) throw new SystemError('ECONNRESET', 'connect', ends.remoteIp) // it has failed meanwhile
       const copy = this.sys.duplicate(fd).release()

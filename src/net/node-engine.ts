@@ -26,7 +26,7 @@ import {
   type Tls,
   type Transport,
 } from '../transport.ts'
-import { areDescriptorsScarce, isLackOfDescriptors, scarceFrom } from './descriptors.ts'
+import { areDescriptorsScarce, descriptorOf, isLackOfDescriptors, scarceFrom } from './descriptors.ts'
 import { dial } from './dial.ts'
 import { endsInHalf } from './utf16.ts'
 
@@ -61,6 +61,7 @@ function adopt({ fd, unread, unsent, ends }: Released): Socket {
 function listen(source: ListenSource, accept: Accept): Promise<Listener> {
   const server = net.createServer(STREAM, (socket) => {
     admit(socket, accept)
+    // Descriptors are given from the lowest free one on: so this number tells how many there are.
     if (descriptorOf(socket) >= scarceFrom()) source.onScarce?.()
   })
   return new Promise((resolve, reject) => {
@@ -120,14 +121,6 @@ function lookForDescriptors(): void {
   soonTimer = 0
   if (listening.size === 0 || !areDescriptorsScarce(1)) return
   for (const { onScarce } of [...listening]) onScarce?.()
-}
-
-/**
- * The descriptor, which also shows how many there are, since the kernel hands out the lowest free one. -1 when closed.
- */
-function descriptorOf(socket: net.Socket): number {
-  // A private property of Node; without it, descriptors never seem scarce.
-  return (socket as { _handle?: { fd?: number } | null })._handle?.fd ?? -1
 }
 
 const acceptErrors = new LimitedLog()

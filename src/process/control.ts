@@ -14,6 +14,7 @@ import { log } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { isUnixPath } from '../net/address.ts'
 import { fileId, removeStaleSocket } from '../net/bound-socket.ts'
+import { descriptorOf } from '../net/descriptors.ts'
 import { Channel } from './channel.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 import type { Identity } from './identity.ts'
@@ -230,8 +231,7 @@ function asidePath(runDir: string, pid: number): string {
 
 /** Uid of the peer if it is neither ours nor root. Null otherwise, and where it cannot be determined. */
 function strangerAt(socket: net.Socket): number | null {
-  // No public API. The descriptor is only read, and in the same loop turn in which it was accepted.
-  const fd = (socket as unknown as { _handle?: { fd?: number } })._handle?.fd ?? -1
+  const fd = descriptorOf(socket) // No public API. The descriptor is only read, and in the same loop turn in which it was accepted.
   const { sys } = addon()
   if (sys === null || fd < 0) return null
   try {

@@ -12,6 +12,7 @@ import { addon } from '../../addon.ts'
 import { withResolvers } from '../../deferred.ts'
 import { log } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
+import { descriptorOf } from '../../net/descriptors.ts'
 import { encodeFrame } from '../../shared/wire.ts'
 import { type Identity, isAlive, startTimeOf } from '../identity.ts'
 import type { Output } from '../output/output.ts'
@@ -186,8 +187,7 @@ export class KeeperHandle {
 
 /** The process at the other end; NOBODY if that cannot be determined. */
 function listenerOf(socket: net.Socket): Identity {
-  // No public API. The descriptor is only read.
-  const fd = (socket as unknown as { _handle?: { fd?: number } })._handle?.fd ?? -1
+  const fd = descriptorOf(socket)
   const { sys } = addon()
   if (sys === null || fd < 0) return NOBODY
   try {

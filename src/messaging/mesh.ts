@@ -3,7 +3,7 @@
 
 import { messageOf, type SendError } from '../errors.ts'
 import { log } from '../log.ts'
-import type { MeshPlace, PeerNews } from '../process/group.ts'
+import { type MeshPlace, type PeerNews, workerKey } from '../process/group.ts'
 import type { Listener, Socket, SocketEvents, Transport } from '../transport.ts'
 import type { Call } from './call.ts'
 import type { Identity, Terms } from './handshake.ts'
@@ -61,7 +61,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     this.address = place.address
     this.credentials = { identity, secret: Buffer.from(place.secret, 'base64') }
     this.mailbox = new Mailbox(host)
-    this.#self = keyOf(place.mailbox, host.id)
+    this.#self = workerKey({ mailbox: place.mailbox, id: host.id })
     this.hub = new Hub(this, subscriptions)
     subscriptions.onChange = (change) => this.#announce(change)
     this.use(place)
@@ -92,9 +92,9 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     this.#peers.isEnding ||= isEnding
     for (const row of rows) {
       this.#peers.set(row)
-      const outbox = this.#outboxes.get(keyOf(row.mailbox, row.id))
+      const outbox = this.#outboxes.get(workerKey(row))
       outbox?.use(row)
-      if (keyOf(row.mailbox, row.id) !== this.#self) this.hub.moved(outbox ?? this.outbox(row.mailbox, row.id))
+      if (workerKey(row) !== this.#self) this.hub.moved(outbox ?? this.outbox(row.mailbox, row.id))
     }
     if (!isEnding) return
     for (const outbox of this.#outboxes.values()) outbox.look()
@@ -104,7 +104,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   // Sending
 
   outbox(mailbox: string, id: number): Outbox {
-    const key = keyOf(mailbox, id)
+    const key = workerKey({ mailbox, id })
     const present = this.#outboxes.get(key)
     if (present !== undefined) return present
     const settings = this.#host.settingsFor(mailbox)
@@ -138,7 +138,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   // Publishing
 
   others(): Outbox[] {
-    const rows = [...this.#peers].filter(({ mailbox, id }) => keyOf(mailbox, id) !== this.#self)
+    const rows = [...this.#peers].filter(({ mailbox, id }) => workerKey({ mailbox, id }) !== this.#self)
     return rows.map(({ mailbox, id }) => this.outbox(mailbox, id)).filter(({ isUp }) => isUp)
   }
 
@@ -245,8 +245,4 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     for (const outbox of this.#outboxes.values()) outbox.close('this process has left')
     for (const link of [...this.#incoming]) link.close()
   }
-}
-
-function keyOf(mailbox: string, id: number): string {
-  return `${mailbox}\n${id}`
 }

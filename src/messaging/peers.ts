@@ -1,6 +1,6 @@
 // The workers that exist, as the master reports them to every process.
 
-import type { PeerRow } from '../process/group.ts'
+import { type PeerRow, workerKey } from '../process/group.ts'
 
 /** A process that can be connected to. */
 export type Route = Pick<PeerRow, 'mailbox' | 'id' | 'incarnation' | 'address'>
@@ -21,7 +21,7 @@ export class Peers {
   }
 
   wasRemoved(mailbox: string, id: number): boolean {
-    return this.#removed.has(`${mailbox}\n${id}`)
+    return this.#removed.has(workerKey({ mailbox, id }))
   }
 
   *[Symbol.iterator](): Iterator<PeerRow> {
@@ -43,7 +43,7 @@ export class Peers {
 
   set(row: PeerRow): void {
     const slots = this.#groups.get(row.mailbox) ?? new Map<number, PeerRow>()
-    const key = `${row.mailbox}\n${row.id}`
+    const key = workerKey(row)
     if (row.incarnation < 0) this.#removed.add(key)
     else this.#removed.delete(key)
     if (row.incarnation < 0) slots.delete(row.id)

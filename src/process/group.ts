@@ -98,7 +98,12 @@ export interface PeerRow {
   readonly address: string
 }
 
-/** Changes among the slots. */
+/** What tells one slot from another, as the key of a map: the id is what stands behind the last line break. */
+export function workerKey({ mailbox, id }: Pick<PeerRow, 'mailbox' | 'id'>): string {
+  return `${mailbox}\n${id}`
+}
+
+/** What has changed among the slots. */
 export interface PeerNews {
   readonly rows: readonly PeerRow[]
   /** The server is stopping: processes that leave now are not replaced. */

@@ -3,7 +3,7 @@
 // for the processes of both: messages from old processes go to new ones, as at a reload.
 
 import { randomBytes } from 'node:crypto'
-import type { MeshPlace, PeerRow } from '../group.ts'
+import { type MeshPlace, type PeerRow, workerKey } from '../group.ts'
 import type { Blueprint, GroupState, Slot } from './slot.ts'
 import type { WorkerHandle } from './worker-handle.ts'
 
@@ -35,9 +35,9 @@ export class Peers {
   /** Called after every change: sends every process the differences. */
   settle(groups: readonly GroupState[], isEnding: boolean): void {
     const list = this.successors ?? groups.flatMap((group) => rowsOf(group, isEnding))
-    const rows = new Map(list.map((row) => [keyOf(row), row]))
-    const changed = [...rows.values()].filter((row) => !isSame(row, this.#rows.get(keyOf(row))))
-    const gone = [...this.#rows.values()].filter((row) => !rows.has(keyOf(row)))
+    const rows = new Map(list.map((row) => [workerKey(row), row]))
+    const changed = [...rows.values()].filter((row) => !isSame(row, this.#rows.get(workerKey(row))))
+    const gone = [...this.#rows.values()].filter((row) => !rows.has(workerKey(row)))
     const isNews = changed.length + gone.length > 0 || isEnding !== this.#isEnding
     this.#rows = rows
     this.#isEnding = isEnding
@@ -67,10 +67,6 @@ function reachable({ current }: Slot, isEnding: boolean): Pick<PeerRow, 'incarna
 
 function isServing({ state }: WorkerHandle, isEnding: boolean): boolean {
   return state === 'ready' || state === 'retiring' || (isEnding && state === 'stopping')
-}
-
-function keyOf({ mailbox, id }: PeerRow): string {
-  return `${mailbox}\n${id}`
 }
 
 function isSame(a: PeerRow, b: PeerRow | undefined): boolean {

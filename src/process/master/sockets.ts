@@ -3,6 +3,7 @@
 
 import { lchownSync } from 'node:fs'
 import { addon, type Sys } from '../../addon.ts'
+import { parseEndpoint } from '../../endpoint.ts'
 import { codeOf, messageOf, SystemError, UsageError } from '../../errors.ts'
 import { log } from '../../log.ts'
 import { type Address, isAnyPort, isSamePlace, parseAddress } from '../../net/address.ts'
@@ -106,9 +107,9 @@ export class Sockets {
       return own.includes(socket) && entry?.isShared === true && isSamePlace(entry.address, address)
     })
     const [first = await this.#probe(address)] = all.map(({ endpoint }) => endpoint)
-    const [, host = '', port = ''] = /^\[?(.*?)\]?:(\d+)$/.exec(first) ?? []
+    const { ip, port } = parseEndpoint(first)
     while (all.length < count) {
-      const socket = bindShared(sys, host, Number(port), backlog) // the kernel numbers them in this order
+      const socket = bindShared(sys, ip, port, backlog) // the kernel numbers them in this order
       this.#all.set(socket, { address, owner: null, isShared: true, activatedAs: null, isLent: false })
       all.push(socket)
     }

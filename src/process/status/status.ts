@@ -1,6 +1,7 @@
 // The answers to `status` and `connections`: objects that `--json` prints as they are and people see as tables.
 
 import { addCounters, type Counters, newCounters } from '../../counters.ts'
+import { parseEndpoint } from '../../endpoint.ts'
 import { now } from '../../loop/clock.ts'
 import type { ConnectionRow, Declaration } from '../group.ts'
 import { isStopped } from '../identity.ts'
@@ -164,7 +165,7 @@ export function groupStatus(group: GroupState, silent: ReadonlySet<WorkerHandle>
   const { blueprint, slots, exits, recycled, declaredCount, isStopped } = group
   const { name, listen, count, engine } = blueprint.declaration
   const address = blueprint.sockets[0]?.endpoint ?? ''
-  const port = Number(/:(\d+)$/.exec(address)?.[1] ?? 0)
+  const { port } = parseEndpoint(address)
   const inner = group.innerEndpoints
   return {
     name,

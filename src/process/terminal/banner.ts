@@ -2,7 +2,7 @@
 
 import { relative } from 'node:path'
 import { addon } from '../../addon.ts'
-import { formatEndpoint } from '../../endpoint.ts'
+import { formatEndpoint, parseEndpoint } from '../../endpoint.ts'
 import { version } from '../../version.ts'
 import type { Declaration } from '../group.ts'
 import { startFile } from '../start-file.ts'
@@ -72,13 +72,13 @@ function tryLine(endpoint: string): string {
 /** openssl's client exits at the end of its input, so that is held open for a moment. */
 function secureLine(endpoint: string): string {
   const at = reachable(endpoint)
-  const where = at === null ? `-unix ${endpoint}` : `-connect ${formatEndpoint(at.host, Number(at.port))}`
+  const where = at === null ? `-unix ${endpoint}` : `-connect ${formatEndpoint(at.host, at.port)}`
   return `(printf 'world\\n'; sleep 1) | openssl s_client -quiet -no_ign_eof ${where}`
 }
 
 /** A wildcard address is reached over loopback; null for a path. */
-function reachable(endpoint: string): { host: string; port: string } | null {
-  const [, host = '', port = ''] = /^\[?([^\]]*)\]?:(\d+)$/.exec(endpoint) ?? []
-  if (port === '') return null
-  return { host: host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host, port }
+function reachable(endpoint: string): { host: string; port: number } | null {
+  const { ip, port } = parseEndpoint(endpoint)
+  if (port === 0) return null
+  return { host: ip === '0.0.0.0' ? '127.0.0.1' : ip === '::' ? '::1' : ip, port }
 }

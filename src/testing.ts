@@ -1,7 +1,13 @@
 // For tests of a protocol without a network; our own tests use it too: a real Connection on an in-memory socket, with a
 // clock that only the test moves. Contains no test library and nothing that waits.
 
-import { type ConnectionCallbacks, type ConnectionClock, type ConnectionHost, kGone } from './connection/host.ts'
+import {
+  type ConnectionCallbacks,
+  type ConnectionClock,
+  type ConnectionHost,
+  DEFAULT_LIMITS,
+  kGone,
+} from './connection/host.ts'
 import { kDrain, kLeave, kOpen } from './connection/symbols.ts'
 import { Connection } from './connection.ts'
 import { newCounters } from './counters.ts'
@@ -265,9 +271,7 @@ export class Wire<In = unknown, Out = unknown> {
       onBufferDrain: null,
       maxPackageSize: Connection.defaultMaxPackageSize,
       maxSendBufferSize: Connection.defaultMaxSendBufferSize,
-      maxInFlight: 1,
-      maxQueuedMessages: 64,
-      idleTimeoutMs: 0,
+      ...DEFAULT_LIMITS,
       [kGone]: () => undefined,
       ...settings,
       onMessage: (connection, message) => {

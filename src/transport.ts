@@ -172,9 +172,11 @@ export interface ProxySettings {
   readonly authorization: string
 }
 
+export const ENGINES = ['native', 'node'] as const
+
 /** An engine. */
 export interface Transport {
-  readonly name: 'node' | 'native'
+  readonly name: (typeof ENGINES)[number]
   /** Whether bytes passed to a socket's `write` may change as soon as it returns. */
   readonly copiesWrites: boolean
   /**

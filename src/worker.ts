@@ -3,7 +3,7 @@
 // there is no `implements` clause because those members are internal and stripped from the declarations.
 
 import { serveFor } from './client/client-host.ts'
-import { type ConnectionHost, kGone, type ProtocolCallbacks } from './connection/host.ts'
+import { type ConnectionHost, DEFAULT_LIMITS, kGone, type ProtocolCallbacks } from './connection/host.ts'
 import { type AnyConnection, Connection } from './connection.ts'
 import { newCounters } from './counters.ts'
 import { messageOf, type SendError, SystemError, stackOf, UsageError } from './errors.ts'
@@ -19,6 +19,7 @@ import {
   type ConnectionRow,
   type Declaration,
   type GivenSocket,
+  LONGEST_TIMEOUT_MS,
   type PeerNews,
   type ReloadMode,
   registry,
@@ -32,7 +33,7 @@ import type { Arrival } from './worker/arrival.ts'
 import { rowsOf } from './worker/connection-rows.ts'
 import { Departure, describeWork } from './worker/departure.ts'
 import { type ProxyProtocolOptions, ProxyRules } from './worker/proxied-arrival.ts'
-import { check, LONGEST_TIMEOUT_MS, RULES } from './worker/rules.ts'
+import { check, RULES } from './worker/rules.ts'
 import type {
   CallbacksAt,
   Carrier,
@@ -80,19 +81,19 @@ export class Worker<
    * How many asynchronous `onMessage` calls of one connection may be unsettled. The default, 1, keeps its messages in
    * order.
    */
-  maxInFlight = 1
+  maxInFlight = DEFAULT_LIMITS.maxInFlight
   /** How many decoded messages may wait behind them before reading stops. Default: 64. */
-  maxQueuedMessages = 64
+  maxQueuedMessages = DEFAULT_LIMITS.maxQueuedMessages
   /**
    * UDP: how many asynchronous `onMessage` calls may be unsettled. Further datagrams wait (`maxQueuedMessages`), then
    * are dropped. Default: 1024.
    */
-  maxDatagramsInFlight = 1024
+  maxDatagramsInFlight = DEFAULT_LIMITS.maxDatagramsInFlight
   /**
    * Closes a connection that has neither sent nor received for this long, in ms. 0, the default, is off: many protocols
    * are silent for long periods.
    */
-  idleTimeoutMs = 0
+  idleTimeoutMs = DEFAULT_LIMITS.idleTimeoutMs
   /**
    * Most connections this process holds. At the limit it stops accepting: siblings accept instead, or new connections
    * wait in the kernel's queue. Default: no limit.

@@ -2,7 +2,7 @@
 // closed. Messages sent before it is connected wait, bounded like the send buffer.
 
 import { encodeWith, sendersFault } from '../connection/framing-codec.ts'
-import type { ConnectionCallbacks, ProtocolCallbacks } from '../connection/host.ts'
+import { type ConnectionCallbacks, DEFAULT_LIMITS, type ProtocolCallbacks } from '../connection/host.ts'
 import { NO_SOCKET, State } from '../connection/state.ts'
 import { kConnect, kConnected, kConnectFailed, kFull, kRefuse, kReset, kSecure } from '../connection/symbols.ts'
 import { Connection } from '../connection.ts'
@@ -120,9 +120,9 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     const host = new ClientHost({
       maxPackageSize: maxPackageSize ?? Connection.defaultMaxPackageSize,
       maxSendBufferSize: maxSendBufferSize ?? Connection.defaultMaxSendBufferSize,
-      idleTimeoutMs: idleTimeoutMs ?? 0,
-      maxInFlight: maxInFlight ?? 1,
-      maxQueuedMessages: maxQueuedMessages ?? 64,
+      idleTimeoutMs: idleTimeoutMs ?? DEFAULT_LIMITS.idleTimeoutMs,
+      maxInFlight: maxInFlight ?? DEFAULT_LIMITS.maxInFlight,
+      maxQueuedMessages: maxQueuedMessages ?? DEFAULT_LIMITS.maxQueuedMessages,
     })
     host.target = { authority: authorityOf(target, isSecure ? 443 : 80), uri: target.uri }
     super(NO_SOCKET, protocol ?? protocolOf(target.scheme), host, 'client')

@@ -1,7 +1,7 @@
 // A UDP client: Workerman's AsyncUdpConnection. "Connected" means only that the name was looked up and a port taken;
 // nothing is sent for it. Works inside a Worker and outside one.
 
-import type { ConnectionCallbacks } from '../connection/host.ts'
+import { type ConnectionCallbacks, DEFAULT_LIMITS } from '../connection/host.ts'
 import { STATUS, State } from '../connection/state.ts'
 import { Connection } from '../connection.ts'
 import { type SystemError, UsageError } from '../errors.ts'
@@ -42,11 +42,9 @@ export interface AsyncUdpOptions<A extends string, P>
  * bounds.
  */
 const CLIENT_LIMITS = {
+  ...DEFAULT_LIMITS,
   maxPackageSize: Connection.defaultMaxPackageSize,
   maxSendBufferSize: Connection.defaultMaxSendBufferSize,
-  idleTimeoutMs: 0,
-  maxInFlight: 1,
-  maxQueuedMessages: 64,
 }
 
 interface Unsent {
@@ -93,7 +91,10 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
     this.#port = port
     const { onConnect, onMessage, onClose, onError, maxSendBufferSize } = options
     Object.assign(this, defined({ onConnect, onMessage, onClose, onError, maxSendBufferSize }))
-    const { maxDatagramsInFlight = 1024, maxQueuedMessages = 64 } = options
+    const {
+      maxDatagramsInFlight = DEFAULT_LIMITS.maxDatagramsInFlight,
+      maxQueuedMessages = DEFAULT_LIMITS.maxQueuedMessages,
+    } = options
     this.#inbox = new DatagramInbox(Object.assign(owner, { maxDatagramsInFlight, maxQueuedMessages }))
   }
 

@@ -1,7 +1,7 @@
 // The messaging side of a Worker: what the mesh needs of it, and the references it returns. One Worker of a process
 // owns the mesh; it sends to the others.
 
-import { kGone } from '../connection/host.ts'
+import { type kGone, settled } from '../connection/host.ts'
 import { type SendError, stackOf, UsageError } from '../errors.ts'
 import { LimitedLog, log } from '../log.ts'
 import type { MeshPlace, PeerNews } from '../process/group.ts'
@@ -141,11 +141,9 @@ class WorkerHost implements MeshHost {
   }
 
   working(change: 1 | -1): void {
-    this.#worker.unsettled += change
-    if (this.#worker.unsettled === 0) {
-      this.#worker[kGone]()
-      mesh?.look()
-    }
+    if (change > 0) this.#worker.unsettled++
+    else settled(this.#worker)
+    if (this.#worker.unsettled === 0) mesh?.look()
   }
 
   declared(mailbox: string): number {

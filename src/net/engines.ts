@@ -7,8 +7,6 @@ import type { Transport } from '../transport.ts'
 import { nativeEngine } from './native-engine.ts'
 import { nodeEngine } from './node-engine.ts'
 
-export const ENGINES: readonly string[] = ['native', 'node']
-
 export interface Choice {
   readonly engine: Transport
   /** Why it is not the native engine, in words; empty when it is. */

@@ -4,6 +4,7 @@
 import { formatEndpoint } from '../endpoint.ts'
 import { SystemError } from '../errors.ts'
 import type { Encoded } from '../protocol.ts'
+import { MAX_DATAGRAM_BYTES } from './ip.ts'
 import { type IpAddress, ipv4Address, ipv6Address } from './ip-addresses.ts'
 import { type Engine, started } from './native-engine.ts'
 import type { Owner } from './native-socket.ts'
@@ -30,9 +31,7 @@ const enum Endpoint {
 }
 
 const ENDPOINT_BYTES = 32
-/** The longest that fits into an IPv4 packet. */
-const MAX_BYTES = 65_507
-/** From this many bytes on, sent at once: a larger batch saves nothing, and what waits counts as queued. */
+/** Sent at once from here on: a larger batch saves nothing, and what waits counts as queued. */
 const FLUSH_FROM = 65_536
 /** For how many recent datagrams a failure can still be reported: more than a flush holds at the usual size. */
 const MAX_TAGS = 4096
@@ -80,11 +79,11 @@ export class NativeDatagrams implements Owner {
   send(bytes: Encoded, to: IpAddress | null, port: number, failed: Failed): void {
     const most = mostBytes(bytes)
     if (!this.#isOpen) return failLater(failed, 'EBADF', to, port)
-    if (most > 3 * MAX_BYTES) return failLater(failed, 'EMSGSIZE', to, port)
+    if (most > 3 * MAX_DATAGRAM_BYTES) return failLater(failed, 'EMSGSIZE', to, port)
     const { rings, native } = this.#engine
     const at = rings.reserve(ENDPOINT_BYTES + most)
     const size = write(rings.send, at + ENDPOINT_BYTES, bytes)
-    if (size > MAX_BYTES) return failLater(failed, 'EMSGSIZE', to, port)
+    if (size > MAX_DATAGRAM_BYTES) return failLater(failed, 'EMSGSIZE', to, port)
     writeEndpoint(rings.sendInts, at >> 2, to, port, this.#sent.add(failed, to, port))
     rings.commit(this.#slot, at, ENDPOINT_BYTES + size)
     const epoch = rings.header[Header.Epoch] as number

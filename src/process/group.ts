@@ -224,6 +224,9 @@ export type MasterCallback = 'onMasterReload' | 'onMasterStop' | 'onWorkerExit'
  */
 export type RejectionPolicy = 'exit' | 'log'
 
+/** Milliseconds. A longer time to start or stop is this long: timers of Node take 2^31 - 1 ms, and what kills comes later. */
+export const LONGEST_TIMEOUT_MS = 2_000_000_000
+
 export const DEFAULT_SETTINGS: Settings = {
   stopTimeoutMs: 2000,
   logFile: '',

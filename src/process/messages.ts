@@ -172,13 +172,13 @@ export type FromChild =
   | { readonly type: 'started'; readonly banner: string }
   | FromSuccessor
 
-/** Upper bound of a stop timeout: Node's timers take 2^31 - 1 ms, and the kill comes later than the timeout. */
-export const LONGEST_STOP_MS = 2_000_000_000
-/** Maximum length, in characters, of the error text that is kept and shown per slot. */
+/** Characters of an error that are kept of one slot, and shown. */
 export const LONGEST_REASON = 8192
 
 /** How often a worker reports. */
 export const HEARTBEAT_MS = 1000
+/** Three heartbeats, and the way: who is silent for longer is not busy for a moment, but hangs. */
+export const HUNG_AFTER_MS = 3500
 
 /** A worker's heartbeat. Values are absolute, so a lost report does no harm. */
 export interface Report {

@@ -3,7 +3,7 @@
 // counted.
 
 import { decodeWith } from '../connection/framing-codec.ts'
-import { kGone } from '../connection/host.ts'
+import { type kGone, settled } from '../connection/host.ts'
 import { Connection } from '../connection.ts'
 import type { Counters } from '../counters.ts'
 import { ProtocolError } from '../errors.ts'
@@ -103,12 +103,12 @@ export class DatagramInbox {
   }
 
   /** Makes a drain wait for what a callback has begun. */
-  follow(peer: DatagramPeer, work: unknown, settled: () => void = nothing): void {
+  follow(peer: DatagramPeer, work: unknown, onSettled: () => void = nothing): void {
     if (!isThenable(work)) return
     this.#host.unsettled++
     const end = () => {
-      settled()
-      if (--this.#host.unsettled === 0) this.#host[kGone]()
+      onSettled()
+      settled(this.#host)
     }
     Promise.resolve(work).then(end, (error) => {
       this.#failed(peer, error)

@@ -8,6 +8,7 @@ import type { Counters } from '../counters.ts'
 import { addressesOf, formatEndpoint } from '../endpoint.ts'
 import { asError, type SystemError, UsageError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
+import { MAX_DATAGRAM_BYTES } from '../net/ip.ts'
 import { type AnyProtocol, type Encoded, encodedSize, type Protocol } from '../protocol.ts'
 import type { DatagramSocket } from '../transport.ts'
 
@@ -19,9 +20,6 @@ export const kHandlerFailed = Symbol('handler failed')
 export const kReport = Symbol('report')
 /** Passes accepted bytes to the socket, or keeps them until there is one. */
 export const kTransmit = Symbol('transmit')
-
-/** The longest that fits into an IPv4 packet: 65,535 minus the headers of IP (20) and UDP (8). */
-const MAX_DATAGRAM = 65_507
 
 const errors = new LimitedLog()
 
@@ -49,7 +47,11 @@ export abstract class DatagramPeer<Out = unknown> {
   send(message: Out | Encoded, raw = false): boolean {
     const bytes = raw ? (message as Encoded) : encodeWith(this.protocol, message)
     const size = encodedSize(bytes)
-    const refusal = this.isClosed ? 'connection is closed' : size > MAX_DATAGRAM ? tooLong(size) : this.refusal(size)
+    const refusal = this.isClosed
+      ? 'connection is closed'
+      : size > MAX_DATAGRAM_BYTES
+        ? tooLong(size)
+        : this.refusal(size)
     if (refusal !== '') return this.#notSent(refusal)
     this[kTransmit](bytes, size)
     this.#counters.messagesOut++
@@ -163,5 +165,5 @@ export function datagramProtocol(protocol: AnyProtocol): Protocol {
 }
 
 function tooLong(size: number): string {
-  return `a datagram of ${size} bytes is over the limit of ${MAX_DATAGRAM}`
+  return `a datagram of ${size} bytes is over the limit of ${MAX_DATAGRAM_BYTES}`
 }

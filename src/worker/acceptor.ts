@@ -2,7 +2,7 @@
 // and the gate allow, and gives its listeners back for a while when they do not. The master owns the sockets all the
 // while, so new connections wait in the kernel's queue, or siblings accept them.
 
-import { type ConnectionHost, kGone, processClock } from '../connection/host.ts'
+import { type ConnectionHost, processClock, settled } from '../connection/host.ts'
 import { kOpen } from '../connection/symbols.ts'
 import { Connection } from '../connection.ts'
 import { messageOf, SystemError, stackOf } from '../errors.ts'
@@ -180,9 +180,7 @@ export class Acceptor {
     const inbox = new DatagramInbox(host)
     const hold = () => {
       this.#worker.unsettled++
-      return () => {
-        if (--this.#worker.unsettled === 0) this.#worker[kGone]()
-      }
+      return () => settled(this.#worker)
     }
     return serveDatagrams(
       registry().engine,

@@ -85,9 +85,6 @@ const FUNCTION_OR_NULL: Rule = {
   wanted: 'a function, or null',
 }
 
-/** Most that setTimeout can do, minus what the master adds. Stands for 0, without limit. */
-export const LONGEST_TIMEOUT_MS = 2_000_000_000
-
 export const STATIC_RULES: Record<string, Rule> = {
   onMasterReload: FUNCTION_OR_NULL,
   onMasterStop: FUNCTION_OR_NULL,

@@ -6,16 +6,23 @@ import { log } from '../log.ts'
 import { groupNamed } from '../messaging/messaging.ts'
 import type { WorkerGroup } from '../messaging/references.ts'
 import { parseHttpAddress } from '../net/address.ts'
-import { ENGINES } from '../net/engines.ts'
 import type { LeaderJob } from '../process/child/candidates.ts'
-import { DEFAULT_SETTINGS, type Registry, type RejectionPolicy, registry, type Settings } from '../process/group.ts'
+import {
+  DEFAULT_SETTINGS,
+  LONGEST_TIMEOUT_MS,
+  type Registry,
+  type RejectionPolicy,
+  registry,
+  type Settings,
+} from '../process/group.ts'
+import { ENGINES } from '../transport.ts'
 import type { Worker } from '../worker.ts'
-import { check, LONGEST_TIMEOUT_MS, STATIC_RULES } from './rules.ts'
+import { check, STATIC_RULES } from './rules.ts'
 
 // biome-ignore lint/complexity/noStaticOnlyClass: the static side of Worker, which inherits it
 export abstract class WorkerStatics {
   /** How long `stop` gives connections to end before a worker is killed, in seconds as in Workerman. Default: 2. */
-  static stopTimeout = 2
+  static stopTimeout = DEFAULT_SETTINGS.stopTimeoutMs / 1000
   /**
    * Where log lines go; a command-line flag or environment variable takes precedence. A daemon's default is a file in
    * its run directory.
@@ -93,8 +100,8 @@ export abstract class WorkerStatics {
 
   static set engine(name: string) {
     check('Worker.engine', name, {
-      isRight: (one) => one === '' || ENGINES.includes(String(one)),
-      wanted: `'native', 'node' or ''`,
+      isRight: (one) => one === '' || ENGINES.some((engine) => engine === one),
+      wanted: `${ENGINES.map((engine) => `'${engine}'`).join(', ')} or ''`,
     })
     if (!registry().isEngineGiven) registry().engine = name
   }

@@ -6,8 +6,10 @@ import { dirname, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { messageOf } from '../../errors.ts'
 import { parseHttpAddress } from '../../net/address.ts'
+import { ENGINES } from '../../transport.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
-import { LONGEST_STOP_MS, type LogFormat, type StartOptions } from '../messages.ts'
+import { LONGEST_TIMEOUT_MS } from '../group.ts'
+import type { LogFormat, StartOptions } from '../messages.ts'
 import { startFile } from '../start-file.ts'
 
 /** A flag: how it is typed, and its line in the help. */
@@ -197,8 +199,8 @@ function healthAddress(text: string | undefined): string | undefined {
 }
 
 function engineName(text: string | undefined): string | undefined {
-  if (text === undefined || text === 'native' || text === 'node') return text
-  throw usage(`--engine is native or node, not '${text}'`)
+  if (text === undefined || ENGINES.some((engine) => engine === text)) return text
+  throw usage(`--engine is ${ENGINES.join(' or ')}, not '${text}'`)
 }
 
 /** The kinds of numbers on the command line, with their descriptions for error messages. */
@@ -231,7 +233,7 @@ export function timeoutOf({ timeout }: Flags): number | null {
   if (timeout === undefined) return null
   const [, number = '', unit = ''] = /^(\d{1,10}(?:\.\d{1,3})?)(ms|s|m|)$/.exec(timeout) ?? []
   if (number === '') throw usage(`--timeout is a time like 5 (seconds), 500ms or 2m, not '${timeout}'`)
-  return Math.min(LONGEST_STOP_MS, Math.round(Number(number) * (UNITS.get(unit) ?? 1)))
+  return Math.min(LONGEST_TIMEOUT_MS, Math.round(Number(number) * (UNITS.get(unit) ?? 1)))
 }
 
 /** How long `--canary` watches by default. */

@@ -8,8 +8,8 @@ import { now } from '../../loop/clock.ts'
 import { version } from '../../version.ts'
 import type { Answer, Leave, Request } from '../control.ts'
 import { Exit } from '../exit-codes.ts'
+import { LONGEST_TIMEOUT_MS } from '../group.ts'
 import { ownIdentity } from '../identity.ts'
-import { LONGEST_STOP_MS } from '../messages.ts'
 import type { Comparison } from '../operations/diff.ts'
 import { type Operator, REPLACED } from '../operations/operator.ts'
 import type { ReloadOutcome } from '../operations/receipts.ts'
@@ -156,5 +156,5 @@ function namesOf(request: { readonly names?: readonly string[] } | Request): rea
 }
 
 function timeoutOf({ timeoutMs }: Leave): number | null {
-  return typeof timeoutMs === 'number' && timeoutMs >= 0 ? Math.min(timeoutMs, LONGEST_STOP_MS) : null
+  return typeof timeoutMs === 'number' && timeoutMs >= 0 ? Math.min(timeoutMs, LONGEST_TIMEOUT_MS) : null
 }

@@ -11,8 +11,9 @@ import { now } from '../../loop/clock.ts'
 import type { BoundSocket } from '../../net/bound-socket.ts'
 import { type CommandError, describeExit, WorkerExit } from '../exit-codes.ts'
 import type { ConnectionRow, PeerNews, WantedSocket } from '../group.ts'
+import { LONGEST_TIMEOUT_MS } from '../group.ts'
 import { sendSocket, standInRequest } from '../handle-channel.ts'
-import { type FromChild, LONGEST_REASON, LONGEST_STOP_MS, type Report, type SocketFailure } from '../messages.ts'
+import { type FromChild, LONGEST_REASON, type Report, type SocketFailure } from '../messages.ts'
 import type { Tail } from '../output/logbook.ts'
 import { type Child, onceEnded, onceUnstarted } from '../spawn.ts'
 
@@ -305,7 +306,7 @@ export class WorkerHandle {
    * shorten the time.
    */
   stop(windowMs: number): void {
-    const timeoutMs = Math.min(windowMs, LONGEST_STOP_MS)
+    const timeoutMs = Math.min(windowMs, LONGEST_TIMEOUT_MS)
     if (this.state === 'gone' || now() + timeoutMs >= this.#deadlineAt) return
     const isBooting = this.state === 'starting'
     this.#toBeGone(timeoutMs)
@@ -324,7 +325,7 @@ export class WorkerHandle {
     const isServing = this.state === 'ready'
     this.#leavesByItself ||= this.state !== 'stopping' // otherwise it was told to
     if (this.state === 'starting' || now() + timeoutMs >= this.#deadlineAt) return
-    this.#toBeGone(Math.min(timeoutMs, LONGEST_STOP_MS))
+    this.#toBeGone(Math.min(timeoutMs, LONGEST_TIMEOUT_MS))
     if (isServing) this.onLeaving?.(exitCode)
   }
 

@@ -9,6 +9,7 @@ import { inSeconds } from '../../times.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import type { GroupState, Slot } from '../master/slot.ts'
 import type { WorkerHandle } from '../master/worker-handle.ts'
+import { HUNG_AFTER_MS } from '../messages.ts'
 import type { SlotReceipt } from './receipts.ts'
 
 /** What one side did while it was watched. */
@@ -34,9 +35,7 @@ export interface CanaryReport {
 
 /** How often both sides are polled. */
 const LOOK_EVERY_MS = 500
-/** The event loop of a process silent for this long is blocked. */
-const SILENT_MS = 3500
-/** Tolerated share of failing messages, beyond twice the others' share: less is noise. */
+/** A share of messages that may fail beyond twice what fails beside it: less is chance. */
 const ERROR_SLACK = 0.01
 /** This many errors end the watch early. */
 const MANY_ERRORS = 5
@@ -87,7 +86,7 @@ export class Canary {
       const { word, reason } = await handle.gone
       return `it has ended: ${word}${reason && `\n${reason}`}`
     }
-    if (handle.silentMs > SILENT_MS) return `its event loop has not turned for ${inSeconds(handle.silentMs)}`
+    if (handle.silentMs > HUNG_AFTER_MS) return `its event loop has not turned for ${inSeconds(handle.silentMs)}`
     return this.report.canary.errors >= MANY_ERRORS ? this.judge() : ''
   }
 

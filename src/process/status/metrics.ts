@@ -5,10 +5,10 @@
 import type { Counters } from '../../counters.ts'
 import { version } from '../../version.ts'
 import type { GroupState, Slot } from '../master/slot.ts'
+import { HUNG_AFTER_MS } from '../messages.ts'
 import type { ReloadCounts } from '../upgrade/inheritance.ts'
 import type { Events } from './events.ts'
 import { groupHealth, type Seen } from './readiness.ts'
-import { HUNG_AFTER_MS } from './status.ts'
 
 type Labels = Readonly<Record<string, string>>
 

@@ -1,8 +1,8 @@
 // Whether a server is alive and whether it is ready: for probes and the service manager.
 
 import type { GroupState } from '../master/slot.ts'
+import { HUNG_AFTER_MS } from '../messages.ts'
 import type { ReloadTally } from './metrics.ts'
-import { HUNG_AFTER_MS } from './status.ts'
 
 export interface GroupHealth {
   readonly name: string

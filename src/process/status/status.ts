@@ -8,13 +8,12 @@ import { isStopped } from '../identity.ts'
 import type { Leader } from '../master/leaders.ts'
 import type { GroupState, Slot } from '../master/slot.ts'
 import type { WorkerHandle } from '../master/worker-handle.ts'
+import { HUNG_AFTER_MS } from '../messages.ts'
 import type { CanaryReport } from '../operations/canary.ts'
 
 /** How long a worker may take to answer: the whole command promises 200 ms, even if one hangs. */
 const POLL_MS = 80
-/** Three heartbeats: a process silent for longer is not just busy but hangs. */
-export const HUNG_AFTER_MS = 3500
-/** Rows per page of `connections`, which limits an answer to about 300 kB. */
+/** One page of `connections`, so that no answer is longer than some 300 kB. */
 const PAGE_ROWS = 1000
 
 export interface Status {

@@ -27,6 +27,7 @@ const mayProtocolsUse = [
   'src/builtins.ts',
   'src/protocol.ts',
   'src/errors.ts',
+  'src/nothing.ts',
   'src/signing.ts',
 ]
 

@@ -3,6 +3,7 @@
 // from other output there by their first byte.
 
 import { now } from './loop/clock.ts'
+import { nothing } from './nothing.ts'
 import { printableLog } from './printable.ts'
 import { localTime } from './times.ts'
 
@@ -99,12 +100,8 @@ let isGuarded = false
 export function guardOutput(): void {
   if (isGuarded) return
   isGuarded = true
-  for (const stream of [process.stdout, process.stderr]) stream.on('error', ignore)
-  process.on('SIGXFSZ', ignore) // over RLIMIT_FSIZE (`ulimit -f`): the write then fails with EFBIG
-}
-
-function ignore(): void {
-  // There is nowhere left to report it.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', nothing) // over RLIMIT_FSIZE (`ulimit -f`): the write then fails with EFBIG
+  process.on('SIGXFSZ', nothing) // There is nowhere left to report it.
 }
 
 /** Limit of lines per second of one limited logger: a broken peer must not fill a disk. */

@@ -14,6 +14,7 @@ import type { WorkerGroup, WorkerRef } from './messaging/references.ts'
 import { type Address, isAnyPort, isSamePlace, isSecureScheme, parseAddress } from './net/address.ts'
 import { chooseEngine } from './net/engines.ts'
 import { readTlsFiles, type ServerTlsOptions, type TlsSecrets, TlsServer } from './net/tls.ts'
+import { nothing } from './nothing.ts'
 import {
   type Assignment,
   type ConnectionRow,
@@ -704,10 +705,6 @@ function leaving(): UsageError {
 /** Closes a socket that arrived too late. */
 function closeGiven(handle: unknown): void {
   ;(handle as { close(): void }).close()
-}
-
-function nothing(): void {
-  // Reported elsewhere.
 }
 
 function logThrown(callback: string, error: unknown): void {

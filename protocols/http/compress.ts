@@ -2,6 +2,7 @@
 
 import type { BrotliCompress, BrotliOptions, Gzip } from 'node:zlib'
 import { zlib } from '../../src/builtins.ts'
+import { nothing } from '../../src/nothing.ts'
 import type { BodyStream } from './response.ts'
 
 export type Coding = 'br' | 'gzip'
@@ -71,8 +72,4 @@ async function* compressed(body: BodyStream, coding: Coding): AsyncGenerator<Buf
   } finally {
     engine.destroy()
   }
-}
-
-function nothing(): void {
-  // An 'error' that nobody listens to would end the process.
 }

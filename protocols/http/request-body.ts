@@ -3,6 +3,7 @@
 
 import type { AbortError, ProtocolError } from '../../src/errors.ts'
 import { UsageError } from '../../src/errors.ts'
+import { nothing } from '../../src/nothing.ts'
 
 /** Bytes that may wait for a handler before the client is told to wait: a few reads. */
 const HIGH_WATER = 262_144
@@ -113,11 +114,8 @@ export class RequestBody implements AsyncIterable<Buffer> {
   }
 }
 
+/** All of it is here. */
 const NO_SOURCE: BodySource = { wanted: nothing, pause: nothing, resume: nothing }
-
-function nothing(): void {
-  // All of it is here.
-}
 
 function weightOf(bytes: Buffer): number {
   return Math.max(bytes.length, MIN_WEIGHT)

@@ -5,6 +5,7 @@
 
 import { zlib } from '../../src/builtins.ts'
 import { ProtocolError } from '../../src/errors.ts'
+import { nothing } from '../../src/nothing.ts'
 import { Accumulator } from '../../src/protocol.ts'
 import { isToken } from '../http/fields.ts'
 
@@ -216,16 +217,13 @@ export function plainDeflate({ level }: Pick<CompressionChoice, 'level'>): Defla
       agreement,
       compress: (payload) => compressAlone(payload, agreement.windowBits),
       inflate: inflateWhole(),
+      // Every message stands alone.
       sent: nothing,
       forget: nothing,
       rest: nothing,
       close: nothing,
     }),
   }
-}
-
-function nothing(): void {
-  // Every message stands alone.
 }
 
 /** Node inflates no parts: they are kept until the last. */

@@ -14,6 +14,7 @@ import { Scheduler } from '../loop/scheduler.ts'
 import { authorityOf, isSecureScheme, parseTarget, type Target, usualPort } from '../net/address.ts'
 import { chooseEngine } from '../net/engines.ts'
 import { type ClientTlsOptions, TlsClient } from '../net/tls.ts'
+import { nothing } from '../nothing.ts'
 import { registry } from '../process/group.ts'
 import {
   type AnyProtocol,
@@ -370,8 +371,4 @@ function timeOut(host: string): SystemError {
 
 function abandoned(): Error {
   return new Error('the connection was given up')
-}
-
-function nothing(): void {
-  // See NO_EVENTS.
 }

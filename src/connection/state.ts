@@ -1,6 +1,7 @@
 // The states of a connection, the reasons why it delivers nothing, its flags and its limits; also stand-ins for a codec
 // or a socket while there is none.
 
+import { nothing } from '../nothing.ts'
 import type { Codec } from '../protocol.ts'
 import type { Socket } from '../transport.ts'
 
@@ -119,6 +120,8 @@ export const DRAIN_LINGER_S = 5
 /** How long handlers may still answer after their signal aborted, before the protocol's last message. */
 export const LAST_ANSWERS_MS = 200
 
+export { nothing }
+
 /** Used until the protocol has made a codec, or when it could not. */
 export const NO_CODEC: Codec = {
   receive: nothing,
@@ -154,8 +157,4 @@ export const NO_SOCKET: Socket = {
   resume: nothing,
   end: nothing,
   destroy: nothing,
-}
-
-export function nothing(): void {
-  // The no-op of the placeholder codec and socket.
 }

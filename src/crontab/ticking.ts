@@ -4,6 +4,7 @@
 import { messageOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { deadlines } from '../loop/deadlines.ts'
+import { rethrow } from '../loop/scheduler.ts'
 import type { SharedCounter } from '../shared/shared-counter.ts'
 
 /** Longest time between two checks of the wall clock, which may be set. */
@@ -126,8 +127,4 @@ export class Ticking {
 /** Makes an unhandled rejection. */
 function reject(error: unknown): void {
   void Promise.reject(error)
-}
-
-function rethrow(error: unknown): never {
-  throw error
 }

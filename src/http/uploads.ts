@@ -10,6 +10,7 @@ import { pipeline } from 'node:stream/promises'
 import type { BusboyConstructor, BusboyFileStream, BusboyInstance } from '@fastify/busboy'
 import { crypto } from '../builtins.ts'
 import { codeOf, ProtocolError, SystemError, UsageError } from '../errors.ts'
+import { nothing } from '../nothing.ts'
 import { ignoreMissing, privateDirectory, sweep } from './private-directory.ts'
 
 export interface UploadLimits {
@@ -111,7 +112,7 @@ class Upload {
   readonly #writing: Promise<void>[] = []
   #failure: Error | null = null
   /** Ends a wait for the parser, which may never end by itself: it waits for a file that has failed. */
-  #giveUp: (error: Error) => void = ignore
+  #giveUp: (error: Error) => void = nothing // nobody waits yet
 
   constructor(directory: string, parser: BusboyInstance) {
     this.#directory = directory
@@ -144,7 +145,7 @@ class Upload {
     const finished = new Promise<void>((resolve, reject) => {
       parser.once('finish', resolve).once('error', reject)
     })
-    finished.catch(ignore) // awaited below, unless writing to it fails first
+    finished.catch(nothing) // awaited below, unless writing to it fails first
     for await (const bytes of body) {
       await this.#unlessFailed((resolve, reject) => {
         parser.write(bytes, (error) => (error ? reject(error) : resolve()))
@@ -176,7 +177,7 @@ class Upload {
   }
 
   #addFile(field: string | undefined, stream: BusboyFileStream, name: string, type: string): void {
-    stream.on('error', ignore) // the code that stores it handles the error
+    stream.on('error', nothing) // the code that stores it handles the error
     this.#streams.push(stream)
     if (!this.#isName(field)) return
     const path = join(this.#directory, `${process.pid}-${crypto().randomBytes(16).toString('hex')}`)
@@ -251,8 +252,4 @@ function isOfTheDead(pid: number): boolean {
   } catch (error) {
     return codeOf(error) === 'ESRCH'
   }
-}
-
-function ignore(): void {
-  // Errors that nothing waits for, or no longer.
 }

@@ -124,6 +124,7 @@ function run(fn: Callback, a: never, b: never): void {
   }
 }
 
-function rethrow(error: unknown): never {
+/** For `process.nextTick`: nobody catches what is thrown there, so it is an uncaught exception. */
+export function rethrow(error: unknown): never {
   throw error
 }

@@ -4,6 +4,7 @@
 
 import { AbortError, PeerError, type SendError } from '../errors.ts'
 import { now } from '../loop/clock.ts'
+import { nothing } from '../nothing.ts'
 import { isThenable } from '../protocol.ts'
 import { Call, ONE_WAY } from './call.ts'
 import { isStream } from './mailbox.ts'
@@ -171,6 +172,7 @@ export class Hub {
   #askHere(audience: Audience, packed: Packed, options: RequestOptions): PendingRequest {
     const request = new PendingRequest(audience.subject, options)
     const call = new Call(true, request.expiresAt)
+    // What is asked here has no link that could be told of credit.
     request.sent({ cancel: () => call.abort('the sender has given up'), credit: nothing }, 0)
     this.#host.working(1)
     setImmediate(async () => {
@@ -343,7 +345,3 @@ async function* clonesOf(items: AsyncIterable<unknown>): AsyncGenerator<unknown>
 
 /** Why a request ended that another process answered first; never shown. */
 const NOT_FIRST = new AbortError('ERR_REQUEST_CANCELLED', 'somebody else has answered')
-
-function nothing(): void {
-  // A request within this process has no link to notify.
-}

@@ -5,6 +5,7 @@ import { ProtocolError, type SystemError, stackOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { fromMachineTime } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
+import { nothing } from '../nothing.ts'
 import { isEqual } from '../signing.ts'
 import {
   kClosed,
@@ -393,7 +394,7 @@ export class IncomingLink implements SocketEvents, Answers {
    */
   async stream(number: number, items: AsyncIterable<unknown>, call: Call): Promise<void> {
     const iterator = items[Symbol.asyncIterator]()
-    const flow: Flow = { room: 0, wake: nothing }
+    const flow: Flow = { room: 0, wake: nothing } // nobody waits yet
     this.#streams.set(number, flow)
     this.#numbered(Kind.Stream, number)
     let isAtEnd = false
@@ -469,11 +470,7 @@ function callUntil(expiresAt: number): Call {
   return new Call(true, expiresAt > 0 ? fromMachineTime(expiresAt) : Number.POSITIVE_INFINITY)
 }
 
-function nothing(): void {
-  // Nothing waits yet.
-}
-
-/** Lets the iterator clean up, without waiting for it. */
+/** It may clean up, on its own time. */
 function leave(iterator: AsyncIterator<unknown>): void {
   const failed = (error: unknown) => refusals.log(`a stream that nobody reads on: ${stackOf(error)}`)
   try {

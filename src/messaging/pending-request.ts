@@ -1,6 +1,7 @@
 // A request that waits for its answer: one promise, settled once by the first of: the answer, an error, the time-out,
 // the caller's signal, the end of the other process. An answer may be a stream.
 
+import type { Deferred } from '../deferred.ts'
 import {
   checkOptions,
   messageOf,
@@ -13,6 +14,7 @@ import {
 } from '../errors.ts'
 import { now, recently } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
+import { nothing } from '../nothing.ts'
 import { forgetAbort, onAbort } from './abort-listeners.ts'
 import { type Expiring, Expiry } from './expiry.ts'
 import { ReplyStream } from './reply-stream.ts'
@@ -179,15 +181,11 @@ export class PendingRequest implements Expiring {
 }
 
 /** Settlers of the promise made last; avoids a closure per request. */
-const taken = { resolve: ignore, reject: ignore }
+const taken: Pick<Deferred<unknown>, 'resolve' | 'reject'> = { resolve: nothing, reject: nothing }
 
 function takeBoth(resolve: (value: unknown) => void, reject: (error: unknown) => void): void {
   taken.resolve = resolve
   taken.reject = reject
-}
-
-function ignore(_value: unknown): void {
-  // Belongs to no promise.
 }
 
 function expire(request: PendingRequest): void {

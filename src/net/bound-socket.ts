@@ -13,6 +13,7 @@ import { dirname } from 'node:path'
 import { addon, type Descriptor, type SocketToBind, type Sys } from '../addon.ts'
 import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, SystemError } from '../errors.ts'
+import { nothing } from '../nothing.ts'
 import type { Address } from './address.ts'
 
 /** Returned by `_createServerHandle`: Node's TCP or Pipe wrap. */
@@ -167,11 +168,7 @@ function withFile(bound: BoundSocket, path: string, file = fileId(path)): BoundS
   return { ...bound, file, close }
 }
 
-function nothing(): void {
-  // Stays as it is.
-}
-
-/** libuv returns EACCES for ENOENT here, "for compat with Windows". */
+/** libuv gives EACCES for ENOENT here, "for compat with Windows". */
 function unixError(errno: number, path: string): SystemError {
   if (!existsSync(dirname(path))) return new SystemError('ENOENT', 'bind', path)
   return SystemError.fromErrno(errno, 'bind', path)

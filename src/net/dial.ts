@@ -3,6 +3,7 @@
 import net from 'node:net'
 import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, ProtocolError, SystemError } from '../errors.ts'
+import { nothing } from '../nothing.ts'
 import type { ConnectTarget, ProxySettings } from '../transport.ts'
 import { ipv6Bytes } from './address.ts'
 
@@ -47,14 +48,14 @@ function connected(
     }
     const abort = () => {
       settle()
-      stream.on('error', ignore).destroy()
+      stream.on('error', nothing).destroy() // it has been given up
       reject(signal.reason)
     }
     signal.addEventListener('abort', abort)
     stream.on('error', fail)
     stream.once('connect', () => {
       settle()
-      stream.on('error', ignore) // until another listener is attached; 'close' reports an error
+      stream.on('error', nothing) // until another listener is attached; 'close' reports an error
       resolve(stream)
     })
   })
@@ -73,7 +74,7 @@ class Talk {
   readonly #stream: net.Socket
   #received = Buffer.alloc(0)
   #isOver = false
-  #wake: () => void = ignore
+  #wake: () => void = nothing // nobody waits yet
   readonly #take = (bytes: Buffer) => {
     this.#received = Buffer.concat([this.#received, bytes])
     this.#wake()
@@ -207,8 +208,4 @@ function authorizationOf({ username, password, authorization }: ProxySettings): 
 
 function refused(why: string): ProtocolError {
   return new ProtocolError('ERR_PROXY', `the proxy refused: ${why}`)
-}
-
-function ignore(): void {
-  // Nothing waits for it.
 }

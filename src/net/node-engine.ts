@@ -8,6 +8,7 @@ import { codeOf, SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { holdClock, now, releaseClock } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
+import { nothing } from '../nothing.ts'
 import { type Encoded, isChunk, type ProxyInfo, type TlsState } from '../protocol.ts'
 import {
   type Accept,
@@ -312,7 +313,7 @@ class NodeSocket implements Socket {
     this.#pending = []
     this.#pendingBytes = 0
     this.#givenBytes = 0
-    this.#stream.on('error', ignore).destroy()
+    this.#stream.on('error', nothing).destroy() // we have given it up: nobody is left to tell
   }
 
   /** Ends a turn: sends, and notifies the connection when the kernel has taken everything. */
@@ -476,10 +477,6 @@ function handshakeError(error: Error | null, address: string): SystemError {
 /** `read` or `write`, as reported by Node. */
 function syscallOf(error: NodeJS.ErrnoException): string {
   return error.syscall ?? 'read'
-}
-
-function ignore(): void {
-  // From a socket that was given up: there is nothing left to notify.
 }
 
 function isText(chunk: string | Uint8Array): chunk is string {

@@ -5,6 +5,7 @@
 import { addon, type Sys } from '../addon.ts'
 import { formatEndpoint } from '../endpoint.ts'
 import { UsageError } from '../errors.ts'
+import { nothing } from '../nothing.ts'
 import type { Address } from './address.ts'
 import { type BoundSocket, resolve } from './bound-socket.ts'
 import { canReusePort, freeEndpoint } from './udp.ts'
@@ -33,7 +34,7 @@ export function udpPorts(): UdpPorts {
 /** What arrives while no process is running waits in the socket's queue. */
 function masterBoundPorts(sys: Sys): UdpPorts {
   return {
-    check: nothing,
+    check: nothing, // any number can inherit a socket
     async bind({ host, port }) {
       const ip = await resolve(host)
       const bound = sys.bind({ transport: 'udp', host: ip, port, path: '', isDualStack: true }) // as dgram
@@ -60,11 +61,7 @@ export const childBoundPorts: UdpPorts = {
   },
 }
 
-/** A port of which the master knows only the number. */
+/** A port of which the master knows the number alone: the processes have what they bound. */
 export function boundByChildren(endpoint: string): BoundSocket {
   return { fd: -1, handle: null, endpoint, isExclusive: !canReusePort(), close: nothing, abandon: nothing }
-}
-
-function nothing(): void {
-  // Any number of processes can inherit a socket; and sockets bound by processes are theirs to close.
 }

@@ -7,6 +7,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { formatEndpoint, parseEndpoint } from '../endpoint.ts'
 import { codeOf, SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
+import { nothing } from '../nothing.ts'
 import type { Encoded } from '../protocol.ts'
 import type { DatagramSocket, Listener } from '../transport.ts'
 import { resolve } from './bound-socket.ts'
@@ -128,7 +129,7 @@ export class UdpServer implements DatagramSocket, Listener {
     const release = this.#hold()
     const socket = newSocket(this.localIp, this.#sharing)
     const end = (error?: Error | null) => {
-      socket.removeAllListeners('error').on('error', ignore) // one end is enough
+      socket.removeAllListeners('error').on('error', nothing) // one end is enough
       socket.close()
       if (error) failed(systemError(error, 'send', formatEndpoint(ip, port)))
       release()
@@ -207,7 +208,7 @@ export class UdpClient implements DatagramClient {
     if (this.#isClosing) return
     this.#isClosing = true
     this.#socket.removeAllListeners('message')
-    this.#socket.removeAllListeners('error').on('error', ignore)
+    this.#socket.removeAllListeners('error').on('error', nothing) // an ICMP message for who is closing
     while (this.#socket.getSendQueueSize() > 0) await nextTurn()
     this.#isClosed = true
     this.#socket.close()
@@ -270,8 +271,4 @@ function tellFailure(failed: (error: SystemError) => void, ip: string, port: num
 
 function systemError(error: unknown, syscall: string, address: string): SystemError {
   return error instanceof SystemError ? error : new SystemError(codeOf(error), syscall, address, { cause: error })
-}
-
-function ignore(): void {
-  // An ICMP message for a closing socket.
 }

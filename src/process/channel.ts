@@ -3,6 +3,7 @@
 // bug or an attack.
 
 import type { Socket } from 'node:net'
+import { nothing } from '../nothing.ts'
 
 const MAX_LINE_BYTES = 4 * 1_048_576
 
@@ -22,7 +23,7 @@ export class Channel<In, Out> {
     this.#stream = stream
     this.#maxBytes = maxBytes
     stream.on('data', (bytes: Buffer) => this.#receive(bytes))
-    stream.on('error', ignore) // 'close' follows
+    stream.on('error', nothing) // 'close' follows
     stream.on('close', () => this.onClose?.())
   }
 
@@ -79,8 +80,4 @@ function parse(line: string): object | null {
   } catch {
     return null // a SyntaxError
   }
-}
-
-function ignore(): void {
-  // 'close' follows, and calls onClose.
 }

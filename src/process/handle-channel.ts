@@ -2,6 +2,7 @@
 // used for handles only and hidden from user code: a program that checks whether it has a parent to talk to finds none.
 
 import type { ChildProcess } from 'node:child_process'
+import { nothing } from '../nothing.ts'
 
 /** Node delivers messages with this prefix as 'internalMessage', so no 'message' listener of the user gets them. */
 const COMMAND = 'NODE_MILLRACE_SOCKET'
@@ -26,7 +27,7 @@ export function standInRequest(turn: number): number {
 export function sendSocket(
   child: ChildProcess,
   { request, endpoint, handle }: { request: number; endpoint: string; handle: unknown },
-  onFailure: (error: Error) => void = ignore,
+  onFailure: (error: Error) => void = nothing,
 ): void {
   const message: SocketMessage = { cmd: COMMAND, request, endpoint }
   if (!child.connected) return
@@ -41,9 +42,6 @@ export function receiveSockets(receive: (request: number, endpoint: string, hand
   events.on('internalMessage', (message: Partial<SocketMessage>, handle: unknown) => {
     if (message.cmd === COMMAND) receive(message.request ?? 0, message.endpoint ?? '', handle)
   })
-  Object.assign(process, { send: undefined, disconnect: ignore, connected: false })
-}
-
-function ignore(): void {
   // Node disconnects by itself when the other side has gone. The private channel reports that.
+  Object.assign(process, { send: undefined, disconnect: nothing, connected: false })
 }

@@ -4,6 +4,7 @@
 
 import { messageOf } from '../errors.ts'
 import { logRecords, nameLog } from '../log.ts'
+import { nothing } from '../nothing.ts'
 import { runKeeper } from '../shared/keeper.ts'
 import type { Channel } from './channel.ts'
 import { Exit } from './exit-codes.ts'
@@ -14,7 +15,7 @@ export async function keep(
   channel: Channel<ToChild, FromChild>,
 ): Promise<void> {
   process.title = 'millrace: keeper process'
-  for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP', 'SIGUSR2'] as const) process.on(signal, ignore)
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP', 'SIGUSR2'] as const) process.on(signal, nothing)
   if (isLogPiped) logRecords()
   nameLog('keeper')
   const leave = () => process.exit(Exit.Ok)
@@ -30,8 +31,4 @@ export async function keep(
     channel.onClose = leave
     channel.end()
   }
-}
-
-function ignore(): void {
-  // See the top of the file.
 }

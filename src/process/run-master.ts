@@ -2,6 +2,7 @@
 
 import { guardOutput, log, sendLogTo } from '../log.ts'
 import { now } from '../loop/clock.ts'
+import { nothing } from '../nothing.ts'
 import type { Channel } from './channel.ts'
 import { CommandError, Exit, failedWith } from './exit-codes.ts'
 import { Master } from './master/master.ts'
@@ -32,8 +33,7 @@ export async function runMaster(
 ): Promise<Exit> {
   guardOutput()
   // The launcher of a daemon reports why it could not start. The log may belong to another server that is already
-  // running.
-  if (isDaemon) sendLogTo(ignore)
+  if (isDaemon) sendLogTo(nothing) // running.
   const master = new Master(options, isDaemon, earlier)
   takeSignals(master, isDaemon)
   const isLaunched = isDaemon && earlier === null
@@ -87,8 +87,4 @@ function takeSignals(master: Master, isDaemon: boolean): void {
     if (isDaemon || isService()) void master.reload()
     else stop(false)
   })
-}
-
-function ignore(): void {
-  // Discards log lines until Output takes over the log.
 }

@@ -7,6 +7,7 @@ import { log } from '../log.ts'
 import { Backoff } from '../loop/backoff.ts'
 import { now } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
+import { nothing } from '../nothing.ts'
 import { registry } from '../process/group.ts'
 import { type Answer, type ChangeType, encodeFrame, FrameReader, type Plain, type Request } from './wire.ts'
 
@@ -116,7 +117,7 @@ class KeeperLink {
         socket.destroy()
       }
     })
-    socket.on('error', ignore) // 'close' follows
+    socket.on('error', nothing) // 'close' follows
     socket.on('close', () => {
       this.#socket = null
       this.#lose('the connection to the keeper of shared data has ended')
@@ -180,8 +181,4 @@ function copyOf(value: Buffer): Uint8Array {
 
 function notAWorker(): UsageError {
   return new UsageError('ERR_NOT_A_WORKER', 'shared data is for worker processes: use it from onWorkerStart on')
-}
-
-function ignore(): void {
-  // The connection ends, which 'close' reports.
 }

@@ -6,6 +6,7 @@ import { codeOf, messageOf, ProtocolError, UsageError } from '../errors.ts'
 import { guardOutput, LimitedLog, log } from '../log.ts'
 import { Scheduler } from '../loop/scheduler.ts'
 import { removeStaleSocket } from '../net/bound-socket.ts'
+import { nothing } from '../nothing.ts'
 import { isEqual } from '../signing.ts'
 import { checkKey, checkName, checkStep, checkTtl, MAX_VALUE_BYTES } from './limits.ts'
 import { Store, type Value } from './store.ts'
@@ -100,7 +101,7 @@ class Client {
     this.#store = store
     this.#secret = secret
     const reader = new FrameReader<Request>(MAX_FRAME_BYTES, (request, value) => this.#receive(request, value))
-    socket.on('error', ignore) // 'close' follows
+    socket.on('error', nothing) // 'close' follows
     socket.on('data', (bytes: Buffer) => this.#guard(() => reader.read(bytes)))
     socket.on('drain', () => this.#guard(() => this.#goOn()))
   }
@@ -234,8 +235,4 @@ function plainOf(value: Value | null): Plain {
 
 function bytesOf(value: Value | null): Uint8Array | undefined {
   return value === null || typeof value === 'number' ? undefined : value
-}
-
-function ignore(): void {
-  // The worker has gone.
 }

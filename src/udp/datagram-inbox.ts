@@ -7,6 +7,7 @@ import { type kGone, settled } from '../connection/host.ts'
 import { Connection } from '../connection.ts'
 import type { Counters } from '../counters.ts'
 import { ProtocolError } from '../errors.ts'
+import { nothing } from '../nothing.ts'
 import { isThenable } from '../protocol.ts'
 import { type DatagramPeer, kDeliver, kHandlerFailed, kReport } from './datagram-peer.ts'
 
@@ -115,8 +116,4 @@ export class DatagramInbox {
       end()
     })
   }
-}
-
-function nothing(): void {
-  // Only a drain waits for it.
 }

@@ -5,6 +5,7 @@ import { SystemError, stackOf, UsageError } from '../../errors.ts'
 import { LimitedLog, log, nameLog } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
 import { Timer } from '../../loop/timer.ts'
+import { nothing } from '../../nothing.ts'
 import { WorkerExit } from '../exit-codes.ts'
 import { type GivenSocket, type Group, type PeerNews, registry } from '../group.ts'
 import { receiveSockets, standInRequest } from '../handle-channel.ts'
@@ -33,7 +34,7 @@ export async function work(boot: WorkerBoot, channel: Up): Promise<void> {
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => life.leaveSoon(WorkerExit.Ended))
   process.on('SIGQUIT', () => life.leaveGracefully())
   // These are meant for the master and would end this process by default: `pkill -HUP -f app.js` reaches all.
-  for (const signal of ['SIGHUP', 'SIGUSR2'] as const) process.on(signal, ignore)
+  for (const signal of ['SIGHUP', 'SIGUSR2'] as const) process.on(signal, nothing)
   nameLog(`${boot.group.name}:${boot.place.id}`)
   registry().memoryFd = boot.memoryFd
   try {
@@ -290,8 +291,4 @@ function residentBytes(): number | undefined {
 function isInspected(): boolean {
   const inspector = process.getBuiltinModule('node:inspector') as typeof import('node:inspector') | undefined
   return inspector?.url() !== undefined
-}
-
-function ignore(): void {
-  // A signal for the master.
 }

@@ -10,6 +10,7 @@ import { messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'
 import { type Address, ipv6Bytes } from '../../net/address.ts'
 import { adoptSocket, type BoundSocket } from '../../net/bound-socket.ts'
+import { nothing } from '../../nothing.ts'
 import { missing } from './service.ts'
 
 const FIRST_FD = 3
@@ -59,6 +60,7 @@ function take(fd: number, name: string, sys: Sys): ActivatedSocket {
   if (family === 0 && (kind === 'datagrams' || host === '')) throw new Error('it is no Unix stream socket with a path')
   const transport = family === 0 ? 'unix' : kind === 'datagrams' ? 'udp' : 'tcp'
   const endpoint = family === 0 ? host : formatEndpoint(host, port)
+  // The end of this process closes it; the service manager has its own.
   const socket =
     kind === 'datagrams' ? { fd, handle: null, endpoint, close: nothing, abandon: nothing } : adoptSocket(fd, endpoint)
   const address = {
@@ -87,8 +89,4 @@ function canonical(host: string): string {
   const bytes = ipv6Bytes(host)
   const [, zone = ''] = host.split('%')
   return bytes.every((byte) => byte === 0) ? ANY : `${bytes.toString('hex')}%${zone}`
-}
-
-function nothing(): void {
-  // This process's exit closes it; the service manager has its own.
 }

@@ -13,6 +13,7 @@ import { withResolvers } from '../../deferred.ts'
 import { log } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
 import { descriptorOf } from '../../net/descriptors.ts'
+import { nothing } from '../../nothing.ts'
 import { encodeFrame } from '../../shared/wire.ts'
 import { type Identity, isAlive, startTimeOf } from '../identity.ts'
 import type { Output } from '../output/output.ts'
@@ -96,7 +97,8 @@ export class KeeperHandle {
     if (hold === null) return false
     if (this.#inherited.pid === 0) this.#inherited = listenerOf(hold)
     this.#hold = hold.resume()
-    hold.on('error', ignore).once('close', () => {
+    // 'close' follows an error.
+    hold.on('error', nothing).once('close', () => {
       this.#hold = this.#ready = null
       this.#inherited = NOBODY
       if (!this.#isEnding) log('keeper of shared data: gone. What it kept is lost')
@@ -196,8 +198,4 @@ function listenerOf(socket: net.Socket): Identity {
   } catch {
     return NOBODY // ENOTCONN: it has gone already
   }
-}
-
-function ignore(): void {
-  // 'close' follows, or no one waits.
 }

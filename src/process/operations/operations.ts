@@ -1,6 +1,8 @@
 // Operations that take time and must not overlap: reload, scale, stop and start of a group. They run one after another
 // in the order of the requests. Equal requests share one that still waits: it will see the newest code all the same.
 
+import { nothing } from '../../nothing.ts'
+
 interface Waiting {
   readonly key: string | null
   readonly outcome: Promise<unknown>
@@ -23,7 +25,7 @@ export class Operations {
     })
     const waiting = { key, outcome }
     this.#waiting = waiting
-    this.#last = outcome.catch(ignore)
+    this.#last = outcome.catch(nothing) // who has asked is told
     return outcome
   }
 
@@ -31,8 +33,4 @@ export class Operations {
   async idle(): Promise<void> {
     await this.#last
   }
-}
-
-function ignore(): void {
-  // The caller gets the error.
 }

@@ -4,6 +4,7 @@
 
 import { closeSync, fstatSync, ftruncateSync, lstatSync, renameSync, type Stats, writeSync } from 'node:fs'
 import { now } from '../../loop/clock.ts'
+import { nothing } from '../../nothing.ts'
 import { openFile } from '../open-file.ts'
 
 /** Readable by root's group, but not by others: a log may contain secrets. */
@@ -30,7 +31,7 @@ export class OutputFile {
    * Throws a CommandError if the file cannot be opened.
    * @param opened called with the descriptor, now and whenever it changes
    */
-  constructor(path: string, maxBytes: number, opened: (fd: number) => void = ignore) {
+  constructor(path: string, maxBytes: number, opened: (fd: number) => void = nothing) {
     this.path = path
     this.maxBytes = maxBytes
     this.#opened = opened
@@ -151,11 +152,6 @@ function closeQuietly(fd: number): void {
   try {
     closeSync(fd)
   } catch {
-    // EDQUOT of a network drive, which reports it only here: the descriptor is closed all the same.
-    ignore()
+    nothing() // EDQUOT of a drive on a network, which tells it only at the end: the descriptor is gone all the same
   }
-}
-
-function ignore(): void {
-  // The error does not matter.
 }

@@ -6,6 +6,7 @@ import { join, resolve } from 'node:path'
 import { addon } from '../../addon.ts'
 import { messageOf } from '../../errors.ts'
 import { guardOutput, log, sendLogTo } from '../../log.ts'
+import { nothing } from '../../nothing.ts'
 import type { Settings } from '../group.ts'
 import type { StartOptions } from '../messages.ts'
 import type { Child, StdioSource } from '../spawn.ts'
@@ -42,7 +43,7 @@ export class Output {
   configure({ logFile, stdoutFile, logFileMaxSize }: Settings): void {
     const maxBytes = this.#options.logMaxSize ?? logFileMaxSize
     const path = this.#options.logFile ?? (logFile || this.#defaultLog)
-    const file = openAs(this.#logFile, path, maxBytes, this.#isDaemon ? becomeStderr : ignore)
+    const file = openAs(this.#logFile, path, maxBytes, this.#isDaemon ? becomeStderr : nothing) // nobody else wants it
     const stdout = this.#openStdout(stdoutFile, file, maxBytes)
     const before = new Set([this.#logFile, this.#stdoutFile])
     this.#logFile = this.#logbook.file = file
@@ -61,7 +62,7 @@ export class Output {
     if (path === '' || path === NOWHERE) return null
     if (log !== null && resolve(log.path) === resolve(path)) return log
     try {
-      return openAs(this.#stdoutFile, path, maxBytes, ignore)
+      return openAs(this.#stdoutFile, path, maxBytes, nothing) // as above
     } catch (error) {
       if (log !== this.#logFile) log?.close()
       throw error
@@ -91,7 +92,7 @@ export class Output {
     const tail = new Tail()
     if (child.stderr) this.#logbook.attach(child.stderr, { pid: child.pid ?? 0, worker }, tail)
     child.stdout?.on('data', (bytes: Buffer) => this.#stdoutFile?.write(bytes))
-    child.stdout?.on('error', ignore)
+    child.stdout?.on('error', nothing) // the pipe of a process that is gone
     return tail
   }
 
@@ -134,8 +135,4 @@ function becomeStderr(fd: number): void {
   } catch (error) {
     log(messageOf(error)) // EMFILE, perhaps: descriptor 2 stays as it was
   }
-}
-
-function ignore(): void {
-  // The pipe of a process that has gone, or a descriptor that nothing else needs.
 }

@@ -6,6 +6,7 @@ import { withResolvers } from '../../deferred.ts'
 import { UsageError } from '../../errors.ts'
 import { now } from '../../loop/clock.ts'
 import type { BoundSocket } from '../../net/bound-socket.ts'
+import { nothing } from '../../nothing.ts'
 import { version } from '../../version.ts'
 import type { Channel } from '../channel.ts'
 import { type CommandError, failedWith } from '../exit-codes.ts'
@@ -60,8 +61,8 @@ export class EarlierMaster {
   readonly #retired = new Map<string, () => void>()
   #isLed = false
   #isSettled = false
-  #tellGiven: () => void = ignore
-  #tellLead: () => void = ignore
+  #tellGiven: () => void = nothing // nobody waits yet
+  #tellLead: () => void = nothing // as above
 
   constructor(inheritance: Inheritance, channel: Channel<ToChild, FromChild>) {
     this.inheritance = inheritance
@@ -183,8 +184,4 @@ export class EarlierMaster {
     this.#end.resolve()
     this.onLeft?.()
   }
-}
-
-function ignore(): void {
-  // No one waits.
 }

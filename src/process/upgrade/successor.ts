@@ -4,6 +4,7 @@
 import { type ExecFileException, execFile } from 'node:child_process'
 import { withResolvers } from '../../deferred.ts'
 import { messageOf } from '../../errors.ts'
+import { nothing } from '../../nothing.ts'
 import { CommandError, describeExit, Exit, failureOf } from '../exit-codes.ts'
 import type { PeerRow } from '../group.ts'
 import type { FromChild, ToChild } from '../messages.ts'
@@ -33,7 +34,7 @@ export class Successor {
   readonly #child: Child
   #failure: CommandError | null = null
   #said: FromChild[] = []
-  #look: () => void = ignore
+  #look: () => void = nothing // nobody waits yet
   #words = 0
   #silence: NodeJS.Timeout | undefined
   /** The child is a shell, and the master another process; the shell ends once the master leads. */
@@ -70,7 +71,7 @@ export class Successor {
         else if (found === undefined) return
         else resolve(found)
         signal.removeEventListener('abort', this.#look)
-        this.#look = ignore
+        this.#look = nothing // nobody waits any more
       }
       signal.addEventListener('abort', this.#look)
       this.#look()
@@ -175,8 +176,4 @@ function cannotRun({ node, startFile }: Program, error: ExecFileException, print
 
 function stopped(): CommandError {
   return new CommandError(Exit.Failure, 'the server is being stopped')
-}
-
-function ignore(): void {
-  // No one waits.
 }

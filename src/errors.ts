@@ -108,6 +108,11 @@ export class SystemError extends Error {
   }
 }
 
+/** What a system call threw, as a SystemError that names it. */
+export function systemErrorOf(error: unknown, syscall: string, address: string): SystemError {
+  return error instanceof SystemError ? error : new SystemError(codeOf(error), syscall, address, { cause: error })
+}
+
 let known: Map<number, [name: string, text: string]> | null = null
 
 /** Cached, since Node makes a new map at each call: a flood of failing datagrams would pay for two each. */
@@ -129,9 +134,22 @@ export function checkOptions(what: string, given: object, known: Readonly<Record
     if (!Object.hasOwn(known, name)) throw new UsageError('ERR_UNKNOWN_OPTION', `${what} has no option '${name}'`)
 }
 
-/**
- * A property of anything thrown; undefined if it is missing or cannot be read: a getter or a Proxy may throw in turn.
- */
+/** Options without those that are undefined: these are left at their defaults. */
+export function defined<T extends object>(options: T): Partial<T> {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Partial<T>
+}
+
+/** Whether a call comes to its end; for who knows what else it throws. */
+export function works(call: () => unknown): boolean {
+  try {
+    call()
+    return true
+  } catch {
+    return false // the caller says what
+  }
+}
+
+/** A property of anything thrown; undefined where there is none, or it cannot be had: a getter, or a Proxy, may throw in turn. */
 export function propertyOf(thrown: unknown, name: 'name' | 'message' | 'code' | 'stack'): unknown {
   try {
     return Object(thrown)[name]

@@ -1,7 +1,7 @@
 // What an HTTP server can be told, with defaults and why, and what it needs from outside: a protocol has no disk and no
 // wall clock, so files, uploads, sessions, dates and logs come as `HttpServices`.
 
-import { checkOptions, UsageError } from '../../src/errors.ts'
+import { checkOptions, defined, UsageError } from '../../src/errors.ts'
 import type { AnyProtocol } from '../../src/protocol.ts'
 import { HEAD_LIMITS, type HeadLimits } from './head.ts'
 import { QuickHeads } from './quick-head.ts'
@@ -252,8 +252,4 @@ function readAsHere(websocket: AnyProtocol | null, reading: Pick<Resolved, 'head
 
 function given(settings: HttpSettings, names: readonly (keyof HeadLimits)[]): Partial<HeadLimits> {
   return Object.fromEntries(names.filter((name) => settings[name] !== undefined).map((name) => [name, settings[name]]))
-}
-
-function defined(settings: HttpSettings): HttpSettings {
-  return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined))
 }

@@ -4,7 +4,7 @@
 import { type ConnectionCallbacks, DEFAULT_LIMITS } from '../connection/host.ts'
 import { STATUS, State } from '../connection/state.ts'
 import { Connection } from '../connection.ts'
-import { type SystemError, UsageError } from '../errors.ts'
+import { defined, type SystemError, UsageError } from '../errors.ts'
 import { parseAddress } from '../net/address.ts'
 import { connectDatagrams } from '../net/datagrams.ts'
 import type { DatagramClient } from '../net/udp.ts'
@@ -202,8 +202,4 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
     void this.#client?.close()
     this.#inbox.call(this, this.onClose)
   }
-}
-
-function defined(values: object): object {
-  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined))
 }

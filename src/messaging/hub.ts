@@ -163,7 +163,7 @@ export class Hub {
     const { self } = this.#host
     const done = () => this.#host.working(-1)
     for (const { audience, packed } of this.#here.splice(0)) {
-      const result = this.#own.deliver(audience, copyOf(packed), self, ONE_WAY)
+      const result = this.#own.deliver(audience, cloneOf(packed), self, ONE_WAY)
       if (isThenable(result)) result.then(done, done)
       else done()
     }
@@ -178,8 +178,8 @@ export class Hub {
     setImmediate(async () => {
       try {
         if (call.isAborted || call.hasExpired) return
-        const answer = await this.#own.deliver(audience, copyOf(packed), this.#host.self, call)
-        request.answer(isStream(answer) ? clonesOf(answer) : copyOf(pack(answer)))
+        const answer = await this.#own.deliver(audience, cloneOf(packed), this.#host.self, call)
+        request.answer(isStream(answer) ? clonesOf(answer) : cloneOf(pack(answer)))
       } catch (error) {
         request.fail(remoteErrorOf(error))
       } finally {
@@ -335,12 +335,12 @@ function areStrings(value: unknown): value is string[] {
   return Array.isArray(value) && value.every((one) => typeof one === 'string')
 }
 
-function copyOf({ form, bytes }: Packed): unknown {
+function cloneOf({ form, bytes }: Packed): unknown {
   return unpack(form, Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), 0, bytes.byteLength)
 }
 
 async function* clonesOf(items: AsyncIterable<unknown>): AsyncGenerator<unknown> {
-  for await (const item of items) yield copyOf(pack(item))
+  for await (const item of items) yield cloneOf(pack(item))
 }
 
 /** Why a request ended that another process answered first; never shown. */

@@ -5,7 +5,7 @@ import { closeSync } from 'node:fs'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Descriptor } from '../addon.ts'
 import { formatEndpoint } from '../endpoint.ts'
-import { codeOf, SystemError } from '../errors.ts'
+import { SystemError, systemErrorOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import type { Encoded } from '../protocol.ts'
 import type { DatagramSocket, Listener } from '../transport.ts'
@@ -81,7 +81,7 @@ export class NativeUdpServer implements DatagramSocket, Listener {
       this.#socket ??= this.#comeBack()
       this.#socket.send(bytes, to, port, failed)
     } catch (error) {
-      setImmediate(failed, systemError(error, formatEndpoint(ip, port)))
+      setImmediate(failed, systemErrorOf(error, 'send', formatEndpoint(ip, port)))
     }
   }
 
@@ -118,7 +118,7 @@ export class NativeUdpServer implements DatagramSocket, Listener {
     try {
       this.#descriptor ??= started().sys.duplicate(socket.fd)
     } catch (error) {
-      errors.log(systemError(error, formatEndpoint(this.localIp, this.localPort)).message)
+      errors.log(systemErrorOf(error, 'send', formatEndpoint(this.localIp, this.localPort)).message)
       return // no descriptor is free: it stays in the engine and answers from there
     }
     this.#socket = null
@@ -209,8 +209,4 @@ function named({ code, syscall }: SystemError, endpoint: string): SystemError {
 async function twoTurns(): Promise<void> {
   await nextTurn()
   await nextTurn()
-}
-
-function systemError(error: unknown, address: string): SystemError {
-  return error instanceof SystemError ? error : new SystemError(codeOf(error), 'send', address, { cause: error })
 }

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs'
 import type net from 'node:net'
 import type nodeTls from 'node:tls'
 import { crypto } from '../builtins.ts'
-import { codeOf, UsageError } from '../errors.ts'
+import { codeOf, UsageError, works } from '../errors.ts'
 import type { TlsState } from '../protocol.ts'
 import type { Secured, Tls } from '../transport.ts'
 
@@ -267,6 +267,7 @@ function wrongPart({ keyFile, certFile }: CertificateOptions, settings: nodeTls.
   const { key, cert, passphrase } = settings
   const asKey = () => crypto().createPrivateKey({ key: key as string | Buffer, passphrase })
   const asCertificate = () => new (crypto().X509Certificate)(cert as string | Buffer)
+  // What it throws are OpenSSL's words: `unsupported`.
   if (isOne(key) && !works(asKey)) {
     const isLocked = passphrase === undefined && String(key).includes('ENCRYPTED')
     return `${inFile('key', keyFile)} is ${isLocked ? 'encrypted: set ssl.passphrase' : 'no private key in PEM'}`
@@ -276,15 +277,6 @@ function wrongPart({ keyFile, certFile }: CertificateOptions, settings: nodeTls.
 
 function isOne(value: unknown): boolean {
   return typeof value === 'string' || value instanceof Uint8Array
-}
-
-function works(parse: () => unknown): boolean {
-  try {
-    parse()
-    return true
-  } catch {
-    return false // OpenSSL's text is no help: `unsupported`
-  }
 }
 
 function inFile(option: string, path: string | undefined): string {

@@ -5,7 +5,7 @@ import type { RemoteInfo, Socket, SocketOptions } from 'node:dgram'
 import { isIPv6 } from 'node:net'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { formatEndpoint, parseEndpoint } from '../endpoint.ts'
-import { codeOf, SystemError } from '../errors.ts'
+import { SystemError, systemErrorOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { nothing } from '../nothing.ts'
 import type { Encoded } from '../protocol.ts'
@@ -78,7 +78,7 @@ export class UdpServer implements DatagramSocket, Listener {
     this.#receive = receive
     this.#hold = hold
     socket.on('message', (bytes, from) => this.#take(bytes, from))
-    socket.on('error', (error) => errors.log(systemError(error, 'recvmsg', this.#endpoint).message))
+    socket.on('error', (error) => errors.log(systemErrorOf(error, 'recvmsg', this.#endpoint).message))
   }
 
   /**
@@ -131,7 +131,7 @@ export class UdpServer implements DatagramSocket, Listener {
     const end = (error?: Error | null) => {
       socket.removeAllListeners('error').on('error', nothing) // one end is enough
       socket.close()
-      if (error) failed(systemError(error, 'send', formatEndpoint(ip, port)))
+      if (error) failed(systemErrorOf(error, 'send', formatEndpoint(ip, port)))
       release()
     }
     socket.once('error', end)
@@ -183,14 +183,14 @@ export class UdpClient implements DatagramClient {
     const endpoint = formatEndpoint(ip, port)
     const socket = newSocket(ip, {})
     await new Promise<void>((done, fail) => {
-      connect(socket, ip, port, (error) => (error ? fail(systemError(error, 'connect', endpoint)) : done()))
+      connect(socket, ip, port, (error) => (error ? fail(systemErrorOf(error, 'connect', endpoint)) : done()))
     }).catch((error) => {
       socket.close()
       throw error
     })
     const client = new UdpClient(socket, endpoint)
     socket.on('message', receive)
-    socket.on('error', (error) => failed(systemError(error, 'recvmsg', endpoint)))
+    socket.on('error', (error) => failed(systemErrorOf(error, 'recvmsg', endpoint)))
     return client
   }
 
@@ -200,7 +200,7 @@ export class UdpClient implements DatagramClient {
 
   send(bytes: Encoded, _ip: string, _port: number, failed: (error: SystemError) => void): void {
     this.#socket.send(chunks(bytes), (error) => {
-      if (error !== null) failed(systemError(error, 'send', this.#endpoint))
+      if (error !== null) failed(systemErrorOf(error, 'send', this.#endpoint))
     })
   }
 
@@ -253,7 +253,7 @@ async function bound(socket: Socket, endpoint: string, options: Parameters<Socke
     })
   } catch (error) {
     socket.close()
-    throw systemError(error, 'bind', endpoint)
+    throw systemErrorOf(error, 'bind', endpoint)
   }
   socket.removeAllListeners('error')
 }
@@ -265,10 +265,6 @@ function chunks(bytes: Encoded): string | Uint8Array {
 
 function tellFailure(failed: (error: SystemError) => void, ip: string, port: number) {
   return (error: Error | null) => {
-    if (error !== null) failed(systemError(error, 'send', formatEndpoint(ip, port)))
+    if (error !== null) failed(systemErrorOf(error, 'send', formatEndpoint(ip, port)))
   }
-}
-
-function systemError(error: unknown, syscall: string, address: string): SystemError {
-  return error instanceof SystemError ? error : new SystemError(codeOf(error), syscall, address, { cause: error })
 }

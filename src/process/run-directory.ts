@@ -2,13 +2,14 @@
 // never code, so that `stop` from cron finds what `start` from a shell made. Created with mode 0700; a directory that
 // others can enter is refused, since anyone able to replace the control socket could command the server.
 
-import { lstatSync, mkdirSync, readdirSync, realpathSync, statSync } from 'node:fs'
+import { lstatSync, mkdirSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { crypto } from '../builtins.ts'
 import { codeOf, messageOf, SystemError } from '../errors.ts'
 import { checkUnixPath } from '../net/address.ts'
 import { CommandError, Exit } from './exit-codes.ts'
+import { namesIn, realPathOrSelf } from './paths.ts'
 
 const OWNER_ONLY = 0o700
 
@@ -135,15 +136,7 @@ function isSocketOf(path: string, uid: number): boolean {
   return stat?.uid === uid && stat.isSocket()
 }
 
-function namesIn(folder: string): string[] {
-  try {
-    return readdirSync(folder)
-  } catch {
-    return [] // ENOENT or EACCES
-  }
-}
-
-/** Whether the path is hidden by a folder that only another user may enter. */
+/** It is there, but the folder around it lets only another user see it. */
 function isForbidden(path: string): boolean {
   try {
     lstatSync(path)
@@ -176,13 +169,5 @@ function checkPrivate(path: string, uid: number): void {
 
 /** Of the real path: a server is identified by its file, however it was reached. */
 function hashOf(module: string): string {
-  return crypto().createHash('sha256').update(realPathOf(module)).digest('hex').slice(0, 16)
-}
-
-export function realPathOf(module: string): string {
-  try {
-    return realpathSync(module)
-  } catch {
-    return module // `stop` works even if the file is gone
-  }
+  return crypto().createHash('sha256').update(realPathOrSelf(module)).digest('hex').slice(0, 16)
 }

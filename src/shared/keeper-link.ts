@@ -148,11 +148,11 @@ class KeeperLink {
 
   #take(answer: Answer, value: Buffer): void {
     const [id, what] = answer
-    if (what === 'event') return this.#watches.get(id)?.listener(answer[2], answer[3], answer[4], copyOf(value))
+    if (what === 'event') return this.#watches.get(id)?.listener(answer[2], answer[3], answer[4], ownBytes(value))
     const waiting = this.#waiting.get(id)
     this.#waiting.delete(id)
     if (what === 'refused') waiting?.reject(new UsageError(answer[2], answer[3]))
-    else waiting?.resolve({ result: answer[2], plain: answer[3], bytes: copyOf(value), version: answer[4] })
+    else waiting?.resolve({ result: answer[2], plain: answer[3], bytes: ownBytes(value), version: answer[4] })
   }
 
   #lose(why: string): void {
@@ -175,7 +175,7 @@ export const keeperLink = new KeeperLink()
 const NOTHING = new Uint8Array()
 
 /** A value deserialised by v8 aliases its input, which belongs to the socket. */
-function copyOf(value: Buffer): Uint8Array {
+function ownBytes(value: Buffer): Uint8Array {
   return value.length === 0 ? NOTHING : Uint8Array.prototype.slice.call(value)
 }
 

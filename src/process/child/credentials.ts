@@ -4,7 +4,7 @@
 // to the earlier ones.
 
 import { type UserInfo, userInfo } from 'node:os'
-import { codeOf, messageOf, UsageError } from '../../errors.ts'
+import { codeOf, messageOf, UsageError, works } from '../../errors.ts'
 import type { Credentials } from '../group.ts'
 
 /**
@@ -133,23 +133,12 @@ function verify({ user, uid, gid }: Credentials): void {
   const groups = process.getgroups?.() ?? []
   const isStray = (one: number) => one !== gid && (user === null || (one === 0 && uid !== 0))
   if (groups.some(isStray)) throw new Error(`is still in groups ${groups.filter(isStray)}`)
+  // EPERM, as it must be.
   if (uid !== 0 && works(() => process.setuid?.(0))) throw new Error('could become root again')
   if (uid !== 0 && gid !== 0 && works(() => process.setgid?.(0))) throw new Error(`could take root's group again`)
 }
 
-function works(call: () => void): boolean {
-  try {
-    call()
-    return true
-  } catch {
-    return false // EPERM, as expected
-  }
-}
-
-/**
- * Sets HOME, USER and LOGNAME as login(1) does: a library that writes to root's HOME would fail. A number without a
- * name gets / as HOME, as in a container.
- */
+/** As login(1) does: a library that writes to root's HOME would fail. A bare number lives in /, as in a container. */
 function takeHome(): void {
   const entry = ownEntry()
   process.env.HOME = entry?.homedir ?? '/'

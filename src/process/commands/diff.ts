@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path'
 import { printableCell } from '../../printable.ts'
 import { Exit } from '../exit-codes.ts'
 import { type Comparison, type Difference, isCode, isSkipped } from '../operations/diff.ts'
-import { realPathOf } from '../run-directory.ts'
+import { realPathOrSelf } from '../paths.ts'
 import type { Paint } from '../terminal/style.ts'
 import { renderTable } from '../terminal/tables.ts'
 import { type Command, NO_WORDS } from './command.ts'
@@ -55,7 +55,7 @@ const MOST_ENTRIES = 20_000
 /** Compares the change time of the inode: a file that was moved or unpacked here keeps an older modification time. */
 function filesChangedSince({ modules, evaluated, oldestStart }: Comparison): string[] {
   if (oldestStart === null) return []
-  const paths = modules.map(realPathOf)
+  const paths = modules.map(realPathOrSelf)
   const moved = paths.filter((path, place) => path !== evaluated[place])
   const folders = new Set(paths.map((path) => dirname(path)))
   let left = MOST_ENTRIES

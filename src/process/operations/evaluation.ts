@@ -2,7 +2,7 @@
 
 import type { Household } from '../master/household.ts'
 import type { GroupState } from '../master/slot.ts'
-import { realPathOf } from '../run-directory.ts'
+import { realPathOrSelf } from '../paths.ts'
 import { type Described, describeModules } from './describe.ts'
 import { type Comparison, compare, oldestStart } from './diff.ts'
 
@@ -29,7 +29,7 @@ export class Evaluation {
 
   /** Evaluates code that is about to run; call `taken` once it does. Rejects with a CommandError. */
   async forUse(): Promise<Described> {
-    const coming = this.#household.options.modules.map(realPathOf)
+    const coming = this.#household.options.modules.map(realPathOrSelf)
     const described = await this.#describe()
     this.#coming = coming
     return described

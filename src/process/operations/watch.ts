@@ -3,12 +3,13 @@
 // file under the name, so watching files does not work; `fs.watch(recursive)` uses the same inotify watches on Linux,
 // loses folders that were just created, and throws for files that were just deleted (nodejs/node#48437, #52018).
 
-import { type FSWatcher, readdirSync, realpathSync, type Stats, statSync, watch } from 'node:fs'
+import { type FSWatcher, type Stats, statSync, watch } from 'node:fs'
 import { basename, dirname, join, relative, sep } from 'node:path'
 import { codeOf, messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
 import { fileId } from '../../net/bound-socket.ts'
+import { namesIn, realPathOf, realPathOrSelf } from '../paths.ts'
 import { isCode, isSkipped } from './diff.ts'
 
 /** A change is complete after this much quiet: a save is several events, a checkout or a build thousands. */
@@ -117,7 +118,7 @@ class FolderTree {
   /** A build may delete the folder and create it again, so its own name is watched, too. */
   addRoot(folder: string): void {
     this.#add(folder)
-    this.#addNames(realPathOf(folder) ?? folder)
+    this.#addNames(realPathOrSelf(folder))
   }
 
   close(): void {
@@ -213,27 +214,11 @@ class FolderTree {
   }
 }
 
-function namesIn(folder: string): string[] {
-  try {
-    return readdirSync(folder)
-  } catch {
-    return [] // ENOENT, EACCES
-  }
-}
-
-/** Of the link's target. */
+/** Of what a link leads to. */
 function statOf(path: string): Stats | undefined {
   try {
     return statSync(path, { throwIfNoEntry: false })
   } catch {
     return undefined // EACCES, ELOOP
-  }
-}
-
-function realPathOf(path: string): string | null {
-  try {
-    return realpathSync(path)
-  } catch {
-    return null // ENOENT
   }
 }

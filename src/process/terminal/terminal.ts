@@ -12,11 +12,11 @@ export function outliveTerminal(): void {
   const terminals = [0, 1, 2].filter((fd) => isatty(fd))
   if (terminals.length === 0) return
   process.on('exit', () => {
-    for (const fd of terminals) if (!isatty(fd)) closeQuietly(fd)
+    for (const fd of terminals) if (!isatty(fd)) closeIfOpen(fd)
   })
 }
 
-function closeQuietly(fd: number): void {
+function closeIfOpen(fd: number): void {
   try {
     closeSync(fd)
   } catch (error) {

@@ -28,6 +28,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs, promisify } from 'node:util'
 import { buildTests } from './build-tests.mjs'
 import { root } from './esbuild.mjs'
+import { checkExports } from './export-rules.mjs'
 import { checkImports } from './import-rules.mjs'
 import { endGroup, endProcess, processesWith } from './processes.mjs'
 
@@ -91,7 +92,7 @@ async function runChecks() {
   const checks = [
     tool('types', 'node_modules/typescript/bin/tsc', '--noEmit'),
     tool('biome', 'node_modules/@biomejs/biome/bin/biome', 'ci', '--colors=off'),
-    importRules(),
+    rules(),
   ]
   await Promise.all(
     checks.map(async (check) => {
@@ -117,9 +118,9 @@ async function tool(name, script, ...args) {
   }
 }
 
-function importRules() {
-  const violations = checkImports(root)
-  return { name: 'import rules', ok: violations.length === 0, output: violations.join('\n') }
+function rules() {
+  const violations = [...checkImports(root), ...checkExports(root)]
+  return { name: 'import and export rules', ok: violations.length === 0, output: violations.join('\n') }
 }
 
 /** esbuild has already said what is wrong. */

@@ -13,7 +13,7 @@ export function parseEndpoint(endpoint: string): { readonly ip: string; readonly
 }
 
 /** Anything with a local and a remote address. */
-export interface Addressed {
+interface Addressed {
   getRemoteIp(): string
   getRemotePort(): number
   getRemoteAddress(): string

@@ -2,7 +2,7 @@
 // machine (SystemError), nobody (AbortError). Match them by `code`, not by `instanceof`: a process can contain two
 // copies of a package. "Not enough bytes yet" is a value (NEED_MORE), never an error.
 
-export interface ProtocolErrorOptions {
+interface ProtocolErrorOptions {
   /** What a codec may send the peer before it closes: an HTTP status, a WebSocket close code. */
   statusHint?: number
   closeCode?: number

@@ -15,6 +15,7 @@ interface Token {
 }
 
 const { checkImports } = (await script('import-rules.mjs')) as { checkImports(root: string): string[] }
+const { checkExports } = (await script('export-rules.mjs')) as { checkExports(root: string): string[] }
 const { tokensOf } = (await script('imports.mjs')) as { tokensOf(text: string): Token[] }
 const { filesIn } = (await script('esbuild.mjs')) as { filesIn(directory: string): string[] }
 
@@ -170,6 +171,10 @@ test('every source opens with what it is', () => {
 
 test('the import rules hold', () => {
   assert.equal(checkImports(root), [])
+})
+
+test('nothing is exported that no other file uses', () => {
+  assert.equal(checkExports(root), [])
 })
 
 test('no file of the repository names a directory of one machine', () => {

@@ -10,14 +10,14 @@ export interface FormMap {
   [name: string]: FormValue
 }
 
-export interface FormLimits {
+interface FormLimits {
   /** Names and values. Default 1,000, PHP's max_input_vars. */
   readonly maxParameters: number
   /** Brackets behind a name. Default 5: more is no form that a person has made. */
   readonly maxDepth: number
 }
 
-export const FORM_LIMITS: FormLimits = { maxParameters: 1000, maxDepth: 5 }
+const FORM_LIMITS: FormLimits = { maxParameters: 1000, maxDepth: 5 }
 
 const FORBIDDEN = new Set(['__proto__', 'constructor', 'prototype'])
 

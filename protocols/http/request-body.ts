@@ -11,7 +11,7 @@ const HIGH_WATER = 262_144
 const MIN_WEIGHT = 256
 
 /** What a body needs from its connection. */
-export interface BodySource {
+interface BodySource {
   /** Somebody reads: the moment for `100 Continue`. */
   wanted(): void
   pause(): void

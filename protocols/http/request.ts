@@ -13,7 +13,7 @@ import { RequestBody } from './request-body.ts'
 import type { Session, UploadedFile, UploadForm } from './settings.ts'
 
 /** What a request takes from its connection. */
-export interface RequestHost {
+interface RequestHost {
   readonly isTrusted: ((ip: string) => boolean) | null
   loadSession(request: Request): Promise<Session>
 }

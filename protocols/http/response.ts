@@ -9,7 +9,7 @@ import { isToken } from './fields.ts'
 export type BodyStream = AsyncIterable<string | Uint8Array>
 
 /** A header field's value; a list is as many lines. */
-export type FieldValue = string | number | readonly string[]
+type FieldValue = string | number | readonly string[]
 
 /** Sent by name, with what the request asks of it (a range, a condition). */
 export interface FileBody {

@@ -77,7 +77,7 @@ const KNOWN_OF_UPLOADS: Record<keyof UploadSettings, true> = {
   maxFieldBytes: true,
 }
 
-export type BodyMode = 'collect' | 'stream'
+type BodyMode = 'collect' | 'stream'
 
 /** Limits of an upload. */
 export interface UploadSettings {
@@ -165,7 +165,7 @@ export interface Session {
 }
 
 /** Where sessions come from and go to. */
-export interface Sessions {
+interface Sessions {
   load(cookies: Readonly<Record<string, string>>): Promise<Session>
   /** Stores what has changed; the Set-Cookie value if the client must learn one. */
   commit(session: Session, isEncrypted: boolean): Promise<string | null>

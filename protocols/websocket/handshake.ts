@@ -17,7 +17,7 @@ function acceptOf(key: string): string {
 }
 
 /** Why a request is refused: a status, and what it says besides. */
-export interface Refusal {
+interface Refusal {
   readonly status: number
   readonly message: string
   readonly lines: Readonly<Record<string, string>>
@@ -121,7 +121,7 @@ export function refusing(response: Response, isHead: boolean, date: string): rea
   return [Buffer.from(head, 'latin1'), isHead ? '' : content]
 }
 
-export interface ClientRequest {
+interface ClientRequest {
   readonly text: string
   readonly key: string
 }

@@ -27,7 +27,7 @@ interface Inflater {
 }
 
 /** As src/addon.ts has it. */
-export interface Zlib {
+interface Zlib {
   newDeflater(windowBits: number, level: number, memoryLevel: number): Deflater
   newInflater(windowBits: number): Inflater
 }

@@ -6,7 +6,7 @@ import type { AnyConnection } from '../connection.ts'
 import { newCounters } from '../counters.ts'
 
 /** The settings that an accepted connection takes from its worker. */
-export type ClientLimits = Pick<
+type ClientLimits = Pick<
   ConnectionHost,
   'maxPackageSize' | 'maxSendBufferSize' | 'idleTimeoutMs' | 'maxInFlight' | 'maxQueuedMessages'
 >

@@ -17,7 +17,7 @@ type Callback = (time: Date, signal: AbortSignal) => unknown
 type Noted = Pick<SharedCounter, 'get' | 'set'>
 
 /** Returns the next time a rule matches after another one; null: never. */
-export interface Times {
+interface Times {
   nextRun(after: Date): Date | null
 }
 

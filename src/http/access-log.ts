@@ -2,7 +2,7 @@
 // start a line nor end a field.
 
 /** What is logged of one answer. */
-export interface AccessEntry {
+interface AccessEntry {
   readonly at: Date
   readonly remoteIp: string
   readonly method: string

@@ -12,7 +12,7 @@ import { mimeType } from './mime-types.ts'
 import { contentRange, type Range, type Ranges, rangesOf } from './ranges.ts'
 
 /** The parts of a request that a file answer depends on. */
-export interface FileRequest {
+interface FileRequest {
   readonly method: string
   header(name: string): string | undefined
 }
@@ -30,7 +30,7 @@ export interface FileAnswer {
 }
 
 /** A part of a file, to serve it from a given offset. */
-export interface FilePart {
+interface FilePart {
   readonly path: string
   /** Bytes. Default: 0. */
   readonly offset?: number
@@ -279,7 +279,7 @@ export interface StaticOptions {
 }
 
 /** A request to a folder: `path` is as sent, not decoded. */
-export interface StaticRequest extends FileRequest {
+interface StaticRequest extends FileRequest {
   readonly path: string
   /** Kept when a folder's path is redirected to one that ends in a slash. */
   readonly queryString?: string

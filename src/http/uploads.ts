@@ -13,7 +13,7 @@ import { codeOf, ProtocolError, SystemError, UsageError } from '../errors.ts'
 import { nothing } from '../nothing.ts'
 import { ignoreMissing, privateDirectory, sweep } from './private-directory.ts'
 
-export interface UploadLimits {
+interface UploadLimits {
   readonly directory?: string
   readonly maxFiles?: number
   readonly maxFields?: number
@@ -22,7 +22,7 @@ export interface UploadLimits {
 }
 
 /** A file of a form, in our folder until it is moved. */
-export class UploadedFile {
+class UploadedFile {
   readonly fieldName: string
   /** The name the client gave, without folders. Do not use it as a path. */
   readonly name: string
@@ -57,7 +57,7 @@ export class UploadedFile {
   }
 }
 
-export interface UploadForm {
+interface UploadForm {
   /** In order of arrival. */
   readonly fields: readonly (readonly [string, string])[]
   readonly files: readonly UploadedFile[]

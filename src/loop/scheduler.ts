@@ -16,7 +16,7 @@ const MAX_SLEEP_MS = 2 ** 31 - 1
  */
 const neutral = new AsyncResource('millrace.scheduler')
 
-export interface SchedulerOptions {
+interface SchedulerOptions {
   /** Whether a pending timer keeps the process alive, as setTimeout does. */
   keepsAlive: boolean
 }

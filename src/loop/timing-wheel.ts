@@ -6,7 +6,7 @@ import { UsageError } from '../errors.ts'
 import { type Callback, Entries } from './entries.ts'
 
 /** Called by `advance` for each due timer. */
-export type Fire = (callback: Callback, a: never, b: never) => void
+type Fire = (callback: Callback, a: never, b: never) => void
 
 // Level 0 has a bucket for each millisecond; buckets of each level above are 64 times as wide. A timer is kept at the
 // level of the highest group of six bits in which its tick differs from the wheel's position:

@@ -2,7 +2,7 @@
 // of a leak from the eleventh listener on.
 
 /** Something that a signal can end. */
-export interface Abandonable {
+interface Abandonable {
   abandon(reason: unknown): void
 }
 

@@ -48,7 +48,7 @@ const AMONG_EQUALS = -1
 const byDefault = new Expiry()
 
 /** What the request was written to. */
-export interface Carrier {
+interface Carrier {
   cancel(number: number): void
   credit(number: number, items: number): void
 }

@@ -1,7 +1,7 @@
 // An answer in pieces. The other end sends no more items than this one has granted room for.
 
 /** How many items may wait here; room is granted again each time half of them have been read. */
-export const ROOM_ITEMS = 16
+const ROOM_ITEMS = 16
 
 export class ReplyStream implements AsyncIterableIterator<unknown> {
   readonly #credit: (items: number) => void

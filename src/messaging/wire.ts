@@ -251,7 +251,7 @@ function deserialized(bytes: Buffer): unknown {
 }
 
 /** Called per frame. `bytes` is lent; the head and value are from `start`, after the form, to `end`. */
-export type OnFrame = (kind: Kind, form: Form, bytes: Buffer, start: number, end: number) => void
+type OnFrame = (kind: Kind, form: Form, bytes: Buffer, start: number, end: number) => void
 
 /** Cuts a stream into frames. */
 export class FrameReader {

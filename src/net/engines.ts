@@ -7,7 +7,7 @@ import type { Transport } from '../transport.ts'
 import { nativeEngine } from './native-engine.ts'
 import { nodeEngine } from './node-engine.ts'
 
-export interface Choice {
+interface Choice {
   readonly engine: Transport
   /** Why it is not the native engine, in words; empty when it is. */
   readonly why: string

@@ -8,7 +8,7 @@
 import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks'
 
 /** Serves one connection: `serve(owner, ...)`. */
-export type Serve<T extends object> = (owner: T, at: number) => void
+type Serve<T extends object> = (owner: T, at: number) => void
 
 export class Isolation<T extends object> {
   /** The async resource the engine runs in. */

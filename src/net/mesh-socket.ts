@@ -9,7 +9,7 @@ import { messageOf, SystemError } from '../errors.ts'
 import { log } from '../log.ts'
 import { createServerHandle } from './bound-socket.ts'
 
-export interface MeshSocket {
+interface MeshSocket {
   /** -1 when it could not be bound: the worker then receives no messages. */
   readonly fd: number
   readonly address: string

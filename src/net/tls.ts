@@ -39,7 +39,7 @@ export interface ClientTlsOptions
     > {}
 
 /** File contents by name, in base64: read by the describe process for workers that may not have the right to. */
-export type Files = Readonly<Record<string, string>>
+type Files = Readonly<Record<string, string>>
 
 /** What the master gives the processes of a group. */
 export interface TlsSecrets {

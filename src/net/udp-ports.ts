@@ -10,7 +10,7 @@ import type { Address } from './address.ts'
 import { type BoundSocket, resolve } from './bound-socket.ts'
 import { canReusePort, freeEndpoint } from './udp.ts'
 
-export interface UdpGroup {
+interface UdpGroup {
   readonly name: string
   readonly listen: string
   readonly count: number

@@ -322,7 +322,7 @@ export async function ask(
 }
 
 /** A stream of events being followed. */
-export interface Followed {
+interface Followed {
   /** The first answer; null when there is no master. */
   readonly answer: Answer | null
   /** Resolves when the stream has ended, because the master ended or `close` was called. */

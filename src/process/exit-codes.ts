@@ -34,7 +34,7 @@ const CODES: Record<Exit, string> = {
   [Exit.Timeout]: 'ERR_TIMEOUT',
 }
 
-export interface CommandErrorOptions {
+interface CommandErrorOptions {
   readonly cause?: unknown
   /** Such as `ERR_NO_GROUP`; by default the code of `exitCode`. */
   readonly code?: string | undefined

@@ -61,7 +61,7 @@ export interface Credentials {
 }
 
 /** A socket that the master bound and this process inherited. If `fd` is -1, this process binds it. */
-export interface InheritedSocket {
+interface InheritedSocket {
   readonly fd: number
   /** The address it must be bound to, port resolved. */
   readonly endpoint: string

@@ -94,7 +94,7 @@ export function placesOfOurs({ paths, elsewhere, isGiven }: Places): string[] {
 }
 
 /** Where every command except `start` looks for a server. */
-export interface PlacesToAsk {
+interface PlacesToAsk {
   /** In this order, each with the user who owns the server. */
   readonly places: readonly { readonly path: string; readonly uid: number }[]
   /** Places that exist but that we may not enter. */

@@ -30,7 +30,7 @@ export interface Program {
   readonly startFile: string
 }
 
-export interface SpawnOptions {
+interface SpawnOptions {
   /** Standard input, output and error. */
   readonly stdio: [StdioSource, StdioSource, StdioSource]
   /** Descriptors to pass, as 4, 5, ... */

@@ -16,7 +16,7 @@ const MAX_ANSWER_BYTES = 1024 * 1_048_576
 /** Limit of what may wait for a slow keeper. */
 const MAX_UNSENT_BYTES = 64 * 1_048_576
 
-export interface Reply {
+interface Reply {
   readonly result: unknown
   readonly plain: Plain
   /** Owned by the reply. Empty when the value is `plain`. */
@@ -26,7 +26,7 @@ export interface Reply {
 }
 
 /** A watcher. `lost`: the connection has ended, so something may have been missed; watching continues. */
-export type Listener = (type: ChangeType | 'lost', key: string, plain: Plain, bytes: Uint8Array) => void
+type Listener = (type: ChangeType | 'lost', key: string, plain: Plain, bytes: Uint8Array) => void
 
 interface Waiting {
   /** Until the keeper may have seen it, it is certain that nothing was done. */

@@ -24,7 +24,7 @@ const MOST_ANSWERED_BYTES = 4 * 1_048_576
 
 const strangers = new LimitedLog()
 
-export interface KeeperOptions {
+interface KeeperOptions {
   readonly path: string
   /** A peer that does not begin with this secret is not ours. */
   readonly secret: string

@@ -8,16 +8,16 @@ import type { ChangeType, Condition } from './wire.ts'
 /** A number can be incremented; the meaning of bytes is up to the workers. */
 export type Value = number | Uint8Array
 
-export interface Entry {
+interface Entry {
   readonly value: Value
   /** Different for each change, across all maps. */
   readonly version: number
 }
 
-export type Watcher = (type: ChangeType, key: string, value: Value | null) => void
+type Watcher = (type: ChangeType, key: string, value: Value | null) => void
 
 /** Limit of the keeper's memory: it must not exhaust the machine. */
-export const MAX_STORE_BYTES = 256 * 1_048_576
+const MAX_STORE_BYTES = 256 * 1_048_576
 /** Approximate size of an entry besides its key and value. */
 const ENTRY_BYTES = 256
 

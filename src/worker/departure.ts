@@ -7,12 +7,12 @@ import { Drain, type Drainable } from './drain.ts'
 import type { Hold } from './settings.ts'
 
 /** What a departure works on; a Worker, for example. */
-export interface Leaver extends Drainable {
+interface Leaver extends Drainable {
   /** Handlers that have not settled. */
   readonly unsettled: number
 }
 
-export interface LeaverRole {
+interface LeaverRole {
   /** Stops accepting. */
   close(): void
   /**

@@ -14,7 +14,7 @@ export const CALL_TIMEOUT_MS = 10_000
 /** Limit of queued `onWorkerExit` calls: a group in a crash loop must not fill the memory. */
 const MOST_WAITING = 100
 
-export type CallbackSettings = Omit<CallbackBoot, 'role' | 'calls' | 'isLogPiped'>
+type CallbackSettings = Omit<CallbackBoot, 'role' | 'calls' | 'isLogPiped'>
 
 export class MasterCallbacks {
   readonly #settings: CallbackSettings

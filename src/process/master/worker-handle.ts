@@ -17,7 +17,7 @@ import { type FromChild, LONGEST_REASON, type Report, type SocketFailure } from 
 import type { Tail } from '../output/logbook.ts'
 import { type Child, onceEnded, onceUnstarted } from '../spawn.ts'
 
-export type HandleState = 'starting' | 'ready' | 'retiring' | 'stopping' | 'gone'
+type HandleState = 'starting' | 'ready' | 'retiring' | 'stopping' | 'gone'
 
 const EDGES: Record<HandleState, readonly HandleState[]> = {
   starting: ['ready', 'stopping', 'gone'],
@@ -57,12 +57,12 @@ export interface WorkerExitInfo {
   readonly aliveMs: number
 }
 
-export interface OwnConnections {
+interface OwnConnections {
   readonly rows: readonly ConnectionRow[]
   readonly hasMore: boolean
 }
 
-export interface HandleOptions {
+interface HandleOptions {
   readonly incarnation: number
   /** Infinity if it may take as long as it likes. */
   readonly startTimeoutMs: number

@@ -13,7 +13,7 @@ import { HUNG_AFTER_MS } from '../messages.ts'
 import type { SlotReceipt } from './receipts.ts'
 
 /** What one side did while it was watched. */
-export interface Sample {
+interface Sample {
   readonly messages: number
   /** Errors of handlers and of the protocol. */
   readonly errors: number

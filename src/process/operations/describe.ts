@@ -28,7 +28,7 @@ const DESCRIBE_TIMEOUT_MS = 10_000
 const STDERR = 2
 
 /** Input of a describe process, and where its output goes. */
-export interface DescribeOptions {
+interface DescribeOptions {
   readonly modules: readonly string[]
   readonly argv: readonly string[]
   /** Names or numbers that override the code; empty for none. */

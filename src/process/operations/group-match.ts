@@ -3,7 +3,7 @@
 
 import { type GroupKey, isSameKey } from '../messages.ts'
 
-export interface GroupMatch {
+interface GroupMatch {
   /** For each wanted key the index of its running group, or -1 for a new one. */
   readonly of: readonly number[]
   /** Indexes of running groups that are no longer declared. */

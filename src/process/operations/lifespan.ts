@@ -9,8 +9,8 @@ const JITTER = 0.2
 /** A process over `maxMemory` from its start is replaced only after growing by this factor. */
 const GROWTH = 1.5
 
-export type Limit = 'maxRequests' | 'maxMemory' | 'maxLifetimeMs'
-export type Limits = Pick<Declaration, Limit>
+type Limit = 'maxRequests' | 'maxMemory' | 'maxLifetimeMs'
+type Limits = Pick<Declaration, Limit>
 
 /** The limit that was reached, in words for the log. */
 export interface Reached {

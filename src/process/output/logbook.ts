@@ -14,14 +14,13 @@ export const HELPERS = ['describe', 'callback', 'keeper'] as const
 /** The name of a process in the log. */
 export type SourceName = (typeof HELPERS)[number] | `${string}:${number}`
 
-/** The process that a log line comes from. */
-export interface Source {
+interface Source {
   readonly pid: number
   /** Empty for the master. */
   readonly worker: string
 }
 
-export interface Entry extends Source {
+interface Entry extends Source {
   readonly message: string
   readonly time?: Date
   /** It was printed on stderr, not logged. */
@@ -35,7 +34,7 @@ export interface Sink {
   lostBytes: number
 }
 
-export interface LogbookOptions {
+interface LogbookOptions {
   readonly format: LogFormat
   readonly file: Sink | null
   /** The terminal of a foreground server. */

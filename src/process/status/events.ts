@@ -4,7 +4,7 @@
 import type { SlotReceipt } from '../operations/receipts.ts'
 
 /** A process. `group` is its name, `worker` its slot: `echo`, `echo:2`. */
-export interface OfProcess {
+interface OfProcess {
   readonly group: string
   readonly worker: string
   readonly pid: number

@@ -22,7 +22,7 @@ export interface HealthAnswer {
   readonly groups: readonly GroupHealth[]
 }
 
-export type ServerState = 'starting' | 'running' | 'stopping'
+type ServerState = 'starting' | 'running' | 'stopping'
 
 /** What readiness is judged by. */
 export interface Seen {

@@ -77,7 +77,7 @@ export interface GroupStatus {
  * `stopping`. `waiting`: for its next start after a failure. `crash-loop`: the same, after `crashLoopAfter` failures in
  * a row. `stopped`: its group was stopped by a command.
  */
-export type WorkerState =
+type WorkerState =
   | 'ready'
   | 'busy'
   | 'hung'

@@ -9,7 +9,7 @@ import { startFile } from '../start-file.ts'
 import { engineOf, engineWord } from '../status/status.ts'
 import { renderTable } from './tables.ts'
 
-export interface Banner {
+interface Banner {
   readonly groups: readonly { readonly declaration: Declaration; readonly endpoint: string }[]
   readonly modules: readonly string[]
   readonly isDaemon: boolean

@@ -228,7 +228,7 @@ function shorten(name: string): string {
 // reload
 
 /** `canary web:0 pid 7: after 5.0 s 0 errors in 120 messages (others 0 in 400), loop late by 2 ms (others 3 ms)`. */
-export function canaryLine({ worker, pid, watchedMs, canary, others }: CanaryReport): string {
+function canaryLine({ worker, pid, watchedMs, canary, others }: CanaryReport): string {
   const errors = `${canary.errors} errors in ${canary.messages} messages (others ${others.errors} in ${others.messages})`
   const lag = `loop late by ${canary.lagMs} ms (others ${others.lagMs} ms)`
   return `canary ${printableCell(worker)} pid ${pid}: after ${inSeconds(watchedMs)} ${errors}, ${lag}`
@@ -274,7 +274,7 @@ export function renderUpgrade(outcome: UpgradeOutcome): string {
 // Numbers
 
 /** B, KB, MB, GB or TB with one decimal. */
-export function formatBytes(bytes: number): string {
+function formatBytes(bytes: number): string {
   const units = ['B', 'KB', 'MB', 'GB', 'TB']
   let value = bytes
   let unit = 0

@@ -5,7 +5,7 @@
 //   the new one    beside --> charged --> leading --> alone
 //                     \----------\--> abandoned                   the old one goes on and takes everything back
 
-export type Reigning = 'alone' | 'beside' | 'charged' | 'leading' | 'abandoned' | 'replaced'
+type Reigning = 'alone' | 'beside' | 'charged' | 'leading' | 'abandoned' | 'replaced'
 
 const EDGES: Record<Reigning, readonly Reigning[]> = {
   alone: ['replaced'],

@@ -114,10 +114,16 @@ export interface HandedOver extends Released {
   readonly bytesWritten: number
 }
 
+/** A bound socket of Node's as it passes between processes: what `_createServerHandle` gives, which has no type of its own. */
+export interface Handle {
+  readonly fd: number
+  close(): void
+}
+
 /** Where a listener comes from: a descriptor that a parent process passed, or a handle bound in this process. */
 export interface ListenSource {
   readonly fd?: number
-  readonly handle?: unknown
+  readonly handle?: Handle | null | undefined
   /** Limit of the queue of connections not accepted yet; the kernel caps it at somaxconn. */
   readonly backlog: number
   /** What must be bound: an IP address and port, or a path. Checked before the first connection is accepted. */

@@ -261,7 +261,7 @@ export class Worker<
   /** The address and turn each of them listens at. */
   readonly #places = new Map<object, WantedSocket>()
   #ticketKeys = ''
-  readonly #acceptor = new Acceptor(this as unknown as AcceptingWorker, this.#role())
+  readonly #acceptor = new Acceptor(erased(this), this.#role())
   /** @internal */
   onBurst: (() => void) | null = null
   /** @internal */
@@ -352,7 +352,7 @@ export class Worker<
   }
 
   get #messaging(): MessagingWorker {
-    return this as unknown as MessagingWorker
+    return erased(this)
   }
 
   /** @internal */
@@ -421,12 +421,12 @@ export class Worker<
     this.id = id
     this.incarnation = incarnation
     this.#acceptor.endpoint = sockets[0]?.endpoint ?? ''
-    own = this as unknown as Worker<string | undefined, unknown>
+    own = erased(this)
     this.#ticketKeys = tls.ticketKeys
     if (this.#isSecure || this.ssl !== null) this.tls = this.#secured(tls)
     serveFor(this.#host)
     this.#isMailbox = this.#address === ''
-    const all = () => Worker.getAllWorkers() as unknown as MessagingWorker[]
+    const all = () => Worker.getAllWorkers().map(erased)
     if (mesh !== undefined) openMesh(this.#messaging, all, mesh, chooseEngine(registry().engine, false).engine)
     await this.onWorkerStart?.(this)
     await Promise.all(this.#listening.values())
@@ -479,7 +479,7 @@ export class Worker<
     if (this.#acceptor.wanted.address !== '' || this.#acceptor.isListening || this.#isDeclared)
       throw new UsageError('ERR_LISTENS_ALREADY', 'this Worker has an address already: make another one for a second')
     if (own.#departure.hasBegun) throw leaving()
-    const listening = own.#admit(this as unknown as Worker<string | undefined, unknown>, address, requestSocket)
+    const listening = own.#admit(erased(this), address, requestSocket)
     listening.catch(nothing) // `start` reports a failure once onWorkerStart has finished
     own.#listening.set(this, listening)
     return listening
@@ -498,7 +498,7 @@ export class Worker<
     try {
       inner.describe() // a bad setting throws here
       const given = await requestSocket(wanted)
-      if (inner.#acceptor.wanted !== wanted) return closeGiven(given.handle) // `unlisten` was called meanwhile
+      if (inner.#acceptor.wanted !== wanted) return given.handle?.close() // `unlisten` was called meanwhile
       await this.#admitAt(inner, given)
     } catch (error) {
       if (inner.#acceptor.wanted !== wanted) return
@@ -554,7 +554,7 @@ export class Worker<
 
   async #admitAt(inner: Worker<string | undefined, unknown>, { handle, endpoint }: GivenSocket): Promise<void> {
     if (this.#departure.hasBegun) {
-      closeGiven(handle)
+      handle?.close()
       throw leaving()
     }
     if (inner !== (this as unknown)) {
@@ -658,7 +658,7 @@ export class Worker<
 
   /** At a UDP address its callbacks are those of a UdpHost instead. */
   get #host(): ConnectionHost {
-    return this as unknown as ConnectionHost
+    return erased(this)
   }
 
   /** The master owned its socket before this process started. */
@@ -695,16 +695,19 @@ export class Worker<
   }
 }
 
-/** The Worker this process runs. */
+/**
+ * The same Worker as its parts see it, without its type parameters. These say what its callbacks take, which the compiler cannot follow
+ * from the protocol to a part: that hands on what was decoded, whatever it is.
+ */
+function erased(worker: object): Worker<string | undefined, unknown> & AcceptingWorker & MessagingWorker {
+  return worker as Worker<string | undefined, unknown> & AcceptingWorker & MessagingWorker
+}
+
+/** The Worker that this process is of. */
 let own: Worker<string | undefined, unknown> | null = null
 
 function leaving(): UsageError {
   return new UsageError('ERR_WORKER_STOPPING', 'this process is leaving')
-}
-
-/** Closes a socket that arrived too late. */
-function closeGiven(handle: unknown): void {
-  ;(handle as { close(): void }).close()
 }
 
 function logThrown(callback: string, error: unknown): void {

@@ -33,6 +33,7 @@ import {
 import type { Answers, Mailbox } from './mailbox.ts'
 import { packFailure } from './pending-request.ts'
 import { readPublish } from './publish-frame.ts'
+import type { WorkerRef } from './references.ts'
 import type { Audience } from './subscriptions.ts'
 import {
   type Form,
@@ -57,11 +58,11 @@ export interface IncomingHost {
   readonly isLeaving: boolean
   terms(): Terms
   /** The peer has authenticated. Returns the reference its messages come from. */
-  known(link: IncomingLink, identity: Identity): unknown
+  known(link: IncomingLink, identity: Identity): WorkerRef
   refused(): void
   closed(link: IncomingLink): void
   /** Delivers a message to the subscribers of its subject. */
-  deliver(audience: Audience, message: unknown, from: unknown, call: Call): unknown
+  deliver(audience: Audience, message: unknown, from: WorkerRef, call: Call): unknown
   /** No more messages will arrive on this link. */
   look(): void
 }
@@ -84,7 +85,6 @@ const enum State {
 }
 
 export class IncomingLink implements SocketEvents, Answers {
-  from: unknown = null
   readonly #host: IncomingHost
   readonly #socket: Socket
   readonly #nonce = newNonce()
@@ -93,6 +93,8 @@ export class IncomingLink implements SocketEvents, Answers {
     this.#frame(kind, form, bytes, start, end),
   )
   readonly #timer: number
+  /** Null until that has been proved. */
+  #from: WorkerRef | null = null
   #state = State.AwaitHello
   #terms: Terms | null = null
   /** Number of the next message. */
@@ -123,7 +125,11 @@ export class IncomingLink implements SocketEvents, Answers {
     this.#writer.end()
   }
 
-  /** Whether messages may still arrive. */
+  get from(): WorkerRef {
+    return this.#from as WorkerRef // no message is taken before
+  }
+
+  /** Messages may still come. */
   get isOpen(): boolean {
     return this.#state === State.Open
   }
@@ -261,7 +267,7 @@ export class IncomingLink implements SocketEvents, Answers {
       throw new ProtocolError('ERR_MESH_HANDSHAKE', 'it does not know the secret')
     deadlines.cancel(this.#timer)
     this.#state = State.Open
-    this.from = this.#host.known(this, parseIdentity(text))
+    this.#from = this.#host.known(this, parseIdentity(text))
     this.#welcome(nonce)
   }
 
@@ -296,7 +302,7 @@ export class IncomingLink implements SocketEvents, Answers {
   #published(form: Form, bytes: Buffer, start: number, end: number): void {
     const { audience, expiresAt, asks, at } = readPublish(bytes, start, end)
     const call = asks ? callUntil(expiresAt) : ONE_WAY
-    const handler = (from: unknown, message: unknown) => this.#host.deliver(audience, message, from, call)
+    const handler = (from: WorkerRef, message: unknown) => this.#host.deliver(audience, message, from, call)
     this.#host.mailbox.run(this, this.#number(), unpack(form, bytes, at, end), call, handler)
   }
 

@@ -5,8 +5,9 @@ import { PeerError, stackOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { isThenable } from '../protocol.ts'
 import { type Call, ONE_WAY } from './call.ts'
+import type { WorkerRef } from './references.ts'
 
-export type Handler = (from: unknown, message: unknown, call: Call) => unknown
+export type Handler = (from: WorkerRef, message: unknown, call: Call) => unknown
 
 /** Owner of the mailbox: the Worker of this process. */
 export interface MailboxHost {
@@ -22,7 +23,7 @@ export interface MailboxHost {
 
 /** Where outcomes and answers go. */
 export interface Answers {
-  readonly from: unknown
+  readonly from: WorkerRef
   handled(number: number): void
   answer(number: number, value: unknown): void
   fail(number: number, error: unknown, wasHandled: boolean): void

@@ -179,8 +179,8 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     await Promise.all([...this.#incoming].map((link) => link.announce(change)))
   }
 
-  deliver(audience: Audience, message: unknown, from: unknown, call: Call): unknown {
-    return subscriptions.deliver(audience, message, from as WorkerRef, call)
+  deliver(audience: Audience, message: unknown, from: WorkerRef, call: Call): unknown {
+    return subscriptions.deliver(audience, message, from, call)
   }
 
   // Receiving

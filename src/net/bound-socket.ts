@@ -14,23 +14,22 @@ import { addon, type Descriptor, type SocketToBind, type Sys } from '../addon.ts
 import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, SystemError } from '../errors.ts'
 import { nothing } from '../nothing.ts'
+import type { Handle } from '../transport.ts'
 import type { Address } from './address.ts'
 
 /** Returned by `_createServerHandle`: Node's TCP or Pipe wrap. */
-interface Handle {
-  readonly fd: number
+interface ServerHandle extends Handle {
   getsockname?(out: { address?: string; port?: number }): number
-  close(): void
 }
 
-type CreateServerHandle = (address: string, port: number, family: number, fd?: number) => Handle | number
+type CreateServerHandle = (address: string, port: number, family: number, fd?: number) => ServerHandle | number
 export const createServerHandle = (net as unknown as { _createServerHandle: CreateServerHandle })._createServerHandle
 
 export interface BoundSocket {
   /** Inheritable by a child; owned by `handle`. -1: each child binds the address itself. */
   readonly fd: number
   /** For `Transport.listen` in this same process. */
-  readonly handle: unknown
+  readonly handle: Handle | null
   /** `127.0.0.1:8888` with the resolved port, `[::]:8888`, or a path. */
   readonly endpoint: string
   /** For a Unix socket: identifies the file it made (see `fileId`). */

@@ -33,8 +33,7 @@ export class NativeListener implements Listener, Owner {
   /** Throws SystemError. */
   constructor(engine: Engine, source: ListenSource, accept: Accept) {
     const { sys, native } = engine
-    const handle = source.handle as { readonly fd: number } | null | undefined
-    const fd = handle?.fd ?? source.fd ?? -1
+    const fd = source.handle?.fd ?? source.fd ?? -1
     try {
       this.#localIp = listenOn(sys, fd, source)
       this.slot = listenWith(engine, fd, source)
@@ -161,7 +160,7 @@ function hasHandle({ handle }: ListenSource): boolean {
 
 /** Closes what the listener was given. */
 function giveUp(source: ListenSource): void {
-  if (hasHandle(source)) (source.handle as { close(): void }).close()
+  if (source.handle) source.handle.close()
   else if (source.fd !== undefined) closeSync(source.fd)
 }
 

@@ -3,6 +3,7 @@
 
 import type { Counters } from '../counters.ts'
 import { UsageError } from '../errors.ts'
+import type { Handle } from '../transport.ts'
 import { version } from '../version.ts'
 import type { Candidates } from './child/candidates.ts'
 
@@ -82,7 +83,8 @@ export interface WantedSocket {
 
 /** A socket that the master gave to a running process. */
 export interface GivenSocket {
-  readonly handle: unknown
+  /** Undefined when this process had no descriptor left for it. */
+  readonly handle: Handle | undefined
   readonly endpoint: string
 }
 

@@ -2,7 +2,9 @@
 // used for handles only and hidden from user code: a program that checks whether it has a parent to talk to finds none.
 
 import type { ChildProcess } from 'node:child_process'
+import type { Socket } from 'node:net'
 import { nothing } from '../nothing.ts'
+import type { Handle } from '../transport.ts'
 
 /** Node delivers messages with this prefix as 'internalMessage', so no 'message' listener of the user gets them. */
 const COMMAND = 'NODE_MILLRACE_SOCKET'
@@ -26,7 +28,7 @@ export function standInRequest(turn: number): number {
  */
 export function sendSocket(
   child: ChildProcess,
-  { request, endpoint, handle }: { request: number; endpoint: string; handle: unknown },
+  { request, endpoint, handle }: { request: number; endpoint: string; handle: Handle | Socket | null },
   onFailure: (error: Error) => void = nothing,
 ): void {
   const message: SocketMessage = { cmd: COMMAND, request, endpoint }
@@ -37,9 +39,9 @@ export function sendSocket(
 }
 
 /** In a worker, before any user code: takes the channel and passes on each socket that arrives. */
-export function receiveSockets(receive: (request: number, endpoint: string, handle: unknown) => void): void {
+export function receiveSockets(receive: (request: number, endpoint: string, handle: Handle | undefined) => void): void {
   const events = process as NodeJS.EventEmitter
-  events.on('internalMessage', (message: Partial<SocketMessage>, handle: unknown) => {
+  events.on('internalMessage', (message: Partial<SocketMessage>, handle: Handle | undefined) => {
     if (message.cmd === COMMAND) receive(message.request ?? 0, message.endpoint ?? '', handle)
   })
   // Node disconnects by itself when the other side has gone. The private channel reports that.

@@ -1,7 +1,7 @@
 // A worker's connection to the keeper: one per process, made at the first call, and again after it has ended. Calls in
 // progress when it ends are reported as such; watchers are told that something may have been missed.
 
-import type net from 'node:net'
+import net from 'node:net'
 import { codeOf, messageOf, PeerError, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
 import { Backoff } from '../loop/backoff.ts'
@@ -94,8 +94,8 @@ class KeeperLink {
     this.#isConnecting = true
     try {
       const given = await registry().requestKeeper?.()
-      if (given?.handle === undefined) throw new Error('no descriptor is left for it')
-      this.#begin(given.handle as net.Socket)
+      if (!(given?.handle instanceof net.Socket)) throw new Error('no descriptor is left for it')
+      this.#begin(given.handle)
     } catch (error) {
       this.#lose(`the keeper of shared data cannot be reached: ${messageOf(error)}`)
     } finally {

@@ -13,7 +13,7 @@ import { areDescriptorsScarce } from '../net/descriptors.ts'
 import { chooseEngine } from '../net/engines.ts'
 import { type GivenSocket, registry, type WantedSocket } from '../process/group.ts'
 import type { AnyProtocol } from '../protocol.ts'
-import type { Listener, Socket, SocketEvents } from '../transport.ts'
+import type { Handle, Listener, Socket, SocketEvents } from '../transport.ts'
 import { DatagramInbox } from '../udp/datagram-inbox.ts'
 import { UdpConnection, type UdpHost } from '../udp/udp-connection.ts'
 import type { ArrivalHost } from './arrival.ts'
@@ -45,7 +45,7 @@ export interface AcceptingRole {
 /** A socket that is already bound, by this process or the master. */
 export interface Bound {
   readonly fd?: number
-  readonly handle?: unknown
+  readonly handle?: Handle | null | undefined
   readonly expected: string
 }
 

@@ -12,11 +12,11 @@ function harness() {
   const open = new Set<unknown>()
   const opening: { finish(): void; fail(error: Error): void }[] = []
   const place = new ListenPlace(
-    ({ handle }) =>
+    ({ expected }) =>
       new Promise<Listener>((resolve, reject) => {
         const finish = () => {
-          open.add(handle)
-          resolve({ close: () => void open.delete(handle) })
+          open.add(expected)
+          resolve({ close: () => void open.delete(expected) })
         }
         opening.push({ finish, fail: reject })
       }),
@@ -24,7 +24,7 @@ function harness() {
   return { open, opening, place }
 }
 
-const socket = (handle: string): Bound => ({ handle, expected: '127.0.0.1:80' })
+const socket = (expected: string): Bound => ({ expected })
 const turn = () => new Promise((resolve) => setImmediate(resolve))
 
 test('one opens, rests, opens again, and closes', async () => {

@@ -139,7 +139,7 @@ export function defined<T extends object>(options: T): Partial<T> {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Partial<T>
 }
 
-/** Whether a call comes to its end; for who knows what else it throws. */
+/** Whether a call returns. For callers that know why it would throw. */
 export function works(call: () => unknown): boolean {
   try {
     call()

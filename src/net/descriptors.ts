@@ -12,8 +12,8 @@ const TO_GO_ON = 8
 let scarce = 0
 
 /**
- * The descriptor of a socket or server of node:net, to be looked at and never closed; -1 when it has none, or none any more. The
- * field has no public name: a Node without it costs what stands behind each call, and no more.
+ * The descriptor of a socket or server of node:net, to be read and never closed; -1 when it has none, or none any more. The
+ * field has no public name: in a Node without it nothing breaks, but callers lose what they wanted the number for.
  */
 export function descriptorOf(socket: net.Socket | net.Server): number {
   return (socket as { _handle?: { fd?: number } | null })._handle?.fd ?? -1

@@ -231,7 +231,7 @@ function asidePath(runDir: string, pid: number): string {
 
 /** Uid of the peer if it is neither ours nor root. Null otherwise, and where it cannot be determined. */
 function strangerAt(socket: net.Socket): number | null {
-  const fd = descriptorOf(socket) // No public API. The descriptor is only read, and in the same loop turn in which it was accepted.
+  const fd = descriptorOf(socket) // in the same loop turn in which it was accepted
   const { sys } = addon()
   if (sys === null || fd < 0) return null
   try {

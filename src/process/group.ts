@@ -100,12 +100,12 @@ export interface PeerRow {
   readonly address: string
 }
 
-/** What tells one slot from another, as the key of a map: the id is what stands behind the last line break. */
+/** The key of a slot in a map: the id is what follows the last line break. */
 export function workerKey({ mailbox, id }: Pick<PeerRow, 'mailbox' | 'id'>): string {
   return `${mailbox}\n${id}`
 }
 
-/** What has changed among the slots. */
+/** Changes among the slots. */
 export interface PeerNews {
   readonly rows: readonly PeerRow[]
   /** The server is stopping: processes that leave now are not replaced. */
@@ -226,7 +226,7 @@ export type MasterCallback = 'onMasterReload' | 'onMasterStop' | 'onWorkerExit'
  */
 export type RejectionPolicy = 'exit' | 'log'
 
-/** Milliseconds. A longer time to start or stop is this long: timers of Node take 2^31 - 1 ms, and what kills comes later. */
+/** Upper bound of a start or stop timeout, ms: Node's timers take 2^31 - 1 ms, and the kill comes later than the timeout. */
 export const LONGEST_TIMEOUT_MS = 2_000_000_000
 
 export const DEFAULT_SETTINGS: Settings = {

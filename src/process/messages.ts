@@ -172,12 +172,12 @@ export type FromChild =
   | { readonly type: 'started'; readonly banner: string }
   | FromSuccessor
 
-/** Characters of an error that are kept of one slot, and shown. */
+/** Maximum length, in characters, of the error text that is kept and shown per slot. */
 export const LONGEST_REASON = 8192
 
 /** How often a worker reports. */
 export const HEARTBEAT_MS = 1000
-/** Three heartbeats, and the way: who is silent for longer is not busy for a moment, but hangs. */
+/** Three heartbeats and a half: a process silent for longer is not just busy but hangs. */
 export const HUNG_AFTER_MS = 3500
 
 /** A worker's heartbeat. Values are absolute, so a lost report does no harm. */

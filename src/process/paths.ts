@@ -1,4 +1,4 @@
-// What is on disk, for who need not know why something is not.
+// What is on disk, for callers that need not know why something is missing.
 
 import { readdirSync, realpathSync } from 'node:fs'
 
@@ -11,7 +11,7 @@ export function namesIn(folder: string): string[] {
   }
 }
 
-/** Where links lead; null when there is nothing. */
+/** The path with all links resolved; null if nothing is there. */
 export function realPathOf(path: string): string | null {
   try {
     return realpathSync(path)
@@ -20,7 +20,7 @@ export function realPathOf(path: string): string | null {
   }
 }
 
-/** The same; the path itself when there is nothing: `stop` works when the file is gone. */
+/** The same, or the path itself if nothing is there: `stop` works even if the file is gone. */
 export function realPathOrSelf(path: string): string {
   return realPathOf(path) ?? path
 }

@@ -136,7 +136,7 @@ function isSocketOf(path: string, uid: number): boolean {
   return stat?.uid === uid && stat.isSocket()
 }
 
-/** It is there, but the folder around it lets only another user see it. */
+/** Whether the path is hidden by a folder that only another user may enter. */
 function isForbidden(path: string): boolean {
   try {
     lstatSync(path)

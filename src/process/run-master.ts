@@ -33,7 +33,8 @@ export async function runMaster(
 ): Promise<Exit> {
   guardOutput()
   // The launcher of a daemon reports why it could not start. The log may belong to another server that is already
-  if (isDaemon) sendLogTo(nothing) // running.
+  // running, so nothing is written until Output takes over the log.
+  if (isDaemon) sendLogTo(nothing)
   const master = new Master(options, isDaemon, earlier)
   takeSignals(master, isDaemon)
   const isLaunched = isDaemon && earlier === null

@@ -133,12 +133,15 @@ function verify({ user, uid, gid }: Credentials): void {
   const groups = process.getgroups?.() ?? []
   const isStray = (one: number) => one !== gid && (user === null || (one === 0 && uid !== 0))
   if (groups.some(isStray)) throw new Error(`is still in groups ${groups.filter(isStray)}`)
-  // EPERM, as it must be.
+  // EPERM, as expected.
   if (uid !== 0 && works(() => process.setuid?.(0))) throw new Error('could become root again')
   if (uid !== 0 && gid !== 0 && works(() => process.setgid?.(0))) throw new Error(`could take root's group again`)
 }
 
-/** As login(1) does: a library that writes to root's HOME would fail. A bare number lives in /, as in a container. */
+/**
+ * Sets HOME, USER and LOGNAME as login(1) does: a library that writes to root's HOME would fail. A number without a
+ * name gets / as HOME, as in a container.
+ */
 function takeHome(): void {
   const entry = ownEntry()
   process.env.HOME = entry?.homedir ?? '/'

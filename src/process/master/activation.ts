@@ -60,7 +60,7 @@ function take(fd: number, name: string, sys: Sys): ActivatedSocket {
   if (family === 0 && (kind === 'datagrams' || host === '')) throw new Error('it is no Unix stream socket with a path')
   const transport = family === 0 ? 'unix' : kind === 'datagrams' ? 'udp' : 'tcp'
   const endpoint = family === 0 ? host : formatEndpoint(host, port)
-  // The end of this process closes it; the service manager has its own.
+  // This process's exit closes it; the service manager has its own.
   const socket =
     kind === 'datagrams' ? { fd, handle: null, endpoint, close: nothing, abandon: nothing } : adoptSocket(fd, endpoint)
   const address = {

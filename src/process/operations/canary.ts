@@ -35,7 +35,7 @@ export interface CanaryReport {
 
 /** How often both sides are polled. */
 const LOOK_EVERY_MS = 500
-/** A share of messages that may fail beyond twice what fails beside it: less is chance. */
+/** Tolerated share of failing messages, beyond twice the others' share: less is noise. */
 const ERROR_SLACK = 0.01
 /** This many errors end the watch early. */
 const MANY_ERRORS = 5

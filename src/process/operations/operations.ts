@@ -25,7 +25,7 @@ export class Operations {
     })
     const waiting = { key, outcome }
     this.#waiting = waiting
-    this.#last = outcome.catch(nothing) // who has asked is told
+    this.#last = outcome.catch(nothing) // the caller gets the error
     return outcome
   }
 

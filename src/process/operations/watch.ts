@@ -214,7 +214,7 @@ class FolderTree {
   }
 }
 
-/** Of what a link leads to. */
+/** Of the link's target. */
 function statOf(path: string): Stats | undefined {
   try {
     return statSync(path, { throwIfNoEntry: false })

@@ -14,6 +14,7 @@ export const HELPERS = ['describe', 'callback', 'keeper'] as const
 /** The name of a process in the log. */
 export type SourceName = (typeof HELPERS)[number] | `${string}:${number}`
 
+/** The process that a log line comes from. */
 interface Source {
   readonly pid: number
   /** Empty for the master. */

@@ -152,6 +152,7 @@ function closeQuietly(fd: number): void {
   try {
     closeSync(fd)
   } catch {
-    nothing() // EDQUOT of a drive on a network, which tells it only at the end: the descriptor is gone all the same
+    // EDQUOT of a network drive, which reports it only here: the descriptor is closed all the same.
+    nothing()
   }
 }

@@ -43,7 +43,7 @@ export class Output {
   configure({ logFile, stdoutFile, logFileMaxSize }: Settings): void {
     const maxBytes = this.#options.logMaxSize ?? logFileMaxSize
     const path = this.#options.logFile ?? (logFile || this.#defaultLog)
-    const file = openAs(this.#logFile, path, maxBytes, this.#isDaemon ? becomeStderr : nothing) // nobody else wants it
+    const file = openAs(this.#logFile, path, maxBytes, this.#isDaemon ? becomeStderr : nothing) // nothing else needs it
     const stdout = this.#openStdout(stdoutFile, file, maxBytes)
     const before = new Set([this.#logFile, this.#stdoutFile])
     this.#logFile = this.#logbook.file = file
@@ -92,7 +92,7 @@ export class Output {
     const tail = new Tail()
     if (child.stderr) this.#logbook.attach(child.stderr, { pid: child.pid ?? 0, worker }, tail)
     child.stdout?.on('data', (bytes: Buffer) => this.#stdoutFile?.write(bytes))
-    child.stdout?.on('error', nothing) // the pipe of a process that is gone
+    child.stdout?.on('error', nothing) // the pipe of a process that has gone
     return tail
   }
 

@@ -13,7 +13,7 @@ import type { CanaryReport } from '../operations/canary.ts'
 
 /** How long a worker may take to answer: the whole command promises 200 ms, even if one hangs. */
 const POLL_MS = 80
-/** One page of `connections`, so that no answer is longer than some 300 kB. */
+/** Rows per page of `connections`, which limits an answer to about 300 kB. */
 const PAGE_ROWS = 1000
 
 export interface Status {

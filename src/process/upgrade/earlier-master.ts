@@ -61,7 +61,7 @@ export class EarlierMaster {
   readonly #retired = new Map<string, () => void>()
   #isLed = false
   #isSettled = false
-  #tellGiven: () => void = nothing // nobody waits yet
+  #tellGiven: () => void = nothing // no one waits yet
   #tellLead: () => void = nothing // as above
 
   constructor(inheritance: Inheritance, channel: Channel<ToChild, FromChild>) {

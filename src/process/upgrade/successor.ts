@@ -34,7 +34,7 @@ export class Successor {
   readonly #child: Child
   #failure: CommandError | null = null
   #said: FromChild[] = []
-  #look: () => void = nothing // nobody waits yet
+  #look: () => void = nothing // no one waits yet
   #words = 0
   #silence: NodeJS.Timeout | undefined
   /** The child is a shell, and the master another process; the shell ends once the master leads. */
@@ -71,7 +71,7 @@ export class Successor {
         else if (found === undefined) return
         else resolve(found)
         signal.removeEventListener('abort', this.#look)
-        this.#look = nothing // nobody waits any more
+        this.#look = nothing // no one waits any more
       }
       signal.addEventListener('abort', this.#look)
       this.#look()

@@ -17,6 +17,9 @@ const entries = new Set(['src/index.ts', 'src/testing.ts', 'src/globals.ts'])
 const declarations = new Set(['function', 'class', 'const', 'let', 'interface', 'type', 'enum', 'namespace'])
 const modifiers = new Set(['async', 'abstract', 'declare'])
 
+/** How a program that is built, or that a test writes, names a file: what it takes from there is not looked at. */
+const BUILT = /^(?:.*\/)?((?:src|protocols)\/[\w/.-]+)\.js$/
+
 /**
  * Checks the tree below a root; lines of text, one for each violation.
  * @param {string} root
@@ -44,12 +47,13 @@ export function checkExports(root) {
  */
 function usedNames(sources) {
   const used = new Map()
+  const use = (path, names) => {
+    if (names === null || used.get(path) === null) used.set(path, null)
+    else used.set(path, new Set([...(used.get(path) ?? []), ...names]))
+  }
   for (const { file, tokens } of sources) {
-    for (const { target, names } of usesOf(tokens)) {
-      const path = join(dirname(file), target)
-      if (names === null || used.get(path) === null) used.set(path, null)
-      else used.set(path, new Set([...(used.get(path) ?? []), ...names]))
-    }
+    for (const { target, names } of usesOf(tokens)) use(join(dirname(file), target), names)
+    for (const { string = '' } of tokens) if (BUILT.test(string)) use(string.replace(BUILT, '$1.ts'), null)
   }
   return used
 }

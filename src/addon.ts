@@ -179,7 +179,7 @@ export function platformName(): string {
 }
 
 /** @internal Tries the candidates in order. */
-function load(root: string, platform: string, override: string | undefined): Addon {
+export function load(root: string, platform: string, override: string | undefined): Addon {
   if (override === 'none') return none('switched off by MILLRACE_ADDON=none')
   if (override !== undefined && override !== '') return open(override, 'given', 'MILLRACE_ADDON')
   const prebuilt = join(root, 'prebuilds', platform, 'millrace.node')

@@ -152,7 +152,7 @@ test('a descriptor that fails every call throws nothing either, and what is lost
 test('a line that was cut by a full disk is ended before the next one', async () => {
   await inFolder((folder) => {
     const path = join(folder, 'a')
-    const [log, outputFile] = ['../../src/log.js', '../../src/process/output-file.js'].map(
+    const [log, outputFile] = ['../../src/log.js', '../../src/process/output/output-file.js'].map(
       (name) => new URL(name, import.meta.url).href,
     )
     // The limit on a file's size stands for the disk: the write that crosses it is done in part.

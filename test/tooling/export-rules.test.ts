@@ -44,6 +44,7 @@ const uses: [file: string, text: string][] = [
   ['src/index.ts', "export * from './a.ts'"],
   ['protocols/b.ts', "import * as all from '../src/a.ts'"],
   ['scripts/b.mjs', "const { a } = await import('../src/a.ts')"],
+  ['test/b.ts', "const url = new URL('../src/a.js', import.meta.url)"],
   ['test/deep/b.ts', "import {\n  a,\n} from '../../src/a.ts'"],
 ]
 

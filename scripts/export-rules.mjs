@@ -1,5 +1,6 @@
-// What src/ and protocols/ export is used by another file: of src, protocols, scripts or test. An `export` that nobody needs says
-// that something may not be changed, and keeps the linter from seeing that it is dead. Read from the text, as imports are.
+// What src/ and protocols/ export is used by another file of src, protocols, scripts or test. An `export` without a user
+// says that something may not be changed, and keeps the linter from seeing that it is dead. Read from the text, as
+// imports are.
 //
 //   node scripts/export-rules.mjs [root]     one line per violation, exit code 1 if there is any
 
@@ -10,7 +11,7 @@ import { tokensOf } from './imports.mjs'
 
 /** @typedef {import('./imports.mjs').Token} Token */
 /** @typedef {{ name: string, line: number }} Export */
-/** @typedef {{ target: string, names: string[] | null }} Use `names`: null for all of them, which a dynamic import may take */
+/** @typedef {{ target: string, names: string[] | null }} Use `names`: null for all, which a dynamic import may take */
 
 /** What users import, as package.json says, and what esbuild puts into every bundle. */
 const entries = new Set(['src/index.ts', 'src/testing.ts', 'src/globals.ts'])

@@ -134,7 +134,7 @@ export function checkOptions(what: string, given: object, known: Readonly<Record
     if (!Object.hasOwn(known, name)) throw new UsageError('ERR_UNKNOWN_OPTION', `${what} has no option '${name}'`)
 }
 
-/** Options without those that are undefined: these are left at their defaults. */
+/** The options without undefined ones, which keep their defaults. */
 export function defined<T extends object>(options: T): Partial<T> {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Partial<T>
 }
@@ -149,7 +149,9 @@ export function works(call: () => unknown): boolean {
   }
 }
 
-/** A property of anything thrown; undefined where there is none, or it cannot be had: a getter, or a Proxy, may throw in turn. */
+/**
+ * A property of anything thrown; undefined if it is missing or cannot be read: a getter or a Proxy may throw in turn.
+ */
 export function propertyOf(thrown: unknown, name: 'name' | 'message' | 'code' | 'stack'): unknown {
   try {
     return Object(thrown)[name]

@@ -72,7 +72,7 @@ function writeLine(message: string): void {
   process.stderr.write(formatText(new Date(), process.pid, worker, message))
 }
 
-/** A message as text. What a peer has sent may be in it; the further lines of a stack stay as they are. */
+/** Formats a message, which may contain what a peer has sent; the further lines of a stack stay as they are. */
 export function formatText(time: Date, pid: number, worker: string, message: string): string {
   return `${timestamp(time)} pid:${pid} ${worker && `[${worker}] `}${printableLog(message)}\n`
 }

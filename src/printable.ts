@@ -1,6 +1,7 @@
-// Text that may come from a peer or from user code, made harmless to a terminal: a control character never reaches it. Those
-// above 0x7f neither: U+009B begins a sequence as ESC [ does (ECMA-48 section 5.3). Two forms for two readers: a log is
-// evidence, so it says which character was there and keeps its lines; a cell of a table stays on its line and as wide as it was.
+// Text that may come from a peer or from user code, made harmless to a terminal: no control character passes, those
+// above 0x7f included: U+009B begins a sequence as ESC [ does (ECMA-48 section 5.3). There are two forms for two
+// readers. A log is evidence, so it shows which character was there and keeps its lines. A cell of a table stays on
+// its line and as wide as it was.
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not pass
 const CONTROL = /[\u0000-\u001f\u007f-\u009f]/g

@@ -114,7 +114,7 @@ export interface HandedOver extends Released {
   readonly bytesWritten: number
 }
 
-/** A bound socket of Node's as it passes between processes: what `_createServerHandle` gives, which has no type of its own. */
+/** A bound socket that passes between processes. Node's `_createServerHandle` returns one; it has no public type. */
 export interface Handle {
   readonly fd: number
   close(): void

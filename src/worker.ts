@@ -696,14 +696,14 @@ export class Worker<
 }
 
 /**
- * The same Worker as its parts see it, without its type parameters. These say what its callbacks take, which the compiler cannot follow
- * from the protocol to a part: that hands on what was decoded, whatever it is.
+ * The same Worker without its type parameters, as its parts see it. The parameters say what its callbacks take, and the
+ * compiler cannot follow that from the protocol to a part, which hands on any message.
  */
 function erased(worker: object): Worker<string | undefined, unknown> & AcceptingWorker & MessagingWorker {
   return worker as Worker<string | undefined, unknown> & AcceptingWorker & MessagingWorker
 }
 
-/** The Worker that this process is of. */
+/** The Worker this process runs. */
 let own: Worker<string | undefined, unknown> | null = null
 
 function leaving(): UsageError {

@@ -169,6 +169,22 @@ test('every source opens with what it is', () => {
   assert.equal(silent, [])
 })
 
+// Characters. protocols/ follows when its comments have been wrapped.
+const LONGEST_COMMENT = 120
+
+test('no line of src that is only a comment is longer than 120 characters', () => {
+  const isLong = (line: string) =>
+    line.length > LONGEST_COMMENT && /^\s*(?:\/\/|\/\*|\*)/.test(line) && !/biome-ignore|https?:/.test(line)
+  const found = shipped
+    .filter((path) => path.startsWith('src/'))
+    .flatMap((path) =>
+      text(path)
+        .split('\n')
+        .flatMap((line, at) => (isLong(line) ? [`${path}:${at + 1}`] : [])),
+    )
+  assert.equal(found, [])
+})
+
 test('the import rules hold', () => {
   assert.equal(checkImports(root), [])
 })

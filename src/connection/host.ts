@@ -13,24 +13,24 @@ import type { Tls } from '../transport.ts'
  */
 export const kGone = Symbol('gone')
 
-/** One promise of a callback has settled: a drain may be over with the last. */
+/** Called when one promise of a callback has settled. A drain may end with the last. */
 export function settled(host: { unsettled: number; [kGone](): void }): void {
   if (--host.unsettled === 0) host[kGone]()
 }
 
-/** What a Worker, a client and the harness begin with. */
+/** The defaults of a Worker, a client and the test harness. */
 export const DEFAULT_LIMITS = {
   /** Keeps the messages of a connection in order. */
   maxInFlight: 1,
-  /** The messages of some reads, and little memory behind each of thousands of connections. */
+  /** Enough for the messages of a few reads, and little memory for each of thousands of connections. */
   maxQueuedMessages: 64,
-  /** Datagrams have no order to keep: so many handlers may wait for a database, say. */
+  /** Datagrams have no order to keep, so many handlers may wait, say for a database. */
   maxDatagramsInFlight: 1024,
   /** Off, since many protocols are silent. */
   idleTimeoutMs: 0,
 }
 
-/** The owner's, see `settingsOf`. */
+/** The owner's settings, see `settingsOf`. */
 const kSettings = Symbol('settings')
 
 /** Callbacks that a connection copies from its worker when it is accepted; each may be replaced on a connection. */

@@ -23,10 +23,10 @@ export interface SessionOptions {
 /** The part of a lifetime after which a session that is only read is stored again, to prolong it. */
 const RENEW_AFTER = 0.25
 
-/** Visitors whose last storing is known, some 2 MB: one that was forgotten is stored once more than it need be. */
+/** Sessions whose last write is remembered, about 2 MB. One that was forgotten is written once more than necessary. */
 const MOST_REMEMBERED = 10_000
 
-/** As our ids are: 32 random bytes. */
+/** The form of our ids: 32 random bytes. */
 const ID = /^[\w-]{43}$/
 
 export class Sessions {

@@ -172,7 +172,7 @@ export class Hub {
   #askHere(audience: Audience, packed: Packed, options: RequestOptions): PendingRequest {
     const request = new PendingRequest(audience.subject, options)
     const call = new Call(true, request.expiresAt)
-    // What is asked here has no link that could be told of credit.
+    // A request within this process has no link to notify of credit.
     request.sent({ cancel: () => call.abort('the sender has given up'), credit: nothing }, 0)
     this.#host.working(1)
     setImmediate(async () => {

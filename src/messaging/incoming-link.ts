@@ -129,7 +129,7 @@ export class IncomingLink implements SocketEvents, Answers {
     return this.#from as WorkerRef // no message is taken before
   }
 
-  /** Messages may still come. */
+  /** Whether messages may still arrive. */
   get isOpen(): boolean {
     return this.#state === State.Open
   }
@@ -476,7 +476,7 @@ function callUntil(expiresAt: number): Call {
   return new Call(true, expiresAt > 0 ? fromMachineTime(expiresAt) : Number.POSITIVE_INFINITY)
 }
 
-/** It may clean up, on its own time. */
+/** Lets the iterator clean up, without waiting for it. */
 function leave(iterator: AsyncIterator<unknown>): void {
   const failed = (error: unknown) => refusals.log(`a stream that nobody reads on: ${stackOf(error)}`)
   try {

@@ -167,7 +167,7 @@ function withFile(bound: BoundSocket, path: string, file = fileId(path)): BoundS
   return { ...bound, file, close }
 }
 
-/** libuv gives EACCES for ENOENT here, "for compat with Windows". */
+/** libuv returns EACCES for ENOENT here, "for compat with Windows". */
 function unixError(errno: number, path: string): SystemError {
   if (!existsSync(dirname(path))) return new SystemError('ENOENT', 'bind', path)
   return SystemError.fromErrno(errno, 'bind', path)

@@ -12,14 +12,14 @@ const TO_GO_ON = 8
 let scarce = 0
 
 /**
- * The descriptor of a socket or server of node:net, to be read and never closed; -1 when it has none, or none any more. The
- * field has no public name: in a Node without it nothing breaks, but callers lose what they wanted the number for.
+ * The descriptor of a socket or server of node:net, to be read and never closed; -1 if it has none, or has closed. A
+ * private property of Node: without it callers go on, but do without the number.
  */
 export function descriptorOf(socket: net.Socket | net.Server): number {
   return (socket as { _handle?: { fd?: number } | null })._handle?.fd ?? -1
 }
 
-/** From this descriptor on few are left: they are given from the lowest free one on. Without /proc nobody knows. */
+/** From this number on, few descriptors are left: the kernel hands out the lowest free one. Unknown without /proc. */
 export function scarceFrom(): number {
   if (scarce === 0) {
     const limit = descriptorLimit()

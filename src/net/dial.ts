@@ -48,7 +48,7 @@ function connected(
     }
     const abort = () => {
       settle()
-      stream.on('error', nothing).destroy() // it has been given up
+      stream.on('error', nothing).destroy() // it was given up
       reject(signal.reason)
     }
     signal.addEventListener('abort', abort)

@@ -1,6 +1,6 @@
-// What IP says: addresses between their bytes and their text, and how long a datagram can be.
+// Conversion of IP addresses from bytes to text, and the longest datagram.
 
-/** The longest payload of UDP that fits into an IPv4 packet: 65,535 without the heads of IP (20) and UDP (8). */
+/** The longest payload of UDP that fits into an IPv4 packet: 65,535 minus the headers of IP (20) and UDP (8). */
 export const MAX_DATAGRAM_BYTES = 65_507
 
 /** The text of an IPv4 address, given its four bytes as one number. */

@@ -31,7 +31,7 @@ const enum Endpoint {
 }
 
 const ENDPOINT_BYTES = 32
-/** Sent at once from here on: a larger batch saves nothing, and what waits counts as queued. */
+/** From this many bytes on, sent at once: a larger batch saves nothing, and what waits counts as queued. */
 const FLUSH_FROM = 65_536
 /** For how many recent datagrams a failure can still be reported: more than a flush holds at the usual size. */
 const MAX_TAGS = 4096

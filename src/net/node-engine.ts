@@ -62,7 +62,7 @@ function adopt({ fd, unread, unsent, ends }: Released): Socket {
 function listen(source: ListenSource, accept: Accept): Promise<Listener> {
   const server = net.createServer(STREAM, (socket) => {
     admit(socket, accept)
-    // Descriptors are given from the lowest free one on: so this number tells how many there are.
+    // The number shows how many there are, since the kernel hands out the lowest free one.
     if (descriptorOf(socket) >= scarceFrom()) source.onScarce?.()
   })
   return new Promise((resolve, reject) => {
@@ -313,7 +313,7 @@ class NodeSocket implements Socket {
     this.#pending = []
     this.#pendingBytes = 0
     this.#givenBytes = 0
-    this.#stream.on('error', nothing).destroy() // we have given it up: nobody is left to tell
+    this.#stream.on('error', nothing).destroy() // it was given up: there is nothing left to notify
   }
 
   /** Ends a turn: sends, and notifies the connection when the kernel has taken everything. */

@@ -267,7 +267,7 @@ function wrongPart({ keyFile, certFile }: CertificateOptions, settings: nodeTls.
   const { key, cert, passphrase } = settings
   const asKey = () => crypto().createPrivateKey({ key: key as string | Buffer, passphrase })
   const asCertificate = () => new (crypto().X509Certificate)(cert as string | Buffer)
-  // What it throws are OpenSSL's words: `unsupported`.
+  // OpenSSL's text is no help: `unsupported`.
   if (isOne(key) && !works(asKey)) {
     const isLocked = passphrase === undefined && String(key).includes('ENCRYPTED')
     return `${inFile('key', keyFile)} is ${isLocked ? 'encrypted: set ssl.passphrase' : 'no private key in PEM'}`

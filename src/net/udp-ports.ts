@@ -34,7 +34,7 @@ export function udpPorts(): UdpPorts {
 /** What arrives while no process is running waits in the socket's queue. */
 function masterBoundPorts(sys: Sys): UdpPorts {
   return {
-    check: nothing, // any number can inherit a socket
+    check: nothing, // any number of processes can inherit a socket
     async bind({ host, port }) {
       const ip = await resolve(host)
       const bound = sys.bind({ transport: 'udp', host: ip, port, path: '', isDualStack: true }) // as dgram
@@ -61,7 +61,7 @@ export const childBoundPorts: UdpPorts = {
   },
 }
 
-/** A port of which the master knows the number alone: the processes have what they bound. */
+/** A port of which the master knows only the number: sockets bound by processes are theirs to close. */
 export function boundByChildren(endpoint: string): BoundSocket {
   return { fd: -1, handle: null, endpoint, isExclusive: !canReusePort(), close: nothing, abandon: nothing }
 }

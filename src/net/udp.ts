@@ -208,7 +208,7 @@ export class UdpClient implements DatagramClient {
     if (this.#isClosing) return
     this.#isClosing = true
     this.#socket.removeAllListeners('message')
-    this.#socket.removeAllListeners('error').on('error', nothing) // an ICMP message for who is closing
+    this.#socket.removeAllListeners('error').on('error', nothing) // an ICMP message for a closing socket
     while (this.#socket.getSendQueueSize() > 0) await nextTurn()
     this.#isClosed = true
     this.#socket.close()

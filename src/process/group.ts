@@ -226,7 +226,10 @@ export type MasterCallback = 'onMasterReload' | 'onMasterStop' | 'onWorkerExit'
  */
 export type RejectionPolicy = 'exit' | 'log'
 
-/** Upper bound of a start or stop timeout, ms: Node's timers take 2^31 - 1 ms, and the kill comes later than the timeout. */
+/**
+ * Upper bound of a start or stop timeout, ms: Node's timers take 2^31 - 1 ms, and the kill comes later than the
+ * timeout.
+ */
 export const LONGEST_TIMEOUT_MS = 2_000_000_000
 
 export const DEFAULT_SETTINGS: Settings = {

@@ -98,9 +98,9 @@ export class Drain {
   }
 
   /**
-   * The time is up. A process that was suspended, or starved of CPU, has not read what arrived meanwhile, and closing now
-   * would reset those connections. If so, they all leave with what has arrived, which takes the returned time, in ms;
-   * 0 if there was time for that before.
+   * The time is up. A process that was suspended, or starved of CPU, has not read what arrived meanwhile, and closing
+   * now would reset those connections. If so, they all leave with what has arrived, which takes the returned time, in
+   * ms; 0 if there was time for that before.
    */
   finish(): number {
     const roundMs = Math.min(FINAL_ROUND_MS, this.#windowMs * (1 - FINAL_CALL_AT))

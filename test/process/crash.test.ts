@@ -1,6 +1,9 @@
 // Workers that die: another takes the place, with the same id; the others and their connections notice nothing; no
 // count is lost; and what dies again and again does so ever more slowly.
 
+import { readdirSync } from 'node:fs'
+import net from 'node:net'
+import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Backoff } from '../../src/loop/backoff.ts'
@@ -232,6 +235,29 @@ longTest('a master out of descriptors or processes goes on trying', async () => 
     assert.ok(lives(status.pid))
     assert.is((await limit('4096:4096')).code, 0)
     await until(async () => workersOf(await box.status())[0]?.state === 'ready', 20_000)
+    await box.stop()
+  })
+})
+
+longTest('a master out of descriptors is not taken for none', async () => {
+  await inSandbox(async (box) => {
+    const { pid } = await box.start(box.file('app.js', echo(1)))
+    const used = readdirSync(`/proc/${pid}/fd`).length
+    assert.is((await box.spawn('prlimit', ['--pid', String(pid), `--nofile=${used + 4}:4096`]).ended).code, 0)
+    const idle = Array.from({ length: 20 }, () =>
+      net.connect(join(box.runDir, 'control.sock')).on('error', () => undefined),
+    )
+    await until(() => idle.some(({ destroyed }) => destroyed)) // it has no descriptor for this one
+    for (const command of ['status', 'stop']) {
+      const { code, stderr } = await box.command(command)
+      assert.is(code, 7)
+      assert.match(
+        stderr,
+        new RegExp(`the master, pid ${pid}, closes every connection .*\\nnext: .*out of descriptors`),
+      )
+    }
+    for (const socket of idle) socket.destroy()
+    await until(async () => (await box.command('status')).code === 0)
     await box.stop()
   })
 })

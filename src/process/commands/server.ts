@@ -1,5 +1,7 @@
 // Finds the server that a command is about: the first that answers in the places where `start` may have put it.
 
+import { setTimeout as sleep } from 'node:timers/promises'
+import { now } from '../../loop/clock.ts'
 import { type Answer, ask, type Done, type Refusal, type Request } from '../control.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import { isAlive, isStopped } from '../identity.ts'
@@ -9,6 +11,9 @@ import { type Line, runDirOf } from './line.ts'
 
 /** How long a master may take to answer. */
 const ANSWER_TIMEOUT_MS = 5000
+/** How long a master that lives may refuse to talk, and how often to ask again. */
+const PATIENCE_MS = 1000
+const RETRY_MS = 50
 
 /** Where a server was found, and its answer. */
 export interface Found {
@@ -22,14 +27,35 @@ export async function findServer(line: Line, request: Request = { command: 'ping
   const [module = ''] = line.modules
   const { places, unreadable } = placesToAsk(module, runDirOf(line.flags))
   for (const { path, uid } of places) {
-    const answer = await ask(path, request, ANSWER_TIMEOUT_MS, uid, () => isSuspended(path)).catch((error) => {
-      throw error instanceof CommandError && error.exitCode === Exit.Timeout ? silent(path, error) : error
-    })
+    const answer = await askThere(path, uid, request)
     if (answer !== null) return { path, uid, done: granted(answer) }
   }
   const others = unreadable.length === 0 ? '' : `; another user's server may be in ${unreadable.join(', ')}: try sudo`
   const { paths, elsewhere } = runDirCandidates(module, runDirOf(line.flags))
   throw new CommandError(Exit.NotRunning, `not running (looked in ${[...paths, ...elsewhere].join(', ')}${others})`)
+}
+
+/**
+ * Null if there is no server. A master that is starting or ending closes connections for a moment; one that is out of
+ * descriptors closes them all, and is not to be taken for none.
+ */
+async function askThere(path: string, uid: number, request: Request): Promise<Answer | null> {
+  const patientUntil = now() + PATIENCE_MS
+  for (;;) {
+    const answer = await ask(path, request, ANSWER_TIMEOUT_MS, uid, () => isSuspended(path)).catch((error) => {
+      throw error instanceof CommandError && error.exitCode === Exit.Timeout ? silent(path, error) : error
+    })
+    const holder = Lock.holderIn(path)
+    if (answer !== null || !isAlive(holder)) return answer
+    if (now() > patientUntil) throw mute(holder.pid)
+    await sleep(RETRY_MS)
+  }
+}
+
+function mute(pid: number): CommandError {
+  return new CommandError(Exit.Timeout, `the master, pid ${pid}, closes every connection without an answer`, {
+    next: `it may be out of descriptors (see ls /proc/${pid}/fd, ulimit -n); kill -TERM ${pid} stops it`,
+  })
 }
 
 function isSuspended(runDir: string): boolean {

@@ -8,11 +8,14 @@ import { SystemError } from '../../errors.ts'
 import { log } from '../../log.ts'
 import { type Address, parseHttpAddress } from '../../net/address.ts'
 import { removeStaleSocket } from '../../net/bound-socket.ts'
+import { scarceFrom } from '../../net/descriptors.ts'
 import { renderMetrics } from './metrics.ts'
 import { type HealthAnswer, healthOf, readinessOf, type Seen } from './readiness.ts'
 
 /** A probe holds a connection only briefly; more than this many are not probes. */
 const MOST_CONNECTIONS = 64
+/** Of the descriptors that the master may have: the rest is for the server. */
+const MOST_SHARE = 1 / 8
 const MOST_HEAD_BYTES = 8192
 /** Time for a whole request to arrive, and for the next one on a kept connection. */
 const REQUEST_TIMEOUT_MS = 5000
@@ -89,7 +92,7 @@ export class HealthServer {
       keepAliveTimeout: REQUEST_TIMEOUT_MS,
     }
     const server = createServer(limits, (request, response) => this.#answer(request, response))
-    server.maxConnections = MOST_CONNECTIONS
+    server.maxConnections = Math.min(MOST_CONNECTIONS, Math.ceil(scarceFrom() * MOST_SHARE))
     const at = transport === 'unix' ? path : `${host}:${port}`
     if (transport === 'unix') await removeStaleSocket(path)
     await new Promise<void>((resolve, reject) => {

@@ -18,6 +18,7 @@ import {
   type ProtocolCallbacks,
   processClock,
   settingsOf,
+  settled,
 } from './connection/host.ts'
 import {
   Bit,
@@ -33,7 +34,6 @@ import {
   NO_CODEC,
   NO_SOCKET,
   NOT_DONE,
-  nothing,
   STATUS,
   State,
   Stop,
@@ -63,6 +63,7 @@ import {
   kTakes,
   kTransport,
 } from './connection/symbols.ts'
+import { type Deferred, withResolvers } from './deferred.ts'
 import { addressesOf, formatEndpoint } from './endpoint.ts'
 import {
   AbortError,
@@ -74,6 +75,7 @@ import {
   UsageError,
 } from './errors.ts'
 import { LimitedLog } from './log.ts'
+import { nothing } from './nothing.ts'
 import {
   Accumulator,
   type AnyProtocol,
@@ -116,7 +118,7 @@ interface Rare {
   closeCode: number
   failure: ProtocolError | null
   aborter: AbortController | null
-  handshake: Deferred | null
+  handshake: Deferred<void> | null
   life: number
   destination: AnyConnection | null
   /** Connections that pipe into this one. */
@@ -972,12 +974,12 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   #settled(life: number): void {
-    if (life !== this.#life()) return this.#release()
+    if (life !== this.#life()) return settled(this.worker)
     this.#inFlight--
     this.#pump()
     if (this.#inFlight === 0) this.#lastActive = Math.ceil(this.#settings.clock.now())
     this.#settleIdle()
-    this.#release()
+    settled(this.worker)
   }
 
   /**
@@ -986,24 +988,20 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
    */
   #follow(
     work: PromiseLike<unknown>,
-    settled: () => void = nothing,
+    done: () => void = nothing,
     failed: (error: unknown) => void = (error) => this.#handlerFailed(error),
   ): void {
     this.worker.unsettled++
     const life = this.#life()
     const end = () => {
-      if (life === this.#life()) settled()
-      this.#release()
+      if (life === this.#life()) done()
+      settled(this.worker)
     }
     Promise.resolve(work).then(end, (error) => {
       if (life === this.#life()) failed(error)
       else this.#logError(Connection.HANDLER, messageOf(error), asError(error))
       end()
     })
-  }
-
-  #release(): void {
-    if (--this.worker.unsettled === 0) this.worker[kGone]()
   }
 
   /** Delivers queued messages as far as handlers allow. */
@@ -1614,23 +1612,6 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       return this.#connection.#io === this
     }
   }
-}
-
-interface Deferred {
-  readonly promise: Promise<void>
-  resolve(): void
-  reject(reason: unknown): void
-}
-
-/** Promise.withResolvers, which Node 20 lacks. */
-function withResolvers(): Deferred {
-  let resolve!: () => void
-  let reject!: (reason: unknown) => void
-  const promise = new Promise<void>((yes, no) => {
-    resolve = yes
-    reject = no
-  })
-  return { promise, resolve, reject }
 }
 
 /** Checks all chunks before the first of them is sent. */

@@ -120,8 +120,6 @@ export const DRAIN_LINGER_S = 5
 /** How long handlers may still answer after their signal aborted, before the protocol's last message. */
 export const LAST_ANSWERS_MS = 200
 
-export { nothing }
-
 /** Used until the protocol has made a codec, or when it could not. */
 export const NO_CODEC: Codec = {
   receive: nothing,

@@ -9,6 +9,7 @@ import { type Encoded, lengthPrefixed, type Protocol } from '../src/protocol.ts'
 const HEAD = 4
 const MAX_TOTAL = 0xffffffff
 
+/** `frame://`: packets of a total length in 4 bytes, big-endian, and a payload. */
 export const frame: Protocol<Buffer, string | Uint8Array> = {
   name: 'frame',
   input: lengthPrefixed({ bytes: HEAD, includesHeader: true }),

@@ -3,6 +3,7 @@
 
 import { type Codec, type CodecIo, type CodecProtocol, type Encoded, encodedSize } from '../src/protocol.ts'
 
+/** `tcp://`, `unix://`, `ssl://`: bytes as they come. */
 export const tcp: CodecProtocol<Buffer, string | Uint8Array> = {
   name: 'tcp',
   open: (io) => new RawCodec(io),

@@ -8,6 +8,7 @@ import { delimited, type Encoded, type Protocol } from '../src/protocol.ts'
 const CR = 0x0d
 const LF = 0x0a
 
+/** `text://`: lines of UTF-8, each ended by LF. */
 export const text: Protocol<string, string | Uint8Array> = {
   name: 'text',
   lends: true, // decode makes a string

@@ -3,6 +3,7 @@
 import { UsageError } from '../src/errors.ts'
 import type { Protocol } from '../src/protocol.ts'
 
+/** `udp://`: each datagram is a message. */
 export const udp: Protocol<Buffer, string | Uint8Array> = {
   name: 'udp',
   input: (bytes) => bytes.length,

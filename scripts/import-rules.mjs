@@ -28,6 +28,7 @@ const mayProtocolsUse = [
   'src/protocol.ts',
   'src/errors.ts',
   'src/nothing.ts',
+  'src/options.ts',
   'src/signing.ts',
 ]
 
@@ -37,7 +38,7 @@ const mayProtocolsUse = [
  */
 const rules = [
   {
-    says: 'a protocol imports src/protocol.ts, src/errors.ts, src/signing.ts, its own folder, what it upgrades to, node:crypto, node:zlib',
+    says: 'a protocol imports src/protocol.ts, errors.ts, options.ts, signing.ts, its own folder, what it upgrades to, node:crypto, node:zlib',
     of: /^protocols\//,
     forbids: ({ file, target }) => !mayProtocolsUse.includes(target) && !isOwnOrUpgrade(file, target),
   },

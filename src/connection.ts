@@ -104,6 +104,7 @@ import {
   type Tls,
 } from './transport.ts'
 
+/** A connection of any messages. */
 // biome-ignore lint/suspicious/noExplicitAny: messages are in and out at once, so no narrower type holds all
 export type AnyConnection = Connection<any, any>
 
@@ -139,6 +140,7 @@ let lastId = 0
 // biome-ignore lint/correctness/noUnusedVariables: a merged interface repeats the class's parameters
 export interface Connection<In, Out> extends ProtocolCallbacks {}
 
+/** A connection of a Worker, or of `AsyncTcpConnection`: messages of type `In` come, those of type `Out` are sent. */
 // biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the merged interface holds optional callbacks only
 export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   /** Code of `onError`: a client could not connect. */
@@ -424,6 +426,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return this.#socket.remoteIp
   }
 
+  /** 0 on a Unix socket. */
   getRemotePort(): number {
     return this.#socket.remotePort
   }
@@ -433,22 +436,27 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return formatEndpoint(this.#socket.remoteIp, this.#socket.remotePort)
   }
 
+  /** The address that the peer has connected to; empty on a Unix socket. */
   getLocalIp(): string {
     return this.#socket.localIp
   }
 
+  /** 0 on a Unix socket. */
   getLocalPort(): number {
     return this.#socket.localPort
   }
 
+  /** `1.2.3.4:80`, `[::1]:80`. */
   getLocalAddress(): string {
     return formatEndpoint(this.#socket.localIp, this.#socket.localPort)
   }
 
+  /** By the peer's address; false on a Unix socket. */
   isIpV4(): boolean {
     return this.#socket.remoteIp !== '' && !this.isIpV6()
   }
 
+  /** By the peer's address; false on a Unix socket. */
   isIpV6(): boolean {
     return this.#socket.remoteIp.includes(':')
   }
@@ -458,6 +466,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return this.#socket.queuedBytes
   }
 
+  /** Whether the kernel has taken everything that was sent. */
   bufferIsEmpty(): boolean {
     return this.#socket.queuedBytes === 0
   }
@@ -468,6 +477,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     return Math.max(this.#rare?.backlog ?? 0, this.#held?.length ?? 0)
   }
 
+  /** For a log: id, status, transport and addresses. */
   toJSON(): Record<string, unknown> {
     return { id: this.id, status: this.getStatus(false), transport: this[kTransport], ...addressesOf(this) }
   }

@@ -3,15 +3,25 @@
 
 /** Counts since the process began, except `connections`, which is the current number. */
 export interface Counters {
+  /** Open connections. */
   connections: number
+  /** Connections that were accepted. */
   accepted: number
+  /** Connections that have ended. */
   closed: number
+  /** Messages that handlers were given. */
   messagesIn: number
+  /** Messages that were sent. */
   messagesOut: number
+  /** Bytes received by connections, without what TLS adds. */
   bytesIn: number
+  /** Bytes sent by connections, without what TLS adds. */
   bytesOut: number
+  /** Messages that were refused. */
   sendFail: number
+  /** Connections whose peer broke the protocol. */
   protocolErrors: number
+  /** Callbacks that threw, or whose promise rejected. */
   handlerErrors: number
   /** Connections closed at once because their address was at its limit. */
   refused: number

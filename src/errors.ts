@@ -2,7 +2,8 @@
 // machine (SystemError), nobody (AbortError). Match them by `code`, not by `instanceof`: a process can contain two
 // copies of a package. "Not enough bytes yet" is a value (NEED_MORE), never an error.
 
-interface ProtocolErrorOptions {
+/** What a ProtocolError may carry besides code and message. */
+export interface ProtocolErrorOptions {
   /** What a codec may send the peer before it closes: an HTTP status, a WebSocket close code. */
   statusHint?: number
   closeCode?: number
@@ -17,9 +18,13 @@ interface ProtocolErrorOptions {
  */
 export class ProtocolError extends Error {
   override readonly name = 'ProtocolError'
+  /** Stable, for use in programs: `ERR_PACKET_TOO_LARGE`. */
   readonly code: string
+  /** The HTTP status that fits. */
   readonly statusHint: number | undefined
+  /** The WebSocket close code that fits. */
   readonly closeCode: number | undefined
+  /** Position of the offending byte, counted from the first byte of the packet. */
   readonly offset: number | undefined
 
   constructor(code: string, message: string, options: ProtocolErrorOptions = {}) {
@@ -34,6 +39,7 @@ export class ProtocolError extends Error {
 /** The caller broke a rule of this package. Thrown synchronously. */
 export class UsageError extends Error {
   override readonly name = 'UsageError'
+  /** Stable, for use in programs: `ERR_BAD_OPTION`. */
   readonly code: string
 
   constructor(code: string, message: string, options?: { cause?: unknown }) {
@@ -45,6 +51,7 @@ export class UsageError extends Error {
 /** The `reason` of a signal. Named like the error of an aborted `fetch`, since much code looks for that name. */
 export class AbortError extends Error {
   override readonly name = 'AbortError'
+  /** Stable, for use in programs: `ERR_CONNECTION_CLOSED`. */
   readonly code: string
 
   constructor(code: string, message: string) {
@@ -91,6 +98,7 @@ export class SystemError extends Error {
   override readonly name = 'SystemError'
   /** The errno's name: `EADDRINUSE`. */
   readonly code: string
+  /** The system call, such as `bind`. */
   readonly syscall: string
   /** What the call was made on: `127.0.0.1:80`, a path, a descriptor. Empty if nothing applies. */
   readonly address: string
@@ -124,14 +132,6 @@ function errnos(): Map<number, [name: string, text: string]> {
 function explain(code: string): string {
   for (const [name, text] of errnos().values()) if (name === code) return ` (${text})`
   return ''
-}
-
-/** Throws ERR_UNKNOWN_OPTION for an unknown option name: otherwise a typo would silently mean the default. */
-export function checkOptions(what: string, given: object, known: Readonly<Record<string, unknown>>): void {
-  if (typeof given !== 'object' || given === null)
-    throw new UsageError('ERR_BAD_OPTION', `${what} takes an object of options, not ${String(given)}`)
-  for (const name of Object.keys(given))
-    if (!Object.hasOwn(known, name)) throw new UsageError('ERR_UNKNOWN_OPTION', `${what} has no option '${name}'`)
 }
 
 /** The options without undefined ones, which keep their defaults. */

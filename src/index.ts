@@ -55,6 +55,7 @@ declare module './connection/host.ts' {
     onWebSocketClose?: ((connection: AnyConnection, code: number, reason: string) => unknown) | null
     /** The ping has already been answered. */
     onWebSocketPing?: ((connection: AnyConnection, payload: Buffer) => unknown) | null
+    /** A pong from the peer, in answer to a ping or unasked. */
     onWebSocketPong?: ((connection: AnyConnection, payload: Buffer) => unknown) | null
   }
 }
@@ -69,13 +70,24 @@ declare module './protocol.ts' {
   }
 }
 
-export { type CookieOptions, signCookie, verifyCookie } from '../protocols/http/cookies.ts'
+export { type CookieOptions, type Cookies, signCookie, verifyCookie } from '../protocols/http/cookies.ts'
 export type { Answer } from '../protocols/http/exchange.ts'
+export type { Fields } from '../protocols/http/fields.ts'
 export type { FormMap, FormValue } from '../protocols/http/forms.ts'
+export type { HeadLimits } from '../protocols/http/head.ts'
 export type { HttpProtocol } from '../protocols/http/http.ts'
 export { Request } from '../protocols/http/request.ts'
-export { type BodyStream, Chunk, Response, ServerSentEvents } from '../protocols/http/response.ts'
-export type { AccessLogEntry, HttpSettings, UploadedFile, UploadSettings } from '../protocols/http/settings.ts'
+export type { RequestBody } from '../protocols/http/request-body.ts'
+export { type BodyStream, Chunk, type FieldValue, Response, ServerSentEvents } from '../protocols/http/response.ts'
+export type {
+  AccessLogEntry,
+  AnswerParts,
+  BodyMode,
+  HttpSettings,
+  UploadedFile,
+  UploadSettings,
+} from '../protocols/http/settings.ts'
+export type { CompressionSettings } from '../protocols/websocket/deflate.ts'
 export { CloseFrame, PreparedMessage, type WebSocketMessage } from '../protocols/websocket/messages.ts'
 export type { WebSocketSettings } from '../protocols/websocket/settings.ts'
 export type { WebSocketProtocol } from '../protocols/websocket/websocket.ts'
@@ -86,9 +98,18 @@ export type { ConnectionCallbacks, ConnectionHost, ProtocolCallbacks } from './c
 export { type AnyConnection, Connection } from './connection.ts'
 export type { Counters } from './counters.ts'
 export { Crontab, type CrontabCallback, type CrontabOptions } from './crontab/crontab.ts'
-export { AbortError, PeerError, ProtocolError, RemoteError, SystemError, UsageError } from './errors.ts'
+export {
+  AbortError,
+  PeerError,
+  ProtocolError,
+  type ProtocolErrorOptions,
+  RemoteError,
+  type SendError,
+  SystemError,
+  UsageError,
+} from './errors.ts'
 export { type FetchApp, type FetchContext, fetchHandler } from './http/fetch-handler.ts'
-export { type FileAnswer, type StaticOptions, staticFiles } from './http/files.ts'
+export { type FileAnswer, type FileRequest, type StaticOptions, type StaticRequest, staticFiles } from './http/files.ts'
 export { Session } from './http/session.ts'
 export { FileSessionStore, MemorySessionStore, type SessionData, type SessionStore } from './http/session-store.ts'
 export { type SessionOptions, Sessions } from './http/sessions.ts'
@@ -100,6 +121,7 @@ export type { WorkerGroup, WorkerRef } from './messaging/references.ts'
 export type { Delivery, SubjectHandler } from './messaging/subscriptions.ts'
 export type { CertificateOptions, ClientTlsOptions, ServerTlsOptions } from './net/tls.ts'
 export type { LeaderJob } from './process/child/candidates.ts'
+export type { ReloadMode } from './process/group.ts'
 export {
   Accumulator,
   type AnyProtocol,
@@ -109,6 +131,7 @@ export {
   type CodecProtocol,
   delimited,
   type Encoded,
+  type Exported,
   type Framer,
   type Framing,
   type InOf,
@@ -129,9 +152,9 @@ export { Shared } from './shared/shared.ts'
 export type { SharedCounter } from './shared/shared-counter.ts'
 export type { SetOptions, SharedMap } from './shared/shared-map.ts'
 export type { Change, WatchOptions } from './shared/watch.ts'
-export { type AnyUdpConnection, UdpConnection } from './udp/udp-connection.ts'
+export { type AnyUdpConnection, UdpConnection, type UdpHost } from './udp/udp-connection.ts'
 export { version } from './version.ts'
 export type { ProxyProtocolOptions } from './worker/proxied-arrival.ts'
-export type { Hold, WorkerSettings, WorkerTransport } from './worker/settings.ts'
+export type { Hold, OnWorkerMessage, WorkerSettings, WorkerTransport } from './worker/settings.ts'
 export { Worker } from './worker.ts'
 export { frame, tcp, text, udp }

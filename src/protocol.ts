@@ -4,6 +4,7 @@
 
 import type { X509Certificate } from 'node:crypto'
 import { messageOf, ProtocolError, UsageError } from './errors.ts'
+import { checkOptions, integerFrom, type Rule, TRUE_OR_FALSE } from './options.ts'
 
 /** Returned by `input` while the first packet is incomplete. A value, never an error. */
 export const NEED_MORE = 0
@@ -54,6 +55,7 @@ export function encodedSize(bytes: Encoded): number {
 
 /** Framing: cuts a stream into packets, decodes a packet to a message, encodes a message to bytes. */
 export interface Protocol<In = unknown, Out = In> {
+  /** For logs and `status`. */
   readonly name: string
   /**
    * Set to true when the result of `decode` never aliases its argument (for example, it makes a string). `decode` then
@@ -87,6 +89,7 @@ export interface Protocol<In = unknown, Out = In> {
   encode(message: Out): Encoded
 }
 
+/** Which end of a connection a codec is at. */
 export type Role = 'server' | 'client'
 
 /**
@@ -106,10 +109,15 @@ export type CloseReason =
 
 /** Both ends of a connection. A Unix socket has empty addresses and port 0. */
 export interface Peer {
+  /** Address of the other end; behind a proxy with `proxyProtocol`, that of the client. */
   readonly remoteIp: string
+  /** Port of the other end. */
   readonly remotePort: number
+  /** Address of this end. */
   readonly localIp: string
+  /** Port of this end. */
   readonly localPort: number
+  /** Whether TLS ends here. */
   readonly isEncrypted: boolean
   /** Null without TLS. */
   readonly tls: TlsState | null
@@ -123,7 +131,9 @@ export interface ProxyInfo {
   readonly address: string
   /** The host name the client asked for (SNI). */
   readonly authority: string
+  /** The application protocol that the client and the proxy have agreed on. */
   readonly alpn: string
+  /** Id of the connection in the proxy's log. */
   readonly uniqueId: Buffer | null
   /** The client's TLS, which ends at the proxy. */
   readonly tls: {
@@ -160,6 +170,7 @@ export interface TlsState {
 
 /** A protocol with state per connection: HTTP, WebSocket, MQTT. */
 export interface CodecProtocol<In = unknown, Out = In> {
+  /** For logs and `status`. */
   readonly name: string
   /**
    * Set to true when peers reconnect at once after a goodbye, as with WebSocket. A drain then says goodbye in paced
@@ -240,7 +251,9 @@ export interface Codec<Out = unknown> {
   closed(reason: CloseReason): void
 }
 
+/** What a codec hands to another one of its protocol, in another process. */
 export interface Exported {
+  /** Bytes that were received and belong to no message yet. */
   readonly rest: Uint8Array
   /** Anything JSON can represent. */
   readonly state: unknown
@@ -296,7 +309,9 @@ export interface CodecIo<In = unknown> {
    * at once. After `end()` or `close()` it only reports, since a last message is on its way.
    */
   fail(error: unknown): void
+  /** Which end of the connection the codec is at. */
   readonly role: Role
+  /** Addresses of both ends. */
   readonly peer: Peer
   /** What a client's address asks for; null for servers. */
   readonly target: { readonly authority: string; readonly uri: string } | null
@@ -322,7 +337,8 @@ export interface CodecIo<In = unknown> {
   onSettled: (() => void) | null
 }
 
-// biome-ignore lint/suspicious/noExplicitAny: the widest protocol; messages are in and out at once, so no narrower type holds all
+/** A protocol of either kind, of any messages. */
+// biome-ignore lint/suspicious/noExplicitAny: the widest protocol; messages are in and out at once: no narrower type holds all
 export type AnyProtocol = Protocol<any, any> | CodecProtocol<any, any>
 
 /**
@@ -424,6 +440,7 @@ export type Framing =
 /** An `input` made by a helper: callable as such, and able to frame in place, without a view per packet. */
 export interface Framer {
   (bytes: Buffer, from: number): number
+  /** Describes the framing. */
   readonly framing: Framing
   /** Like `input`, for the packet that begins at `start`; `from` counts from there. */
   at(bytes: Buffer, start: number, from: number): number
@@ -464,6 +481,7 @@ function endsInBytes(mark: Buffer): Framer['at'] {
   }
 }
 
+/** What `lengthPrefixed` takes. Wrong ones are ERR_UNKNOWN_OPTION and ERR_BAD_LENGTH_PREFIX. */
 export interface LengthPrefix {
   /** Width of the length field, 1 to 6 bytes. */
   bytes: number
@@ -475,6 +493,13 @@ export interface LengthPrefix {
   littleEndian?: boolean
 }
 
+const PREFIX_RULES = {
+  bytes: integerFrom(1, 6),
+  offset: integerFrom(0),
+  includesHeader: TRUE_OR_FALSE,
+  littleEndian: TRUE_OR_FALSE,
+} satisfies Record<keyof LengthPrefix, Rule>
+
 /**
  * Frames packets that declare their length in a field of their head. Throws UsageError: ERR_BAD_LENGTH_PREFIX.
  *
@@ -483,15 +508,10 @@ export interface LengthPrefix {
  * ```
  */
 export function lengthPrefixed(prefix: LengthPrefix): Framer {
-  if (typeof prefix !== 'object' || prefix === null)
+  if ((prefix as LengthPrefix | null | undefined)?.bytes === undefined)
     throw new UsageError('ERR_BAD_LENGTH_PREFIX', `lengthPrefixed() takes { bytes, ... }, not ${String(prefix)}`)
+  checkOptions('lengthPrefixed()', prefix, PREFIX_RULES, 'ERR_BAD_LENGTH_PREFIX')
   const { bytes: width, offset = 0, includesHeader = false, littleEndian = false } = prefix
-  if (!Number.isInteger(width) || width < 1 || width > 6) {
-    throw new UsageError('ERR_BAD_LENGTH_PREFIX', `a length field has 1 to 6 bytes, not ${width}`)
-  }
-  if (!Number.isInteger(offset) || offset < 0) {
-    throw new UsageError('ERR_BAD_LENGTH_PREFIX', `a length field begins at byte 0 or later, not at ${offset}`)
-  }
   const head = offset + width
   const framing = { kind: 'lengthPrefixed', bytes: width, offset, includesHeader, littleEndian } as const
   return framer(framing, (bytes, start) => {
@@ -518,6 +538,7 @@ export class Accumulator {
   #end = 0
   #expected = 0
 
+  /** Bytes that are kept. */
   get length(): number {
     return this.#end - this.#start
   }

@@ -12,6 +12,7 @@ import { kDrain, kLeave, kOpen } from './connection/symbols.ts'
 import { Connection } from './connection.ts'
 import { newCounters } from './counters.ts'
 import { SystemError, UsageError } from './errors.ts'
+import { checkOptions, FUNCTION_OR_NULL, NOT_NEGATIVE, oneOf, POSITIVE, type Rule, type Rules } from './options.ts'
 import { type AnyProtocol, type Encoded, type InOf, isChunk, type OutOf, type Protocol, type Role } from './protocol.ts'
 import { kClosed, kDrained, kEnded, kReceived, type Socket } from './transport.ts'
 
@@ -20,14 +21,37 @@ const OVERWRITTEN = 0xdd
 
 /** Callbacks and limits as for a Worker, including callbacks that the protocol defines. */
 export interface Settings<In, Out> extends Partial<ConnectionCallbacks<In, Out>> {
+  /** Whose end of the connection the protocol is. Default `server`. */
   role?: Role
+  /** The connection is open. Messages wait until a returned promise has settled. */
   onConnect?: ((connection: Connection<In, Out>) => unknown) | null
+  /** Bytes of the longest packet. Default 10 MiB. */
   maxPackageSize?: number
+  /** Bytes; a send that finds this much queued is refused. Default 1 MiB. */
   maxSendBufferSize?: number
+  /** How many asynchronous `onMessage` may be unsettled. Default 1. */
   maxInFlight?: number
+  /** How many decoded messages may wait behind them. Default 64. */
   maxQueuedMessages?: number
+  /** Closes the connection after this long without traffic. Default 0, off. */
   idleTimeoutMs?: number
   [callback: `on${string}`]: unknown
+}
+
+const RULES = {
+  role: oneOf('server', 'client'),
+  maxPackageSize: POSITIVE,
+  maxSendBufferSize: POSITIVE,
+  maxInFlight: POSITIVE,
+  maxQueuedMessages: POSITIVE,
+  idleTimeoutMs: NOT_NEGATIVE,
+} satisfies Record<Exclude<keyof Settings<unknown, unknown>, `on${string}`>, Rule>
+
+/** Accepts callbacks of any name, since protocols have their own. Throws a UsageError. */
+function checkSettings(settings: object): void {
+  const callbacks = Object.keys(settings).filter((name) => /^on[A-Z]/.test(name))
+  const rules: Rules = { ...RULES, ...Object.fromEntries(callbacks.map((name) => [name, FUNCTION_OR_NULL])) }
+  checkOptions('open()', settings, rules)
 }
 
 /** Arguments of an `onError` call. */
@@ -291,6 +315,7 @@ export function open<P extends AnyProtocol>(
   protocol: P,
   settings: Settings<InOf<P>, OutOf<P>> = {},
 ): Wire<InOf<P>, OutOf<P>> {
+  checkSettings(settings)
   return new Wire(protocol, settings)
 }
 

@@ -15,6 +15,7 @@ import { type Address, isAnyPort, isSamePlace, isSecureScheme, parseAddress } fr
 import { chooseEngine } from './net/engines.ts'
 import { readTlsFiles, type ServerTlsOptions, type TlsSecrets, TlsServer } from './net/tls.ts'
 import { nothing } from './nothing.ts'
+import { check } from './options.ts'
 import {
   type Assignment,
   type ConnectionRow,
@@ -34,7 +35,7 @@ import type { Arrival } from './worker/arrival.ts'
 import { rowsOf } from './worker/connection-rows.ts'
 import { Departure, describeWork } from './worker/departure.ts'
 import { type ProxyProtocolOptions, ProxyRules } from './worker/proxied-arrival.ts'
-import { check, RULES } from './worker/rules.ts'
+import { RULES } from './worker/rules.ts'
 import type {
   CallbacksAt,
   Carrier,
@@ -50,6 +51,7 @@ import { callbacksOf, settingsOf, WorkerStatics } from './worker/statics.ts'
 // biome-ignore lint/correctness/noUnusedVariables: a merged interface repeats the class's parameters
 export interface Worker<A extends string | undefined, P, T extends Carrier> extends ProtocolCallbacks {}
 
+/** Declares a group of processes that serve an address, or, without one, that other workers send messages to. */
 // biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the merged interface holds optional callbacks only
 export class Worker<
   const A extends string | undefined = undefined,
@@ -222,10 +224,24 @@ export class Worker<
   onWorkerReload: ((worker: Worker<A, P, T>) => unknown) | null = null
   /** Called when a connection was accepted. Its messages wait until a returned promise has settled. */
   onConnect: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null = null
+  /**
+   * A message of a connection, or a datagram. The next one of its connection waits until a returned promise has settled
+   * (see `maxInFlight`). If it throws, `onError` gets code 4 and the connection closes. Without an address it is
+   * called like
+   * `onWorkerMessage`.
+   */
   onMessage: OnMessageAt<A, P, T> = null as OnMessageAt<A, P, T>
+  /**
+   * A connection has ended: exactly once for each, whatever ended it; its addresses and `context` can still be read.
+   */
   onClose: CallbacksAt<A, P, T>['onClose'] = null
+  /**
+   * 1 connect failed, 2 not sent, 3 the peer broke the protocol, 4 a handler threw. Unset: logged at a limited rate.
+   */
   onError: CallbacksAt<A, P, T>['onError'] = null
+  /** A connection has `maxSendBufferSize` bytes queued: stop sending to it. Called before that `send` returns false. */
   onBufferFull: CallbacksAt<A, P, T>['onBufferFull'] = null
+  /** All that was queued for a connection has been sent, after `onBufferFull`. */
   onBufferDrain: CallbacksAt<A, P, T>['onBufferDrain'] = null
 
   /**
@@ -261,6 +277,8 @@ export class Worker<
   /** The address and turn each of them listens at. */
   readonly #places = new Map<object, WantedSocket>()
   #ticketKeys = ''
+  /** `drainTimeoutMs` as it was at the last `describe`. */
+  #describedDrainMs = 0
   readonly #acceptor = new Acceptor(erased(this), this.#role())
   /** @internal */
   onBurst: (() => void) | null = null
@@ -367,19 +385,27 @@ export class Worker<
     const { name, backlog, reloadMode, reloadable, reusePort, user, group, execArgv, crashLoopAfter } = this
     const { maxRequests, maxMemory, maxLifetimeMs, stuckTimeoutMs } = this
     this.#check()
-    const protocol = this.#address === '' ? '' : this.#resolveProtocol().name
+    const place = this.#address === '' ? null : this.#place
+    const protocol = place === null ? '' : this.#protocolAt(place).name
     const count = this.#wholeCount
+    this.#describedDrainMs = this.drainTimeoutMs
     return {
       ...{ name, listen: this.#address, protocol, backlog, reloadMode, reloadable, reusePort, user, group, execArgv },
       ...{ count, minReady: this.minReady },
       startTimeoutMs: Math.min(this.startTimeoutMs || Number.POSITIVE_INFINITY, LONGEST_TIMEOUT_MS),
       ...{ crashLoopAfter, maxRequests, maxMemory, maxLifetimeMs, stuckTimeoutMs },
-      drainTimeoutMs: Math.min(this.drainTimeoutMs, LONGEST_TIMEOUT_MS),
+      drainTimeoutMs: this.drainWindowMs,
       credentials: null, // the describe process looks them up
       isSecure: this.#isSecure || this.ssl !== null,
-      transport: this.#address === '' ? '' : this.#isSecure ? 'ssl' : this.#place.transport,
+      transport: place === null ? '' : this.#isSecure ? 'ssl' : place.transport,
       engine: this.#engine(),
     }
+  }
+
+  /** @internal The current `drainTimeoutMs`, or that of the last `describe` if user code has made it invalid since. */
+  get drainWindowMs(): number {
+    const isRight = RULES.drainTimeoutMs.isRight(this.drainTimeoutMs)
+    return Math.min(isRight ? this.drainTimeoutMs : this.#describedDrainMs, LONGEST_TIMEOUT_MS)
   }
 
   /** Throws UsageError for an invalid setting. */
@@ -390,7 +416,7 @@ export class Worker<
     for (const [key, value] of Object.entries(this))
       if (/^on[A-Z]/.test(key) && value !== null && value !== undefined && typeof value !== 'function')
         throw new UsageError('ERR_BAD_OPTION', `${key} of worker '${name}' is ${String(value)}: it must be a function`)
-    if (this.proxyProtocol !== null) new ProxyRules(this.proxyProtocol)
+    if (this.proxyProtocol !== null) ProxyRules.of(this.proxyProtocol)
     const count = this.#wholeCount
     if (this.minReady > count)
       throw new UsageError('ERR_BAD_OPTION', `minReady of worker '${name}' is ${this.minReady}: it has ${count}`)
@@ -496,7 +522,8 @@ export class Worker<
     inner.#acceptor.wanted = wanted
     this.#places.set(inner, wanted)
     try {
-      inner.describe() // a bad setting throws here
+      inner.#check() // a bad setting throws here
+      inner.#resolveProtocol()
       const given = await requestSocket(wanted)
       if (inner.#acceptor.wanted !== wanted) return given.handle?.close() // `unlisten` was called meanwhile
       await this.#admitAt(inner, given)
@@ -679,7 +706,11 @@ export class Worker<
   }
 
   #resolveProtocol(): AnyProtocol {
-    const { scheme, transport } = this.#place
+    return this.#protocolAt(this.#place)
+  }
+
+  /** Throws UsageError: ERR_UNKNOWN_SCHEME, ERR_NOT_FOR_DATAGRAMS. */
+  #protocolAt({ scheme, transport }: Address): AnyProtocol {
     const protocol = this.protocol ?? protocolOf(scheme)
     return transport === 'udp' ? datagramProtocol(protocol) : protocol
   }

@@ -2,6 +2,7 @@
 // otherwise, and values that cannot be forged where there is a secret.
 
 import { UsageError } from '../../src/errors.ts'
+import { ANY_STRING, checkOptions, numberFrom, oneOf, type Rule, rule, TRUE_OR_FALSE } from '../../src/options.ts'
 import { isEqual, sign } from '../../src/signing.ts'
 import { isToken } from './fields.ts'
 
@@ -23,21 +24,36 @@ export function parseCookies(header: string): Cookies {
   return cookies
 }
 
+/** Attributes of a cookie (RFC 6265bis section 5.6). Wrong ones are ERR_BAD_COOKIE. */
 export interface CookieOptions {
   /** Default `/`. */
   readonly path?: string
+  /** Also sends the cookie to subdomains of this domain. Default: none, only the host of the request. */
   readonly domain?: string
   /** Seconds; 0 deletes. Without it and `expires` the cookie ends with the browser. */
   readonly maxAge?: number
+  /** Default: none. */
   readonly expires?: Date
-  /** Over TLS only. `__Secure-` and `__Host-` names need it. */
+  /** Default false. Over TLS only. `__Secure-` and `__Host-` names need it. */
   readonly secure?: boolean
   /** Out of reach for scripts. Default true. */
   readonly httpOnly?: boolean
   /** Default `Lax`; `None` needs `secure`. */
   readonly sameSite?: 'Strict' | 'Lax' | 'None'
+  /** Keeps a separate cookie for each site that embeds this one (CHIPS). Default false. */
   readonly partitioned?: boolean
 }
+
+const RULES = {
+  path: ANY_STRING,
+  domain: ANY_STRING,
+  maxAge: numberFrom(-Number.MAX_VALUE, Number.MAX_VALUE),
+  expires: rule((value) => value instanceof Date && !Number.isNaN(value.getTime()), 'a valid Date'),
+  secure: TRUE_OR_FALSE,
+  httpOnly: TRUE_OR_FALSE,
+  sameSite: oneOf('Strict', 'Lax', 'None'),
+  partitioned: TRUE_OR_FALSE,
+} satisfies Record<keyof CookieOptions, Rule>
 
 /** The value of a Set-Cookie line. The cookie's value is percent-encoded. Throws UsageError for what no browser would take. */
 export function serializeCookie(name: string, value: string, options: CookieOptions = {}): string {
@@ -52,13 +68,14 @@ export function serializeCookie(name: string, value: string, options: CookieOpti
     partitioned,
   } = options
   if (!isToken(name)) throw bad(`'${name}' is no cookie name`)
+  checkOptions(`cookie ${name}`, options, RULES, 'ERR_BAD_COOKIE')
   if (/^__(?:secure|host)-/i.test(name) && !secure) throw bad(`a cookie named ${name} must be secure`)
   if (/^__host-/i.test(name) && (domain !== undefined || path !== '/'))
     throw bad(`a cookie named ${name} has no domain, and the path /`)
   if (sameSite === 'None' && !secure) throw bad(`SameSite=None takes secure (cookie ${name})`)
   const parts = [`${name}=${encodeURIComponent(value)}`]
   if (domain !== undefined) parts.push(`Domain=${attribute('domain', domain)}`)
-  if (maxAge !== undefined) parts.push(`Max-Age=${wholeSeconds(maxAge)}`)
+  if (maxAge !== undefined) parts.push(`Max-Age=${Math.trunc(maxAge)}`)
   if (expires !== undefined) parts.push(`Expires=${expires.toUTCString()}`)
   parts.push(`Path=${attribute('path', path)}`, `SameSite=${sameSite}`)
   if (secure) parts.push('Secure')
@@ -84,11 +101,6 @@ export function verifyCookie(signed: string, secrets: readonly string[]): string
 function attribute(name: string, value: string): string {
   if (/^[\x20-\x3a\x3c-\x7e]*$/.test(value)) return value
   throw bad(`the ${name} of a cookie has no ';' and no control characters`)
-}
-
-function wholeSeconds(seconds: number): number {
-  if (Number.isFinite(seconds)) return Math.trunc(seconds)
-  throw bad(`maxAge is a number of seconds, not ${seconds}`)
 }
 
 function unquoted(value: string): string {

@@ -3,6 +3,7 @@
 
 import { ProtocolError } from '../../src/errors.ts'
 
+/** A text, or what `a[]=1&b[c]=2` makes: lists and maps of such. */
 export type FormValue = string | FormMap | FormValue[]
 
 /** Without a prototype. */

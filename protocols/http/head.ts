@@ -7,6 +7,7 @@ import { NEED_MORE } from '../../src/protocol.ts'
 import { FieldSection, type Fields, hasToken, isBlank, isToken, type Noted, trimmed } from './fields.ts'
 import { isHost } from './host.ts'
 
+/** Bounds of a request's head. Beyond them it is answered with the status that each names, and the connection closes. */
 export interface HeadLimits {
   /** Bytes of the whole head, the empty line included: 431. Default 16,384, as Node. */
   readonly maxHeadBytes: number

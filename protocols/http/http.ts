@@ -7,6 +7,7 @@ import type { Answer } from './exchange.ts'
 import type { Request } from './request.ts'
 import { type HttpServices, type HttpSettings, resolved } from './settings.ts'
 
+/** What `http()` makes. */
 export type HttpProtocol = CodecProtocol<Request, Answer>
 
 /** Makes `http(settings)` for those who have a disk and a clock. */

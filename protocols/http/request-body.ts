@@ -1,5 +1,5 @@
 // The bytes of a request's body on their way to the handler: a queue that tells the socket to wait, read once, by
-// `for await`. Who stops reading has the rest thrown away.
+// `for await`. If reading stops early, the rest is discarded.
 
 import type { AbortError, ProtocolError } from '../../src/errors.ts'
 import { UsageError } from '../../src/errors.ts'
@@ -18,6 +18,7 @@ interface BodySource {
   resume(): void
 }
 
+/** The body of a request, read once: `for await (const bytes of request.body)`. If reading stops early, the rest is discarded. */
 export class RequestBody implements AsyncIterable<Buffer> {
   readonly #source: BodySource
   #queue: Buffer[] = []

@@ -32,6 +32,7 @@ interface Known {
   session: Promise<Session> | null
 }
 
+/** A request. Nothing is parsed before it is asked for. */
 export class Request {
   readonly #head: RequestHead
   readonly #io: Pick<CodecIo, 'peer' | 'signal'>
@@ -65,6 +66,7 @@ export class Request {
     return this.#body
   }
 
+  /** As sent: `GET`. Any token is one. */
   get method(): string {
     return this.#head.method
   }
@@ -87,6 +89,7 @@ export class Request {
     return uri.slice(pathEnd(uri, pathStart(uri)) + 1)
   }
 
+  /** Parameters of the query, without a prototype. Throws ProtocolError for too many, or too deep ones. */
   get query(): FormMap {
     const known = this.#more()
     known.query ??= parseForm(this.queryString)
@@ -100,6 +103,7 @@ export class Request {
     return known.headers
   }
 
+  /** By name, without a prototype. The first of a name counts. */
   get cookies(): Cookies {
     const known = this.#more()
     known.cookies ??= parseCookies(this.header('cookie') ?? '')
@@ -177,6 +181,10 @@ export class Request {
     return fieldName === undefined ? this.files : this.files.find((file) => file.fieldName === fieldName)
   }
 
+  /**
+   * All uploaded files, in their order; none without a multipart body. Throws UsageError (ERR_NO_UPLOADS) for one where
+   * `uploads` are off.
+   */
   get files(): readonly UploadedFile[] {
     const form = this.#known?.form ?? null
     const isEmpty = this.#collected?.length === 0
@@ -209,6 +217,7 @@ export class Request {
     throw new UsageError('ERR_BODY_STREAMED', 'this body is a stream: for await (const bytes of request.body)')
   }
 
+  /** The whole body, as UTF-8. Throws UsageError when it is streamed. */
   text(): string {
     return this.rawBody().toString()
   }

@@ -9,7 +9,7 @@ import { isToken } from './fields.ts'
 export type BodyStream = AsyncIterable<string | Uint8Array>
 
 /** A header field's value; a list is as many lines. */
-type FieldValue = string | number | readonly string[]
+export type FieldValue = string | number | readonly string[]
 
 /** Sent by name, with what the request asks of it (a range, a condition). */
 export interface FileBody {
@@ -20,12 +20,15 @@ export interface FileBody {
   readonly length: number
 }
 
+/** An answer: `connection.send(new Response(404, {}, 'not here'))`. */
 export class Response {
+  /** 200 to 999. */
   status: number
   /** Empty: the usual one of the status. */
   reason = ''
   /** By name in lower case: the name as given, and the values. @internal */
   readonly fields = new Map<string, { readonly name: string; readonly values: readonly string[] }>()
+  /** Text, bytes, or a stream that is read as fast as the client reads; null for none. */
   body: string | Uint8Array | BodyStream | null
   /** @internal */
   file: FileBody | null = null
@@ -55,15 +58,18 @@ export class Response {
     return this.setHeader(name, value)
   }
 
+  /** Same as `setHeader`. Like all `with...` methods it changes this object and returns it. */
   withHeader(name: string, value: FieldValue): this {
     return this.setHeader(name, value)
   }
 
+  /** Calls `setHeader` for each. Throws UsageError at the first invalid one; those before it are set. */
   withHeaders(headers: Readonly<Record<string, FieldValue>>): this {
     for (const [name, value] of Object.entries(headers)) this.setHeader(name, value)
     return this
   }
 
+  /** Removes all lines of that name, if there are any. */
   withoutHeader(name: string): this {
     this.fields.delete(name.toLowerCase())
     return this
@@ -74,16 +80,19 @@ export class Response {
     return this.fields.get(name.toLowerCase())?.values.join(', ')
   }
 
+  /** Sets the status and the reason, by default the usual one. Throws UsageError if either is invalid. */
   withStatus(status: number, reason = ''): this {
     this.status = checkedStatus(status)
     this.reason = checkedReason(reason)
     return this
   }
 
+  /** Workerman's word for `status`. */
   getStatusCode(): number {
     return this.status
   }
 
+  /** Replaces the body. */
   withBody(body: Response['body']): this {
     this.body = body
     return this

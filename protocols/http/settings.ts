@@ -1,13 +1,32 @@
 // What an HTTP server can be told, with defaults and why, and what it needs from outside: a protocol has no disk and no
 // wall clock, so files, uploads, sessions, dates and logs come as `HttpServices`.
 
-import { checkOptions, defined, UsageError } from '../../src/errors.ts'
-import type { AnyProtocol } from '../../src/protocol.ts'
+import { defined } from '../../src/errors.ts'
+import {
+  ANY_STRING,
+  checkOptions,
+  hasMethods,
+  integerFrom,
+  isFunction,
+  isObject,
+  LIST_OF_STRINGS,
+  NOT_NEGATIVE,
+  oneOf,
+  POSITIVE,
+  type Rule,
+  rule,
+  TRUE_OR_FALSE,
+} from '../../src/options.ts'
+import { type AnyProtocol, checkProtocol } from '../../src/protocol.ts'
 import { HEAD_LIMITS, type HeadLimits } from './head.ts'
 import { QuickHeads } from './quick-head.ts'
 import type { Request } from './request.ts'
 import type { FileBody } from './response.ts'
 
+/**
+ * What `http({ ... })` takes. Throws UsageError for names that it does not know (ERR_UNKNOWN_OPTION) and for wrong
+ * values (ERR_BAD_OPTION).
+ */
 export interface HttpSettings extends Partial<HeadLimits> {
   /**
    * `collect`: a request is delivered when all of its body is here, at most `maxPackageSize` bytes (413). `stream`: with
@@ -19,17 +38,17 @@ export interface HttpSettings extends Partial<HeadLimits> {
   readonly maxBodyBytes?: number
   /** `multipart/form-data` goes to files as it arrives; then `request.post()` and `request.file()` have it. Off by default. */
   readonly uploads?: UploadSettings | null
-  /** From a request's first byte to the end of its head: 408. Default 15,000. */
+  /** From a request's first byte to the end of its head: 408. Default 15,000; 0 is off. */
   readonly headerTimeoutMs?: number
-  /** The longest silence within a body: 408. Default 30,000. */
+  /** The longest silence within a body: 408. Default 30,000; 0 is off. */
   readonly bodyTimeoutMs?: number
-  /** From the end of the head to the end of the body: 408. Default 300,000, as Node's. */
+  /** From the end of the head to the end of the body: 408. Default 300,000, as Node's; 0 is off. */
   readonly requestTimeoutMs?: number
-  /** Between requests. Default 65,000: longer than the 60 s that balancers keep a connection. */
+  /** Between requests. Default 65,000: longer than the 60 s that balancers keep a connection. 0 is off. */
   readonly keepAliveTimeoutMs?: number
   /** How long a handler may take to begin its answer: 503. Default 0, off: long polls are legitimate. */
   readonly answerTimeoutMs?: number
-  /** How long a client may read nothing of an answer that waits for it. Default 30,000. */
+  /** How long a client may read nothing of an answer that waits for it. Default 30,000; 0 is off. */
   readonly writeTimeoutMs?: number
   /**
    * Proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are believed: addresses and networks, or `unix`. Default none. Those of a
@@ -49,35 +68,45 @@ export interface HttpSettings extends Partial<HeadLimits> {
   readonly websocket?: AnyProtocol | null
 }
 
-const KNOWN: Record<keyof HttpSettings, true> = {
-  body: true,
-  maxBodyBytes: true,
-  maxHeadBytes: true,
-  maxTargetBytes: true,
-  maxFields: true,
-  uploads: true,
-  headerTimeoutMs: true,
-  bodyTimeoutMs: true,
-  requestTimeoutMs: true,
-  keepAliveTimeoutMs: true,
-  answerTimeoutMs: true,
-  writeTimeoutMs: true,
-  trustProxy: true,
-  compress: true,
-  accessLog: true,
-  sessions: true,
-  websocket: true,
-}
+const BODY_MODE = oneOf('collect', 'stream')
+const LOG_FORMAT = oneOf('combined', 'json')
 
-const KNOWN_OF_UPLOADS: Record<keyof UploadSettings, true> = {
-  directory: true,
-  maxFiles: true,
-  maxFields: true,
-  maxFileBytes: true,
-  maxFieldBytes: true,
-}
+const RULES = {
+  body: rule((value) => BODY_MODE.isRight(value) || isFunction(value), `'collect', 'stream' or a function`),
+  maxBodyBytes: NOT_NEGATIVE,
+  maxHeadBytes: POSITIVE,
+  maxTargetBytes: POSITIVE,
+  maxFields: POSITIVE,
+  uploads: { isRight: (value) => value === null || isObject(value), advice: 'write uploads: {}' },
+  headerTimeoutMs: NOT_NEGATIVE,
+  bodyTimeoutMs: NOT_NEGATIVE,
+  requestTimeoutMs: NOT_NEGATIVE,
+  keepAliveTimeoutMs: NOT_NEGATIVE,
+  answerTimeoutMs: NOT_NEGATIVE,
+  writeTimeoutMs: NOT_NEGATIVE,
+  trustProxy: LIST_OF_STRINGS,
+  compress: TRUE_OR_FALSE,
+  accessLog: rule(
+    (value) => value === null || LOG_FORMAT.isRight(value) || isFunction(value),
+    `'combined', 'json', a function or null`,
+  ),
+  sessions: {
+    isRight: (value) => value === null || hasMethods(value, 'load', 'commit'),
+    advice: 'write sessions: new Sessions(...)',
+  },
+  websocket: { isRight: (value) => value === null || isObject(value), advice: 'write websocket: websocket()' },
+} satisfies Record<keyof HttpSettings, Rule>
 
-type BodyMode = 'collect' | 'stream'
+const RULES_OF_UPLOADS = {
+  directory: ANY_STRING,
+  maxFiles: integerFrom(0),
+  maxFields: integerFrom(0),
+  maxFileBytes: NOT_NEGATIVE,
+  maxFieldBytes: NOT_NEGATIVE,
+} satisfies Record<keyof UploadSettings, Rule>
+
+/** How the body of a request is delivered, see `HttpSettings.body`. */
+export type BodyMode = 'collect' | 'stream'
 
 /** Limits of an upload. */
 export interface UploadSettings {
@@ -95,13 +124,17 @@ export interface UploadSettings {
 
 /** A file that came as part of a form. Removed when the request is over, unless it was moved. */
 export interface UploadedFile {
+  /** The name of the form's field. */
   readonly fieldName: string
   /** The client's, without its folders. Do not use it as a path. */
   readonly name: string
   /** The client's word. */
   readonly type: string
+  /** Bytes. */
   readonly size: number
+  /** The file's place until it is moved or the request is over. */
   readonly path: string
+  /** Moves the file, also to another disk; replaces a file that is there. Rejects with Node's error. */
   move(to: string): Promise<void>
 }
 
@@ -117,29 +150,41 @@ export interface UploadForm {
 export interface AccessLogEntry {
   /** When the request came. */
   readonly at: Date
+  /** The client, behind trusted proxies too. */
   readonly remoteIp: string
+  /** As sent. */
   readonly method: string
+  /** As sent: `/path?query`. */
   readonly target: string
   /** `1.1`. */
   readonly version: string
+  /** Status of the answer. */
   readonly status: number
   /** Of the body, as sent. */
   readonly bytes: number
+  /** From the end of the request's head to the end of the answer. */
   readonly durationMs: number
+  /** The request's header field; empty without one. */
   readonly referer: string
+  /** The request's header field; empty without one. */
   readonly userAgent: string
 }
 
 /** What a file, or anything else that comes with its own head, answers with. */
 export interface AnswerParts {
+  /** Status of the answer. */
   readonly status: number
+  /** By default the usual one of the status. */
   readonly reason?: string
+  /** Names and values, in their order. */
   readonly headers: readonly (readonly [string, string])[]
   /** Of what a 304 stands for: it has no field that says so. */
   readonly type?: string
   /** Bytes of the body; -1 when nobody knows. */
   readonly size: number
+  /** Null for none. */
   readonly body: AsyncIterable<Uint8Array> | null
+  /** Releases its resources; always called, perhaps before the body was read. */
   close(): unknown
 }
 
@@ -229,19 +274,11 @@ export function resolved(settings: HttpSettings, services: HttpServices): Resolv
   }
 }
 
-/** In plain JavaScript nothing else tells of a typo, or of `sessions: true`. */
 function check(settings: HttpSettings): void {
-  checkOptions('http()', settings, KNOWN)
-  const { uploads, sessions, websocket } = settings
-  const objects = {
-    uploads: [uploads, '{}'],
-    sessions: [sessions, 'new Sessions(...)'],
-    websocket: [websocket, 'websocket()'],
-  }
-  for (const [name, [value, example]] of Object.entries(objects))
-    if (value !== undefined && value !== null && typeof value !== 'object')
-      throw new UsageError('ERR_BAD_OPTION', `http(): ${name} is ${String(value)}: write ${name}: ${example}`)
-  checkOptions('uploads', uploads ?? {}, KNOWN_OF_UPLOADS)
+  checkOptions('http()', settings, RULES)
+  const { uploads, websocket } = settings
+  checkOptions('uploads', uploads ?? {}, RULES_OF_UPLOADS)
+  if ((websocket ?? null) !== null) checkProtocol('the websocket of http()', websocket)
 }
 
 /** It reads the request again: by the same limits, and believing the same proxies. */

@@ -9,6 +9,7 @@ import { nothing } from '../../src/nothing.ts'
 import { Accumulator } from '../../src/protocol.ts'
 import { isToken } from '../http/fields.ts'
 
+/** What `compression` takes. Wrong values are ERR_BAD_COMPRESSION. */
 export interface CompressionSettings {
   /**
    * Bytes below which a message is sent as it is: less does not get smaller by more than it costs. Default 1,024, and 64

@@ -11,6 +11,7 @@ export type WebSocketMessage = string | Uint8Array | PreparedMessage | CloseFram
 /** A message for many connections: encoded once, and compressed once, however many take it. */
 export class PreparedMessage {
   readonly opcode: Opcode.Text | Opcode.Binary
+  /** As it is sent, before it is compressed. */
   readonly payload: string | Uint8Array
   /** Bytes. */
   readonly size: number
@@ -44,7 +45,9 @@ export class PreparedMessage {
 
 /** `connection.close(new CloseFrame(4001, 'logged out'))` */
 export class CloseFrame {
+  /** Such as 1000, or 4000 to 4999 for codes of your own. */
   readonly code: number
+  /** At most 123 bytes of UTF-8. */
   readonly reason: string
 
   /** Throws UsageError for a code that may not be sent (RFC 6455 section 7.4), and for over 123 bytes of reason. */

@@ -1,6 +1,19 @@
 // What a WebSocket can be told, with defaults and why.
 
-import { checkOptions, UsageError } from '../../src/errors.ts'
+import { UsageError } from '../../src/errors.ts'
+import {
+  checkOptions,
+  integerFrom,
+  isFunction,
+  isListOfStrings,
+  isObject,
+  isString,
+  LIST_OF_STRINGS,
+  NOT_NEGATIVE,
+  POSITIVE,
+  type Rule,
+  rule,
+} from '../../src/options.ts'
 import { isToken } from '../http/fields.ts'
 import { HEAD_LIMITS, type HeadLimits } from '../http/head.ts'
 import type { Request } from '../http/request.ts'
@@ -8,6 +21,10 @@ import { checkField } from '../http/response.ts'
 import type { CompressionChoice, CompressionSettings, DeflateEngine } from './deflate.ts'
 import { checkOwnFields } from './handshake.ts'
 
+/**
+ * What `websocket({ ... })` takes. Throws UsageError for names that it does not know (ERR_UNKNOWN_OPTION) and for wrong
+ * values (ERR_BAD_OPTION).
+ */
 export interface WebSocketSettings {
   /** permessage-deflate, if the peer offers it. Default false: it costs more than it saves for small messages. */
   readonly compression?: boolean | CompressionSettings
@@ -32,17 +49,29 @@ export interface WebSocketSettings {
   readonly headers?: Readonly<Record<string, string>>
 }
 
-const KNOWN: Record<keyof WebSocketSettings, true> = {
-  compression: true,
-  protocols: true,
-  origins: true,
-  trustProxy: true,
-  pingIntervalMs: true,
-  pongTimeoutMs: true,
-  closeTimeoutMs: true,
-  handshakeTimeoutMs: true,
-  headers: true,
-}
+const LIST_OR_FUNCTION = rule(
+  (value) => isListOfStrings(value) || isFunction(value),
+  'a list of strings, or a function',
+)
+
+const RULES = {
+  compression: rule((value) => typeof value === 'boolean' || isObject(value), 'true, false or an object'),
+  protocols: LIST_OR_FUNCTION,
+  origins: LIST_OR_FUNCTION,
+  trustProxy: LIST_OF_STRINGS,
+  pingIntervalMs: NOT_NEGATIVE,
+  pongTimeoutMs: POSITIVE,
+  closeTimeoutMs: POSITIVE,
+  handshakeTimeoutMs: POSITIVE,
+  headers: rule((value) => isObject(value) && Object.values(value).every(isString), 'an object of strings'),
+} satisfies Record<keyof WebSocketSettings, Rule>
+
+const RULES_OF_COMPRESSION = {
+  threshold: NOT_NEGATIVE,
+  level: integerFrom(1, 9),
+  windowBits: integerFrom(9, 15),
+  maxContexts: integerFrom(0),
+} satisfies Record<keyof CompressionSettings, Rule>
 
 /** How a request is read and whom it is believed: where HTTP hands it on, by HTTP's settings. */
 export interface Reading {
@@ -78,7 +107,7 @@ export interface Resolved extends Reading, Pick<WebSocketServices, 'date'> {
 
 /** Throws UsageError for header fields that cannot be sent, and for what zlib has not. */
 export function resolved(settings: WebSocketSettings, services: WebSocketServices): Resolved {
-  checkOptions('websocket()', settings, KNOWN)
+  checkOptions('websocket()', settings, RULES)
   const { protocols = [], origins, headers = {}, trustProxy = [] } = settings
   const compression = compressionOf(settings.compression ?? false)
   for (const [name, value] of Object.entries(headers)) checkField(name, [value])
@@ -109,16 +138,10 @@ export function resolved(settings: WebSocketSettings, services: WebSocketService
 
 function compressionOf(given: boolean | CompressionSettings): CompressionChoice | null {
   if (given === false) return null
-  const { threshold = null, level = 3, windowBits = 12, maxContexts = 1000 } = given === true ? {} : given
-  checkNumber('level', level, 1, 9)
-  checkNumber('windowBits', windowBits, 9, 15)
-  checkNumber('maxContexts', maxContexts, 0, Number.MAX_SAFE_INTEGER)
+  const choice = given === true ? {} : given
+  checkOptions('compression', choice, RULES_OF_COMPRESSION, 'ERR_BAD_COMPRESSION')
+  const { threshold = null, level = 3, windowBits = 12, maxContexts = 1000 } = choice
   return { threshold, level, windowBits, maxContexts }
-}
-
-function checkNumber(name: string, value: number, least: number, most: number): void {
-  if (!Number.isInteger(value) || value < least || value > most)
-    throw new UsageError('ERR_BAD_COMPRESSION', `compression: ${name} is an integer from ${least} to ${most}`)
 }
 
 function checkProtocols(names: readonly string[]): void {

@@ -6,6 +6,7 @@ import { plainDeflate } from './deflate.ts'
 import { PreparedMessage, type WebSocketMessage } from './messages.ts'
 import { type Reading, type Resolved, resolved, type WebSocketServices, type WebSocketSettings } from './settings.ts'
 
+/** What `websocket()` makes. */
 export interface WebSocketProtocol extends CodecProtocol<string | Buffer, WebSocketMessage> {
   /** The same for requests that HTTP hands on, which are read by its rules. @internal */
   behind(http: Reading): WebSocketProtocol

@@ -41,24 +41,39 @@ import {
 import { CLIENT_RULES, checkClient } from '../worker/rules.ts'
 import { ClientHost } from './client-host.ts'
 
-/** Options of the constructor; each is a property too. */
-export interface ClientSettings<P> extends Partial<ConnectionCallbacks<InOf<P>, OutOf<P>>>, ProtocolCallbacks {
+/** Properties of the connection that its constructor takes, with their documentation. */
+type OwnSettingName =
+  | 'maxPackageSize'
+  | 'maxSendBufferSize'
+  | 'lingerTimeout'
+  | 'transport'
+  | 'ssl'
+  | 'connectTimeoutMs'
+  | 'proxySocks5'
+  | 'proxySocks5Username'
+  | 'proxySocks5Password'
+  | 'proxyHttp'
+  | 'proxyAuthorization'
+
+/** Options of the constructor. */
+export interface ClientSettings<P>
+  extends Partial<ConnectionCallbacks<InOf<P>, OutOf<P>>>,
+    Partial<Pick<AsyncTcpConnection<string, P>, OwnSettingName>>,
+    ProtocolCallbacks {
+  /** It is connected, under TLS if that was asked for. Messages wait until a returned promise has settled. */
   onConnect?: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null
-  maxPackageSize?: number
-  maxSendBufferSize?: number
+  /** Takes the place of the one that the address's scheme names. */
   protocol?: P & AnyProtocol
-  transport?: 'tcp' | 'ssl'
-  ssl?: ClientTlsOptions
-  connectTimeoutMs?: number
+  /** Closes the connection when nothing was sent or received for this long. Default 0, off. */
   idleTimeoutMs?: number
+  /** How many asynchronous `onMessage` may be unsettled. Default 1, which keeps messages in order. */
   maxInFlight?: number
+  /** How many decoded messages may wait behind them before reading stops. Default 64. */
   maxQueuedMessages?: number
-  proxySocks5?: string
-  proxySocks5Username?: string
-  proxySocks5Password?: string
-  proxyHttp?: string
-  proxyAuthorization?: string
 }
+
+/** Options that have a rule. */
+export type ClientSettingName = Exclude<keyof ClientSettings<unknown>, `on${string}` | 'protocol'>
 
 /** A message sent before the connection was established. */
 interface Waiting {
@@ -77,6 +92,7 @@ const SIZE_OF_OBJECT = 256
 
 type ProtocolAt<A> = A extends string ? ProtocolOf<A> : unknown
 
+/** A connection that this process makes, with a protocol of its address's scheme: in a Worker, or outside of one. */
 export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<A>> extends Connection<
   InOf<P>,
   OutOf<P>
@@ -92,7 +108,9 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   connectTimeoutMs = 10_000
   /** `host:port` of a SOCKS5 proxy. The proxy looks up host names. */
   proxySocks5 = ''
+  /** With the password, for proxies that ask for one (RFC 1929). Default empty: none. */
   proxySocks5Username = ''
+  /** Never part of an error message. */
   proxySocks5Password = ''
   /** `host:port` of an HTTP proxy that supports CONNECT. */
   proxyHttp = ''

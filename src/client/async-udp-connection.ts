@@ -28,6 +28,7 @@ type Callbacks<A extends string, P> = ConnectionCallbacks<InOf<P>, OutOf<P>, Asy
 /** Options of the constructor. */
 export interface AsyncUdpOptions<A extends string, P>
   extends Partial<Pick<Callbacks<A, P>, 'onMessage' | 'onClose' | 'onError'>> {
+  /** The name is looked up. Messages sent so far leave before this is called. */
   onConnect?: Callbacks<A, P>['onClose']
   /** Bytes that may wait for the look-up or for the kernel. Default: 1 MiB. */
   maxSendBufferSize?: number
@@ -36,6 +37,9 @@ export interface AsyncUdpOptions<A extends string, P>
   /** How many datagrams may wait behind them; further ones are dropped. Default: 64. */
   maxQueuedMessages?: number
 }
+
+/** Options that have a rule. */
+export type DatagramSettingName = Exclude<keyof AsyncUdpOptions<string, unknown>, `on${string}`>
 
 /**
  * Only the first of these affects the inbox: datagrams have no stream and no idle time-out, and the inbox has its own
@@ -52,10 +56,13 @@ interface Unsent {
   readonly size: number
 }
 
+/** A UDP client: sends datagrams to one address, and gets those that come from there. */
 export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<A>> extends DatagramPeer<OutOf<P>> {
+  /** Bytes that may wait for the look-up or for the kernel; with this much queued a send is refused. */
   maxSendBufferSize = Connection.defaultMaxSendBufferSize
   /** The name has been looked up, and what was sent so far goes out before this call. */
   onConnect: Callbacks<A, P>['onClose'] = null
+  /** A datagram has come. Up to `maxDatagramsInFlight` returned promises may be unsettled. */
   onMessage: Callbacks<A, P>['onMessage'] = null
   /** Called exactly once. */
   onClose: Callbacks<A, P>['onClose'] = null
@@ -126,6 +133,7 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
     return raw ? this.#state : STATUS[this.#state]
   }
 
+  /** As in the address: a name, or an IP address. */
   getRemoteHost(): string {
     return this.#host
   }
@@ -135,6 +143,7 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
     return this.#client?.remoteIp ?? ''
   }
 
+  /** As in the address. */
   getRemotePort(): number {
     return this.#port
   }

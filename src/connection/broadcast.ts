@@ -2,14 +2,16 @@
 // line does not cost everyone memory.
 
 import type { AnyConnection } from '../connection.ts'
-import { checkOptions, messageOf, UsageError } from '../errors.ts'
+import { messageOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
+import { checkOptions, NOT_NEGATIVE, oneOf, type Rule } from '../options.ts'
 import type { AnyProtocol } from '../protocol.ts'
 import { encodeWith } from './framing-codec.ts'
 import { kTakes } from './symbols.ts'
 
+/** What `broadcast` takes besides the message. Wrong ones are ERR_UNKNOWN_OPTION and ERR_BAD_OPTION. */
 export interface BroadcastOptions {
   /**
    * What happens to a slow connection: `drop` (the default) sends it nothing; `close` closes it; `conflate` sends it
@@ -20,13 +22,20 @@ export interface BroadcastOptions {
   readonly slowBytes?: number
 }
 
-const KNOWN: Record<keyof BroadcastOptions, true> = { slow: true, slowBytes: true }
+const RULES = {
+  slow: oneOf('drop', 'close', 'conflate'),
+  slowBytes: NOT_NEGATIVE,
+} satisfies Record<keyof BroadcastOptions, Rule>
 
 /** Outcome of a broadcast, in connections. */
 export interface BroadcastResult {
+  /** Connections that it was sent to, or is queued for. */
   sent: number
+  /** Connections that were left out: slow, or with a full buffer. */
   dropped: number
+  /** Slow connections that were closed. */
   closed: number
+  /** Slow connections that get it, or a newer one, when they have room. */
   conflated: number
 }
 
@@ -54,10 +63,8 @@ export function broadcast(
   message: unknown,
   options: BroadcastOptions = {},
 ): BroadcastResult {
+  checkOptions('broadcast()', options, RULES)
   const { slow = 'drop', slowBytes } = options
-  checkOptions('broadcast()', options, KNOWN)
-  if (!Object.hasOwn(WITH_SLOW, slow))
-    throw new UsageError('ERR_BAD_OPTION', `broadcast(): slow is ${String(slow)}: drop, close or conflate`)
   const result = { sent: 0, dropped: 0, closed: 0, conflated: 0 }
   let encoded: Encoded | null = null
   for (const connection of connections) {

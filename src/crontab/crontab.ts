@@ -4,7 +4,8 @@
 
 import { createRequire } from 'node:module'
 import type { Cron } from 'croner'
-import { checkOptions, messageOf, UsageError } from '../errors.ts'
+import { messageOf, UsageError } from '../errors.ts'
+import { checkOptions, isString, oneOf, type Rule, rule, TRUE_OR_FALSE } from '../options.ts'
 import { registry } from '../process/group.ts'
 import { sharedCounter } from '../shared/shared-counter.ts'
 import { Ticking } from './ticking.ts'
@@ -15,6 +16,7 @@ import { Ticking } from './ticking.ts'
  */
 export type CrontabCallback = (time: Date, signal: AbortSignal) => unknown
 
+/** What can stand in the constructor; all of it is checked there (`ERR_CRONTAB_OPTION`). */
 export interface CrontabOptions {
   /** For people; with `singleton`, also the name by which processes recognise the same Crontab. */
   readonly name?: string
@@ -89,18 +91,22 @@ export class Crontab {
     return one instanceof Crontab && one.destroy()
   }
 
+  /** Unique in this process, from 1; for `Crontab.remove(id)`. */
   getId(): number {
     return this.#id
   }
 
+  /** As given; empty without one. */
   getName(): string {
     return this.#name
   }
 
+  /** As given. */
   getRule(): string {
     return this.#rule
   }
 
+  /** The function that each tick calls. */
   getCallback(): CrontabCallback {
     return this.#callback
   }
@@ -112,26 +118,23 @@ export class Crontab {
   }
 }
 
-const KNOWN: Record<keyof CrontabOptions, true> = {
-  name: true,
-  singleton: true,
-  timezone: true,
-  domAndDow: true,
-  missed: true,
-}
+const RULES = {
+  name: rule(
+    (value) => isString(value) && value.length <= LONGEST_NAME,
+    `a string of at most ${LONGEST_NAME} characters`,
+  ),
+  singleton: TRUE_OR_FALSE,
+  timezone: rule(isString, `a name: 'Europe/Berlin'`),
+  domAndDow: TRUE_OR_FALSE,
+  missed: oneOf('once', 'skip'),
+} satisfies Record<keyof CrontabOptions, Rule>
 
 function check(callback: unknown, options: CrontabOptions): void {
-  checkOptions('a Crontab', options, KNOWN)
-  const { name = '', singleton = false, timezone = '', domAndDow = false, missed = 'once' } = options
+  checkOptions('a Crontab', options, RULES, 'ERR_CRONTAB_OPTION')
+  const { name = '', singleton = false } = options
   if (typeof callback !== 'function') throw badOption('a Crontab needs a function to call')
-  if (typeof name !== 'string' || name.length > LONGEST_NAME)
-    throw badOption(`the name of a Crontab is a string of at most ${LONGEST_NAME} characters`)
-  if (typeof singleton !== 'boolean' || typeof domAndDow !== 'boolean')
-    throw badOption('singleton and domAndDow of a Crontab are true or false')
-  if (typeof timezone !== 'string') throw badOption('the timezone of a Crontab is a name: Europe/Berlin')
   if (singleton && name === '')
     throw badOption(`a Crontab with singleton: true needs a name, by which all processes know it`)
-  if (missed !== 'once' && missed !== 'skip') throw badOption(`missed is '${missed}': it must be 'once' or 'skip'`)
 }
 
 function badOption(message: string): UsageError {

@@ -22,9 +22,11 @@ interface Incoming {
 
 /** Second argument of the application: what the web's Request has no field for. */
 export interface FetchContext {
+  /** The client, behind trusted proxies too. */
   readonly remoteIp: string
 }
 
+/** What a web-standard application exports as `fetch`. */
 export type FetchApp = (request: Request, context: FetchContext) => Response | Promise<Response>
 
 /**

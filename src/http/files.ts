@@ -7,25 +7,32 @@ import { type FileHandle, open, realpath, stat } from 'node:fs/promises'
 import { join, sep } from 'node:path'
 import { crypto } from '../builtins.ts'
 import { codeOf, isNoFile, SystemError, UsageError } from '../errors.ts'
+import { ANY_STRING, check, checkOptions, integerFrom, type Rule, TRUE_OR_FALSE } from '../options.ts'
 import { parseHttpDate } from './date.ts'
 import { mimeType } from './mime-types.ts'
 import { contentRange, type Range, type Ranges, rangesOf } from './ranges.ts'
 
 /** The parts of a request that a file answer depends on. */
-interface FileRequest {
+export interface FileRequest {
+  /** As sent. */
   readonly method: string
+  /** A header field by its name, whatever its case. */
   header(name: string): string | undefined
 }
 
 /** An answer made of a file. It holds a descriptor: read the body to its end, or call `close`. */
 export interface FileAnswer {
+  /** 200, 206, 301, 304, 412 or 416. */
   readonly status: number
+  /** Names and values, in their order. */
   readonly headers: readonly (readonly [string, string])[]
   /** Media type of what a 304 stands for, which has no such header field. */
   readonly type?: string
   /** Size of the body in bytes. */
   readonly size: number
+  /** Null for none. */
   readonly body: AsyncIterable<Uint8Array> | null
+  /** Closes the descriptor; idempotent. */
   close(): Promise<void>
 }
 
@@ -263,6 +270,7 @@ function mayRange({ etag, modified, isSettled }: Served, request: FileRequest): 
   return isStrongly(condition, etag) || (isSettled && parseHttpDate(condition) === modified)
 }
 
+/** What `staticFiles` takes. Wrong ones are ERR_UNKNOWN_OPTION and ERR_BAD_OPTION. */
 export interface StaticOptions {
   /** File that stands for a folder. Default: `index.html`; empty for none. */
   readonly index?: string
@@ -278,8 +286,18 @@ export interface StaticOptions {
   readonly precompressed?: boolean
 }
 
+const STATIC_RULES = {
+  index: ANY_STRING,
+  maxAge: integerFrom(0),
+  immutable: TRUE_OR_FALSE,
+  dotfiles: TRUE_OR_FALSE,
+  followLinks: TRUE_OR_FALSE,
+  precompressed: TRUE_OR_FALSE,
+} satisfies Record<keyof StaticOptions, Rule>
+
 /** A request to a folder: `path` is as sent, not decoded. */
-interface StaticRequest extends FileRequest {
+export interface StaticRequest extends FileRequest {
+  /** As sent, not decoded. */
   readonly path: string
   /** Kept when a folder's path is redirected to one that ends in a slash. */
   readonly queryString?: string
@@ -296,6 +314,8 @@ export function staticFiles(
   root: string,
   options: StaticOptions = {},
 ): (request: StaticRequest) => Promise<FileAnswer | null> {
+  check('the folder of staticFiles()', root, ANY_STRING)
+  checkOptions('staticFiles()', options, STATIC_RULES)
   const { index = 'index.html', precompressed = false, followLinks = false } = options
   const cache = cacheHeaders(options)
   let home: Promise<string> | null = null

@@ -5,14 +5,19 @@ import { open, readFile, rename, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { crypto } from '../builtins.ts'
 import { codeOf, SystemError } from '../errors.ts'
+import { check, checkOptions, isString, POSITIVE, rule } from '../options.ts'
 import { ignoreMissing, privateDirectory, sweep } from './private-directory.ts'
 
+/** What JSON can hold. */
 export type SessionData = Record<string, unknown>
 
+/** Where `Sessions` keeps data: implement it for a store of yours. */
 export interface SessionStore {
   /** Resolves with null for an id that is unknown or has expired. */
   read(id: string): Promise<SessionData | null>
+  /** Replaces the data of this id, which expires after `ttlSeconds`. */
   write(id: string, data: Readonly<SessionData>, ttlSeconds: number): Promise<void>
+  /** Removes the data of this id, if there is any. */
   destroy(id: string): Promise<void>
 }
 
@@ -27,9 +32,10 @@ export class MemorySessionStore implements SessionStore {
   /** In the order in which they were written. */
   readonly #kept = new Map<string, Kept>()
 
-  /** `maxSessions`: beyond it, the session written longest ago is removed. */
-  constructor({ maxSessions = 100_000 }: { readonly maxSessions?: number } = {}) {
-    this.#limit = maxSessions
+  /** `maxSessions` (default 100,000): beyond it, the session written longest ago is removed. */
+  constructor(options: { readonly maxSessions?: number } = {}) {
+    checkOptions('MemorySessionStore', options, { maxSessions: POSITIVE })
+    this.#limit = options.maxSessions ?? 100_000
   }
 
   async read(id: string): Promise<SessionData | null> {
@@ -66,7 +72,13 @@ export class FileSessionStore implements SessionStore {
   #directory: Promise<string> | null = null
   #writes = 0
 
+  /** The folder is made when it is first used, and must belong to this user alone (`ERR_NOT_PRIVATE`). */
   constructor(directory: string) {
+    check(
+      'the folder of FileSessionStore',
+      directory,
+      rule((value) => isString(value) && value !== '', 'a path'),
+    )
     this.#path = directory
   }
 

@@ -1,5 +1,6 @@
 // A visitor's data between requests, with Workerman's methods. Stored only when changed.
 
+/** A visitor's data between requests. Changes are stored before the answer leaves. */
 export class Session {
   #id: string
   #data: Record<string, unknown>
@@ -17,10 +18,12 @@ export class Session {
     this.#newId = newId
   }
 
+  /** The id in the cookie, which only the visitor should know. */
   getId(): string {
     return this.#id
   }
 
+  /** The value, or `fallback` if there is none or it is null. */
   get(name: string, fallback?: unknown): unknown {
     return this.#data[name] ?? fallback
   }
@@ -31,6 +34,7 @@ export class Session {
     this.#isChanged = true
   }
 
+  /** Removes the value, if there is one. */
   delete(name: string): void {
     if (!(name in this.#data)) return
     delete this.#data[name]
@@ -44,6 +48,7 @@ export class Session {
     return value
   }
 
+  /** Same as `set`; for an object, `set` for each property. */
   put(name: string, value: unknown): void
   put(values: Readonly<Record<string, unknown>>): void
   put(first: string | Readonly<Record<string, unknown>>, value?: unknown): void {
@@ -51,10 +56,12 @@ export class Session {
     for (const [name, one] of Object.entries(first)) this.set(name, one)
   }
 
+  /** `delete` for one name or several. */
   forget(names: string | readonly string[]): void {
     for (const name of typeof names === 'string' ? [names] : names) this.delete(name)
   }
 
+  /** All values by name; without a prototype. */
   all(): Readonly<Record<string, unknown>> {
     return this.#data
   }
@@ -69,6 +76,7 @@ export class Session {
     return (this.#data[name] ?? null) !== null
   }
 
+  /** Whether there is a value, even null. */
   exists(name: string): boolean {
     return name in this.#data
   }
@@ -84,6 +92,7 @@ export class Session {
     return this.#id
   }
 
+  /** Whether a value or the id has changed since the session was loaded. */
   get isChanged(): boolean {
     return this.#isChanged
   }
@@ -93,6 +102,7 @@ export class Session {
     return this.#isNew
   }
 
+  /** Whether it has no values: then nothing is stored, and no cookie is set. */
   get isEmpty(): boolean {
     return Object.keys(this.#data).length === 0
   }

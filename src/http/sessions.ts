@@ -2,11 +2,15 @@
 // default.
 
 import { crypto } from '../builtins.ts'
+import { UsageError } from '../errors.ts'
+import { checkOptions, hasMethods, integerFrom, isListOfStrings, isString, oneOf, type Rule, rule } from '../options.ts'
 import { isEqual, sign } from '../signing.ts'
 import { Session } from './session.ts'
 import type { SessionStore } from './session-store.ts'
 
+/** What `new Sessions({ ... })` takes. Wrong ones are ERR_UNKNOWN_OPTION and ERR_BAD_OPTION. */
 export interface SessionOptions {
+  /** Where data is kept between requests. */
   readonly store: SessionStore
   /** Default: `sid`, which does not reveal what the server is made of. */
   readonly cookieName?: string
@@ -14,11 +18,37 @@ export interface SessionOptions {
   readonly lifetime?: number
   /** Cookie attributes. Defaults: `/`, no domain (this host only), HttpOnly, SameSite=Lax, Secure if the request is. */
   readonly path?: string
+  /** Also sends the cookie to subdomains of this domain. Default: none, only the host of the request. */
   readonly domain?: string
+  /** Which requests from other sites carry the cookie. Default `Lax`; with `None` it is always Secure. */
   readonly sameSite?: 'Strict' | 'Lax' | 'None'
   /** Sign the cookie: the first is the newest and signs, all are accepted. An id is unguessable even without them. */
   readonly secrets?: readonly string[]
 }
+
+/** RFC 6265bis section 4.1.1: a name is a token (RFC 9110 section 5.6.2), an attribute has no `;` and no controls. */
+const TOKEN = /^[\w!#$%&'*+.^`|~-]+$/
+const ATTRIBUTE = /^[\x20-\x3a\x3c-\x7e]+$/
+const isAttribute = (value: unknown): value is string => isString(value) && ATTRIBUTE.test(value)
+
+const RULES = {
+  store: rule(
+    (value) => hasMethods(value, 'read', 'write', 'destroy'),
+    'a SessionStore: new MemorySessionStore(), say',
+  ),
+  cookieName: rule((value) => isString(value) && TOKEN.test(value), 'a name without blanks and separators'),
+  lifetime: integerFrom(1),
+  path: rule((value) => isAttribute(value) && value.startsWith('/'), `a path, without ';'`),
+  domain: rule(isAttribute, `a name of a host, without ';'`),
+  sameSite: oneOf('Strict', 'Lax', 'None'),
+  secrets: {
+    ...rule(
+      (value) => isListOfStrings(value) && !(value as string[]).includes(''),
+      'a list of strings, none of them empty',
+    ),
+    isSecret: true,
+  },
+} satisfies Record<keyof SessionOptions, Rule>
 
 /** The part of a lifetime after which a session that is only read is stored again, to prolong it. */
 const RENEW_AFTER = 0.25
@@ -29,21 +59,24 @@ const MOST_REMEMBERED = 10_000
 /** The form of our ids: 32 random bytes. */
 const ID = /^[\w-]{43}$/
 
+/** For `http({ sessions })`: gives each visitor a session, and its id in a cookie. */
 export class Sessions {
-  readonly #options: Required<Omit<SessionOptions, 'domain'>> & { readonly domain: string | null }
+  readonly #options: Required<Omit<SessionOptions, 'domain'>> & {
+    readonly domain: string | null
+    readonly isAlwaysSecure: boolean
+  }
   /** When each session was last stored, by id: only those this process has stored recently. */
   readonly #storedAt = new Map<string, number>()
 
-  constructor({
-    store,
-    cookieName = 'sid',
-    lifetime = 1440,
-    path = '/',
-    domain,
-    sameSite = 'Lax',
-    secrets = [],
-  }: SessionOptions) {
-    this.#options = { store, cookieName, lifetime, path, domain: domain ?? null, sameSite, secrets }
+  /** Throws UsageError for invalid options, such as a cookie that no browser accepts. */
+  constructor(options: SessionOptions) {
+    checkOptions('Sessions', options, RULES)
+    const { store, cookieName = 'sid', lifetime = 1440, path = '/', domain, sameSite = 'Lax', secrets = [] } = options
+    if (store === undefined) throw bad('Sessions need a store: new MemorySessionStore(), say')
+    if (/^__host-/i.test(cookieName) && (path !== '/' || domain !== undefined))
+      throw bad(`Sessions: a cookie named ${cookieName} has no domain, and the path /`)
+    const isAlwaysSecure = sameSite === 'None' || /^__(?:host|secure)-/i.test(cookieName)
+    this.#options = { store, cookieName, lifetime, path, domain: domain ?? null, sameSite, secrets, isAlwaysSecure }
   }
 
   /** Returns the session of a cookie; a new one if there is none, it has expired, or the id is not ours. */
@@ -83,8 +116,8 @@ export class Sessions {
   }
 
   #cookie(value: string, maxAge: number, isEncrypted: boolean): string {
-    const { cookieName, path, domain, sameSite } = this.#options
-    const isSecure = isEncrypted || sameSite === 'None'
+    const { cookieName, path, domain, sameSite, isAlwaysSecure } = this.#options
+    const isSecure = isEncrypted || isAlwaysSecure
     const where = domain === null ? '' : `; Domain=${domain}`
     return `${cookieName}=${value}${where}; Max-Age=${maxAge}; Path=${path}; SameSite=${sameSite}${isSecure ? '; Secure' : ''}; HttpOnly`
   }
@@ -101,6 +134,10 @@ export class Sessions {
     if (secrets.length === 0) return id
     return secrets.some((secret) => isEqual(signature, sign(id, secret))) ? id : null
   }
+}
+
+function bad(message: string): UsageError {
+  return new UsageError('ERR_BAD_OPTION', message)
 }
 
 function newId(): string {

@@ -1,12 +1,14 @@
 // Channel: messages by subject, to all subscribers. Subjects, wildcards and queue groups are those of NATS.
 
-import { checkOptions, UsageError } from '../errors.ts'
+import { UsageError } from '../errors.ts'
+import { ANY_STRING, checkOptions, type Rule } from '../options.ts'
 import type { Mesh } from './mesh.ts'
 import { currentMesh } from './messaging.ts'
 import { checkRequest, type RequestOptions } from './pending-request.ts'
 import { checkSubject } from './subjects.ts'
 import { type SubjectHandler, subscriptions } from './subscriptions.ts'
 
+/** What `Channel.subscribe` takes besides. Wrong ones are ERR_UNKNOWN_OPTION and ERR_BAD_OPTION. */
 export interface SubscribeOptions {
   /** Each message goes to one of all subscribers with the same queue name, across processes. Default: none. */
   queue?: string | undefined
@@ -14,6 +16,7 @@ export interface SubscribeOptions {
 
 /** Result of `subscribe`; `using` unsubscribes automatically. */
 export interface Subscription extends Disposable {
+  /** As given to `subscribe`. */
   readonly subject: string
   /** Resolves when every worker that publishes knows of the subscription: what is published afterwards arrives. */
   readonly ready: Promise<void>
@@ -21,8 +24,9 @@ export interface Subscription extends Disposable {
   unsubscribe(): void
 }
 
-const KNOWN_OPTIONS: Record<keyof SubscribeOptions, string> = { queue: '' }
+const RULES = { queue: ANY_STRING } satisfies Record<keyof SubscribeOptions, Rule>
 
+/** Messages by subject, between all workers of a server. */
 export const Channel = {
   /**
    * Calls `handler(message, { subject, from, call })` for each message published on `subject`, where `*` stands for any
@@ -31,7 +35,7 @@ export const Channel = {
    */
   subscribe(subject: string, handler: SubjectHandler, options: SubscribeOptions = {}): Subscription {
     checkSubject(subject, true)
-    checkOptions('subscribe', options, KNOWN_OPTIONS)
+    checkOptions('subscribe', options, RULES)
     const { queue = '' } = options
     if (queue !== '') checkSubject(queue, false)
     if (typeof handler !== 'function') throw new UsageError('ERR_BAD_OPTION', 'subscribe needs a function')

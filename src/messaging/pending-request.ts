@@ -2,24 +2,17 @@
 // the caller's signal, the end of the other process. An answer may be a stream.
 
 import type { Deferred } from '../deferred.ts'
-import {
-  checkOptions,
-  messageOf,
-  PeerError,
-  ProtocolError,
-  propertyOf,
-  RemoteError,
-  type SendError,
-  UsageError,
-} from '../errors.ts'
+import { messageOf, PeerError, ProtocolError, propertyOf, RemoteError, type SendError } from '../errors.ts'
 import { now, recently } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import { nothing } from '../nothing.ts'
+import { checkOptions, type Rule, rule, SIGNAL_OR_NULL } from '../options.ts'
 import { forgetAbort, onAbort } from './abort-listeners.ts'
 import { type Expiring, Expiry } from './expiry.ts'
 import { ReplyStream } from './reply-stream.ts'
 import { type Form, Kind, type Packed, pack, unpack } from './wire.ts'
 
+/** What a request takes besides its message. Wrong ones are ERR_UNKNOWN_OPTION and ERR_BAD_OPTION. */
 export interface RequestOptions {
   /**
    * How long the answer, or the first item of a stream, may take, in ms. 0 is without limit; a negative value has
@@ -30,16 +23,14 @@ export interface RequestOptions {
   signal?: AbortSignal | null | undefined
 }
 
-const KNOWN_OPTIONS: Required<RequestOptions> = { timeoutMs: 0, signal: null }
+const RULES = {
+  timeoutMs: rule((value) => typeof value === 'number' && !Number.isNaN(value), 'a number of milliseconds'),
+  signal: SIGNAL_OR_NULL,
+} satisfies Record<keyof RequestOptions, Rule>
 
 /** Throws UsageError. */
 export function checkRequest(options: RequestOptions): void {
-  checkOptions('a request', options, KNOWN_OPTIONS)
-  const { timeoutMs = 0, signal = null } = options
-  if (typeof timeoutMs !== 'number' || Number.isNaN(timeoutMs))
-    throw new UsageError('ERR_BAD_OPTION', `timeoutMs is a number of milliseconds, not ${String(timeoutMs)}`)
-  if (signal !== null && (typeof signal.aborted !== 'boolean' || typeof signal.addEventListener !== 'function'))
-    throw new UsageError('ERR_BAD_OPTION', 'signal is an AbortSignal')
+  checkOptions('a request', options, RULES)
 }
 
 export const DEFAULT_TIMEOUT_MS = 30_000

@@ -70,6 +70,7 @@ export class WorkerRef {
 
 /** The workers of a group. */
 export class WorkerGroup {
+  /** As declared. */
   readonly name: string
   readonly #resolve: () => string
   readonly #current: () => Mesh | null

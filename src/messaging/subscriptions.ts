@@ -10,6 +10,7 @@ import { MOST_KNOWN, SubjectTree } from './subjects.ts'
 
 /** What a handler receives besides the message. All handlers of one process share it. */
 export interface Delivery {
+  /** The subject that was published on, without wildcards. */
   readonly subject: string
   /** The publishing worker. */
   readonly from: WorkerRef
@@ -17,6 +18,7 @@ export interface Delivery {
   readonly call: Call
 }
 
+/** Called for each message. The value it returns, or its promise's value, answers a request. */
 export type SubjectHandler = (message: unknown, delivery: Delivery) => unknown
 
 export interface Subscriber {

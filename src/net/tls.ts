@@ -7,12 +7,15 @@ import type net from 'node:net'
 import type nodeTls from 'node:tls'
 import { crypto } from '../builtins.ts'
 import { codeOf, UsageError, works } from '../errors.ts'
+import { ANY_STRING, check, isObject, POSITIVE, type Rule, rule } from '../options.ts'
 import type { TlsState } from '../protocol.ts'
 import type { Secured, Tls } from '../transport.ts'
 
 /** A certificate with its key, as PEM or as file names. Files are read again at each reload. */
 export interface CertificateOptions extends nodeTls.SecureContextOptions {
+  /** The certificate, followed by the intermediate ones. */
   certFile?: string
+  /** Its private key. */
   keyFile?: string
   /** File of trusted authorities. Default: those that come with Node. */
   caFile?: string
@@ -31,6 +34,7 @@ export interface ServerTlsOptions
   handshakeTimeoutMs?: number
 }
 
+/** TLS options of a client: those of `tls.connect`, and names of files. */
 export interface ClientTlsOptions
   extends CertificateOptions,
     Pick<
@@ -51,12 +55,57 @@ export interface TlsSecrets {
 const HANDSHAKE_TIMEOUT_MS = 10_000
 const FILE_OPTIONS = { certFile: 'cert', keyFile: 'key', caFile: 'ca' } as const
 
+/** Only our own options: the others belong to Node, which adds some with each version and checks their values. */
+const RULES = {
+  certFile: ANY_STRING,
+  keyFile: ANY_STRING,
+  caFile: ANY_STRING,
+  sni: rule((value) => isObject(value) && Object.values(value).every(isObject), 'an object of certificates by name'),
+  handshakeTimeoutMs: POSITIVE,
+} satisfies Record<Exclude<keyof ServerTlsOptions, keyof nodeTls.TlsOptions>, Rule>
+
+/** Node ignores options that it does not know. For these, which decide about trust, a wrong case is an error. */
+const SPELLED: readonly string[] = [
+  ...Object.keys(RULES),
+  ...[
+    'ca',
+    'cert',
+    'key',
+    'passphrase',
+    'minVersion',
+    'requestCert',
+    'rejectUnauthorized',
+    'ALPNProtocols',
+    'SNICallback',
+  ],
+]
+
+function checkSpelling(what: string, options: object): void {
+  for (const name of Object.keys(options)) {
+    const right = SPELLED.find((one) => one.toLowerCase() === name.toLowerCase())
+    if (right !== undefined && right !== name)
+      throw new UsageError('ERR_UNKNOWN_OPTION', `${what} has no option '${name}': write ${right}`)
+  }
+}
+
+/** Throws a UsageError. */
+function checkOurs(what: string, options: ServerTlsOptions | CertificateOptions | ClientTlsOptions): void {
+  checkSpelling(what, options)
+  for (const [name, each] of Object.entries(RULES)) {
+    const value: unknown = Reflect.get(options, name)
+    if (value !== undefined) check(`${what}.${name}`, value, each, 'ERR_TLS_OPTION')
+  }
+  if ('sni' in options)
+    for (const [name, each] of Object.entries(options.sni ?? {})) checkOurs(`ssl.sni['${name}']`, each)
+}
+
 export class TlsServer implements Tls {
   readonly #server: nodeTls.Server
   readonly #waiting = new Map<net.Socket, Secured>()
 
   /** Throws UsageError when there is no certificate, or it does not match its key. */
   constructor(options: ServerTlsOptions, secrets: TlsSecrets | null) {
+    checkOurs('ssl', options)
     const files = secrets?.files ?? {}
     const { sni = {}, handshakeTimeoutMs = HANDSHAKE_TIMEOUT_MS, ...own } = options
     if (!hasCertificate(options)) throw noCertificate()
@@ -98,6 +147,7 @@ export class TlsClient implements Tls {
 
   /** `host` is the name the certificate must be for, unless `servername` says otherwise. Throws UsageError. */
   constructor(options: ClientTlsOptions, host: string) {
+    checkOurs('ssl', options)
     const settings = resolved(options, {})
     checked('ssl', options, settings, () => tls().createSecureContext(settings))
     this.#options = { servername: isName(host) ? host : '', host, ...settings }
@@ -122,6 +172,7 @@ export class TlsClient implements Tls {
 
 /** Reads every file that these options name. Throws UsageError. */
 export function readTlsFiles(options: ServerTlsOptions): Record<string, string> {
+  checkOurs('ssl', options)
   const files: Record<string, string> = {}
   for (const each of [options, ...Object.values(options.sni ?? {})]) {
     for (const [name, option] of Object.entries(FILE_OPTIONS)) {

@@ -1,6 +1,7 @@
 // Limits of names, keys, values and times: checked by the worker before anything is sent, and again by the keeper.
 
 import { UsageError } from '../errors.ts'
+import { check, type Rule, rule } from '../options.ts'
 
 /** Limit of an encoded value. Larger things belong in a file or a database: every process that reads one copies it. */
 export const MAX_VALUE_BYTES = 1_048_576
@@ -33,13 +34,15 @@ export function checkKey(key: unknown): string {
   throw new UsageError('ERR_SHARED_KEY', `a key is a string of 1 to ${MAX_KEY_LENGTH} characters, not ${given}`)
 }
 
+export const TTL: Rule = rule(
+  (value) => typeof value === 'number' && value >= 0 && value <= MAX_TTL_MS,
+  'milliseconds, 0 for ever, at most 400 days',
+)
+
 /** 0 is without limit. */
 export function checkTtl(ttlMs: unknown): number {
-  if (typeof ttlMs === 'number' && ttlMs >= 0 && ttlMs <= MAX_TTL_MS) return ttlMs
-  throw new UsageError(
-    'ERR_SHARED_TTL',
-    `ttlMs is ${String(ttlMs)}: it must be milliseconds, 0 for ever, at most 400 days`,
-  )
+  check('ttlMs', ttlMs, TTL, 'ERR_SHARED_TTL')
+  return Number(ttlMs)
 }
 
 export function checkStep(step: unknown): number {

@@ -25,6 +25,7 @@ const PLACE_WORDS = 2
  * With the addon it also outlives the keeper, and every operation is complete when the call returns.
  */
 export interface SharedCounter {
+  /** As given. */
   readonly name: string
   /**
    * Adds without returning the sum. **Cost**: 0.05 us with the addon. Without it, what one turn of the loop adds is
@@ -33,7 +34,9 @@ export interface SharedCounter {
   add(step?: number): void
   /** Adds and resolves with the sum, atomically: no two callers get the same one. */
   addAndGet(step?: number): Promise<number>
+  /** The value; 0 at first. */
   get(): Promise<number>
+  /** Replaces the value. **Throws** ERR_SHARED_STEP for anything but a whole number. */
   set(value: number): Promise<void>
 }
 

@@ -2,12 +2,14 @@
 // encoding of values.
 
 import { v8 } from '../builtins.ts'
-import { checkOptions, messageOf, UsageError } from '../errors.ts'
+import { messageOf, UsageError } from '../errors.ts'
+import { checkOptions, type Rule, rule, SIGNAL_OR_NULL } from '../options.ts'
 import { keeperLink } from './keeper-link.ts'
-import { checkKey, checkStep, checkTtl, MAX_VALUE_BYTES } from './limits.ts'
+import { checkKey, checkStep, MAX_VALUE_BYTES, TTL } from './limits.ts'
 import { type Change, type WatchOptions, watchChanges } from './watch.ts'
 import type { Condition, Plain } from './wire.ts'
 
+/** What `set`, `add` and `increment` take besides. */
 export interface SetOptions {
   /** Milliseconds after which the key is removed; 0, the default, is never. Every set starts the time again. */
   readonly ttlMs?: number
@@ -28,6 +30,7 @@ export interface SetOptions {
  * and `mayHaveBeenHandled`: all maps are then empty.
  */
 export class SharedMap<V = unknown> {
+  /** As given. */
   readonly name: string
 
   /** @internal Use `Shared.map(name)`. */
@@ -40,10 +43,12 @@ export class SharedMap<V = unknown> {
     return (await this.#entry(key)).value
   }
 
+  /** Whether it has a value. */
   async has(key: string): Promise<boolean> {
     return (await this.#entry(key)).version !== 0
   }
 
+  /** Replaces the value and the time to live of a key. */
   async set(key: string, value: V, options?: SetOptions): Promise<void> {
     await this.#set(key, value, options, null)
   }
@@ -111,6 +116,7 @@ export class SharedMap<V = unknown> {
    * `{ type: 'lost' }` replaces them: then read again what you need.
    */
   watch(options: WatchOptions = {}): AsyncIterableIterator<Change<V>> {
+    checkOptions('watch()', options, WATCH_RULES)
     const { key } = options
     if (key !== undefined) checkKey(key)
     return watchChanges(this.name, options, (plain, bytes) => decode<V>(plain, bytes))
@@ -128,11 +134,16 @@ export class SharedMap<V = unknown> {
   }
 }
 
-const KNOWN_OPTIONS: Required<SetOptions> = { ttlMs: 0 }
+const WATCH_RULES = {
+  key: rule(() => true, ''), // checkKey() checks it
+  signal: SIGNAL_OR_NULL,
+} satisfies Record<keyof WatchOptions, Rule>
+
+const SET_RULES = { ttlMs: TTL } satisfies Record<keyof SetOptions, Rule>
 
 function ttlOf(options: SetOptions): number {
-  checkOptions('a shared map', options, KNOWN_OPTIONS)
-  return checkTtl(options.ttlMs ?? 0)
+  checkOptions('a shared map', options, SET_RULES, 'ERR_SHARED_TTL')
+  return options.ttlMs ?? 0
 }
 
 /** Numbers that JSON can represent are sent as such, so that they can be incremented. */

@@ -4,15 +4,18 @@
 import { keeperLink } from './keeper-link.ts'
 import type { Plain } from './wire.ts'
 
+/** What `map.watch()` gives. */
 export type Change<V> =
   | { readonly type: 'set'; readonly key: string; readonly value: V }
   | { readonly type: 'delete' | 'expire'; readonly key: string }
   /** Changes may have been missed: the connection was lost, or they were not read in time. */
   | { readonly type: 'lost' }
 
+/** What `map.watch` takes. Wrong ones are ERR_UNKNOWN_OPTION, ERR_BAD_OPTION and ERR_SHARED_KEY. */
 export interface WatchOptions {
   /** Watch only this key. Default: all keys. */
   readonly key?: string
+  /** Ends the iteration. */
   readonly signal?: AbortSignal
 }
 

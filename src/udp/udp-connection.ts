@@ -8,6 +8,7 @@ import type { DatagramSocket } from '../transport.ts'
 import type { InboxHost } from './datagram-inbox.ts'
 import { DatagramPeer, kDeliver, kTransmit } from './datagram-peer.ts'
 
+/** A UdpConnection that takes any message. */
 // biome-ignore lint/suspicious/noExplicitAny: the widest peer; what it takes is in its methods' arguments
 export type AnyUdpConnection = UdpConnection<any>
 
@@ -22,7 +23,9 @@ export interface UdpHost extends InboxHost {
   readonly onError: ConnectionCallbacks<any, any, AnyUdpConnection>['onError']
 }
 
+/** The sender of a datagram, as `onMessage` gets it. It may be kept, to send to that peer later. */
 export class UdpConnection<Out = unknown> extends DatagramPeer<Out> {
+  /** The Worker that has received the datagram. */
   readonly worker: UdpHost
   /** @internal */
   protected readonly socket: DatagramSocket
@@ -56,10 +59,12 @@ export class UdpConnection<Out = unknown> extends DatagramPeer<Out> {
     return raw ? state : STATUS[state]
   }
 
+  /** The sender's address. */
   getRemoteIp(): string {
     return this.#ip
   }
 
+  /** The sender's port; 0 if it has none to answer to. */
   getRemotePort(): number {
     return this.#port
   }

@@ -153,7 +153,7 @@ export class Acceptor {
   #listener(source: Bound, place: ListenPlace): Promise<Listener> {
     const protocol = this.#role.protocol
     if (this.#role.isUdp) return this.#receive(source, protocol)
-    const rules = this.#worker.proxyProtocol === null ? null : new ProxyRules(this.#worker.proxyProtocol)
+    const rules = this.#worker.proxyProtocol === null ? null : ProxyRules.of(this.#worker.proxyProtocol)
     const accept = (socket: Socket) => this.#enter(socket, protocol, rules)
     const room = () => this.#roomAt(place)
     const options = { ...source, backlog: this.#worker.backlog, room, onScarce: () => this.#runShort() }

@@ -4,6 +4,7 @@ import { processClock } from '../connection/host.ts'
 import { messageOf, ProtocolError, type SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { nameOf, parseProxyHeader, TrustedPeers } from '../net/proxy-protocol.ts'
+import { checkOptions, LIST_OF_STRINGS, POSITIVE, type Rule } from '../options.ts'
 import { Accumulator, NEED_MORE } from '../protocol.ts'
 import {
   type Accept,
@@ -29,17 +30,29 @@ export interface ProxyProtocolOptions {
 
 const TIMEOUT_MS = 5000
 
+const OPTION_RULES = { from: LIST_OF_STRINGS, timeoutMs: POSITIVE } satisfies Record<keyof ProxyProtocolOptions, Rule>
+
 const errors = new LimitedLog()
+const made = new WeakMap<ProxyProtocolOptions, ProxyRules>()
 
 /** A worker's rules for PROXY headers. */
 export class ProxyRules {
   readonly trusted: TrustedPeers
   readonly timeoutMs: number
 
-  /** Throws UsageError. */
-  constructor({ from, timeoutMs = TIMEOUT_MS }: ProxyProtocolOptions) {
+  private constructor({ from, timeoutMs = TIMEOUT_MS }: ProxyProtocolOptions) {
     this.trusted = new TrustedPeers(from)
     this.timeoutMs = timeoutMs
+  }
+
+  /** The rules of a setting, made once however often they are checked and used. Throws a UsageError. */
+  static of(options: ProxyProtocolOptions): ProxyRules {
+    const known = made.get(options)
+    if (known !== undefined) return known
+    checkOptions('proxyProtocol', options, OPTION_RULES)
+    const rules = new ProxyRules(options)
+    made.set(options, rules)
+    return rules
   }
 }
 

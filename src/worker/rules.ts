@@ -1,6 +1,26 @@
 // What the settings of Workers and clients must be: for each a test, and words for the error message.
 
+import type { ClientSettingName } from '../client/async-tcp-connection.ts'
+import type { DatagramSettingName } from '../client/async-udp-connection.ts'
 import { UsageError } from '../errors.ts'
+import {
+  ANY_STRING,
+  check,
+  FUNCTION_OR_NULL,
+  isObject,
+  isString,
+  LIST_OF_STRINGS,
+  NOT_NEGATIVE,
+  numberFrom,
+  oneOf,
+  POSITIVE,
+  type Rule,
+  type Rules,
+  rule,
+  TRUE_OR_FALSE,
+} from '../options.ts'
+import type { SettingName } from './settings.ts'
+import type { WorkerStatics } from './statics.ts'
 
 /** Processes report each second, and a garbage collection or a machine short of CPU time must not end one. */
 const SHORTEST_STUCK_MS = 5000
@@ -11,22 +31,11 @@ const SHORTEST_STUCK_MS = 5000
  */
 const LONGEST_NAME = 255
 
-/** What a setting must be, as a test and in words. */
-interface Rule {
-  readonly isRight: (value: unknown) => boolean
-  readonly wanted: string
-  /** Its value must not appear in an error. */
-  readonly isSecret?: boolean
-}
-
-const ANY_STRING: Rule = { isRight: isString, wanted: 'a string' }
-const TRUE_OR_FALSE: Rule = { isRight: (value) => typeof value === 'boolean', wanted: 'true or false' }
-const POSITIVE = numberFrom(1, Number.POSITIVE_INFINITY)
-const NOT_NEGATIVE = numberFrom(0, Number.POSITIVE_INFINITY)
-
-const TRANSPORTS: readonly unknown[] = ['tcp', 'ssl', 'udp']
-
-const OF_DATAGRAMS = { maxSendBufferSize: POSITIVE, maxQueuedMessages: POSITIVE, maxDatagramsInFlight: POSITIVE }
+const OF_DATAGRAMS = {
+  maxSendBufferSize: POSITIVE,
+  maxQueuedMessages: POSITIVE,
+  maxDatagramsInFlight: POSITIVE,
+} satisfies Record<DatagramSettingName, Rule>
 /** Settings of connections, accepted or opened. */
 const OF_STREAMS = {
   maxPackageSize: POSITIVE,
@@ -34,58 +43,57 @@ const OF_STREAMS = {
   maxInFlight: POSITIVE,
   maxQueuedMessages: POSITIVE,
   idleTimeoutMs: NOT_NEGATIVE,
-}
+} satisfies Partial<Record<SettingName & ClientSettingName, Rule>>
 
-export const RULES: Record<string, Rule> = {
+export const RULES = {
   ...OF_STREAMS,
   ...OF_DATAGRAMS,
-  name: {
-    isRight: (value) => isString(value) && Buffer.byteLength(value) <= LONGEST_NAME,
-    wanted: `a string of at most ${LONGEST_NAME} bytes`,
-  },
+  name: rule(
+    (value) => isString(value) && Buffer.byteLength(value) <= LONGEST_NAME,
+    `a string of at most ${LONGEST_NAME} bytes`,
+  ),
   count: numberFrom(-Number.MAX_VALUE, Number.MAX_VALUE),
   backlog: numberFrom(1, Number.MAX_VALUE),
   maxConnections: POSITIVE,
   maxConnectionsPerIp: NOT_NEGATIVE,
   acceptRate: NOT_NEGATIVE,
-  proxyProtocol: {
-    isRight: (value) => value === null || (typeof value === 'object' && Array.isArray(Reflect.get(value, 'from'))),
-    wanted: `{ from: ['10.0.0.0/8'] }`,
-  },
+  proxyProtocol: rule(
+    (value) => value === null || (isObject(value) && Array.isArray(Reflect.get(value, 'from'))),
+    `{ from: ['10.0.0.0/8'] }`,
+  ),
   startTimeoutMs: NOT_NEGATIVE,
   crashLoopAfter: POSITIVE,
   maxRequests: NOT_NEGATIVE,
   maxMemory: NOT_NEGATIVE,
   maxLifetimeMs: NOT_NEGATIVE,
-  stuckTimeoutMs: {
-    isRight: (value) => value === 0 || (typeof value === 'number' && value >= SHORTEST_STUCK_MS),
-    wanted: `0, or a number from ${SHORTEST_STUCK_MS} on`,
-  },
+  stuckTimeoutMs: rule(
+    (value) => value === 0 || (typeof value === 'number' && value >= SHORTEST_STUCK_MS),
+    `0, or a number from ${SHORTEST_STUCK_MS} on`,
+  ),
   drainTimeoutMs: NOT_NEGATIVE,
   minReady: NOT_NEGATIVE,
   user: ANY_STRING,
   group: ANY_STRING,
-  transport: { isRight: (value) => TRANSPORTS.includes(value), wanted: `'tcp', 'ssl' or 'udp'` },
-  ssl: { isRight: (value) => typeof value === 'object' && !Array.isArray(value), wanted: 'an object' },
+  transport: oneOf('tcp', 'ssl', 'udp'),
+  ssl: rule((value) => value === null || isObject(value), 'an object'),
   serial: TRUE_OR_FALSE,
   maxMailboxMessages: POSITIVE,
   maxMailboxBytes: POSITIVE,
   mailboxTimeoutMs: NOT_NEGATIVE,
   reloadable: TRUE_OR_FALSE,
   reusePort: TRUE_OR_FALSE,
-  reloadMode: {
-    isRight: (value) => value === 'start-first' || value === 'stop-first',
-    wanted: `'start-first' or 'stop-first'`,
-  },
-  execArgv: { isRight: (value) => Array.isArray(value) && value.every(isString), wanted: 'a list of strings' },
-}
+  reloadMode: oneOf('start-first', 'stop-first'),
+  execArgv: LIST_OF_STRINGS,
+} satisfies Record<SettingName, Rule>
 
-const FUNCTION_OR_NULL: Rule = {
-  isRight: (value) => value === null || typeof value === 'function',
-  wanted: 'a function, or null',
-}
+/** Properties that can be assigned: everything but methods, and `engine`, which checks itself. */
+type StaticName = {
+  [Name in keyof typeof WorkerStatics]: (typeof WorkerStatics)[Name] extends (...args: never[]) => unknown
+    ? never
+    : Name
+}[Exclude<keyof typeof WorkerStatics, 'prototype' | 'engine'>]
 
-export const STATIC_RULES: Record<string, Rule> = {
+export const STATIC_RULES = {
   onMasterReload: FUNCTION_OR_NULL,
   onMasterStop: FUNCTION_OR_NULL,
   onWorkerExit: FUNCTION_OR_NULL,
@@ -94,54 +102,35 @@ export const STATIC_RULES: Record<string, Rule> = {
   stdoutFile: ANY_STRING,
   pidFile: ANY_STRING,
   logFileMaxSize: numberFrom(0, Number.MAX_VALUE),
-  unhandledRejection: { isRight: (value) => value === 'exit' || value === 'log', wanted: `'exit' or 'log'` },
+  unhandledRejection: oneOf('exit', 'log'),
   health: ANY_STRING,
   stopDelayMs: NOT_NEGATIVE,
-}
+} satisfies Record<StaticName, Rule>
 
 /** Settings of a stream client. */
-export const CLIENT_RULES: Record<string, Rule> = {
+export const CLIENT_RULES = {
   ...OF_STREAMS,
   connectTimeoutMs: NOT_NEGATIVE,
   lingerTimeout: NOT_NEGATIVE,
-  transport: { isRight: (value) => value === 'tcp' || value === 'ssl', wanted: `'tcp' or 'ssl'` },
-  ssl: {
-    isRight: (value) => typeof value === 'object' && value !== null && !Array.isArray(value),
-    wanted: 'an object',
-  },
+  transport: oneOf('tcp', 'ssl'),
+  ssl: rule(isObject, 'an object'),
   proxySocks5: ANY_STRING,
   proxySocks5Username: ANY_STRING,
   proxySocks5Password: { ...ANY_STRING, isSecret: true },
   proxyHttp: ANY_STRING,
   proxyAuthorization: {
-    isRight: (value) => isString(value) && !/[\r\n\0]/.test(value), // RFC 9110 section 5.5
-    wanted: 'a string of one line',
+    ...rule((value) => isString(value) && !/[\r\n\0]/.test(value), 'a string of one line'), // RFC 9110 section 5.5
     isSecret: true,
   },
-}
+} satisfies Record<ClientSettingName, Rule>
 
-export const DATAGRAM_CLIENT_RULES: Record<string, Rule> = OF_DATAGRAMS
+export const DATAGRAM_CLIENT_RULES: Rules = OF_DATAGRAMS
 
 /** Undefined leaves the default. Throws UsageError. */
-export function checkClient(settings: object, rules: Record<string, Rule>): void {
+export function checkClient(settings: object, rules: Rules): void {
   for (const [key, value] of Object.entries(settings)) {
-    const rule = /^on[A-Z]/.test(key) ? FUNCTION_OR_NULL : Object.hasOwn(rules, key) ? rules[key] : undefined
-    if (rule === undefined) throw new UsageError('ERR_UNKNOWN_OPTION', `a connection has no option '${key}'`)
-    if (value !== undefined) check(`${key} of a client`, value, rule)
+    const known = /^on[A-Z]/.test(key) ? FUNCTION_OR_NULL : Object.hasOwn(rules, key) ? rules[key] : undefined
+    if (known === undefined) throw new UsageError('ERR_UNKNOWN_OPTION', `a connection has no option '${key}'`)
+    if (value !== undefined) check(`${key} of a client`, value, known)
   }
-}
-
-function numberFrom(least: number, most: number): Rule {
-  const isRight = (value: unknown) => typeof value === 'number' && value >= least && value <= most
-  return { isRight, wanted: least < 0 ? 'a number' : `a number from ${least} on` }
-}
-
-/** Throws UsageError. */
-export function check(what: string, value: unknown, { isRight, wanted, isSecret = false }: Rule): void {
-  if (isRight(value)) return
-  throw new UsageError('ERR_BAD_OPTION', `${what} is ${isSecret ? 'wrong' : String(value)}: it must be ${wanted}`)
-}
-
-function isString(value: unknown): value is string {
-  return typeof value === 'string'
 }

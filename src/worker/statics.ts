@@ -6,6 +6,7 @@ import { log } from '../log.ts'
 import { groupNamed } from '../messaging/messaging.ts'
 import type { WorkerGroup } from '../messaging/references.ts'
 import { parseHttpAddress } from '../net/address.ts'
+import { check, rule } from '../options.ts'
 import type { LeaderJob } from '../process/child/candidates.ts'
 import {
   DEFAULT_SETTINGS,
@@ -17,7 +18,7 @@ import {
 } from '../process/group.ts'
 import { ENGINES } from '../transport.ts'
 import type { Worker } from '../worker.ts'
-import { check, STATIC_RULES } from './rules.ts'
+import { STATIC_RULES } from './rules.ts'
 
 // biome-ignore lint/complexity/noStaticOnlyClass: the static side of Worker, which inherits it
 export abstract class WorkerStatics {
@@ -99,10 +100,8 @@ export abstract class WorkerStatics {
   }
 
   static set engine(name: string) {
-    check('Worker.engine', name, {
-      isRight: (one) => one === '' || ENGINES.some((engine) => engine === one),
-      wanted: `${ENGINES.map((engine) => `'${engine}'`).join(', ')} or ''`,
-    })
+    const isRight = (one: unknown) => one === '' || ENGINES.some((engine) => engine === one)
+    check('Worker.engine', name, rule(isRight, `${ENGINES.map((engine) => `'${engine}'`).join(', ')} or ''`))
     if (!registry().isEngineGiven) registry().engine = name
   }
 
@@ -129,7 +128,7 @@ const MASTER_CALLBACKS = ['onMasterReload', 'onMasterStop', 'onWorkerExit'] as c
 
 /** The current settings. Throws UsageError. */
 export function settingsOf(statics: typeof WorkerStatics): Settings {
-  for (const [key, rule] of Object.entries(STATIC_RULES)) check(`Worker.${key}`, Reflect.get(statics, key), rule)
+  for (const [key, each] of Object.entries(STATIC_RULES)) check(`Worker.${key}`, Reflect.get(statics, key), each)
   const { logFile, stdoutFile, pidFile, logFileMaxSize, unhandledRejection, health } = statics
   if (health !== '') parseHttpAddress(health)
   const callbacks = MASTER_CALLBACKS.filter((name) => statics[name] !== null)

@@ -27,7 +27,7 @@ const clean: Record<string, string> = {
   'src/loop/timer.ts': "import '../errors.ts'\nimport './wheel.ts'",
   'src/net/address.ts': "import '../errors.ts'",
   'src/process/master.ts': "import './handle.ts'\nimport '../net/address.ts'\nimport 'node:net'",
-  'protocols/text.ts': "import '../src/protocol.ts'\nimport '../src/errors.ts'\nimport 'node:zlib'",
+  'protocols/text.ts': "import '../src/protocol.ts'\nimport '../src/options.ts'\nimport 'node:zlib'",
   'protocols/http/codec.ts':
     "import './head.ts'\nimport '../websocket/codec.ts'\nimport '../../src/signing.ts'\nimport 'node:crypto'",
   'test/text.test.ts': "import 'uvu/assert'\nimport '@some/thing/x'\nimport 'millrace/testing'",

@@ -1,0 +1,202 @@
+// Every options object of the public API refuses names that it does not know and values of a wrong type or range, by
+// code and
+// by name, and takes what is documented. Workers: worker.test.ts. Clients: net/async-tcp-connection.test.ts.
+
+import {
+  broadcast,
+  FileSessionStore,
+  http,
+  lengthPrefixed,
+  MemorySessionStore,
+  Response,
+  Sessions,
+  staticFiles,
+  text,
+  Worker,
+  websocket,
+} from 'millrace'
+import { open } from 'millrace/testing'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { codeOf } from '../src/errors.ts'
+
+type Take = (options: never) => unknown
+
+const store = new MemorySessionStore()
+const secured: Take = (ssl) => new Worker('ssl://127.0.0.1:0', { ssl }).readTlsFiles()
+const cookie: Take = (options) => new Response().cookie('a', 'b', options)
+
+const refused: [what: string, take: Take, name: string, values: unknown[], code?: string][] = [
+  ['http()', http, 'headrTimeoutMs', [1], 'ERR_UNKNOWN_OPTION'],
+  ['http()', http, 'headerTimeoutMs', ['5', -1, Number.NaN, null]],
+  ['http()', http, 'writeTimeoutMs', [-1, true]],
+  ['http()', http, 'maxHeadBytes', [Number.NaN, 0, '16384']],
+  ['http()', http, 'maxFields', [-1, Number.NaN]],
+  ['http()', http, 'maxBodyBytes', [-1, '1mb']],
+  ['http()', http, 'body', ['strem', null, true]],
+  ['http()', http, 'accessLog', ['combied', true, {}]],
+  ['http()', http, 'compress', ['no', 1, null, {}]],
+  ['http()', http, 'trustProxy', ['10.0.0.0/8', [1], null, true]],
+  ['http()', http, 'sessions', [true, {}, []]],
+  ['http()', http, 'websocket', [true, 'x']],
+  ['http()', http, 'websocket', [{}], 'ERR_BAD_PROTOCOL'],
+  ['http()', http, 'uploads', [true, [], 'x']],
+  ['websocket()', websocket, 'pingIntervallMs', [1], 'ERR_UNKNOWN_OPTION'],
+  ['websocket()', websocket, 'pingIntervalMs', [-5, '5', Number.NaN]],
+  ['websocket()', websocket, 'pongTimeoutMs', [-5, 0, '5']],
+  ['websocket()', websocket, 'compression', ['yes', 1, null, []]],
+  ['websocket()', websocket, 'protocols', ['chat', [1], null]],
+  ['websocket()', websocket, 'origins', ['https://example.org', [null]]],
+  ['websocket()', websocket, 'headers', ['x', { a: 1 }, null]],
+  ...['maxFlies', 'directori'].map((name): (typeof refused)[0] => [
+    'uploads',
+    uploads,
+    name,
+    [1],
+    'ERR_UNKNOWN_OPTION',
+  ]),
+  ['uploads', uploads, 'maxFiles', [-1, 1.5, '2', Number.NaN]],
+  ['uploads', uploads, 'maxFileBytes', [-1, '2']],
+  ['uploads', uploads, 'directory', [5, null]],
+  ['compression', compression, 'treshold', [1], 'ERR_UNKNOWN_OPTION'],
+  ['compression', compression, 'threshold', [-1, '1'], 'ERR_BAD_COMPRESSION'],
+  ['compression', compression, 'level', ['1', 0, 2.5], 'ERR_BAD_COMPRESSION'],
+  ['staticFiles()', files, 'idnex', ['a'], 'ERR_UNKNOWN_OPTION'],
+  ['staticFiles()', files, 'index', [false, null]],
+  ['staticFiles()', files, 'maxAge', ['60', -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY]],
+  ['staticFiles()', files, 'dotfiles', ['no', 1]],
+  ['Sessions', sessions, 'cookieNmae', ['a'], 'ERR_UNKNOWN_OPTION'],
+  ['Sessions', sessions, 'cookieName', ['a; b', '', 'a=b', 5]],
+  ['Sessions', sessions, 'lifetime', ['60', 0, -1, Number.NaN, Number.POSITIVE_INFINITY]],
+  ['Sessions', sessions, 'path', ['x', '/;x', 5]],
+  ['Sessions', sessions, 'domain', ['', 'a;b', 5]],
+  ['Sessions', sessions, 'sameSite', ['strict', true]],
+  ['Sessions', sessions, 'secrets', ['secret', [''], [1]]],
+  ['Sessions', sessions, 'store', [undefined, null, {}]],
+  ['MemorySessionStore', memory, 'maxSessons', [1], 'ERR_UNKNOWN_OPTION'],
+  ['MemorySessionStore', memory, 'maxSessions', [0, '5', Number.NaN]],
+  ['proxyProtocol', proxied, 'timeotMs', [1], 'ERR_UNKNOWN_OPTION'],
+  ['proxyProtocol', proxied, 'timeoutMs', ['5', -1, Number.NaN]],
+  ['proxyProtocol', proxied, 'from', [[5]]],
+  ['ssl', secured, 'cafile', ['/ca.pem'], 'ERR_UNKNOWN_OPTION'],
+  ['ssl', secured, 'requestcert', [true], 'ERR_UNKNOWN_OPTION'],
+  ['ssl', secured, 'certFile', [5, true], 'ERR_TLS_OPTION'],
+  ['ssl', secured, 'handshakeTimeoutMs', [-1, '5'], 'ERR_TLS_OPTION'],
+  ['ssl', secured, 'sni', ['x', { 'a.org': 'x' }], 'ERR_TLS_OPTION'],
+  ['cookie', cookie, 'httpOnyl', [true], 'ERR_UNKNOWN_OPTION'],
+  ['cookie', cookie, 'httpOnly', ['no'], 'ERR_BAD_COOKIE'],
+  ['cookie', cookie, 'sameSite', ['none', true], 'ERR_BAD_COOKIE'],
+  ['cookie', cookie, 'maxAge', ['60', Number.NaN], 'ERR_BAD_COOKIE'],
+  ['cookie', cookie, 'expires', ['tomorrow', new Date('x')], 'ERR_BAD_COOKIE'],
+  ['lengthPrefixed()', prefixed, 'ofset', [1], 'ERR_UNKNOWN_OPTION'],
+  ['lengthPrefixed()', prefixed, 'littleEndian', ['yes', 1], 'ERR_BAD_LENGTH_PREFIX'],
+  ['broadcast()', sent, 'slowBytes', ['5', -1, Number.NaN]],
+  ['open()', opened, 'maxPackagSize', [1], 'ERR_UNKNOWN_OPTION'],
+  ['open()', opened, 'maxPackageSize', [0, '5']],
+  ['open()', opened, 'onMessage', [5]],
+]
+
+function proxied(options: object): unknown {
+  return new Worker('text://127.0.0.1:0', { proxyProtocol: { from: ['10.0.0.0/8'], ...options } }).describe()
+}
+
+function uploads(settings: never): unknown {
+  return http({ uploads: settings })
+}
+
+function compression(settings: never): unknown {
+  return websocket({ compression: settings })
+}
+
+function files(options: object): unknown {
+  return staticFiles('.', options)
+}
+
+function sessions(options: object): unknown {
+  return new Sessions({ store, ...options })
+}
+
+function memory(options: object): unknown {
+  return new MemorySessionStore(options)
+}
+
+function prefixed(options: object): unknown {
+  return lengthPrefixed({ bytes: 2, ...options })
+}
+
+function sent(options: object): unknown {
+  return broadcast([], 'x', options)
+}
+
+function opened(settings: object): unknown {
+  return open(text, settings as Record<string, never>)
+}
+
+test('names that are not known and values that cannot be are refused where they are written', () => {
+  for (const [what, take, name, values, code = 'ERR_BAD_OPTION'] of refused)
+    for (const value of values)
+      assert.throws(
+        () => take({ [name]: value } as never),
+        (error: unknown) => codeOf(error) === code && String(error).includes(name),
+        `${what} ${name}: ${String(value)}`,
+      )
+})
+
+test('what is no object of options is refused', () => {
+  for (const take of [http, websocket, uploads, files, memory, sent, opened] as Take[])
+    for (const value of ['x', 5, true, ['a']])
+      assert.throws(
+        () => take(value as never),
+        (error: unknown) => /^ERR_(?:BAD|UNKNOWN)_OPTION$/.test(codeOf(error)),
+      )
+  for (const path of ['', 5, undefined])
+    assert.throws(
+      () => new FileSessionStore(path as string),
+      (error: unknown) => codeOf(error) === 'ERR_BAD_OPTION',
+    )
+  assert.throws(
+    () => staticFiles(5 as never),
+    (error: unknown) => codeOf(error) === 'ERR_BAD_OPTION',
+  )
+})
+
+test('what is documented is taken: undefined is the default, 0 is off, and there is no end to some', () => {
+  const times = ['headerTimeoutMs', 'bodyTimeoutMs', 'requestTimeoutMs', 'keepAliveTimeoutMs', 'writeTimeoutMs']
+  for (const value of [undefined, 0, 1, Number.POSITIVE_INFINITY])
+    http(Object.fromEntries([...times, 'answerTimeoutMs', 'maxBodyBytes'].map((name) => [name, value])))
+  http({ uploads: null, sessions: null, websocket: null, accessLog: null, body: () => 'stream', trustProxy: [] })
+  http({ uploads: {}, sessions: new Sessions({ store }), websocket: websocket(), accessLog: 'json', compress: true })
+  for (const value of [undefined, true, false, {}]) websocket({ compression: value as boolean })
+  websocket({ pingIntervalMs: 0, protocols: () => 'a', origins: ['https://example.org'], headers: { Origin: 'x' } })
+  staticFiles('.', { index: '', maxAge: 0, immutable: undefined as never })
+  new MemorySessionStore({ maxSessions: Number.POSITIVE_INFINITY })
+  proxied({ timeoutMs: undefined })
+  open(text, { maxInFlight: undefined as never, onTopic: null })
+})
+
+test('a cookie of sessions is one that browsers take: by its prefix it is Secure, and of one host', async () => {
+  for (const options of [{ path: '/app' }, { domain: 'example.org' }])
+    assert.throws(
+      () => sessions({ cookieName: '__Host-sid', ...options }),
+      (error: unknown) => codeOf(error) === 'ERR_BAD_OPTION' && String(error).includes('__Host-sid'),
+    )
+  for (const options of [{ cookieName: '__Host-sid' }, { cookieName: '__Secure-sid', path: '/app' }]) {
+    const secure = new Sessions({ store, ...options })
+    const session = await secure.load({})
+    session.set('a', 1)
+    assert.match(
+      (await secure.commit(session, false)) ?? '',
+      /; Secure; HttpOnly$/,
+      'behind a proxy that ends TLS, too',
+    )
+  }
+})
+
+test('a secret is in no error', () => {
+  assert.throws(
+    () => sessions({ secrets: ['hush', ''] }),
+    (error: unknown) => !String(error).includes('hush'),
+  )
+})
+
+test.run()

@@ -1,0 +1,59 @@
+// Type tests of the public surface: compiled by `tsc --noEmit` in the test run, never executed. What stands in a public
+// signature can be named, and settings are what the properties of their class are.
+
+import type {
+  AnswerParts,
+  AsyncTcpConnection,
+  BodyMode,
+  ClientSettings,
+  CompressionSettings,
+  Cookies,
+  Exported,
+  Fields,
+  FieldValue,
+  FileRequest,
+  HeadLimits,
+  HttpSettings,
+  OnWorkerMessage,
+  ProtocolErrorOptions,
+  ReloadMode,
+  Request,
+  RequestBody,
+  Response,
+  SendError,
+  StaticRequest,
+  staticFiles,
+  UdpConnection,
+  UdpHost,
+  WebSocketSettings,
+  Worker,
+  WorkerSettings,
+} from 'millrace'
+
+type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
+declare function expect<A, B>(equal: Equal<A, B>): void
+
+type Settings = WorkerSettings<'text://x:1', unknown>
+expect<Settings['count'], number | undefined>(true)
+expect<Settings['reloadMode'], ReloadMode | undefined>(true)
+expect<Settings['execArgv'], readonly string[] | undefined>(true)
+expect<Settings['onWorkerStart'], Worker<'text://x:1', unknown>['onWorkerStart'] | undefined>(true)
+expect<Required<ClientSettings<unknown>>['connectTimeoutMs'], AsyncTcpConnection['connectTimeoutMs']>(true)
+expect<Required<ClientSettings<unknown>>['lingerTimeout'], number>(true)
+
+expect<Parameters<Response['setHeader']>[1], FieldValue>(true)
+expect<Parameters<ReturnType<typeof staticFiles>>[0], StaticRequest>(true)
+expect<StaticRequest extends FileRequest ? true : false, true>(true)
+expect<HttpSettings['maxFields'], HeadLimits['maxFields'] | undefined>(true)
+expect<HttpSettings['body'], BodyMode | ((request: Request) => BodyMode) | undefined>(true)
+expect<WebSocketSettings['compression'], boolean | CompressionSettings | undefined>(true)
+expect<Request['cookies'], Cookies>(true)
+expect<Request['headers'], Fields>(true)
+expect<Request['body'], RequestBody>(true)
+expect<UdpConnection['worker'], UdpHost>(true)
+expect<NonNullable<Worker['onWorkerMessage']>, OnWorkerMessage>(true)
+expect<Parameters<NonNullable<Worker['onSendFail']>>[0], SendError>(true)
+expect<
+  [AnswerParts['status'], Exported['rest'], ProtocolErrorOptions['offset']],
+  [number, Uint8Array, number | undefined]
+>(true)

@@ -155,6 +155,8 @@ export interface ConnectionRow {
 export interface Group {
   /** Throws UsageError for a declaration that cannot work. */
   describe(): Declaration
+  /** How long a graceful end may take now, even if user code has made a setting invalid since `describe`. */
+  readonly drainWindowMs: number
   /**
    * Reads and checks the TLS files, in base64, for processes that may lack permission to read them. Throws UsageError.
    */

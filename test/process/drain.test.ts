@@ -2,7 +2,7 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { longTest } from '../support/length.ts'
+import { caseTest, longTest } from '../support/length.ts'
 import { ask, Client, echo, inSandbox, lives, portOf, type Sandbox, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -47,6 +47,23 @@ test('SIGQUIT is stop -g; SIGTERM is stop', async () => {
     assert.match(box.log(), /\[echo:0\] leaves with 1 connection, 1 unsettled handler unfinished/)
   })
 })
+
+for (const [title, set, isAnswered] of [
+  ['a setting that cannot be does not keep it from draining', `worker.count = 'many'`, true],
+  ['a drainTimeoutMs that cannot be is as it was declared', `worker.drainTimeoutMs = 'long'`, true],
+  ['a drainTimeoutMs that was changed counts', 'worker.drainTimeoutMs = 100', false],
+] as const)
+  caseTest(set.includes('many'))(`SIGQUIT to a worker, at run time: ${title}`, async () => {
+    await inSandbox(async (box) => {
+      const { client, worker } = await atWork(box, `${SLOW}; worker.onWorkerActive = () => { ${set} }`)
+      process.kill(worker, 'SIGQUIT')
+      assert.is(await client.line().catch(() => 'cut'), isAnswered ? 'slow' : 'cut')
+      client.close()
+      await until(() => !lives(worker))
+      assert.not.match(box.log(), /uncaught/)
+      await box.stop()
+    })
+  })
 
 test('a plain stop shortens a graceful one', async () => {
   await inSandbox(async (box) => {

@@ -111,7 +111,7 @@ class WorkerLife {
   }
 
   leaveGracefully(): void {
-    this.#leaveByItself(WorkerExit.Ended, this.#group?.describe().drainTimeoutMs ?? 0)
+    this.#leaveByItself(WorkerExit.Ended, this.#group?.drainWindowMs ?? 0)
   }
 
   #leaveByItself(exitCode: number, timeoutMs: number): void {

@@ -1,5 +1,5 @@
-// Length-prefixed packets, as Workerman's Frame: a length below the head's four bytes is refused (Workerman waits for
-// ever on 0).
+// Length-prefixed packets, compatible with Workerman's Frame. A total length below the four bytes of the head is
+// refused (Workerman waits forever on 0).
 //
 //   | total length, 4 bytes, big-endian, head included | payload |
 

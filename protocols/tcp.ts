@@ -1,5 +1,5 @@
-// Raw bytes, for `tcp://` and `unix://`: every read is a message, cut where the network happened to cut. It refuses
-// nothing and keeps nothing, so no size limit applies.
+// Raw bytes, for `tcp://` and `unix://`: every read is a message, split wherever the network happened to split it.
+// Nothing is refused and nothing is kept, so no size limit applies.
 
 import { type Codec, type CodecIo, type CodecProtocol, type Encoded, encodedSize } from '../src/protocol.ts'
 
@@ -8,7 +8,7 @@ export const tcp: CodecProtocol<Buffer, string | Uint8Array> = {
   name: 'tcp',
   open: (io) => new RawCodec(io),
   prepare(bytes) {
-    encodedSize(bytes) // throws for what is not sent as it is
+    encodedSize(bytes) // throws for values that cannot be sent as they are
     return bytes
   },
 }
@@ -21,11 +21,11 @@ class RawCodec implements Codec<string | Uint8Array> {
   }
 
   receive(bytes: Buffer): void {
-    this.#io.emit(Buffer.from(bytes)) // a copy: the user may keep it, and `bytes` is lent
+    this.#io.emit(Buffer.from(bytes)) // copied: the user may keep it, and `bytes` is lent
   }
 
   resumed(): void {
-    // Nothing is ever kept.
+    // Nothing is kept.
   }
 
   send(bytes: Encoded): boolean {
@@ -37,10 +37,10 @@ class RawCodec implements Codec<string | Uint8Array> {
   }
 
   timeout(): void {
-    // It sets no deadlines.
+    // No deadlines are set.
   }
 
   closed(): void {
-    // Nothing to give back.
+    // Nothing to release.
   }
 }

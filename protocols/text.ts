@@ -1,5 +1,5 @@
-// Lines of UTF-8 text, each ended by LF; trailing CR and LF are stripped, so telnet and nc both work. An empty line is
-// an empty message. Nothing is escaped: an LF inside a message that is sent splits it in two.
+// Lines of UTF-8 text, each terminated by LF. Trailing CR and LF are stripped, so telnet and nc both work. An empty
+// line is an empty message. Nothing is escaped: an LF inside an outgoing message splits it in two.
 
 import type { QuickBuffer } from '../src/builtins.ts'
 import { UsageError } from '../src/errors.ts'
@@ -11,13 +11,13 @@ const LF = 0x0a
 /** `text://`: lines of UTF-8, each ended by LF. */
 export const text: Protocol<string, string | Uint8Array> = {
   name: 'text',
-  lends: true, // decode makes a string
+  lends: true, // decode returns a string
   input: delimited('\n'),
   decode: (line) => textOf(line, 0, line.length),
   decodeAt: textOf,
   decodeText: lineOf,
   encode: (message): Encoded => {
-    // Not joined: a string that is put together is copied once more before it can be written.
+    // Not joined: a concatenated string is copied once more before it can be written.
     if (typeof message === 'string' || message instanceof Uint8Array) return [message, '\n']
     throw new UsageError('ERR_ENCODE', `text sends a string or bytes, not ${typeof message}`)
   },

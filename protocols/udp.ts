@@ -1,4 +1,4 @@
-// Raw datagrams, for `udp://`: each is a message, whole, as it was sent. It refuses nothing.
+// Raw datagrams, for `udp://`: each is one whole message, as it was sent. Nothing is refused.
 
 import { UsageError } from '../src/errors.ts'
 import type { Protocol } from '../src/protocol.ts'

@@ -1,6 +1,6 @@
-// The chunked transfer coding (RFC 9112 section 7.1), decoded as bytes come: sizes in hexadecimal, extensions that are
-// checked and dropped, trailers that stay apart. Bare LF, white space without an extension and anything else that parsers
-// disagree on is refused with 400.
+// The chunked transfer coding (RFC 9112 section 7.1), decoded as bytes arrive: sizes in hexadecimal, extensions that
+// are checked and dropped, trailers that are kept apart. Bare LF, white space that no extension follows and anything
+// else on which parsers disagree is refused with 400.
 
 import { ProtocolError } from '../../src/errors.ts'
 import { Accumulator, NEED_MORE } from '../../src/protocol.ts'
@@ -10,15 +10,18 @@ import { type HeadLimits, HeadParser } from './head.ts'
 const CR = 0x0d
 const LF = 0x0a
 
-/** Of one chunk, in bytes. Nobody uses them; Go allows as many in all. */
+/** Bytes of extensions in one chunk. Nobody uses them. */
 const MAX_EXTENSION = 256
-/** Of a whole body: else a body of tiny chunks could be mostly extensions (CVE-2023-39326). */
+/**
+ * Bytes of extensions in a whole body, the total that Go allows: without it, a body of tiny chunks could be mostly
+ * extensions (CVE-2023-39326).
+ */
 const MAX_EXTENSIONS = 16_384
 /** Digits of a size, leading zeros included: more than any size that fits into 53 bits needs. */
 const MAX_DIGITS = 16
 
 const TOKEN = "[!#$%&'*+\\-.^_`|~0-9A-Za-z]+"
-/** chunk-ext, with the white space that RFC 9112 tells to accept around `;` and `=`. */
+/** chunk-ext, with the white space around `;` and `=` that RFC 9112 requires parsers to accept. */
 const EXTENSION = new RegExp(
   `^(?:[ \\t]*;[ \\t]*${TOKEN}(?:[ \\t]*=[ \\t]*(?:${TOKEN}|"(?:[\\t \\x21\\x23-\\x5b\\x5d-\\x7e\\x80-\\xff]|\\\\[\\t \\x21-\\x7e\\x80-\\xff])*"))?)+$`,
 )
@@ -53,7 +56,10 @@ export class ChunkedDecoder {
     return this.#state === Await.Nothing
   }
 
-  /** Decodes from `start`; gives data to `take`, lent. Where it stopped: behind the body, or at the end of `bytes`. */
+  /**
+   * Decodes from `start` and passes data, lent, to `take`. Returns where it stopped: after the body, or at the end of
+   * `bytes`.
+   */
   feed(bytes: Buffer, start: number, take: (data: Buffer) => void): number {
     let at = start
     while (at < bytes.length && this.#state !== Await.Nothing) {
@@ -125,7 +131,7 @@ export class ChunkedDecoder {
     this.#state = this.#size === 0 ? Await.Trailers : Await.Data
   }
 
-  /** Field lines up to an empty one, which mostly comes at once. */
+  /** Field lines up to an empty one, which usually comes at once. */
   #takeTrailers(bytes: Buffer, start: number): number {
     if (this.#trailerParser === null) {
       this.#trailerParser = new HeadParser(this.#limits)

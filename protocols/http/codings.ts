@@ -1,6 +1,9 @@
-// Which content coding a client likes best (RFC 9110 section 12.5.3), of those that there are.
+// Which of the available content codings a client prefers (RFC 9110 section 12.5.3).
 
-/** One of `codings`, the first of them when it is all one; null when it wants none, or likes the bytes as they are better. */
+/**
+ * Returns the preferred one of `codings`, the first among equals; null if the client accepts none or prefers the bytes
+ * unencoded.
+ */
 export function codingFor(acceptEncoding: string, codings: readonly string[]): string | null {
   const weights = weightsIn(acceptEncoding)
   let best: string | null = null
@@ -14,7 +17,7 @@ export function codingFor(acceptEncoding: string, codings: readonly string[]): s
   return best
 }
 
-/** By name in lower case. What has a weight that is none is left out. */
+/** Weights by lower-case name. An item with an invalid weight is left out. */
 function weightsIn(field: string): Map<string, number> {
   const weights = new Map<string, number>()
   for (const item of field.toLowerCase().split(',', 20)) {

@@ -1,4 +1,4 @@
-// Content codings of answers (RFC 9110 section 8.4): what is worth it, and zlib, off the loop.
+// Content codings of answers (RFC 9110 section 8.4): which types are worth compressing, and zlib, off the event loop.
 
 import type { BrotliCompress, BrotliOptions, Gzip } from 'node:zlib'
 import { zlib } from '../../src/builtins.ts'
@@ -7,15 +7,18 @@ import type { BodyStream } from './response.ts'
 
 export type Coding = 'br' | 'gzip'
 
-/** The better one first. */
+/** In order of preference. */
 export const CODINGS: readonly Coding[] = ['br', 'gzip']
 
-/** Of a stream: brotli's default of 11 is for what is compressed once and kept. */
+/** Quality for streams: brotli's default of 11 is meant for data that is compressed once and kept. */
 function brotli(): BrotliOptions {
   return { params: { [zlib().constants.BROTLI_PARAM_QUALITY]: 4 } }
 }
 
-/** Each piece leaves as it comes: it may be a while until the next, and the reader is a person. A few bytes a piece. */
+/**
+ * Flushes after each piece, since it may be a while until the next and a person is reading. This costs a few bytes per
+ * piece.
+ */
 function newCompressor(coding: Coding): BrotliCompress | Gzip {
   const { constants, createBrotliCompress, createGzip } = zlib()
   if (coding === 'br') return createBrotliCompress({ ...brotli(), flush: constants.BROTLI_OPERATION_FLUSH })
@@ -36,7 +39,10 @@ export function compressWhole(body: string | Uint8Array, coding: Coding): Promis
   })
 }
 
-/** One piece in, what zlib has ready out: as fast as it is read. Who gives up before the first piece gives up `body`. */
+/**
+ * Takes one piece at a time and yields what zlib has ready, as fast as it is read. If the reader returns before the
+ * first piece, `body` is returned, too.
+ */
 export function compressStream(body: BodyStream, coding: Coding): AsyncIterable<Buffer> {
   const source = body[Symbol.asyncIterator]()
   const bytes = compressed({ [Symbol.asyncIterator]: () => source }, coding)
@@ -45,7 +51,7 @@ export function compressStream(body: BodyStream, coding: Coding): AsyncIterable<
       next: () => bytes.next(),
       async return() {
         const result = await bytes.return(undefined)
-        await source.return?.() // a generator that never began has not told it
+        await source.return?.() // a generator that never started has not returned its source
         return result
       },
     }),
@@ -56,7 +62,7 @@ async function* compressed(body: BodyStream, coding: Coding): AsyncGenerator<Buf
   const engine = newCompressor(coding)
   const ready: Buffer[] = []
   engine.on('data', (bytes: Buffer) => ready.push(bytes))
-  engine.on('error', nothing) // whoever waits for it is told
+  engine.on('error', nothing) // the pending write or end() reports it
   try {
     for await (const piece of body) {
       await new Promise<void>((resolve, reject) => {

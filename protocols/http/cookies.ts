@@ -1,18 +1,20 @@
-// Cookies (RFC 6265bis): what a client sends, and the lines that set them, with flags that are safe unless one says
-// otherwise, and values that cannot be forged where there is a secret.
+// Cookies (RFC 6265bis): those a client sends, and the lines that set them. Flags are safe by default, and signed
+// values cannot be forged.
 
 import { UsageError } from '../../src/errors.ts'
 import { ANY_STRING, checkOptions, numberFrom, oneOf, type Rule, rule, TRUE_OR_FALSE } from '../../src/options.ts'
 import { isEqual, sign } from '../../src/signing.ts'
 import { isToken } from './fields.ts'
 
-/** Without a prototype. */
+/** Has no prototype. */
 export type Cookies = Readonly<Record<string, string>>
 
-/** Browsers keep 180 or so of a site. */
+/** Browsers keep about 180 per site. */
 const MAX_COOKIES = 200
 
-/** Of a Cookie header. The first of a name wins: the one with the longest path (RFC 6265bis section 5.8.3). */
+/**
+ * Parses a Cookie header. Of several with one name the first wins: it has the longest path (RFC 6265bis section 5.8.3).
+ */
 export function parseCookies(header: string): Cookies {
   const cookies: Record<string, string> = Object.create(null)
   for (const pair of header.split(';', MAX_COOKIES)) {
@@ -30,13 +32,13 @@ export interface CookieOptions {
   readonly path?: string
   /** Also sends the cookie to subdomains of this domain. Default: none, only the host of the request. */
   readonly domain?: string
-  /** Seconds; 0 deletes. Without it and `expires` the cookie ends with the browser. */
+  /** Seconds; 0 deletes the cookie. Without it and `expires` the cookie ends with the browser session. */
   readonly maxAge?: number
   /** Default: none. */
   readonly expires?: Date
-  /** Default false. Over TLS only. `__Secure-` and `__Host-` names need it. */
+  /** Default false. Sent over TLS only. `__Secure-` and `__Host-` names need it. */
   readonly secure?: boolean
-  /** Out of reach for scripts. Default true. */
+  /** Hides the cookie from scripts. Default true. */
   readonly httpOnly?: boolean
   /** Default `Lax`; `None` needs `secure`. */
   readonly sameSite?: 'Strict' | 'Lax' | 'None'
@@ -55,7 +57,10 @@ const RULES = {
   partitioned: TRUE_OR_FALSE,
 } satisfies Record<keyof CookieOptions, Rule>
 
-/** The value of a Set-Cookie line. The cookie's value is percent-encoded. Throws UsageError for what no browser would take. */
+/**
+ * The value of a Set-Cookie line; the cookie's value is percent-encoded. Throws UsageError for anything a browser would
+ * reject.
+ */
 export function serializeCookie(name: string, value: string, options: CookieOptions = {}): string {
   const {
     path = '/',
@@ -84,12 +89,12 @@ export function serializeCookie(name: string, value: string, options: CookieOpti
   return parts.join('; ')
 }
 
-/** `value.mac`: a value that a client can read and cannot change. */
+/** Returns `value.mac`: clients can read the value but not change it. */
 export function signCookie(value: string, secret: string): string {
   return `${value}.${sign(value, secret)}`
 }
 
-/** The value of what `signCookie` made with one of these secrets, else null. The first is the newest. */
+/** Returns the value if `signCookie` signed it with one of these secrets, else null. The newest secret comes first. */
 export function verifyCookie(signed: string, secrets: readonly string[]): string | null {
   const dot = signed.lastIndexOf('.')
   if (dot < 0) return null
@@ -112,7 +117,7 @@ function decoded(value: string): string {
   try {
     return decodeURIComponent(value)
   } catch {
-    return value // URIError: not one of ours
+    return value // URIError: not written by us
   }
 }
 

@@ -1,9 +1,9 @@
-// Field lines (RFC 9110 section 5), of heads, trailers and answers: split into names and values when somebody asks for one.
+// Field lines (RFC 9110 section 5) of heads, trailers and answers; split into names and values on first use.
 
-/** Field values by lower-case name. Without a prototype. */
+/** Field values by lower-case name. Has no prototype. */
 export type Fields = Readonly<Record<string, string>>
 
-/** What the fields of a request say of framing and of the connection: a parser notes it in passing. */
+/** What the fields of a request say about framing and the connection; noted while parsing. */
 export interface Noted {
   /** Bytes of body; -1 without Content-Length. */
   readonly contentLength: number
@@ -15,7 +15,7 @@ export interface Noted {
   readonly expectsContinue: boolean
 }
 
-/** The fields of a request, which have passed every check. Requests that say the same may share one: nobody changes it. */
+/** The fields of a request that has passed every check. Immutable, so requests with identical fields may share one. */
 export class FieldSection implements Noted {
   readonly contentLength: number
   readonly isChunked: boolean
@@ -28,7 +28,7 @@ export class FieldSection implements Noted {
   readonly #start: number
   #byName: Fields | null = null
 
-  /** `text` is latin1, and ends with the empty line behind the fields, which begin at `start`. */
+  /** `text` is latin1 and ends with the empty line after the fields, which begin at `start`. */
   constructor(text: string, start: number, noted: Noted) {
     this.#text = text
     this.#start = start
@@ -41,17 +41,17 @@ export class FieldSection implements Noted {
     this.expectsContinue = noted.expectsContinue
   }
 
-  /** The empty line included. */
+  /** The field lines as received, including the empty line. */
   get raw(): string {
     return this.#text.slice(this.#start)
   }
 
-  /** By lower-case name. */
+  /** `name` is in lower case. */
   get(name: string): string | undefined {
     return this.#split()[name]
   }
 
-  /** Whoever gets it may change it. */
+  /** A copy that the caller may change. */
   copy(): Fields {
     return Object.assign(Object.create(null), this.#split())
   }
@@ -62,7 +62,7 @@ export class FieldSection implements Noted {
   }
 }
 
-/** Field lines that have been checked, from `at` up to an empty line or the end. */
+/** Parses checked field lines from `at` up to an empty line or the end. */
 export function fieldsOf(raw: string, at: number): Fields {
   const fields: Record<string, string> = Object.create(null)
   for (let start = at; start < raw.length; ) {
@@ -72,14 +72,14 @@ export function fieldsOf(raw: string, at: number): Fields {
     const name = raw.slice(start, colon).toLowerCase()
     const value = trimmed(raw, colon + 1, end)
     const before = fields[name]
-    // Cookie is no list, but clients over HTTP/2 cut it: RFC 9113 section 8.2.3.
+    // Cookie is not a list field, but HTTP/2 clients may split it: RFC 9113 section 8.2.3.
     fields[name] = before === undefined ? value : `${before}${name === 'cookie' ? '; ' : ', '}${value}`
     start = end + 2
   }
   return fields
 }
 
-/** Without the white space around it (OWS, RFC 9110 section 5.6.3). */
+/** Strips surrounding white space (OWS, RFC 9110 section 5.6.3). */
 export function trimmed(raw: string, from = 0, to = raw.length): string {
   let start = from
   let end = to
@@ -93,13 +93,13 @@ export function isBlank(code: number): boolean {
   return code === 0x20 || code === 0x09
 }
 
-/** Whether a list of tokens (RFC 9110 section 5.6.1), in lower case, has this one. */
+/** Whether a lower-case list of tokens (RFC 9110 section 5.6.1) contains this one. */
 export function hasToken(list: string, token: string): boolean {
   if (list === token) return true
   return list.includes(token) && list.split(',').some((item) => trimmed(item) === token)
 }
 
-/** RFC 9110 section 5.6.2. */
+/** Whether `text` is a token (RFC 9110 section 5.6.2). */
 export function isToken(text: string): boolean {
   return /^[!#$%&'*+\-.^_`|~0-9a-z]+$/i.test(text)
 }

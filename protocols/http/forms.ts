@@ -1,12 +1,12 @@
-// Query strings and urlencoded bodies as nested maps, with PHP's brackets (`a[]=1`, `a[b][c]=2`), as Workerman's users know
-// them. Maps have no prototype, and names that would reach one are dropped. Depth and count are bounded.
+// Query strings and urlencoded bodies as nested maps, with PHP's brackets (`a[]=1`, `a[b][c]=2`) as Workerman's users
+// know them. Maps have no prototype, and names that would reach one are dropped. Depth and count are bounded.
 
 import { ProtocolError } from '../../src/errors.ts'
 
 /** A text, or what `a[]=1&b[c]=2` makes: lists and maps of such. */
 export type FormValue = string | FormMap | FormValue[]
 
-/** Without a prototype. */
+/** Has no prototype. */
 export interface FormMap {
   [name: string]: FormValue
 }
@@ -14,7 +14,7 @@ export interface FormMap {
 interface FormLimits {
   /** Names and values. Default 1,000, PHP's max_input_vars. */
   readonly maxParameters: number
-  /** Brackets behind a name. Default 5: more is no form that a person has made. */
+  /** Brackets after a name. Default 5: no hand-written form has more. */
   readonly maxDepth: number
 }
 
@@ -22,7 +22,10 @@ const FORM_LIMITS: FormLimits = { maxParameters: 1000, maxDepth: 5 }
 
 const FORBIDDEN = new Set(['__proto__', 'constructor', 'prototype'])
 
-/** `a=1&b[]=2`. Bad escapes stay as they are. Throws ProtocolError (413) beyond the limits. Cost: O(length). */
+/**
+ * Parses `a=1&b[]=2`. Malformed escapes stay as they are. Throws ProtocolError (413) beyond the limits. Cost:
+ * O(length).
+ */
 export function parseForm(text: string, limits: FormLimits = FORM_LIMITS): FormMap {
   const form = new FormBuilder(limits)
   if (text === '') return form.finish()
@@ -34,11 +37,11 @@ export function parseForm(text: string, limits: FormLimits = FORM_LIMITS): FormM
   return form.finish()
 }
 
-/** Names and values as they come, of a query or of the parts of an upload. */
+/** Collects names and values of a query or of the parts of an upload. */
 export class FormBuilder {
   readonly #limits: FormLimits
   readonly #root: FormMap = Object.create(null)
-  /** What `[]` means next in a map. */
+  /** The next index that `[]` stands for, per map. */
   readonly #next = new Map<FormMap, number>()
   #count = 0
 
@@ -60,7 +63,7 @@ export class FormBuilder {
     at[this.#keyIn(at, path.at(-1) as string)] = value
   }
 
-  /** Maps whose keys count from 0 become lists, as PHP prints them. */
+  /** Turns maps whose keys count up from 0 into lists, as PHP prints them. */
   finish(): FormMap {
     for (const key of Object.keys(this.#root)) this.#root[key] = listed(this.#root[key] as FormValue)
     return this.#root
@@ -96,14 +99,14 @@ function tooMuch(code: string, message: string): ProtocolError {
   return new ProtocolError(code, message, { statusHint: 413 })
 }
 
-/** `+` is a space, `%41` is `A`; an escape that is none stays as it is. */
+/** `+` becomes a space and `%41` becomes `A`; a malformed escape stays as it is. */
 function unescaped(text: string): string {
   const spaced = text.includes('+') ? text.replaceAll('+', ' ') : text
   if (!spaced.includes('%')) return spaced
   try {
     return decodeURIComponent(spaced)
   } catch {
-    // URIError: bytes that are no UTF-8, or no escape at all.
+    // URIError: bytes that are not UTF-8, or not an escape at all.
     return spaced.replace(/(?:%[0-9a-f]{2})+/gi, (run) => Buffer.from(run.replaceAll('%', ''), 'hex').toString())
   }
 }

@@ -1,6 +1,6 @@
-// The head of an HTTP/1 request (RFC 9112 sections 2 to 6), parsed as its bytes come and as strictly as the RFC allows: every
-// head that two parsers could read in two ways is refused. No lenient mode, no obs-fold, no bare CR or LF. What may be
-// asked for often (framing, Host, Connection) is noted in passing; the fields are split when somebody asks.
+// The head of an HTTP/1 request (RFC 9112 sections 2 to 6), parsed as its bytes arrive and as strictly as the RFC
+// allows: every head that two parsers could read in two ways is refused. No lenient mode, no obs-fold, no bare CR or
+// LF. What is needed often (framing, Host, Connection) is noted while parsing; the fields are split on first use.
 
 import { ProtocolError } from '../../src/errors.ts'
 import { NEED_MORE } from '../../src/protocol.ts'
@@ -9,11 +9,14 @@ import { isHost } from './host.ts'
 
 /** Bounds of a request's head. Beyond them it is answered with the status that each names, and the connection closes. */
 export interface HeadLimits {
-  /** Bytes of the whole head, the empty line included: 431. Default 16,384, as Node. */
+  /** Bytes of the whole head including the empty line; more is answered with 431. Default 16,384, as in Node. */
   readonly maxHeadBytes: number
-  /** Bytes of the request target: 414. Default 8,000, what RFC 9112 section 3 asks for at least. */
+  /**
+   * Bytes of the request target; more is answered with 414. Default 8,000, the minimum that RFC 9112 section 3
+   * recommends.
+   */
   readonly maxTargetBytes: number
-  /** Field lines: 431. Default 100, as Apache and HAProxy. */
+  /** Field lines; more are answered with 431. Default 100, as in Apache and HAProxy. */
   readonly maxFields: number
 }
 
@@ -21,7 +24,7 @@ export const HEAD_LIMITS: HeadLimits = { maxHeadBytes: 16_384, maxTargetBytes: 8
 
 /** A head that has passed every check. */
 export class RequestHead {
-  /** As sent: methods are case-sensitive, and any token is one. */
+  /** As sent: methods are case-sensitive, and any token is a method. */
   readonly method: string
   /** As sent: `/path?query`, `http://host/path`, `*`. */
   readonly target: string
@@ -50,7 +53,7 @@ export class RequestHead {
     return this.#section.isChunked
   }
 
-  /** Whether the client would send another request here. */
+  /** Whether the client allows another request on this connection. */
   get isKeepAlive(): boolean {
     const { hasClose, hasKeepAlive } = this.#section
     return !hasClose && (this.minorVersion === 1 || hasKeepAlive)
@@ -60,34 +63,34 @@ export class RequestHead {
     return this.#section.expectsContinue && this.minorVersion === 1
   }
 
-  /** The client offers to go on as websocket: `Upgrade` says so, and `Connection` names `Upgrade`. */
+  /** Whether the client offers to switch to WebSocket: `Upgrade` lists it, and `Connection` lists `Upgrade`. */
   get asksForWebSocket(): boolean {
     const { hasUpgrade, offersWebSocket } = this.#section
     return hasUpgrade && offersWebSocket && this.minorVersion === 1
   }
 
-  /** All of it, the empty line included, as latin1. */
+  /** The whole head as latin1, including the empty line. */
   get raw(): string {
     return `${this.method} ${this.target} ${VERSION}${this.#minor}\r\n${this.#section.raw}`
   }
 
-  /** `host` or `host:port`, as the client wrote it; empty in HTTP/1.0 without a Host. */
+  /** `host` or `host:port`, as the client wrote it; empty for HTTP/1.0 without a Host. */
   get authority(): string {
     return this.header('host') ?? /^[a-z]+:\/\/([^/?]*)/i.exec(this.target)?.[1] ?? ''
   }
 
-  /** A field's value, by any spelling of its name; several lines are joined with a comma (RFC 9110 section 5.3). */
+  /** A field's value; `name` in any case. Several lines are joined with commas (RFC 9110 section 5.3). */
   header(name: string): string | undefined {
     return this.#section.get(name.toLowerCase())
   }
 
-  /** Made anew each time. */
+  /** A new copy each time. */
   get fields(): Fields {
     return this.#section.copy()
   }
 }
 
-/** For a log. */
+/** For logs. */
 export interface RequestLine {
   readonly method: string
   readonly target: string
@@ -107,13 +110,13 @@ export const enum Class {
   Token = 1,
   /** VCHAR, obs-text, SP and HTAB: RFC 9110 section 5.5. */
   Value = 2,
-  /** What needs no second look anywhere in a target: pchar without escapes, `/` and `?`, of RFC 3986. */
+  /** Needs no further check anywhere in a target: pchar without escapes, `/` and `?`, of RFC 3986. */
   Target = 4,
-  /** Escapes, and what browsers leave as it is though RFC 3986 has no place for it. */
+  /** Escapes, and characters that browsers leave unescaped although RFC 3986 does not allow them. */
   Odd = 8,
 }
 
-/** What each byte may be part of. @internal */
+/** The classes each byte belongs to. @internal */
 export const CLASSES: Uint8Array = classes()
 
 function classes(): Uint8Array {
@@ -132,12 +135,12 @@ function classes(): Uint8Array {
 }
 
 /**
- * A target with odd characters. In the path every escape is one, and none is NUL, CR or LF: who decodes it would have a name
- * that ends early, or a line of a log. Of a query browsers say less.
+ * A target with odd characters. In the path, every `%` begins an escape, and none encodes NUL, CR or LF: decoded, these
+ * would cut a name short or forge a line of a log. In the query browsers are less strict.
  */
 const ODD_TARGET = /^(?:[^%?{}`\\]|%(?!0[0ad])[0-9a-f]{2})*(?:\?.*)?$/i
 
-/** What is awaited. */
+/** What comes next. */
 const enum Await {
   /** The request line, or one empty line before it (RFC 9112 section 2.2). */
   Start = 0,
@@ -154,12 +157,12 @@ const enum Await {
 }
 
 const VERSION = 'HTTP/1.'
-/** A token of any length is a method, but nobody has registered one of over 20. */
+/** A token of any length is a method, but no registered one is longer than 20 bytes. */
 const MAX_METHOD_BYTES = 64
 
 /**
- * One head after the other. Each byte is looked at once, however they come: what has been seen is kept between calls, and
- * `bytes` begins with the head's first byte in each of them.
+ * Parses one head after another. Each byte is examined once, however the bytes arrive: state is kept between calls, and
+ * in each call `bytes` begins with the first byte of the head.
  */
 export class HeadParser implements Noted {
   readonly #limits: HeadLimits
@@ -186,14 +189,14 @@ export class HeadParser implements Noted {
   hasUpgrade = false
   offersWebSocket = false
   expectsContinue = false
-  /** The head that is being read is one of HEAD: its answer has no body, even when it is refused. */
+  /** The head being read is a HEAD request's: the answer has no body, even if the request is refused. */
   isHead = false
 
   constructor(limits: HeadLimits = HEAD_LIMITS) {
     this.#limits = limits
   }
 
-  /** Before the next head. */
+  /** Prepares for the next head. */
   reset(): void {
     this.#state = Await.Start
     this.#at = this.#start = this.#count = this.#methodEnd = this.#targetEnd = this.#fieldsAt = 0
@@ -204,24 +207,24 @@ export class HeadParser implements Noted {
     this.#isOdd = this.#hasType = this.isHead = false
   }
 
-  /** What comes is field lines alone, of which none says anything of framing: the trailers of a chunked body. */
+  /** Prepares for the trailers of a chunked body: field lines alone, none of which may affect framing. */
   resetForTrailers(): void {
     this.reset()
     this.#isTrailer = true
     this.#state = Await.FieldLine
   }
 
-  /** Nothing has been seen, not even an empty line. */
+  /** No byte has been seen, not even an empty line. */
   get isFresh(): boolean {
     return this.#at === 0
   }
 
-  /** Some of a head has been seen; an empty line before it is none of it. */
+  /** Part of a head has been seen; an empty line before it does not count. */
   get hasBegun(): boolean {
     return this.#at > this.#start
   }
 
-  /** The head's length in bytes, or NEED_MORE. Throws ProtocolError with a `statusHint`. */
+  /** Returns the head's length in bytes, or NEED_MORE. Throws ProtocolError with a `statusHint`. */
   parse(bytes: Buffer): number {
     const limit = Math.min(bytes.length, this.#limits.maxHeadBytes)
     while (this.#at < limit) {
@@ -268,7 +271,7 @@ export class HeadParser implements Noted {
     return NEED_MORE
   }
 
-  /** Of the `bytes` that `parse` has just found to begin with a whole head. */
+  /** Returns the head that `parse` has just found whole at the beginning of `bytes`. */
   take(bytes: Buffer): RequestHead {
     const raw = bytes.toString('latin1', this.#start, this.#at)
     const start = this.#start
@@ -277,7 +280,7 @@ export class HeadParser implements Noted {
     return new RequestHead(method, target, this.#minor, new FieldSection(raw, this.#fieldsAt - start, this))
   }
 
-  /** What is known of a head that may not be whole, of the same `bytes`; `-` for what is not. */
+  /** What is known of a head that may be incomplete, given the same `bytes`; `-` for unknown parts. */
   requestLine(bytes: Buffer): RequestLine {
     const hasMethod = this.#methodEnd > this.#start
     const hasTarget = this.#targetEnd > this.#methodEnd
@@ -329,7 +332,7 @@ export class HeadParser implements Noted {
     this.#state = Await.Version
   }
 
-  /** `HTTP/1.1` CR. Of another major version a person may want to know: 505. */
+  /** Takes `HTTP/1.1` CR. Another major version gets 505, since a person may want to know. */
   #takeVersion(bytes: Buffer, limit: number): void {
     for (; this.#at < limit; this.#at++) {
       const place = this.#at - this.#targetEnd - 1
@@ -389,7 +392,7 @@ export class HeadParser implements Noted {
     this.#state = next
   }
 
-  // What fields say of framing and of the connection. Their lengths tell almost all others apart.
+  // What fields say about framing and the connection. Their lengths rule out almost all others.
 
   #note(bytes: Buffer, end: number): void {
     if (this.#isTrailer) return this.#checkTrailer(bytes)
@@ -421,7 +424,10 @@ export class HeadParser implements Noted {
     }
   }
 
-  /** RFC 9110 section 6.5.1. What is for heads only is no news behind a body: somebody hopes that it will be merged. */
+  /**
+   * RFC 9110 section 6.5.1. A field that belongs in a head has no use after a body, except to a sender who hopes it
+   * will be merged.
+   */
   #checkTrailer(bytes: Buffer): void {
     const name = bytes.toString('latin1', this.#nameAt, this.#nameEnd).toLowerCase()
     if (NO_TRAILERS.has(name)) throw this.#bad('ERR_BAD_TRAILER', `${name} is no trailer`)
@@ -449,15 +455,15 @@ export class HeadParser implements Noted {
     this.hasUpgrade ||= hasToken(value, 'upgrade')
   }
 
-  /** One has the first, another the last: a body is of one type (RFC 9110 section 8.3). */
+  /** Some parsers take the first Content-Type, others the last: a body has one type (RFC 9110 section 8.3). */
   #noteType(): void {
     if (this.#hasType) throw this.#bad('ERR_BAD_CONTENT_TYPE', 'Content-Type comes twice')
     this.#hasType = true
   }
 
   /**
-   * RFC 9112 section 6.3: a list of equal values may be taken as one. It is not worth the risk. Neither are zeros before
-   * a number, which some take as octal.
+   * RFC 9112 section 6.3 allows a list of equal values to be taken as one; that is not worth the risk. Neither are
+   * leading zeros, which some parsers read as octal.
    */
   #noteLength(value: string): void {
     if (this.contentLength >= 0) throw this.#bad('ERR_BAD_CONTENT_LENGTH', 'Content-Length comes twice')
@@ -480,7 +486,7 @@ export class HeadParser implements Noted {
     if (this.#codings !== null) this.#checkCodings(this.#codings)
   }
 
-  /** RFC 9112 section 3.2: origin-form, absolute-form, `*` for OPTIONS; we are no tunnel. */
+  /** RFC 9112 section 3.2: origin-form, absolute-form, and `*` for OPTIONS. This server is not a tunnel. */
   #checkTarget(bytes: Buffer): void {
     const method = () => bytes.toString('latin1', this.#start, this.#methodEnd)
     const first = bytes[this.#methodEnd + 1]
@@ -499,7 +505,7 @@ export class HeadParser implements Noted {
       throw this.#bad('ERR_BAD_HOST', 'Host is another one than that of the target')
   }
 
-  /** RFC 9112 section 6.1, 6.3. */
+  /** RFC 9112 sections 6.1 and 6.3. */
   #checkCodings(codings: string): void {
     const bad = (why: string) => this.#bad('ERR_BAD_TRANSFER_ENCODING', why)
     if (this.contentLength >= 0) throw bad('Content-Length with Transfer-Encoding')
@@ -523,12 +529,12 @@ export class HeadParser implements Noted {
   }
 }
 
-/** A reason to answer with `status` and to close. */
+/** An error that is answered with `status`; the connection then closes. */
 export function refusal(code: string, status: number, message: string): ProtocolError {
   return new ProtocolError(code, message, { statusHint: status })
 }
 
-/** Whether a name begins there; `name` is in lower case, the bytes may not be. @internal */
+/** Whether `name` is at `start`. `name` is in lower case; the bytes may be in any case. @internal */
 export function isNamed(bytes: Buffer, start: number, name: string): boolean {
   for (let i = 0; i < name.length; i++) {
     const byte = bytes[start + i] as number
@@ -539,7 +545,7 @@ export function isNamed(bytes: Buffer, start: number, name: string): boolean {
 
 const MASKED = 'a field that another server could take for one of framing'
 
-/** Of framing, routing, who asks, what is asked for, and what the body is. */
+/** Fields about framing, routing, the client's identity, the resource asked for, or the type of the body. */
 const NO_TRAILERS = new Set(
   (
     'transfer-encoding content-length host trailer te connection keep-alive proxy-connection upgrade expect max-forwards ' +

@@ -1,6 +1,9 @@
-// The grammar of a host and its port, as Host and targets in absolute-form carry them (RFC 3986 section 3.2.2).
+// The grammar of a host and port, as used in Host and in absolute-form targets (RFC 3986 section 3.2.2).
 
-/** A host and maybe a port (RFC 9110 section 7.2), without the comma that RFC 3986 would allow in a name. */
+/**
+ * Whether `value` is a host with an optional port (RFC 9110 section 7.2), without the comma that RFC 3986 would allow
+ * in a name.
+ */
 export function isHost(value: string): boolean {
   const found = HOST.exec(value)
   if (found === null) return false
@@ -11,14 +14,14 @@ export function isHost(value: string): boolean {
 const HOST = /^(?:\[([^\]]+)\]|(?:[a-z0-9._~!$&'()*+;=-]|%[0-9a-f]{2})+)(?::(\d{0,5}))?$/i
 const IPV4 = /^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?!$)|$)){4}$/
 
-/** An address as a proxy tells it, without the port that some add; null for what is none. */
+/** The address that a proxy reports, without the port that some add; null if it is not an address. */
 export function addressIn(text: string): string | null {
   const [, v6, v4] = /^(?:\[([^\]]+)\]|(\d[\d.]*))(?::\d{1,5})?$/.exec(text) ?? []
   const address = v6 ?? v4 ?? text
   return IPV4.test(address) || isIpV6(address) ? address : null
 }
 
-/** What stands between brackets: IPv6, or an address of a later kind (RFC 3986 section 3.2.2). */
+/** The text between brackets: IPv6, or an address of a future version (RFC 3986 section 3.2.2). */
 function isAddress(text: string): boolean {
   return /^v[0-9a-f]+\.[a-z0-9._~!$&'()*+,;=:-]+$/i.test(text) || isIpV6(text)
 }

@@ -10,7 +10,7 @@ import { type HttpServices, type HttpSettings, resolved } from './settings.ts'
 /** What `http()` makes. */
 export type HttpProtocol = CodecProtocol<Request, Answer>
 
-/** Makes `http(settings)` for those who have a disk and a clock. */
+/** Makes `http(settings)` for callers that have a file system and a clock. */
 export function httpWith(services: HttpServices): (settings?: HttpSettings) => HttpProtocol {
   return (settings = {}) => {
     const all = resolved(settings, services)

@@ -1,5 +1,6 @@
-// A body that is collected: mostly one piece, and then not copied twice; else one buffer that grows, since a client may send
-// each byte as a piece of its own, and a million small Buffers weigh a hundred times what they hold.
+// A body that is collected. Usually it is one piece, and then it is copied only once. Otherwise it goes into one
+// growing buffer, since a client may send each byte as a piece of its own, and a million small Buffers take a hundred
+// times the memory of their content.
 
 import { Accumulator, type CodecIo } from '../../src/protocol.ts'
 
@@ -8,7 +9,7 @@ export class Pieces {
   #all: Accumulator | null = null
   readonly #expected: number
 
-  /** `expected` bytes are promised; 0 when nobody knows. */
+  /** `expected`: bytes announced; 0 if unknown. */
   constructor(expected: number) {
     this.#expected = expected
   }
@@ -28,12 +29,12 @@ export class Pieces {
     this.#all.append(bytes)
   }
 
-  /** Reads on where it belongs; how many bytes. */
+  /** Reads further bytes directly into the buffer. Returns how many. */
   fill(io: CodecIo): number {
     return this.#all?.fill(io) ?? 0
   }
 
-  /** All of it, given away. */
+  /** Returns all bytes, which then belong to the caller. */
   take(): Buffer {
     return this.#only ?? this.#all?.take() ?? Buffer.alloc(0)
   }

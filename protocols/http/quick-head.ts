@@ -1,6 +1,6 @@
-// Heads as almost all are, in one pass over bytes that are all there: origin-form, HTTP/1.1, nothing that says more of framing
-// than a length. Anything else, wrong or merely rare, is left to HeadParser from its first byte on: so this can only
-// say yes to what that would say yes to, and both are run over the same vectors.
+// The fast path: parses a typical head in one pass over bytes that are all there. Typical means origin-form, HTTP/1.1,
+// and no field about framing except a length. Anything else, wrong or merely rare, is left to HeadParser from its first
+// byte on. So this accepts only what HeadParser would accept, and both are run over the same vectors.
 
 import type { QuickBuffer } from '../../src/builtins.ts'
 import { FieldSection, type Noted } from './fields.ts'
@@ -15,21 +15,21 @@ const SLASH = 0x2f
 const COLON = 0x3a
 const DEL = 0x7f
 const VERSION = Array.from(Buffer.from(' HTTP/1.1\r\n'))
-/** CONNECT and TRACE begin so, and no other method that is common. */
+/** First letters of CONNECT and TRACE, and of no other common method. */
 const RARE_METHODS = [0x43, 0x54]
 const MAX_METHOD = 7
-/** Digits of a length that is exact as a number. */
+/** Most digits of a length that a number holds exactly. */
 const MAX_DIGITS = 15
 
-/** Version and fields of up to so many bytes are compared with the last ones first. */
+/** Most bytes of version and fields that are compared with the previous ones first. */
 const REPEATED_MOST = 4096
-/** Below this a loop is quicker than a call: a nanosecond a byte against 80. */
+/** Below this many bytes a loop is faster than a call: one nanosecond per byte against 80. */
 const LOOP_BELOW = 64
-/** As long a text is sooner made than compared. */
+/** From this many bytes on it is faster to make a text than to compare it. */
 const TEXT_LOOP_BELOW = 32
 const MOST_SKIPPED = 31
 
-/** One for all connections: nothing is kept between two heads but what was good of the last ones. */
+/** One instance for all connections: the only state kept between two heads is what was valid in the previous ones. */
 export class QuickHeads implements Noted {
   contentLength = -1
   readonly isChunked = false
@@ -38,7 +38,7 @@ export class QuickHeads implements Noted {
   readonly hasUpgrade = false
   readonly offersWebSocket = false
   readonly expectsContinue = false
-  /** Bytes of the head that was taken last. */
+  /** Bytes of the head taken last. */
   size = 0
   readonly #limits: HeadLimits
   #methodEnd = 0
@@ -48,11 +48,13 @@ export class QuickHeads implements Noted {
   #host = ''
   #method = 'GET'
   #target = '/'
-  /** What stood behind the last target, from the version to the empty line: who asks again mostly sends the same. */
+  /**
+   * The bytes after the last target, from the version to the empty line: a client's next request usually repeats them.
+   */
   readonly #last = Buffer.alloc(REPEATED_MOST)
   #lastSize = 0
   #lastSection: FieldSection | null = null
-  /** So many heads are looked at as if nothing were known: where they differ, to compare and to keep is work for nothing. */
+  /** For this many heads nothing is compared or kept: where heads differ, that would be wasted work. */
   #skip = 0
   #nextSkip = 0
 
@@ -60,7 +62,7 @@ export class QuickHeads implements Noted {
     this.#limits = limits
   }
 
-  /** The head at `start`, or null: it is not whole, or another one. */
+  /** Returns the head at `start`, or null if it is incomplete or not a typical one. */
   take(bytes: Buffer, start: number): RequestHead | null {
     const limit = Math.min(bytes.length, start + this.#limits.maxHeadBytes)
     if (!this.#findTarget(bytes, start, limit)) return null
@@ -110,7 +112,7 @@ export class QuickHeads implements Noted {
     const last = this.#last
     const size = this.#lastSize
     const end = start + size
-    // Four bytes tell nearly all others.
+    // Four bytes rule out nearly all others.
     if (size === 0 || end > limit || bytes[end - 1] !== LF || bytes[end - 3] !== LF) return false
     if (bytes[start + VERSION.length] !== last[VERSION.length] || bytes[end - 5] !== last[size - 5]) return false
     if (size >= LOOP_BELOW) return last.compare(bytes, start, end, 0, size) === 0
@@ -118,7 +120,7 @@ export class QuickHeads implements Noted {
     return true
   }
 
-  /** Behind the empty line, or 0; `start` is where the version is. */
+  /** Returns the end of the head, after the empty line, or 0; `start` is where the version begins. */
   #look(bytes: Buffer, start: number, limit: number): number {
     if (start + VERSION.length > limit) return 0
     for (let i = 0; i < VERSION.length; i++) if (bytes[start + i] !== VERSION[i]) return 0
@@ -136,7 +138,7 @@ export class QuickHeads implements Noted {
     this.#lastSection = section
   }
 
-  /** Behind the empty line, or 0. */
+  /** Returns the end of the head, after the empty line, or 0. */
   #findFields(bytes: Buffer, start: number, limit: number): number {
     const classes = CLASSES
     let at = start
@@ -154,7 +156,7 @@ export class QuickHeads implements Noted {
     return 0
   }
 
-  /** False for a field that takes a closer look. Their lengths tell almost all others apart. */
+  /** Returns false for a field that HeadParser must judge. Their lengths rule out almost all others. */
   #note(bytes: Buffer, nameAt: number, nameEnd: number, end: number): boolean {
     switch (nameEnd - nameAt) {
       case 4:
@@ -177,7 +179,7 @@ export class QuickHeads implements Noted {
     }
   }
 
-  /** Most requests of a connection, and most connections, ask the same host. */
+  /** Most requests of a connection, and most connections, name the same host. */
   #noteHost(bytes: Buffer, from: number, to: number): boolean {
     if (this.#hasHost) return false
     this.#hasHost = true
@@ -220,8 +222,10 @@ export class QuickHeads implements Noted {
   }
 }
 
-/** Where the first byte is that no value has (Class.Value): most bytes of a head are in values, and two comparisons are
-    quicker than a table. */
+/**
+ * Where the first byte is that cannot be in a value (Class.Value): most bytes of a head are in values, and two comparisons
+ * are faster than a table.
+ */
 function valueEnd(bytes: Buffer, from: number, limit: number): number {
   let at = from
   for (; at < limit; at++) {
@@ -243,7 +247,7 @@ function trimBlanks(bytes: Buffer, from: number, to: number): number {
   return end
 }
 
-/** latin1; `known` when it is that. */
+/** The latin1 text of these bytes; returns `known` itself if they are equal. */
 function textAt(bytes: Buffer, start: number, end: number, known: string): string {
   const size = end - start
   if (size === known.length && size < TEXT_LOOP_BELOW && isText(bytes, start, known)) return known

@@ -1,5 +1,5 @@
-// A request as a handler sees it. Nothing is parsed before it is asked for, and what clients chose (names of parameters,
-// cookies, fields) lies in maps without a prototype.
+// A request as a handler sees it. Nothing is parsed before it is asked for, and names that clients choose (of
+// parameters, cookies, fields) go into maps without a prototype.
 
 import { ProtocolError, UsageError } from '../../src/errors.ts'
 import type { CodecIo } from '../../src/protocol.ts'
@@ -12,16 +12,16 @@ import { addressIn, isHost } from './host.ts'
 import { RequestBody } from './request-body.ts'
 import type { Session, UploadedFile, UploadForm } from './settings.ts'
 
-/** What a request takes from its connection. */
+/** What a request needs from its connection. */
 interface RequestHost {
   readonly isTrusted: ((ip: string) => boolean) | null
   loadSession(request: Request): Promise<Session>
 }
 
-/** What is told of a request without a body. */
+/** The collected body of a request without one. */
 export const NO_BODY = Buffer.alloc(0)
 
-/** What few requests have, or are asked for. */
+/** State that few requests have or use. */
 interface Known {
   form: UploadForm | null
   headers: Fields | null
@@ -42,7 +42,7 @@ export class Request {
   #context: Record<PropertyKey, unknown> | null = null
   #known: Known | null = null
 
-  /** @internal `body` is null where there is none. */
+  /** @internal `body` is null if there is none. */
   constructor(head: RequestHead, body: RequestBody | null, io: Pick<CodecIo, 'peer' | 'signal'>, host: RequestHost) {
     this.#head = head
     this.#io = io
@@ -50,7 +50,7 @@ export class Request {
     this.#body = body
   }
 
-  /** Yours alone. */
+  /** A place for the application's own data; the server does not use it. */
   get context(): Record<PropertyKey, unknown> {
     this.#context ??= {}
     return this.#context
@@ -60,7 +60,7 @@ export class Request {
     this.#context = value
   }
 
-  /** The body as it comes, once; all of it at once if it was collected. */
+  /** The body as it arrives; can be read once. A collected body comes all at once. */
   get body(): RequestBody {
     this.#body ??= RequestBody.empty()
     return this.#body
@@ -76,14 +76,14 @@ export class Request {
     return this.#head.target
   }
 
-  /** Neither decoded nor cleaned up; `/` when there is none. */
+  /** Neither decoded nor normalised; `/` if there is none. */
   get path(): string {
     const { uri } = this
     const start = pathStart(uri)
     return uri.slice(start, pathEnd(uri, start)) || '/'
   }
 
-  /** Behind the question mark; empty without one. */
+  /** The text after the question mark; empty without one. */
   get queryString(): string {
     const { uri } = this
     return uri.slice(pathEnd(uri, pathStart(uri)) + 1)
@@ -110,41 +110,41 @@ export class Request {
     return known.cookies
   }
 
-  /** `1.0`, `1.1`. */
+  /** `1.0` or `1.1`. */
   get protocolVersion(): string {
     return `1.${this.#head.minorVersion}`
   }
 
-  /** `host` or `host:port`, as the client or a trusted proxy says. */
+  /** `host` or `host:port`, from the client or a trusted proxy. */
   get host(): string {
     const told = this.#forwarded('x-forwarded-host')
     return told !== undefined && isHost(told) ? told : this.#head.authority
   }
 
-  /** `https` under TLS, here or at a trusted proxy. */
+  /** `https` if this connection or the one to a trusted proxy uses TLS. */
   get scheme(): 'http' | 'https' {
     const told = this.#forwarded('x-forwarded-proto')
     return told === 'https' || (told === undefined && this.#io.peer.isEncrypted) ? 'https' : 'http'
   }
 
-  /** The client: behind trusted proxies the last address that none of them is at. */
+  /** The client's address. Behind trusted proxies: the last address in the chain that is not one of theirs. */
   get remoteIp(): string {
     return this.#route().ip
   }
 
-  /** Aborts when the client has gone, or when the worker leaves and its time is nearly up. */
+  /** Aborts when the client has gone, or when the worker is leaving and its time is nearly up. */
   get signal(): AbortSignal {
     return this.#io.signal
   }
 
-  /** A parameter of the query, or all. */
+  /** A parameter of the query, or all of them. */
   get(): FormMap
   get(name: string, fallback?: FormValue): FormValue | undefined
   get(name?: string, fallback?: FormValue): FormMap | FormValue | undefined {
     return name === undefined ? this.query : (this.query[name] ?? fallback)
   }
 
-  /** A parameter of the body (form, JSON object or upload), or all. */
+  /** A parameter of the body (form, JSON object or upload), or all of them. */
   post(): FormMap
   post(name: string, fallback?: FormValue): FormValue | undefined
   post(name?: string, fallback?: FormValue): FormMap | FormValue | undefined {
@@ -153,7 +153,7 @@ export class Request {
     return name === undefined ? known.post : (known.post[name] ?? fallback)
   }
 
-  /** A header field by its name, or all. */
+  /** A header field by its name, or all of them. */
   header(): Fields
   header(name: string): string | undefined
   header(name: string, fallback: string): string
@@ -161,7 +161,7 @@ export class Request {
     return name === undefined ? this.headers : (this.#head.header(name) ?? fallback)
   }
 
-  /** A cookie by its name, or all. */
+  /** A cookie by its name, or all of them. */
   cookie(): Cookies
   cookie(name: string): string | undefined
   cookie(name: string, fallback: string): string
@@ -169,12 +169,12 @@ export class Request {
     return name === undefined ? this.cookies : (this.cookies[name] ?? fallback)
   }
 
-  /** Which of these content codings the client likes best (the first when it is all one); null for none. */
+  /** Returns the one of these content codings that the client prefers (the first among equals), or null for none. */
   codingFor(codings: readonly string[]): string | null {
     return codingFor(this.header('accept-encoding') ?? '', codings)
   }
 
-  /** The uploaded file of a field, or all of them; see `uploads` in the settings. */
+  /** The uploaded file of a field, or all files; see `uploads` in the settings. */
   file(): readonly UploadedFile[]
   file(fieldName: string): UploadedFile | undefined
   file(fieldName?: string): UploadedFile | readonly UploadedFile[] | undefined {
@@ -193,26 +193,26 @@ export class Request {
     return form?.files ?? []
   }
 
-  /** A field behind a chunked body; never one of the head. */
+  /** A field sent after a chunked body; never one of the head. */
   trailer(name: string): string | undefined {
     return this.#known?.trailers?.[name.toLowerCase()]
   }
 
-  /** The visitor's data, loaded once; what was changed is stored before the answer leaves. Needs `sessions`. */
+  /** The visitor's session, loaded once; changes are stored before the answer is sent. Needs `sessions`. */
   session(): Promise<Session> {
     const known = this.#more()
     known.session ??= this.#host.loadSession(this)
     return known.session
   }
 
-  /** The head as it came, latin1. */
+  /** The head as received, latin1. */
   rawHead(): string {
     return this.#head.raw
   }
 
-  /** The whole body. Throws UsageError when it is streamed. */
+  /** The whole body. Throws UsageError if the body is streamed. */
   rawBody(): Buffer {
-    if (this.#collected === NO_BODY) this.#collected = Buffer.alloc(0) // its own, as any other
+    if (this.#collected === NO_BODY) this.#collected = Buffer.alloc(0) // a Buffer of its own, as for any other request
     if (this.#collected !== null) return this.#collected
     throw new UsageError('ERR_BODY_STREAMED', 'this body is a stream: for await (const bytes of request.body)')
   }
@@ -222,7 +222,7 @@ export class Request {
     return this.rawBody().toString()
   }
 
-  /** Throws ProtocolError, which is answered with 400, when it is none. */
+  /** The body parsed as JSON. Throws ProtocolError, which is answered with 400, if it is not JSON. */
   json(): unknown {
     try {
       return JSON.parse(this.text())
@@ -270,7 +270,10 @@ export class Request {
     return Object.create(null)
   }
 
-  /** Each trusted proxy tells who came to it: of the client, and how many have told. */
+  /**
+   * Follows the chain of trusted proxies, each of which names the address before it. Returns the client's address and
+   * the number of proxies followed.
+   */
   #route(): { readonly ip: string; readonly hops: number } {
     const { isTrusted } = this.#host
     let ip = this.#io.peer.remoteIp
@@ -285,7 +288,10 @@ export class Request {
     return { ip, hops }
   }
 
-  /** Of values in a row, one from each proxy, that of the outermost which is trusted: those before are its client's. */
+  /**
+   * Each proxy appends a value. Returns the one from the outermost trusted proxy: values before it were sent by its
+   * client.
+   */
   #forwarded(name: string): string | undefined {
     const { isTrusted } = this.#host
     if (isTrusted === null || !isTrusted(this.#io.peer.remoteIp)) return undefined
@@ -294,7 +300,10 @@ export class Request {
   }
 }
 
-/** It is asked for an https resource, by who came without (RFC 9110 section 7.4): nobody could trust the answer. */
+/**
+ * The request is for an https resource but came without TLS (RFC 9110 section 7.4), so no client could trust the
+ * answer.
+ */
 export function isMisdirected({ uri, scheme }: Pick<Request, 'uri' | 'scheme'>): boolean {
   return /^https:/i.test(uri) && scheme !== 'https'
 }

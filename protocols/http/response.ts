@@ -1,22 +1,23 @@
-// What a handler answers with: a status, header fields, cookies and a body, checked as they are set, so that nothing that is
-// sent can begin a second header or a second answer (through latin1 too: U+010D U+010A would become CR LF).
+// What a handler answers with: a status, header fields, cookies and a body. They are checked when they are set, so that
+// nothing sent can begin a second header or a second answer (not even through latin1: U+010D U+010A would become CR
+// LF).
 
 import { UsageError } from '../../src/errors.ts'
 import { type CookieOptions, serializeCookie } from './cookies.ts'
 import { isToken } from './fields.ts'
 
-/** What is sent piece by piece: a generator, a ReadableStream, a Readable of Node. */
+/** A body sent piece by piece: a generator, a ReadableStream or a Readable of Node. */
 export type BodyStream = AsyncIterable<string | Uint8Array>
 
-/** A header field's value; a list is as many lines. */
+/** A header field's value; a list is sent as one line per element. */
 export type FieldValue = string | number | readonly string[]
 
-/** Sent by name, with what the request asks of it (a range, a condition). */
+/** A file sent by path, subject to the request's range and conditions. */
 export interface FileBody {
   readonly path: string
   /** Bytes. */
   readonly offset: number
-  /** Bytes; 0 is to the end. */
+  /** Bytes; 0 means to the end. */
   readonly length: number
 }
 
@@ -24,23 +25,26 @@ export interface FileBody {
 export class Response {
   /** 200 to 999. */
   status: number
-  /** Empty: the usual one of the status. */
+  /** Empty: the status's standard phrase. */
   reason = ''
-  /** By name in lower case: the name as given, and the values. @internal */
+  /** By lower-case name: the name as given, and its values. @internal */
   readonly fields = new Map<string, { readonly name: string; readonly values: readonly string[] }>()
   /** Text, bytes, or a stream that is read as fast as the client reads; null for none. */
   body: string | Uint8Array | BodyStream | null
   /** @internal */
   file: FileBody | null = null
 
-  /** Workerman's order of arguments. */
+  /** Arguments in Workerman's order. */
   constructor(status = 200, headers: Readonly<Record<string, FieldValue>> = {}, body: Response['body'] = null) {
     this.status = checkedStatus(status)
     for (const [name, value] of Object.entries(headers)) this.setHeader(name, value)
     this.body = body
   }
 
-  /** Replaces what that name had. Throws UsageError for a name that is no token, and for control characters in a value. */
+  /**
+   * Replaces all values of that name. Throws UsageError for a name that is not a token, and for control characters in a
+   * value.
+   */
   setHeader(name: string, value: FieldValue): this {
     const values = (Array.isArray(value) ? value : [value]).map(String)
     checkField(name, values)
@@ -48,12 +52,12 @@ export class Response {
     return this
   }
 
-  /** Another line of the name. */
+  /** Adds another line with that name. */
   addHeader(name: string, value: string): this {
     return this.setHeader(name, [...(this.fields.get(name.toLowerCase())?.values ?? []), value])
   }
 
-  /** Workerman's word for `setHeader`. */
+  /** Workerman's name for `setHeader`. */
   header(name: string, value: FieldValue): this {
     return this.setHeader(name, value)
   }
@@ -75,7 +79,7 @@ export class Response {
     return this
   }
 
-  /** Several lines are joined with a comma. */
+  /** Several lines are joined with commas. */
   getHeader(name: string): string | undefined {
     return this.fields.get(name.toLowerCase())?.values.join(', ')
   }
@@ -99,9 +103,9 @@ export class Response {
   }
 
   /**
-   * The content of a file, with type, length, ETag and Last-Modified, as the request asks for it (Range, conditions); 404
-   * when there is none. The path is yours to check: for paths that clients choose there is `staticFiles`. Throws UsageError
-   * for an offset or a length that is no number of bytes.
+   * Answers with the content of a file, with its type, length, ETag and Last-Modified; the request's range and
+   * conditions are honoured. 404 if there is no such file. The path is not checked: for paths chosen by clients use
+   * `staticFiles`. Throws UsageError for an offset or a length that is not a number of bytes.
    */
   withFile(path: string, offset = 0, length = 0): this {
     for (const [name, value] of Object.entries({ offset, length }))
@@ -111,13 +115,13 @@ export class Response {
     return this
   }
 
-  /** Sets a cookie; `maxAge: 0` deletes it. HttpOnly, SameSite=Lax and Path=/ unless told otherwise. */
+  /** Sets a cookie; `maxAge: 0` deletes it. Defaults: HttpOnly, SameSite=Lax and Path=/. */
   cookie(name: string, value = '', options: CookieOptions = {}): this {
     return this.addHeader('Set-Cookie', serializeCookie(name, value, options))
   }
 }
 
-/** One piece of an answer that is still open; an empty one ends it. Workerman's. */
+/** One piece of an answer that is still open; an empty one ends it. As in Workerman. */
 export class Chunk {
   readonly data: string | Uint8Array
 
@@ -127,8 +131,8 @@ export class Chunk {
 }
 
 /**
- * An event for EventSource, sent on an answer whose Content-Type is `text/event-stream`. Workerman's; fields that would
- * begin another line are refused, lines of `data` become several.
+ * An event for EventSource, sent on an answer whose Content-Type is `text/event-stream`. As in Workerman; fields that
+ * would begin another line are refused, and `data` of several lines is sent as several.
  */
 export class ServerSentEvents {
   readonly text: string
@@ -179,7 +183,7 @@ function bad(message: string): UsageError {
   return new UsageError('ERR_BAD_RESPONSE', message)
 }
 
-/** RFC 9110 section 15, and those of other RFCs that are in use. */
+/** Those of RFC 9110 section 15, and those of other RFCs that are in use. */
 export const REASONS: Readonly<Record<number, string>> = {
   100: 'Continue',
   101: 'Switching Protocols',

@@ -1,5 +1,5 @@
-// One WebSocket connection (RFC 6455), server or client: handshake, frames, messages, pings, the closing handshake. Whatever
-// breaks a rule is told by its close code before the connection ends. Text is checked as it arrives.
+// One WebSocket connection (RFC 6455), server or client: handshake, frames, messages, pings, the closing handshake. A
+// peer that breaks a rule receives the matching close code before the connection ends. Text is checked as it arrives.
 
 import { ProtocolError, UsageError } from '../../src/errors.ts'
 import { Accumulator, type Codec, type CodecIo, isThenable, NEED_MORE } from '../../src/protocol.ts'
@@ -15,45 +15,45 @@ import type { Resolved } from './settings.ts'
 import { textOf } from './utf8.ts'
 
 const enum State {
-  /** A request, or the answer to ours. */
+  /** For a request, or for the answer to ours. */
   AwaitHandshake = 0,
-  /** The user decides whether the client may come in. */
+  /** For the user to decide whether the client is admitted. */
   AwaitWelcome = 1,
   Open = 2,
-  /** The peer has said its last word, or a wrong one: messages before that are handled, and may be answered. */
+  /** The peer has sent a close frame or broken a rule. Messages before that are handled and may be answered. */
   Heard = 3,
-  /** We have said goodbye, and wait for the peer's. */
+  /** We have sent a close frame and wait for the peer's. */
   Closing = 4,
-  /** Nothing that comes counts. */
+  /** All further input is ignored. */
   Closed = 5,
 }
 
-/** A set of bits, as every connection has one. */
+/** Flags in one number, since every connection has them. */
 const enum Bit {
   Stopped = 1,
-  /** Something has come since we last looked. */
+  /** Something has arrived since the last check. */
   Alive = 2,
-  /** The worker leaves: nobody comes in any more. */
+  /** The worker is leaving: no client is admitted any more. */
   Leaving = 4,
-  /** The goodbye of a drain waits for the answers to what was received. */
+  /** During a drain: the close frame waits for the answers to the messages received. */
   PutOff = 8,
 }
 
-/** Bytes that may be queued for a peer before pongs are left out but the last (RFC 6455 section 5.5.3). */
+/** Bytes queued for a peer above which only the latest ping is answered (RFC 6455 section 5.5.3). */
 const MAX_PONG_QUEUE = 65_536
 
-/** What is needed until it is done. */
+/** State needed until the handshake is done. */
 class Handshake {
-  /** A server's. */
+  /** Servers only. */
   readonly parser: HeadParser
   /** What a client has offered. */
   terms: Terms | null = null
-  /** A client's. */
+  /** Clients only. */
   key = ''
-  /** What was sent before. */
+  /** Messages sent before the handshake was done. */
   early: WebSocketMessage[] = []
   earlyBytes = 0
-  /** What failed when the user had decided. */
+  /** The error that occurred after the user's decision. */
   failure: ProtocolError | null = null
 
   constructor(limits: HeadLimits) {
@@ -69,13 +69,16 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   #rest: Accumulator | null = null
   /** Null without compression. */
   deflate: DeflateContext | null = null
-  /** Null when the handshake is done. */
+  /** Null once the handshake is done. */
   #handshake: Handshake | null
-  /** In the middle of a frame or of a message; between them none is needed. */
+  /** In the middle of a frame or message; null between messages. */
   #reader: FrameReader | null = null
-  /** What was queued, ping included, when the peer was asked; 0 when nothing was before it, -1 when it is not asked. */
+  /**
+   * Bytes queued, ping included, when the ping was sent; 0 if nothing was queued before it, -1 if no ping is
+   * outstanding.
+   */
   #queuedAtPing = -1
-  /** The peer's (RFC 6455 section 7.1.5). */
+  /** The code the peer closed with (RFC 6455 section 7.1.5). */
   #closeCode = 1006
 
   constructor(io: CodecIo<string | Buffer>, settings: Resolved) {
@@ -98,7 +101,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     return this.#io.maxPackageSize
   }
 
-  // What the connection calls
+  // Called by the connection
 
   receive(bytes: Buffer): void {
     this.#bits |= Bit.Alive
@@ -133,7 +136,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     if (this.#state === State.Open) this.#putOff()
   }
 
-  /** After the goodbye no answer leaves, so those that are owed go first. */
+  /** After the close frame no answer can be sent, so the outstanding ones go first. */
   #putOff(): void {
     this.#bits |= Bit.PutOff
     this.#io.onSettled = () => this.#sayGoodbye()
@@ -150,7 +153,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
       return false
     }
     if (this.#is(Bit.PutOff)) this.#finally(null)
-    const isPutOff = reason === 'closed' && this.#io.onSettled !== null // that will be the last word
+    const isPutOff = reason === 'closed' && this.#io.onSettled !== null // the goodbye follows then
     if (isPutOff) return true
     if (this.#state <= State.Heard) this.#close(reason === 'handler' ? 1011 : reason === 'timeout' ? 1001 : 1000, '')
     return reason === 'closed' && this.#state === State.Closing
@@ -170,13 +173,13 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     return isAsking || this.#state === State.AwaitWelcome || this.#state === State.Closing
   }
 
-  /** FIN without a close frame, or after one. */
+  /** FIN, with or without a close frame before it. */
   ended(): void {
     if (this.#state < State.Open) return
     if (this.#io.onSettled === null || this.#is(Bit.PutOff)) this.#finally(() => this.#finish(this.#closeCode))
   }
 
-  /** When what was received has been handled: in place of a goodbye that waits for that. */
+  /** Calls `end` once all received messages have been handled, instead of any close frame waiting for the same. */
   #finally(end: (() => void) | null): void {
     this.#bits &= ~Bit.PutOff
     this.#io.onSettled = end
@@ -210,7 +213,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     if (rest.length === 0) this.#rest = null
   }
 
-  /** How many bytes were used. */
+  /** Returns how many bytes were used. */
   #guarded(bytes: Buffer): number {
     try {
       return this.#take(bytes)
@@ -236,7 +239,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     return this.#state === State.Heard || this.#state === State.Closed
   }
 
-  /** The head's bytes, or 0 while it is not whole. */
+  /** Returns the length of the head, or 0 while it is incomplete. */
   #takeRequest(bytes: Buffer, start: number): number {
     const { parser } = this.#handshake as Handshake
     const head = bytes.subarray(start)
@@ -261,12 +264,12 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     this.#askUser(head, request, chosen)
   }
 
-  /** The user's word, which may take its time. */
+  /** Asks the user, who may take time to decide. */
   #askUser(head: RequestHead, request: Request, protocol: string): void {
     const response = new Response()
     const word = this.#io.event('onWebSocketConnect', request, response)
     const decided = (answer: unknown) => {
-      if (this.#state === State.Closed) return // it has thrown, or closed, and the client was told
+      if (this.#state === State.Closed) return // the callback threw or closed, and the client has its answer
       if (this.#is(Bit.Leaving)) this.#turnAway(503, RESTART)
       else if (answer === false) this.#turnAway(403, 'not allowed')
       else if (answer instanceof Response && (answer !== response || isRefusal(answer))) this.#turnAwayWith(answer)
@@ -277,13 +280,13 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     this.#io.pause()
     Promise.resolve(word).then(
       (answer) => this.#decideLate(() => decided(answer)),
-      () => this.#decideLate(() => this.#turnAway(500, 'the handler failed')), // the connection has told onError
+      () => this.#decideLate(() => this.#turnAway(500, 'the handler failed')), // the connection has called onError
     )
   }
 
-  /** Nobody waits for this call: what fails in it is thrown when receiving goes on. */
+  /** No caller could catch an error here, so it is thrown when receiving goes on. */
   #decideLate(decide: () => void): void {
-    if (this.#state !== State.AwaitWelcome) return // it has closed meanwhile, or it was too late
+    if (this.#state !== State.AwaitWelcome) return // closed meanwhile, or timed out
     const handshake = this.#handshake as Handshake
     try {
       decide()
@@ -364,7 +367,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
 
   // Frames in
 
-  /** Some bytes of a head or a payload; where it stopped. */
+  /** Takes part of a head or a payload. Returns where it stopped. */
   #takeFrame(bytes: Buffer, start: number): number {
     const reader = this.#reader ?? FrameReader.borrow()
     this.#reader = reader
@@ -376,13 +379,13 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     return end
   }
 
-  /** Of the reader. */
+  /** Called by the reader. */
   onMessage(message: string | Buffer): void {
     if (this.#state !== State.Open && this.#state !== State.Closing) return
     if (!this.#io.emit(message)) this.#bits |= Bit.Stopped
   }
 
-  /** Of the reader. */
+  /** Called by the reader. */
   onControl(opcode: Opcode, payload: Buffer): void {
     if (opcode === Opcode.Close) return this.#takeClose(payload)
     if (opcode === Opcode.Pong) {
@@ -392,7 +395,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     this.#io.event('onWebSocketPing', payload)
     if (this.#state !== State.Open) return
     if (this.#io.queuedBytes <= MAX_PONG_QUEUE) this.#write(Opcode.Pong, payload)
-    else this.#io.onDrain = () => this.#pongLate(payload) // in place of that for an earlier ping
+    else this.#io.onDrain = () => this.#pongLate(payload) // replaces the one for an earlier ping
   }
 
   #pongLate(payload: Buffer): void {
@@ -416,23 +419,29 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     this.#finally(() => this.#endClosing(code, reason))
   }
 
-  /** The peer's own code back. It does not wait for a slow handler for ever: then that may not answer any more. */
+  /**
+   * Echoes the peer's code. This does not wait forever for a slow handler, which cannot answer any more once this is
+   * sent.
+   */
   #answerClose(): void {
     const code = this.#closeCode
     this.#write(Opcode.Close, code === 1005 ? NO_BYTES : Uint8Array.of(code >> 8, code & 0xff))
     this.#state = State.Closed
   }
 
-  /** Both have said goodbye, and the peer's messages are handled. Who serves closes first: section 7.1.1. */
+  /**
+   * Both sides have sent a close frame, and the peer's messages are handled. The server closes first: RFC 6455 section
+   * 7.1.1.
+   */
   #endClosing(code: number, reason: string): void {
     if (this.#state === State.Heard) this.#answerClose()
     this.#io.event('onWebSocketClose', code, reason)
-    if (this.isServer)
-      this.#io.end(code) // not `close`: what the peer still says would reset what it has not read yet
+    // Not `close`: bytes the peer still sends would cause a reset, and it would lose what it has not read yet.
+    if (this.isServer) this.#io.end(code)
     else this.#io.deadline('close', this.#settings.closeTimeoutMs)
   }
 
-  /** Our goodbye. What comes before the peer's is still delivered. */
+  /** Sends our close frame. Messages that arrive before the peer's are still delivered. */
   #close(code: number, reason: string): boolean {
     if (this.#state !== State.Open && this.#state !== State.Heard) return this.#io.refuse('the WebSocket is not open')
     const size = Buffer.byteLength(reason)
@@ -450,7 +459,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     this.#io.close(code)
   }
 
-  /** The peer is told by a close code, or in the handshake by a status; the connection ends. */
+  /** Reports the error to the peer by a close code, or during the handshake by a status; then the connection ends. */
   #fault(error: ProtocolError): ProtocolError {
     if (this.#state < State.Open && this.isServer)
       this.#refuse(error.statusHint ?? 400, error.statusHint === 500 ? 'the server failed' : error.message)
@@ -465,8 +474,8 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   }
 
   /**
-   * A peer that says nothing is asked; one that stays silent is gone. Looked at twice in an interval, so that it is never
-   * silent for longer. Who still takes what is queued lives: the ping is behind that.
+   * Pings a silent peer; one that stays silent is considered gone. Checked twice per interval, so that no silence
+   * exceeds it. A peer that still takes queued bytes is alive, since the ping is queued behind them.
    */
   #checkPeer(): void {
     const { pingIntervalMs, pongTimeoutMs } = this.#settings
@@ -476,7 +485,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     if (this.#is(Bit.Alive)) this.#queuedAtPing = -1
     else if (this.#queuedAtPing < 0) {
       this.#write(Opcode.Ping, NO_BYTES)
-      this.#queuedAtPing = queuedBytes === 0 ? 0 : this.#io.queuedBytes // that the kernel takes a ping says nothing
+      this.#queuedAtPing = queuedBytes === 0 ? 0 : this.#io.queuedBytes // that the kernel took the ping proves nothing
     } else if (queuedBytes < this.#queuedAtPing) this.#queuedAtPing = queuedBytes
     else throw peerIsDead(pongTimeoutMs)
     this.#bits &= ~Bit.Alive
@@ -492,7 +501,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
       return this.#io.refuse('too much is waiting for the handshake')
     handshake.early.push(message)
     handshake.earlyBytes += Buffer.byteLength(payload)
-    return true // when it is sent, `onBufferFull` and `onBufferDrain` tell of it as of any other
+    return true // once it is sent, it counts for `onBufferFull` and `onBufferDrain` like any other
   }
 
   #sendNow(message: WebSocketMessage): boolean {
@@ -503,12 +512,12 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     if (deflate === null || Buffer.byteLength(payload) < this.#threshold(deflate.agreement.hasTakeover))
       return this.#write(opcode, payload)
     const mayGoOn = this.#write(opcode, deflate.compress(payload), true)
-    if (mayGoOn) deflate.sent() // else it may have been refused; then `onError` may have sent another one, too
+    if (mayGoOn) deflate.sent() // otherwise it may have been refused, and `onError` may then have sent another
     return mayGoOn
   }
 
   #sendPrepared(message: PreparedMessage): boolean {
-    if (!this.isServer) return this.#sendNow(message.payload) // each is masked by its own key
+    if (!this.isServer) return this.#sendNow(message.payload) // every client frame is masked with a key of its own
     const { compression, engine } = this.#settings
     if (this.deflate === null || compression === null || engine === null || message.size < this.#threshold(false))
       return this.#io.write(message.frame())
@@ -516,7 +525,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     return this.#io.write(message.compressedFrame(engine, this.deflate.agreement, compression.level))
   }
 
-  /** In bytes. A few get smaller only where there is something to look back on. */
+  /** Bytes. Short messages get smaller only if there are earlier ones to refer to. */
   #threshold(canLookBack: boolean): number {
     return this.#settings.compression?.threshold ?? (canLookBack ? 64 : 1024)
   }
@@ -534,12 +543,12 @@ function peerIsDead(ms: number): ProtocolError {
   return new ProtocolError('ERR_PEER_DEAD', `the peer has not answered a ping for ${ms} ms`, { closeCode: 1006 })
 }
 
-/** A status that turns away; 200 is what a Response has when nobody has said anything. */
+/** Whether the status refuses. 200 is a Response's default and means no decision. */
 function isRefusal({ status }: Response): boolean {
   return status !== 200 && status !== 101
 }
 
-/** A function among the settings threw. */
+/** A function in the settings threw. */
 function oursFailed(cause: unknown): ProtocolError {
   return new ProtocolError('ERR_WEBSOCKET', `a setting of websocket failed: ${cause}`, {
     statusHint: 500,
@@ -548,7 +557,7 @@ function oursFailed(cause: unknown): ProtocolError {
   })
 }
 
-/** The handshake as a request, whose body is empty. */
+/** The handshake as a request with an empty body. */
 function requestOf(head: RequestHead, io: CodecIo<string | Buffer>, isTrusted: Resolved['isTrusted']): Request {
   return new Request(head, null, io, { isTrusted, loadSession: noSessions })
 }

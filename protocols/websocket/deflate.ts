@@ -1,7 +1,7 @@
-// permessage-deflate (RFC 7692): the negotiation, strict both ways, and whole messages in and out of zlib. What compresses
-// is a `DeflateEngine`. The one here is plain Node's: every message stands alone (no context takeover on either side), since
-// Node has no synchronous zlib that keeps its window; takeover.ts has the other. What inflates beyond the limit is refused
-// while it inflates.
+// permessage-deflate (RFC 7692): the negotiation, strict in both directions, and whole messages in and out of zlib. A
+// `DeflateEngine` does the compression. The one in this file uses plain Node: every message stands alone (no context
+// takeover on either side), since Node has no synchronous zlib that keeps its window; the other engine is in
+// takeover.ts. A message over the limit is refused while it inflates.
 
 import { zlib } from '../../src/builtins.ts'
 import { ProtocolError } from '../../src/errors.ts'
@@ -12,76 +12,79 @@ import { isToken } from '../http/fields.ts'
 /** What `compression` takes. Wrong values are ERR_BAD_COMPRESSION. */
 export interface CompressionSettings {
   /**
-   * Bytes below which a message is sent as it is: less does not get smaller by more than it costs. Default 1,024, and 64
-   * where messages look back on those before.
+   * Messages of fewer bytes are sent uncompressed: they would not shrink by more than compressing costs. Default 1,024,
+   * or 64 where messages may refer to earlier ones.
    */
   readonly threshold?: number
-  /** zlib's, 1 to 9. Default 3: most of the gain for a third of the time. */
+  /** zlib's level, 1 to 9. Default 3: most of the gain for a third of the time. */
   readonly level?: number
   /**
-   * Of the windows that are kept from message to message (with the addon): messages look back 2 ** `windowBits` bytes, 9 to
-   * 15. Default 12: 96 KiB to compress with and 13 KiB to inflate with, where 15 takes 278 and 41.
+   * Size of the windows kept from message to message (with the addon): messages refer back up to 2 ** `windowBits`
+   * bytes, 9 to 15. Default 12: 96 KiB to compress and 13 KiB to inflate, where 15 takes 278 and 41.
    */
   readonly windowBits?: number
   /**
-   * Connections of a process that have windows of their own. Default 1,000. When more compress, who has not for longest
-   * begins anew; clients beyond that are asked to do without. 0 is no windows at all.
+   * How many connections of a process have windows of their own. Default 1,000. When more compress, the one unused for
+   * longest starts over; clients beyond that number are asked to do without. 0 means no windows at all.
    */
   readonly maxContexts?: number
 }
 
-/** Settings with their defaults; the one of `threshold` depends on what is agreed on. */
+/** Settings with their defaults; the default of `threshold` depends on what is negotiated. */
 export interface CompressionChoice extends Required<Omit<CompressionSettings, 'threshold'>> {
   readonly threshold: number | null
 }
 
-/** What we would agree on. */
+/** What we would agree to. */
 export interface Terms {
-  /** Our messages may look back on those before. */
+  /** Our messages may refer to earlier ones. */
   readonly hasTakeover: boolean
-  /** The peer's may. */
+  /** The peer's messages may. */
   readonly peerHasTakeover: boolean
-  /** Of the window that the peer is asked to look back at most, if it can be. */
+  /** The largest window the peer is asked to use, if it can be asked. */
   readonly peerWindowBits: number
 }
 
 /** What both sides have agreed on. */
 export interface Agreement extends Terms {
-  /** Of the window that we may compress with, 8 to 15. */
+  /** Bits of the window that we may compress with, 8 to 15. */
   readonly windowBits: number
 }
 
 /** The compression of one connection. */
 export interface DeflateContext {
   readonly agreement: Agreement
-  /** A message's payload on the wire, without the tail that all have (RFC 7692 section 7.2.1). */
+  /** A message's payload on the wire, without the tail common to all messages (RFC 7692 section 7.2.1). */
   compress(payload: string | Uint8Array): Buffer
-  /** It is on its way. Without this call the next one does not look back on it: it may have been refused. */
+  /**
+   * Confirms that the compressed message was queued. Without this call it may have been refused, so the next one does
+   * not refer to it.
+   */
   sent(): void
   /**
-   * What a part of a message inflates to, perhaps only with the last. Throws ProtocolError: 1009 as soon as it gets longer
-   * than `room` bytes, 1007 for what is no whole deflate.
+   * Inflates part of a message; output may come only with the last part. Throws ProtocolError: 1009 as soon as the
+   * output exceeds `room` bytes, 1007 for data that is not a complete deflate stream.
    */
   inflate(part: Buffer, isLast: boolean, room: number): Buffer
-  /** The peer is sent a message that this has not compressed: the next one must not look back beyond it. */
+  /** Called when the peer is sent a message not compressed here: the next one must not refer back beyond it. */
   forget(): void
-  /** Called every now and then: what has not been used since the last time may go. */
+  /** Called from time to time: frees what has not been used since the last call. */
   rest(): void
-  /** The last call. */
+  /** Releases everything; the last call. */
   close(): void
 }
 
-/** What makes them: plain Node's below, or native code that keeps its windows. */
+/** Makes contexts: plain Node's below, or native code that keeps its windows. */
 export interface DeflateEngine {
-  /** Of the next connection. */
+  /** For the next connection. */
   readonly terms: Terms
   open(agreement: Agreement): DeflateContext
-  /** A message that looks back on no other. */
+  /** Compresses a message that refers to no other. */
   compressAlone(payload: string | Uint8Array, windowBits: number): Buffer
 }
 
 const NAME = 'permessage-deflate'
-/** The end of what every message ends in, and is sent without (RFC 7692 section 7.2.1). */
+/** The last bytes of every compressed message, which are not sent (RFC 7692 section 7.2.1). */
 const TAIL = Buffer.from([0x00, 0x00, 0xff, 0xff])
 const NO_BYTES = Buffer.alloc(0)
 
@@ -90,11 +93,11 @@ interface Extension {
   readonly parameters: ReadonlyMap<string, string | true>
 }
 
-/** RFC 6455 section 9.1; null for what is none, or names a parameter twice. */
+/** RFC 6455 section 9.1; null if malformed, or if a parameter occurs twice. */
 function parseExtensions(field: string): Extension[] | null {
   const extensions: Extension[] = []
   for (const item of splitQuoted(field, ',')) {
-    if (item === '') continue // a list may have holes (RFC 9110 section 5.6.1), parameters may not
+    if (item === '') continue // a list may have empty elements (RFC 9110 section 5.6.1), parameters may not
     const [name = '', ...rest] = splitQuoted(item, ';')
     const parameters = parseParameters(rest)
     if (!isToken(name) || parameters === null) return null
@@ -128,7 +131,7 @@ function splitQuoted(text: string, separator: ',' | ';'): string[] {
   return [...parts, text.slice(start).trim()]
 }
 
-/** A server's answer to offers: the first that it can take; null for none. */
+/** A server's answer to offers: accepts the first that it can; null if there is none. */
 export function accept(
   offers: string,
   terms: Terms,
@@ -147,7 +150,7 @@ export function accept(
   return null
 }
 
-/** Of a server. */
+/** From the server's point of view. */
 const OURS = 'server_no_context_takeover'
 const THEIRS = 'client_no_context_takeover'
 
@@ -155,13 +158,13 @@ function without(server: boolean, client: boolean): string {
   return `${server ? '' : `; ${OURS}`}${client ? '' : `; ${THEIRS}`}`
 }
 
-/** Null for an offer that has to be declined (RFC 7692 section 7.1). */
+/** Null for an offer that must be declined (RFC 7692 section 7.1). */
 function windowOf(parameters: Extension['parameters']): number | null {
   for (const [key, value] of parameters) if (!OFFERS.get(key)?.(value)) return null
   return Number(parameters.get('server_max_window_bits') ?? 15)
 }
 
-/** What may be offered, and how. */
+/** The parameters an offer may have, with their valid values. */
 const OFFERS = new Map<string, (value: string | true) => boolean>([
   [OURS, isFlag],
   [THEIRS, isFlag],
@@ -173,19 +176,19 @@ function isFlag(value: string | true): boolean {
   return value === true
 }
 
-/** Only a client that says so can be asked to (RFC 7692 section 7.1.2.2). */
+/** Only a client that offers the parameter may be sent it (RFC 7692 section 7.1.2.2). */
 function peerWindowOf(parameters: Extension['parameters'], { peerWindowBits }: Terms): number {
   const offered = parameters.get('client_max_window_bits')
   if (offered === undefined) return 15
   return offered === true ? peerWindowBits : Math.min(Number(offered), peerWindowBits)
 }
 
-/** A client's. A server that wants us to look back less far may say so: some refuse whom they cannot ask. */
+/** A client's offer. It lets the server limit our window, since some servers refuse clients that do not allow it. */
 export function offerOf({ hasTakeover, peerHasTakeover }: Terms): string {
   return `${NAME}${without(peerHasTakeover, hasTakeover)}; client_max_window_bits`
 }
 
-/** What a client makes of the answer to its offer. Throws ProtocolError for one that it did not ask for. */
+/** A client's reading of the answer to its offer. Throws ProtocolError if it contains anything that was not offered. */
 export function agreed(answer: string, terms: Terms): Agreement {
   const [extension, ...more] = parseExtensions(answer) ?? []
   if (extension === undefined || more.length > 0 || extension.name !== NAME) throw unasked(answer)
@@ -195,7 +198,7 @@ export function agreed(answer: string, terms: Terms): Agreement {
       key === OURS || key === THEIRS ? value === true : /^(?:server|client)_max_window_bits$/.test(key) && isBits(value)
     if (!isKnown) throw unasked(answer)
   }
-  if (!terms.peerHasTakeover && !parameters.has(OURS)) throw unasked(answer) // we could not read it
+  if (!terms.peerHasTakeover && !parameters.has(OURS)) throw unasked(answer) // such messages could not be inflated
   return {
     windowBits: Number(parameters.get('client_max_window_bits') ?? 15),
     hasTakeover: terms.hasTakeover && !parameters.has(THEIRS),
@@ -208,7 +211,7 @@ function isBits(value: string | true | undefined): boolean {
   return typeof value === 'string' && /^(?:[89]|1[0-5])$/.test(value)
 }
 
-/** Plain Node's. Takeover would take asynchronous zlib streams, of some 300 KiB a connection. */
+/** Plain Node's engine. Context takeover would need asynchronous zlib streams, about 300 KiB per connection. */
 export function plainDeflate({ level }: Pick<CompressionChoice, 'level'>): DeflateEngine {
   const compressAlone = (payload: string | Uint8Array, windowBits: number) => deflate(payload, windowBits, level)
   return {
@@ -227,7 +230,7 @@ export function plainDeflate({ level }: Pick<CompressionChoice, 'level'>): Defla
   }
 }
 
-/** Node inflates no parts: they are kept until the last. */
+/** Node's synchronous zlib does not inflate in parts: they are kept until the last. */
 function inflateWhole(): DeflateContext['inflate'] {
   let parts: Accumulator | null = null
   return (part, isLast, room) => {
@@ -241,7 +244,7 @@ function inflateWhole(): DeflateContext['inflate'] {
   }
 }
 
-/** zlib knows no raw window of 8 bits; one of 9 looks back 250 bytes at most, which fits into 8. */
+/** zlib has no raw window of 8 bits; a 9-bit one refers back at most 250 bytes, which fits into 8. */
 function deflate(payload: string | Uint8Array, windowBits: number, level: number): Buffer {
   const bytes = zlib().deflateRawSync(payload, {
     windowBits: Math.max(9, windowBits),
@@ -252,13 +255,13 @@ function deflate(payload: string | Uint8Array, windowBits: number, level: number
 }
 
 /**
- * The tail that was left out, and an empty last block: so zlib says when a message ends in the middle of something. One
- * without compression: a code that was cut goes on in `03 00`, and may find its end there.
+ * The tail that was left out and an empty last block, so that zlib notices a message cut off in the middle. The block
+ * is an uncompressed one: a truncated code could continue into `03 00` and find its end there.
  */
 const END = Buffer.concat([TAIL, Buffer.from([0x01]), TAIL])
 
 function inflate(payload: Buffer, limit: number): Buffer {
-  if (payload.length === 0) return payload // no block at all: some send an empty message so
+  if (payload.length === 0) return payload // no block at all: some peers send an empty message like this
   const bytes = Buffer.concat([payload, END])
   try {
     const { buffer, engine } = zlib().inflateRawSync(bytes, {
@@ -283,7 +286,7 @@ export function isNoDeflate(): ProtocolError {
   return new ProtocolError('ERR_BAD_DEFLATE', 'a compressed message that is none', { closeCode: 1007 })
 }
 
-/** Behind a last block of the peer's own there is an empty one, and nothing else (RFC 7692 section 7.2.3.4). */
+/** After a final block of the peer's own comes an empty one, and nothing else (RFC 7692 section 7.2.3.4). */
 function isAllOf(bytes: Buffer, used: number): boolean {
   return used === bytes.length || (used === bytes.length - END.length - 1 && bytes[used] === 0)
 }

@@ -1,5 +1,5 @@
-// Frames as they come, and the messages that they make (RFC 6455 section 5): every rule that a peer can break in them. Text is
-// checked as it arrives.
+// Reads frames as they arrive and assembles messages (RFC 6455 section 5); enforces every rule that a peer can break in
+// them. Text is checked as it arrives.
 
 import type { QuickBuffer } from '../../src/builtins.ts'
 import { ProtocolError } from '../../src/errors.ts'
@@ -8,7 +8,7 @@ import type { DeflateContext } from './deflate.ts'
 import { FIN, MASKED, mask, Opcode, RSV1, SHORT } from './frames.ts'
 import { textOf, Utf8Checker } from './utf8.ts'
 
-/** Who reads: what it expects, and what it is told. */
+/** The receiver of messages: its expectations and its callbacks. */
 export interface MessageSink {
   readonly isServer: boolean
   readonly deflate: DeflateContext | null
@@ -18,24 +18,24 @@ export interface MessageSink {
 }
 
 const MAX_HEAD = 14
-/** Of a short frame that is masked. */
+/** Length of the head of a short masked frame. */
 const SHORT_HEAD = 6
 
-/** Most reads end where a message does: then a connection gives its reader back, and an idle one has none. */
+/** Most reads end on a message boundary. The connection then returns its reader, so an idle connection holds none. */
 let spare: FrameReader | null = null
 
 export class FrameReader {
-  // The frame that is being read.
+  // The frame being read.
   readonly #head = Buffer.allocUnsafeSlow(MAX_HEAD)
   #headSize = 0
   #opcode = Opcode.Continuation
   #isFinal = false
   #left = 0
   #length = 0
-  /** Behind the head, or masked by 0: the key, if there is one. */
+  /** Offset of the masking key, which ends the head; -1 if there is none. */
   #keyAt = -1
   #control: Buffer | null = null
-  // The message that is being read, of one frame or several: what it has inflated to so far, and bytes on the wire.
+  // The message being read, of one or several frames: its inflated bytes so far, and its bytes on the wire.
   #message: Accumulator | null = null
   #messageBytes = 0
   #messageOpcode = Opcode.Continuation
@@ -48,17 +48,17 @@ export class FrameReader {
     return reader
   }
 
-  /** It must be idle. */
+  /** The reader must be idle. */
   giveBack(): void {
     spare = this
   }
 
-  /** Between two messages: what it has read so far means nothing for what comes. */
+  /** Between two messages: nothing read so far affects what follows. */
   get isIdle(): boolean {
     return this.#messageOpcode === Opcode.Continuation && this.#headSize === 0 && this.#left === 0
   }
 
-  /** Some bytes of a head or a payload; where it stopped. */
+  /** Takes part of a head or a payload. Returns where it stopped. */
   take(bytes: Buffer, start: number, sink: MessageSink): number {
     const behind = this.isIdle ? this.#takeShortText(bytes, start, sink) : start
     if (behind > start) return behind
@@ -77,7 +77,10 @@ export class FrameReader {
     return end
   }
 
-  /** As most messages are: one frame, a short text, all there, within the rules for heads. Else nothing is done. */
+  /**
+   * Fast path for most messages: one frame, a short text, complete, with a valid head. Otherwise does nothing and
+   * returns `start`.
+   */
   #takeShortText(bytes: Buffer, start: number, sink: MessageSink): number {
     const size = (bytes[start + 1] as number) - MASKED
     const at = start + SHORT_HEAD
@@ -107,7 +110,7 @@ export class FrameReader {
     return at
   }
 
-  /** FIN, RSV, opcode: RFC 6455 section 5.2, RFC 7692 section 6. */
+  /** FIN, RSV and opcode: RFC 6455 section 5.2, RFC 7692 section 6. */
   #checkFirst(byte: number, { deflate }: MessageSink): void {
     const opcode = byte & 0x0f
     const isControl = opcode >= 8
@@ -152,7 +155,7 @@ export class FrameReader {
     this.#keyAt = sink.isServer ? this.#headSize - 4 : -1
   }
 
-  /** Unmasked in place: the bytes are lent, and nobody else reads them. */
+  /** Unmasks in place: the bytes are lent, and nothing else reads them. */
   #takePayload(bytes: Buffer, sink: MessageSink): void {
     if (this.#keyAt >= 0) mask(bytes, 0, bytes.length, this.#head, this.#keyAt, this.#length - this.#left)
     const isWhole = bytes.length === this.#length
@@ -180,7 +183,7 @@ export class FrameReader {
     if (!this.#checker.accepts(bytes)) throw noText()
   }
 
-  /** `whole` is a control frame's payload, or that of a message that came in one piece (lent). */
+  /** `whole`: the payload of a control frame, or of a message that came in one piece (lent). */
   #endFrame(whole: Buffer, sink: MessageSink): void {
     if (this.#opcode >= Opcode.Close) {
       this.#control = null
@@ -198,7 +201,7 @@ export class FrameReader {
     else sink.onMessage(payload === whole ? Buffer.from(whole) : payload)
   }
 
-  /** The message, of which `last` is the end. */
+  /** Returns the whole message, whose last part is `last`. */
   #gathered(last: Buffer, sink: MessageSink): Buffer {
     const rest = this.#inflated(last, true, sink)
     if (this.#message === null) return rest

@@ -1,4 +1,4 @@
-// Frames on the wire (RFC 6455 section 5): made, and masked.
+// Frames on the wire (RFC 6455 section 5): building and masking them.
 //
 //   | FIN RSV1-3 opcode, 1 | MASK length, 1 | longer length, 0, 2 or 8 | masking key, 0 or 4 | payload ... |
 
@@ -18,12 +18,12 @@ export const FIN = 0x80
 export const RSV1 = 0x40
 export const MASKED = 0x80
 
-/** Of a payload below this the length is in the second byte. */
+/** Payload lengths below this are in the second byte of the head. */
 export const SHORT = 126
-/** Above this a payload is not copied beside its head, in bytes. */
+/** Payloads of at least this many bytes are not copied next to their head. */
 const JOINED_BELOW = 16_384
 
-/** A whole frame that a server sends. A payload that is long stays as it is; it belongs to the frame from then on. */
+/** A complete server frame. A long payload is not copied and belongs to the frame from then on. */
 export function serverFrame(
   opcode: Opcode,
   payload: string | Uint8Array,
@@ -41,7 +41,7 @@ export function serverFrame(
 
 const TEXT_HEADS = Array.from({ length: SHORT }, (_, size) => Buffer.from([FIN | Opcode.Text, size]))
 
-/** As `serverFrame`, for one receiver: a short text is encoded where it leaves from. */
+/** Like `serverFrame`, for one receiver: a short text is encoded directly into the output buffer. */
 export function sentFrame(opcode: Opcode, payload: string | Uint8Array, rsv1: boolean): Encoded {
   if (opcode !== Opcode.Text || typeof payload !== 'string' || payload.length >= SHORT || rsv1)
     return serverFrame(opcode, payload, rsv1)
@@ -49,7 +49,7 @@ export function sentFrame(opcode: Opcode, payload: string | Uint8Array, rsv1: bo
   return head === undefined ? serverFrame(opcode, payload) : [head, payload]
 }
 
-/** A whole frame that a client sends, masked with random bytes (RFC 6455 section 10.3: nobody may know them before). */
+/** A complete client frame, masked with random bytes, which must be unpredictable (RFC 6455 section 10.3). */
 export function clientFrame(opcode: Opcode, payload: string | Uint8Array, rsv1 = false): Buffer {
   const size = Buffer.byteLength(payload)
   const headSize = headSizeOf(size)
@@ -84,8 +84,8 @@ function writeHead(frame: Buffer, first: number, size: number, masked: number): 
 }
 
 /**
- * Masks, or unmasks, `bytes` from `start` to `end` in place. `keyAt` is where four bytes of `key` begin; `phase` bytes came
- * before. Returns all bytes that came out, or'ed: below 0x80 they are ASCII.
+ * Masks or unmasks `bytes` from `start` to `end` in place. The four bytes of the mask begin at `keyAt` in `key`;
+ * `phase` bytes came before. Returns the bitwise OR of all resulting bytes: below 0x80 they are ASCII.
  */
 export function mask(
   bytes: Uint8Array,
@@ -120,7 +120,7 @@ export function mask(
   return all
 }
 
-/** One call of the generator for many keys: 8 KiB are as fast as 4 bytes. */
+/** One call of the generator serves many keys: 8 KiB take no longer than 4 bytes. */
 const keys = Buffer.alloc(8192)
 let usedKeys = keys.length
 
@@ -133,10 +133,10 @@ function putMask(frame: Buffer, at: number): void {
   usedKeys += 4
 }
 
-/** What `isCloseCode` takes. */
+/** The codes that `isCloseCode` accepts. */
 export const CLOSE_CODES = '1000 to 1003, 1007 to 1014, 3000 to 4999'
 
-/** Close codes that may be sent (RFC 6455 section 7.4, the IANA registry up to 1014). */
+/** Whether a close code may be sent (RFC 6455 section 7.4; IANA registry up to 1014). */
 export function isCloseCode(code: number): boolean {
   return (
     (code >= 1000 && code <= 1014 && code !== 1004 && code !== 1005 && code !== 1006) || (code >= 3000 && code <= 4999)

@@ -1,4 +1,4 @@
-// The opening handshake (RFC 6455 section 4), both sides, with every check that the RFC has.
+// The opening handshake (RFC 6455 section 4), both sides, with every check the RFC requires.
 
 import { crypto } from '../../src/builtins.ts'
 import { ProtocolError, UsageError } from '../../src/errors.ts'
@@ -16,14 +16,14 @@ function acceptOf(key: string): string {
     .digest('base64')
 }
 
-/** Why a request is refused: a status, and what it says besides. */
+/** A refusal: its status, text and further header lines. */
 interface Refusal {
   readonly status: number
   readonly message: string
   readonly lines: Readonly<Record<string, string>>
 }
 
-/** Null when the request may go on as WebSocket (RFC 6455 section 4.2.1). */
+/** Null if the request may become a WebSocket (RFC 6455 section 4.2.1). */
 export function refusalOf(head: RequestHead): Refusal | null {
   const refuse = (status: number, message: string, lines: Refusal['lines'] = {}) => ({ status, message, lines })
   const isUpgrade = head.asksForWebSocket
@@ -41,7 +41,7 @@ export function refusalOf(head: RequestHead): Refusal | null {
   return null
 }
 
-/** The sub-protocols that a client offers, in its order; null for what is no list. */
+/** The sub-protocols a client offers, in its order; null if the field is malformed. */
 export function offeredProtocols(head: RequestHead): string[] | null {
   const field = head.header('sec-websocket-protocol')
   if (field === undefined) return []
@@ -49,7 +49,7 @@ export function offeredProtocols(head: RequestHead): string[] | null {
   return names.every(isToken) && new Set(names).size === names.length ? names : null
 }
 
-/** Field lines of the handshake itself, whatever a user sets. */
+/** Fields set by the handshake alone, whatever the user sets. */
 const OWN = new Set([
   'connection',
   'content-length',
@@ -62,13 +62,13 @@ const OWN = new Set([
   'upgrade',
 ])
 
-/** Throws UsageError for field names that are the handshake's own. */
+/** Throws UsageError for field names reserved for the handshake. */
 export function checkOwnFields(names: readonly string[]): void {
   const own = names.find((name) => OWN.has(name.toLowerCase()))
   if (own !== undefined) throw new UsageError('ERR_BAD_HEADER', `'${own}' is the handshake's own`)
 }
 
-/** A server's answer. `more` are fields that a user has set; of the sub-protocol it has the last word. */
+/** A server's answer. `more` holds the fields set by the user; a sub-protocol among them overrides `chosen`. */
 export function switching(
   head: RequestHead,
   chosen: string,
@@ -84,7 +84,10 @@ export function switching(
   return { text: `HTTP/1.1 101 Switching Protocols\r\n${lines}\r\n`, protocol, agreement: found?.agreement ?? null }
 }
 
-/** As Workerman's users choose it: by a header field of the answer. Throws UsageError for what was not offered. */
+/**
+ * The sub-protocol chosen as Workerman's users do it: by a header field of the answer. Throws UsageError if it was not
+ * offered.
+ */
 function protocolOf(head: RequestHead, more: Response): string | undefined {
   const name = more.getHeader('sec-websocket-protocol')
   if (name !== undefined && !offeredProtocols(head)?.includes(name))
@@ -100,9 +103,9 @@ function linesOf({ fields }: Response): string {
 }
 
 /**
- * The whole answer that turns a client away, in pieces: without content for HEAD. A body that comes piece by piece is left out.
- * `date`: of the Date field, or empty. Throws UsageError for a status or a reason that cannot be sent: they may have been
- * changed since they were checked.
+ * The whole answer that turns a client away, in pieces; no content for HEAD. A streamed body is left out. `date`: the
+ * value of the Date field, or empty. Throws UsageError for a status or a reason that cannot be sent, since they may
+ * have changed after they were checked.
  */
 export function refusing(response: Response, isHead: boolean, date: string): readonly (string | Uint8Array)[] {
   const { body, fields } = response
@@ -126,7 +129,7 @@ interface ClientRequest {
   readonly key: string
 }
 
-/** What a client asks with. Throws UsageError for a path that cannot be sent. */
+/** A client's request. Throws UsageError for a path that cannot be sent. */
 export function asking(
   authority: string,
   uri: string,
@@ -147,13 +150,13 @@ export function asking(
 
 const ANSWER = /^HTTP\/1\.1 (\d{3})(?: [\t -~\x80-\xff]*)?\r\n(?:[!-9;-~]+:[\t -~\x80-\xff]*\r\n)*\r\n$/
 
-/** An answer before the answer: 103, say (RFC 9110 section 15.2). */
+/** Whether this is an interim answer, such as 103 (RFC 9110 section 15.2). */
 export function isInterim(text: string): boolean {
   const [, status = ''] = ANSWER.exec(text) ?? []
   return /^1(?!01)/.test(status)
 }
 
-/** What a client makes of the answer (RFC 6455 section 4.1); `terms` are those of its offer. Throws ProtocolError. */
+/** A client's reading of the answer (RFC 6455 section 4.1); `terms` are those it offered. Throws ProtocolError. */
 export function answered(
   text: string,
   key: string,
@@ -178,7 +181,7 @@ export function answered(
   return { protocol, agreement: agreed(extensions, terms) }
 }
 
-/** No redirect is followed: whom to trust with what we send is not the server's to say. */
+/** Redirects are not followed: a server does not decide who else may receive our headers. */
 function refused(status: number, location: string | undefined): ProtocolError {
   const where = location === undefined ? '' : `, and points to ${location}`
   return new ProtocolError('ERR_BAD_HANDSHAKE', `the server answered ${status}${where}`, { statusHint: status })

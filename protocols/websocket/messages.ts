@@ -1,14 +1,15 @@
-// What is sent besides text and bytes: a message that is encoded once for many, and the frame that ends a connection.
+// What can be sent besides text and bytes: a message encoded once for many receivers, and the frame that ends a
+// connection.
 
 import { UsageError } from '../../src/errors.ts'
 import { jsonOf } from '../../src/protocol.ts'
 import type { Agreement, DeflateEngine } from './deflate.ts'
 import { CLOSE_CODES, isCloseCode, Opcode, serverFrame } from './frames.ts'
 
-/** Text is a text message, bytes a binary one, any other value JSON in a text message. */
+/** Text is sent as a text message, bytes as a binary one, any other value as JSON in a text message. */
 export type WebSocketMessage = string | Uint8Array | PreparedMessage | CloseFrame | object | number | boolean | null
 
-/** A message for many connections: encoded once, and compressed once, however many take it. */
+/** A message for many connections: encoded once and compressed once, however many receive it. */
 export class PreparedMessage {
   readonly opcode: Opcode.Text | Opcode.Binary
   /** As it is sent, before it is compressed. */
@@ -18,20 +19,20 @@ export class PreparedMessage {
   #plain: ReturnType<typeof serverFrame> | null = null
   readonly #compressed = new Map<number, ReturnType<typeof serverFrame>>()
 
-  /** Throws UsageError for what has no JSON. Bytes belong to it from then on. */
+  /** Throws UsageError for a value that has no JSON form. Bytes belong to the message from then on. */
   constructor(message: string | Uint8Array | object | number | boolean | null) {
     this.payload = payloadOf(message)
     this.size = Buffer.byteLength(this.payload)
     this.opcode = message instanceof Uint8Array ? Opcode.Binary : Opcode.Text
   }
 
-  /** A server's frame. @internal */
+  /** The frame a server sends. @internal */
   frame(): ReturnType<typeof serverFrame> {
     this.#plain ??= serverFrame(this.opcode, this.payload)
     return this.#plain
   }
 
-  /** It looks back on no other message, so that everybody with this window can read it. @internal */
+  /** Refers to no other message, so every receiver with this window size can read it. @internal */
   compressedFrame(engine: DeflateEngine, { windowBits }: Agreement, level: number): ReturnType<typeof serverFrame> {
     const key = windowBits * 16 + level
     let frame = this.#compressed.get(key)
@@ -50,7 +51,7 @@ export class CloseFrame {
   /** At most 123 bytes of UTF-8. */
   readonly reason: string
 
-  /** Throws UsageError for a code that may not be sent (RFC 6455 section 7.4), and for over 123 bytes of reason. */
+  /** Throws UsageError for a code that may not be sent (RFC 6455 section 7.4), and for a reason of over 123 bytes. */
   constructor(code = 1000, reason = '') {
     if (!isCloseCode(code))
       throw new UsageError('ERR_BAD_CLOSE_CODE', `${code} is no close code that may be sent: ${CLOSE_CODES}`)
@@ -61,7 +62,7 @@ export class CloseFrame {
   }
 }
 
-/** The bytes or text of a message. Throws UsageError for what has no JSON. */
+/** The bytes or text of a message. Throws UsageError for a value that has no JSON form. */
 export function payloadOf(message: unknown): string | Uint8Array {
   if (typeof message === 'string' || message instanceof Uint8Array) return message
   return jsonOf(message)

@@ -1,4 +1,4 @@
-// What a WebSocket can be told, with defaults and why.
+// The settings of a WebSocket, with their defaults and the reasons for them.
 
 import { UsageError } from '../../src/errors.ts'
 import {
@@ -26,26 +26,31 @@ import { checkOwnFields } from './handshake.ts'
  * values (ERR_BAD_OPTION).
  */
 export interface WebSocketSettings {
-  /** permessage-deflate, if the peer offers it. Default false: it costs more than it saves for small messages. */
+  /** permessage-deflate, if the peer agrees. Default false: for small messages it costs more than it saves. */
   readonly compression?: boolean | CompressionSettings
-  /** Sub-protocols: a server takes the first of these that the client offers, a client offers them all. */
+  /** Sub-protocols: a server picks the first of these that the client offers; a client offers them all. */
   readonly protocols?: readonly string[] | ((offered: readonly string[], request: Request) => string | false)
-  /** Whose pages may connect: origins as `https://example.org`, or a function. Default: everybody's. */
+  /** Whose pages may connect: origins such as `https://example.org`, or a function. Default: any origin. */
   readonly origins?: readonly string[] | ((origin: string | undefined, request: Request) => boolean)
   /**
-   * Proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are believed at the handshake: addresses and networks, or `unix`. Default
-   * none. Beside HTTP on one port those of `http({ ... })` count, too.
+   * Proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are trusted in the handshake: addresses and networks, or
+   * `unix`. Default none. On a port shared with HTTP those of `http({ ... })` are trusted, too.
    */
   readonly trustProxy?: readonly string[]
-  /** Before a silence gets that long the peer is asked. Default 30,000; 0 is never. Proxies cut off what is silent for 60 s. */
+  /**
+   * A peer is pinged before it has been silent for this long. Default 30,000; 0 means never. Proxies cut off
+   * connections silent for 60 s.
+   */
   readonly pingIntervalMs?: number
-  /** How long it may take to answer. Default 10,000. */
+  /** Time allowed for the pong. Default 10,000. */
   readonly pongTimeoutMs?: number
-  /** How long the peer may take to say goodbye, too. Default 5,000. */
+  /** Time allowed for the peer's close frame. Default 5,000. */
   readonly closeTimeoutMs?: number
-  /** Default 10,000. */
+  /** Time allowed for the handshake. Default 10,000. */
   readonly handshakeTimeoutMs?: number
-  /** A client's own header fields: `Origin`, `Authorization`, `Cookie`; `Host` takes the place of the address's. */
+  /**
+   * A client's own header fields: `Origin`, `Authorization`, `Cookie`; `Host` replaces the one taken from the address.
+   */
   readonly headers?: Readonly<Record<string, string>>
 }
 
@@ -73,28 +78,30 @@ const RULES_OF_COMPRESSION = {
   maxContexts: integerFrom(0),
 } satisfies Record<keyof CompressionSettings, Rule>
 
-/** How a request is read and whom it is believed: where HTTP hands it on, by HTTP's settings. */
+/**
+ * How a request is read, and whose forwarding fields are trusted. Requests passed on by HTTP follow HTTP's settings.
+ */
 export interface Reading {
   readonly head: HeadLimits
   readonly isTrusted: ((ip: string) => boolean) | null
 }
 
-/** What only the package itself can give. */
+/** What only the package itself can provide. */
 export interface WebSocketServices {
-  /** What compresses, one for each `websocket({ ... })`. */
+  /** Makes the compression engine, one for each `websocket({ ... })`. */
   deflate(settings: CompressionChoice): DeflateEngine
-  /** Of the Date field of an answer, now; empty: there is no clock. */
+  /** The current value for the Date field of an answer; empty if there is no clock. */
   date(): string
-  /** Whether an address belongs to one of these. Throws UsageError for what is none. */
+  /** Whether an address belongs to one of these. Throws UsageError for an invalid entry. */
   trusts(proxies: readonly string[]): (ip: string) => boolean
 }
 
 /** Settings with their defaults. */
 export interface Resolved extends Reading, Pick<WebSocketServices, 'date'> {
-  /** Null without compression, as `engine`. */
+  /** Null without compression, like `engine`. */
   readonly compression: CompressionChoice | null
   readonly engine: DeflateEngine | null
-  /** A client's. */
+  /** Clients only. */
   readonly protocols: readonly string[]
   choose(offered: readonly string[], request: Request): string
   isWelcome(origin: string | undefined, request: Request): boolean
@@ -105,7 +112,7 @@ export interface Resolved extends Reading, Pick<WebSocketServices, 'date'> {
   readonly headers: Readonly<Record<string, string>>
 }
 
-/** Throws UsageError for header fields that cannot be sent, and for what zlib has not. */
+/** Throws UsageError for header fields that cannot be sent, and for compression settings that zlib does not support. */
 export function resolved(settings: WebSocketSettings, services: WebSocketServices): Resolved {
   checkOptions('websocket()', settings, RULES)
   const { protocols = [], origins, headers = {}, trustProxy = [] } = settings

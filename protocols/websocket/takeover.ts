@@ -1,7 +1,7 @@
 // permessage-deflate with context takeover, on a zlib that keeps its windows (the addon's). Windows take memory, so a
-// connection has none before it needs one, and only so many have one at a time. What we compress with may go at any time:
-// a message that looks back on nothing is as good. What the peer compresses with is its own: that is settled in the
-// handshake. Messages that stand alone share one stream.
+// connection has none before it needs one, and the number of windows is limited. A window we compress with may be
+// dropped at any time: a message that refers to no earlier one is just as valid. Whether the peer compresses with a
+// window is settled in the handshake. Messages that stand alone share one stream.
 
 import { codeOf } from '../../src/errors.ts'
 import {
@@ -26,25 +26,25 @@ interface Inflater {
   close(): void
 }
 
-/** As src/addon.ts has it. */
+/** The part of src/addon.ts used here. */
 interface Zlib {
   newDeflater(windowBits: number, level: number, memoryLevel: number): Deflater
   newInflater(windowBits: number): Inflater
 }
 
-/** zlib's raw streams have 9 bits at least; one of 9 looks back 250 bytes at most, which fits into 8. */
+/** zlib's raw streams have at least 9 bits; a 9-bit window refers back at most 250 bytes, which fits into 8. */
 const LEAST_BITS = 9
 
 export class TakeoverEngine implements DeflateEngine {
   readonly #zlib: Zlib
   readonly #settings: CompressionChoice
-  /** Who has a window to compress with, the longest unused first. */
+  /** Connections with a window to compress with, the longest unused first. */
   readonly #owners = new Set<Context>()
-  /** Connections whose peers may look back. */
+  /** How many connections have peers whose messages may refer to earlier ones. */
   #peers = 0
-  /** For messages that stand alone, by the bits of their window. */
+  /** For messages that stand alone, by window bits. */
   readonly #shared = new Map<number, Deflater>()
-  /** Between two messages that stand alone. */
+  /** Kept for the next message that stands alone. */
   #spare: Inflater | null = null
 
   constructor(zlib: Zlib, settings: CompressionChoice) {
@@ -72,7 +72,7 @@ export class TakeoverEngine implements DeflateEngine {
     return deflater.compress(bytesOf(payload))
   }
 
-  /** A deflater for who compresses now; `own` is the one that it has. */
+  /** Returns a deflater for the connection that compresses now; `own` is the one it has. */
   deflaterFor(owner: Context, own: Deflater | null): Deflater {
     this.#owners.delete(owner)
     const deflater = own ?? this.#inherited(owner) ?? this.#newDeflater(this.#bitsOf(owner))
@@ -80,7 +80,7 @@ export class TakeoverEngine implements DeflateEngine {
     return deflater
   }
 
-  /** That of the longest unused, when no more may be made. */
+  /** The deflater of the longest unused connection, if no more may be made. */
   #inherited(heir: Context): Deflater | null {
     const [oldest] = this.#owners
     if (oldest === undefined || this.#owners.size < this.#settings.maxContexts) return null
@@ -98,7 +98,7 @@ export class TakeoverEngine implements DeflateEngine {
     return Math.min(agreement.windowBits, this.#settings.windowBits)
   }
 
-  /** What else zlib keeps grows with the window: its own defaults are 15 and 8. */
+  /** zlib's other memory grows along with the window: its defaults are 15 and 8. */
   #newDeflater(windowBits: number): Deflater {
     const bits = Math.max(LEAST_BITS, windowBits)
     return this.#zlib.newDeflater(bits, this.#settings.level, bits - 7)
@@ -111,7 +111,7 @@ export class TakeoverEngine implements DeflateEngine {
     return spare
   }
 
-  /** Of a peer that does not look back, at the end of a message. */
+  /** From a peer whose messages refer to no earlier ones, at the end of a message. */
   giveBack(inflater: Inflater): void {
     if (this.#spare !== null) return inflater.close()
     inflater.reset()
@@ -123,7 +123,7 @@ export class TakeoverEngine implements DeflateEngine {
     if (owner.agreement.peerHasTakeover) this.#peers--
   }
 
-  /** It has given its deflater up. */
+  /** That connection has given up its deflater. */
   rested(owner: Context): void {
     this.#owners.delete(owner)
   }
@@ -134,7 +134,7 @@ class Context implements DeflateContext {
   readonly #engine: TakeoverEngine
   #deflater: Deflater | null = null
   #inflater: Inflater | null = null
-  /** The peer has had a message that the deflater does not know, or may not have had one that it does. */
+  /** The peer has received a message that the deflater does not know, or may have missed one that it does. */
   #isStale = false
   #isUsed = false
 
@@ -179,7 +179,7 @@ class Context implements DeflateContext {
     this.#isUsed = false
   }
 
-  /** What it compresses with, for another one. */
+  /** Gives its deflater up, for another connection or to be closed. */
   yield(): Deflater | null {
     const deflater = this.#deflater
     this.#deflater = null

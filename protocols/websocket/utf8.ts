@@ -1,11 +1,12 @@
-// UTF-8 (RFC 3629) as it arrives: RFC 6455 section 8.1 wants a text refused at its first bad byte, however it was cut.
+// UTF-8 (RFC 3629) checked as it arrives: RFC 6455 section 8.1 wants invalid text refused, and we do so at the first
+// bad byte, however the text was split.
 
 /** Below this many bytes a loop beats the call into the decoder. */
 const SHORT = 32
 
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
-/** The text of bytes that are all there; null when they are no UTF-8. */
+/** The text of complete bytes; null if they are not UTF-8. */
 export function textOf(bytes: Buffer): string | null {
   if (bytes.length < SHORT && isAscii(bytes)) return bytes.toString('latin1')
   try {
@@ -20,15 +21,15 @@ function isAscii(bytes: Buffer): boolean {
   return true
 }
 
-/** Of a text that comes in pieces. */
+/** Checks a text that arrives in pieces. */
 export class Utf8Checker {
   /** Continuation bytes still to come. */
   #left = 0
-  /** What the next of them may be: less than 0x80 to 0xbf behind some first bytes. */
+  /** Bounds of the next continuation byte: narrower than 0x80 to 0xbf after some first bytes. */
   #low = 0x80
   #high = 0xbf
 
-  /** False at the first byte that no UTF-8 has there. */
+  /** False at the first byte that is not valid UTF-8 there. */
   accepts(bytes: Buffer): boolean {
     for (let i = 0; i < bytes.length; i++) {
       const byte = bytes[i] as number
@@ -44,7 +45,7 @@ export class Utf8Checker {
     return true
   }
 
-  /** Not in the middle of a character. */
+  /** Whether the text ends on a character boundary. */
   get isWhole(): boolean {
     return this.#left === 0
   }

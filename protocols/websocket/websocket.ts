@@ -8,7 +8,7 @@ import { type Reading, type Resolved, resolved, type WebSocketServices, type Web
 
 /** What `websocket()` makes. */
 export interface WebSocketProtocol extends CodecProtocol<string | Buffer, WebSocketMessage> {
-  /** The same for requests that HTTP hands on, which are read by its rules. @internal */
+  /** The same protocol for requests passed on by HTTP, which are read by HTTP's rules. @internal */
   behind(http: Reading): WebSocketProtocol
 }
 

@@ -1,9 +1,9 @@
-// Builds the addon with npm's own node-gyp, where there is a compiler and the sources are newer than the binary. Without
-// one the package works as well, so this never fails a build of the JavaScript; `--strict` does.
+// Builds the addon with npm's own node-gyp if there is a compiler and the sources are newer than the binary. The
+// package also works without the addon, so this never fails a build of the JavaScript; with `--strict` it does.
 //
-//   node scripts/build-native.mjs                       native/build/Release/millrace.node
-//   node scripts/build-native.mjs --prebuilt            and prebuilds/<platform>/millrace.node, stripped: for a release
-//   node scripts/build-native.mjs --sanitize address,undefined    into build/sanitized/, for test:sanitizers
+//   node scripts/build-native.mjs                       makes native/build/Release/millrace.node
+//   node scripts/build-native.mjs --prebuilt            also prebuilds/<platform>/millrace.node, stripped, for a release
+//   node scripts/build-native.mjs --sanitize address,undefined    makes build/sanitized/, for test:sanitizers
 
 import { spawnSync } from 'node:child_process'
 import { copyFileSync, existsSync, mkdirSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs'
@@ -44,13 +44,13 @@ function build() {
   else give(why)
 }
 
-/** A folder of its own: the tests of the ordinary build may run at the same time. */
+/** Uses a folder of its own: the tests of the ordinary build may be running at the same time. */
 function sanitized(kinds) {
   const why = run('rebuild', `--sanitize=${kinds}`)
   if (why !== '') return give(why)
   mkdirSync(join(root, 'build/sanitized'), { recursive: true })
   copyFileSync(binary, join(root, 'build/sanitized/millrace.node'))
-  rmSync(binary) // it needs the sanitizer's library: not for anybody else
+  rmSync(binary) // it needs the sanitizers' libraries, so nothing else may load it
   say(`addon: built with ${kinds}`)
 }
 
@@ -71,7 +71,7 @@ function platformName() {
   return platform === 'linux' ? `${platform}-${arch}-${libc}` : `${platform}-${arch}`
 }
 
-/** Why it could not be built, or an empty string. */
+/** Returns why it could not be built, or an empty string. */
 function run(command, ...flags) {
   const gyp = nodeGyp()
   if (gyp === null) return 'npm has no node-gyp here'
@@ -85,7 +85,7 @@ function run(command, ...flags) {
   return (lines.find((line) => /error:|gyp ERR! stack Error/.test(line)) ?? `exit code ${status}`).trim()
 }
 
-/** npm brings one along; npm says where it is. */
+/** npm includes one and tells us where it is. */
 function nodeGyp() {
   const { npm_execpath: npm = '' } = process.env
   const npms = [npm, join(dirname(realpathSync(process.execPath)), '../lib/node_modules/npm/bin/npm-cli.js')]

@@ -1,5 +1,5 @@
-// Turns src, protocols and test one to one into build/, for the test runner: tests need no loader, and a test may
-// import any file of the product. Run by itself it is for looking at what came out.
+// Compiles src, protocols and test one to one into build/ for the test runner, so that tests need no loader and may
+// import any file of the product. Run it directly to inspect the output.
 
 import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
@@ -8,9 +8,9 @@ import { common, oneToOne, root, sourcesIn, swap } from './esbuild.mjs'
 
 const directories = ['src', 'protocols', 'test']
 
-/** Makes build/{src,protocols,test}. Other directories of build/ (other Nodes) stay. */
+/** Makes build/{src,protocols,test}. Other directories of build/ (for other Node versions) stay. */
 export async function buildTests() {
-  // As deep as build/ itself: source maps hold relative paths.
+  // At the same depth as build/ itself: source maps hold relative paths.
   const fresh = join(root, `build.${process.pid}`)
   try {
     await build({

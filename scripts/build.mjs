@@ -1,5 +1,5 @@
-// Makes dist/: the bundles, the examples one to one beside them, the declarations. It does not check types: `npm run
-// typecheck` and `npm test` do.
+// Makes dist/: the bundles, the examples one to one beside them, and the declarations. It does not check types: `npm
+// run typecheck` and `npm test` do.
 
 import { execFileSync } from 'node:child_process'
 import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
@@ -8,8 +8,9 @@ import { build } from 'esbuild'
 import { common, filesIn, oneToOne, root, sourcesIn, swap } from './esbuild.mjs'
 
 /**
- * What never meets in one process, or shares nothing there, is a bundle of its own: few files for each process to load, and
- * none that it does not need. What user code may meet is one bundle, so that every class exists once.
+ * Code that never meets in one process, or shares nothing there, gets a bundle of its own, so that each process loads
+ * few files and none that it does not need. Code that user code may meet is in one bundle, so that every class exists
+ * once.
  */
 const bundles = [
   { start: 'src/start.ts' },
@@ -19,7 +20,7 @@ const bundles = [
 ]
 
 const started = performance.now()
-// As deep as dist/ itself: source maps hold relative paths.
+// At the same depth as dist/ itself: source maps hold relative paths.
 const fresh = join(root, `dist.${process.pid}`)
 
 try {
@@ -33,7 +34,7 @@ try {
   rmSync(fresh, { recursive: true, force: true })
 }
 
-/** All of it lies flat: code finds start.js by URL next to itself. */
+/** All files lie in one folder: code finds start.js by a URL next to itself. */
 async function bundle() {
   const outputs = await Promise.all(bundles.map(bundleOne))
   return outputs.flat().reduce((sum, bytes) => sum + bytes, 0)
@@ -55,7 +56,7 @@ async function bundleOne(entryPoints) {
   return code.map(([, { bytes }]) => bytes)
 }
 
-/** A dynamic import of another bundle's entry stays one. */
+/** Leaves a dynamic import of another bundle's entry as it is. */
 function otherBundles(own) {
   const others = new Map(
     bundles
@@ -73,7 +74,7 @@ function otherBundles(own) {
   }
 }
 
-/** Each example stays one file, and imports 'millrace' by its name as a user would. Pages and data are copied. */
+/** Each example stays one file and imports 'millrace' by name, as a user's program would. Pages and data are copied. */
 async function examples() {
   const sources = sourcesIn('examples')
   await build({ ...common, entryPoints: sources, outdir: fresh, outbase: '.', plugins: [oneToOne] })

@@ -1,5 +1,5 @@
-// Opens and drops a hundred thousand connections on the native engine, some with a reset, some with a half-close, some in
-// the middle of a line, and looks that neither descriptors nor memory have grown. Longer than a test may take.
+// Opens and drops a hundred thousand connections on the native engine, some with a reset, some with a half-close, some
+// in the middle of a line, and checks that neither descriptors nor memory have grown. It takes longer than a test may.
 //
 //   node --expose-gc scripts/churn-engine.mjs [count]     after scripts/build-tests.mjs
 
@@ -11,12 +11,12 @@ import { buildTests } from './build-tests.mjs'
 import { root } from './esbuild.mjs'
 
 const count = Number(process.argv[2] ?? 100_000)
-/** Those that come first: what grows to its size does. */
+/** Connections opened before the first measurement, until tables and pools have reached their size. */
 const WARM_UP = Math.ceil(count / 5)
-/** Of 80,000 connections even a hundred bytes each would be more. */
+/** A leak of even a hundred bytes for each of 80,000 connections would exceed this. */
 const MOST_BYTES = 4_000_000
 
-/** One at a time, from many addresses: the ports of one would be used up. */
+/** Drops connections one at a time, from many addresses: a single address would run out of ports. */
 const DROPPER = `
 use Socket;
 my ($port, $count) = @ARGV;

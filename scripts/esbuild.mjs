@@ -1,10 +1,10 @@
-// What the two builds share: the settings of esbuild, and the swap of a finished directory into its place.
+// Shared by the two builds: esbuild's settings, and the swap of a finished directory into its place.
 
 import { readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-/** The repository's root: scripts work from any directory. */
+/** The root of the repository: scripts work from any directory. */
 export const root = fileURLToPath(new URL('..', import.meta.url))
 
 const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
@@ -17,7 +17,7 @@ export const common = {
   platform: 'node',
   target: 'node20.19',
   packages: 'external',
-  // Off, so that coverage sees the functions that nothing calls.
+  // Off, so that coverage includes functions that nothing calls.
   treeShaking: false,
   sourcemap: true,
   sourcesContent: false,
@@ -26,7 +26,7 @@ export const common = {
 }
 
 /**
- * Leaves relative imports as they are, `.ts` becoming `.js`: each source gets an output of its own.
+ * Leaves relative imports as they are, except that `.ts` becomes `.js`: each source gets its own output.
  * @type {import('esbuild').Plugin}
  */
 export const oneToOne = {
@@ -39,7 +39,7 @@ export const oneToOne = {
 }
 
 /**
- * Paths, relative to the root, of all TypeScript sources below a directory; none where it does not exist.
+ * Paths, relative to the root, of all TypeScript sources below a directory; none if it does not exist.
  * @param {string} directory
  * @returns {string[]}
  */
@@ -48,7 +48,7 @@ export function sourcesIn(directory) {
 }
 
 /**
- * Paths, relative to the root, of all files below a directory, in order.
+ * Sorted paths, relative to the root, of all files below a directory.
  * @param {string} directory
  * @param {string} [top] another root
  * @returns {string[]}
@@ -66,8 +66,8 @@ export function filesIn(directory, top = root) {
 }
 
 /**
- * Puts a finished directory in the place of an old one. Two renames, so a server or a test that runs from the old one
- * meets a hole of microseconds, not of the whole build. Another build may be doing the same: the last one wins.
+ * Replaces a directory by a finished one. Two renames, so a server or a test running from the old one finds it missing
+ * for microseconds, not for the whole build. If another build does the same, the last one wins.
  * @param {string} fresh
  * @param {string} place
  */
@@ -80,7 +80,7 @@ export function swap(fresh, place) {
   throw new Error(`could not put ${fresh} in the place of ${place}`)
 }
 
-/** The errno's name where another build got in between, else an empty string. */
+/** Returns the errno's name if another build got in between, else an empty string. */
 function rename(from, to) {
   try {
     renameSync(from, to)

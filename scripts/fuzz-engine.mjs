@@ -1,6 +1,7 @@
-// Random traffic on both engines for so long: a seed chooses what is said, how it is cut, who pauses, who goes and when, and
-// everything that a user can see must be the same (test/support/differential.ts). A difference is named with its seed and must
-// be seen again in two more runs of it: one that is not may be the kernel's (a read cut elsewhere), and only so many may be.
+// Runs random traffic on both engines for a given time. A seed chooses what is sent, how it is split, which side
+// pauses, and which side leaves and when; everything a user can observe must be the same
+// (test/support/differential.ts). A difference is reported with its seed and must appear again in two more runs of it.
+// One that does not may be due to the kernel (a read split elsewhere), and only a limited number of these is tolerated.
 //
 //   node scripts/fuzz-engine.mjs [seconds] [seed]     with a seed: this one run
 
@@ -38,7 +39,7 @@ async function fuzz(seed) {
   if (unrepeated > count / 200) throw new Error(`${unrepeated} of ${count} runs differed once: too many for chance`)
 }
 
-/** @returns Whether the first run was. @throws When one of the two after a difference differs, too. */
+/** @returns Whether the first run agreed. @throws If one of the two runs after a difference differs, too. */
 async function isSame(seed) {
   try {
     await compare([nodeEngine, native], seed)

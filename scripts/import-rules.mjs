@@ -1,6 +1,6 @@
-// Who may import whom (DESIGN's layers, ARCHITECTURE's invariants), checked on the text of the sources. A bundler's
-// graph would not do: it drops `import type`, and a layer that knows another's types knows the other. Only the rule
-// against cycles looks at value imports alone, since only these exist at run time.
+// Which module may import which (DESIGN's layers, ARCHITECTURE's invariants), checked on the text of the sources. A
+// bundler's graph would not do: it drops `import type`, and a layer that knows another's types depends on it. Only the
+// rule against cycles considers value imports alone, since only these exist at run time.
 //
 //   node scripts/import-rules.mjs [root]     one line per violation, exit code 1 if there is any
 
@@ -12,14 +12,14 @@ import { importsOf, tokensOf } from './imports.mjs'
 
 /** @typedef {{ file: string, line: number, target: string, isOurs: boolean, typeOnly: boolean, dynamic: boolean }} Import */
 
-// A protocol that hands its connection to another one on the same port may name it; who takes it over reads the same head.
+// A protocol may name the one it hands its connection to on the same port; the receiving one reads the same head.
 const upgrades = new Map([
   ['http', ['websocket']],
   ['websocket', ['http']],
 ])
-// What an example shows besides; the package itself never loads it.
+// What examples use in addition; the package itself never loads it.
 const examplesShow = new Set(['sharp'])
-// Loaded when they are used, by who has installed them.
+// Loaded on use, if the user has installed them.
 const optionalPeers = new Set(['@fastify/busboy', 'croner'])
 const mayProtocolsUse = [
   'node:crypto',
@@ -33,7 +33,7 @@ const mayProtocolsUse = [
 ]
 
 /**
- * Each rule: which files it is about, and which of their imports break it.
+ * Each rule: which files it applies to, and which of their imports break it.
  * @type {{ says: string, of: RegExp, forbids: (one: Import) => boolean }[]}
  */
 const rules = [
@@ -81,7 +81,7 @@ const rules = [
 ]
 
 /**
- * Checks the tree below a root; lines of text, one for each violation.
+ * Checks the tree below a root. Returns one line of text per violation.
  * @param {string} root
  * @returns {string[]}
  */
@@ -100,7 +100,7 @@ export function checkImports(root) {
   ]
 }
 
-/** @returns {Import} with our own files named from the root */
+/** @returns {Import} with our own files named relative to the root */
 function locate(file, { specifier, ...found }) {
   const isOurs = /^\.{1,2}(\/|$)/.test(specifier)
   return { ...found, file, isOurs, target: isOurs ? join(dirname(file), specifier) : specifier }
@@ -143,7 +143,7 @@ function undeclared({ file, line, target, isOurs }, declared) {
   return [`${file}:${line}: imports ${target}, which package.json does not declare${hint}`]
 }
 
-/** One file loads native code, so that one file answers for what happens when it cannot. */
+/** Only one file loads native code, so that one place handles its absence. */
 function loadsAddon({ file, text }) {
   if (!/^(src|protocols)\//.test(file) || file === 'src/addon.ts') return []
   return tokensOf(text)
@@ -152,7 +152,8 @@ function loadsAddon({ file, text }) {
 }
 
 /**
- * Cycles among value imports, each named once, from its first file on. A dynamic import runs later: it closes none.
+ * Cycles among value imports, each reported once, starting with its first file. Dynamic imports run later and close no
+ * cycle.
  * @param {Import[]} imports
  */
 function cycles(imports) {

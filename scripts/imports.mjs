@@ -1,6 +1,6 @@
-// Reads which modules a TypeScript source names, without a compiler (TypeScript 7 has no API for it): a scanner that
-// knows comments, strings, templates and regular expressions, and over its tokens the few shapes an import can have.
-// It refuses nothing: on a text that is no TypeScript it finds too little or too much, and the compiler complains.
+// Finds the modules that a TypeScript source names, without a compiler (TypeScript 7 has no API for it): a scanner that
+// knows comments, strings, templates and regular expressions, and on top of its tokens the few forms an import can
+// have. Nothing is refused: for a text that is not TypeScript it finds too few or too many, and the compiler complains.
 
 /**
  * A token: a word, a string literal (its text, escapes left as they are), or one character of punctuation.
@@ -10,7 +10,7 @@
 /** @typedef {{ specifier: string, line: number, typeOnly: boolean, dynamic: boolean }} Found */
 
 /**
- * All imports and re-exports of a source, dynamic ones where the specifier is a literal.
+ * All imports and re-exports of a source; dynamic ones if the specifier is a literal.
  * @param {string} text
  * @returns {Found[]}
  */
@@ -45,7 +45,7 @@ function importAt(tokens, at) {
   return []
 }
 
-/** `import type from 'x'` and `import type, { a } from 'x'` import a value that is called type. */
+/** `import type from 'x'` and `import type, { a } from 'x'` import a value called type. */
 function isTypeOnly(tokens, at) {
   if (tokens[at + 1]?.word !== 'type') return false
   const after = tokens[at + 2]
@@ -88,7 +88,7 @@ const beforeOperand = new Set(
 export function tokensOf(text) {
   /** @type {Token[]} */
   const tokens = []
-  // Open braces; true for one that a template's `${` opened.
+  // Open braces; true for one opened by a template's `${`.
   const braces = []
   let at = 0
   let line = 1
@@ -102,7 +102,10 @@ export function tokensOf(text) {
     return found
   }
   const push = (token) => tokens.push({ line, ...token })
-  /** From behind a backtick, or behind the brace that ends a substitution; the text where that was all. */
+  /**
+   * Continues after a backtick, or after the brace that ends a substitution. Returns the text if the template ends
+   * there.
+   */
   const template = (isStart) => {
     const start = at
     const part = take(templatePart)
@@ -113,7 +116,7 @@ export function tokensOf(text) {
     } else push(isStart ? { string: text.slice(start, at - 1) } : { mark: 'template' })
   }
 
-  /** The token of a whole pattern that begins here, or null. */
+  /** Takes the token of a complete pattern that begins here, or returns null. */
   const whole = () => {
     const string = take(quoted)
     if (string) return { string: string[1] ?? string[2] }

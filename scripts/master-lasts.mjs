@@ -1,11 +1,12 @@
-// Whether a master grows: worker restarts and reloads, as many as are asked for, and what its heap holds after a garbage
-// collection, and its descriptors, before and after.
+// Checks whether a master grows: what its heap holds after a garbage collection, and its descriptors, before and after
+// a given number of worker restarts and reloads.
 //
 //   node scripts/master-lasts.mjs [restarts] [reloads]     1000 1000; 0 leaves one out
 //
-// It asks V8 itself, over the inspector of the master: the resident set of a process says little under 20 MB. The master runs
-// without optimizing compilers and keeps its bytecode. With them heap snapshots after 200 and 600 restarts showed 0.2 to 12 KB a
-// restart that were compiled code and its tables, in steps and by chance, and not one object of ours: a leak would have drowned.
+// It asks V8 itself, through the master's inspector: the resident set of a process says little below 20 MB. The master
+// runs without optimizing compilers and keeps its bytecode. With them, heap snapshots after 200 and 600 restarts showed
+// 0.2 to 12 KB per restart of compiled code and its tables, in steps and at random, and not one object of ours: a leak
+// would have been lost in that.
 
 import { spawn } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
@@ -17,10 +18,13 @@ import WebSocket from 'ws'
 import { root } from './esbuild.mjs'
 
 const start = join(root, 'dist/start.js')
-/** Processes that are ended at once. One that has served for less than a second is not replaced at once. */
+/** Processes ended at once. One that has served for less than a second is not replaced immediately. */
 const WORKERS = 16
 const SERVED_MS = 1100
-/** Of either before the first look: code is compiled, pools are filled, and so are the 200 events that are kept. */
+/**
+ * Of each kind before the first measurement: until code is compiled, pools are full, and so is the list of the last 200
+ * events.
+ */
 const WARM_UP = 4 * WORKERS
 const FLAGS = ['--no-opt', '--no-sparkplug', '--no-flush-bytecode']
 const PATIENCE_MS = 60_000
@@ -32,7 +36,7 @@ const program = (count) => `
   Worker.runAll()
 `
 
-/** One server in the foreground; `use` gets it. */
+/** Runs one server in the foreground and passes it to `use`. */
 async function withServer(count, use) {
   mkdirSync(join(root, 'build/tmp'), { recursive: true })
   const folder = mkdtempSync(join(root, 'build/tmp/lasts-'))
@@ -98,9 +102,9 @@ class Inspector {
   }
 }
 
-/** What a process holds, when nothing is on its way. */
+/** What a process holds when nothing is in progress. */
 async function look({ inspector, pid }) {
-  for (let turn = 0; turn < 3; turn++) await inspector.ask('HeapProfiler.collectGarbage') // what a finalizer lets go, too
+  for (let turn = 0; turn < 3; turn++) await inspector.ask('HeapProfiler.collectGarbage') // again for what finalizers free
   const { usedSize } = await inspector.ask('Runtime.getHeapUsage')
   return { heapBytes: usedSize, descriptors: readdirSync(`/proc/${pid}/fd`).length }
 }
@@ -127,7 +131,7 @@ async function repeat(times, step) {
   return done
 }
 
-/** Ends all workers, and waits for the next ones. */
+/** Ends all workers and waits for their successors. */
 async function restartAll({ status }) {
   const { workers } = (await status()).groups[0]
   for (const { pid } of workers) process.kill(pid, 'SIGTERM')
@@ -151,10 +155,10 @@ const PHASES = {
   reloads: (times) => withServer(1, (server) => grow(server, times, () => reload(server))),
 }
 
-/** More than this each is a leak: a handle of a worker that is kept has some 10 KB, an event 500 bytes. */
+/** More than this per step is a leak: a retained worker handle is about 10 KB, an event 500 bytes. */
 const MOST_BYTES_EACH = 250
 
-/** What a command would send, without the time that a process takes to start; null while nobody answers. */
+/** Sends what a command would, without the time a process takes to start; null while nothing answers. */
 function ask(path, request) {
   return new Promise((resolve) => {
     const socket = net.connect(path)

@@ -1,13 +1,13 @@
-// Finding and ending processes by what they carry in their environment (proc(5)). A process that daemonized, left its
-// group and lost its parent still carries it. Where there is no /proc, nothing is found.
+// Finds and ends processes by a variable in their environment (proc(5)). A process that daemonized, left its group and
+// lost its parent still has it. Without /proc nothing is found.
 
 import { readdirSync, readFileSync } from 'node:fs'
 
-// Not there any more, or not ours to look at.
+// The process has gone, or is not ours to inspect.
 const expected = new Set(['ENOENT', 'ESRCH', 'EACCES', 'EPERM'])
 
 /**
- * The living processes whose environment, as it was at exec, holds `name` with a value that begins with `prefix`.
+ * The living processes whose environment, as it was at exec, has a variable `name` whose value begins with `prefix`.
  * @param {string} name
  * @param {string} prefix
  * @returns {{ pid: number, command: string }[]}
@@ -27,7 +27,7 @@ function pids() {
   }
 }
 
-/** The text, with a zero byte before it so that the first entry looks like the others; empty for a zombie. */
+/** The text, preceded by a zero byte so that the first entry looks like the others; empty for a zombie. */
 function read(pid, file) {
   try {
     return `\0${readFileSync(`/proc/${pid}/${file}`, 'utf8')}`

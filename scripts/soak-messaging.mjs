@@ -1,5 +1,5 @@
-// A million numbered messages between workers, through crashes, reloads and changes of count, each accounted for: the test
-// test/messaging/accounting.test.ts, with more of them. For CI; some minutes.
+// Sends a million numbered messages between workers, through crashes, reloads and changes of count, and accounts for
+// each: the test test/messaging/accounting.test.ts with more messages. For CI; takes some minutes.
 //
 //   node scripts/soak-messaging.mjs [messages]
 import { spawnSync } from 'node:child_process'

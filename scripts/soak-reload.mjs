@@ -1,5 +1,5 @@
-// The reload case again and again: one reload under load of every kind, in turn on both engines, with one socket for all
-// processes and with one for each. Stops at the first that lost something.
+// Repeats the reload case: one reload under load of every kind, alternating between the engines, with one socket for
+// all processes and with one for each. Stops at the first run that lost something.
 //
 //   node scripts/soak-reload.mjs [repetitions]     after scripts/build.mjs
 

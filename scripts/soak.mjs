@@ -1,7 +1,7 @@
-// A server under load of every kind, to which something happens again and again, as a seed chooses: reloads with other code,
-// counts and groups, with a canary, with code that is broken, two at once; processes killed, stopped for a while, scaled.
-// Ends with what became of each request, and with what the master has grown by. Fails when a request was lost that was not
-// in flight on a process that was killed, when a step did not do what it should, when descriptors or memory have grown.
+// A server under load of every kind, while a seeded sequence of steps happens to it: reloads with other code, counts
+// and groups, with a canary, with broken code, two at once; processes killed, stopped for a while, scaled. At the end
+// it reports the outcome of each request and how much the master has grown. Fails when a request was lost that was not
+// in flight on a killed process, when a step did not do what it should, or when descriptors or memory have grown.
 //
 //   node scripts/soak.mjs [minutes] [seed]     after scripts/build.mjs; the seed repeats the steps
 
@@ -15,9 +15,9 @@ import { reload, STEPS } from './soak/steps.mjs'
 const [, , minutes = '2', given] = process.argv
 const seed = Number(given ?? Math.floor(Math.random() * 2 ** 32))
 const DRAIN_MS = 2000
-/** Steps until caches have their size and code is warm: growth counts from then on. */
+/** Steps until caches have reached their size and code is compiled: growth counts from then on. */
 const WARM_UP_STEPS = 5
-/** Between two steps, ms: some come while the one before is felt. */
+/** Longest pause between two steps, ms: some begin before the previous one has taken full effect. */
 const PAUSE_MS = 400
 
 await buildTests()
@@ -58,14 +58,14 @@ async function soak(box) {
   await box.stop()
 }
 
-/** What the master holds when the server has the shape that it began with. */
+/** What the master holds once the server has its initial shape again. */
 async function atRest(server) {
   await reload(server, { count: 2 })
   await server.until(async () => isWhole(server, await server.box.status()), 60_000)
   return measure(server.master)
 }
 
-/** Chooses, does, and looks that all is as it should be. */
+/** Chooses a step, does it, and checks that the server is whole afterwards. */
 async function oneStep(server, done) {
   const { random, crowd, box } = server
   const possible = STEPS.filter(({ needs = '' }) => server.commands.includes(needs))
@@ -87,7 +87,7 @@ async function oneStep(server, done) {
   )
 }
 
-/** Every slot has its one process, and that serves. */
+/** Every slot has exactly one process, and it serves. */
 function isWhole({ shape, workersOf }, status) {
   const [web] = status.groups
   return (

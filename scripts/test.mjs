@@ -1,24 +1,25 @@
 // The test runner: every test file is a process of its own, in a process group of its own, under a time-out that kills.
-// uvu has holes, and this closes them. It exits 0 and says nothing for a file without `.run()`; a failing `before`
-// hook leaves exit code 0; skips are not failures; a hanging file hangs, and so does one whose failed test has left
-// something running. So a file passes only when its summary is there, is not empty (but for what is left to the long
-// suite), says Passed = Total, it ends by itself soon after, the exit code is 0, and no process that it started is left.
+// It closes gaps in uvu, which exits 0 and says nothing for a file without `.run()`; a failing `before` hook leaves
+// exit code 0; skips are not failures; a hanging file hangs, and so does one whose failed test has left something
+// running. So a file passes only if its summary is there, is not empty (except for what is left to the long suite) and
+// says Passed = Total, the file ends by itself soon after, the exit code is 0, and no process that it started is left.
 //
 //   node scripts/test.mjs [options] [pattern...]     only the files whose path contains one of the patterns
 //     --dir <directory>      run the compiled `*.test.js` below it, as they are: no build, no checks
-//     --skips <n>            how many skipped tests are expected: `announcedSkips` below
-//     --jobs <n>             files at once: 5, since most wait for processes
-//     --timeout-ms <n>       for one file: 240,000, or TEST_TIMEOUT_MS
-//     --linger-ms <n>        for a file to end after its summary: 10,000
-//     --limit-ms <n>         for the whole run: 1,800,000
-//     --retries <n>          how often a file that failed is run again, alone, after all others: 0, or TEST_RETRIES
+//     --skips <n>            number of skipped tests expected: `announcedSkips` below
+//     --jobs <n>             files run at once; default 5, since most wait for processes
+//     --timeout-ms <n>       limit for one file; default 240,000, or TEST_TIMEOUT_MS
+//     --linger-ms <n>        limit for a file to end after its summary; default 10,000
+//     --limit-ms <n>         limit for the whole run; default 1,800,000
+//     --retries <n>          how often a failed file is run again, alone, after all others; default 0, or TEST_RETRIES
 //     --addon <path|none>    with this addon, or without one
-//     --no-checks            leave out types, Biome and import rules, as a pattern does
-//     --long                 the long suite: LONG=1, and only the files that have more to do then (test/support/length.ts)
+//     --no-checks            leave out types, Biome and import rules; a pattern does so, too
+//     --long                 the long suite: sets LONG=1, and runs only files that then do more (test/support/length.ts)
 //
-// What is left to the long suite is counted, and said at the end of a run without it.
-// A file that passes at a later attempt counts as passed, but is named with what it printed when it failed: its cause is a
-// loaded machine or a race, and both are worth knowing. The last line of stdout is always `N passed, N failed, N skipped`. A failing check counts as one failure.
+// Tests left to the long suite are counted, and reported at the end of a run without it. A file that passes at a later
+// attempt counts as passed, but is named along with the output of its failure: the cause is a loaded machine or a race,
+// and both are worth knowing. The last line of stdout is always `N passed, N failed, N skipped`. A failing check counts
+// as one failure.
 
 import { execFile, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
@@ -32,14 +33,15 @@ import { checkExports } from './export-rules.mjs'
 import { checkImports } from './import-rules.mjs'
 import { endGroup, endProcess, processesWith } from './processes.mjs'
 
-// Skips that the suite is meant to have, beside those that tell what this machine lacks (test/support/where.ts). A skip that
-// nobody announced is a test that silently went away.
+// Skips that the suite is meant to have, besides those that report what this machine lacks (test/support/where.ts). An
+// unannounced skip is a test that silently went away.
 const announcedSkips = 0
-/** What a file imports that has more to do in the long suite. */
+/** Imported by every file that has more to do in the long suite. */
 const HAS_MORE = 'support/length.js'
 /** How many files are named at the end of a large run. */
 const SLOWEST = 8
-// For what is just dying when its test file ends: a killed child, a worker that noticed its master's death.
+// For processes that are about to end when their test file ends: a killed child, a worker that noticed its master's
+// death.
 const leftoverGraceMs = 2_000
 
 const { values: options, positionals: patterns } = parseArgs({
@@ -63,15 +65,16 @@ const mark = randomUUID()
 
 /**
  * @typedef {{ file: string, passed: number, failed: number, skipped: number, left?: number, problems: string[],
- *   lacking?: [string, number][], output: string, ms?: number, before?: Result }} Result `left`: tests of the long suite that
- *   were left out; `lacking`: of what, how many tests were skipped; `before`: the attempt that failed, of a file that was run again
+ *   lacking?: [string, number][], output: string, ms?: number, before?: Result }} Result `left`: tests of the long
+ *   suite that were left out; `lacking`: what was missing, and how many tests were skipped because of it; `before`:
+ *   the failed attempt, for a file that was run again
  */
 
 /** @type {Map<number, import('node:child_process').ChildProcess>} process group -> leader */
 const running = new Map()
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => giveUp(signal))
 
-/** What has failed beside the tests themselves: the build, a check. @type {string[]} */
+/** Failures outside the tests themselves: the build, a check. @type {string[]} */
 const failures = []
 
 await main()
@@ -87,7 +90,7 @@ async function main() {
   finish(results)
 }
 
-/** Beside the tests, of which no more are begun when one has failed. */
+/** Run alongside the tests; once a check has failed, no further tests are started. */
 async function runChecks() {
   const checks = [
     tool('types', 'node_modules/typescript/bin/tsc', '--noEmit'),
@@ -108,7 +111,7 @@ function fail(why) {
 }
 
 async function tool(name, script, ...args) {
-  // The coverage of our tools is nobody's concern. Left out instead of undefined, Node would put the variable back.
+  // Our tools' own coverage is not wanted. If it were left out instead of undefined, Node would put the variable back.
   const env = { ...process.env, NODE_V8_COVERAGE: undefined }
   try {
     await promisify(execFile)(process.execPath, [join(root, script), ...args], { cwd: root, env, maxBuffer: 1 << 24 })
@@ -123,7 +126,7 @@ function rules() {
   return { name: 'import and export rules', ok: violations.length === 0, output: violations.join('\n') }
 }
 
-/** esbuild has already said what is wrong. */
+/** esbuild has already reported the errors. */
 async function built() {
   try {
     await buildTests()
@@ -149,7 +152,10 @@ function testFiles() {
     .map(({ file }) => file)
 }
 
-/** How much a file does with processes, which is what takes long: those come first, so that a run does not end in one of them. */
+/**
+ * How much a file does with processes, which is what takes long. Such files go first, so that no run has to wait for
+ * one at its end.
+ */
 function processesIn(text) {
   return text.match(/\b(?:box\.\w+|run|runner|cover|install)\(/g)?.length ?? 0
 }
@@ -184,7 +190,7 @@ async function runFailedAgain(results, attempt) {
 
 /**
  * @param {string} file
- * @param {string} fileMark what all processes of this file carry in their environment; none is the prefix of another
+ * @param {string} fileMark carried by all processes of this file in their environment; no mark is the prefix of another
  * @returns {Promise<Result>}
  */
 async function runFile(file, fileMark) {
@@ -223,15 +229,15 @@ async function runFile(file, fileMark) {
   if (code !== 0 && problems.length === 0) problems.push(signal ? `died of ${signal}` : `exit code ${code}`)
   problems.push(...(await endLeftovers(fileMark)))
   running.delete(child.pid)
-  // A grandchild that shed its environment can hold the pipes open for ever.
+  // A grandchild without our environment can hold the pipes open forever.
   await Promise.race([closed, sleep(2_000, undefined, { ref: false })])
   return { ...judge(file, stdout, output, problems), ms: performance.now() - started }
 }
 
 /**
- * Without our own settings (a developer's shell must not change a test) and without colours (the summary is parsed). Nor
- * with authorities of the shell's: Node 20 reads all that it knows at its start then, 80 ms of CPU for each of the
- * thousands of processes. What goes to a registry gets them back (test/support/nodes.ts).
+ * Without our own settings (a developer's shell must not change a test) and without colours (the summary is parsed).
+ * Also without the shell's certificate authorities: Node 20 would read all of them at its start, 80 ms of CPU for each
+ * of the thousands of processes. Code that talks to a registry gets them back (test/support/nodes.ts).
  */
 function environment(fileMark) {
   const dropped = ['FORCE_COLOR', 'TEST_RETRIES', 'NODE_EXTRA_CA_CERTS']
@@ -243,7 +249,7 @@ function environment(fileMark) {
   return { ...Object.fromEntries(kept), ...chosen, TEST_EXTRA_CA_CERTS, NO_COLOR: '1', TEST_RUN_MARK: fileMark }
 }
 
-/** Every process that a test started must be gone when its file has ended; what is not is named, and killed. */
+/** Every process that a test started must be gone when its file has ended; any that remain are named and killed. */
 async function endLeftovers(fileMark) {
   const graceEnds = performance.now() + leftoverGraceMs
   let left = processesWith('TEST_RUN_MARK', fileMark)
@@ -282,12 +288,12 @@ function judge(file, stdout, output, problems) {
   }
 }
 
-/** Whether a summary is the last thing said. */
+/** Whether the output ends with a summary. */
 function isSummed(stdout) {
   return /\n {2}Skipped: +\d+\n {2}Duration: .*\s*$/.test(stdout.slice(-200))
 }
 
-/** The last such line: a test may print what looks like one. */
+/** From the last such line: a test may print something that looks like one. */
 function summary(stdout, name) {
   const lines = [...stdout.matchAll(new RegExp(`^  ${name}: +(\\d+)$`, 'gm'))]
   return lines.length === 0 ? undefined : Number(lines.at(-1)[1])
@@ -321,7 +327,7 @@ function finish(results) {
   console.log(`${sum('passed')} passed, ${failed} failed, ${skipped} skipped`)
 }
 
-/** What tests were skipped for here; how many those were. @param {Result[]} results */
+/** Prints what the tests skipped here lacked. Returns their number. @param {Result[]} results */
 function tellLacking(results) {
   const counts = new Map()
   for (const [what, count] of results.flatMap(({ lacking = [] }) => lacking))
@@ -339,7 +345,7 @@ function slowest(results) {
   return `${Math.round(performance.now() / 1000)} s; slowest: ${words.join(', ')}`
 }
 
-/** A part of the suite may hold only a part of the skips. */
+/** A part of the suite may contain only some of the skips. */
 function isAnnounced(skipped) {
   const announced = Number(options.skips)
   return patterns.length > 0 ? skipped <= announced : skipped === announced

@@ -1,6 +1,7 @@
-// The bench `bodies`: server CPU for bodies of 64 B to 1 MiB, up (the server receives it whole) and down, over frames and
-// over HTTP: millrace beside node:net and node:http by hand, and Bun. Flags and output: lib/echo-bench.mjs; `8x1up64k` is
-// a case. Every byte of a body that goes down is compared; of one that goes up the server tells the length and samples.
+// The bench `bodies`: server CPU for bodies of 64 B to 1 MiB, up (the server receives it whole) and down, over frames
+// and over HTTP: millrace beside hand-written node:net and node:http servers and Bun. Flags and output:
+// lib/echo-bench.mjs; `8x1up64k` is a case. Every byte of a body sent down is compared; for one sent up the server
+// returns its length and samples.
 import { bodyOf, receiptOf } from './lib/bodies.mjs'
 import { runEchoBench } from './lib/echo-bench.mjs'
 import { answerOf, okFlags, scratch } from './lib/probes.mjs'
@@ -41,7 +42,7 @@ function httpRequest({ direction, size }) {
 
 const replyOf = ({ direction, size }) => (direction === 'up' ? Buffer.from(receiptOf(bodyOf(size))) : bodyOf(size))
 
-/** How a body goes over the wire: the request for it, and the reply's end, which is all of a frame. */
+/** How a body is transferred: the request for it, and the end of the reply, which for a frame is the whole reply. */
 const wires = {
   frame: { request: frameRequest, tail: (body) => framed(replyOf(body)), begins: [] },
   http: { request: httpRequest, tail: replyOf, begins: okFlags },

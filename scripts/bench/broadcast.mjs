@@ -1,5 +1,6 @@
-// The bench `broadcast`: server CPU for each delivery of a message of 32 bytes that one of 10,000 connections sends and all
-// receive, over text and WebSocket. The next one is sent when all have it. Flags and output: lib/echo-bench.mjs.
+// The bench `broadcast`: server CPU per delivery of a message of 32 bytes that one of 10,000 connections sends and all
+// receive, over text and WebSocket. The next one is sent when all have received it. Flags and output:
+// lib/echo-bench.mjs.
 import { runEchoBench } from './lib/echo-bench.mjs'
 import { answersWebSocket, echoesLine, scratch, textFrame, webSocketHandshake } from './lib/probes.mjs'
 import { bunServer, nodeServer, packageServer } from './lib/servers.mjs'

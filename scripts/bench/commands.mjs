@@ -1,6 +1,6 @@
-// The bench `commands`: how long commands take that only ask, with all workers well and with one whose event loop hangs. Over
-// the control socket (what the master takes), and as a whole command from spawn to end (of `events`, to its first line). One
-// JSON line on stdout, a table on stderr. Method: README.md.
+// The bench `commands`: how long read-only commands take, with all workers healthy and with one whose event loop hangs.
+// Over the control socket (the master's part), and as a whole command from spawn to exit (for `events`: to its first
+// line). One JSON line on stdout, a table on stderr. Method: README.md.
 //
 // usage: node scripts/bench/commands.mjs [--workers 4] [--runs 40]
 import { spawn } from 'node:child_process'
@@ -39,7 +39,10 @@ async function ask(path, request) {
   return JSON.parse(said.slice(0, said.indexOf('\n')))
 }
 
-/** Node 20 reads all certificates of NODE_EXTRA_CA_CERTS as it starts, 70 ms in each process: the machine's matter, not ours. */
+/**
+ * Node 20 reads all certificates of NODE_EXTRA_CA_CERTS at its start, 70 ms in each process: that is the machine's
+ * set-up, not our cost.
+ */
 delete process.env.NODE_EXTRA_CA_CERTS
 
 async function whole(args, env, endsItself) {
@@ -54,7 +57,7 @@ async function whole(args, env, endsItself) {
   return ended
 }
 
-/** Runs `step` again and again; milliseconds until what it returns has resolved. */
+/** Runs `step` repeatedly. Returns the milliseconds until each returned promise resolves. */
 async function time(runs, step) {
   const times = []
   for (let run = 0; run < runs; run++) {

@@ -1,5 +1,6 @@
-// The bench `connections`: server CPU per connection that is made, sends one message, has its answer and is closed by the
-// client; and how many a second. Over text and HTTP. A case is how many at a time: `64x1`. Flags: lib/echo-bench.mjs.
+// The bench `connections`: server CPU per connection that is made, sends one message, receives its answer and is closed
+// by the client; and connections per second. Over text and HTTP. A case says how many at a time: `64x1`. Flags:
+// lib/echo-bench.mjs.
 import { runEchoBench } from './lib/echo-bench.mjs'
 import { answerOf, answersHttp, echoesLine, okFlags, scratch } from './lib/probes.mjs'
 import { bunServer, nodeServer } from './lib/servers.mjs'

@@ -1,5 +1,6 @@
-// The bench `http`: server CPU per answered GET of millrace, beside a C floor that parses nothing, node:http, Fastify and
-// Bun. Flags and output: lib/echo-bench.mjs; `64x16b` is a case with the head of a browser (600 bytes). Method: README.md.
+// The bench `http`: server CPU per answered GET of millrace, beside a C floor that parses nothing, node:http, Fastify
+// and Bun. Flags and output: lib/echo-bench.mjs; `64x16b` is a case with a browser's head (600 bytes). Method:
+// README.md.
 import { runEchoBench } from './lib/echo-bench.mjs'
 import { answerOf, answersHttp, okFlags, scratch } from './lib/probes.mjs'
 import { bunServer, nginxServer, nodeServer, packageServer } from './lib/servers.mjs'
@@ -23,7 +24,7 @@ const browser = [
   '',
   '',
 ].join('\r\n')
-// As long as ours, and its Date never changes.
+// As long as ours, with a Date that never changes.
 const floorAnswer = [
   'HTTP/1.1 200 OK',
   'Server: millrace',

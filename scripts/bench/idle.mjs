@@ -1,6 +1,6 @@
-// The bench `idle`: memory per idle connection, TCP (text) and WebSocket, millrace beside node:net, ws and Bun. Each run has
-// a server of its own, which tells what it uses before 10,000 connections, when they are open, and after one message on
-// each. One JSON line per work on stdout, a table on stderr, all samples in results/. Method: README.md.
+// The bench `idle`: memory per idle connection, TCP (text) and WebSocket, millrace beside node:net, ws and Bun. Each
+// run has a server of its own, which reports its memory before 10,000 connections, when they are open, and after one
+// message on each. One JSON line per work on stdout, a table on stderr, all samples in results/. Method: README.md.
 //
 // usage: node scripts/bench/idle.mjs [--quick] [--connections 10000] [--rounds 3] [--works tcp,websocket]
 import { connect } from 'node:net'
@@ -25,7 +25,7 @@ import { idleRow } from './lib/rows.mjs'
 import { bunServer, millraceServer, NotHere, nodeServer, packageServer } from './lib/servers.mjs'
 
 const connectMs = 60_000
-const warmUpConnections = 200 // of before the first sample: code is compiled and tables have grown once
+const warmUpConnections = 200 // before the first sample: code is compiled and tables have grown once
 
 const text = 'abcdefghijklmnopqrstuvwxyz012345'
 const keep = scratch('idle')
@@ -85,7 +85,7 @@ function readOptions() {
   return plan
 }
 
-// What a server says of itself
+// Memory as the server reports it
 
 function askLine(port) {
   return new Promise((resolve, reject) => {
@@ -113,7 +113,7 @@ function askWebSocket(port) {
   })
 }
 
-/** When it has nothing left to do, closing included. */
+/** A sample taken when the server has nothing left to do, closing included. */
 async function sample({ ask }, { pid, port }) {
   await untilIdle(pid)
   return ask(port)
@@ -126,7 +126,7 @@ function openLoad({ loadFlags }, port, connections, core) {
   return launch([compile('load'), ...flags], { core })
 }
 
-/** Opens them, calls `whenOpen`, sends a message on each, calls `whenIdle`, and closes them. */
+/** Opens the connections, calls `whenOpen`, sends a message on each, calls `whenIdle`, and closes them. */
 async function withConnections(work, server, connections, core, whenOpen, whenIdle) {
   const load = openLoad(work, server.port, connections, core)
   try {
@@ -150,7 +150,7 @@ async function measure(work, start, { connections }, cores) {
   const samples = { about: server.about ?? {} }
   try {
     await withConnections(work, server, Math.min(warmUpConnections, connections), cores?.load)
-    await sample(work, server) // the first answer's own code
+    await sample(work, server) // compiles the code of the first answer
     samples.empty = await sample(work, server)
     const whenOpen = async () => {
       samples.open = await sample(work, server)

@@ -1,6 +1,6 @@
-// The bench `messaging`: messages between two processes, and from one to many. Per second, and CPU per message of both ends;
-// beside `process.send`, NATS and Redis where these are on PATH. Both ends are Node and take turns on the cores that there
-// are, so a figure of a busy machine means little: quote the ratio to process.send in the same run.
+// The bench `messaging`: messages between two processes, and from one to many. Messages per second, and CPU per message
+// at both ends; beside `process.send`, and NATS and Redis if these are on PATH. Both ends are Node and share the
+// available cores, so a figure from a busy machine means little: quote the ratio to process.send in the same run.
 //
 //   npm run bench -- messaging [--quick] [--rounds 3] [--seconds 1] [--sizes 16,64] [--peers millrace,millrace-node,ipc,nats,redis]
 import { spawnSync } from 'node:child_process'
@@ -25,7 +25,7 @@ import {
 } from './lib/bench.mjs'
 import { millraceServer, NotHere } from './lib/servers.mjs'
 
-/** Of a publish: processes x subscribers in each; the aim is that 100 cost no more than 20 sends. */
+/** For a publish: processes x subscribers in each; the aim is that 100 cost no more than 20 sends. */
 const AUDIENCES = { '100 in 1': [1, 100], '100 in 4': [4, 25], '100 in 20': [20, 5] }
 
 const { values: options } = parseArgs({
@@ -60,7 +60,7 @@ async function main() {
   console.error(`\nmessages per second (us of CPU, both ends), in ${writeResults('messaging', result)}`)
 }
 
-/** Those that are here, and why the others are not. */
+/** The peers available here, and the reasons why the others are not. */
 async function startPeers(names) {
   const peers = {}
   const skipped = {}
@@ -74,7 +74,7 @@ async function startPeers(names) {
   return { peers, skipped }
 }
 
-/** One run of each in a round, every other round backwards; the medians. */
+/** One run of each peer per round, every other round in reverse order. Returns the medians. */
 async function rowOf(one, peers, rounds, seconds) {
   const runs = Object.fromEntries(Object.keys(peers).map((name) => [name, []]))
   for (let n = 0; n < rounds; n++) {
@@ -89,7 +89,7 @@ function medians(runs) {
   return { perSecond: of('perSecond'), senderUs: of('senderUs'), receiverUs: of('receiverUs') }
 }
 
-/** The publisher's CPU per publish, beside 20 of its sends in the same server. */
+/** The publisher's CPU per publish, beside that of 20 sends in the same server. */
 async function audienceRows(rounds, seconds) {
   const rows = []
   for (const [name, [processes, each]] of Object.entries(options.quick ? { '100 in 4': [4, 25] } : AUDIENCES)) {
@@ -115,7 +115,7 @@ function cellsOf({ case: one, servers, sends }, names) {
   return [label, ...names.map((name) => (servers[name] === undefined ? '' : figure(servers[name])))]
 }
 
-// Who carries them
+// What carries the messages
 
 const starters = {
   millrace: () => millrace('native'),
@@ -125,7 +125,7 @@ const starters = {
   redis: () => broker('redis-server', redisArgs, 'redis'),
 }
 
-/** By its default it lets go of a client for which it has 64 MiB: as much as 64 of 1 MiB. */
+/** By default it drops a client that has 64 MiB pending, which 64 messages of 1 MiB reach. */
 function natsArgs(port, folder) {
   const config = join(folder, 'nats.conf')
   writeFileSync(config, 'max_pending: 536870912\nmax_payload: 8388608\n')
@@ -133,13 +133,13 @@ function natsArgs(port, folder) {
 }
 
 function redisArgs(port, folder) {
-  const limit = ['--client-output-buffer-limit', 'pubsub 0 0 0'] // by default 32 MiB
+  const limit = ['--client-output-buffer-limit', 'pubsub 0 0 0'] // the default is 32 MiB
   return ['--bind', '127.0.0.1', '--port', String(port), '--save', '', '--dir', folder, ...limit]
 }
 
 const isUp = () => true
 
-/** Its sender's address takes the cases. */
+/** The cases are sent to the sender's address. */
 async function millrace(engine, env = {}) {
   try {
     const listen = { LISTEN: 'text://127.0.0.1:0', ...env }
@@ -166,7 +166,7 @@ function ask(port, one) {
   })
 }
 
-/** A program that reads cases and writes results, a line each. */
+/** A program that reads cases and writes results, one per line. */
 function lines(child, alsoStop = () => undefined) {
   return {
     async measure(one) {

@@ -1,5 +1,5 @@
-// The bench `proxy`: CPU of a TCP proxy per echoed line that goes through it, millrace's `pipe` beside node:net's. The
-// upstream is the C floor, on the generator's core. Flags and output: lib/echo-bench.mjs. Method: README.md.
+// The bench `proxy`: CPU of a TCP proxy per echoed line that passes through it, millrace's `pipe` beside node:net's.
+// The upstream is the C floor, on the generator's core. Flags and output: lib/echo-bench.mjs. Method: README.md.
 import { compile, launch, nextLine, pickCores, stop } from './lib/bench.mjs'
 import { runEchoBench } from './lib/echo-bench.mjs'
 import { echoesLine } from './lib/probes.mjs'

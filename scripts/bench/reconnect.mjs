@@ -1,6 +1,7 @@
-// The bench `reconnect`: what a reload does to many WebSocket clients. All are open and silent; the server is reloaded once;
-// each is told 1012 and comes back at once. When they came back, how many in the busiest second, and for how long each
-// was away. One JSON line on stdout, a table on stderr, all seconds in results/. Method: README.md.
+// The bench `reconnect`: what a reload does to many WebSocket clients. All are open and silent; the server is reloaded
+// once; each receives 1012 and reconnects immediately. Reports when they reconnected, how many did so in the busiest
+// second, and how long each was away. One JSON line on stdout, a table on stderr, all seconds in results/. Method:
+// README.md.
 //
 // usage: node scripts/bench/reconnect.mjs [--clients 10000] [--workers 2] [--drain 30000]
 import { join } from 'node:path'
@@ -77,7 +78,7 @@ async function main() {
   await buildTests()
   const { goodbyes, returns, ...result } = await measure(plan)
   const seconds = perSecond(returns)
-  // Both lists are in order of time, and the n-th to be told is the n-th to come back but for a few.
+  // Both lists are sorted by time, and except for a few the n-th to be notified is the n-th to reconnect.
   const away = goodbyes.map((at, place) => returns[place] - at)
   const row = {
     bench: 'reconnect',

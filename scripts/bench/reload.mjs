@@ -1,7 +1,7 @@
-// The bench `reload`: what a reload costs those who are being served. A closed loop of text lines runs against a server
-// that is reloaded again and again; beside it, as what one does without reload, the same with `stop` and `start -d`; then
-// the same with HTTP, beside pm2 where that is installed. One JSON line per way on stdout, a table on stderr, all windows
-// in results/. Method: README.md.
+// The bench `reload`: what a reload costs the clients. A closed loop of text lines runs against a server that is
+// reloaded repeatedly; beside it, as the alternative without reload, the same with `stop` and `start -d`; then the same
+// with HTTP, beside pm2 if it is installed. One JSON line per way on stdout, a table on stderr, all windows in
+// results/. Method: README.md.
 //
 // usage: node scripts/bench/reload.mjs [--quick] [--reloads 10] [--connections 64] [--workers 2]
 import { join } from 'node:path'
@@ -38,7 +38,7 @@ function readOptions() {
   return { reloads, connections: Number(values.connections), workers: Number(values.workers) }
 }
 
-/** The load's windows, as they come. */
+/** Collects the load's windows as they arrive. */
 function watch({ port }, scheme, { connections }) {
   const child = launch([process.execPath, join(here, 'reload-load.mjs'), String(port), String(connections), scheme])
   const windows = []

@@ -1,4 +1,4 @@
-// The dispatcher of benchmarks: `npm run bench -- timer` runs scripts/bench/timer.mjs; further arguments are its own.
+// Dispatches benchmarks: `npm run bench -- timer` runs scripts/bench/timer.mjs; further arguments are passed on to it.
 
 import { spawnSync } from 'node:child_process'
 import { readdirSync } from 'node:fs'

@@ -1,21 +1,22 @@
-// The least that a line costs a server whose handlers take and give strings: a read becomes strings, and the strings become
-// bytes that leave, and nothing else. No socket, no connection, no handler. Several ways, of which the quickest counts: what an
-// aim against the C floor, which copies bytes, leaves for all the rest. CPU time per line; medians of runs that take turns.
+// The minimum that a line costs a server whose handlers take and return strings: a read becomes strings, the strings
+// become bytes to send, and nothing else happens. No socket, no connection, no handler. Several ways, of which the
+// fastest counts. It shows how much room for everything else is left by a target set relative to the C floor, which
+// only copies bytes. CPU time per line; medians of interleaved runs.
 //
 //   npm run bench -- strings [--runs 9] [--bytes 32]
 
 import { parseArgs } from 'node:util'
 import { CannotRun, environment, median, round, runBench, spread } from './lib/bench.mjs'
 
-/** Lines of one read, as many as are in flight on a connection. */
+/** Lines per read: as many as are in flight on a connection. */
 const LINES = [1, 16]
 const LINES_A_RUN = 1_000_000
 
 const out = Buffer.alloc(65_536)
 
-/** Bytes of a read to lines without their ends. */
+/** Splits the bytes of a read into lines without their terminators. */
 const readers = {
-  /** Each by itself. */
+  /** Each separately. */
   each(bytes, count, take) {
     let start = 0
     for (let n = 0; n < count; n++) {
@@ -24,7 +25,7 @@ const readers = {
       start = end + 1
     }
   },
-  /** One string, of which lines are slices. */
+  /** One string, sliced into lines. */
   slices(bytes, count, take) {
     const text = bytes.utf8Slice(0, bytes.length)
     let start = 0
@@ -36,9 +37,9 @@ const readers = {
   },
 }
 
-/** Lines to bytes: `add` each, then `end`. */
+/** Lines to bytes: `add` for each, then `end`. */
 const writers = {
-  /** Each by itself. */
+  /** Each separately. */
   each() {
     let at = 0
     return {
@@ -83,7 +84,7 @@ function lineOf(count, size, runs) {
   for (let n = 0; n <= runs; n++)
     for (const { read, write, ns } of ways) {
       const took = measure(readers[read], writers[write](), bytes, count)
-      if (n > 0) ns.push(took) // the first warms up
+      if (n > 0) ns.push(took) // the first one is a warm-up
     }
   const least = ways.toSorted((a, b) => median(a.ns) - median(b.ns))[0]
   return {

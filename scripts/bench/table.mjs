@@ -1,9 +1,9 @@
-// Makes the tables of README.md, between two comments, from the newest results. It measures nothing. A row is taken from the
-// newest result that has it, whichever others that one lacks; the results of --quick do not count.
+// Makes the tables of README.md, between two comments, from the newest results. It measures nothing. Each row is taken
+// from the newest result that contains it, even if that result lacks other rows; the results of --quick do not count.
 //
 //   npm run bench -- table [--print] [--quick] [--readme README.md] [--results results]
-//     --print   on stdout, README.md stays as it is
-//     --quick   those of --quick count too: to see that it works
+//     --print   prints to stdout and leaves README.md as it is
+//     --quick   counts the results of --quick, too: to see that it works
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -29,7 +29,7 @@ function main() {
   writeFileSync(values.readme, text)
 }
 
-/** Those that say when they were made: older ones do not. */
+/** The results that record their time: older ones do not. */
 function readResults(folder) {
   if (!existsSync(folder)) return []
   return readdirSync(folder)

@@ -1,7 +1,7 @@
-// Timer beside setTimeout and clearTimeout, with a million pending: ns to add one, ns to delete one, bytes each.
-// Pairs of runs, interleaved, each run in a process of its own, so that no heap is inherited. A run adds and deletes a
-// million four times: `first` and `bytes` are of the first, which pays for fresh memory; `add` and `delete` are medians
-// of the others. One JSON object per line; ratios are of medians, node / millrace. It wants a quiet machine.
+// Timer beside setTimeout and clearTimeout, with a million pending: ns to add one, ns to delete one, bytes each. Pairs
+// of runs, interleaved, each run in a process of its own, so that no heap is inherited. A run adds and deletes a
+// million four times: `first` and `bytes` are from the first time, which pays for fresh memory; `add` and `delete` are
+// medians of the others. One JSON object per line; ratios are of medians, node / millrace. Needs a quiet machine.
 //
 //   npm run bench -- timer [--runs 7] [--module dist/index.js]
 
@@ -13,11 +13,11 @@ import { parseArgs } from 'node:util'
 import { CannotRun, environment, median, root, round, runBench, spread } from './lib/bench.mjs'
 
 const COUNT = 1_000_000
-/** After the first million, so many more, of which the median counts. */
+/** After the first million, how many more there are; their median counts. */
 const LATER = 3
 const WARM_UP = 20_000
 
-/** Seconds until timer `i` is due. Distinct: each its own millisecond between 20 s and 1020 s, in no order. */
+/** Seconds until timer `i` is due. Distinct: each in a millisecond of its own between 20 s and 1020 s, in no order. */
 const cases = {
   distinct: (i) => 20 + ((i * 7919) % 1_000_003) / 1000,
   equal: () => 30,
@@ -50,7 +50,7 @@ function compare() {
   }
 }
 
-/** One run of each, the order taking turns. */
+/** One run of each, in alternating order. */
 function pair(name, isNodeFirst) {
   const order = isNodeFirst ? ['node', 'millrace'] : ['millrace', 'node']
   return Object.fromEntries(order.map((who) => [who, run(who, name)]))
@@ -108,7 +108,7 @@ async function subject(who) {
   return { add: (s) => Timer.delay(s, nothing), remove: (id) => Timer.del(id) }
 }
 
-/** Adds and deletes them all: ns per call of each, and bytes each while all are pending. */
+/** Adds and deletes all timers. Returns ns per call of each kind, and bytes per timer while all are pending. */
 function addAndDelete(add, remove, seconds) {
   const count = seconds.length
   const ids = new Array(count).fill(0)
@@ -123,7 +123,7 @@ function addAndDelete(add, remove, seconds) {
   return { add: added / count, delete: removed / count, bytes: bytes / count }
 }
 
-/** Bytes in use, after a collection: objects and what typed arrays hold outside of the heap. */
+/** Bytes in use after a collection: objects, and what typed arrays hold outside the heap. */
 function memory() {
   globalThis.gc()
   globalThis.gc()

@@ -1,5 +1,6 @@
-// The bench `tls`: server CPU per TLS connection (full handshake, resumed) and per echoed line, millrace beside node:tls.
-// openssl's s_time makes the connections; a Node client the lines, 16 in flight on 16 connections. Method: README.md.
+// The bench `tls`: server CPU per TLS connection (full handshake, resumed) and per echoed line, millrace beside
+// node:tls. openssl's s_time makes the connections; a Node client sends the lines, 16 in flight on each of 16
+// connections. Method: README.md.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -98,7 +99,7 @@ function makeCertificate() {
   Object.assign(process.env, { CERT_FILE: cert, KEY_FILE: key })
 }
 
-/** How many connections were made. */
+/** Returns how many connections were made. */
 function handshakes(port, kind, seconds, cores) {
   const command = ['openssl', 's_time', '-connect', `127.0.0.1:${port}`, kind, '-time', String(seconds)]
   const [program, ...args] = cores ? ['taskset', '-c', String(cores.load), ...command] : command
@@ -108,7 +109,7 @@ function handshakes(port, kind, seconds, cores) {
   return Number(counts.at(-1)[1])
 }
 
-/** How many lines were answered. */
+/** Returns how many lines were answered. */
 async function lines(port, seconds) {
   let answered = 0
   let isOver = false

@@ -4,7 +4,7 @@ import { createSocket } from 'node:dgram'
 import { runEchoBench } from './lib/echo-bench.mjs'
 import { nodeServer } from './lib/servers.mjs'
 
-/** True when the port echoes a datagram: bound is not yet serving. */
+/** True when the port echoes a datagram: a bound port may not serve yet. */
 function answers(port) {
   return new Promise((resolve) => {
     const socket = createSocket('udp4')

@@ -1,5 +1,6 @@
-// The bench `websocket`: server CPU per echoed text of 32 bytes of millrace, beside the ws package, Bun, and a C floor that
-// answers so many bytes with so many others. Flags and output: lib/echo-bench.mjs. Memory of idle connections: idle.mjs.
+// The bench `websocket`: server CPU per echoed text of 32 bytes of millrace, beside the ws package, Bun, and a C floor
+// that answers each block of that many bytes with a fixed one. Flags and output: lib/echo-bench.mjs. Memory of idle
+// connections: idle.mjs.
 import { runEchoBench } from './lib/echo-bench.mjs'
 import { answersWebSocket, scratch, textFrame, webSocketHandshake } from './lib/probes.mjs'
 import { bunServer, packageServer } from './lib/servers.mjs'

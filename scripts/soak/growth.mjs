@@ -3,10 +3,10 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** The collector runs when it likes: of several looks the least is what is held. */
+/** The collector runs when it likes: the lowest of several measurements is what is really held. */
 const LOOKS = 10
 const BETWEEN_MS = 100
-/** A heap that is not full yet, and code that has become warm. */
+/** Allowance for a heap that is not full yet and for code compiled later. */
 const MOST_BYTES = 24 * 1_048_576
 
 /** Resident bytes and descriptors of a process. */
@@ -27,7 +27,7 @@ function residentBytes(pid) {
   return Number(kilobytes) * 1024
 }
 
-/** In words, what has grown by more than it may; nothing when all is well. */
+/** Describes what has grown by more than it may; empty if all is well. */
 export function growthSince(before, after) {
   const grown = []
   if (after.descriptors > before.descriptors)

@@ -1,4 +1,4 @@
-// What happens to the server of a soak. Each step does it to its end, and throws when that was not as it should be.
+// The steps of a soak. Each runs to its end and throws if the outcome is not as it should be.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 
@@ -28,7 +28,7 @@ async function run(box, ...args) {
   throw new Error(`${args.join(' ')}: exit ${outcome.code ?? outcome.signal}: ${outcome.stderr}${outcome.stdout}`)
 }
 
-/** With what `change` says of the program, and of everything else what it was. */
+/** Applies `change` to the program and leaves the rest as it was. */
 export async function reload({ box, write, shape }, change = {}, ...flags) {
   write({ ...change, version: shape.version + 1 })
   const { slots } = JSON.parse(await run(box, 'reload', '--json', ...flags))
@@ -70,14 +70,17 @@ async function suspend(server) {
   process.kill(pid, 'SIGCONT')
 }
 
-/** Of whatever lives by then: an old process, a new one, one that drains. The reload may be given up for it. */
+/**
+ * Kills any process alive at that moment: an old one, a new one, one that drains. The reload may be aborted because of
+ * it.
+ */
 async function killInReload(server) {
   const { box, write, shape, random } = server
   write({ version: shape.version + 1 })
   const reloading = box.begin('reload')
   await sleep(random(1500))
   await kill(server).catch((error) => {
-    if (error.code !== 'ESRCH') throw error // it was quicker
+    if (error.code !== 'ESRCH') throw error // it ended before the signal
   })
   const { code, stderr } = await reloading.ended
   if (code !== 0 && !/SIGKILL/.test(stderr)) throw new Error(`a reload: exit ${code}: ${stderr}`)
@@ -87,7 +90,7 @@ async function look({ box }) {
   await Promise.all([run(box, 'status'), run(box, 'status', '--json'), run(box, 'connections', '--json')])
 }
 
-/** There and back: a count that somebody has set would outlast the reloads that come. */
+/** Scales there and back: a changed count would outlast the following reloads. */
 async function scale({ box, random }) {
   await run(box, 'scale', 'web', String(1 + random(4)))
   await run(box, 'scale', 'web', 'declared')

@@ -1,6 +1,6 @@
-// What the benches share: compiling the C programs, pinning to cores, children that never outlive us, CPU time of a
-// process from /proc, medians, and the lines and files a result goes to. Linux only where it reads /proc; it measures
-// nothing itself.
+// Shared by the benches: compiling the C programs, pinning to cores, children that never outlive us, CPU time of a
+// process from /proc, medians, and the lines and files a result goes to. Where it reads /proc, it works on Linux only.
+// It measures nothing itself.
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
 import { cpus, release, totalmem } from 'node:os'
@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url'
 export const here = dirname(fileURLToPath(import.meta.url))
 export const root = join(here, '..', '..', '..')
 
-/** A reason not to run that is the caller's to mend (no compiler, no build, a bad flag): the bench exits 2. */
+/** A reason not to run that the user can fix (no compiler, no build, a bad flag): the bench exits with 2. */
 export class CannotRun extends Error {}
 
 // Numbers
@@ -26,10 +26,10 @@ export function median(values) {
 /** (highest - lowest) / median: 0.1 means that the runs lie within 10 % of each other. */
 export const spread = (values) => (Math.max(...values) - Math.min(...values)) / median(values)
 
-/** Rounds to `digits` significant digits. Results carry no more than they can mean. */
+/** Rounds to `digits` significant digits: more would not be meaningful. */
 export const round = (value, digits = 4) => Number(value.toPrecision(digits))
 
-// Where and what was measured
+// Where and on what code it was measured
 
 export function machine() {
   const list = cpus()
@@ -53,7 +53,7 @@ export function commit() {
   return git('status', '--porcelain', '--untracked-files=no') ? `${head}+` : head
 }
 
-/** How many files a process may have open, when it asks for all that it may have. */
+/** How many files a process may have open if it raises its limit to the maximum. */
 export function openFilesLimit() {
   if (!existsSync('/proc/self/limits')) return Number.POSITIVE_INFINITY
   const [, hard] = /^Max open files\s+\S+\s+(\S+)/m.exec(readFileSync('/proc/self/limits', 'utf8')) ?? []
@@ -78,7 +78,7 @@ export function compile(name, compiler = findCompiler()) {
   const target = join(root, 'build', 'bench', name)
   if (existsSync(target) && statSync(target).mtimeMs > statSync(source).mtimeMs) return target
   mkdirSync(dirname(target), { recursive: true })
-  const fresh = `${target}.${process.pid}` // renamed when whole, so that two benches at a time do not run half a file
+  const fresh = `${target}.${process.pid}` // renamed when complete, so that a concurrent bench never runs half a file
   execFileSync(compiler, ['-std=c11', '-O2', '-Wall', '-Wextra', '-o', fresh, source], { stdio: 'inherit' })
   renameSync(fresh, target)
   return target
@@ -86,7 +86,7 @@ export function compile(name, compiler = findCompiler()) {
 
 // Cores
 
-/** The cores this process may use, as the kernel says; a container may own 4 and 5 rather than 0 and 1. */
+/** The cores this process may use, according to the kernel; a container may own 4 and 5 rather than 0 and 1. */
 export function allowedCores() {
   if (!existsSync('/proc/self/status')) return []
   const list = /^Cpus_allowed_list:\s*(\S+)/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? ''
@@ -106,17 +106,19 @@ export function pickCores() {
 
 const children = new Set()
 let canTieToParent
-let isEnding = false // by a signal: whatever fails from then on fails because of it
+let isEnding = false // by a signal: any failure from then on is a consequence of it
 
-/** setpriv makes the kernel end a child when we die, even of SIGKILL; where it is missing, only our exits do. */
+/**
+ * setpriv makes the kernel end a child when we die, even of SIGKILL; where it is missing, only our regular exits do.
+ */
 function wrapped(command, core) {
   canTieToParent ??= works('setpriv')
   const pin = core === undefined ? [] : ['taskset', '-c', String(core)]
   const tie = canTieToParent ? ['setpriv', '--pdeathsig', 'TERM', '--'] : []
-  return [...tie, ...pin, ...command] // both exec what follows: the pid stays the same
+  return [...tie, ...pin, ...command] // both exec what follows, so the pid stays the same
 }
 
-/** Starts `command` (an array) on `core`. The child is known to `stopAll` until it has exited. */
+/** Starts `command` (an array) on `core`. `stopAll` knows the child until it has exited. */
 export function launch(command, { core, env } = {}) {
   const [file, ...args] = wrapped(command, core)
   const child = spawn(file, args, { cwd: root, env: { ...process.env, ...env }, stdio: 'pipe' })
@@ -126,9 +128,9 @@ export function launch(command, { core, env } = {}) {
   }
   child.stdout.on('data', keepTail)
   child.stderr.on('data', keepTail)
-  child.stdin.on('error', () => undefined) // EPIPE: it has gone, and 'exit' says so
+  child.stdin.on('error', () => undefined) // EPIPE: the child has gone, which 'exit' reports
   children.add(child)
-  // 'exit' and not 'close': a grandchild that was left over would hold the pipes open, and us.
+  // 'exit' and not 'close': a leftover grandchild would keep the pipes open, and us waiting.
   child.ended = new Promise((resolve) => {
     child.once('error', (error) => resolve(error.message))
     child.once('exit', (code, signal) => resolve(signal ?? code))
@@ -136,7 +138,7 @@ export function launch(command, { core, env } = {}) {
   return child
 }
 
-/** The next whole line of a child's stdout, within `ms`, else an error with what the child said. */
+/** The next whole line of a child's stdout. Rejects after `ms` or when the child ends, with its output. */
 export function nextLine(child, ms) {
   return new Promise((resolve, reject) => {
     let text = ''
@@ -152,13 +154,13 @@ export function nextLine(child, ms) {
     const fail = (why) => settle(reject, new Error(`${child.spawnargs.join(' ')}: ${why}\n${child.said}`))
     const timer = setTimeout(() => fail(`no line within ${ms} ms`), ms)
     child.stdout.on('data', onData)
-    child.ended.then((how) => setTimeout(() => fail(`ended (${how})`), 50)) // its last words may still be in the pipe
+    child.ended.then((how) => setTimeout(() => fail(`ended (${how})`), 50)) // its last output may still be in the pipe
   })
 }
 
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
 
-/** Asks with SIGTERM, and after `graceMs` ends the child with SIGKILL. */
+/** Sends SIGTERM, and SIGKILL after `graceMs`. */
 export async function stop(child, graceMs = 5000) {
   const timer = setTimeout(() => child.kill('SIGKILL'), graceMs)
   child.kill('SIGTERM')
@@ -170,7 +172,7 @@ export async function stop(child, graceMs = 5000) {
 
 export const stopAll = () => Promise.all([...children].map((child) => stop(child)))
 
-/** However this process ends, its children end too. Call once, before the first `launch`. */
+/** Makes sure that all children end with this process, however it ends. Call once, before the first `launch`. */
 export function endWithChildren() {
   const end = (code) => {
     isEnding = true
@@ -179,13 +181,15 @@ export function endWithChildren() {
   for (const [signal, code] of Object.entries({ SIGHUP: 129, SIGINT: 130, SIGTERM: 143 })) {
     process.once(signal, () => end(code))
   }
-  process.stdout.once('error', () => end(1)) // EPIPE: `| head` has read enough
+  process.stdout.once('error', () => end(1)) // EPIPE: a reader such as `| head` has closed
   process.on('exit', () => {
-    for (const child of children) child.kill('SIGTERM') // not SIGKILL: a millrace master has workers to take along
+    for (const child of children) child.kill('SIGTERM') // not SIGKILL: a millrace master ends its workers first
   })
 }
 
-/** Runs a bench to its end: 0, 2 when it cannot run here, 1 when it failed. Leaves no child behind in any case. */
+/**
+ * Runs a bench to its end. Exit code 0; 2 if it cannot run here; 1 if it failed. No child is left behind in any case.
+ */
 export async function runBench(name, main) {
   endWithChildren()
   try {
@@ -210,14 +214,14 @@ function clockTicks() {
 
 /**
  * CPU time of a process so far, in seconds. `user` and `system` come from /proc/<pid>/stat: sampled at the kernel's
- * tick and reported in 10 ms steps, so only their proportion over a long time is worth anything. `total` is the
- * scheduler's own count in ns (/proc/<pid>/task/<tid>/schedstat, summed), exact while the process sleeps; `waited` is
- * the time it could have run but another had its core.
- * A thread that has ended takes its ns along: sample a process whose threads stay. Source: proc(5).
+ * tick and reported in 10 ms steps, so only their ratio over a long time is meaningful. `total` is the scheduler's own
+ * count in ns (/proc/<pid>/task/<tid>/schedstat, summed), exact while the process sleeps; `waited` is the time it could
+ * have run while another process had its core. The ns of a thread are lost when it ends: sample a process whose threads
+ * stay. Source: proc(5).
  */
 export function cpuOf(pid) {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ') // the name may hold spaces and parentheses
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ') // the name may contain spaces and parentheses
   const threads = readdirSync(`/proc/${pid}/task`)
   const schedule = threads.map((tid) =>
     readFileSync(`/proc/${pid}/task/${tid}/schedstat`, 'utf8').split(' ').map(Number),
@@ -238,8 +242,8 @@ export const cpuBetween = (before, after) => ({
 })
 
 /**
- * Waits until a process sleeps and goes on doing so: thousands of connections take a while to be accepted, and to close,
- * and the next server sits on the same core.
+ * Waits until a process sleeps and stays asleep: accepting and closing thousands of connections takes a while, and the
+ * next server runs on the same core.
  */
 export async function untilIdle(pid, deadlineMs = 10_000) {
   let last = cpuOf(pid).total
@@ -252,13 +256,13 @@ export async function untilIdle(pid, deadlineMs = 10_000) {
   }
 }
 
-/** Running, or ready to: a busy machine may let it wait. */
+/** Running, or ready to run: on a busy machine it may have to wait. */
 function isRunnable(pid) {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
   return stat[stat.lastIndexOf(')') + 2] === 'R'
 }
 
-/** Start time in ticks after boot: with the pid it names one process for good. Undefined when it has ended. */
+/** Start time in ticks after boot; together with the pid it identifies a process. Undefined once it has ended. */
 export function startTimeOf(pid) {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
@@ -272,7 +276,7 @@ export function startTimeOf(pid) {
 
 // Results
 
-/** Writes results/<bench>-<timestamp>.json (git-ignored) and returns its path from the root. */
+/** Writes results/<bench>-<timestamp>.json (git-ignored). Returns its path relative to the root. */
 export function writeResults(bench, result) {
   const date = new Date().toISOString()
   const name = join('results', `${bench}-${date.replaceAll(':', '-')}.json`)
@@ -281,7 +285,7 @@ export function writeResults(bench, result) {
   return name
 }
 
-/** Lines up rows of strings as columns, the first to the left and the others to the right. */
+/** Aligns rows of strings in columns: the first to the left, the others to the right. */
 export function table(rows) {
   const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)))
   const pad = (cell, column) => (column === 0 ? cell.padEnd(widths[column]) : cell.padStart(widths[column]))

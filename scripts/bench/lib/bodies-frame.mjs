@@ -1,4 +1,5 @@
-// The millrace server of the bench `bodies` over frames: a packet of four bytes asks for so many, another one is received.
+// The millrace server of the bench `bodies` over frames: a packet of four bytes requests that many bytes; any other
+// packet is a received body.
 import { Worker } from 'millrace'
 import { bodyOf, receiptOf } from './bodies.mjs'
 

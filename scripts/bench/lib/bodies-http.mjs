@@ -1,4 +1,5 @@
-// The millrace server of the bench `bodies` over HTTP: GET /<size> is answered with so many bytes, a POST with a receipt.
+// The millrace server of the bench `bodies` over HTTP: GET /<size> is answered with that many bytes, a POST with a
+// receipt.
 import { Response, Worker } from 'millrace'
 import { bodyOf, receiptOf } from './bodies.mjs'
 

@@ -1,5 +1,5 @@
-// The peers of the bench `bodies`: node scripts/bench/lib/bodies-peers.mjs net|node. The same servers by hand; what arrives
-// in pieces is put together once, when it is whole.
+// The peers of the bench `bodies`: node scripts/bench/lib/bodies-peers.mjs net|node. The same servers written by hand;
+// a body that arrives in pieces is joined once, when it is complete.
 import { createServer as createHttpServer } from 'node:http'
 import { createServer } from 'node:net'
 import { bodyOf, receiptOf } from './bodies.mjs'

@@ -1,4 +1,5 @@
-// The peers of the bench `broadcast`: node scripts/bench/lib/broadcast-peers.mjs net|ws. A loop over all, as one writes it.
+// The peers of the bench `broadcast`: node scripts/bench/lib/broadcast-peers.mjs net|ws. A loop over all connections,
+// as usually written.
 import { createServer } from 'node:net'
 import { WebSocketServer } from 'ws'
 

@@ -1,4 +1,4 @@
-// The millrace server of the bench `broadcast`: what anybody sends goes to all. LISTEN is its address.
+// The millrace server of the bench `broadcast`: every message goes to all connections. LISTEN is its address.
 import { broadcast, Worker } from 'millrace'
 
 const worker = new Worker(process.env.LISTEN, { name: 'broadcast' })

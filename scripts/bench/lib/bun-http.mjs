@@ -1,4 +1,4 @@
-// The server of the bench `http` on Bun, as its documentation has it. Runs in Bun, not in Node.
+// The server of the bench `http` on Bun, as in its documentation. Runs in Bun, not in Node.
 const server = Bun.serve({
   hostname: '127.0.0.1',
   port: 0,

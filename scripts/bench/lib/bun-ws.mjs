@@ -1,5 +1,6 @@
-// The server of the bench `websocket` on Bun, as its documentation has it. Runs in Bun, not in Node. With `broadcast` as
-// argument each message goes to all, by publish; with `idle`, the message 'memory' is answered with what it uses.
+// The server of the bench `websocket` on Bun, as in its documentation. Runs in Bun, not in Node. With the argument
+// `broadcast` each message goes to all connections, by publish; with `idle`, the message 'memory' is answered with its
+// memory usage.
 const mode = process.argv[2] ?? 'echo'
 
 function memory() {

@@ -1,4 +1,4 @@
-// The peer of the udp bench: an echo on plain node:dgram, as one writes it by hand.
+// The peer of the udp bench: an echo on plain node:dgram, as usually written by hand.
 import { createSocket } from 'node:dgram'
 
 const socket = createSocket('udp4')

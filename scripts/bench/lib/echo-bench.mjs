@@ -3,8 +3,8 @@
 //
 // flags: [--quick] [--all] [--rounds 5] [--seconds 1] [--bytes 32] [--cases 1x1,64x16] [--peers floor,millrace,...]
 //        [--works text,...]
-// A case is connections x messages in flight on each. --all takes the cases and peers that the default run leaves out for
-// the sake of time. --quick is one short round of one case: it shows that the bench works.
+// A case is connections x messages in flight on each. --all adds the cases and peers that the default run leaves out to
+// save time. --quick is one short round of one case: it shows that the bench works.
 import { parseArgs } from 'node:util'
 import {
   CannotRun,
@@ -26,28 +26,29 @@ import { caseOf, mapValues, perMiB, rowOf } from './rows.mjs'
 import { cServer, millraceServer, NotHere } from './servers.mjs'
 
 /**
- * What a bench measures. Most benches have one work, and `broadcast` for instance two: over text and over WebSocket.
+ * What a bench measures. Most benches have one work; `broadcast`, for instance, has two: over text and over WebSocket.
  *
  * @typedef {object} Work
- * @property {string} [name] when the bench has several
+ * @property {string} [name] if the bench has several works
  * @property {string} module the millrace server, a file beside this one
- * @property {Record<string, string>} [env] what that module reads
+ * @property {Record<string, string>} [env] variables that the module reads
  * @property {string} load the generator, a C file beside this one
  * @property {string[]} [floor] the floor, a C file beside this one, and its arguments
- * @property {Record<string, (core: number) => Promise<object>>} peers by name, what starts a server to compare with
+ * @property {Record<string, (core: number) => Promise<object>>} peers by name, the functions that start a server to
+ * compare with
  * @property {string} cases the default of --cases
  * @property {string} [allCases] with --all
- * @property {string} [quickCase] the case of --quick; the first of the default ones
+ * @property {string} [quickCase] the case of --quick; by default the first of `cases`
  * @property {string} compared the default of --peers
  * @property {string} [allCompared] with --all
- * @property {(port: number) => Promise<boolean>} answers whether a port echoes: bound is not yet serving
- * @property {Record<string, string>} [variants] by the letters behind a case, what is different there: `64x16b`
- * @property {(case_: object) => number | undefined} [bodyBytes] bytes of the body, when the row should say CPU per MiB
+ * @property {(port: number) => Promise<boolean>} answers whether a port echoes: a bound port may not serve yet
+ * @property {Record<string, string>} [variants] by the letters after a case, what differs there: `64x16b`
+ * @property {(case_: object) => number | undefined} [bodyBytes] bytes of the body, if the row should show CPU per MiB
  * @property {(port: number, case_: object) => string[] | Promise<string[]>} [loadFlags] more flags for the generator
  */
 
-const loadGraceMs = 30_000 // the load gives up by itself after 5 s without a reply; this is the second net
-const spareFiles = 200 // what a process has open beside its connections
+const loadGraceMs = 30_000 // the load gives up by itself after 5 s without a reply; this is the second safety net
+const spareFiles = 200 // files a process has open besides its connections
 
 /**
  * @param {string} name of the bench
@@ -96,7 +97,7 @@ function positive(name, text) {
   return value
 }
 
-/** Those of `names`, in that order; the flag's name is for the complaint. */
+/** Those of `names`, in that order; `flag` is named in the error. */
 function chosen(flag, names, known) {
   const unknown = names.find((name) => !known.includes(name))
   if (unknown !== undefined) throw new CannotRun(`--${flag}: '${unknown}' is none of ${known.join(', ')}`)
@@ -146,8 +147,8 @@ async function loadCommand(work, port, case_, plan) {
 }
 
 /**
- * The load says "open", and we let the server accept them all; it says "ready" after its warm-up and waits for us again:
- * both samples are taken while nothing is in flight.
+ * The load prints "open", and we let the server accept all connections; after its warm-up it prints "ready" and waits
+ * for us again: both samples are taken while nothing is in flight.
  */
 async function measure(work, server, case_, plan, core) {
   const load = launch(await loadCommand(work, server.port, case_, plan), { core })
@@ -178,7 +179,10 @@ function toRun(load, cpuSeconds) {
   return { messages, seconds, rate, latencyUs, cpuSeconds, totalUs, utilisation }
 }
 
-/** One case: rounds over all servers. Every other round goes backwards, so that nobody always comes after the same one. */
+/**
+ * One case: rounds over all servers. Every other round runs in reverse order, so that no server always follows the same
+ * one.
+ */
 async function measureCase(work, servers, case_, plan, cores) {
   const runs = mapValues(servers, () => [])
   for (let i = 0; i < plan.rounds; i++) {
@@ -214,7 +218,7 @@ function toTable(work, rows, peers) {
   return `${table([head, ...body])}\n`
 }
 
-/** Starts those that can be had here; one that cannot is left out, aloud. */
+/** Starts the servers available here; one that is not is left out, with a message. */
 async function startAll(name, starters, peers, core) {
   const servers = {}
   const skipped = {}

@@ -1,12 +1,12 @@
 /*
- * The floor of the benches over TCP: a bare epoll server. One thread, non-blocking sockets, no parsing: what was read
- * is sent back. No server that answers these bytes on this machine can be much cheaper, so it is what we measure our
- * distance from. It refuses to be clever: level-triggered epoll(7), one recv and one send per wake.
+ * The floor of the benches over TCP: a bare epoll server. One thread, non-blocking sockets, no parsing: the bytes read
+ * are sent back. No server that answers these bytes on this machine can be much cheaper, so it is the reference for our
+ * measurements. It is deliberately simple: level-triggered epoll(7), one recv and one send per wake-up.
  *
- * usage: floor [-a file [-r bytes] [-k file]]     listens on 127.0.0.1, at a port of the kernel's choice, and prints it
+ * usage: floor [-a file [-r bytes] [-k file]]     listens on 127.0.0.1, at a port chosen by the kernel, and prints it
  * -a: the file's content is the answer to every request, and a request ends in an empty line: "\r\n\r\n" is counted and
- *     nothing else looked at (HTTP). With -r a request is so many bytes, whatever they are (WebSocket frames).
- * -k: the answer to the first thing on a connection, up to an empty line: a handshake.
+ *     nothing else is examined (HTTP). With -r a request is this many bytes, whatever they are (WebSocket frames).
+ * -k: the file answers the first request of a connection, up to an empty line: a handshake.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -24,17 +24,17 @@
 
 enum { kBacklog = 511, kMaxEvents = 256, kReadBytes = 64 * 1024, kMaxFileBytes = 4096 };
 
-/* What the kernel did not take waits here; while anything waits we do not read, so it never grows past one read. */
+/* Bytes the kernel did not take wait here. Meanwhile we do not read, so there is never more than one read's worth. */
 struct connection {
   int fd;
   size_t begin, end;
   char *unsent;
-  size_t owed;      /* with -a: bytes of answers that are still to be sent */
-  size_t partial;   /* bytes of the request that is incomplete: all with -r, else of its "\r\n\r\n" */
+  size_t owed;      /* with -a: bytes of answers still to be sent */
+  size_t partial;   /* bytes of the incomplete request: all of them with -r, else those of its "\r\n\r\n" */
   bool has_shaken;
 };
 
-/* The answer, so often that one send has all that one read can ask for, as a rule. */
+/* The answer, repeated so that one send usually covers all requests of one read. */
 static char answers[kReadBytes + kMaxFileBytes], handshake[kMaxFileBytes];
 static size_t answer_bytes, answers_bytes, handshake_bytes, request_bytes;
 static int epoll_fd;
@@ -74,7 +74,7 @@ static void accept_all(int listener) {
     if (fd < 0 && (errno == EINTR || errno == ECONNABORTED)) continue;
     if (fd < 0 && errno == EAGAIN) return;
     if (fd < 0) die("accept4");
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one); /* fails only if the peer has gone: read will tell */
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one); /* fails only if the peer has gone: read reports it */
     struct connection *connection = calloc(1, sizeof *connection);
     if (!connection) die("calloc");
     connection->fd = fd;
@@ -83,7 +83,7 @@ static void accept_all(int listener) {
   }
 }
 
-/* Closing leaves the epoll set too. One event per descriptor and wake, so nobody refers to it after. */
+/* Closing also leaves the epoll set. There is one event per descriptor and wake-up, so no later one refers to it. */
 static void drop(struct connection *connection) {
   close(connection->fd);
   free(connection->unsent);
@@ -100,7 +100,7 @@ static void keep(struct connection *connection, const char *bytes, size_t length
   watch(EPOLL_CTL_MOD, connection->fd, EPOLLOUT, connection);
 }
 
-/* How many requests end here: empty lines, or a number of bytes. */
+/* Returns how many requests end in these bytes: by empty lines, or by their length. */
 static size_t ends_in(struct connection *connection, const char *bytes, size_t length) {
   static const char end[] = "\r\n\r\n";
   size_t count = 0;
@@ -119,7 +119,7 @@ static size_t ends_in(struct connection *connection, const char *bytes, size_t l
   return count;
 }
 
-/* What the answers lack begins where the last send has stopped. */
+/* Continues the answers where the last send stopped. */
 static void send_owed(struct connection *connection) {
   while (connection->owed > 0) {
     size_t from = (answer_bytes - connection->owed % answer_bytes) % answer_bytes;
@@ -127,14 +127,14 @@ static void send_owed(struct connection *connection) {
     ssize_t sent = send(connection->fd, answers + from, length, MSG_NOSIGNAL);
     if (sent < 0 && is_transient()) return;
     if (sent < 0) {
-      connection->owed = 0; /* it has gone: the next read will tell */
+      connection->owed = 0; /* the peer has gone: the next read reports that */
       return;
     }
     connection->owed -= (size_t)sent;
   }
 }
 
-/* The peer waits for the answer to its handshake, which is short: the kernel takes it. */
+/* The peer waits for this answer, which is short, so the kernel takes all of it. */
 static void shake_hands(struct connection *connection) {
   connection->has_shaken = true;
   if (send(connection->fd, handshake, handshake_bytes, MSG_NOSIGNAL) != (ssize_t)handshake_bytes) die("send");
@@ -208,7 +208,7 @@ static void parse(int argc, char **argv) {
     memmove(answers + answers_bytes, answers, answer_bytes);
 }
 
-/* As many descriptors as we may have. */
+/* Raises the limit of descriptors to the maximum. */
 static void raise_limit(void) {
   struct rlimit limit;
   if (getrlimit(RLIMIT_NOFILE, &limit) < 0) die("getrlimit");

@@ -1,4 +1,4 @@
-// The peers of the bench `http`: node scripts/bench/lib/http-peers.mjs node|fastify. Each as its documentation has it.
+// The peers of the bench `http`: node scripts/bench/lib/http-peers.mjs node|fastify. Each as in its documentation.
 import { createServer } from 'node:http'
 import Fastify from 'fastify'
 

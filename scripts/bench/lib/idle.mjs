@@ -1,4 +1,4 @@
-// The millrace server of the bench `idle`: an echo that tells what it uses when it is asked. LISTEN is its address.
+// The millrace server of the bench `idle`: an echo that reports its memory usage on request. LISTEN is its address.
 import { Worker } from 'millrace'
 import { memory } from './memory.mjs'
 

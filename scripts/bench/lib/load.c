@@ -1,26 +1,26 @@
 /*
  * The load generator of the benches over TCP: one thread, epoll(7), C connections with D lines in flight on each. Every
- * byte that comes back is compared with what was sent; a wrong, missing or surplus byte is an error, the exit code 1.
+ * byte that comes back is compared with what was sent; a wrong, missing or surplus byte is an error: exit code 1.
  *
- * It must be cheaper than any server it measures, so nothing is done per line but the latency bookkeeping: a
+ * It must be cheaper than any server it measures, so the only work per line is the latency bookkeeping: a
  * connection's traffic is a periodic stream laid out once, a write is a slice of it, and a check is one memcmp.
- * As many lines as were answered by one read go out in one write.
+ * For all lines answered in one read, the same number of new ones is sent in one write.
  *
  *   stream of connection 3:  | c3 m0 ...\n | c3 m1 ...\n | ... | c3 m(period-1) ...\n | first D lines again |
  *                              ^ lineBytes                        so that any slice of D lines is contiguous
  *
- * With -q the stream is one request again and again, and a reply is told by its length, its first and its last bytes:
- * HTTP, whose Date changes, and WebSocket frames. With -k a handshake goes before, whose answer ends in an empty line.
+ * With -q the stream repeats one request, and a reply is recognised by its length, its first and its last bytes: HTTP,
+ * whose Date changes, and WebSocket frames. With -k a handshake comes first, and its answer ends in an empty line.
  *
  * usage: load -p port [-c connections] [-d in flight] [-s line bytes, newline included] [-t seconds | -n lines]
  *             [-w warm-up seconds] [-i] [-o | -b]
  *             [-q file of the request -r reply bytes [-x its first bytes in hex] [-z file of its last bytes]] [-k file]
- * -i: when all is open print "open", and after the warm-up "ready", and wait for a line on stdin each time; after the
- *     result wait for stdin to end before closing. Server and generator are idle at the latter two, so a sample of CPU
- *     time taken there is exact. Open is not yet accepted: up to a backlog may be waiting.
+ * -i: print "open" when all connections are open and "ready" after the warm-up, and wait for a line on stdin each time;
+ *     after the result wait for stdin to end before closing. Server and generator are idle at the latter two points, so
+ *     a sample of CPU time taken there is exact. An open connection may not be accepted yet: it may be in the backlog.
  * -o: once: a connection is made, sends one message, is closed when that has been answered, and another one takes its
  *     place; -c of them at a time. No handshake.
- * -b: broadcast, with -q: connection 0 alone sends, and every connection is to get the reply, before the next one.
+ * -b: broadcast, with -q: only connection 0 sends, and every connection must get the reply before the next one is sent.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -43,10 +43,10 @@ enum {
   kMaxEvents = 256,
   kReadBytes = 256 * 1024,
   kMaxFileBytes = 4 << 20,
-  kManyConnections = 1000,   /* from here on they come from many addresses, and not faster than a server accepts */
-  kGroup = 64,               /* connections are opened in groups, of many with kPaceNs between: a backlog holds 511 */
+  kManyConnections = 1000,   /* from here on: many source addresses, and no faster than a server accepts */
+  kGroup = 64,               /* connections opened at once; with many, kPaceNs between groups: a backlog holds 511 */
   kPaceNs = 5000000,
-  kSourceAddresses = 200,    /* 127.0.0.2 and up: one address has 28,000 ports, and each rests for a minute */
+  kSourceAddresses = 200,    /* 127.0.0.2 and up: an address has 28,000 ports, each unusable for a minute after use */
   kMinPeriod = 64,           /* distinct lines per connection: a reordered reply does not pass as the right one */
   kStallMs = 5000,           /* no reply at all for this long ends the run as an error */
   kSubBucketBits = 6,        /* 64 buckets per power of two: percentiles are exact to 1.6 % */
@@ -72,7 +72,7 @@ struct connection {
   size_t write_at, read_at;  /* positions in the stream, below period * line_bytes */
   size_t unsent, awaited;    /* bytes not yet handed to the kernel; bytes not yet received */
   uint32_t next_sent, next_answered; /* positions in sent_at */
-  uint32_t in_flight, partial;       /* lines; bytes received of the line that is incomplete */
+  uint32_t in_flight, partial;       /* lines; bytes received of the incomplete line */
 };
 
 struct phase {
@@ -83,7 +83,7 @@ struct phase {
 static struct options options = {.connections = 1, .depth = 1, .line_bytes = 32, .seconds = 2};
 static struct connection *connections;
 static size_t period_bytes;
-static char *request_stream; /* the same for all */
+static char *request_stream; /* shared by all connections */
 static int epoll_fd;
 static uint32_t sources_used;
 static uint64_t total_in_flight, now_ns;
@@ -154,7 +154,7 @@ static void fail(struct connection *connection, const char *why) {
   close(connection->fd);
 }
 
-/* What is sent for a message, and what comes back for it. */
+/* Bytes sent for a message, and bytes that come back for it. */
 static size_t sent_size(void) { return options.request ? options.request_bytes : (size_t)options.line_bytes; }
 static size_t reply_size(void) { return options.request ? options.reply_bytes : (size_t)options.line_bytes; }
 
@@ -180,7 +180,7 @@ static void lay_out_stream(struct connection *connection, int index, int period)
   }
 }
 
-/* The handshake blocks: it is no part of what is measured. */
+/* The handshake blocks: it is not part of the measurement. */
 static void send_handshake(int fd) {
   if (write(fd, options.handshake, options.handshake_bytes) != (ssize_t)options.handshake_bytes) die("write");
 }
@@ -194,7 +194,7 @@ static void await_handshake(int fd) {
   }
 }
 
-/* Which port of 127.0.0.2 and its neighbours, connect chooses. */
+/* Chooses one of 127.0.0.2 and its neighbours; connect chooses the port. */
 static void bind_source(int fd) {
   struct sockaddr_in address = {.sin_family = AF_INET};
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1 + sources_used++ % kSourceAddresses);
@@ -203,7 +203,7 @@ static void bind_source(int fd) {
   if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0) die("bind");
 }
 
-/* With `type` SOCK_NONBLOCK it need not be connected yet. */
+/* With `type` SOCK_NONBLOCK the socket may not be connected yet on return. */
 static int connect_to(int port, int type) {
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -228,7 +228,7 @@ static void finish_opening(struct connection *connection) {
   watch(EPOLL_CTL_ADD, connection);
 }
 
-/* Together, so that not each of them waits for the server to wake. */
+/* Opens connections together, so that they do not each wait for the server to wake up. */
 static void open_group(int first, int end) {
   struct timespec pace = {.tv_nsec = kPaceNs};
   for (int i = first; i < end; i++) open_connection(&connections[i]);
@@ -236,7 +236,7 @@ static void open_group(int first, int end) {
   if (options.connections >= kManyConnections) nanosleep(&pace, NULL);
 }
 
-/* Those of -o open in `run`. */
+/* With -o, connections are opened in `run`. */
 static void open_all(void) {
   int period = options.request ? 1 : options.depth > kMinPeriod ? options.depth : kMinPeriod;
   period_bytes = (size_t)period * sent_size();
@@ -294,7 +294,7 @@ static void send_lines(struct connection *connection, struct phase *phase, uint3
   flush(connection);
 }
 
-/* -o: the connection is made anew; a send that comes too early waits as one that the kernel did not take. */
+/* -o: opens a new connection. A send before it is connected waits like one that the kernel did not take. */
 static void send_on_new(struct connection *connection, struct phase *phase) {
   if (connection->is_open) close(connection->fd);
   connection->is_open = false;
@@ -327,14 +327,14 @@ static void count_answers(struct connection *connection, struct phase *phase, ui
   phase->answered += count;
 }
 
-/* Whether `length` bytes, the first of which is number `at` of a reply, agree with what is known from `from` on. */
+/* Whether `length` bytes, the first of which has offset `at` in a reply, agree with `known`, which begins at `from`. */
 static bool agrees(const char *bytes, size_t at, size_t length, size_t from, const char *known, size_t known_bytes) {
   size_t begin = at > from ? at : from;
   size_t end = at + length < from + known_bytes ? at + length : from + known_bytes;
   return begin >= end || memcmp(bytes + (begin - at), known + (begin - from), end - begin) == 0;
 }
 
-/* Replies of which only the length, the beginning and the end are known. */
+/* Checks replies of which only the length, the beginning and the end are known. */
 static bool is_reply(const struct connection *connection, size_t length) {
   size_t reply = options.reply_bytes, tail = reply - options.suffix_bytes;
   for (size_t done = 0, at = connection->partial; done < length; done += reply - at, at = 0) {
@@ -405,7 +405,7 @@ static void run(struct phase *phase) {
   }
 }
 
-/* A reply too many comes when nothing is in flight, so no read of `run` would see it. */
+/* A surplus reply arrives when nothing is in flight, so no read in `run` would see it. */
 static void check_for_surplus(void) {
   for (int i = 0; i < options.connections; i++) {
     if (connections[i].is_open && recv(connections[i].fd, read_buffer, 1, MSG_DONTWAIT) >= 0) {
@@ -473,7 +473,7 @@ static char *content_of(const char *path, size_t *size) {
   return bytes;
 }
 
-/* In hexadecimal. */
+/* Reads hexadecimal digits. */
 static void read_prefix(const char *text) {
   for (unsigned byte; options.prefix_bytes < sizeof options.prefix && sscanf(text, "%2x", &byte) == 1; text += 2)
     options.prefix[options.prefix_bytes++] = (char)byte;
@@ -512,7 +512,7 @@ static void parse(int argc, char **argv) {
   exit(2);
 }
 
-/* As many descriptors as we may have. */
+/* Raises the limit of descriptors to the maximum. */
 static void raise_limit(void) {
   struct rlimit limit;
   if (getrlimit(RLIMIT_NOFILE, &limit) < 0) die("getrlimit");

@@ -1,6 +1,6 @@
-// What a process of the bench `idle` uses, in bytes, after everything that is garbage has been collected. Needs
-// --expose-gc. `external` has the contents of typed arrays too. Compiled code is no connection's, and is left out: what V8
-// makes of it between two looks depends on how hot it has become.
+// The memory in use in a process of the bench `idle`, in bytes, after garbage collection. Needs --expose-gc. `external`
+// includes the contents of typed arrays. Compiled code belongs to no connection and is left out: how much of it V8
+// makes between two measurements depends on how hot the code has become.
 import { getHeapSpaceStatistics } from 'node:v8'
 
 export function memory() {

@@ -1,5 +1,6 @@
-// NATS or Redis between two processes: the peers of the bench `messaging` that have a broker. Both protocols by hand, with
-// one write for what a turn of the loop brings: less than any client library does. node messaging-broker.mjs nats|redis port
+// NATS or Redis between two processes: the peers of the bench `messaging` that have a broker. Both protocols are
+// hand-written, with one write per turn of the loop: less than any client library does. node messaging-broker.mjs
+// nats|redis port
 import { fork } from 'node:child_process'
 import net from 'node:net'
 import { createInterface } from 'node:readline'
@@ -11,7 +12,7 @@ const nats = {
   hello: 'CONNECT {"verbose":false,"pedantic":false}\r\n',
   subscribe: (subject) => `SUB ${subject} 1\r\n`,
   publish: (subject, body) => `PUB ${subject} ${Buffer.byteLength(body)}\r\n${body}\r\n`,
-  /** The next message, and where it ends; undefined while it is not whole. */
+  /** The next message, and where it ends; undefined while it is incomplete. */
   next(text, from) {
     for (let at = from; ; ) {
       const end = text.indexOf('\r\n', at)
@@ -43,7 +44,7 @@ const redis = {
 }
 const codec = kind === 'nats' ? nats : redis
 
-/** An array of bulk strings and numbers, or a number: all that we are sent. */
+/** An array of bulk strings and numbers, or a number: the only replies we receive. */
 function replyAt(text, from) {
   const items = []
   let at = from
@@ -72,7 +73,7 @@ class Client {
   #rest = ''
   constructor(subject, onMessage) {
     this.subject = subject
-    // Redis answers a publisher on its own connection, and a subscriber may not publish: two of them.
+    // Redis answers a publisher on its own connection, and a subscriber may not publish: so there are two.
     this.pub = net
       .connect(Number(port), '127.0.0.1')
       .setNoDelay()
@@ -103,7 +104,8 @@ class Client {
 if (process.send === undefined) parent()
 else child()
 
-// Bodies: `r<id> <body>` wants an answer, `c<id> ` the CPU time, `l` ends what was sent one way, the rest counts.
+// Bodies: `r<id> <body>` requests an answer, `c<id> ` the CPU time, `l` ends a one-way sequence, anything else is
+// counted.
 
 function child() {
   const tally = new Tally()

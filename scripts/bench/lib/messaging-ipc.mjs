@@ -1,5 +1,5 @@
-// process.send between a parent and a child, as Node's documentation has it: the peer of the bench `messaging`. The answers
-// to one-way messages are every so often one, so that what is on its way is bounded. Lines as in messaging.mjs.
+// process.send between a parent and a child, as in Node's documentation: the peer of the bench `messaging`. One-way
+// messages are acknowledged from time to time, so that the number in flight is bounded. Lines as in messaging.mjs.
 import { fork } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { measure, mostOf, Tally } from './messaging-loop.mjs'

@@ -1,15 +1,15 @@
-// What is done and measured at the sending end, whatever carries the messages. A carrier has `request(message)` (resolves
-// with the answer), `send(message)` (false: wait for `room()`), `settled()` (all that was sent has been handled), `publish`
-// as `send`, and `receiverCpu()` in microseconds.
+// What the sending end does and measures, whatever carries the messages. A carrier has `request(message)` (resolves
+// with the answer), `send(message)` (false: wait for `room()`), `settled()` (everything sent has been handled),
+// `publish` like `send`, and `receiverCpu()` in microseconds.
 
-/** The receiver of a peer tells how far it is after so many messages, or bytes. */
+/** A peer's receiver reports its progress after this many messages or bytes. */
 const TELL_EVERY = 128
 const TELL_BYTES = 4 * 1_048_576
-/** So much may be on its way one way. */
+/** Most messages, and bytes, in flight in one direction. */
 const MOST = 4096
 const MOST_BYTES = 64 * 1_048_576
 
-/** Counts what has come; `add` is true when that is to be told. */
+/** Counts what has arrived; `add` returns true when progress is to be reported. */
 export class Tally {
   count = 0
   #bytes = 0
@@ -22,14 +22,14 @@ export class Tally {
   }
 }
 
-/** How many messages of this size may be on their way. */
+/** How many messages of this size may be in flight. */
 export function mostOf(bytes) {
   return Math.min(MOST, Math.ceil(MOST_BYTES / Math.max(1, bytes)))
 }
 
 const BATCH = 256
 const LOOK_EVERY = 8
-/** The first time, until V8 has compiled what is used most: before, a round trip costs twice as much. */
+/** Duration of the first run, until V8 has compiled the hot code: before, a round trip costs twice as much. */
 const WARM_MS = 1500
 const warm = new Set()
 
@@ -58,7 +58,7 @@ async function run(carrier, { kind, message, inFlight, ms }) {
 async function askUntil(carrier, message, inFlight, until) {
   let count = 0
   const ask = async () => {
-    // A look at the clock for each is a twentieth of what is measured.
+    // Reading the clock for each would add a twentieth to what is measured.
     for (let n = 0; n % LOOK_EVERY > 0 || performance.now() < until; n++) {
       const answer = await carrier.request(message)
       if (answer.length !== message.length) throw new Error('a wrong answer')

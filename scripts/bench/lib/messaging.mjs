@@ -1,10 +1,10 @@
-// The millrace side of the bench `messaging`: a worker that sends, one that receives, and those that listen to a subject.
-// A line at the address is a case, the answer its result.
+// The millrace side of the bench `messaging`: a worker that sends, one that receives, and some that subscribe to a
+// subject. Each line sent to the address is a case, and the answer is its result.
 import { Channel, Worker } from 'millrace'
 import { measure } from './messaging-loop.mjs'
 
 const sender = new Worker(process.env.LISTEN, { name: 'sender' })
-// 64 of 1 MiB in flight are more than the default.
+// 64 messages of 1 MiB in flight exceed the default.
 const receiver = new Worker({ name: 'receiver', maxMailboxBytes: 128 * 1_048_576 })
 const listeners = new Worker({ name: 'listeners', count: Number(process.env.LISTENERS ?? 1) })
 const perProcess = Number(process.env.PER_PROCESS ?? 1)

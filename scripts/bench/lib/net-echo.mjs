@@ -1,6 +1,6 @@
-// The peer of the text bench: a line echo on plain node:net, as one writes it by hand: lines split from strings, one
-// write per line, a limit on a line that never ends, and reading stops while the peer does not read. With `corked` as
-// argument, the lines of one chunk go out as one writev; the bench runs that one on request (`--peers`).
+// The peer of the text bench: a line echo on plain node:net, as usually written by hand: lines split from strings, one
+// write per line, a limit on a line that never ends, and no reading while the peer does not read. With the argument
+// `corked`, the lines of one chunk are sent as one writev; the bench runs that on request (`--peers`).
 import { createServer } from 'node:net'
 
 const maxLineChars = 10 * 1024 * 1024 // millrace's maxPackageSize

@@ -1,11 +1,11 @@
-// What benches ask a server before they measure it: whether it answers, and what its answer looks like; and the files that
-// the generator reads its requests from.
+// What benches ask a server before they measure it: whether it answers, and what its answer looks like; also the files
+// that the generator reads its requests from.
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-/** All bytes that come after `request`, until they end in `tail`, the server closes, or a second has passed. */
+/** All bytes received after `request`, until they end in `tail`, the server closes, or a second has passed. */
 export function answerOf(port, request, tail) {
   return new Promise((resolve) => {
     let answer = Buffer.alloc(0)
@@ -24,7 +24,7 @@ export function answerOf(port, request, tail) {
   })
 }
 
-/** True when the port echoes a line: listening is not yet serving. */
+/** True when the port echoes a line: a listening port may not serve yet. */
 export async function echoesLine(port) {
   return (await answerOf(port, 'ping\n', 'ping\n')).toString() === 'ping\n'
 }
@@ -35,10 +35,10 @@ export async function answersHttp(port) {
   return answer.toString('latin1').startsWith('HTTP/1.1 200 OK\r\n')
 }
 
-/** The generator's flag for how each answer begins. */
+/** The generator's flag for the beginning of each answer. */
 export const okFlags = ['-x', Buffer.from('HTTP/1.1 200 OK').toString('hex')]
 
-/** Whether a handshake is. */
+/** Whether a WebSocket handshake is accepted. */
 export async function answersWebSocket(port) {
   return (await answerOf(port, webSocketHandshake, '\r\n\r\n')).toString('latin1').startsWith('HTTP/1.1 101 ')
 }
@@ -62,7 +62,10 @@ export function textFrame(text, mask) {
   return Buffer.concat([Buffer.from([0x81, 0x80 | payload.length]), Buffer.from(mask), masked])
 }
 
-/** Writes files into a folder that goes with this process; answers where one is. */
+/**
+ * Returns a function that writes files into a folder, which is removed when this process exits, and returns their
+ * paths.
+ */
 export function scratch(name) {
   const folder = mkdtempSync(join(tmpdir(), `millrace-bench-${name}-`))
   process.once('exit', () => rmSync(folder, { recursive: true, force: true }))

@@ -1,4 +1,4 @@
-// The peer of the bench `proxy`: the same on node:net, as people write it.
+// The peer of the bench `proxy`: the same on node:net, as usually written.
 import { connect, createServer } from 'node:net'
 
 const { hostname, port } = new URL(process.env.UPSTREAM)

@@ -1,5 +1,6 @@
-// The load of the bench `reload`: a closed loop of text lines, or of requests of HTTP, on many connections, each opened
-// again when the server ends it. Prints what happened in each tenth of a second as a line of JSON, until its stdin closes.
+// The load of the bench `reload`: a closed loop of text lines, or of HTTP requests, on many connections, each opened
+// again when the server ends it. Prints what happened in each tenth of a second as a line of JSON, until its stdin
+// closes.
 //
 // usage: node reload-load.mjs PORT CONNECTIONS text|http
 import net from 'node:net'
@@ -10,7 +11,7 @@ const windowMs = 100
 const counts = { answered: 0, crossed: 0, refused: 0, reset: 0, opened: 0 }
 let isOver = false
 
-/** Calls back for each answer. */
+/** Calls `onAnswer` for each answer. */
 function speakText(onAnswer) {
   let bytes = 0
   return {
@@ -22,7 +23,7 @@ function speakText(onAnswer) {
   }
 }
 
-/** With whether the server said that it was the last one. */
+/** `onAnswer` also receives whether the server announced the last answer of the connection. */
 function speakHttp(onAnswer) {
   let rest = ''
   return {
@@ -38,7 +39,7 @@ function speakHttp(onAnswer) {
   }
 }
 
-/** Where the first answer ends, or 0 while it is not whole. */
+/** Where the first answer ends, or 0 while it is incomplete. */
 function endOf(text) {
   const head = text.indexOf('\r\n\r\n')
   if (head < 0) return 0

@@ -1,5 +1,5 @@
-// The servers of the bench `reload`, and what is done to them again and again: ours by its own commands, and pm2 where it is
-// installed (on PATH, or by `npm install --prefix build/bench/pm2 --ignore-scripts pm2`), as its documentation has it:
+// The servers of the bench `reload`, and the step that is repeated on them: ours by its own commands, and pm2 if it is
+// installed (on PATH, or by `npm install --prefix build/bench/pm2 --ignore-scripts pm2`), as in its documentation:
 // cluster mode, `wait_ready`, SIGINT closes the server.
 import { execFile } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -11,7 +11,7 @@ import { root, sum } from './bench.mjs'
 const run = promisify(execFile)
 const startFile = join(root, 'dist', 'start.js')
 
-export const drainTimeoutMs = 2000 // 30 s is the default: a closed loop is never quiet, and uses all of it
+export const drainTimeoutMs = 2000 // the default is 30 s: a closed loop is never quiet, and would use all of it
 
 const PROGRAMS = {
   text: `worker.onMessage = (connection, line) => connection.send(line)`,
@@ -19,14 +19,15 @@ const PROGRAMS = {
 }
 
 /**
- * The same after a restart, which port 0 is not. Below those that the kernel gives clients (ip(7), ip_local_port_range): one that
- * connects again while nobody listens would get this very port, and be connected to itself.
+ * A port that is the same after a restart, unlike port 0. Below the range that the kernel gives to clients (ip(7),
+ * ip_local_port_range): a client that reconnects while nothing listens could get this very port and be connected to
+ * itself.
  */
 function portOf(place) {
   return 20_000 + ((process.pid + place) % 12_000)
 }
 
-/** Ours, in a folder of its own, since its module is imported as a user's is. */
+/** Our server, in a folder of its own, since its module is imported as a user's is. */
 async function startOurs(scheme, { workers }) {
   const directory = mkdtempSync(join(root, 'build', 'bench-reload-'))
   const runDir = mkdtempSync(join(tmpdir(), 'bench-reload-'))
@@ -113,7 +114,7 @@ async function pm2(_scheme, { workers }) {
   return { port, step, end, version }
 }
 
-/** What is measured: what the load speaks, and how a server is started that `step` is done to. */
+/** What is measured: the protocol of the load, and how the server is started that `step` is applied to. */
 export const WAYS = {
   reload: { scheme: 'text', start: reloaded },
   'stop + start -d': { scheme: 'text', start: restarted },

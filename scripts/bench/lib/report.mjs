@@ -1,7 +1,7 @@
-// From results to the README's tables: which rows matter, and how a figure is written. Pure functions; table.mjs reads and
-// writes the files.
+// From results to the README's tables: which rows matter, and how a figure is written. Pure functions; table.mjs reads
+// and writes the files.
 
-/** What a result calls a server, and what readers do. */
+/** A server's name in results, and its name for readers. */
 const names = {
   net: 'node:net',
   'net-corked': 'node:net with cork()',
@@ -12,10 +12,10 @@ const names = {
 }
 const own = ['floor', 'millrace', 'millrace-node']
 
-/** A line of a table is a row of a result: its bench, the work of a bench that has several, and the case. */
+/** A line of a table is a row of a result: its bench, the work if the bench has several, and the case. */
 const line = (says, bench, at, more = {}) => ({ says, bench, at, ...more })
 
-/** The cases of an echo bench, as `64x16b`; `extra` has more words for their letters. */
+/** The cases of an echo bench, as `64x16b`; `extra` describes more of their letters. */
 const linesOf = (says, bench, cases, extra = {}) =>
   cases.map((at) => {
     const [, connections, inFlight, variant] = /^(\d+)x(\d+)(.*)$/.exec(at)
@@ -57,7 +57,10 @@ const idles = [
 const keyOf = ({ connections, inFlight, variant = '' }) =>
   inFlight === undefined ? `${connections}` : `${connections}x${inFlight}${variant}`
 
-/** The newest row of a line, with the date of its result; undefined when nothing has it. `results` are files of results/. */
+/**
+ * The newest row of a line, with the date of its result; undefined if no result has it. `results` are files of
+ * results/.
+ */
 export function newest(results, { bench, work, at }) {
   const found = results
     .filter((result) => result.bench === bench && !result.plan?.quick)
@@ -66,19 +69,19 @@ export function newest(results, { bench, work, at }) {
   return found.find((row) => row.work === work && keyOf(row.case) === at)
 }
 
-/** Three digits: more than that is noise. */
+/** Three digits: more would be noise. */
 export function figure(value, decimals) {
   if (value >= 100 || decimals === 0) return String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, ',')
   return value >= 10 ? value.toFixed(1) : value.toFixed(2)
 }
 
-/** What the cells of a row are made of: a text by server name, '-' for one that was not there, 'void' for a void one. */
+/** Makes the cells of a row: a text by server name, '-' for one that was absent, 'void' for a void one. */
 const cellOf = (row, values, write) => (name) => {
   if (row.voidPeers?.includes(name)) return 'void'
   return values[name] === undefined ? '-' : write(values[name])
 }
 
-/** 2.5: the peer needs so many times what millrace needs; nothing when either is void or millrace was not there. */
+/** 2.5 means that the peer needs 2.5 times what millrace needs; empty if either is void or millrace was absent. */
 function ratioOf(row, name) {
   const isVoid = row.voidPeers?.some((one) => one === name || one === 'millrace')
   return isVoid ? undefined : row.ratio?.[name]
@@ -114,14 +117,14 @@ function cpuCells({ says }, row) {
 
 function rateCells({ says }, row) {
   const cell = cellOf(row, row.rate, figure)
-  const bare = { ...row, ratio: undefined } // the ratio is one of CPU
+  const bare = { ...row, ratio: undefined } // the ratio is about CPU
   return [says + mark(row), ...own.map(cell), peersCell(bare, row.rate, figure)]
 }
 
 function idleCells({ says }, row) {
   const write = ({ counted, rss }) => `${figure(counted)} (${figure(rss)})`
   const cell = cellOf(row, row.perConnectionBytes, write)
-  const bare = { ...row, ratio: undefined } // what a server counts is not the same for all
+  const bare = { ...row, ratio: undefined } // servers do not all count the same things
   return [says, cell('millrace'), cell('millrace-node'), peersCell(bare, row.perConnectionBytes, write)]
 }
 
@@ -167,7 +170,7 @@ function originOf(rows) {
   return parts.join('; ')
 }
 
-/** The Markdown of all that these results have; undefined when that is nothing. */
+/** The Markdown of all tables that these results provide; undefined if there are none. */
 export function tablesOf(results) {
   const used = []
   const made = tables.flatMap(({ head, lines, cells }) => {
@@ -190,7 +193,7 @@ export function tablesOf(results) {
 export const begin = '<!-- bench: made by `npm run bench -- table` -->'
 export const end = '<!-- /bench -->'
 
-/** `text` with `content` between the marks; undefined when it has not both. */
+/** `text` with `content` between the marks; undefined if a mark is missing. */
 export function replaceBetween(text, content) {
   const [from, to] = [text.indexOf(begin), text.indexOf(end)]
   if (from < 0 || to < from) return undefined

@@ -1,10 +1,10 @@
-// From runs to rows: medians, ratios within a round, what makes a row void. Pure functions, so that they can be tested; a
-// run is what `measure` in echo-bench.mjs returns. Method: ../README.md.
+// From runs to rows: medians, ratios within a round, what makes a row void. Pure functions, so that they can be tested;
+// a run is what `measure` in echo-bench.mjs returns. Method: ../README.md.
 import { median, round, spread, sum } from './bench.mjs'
 
-const saturatedServer = 0.9 // of the wall time; below it the server had time left
+const saturatedServer = 0.9 // of the wall time; below it the server was not fully busy
 const saturatedLoad = 0.95
-const contended = 0.05 // of the wall time waiting for the core: somebody else is at work on this machine
+const contended = 0.05 // of the wall time waiting for the core: another process is using this machine
 
 export const mapValues = (object, each) =>
   Object.fromEntries(Object.entries(object).map(([key, value]) => [key, each(value, key)]))
@@ -19,7 +19,7 @@ function perMessage(runs) {
 
 const medianOf = (runs, pick) => round(median(runs.map(pick)))
 
-/** Others / millrace, within a round, so that what slows the machine for a while slows both sides. */
+/** Others / millrace, within a round, so that a slower period of the machine affects both sides. */
 export function compare(lists) {
   const { millrace, ...others } = lists
   const ratios = millrace ? mapValues(others, (list) => list.map((value, i) => value / millrace[i])) : {}
@@ -31,7 +31,7 @@ export function compare(lists) {
 
 /**
  * @param {Record<string, object[]>} runs by server, one of each round
- * @returns what is measured, without what it was measured on
+ * @returns the measurements, without the environment they were made in
  */
 export function rowOf(runs) {
   const utilisation = mapValues(runs, (list) => ({
@@ -61,13 +61,13 @@ export function rowOf(runs) {
   }
 }
 
-/** What the row's CPU per message is for a MiB of bodies. */
+/** Converts the row's CPU per message to CPU per MiB of bodies. */
 export function perMiB({ perMessageUs }, bodyBytes) {
   if (bodyBytes === undefined) return {}
   return { perMiBUs: mapValues(perMessageUs, ({ total }) => round((total / bodyBytes) * 2 ** 20)) }
 }
 
-/** `64x16b`: connections, messages in flight on each, and what is different there. Undefined when it is none. */
+/** `64x16b`: connections, messages in flight on each, and the variant. Undefined if malformed. */
 export function caseOf(text, bytes, variants = {}) {
   const [, connections, inFlight, variant = ''] = /^(\d+)x(\d+)([a-z][a-z0-9-]*)?$/.exec(text) ?? []
   const isKnown = variant === '' || Object.hasOwn(variants, variant)
@@ -76,14 +76,14 @@ export function caseOf(text, bytes, variants = {}) {
 }
 
 /**
- * Of the native engine: what it keeps in C++ for a connection that has nothing to send, `Slot` in native/src/engine.h. The
- * others keep theirs in memory that only RSS counts.
+ * For the native engine: its C++ memory for a connection that has nothing to send, `Slot` in native/src/engine.h. The
+ * memory that the others keep is counted only in RSS.
  */
 const SLOT_BYTES = 40
 
 /**
- * Bytes per connection: medians over the runs of what each connection added, after one message on each. `counted` is heap,
- * external and the engine's own; `silent` is the same before the message.
+ * Bytes per connection: medians over the runs of what each connection added, after one message on each. `counted` is
+ * heap, external memory and the engine's own; `silent` is the same before the message.
  *
  * @param {Record<string, { about: { engine?: string }, empty: object, open: object, idle: object }[]>} runs by server
  */

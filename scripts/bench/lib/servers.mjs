@@ -1,5 +1,5 @@
-// The servers of benches: each starter takes a core and answers { pid, port, stop(), about? }. `about` is what a row says
-// of it: its engine, its version.
+// The servers of the benches: each starter takes a core and returns { pid, port, stop(), about? }. `about` is what a
+// row reports about it: its engine, its version.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
@@ -10,7 +10,7 @@ import { CannotRun, compile, here, launch, nextLine, root, sleep, startTimeOf, s
 const startFile = join(root, 'dist', 'start.js')
 const bootMs = 15_000
 
-/** A peer that cannot be had here: the bench goes on without it, and says so. */
+/** A peer that is not available here: the bench goes on without it and reports this. */
 export class NotHere extends Error {}
 
 /** A program that prints its port. */
@@ -29,7 +29,7 @@ export function nodeServer(file, args = [], flags = []) {
   return (core) => startPrinting([process.execPath, ...flags, join(here, file), ...args], { core })
 }
 
-/** The same of a package that we develop with. */
+/** The same for a package among our development dependencies. */
 export function packageServer(name, file, ...rest) {
   const start = nodeServer(file, ...rest)
   return async (core) => Object.assign(await start(core), { about: { version: versionOf(name) } })
@@ -42,19 +42,19 @@ function versionOf(name) {
 // millrace
 
 /**
- * Through the real start file, as a user runs it: command, master and worker, all on the server's core.
+ * Starts it through the real start file, as a user would: command, master and worker, all on the server's core.
  *
  * @param {string} name of the bench
  * @param {string} module the server, a file beside this one
- * @param {(port: number) => Promise<boolean>} answers whether a port serves: bound is not yet that
+ * @param {(port: number) => Promise<boolean>} answers whether a port serves: a bound port may not serve yet
  * @param {'native' | 'node'} engine
- * @param {Record<string, string>} [env] what the module reads
+ * @param {Record<string, string>} [env] variables that the module reads
  */
 export function millraceServer(name, module, answers, engine, env = {}) {
   return (core) => startMillrace({ name, module: join(here, module), answers, engine, env }, core)
 }
 
-/** Those that run, and where: what is left of them at our exit is swept. */
+/** Running servers and their run directories: whatever is left of them is cleaned up when we exit. */
 const running = new Map()
 process.once('exit', () => {
   for (const [server, runDir] of running) sweep(server, runDir)
@@ -76,7 +76,10 @@ async function end(child, server) {
   running.delete(server)
 }
 
-/** A worker that outlived its master would hold the port and the core; the start time tells it from a reused pid. */
+/**
+ * A worker that outlived its master would hold the port and the core; the start time distinguishes it from a reused
+ * pid.
+ */
 function sweep(server, runDir) {
   if (server.startTime !== undefined && startTimeOf(server.pid) === server.startTime) {
     process.stderr.write(`bench: the worker ${server.pid} outlived its master; killed\n`)
@@ -98,13 +101,13 @@ async function untilUp(bench, child, runDir) {
   throw new Error(`millrace: not up within ${bootMs} ms\n${child.said}`)
 }
 
-/** Without the addon the native engine is one of those that cannot be had here. */
+/** Without the addon, the native engine is one of the servers that are not available here. */
 function failureOf({ said }, how) {
   const lacking = /UsageError: (the native engine takes .*)/.exec(said)
   return lacking ? new NotHere(lacking[1]) : new Error(`millrace: start ended (${how})\n${said}`)
 }
 
-/** The worker's pid and port as `status --json` has them, or undefined while it is not up. */
+/** The worker's pid and port from `status --json`, or undefined while it is not up. */
 function readStatus({ module }, runDir) {
   const args = [startFile, 'status', module, '--run-dir', runDir, '--json']
   const done = spawnSync(process.execPath, args, { encoding: 'utf8', timeout: bootMs })
@@ -133,7 +136,7 @@ export function bunServer(file, ...args) {
   }
 }
 
-/** The package of this platform has the program itself, so that no install script need run. */
+/** The package for this platform contains the program itself, so no install script has to run. */
 function bunPackage() {
   const [cpu] = { x64: ['x64'], arm64: ['aarch64'] }[process.arch] ?? []
   if (process.platform !== 'linux' || cpu === undefined) return undefined
@@ -165,7 +168,7 @@ function download(wanted) {
   execFileSync('npm', ['install', '--prefix', bunFolder, ...flags, wanted], options)
 }
 
-// nginx, when it is installed: a C server that answers the same from its configuration
+// nginx, if it is installed: a C server that gives the same answer from its configuration
 
 export function nginxServer() {
   return async (core) => {
@@ -198,7 +201,7 @@ http {
 `
 }
 
-/** Free a moment ago: nginx cannot choose one and tell. */
+/** A port that was free a moment ago: nginx cannot choose one and report it. */
 function freePort() {
   return new Promise((resolve, reject) => {
     const server = createServer()

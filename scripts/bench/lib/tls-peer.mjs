@@ -1,4 +1,4 @@
-// The peer of the bench `tls`: the same server on node:tls, by hand.
+// The peer of the bench `tls`: the same server on node:tls, written by hand.
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:tls'
 

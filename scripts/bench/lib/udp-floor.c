@@ -1,8 +1,8 @@
 /*
- * The floor of the udp bench: a bare datagram echo, one recvfrom(2) and one sendto(2) a datagram, as node:dgram does
- * them; recvmmsg(2) would be cheaper, and is not what we measure our distance from. epoll(7), one thread, no parsing.
+ * The floor of the udp bench: a bare datagram echo, one recvfrom(2) and one sendto(2) per datagram, as in node:dgram;
+ * recvmmsg(2) would be cheaper but is not our reference. epoll(7), one thread, no parsing.
  *
- * usage: udp-floor         binds 127.0.0.1 at a port of the kernel's choice and prints it
+ * usage: udp-floor         binds 127.0.0.1 at a port chosen by the kernel and prints it
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -15,7 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { kMaxBytes = 64 * 1024, kPerWake = 32 /* as libuv */ };
+enum { kMaxBytes = 64 * 1024, kPerWake = 32 /* as in libuv */ };
 
 static char buffer[kMaxBytes];
 

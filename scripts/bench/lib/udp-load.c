@@ -1,16 +1,16 @@
 /*
  * The load generator of the udp bench: one thread, epoll(7), C connected sockets with D datagrams in flight on each, in
- * a closed loop. Every answer is compared with the datagram that it answers; one that is wrong, or missing for 5 s, is an
- * error and the exit code is 1. Loopback keeps the order of one socket, and loses only what does not fit into a receive
- * buffer (some 270 small datagrams of rmem_default): keep C times D below that.
+ * a closed loop. Every answer is compared with its datagram; one that is wrong, or missing for 5 s, is an error: exit
+ * code 1. Loopback preserves the order of one socket and loses only what does not fit into a receive buffer (about 270
+ * small datagrams with rmem_default): keep C times D below that.
  *
- * It must be cheaper than any server it measures: what has come is read with one recvmmsg(2), and as much is sent with
- * one sendmmsg(2).
+ * It must be cheaper than any server it measures: whatever has arrived is read with one recvmmsg(2), and the same
+ * number is sent with one sendmmsg(2).
  *
  * usage: udp-load -p port [-c sockets] [-d in flight] [-s bytes] [-t seconds] [-w warm-up seconds] [-i]
- * -i: when all is open print "open", and after the warm-up "ready", and wait for a line on stdin each time; after the
- *     result wait for stdin to end before closing. Server and generator are idle at the latter two, so a sample of CPU
- *     time taken there is exact.
+ * -i: print "open" when all sockets are open and "ready" after the warm-up, and wait for a line on stdin each time;
+ *     after the result wait for stdin to end before closing. Server and generator are idle at the latter two points, so
+ *     a sample of CPU time taken there is exact.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -31,7 +31,7 @@ enum {
   kMaxEvents = 256,
   kMaxBatch = 64,
   kMaxBytes = 2048,
-  kPeriod = 64,              /* distinct datagrams a socket: a reordered answer does not pass as the right one */
+  kPeriod = 64,              /* distinct datagrams per socket: a reordered answer does not pass as the right one */
   kStallMs = 5000,           /* no answer at all for this long ends the run as an error */
   kSubBucketBits = 6,        /* 64 buckets per power of two: percentiles are exact to 1.6 % */
   kBuckets = 64 << kSubBucketBits,

@@ -1,6 +1,6 @@
-// A gateway for devices that speak a binary protocol: two bytes of length, one of type, then the fields of that type.
-// Framing is one line, decoding and encoding are two functions; a reading that makes no sense costs that device its
-// connection and nobody else anything.
+// A gateway for devices with a binary protocol: two bytes of length, one of type, then the fields of that type. Framing
+// takes one line, decoding and encoding one function each. A malformed reading costs that device its connection and
+// affects no other.
 //
 //   node dist/start.js start dist/examples/devices.js
 //   printf '\0\7\1\0\0\0\52' | nc -q 1 127.0.0.1 8888 | xxd      HELLO of device 42
@@ -18,11 +18,11 @@ const STORED = 0x82
 
 const devices: Protocol<FromDevice, ToDevice> = {
   name: 'devices',
-  lends: true, // what decode returns holds none of the packet's bytes
+  lends: true, // nothing that decode returns aliases the packet
   input: lengthPrefixed({ bytes: 2, includesHeader: true }),
   decode(packet) {
     const type = packet.readUInt8(2)
-    const device = packet.readUInt32BE(3) // too short a packet throws here, and that is a ProtocolError
+    const device = packet.readUInt32BE(3) // a packet that is too short throws here, which becomes a ProtocolError
     if (type === HELLO) return { type: 'hello', device }
     if (type === READING) return { type: 'reading', device, celsius: packet.readInt16BE(7) / 10 }
     throw new ProtocolError('ERR_BAD_PACKET', `a packet of type ${type}`)

@@ -1,6 +1,6 @@
-// A codec plugin: a protocol with a life, for devices that hold a connection for months. A device has five seconds to
-// say HELLO, is asked for a sign of life when it is silent, and is told BYE when its worker leaves, so that it comes
-// back at once and finds the next one.
+// A codec plugin: a protocol with state and deadlines, for devices that stay connected for months. A device has five
+// seconds to send HELLO, is pinged when it is silent, and receives BYE when its worker leaves, so that it reconnects at
+// once and reaches the next one.
 //
 //   node dist/start.js start dist/examples/gateway.js
 //   printf 'HELLO boiler-7\nDATA {"celsius":81}\n' | nc -q 1 127.0.0.1 8888
@@ -23,14 +23,14 @@ interface Reading {
 
 const HELLO_TIMEOUT_MS = 5_000
 const PING_AFTER_MS = 30_000
-/** A device that has not answered by then is not there any more. */
+/** A device that has not answered within this time has gone. */
 const PONG_TIMEOUT_MS = 10_000
 
 class Gateway implements Codec<string> {
   readonly #io: CodecIo<Reading>
   readonly #rest = new Accumulator()
   #device = ''
-  /** So many bytes of the rest hold no LF: they are not looked at again. */
+  /** This many bytes of the rest contain no LF and are not searched again. */
   #searched = 0
 
   constructor(io: CodecIo<Reading>) {
@@ -38,7 +38,7 @@ class Gateway implements Codec<string> {
     io.deadline('hello', HELLO_TIMEOUT_MS)
   }
 
-  /** Part of a line is here: a drain waits for the rest of it. */
+  /** Part of a line has arrived: a drain waits for the rest of it. */
   get isBusy(): boolean {
     return this.#rest.length > 0
   }
@@ -57,7 +57,7 @@ class Gateway implements Codec<string> {
       const line = this.#rest.view().toString('utf8', 0, end).trimEnd()
       this.#rest.consume(end + 1)
       this.#searched = 0
-      if (!this.#line(line)) return // the rest stays until resumed()
+      if (!this.#line(line)) return // the rest stays until resumed() is called
     }
     this.#searched = this.#rest.length
     if (this.#searched > this.#io.maxPackageSize) throw new ProtocolError('ERR_LINE_TOO_LONG', 'line too long')
@@ -67,7 +67,7 @@ class Gateway implements Codec<string> {
     return this.#rest.view().indexOf(10, this.#searched)
   }
 
-  /** False: stop. A SyntaxError in DATA costs the device its connection, and nobody else anything. */
+  /** Returns false to stop. A SyntaxError in DATA costs the device its connection and affects no other. */
   #line(line: string): boolean {
     const [, word = '', rest = ''] = /^(\S*)\s*(.*)$/.exec(line) ?? []
     if (this.#device !== '') this.#io.deadline('silence', PING_AFTER_MS)
@@ -103,13 +103,13 @@ class Gateway implements Codec<string> {
   }
 
   closed(): void {
-    // Nothing is held outside of this object.
+    // Nothing is held outside this object.
   }
 }
 
 export const gateway: CodecProtocol<Reading, string> = {
   name: 'gateway',
-  isLongLived: true, // thousands of devices are not sent away in one instant, but in batches over the drain
+  isLongLived: true, // in a drain, thousands of devices are sent away in batches, not all at once
   open: (io) => new Gateway(io),
 }
 

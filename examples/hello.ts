@@ -1,4 +1,5 @@
-// The founding program: four processes on one port. Try it with: printf world | nc -q 1 127.0.0.1 8888
+// The program that this package was first made for: four processes on one port.
+// Try it with: printf world | nc -q 1 127.0.0.1 8888
 
 import { Worker } from 'millrace'
 

@@ -1,4 +1,4 @@
-// A protocol plugin in full: one JSON value a line. Framing is cut by a helper, so three short functions are all.
+// A complete protocol plugin: one JSON value per line. A helper does the framing, so three short functions are enough.
 //
 //   node dist/start.js start dist/examples/json-lines.js
 //   echo '{"op":"add","a":1,"b":2}' | nc -q 1 127.0.0.1 8888

@@ -14,7 +14,7 @@ site.onWebSocketConnected = (connection, request) => {
 }
 
 site.onMessage = (connection, request) => {
-  if (typeof request === 'string' || request instanceof Uint8Array) return // of a WebSocket: it has a handler of its own
+  if (typeof request === 'string' || request instanceof Uint8Array) return // a WebSocket's: it has its own handler
   if (request.path === '/') return connection.send(page)
   if (request.path === '/upload' && request.method === 'POST') {
     const file = request.file('file')
@@ -23,7 +23,7 @@ site.onMessage = (connection, request) => {
   connection.send(new Response(404, { 'Content-Type': 'text/plain' }, 'not here\n'))
 }
 
-/** Who reads too slowly misses a line, instead of costing everybody memory. */
+/** A client that reads too slowly misses a line, instead of costing everybody memory. */
 function everybody(line: string): void {
   const sockets = [...site.connections.values()].filter(({ protocol }) => protocol.name === 'websocket')
   broadcast(sockets, line, { slow: 'drop' })

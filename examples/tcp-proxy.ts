@@ -1,5 +1,5 @@
-// A TCP proxy: what comes goes to another server and back, with backpressure both ways. It ends TLS, too, if you give the
-// worker a certificate, or begins it with `transport: 'ssl'` on the upstream.
+// A TCP proxy: forwards bytes to another server and back, with backpressure both ways. It also terminates TLS if you
+// give the worker a certificate, or uses TLS to the upstream with `transport: 'ssl'`.
 //
 //   UPSTREAM=tcp://127.0.0.1:5432 node dist/start.js start dist/examples/tcp-proxy.js
 

@@ -11,7 +11,7 @@ const HEARTBEAT_SECONDS = 2
 const worker = new Worker('text://127.0.0.1:8888', { name: 'timers', count: 2 })
 
 worker.onWorkerStart = async ({ id }) => {
-  await Timer.sleep(0.05) // connect to a database, say: nobody is let in before this has settled
+  await Timer.sleep(0.05) // connect to a database, for example: no client is let in before this has settled
   if (id === 0) Timer.add(1, () => Worker.log(`tick, ${worker.connections.size} connections`))
 }
 

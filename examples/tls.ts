@@ -1,4 +1,4 @@
-// TLS, and certificates that change without a connection lost: renew the files, then `reload`.
+// TLS with certificates that change without losing a connection: renew the files, then `reload`.
 //
 //   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem -out cert.pem \
 //     -days 30 -subj /CN=localhost -addext subjectAltName=DNS:localhost

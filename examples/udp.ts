@@ -1,5 +1,6 @@
-// A statsd sink: programs send counters, gauges and timings as datagrams and never wait; every ten seconds a summary goes to
-// the log. `?` is answered with what there is now. A datagram is one message of the protocol; a broken one harms nobody.
+// A statsd sink: programs send counters, gauges and timings as datagrams and never wait; every ten seconds a summary
+// goes to the log. `?` is answered with the current values. A datagram is one message of the protocol; a malformed one
+// does no harm.
 //
 //   node dist/start.js start dist/examples/udp.js
 //   printf 'logins:1|c\nqueue:17|g\nquery:12.5|ms' | nc -u -w 1 127.0.0.1 8888
@@ -13,7 +14,7 @@ interface Metric {
   type: string
 }
 
-/** The metrics of one datagram, one a line; none is the question for all. */
+/** The metrics of one datagram, one per line; an empty list asks for all. */
 const statsd: Protocol<Metric[], string> = {
   name: 'statsd',
   lends: true,
@@ -47,7 +48,7 @@ function summary(): string {
   return [...totals].map(([name, value]) => `${name}=${value}`).join(' ')
 }
 
-// One process: the totals are its own. Where each datagram stands for itself, `count` may be higher (Node 23.1).
+// One process, since it holds the totals. Where each datagram stands for itself, `count` may be higher (Node 23.1).
 const sink = new Worker('udp://127.0.0.1:8888', { name: 'statsd', protocol: statsd })
 
 sink.onMessage = (connection, metrics) => {

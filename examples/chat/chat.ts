@@ -1,7 +1,8 @@
-// A chat with rooms, over several processes: whoever is in a room sees what is said there, in whichever process their
-// connections are. Open http://127.0.0.1:8888/ in several windows; `millrace reload` and `kill -9` as you like.
+// A chat with rooms, over several processes: everyone in a room sees what is said there, whichever process their
+// connections are in. Open http://127.0.0.1:8888/ in several windows; use `millrace reload` and `kill -9` as you like.
 //
-// Channel takes what is said to every process that has somebody in the room; a shared map has the last lines and who is there.
+// Channel delivers each line to every process that has someone in the room; a shared map holds the last lines and who
+// is present.
 
 import { randomUUID } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
@@ -18,14 +19,14 @@ import {
   websocket,
 } from 'millrace'
 
-/** What is said, as pages get it. */
+/** A line of the chat, as pages receive it. */
 interface Line {
-  /** A page that has just come may get one twice: among the last lines, and as it is said. */
+  /** For duplicates: a page that has just connected may receive a line twice, in the history and live. */
   readonly id: string
   readonly who: string
   readonly text: string
   readonly time: number
-  /** The worker that said it: to see that there are several. */
+  /** The worker that received it: shows that there are several. */
   readonly worker: number
 }
 
@@ -37,7 +38,7 @@ interface Room {
 
 const HISTORY = 50
 const HISTORY_MS = 7 * 86_400_000
-/** Who has not been heard of for so long has been in a process that was killed. */
+/** A person not seen for this long was in a process that was killed. */
 const PRESENCE_MS = 15_000
 
 const chat = new Worker('http://127.0.0.1:8888', { name: 'chat', count: 4, protocol: http({ websocket: websocket() }) })
@@ -45,7 +46,7 @@ const history = Shared.map<readonly Line[]>('history')
 const rooms = new Map<string, Room>()
 
 chat.onMessage = async (connection, request) => {
-  if (typeof request === 'string' || request instanceof Uint8Array) return // of a WebSocket: it has a handler of its own
+  if (typeof request === 'string' || request instanceof Uint8Array) return // a WebSocket's: it has its own handler
   if (request.path !== '/') return connection.send(new Response(404, { 'Content-Type': 'text/plain' }, 'not here\n'))
   const page = await readFile(new URL('page.html', import.meta.url), 'utf8')
   connection.send(new Response(200, { 'Content-Type': 'text/html; charset=utf-8' }, page))
@@ -75,7 +76,7 @@ chat.onWebSocketConnected = async (connection, request) => {
 async function say(room: string, who: string, text: string): Promise<void> {
   if (text.trim() === '') return
   const line: Line = { id: randomUUID(), who, text, time: Date.now(), worker: chat.id }
-  await keep(room, line) // first: what somebody has seen is there for all who come
+  await keep(room, line) // first, so that a line anyone has seen is there for everyone who joins later
   Channel.publish(subjectOf(room), { lines: [line] })
 }
 
@@ -87,7 +88,7 @@ async function keep(room: string, line: Line): Promise<void> {
   }
 }
 
-/** The first one of this process subscribes for all: resolves when whatever is said anywhere comes here. */
+/** The first one in this process subscribes for all. Resolves when everything said anywhere arrives here. */
 async function enter(name: string, connection: AnyConnection): Promise<void> {
   const room = rooms.get(name) ?? open(name)
   room.members.add(connection)
@@ -121,7 +122,7 @@ async function peopleIn(room: string): Promise<{ people: string[] }> {
   return { people: [...new Set(names)].sort() }
 }
 
-/** Rooms have names that people choose; tokens of a subject have no dots, spaces or wildcards. */
+/** People choose the names of rooms; tokens of a subject have no dots, spaces or wildcards. */
 function subjectOf(room: string): string {
   return `room.${Buffer.from(room).toString('hex')}`
 }

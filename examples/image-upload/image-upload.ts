@@ -1,11 +1,12 @@
-// Images are uploaded to one group of processes and made smaller by another, and everybody who looks sees them as they get
-// ready. Kill any process at any time (`kill -9`): no image is lost.
+// Images are uploaded to one group of processes and scaled down by another, and every open page shows them as they
+// become ready. Kill any process at any time (`kill -9`): no image is lost.
 //
 //   npm install sharp @fastify/busboy
 //   node dist/start.js start dist/examples/image-upload/image-upload.js        then open http://127.0.0.1:8888/
 //
-// What is to do stands in a shared map, which no process's death takes along. One process leads: it hands each thumbnail to
-// the worker with the least to do, and again when that one is lost. Should the leader be lost, the next one reads the map.
+// The pending jobs are in a shared map, which survives the death of any process. One process is the leader: it gives
+// each thumbnail to the least busy worker, and gives it out again if that worker is lost. If the leader is lost, the
+// next one reads the map.
 
 import { mkdirSync } from 'node:fs'
 import { access, readFile, rename } from 'node:fs/promises'
@@ -16,13 +17,13 @@ import { broadcast, http, Response, Shared, staticFiles, Timer, Worker, websocke
 const SIZES = [160, 320, 640] as const
 const MAX_IMAGE_BYTES = 32 * 1_048_576
 
-/** An image as the pages are told of it. */
+/** An image as pages receive it. */
 interface Image {
   readonly name: string
   readonly time: number
   /** By width: which worker made it, and how long that took. */
   readonly thumbnails: Readonly<Record<number, Made>>
-  /** Why there are none. */
+  /** Why there are no thumbnails. */
   readonly error?: string
 }
 
@@ -35,7 +36,7 @@ const folder = process.env.IMAGES_DIR ?? join(tmpdir(), 'millrace-images')
 const original = (id: string) => join(folder, 'originals', id)
 const thumbnail = (id: string, width: number) => join(folder, 'thumbnails', `${id}-${width}.webp`)
 
-/** By id. A job is there until all thumbnails are. */
+/** By image id. A job exists until all its thumbnails do. */
 const images = Shared.map<Image>('images')
 const jobs = Shared.map<true>('jobs')
 
@@ -55,14 +56,14 @@ makers.onWorkerMessage = async (_from, message): Promise<Made> => {
     () => false,
   )
   if (!isMade) {
-    const unfinished = `${file}.${process.pid}` // whoever is killed here leaves no half of one
+    const unfinished = `${file}.${process.pid}` // a killed process leaves no partial thumbnail
     await sharp(original(id)).rotate().resize({ width }).webp({ quality: 80 }).toFile(unfinished)
     await rename(unfinished, file)
   }
   return { worker: makers.id, ms: Math.round(performance.now() - began) }
 }
 
-// The site: a page, uploads, files, and a WebSocket that tells what has changed.
+// The site: a page, uploads, files, and a WebSocket that announces changes.
 
 const protocol = http({ uploads: { maxFiles: 1, maxFileBytes: MAX_IMAGE_BYTES }, websocket: websocket() })
 const site = new Worker('http://127.0.0.1:8888', {
@@ -84,7 +85,7 @@ site.onWebSocketConnected = async (connection) => {
 }
 
 site.onMessage = async (connection, request) => {
-  if (typeof request === 'string' || request instanceof Uint8Array) return // of a WebSocket: pages only listen
+  if (typeof request === 'string' || request instanceof Uint8Array) return // from a WebSocket: pages only listen
   if (request.path === '/') return connection.send(new Response(200, HTML, await page()))
   if (request.path === '/images' && request.method === 'POST') return connection.send(await take(request))
   if (request.path.startsWith('/thumbnails/')) {
@@ -106,7 +107,7 @@ async function take(
   const id = `${Date.now().toString(36)}-${number}`
   await file.move(original(id))
   await images.set(id, { name: file.name, time: Date.now(), thumbnails: {} })
-  await jobs.set(id, true) // from here on it is not lost
+  await jobs.set(id, true) // from here on it cannot be lost
   return { id }
 }
 
@@ -115,7 +116,7 @@ async function tellPages(): Promise<void> {
     const sockets = [...site.connections.values()].filter(({ protocol }) => protocol.name === 'websocket')
     if (change.type === 'set')
       broadcast(sockets, JSON.stringify({ id: change.key, ...change.value }), { slow: 'close' })
-    if (change.type === 'lost') for (const socket of sockets) socket.close() // they come again, and are told everything
+    if (change.type === 'lost') for (const socket of sockets) socket.close() // pages reconnect and receive everything
   }
 }
 
@@ -132,7 +133,7 @@ async function lead(signal: AbortSignal): Promise<void> {
     const done = make(id, signal).finally(() => underway.delete(id))
     underway.set(id, done)
   }
-  const changes = jobs.watch({ signal }) // before the others are read, so that none falls in between
+  const changes = jobs.watch({ signal }) // before the others are read, so that no change is missed
   for (const id of await jobs.keys()) begin(id)
   for await (const change of changes) {
     if (change.type === 'set') begin(change.key)
@@ -145,9 +146,9 @@ async function make(id: string, signal: AbortSignal): Promise<void> {
   try {
     await Promise.all(SIZES.map((width) => makeOne(id, width, signal)))
   } catch (error) {
-    if (signal.aborted) return // the next leader goes on
+    if (signal.aborted) return // the next leader continues
     const { message } = error as Error
-    await change(id, (image) => ({ ...image, error: message })) // no image, say
+    await change(id, (image) => ({ ...image, error: message })) // not an image, for example
   }
   await jobs.delete(id)
 }
@@ -165,7 +166,7 @@ async function makeOne(id: string, width: number, signal: AbortSignal): Promise<
   }
 }
 
-/** Several thumbnails of one image may come at once. */
+/** Several thumbnails of one image may be finished at once. */
 async function change(id: string, to: (image: Image) => Image): Promise<void> {
   for (;;) {
     const image = await images.get(id)

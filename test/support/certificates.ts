@@ -1,4 +1,4 @@
-// Certificates for a test, made by openssl(1) in a folder of its own: an authority, and whom it vouches for.
+// Certificates for a test, made by openssl(1) in a folder of their own: an authority and the certificates it signs.
 
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -22,7 +22,7 @@ export class Authority {
     this.caFile = this.#own.certFile
   }
 
-  /** For these names and IP addresses; the first one is the subject. */
+  /** Issues one for these names and IP addresses; the first is the subject. */
   issue(...names: string[]): Certificate {
     const [subject = ''] = names
     const file = `${subject.replace(/\W/g, '_')}-${this.#serial++}`

@@ -1,10 +1,12 @@
-// Codecs for tests of what a connection owes to a codec.
+// Codecs for testing the contract between a connection and its codec.
 
 import { text } from '../../protocols/text.ts'
 import { asCodec } from '../../src/connection/framing-codec.ts'
 import type { Codec, CodecIo, CodecProtocol } from '../../src/protocol.ts'
 
-/** A codec of which a test writes only what it is about; the rest does nothing, and `send` writes its argument. */
+/**
+ * A codec of which a test implements only the relevant methods; the others do nothing, and `send` writes its argument.
+ */
 export function scripted(make: (io: CodecIo<string>) => Partial<Codec<string>>): CodecProtocol<string, string> {
   return {
     name: 'scripted',
@@ -20,7 +22,7 @@ export function scripted(make: (io: CodecIo<string>) => Partial<Codec<string>>):
   }
 }
 
-/** Text by way of a codec that knows when it is busy, and thinks about each read before it hands it on. */
+/** Text through a codec that reports when it is busy, and delays each read before passing it on. */
 export const slow: CodecProtocol<string, string> = {
   name: 'slow',
   open(io: CodecIo<string>, role) {
@@ -49,7 +51,7 @@ export const slow: CodecProtocol<string, string> = {
   },
 }
 
-/** A promise, and the means to settle it from outside. */
+/** A promise that can be settled from outside. */
 export interface Deferred {
   readonly promise: Promise<void>
   readonly resolve: () => void

@@ -1,7 +1,8 @@
-// The same traffic on two engines, and everything that a user can see of it. A seed makes a plan; the plan is played against
-// a server on one engine, then on the other, and what was seen must be the same. What the kernel decides (how a stream is cut
-// into reads, how much it takes at once) differs from run to run on one engine, too: so a plan waits for the effect of a step
-// before the next where the outcome depends on it, and what is compared is what the contract promises.
+// Plays the same traffic on two engines and compares everything a user can see of it. A seed makes a plan; the plan is
+// played against a server on one engine, then on the other, and the observations must be the same. The kernel's
+// decisions (how a stream is split into reads, how much it takes at once) vary from run to run even on one engine. So
+// where the outcome depends on them, a plan waits for the effect of a step before the next, and only what the contract
+// promises is compared.
 
 import * as assert from 'uvu/assert'
 import { frame } from '../../protocols/frame.ts'
@@ -23,16 +24,16 @@ const WAYS = ['close', 'end', 'destroy', 'throw'] as const
 type Way = (typeof WAYS)[number]
 const PARTINGS = ['end', 'end', 'destroy', 'reset', 'server close', 'server end', 'server destroy', 'garbage'] as const
 
-/** What one connection does and is done to. */
+/** What one connection does, and what is done to it. */
 interface Plan {
-  /** Messages, with the size of each. */
+  /** The size of each message. */
   readonly sizes: readonly number[]
   readonly cutSeed: number
-  /** Of each message: what its handler does. */
+  /** For each message, what its handler does. */
   readonly handlers: readonly Handler[]
   readonly trap: { readonly place: Place; readonly way: Way; readonly at: number } | null
   readonly parting: (typeof PARTINGS)[number]
-  /** Answers this long meet a reader that has stopped. */
+  /** Length of the answers sent to a reader that has stopped. */
   readonly burst: number
 }
 
@@ -64,7 +65,7 @@ export function scenarioOf(seed: number): Scenario {
   return protocol === tcp ? { ...scenario, plans: scenario.plans.map(uncounted) } : scenario
 }
 
-/** Without packets the kernel chooses how many messages there are: what happens may not depend on the number of one. */
+/** Without packets the kernel decides the number of messages, so nothing may depend on the position of one. */
 function uncounted(plan: Plan): Plan {
   const { trap, handlers } = plan
   return { ...plan, trap: trap && { ...trap, at: 0 }, handlers: handlers.map(() => handlers[0] as Handler) }
@@ -86,11 +87,11 @@ function planOf(random: Random, pick: <T>(from: readonly T[]) => T): Plan {
   }
 }
 
-/** What a user sees of one connection. */
+/** What a user observes on one connection. */
 interface Seen {
   readonly lines: string[]
   messages: number
-  /** A hash of the messages in their order. */
+  /** A hash of the messages in order. */
   digest: number
   bytesRead: number
   bytesWritten: number
@@ -98,17 +99,17 @@ interface Seen {
   reason: string | null
   afterClose: number
   nested: number
-  /** Its trap was sprung. */
+  /** Whether its trap was sprung. */
   isTrapped: boolean
 }
 
-/** Plays a scenario on an engine; what is seen by the server's users and by its clients, connection by connection. */
+/** Plays a scenario on an engine. Returns the observations of the server's users and of its clients, per connection. */
 export async function play(transport: Transport, scenario: Scenario): Promise<string[]> {
   const views: string[] = []
   const { plans, protocol } = scenario
   const stage = new Stage(scenario)
   await withServer(transport, protocol, stage.settings(), async (server) => {
-    // One after the other, so that the server's connections are in the order of the plans; then all at once.
+    // One after another, so that the server's connections are in the order of the plans; then all at once.
     const actors: Actor[] = []
     for (const plan of plans) {
       const client = await server.connect({ allowHalfOpen: true })
@@ -153,7 +154,7 @@ class Stage {
 
   #connected(connection: AnyConnection): void {
     this.#at.set(connection, this.seen.length)
-    connection.maxSendBufferSize = NEVER_FULL // what is refused before the burst would be the kernel's choice
+    connection.maxSendBufferSize = NEVER_FULL // a refusal before the burst would depend on the kernel
     this.connections.push(connection)
     this.seen.push({
       lines: [],
@@ -227,7 +228,7 @@ class Stage {
 
   #handle(connection: AnyConnection, handler: Handler, message: unknown): unknown {
     const answer = () => connection.send(typeof message === 'string' ? message : Buffer.from(message as Uint8Array))
-    const isCut = this.scenario.protocol === tcp // by the kernel: each piece is answered once
+    const isCut = this.scenario.protocol === tcp // split by the kernel: each piece is answered once
     if (handler === 'answer' || (isCut && handler !== 'later' && handler !== 'pause')) return void answer()
     if (handler === 'silent') return undefined
     if (handler === 'twice') {
@@ -287,7 +288,7 @@ class Actor {
     await until(() => this.#client.hasEnded || this.#client.isClosed || this.#client.error !== null, 20_000)
   }
 
-  /** Messages in random pieces, each piece a write; the server has handled all before the next step. */
+  /** Sends messages in random pieces, each piece a write, and waits until the server has handled them all. */
   async #talk(): Promise<void> {
     const random = randomOf(this.#plan.cutSeed)
     const bytes = Buffer.concat(this.#plan.sizes.map((size, at) => packetOf(this.#stage.scenario.protocol, size, at)))
@@ -301,18 +302,18 @@ class Actor {
     this.#written = bytes.length
     await this.#waitFor(() => this.#connection.bytesRead === bytes.length)
     const { protocol } = this.#stage.scenario
-    // Of tcp every byte is answered with itself, however it was cut.
+    // With tcp every byte is echoed, however the stream was split.
     if (protocol === tcp) await this.#waitFor(() => this.#connection.bytesWritten === bytes.length)
     else await this.#waitFor(() => this.#seen.messages === this.#plan.sizes.length)
     await this.#waitFor(() => this.#isQuiet)
   }
 
-  /** Or for the end: by a trap, say. */
+  /** Also returns at the end of the connection, for example by a trap. */
   async #waitFor(condition: () => boolean): Promise<void> {
     await until(() => condition() || this.#isClosed || this.#isTrapped, 20_000)
   }
 
-  /** It was ended at some byte that the kernel has chosen. */
+  /** The connection was ended at a byte that depends on the kernel. */
   get #isTrapped(): boolean {
     return this.#seen.isTrapped
   }
@@ -321,7 +322,7 @@ class Actor {
     return this.#server.worker.unsettled === 0 && this.#connection.getSendBufferQueueSize() === 0
   }
 
-  /** A reader that stops: what the kernel does not take is kept, or refused, and leaves when it reads on. */
+  /** The reader stops: what the kernel does not take is kept or refused, and leaves when it reads on. */
   async #burst(): Promise<void> {
     if (this.#plan.burst === 0 || this.#isClosed) return
     const { socket } = this.#client
@@ -337,7 +338,7 @@ class Actor {
     const { socket } = this.#client
     const connection = this.#connection
     const received = () => this.#client.chunks.reduce((sum, { length }) => sum + length, 0)
-    // What was sent must not be overtaken by a reset, which takes what it finds in the kernel's buffers.
+    // Waits until all sent bytes have arrived: a reset would discard what is in the kernel's buffers.
     await this.#waitFor(() => received() === connection.bytesWritten)
     if (this.#isTrapped) return
     const { parting } = this.#plan
@@ -348,13 +349,13 @@ class Actor {
     else connection[parting.slice('server '.length) as 'close' | 'end' | 'destroy']()
   }
 
-  /** A packet that is none. */
+  /** A malformed packet. */
   #garbage(): Buffer {
     const { protocol } = this.#stage.scenario
     return protocol === frame ? Buffer.from([0, 0, 0, 1, 9]) : Buffer.from('half a line')
   }
 
-  /** What must be the same. After a trap: what does not depend on where the kernel has cut. */
+  /** What must be the same. After a trap: only what does not depend on how the kernel split the stream. */
   view(): string {
     const { lines, messages, digest, bytesRead, bytesWritten, closes, reason, afterClose, nested } = this.#seen
     const always = `closes ${closes} after close ${afterClose} nested ${nested} errors ${JSON.stringify(lines)}`
@@ -362,18 +363,19 @@ class Actor {
     const count = protocol === tcp ? '' : ` messages ${messages} digest ${digest}`
     if (this.#isTrapped) return `${always} reason ${this.#trapReason(reason)}`
     const client = Buffer.concat(this.#client.chunks)
-    // With two handlers at work which answer is first depends on turns of the loop, which engines count differently.
+    // With two handlers at work, the order of the answers depends on turns of the loop, which engines count
+    // differently.
     const order = this.#stage.scenario.maxInFlight > 1 ? '' : ` digest ${digestOf(0, client)}`
     const mine = `received ${client.length}${order} ended ${this.#hasHeardEnd}`
     return `${always}${count} read ${bytesRead} of ${this.#written} written ${bytesWritten} reason ${reason}; client ${mine}`
   }
 
-  /** FIN or reset: which one the kernel sends depends on what it has not given to us yet. */
+  /** FIN or reset: which of them the kernel sends depends on what it has not yet passed on to us. */
   get #hasHeardEnd(): boolean {
     return this.#client.hasEnded || this.#client.isClosed || this.#client.error !== null
   }
 
-  /** A trap in a callback that only a slow reader calls may never be sprung, and the peer may be quicker. */
+  /** A trap in a callback that only a slow reader triggers may never be sprung, and the peer may leave first. */
   #trapReason(reason: string | null): string {
     return reason === 'peer' || reason === 'error' ? 'gone' : String(reason)
   }
@@ -388,14 +390,14 @@ function packetOf(protocol: AnyProtocol, size: number, at: number): Buffer {
   return Buffer.concat([head, body])
 }
 
-/** FNV-1a, over 32 bits. */
+/** 32-bit FNV-1a. */
 function digestOf(start: number, bytes: Uint8Array): number {
   let hash = start ^ 0x811c9dc5
   for (const byte of bytes) hash = Math.imul(hash ^ byte, 0x01000193)
   return hash >>> 0
 }
 
-/** Plays it on each engine, and compares. */
+/** Plays the scenario of `seed` on each engine and compares the results. */
 export async function compare(engines: readonly Transport[], seed: number): Promise<void> {
   const scenario = scenarioOf(seed)
   const views: string[][] = []

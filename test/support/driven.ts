@@ -1,9 +1,11 @@
-// A server whose workers a test drives: `driver` has a text address, at which each line is a piece of code that the worker
-// runs, with what it gives back as JSON. So one server serves many tests.
+// A server whose workers are driven by a test: `driver` has a text address where each line is a piece of code that the
+// worker runs, answered with the result as JSON. So one server serves many tests.
 
 import { ask, type Sandbox } from './server.ts'
 
-/** A module: `before` is code ahead of `runAll`, in which `driver` and everything of 'millrace' can be used. */
+/**
+ * The text of a module: `before` is code placed ahead of `runAll`; it can use `driver` and everything of 'millrace'.
+ */
 export function driven(before: string, count = 1): string {
   return `
     import * as millrace from 'millrace'
@@ -33,21 +35,21 @@ export interface Thrown {
   readonly may?: boolean
 }
 
-/** What the code gives back in a driver. Throws what it throws, as text. */
+/** Runs `code` in a driver and returns its result. Throws what the code throws, as text. */
 export async function drive<T>(port: number, code: string): Promise<T> {
   const { value, thrown } = JSON.parse(await ask(port, JSON.stringify(code))) as { value: T; thrown?: Thrown }
   if (thrown !== undefined) throw new Error(JSON.stringify(thrown))
   return value
 }
 
-/** What the code throws in a driver. */
+/** Runs `code` in a driver and returns what it throws. */
 export async function driveToThrow(port: number, code: string): Promise<Thrown> {
   const { value, thrown } = JSON.parse(await ask(port, JSON.stringify(code))) as { value: unknown; thrown?: Thrown }
   if (thrown === undefined) throw new Error(`should have thrown, and gave ${JSON.stringify(value)}`)
   return thrown
 }
 
-/** The port of the driver. */
+/** Starts a driven server. Returns the driver's port. */
 export async function startDriven(box: Sandbox, before: string, ...args: string[]): Promise<number> {
   const { groups } = await box.start(box.file('app.js', driven(before)), ...args)
   return groups.find(({ name }) => name === 'driver')?.port ?? 0

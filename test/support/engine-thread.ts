@@ -1,4 +1,4 @@
-// A thread with an engine of its own, a listener and a peer: `workerData` is the body of what the engine calls.
+// A thread with its own engine, a listener and a peer: `workerData` is the body of the function that the engine calls.
 
 import net from 'node:net'
 import { parentPort, workerData } from 'node:worker_threads'

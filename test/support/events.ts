@@ -1,4 +1,4 @@
-// The events of a server in a sandbox, as somebody who follows them sees them.
+// The events of a server in a sandbox, as a follower receives them.
 
 import { follow } from '../../src/process/control.ts'
 import type { EventLine } from '../../src/process/status/event-stream.ts'
@@ -12,7 +12,7 @@ export class Followed {
   ended: Promise<void> = Promise.resolve()
   close: () => void = () => undefined
 
-  /** From now on, and `past` of those that were. */
+  /** Follows from now on; includes the last `past` events. */
   static async of({ runDir }: Sandbox, past = 0): Promise<Followed> {
     const followed = new Followed()
     const { answer, ended, close } = await follow(runDir, past, (event) => followed.all.push(event))
@@ -20,12 +20,12 @@ export class Followed {
     return Object.assign(followed, { ended, close })
   }
 
-  /** Each as `spawn`, or with a step `reload begin`. */
+  /** Each event as a word, such as `spawn`, or with a step, such as `reload begin`. */
   get words(): string[] {
     return this.all.map(wordOf)
   }
 
-  /** Waits for one that has all of this; gives the first. */
+  /** Waits for an event with all of these properties. Returns the first one. */
   async of(wanted: Partial<Record<string, unknown>>, ms = 20_000): Promise<Told> {
     const found = () =>
       this.all.find((event) => Object.entries(wanted).every(([key, value]) => Reflect.get(event, key) === value))

@@ -1,4 +1,4 @@
-// The examples as they are built, to be run on a port that is free.
+// The built examples, made to listen on a free port.
 
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -7,7 +7,7 @@ import { type Sandbox, startFile } from './server.ts'
 
 export const folder: string = join(startFile, '../examples')
 
-/** A copy of an example on a free port, with the page that lies beside it. */
+/** A copy of an example on a free port, with the page that belongs to it. */
 export function example(box: Sandbox, name: string): string {
   const source = readFileSync(join(folder, `${name}.js`), 'utf8')
   const page = join(folder, dirname(name), 'page.html')

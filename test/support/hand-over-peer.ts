@@ -1,5 +1,6 @@
-// One of two processes that hand a connection to each other over descriptor 3, a Unix socket. The first one listens and says
-// where; each keeps the connection for a few turns of the loop. Arguments: `first` or `second`, and how often it gives it away.
+// One of two processes that hand a connection to each other over descriptor 3, a Unix socket. The first one listens and
+// reports where; each keeps the connection for a few turns of the loop. Arguments: `first` or `second`, and how often
+// it hands the connection over.
 
 import { closeSync } from 'node:fs'
 import { text } from '../../protocols/text.ts'
@@ -29,7 +30,7 @@ const worker = new Worker<string, unknown>({
   onClose: () => process.exit(0),
 })
 
-/** Most at once, some a little later. */
+/** Answers most lines at once, some a little later. */
 function answer(connection: AnyConnection, line: unknown): unknown {
   if (count++ % 50 !== 0) return connection.send(line)
   return nextTurn().then(() => connection.send(line))
@@ -39,7 +40,7 @@ function say(line: string): void {
   process.stdout.write(`${line}\n`)
 }
 
-/** Plain data as one line of JSON, the descriptor beside it. */
+/** Sends plain data as one line of JSON, with the descriptor beside it. */
 async function give({ fd, unread, unsent, ...data }: HandedOver): Promise<void> {
   const packed = { ...data, unread: base64(unread), unsent: base64(unsent) }
   let bytes = Buffer.from(`${JSON.stringify(packed)}\n`)
@@ -51,7 +52,7 @@ async function give({ fd, unread, unsent, ...data }: HandedOver): Promise<void> 
       if (codeOf(error) !== 'EAGAIN') throw error
       await moment()
     }
-  closeSync(fd) // the other one has a copy
+  closeSync(fd) // the other process has a copy
 }
 
 async function take(): Promise<HandedOver> {

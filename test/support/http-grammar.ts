@@ -1,4 +1,4 @@
-// RFC 9112 once more, as regular expressions: slow, short, and by another hand than the parser's, to be compared with it.
+// RFC 9112 once more, as regular expressions: slow, short, and written independently of the parser, to compare with it.
 
 const TOKEN = "[!#$%&'*+\\-.^_`|~0-9A-Za-z]+"
 const VALUE = '[\\t\\x20-\\x7e\\x80-\\xff]*'
@@ -19,7 +19,7 @@ export interface ReadHead {
   readonly isChunked: boolean
 }
 
-/** Null: it is none, or not whole. */
+/** Returns null for a malformed or incomplete head. */
 export function readHead(text: string): ReadHead | null {
   const [, method, target, minor, lines = ''] = HEAD.exec(text) ?? []
   if (method === undefined || target === undefined) return null
@@ -40,7 +40,7 @@ function fieldOf(line: string): readonly [string, string] {
   return [line.slice(0, colon).toLowerCase(), line.slice(colon + 1).replace(/^[ \t]+|[ \t]+$/g, '')]
 }
 
-/** The data of a chunked body that is all of `text`. Null: it is none, or not whole. */
+/** The data of a chunked body that takes up all of `text`. Null if it is malformed or incomplete. */
 export function readChunks(text: string): string | null {
   let body = ''
   for (let at = 0; ; ) {
@@ -56,7 +56,7 @@ export function readChunks(text: string): string | null {
   }
 }
 
-/** Every text that is one byte away: replaced, put in, or left out, latin1. */
+/** Every text that differs by one byte (latin1): replaced, inserted or removed. */
 export function* oneByteAway(text: string): Generator<string> {
   for (let at = 0; at <= text.length; at++) {
     if (at < text.length) yield text.slice(0, at) + text.slice(at + 1)

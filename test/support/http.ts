@@ -1,4 +1,4 @@
-// HTTP on a socket in memory: a server whose Date stands still, and what it has written, apart.
+// HTTP on a socket in memory: a server whose Date never changes, and its output split into answers.
 
 import { HEAD_LIMITS, type HeadLimits, HeadParser, type RequestHead } from '../../protocols/http/head.ts'
 import { type HttpProtocol, httpWith } from '../../protocols/http/http.ts'
@@ -10,7 +10,7 @@ export const DATE = 'Tue, 24 Nov 2026 12:00:00 GMT'
 
 const refuse = () => Promise.reject(new Error('not here'))
 
-/** No disk. */
+/** Services without a disk. */
 export function services(own: Partial<HttpServices> = {}): HttpServices {
   return {
     date: () => DATE,
@@ -27,17 +27,17 @@ export function httpInMemory(settings: HttpSettings = {}, own: Partial<HttpServi
   return httpWith(services(own))(settings)
 }
 
-/** Bytes of a text in which `¶` is CRLF; latin1. */
+/** Bytes (latin1) of a text in which `¶` stands for CRLF. */
 export function wire(text: string): Buffer {
   return Buffer.from(text.replaceAll('¶', '\r\n'), 'latin1')
 }
 
-/** What was written, with `¶` for CRLF and without the Date. */
+/** The bytes written as text, with `¶` for CRLF and without the Date. */
 export function shown(bytes: Buffer): string {
   return bytes.toString('latin1').replaceAll('\r\n', '¶').replaceAll(`Date: ${DATE}¶`, '')
 }
 
-/** A connection whose handler answers with the request's method, path and body, unless told otherwise. */
+/** A connection whose handler answers with the request's method, path and body by default. */
 export function serve(
   callbacks: Settings<unknown, unknown> = {},
   settings: HttpSettings = {},
@@ -50,7 +50,9 @@ export function serve(
   return open(httpInMemory(settings, own) as never, { onMessage, ...callbacks } as never)
 }
 
-/** A head that begins at the first of `bytes`, and its length; null while it is not whole. Throws as `HeadParser`. */
+/**
+ * Parses a head at the first of `bytes`. Returns it and its length; null while incomplete. Throws like `HeadParser`.
+ */
 export function parseHead(
   bytes: Buffer,
   limits: HeadLimits = HEAD_LIMITS,

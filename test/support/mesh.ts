@@ -1,4 +1,4 @@
-// A process's end of the mesh, in this one; several of them talk over real sockets.
+// A process's end of the mesh, run in this process; several of them talk over real sockets.
 
 import type { SendError } from '../../src/errors.ts'
 import type { Call } from '../../src/messaging/call.ts'
@@ -27,7 +27,7 @@ export class Host implements MeshHost {
   readonly maxMailboxMessages: number
   readonly maxMailboxBytes = 100_000
   readonly counters = { messagesIn: 0, handlerErrors: 0, refused: 0 }
-  /** Code, `mayHaveBeenHandled` and message of each. */
+  /** Code, `mayHaveBeenHandled` and message of each failure. */
   readonly failed: unknown[] = []
   onMessage: (message: unknown, call: Call) => unknown = () => undefined
   onDrain: (outbox: Outbox) => void = () => undefined
@@ -40,7 +40,7 @@ export class Host implements MeshHost {
   }
 
   working(): void {
-    // Nobody leaves.
+    // No worker leaves here.
   }
   declared = () => 0
   reference = (_identity: Identity) => null as never
@@ -61,12 +61,12 @@ export class Host implements MeshHost {
   }
 }
 
-/** Who can be reached as `there`: id 0. */
+/** The row of the only reachable peer, `there` with id 0. */
 export function rowOf(address: string, incarnation = 1): PeerRow {
   return { mailbox: 'there', group: 'there', id: 0, incarnation, address }
 }
 
-/** @param peer where `there` is reached, if it is */
+/** @param peer the address of `there`, if it is reachable */
 export function meshOf(host: Host, peer = ''): { mesh: Mesh; address: string; close(): void } {
   const { fd, address, close } = bindMeshSocket('/nowhere')
   const rows = peer === '' ? [] : [rowOf(peer)]

@@ -1,13 +1,13 @@
-// Random numbers that can be had again: a test prints its seed, and `SEED=` in the environment repeats the run.
+// Reproducible random numbers: a test prints its seed, and `SEED=` in the environment repeats the run.
 
-/** `SEED`, or a fresh one. */
+/** `SEED`, or a new one. */
 export function seedOf(title: string): number {
   const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 32))
   console.log(`${title}: SEED=${seed}`)
   return seed
 }
 
-/** Whole numbers from 0 to below `limit` (mulberry32). */
+/** Returns a generator of integers from 0 to below `limit` (mulberry32). */
 export function randomOf(seed: number): (limit: number) => number {
   let state = seed >>> 0
   return (limit) => {
@@ -20,7 +20,7 @@ export function randomOf(seed: number): (limit: number) => number {
 
 export type Random = ReturnType<typeof randomOf>
 
-/** Bytes, half of them out of `interesting`: marks and lengths that a parser looks for. */
+/** Random bytes, half of them from `interesting`: marks and lengths that a parser looks for. */
 export function randomBytes(random: Random, length: number, interesting: string | Uint8Array): Buffer {
   const likely = Buffer.from(interesting as Uint8Array)
   return Buffer.from(
@@ -28,7 +28,7 @@ export function randomBytes(random: Random, length: number, interesting: string 
   )
 }
 
-/** Bytes cut at random places, sometimes into very small pieces. */
+/** Splits bytes at random places, sometimes into very small pieces. */
 export function randomCuts(random: Random, bytes: Buffer): Buffer[] {
   const pieces: Buffer[] = []
   const most = 1 + random(bytes.length + 1)

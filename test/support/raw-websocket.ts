@@ -1,5 +1,5 @@
-// A WebSocket client that does what it is told, right or wrong: bytes out as they are, frames in as they come, and how the
-// connection ended. It never ends it itself, unless told to: who serves closes first.
+// A WebSocket client that does what it is told, right or wrong: it sends bytes as they are, and records received frames
+// and how the connection ended. It never ends the connection by itself: the server closes first.
 
 import { once } from 'node:events'
 import net from 'node:net'
@@ -7,11 +7,11 @@ import { inflateRawSync } from 'node:zlib'
 import { Accumulator } from '../../src/protocol.ts'
 import { nextTurn, until, within } from './until.ts'
 
-/** What came: a frame of the server, or the end of the stream. */
+/** A received event: a frame from the server, or the end of the stream. */
 export interface Heard {
   readonly kind: 'text' | 'binary' | 'close' | 'ping' | 'pong' | 'fin' | 'reset'
   readonly payload: Buffer
-  /** As it was on the wire. */
+  /** Whether it was compressed on the wire. */
   readonly isCompressed: boolean
 }
 
@@ -22,9 +22,12 @@ export class RawWebSocket {
   /** The server's head, up to the empty line. */
   head = ''
   readonly heard: Heard[] = []
-  /** Of the window that the server may compress with. */
+  /** Size of the window that the server may compress with. */
   windowBits = 15
-  /** What its compressed messages have inflated to, as far as they may look back; null while each stands alone. */
+  /**
+   * Inflated data of the server's compressed messages, as far back as later ones may refer; null while each stands
+   * alone.
+   */
   #past: Buffer | null = null
   readonly #socket: net.Socket
   readonly #rest = new Accumulator()
@@ -49,7 +52,7 @@ export class RawWebSocket {
     return raw
   }
 
-  /** In pieces of `size` bytes, each a packet of its own where the kernel lets it. */
+  /** Writes in pieces of `size` bytes, each a packet of its own if the kernel allows. */
   async write(bytes: Buffer, size = bytes.length): Promise<void> {
     for (let at = 0; at < bytes.length; at += size) {
       if (this.#socket.destroyed) return
@@ -59,17 +62,17 @@ export class RawWebSocket {
     }
   }
 
-  /** Both have ended. */
+  /** Both sides have ended. */
   get isClosed(): boolean {
     return this.#socket.closed
   }
 
-  /** The end of the stream, or a reset, is there. */
+  /** FIN or a reset has arrived. */
   get hasEnded(): boolean {
     return this.heard.some(({ kind }) => kind === 'fin' || kind === 'reset')
   }
 
-  /** The server's messages may look back on those before. */
+  /** From now on the server's messages may refer to earlier ones. */
   followsContext(): void {
     this.#past = NO_BYTES
   }
@@ -78,7 +81,7 @@ export class RawWebSocket {
     return this.heard.filter(({ kind }) => kinds.includes(kind))
   }
 
-  /** FIN. */
+  /** Sends FIN. */
   end(): void {
     this.#socket.end()
   }
@@ -121,7 +124,7 @@ export class RawWebSocket {
     return true
   }
 
-  /** In pieces of 64 bytes, so that what looks back beyond the window that was agreed on fails. */
+  /** Inflates in pieces of 64 bytes, so that references beyond the agreed window fail. */
   #inflate(payload: Buffer): Buffer {
     const bytes = Buffer.concat([payload, Buffer.from([0, 0, 0xff, 0xff])])
     const dictionary = this.#past === null || this.#past.length === 0 ? undefined : this.#past

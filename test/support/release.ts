@@ -1,4 +1,4 @@
-// Another version of the package, in a sandbox: what an upgrade comes to.
+// Another version of the package in a sandbox, as the target of an upgrade.
 
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -14,8 +14,8 @@ import { type Outcome, portOf, type Sandbox, succeeded, workersOf } from './serv
 import { until } from './until.ts'
 
 /**
- * Makes the package that the sandbox's modules find one of this version, and gives its start file. `change` may alter
- * what its bundle says.
+ * Makes the sandbox's modules find a package of this version. Returns its start file. `change` may alter the code of
+ * its bundle.
  */
 export function release(box: Sandbox, name: string, change = (code: string): string => code): string {
   const place = join(box.directory, 'node_modules/millrace')
@@ -27,7 +27,7 @@ export function release(box: Sandbox, name: string, change = (code: string): str
   }
   for (const folder of ['native', 'prebuilds']) symlinkSync(join(root, folder), join(releases, folder))
   cpSync(join(root, 'package.json'), join(releases, 'package.json'))
-  box.file('package.json', '{"type":"module"}') // else the repository's own name is nearer
+  box.file('package.json', '{"type":"module"}') // otherwise the repository's own name is nearer
   mkdirSync(join(box.directory, 'node_modules'), { recursive: true })
   rmSync(place, { force: true })
   symlinkSync(releases, place)
@@ -38,12 +38,12 @@ export async function upgrade(box: Sandbox, ...args: string[]): Promise<UpgradeO
   return JSON.parse(succeeded(await box.command('upgrade', '--json', ...args)).stdout) as UpgradeOutcome
 }
 
-/** On a busy machine. */
+/** Deadline for a busy machine. */
 const SLOW_MS = 20_000
-/** Of every server here. */
+/** Used by every server here. */
 export const quick = 'worker.drainTimeoutMs = 500'
 
-/** The load of a server that must not notice; and the server as it was, with that load on it, after `use`. */
+/** Runs `use` on a server under load, which must not notice. `use` receives the server's status from before it. */
 export async function unnoticed(box: Sandbox, more: string, use: (before: Status) => unknown): Promise<void> {
   const module = box.file('app.js', programOf(1, 2, `${quick}\n${more}`))
   const before = await box.start(module)
@@ -62,7 +62,7 @@ export async function unnoticed(box: Sandbox, more: string, use: (before: Status
   assert.equal(load.lost, [])
 }
 
-/** Lock, pid file, control socket and processes are those of before; commands work, an upgrade too. */
+/** Lock, pid file, control socket and processes are the same as before; commands work, and so does an upgrade. */
 export async function staysAsItWas(box: Sandbox, { pid }: Status): Promise<void> {
   await until(() => box.pids().length === 3, SLOW_MS)
   const after = await box.status()
@@ -84,5 +84,5 @@ export function failed({ code, stderr }: Outcome, reason: RegExp, exitCode = 1):
   assert.is(code, exitCode)
 }
 
-/** In an object literal of a doctored release: the process is killed when it comes to that. */
+/** For an object literal in a modified release: evaluating it kills the process. */
 export const KILL = '...process.kill(process.pid, "SIGKILL")'

@@ -1,4 +1,4 @@
-// Servers that tell which version of their code answers, and the reload of one.
+// Servers that report which version of their code answers, and the reload of one.
 
 import type { ReloadOutcome } from '../../src/process/operations/receipts.ts'
 import { ask, echo, type Sandbox } from './server.ts'

@@ -1,5 +1,5 @@
-// A server as a person would run it: the real dist/start.js in processes of its own, with a run directory and modules
-// in a sandbox. A sandbox is left only when nothing of it is: no process, no lock, no socket, no pid file.
+// A server run as a person would run it: the real dist/start.js in processes of its own, with a run directory and
+// modules in a sandbox. A sandbox must leave nothing behind: no process, no lock, no socket, no pid file.
 
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import {
@@ -36,27 +36,29 @@ const { processesWith, endProcess } = (await script('processes.mjs')) as {
 
 export const startFile: string = join(root, 'dist/start.js')
 
-/** A statement that never ends: to everybody else as `for (;;);`, and without a core, which the tests beside it need. */
+/**
+ * A statement that never ends: like `for (;;);` for everything else, but without using a core, which other tests need.
+ */
 export const HANGS = 'Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)'
 
-/** In the environment of every process of one sandbox. */
+/** Set in the environment of every process of one sandbox. */
 const MARK = 'TEST_SANDBOX'
-/** For a command to end, on a busy machine. */
+/** Time for a command to end on a busy machine. */
 const COMMAND_MS = 30_000
-/** Who looks for a state again and again must not keep the server busy with that: each of its processes answers. */
+/** Polling must not keep the server busy: each of its processes has to answer. */
 const STATUS_EVERY_MS = 20
-/** What a server may leave: its log. */
+/** What a server may leave behind: its log. */
 const MAY_STAY = new Set(['millrace.log'])
 
 export interface Outcome {
-  /** Null when a signal ended it. */
+  /** Null if a signal ended it. */
   code: number | null
   signal: string | null
   stdout: string
   stderr: string
 }
 
-/** A command that runs. */
+/** A running command. */
 export class Running {
   stdout = ''
   stderr = ''
@@ -73,7 +75,7 @@ export class Running {
     })
     this.ended = new Promise((resolve, reject) => {
       child.once('error', reject)
-      // 'exit', not 'close': a server that it left behind may hold the pipes.
+      // 'exit', not 'close': a server left running may hold the pipes.
       child.once('exit', (code, signal) => {
         setImmediate(() => resolve({ code, signal, stdout: this.stdout, stderr: this.stderr }))
       })
@@ -84,7 +86,7 @@ export class Running {
     return this.process.pid as number
   }
 
-  /** The first match in what it has printed, on either stream. */
+  /** Waits for the first match in what it has printed, on either stream. */
   async says(pattern: RegExp, ms = 20_000): Promise<RegExpExecArray> {
     try {
       return await until(() => pattern.exec(this.stdout + this.stderr), ms)
@@ -93,7 +95,7 @@ export class Running {
     }
   }
 
-  /** Sends a signal, and waits for the end. */
+  /** Sends a signal and waits for the end. */
   end(signal: NodeJS.Signals): Promise<Outcome> {
     this.process.kill(signal)
     return within(COMMAND_MS, this.ended)
@@ -101,41 +103,43 @@ export class Running {
 }
 
 export interface Sandbox {
-  /** For modules: below the repository, so that they can import 'millrace'. */
+  /** The folder for modules: inside the repository, so that they can import 'millrace'. */
   readonly directory: string
-  /** MILLRACE_RUN_DIR of every command. It is not there yet. */
+  /** MILLRACE_RUN_DIR of every command. It does not exist yet. */
   readonly runDir: string
-  /** Of every command. */
+  /** The environment of every command. */
   readonly env: Record<string, string | undefined>
-  /** Writes a module (or any file), and gives its path. */
+  /** Writes a module (or any file). Returns its path. */
   file(name: string, text: string): string
-  /** `node <dist/start.js> <args>`, to its end. */
+  /** Runs `node <dist/start.js> <args>` to its end. */
   command(...args: string[]): Promise<Outcome>
   /** The same, without waiting. */
   begin(...args: string[]): Running
-  /** Any program, without waiting. */
+  /** Starts any program, without waiting. */
   spawn(program: string, args: readonly string[], options?: SpawnOptions): Running
   /**
-   * `start -d <module>`, which must succeed. This, `status`, `stop` and `operate` do what the commands do, in this process;
-   * the commands themselves have tests of their own.
+   * `start -d <module>`, which must succeed. This, `status`, `stop` and `operate` do the work of the commands in this
+   * process; the commands themselves have tests of their own.
    */
   start(module: string, ...args: string[]): Promise<Status>
-  /** `start` in the foreground, until its banner is there. */
+  /** `start` in the foreground; resolves when its banner is printed. */
   foreground(module: string, ...args: string[]): Promise<Running>
   status(): Promise<Status>
-  /** With the flags of `stop`. */
+  /** Takes the flags of the command `stop`. */
   stop(...flags: string[]): Promise<void>
-  /** `reload`, `scale` and their like, which must succeed. */
+  /** `reload`, `scale` and similar operations, which must succeed. */
   operate(request: Request): Promise<ReloadOutcome>
-  /** What the daemon has logged. */
+  /** The daemon's log. */
   log(): string
-  /** Pids of all processes. */
+  /** The pids of all its processes. */
   pids(): number[]
 }
 
 let count = 0
 
-/** Runs `use` in a new sandbox; then everything must be gone. What is not is ended by force, and the test fails. */
+/**
+ * Runs `use` in a new sandbox. Afterwards everything must be gone; anything left is ended by force, and the test fails.
+ */
 export async function inSandbox(use: (box: Sandbox) => unknown): Promise<void> {
   const box = newSandbox()
   try {
@@ -153,7 +157,7 @@ export async function inSandbox(use: (box: Sandbox) => unknown): Promise<void> {
   }
 }
 
-/** The run directories that a module has without MILLRACE_RUN_DIR: they outlive a server, with its log. */
+/** Removes the run directories that a module has without MILLRACE_RUN_DIR: they remain after a server, with its log. */
 function removeRunDirs(module: string): void {
   const { paths, elsewhere } = runDirCandidates(module, undefined)
   const hash = basename(paths[0] ?? '')
@@ -169,7 +173,7 @@ function removeIfEmpty(folder: string): void {
   try {
     rmdirSync(folder)
   } catch (error) {
-    const isFine = codeOf(error) === 'ENOTEMPTY' || codeOf(error) === 'ENOENT' // another test's, or it was quicker
+    const isFine = codeOf(error) === 'ENOTEMPTY' || codeOf(error) === 'ENOENT' // another test's, or already removed
     if (!isFine) throw error
   }
 }
@@ -232,22 +236,26 @@ function newSandbox(): Sandbox {
 }
 
 /**
- * What a command in this sandbox would read, for what is asked hundreds of times beside what is tested: without a process
- * of its own, the same code takes a tenth of its time. Null where the run directory is for the command to find.
+ * A command's line as parsed in this sandbox, for commands that are run hundreds of times without being the subject of
+ * the test: in this process the same code takes a tenth of the time. Null if the command has to find the run directory
+ * itself.
  */
 function lineIn({ env }: Sandbox, command: string, ...args: string[]): Line | null {
   const { MILLRACE_RUN_DIR: runDir } = env
   return runDir === undefined ? null : readLine([command, '--run-dir', runDir, '-q', ...args], null)
 }
 
-/** Nothing is for the process that starts the server: no variable in its environment, no other copy of the package. */
+/**
+ * Whether the environment has nothing meant for the process that starts the server, and there is no other copy of the
+ * package.
+ */
 function isPlain({ env, directory }: Sandbox): boolean {
   const names = Object.keys(env).filter((name) => /^(NODE_OPTIONS|NOTIFY_|LISTEN_|WATCHDOG_)/.test(name))
   if (names.some((name) => env[name] !== process.env[name])) return false
   return env.MILLRACE_RUN_DIR !== undefined && !existsSync(join(directory, 'node_modules'))
 }
 
-/** `start -d` without the process that launches the daemon, which reads its line and environment before it waits. */
+/** `start -d` without the launching process, which reads its line and environment before it waits. */
 async function startHere(box: Sandbox, args: string[]): Promise<void> {
   const own = process.env
   process.env = box.env
@@ -260,7 +268,7 @@ async function startHere(box: Sandbox, args: string[]): Promise<void> {
   await within(COMMAND_MS, starting)
 }
 
-/** No process, and nothing in the run directory that says there is one. */
+/** Asserts that no process is left, and that nothing in the run directory indicates one. */
 export async function assertGone(box: Sandbox): Promise<void> {
   try {
     await until(() => box.pids().length === 0, 5_000)
@@ -270,13 +278,13 @@ export async function assertGone(box: Sandbox): Promise<void> {
   assertClean(box.runDir)
 }
 
-/** Nothing in a run directory says that there is a server. */
+/** Asserts that nothing in a run directory indicates a server. */
 export function assertClean(runDir: string): void {
   const left = existsSync(runDir) ? readdirSync(runDir).filter((name) => !MAY_STAY.has(name)) : []
   if (left.length > 0) throw new Error(`left in the run directory: ${left}`)
 }
 
-/** The outcome itself, of a command that must have exit code 0. */
+/** Returns the outcome of a command, which must have exit code 0. */
 export function succeeded(outcome: Outcome): Outcome {
   if (outcome.code === 0) return outcome
   throw new Error(`exit ${outcome.code ?? outcome.signal}: ${outcome.stderr}${outcome.stdout}`)
@@ -292,7 +300,7 @@ export function portOf({ groups }: Status): number {
   return groups[0]?.port ?? 0
 }
 
-/** Whether a process lives: a zombie does not. */
+/** Whether a process is alive: a zombie is not. */
 export function lives(pid: number): boolean {
   try {
     return !/^\d+ \(.*\) [ZX]/s.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
@@ -301,7 +309,7 @@ export function lives(pid: number): boolean {
   }
 }
 
-/** A client of a text server: a line out, a line in. */
+/** A client of a text server: sends lines, receives lines. */
 export class Client {
   readonly socket: net.Socket
   #received = ''
@@ -319,7 +327,7 @@ export class Client {
       })
   }
 
-  /** To a port of loopback, or a path. */
+  /** Connects to a loopback port or a path. */
   static async connect(to: number | string, host = '127.0.0.1'): Promise<Client> {
     const socket = typeof to === 'number' ? net.connect(to, host) : net.connect(to)
     await within(
@@ -339,7 +347,7 @@ export class Client {
     this.socket.write(`${line}\n`)
   }
 
-  /** The next line. Rejects when the connection closes before. */
+  /** The next line. Rejects if the connection closes first. */
   async line(ms = 10_000): Promise<string> {
     await until(() => this.#received.includes('\n') || this.#isClosed, ms)
     const end = this.#received.indexOf('\n')
@@ -359,7 +367,7 @@ export class Client {
   }
 }
 
-/** A port that nobody has, the first of `count` in a row, below those that the kernel gives to clients. */
+/** A free port, the first of `count` consecutive ones, below the range that the kernel gives to clients. */
 export async function freePort(count = 1): Promise<number> {
   for (;;) {
     const first = 10_000 + Math.floor(Math.random() * 20_000)
@@ -376,7 +384,7 @@ function canListen(port: number): Promise<boolean> {
   })
 }
 
-/** One line there and one back, on a connection of its own. */
+/** Sends one line and receives one, on a connection of its own. */
 export async function ask(to: number | string, line: string, host?: string): Promise<string> {
   const client = await Client.connect(to, host)
   try {

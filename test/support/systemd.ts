@@ -1,11 +1,11 @@
-// A stand-in for systemd: a socat is told what the service manager would be, sockets come from systemd's own tool.
+// A stand-in for systemd: a socat receives what the service manager would; sockets come from systemd's own tool.
 
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import type { Running, Sandbox } from './server.ts'
 import { until, within } from './until.ts'
 
-/** What the service manager is told, from now on: its `stdout`, in lines. */
+/** Receives notifications to the service manager from now on: its `stdout`, line by line. */
 export async function manager(box: Sandbox): Promise<Running> {
   const path = join(box.directory, 'notify.sock')
   const systemd = box.spawn('socat', ['-u', `UNIX-RECV:${path}`, '-'])
@@ -19,7 +19,9 @@ export async function endManager(systemd: Running): Promise<void> {
   await systemd.ended
 }
 
-/** Starts a server as systemd does when the first client comes to one of the sockets, whose client `connect` is. */
+/**
+ * Starts a server as systemd does when the first client connects to one of the sockets; `connect` makes that client.
+ */
 export async function activated(
   box: Sandbox,
   sockets: readonly string[],

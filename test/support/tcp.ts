@@ -1,4 +1,4 @@
-// A server of one protocol on a real transport, and clients that are plain `node:net`: what the tests of engines share.
+// A server of one protocol on a real transport, and plain `node:net` clients: shared by the tests of engines.
 
 import { mkdtempSync, rmSync } from 'node:fs'
 import net from 'node:net'
@@ -14,7 +14,7 @@ import type { WorkerSettings } from '../../src/worker/settings.ts'
 import { Worker } from '../../src/worker.ts'
 import { until, within } from './until.ts'
 
-/** Callbacks and limits of the server; `any` messages, since each test has its protocol. */
+/** Callbacks and limits of the server; messages are `any`, since each test has its own protocol. */
 // biome-ignore lint/suspicious/noExplicitAny: one helper serves every protocol
 export type ServerSettings = WorkerSettings<string, any>
 
@@ -23,13 +23,13 @@ export interface TestServer {
   /** Where it listens: `127.0.0.1:8888` or a path. */
   readonly endpoint: string
   readonly connections: AnyConnection[]
-  /** What `onError` was told, as `code message`. */
+  /** Calls of `onError`, as `code message`. */
   readonly errors: string[]
   /** A connected client, destroyed at the end of the test. */
   connect(options?: { allowHalfOpen?: boolean; localAddress?: string; host?: string }): Promise<Client>
 }
 
-/** A client that collects what it is sent. */
+/** A client that collects what it receives. */
 export class Client {
   readonly socket: net.Socket
   readonly chunks: Buffer[] = []
@@ -55,7 +55,7 @@ export class Client {
     return Buffer.concat(this.chunks).toString()
   }
 
-  /** Waits for exactly this text, so far. */
+  /** Waits until exactly this text has been received. */
   async expect(text: string): Promise<void> {
     await until(() => this.received.length >= text.length || this.isClosed)
     if (this.received !== text)
@@ -67,7 +67,7 @@ export class Client {
   }
 }
 
-/** Runs `use` with a server on `address` (port 0, or a Unix path), and takes everything away again. */
+/** Runs `use` with a server on `address` (port 0, or a Unix path), then cleans up. */
 export async function withServer(
   transport: Transport,
   protocol: AnyProtocol,

@@ -1,16 +1,19 @@
-// Waiting without fixed sleeps: for a condition, for a promise, for a failure; each under a deadline that says what
-// it waited for. The deadlines are wide, since they cost nothing where all is well.
+// Waiting without fixed sleeps: for a condition, a promise or a failure, each under a deadline that says what it waited
+// for. The deadlines are generous, since they cost nothing if all is well.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { codeOf } from '../../src/errors.ts'
 
-/** How often a condition is looked at, once a few turns of the loop have not brought it about: ever less while it takes long. */
+/**
+ * How often a condition is checked if a few turns of the loop have not fulfilled it: less and less often the longer it
+ * takes.
+ */
 const POLL_MS = 5
 const SLOWEST_POLL_MS = 25
 const EAGER_TURNS = 10
 
 /**
- * Waits until `condition` gives something truthy, and gives that back. A condition that throws has failed for good.
+ * Waits until `condition` returns something truthy, and returns that. A condition that throws fails immediately.
  * @param ms rejects after this long, naming the condition's source
  */
 export async function until<T>(
@@ -28,7 +31,7 @@ export async function until<T>(
   }
 }
 
-/** The promise's outcome, or a rejection when that takes longer than `ms`. */
+/** The promise's outcome; rejects if it takes longer than `ms`. */
 export async function within<T>(ms: number, promise: PromiseLike<T>): Promise<T> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_resolve, reject) => {
@@ -42,7 +45,9 @@ export async function within<T>(ms: number, promise: PromiseLike<T>): Promise<T>
   }
 }
 
-/** The error that the promise rejects with, which must carry `code`. Throws when it does not reject. */
+/**
+ * Returns the error that the promise rejects with, which must have this `code`. Throws if the promise does not reject.
+ */
 export async function rejects(promise: PromiseLike<unknown>, code: string): Promise<Error> {
   const [outcome] = await Promise.allSettled([promise])
   if (outcome.status === 'fulfilled') throw new Error(`should have been rejected with ${code}`)
@@ -50,7 +55,7 @@ export async function rejects(promise: PromiseLike<unknown>, code: string): Prom
   throw new Error(`should have been rejected with ${code}, not ${outcome.reason}`, { cause: outcome.reason })
 }
 
-/** One turn of the event loop: what is due now has run, and what it sent has been flushed. */
+/** One turn of the event loop: work that is due now has run, and what it sent has been flushed. */
 export function nextTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve))
 }

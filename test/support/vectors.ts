@@ -1,4 +1,4 @@
-// What every protocol is put through: each vector in every chunking, and the law of the fuzzer.
+// Checks that every protocol goes through: each vector in every chunking, and the fuzzer's law.
 
 import * as assert from 'uvu/assert'
 import { codeOf } from '../../src/errors.ts'
@@ -9,18 +9,18 @@ import { randomBytes, randomCuts, randomOf, seedOf } from './random.ts'
 export interface Vector {
   readonly title: string
   readonly bytes: string | Uint8Array
-  /** As text; for bytes, latin1. */
+  /** As text; bytes as latin1. */
   readonly messages: readonly string[]
-  /** The code of the ProtocolError behind them. */
+  /** The code of the ProtocolError that follows the messages. */
   readonly error?: string
-  /** No bytes are left: the same can come again. */
+  /** No bytes are left over, so the same input can follow. */
   readonly isWhole?: boolean
   readonly maxPackageSize?: number
 }
 
 const shown = (messages: readonly unknown[]) => messages.map((message) => (message as Buffer).toString('latin1'))
 
-/** Each vector whole, byte by byte and in every split in two; and two in one chunk, where one leaves no rest. */
+/** Each vector whole, byte by byte and in every split in two; also twice in one chunk, if it leaves no rest. */
 export function runVectors(protocol: AnyProtocol, vectors: readonly Vector[]): void {
   for (const { title, bytes, messages, error, isWhole = false, maxPackageSize = 1000 } of vectors) {
     const twice = Buffer.concat([Buffer.from(bytes as Uint8Array), Buffer.from(bytes as Uint8Array)])
@@ -44,7 +44,7 @@ export function runVectors(protocol: AnyProtocol, vectors: readonly Vector[]): v
 }
 
 /**
- * The law: any input yields messages or a ProtocolError and nothing else, the same ones whatever way it is cut, and no
+ * The law: any input yields messages or a ProtocolError and nothing else, the same ones however it is split, and no
  * more is kept than the limit allows.
  */
 export function fuzz(protocol: AnyProtocol, interesting: string | Uint8Array, cases: number): void {
@@ -79,7 +79,7 @@ export function fuzz(protocol: AnyProtocol, interesting: string | Uint8Array, ca
   }
 }
 
-/** The protocol, telling of how many bytes it has made messages; raw bytes keep none. */
+/** Wraps the protocol to report the size of each message in bytes; raw bytes keep nothing. */
 function measured(protocol: AnyProtocol, tell: (size: number) => unknown): AnyProtocol {
   if ('open' in protocol) return { name: protocol.name, open: (io, role) => telling(protocol.open(io, role), tell) }
   const decode = (packet: Buffer) => {

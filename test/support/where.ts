@@ -1,5 +1,5 @@
-// What not every machine has: a test that needs it is skipped there, and scripts/test.mjs, which reads the lines that are
-// printed at the end, counts it and says what was lacking.
+// What not every machine has. A test that needs it is skipped where it is missing; scripts/test.mjs reads the lines
+// printed at the end, counts such tests and reports what was lacking.
 
 import { test } from 'uvu'
 import { addon } from '../../src/addon.ts'
@@ -8,7 +8,7 @@ type Add = (title: string, use: () => unknown) => void
 
 const lacking = new Map<string, number>()
 
-/** For tests of machines that have `what`; `add` is how such a test is added there. */
+/** For tests that need machines with `what`; `add` is how such a test is added there. */
 export function where(has: boolean, what: string, add: Add = everyDay): Add {
   return has ? add : (title) => skip(title, what)
 }

@@ -1,4 +1,4 @@
-// Reads the answers of an HTTP/1.1 server as they come: heads, and bodies with a length or in chunks.
+// Reads the answers of an HTTP/1.1 server as they arrive: heads, and bodies with a length or in chunks.
 
 import { Accumulator } from '../../../src/protocol.ts'
 
@@ -11,7 +11,7 @@ export interface AnswerEvents {
 export class AnswerReader {
   readonly #events: AnswerEvents
   readonly #rest = new Accumulator()
-  /** Bytes of the body, or of the chunk, that are still to come; -1: a head or a size line is. */
+  /** Bytes of the body or chunk still to come; -1 if a head or size line comes next. */
   #left = -1
   #isChunked = false
   #isLastChunk = false
@@ -21,12 +21,12 @@ export class AnswerReader {
     this.#events = events
   }
 
-  /** Something has come that is not a whole answer. */
+  /** Part of an answer has arrived. */
   get isMidAnswer(): boolean {
     return this.#isInBody || this.#rest.length > 0
   }
 
-  /** Throws when it is no HTTP. */
+  /** Throws if the bytes are not HTTP. */
   take(bytes: Buffer): void {
     this.#rest.append(bytes)
     while (this.#step());
@@ -38,7 +38,7 @@ export class AnswerReader {
     const line = this.#takeThrough('\r\n')
     if (line === null) return false
     if (line === '\r\n') {
-      if (this.#isLastChunk) this.#end() // there are no trailers here
+      if (this.#isLastChunk) this.#end() // trailers are not supported here
       return true
     }
     const size = Number.parseInt(line, 16)

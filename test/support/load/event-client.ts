@@ -1,11 +1,13 @@
-// An EventSource: a stream of events with ids, opened again with the id of the last one when it ends. An answer that is
-// cut, an event that is missing or comes twice is lost.
+// An EventSource: a stream of events with ids, opened again with the last id when it ends. A truncated answer and a
+// missing or repeated event count as lost.
 
 import { AnswerReader } from './answer-reader.ts'
 import type { Client } from './load.ts'
 import { Session } from './session.ts'
 
-/** `GET /events?id=`: each event's id is the last one's and one more; its data are the words `<id of the request> <pid>`. */
+/**
+ * `GET /events?id=`: each event's id is the previous one plus one; its data are the words `<id of the request> <pid>`.
+ */
 export function eventClient(port: number): Client {
   return (seat) => new EventSession(seat, port)
 }
@@ -33,7 +35,7 @@ class EventSession extends Session {
     return this.#answers.isMidAnswer
   }
 
-  /** A stream does not end by itself: to leave it is to have had enough, and the request has its answer. */
+  /** A stream does not end by itself: when the client leaves it, its request counts as answered. */
   override finish(): void {
     this.isEnding = true
     if (this.pending.length > 0 && this.#pid !== '') this.answered(this.#request, this.#pid)
@@ -67,7 +69,7 @@ class EventSession extends Session {
     this.#pid = pid
   }
 
-  /** The server has ended the stream in order: another one, here or elsewhere. */
+  /** The server has ended the stream properly: opens another one, here or elsewhere. */
   #ended(): void {
     if (this.#rest !== '') return this.fail('an event was cut')
     if (!this.answered(this.#request, this.#pid)) return

@@ -1,5 +1,5 @@
-// HTTP: requests with and without bodies, one after the other or pipelined. The answer's text is `<id> <pid>` at its end,
-// whatever comes before it. A client that is told `Connection: close` sends nothing more there.
+// HTTP: requests with and without bodies, one after another or pipelined. The answer's text ends in `<id> <pid>`,
+// whatever comes before. After receiving `Connection: close` a client sends nothing more on that connection.
 
 import { AnswerReader } from './answer-reader.ts'
 import type { Client, Seat } from './load.ts'
@@ -7,18 +7,18 @@ import { Session } from './session.ts'
 
 export interface Requests {
   readonly port: number
-  /** `GET` of this path, with `?id=` after it; with a body `POST`. */
+  /** Requested with `?id=` appended; `POST` if there is a body, otherwise `GET`. */
   readonly path: string
   /** Bytes of an upload, sent in pieces with pauses between them. */
   readonly upload?: { readonly bytes: number; readonly pieces: number; readonly isChunked: boolean }
   /** Requests in flight at once. */
   readonly pipelined?: number
   readonly thinkMs?: () => number
-  /** Of a whole body, beside the words at its end. */
+  /** Length of the answer's body, not counting the words at its end. */
   readonly bodyBytes?: number
 }
 
-/** Between two pieces of an upload. */
+/** Pause between two pieces of an upload. */
 const PIECE_MS = 5
 
 export function httpClient(requests: Requests): Client {
@@ -104,7 +104,7 @@ class HttpSession extends Session {
     if (body.lastIndexOf('\n') + 1 < bodyBytes) return this.fail(`a body of ${body.length} bytes`)
     if (this.#isSending) return this.fail('answered before all of it was sent')
     if (!this.answered(id, pid)) return
-    // What was pipelined behind the last answer was declined: the connection ends without it.
+    // Requests pipelined after the last answer were declined: the connection ends without them.
     if (this.#isLast || (this.isEnding && this.pending.length === 0)) return this.leave()
     this.after(thinkMs?.() ?? 0, () => this.#request())
   }

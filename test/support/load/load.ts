@@ -1,31 +1,33 @@
-// A load that counts: every request has an id of its own and ends in one way, which is counted by kind of client. A
+// A load that counts: every request has an id of its own and ends in exactly one way, counted by kind of client. A
 // connection that the server ends is opened again at once, as long as the load goes on.
 
 import { until } from '../until.ts'
 
-/** Makes the client that sits on a seat: it begins to talk by itself. */
+/** Makes the client that sits on a seat; it starts sending by itself. */
 export type Client = (seat: Seat) => Seated
 
-/** What a load asks of a client. */
+/** What a load requires of a client. */
 export interface Seated {
-  /** No more requests: it leaves when those that it has sent have ended. */
+  /** Send no more requests; leave when those already sent have ended. */
   finish(): void
 }
 
-/** How the requests of one kind have ended. */
+/** The outcomes of the requests of one kind. */
 export class Tally {
   sent = 0
   answered = 0
-  /** The server had said that it takes no more here (`Connection: close`, 1012): they are free to go elsewhere. */
+  /** The server had announced that it takes no more here (`Connection: close`, 1012): they may go elsewhere. */
   declined = 0
-  /** On the wire when the server's orderly FIN was, of a protocol without a goodbye: not handled, not answered. */
+  /**
+   * For protocols without a goodbye: on the wire at the time of the server's orderly FIN; not handled, not answered.
+   */
   crossed = 0
   crossedConnections = 0
   /** In flight on a process that was killed. */
   killed = 0
-  /** Connections. */
+  /** Number of connections opened. */
   opened = 0
-  /** What must not happen, each in words. */
+  /** Outcomes that must not happen, described in words. */
   readonly lost: string[] = []
 
   get isEven(): boolean {
@@ -33,11 +35,11 @@ export class Tally {
   }
 }
 
-/** One client's place in the load: clients come and go on it. */
+/** One client's place in the load, taken by one client after another. */
 export class Seat {
   readonly load: Load
   readonly tally: Tally
-  /** What a client leaves to the next one here: the id of the last event, say. */
+  /** What a client leaves to its successor, such as the id of the last event. */
   memory = ''
   #client: Client
   #sitting: Seated | null = null
@@ -63,14 +65,14 @@ export class Seat {
 
 export class Load {
   readonly tallies = new Map<string, Tally>()
-  /** Who answered since this was last cleared. */
+  /** Processes that answered since this was last cleared. */
   readonly pids = new Set<string>()
   isOver = false
   readonly #seats = new Set<Seat>()
   readonly #killed = new Set<string>()
   #lastKill = Number.NEGATIVE_INFINITY
 
-  /** `count` clients at once, counted under `kind`. */
+  /** Adds `count` clients, counted under `kind`. */
   add(kind: string, count: number, client: Client): Tally {
     const tally = this.tallies.get(kind) ?? new Tally()
     this.tallies.set(kind, tally)
@@ -78,13 +80,13 @@ export class Load {
     return tally
   }
 
-  /** What a process has in flight when it is killed is not lost by the server: to be said before the kill. */
+  /** Announces a kill: requests in flight on that process do not count as lost. To be called before the kill. */
   kills(pid: number): void {
     this.#killed.add(String(pid))
     this.#lastKill = performance.now()
   }
 
-  /** Whether a kill explains the end of a connection that was opened at `openedAt` and served by `pid`, '' for unknown. */
+  /** Whether a kill explains the end of a connection opened at `openedAt` and served by `pid` ('' if unknown). */
   isKilled(pid: string, openedAt: number): boolean {
     return pid === '' ? this.#lastKill >= openedAt : this.#killed.has(pid)
   }
@@ -97,19 +99,19 @@ export class Load {
     return [...this.tallies.values()].reduce((total, tally) => total + tally[of], 0)
   }
 
-  /** Each with its kind before it. */
+  /** Each preceded by its kind. */
   get lost(): string[] {
     return [...this.tallies].flatMap(([kind, { lost }]) => lost.map((why) => `${kind}: ${why}`))
   }
 
-  /** Numbers by kind, for people. */
+  /** Numbers by kind, for human readers. */
   table(): Record<string, Record<string, number>> {
     return Object.fromEntries(
       [...this.tallies].map(([kind, { lost, ...counts }]) => [kind, { ...counts, lost: lost.length }]),
     )
   }
 
-  /** No new requests; resolves when every one sent has ended in some way. Rejects when one has not after `ms`. */
+  /** Sends no new requests; resolves when each one sent has an outcome. Rejects if one has none after `ms`. */
   async end(ms = 20_000): Promise<void> {
     this.isOver = true
     for (const seat of this.#seats) seat.finish()

@@ -1,5 +1,5 @@
-// The server of a load: HTTP with all ways of answering, WebSockets and lines, in groups of their own; and the crowd that
-// talks to it, some of each kind.
+// The server of a load: HTTP with all ways of answering, WebSockets and lines, each in a group of its own; and the
+// crowd that talks to it, some clients of each kind.
 
 import type { Status } from '../../../src/process/status/status.ts'
 import { eventClient } from './event-client.ts'
@@ -9,11 +9,11 @@ import { textClient } from './text-client.ts'
 import { webSocketClient } from './websocket-client.ts'
 
 export interface Shape {
-  /** Processes of the HTTP group, 2 if not said; the others have one. */
+  /** Processes of the HTTP group, default 2; the others have one. */
   readonly count?: number
   readonly reusePort: boolean
   readonly drainTimeoutMs: number
-  /** Tells one version of the code from another. */
+  /** Distinguishes one version of the code from another. */
   readonly version?: number
   /** Code that runs before `runAll`. */
   readonly more?: string
@@ -77,7 +77,7 @@ export function portsOf({ groups }: Status): { web: number; chat: number; lines:
   return { web: portOf('web'), chat: portOf('chat'), lines: portOf('lines') }
 }
 
-/** Some of each kind, `size` times as many. */
+/** Adds some clients of each kind, multiplied by `size`. */
 export function addCrowd(load: Load, { web, chat, lines }: ReturnType<typeof portsOf>, size = 1): void {
   const some = (least: number, most: number) => () => least + Math.random() * (most - least)
   const upload = { bytes: 40_000, pieces: 8 }

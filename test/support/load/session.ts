@@ -1,7 +1,7 @@
-// One connection of a load, whatever it speaks: what is pending, who answers, and how it ended.
+// One connection of a load, whatever its protocol: what is pending, which process answers, and how it ended.
 //
-// An end counts as orderly when FIN came and no answer was half here. What was pending then was declined, if the server
-// had said its goodbye, or has crossed the FIN on the wire. Anything else is lost.
+// An end is orderly if FIN came and no answer was half received. Requests pending then were declined if the server had
+// said goodbye, and crossed the FIN on the wire otherwise. After any other end they are lost.
 
 import net from 'node:net'
 import type { Seat, Seated } from './load.ts'
@@ -13,9 +13,9 @@ export abstract class Session implements Seated {
   protected readonly socket: net.Socket
   /** Ids without an answer, oldest first. */
   protected readonly pending: string[] = []
-  /** It has taken leave: nothing new is sent here. */
+  /** The client is leaving: no new requests are sent here. */
   protected isEnding = false
-  /** The server has: what is pending may go elsewhere. */
+  /** The server is leaving: pending requests may go elsewhere. */
   protected isTold = false
   #pid = ''
   #isOver = false
@@ -34,10 +34,10 @@ export abstract class Session implements Seated {
       .on('close', () => this.#closed())
   }
 
-  /** The connection is there. */
+  /** The connection is established. */
   protected abstract begin(): void
   protected abstract receive(bytes: Buffer): void
-  /** A part of an answer has come, and not all of it. */
+  /** Part of an answer has arrived, but not all of it. */
   protected abstract get isMidAnswer(): boolean
 
   finish(): void {
@@ -46,12 +46,12 @@ export abstract class Session implements Seated {
     if (this.pending.length === 0) this.leave()
   }
 
-  /** Ends the connection, as its protocol does. */
+  /** Ends the connection as its protocol requires. */
   protected leave(): void {
     this.socket.end()
   }
 
-  /** A request is about to be written; its id. */
+  /** Registers a request about to be written. Returns its id. */
   protected ask(): string {
     const id = String(++lastId)
     this.seat.tally.sent++
@@ -63,7 +63,9 @@ export abstract class Session implements Seated {
     return !this.isEnding && !this.isTold && !this.#isOver && !this.socket.readableEnded
   }
 
-  /** The oldest request has its answer. False when that was another one's, which ends the connection. */
+  /**
+   * The oldest request has been answered. Returns false if the answer was for another one, which ends the connection.
+   */
   protected answered(id: string, pid: string): boolean {
     const expected = this.pending[0]
     if (id !== expected) {
@@ -77,7 +79,7 @@ export abstract class Session implements Seated {
     return true
   }
 
-  /** Later, unless the connection has ended by then. */
+  /** Calls `act` after `ms`, unless the connection has ended by then. */
   protected after(ms: number, act: () => void): void {
     if (ms <= 0) return act()
     const timer = setTimeout(() => {
@@ -87,7 +89,7 @@ export abstract class Session implements Seated {
     this.#timers.add(timer)
   }
 
-  /** The end in disorder: all that is pending is lost, or the connection itself. */
+  /** A disorderly end: everything pending is lost, or the connection itself if nothing is. */
   protected fail(why: string): void {
     if (this.#isOver) return
     this.#isOver = true
@@ -99,7 +101,7 @@ export abstract class Session implements Seated {
     this.socket.destroy()
   }
 
-  /** A request of its own that failed, so that the sums stay even. */
+  /** Counted as a request that failed, so that the totals stay balanced. */
   #loseConnection(why: string): void {
     this.seat.tally.sent++
     this.seat.tally.lost.push(`${why}, with nothing in flight (pid ${this.#pid || 'unknown'})`)
@@ -119,7 +121,7 @@ export abstract class Session implements Seated {
     if (count === 0) return
     if (this.isTold) tally.declined += count
     else if (load.isKilled(this.#pid, this.#openedAt))
-      tally.killed += count // the kernel sends FIN for it, too
+      tally.killed += count // the kernel sends FIN in this case, too
     else {
       tally.crossed += count
       tally.crossedConnections++

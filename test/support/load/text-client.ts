@@ -1,4 +1,4 @@
-// Lines: an id there, `<id> ... <pid>` back.
+// Lines: sends an id, receives `<id> ... <pid>`.
 
 import type { Client, Seat } from './load.ts'
 import { Session } from './session.ts'
@@ -7,7 +7,7 @@ export interface Lines {
   readonly port: number
   /** Requests in flight at once. */
   readonly inFlight?: number
-  /** Between an answer and the next request, or the end of the connection, ms; a function for one that varies. */
+  /** Pause between an answer and the next request or the end of the connection, ms; a function for one that varies. */
   readonly thinkMs?: () => number
   /** Closes after this many answers. */
   readonly answersPerConnection?: number

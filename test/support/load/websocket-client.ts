@@ -1,5 +1,5 @@
-// WebSockets: texts `<id>`, answered `<id> <pid>`. A close frame of the server is answered, and what it has not answered by
-// then is free to go elsewhere; the client comes back.
+// WebSockets: texts `<id>`, answered with `<id> <pid>`. The server's close frame is answered, requests not answered by
+// then may go elsewhere, and the client reconnects.
 
 import { randomBytes } from 'node:crypto'
 import { Accumulator } from '../../../src/protocol.ts'
@@ -11,9 +11,9 @@ export interface Messages {
   readonly path?: string
   readonly inFlight?: number
   readonly thinkMs?: () => number
-  /** The server's close code has come. */
+  /** Called with the server's close code. */
   readonly onGoodbye?: (code: number) => void
-  /** It is open. */
+  /** Called when the WebSocket is open. */
   readonly onOpen?: () => void
 }
 
@@ -86,7 +86,7 @@ class WebSocketSession extends Session {
   #takeFrame(): boolean {
     const view = this.#rest.view()
     const [first, second] = view
-    if (first === undefined || second === undefined || view.length < 2 + second) return false // none is over 125 bytes
+    if (first === undefined || second === undefined || view.length < 2 + second) return false // 125 bytes at most
     const payload = Buffer.from(view.subarray(2, 2 + second))
     this.#rest.consume(2 + second)
     if (first === 0x81) this.#answer(payload.toString())
@@ -118,7 +118,7 @@ class WebSocketSession extends Session {
     this.#write(8, payload)
   }
 
-  /** RFC 6455 section 5.3 asks for a mask, and does not mind zeros. */
+  /** RFC 6455 section 5.3 requires a mask, and zeros are allowed. */
   #write(opcode: number, payload: Buffer): void {
     this.socket.write(Buffer.concat([Buffer.from([0x80 | opcode, 0x80 | payload.length]), MASK, payload]))
   }

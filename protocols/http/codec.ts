@@ -1,5 +1,5 @@
-// One HTTP/1.1 connection (RFC 9112): head, body, answer, and so on, one request at a time. Pipelined requests wait until
-// the answer before them is complete. A fault of the client is answered with its status, and the connection ends.
+// One HTTP/1.1 connection (RFC 9112): head, body, answer, and again, one request at a time. Pipelined requests wait
+// until the previous answer is complete. A client's fault is answered with its status, and the connection ends.
 
 import { AbortError, messageOf, ProtocolError, UsageError } from '../../src/errors.ts'
 import { Accumulator, type Codec, type CodecIo, NEED_MORE } from '../../src/protocol.ts'
@@ -12,14 +12,14 @@ import { RequestBody } from './request-body.ts'
 import { REASONS } from './response.ts'
 import type { Resolved, UploadForm } from './settings.ts'
 
-/** What may wait behind a request that is being answered, in bytes, before the client is told to wait. */
+/** Bytes that may wait behind the request being answered before reading stops. */
 const MAX_AHEAD = 65_536
-/** Of a body that nobody has read when its answer is complete: so much more is read and thrown away, to keep the connection. */
+/** Once the answer is complete, up to this many bytes of an unread body are discarded to keep the connection. */
 const MAX_UNREAD = 65_536
 
 const CONTINUE = 'HTTP/1.1 100 Continue\r\n\r\n'
 
-/** What is awaited, for as long as the settings allow. */
+/** What the connection waits for, as long as the settings allow. */
 const enum Phase {
   Idle = 0,
   Head = 1,
@@ -27,19 +27,19 @@ const enum Phase {
   Answer = 3,
 }
 
-/** The body of the request that is being received. */
+/** The request body being received. */
 interface Incoming {
   readonly exchange: Exchange
   readonly chunked: ChunkedDecoder | null
-  /** Bytes still to come, without chunks. */
+  /** Bytes still to come, if the body is not chunked. */
   left: number
-  /** Bytes that came. */
+  /** Bytes received. */
   size: number
   readonly limit: number
   readonly sink: RequestBody
-  /** Null when it is streamed. */
+  /** Null if the body is streamed. */
   readonly parts: Pieces | null
-  /** Some of it came with its head. */
+  /** Some of it arrived together with the head. */
   readonly hasBegun: boolean
 }
 
@@ -48,12 +48,12 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   readonly settings: Resolved
   readonly #parser: HeadParser
   #rest: Accumulator | null = null
-  /** Of a head that is none. */
+  /** For a malformed head. */
   #badLine: RequestLine | null = null
   #exchange: Exchange | null = null
   #incoming: Incoming | null = null
   #isParsing = false
-  /** An `emit` has answered false. */
+  /** An `emit` has returned false. */
   #isStopped = false
   #isPaused = false
   #isBodyFull = false
@@ -62,9 +62,9 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   /** The last answer has been written. */
   #isOver = false
   #hasPeerEnded = false
-  /** The client broke the rules, and was told. */
+  /** The client broke the rules and has received the error. */
   #isFaulty = false
-  /** What it did, when that came out while an answer was sent. */
+  /** The error, if it was found while an answer was being sent. */
   #lateFault: ProtocolError | null = null
   #isUpgraded = false
   #phase: Phase = Phase.Idle
@@ -81,7 +81,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#await(Phase.Idle)
   }
 
-  // What the connection calls
+  // Called by the connection
 
   receive(bytes: Buffer): void {
     if (this.#isOver) return
@@ -120,13 +120,13 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#isClosing = true
     if (exchange === null) return false
     if (this.io.hasUndelivered) {
-      exchange.abandon() // nobody has seen it: without an answer its client knows that it may ask again
+      exchange.abandon() // no handler has seen it: without an answer its client knows that it may retry
       return false
     }
     if (reason === 'handler') {
       const status = statusOf(error)
       if (!exchange.hasStatus) exchange.refuse(status, status === 500 ? 'a handler failed' : messageOf(error))
-      else exchange.abandon() // FIN follows: what a stream still gives has nowhere to go
+      else exchange.abandon() // FIN follows: nothing more of a stream can be sent
       return false
     }
     if (exchange.isOpen && reason === 'closed') exchange.finish() // else it is cut, and must not look whole
@@ -140,12 +140,12 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     return this.#parser.hasBegun || this.#parser.isFresh
   }
 
-  /** The client sends no more: what it has asked is answered, and the rest of a request will never come. */
+  /** The client sends no more: complete requests are answered, and the rest of an incomplete one will never come. */
   ended(): void {
     this.#hasPeerEnded = true
     if (this.#incoming !== null) this.#cutBody()
     else if (this.#exchange === null && !this.#isOver && this.#parser.hasBegun) this.#endOfRequests()
-    else if (this.#exchange?.isOpen === true && this.#exchange.isEndless) this.io.close() // it has seen enough
+    else if (this.#exchange?.isOpen === true && this.#exchange.isEndless) this.io.close() // the client wants no more
   }
 
   timeout(): void {
@@ -175,7 +175,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   // Parsing
 
-  /** Goes on with what was kept, unless that is being done already. */
+  /** Continues with the kept bytes, unless that is already in progress. */
   #advance(): void {
     const rest = this.#rest
     if (this.#isParsing) return
@@ -184,12 +184,12 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (this.#hasPeerEnded && this.#exchange === null && !this.#isOver && !this.#waitsForReader) this.#endOfRequests()
   }
 
-  /** There may be whole requests in what was kept, which go on when the client has read. */
+  /** The kept bytes may contain whole requests, which continue when the client has read. */
   get #waitsForReader(): boolean {
     return this.#rest !== null && this.#rest.length > 0 && this.io.onDrain !== null
   }
 
-  /** The client has asked for all that it will. */
+  /** The client will send no further request. */
   #endOfRequests(): void {
     if (this.#parser.hasBegun) this.#refuse(400, 'the head ends before its end')
     else this.#leave()
@@ -213,7 +213,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     }
   }
 
-  /** How many bytes were used. What is kept begins with a head. */
+  /** Returns how many bytes were used. Bytes that are kept begin with a head. */
   #parse(bytes: Buffer): number {
     let at = 0
     while (at < bytes.length && !this.#isOver && !this.#isUpgraded) {
@@ -228,7 +228,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     return this.#isOver || this.#isUpgraded ? bytes.length : at
   }
 
-  /** Of the head that begins at `start`, where it ends: its body comes next. */
+  /** Takes the head that begins at `start`. Returns where it ends; its body comes next. */
   #takeRequest(bytes: Buffer, start: number): number {
     const { quickHeads } = this.settings
     const head = this.#parser.isFresh ? quickHeads.take(bytes, start) : null
@@ -244,7 +244,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const length = this.#parseHead(rest)
     if (length === NEED_MORE) {
       if (this.#parser.hasBegun) this.#await(Phase.Head)
-      else if (this.#phase === Phase.Head) this.#await(Phase.Idle) // an empty line (RFC 9112 section 2.2), in two
+      else if (this.#phase === Phase.Head) this.#await(Phase.Idle) // an empty line (RFC 9112 section 2.2), in two parts
       return NEED_MORE
     }
     const head = this.#parser.take(rest)
@@ -284,7 +284,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const { websocket, body } = this.settings
     if (head.asksForWebSocket && websocket !== null && head.method === 'GET') {
       this.#isUpgraded = true
-      return this.io.upgrade(websocket, Buffer.from(bytes.subarray(start))) // it reads the head again, by its own rules
+      return this.io.upgrade(websocket, Buffer.from(bytes.subarray(start))) // parses the head again, by its own rules
     }
     if (!head.isChunked && head.contentLength === 0) return this.#takeBare(head)
     const sink = new RequestBody({
@@ -299,7 +299,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#expectBody(exchange, sink, mode === 'collect', hasMore)
   }
 
-  /** Without a body, as most requests. Its deadline is set if it is not answered at once. */
+  /** Takes a request without a body, as most are. Its deadline is set only if it is not answered at once. */
   #takeBare(head: RequestHead): void {
     const exchange = new Exchange(this, head, null)
     this.#exchange = exchange
@@ -331,7 +331,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#bodyStartedAt = this.io.now()
     this.#await(Phase.Body)
     if (isUpload)
-      this.#receiveUpload(exchange, sink, type) // it has limits of its own
+      this.#receiveUpload(exchange, sink, type) // uploads have limits of their own
     else if (isCollected) this.#sendContinue(exchange)
     else this.#emit(request)
   }
@@ -349,7 +349,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     )
   }
 
-  /** The request is over, and so are its files. */
+  /** Removes the files of a request that is over. */
   #dispose(form: UploadForm | null | undefined): void {
     form?.dispose().catch((error) => this.io.fail(error))
   }
@@ -383,7 +383,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     else incoming.parts.push(data)
   }
 
-  /** All that was received is used. */
+  /** Called when all received bytes are used. */
   #readBody(incoming: Incoming): void {
     const read = incoming.parts?.fill(this.io) ?? 0
     incoming.left -= read
@@ -422,7 +422,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#slowDown()
   }
 
-  /** FIN, in the middle of a body. */
+  /** FIN arrived in the middle of a body. */
   #cutBody(): void {
     this.#incoming?.sink.fail(gone())
     this.#incoming = null
@@ -462,7 +462,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     try {
       this.#advance()
     } catch (error) {
-      this.#lateFault = error as ProtocolError // of the next request: who completes this answer must not be told
+      this.#lateFault = error as ProtocolError // concerns the next request, not the caller that completed this answer
       this.io.deadline('http', 1)
     }
   }
@@ -487,7 +487,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     exchange.refuse(status, message)
   }
 
-  /** There is no request yet. */
+  /** Refuses a head: there is no request yet. */
   #refuseHead(status: number, message: string): void {
     const line = this.#badLine ?? this.#parser.requestLine(this.#rest?.view() ?? NO_BODY)
     const text = `${status} ${REASONS[status] ?? ''}: ${message}\n`
@@ -513,7 +513,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     }
   }
 
-  /** Tells the client, and gives the error on for `onError`. */
+  /** Reports the error to the client, and returns it for `onError`. */
   #fault(error: ProtocolError): ProtocolError {
     const { statusHint = 400 } = error
     const message = statusHint === 500 ? 'the server failed' : error.message
@@ -528,7 +528,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   // Slowing down, and time
 
-  /** The client waits while too much of what it sent has nowhere to go. */
+  /** Stops reading while too many received bytes cannot be passed on. */
   #slowDown(): void {
     const mayWait = this.#incoming === null && this.#rest !== null && this.#rest.length > MAX_AHEAD
     const isAhead = mayWait && (this.#exchange !== null || this.#isCongested())
@@ -593,16 +593,16 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   }
 }
 
-/** After a fault handlers have so long to settle before the connection ends without them. */
+/** Time for handlers to settle after a fault, before the connection ends without them. */
 const FAULT_MS = 5000
-/** Phases without a limit are looked at, too: what is awaited may have changed. */
+/** Longest time between two checks. Phases without a limit are checked, too, since the phase may have changed. */
 const LONGEST_LOOK_MS = 60_000
 
 function unlimited(ms: number): number {
   return ms > 0 ? ms : Number.POSITIVE_INFINITY
 }
 
-/** What a handler threw, which is anything at all: a status of an error that it names, else 500. */
+/** The status for anything that a handler has thrown: the error status it names, otherwise 500. */
 function statusOf(thrown: unknown): number {
   const { statusHint } = Object(thrown) as { statusHint?: unknown }
   return Number.isInteger(statusHint) && Number(statusHint) >= 400 && Number(statusHint) <= 599
@@ -610,7 +610,7 @@ function statusOf(thrown: unknown): number {
     : 500
 }
 
-/** A function among the settings threw: the client hears that it is not its fault. */
+/** A function in the settings threw: the client is told that it is not at fault. */
 function oursFailed(cause: unknown): ProtocolError {
   return new ProtocolError('ERR_HTTP', `a setting of http failed: ${cause}`, { statusHint: 500, cause })
 }

@@ -1,7 +1,7 @@
-// One request and its answer: what a handler sends becomes a head and a body on the wire, framed so that the next answer
-// begins where the client expects it, whatever the body is. Streams wait for the client; what breaks in the middle breaks
-// the connection, since an answer that is cut must not look whole. So all of it is written as what `must` be: how much
-// that may be is looked at before.
+// One request and its answer. A handler's answer becomes a head and a body on the wire, framed so that the next answer
+// begins where the client expects it, whatever the body is. Streams wait for the client; one that breaks in the middle
+// breaks the connection, since a truncated answer must not look complete. So everything is written with `must`, and the
+// amount queued is checked beforehand.
 
 import { isNoFile, UsageError } from '../../src/errors.ts'
 import { type CodecIo, isChunk, jsonOf } from '../../src/protocol.ts'
@@ -22,7 +22,7 @@ import {
 } from './response.ts'
 import type { AnswerParts, RequestView, Resolved, Session, UploadForm } from './settings.ts'
 
-/** What a handler may send. Text is HTML, bytes are bytes, any other value is JSON. */
+/** What a handler may send. Text is sent as HTML, bytes as they are, any other value as JSON. */
 export type Answer =
   | string
   | Uint8Array
@@ -41,7 +41,7 @@ export interface ExchangeHost {
   readonly settings: Resolved
   /** Whether another request may follow on this connection. */
   readonly mayGoOn: boolean
-  /** `drained()` is to be called when the client has read. */
+  /** Requests a call of `drained()` when the client has read. */
   awaitDrain(): void
   /** The whole answer has been written. */
   answered(exchange: Exchange): void
@@ -52,7 +52,7 @@ const enum State {
   /** A file is being opened, a session stored, a body compressed. */
   Preparing = 1,
   Streaming = 2,
-  /** The handler sends piece by piece. */
+  /** The handler is sending piece by piece. */
   Open = 3,
   Done = 4,
 }
@@ -64,9 +64,9 @@ interface Draft {
   /** Field lines, each with its CR LF. */
   lines: string
   body: string | Uint8Array | BodyStream | null
-  /** Of a stream, if it is known; else -1. */
+  /** Bytes of a stream if known, else -1. */
   size: number
-  /** More comes with later sends. */
+  /** More follows with later sends. */
   readonly isOpen: boolean
   type: string
   isClosing: boolean
@@ -74,18 +74,18 @@ interface Draft {
   readonly hasDate: boolean
 }
 
-/** An answer that comes piece by piece. */
+/** An answer sent piece by piece. */
 interface StreamPlan {
   readonly status: number
   readonly head: string
   readonly hasBody: boolean
-  /** Bytes; -1 where nobody knows. */
+  /** Bytes; -1 if unknown. */
   readonly length: number
   readonly type: string
 }
 
 const HTML = 'text/html; charset=utf-8'
-/** What `Connection` and `Content-Length` say is ours to say. */
+/** Header fields that only this class may set. */
 const OURS = new Set(['content-length', 'connection', 'transfer-encoding', 'keep-alive'])
 
 export class Exchange {
@@ -93,11 +93,11 @@ export class Exchange {
   readonly request: Request
   /** No other answer follows on this connection. */
   isLast = false
-  /** All of it has been written. */
+  /** The whole answer has been written. */
   isAnswered = false
-  /** An answer of events: it is open until the client has enough. */
+  /** An answer of events, open until the client leaves. */
   isEndless = false
-  /** What goes with the request. */
+  /** The request's uploads, removed when it is over. */
   uploads: UploadForm | null = null
   readonly #host: ExchangeHost
   #state: State = State.Waiting
@@ -109,7 +109,7 @@ export class Exchange {
   #wake: (() => void) | null = null
   readonly #startedAt: number
 
-  /** `body` is null where there is none. */
+  /** `body` is null if there is none. */
   constructor(host: ExchangeHost, head: RequestHead, body: RequestBody | null) {
     this.#host = host
     this.head = head
@@ -135,7 +135,7 @@ export class Exchange {
     return this.#state !== State.Waiting
   }
 
-  /** Its head has left. */
+  /** Whether the head has been sent. */
   get hasStatus(): boolean {
     return this.#status !== 0
   }
@@ -144,17 +144,17 @@ export class Exchange {
     return this.#state === State.Open
   }
 
-  /** Bytes of its body that were written. */
+  /** Bytes of the body written so far. */
   get sent(): number {
     return this.#sent
   }
 
-  /** Something of it is still to be written, without the handler's doing. */
+  /** More of the answer will be written without any action by the handler. */
   get isUnderWay(): boolean {
     return this.#state === State.Preparing || this.#state === State.Streaming
   }
 
-  /** What the handler has sent. False: wait for `onBufferDrain`. */
+  /** Sends the handler's answer, or a piece of it. False: wait for `onBufferDrain`. */
   answer(message: Answer): boolean {
     if (this.#state === State.Open) return this.#goOn(message)
     if (typeof message === 'string' && this.#isEveryday()) return this.#answerText(message)
@@ -165,17 +165,17 @@ export class Exchange {
     return isPlain ? this.#begin(draft) : this.#prepare(Promise.resolve(draft))
   }
 
-  /** Text can be sent as it is, to a client that keeps its connection. */
+  /** Whether a text can take the fast path: nothing to prepare, and the connection is kept. */
   #isEveryday(): boolean {
     const { minorVersion, isKeepAlive, method } = this.head
     if (this.#state !== State.Waiting || minorVersion === 0 || !isKeepAlive || method === 'HEAD') return false
     return this.#session === null && !this.#host.settings.compress && this.#host.mayGoOn
   }
 
-  /** As `#begin` would, from what is the same for a second. */
+  /** Like `#begin`, but with a head that stays the same for a second. */
   #answerText(body: string): boolean {
     const length = sizeOf(body)
-    this.#state = State.Done // before it is written, which may call back: there is no second answer
+    this.#state = State.Done // before writing, which may call back: there is no second answer
     this.#status = 200
     this.#sent = length
     const head = everydayHead(this.#host.settings.services.date())
@@ -184,13 +184,13 @@ export class Exchange {
     return goOn
   }
 
-  /** Ends an answer that is open. */
+  /** Ends an open answer. */
   finish(): void {
     if (this.#state !== State.Open) return
     this.#terminate()
   }
 
-  /** The connection is no more: nothing waits for it. */
+  /** The connection has gone: nothing must wait for it any more. */
   abandon(): void {
     const isCut = this.#status !== 0 && this.#state !== State.Done
     this.#state = State.Done
@@ -289,7 +289,7 @@ export class Exchange {
     try {
       return await this.#finished(draft)
     } catch (error) {
-      discard(draft) // its file is open
+      discard(draft) // closes its file
       throw error
     }
   }
@@ -308,7 +308,7 @@ export class Exchange {
 
   async #compressed(draft: Draft): Promise<Draft> {
     const { body, isOpen, type, status, lines } = draft
-    // What 200 would say of codings is said by these, too (RFC 9110 sections 15.3.7, 15.4.5).
+    // These must have the same fields about codings as a 200 (RFC 9110 sections 15.3.7, 15.4.5).
     const isOf200 = status === 206 || status === 304
     if (/^content-encoding:/im.test(lines) || !compressible(type)) return draft
     if (!isOf200 && (body === null || isOpen)) return draft
@@ -324,7 +324,7 @@ export class Exchange {
 
   // The head
 
-  /** Answers for the handler: it has not, and will not. */
+  /** Answers in place of the handler, which has not answered and will not. */
   refuse(status: number, message: string): void {
     if (this.#status !== 0) return
     giveUp(this.#iterator)
@@ -374,7 +374,7 @@ export class Exchange {
   }
 
   #whole(head: string, body: string | Uint8Array | null, length: number): boolean {
-    this.#state = State.Done // before it is written: that may call back
+    this.#state = State.Done // before writing, which may call back
     if (body !== null) this.#sent = length
     const goOn = this.#host.io.write(body === null ? wireOf(head) : joined(head, body), true)
     this.#done()
@@ -390,7 +390,7 @@ export class Exchange {
     return `Content-Length: ${isEmpty && size >= 0 && this.head.method === 'HEAD' ? size : length}\r\n`
   }
 
-  // Bodies that come bit by bit
+  // Bodies sent piece by piece
 
   #goOn(message: Answer): boolean {
     const data = message instanceof Chunk ? message.data : message instanceof ServerSentEvents ? message.text : message
@@ -406,7 +406,7 @@ export class Exchange {
     return io.hasQueued(io.maxSendBufferSize)
   }
 
-  /** The client does not read. Events stand for themselves; any other body would go on behind a hole. */
+  /** Drops a message because the client does not read. Events are independent; any other body would have a hole. */
   #leaveOut(message: Answer): false {
     const { io } = this.#host
     io.refuse('send buffer full and drop package')
@@ -423,7 +423,10 @@ export class Exchange {
     return this.#host.io.write(this.#isChunked ? [`${size.toString(16)}\r\n`, data, '\r\n'] : data, true)
   }
 
-  /** Its head leaves with the first piece, so that what fails before that is a 500; of events, which may be long in coming, at once. */
+  /**
+   * The head leaves with the first piece, so that a failure before it is a 500. For events, which may take long to
+   * come, it leaves at once.
+   */
   #stream(body: BodyStream, plan: StreamPlan): boolean {
     const iterator = body[Symbol.asyncIterator]()
     this.#state = State.Streaming
@@ -439,7 +442,7 @@ export class Exchange {
       () => this.#streamed(),
       (error) => {
         giveUp(iterator)
-        if (this.#isStreaming) this.refuse(500, 'the answer could not be made') // if nothing of it has left
+        if (this.#isStreaming) this.refuse(500, 'the answer could not be made') // if nothing was sent yet
         this.#host.io.fail(error)
       },
     )
@@ -474,7 +477,7 @@ export class Exchange {
       this.#piece(value)
     }
     if (length >= 0 && this.#sent < length) throw wrongLength(length, 'shorter')
-    this.#begun(plan) // of a body without a byte
+    this.#begun(plan) // for a body without a byte
   }
 
   #drain(): Promise<void> {
@@ -498,12 +501,12 @@ export class Exchange {
   #done(): void {
     this.#state = State.Done
     const failure = this.#logged()
-    if (failure !== null) this.isLast = true // the answer is whole all the same, and leaves
+    if (failure !== null) this.isLast = true // the answer is complete nevertheless, and is sent
     this.#host.answered(this)
     if (failure !== null) this.#host.io.fail(failure.error)
   }
 
-  /** What the user's log has thrown, which is not for whoever sends. */
+  /** Logs the answer. Returns an error thrown by the user's log, which does not concern the sender. */
   #logged(): { readonly error: unknown } | null {
     const { log } = this.#host.settings
     try {
@@ -533,25 +536,25 @@ export class Exchange {
 }
 
 const MAX_QUEUED = 262_144
-/** With so many bytes queued a stream waits for the client, and so does its next request. */
+/** With this many bytes queued a stream waits for the client, and so does the next request. */
 export function mostQueued({ maxSendBufferSize }: CodecIo<Request>): number {
   return Math.min(MAX_QUEUED, maxSendBufferSize)
 }
 
-/** Below this gzip does not pay, in bytes. */
+/** Bytes below which gzip does not pay. */
 const MIN_COMPRESSED = 1024
 
 function isSmall(body: string | Uint8Array | BodyStream): boolean {
   return isChunk(body) && Buffer.byteLength(body) < MIN_COMPRESSED
 }
 
-/** An answer of this size is worth one string, so that head and body leave in one piece. */
+/** Answers below this many bytes are joined into one string, so that head and body leave in one piece. */
 const JOINED_BELOW = 16_384
 
 let headDate = ''
 let head = ''
 
-/** Of a text: everything up to the number of its bytes. */
+/** The head of a text's answer, up to the number of its bytes. */
 function everydayHead(date: string): string {
   if (date === headDate) return head
   headDate = date
@@ -560,21 +563,21 @@ function everydayHead(date: string): string {
 }
 
 const LENGTH_LINES: string[] = []
-/** Of longer texts the number is little of the work. */
+/** For longer texts, formatting the number is a small part of the work. */
 const MAX_LENGTH_LINES = 1024
 
 function lengthLine(length: number): string {
   return LENGTH_LINES[length] ?? newLengthLine(length)
 }
 
-/** A function of its own: with it in the one above, V8 makes digits of the number before it looks whether it needs them. */
+/** A separate function: inlined above, V8 would format the number before checking whether it is needed. */
 function newLengthLine(length: number): string {
   const line = `${length}\r\n\r\n`
   if (length < MAX_LENGTH_LINES) LENGTH_LINES[length] = line
   return line
 }
 
-/** Bytes of UTF-8. Of short ASCII it is quicker to look than to ask. */
+/** Bytes as UTF-8. For short ASCII a loop is faster than the call. */
 function sizeOf(text: string): number {
   const { length } = text
   if (length > 12) return Buffer.byteLength(text)
@@ -591,7 +594,7 @@ function isParts(message: unknown): message is AnswerParts {
   return typeof message === 'object' && message !== null && typeof Reflect.get(message, 'close') === 'function'
 }
 
-/** `but`: names that the handler has set itself. */
+/** `but`: names of fields that the handler has set itself. */
 function ofParts(
   { status, reason = '', headers, type: unsaid = '', size, body, close }: AnswerParts,
   but?: ReadonlyMap<string, unknown>,
@@ -617,12 +620,12 @@ function sizeGiven(values: readonly string[] | undefined): number {
   throw new UsageError('ERR_BAD_RESPONSE', `Content-Length is a number of bytes, not '${values.join(', ')}'`)
 }
 
-/** Field values are latin1; strings would leave as UTF-8. */
+/** Field values are latin1; strings would be sent as UTF-8. */
 function wireOf(head: string): string | Buffer {
   return /[\x80-\xff]/.test(head) ? Buffer.from(head, 'latin1') : head
 }
 
-/** In bytes; -1 where only its end will tell. Throws UsageError. */
+/** Length of the body in bytes; -1 if it is known only at its end. Throws UsageError. */
 function lengthOf({ body, size, isOpen }: Draft, hasBody: boolean): number {
   if (body !== null && !isChunk(body)) {
     if (typeof body[Symbol.asyncIterator] === 'function') return size
@@ -641,12 +644,12 @@ function joined(head: string, body: string | Uint8Array): string | (string | Uin
   return [start, body]
 }
 
-/** The page of an error is sent whole, whatever the client knows of it. */
+/** An error page is sent whole, whatever conditions the request has. */
 function unconditional(method: string): RequestView {
   return { method, header: () => undefined }
 }
 
-/** The bytes depend on the coding, so none of them is what a strong validator promises. */
+/** The bytes depend on the coding, so a strong validator would be wrong. */
 function weakened(lines: string): string {
   return lines.replace(/^(ETag: )(")/im, '$1W/$2')
 }
@@ -666,5 +669,5 @@ function giveUp(iterator: AsyncIterator<unknown> | null): void {
 }
 
 function nothing(): void {
-  // Nobody is left to hear why a stream did not like to be given up.
+  // An error from a stream that was given up concerns no one any more.
 }

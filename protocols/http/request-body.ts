@@ -5,9 +5,9 @@ import type { AbortError, ProtocolError } from '../../src/errors.ts'
 import { UsageError } from '../../src/errors.ts'
 import { nothing } from '../../src/nothing.ts'
 
-/** Bytes that may wait for a handler before the client is told to wait: a few reads. */
+/** Bytes that may wait for a handler before reading from the client stops: a few reads. */
 const HIGH_WATER = 262_144
-/** What a piece weighs at least: a Buffer of one byte is no cheaper than one of a hundred. */
+/** The least that a piece counts for: a Buffer of one byte takes no less memory than one of a hundred. */
 const MIN_WEIGHT = 256
 
 /** What a body needs from its connection. */
@@ -34,14 +34,14 @@ export class RequestBody implements AsyncIterable<Buffer> {
     this.#source = source
   }
 
-  /** Of a request without one. */
+  /** The body of a request that has none. */
   static empty(): RequestBody {
     const body = new RequestBody(NO_SOURCE)
     body.end()
     return body
   }
 
-  /** Takes bytes that it owns from then on. */
+  /** Takes bytes, which belong to this body from then on. */
   push(bytes: Buffer): void {
     if (this.#isUnwanted) return
     this.#queue.push(bytes)
@@ -55,18 +55,18 @@ export class RequestBody implements AsyncIterable<Buffer> {
 
   end(): void {
     this.#hasEnded = true
-    if (this.#error === null) this.#resume() // nothing more comes: the next request need not wait for who reads this one
+    if (this.#error === null) this.#resume() // nothing more comes: the next request need not wait for this one's reader
     this.#tell()
   }
 
-  /** Who reads gets this error, after the bytes before it. */
+  /** The reader receives this error after the bytes before it. */
   fail(error: ProtocolError | AbortError): void {
     if (this.#hasEnded) return
     this.#error = error
     this.end()
   }
 
-  /** All of it is here, or will never be. */
+  /** All of it has arrived, or the rest will never come. */
   get hasEnded(): boolean {
     return this.#hasEnded
   }

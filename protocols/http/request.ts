@@ -132,7 +132,7 @@ export class Request {
     return this.#route().ip
   }
 
-  /** Aborts when the client has gone, or when the worker is leaving and its time is nearly up. */
+  /** Aborts when the client has gone, or when the worker leaves and its time is nearly up. */
   get signal(): AbortSignal {
     return this.#io.signal
   }

@@ -115,7 +115,7 @@ export class Response {
     return this
   }
 
-  /** Sets a cookie; `maxAge: 0` deletes it. Defaults: HttpOnly, SameSite=Lax and Path=/. */
+  /** Sets a cookie; `maxAge: 0` deletes it. HttpOnly, SameSite=Lax and Path=/ unless told otherwise. */
   cookie(name: string, value = '', options: CookieOptions = {}): this {
     return this.addHeader('Set-Cookie', serializeCookie(name, value, options))
   }

@@ -1,5 +1,5 @@
-// What an HTTP server can be told, with defaults and why, and what it needs from outside: a protocol has no disk and no
-// wall clock, so files, uploads, sessions, dates and logs come as `HttpServices`.
+// The settings of an HTTP server, with their defaults and the reasons for them, and what it needs from outside: a
+// protocol has no disk and no wall clock, so files, uploads, sessions, dates and logs are provided as `HttpServices`.
 
 import { defined } from '../../src/errors.ts'
 import {
@@ -29,42 +29,43 @@ import type { FileBody } from './response.ts'
  */
 export interface HttpSettings extends Partial<HeadLimits> {
   /**
-   * `collect`: a request is delivered when all of its body is here, at most `maxPackageSize` bytes (413). `stream`: with
-   * its head, and the body is read by `for await (const bytes of request.body)`. A function decides by the head. Default
-   * `collect`.
+   * `collect`: a request is delivered when all of its body has arrived, at most `maxPackageSize` bytes (413). `stream`:
+   * it is delivered with its head, and the body is read by `for await (const bytes of request.body)`. A function decides
+   * by the head. Default `collect`.
    */
   readonly body?: BodyMode | ((request: Request) => BodyMode)
-  /** Bytes of a streamed body: 413. Default: no limit, what is not read waits in the client. */
+  /** Bytes of a streamed body; more is answered with 413. Default: no limit; unread data waits at the client. */
   readonly maxBodyBytes?: number
-  /** `multipart/form-data` goes to files as it arrives; then `request.post()` and `request.file()` have it. Off by default. */
+  /** Stores `multipart/form-data` in files as it arrives, for `request.post()` and `request.file()`. Off by default. */
   readonly uploads?: UploadSettings | null
-  /** From a request's first byte to the end of its head: 408. Default 15,000; 0 is off. */
+  /** Time from a request's first byte to the end of its head; then 408. Default 15,000; 0 is off. */
   readonly headerTimeoutMs?: number
-  /** The longest silence within a body: 408. Default 30,000; 0 is off. */
+  /** Longest silence within a body; then 408. Default 30,000; 0 is off. */
   readonly bodyTimeoutMs?: number
-  /** From the end of the head to the end of the body: 408. Default 300,000, as Node's; 0 is off. */
+  /** Time from the end of the head to the end of the body; then 408. Default 300,000, as in Node; 0 is off. */
   readonly requestTimeoutMs?: number
-  /** Between requests. Default 65,000: longer than the 60 s that balancers keep a connection. 0 is off. */
+  /** Time between requests. Default 65,000: longer than the 60 s for which load balancers keep a connection. 0 is off. */
   readonly keepAliveTimeoutMs?: number
-  /** How long a handler may take to begin its answer: 503. Default 0, off: long polls are legitimate. */
+  /** How long a handler may take to begin its answer; then 503. Default 0, off: long polls are legitimate. */
   readonly answerTimeoutMs?: number
-  /** How long a client may read nothing of an answer that waits for it. Default 30,000; 0 is off. */
+  /** How long a client may read nothing while an answer waits for it. Default 30,000; 0 is off. */
   readonly writeTimeoutMs?: number
   /**
-   * Proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are believed: addresses and networks, or `unix`. Default none. Those of a
-   * chain do all three alike: of values in a row counts that of the outermost trusted one, a single one is taken as it is.
+   * Proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are trusted: addresses and networks, or `unix`. Default none.
+   * In a chain of proxies all three are treated alike: of several values the one from the outermost trusted proxy
+   * counts, and a single value is taken as it is.
    */
   readonly trustProxy?: readonly string[]
-  /** gzip and brotli for what is worth it (text, JSON, SVG, from 1 KiB on), as the client accepts. Default false. */
+  /** gzip and brotli for bodies worth it (text, JSON, SVG, from 1 KiB on), as the client accepts. Default false. */
   readonly compress?: boolean
   /**
-   * A line for each answer, also to what is no request: Apache's combined format or JSON in the log, or a function of yours.
-   * Default off.
+   * Logs each answer, including those to malformed requests: Apache's combined format or JSON in the log, or a function
+   * of your own. Default off.
    */
   readonly accessLog?: 'combined' | 'json' | ((entry: AccessLogEntry) => void) | null
-  /** For `request.session()`. Off by default. */
+  /** Needed for `request.session()`. Off by default. */
   readonly sessions?: Sessions | null
-  /** Goes on with requests that ask for WebSocket, on the same port. */
+  /** Takes over requests that ask for WebSocket, on the same port. */
   readonly websocket?: AnyProtocol | null
 }
 
@@ -122,13 +123,13 @@ export interface UploadSettings {
   readonly maxFieldBytes?: number
 }
 
-/** A file that came as part of a form. Removed when the request is over, unless it was moved. */
+/** A file that arrived as part of a form. Removed when the request is over, unless it was moved. */
 export interface UploadedFile {
   /** The name of the form's field. */
   readonly fieldName: string
-  /** The client's, without its folders. Do not use it as a path. */
+  /** The name given by the client, without folders. Do not use it as a path. */
   readonly name: string
-  /** The client's word. */
+  /** The type claimed by the client. */
   readonly type: string
   /** Bytes. */
   readonly size: number
@@ -139,16 +140,16 @@ export interface UploadedFile {
 }
 
 export interface UploadForm {
-  /** Names and values in their order. */
+  /** Names and values in the order received. */
   readonly fields: readonly (readonly [string, string])[]
   readonly files: readonly UploadedFile[]
-  /** Removes what was not moved. */
+  /** Removes files that were not moved. */
   dispose(): Promise<void>
 }
 
-/** Of an answer. What a request that is refused did not say is `-`. */
+/** Describes one answer. Parts missing from a refused request are `-`. */
 export interface AccessLogEntry {
-  /** When the request came. */
+  /** When the request arrived. */
   readonly at: Date
   /** The client, behind trusted proxies too. */
   readonly remoteIp: string
@@ -156,11 +157,11 @@ export interface AccessLogEntry {
   readonly method: string
   /** As sent: `/path?query`. */
   readonly target: string
-  /** `1.1`. */
+  /** Such as `1.1`. */
   readonly version: string
   /** Status of the answer. */
   readonly status: number
-  /** Of the body, as sent. */
+  /** Length of the body as sent. */
   readonly bytes: number
   /** From the end of the request's head to the end of the answer. */
   readonly durationMs: number
@@ -178,9 +179,9 @@ export interface AnswerParts {
   readonly reason?: string
   /** Names and values, in their order. */
   readonly headers: readonly (readonly [string, string])[]
-  /** Of what a 304 stands for: it has no field that says so. */
+  /** The type of the content that a 304 stands for: a 304 has no field for it. */
   readonly type?: string
-  /** Bytes of the body; -1 when nobody knows. */
+  /** Bytes of the body; -1 if unknown. */
   readonly size: number
   /** Null for none. */
   readonly body: AsyncIterable<Uint8Array> | null
@@ -194,7 +195,7 @@ export interface Session {
   get(name: string, fallback?: unknown): unknown
   set(name: string, value: unknown): void
   delete(name: string): void
-  /** Gets and deletes. */
+  /** Gets a value and deletes it. */
   pull(name: string, fallback?: unknown): unknown
   put(name: string, value: unknown): void
   put(values: Readonly<Record<string, unknown>>): void
@@ -202,35 +203,35 @@ export interface Session {
   all(): Readonly<Record<string, unknown>>
   /** Deletes everything. */
   flush(): void
-  /** There, and neither null nor undefined. */
+  /** Whether the value exists and is neither null nor undefined. */
   has(name: string): boolean
   exists(name: string): boolean
-  /** Another id for the same data: at every login. */
+  /** Gives the data a new id; to be called at every login. */
   regenerate(): string
 }
 
-/** Where sessions come from and go to. */
+/** Loads and stores sessions. */
 interface Sessions {
   load(cookies: Readonly<Record<string, string>>): Promise<Session>
-  /** Stores what has changed; the Set-Cookie value if the client must learn one. */
+  /** Stores changes. Returns a Set-Cookie value if the client has to receive one. */
   commit(session: Session, isEncrypted: boolean): Promise<string | null>
 }
 
-/** What a file is asked about. */
+/** What is needed of a request to serve a file. */
 export interface RequestView {
   readonly method: string
   header(name: string): string | undefined
 }
 
 export interface HttpServices {
-  /** The value of a Date field, now. */
+  /** The current value of a Date field. */
   date(): string
   /** Milliseconds since 1970. */
   wallClock(): number
   /** Rejects with a code like ENOENT when it cannot be opened. */
   openFile(file: FileBody, request: RequestView): Promise<AnswerParts>
   readUploads(body: AsyncIterable<Uint8Array>, contentType: string, settings: UploadSettings): Promise<UploadForm>
-  /** Whether an address belongs to one of these. Throws UsageError for what is none. */
+  /** Whether an address belongs to one of these. Throws UsageError for an invalid entry. */
   trusts(proxies: readonly string[]): (ip: string) => boolean
   accessLog(format: 'combined' | 'json'): (entry: AccessLogEntry) => void
 }
@@ -244,7 +245,7 @@ export interface Resolved extends Required<Omit<HttpSettings, 'accessLog'>> {
   readonly services: HttpServices
 }
 
-/** Throws UsageError for settings that cannot be. */
+/** Throws UsageError for invalid settings. */
 export function resolved(settings: HttpSettings, services: HttpServices): Resolved {
   check(settings)
   const { trustProxy = [], accessLog = null } = settings

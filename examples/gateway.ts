@@ -4,7 +4,7 @@
 //
 //   node dist/start.js start dist/examples/gateway.js
 //   printf 'HELLO boiler-7\nDATA {"celsius":81}\n' | nc -q 1 127.0.0.1 8888
-//   node dist/start.js reload dist/examples/gateway.js      a second nc, left open, is told BYE
+//   node dist/start.js reload dist/examples/gateway.js      a second nc, left open, receives BYE
 
 import {
   Accumulator,

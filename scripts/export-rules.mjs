@@ -1,6 +1,6 @@
-// What src/ and protocols/ export is used by another file of src, protocols, scripts or test. An `export` without a user
-// says that something may not be changed, and keeps the linter from seeing that it is dead. Read from the text, as
-// imports are.
+// Every export of src/ and protocols/ must be used by another file of src, protocols, scripts or test. An unused `export`
+// suggests that something may not be changed, and keeps the linter from noticing that it is dead. Exports are read from
+// the text, as imports are.
 //
 //   node scripts/export-rules.mjs [root]     one line per violation, exit code 1 if there is any
 
@@ -13,16 +13,16 @@ import { tokensOf } from './imports.mjs'
 /** @typedef {{ name: string, line: number }} Export */
 /** @typedef {{ target: string, names: string[] | null }} Use `names`: null for all, which a dynamic import may take */
 
-/** What users import, as package.json says, and what esbuild puts into every bundle. */
+/** The files that users import according to package.json, and the one that esbuild puts into every bundle. */
 const entries = new Set(['src/index.ts', 'src/testing.ts', 'src/globals.ts'])
 const declarations = new Set(['function', 'class', 'const', 'let', 'interface', 'type', 'enum', 'namespace'])
 const modifiers = new Set(['async', 'abstract', 'declare'])
 
-/** How a program that is built, or that a test writes, names a file: what it takes from there is not looked at. */
+/** How a built program, or one written by a test, names a file: which of its exports are used is not examined. */
 const BUILT = /^(?:.*\/)?((?:src|protocols)\/[\w/.-]+)\.js$/
 
 /**
- * Checks the tree below a root; lines of text, one for each violation.
+ * Checks the tree below a root. Returns one line of text per violation.
  * @param {string} root
  * @returns {string[]}
  */
@@ -42,7 +42,7 @@ export function checkExports(root) {
 }
 
 /**
- * The names that other files take from each file; null for all.
+ * The names that other files import from each file; null for all.
  * @param {{ file: string, tokens: Token[] }[]} sources
  * @returns {Map<string, Set<string> | null>}
  */
@@ -60,7 +60,7 @@ function usedNames(sources) {
 }
 
 /**
- * What a source exports by its name; not what `export *` passes on, nor a default.
+ * What a source exports by name; without what `export *` passes on, and without a default.
  * @param {Token[]} tokens
  * @returns {Export[]}
  */
@@ -74,7 +74,7 @@ function exportsOf(tokens) {
   })
 }
 
-/** The name of a declaration, behind `async`, `const enum`, `function*`. */
+/** The name of a declaration, after `async`, `const enum` or `function*`. */
 function declaredAt(tokens, first) {
   let at = first
   while (modifiers.has(tokens[at]?.word)) at++
@@ -85,7 +85,7 @@ function declaredAt(tokens, first) {
 }
 
 /**
- * What a source takes from others: imports, dynamic ones, and what it passes on.
+ * What a source uses of others: imports, dynamic imports, and re-exports.
  * @param {Token[]} tokens
  * @returns {Use[]}
  */
@@ -99,7 +99,7 @@ function usesOf(tokens) {
   })
 }
 
-/** Where the specifier of an import or a passing on stands; -1 where the statement has none. */
+/** The position of the specifier of an import or re-export; -1 if the statement has none. */
 function fromAt(tokens, at) {
   if (tokens[at + 1]?.string !== undefined) return at + 1
   const isList = ({ word, mark }) => word !== undefined || ['{', '}', ',', '*'].includes(mark ?? '')

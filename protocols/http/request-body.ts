@@ -12,7 +12,7 @@ const MIN_WEIGHT = 256
 
 /** What a body needs from its connection. */
 interface BodySource {
-  /** Somebody reads: the moment for `100 Continue`. */
+  /** Called when reading begins: the moment for `100 Continue`. */
   wanted(): void
   pause(): void
   resume(): void
@@ -115,7 +115,7 @@ export class RequestBody implements AsyncIterable<Buffer> {
   }
 }
 
-/** All of it is here. */
+/** For a body that has fully arrived. */
 const NO_SOURCE: BodySource = { wanted: nothing, pause: nothing, resume: nothing }
 
 function weightOf(bytes: Buffer): number {

@@ -30,7 +30,7 @@ export function parseCookies(header: string): Cookies {
 export interface CookieOptions {
   /** Default `/`. */
   readonly path?: string
-  /** Also sends the cookie to subdomains of this domain. Default: none, only the host of the request. */
+  /** Also sends the cookie to the subdomains of this domain. Default: none, only the host of the request. */
   readonly domain?: string
   /** Seconds; 0 deletes the cookie. Without it and `expires` the cookie ends with the browser session. */
   readonly maxAge?: number

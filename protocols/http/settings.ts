@@ -30,8 +30,8 @@ import type { FileBody } from './response.ts'
 export interface HttpSettings extends Partial<HeadLimits> {
   /**
    * `collect`: a request is delivered when all of its body has arrived, at most `maxPackageSize` bytes (413). `stream`:
-   * it is delivered with its head, and the body is read by `for await (const bytes of request.body)`. A function decides
-   * by the head. Default `collect`.
+   * it is delivered with its head, and the body is read by `for await (const bytes of request.body)`. A function
+   * decides by the head. Default `collect`.
    */
   readonly body?: BodyMode | ((request: Request) => BodyMode)
   /** Bytes of a streamed body; more is answered with 413. Default: no limit; unread data waits at the client. */
@@ -44,7 +44,7 @@ export interface HttpSettings extends Partial<HeadLimits> {
   readonly bodyTimeoutMs?: number
   /** Time from the end of the head to the end of the body; then 408. Default 300,000, as in Node; 0 is off. */
   readonly requestTimeoutMs?: number
-  /** Time between requests. Default 65,000: longer than the 60 s for which load balancers keep a connection. 0 is off. */
+  /** Time between requests. Default 65,000: longer than the 60 s that load balancers keep a connection. 0 is off. */
   readonly keepAliveTimeoutMs?: number
   /** How long a handler may take to begin its answer; then 503. Default 0, off: long polls are legitimate. */
   readonly answerTimeoutMs?: number

@@ -32,8 +32,8 @@ test('what expires is told to who watches, is gone for who asks, and a later set
   const seen: string[] = []
   const stop = store.watch('m', '', (type, key, value) => seen.push(`${type} ${key} ${value}`))
   store.watch('m', 'b', (type) => seen.push(`only ${type}`))
-  store.set('m', 'a', 1, 5)
-  store.set('m', 'b', 1, 5)
+  store.set('m', 'a', 1, 100)
+  store.set('m', 'b', 1, 100)
   store.set('m', 'b', 2, 100_000)
   assert.is(store.increment('m', 'a', 1), 2)
   await until(() => seen.includes('expire a null'))

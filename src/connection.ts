@@ -6,7 +6,6 @@
 // It is long because it is one object: an object per concern, each with a reference back, would double the size of an
 // idle connection, and there may be a hundred thousand of them.
 
-import { AsyncResource } from 'node:async_hooks'
 import { type CodecTimer, clearTimers, forgetTimer, kExpire, setTimer } from './connection/codec-timers.ts'
 import { asCodec, blamed } from './connection/framing-codec.ts'
 import {
@@ -75,6 +74,7 @@ import {
   UsageError,
 } from './errors.ts'
 import { LimitedLog } from './log.ts'
+import { apart } from './loop/apart.ts'
 import { nothing } from './nothing.ts'
 import {
   Accumulator,
@@ -134,7 +134,6 @@ let burstStart = 0
 let burst = 0
 
 const errors = new LimitedLog()
-const neutral = new AsyncResource('millrace.resume')
 let lastId = 0
 
 // biome-ignore lint/correctness/noUnusedVariables: a merged interface repeats the class's parameters
@@ -361,12 +360,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   /** Resumes delivery after `pauseRecv()`. */
   resumeRecv(): void {
-    if ((this.#stops & Stop.User) === 0) return
-    const isWaiting = this.#queue.length > 0 || this.#held !== null || this.#is(Bit.Stopped)
-    if (!isWaiting || this.#is(Bit.InCodec)) return this.#start(Stop.User)
-    // Waiting messages do not see what the caller has put into an AsyncLocalStorage, nor the caller what they put
-    // there.
-    neutral.runInAsyncScope(() => new AsyncResource('millrace.resumed')).runInAsyncScope(() => this.#start(Stop.User))
+    this.#startApart(Stop.User)
   }
 
   /**
@@ -382,7 +376,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     more.sources ??= new Set()
     more.sources.add(this)
     if (destination.#is(Bit.Full)) this.#stop(Stop.Pipe)
-    else this.#start(Stop.Pipe)
+    else this.#startApart(Stop.Pipe)
     this.onMessage = (_connection, message) => {
       if (!destination.send(message) && destination.#state > State.Established) this.close()
     }
@@ -680,7 +674,11 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#state !== State.Established || this.#farewell & Farewell.Said) return
     this.#farewell |= Farewell.Said
     if (this.lingerTimeout > 0) this.lingerTimeout = Math.max(this.lingerTimeout, DRAIN_LINGER_S)
-    this.#intoCodec(() => this.#codec.drain())
+    apart(Connection.#drainCodec, this as AnyConnection)
+  }
+
+  static #drainCodec(connection: AnyConnection): void {
+    connection.#intoCodec(() => connection.#codec.drain())
   }
 
   [kLeave](): void {
@@ -774,11 +772,12 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
   }
 
   [kDrained](): void {
+    if (this.#isShakingHands() && this.#state === State.Established) return // reported when the handshake is done
     // During a drain: a peer that has just read a long answer to its end may send another request.
     if (this.#timer !== 0 || this.#farewell !== 0) this.#lastActive = Math.ceil(this.#settings.clock.now())
     if (this.#is(Bit.Full)) {
       this.#bits &= ~Bit.Full
-      for (const source of this.#rare?.sources ?? []) if (!this.#is(Bit.Full)) source.#start(Stop.Pipe)
+      for (const source of this.#rare?.sources ?? []) if (!this.#is(Bit.Full)) source.#startApart(Stop.Pipe)
       this.#notify(this.onBufferDrain)
     }
     if (this.#io.onDrain !== null) this.#intoCodec(this.#io.onDrain)
@@ -800,14 +799,20 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   [kClosed](error: SystemError | null): void {
     if (this.#state === State.Closed) return
-    if (this.#isShakingHands()) {
-      this.worker.counters.handshakeErrors++
-      this.#report(Connection.PROTOCOL, `TLS handshake: ${error?.message ?? 'the peer closed'}`, error ?? undefined)
-    }
+    if (this.#isShakingHands()) this.#handshakeFailed(error)
     const unsent = this.#socket.queuedBytes
     this.#more().closeReason ??= error === null ? 'peer' : 'error'
     if (unsent > 0) this.#refuse(`client closed, ${unsent} bytes not sent`, error ?? undefined)
     this.#drop() // unless onError has done so
+  }
+
+  #handshakeFailed(error: SystemError | null): void {
+    if (this.#state !== State.Established) {
+      this.#more().closeReason ??= 'closed' // it was ended here: the peer closes in answer to that
+      return
+    }
+    this.worker.counters.handshakeErrors++
+    this.#report(Connection.PROTOCOL, `TLS handshake: ${error?.message ?? 'the peer closed'}`, error ?? undefined)
   }
 
   // Receiving
@@ -1043,6 +1048,17 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     this.#stops &= ~why
     this.#pump()
     this.#continue()
+  }
+
+  /**
+   * Starts from within another connection's handler, say: messages that waited see nothing of the caller's
+   * AsyncLocalStorage, nor does the caller see what they put there.
+   */
+  #startApart(why: Stop): void {
+    if ((this.#stops & why) === 0) return
+    const isWaiting = this.#queue.length > 0 || this.#held !== null || this.#is(Bit.Stopped)
+    if (!isWaiting || this.#is(Bit.InCodec)) return this.#start(why)
+    apart(() => this.#start(why), undefined)
   }
 
   /** Continues where the codec was stopped, then with held bytes, then with the socket or with closing. */
@@ -1405,9 +1421,13 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     const rare = this.#rare
     if (rare === null) return
     this.#detach()
-    rare.destination?.close()
-    for (const source of rare.sources ?? []) source.close() // it would wait for a drain that never comes
+    if (rare.destination !== null) apart(Connection.#closeOne, rare.destination)
+    for (const source of rare.sources ?? []) apart(Connection.#closeOne, source) // it would wait for a drain that never comes
     rare.destination = rare.sources = null
+  }
+
+  static #closeOne(connection: AnyConnection): void {
+    connection.close()
   }
 
   // Deadlines

@@ -8,6 +8,7 @@ import { type AnyConnection, Connection } from './connection.ts'
 import { newCounters } from './counters.ts'
 import { messageOf, type SendError, SystemError, stackOf, UsageError } from './errors.ts'
 import { log } from './log.ts'
+import { apart } from './loop/apart.ts'
 import type { Handler } from './messaging/mailbox.ts'
 import { currentMesh, groupOf, type MessagingWorker, openMesh, usePeers } from './messaging/messaging.ts'
 import type { WorkerGroup, WorkerRef } from './messaging/references.ts'
@@ -627,7 +628,7 @@ export class Worker<
   stop(): void {
     if (own === (this as unknown)) currentMesh()?.close()
     this.#departure.end()
-    for (const connection of [...this.connections.values()]) connection.destroy()
+    for (const connection of [...this.connections.values()]) apart(destroy, connection)
     for (const inner of this.#inner) inner.stop()
   }
 
@@ -739,6 +740,10 @@ let own: Worker<string | undefined, unknown> | null = null
 
 function leaving(): UsageError {
   return new UsageError('ERR_WORKER_STOPPING', 'this process is leaving')
+}
+
+function destroy(connection: AnyConnection): void {
+  connection.destroy()
 }
 
 function logThrown(callback: string, error: unknown): void {

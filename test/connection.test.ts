@@ -54,6 +54,23 @@ test('what another connection makes go on sees nothing of what that one has put 
   assert.equal(seen, [undefined, 'of the other', undefined, 'of the other'])
 })
 
+test('pipes: what one connection makes another one do sees nothing of its AsyncLocalStorage', () => {
+  const store = new AsyncLocalStorage<string>()
+  const seen: (string | undefined)[] = []
+  const onClose = () => {
+    seen.push(store.getStore())
+    store.enterWith('of one that closes')
+  }
+  const [first, second, third] = [open(text, { onClose }), open(text, { onClose }), open(text, { onClose })]
+  first.connection.pipe(second.connection)
+  third.connection.pipe(second.connection)
+  store.run('of the caller', () => {
+    second.connection.destroy()
+    assert.is(store.getStore(), 'of one that closes') // it is called within `destroy`
+  })
+  assert.equal(seen, ['of the caller', undefined, undefined])
+})
+
 test('an asynchronous handler holds back the next message of its connection, and no other connection', async () => {
   const gates: Deferred[] = []
   const onMessage = () => {

@@ -4,6 +4,7 @@
 import type { AnyConnection } from '../connection.ts'
 import { messageOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
+import { apart } from '../loop/apart.ts'
 import { now } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import { checkOptions, NOT_NEGATIVE, oneOf, type Rule } from '../options.ts'
@@ -85,7 +86,7 @@ const WITH_SLOW: Record<
 > = {
   drop: () => 'dropped',
   close(connection) {
-    connection.destroy()
+    apart(destroy, connection)
     return 'closed'
   },
   conflate(connection, encoded, slowBytes) {
@@ -122,17 +123,21 @@ function look(): void {
   for (const [connection, { encoded, slowBytes }] of waiting) {
     if (connection[kTakes] && connection.getSendBufferQueueSize() >= slowBytes) continue
     waiting.delete(connection)
-    if (connection[kTakes] && connection.protocol === encoded.protocol) sendLate(connection, encoded)
+    if (connection[kTakes] && connection.protocol === encoded.protocol) apart(sendLate, { connection, encoded })
     if (now() - started > LOOK_MS) break // the others get the next round
   }
   if (waiting.size > 0 && timer === 0) timer = deadlines.after(LOOK_MS, look)
 }
 
 /** A protocol without `prepare` may fail to encode only now, when there is no caller to throw to. */
-function sendLate(connection: AnyConnection, encoded: Encoded): void {
+function sendLate({ connection, encoded }: { connection: AnyConnection; encoded: Encoded }): void {
   try {
     send(connection, encoded)
   } catch (error) {
     failures.log(`broadcast to connection ${connection.id}: ${messageOf(error)}`)
   }
+}
+
+function destroy(connection: AnyConnection): void {
+  connection.destroy()
 }

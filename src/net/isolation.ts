@@ -52,6 +52,39 @@ export class Isolation<T extends object> {
   }
 }
 
+/**
+ * The same for an engine whose connections have async resources of Node's own: a task runs as if in one of these, for what
+ * concerns stores. Up to Node 22 it sees and changes those of that resource, from 24 on it sees none.
+ */
+export class Guest {
+  readonly #scope: AsyncResource
+  #host: object = {}
+
+  constructor() {
+    const neutral = new AsyncResource('millrace.guest')
+    this.#scope = isFramed(neutral) ? neutral : new Proxy(neutral, this.#handler())
+  }
+
+  run<A, B>(host: object, task: (a: A, b: B) => void, a: A, b: B): void {
+    const outer = this.#host
+    this.#host = host
+    try {
+      this.#scope.runInAsyncScope(task, undefined, a, b)
+    } finally {
+      this.#host = outer
+    }
+  }
+
+  /** What makes it an AsyncResource is its own. */
+  #handler(): ProxyHandler<AsyncResource> {
+    return {
+      get: (target, key) => Reflect.get(Reflect.has(target, key) ? target : this.#host, key),
+      has: (target, key) => Reflect.has(target, key) || Reflect.has(this.#host, key),
+      set: (_target, key, value) => Reflect.set(this.#host, key, value),
+    }
+  }
+}
+
 const NOTHING = Object.freeze({})
 
 /** Whether leaving a scope restores the stores from before it. */

@@ -54,7 +54,6 @@ export class NativeDatagrams implements Owner {
   /** Takes over `fd`. If it throws, `fd` stays open. */
   constructor(fd: number, events: DatagramEvents) {
     const { native, owners } = this.#engine
-    flushAtExit()
     this.#fd = fd
     this.#events = events
     this.#slot = native.receiveDatagrams(fd)
@@ -157,14 +156,6 @@ export class NativeDatagrams implements Owner {
   #tellDrained(): void {
     for (const done of this.#whenDrained.splice(0)) done()
   }
-}
-
-let isFlushedAtExit = false
-
-/** As with node:dgram, a datagram sent just before process.exit() is still sent. */
-function flushAtExit(): void {
-  if (!isFlushedAtExit) process.on('exit', () => started().native.flush())
-  isFlushedAtExit = true
 }
 
 /** The most recent datagrams, and whom to notify if one of them fails. */

@@ -10,7 +10,15 @@ import { descriptorOf } from './descriptors.ts'
 import { dial } from './dial.ts'
 import { Isolation } from './isolation.ts'
 import { NativeListener } from './native-listener.ts'
-import { Flag, NativeSocket, type Owner, Pair, type SocketEngine, serveSockets } from './native-socket.ts'
+import {
+  Flag,
+  NativeSocket,
+  type Owner,
+  Pair,
+  type SocketEngine,
+  serveSockets,
+  settleGathered,
+} from './native-socket.ts'
 import { STREAM } from './node-engine.ts'
 import { EVENT_INTS, Header, Kind, Operation, Rings } from './rings.ts'
 
@@ -63,6 +71,13 @@ export class Engine implements Omit<Transport, 'name' | 'copiesWrites'>, SocketE
     this.native = newEngine(() => this.#onBatch(), this.#isolation.resource)
     this.rings = new Rings(this.native)
     serveSockets(this)
+    process.on('exit', () => this.#flushAtExit())
+  }
+
+  /** Who sends, and then the process ends in the same batch, has sent: by process.exit() or by an error that nobody catches. */
+  #flushAtExit(): void {
+    settleGathered()
+    this.native.flush()
   }
 
   async listen(source: ListenSource, accept: Accept): Promise<Listener> {

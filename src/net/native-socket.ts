@@ -250,9 +250,9 @@ export class NativeSocket implements Socket, Owner {
   }
 
   #drained(): void {
+    this.#events?.[kDrained]()
     const tls = this.#extra?.handshake ?? null
-    if (tls !== null) this.#shakeHands(tls)
-    else this.#events?.[kDrained]()
+    if (tls !== null && (this.#flags & Flag.Gone) === 0) this.#shakeHands(tls) // nobody has closed it instead
   }
 
   pause(): void {
@@ -287,8 +287,16 @@ export class NativeSocket implements Socket, Owner {
     if (this.#flags & Flag.Gone) return
     this.settle()
     this.#flags |= Flag.Ending
-    if (this.#flags & Flag.Moved) this.#extra?.successor?.end()
-    else rings().operate(this.#slot, Operation.End)
+    if (this.#flags & Flag.Moved) return this.#extra?.successor?.end()
+    rings().operate(this.#slot, Operation.End)
+    if (this.#flags & Flag.ShakingHands) this.#giveUpHandshake()
+  }
+
+  /** It has not begun, and what comes now is to be read again: the end, at least. */
+  #giveUpHandshake(): void {
+    this.#flags &= ~Flag.ShakingHands
+    this.#more().handshake = null
+    this.#goOn()
   }
 
   destroy(): void {
@@ -467,6 +475,11 @@ function gather(bytes: Encoded): number {
 
 function fits(length: number): boolean {
   return gathered.length + length <= GATHERED
+}
+
+/** The process ends within a handler: what it has gathered belongs to what is sent. */
+export function settleGathered(): void {
+  gathering?.settle()
 }
 
 function forget(): void {

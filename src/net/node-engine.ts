@@ -29,6 +29,7 @@ import {
 } from '../transport.ts'
 import { areDescriptorsScarce, descriptorOf, isLackOfDescriptors, scarceFrom } from './descriptors.ts'
 import { dial } from './dial.ts'
+import { Guest } from './isolation.ts'
 import { endsInHalf } from './utf16.ts'
 
 /** Workerman's TCP_KEEPALIVE_INTERVAL: below the 60 s after which common middleboxes forget a flow. */
@@ -43,6 +44,7 @@ const WRITE_BYTES = 262_144
 export const nodeEngine: Transport = { name: 'node', copiesWrites: false, listen, connect, adopt }
 
 async function connect(target: ConnectTarget, signal: AbortSignal): Promise<Socket> {
+  flushAtExit()
   return new NodeSocket(await dial(target, STREAM, signal))
 }
 
@@ -50,6 +52,7 @@ async function connect(target: ConnectTarget, signal: AbortSignal): Promise<Sock
 export const STREAM = { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEPALIVE_MS }
 
 function adopt({ fd, unread, unsent, ends }: Released): Socket {
+  flushAtExit()
   const stream = new net.Socket({ fd, allowHalfOpen: true, readable: true, writable: true })
   stream.pause()
   if (unread.length > 0) stream.unshift(unread)
@@ -60,8 +63,9 @@ function adopt({ fd, unread, unsent, ends }: Released): Socket {
 }
 
 function listen(source: ListenSource, accept: Accept): Promise<Listener> {
+  flushAtExit()
   const server = net.createServer(STREAM, (socket) => {
-    admit(socket, accept)
+    guest.run(resourceOf(socket), admit, socket, accept) // Node runs this listener in the server's resource
     // The number shows how many there are, since the kernel hands out the lowest free one.
     if (descriptorOf(socket) >= scarceFrom()) source.onScarce?.()
   })
@@ -124,6 +128,13 @@ function lookForDescriptors(): void {
   for (const { onScarce } of [...listening]) onScarce?.()
 }
 
+/** Node delivers what a stream receives in its handle's resource: the connection's other callbacks run there too. */
+const guest = new Guest()
+
+function resourceOf(socket: net.Socket): object {
+  return (socket as { _handle?: object | null })._handle ?? {} // private to Node; without it a store is shared with nobody
+}
+
 const acceptErrors = new LimitedLog()
 
 function listenError(error: Error, address: string): SystemError {
@@ -167,6 +178,10 @@ class NodeSocket implements Socket {
   #pendingBytes = 0
   /** Given to the stream, which has not sent them yet. Counted here because the stream counts text in characters. */
   #givenBytes = 0
+  /** The peer's FIN arrived while reading was paused. */
+  #hasEnded = false
+  /** Somebody waits until everything has been sent. */
+  #isAwaited = false
   /** A flush is scheduled. */
   #isScheduled = false
   #isWritten = false
@@ -283,7 +298,7 @@ class NodeSocket implements Socket {
   }
 
   awaitDrained(): void {
-    // Reported after every flush.
+    this.#isAwaited = true // every flush reports; one that is waited for may run user callbacks
   }
 
   release(): null {
@@ -298,11 +313,18 @@ class NodeSocket implements Socket {
 
   resume(): void {
     this.#isPaused = false
-    if (!this.#isShakingHands) this.#stream.resume()
+    this.#goOn()
+  }
+
+  #goOn(): void {
+    if (this.#isShakingHands) return
+    this.#stream.resume()
+    if (this.#hasEnded) neutral.runInAsyncScope(setImmediate, undefined, tellEnd, this)
   }
 
   end(): void {
     this.#isEnding = true
+    if (this.#handshake !== null) this.#giveUpHandshake()
     if (this.queuedBytes === 0) this.#stream.end()
   }
 
@@ -316,15 +338,33 @@ class NodeSocket implements Socket {
     this.#stream.on('error', nothing).destroy() // it was given up: there is nothing left to notify
   }
 
+  /** The handshake has not begun. The bytes that arrive now, or at least the end, are read again. */
+  #giveUpHandshake(): void {
+    this.#handshake = null
+    this.#isShakingHands = false
+    if (!this.#isPaused) this.#goOn()
+  }
+
   /** Ends a turn: sends, and notifies the connection when the kernel has taken everything. */
   flush(): void {
     this.#isScheduled = false
     if (this.#isGone) return
     this.#send()
     if (this.queuedBytes > 0) return
-    if (this.#handshake !== null) return this.#shakeHands(this.#handshake)
     if (this.#isEnding) this.#stream.end()
+    if (this.#isAwaited) guest.run(resourceOf(this.#stream), tellAwaited, this, undefined)
+    else this.#events?.[kDrained]()
+    if (this.#handshake !== null && !this.#isGone) this.#shakeHands(this.#handshake) // nobody has closed it instead
+  }
+
+  tellDrained(): void {
+    this.#isAwaited = false
     this.#events?.[kDrained]()
+  }
+
+  /** At process exit: sends what the kernel takes at once. */
+  leave(): void {
+    if (!this.#isGone) this.#send()
   }
 
   /** Delivers received bytes. At low load, what handlers send before they return leaves at once: see `early`. */
@@ -347,15 +387,25 @@ class NodeSocket implements Socket {
     const wasScheduled = this.#isScheduled
     this.#isScheduled = true
     this.#isWritten = false
+    answering = this
     try {
       this.#events?.[kReceived](bytes)
     } finally {
+      answering = null
       this.#isScheduled = wasScheduled
       if (this.#isWritten) this.flush()
     }
   }
 
   ended(): void {
+    if (this.#isPaused) this.#hasEnded = true
+    else this.#events?.[kEnded]()
+  }
+
+  /** Later, if nothing holds it back again. */
+  tellEnd(): void {
+    if (!this.#hasEnded || this.#isPaused || this.#isShakingHands) return
+    this.#hasEnded = false
     this.#events?.[kEnded]()
   }
 
@@ -379,6 +429,7 @@ class NodeSocket implements Socket {
     if (this.#isShakingHands && this.#handshake === null) return // nothing may leave unencrypted any more
     while (this.#pendingBytes > 0 && this.#givenBytes === 0) {
       this.#give(this.#pendingBytes <= WRITE_BYTES ? this.#takeAll() : this.#takeSome())
+      if (this.#stream.errored !== null || this.#stream.destroyed) return // 'close' follows, and finds what was not sent
       if (this.#stream.writableLength === 0) this.#givenBytes = 0
       else this.#awaitTaken()
     }
@@ -474,6 +525,14 @@ function handshakeError(error: Error | null, address: string): SystemError {
   return failure
 }
 
+function tellEnd(socket: NodeSocket): void {
+  socket.tellEnd()
+}
+
+function tellAwaited(socket: NodeSocket): void {
+  socket.tellDrained()
+}
+
 /** `read` or `write`, as reported by Node. */
 function syscallOf(error: NodeJS.ErrnoException): string {
   return error.syscall ?? 'read'
@@ -486,6 +545,8 @@ function isText(chunk: string | Uint8Array): chunk is string {
 // The batch: sockets written to in this turn. What callbacks write during the flush waits for the next turn.
 
 let written: NodeSocket[] = []
+/** The previous turn's batch while it is flushed. */
+let flushing: readonly NodeSocket[] = []
 
 /**
  * How many reads may still be answered without waiting for the check phase. In a turn with one socket, waiting costs 5
@@ -494,6 +555,9 @@ let written: NodeSocket[] = []
  */
 let early = 0
 const EARLY_FLUSHES = 16
+
+/** The socket whose handler is running and whose answers leave without waiting for the check phase. */
+let answering: NodeSocket | null = null
 
 /** The async context of a flush: not that of the connection that wrote first, or its AsyncLocalStorage would leak. */
 const neutral = new AsyncResource('millrace.flush')
@@ -507,5 +571,20 @@ function flushAll(): void {
   const batch = written
   written = []
   early = batch.length === 1 ? EARLY_FLUSHES : 0
+  flushing = batch
   for (const socket of batch) socket.flush()
+  flushing = []
+}
+
+let isFlushedAtExit = false
+
+/** Who answers, and then the process ends in the same turn, has answered. */
+function flushAtExit(): void {
+  if (!isFlushedAtExit) process.on('exit', sendAll)
+  isFlushedAtExit = true
+}
+
+function sendAll(): void {
+  answering?.leave()
+  for (const socket of [...flushing, ...written]) socket.leave()
 }

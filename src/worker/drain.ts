@@ -15,6 +15,7 @@ import {
   kQuietFor,
 } from '../connection/symbols.ts'
 import type { AnyConnection } from '../connection.ts'
+import { apart } from '../loop/apart.ts'
 import type { Arrival } from './arrival.ts'
 
 /** After nothing received and no work for this long, a request on its way is unlikely. */
@@ -183,7 +184,7 @@ export class Drain {
       if (!this.#mayGo(connection)) continue
       connection[kDrain]()
       if (this.#mayPause(connection)) this.#call(connection)
-      else connection[kLeave]()
+      else apart(leave, connection)
     }
   }
 
@@ -230,8 +231,18 @@ export class Drain {
   #abort(): void {
     if (this.#hasAborted) return
     this.#hasAborted = true
-    for (const connection of this.#host.connections.values()) connection[kAbort]()
+    for (const connection of this.#host.connections.values()) apart(abort, connection)
   }
+}
+
+// Each may run user callbacks: see `apart`.
+
+function leave(connection: AnyConnection): void {
+  connection[kLeave]()
+}
+
+function abort(connection: AnyConnection): void {
+  connection[kAbort]()
 }
 
 /** How many per tick, so that `count` have gone after `ms`. */

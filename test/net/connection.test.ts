@@ -1,5 +1,6 @@
 // Connections on real engines, over the loopback interface and Unix sockets. One suite, run over every engine.
 
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { once } from 'node:events'
 import net from 'node:net'
 import tls from 'node:tls'
@@ -9,6 +10,7 @@ import { frame } from '../../protocols/frame.ts'
 import type { Request } from '../../protocols/http/request.ts'
 import { tcp } from '../../protocols/tcp.ts'
 import { text } from '../../protocols/text.ts'
+import { broadcast } from '../../src/connection/broadcast.ts'
 import type { AnyConnection } from '../../src/connection.ts'
 import { http } from '../../src/index.ts'
 import { parseAddress } from '../../src/net/address.ts'
@@ -261,6 +263,140 @@ for (const transport of transports) {
       assert.is(String(bytes), 'under TLS a\n')
       secured.destroy()
     })
+  })
+
+  it('startTls, then close, end or a handler that throws: it does not wait for hands that nobody shakes', async () => {
+    const leave: Record<string, (connection: AnyConnection) => void> = {
+      close: (connection) => connection.close(),
+      end: (connection) => connection.end(),
+      throw() {
+        throw new Error('planted')
+      },
+    }
+    for (const what of ['close', 'close go', 'end', 'end go', 'throw', 'throw go']) {
+      const [how = '', isSending] = what.split(' ')
+      const reasons: unknown[] = []
+      const settings = {
+        onClose: (connection: AnyConnection) => reasons.push(connection.closeReason),
+        onMessage(connection: AnyConnection) {
+          if (isSending) connection.send('go')
+          connection.startTls().catch(() => undefined)
+          leave[how]?.(connection)
+        },
+      }
+      await withServer(transport, text, settings, async ({ worker, connect, errors }) => {
+        worker.tls = new TlsServer(certificate(), null)
+        const client = await connect()
+        client.socket.write('starttls\n')
+        await within(700, client.closed())
+        await until(() => reasons.length > 0)
+        assert.is(client.received, isSending ? 'go\n' : '')
+        assert.equal(reasons, [how === 'throw' ? 'handler' : 'closed'], what)
+        assert.equal(errors, how === 'throw' ? ['4 planted'] : [], what)
+        assert.is(worker.counters.handshakeErrors, 0)
+      })
+    }
+  })
+
+  it('startTls, and an end() of its own while it waits for the handshake: no error', async () => {
+    const reasons: unknown[] = []
+    const onClose = (connection: AnyConnection) => reasons.push(connection.closeReason)
+    const onMessage = (connection: AnyConnection) => void connection.startTls().catch(() => undefined)
+    await withServer(transport, text, { onClose, onMessage }, async ({ worker, connect, errors, connections }) => {
+      worker.tls = new TlsServer(certificate(), null)
+      for (const ending of ['end', 'close'] as const) {
+        const client = await connect()
+        client.socket.write('starttls\n')
+        await until(() => connections.at(-1)?.bytesRead === 9)
+        for (let turn = 0; turn < 5; turn++) await nextTurn()
+        connections.at(-1)?.[ending]()
+        await within(700, client.closed())
+      }
+      await until(() => reasons.length === 2)
+      assert.equal(reasons, ['closed', 'closed'])
+      assert.equal(errors, [])
+      assert.is(worker.counters.handshakeErrors, 0)
+    })
+  })
+
+  it('a store that one connection enters in a callback is seen by no other one in any of its callbacks', async () => {
+    const storage = new AsyncLocalStorage<string>()
+    const seen = new Set<string>()
+    const look = (what: string) => (connection: AnyConnection) => {
+      const store = storage.getStore()
+      if (store !== undefined && store !== String(connection.id)) seen.add(`${what} sees another's`)
+      storage.enterWith(String(connection.id))
+    }
+    const settings = {
+      maxSendBufferSize: 1000,
+      onConnect: look('onConnect'),
+      onClose: look('onClose'),
+      onBufferFull: () => undefined,
+      onBufferDrain: look('onBufferDrain'),
+      onMessage(connection: AnyConnection, how: unknown) {
+        look('onMessage')(connection)
+        if (how === 'fill') connection.send('x'.repeat(1000))
+        else if (how === 'close') connection.close('bye')
+      },
+    }
+    await withServer(transport, text, settings, async ({ worker, connect }) => {
+      const crowd = await Promise.all(Array.from({ length: 40 }, () => connect()))
+      for (const { socket } of crowd) socket.write('fill\n')
+      await until(() => crowd.every(({ received }) => received.length === 1001))
+      for (const [at, { socket }] of crowd.entries()) if (at < 20) socket.write('close\n')
+      await until(() => worker.counters.closed === 20)
+      const all = () => [...worker.connections.values()]
+      for (let n = 0; n < 2; n++) broadcast(all(), 'x'.repeat(600), { slow: 'close' })
+      await until(() => worker.counters.closed > 20)
+      worker.stop()
+      assert.is(storage.getStore(), undefined)
+    })
+    assert.equal([...seen], [])
+  })
+
+  it('an answer to who has reset meanwhile is reported: it was not sent', async () => {
+    const reasons: unknown[] = []
+    const settings = {
+      onClose: (connection: AnyConnection) => reasons.push(connection.closeReason),
+      onMessage(connection: AnyConnection) {
+        for (const end = performance.now() + 5; performance.now() < end; );
+        connection.send('answer')
+      },
+    }
+    await withServer(transport, text, settings, async ({ connect, errors, worker }) => {
+      for (let round = 0; round < 5; round++) {
+        const { socket } = await connect()
+        await new Promise((written) => socket.write('question\n', written))
+        socket.resetAndDestroy()
+        await until(() => reasons.length > round)
+      }
+      assert.equal(errors, Array(5).fill('2 client closed, 7 bytes not sent'))
+      assert.is(worker.counters.sendFail, 5)
+    })
+  })
+
+  it('who is paused before the first byte hears of the FIN when it goes on, and may send until then', async () => {
+    for (const [bytes, answer] of [
+      ['', 'greeting\n'],
+      ['a\n', 'greeting\na\n'],
+    ] as const) {
+      const onConnect = (connection: AnyConnection) => connection.pauseRecv()
+      await withServer(transport, text, { onConnect, onMessage: echo }, async ({ connect, connections, worker }) => {
+        const client = await connect({ allowHalfOpen: true })
+        client.socket.end(bytes)
+        const connection = await until(() => connections[0])
+        for (let turn = 0; turn < 20; turn++) await nextTurn()
+        assert.is(connection.getStatus(false), 'ESTABLISHED')
+        assert.ok(connection.send('greeting'))
+        connection.resumeRecv()
+        assert.is(connection.getStatus(false), 'ESTABLISHED') // it is told in a turn of its own
+        await until(() => client.hasEnded)
+        assert.is(client.received, answer)
+        client.socket.destroy()
+        await until(() => worker.counters.closed === 1)
+        assert.is(connection.closeReason, 'peer')
+      })
+    }
   })
 
   it('sends of one turn arrive as one piece', async () => {

@@ -4,7 +4,7 @@
 //   | total length, 4 bytes, big-endian, head included | payload |
 
 import { UsageError } from '../src/errors.ts'
-import { type Encoded, lengthPrefixed, type Protocol } from '../src/protocol.ts'
+import { type Encoded, foreignBytes, isChunk, lengthPrefixed, type Protocol } from '../src/protocol.ts'
 
 const HEAD = 4
 const MAX_TOTAL = 0xffffffff
@@ -14,9 +14,10 @@ export const frame: Protocol<Buffer, string | Uint8Array> = {
   name: 'frame',
   input: lengthPrefixed({ bytes: HEAD, includesHeader: true }),
   decode: (packet) => packet.subarray(HEAD),
-  encode: (payload): Encoded => {
-    if (typeof payload !== 'string' && !(payload instanceof Uint8Array)) {
-      throw new UsageError('ERR_ENCODE', `frame sends a string or bytes, not ${typeof payload}`)
+  encode: (message): Encoded => {
+    const payload = isChunk(message) ? message : foreignBytes(message)
+    if (payload === null) {
+      throw new UsageError('ERR_ENCODE', `frame sends a string or bytes, not ${typeof message}`)
     }
     const total = HEAD + Buffer.byteLength(payload)
     if (total > MAX_TOTAL)

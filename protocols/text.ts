@@ -3,7 +3,7 @@
 
 import type { QuickBuffer } from '../src/builtins.ts'
 import { UsageError } from '../src/errors.ts'
-import { delimited, type Encoded, type Protocol } from '../src/protocol.ts'
+import { delimited, type Encoded, foreignBytes, type Protocol } from '../src/protocol.ts'
 
 const CR = 0x0d
 const LF = 0x0a
@@ -19,6 +19,8 @@ export const text: Protocol<string, string | Uint8Array> = {
   encode: (message): Encoded => {
     // Not joined: a concatenated string is copied once more before it can be written.
     if (typeof message === 'string' || message instanceof Uint8Array) return [message, '\n']
+    const foreign = foreignBytes(message)
+    if (foreign !== null) return [foreign, '\n']
     throw new UsageError('ERR_ENCODE', `text sends a string or bytes, not ${typeof message}`)
   },
 }

@@ -1,7 +1,7 @@
 // Raw datagrams, for `udp://`: each is one whole message, as it was sent. Nothing is refused.
 
 import { UsageError } from '../src/errors.ts'
-import type { Protocol } from '../src/protocol.ts'
+import { foreignBytes, type Protocol } from '../src/protocol.ts'
 
 /** `udp://`: each datagram is a message. */
 export const udp: Protocol<Buffer, string | Uint8Array> = {
@@ -10,6 +10,8 @@ export const udp: Protocol<Buffer, string | Uint8Array> = {
   decode: (datagram) => datagram,
   encode: (message) => {
     if (typeof message === 'string' || message instanceof Uint8Array) return message
+    const foreign = foreignBytes(message)
+    if (foreign !== null) return foreign
     throw new UsageError('ERR_ENCODE', `udp sends a string or bytes, not ${typeof message}`)
   },
 }

@@ -82,10 +82,10 @@ import {
   type CloseReason,
   type Codec,
   type CodecIo,
+  checkedChunks,
   type Encoded,
   isChunk,
   isThenable,
-  notEncoded,
   type Peer,
   type ProxyInfo,
   type Role,
@@ -808,7 +808,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
 
   #handshakeFailed(error: SystemError | null): void {
     if (this.#state !== State.Established) {
-      this.#more().closeReason ??= 'closed' // it was ended here: the peer closes in answer to that
+      this.#more().closeReason ??= 'closed' // we ended it, and the peer closes in response
       return
     }
     this.worker.counters.handshakeErrors++
@@ -1167,8 +1167,7 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
     if (this.#is(Bit.SentFin)) return this.#leaveOut('connection was ended by its pipe')
     const { maxSendBufferSize } = this
     if (!must && this.#socket.hasQueued(maxSendBufferSize)) return this.#leaveOut('send buffer full and drop package')
-    if (!isChunk(bytes)) checkChunks(bytes)
-    const size = this.#socket.write(bytes)
+    const size = this.#socket.write(isChunk(bytes) ? bytes : checkedChunks(bytes))
     if (this.#io.onDrain !== null) this.#socket.awaitDrained()
     if (this.#timer !== 0) this.#lastActive = Math.ceil(this.#settings.clock.recently())
     this.#bytesWritten += size
@@ -1642,12 +1641,6 @@ export class Connection<In = unknown, Out = unknown> implements SocketEvents {
       return this.#connection.#io === this
     }
   }
-}
-
-/** Checks all chunks before the first of them is sent. */
-function checkChunks(chunks: readonly (string | Uint8Array)[]): void {
-  if (!Array.isArray(chunks)) throw notEncoded(chunks)
-  for (let at = 0; at < chunks.length; at++) if (!isChunk(chunks[at])) throw notEncoded(chunks[at])
 }
 
 function connectionClosed(why: CloseReason | null): AbortError {

@@ -22,6 +22,25 @@ export function isChunk(value: unknown): value is string | Uint8Array {
   return typeof value === 'string' || value instanceof Uint8Array
 }
 
+/** @internal Bytes of another realm (`node:vm`, Jest) as ours; null for anything else. Only for what would be refused. */
+export function foreignBytes(value: unknown): Uint8Array | null {
+  if (!ArrayBuffer.isView(value) || Object.prototype.toString.call(value) !== '[object Uint8Array]') return null
+  return new Uint8Array(value.buffer, value.byteOffset, value.byteLength)
+}
+
+/** @internal What is sent, with bytes of another realm made ours. Throws UsageError for what cannot be sent. */
+export function checkedChunks(bytes: Encoded): Encoded {
+  if (!Array.isArray(bytes)) return checkedChunk(bytes)
+  for (let at = 0; at < bytes.length; at++) if (!isChunk(bytes[at])) return bytes.map(checkedChunk)
+  return bytes
+}
+
+function checkedChunk(value: unknown): string | Uint8Array {
+  const chunk = isChunk(value) ? value : foreignBytes(value)
+  if (chunk === null) throw notEncoded(value)
+  return chunk
+}
+
 /** @internal */
 export function notEncoded(value: unknown): UsageError {
   return new UsageError('ERR_ENCODE', `what is sent must be a string, bytes or a list of them, not ${typeof value}`)
@@ -43,14 +62,9 @@ export function jsonOf(value: unknown): string {
 
 /** @internal Size in bytes. Throws UsageError for any other type. */
 export function encodedSize(bytes: Encoded): number {
-  if (isChunk(bytes)) return Buffer.byteLength(bytes)
-  if (!Array.isArray(bytes)) throw notEncoded(bytes)
-  let size = 0
-  for (const chunk of bytes) {
-    if (!isChunk(chunk)) throw notEncoded(chunk)
-    size += Buffer.byteLength(chunk)
-  }
-  return size
+  const checked = isChunk(bytes) ? bytes : checkedChunks(bytes)
+  if (isChunk(checked)) return Buffer.byteLength(checked)
+  return checked.reduce((size, chunk) => size + Buffer.byteLength(chunk), 0)
 }
 
 /** Framing: cuts a stream into packets, decodes a packet to a message, encodes a message to bytes. */

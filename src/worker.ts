@@ -495,20 +495,33 @@ export class Worker<
    * Listens at an address in addition to the declared one. Call it in a worker process, in `onWorkerStart` for example.
    * All processes of the group that listen there share one socket, which the master owns and which outlives crashes and
    * reloads. Rejects with a SystemError when the address is unavailable; that fails the start unless another `listen()`
-   * of this Worker, perhaps with another address, succeeds. `onWorkerStart` need not await it: the process is not ready
-   * before it has settled.
+   * of this Worker, perhaps with another address, succeeds. Rejects with a UsageError for a second address of one Worker.
+   * `onWorkerStart` need not await it: the process is not ready before it has settled. Throws UsageError outside of a
+   * worker process.
    */
   listen(address: string = this.#address): Promise<void> {
     const { requestSocket } = registry()
     if (own === null || requestSocket === null)
       throw new UsageError('ERR_NOT_A_WORKER', 'listen() is for worker processes: call it in onWorkerStart')
+    try {
+      return this.#listen(own, address, requestSocket)
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  #listen(
+    host: Worker<string | undefined, unknown>,
+    address: string,
+    requestSocket: (wanted: WantedSocket) => Promise<GivenSocket>,
+  ): Promise<void> {
     if (address === '') throw new UsageError('ERR_BAD_ADDRESS', 'listen() needs an address')
     if (this.#acceptor.wanted.address !== '' || this.#acceptor.isListening || this.#isDeclared)
       throw new UsageError('ERR_LISTENS_ALREADY', 'this Worker has an address already: make another one for a second')
-    if (own.#departure.hasBegun) throw leaving()
-    const listening = own.#admit(erased(this), address, requestSocket)
+    if (host.#departure.hasBegun) throw leaving()
+    const listening = host.#admit(erased(this), address, requestSocket)
     listening.catch(nothing) // `start` reports a failure once onWorkerStart has finished
-    own.#listening.set(this, listening)
+    host.#listening.set(this, listening)
     return listening
   }
 

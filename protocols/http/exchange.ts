@@ -4,7 +4,7 @@
 // amount queued is checked beforehand.
 
 import { isNoFile, UsageError } from '../../src/errors.ts'
-import { type CodecIo, isChunk, jsonOf } from '../../src/protocol.ts'
+import { type CodecIo, foreignBytes, isChunk, jsonOf } from '../../src/protocol.ts'
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
 import { hasToken } from './fields.ts'
 import type { RequestHead } from './head.ts'
@@ -217,6 +217,8 @@ export class Exchange {
     if (isParts(message)) return ofParts(message)
     if (Object.prototype.toString.call(message) === '[object Response]')
       throw new UsageError('ERR_BAD_RESPONSE', `that is the Response of fetch: import { Response } from 'millrace'`)
+    const foreign = foreignBytes(message)
+    if (foreign !== null) return draftOf(foreign, 'application/octet-stream')
     return draftOf(jsonOf(message), 'application/json')
   }
 
@@ -393,8 +395,9 @@ export class Exchange {
   // Bodies sent piece by piece
 
   #goOn(message: Answer): boolean {
-    const data = message instanceof Chunk ? message.data : message instanceof ServerSentEvents ? message.text : message
-    if (!isChunk(data))
+    const given = message instanceof Chunk ? message.data : message instanceof ServerSentEvents ? message.text : message
+    const data = isChunk(given) ? given : foreignBytes(given)
+    if (data === null)
       throw new UsageError('ERR_ENCODE', 'an open answer goes on with text, bytes, Chunk or ServerSentEvents')
     if (data.length > 0) return this.#isFull() ? this.#leaveOut(message) : this.#piece(data)
     this.finish()
@@ -466,11 +469,11 @@ export class Exchange {
     for (;;) {
       if (io.hasQueued(mostQueued(io))) await this.#drain()
       if (!this.#isStreaming) return
-      const { done, value } = await iterator.next()
+      const { done, value: given } = await iterator.next()
       if (!this.#isStreaming) return
       if (done === true) break
-      if (!isChunk(value))
-        throw new UsageError('ERR_ENCODE', `a body is made of text and bytes, not of ${typeof value}`)
+      const value = isChunk(given) ? given : foreignBytes(given)
+      if (value === null) throw new UsageError('ERR_ENCODE', `a body is made of text and bytes, not of ${typeof given}`)
       if (length >= 0 && this.#sent + Buffer.byteLength(value) > length) throw wrongLength(length, 'longer')
       if (value.length === 0) continue
       this.#begun(plan)

@@ -10,7 +10,7 @@ import { type Agreement, type DeflateContext, offerOf, type Terms } from './defl
 import { broken, FrameReader, type MessageSink, noText } from './frame-reader.ts'
 import { clientFrame, isCloseCode, Opcode, sentFrame } from './frames.ts'
 import { answered, asking, isInterim, offeredProtocols, refusalOf, refusing, switching } from './handshake.ts'
-import { CloseFrame, PreparedMessage, payloadOf, type WebSocketMessage } from './messages.ts'
+import { CloseFrame, opcodeOf, PreparedMessage, payloadOf, type WebSocketMessage } from './messages.ts'
 import type { Resolved } from './settings.ts'
 import { textOf } from './utf8.ts'
 
@@ -507,7 +507,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   #sendNow(message: WebSocketMessage): boolean {
     if (message instanceof PreparedMessage) return this.#sendPrepared(message)
     const payload = payloadOf(message)
-    const opcode = message instanceof Uint8Array ? Opcode.Binary : Opcode.Text
+    const opcode = opcodeOf(payload)
     const deflate = this.deflate
     if (deflate === null || Buffer.byteLength(payload) < this.#threshold(deflate.agreement.hasTakeover))
       return this.#write(opcode, payload)

@@ -2,7 +2,7 @@
 // connection.
 
 import { UsageError } from '../../src/errors.ts'
-import { jsonOf } from '../../src/protocol.ts'
+import { foreignBytes, jsonOf } from '../../src/protocol.ts'
 import type { Agreement, DeflateEngine } from './deflate.ts'
 import { CLOSE_CODES, isCloseCode, Opcode, serverFrame } from './frames.ts'
 
@@ -23,7 +23,7 @@ export class PreparedMessage {
   constructor(message: string | Uint8Array | object | number | boolean | null) {
     this.payload = payloadOf(message)
     this.size = Buffer.byteLength(this.payload)
-    this.opcode = message instanceof Uint8Array ? Opcode.Binary : Opcode.Text
+    this.opcode = opcodeOf(this.payload)
   }
 
   /** The frame a server sends. @internal */
@@ -65,5 +65,10 @@ export class CloseFrame {
 /** The bytes or text of a message. Throws UsageError for a value that has no JSON form. */
 export function payloadOf(message: unknown): string | Uint8Array {
   if (typeof message === 'string' || message instanceof Uint8Array) return message
-  return jsonOf(message)
+  return foreignBytes(message) ?? jsonOf(message)
+}
+
+/** Of what is sent: JSON is text. */
+export function opcodeOf(payload: string | Uint8Array): Opcode.Text | Opcode.Binary {
+  return typeof payload === 'string' ? Opcode.Text : Opcode.Binary
 }

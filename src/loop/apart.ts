@@ -1,12 +1,12 @@
-// Where one call makes several connections run their handlers: what one of them puts into an AsyncLocalStorage must not be
-// there for the next one, nor for who made the call.
+// For calls that run callbacks of several connections: what one callback puts into an AsyncLocalStorage must be visible
+// neither to the next one nor to the caller.
 
 import { AsyncResource } from 'node:async_hooks'
 
-/** The context of the import: nobody's. */
+/** The context of the import, which belongs to no connection. */
 const neutral = new AsyncResource('millrace.neutral')
 
-/** Runs a task in an async context of its own, which sees no store. It costs an AsyncResource: not for every message. */
+/** Runs a task in an async context of its own, without any store. It costs an AsyncResource: too much for each message. */
 export function apart<T>(task: (subject: T) => void, subject: T): void {
   neutral.runInAsyncScope(newScope).runInAsyncScope(task, undefined, subject)
 }

@@ -53,8 +53,8 @@ export class Isolation<T extends object> {
 }
 
 /**
- * The same for an engine whose connections have async resources of Node's own: a task runs as if in one of these, for what
- * concerns stores. Up to Node 22 it sees and changes those of that resource, from 24 on it sees none.
+ * The same for an engine whose connections have async resources of Node's own. A task runs as if in one of these: up to
+ * Node 22 it sees and changes the stores of that resource, from 24 on it sees none.
  */
 export class Guest {
   readonly #scope: AsyncResource
@@ -75,7 +75,7 @@ export class Guest {
     }
   }
 
-  /** What makes it an AsyncResource is its own. */
+  /** What makes it an AsyncResource stays its own; everything else is the host's. */
   #handler(): ProxyHandler<AsyncResource> {
     return {
       get: (target, key) => Reflect.get(Reflect.has(target, key) ? target : this.#host, key),

@@ -3,7 +3,8 @@
 
 import { closeSync } from 'node:fs'
 import { addon, type NativeEngine, type Sys } from '../addon.ts'
-import { SystemError } from '../errors.ts'
+import { formatEndpoint } from '../endpoint.ts'
+import { codeOf, SystemError } from '../errors.ts'
 import { holdClock, releaseClock } from '../loop/clock.ts'
 import type { Accept, ConnectTarget, Ends, Listener, ListenSource, Released, Socket, Transport } from '../transport.ts'
 import { descriptorOf } from './descriptors.ts'
@@ -74,7 +75,7 @@ export class Engine implements Omit<Transport, 'name' | 'copiesWrites'>, SocketE
     process.on('exit', () => this.#flushAtExit())
   }
 
-  /** Who sends, and then the process ends in the same batch, has sent: by process.exit() or by an error that nobody catches. */
+  /** What was sent in the batch in which the process ends still leaves. */
   #flushAtExit(): void {
     settleGathered()
     this.native.flush()
@@ -97,10 +98,20 @@ export class Engine implements Omit<Transport, 'name' | 'copiesWrites'>, SocketE
     const fd = descriptorOf(stream)
     try {
       if (fd < 0) throw new SystemError('ECONNRESET', 'connect', ends.remoteIp) // it has failed meanwhile
-      const copy = this.sys.duplicate(fd).release()
-      return this.adopt({ fd: copy, unread: rest ?? NO_BYTES, unsent: NO_BYTES, ends })
+      return this.adopt({ fd: this.#copy(fd, target), unread: rest ?? NO_BYTES, unsent: NO_BYTES, ends })
     } finally {
       stream.destroy()
+    }
+  }
+
+  /** A client without descriptors is told that it could not connect. Throws a SystemError. */
+  #copy(fd: number, { transport, path, host, port }: ConnectTarget): number {
+    try {
+      return this.sys.duplicate(fd).release()
+    } catch (cause) {
+      throw new SystemError(codeOf(cause), 'connect', transport === 'unix' ? path : formatEndpoint(host, port), {
+        cause,
+      })
     }
   }
 

@@ -252,7 +252,7 @@ export class NativeSocket implements Socket, Owner {
   #drained(): void {
     this.#events?.[kDrained]()
     const tls = this.#extra?.handshake ?? null
-    if (tls !== null && (this.#flags & Flag.Gone) === 0) this.#shakeHands(tls) // nobody has closed it instead
+    if (tls !== null && (this.#flags & Flag.Gone) === 0) this.#shakeHands(tls) // unless it was closed instead
   }
 
   pause(): void {
@@ -292,7 +292,7 @@ export class NativeSocket implements Socket, Owner {
     if (this.#flags & Flag.ShakingHands) this.#giveUpHandshake()
   }
 
-  /** It has not begun, and what comes now is to be read again: the end, at least. */
+  /** The handshake has not begun. The bytes that arrive now, or at least the end, are read again. */
   #giveUpHandshake(): void {
     this.#flags &= ~Flag.ShakingHands
     this.#more().handshake = null
@@ -477,7 +477,7 @@ function fits(length: number): boolean {
   return gathered.length + length <= GATHERED
 }
 
-/** The process ends within a handler: what it has gathered belongs to what is sent. */
+/** For a process that ends within a handler: text gathered so far is part of what was sent. */
 export function settleGathered(): void {
   gathering?.settle()
 }

@@ -354,7 +354,7 @@ class NodeSocket implements Socket {
     if (this.#isEnding) this.#stream.end()
     if (this.#isAwaited) guest.run(resourceOf(this.#stream), tellAwaited, this, undefined)
     else this.#events?.[kDrained]()
-    if (this.#handshake !== null && !this.#isGone) this.#shakeHands(this.#handshake) // nobody has closed it instead
+    if (this.#handshake !== null && !this.#isGone) this.#shakeHands(this.#handshake) // unless it was closed instead
   }
 
   tellDrained(): void {
@@ -402,7 +402,7 @@ class NodeSocket implements Socket {
     else this.#events?.[kEnded]()
   }
 
-  /** Later, if nothing holds it back again. */
+  /** Reports a FIN that was held back, unless reading is paused again. */
   tellEnd(): void {
     if (!this.#hasEnded || this.#isPaused || this.#isShakingHands) return
     this.#hasEnded = false
@@ -429,7 +429,7 @@ class NodeSocket implements Socket {
     if (this.#isShakingHands && this.#handshake === null) return // nothing may leave unencrypted any more
     while (this.#pendingBytes > 0 && this.#givenBytes === 0) {
       this.#give(this.#pendingBytes <= WRITE_BYTES ? this.#takeAll() : this.#takeSome())
-      if (this.#stream.errored !== null || this.#stream.destroyed) return // 'close' follows, and finds what was not sent
+      if (this.#stream.errored !== null || this.#stream.destroyed) return // 'close' follows and reports what was not sent
       if (this.#stream.writableLength === 0) this.#givenBytes = 0
       else this.#awaitTaken()
     }
@@ -578,7 +578,7 @@ function flushAll(): void {
 
 let isFlushedAtExit = false
 
-/** Who answers, and then the process ends in the same turn, has answered. */
+/** What was sent in the turn in which the process ends still leaves. */
 function flushAtExit(): void {
   if (!isFlushedAtExit) process.on('exit', sendAll)
   isFlushedAtExit = true

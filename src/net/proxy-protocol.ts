@@ -53,7 +53,7 @@ function parseV1(bytes: Buffer): ProxyHeader | typeof NEED_MORE {
   const [, family, remoteIp = '', localIp = '', remotePort, localPort] = match
   const length = end + 2
   if (family === undefined) return { length, ends: null, info: NOTHING }
-  const isRight = family === 'TCP4' ? isIPv4 : isIPv6
+  const isRight = family === 'TCP4' ? isIPv4 : isIPv6WithoutZone
   if (!isRight(remoteIp) || !isRight(localIp)) throw bad(`an address is not of ${family}`)
   const spelled = (ip: string) => (family === 'TCP4' ? ip : ipv6Text(ipv6Bytes(ip))) // one client has one address
   const ends = {
@@ -64,6 +64,11 @@ function parseV1(bytes: Buffer): ProxyHeader | typeof NEED_MORE {
   }
   if (ends.remotePort > 65_535 || ends.localPort > 65_535) throw bad('a port is over 65535')
   return { length, ends, info: NOTHING }
+}
+
+/** Section 2.1 has none: a zone is the proxy's name for an interface of its own. */
+function isIPv6WithoutZone(ip: string): boolean {
+  return isIPv6(ip) && !ip.includes('%')
 }
 
 const LOCAL = 0x20

@@ -4,6 +4,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { once } from 'node:events'
 import net from 'node:net'
 import tls from 'node:tls'
+import { runInNewContext } from 'node:vm'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { frame } from '../../protocols/frame.ts'
@@ -410,6 +411,30 @@ for (const transport of transports) {
       const lines = Array.from({ length: 100 }, (_, at) => `line ${at}\n`)
       await client.expect(`${lines.join('')}from a microtask\n`)
       assert.is(client.chunks.length, 1)
+    })
+  })
+
+  it('bytes of another realm are bytes', async () => {
+    const bytes: Uint8Array = runInNewContext('Uint8Array.from([0, 104, 105]).subarray(1)')
+    assert.not(bytes instanceof Uint8Array)
+    for (const [protocol, answer] of [
+      [tcp, 'hi<hi>'],
+      [text, 'hi\n<hi>'],
+      [frame, '\0\0\0\u0006hi<hi>'],
+    ] as const) {
+      const onConnect = (connection: AnyConnection) => {
+        connection.send(bytes)
+        connection.send(['<', bytes, '>'], true)
+      }
+      await withServer(transport, protocol, { onConnect }, async ({ connect }) => (await connect()).expect(answer))
+    }
+    const answerer = http()
+    const onMessage = (connection: AnyConnection) => connection.send(bytes)
+    await withServer(transport, answerer, { onMessage }, async ({ connect }) => {
+      const client = await connect()
+      client.socket.write('GET / HTTP/1.0\r\n\r\n')
+      await client.closed()
+      assert.match(client.received, /application\/octet-stream[\s\S]*\r\n\r\nhi$/)
     })
   })
 

@@ -13,6 +13,7 @@ import { tcp } from '../../protocols/tcp.ts'
 import { text } from '../../protocols/text.ts'
 import { addon } from '../../src/addon.ts'
 import type { AnyConnection } from '../../src/connection.ts'
+import { SystemError } from '../../src/errors.ts'
 import { parseAddress } from '../../src/net/address.ts'
 import { bindSocket } from '../../src/net/bound-socket.ts'
 import { NativeDatagrams } from '../../src/net/native-datagrams.ts'
@@ -556,6 +557,27 @@ engineTest('what was held back is told in no context of who resumed it', async (
     await until(() => held.ear.received === 'held')
   })
   assert.equal(seen, [undefined])
+})
+
+engineTest('a client that has no descriptor left is told that it could not connect', async (engine) => {
+  await withServer(engine, text, {}, async ({ endpoint }) => {
+    const { sys } = addon()
+    assert.ok(sys)
+    const { duplicate } = sys
+    sys.duplicate = () => {
+      throw SystemError.fromErrno(-constants.errno.EMFILE, 'fcntl', 'descriptor 4')
+    }
+    const [host = '', port] = endpoint.split(':')
+    const target = { transport: 'tcp', host, port: Number(port), path: '', proxy: null } as const
+    try {
+      await engine.connect(target, new AbortController().signal)
+      assert.unreachable()
+    } catch (error) {
+      assert.match(String(error), `connect ${endpoint}: EMFILE`)
+    } finally {
+      sys.duplicate = duplicate
+    }
+  })
 })
 
 engineTest(

@@ -108,6 +108,7 @@ for (const [what, bytes, says] of [
   ['a leading zero in an address', 'PROXY TCP4 01.2.3.4 1.2.3.4 1 1\r\n', /an address is not of TCP4/],
   ['a port too high', 'PROXY TCP4 1.2.3.4 1.2.3.4 65536 1\r\n', /over 65535/],
   ['IPv6 as TCP4', 'PROXY TCP4 ::1 ::1 1 1\r\n', /an address is not of TCP4/],
+  ['a zone', 'PROXY TCP6 fe80::1%lo fe80::2 1 1\r\n', /an address is not of TCP6/],
   ['IPv4 as TCP6', 'PROXY TCP6 1.2.3.4 1.2.3.4 1 1\r\n', /an address is not of TCP6/],
   ['lower case', 'PROXY tcp4 1.2.3.4 1.2.3.4 1 1\r\n', /malformed/],
   ['a bare LF', 'PROXY TCP4 1.2.3.4 1.2.3.4 1 1\n\r\n', /malformed/],

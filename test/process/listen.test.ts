@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
 import { caseTest, longTest } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
-import { ask, Client, freePort, inSandbox, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import { ask, Client, freePort, inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 /** `count` processes that each make a Worker of their own at `address`. */
@@ -272,6 +272,22 @@ for (const [what, more, says, code] of [
     })
   })
 }
+
+test('what listen() refuses is a rejection, also where it can be told at once', async () => {
+  await inSandbox(async (box) => {
+    const text = `
+      import { Worker } from 'millrace'
+      const worker = new Worker('text://127.0.0.1:0')
+      const refused = (error) => console.error('refused', error.code)
+      worker.onWorkerStart = () => worker.listen('text://127.0.0.1:0').catch(refused)
+      worker.onMessage = (connection, line) => connection.send(line)
+      Worker.runAll()`
+    const status = await box.start(box.file('app.js', text))
+    assert.is(await ask(portOf(status), 'x'), 'x')
+    assert.match(box.log(), /refused ERR_LISTENS_ALREADY/)
+    await box.stop()
+  })
+})
 
 longTest('outside of a worker process it says where it belongs', async () => {
   await inSandbox(async (box) => {

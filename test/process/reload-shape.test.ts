@@ -228,6 +228,13 @@ test('a host that changes on one port is refused with what to do; two Workers at
       assert.is(code, 5)
       assert.is(workersOf(await box.status())[0]?.pid, workersOf(before)[0]?.pid)
     }
+    box.file('app.js', at('127.0.0.1', '127.0.0.1'))
+    for (const command of ['check', 'restart']) {
+      const { code, stdout, stderr } = await box.command(command, join(box.directory, 'app.js'))
+      assert.equal([code, stdout], [6, ''])
+      assert.match(stderr, new RegExp(`workers 'echo' and 'echo\\S*' are both at text://127\\.0\\.0\\.1:${port}\n`))
+      assert.is(workersOf(await box.status())[0]?.pid, workersOf(before)[0]?.pid)
+    }
     box.file('app.js', at('0.0.0.0'))
     succeeded(await box.command('restart', '-d', join(box.directory, 'app.js')))
     assert.is(await ask(port, 'x'), 'x')

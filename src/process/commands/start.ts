@@ -3,7 +3,9 @@
 import { realpathSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, resolve } from 'node:path'
+import { addon } from '../../addon.ts'
 import { codeOf, messageOf } from '../../errors.ts'
+import { type Address, isAnyPort, isSamePlace, parseAddress } from '../../net/address.ts'
 import { udpPorts } from '../../net/udp-ports.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import type { Declaration } from '../group.ts'
@@ -74,7 +76,23 @@ export async function describeHere(line: Line): Promise<Described> {
   const nobody = { output: null, onSpawn: () => undefined }
   const described = await describeModules({ modules, argv, user, group, engine, signal, ...nobody })
   for (const declaration of described.groups) if (declaration.transport === 'udp') checkUdp(declaration)
+  checkPlaces(described.groups)
   return described
+}
+
+/** Two Workers cannot have one address, except at port 0, where each gets a port of its own. */
+function checkPlaces(groups: readonly Declaration[]): void {
+  const places: { readonly name: string; readonly address: Address }[] = []
+  for (const { name, listen, transport } of groups) {
+    if (listen === '' || (transport === 'udp' && addon().sys === null)) continue // its processes bind
+    const address = parseAddress(listen, transport === 'udp' ? transport : '')
+    const other = isAnyPort(address) ? undefined : places.find((one) => isSamePlace(one.address, address))
+    if (other !== undefined)
+      throw new CommandError(Exit.Module, `workers '${other.name}' and '${name}' are both at ${listen}`, {
+        next: 'give one of them another address',
+      })
+    places.push({ name, address })
+  }
 }
 
 function checkUdp(declaration: Declaration): void {

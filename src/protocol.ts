@@ -22,7 +22,7 @@ export function isChunk(value: unknown): value is string | Uint8Array {
   return typeof value === 'string' || value instanceof Uint8Array
 }
 
-/** @internal Bytes of another realm (`node:vm`, Jest) as ours; null for anything else. Only for what would be refused. */
+/** @internal Bytes of another realm (`node:vm`, Jest) as ours; null for anything else. For what would be refused. */
 export function foreignBytes(value: unknown): Uint8Array | null {
   if (!ArrayBuffer.isView(value) || Object.prototype.toString.call(value) !== '[object Uint8Array]') return null
   return new Uint8Array(value.buffer, value.byteOffset, value.byteLength)
@@ -37,13 +37,8 @@ export function checkedChunks(bytes: Encoded): Encoded {
 
 function checkedChunk(value: unknown): string | Uint8Array {
   const chunk = isChunk(value) ? value : foreignBytes(value)
-  if (chunk === null) throw notEncoded(value)
-  return chunk
-}
-
-/** @internal */
-export function notEncoded(value: unknown): UsageError {
-  return new UsageError('ERR_ENCODE', `what is sent must be a string, bytes or a list of them, not ${typeof value}`)
+  if (chunk !== null) return chunk
+  throw new UsageError('ERR_ENCODE', `what is sent must be a string, bytes or a list of them, not ${typeof value}`)
 }
 
 /** @internal Throws UsageError for values JSON cannot represent: a function, a BigInt, a cycle. */

@@ -495,9 +495,9 @@ export class Worker<
    * Listens at an address in addition to the declared one. Call it in a worker process, in `onWorkerStart` for example.
    * All processes of the group that listen there share one socket, which the master owns and which outlives crashes and
    * reloads. Rejects with a SystemError when the address is unavailable; that fails the start unless another `listen()`
-   * of this Worker, perhaps with another address, succeeds. Rejects with a UsageError for a second address of one Worker.
-   * `onWorkerStart` need not await it: the process is not ready before it has settled. Throws UsageError outside of a
-   * worker process.
+   * of this Worker, perhaps with another address, succeeds. Rejects with a UsageError for a second address of one
+   * Worker. `onWorkerStart` need not await it: the process is not ready before it has settled. Throws UsageError
+   * outside of a worker process.
    */
   listen(address: string = this.#address): Promise<void> {
     const { requestSocket } = registry()

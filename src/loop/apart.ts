@@ -6,7 +6,7 @@ import { AsyncResource } from 'node:async_hooks'
 /** The context of the import, which belongs to no connection. */
 const neutral = new AsyncResource('millrace.neutral')
 
-/** Runs a task in an async context of its own, without any store. It costs an AsyncResource: too much for each message. */
+/** Runs a task in an async context of its own, without any store. Costs an AsyncResource: too much for each message. */
 export function apart<T>(task: (subject: T) => void, subject: T): void {
   neutral.runInAsyncScope(newScope).runInAsyncScope(task, undefined, subject)
 }

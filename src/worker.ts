@@ -383,8 +383,7 @@ export class Worker<
 
   /** @internal */
   describe(): Declaration {
-    const { name, backlog, reloadMode, reloadable, reusePort, user, group, execArgv, crashLoopAfter } = this
-    const { maxRequests, maxMemory, maxLifetimeMs, stuckTimeoutMs } = this
+    const { name, backlog, reloadMode, reloadable, reusePort, user, group, execArgv } = this
     this.#check()
     const place = this.#address === '' ? null : this.#place
     const protocol = place === null ? '' : this.#protocolAt(place).name
@@ -394,7 +393,11 @@ export class Worker<
       ...{ name, listen: this.#address, protocol, backlog, reloadMode, reloadable, reusePort, user, group, execArgv },
       ...{ count, minReady: this.minReady },
       startTimeoutMs: Math.min(this.startTimeoutMs || Number.POSITIVE_INFINITY, LONGEST_TIMEOUT_MS),
-      ...{ crashLoopAfter, maxRequests, maxMemory, maxLifetimeMs, stuckTimeoutMs },
+      crashLoopAfter: Math.min(this.crashLoopAfter, Number.MAX_SAFE_INTEGER),
+      maxRequests: limitInJson(this.maxRequests),
+      maxMemory: limitInJson(this.maxMemory),
+      maxLifetimeMs: limitInJson(this.maxLifetimeMs),
+      stuckTimeoutMs: limitInJson(this.stuckTimeoutMs),
       drainTimeoutMs: this.drainWindowMs,
       credentials: null, // the describe process looks them up
       isSecure: this.#isSecure || this.ssl !== null,
@@ -757,6 +760,11 @@ function leaving(): UsageError {
 
 function destroy(connection: AnyConnection): void {
   connection.destroy()
+}
+
+/** Infinity is no limit, as 0 is, and JSON would make it null. */
+function limitInJson(limit: number): number {
+  return limit === Number.POSITIVE_INFINITY ? 0 : limit
 }
 
 function logThrown(callback: string, error: unknown): void {

@@ -53,6 +53,20 @@ test('a startTimeoutMs of 0 is for ever', () => {
   assert.ok(new Worker({ startTimeoutMs: 0 }).describe().startTimeoutMs > 1e9)
 })
 
+test('every limit of Infinity reaches the master as no limit: a declaration is the same after JSON', () => {
+  const limits = {
+    ...{ startTimeoutMs: Number.POSITIVE_INFINITY, drainTimeoutMs: Number.POSITIVE_INFINITY },
+    ...{ maxRequests: Number.POSITIVE_INFINITY, maxMemory: Number.POSITIVE_INFINITY },
+    ...{ maxLifetimeMs: Number.POSITIVE_INFINITY, stuckTimeoutMs: Number.POSITIVE_INFINITY },
+    ...{ crashLoopAfter: Number.POSITIVE_INFINITY, maxConnections: Number.POSITIVE_INFINITY },
+  }
+  const declaration = new Worker('text://x:1', limits).describe()
+  assert.equal(JSON.parse(JSON.stringify(declaration)), declaration)
+  const { maxRequests, maxMemory, maxLifetimeMs, stuckTimeoutMs, crashLoopAfter } = declaration
+  assert.equal([maxRequests, maxMemory, maxLifetimeMs, stuckTimeoutMs], [0, 0, 0, 0])
+  assert.ok(crashLoopAfter > 1e9)
+})
+
 test('other settings that cannot work are refused, by name and value', () => {
   const bad = { drainTimeoutMs: -1, reloadMode: 'soon', reloadable: 1, execArgv: 'x', user: 5, group: null, name: 7 }
   for (const [key, value] of Object.entries(bad)) {

@@ -194,8 +194,13 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   }
 
   terms(): Terms {
-    const { maxMailboxMessages: maxMessages, maxMailboxBytes: maxBytes, maxPackageSize: maxFrameBytes } = this.#host
-    return { maxMessages, maxBytes, maxFrameBytes, interest: subscriptions.interests }
+    const { maxMailboxMessages, maxMailboxBytes, maxPackageSize } = this.#host
+    return {
+      maxMessages: wholeInJson(maxMailboxMessages),
+      maxBytes: wholeInJson(maxMailboxBytes),
+      maxFrameBytes: wholeInJson(maxPackageSize),
+      interest: subscriptions.interests,
+    }
   }
 
   known(_link: IncomingLink, identity: Identity): WorkerRef {
@@ -245,4 +250,9 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     for (const outbox of this.#outboxes.values()) outbox.close('this process has left')
     for (const link of [...this.#incoming]) link.close()
   }
+}
+
+/** A limit as the other end takes it: whole, and not Infinity, which JSON would make null. */
+function wholeInJson(limit: number): number {
+  return Math.trunc(Math.min(limit, Number.MAX_SAFE_INTEGER))
 }

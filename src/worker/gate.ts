@@ -42,7 +42,7 @@ export class Gate {
   taken(connections: number): number {
     const { maxConnections, acceptRate } = this.#limits
     if (connections >= maxConnections) return Number.POSITIVE_INFINITY
-    const paceMs = acceptRate > 0 ? this.#pay(acceptRate) : 0
+    const paceMs = isPaced(acceptRate) ? this.#pay(acceptRate) : 0
     const isOver = connections > this.share && connections % SHARE_BATCH === 0
     return Math.max(paceMs, isOver ? SHARE_REST_MS : 0)
   }
@@ -56,7 +56,7 @@ export class Gate {
     const left = this.left(connections)
     const part = left < sockets ? left : Math.floor(left / sockets)
     // A worker in debt rests for longer.
-    const paced = acceptRate > 0 ? Math.max(1, Math.floor(this.#tokens / sockets)) : Number.POSITIVE_INFINITY
+    const paced = isPaced(acceptRate) ? Math.max(1, Math.floor(this.#tokens / sockets)) : Number.POSITIVE_INFINITY
     const batch = SHARE_BATCH - (connections % SHARE_BATCH)
     const shared = connections >= this.share ? batch : this.share - connections
     return Math.max(0, Math.min(part, paced, shared))
@@ -83,6 +83,11 @@ export class Gate {
     this.#filledAt = time
     return this.#tokens >= 1 ? 0 : Math.ceil(((1 - this.#tokens) * 1000) / rate)
   }
+}
+
+/** Infinity means off, as 0 does: multiplied by no time it would be NaN. */
+function isPaced(acceptRate: number): boolean {
+  return acceptRate > 0 && acceptRate < Number.POSITIVE_INFINITY
 }
 
 /** A tenth of a second's worth may arrive at once. */

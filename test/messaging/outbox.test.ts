@@ -58,6 +58,20 @@ test('a worker that allows less than its senders think gets no more than that, a
   other.close()
 })
 
+test('a worker whose limits are Infinity, or no whole number, takes messages of other processes', async () => {
+  for (const limit of [Number.POSITIVE_INFINITY, 1000.5]) {
+    const there = new Host({ maxMailboxMessages: limit, maxPackageSize: limit })
+    const taken: unknown[] = []
+    there.onMessage = (message) => taken.push(message)
+    const other = meshOf(there)
+    const { mesh, close } = meshOf(new Host(), other.address)
+    mesh.outbox('there', 0).send('hello')
+    await until(() => taken.length === 1)
+    close()
+    other.close()
+  }
+})
+
 test('what a callback sends while what waited is written comes after it', async () => {
   const there = new Host({ maxMailboxMessages: 100 })
   const got: unknown[] = []

@@ -33,6 +33,11 @@ test('at maxConnections it rests until there is room, a little below', () => {
   assert.ok(gate({ maxConnections: 1 }).hasRoom(0))
 })
 
+test('an acceptRate of Infinity is no rate', () => {
+  const open = gate({ acceptRate: Number.POSITIVE_INFINITY })
+  assert.equal([open.taken(1), open.taken(2), open.room(2)], [0, 0, Number.POSITIVE_INFINITY])
+})
+
 test('acceptRate: a tenth of a second at once, then one by one; unused time adds no more than that', () => {
   const paced = gate({ acceptRate: 50 })
   const rests = [1, 2, 3, 4, 5].map((n) => paced.taken(n))

@@ -3,7 +3,7 @@
 //
 //   | total length, 4 bytes, big-endian, head included | payload |
 
-import { UsageError } from '../src/errors.ts'
+import { ProtocolError, UsageError } from '../src/errors.ts'
 import { type Encoded, foreignBytes, isChunk, lengthPrefixed, type Protocol } from '../src/protocol.ts'
 
 const HEAD = 4
@@ -13,7 +13,7 @@ const MAX_TOTAL = 0xffffffff
 export const frame: Protocol<Buffer, string | Uint8Array> = {
   name: 'frame',
   input: lengthPrefixed({ bytes: HEAD, includesHeader: true }),
-  decode: (packet) => packet.subarray(HEAD),
+  decode: payloadOf,
   encode: (message): Encoded => {
     const payload = isChunk(message) ? message : foreignBytes(message)
     if (payload === null) {
@@ -26,4 +26,16 @@ export const frame: Protocol<Buffer, string | Uint8Array> = {
     head.writeUInt32BE(total)
     return [head, payload]
   },
+}
+
+/** The length is looked at here too: a datagram comes without `input`, and may be anything. */
+function payloadOf(packet: Buffer): Buffer {
+  if (packet.length < HEAD) throw badLength(`a packet of ${packet.length} bytes has no room for its length`)
+  const declared = packet.readUInt32BE()
+  if (declared !== packet.length) throw badLength(`declared length ${declared} of a packet of ${packet.length} bytes`)
+  return packet.subarray(HEAD)
+}
+
+function badLength(message: string): ProtocolError {
+  return new ProtocolError('ERR_BAD_LENGTH', message)
 }

@@ -3,7 +3,7 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { frame } from '../../protocols/frame.ts'
-import { codeOf } from '../../src/errors.ts'
+import { codeOf, ProtocolError } from '../../src/errors.ts'
 import { open } from '../../src/testing.ts'
 import { atLength } from '../support/length.ts'
 import { fuzz, runVectors } from '../support/vectors.ts'
@@ -30,6 +30,17 @@ test('frames are cut by their length, whatever way they arrive', () => {
       error: 'ERR_BAD_LENGTH',
     })),
   ])
+})
+
+test('a datagram is a frame only if it has the length that it declares', () => {
+  assert.equal(String(frame.decode(bytes([0, 0, 0, 5], 'x'))), 'x')
+  assert.equal(String(frame.decode(bytes([0, 0, 0, 4]))), '')
+  for (const datagram of [[], [97], [0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 99, 97], [0, 0, 0, 5, 97, 98]]) {
+    assert.throws(
+      () => frame.decode(Buffer.from(datagram)),
+      (error: unknown) => error instanceof ProtocolError && error.code === 'ERR_BAD_LENGTH',
+    )
+  }
 })
 
 test('a message owns its bytes', () => {

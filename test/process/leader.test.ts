@@ -163,6 +163,63 @@ test('a word of the master that comes late begins nothing', async () => {
   await candidates.leave()
 })
 
+test('a name that was given up may be taken again at once: the new job waits for the end of the old one', async () => {
+  const said: string[] = []
+  const tickets: number[] = []
+  const candidates = new Candidates(({ type, ticket }) => {
+    if (type === 'stand') tickets.push(ticket)
+    said.push(`${type} ${tickets.indexOf(ticket)}`)
+  })
+  const order: string[] = []
+  let release: () => void = () => undefined
+  const withdraw = candidates.add('a', async () => {
+    await new Promise<void>((resolve) => {
+      release = resolve
+    })
+    order.push('first has ended')
+  })
+  candidates.lead('a', tickets[0] ?? 0)
+  const end = withdraw()
+  candidates.add('a', () => void order.push('second'))
+  assert.throws(
+    () => candidates.add('a', () => undefined),
+    (error: unknown) => codeOf(error) === 'ERR_LEADER_NAME',
+  )
+  assert.equal(said, ['stand 0', 'stand 1'])
+  candidates.lead('a', tickets[0] ?? 0) // a late word begins nothing
+  release()
+  await end
+  assert.equal(said, ['stand 0', 'stand 1', 'resign 0'])
+  candidates.lead('a', tickets[1] ?? 0)
+  assert.equal(order, ['first has ended', 'second'])
+  assert.equal(candidates.describeWork(), '')
+  await candidates.leave()
+  assert.equal(said.at(-1), 'resign 1')
+})
+
+test('a process does not leave before a job that was given up has ended', async () => {
+  let release: () => void = () => undefined
+  let ticket = 0
+  const candidates = new Candidates((message) => {
+    ticket = message.ticket
+  })
+  const withdraw = candidates.add(
+    'a',
+    () =>
+      new Promise<void>((resolve) => {
+        release = resolve
+      }),
+  )
+  candidates.lead('a', ticket)
+  void withdraw()
+  candidates.add('a', () => undefined)
+  const left = candidates.leave().then(() => 'left')
+  assert.is(candidates.describeWork(), 'leader of a')
+  assert.is(await Promise.race([left, new Promise((resolve) => setImmediate(resolve, 'waits'))]), 'waits')
+  release()
+  assert.is(await left, 'left')
+})
+
 test('its end waits for what the job gave: a promise, a function, the promise of a function', async () => {
   const { candidates, said } = alone()
   const order: string[] = []

@@ -14,7 +14,8 @@ type Send = (message: { readonly type: 'stand' | 'resign'; readonly name: string
 
 export class Candidates {
   readonly #send: Send
-  readonly #candidates = new Map<string, Candidate>()
+  /** One whose job is ending stays until it has ended. The next one of its name waits until the master makes it the leader. */
+  readonly #candidates = new Set<Candidate>()
   /** Jobs of this process alone; null until they begin. */
   readonly #own = new Map<LeaderJob, Term | null>()
   #isActive = false
@@ -26,17 +27,17 @@ export class Candidates {
 
   /** Stands for a name. The returned function withdraws, and resolves when the job has ended. */
   add(name: string, job: LeaderJob): () => Promise<void> {
-    if (this.#candidates.has(name))
+    if ([...this.#candidates].some((one) => one.name === name && !one.isOver))
       throw new UsageError(
         'ERR_LEADER_NAME',
-        `onLeader('${name}') was called in this process already: use another name`,
+        `this process has a job '${name}' already: end that one first, or use another name`,
       )
     const candidate = new Candidate(name, job, this.#send)
-    this.#candidates.set(name, candidate)
+    this.#candidates.add(candidate)
     if (!this.#isLeaving) candidate.stand()
     return async () => {
       await candidate.end()
-      if (this.#candidates.get(name) === candidate) this.#candidates.delete(name)
+      this.#candidates.delete(candidate)
     }
   }
 
@@ -58,26 +59,26 @@ export class Candidates {
 
   /** The master has made this process the leader. */
   lead(name: string, ticket: number): void {
-    this.#candidates.get(name)?.lead(ticket)
+    for (const candidate of this.#candidates) if (candidate.name === name) candidate.lead(ticket)
   }
 
   /** Resigns from everything and accepts nothing more. Resolves when every job has ended. */
   async leave(): Promise<void> {
     this.#isLeaving = true
     const own = [...this.#own.values()].map((term) => term?.end('it'))
-    await Promise.all([...own, ...[...this.#candidates.values()].map((candidate) => candidate.end())])
+    await Promise.all([...own, ...[...this.#candidates].map((candidate) => candidate.end())])
   }
 
   /** What keeps `leave` from finishing, in words. */
   describeWork(): string {
     if (!this.#isLeaving) return ''
-    const names = [...this.#candidates].filter(([, { isLeading }]) => isLeading).map(([name]) => name)
+    const names = [...this.#candidates].filter(({ isLeading }) => isLeading).map(({ name }) => name)
     return names.length === 0 ? '' : `leader of ${names.join(', ')}`
   }
 }
 
 class Candidate {
-  readonly #name: string
+  readonly name: string
   readonly #job: LeaderJob
   readonly #send: Send
   readonly #backoff = new Backoff()
@@ -87,10 +88,11 @@ class Candidate {
   #ticket = 0
   #term: Term | null = null
   #retry = 0
-  #isOver = false
+  /** It was withdrawn. Its job may not have ended yet. */
+  isOver = false
 
   constructor(name: string, job: LeaderJob, send: Send) {
-    this.#name = name
+    this.name = name
     this.#job = job
     this.#send = send
   }
@@ -101,18 +103,18 @@ class Candidate {
 
   stand(): void {
     this.#ticket = ++lastTicket
-    this.#send({ type: 'stand', name: this.#name, ticket: this.#ticket })
+    this.#send({ type: 'stand', name: this.name, ticket: this.#ticket })
   }
 
   lead(ticket: number): void {
-    if (ticket !== this.#ticket || this.#isOver) return // resigned since
+    if (ticket !== this.#ticket || this.isOver) return // resigned since
     const term = new Term(this.#job)
     this.#term = term
     term.work.catch((error) => this.#fail(term, error))
   }
 
   async end(): Promise<void> {
-    this.#isOver = true
+    this.isOver = true
     deadlines.cancel(this.#retry)
     await this.#resign()
   }
@@ -120,11 +122,11 @@ class Candidate {
   async #resign(): Promise<void> {
     const ticket = this.#ticket
     const term = this.#term
-    await term?.end(this.#name)
+    await term?.end(this.name)
     if (ticket === 0 || this.#ticket !== ticket) return // already reported
     this.#term = null
     this.#ticket = 0
-    this.#send({ type: 'resign', name: this.#name, ticket })
+    this.#send({ type: 'resign', name: this.name, ticket })
   }
 
   /** Another process may succeed, so this one stands again only later. */
@@ -132,9 +134,9 @@ class Candidate {
     if (term.isEnding) return
     term.hasFailed = true
     const waitMs = Math.max(this.#backoff.next(now() - term.beganAt), FIRST_WAIT_MS)
-    log(`leader of '${this.#name}' failed: ${stackOf(error)}`)
+    log(`leader of '${this.name}' failed: ${stackOf(error)}`)
     void this.#resign().then(() => {
-      if (!this.#isOver) this.#retry = deadlines.after(waitMs, () => this.stand())
+      if (!this.isOver) this.#retry = deadlines.after(waitMs, () => this.stand())
     })
   }
 }

@@ -10,15 +10,34 @@ import type { SharedCounter } from '../shared/shared-counter.ts'
 /** Longest time between two checks of the wall clock, which may be set. */
 const LONGEST_SLEEP_MS = 30_000
 
+/**
+ * A clock set back by more than this corrects an error: ticks follow the new time, and those that fired before may fire
+ * again. After a smaller step no tick fires twice. As in cron(8).
+ */
+const CORRECTION_MS = 3 * 3_600_000
+
 const skips = new LimitedLog()
 
 type Callback = (time: Date, signal: AbortSignal) => unknown
 
-type Noted = Pick<SharedCounter, 'get' | 'set'>
+export type Noted = Pick<SharedCounter, 'get' | 'set'>
 
 /** Returns the next time a rule matches after another one; null: never. */
 interface Times {
   nextRun(after: Date): Date | null
+}
+
+/** The wall clock, and the clock to sleep by. */
+export interface TickClock {
+  wall(): number
+  after(ms: number, fn: () => void): number
+  cancel(id: number): boolean
+}
+
+const processClock: TickClock = {
+  wall: () => Date.now(),
+  after: (ms, fn) => deadlines.after(ms, fn),
+  cancel: (id) => deadlines.cancel(id),
 }
 
 /** Fires at a Crontab's times, between `begin` and its end. */
@@ -29,51 +48,71 @@ export class Ticking {
   /** Time up to which ticks have been handled, in ms since 1970: for the next leader. */
   readonly #noted: Noted | null
   readonly #name: string
+  readonly #clock: TickClock
+  /** Time up to which ticks have been handled here, in ms since 1970. */
+  #after = 0
   #next: Date | null = null
   #timer = 0
   #running: Promise<void> | null = null
 
   /** `name`: for the log. */
-  constructor(times: Times, callback: Callback, signal: AbortSignal, noted: Noted | null, name: string) {
+  constructor(
+    times: Times,
+    callback: Callback,
+    signal: AbortSignal,
+    noted: Noted | null,
+    name: string,
+    clock: TickClock = processClock,
+  ) {
     this.#times = times
     this.#callback = callback
     this.#signal = signal
     this.#noted = noted
     this.#name = name
+    this.#clock = clock
   }
 
   /** Starts. Returns a function that ends it, once a running callback has settled. */
   async begin(missed: 'once' | 'skip' = 'once'): Promise<() => Promise<void>> {
-    this.#signal.addEventListener('abort', () => deadlines.cancel(this.#timer))
+    this.#signal.addEventListener('abort', () => this.#clock.cancel(this.#timer))
     const last = await this.#read()
     const first = last === 0 ? null : this.#times.nextRun(new Date(last))
-    const isLate = first !== null && first.getTime() <= Date.now()
-    if (this.#noted !== null) await this.#note(Date.now())
+    const isLate = first !== null && first.getTime() <= this.#clock.wall()
+    this.#after = last
+    await this.#note()
     if (!this.#signal.aborted && isLate && missed === 'once') this.#fire(first)
-    this.#arm(new Date())
+    this.#arm()
     return () => this.#finish()
   }
 
-  #arm(after: Date): void {
-    this.#next = this.#times.nextRun(after)
+  /** The time to go on from: now, or somewhat later if the clock was set back a little. */
+  get #begin(): number {
+    const time = this.#clock.wall()
+    return this.#after - time > CORRECTION_MS ? time : Math.max(time, this.#after)
+  }
+
+  #arm(): void {
+    this.#after = this.#begin
+    this.#next = this.#times.nextRun(new Date(this.#after))
     this.#sleep()
   }
 
   #sleep(): void {
     if (this.#next === null || this.#signal.aborted) return
-    const ms = Math.min(Math.max(this.#next.getTime() - Date.now(), 0), LONGEST_SLEEP_MS)
-    this.#timer = deadlines.after(ms, () => this.#look())
+    const ms = Math.min(Math.max(this.#next.getTime() - this.#clock.wall(), 0), LONGEST_SLEEP_MS)
+    this.#timer = this.#clock.after(ms, () => this.#look())
   }
 
   #look(): void {
     const tick = this.#next
-    const time = new Date()
     if (tick === null || this.#signal.aborted) return
-    if (time < tick) return this.#sleep()
+    const time = this.#clock.wall()
+    if (this.#after - time > CORRECTION_MS) return this.#arm()
+    if (time < tick.getTime()) return this.#sleep()
     this.#fire(tick)
-    // Ticks missed while the loop was blocked are not made up, and ticks that recur because the clock was set back do
-    // not fire again.
-    this.#arm(time)
+    // Ticks missed while the loop was blocked are not made up, and ticks that recur because the clock was set back a
+    // little do not fire again.
+    this.#arm()
   }
 
   #fire(tick: Date): void {
@@ -88,7 +127,7 @@ export class Ticking {
 
   /** Notes the time first, so a tick fires at most once. Errors surface in the process, as with Timer. */
   async #run(tick: Date): Promise<void> {
-    if (this.#noted !== null) await this.#note(Date.now())
+    await this.#note()
     let result: unknown
     try {
       result = this.#callback(tick, this.#signal)
@@ -102,7 +141,7 @@ export class Ticking {
   async #finish(): Promise<void> {
     await this.#running
     const due = this.#next?.getTime() ?? Number.POSITIVE_INFINITY
-    if (this.#noted !== null) await this.#note(Math.min(Date.now(), due - 1)) // a tick that is due was not fired here
+    await this.#note(due - 1) // a tick that is due was not fired here
   }
 
   /** 0: nothing is known. */
@@ -115,9 +154,9 @@ export class Ticking {
     }
   }
 
-  async #note(time: number): Promise<void> {
+  async #note(most = Number.POSITIVE_INFINITY): Promise<void> {
     try {
-      await this.#noted?.set(time)
+      await this.#noted?.set(Math.min(this.#begin, most))
     } catch (error) {
       skips.log(`crontab: what has been done cannot be noted: ${messageOf(error)}`)
     }

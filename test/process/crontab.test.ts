@@ -8,7 +8,7 @@ import { pathToFileURL } from 'node:url'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Crontab, type CrontabOptions } from '../../src/crontab/crontab.ts'
-import { Ticking } from '../../src/crontab/ticking.ts'
+import { type Noted, type TickClock, Ticking } from '../../src/crontab/ticking.ts'
 import { codeOf, messageOf } from '../../src/errors.ts'
 import { Candidates } from '../../src/process/child/candidates.ts'
 import { registry } from '../../src/process/group.ts'
@@ -133,6 +133,74 @@ test('its own begins when the process is its slot’s only one, skips what would
 
 /** Every second of the wall clock. */
 const everySecond = { nextRun: (after: Date) => new Date(Math.floor(after.getTime() / 1000) * 1000 + 1000) }
+
+const HOUR = 3_600_000
+const NOON = 1_700_000_000_000 - (1_700_000_000_000 % HOUR)
+
+/** A wall clock that the test sets; `sleep` is over at once. */
+function planted(): TickClock & { time: number; passOn(): void } {
+  let woken: () => void = () => undefined
+  return {
+    time: NOON,
+    wall() {
+      return this.time
+    },
+    after: (_ms, fn) => {
+      woken = fn
+      return 1
+    },
+    cancel: () => true,
+    passOn: () => woken(),
+  }
+}
+
+/** What a Ticking of every second has fired, in seconds from noon, after each time that the clock showed. */
+async function firedAt(times: readonly number[], note: Noted | null = null): Promise<number[][]> {
+  const clock = planted()
+  const ends = new AbortController()
+  const fired: number[] = []
+  const callback = (time: Date) => fired.push((time.getTime() - NOON) / 1000)
+  const end = await new Ticking(everySecond, callback, ends.signal, note, 'test', clock).begin()
+  const all: number[][] = []
+  for (const time of times) {
+    clock.time = NOON + time
+    clock.passOn()
+    await new Promise(setImmediate)
+    all.push(fired.splice(0))
+  }
+  ends.abort()
+  await end()
+  return all
+}
+
+test('a clock that is set back by up to three hours fires nothing twice, and goes on when it has caught up', async () => {
+  assert.equal(await firedAt([1000, -2 * HOUR, -HOUR, 1000, 2000]), [[1], [], [], [], [2]])
+})
+
+test('one that is set back by more begins again from there, at once or bit by bit', async () => {
+  const back = -4 * HOUR
+  assert.equal(await firedAt([1000, back, back + 1000]), [[1], [], [back / 1000 + 1]])
+  assert.equal(await firedAt([1000, -2 * HOUR, back, back + 1000]), [[1], [], [], [back / 1000 + 1]])
+})
+
+test('a leader goes on where another one has ended that was ahead of the clock, unless that was by hours', async () => {
+  for (const [ahead, begins] of [
+    [HOUR, HOUR],
+    [4 * HOUR, 0],
+  ] as const) {
+    let noted = NOON + ahead
+    const note = {
+      get: async () => noted,
+      set: async (time: number) => {
+        noted = time
+      },
+    }
+    const times = [1000, HOUR + 1000]
+    const wanted = times.map((time) => (time > begins ? [begins === 0 && time > 1000 ? 2 : time / 1000] : []))
+    assert.equal(await firedAt(times, note), wanted)
+    assert.is(noted, NOON + HOUR + 1000)
+  }
+})
 
 test('a leader makes up once for the ticks that nobody fired, unless it shall skip them, and notes where it stops', async () => {
   for (const [missed, isLate] of [

@@ -317,7 +317,7 @@ export class Exchange {
     const coding = this.request.codingFor(CODINGS) as Coding | null
     draft.lines += 'Vary: Accept-Encoding\r\n'
     if (status === 304 && coding !== null) draft.lines = weakened(draft.lines)
-    if (isOf200 || body === null || coding === null || isSmall(body)) return draft
+    if (isOf200 || body === null || coding === null || isSmall(body, draft.size)) return draft
     draft.lines = `${weakened(draft.lines).replace(/^Accept-Ranges:.*\r\n/im, '')}Content-Encoding: ${coding}\r\n`
     draft.body = isChunk(body) ? await compressWhole(body, coding) : compressStream(body, coding)
     draft.size = -1
@@ -547,8 +547,10 @@ export function mostQueued({ maxSendBufferSize }: CodecIo<Request>): number {
 /** Bytes below which gzip does not pay. */
 const MIN_COMPRESSED = 1024
 
-function isSmall(body: string | Uint8Array | BodyStream): boolean {
-  return isChunk(body) && Buffer.byteLength(body) < MIN_COMPRESSED
+/** `size`: of a stream, as a draft has it. */
+function isSmall(body: string | Uint8Array | BodyStream, size: number): boolean {
+  const bytes = isChunk(body) ? Buffer.byteLength(body) : size
+  return bytes >= 0 && bytes < MIN_COMPRESSED
 }
 
 /** Answers below this many bytes are joined into one string, so that head and body leave in one piece. */

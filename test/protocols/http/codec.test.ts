@@ -879,6 +879,35 @@ test('a strong validator is weakened where the bytes are others, and there alone
   }
 })
 
+test('a file is compressed from 1 KiB on, as a text is; a stream of unknown size always', async () => {
+  for (const [size, isCompressed] of [
+    [3, false],
+    [1023, false],
+    [1024, true],
+    [-1, true],
+  ] as const) {
+    const data = Buffer.alloc(Math.max(size, 3), 'x')
+    async function* body() {
+      yield data
+    }
+    const parts = {
+      status: 200,
+      headers: [['ETag', '"x"']],
+      type: 'text/css',
+      size,
+      body: body(),
+      close: () => undefined,
+    }
+    const server = serve((connection) => connection.send(parts), { compress: true })
+    server.receive(wire('GET / HTTP/1.1¶Host: h¶Accept-Encoding: gzip¶¶'))
+    await until(() => server.connection.bytesWritten > 0 && server.messages.length > 0)
+    const head = shown(server.written())
+    assert.is(head.includes('Content-Encoding: gzip¶'), isCompressed, `${size}: ${head}`)
+    assert.is(head.includes('ETag: W/"x"¶'), isCompressed)
+    assert.is(head.includes(`Content-Length: ${size}¶`), !isCompressed)
+  }
+})
+
 test('files: an error page knows no conditions, and what is compressed says so in every answer', async () => {
   let open = 0
   const asked: (string | undefined)[] = []

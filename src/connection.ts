@@ -141,7 +141,8 @@ export interface Connection<In, Out> extends ProtocolCallbacks {}
 
 /** A connection of a Worker, or of `AsyncTcpConnection`: messages of type `In` come, those of type `Out` are sent. */
 // biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the merged interface holds optional callbacks only
-export class Connection<In = unknown, Out = unknown> implements SocketEvents {
+// biome-ignore lint/suspicious/noExplicitAny: a plain `Connection` is any connection
+export class Connection<In = any, Out = any> implements SocketEvents {
   /** Code of `onError`: a client could not connect. */
   static readonly CONNECT_FAIL = 1
   /** Code of `onError`: a message was refused, or bytes could not be sent. */

@@ -84,6 +84,8 @@ export type {
   AnswerParts,
   BodyMode,
   HttpSettings,
+  Session,
+  SessionSource,
   UploadedFile,
   UploadSettings,
 } from '../protocols/http/settings.ts'
@@ -108,9 +110,15 @@ export {
   SystemError,
   UsageError,
 } from './errors.ts'
-export { type FetchApp, type FetchContext, fetchHandler } from './http/fetch-handler.ts'
+export {
+  type FetchApp,
+  type FetchContext,
+  type FetchRequest,
+  type FetchSender,
+  fetchHandler,
+} from './http/fetch-handler.ts'
 export { type FileAnswer, type FileRequest, type StaticOptions, type StaticRequest, staticFiles } from './http/files.ts'
-export { Session } from './http/session.ts'
+export type { StoredSession } from './http/session.ts'
 export { FileSessionStore, MemorySessionStore, type SessionData, type SessionStore } from './http/session-store.ts'
 export { type SessionOptions, Sessions } from './http/sessions.ts'
 export { Timer } from './loop/timer.ts'

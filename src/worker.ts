@@ -40,6 +40,7 @@ import { RULES } from './worker/rules.ts'
 import type {
   CallbacksAt,
   Carrier,
+  CarrierAt,
   Hold,
   OnMessageAt,
   OnWorkerMessage,
@@ -55,9 +56,10 @@ export interface Worker<A extends string | undefined, P, T extends Carrier> exte
 /** Declares a group of processes that serve an address, or, without one, that other workers send messages to. */
 // biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the merged interface holds optional callbacks only
 export class Worker<
-  const A extends string | undefined = undefined,
+  // biome-ignore lint/suspicious/noExplicitAny: a plain `Worker` is any Worker
+  const A extends string | undefined = any,
   P = ProtocolAt<A>,
-  T extends Carrier = 'stream',
+  T extends Carrier = CarrierAt<A>,
 > extends WorkerStatics {
   /** 0 to `count` - 1. A replacement process keeps the id of the process it replaces. */
   id = 0

@@ -30,18 +30,19 @@ export class RequestBody implements AsyncIterable<Buffer> {
   #error: ProtocolError | AbortError | null = null
   #wake: (() => void) | null = null
 
+  /** @internal */
   constructor(source: BodySource) {
     this.#source = source
   }
 
-  /** The body of a request that has none. */
+  /** @internal The body of a request that has none. */
   static empty(): RequestBody {
     const body = new RequestBody(NO_SOURCE)
     body.end()
     return body
   }
 
-  /** Takes bytes, which belong to this body from then on. */
+  /** @internal Takes bytes, which belong to this body from then on. */
   push(bytes: Buffer): void {
     if (this.#isUnwanted) return
     this.#queue.push(bytes)
@@ -53,13 +54,14 @@ export class RequestBody implements AsyncIterable<Buffer> {
     this.#tell()
   }
 
+  /** @internal */
   end(): void {
     this.#hasEnded = true
     if (this.#error === null) this.#resume() // nothing more comes: the next request need not wait for this one's reader
     this.#tell()
   }
 
-  /** The reader receives this error after the bytes before it. */
+  /** @internal The reader receives this error after the bytes before it. */
   fail(error: ProtocolError | AbortError): void {
     if (this.#hasEnded) return
     this.#error = error
@@ -71,7 +73,7 @@ export class RequestBody implements AsyncIterable<Buffer> {
     return this.#hasEnded
   }
 
-  /** Nobody will read the rest. */
+  /** @internal Nobody will read the rest. */
   discard(): void {
     this.#isUnwanted = true
     this.#queue = []

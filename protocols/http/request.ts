@@ -19,7 +19,7 @@ interface RequestHost {
 }
 
 /** The collected body of a request without one. */
-export const NO_BODY = Buffer.alloc(0)
+export const NO_BODY: Buffer = Buffer.alloc(0)
 
 /** State that few requests have or use. */
 interface Known {

@@ -64,7 +64,7 @@ export interface HttpSettings extends Partial<HeadLimits> {
    */
   readonly accessLog?: 'combined' | 'json' | ((entry: AccessLogEntry) => void) | null
   /** Needed for `request.session()`. Off by default. */
-  readonly sessions?: Sessions | null
+  readonly sessions?: SessionSource | null
   /** Takes over requests that ask for WebSocket, on the same port. */
   readonly websocket?: AnyProtocol | null
 }
@@ -191,11 +191,14 @@ export interface AnswerParts {
 
 /** A visitor's data between requests. */
 export interface Session {
+  /** The id in the cookie, which is secret. */
   getId(): string
+  /** The value, or `fallback` if there is none or it is null. */
   get(name: string, fallback?: unknown): unknown
+  /** Sets a value that JSON can hold. */
   set(name: string, value: unknown): void
   delete(name: string): void
-  /** Gets a value and deletes it. */
+  /** Gets a value and deletes it: for what is shown once. */
   pull(name: string, fallback?: unknown): unknown
   put(name: string, value: unknown): void
   put(values: Readonly<Record<string, unknown>>): void
@@ -205,13 +208,14 @@ export interface Session {
   flush(): void
   /** Whether the value exists and is neither null nor undefined. */
   has(name: string): boolean
+  /** Whether the value exists, even if it is null. */
   exists(name: string): boolean
-  /** Gives the data a new id; to be called at every login. */
+  /** Gives the data a new id; to be called at every login, or a person who knew the old id is logged in, too. */
   regenerate(): string
 }
 
 /** Loads and stores sessions. */
-interface Sessions {
+export interface SessionSource {
   load(cookies: Readonly<Record<string, string>>): Promise<Session>
   /** Stores changes. Returns a Set-Cookie value if the client has to receive one. */
   commit(session: Session, isEncrypted: boolean): Promise<string | null>

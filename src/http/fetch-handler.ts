@@ -4,12 +4,12 @@
 import { ProtocolError, UsageError } from '../errors.ts'
 
 /** What is needed of a connection: any that accepts HTTP answers. */
-interface Sender {
+export interface FetchSender {
   send(answer: unknown): boolean
 }
 
 /** What is needed of a request. */
-interface Incoming {
+export interface FetchRequest {
   readonly method: string
   readonly uri: string
   readonly scheme: string
@@ -33,7 +33,7 @@ export type FetchApp = (request: Request, context: FetchContext) => Response | P
  * Returns a handler for `http` Workers. Use it with `http({ body: 'stream' })`; otherwise bodies are collected first.
  * What the application throws is a handler error: status 500, and `onError`.
  */
-export function fetchHandler(app: FetchApp): (connection: Sender, request: Incoming) => Promise<boolean> {
+export function fetchHandler(app: FetchApp): (connection: FetchSender, request: FetchRequest) => Promise<boolean> {
   return async (connection, incoming) => {
     if (isAlien(incoming.method)) return connection.send(answerOf(new Response(ALIEN, { status: 501 })))
     const response = await app(webRequest(incoming), { remoteIp: incoming.remoteIp })
@@ -59,14 +59,14 @@ function isAlien(method: string): boolean {
  * The URL of the request. Scheme and host come from the connection and trusted proxies, even if the target has an
  * origin of its own. Throws ProtocolError for a host that the Host grammar accepts but URL does not.
  */
-function urlOf({ uri, scheme, host }: Incoming): string {
+function urlOf({ uri, scheme, host }: FetchRequest): string {
   const target = uri === '*' ? '/' : uri.replace(/^[a-z]+:\/\/[^/?]*/i, '')
   const url = `${scheme}://${host || 'localhost'}${target}`
   if (URL.canParse(url)) return url
   throw new ProtocolError('ERR_BAD_HOST', 'there is no such host', { statusHint: 400 })
 }
 
-function webRequest(incoming: Incoming): Request {
+function webRequest(incoming: FetchRequest): Request {
   const { method, headers, body, signal } = incoming
   const hasBody = method !== 'GET' && method !== 'HEAD'
   const init: RequestInit & { duplex?: 'half' } = { method, headers: new Headers(headers), signal }

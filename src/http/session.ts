@@ -1,7 +1,7 @@
 // A visitor's data between requests, with Workerman's methods. Stored only when changed.
 
-/** A visitor's data between requests. Changes are stored before the answer leaves. */
-export class Session {
+/** The session that `request.session()` resolves with, as `Session`, and what its `Sessions` needs to know besides. */
+export class StoredSession {
   #id: string
   #data: Record<string, unknown>
   readonly #newId: () => string

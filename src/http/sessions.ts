@@ -5,7 +5,7 @@ import { crypto } from '../builtins.ts'
 import { UsageError } from '../errors.ts'
 import { checkOptions, hasMethods, integerFrom, isListOfStrings, isString, oneOf, type Rule, rule } from '../options.ts'
 import { isEqual, sign } from '../signing.ts'
-import { Session } from './session.ts'
+import { StoredSession } from './session.ts'
 import type { SessionStore } from './session-store.ts'
 
 /** What `new Sessions({ ... })` takes. Wrong ones are ERR_UNKNOWN_OPTION and ERR_BAD_OPTION. */
@@ -80,15 +80,17 @@ export class Sessions {
   }
 
   /** Returns the session of a cookie; a new one if there is none, it has expired, or the id is not ours. */
-  async load(cookies: Readonly<Record<string, string>>): Promise<Session> {
+  async load(cookies: Readonly<Record<string, string>>): Promise<StoredSession> {
     const { store, cookieName } = this.#options
     const id = this.#verified(cookies[cookieName] ?? '')
     const data = id === null ? null : await store.read(id)
-    return id !== null && data !== null ? new Session(id, data, false, newId) : new Session(newId(), {}, true, newId)
+    return id !== null && data !== null
+      ? new StoredSession(id, data, false, newId)
+      : new StoredSession(newId(), {}, true, newId)
   }
 
   /** Stores what has changed. Resolves with the Set-Cookie value if the client must be sent one, otherwise null. */
-  async commit(session: Session, isEncrypted: boolean): Promise<string | null> {
+  async commit(session: StoredSession, isEncrypted: boolean): Promise<string | null> {
     const { store, lifetime } = this.#options
     const id = session.getId()
     for (const former of session.former.splice(0)) await store.destroy(former)

@@ -90,4 +90,8 @@ export type CallbacksAt<A, P, T> = ConnectionCallbacks<InOf<P>, OutOf<P>, Connec
 export type OnMessageAt<A, P, T> = [A] extends [undefined] ? OnWorkerMessage | null : CallbacksAt<A, P, T>['onMessage']
 /** Called for each message of another worker. The value it returns, or its promise's value, answers a request. */
 export type OnWorkerMessage = (from: WorkerRef, message: unknown, call: Call) => unknown
-export type ProtocolAt<A> = A extends string ? ProtocolOf<A> : unknown
+// `unknown extends A` holds for `any` alone, what no address is: a plain `Worker` is any Worker.
+// biome-ignore lint/suspicious/noExplicitAny: so are its messages
+export type ProtocolAt<A> = unknown extends A ? any : A extends string ? ProtocolOf<A> : unknown
+// biome-ignore lint/suspicious/noExplicitAny: so is what carries them
+export type CarrierAt<A> = unknown extends A ? any : 'stream'

@@ -3,12 +3,15 @@
 
 import {
   type AnyConnection,
+  AsyncTcpConnection,
   AsyncUdpConnection,
   Channel,
   type CodecProtocol,
   type Connection,
   delimited,
   type Protocol,
+  type Request,
+  type Session,
   Timer,
   type UdpConnection,
   Worker,
@@ -289,8 +292,8 @@ new Worker('text://0.0.0.0:9004', {
 })
 // biome-ignore lint/suspicious/noExplicitAny: the widest Worker of any kind
 const mixed: Worker<any, any, any>[] = [echo, secured, over]
-// biome-ignore lint/suspicious/noExplicitAny: the widest Worker
-const streams: Worker<any, any>[] = [echo, secured]
+// biome-ignore lint/suspicious/noExplicitAny: the widest Worker of streams
+const streams: Worker<any, any, 'stream'>[] = [echo, secured]
 // @ts-expect-error its callbacks get no connections
 streams.push(over)
 // @ts-expect-error no such transport
@@ -307,3 +310,31 @@ const lines = new AsyncUdpConnection('text://127.0.0.1:8125', {
 })
 // @ts-expect-error text takes strings and bytes
 lines.send({})
+
+// A plain name is any of its kind, in helpers and in lists; what a session is can be named
+export const visits = async (request: Request): Promise<unknown> => {
+  const session: Session = await request.session()
+  return session.get('visits')
+}
+const mailboxes = new Worker({ name: 'x' })
+const beacons = new Worker('udp://127.0.0.1:3')
+const setUp = (worker: Worker) => worker.name
+for (const one of [echo, founding, configured, both, plain, beacons, mailboxes, empty, over]) setUp(one)
+setUp(echo)
+echo.onWorkerStart = setUp
+beacons.onWorkerStart = setUp
+const listed: Worker[] = [echo, founding, plain, beacons, mailboxes, empty, over, ...Worker.getAllWorkers()]
+const named = new Map<string, Worker>([['echo', echo]])
+const bye = (connection: Connection) => connection.close()
+echo.onConnect = bye
+echo.onMessage = (connection) => bye(connection)
+plain.onConnect = bye
+echo.onClose = bye
+const upstream = new AsyncTcpConnection('text://a:1')
+bye(upstream)
+echo.onConnect = (connection) => connection.pipe(upstream)
+// @ts-expect-error a UdpConnection is none
+beacons.onMessage = (connection) => bye(connection)
+expect<typeof echo, Worker<'text://0.0.0.0:8888'>>(true)
+
+export { listed, named }

@@ -16,6 +16,7 @@ site.onWebSocketConnected = (connection, request) => {
 site.onMessage = (connection, request) => {
   if (typeof request === 'string' || request instanceof Uint8Array) return // a WebSocket's: it has its own handler
   if (request.path === '/') return connection.send(page)
+  if (request.path === '/favicon.ico') return connection.send(new Response(204))
   if (request.path === '/upload' && request.method === 'POST') {
     const file = request.file('file')
     return connection.send({ name: file?.name, size: file?.size }) // file.move(...) would keep it
@@ -29,7 +30,7 @@ function everybody(line: string): void {
   broadcast(sockets, line, { slow: 'drop' })
 }
 
-const page = `<!doctype html><meta charset=utf-8><title>millrace</title>
+const page = `<!doctype html><meta charset=utf-8><meta name=viewport content="width=device-width"><title>millrace</title>
 <style>body { font: 16px/1.5 system-ui; max-width: 40em; margin: 2em auto; padding: 0 1em }
 progress { width: 100% } #lines { border: 1px solid #ccc; padding: .5em; height: 12em; overflow: auto; white-space: pre-wrap }
 #say { display: flex; gap: .5em; margin-top: .5em } #text { flex: 1; font: inherit }</style>
@@ -49,6 +50,7 @@ $('file').onchange = () => {
   const request = new XMLHttpRequest()
   request.upload.onprogress = ({ loaded, total }) => { $('bar').value = loaded / total }
   request.onload = () => { $('result').textContent = request.responseText }
+  request.onerror = () => { $('result').textContent = 'failed' }
   request.open('POST', '/upload')
   request.send(form)
 }

@@ -37,13 +37,14 @@ site.onWebSocketConnected = (guest) => {
 }
 site.onMessage = async (connection, request) => {
   if (request.path === '/') return connection.send(PAGE)
+  if (request.path === '/favicon.ico') return connection.send(new Response(204))
   if (request.path !== '/upload') return connection.send(new Response(404, {}, 'not here'))
   let bytes = 0
   for await (const part of request.body) bytes += part.length
   return connection.send({ bytes })
 }
 
-const PAGE = `<!doctype html><html lang=en><meta charset=utf-8><title>millrace</title>
+const PAGE = `<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width"><title>millrace</title>
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 40em; margin: 2em auto; padding: 0 1em; color: #222 }
 #lines { border: 1px solid #bbb; padding: .5em; height: 12em; overflow: auto; white-space: pre-wrap }

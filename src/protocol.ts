@@ -179,6 +179,8 @@ export interface TlsState {
 
 /** A protocol with state per connection: HTTP, WebSocket, MQTT. */
 export interface CodecProtocol<In = unknown, Out = In> {
+  /** Throws UsageError for a role that it does not have. Called where a client is made, long before `open`. */
+  checkRole?(role: Role): void
   /** For logs and `status`. */
   readonly name: string
   /**

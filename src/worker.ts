@@ -299,8 +299,7 @@ export class Worker<
   constructor(options?: Options<A, P, T> & { listen?: undefined; protocol?: undefined })
   constructor(first?: string | object, second?: object) {
     super()
-    const settings = typeof first === 'object' ? first : { ...second, listen: first }
-    const { listen = '', ...options } = settings as { listen?: string }
+    const { listen = '', ...options } = argumentsOf(first, second)
     this.#address = listen
     this.#declared = listen
     // A bad address throws here, where the stack shows the user's line.
@@ -755,6 +754,16 @@ function erased(worker: object): Worker<string | undefined, unknown> & Accepting
 
 /** The Worker this process runs. */
 let own: Worker<string | undefined, unknown> | null = null
+
+/** An address, settings, or both. Throws UsageError for anything else, which plain JavaScript would take. */
+function argumentsOf(first: unknown, second: unknown): { listen?: string } {
+  const [listen, settings] = typeof first === 'object' ? [undefined, first] : [first, second ?? {}]
+  if (typeof settings === 'object' && settings !== null && second !== null) {
+    const all: { listen?: unknown } = listen === undefined ? settings : { ...settings, listen }
+    if (all.listen === undefined || typeof all.listen === 'string') return all as { listen?: string }
+  }
+  throw new UsageError('ERR_BAD_OPTION', `a Worker takes an address, settings, or both, not ${String(first)}`)
+}
 
 function leaving(): UsageError {
   return new UsageError('ERR_WORKER_STOPPING', 'this process is leaving')

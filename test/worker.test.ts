@@ -29,6 +29,21 @@ test('what is no setting is refused, methods and counters too', () => {
   }
 })
 
+test('what is no address and no settings is refused as such', () => {
+  for (const args of [
+    [null],
+    [null, {}],
+    ['text://x:1', null],
+    ['text://x:1', 'echo'],
+    [5],
+    [{ listen: 5 }],
+    [undefined, 1],
+  ]) {
+    assert.throws(() => Reflect.construct(Worker, args), hasCode('ERR_BAD_OPTION'))
+  }
+  assert.is(new Worker().name, 'none')
+})
+
 test('numbers that cannot work are refused, by name', () => {
   const bad = {
     count: Number.POSITIVE_INFINITY,

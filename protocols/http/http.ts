@@ -1,7 +1,7 @@
 // HTTP/1.1 for servers (RFC 9110, RFC 9112), written against the plugin interface of ../README.md and nothing else.
 
 import { UsageError } from '../../src/errors.ts'
-import type { CodecIo, CodecProtocol } from '../../src/protocol.ts'
+import type { CodecIo, CodecProtocol, Role } from '../../src/protocol.ts'
 import { HttpCodec } from './codec.ts'
 import type { Answer } from './exchange.ts'
 import type { Request } from './request.ts'
@@ -16,10 +16,15 @@ export function httpWith(services: HttpServices): (settings?: HttpSettings) => H
     const all = resolved(settings, services)
     return {
       name: 'http',
+      checkRole,
       open(io, role) {
-        if (role === 'server') return new HttpCodec(io as CodecIo<Request>, all)
-        throw new UsageError('ERR_NO_HTTP_CLIENT', 'http is for servers; as a client use fetch')
+        checkRole(role)
+        return new HttpCodec(io as CodecIo<Request>, all)
       },
     }
   }
+}
+
+function checkRole(role: Role): void {
+  if (role === 'client') throw new UsageError('ERR_NO_HTTP_CLIENT', 'http is for servers; as a client use fetch')
 }

@@ -130,6 +130,8 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   #connectedAt = 0
 
   constructor(address: A, settings: ClientSettings<P> = {}) {
+    if (typeof settings !== 'object' || settings === null)
+      throw new UsageError('ERR_BAD_OPTION', `the settings of a client are an object, not ${String(settings)}`)
     const { protocol, ...checked } = settings
     if ((protocol ?? null) !== null) checkProtocol('the protocol of a client', protocol)
     checkClient(checked, CLIENT_RULES)
@@ -144,7 +146,9 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
       maxQueuedMessages: maxQueuedMessages ?? DEFAULT_LIMITS.maxQueuedMessages,
     })
     host.target = { authority: authorityOf(target, isSecure ? 443 : 80), uri: target.uri }
-    super(NO_SOCKET, protocol ?? protocolOf(target.scheme), host, 'client')
+    const spoken = protocol ?? protocolOf(target.scheme)
+    if ('open' in spoken) spoken.checkRole?.('client')
+    super(NO_SOCKET, spoken, host, 'client')
     this.#target = target
     for (const [key, value] of Object.entries(own)) if (value !== undefined) Reflect.set(this, key, value)
     if (isSecure) this.transport = 'ssl'

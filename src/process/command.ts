@@ -22,7 +22,7 @@ import { connections, status } from './commands/status.ts'
 import { stop } from './commands/stop.ts'
 import { upgrade } from './commands/upgrade.ts'
 import { CommandError, Exit } from './exit-codes.ts'
-import { fromHere } from './terminal/banner.ts'
+import { fromHere, shellWord } from './terminal/banner.ts'
 import { paintFor } from './terminal/style.ts'
 
 const COMMANDS: ReadonlyMap<string, Command> = new Map(
@@ -57,7 +57,7 @@ async function dispatch(line: Line): Promise<Exit> {
   return command.run(line)
 }
 
-function help(name: string): Exit {
+function help(name: string): Promise<Exit> {
   return print(name === '' ? overview(COMMANDS) : helpOf(name, commandCalled(name)))
 }
 
@@ -82,7 +82,7 @@ function complain(error: unknown, argv: readonly string[], line: Line | null, di
       exitCode,
       message,
       name,
-      direct === null ? 'millrace' : `node ${relative('', direct)}`,
+      direct === null ? 'millrace' : `node ${shellWord(relative('', direct))}`,
       line?.modules ?? [],
     )
   if (argv.includes('--json'))
@@ -111,7 +111,7 @@ function otherAddress(message: string): string {
 /** The next step for errors that do not bring their own. */
 function nextStep(exitCode: Exit, message: string, name: string, self: string, modules: readonly string[]): string {
   const isDirect = self !== 'millrace'
-  const these = isDirect ? '' : modules.map((path) => (path === demo() ? '' : ` ${fromHere(path)}`)).join('')
+  const these = isDirect ? '' : modules.map((path) => (path === demo() ? '' : ` ${shellWord(fromHere(path))}`)).join('')
   if (exitCode === Exit.Usage) return COMMANDS.has(name) ? `${self} help ${name}` : `${self} help`
   if (exitCode === Exit.NotRunning) return `start it: ${self} start -d${these || (isDirect ? '' : ' app.js')}`
   if (exitCode === Exit.AlreadyRunning) return `${self} reload for new code, ${self} restart for a new server`

@@ -83,6 +83,20 @@ test('what is sent before it is connected is sent then, in order, before what on
   })
 })
 
+test('http has no client, and null is no settings: told where the client is made', () => {
+  for (const address of ['http://127.0.0.1:1', 'https://127.0.0.1:1'])
+    assert.throws(
+      () => new AsyncTcpConnection(address),
+      (error: unknown) => codeOf(error) === 'ERR_NO_HTTP_CLIENT',
+    )
+  assert.throws(
+    () => new AsyncTcpConnection('text://127.0.0.1:1', null as never),
+    (error: unknown) => codeOf(error) === 'ERR_BAD_OPTION',
+  )
+  const own = new AsyncTcpConnection('http://127.0.0.1:1', { protocol: text })
+  assert.is(own.protocol, text)
+})
+
 test('any protocol: framing, a codec, and one given as an object', async () => {
   await withServer(nodeEngine, frame, { onMessage: (c, bytes) => c.send(bytes) }, async ({ endpoint }) => {
     const client = new AsyncTcpConnection(`frame://${endpoint}`)

@@ -1,6 +1,6 @@
 // The command line: usage, help, what `status` and `stop` say, and their exit codes.
 
-import { mkdirSync } from 'node:fs'
+import { mkdirSync, symlinkSync } from 'node:fs'
 import { relative } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -186,6 +186,39 @@ test('a control socket survives what is no request', async () => {
     }
     assert.is((await box.status()).pid, pid)
     await box.stop()
+  })
+})
+
+test('a folder is what node makes of it: main of its package.json, or index.js; else an error that says so', async () => {
+  await inSandbox(async (box) => {
+    const run = (...args: string[]) =>
+      box.spawn(process.execPath, [`${process.cwd()}/dist/start.js`, ...args], { cwd: box.directory }).ended
+    const bare = await run('start', '-d', '.')
+    assert.is(bare.code, 6)
+    assert.match(bare.stderr, /\. is a folder without an index\.js/)
+    assert.match(bare.stderr, /^next: name the file to run: app\.js$/m)
+    for (const folder of ['lib', 'node_modules']) mkdirSync(`${box.directory}/${folder}`)
+    symlinkSync(process.cwd(), `${box.directory}/node_modules/millrace`) // the package.json below ends the reach of our own
+    box.file('lib/index.js', echo(1))
+    box.file('package.json', JSON.stringify({ type: 'module', main: 'lib/index.js' }))
+    for (const [folder, stops] of [
+      ['.', 'lib/index.js'],
+      ['lib', 'lib'],
+    ] as const) {
+      assert.match(succeeded(await run('start', '-d', folder)).stdout, /^Stop it with: .* stop lib\/index\.js$/m)
+      succeeded(await run('stop', stops))
+    }
+  })
+})
+
+test('the line that stops a server is for sh, whatever its path has in it', async () => {
+  await inSandbox(async (box) => {
+    const name = `a#b 'c' $HOME ü?.js`
+    box.file(name, echo(1))
+    const run = (command: string, ...args: string[]) => box.spawn(command, args, { cwd: box.directory }).ended
+    const { stdout } = succeeded(await run(process.execPath, `${process.cwd()}/dist/start.js`, 'start', '-d', name))
+    const [, stop = ''] = /^Stop it with: (.*)$/m.exec(stdout) ?? []
+    assert.match(succeeded(await run('sh', '-c', stop)).stdout, /^stopped, pid \d+$/m)
   })
 })
 

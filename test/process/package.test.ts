@@ -115,6 +115,7 @@ test('without an app it is the demo, and its line to try works (ports 8888 to 88
     two.send('hi')
     assert.match(await one.line(), /^\d+: hi$/)
     assert.match(await (await fetch('http://127.0.0.1:8891/')).text(), /<h1>millrace/)
+    assert.is((await fetch('http://127.0.0.1:8891/favicon.ico')).status, 204)
     const upload = await fetch('http://127.0.0.1:8891/upload', { method: 'PUT', body: 'x'.repeat(100_000) })
     assert.equal(await upload.json(), { bytes: 100_000 })
     const clock = await Client.connect(8890)

@@ -166,13 +166,27 @@ test('control characters in a name do not reach the terminal', async () => {
   })
 })
 
-for (const command of ['status', 'connections', 'check'] as const) {
+test('a long name is cut in the tables, and whole for programs', async () => {
+  await inSandbox(async (box) => {
+    const name = 'notifications-for-everybody'
+    const module = box.file('app.js', echo(1, `worker.name = '${name}'`))
+    await box.start(module)
+    const { stdout } = succeeded(await box.command('status'))
+    assert.is(stdout.match(/ notification\.\. /g)?.length, 1)
+    assert.match(stdout, /^notification\.\. /m)
+    assert.not.match(stdout, new RegExp(name))
+    assert.is((await box.status()).groups[0]?.name, name)
+    await box.stop()
+  })
+})
+
+for (const command of ['status', 'connections', 'check', 'help', '--version'] as const) {
   test(`${command} into a full disk is a failure, and into a reader that has gone is none`, async () => {
     await inSandbox(async (box) => {
       const module = box.file('app.js', echo(1))
       await box.start(module)
       const run = (sh: string) => box.spawn('bash', ['-c', sh]).ended
-      const line = `${process.execPath} dist/start.js ${command} ${module}`
+      const line = `${process.execPath} dist/start.js ${command} ${command === 'help' ? '' : module}`
       const full = await run(`${line} > /dev/full`)
       assert.is(full.code, 1)
       assert.match(full.stderr, /cannot write to stdout.*ENOSPC/)

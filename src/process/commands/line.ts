@@ -1,8 +1,9 @@
 // Parses the command line: command, flags, modules, groups, the app's own arguments. Flags may stand anywhere, and one
 // that the command does not know is an error, not ignored.
 
-import { existsSync } from 'node:fs'
-import { dirname, resolve } from 'node:path'
+import { existsSync, realpathSync, statSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { dirname, join, relative, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { messageOf } from '../../errors.ts'
 import { parseHttpAddress } from '../../net/address.ts'
@@ -11,6 +12,7 @@ import { CommandError, Exit } from '../exit-codes.ts'
 import { LONGEST_TIMEOUT_MS } from '../group.ts'
 import type { LogFormat, StartOptions } from '../messages.ts'
 import { startFile } from '../start-file.ts'
+import { shellWord } from '../terminal/banner.ts'
 
 /** A flag: how it is typed, and its line in the help. */
 export interface Flag {
@@ -141,7 +143,23 @@ function withMinus<T>(value: T): T {
  */
 function isFile(operand: string): boolean {
   if (operand.includes('://') || operand === '') return false
-  return operand.includes('/') || /\.[cm]?[jt]sx?$/.test(operand) || existsSync(resolve(operand))
+  if (operand.includes('/') || /^\.\.?$|\.[cm]?[jt]sx?$/.test(operand)) return true
+  const path = resolve(operand)
+  return isFolder(path) ? entryOf(path) !== null : existsSync(path)
+}
+
+function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false
+}
+
+/** What `node folder` runs: the `main` of its package.json, or index.js. Null without either. */
+function entryOf(folder: string): string | null {
+  try {
+    const entry = relative(realpathSync(folder), createRequire(import.meta.url).resolve(folder))
+    return resolve(folder, entry) // with links as typed
+  } catch {
+    return null // MODULE_NOT_FOUND, or no right to look
+  }
 }
 
 /** The module used if no file is named. */
@@ -152,7 +170,21 @@ export function demo(): string {
 function resolveModules(files: readonly string[], direct: string | null): string[] {
   const all = direct === null ? files : [direct, ...files]
   if (all.length === 0) return [demo()]
-  return all.map((file) => resolve(file))
+  return all.map(resolveModule)
+}
+
+function resolveModule(file: string): string {
+  const path = resolve(file)
+  if (!isFolder(path)) return path
+  const entry = entryOf(path)
+  if (entry !== null) return entry
+  throw new CommandError(
+    Exit.Module,
+    `${file} is a folder without an index.js, or a package.json whose "main" exists`,
+    {
+      next: `name the file to run: ${shellWord(join(file, 'app.js'))}`,
+    },
+  )
 }
 
 /** The options from the command line, or else from the environment. */

@@ -32,7 +32,7 @@ until Ctrl+C (exit code 0). --json: an object a line, as --log-format json write
     const [lines, end] = readEnd(path, count, isMeant)
     if (lines.length === 0 && flags.follow !== true) await checkNames(line)
     const shape = flags.json === true ? toJson : asItIs
-    if (lines.length > 0) print(`${lines.map(shape).join('\n')}\n`)
+    if (lines.length > 0) await print(`${lines.map(shape).join('\n')}\n`)
     return flags.follow === true ? follow(path, end, (text) => (isMeant(text) ? shape(text) : null)) : Exit.Ok
   },
 }

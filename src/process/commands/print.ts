@@ -10,21 +10,21 @@ export function say({ quiet, json }: Flags, text: string): void {
   if (quiet !== true && json !== true) process.stdout.write(`${text}\n`)
 }
 
-export function print(text: string): Exit {
-  process.stdout.write(text)
-  return Exit.Ok
-}
-
 /**
- * Prints the result. It is a failure if it cannot be written (a full disk), but not if the reader has closed the pipe.
+ * Prints the result, as it is. It is a failure if it cannot be written (a full disk), but not if the reader has closed the
+ * pipe.
  */
-export function show(text: string): Promise<Exit> {
+export function print(text: string): Promise<Exit> {
   return new Promise((resolve, reject) => {
-    process.stdout.write(`${text}\n`, (error) => {
+    process.stdout.write(text, (error) => {
       if (!error || codeOf(error) === 'EPIPE') return resolve(Exit.Ok)
       reject(new CommandError(Exit.Failure, `cannot write to stdout: ${error.message}`))
     })
   })
+}
+
+export function show(text: string): Promise<Exit> {
+  return print(`${text}\n`)
 }
 
 export function showJson(value: unknown): Promise<Exit> {

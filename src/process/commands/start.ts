@@ -16,7 +16,7 @@ import { startFile } from '../start-file.ts'
 import { ANY_WORDS, type Command } from './command.ts'
 import { type Line, START_FLAGS, startOptions, usage } from './line.ts'
 import { operate } from './operate.ts'
-import { print, showJson } from './print.ts'
+import { showJson } from './print.ts'
 import { askServer } from './server.ts'
 
 export const start: Command = {
@@ -56,7 +56,10 @@ export async function launch(line: Line): Promise<Exit> {
   if (flags.json === true && flags.daemon !== true) throw usage('--json tells what a daemon is: it needs -d')
   if (flags.daemon !== true) return isDirect ? runDirect(options) : master(options)
   const banner = await launchDaemon(options)
-  if (flags.json !== true) return print(banner)
+  if (flags.json !== true) {
+    process.stdout.write(banner) // the server runs, whether or not anybody can read this
+    return Exit.Ok
+  }
   return showJson((await askServer(line, { command: 'status' })).status)
 }
 

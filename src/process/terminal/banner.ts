@@ -36,7 +36,12 @@ export function renderBanner({ groups, modules, isDaemon, isQuiet, isDirect }: B
 }
 
 function stopWords(module: string, isDirect: boolean): string {
-  return isDirect ? `${module} stop` : `${fromHere(startFile())} stop ${module}`
+  return isDirect ? `${shellWord(module)} stop` : `${shellWord(fromHere(startFile()))} stop ${shellWord(module)}`
+}
+
+/** A word for sh(1): quoted if it has characters that a shell would take for something else. */
+export function shellWord(word: string): string {
+  return /^[\p{L}\p{N}_@%+=:,./-]+$/u.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`
 }
 
 /** `text`, `text, ssl`, `text, udp`: shows which addresses use TLS, and which are not streams. */
@@ -65,14 +70,14 @@ function tryLines(groups: Banner['groups']): string[] {
 function tryLine(endpoint: string): string {
   const at = reachable(endpoint)
   return at === null
-    ? `printf 'world\\n' | nc -q 1 -U ${endpoint}`
+    ? `printf 'world\\n' | nc -q 1 -U ${shellWord(endpoint)}`
     : `printf 'world\\n' | nc -q 1 ${at.host} ${at.port}`
 }
 
 /** openssl's client exits at the end of its input, so that is held open for a moment. */
 function secureLine(endpoint: string): string {
   const at = reachable(endpoint)
-  const where = at === null ? `-unix ${endpoint}` : `-connect ${formatEndpoint(at.host, at.port)}`
+  const where = at === null ? `-unix ${shellWord(endpoint)}` : `-connect ${formatEndpoint(at.host, at.port)}`
   return `(printf 'world\\n'; sleep 1) | openssl s_client -quiet -no_ign_eof ${where}`
 }
 

@@ -57,8 +57,8 @@ export function renderStatus(status: Status, paint: Paint = plain): string {
 
 function exitRows({ name, engine, exits }: GroupStatus): string[][] {
   const counts = Object.entries(exits)
-  if (counts.length === 0) return [[name, engine, '0', '0']]
-  return counts.map(([word, times]) => [name, engine, word, String(times)])
+  if (counts.length === 0) return [[shorten(name), engine, '0', '0']]
+  return counts.map(([word, times]) => [shorten(name), engine, word, String(times)])
 }
 
 const COLUMNS = [
@@ -82,7 +82,7 @@ function row({ address, name }: GroupStatus, worker: WorkerStatus): string[] {
     worker.pid === 0 ? '-' : String(worker.pid),
     memory === 0 ? 'N/A' : formatMegabytes(memory),
     address || 'none',
-    name,
+    shorten(name),
     String(worker.id),
     String(counters.connections),
     String(counters.sendFail),

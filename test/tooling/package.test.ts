@@ -16,7 +16,7 @@ import {
 } from 'node:fs'
 import net from 'node:net'
 import { homedir, tmpdir } from 'node:os'
-import { delimiter, join } from 'node:path'
+import { delimiter, join, posix } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { platformName } from '../../src/addon.ts'
@@ -119,7 +119,7 @@ test('the package holds what runs, its types and its sources, and nothing else',
     const strangers = paths.filter(
       (path) =>
         !/^(dist|src|protocols|examples|prebuilds)\//.test(path) &&
-        !/^(package\.json|LICENSE|README\.md|CHANGELOG\.md|native\/README\.md)$/.test(path),
+        !/^(package\.json|LICENSE|[A-Z]+\.md|native\/README\.md|scripts\/bench\/README\.md)$/.test(path),
     )
     assert.equal(strangers, [])
     assert.equal(
@@ -136,6 +136,27 @@ test('the package holds what runs, its types and its sources, and nothing else',
     assert.ok(packed.unpackedSize < maxUnpackedBytes, `${packed.unpackedSize} bytes unpacked`)
   })
 })
+
+test('what the documents in the package link to is in the package', async () => {
+  await inProject({}, async (directory) => {
+    const paths = (await pack(directory)).files.map(({ path }) => path)
+    const isThere = (target: string) => paths.some((path) => path === target || path.startsWith(`${target}/`))
+    const documents = paths.filter((path) => path.endsWith('.md'))
+    assert.ok(documents.length > 5)
+    const dead = documents.flatMap((path) =>
+      linksOf(readFileSync(join(root, path), 'utf8'))
+        .filter((link) => !isThere(posix.join(posix.dirname(path), link)))
+        .map((link) => `${path}: ${link}`),
+    )
+    assert.equal(dead, [])
+  })
+})
+
+/** Relative ones, without what follows a `#`. */
+function linksOf(text: string): string[] {
+  const prose = text.replace(/^```[\s\S]*?^```|`[^`\n]*`/gm, '')
+  return [...prose.matchAll(/\]\(([^)#:\s]+)(?:#[^)]*)?\)/g)].map(([, link = '']) => link)
+}
 
 longTest('attw finds nothing wrong with its types', async () => {
   await inProject({}, async (directory) => {

@@ -308,7 +308,7 @@ export interface StaticRequest extends FileRequest {
 /**
  * Serves the files below a folder: `connection.send((await files(request)) ?? new Response(404))`. Resolves with null
  * if there is no such file, or the method is neither GET nor HEAD. Rejects with UsageError (ERR_BAD_ROOT) if `root` is
- * not a folder.
+ * not a folder at the first request; it may be made until then.
  */
 export function staticFiles(
   root: string,
@@ -323,7 +323,7 @@ export function staticFiles(
     if (request.method !== 'GET' && request.method !== 'HEAD') return null
     const name = decodedPath(request.path, options.dotfiles === true)
     if (name === null) return null
-    home ??= realpath(root).catch((cause) => {
+    home ??= folderAt(root).catch((cause) => {
       home = null // it may still be created
       throw new UsageError('ERR_BAD_ROOT', `staticFiles: ${root} is no folder`, { cause })
     })
@@ -338,6 +338,12 @@ export function staticFiles(
     const page = index === '' ? null : await find(join(folder, name, index))
     return page === null ? null : serve(page).catch(missing)
   }
+}
+
+async function folderAt(root: string): Promise<string> {
+  const path = await realpath(root)
+  if ((await stat(path)).isDirectory()) return path
+  throw new SystemError('ENOTDIR', 'open', root)
 }
 
 const FOLDER = Symbol('a folder')

@@ -11,8 +11,8 @@ export function say({ quiet, json }: Flags, text: string): void {
 }
 
 /**
- * Prints the result, as it is. It is a failure if it cannot be written (a full disk), but not if the reader has closed the
- * pipe.
+ * Prints the result as it is. It is a failure if it cannot be written (a full disk), but not if the reader has closed
+ * the pipe.
  */
 export function print(text: string): Promise<Exit> {
   return new Promise((resolve, reject) => {

@@ -15,8 +15,8 @@ type Send = (message: { readonly type: 'stand' | 'resign'; readonly name: string
 export class Candidates {
   readonly #send: Send
   /**
-   * A candidate whose job is ending stays until that has ended. The next one of its name waits until the master makes it
-   * the leader.
+   * A candidate whose job is ending stays until that has ended. The next one of its name waits until the master
+   * makes it the leader.
    */
   readonly #candidates = new Set<Candidate>()
   /** Jobs of this process alone; null until they begin. */

@@ -317,9 +317,8 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   send(message: Out): boolean
   send(bytes: Encoded, raw: true): boolean
   send(message: Out | Encoded, raw = false): boolean {
-    if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
-    if (this.#isShakingHands()) return this.#refuse('TLS is being negotiated')
-    if (this.#is(Bit.LastWord)) return this.#refuse('connection is closing')
+    if (this.#state !== State.Established || this.#is(Bit.LastWord) || this.#isShakingHands())
+      return this.#turnAway(message, raw)
     const outer = this.#bits & Bit.Refused // of an outer send that called back
     this.#bits &= ~Bit.Refused
     const goOn = raw ? this.#write(message as Encoded) : this.#intoCodecToSend(message as Out)
@@ -332,7 +331,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   close(message?: Out): void
   close(bytes: Encoded, raw: true): void
   close(message?: Out | Encoded, raw = false): void {
-    if (this.#state >= State.Closing || this.#is(Bit.LastWord)) return
+    if (this.#state >= State.Closing || this.#is(Bit.LastWord)) return this.#forget(message, raw)
     this.#sendLast(message, raw)
     if (!this.#hasMoreToSay('closed')) this.#close()
   }
@@ -344,7 +343,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   end(message?: Out): void
   end(bytes: Encoded, raw: true): void
   end(message?: Out | Encoded, raw = false): void {
-    if (this.#state !== State.Established || this.#is(Bit.LastWord)) return
+    if (this.#state !== State.Established || this.#is(Bit.LastWord)) return this.#forget(message, raw)
     this.#sendLast(message, raw)
     if (!this.#hasMoreToSay('closed')) this.#end()
   }
@@ -1182,6 +1181,23 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   #leaveOut(why: string): false {
     this.#bits |= Bit.Refused
     return this.#refuse(why)
+  }
+
+  /** Nobody can take it. */
+  #turnAway(message: Out | Encoded, raw: boolean): false {
+    this.#forget(message, raw)
+    if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
+    return this.#refuse(this.#isShakingHands() ? 'TLS is being negotiated' : 'connection is closing')
+  }
+
+  /** What will not be sent may hold a file. */
+  #forget(message: Out | Encoded | undefined, raw: boolean): void {
+    if (raw || message === undefined || !('refused' in this.#protocol)) return
+    try {
+      this.#protocol.refused?.(message)
+    } catch (error) {
+      this.#logError(Connection.HANDLER, `refused() of protocol '${this.#protocol.name}'`, asError(error))
+    }
   }
 
   #refuse(why: string, cause?: Error): false {

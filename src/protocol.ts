@@ -204,6 +204,11 @@ export interface CodecProtocol<In = unknown, Out = In> {
    * be sent; also called to check messages that wait for a connection.
    */
   prepare?(message: Out): Out
+  /**
+   * A message was refused before a codec has seen it: its connection is closing, or gone. Let go of what it holds (an open file,
+   * a stream).
+   */
+  refused?(message: Out): void
 }
 
 /**

@@ -4,7 +4,7 @@
 import { AbortError, messageOf, ProtocolError, UsageError } from '../../src/errors.ts'
 import { Accumulator, type Codec, type CodecIo, NEED_MORE } from '../../src/protocol.ts'
 import { ChunkedDecoder } from './chunked.ts'
-import { type Answer, Exchange, type ExchangeHost, mostQueued } from './exchange.ts'
+import { type Answer, discardAnswer, Exchange, type ExchangeHost, mostQueued } from './exchange.ts'
 import { HeadParser, type RequestHead, type RequestLine, refusal } from './head.ts'
 import { Pieces } from './pieces.ts'
 import { isMisdirected, NO_BODY, type Request } from './request.ts'
@@ -25,6 +25,8 @@ const enum Phase {
   Head = 1,
   Body = 2,
   Answer = 3,
+  /** That the client reads the last answer. */
+  Flush = 4,
 }
 
 /** The request body being received. */
@@ -70,9 +72,12 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #phase: Phase = Phase.Idle
   #since = 0
   #armedUntil = 0
+  /** Later by the time in which it was not read. */
   #bodyStartedAt = 0
+  #bodyFullSince = 0
   #queuedAtLook = 0
-  #sentAtLook = 0
+  #markAtLook = 0
+  #lookedAt = 0
 
   constructor(io: CodecIo<Request>, settings: Resolved) {
     this.io = io
@@ -99,11 +104,19 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   send(message: Answer): boolean {
     const exchange = this.#exchange
-    if (this.#isOver) return this.io.refuse('the client broke the rules, and was told')
-    // One whose handler has not seen it is not what is answered: somebody answers the one before it for the second time.
-    if (exchange === null || this.io.hasUndelivered)
-      throw new UsageError('ERR_NO_REQUEST', 'there is no request to answer: each has one answer')
-    return exchange.answer(message)
+    if (this.#isOver) {
+      discardAnswer(message)
+      return this.io.refuse('the client broke the rules, and was told')
+    }
+    try {
+      // One whose handler has not seen it is not what is answered: somebody answers the one before it for the second time.
+      if (exchange === null || this.io.hasUndelivered)
+        throw new UsageError('ERR_NO_REQUEST', 'there is no request to answer: each has one answer')
+      return exchange.answer(message)
+    } catch (error) {
+      if (exchange?.holds(message) !== true) discardAnswer(message)
+      throw error
+    }
   }
 
   /** RFC 9112 section 9.6. */
@@ -118,7 +131,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   closing(reason: 'closed' | 'handler' | 'timeout', error?: unknown): boolean {
     const exchange = this.#exchange
     this.#isClosing = true
-    if (exchange === null) return false
+    if (exchange === null) return reason === 'closed' && this.#phase === Phase.Flush
     if (this.io.hasUndelivered) {
       exchange.abandon() // no handler has seen it: without an answer its client knows that it may retry
       return false
@@ -129,12 +142,12 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       else exchange.abandon() // FIN follows: nothing more of a stream can be sent
       return false
     }
-    if (exchange.isOpen && reason === 'closed') exchange.finish() // else it is cut, and must not look whole
+    if (reason === 'closed') exchange.finish() // else it is cut, and must not look whole
     return exchange.isUnderWay
   }
 
   get isBusy(): boolean {
-    if (this.#exchange !== null) return true
+    if (this.#exchange !== null || this.#phase === Phase.Flush) return true
     if (this.#rest === null || this.#rest.length === 0) return false
     if (this.#hasPeerEnded) return this.#waitsForReader
     return this.#parser.hasBegun || this.#parser.isFresh
@@ -152,15 +165,15 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const fault = this.#lateFault
     this.#lateFault = null
     if (fault !== null) throw fault
-    if (this.#isOver) return this.io.end()
+    const isWhole = this.#phase === Phase.Idle || this.#phase === Phase.Flush // and may be on its way still
+    if (this.#isOver && !isWhole) return this.io.end()
+    if (isWhole && this.#isUnread(this.#since)) return this.#giveUpReader()
     const due = this.#since + this.#limit()
     const now = this.io.now()
-    if (due > now) return this.#arm(now)
+    if (due > now) return this.#arm(now, this.io.queuedBytes > 0 ? this.#lookMs : LONGEST_LOOK_MS)
     this.#armedUntil = 0
-    const exchange = this.#exchange
     if (this.#phase === Phase.Idle) return this.io.close()
-    if (this.#phase === Phase.Answer && exchange !== null && exchange.hasStatus) return this.#checkReader(exchange)
-    if (this.#phase === Phase.Answer) return this.#refuse(503, 'no answer in time')
+    if (this.#phase === Phase.Answer || (this.#phase === Phase.Body && this.#isBodyFull)) return this.#checkAnswer()
     throw this.#fault(refusal('ERR_REQUEST_TIMEOUT', 408, 'the request did not come in time'))
   }
 
@@ -291,6 +304,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       wanted: () => this.#sendContinue(exchange),
       pause: () => this.#setBodyFull(true),
       resume: () => this.#setBodyFull(false),
+      left: () => this.#leftUnread(exchange),
     })
     const exchange: Exchange = new Exchange(this, head, sink)
     this.#exchange = exchange
@@ -378,7 +392,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #takeData(incoming: Incoming, data: Buffer): void {
     incoming.size += data.length
     if (incoming.size > incoming.limit) throw tooLarge(incoming.limit)
-    if (incoming.exchange.isAnswered && incoming.size > MAX_UNREAD) return this.#leave()
+    if (incoming.size > MAX_UNREAD && incoming.exchange.isAnswered && !incoming.sink.isBeingRead) return this.#leave()
     if (incoming.parts === null) incoming.sink.push(Buffer.from(data))
     else incoming.parts.push(data)
   }
@@ -397,7 +411,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#await(Phase.Answer)
     exchange.request.complete(null, chunked?.trailers ?? null, null)
     sink.end()
-    if (exchange.isAnswered) this.#next(exchange)
+    if (exchange.isAnswered) this.#follow(exchange)
   }
 
   #complete(exchange: Exchange, sink: RequestBody, bytes: Buffer, chunked: ChunkedDecoder | null): void {
@@ -410,14 +424,22 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   }
 
   /** The client waits to hear that its body is wanted (RFC 9110 section 10.1.1). */
-  #sendContinue({ head, hasBegun }: Exchange): void {
+  #sendContinue({ head, hasStatus }: Exchange): void {
     const incoming = this.#incoming
-    if (incoming === null || incoming.size > 0 || incoming.hasBegun || !head.expectsContinue || hasBegun) return
+    if (incoming === null || incoming.size > 0 || incoming.hasBegun || !head.expectsContinue || hasStatus) return
     this.io.write(CONTINUE, true)
+  }
+
+  /** Its reader wants no more: if it was the last thing to wait for, that is over. */
+  #leftUnread(exchange: Exchange): void {
+    if (exchange === this.#exchange && exchange.isAnswered && exchange.isLast) this.#leave()
   }
 
   #setBodyFull(isFull: boolean): void {
     this.#isBodyFull = isFull
+    const now = this.io.now()
+    if (isFull) this.#bodyFullSince = now
+    else this.#bodyStartedAt += now - this.#bodyFullSince
     if (!isFull && this.#incoming !== null) this.#await(Phase.Body) // its silence was our wish
     this.#slowDown()
   }
@@ -438,7 +460,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   get mayGoOn(): boolean {
     if (this.#isLeaving || this.#isClosing) return false
     if (this.#incoming === null) return true
-    const { size, left, exchange } = this.#incoming
+    const { size, left, exchange, sink } = this.#incoming
+    if (sink.isBeingRead) return true // to its end, and then the next request comes
     const isUnasked = exchange.head.expectsContinue && size === 0 // it waits for our word, which will not come
     return size + left <= MAX_UNREAD && !isUnasked
   }
@@ -447,9 +470,17 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (exchange !== this.#exchange) return
     exchange.isAnswered = true
     this.#dispose(exchange.uploads)
+    const incoming = this.#incoming
+    if (incoming === null) return this.#follow(exchange)
+    if (incoming.sink.isBeingRead && !this.#isClosing) return // the handler works on: it gets all of the body, or an error
     if (exchange.isLast) return this.#leave()
-    if (this.#incoming === null) this.#next(exchange)
-    else this.#incoming.sink.discard()
+    incoming.sink.discard()
+  }
+
+  /** Its answer and its body are complete. */
+  #follow(exchange: Exchange): void {
+    if (exchange.isLast) this.#leave()
+    else this.#next(exchange)
   }
 
   /** The next request may come. */
@@ -477,7 +508,15 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#rest = null
     if (this.#isPaused) this.io.resume()
     this.#isPaused = false
-    if (!this.#isFaulty) this.io.end() // else the connection does, when it has told its user
+    if (!this.#isFaulty) this.#end() // else the connection does, when it has told its user
+  }
+
+  /** What is much may wait no longer for its client than while the connection lives on. */
+  #end(): void {
+    if (!this.io.hasQueued(mostQueued(this.io))) return this.io.end()
+    if (this.#phase === Phase.Flush) return
+    this.awaitDrain()
+    this.#await(Phase.Flush)
   }
 
   #refuse(status: number, message: string): void {
@@ -541,6 +580,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   #drained(): void {
     this.io.onDrain = null
+    if (this.#phase === Phase.Flush) return this.io.end()
     this.#exchange?.drained()
     this.#advance()
   }
@@ -553,13 +593,20 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       case Phase.Head:
         return unlimited(settings.headerTimeoutMs)
       case Phase.Body: {
-        if (this.#isBodyFull) return Number.POSITIVE_INFINITY // it is the handler who is slow
+        if (this.#isBodyFull) return this.#answerLimit // it is the handler who is slow
         const left = this.#bodyStartedAt + unlimited(settings.requestTimeoutMs) - this.#since
         return Math.min(unlimited(settings.bodyTimeoutMs), left)
       }
       case Phase.Answer:
-        return unlimited(this.#exchange?.hasStatus === true ? settings.writeTimeoutMs : settings.answerTimeoutMs)
+        return this.#answerLimit
+      case Phase.Flush:
+        return Number.POSITIVE_INFINITY
     }
+  }
+
+  get #answerLimit(): number {
+    const { writeTimeoutMs, answerTimeoutMs } = this.settings
+    return unlimited(this.#exchange?.hasStatus === true ? writeTimeoutMs : answerTimeoutMs)
   }
 
   /** One timer for the connection: it is set anew only when something shorter begins. */
@@ -570,26 +617,49 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#arm(this.#since)
   }
 
-  #arm(now: number): void {
-    const due = Math.min(this.#since + this.#limit(), now + LONGEST_LOOK_MS)
+  get #lookMs(): number {
+    return Math.min(unlimited(this.settings.writeTimeoutMs), LONGEST_LOOK_MS)
+  }
+
+  #arm(now: number, lookMs = this.#lookMs): void {
+    const due = Math.min(this.#since + this.#limit(), now + lookMs)
     if (this.#armedUntil > now && this.#armedUntil <= due) return
     this.#armedUntil = due
     this.io.deadline('http', Math.max(1, due - now))
   }
 
-  /** A client that reads nothing of an answer for so long is gone. */
+  #checkAnswer(): void {
+    const exchange = this.#exchange
+    if (exchange?.hasStatus === true) return this.#checkReader(exchange)
+    this.#incoming?.sink.fail(new AbortError('ERR_REQUEST_TIMEOUT', 'the body was not read, nor answered, in time'))
+    this.#incoming = null
+    this.#refuse(503, 'no answer in time')
+  }
+
   #checkReader(exchange: Exchange): void {
-    const { queuedBytes } = this.io
-    const { sent, isOpen, isUnderWay } = exchange
-    // As much may be queued again: then more was sent meanwhile.
-    const isSame = queuedBytes === this.#queuedAtLook && sent === this.#sentAtLook
-    if (queuedBytes === 0 && !isUnderWay && !isOpen) return this.io.close() // to send it has thrown, and nobody has heard that
-    const isStuck = queuedBytes > 0 && isSame && (isUnderWay || isOpen)
-    this.#queuedAtLook = queuedBytes
-    this.#sentAtLook = sent
-    if (isStuck) return this.io.fail(new ProtocolError('ERR_CLIENT_STUCK', 'the client does not read its answer'))
+    const { sent, isOpen, isUnderWay, isAnswered } = exchange
+    const isUnread = this.#isUnread(sent)
+    if (this.io.queuedBytes === 0 && !isUnderWay && !isOpen && !isAnswered) return this.io.close() // to send it has thrown, and nobody has heard that
+    if (isUnread) return this.#giveUpReader()
     this.#since = this.io.now()
     this.#arm(this.#since)
+  }
+
+  /** Nothing of what is queued has left for so long, and nothing has come behind it (`mark` would be another). */
+  #isUnread(mark: number): boolean {
+    const { queuedBytes } = this.io
+    const now = this.io.now()
+    const isSame = queuedBytes > 0 && queuedBytes === this.#queuedAtLook && mark === this.#markAtLook
+    if (isSame) return now - this.#lookedAt >= unlimited(this.settings.writeTimeoutMs)
+    this.#queuedAtLook = queuedBytes
+    this.#markAtLook = mark
+    this.#lookedAt = now
+    return false
+  }
+
+  /** A client that reads nothing of an answer for so long is gone. */
+  #giveUpReader(): void {
+    this.io.fail(new ProtocolError('ERR_CLIENT_STUCK', 'the client does not read its answer'))
   }
 }
 

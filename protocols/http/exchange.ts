@@ -10,6 +10,7 @@ import { hasToken } from './fields.ts'
 import type { RequestHead } from './head.ts'
 import { Request } from './request.ts'
 import type { RequestBody } from './request-body.ts'
+import { RequestSignal } from './request-signal.ts'
 import {
   type BodyStream,
   Chunk,
@@ -70,18 +71,28 @@ interface Draft {
   readonly isOpen: boolean
   type: string
   isClosing: boolean
+  /** What `Connection` says besides: names of fields that are among the lines. */
+  readonly options: string
   /** Among the lines. */
   readonly hasDate: boolean
 }
 
 /** An answer sent piece by piece. */
 interface StreamPlan {
+  readonly draft: Draft
   readonly status: number
-  readonly head: string
   readonly hasBody: boolean
   /** Bytes; -1 if unknown. */
   readonly length: number
-  readonly type: string
+}
+
+/** Pieces that wait for the head of their answer. */
+interface Early {
+  readonly pieces: (string | Uint8Array)[]
+  /** Bytes. */
+  size: number
+  /** No more of them come. */
+  isEnded: boolean
 }
 
 const HTML = 'text/html; charset=utf-8'
@@ -107,6 +118,12 @@ export class Exchange {
   #session: Promise<Session> | null = null
   #iterator: AsyncIterator<string | Uint8Array> | null = null
   #wake: (() => void) | null = null
+  /** What was sent of an open answer while it is prepared. */
+  #early: Early | null = null
+  /** What was given as a body. */
+  #given: Draft['body'] = null
+  /** Null until somebody asks for it. */
+  #signal: RequestSignal | null = null
   readonly #startedAt: number
 
   /** `body` is null if there is none. */
@@ -131,8 +148,19 @@ export class Exchange {
     return this.#session
   }
 
-  get hasBegun(): boolean {
-    return this.#state !== State.Waiting
+  /** Aborts with the connection's while its answer is not complete. */
+  get signal(): AbortSignal {
+    if (this.#signal === null) {
+      this.#signal = new RequestSignal(this.#host.io.signal)
+      if (this.#state === State.Done) this.#signal.release()
+    }
+    return this.#signal.signal
+  }
+
+  /** This answer, or its body, is on its way. */
+  holds(message: unknown): boolean {
+    const body = streamOf(message)
+    return body !== null && body === this.#given && this.#state !== State.Waiting
   }
 
   /** Whether the head has been sent. */
@@ -158,11 +186,18 @@ export class Exchange {
   answer(message: Answer): boolean {
     if (this.#state === State.Open) return this.#goOn(message)
     if (typeof message === 'string' && this.#isEveryday()) return this.#answerText(message)
+    if (this.#early?.isEnded === false) return this.#goOn(message)
     if (this.#state !== State.Waiting) throw new UsageError('ERR_ANSWERED', 'this request has its answer already')
+    if (message instanceof Response && (message.request ?? this.request) !== this.request)
+      throw new UsageError('ERR_ANSWERED', 'this is the answer to another request, which has one already')
     if (message instanceof Response && message.file !== null) return this.#prepare(this.#fromFile(message))
     const draft = this.#draft(message)
-    const isPlain = this.#session === null && (!this.#host.settings.compress || !compressible(draft.type))
-    return isPlain ? this.#begin(draft) : this.#prepare(Promise.resolve(draft))
+    const { isOpen, type } = draft
+    this.#given = draft.body
+    const isPlain = this.#session === null && (isOpen || !this.#host.settings.compress || !compressible(type))
+    if (isPlain) return this.#begin(draft)
+    if (isOpen) this.#early = { pieces: [], size: 0, isEnded: false }
+    return this.#prepare(Promise.resolve(draft))
   }
 
   /** Whether a text can take the fast path: nothing to prepare, and the connection is kept. */
@@ -186,14 +221,15 @@ export class Exchange {
 
   /** Ends an open answer. */
   finish(): void {
-    if (this.#state !== State.Open) return
-    this.#terminate()
+    if (this.#early !== null) this.#early.isEnded = true
+    else if (this.#state === State.Open) this.#terminate()
   }
 
   /** The connection has gone: nothing must wait for it any more. */
   abandon(): void {
     const isCut = this.#status !== 0 && this.#state !== State.Done
     this.#state = State.Done
+    this.#early = null
     const failure = isCut ? this.#logged() : null
     if (failure !== null) this.#host.io.fail(failure.error)
     this.#wake?.()
@@ -234,13 +270,15 @@ export class Exchange {
     }
     const isEvents = body === null && type.startsWith('text/event-stream')
     const isOpen = isEvents || (fields.has('transfer-encoding') && (body === null || isChunk(body)))
-    const isClosing = hasToken((fields.get('connection')?.values.join(',') ?? '').toLowerCase(), 'close')
+    const told = (fields.get('connection')?.values.join(',') ?? '').toLowerCase()
+    const isClosing = hasToken(told, 'close')
+    const options = optionsOf(told, fields)
     const size = sizeGiven(fields.get('content-length')?.values)
     if (type === '' && body !== null && body !== '') {
       type = typeof body === 'string' ? HTML : 'application/octet-stream'
       lines += `Content-Type: ${type}\r\n`
     }
-    return { status, reason, lines, body, size, isOpen, type, isClosing, hasDate }
+    return { status, reason, lines, body, size, isOpen, type, isClosing, options, hasDate }
   }
 
   async #fromFile(response: Response): Promise<Draft> {
@@ -260,6 +298,8 @@ export class Exchange {
       status: file.status === 200 ? own.status : file.status,
       reason: own.reason,
       lines: own.lines + file.lines,
+      isClosing: own.isClosing || file.isClosing,
+      options: own.options,
       hasDate: own.hasDate || file.hasDate,
     }
   }
@@ -275,6 +315,7 @@ export class Exchange {
         discard(draft)
         throw error
       }
+      if (this.#early !== null) this.#sendEarly(this.#early)
     }
     this.#prepared(coming)
       .then(begin)
@@ -330,7 +371,7 @@ export class Exchange {
   refuse(status: number, message: string): void {
     if (this.#status !== 0) return
     giveUp(this.#iterator)
-    this.#iterator = null
+    this.#iterator = this.#early = this.#signal = null // its handler may be at work, and hears when the connection ends
     this.#state = State.Waiting
     const draft = draftOf(`${status} ${REASONS[status] ?? ''}: ${message}\n`, 'text/plain; charset=utf-8', status)
     draft.isClosing = true
@@ -339,32 +380,30 @@ export class Exchange {
 
   #begin(draft: Draft): boolean {
     const { body, isOpen, type } = draft
-    const { minorVersion, isKeepAlive, method } = this.head
+    const { method } = this.head
     const status = checkedStatus(draft.status) // of a Response it may have been changed since
     const hasBody = method !== 'HEAD' && status !== 204 && status !== 304 && status !== 205
     const length = lengthOf(draft, hasBody)
-    this.#isChunked = length < 0 && minorVersion === 1 && hasBody
-    const endsWithConnection = length < 0 && !this.#isChunked && (hasBody || isOpen) // or what is sent later has nowhere to go
-    this.isLast = draft.isClosing || !this.#host.mayGoOn || !isKeepAlive || endsWithConnection
-    const head = this.#headOf(draft, status, length)
-    if (body !== null && !isChunk(body)) return this.#stream(body, { status, head, hasBody, length, type })
+    if (draft.reason !== '') checkedReason(draft.reason)
+    if (body !== null && !isChunk(body)) return this.#stream(body, { draft, status, hasBody, length })
+    const head = this.#headOf(draft, status, length, hasBody)
     this.#status = status
     if (isOpen && hasBody) return this.#open(head, body, type)
     return this.#whole(head, hasBody ? body : null, length)
   }
 
-  #headOf(draft: Draft, status: number, length: number): string {
-    const { reason, hasDate, lines, size, body } = draft
-    const last = this.isLast
-      ? 'Connection: close\r\n'
-      : this.head.minorVersion === 0
-        ? 'Connection: keep-alive\r\n'
-        : ''
+  /** As late as it can be: whether this answer is the last one depends on the request's body, which a stream may be reading. */
+  #headOf(draft: Draft, status: number, length: number, hasBody: boolean): string {
+    const { reason, hasDate, lines, size, body, isOpen, isClosing, options } = draft
+    const { minorVersion, isKeepAlive } = this.head
+    this.#isChunked = length < 0 && minorVersion === 1 && hasBody
+    const endsWithConnection = length < 0 && !this.#isChunked && (hasBody || isOpen) // or what is sent later has nowhere to go
+    this.isLast = isClosing || !this.#host.mayGoOn || !isKeepAlive || endsWithConnection
     return (
-      `HTTP/1.1 ${status} ${reason === '' ? (REASONS[status] ?? '') : checkedReason(reason)}\r\n` +
+      `HTTP/1.1 ${status} ${reason === '' ? (REASONS[status] ?? '') : reason}\r\n` +
       (hasDate ? lines : `${lines}Date: ${this.#host.settings.services.date()}\r\n`) +
       this.#framing(status, length, size, body === null) +
-      `${last}\r\n`
+      `${connectionLine(this.isLast ? 'close' : minorVersion === 0 ? 'keep-alive' : '', options)}\r\n`
     )
   }
 
@@ -399,21 +438,43 @@ export class Exchange {
     const data = isChunk(given) ? given : foreignBytes(given)
     if (data === null)
       throw new UsageError('ERR_ENCODE', 'an open answer goes on with text, bytes, Chunk or ServerSentEvents')
-    if (data.length > 0) return this.#isFull() ? this.#leaveOut(message) : this.#piece(data)
+    if (data.length > 0) {
+      if (this.#isFull()) return this.#leaveOut(message)
+      return this.#early === null ? this.#piece(data) : this.#keep(this.#early, data)
+    }
     this.finish()
     return true
   }
 
   #isFull(): boolean {
     const { io } = this.#host
-    return io.hasQueued(io.maxSendBufferSize)
+    return (this.#early?.size ?? 0) >= io.maxSendBufferSize || io.hasQueued(io.maxSendBufferSize)
+  }
+
+  /** False: its buffer will be full as soon as the head is there, and then `onBufferFull` and `onBufferDrain` are called. */
+  #keep(early: Early, data: string | Uint8Array): boolean {
+    early.pieces.push(data)
+    early.size += Buffer.byteLength(data)
+    return early.size < this.#host.io.maxSendBufferSize
+  }
+
+  /** In one piece: writing may call back, and what is sent there comes behind. */
+  #sendEarly({ pieces, isEnded }: Early): void {
+    this.#early = null
+    if (this.#state !== State.Open) return // nobody wants a body: the answer to HEAD
+    if (pieces.length > 0)
+      this.#host.io.write(
+        pieces.flatMap((data) => this.#framed(data)),
+        true,
+      )
+    if (isEnded) this.finish()
   }
 
   /** Drops a message because the client does not read. Events are independent; any other body would have a hole. */
   #leaveOut(message: Answer): false {
     const { io } = this.#host
     io.refuse('send buffer full and drop package')
-    if (!(message instanceof ServerSentEvents) && this.#state === State.Open)
+    if (!(message instanceof ServerSentEvents) && (this.#state === State.Open || this.#early !== null))
       io.fail(
         new UsageError('ERR_HOLE', 'a piece of an answer was refused: wait for onBufferDrain when send says false'),
       )
@@ -421,9 +482,14 @@ export class Exchange {
   }
 
   #piece(data: string | Uint8Array): boolean {
+    return this.#host.io.write(this.#framed(data), true)
+  }
+
+  /** RFC 9112 section 7.1. It counts as sent. */
+  #framed(data: string | Uint8Array): string | Uint8Array | (string | Uint8Array)[] {
     const size = Buffer.byteLength(data)
     this.#sent += size
-    return this.#host.io.write(this.#isChunked ? [`${size.toString(16)}\r\n`, data, '\r\n'] : data, true)
+    return this.#isChunked ? [`${size.toString(16)}\r\n`, data, '\r\n'] : data
   }
 
   /**
@@ -431,16 +497,17 @@ export class Exchange {
    * come, it leaves at once.
    */
   #stream(body: BodyStream, plan: StreamPlan): boolean {
-    const iterator = body[Symbol.asyncIterator]()
-    this.#state = State.Streaming
     if (!plan.hasBody) {
+      this.#state = State.Streaming
       const goOn = this.#begun(plan)
-      giveUp(iterator)
+      letGo(body)
       this.#done()
       return goOn
     }
+    const iterator = body[Symbol.asyncIterator]()
+    this.#state = State.Streaming
     this.#iterator = iterator
-    const goOn = plan.type.startsWith('text/event-stream') ? this.#begun(plan) : true
+    const goOn = plan.draft.type.startsWith('text/event-stream') ? this.#begun(plan) : true
     this.#pump(iterator, plan).then(
       () => this.#streamed(),
       (error) => {
@@ -453,8 +520,9 @@ export class Exchange {
   }
 
   /** Writes the head, once. */
-  #begun({ status, head }: StreamPlan): boolean {
+  #begun({ draft, status, length, hasBody }: StreamPlan): boolean {
     if (this.#status !== 0) return true
+    const head = this.#headOf(draft, status, length, hasBody)
     this.#status = status
     return this.#host.io.write(wireOf(head), true)
   }
@@ -503,6 +571,7 @@ export class Exchange {
 
   #done(): void {
     this.#state = State.Done
+    this.#signal?.release()
     const failure = this.#logged()
     if (failure !== null) this.isLast = true // the answer is complete nevertheless, and is sent
     this.#host.answered(this)
@@ -592,7 +661,18 @@ function sizeOf(text: string): number {
 
 function draftOf(body: string | Uint8Array, type: string, status = 200): Draft {
   const lines = `Content-Type: ${type}\r\n`
-  return { status, reason: '', lines, body, size: -1, isOpen: false, type, isClosing: false, hasDate: false }
+  return {
+    status,
+    reason: '',
+    lines,
+    body,
+    size: -1,
+    isOpen: false,
+    type,
+    isClosing: false,
+    options: '',
+    hasDate: false,
+  }
 }
 
 function isParts(message: unknown): message is AnswerParts {
@@ -607,8 +687,12 @@ function ofParts(
   let lines = ''
   let type = unsaid
   let hasDate = false
+  let told = ''
+  const names = new Set<string>()
   for (const [name, value] of headers) {
     const key = name.toLowerCase()
+    names.add(key)
+    if (key === 'connection') told += `,${value.toLowerCase()}`
     if (OURS.has(key) || but?.has(key) === true) continue
     checkField(name, [value])
     if (key === 'content-type') type = value
@@ -616,7 +700,25 @@ function ofParts(
     lines += `${name}: ${value}\r\n`
   }
   if (body === null) void close()
-  return { status, reason, lines, body, size, isOpen: false, type, isClosing: false, hasDate }
+  const isClosing = hasToken(told, 'close')
+  return { status, reason, lines, body, size, isOpen: false, type, isClosing, options: optionsOf(told, names), hasDate }
+}
+
+/**
+ * Of what a Connection field says in lower case, the names of fields that are sent (RFC 9110 section 7.6.1), with that of Upgrade,
+ * which it must say (section 7.8).
+ */
+function optionsOf(told: string, fields: { has(name: string): boolean }): string {
+  const hasUpgrade = fields.has('upgrade')
+  if (told === '' && !hasUpgrade) return ''
+  const names = told.split(',').map((name) => name.trim())
+  const sent = names.filter((name) => name !== 'upgrade' && !OURS.has(name) && fields.has(name))
+  return (hasUpgrade ? [...sent, 'upgrade'] : sent).join(', ')
+}
+
+function connectionLine(word: string, options: string): string {
+  if (options === '') return word === '' ? '' : `Connection: ${word}\r\n`
+  return `Connection: ${word === '' ? options : `${word}, ${options}`}\r\n`
 }
 
 function sizeGiven(values: readonly string[] | undefined): number {
@@ -660,17 +762,42 @@ function weakened(lines: string): string {
 }
 
 function discard({ body }: Draft): void {
-  if (body !== null && !isChunk(body)) giveUp(body[Symbol.asyncIterator]())
+  if (body !== null && !isChunk(body)) letGo(body)
+}
+
+/** Lets go of what an answer holds that will not be sent: a file, a stream. */
+export function discardAnswer(message: unknown): void {
+  const body = streamOf(message)
+  if (isParts(message)) quietly(() => message.close())
+  else if (body !== null) letGo(body)
+}
+
+function streamOf(message: unknown): BodyStream | null {
+  const body = message instanceof Response || isParts(message) ? message.body : null
+  return isChunk(body) ? null : body
+}
+
+/** Nobody reads it. To leave the iterator of a Readable that has not begun would not end it. */
+function letGo(body: BodyStream): void {
+  const { destroy, cancel } = body as { destroy?: unknown; cancel?: unknown }
+  if (typeof destroy === 'function') quietly(() => destroy.call(body))
+  else if (typeof cancel === 'function') quietly(() => cancel.call(body))
+  else quietly(() => body[Symbol.asyncIterator]().return?.())
 }
 
 function wrongLength(length: number, how: string): UsageError {
   return new UsageError('ERR_BAD_RESPONSE', `a body is ${how} than its Content-Length of ${length}`)
 }
 
-/** The rest of a body is not wanted. Its source may clean up in its own time: a promise, a value, or a throw are all allowed. */
+/** The rest of a body is not wanted. */
 function giveUp(iterator: AsyncIterator<unknown> | null): void {
-  const leave = async () => void (await iterator?.return?.())
-  leave().catch(nothing)
+  if (iterator !== null) quietly(() => iterator.return?.())
+}
+
+/** A source may clean up in its own time: a promise, a value, or a throw are all allowed. */
+function quietly(leave: () => unknown): void {
+  const left = async () => void (await leave())
+  left().catch(nothing)
 }
 
 function nothing(): void {

@@ -3,7 +3,7 @@
 import { UsageError } from '../../src/errors.ts'
 import type { CodecIo, CodecProtocol, Role } from '../../src/protocol.ts'
 import { HttpCodec } from './codec.ts'
-import type { Answer } from './exchange.ts'
+import { type Answer, discardAnswer } from './exchange.ts'
 import type { Request } from './request.ts'
 import { type HttpServices, type HttpSettings, resolved } from './settings.ts'
 
@@ -21,6 +21,7 @@ export function httpWith(services: HttpServices): (settings?: HttpSettings) => H
         checkRole(role)
         return new HttpCodec(io as CodecIo<Request>, all)
       },
+      refused: discardAnswer,
     }
   }
 }

@@ -1,5 +1,5 @@
 // The bytes of a request's body on their way to the handler: a queue that tells the socket to wait, read once, by
-// `for await`. If reading stops early, the rest is discarded.
+// `for await`. When its reader stops, the rest is thrown away.
 
 import type { AbortError, ProtocolError } from '../../src/errors.ts'
 import { UsageError } from '../../src/errors.ts'
@@ -16,6 +16,8 @@ interface BodySource {
   wanted(): void
   pause(): void
   resume(): void
+  /** Its reader has stopped before the end. */
+  left(): void
 }
 
 /** The body of a request, read once: `for await (const bytes of request.body)`. If reading stops early, the rest is discarded. */
@@ -73,7 +75,12 @@ export class RequestBody implements AsyncIterable<Buffer> {
     return this.#hasEnded
   }
 
-  /** @internal Nobody will read the rest. */
+  /** @internal Whether a reader has begun and not stopped. */
+  get isBeingRead(): boolean {
+    return this.#isTaken && !this.#isUnwanted
+  }
+
+  /** @internal No reader has begun, and the rest is discarded: a later reader gets an error. */
   discard(): void {
     this.#isUnwanted = true
     this.#queue = []
@@ -83,6 +90,8 @@ export class RequestBody implements AsyncIterable<Buffer> {
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Buffer, void, undefined> {
     if (this.#isTaken) throw new UsageError('ERR_BODY_READ', 'a body can be read once')
+    if (this.#isUnwanted)
+      throw new UsageError('ERR_BODY_DISCARDED', 'its answer was complete before anybody read: begin to read before')
     this.#isTaken = true
     this.#source.wanted()
     try {
@@ -102,6 +111,7 @@ export class RequestBody implements AsyncIterable<Buffer> {
       }
     } finally {
       this.discard()
+      if (!this.#hasEnded) this.#source.left()
     }
   }
 
@@ -117,8 +127,7 @@ export class RequestBody implements AsyncIterable<Buffer> {
   }
 }
 
-/** For a body that has fully arrived. */
-const NO_SOURCE: BodySource = { wanted: nothing, pause: nothing, resume: nothing }
+const NO_SOURCE: BodySource = { wanted: nothing, pause: nothing, resume: nothing, left: nothing }
 
 function weightOf(bytes: Buffer): number {
   return Math.max(bytes.length, MIN_WEIGHT)

@@ -15,6 +15,8 @@ import type { Session, UploadedFile, UploadForm } from './settings.ts'
 /** What a request needs from its connection. */
 interface RequestHost {
   readonly isTrusted: ((ip: string) => boolean) | null
+  /** The request's own; without it there is the connection's. */
+  readonly signal?: AbortSignal
   loadSession(request: Request): Promise<Session>
 }
 
@@ -132,9 +134,12 @@ export class Request {
     return this.#route().ip
   }
 
-  /** Aborts when the client has gone, or when the worker leaves and its time is nearly up. */
+  /**
+   * Aborts when the client has gone, or when the worker leaves and its time is nearly up, while the answer is not complete. What
+   * a handler does after it has `connection.signal`.
+   */
   get signal(): AbortSignal {
-    return this.#io.signal
+    return this.#host.signal ?? this.#io.signal
   }
 
   /** A parameter of the query, or all of them. */

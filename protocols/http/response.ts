@@ -33,6 +33,8 @@ export class Response {
   body: string | Uint8Array | BodyStream | null
   /** @internal */
   file: FileBody | null = null
+  /** @internal */
+  request: object | null = null
 
   /** Arguments in Workerman's order. */
   constructor(status = 200, headers: Readonly<Record<string, FieldValue>> = {}, body: Response['body'] = null) {
@@ -112,6 +114,15 @@ export class Response {
       if (!Number.isSafeInteger(value) || value < 0)
         throw bad(`the ${name} of a file is a number of bytes, not ${value}`)
     this.file = { path, offset, length }
+    return this
+  }
+
+  /**
+   * The answer to this request and to no other: when it has one already, `send` throws ERR_ANSWERED or ERR_NO_REQUEST, whatever
+   * the connection is about by then. For what is sent by a callback that may come late, or twice.
+   */
+  forRequest(request: object): this {
+    this.request = request
     return this
   }
 

@@ -39,6 +39,8 @@ export function fetchHandler(app: FetchApp): (connection: FetchSender, request: 
     const response = await app(webRequest(incoming), { remoteIp: incoming.remoteIp })
     if (!(response instanceof Response))
       throw new UsageError('ERR_NO_RESPONSE', 'a fetch handler gives a Response, or a promise of one')
+    if (response.bodyUsed)
+      throw new UsageError('ERR_BODY_READ', 'the body of this Response was read already: a clone() has it, too')
     return connection.send(answerOf(response))
   }
 }

@@ -101,4 +101,66 @@ test('what is no answer is a failure of the application', async () => {
     assert.match(await ask(app, 'GET / HTTP/1.1¶Host: h¶¶'), /^HTTP\/1\.1 500 /)
 })
 
+test('a signal is its request’s own: however many there were on a connection, only that of the one at work aborts', async () => {
+  const warnings: string[] = []
+  const warn = ({ name }: Error) => warnings.push(name)
+  process.on('warning', warn)
+  const aborted: string[] = []
+  const app: FetchApp = ({ url, signal }) => {
+    signal.addEventListener('abort', () => aborted.push(url))
+    return url.endsWith('/last') ? new Promise(() => undefined) : new Response('ok')
+  }
+  const server = serve({ onMessage: fetchHandler(app) } as never, { body: 'stream' })
+  let answers = 0
+  for (let n = 0; n < 1600; n++) {
+    server.receive(wire('GET /a HTTP/1.1¶Host: h¶¶'))
+    await until(() => {
+      if (shown(server.written()).includes('200 OK')) answers++
+      return answers > n
+    })
+  }
+  server.receive(wire('GET /last HTTP/1.1¶Host: h¶¶'))
+  await until(() => server.messages.length === 1601)
+  server.reset()
+  await until(() => aborted.length > 0)
+  process.off('warning', warn)
+  assert.equal([aborted, warnings], [['http://h/last'], []])
+})
+
+test('a Response whose body was used is no answer: 500', async () => {
+  const app: FetchApp = async () => {
+    const response = new Response('hello')
+    await response.text()
+    return response
+  }
+  const server = serve({ onMessage: fetchHandler(app) } as never, { body: 'stream' })
+  server.receive(wire('GET / HTTP/1.1¶Host: h¶¶'))
+  await until(() => server.errors.length > 0)
+  assert.match(shown(server.written()), /^HTTP\/1\.1 500 /)
+  assert.match(server.errors[0]?.message ?? '', /read already/)
+})
+
+test('a Response that says Connection: close closes, and one that nobody can take is cancelled', async () => {
+  const closing = serve({
+    onMessage: fetchHandler(() => new Response('ok', { headers: { connection: 'close' } })),
+  } as never)
+  closing.receive(wire('GET / HTTP/1.1¶Host: h¶¶'))
+  await until(() => closing.connection.getStatus(false) === 'ENDING')
+  assert.match(shown(closing.written()), /Connection: close¶/)
+  let isCancelled = false
+  let answer: (response: Response) => void = () => undefined
+  const cancel = () => {
+    isCancelled = true
+  }
+  const app: FetchApp = () =>
+    new Promise((resolve) => {
+      answer = resolve
+    })
+  const gone = serve({ onMessage: fetchHandler(app) } as never)
+  gone.receive(wire('GET / HTTP/1.1¶Host: h¶¶'))
+  gone.reset()
+  answer(new Response(new ReadableStream({ cancel })))
+  await until(() => isCancelled)
+})
+
 test.run()

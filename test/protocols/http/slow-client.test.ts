@@ -186,4 +186,37 @@ test('a stream whose connection is ending is given up, and nothing of it is refu
   }
 })
 
+test('a whole answer that nobody reads is held for writeTimeoutMs and no longer, be it the last or not', () => {
+  for (const last of ['', 'Connection: close¶']) {
+    const server = serve((connection) => connection.send(Buffer.alloc(5_000_000)), {}, { writeTimeoutMs: 1000 })
+    server.hold()
+    server.receive(wire(`GET / HTTP/1.1¶Host: h¶${last}¶`))
+    server.advance(900)
+    assert.is(server.connection.getSendBufferQueueSize() > 5_000_000, true)
+    server.advance(1200)
+    assert.is(server.connection.getStatus(false), 'CLOSED', last)
+    assert.is(codesOf(server)[0], 3)
+  }
+})
+
+test('a whole answer that is read at last is followed by the end of its connection, or by the next one', () => {
+  for (const last of ['', 'Connection: close¶']) {
+    const server = serve((connection) => connection.send(Buffer.alloc(5_000_000)), {}, { writeTimeoutMs: 1000 })
+    server.hold()
+    server.receive(wire(`GET / HTTP/1.1¶Host: h¶${last}¶`))
+    server.advance(900)
+    server.drain()
+    assert.ok(server.written().length > 5_000_000)
+    assert.is(server.connection.getStatus(false), last === '' ? 'ESTABLISHED' : 'ENDING')
+    if (last === '') server.receive(get('/'))
+    server.advance(10_000)
+    assert.equal(server.errors, [])
+  }
+  const closing = serve((connection) => connection.close(Buffer.alloc(5_000_000)), {}, { writeTimeoutMs: 1000 })
+  closing.hold()
+  closing.receive(get('/'))
+  closing.advance(2100)
+  assert.is(closing.connection.getStatus(false), 'CLOSED')
+})
+
 test.run()

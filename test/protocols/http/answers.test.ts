@@ -1,0 +1,320 @@
+// Answers that are prepared before they leave, that are refused, that belong to another request, and what their Connection says.
+
+import { Readable } from 'node:stream'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Request } from '../../../protocols/http/request.ts'
+import { Chunk, Response } from '../../../protocols/http/response.ts'
+import type { HttpSettings, Session } from '../../../protocols/http/settings.ts'
+import type { Connection } from '../../../src/connection.ts'
+import { codeOf } from '../../../src/errors.ts'
+import type { Wire } from '../../../src/testing.ts'
+import { serve as serveAny, shown, wire } from '../../support/http.ts'
+import { nextTurn, until } from '../../support/until.ts'
+
+type Handler = (connection: Connection<Request, unknown>, request: Request) => unknown
+
+function serve(onMessage: Handler, settings: HttpSettings = {}, limits: object = {}): Wire<Request, unknown> {
+  return serveAny({ onMessage, ...limits } as never, settings) as unknown as Wire<Request, unknown>
+}
+
+/** What is written until it is like that. */
+async function writtenBy(server: Wire<Request, unknown>, isDone: (text: string) => boolean): Promise<string> {
+  let text = ''
+  await until(() => {
+    text += shown(server.written())
+    return isDone(text)
+  })
+  return text
+}
+
+const get = (path: string, more = '') => wire(`GET ${path} HTTP/1.1¶Host: h¶${more}¶`)
+const OPEN = { 'Transfer-Encoding': 'chunked' }
+
+/** Whose cookie takes a turn to be stored. */
+const sessions = {
+  load: async () => ({ getId: () => 'x' }) as Session,
+  commit: async () => {
+    await nextTurn()
+    return 'sid=x'
+  },
+}
+
+test('pieces that are sent while an open answer is prepared follow its head, in their order', async () => {
+  const server = serve(
+    async (connection, request) => {
+      await request.session()
+      connection.send(new Response(200, OPEN, 'one'))
+      connection.send(new Chunk('two'))
+      connection.send('three')
+      connection.send(new Chunk(''))
+    },
+    { sessions },
+  )
+  server.receive(get('/'))
+  const text = await writtenBy(server, (all) => all.endsWith('0¶¶'))
+  assert.match(text, /Set-Cookie: sid=x¶.*¶¶3¶one¶3¶two¶5¶three¶0¶¶$/)
+  assert.equal(server.errors, [])
+})
+
+test('an open answer is not compressed, and so waits for nothing', () => {
+  const server = serve(
+    (connection) => {
+      connection.send(new Response(200, { ...OPEN, 'Content-Type': 'text/plain' }, 'one'))
+      connection.send(new Chunk('two'))
+    },
+    { compress: true },
+  )
+  server.receive(get('/', 'Accept-Encoding: gzip¶'))
+  assert.match(shown(server.written()), /^HTTP\/1\.1 200 .*¶¶3¶one¶3¶two¶$/)
+  assert.equal(server.errors, [])
+})
+
+test('pieces before the head are bounded as those behind it: false, then a drain, or a hole', async () => {
+  const sent: boolean[] = []
+  let drains = 0
+  const onBufferDrain = () => drains++
+  const open = (count: number): Handler => {
+    return async (connection, request) => {
+      await request.session()
+      connection.send(new Response(200, OPEN))
+      for (let n = 0; n < count; n++) sent.push(connection.send(new Chunk('A'.repeat(600))))
+    }
+  }
+  const server = serve(open(2), { sessions }, { maxSendBufferSize: 1000, onBufferDrain })
+  server.receive(get('/'))
+  await until(() => drains === 1)
+  assert.equal(sent.splice(0), [true, false])
+  assert.is([...shown(server.written())].filter((letter) => letter === 'A').length, 1200)
+  assert.equal(server.errors, [])
+  const greedy = serve(open(3), { sessions }, { maxSendBufferSize: 1000 })
+  greedy.receive(get('/'))
+  await until(() => greedy.errors.length === 2)
+  assert.equal(sent.splice(0), [true, false, false])
+  assert.ok(greedy.socket.isDestroyed)
+})
+
+test('who closes while an open answer is prepared gives it its end; who only asked with HEAD has it', async () => {
+  const closing = serve(
+    async (connection, request) => {
+      await request.session()
+      connection.send(new Response(200, OPEN, 'one'))
+      connection.close(new Chunk('two'))
+    },
+    { sessions },
+  )
+  closing.receive(get('/'))
+  await until(() => closing.connection.getStatus(false) !== 'ESTABLISHED')
+  assert.match(shown(closing.written()), /¶¶3¶one¶3¶two¶0¶¶$/)
+  const head = serve(
+    async (connection, request) => {
+      await request.session()
+      connection.send(new Response(200, OPEN, 'one'))
+      connection.send(new Chunk('two'))
+    },
+    { sessions },
+  )
+  head.receive(wire('HEAD / HTTP/1.1¶Host: h¶¶'))
+  const text = await writtenBy(head, (all) => all !== '')
+  assert.match(text, /^HTTP\/1\.1 200 .*¶¶$/)
+  assert.equal(head.errors, [])
+})
+
+/** Answers that hold something, and whether they have let go of it. */
+function holders(): { readonly answer: () => unknown; readonly isFree: () => boolean }[] {
+  let isClosed = false
+  let isReturned = false
+  let isCancelled = false
+  const readable = new Readable({ read: () => undefined })
+  return [
+    {
+      answer: () => ({
+        status: 200,
+        headers: [],
+        size: 1,
+        body: Readable.from(['x']),
+        close: async () => {
+          isClosed = true
+        },
+      }),
+      isFree: () => isClosed,
+    },
+    { answer: () => new Response(200, {}, readable), isFree: () => readable.destroyed },
+    {
+      answer: () =>
+        new Response(200, {}, {
+          [Symbol.asyncIterator]: () => ({
+            next: async () => ({ done: true, value: undefined }),
+            return: async () => {
+              isReturned = true
+              return { done: true, value: undefined }
+            },
+          }),
+        } as never),
+      isFree: () => isReturned,
+    },
+    {
+      answer: () =>
+        new Response(
+          200,
+          {},
+          new ReadableStream({
+            cancel: () => {
+              isCancelled = true
+            },
+          }) as never,
+        ),
+      isFree: () => isCancelled,
+    },
+  ]
+}
+
+function sent({ connection }: Wire<Request, unknown>, answer: unknown): unknown {
+  return connection.send(answer)
+}
+
+test('an answer that nobody can take lets go of its file and its stream', async () => {
+  const late: [
+    string,
+    (server: Wire<Request, unknown>) => unknown,
+    (server: Wire<Request, unknown>, answer: unknown) => unknown,
+  ][] = [
+    ['a closed connection', ({ connection }) => connection.destroy(), sent],
+    [
+      'a closed one, again',
+      ({ connection }) => connection.destroy(),
+      ({ connection }, answer) => connection.close(answer),
+    ],
+    ['an ended one, again', ({ connection }) => connection.end(), ({ connection }, answer) => connection.end(answer)],
+    ['an ending one', ({ connection }) => connection.end(), sent],
+    ['a client that went', (server) => server.reset(), sent],
+    ['a client that was told of its fault', (server) => server.receive('5\r\nhellox'), sent],
+    ['an answer before', ({ connection }) => connection.send(new Response(200, OPEN)), sent],
+    ['no request', ({ connection }) => connection.send('ok'), sent],
+    [
+      'a reason that cannot be',
+      () => undefined,
+      ({ connection }, answer) => connection.send(Object.assign(answer as object, { reason: 'a\nb' })),
+    ],
+    [
+      'another request',
+      () => undefined,
+      ({ connection }, answer) => {
+        if (answer instanceof Response) answer.forRequest({})
+        else Object.assign(answer as object, { headers: [['a', 'b\n']] })
+        return connection.send(answer)
+      },
+    ],
+  ]
+  for (const [title, prepare, send] of late)
+    for (const [index, { answer, isFree }] of holders().entries()) {
+      const server = serve(() => undefined, { body: 'stream' })
+      const isFault = title.endsWith('fault')
+      server.receive(isFault ? wire('POST / HTTP/1.1¶Host: h¶Transfer-Encoding: chunked¶¶') : get('/'))
+      prepare(server)
+      try {
+        send(server, answer())
+      } catch (error) {
+        assert.match(codeOf(error), /^ERR_(ANSWERED|NO_REQUEST|BAD_RESPONSE|ENCODE)$/)
+      }
+      await until(isFree)
+      assert.ok(isFree(), `${title}, ${index}`)
+    }
+})
+
+test('an answer that is sent twice is on its way once, and whole', async () => {
+  async function* pieces() {
+    for (const piece of ['one', 'two', 'three']) {
+      await nextTurn()
+      yield piece
+    }
+  }
+  const codes: string[] = []
+  const server = serve((connection) => {
+    const answer = new Response(200, {}, pieces())
+    connection.send(answer)
+    try {
+      connection.send(answer)
+    } catch (error) {
+      codes.push(codeOf(error))
+    }
+  })
+  server.receive(get('/'))
+  const text = await writtenBy(server, (all) => all.endsWith('0¶¶'))
+  assert.match(text, /¶¶3¶one¶3¶two¶5¶three¶0¶¶$/)
+  assert.equal(codes, ['ERR_ANSWERED'])
+})
+
+test('an answer that is bound to its request is none to the next one, however late it is sent', () => {
+  const requests: Request[] = []
+  const server = serve((_connection, request) => void requests.push(request))
+  server.receive(get('/a'))
+  const [a] = requests as [Request]
+  server.connection.send(new Response(200, {}, 'a').forRequest(a))
+  server.receive(get('/b'))
+  assert.throws(
+    () => server.connection.send(new Response(200, {}, 'late').forRequest(a)),
+    (error: unknown) => codeOf(error) === 'ERR_ANSWERED',
+  )
+  const [, b] = requests as [Request, Request]
+  server.connection.send(new Response(200, {}, 'b').forRequest(b))
+  assert.throws(
+    () => server.connection.send(new Response(200, {}, 'b').forRequest(b)),
+    (error: unknown) => codeOf(error) === 'ERR_NO_REQUEST',
+  )
+  assert.match(shown(server.written()), /¶¶a[\s\S]*¶¶b$/)
+})
+
+test('Connection names Upgrade and other fields that are there, and nothing else', () => {
+  for (const [headers, line] of [
+    [{ Upgrade: 'h2c', Connection: 'Upgrade' }, 'upgrade'],
+    [{ Upgrade: 'h2c' }, 'upgrade'],
+    [{ 'X-Hop': '1', Connection: 'x-hop, x-none, keep-alive, content-length' }, 'x-hop'],
+    [{ Upgrade: 'h2c', Connection: 'close' }, 'close, upgrade'],
+    [{ Connection: 'x-none' }, ''],
+  ] as const) {
+    const server = serve((connection) => connection.send(new Response(426, headers as never)))
+    server.receive(get('/'))
+    const [, found = ''] = /Connection: (.*?)¶/.exec(shown(server.written())) ?? []
+    assert.is(found, line)
+  }
+})
+
+test('a file that comes with Connection: close is the last answer', async () => {
+  const openFile = async () => ({ status: 200, headers: [], size: 0, body: null, close: () => undefined })
+  const onMessage = (connection: Connection<Request, unknown>) =>
+    connection.send(new Response(200, { Connection: 'close' }).withFile('a'))
+  const server = serveAny({ onMessage } as never, {}, { openFile })
+  server.receive(get('/'))
+  await until(() => server.connection.getStatus(false) === 'ENDING')
+  assert.match(shown(server.written()), /Connection: close/)
+})
+
+test('the signal of a request is its own: what listens to it hears nothing after the answer', async () => {
+  const heard: string[] = []
+  let late: AbortSignal | null = null
+  const server = serve(async (connection, request) => {
+    request.signal.addEventListener('abort', () => heard.push(request.path))
+    if (request.path === '/waits') return
+    connection.send('ok')
+    late = request.signal
+  })
+  for (const path of ['/a', '/b', '/waits']) {
+    server.receive(get(path))
+    await nextTurn()
+  }
+  server.reset()
+  assert.equal(heard, ['/waits'])
+  assert.is((late as AbortSignal | null)?.aborted, false)
+  const refused = serve(
+    async (_connection, request) => {
+      request.signal.addEventListener('abort', () => heard.push('refused'))
+    },
+    { answerTimeoutMs: 1000 },
+  )
+  refused.receive(get('/'))
+  refused.advance(5000)
+  await until(() => heard.includes('refused'))
+})
+
+test.run()

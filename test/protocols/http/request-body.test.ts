@@ -1,0 +1,226 @@
+// Streamed bodies and the answers beside them: who reads on after an early answer gets all of the body or an error, who waits
+// for 100 Continue hears it, and each side is blamed for its own slowness alone.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Request } from '../../../protocols/http/request.ts'
+import { Response } from '../../../protocols/http/response.ts'
+import type { HttpSettings } from '../../../protocols/http/settings.ts'
+import type { Connection } from '../../../src/connection.ts'
+import { codeOf } from '../../../src/errors.ts'
+import type { Wire } from '../../../src/testing.ts'
+import { serve as serveAny, shown, wire } from '../../support/http.ts'
+import { nextTurn, until } from '../../support/until.ts'
+
+type Handler = (connection: Connection<Request, unknown>, request: Request) => unknown
+
+function serve(onMessage: Handler, settings: HttpSettings = {}, limits: object = {}): Wire<Request, unknown> {
+  return serveAny({ onMessage, ...limits } as never, { body: 'stream', ...settings }) as unknown as Wire<
+    Request,
+    unknown
+  >
+}
+
+const GET = 'GET / HTTP/1.1¶Host: h¶¶'
+const post = (length: number, more = '') => wire(`POST / HTTP/1.1¶Host: h¶${more}Content-Length: ${length}¶¶`)
+const statusOf = (written: string) => Number(/^HTTP\/1\.1 (\d+)/.exec(written)?.[1] ?? 0)
+
+/** What is written until it is like that. */
+async function writtenBy(server: Wire<Request, unknown>, isDone: (text: string) => boolean): Promise<string> {
+  let text = ''
+  await until(() => {
+    text += shown(server.written())
+    return isDone(text)
+  })
+  return text
+}
+
+/** What a handler makes of a body that it reads on after its answer: how much came, and how it ended. */
+interface Read {
+  size: number
+  end: string
+}
+
+/** Answers 202 with the first bytes, and reads on. */
+function early(settings: HttpSettings = {}, each: () => unknown = () => undefined) {
+  const read: Read = { size: 0, end: '' }
+  const server = serve(async (connection, request) => {
+    if (request.method === 'GET') return connection.send('next')
+    try {
+      for await (const bytes of request.body) {
+        if (read.size === 0) connection.send(new Response(202, {}, 'taken'))
+        read.size += bytes.length
+        await each()
+      }
+      read.end = 'whole'
+    } catch (error) {
+      read.end = codeOf(error)
+    }
+  }, settings)
+  return { server, read }
+}
+
+test('a handler that answers early and reads on gets all of the body, and then the next request comes', async () => {
+  for (const size of [100, 1_000_000]) {
+    const { server, read } = early()
+    server.receive(post(size))
+    server.receive(Buffer.alloc(10))
+    await until(() => read.size === 10)
+    assert.match(shown(server.written()), /^HTTP\/1\.1 202 (?!.*Connection: close)/)
+    for (let left = size - 10; left > 0; left -= 50_000) {
+      server.receive(Buffer.alloc(Math.min(left, 50_000)))
+      await nextTurn()
+    }
+    await until(() => read.end !== '')
+    assert.equal(read, { size, end: 'whole' })
+    server.receive(wire(GET))
+    await until(() => server.messages.length === 2)
+    assert.match(shown(server.written()), /^HTTP\/1\.1 200 .*next$/)
+    assert.equal(server.errors, [])
+  }
+})
+
+test('one that says Connection: close is heard to its end, too, and only then the connection ends', async () => {
+  const { server, read } = early()
+  server.receive(post(300_000, 'Connection: close¶'))
+  server.receive(Buffer.alloc(10))
+  await until(() => read.size === 10)
+  assert.is(server.connection.getStatus(false), 'ESTABLISHED')
+  for (let n = 0; n < 3; n++) server.receive(Buffer.alloc(n === 0 ? 99_990 : 100_000))
+  await until(() => read.end !== '')
+  assert.equal(read, { size: 300_000, end: 'whole' })
+  await until(() => server.connection.getStatus(false) === 'ENDING')
+})
+
+test('a body that is cut after an early answer is an error for its reader: by the client, a limit, a deadline, a close', async () => {
+  for (const cut of [
+    (server: Wire<Request, unknown>) => server.end(),
+    (server: Wire<Request, unknown>) => server.reset(),
+    (server: Wire<Request, unknown>) => server.connection.destroy(),
+    (server: Wire<Request, unknown>) => server.connection.close(),
+    (server: Wire<Request, unknown>) => server.receive(Buffer.alloc(200_000)),
+    (server: Wire<Request, unknown>) => server.advance(40_000),
+  ]) {
+    const { server, read } = early({ maxBodyBytes: 100_000 })
+    server.receive(wire('POST / HTTP/1.1¶Host: h¶Transfer-Encoding: chunked¶¶a¶0123456789¶'))
+    await until(() => read.size === 10)
+    server.receive('40000\r\n')
+    cut(server)
+    await until(() => read.end !== '')
+    assert.match(read.end, /^ERR_(CONNECTION_CLOSED|BODY_TOO_LARGE|REQUEST_TIMEOUT)$/, String(cut))
+  }
+})
+
+test('who begins to read when the rest was thrown away gets an error, and who stops does not hold up what comes', async () => {
+  let code = ''
+  const late = serve(async (connection, request) => {
+    connection.send('early')
+    try {
+      for await (const _ of request.body);
+    } catch (error) {
+      code = codeOf(error)
+    }
+  })
+  late.receive(Buffer.concat([post(100), Buffer.alloc(10)]))
+  await until(() => code !== '')
+  assert.is(code, 'ERR_BODY_DISCARDED')
+  const stops = serve(async (connection, request) => {
+    if (request.method === 'GET') return connection.send('next')
+    for await (const _ of request.body) {
+      connection.send('early')
+      break
+    }
+  })
+  stops.receive(Buffer.concat([post(100), Buffer.alloc(10)]))
+  await until(() => statusOf(shown(stops.written())) === 200)
+  stops.receive(Buffer.concat([Buffer.alloc(90), wire(GET)]))
+  await until(() => shown(stops.written()).endsWith('next'))
+  const last = serve(async (connection, request) => {
+    for await (const _ of request.body) {
+      connection.send('early')
+      break
+    }
+  })
+  last.receive(Buffer.concat([post(100, 'Connection: close¶'), Buffer.alloc(10)]))
+  await until(() => last.connection.getStatus(false) === 'ENDING')
+})
+
+test('Expect: an answer that is made of the body asks for it, and may be followed by another', async () => {
+  for (const compress of [false, true]) {
+    const server = serve(
+      (connection, request) =>
+        connection.send(
+          request.method === 'GET' ? 'next' : new Response(200, { 'Content-Type': 'text/plain' }, request.body),
+        ),
+      { compress },
+    )
+    server.receive(post(100_000, 'Expect: 100-continue¶'))
+    assert.is(await writtenBy(server, (all) => all !== ''), 'HTTP/1.1 100 Continue¶¶')
+    server.receive(Buffer.alloc(50_000, 'x'))
+    server.receive(Buffer.concat([Buffer.alloc(50_000, 'x'), wire(GET)]))
+    const text = await writtenBy(server, (all) => all.endsWith('next'))
+    assert.not.match(text, /Connection: close/)
+    assert.is([...text].filter((letter) => letter === 'x').length, 100_000 + 3) // and of 'text' and 'next'
+    assert.equal(server.errors, [])
+  }
+})
+
+test('a handler that neither reads nor answers gets its 503, though its body is full', async () => {
+  let code = ''
+  const server = serve(
+    async (_connection, request) => {
+      const iterator = request.body[Symbol.asyncIterator]()
+      await iterator.next()
+      await until(() => server.errors.length > 0 || server.connection.getStatus(false) !== 'ESTABLISHED')
+      for (;;) {
+        const next = iterator.next()
+        next.catch((error) => {
+          code = codeOf(error)
+        })
+        if ((await next).done) break
+      }
+    },
+    { answerTimeoutMs: 1000 },
+  )
+  server.receive(post(1_000_000))
+  for (let n = 0; n < 5; n++) server.receive(Buffer.alloc(100_000))
+  await nextTurn()
+  assert.is(server.socket.isReading, false)
+  server.advance(999)
+  assert.is(shown(server.written()), '')
+  server.advance(1)
+  assert.is(statusOf(shown(server.written())), 503)
+  await until(() => code !== '')
+  assert.is(code, 'ERR_REQUEST_TIMEOUT')
+})
+
+test('the time in which a body was not read is not its client’s', async () => {
+  let goOn: () => void = () => undefined
+  const server = serve(
+    async (connection, request) => {
+      for await (const _ of request.body) {
+        await new Promise<void>((resolve) => {
+          goOn = resolve
+        })
+      }
+      connection.send('ok')
+    },
+    { requestTimeoutMs: 10_000 },
+  )
+  server.receive(post(400_000))
+  server.advance(4000)
+  for (let n = 0; n < 3; n++) server.receive(Buffer.alloc(100_000))
+  await nextTurn()
+  assert.is(server.socket.isReading, false)
+  server.advance(60_000)
+  while (!server.socket.isReading) {
+    goOn()
+    await nextTurn()
+  }
+  server.advance(5900)
+  assert.equal([shown(server.written()), server.errors], ['', []])
+  server.advance(100)
+  assert.equal(statusOf(shown(server.written())), 408)
+})
+
+test.run()

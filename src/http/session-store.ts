@@ -1,7 +1,7 @@
 // Where sessions are kept: an interface for stores of your own (Redis, a database), a store in memory for a single
 // process, and one in files that all processes of a machine share.
 
-import { open, readFile, rename, unlink } from 'node:fs/promises'
+import { type FileHandle, open, readFile, rename, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { crypto } from '../builtins.ts'
 import { codeOf, SystemError } from '../errors.ts'
@@ -19,6 +19,13 @@ export interface SessionStore {
   write(id: string, data: Readonly<SessionData>, ttlSeconds: number): Promise<void>
   /** Removes the data of this id, if there is any. */
   destroy(id: string): Promise<void>
+  /**
+   * Lets a session that is there live on, with the data that it has by now; false when it is not there any more, and then it stays
+   * away: somebody has logged out. In Redis: EXPIRE. A store without it is asked to `read` and to `write` what it gave.
+   */
+  touch?(id: string, ttlSeconds: number): Promise<boolean>
+  /** As `write`, for a session that is there; false when it is not any more. In Redis: SET with XX. Without it: `read`, then `write`. */
+  replace?(id: string, data: Readonly<SessionData>, ttlSeconds: number): Promise<boolean>
 }
 
 interface Kept {
@@ -39,25 +46,81 @@ export class MemorySessionStore implements SessionStore {
   }
 
   async read(id: string): Promise<SessionData | null> {
-    const kept = this.#kept.get(id)
-    if (kept === undefined) return null
-    if (kept.until > Date.now()) return JSON.parse(kept.json)
-    this.#kept.delete(id)
-    return null
+    const kept = this.#alive(id)
+    return kept === null ? null : JSON.parse(kept.json)
   }
 
   async write(id: string, data: Readonly<SessionData>, ttlSeconds: number): Promise<void> {
-    this.#kept.delete(id)
-    this.#kept.set(id, { json: JSON.stringify(data), until: Date.now() + ttlSeconds * 1000 })
-    for (const oldest of this.#kept.keys()) {
-      if (this.#kept.size <= this.#limit) break
-      this.#kept.delete(oldest)
-    }
+    this.#keep(id, JSON.stringify(data), ttlSeconds)
+  }
+
+  async touch(id: string, ttlSeconds: number): Promise<boolean> {
+    const kept = this.#alive(id)
+    if (kept !== null) this.#keep(id, kept.json, ttlSeconds)
+    return kept !== null
+  }
+
+  async replace(id: string, data: Readonly<SessionData>, ttlSeconds: number): Promise<boolean> {
+    if (this.#alive(id) === null) return false
+    this.#keep(id, JSON.stringify(data), ttlSeconds)
+    return true
   }
 
   async destroy(id: string): Promise<void> {
     this.#kept.delete(id)
   }
+
+  #alive(id: string): Kept | null {
+    const kept = this.#kept.get(id)
+    if (kept === undefined) return null
+    if (kept.until > Date.now()) return kept
+    this.#kept.delete(id)
+    return null
+  }
+
+  #keep(id: string, json: string, ttlSeconds: number): void {
+    this.#kept.delete(id)
+    this.#kept.set(id, { json, until: untilOf(ttlSeconds) })
+    for (const oldest of this.#kept.keys()) {
+      if (this.#kept.size <= this.#limit) break
+      this.#kept.delete(oldest)
+    }
+  }
+}
+
+/** Milliseconds since 1970. */
+function untilOf(ttlSeconds: number): number {
+  return Math.round(Date.now() + ttlSeconds * 1000)
+}
+
+/** Of a file: its time comes next. */
+const HEAD = '{"until":'
+
+/** Digits; 0 where there are none. */
+function timeOf(text: string): string {
+  return /^\{"until":(\d+)/.exec(text)?.[1] ?? '0'
+}
+
+async function timeIn(file: FileHandle): Promise<string> {
+  const { buffer, bytesRead } = await file.read(Buffer.alloc(64), 0, 64, 0)
+  return timeOf(buffer.toString('latin1', 0, bytesRead))
+}
+
+async function openExisting(path: string): Promise<FileHandle | null> {
+  return open(path, 'r+').catch((error) => {
+    ignoreMissing(error)
+    return null
+  })
+}
+
+async function exists(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    (error) => {
+      ignoreMissing(error)
+      return false
+    },
+  )
 }
 
 /** How often, in writes, a process looks for expired files. */
@@ -92,15 +155,45 @@ export class FileSessionStore implements SessionStore {
     }
   }
 
-  async write(id: string, data: Readonly<SessionData>, ttlSeconds: number): Promise<void> {
+  /** Its time is written into the file that is there: into one that was replaced or removed meanwhile, that changes nothing. */
+  async touch(id: string, ttlSeconds: number): Promise<boolean> {
+    const file = await openExisting(await this.#fileOf(id))
+    if (file === null) return false
+    try {
+      const before = await timeIn(file)
+      if (!(Number(before) > Date.now())) return false
+      const now = String(untilOf(ttlSeconds))
+      if (now.length === before.length) await file.write(now, HEAD.length)
+      return true
+    } finally {
+      await file.close()
+    }
+  }
+
+  /** Between the look whether it is there and the change lies an instant in which another process may remove it. */
+  async replace(id: string, data: Readonly<SessionData>, ttlSeconds: number): Promise<boolean> {
     const path = await this.#fileOf(id)
+    if ((await this.read(id)) === null) return false
+    return this.#store(path, data, ttlSeconds, true)
+  }
+
+  async write(id: string, data: Readonly<SessionData>, ttlSeconds: number): Promise<void> {
+    await this.#store(await this.#fileOf(id), data, ttlSeconds, false)
+  }
+
+  /** False: `mustExist`, and there is none. */
+  async #store(path: string, data: Readonly<SessionData>, ttlSeconds: number, mustExist: boolean): Promise<boolean> {
     const temporary = `${path}.${crypto().randomBytes(8).toString('hex')}`
     try {
       const file = await open(temporary, 'wx', 0o600)
       try {
-        await file.writeFile(JSON.stringify({ until: Date.now() + ttlSeconds * 1000, data }))
+        await file.writeFile(`${HEAD}${untilOf(ttlSeconds)},"data":${JSON.stringify(data)}}`)
       } finally {
         await file.close()
+      }
+      if (mustExist && !(await exists(path))) {
+        await unlink(temporary)
+        return false
       }
       await rename(temporary, path)
     } catch (cause) {
@@ -108,6 +201,7 @@ export class FileSessionStore implements SessionStore {
       throw new SystemError(codeOf(cause), 'write', path, { cause })
     }
     if (this.#writes++ % SWEEP_EVERY === 0) await this.sweep()
+    return true
   }
 
   async destroy(id: string): Promise<void> {
@@ -120,8 +214,7 @@ export class FileSessionStore implements SessionStore {
     return sweep(directory, async (name) => {
       if (!/^[0-9a-f]{64}$/.test(name)) return false
       const text = await readFile(join(directory, name), 'utf8').catch(() => '') // another process has removed it
-      const until = Number(/^\{"until":(\d+)/.exec(text)?.[1] ?? 0)
-      return until <= Date.now()
+      return Number(timeOf(text)) <= Date.now()
     })
   }
 

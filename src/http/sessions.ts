@@ -89,7 +89,10 @@ export class Sessions {
       : new StoredSession(newId(), {}, true, newId)
   }
 
-  /** Stores what has changed. Resolves with the Set-Cookie value if the client must be sent one, otherwise null. */
+  /**
+   * Stores what has changed, and renews what has not; neither if the session was removed in the meantime. Resolves with
+   * the Set-Cookie value if the client must be sent one, otherwise null.
+   */
   async commit(session: StoredSession, isEncrypted: boolean): Promise<string | null> {
     const { store, lifetime } = this.#options
     const id = session.getId()
@@ -99,9 +102,24 @@ export class Sessions {
       return !session.isNew && session.isChanged ? this.#cookie('', 0, isEncrypted) : null
     }
     if (!session.isChanged && !this.#isDue(id)) return null
-    await store.write(id, session.all(), lifetime)
+    if (!(await this.#store(session))) return null // somebody has logged out meanwhile, or has another id by now
     this.#remember(id)
     return this.#cookie(this.#signed(id), lifetime, isEncrypted)
+  }
+
+  /** What is there already is changed or renewed, and never made again. False: it is not there any more. */
+  async #store(session: Session): Promise<boolean> {
+    const { store, lifetime } = this.#options
+    const id = session.getId()
+    if (session.isNew) {
+      await store.write(id, session.all(), lifetime)
+      return true
+    }
+    if (session.isChanged && store.replace !== undefined) return store.replace(id, session.all(), lifetime)
+    if (!session.isChanged && store.touch !== undefined) return store.touch(id, lifetime)
+    const data = await store.read(id)
+    if (data !== null) await store.write(id, session.isChanged ? session.all() : data, lifetime)
+    return data !== null
   }
 
   #isDue(id: string): boolean {

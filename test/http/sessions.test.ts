@@ -7,6 +7,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { codeOf } from '../../src/errors.ts'
 import { formatCombined, formatJson } from '../../src/http/access-log.ts'
+import type { Session } from '../../src/http/session.ts'
 import { FileSessionStore, MemorySessionStore, type SessionStore } from '../../src/http/session-store.ts'
 import { Sessions } from '../../src/http/sessions.ts'
 
@@ -65,6 +66,60 @@ test('another id at a login, and the old one is worth nothing', async () => {
     assert.is.not(now, old)
     assert.is((await sessions.load({ sid: now })).get('a'), 1)
     assert.is((await sessions.load({ sid: old })).isNew, true)
+  })
+})
+
+/** A store of somebody who wrote it before there were `touch` and `replace`. */
+function plain(store: SessionStore): SessionStore {
+  return {
+    read: (id) => store.read(id),
+    write: (id, data, ttl) => store.write(id, data, ttl),
+    destroy: (id) => store.destroy(id),
+  }
+}
+
+test('a session that is only read lives on with what others have written, and not after they have removed it', async () => {
+  await withStores(async (own) => {
+    for (const store of [own, plain(own)]) {
+      const [here, there] = [new Sessions({ store }), new Sessions({ store })] // two processes
+      const first = await here.load({})
+      first.set('n', 1)
+      const sid = idIn(await here.commit(first, false))
+      const stale = await there.load({ sid })
+      const change = await here.load({ sid })
+      change.set('n', 2)
+      await here.commit(change, false)
+      assert.is(idIn(await there.commit(stale, false)), sid, 'due: its process has not seen it before')
+      assert.equal(await store.read(sid), { n: 2 })
+      for (const touch of [() => undefined, (session: Session) => session.set('m', 1)])
+        for (const end of [(session: Session) => session.flush(), (session: Session) => session.regenerate()]) {
+          const session = await here.load({})
+          session.set('n', 1)
+          const old = idIn(await here.commit(session, false))
+          const reader = await new Sessions({ store }).load({ sid: old })
+          touch(reader)
+          const leaving = await here.load({ sid: old })
+          end(leaving)
+          await here.commit(leaving, false)
+          assert.is(await there.commit(reader, false), null)
+          assert.is(await store.read(old), null)
+        }
+    }
+  })
+})
+
+test('touch and replace change what is there, and nothing else', async () => {
+  await withStores(async (store) => {
+    assert.equal([await store.touch?.('a', 100), await store.replace?.('a', { x: 1 }, 100)], [false, false])
+    assert.is(await store.read('a'), null)
+    await store.write('a', { x: 1 }, 0.5)
+    assert.is(await store.touch?.('a', 100), true)
+    await new Promise((resolve) => setTimeout(resolve, 600))
+    assert.equal(await store.read('a'), { x: 1 })
+    assert.is(await store.replace?.('a', { x: 2 }, 100), true)
+    assert.equal(await store.read('a'), { x: 2 })
+    await store.write('over', { x: 1 }, -1)
+    assert.equal([await store.touch?.('over', 100), await store.replace?.('over', {}, 100)], [false, false])
   })
 })
 

@@ -171,6 +171,9 @@ export interface AccessLogEntry {
   readonly userAgent: string
 }
 
+/** For who has no clock. */
+export type UndatedLogEntry = Omit<AccessLogEntry, 'at'>
+
 /** What a file, or anything else that comes with its own head, answers with. */
 export interface AnswerParts {
   /** Status of the answer. */
@@ -255,6 +258,11 @@ export function resolved(settings: HttpSettings, services: HttpServices): Resolv
   const { trustProxy = [], accessLog = null } = settings
   const isTrusted = trustProxy.length === 0 ? null : services.trusts(trustProxy)
   const head = { ...HEAD_LIMITS, ...given(settings, ['maxHeadBytes', 'maxTargetBytes', 'maxFields']) }
+  const log = typeof accessLog === 'string' ? services.accessLog(accessLog) : accessLog
+  const logUndated =
+    log === null
+      ? null
+      : (entry: UndatedLogEntry) => log({ at: new Date(services.wallClock() - entry.durationMs), ...entry })
   return {
     body: 'collect',
     maxBodyBytes: Number.POSITIVE_INFINITY,
@@ -268,13 +276,13 @@ export function resolved(settings: HttpSettings, services: HttpServices): Resolv
     compress: false,
     sessions: null,
     ...defined(settings),
-    websocket: readAsHere(settings.websocket ?? null, { head, isTrusted }),
+    websocket: readAsHere(settings.websocket ?? null, { head, isTrusted, log: logUndated }),
     ...head,
     trustProxy,
     head,
     quickHeads: new QuickHeads(head),
     isTrusted,
-    log: typeof accessLog === 'string' ? services.accessLog(accessLog) : accessLog,
+    log,
     services,
   }
 }
@@ -286,8 +294,13 @@ function check(settings: HttpSettings): void {
   if ((websocket ?? null) !== null) checkProtocol('the websocket of http()', websocket)
 }
 
-/** It reads the request again: by the same limits, and believing the same proxies. */
-function readAsHere(websocket: AnyProtocol | null, reading: Pick<Resolved, 'head' | 'isTrusted'>): AnyProtocol | null {
+/** What reads a request for HTTP goes by. */
+interface Reading extends Pick<Resolved, 'head' | 'isTrusted'> {
+  readonly log: ((entry: UndatedLogEntry) => void) | null
+}
+
+/** It reads the request again: by the same limits, believing the same proxies, and with the same log. */
+function readAsHere(websocket: AnyProtocol | null, reading: Reading): AnyProtocol | null {
   const { behind } = (websocket ?? {}) as { behind?: (reading: object) => AnyProtocol }
   return behind?.(reading) ?? websocket
 }

@@ -46,6 +46,8 @@ const MAX_PONG_QUEUE = 65_536
 class Handshake {
   /** Servers only. */
   readonly parser: HeadParser
+  head: RequestHead | null = null
+  startedAt = 0
   /** What a client has offered. */
   terms: Terms | null = null
   /** Clients only. */
@@ -245,7 +247,10 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     const head = bytes.subarray(start)
     const length = parser.parse(head)
     if (length === NEED_MORE) return 0
-    this.#decide(parser.take(head))
+    const taken = parser.take(head)
+    if (this.#settings.log !== null)
+      Object.assign(this.#handshake as Handshake, { head: taken, startedAt: this.#io.now() })
+    this.#decide(taken)
     return length
   }
 
@@ -299,8 +304,10 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
 
   #welcome(head: RequestHead, request: Request, protocol: string, response: Response): void {
     const answer = switching(head, protocol, this.#settings.engine?.terms ?? null, response)
+    const handshake = this.#handshake
     this.#io.write(/[\x80-\xff]/.test(answer.text) ? Buffer.from(answer.text, 'latin1') : answer.text)
     this.#opened(answer.agreement)
+    this.#log(handshake, 101, 0)
     this.#io.event('onWebSocketConnected', request, answer.protocol)
   }
 
@@ -363,6 +370,23 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     const parts = refusing(response, this.#handshake?.parser.isHead === true, this.#settings.date())
     this.#state = State.Closed
     for (const part of parts) this.#io.write(part)
+    this.#log(this.#handshake, response.status, Buffer.byteLength(parts[1] ?? ''))
+  }
+
+  /** As HTTP does of its own answers. */
+  #log(handshake: Handshake | null, status: number, bytes: number): void {
+    const { log, isTrusted } = this.#settings
+    const head = handshake?.head ?? null
+    if (log === null || handshake === null || head === null) return
+    const { method, target, minorVersion } = head
+    const durationMs = Math.round(this.#io.now() - handshake.startedAt)
+    const { remoteIp } = requestOf(head, this.#io, isTrusted)
+    const [referer, userAgent] = [head.header('referer') ?? '', head.header('user-agent') ?? '']
+    try {
+      log({ remoteIp, method, target, version: `1.${minorVersion}`, status, bytes, durationMs, referer, userAgent })
+    } catch (error) {
+      this.#io.fail(error)
+    }
   }
 
   // Frames in

@@ -18,6 +18,7 @@ import { isToken } from '../http/fields.ts'
 import { HEAD_LIMITS, type HeadLimits } from '../http/head.ts'
 import type { Request } from '../http/request.ts'
 import { checkField } from '../http/response.ts'
+import type { UndatedLogEntry } from '../http/settings.ts'
 import type { CompressionChoice, CompressionSettings, DeflateEngine } from './deflate.ts'
 import { checkOwnFields } from './handshake.ts'
 
@@ -84,6 +85,8 @@ const RULES_OF_COMPRESSION = {
 export interface Reading {
   readonly head: HeadLimits
   readonly isTrusted: ((ip: string) => boolean) | null
+  /** Of the answers to handshakes. */
+  readonly log: ((entry: UndatedLogEntry) => void) | null
 }
 
 /** What only the package itself can provide. */
@@ -120,8 +123,10 @@ export function resolved(settings: WebSocketSettings, services: WebSocketService
   for (const [name, value] of Object.entries(headers)) checkField(name, [value])
   checkOwnFields(Object.keys(headers))
   if (typeof protocols !== 'function') checkProtocols(protocols)
+  checkOrigins(origins)
   return {
     head: HEAD_LIMITS,
+    log: null,
     date: services.date,
     isTrusted: trustProxy.length === 0 ? null : services.trusts(trustProxy),
     engine: compression === null ? null : services.deflate(compression),
@@ -141,6 +146,16 @@ export function resolved(settings: WebSocketSettings, services: WebSocketService
     handshakeTimeoutMs: settings.handshakeTimeoutMs ?? 10_000,
     headers,
   }
+}
+
+/** A text would let in each origin that is a part of it. */
+function checkOrigins(origins: unknown): void {
+  const isList = Array.isArray(origins) && origins.every((origin) => typeof origin === 'string')
+  if (origins === undefined || isList || typeof origins === 'function') return
+  throw new UsageError(
+    'ERR_BAD_OPTION',
+    `websocket(): origins is a list of texts, or a function, not ${typeof origins}`,
+  )
 }
 
 function compressionOf(given: boolean | CompressionSettings): CompressionChoice | null {

@@ -52,9 +52,9 @@ const SETTLED_AFTER_MS = 2000
 const READ = 65_536
 
 /**
- * Opens a file and decides what `request` gets: 200, 206, 304, 412 or 416. Rejects with a SystemError (ENOENT, or
- * EISDIR for anything but a regular file). `type` is the media type inside the content coding in `more`, if any: the
- * file's name then suggests another.
+ * Opens a file and decides what `request` gets: 200, 206, 304, 412 or 416. Rejects with a SystemError (EISDIR for a
+ * folder, ENOENT for anything else but a regular file). `type` is the media type inside the content coding in `more`,
+ * if any: the file's name then suggests another.
  */
 export async function openFile(
   part: FilePart,
@@ -66,7 +66,7 @@ export async function openFile(
   const file = await opened(path)
   try {
     const stats = await file.stat()
-    if (!stats.isFile()) throw new SystemError('EISDIR', 'open', path)
+    if (!stats.isFile()) throw new SystemError(stats.isDirectory() ? 'EISDIR' : 'ENOENT', 'open', path)
     const start = Math.min(offset, stats.size)
     const size = length > 0 ? Math.min(length, stats.size - start) : stats.size - start
     return answer(new Served(file, type, stats, start, size, more), request)

@@ -10,7 +10,7 @@ import { pipeline } from 'node:stream/promises'
 import type { BusboyConstructor, BusboyFileStream, BusboyInstance } from '@fastify/busboy'
 import { crypto } from '../builtins.ts'
 import { codeOf, ProtocolError, SystemError, UsageError } from '../errors.ts'
-import { nothing } from '../nothing.ts'
+import { Delimiters } from './delimiters.ts'
 import { ignoreMissing, privateDirectory, sweep } from './private-directory.ts'
 
 interface UploadLimits {
@@ -98,7 +98,7 @@ export async function readUploads(
   } catch (cause) {
     throw badForm('a multipart body without a usable boundary', cause)
   }
-  const upload = new Upload(directory, parser)
+  const upload = new Upload(directory, parser, Delimiters.of(contentType))
   return upload.read(body)
 }
 
@@ -106,6 +106,7 @@ export async function readUploads(
 class Upload {
   readonly #directory: string
   readonly #parser: BusboyInstance
+  readonly #delimiters: Delimiters | null
   readonly #fields: [string, string][] = []
   readonly #files: UploadedFile[] = []
   readonly #streams: Readable[] = []
@@ -114,8 +115,9 @@ class Upload {
   /** Ends a wait for the parser, which may never end by itself: it waits for a file that has failed. */
   #giveUp: (error: Error) => void = nothing // nobody waits yet
 
-  constructor(directory: string, parser: BusboyInstance) {
+  constructor(directory: string, parser: BusboyInstance, delimiters: Delimiters | null) {
     this.#directory = directory
+    this.#delimiters = delimiters
     this.#parser = parser
     parser.on('field', (name, value, _isNameCut, isCut) => this.#addField(name, value, isCut))
     parser.on('file', (field, stream, name, _encoding, type) => this.#addFile(field, stream, name, type))
@@ -147,6 +149,7 @@ class Upload {
     })
     finished.catch(nothing) // awaited below, unless writing to it fails first
     for await (const bytes of body) {
+      this.#delimiters?.check(bytes)
       await this.#unlessFailed((resolve, reject) => {
         parser.write(bytes, (error) => (error ? reject(error) : resolve()))
       })

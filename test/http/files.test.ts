@@ -275,7 +275,7 @@ test('what is no regular file is refused, and a FIFO does not hang', async () =>
   await inFolder(async (folder) => {
     execFileSync('mkfifo', [join(folder, 'fifo')])
     for (const [name, code] of [
-      ['fifo', 'EISDIR'],
+      ['fifo', 'ENOENT'],
       ['.', 'EISDIR'],
       ['none', 'ENOENT'],
     ] as const)
@@ -283,6 +283,10 @@ test('what is no regular file is refused, and a FIFO does not hang', async () =>
         () => assert.unreachable(),
         (error) => assert.is(codeOf(error), code, name),
       )
+    for (const precompressed of [false, true]) {
+      const files = staticFiles(folder, { precompressed })
+      assert.is(await files({ path: '/fifo', ...asking() }), null)
+    }
   })
 })
 

@@ -112,10 +112,13 @@ test('touch and replace change what is there, and nothing else', async () => {
   await withStores(async (store) => {
     assert.equal([await store.touch?.('a', 100), await store.replace?.('a', { x: 1 }, 100)], [false, false])
     assert.is(await store.read('a'), null)
-    await store.write('a', { x: 1 }, 0.5)
+    await store.write('a', { x: 1 }, 10)
     assert.is(await store.touch?.('a', 100), true)
-    await new Promise((resolve) => setTimeout(resolve, 600))
-    assert.equal(await store.read('a'), { x: 1 })
+    const { now } = Date
+    Date.now = () => now() + 50_000
+    const later = await store.read('a')
+    Date.now = now
+    assert.equal(later, { x: 1 })
     assert.is(await store.replace?.('a', { x: 2 }, 100), true)
     assert.equal(await store.read('a'), { x: 2 })
     await store.write('over', { x: 1 }, -1)

@@ -84,4 +84,35 @@ test('a part without a name is the client’s fault, a long name too much, and m
   rmSync(directory, { recursive: true })
 })
 
+test('a line that begins with the boundary and goes on is refused, however it is cut: the parser would lose its part', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-uploads-'))
+  const type = (boundary: string) => `multipart/form-data; boundary=${boundary}`
+  const part = (content: string, end = '--X--\r\n') =>
+    `--X\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n${content}\r\n${end}`
+  const read = async (text: string, size: number, boundary = 'X') => {
+    async function* pieces() {
+      for (let at = 0; at < text.length; at += size) yield Buffer.from(text.slice(at, at + size))
+    }
+    const reading = readUploads(pieces(), type(boundary), { directory })
+    return within(
+      10_000,
+      reading.then(({ files }) => files.map((file) => file.size).join(), codeOf),
+    )
+  }
+  for (const [text, expected, boundary] of [
+    [part('a\r\n--Xy\r\nb'), 'ERR_BAD_MULTIPART'],
+    [part('a', '--X \r\n--X--\r\n'), 'ERR_BAD_MULTIPART'],
+    [`--X\t\r\n${part('a').slice(5)}`, 'ERR_BAD_MULTIPART'],
+    [part('a\r\n--X-\r\nb'), 'ERR_BAD_MULTIPART'],
+    [part('a\r\n--Xy\r\nb'), 'ERR_BAD_MULTIPART', '"\\X"; charset=x'],
+    [part('a\r\n--x\r\nb\r--X\r\n-X\r\n -X\r\n--'), '26'],
+    [part('a'), '1'],
+    [`before\r\n${part('a')}--Xafter\r\n--Xafter`, '1'],
+    [part(`${'a'.repeat(100_000)}\r\n--X:\r\n`), 'ERR_BAD_MULTIPART'],
+  ] as const)
+    for (const size of text.length > 1000 ? [1000, 65_536, 99_999, 200_000] : [1, 2, 3, 5, 7, 1000])
+      assert.is(await read(text, size, boundary), expected, `${JSON.stringify(text).slice(0, 100)} by ${size}`)
+  rmSync(directory, { recursive: true })
+})
+
 test.run()

@@ -76,8 +76,18 @@ test('cookies are written safely', () => {
     serializeCookie('__Host-a', '', { secure: true, maxAge: 0, sameSite: 'None', httpOnly: false, partitioned: true }),
     '__Host-a=; Max-Age=0; Path=/; SameSite=None; Secure; Partitioned',
   )
+  assert.is(serializeCookie('a', '', { sameSite: 'strict' as 'Strict' }), 'a=; Path=/; SameSite=Strict; HttpOnly')
+  assert.throws(
+    () => serializeCookie('a', 'x\ud800'),
+    (error: unknown) => codeOf(error) === 'ERR_BAD_COOKIE',
+  )
   for (const [name, options] of [
     ['a b', {}],
+    ['a', { sameSite: 'none' as 'None' }],
+    ['a', { sameSite: 'lax; Domain=evil' as 'Lax' }],
+    ['a', { expires: new Date(Number.NaN) }],
+    ['a', { expires: 'tomorrow' as unknown as Date }],
+    ['a', { partitioned: true }],
     ['', {}],
     ['a', { path: '/;x' }],
     ['a', { domain: 'x\r\ny' }],

@@ -5,6 +5,7 @@ import { deflateRawSync, inflateRawSync } from 'node:zlib'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Response } from '../../../protocols/http/response.ts'
+import type { AccessLogEntry } from '../../../protocols/http/settings.ts'
 import {
   accept as acceptWith,
   agreed as agreedWith,
@@ -211,6 +212,49 @@ test('a handshake behind a proxy, or behind HTTP, is read by the settings that i
     () => websocket({ trustProxy: ['nowhere'] }),
     (error: unknown) => codeOf(error)?.startsWith('ERR_') === true,
   )
+})
+
+test('the access log of HTTP has the answers to handshakes on its port', async () => {
+  const lines: unknown[] = []
+  const accessLog = ({ remoteIp, method, target, version, status, bytes, userAgent, at }: AccessLogEntry) => {
+    lines.push([remoteIp, method, target, version, status, bytes, userAgent, at instanceof Date])
+  }
+  const line = (status: number, bytes: number, ip = '192.0.2.1') => {
+    return [[ip, 'GET', '/chat?room=1', '1.1', status, bytes, 'me', true]]
+  }
+  const ask = async (onWebSocketConnect: unknown, more = '') => {
+    const protocol = http({ accessLog, trustProxy: ['192.0.2.0/24'], websocket: websocket() })
+    const server = open(protocol as never, { onWebSocketConnect } as never) as unknown as Server
+    server.receive(wire(ASK(`User-Agent: me¶${more}`)))
+    await until(() => lines.length > 0)
+    server.connection.destroy()
+    return lines.splice(0)
+  }
+  assert.equal(await ask(() => undefined), line(101, 0))
+  assert.equal(await ask(async () => true, 'X-Forwarded-For: 198.51.100.7¶'), line(101, 0, '198.51.100.7'))
+  assert.equal(await ask(() => false), line(403, 12))
+  assert.equal(await ask(async () => new Response(401, {}, 'who')), line(401, 3))
+  assert.equal(await ask(() => true, 'Sec-WebSocket-Protocol: a b¶'), line(400, 43))
+  const failing = http({
+    accessLog: () => {
+      throw new Error('on purpose')
+    },
+    websocket: websocket(),
+  })
+  const server = open(failing as never, {}) as unknown as Server
+  server.receive(wire(ASK()))
+  assert.equal(
+    server.errors.map(({ code }) => code),
+    [4],
+  )
+})
+
+test('origins are a list, or a function: a text would let in what is a part of it', () => {
+  for (const origins of ['https://app.example.org', 5, {}, null, [5]])
+    assert.throws(
+      () => websocket({ origins: origins as never }),
+      (error: unknown) => codeOf(error) === 'ERR_BAD_OPTION',
+    )
 })
 
 test('a user refuses: at once, later, with an answer of its own, by throwing', async () => {

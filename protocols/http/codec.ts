@@ -172,7 +172,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const now = this.io.now()
     if (due > now) return this.#arm(now, this.io.queuedBytes > 0 ? this.#lookMs : LONGEST_LOOK_MS)
     this.#armedUntil = 0
-    if (this.#phase === Phase.Idle) return this.io.close()
+    if (this.#phase === Phase.Idle) return this.io.hasQueued(mostQueued(this.io)) ? this.#leave() : this.io.close()
     if (this.#phase === Phase.Answer || (this.#phase === Phase.Body && this.#isBodyFull)) return this.#checkAnswer()
     throw this.#fault(refusal('ERR_REQUEST_TIMEOUT', 408, 'the request did not come in time'))
   }

@@ -187,14 +187,19 @@ test('a stream whose connection is ending is given up, and nothing of it is refu
 })
 
 test('a whole answer that nobody reads is held for writeTimeoutMs and no longer, be it the last or not', () => {
-  for (const last of ['', 'Connection: close¶']) {
-    const server = serve((connection) => connection.send(Buffer.alloc(5_000_000)), {}, { writeTimeoutMs: 1000 })
+  for (const [last, keepAliveTimeoutMs] of [
+    ['', 65_000],
+    ['', 500],
+    ['Connection: close¶', 65_000],
+  ] as const) {
+    const settings = { writeTimeoutMs: 1000, keepAliveTimeoutMs }
+    const server = serve((connection) => connection.send(Buffer.alloc(5_000_000)), {}, settings)
     server.hold()
     server.receive(wire(`GET / HTTP/1.1¶Host: h¶${last}¶`))
     server.advance(900)
     assert.is(server.connection.getSendBufferQueueSize() > 5_000_000, true)
-    server.advance(1200)
-    assert.is(server.connection.getStatus(false), 'CLOSED', last)
+    server.advance(1700)
+    assert.is(server.connection.getStatus(false), 'CLOSED', `${last} ${keepAliveTimeoutMs}`)
     assert.is(codesOf(server)[0], 3)
   }
 })

@@ -1183,14 +1183,14 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     return this.#refuse(why)
   }
 
-  /** Nobody can take it. */
+  /** Refuses a message that the codec does not see. */
   #turnAway(message: Out | Encoded, raw: boolean): false {
     this.#forget(message, raw)
     if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
     return this.#refuse(this.#isShakingHands() ? 'TLS is being negotiated' : 'connection is closing')
   }
 
-  /** What will not be sent may hold a file. */
+  /** A message that will not be sent may hold an open file. */
   #forget(message: Out | Encoded | undefined, raw: boolean): void {
     if (raw || message === undefined || !('refused' in this.#protocol)) return
     try {

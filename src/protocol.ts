@@ -205,8 +205,8 @@ export interface CodecProtocol<In = unknown, Out = In> {
    */
   prepare?(message: Out): Out
   /**
-   * A message was refused before a codec has seen it: its connection is closing, or gone. Let go of what it holds (an open file,
-   * a stream).
+   * A message was refused before the codec saw it: its connection is closing, or gone. Release what it holds (an open
+   * file, a stream).
    */
   refused?(message: Out): void
 }

@@ -25,7 +25,7 @@ const enum Phase {
   Head = 1,
   Body = 2,
   Answer = 3,
-  /** That the client reads the last answer. */
+  /** The client has yet to read the last answer. */
   Flush = 4,
 }
 
@@ -72,7 +72,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #phase: Phase = Phase.Idle
   #since = 0
   #armedUntil = 0
-  /** Later by the time in which it was not read. */
+  /** Moved on by the time during which the body was not read. */
   #bodyStartedAt = 0
   #bodyFullSince = 0
   #queuedAtLook = 0
@@ -109,7 +109,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       return this.io.refuse('the client broke the rules, and was told')
     }
     try {
-      // One whose handler has not seen it is not what is answered: somebody answers the one before it for the second time.
+      // A request that its handler has not seen cannot be meant: somebody answers the one before it a second time.
       if (exchange === null || this.io.hasUndelivered)
         throw new UsageError('ERR_NO_REQUEST', 'there is no request to answer: each has one answer')
       return exchange.answer(message)
@@ -165,7 +165,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const fault = this.#lateFault
     this.#lateFault = null
     if (fault !== null) throw fault
-    const isWhole = this.#phase === Phase.Idle || this.#phase === Phase.Flush // and may be on its way still
+    const isWhole = this.#phase === Phase.Idle || this.#phase === Phase.Flush // the answer is written, but may still be queued
     if (this.#isOver && !isWhole) return this.io.end()
     if (isWhole && this.#isUnread(this.#since)) return this.#giveUpReader()
     const due = this.#since + this.#limit()
@@ -430,7 +430,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.io.write(CONTINUE, true)
   }
 
-  /** Its reader wants no more: if it was the last thing to wait for, that is over. */
+  /** The reader of the body has stopped early: if only that body kept the connection open, it ends now. */
   #leftUnread(exchange: Exchange): void {
     if (exchange === this.#exchange && exchange.isAnswered && exchange.isLast) this.#leave()
   }
@@ -461,7 +461,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (this.#isLeaving || this.#isClosing) return false
     if (this.#incoming === null) return true
     const { size, left, exchange, sink } = this.#incoming
-    if (sink.isBeingRead) return true // to its end, and then the next request comes
+    if (sink.isBeingRead) return true // it will be read to its end, and then the next request comes
     const isUnasked = exchange.head.expectsContinue && size === 0 // it waits for our word, which will not come
     return size + left <= MAX_UNREAD && !isUnasked
   }
@@ -472,7 +472,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#dispose(exchange.uploads)
     const incoming = this.#incoming
     if (incoming === null) return this.#follow(exchange)
-    if (incoming.sink.isBeingRead && !this.#isClosing) return // the handler works on: it gets all of the body, or an error
+    if (incoming.sink.isBeingRead && !this.#isClosing) return // the handler gets the rest of the body, or an error
     if (exchange.isLast) return this.#leave()
     incoming.sink.discard()
   }
@@ -511,7 +511,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (!this.#isFaulty) this.#end() // else the connection does, when it has told its user
   }
 
-  /** What is much may wait no longer for its client than while the connection lives on. */
+  /** A large answer may wait for its client no longer than it could on a connection that lives on. */
   #end(): void {
     if (!this.io.hasQueued(mostQueued(this.io))) return this.io.end()
     if (this.#phase === Phase.Flush) return
@@ -639,13 +639,14 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #checkReader(exchange: Exchange): void {
     const { sent, isOpen, isUnderWay, isAnswered } = exchange
     const isUnread = this.#isUnread(sent)
-    if (this.io.queuedBytes === 0 && !isUnderWay && !isOpen && !isAnswered) return this.io.close() // to send it has thrown, and nobody has heard that
+    // Sending it has thrown, and nobody has heard of that.
+    if (this.io.queuedBytes === 0 && !isUnderWay && !isOpen && !isAnswered) return this.io.close()
     if (isUnread) return this.#giveUpReader()
     this.#since = this.io.now()
     this.#arm(this.#since)
   }
 
-  /** Nothing of what is queued has left for so long, and nothing has come behind it (`mark` would be another). */
+  /** For `writeTimeoutMs` nothing queued has left, and nothing was added, which would have changed `mark`. */
   #isUnread(mark: number): boolean {
     const { queuedBytes } = this.io
     const now = this.io.now()
@@ -657,7 +658,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     return false
   }
 
-  /** A client that reads nothing of an answer for so long is gone. */
+  /** A client that reads nothing of an answer for that long is taken to be gone. */
   #giveUpReader(): void {
     this.io.fail(new ProtocolError('ERR_CLIENT_STUCK', 'the client does not read its answer'))
   }

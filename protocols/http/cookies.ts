@@ -46,7 +46,7 @@ export interface CookieOptions {
   readonly partitioned?: boolean
 }
 
-/** As they are written, by their names in lower case. */
+/** The spelling that is sent, by the name in lower case. */
 const SITES = new Map(['Strict', 'Lax', 'None'].map((site) => [site.toLowerCase(), site]))
 
 /**

@@ -71,7 +71,7 @@ interface Draft {
   readonly isOpen: boolean
   type: string
   isClosing: boolean
-  /** What `Connection` says besides: names of fields that are among the lines. */
+  /** What else `Connection` says: the names of fields that are among the lines. */
   readonly options: string
   /** Among the lines. */
   readonly hasDate: boolean
@@ -86,12 +86,12 @@ interface StreamPlan {
   readonly length: number
 }
 
-/** Pieces that wait for the head of their answer. */
+/** Pieces of an open answer that wait for its head. */
 interface Early {
   readonly pieces: (string | Uint8Array)[]
   /** Bytes. */
   size: number
-  /** No more of them come. */
+  /** The last piece has been sent. */
   isEnded: boolean
 }
 
@@ -118,11 +118,11 @@ export class Exchange {
   #session: Promise<Session> | null = null
   #iterator: AsyncIterator<string | Uint8Array> | null = null
   #wake: (() => void) | null = null
-  /** What was sent of an open answer while it is prepared. */
+  /** Pieces that were sent while an open answer is prepared. */
   #early: Early | null = null
-  /** What was given as a body. */
+  /** The body that the handler gave. */
   #given: Draft['body'] = null
-  /** Null until somebody asks for it. */
+  /** Null until the handler asks for it. */
   #signal: RequestSignal | null = null
   readonly #startedAt: number
 
@@ -148,7 +148,7 @@ export class Exchange {
     return this.#session
   }
 
-  /** Aborts with the connection's while its answer is not complete. */
+  /** Aborts with the connection's signal, until the answer is complete. */
   get signal(): AbortSignal {
     if (this.#signal === null) {
       this.#signal = new RequestSignal(this.#host.io.signal)
@@ -157,7 +157,7 @@ export class Exchange {
     return this.#signal.signal
   }
 
-  /** This answer, or its body, is on its way. */
+  /** Whether this answer is the one being sent. */
   holds(message: unknown): boolean {
     const body = streamOf(message)
     return body !== null && body === this.#given && this.#state !== State.Waiting
@@ -371,7 +371,7 @@ export class Exchange {
   refuse(status: number, message: string): void {
     if (this.#status !== 0) return
     giveUp(this.#iterator)
-    this.#iterator = this.#early = this.#signal = null // its handler may be at work, and hears when the connection ends
+    this.#iterator = this.#early = this.#signal = null // its handler may still be at work: the signal stays linked
     this.#state = State.Waiting
     const draft = draftOf(`${status} ${REASONS[status] ?? ''}: ${message}\n`, 'text/plain; charset=utf-8', status)
     draft.isClosing = true
@@ -392,7 +392,7 @@ export class Exchange {
     return this.#whole(head, hasBody ? body : null, length)
   }
 
-  /** As late as it can be: whether this answer is the last one depends on the request's body, which a stream may be reading. */
+  /** Called as late as possible: whether this answer is the last depends on who reads the request's body by then. */
   #headOf(draft: Draft, status: number, length: number, hasBody: boolean): string {
     const { reason, hasDate, lines, size, body, isOpen, isClosing, options } = draft
     const { minorVersion, isKeepAlive } = this.head
@@ -451,17 +451,17 @@ export class Exchange {
     return (this.#early?.size ?? 0) >= io.maxSendBufferSize || io.hasQueued(io.maxSendBufferSize)
   }
 
-  /** False: its buffer will be full as soon as the head is there, and then `onBufferFull` and `onBufferDrain` are called. */
+  /** False: the buffer will be full once the head has left, and `onBufferFull` and `onBufferDrain` will be called. */
   #keep(early: Early, data: string | Uint8Array): boolean {
     early.pieces.push(data)
     early.size += Buffer.byteLength(data)
     return early.size < this.#host.io.maxSendBufferSize
   }
 
-  /** In one piece: writing may call back, and what is sent there comes behind. */
+  /** Writes all pieces at once: writing may call back, and what a callback sends must come after them. */
   #sendEarly({ pieces, isEnded }: Early): void {
     this.#early = null
-    if (this.#state !== State.Open) return // nobody wants a body: the answer to HEAD
+    if (this.#state !== State.Open) return // an answer to HEAD has no body
     if (pieces.length > 0)
       this.#host.io.write(
         pieces.flatMap((data) => this.#framed(data)),
@@ -485,7 +485,7 @@ export class Exchange {
     return this.#host.io.write(this.#framed(data), true)
   }
 
-  /** RFC 9112 section 7.1. It counts as sent. */
+  /** A piece as it goes on the wire (RFC 9112 section 7.1). Counts it as sent. */
   #framed(data: string | Uint8Array): string | Uint8Array | (string | Uint8Array)[] {
     const size = Buffer.byteLength(data)
     this.#sent += size
@@ -705,8 +705,8 @@ function ofParts(
 }
 
 /**
- * Of what a Connection field says in lower case, the names of fields that are sent (RFC 9110 section 7.6.1), with that of Upgrade,
- * which it must say (section 7.8).
+ * What a Connection field, given in lower case, may say: names of fields that are sent (RFC 9110 section 7.6.1). Upgrade
+ * must be among them if it is sent (section 7.8).
  */
 function optionsOf(told: string, fields: { has(name: string): boolean }): string {
   const hasUpgrade = fields.has('upgrade')
@@ -765,7 +765,7 @@ function discard({ body }: Draft): void {
   if (body !== null && !isChunk(body)) letGo(body)
 }
 
-/** Lets go of what an answer holds that will not be sent: a file, a stream. */
+/** Releases what an answer holds that will not be sent: a file, a stream. */
 export function discardAnswer(message: unknown): void {
   const body = streamOf(message)
   if (isParts(message)) quietly(() => message.close())
@@ -777,7 +777,7 @@ function streamOf(message: unknown): BodyStream | null {
   return isChunk(body) ? null : body
 }
 
-/** Nobody reads it. To leave the iterator of a Readable that has not begun would not end it. */
+/** Ends a stream that nobody reads. A Readable must be destroyed: leaving its iterator before it began ends nothing. */
 function letGo(body: BodyStream): void {
   const { destroy, cancel } = body as { destroy?: unknown; cancel?: unknown }
   if (typeof destroy === 'function') quietly(() => destroy.call(body))

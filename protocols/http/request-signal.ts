@@ -1,5 +1,5 @@
-// A request's own AbortSignal. It says what its connection's says, until the answer is complete: what listens to it is let go
-// then, however long the connection lives, and hears nothing of its end.
+// A request's own AbortSignal. It aborts with that of its connection, until the answer is complete: listeners of finished
+// requests do not pile up on a connection that lives on, and do not hear of its end.
 
 export class RequestSignal {
   readonly #controller = new AbortController()
@@ -16,7 +16,7 @@ export class RequestSignal {
     return this.#controller.signal
   }
 
-  /** From now on it does not abort any more. */
+  /** From now on it does not abort. */
   release(): void {
     this.#source.removeEventListener('abort', this.#pass)
   }

@@ -15,7 +15,7 @@ import type { Session, UploadedFile, UploadForm } from './settings.ts'
 /** What a request needs from its connection. */
 interface RequestHost {
   readonly isTrusted: ((ip: string) => boolean) | null
-  /** The request's own; without it there is the connection's. */
+  /** The request's own signal. Without it, requests have that of their connection. */
   readonly signal?: AbortSignal
   loadSession(request: Request): Promise<Session>
 }
@@ -135,8 +135,8 @@ export class Request {
   }
 
   /**
-   * Aborts when the client has gone, or when the worker leaves and its time is nearly up, while the answer is not complete. What
-   * a handler does after it has `connection.signal`.
+   * Aborts when the client has gone, or when the worker is leaving and its time is nearly up, until the answer is complete.
+   * For work after the answer there is `connection.signal`.
    */
   get signal(): AbortSignal {
     return this.#host.signal ?? this.#io.signal

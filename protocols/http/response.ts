@@ -118,8 +118,8 @@ export class Response {
   }
 
   /**
-   * The answer to this request and to no other: when it has one already, `send` throws ERR_ANSWERED or ERR_NO_REQUEST, whatever
-   * the connection is about by then. For what is sent by a callback that may come late, or twice.
+   * Binds this answer to a request: if that one has an answer already, `send` throws ERR_ANSWERED or ERR_NO_REQUEST, even
+   * when another request is being handled by then. For callbacks that may come late, or twice.
    */
   forRequest(request: object): this {
     this.request = request

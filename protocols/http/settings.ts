@@ -171,7 +171,7 @@ export interface AccessLogEntry {
   readonly userAgent: string
 }
 
-/** For who has no clock. */
+/** An entry from a protocol that has no clock. */
 export type UndatedLogEntry = Omit<AccessLogEntry, 'at'>
 
 /** What a file, or anything else that comes with its own head, answers with. */
@@ -294,12 +294,12 @@ function check(settings: HttpSettings): void {
   if ((websocket ?? null) !== null) checkProtocol('the websocket of http()', websocket)
 }
 
-/** What reads a request for HTTP goes by. */
+/** How a request is read, and where its answer is logged. */
 interface Reading extends Pick<Resolved, 'head' | 'isTrusted'> {
   readonly log: ((entry: UndatedLogEntry) => void) | null
 }
 
-/** It reads the request again: by the same limits, believing the same proxies, and with the same log. */
+/** WebSocket reads the request again: by the same limits, believing the same proxies, and with the same log. */
 function readAsHere(websocket: AnyProtocol | null, reading: Reading): AnyProtocol | null {
   const { behind } = (websocket ?? {}) as { behind?: (reading: object) => AnyProtocol }
   return behind?.(reading) ?? websocket

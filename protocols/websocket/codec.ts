@@ -373,7 +373,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     this.#log(this.#handshake, response.status, Buffer.byteLength(parts[1] ?? ''))
   }
 
-  /** As HTTP does of its own answers. */
+  /** As HTTP logs its own answers. */
   #log(handshake: Handshake | null, status: number, bytes: number): void {
     const { log, isTrusted } = this.#settings
     const head = handshake?.head ?? null

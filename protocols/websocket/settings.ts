@@ -85,7 +85,7 @@ const RULES_OF_COMPRESSION = {
 export interface Reading {
   readonly head: HeadLimits
   readonly isTrusted: ((ip: string) => boolean) | null
-  /** Of the answers to handshakes. */
+  /** Gets a line for each answer to a handshake. */
   readonly log: ((entry: UndatedLogEntry) => void) | null
 }
 
@@ -148,7 +148,7 @@ export function resolved(settings: WebSocketSettings, services: WebSocketService
   }
 }
 
-/** A text would let in each origin that is a part of it. */
+/** A string has `includes` too, and would let in each origin that is part of it. */
 function checkOrigins(origins: unknown): void {
   const isList = Array.isArray(origins) && origins.every((origin) => typeof origin === 'string')
   if (origins === undefined || isList || typeof origins === 'function') return

@@ -1,5 +1,5 @@
-// The delimiters of a multipart body (RFC 2046 section 5.1.1), looked at as it passes: the parser takes each line that begins with
-// one for one, whatever comes behind, and loses the part that it ends or begins without a word.
+// Checks the delimiters of a multipart body (RFC 2046 section 5.1.1) as it passes. The parser takes every line that begins
+// with the boundary for a delimiter, whatever follows on it, and silently loses the part next to it.
 
 import { ProtocolError } from '../errors.ts'
 
@@ -8,7 +8,7 @@ const DASHES = 0x2d_2d
 
 export class Delimiters {
   readonly #delimiter: Buffer
-  /** What may be the beginning of one. A body may begin with one. */
+  /** The last bytes, which may begin a delimiter. A body may begin with one, so there is a line end before it. */
   #tail: Buffer = Buffer.from('\r\n')
   #isClosed = false
 
@@ -16,17 +16,17 @@ export class Delimiters {
     this.#delimiter = Buffer.from(`\r\n--${boundary}`, 'latin1')
   }
 
-  /** Those of a type that names a boundary; else null. */
+  /** Null for a content type without a boundary. */
   static of(contentType: string): Delimiters | null {
     const [, quoted, token = ''] = /;[ \t]*boundary=(?:"((?:[^"\\]|\\.)*)"|([^;\s"]+))/i.exec(contentType) ?? []
     const boundary = quoted?.replace(/\\(.)/g, '$1') ?? token
     return boundary === '' ? null : new Delimiters(boundary)
   }
 
-  /** The next bytes. Throws ProtocolError for a delimiter with more on its line, be it only blanks. */
+  /** Throws ProtocolError if anything follows a delimiter on its line, even blanks. */
   check(bytes: Uint8Array): void {
     if (this.#isClosed) return
-    const most = this.#delimiter.length + 1 // of one that is not whole, with the two bytes that tell what it is
+    const most = this.#delimiter.length + 1 // of a delimiter and the two bytes after it, all but one
     const seam = Buffer.concat([this.#tail, bytes.subarray(0, most)])
     this.#scan(seam)
     if (bytes.length > most) this.#scan(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length))

@@ -20,11 +20,14 @@ export interface SessionStore {
   /** Removes the data of this id, if there is any. */
   destroy(id: string): Promise<void>
   /**
-   * Lets a session that is there live on, with the data that it has by now; false when it is not there any more, and then it stays
-   * away: somebody has logged out. In Redis: EXPIRE. A store without it is asked to `read` and to `write` what it gave.
+   * Renews a session that exists, whatever its data is by now. Resolves with false, and creates nothing, if it does not
+   * exist any more: the visitor has logged out. In Redis: EXPIRE. Without it: `read`, then `write` of what that gave.
    */
   touch?(id: string, ttlSeconds: number): Promise<boolean>
-  /** As `write`, for a session that is there; false when it is not any more. In Redis: SET with XX. Without it: `read`, then `write`. */
+  /**
+   * Writes a session that exists. Resolves with false, and creates nothing, if it does not exist any more. In Redis: SET
+   * with XX. Without it: `read`, then `write`.
+   */
   replace?(id: string, data: Readonly<SessionData>, ttlSeconds: number): Promise<boolean>
 }
 
@@ -93,10 +96,10 @@ function untilOf(ttlSeconds: number): number {
   return Math.round(Date.now() + ttlSeconds * 1000)
 }
 
-/** Of a file: its time comes next. */
+/** How a file begins; the time of its end follows. */
 const HEAD = '{"until":'
 
-/** Digits; 0 where there are none. */
+/** The digits of that time; 0 if there are none. */
 function timeOf(text: string): string {
   return /^\{"until":(\d+)/.exec(text)?.[1] ?? '0'
 }
@@ -155,7 +158,7 @@ export class FileSessionStore implements SessionStore {
     }
   }
 
-  /** Its time is written into the file that is there: into one that was replaced or removed meanwhile, that changes nothing. */
+  /** Writes the time into the file that exists. If that is replaced or removed meanwhile, nothing is lost or revived. */
   async touch(id: string, ttlSeconds: number): Promise<boolean> {
     const file = await openExisting(await this.#fileOf(id))
     if (file === null) return false
@@ -170,7 +173,7 @@ export class FileSessionStore implements SessionStore {
     }
   }
 
-  /** Between the look whether it is there and the change lies an instant in which another process may remove it. */
+  /** Another process may remove the file between the check and the rename: that instant is not covered. */
   async replace(id: string, data: Readonly<SessionData>, ttlSeconds: number): Promise<boolean> {
     const path = await this.#fileOf(id)
     if ((await this.read(id)) === null) return false
@@ -181,7 +184,7 @@ export class FileSessionStore implements SessionStore {
     await this.#store(await this.#fileOf(id), data, ttlSeconds, false)
   }
 
-  /** False: `mustExist`, and there is none. */
+  /** False if it `mustExist`, and does not. */
   async #store(path: string, data: Readonly<SessionData>, ttlSeconds: number, mustExist: boolean): Promise<boolean> {
     const temporary = `${path}.${crypto().randomBytes(8).toString('hex')}`
     try {

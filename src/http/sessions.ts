@@ -102,12 +102,12 @@ export class Sessions {
       return !session.isNew && session.isChanged ? this.#cookie('', 0, isEncrypted) : null
     }
     if (!session.isChanged && !this.#isDue(id)) return null
-    if (!(await this.#store(session))) return null // somebody has logged out meanwhile, or has another id by now
+    if (!(await this.#store(session))) return null // it was logged out meanwhile, or has another id by now
     this.#remember(id)
     return this.#cookie(this.#signed(id), lifetime, isEncrypted)
   }
 
-  /** What is there already is changed or renewed, and never made again. False: it is not there any more. */
+  /** A session that was removed is never created again: false. */
   async #store(session: Session): Promise<boolean> {
     const { store, lifetime } = this.#options
     const id = session.getId()

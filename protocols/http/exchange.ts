@@ -688,10 +688,10 @@ function ofParts(
   let type = unsaid
   let hasDate = false
   let told = ''
-  const names = new Set<string>()
+  let hasUpgrade = false
   for (const [name, value] of headers) {
     const key = name.toLowerCase()
-    names.add(key)
+    if (key === 'upgrade') hasUpgrade = true
     if (key === 'connection') told += `,${value.toLowerCase()}`
     if (OURS.has(key) || but?.has(key) === true) continue
     checkField(name, [value])
@@ -701,12 +701,14 @@ function ofParts(
   }
   if (body === null) void close()
   const isClosing = hasToken(told, 'close')
-  return { status, reason, lines, body, size, isOpen: false, type, isClosing, options: optionsOf(told, names), hasDate }
+  const isPlain = told === '' && !hasUpgrade
+  const options = isPlain ? '' : optionsOf(told, new Set(headers.map(([name]) => name.toLowerCase())))
+  return { status, reason, lines, body, size, isOpen: false, type, isClosing, options, hasDate }
 }
 
 /**
- * What a Connection field, given in lower case, may say: names of fields that are sent (RFC 9110 section 7.6.1). Upgrade
- * must be among them if it is sent (section 7.8).
+ * What a Connection field, given in lower case, may say: names of fields that are sent (RFC 9110 section 7.6.1).
+ * Upgrade must be among them if it is sent (section 7.8).
  */
 function optionsOf(told: string, fields: { has(name: string): boolean }): string {
   const hasUpgrade = fields.has('upgrade')

@@ -127,6 +127,7 @@ export class RequestBody implements AsyncIterable<Buffer> {
   }
 }
 
+/** All of it is here. */
 const NO_SOURCE: BodySource = { wanted: nothing, pause: nothing, resume: nothing, left: nothing }
 
 function weightOf(bytes: Buffer): number {

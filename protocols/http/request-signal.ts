@@ -1,5 +1,5 @@
-// A request's own AbortSignal. It aborts with that of its connection, until the answer is complete: listeners of finished
-// requests do not pile up on a connection that lives on, and do not hear of its end.
+// A request's own AbortSignal. It aborts with that of its connection, until the answer is complete: listeners of
+// finished requests do not pile up on a connection that lives on, and do not hear of its end.
 
 export class RequestSignal {
   readonly #controller = new AbortController()

@@ -135,8 +135,8 @@ export class Request {
   }
 
   /**
-   * Aborts when the client has gone, or when the worker is leaving and its time is nearly up, until the answer is complete.
-   * For work after the answer there is `connection.signal`.
+   * Aborts when the client has gone, or when the worker is leaving and its time is nearly up, until the answer is
+   * complete. For work after the answer there is `connection.signal`.
    */
   get signal(): AbortSignal {
     return this.#host.signal ?? this.#io.signal

@@ -118,8 +118,8 @@ export class Response {
   }
 
   /**
-   * Binds this answer to a request: if that one has an answer already, `send` throws ERR_ANSWERED or ERR_NO_REQUEST, even
-   * when another request is being handled by then. For callbacks that may come late, or twice.
+   * Binds this answer to a request: if that one has an answer already, `send` throws ERR_ANSWERED or ERR_NO_REQUEST,
+   * even when another request is being handled by then. For callbacks that may come late, or twice.
    */
   forRequest(request: object): this {
     this.request = request

@@ -1,5 +1,5 @@
-// Checks the delimiters of a multipart body (RFC 2046 section 5.1.1) as it passes. The parser takes every line that begins
-// with the boundary for a delimiter, whatever follows on it, and silently loses the part next to it.
+// Checks the delimiters of a multipart body (RFC 2046 section 5.1.1) as it passes. The parser takes every line that
+// begins with the boundary for a delimiter, whatever follows on it, and silently loses the part next to it.
 
 import { ProtocolError } from '../errors.ts'
 

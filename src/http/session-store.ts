@@ -25,8 +25,8 @@ export interface SessionStore {
    */
   touch?(id: string, ttlSeconds: number): Promise<boolean>
   /**
-   * Writes a session that exists. Resolves with false, and creates nothing, if it does not exist any more. In Redis: SET
-   * with XX. Without it: `read`, then `write`.
+   * Writes a session that exists. Resolves with false, and creates nothing, if it does not exist any more. In Redis:
+   * SET with XX. Without it: `read`, then `write`.
    */
   replace?(id: string, data: Readonly<SessionData>, ttlSeconds: number): Promise<boolean>
 }
@@ -158,7 +158,7 @@ export class FileSessionStore implements SessionStore {
     }
   }
 
-  /** Writes the time into the file that exists. If that is replaced or removed meanwhile, nothing is lost or revived. */
+  /** Writes the time into the file that exists: if that is replaced or removed meanwhile, nothing is revived. */
   async touch(id: string, ttlSeconds: number): Promise<boolean> {
     const file = await openExisting(await this.#fileOf(id))
     if (file === null) return false

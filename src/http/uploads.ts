@@ -10,6 +10,7 @@ import { pipeline } from 'node:stream/promises'
 import type { BusboyConstructor, BusboyFileStream, BusboyInstance } from '@fastify/busboy'
 import { crypto } from '../builtins.ts'
 import { codeOf, ProtocolError, SystemError, UsageError } from '../errors.ts'
+import { nothing } from '../nothing.ts'
 import { Delimiters } from './delimiters.ts'
 import { ignoreMissing, privateDirectory, sweep } from './private-directory.ts'
 

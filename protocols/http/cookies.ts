@@ -46,8 +46,16 @@ export interface CookieOptions {
   readonly partitioned?: boolean
 }
 
-/** The spelling that is sent, by the name in lower case. */
-const SITES = new Map(['Strict', 'Lax', 'None'].map((site) => [site.toLowerCase(), site]))
+const RULES = {
+  path: ANY_STRING,
+  domain: ANY_STRING,
+  maxAge: numberFrom(-Number.MAX_VALUE, Number.MAX_VALUE),
+  expires: rule((value) => value instanceof Date && !Number.isNaN(value.getTime()), 'a valid Date'),
+  secure: TRUE_OR_FALSE,
+  httpOnly: TRUE_OR_FALSE,
+  sameSite: oneOf('Strict', 'Lax', 'None'),
+  partitioned: TRUE_OR_FALSE,
+} satisfies Record<keyof CookieOptions, Rule>
 
 /**
  * The value of a Set-Cookie line; the cookie's value is percent-encoded. Throws UsageError for anything a browser would
@@ -69,16 +77,14 @@ export function serializeCookie(name: string, value: string, options: CookieOpti
   if (/^__(?:secure|host)-/i.test(name) && !secure) throw bad(`a cookie named ${name} must be secure`)
   if (/^__host-/i.test(name) && (domain !== undefined || path !== '/'))
     throw bad(`a cookie named ${name} has no domain, and the path /`)
-  const site = SITES.get(String(sameSite).toLowerCase())
-  if (site === undefined) throw bad(`sameSite is 'Strict', 'Lax' or 'None' (cookie ${name})`)
-  if (site === 'None' && !secure) throw bad(`SameSite=None takes secure (cookie ${name})`)
+  if (sameSite === 'None' && !secure) throw bad(`SameSite=None takes secure (cookie ${name})`)
   if (partitioned === true && !secure) throw bad(`partitioned takes secure (cookie ${name})`)
   if (/\p{Surrogate}/u.test(value)) throw bad(`the value of cookie ${name} has half a character`)
   const parts = [`${name}=${encodeURIComponent(value)}`]
   if (domain !== undefined) parts.push(`Domain=${attribute('domain', domain)}`)
-  if (maxAge !== undefined) parts.push(`Max-Age=${wholeSeconds(maxAge)}`)
-  if (expires !== undefined) parts.push(`Expires=${dateText(expires)}`)
-  parts.push(`Path=${attribute('path', path)}`, `SameSite=${site}`)
+  if (maxAge !== undefined) parts.push(`Max-Age=${Math.trunc(maxAge)}`)
+  if (expires !== undefined) parts.push(`Expires=${expires.toUTCString()}`)
+  parts.push(`Path=${attribute('path', path)}`, `SameSite=${sameSite}`)
   if (secure) parts.push('Secure')
   if (httpOnly) parts.push('HttpOnly')
   if (partitioned === true) parts.push('Partitioned')
@@ -102,16 +108,6 @@ export function verifyCookie(signed: string, secrets: readonly string[]): string
 function attribute(name: string, value: string): string {
   if (/^[\x20-\x3a\x3c-\x7e]*$/.test(value)) return value
   throw bad(`the ${name} of a cookie has no ';' and no control characters`)
-}
-
-function wholeSeconds(seconds: number): number {
-  if (Number.isFinite(seconds)) return Math.trunc(seconds)
-  throw bad(`maxAge is a number of seconds, not ${seconds}`)
-}
-
-function dateText(date: Date): string {
-  if (date instanceof Date && !Number.isNaN(date.getTime())) return date.toUTCString()
-  throw bad('expires is a Date')
 }
 
 function unquoted(value: string): string {

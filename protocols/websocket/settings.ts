@@ -123,7 +123,6 @@ export function resolved(settings: WebSocketSettings, services: WebSocketService
   for (const [name, value] of Object.entries(headers)) checkField(name, [value])
   checkOwnFields(Object.keys(headers))
   if (typeof protocols !== 'function') checkProtocols(protocols)
-  checkOrigins(origins)
   return {
     head: HEAD_LIMITS,
     log: null,
@@ -146,16 +145,6 @@ export function resolved(settings: WebSocketSettings, services: WebSocketService
     handshakeTimeoutMs: settings.handshakeTimeoutMs ?? 10_000,
     headers,
   }
-}
-
-/** A string has `includes` too, and would let in each origin that is part of it. */
-function checkOrigins(origins: unknown): void {
-  const isList = Array.isArray(origins) && origins.every((origin) => typeof origin === 'string')
-  if (origins === undefined || isList || typeof origins === 'function') return
-  throw new UsageError(
-    'ERR_BAD_OPTION',
-    `websocket(): origins is a list of texts, or a function, not ${typeof origins}`,
-  )
 }
 
 function compressionOf(given: boolean | CompressionSettings): CompressionChoice | null {

@@ -263,16 +263,16 @@ export class Exchange {
     let lines = ''
     let type = ''
     let hasDate = false
+    let told = ''
     for (const [key, { name, values }] of fields) {
+      if (key === 'connection') told = values.join(',').toLowerCase()
       if (key === 'content-type') type = values.join(', ')
       if (key === 'date') hasDate = true
       if (!OURS.has(key)) for (const value of values) lines += `${name}: ${value}\r\n`
     }
     const isEvents = body === null && type.startsWith('text/event-stream')
     const isOpen = isEvents || (fields.has('transfer-encoding') && (body === null || isChunk(body)))
-    const told = (fields.get('connection')?.values.join(',') ?? '').toLowerCase()
-    const isClosing = hasToken(told, 'close')
-    const options = optionsOf(told, fields)
+    const { isClosing, options } = connectionOf(told, fields)
     const size = sizeGiven(fields.get('content-length')?.values)
     if (type === '' && body !== null && body !== '') {
       type = typeof body === 'string' ? HTML : 'application/octet-stream'
@@ -700,9 +700,9 @@ function ofParts(
     lines += `${name}: ${value}\r\n`
   }
   if (body === null) void close()
-  const isClosing = hasToken(told, 'close')
   const isPlain = told === '' && !hasUpgrade
-  const options = isPlain ? '' : optionsOf(told, new Set(headers.map(([name]) => name.toLowerCase())))
+  const names = isPlain ? NO_NAMES : new Set(headers.map(([name]) => name.toLowerCase()))
+  const { isClosing, options } = connectionOf(told, names)
   return { status, reason, lines, body, size, isOpen: false, type, isClosing, options, hasDate }
 }
 
@@ -710,13 +710,17 @@ function ofParts(
  * What a Connection field, given in lower case, may say: names of fields that are sent (RFC 9110 section 7.6.1).
  * Upgrade must be among them if it is sent (section 7.8).
  */
-function optionsOf(told: string, fields: { has(name: string): boolean }): string {
+function connectionOf(told: string, fields: { has(name: string): boolean }): Pick<Draft, 'isClosing' | 'options'> {
   const hasUpgrade = fields.has('upgrade')
-  if (told === '' && !hasUpgrade) return ''
+  if (told === '' && !hasUpgrade) return SILENT
   const names = told.split(',').map((name) => name.trim())
   const sent = names.filter((name) => name !== 'upgrade' && !OURS.has(name) && fields.has(name))
-  return (hasUpgrade ? [...sent, 'upgrade'] : sent).join(', ')
+  return { isClosing: hasToken(told, 'close'), options: (hasUpgrade ? [...sent, 'upgrade'] : sent).join(', ') }
 }
+
+/** Of an answer that says nothing of its connection, as most do. */
+const SILENT = { isClosing: false, options: '' }
+const NO_NAMES: ReadonlySet<string> = new Set()
 
 function connectionLine(word: string, options: string): string {
   if (options === '') return word === '' ? '' : `Connection: ${word}\r\n`

@@ -1,5 +1,5 @@
 // The bytes of a request's body on their way to the handler: a queue that tells the socket to wait, read once, by
-// `for await`. When its reader stops, the rest is thrown away.
+// `for await`. If reading stops early, the rest is discarded.
 
 import type { AbortError, ProtocolError } from '../../src/errors.ts'
 import { UsageError } from '../../src/errors.ts'
@@ -127,7 +127,7 @@ export class RequestBody implements AsyncIterable<Buffer> {
   }
 }
 
-/** All of it is here. */
+/** For a body that has fully arrived. */
 const NO_SOURCE: BodySource = { wanted: nothing, pause: nothing, resume: nothing, left: nothing }
 
 function weightOf(bytes: Buffer): number {

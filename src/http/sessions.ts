@@ -108,7 +108,7 @@ export class Sessions {
   }
 
   /** A session that was removed is never created again: false. */
-  async #store(session: Session): Promise<boolean> {
+  async #store(session: StoredSession): Promise<boolean> {
     const { store, lifetime } = this.#options
     const id = session.getId()
     if (session.isNew) {

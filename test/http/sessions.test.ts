@@ -7,7 +7,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { codeOf } from '../../src/errors.ts'
 import { formatCombined, formatJson } from '../../src/http/access-log.ts'
-import type { Session } from '../../src/http/session.ts'
+import type { StoredSession } from '../../src/http/session.ts'
 import { FileSessionStore, MemorySessionStore, type SessionStore } from '../../src/http/session-store.ts'
 import { Sessions } from '../../src/http/sessions.ts'
 

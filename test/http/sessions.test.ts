@@ -91,8 +91,11 @@ test('a session that is only read lives on with what others have written, and no
       await here.commit(change, false)
       assert.is(idIn(await there.commit(stale, false)), sid, 'due: its process has not seen it before')
       assert.equal(await store.read(sid), { n: 2 })
-      for (const touch of [() => undefined, (session: Session) => session.set('m', 1)])
-        for (const end of [(session: Session) => session.flush(), (session: Session) => session.regenerate()]) {
+      for (const touch of [() => undefined, (session: StoredSession) => session.set('m', 1)])
+        for (const end of [
+          (session: StoredSession) => session.flush(),
+          (session: StoredSession) => session.regenerate(),
+        ]) {
           const session = await here.load({})
           session.set('n', 1)
           const old = idIn(await here.commit(session, false))

@@ -109,7 +109,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       return this.io.refuse('the client broke the rules, and was told')
     }
     try {
-      // A request that its handler has not seen cannot be meant: somebody answers the one before it a second time.
+      // This cannot be meant for a request that its handler has not seen: the one before it is answered a second time.
       if (exchange === null || this.io.hasUndelivered)
         throw new UsageError('ERR_NO_REQUEST', 'there is no request to answer: each has one answer')
       return exchange.answer(message)
@@ -125,7 +125,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   }
 
   drain(): void {
-    this.#isLeaving = true // the next answer says so
+    this.#isLeaving = true // the next answer announces it
   }
 
   closing(reason: 'closed' | 'handler' | 'timeout', error?: unknown): boolean {
@@ -142,7 +142,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       else exchange.abandon() // FIN follows: nothing more of a stream can be sent
       return false
     }
-    if (reason === 'closed') exchange.finish() // else it is cut, and must not look whole
+    if (reason === 'closed') exchange.finish() // else it is truncated, and must not look complete
     return exchange.isUnderWay
   }
 
@@ -440,7 +440,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const now = this.io.now()
     if (isFull) this.#bodyFullSince = now
     else this.#bodyStartedAt += now - this.#bodyFullSince
-    if (!isFull && this.#incoming !== null) this.#await(Phase.Body) // its silence was our wish
+    if (!isFull && this.#incoming !== null) this.#await(Phase.Body) // we had paused the client
     this.#slowDown()
   }
 
@@ -462,7 +462,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (this.#incoming === null) return true
     const { size, left, exchange, sink } = this.#incoming
     if (sink.isBeingRead) return true // it will be read to its end, and then the next request comes
-    const isUnasked = exchange.head.expectsContinue && size === 0 // it waits for our word, which will not come
+    const isUnasked = exchange.head.expectsContinue && size === 0 // waits for a 100 that will not come
     return size + left <= MAX_UNREAD && !isUnasked
   }
 
@@ -508,7 +508,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#rest = null
     if (this.#isPaused) this.io.resume()
     this.#isPaused = false
-    if (!this.#isFaulty) this.#end() // else the connection does, when it has told its user
+    if (!this.#isFaulty) this.#end() // else the connection does, once it has called onError
   }
 
   /** A large answer may wait for its client no longer than it could on a connection that lives on. */
@@ -593,7 +593,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       case Phase.Head:
         return unlimited(settings.headerTimeoutMs)
       case Phase.Body: {
-        if (this.#isBodyFull) return this.#answerLimit // it is the handler who is slow
+        if (this.#isBodyFull) return this.#answerLimit // the handler is slow, not the client
         const left = this.#bodyStartedAt + unlimited(settings.requestTimeoutMs) - this.#since
         return Math.min(unlimited(settings.bodyTimeoutMs), left)
       }
@@ -609,7 +609,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     return unlimited(this.#exchange?.hasStatus === true ? writeTimeoutMs : answerTimeoutMs)
   }
 
-  /** One timer for the connection: it is set anew only when something shorter begins. */
+  /** The connection has one timer, which is set again only when a shorter wait begins. */
   #await(phase: Phase): void {
     if (phase === Phase.Head && this.#phase === Phase.Head) return // from its first byte on
     this.#phase = phase
@@ -639,7 +639,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #checkReader(exchange: Exchange): void {
     const { sent, isOpen, isUnderWay, isAnswered } = exchange
     const isUnread = this.#isUnread(sent)
-    // Sending it has thrown, and nobody has heard of that.
+    // Sending it has thrown, and the error was not reported.
     if (this.io.queuedBytes === 0 && !isUnderWay && !isOpen && !isAnswered) return this.io.close()
     if (isUnread) return this.#giveUpReader()
     this.#since = this.io.now()

@@ -73,7 +73,7 @@ interface Draft {
   isClosing: boolean
   /** What else `Connection` says: the names of fields that are among the lines. */
   readonly options: string
-  /** Among the lines. */
+  /** Whether the lines include a Date. */
   readonly hasDate: boolean
 }
 
@@ -381,7 +381,7 @@ export class Exchange {
   #begin(draft: Draft): boolean {
     const { body, isOpen, type } = draft
     const { method } = this.head
-    const status = checkedStatus(draft.status) // of a Response it may have been changed since
+    const status = checkedStatus(draft.status) // a Response's may have changed since it was checked
     const hasBody = method !== 'HEAD' && status !== 204 && status !== 304 && status !== 205
     const length = lengthOf(draft, hasBody)
     if (draft.reason !== '') checkedReason(draft.reason)
@@ -397,7 +397,8 @@ export class Exchange {
     const { reason, hasDate, lines, size, body, isOpen, isClosing, options } = draft
     const { minorVersion, isKeepAlive } = this.head
     this.#isChunked = length < 0 && minorVersion === 1 && hasBody
-    const endsWithConnection = length < 0 && !this.#isChunked && (hasBody || isOpen) // or what is sent later has nowhere to go
+    // An open answer without a length ends with the connection, too: later sends would have no place to go.
+    const endsWithConnection = length < 0 && !this.#isChunked && (hasBody || isOpen)
     this.isLast = isClosing || !this.#host.mayGoOn || !isKeepAlive || endsWithConnection
     return (
       `HTTP/1.1 ${status} ${reason === '' ? (REASONS[status] ?? '') : reason}\r\n` +

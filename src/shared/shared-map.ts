@@ -4,7 +4,7 @@
 import { v8 } from '../builtins.ts'
 import { messageOf, UsageError } from '../errors.ts'
 import { checkOptions, type Rule, rule, SIGNAL_OR_NULL } from '../options.ts'
-import { keeperLink } from './keeper-link.ts'
+import { keeperLink, type Reply } from './keeper-link.ts'
 import { checkKey, checkStep, MAX_VALUE_BYTES, TTL } from './limits.ts'
 import { type Change, type WatchOptions, watchChanges } from './watch.ts'
 import type { Condition, Plain } from './wire.ts'
@@ -45,7 +45,7 @@ export class SharedMap<V = unknown> {
 
   /** Whether it has a value. */
   async has(key: string): Promise<boolean> {
-    return (await this.#entry(key)).version !== 0
+    return (await this.#ask(key)).version !== 0
   }
 
   /** Replaces the value and the time to live of a key. */
@@ -119,12 +119,16 @@ export class SharedMap<V = unknown> {
     checkOptions('watch()', options, WATCH_RULES)
     const { key } = options
     if (key !== undefined) checkKey(key)
-    return watchChanges(this.name, options, (plain, bytes) => decode<V>(plain, bytes))
+    return watchChanges(this.name, options, (changed, plain, bytes) => decode<V>(changed, plain, bytes))
   }
 
   async #entry(key: string): Promise<{ value: V | undefined; version: number }> {
-    const { plain, bytes, version } = await keeperLink.call(['get', this.name, checkKey(key)])
-    return { value: version === 0 ? undefined : decode<V>(plain, bytes), version }
+    const { plain, bytes, version } = await this.#ask(key)
+    return { value: version === 0 ? undefined : decode<V>(key, plain, bytes), version }
+  }
+
+  #ask(key: string): Promise<Reply> {
+    return keeperLink.call(['get', this.name, checkKey(key)])
   }
 
   async #set(key: string, value: V, options: SetOptions = {}, onlyIf: Condition): Promise<boolean> {
@@ -133,6 +137,9 @@ export class SharedMap<V = unknown> {
     return (await keeperLink.call(call, bytes)).result === true
   }
 }
+
+/** Shorter values are never too deep to be read: that takes 1,900 levels of at least 3 bytes. */
+const DEEP_BYTES = 4096
 
 const WATCH_RULES = {
   key: rule(() => true, ''), // checkKey() checks it
@@ -152,12 +159,15 @@ function encode(key: string, value: unknown): { plain: Plain; bytes: Uint8Array 
   if (typeof value === 'number' && Number.isFinite(value) && !Object.is(value, -0))
     return { plain: value, bytes: undefined }
   const bytes = serialize(key, value)
-  if (bytes.length <= MAX_VALUE_BYTES) return { plain: null, bytes }
-  const limit = `${MAX_VALUE_BYTES / 1_048_576} MiB`
-  throw new UsageError(
-    'ERR_SHARED_VALUE',
-    `the value of '${key}' is ${bytes.length} bytes long: at most ${limit} can be shared`,
-  )
+  if (bytes.length > MAX_VALUE_BYTES) {
+    const limit = `${MAX_VALUE_BYTES / 1_048_576} MiB`
+    throw new UsageError(
+      'ERR_SHARED_VALUE',
+      `the value of '${key}' is ${bytes.length} bytes long: at most ${limit} can be shared`,
+    )
+  }
+  if (bytes.length >= DEEP_BYTES) deserialize(key, bytes)
+  return { plain: null, bytes }
 }
 
 function serialize(key: string, value: unknown): Buffer {
@@ -168,11 +178,21 @@ function serialize(key: string, value: unknown): Buffer {
   }
 }
 
-function decode<V>(plain: Plain, bytes: Uint8Array): V {
-  return (plain ?? v8().deserialize(bytes)) as V
+/** V8 writes deeper values than it reads. Throws UsageError. */
+function deserialize(key: string, bytes: Uint8Array): unknown {
+  try {
+    return v8().deserialize(bytes)
+  } catch (cause) {
+    throw new UsageError('ERR_SHARED_VALUE', `the value of '${key}' cannot be read: ${messageOf(cause)}`, { cause })
+  }
+}
+
+/** Throws UsageError: who has set it may have a larger stack, or a newer V8. */
+function decode<V>(key: string, plain: Plain, bytes: Uint8Array): V {
+  return (plain ?? deserialize(key, bytes)) as V
 }
 
 /** What would come back if it had been set: a class instance loses its prototype, for example. */
 function asCloned(key: string, value: unknown): unknown {
-  return typeof value === 'object' && value !== null ? v8().deserialize(serialize(key, value)) : value
+  return typeof value === 'object' && value !== null ? deserialize(key, serialize(key, value)) : value
 }

@@ -1,6 +1,8 @@
 // Changes of a shared map as an async iterable. A slow reader costs a bounded amount of memory and learns when it has
 // missed something; it never slows others down.
 
+import { messageOf } from '../errors.ts'
+import { LimitedLog } from '../log.ts'
 import { keeperLink } from './keeper-link.ts'
 import type { Plain } from './wire.ts'
 
@@ -8,7 +10,7 @@ import type { Plain } from './wire.ts'
 export type Change<V> =
   | { readonly type: 'set'; readonly key: string; readonly value: V }
   | { readonly type: 'delete' | 'expire'; readonly key: string }
-  /** Changes may have been missed: the connection was lost, or they were not read in time. */
+  /** Changes may have been missed: the connection was lost, they were not read in time, or a value cannot be read here. */
   | { readonly type: 'lost' }
 
 /** What `map.watch` takes. Wrong ones are ERR_UNKNOWN_OPTION, ERR_BAD_OPTION and ERR_SHARED_KEY. */
@@ -19,13 +21,14 @@ export interface WatchOptions {
   readonly signal?: AbortSignal
 }
 
+const unread = new LimitedLog()
 /** Limit of changes that wait for the reader. */
 const MAX_WAITING = 10_000
 
 export function watchChanges<V>(
   map: string,
   { key = '', signal }: WatchOptions,
-  decode: (plain: Plain, bytes: Uint8Array) => V,
+  decode: (key: string, plain: Plain, bytes: Uint8Array) => V,
 ): AsyncIterableIterator<Change<V>> {
   const done: IteratorReturnResult<undefined> = { done: true, value: undefined }
   const readers: ((result: IteratorResult<Change<V>>) => void)[] = []
@@ -39,8 +42,17 @@ export function watchChanges<V>(
     if (hasMissed) waiting = [{ type: 'lost' }]
     else waiting.push(change)
   }
+  /** Called from within the connection, which is not to end for one value. */
+  const read = (changed: string, plain: Plain, bytes: Uint8Array): Change<V> => {
+    try {
+      return { type: 'set', key: changed, value: decode(changed, plain, bytes) }
+    } catch (error) {
+      unread.log(`watch('${map}'): ${messageOf(error)}`)
+      return { type: 'lost' }
+    }
+  }
   const stop = keeperLink.watch(map, key, (type, changed, plain, bytes) => {
-    if (type === 'set') give({ type, key: changed, value: decode(plain, bytes) })
+    if (type === 'set') give(read(changed, plain, bytes))
     else give(type === 'lost' ? { type } : { type, key: changed })
   })
   const end = () => {

@@ -4,17 +4,17 @@ import type { QuickBuffer } from '../builtins.ts'
 import type { Socket, Transport } from '../transport.ts'
 import {
   bytesForm,
+  encoded,
   Form,
   HEAD_BYTES,
   isPlainBytes,
-  isPlainMessage,
   isWellFormed,
   type Kind,
   NUMBER_BYTES,
   Packed,
+  PlainJson,
   putNumber,
   putUint32,
-  serialized,
 } from './wire.ts'
 
 /** Initial and maximum size of a link's buffer. */
@@ -98,7 +98,7 @@ export class FrameWriter {
     this.#at += bytes.length
   }
 
-  /** Writes the frame's value, cloned. Throws UsageError; call `cancel` then. */
+  /** Writes the frame's value: what `encoded` returned, if it is a caller's. Throws UsageError; call `cancel` then. */
   value(value: unknown): void {
     if (typeof value === 'string') this.#text(value)
     else if (value === undefined) this.#form(Form.Undefined)
@@ -109,8 +109,8 @@ export class FrameWriter {
       this.double(value)
     } else if (isPlainBytes(value)) this.#put(bytesForm(value), value)
     else if (value instanceof Packed) this.#put(value.form, value.bytes)
-    else if (isPlainMessage(value)) this.#json(JSON.stringify(value))
-    else this.#put(Form.Value, serialized(value))
+    else if (value instanceof PlainJson) this.#json(value.text)
+    else this.value(encoded(value))
   }
 
   #json(text: string): void {

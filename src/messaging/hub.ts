@@ -4,17 +4,16 @@
 
 import { AbortError, PeerError, type SendError } from '../errors.ts'
 import { now } from '../loop/clock.ts'
-import { nothing } from '../nothing.ts'
 import { isThenable } from '../protocol.ts'
-import { Call, ONE_WAY } from './call.ts'
-import { isStream } from './mailbox.ts'
+import { ONE_WAY } from './call.ts'
 import { type Outbox, refusedAs } from './outbox.ts'
-import { DEFAULT_TIMEOUT_MS, PendingRequest, type RequestOptions, remoteErrorOf } from './pending-request.ts'
+import { OwnRequest } from './own-request.ts'
+import { DEFAULT_TIMEOUT_MS, PendingRequest, type RequestOptions } from './pending-request.ts'
 import { publishFrame, publishHead } from './publish-frame.ts'
 import type { WorkerRef } from './references.ts'
 import { SubjectTree } from './subjects.ts'
 import { type Audience, firstOf, type Interest, type InterestChange, type Subscriptions } from './subscriptions.ts'
-import { type Packed, pack, unpack } from './wire.ts'
+import { cloneOf, isUnreadable, type Packed, pack } from './wire.ts'
 
 export interface HubHost {
   /** An outbox for every other running process. */
@@ -45,6 +44,13 @@ interface AudienceWithHead extends Audience {
   readonly head: Buffer
 }
 
+/** A message that this process published and receives itself. */
+interface OwnPublish {
+  readonly audience: Audience
+  readonly packed: Packed
+  readonly message: unknown
+}
+
 /** Per frame, since a frame's head is bounded. */
 const MOST_QUEUES = 100
 /** Bounded, since programs may generate subjects without end. */
@@ -62,7 +68,7 @@ export class Hub {
   /** Continuations of publishes and requests made before that. */
   readonly #waiting = new Set<() => void>()
   /** Messages published to this process itself in this turn of the loop. */
-  readonly #here: { readonly audience: Audience; readonly packed: Packed }[] = []
+  readonly #here: OwnPublish[] = []
   #turn = 0
   /** Targets of subjects without queues, valid until a subscription changes. */
   readonly #plans = new Map<string, Target[]>()
@@ -155,38 +161,38 @@ export class Hub {
   #publishHere(audience: Audience, packed: Packed, message: unknown): boolean {
     if (this.#here.length >= this.#host.maxMailboxMessages) return this.#refuse(message, 'in one turn of the loop')
     this.#host.working(1)
-    if (this.#here.push({ audience, packed }) === 1) setImmediate(() => this.#deliverHere())
+    if (this.#here.push({ audience, packed, message }) === 1) setImmediate(() => this.#deliverHere())
     return this.#here.length < this.#host.maxMailboxMessages
   }
 
   #deliverHere(): void {
-    const { self } = this.#host
     const done = () => this.#host.working(-1)
-    for (const { audience, packed } of this.#here.splice(0)) {
-      const result = this.#own.deliver(audience, cloneOf(packed), self, ONE_WAY)
+    for (const one of this.#here.splice(0)) {
+      const result = this.#deliver(one)
       if (isThenable(result)) result.then(done, done)
       else done()
     }
   }
 
+  #deliver({ audience, packed, message }: OwnPublish): unknown {
+    try {
+      return this.#own.deliver(audience, cloneOf(packed), this.#host.self, ONE_WAY)
+    } catch (error) {
+      if (!isUnreadable(error)) throw error
+      this.#host.refusedToSend(refusedAs(error), message)
+      return undefined
+    }
+  }
+
   #askHere(audience: Audience, packed: Packed, options: RequestOptions): PendingRequest {
-    const request = new PendingRequest(audience.subject, options)
-    const call = new Call(true, request.expiresAt)
-    // A request within this process has no link to notify of credit.
-    request.sent({ cancel: () => call.abort('the sender has given up'), credit: nothing }, 0)
+    const request = new OwnRequest(audience.subject, options)
+    const { self } = this.#host
     this.#host.working(1)
     setImmediate(async () => {
-      try {
-        if (call.isAborted || call.hasExpired) return
-        const answer = await this.#own.deliver(audience, cloneOf(packed), this.#host.self, call)
-        request.answer(isStream(answer) ? clonesOf(answer) : cloneOf(pack(answer)))
-      } catch (error) {
-        request.fail(remoteErrorOf(error))
-      } finally {
-        this.#host.working(-1)
-      }
+      await request.run(packed, (message, call) => this.#own.deliver(audience, message, self, call))
+      this.#host.working(-1)
     })
-    return request
+    return request.pending
   }
 
   // Which processes are there
@@ -333,14 +339,6 @@ const NO_BYTES = Buffer.alloc(0)
 
 function areStrings(value: unknown): value is string[] {
   return Array.isArray(value) && value.every((one) => typeof one === 'string')
-}
-
-function cloneOf({ form, bytes }: Packed): unknown {
-  return unpack(form, Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), 0, bytes.byteLength)
-}
-
-async function* clonesOf(items: AsyncIterable<unknown>): AsyncGenerator<unknown> {
-  for await (const item of items) yield cloneOf(pack(item))
 }
 
 /** Why a request ended that another process answered first; never shown. */

@@ -1,11 +1,10 @@
 // A connection from another process of this server: its messages arrive, and their outcomes are sent back. A peer that
 // cannot authenticate is disconnected before anything else is read.
 
-import { ProtocolError, type SystemError, stackOf } from '../errors.ts'
+import { ProtocolError, type SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { fromMachineTime } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
-import { nothing } from '../nothing.ts'
 import { isEqual } from '../signing.ts'
 import {
   kClosed,
@@ -34,10 +33,13 @@ import type { Answers, Mailbox } from './mailbox.ts'
 import { packFailure } from './pending-request.ts'
 import { readPublish } from './publish-frame.ts'
 import type { WorkerRef } from './references.ts'
+import { type ItemSink, StreamSource } from './stream-source.ts'
 import type { Audience } from './subscriptions.ts'
 import {
+  encoded,
   type Form,
   FrameReader,
+  isUnreadable,
   Kind,
   NUMBER_BYTES,
   numberAt,
@@ -65,12 +67,6 @@ export interface IncomingHost {
   deliver(audience: Audience, message: unknown, from: WorkerRef, call: Call): unknown
   /** No more messages will arrive on this link. */
   look(): void
-}
-
-/** Flow control of a stream: how many items the other end has room for, and a call that wakes the waiting sender. */
-interface Flow {
-  room: number
-  wake: () => void
 }
 
 /** Limit of answers that the other end has not read. */
@@ -112,8 +108,8 @@ export class IncomingLink implements SocketEvents, Answers {
   readonly #unheard = new Map<number, () => void>()
   /** Requests that the sender may give up. */
   readonly #calls = new Map<number, Call>()
-  /** Streams waiting for room at the other end. */
-  readonly #streams = new Map<number, Flow>()
+  /** Streams that have not ended. */
+  readonly #streams = new Map<number, StreamSource>()
 
   constructor(host: IncomingHost, socket: Socket) {
     this.#host = host
@@ -171,7 +167,7 @@ export class IncomingLink implements SocketEvents, Answers {
 
   #gone(): void {
     for (const call of this.#calls.values()) call.abort('the sender is gone')
-    for (const { wake } of this.#streams.values()) wake()
+    for (const source of this.#streams.values()) source.wake()
     for (const tell of this.#unheard.values()) tell()
     this.#calls.clear()
     this.#unheard.clear()
@@ -209,7 +205,7 @@ export class IncomingLink implements SocketEvents, Answers {
 
   [kDrained](): void {
     this.#socket.resume()
-    for (const { wake } of this.#streams.values()) wake()
+    for (const source of this.#streams.values()) source.wake()
   }
 
   [kSecured](): void {
@@ -237,7 +233,7 @@ export class IncomingLink implements SocketEvents, Answers {
     if (this.#state === State.AwaitHello) return this.#hello(kind, bytes, start, end)
     if (this.#state === State.Closed) return
     if (this.#state === State.Open) {
-      if (kind === Kind.Message) return this.#take(unpack(form, bytes, start, end), ONE_WAY)
+      if (kind === Kind.Message) return this.#take(form, bytes, start, end, ONE_WAY)
       if (kind === Kind.Request) return this.#request(form, bytes, start, end)
       if (kind === Kind.Publish) return this.#published(form, bytes, start, end)
       if (kind === Kind.Last) return this.#ending()
@@ -285,11 +281,24 @@ export class IncomingLink implements SocketEvents, Answers {
 
   #request(form: Form, bytes: Buffer, start: number, end: number): void {
     if (end - start < TIME_BYTES) throw unexpected(Kind.Request)
-    this.#take(unpack(form, bytes, start + TIME_BYTES, end), callUntil(bytes.readDoubleLE(start)))
+    this.#take(form, bytes, start + TIME_BYTES, end, callUntil(bytes.readDoubleLE(start)))
   }
 
-  #take(message: unknown, call: Call): void {
-    this.#host.mailbox.take(this, this.#number(), message, call)
+  #take(form: Form, bytes: Buffer, start: number, end: number, call: Call): void {
+    const number = this.#number()
+    const message = this.#read(number, form, bytes, start, end)
+    if (message !== UNREADABLE) this.#host.mailbox.take(this, number, message, call)
+  }
+
+  /** Decodes a message. UNREADABLE if that is impossible; the sender has been told then. */
+  #read(number: number, form: Form, bytes: Buffer, start: number, end: number): unknown {
+    try {
+      return unpack(form, bytes, start, end)
+    } catch (error) {
+      if (!isUnreadable(error)) throw error
+      this.fail(number, error, false)
+      return UNREADABLE
+    }
   }
 
   /** Number of the message that has just arrived. */
@@ -303,7 +312,9 @@ export class IncomingLink implements SocketEvents, Answers {
     const { audience, expiresAt, asks, at } = readPublish(bytes, start, end)
     const call = asks ? callUntil(expiresAt) : ONE_WAY
     const handler = (from: WorkerRef, message: unknown) => this.#host.deliver(audience, message, from, call)
-    this.#host.mailbox.run(this, this.#number(), unpack(form, bytes, at, end), call, handler)
+    const number = this.#number()
+    const message = this.#read(number, form, bytes, at, end)
+    if (message !== UNREADABLE) this.#host.mailbox.run(this, number, message, call, handler)
   }
 
   #ending(): void {
@@ -320,10 +331,7 @@ export class IncomingLink implements SocketEvents, Answers {
   }
 
   #credit(number: number, items: number): void {
-    const stream = this.#streams.get(number)
-    if (stream === undefined) return // it has ended meanwhile
-    stream.room += items
-    stream.wake()
+    this.#streams.get(number)?.credit(items) // it may have ended meanwhile
   }
 
   #empty(kind: Kind): void {
@@ -378,10 +386,11 @@ export class IncomingLink implements SocketEvents, Answers {
     if (this.#state === State.Closed) return
     this.#unsettled--
     const writer = this.#writer
+    const failure = packFailure(error) // before the frame begins: what was thrown may have getters
     writer.begin(Kind.Failure)
     writer.number(number)
     writer.uint8(wasHandled ? 1 : 0)
-    writer.value(packFailure(error))
+    writer.value(failure)
     writer.end()
   }
 
@@ -394,55 +403,33 @@ export class IncomingLink implements SocketEvents, Answers {
     this.#calls.delete(number)
   }
 
-  /**
-   * Sends a stream. Rejects with what the iterable throws. Ends early when the reader stops, even while the iterable is
-   * waiting for its next item.
-   */
+  /** Sends a stream. Rejects with what the iterable throws. Ends early when the reader stops. */
   async stream(number: number, items: AsyncIterable<unknown>, call: Call): Promise<void> {
-    const iterator = items[Symbol.asyncIterator]()
-    const flow: Flow = { room: 0, wake: nothing } // nobody waits yet
-    this.#streams.set(number, flow)
+    const source = new StreamSource(items, call, this.#sink(number))
+    this.#streams.set(number, source)
     this.#numbered(Kind.Stream, number)
-    let isAtEnd = false
     try {
-      while (!this.#isOver(call)) {
-        const next = await this.#unlessOver(iterator.next(), flow, call)
-        isAtEnd = next?.done === true
-        if (next === null || isAtEnd) break
-        await this.#untilRoom(flow, call)
-        if (this.#isOver(call)) break
-        flow.room--
-        this.#value(Kind.Item, number, next.value)
-      }
+      await source.pump()
     } finally {
       this.#streams.delete(number)
-      if (!isAtEnd) leave(iterator)
     }
     this.#unsettled--
     this.#numbered(Kind.End, number)
   }
 
-  /** Null when the reader stops first: a source may take long to produce an item. */
-  #unlessOver<T>(next: T | PromiseLike<T>, flow: Flow, call: Call): Promise<T | null> {
-    return new Promise((resolve, reject) => {
-      flow.wake = () => {
-        if (this.#isOver(call)) resolve(null)
-      }
-      Promise.resolve(next).then(resolve, reject)
-    })
-  }
-
-  async #untilRoom(flow: Flow, call: Call): Promise<void> {
-    while ((flow.room === 0 || this.#isStuffed()) && !this.#isOver(call)) {
-      if (this.#isStuffed()) this.#awaitDrained()
-      await new Promise<void>((resolve) => {
-        flow.wake = resolve
-      })
+  #sink(number: number): ItemSink {
+    const link = this
+    return {
+      get isClosed() {
+        return link.#state === State.Closed
+      },
+      isFull() {
+        const isStuffed = link.#isStuffed()
+        if (isStuffed) link.#awaitDrained()
+        return isStuffed
+      },
+      item: (value) => link.#value(Kind.Item, number, value),
     }
-  }
-
-  #isOver(call: Call): boolean {
-    return call.isAborted || this.#state === State.Closed
   }
 
   #numbered(kind: Kind, number: number): void {
@@ -453,35 +440,22 @@ export class IncomingLink implements SocketEvents, Answers {
   }
 
   /** Throws UsageError. */
-  #value(kind: Kind, number: number, value: unknown): void {
+  #value(kind: Kind, number: number, given: unknown): void {
     if (this.#state === State.Closed) return
     const writer = this.#writer
+    const value = encoded(given)
     writer.begin(kind)
     writer.number(number)
-    try {
-      writer.value(value)
-    } catch (error) {
-      writer.cancel()
-      throw error
-    }
+    writer.value(value)
     writer.end()
   }
 }
 
+const UNREADABLE = Symbol('unreadable')
 const { nextTick } = process
 const refusals = new LimitedLog()
 
 /** 0 is no limit. */
 function callUntil(expiresAt: number): Call {
   return new Call(true, expiresAt > 0 ? fromMachineTime(expiresAt) : Number.POSITIVE_INFINITY)
-}
-
-/** Lets the iterator clean up, without waiting for it. */
-function leave(iterator: AsyncIterator<unknown>): void {
-  const failed = (error: unknown) => refusals.log(`a stream that nobody reads on: ${stackOf(error)}`)
-  try {
-    void Promise.resolve(iterator.return?.()).catch(failed)
-  } catch (error) {
-    failed(error)
-  }
 }

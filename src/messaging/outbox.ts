@@ -12,7 +12,7 @@ import type { Unsettled } from './ledger.ts'
 import { type Credentials, type LinkOwner, OutgoingLink } from './outgoing-link.ts'
 import { lost, PendingRequest, type RequestOptions } from './pending-request.ts'
 import type { Audience } from './subscriptions.ts'
-import { type CountedKind, checkSize, HEAD_BYTES, Kind, Packed, pack } from './wire.ts'
+import { type CountedKind, checkSize, encoded, HEAD_BYTES, Kind, type Packed, pack } from './wire.ts'
 
 /** Settings of the target group, in this process. */
 export interface OutboxSettings {
@@ -173,8 +173,9 @@ export class Outbox implements LinkOwner {
   }
 
   /** Throws UsageError. */
-  #post(kind: CountedKind, value: unknown, entry: unknown, audience: Audience | null): boolean {
-    checkSize(this.name, value, this.#maxSize)
+  #post(kind: CountedKind, given: unknown, entry: unknown, audience: Audience | null): boolean {
+    checkSize(this.name, given, this.#maxSize)
+    const value = encoded(given)
     const link = this.#direct()
     return this.#posted(
       link === null ? this.#wait(value, entry, audience) : this.#write(link, kind, value, entry, audience),
@@ -184,7 +185,8 @@ export class Outbox implements LinkOwner {
   /** The link, if it can be written to now with nothing ahead. */
   #direct(): OutgoingLink | null {
     const link = this.#link
-    return link?.isOpen && this.#ahead === null && this.#waiting.length === 0 ? link : null
+    if (link === null || !link.isOpen || this.#ahead !== null || this.#waiting.length > 0) return null
+    return link.unsettled < this.#maxMessages ? link : null // a getter may have taken the last place
   }
 
   #posted(size: number): boolean {
@@ -203,7 +205,7 @@ export class Outbox implements LinkOwner {
   }
 
   #wait(value: unknown, entry: unknown, audience: Audience | null): number {
-    const packed = value instanceof Packed ? value : pack(value)
+    const packed = pack(value)
     const size = packed.bytes.length + HEAD_BYTES
     checkSize(this.name, packed, this.#maxSize)
     if (!this.isKnown || (this.#host.isEnding && !this.isUp)) {
@@ -368,6 +370,10 @@ export class Outbox implements LinkOwner {
       this.#leaveLink()
     }
     this.look()
+  }
+
+  misread(entry: unknown, size: number, why: string): void {
+    this.#end(entry, size, why, true)
   }
 
   begun(link: OutgoingLink): void {

@@ -1,7 +1,7 @@
 // The connection to one process: messages go out, and their outcomes come back. It lives as long as that process, or
 // until its outbox has a newer link; what is unsettled when it ends may or may not have been handled.
 
-import { ProtocolError, type SendError, type SystemError } from '../errors.ts'
+import { messageOf, ProtocolError, type SendError, type SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { recently, toMachineTime } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
@@ -52,6 +52,8 @@ export interface LinkOwner {
   opened(link: OutgoingLink): void
   /** A written message has settled, with whatever outcome. */
   settled(size: number): void
+  /** What the other process said about an entry is invalid. */
+  misread(entry: unknown, size: number, why: string): void
   /** The other process wants nothing more. */
   leaving(link: OutgoingLink): void
   /** Everything written has started: the answer to `last()`. */
@@ -135,7 +137,8 @@ export class OutgoingLink implements SocketEvents {
 
   /**
    * Writes a message, or a request that is useless after `expiresAt`. Returns its size in bytes. Throws UsageError for
-   * what cannot be cloned or is too large.
+   * what is too large.
+   * @param value what `encoded` returned
    */
   write(
     kind: CountedKind,
@@ -317,9 +320,14 @@ export class OutgoingLink implements SocketEvents {
     const entry = isFinal ? this.#ledger.take(number, MISSING) : (this.#ledger.get(number) ?? MISSING)
     if (entry === MISSING) throw new ProtocolError('ERR_MESH_FRAME', `message ${number} was not sent, or is settled`)
     const { size } = this.#ledger
-    if (entry instanceof PendingRequest) entry.receive(kind, form, bytes, at, end)
-    else if (kind === Kind.Failure) this.#owner.failed(readFailure(form, bytes, at, end), entry)
-    else throw unexpected(kind)
+    try {
+      if (entry instanceof PendingRequest) entry.receive(kind, form, bytes, at, end)
+      else if (kind === Kind.Failure) this.#owner.failed(readFailure(form, bytes, at, end), entry)
+      else throw unexpected(kind)
+    } catch (error) {
+      if (isFinal) this.#owner.misread(entry, size, messageOf(error)) // it is no longer in the ledger
+      throw error
+    }
     if (isFinal) this.#owner.settled(size)
   }
 }

@@ -2,7 +2,7 @@
 // the caller's signal, the end of the other process. An answer may be a stream.
 
 import type { Deferred } from '../deferred.ts'
-import { messageOf, PeerError, ProtocolError, propertyOf, RemoteError, type SendError } from '../errors.ts'
+import { codeOf, messageOf, PeerError, ProtocolError, propertyOf, RemoteError, type SendError } from '../errors.ts'
 import { now, recently } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import { nothing } from '../nothing.ts'
@@ -10,7 +10,7 @@ import { checkOptions, type Rule, rule, SIGNAL_OR_NULL } from '../options.ts'
 import { forgetAbort, onAbort } from './abort-listeners.ts'
 import { type Expiring, Expiry } from './expiry.ts'
 import { ReplyStream } from './reply-stream.ts'
-import { type Form, Kind, type Packed, pack, unpack } from './wire.ts'
+import { type Form, isUnreadable, Kind, type Packed, pack, unpack } from './wire.ts'
 
 /** What a request takes besides its message. Wrong ones are ERR_UNKNOWN_OPTION and ERR_BAD_OPTION. */
 export interface RequestOptions {
@@ -126,8 +126,18 @@ export class PendingRequest implements Expiring {
     return new PeerError('ERR_REQUEST_TIMEOUT', `${this.#to}: no answer within ${this.timeoutMs} ms`, isSent)
   }
 
-  /** Throws ProtocolError. */
+  /** Throws ProtocolError. A value that cannot be read fails this request only. */
   receive(kind: Kind, form: Form, bytes: Buffer, start: number, end: number): void {
+    try {
+      this.#receive(kind, form, bytes, start, end)
+    } catch (error) {
+      if (kind === Kind.Failure || !isUnreadable(error)) throw error
+      this.fail(new PeerError(codeOf(error), `${this.#to}: the answer has ${messageOf(error)}`, true))
+      if (kind === Kind.Item) this.#giveUp()
+    }
+  }
+
+  #receive(kind: Kind, form: Form, bytes: Buffer, start: number, end: number): void {
     if (kind === Kind.Answer) this.answer(unpack(form, bytes, start, end))
     else if (kind === Kind.Failure) this.fail(readFailure(form, bytes, start, end))
     else if (kind === Kind.Stream) this.#begin()

@@ -10,7 +10,7 @@
 
 import { type QuickBuffer, v8 } from '../builtins.ts'
 import { messageOf, ProtocolError, UsageError } from '../errors.ts'
-import { isPlain } from './plain.ts'
+import { plainText } from './plain.ts'
 
 export const enum Kind {
   // From either side, once: see handshake.ts
@@ -135,27 +135,47 @@ export class Packed {
 const NOTHING = new Uint8Array(0)
 const SMALL_FORMS: readonly unknown[] = [undefined, null, false, true]
 
-/** Encodes a value. The result shares nothing with `value`. Throws UsageError for what cannot be cloned. */
-export function pack(value: unknown): Packed {
-  if (typeof value === 'string') {
-    const bytes = Buffer.from(value)
-    if (bytes.length === value.length) return new Packed(Form.Ascii, bytes)
-    return isWellFormed(value) ? new Packed(Form.Utf8, bytes) : new Packed(Form.Utf16, Buffer.from(value, 'utf16le'))
-  }
-  const small = SMALL_FORMS.indexOf(value)
-  if (small >= 0) return new Packed(small, NOTHING)
-  if (isPlainBytes(value)) return new Packed(bytesForm(value), Uint8Array.prototype.slice.call(value))
-  if (typeof value === 'number') {
-    const bytes = Buffer.allocUnsafe(8)
-    bytes.writeDoubleLE(value)
-    return new Packed(Form.Number, bytes)
-  }
-  if (isPlainMessage(value)) return new Packed(Form.Json, Buffer.from(JSON.stringify(value)))
-  return new Packed(Form.Value, serialized(value))
+/** A small plain object as JSON. All messages share one instance: it is written before the next is encoded. */
+export class PlainJson {
+  text = ''
 }
 
-export function isPlainMessage(value: unknown): boolean {
-  return typeof value === 'object' && value !== null && isPlain(value)
+const json = new PlainJson()
+
+/**
+ * Turns a value into one that can be written without running any code of the caller's: an object becomes JSON or `Packed`,
+ * all else stays as it is. Done before the frame begins, since a getter may send something itself. Throws UsageError for
+ * what cannot be cloned.
+ */
+export function encoded(value: unknown): unknown {
+  const type = typeof value
+  if (type === 'string' || type === 'number' || type === 'boolean' || value === undefined || value === null)
+    return value
+  if (isPlainBytes(value) && !isDetached(value)) return value
+  if (value instanceof Packed || value instanceof PlainJson) return value
+  const text = typeof value === 'object' ? plainText(value) : null
+  if (text === null) return new Packed(Form.Value, serialized(value))
+  json.text = text
+  return json
+}
+
+/** Encodes a value. The result shares nothing with it. Throws UsageError for what cannot be cloned. */
+export function pack(given: unknown): Packed {
+  const value = encoded(given)
+  if (value instanceof Packed) return value
+  if (value instanceof PlainJson) return new Packed(Form.Json, Buffer.from(value.text))
+  if (typeof value === 'string') return packText(value)
+  if (isPlainBytes(value)) return new Packed(bytesForm(value), Uint8Array.prototype.slice.call(value))
+  if (typeof value !== 'number') return new Packed(SMALL_FORMS.indexOf(value), NOTHING)
+  const bytes = Buffer.allocUnsafe(8)
+  bytes.writeDoubleLE(value)
+  return new Packed(Form.Number, bytes)
+}
+
+function packText(text: string): Packed {
+  const bytes = Buffer.from(text)
+  if (bytes.length === text.length) return new Packed(Form.Ascii, bytes)
+  return isWellFormed(text) ? new Packed(Form.Utf8, bytes) : new Packed(Form.Utf16, Buffer.from(text, 'utf16le'))
 }
 
 /** Available since Node 20, but typed only from ES2024 on. */
@@ -165,9 +185,20 @@ export function isWellFormed(text: string): boolean {
 
 /** Plain bytes only: a subclass gets whatever v8 makes of it. */
 export function isPlainBytes(value: unknown): value is Uint8Array {
-  if (!(value instanceof Uint8Array)) return false
+  if (!ArrayBuffer.isView(value)) return false // false for a Proxy, unlike instanceof
   const prototype = Object.getPrototypeOf(value)
   return prototype === Buffer.prototype || prototype === Uint8Array.prototype
+}
+
+/** Whether its memory was transferred away. `buffer.detached` exists since Node 21. */
+function isDetached({ length, buffer }: Uint8Array): boolean {
+  if (length > 0) return false
+  try {
+    void new Uint8Array(buffer)
+    return false
+  } catch {
+    return true // TypeError
+  }
 }
 
 export function bytesForm(bytes: Uint8Array): Form {
@@ -180,11 +211,14 @@ export function serialized(value: unknown): Buffer {
     return v8().serialize(value)
   } catch (cause) {
     const why = messageOf(cause)
-    throw new UsageError('ERR_CANNOT_CLONE', `a message is what structuredClone() takes: ${why}`, { cause })
+    throw new UsageError('ERR_CANNOT_CLONE', `this cannot be sent to another process: ${why}`, { cause })
   }
 }
 
-/** Decodes the value in `bytes` from `start` to `end`; the result shares nothing with them. Throws ProtocolError. */
+/**
+ * Decodes the value in `bytes` from `start` to `end`; the result shares nothing with them. Throws ProtocolError; for a
+ * value that this process cannot read it `isUnreadable`, since that is not the peer's fault.
+ */
 export function unpack(form: Form, bytes: Buffer, start: number, end: number): unknown {
   if (form === Form.Ascii) return asciiAt(bytes, start, end)
   if (form === Form.Utf8) return (bytes as QuickBuffer).utf8Slice(start, end)
@@ -196,6 +230,11 @@ export function unpack(form: Form, bytes: Buffer, start: number, end: number): u
   if (form === Form.Utf16) return bytes.toString('utf16le', start, end)
   if (form === Form.Value) return deserialized(copyOf(bytes, start, end))
   throw new ProtocolError('ERR_MESH_FRAME', `a value of form ${form}`)
+}
+
+/** The value as its receiver would see it. Throws ProtocolError. */
+export function cloneOf({ form, bytes }: Packed): unknown {
+  return unpack(form, Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), 0, bytes.byteLength)
 }
 
 /** Longest passage, in bytes. A slice of it that is kept keeps all of it. */
@@ -238,8 +277,14 @@ function parsed(text: string): unknown {
   }
 }
 
+/** V8 writes deeper values than it can read, and the sender may have a larger stack or a newer V8. */
 function unreadable(cause: unknown): ProtocolError {
-  return new ProtocolError('ERR_MESH_FRAME', 'a value that cannot be read', { cause })
+  return new ProtocolError('ERR_CANNOT_CLONE', `a value that cannot be read: ${messageOf(cause)}`, { cause })
+}
+
+/** Such an error is the failure of one message: the frames around it are valid. */
+export function isUnreadable(error: unknown): boolean {
+  return error instanceof ProtocolError && error.code === 'ERR_CANNOT_CLONE'
 }
 
 function deserialized(bytes: Buffer): unknown {

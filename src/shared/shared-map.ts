@@ -178,7 +178,7 @@ function serialize(key: string, value: unknown): Buffer {
   }
 }
 
-/** V8 writes deeper values than it reads. Throws UsageError. */
+/** Throws UsageError: V8 writes deeper values than it can read. */
 function deserialize(key: string, bytes: Uint8Array): unknown {
   try {
     return v8().deserialize(bytes)
@@ -187,7 +187,7 @@ function deserialize(key: string, bytes: Uint8Array): unknown {
   }
 }
 
-/** Throws UsageError: who has set it may have a larger stack, or a newer V8. */
+/** Throws UsageError: the worker that set the value may have a larger stack or a newer V8. */
 function decode<V>(key: string, plain: Plain, bytes: Uint8Array): V {
   return (plain ?? deserialize(key, bytes)) as V
 }

@@ -42,7 +42,7 @@ export function watchChanges<V>(
     if (hasMissed) waiting = [{ type: 'lost' }]
     else waiting.push(change)
   }
-  /** Called from within the connection, which is not to end for one value. */
+  /** Does not throw: it is called by the connection, which all watchers share. */
   const read = (changed: string, plain: Plain, bytes: Uint8Array): Change<V> => {
     try {
       return { type: 'set', key: changed, value: decode(changed, plain, bytes) }

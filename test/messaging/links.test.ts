@@ -89,8 +89,6 @@ test('a worker that breaks the rules is closed and counted, and others are serve
     'an answer, from who asks': frame(KIND.answer, 0, number48(0)),
     'a frame over the limit': Buffer.from([255, 255, 255, 127, KIND.message, 5]),
     'an unknown form': frame(KIND.message, 77, text),
-    'a value that cannot be read': frame(KIND.message, 9, Buffer.from([255, 15, 1, 2, 3])),
-    'nothing where a value should be': frame(KIND.message, 9),
     'a number of two bytes': frame(KIND.message, 4, Buffer.alloc(2)),
     'a request without its time': frame(KIND.request, 5, Buffer.alloc(2)),
     'a publish without a subject': frame(KIND.publish, 5, Buffer.from([0, 0, 0, 0, 1, 0, 255, 255])),
@@ -112,6 +110,10 @@ test('a worker that breaks the rules is closed and counted, and others are serve
       frame(KIND.credit, 0, Buffer.concat([number48(7), Buffer.alloc(4)])),
     ]),
   )
+  // Nor what this process cannot read: its sender may run another V8.
+  const unread = [frame(KIND.message, 9, Buffer.from([255, 15, 1, 2, 3])), frame(KIND.message, 9)]
+  honest.socket.write(Buffer.concat(unread))
+  await until(() => honest.kinds.filter((kind) => kind === KIND.failure).length === unread.length)
   honest.socket.write(frame(KIND.message, 5, Buffer.from('honest')))
   await until(() => got.includes('honest') && honest.kinds.includes(KIND.handled))
   assert.is(honest.isClosed(), false)

@@ -423,6 +423,73 @@ test('an answer of this very process is as one of another: a clone, or an error 
   close()
 })
 
+/** How a stream ends for its reader, and its source. */
+async function endsOf(request: (message: string, signal?: AbortSignal) => Promise<unknown>): Promise<unknown[]> {
+  const streamOf = async (message: string, signal?: AbortSignal) =>
+    ((await request(message, signal)) as AsyncIterable<unknown>)[Symbol.asyncIterator]()
+  const outcome = (promise: Promise<unknown>) => promise.catch((error) => [error.name, error.message, error.code])
+  const { signal, abort } = abortable()
+  const aborted = await streamOf('hang', signal)
+  const first = await aborted.next()
+  const waits = outcome(aborted.next())
+  abort(new TypeError('enough'))
+  const left = await streamOf('hang')
+  await left.next()
+  const pending = left.next()
+  const thrown = await streamOf('throw')
+  const ahead = await streamOf('flood')
+  await ahead.next()
+  await turns()
+  const returned = [await left.return?.(), await pending, await ahead.return?.()]
+  return [first, await waits, returned, await thrown.next(), await outcome(thrown.next()), await thrown.next()]
+}
+
+test('a stream of this very process is as one of another: signal, return(), errors, and no further ahead than room', async () => {
+  const sources = { ended: [] as string[], made: 0 }
+  const source = async function* (message: unknown): AsyncGenerator<unknown> {
+    if (message === 'throw') {
+      yield 1
+      throw Object.assign(new RangeError('on purpose'), { code: 'MINE' })
+    }
+    for (let n = 0; message === 'flood'; n++) {
+      sources.made = n
+      yield n
+    }
+  }
+  const hanging = () => {
+    let items = 0
+    const next = () => (items++ === 0 ? Promise.resolve({ value: 1, done: false }) : new Promise(() => undefined))
+    const leave = () => {
+      sources.ended.push('hang')
+      return Promise.resolve({ value: undefined, done: true })
+    }
+    return { [Symbol.asyncIterator]: () => ({ next, return: leave }) } as unknown
+  }
+  const there = new Host({ maxMailboxMessages: 100 })
+  there.onMessage = (message) => (message === 'hang' ? hanging() : source(message))
+  const remote = meshOf(there)
+  const { mesh, close } = meshOf(new Host({ maxMailboxMessages: 100 }), remote.address)
+  const one = listener('stream', there.onMessage as (message: unknown) => unknown)
+  await subscriptions.add(one)
+  const alone = meshOf(new Host({ maxMailboxMessages: 100 }))
+  const outbox = mesh.outbox('there', 0)
+  const ends: unknown[][] = []
+  for (const ask of [
+    (message: string, signal?: AbortSignal) => outbox.request(message, { signal }).promise,
+    (message: string, signal?: AbortSignal) => alone.mesh.hub.request('stream', message, { signal }),
+  ]) {
+    sources.ended.length = sources.made = 0
+    ends.push(await endsOf(ask))
+    await until(() => sources.ended.length === 2)
+    assert.ok(sources.made <= 17, String(sources.made))
+  }
+  assert.equal(ends[1], ends[0])
+  assert.equal(ends[0]?.[1], ['TypeError', 'enough', undefined])
+  assert.equal(ends[0]?.[4], ['RangeError', 'on purpose', 'MINE'])
+  subscriptions.delete(one)
+  for (const each of [{ close }, remote, alone]) each.close()
+})
+
 function ignore(): void {
   // What becomes of them is not looked at.
 }

@@ -642,6 +642,16 @@ export class Worker<
   }
 
   /** @internal */
+  get unsettledMessages(): number {
+    return (own === (this as unknown) && currentMesh()?.unsettled) || 0
+  }
+
+  /** @internal */
+  async tellLost(): Promise<void> {
+    if (own === (this as unknown)) await currentMesh()?.tellLost()
+  }
+
+  /** @internal */
   stop(): void {
     if (own === (this as unknown)) currentMesh()?.close()
     this.#departure.end()

@@ -130,7 +130,10 @@ export class Hub {
     if (!this.#isReady() || timeoutMs < 0) await this.#untilReady(subject, options)
     signal?.throwIfAborted()
     const targets = this.#targets(subject)
-    if (targets.length === 0) throw new PeerError('ERR_NO_RESPONDERS', `nobody listens to ${subject}`, false)
+    if (targets.length === 0) {
+      await new Promise(setImmediate) // a caller that asks again at once must not stop the loop
+      throw new PeerError('ERR_NO_RESPONDERS', `nobody listens to ${subject}`, false)
+    }
     const left = timeoutMs > 0 ? Math.max(1, timeoutMs - (now() - began)) : timeoutMs
     const asked = targets.map(({ outbox, audience }) =>
       outbox === null

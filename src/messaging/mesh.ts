@@ -10,7 +10,7 @@ import type { Identity, Terms } from './handshake.ts'
 import { Hub, type HubHost } from './hub.ts'
 import { type IncomingHost, IncomingLink } from './incoming-link.ts'
 import { Mailbox, type MailboxHost } from './mailbox.ts'
-import { Outbox, type OutboxHost, type OutboxSettings } from './outbox.ts'
+import { Outbox, type OutboxHost, type OutboxSettings, TOLD_IN_ONE_TURN } from './outbox.ts'
 import type { Credentials } from './outgoing-link.ts'
 import { Peers } from './peers.ts'
 import type { WorkerRef } from './references.ts'
@@ -20,6 +20,8 @@ import { type Audience, type InterestChange, subscriptions } from './subscriptio
 const BACKLOG = 511
 /** Connections that may be authenticating at once; one more closes the oldest. */
 const MAX_STRANGERS = 64
+
+const HAS_LEFT = 'this process has left'
 
 /** The Worker of this process, and what is declared about the other groups. */
 export interface MeshHost extends MailboxHost {
@@ -240,14 +242,32 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   }
 
   #isBusy(): boolean {
-    if (this.mailbox.load > 0 || [...this.#outboxes.values()].some(({ count }) => count > 0)) return true
+    if (this.mailbox.load > 0 || [...this.#outboxes.values()].some(({ isBusy }) => isBusy)) return true
     return !this.isEnding && [...this.#incoming].some(({ isOpen }) => isOpen)
+  }
+
+  /** Number of messages and requests of this process that are unsettled. */
+  get unsettled(): number {
+    let sum = 0
+    for (const { count } of this.#outboxes.values()) sum += count
+    return sum
+  }
+
+  /** Fails all that is unsettled, in slices between which the event loop turns. `close` comes next. */
+  async tellLost(): Promise<void> {
+    for (const outbox of this.#outboxes.values()) {
+      outbox.close(HAS_LEFT)
+      while (outbox.tellLost(TOLD_IN_ONE_TURN)) await new Promise(setImmediate)
+    }
   }
 
   /** Ends everything: what is left has had its time. */
   close(): void {
     this.#listener?.close()
-    for (const outbox of this.#outboxes.values()) outbox.close('this process has left')
+    for (const outbox of this.#outboxes.values()) {
+      outbox.close(HAS_LEFT)
+      outbox.tellLost(Number.POSITIVE_INFINITY)
+    }
     for (const link of [...this.#incoming]) link.close()
   }
 }

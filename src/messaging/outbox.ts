@@ -3,7 +3,7 @@
 // that it was sent.
 
 import { codeOf, messageOf, PeerError, type SendError } from '../errors.ts'
-import { recently } from '../loop/clock.ts'
+import { now, recently } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import type { PeerRow } from '../process/group.ts'
 import type { Transport } from '../transport.ts'
@@ -56,6 +56,10 @@ interface Waiting {
 
 /** Retry interval: a process that is gone refuses connections until the master has reported it. */
 const RETRY_MS = 50
+/** Number of lost messages that are failed in one turn of the event loop. */
+export const TOLD_IN_ONE_TURN = 500
+/** At least so long between two rounds of failures that are certain when a message is sent. */
+const BETWEEN_REFUSALS_MS = 20
 
 export class Outbox implements LinkOwner {
   readonly mailbox: string
@@ -88,6 +92,13 @@ export class Outbox implements LinkOwner {
   /** Whether a link should exist even with nothing to send. */
   #isWanted = false
   #isClosed = false
+  /** Messages for a worker that is gone, to be failed soon; and when the last ones were. */
+  readonly #refused: Unsettled[] = []
+  #toldAt = Number.NEGATIVE_INFINITY
+  /** What is lost and has not been failed yet; and how many of the first list have been. */
+  readonly #lost: { readonly entries: readonly Unsettled[]; readonly error: PeerError }[] = []
+  #toldOfFirst = 0
+  #isTelling = false
   /** Number of unsettled messages. */
   count = 0
   #bytes = 0
@@ -109,6 +120,11 @@ export class Outbox implements LinkOwner {
   /** For choosing the least loaded: what it has of ours plus what it reports in total. */
   get load(): number {
     return this.count + (this.#link?.load ?? 0)
+  }
+
+  /** Whether anything is unsettled that may still be handled. */
+  get isBusy(): boolean {
+    return this.count > this.#refused.length
   }
 
   get isUp(): boolean {
@@ -153,12 +169,12 @@ export class Outbox implements LinkOwner {
 
   request(message: unknown, options: RequestOptions, audience: Audience | null = null): PendingRequest {
     const request = new PendingRequest(this.name, options)
-    if (!this.#hasRoom()) request.fail(this.#fullError())
+    if (!this.#hasRoom()) request.refuse(this.#fullError())
     if (request.isDone) return request
     try {
       this.#post(audience === null ? Kind.Request : Kind.Publish, message, request, audience)
     } catch (error) {
-      request.fail(error)
+      request.refuse(error)
     }
     return request
   }
@@ -190,7 +206,7 @@ export class Outbox implements LinkOwner {
   }
 
   #posted(size: number): boolean {
-    if (++this.count === 1) this.#host.look()
+    if (++this.count - this.#refused.length === 1) this.#host.look()
     this.#bytes += size
     if (this.#hasRoom()) return true
     if (!this.#isFull) {
@@ -209,13 +225,27 @@ export class Outbox implements LinkOwner {
     const size = packed.bytes.length + HEAD_BYTES
     checkSize(this.name, packed, this.#maxSize)
     if (!this.isKnown || (this.#host.isEnding && !this.isUp)) {
-      process.nextTick(() => this.#giveUp([{ entry, size }], this.#whyGone()))
+      this.#refuse(entry, size)
       return size
     }
     this.#waiting.push({ value: packed, entry, size, since: recently(), audience })
     if (this.#waiting.length === 1) this.#watch()
     this.#connect()
     return size
+  }
+
+  /** Fails a message later: a caller that sends it again at once must not stop the event loop, nor use all of the CPU. */
+  #refuse(entry: unknown, size: number): void {
+    if (this.#refused.push({ entry, size }) > 1) return
+    const pauseMs = this.#toldAt + BETWEEN_REFUSALS_MS - now()
+    if (pauseMs > 0) deadlines.after(pauseMs, tellRefused, this)
+    else setImmediate(tellRefused, this)
+  }
+
+  /** @internal */
+  tellRefused(): void {
+    this.#toldAt = now()
+    this.#giveUp(this.#refused.splice(0), this.#whyGone())
   }
 
   /** Sets the timer that gives up messages which have waited too long. */
@@ -240,13 +270,24 @@ export class Outbox implements LinkOwner {
 
   /** Fails messages that were never sent. */
   #giveUp(entries: readonly Unsettled[], why: string): void {
-    for (const { entry, size } of entries) this.#end(entry, size, why, false)
-    this.#host.look()
+    this.#fail(entries, lost(this.name, why, false))
   }
 
-  #end(entry: unknown, size: number, why: string, isSent: boolean): void {
-    if (entry instanceof PendingRequest) entry.lost(why)
-    else this.failed(lost(this.name, why, isSent), entry)
+  /** One error for all, since making it takes longer than telling it. */
+  #fail(entries: readonly Unsettled[], error: PeerError): void {
+    this.#lost.push({ entries, error })
+    if (!this.#isClosed && !this.#isTelling) this.tellInTurns()
+  }
+
+  /** Each failure is a call of the user's, so the event loop turns between so many of them. @internal */
+  tellInTurns(): void {
+    this.#isTelling = this.tellLost(TOLD_IN_ONE_TURN)
+    if (this.#isTelling) setImmediate(tellInTurns, this)
+  }
+
+  #end(entry: unknown, size: number, error: PeerError): void {
+    if (entry instanceof PendingRequest) entry.fail(error)
+    else this.failed(error, entry)
     this.settled(size)
   }
 
@@ -356,7 +397,7 @@ export class Outbox implements LinkOwner {
       this.#isFull = false
       this.#settings.onDrain(this)
     }
-    if (this.count === 0) this.#host.look()
+    if (!this.isBusy) this.#host.look()
   }
 
   #isLow(): boolean {
@@ -373,7 +414,7 @@ export class Outbox implements LinkOwner {
   }
 
   misread(entry: unknown, size: number, why: string): void {
-    this.#end(entry, size, why, true)
+    this.#end(entry, size, lost(this.name, why, true))
   }
 
   begun(link: OutgoingLink): void {
@@ -398,7 +439,7 @@ export class Outbox implements LinkOwner {
       if (link.terms === null) this.#host.unreachable(this)
       else this.#host.unlinked(this)
     }
-    for (const { entry, size } of unsettled) this.#end(entry, size, why || 'it is gone', true)
+    this.#fail(unsettled, lost(this.name, why || 'it is gone', true))
     if (link === this.#ahead) {
       this.#ahead = null
       this.#flush()
@@ -415,15 +456,40 @@ export class Outbox implements LinkOwner {
     })
   }
 
-  /** Ends everything: what is left has had its time. */
+  /** Ends everything: what is left has had its time. `tellLost` tells the senders. */
   close(why: string): void {
     this.isKnown = this.#isWanted = false
     this.#isClosed = true
-    this.#giveUp(this.#waiting.splice(0), why)
+    this.#giveUp([...this.#refused.splice(0), ...this.#waiting.splice(0)], why)
     for (const link of [...this.#older, this.#link]) link?.close(why)
     deadlines.cancel(this.#waitTimer)
     deadlines.cancel(this.#retryTimer)
   }
+
+  /** Fails so many of the lost messages. Returns whether there are more. */
+  tellLost(most: number): boolean {
+    let left = most
+    for (let one = this.#lost[0]; one !== undefined && left > 0; one = this.#lost[0]) {
+      const { entries, error } = one
+      const told = entries.slice(this.#toldOfFirst, this.#toldOfFirst + left)
+      left -= told.length
+      this.#toldOfFirst += told.length
+      if (this.#toldOfFirst === entries.length) {
+        this.#lost.shift()
+        this.#toldOfFirst = 0
+      }
+      for (const { entry, size } of told) this.#end(entry, size, error)
+    }
+    return this.#lost.length > 0
+  }
+}
+
+function tellInTurns(outbox: Outbox): void {
+  outbox.tellInTurns()
+}
+
+function tellRefused(outbox: Outbox): void {
+  outbox.tellRefused()
 }
 
 /** Turns an error of a late send into a loss: the code that sent the message has moved on. */

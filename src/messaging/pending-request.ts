@@ -39,7 +39,7 @@ const AMONG_EQUALS = -1
 const byDefault = new Expiry()
 
 /** What the request was written to. */
-interface Carrier {
+export interface Carrier {
   cancel(number: number): void
   credit(number: number, items: number): void
 }
@@ -77,13 +77,13 @@ export class PendingRequest implements Expiring {
     if (isDefault) {
       this.#timer = AMONG_EQUALS
       byDefault.add(this)
-    } else if (timeoutMs < 0) this.fail(this.#timedOut(false))
+    } else if (timeoutMs < 0) this.refuse(this.#timedOut(false))
     else if (this.timeoutMs < Number.POSITIVE_INFINITY) this.#timer = deadlines.after(timeoutMs, expire, this)
     if (signal !== null) this.#listen(signal)
   }
 
   #listen(signal: AbortSignal): void {
-    if (signal.aborted) this.fail(signal.reason)
+    if (signal.aborted) this.refuse(signal.reason)
     else onAbort(signal, this)
   }
 
@@ -111,9 +111,12 @@ export class PendingRequest implements Expiring {
     if (this.#finish()) this.#reject(error)
   }
 
-  /** The other process is gone, or never came. */
-  lost(why: string): void {
-    this.fail(lost(this.#to, why, this.#carrier !== null))
+  /**
+   * Like `fail`, of what was never sent, but rejects on a later turn of the event loop: a caller that asks again at once would
+   * stop the loop otherwise.
+   */
+  refuse(error: unknown): void {
+    if (this.#finish()) setImmediate(this.#reject, error)
   }
 
   expire(): void {

@@ -185,6 +185,10 @@ export interface Group {
   drain(windowMs: number): Promise<void>
   /** The time to drain is up. Returns for how long, in ms, connections still leave with what has arrived; mostly 0. */
   finish(): number
+  /** Messages sent by this process that have not been handled, as far as it knows. */
+  readonly unsettledMessages: number
+  /** Tells their senders that they are lost, without blocking the event loop. */
+  tellLost(): Promise<void>
   /** Closes at once whatever is left. */
   stop(): void
   /** What keeps `drain` from finishing, in words; empty if nothing does. */

@@ -16,7 +16,7 @@ const MAX_ANSWER_BYTES = 1024 * 1_048_576
 /** Limit of what may wait for a slow keeper. */
 const MAX_UNSENT_BYTES = 64 * 1_048_576
 
-interface Reply {
+export interface Reply {
   readonly result: unknown
   readonly plain: Plain
   /** Owned by the reply. Empty when the value is `plain`. */

@@ -31,6 +31,7 @@ export class Host implements MeshHost {
   readonly failed: unknown[] = []
   onMessage: (message: unknown, call: Call) => unknown = () => undefined
   onDrain: (outbox: Outbox) => void = () => undefined
+  onFail: (error: SendError, message: unknown) => void = () => undefined
   workerHandler = (_from: unknown, message: unknown, call: Call) => this.onMessage(message, call)
 
   constructor({ maxPackageSize = 1000, maxMailboxMessages = 4, serial = false }: Limits = {}) {
@@ -55,9 +56,10 @@ export class Host implements MeshHost {
     }
   }
 
-  #failed(error: Error, message: unknown): void {
-    const { code, mayHaveBeenHandled } = error as { code?: string; mayHaveBeenHandled?: boolean }
+  #failed(error: SendError, message: unknown): void {
+    const { code, mayHaveBeenHandled } = error
     this.failed.push([code, mayHaveBeenHandled, message])
+    this.onFail(error, message)
   }
 }
 

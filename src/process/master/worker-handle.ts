@@ -29,6 +29,8 @@ const EDGES: Record<HandleState, readonly HandleState[]> = {
 
 /** A worker ends itself within its time to stop. The kill, for one that cannot, comes this much later. */
 const KILL_SLACK_MS = 500
+/** How much later it comes at most for one that is telling senders of lost messages. */
+const MOST_TELLING_MS = 5000
 /** Limit of unanswered requests for a page of connections. */
 const MOST_PAGES = 16
 /** How long a worker that does not answer may keep a sibling's socket. */
@@ -321,6 +323,14 @@ export class WorkerHandle {
     this.#deadline = setTimeout(() => this.#killLate(), timeoutMs + KILL_SLACK_MS)
   }
 
+  /** It still tells senders of lost messages: as long as it says so it has more time, up to a limit. */
+  #extend(): void {
+    const until = Math.min(now() + KILL_SLACK_MS, this.#deadlineAt + MOST_TELLING_MS)
+    if (this.state !== 'stopping' || until <= this.#deadlineAt + KILL_SLACK_MS) return
+    clearTimeout(this.#deadline)
+    this.#deadline = setTimeout(() => this.#killLate(), until - now())
+  }
+
   #leave(exitCode: number, timeoutMs: number): void {
     const isServing = this.state === 'ready'
     this.#leavesByItself ||= this.state !== 'stopping' // otherwise it was told to
@@ -412,6 +422,8 @@ export class WorkerHandle {
         return this.#relieved.get(message.turn)?.()
       case 'leaving':
         return this.#leave(message.exitCode, message.timeoutMs)
+      case 'telling':
+        return this.#extend()
       case 'retired':
         return this.#hasRetired.resolve()
       case 'reachKeeper':

@@ -63,7 +63,7 @@ export class AbortError extends Error {
 /** A message to another worker did not get through, or no answer arrived. */
 export class PeerError extends Error {
   override readonly name = 'PeerError'
-  /** ERR_PEER_LOST, ERR_QUEUE_FULL, ERR_REQUEST_TIMEOUT, ERR_NO_HANDLER, ERR_NO_RESPONDERS */
+  /** ERR_PEER_LOST, ERR_QUEUE_FULL, ERR_REQUEST_TIMEOUT, ERR_NO_HANDLER, ERR_NO_RESPONDERS, ERR_CANNOT_CLONE */
   readonly code: string
   /** Whether the other worker may have started on the message; false is certain. */
   readonly mayHaveBeenHandled: boolean

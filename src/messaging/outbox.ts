@@ -264,6 +264,7 @@ export class Outbox implements LinkOwner {
   }
 
   #whyGone(): string {
+    if (this.#isClosed) return 'this process leaves'
     if (this.#host.isEnding) return 'the server is being stopped'
     return 'there is no such worker any more'
   }

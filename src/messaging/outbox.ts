@@ -234,7 +234,7 @@ export class Outbox implements LinkOwner {
     return size
   }
 
-  /** Fails a message later: a caller that sends it again at once must not stop the event loop, nor use all of the CPU. */
+  /** Fails a message later, so that a caller that sends it again at once does not stop the event loop. */
   #refuse(entry: unknown, size: number): void {
     if (this.#refused.push({ entry, size }) > 1) return
     const pauseMs = this.#toldAt + BETWEEN_REFUSALS_MS - now()

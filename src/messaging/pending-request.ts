@@ -112,8 +112,8 @@ export class PendingRequest implements Expiring {
   }
 
   /**
-   * Like `fail`, of what was never sent, but rejects on a later turn of the event loop: a caller that asks again at once would
-   * stop the loop otherwise.
+   * Like `fail`, for a request that was never sent, but rejects on a later turn of the event loop: otherwise a caller
+   * that asks again at once would stop the loop.
    */
   refuse(error: unknown): void {
     if (this.#finish()) setImmediate(this.#reject, error)

@@ -1,5 +1,5 @@
-// A streamed answer at the end that produces it; reply-stream.ts is the other end. It sends no more items than the reader
-// has room for.
+// A streamed answer at the end that produces it; reply-stream.ts is the other end. It sends no more items than the
+// reader has room for.
 
 import { stackOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
@@ -43,8 +43,8 @@ export class StreamSource {
   }
 
   /**
-   * Sends all items. Rejects with what the iterable throws. Ends early when the reader stops, even while the iterable is
-   * waiting for its next item.
+   * Sends all items. Rejects with what the iterable throws. Ends early when the reader stops, even while the iterable
+   * is waiting for its next item.
    */
   async pump(): Promise<void> {
     let isAtEnd = false

@@ -143,9 +143,9 @@ export class PlainJson {
 const json = new PlainJson()
 
 /**
- * Turns a value into one that can be written without running any code of the caller's: an object becomes JSON or `Packed`,
- * all else stays as it is. Done before the frame begins, since a getter may send something itself. Throws UsageError for
- * what cannot be cloned.
+ * Turns a value into one that can be written without running any code of the caller's: an object becomes JSON or
+ * `Packed`, all else stays as it is. Done before the frame begins, since a getter may send something itself. Throws
+ * UsageError for what cannot be cloned.
  */
 export function encoded(value: unknown): unknown {
   const type = typeof value
@@ -206,7 +206,7 @@ export function bytesForm(bytes: Uint8Array): Form {
 }
 
 /** Throws UsageError. */
-export function serialized(value: unknown): Buffer {
+function serialized(value: unknown): Buffer {
   try {
     return v8().serialize(value)
   } catch (cause) {

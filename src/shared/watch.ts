@@ -10,7 +10,7 @@ import type { Plain } from './wire.ts'
 export type Change<V> =
   | { readonly type: 'set'; readonly key: string; readonly value: V }
   | { readonly type: 'delete' | 'expire'; readonly key: string }
-  /** Changes may have been missed: the connection was lost, they were not read in time, or a value cannot be read here. */
+  /** Changes may have been missed: the connection was lost, they were not read in time, or a value was unreadable. */
   | { readonly type: 'lost' }
 
 /** What `map.watch` takes. Wrong ones are ERR_UNKNOWN_OPTION, ERR_BAD_OPTION and ERR_SHARED_KEY. */

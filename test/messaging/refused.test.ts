@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { addon } from '../../src/addon.ts'
 import type { PeerError } from '../../src/errors.ts'
 import { Host, meshOf, rowOf } from '../support/mesh.ts'
 import { ask, inSandbox } from '../support/server.ts'
@@ -160,7 +161,7 @@ const leaving = `
   Worker.runAll()
 `
 
-for (const engine of ['native', 'node']) {
+for (const engine of addon().sys === null ? ['node'] : ['native', 'node']) {
   test(`${engine}: stop -g ends a server in which what is refused is sent again at once`, () =>
     inSandbox(async (box) => {
       await box.start(box.file('app.js', retrying), '--engine', engine)

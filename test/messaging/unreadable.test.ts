@@ -2,6 +2,7 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { addon } from '../../src/addon.ts'
 import type { PeerError } from '../../src/errors.ts'
 import { subscriptions } from '../../src/messaging/subscriptions.ts'
 import { unreadable } from '../support/deep.ts'
@@ -113,7 +114,7 @@ const groups = `
   driver.onSendFail = (error, message) => (state.failed ??= []).push([error.code, error.mayHaveBeenHandled, typeof message])
 `
 
-for (const engine of ['native', 'node'])
+for (const engine of addon().sys === null ? ['node'] : ['native', 'node'])
   test(`${engine}: between two processes, through a channel, and in a shared map`, () =>
     inSandbox(async (box) => {
       const port = await startDriven(box, groups, '--engine', engine)

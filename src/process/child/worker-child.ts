@@ -78,7 +78,7 @@ class WorkerLife {
   #exitAt = Number.POSITIVE_INFINITY
   #exitCode = WorkerExit.Ended as number
   #lookTimer: NodeJS.Timeout | undefined
-  #told: Promise<void> | null = null
+  #told = Promise.resolve()
   #isExiting = false
   #hasCrashed = false
   #memory = 0
@@ -245,12 +245,16 @@ class WorkerLife {
     const neededMs = Math.min((this.#group?.unsettledMessages ?? 0) * TELL_ONE_MS, windowMs * MOST_TELLING_SHARE)
     if (leftMs > neededMs) return
     clearInterval(this.#lookTimer)
-    if (leftMs > 0) void this.#tellLost()
+    if (leftMs > 0) this.#told = this.#tellLost()
   }
 
-  #tellLost(): Promise<void> {
-    this.#told ??= this.#group?.tellLost() ?? Promise.resolve()
-    return this.#told
+  async #tellLost(): Promise<void> {
+    if (this.#group === null || this.#group.unsettledMessages === 0) return
+    const goesOn = () => this.#channel.send({ type: 'telling' })
+    const timer = setInterval(goesOn, TELLING_MS)
+    goesOn() // at once: the master's clock for this process is ahead if it was busy when it was told to leave
+    await this.#group.tellLost()
+    clearInterval(timer)
   }
 
   async #drain(timeoutMs: number): Promise<void> {
@@ -270,9 +274,8 @@ class WorkerLife {
     clearInterval(this.#lookTimer)
     const work = this.#describeWork()
     if (work !== '') log(`leaves with ${work} unfinished`)
-    const telling = setInterval(() => this.#channel.send({ type: 'telling' }), TELLING_MS)
-    await this.#tellLost()
-    clearInterval(telling)
+    await this.#told
+    await this.#tellLost() // of what was sent since
     this.#group?.stop()
     this.#report(work)
     exitWhenSent(this.#channel, this.#exitCode)

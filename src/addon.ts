@@ -84,6 +84,29 @@ export interface Sys {
   mapMemory(fd: number, bytes: number): ArrayBuffer
 }
 
+/** Where the parts of the rings begin, how many records each has room for, and how large a record is, in bytes. */
+export interface RingsLayout {
+  readonly header: number
+  readonly events: number
+  readonly sends: number
+  readonly queued: number
+  readonly send: number
+  readonly receive: number
+  readonly datagrams: number
+  readonly maxEvents: number
+  readonly maxSends: number
+  readonly maxSlots: number
+  readonly receiveBytes: number
+  readonly sendBytes: number
+  readonly maxDatagrams: number
+  readonly datagramBytes: number
+  readonly headerBytes: number
+  readonly eventBytes: number
+  readonly sendRecordBytes: number
+  readonly endpointBytes: number
+  readonly pairBytes: number
+}
+
 /**
  * The native engine beneath src/net/native-engine.ts, its only user. `onBatch` is called once for many events, in the
  * async context of `resource`; everything else goes through memory (native/src/rings.h). A slot and its generation
@@ -95,11 +118,7 @@ export interface NativeEngine {
    * time.
    */
   memory(isLent: boolean): ArrayBuffer
-  /**
-   * Byte offsets of the seven parts, then kMaxEvents, kMaxSends, kMaxSlots, kReceiveBytes, kSendBytes, kMaxDatagrams,
-   * kDatagramBytes.
-   */
-  layout(): readonly number[]
+  layout(): RingsLayout
   /** These three take over a non-blocking descriptor and return its slot. */
   listen(fd: number): number
   adopt(fd: number, isPaused: boolean): number

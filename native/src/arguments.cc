@@ -41,13 +41,17 @@ std::string Arguments::Text(const char* name, bool is_list) {
   return text;
 }
 
-std::vector<uint8_t> Arguments::Bytes(const char* name) {
+Napi::Uint8Array Arguments::View(const char* name) {
   Napi::Value value = Next();
-  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
-    Refuse(name, "a Uint8Array");
-    return {};
-  }
-  Napi::Uint8Array array = value.As<Napi::Uint8Array>();
+  if (value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array)
+    return value.As<Napi::Uint8Array>();
+  Refuse(name, "a Uint8Array");
+  return {};
+}
+
+std::vector<uint8_t> Arguments::Bytes(const char* name) {
+  Napi::Uint8Array array = View(name);
+  if (!ok()) return {};
   return array.ElementLength() == 0 ? std::vector<uint8_t>() : std::vector<uint8_t>(array.Data(), array.Data() + array.ElementLength());
 }
 

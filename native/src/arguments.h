@@ -12,8 +12,7 @@ namespace millrace {
 
 class Arguments {
  public:
-  /** `first` is where they begin, for who has looked at those before. */
-  explicit Arguments(const Napi::CallbackInfo& info, size_t first = 0) : info_(info), at_(first) {}
+  explicit Arguments(const Napi::CallbackInfo& info) : info_(info) {}
 
   int64_t Integer(const char* name, int64_t least, int64_t most);
   int Descriptor(const char* name) { return static_cast<int>(Integer(name, 0, INT32_MAX)); }
@@ -21,6 +20,8 @@ class Arguments {
   /** UTF-8 without a NUL, unless it separates the parts of a list. */
   std::string Text(const char* name, bool is_list = false);
   std::vector<uint8_t> Bytes(const char* name);
+  /** As they lie in JavaScript's memory: for no longer than the call. Empty when they are none. */
+  Napi::Uint8Array View(const char* name);
   std::vector<int32_t> Integers(const char* name);
 
   bool ok() const { return is_ok_; }
@@ -30,7 +31,7 @@ class Arguments {
   void Refuse(const char* name, const char* wanted);
 
   const Napi::CallbackInfo& info_;
-  size_t at_;
+  size_t at_ = 0;
   bool is_ok_ = true;
 };
 

@@ -18,17 +18,6 @@ namespace {
 /** No message is longer: what V8 takes for a length. */
 constexpr int64_t kMostRoom = INT64_C(0x1fffffffffffff);
 
-bool is_bytes(const Napi::Value& value) {
-  return value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array;
-}
-
-Napi::Value Refused(Napi::Env env, const char* message) {
-  Napi::TypeError error = Napi::TypeError::New(env, message);
-  error.Set("code", Napi::String::New(env, "ERR_INVALID_ARG_TYPE"));
-  error.ThrowAsJavaScriptException();
-  return env.Undefined();
-}
-
 Napi::Value Given(Napi::Env env, const Result<Bytes>& result) {
   if (!result.ok()) return throw_failure(env, result.failure);
   return Napi::Buffer<uint8_t>::Copy(env, result.value.data(), result.value.size());
@@ -92,9 +81,10 @@ class DeflaterObject : public Napi::ObjectWrap<DeflaterObject> {
 
  private:
   Napi::Value Compress(const Napi::CallbackInfo& info) {
-    if (!is_bytes(info[0])) return Refused(info.Env(), "bytes must be a Uint8Array");
+    Arguments args(info);
+    Napi::Uint8Array bytes = args.View("bytes");
+    if (!args.ok()) return info.Env().Undefined();
     if (owned_.get() == nullptr) return throw_failure(info.Env(), {EBADF, "deflate"});
-    Napi::Uint8Array bytes = info[0].As<Napi::Uint8Array>();
     return Given(info.Env(), owned_.get()->compress(bytes.Data(), bytes.ElementLength()));
   }
 
@@ -133,13 +123,12 @@ class InflaterObject : public Napi::ObjectWrap<InflaterObject> {
 
  private:
   Napi::Value Inflate(const Napi::CallbackInfo& info) {
-    if (!is_bytes(info[0])) return Refused(info.Env(), "bytes must be a Uint8Array");
-    Arguments args(info, 1);
+    Arguments args(info);
+    Napi::Uint8Array bytes = args.View("bytes");
     bool is_last = args.Boolean("isLast");
     int64_t room = args.Integer("room", 0, kMostRoom);
     if (!args.ok()) return info.Env().Undefined();
     if (owned_.get() == nullptr) return throw_failure(info.Env(), {EBADF, "inflate"});
-    Napi::Uint8Array bytes = info[0].As<Napi::Uint8Array>();
     Result<Bytes> result = owned_.get()->inflate(bytes.Data(), bytes.ElementLength(), is_last, static_cast<size_t>(room));
     owned_.Tell();  // the window comes with the first bytes
     return Given(info.Env(), result);

@@ -2,10 +2,8 @@
 
 #include "engine.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -13,6 +11,8 @@
 
 #include <algorithm>
 #include <cstring>
+
+#include "address.h"
 
 namespace millrace {
 namespace {
@@ -58,31 +58,8 @@ int option_of(int fd, int name) {
   return getsockopt(fd, SOL_SOCKET, name, &value, &length) == 0 ? value : -1;
 }
 
-union AnyAddress {
-  sockaddr any;
-  sockaddr_in v4;
-  sockaddr_in6 v6;
-  sockaddr_storage room;
-};
-
-/** Family 4, 6 or 0; `ip` gets 4 or 16 bytes. */
-int32_t unpack(const AnyAddress& address, int32_t* port, uint8_t* ip) {
-  if (address.any.sa_family == AF_INET) {
-    *port = ntohs(address.v4.sin_port);
-    std::memcpy(ip, &address.v4.sin_addr, 4);
-    return 4;
-  }
-  if (address.any.sa_family == AF_INET6) {
-    *port = ntohs(address.v6.sin6_port);
-    std::memcpy(ip, &address.v6.sin6_addr, 16);
-    return 6;
-  }
-  *port = 0;
-  return 0;
-}
-
 void local_of(int fd, AddressPair* pair) {
-  AnyAddress address{};
+  Address address{};
   socklen_t length = sizeof(address);
   if (getsockname(fd, &address.any, &length) == 0) pair->family = unpack(address, &pair->local_port, pair->local);
 }
@@ -317,7 +294,7 @@ void Engine::accept_some(int32_t slot) {
       at(slot).flags |= kRests;
       return;
     }
-    AnyAddress address{};
+    Address address{};
     socklen_t length = sizeof(address);
     int fd = accept4(listener, &address.any, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
@@ -526,10 +503,7 @@ bool Engine::watch(int32_t slot, uint32_t events) {
 void Engine::watch_write(int32_t slot) {
   Slot& one = at(slot);
   if ((one.flags & kWatchesWrite) != 0) return;
-  epoll_event event{};
-  event.events = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET;
-  event.data.u64 = key_of(slot, one.generation);
-  if (epoll_ctl(epoll_, EPOLL_CTL_MOD, one.fd, &event) == 0) one.flags |= kWatchesWrite;
+  if (watch(slot, EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP)) one.flags |= kWatchesWrite;
   else fail(slot, errno, During::Flushing);
 }
 

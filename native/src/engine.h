@@ -93,7 +93,7 @@ class Engine {
     int32_t first_send = -1;
     int32_t last_send = -1;
     std::unique_ptr<std::deque<Chunk>> unsent;
-    /** Of a listener: the address that all its connections have here, or family -1 when it differs. */
+    /** Of a listener bound to one address: the local end of all its connections. */
     std::unique_ptr<AddressPair> local;
   };
 

@@ -6,6 +6,7 @@
 #include <uv.h>
 
 #include <memory>
+#include <utility>
 
 #include "arguments.h"
 #include "engine.h"
@@ -200,11 +201,18 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
 
   /** Offsets of the parts, then how large they are: see rings.h. */
   Napi::Value Layout(const Napi::CallbackInfo& info) {
-    Napi::Array list = Napi::Array::New(info.Env());
-    for (size_t offset : engine_->rings()->offsets) list.Set(list.Length(), static_cast<double>(offset));
-    for (int32_t size : {kMaxEvents, kMaxSends, kMaxSlots, kReceiveBytes, kSendBytes, kMaxDatagrams, kDatagramBytes})
-      list.Set(list.Length(), size);
-    return list;
+    static constexpr std::pair<const char*, Rings::Part> kOffsets[] = {
+        {"header", Rings::kHeader}, {"events", Rings::kEvents},   {"sends", Rings::kSends},        {"queued", Rings::kQueued},
+        {"send", Rings::kSend},     {"receive", Rings::kReceive}, {"datagrams", Rings::kDatagrams}};
+    static constexpr std::pair<const char*, size_t> kSizes[] = {
+        {"maxEvents", kMaxEvents},         {"maxSends", kMaxSends},           {"maxSlots", kMaxSlots},
+        {"receiveBytes", kReceiveBytes},   {"sendBytes", kSendBytes},         {"maxDatagrams", kMaxDatagrams},
+        {"datagramBytes", kDatagramBytes}, {"headerBytes", sizeof(Header)},   {"eventBytes", sizeof(Event)},
+        {"sendRecordBytes", sizeof(Send)}, {"endpointBytes", kEndpointBytes}, {"pairBytes", sizeof(AddressPair)}};
+    Napi::Object layout = Napi::Object::New(info.Env());
+    for (const auto& [name, part] : kOffsets) layout.Set(name, static_cast<double>(engine_->rings()->offsets[part]));
+    for (const auto& [name, size] : kSizes) layout.Set(name, static_cast<double>(size));
+    return layout;
   }
 
   Napi::Value Slot(const Napi::CallbackInfo& info, const Result<int32_t>& slot) {
@@ -272,24 +280,18 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     Arguments args(info);
     int32_t slot = static_cast<int32_t>(args.Integer("slot", 0, kMaxSlots - 1));
     int32_t generation = static_cast<int32_t>(args.Integer("generation", 0, INT32_MAX));
-    if (!args.ok() || !IsBytes(info, 2)) return info.Env().Undefined();
-    Napi::Uint8Array into = info[2].As<Napi::Uint8Array>();
+    Napi::Uint8Array into = args.View("into");
+    if (!args.ok()) return info.Env().Undefined();
     const size_t count = engine_->read_into(slot, generation, into.Data(), into.ElementLength());
     return Napi::Number::New(info.Env(), static_cast<double>(count));
-  }
-
-  bool IsBytes(const Napi::CallbackInfo& info, size_t at) {
-    if (info[at].IsTypedArray() && info[at].As<Napi::TypedArray>().TypedArrayType() == napi_uint8_array) return true;
-    Napi::TypeError::New(info.Env(), "bytes must be a Uint8Array").ThrowAsJavaScriptException();
-    return false;
   }
 
   Napi::Value SendBytes(const Napi::CallbackInfo& info) {
     Arguments args(info);
     int32_t slot = static_cast<int32_t>(args.Integer("slot", 0, kMaxSlots - 1));
     int32_t generation = static_cast<int32_t>(args.Integer("generation", 0, INT32_MAX));
-    if (!args.ok() || !IsBytes(info, 2)) return info.Env().Undefined();
-    Napi::Uint8Array bytes = info[2].As<Napi::Uint8Array>();
+    Napi::Uint8Array bytes = args.View("bytes");
+    if (!args.ok()) return info.Env().Undefined();
     engine_->send_bytes(slot, generation, bytes.Data(), bytes.ElementLength());
     return info.Env().Undefined();
   }

@@ -2,13 +2,13 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <cstring>
 
+#include "address.h"
 #include "engine.h"
 
 namespace millrace {
@@ -25,30 +25,17 @@ struct Endpoint {
   uint8_t ip[16];
 };
 
-constexpr int32_t kEndpointBytes = static_cast<int32_t>(sizeof(Endpoint));
+static_assert(sizeof(Endpoint) == kEndpointBytes && offsetof(Endpoint, ip) == 16);
 
-union AnyAddress {
-  sockaddr any;
-  sockaddr_in v4;
-  sockaddr_in6 v6;
-};
-
-void unpack(const AnyAddress& address, Endpoint* endpoint) {
+/** With the interface of a link-local address. */
+void unpack(const Address& address, Endpoint* endpoint) {
   *endpoint = {};
-  if (address.any.sa_family == AF_INET6) {
-    endpoint->family = 6;
-    endpoint->port = ntohs(address.v6.sin6_port);
-    endpoint->scope = address.v6.sin6_scope_id;
-    std::memcpy(endpoint->ip, &address.v6.sin6_addr, 16);
-  } else if (address.any.sa_family == AF_INET) {
-    endpoint->family = 4;
-    endpoint->port = ntohs(address.v4.sin_port);
-    std::memcpy(endpoint->ip, &address.v4.sin_addr, 4);
-  }
+  endpoint->family = unpack(address, &endpoint->port, endpoint->ip);
+  if (endpoint->family == 6) endpoint->scope = address.v6.sin6_scope_id;
 }
 
-socklen_t pack(const Endpoint& endpoint, AnyAddress* address) {
-  std::memset(address, 0, sizeof(*address));
+socklen_t pack(const Endpoint& endpoint, Address* address) {
+  std::memset(address, 0, sizeof(sockaddr_in6));
   if (endpoint.family == 6) {
     address->v6.sin6_family = AF_INET6;
     address->v6.sin6_port = htons(static_cast<uint16_t>(endpoint.port));
@@ -72,14 +59,14 @@ constexpr size_t kAtOnce = 64;
 struct Incoming {
   mmsghdr headers[kMaxDatagrams];
   iovec pieces[kMaxDatagrams];
-  AnyAddress addresses[kMaxDatagrams];
+  Address addresses[kMaxDatagrams];
 
   void prepare(uint8_t* first, int32_t count) {
     for (int32_t i = 0; i < count; i++) {
       pieces[i] = {first + static_cast<size_t>(i) * kDatagramBytes, static_cast<size_t>(kDatagramBytes - kEndpointBytes)};
       headers[i] = {};
       headers[i].msg_hdr.msg_name = &addresses[i];
-      headers[i].msg_hdr.msg_namelen = sizeof(AnyAddress);
+      headers[i].msg_hdr.msg_namelen = sizeof(Address);
       headers[i].msg_hdr.msg_iov = &pieces[i];
       headers[i].msg_hdr.msg_iovlen = 1;
       addresses[i].any.sa_family = AF_UNSPEC;  // the kernel writes none for a sender without a name
@@ -94,7 +81,7 @@ struct Engine::Batch {
   size_t count = 0;
   mmsghdr headers[kAtOnce];
   iovec pieces[kAtOnce];
-  AnyAddress addresses[kAtOnce];
+  Address addresses[kAtOnce];
   int32_t tags[kAtOnce];
 
   bool is_full() const { return count == kAtOnce; }

@@ -32,13 +32,13 @@ Result<Rings*> Rings::map() {
   uint8_t* base = static_cast<uint8_t*>(memory);
   rings->memory_ = base;
   rings->size_ = total;
-  rings->header = reinterpret_cast<Header*>(base + rings->offsets[0]);
-  rings->events = reinterpret_cast<Event*>(base + rings->offsets[1]);
-  rings->sends = reinterpret_cast<Send*>(base + rings->offsets[2]);
-  rings->queued = reinterpret_cast<double*>(base + rings->offsets[3]);
-  rings->send = base + rings->offsets[4];
-  rings->receive = base + rings->offsets[5];
-  rings->datagrams = base + rings->offsets[6];
+  rings->header = reinterpret_cast<Header*>(base + rings->offsets[kHeader]);
+  rings->events = reinterpret_cast<Event*>(base + rings->offsets[kEvents]);
+  rings->sends = reinterpret_cast<Send*>(base + rings->offsets[kSends]);
+  rings->queued = reinterpret_cast<double*>(base + rings->offsets[kQueued]);
+  rings->send = base + rings->offsets[kSend];
+  rings->receive = base + rings->offsets[kReceive];
+  rings->datagrams = base + rings->offsets[kDatagrams];
   return Result<Rings*>::of(rings);
 }
 

@@ -86,6 +86,13 @@ constexpr int32_t kReadBytes = 64 * 1024;
 constexpr int32_t kDatagramBytes = 64 * 1024 + 64;
 constexpr int32_t kMaxDatagrams = 32;
 
+/** Behind a datagram in its place, or before one that is to be sent: an Endpoint of engine_datagrams.cc. */
+constexpr int32_t kEndpointBytes = 32;
+
+// src/net/rings.ts, native-socket.ts and native-datagrams.ts read and write these by offset.
+static_assert(sizeof(Header) == 24 && sizeof(Event) == 20 && sizeof(Send) == 12);
+static_assert(sizeof(AddressPair) == 56 && offsetof(AddressPair, remote) == 24 && offsetof(AddressPair, local) == 40);
+
 class Rings {
  public:
   static Result<Rings*> map();
@@ -106,10 +113,10 @@ class Rings {
   uint8_t* datagrams;
 
   /** Where each part begins, in bytes, in the order of the drawing above. */
-  static constexpr size_t kParts = 7;
+  enum Part { kHeader, kEvents, kSends, kQueued, kSend, kReceive, kDatagrams, kParts };
   size_t offsets[kParts];
   /** What user code may see, and detach from its ArrayBuffer. */
-  size_t lent_offset() const { return offsets[5]; }
+  size_t lent_offset() const { return offsets[kReceive]; }
 
  private:
   Rings() = default;

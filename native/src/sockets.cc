@@ -6,15 +6,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
-#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+
+#include "address.h"
 
 #ifdef __linux__
 #include <linux/filter.h>
@@ -22,13 +22,6 @@
 
 namespace millrace {
 namespace {
-
-union Address {
-  sockaddr any;
-  sockaddr_in v4;
-  sockaddr_in6 v6;
-  sockaddr_un local;
-};
 
 struct Target {
   Address address{};

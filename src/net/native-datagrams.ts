@@ -8,7 +8,7 @@ import { MAX_DATAGRAM_BYTES } from './ip.ts'
 import { type IpAddress, ipv4Address, ipv6Address } from './ip-addresses.ts'
 import { type Engine, started } from './native-engine.ts'
 import type { Owner } from './native-socket.ts'
-import { Header, Kind, Operation } from './rings.ts'
+import { ENDPOINT_BYTES, Header, Kind, Operation } from './rings.ts'
 
 /** Receiver of its events. */
 export interface DatagramEvents {
@@ -30,7 +30,6 @@ const enum Endpoint {
   Ints = 8,
 }
 
-const ENDPOINT_BYTES = 32
 /** From this many bytes on, sent at once: a larger batch saves nothing, and what waits counts as queued. */
 const FLUSH_FROM = 65_536
 /** For how many recent datagrams a failure can still be reported: more than a flush holds at the usual size. */

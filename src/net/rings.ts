@@ -1,7 +1,7 @@
 // The memory shared with the native engine, as seen from JavaScript (native/src/rings.h has the drawing). Sent bytes
 // are written here; nothing crosses the boundary until a batch ends or the ring is full.
 
-import type { NativeEngine } from '../addon.ts'
+import type { NativeEngine, RingsLayout } from '../addon.ts'
 import type { QuickBuffer } from '../builtins.ts'
 import { endsInHalf, MOST_PER_UNIT } from './utf16.ts'
 
@@ -38,6 +38,10 @@ export const enum Header {
 const HEADER_INTS = 6
 export const EVENT_INTS = 5
 const SEND_INTS = 3
+/** Both ends of a connection. */
+const PAIR_BYTES = 56
+/** The sender or receiver of a datagram. */
+export const ENDPOINT_BYTES = 32
 /** From this many bytes on, a chunk is sent from its own memory: a copy would cost more than a call. */
 export const DIRECT_FROM = 32_768
 /**
@@ -64,7 +68,7 @@ export class Rings {
   readonly #sends: Int32Array
   readonly #maxSends: number
   readonly #sendBytes: number
-  readonly #layout: readonly number[]
+  readonly #layout: RingsLayout
   /** The bytes of a broadcast, where they lie, and until which flush. */
   #shared: Uint8Array | null = null
   #sharedAt = 0
@@ -77,8 +81,9 @@ export class Rings {
   constructor(engine: NativeEngine) {
     this.#engine = engine
     this.#layout = engine.layout()
-    const [header = 0, events = 0, sends = 0, queued = 0, send = 0] = this.#layout
-    const [maxEvents = 0, maxSends = 0, maxSlots = 0, , sendBytes = 0] = this.#layout.slice(PARTS)
+    checkRecords(this.#layout)
+    const { header, events, sends, queued, send, maxEvents, maxSends, maxSlots, sendBytes, datagramBytes } =
+      this.#layout
     const memory = engine.memory(false)
     this.header = new Int32Array(memory, header, HEADER_INTS)
     this.events = new Int32Array(memory, events, maxEvents * EVENT_INTS)
@@ -86,7 +91,7 @@ export class Rings {
     this.queued = new Float64Array(memory, queued, maxSlots)
     this.send = Buffer.from(memory, send, sendBytes)
     this.sendInts = new Int32Array(memory, send, sendBytes / INT)
-    this.datagramBytes = this.#layout.at(-1) as number
+    this.datagramBytes = datagramBytes
     this.#maxSends = maxSends
     this.#sendBytes = sendBytes
     this.renew()
@@ -94,8 +99,7 @@ export class Rings {
 
   /** Renews the views after user code has detached a lent buffer: the memory is still there. */
   renew(): void {
-    const [, , , , , receive = 0, datagrams = 0] = this.#layout
-    const [, , , receiveBytes = 0, , maxDatagrams = 0, datagramBytes = 0] = this.#layout.slice(PARTS)
+    const { receive, datagrams, receiveBytes, maxDatagrams, datagramBytes } = this.#layout
     const lent = this.#engine.memory(true)
     this.#lent = lent
     this.receive = Buffer.from(lent, 0, receiveBytes)
@@ -264,7 +268,13 @@ export class Rings {
  */
 const View = Reflect.get(Buffer, Symbol.species) as new (memory: ArrayBuffer, offset: number, length: number) => Buffer
 
-/** Number of offsets before the sizes. */
-const PARTS = 7
 /** Bytes of an int32. */
 const INT = 4
+
+/** The records read and written here by offset must be those the addon was compiled with. */
+function checkRecords({ headerBytes, eventBytes, sendRecordBytes, pairBytes, endpointBytes }: RingsLayout): void {
+  const found = [headerBytes, eventBytes, sendRecordBytes, pairBytes, endpointBytes]
+  const wanted = [HEADER_INTS * INT, EVENT_INTS * INT, SEND_INTS * INT, PAIR_BYTES, ENDPOINT_BYTES]
+  if (found.join() !== wanted.join())
+    throw new Error(`the addon has records of ${found} bytes, and not of ${wanted}: run npm run build`)
+}

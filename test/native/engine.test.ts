@@ -204,7 +204,7 @@ engineTest('records of slots that are free, that never were, or that lie, do not
 const records = new WeakMap<NativeEngine, Int32Array>()
 
 function record({ rings, native }: Rig, slot: number, offset: number, length: number): void {
-  const [, , sends = 0] = native.layout()
+  const { sends } = native.layout()
   const at = rings.header[Header.SendCount] as number
   const view = records.get(native) ?? new Int32Array(native.memory(false), sends)
   records.set(native, view)

@@ -17,6 +17,7 @@
 #endif
 #include "result.h"
 #include "sockets.h"
+#include "tags.h"
 
 namespace millrace {
 namespace {
@@ -29,6 +30,12 @@ Napi::Value Answer(Napi::Env env, const Result<T>& result) {
   else
     return Napi::Number::New(env, static_cast<double>(result.value));
 }
+
+/** A descriptor on its way to its owner. */
+struct Given {
+  int fd;
+  bool is_taken = false;
+};
 
 /** A descriptor that JavaScript owns: closed once, by `close()` or by the garbage collector, and never reused by mistake. */
 class Descriptor : public Napi::ObjectWrap<Descriptor> {
@@ -43,8 +50,12 @@ class Descriptor : public Napi::ObjectWrap<Descriptor> {
   static Napi::Value Own(Napi::Env env, int fd);
 
   explicit Descriptor(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Descriptor>(info) {
+    if (IsEmpty()) return;  // the thread is being ended: nothing would close it
+    tag_receiver(info, kDescriptorTag);
     if (info.Length() == 1 && info[0].IsExternal()) {
-      fd_ = *info[0].As<Napi::External<int>>().Data();
+      Given* given = info[0].As<Napi::External<Given>>().Data();
+      fd_ = given->fd;
+      given->is_taken = true;
       return;
     }
     Napi::TypeError::New(info.Env(), "a Descriptor is made by the calls that open one").ThrowAsJavaScriptException();
@@ -53,7 +64,9 @@ class Descriptor : public Napi::ObjectWrap<Descriptor> {
   ~Descriptor() override { CloseNow(); }
 
  private:
-  Napi::Value Number(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), fd_); }
+  Napi::Value Number(const Napi::CallbackInfo& info) {
+    return has_tag(info, kDescriptorTag) ? Napi::Number::New(info.Env(), fd_) : info.Env().Undefined();
+  }
 
   Napi::Value Close(const Napi::CallbackInfo& info) {
     CloseNow();
@@ -80,11 +93,11 @@ struct AddonData {
 };
 
 Napi::Value Descriptor::Own(Napi::Env env, int fd) {
-  Napi::Value external = Napi::External<int>::New(env, &fd);
+  Given given{fd};
+  Napi::Value external = Napi::External<Given>::New(env, &given);
   Napi::Object object = env.GetInstanceData<AddonData>()->descriptor.New({external});
-  if (!env.IsExceptionPending()) return object;
-  close(fd);
-  return env.Undefined();
+  if (!given.is_taken) close(fd);
+  return object.IsEmpty() ? env.Undefined() : object;
 }
 
 Napi::Value Opened(Napi::Env env, const Result<int>& result) {

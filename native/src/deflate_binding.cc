@@ -11,6 +11,7 @@
 
 #include "arguments.h"
 #include "failure.h"
+#include "tags.h"
 
 namespace millrace {
 namespace {
@@ -72,6 +73,8 @@ class DeflaterObject : public Napi::ObjectWrap<DeflaterObject> {
   }
 
   explicit DeflaterObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<DeflaterObject>(info), owned_(info.Env()) {
+    if (IsEmpty()) return;  // the thread is being ended: nothing would free what is made here
+    tag_receiver(info, kDeflaterTag);
     Arguments args(info);
     int window_bits = static_cast<int>(args.Integer("windowBits", 9, 15));
     int level = static_cast<int>(args.Integer("level", 1, 9));
@@ -99,6 +102,7 @@ class DeflaterObject : public Napi::ObjectWrap<DeflaterObject> {
   }
 
   Napi::Value Memory(const Napi::CallbackInfo& info) {
+    if (!has_tag(info, kDeflaterTag)) return info.Env().Undefined();
     return Napi::Number::New(info.Env(), static_cast<double>(owned_.Memory()));
   }
 
@@ -116,6 +120,8 @@ class InflaterObject : public Napi::ObjectWrap<InflaterObject> {
   }
 
   explicit InflaterObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<InflaterObject>(info), owned_(info.Env()) {
+    if (IsEmpty()) return;  // the thread is being ended: nothing would free what is made here
+    tag_receiver(info, kInflaterTag);
     Arguments args(info);
     int window_bits = static_cast<int>(args.Integer("windowBits", 8, 15));
     if (args.ok()) owned_.Take(Inflater::create(*static_cast<Zlib*>(info.Data()), window_bits));
@@ -145,6 +151,7 @@ class InflaterObject : public Napi::ObjectWrap<InflaterObject> {
   }
 
   Napi::Value Memory(const Napi::CallbackInfo& info) {
+    if (!has_tag(info, kInflaterTag)) return info.Env().Undefined();
     return Napi::Number::New(info.Env(), static_cast<double>(owned_.Memory()));
   }
 

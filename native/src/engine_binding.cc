@@ -43,6 +43,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   }
 
   explicit EngineObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EngineObject>(info), env_(info.Env()) {
+    if (IsEmpty()) return;  // the thread is being ended: nothing would free what is made here
     if (info.Length() != 2 || !info[0].IsFunction() || !info[1].IsObject()) {
       Napi::TypeError::New(env_, "an Engine takes a function and the resource that it runs in").ThrowAsJavaScriptException();
       return;

@@ -11,7 +11,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon, type NativeEngine, type Sys } from '../../src/addon.ts'
 import { EVENT_INTS, Header, Kind, Operation, Rings } from '../../src/net/rings.ts'
-import { atLength } from '../support/length.ts'
+import { atLength, longTest } from '../support/length.ts'
 import { until, within } from '../support/until.ts'
 
 const { sys, newEngine } = addon()
@@ -475,6 +475,27 @@ if (newEngine !== null) {
       const output = await within(60_000, outputOf(child))
       const wanted = how === 'throws' ? /^(in a thread\n){5}grown [0-2]\nexit 0$/ : /^grown [0-2]\nexit 0$/
       assert.match(output, wanted, output)
+    })
+
+  const ENDS = atLength(12, 150)
+  for (const way of ['opens', 'throws', 'makes engines', 'compresses'])
+    longTest(`a thread that ${way} when it is told to end ends alone, and leaves no descriptor`, async () => {
+      const url = JSON.stringify(new URL('../support/call-thread.js', import.meta.url).href)
+      const child = inProcess(
+        '',
+        `
+        const before = readdirSync('/proc/self/fd').length
+        for (let round = 0; round < ${ENDS}; round++) {
+          const worker = new Worker(new URL(${url}), { execArgv: [], workerData: ${JSON.stringify(way)} })
+          await new Promise((resolve) => worker.once('message', resolve))
+          await new Promise((resolve) => setTimeout(resolve, round % 5))
+          await worker.terminate()
+        }
+        console.log('grown', readdirSync('/proc/self/fd').length - before)
+        process.exit(0)`,
+      )
+      const output = await within(200_000, outputOf(child))
+      assert.match(output, /^grown [0-2]\nexit 0$/, output)
     })
 
   const CALLS = atLength(50_000, 1_000_000)

@@ -17,13 +17,13 @@
 namespace millrace {
 namespace {
 
-/** Of one look at the kernel. More are ready: the next look tells. */
+/** Most events taken per epoll_wait; the next call returns the rest. */
 constexpr int kMaxReady = 1024;
-/** Connections of one listener in one batch: others want their turn, and siblings their share. */
+/** Most connections accepted per listener and batch: others need their turn, and sibling processes their share. */
 constexpr int kMaxAccepts = 16;
 /** IOV_MAX. */
 constexpr size_t kMaxPieces = 1024;
-/** Of what had to wait: so much at a time, in so many pieces. */
+/** Limits of one write of queued data: bytes and pieces. */
 constexpr size_t kWriteBytes = 256 * 1024;
 constexpr size_t kMaxPiecesLater = 64;
 
@@ -31,7 +31,7 @@ uint64_t key_of(int32_t slot, int32_t generation) {
   return static_cast<uint64_t>(static_cast<uint32_t>(generation)) << 32 | static_cast<uint32_t>(slot);
 }
 
-/** Of the one connection that is gone before it was taken: accept(2), "Error handling". All else lasts, as EMFILE does. */
+/** Errors that concern only the pending connection: accept(2), "Error handling". All others persist, as EMFILE does. */
 bool is_of_connection(int error) {
   switch (error) {
     case ECONNABORTED:
@@ -51,7 +51,7 @@ bool is_of_connection(int error) {
   }
 }
 
-/** An integer option of a socket, or -1: it is none. */
+/** An integer option of a socket; -1 if it cannot be read, as when `fd` is no socket. */
 int option_of(int fd, int name) {
   int value = -1;
   socklen_t length = sizeof(value);
@@ -133,7 +133,7 @@ Result<int32_t> Engine::take(int fd, Role role, uint32_t events, uint16_t flags)
 
 Result<int32_t> Engine::listen(int fd) {
   if (option_of(fd, SO_ACCEPTCONN) != 1) return Result<int32_t>::fail(EINVAL, "listen");
-  // Who passed it may not have said so, and an accept that waits stops everything.
+  // The process that passed it may not have set this, and a blocking accept would stop everything.
   if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) != 0) return Result<int32_t>::fail(errno, "fcntl");
   Result<int32_t> slot = take(fd, Role::Listener, EPOLLIN, 0);
   if (!slot.ok()) return slot;
@@ -173,9 +173,9 @@ bool Engine::is_current(int32_t slot, int32_t generation) const {
 void Engine::free_slot(int32_t slot) {
   Slot& one = at(slot);
   one.unsent.reset();
-  // Other processes have it too, and what is closed here alone would stay in the set and wake it.
+  // Other processes may hold the socket too: closed only here, it would stay in the epoll set and wake it.
   if (one.role == Role::Datagrams) epoll_ctl(epoll_, EPOLL_CTL_DEL, one.fd, nullptr);
-  if (one.fd >= 0) close(one.fd);  // EINTR too means that it is closed, on Linux
+  if (one.fd >= 0) close(one.fd);  // on Linux, it is closed even if this fails with EINTR
   one.fd = -1;
   one.role = Role::Free;
   one.flags = 0;
@@ -208,7 +208,7 @@ void Engine::wake(int32_t slot, int32_t generation) {
   make_ready(slot);
 }
 
-// What is ready
+// Polling and receiving
 
 bool Engine::poll() {
   epoll_event events[kMaxReady];
@@ -324,13 +324,13 @@ void Engine::accept_some(int32_t slot) {
     tell(made.value, Kind::Accepted, receive_used_, slot);
     receive_used_ += static_cast<int32_t>(sizeof(AddressPair));
   }
-  make_ready(slot);  // perhaps there are more
+  make_ready(slot);  // there may be more
 }
 
 void Engine::read_some(int32_t slot) {
   Slot& one = at(slot);
   if ((one.flags & kIsReadable) == 0 || (one.flags & kIsPaused) != 0) return;
-  if ((one.flags & kHasEnded) != 0) {  // what is behind the end is no byte: an error, or nothing
+  if ((one.flags & kHasEnded) != 0) {  // only an error can follow the end
     one.flags &= static_cast<uint16_t>(~kIsReadable);
     int error = (one.flags & kHasHangUp) != 0 ? error_of(one.fd) : 0;
     if (error != 0) fail(slot, error, During::Reading);
@@ -342,7 +342,7 @@ void Engine::read_some(int32_t slot) {
   if (count > 0) {
     tell(slot, Kind::Received, receive_used_, static_cast<int32_t>(count));
     receive_used_ += static_cast<int32_t>(count);
-    // A short read has found the end of what was there (epoll(7)); unless the peer's FIN or urgent data lies behind it.
+    // A short read has taken all there was (epoll(7)), unless the peer's FIN or urgent data follows.
     if (count == kReadBytes) make_ready(slot);
     else if ((one.flags & (kHasHangUp | kHasUrgent)) == 0) one.flags &= static_cast<uint16_t>(~kIsReadable);
     else if (has_room(kMaxAccepts, kReadBytes)) read_some(slot);
@@ -357,8 +357,8 @@ void Engine::read_some(int32_t slot) {
   }
 }
 
-// It reads on where `read_some` has: what that told of this slot is the last of its batch, unless a FIN or urgent data made it
-// read again.
+// Continues where `read_some` stopped. Bytes stay in order because that call's event is the slot's last in the batch.
+// Only a FIN or urgent data makes `read_some` read again, and then nothing is read here.
 size_t Engine::read_into(int32_t slot, int32_t generation, uint8_t* into, size_t length) {
   if (!is_current(slot, generation) || at(slot).role != Role::Stream || length == 0) return 0;
   Slot& one = at(slot);
@@ -370,12 +370,12 @@ size_t Engine::read_into(int32_t slot, int32_t generation, uint8_t* into, size_t
     fail(slot, errno, During::ReadingInto);
     return 0;
   }
-  if (count == 0) return 0;  // the end: the next read will find it, too
+  if (count == 0) return 0;  // the end of the stream: the next read will find it, too
   if (count < static_cast<ssize_t>(length)) one.flags &= static_cast<uint16_t>(~kIsReadable);
   return count < 0 ? 0 : static_cast<size_t>(count);
 }
 
-// What is sent
+// Sending
 
 void Engine::flush() {
   Header* header = rings_->header;
@@ -463,7 +463,7 @@ void Engine::send_chain(int32_t slot) {
 }
 
 void Engine::send_bytes(int32_t slot, int32_t generation, const uint8_t* bytes, size_t length) {
-  flush();  // what was sent before goes before
+  flush();  // earlier bytes go first
   if (!is_current(slot, generation) || at(slot).role != Role::Stream) return;
   size_t done = 0;
   while (!at(slot).unsent && done < length) {
@@ -499,7 +499,7 @@ bool Engine::watch(int32_t slot, uint32_t events) {
   return epoll_ctl(epoll_, EPOLL_CTL_MOD, at(slot).fd, &event) == 0;
 }
 
-/** From the first stall on: edge-triggered, it costs nothing while there is room. */
+/** Watches from the first stall on: being edge-triggered, this costs nothing while there is room. */
 void Engine::watch_write(int32_t slot) {
   Slot& one = at(slot);
   if ((one.flags & kWatchesWrite) != 0) return;
@@ -507,7 +507,7 @@ void Engine::watch_write(int32_t slot) {
   else fail(slot, errno, During::Flushing);
 }
 
-/** Some of it: a long answer takes turns with others. */
+/** Writes only a part at a time, so that a long answer takes turns with others. */
 void Engine::write_unsent(int32_t slot) {
   Slot& one = at(slot);
   one.flags &= static_cast<uint16_t>(~kIsWritable);
@@ -533,7 +533,7 @@ void Engine::write_unsent(int32_t slot) {
   } else if (static_cast<size_t>(sent) == total) {
     one.flags |= kIsWritable;
     make_ready(slot);
-  }  // else an edge will tell
+  }  // else an edge will report room
 }
 
 void Engine::forget_sent(int32_t slot, size_t bytes) {
@@ -553,10 +553,10 @@ void Engine::finish_writing(int32_t slot) {
   Slot& one = at(slot);
   if ((one.flags & kWantsEnd) == 0 || one.unsent || one.role != Role::Stream) return;
   one.flags &= static_cast<uint16_t>(~kWantsEnd);
-  ::shutdown(one.fd, SHUT_WR);  // ENOTCONN: the peer has reset, which an event tells
+  ::shutdown(one.fd, SHUT_WR);  // ENOTCONN: the peer has reset, which an event reports
 }
 
-/** The descriptor goes now, the slot when JavaScript has heard of it. */
+/** Closes the descriptor now; the slot is freed when JavaScript destroys it after the event. */
 void Engine::fail(int32_t slot, int error, During during) {
   Slot& one = at(slot);
   if (one.role == Role::Dead) return;

@@ -1,8 +1,9 @@
-// The native engine: an epoll set, a table of slots, and the rings. It collects what happened into records and carries out
-// records of what to send; who calls it, and when JavaScript runs, is the binding's business. epoll(7), tcp(7).
+// The native engine: an epoll set, a table of slots, and the rings. It collects what happened into records, and carries
+// out records of what to send. The binding decides when it is called and when JavaScript runs. epoll(7), tcp(7).
 //
-// Every descriptor is edge-triggered, so a socket that is paused, or whose peer has reset, never wakes the loop twice. What
-// an edge has told is kept in the slot's flags, and slots that may have more to read stand in `ready_`.
+// Every descriptor is edge-triggered, so a socket that is paused, or whose peer has reset, never wakes the loop twice.
+// What an edge has reported is kept in the slot's flags, and slots that may have more to read or write are queued in
+// `ready_`.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,7 @@
 
 namespace millrace {
 
-/** Bytes that a slot still has to send: a copy, since JavaScript may do anything to its own. */
+/** Bytes that a slot still has to send: a copy, since JavaScript may change or free its own. */
 struct Chunk {
   std::unique_ptr<uint8_t[]> bytes;
   size_t from = 0;
@@ -33,54 +34,54 @@ class Engine {
   int poll_fd() const { return epoll_; }
   const std::shared_ptr<Rings>& rings() const { return rings_; }
 
-  /** Takes over a listening socket. Its slot. */
+  /** Takes over a listening socket. Returns its slot. */
   Result<int32_t> listen(int fd);
-  /** Takes over a connected socket; `is_paused`: nothing is read before the first resume. */
+  /** Takes over a connected socket. If `is_paused`, nothing is read before the first resume. */
   Result<int32_t> adopt(int fd, bool is_paused);
   /** Takes over a bound datagram socket. */
   Result<int32_t> receive_datagrams(int fd);
-  /** Of a slot in use; 0 where there is none. */
+  /** The generation of a slot; 0 if the slot is not in use. */
   int32_t generation(int32_t slot) const;
 
-  /** The descriptor, which is the caller's from now on, or -1. What the kernel has not taken comes with it. */
+  /** Frees the slot. Returns its descriptor, which the caller now owns, or -1. Appends unsent bytes to `unsent`. */
   int release(int32_t slot, int32_t generation, std::vector<uint8_t>* unsent);
-  /** Reads what has come to where it belongs; how many bytes. 0: nothing is there, or an event has to be told first. */
+  /** Reads directly into `into`. Returns how many bytes; 0 if there are none or an event must be delivered first. */
   size_t read_into(int32_t slot, int32_t generation, uint8_t* into, size_t length);
-  /** A listener that has failed to accept, or had no room for more, looks again. */
+  /** Makes a listener accept again after it has failed to accept or had no room for more. */
   void wake(int32_t slot, int32_t generation);
-  /** Sends what is in the ring, then these, from where they are; what the kernel does not take is copied. */
+  /** Sends what is in the ring, then these bytes from where they are; copies what the kernel does not take. */
   void send_bytes(int32_t slot, int32_t generation, const uint8_t* bytes, size_t length);
 
-  /** Asks the kernel what is ready. True: there is more than fitted, ask again. */
+  /** Asks the kernel what is ready. Returns true if there may be more: call it again. */
   bool poll();
-  /** Fills the ring of events. True: there is more to collect without another `poll`. */
+  /** Fills the ring of events. Returns true if there is more to collect without another `poll`. */
   bool collect();
   /** Carries out what JavaScript has recorded. May leave events for the next `collect`. */
   void flush();
   bool has_events() const { return !later_.empty(); }
   bool has_ready() const { return !ready_.empty(); }
-  /** Slots in use: 0 is no reason to keep the loop alive. */
+  /** Slots in use. At 0, the engine does not keep the loop alive. */
   int32_t in_use() const { return in_use_; }
 
  private:
   enum class Role : uint8_t { Free, Listener, Stream, Datagrams, Dead };
   enum Flag : uint16_t {
     kIsPaused = 1,
-    /** An edge has told of something to read, and no read has found the end of it. */
+    /** An edge has reported something to read, and no read has reached its end yet. */
     kIsReadable = 2,
-    /** FIN or an error is behind the bytes. */
+    /** A FIN or an error follows the bytes. */
     kHasHangUp = 4,
-    /** The end has been read. */
+    /** The end of the stream has been read. */
     kHasEnded = 8,
-    /** FIN after what is queued. */
+    /** Send FIN after what is queued. */
     kWantsEnd = 16,
     kIsInReady = 32,
     kWatchesWrite = 64,
-    /** An edge has told that there is room. */
+    /** There is room to write: an edge has reported it, or the last write took everything offered. */
     kIsWritable = 128,
-    /** A listener that waits for `wake`. */
+    /** The listener waits for `wake`. */
     kRests = 256,
-    /** Urgent data (tcp(7)) cuts a read short: a short one has not found the end. */
+    /** Urgent data (tcp(7)) cuts a read short, so a short read does not mean that nothing is left. */
     kHasUrgent = 512,
   };
 
@@ -89,11 +90,11 @@ class Engine {
     int32_t generation = 1;
     Role role = Role::Free;
     uint16_t flags = 0;
-    /** Of this flush: the first and the last record of this slot. */
+    /** The slot's first and last record in the current flush; -1 if there is none. */
     int32_t first_send = -1;
     int32_t last_send = -1;
     std::unique_ptr<std::deque<Chunk>> unsent;
-    /** Of a listener bound to one address: the local end of all its connections. */
+    /** A listener's own address: the local end of all its connections, unless it is a wildcard. */
     std::unique_ptr<AddressPair> local;
   };
 

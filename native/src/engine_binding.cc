@@ -1,5 +1,6 @@
-// When the engine works: libuv watches its epoll set, JavaScript is called once per batch, and what it has recorded is
-// carried out when that call and its microtasks have ended; what others have recorded, before the loop polls and after.
+// Decides when the engine works. libuv watches its epoll set, and JavaScript is called once per batch. What that call
+// and its microtasks have recorded is carried out when they end; what other callbacks have recorded, before and after
+// the loop polls.
 
 #include "engine_binding.h"
 
@@ -15,10 +16,10 @@
 namespace millrace {
 namespace {
 
-/** Timers and other sockets of the process get their turn after so long. */
+/** After this long, timers and other sockets of the process get their turn. */
 constexpr uint64_t kTurnNs = 2'000'000;
 
-/** What libuv holds: freed when the last of them has closed. */
+/** The handles that libuv uses; freed when the last of them has closed. */
 struct Handles {
   uv_poll_t poll;
   uv_prepare_t prepare;
@@ -43,7 +44,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   }
 
   explicit EngineObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EngineObject>(info), env_(info.Env()) {
-    if (IsEmpty()) return;  // the thread is being ended: nothing would free what is made here
+    if (IsEmpty()) return;  // the thread is being terminated: nothing would free what is made here
     if (info.Length() != 2 || !info[0].IsFunction() || !info[1].IsObject()) {
       Napi::TypeError::New(env_, "an Engine takes a function and the resource that it runs in").ThrowAsJavaScriptException();
       return;
@@ -87,7 +88,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     uv_unref(handle);
   }
 
-  /** The environment ends: its loop is to be left without handles. */
+  /** The environment is ending: no handle may remain in its loop. */
   static void End(napi_async_cleanup_hook_handle, void* data) {
     EngineObject* self = static_cast<EngineObject*>(data);
     Handles* handles = self->handles_;
@@ -113,7 +114,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
 
   Header* header() { return engine_->rings()->header; }
 
-  /** JavaScript has returned before the end of its batch: its time was up, or it threw. */
+  /** JavaScript returned before the end of its batch: its time was up, or it threw. */
   bool has_left() { return header()->event_next < header()->event_count; }
 
   void Turn(bool polls) {
@@ -148,7 +149,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   void Deliver() {
     Napi::HandleScope scope(env_);
     header()->wants_call = 0;
-    // Not through the C++ classes: they abort the process when JavaScript cannot run any more, as in a thread that ends.
+    // Not through the C++ classes: they abort the process if JavaScript can no longer run, as in a terminating thread.
     napi_value result = nullptr;
     if (napi_make_callback(env_, *context_, Value(), callback_.Value(), 0, nullptr, &result) != napi_ok) TellUncaught();
     engine_->flush();
@@ -161,14 +162,14 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     if (!CanRun()) Stop();
   }
 
-  /** False in a thread that was told to end, between that and its end. */
+  /** False in a thread that is being terminated but has not ended yet. */
   bool CanRun() {
     napi_value nothing = nullptr;
     napi_get_undefined(env_, &nothing);
     return napi_coerce_to_string(env_, nothing, &nothing) == napi_ok;
   }
 
-  /** Nobody is left to call: it must not keep a loop turning that waits for others to close. */
+  /** JavaScript can no longer be called: the engine must not keep busy a loop that waits for other handles to close. */
   void Stop() {
     is_over_ = true;
     uv_poll_stop(&handles_->poll);
@@ -188,7 +189,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
 
   // Calls
 
-  /** JavaScript's part of the rings, or what is lent. It stays as long as the engine or an ArrayBuffer has it. */
+  /** The private part of the rings, or the lent one. The memory lasts while the engine or an ArrayBuffer uses it. */
   Napi::Value Memory(const Napi::CallbackInfo& info) {
     Arguments args(info);
     bool is_lent = args.Boolean("isLent");
@@ -200,7 +201,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
         [](Napi::Env, void*, std::shared_ptr<Rings>* held) { delete held; }, rings);
   }
 
-  /** Offsets of the parts, then how large they are: see rings.h. */
+  /** Offsets of the parts, then limits and sizes: see rings.h. */
   Napi::Value Layout(const Napi::CallbackInfo& info) {
     static constexpr std::pair<const char*, Rings::Part> kOffsets[] = {
         {"header", Rings::kHeader}, {"events", Rings::kEvents},   {"sends", Rings::kSends},        {"queued", Rings::kQueued},
@@ -247,7 +248,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     return args.ok() ? Napi::Number::New(info.Env(), engine_->generation(slot)) : info.Env().Undefined();
   }
 
-  /** The descriptor and what is unsent, or undefined when there is none. */
+  /** Returns the descriptor and the unsent bytes, or undefined if there is no descriptor. */
   Napi::Value Release(const Napi::CallbackInfo& info) {
     Arguments args(info);
     int32_t slot = static_cast<int32_t>(args.Integer("slot", 0, kMaxSlots - 1));
@@ -276,7 +277,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     return info.Env().Undefined();
   }
 
-  /** How many bytes there are now at the beginning of a Uint8Array. */
+  /** Reads into the beginning of a Uint8Array. Returns how many bytes. */
   Napi::Value ReadInto(const Napi::CallbackInfo& info) {
     Arguments args(info);
     int32_t slot = static_cast<int32_t>(args.Integer("slot", 0, kMaxSlots - 1));
@@ -304,7 +305,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   Handles* handles_ = nullptr;
   bool is_inside_ = false;
   bool is_held_ = false;
-  /** The environment runs no JavaScript any more. */
+  /** The environment no longer runs JavaScript. */
   bool is_over_ = false;
 };
 

@@ -1,11 +1,11 @@
-// The engine as JavaScript has it.
+// The engine as JavaScript sees it.
 #pragma once
 
 #include <napi.h>
 
 namespace millrace {
 
-/** The class `Engine`, of which an environment needs one. */
+/** Defines the class `Engine`. An environment needs one instance. */
 Napi::Function define_engine(Napi::Env env);
 
 }  // namespace millrace

@@ -1,4 +1,5 @@
-// Datagrams in batches: recvmmsg(2), sendmmsg(2), udp(7). One place of the ring for each, the sender's address at its end.
+// Datagrams in batches: recvmmsg(2), sendmmsg(2), udp(7). Each received one has a place in the rings, which ends with
+// the sender's address.
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -14,20 +15,20 @@
 namespace millrace {
 namespace {
 
-/** In the last bytes of a received datagram's place, and before the first of one that is to be sent. */
+/** Stored at the end of a received datagram's place, and before the bytes of one to be sent. */
 struct Endpoint {
-  /** 4, 6; 0 sends to the peer that the socket is connected to. */
+  /** 4 or 6; 0 sends to the peer that the socket is connected to. */
   int32_t family;
   int32_t port;
   uint32_t scope;
-  /** What JavaScript knows the datagram by, if it fails. */
+  /** Identifies the datagram to JavaScript if sending fails. */
   int32_t tag;
   uint8_t ip[16];
 };
 
 static_assert(sizeof(Endpoint) == kEndpointBytes && offsetof(Endpoint, ip) == 16);
 
-/** With the interface of a link-local address. */
+/** Includes the interface of a link-local address. */
 void unpack(const Address& address, Endpoint* endpoint) {
   *endpoint = {};
   endpoint->family = unpack(address, &endpoint->port, endpoint->ip);
@@ -52,10 +53,10 @@ socklen_t pack(const Endpoint& endpoint, Address* address) {
   return 0;
 }
 
-/** So many datagrams in one system call. */
+/** Most datagrams sent per system call. */
 constexpr size_t kAtOnce = 64;
 
-/** The places of a call to recvmmsg(2). */
+/** The places for one call to recvmmsg(2). */
 struct Incoming {
   mmsghdr headers[kMaxDatagrams];
   iovec pieces[kMaxDatagrams];
@@ -69,14 +70,14 @@ struct Incoming {
       headers[i].msg_hdr.msg_namelen = sizeof(Address);
       headers[i].msg_hdr.msg_iov = &pieces[i];
       headers[i].msg_hdr.msg_iovlen = 1;
-      addresses[i].any.sa_family = AF_UNSPEC;  // the kernel writes none for a sender without a name
+      addresses[i].any.sa_family = AF_UNSPEC;  // the kernel writes nothing for a sender without an address
     }
   }
 };
 
 }  // namespace
 
-/** What goes into a call to sendmmsg(2): each an Endpoint, then its bytes, where they lie. */
+/** Datagrams for one call to sendmmsg(2), not copied: each is an Endpoint followed by its bytes. */
 struct Engine::Batch {
   size_t count = 0;
   mmsghdr headers[kAtOnce];
@@ -88,7 +89,7 @@ struct Engine::Batch {
 
   void add(uint8_t* bytes, size_t size) {
     Endpoint endpoint;
-    std::memcpy(&endpoint, bytes, sizeof(endpoint));  // it lies at any address
+    std::memcpy(&endpoint, bytes, sizeof(endpoint));  // it may be unaligned
     const socklen_t length = pack(endpoint, &addresses[count]);
     pieces[count] = {bytes + sizeof(endpoint), size - sizeof(endpoint)};
     tags[count] = endpoint.tag;
@@ -104,7 +105,7 @@ struct Engine::Batch {
   size_t size(size_t i) const { return pieces[i].iov_len + sizeof(Endpoint); }
 };
 
-/** As many as there are places. Into the same places comes nothing before JavaScript has handled these. */
+/** Reads as many as there are free places. No place is reused before JavaScript has handled its datagram. */
 void Engine::read_datagrams(int32_t slot) {
   Slot& one = at(slot);
   if ((one.flags & kIsReadable) == 0 || (one.flags & kIsPaused) != 0) return;
@@ -119,7 +120,7 @@ void Engine::read_datagrams(int32_t slot) {
     one.flags &= static_cast<uint16_t>(~kIsReadable);
   } else if (count < 0) {
     tell(slot, Kind::DatagramFailed, errno, -1);
-    make_ready(slot);  // an ICMP error was told and is gone: what comes behind it can be read
+    make_ready(slot);  // an ICMP error is reported once: what follows it can be read
   } else {
     for (int i = 0; i < count; i++) {
       Endpoint endpoint;
@@ -129,8 +130,8 @@ void Engine::read_datagrams(int32_t slot) {
       tell(slot, Kind::Datagram, place, static_cast<int32_t>(incoming.headers[i].msg_len));
     }
     datagrams_used_ += count;
-    // With fewer than there was room for it has found the end, and an edge tells of the next one; an error that ended
-    // the call early has made an edge of its own.
+    // Fewer than there was room for: the queue is empty, and an edge will report the next datagram. An error that ended
+    // the call early has caused an edge of its own.
     if (count == most) make_ready(slot);
     else one.flags &= static_cast<uint16_t>(~kIsReadable);
   }
@@ -150,7 +151,7 @@ void Engine::send_datagrams(int32_t slot) {
   }
 }
 
-/** How many of them are over, sent or failed: the kernel has no room for the next one. */
+/** Returns how many were sent or have failed. The kernel has no room for the next one, if there is one. */
 size_t Engine::send_batch(int32_t slot, Batch& batch) {
   const int fd = at(slot).fd;
   size_t over = 0;
@@ -165,7 +166,7 @@ size_t Engine::send_batch(int32_t slot, Batch& batch) {
   return over;
 }
 
-/** Some of what had to wait: others have their turn. */
+/** Sends only some of the queued datagrams, so that others get their turn. */
 void Engine::write_unsent_datagrams(int32_t slot) {
   Slot& one = at(slot);
   one.flags &= static_cast<uint16_t>(~kIsWritable);
@@ -180,13 +181,13 @@ void Engine::write_unsent_datagrams(int32_t slot) {
   }
   if (one.unsent->empty()) {
     one.unsent.reset();
-    // Of a stream an edge comes when there is room again; a datagram socket makes one of each datagram that has left.
+    // A stream causes an edge only when there is room again, a datagram socket for every datagram that has left.
     if (watch(slot, EPOLLIN)) one.flags &= static_cast<uint16_t>(~kWatchesWrite);
     tell(slot, Kind::Drained);
   } else if (over == batch.count) {
     one.flags |= kIsWritable;
     make_ready(slot);
-  }  // else an edge will tell
+  }  // else an edge will report room
 }
 
 }  // namespace millrace

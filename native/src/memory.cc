@@ -1,4 +1,4 @@
-// memfd_create(2) with seals, or where there is none shm_open(3), whose name is taken away at once.
+// memfd_create(2) with seals or, where that is missing, shm_open(3) with a name that is removed at once.
 
 #include "memory.h"
 
@@ -42,7 +42,7 @@ int open_nameless() {
 
 bool seal(int) { return true; }
 
-bool is_sealed(int) { return true; }  // ftruncate(2) of such an object works once
+bool is_sealed(int) { return true; }  // ftruncate(2) works only once on such an object
 
 #endif
 

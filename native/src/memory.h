@@ -1,5 +1,5 @@
-// Memory that several processes see: made by one, inherited by others as a descriptor, and there for as long as one of them
-// has it open or mapped.
+// Memory shared by several processes: created by one and inherited by others as a descriptor. It exists as long as one
+// of them has it open or mapped.
 #pragma once
 
 #include <cstddef>
@@ -9,10 +9,10 @@
 
 namespace millrace {
 
-/** `bytes` of zeros without a name, of a size that nobody can change. A descriptor, CLOEXEC. */
+/** Creates nameless, zeroed memory whose size cannot change any more. Returns its descriptor, CLOEXEC. */
 Result<int> create_memory(size_t bytes);
 
-/** Maps all of it, shared. EINVAL for a descriptor of another kind or size: reading past the end of a file ends a process. */
+/** Maps `bytes`, shared. EINVAL if the descriptor is of another kind or too small: access past its end kills a process. */
 Result<uint8_t*> map_memory(int fd, size_t bytes);
 void unmap_memory(uint8_t* memory, size_t bytes);
 

@@ -1,4 +1,4 @@
-// mmap(2). Pages that nobody touches cost nothing, so the table of a million slots is reserved, not used.
+// mmap(2). Untouched pages cost nothing, so the table of a million slots only reserves address space.
 
 #include "rings.h"
 

@@ -1,8 +1,8 @@
-// The memory that C++ and JavaScript share: records of what happened, records of what to send, and the bytes of both. It is
-// mapped once and stays where it is until the engine ends, whatever JavaScript does to its ArrayBuffer.
+// The memory that C++ and JavaScript share: records of what happened, records of what to send, and the bytes of both.
+// It is mapped once and does not move or vanish before the engine ends, whatever JavaScript does to its ArrayBuffer.
 //
 //   | header | events | sends | queued | send buffer | receive buffer | datagrams |
-//   `------------- JavaScript's alone -------------' `--- lent to user code ----'
+//   `------------ private to millrace -------------' `--- lent to user code ----'
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@
 
 namespace millrace {
 
-/** What happened to a slot. The same numbers stand in src/net/rings.ts. */
+/** What happened to a slot. src/net/rings.ts has the same numbers. */
 enum class Kind : int32_t {
   /** `a`: offset of an AddressPair in the receive buffer, `b`: the listener's slot. */
   Accepted = 1,
@@ -20,15 +20,15 @@ enum class Kind : int32_t {
   Received = 2,
   /** The peer sent FIN. */
   Ended = 3,
-  /** What was stalled has been taken by the kernel. */
+  /** The kernel has taken everything that was stalled. */
   Drained = 4,
-  /** `a`: errno, `b`: 1 when writing failed. The descriptor is closed; the slot waits for JavaScript to give it back. */
+  /** `a`: errno, `b`: 1 if writing failed. The descriptor is closed; JavaScript must still destroy the slot. */
   Closed = 5,
-  /** Of a listener. `a`: errno of accept(2): no descriptor, or no memory. */
+  /** Listeners only. `a`: errno of a failed accept: no descriptor or no memory is left. */
   Scarce = 6,
-  /** `a`: offset in the datagrams, `b`: bytes; the sender's address lies in the last bytes of that place. */
+  /** `a`: offset of its place in the datagrams, `b`: bytes. The last bytes of the place are the sender's address. */
   Datagram = 7,
-  /** Of a datagram socket. `a`: errno, `b`: the tag of what was sent, or -1 when receiving failed. */
+  /** Datagram sockets only. `a`: errno, `b`: the tag of the datagram being sent, or -1 if receiving failed. */
   DatagramFailed = 8,
 };
 
@@ -40,7 +40,7 @@ struct Event {
   int32_t b;
 };
 
-/** Bytes of the send buffer for a slot, or with a negative length one of these. */
+/** Stored as the length of a `Send` instead of a number of bytes. */
 enum Operation : int32_t { kPause = -1, kResume = -2, kEnd = -3, kDestroy = -4 };
 
 struct Send {
@@ -49,7 +49,7 @@ struct Send {
   int32_t length;
 };
 
-/** Both ends of a connection: 56 bytes, numbers in the machine's order. `family` 0 is a Unix socket. */
+/** Both ends of a connection: 56 bytes, numbers in host byte order. `family` 0 is a Unix socket. */
 struct AddressPair {
   int32_t family;
   int32_t fd;
@@ -62,7 +62,7 @@ struct AddressPair {
 };
 
 struct Header {
-  /** Events of this batch, and the first one that JavaScript has not handled yet. */
+  /** Number of events in this batch, and index of the first that JavaScript has not handled yet. */
   int32_t event_count;
   int32_t event_next;
   /** Records and bytes that JavaScript has written since the last flush. */
@@ -76,17 +76,17 @@ struct Header {
 
 constexpr int32_t kMaxEvents = 4096;
 constexpr int32_t kMaxSends = 16384;
-constexpr int32_t kMaxSlots = 1 << 20;  // the kernel's own default for fs.nr_open
+constexpr int32_t kMaxSlots = 1 << 20;  // the kernel's default for fs.nr_open
 constexpr int32_t kReceiveBytes = 512 * 1024;
 constexpr int32_t kSendBytes = 1024 * 1024;
-/** One read: what a socket's default receive buffer gives at a time. */
+/** Size of one read: what a socket's default receive buffer yields at a time. */
 constexpr int32_t kReadBytes = 64 * 1024;
-/** A datagram and who sent it: IPv6 has room for 65,527 bytes, and 32 more are an Endpoint. One cache line more than 64 KiB,
- * so that the places do not all fall into the same lines of the cache. */
+/** Place for one datagram: up to 65,527 bytes (IPv6) and 32 for an Endpoint. One cache line more than 64 KiB, so that
+ * the places do not all compete for the same cache lines. */
 constexpr int32_t kDatagramBytes = 64 * 1024 + 64;
 constexpr int32_t kMaxDatagrams = 32;
 
-/** Behind a datagram in its place, or before one that is to be sent: an Endpoint of engine_datagrams.cc. */
+/** Size of an Endpoint (engine_datagrams.cc): at the end of a received datagram's place, or before one to be sent. */
 constexpr int32_t kEndpointBytes = 32;
 
 // src/net/rings.ts, native-socket.ts and native-datagrams.ts read and write these by offset.
@@ -106,16 +106,16 @@ class Rings {
   Header* header;
   Event* events;
   Send* sends;
-  /** By slot: bytes that the kernel has not taken, of those that were flushed. Of a listener: how many it may accept. */
+  /** By slot: flushed bytes that the kernel has not taken. For a listener: how many connections it may still accept. */
   double* queued;
   uint8_t* send;
   uint8_t* receive;
   uint8_t* datagrams;
 
-  /** Where each part begins, in bytes, in the order of the drawing above. */
+  /** Offset of each part in bytes, in the order of the diagram above. */
   enum Part { kHeader, kEvents, kSends, kQueued, kSend, kReceive, kDatagrams, kParts };
   size_t offsets[kParts];
-  /** What user code may see, and detach from its ArrayBuffer. */
+  /** Start of the part that user code may see, and may detach from its ArrayBuffer. */
   size_t lent_offset() const { return offsets[kReceive]; }
 
  private:

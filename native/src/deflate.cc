@@ -14,14 +14,14 @@
 namespace millrace {
 namespace {
 
-/** An empty block without compression: what Z_SYNC_FLUSH ends in, and what messages are sent without (RFC 7692 section 7.2.1). */
+/** End of an empty uncompressed block: Z_SYNC_FLUSH emits it, messages are sent without it (RFC 7692 section 7.2.1). */
 constexpr uint8_t kTail[] = {0x00, 0x00, 0xff, 0xff};
-/** Of `data_type`: between two blocks; bits of the last byte that are unused (zlib.h, Z_BLOCK). */
+/** Bits of `data_type`: between two blocks; number of unused bits in the last byte (zlib.h, Z_BLOCK). */
 constexpr int kBetweenBlocks = 128;
 constexpr int kUnusedBits = 63;
 constexpr size_t kLeastOutput = 1024;
 
-/** zlib frees all that it has taken at its end, and nothing before: so counting up is enough. */
+/** zlib frees its memory only when the stream ends, and then all of it, so counting up is enough. */
 void* allocate(void* memory, unsigned items, unsigned size) {
   void* taken = calloc(items, size);
   if (taken != nullptr) *static_cast<size_t*>(memory) += size_t{items} * size;
@@ -48,7 +48,7 @@ void give(z_stream* stream, const uint8_t* data, size_t size) {
 
 }  // namespace
 
-/** By libuv's loader, not dlsym(3): that has another version on each side of glibc 2.34, and would tie the binary to one. */
+/** Uses libuv's loader: the symbol version of dlsym(3) changed in glibc 2.34 and would tie the binary to one side. */
 std::optional<Zlib> find_zlib() {
   uv_lib_t process;
   Zlib zlib = {};
@@ -88,7 +88,7 @@ bool Bytes::reserve(size_t count) {
   return true;
 }
 
-// Out
+// Compression
 
 Result<std::unique_ptr<Deflater>> Deflater::create(const Zlib& zlib, int window_bits, int level, int memory_level) {
   using Made = Result<std::unique_ptr<Deflater>>;
@@ -112,7 +112,7 @@ Result<Bytes> Deflater::compress(const uint8_t* data, size_t size) {
   if (is_broken_) return Done::fail(EINVAL, "deflate");
   if (size > kMostBytes) return Done::fail(EMSGSIZE, "deflate");
   Bytes out;
-  if (size == 0) {  // zlib flushes nothing twice: RFC 7692 section 7.2.3.6
+  if (size == 0) {  // zlib does not flush twice without input between: RFC 7692 section 7.2.3.6
     if (!out.reserve(1)) return Done::fail(ENOMEM, "deflate");
     *out.end() = 0;
     out.grow(1);
@@ -120,7 +120,7 @@ Result<Bytes> Deflater::compress(const uint8_t* data, size_t size) {
   }
   give(&stream_, data, size);
   do {
-    // More than the worst case (9 bits a byte): in a second call zlib could flush a second time.
+    // More than the worst case (9 bits per byte), since a second call could make zlib flush again.
     if (!out.reserve(size + size / 4 + 64)) {
       is_broken_ = true;
       return Done::fail(ENOMEM, "deflate");
@@ -135,7 +135,7 @@ Result<Bytes> Deflater::compress(const uint8_t* data, size_t size) {
   return Done::of(std::move(out));
 }
 
-// In
+// Decompression
 
 Result<std::unique_ptr<Inflater>> Inflater::create(const Zlib& zlib, int window_bits) {
   using Made = Result<std::unique_ptr<Inflater>>;
@@ -174,7 +174,7 @@ int Inflater::take(const uint8_t* data, size_t size, size_t room, Bytes* out) {
   if (has_ended_) return take_behind(data, size);
   give(&stream_, data, size);
   for (;;) {
-    // One byte over the limit is enough to know.
+    // One byte over the limit is enough to detect the excess.
     const size_t left = room - out->size() + 1;
     if (!out->reserve(std::min({left, kMostBytes, std::max({out->size(), 4 * size, kLeastOutput})}))) return ENOMEM;
     const size_t offered = std::min(left, out->room());
@@ -193,7 +193,7 @@ int Inflater::take(const uint8_t* data, size_t size, size_t room, Bytes* out) {
   }
 }
 
-/** Behind a last block there is an empty one, whose tail is left out, and nothing else (RFC 7692 section 7.2.3.4). */
+/** Only an empty block, whose tail is left out, may follow a final block (RFC 7692 section 7.2.3.4): one zero byte. */
 int Inflater::take_behind(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   behind_ += size;
@@ -201,7 +201,7 @@ int Inflater::take_behind(const uint8_t* data, size_t size) {
 }
 
 int Inflater::end_message(size_t room, Bytes* out) {
-  if (!has_begun_) return 0;  // no block at all: some send an empty message so
+  if (!has_begun_) return 0;  // no block at all: some peers send an empty message this way
   if (!has_ended_) {
     const int error = take(kTail, sizeof(kTail), room, out);
     if (error != 0) return error;
@@ -217,7 +217,7 @@ int Inflater::end_message(size_t room, Bytes* out) {
   return 0;
 }
 
-/** The stream has ended, and the next message may look back on it all the same. */
+/** The stream has ended, but the next message may still refer back to it: a new stream takes over its window. */
 int Inflater::begin_anew() {
   Bytes window;
   unsigned size = 0;

@@ -1,6 +1,6 @@
-// Raw deflate streams (RFC 1951) that keep their window from message to message, as permessage-deflate (RFC 7692) has them,
-// on the zlib that Node brings along. It is looked up by name: a Node that hides its zlib costs this part of the addon, not
-// the addon. Whatever comes in gives bytes or an errno, and no more bytes than was said.
+// Raw deflate streams (RFC 1951) that keep their window from message to message, as in permessage-deflate (RFC 7692).
+// They use the zlib inside Node, whose functions are looked up by name: with a Node that hides them, only this part of
+// the addon is missing. Any input yields bytes or an errno, and never more bytes than the caller allows.
 #pragma once
 
 #if __has_include(<zlib.h>)
@@ -17,7 +17,7 @@
 
 namespace millrace {
 
-/** The calls of a zlib. */
+/** The functions of zlib that are used. */
 struct Zlib {
   decltype(&::zlibVersion) version;
   decltype(&::deflateInit2_) deflate_init;
@@ -32,10 +32,10 @@ struct Zlib {
   decltype(&::inflateEnd) inflate_end;
 };
 
-/** What this process has; nothing when a call is missing or its version is another's. */
+/** The zlib of this process; nullopt if a function is missing or its major version differs. */
 std::optional<Zlib> find_zlib();
 
-/** Bytes that grow; growing may fail. */
+/** A growable buffer that reports failed allocations. */
 class Bytes {
  public:
   ~Bytes();
@@ -46,7 +46,7 @@ class Bytes {
 
   const uint8_t* data() const { return data_; }
   size_t size() const { return size_; }
-  /** Makes room for `count` more; false without memory. */
+  /** Makes room for `count` more bytes; false if memory is exhausted. */
   bool reserve(size_t count);
   uint8_t* end() { return data_ + size_; }
   size_t room() const { return capacity_ - size_; }
@@ -59,7 +59,7 @@ class Bytes {
   size_t capacity_ = 0;
 };
 
-/** More is refused with EMSGSIZE: zlib counts in 32 bits. */
+/** Longer input is refused with EMSGSIZE: zlib counts in 32 bits. */
 constexpr size_t kMostBytes = size_t{1} << 30;
 
 class Deflater {
@@ -69,11 +69,11 @@ class Deflater {
   ~Deflater();
   Deflater(const Deflater&) = delete;
 
-  /** A message, without the 00 00 ff ff that it ends in. ENOMEM and EMSGSIZE leave a stream that `reset` makes good. */
+  /** Compresses a message, omitting the final 00 00 ff ff. After ENOMEM or EMSGSIZE, `reset` repairs the stream. */
   Result<Bytes> compress(const uint8_t* data, size_t size);
-  /** The next message looks back on nothing. */
+  /** The next message refers back to no earlier one. */
   void reset();
-  /** What zlib has taken, in bytes. */
+  /** Bytes that zlib has allocated. */
   size_t memory() const { return memory_; }
 
  private:
@@ -87,23 +87,23 @@ class Deflater {
 
 class Inflater {
  public:
-  /** 8 to 15 bits. */
+  /** A window of 8 to 15 bits. */
   static Result<std::unique_ptr<Inflater>> create(const Zlib& zlib, int window_bits);
   ~Inflater();
   Inflater(const Inflater&) = delete;
 
   /**
-   * What a part of a message inflates to; EMSGSIZE as soon as that is over `room` bytes. With the last part EILSEQ for a
-   * message that ends within a block. After an error everything is one, until `reset`.
+   * Inflates a part of a message. EMSGSIZE as soon as the part yields more than `room` bytes; EILSEQ for malformed
+   * data, and with the last part for a message that ends within a block. After an error every call fails until `reset`.
    */
   Result<Bytes> inflate(const uint8_t* data, size_t size, bool is_last, size_t room);
-  /** The next message begins a stream of its own. */
+  /** The next message begins a new stream. */
   void reset();
   size_t memory() const { return memory_; }
 
  private:
   explicit Inflater(const Zlib& zlib) : zlib_(zlib) {}
-  /** An errno, or 0. */
+  /** These return an errno, or 0. */
   int take(const uint8_t* data, size_t size, size_t room, Bytes* out);
   int take_behind(const uint8_t* data, size_t size);
   int end_message(size_t room, Bytes* out);
@@ -114,7 +114,7 @@ class Inflater {
   size_t memory_ = 0;
   bool is_open_ = false;
   bool is_broken_ = false;
-  /** Of the message so far: it had bytes; a last block has ended; bytes behind that. */
+  /** The message so far: whether it had bytes; whether a final block has ended; how many bytes came after that. */
   bool has_begun_ = false;
   bool has_ended_ = false;
   size_t behind_ = 0;

@@ -1,5 +1,5 @@
-// Deflaters and inflaters: bytes in, bytes out, no callback. V8 is told how much memory zlib has, so that it collects those
-// that nobody closes.
+// Deflaters and inflaters: bytes in, bytes out, no callback. V8 learns how much memory zlib holds, so that it collects
+// streams that were never closed.
 
 #include "deflate_binding.h"
 
@@ -16,7 +16,7 @@
 namespace millrace {
 namespace {
 
-/** No message is longer: what V8 takes for a length. */
+/** The largest length in JavaScript (2^53 - 1): no message is longer. */
 constexpr int64_t kMostRoom = INT64_C(0x1fffffffffffff);
 
 Napi::Value Given(Napi::Env env, const Result<Bytes>& result) {
@@ -46,7 +46,7 @@ class Owned {
     Tell();
   }
 
-  /** After whatever may have made it take memory. */
+  /** Reports zlib's memory to V8; to be called whenever it may have grown. */
   void Tell() {
     const int64_t memory = Memory();
     if (memory != told_) Napi::MemoryManagement::AdjustExternalMemory(env_, memory - told_);
@@ -73,7 +73,7 @@ class DeflaterObject : public Napi::ObjectWrap<DeflaterObject> {
   }
 
   explicit DeflaterObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<DeflaterObject>(info), owned_(info.Env()) {
-    if (IsEmpty()) return;  // the thread is being ended: nothing would free what is made here
+    if (IsEmpty()) return;  // the thread is being terminated: nothing would free what is made here
     tag_receiver(info, kDeflaterTag);
     Arguments args(info);
     int window_bits = static_cast<int>(args.Integer("windowBits", 9, 15));
@@ -120,7 +120,7 @@ class InflaterObject : public Napi::ObjectWrap<InflaterObject> {
   }
 
   explicit InflaterObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<InflaterObject>(info), owned_(info.Env()) {
-    if (IsEmpty()) return;  // the thread is being ended: nothing would free what is made here
+    if (IsEmpty()) return;  // the thread is being terminated: nothing would free what is made here
     tag_receiver(info, kInflaterTag);
     Arguments args(info);
     int window_bits = static_cast<int>(args.Integer("windowBits", 8, 15));
@@ -136,7 +136,7 @@ class InflaterObject : public Napi::ObjectWrap<InflaterObject> {
     if (!args.ok()) return info.Env().Undefined();
     if (owned_.get() == nullptr) return throw_failure(info.Env(), {EBADF, "inflate"});
     Result<Bytes> result = owned_.get()->inflate(bytes.Data(), bytes.ElementLength(), is_last, static_cast<size_t>(room));
-    owned_.Tell();  // the window comes with the first bytes
+    owned_.Tell();  // zlib allocates the window with the first bytes
     return Given(info.Env(), result);
   }
 
@@ -166,7 +166,7 @@ void export_deflate(Napi::Env env, Napi::Object exports) {
   Zlib* zlib = new Zlib(*found);
   exports.Set("Deflater", DeflaterObject::Define(env, zlib));
   exports.Set("Inflater", InflaterObject::Define(env, zlib));
-  env.AddCleanupHook([zlib] { delete zlib; });  // streams have copies: they may live longer
+  env.AddCleanupHook([zlib] { delete zlib; });  // streams hold copies, as they may live longer
 }
 
 }  // namespace millrace

@@ -1,4 +1,4 @@
-// A socket address of whatever family, and what it says: as the system calls take it, and as JavaScript reads it.
+// A socket address of any family, and its fields: as system calls take it, and as JavaScript reads it.
 #pragma once
 
 #include <netinet/in.h>
@@ -17,7 +17,7 @@ union Address {
   sockaddr_un local;
 };
 
-/** Family 4, 6 or 0; `ip` gets 4 or 16 bytes. */
+/** Returns the family: 4, 6, or 0 for any other. Writes 4 or 16 bytes to `ip`; for 0 none. */
 inline int32_t unpack(const Address& address, int32_t* port, uint8_t* ip) {
   if (address.any.sa_family == AF_INET) {
     *port = ntohs(address.v4.sin_port);

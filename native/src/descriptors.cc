@@ -82,7 +82,7 @@ Result<Received> receive_descriptors(int socket, size_t most_bytes) {
 #ifndef MSG_CMSG_CLOEXEC
   for (int fd : received.fds) fcntl(fd, F_SETFD, FD_CLOEXEC);
 #endif
-  if ((message.msg_flags & MSG_CTRUNC) != 0) {  // some did not fit or could not be opened: half of them is no use
+  if ((message.msg_flags & MSG_CTRUNC) != 0) {  // some did not fit or could not be opened: a part of them is useless
     close_all(received.fds);
     return Result<Received>::fail(EMFILE, "recvmsg");
   }

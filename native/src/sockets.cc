@@ -28,7 +28,7 @@ struct Target {
   socklen_t length = 0;
 };
 
-/** With the interface that a link-local address needs, which inet_pton knows nothing of: `fe80::1%eth0`, `fe80::1%2`. */
+/** Also reads the interface of a link-local address, which inet_pton does not: `fe80::1%eth0`, `fe80::1%2`. */
 bool read_v6(const std::string& text, sockaddr_in6* address) {
   const size_t end = text.find('%');
   if (inet_pton(AF_INET6, text.substr(0, end).c_str(), &address->sin6_addr) != 1) return false;
@@ -39,7 +39,7 @@ bool read_v6(const std::string& text, sockaddr_in6* address) {
   return address->sin6_scope_id != 0;
 }
 
-/** As it is read: an interface by its name, by its number when it has none any more. */
+/** The form that `read_v6` reads: with the interface's name, or its number if it no longer has a name. */
 std::string v6_text(const sockaddr_in6& address) {
   char text[INET6_ADDRSTRLEN] = "";
   inet_ntop(AF_INET6, &address.sin6_addr, text, sizeof(text));
@@ -76,7 +76,7 @@ Outcome set_option(int fd, int level, int name, int value) {
   return Outcome::of({});
 }
 
-/** Only Linux can do it in the call; the others do it right after. */
+/** CLOEXEC and non-blocking: set by socket(2) itself if the system supports that, else right after. */
 Result<int> open_socket(int domain, int type) {
 #ifdef SOCK_CLOEXEC
   int fd = socket(domain, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -119,7 +119,7 @@ Result<int> bind_socket(const BindOptions& options) {
   return Result<int>::fail(prepared.failure.error, prepared.failure.call);
 }
 
-/** Never bound without a peer, so that no stranger's datagram gets into its queue. */
+/** Never bound without a peer, so that no datagram from another sender gets into its queue. */
 Result<int> connect_datagrams(const std::string& host, uint16_t port) {
   BindOptions options;
   options.transport = Transport::Udp;
@@ -188,7 +188,10 @@ Outcome set_no_delay(int fd, bool is_on) { return set_option(fd, IPPROTO_TCP, TC
 
 #ifdef __linux__
 
-/** random modulo n, then a ladder: `if (it is i) return places[i]`. A conditional jump reaches 255 steps, so each skips one. */
+/**
+ * A random number modulo n, then a chain of `if (it == i) return places[i]`. A conditional jump can skip at most 255
+ * instructions, so each skips one.
+ */
 Outcome choose_among(int fd, const std::vector<uint32_t>& places) {
   if (places.empty() || places.size() > 1024) return Outcome::fail(EINVAL, "setsockopt");
   std::vector<sock_filter> program;
@@ -205,7 +208,7 @@ Outcome choose_among(int fd, const std::vector<uint32_t>& places) {
   return Outcome::of({});
 }
 
-/** Of a listening socket the kernel keeps the length of its queue in tcpi_unacked. */
+/** For a listening socket, the kernel reports the length of the accept queue in tcpi_unacked. */
 Result<uint32_t> pending_connections(int fd) {
   tcp_info info{};
   socklen_t length = sizeof(info);

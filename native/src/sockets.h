@@ -1,4 +1,4 @@
-// Listening sockets: bound, described, chosen. Descriptors are plain ints here; who owns them is the caller's business.
+// Binds, describes and configures sockets. Descriptors are plain ints here; owning them is up to the caller.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ struct BindOptions {
   uint16_t port = 0;
   std::string path;
   bool reuse_port = false;
-  /** Of an IPv6 wildcard: IPv4 too. */
+  /** For an IPv6 wildcard: accept IPv4 too. */
   bool dual_stack = false;
 };
 
@@ -36,13 +36,13 @@ Result<int> connect_datagrams(const std::string& host, uint16_t port);
 Outcome listen_on(int fd, int backlog);
 Result<SocketName> socket_name(int fd);
 enum class Inherited { Listening, Datagrams, Other };
-/** What a socket is that somebody else made; it becomes CLOEXEC and non-blocking. */
+/** Returns what kind of socket another process has passed on. Makes it CLOEXEC and non-blocking. */
 Result<Inherited> take_inherited(int fd);
 Outcome set_keep_alive(int fd, int idle_seconds);
 Outcome set_no_delay(int fd, bool is_on);
-/** Of a group of SO_REUSEPORT sockets, those with these places get new connections, at random. Linux. */
+/** New connections go to the sockets at these places of fd's SO_REUSEPORT group, at random. Linux only. */
 Outcome choose_among(int fd, const std::vector<uint32_t>& places);
-/** Connections that nobody has accepted yet. Linux. */
+/** How many connections wait to be accepted. Linux only. */
 Result<uint32_t> pending_connections(int fd);
 
 }  // namespace millrace

@@ -1,4 +1,4 @@
-// A failed system call as JavaScript sees it: an Error with `errno` (negative, as libuv's) and `syscall`.
+// A failed system call as JavaScript sees it: an Error with `errno` (negative, as in libuv) and `syscall`.
 #pragma once
 
 #include <napi.h>

@@ -25,7 +25,7 @@ namespace millrace {
 
 Outcome set_parent_death_signal(int signal, int parent) {
   if (prctl(PR_SET_PDEATHSIG, signal) != 0) return Outcome::fail(errno, "prctl");
-  if (signal != 0 && getppid() != parent) return Outcome::fail(ESRCH, "prctl");  // it has ended before we asked
+  if (signal != 0 && getppid() != parent) return Outcome::fail(ESRCH, "prctl");  // the parent ended before this call
   return Outcome::of({});
 }
 
@@ -43,8 +43,8 @@ Outcome become_reaper() { return Outcome::fail(ENOTSUP, "prctl"); }
 #endif
 
 /**
- * waitid tells of one dead child at a time and of the same one again when it is left: so what lies behind a known one is
- * found by the caller's next call, after libuv has taken its own.
+ * waitid reports one dead child at a time, and the same one again until it is reaped. So this stops at a known child;
+ * orphans behind it are found by the caller's next call, after libuv has reaped that child.
  */
 Result<std::vector<Reaped>> reap(const std::vector<int>& known, size_t most) {
   std::vector<Reaped> reaped;
@@ -81,13 +81,13 @@ Failure execute(const std::string& path, const std::vector<std::string>& args, c
     int flags = fcntl(fd, F_GETFD);
     if (flags < 0 || fcntl(fd, F_SETFD, flags & ~FD_CLOEXEC) < 0) return {errno, "fcntl"};
   }
-  for (int fd = 0; fd <= 2; fd++) {  // Node has made them close, too
+  for (int fd = 0; fd <= 2; fd++) {  // Node has set CLOEXEC on these, too
     int flags = fcntl(fd, F_GETFD);
     if (flags >= 0) fcntl(fd, F_SETFD, flags & ~FD_CLOEXEC);
   }
   std::vector<char*> argv = pointers(args);
   std::vector<char*> envp = pointers(env);
-  sigset_t none, before;  // libuv's and V8's threads may have signals blocked in this one
+  sigset_t none, before;  // libuv or V8 may have blocked signals in this thread, and the new program would inherit that
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, &before);
   execve(path.c_str(), argv.data(), envp.data());

@@ -1,4 +1,4 @@
-// What a supervisor does to processes, itself among them.
+// What a supervisor does to processes, including itself.
 #pragma once
 
 #include <string>
@@ -8,25 +8,25 @@
 
 namespace millrace {
 
-/** `signal` comes when the parent ends. ESRCH when `parent` is not the parent any more. Linux. */
+/** This process receives `signal` when its parent ends. ESRCH if `parent` is no longer the parent. Linux only. */
 Outcome set_parent_death_signal(int signal, int parent);
 
 struct Reaped {
   int pid;
-  /** Exit code, or -1. */
+  /** Exit code; -1 if a signal ended the process. */
   int code;
-  /** Signal, or 0. */
+  /** The signal that ended the process, or 0. */
   int signal;
 };
 
-/** Takes dead children that are not among `known`: orphans that were given to us. At most `most` of them. */
+/** Reaps up to `most` dead children that are not among `known`: orphans that this process has inherited. */
 Result<std::vector<Reaped>> reap(const std::vector<int>& known, size_t most);
-/** Orphans below this process come to it and not to process 1. Linux. */
+/** Orphaned descendants become children of this process instead of process 1. Linux only. */
 Outcome become_reaper();
-/** Becomes another program, in which these descriptors stay open. Returns only when it failed. */
+/** Replaces the program of this process; the descriptors in `keep` stay open. Returns only on failure. */
 Failure execute(const std::string& path, const std::vector<std::string>& args, const std::vector<std::string>& env,
                 const std::vector<int>& keep);
-/** sd_notify(3): one datagram to a path, or with a leading '@' to an abstract name. */
+/** sd_notify(3): sends one datagram to a path or, with a leading '@', to an abstract name. */
 Outcome notify(const std::string& socket_path, const std::string& text);
 
 }  // namespace millrace

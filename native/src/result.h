@@ -1,4 +1,4 @@
-// What a system call gave: a value, or the errno and the name of the call. No exception, no global.
+// The result of a system call: a value, or the errno and the name of the call. No exceptions, no globals.
 #pragma once
 
 #include <string>

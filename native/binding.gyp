@@ -1,4 +1,4 @@
-# The addon. It lies here and not in the root, where npm would build it at every install.
+# The addon. This file is not in the root, where npm would build the addon at every install.
 {
   "variables": { "sanitize%": "" },
   "targets": [
@@ -15,7 +15,7 @@
         "src/deflate_binding.cc",
       ],
       "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
-      # A thread may be ended while it is in a call: nothing can be thrown then, and node-addon-api would abort the process.
+      # If a thread is terminated during a call, nothing can be thrown, and node-addon-api would abort the process.
       "defines": ["NAPI_VERSION=9", "NODE_ADDON_API_DISABLE_CPP_EXCEPTIONS", "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS"],
       "cflags_cc": ["-std=c++20", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fno-exceptions", "-fvisibility=hidden"],
       "cflags_cc!": ["-std=gnu++17", "-std=gnu++20"],

@@ -7,7 +7,7 @@
 namespace millrace {
 
 void Arguments::Refuse(const char* name, const char* wanted) {
-  if (!is_ok_) return;  // the first one is told
+  if (!is_ok_) return;  // only the first one is reported
   is_ok_ = false;
   Napi::TypeError error = Napi::TypeError::New(info_.Env(), std::string(name) + " must be " + wanted);
   error.Set("code", Napi::String::New(info_.Env(), "ERR_INVALID_ARG_TYPE"));

@@ -1,5 +1,5 @@
-// Arguments of a call from JavaScript, each checked. Only plain values come over the boundary (numbers, strings, booleans,
-// typed arrays): reading them runs no code of anybody's. After the first wrong one an exception is pending.
+// Checked arguments of a call from JavaScript. Only plain values cross the boundary (numbers, strings, booleans, typed
+// arrays), so reading them cannot run user code. After the first invalid one an exception is pending.
 #pragma once
 
 #include <napi.h>
@@ -17,10 +17,10 @@ class Arguments {
   int64_t Integer(const char* name, int64_t least, int64_t most);
   int Descriptor(const char* name) { return static_cast<int>(Integer(name, 0, INT32_MAX)); }
   bool Boolean(const char* name);
-  /** UTF-8 without a NUL, unless it separates the parts of a list. */
+  /** UTF-8. NUL is refused, except in a list, whose parts it separates. */
   std::string Text(const char* name, bool is_list = false);
   std::vector<uint8_t> Bytes(const char* name);
-  /** As they lie in JavaScript's memory: for no longer than the call. Empty when they are none. */
+  /** The bytes in JavaScript's own memory: valid only during the call. Empty if the argument is no Uint8Array. */
   Napi::Uint8Array View(const char* name);
   std::vector<int32_t> Integers(const char* name);
 
@@ -35,7 +35,7 @@ class Arguments {
   bool is_ok_ = true;
 };
 
-/** "a\0b" is a and b; nothing is no part. */
+/** Splits "a\0b" into a and b. An empty list has no parts. */
 std::vector<std::string> parts_of(const std::string& list);
 
 }  // namespace millrace

@@ -1,5 +1,5 @@
-// The boundary: what JavaScript may call. Checks arguments, calls, and turns failures into exceptions with `errno` (as
-// libuv's, negative) and `syscall`. State is per environment: the same binary may serve several threads.
+// The functions that JavaScript may call. They check arguments, make the call, and turn failures into exceptions with
+// `errno` (negative, as in libuv) and `syscall`. State is per environment: the same binary may serve several threads.
 
 #include <napi.h>
 #include <unistd.h>
@@ -31,13 +31,13 @@ Napi::Value Answer(Napi::Env env, const Result<T>& result) {
     return Napi::Number::New(env, static_cast<double>(result.value));
 }
 
-/** A descriptor on its way to its owner. */
+/** A descriptor being passed to the constructor of the Descriptor that will own it. */
 struct Given {
   int fd;
   bool is_taken = false;
 };
 
-/** A descriptor that JavaScript owns: closed once, by `close()` or by the garbage collector, and never reused by mistake. */
+/** A descriptor owned by JavaScript: closed once, by `close()` or the garbage collector, and never used after that. */
 class Descriptor : public Napi::ObjectWrap<Descriptor> {
  public:
   static Napi::Function Define(Napi::Env env) {
@@ -46,11 +46,11 @@ class Descriptor : public Napi::ObjectWrap<Descriptor> {
                         InstanceMethod<&Descriptor::Release>("release")});
   }
 
-  /** `fd` is its own from now on, also when this fails. */
+  /** Wraps `fd` in a Descriptor, which owns it. Closes `fd` if that fails. */
   static Napi::Value Own(Napi::Env env, int fd);
 
   explicit Descriptor(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Descriptor>(info) {
-    if (IsEmpty()) return;  // the thread is being ended: nothing would close it
+    if (IsEmpty()) return;  // the thread is being terminated: nothing would close it
     tag_receiver(info, kDescriptorTag);
     if (info.Length() == 1 && info[0].IsExternal()) {
       Given* given = info[0].As<Napi::External<Given>>().Data();
@@ -73,7 +73,7 @@ class Descriptor : public Napi::ObjectWrap<Descriptor> {
     return info.Env().Undefined();
   }
 
-  /** The number, which is the caller's from now on; -1 when it is closed. */
+  /** Returns the number, which the caller now owns; -1 if it is closed. */
   Napi::Value Release(const Napi::CallbackInfo& info) {
     int fd = fd_;
     fd_ = -1;
@@ -81,7 +81,7 @@ class Descriptor : public Napi::ObjectWrap<Descriptor> {
   }
 
   void CloseNow() {
-    if (fd_ >= 0) close(fd_);  // EINTR too means that it is closed, on Linux
+    if (fd_ >= 0) close(fd_);  // on Linux, it is closed even if this fails with EINTR
     fd_ = -1;
   }
 
@@ -227,7 +227,7 @@ Napi::Value Duplicate(const Napi::CallbackInfo& info) {
   return args.ok() ? Opened(info.Env(), duplicate(fd)) : info.Env().Undefined();
 }
 
-/** Only onto standard input, output and error: any other number may be libuv's. */
+/** Only onto standard input, output and error: any other number may belong to libuv. */
 Napi::Value DuplicateOnto(const Napi::CallbackInfo& info) {
   Arguments args(info);
   int from = args.Descriptor("from");
@@ -278,7 +278,7 @@ Napi::Value Notify(const Napi::CallbackInfo& info) {
   return args.ok() ? Answer(info.Env(), notify(path, text)) : info.Env().Undefined();
 }
 
-/** Pages, and no more than a mistake should cost. */
+/** Bounds what a mistake can cost. */
 constexpr int64_t kMostMemory = int64_t{1} << 30;
 
 Napi::Value CreateMemory(const Napi::CallbackInfo& info) {
@@ -287,7 +287,7 @@ Napi::Value CreateMemory(const Napi::CallbackInfo& info) {
   return args.ok() ? Opened(info.Env(), create_memory(bytes)) : info.Env().Undefined();
 }
 
-/** Mapped for as long as the ArrayBuffer is there, or what it was transferred to. */
+/** The mapping lasts as long as the ArrayBuffer, or the one it was transferred to. */
 Napi::Value MapMemory(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Arguments args(info);

@@ -1,5 +1,5 @@
-// V8 checks the receiver of a native method, not that of an accessor: called on an object of another class, it would read
-// foreign memory. So objects with accessors carry a tag (napi_type_tag_object).
+// V8 checks the receiver of a native method but not of an accessor: called on an object of another class, an accessor
+// would read foreign memory. So objects with accessors carry a tag (napi_type_tag_object).
 #pragma once
 
 #include <napi.h>

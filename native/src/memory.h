@@ -12,7 +12,7 @@ namespace millrace {
 /** Creates nameless, zeroed memory whose size cannot change any more. Returns its descriptor, CLOEXEC. */
 Result<int> create_memory(size_t bytes);
 
-/** Maps `bytes`, shared. EINVAL if the descriptor is of another kind or too small: access past its end kills a process. */
+/** Maps all of it, shared. EINVAL if `fd` is of another kind or too small: reading past its end would be fatal. */
 Result<uint8_t*> map_memory(int fd, size_t bytes);
 void unmap_memory(uint8_t* memory, size_t bytes);
 

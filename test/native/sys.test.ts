@@ -430,9 +430,9 @@ for (const [side, count] of [
 }
 
 sysTest('an accessor that is called on an object of another class reads nothing of it', (sys, own) => {
-  const { newEngine, zlib } = addon()
+  const { zlib } = addon()
   const descriptor = own(sys.createMemory(4096))
-  const others = [newEngine?.(() => undefined, {}), {}, null, Object.create(descriptor)]
+  const others = [zlib?.newInflater(15), {}, null, Object.create(descriptor)]
   const { get } = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(descriptor), 'fd') ?? {}
   assert.is(get?.call(descriptor), descriptor.fd)
   for (const other of others.filter((each) => each !== undefined)) {
@@ -442,7 +442,6 @@ sysTest('an accessor that is called on an object of another class reads nothing 
       assert.match((error as Error).message, /Invalid argument/)
     }
   }
-  assert.ok(zlib === null || zlib.newInflater(15).memory > 0)
 })
 
 test('without addons everything is there but it, and it says why', () => {

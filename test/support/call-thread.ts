@@ -17,7 +17,8 @@ parentPort?.postMessage('calls')
 for (;;) {
   try {
     CALLS[workerData]?.()
-  } catch {
-    // wrong arguments, or no descriptor is left
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code !== 'ERR_INVALID_ARG_TYPE' && code !== 'EMFILE') throw error
   }
 }

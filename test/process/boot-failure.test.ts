@@ -165,7 +165,7 @@ test('an onWorkerStart that throws is tried five times', async () => {
   })
 })
 
-test('workers that die as soon as they are ready, and so are never ready together, end the start', async () => {
+longTest('workers that die as soon as they are ready, and so are never ready together, end the start', async () => {
   await inSandbox((box) =>
     refused(
       box,

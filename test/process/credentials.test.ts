@@ -224,7 +224,7 @@ if (isRoot) {
     }).finally(() => authority.remove())
   })
 
-  test('a server that nobody starts works, and cannot become somebody else', async () => {
+  longTest('a server that nobody starts works, and cannot become somebody else', async () => {
     await inSandbox(async (box) => {
       const home = join(box.directory, 'home')
       mkdirSync(home)
@@ -256,7 +256,7 @@ if (isRoot) {
     })
   })
 
-  test('what is in the way of root is named: a container may withhold the right to change', async () => {
+  longTest('what is in the way of root is named: a container may withhold the right to change', async () => {
     await inSandbox(async (box) => {
       const without = ['--bounding-set=-setuid', '--inh-caps=-setuid', process.execPath, startFile, 'check']
       const { code, stderr } = await box.spawn('setpriv', [...without, program(box, `worker.user = 'nobody'`)]).ended

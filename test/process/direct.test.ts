@@ -189,7 +189,7 @@ longTest('runAll in code that is no file says so', async () => {
   })
 })
 
-test('the inspector stays with the process that was asked for it', async () => {
+longTest('the inspector stays with the process that was asked for it', async () => {
   await inSandbox(async (box) => {
     box.file('app.js', echo(1, 'worker.onMessage = (connection) => connection.send(JSON.stringify(process.execArgv))'))
     succeeded(await run(box, '--inspect-port', '0', '--no-warnings', 'app.js', 'start', '-d').ended)

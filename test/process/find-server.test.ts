@@ -90,7 +90,7 @@ if (isRoot) {
     },
   )
 
-  test('a TMPDIR that one shell has and the other has not is no hiding place', async () => {
+  longTest('a TMPDIR that one shell has and the other has not is no hiding place', async () => {
     await inSandbox(async (box) => {
       const module = withoutRunDir(box)
       const asNobody = (TMPDIR: string, ...args: string[]) => {

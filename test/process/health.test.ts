@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { HealthAnswer } from '../../src/process/status/readiness.ts'
+import { longTest } from '../support/length.ts'
 import { probe } from '../support/probe.ts'
 import { reload } from '../support/reload.ts'
 import { ask, Client, echo, freePort, inSandbox, portOf } from '../support/server.ts'
@@ -163,7 +164,7 @@ test('a graceful stop is told to probes first: not ready, while it serves on; a 
   })
 })
 
-test('the drain begins when the delay is over', async () => {
+longTest('the drain begins when the delay is over', async () => {
   await inSandbox(async (box) => {
     const module = box.file('app.js', echo())
     const health = await freePort()

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
-import { atLength } from '../support/length.ts'
+import { atLength, longTest } from '../support/length.ts'
 import { ask, echo, freePort, HANGS, inSandbox, lives, type Sandbox, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -94,7 +94,7 @@ test('describe: killed before its master the reload is given up, and after it no
   })
 })
 
-test('a callback that spins when its master is killed', async () => {
+longTest('a callback that spins when its master is killed', async () => {
   await inSandbox(async (box) => {
     const spins = `Worker.onWorkerExit = () => { console.error('spinning', process.pid); ${HANGS} }`
     const module = box.file('app.js', echo(1, spins))

@@ -231,26 +231,29 @@ test('its connections drain: a handler that works is waited for', async () => {
   })
 })
 
-test('an address that cannot be had can be tried again, or another one: what fails in the end fails the start', async () => {
-  await inSandbox(async (box) => {
-    const holder = net.createServer().listen(0, '127.0.0.1')
-    await once(holder, 'listening')
-    const { port } = holder.address() as net.AddressInfo
-    const more = `
+longTest(
+  'an address that cannot be had can be tried again, or another one: what fails in the end fails the start',
+  async () => {
+    await inSandbox(async (box) => {
+      const holder = net.createServer().listen(0, '127.0.0.1')
+      await once(holder, 'listening')
+      const { port } = holder.address() as net.AddressInfo
+      const more = `
       const other = new Worker('text://127.0.0.1:${port}')
       other.onMessage = (connection, line) => connection.send('other ' + line)
       return other.listen().catch(() => other.listen('text://127.0.0.1:${await freePort()}')).then(() => console.error('at', other.getSocketName()))`
-    await box.start(box.file('app.js', program('text://127.0.0.1:0', 1, more)))
-    await until(() => /at text:/.test(box.log()))
-    const [{ inner = [] } = {}] = (await box.status()).groups
-    const ports = inner.map((endpoint) => Number(/\d+$/.exec(endpoint)?.[0]))
-    assert.is(ports.length, 2)
-    const answers = await Promise.all(ports.map((one) => ask(one, 'x')))
-    assert.ok(answers.includes('other x'), `${answers}`)
-    holder.close()
-    await box.stop()
-  })
-})
+      await box.start(box.file('app.js', program('text://127.0.0.1:0', 1, more)))
+      await until(() => /at text:/.test(box.log()))
+      const [{ inner = [] } = {}] = (await box.status()).groups
+      const ports = inner.map((endpoint) => Number(/\d+$/.exec(endpoint)?.[0]))
+      assert.is(ports.length, 2)
+      const answers = await Promise.all(ports.map((one) => ask(one, 'x')))
+      assert.ok(answers.includes('other x'), `${answers}`)
+      holder.close()
+      await box.stop()
+    })
+  },
+)
 
 for (const [what, more, says, code] of [
   ['an address that somebody has', `new Worker().listen('text://127.0.0.1:PORT')`, /EADDRINUSE/, 5],

@@ -126,7 +126,7 @@ test('a lock whose maker lives holds off, even when nobody answers', async () =>
   })
 })
 
-test('a second server is held off in every place where the first one could be', async () => {
+longTest('a second server is held off in every place where the first one could be', async () => {
   await inSandbox(async (box) => {
     const module = box.file('app.js', echo(1))
     const session = join(box.directory, 'session')

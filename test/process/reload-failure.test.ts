@@ -111,7 +111,7 @@ longTest('new code whose top level hangs: the same, after ten seconds', () =>
   ]),
 )
 
-test('a grandchild that outlives the broken new code holds up neither the reload nor the stop', async () => {
+longTest('a grandchild that outlives the broken new code holds up neither the reload nor the stop', async () => {
   await inSandbox(async (box) => {
     await box.start(box.file('app.js', version(1, 1)))
     const holds = `import { spawn } from 'node:child_process'
@@ -208,7 +208,7 @@ longTest('an onWorkerRetire that never settles: the new one is active when the o
   })
 })
 
-test('an onWorkerActive that throws costs its process, and another tries', async () => {
+longTest('an onWorkerActive that throws costs its process, and another tries', async () => {
   await inSandbox(async (box) => {
     const more = `worker.onWorkerActive = () => { if (worker.incarnation === 2) throw new Error('planted') }`
     await box.start(box.file('app.js', version(1, 1, more)))

@@ -2,7 +2,7 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { caseTest } from '../support/length.ts'
+import { caseTest, longTest } from '../support/length.ts'
 import { ask, Client, echo, inSandbox, lives, portOf, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -51,7 +51,7 @@ test('restart with broken code stops nothing', async () => {
   })
 })
 
-test('restart -g lets a handler finish that takes longer than stopTimeout', async () => {
+longTest('restart -g lets a handler finish that takes longer than stopTimeout', async () => {
   await inSandbox(async (box) => {
     const more = `
       Worker.stopTimeout = 0.1

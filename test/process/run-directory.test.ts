@@ -16,6 +16,7 @@ import {
 import { dirname, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { longTest } from '../support/length.ts'
 import { assertClean, echo, inSandbox, type Sandbox, succeeded } from '../support/server.ts'
 import { until } from '../support/until.ts'
 import { asRoot, isRoot } from '../support/where.ts'
@@ -157,7 +158,7 @@ test('a session has its own: XDG_RUNTIME_DIR, by the module', async () => {
   })
 })
 
-test('a session directory that cannot be used is passed over, by every command', async () => {
+longTest('a session directory that cannot be used is passed over, by every command', async () => {
   await inSandbox(async (box) => {
     const runDir = await startedIn(box, { XDG_RUNTIME_DIR: join(box.directory, 'x'.repeat(100)) })
     assert.match(runDir, isRoot ? /^\/run\/millrace\/[0-9a-f]{16}$/ : /millrace-\d+/)

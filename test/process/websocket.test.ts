@@ -179,41 +179,44 @@ function quote(n: number): string {
   return JSON.stringify({ id: n, symbol: ['BTC-EUR', 'ETH-EUR'][n % 2], price: 1000 + ((n * 7919) % 500), side: 'buy' })
 }
 
-test('the ws package, thousands of messages that look back on each other, or do not, whatever it asks for', async () => {
-  await inSandbox(async (box) => {
-    const app = `
+longTest(
+  'the ws package, thousands of messages that look back on each other, or do not, whatever it asks for',
+  async () => {
+    await inSandbox(async (box) => {
+      const app = `
       import { websocket, Worker } from 'millrace'
       const worker = new Worker('websocket://127.0.0.1:0', { protocol: websocket({ compression: { threshold: 0 } }) })
       worker.onMessage = (connection, message) => connection.send(message)
       Worker.runAll()`
-    const { groups } = await box.start(box.file('app.js', app))
-    const bytes: number[] = []
-    for (const perMessageDeflate of [
-      { serverNoContextTakeover: true, clientNoContextTakeover: true },
-      {},
-      { serverMaxWindowBits: 10, clientMaxWindowBits: 10 },
-      { clientNoContextTakeover: true },
-      { serverNoContextTakeover: true, clientMaxWindowBits: 9 },
-    ]) {
-      const socket = new WebSocket(`ws://127.0.0.1:${groups[0]?.port}/`, {
-        perMessageDeflate: { ...perMessageDeflate, threshold: 0 },
-      })
-      await within(10_000, once(socket, 'open'))
-      const got: string[] = []
-      socket.on('message', (data) => got.push(String(data)))
-      const sent = Array.from({ length: 2000 }, (_, n) => (n % 100 === 99 ? quote(n).repeat(500) : quote(n)))
-      for (const message of sent) socket.send(message)
-      await until(() => got.length === sent.length, 30_000)
-      assert.equal(got, sent, socket.extensions)
-      bytes.push((socket as unknown as { _socket: net.Socket })._socket.bytesRead)
-      socket.terminate()
-    }
-    console.log(`2,000 echoes, in bytes from the server: ${bytes.join(', ')}`)
-    const [alone = 0, back = 0] = bytes
-    if (HAS_TAKEOVER) assert.ok(back < alone / 2, bytes.join(' '))
-    await box.stop()
-  })
-})
+      const { groups } = await box.start(box.file('app.js', app))
+      const bytes: number[] = []
+      for (const perMessageDeflate of [
+        { serverNoContextTakeover: true, clientNoContextTakeover: true },
+        {},
+        { serverMaxWindowBits: 10, clientMaxWindowBits: 10 },
+        { clientNoContextTakeover: true },
+        { serverNoContextTakeover: true, clientMaxWindowBits: 9 },
+      ]) {
+        const socket = new WebSocket(`ws://127.0.0.1:${groups[0]?.port}/`, {
+          perMessageDeflate: { ...perMessageDeflate, threshold: 0 },
+        })
+        await within(10_000, once(socket, 'open'))
+        const got: string[] = []
+        socket.on('message', (data) => got.push(String(data)))
+        const sent = Array.from({ length: 2000 }, (_, n) => (n % 100 === 99 ? quote(n).repeat(500) : quote(n)))
+        for (const message of sent) socket.send(message)
+        await until(() => got.length === sent.length, 30_000)
+        assert.equal(got, sent, socket.extensions)
+        bytes.push((socket as unknown as { _socket: net.Socket })._socket.bytesRead)
+        socket.terminate()
+      }
+      console.log(`2,000 echoes, in bytes from the server: ${bytes.join(', ')}`)
+      const [alone = 0, back = 0] = bytes
+      if (HAS_TAKEOVER) assert.ok(back < alone / 2, bytes.join(' '))
+      await box.stop()
+    })
+  },
+)
 
 test('our client talks to the server of the ws package, and tells it why it goes', async () => {
   const server = new WebSocketServer({

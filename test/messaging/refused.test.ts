@@ -103,7 +103,7 @@ test('what is unsettled when a process leaves is told in slices, with one error 
   const there = new Host({ maxMailboxMessages: 10_000, maxPackageSize: 100_000 })
   there.onMessage = () => new Promise(() => undefined)
   const other = meshOf(there)
-  const here = new Host({ maxMailboxMessages: 10_000 })
+  const here = new Host({ maxMailboxMessages: 10_000, mailboxTimeoutMs: 20_000 }) // the machine may be busy
   const { mesh, close } = meshOf(here, other.address)
   const outbox = mesh.outbox('there', 0)
   const errors = new Set<unknown>()

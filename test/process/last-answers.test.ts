@@ -59,9 +59,9 @@ for (const engine of addon().newEngine === null ? ['node'] : ['node', 'native'])
     )
 
 /** Whether the server's kernel has bytes of this client that the process has not read (proc(5), /proc/net/tcp). */
-function isUnread({ socket }: Client): boolean {
-  const port = (socket.localPort ?? 0).toString(16).toUpperCase().padStart(4, '0')
-  const row = new RegExp(`^ *\\d+: \\S+ 0100007F:${port} \\S+ [0-9A-F]{8}:([0-9A-F]{8})`, 'm')
+function isUnread({ socket: { localPort = 0, remotePort = 0 } }: Client): boolean {
+  const [client, server] = [localPort, remotePort].map((port) => port.toString(16).toUpperCase().padStart(4, '0'))
+  const row = new RegExp(`^ *\\d+: 0100007F:${server} 0100007F:${client} \\S+ [0-9A-F]{8}:([0-9A-F]{8})`, 'm')
   return Number.parseInt(row.exec(readFileSync('/proc/net/tcp', 'utf8'))?.[1] ?? '0', 16) > 0
 }
 

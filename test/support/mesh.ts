@@ -15,6 +15,8 @@ interface Limits {
   readonly maxPackageSize?: number
   readonly maxMailboxMessages?: number
   readonly serial?: boolean
+  /** How long messages wait for a peer. */
+  readonly mailboxTimeoutMs?: number
 }
 
 /** A worker whose messages go to `onMessage`. */
@@ -26,6 +28,7 @@ export class Host implements MeshHost {
   readonly maxPackageSize: number
   readonly maxMailboxMessages: number
   readonly maxMailboxBytes = 100_000
+  readonly mailboxTimeoutMs: number
   readonly counters = { messagesIn: 0, handlerErrors: 0, refused: 0 }
   /** Code, `mayHaveBeenHandled` and message of each failure. */
   readonly failed: unknown[] = []
@@ -34,7 +37,8 @@ export class Host implements MeshHost {
   onFail: (error: SendError, message: unknown) => void = () => undefined
   workerHandler = (_from: unknown, message: unknown, call: Call) => this.onMessage(message, call)
 
-  constructor({ maxPackageSize = 1000, maxMailboxMessages = 4, serial = false }: Limits = {}) {
+  constructor({ maxPackageSize = 1000, maxMailboxMessages = 4, serial = false, mailboxTimeoutMs = 300 }: Limits = {}) {
+    this.mailboxTimeoutMs = mailboxTimeoutMs
     this.maxPackageSize = maxPackageSize
     this.maxMailboxMessages = maxMailboxMessages
     this.serial = serial
@@ -47,9 +51,9 @@ export class Host implements MeshHost {
   reference = (_identity: Identity) => null as never
   refusedToSend = (error: SendError, message: unknown) => this.#failed(error, message)
   settingsFor(): OutboxSettings {
-    const { maxMailboxMessages, maxMailboxBytes, maxPackageSize } = this
+    const { maxMailboxMessages, maxMailboxBytes, maxPackageSize, mailboxTimeoutMs } = this
     return {
-      ...{ maxMailboxMessages, maxMailboxBytes, maxPackageSize, mailboxTimeoutMs: 300 },
+      ...{ maxMailboxMessages, maxMailboxBytes, maxPackageSize, mailboxTimeoutMs },
       onSendFail: (error, message) => this.#failed(error, message),
       onFull: () => undefined,
       onDrain: (outbox) => this.onDrain(outbox),

@@ -6,8 +6,9 @@
 import { isNoFile, UsageError } from '../../src/errors.ts'
 import { type CodecIo, foreignBytes, isChunk, jsonOf } from '../../src/protocol.ts'
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
-import { hasToken } from './fields.ts'
+import { type Draft, discard, draftOf, HTML, isSmall, lengthOf, ofParts, ofResponse, weakened } from './draft.ts'
 import type { RequestHead } from './head.ts'
+import { giveUp, isParts, letGo, streamOf } from './release.ts'
 import { Request } from './request.ts'
 import type { RequestBody } from './request-body.ts'
 import { RequestSignal } from './request-signal.ts'
@@ -58,25 +59,6 @@ const enum State {
   Done = 4,
 }
 
-/** An answer, before its head is written. */
-interface Draft {
-  readonly status: number
-  readonly reason: string
-  /** Field lines, each with its CR LF. */
-  lines: string
-  body: string | Uint8Array | BodyStream | null
-  /** Bytes of a stream if known, else -1. */
-  size: number
-  /** More follows with later sends. */
-  readonly isOpen: boolean
-  type: string
-  isClosing: boolean
-  /** What else `Connection` says: the names of fields that are among the lines. */
-  readonly options: string
-  /** Whether the lines include a Date. */
-  readonly hasDate: boolean
-}
-
 /** An answer sent piece by piece. */
 interface StreamPlan {
   readonly draft: Draft
@@ -94,10 +76,6 @@ interface Early {
   /** The last piece has been sent. */
   isEnded: boolean
 }
-
-const HTML = 'text/html; charset=utf-8'
-/** Header fields that only this class may set. */
-const OURS = new Set(['content-length', 'connection', 'transfer-encoding', 'keep-alive'])
 
 export class Exchange {
   readonly head: RequestHead
@@ -247,7 +225,7 @@ export class Exchange {
   #draft(message: Answer): Draft {
     if (typeof message === 'string') return draftOf(message, HTML)
     if (message instanceof Uint8Array) return draftOf(message, 'application/octet-stream')
-    if (message instanceof Response) return this.#ofResponse(message)
+    if (message instanceof Response) return ofResponse(message)
     if (message instanceof Chunk || message instanceof ServerSentEvents)
       throw new UsageError('ERR_NO_ANSWER', 'a piece of an answer comes after a Response that is open')
     if (isParts(message)) return ofParts(message)
@@ -258,32 +236,9 @@ export class Exchange {
     return draftOf(jsonOf(message), 'application/json')
   }
 
-  #ofResponse(response: Response): Draft {
-    const { status, reason, fields, body } = response
-    let lines = ''
-    let type = ''
-    let hasDate = false
-    let told = ''
-    for (const [key, { name, values }] of fields) {
-      if (key === 'connection') told = values.join(',').toLowerCase()
-      if (key === 'content-type') type = values.join(', ')
-      if (key === 'date') hasDate = true
-      if (!OURS.has(key)) for (const value of values) lines += `${name}: ${value}\r\n`
-    }
-    const isEvents = body === null && type.startsWith('text/event-stream')
-    const isOpen = isEvents || (fields.has('transfer-encoding') && (body === null || isChunk(body)))
-    const { isClosing, options } = connectionOf(told, fields)
-    const size = sizeGiven(fields.get('content-length')?.values)
-    if (type === '' && body !== null && body !== '') {
-      type = typeof body === 'string' ? HTML : 'application/octet-stream'
-      lines += `Content-Type: ${type}\r\n`
-    }
-    return { status, reason, lines, body, size, isOpen, type, isClosing, options, hasDate }
-  }
-
   async #fromFile(response: Response): Promise<Draft> {
     const { openFile } = this.#host.settings.services
-    const own = this.#ofResponse(response)
+    const own = ofResponse(response)
     let parts: AnswerParts
     try {
       const file = response.file as NonNullable<Response['file']>
@@ -614,15 +569,6 @@ export function mostQueued({ maxSendBufferSize }: CodecIo<Request>): number {
   return Math.min(MAX_QUEUED, maxSendBufferSize)
 }
 
-/** Bytes below which gzip does not pay. */
-const MIN_COMPRESSED = 1024
-
-/** `size`: of a stream, as a draft has it. */
-function isSmall(body: string | Uint8Array | BodyStream, size: number): boolean {
-  const bytes = isChunk(body) ? Buffer.byteLength(body) : size
-  return bytes >= 0 && bytes < MIN_COMPRESSED
-}
-
 /** Answers below this many bytes are joined into one string, so that head and body leave in one piece. */
 const JOINED_BELOW = 16_384
 
@@ -660,96 +606,14 @@ function sizeOf(text: string): number {
   return length
 }
 
-function draftOf(body: string | Uint8Array, type: string, status = 200): Draft {
-  const lines = `Content-Type: ${type}\r\n`
-  return {
-    status,
-    reason: '',
-    lines,
-    body,
-    size: -1,
-    isOpen: false,
-    type,
-    isClosing: false,
-    options: '',
-    hasDate: false,
-  }
-}
-
-function isParts(message: unknown): message is AnswerParts {
-  return typeof message === 'object' && message !== null && typeof Reflect.get(message, 'close') === 'function'
-}
-
-/** `but`: names of fields that the handler has set itself. */
-function ofParts(
-  { status, reason = '', headers, type: unsaid = '', size, body, close }: AnswerParts,
-  but?: ReadonlyMap<string, unknown>,
-): Draft {
-  let lines = ''
-  let type = unsaid
-  let hasDate = false
-  let told = ''
-  let hasUpgrade = false
-  for (const [name, value] of headers) {
-    const key = name.toLowerCase()
-    if (key === 'upgrade') hasUpgrade = true
-    if (key === 'connection') told += `,${value.toLowerCase()}`
-    if (OURS.has(key) || but?.has(key) === true) continue
-    checkField(name, [value])
-    if (key === 'content-type') type = value
-    if (key === 'date') hasDate = true
-    lines += `${name}: ${value}\r\n`
-  }
-  if (body === null) void close()
-  const isPlain = told === '' && !hasUpgrade
-  const names = isPlain ? NO_NAMES : new Set(headers.map(([name]) => name.toLowerCase()))
-  const { isClosing, options } = connectionOf(told, names)
-  return { status, reason, lines, body, size, isOpen: false, type, isClosing, options, hasDate }
-}
-
-/**
- * What a Connection field, given in lower case, may say: names of fields that are sent (RFC 9110 section 7.6.1).
- * Upgrade must be among them if it is sent (section 7.8).
- */
-function connectionOf(told: string, fields: { has(name: string): boolean }): Pick<Draft, 'isClosing' | 'options'> {
-  const hasUpgrade = fields.has('upgrade')
-  if (told === '' && !hasUpgrade) return SILENT
-  const names = told.split(',').map((name) => name.trim())
-  const sent = names.filter((name) => name !== 'upgrade' && !OURS.has(name) && fields.has(name))
-  return { isClosing: hasToken(told, 'close'), options: (hasUpgrade ? [...sent, 'upgrade'] : sent).join(', ') }
-}
-
-/** Of an answer that says nothing of its connection, as most do. */
-const SILENT = { isClosing: false, options: '' }
-const NO_NAMES: ReadonlySet<string> = new Set()
-
 function connectionLine(word: string, options: string): string {
   if (options === '') return word === '' ? '' : `Connection: ${word}\r\n`
   return `Connection: ${word === '' ? options : `${word}, ${options}`}\r\n`
 }
 
-function sizeGiven(values: readonly string[] | undefined): number {
-  if (values === undefined) return -1
-  if (values.length === 1 && /^\d{1,15}$/.test(values[0] as string)) return Number(values[0])
-  throw new UsageError('ERR_BAD_RESPONSE', `Content-Length is a number of bytes, not '${values.join(', ')}'`)
-}
-
 /** Field values are latin1; strings would be sent as UTF-8. */
 function wireOf(head: string): string | Buffer {
   return /[\x80-\xff]/.test(head) ? Buffer.from(head, 'latin1') : head
-}
-
-/** Length of the body in bytes; -1 if it is known only at its end. Throws UsageError. */
-function lengthOf({ body, size, isOpen }: Draft, hasBody: boolean): number {
-  if (body !== null && !isChunk(body)) {
-    if (typeof body[Symbol.asyncIterator] === 'function') return size
-    throw new UsageError('ERR_BAD_RESPONSE', 'a body is text, bytes, or a stream of them')
-  }
-  if (isOpen) return -1
-  const length = body === null ? 0 : Buffer.byteLength(body)
-  if (size >= 0 && size !== length && hasBody)
-    throw new UsageError('ERR_BAD_RESPONSE', `Content-Length says ${size}, the body has ${length} bytes`)
-  return length
 }
 
 function joined(head: string, body: string | Uint8Array): string | (string | Uint8Array)[] {
@@ -763,50 +627,6 @@ function unconditional(method: string): RequestView {
   return { method, header: () => undefined }
 }
 
-/** The bytes depend on the coding, so a strong validator would be wrong. */
-function weakened(lines: string): string {
-  return lines.replace(/^(ETag: )(")/im, '$1W/$2')
-}
-
-function discard({ body }: Draft): void {
-  if (body !== null && !isChunk(body)) letGo(body)
-}
-
-/** Releases what an answer holds that will not be sent: a file, a stream. */
-export function discardAnswer(message: unknown): void {
-  const body = streamOf(message)
-  if (isParts(message)) quietly(() => message.close())
-  else if (body !== null) letGo(body)
-}
-
-function streamOf(message: unknown): BodyStream | null {
-  const body = message instanceof Response || isParts(message) ? message.body : null
-  return isChunk(body) ? null : body
-}
-
-/** Ends a stream that nobody reads. A Readable must be destroyed: leaving its iterator before it began ends nothing. */
-function letGo(body: BodyStream): void {
-  const { destroy, cancel } = body as { destroy?: unknown; cancel?: unknown }
-  if (typeof destroy === 'function') quietly(() => destroy.call(body))
-  else if (typeof cancel === 'function') quietly(() => cancel.call(body))
-  else quietly(() => body[Symbol.asyncIterator]().return?.())
-}
-
 function wrongLength(length: number, how: string): UsageError {
   return new UsageError('ERR_BAD_RESPONSE', `a body is ${how} than its Content-Length of ${length}`)
-}
-
-/** The rest of a body is not wanted. */
-function giveUp(iterator: AsyncIterator<unknown> | null): void {
-  if (iterator !== null) quietly(() => iterator.return?.())
-}
-
-/** A source may clean up in its own time: a promise, a value, or a throw are all allowed. */
-function quietly(leave: () => unknown): void {
-  const left = async () => void (await leave())
-  left().catch(nothing)
-}
-
-function nothing(): void {
-  // An error from a stream that was given up concerns no one any more.
 }

@@ -3,7 +3,8 @@
 import { UsageError } from '../../src/errors.ts'
 import type { CodecIo, CodecProtocol, Role } from '../../src/protocol.ts'
 import { HttpCodec } from './codec.ts'
-import { type Answer, discardAnswer } from './exchange.ts'
+import type { Answer } from './exchange.ts'
+import { discardAnswer } from './release.ts'
 import type { Request } from './request.ts'
 import { type HttpServices, type HttpSettings, resolved } from './settings.ts'
 

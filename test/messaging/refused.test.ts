@@ -11,18 +11,16 @@ import { Host, meshOf, rowOf } from '../support/mesh.ts'
 import { ask, inSandbox } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 
-function turnsFor(ms: number): Promise<number> {
-  return new Promise((resolve) => {
-    let turns = 0
-    let isOver = false
-    const count = () => {
-      turns++
-      if (isOver) resolve(turns)
-      else setImmediate(count)
-    }
-    setTimeout(() => (isOver = true), ms)
-    count()
-  })
+/** How many turns of the loop pass until then. Rejects if that takes too long. */
+async function turnsUntil(isThen: () => boolean): Promise<number> {
+  const late = performance.now() + 10_000
+  let turns = 0
+  while (!isThen()) {
+    if (performance.now() > late) throw new Error(`still waiting after ${turns} turns`)
+    await new Promise(setImmediate)
+    turns++
+  }
+  return turns
 }
 
 /** Asks again until something may have been handled, or `isOver` says so. */
@@ -63,8 +61,10 @@ for (const [what, news] of [
       holds++
       return () => void holds--
     })
-    assert.ok((await turnsFor(200)) > 20)
-    assert.ok(again >= 3 && again < 60, `sent again ${again} times in 200 ms`)
+    const since = performance.now()
+    assert.ok((await turnsUntil(() => again >= 30)) > 20)
+    const elapsed = performance.now() - since
+    assert.ok(elapsed >= 100, `sent again ${again} times in ${elapsed} ms`)
     assert.is(holds, 0)
     isOver = true
     assert.ok((await within(5000, asked)) < 30)
@@ -91,7 +91,9 @@ test('requests that cannot be sent now reject in a later turn: one with no room,
   ]
   await until(() => end !== null)
   const all = asks.map((ask) => askAgain(ask, () => isOver))
-  setTimeout(() => (isOver = true), 50)
+  let turns = 0
+  await turnsUntil(() => turns++ > 20) // the loop goes on meanwhile
+  isOver = true
   for (const count of await within(5000, Promise.all(all))) assert.ok(count >= 1)
   ;(end as unknown as (value: unknown) => void)('done')
   assert.is(await first, 'done')

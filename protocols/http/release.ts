@@ -1,0 +1,41 @@
+// Lets go of what an answer holds that will not be sent, or not to its end: an open file, a stream.
+
+import { nothing } from '../../src/nothing.ts'
+import { isChunk } from '../../src/protocol.ts'
+import { type BodyStream, Response } from './response.ts'
+import type { AnswerParts } from './settings.ts'
+
+export function isParts(message: unknown): message is AnswerParts {
+  return typeof message === 'object' && message !== null && typeof Reflect.get(message, 'close') === 'function'
+}
+
+/** Releases what an answer holds that will not be sent: a file, a stream. */
+export function discardAnswer(message: unknown): void {
+  const body = streamOf(message)
+  if (isParts(message)) quietly(() => message.close())
+  else if (body !== null) letGo(body)
+}
+
+export function streamOf(message: unknown): BodyStream | null {
+  const body = message instanceof Response || isParts(message) ? message.body : null
+  return isChunk(body) ? null : body
+}
+
+/** Ends a stream that nobody reads. A Readable must be destroyed: leaving its iterator before it began ends nothing. */
+export function letGo(body: BodyStream): void {
+  const { destroy, cancel } = body as { destroy?: unknown; cancel?: unknown }
+  if (typeof destroy === 'function') quietly(() => destroy.call(body))
+  else if (typeof cancel === 'function') quietly(() => cancel.call(body))
+  else quietly(() => body[Symbol.asyncIterator]().return?.())
+}
+
+/** The rest of a body is not wanted. */
+export function giveUp(iterator: AsyncIterator<unknown> | null): void {
+  if (iterator !== null) quietly(() => iterator.return?.())
+}
+
+/** A source may clean up in its own time: a promise, a value, or a throw are all allowed. */
+function quietly(leave: () => unknown): void {
+  const left = async () => void (await leave())
+  left().catch(nothing) // an error from a stream that was given up concerns no one any more
+}

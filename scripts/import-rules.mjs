@@ -20,7 +20,7 @@ const upgrades = new Map([
 // What examples use in addition; the package itself never loads it.
 const examplesShow = new Set(['sharp'])
 // Loaded on use, if the user has installed them.
-const optionalPeers = new Set(['@fastify/busboy', 'croner'])
+const optionalPeers = new Set(['@fastify/busboy', '@nats-io/transport-node', 'croner'])
 const mayProtocolsUse = [
   'node:crypto',
   'node:zlib',

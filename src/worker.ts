@@ -10,7 +10,17 @@ import { messageOf, type SendError, SystemError, stackOf, UsageError } from './e
 import { log } from './log.ts'
 import { apart } from './loop/apart.ts'
 import type { Handler } from './messaging/mailbox.ts'
-import { currentMesh, groupOf, type MessagingWorker, openMesh, usePeers } from './messaging/messaging.ts'
+import {
+  closeMessages,
+  groupOf,
+  leaveMessages,
+  type MessagingWorker,
+  openMesh,
+  serveMessages,
+  tellLostMessages,
+  unsettledMessages,
+  usePeers,
+} from './messaging/messaging.ts'
 import type { WorkerGroup, WorkerRef } from './messaging/references.ts'
 import { type Address, isAnyPort, isSamePlace, isSecureScheme, parseAddress } from './net/address.ts'
 import { chooseEngine } from './net/engines.ts'
@@ -462,6 +472,7 @@ export class Worker<
     await this.onWorkerStart?.(this)
     await Promise.all(this.#listening.values())
     for (const { fd, endpoint } of sockets) await this.listenOn({ fd, expected: endpoint })
+    serveMessages()
   }
 
   /** @internal */
@@ -633,7 +644,7 @@ export class Worker<
   }
 
   #leaveMesh(): void {
-    currentMesh()?.leave(() => this.hold('messages'))
+    leaveMessages(() => this.hold('messages'))
   }
 
   /** @internal */
@@ -643,17 +654,17 @@ export class Worker<
 
   /** @internal */
   get unsettledMessages(): number {
-    return (own === (this as unknown) && currentMesh()?.unsettled) || 0
+    return own === (this as unknown) ? unsettledMessages() : 0
   }
 
   /** @internal */
   async tellLost(): Promise<void> {
-    if (own === (this as unknown)) await currentMesh()?.tellLost()
+    if (own === (this as unknown)) await tellLostMessages()
   }
 
   /** @internal */
   stop(): void {
-    if (own === (this as unknown)) currentMesh()?.close()
+    if (own === (this as unknown)) closeMessages()
     this.#departure.end()
     for (const connection of [...this.connections.values()]) apart(destroy, connection)
     for (const inner of this.#inner) inner.stop()

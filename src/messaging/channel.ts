@@ -3,10 +3,10 @@
 import { UsageError } from '../errors.ts'
 import { ANY_STRING, checkOptions, type Rule } from '../options.ts'
 import type { Mesh } from './mesh.ts'
-import { currentMesh } from './messaging.ts'
+import { currentMesh, notAWorker } from './messaging.ts'
 import { checkRequest, type RequestOptions } from './pending-request.ts'
 import { checkSubject } from './subjects.ts'
-import { type SubjectHandler, subscriptions } from './subscriptions.ts'
+import { type SubjectHandler, type Subscriber, subscriptions } from './subscriptions.ts'
 
 /** What `Channel.subscribe` takes besides. Wrong ones are ERR_UNKNOWN_OPTION and ERR_BAD_OPTION. */
 export interface SubscribeOptions {
@@ -34,12 +34,7 @@ export const Channel = {
    * unless it is undefined. Throws UsageError: ERR_BAD_SUBJECT, ERR_BAD_OPTION, ERR_UNKNOWN_OPTION.
    */
   subscribe(subject: string, handler: SubjectHandler, options: SubscribeOptions = {}): Subscription {
-    checkSubject(subject, true)
-    checkOptions('subscribe', options, RULES)
-    const { queue = '' } = options
-    if (queue !== '') checkSubject(queue, false)
-    if (typeof handler !== 'function') throw new UsageError('ERR_BAD_OPTION', 'subscribe needs a function')
-    const subscriber = { pattern: subject, queue, handler, isOver: false }
+    const subscriber = checkSubscriber(subject, handler, options)
     const ready = subscriptions.add(subscriber)
     const unsubscribe = () => {
       if (!subscriber.isOver) subscriptions.delete(subscriber)
@@ -70,9 +65,18 @@ export const Channel = {
   },
 }
 
+/** The arguments of a `subscribe`, checked. Throws UsageError. */
+export function checkSubscriber(subject: string, handler: SubjectHandler, options: SubscribeOptions): Subscriber {
+  checkSubject(subject, true)
+  checkOptions('subscribe', options, RULES)
+  const { queue = '' } = options
+  if (queue !== '') checkSubject(queue, false)
+  if (typeof handler !== 'function') throw new UsageError('ERR_BAD_OPTION', 'subscribe needs a function')
+  return { pattern: subject, queue, handler, isOver: false }
+}
+
 function mesh(): Mesh {
   const found = currentMesh()
-  if (found === null)
-    throw new UsageError('ERR_NOT_A_WORKER', 'messages go between worker processes: publish in onWorkerStart, or later')
+  if (found === null) throw notAWorker()
   return found
 }

@@ -14,6 +14,7 @@ import { Outbox, type OutboxHost, type OutboxSettings, TOLD_IN_ONE_TURN } from '
 import type { Credentials } from './outgoing-link.ts'
 import { Peers } from './peers.ts'
 import type { WorkerRef } from './references.ts'
+import { Stay } from './stay.ts'
 import { type Audience, type InterestChange, subscriptions } from './subscriptions.ts'
 
 /** Connections that wait until this process accepts them. */
@@ -52,9 +53,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   readonly #self: string
   readonly #incoming = new Set<IncomingLink>()
   #listener: Listener | null = null
-  /** While leaving: `#hold` keeps this process alive, `#release` ends that. */
-  #hold: (() => () => void) | null = null
-  #release: (() => void) | null = null
+  readonly #stay = new Stay(() => this.#isBusy())
 
   constructor(host: MeshHost, place: MeshPlace, transport: Transport) {
     const identity = { mailbox: place.mailbox, group: host.name, id: host.id, incarnation: host.incarnation }
@@ -225,20 +224,14 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
    */
   leave(hold: () => () => void): void {
     this.isLeaving = true
-    this.#hold = hold
     if (!this.isEnding) this.#listener?.close() // while the whole server stops, its workers still answer each other
     for (const link of this.#incoming) link.leave()
-    this.look()
+    this.#stay.begin(hold)
   }
 
   /** Call when something has begun or ended that a leaving process waits for. */
   look(): void {
-    if (this.#hold === null) return
-    if (this.#isBusy()) this.#release ??= this.#hold()
-    else {
-      this.#release?.()
-      this.#release = null
-    }
+    this.#stay.look()
   }
 
   #isBusy(): boolean {

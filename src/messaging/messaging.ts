@@ -8,7 +8,7 @@ import type { MeshPlace, PeerNews } from '../process/group.ts'
 import { isThenable } from '../protocol.ts'
 import type { Transport } from '../transport.ts'
 import type { Identity } from './handshake.ts'
-import type { Handler } from './mailbox.ts'
+import type { Handler, Mailbox, MailboxHost } from './mailbox.ts'
 import { Mesh, type MeshHost } from './mesh.ts'
 import type { Outbox, OutboxSettings } from './outbox.ts'
 import { WorkerGroup, type WorkerRef } from './references.ts'
@@ -50,7 +50,77 @@ export function currentMesh(): Mesh | null {
 /** From now on this process serves for `worker`. */
 export function openMesh(worker: MessagingWorker, all: Declared, place: MeshPlace, transport: Transport): void {
   declared = all
-  mesh = new Mesh(new WorkerHost(worker), place, transport)
+  const host = new WorkerHost(worker)
+  mesh = new Mesh(host, place, transport)
+  here = { host, mailbox: mesh.mailbox, isServing: false }
+  for (const bridge of bridges) bridge.open(host, mesh.mailbox)
+}
+
+/** Something besides the mesh that brings messages and takes them away: to other machines. */
+export interface Bridge {
+  /** This process may send. */
+  open(host: BridgeHost, mailbox: Mailbox): void
+  /** It has started: messages for its Worker may come. */
+  serve(): void
+  /** As `Mesh.leave`. */
+  leave(hold: () => () => void): void
+  /** Number of messages sent that are not settled. */
+  readonly unsettled: number
+  /** As `Mesh.tellLost`. */
+  tellLost(): Promise<void>
+  close(): void
+}
+
+/** The Worker of this process, as a bridge sees it. */
+export interface BridgeHost extends MailboxHost {
+  readonly counters: MessagingWorker['counters']
+}
+
+const bridges = new Set<Bridge>()
+/** Null before this process serves for a Worker. */
+let here: { readonly host: BridgeHost; readonly mailbox: Mailbox; isServing: boolean } | null = null
+
+export function addBridge(bridge: Bridge): void {
+  bridges.add(bridge)
+  if (here === null) return
+  bridge.open(here.host, here.mailbox)
+  if (here.isServing) bridge.serve()
+}
+
+/** This process has started. */
+export function serveMessages(): void {
+  if (here === null) return
+  here.isServing = true
+  for (const bridge of bridges) bridge.serve()
+}
+
+/** Takes no more messages; `hold` keeps this process alive as long as any of its own are under way. */
+export function leaveMessages(hold: () => () => void): void {
+  mesh?.leave(hold)
+  for (const bridge of bridges) bridge.leave(hold)
+}
+
+/** Number of messages from this process that are not settled. */
+export function unsettledMessages(): number {
+  return [...bridges].reduce((sum, { unsettled }) => sum + unsettled, mesh?.unsettled ?? 0)
+}
+
+/** Reports all of them as lost. `closeMessages` comes next. */
+export async function tellLostMessages(): Promise<void> {
+  await Promise.all([mesh?.tellLost(), ...[...bridges].map((bridge) => bridge.tellLost())])
+}
+
+export function closeMessages(): void {
+  mesh?.close()
+  for (const bridge of bridges) bridge.close()
+}
+
+/** A process without a mesh cannot send. */
+export function notAWorker(): UsageError {
+  return new UsageError(
+    'ERR_NOT_A_WORKER',
+    'messages go between worker processes: send, publish and request in onWorkerStart, or later',
+  )
 }
 
 export function usePeers(news: PeerNews): void {
@@ -186,7 +256,7 @@ class WorkerHost implements MeshHost {
 }
 
 /** Calls a user callback from within a link: what it throws is logged and must not end the link. */
-function guard(name: string, call: () => unknown): void {
+export function guard(name: string, call: () => unknown): void {
   const failed = (error: unknown) => log(`${name}: ${stackOf(error)}`)
   try {
     const result = call()

@@ -233,6 +233,6 @@ export function readFailure(form: Form, bytes: Buffer, start: number, end: numbe
 }
 
 /** Anything can be thrown, with anything as its name. */
-function textOr(value: unknown, other: string): string {
+export function textOr(value: unknown, other: string): string {
   return typeof value === 'string' || typeof value === 'number' ? String(value) : other
 }

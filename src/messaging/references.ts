@@ -10,22 +10,44 @@ import { pack } from './wire.ts'
 
 const NO_OPTIONS: RequestOptions = {}
 
+/** What carries messages to one worker. */
+export interface Way {
+  /** Number of messages that are not settled. */
+  readonly count: number
+  send(message: unknown): boolean
+  request(message: unknown, options: RequestOptions): { readonly promise: Promise<unknown> }
+}
+
+/** A group, on one server. */
+export interface RefHome {
+  readonly name: string
+  /** Empty for this server. */
+  readonly server: string
+  /** Throws UsageError. */
+  wayTo(id: number): Way
+}
+
 /** Reference to one worker: a slot of a group, whichever process holds it. */
 export class WorkerRef {
-  /** 0 to `count` - 1. */
+  /** 0 to `count` - 1; -1 if a cluster chooses the worker at each message. */
   readonly id: number
-  readonly #group: WorkerGroup
-  #outbox: Outbox | null = null
+  readonly #home: RefHome
+  #way: Way | null = null
 
   /** @internal */
-  constructor(group: WorkerGroup, id: number) {
-    this.#group = group
+  constructor(home: RefHome, id: number) {
+    this.#home = home
     this.id = id
   }
 
   /** The name of its group. */
   get group(): string {
-    return this.#group.name
+    return this.#home.name
+  }
+
+  /** The name of its server in a `Cluster`; empty for a worker of this server, or if the cluster chooses. */
+  get server(): string {
+    return this.#home.server
   }
 
   /**
@@ -34,7 +56,7 @@ export class WorkerRef {
    * ERR_CANNOT_CLONE, ERR_MESSAGE_TOO_LARGE, ERR_UNKNOWN_WORKER, ERR_NOT_A_WORKER.
    */
   send(message: unknown): boolean {
-    return (this.#outbox ?? this.#open()).send(message)
+    return (this.#way ?? this.#open()).send(message)
   }
 
   /**
@@ -46,7 +68,7 @@ export class WorkerRef {
   request<Reply = unknown>(message: unknown, options: RequestOptions = NO_OPTIONS): Promise<Reply> {
     try {
       if (options !== NO_OPTIONS) checkRequest(options)
-      return (this.#outbox ?? this.#open()).request(message, options).promise as Promise<Reply>
+      return (this.#way ?? this.#open()).request(message, options).promise as Promise<Reply>
     } catch (error) {
       return Promise.reject(error)
     }
@@ -54,27 +76,25 @@ export class WorkerRef {
 
   /** Number of messages from this process that are not settled. */
   get pendingMessages(): number {
-    return this.#outbox?.count ?? 0
+    return this.#way?.count ?? 0
   }
 
-  /** @internal */
-  get outbox(): Outbox {
-    return this.#outbox ?? this.#open()
-  }
-
-  #open(): Outbox {
-    this.#outbox = this.#group.mesh.outbox(this.#group.mailbox, this.id)
-    return this.#outbox
+  #open(): Way {
+    this.#way = this.#home.wayTo(this.id)
+    return this.#way
   }
 }
 
 /** The workers of a group. */
-export class WorkerGroup {
+export class WorkerGroup implements RefHome {
   /** As declared. */
   readonly name: string
+  /** @internal */
+  readonly server = ''
   readonly #resolve: () => string
   readonly #current: () => Mesh | null
   readonly #refs = new Map<number, WorkerRef>()
+  readonly #outboxes = new Map<number, Outbox>()
   #turn = 0
 
   /** @internal */
@@ -95,6 +115,13 @@ export class WorkerGroup {
   /** @internal */
   get mailbox(): string {
     return this.#resolve()
+  }
+
+  /** @internal */
+  wayTo(id: number): Outbox {
+    const outbox = this.#outboxes.get(id) ?? this.mesh.outbox(this.mailbox, id)
+    this.#outboxes.set(id, outbox)
+    return outbox
   }
 
   /** Returns the worker with this id. Throws UsageError: ERR_UNKNOWN_WORKER, whose message lists the existing ids. */
@@ -125,14 +152,14 @@ export class WorkerGroup {
    */
   any(): WorkerRef {
     const ids = this.ids
-    let best: WorkerRef | null = null
+    let best: Outbox | null = null
     const start = ++this.#turn % Math.max(1, ids.length) // among equals, in turn
     for (let n = 0; n < ids.length; n++) {
-      const ref = this.getWorkerById(ids[(start + n) % ids.length] as number)
-      if (best === null || isBetter(ref.outbox, best.outbox)) best = ref
+      const outbox = this.wayTo(ids[(start + n) % ids.length] as number)
+      if (best === null || isBetter(outbox, best)) best = outbox
     }
     if (best === null) throw this.#empty()
-    return best
+    return this.getWorkerById(best.id)
   }
 
   /**
@@ -160,7 +187,7 @@ export class WorkerGroup {
   broadcast(message: unknown): boolean {
     const packed = pack(message)
     let mayGoOn = true
-    for (const id of this.ids) mayGoOn = this.getWorkerById(id).outbox.sendPacked(packed, message) && mayGoOn
+    for (const id of this.ids) mayGoOn = this.wayTo(id).sendPacked(packed, message) && mayGoOn
     return mayGoOn
   }
 

@@ -147,7 +147,8 @@ export const subscriptions = new Subscriptions()
 
 const errors = new LimitedLog()
 
-function logThrown(error: unknown): void {
+/** What a subscriber threw for a message that awaits no answer. */
+export function logThrown(error: unknown): void {
   errors.log(`a subscriber: ${stackOf(error)}`)
 }
 

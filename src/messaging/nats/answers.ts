@@ -1,0 +1,92 @@
+// The outcome of one message from NATS, on its way back to the sender.
+
+import type { Msg, MsgHdrs } from '@nats-io/transport-node'
+import { UsageError } from '../../errors.ts'
+import { now } from '../../loop/clock.ts'
+import { deadlines } from '../../loop/deadlines.ts'
+import { Call, ONE_WAY } from '../call.ts'
+import type { Answers } from '../mailbox.ts'
+import type { WorkerRef } from '../references.ts'
+import { isOneWay, remainingMsOf, writeFailure } from './headers.ts'
+import { type Encoded, encode } from './json.ts'
+
+export interface AnswersHost {
+  /** With what this process says of itself. */
+  head(isBytes: boolean): MsgHdrs
+  reply(subject: string, encoded: Encoded, headers: MsgHdrs): void
+  /** Limit of headers and payload, in bytes. */
+  readonly maxPayload: number
+}
+
+/** What headers may take of the limit. */
+const HEADERS_BYTES = 1024
+const EMPTY: Encoded = { payload: Buffer.alloc(0), isBytes: false }
+
+export class NatsAnswers implements Answers {
+  readonly from: WorkerRef
+  readonly call: Call
+  readonly #host: AnswersHost
+  /** Empty if nobody waits for anything. */
+  readonly #reply: string
+  /** Whether undefined is an answer. It is not for a subject, where others may have one. */
+  readonly #isForOne: boolean
+  #deadline = 0
+
+  constructor(host: AnswersHost, message: Msg, from: WorkerRef, isForOne: boolean) {
+    this.#host = host
+    this.#reply = message.reply ?? ''
+    this.#isForOne = isForOne
+    this.from = from
+    this.call = isOneWay(message) ? ONE_WAY : new Call(true, now() + remainingMsOf(message))
+  }
+
+  handled(): void {
+    this.#give(EMPTY)
+  }
+
+  answer(_number: number, value: unknown): void {
+    if (value === undefined && !this.#isForOne) return
+    try {
+      this.#give(this.#checked(encode(value)))
+    } catch (error) {
+      this.fail(0, error, true)
+    }
+  }
+
+  #checked(encoded: Encoded): Encoded {
+    const { maxPayload } = this.#host
+    if (encoded.payload.length + HEADERS_BYTES <= maxPayload) return encoded
+    const size = `the answer has ${encoded.payload.length} bytes: NATS takes ${maxPayload} (max_payload)`
+    throw new UsageError('ERR_MESSAGE_TOO_LARGE', size)
+  }
+
+  fail(_number: number, error: unknown, wasHandled: boolean): void {
+    if (this.#reply === '') return
+    const headers = this.#host.head(false)
+    this.#host.reply(this.#reply, writeFailure(headers, error, wasHandled), headers)
+  }
+
+  /** Streams do not leave a server: their source is told to end. */
+  async stream(_number: number, items: AsyncIterable<unknown>): Promise<void> {
+    this.fail(0, new UsageError('ERR_CANNOT_CLONE', 'the answer is a stream, which cannot leave its server'), true)
+    await items[Symbol.asyncIterator]().return?.()
+  }
+
+  remember(_number: number, call: Call): void {
+    const leftMs = call.remainingMs
+    if (Number.isFinite(leftMs)) this.#deadline = deadlines.after(leftMs, expire, call)
+  }
+
+  forget(): void {
+    if (this.#deadline !== 0) deadlines.cancel(this.#deadline)
+    this.#deadline = 0
+  }
+
+  #give(encoded: Encoded): void {
+    if (this.#reply !== '') this.#host.reply(this.#reply, encoded, this.#host.head(encoded.isBytes))
+  }
+}
+
+function expire(call: Call): void {
+  call.abort('the time of the request is over')
+}

@@ -1,0 +1,308 @@
+// A process's end of a Cluster: its connection, what it has sent, and what it listens to. A worker listens to three
+// subjects: its group's, where each message goes to one worker; its group's, where each goes to all; and its own.
+// Everywhere it is a member of a queue group, so that a worker which is being replaced gets each message once.
+
+import { randomBytes } from 'node:crypto'
+import type { Msg, MsgHdrs } from '@nats-io/transport-node'
+import { messageOf, type SendError, UsageError } from '../../errors.ts'
+import { LimitedLog } from '../../log.ts'
+import { isThenable } from '../../protocol.ts'
+import type { Subscription } from '../channel.ts'
+import type { Handler, Mailbox } from '../mailbox.ts'
+import { type Bridge, type BridgeHost, guard, notAWorker } from '../messaging.ts'
+import type { PendingRequest, RequestOptions } from '../pending-request.ts'
+import { type RefHome, type Way, WorkerRef } from '../references.ts'
+import { Stay } from '../stay.ts'
+import { logThrown, type Subscriber } from '../subscriptions.ts'
+import { type AnswersHost, NatsAnswers } from './answers.ts'
+import { ClusterGroup, type ClusterHost } from './cluster-group.ts'
+import { encodeToken, isOneWay, readMessage, senderOf, writeHead } from './headers.ts'
+import { type Encoded, encode } from './json.ts'
+import { type LinkHost, NatsLink, type NatsOptions } from './nats-link.ts'
+import { type Addressed, Post } from './post.ts'
+
+interface ClusterSettings {
+  readonly name: string
+  readonly server: string
+  readonly nats: NatsOptions
+  readonly maxPendingMessages: number
+  readonly maxPendingBytes: number
+  readonly waitMs: number
+  readonly sendTimeoutMs: number
+}
+
+/** The user's. */
+interface ClusterCallbacks {
+  readonly onSendFail: ((error: SendError, message: unknown, to: string) => unknown) | null
+  readonly onBufferDrain: (() => unknown) | null
+}
+
+type Listening = ReturnType<NatsLink['subscribe']>
+
+/** What headers may take of the limit of a message. */
+const HEADERS_BYTES = 1024
+/** Beyond it, the ways without a message under way are forgotten. */
+const MOST_WAYS = 4096
+const DEFAULT_INBOX = '_INBOX'
+
+export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
+  readonly #settings: ClusterSettings
+  readonly #callbacks: ClusterCallbacks
+  readonly #link: NatsLink
+  readonly #post: Post
+  readonly #groups = new Map<string, ClusterGroup>()
+  readonly #ways = new Map<string, NatsWay>()
+  readonly #listening = new Set<Listening>()
+  readonly #troubles = new LimitedLog()
+  readonly #stay = new Stay(() => !this.#isQuiet || this.#post.isBusy)
+  #host: BridgeHost | null = null
+  #mailbox: Mailbox | null = null
+  /** Nothing more comes. */
+  #isQuiet = false
+
+  constructor(settings: ClusterSettings, callbacks: ClusterCallbacks) {
+    const { name, nats, maxPendingMessages, maxPendingBytes, waitMs } = settings
+    this.#settings = settings
+    this.#callbacks = callbacks
+    this.#link = new NatsLink(`cluster ${name}`, nats, this)
+    this.#post = new Post(this.#link, inboxOf(nats), {
+      maxPendingMessages,
+      maxPendingBytes,
+      waitMs,
+      onSendFail: (error, addressed) => this.#tell(error, addressed),
+      onDrain: () => guard('onBufferDrain', () => this.#callbacks.onBufferDrain?.()),
+      look: () => this.#stay.look(),
+    })
+  }
+
+  get isConnected(): boolean {
+    return this.#link.isUp
+  }
+
+  #tell(error: SendError, { message, to }: Addressed): void {
+    if (this.#host !== null) this.#host.counters.sendFail++
+    const { onSendFail } = this.#callbacks
+    if (onSendFail === null) this.#troubles.log(`cluster ${this.#settings.name}: not sent: ${messageOf(error)}`)
+    else guard('onSendFail', () => onSendFail(error, message, to))
+  }
+
+  // Sending
+
+  group(name: string): ClusterGroup {
+    const group = this.#groups.get(name) ?? new ClusterGroup(this, name)
+    this.#groups.set(name, group)
+    return group
+  }
+
+  wayTo(group: string, server: string, id: number): Way {
+    const isAny = server === ''
+    const subject = isAny ? this.#subject('any', group) : this.#subject('to', server, group, id)
+    const present = this.#ways.get(subject)
+    if (present !== undefined) return present
+    if (this.#ways.size >= MOST_WAYS) for (const [key, { count }] of this.#ways) if (count === 0) this.#ways.delete(key)
+    const way = new NatsWay(this, subject, isAny ? `a worker of ${group}` : `worker ${group}:${id} on ${server}`)
+    this.#ways.set(subject, way)
+    return way
+  }
+
+  /** @internal */
+  send(way: NatsWay, message: unknown): boolean {
+    return this.#post.send(this.#addressed(way.to, way.subject, message, true, way), this.#settings.sendTimeoutMs)
+  }
+
+  /** @internal */
+  ask(way: NatsWay, message: unknown, options: RequestOptions): PendingRequest {
+    return this.#post.request(this.#addressed(way.to, way.subject, message, false, way), options)
+  }
+
+  broadcast(group: string, message: unknown): boolean {
+    return this.#post.publish(this.#addressed(`all workers of ${group}`, this.#subject('all', group), message))
+  }
+
+  publish(subject: string, message: unknown): boolean {
+    return this.#post.publish(this.#addressed(subject, subject, message))
+  }
+
+  request(subject: string, message: unknown, options: RequestOptions): PendingRequest {
+    return this.#post.request(this.#addressed(subject, subject, message), options)
+  }
+
+  #addressed(to: string, subject: string, message: unknown, isOneWay = false, owner: NatsWay | null = null): Addressed {
+    if (this.#host === null) throw notAWorker()
+    const encoded = encode(message)
+    const size = encoded.payload.length
+    if (this.#link.isUp && size + HEADERS_BYTES > this.#link.maxPayload)
+      throw new UsageError('ERR_MESSAGE_TOO_LARGE', `${to}: ${size} bytes; NATS takes ${this.maxPayload} with headers`)
+    return { to, subject, message, encoded, headers: this.#head(encoded.isBytes, isOneWay), owner }
+  }
+
+  #subject(kind: 'any' | 'all' | 'to', ...names: readonly (string | number)[]): string {
+    return ['millrace', encodeToken(this.#settings.name), kind, ...names.map((name) => encodeToken(`${name}`))].join(
+      '.',
+    )
+  }
+
+  // Answering
+
+  get maxPayload(): number {
+    return this.#link.maxPayload
+  }
+
+  head(isBytes: boolean): MsgHdrs {
+    return this.#head(isBytes, false)
+  }
+
+  #head(isBytes: boolean, isOneWay: boolean): MsgHdrs {
+    const { name: group = '', id = -1 } = this.#host ?? {}
+    return writeHead(this.#link.headers(), { from: { server: this.#settings.server, group, id }, isBytes, isOneWay })
+  }
+
+  reply(subject: string, encoded: Encoded, headers: MsgHdrs): void {
+    this.#post.answer({ to: 'an answer', subject, message: undefined, encoded, headers, owner: null })
+  }
+
+  // Receiving
+
+  subscribe(subscriber: Subscriber): Subscription {
+    const { pattern, queue } = subscriber
+    const listening = this.#link.subscribe(pattern, queue, (message) => this.#deliver(subscriber, message))
+    this.#listening.add(listening)
+    const unsubscribe = () => {
+      subscriber.isOver = true
+      if (this.#listening.delete(listening)) void this.#link.unsubscribe(listening)
+    }
+    return { subject: pattern, ready: this.#link.ready(), unsubscribe, [Symbol.dispose]: unsubscribe }
+  }
+
+  #deliver(subscriber: Subscriber, incoming: Msg): void {
+    if (subscriber.isOver || this.#mailbox === null) return
+    const { handler } = subscriber
+    const call: Handler = (from, message, call) => handler(message, { subject: incoming.subject, from, call })
+    this.#read(incoming, false, (answers, message) =>
+      this.#mailbox?.run(answers, 0, message, answers.call, isOneWay(incoming) ? logging(call) : call),
+    )
+  }
+
+  #receive(incoming: Msg): void {
+    this.#read(incoming, true, (answers, message) => this.#mailbox?.take(answers, 0, message, answers.call))
+  }
+
+  #read(incoming: Msg, isForOne: boolean, take: (answers: NatsAnswers, message: unknown) => void): void {
+    const answers = new NatsAnswers(this, incoming, this.#sender(incoming), isForOne)
+    let message: unknown
+    try {
+      message = readMessage(incoming)
+    } catch (error) {
+      this.#troubles.log(`cluster ${this.#settings.name}: on ${incoming.subject}: ${messageOf(error)}`)
+      return answers.fail(0, error, false)
+    }
+    take(answers, message)
+  }
+
+  #sender(incoming: Msg): WorkerRef {
+    const sender = senderOf(incoming)
+    return sender === null ? STRANGER : this.group(sender.group).reference(sender.id, sender.server)
+  }
+
+  // Life
+
+  open(host: BridgeHost, mailbox: Mailbox): void {
+    this.#host = host
+    this.#mailbox = mailbox
+    this.#link.open()
+  }
+
+  serve(): void {
+    const host = this.#host
+    if (host === null || host.workerHandler === null) return
+    const { server } = this.#settings
+    const listen = (subject: string, queue: string) =>
+      this.#listening.add(this.#link.subscribe(subject, queue, (message) => this.#receive(message)))
+    listen(this.#subject('any', host.name), 'any')
+    listen(this.#subject('all', host.name), `${encodeToken(server)}.${host.id}`)
+    listen(this.#subject('to', server, host.name, host.id), 'one')
+  }
+
+  leave(hold: () => () => void): void {
+    this.#stay.begin(hold)
+    void Promise.all([...this.#listening].map((one) => this.#link.unsubscribe(one))).then(() => {
+      this.#isQuiet = true
+      this.#stay.look()
+    })
+  }
+
+  get unsettled(): number {
+    return this.#post.count
+  }
+
+  tellLost(): Promise<void> {
+    return this.#post.tellLost()
+  }
+
+  close(): void {
+    void this.#post.tellLost()
+    this.#link.close()
+  }
+
+  up(): void {
+    this.#post.up()
+  }
+
+  down(): void {
+    this.#post.down()
+  }
+
+  forbidden(subject: string): void {
+    this.#post.forbidden(subject)
+  }
+}
+
+/** To one worker, or to whichever of a group NATS chooses. */
+class NatsWay implements Way {
+  readonly subject: string
+  /** In words. */
+  readonly to: string
+  readonly #end: ClusterEnd
+  count = 0
+
+  constructor(end: ClusterEnd, subject: string, to: string) {
+    this.#end = end
+    this.subject = subject
+    this.to = to
+  }
+
+  send(message: unknown): boolean {
+    return this.#end.send(this, message)
+  }
+
+  request(message: unknown, options: RequestOptions): PendingRequest {
+    return this.#end.ask(this, message, options)
+  }
+}
+
+/** The sender of what another kind of program has published. */
+const NOWHERE: RefHome = {
+  name: '',
+  server: '',
+  wayTo() {
+    throw new UsageError('ERR_UNKNOWN_WORKER', 'the sender is not a worker of the cluster')
+  },
+}
+const STRANGER = new WorkerRef(NOWHERE, -1)
+
+/** A subscriber for a message that nobody awaits an answer to. */
+function logging(handler: Handler): Handler {
+  return (from, message, call) => {
+    try {
+      const result = handler(from, message, call)
+      return isThenable(result) ? Promise.resolve(result).catch(logThrown) : undefined
+    } catch (error) {
+      logThrown(error)
+      return undefined
+    }
+  }
+}
+
+function inboxOf({ inboxPrefix = DEFAULT_INBOX }: NatsOptions): string {
+  return `${inboxPrefix}.${randomBytes(16).toString('hex')}`
+}

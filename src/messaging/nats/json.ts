@@ -1,0 +1,82 @@
+// Messages of a cluster as bytes: JSON, or bytes as they are. Not v8's format, which is not safe to take from another
+// machine. What JSON would silently change is refused.
+
+import { messageOf, ProtocolError, UsageError } from '../../errors.ts'
+
+export interface Encoded {
+  /** Owned: the message may change afterwards. Empty for undefined. */
+  readonly payload: Uint8Array
+  /** The message is a Buffer or Uint8Array and its own payload. */
+  readonly isBytes: boolean
+}
+
+const NO_BYTES = Buffer.alloc(0)
+/** An own `__proto__` would become the prototype in Object.assign(). JSON may write its letters as escapes. */
+const MAY_SET_PROTOTYPE = /__proto__|\\u00[5-7]/i
+
+/** Throws UsageError: ERR_CANNOT_CLONE, which names the property. */
+export function encode(message: unknown): Encoded {
+  if (message === undefined) return { payload: NO_BYTES, isBytes: false }
+  if (message instanceof Uint8Array) return { payload: Buffer.from(message), isBytes: true }
+  const flaw = flawIn(message)
+  if (flaw !== '')
+    throw new UsageError('ERR_CANNOT_CLONE', `a message to another server must be JSON or bytes: ${flaw}`)
+  return { payload: Buffer.from(JSON.stringify(message)), isBytes: false }
+}
+
+/** Throws ProtocolError. Bytes are copied: the receive buffer is not the message's. */
+export function decode(payload: Uint8Array, isBytes: boolean): unknown {
+  if (isBytes) return Buffer.from(payload)
+  if (payload.length === 0) return undefined
+  const text = Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength).toString()
+  try {
+    return MAY_SET_PROTOTYPE.test(text) ? JSON.parse(text, withoutPrototype) : JSON.parse(text)
+  } catch (cause) {
+    throw new ProtocolError('ERR_BAD_JSON', `not JSON: ${messageOf(cause)}`, { cause })
+  }
+}
+
+function withoutPrototype(key: string, value: unknown): unknown {
+  return key === '__proto__' ? undefined : value
+}
+
+/** What JSON does not have, in words; empty if there is nothing. */
+function flawIn(message: unknown): string {
+  try {
+    return flawOf(message, '')
+  } catch (error) {
+    if (error instanceof RangeError) return 'it is nested too deeply, or contains itself'
+    throw error
+  }
+}
+
+function flawOf(value: unknown, path: string): string {
+  if (value === null || typeof value === 'string' || typeof value === 'boolean') return ''
+  if (typeof value === 'number') return Number.isFinite(value) ? '' : `${called(path)} is ${value}`
+  if (typeof value !== 'object') return `${called(path)} is a ${typeof value}`
+  const prototype = Object.getPrototypeOf(value)
+  if (Array.isArray(value)) return flawOfList(value, path)
+  if (prototype === null || prototype === Object.prototype) return flawOfProperties(value, path)
+  return `${called(path)} is a ${prototype.constructor?.name || 'special object'}`
+}
+
+function flawOfList(list: readonly unknown[], path: string): string {
+  for (let at = 0; at < list.length; at++) {
+    const flaw = list[at] === undefined ? `${path}[${at}] is undefined` : flawOf(list[at], `${path}[${at}]`)
+    if (flaw !== '') return flaw
+  }
+  return ''
+}
+
+/** Properties that are undefined are left out, as everywhere in JSON. */
+function flawOfProperties(value: object, path: string): string {
+  for (const [key, item] of Object.entries(value)) {
+    const flaw = item === undefined ? '' : flawOf(item, `${path}.${key}`)
+    if (flaw !== '') return flaw
+  }
+  return ''
+}
+
+function called(path: string): string {
+  return path === '' ? 'it' : path
+}

@@ -1,0 +1,196 @@
+// One process's connection to NATS, made again whenever it ends. Each connection begins with all subscriptions; what was
+// written to an earlier one is never written again by itself: whether it was handled is unknown. (The library's own
+// reconnecting would drop what was published meanwhile, without a word.)
+
+import { createRequire } from 'node:module'
+import type { Msg, MsgHdrs, NatsConnection, Subscription } from '@nats-io/transport-node'
+import { messageOf, UsageError } from '../../errors.ts'
+import { LimitedLog, log } from '../../log.ts'
+import { apart } from '../../loop/apart.ts'
+import { Backoff } from '../../loop/backoff.ts'
+import { now } from '../../loop/clock.ts'
+import { deadlines } from '../../loop/deadlines.ts'
+import { nothing } from '../../nothing.ts'
+
+/** Options of `connect()` of @nats-io/transport-node: `servers`, `user`, `pass`, `token`, `authenticator`, `tls`. */
+export type NatsOptions = Readonly<Record<string, unknown>>
+
+export interface LinkHost {
+  /** Connected: what waits may be written. */
+  up(): void
+  /** The connection is gone, and with it what has been written and not confirmed. */
+  down(): void
+  /** NATS refuses what is published on this subject. */
+  forbidden(subject: string): void
+}
+
+/** A subject that this process listens to. */
+interface Listening {
+  readonly subject: string
+  readonly queue: string
+  readonly take: (message: Msg) => void
+  /** On the present connection. */
+  subscription: Subscription | null
+}
+
+/** Of one attempt to connect. */
+const CONNECT_MS = 5000
+/** A connection without an answer to two of these pings in a row is dead. The library's default is two minutes. */
+const PING_MS = 10_000
+/** What waits for a connection does so for seconds only. */
+const LONGEST_RETRY_MS = 2000
+/** NATS's default, until it says what its limit is. */
+const DEFAULT_MAX_PAYLOAD = 1_048_576
+
+type Library = typeof import('@nats-io/transport-node')
+
+export class NatsLink {
+  readonly #name: string
+  readonly #options: NatsOptions
+  readonly #host: LinkHost
+  readonly #library: Library
+  readonly #listening = new Set<Listening>()
+  readonly #troubles = new LimitedLog()
+  #connection: NatsConnection | null = null
+  /** Callbacks to call at the next connection. */
+  #waiting: (() => void)[] = []
+  #isClosed = false
+  /** Limit of headers and payload together, in bytes. */
+  maxPayload = DEFAULT_MAX_PAYLOAD
+
+  /** Throws UsageError if the library is not installed. */
+  constructor(name: string, options: NatsOptions, host: LinkHost) {
+    this.#name = name
+    this.#options = options
+    this.#host = host
+    this.#library = loadNats()
+  }
+
+  get isUp(): boolean {
+    return this.#connection !== null && !this.#connection.isClosed()
+  }
+
+  /** Connects, and again whenever the connection ends, until `close`. */
+  open(): void {
+    apart(() => void this.#run(), undefined) // the sockets must not inherit the caller's async context
+  }
+
+  async #run(): Promise<void> {
+    const backoff = new Backoff()
+    while (!this.#isClosed) {
+      const began = now()
+      try {
+        await this.#live(await this.#library.connect(this.#connectOptions()))
+      } catch (error) {
+        this.#troubles.log(`${this.#name}: no connection to NATS: ${messageOf(error)}; it is tried again`)
+      }
+      const waitMs = Math.min(LONGEST_RETRY_MS, backoff.next(now() - began))
+      if (!this.#isClosed) await new Promise<void>((resolve) => deadlines.after(waitMs, resolve))
+    }
+  }
+
+  #connectOptions(): Record<string, unknown> {
+    return {
+      name: this.#name,
+      timeout: CONNECT_MS,
+      pingInterval: PING_MS,
+      ...this.#options,
+      reconnect: false,
+      waitOnFirstConnect: false,
+    }
+  }
+
+  /** Resolves when the connection has ended. */
+  async #live(connection: NatsConnection): Promise<void> {
+    if (this.#isClosed) return connection.close()
+    this.#connection = connection
+    this.maxPayload = connection.info?.max_payload ?? DEFAULT_MAX_PAYLOAD
+    log(`${this.#name}: connected to NATS at ${connection.getServer()}`)
+    for (const one of this.#listening) this.#subscribe(connection, one)
+    void this.#watch(connection)
+    this.#host.up()
+    for (const goOn of this.#waiting.splice(0)) goOn()
+    const error = await connection.closed()
+    this.#connection = null
+    for (const one of this.#listening) one.subscription = null
+    if (!this.#isClosed) this.#troubles.log(`${this.#name}: the connection to NATS has ended${because(error)}`)
+    this.#host.down()
+  }
+
+  async #watch(connection: NatsConnection): Promise<void> {
+    for await (const status of connection.status()) {
+      if (status.type !== 'error') continue
+      const { error } = status
+      this.#troubles.log(`${this.#name}: NATS: ${messageOf(error)}`)
+      if (error instanceof this.#library.PermissionViolationError && error.operation === 'publish')
+        this.#host.forbidden(error.subject)
+    }
+  }
+
+  /** Calls `take` for each message, on this connection and the ones after it. */
+  subscribe(subject: string, queue: string, take: (message: Msg) => void): Listening {
+    const one = { subject, queue, take, subscription: null }
+    this.#listening.add(one)
+    if (this.#connection !== null && this.isUp) this.#subscribe(this.#connection, one)
+    return one
+  }
+
+  #subscribe(connection: NatsConnection, one: Listening): void {
+    const callback = (error: Error | null, message: Msg) => {
+      if (error === null) apart(one.take, message)
+    }
+    const queue = one.queue === '' ? {} : { queue: one.queue }
+    one.subscription = connection.subscribe(one.subject, { ...queue, callback })
+  }
+
+  /** Resolves when nothing more comes: what NATS has already sent is taken. */
+  async unsubscribe(one: Listening): Promise<void> {
+    this.#listening.delete(one)
+    await one.subscription?.drain().catch(nothing) // the connection has ended: nothing comes
+  }
+
+  /** Resolves when NATS knows of all subscriptions made so far, however long that takes. */
+  async ready(): Promise<void> {
+    for (;;) {
+      if (!this.isUp) await new Promise<void>((resolve) => this.#waiting.push(resolve))
+      const isKnown = await this.flush().then(
+        () => true,
+        () => false, // the connection has ended: the next one begins with the subscription
+      )
+      if (isKnown) return
+    }
+  }
+
+  headers(): MsgHdrs {
+    return this.#library.headers()
+  }
+
+  /** Only while `isUp`. Throws what the library does. */
+  publish(subject: string, payload: Uint8Array, headers: MsgHdrs, reply: string): void {
+    this.#connection?.publish(subject, payload, { headers, reply })
+  }
+
+  /** Resolves when NATS has what was written before; rejects if the connection ends first. */
+  async flush(): Promise<void> {
+    if (this.#connection === null) throw new UsageError('ERR_NOT_CONNECTED', `${this.#name}: not connected`)
+    await this.#connection.flush()
+  }
+
+  close(): void {
+    this.#isClosed = true
+    void this.#connection?.close()
+  }
+}
+
+function because(error: unknown): string {
+  return error === undefined ? '' : `: ${messageOf(error)}`
+}
+
+/** Not with `import()`: that it is missing must be known where the cluster is declared. */
+function loadNats(): Library {
+  try {
+    return createRequire(import.meta.url)('@nats-io/transport-node') as Library
+  } catch (cause) {
+    throw new UsageError('ERR_NO_NATS', 'Cluster needs a NATS client: npm install @nats-io/transport-node', { cause })
+  }
+}

@@ -1,0 +1,341 @@
+// What a process sends over NATS and does not know to have arrived. Each message ends once: NATS has it (a publish), a
+// worker has handled or answered it, or its sender is told. While there is no connection, messages wait in order.
+
+import type { Msg, MsgHdrs } from '@nats-io/transport-node'
+import { codeOf, messageOf, PeerError, type SendError } from '../../errors.ts'
+import { now } from '../../loop/clock.ts'
+import { deadlines } from '../../loop/deadlines.ts'
+import { nothing } from '../../nothing.ts'
+import { TOLD_IN_ONE_TURN } from '../outbox.ts'
+import { type Carrier, lost, PendingRequest, type RequestOptions } from '../pending-request.ts'
+import { isFailure, readFailure, readMessage, writeRemaining } from './headers.ts'
+import type { Encoded } from './json.ts'
+import type { NatsLink } from './nats-link.ts'
+
+interface PostSettings {
+  /** Limits of all that is unsettled. */
+  readonly maxPendingMessages: number
+  readonly maxPendingBytes: number
+  /** How long a message waits for a connection, in ms. */
+  readonly waitMs: number
+  /** A message was refused, or is not known to have been handled. */
+  onSendFail(error: SendError, letter: Addressed): void
+  onDrain(): void
+  /** The first message became unsettled, or the last one settled. */
+  look(): void
+}
+
+/** A message and its receiver. */
+export interface Addressed {
+  /** The receiver, in words. */
+  readonly to: string
+  readonly subject: string
+  readonly message: unknown
+  readonly encoded: Encoded
+  readonly headers: MsgHdrs
+  /** Whose count of unsettled messages it is, besides the post's. */
+  readonly owner: { count: number } | null
+}
+
+interface Letter extends Addressed {
+  /** What waits for the receiver's answer; null if only NATS confirms it. */
+  readonly pending: PendingRequest | null
+  /** An answer to somebody: nobody is told that it is lost. */
+  readonly isAnswer: boolean
+  readonly waitsUntil: number
+  isSettled: boolean
+}
+
+/** What may be waiting again when `onDrain` is called. */
+const DRAINED_SHARE = 0.5
+
+export class Post implements Carrier {
+  readonly #link: NatsLink
+  readonly #settings: PostSettings
+  /** Subjects of answers are this, a dot, and a number. */
+  readonly #inbox: string
+  /** For a connection, in order. */
+  #waiting: Letter[] = []
+  #waitTimer = 0
+  /** Written, by the number of their answer. */
+  readonly #asked = new Map<number, Letter>()
+  /** Published, and not confirmed by NATS; and those that the flush under way will confirm. */
+  #published: Letter[] = []
+  #confirming: Letter[] = []
+  #isConfirming = false
+  #number = 0
+  #isFull = false
+  #isClosed = false
+  /** Number of unsettled messages, without answers. */
+  count = 0
+  #bytes = 0
+
+  /** Whether something may still have to leave: answers are not counted. */
+  get isBusy(): boolean {
+    return this.count + this.#waiting.length + this.#published.length + this.#confirming.length > 0
+  }
+
+  constructor(link: NatsLink, inbox: string, settings: PostSettings) {
+    this.#link = link
+    this.#inbox = inbox
+    this.#settings = settings
+    link.subscribe(`${inbox}.*`, '', (message) => this.#answered(message))
+  }
+
+  // Sending
+
+  /** To whoever listens; NATS confirms. Returns false to stop until `onDrain`. */
+  publish(addressed: Addressed): boolean {
+    if (!this.#hasRoom()) return this.#refuse(addressed)
+    return this.#take({
+      ...addressed,
+      pending: null,
+      isAnswer: false,
+      waitsUntil: this.#waitsUntil(),
+      isSettled: false,
+    })
+  }
+
+  /** To one worker, which confirms that it has handled the message. Returns false to stop until `onDrain`. */
+  send(addressed: Addressed, timeoutMs: number): boolean {
+    if (!this.#hasRoom()) return this.#refuse(addressed)
+    const pending = new PendingRequest(addressed.to, { timeoutMs })
+    pending.promise.catch((error) => this.#settings.onSendFail(error as SendError, addressed))
+    return this.#take(this.#letter(addressed, pending))
+  }
+
+  request(addressed: Addressed, options: RequestOptions): PendingRequest {
+    const pending = new PendingRequest(addressed.to, options)
+    if (!this.#hasRoom()) pending.refuse(this.#fullError())
+    if (!pending.isDone) this.#take(this.#letter(addressed, pending))
+    return pending
+  }
+
+  /** An answer to another process. It is not counted: the other end limits what it asks. */
+  answer(addressed: Addressed): void {
+    const letter = { ...addressed, pending: null, isAnswer: true, waitsUntil: this.#waitsUntil(), isSettled: false }
+    if (!this.#isClosed) this.#post(letter)
+  }
+
+  #letter(addressed: Addressed, pending: PendingRequest): Letter {
+    const letter = { ...addressed, pending, isAnswer: false, waitsUntil: this.#waitsUntil(), isSettled: false }
+    const settle = () => this.#settle(letter)
+    pending.promise.then(settle, settle)
+    return letter
+  }
+
+  #waitsUntil(): number {
+    return now() + this.#settings.waitMs
+  }
+
+  #hasRoom(): boolean {
+    const { maxPendingMessages, maxPendingBytes } = this.#settings
+    return this.count < maxPendingMessages && this.#bytes < maxPendingBytes
+  }
+
+  #refuse(addressed: Addressed): false {
+    this.#isFull = true
+    this.#settings.onSendFail(this.#fullError(), addressed)
+    return false
+  }
+
+  #fullError(): PeerError {
+    const { maxPendingMessages, maxPendingBytes } = this.#settings
+    const limits = `maxPendingMessages ${maxPendingMessages}, maxPendingBytes ${maxPendingBytes}`
+    return new PeerError(
+      'ERR_QUEUE_FULL',
+      `${this.count} messages (${this.#bytes} bytes) are unsettled: ${limits}`,
+      false,
+    )
+  }
+
+  #take(letter: Letter): boolean {
+    this.#bytes += letter.encoded.payload.length
+    if (letter.owner !== null) letter.owner.count++
+    if (this.count++ === 0) this.#settings.look()
+    if (this.#isClosed) this.#fail(letter, lost(letter.to, 'this process has left', false))
+    else this.#post(letter)
+    this.#isFull ||= !this.#hasRoom()
+    return !this.#isFull
+  }
+
+  #post(letter: Letter): void {
+    if (this.#link.isUp && this.#waiting.length === 0) return this.#write(letter)
+    this.#waiting.push(letter)
+    if (this.#waiting.length === 1) this.#await(letter)
+  }
+
+  #write(letter: Letter): void {
+    if (letter.isSettled) return // it has expired
+    const { subject, encoded, headers, pending } = letter
+    const number = pending === null ? 0 : ++this.#number
+    if (pending !== null) writeRemaining(headers, pending.expiresAt - now())
+    try {
+      this.#link.publish(subject, encoded.payload, headers, pending === null ? '' : `${this.#inbox}.${number}`)
+    } catch (error) {
+      return this.#fail(letter, this.#unsendable(letter, error))
+    }
+    if (pending === null) return this.#confirmSoon(letter)
+    this.#asked.set(number, letter)
+    pending.sent(this, number)
+  }
+
+  #unsendable({ to, encoded }: Letter, error: unknown): PeerError {
+    const { maxPayload } = this.#link
+    const text = `${to}: ${encoded.payload.length} bytes and its headers are more than NATS takes (max_payload ${maxPayload})`
+    if (encoded.payload.length > maxPayload / 2) return new PeerError('ERR_MESSAGE_TOO_LARGE', text, false)
+    return new PeerError(codeOf(error) || 'ERR_PEER_LOST', `${to}: ${messageOf(error)}`, false)
+  }
+
+  // Outcomes
+
+  #confirmSoon(letter: Letter): void {
+    this.#published.push(letter)
+    if (this.#isConfirming) return
+    this.#isConfirming = true
+    setImmediate(() => void this.#confirm())
+  }
+
+  /** One flush at a time, for all that was published before it. */
+  async #confirm(): Promise<void> {
+    while (this.#published.length > 0 && this.#link.isUp) {
+      const batch = this.#published
+      this.#confirming = batch
+      this.#published = []
+      const isThere = await this.#link.flush().then(yes, no)
+      if (!isThere) break // `down` tells of them
+      this.#confirming = []
+      for (const letter of batch) this.#settle(letter)
+    }
+    this.#isConfirming = false
+    this.#settings.look()
+  }
+
+  #answered(message: Msg): void {
+    const number = Number(message.subject.slice(this.#inbox.length + 1))
+    const letter = this.#asked.get(number)
+    if (letter === undefined || letter.pending === null) return // given up
+    this.#asked.delete(number)
+    const { pending, to, subject } = letter
+    if (message.headers?.code === 503) return pending.refuse(noResponders(to, subject))
+    if (isFailure(message)) return pending.fail(readFailure(message))
+    try {
+      pending.answer(readMessage(message))
+    } catch (error) {
+      pending.fail(new PeerError(codeOf(error), `${to}: the answer is ${messageOf(error)}`, true))
+    }
+  }
+
+  /** The caller has given up, or its time is over. */
+  cancel(number: number): void {
+    this.#asked.delete(number)
+  }
+
+  /** For streams, which do not leave a server. */
+  credit(): void {
+    nothing()
+  }
+
+  #settle(letter: Letter): void {
+    if (letter.isSettled) return
+    letter.isSettled = true
+    if (letter.isAnswer) return
+    this.#bytes -= letter.encoded.payload.length
+    if (letter.owner !== null) letter.owner.count--
+    if (--this.count === 0) this.#settings.look()
+    if (!this.#isFull || this.count > this.#settings.maxPendingMessages * DRAINED_SHARE) return
+    if (this.#bytes > this.#settings.maxPendingBytes * DRAINED_SHARE) return
+    this.#isFull = false
+    this.#settings.onDrain()
+  }
+
+  /** @param error whose `mayHaveBeenHandled` is false if it is certain */
+  #fail(letter: Letter, error: PeerError): void {
+    if (letter.isSettled) return
+    if (letter.pending === null) {
+      this.#settle(letter)
+      if (!letter.isAnswer) this.#settings.onSendFail(error, letter)
+    } else if (error.mayHaveBeenHandled) letter.pending.fail(error)
+    else letter.pending.refuse(error) // in a later turn: who sends it again at once must not stop the loop
+  }
+
+  // The connection
+
+  up(): void {
+    const waiting = this.#waiting
+    this.#waiting = []
+    this.#stopWaiting()
+    for (const letter of waiting) this.#write(letter)
+  }
+
+  down(): void {
+    for (const letter of this.#takeWritten())
+      this.#fail(letter, lost(letter.to, 'the connection to NATS has ended', true))
+  }
+
+  forbidden(subject: string): void {
+    const those = [...this.#asked.values(), ...this.#confirming, ...this.#published]
+    for (const letter of those.filter((one) => one.subject === subject))
+      this.#fail(letter, new PeerError('ERR_NATS_PERMISSION', `${letter.to}: NATS does not permit ${subject}`, false))
+  }
+
+  #takeWritten(): Letter[] {
+    const written = [...this.#asked.values(), ...this.#confirming, ...this.#published]
+    this.#asked.clear()
+    this.#confirming = []
+    this.#published = []
+    return written
+  }
+
+  #await({ waitsUntil }: Letter): void {
+    this.#waitTimer = deadlines.after(Math.max(1, waitsUntil - now()), expireWaiting, this)
+  }
+
+  #stopWaiting(): void {
+    if (this.#waitTimer !== 0) deadlines.cancel(this.#waitTimer)
+    this.#waitTimer = 0
+  }
+
+  /** @internal */
+  expireWaiting(): void {
+    const time = now()
+    const late = this.#waiting.filter(({ waitsUntil }) => waitsUntil <= time)
+    this.#waiting = this.#waiting.slice(late.length)
+    this.#waitTimer = 0
+    const [next] = this.#waiting
+    if (next !== undefined) this.#await(next)
+    for (const letter of late) {
+      const why = `no connection to NATS within ${this.#settings.waitMs} ms`
+      this.#fail(letter, lost(letter.to, why, false))
+    }
+  }
+
+  /** Fails all that is unsettled, in slices between which the event loop turns. */
+  async tellLost(): Promise<void> {
+    this.#isClosed = true
+    this.#stopWaiting()
+    const why = 'this process has left'
+    const written = this.#takeWritten().map((letter) => ({ letter, isWritten: true }))
+    const waiting = this.#waiting.splice(0).map((letter) => ({ letter, isWritten: false }))
+    for (const [at, { letter, isWritten }] of [...written, ...waiting].entries()) {
+      this.#fail(letter, lost(letter.to, why, isWritten))
+      if ((at + 1) % TOLD_IN_ONE_TURN === 0) await new Promise(setImmediate)
+    }
+  }
+}
+
+function expireWaiting(post: Post): void {
+  post.expireWaiting()
+}
+
+function noResponders(to: string, subject: string): PeerError {
+  return new PeerError('ERR_NO_RESPONDERS', `${to}: nobody listens to ${subject}`, false)
+}
+
+function yes(): boolean {
+  return true
+}
+
+function no(): boolean {
+  return false
+}

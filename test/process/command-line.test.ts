@@ -211,14 +211,16 @@ test('a folder is what node makes of it: main of its package.json, or index.js; 
   })
 })
 
-test('the line that stops a server is for sh, whatever its path has in it', async () => {
+test('the line that stops a server is for sh, whatever its path has in it, and names the run directory if start did', async () => {
   await inSandbox(async (box) => {
     const name = `a#b 'c' $HOME ü?.js`
     box.file(name, echo(1))
     const run = (command: string, ...args: string[]) => box.spawn(command, args, { cwd: box.directory }).ended
-    const { stdout } = succeeded(await run(process.execPath, `${process.cwd()}/dist/start.js`, 'start', '-d', name))
-    const [, stop = ''] = /^Stop it with: (.*)$/m.exec(stdout) ?? []
-    assert.match(succeeded(await run('sh', '-c', stop)).stdout, /^stopped, pid \d+$/m)
+    for (const flags of [[], ['--run-dir', 'an other']]) {
+      const started = await run(process.execPath, `${process.cwd()}/dist/start.js`, 'start', '-d', name, ...flags)
+      const [, stop = ''] = /^Stop it with: (.*)$/m.exec(succeeded(started).stdout) ?? []
+      assert.match(succeeded(await run('sh', '-c', stop)).stdout, /^stopped, pid \d+$/m)
+    }
   })
 })
 

@@ -567,7 +567,8 @@ export class Master
       endpoint: sockets[0]?.endpoint ?? '',
     }))
     const { isQuiet, isDirect, modules } = this.#options
-    return renderBanner({ groups, isDaemon: this.#household.isDaemon, isQuiet, isDirect, modules })
+    const runDir = this.#options.runDir === process.env.MILLRACE_RUN_DIR ? undefined : this.#options.runDir
+    return renderBanner({ groups, isDaemon: this.#household.isDaemon, isQuiet, isDirect, modules, runDir })
   }
 
   #slots(): Slot[] {

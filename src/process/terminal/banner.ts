@@ -1,6 +1,6 @@
 // What `start` prints when everything serves: what runs where, and a line to copy and try.
 
-import { relative } from 'node:path'
+import { relative, resolve } from 'node:path'
 import { addon } from '../../addon.ts'
 import { formatEndpoint, parseEndpoint } from '../../endpoint.ts'
 import { version } from '../../version.ts'
@@ -15,9 +15,11 @@ interface Banner {
   readonly isDaemon: boolean
   readonly isQuiet: boolean
   readonly isDirect: boolean
+  /** Named by a flag, so that other commands need the same flag; otherwise undefined. */
+  readonly runDir: string | undefined
 }
 
-export function renderBanner({ groups, modules, isDaemon, isQuiet, isDirect }: Banner): string {
+export function renderBanner({ groups, modules, isDaemon, isQuiet, isDirect, runDir }: Banner): string {
   if (isQuiet) return ''
   const rows = groups.map(({ declaration, endpoint }) => [
     declaration.name,
@@ -30,13 +32,17 @@ export function renderBanner({ groups, modules, isDaemon, isQuiet, isDirect }: B
     `millrace ${version}   Node ${process.versions.node}   pid ${process.pid}   engine ${engineWord(engineOf(groups.map(({ declaration }) => declaration)))}   addon: ${addon().why}`,
     renderTable([['name', 'protocol', 'listen', 'processes', 'state'], ...rows]),
     ...tryLines(groups),
-    isDaemon ? `Stop it with: node ${stopWords(fromHere(modules[0] ?? ''), isDirect)}` : 'Press Ctrl+C to stop.',
+    isDaemon
+      ? `Stop it with: node ${stopWords(fromHere(modules[0] ?? ''), isDirect, runDir)}`
+      : 'Press Ctrl+C to stop.',
     '',
   ].join('\n')
 }
 
-function stopWords(module: string, isDirect: boolean): string {
-  return isDirect ? `${shellWord(module)} stop` : `${shellWord(fromHere(startFile()))} stop ${shellWord(module)}`
+function stopWords(module: string, isDirect: boolean, runDir: string | undefined): string {
+  const where = runDir === undefined ? '' : ` --run-dir ${shellWord(fromHere(resolve(runDir)))}`
+  const stop = isDirect ? `${shellWord(module)} stop` : `${shellWord(fromHere(startFile()))} stop ${shellWord(module)}`
+  return `${stop}${where}`
 }
 
 /** A word for sh(1): quoted if it has characters that a shell would take for something else. */

@@ -472,7 +472,7 @@ export class Worker<
     await this.onWorkerStart?.(this)
     await Promise.all(this.#listening.values())
     for (const { fd, endpoint } of sockets) await this.listenOn({ fd, expected: endpoint })
-    serveMessages()
+    await serveMessages()
   }
 
   /** @internal */

@@ -9,7 +9,8 @@ import * as assert from 'uvu/assert'
 import { AsyncTcpConnection } from '../src/index.ts'
 import { example, folder } from './support/examples.ts'
 import { atLength } from './support/length.ts'
-import { freePort, inSandbox, portOf, workersOf } from './support/server.ts'
+import { withNats } from './support/nats.ts'
+import { Client, freePort, inSandbox, portOf, workersOf } from './support/server.ts'
 import { until } from './support/until.ts'
 
 test('task-workers: workers reach each other by number, and the same ones serve clients', async () => {
@@ -29,6 +30,34 @@ test('task-workers: workers reach each other by number, and the same ones serve 
     client.destroy()
     await server.end('SIGTERM')
   })
+})
+
+test('rooms: what is said on one server is heard on the others', async () => {
+  await inSandbox((one) =>
+    inSandbox((other) =>
+      withNats(one, async (nats) => {
+        const clients: Client[] = []
+        for (const box of [one, other]) {
+          box.env.NATS = nats.url
+          const status = await box.start(example(box, 'rooms'))
+          await until(() => (box.log().match(/connected to NATS/g) ?? []).length === 2)
+          clients.push(await Client.connect(portOf(status)))
+        }
+        for (const client of clients) {
+          client.socket.write('hello\n/join lobby\n')
+          assert.is(await client.line(), 'Say /join <room>, then talk.')
+          assert.is(await client.line(), 'Say /join <room> first.')
+          assert.is(await client.line(), 'You are in lobby.')
+        }
+        clients[0]?.socket.write('good morning\n')
+        for (const client of clients) {
+          assert.match(await client.line(), /: good morning$/)
+          client.socket.destroy()
+        }
+        await Promise.all([one.stop(), other.stop()])
+      }),
+    ),
+  )
 })
 
 /** What the server tells a page. */

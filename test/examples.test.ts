@@ -21,6 +21,7 @@ test('every example has a test, here or in examples-messaging.test.ts', () => {
     'hello.js',
     'image-upload/image-upload.js',
     'json-lines.js',
+    'rooms.js',
     'singleton.js',
     'site.js',
     'task-workers.js',

@@ -60,8 +60,11 @@ export function openMesh(worker: MessagingWorker, all: Declared, place: MeshPlac
 export interface Bridge {
   /** This process may send. */
   open(host: BridgeHost, mailbox: Mailbox): void
-  /** It has started: messages for its Worker may come. */
-  serve(): void
+  /**
+   * It has started: messages for its Worker may come. Resolves when others can reach it, or cannot for now: an old
+   * process of its slot leaves after that.
+   */
+  serve(): Promise<void>
   /** As `Mesh.leave`. */
   leave(hold: () => () => void): void
   /** Number of messages sent that are not settled. */
@@ -84,14 +87,14 @@ export function addBridge(bridge: Bridge): void {
   bridges.add(bridge)
   if (here === null) return
   bridge.open(here.host, here.mailbox)
-  if (here.isServing) bridge.serve()
+  if (here.isServing) void bridge.serve()
 }
 
-/** This process has started. */
-export function serveMessages(): void {
+/** This process has started: from now on messages from other machines may come. */
+export async function serveMessages(): Promise<void> {
   if (here === null) return
   here.isServing = true
-  for (const bridge of bridges) bridge.serve()
+  await Promise.all([...bridges].map((bridge) => bridge.serve()))
 }
 
 /** Takes no more messages; `hold` keeps this process alive as long as any of its own are under way. */

@@ -25,6 +25,8 @@ export interface RefHome {
   readonly server: string
   /** Throws UsageError. */
   wayTo(id: number): Way
+  /** Number of unsettled messages to that worker; does not make a way. */
+  pendingAt(id: number): number
 }
 
 /** Reference to one worker: a slot of a group, whichever process holds it. */
@@ -76,7 +78,7 @@ export class WorkerRef {
 
   /** Number of messages from this process that are not settled. */
   get pendingMessages(): number {
-    return this.#way?.count ?? 0
+    return this.#way?.count ?? this.#home.pendingAt(this.id)
   }
 
   #open(): Way {
@@ -86,7 +88,7 @@ export class WorkerRef {
 }
 
 /** The workers of a group. */
-export class WorkerGroup implements RefHome {
+export class WorkerGroup {
   /** As declared. */
   readonly name: string
   /** @internal */
@@ -122,6 +124,11 @@ export class WorkerGroup implements RefHome {
     const outbox = this.#outboxes.get(id) ?? this.mesh.outbox(this.mailbox, id)
     this.#outboxes.set(id, outbox)
     return outbox
+  }
+
+  /** @internal */
+  pendingAt(id: number): number {
+    return this.#outboxes.get(id)?.count ?? 0
   }
 
   /** Returns the worker with this id. Throws UsageError: ERR_UNKNOWN_WORKER, whose message lists the existing ids. */

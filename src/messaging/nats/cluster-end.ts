@@ -2,8 +2,8 @@
 // subjects: its group's, where each message goes to one worker; its group's, where each goes to all; and its own.
 // Everywhere it is a member of a queue group, so that a worker which is being replaced gets each message once.
 
-import { randomBytes } from 'node:crypto'
 import type { Msg, MsgHdrs } from '@nats-io/transport-node'
+import { crypto } from '../../builtins.ts'
 import { messageOf, type SendError, UsageError } from '../../errors.ts'
 import { LimitedLog } from '../../log.ts'
 import { isThenable } from '../../protocol.ts'
@@ -18,18 +18,9 @@ import { type AnswersHost, NatsAnswers } from './answers.ts'
 import { ClusterGroup, type ClusterHost } from './cluster-group.ts'
 import { encodeToken, isOneWay, readMessage, senderOf, writeHead } from './headers.ts'
 import { type Encoded, encode } from './json.ts'
-import { type LinkHost, NatsLink, type NatsOptions } from './nats-link.ts'
+import { type LinkHost, NatsLink } from './nats-link.ts'
+import type { ClusterSettings, NatsOptions } from './options.ts'
 import { type Addressed, Post } from './post.ts'
-
-interface ClusterSettings {
-  readonly name: string
-  readonly server: string
-  readonly nats: NatsOptions
-  readonly maxPendingMessages: number
-  readonly maxPendingBytes: number
-  readonly waitMs: number
-  readonly sendTimeoutMs: number
-}
 
 /** The user's. */
 interface ClusterCallbacks {
@@ -95,14 +86,26 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   }
 
   wayTo(group: string, server: string, id: number): Way {
-    const isAny = server === ''
-    const subject = isAny ? this.#subject('any', group) : this.#subject('to', server, group, id)
+    const subject = this.#subjectOf(group, server, id)
     const present = this.#ways.get(subject)
     if (present !== undefined) return present
     if (this.#ways.size >= MOST_WAYS) for (const [key, { count }] of this.#ways) if (count === 0) this.#ways.delete(key)
-    const way = new NatsWay(this, subject, isAny ? `a worker of ${group}` : `worker ${group}:${id} on ${server}`)
+    const way = new NatsWay(
+      this,
+      subject,
+      server === '' ? `a worker of ${group}` : `worker ${group}:${id} on ${server}`,
+    )
     this.#ways.set(subject, way)
     return way
+  }
+
+  pendingAt(group: string, server: string, id: number): number {
+    return this.#ways.get(this.#subjectOf(group, server, id))?.count ?? 0
+  }
+
+  /** @param server empty if NATS chooses the worker */
+  #subjectOf(group: string, server: string, id: number): string {
+    return server === '' ? this.#subject('any', group) : this.#subject('to', server, group, id)
   }
 
   /** @internal */
@@ -212,7 +215,7 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
     this.#link.open()
   }
 
-  serve(): void {
+  async serve(): Promise<void> {
     const host = this.#host
     if (host === null || host.workerHandler === null) return
     const { server } = this.#settings
@@ -221,6 +224,7 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
     listen(this.#subject('any', host.name), 'any')
     listen(this.#subject('all', host.name), `${encodeToken(server)}.${host.id}`)
     listen(this.#subject('to', server, host.name, host.id), 'one')
+    await Promise.race([this.#link.ready(), this.#link.failed])
   }
 
   leave(hold: () => () => void): void {
@@ -287,6 +291,7 @@ const NOWHERE: RefHome = {
   wayTo() {
     throw new UsageError('ERR_UNKNOWN_WORKER', 'the sender is not a worker of the cluster')
   },
+  pendingAt: () => 0,
 }
 const STRANGER = new WorkerRef(NOWHERE, -1)
 
@@ -304,5 +309,5 @@ function logging(handler: Handler): Handler {
 }
 
 function inboxOf({ inboxPrefix = DEFAULT_INBOX }: NatsOptions): string {
-  return `${inboxPrefix}.${randomBytes(16).toString('hex')}`
+  return `${inboxPrefix}.${crypto().randomBytes(16).toString('hex')}`
 }

@@ -5,6 +5,7 @@ import { type RefHome, type Way, WorkerRef } from '../references.ts'
 
 export interface ClusterHost {
   wayTo(group: string, server: string, id: number): Way
+  pendingAt(group: string, server: string, id: number): number
   broadcast(group: string, message: unknown): boolean
 }
 
@@ -46,7 +47,9 @@ export class ClusterGroup {
     return this.getWorkerById(id, server)
   }
 
-  /** Sends to each worker of the group on each server, once. Returns false to stop until the cluster's `onBufferDrain`. */
+  /**
+   * Sends to each worker of the group on each server, once. Returns false to stop until the cluster's `onBufferDrain`.
+   */
   broadcast(message: unknown): boolean {
     return this.#host.broadcast(this.name, message)
   }
@@ -58,6 +61,11 @@ export class ClusterGroup {
 
   #home(server: string): RefHome {
     const { name } = this
-    return { name, server, wayTo: (id) => this.#host.wayTo(name, server, id) }
+    return {
+      name,
+      server,
+      wayTo: (id) => this.#host.wayTo(name, server, id),
+      pendingAt: (id) => this.#host.pendingAt(name, server, id),
+    }
   }
 }

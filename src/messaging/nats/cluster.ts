@@ -1,20 +1,8 @@
 // Cluster: messages between workers on several machines, over NATS. The same calls as on one machine: subjects as with
 // `Channel`, workers by the name of their group. Each worker process has one connection to NATS.
 
-import { hostname } from 'node:os'
 import type { SendError } from '../../errors.ts'
-import {
-  check,
-  checkOptions,
-  integerFrom,
-  isListOfStrings,
-  isObject,
-  isString,
-  NOT_NEGATIVE,
-  POSITIVE,
-  type Rule,
-  rule,
-} from '../../options.ts'
+import { check } from '../../options.ts'
 import { checkSubscriber, type SubscribeOptions, type Subscription } from '../channel.ts'
 import { addBridge } from '../messaging.ts'
 import { checkRequest, type RequestOptions } from '../pending-request.ts'
@@ -22,40 +10,7 @@ import { checkSubject } from '../subjects.ts'
 import type { SubjectHandler } from '../subscriptions.ts'
 import { ClusterEnd } from './cluster-end.ts'
 import type { ClusterGroup } from './cluster-group.ts'
-import type { NatsOptions } from './nats-link.ts'
-
-/** What a Cluster takes besides its name. Wrong ones are ERR_UNKNOWN_OPTION and ERR_BAD_OPTION. */
-export interface ClusterOptions {
-  /**
-   * Where NATS is: `nats://10.0.0.5:4222`, several of them, or the options of `connect()` of @nats-io/transport-node.
-   * Default: `nats://127.0.0.1:4222`.
-   */
-  nats?: string | readonly string[] | NatsOptions | undefined
-  /** The name of this server, which no other server of the cluster has. Default: the host's name. */
-  server?: string | undefined
-  /** How many messages may be unsettled, and how many bytes of them. Default: 65,536; 16 MiB. */
-  maxPendingMessages?: number | undefined
-  maxPendingBytes?: number | undefined
-  /** How long a message waits for a connection to NATS, in ms. Default: 10,000. */
-  waitMs?: number | undefined
-  /** How long the handling of a message sent to a worker may take before its sender is told, in ms. Default: 30,000. */
-  sendTimeoutMs?: number | undefined
-}
-
-const NAME = rule((value) => isString(value) && value !== '', 'a name')
-const RULES = {
-  nats: rule(
-    (value) => (isString(value) && value !== '') || isListOfStrings(value) || isObject(value),
-    'an address such as nats://10.0.0.5:4222, a list of them, or options for the NATS client',
-  ),
-  server: NAME,
-  maxPendingMessages: integerFrom(1),
-  maxPendingBytes: POSITIVE,
-  waitMs: NOT_NEGATIVE,
-  sendTimeoutMs: NOT_NEGATIVE,
-} satisfies Record<keyof ClusterOptions, Rule>
-
-const DEFAULT_NATS = 'nats://127.0.0.1:4222'
+import { type ClusterOptions, NAME, settingsOf } from './options.ts'
 
 /** Workers and subscribers on several servers that use the same NATS. Make it where Workers are declared. */
 export class Cluster {
@@ -78,14 +33,11 @@ export class Cluster {
    * UsageError: ERR_BAD_OPTION, ERR_UNKNOWN_OPTION; ERR_NO_NATS without `npm install @nats-io/transport-node`.
    */
   constructor(name: string, options: ClusterOptions = {}) {
-    checkOptions('a Cluster', options, RULES)
     check('the name of a Cluster', name, NAME)
-    const { nats = DEFAULT_NATS, server = hostname(), maxPendingMessages = 65_536 } = options
-    const { maxPendingBytes = 16_777_216, waitMs = 10_000, sendTimeoutMs = 30_000 } = options
+    const settings = settingsOf(name, options)
     this.name = name
-    this.server = server
-    const limits = { maxPendingMessages, maxPendingBytes, waitMs, sendTimeoutMs }
-    this.#end = new ClusterEnd({ name, server, nats: natsOptions(nats), ...limits }, this)
+    this.server = settings.server
+    this.#end = new ClusterEnd(settings, this)
     addBridge(this.#end)
   }
 
@@ -129,12 +81,4 @@ export class Cluster {
     checkRequest(options)
     return this.#end.request(subject, message, options).promise as Promise<Reply>
   }
-}
-
-function natsOptions(nats: string | readonly string[] | NatsOptions): NatsOptions {
-  return isString(nats) || isList(nats) ? { servers: nats } : nats
-}
-
-function isList(value: unknown): value is readonly string[] {
-  return isListOfStrings(value)
 }

@@ -21,6 +21,8 @@ const BYTES = 'application/octet-stream'
 const ERROR = 'Nats-Service-Error'
 const ERROR_CODE = 'Nats-Service-Error-Code'
 const INTERNAL_ERROR = '500'
+/** A year. */
+const LONGEST_MS = 31_536_000_000
 const UNPRINTABLE = /[^\x20-\x7e]/g
 
 /** A worker of a cluster. */
@@ -78,8 +80,8 @@ export function isOneWay({ headers, reply }: Msg): boolean {
 
 /** Infinity for no limit. */
 export function remainingMsOf({ headers }: Msg): number {
-  const remaining = Number(headers?.get(REMAINING) || Number.POSITIVE_INFINITY)
-  return remaining > 0 ? remaining : Number.POSITIVE_INFINITY
+  const remaining = Number(headers?.get(REMAINING))
+  return remaining > 0 && remaining <= LONGEST_MS ? remaining : Number.POSITIVE_INFINITY
 }
 
 /** Throws ProtocolError. */

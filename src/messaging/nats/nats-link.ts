@@ -1,9 +1,10 @@
-// One process's connection to NATS, made again whenever it ends. Each connection begins with all subscriptions; what was
-// written to an earlier one is never written again by itself: whether it was handled is unknown. (The library's own
+// One process's connection to NATS, made again whenever it ends. Each connection begins with all subscriptions; what
+// was written to an earlier one is never written again by itself: whether it was handled is unknown. (The library's own
 // reconnecting would drop what was published meanwhile, without a word.)
 
 import { createRequire } from 'node:module'
 import type { Msg, MsgHdrs, NatsConnection, Subscription } from '@nats-io/transport-node'
+import { withResolvers } from '../../deferred.ts'
 import { messageOf, UsageError } from '../../errors.ts'
 import { LimitedLog, log } from '../../log.ts'
 import { apart } from '../../loop/apart.ts'
@@ -11,9 +12,7 @@ import { Backoff } from '../../loop/backoff.ts'
 import { now } from '../../loop/clock.ts'
 import { deadlines } from '../../loop/deadlines.ts'
 import { nothing } from '../../nothing.ts'
-
-/** Options of `connect()` of @nats-io/transport-node: `servers`, `user`, `pass`, `token`, `authenticator`, `tls`. */
-export type NatsOptions = Readonly<Record<string, unknown>>
+import type { NatsOptions } from './options.ts'
 
 export interface LinkHost {
   /** Connected: what waits may be written. */
@@ -39,6 +38,7 @@ const CONNECT_MS = 5000
 const PING_MS = 10_000
 /** What waits for a connection does so for seconds only. */
 const LONGEST_RETRY_MS = 2000
+const REPEAT_MS = 30_000
 /** NATS's default, until it says what its limit is. */
 const DEFAULT_MAX_PAYLOAD = 1_048_576
 
@@ -51,10 +51,14 @@ export class NatsLink {
   readonly #library: Library
   readonly #listening = new Set<Listening>()
   readonly #troubles = new LimitedLog()
+  /** The last reason for having no connection, and when it was logged. */
+  #reason = ''
+  #saidAt = Number.NEGATIVE_INFINITY
   #connection: NatsConnection | null = null
   /** Callbacks to call at the next connection. */
   #waiting: (() => void)[] = []
   #isClosed = false
+  readonly #failed = withResolvers()
   /** Limit of headers and payload together, in bytes. */
   maxPayload = DEFAULT_MAX_PAYLOAD
 
@@ -64,6 +68,11 @@ export class NatsLink {
     this.#options = options
     this.#host = host
     this.#library = loadNats()
+  }
+
+  /** Resolves when an attempt to connect has failed: nobody need wait for the next one. */
+  get failed(): Promise<void> {
+    return this.#failed.promise
   }
 
   get isUp(): boolean {
@@ -82,11 +91,20 @@ export class NatsLink {
       try {
         await this.#live(await this.#library.connect(this.#connectOptions()))
       } catch (error) {
-        this.#troubles.log(`${this.#name}: no connection to NATS: ${messageOf(error)}; it is tried again`)
+        this.#explain(messageOf(error))
+        this.#failed.resolve()
       }
       const waitMs = Math.min(LONGEST_RETRY_MS, backoff.next(now() - began))
       if (!this.#isClosed) await new Promise<void>((resolve) => deadlines.after(waitMs, resolve))
     }
+  }
+
+  /** The same reason is logged twice a minute at most: each of many processes tries every two seconds. */
+  #explain(reason: string): void {
+    if (reason === this.#reason && now() - this.#saidAt < REPEAT_MS) return
+    this.#reason = reason
+    this.#saidAt = now()
+    log(`${this.#name}: no connection to NATS: ${reason}; it is tried again`)
   }
 
   #connectOptions(): Record<string, unknown> {
@@ -104,6 +122,7 @@ export class NatsLink {
   async #live(connection: NatsConnection): Promise<void> {
     if (this.#isClosed) return connection.close()
     this.#connection = connection
+    this.#reason = ''
     this.maxPayload = connection.info?.max_payload ?? DEFAULT_MAX_PAYLOAD
     log(`${this.#name}: connected to NATS at ${connection.getServer()}`)
     for (const one of this.#listening) this.#subscribe(connection, one)
@@ -153,11 +172,7 @@ export class NatsLink {
   async ready(): Promise<void> {
     for (;;) {
       if (!this.isUp) await new Promise<void>((resolve) => this.#waiting.push(resolve))
-      const isKnown = await this.flush().then(
-        () => true,
-        () => false, // the connection has ended: the next one begins with the subscription
-      )
-      if (isKnown) return
+      if (await this.flush()) return // otherwise the next connection begins with the subscription
     }
   }
 
@@ -170,10 +185,13 @@ export class NatsLink {
     this.#connection?.publish(subject, payload, { headers, reply })
   }
 
-  /** Resolves when NATS has what was written before; rejects if the connection ends first. */
-  async flush(): Promise<void> {
-    if (this.#connection === null) throw new UsageError('ERR_NOT_CONNECTED', `${this.#name}: not connected`)
-    await this.#connection.flush()
+  /** Resolves when NATS has what was written before, or with false if the connection ends first. */
+  async flush(): Promise<boolean> {
+    if (this.#connection === null) return false
+    return this.#connection.flush().then(
+      () => true,
+      () => false,
+    )
   }
 
   close(): void {

@@ -202,8 +202,7 @@ export class Post implements Carrier {
       const batch = this.#published
       this.#confirming = batch
       this.#published = []
-      const isThere = await this.#link.flush().then(yes, no)
-      if (!isThere) break // `down` tells of them
+      if (!(await this.#link.flush())) break // `down` tells of them
       this.#confirming = []
       for (const letter of batch) this.#settle(letter)
     }
@@ -330,12 +329,4 @@ function expireWaiting(post: Post): void {
 
 function noResponders(to: string, subject: string): PeerError {
   return new PeerError('ERR_NO_RESPONDERS', `${to}: nobody listens to ${subject}`, false)
-}
-
-function yes(): boolean {
-  return true
-}
-
-function no(): boolean {
-  return false
 }

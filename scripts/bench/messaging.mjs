@@ -1,8 +1,8 @@
 // The bench `messaging`: messages between two processes, and from one to many. Messages per second, and CPU per message
-// at both ends; beside `process.send`, and NATS and Redis if these are on PATH. Both ends are Node and share the
+// at both ends; beside `process.send`, and a Cluster, NATS and Redis if these are on PATH. Both ends are Node and share the
 // available cores, so a figure from a busy machine means little: quote the ratio to process.send in the same run.
 //
-//   npm run bench -- messaging [--quick] [--rounds 3] [--seconds 1] [--sizes 16,64] [--peers millrace,millrace-node,ipc,nats,redis]
+//   npm run bench -- messaging [--quick] [--rounds 3] [--seconds 1] [--sizes 16,64] [--peers millrace,millrace-node,ipc,cluster,nats,redis]
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
@@ -34,7 +34,7 @@ const { values: options } = parseArgs({
     rounds: { type: 'string', default: '3' },
     seconds: { type: 'string', default: '1' },
     sizes: { type: 'string', default: '16,64,1024,65536,1048576' },
-    peers: { type: 'string', default: 'millrace,millrace-node,ipc,nats,redis' },
+    peers: { type: 'string', default: 'millrace,millrace-node,ipc,cluster,nats,redis' },
   },
 })
 
@@ -121,6 +121,7 @@ const starters = {
   millrace: () => millrace('native'),
   'millrace-node': () => millrace('node'),
   ipc: () => lines(launch([process.execPath, join(here, 'messaging-ipc.mjs')])),
+  cluster: () => throughNats(),
   nats: () => broker('nats-server', natsArgs, 'nats'),
   redis: () => broker('redis-server', redisArgs, 'redis'),
 }
@@ -182,15 +183,37 @@ function lines(child, alsoStop = () => undefined) {
 }
 
 async function broker(program, argsFor, kind) {
+  const server = await brokerServer(program, argsFor)
+  if (typeof server === 'string') return server
+  const { port, end } = server
+  return lines(launch([process.execPath, join(here, 'messaging-broker.mjs'), kind, String(port)]), end)
+}
+
+/** The server of a broker, on a free port; or why there is none. */
+async function brokerServer(program, argsFor) {
   if (spawnSync(program, ['--version'], { stdio: 'ignore' }).error) return `${program} is not on PATH`
   const port = await freePort()
   const folder = mkdtempSync(join(tmpdir(), 'millrace-bench-broker-'))
   const server = launch([program, ...argsFor(port, folder)])
   await untilListening(port)
-  return lines(launch([process.execPath, join(here, 'messaging-broker.mjs'), kind, String(port)]), async () => {
+  const end = async () => {
     await stop(server)
     rmSync(folder, { recursive: true, force: true })
-  })
+  }
+  return { port, end }
+}
+
+/** The same two workers, whose messages take the way between machines. */
+async function throughNats() {
+  const server = await brokerServer('nats-server', natsArgs)
+  if (typeof server === 'string') return server
+  const peer = await millrace('native', { NATS: `nats://127.0.0.1:${server.port}` })
+  if (typeof peer === 'string') return peer
+  const stopBoth = async () => {
+    await peer.stop()
+    await server.end()
+  }
+  return { ...peer, stop: stopBoth }
 }
 
 async function freePort() {

@@ -1,6 +1,7 @@
 // The millrace side of the bench `messaging`: a worker that sends, one that receives, and some that subscribe to a
-// subject. Each line sent to the address is a case, and the answer is its result.
-import { Channel, Worker } from 'millrace'
+// subject. Each line sent to the address is a case, and the answer is its result. With NATS in the environment, the
+// messages go to the same receiver through a Cluster.
+import { Channel, Cluster, Worker } from 'millrace'
 import { measure } from './messaging-loop.mjs'
 
 const sender = new Worker(process.env.LISTEN, { name: 'sender' })
@@ -21,7 +22,11 @@ listeners.onWorkerStart = () => {
   for (let n = 0; n < perProcess; n++) Channel.subscribe('bench.subject', () => heard++)
 }
 
+const { NATS } = process.env
+const cluster = NATS && new Cluster('bench', { nats: NATS, server: 'here', maxPendingBytes: 128 * 1_048_576 })
+
 let wake = () => undefined
+if (cluster) cluster.onBufferDrain = () => wake()
 receiver.onWorkerBufferDrain = listeners.onWorkerBufferDrain = () => wake()
 const room = () =>
   new Promise((resolve) => {
@@ -29,7 +34,7 @@ const room = () =>
   })
 
 sender.onMessage = async (connection, line) => {
-  const to = receiver.worker(0)
+  const to = cluster ? cluster.group('receiver').worker(0, 'here') : receiver.worker(0)
   const all = Array.from({ length: listeners.count }, (_, id) => listeners.worker(id))
   const isPublish = JSON.parse(line).kind === 'publish'
   const pending = () => (isPublish ? all : [to]).some(({ pendingMessages }) => pendingMessages > 0)

@@ -7,13 +7,12 @@ import { deadlines } from '../../loop/deadlines.ts'
 import { Call, ONE_WAY } from '../call.ts'
 import type { Answers } from '../mailbox.ts'
 import type { WorkerRef } from '../references.ts'
-import { isOneWay, remainingMsOf, writeFailure } from './headers.ts'
+import { isOneWay, remainingMsOf, writeBytes, writeFailure } from './headers.ts'
 import { type Encoded, encode } from './json.ts'
 
 export interface AnswersHost {
-  /** With what this process says of itself. */
-  head(isBytes: boolean): MsgHdrs
-  reply(subject: string, encoded: Encoded, headers: MsgHdrs): void
+  newHeaders(): MsgHdrs
+  reply(subject: string, payload: Uint8Array, headers: MsgHdrs | null): void
   /** Limit of headers and payload, in bytes. */
   readonly maxPayload: number
 }
@@ -62,8 +61,8 @@ export class NatsAnswers implements Answers {
 
   fail(_number: number, error: unknown, wasHandled: boolean): void {
     if (this.#reply === '') return
-    const headers = this.#host.head(false)
-    this.#host.reply(this.#reply, writeFailure(headers, error, wasHandled), headers)
+    const headers = this.#host.newHeaders()
+    this.#host.reply(this.#reply, writeFailure(headers, error, wasHandled).payload, headers)
   }
 
   /** Streams do not leave a server: their source is told to end. */
@@ -82,8 +81,9 @@ export class NatsAnswers implements Answers {
     this.#deadline = 0
   }
 
-  #give(encoded: Encoded): void {
-    if (this.#reply !== '') this.#host.reply(this.#reply, encoded, this.#host.head(encoded.isBytes))
+  #give({ payload, isBytes }: Encoded): void {
+    if (this.#reply === '') return
+    this.#host.reply(this.#reply, payload, isBytes ? writeBytes(this.#host.newHeaders()) : null)
   }
 }
 

@@ -16,11 +16,11 @@ import { Stay } from '../stay.ts'
 import { logThrown, type Subscriber } from '../subscriptions.ts'
 import { type AnswersHost, NatsAnswers } from './answers.ts'
 import { ClusterGroup, type ClusterHost } from './cluster-group.ts'
-import { encodeToken, isOneWay, readMessage, senderOf, writeHead } from './headers.ts'
-import { type Encoded, encode } from './json.ts'
+import { encodeToken, isOneWay, readMessage, readSender, senderText, writeHead } from './headers.ts'
+import { encode } from './json.ts'
 import { type LinkHost, NatsLink } from './nats-link.ts'
 import type { ClusterSettings, NatsOptions } from './options.ts'
-import { type Addressed, Post } from './post.ts'
+import { Letter, Post } from './post.ts'
 
 /** The user's. */
 interface ClusterCallbacks {
@@ -34,6 +34,8 @@ type Listening = ReturnType<NatsLink['subscribe']>
 const HEADERS_BYTES = 1024
 /** Beyond it, the ways without a message under way are forgotten. */
 const MOST_WAYS = 4096
+/** Beyond it the cache starts over. */
+const MOST_SENDERS = 4096
 const DEFAULT_INBOX = '_INBOX'
 
 export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
@@ -43,6 +45,9 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   readonly #post: Post
   readonly #groups = new Map<string, ClusterGroup>()
   readonly #ways = new Map<string, NatsWay>()
+  /** By what they say of themselves. */
+  readonly #senders = new Map<string, WorkerRef>()
+  #usualHead: MsgHdrs | null = null
   readonly #listening = new Set<Listening>()
   readonly #troubles = new LimitedLog()
   readonly #stay = new Stay(() => !this.#isQuiet || this.#post.isBusy)
@@ -60,7 +65,7 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
       maxPendingMessages,
       maxPendingBytes,
       waitMs,
-      onSendFail: (error, addressed) => this.#tell(error, addressed),
+      onSendFail: (error, letter) => this.#tell(error, letter),
       onDrain: () => guard('onBufferDrain', () => this.#callbacks.onBufferDrain?.()),
       look: () => this.#stay.look(),
     })
@@ -70,7 +75,7 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
     return this.#link.isUp
   }
 
-  #tell(error: SendError, { message, to }: Addressed): void {
+  #tell(error: SendError, { message, to }: Letter): void {
     if (this.#host !== null) this.#host.counters.sendFail++
     const { onSendFail } = this.#callbacks
     if (onSendFail === null) this.#troubles.log(`cluster ${this.#settings.name}: not sent: ${messageOf(error)}`)
@@ -110,33 +115,49 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
 
   /** @internal */
   send(way: NatsWay, message: unknown): boolean {
-    return this.#post.send(this.#addressed(way.to, way.subject, message, true, way), this.#settings.sendTimeoutMs)
+    return this.#post.send(this.#letter(way.to, way.subject, message, way, true), this.#settings.sendTimeoutMs)
   }
 
   /** @internal */
   ask(way: NatsWay, message: unknown, options: RequestOptions): PendingRequest {
-    return this.#post.request(this.#addressed(way.to, way.subject, message, false, way), options)
+    return this.#post.request(this.#letter(way.to, way.subject, message, way), options)
   }
 
   broadcast(group: string, message: unknown): boolean {
-    return this.#post.publish(this.#addressed(`all workers of ${group}`, this.#subject('all', group), message))
+    return this.#post.publish(this.#letter(`all workers of ${group}`, this.#subject('all', group), message, null, true))
   }
 
   publish(subject: string, message: unknown): boolean {
-    return this.#post.publish(this.#addressed(subject, subject, message))
+    return this.#post.publish(this.#letter(subject, subject, message, null, true))
   }
 
   request(subject: string, message: unknown, options: RequestOptions): PendingRequest {
-    return this.#post.request(this.#addressed(subject, subject, message), options)
+    return this.#post.request(this.#letter(subject, subject, message), options)
   }
 
-  #addressed(to: string, subject: string, message: unknown, isOneWay = false, owner: NatsWay | null = null): Addressed {
+  #letter(to: string, subject: string, message: unknown, way: NatsWay | null = null, isOneWay = false): Letter {
     if (this.#host === null) throw notAWorker()
-    const encoded = encode(message)
-    const size = encoded.payload.length
-    if (this.#link.isUp && size + HEADERS_BYTES > this.#link.maxPayload)
-      throw new UsageError('ERR_MESSAGE_TOO_LARGE', `${to}: ${size} bytes; NATS takes ${this.maxPayload} with headers`)
-    return { to, subject, message, encoded, headers: this.#head(encoded.isBytes, isOneWay), owner }
+    const { payload, isBytes } = encode(message)
+    if (this.#link.isUp && payload.length + HEADERS_BYTES > this.maxPayload)
+      throw new UsageError(
+        'ERR_MESSAGE_TOO_LARGE',
+        `${to}: ${payload.length} bytes; NATS takes ${this.maxPayload} with headers`,
+      )
+    return new Letter(to, subject, message, payload, this.#head(isBytes, isOneWay), way)
+  }
+
+  /** Most messages have the same head, which is written once. A request's says its time as well, so it is its own. */
+  #head(isBytes: boolean, isOneWay: boolean): MsgHdrs {
+    if (isBytes || !isOneWay) return this.#newHead(isBytes, isOneWay)
+    this.#usualHead ??= this.#newHead(false, true)
+    return this.#usualHead
+  }
+
+  #newHead(isBytes: boolean, isOneWay: boolean): MsgHdrs {
+    const { name: group = '', id = -1 } = this.#host ?? {}
+    const headers = this.newHeaders()
+    writeHead(headers, { server: this.#settings.server, group, id }, isBytes, isOneWay)
+    return headers
   }
 
   #subject(kind: 'any' | 'all' | 'to', ...names: readonly (string | number)[]): string {
@@ -151,17 +172,12 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
     return this.#link.maxPayload
   }
 
-  head(isBytes: boolean): MsgHdrs {
-    return this.#head(isBytes, false)
+  newHeaders(): MsgHdrs {
+    return this.#link.headers()
   }
 
-  #head(isBytes: boolean, isOneWay: boolean): MsgHdrs {
-    const { name: group = '', id = -1 } = this.#host ?? {}
-    return writeHead(this.#link.headers(), { from: { server: this.#settings.server, group, id }, isBytes, isOneWay })
-  }
-
-  reply(subject: string, encoded: Encoded, headers: MsgHdrs): void {
-    this.#post.answer({ to: 'an answer', subject, message: undefined, encoded, headers, owner: null })
+  reply(subject: string, payload: Uint8Array, headers: MsgHdrs | null): void {
+    this.#post.answer(new Letter('an answer', subject, undefined, payload, headers, null))
   }
 
   // Receiving
@@ -203,8 +219,16 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   }
 
   #sender(incoming: Msg): WorkerRef {
-    const sender = senderOf(incoming)
-    return sender === null ? STRANGER : this.group(sender.group).reference(sender.id, sender.server)
+    const text = senderText(incoming)
+    return this.#senders.get(text) ?? this.#newSender(text)
+  }
+
+  #newSender(text: string): WorkerRef {
+    const sender = readSender(text)
+    const ref = sender === null ? STRANGER : this.group(sender.group).reference(sender.id, sender.server)
+    if (this.#senders.size >= MOST_SENDERS) this.#senders.clear()
+    this.#senders.set(text, ref)
+    return ref
   }
 
   // Life

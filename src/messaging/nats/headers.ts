@@ -32,17 +32,16 @@ interface Address {
   readonly id: number
 }
 
-interface Head {
-  readonly from: Address
-  readonly isBytes: boolean
-  /** Only a confirmation is awaited. */
-  readonly isOneWay?: boolean
+/** Every message's but an answer's. */
+export function writeHead(headers: MsgHdrs, { server, group, id }: Address, isBytes: boolean, isOneWay: boolean): void {
+  headers.set(FROM, [server, group, id].map(encodePart).join('/'))
+  if (isBytes) writeBytes(headers)
+  if (isOneWay) headers.set(KIND, 'send')
 }
 
-export function writeHead(headers: MsgHdrs, { from, isBytes, isOneWay = false }: Head): MsgHdrs {
-  headers.set(FROM, [from.server, from.group, from.id].map(encodePart).join('/'))
-  if (isBytes) headers.set(TYPE, BYTES)
-  if (isOneWay) headers.set(KIND, 'send')
+/** The payload is not JSON. */
+export function writeBytes(headers: MsgHdrs): MsgHdrs {
+  headers.set(TYPE, BYTES)
   return headers
 }
 
@@ -61,9 +60,14 @@ export function encodeToken(name: string): string {
   return encodePart(name).replaceAll('.', '%2E').replaceAll('*', '%2A')
 }
 
-/** Null if another kind of program has sent it. */
-export function senderOf({ headers }: Msg): Address | null {
-  const parts = headers?.get(FROM).split('/') ?? []
+/** What a message says of its sender; empty if another kind of program has sent it. */
+export function senderText({ headers }: Msg): string {
+  return headers?.get(FROM) ?? ''
+}
+
+/** The same, read. Null for what we do not write. */
+export function readSender(text: string): Address | null {
+  const parts = text.split('/')
   if (parts.length !== 3) return null
   try {
     const [server = '', group = '', id] = parts.map(decodeURIComponent)

@@ -181,8 +181,8 @@ export class NatsLink {
   }
 
   /** Only while `isUp`. Throws what the library does. */
-  publish(subject: string, payload: Uint8Array, headers: MsgHdrs, reply: string): void {
-    this.#connection?.publish(subject, payload, { headers, reply })
+  publish(subject: string, payload: Uint8Array, headers: MsgHdrs | null, reply: string): void {
+    this.#connection?.publish(subject, payload, headers === null ? { reply } : { headers, reply })
   }
 
   /** Resolves when NATS has what was written before, or with false if the connection ends first. */

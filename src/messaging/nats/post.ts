@@ -9,7 +9,6 @@ import { nothing } from '../../nothing.ts'
 import { TOLD_IN_ONE_TURN } from '../outbox.ts'
 import { type Carrier, lost, PendingRequest, type RequestOptions } from '../pending-request.ts'
 import { isFailure, readFailure, readMessage, writeRemaining } from './headers.ts'
-import type { Encoded } from './json.ts'
 import type { NatsLink } from './nats-link.ts'
 
 interface PostSettings {
@@ -19,31 +18,48 @@ interface PostSettings {
   /** How long a message waits for a connection, in ms. */
   readonly waitMs: number
   /** A message was refused, or is not known to have been handled. */
-  onSendFail(error: SendError, letter: Addressed): void
+  onSendFail(error: SendError, letter: Letter): void
   onDrain(): void
   /** The first message became unsettled, or the last one settled. */
   look(): void
 }
 
 /** A message and its receiver. */
-export interface Addressed {
+export class Letter {
   /** The receiver, in words. */
   readonly to: string
   readonly subject: string
   readonly message: unknown
-  readonly encoded: Encoded
-  readonly headers: MsgHdrs
+  readonly payload: Uint8Array
+  readonly headers: MsgHdrs | null
   /** Whose count of unsettled messages it is, besides the post's. */
   readonly owner: { count: number } | null
-}
-
-interface Letter extends Addressed {
   /** What waits for the receiver's answer; null if only NATS confirms it. */
-  readonly pending: PendingRequest | null
+  pending: PendingRequest | null = null
   /** An answer to somebody: nobody is told that it is lost. */
-  readonly isAnswer: boolean
-  readonly waitsUntil: number
-  isSettled: boolean
+  isAnswer = false
+  /** Its headers are its own, and say how much time is left when it is written. */
+  saysRemaining = false
+  /** When it has waited too long for a connection. */
+  waitsUntil = 0
+  isSettled = false
+
+  /** @param headers null for none */
+  constructor(
+    to: string,
+    subject: string,
+    message: unknown,
+    payload: Uint8Array,
+    headers: MsgHdrs | null,
+    owner: { count: number } | null,
+  ) {
+    this.to = to
+    this.subject = subject
+    this.message = message
+    this.payload = payload
+    this.headers = headers
+    this.owner = owner
+  }
 }
 
 /** What may be waiting again when `onDrain` is called. */
@@ -85,47 +101,40 @@ export class Post implements Carrier {
   // Sending
 
   /** To whoever listens; NATS confirms. Returns false to stop until `onDrain`. */
-  publish(addressed: Addressed): boolean {
-    if (!this.#hasRoom()) return this.#refuse(addressed)
-    return this.#take({
-      ...addressed,
-      pending: null,
-      isAnswer: false,
-      waitsUntil: this.#waitsUntil(),
-      isSettled: false,
-    })
+  publish(letter: Letter): boolean {
+    return this.#hasRoom() ? this.#take(letter) : this.#refuse(letter)
   }
 
   /** To one worker, which confirms that it has handled the message. Returns false to stop until `onDrain`. */
-  send(addressed: Addressed, timeoutMs: number): boolean {
-    if (!this.#hasRoom()) return this.#refuse(addressed)
-    const pending = new PendingRequest(addressed.to, { timeoutMs })
-    pending.promise.catch((error) => this.#settings.onSendFail(error as SendError, addressed))
-    return this.#take(this.#letter(addressed, pending))
+  send(letter: Letter, timeoutMs: number): boolean {
+    if (!this.#hasRoom()) return this.#refuse(letter)
+    letter.pending = new PendingRequest(letter.to, { timeoutMs })
+    letter.pending.promise.then(
+      () => this.#settle(letter),
+      (error) => {
+        this.#settle(letter)
+        this.#settings.onSendFail(error as SendError, letter)
+      },
+    )
+    return this.#take(letter)
   }
 
-  request(addressed: Addressed, options: RequestOptions): PendingRequest {
-    const pending = new PendingRequest(addressed.to, options)
+  request(letter: Letter, options: RequestOptions): PendingRequest {
+    const pending = new PendingRequest(letter.to, options)
     if (!this.#hasRoom()) pending.refuse(this.#fullError())
-    if (!pending.isDone) this.#take(this.#letter(addressed, pending))
+    if (pending.isDone) return pending
+    letter.pending = pending
+    letter.saysRemaining = true
+    const settle = () => this.#settle(letter)
+    pending.promise.then(settle, settle)
+    this.#take(letter)
     return pending
   }
 
   /** An answer to another process. It is not counted: the other end limits what it asks. */
-  answer(addressed: Addressed): void {
-    const letter = { ...addressed, pending: null, isAnswer: true, waitsUntil: this.#waitsUntil(), isSettled: false }
+  answer(letter: Letter): void {
+    letter.isAnswer = true
     if (!this.#isClosed) this.#post(letter)
-  }
-
-  #letter(addressed: Addressed, pending: PendingRequest): Letter {
-    const letter = { ...addressed, pending, isAnswer: false, waitsUntil: this.#waitsUntil(), isSettled: false }
-    const settle = () => this.#settle(letter)
-    pending.promise.then(settle, settle)
-    return letter
-  }
-
-  #waitsUntil(): number {
-    return now() + this.#settings.waitMs
   }
 
   #hasRoom(): boolean {
@@ -133,9 +142,9 @@ export class Post implements Carrier {
     return this.count < maxPendingMessages && this.#bytes < maxPendingBytes
   }
 
-  #refuse(addressed: Addressed): false {
+  #refuse(letter: Letter): false {
     this.#isFull = true
-    this.#settings.onSendFail(this.#fullError(), addressed)
+    this.#settings.onSendFail(this.#fullError(), letter)
     return false
   }
 
@@ -150,7 +159,7 @@ export class Post implements Carrier {
   }
 
   #take(letter: Letter): boolean {
-    this.#bytes += letter.encoded.payload.length
+    this.#bytes += letter.payload.length
     if (letter.owner !== null) letter.owner.count++
     if (this.count++ === 0) this.#settings.look()
     if (this.#isClosed) this.#fail(letter, lost(letter.to, 'this process has left', false))
@@ -161,17 +170,18 @@ export class Post implements Carrier {
 
   #post(letter: Letter): void {
     if (this.#link.isUp && this.#waiting.length === 0) return this.#write(letter)
+    letter.waitsUntil = now() + this.#settings.waitMs
     this.#waiting.push(letter)
     if (this.#waiting.length === 1) this.#await(letter)
   }
 
   #write(letter: Letter): void {
     if (letter.isSettled) return // it has expired
-    const { subject, encoded, headers, pending } = letter
+    const { subject, payload, headers, pending } = letter
     const number = pending === null ? 0 : ++this.#number
-    if (pending !== null) writeRemaining(headers, pending.expiresAt - now())
+    if (letter.saysRemaining && pending !== null && headers !== null) writeRemaining(headers, pending.expiresAt - now())
     try {
-      this.#link.publish(subject, encoded.payload, headers, pending === null ? '' : `${this.#inbox}.${number}`)
+      this.#link.publish(subject, payload, headers, pending === null ? '' : `${this.#inbox}.${number}`)
     } catch (error) {
       return this.#fail(letter, this.#unsendable(letter, error))
     }
@@ -180,10 +190,10 @@ export class Post implements Carrier {
     pending.sent(this, number)
   }
 
-  #unsendable({ to, encoded }: Letter, error: unknown): PeerError {
+  #unsendable({ to, payload }: Letter, error: unknown): PeerError {
     const { maxPayload } = this.#link
-    const text = `${to}: ${encoded.payload.length} bytes and its headers are more than NATS takes (max_payload ${maxPayload})`
-    if (encoded.payload.length > maxPayload / 2) return new PeerError('ERR_MESSAGE_TOO_LARGE', text, false)
+    const text = `${to}: ${payload.length} bytes and their headers are more than NATS takes (max_payload ${maxPayload})`
+    if (payload.length > maxPayload / 2) return new PeerError('ERR_MESSAGE_TOO_LARGE', text, false)
     return new PeerError(codeOf(error) || 'ERR_PEER_LOST', `${to}: ${messageOf(error)}`, false)
   }
 
@@ -239,7 +249,7 @@ export class Post implements Carrier {
     if (letter.isSettled) return
     letter.isSettled = true
     if (letter.isAnswer) return
-    this.#bytes -= letter.encoded.payload.length
+    this.#bytes -= letter.payload.length
     if (letter.owner !== null) letter.owner.count--
     if (--this.count === 0) this.#settings.look()
     if (!this.#isFull || this.count > this.#settings.maxPendingMessages * DRAINED_SHARE) return

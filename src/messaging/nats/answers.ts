@@ -7,7 +7,7 @@ import { deadlines } from '../../loop/deadlines.ts'
 import { Call, ONE_WAY } from '../call.ts'
 import type { Answers } from '../mailbox.ts'
 import type { WorkerRef } from '../references.ts'
-import { isOneWay, remainingMsOf, writeBytes, writeFailure } from './headers.ts'
+import { HEADERS_BYTES, isOneWay, remainingMsOf, writeBytes, writeFailure } from './headers.ts'
 import { type Encoded, encode } from './json.ts'
 
 export interface AnswersHost {
@@ -17,8 +17,6 @@ export interface AnswersHost {
   readonly maxPayload: number
 }
 
-/** What headers may take of the limit. */
-const HEADERS_BYTES = 1024
 const EMPTY: Encoded = { payload: Buffer.alloc(0), isBytes: false }
 
 export class NatsAnswers implements Answers {

@@ -16,7 +16,16 @@ import { Stay } from '../stay.ts'
 import { logThrown, type Subscriber } from '../subscriptions.ts'
 import { type AnswersHost, NatsAnswers } from './answers.ts'
 import { ClusterGroup, type ClusterHost } from './cluster-group.ts'
-import { encodeToken, isOneWay, readMessage, readSender, senderText, writeHead } from './headers.ts'
+import {
+  encodeToken,
+  HEADERS_BYTES,
+  isOneWay,
+  readMessage,
+  readSender,
+  senderOf,
+  senderText,
+  writeHead,
+} from './headers.ts'
 import { encode } from './json.ts'
 import { type LinkHost, NatsLink } from './nats-link.ts'
 import type { ClusterSettings, NatsOptions } from './options.ts'
@@ -30,8 +39,6 @@ interface ClusterCallbacks {
 
 type Listening = ReturnType<NatsLink['subscribe']>
 
-/** What headers may take of the limit of a message. */
-const HEADERS_BYTES = 1024
 /** Beyond it, the ways without a message under way are forgotten. */
 const MOST_WAYS = 4096
 /** Beyond it the cache starts over. */
@@ -47,6 +54,8 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   readonly #ways = new Map<string, NatsWay>()
   /** By what they say of themselves. */
   readonly #senders = new Map<string, WorkerRef>()
+  /** What this process says of itself. */
+  #sender = ''
   #usualHead: MsgHdrs | null = null
   readonly #listening = new Set<Listening>()
   readonly #troubles = new LimitedLog()
@@ -138,7 +147,7 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   #letter(to: string, subject: string, message: unknown, way: NatsWay | null = null, isOneWay = false): Letter {
     if (this.#host === null) throw notAWorker()
     const { payload, isBytes } = encode(message)
-    if (this.#link.isUp && payload.length + HEADERS_BYTES > this.maxPayload)
+    if (this.#link.isUp && payload.length + HEADERS_BYTES + this.#sender.length > this.maxPayload)
       throw new UsageError(
         'ERR_MESSAGE_TOO_LARGE',
         `${to}: ${payload.length} bytes; NATS takes ${this.maxPayload} with headers`,
@@ -154,9 +163,8 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   }
 
   #newHead(isBytes: boolean, isOneWay: boolean): MsgHdrs {
-    const { name: group = '', id = -1 } = this.#host ?? {}
     const headers = this.newHeaders()
-    writeHead(headers, { server: this.#settings.server, group, id }, isBytes, isOneWay)
+    writeHead(headers, this.#sender, isBytes, isOneWay)
     return headers
   }
 
@@ -207,7 +215,7 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   }
 
   #read(incoming: Msg, isForOne: boolean, take: (answers: NatsAnswers, message: unknown) => void): void {
-    const answers = new NatsAnswers(this, incoming, this.#sender(incoming), isForOne)
+    const answers = new NatsAnswers(this, incoming, this.#senderIn(incoming), isForOne)
     let message: unknown
     try {
       message = readMessage(incoming)
@@ -218,14 +226,14 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
     take(answers, message)
   }
 
-  #sender(incoming: Msg): WorkerRef {
+  #senderIn(incoming: Msg): WorkerRef {
     const text = senderText(incoming)
     return this.#senders.get(text) ?? this.#newSender(text)
   }
 
   #newSender(text: string): WorkerRef {
     const sender = readSender(text)
-    const ref = sender === null ? STRANGER : this.group(sender.group).reference(sender.id, sender.server)
+    const ref = sender === null ? STRANGER : new ClusterGroup(this, sender.group).reference(sender.id, sender.server)
     if (this.#senders.size >= MOST_SENDERS) this.#senders.clear()
     this.#senders.set(text, ref)
     return ref
@@ -236,6 +244,7 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   open(host: BridgeHost, mailbox: Mailbox): void {
     this.#host = host
     this.#mailbox = mailbox
+    this.#sender = senderOf({ server: this.#settings.server, group: host.name, id: host.id })
     this.#link.open()
   }
 

@@ -32,9 +32,17 @@ interface Address {
   readonly id: number
 }
 
+/** More than all headers take but the sender's text, in bytes. */
+export const HEADERS_BYTES = 160
+
+/** What a worker says of itself. */
+export function senderOf({ server, group, id }: Address): string {
+  return [server, group, id].map(encodePart).join('/')
+}
+
 /** Every message's but an answer's. */
-export function writeHead(headers: MsgHdrs, { server, group, id }: Address, isBytes: boolean, isOneWay: boolean): void {
-  headers.set(FROM, [server, group, id].map(encodePart).join('/'))
+export function writeHead(headers: MsgHdrs, sender: string, isBytes: boolean, isOneWay: boolean): void {
+  headers.set(FROM, sender)
   if (isBytes) writeBytes(headers)
   if (isOneWay) headers.set(KIND, 'send')
 }

@@ -76,6 +76,8 @@ export interface Bridge {
 
 /** The Worker of this process, as a bridge sees it. */
 export interface BridgeHost extends MailboxHost {
+  /** Whether no other declared Worker has its name. */
+  readonly hasOwnName: boolean
   readonly counters: MessagingWorker['counters']
 }
 
@@ -179,6 +181,10 @@ class WorkerHost implements MeshHost {
 
   get name(): string {
     return this.#worker.name
+  }
+
+  get hasOwnName(): boolean {
+    return declared().filter(({ name }) => name === this.#worker.name).length <= 1
   }
 
   get id(): number {

@@ -464,6 +464,12 @@ longTest('what NATS does not permit is told, and a wrong password is tried again
   ),
 )
 
+function nested(depth: number): unknown {
+  let value: unknown = 1
+  for (let n = 0; n < depth; n++) value = { value }
+  return value
+}
+
 test('messages are JSON or bytes, exactly', () => {
   for (const value of [null, 'x', '', 1.5, true, [], {}, { a: [{ b: 'ü' }] }, '\ud800', undefined]) {
     const { payload, isBytes } = encode(value)
@@ -474,8 +480,7 @@ test('messages are JSON or bytes, exactly', () => {
   const { payload, isBytes } = encode(bytes)
   bytes[0] = 9
   assert.equal(decode(payload, isBytes), Buffer.from([1, 2]))
-  let deep: unknown = 1
-  for (let n = 0; n < 100_000; n++) deep = [deep]
+  const deep = nested(100_000)
   for (const [value, reason] of [
     [Number.NaN, /it is NaN/],
     [1n, /it is a bigint/],
@@ -485,6 +490,8 @@ test('messages are JSON or bytes, exactly', () => {
     [new (class Order {})(), /it is a Order/],
     [Symbol('x'), /it is a symbol/],
     [new Uint16Array(1), /it is a Uint16Array/],
+    [{ a: -0 }, /\.a is -0/],
+    [JSON.parse('{"a":{"__proto__":1}}'), /\.a\.__proto__ would be left out/],
     [deep, /nested too deeply/],
   ] as const)
     assert.throws(
@@ -496,6 +503,13 @@ test('messages are JSON or bytes, exactly', () => {
       () => decode(Buffer.from(text), false),
       (error: unknown) => error instanceof ProtocolError,
     )
+  for (let depth = 1000; depth <= 20_000; depth += 500) {
+    try {
+      encode(nested(depth)) // however deep it may be, nothing else is thrown
+    } catch (error) {
+      assert.is((error as { code?: string }).code, 'ERR_CANNOT_CLONE')
+    }
+  }
   // No message sets a prototype.
   for (const text of [
     '{"__proto__":{"admin":true},"a":1}',
@@ -525,6 +539,11 @@ test('wrong options, and a missing client, are errors where the Cluster is made'
   assert.match(thrown('x', { server: '' }), /^ERR_BAD_OPTION a Cluster: server/)
   assert.match(thrown('x', { waitMs: -1 }), /^ERR_BAD_OPTION a Cluster: waitMs/)
   assert.match(thrown('x', { maxPendingMessages: 0 }), /^ERR_BAD_OPTION/)
+  for (const nats of ['', [], [''], null]) assert.match(thrown('x', { nats }), /^ERR_BAD_OPTION a Cluster: nats/)
+  for (const name of ['x'.repeat(513), 'ü'.repeat(100)]) {
+    assert.match(thrown(name), /^ERR_BAD_OPTION the name of a Cluster .*at most 512 bytes/)
+    assert.match(thrown('x', { server: name }), /^ERR_BAD_OPTION a Cluster: server/)
+  }
   const cluster = new Cluster('x')
   const late = () => cluster.publish('a', 1)
   assert.throws(late, (error: { code?: string }) => error.code === 'ERR_NOT_A_WORKER')

@@ -7,6 +7,10 @@ import { until } from './until.ts'
 export interface NatsServer {
   /** `nats://127.0.0.1:port` */
   readonly url: string
+  readonly port: number
+  /** The file of its configuration, which SIGHUP reads again. */
+  readonly config: string
+  signal(name: NodeJS.Signals): void
   /** Ends it like a crash. */
   kill(): Promise<void>
   /** Starts it again, at the same port. */
@@ -14,12 +18,15 @@ export interface NatsServer {
 }
 
 /** Starts one on a free port. `config` is the text of its configuration file. It ends with the sandbox. */
-export async function startNats(box: Sandbox, config = ''): Promise<NatsServer> {
-  const file = box.file('nats.conf', config)
+export async function startNats(box: Sandbox, config = '', name = 'nats.conf'): Promise<NatsServer> {
+  const file = box.file(name, config)
   let running = box.spawn('nats-server', ['-a', '127.0.0.1', '-p', '-1', '-c', file])
   const [, port = ''] = await running.says(/client connections on 127\.0\.0\.1:(\d+)/)
   return {
     url: `nats://127.0.0.1:${port}`,
+    port: Number(port),
+    config: file,
+    signal: (name) => void running.process.kill(name),
     kill: async () => void (await running.end('SIGKILL')),
     restart: async () => {
       running = box.spawn('nats-server', ['-a', '127.0.0.1', '-p', port, '-c', file])

@@ -60,13 +60,16 @@ export class NatsAnswers implements Answers {
   fail(_number: number, error: unknown, wasHandled: boolean): void {
     if (this.#reply === '') return
     const headers = this.#host.newHeaders()
-    this.#host.reply(this.#reply, writeFailure(headers, error, wasHandled).payload, headers)
+    this.#host.reply(this.#reply, writeFailure(headers, error, wasHandled, this.#host.maxPayload), headers)
   }
 
   /** Streams do not leave a server: their source is told to end. */
   async stream(_number: number, items: AsyncIterable<unknown>): Promise<void> {
     this.fail(0, new UsageError('ERR_CANNOT_CLONE', 'the answer is a stream, which cannot leave its server'), true)
-    await items[Symbol.asyncIterator]().return?.()
+    const { destroy } = items as { destroy?: () => unknown }
+    if (typeof destroy === 'function')
+      destroy.call(items) // a Readable's iterator that has not begun ends nothing
+    else await items[Symbol.asyncIterator]().return?.()
   }
 
   remember(_number: number, call: Call): void {

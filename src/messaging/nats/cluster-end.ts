@@ -5,7 +5,8 @@
 import type { Msg, MsgHdrs } from '@nats-io/transport-node'
 import { crypto } from '../../builtins.ts'
 import { messageOf, type SendError, UsageError } from '../../errors.ts'
-import { LimitedLog } from '../../log.ts'
+import { LimitedLog, log } from '../../log.ts'
+import { deadlines } from '../../loop/deadlines.ts'
 import { isThenable } from '../../protocol.ts'
 import type { Subscription } from '../channel.ts'
 import type { Handler, Mailbox } from '../mailbox.ts'
@@ -19,11 +20,13 @@ import { ClusterGroup, type ClusterHost } from './cluster-group.ts'
 import {
   encodeToken,
   HEADERS_BYTES,
+  isName,
   isOneWay,
   readMessage,
   readSender,
   senderOf,
   senderText,
+  writeFailure,
   writeHead,
 } from './headers.ts'
 import { encode } from './json.ts'
@@ -39,6 +42,8 @@ interface ClusterCallbacks {
 
 type Listening = ReturnType<NatsLink['subscribe']>
 
+/** How long a process that starts waits for NATS to know what it listens to. */
+const PATIENCE_MS = 1000
 /** Beyond it, the ways without a message under way are forgotten. */
 const MOST_WAYS = 4096
 /** Beyond it the cache starts over. */
@@ -54,7 +59,7 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   readonly #ways = new Map<string, NatsWay>()
   /** By what they say of themselves. */
   readonly #senders = new Map<string, WorkerRef>()
-  /** What this process says of itself. */
+  /** What this process says of itself; empty if it cannot be reached by name. */
   #sender = ''
   #usualHead: MsgHdrs | null = null
   readonly #listening = new Set<Listening>()
@@ -215,15 +220,23 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   }
 
   #read(incoming: Msg, isForOne: boolean, take: (answers: NatsAnswers, message: unknown) => void): void {
-    const answers = new NatsAnswers(this, incoming, this.#senderIn(incoming), isForOne)
+    let answers: NatsAnswers
     let message: unknown
     try {
+      answers = new NatsAnswers(this, incoming, this.#senderIn(incoming), isForOne)
       message = readMessage(incoming)
     } catch (error) {
       this.#troubles.log(`cluster ${this.#settings.name}: on ${incoming.subject}: ${messageOf(error)}`)
-      return answers.fail(0, error, false)
+      return this.#turnDown(incoming, error)
     }
     take(answers, message)
+  }
+
+  /** A message that cannot be read: its sender may wait for an answer. */
+  #turnDown({ reply }: Msg, error: unknown): void {
+    if (!reply) return
+    const headers = this.newHeaders()
+    this.reply(reply, writeFailure(headers, error, false, this.maxPayload), headers)
   }
 
   #senderIn(incoming: Msg): WorkerRef {
@@ -244,20 +257,28 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   open(host: BridgeHost, mailbox: Mailbox): void {
     this.#host = host
     this.#mailbox = mailbox
-    this.#sender = senderOf({ server: this.#settings.server, group: host.name, id: host.id })
+    if (host.hasOwnName && isName(host.name))
+      this.#sender = senderOf({ server: this.#settings.server, group: host.name, id: host.id })
     this.#link.open()
   }
 
   async serve(): Promise<void> {
     const host = this.#host
     if (host === null || host.workerHandler === null) return
+    if (this.#sender === '') return this.#explainSilence(host)
     const { server } = this.#settings
     const listen = (subject: string, queue: string) =>
       this.#listening.add(this.#link.subscribe(subject, queue, (message) => this.#receive(message)))
     listen(this.#subject('any', host.name), 'any')
     listen(this.#subject('all', host.name), `${encodeToken(server)}.${host.id}`)
     listen(this.#subject('to', server, host.name, host.id), 'one')
-    await Promise.race([this.#link.ready(), this.#link.failed])
+    const patience = new Promise<void>((resolve) => deadlines.after(PATIENCE_MS, resolve))
+    await Promise.race([this.#link.ready(), this.#link.failed, patience])
+  }
+
+  #explainSilence({ name }: BridgeHost): void {
+    const why = isName(name) ? 'another Worker has the same name' : 'its name is too long for a subject'
+    log(`cluster ${this.#settings.name}: no messages come to '${name.slice(0, 64)}' by name: ${why}`)
   }
 
   leave(hold: () => () => void): void {
@@ -341,6 +362,7 @@ function logging(handler: Handler): Handler {
   }
 }
 
-function inboxOf({ inboxPrefix = DEFAULT_INBOX }: NatsOptions): string {
+function inboxOf(options: NatsOptions): string {
+  const { inboxPrefix = DEFAULT_INBOX } = options as { inboxPrefix?: string }
   return `${inboxPrefix}.${crypto().randomBytes(16).toString('hex')}`
 }

@@ -9,9 +9,9 @@
 //                                                 handler has begun
 
 import type { Msg, MsgHdrs } from '@nats-io/transport-node'
-import { PeerError, RemoteError, type SendError } from '../../errors.ts'
+import { messageOf, PeerError, ProtocolError, RemoteError, type SendError } from '../../errors.ts'
 import { remoteErrorOf, textOr } from '../pending-request.ts'
-import { decode, type Encoded, encode } from './json.ts'
+import { decode, encode } from './json.ts'
 
 const FROM = 'Millrace-From'
 const KIND = 'Millrace-Kind'
@@ -21,9 +21,17 @@ const BYTES = 'application/octet-stream'
 const ERROR = 'Nats-Service-Error'
 const ERROR_CODE = 'Nats-Service-Error-Code'
 const INTERNAL_ERROR = '500'
+const NO_RESPONDERS = 503
+/** What is kept of an error, in characters. */
+const LONGEST_DESCRIPTION = 200
+const LONGEST_WORD = 64
+const LONGEST_TEXT = 8192
 /** A year. */
 const LONGEST_MS = 31_536_000_000
 const UNPRINTABLE = /[^\x20-\x7e]/g
+
+/** Subjects have three names in them, and NATS ends a connection with a line of more than 4,096 bytes. */
+export const LONGEST_NAME = 512
 
 /** A worker of a cluster. */
 interface Address {
@@ -40,9 +48,12 @@ export function senderOf({ server, group, id }: Address): string {
   return [server, group, id].map(encodePart).join('/')
 }
 
-/** Every message's but an answer's. */
+/**
+ * Every message's but an answer's.
+ * @param sender empty if nobody can write back
+ */
 export function writeHead(headers: MsgHdrs, sender: string, isBytes: boolean, isOneWay: boolean): void {
-  headers.set(FROM, sender)
+  if (sender !== '') headers.set(FROM, sender)
   if (isBytes) writeBytes(headers)
   if (isOneWay) headers.set(KIND, 'send')
 }
@@ -68,9 +79,26 @@ export function encodeToken(name: string): string {
   return encodePart(name).replaceAll('.', '%2E').replaceAll('*', '%2A')
 }
 
-/** What a message says of its sender; empty if another kind of program has sent it. */
-export function senderText({ headers }: Msg): string {
-  return headers?.get(FROM) ?? ''
+/** Whether it can be a part of a subject. */
+export function isName(text: string): boolean {
+  return text !== '' && text.length <= LONGEST_NAME && encodeToken(text).length <= LONGEST_NAME
+}
+
+/**
+ * The headers of a message. NATS passes on what it does not understand, so they may be malformed: then the client
+ * throws when they are first read. Throws ProtocolError.
+ */
+function headersOf(message: Msg): MsgHdrs | undefined {
+  try {
+    return message.headers
+  } catch (cause) {
+    throw new ProtocolError('ERR_BAD_HEADER', `bad headers: ${messageOf(cause)}`, { cause })
+  }
+}
+
+/** What a message says of its sender; empty if another kind of program has sent it. Throws ProtocolError. */
+export function senderText(message: Msg): string {
+  return headersOf(message)?.get(FROM) ?? ''
 }
 
 /** The same, read. Null for what we do not write. */
@@ -78,47 +106,65 @@ export function readSender(text: string): Address | null {
   const parts = text.split('/')
   if (parts.length !== 3) return null
   try {
-    const [server = '', group = '', id] = parts.map(decodeURIComponent)
-    return Number.isSafeInteger(Number(id)) ? { server, group, id: Number(id) } : null
+    const [server = '', group = '', id = ''] = parts.map(decodeURIComponent)
+    return isName(server) && isName(group) && /^\d{1,9}$/.test(id) ? { server, group, id: Number(id) } : null
   } catch (error) {
     if (error instanceof URIError) return null
     throw error
   }
 }
 
-export function isOneWay({ headers, reply }: Msg): boolean {
-  return !reply || headers?.get(KIND) === 'send'
+/** Throws ProtocolError. */
+export function isOneWay(message: Msg): boolean {
+  return !message.reply || headersOf(message)?.get(KIND) === 'send'
 }
 
-/** Infinity for no limit. */
-export function remainingMsOf({ headers }: Msg): number {
-  const remaining = Number(headers?.get(REMAINING))
+/** Whether NATS itself answers: nobody listens. Throws ProtocolError. */
+export function isNobody(message: Msg): boolean {
+  return headersOf(message)?.code === NO_RESPONDERS
+}
+
+/** Infinity for no limit. Throws ProtocolError. */
+export function remainingMsOf(message: Msg): number {
+  const remaining = Number(headersOf(message)?.get(REMAINING))
   return remaining > 0 && remaining <= LONGEST_MS ? remaining : Number.POSITIVE_INFINITY
 }
 
 /** Throws ProtocolError. */
-export function readMessage({ data, headers }: Msg): unknown {
-  return decode(data, headers?.get(TYPE) === BYTES)
+export function readMessage(message: Msg): unknown {
+  return decode(message.data, headersOf(message)?.get(TYPE) === BYTES)
 }
 
-/** What a handler threw, or why it was not called, as an answer. */
-export function writeFailure(headers: MsgHdrs, error: unknown, mayHaveBeenHandled: boolean): Encoded {
+/**
+ * What a handler threw, or why it was not called, as an answer.
+ * @param maxPayload limit of headers and payload, in bytes: a long message is cut
+ */
+export function writeFailure(
+  headers: MsgHdrs,
+  error: unknown,
+  mayHaveBeenHandled: boolean,
+  maxPayload: number,
+): Uint8Array {
   const { name, message, code } = remoteErrorOf(error)
+  const longest = Math.min(LONGEST_TEXT, Math.floor(maxPayload / 10)) // a character may take six bytes
   headers.set(ERROR_CODE, INTERNAL_ERROR)
-  headers.set(ERROR, message.replaceAll(UNPRINTABLE, '?'))
-  return encode({ name, message, code, mayHaveBeenHandled })
+  headers.set(ERROR, message.slice(0, LONGEST_DESCRIPTION).replaceAll(UNPRINTABLE, '?'))
+  const [cutName, cutCode] = [name, code].map((word) => word.slice(0, LONGEST_WORD))
+  return encode({ name: cutName, message: message.slice(0, longest), code: cutCode, mayHaveBeenHandled }).payload
 }
 
-export function isFailure({ headers }: Msg): boolean {
-  return headers?.has(ERROR_CODE) ?? false
+/** Throws ProtocolError. */
+export function isFailure(message: Msg): boolean {
+  return headersOf(message)?.has(ERROR_CODE) ?? false
 }
 
 /** Other programs' failures have a description and a code only. */
 export function readFailure(message: Msg): SendError {
   const { name, message: text, code, mayHaveBeenHandled } = failureIn(message)
-  const description = textOr(text, message.headers?.get(ERROR) ?? '')
+  const headers = headersOf(message)
+  const description = textOr(text, headers?.get(ERROR) ?? '')
   if (mayHaveBeenHandled === false) return new PeerError(textOr(code, ''), description, false)
-  return new RemoteError(textOr(name, 'Error'), description, textOr(code, message.headers?.get(ERROR_CODE) ?? ''))
+  return new RemoteError(textOr(name, 'Error'), description, textOr(code, headers?.get(ERROR_CODE) ?? ''))
 }
 
 function failureIn(message: Msg): Partial<Record<'name' | 'message' | 'code' | 'mayHaveBeenHandled', unknown>> {

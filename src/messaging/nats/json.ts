@@ -18,10 +18,22 @@ const MAY_SET_PROTOTYPE = /__proto__|\\u00[5-7]/i
 export function encode(message: unknown): Encoded {
   if (message === undefined) return { payload: NO_BYTES, isBytes: false }
   if (message instanceof Uint8Array) return { payload: Buffer.from(message), isBytes: true }
-  const flaw = flawIn(message)
-  if (flaw !== '')
-    throw new UsageError('ERR_CANNOT_CLONE', `a message to another server must be JSON or bytes: ${flaw}`)
-  return { payload: Buffer.from(JSON.stringify(message)), isBytes: false }
+  return { payload: Buffer.from(textOf(message)), isBytes: false }
+}
+
+function textOf(message: unknown): string {
+  try {
+    const flaw = flawOf(message, '')
+    if (flaw === '') return JSON.stringify(message)
+    throw flawed(flaw)
+  } catch (error) {
+    if (error instanceof RangeError) throw flawed('it is nested too deeply, or contains itself')
+    throw error
+  }
+}
+
+function flawed(flaw: string): UsageError {
+  return new UsageError('ERR_CANNOT_CLONE', `a message to another server must be JSON or bytes: ${flaw}`)
 }
 
 /** Throws ProtocolError. Bytes are copied: the receive buffer is not the message's. */
@@ -41,23 +53,19 @@ function withoutPrototype(key: string, value: unknown): unknown {
 }
 
 /** What JSON does not have, in words; empty if there is nothing. */
-function flawIn(message: unknown): string {
-  try {
-    return flawOf(message, '')
-  } catch (error) {
-    if (error instanceof RangeError) return 'it is nested too deeply, or contains itself'
-    throw error
-  }
-}
-
 function flawOf(value: unknown, path: string): string {
   if (value === null || typeof value === 'string' || typeof value === 'boolean') return ''
-  if (typeof value === 'number') return Number.isFinite(value) ? '' : `${called(path)} is ${value}`
+  if (typeof value === 'number') return flawOfNumber(value, path)
   if (typeof value !== 'object') return `${called(path)} is a ${typeof value}`
   const prototype = Object.getPrototypeOf(value)
   if (Array.isArray(value)) return flawOfList(value, path)
   if (prototype === null || prototype === Object.prototype) return flawOfProperties(value, path)
   return `${called(path)} is a ${prototype.constructor?.name || 'special object'}`
+}
+
+function flawOfNumber(value: number, path: string): string {
+  if (Object.is(value, -0)) return `${called(path)} is -0`
+  return Number.isFinite(value) ? '' : `${called(path)} is ${value}`
 }
 
 function flawOfList(list: readonly unknown[], path: string): string {
@@ -71,6 +79,7 @@ function flawOfList(list: readonly unknown[], path: string): string {
 /** Properties that are undefined are left out, as everywhere in JSON. */
 function flawOfProperties(value: object, path: string): string {
   for (const [key, item] of Object.entries(value)) {
+    if (key === '__proto__') return `${path}.__proto__ would be left out by the receiver`
     const flaw = item === undefined ? '' : flawOf(item, `${path}.${key}`)
     if (flaw !== '') return flaw
   }

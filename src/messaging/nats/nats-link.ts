@@ -1,11 +1,12 @@
 // One process's connection to NATS, made again whenever it ends. Each connection begins with all subscriptions; what
 // was written to an earlier one is never written again by itself: whether it was handled is unknown. (The library's own
-// reconnecting would drop what was published meanwhile, without a word.)
+// reconnecting would drop what was published meanwhile, without a word.) What the library promises is never awaited
+// alone: when a connection ends, its flush() and drain() do not settle, and a frozen NATS does not end it at all.
 
 import { createRequire } from 'node:module'
 import type { Msg, MsgHdrs, NatsConnection, Subscription } from '@nats-io/transport-node'
 import { withResolvers } from '../../deferred.ts'
-import { messageOf, UsageError } from '../../errors.ts'
+import { messageOf, stackOf, UsageError } from '../../errors.ts'
 import { LimitedLog, log } from '../../log.ts'
 import { apart } from '../../loop/apart.ts'
 import { Backoff } from '../../loop/backoff.ts'
@@ -37,7 +38,9 @@ const CONNECT_MS = 5000
 /** A connection without an answer to two of these pings in a row is dead. The library's default is two minutes. */
 const PING_MS = 10_000
 /** What waits for a connection does so for seconds only. */
-const LONGEST_RETRY_MS = 2000
+const LONGEST_RETRY_MS = 1000
+/** After an outage, what waits is written when the other processes have tried again, too, and listen. */
+const SETTLING_MS = 1500
 const REPEAT_MS = 30_000
 /** NATS's default, until it says what its limit is. */
 const DEFAULT_MAX_PAYLOAD = 1_048_576
@@ -55,6 +58,11 @@ export class NatsLink {
   #reason = ''
   #saidAt = Number.NEGATIVE_INFINITY
   #connection: NatsConnection | null = null
+  /** Resolves when the present connection has ended, as far as we are concerned. */
+  #ended = withResolvers()
+  /** Whether the present connection is the first one tried, or has been there for a while. */
+  #isSettled = false
+  #hasFailed = false
   /** Callbacks to call at the next connection. */
   #waiting: (() => void)[] = []
   #isClosed = false
@@ -75,8 +83,14 @@ export class NatsLink {
     return this.#failed.promise
   }
 
+  /** Connected. */
   get isUp(): boolean {
     return this.#connection !== null && !this.#connection.isClosed()
+  }
+
+  /** Connected, and others may be expected to be so, too. */
+  get isSettled(): boolean {
+    return this.#isSettled && this.isUp
   }
 
   /** Connects, and again whenever the connection ends, until `close`. */
@@ -94,6 +108,7 @@ export class NatsLink {
         this.#explain(messageOf(error))
         this.#failed.resolve()
       }
+      this.#hasFailed = true
       const waitMs = Math.min(LONGEST_RETRY_MS, backoff.next(now() - began))
       if (!this.#isClosed) await new Promise<void>((resolve) => deadlines.after(waitMs, resolve))
     }
@@ -122,28 +137,46 @@ export class NatsLink {
   async #live(connection: NatsConnection): Promise<void> {
     if (this.#isClosed) return connection.close()
     this.#connection = connection
+    this.#ended = withResolvers()
     this.#reason = ''
     this.maxPayload = connection.info?.max_payload ?? DEFAULT_MAX_PAYLOAD
     log(`${this.#name}: connected to NATS at ${connection.getServer()}`)
     for (const one of this.#listening) this.#subscribe(connection, one)
     void this.#watch(connection)
-    this.#host.up()
+    const timer = deadlines.after(this.#hasFailed ? SETTLING_MS : 1, settle, this)
     for (const goOn of this.#waiting.splice(0)) goOn()
-    const error = await connection.closed()
+    const why = await Promise.race([connection.closed().then(because), this.#ended.promise.then(() => FROZEN)])
+    deadlines.cancel(timer)
     this.#connection = null
+    this.#isSettled = false
+    this.#ended.resolve()
     for (const one of this.#listening) one.subscription = null
-    if (!this.#isClosed) this.#troubles.log(`${this.#name}: the connection to NATS has ended${because(error)}`)
+    if (!this.#isClosed) this.#troubles.log(`${this.#name}: the connection to NATS has ended${why}`)
     this.#host.down()
+  }
+
+  /** @internal */
+  settle(): void {
+    this.#isSettled = true
+    if (this.isUp) this.#host.up()
   }
 
   async #watch(connection: NatsConnection): Promise<void> {
     for await (const status of connection.status()) {
+      if (status.type === 'staleConnection') this.#giveUp(connection)
       if (status.type !== 'error') continue
       const { error } = status
       this.#troubles.log(`${this.#name}: NATS: ${messageOf(error)}`)
       if (error instanceof this.#library.PermissionViolationError && error.operation === 'publish')
         this.#host.forbidden(error.subject)
     }
+  }
+
+  /** NATS does not answer. The library waits until what it has written is taken, which may be never. */
+  #giveUp(connection: NatsConnection): void {
+    if (connection === this.#connection) this.#ended.resolve()
+    const { protocol } = connection as { protocol?: { transport?: { socket?: { destroy?: () => void } } } }
+    protocol?.transport?.socket?.destroy?.() // undocumented; without it the socket remains until TCP gives it up
   }
 
   /** Calls `take` for each message, on this connection and the ones after it. */
@@ -156,7 +189,12 @@ export class NatsLink {
 
   #subscribe(connection: NatsConnection, one: Listening): void {
     const callback = (error: Error | null, message: Msg) => {
-      if (error === null) apart(one.take, message)
+      if (error !== null || connection !== this.#connection) return
+      try {
+        apart(one.take, message)
+      } catch (error) {
+        this.#troubles.log(`${this.#name}: ${stackOf(error)}`) // thrown further, it would end all reading
+      }
     }
     const queue = one.queue === '' ? {} : { queue: one.queue }
     one.subscription = connection.subscribe(one.subject, { ...queue, callback })
@@ -165,7 +203,8 @@ export class NatsLink {
   /** Resolves when nothing more comes: what NATS has already sent is taken. */
   async unsubscribe(one: Listening): Promise<void> {
     this.#listening.delete(one)
-    await one.subscription?.drain().catch(nothing) // the connection has ended: nothing comes
+    const drained = one.subscription?.drain().catch(nothing) // the connection has ended: nothing comes
+    await Promise.race([drained, this.#ended.promise])
   }
 
   /** Resolves when NATS knows of all subscriptions made so far, however long that takes. */
@@ -188,10 +227,11 @@ export class NatsLink {
   /** Resolves when NATS has what was written before, or with false if the connection ends first. */
   async flush(): Promise<boolean> {
     if (this.#connection === null) return false
-    return this.#connection.flush().then(
+    const flushed = this.#connection.flush().then(
       () => true,
       () => false,
     )
+    return Promise.race([flushed, this.#ended.promise.then(() => false)])
   }
 
   close(): void {
@@ -200,6 +240,13 @@ export class NatsLink {
   }
 }
 
+function settle(link: NatsLink): void {
+  link.settle()
+}
+
+const FROZEN = ': it does not answer'
+
+/** In words, behind what has happened. */
 function because(error: unknown): string {
   return error === undefined ? '' : `: ${messageOf(error)}`
 }

@@ -12,9 +12,10 @@ import {
   type Rule,
   rule,
 } from '../../options.ts'
+import { isName, LONGEST_NAME } from './headers.ts'
 
 /** Options of `connect()` of @nats-io/transport-node: `servers`, `user`, `pass`, `token`, `authenticator`, `tls`. */
-export type NatsOptions = Readonly<Record<string, unknown>>
+export type NatsOptions = Readonly<object>
 
 /** What a Cluster takes besides its name. Wrong ones are ERR_UNKNOWN_OPTION and ERR_BAD_OPTION. */
 export interface ClusterOptions {
@@ -42,11 +43,11 @@ export interface ClusterSettings
   readonly nats: NatsOptions
 }
 
-export const NAME = rule((value) => isString(value) && value !== '', 'a name')
+export const NAME = rule((value) => isString(value) && isName(value), `a name of at most ${LONGEST_NAME} bytes`)
 
 const RULES = {
   nats: rule(
-    (value) => (isString(value) && value !== '') || isListOfStrings(value) || isObject(value),
+    (value) => isListed(isString(value) ? [value] : value) || isObject(value),
     'an address such as nats://10.0.0.5:4222, a list of them, or options for the NATS client',
   ),
   server: NAME,
@@ -68,4 +69,8 @@ export function settingsOf(name: string, options: ClusterOptions): ClusterSettin
 
 function isList(value: unknown): value is readonly string[] {
   return isListOfStrings(value)
+}
+
+function isListed(value: unknown): boolean {
+  return isList(value) && value.length > 0 && value.every((address) => address !== '')
 }

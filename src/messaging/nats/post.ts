@@ -3,12 +3,13 @@
 
 import type { Msg, MsgHdrs } from '@nats-io/transport-node'
 import { codeOf, messageOf, PeerError, type SendError } from '../../errors.ts'
+import { LimitedLog } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
 import { deadlines } from '../../loop/deadlines.ts'
 import { nothing } from '../../nothing.ts'
 import { TOLD_IN_ONE_TURN } from '../outbox.ts'
 import { type Carrier, lost, PendingRequest, type RequestOptions } from '../pending-request.ts'
-import { isFailure, readFailure, readMessage, writeRemaining } from './headers.ts'
+import { isFailure, isNobody, readFailure, readMessage, writeRemaining } from './headers.ts'
 import type { NatsLink } from './nats-link.ts'
 
 interface PostSettings {
@@ -43,6 +44,8 @@ export class Letter {
   /** When it has waited too long for a connection. */
   waitsUntil = 0
   isSettled = false
+  /** Of the answer that is awaited; 0 for none. */
+  number = 0
 
   /** @param headers null for none */
   constructor(
@@ -62,6 +65,8 @@ export class Letter {
   }
 }
 
+const HAS_LEFT = 'this process has left'
+
 /** What may be waiting again when `onDrain` is called. */
 const DRAINED_SHARE = 0.5
 
@@ -71,15 +76,18 @@ export class Post implements Carrier {
   /** Subjects of answers are this, a dot, and a number. */
   readonly #inbox: string
   /** For a connection, in order. */
-  #waiting: Letter[] = []
+  readonly #waiting = new Set<Letter>()
   #waitTimer = 0
   /** Written, by the number of their answer. */
   readonly #asked = new Map<number, Letter>()
   /** Published, and not confirmed by NATS; and those that the flush under way will confirm. */
   #published: Letter[] = []
   #confirming: Letter[] = []
+  /** The present one; a connection that ends begins another. */
+  #confirmation = 0
   #isConfirming = false
   #number = 0
+  readonly #troubles = new LimitedLog()
   #isFull = false
   #isClosed = false
   /** Number of unsettled messages, without answers. */
@@ -88,7 +96,7 @@ export class Post implements Carrier {
 
   /** Whether something may still have to leave: answers are not counted. */
   get isBusy(): boolean {
-    return this.count + this.#waiting.length + this.#published.length + this.#confirming.length > 0
+    return this.count + this.#waiting.size + this.#published.length + this.#confirming.length > 0
   }
 
   constructor(link: NatsLink, inbox: string, settings: PostSettings) {
@@ -135,6 +143,7 @@ export class Post implements Carrier {
   answer(letter: Letter): void {
     letter.isAnswer = true
     if (!this.#isClosed) this.#post(letter)
+    this.#settings.look() // a process that leaves waits until NATS has it
   }
 
   #hasRoom(): boolean {
@@ -162,17 +171,17 @@ export class Post implements Carrier {
     this.#bytes += letter.payload.length
     if (letter.owner !== null) letter.owner.count++
     if (this.count++ === 0) this.#settings.look()
-    if (this.#isClosed) this.#fail(letter, lost(letter.to, 'this process has left', false))
+    if (this.#isClosed) setImmediate(() => this.#fail(letter, lost(letter.to, HAS_LEFT, false)))
     else this.#post(letter)
     this.#isFull ||= !this.#hasRoom()
     return !this.#isFull
   }
 
   #post(letter: Letter): void {
-    if (this.#link.isUp && this.#waiting.length === 0) return this.#write(letter)
+    if (this.#link.isSettled) return this.#write(letter)
     letter.waitsUntil = now() + this.#settings.waitMs
-    this.#waiting.push(letter)
-    if (this.#waiting.length === 1) this.#await(letter)
+    this.#waiting.add(letter)
+    if (this.#waitTimer === 0) this.#await(letter)
   }
 
   #write(letter: Letter): void {
@@ -186,6 +195,7 @@ export class Post implements Carrier {
       return this.#fail(letter, this.#unsendable(letter, error))
     }
     if (pending === null) return this.#confirmSoon(letter)
+    letter.number = number
     this.#asked.set(number, letter)
     pending.sent(this, number)
   }
@@ -203,16 +213,18 @@ export class Post implements Carrier {
     this.#published.push(letter)
     if (this.#isConfirming) return
     this.#isConfirming = true
-    setImmediate(() => void this.#confirm())
+    setImmediate(() => void this.#confirm(this.#confirmation))
   }
 
   /** One flush at a time, for all that was published before it. */
-  async #confirm(): Promise<void> {
+  async #confirm(confirmation: number): Promise<void> {
     while (this.#published.length > 0 && this.#link.isUp) {
       const batch = this.#published
       this.#confirming = batch
       this.#published = []
-      if (!(await this.#link.flush())) break // `down` tells of them
+      const isThere = await this.#link.flush()
+      if (confirmation !== this.#confirmation) return // `down` has told of them
+      if (!isThere) break
       this.#confirming = []
       for (const letter of batch) this.#settle(letter)
     }
@@ -221,18 +233,21 @@ export class Post implements Carrier {
   }
 
   #answered(message: Msg): void {
-    const number = Number(message.subject.slice(this.#inbox.length + 1))
-    const letter = this.#asked.get(number)
+    const letter = this.#asked.get(Number(message.subject.slice(this.#inbox.length + 1)))
     if (letter === undefined || letter.pending === null) return // given up
-    this.#asked.delete(number)
-    const { pending, to, subject } = letter
-    if (message.headers?.code === 503) return pending.refuse(noResponders(to, subject))
-    if (isFailure(message)) return pending.fail(readFailure(message))
+    this.#asked.delete(letter.number)
     try {
-      pending.answer(readMessage(message))
+      this.#conclude(letter, letter.pending, message)
     } catch (error) {
-      pending.fail(new PeerError(codeOf(error), `${to}: the answer is ${messageOf(error)}`, true))
+      letter.pending.fail(new PeerError(codeOf(error), `${letter.to}: the answer is ${messageOf(error)}`, true))
     }
+  }
+
+  /** Throws ProtocolError. */
+  #conclude({ to, subject }: Letter, pending: PendingRequest, message: Msg): void {
+    if (isNobody(message)) pending.refuse(noResponders(to, subject))
+    else if (isFailure(message)) pending.fail(readFailure(message))
+    else pending.answer(readMessage(message))
   }
 
   /** The caller has given up, or its time is over. */
@@ -248,6 +263,7 @@ export class Post implements Carrier {
   #settle(letter: Letter): void {
     if (letter.isSettled) return
     letter.isSettled = true
+    this.#waiting.delete(letter)
     if (letter.isAnswer) return
     this.#bytes -= letter.payload.length
     if (letter.owner !== null) letter.owner.count--
@@ -263,7 +279,8 @@ export class Post implements Carrier {
     if (letter.isSettled) return
     if (letter.pending === null) {
       this.#settle(letter)
-      if (!letter.isAnswer) this.#settings.onSendFail(error, letter)
+      if (letter.isAnswer) this.#troubles.log(`an answer is lost: ${error.message}`)
+      else this.#settings.onSendFail(error, letter)
     } else if (error.mayHaveBeenHandled) letter.pending.fail(error)
     else letter.pending.refuse(error) // in a later turn: who sends it again at once must not stop the loop
   }
@@ -271,21 +288,27 @@ export class Post implements Carrier {
   // The connection
 
   up(): void {
-    const waiting = this.#waiting
-    this.#waiting = []
+    const waiting = [...this.#waiting]
+    this.#waiting.clear()
     this.#stopWaiting()
     for (const letter of waiting) this.#write(letter)
   }
 
   down(): void {
+    this.#confirmation++
+    this.#isConfirming = false
     for (const letter of this.#takeWritten())
       this.#fail(letter, lost(letter.to, 'the connection to NATS has ended', true))
+    this.#settings.look()
   }
 
+  /** NATS says so once for each message, so it is the newest one each time. */
   forbidden(subject: string): void {
-    const those = [...this.#asked.values(), ...this.#confirming, ...this.#published]
-    for (const letter of those.filter((one) => one.subject === subject))
-      this.#fail(letter, new PeerError('ERR_NATS_PERMISSION', `${letter.to}: NATS does not permit ${subject}`, false))
+    const those = [...this.#confirming, ...this.#published, ...this.#asked.values()]
+    const letter = those.findLast((one) => one.subject === subject && !one.isSettled && !one.pending?.isDone)
+    if (letter === undefined) return
+    this.#asked.delete(letter.number)
+    this.#fail(letter, new PeerError('ERR_NATS_PERMISSION', `${letter.to}: NATS does not permit ${subject}`, false))
   }
 
   #takeWritten(): Letter[] {
@@ -307,27 +330,28 @@ export class Post implements Carrier {
 
   /** @internal */
   expireWaiting(): void {
-    const time = now()
-    const late = this.#waiting.filter(({ waitsUntil }) => waitsUntil <= time)
-    this.#waiting = this.#waiting.slice(late.length)
     this.#waitTimer = 0
-    const [next] = this.#waiting
-    if (next !== undefined) this.#await(next)
-    for (const letter of late) {
-      const why = `no connection to NATS within ${this.#settings.waitMs} ms`
-      this.#fail(letter, lost(letter.to, why, false))
+    const time = now()
+    for (const letter of this.#waiting) {
+      if (letter.waitsUntil > time) {
+        this.#await(letter)
+        break
+      }
+      this.#waiting.delete(letter)
+      this.#fail(letter, lost(letter.to, `no connection to NATS within ${this.#settings.waitMs} ms`, false))
     }
+    this.#settings.look()
   }
 
   /** Fails all that is unsettled, in slices between which the event loop turns. */
   async tellLost(): Promise<void> {
     this.#isClosed = true
     this.#stopWaiting()
-    const why = 'this process has left'
     const written = this.#takeWritten().map((letter) => ({ letter, isWritten: true }))
-    const waiting = this.#waiting.splice(0).map((letter) => ({ letter, isWritten: false }))
+    const waiting = [...this.#waiting].map((letter) => ({ letter, isWritten: false }))
+    this.#waiting.clear()
     for (const [at, { letter, isWritten }] of [...written, ...waiting].entries()) {
-      this.#fail(letter, lost(letter.to, why, isWritten))
+      this.#fail(letter, lost(letter.to, HAS_LEFT, isWritten))
       if ((at + 1) % TOLD_IN_ONE_TURN === 0) await new Promise(setImmediate)
     }
   }

@@ -1,0 +1,263 @@
+// A Cluster among hostile senders and failing networks: what NATS passes on from strangers, a NATS that freezes, permissions
+// that change, handlers that answer with what cannot be sent.
+
+import { writeFileSync } from 'node:fs'
+import net from 'node:net'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { drive, driveToThrow } from '../support/driven.ts'
+import { longTest } from '../support/length.ts'
+import { inCluster, startInCluster, startNats, withNats } from '../support/nats.ts'
+import { inSandbox } from '../support/server.ts'
+import { until } from '../support/until.ts'
+
+const handlers = `
+  const { createReadStream, readdirSync, readlinkSync } = await import('node:fs')
+  const got = state.got = []
+  const tasks = new Worker({ name: 'tasks' })
+  tasks.onMessage = async (from, message, call) => {
+    const { ask, value } = Object(message)
+    if (ask === 'echo') return value
+    if (ask === 'from') return [from.server, from.group, from.id]
+    if (ask === 'file') return createReadStream('/etc/hostname')
+    if (ask === 'open') return readdirSync('/proc/self/fd').filter((fd) => { try { return readlinkSync('/proc/self/fd/' + fd) === '/etc/hostname' } catch { return false } }).length
+    if (ask === 'huge') throw new Error('\\u0001'.repeat(2000000))
+    if (ask === 'wait') await new Promise((resolve) => { state.goOn = resolve; setTimeout(resolve, value) })
+    return 'done'
+  }
+  cluster.subscribe('orders.*', (message) => void got.push(message))
+`
+
+/** A client of NATS that writes lines as they are. */
+async function rawNats(port: number): Promise<{ write(text: string): void; seen(): string; end(): void }> {
+  let seen = ''
+  const socket = net.connect(port, '127.0.0.1').setEncoding('latin1')
+  socket.on('data', (text) => {
+    seen += text
+  })
+  await until(() => seen.startsWith('INFO'))
+  socket.write('CONNECT {"headers":true,"no_responders":true,"verbose":false}\r\n')
+  return { write: (text) => void socket.write(text, 'latin1'), seen: () => seen, end: () => void socket.destroy() }
+}
+
+/** An HPUB. */
+function hpub(subject: string, headers: string, payload: string, reply = ''): string {
+  const head = `NATS/1.0\r\n${headers}\r\n\r\n`
+  return `HPUB ${subject} ${reply} ${head.length} ${head.length + payload.length}\r\n${head}${payload}\r\n`
+}
+
+test('malformed headers cost the message they are in, and nothing else', () =>
+  inSandbox((box) =>
+    withNats(box, async (nats) => {
+      const port = await startInCluster(box, inCluster(nats.url, 'a', handlers), 2)
+      const run = <T>(code: string) => drive<T>(port, code)
+      const echo = () => run(`return state.cluster.group('tasks').worker(0, 'a').request({ ask: 'echo', value: 1 })`)
+      const raw = await rawNats(nats.port)
+      raw.write('SUB back 1\r\n')
+      const to = 'millrace.shop.to.a.tasks.0'
+      for (const headers of ['Bad Key: x', 'Value: one\ntwo', ': x', 'é: 1', 'no colon'])
+        for (const subject of [to, 'orders.x']) raw.write(hpub(subject, headers, '1', 'back'))
+      assert.is(await echo(), 1)
+      await until(() => raw.seen().includes('Nats-Service-Error'))
+      await until(() => /on orders\.x: bad headers/.test(box.log()))
+      // Who says of itself what nobody could be, or says it too long, has no name.
+      for (const from of ['x', 'a/b/c', 'a/b/-1', '%zz/b/1', `${'s'.repeat(3000)}/g/0`, 'a//0'])
+        raw.write(hpub(to, `Millrace-From: ${from}`, '{"ask":"from"}', 'back'))
+      await until(() => (raw.seen().match(/\["","",-1\]/g) ?? []).length === 6)
+
+      // An answer with such a header fails its request, and no other.
+      raw.write('SUB odd 2\r\n')
+      await run(
+        `state.odd = state.cluster.request('odd', 1).catch(({ code, mayHaveBeenHandled }) => [code, mayHaveBeenHandled])`,
+      )
+      const [, inbox = ''] = await until(() => /MSG odd 2 (\S+) |HMSG odd 2 (\S+) /.exec(raw.seen())?.filter(Boolean))
+      raw.write(hpub(inbox, 'Bad Key: x', '1'))
+      assert.equal(await run(`return state.odd`), ['ERR_BAD_HEADER', true])
+      assert.is(await echo(), 1)
+      raw.end()
+
+      // What cannot be sent as an answer: a stream, whose file is closed; an error that is longer than a message.
+      for (let n = 0; n < 5; n++)
+        assert.is(
+          (await driveToThrow(port, `return state.cluster.group('tasks').any().request({ ask: 'file' })`)).code,
+          'ERR_CANNOT_CLONE',
+        )
+      await until(async () => (await run(`return state.cluster.group('tasks').any().request({ ask: 'open' })`)) === 0)
+      const { message } = await driveToThrow(port, `return state.cluster.group('tasks').any().request({ ask: 'huge' })`)
+      assert.is(message.length, 8192)
+      await box.stop()
+    }),
+  ))
+
+test('a connection that ends with publishes and answers under way holds up nothing that comes after', () =>
+  inSandbox(async (box) => {
+    const nats = await startNats(box)
+    const port = await startInCluster(box, inCluster(nats.url, 'a', handlers, 'maxPendingMessages: 20'), 2)
+    const run = <T>(code: string) => drive<T>(port, code)
+    await run(
+      `state.slow = state.cluster.group('tasks').any().request({ ask: 'wait', value: 300 }).catch(({ code }) => code)`,
+    )
+    nats.signal('SIGSTOP')
+    await run(`for (let n = 0; n < 5; n++) state.cluster.publish('orders.x', n)`)
+    // The answer of 'wait' is written into the frozen connection as well.
+    await new Promise((resolve) => setTimeout(resolve, 0))
+    await nats.kill()
+    assert.is(await run(`return state.slow`), 'ERR_PEER_LOST')
+    await until(async () => (await run<unknown[]>(`return state.failed`)).length === 5)
+    await nats.restart()
+    await until(async () => (await run(`return state.cluster.isConnected`)) === true)
+    const ask = `return state.cluster.group('tasks').any().request({ ask: 'echo', value: 1 }).catch(() => 0)`
+    await until(async () => (await run(ask)) === 1, 15_000)
+    for (let n = 0; n < 50; n++) {
+      assert.is(await run(`return state.cluster.publish('orders.x', 'later')`), true)
+      assert.is(await run(ask), 1)
+    }
+    assert.is((await run<unknown[]>(`return state.failed`)).length, 5)
+    // Requests that nobody waits for any more take no room, and hold up no stop.
+    await nats.kill()
+    await until(async () => (await run(`return state.cluster.isConnected`)) === false)
+    await run(
+      `await Promise.allSettled(Array.from({ length: 10 }, () => state.cluster.request('price', 1, { timeoutMs: 10 })))`,
+    )
+    assert.equal(
+      await run(`return Array.from({ length: 19 }, (_, n) => state.cluster.publish('orders.x', n))`),
+      Array(19).fill(true),
+    )
+    await run(`state.cluster.onSendFail = () => undefined`)
+    await box.stop()
+  }))
+
+test('Workers of the same name are not reached by it, and the log says so', () =>
+  inSandbox((box) =>
+    withNats(box, async (nats) => {
+      const twins = `for (const n of [1, 2]) new Worker({ name: 'twin' }).onMessage = () => n; new Worker({ name: 'ü'.repeat(100) }).onMessage = () => 3`
+      const port = await startInCluster(box, inCluster(nats.url, 'a', twins), 4)
+      await until(() => (box.log().match(/no messages come to 'twin' by name: another Worker/g) ?? []).length === 2)
+      await until(() => /no messages come to 'ü+' by name: its name is too long/.test(box.log()))
+      for (const ref of [`worker(0, 'a')`, 'any()'])
+        assert.is(
+          (await driveToThrow(port, `return state.cluster.group('twin').${ref}.request(1)`)).code,
+          'ERR_NO_RESPONDERS',
+        )
+      assert.is((await driveToThrow(port, `return state.cluster.group('y'.repeat(600))`)).code, 'ERR_BAD_OPTION')
+      await box.stop()
+    }),
+  ))
+
+longTest('what waited for NATS reaches the other servers, which connect later', () =>
+  inSandbox((boxA) =>
+    inSandbox((boxB) =>
+      withNats(boxA, async (nats) => {
+        const a = await startInCluster(boxA, inCluster(nats.url, 'a', handlers, 'waitMs: 60000'), 2)
+        const b = await startInCluster(boxB, inCluster(nats.url, 'b', handlers, 'waitMs: 60000'), 2)
+        for (let round = 0; round < 3; round++) {
+          await nats.kill()
+          await until(async () => (await drive(a, `return state.cluster.isConnected`)) === false)
+          await drive(
+            a,
+            `
+            for (let n = 0; n < 100; n++) state.cluster.publish('orders.x', n)
+            state.asked = Promise.all(Array.from({ length: 100 }, (_, value) => state.cluster.group('tasks').worker(0, 'b').request({ ask: 'echo', value })))`,
+          )
+          await nats.restart()
+          assert.equal(
+            await drive(a, `return state.asked`),
+            Array.from({ length: 100 }, (_, n) => n),
+          )
+          await until(async () => (await drive<unknown[]>(b, `return state.got`)).length === 100)
+          await drive(b, `state.got.length = 0`)
+        }
+        await Promise.all([boxA.stop(), boxB.stop()])
+      }),
+    ),
+  ),
+)
+
+longTest('a NATS that freezes with bytes on their way to it is given up for another one', () =>
+  inSandbox((box) =>
+    withNats(box, async (first) => {
+      const second = await startNats(box, '', 'second.conf')
+      // The first of the list is the one the client begins with.
+      const options = `{ servers: ['${first.url}', '${second.url}'], noRandomize: true, pingInterval: 200 }`
+      const app = inCluster('unused', 'a', handlers).replace(`nats: 'unused'`, `nats: ${options}`)
+      const port = await startInCluster(box, app, 2)
+      first.signal('SIGSTOP')
+      await drive(port, `for (let n = 0; n < 8; n++) state.cluster.publish('orders.x', 'x'.repeat(1000000))`)
+      await until(async () => (await drive<unknown[]>(port, `return state.failed`)).length === 8, 20_000)
+      await until(() => box.log().includes(`127.0.0.1:${second.port}`), 20_000)
+      const ask = `return state.cluster.group('tasks').any().request({ ask: 'echo', value: 1 }, { timeoutMs: 1000 }).catch(() => 0)`
+      await until(async () => (await drive(port, ask)) === 1, 20_000)
+      await box.stop()
+      await second.kill()
+    }),
+  ),
+)
+
+longTest('answers that a leaving process has given arrive, however slow the way', () =>
+  inSandbox((boxA) =>
+    inSandbox((boxB) =>
+      withNats(boxA, async (nats) => {
+        const a = await startInCluster(boxA, inCluster(nats.url, 'a', handlers, 'maxPendingBytes: 1e9'), 2)
+        await startInCluster(boxB, inCluster(nats.url, 'b', handlers), 2)
+        await drive(
+          a,
+          `
+          state.asked = Promise.allSettled(Array.from({ length: 100 }, () =>
+            state.cluster.group('tasks').worker(0, 'b').request({ ask: 'echo', value: 'x'.repeat(900000) }, { timeoutMs: 10000 })))
+          await new Promise(setImmediate)`,
+        )
+        await boxB.stop('-g')
+        const outcomes = await drive<{ status: string; reason?: unknown }[]>(
+          a,
+          `return (await state.asked).map(({ status, reason }) => ({ status, reason: reason?.code }))`,
+        )
+        // Those that came too late found nobody; none was handled and its answer lost.
+        assert.ok(
+          outcomes.every(({ status, reason }) => status === 'fulfilled' || reason === 'ERR_NO_RESPONDERS'),
+          JSON.stringify(outcomes.filter(({ status }) => status === 'rejected')),
+        )
+        await boxA.stop()
+      }),
+    ),
+  ),
+)
+
+longTest('a permission that is taken away fails what is refused, not what is being handled', () =>
+  inSandbox((box) => {
+    const config = (deny: string) =>
+      `authorization { users: [{ user: shop, password: right, permissions: { publish: { deny: ["${deny}"] } } }] }`
+    return withNats(
+      box,
+      async (nats) => {
+        const app = inCluster('unused', 'a', handlers).replace(
+          `nats: 'unused'`,
+          `nats: { servers: '${nats.url}', user: 'shop', pass: 'right' }`,
+        )
+        const port = await startInCluster(box, app, 2)
+        const to = `state.cluster.group('tasks').worker(0, 'a')`
+        await drive(port, `state.first = ${to}.request({ ask: 'wait', value: 1500 })`)
+        await drive(port, `await ${to}.request({ ask: 'echo' })`)
+        writeFileSync(nats.config, config('millrace.shop.to.>'))
+        nats.signal('SIGHUP')
+        const refused = async () =>
+          (await drive<{ code?: string }>(
+            port,
+            `return ${to}.request({ ask: 'echo' }).catch(({ code, mayHaveBeenHandled }) => ({ code, mayHaveBeenHandled }))`,
+          )) ?? {}
+        assert.equal(
+          await until(async () => {
+            const error = await refused()
+            return error.code !== undefined && error
+          }),
+          { code: 'ERR_NATS_PERMISSION', mayHaveBeenHandled: false },
+        )
+        const first = await drive(port, `return state.first.catch(({ code }) => code)`)
+        assert.ok(['done', 'ERR_PEER_LOST'].includes(String(first)), `${first}`) // NATS may end the connection when it reads its file
+        await box.stop()
+      },
+      config('nothing'),
+    )
+  }),
+)
+
+test.run()

@@ -33,6 +33,7 @@ import {
   NO_CODEC,
   NO_SOCKET,
   NOT_DONE,
+  OF_ONE_SEND,
   STATUS,
   State,
   Stop,
@@ -57,6 +58,7 @@ import {
   kRefuse,
   kReset,
   kSecure,
+  kSendAccepted,
   kShut,
   kTakeOver,
   kTakes,
@@ -319,11 +321,11 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   send(message: Out | Encoded, raw = false): boolean {
     if (this.#state !== State.Established || this.#is(Bit.LastWord) || this.#isShakingHands())
       return this.#turnAway(message, raw)
-    const outer = this.#bits & Bit.Refused // of an outer send that called back
-    this.#bits &= ~Bit.Refused
+    const outer = this.#bits & OF_ONE_SEND // of an outer send that called back
+    this.#bits &= ~OF_ONE_SEND
     const goOn = raw ? this.#write(message as Encoded) : this.#intoCodecToSend(message as Out)
     if (!this.#is(Bit.Refused)) this.worker.counters.messagesOut++
-    this.#bits = (this.#bits & ~Bit.Refused) | outer
+    this.#bits = (this.#bits & ~OF_ONE_SEND) | outer
     return goOn
   }
 
@@ -630,6 +632,19 @@ export class Connection<In = any, Out = any> implements SocketEvents {
 
   [kRefuse](why: string): false {
     return this.#refuse(why)
+  }
+
+  [kSendAccepted](message: Out | Encoded, raw: boolean): void {
+    if (this.#state !== State.Established || this.#is(Bit.LastWord) || this.#isShakingHands())
+      return void this.#turnAway(message, raw)
+    this.#bits = (this.#bits & ~OF_ONE_SEND) | Bit.Accepted
+    try {
+      if (raw) this.#write(message as Encoded)
+      else this.#intoCodecToSend(message as Out)
+      if (!this.#is(Bit.Refused)) this.worker.counters.messagesOut++
+    } finally {
+      this.#bits &= ~OF_ONE_SEND
+    }
   }
 
   [kShut](): void {
@@ -1166,7 +1181,8 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     if (this.#state !== State.Established) return this.#leaveOut(`connection is ${STATUS[this.#state].toLowerCase()}`)
     if (this.#is(Bit.SentFin)) return this.#leaveOut('connection was ended by its pipe')
     const { maxSendBufferSize } = this
-    if (!must && this.#socket.hasQueued(maxSendBufferSize)) return this.#leaveOut('send buffer full and drop package')
+    if (!must && this.#socket.hasQueued(maxSendBufferSize) && !this.#is(Bit.Accepted))
+      return this.#leaveOut('send buffer full and drop package')
     const size = this.#socket.write(isChunk(bytes) ? bytes : checkedChunks(bytes))
     if (this.#io.onDrain !== null) this.#socket.awaitDrained()
     if (this.#timer !== 0) this.#lastActive = Math.ceil(this.#settings.clock.recently())

@@ -319,7 +319,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     this.#io.deadline('ping', pingIntervalMs / 2)
     const early = this.#handshake?.early ?? []
     this.#handshake = null
-    for (const message of early) this.#sendNow(message)
+    for (const message of early) this.#sendNow(message, true) // its sender was told that it is accepted
     if (this.#is(Bit.Leaving)) this.#putOff()
   }
 
@@ -528,25 +528,25 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     return true // once it is sent, it counts for `onBufferFull` and `onBufferDrain` like any other
   }
 
-  #sendNow(message: WebSocketMessage): boolean {
-    if (message instanceof PreparedMessage) return this.#sendPrepared(message)
+  #sendNow(message: WebSocketMessage, must = false): boolean {
+    if (message instanceof PreparedMessage) return this.#sendPrepared(message, must)
     const payload = payloadOf(message)
     const opcode = opcodeOf(payload)
     const deflate = this.deflate
     if (deflate === null || Buffer.byteLength(payload) < this.#threshold(deflate.agreement.hasTakeover))
-      return this.#write(opcode, payload)
-    const mayGoOn = this.#write(opcode, deflate.compress(payload), true)
+      return this.#write(opcode, payload, false, must)
+    const mayGoOn = this.#write(opcode, deflate.compress(payload), true, must)
     if (mayGoOn) deflate.sent() // otherwise it may have been refused, and `onError` may then have sent another
     return mayGoOn
   }
 
-  #sendPrepared(message: PreparedMessage): boolean {
-    if (!this.isServer) return this.#sendNow(message.payload) // every client frame is masked with a key of its own
+  #sendPrepared(message: PreparedMessage, must: boolean): boolean {
+    if (!this.isServer) return this.#sendNow(message.payload, must) // every client frame is masked with a key of its own
     const { compression, engine } = this.#settings
     if (this.deflate === null || compression === null || engine === null || message.size < this.#threshold(false))
-      return this.#io.write(message.frame())
+      return this.#io.write(message.frame(), must)
     this.deflate.forget()
-    return this.#io.write(message.compressedFrame(engine, this.deflate.agreement, compression.level))
+    return this.#io.write(message.compressedFrame(engine, this.deflate.agreement, compression.level), must)
   }
 
   /** Bytes. Short messages get smaller only if there are earlier ones to refer to. */
@@ -554,9 +554,9 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     return this.#settings.compression?.threshold ?? (canLookBack ? 64 : 1024)
   }
 
-  #write(opcode: Opcode, payload: string | Uint8Array, rsv1 = false): boolean {
+  #write(opcode: Opcode, payload: string | Uint8Array, rsv1 = false, must = false): boolean {
     const frame = this.isServer ? sentFrame(opcode, payload, rsv1) : clientFrame(opcode, payload, rsv1)
-    return this.#io.write(frame, opcode >= Opcode.Close)
+    return this.#io.write(frame, must || opcode >= Opcode.Close)
   }
 }
 

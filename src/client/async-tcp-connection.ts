@@ -4,7 +4,16 @@
 import { encodeWith, sendersFault } from '../connection/framing-codec.ts'
 import { type ConnectionCallbacks, DEFAULT_LIMITS, type ProtocolCallbacks } from '../connection/host.ts'
 import { NO_SOCKET, State } from '../connection/state.ts'
-import { kConnect, kConnected, kConnectFailed, kFull, kRefuse, kReset, kSecure } from '../connection/symbols.ts'
+import {
+  kConnect,
+  kConnected,
+  kConnectFailed,
+  kFull,
+  kRefuse,
+  kReset,
+  kSecure,
+  kSendAccepted,
+} from '../connection/symbols.ts'
 import { Connection } from '../connection.ts'
 import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
 import { Backoff } from '../loop/backoff.ts'
@@ -255,8 +264,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     const { protocol } = this
     if (isRaw) return { message, isRaw, size: encodedSize(message as Encoded) }
     if ('open' in protocol) {
-      prepare(protocol, message)
-      return { message, isRaw, size: sizeOf(message) }
+      return { message, isRaw, size: measured(protocol, message) }
     }
     const bytes = encodeWith(protocol, message)
     return { message: bytes, isRaw: true, size: encodedSize(bytes) }
@@ -311,13 +319,12 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   }
 
   /**
-   * Sends a message that waited. If only the connection's codec could refuse it, it is refused alone: its sender has
-   * returned.
+   * Sends a message that waited, whatever its codec makes of it. If only that codec could refuse it, it is refused
+   * alone: its sender has returned.
    */
   #sendLate({ message, isRaw }: Waiting): void {
     try {
-      if (isRaw) super.send(message as Encoded, true)
-      else super.send(message as OutOf<P>)
+      this[kSendAccepted](message as OutOf<P>, isRaw)
     } catch (error) {
       this[kRefuse](messageOf(error))
     }
@@ -371,10 +378,12 @@ function secured(socket: Socket, tls: Tls, signal: AbortSignal): Promise<void> {
   })
 }
 
-/** Lets a codec that can encode without a connection check a message. Throws UsageError. */
-function prepare(protocol: CodecProtocol, message: unknown): void {
+/** Lets a codec that can encode without a connection check a message. Returns its bytes. Throws UsageError. */
+function measured(protocol: CodecProtocol, message: unknown): number {
   try {
-    protocol.prepare?.(message)
+    const prepared = protocol.prepare?.(message)
+    const { size } = Object(prepared)
+    return typeof size === 'number' ? size : sizeOf(prepared ?? message)
   } catch (error) {
     throw sendersFault(protocol.name, error)
   }

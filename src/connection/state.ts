@@ -92,7 +92,12 @@ export const enum Bit {
   Refused = 1024,
   /** The pipe into it has ended: FIN follows what is queued, and receiving goes on. */
   Shut = 2048,
+  /** The message being sent was accepted when there was no connection yet: it is not refused now. */
+  Accepted = 4096,
 }
+
+/** Flags of one `send`, which another one within it must not see. */
+export const OF_ONE_SEND = Bit.Refused | Bit.Accepted
 
 /** What holds back decoded messages; the other bits only keep new ones from arriving. */
 export const HOLDS_MESSAGES = Stop.User | Stop.Opening | Stop.Pipe | Stop.Handshake

@@ -31,6 +31,8 @@ export const kConnect = Symbol('connect')
 export const kConnected = Symbol('connected')
 /** A client could not connect. */
 export const kConnectFailed = Symbol('connect failed')
+/** Sends a message that was accepted before there was a connection: `maxSendBufferSize` does not refuse it again. */
+export const kSendAccepted = Symbol('send accepted')
 /** The send buffer has reached its limit. */
 export const kFull = Symbol('full')
 /** The connection's transport; `ssl` is TCP under TLS. */

@@ -10,7 +10,14 @@ import tls from 'node:tls'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { codeOf } from '../../src/errors.ts'
-import { type AnyConnection, AsyncTcpConnection, AsyncUdpConnection, frame, text } from '../../src/index.ts'
+import {
+  type AnyConnection,
+  AsyncTcpConnection,
+  AsyncUdpConnection,
+  frame,
+  PreparedMessage,
+  text,
+} from '../../src/index.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import { registry } from '../../src/process/group.ts'
@@ -201,6 +208,38 @@ test('what only the codec of a connection can refuse costs that message alone', 
   assert.equal(events, ['error 2 not this one', 'connect', 'message <a><b>'])
   client.destroy()
   server.close()
+})
+
+test('what waited is sent, although its codec makes more of it than fits; what callbacks send then has the limit', async () => {
+  const wordy = scripted((io) => ({
+    receive: (bytes) => void io.emit(bytes.toString()),
+    send: (message) => io.write(`<${message}>`.padEnd(100)),
+  }))
+  const server = await serve((socket) => void socket.resume())
+  const client = new AsyncTcpConnection(`tcp://127.0.0.1:${server.port}`, { protocol: wordy, maxSendBufferSize: 1000 })
+  const events = watched(client)
+  client.onBufferFull = () => {
+    events.push('full')
+    client.send('too much')
+  }
+  client.onConnect = () => void events.push('connect')
+  for (let n = 0; n < 90; n++) assert.ok(client.send('0123456789'))
+  client.connect()
+  await until(() => server.sockets[0]?.bytesRead === 9000)
+  await until(() => events.includes('drain'))
+  assert.equal(events, ['full', 'error 2 send buffer full and drop package', 'connect', 'drain'])
+  client.destroy()
+  server.close()
+})
+
+test('a message that is an object counts as what its protocol makes of it while it waits', () => {
+  const client = new AsyncTcpConnection('ws://127.0.0.1:1', { maxSendBufferSize: 10_000 })
+  const events = watched(client)
+  assert.ok(client.send(new PreparedMessage('x'.repeat(6000))))
+  assert.is(client.getSendBufferQueueSize(), 6000)
+  assert.is(client.send({ long: 'x'.repeat(3989) }), false)
+  assert.is(client.getSendBufferQueueSize(), 10_000)
+  assert.equal(events, ['full'])
 })
 
 test('options and arguments that are none are thrown at once', () => {

@@ -1241,20 +1241,43 @@ function acceptFor(key: string): string {
 }
 
 test('what a client sends before it is connected is bounded as all that it sends, and nothing that was taken is refused later', () => {
-  for (const maxSendBufferSize of [65_536, 4_194_304]) {
+  for (const [maxSendBufferSize, size] of [
+    [65_536, 20_000],
+    [4_194_304, 20_000],
+    [1_000, 10], // with heads and masks, frames are longer than the limit
+  ] as const) {
     const { wire: peer, answer } = client({}, { maxSendBufferSize })
-    const message = 'x'.repeat(20_000)
+    const message = 'x'.repeat(size)
     let taken = 0
     while (peer.connection.send(message)) taken++
-    assert.is(taken, Math.ceil(maxSendBufferSize / message.length))
+    assert.is(taken, Math.ceil(maxSendBufferSize / size))
     assert.equal(
       peer.errors.map(({ code }) => code),
       [2],
     )
     peer.receive(wire(answer()))
     assert.is(peer.errors.length, 1)
-    assert.ok(peer.written().length > taken * message.length)
+    assert.ok(peer.written().length > taken * size)
   }
+})
+
+test('what a server sends while it decides about a client is not refused later, either', async () => {
+  let welcome: (() => void) | undefined
+  const onWebSocketConnect = () =>
+    new Promise<void>((resolve) => {
+      welcome = resolve
+    })
+  const server = serve({}, { maxSendBufferSize: 1000, onWebSocketConnect })
+  server.receive(wire(ASK()))
+  for (let n = 0; n < 100; n++) assert.ok(server.connection.send(new PreparedMessage('0123456789')))
+  server.hold()
+  welcome?.()
+  await until(() => server.socket.queuedBytes > 1000)
+  assert.is(server.errors.length, 0)
+  assert.is(server.connection.send('more'), false) // they fill the buffer as if they had been sent now
+  server.drain()
+  const sent = server.written()
+  assert.is(textsIn(sent.subarray(sent.indexOf('\r\n\r\n') + 4)).length, 100)
 })
 
 test('a client connects, sends what waited, masks with keys that nobody can guess, and takes no masked frame', () => {

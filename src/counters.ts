@@ -29,7 +29,7 @@ export interface Counters {
   handshakeErrors: number
   /** Connections whose peer sent something after our goodbye in a drain: it was not handled. */
   discarded: number
-  /** Datagrams dropped because as many as allowed were already waiting. */
+  /** Datagrams dropped because as many as allowed were already waiting, or because their client closed meanwhile. */
   dropped: number
   /** Unhandled promise rejections, counted with `Worker.unhandledRejection = 'log'`. */
   unhandledRejections: number

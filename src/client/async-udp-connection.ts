@@ -64,7 +64,7 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
   onConnect: Callbacks<A, P>['onClose'] = null
   /** A datagram has come. Up to `maxDatagramsInFlight` returned promises may be unsettled. */
   onMessage: Callbacks<A, P>['onMessage'] = null
-  /** Called exactly once. */
+  /** Called exactly once; what has come and waits behind handlers is dropped before. */
   onClose: Callbacks<A, P>['onClose'] = null
   /**
    * Codes: 1 look-up failed, 2 not sent (also when nothing listens there), 3 a datagram the protocol cannot decode, 4 a
@@ -209,6 +209,7 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
     if (this.#state === State.Closed) return
     this.#state = State.Closed
     void this.#client?.close()
+    this.#inbox.empty()
     this.#inbox.call(this, this.onClose)
   }
 }

@@ -57,6 +57,12 @@ export class DatagramInbox {
     else this.#deliver(peer, message)
   }
 
+  /** Drops what waits: its peer has closed, and nothing may be delivered to it any more. */
+  empty(): void {
+    this.#host.counters.dropped += this.#queue.length
+    this.#queue = []
+  }
+
   get #isBusy(): boolean {
     return this.#inFlight >= this.#host.maxDatagramsInFlight
   }

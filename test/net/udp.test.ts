@@ -693,6 +693,35 @@ test('a client refuses what cannot be', () => {
   assert.throws(() => new AsyncUdpConnection('gopher://127.0.0.1:1'), hasCode('ERR_UNKNOWN_SCHEME'))
 })
 
+onEngines('what waits behind a handler that closes its client is dropped: nothing comes after onClose', async () => {
+  const onMessage = (connection: AnyUdpConnection) => {
+    for (const word of ['one', 'two', 'three']) connection.send(word)
+  }
+  await serving({ onMessage }, async ({ port }) => {
+    const events: string[] = []
+    const handled = deferred()
+    let arrived = 0
+    const decode = (bytes: Buffer) => {
+      arrived++
+      return bytes.toString()
+    }
+    const protocol = { name: 'words', input: () => 0, decode, encode: String }
+    const client = new AsyncUdpConnection(`udp://127.0.0.1:${port}`, { protocol, maxDatagramsInFlight: 1 })
+    client.onClose = () => events.push('close')
+    client.onMessage = async (_client, word) => {
+      events.push(word)
+      await handled.promise
+      client.close()
+    }
+    client.send('go')
+    await until(() => arrived === 3)
+    handled.resolve()
+    await until(() => events.includes('close'))
+    await nextTurn()
+    assert.equal(events, ['one', 'close'])
+  })
+})
+
 onEngines('what a handler of a client throws is told as 4', async () => {
   await serving({ onMessage: (connection: AnyUdpConnection) => connection.send('x') }, async ({ port }) => {
     const errors: string[] = []

@@ -132,8 +132,9 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   readonly #backoff = new Backoff()
   #waiting: Waiting[] = []
   #waitingBytes = 0
-  /** `connect()` will be called, by the user or by a timer: what is sent waits for it. */
+  /** `connect()` will be called, by the user, by a timer, or when it has closed: what is sent waits for it. */
   #isExpected = true
+  /** 0 when none is running. */
   #reconnectTimer = 0
   #dialing: AbortController | null = null
   #connectedAt = 0
@@ -159,36 +160,35 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     if ('open' in spoken) spoken.checkRole?.('client')
     super(NO_SOCKET, spoken, host, 'client')
     this.#target = target
+    host.whenClosed = () => this.#goOn()
     for (const [key, value] of Object.entries(own)) if (value !== undefined) Reflect.set(this, key, value)
     if (isSecure) this.transport = 'ssl'
   }
 
-  /** Starts connecting. Does nothing if that has already begun. */
+  /** Starts connecting, or does so when it has closed if it is about to. Does nothing if that has already begun. */
   connect(): void {
-    if (this.getStatus() === State.Closed)
+    if (this.getStatus() > State.Established)
       this.reconnect(0) // in a later turn: `onClose` may be the caller
     else if (this.getStatus() === State.Initial) this.#begin()
   }
 
   /**
    * Reconnects after `after` seconds. Without a number the delay grows with each failure: none, then 100 ms, doubling
-   * up to 30 s, +-20 %. Typical use: `connection.onClose = () => connection.reconnect()`. Throws UsageError:
-   * ERR_BAD_OPTION.
+   * up to 30 s, +-20 %. Typical use: `connection.onClose = () => connection.reconnect()`. A connection that is still
+   * closing then does so when it has closed; for one that is open, nothing happens. Throws UsageError: ERR_BAD_OPTION.
    */
   reconnect(after?: number): void {
     if (after !== undefined && !(typeof after === 'number' && after >= 0 && after < Number.POSITIVE_INFINITY))
       throw new UsageError('ERR_BAD_OPTION', `reconnect(${String(after)}): a finite number of seconds from 0 on`)
     const lived = this.#connectedAt === 0 ? 0 : now() - this.#connectedAt
     const ms = after === undefined ? this.#backoff.next(lived) : after * 1000
-    this.#isExpected = true
-    reconnects.cancel(this.#reconnectTimer)
-    this.#reconnectTimer = reconnects.after(ms, () => this.#connectAgain())
+    this.#plan(ms)
   }
 
   /** Cancels a planned reconnect; messages that wait for it are lost. Does not close an open connection. */
   cancelReconnect(): void {
-    reconnects.cancel(this.#reconnectTimer)
-    this.#isExpected = this.getStatus() === State.Initial
+    this.#cancelPlan()
+    this.#isExpected = this.getStatus() < State.Established
     if (!this.#isExpected) this.#forget()
   }
 
@@ -217,7 +217,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   }
 
   override destroy(): void {
-    reconnects.cancel(this.#reconnectTimer)
+    this.#cancelPlan()
     this.#isExpected = this.getStatus() === State.Initial
     this.#forget()
     this.#dialing?.abort(abandoned())
@@ -270,13 +270,31 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     return { message: bytes, isRaw: true, size: encodedSize(bytes) }
   }
 
+  #plan(ms: number): void {
+    this.#cancelPlan()
+    this.#isExpected = true
+    this.#reconnectTimer = reconnects.after(ms, () => this.#connectAgain())
+  }
+
+  #cancelPlan(): void {
+    reconnects.cancel(this.#reconnectTimer)
+    this.#reconnectTimer = 0
+  }
+
   #connectAgain(): void {
+    this.#reconnectTimer = 0
     if (this.getStatus() === State.Closed) this[kReset]()
     if (this.getStatus() === State.Initial) this.#begin()
+    else if (this.getStatus() === State.Established) this.#isExpected = false
+  }
+
+  /** It has closed. If the time to connect again came before that, it is now: in a later turn, as any. */
+  #goOn(): void {
+    if (this.#isExpected && this.#reconnectTimer === 0) this.#plan(0)
   }
 
   #begin(): void {
-    reconnects.cancel(this.#reconnectTimer)
+    this.#cancelPlan()
     this.#isExpected = true
     this[kConnect]()
     void this.#dial()
@@ -295,7 +313,9 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
       if (tls !== null) await secured(socket, tls, dialing.signal)
       if (dialing.signal.aborted) return socket.destroy()
       this.#connectedAt = now()
+      this.#settle()
       this[kConnected](socket, this.onConnect, () => this.#sendWaiting())
+      this.#forgetVain() // its codec may have turned the connection away
     } catch (error) {
       if (error !== dialing.signal.reason || codeOf(error) === 'ETIMEDOUT') this.#failed(error as Error)
     } finally {
@@ -306,15 +326,24 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
 
   #failed(error: Error): void {
     this.#connectedAt = 0
-    this.#isExpected = false // unless a callback calls `reconnect`
+    this.#settle()
     this[kConnectFailed](error)
-    if (!this.#isExpected) this.#forget()
+    this.#forgetVain()
+  }
+
+  /** An attempt is over. Another one is expected if it is planned already, or if a callback calls `reconnect`. */
+  #settle(): void {
+    this.#isExpected = this.#reconnectTimer !== 0
+  }
+
+  /** Messages that wait for no attempt are lost. */
+  #forgetVain(): void {
+    if (this.getStatus() === State.Closed && !this.#isExpected) this.#forget()
   }
 
   #sendWaiting(): void {
     const waiting = this.#waiting
     this.#forget()
-    this.#isExpected = false
     for (const each of waiting) this.#sendLate(each)
   }
 

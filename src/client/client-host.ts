@@ -4,6 +4,7 @@
 import { type ConnectionHost, kGone } from '../connection/host.ts'
 import type { AnyConnection } from '../connection.ts'
 import { newCounters } from '../counters.ts'
+import { nothing } from '../nothing.ts'
 
 /** The settings that an accepted connection takes from its worker. */
 type ClientLimits = Pick<
@@ -38,6 +39,8 @@ export class ClientHost implements ConnectionHost {
   readonly idleTimeoutMs: number
   readonly maxInFlight: number
   maxQueuedMessages: number
+  /** Called when the connection has closed, after its `onClose`. */
+  whenClosed: () => void = nothing
   readonly #worker = worker
   #unsettled = 0
 
@@ -58,7 +61,8 @@ export class ClientHost implements ConnectionHost {
     this.#unsettled = count
   }
 
-  [kGone](): void {
+  [kGone](connection?: AnyConnection): void {
+    if (connection !== undefined) this.whenClosed()
     this.#worker?.[kGone]()
   }
 }

@@ -342,6 +342,87 @@ test('a reconnect in a month waits, in a year too; one at once that comes after 
   server.close()
 })
 
+/** Resolves when reconnects planned before this call, without a delay, have been begun. */
+async function plansAreDue(port: number): Promise<void> {
+  const other = new AsyncTcpConnection(`tcp://127.0.0.1:${port}`)
+  other.reconnect(0)
+  await until(() => other.getStatus(false) === 'ESTABLISHED')
+  other.destroy()
+}
+
+test('a reconnect of a connection that is still open then does nothing: what is sent after its end is refused', async () => {
+  const server = await serve(echo)
+  const client = new AsyncTcpConnection(`text://127.0.0.1:${server.port}`)
+  const events = watched(client)
+  client.connect()
+  await until(() => events.includes('connect'))
+  client.reconnect(0)
+  await plansAreDue(server.port)
+  server.sockets[0]?.destroy()
+  await until(() => events.includes('close'))
+  assert.is(client.send('x'), false)
+  assert.is(client.getSendBufferQueueSize(), 0)
+  assert.equal(events, ['connect', 'close', 'error 2 connection is closed'])
+  server.close()
+})
+
+test('a reconnect of a connection that is still closing then begins when it has closed, and so does connect', async () => {
+  const server = await serve((socket) => socket.pause())
+  for (const again of ['reconnect', 'connect'] as const) {
+    const before = server.sockets.length
+    const client = new AsyncTcpConnection(`tcp://127.0.0.1:${server.port}`, { maxSendBufferSize: 100_000_000 })
+    const events = watched(client)
+    client.connect()
+    await until(() => events.includes('connect'))
+    client.send(Buffer.alloc(20_000_000))
+    client.close()
+    assert.is(client.getStatus(false), 'CLOSING')
+    client[again](...(again === 'connect' ? [] : [0]))
+    await plansAreDue(server.port)
+    assert.equal(events, ['connect'])
+    server.sockets[before]?.resume()
+    await until(() => events.includes('close'))
+    assert.is(client.send('waits'), true)
+    await until(() => events.length === 3)
+    assert.equal(events, ['connect', 'close', 'connect'])
+    server.sockets.at(-1)?.resume()
+    await until(() => server.sockets.at(-1)?.bytesRead === 5)
+    client.destroy()
+  }
+  server.close()
+})
+
+test('a codec that turns its connection away when it is opened leaves nothing that waits for the next', async () => {
+  const server = await serve(echo)
+  const shy = scripted((io) => {
+    io.close()
+    return {}
+  })
+  const client = new AsyncTcpConnection(`tcp://127.0.0.1:${server.port}`, { protocol: shy })
+  const events = watched(client)
+  client.send('lost')
+  client.connect()
+  await until(() => events.includes('close'))
+  assert.is(client.send('x'), false)
+  assert.is(client.getSendBufferQueueSize(), 0)
+  server.close()
+})
+
+test('taking a reconnect back while it connects loses nothing that waits for that', async () => {
+  const server = await serve(echo)
+  const client = new AsyncTcpConnection(`text://127.0.0.1:${server.port}`)
+  const events = watched(client)
+  client.send('one')
+  client.connect()
+  client.reconnect(60)
+  client.cancelReconnect()
+  assert.ok(client.send('two'))
+  await until(() => events.length === 3)
+  assert.equal(events, ['connect', 'message one', 'message two'])
+  client.destroy()
+  server.close()
+})
+
 test('close before it is connected gives up without an error; a reconnect can be taken back', async () => {
   const silent = await serve(() => undefined)
   const client = new AsyncTcpConnection('text://example.org:80', { proxySocks5: `127.0.0.1:${silent.port}` })

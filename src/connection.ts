@@ -1472,17 +1472,21 @@ export class Connection<In = any, Out = any> implements SocketEvents {
 
   /**
    * One timer per connection, not one per message: it checks how long the connection has been idle and sleeps for the
-   * rest.
+   * rest. A peer that reads what is queued for it is not idle: `takenBefore` is how much of all that was written had
+   * left at the last check.
    */
-  static #checkIdle(connection: AnyConnection): void {
+  static #checkIdle(connection: AnyConnection, takenBefore = 0): void {
     if (connection.#state !== State.Established) return // closing has its own time-outs
     const { idleTimeoutMs } = connection.worker
     connection.#timer = 0
     if (idleTimeoutMs <= 0) return // turned off meanwhile
-    const isWaitedFor = connection.#inFlight > 0
-    const silence = isWaitedFor ? 0 : connection.#settings.clock.now() - connection.#lastActive
+    const { clock } = connection.#settings
+    const queued = connection.#socket.queuedBytes
+    const taken = connection.#bytesWritten - queued
+    const isAtWork = connection.#inFlight > 0 || (queued > 0 && taken - takenBefore >= FLUSH_LEAST_BYTES)
+    const silence = isAtWork ? 0 : clock.now() - connection.#lastActive
     if (silence >= idleTimeoutMs) return connection.#closeAs('timeout')
-    connection.#timer = connection.#settings.clock.after(idleTimeoutMs - silence, Connection.#checkIdle, connection)
+    connection.#timer = clock.after(idleTimeoutMs - silence, Connection.#checkIdle, connection, taken)
   }
 
   #setDeadline(kind: string, ms: number): void {

@@ -836,6 +836,28 @@ test('a connection whose handler is at work is not idle', async () => {
   assert.is(wire.connection.closeReason, 'timeout')
 })
 
+test('a peer that reads what is queued for it is not idle, one that reads hardly any of it is', () => {
+  for (const [taken, isIdle] of [
+    [20_000, false],
+    [100, true],
+  ] as const) {
+    const wire = open(text, { idleTimeoutMs: 1000 })
+    wire.hold()
+    wire.advance(1) // so that checks fall in between
+    wire.connection.send('x'.repeat(1_000_000))
+    for (let n = 0; n < 20; n++) {
+      wire.advance(500)
+      wire.socket.queuedBytes -= taken
+    }
+    assert.equal(
+      [wire.connection.closeReason, wire.connection.getStatus(false)],
+      isIdle ? ['timeout', 'CLOSING'] : [null, 'ESTABLISHED'],
+    )
+    wire.advance(2000) // it has stopped
+    assert.is(wire.connection.closeReason, 'timeout')
+  }
+})
+
 test('lingering is not idling', () => {
   const wire = open(text, { idleTimeoutMs: 100 })
   wire.connection.end('bye')

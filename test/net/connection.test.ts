@@ -25,6 +25,7 @@ import { TlsArrival } from '../../src/worker/tls-arrival.ts'
 import { Worker } from '../../src/worker.ts'
 import { Authority, type Certificate } from '../support/certificates.ts'
 import { deferred, scripted } from '../support/codecs.ts'
+import { longTest } from '../support/length.ts'
 import { type Random, randomOf, seedOf } from '../support/random.ts'
 import { whereIs, withPath, withServer } from '../support/tcp.ts'
 import { nextTurn, until, within } from '../support/until.ts'
@@ -161,6 +162,33 @@ for (const transport of transports) {
       assert.equal(errors, ['4 on purpose'])
     })
   })
+
+  longTest(
+    `${transport.name}: a client that reads a long answer without a pause is not idle, and may ask again`,
+    async () => {
+      const answer = bytesOf(30 * MIB)
+      const onMessage = (c: AnyConnection, line: unknown) => c.send(line === 'long' ? answer : 'short')
+      // Longer than the client takes for what the kernel holds: nobody sees how that goes on.
+      await withServer(transport, text, { onMessage, idleTimeoutMs: 2000 }, async ({ connect, connections }) => {
+        const { socket } = await connect()
+        const start = performance.now()
+        let received = 0
+        let last: unknown = null
+        socket.on('data', (bytes) => {
+          received += bytes.length
+          last = bytes.at(-2)
+          socket.pause()
+          setTimeout(() => socket.resume(), 10)
+        })
+        socket.write('long\n')
+        await until(() => received === answer.length + 1 || connections[0]?.closeReason !== null, 60_000)
+        assert.is(connections[0]?.closeReason, null)
+        assert.ok(performance.now() - start > 2500, 'it was no long answer')
+        socket.write('again\n')
+        await until(() => last === 't'.charCodeAt(0))
+      })
+    },
+  )
 
   it('startTls in a handler: the codec that begins anew is not told to go on, since it was not stopped', async () => {
     const calls: string[] = []

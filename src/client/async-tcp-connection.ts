@@ -111,8 +111,8 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   /** Options of `tls.connect`; none are needed for a server with a public certificate. */
   ssl: ClientTlsOptions = {}
   /**
-   * Limit in ms from `connect()` until the connection can be used: name look-up, TCP, proxy and TLS. 0 is without
-   * limit. Default: 10 s.
+   * Limit in ms from `connect()` until the connection can be used: name look-up, TCP, proxy and TLS. Also how long the
+   * handshake of a `startTls()` may take. 0 is without limit. Default: 10 s.
    */
   connectTimeoutMs = 10_000
   /** `host:port` of a SOCKS5 proxy. The proxy looks up host names. */
@@ -224,9 +224,9 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     if (this.getStatus() !== State.Initial) super.destroy()
   }
 
-  /** Switches to TLS, as STARTTLS does. See `Connection.startTls`. */
+  /** Switches to TLS, as STARTTLS does, within `connectTimeoutMs`. See `Connection.startTls`. */
   override startTls(options: ClientTlsOptions = this.ssl): Promise<void> {
-    return this[kSecure](new TlsClient(options, this.#target.host))
+    return this[kSecure](new TlsClient(options, this.#target.host, this.connectTimeoutMs))
   }
 
   override getSendBufferQueueSize(): number {

@@ -249,8 +249,12 @@ class NodeSocket implements Socket {
   #shakeHands(tls: Tls): void {
     const raw = this.#stream
     this.#handshake = null
+    // A FIN that the stream has read is not seen by TLS, which would wait for its time-out.
+    if (raw.readableEnded) return void neutral.runInAsyncScope(setImmediate, undefined, tellCut, this)
     raw.off('data', onData).off('end', onEnd).off('error', onError).off('close', onClose)
+    raw.once('end', cut)
     tls.wrap(raw, (error, secured) => {
+      raw.off('end', cut)
       if (this.#isGone) secured?.destroy()
       else if (secured === null || error !== null) this.closed(handshakeError(error, this.remoteIp))
       else this.#secured(tls, secured)
@@ -527,6 +531,16 @@ function handshakeError(error: Error | null, address: string): SystemError {
 
 function tellEnd(socket: NodeSocket): void {
   socket.tellEnd()
+}
+
+/** The peer cannot take part in the handshake any more. */
+function tellCut(socket: NodeSocket): void {
+  socket.closed(handshakeError(new Error('the peer closed'), socket.remoteIp))
+}
+
+/** Its FIN was behind bytes that TLS has taken over from the stream: 'close' fails the handshake. */
+function cut(this: net.Socket): void {
+  this.destroy()
 }
 
 function tellAwaited(socket: NodeSocket): void {

@@ -7,6 +7,7 @@ import type net from 'node:net'
 import type nodeTls from 'node:tls'
 import { crypto } from '../builtins.ts'
 import { codeOf, UsageError, works } from '../errors.ts'
+import { deadlines } from '../loop/deadlines.ts'
 import { ANY_STRING, check, isObject, POSITIVE, type Rule, rule } from '../options.ts'
 import type { TlsState } from '../protocol.ts'
 import type { Secured, Tls } from '../transport.ts'
@@ -144,20 +145,27 @@ export class TlsServer implements Tls {
 
 export class TlsClient implements Tls {
   readonly #options: nodeTls.ConnectionOptions
+  readonly #timeoutMs: number
 
-  /** `host` is the name the certificate must be for, unless `servername` says otherwise. Throws UsageError. */
-  constructor(options: ClientTlsOptions, host: string) {
+  /**
+   * `host` is the name the certificate must be for, unless `servername` says otherwise. A handshake may take
+   * `timeoutMs`; 0 is without limit. Throws UsageError.
+   */
+  constructor(options: ClientTlsOptions, host: string, timeoutMs = 0) {
     checkOurs('ssl', options)
     const settings = resolved(options, {})
     checked('ssl', options, settings, () => tls().createSecureContext(settings))
     this.#options = { servername: isName(host) ? host : '', host, ...settings }
+    this.#timeoutMs = timeoutMs
   }
 
   wrap(raw: net.Socket, done: Secured): void {
     const secured = tls().connect({ ...this.#options, socket: raw })
     const fail = (error: Error) => settle(explained(error))
     const cut = () => settle(new Error('the peer closed during the TLS handshake'))
+    const late = this.#timeoutMs > 0 ? deadlines.after(this.#timeoutMs, giveUp, secured) : 0
     const settle = (error: Error | null) => {
+      deadlines.cancel(late)
       secured.off('error', fail).off('close', cut)
       done(error, secured)
     }
@@ -223,6 +231,11 @@ class NodeTlsState implements TlsState {
   get peerCertificate() {
     return this.#socket.getPeerX509Certificate() ?? null
   }
+}
+
+/** With the error that node:tls has for a server's handshake. */
+function giveUp(secured: nodeTls.TLSSocket): void {
+  secured.destroy(Object.assign(new Error('TLS handshake timeout'), { code: 'ERR_TLS_HANDSHAKE_TIMEOUT' }))
 }
 
 /** The stream below. It has no public name, and the same private one since Node 0.11. */

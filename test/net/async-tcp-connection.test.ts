@@ -25,7 +25,7 @@ import { Authority } from '../support/certificates.ts'
 import { deferred, scripted } from '../support/codecs.ts'
 import { freePort } from '../support/server.ts'
 import { withPath, withServer } from '../support/tcp.ts'
-import { nextTurn, until } from '../support/until.ts'
+import { nextTurn, rejects, until, within } from '../support/until.ts'
 
 /** What happens to a connection, in words and in order. */
 function watched<C extends AnyConnection & { onConnect: unknown }>(connection: C): string[] {
@@ -789,6 +789,45 @@ test('pipe both ways is a TCP proxy: nothing is lost behind a slow reader, and n
 })
 
 for (const engine of [nodeEngine, nativeEngine()].filter((one) => one !== null)) {
+  const whenServer = async (talk: (socket: net.Socket) => void, settings: object, end: RegExp) => {
+    const { engine: before } = registry()
+    registry().engine = engine.name
+    const server = await serve(talk)
+    const more = { maxSendBufferSize: 30_000_000, ...settings }
+    const client = new AsyncTcpConnection(`text://127.0.0.1:${server.port}`, more)
+    const events = watched(client)
+    const handshakes: Promise<void>[] = []
+    client.onMessage = async () => {
+      for (let n = 0; n < 10; n++) await nextTurn() // a FIN has been read by now
+      client.send('x'.repeat(20_000_000)) // more than the kernel takes: the handshake waits for it
+      handshakes.push(client.startTls())
+    }
+    client.connect()
+    await until(() => handshakes.length > 0)
+    await rejects(within(5_000, handshakes[0] as Promise<void>), 'ERR_CONNECTION_CLOSED')
+    assert.match(events.join(), end)
+    client.destroy()
+    server.close()
+    registry().engine = before
+  }
+
+  test(`${engine.name}: startTls of a client has connectTimeoutMs for a handshake that the server does not begin`, async () => {
+    const silent = (socket: net.Socket) => void socket.resume().write('go\n')
+    const end = /^connect,error 3 TLS handshake: handshake 127\.0\.0\.1: ERR_TLS_HANDSHAKE_TIMEOUT [^,]*,close$/
+    await whenServer(silent, { connectTimeoutMs: 100 }, end)
+  })
+
+  test(`${engine.name}: startTls of a client fails at once if the server has ended, before or after its first bytes`, async () => {
+    const end = /^connect,error 3 TLS handshake: handshake 127\.0\.0\.1: [^,]*,close$/
+    await whenServer((socket) => void socket.resume().end('go\n'), { connectTimeoutMs: 60_000 }, end)
+    const halfSaid = (socket: net.Socket) => {
+      socket.write('go\n')
+      socket.once('readable', () => socket.end(Buffer.from([0x16, 0x03, 0x03]))) // of a ServerHello the beginning
+      socket.once('finish', () => setImmediate(() => socket.resume())) // not before: it is read behind what we sent
+    }
+    await whenServer(halfSaid, { connectTimeoutMs: 60_000 }, end)
+  })
+
   test(`of a proxy, ${engine.name}: the end of one side is passed on, and the other goes on to its own`, async () => {
     const { engine: before } = registry()
     registry().engine = engine.name

@@ -28,7 +28,7 @@ import { deferred, scripted } from '../support/codecs.ts'
 import { longTest } from '../support/length.ts'
 import { type Random, randomOf, seedOf } from '../support/random.ts'
 import { whereIs, withPath, withServer } from '../support/tcp.ts'
-import { nextTurn, until, within } from '../support/until.ts'
+import { nextTurn, rejects, until, within } from '../support/until.ts'
 
 const native = nativeEngine()
 const transports: readonly Transport[] = native === null ? [nodeEngine] : [nodeEngine, native]
@@ -325,6 +325,23 @@ for (const transport of transports) {
         assert.is(worker.counters.handshakeErrors, 0)
       })
     }
+  })
+
+  it('startTls of a peer that has ended fails at once', async () => {
+    const handshakes: Promise<void>[] = []
+    const onMessage = async (connection: AnyConnection) => {
+      for (let n = 0; n < 10; n++) await nextTurn() // its FIN has been read by now
+      handshakes.push(connection.startTls())
+    }
+    await withServer(transport, text, { onMessage }, async ({ worker, connect, errors }) => {
+      worker.tls = new TlsServer(certificate(), null)
+      const client = await connect({ allowHalfOpen: true })
+      client.socket.end('late\n')
+      await until(() => handshakes.length > 0)
+      await rejects(within(5_000, handshakes[0] as Promise<void>), 'ERR_CONNECTION_CLOSED')
+      assert.match(errors.join(), /^3 TLS handshake: handshake 127\.0\.0\.1: [^,]*$/)
+      assert.is(worker.counters.handshakeErrors, 1)
+    })
   })
 
   it('startTls, and an end() of its own while it waits for the handshake: no error', async () => {

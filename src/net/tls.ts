@@ -114,7 +114,9 @@ export class TlsServer implements Tls {
     if (Object.keys(sni).length > 0) settings.SNICallback ??= chooserOf(sni, files)
     this.#server = checked('ssl', own, settings, () => tls().createServer(settings))
     this.#server.on('secureConnection', (secured) => this.#settle(parentOf(secured), null, secured))
-    this.#server.on('tlsClientError', (error, secured) => this.#settle(parentOf(secured), explained(error), secured))
+    this.#server.on('tlsClientError', (error, secured) =>
+      this.#settle(parentOf(secured), refusalOf(secured) ?? explained(error), secured),
+    )
   }
 
   wrap(raw: net.Socket, done: Secured): void {
@@ -224,8 +226,7 @@ class NodeTlsState implements TlsState {
   }
 
   get authorizationError(): string {
-    const { authorizationError } = this.#socket as { authorizationError?: Error | string | null }
-    return authorizationError ? String((authorizationError as { code?: string }).code ?? authorizationError) : ''
+    return reasonOf(this.#socket)
   }
 
   get peerCertificate() {
@@ -236,6 +237,18 @@ class NodeTlsState implements TlsState {
 /** With the error that node:tls has for a server's handshake. */
 function giveUp(secured: nodeTls.TLSSocket): void {
   secured.destroy(Object.assign(new Error('TLS handshake timeout'), { code: 'ERR_TLS_HANDSHAKE_TIMEOUT' }))
+}
+
+/** Why the peer is not authorized, as a code; empty if it is, or was not asked. */
+function reasonOf(socket: nodeTls.TLSSocket): string {
+  const { authorizationError } = socket as { authorizationError?: Error | string | null }
+  return authorizationError ? String((authorizationError as { code?: string }).code ?? authorizationError) : ''
+}
+
+/** Of a client whose certificate was not accepted, for which node:tls says only that the connection was reset. */
+function refusalOf(secured: nodeTls.TLSSocket): Error | null {
+  const code = reasonOf(secured)
+  return code === '' ? null : Object.assign(new Error("the client's certificate was refused"), { code })
 }
 
 /** The stream below. It has no public name, and the same private one since Node 0.11. */

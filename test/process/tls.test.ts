@@ -17,7 +17,9 @@ import { until, within } from '../support/until.ts'
 import { asRoot } from '../support/where.ts'
 
 const authority = new Authority()
+const strangers = new Authority()
 test.after(() => authority.remove())
+test.after(() => strangers.remove())
 const localhost = authority.issue('localhost')
 const other = authority.issue('other.example', '*.wild.example')
 const ca = readFileSync(authority.caFile)
@@ -180,6 +182,10 @@ test('client certificates: asked for and required, or asked for and told', async
       (error) => assert.match(error.message, /certificate required|closed/i),
     )
     await until(async () => (await failures(box)) === 1)
+    const stranger = strangers.issue('mallory')
+    const refused = talk(port, { cert: readFileSync(stranger.certFile), key: readFileSync(stranger.keyFile) })
+    assert.ok((await refused.catch((error: Error) => error)) instanceof Error)
+    await until(() => /UNABLE_TO_VERIFY_LEAF_SIGNATURE \(the client's certificate was refused\)/.test(box.log()))
     box.file('app.js', program({ ...asking, rejectUnauthorized: false }))
     await reload(box)
     port = portOf(await box.status())

@@ -29,7 +29,10 @@ export interface ServerTlsOptions
       nodeTls.TlsOptions,
       'ALPNProtocols' | 'requestCert' | 'rejectUnauthorized' | 'SNICallback' | 'pskCallback' | 'pskIdentityHint'
     > {
-  /** Certificates by the name a client asks for; `*.example.org` matches any one label. */
+  /**
+   * Certificates by the name a client asks for; a star matches within one label. The exact name wins, then the pattern
+   * with most characters besides stars.
+   */
   sni?: Record<string, CertificateOptions>
   /** How long a client's handshake may take, in ms. Default: 10 s. */
   handshakeTimeoutMs?: number
@@ -110,8 +113,9 @@ export class TlsServer implements Tls {
     const files = secrets?.files ?? {}
     const { sni = {}, handshakeTimeoutMs = HANDSHAKE_TIMEOUT_MS, ...own } = options
     if (!hasCertificate(options)) throw noCertificate()
+    const names = Object.entries(sni).map(([name, options]) => ({ name, options, settings: resolved(options, files) }))
     const settings = settingsOf(own, handshakeTimeoutMs, files, secrets)
-    if (Object.keys(sni).length > 0) settings.SNICallback ??= chooserOf(sni, files)
+    if (names.length > 0) settings.SNICallback ??= chooserOf(names)
     this.#server = checked('ssl', own, settings, () => tls().createServer(settings))
     this.#server.on('secureConnection', (secured) => this.#settle(parentOf(secured), null, secured))
     this.#server.on('tlsClientError', (error, secured) =>
@@ -269,14 +273,28 @@ function settingsOf(
 
 type SniCallback = NonNullable<nodeTls.TlsOptions['SNICallback']>
 
+/** A certificate for a name or a pattern of names: as given, and with its files read. */
+interface Named {
+  readonly name: string
+  readonly options: CertificateOptions
+  readonly settings: nodeTls.SecureContextOptions
+}
+
 /** Compares names regardless of case (RFC 4343), which `addContext` of node:tls does not. */
-function chooserOf(sni: Record<string, CertificateOptions>, files: Files): SniCallback {
-  const contexts = Object.entries(sni).map(([name, options]) => {
-    const settings = resolved(options, files)
+function chooserOf(names: readonly Named[]): SniCallback {
+  const contexts = names.toSorted(bySpecificity).map(({ name, options, settings }) => {
     const context = checked(`ssl.sni['${name}']`, options, settings, () => tls().createSecureContext(settings))
     return { pattern: patternOf(name), context }
   })
-  return (name, done) => done(null, contexts.findLast(({ pattern }) => pattern.test(name))?.context)
+  return (name, done) => done(null, contexts.find(({ pattern }) => pattern.test(name))?.context)
+}
+
+/** Exact names first, then patterns with more characters besides stars; among equals the order does not change. */
+function bySpecificity(one: Named, other: Named): number {
+  const weights = [one, other].map(({ name }) =>
+    name.includes('*') ? name.replaceAll('*', '').length : Number.MAX_SAFE_INTEGER,
+  )
+  return (weights[1] ?? 0) - (weights[0] ?? 0)
 }
 
 /** A star matches within one label. */

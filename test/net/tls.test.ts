@@ -26,7 +26,7 @@ async function subjectsOf(options: ServerTlsOptions, names: readonly string[]): 
   return subjects
 }
 
-test('SNI: names and wildcards have their certificates in any case (RFC 4343), a star is one label, the last one wins', async () => {
+test('SNI: names and wildcards have their certificates in any case (RFC 4343), a star is one label', async () => {
   const authority = new Authority()
   try {
     const [own, api, wild, last] = ['own', 'api', 'wild', 'last'].map((name) => authority.issue(name))
@@ -40,6 +40,27 @@ test('SNI: names and wildcards have their certificates in any case (RFC 4343), a
         tls.createSecureContext({ cert: readFileSync(last?.certFile ?? ''), key: readFileSync(last?.keyFile ?? '') }),
       )
     assert.equal(await subjectsOf({ ...own, sni, SNICallback } as ServerTlsOptions, ['api.test']), ['last'])
+  } finally {
+    authority.remove()
+  }
+})
+
+test('SNI: the exact name wins over a wildcard, and the more specific wildcard over the other, in any order', async () => {
+  const authority = new Authority()
+  try {
+    const [own, exact, near, far] = ['own', 'exact', 'near', 'far'].map((name) => authority.issue(name))
+    const entries = [
+      ['*.*.test', far],
+      ['API.b.test', exact],
+      ['*.b.test', near],
+      ['*pi.b.test', own],
+    ] as const
+    for (const order of [entries, entries.toReversed()]) {
+      const sni = Object.fromEntries(order)
+      const names = ['api.b.test', 'xpi.b.test', 'c.b.test', 'c.d.test', 'test']
+      const subjects = await subjectsOf({ ...own, sni } as ServerTlsOptions, names)
+      assert.equal(subjects, ['exact', 'own', 'near', 'far', 'own'])
+    }
   } finally {
     authority.remove()
   }

@@ -11,6 +11,7 @@ import { deadlines } from '../loop/deadlines.ts'
 import { ANY_STRING, check, isObject, POSITIVE, type Rule, rule } from '../options.ts'
 import type { TlsState } from '../protocol.ts'
 import type { Secured, Tls } from '../transport.ts'
+import { hasExpired, sessionSettings } from './tls-sessions.ts'
 
 /** A certificate with its key, as PEM or as file names. Files are read again at each reload. */
 export interface CertificateOptions extends nodeTls.SecureContextOptions {
@@ -115,9 +116,11 @@ export class TlsServer implements Tls {
     if (!hasCertificate(options)) throw noCertificate()
     const names = Object.entries(sni).map(([name, options]) => ({ name, options, settings: resolved(options, files) }))
     const settings = settingsOf(own, handshakeTimeoutMs, files, secrets)
+    const byName = names.map(({ settings }) => settings)
+    Object.assign(settings, sessionSettings(settings, byName))
     if (names.length > 0) settings.SNICallback ??= chooserOf(names)
     this.#server = checked('ssl', own, settings, () => tls().createServer(settings))
-    this.#server.on('secureConnection', (secured) => this.#settle(parentOf(secured), null, secured))
+    this.#server.on('secureConnection', (secured) => this.#opened(secured, settings.rejectUnauthorized !== false))
     this.#server.on('tlsClientError', (error, secured) =>
       this.#settle(parentOf(secured), refusalOf(secured) ?? explained(error), secured),
     )
@@ -139,6 +142,14 @@ export class TlsServer implements Tls {
   /** Tickets under earlier keys are no longer accepted; their clients do a full handshake. */
   useTickets(keys: string): void {
     this.#server.setTicketKeys(Buffer.from(keys, 'base64'))
+  }
+
+  /** @param isStrict whether a certificate that is not trusted ends the connection */
+  #opened(secured: nodeTls.TLSSocket, isStrict: boolean): void {
+    if (!hasExpired(secured)) return this.#settle(parentOf(secured), null, secured)
+    Object.assign(secured, { authorized: false, authorizationError: 'CERT_HAS_EXPIRED' })
+    if (isStrict) secured.destroy()
+    this.#settle(parentOf(secured), isStrict ? refusalOf(secured) : null, secured)
   }
 
   #settle(raw: net.Socket, error: Error | null, secured: nodeTls.TLSSocket | null): void {
@@ -268,7 +279,7 @@ function settingsOf(
 ): nodeTls.TlsOptions {
   const settings = resolved(options, files)
   const ticketKeys = secrets?.ticketKeys ? Buffer.from(secrets.ticketKeys, 'base64') : undefined
-  return { ...settings, handshakeTimeout, ticketKeys, sessionIdContext: contextOf(settings) }
+  return { ...settings, handshakeTimeout, ticketKeys }
 }
 
 type SniCallback = NonNullable<nodeTls.TlsOptions['SNICallback']>
@@ -300,15 +311,6 @@ function bySpecificity(one: Named, other: Named): number {
 /** A star matches within one label. */
 function patternOf(name: string): RegExp {
   return new RegExp(`^${name.replace(/[.^$+?()|\\[\]{}]/g, '\\$&').replaceAll('*', '[^.]*')}$`, 'i')
-}
-
-/**
- * Sessions are resumed only where clients must present the same things: a ticket must not outlive a change of whom we
- * trust.
- */
-function contextOf({ ca, requestCert, rejectUnauthorized }: nodeTls.TlsOptions): string {
-  const asked = JSON.stringify([String(ca ?? ''), requestCert === true, rejectUnauthorized !== false])
-  return crypto().createHash('sha256').update(asked).digest('hex').slice(0, 32) // OpenSSL accepts 32 bytes
 }
 
 function resolved<T extends CertificateOptions>(options: T, files: Files): Omit<T, keyof typeof FILE_OPTIONS> {

@@ -253,20 +253,50 @@ longTest(
   },
 )
 
-longTest('who is asked for a certificate since a reload does not go on with a session from before', async () => {
-  await inSandbox(async (box) => {
-    const port = portOf(await box.start(box.file('app.js', program(localhost))))
-    const limits = { minVersion: 'TLSv1.2', maxVersion: 'TLSv1.2' } as const
-    const { session } = await talk(port, limits)
-    box.file(
-      'app.js',
-      program({ ...localhost, requestCert: true, rejectUnauthorized: false, caFile: authority.caFile }),
-    )
-    await reload(box)
-    assert.is((await talk(port, { ...limits, session })).isResumed, false)
-    await box.stop()
-  })
-})
+for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
+  const limits = { minVersion: version, maxVersion: version }
+  longTest(
+    `${version}: who is asked for a certificate since a reload does not go on with a session from before`,
+    async () => {
+      await inSandbox(async (box) => {
+        const port = portOf(await box.start(box.file('app.js', program(localhost))))
+        const { session } = await talk(port, limits)
+        box.file(
+          'app.js',
+          program({ ...localhost, requestCert: true, rejectUnauthorized: false, caFile: authority.caFile }),
+        )
+        await reload(box)
+        assert.is((await talk(port, { ...limits, session })).isResumed, false)
+        await box.stop()
+      })
+    },
+  )
+
+  longTest(
+    `${version}: a client that a reload revokes does not go on with a session from before, others do`,
+    async () => {
+      await inSandbox(async (box) => {
+        const [alice, bob] = [authority.issue('alice'), authority.issue('bob')]
+        const shown = ({ certFile, keyFile }: typeof alice) => ({
+          cert: readFileSync(certFile),
+          key: readFileSync(keyFile),
+        })
+        const asking = { ...localhost, requestCert: true, caFile: authority.caFile }
+        const port = portOf(await box.start(box.file('app.js', program(asking))))
+        const { session } = await talk(port, { ...limits, ...shown(alice) })
+        await reload(box)
+        assert.is((await talk(port, { ...limits, session })).subject, 'CN=alice', 'nothing has changed')
+        box.file('app.js', program({ ...asking, crl: authority.revoke(alice) }))
+        await reload(box)
+        for (const how of [{ session }, shown(alice)])
+          assert.ok((await talk(port, { ...limits, ...how }).catch((error: Error) => error)) instanceof Error)
+        await until(() => /CERT_REVOKED \(the client's certificate was refused\)/.test(box.log()))
+        assert.is((await talk(port, { ...limits, ...shown(bob) })).isAuthorized, true)
+        await box.stop()
+      })
+    },
+  )
+}
 
 test('a certificate that changes is served after a reload, and who is connected stays', async () => {
   await inSandbox(async (box) => {

@@ -1,7 +1,8 @@
 // Certificates for a test, made by openssl(1) in a folder of their own: an authority and the certificates it signs.
 
 import { execFileSync } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { X509Certificate } from 'node:crypto'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -38,6 +39,20 @@ export class Authority {
       ...['-set_serial', String(this.#serial), '-days', '2', '-extfile', extensions, '-out', certFile],
     )
     return { certFile, keyFile: request.keyFile }
+  }
+
+  /** A list in PEM that revokes these certificates, or none. */
+  revoke(...certificates: Certificate[]): string {
+    const rows = certificates.map(({ certFile }) => {
+      const { serialNumber } = new X509Certificate(readFileSync(certFile))
+      return `R\t991231235959Z\t200101000000Z\t${serialNumber}\tunknown\t/CN=revoked\n`
+    })
+    const [index, config] = [join(this.folder, 'index.txt'), join(this.folder, 'ca.cnf')]
+    writeFileSync(index, rows.join(''))
+    writeFileSync(config, `[ca]\ndefault_ca=own\n[own]\ndatabase=${index}\ndefault_md=sha256\ndefault_crl_days=2\n`)
+    const list = join(this.folder, 'revoked.crl')
+    openssl(...['ca', '-gencrl', '-config', config, '-cert', this.caFile, '-keyfile', this.#own.keyFile, '-out', list])
+    return readFileSync(list, 'utf8')
   }
 
   remove(): void {

@@ -4,7 +4,7 @@ import { UsageError } from '../errors.ts'
 import { ANY_STRING, checkOptions, type Rule } from '../options.ts'
 import type { Mesh } from './mesh.ts'
 import { currentMesh, notAWorker } from './messaging.ts'
-import { checkRequest, type RequestOptions } from './pending-request.ts'
+import { checkRequest, type RequestOptions, rejectLater } from './pending-request.ts'
 import { checkSubject } from './subjects.ts'
 import { type SubjectHandler, type Subscriber, subscriptions } from './subscriptions.ts'
 
@@ -59,8 +59,13 @@ export const Channel = {
    * reason.
    */
   async request<Reply = unknown>(subject: string, message: unknown, options: RequestOptions = {}): Promise<Reply> {
-    checkSubject(subject, false)
-    checkRequest(options)
+    try {
+      checkSubject(subject, false)
+      checkRequest(options)
+      mesh()
+    } catch (error) {
+      return rejectLater(error)
+    }
     return mesh().hub.request(subject, message, options) as Promise<Reply>
   },
 }

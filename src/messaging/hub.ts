@@ -8,7 +8,7 @@ import { isThenable } from '../protocol.ts'
 import { ONE_WAY } from './call.ts'
 import { type Outbox, refusedAs } from './outbox.ts'
 import { OwnRequest } from './own-request.ts'
-import { DEFAULT_TIMEOUT_MS, PendingRequest, type RequestOptions } from './pending-request.ts'
+import { DEFAULT_TIMEOUT_MS, PendingRequest, type RequestOptions, rejectLater } from './pending-request.ts'
 import { publishFrame, publishHead } from './publish-frame.ts'
 import type { WorkerRef } from './references.ts'
 import { SubjectTree } from './subjects.ts'
@@ -124,26 +124,32 @@ export class Hub {
   }
 
   async request(subject: string, message: unknown, options: RequestOptions): Promise<unknown> {
-    const packed = pack(message)
-    const { timeoutMs = DEFAULT_TIMEOUT_MS, signal } = options
-    const began = now()
-    if (!this.#isReady() || timeoutMs < 0) await this.#untilReady(subject, options)
-    signal?.throwIfAborted()
-    const targets = this.#targets(subject)
-    if (targets.length === 0) {
-      await new Promise(setImmediate) // a caller that asks again at once must not stop the loop
-      throw new PeerError('ERR_NO_RESPONDERS', `nobody listens to ${subject}`, false)
-    }
-    const left = timeoutMs > 0 ? Math.max(1, timeoutMs - (now() - began)) : timeoutMs
-    const asked = targets.map(({ outbox, audience }) =>
-      outbox === null
-        ? this.#askHere(audience, packed, { timeoutMs: left, signal })
-        : outbox.request(packed, { timeoutMs: left, signal }, audience),
-    )
+    const asked = await this.#ask(subject, message, options)
     const { answer, from } = await firstOf(asked.map(({ promise }) => promise))
     for (const [at, request] of asked.entries()) if (at !== from) request.abandon(NOT_FIRST)
     if (answer === undefined) throw new PeerError('ERR_NO_RESPONDERS', `nobody answered to ${subject}`, true)
     return answer
+  }
+
+  /** A request for each process with a subscriber. */
+  async #ask(subject: string, message: unknown, options: RequestOptions): Promise<PendingRequest[]> {
+    const { timeoutMs = DEFAULT_TIMEOUT_MS, signal } = options
+    const began = now()
+    try {
+      const packed = pack(message)
+      if (!this.#isReady() || timeoutMs < 0) await this.#untilReady(subject, options)
+      signal?.throwIfAborted()
+      const targets = this.#targets(subject)
+      if (targets.length === 0) throw new PeerError('ERR_NO_RESPONDERS', `nobody listens to ${subject}`, false)
+      const left = timeoutMs > 0 ? Math.max(1, timeoutMs - (now() - began)) : timeoutMs
+      return targets.map(({ outbox, audience }) =>
+        outbox === null
+          ? this.#askHere(audience, packed, { timeoutMs: left, signal })
+          : outbox.request(packed, { timeoutMs: left, signal }, audience),
+      )
+    } catch (error) {
+      return rejectLater(error)
+    }
   }
 
   /** A request without a carrier: it expires by itself if no process can be asked in its time. */

@@ -33,6 +33,12 @@ export function checkRequest(options: RequestOptions): void {
   checkOptions('a request', options, RULES)
 }
 
+/** Rejects in a later turn of the event loop: a caller that asks again at once must not stop it. */
+export async function rejectLater(error: unknown): Promise<never> {
+  await new Promise(setImmediate)
+  throw error
+}
+
 export const DEFAULT_TIMEOUT_MS = 30_000
 
 const AMONG_EQUALS = -1

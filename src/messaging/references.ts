@@ -5,7 +5,7 @@ import { UsageError } from '../errors.ts'
 import type { Mesh } from './mesh.ts'
 import type { Outbox } from './outbox.ts'
 import { rangeOf } from './peers.ts'
-import { checkRequest, type RequestOptions } from './pending-request.ts'
+import { checkRequest, type RequestOptions, rejectLater } from './pending-request.ts'
 import { pack } from './wire.ts'
 
 const NO_OPTIONS: RequestOptions = {}
@@ -72,7 +72,7 @@ export class WorkerRef {
       if (options !== NO_OPTIONS) checkRequest(options)
       return (this.#way ?? this.#open()).request(message, options).promise as Promise<Reply>
     } catch (error) {
-      return Promise.reject(error)
+      return rejectLater(error)
     }
   }
 

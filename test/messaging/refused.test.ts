@@ -6,6 +6,9 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
 import type { PeerError } from '../../src/errors.ts'
+import { Channel } from '../../src/messaging/channel.ts'
+import { Cluster } from '../../src/messaging/nats/cluster.ts'
+import { WorkerGroup } from '../../src/messaging/references.ts'
 import { caseTest } from '../support/length.ts'
 import { Host, meshOf, rowOf } from '../support/mesh.ts'
 import { ask, inSandbox } from '../support/server.ts'
@@ -99,6 +102,40 @@ test('requests that cannot be sent now reject in a later turn: one with no room,
   assert.is(await first, 'done')
   close()
   other.close()
+})
+
+test('a request that is not sent because of what it is given rejects in a later turn', async () => {
+  const { mesh, close } = meshOf(new Host())
+  const group = new WorkerGroup(
+    'here',
+    () => 'here',
+    () => mesh,
+  )
+  const cluster = new Cluster('refused')
+  const [uncloneable, signal] = [() => 'not cloned', AbortSignal.abort('why')]
+  for (const [what, request] of Object.entries({
+    'Channel, no worker': () => Channel.request('subject', 1),
+    'Channel, subject': () => Channel.request('a..b', 1),
+    'Channel, options': () => Channel.request('subject', 1, { timeoutMs: Number.NaN }),
+    'hub, message': () => mesh.hub.request('subject', uncloneable, {}),
+    'hub, signal': () => mesh.hub.request('subject', 1, { signal }),
+    'reference, options': () => group.reference(0).request(1, { timeoutMs: Number.NaN }),
+    'Cluster, no worker': () => cluster.request('subject', 1),
+    'Cluster, message': () => cluster.request('subject', uncloneable),
+    'Cluster, subject': () => cluster.request('a..b', 1),
+  })) {
+    let hasTurned = false
+    setImmediate(() => {
+      hasTurned = true
+    })
+    const error = await request().then(
+      () => null,
+      (error: unknown) => error,
+    )
+    assert.is.not(error, null, what)
+    assert.ok(hasTurned, what)
+  }
+  close()
 })
 
 test('what is unsettled when a process leaves is told in slices, with one error for each worker', async () => {

@@ -5,7 +5,7 @@ import type { SendError } from '../../errors.ts'
 import { check } from '../../options.ts'
 import { checkSubscriber, type SubscribeOptions, type Subscription } from '../channel.ts'
 import { addBridge } from '../messaging.ts'
-import { checkRequest, type RequestOptions } from '../pending-request.ts'
+import { checkRequest, type RequestOptions, rejectLater } from '../pending-request.ts'
 import { checkSubject } from '../subjects.ts'
 import type { SubjectHandler } from '../subscriptions.ts'
 import { ClusterEnd } from './cluster-end.ts'
@@ -77,8 +77,14 @@ export class Cluster {
    * ERR_PEER_LOST), or the signal's reason.
    */
   async request<Reply = unknown>(subject: string, message: unknown, options: RequestOptions = {}): Promise<Reply> {
-    checkSubject(subject, false)
-    checkRequest(options)
-    return this.#end.request(subject, message, options).promise as Promise<Reply>
+    let request: { readonly promise: Promise<unknown> }
+    try {
+      checkSubject(subject, false)
+      checkRequest(options)
+      request = this.#end.request(subject, message, options)
+    } catch (error) {
+      return rejectLater(error)
+    }
+    return request.promise as Promise<Reply>
   }
 }

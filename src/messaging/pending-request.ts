@@ -15,8 +15,8 @@ import { type Form, isUnreadable, Kind, type Packed, pack, unpack } from './wire
 /** What a request takes besides its message. Wrong ones are ERR_UNKNOWN_OPTION and ERR_BAD_OPTION. */
 export interface RequestOptions {
   /**
-   * How long the answer, or the first item of a stream, may take, in ms. 0 is without limit; a negative value has
-   * already expired. Default: 30 s.
+   * How long the answer, or the first item of a stream, may take, in ms: otherwise the promise rejects, or reading the
+   * stream does. 0 is without limit; a negative value has already expired. Default: 30 s.
    */
   timeoutMs?: number | undefined
   /** Cancels the request: the promise rejects with the signal's reason, and `call.signal` aborts at the other end. */
@@ -126,7 +126,7 @@ export class PendingRequest implements Expiring {
   }
 
   expire(): void {
-    this.#timer = 0
+    this.#timer = 0 // it has left the list
     this.fail(this.#timedOut(this.#carrier !== null))
     this.#giveUp()
   }
@@ -150,7 +150,7 @@ export class PendingRequest implements Expiring {
     if (kind === Kind.Answer) this.answer(unpack(form, bytes, start, end))
     else if (kind === Kind.Failure) this.fail(readFailure(form, bytes, start, end))
     else if (kind === Kind.Stream) this.#begin()
-    else if (kind === Kind.Item) this.#stream?.push(unpack(form, bytes, start, end))
+    else if (kind === Kind.Item) this.#take(unpack(form, bytes, start, end))
     else if (kind === Kind.End) this.answer(undefined)
   }
 
@@ -161,16 +161,20 @@ export class PendingRequest implements Expiring {
       (items) => carrier.credit(this.#number, items),
       () => this.#giveUp(),
     )
-    this.#stopTimer()
     this.isDone = true
-    this.#resolve(this.#stream) // the signal stays connected: it can end the stream
+    this.#resolve(this.#stream) // the timer runs on until the first item, and the signal can end the stream later, too
+  }
+
+  #take(item: unknown): void {
+    this.#stopTimer()
+    this.#stream?.push(item)
   }
 
   #finish(): boolean {
     this.#unlisten()
+    this.#stopTimer()
     if (this.isDone) return false
     this.isDone = true
-    this.#stopTimer()
     return true
   }
 
@@ -186,6 +190,7 @@ export class PendingRequest implements Expiring {
 
   #giveUp(): void {
     this.#unlisten()
+    this.#stopTimer()
     this.#carrier?.cancel(this.#number)
   }
 }

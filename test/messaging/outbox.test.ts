@@ -12,7 +12,7 @@ import { Mailbox } from '../../src/messaging/mailbox.ts'
 import { type Subscriber, subscriptions } from '../../src/messaging/subscriptions.ts'
 import { bindMeshSocket } from '../../src/net/mesh-socket.ts'
 import { Host, meshOf, rowOf } from '../support/mesh.ts'
-import { until } from '../support/until.ts'
+import { rejects, until, within } from '../support/until.ts'
 
 /** Handlers that end when the test says so, by message. */
 function held(): { begun: unknown[]; handler(message: unknown): Promise<void>; end(message: unknown): void } {
@@ -351,6 +351,45 @@ test('a stream that nobody reads on is left, also while its source waits for som
 function listener(pattern: string, handler: (message: unknown) => unknown, queue = ''): Subscriber {
   return { pattern, queue, handler, isOver: false }
 }
+
+test('the time limit of a request ends a stream without a first item, and no other', async () => {
+  const left: string[] = []
+  const stream = (name: unknown) => {
+    let items = 0
+    const hang = new Promise<never>(() => undefined)
+    const isOver = () => (name === 'one item' ? ++items > 1 : true)
+    return {
+      [Symbol.asyncIterator]: () => ({
+        next: () => (isOver() ? hang : Promise.resolve({ value: name, done: false })),
+        return: () => Promise.resolve(void left.push(String(name))),
+      }),
+    }
+  }
+  const there = new Host()
+  there.onMessage = stream
+  const remote = meshOf(there)
+  const { mesh, close } = meshOf(new Host(), remote.address)
+  const alone = meshOf(new Host())
+  const own = listener('late', stream)
+  await subscriptions.add(own)
+  for (const [at, ask] of [
+    (name: string) => mesh.outbox('there', 0).request(name, { timeoutMs: 50 }).promise,
+    (name: string) => alone.mesh.hub.request('late', name, { timeoutMs: 50 }),
+  ].entries()) {
+    const reader = ((await ask('one item')) as AsyncIterableIterator<unknown>)[Symbol.asyncIterator]()
+    const first = await reader.next()
+    const second = reader.next()
+    const never = (await ask('none')) as AsyncIterableIterator<unknown>
+    await rejects(within(5000, never.next()), 'ERR_REQUEST_TIMEOUT')
+    await until(() => left.length === 2 * at + 1)
+    assert.equal([first, left.at(-1)], [{ value: 'one item', done: false }, 'none'])
+    await reader.return?.()
+    assert.equal(await second, { value: undefined, done: true })
+    await until(() => left.length === 2 * at + 2)
+  }
+  subscriptions.delete(own)
+  for (const each of [{ close }, remote, alone]) each.close()
+})
 
 test('what is published is taken by all who listen, or by none: who has gone on is told, who has not is thrown at', async () => {
   const other = meshOf(new Host({ maxPackageSize: 1000 }))

@@ -20,7 +20,10 @@ export interface Subscription extends Disposable {
   readonly subject: string
   /** Resolves when every worker that publishes knows of the subscription: what is published afterwards arrives. */
   readonly ready: Promise<void>
-  /** Ends the subscription: the handler is not called from now on. Idempotent. */
+  /**
+   * Ends the subscription: the handler is not called from now on. Idempotent. What is on its way to a member of a queue
+   * fails at its publisher, as not handled, unless this process has another one.
+   */
   unsubscribe(): void
 }
 

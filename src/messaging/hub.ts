@@ -13,7 +13,8 @@ import { publishFrame, publishHead } from './publish-frame.ts'
 import type { WorkerRef } from './references.ts'
 import { SubjectTree } from './subjects.ts'
 import { type Audience, firstOf, type Interest, type InterestChange, type Subscriptions } from './subscriptions.ts'
-import { cloneOf, isUnreadable, type Packed, pack } from './wire.ts'
+import { Undelivered } from './undelivered.ts'
+import { cloneOf, type Packed, pack } from './wire.ts'
 
 export interface HubHost {
   /** An outbox for every other running process. */
@@ -175,22 +176,26 @@ export class Hub {
   }
 
   #deliverHere(): void {
-    const done = () => this.#host.working(-1)
     for (const one of this.#here.splice(0)) {
-      const result = this.#deliver(one)
-      if (isThenable(result)) result.then(done, done)
-      else done()
+      try {
+        const result = this.#own.deliver(one.audience, cloneOf(one.packed), this.#host.self, ONE_WAY)
+        if (!isThenable(result)) this.#delivered(null, one)
+        else
+          result.then(
+            () => this.#delivered(null, one),
+            (error) => this.#delivered(error, one),
+          )
+      } catch (error) {
+        this.#delivered(error, one)
+      }
     }
   }
 
-  #deliver({ audience, packed, message }: OwnPublish): unknown {
-    try {
-      return this.#own.deliver(audience, cloneOf(packed), this.#host.self, ONE_WAY)
-    } catch (error) {
-      if (!isUnreadable(error)) throw error
-      this.#host.refusedToSend(refusedAs(error), message)
-      return undefined
-    }
+  /** @param error what is no fault of a handler */
+  #delivered(error: unknown, { message }: OwnPublish): void {
+    if (error instanceof Undelivered) this.#host.refusedToSend(error, message)
+    else if (error !== null) this.#host.refusedToSend(refusedAs(error), message)
+    this.#host.working(-1)
   }
 
   #askHere(audience: Audience, packed: Packed, options: RequestOptions): PendingRequest {

@@ -6,6 +6,7 @@ import { LimitedLog } from '../log.ts'
 import { isThenable } from '../protocol.ts'
 import { type Call, ONE_WAY } from './call.ts'
 import type { WorkerRef } from './references.ts'
+import { Undelivered } from './undelivered.ts'
 
 export type Handler = (from: WorkerRef, message: unknown, call: Call) => unknown
 
@@ -147,6 +148,7 @@ export class Mailbox {
 
   /** A request's error goes to its sender, a message's to the log. */
   #threw(answers: Answers, number: number, error: unknown, call: Call): void {
+    if (error instanceof Undelivered) return answers.fail(number, error, error.mayHaveBeenHandled)
     this.#host.counters.handlerErrors++
     if (call.isRequest) return answers.fail(number, error, true)
     errors.log(`onWorkerMessage: ${stackOf(error)}`)

@@ -6,6 +6,7 @@ import { isStream } from './mailbox.ts'
 import { refusedAs } from './outbox.ts'
 import { type Carrier, PendingRequest, type RequestOptions, remoteErrorOf } from './pending-request.ts'
 import { type ItemSink, StreamSource } from './stream-source.ts'
+import { Undelivered } from './undelivered.ts'
 import { cloneOf, Kind, type Packed, pack } from './wire.ts'
 
 export class OwnRequest implements Carrier, ItemSink {
@@ -44,7 +45,7 @@ export class OwnRequest implements Carrier, ItemSink {
       if (isStream(answer)) await this.#stream(answer)
       else this.#give(Kind.Answer, answer)
     } catch (error) {
-      this.pending.fail(remoteErrorOf(error))
+      this.pending.fail(error instanceof Undelivered ? error : remoteErrorOf(error))
     }
   }
 

@@ -7,6 +7,7 @@ import { isThenable } from '../protocol.ts'
 import type { Call } from './call.ts'
 import type { WorkerRef } from './references.ts'
 import { MOST_KNOWN, SubjectTree } from './subjects.ts'
+import { Undelivered } from './undelivered.ts'
 
 /** What a handler receives besides the message. All handlers of one process share it. */
 export interface Delivery {
@@ -83,14 +84,21 @@ export class Subscriptions {
     return [...this.#counts.keys()]
   }
 
-  /** Calls the handlers. For a request, returns the first answer, or a promise of it. */
+  /**
+   * Calls the handlers. For a request, returns the first answer, or a promise of it. Throws, or rejects with,
+   * Undelivered if there is no member of a queue any more.
+   */
   deliver({ subject, isForAll, queues }: Audience, message: unknown, from: WorkerRef, call: Call): unknown {
     const delivery = { subject, from, call }
     const chosen = this.#chosen(subject, isForAll, queues)
     if (call.isRequest) return ask(chosen, message, delivery)
     let promises = NO_PROMISES
+    let called = 0
+    let members = 0
     for (const subscriber of chosen) {
       if (subscriber.isOver) continue
+      called++
+      if (subscriber.queue !== '') members++
       try {
         const result = subscriber.handler(message, delivery)
         if (isThenable(result)) promises = [...promises, Promise.resolve(result).catch(logThrown)]
@@ -98,7 +106,8 @@ export class Subscriptions {
         logThrown(error)
       }
     }
-    return promises.length === 0 ? undefined : Promise.all(promises)
+    const done = promises.length === 0 ? undefined : Promise.all(promises)
+    return members === queues.length ? done : missed(new Undelivered(subject, called > 0), done)
   }
 
   #chosen(subject: string, isForAll: boolean, queues: readonly string[]): readonly Subscriber[] {
@@ -136,7 +145,16 @@ function ask(chosen: readonly Subscriber[], message: unknown, delivery: Delivery
       failures.push(error)
     }
   }
+  if (results.length === 0 && failures.length === 0) throw new Undelivered(delivery.subject, false)
   return firstAnswer(results, failures)
+}
+
+/** The error is told when those who have received the message are done. */
+function missed(error: Undelivered, done: Promise<unknown> | undefined): Promise<never> {
+  if (done === undefined) throw error
+  return done.then(() => {
+    throw error
+  })
 }
 
 const NO_PROMISES: readonly Promise<unknown>[] = []

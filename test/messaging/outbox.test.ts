@@ -9,7 +9,9 @@ import { now } from '../../src/loop/clock.ts'
 import { ONE_WAY } from '../../src/messaging/call.ts'
 import { Expiry } from '../../src/messaging/expiry.ts'
 import { Mailbox } from '../../src/messaging/mailbox.ts'
+import { publishFrame, publishHead } from '../../src/messaging/publish-frame.ts'
 import { type Subscriber, subscriptions } from '../../src/messaging/subscriptions.ts'
+import { pack } from '../../src/messaging/wire.ts'
 import { bindMeshSocket } from '../../src/net/mesh-socket.ts'
 import { Host, meshOf, rowOf } from '../support/mesh.ts'
 import { rejects, until, within } from '../support/until.ts'
@@ -410,6 +412,60 @@ test('what is published is taken by all who listen, or by none: who has gone on 
   subscriptions.delete(subscriber)
   close()
   other.close()
+})
+
+test('what is on its way to members of a queue who unsubscribe is told', async () => {
+  const remote = meshOf(new Host({ maxMailboxMessages: 100 }))
+  const here = new Host({ maxMailboxMessages: 100 })
+  const { mesh, close } = meshOf(here, remote.address)
+  const outbox = mesh.outbox('there', 0)
+  const audience = { subject: 'jobs', isForAll: true, queues: ['q'] }
+  const publish = async (message: string) => {
+    const packed = pack(message)
+    outbox.publish(packed, publishFrame(publishHead(audience), packed), message, audience)
+    await until(() => outbox.count === 0)
+    return here.failed.splice(0)
+  }
+  const ask = () =>
+    outbox
+      .request(pack('asked'), {}, audience)
+      .promise.then(String, ({ code, mayHaveBeenHandled }) => [code, mayHaveBeenHandled])
+  assert.equal(await publish('one'), [['ERR_NO_RESPONDERS', false, 'one']])
+  assert.equal(await ask(), ['ERR_NO_RESPONDERS', false])
+  // Somebody else has received it.
+  const ended = held()
+  const other = listener('jobs', (message) => (message === 'two' ? 'at once' : ended.handler(message)))
+  await subscriptions.add(other)
+  assert.equal(await publish('two'), [['ERR_NO_RESPONDERS', true, 'two']])
+  const told = publish('three')
+  await until(() => ended.begun.length === 1)
+  assert.is(outbox.count, 1, 'not before the other one has ended')
+  ended.end('three')
+  assert.equal(await told, [['ERR_NO_RESPONDERS', true, 'three']])
+  subscriptions.delete(other)
+  // A member that another subscriber ends before its turn.
+  const member = listener('jobs', () => assert.unreachable(), 'q')
+  const ending = listener('jobs', () => subscriptions.delete(member))
+  for (const one of [ending, member]) await subscriptions.add(one)
+  assert.equal(await publish('four'), [['ERR_NO_RESPONDERS', true, 'four']])
+  subscriptions.delete(ending)
+  // In this process.
+  for (const how of ['publish', 'request'] as const) {
+    const own = listener('jobs', () => assert.unreachable(), 'q')
+    await subscriptions.add(own)
+    const alone = meshOf(here)
+    const said = Promise.resolve(alone.mesh.hub[how]('jobs', how, {})).catch(({ code }) => here.failed.push(code))
+    subscriptions.delete(own)
+    await until(() => here.failed.length === 1)
+    await said
+    assert.equal(
+      here.failed.splice(0),
+      how === 'publish' ? [['ERR_NO_RESPONDERS', false, 'publish']] : ['ERR_NO_RESPONDERS'],
+    )
+    alone.close()
+  }
+  close()
+  remote.close()
 })
 
 test('a subject may have more queue groups than one frame names', async () => {

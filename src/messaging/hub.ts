@@ -23,6 +23,8 @@ export interface HubHost {
   readonly self: WorkerRef
   /** Limit of the messages that may wait here. */
   readonly maxMailboxMessages: number
+  /** Its load counts what is handled here, whoever has sent it. */
+  readonly mailbox: { load: number }
   /** Counts unsettled handler promises and waiting messages: this process does not leave before they are done. */
   working(change: 1 | -1): void
   refusedToSend(error: SendError, message: unknown): void
@@ -70,6 +72,8 @@ export class Hub {
   readonly #waiting = new Set<() => void>()
   /** Messages published to this process itself in this turn of the loop. */
   readonly #here: OwnPublish[] = []
+  /** Number of messages to this process itself that have not begun. */
+  #unbegun = 0
   #turn = 0
   /** Targets of subjects without queues, valid until a subscription changes. */
   readonly #plans = new Map<string, Target[]>()
@@ -171,39 +175,53 @@ export class Hub {
   #publishHere(audience: Audience, packed: Packed, message: unknown): boolean {
     if (this.#here.length >= this.#host.maxMailboxMessages) return this.#refuse(message, 'in one turn of the loop')
     this.#host.working(1)
+    this.#unbegun++
     if (this.#here.push({ audience, packed, message }) === 1) setImmediate(() => this.#deliverHere())
     return this.#here.length < this.#host.maxMailboxMessages
   }
 
   #deliverHere(): void {
     for (const one of this.#here.splice(0)) {
+      this.#unbegun--
       try {
         const result = this.#own.deliver(one.audience, cloneOf(one.packed), this.#host.self, ONE_WAY)
-        if (!isThenable(result)) this.#delivered(null, one)
-        else
-          result.then(
-            () => this.#delivered(null, one),
-            (error) => this.#delivered(error, one),
-          )
+        if (isThenable(result)) void this.#handling(result, one)
+        else this.#host.working(-1)
       } catch (error) {
-        this.#delivered(error, one)
+        this.#missed(error, one)
       }
     }
   }
 
-  /** @param error what is no fault of a handler */
-  #delivered(error: unknown, { message }: OwnPublish): void {
-    if (error instanceof Undelivered) this.#host.refusedToSend(error, message)
-    else if (error !== null) this.#host.refusedToSend(refusedAs(error), message)
+  async #handling(result: PromiseLike<unknown>, one: OwnPublish): Promise<void> {
+    const { mailbox } = this.#host
+    mailbox.load++
+    try {
+      await result
+      mailbox.load--
+      this.#host.working(-1)
+    } catch (error) {
+      mailbox.load--
+      this.#missed(error, one)
+    }
+  }
+
+  /** @param error no handler's: those are logged */
+  #missed(error: unknown, one: OwnPublish): void {
+    this.#host.refusedToSend(error instanceof Undelivered ? error : refusedAs(error), one.message)
     this.#host.working(-1)
   }
 
   #askHere(audience: Audience, packed: Packed, options: RequestOptions): PendingRequest {
     const request = new OwnRequest(audience.subject, options)
-    const { self } = this.#host
+    const { self, mailbox } = this.#host
     this.#host.working(1)
+    this.#unbegun++
     setImmediate(async () => {
+      this.#unbegun--
+      mailbox.load++
       await request.run(packed, (message, call) => this.#own.deliver(audience, message, self, call))
+      mailbox.load--
       this.#host.working(-1)
     })
     return request.pending
@@ -339,9 +357,14 @@ export class Hub {
     let best = members[start] as Outbox | null
     for (let n = 1; n < members.length; n++) {
       const one = members[(start + n) % members.length] as Outbox | null
-      if ((one?.load ?? 0) < (best?.load ?? 0)) best = one
+      if (this.#loadOf(one) < this.#loadOf(best)) best = one
     }
     return best
+  }
+
+  /** Measured alike: what this process has sent there, and what others have. */
+  #loadOf(outbox: Outbox | null): number {
+    return outbox === null ? this.#unbegun + this.#host.mailbox.load : outbox.load
   }
 }
 

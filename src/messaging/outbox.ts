@@ -117,7 +117,7 @@ export class Outbox implements LinkOwner {
     this.name = `worker ${mailbox}:${id}`
   }
 
-  /** For choosing the least loaded: what it has of ours plus what it reports in total. */
+  /** For choosing the least loaded: what it has of ours, and of others as far as it has reported. */
   get load(): number {
     return this.count + (this.#link?.load ?? 0)
   }

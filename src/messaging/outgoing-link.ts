@@ -91,7 +91,7 @@ const LONGEST_ANSWER_BYTES = 2 ** 31
 export class OutgoingLink implements SocketEvents {
   readonly route: Route
   terms: Terms | null = null
-  /** The mailbox load the other process last reported, and when. */
+  /** The part of others in the mailbox load that the process last reported, and when. */
   #load = 0
   #loadedAt = 0
   readonly #owner: LinkOwner
@@ -126,7 +126,7 @@ export class OutgoingLink implements SocketEvents {
     return this.#state === State.Open
   }
 
-  /** The other process's mailbox load, from all senders; 0 if it has not reported one lately. */
+  /** The other process's mailbox load from other senders, roughly; 0 if it has not reported one lately. */
   get load(): number {
     return this.#load > 0 && recently() - this.#loadedAt < LOAD_HOLDS_MS ? this.#load : 0
   }
@@ -298,8 +298,6 @@ export class OutgoingLink implements SocketEvents {
 
   #handled(bytes: Buffer, start: number, end: number): void {
     if (end - start < 4 || (end - start - 4) % (2 * NUMBER_BYTES) !== 0) throw unexpected(Kind.Handled)
-    this.#load = uint32At(bytes, start)
-    if (this.#load > 0) this.#loadedAt = recently()
     for (let at = start + 4; at < end; at += 2 * NUMBER_BYTES) {
       const last = numberAt(bytes, at + NUMBER_BYTES)
       for (let number = numberAt(bytes, at); number <= last; number++) {
@@ -310,6 +308,8 @@ export class OutgoingLink implements SocketEvents {
         this.#owner.settled(this.#ledger.size)
       }
     }
+    this.#load = Math.max(0, uint32At(bytes, start) - this.#ledger.count)
+    if (this.#load > 0) this.#loadedAt = recently()
   }
 
   #answer(kind: Kind, form: Form, bytes: Buffer, start: number, end: number): void {

@@ -10,7 +10,7 @@ import { ONE_WAY } from '../../src/messaging/call.ts'
 import { Expiry } from '../../src/messaging/expiry.ts'
 import { Mailbox } from '../../src/messaging/mailbox.ts'
 import { publishFrame, publishHead } from '../../src/messaging/publish-frame.ts'
-import { type Subscriber, subscriptions } from '../../src/messaging/subscriptions.ts'
+import { type Delivery, type Subscriber, subscriptions } from '../../src/messaging/subscriptions.ts'
 import { pack } from '../../src/messaging/wire.ts'
 import { bindMeshSocket } from '../../src/net/mesh-socket.ts'
 import { Host, meshOf, rowOf } from '../support/mesh.ts'
@@ -140,12 +140,16 @@ test('the load of another process is what it is, not what it was', async () => {
   const { mesh, close } = meshOf(here, other.address)
   const outbox = mesh.outbox('there', 0)
   for (const n of [1, 2, 3]) outbox.send(n)
-  await until(() => begun.length === 3)
+  const second = meshOf(new Host({ maxMailboxMessages: 10 }), other.address)
+  for (const n of [4, 5]) second.mesh.outbox('there', 0).send(n)
+  await until(() => begun.length === 5)
+  assert.is(outbox.load, 3)
   await outbox.request('how are you?', {}).promise
-  await until(() => outbox.load === 6) // ours, and what it says of all
-  for (const n of [1, 2, 3]) end(n)
+  await until(() => outbox.load === 5) // ours, and what others have there: it says the sum
+  for (const n of [1, 2, 3, 4, 5]) end(n)
   await until(() => outbox.count === 0)
   await until(() => outbox.load === 0, 10_000)
+  second.close()
   close()
   other.close()
 })
@@ -412,6 +416,37 @@ test('what is published is taken by all who listen, or by none: who has gone on 
   subscriptions.delete(subscriber)
   close()
   other.close()
+})
+
+test('a process that is in a queue itself takes its share of what it publishes', async () => {
+  const remote = meshOf(new Host({ maxMailboxMessages: 100 }))
+  const host = new Host({ maxMailboxMessages: 100 })
+  const self = {}
+  host.reference = () => self as never
+  const { mesh, close } = meshOf(host, remote.address)
+  let [own, all] = [0, 0]
+  const ends: (() => void)[] = []
+  const handler = (_message: unknown, { from }: Delivery) => {
+    all++
+    if ((from as object | null) === self) own++
+    return new Promise<void>((resolve) => ends.push(resolve))
+  }
+  const member = { pattern: 'shared', queue: 'q', handler, isOver: false }
+  await subscriptions.add(member)
+  for (let n = 0; n < 20; n++) mesh.hub.publish('shared', n)
+  await until(() => all === 20)
+  assert.ok(Math.abs(own - 10) <= 2, `${own} of 20 in one turn`)
+  for (let n = 20; n < 40; n++) {
+    mesh.hub.publish('shared', n)
+    await until(() => all === n + 1)
+  }
+  assert.ok(Math.abs(own - 20) <= 2, `${own} of 40, one by one since`)
+  assert.is(mesh.mailbox.load, own, 'other publishers see it')
+  for (const end of ends) end()
+  await until(() => mesh.mailbox.load === 0 && mesh.unsettled === 0)
+  subscriptions.delete(member)
+  close()
+  remote.close()
 })
 
 test('what is on its way to members of a queue who unsubscribe is told', async () => {

@@ -48,8 +48,8 @@ export const Channel = {
   /**
    * Sends `message` (anything structuredClone() accepts) to every process that has a subscriber, this one included. If
    * a process is lost together with the message, or its queue is full, `onSendFail` of its group is called. Returns
-   * false when the sender should wait a little. Throws UsageError: ERR_BAD_SUBJECT, ERR_CANNOT_CLONE,
-   * ERR_MESSAGE_TOO_LARGE, ERR_NOT_A_WORKER.
+   * false when the sender should stop until `onWorkerBufferDrain`. Throws UsageError: ERR_BAD_SUBJECT,
+   * ERR_CANNOT_CLONE, ERR_MESSAGE_TOO_LARGE, ERR_NOT_A_WORKER.
    */
   publish(subject: string, message: unknown): boolean {
     checkSubject(subject, false)

@@ -11,18 +11,17 @@ import { OwnRequest } from './own-request.ts'
 import { DEFAULT_TIMEOUT_MS, PendingRequest, type RequestOptions, rejectLater } from './pending-request.ts'
 import { publishFrame, publishHead } from './publish-frame.ts'
 import type { WorkerRef } from './references.ts'
+import { Room, type RoomHost } from './room.ts'
 import { SubjectTree } from './subjects.ts'
 import { type Audience, firstOf, type Interest, type InterestChange, type Subscriptions } from './subscriptions.ts'
 import { Undelivered } from './undelivered.ts'
-import { cloneOf, type Packed, pack } from './wire.ts'
+import { cloneOf, HEAD_BYTES, type Packed, pack } from './wire.ts'
 
-export interface HubHost {
+export interface HubHost extends RoomHost {
   /** An outbox for every other running process. */
   others(): Outbox[]
   /** This process, as its own handlers see it. */
   readonly self: WorkerRef
-  /** Limit of the messages that may wait here. */
-  readonly maxMailboxMessages: number
   /** Its load counts what is handled here, whoever has sent it. */
   readonly mailbox: { load: number }
   /** Counts unsettled handler promises and waiting messages: this process does not leave before they are done. */
@@ -74,12 +73,15 @@ export class Hub {
   readonly #here: OwnPublish[] = []
   /** Number of messages to this process itself that have not begun. */
   #unbegun = 0
+  /** For those and what is being handled, and for what waits. */
+  readonly #room: Room
   #turn = 0
   /** Targets of subjects without queues, valid until a subscription changes. */
   readonly #plans = new Map<string, Target[]>()
 
   constructor(host: HubHost, own: Subscriptions) {
     this.#host = host
+    this.#room = new Room(host)
     this.#own = own
     this.#said.set(null, new Map())
     this.#change(null, { adds: own.interests, drops: [] })
@@ -89,14 +91,14 @@ export class Hub {
   publish(subject: string, message: unknown): boolean {
     const packed = pack(message)
     if (this.#isReady()) return this.#publish(subject, packed, message)
-    if (this.#waiting.size >= this.#host.maxMailboxMessages)
-      return this.#refuse(message, 'before all workers were there')
+    if (!this.#room.isFree) return this.#refuse(message)
     this.#host.working(1)
     this.#waiting.add(() => this.#publishLate(subject, packed, message))
-    return true
+    return this.#room.take(sizeOf(packed))
   }
 
   #publishLate(subject: string, packed: Packed, message: unknown): void {
+    this.#room.give(sizeOf(packed))
     try {
       this.#publish(subject, packed, message)
     } catch (error) {
@@ -123,9 +125,15 @@ export class Hub {
     return mayGoOn
   }
 
-  #refuse(message: unknown, why: string): false {
-    this.#host.refusedToSend(new PeerError('ERR_QUEUE_FULL', `too much was published ${why}`, false), message)
+  #refuse(message: unknown): false {
+    this.#host.refusedToSend(this.#fullError(), message)
+    this.#room.full()
     return false
+  }
+
+  #fullError(): PeerError {
+    const what = `${this.#room.content} published here are not settled`
+    return new PeerError('ERR_QUEUE_FULL', `${what}; wait for onWorkerBufferDrain`, false)
   }
 
   async request(subject: string, message: unknown, options: RequestOptions): Promise<unknown> {
@@ -142,7 +150,7 @@ export class Hub {
     const began = now()
     try {
       const packed = pack(message)
-      if (!this.#isReady() || timeoutMs < 0) await this.#untilReady(subject, options)
+      if (!this.#isReady() || timeoutMs < 0) await this.#untilReady(subject, packed, options)
       signal?.throwIfAborted()
       const targets = this.#targets(subject)
       if (targets.length === 0) throw new PeerError('ERR_NO_RESPONDERS', `nobody listens to ${subject}`, false)
@@ -158,26 +166,30 @@ export class Hub {
   }
 
   /** A request without a carrier: it expires by itself if no process can be asked in its time. */
-  async #untilReady(subject: string, options: RequestOptions): Promise<void> {
+  async #untilReady(subject: string, packed: Packed, options: RequestOptions): Promise<void> {
+    if (!this.#room.isFree) throw this.#fullError()
     const waits = new PendingRequest(subject, options)
     const go = () => waits.answer(undefined)
     this.#host.working(1)
     this.#waiting.add(go)
+    this.#room.take(sizeOf(packed))
     try {
       await waits.promise
     } finally {
       this.#waiting.delete(go)
+      this.#room.give(sizeOf(packed))
       this.#host.working(-1)
+      this.#room.look()
     }
   }
 
   /** Delivers in a later turn, as from another process, and with a copy of the message. */
   #publishHere(audience: Audience, packed: Packed, message: unknown): boolean {
-    if (this.#here.length >= this.#host.maxMailboxMessages) return this.#refuse(message, 'in one turn of the loop')
+    if (!this.#room.isFree) return this.#refuse(message)
     this.#host.working(1)
     this.#unbegun++
     if (this.#here.push({ audience, packed, message }) === 1) setImmediate(() => this.#deliverHere())
-    return this.#here.length < this.#host.maxMailboxMessages
+    return this.#room.take(sizeOf(packed))
   }
 
   #deliverHere(): void {
@@ -186,7 +198,7 @@ export class Hub {
       try {
         const result = this.#own.deliver(one.audience, cloneOf(one.packed), this.#host.self, ONE_WAY)
         if (isThenable(result)) void this.#handling(result, one)
-        else this.#host.working(-1)
+        else this.#settled(one.packed)
       } catch (error) {
         this.#missed(error, one)
       }
@@ -199,7 +211,7 @@ export class Hub {
     try {
       await result
       mailbox.load--
-      this.#host.working(-1)
+      this.#settled(one.packed)
     } catch (error) {
       mailbox.load--
       this.#missed(error, one)
@@ -209,20 +221,29 @@ export class Hub {
   /** @param error no handler's: those are logged */
   #missed(error: unknown, one: OwnPublish): void {
     this.#host.refusedToSend(error instanceof Undelivered ? error : refusedAs(error), one.message)
+    this.#settled(one.packed)
+  }
+
+  #settled(packed: Packed): void {
+    this.#room.give(sizeOf(packed))
     this.#host.working(-1)
+    this.#room.look()
   }
 
   #askHere(audience: Audience, packed: Packed, options: RequestOptions): PendingRequest {
     const request = new OwnRequest(audience.subject, options)
+    if (!this.#room.isFree) request.pending.refuse(this.#fullError())
+    if (request.pending.isDone) return request.pending
     const { self, mailbox } = this.#host
     this.#host.working(1)
     this.#unbegun++
+    this.#room.take(sizeOf(packed))
     setImmediate(async () => {
       this.#unbegun--
       mailbox.load++
       await request.run(packed, (message, call) => this.#own.deliver(audience, message, self, call))
       mailbox.load--
-      this.#host.working(-1)
+      this.#settled(packed)
     })
     return request.pending
   }
@@ -276,6 +297,7 @@ export class Hub {
     const waiting = [...this.#waiting]
     this.#waiting.clear()
     for (const go of waiting) go()
+    this.#room.look() // not earlier: what a callback publishes comes after what has waited
   }
 
   changed(outbox: Outbox, change: unknown): void {
@@ -370,6 +392,10 @@ export class Hub {
 
 function withHead(audience: Audience): AudienceWithHead {
   return { ...audience, head: publishHead(audience) }
+}
+
+function sizeOf(packed: Packed): number {
+  return packed.bytes.length + HEAD_BYTES
 }
 
 const NO_BYTES = Buffer.alloc(0)

@@ -38,6 +38,9 @@ export interface MeshHost extends MailboxHost {
   reference(identity: Identity): WorkerRef
   /** Reports a message that was not sent at all. */
   refusedToSend(error: SendError, message: unknown): void
+  /** What this process holds for itself has reached its limits, or has become half of them after that. */
+  onOwnFull(): void
+  onOwnDrain(): void
 }
 
 export class Mesh implements OutboxHost, IncomingHost, HubHost {
@@ -149,6 +152,18 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
 
   get maxMailboxMessages(): number {
     return this.#host.maxMailboxMessages
+  }
+
+  get maxMailboxBytes(): number {
+    return this.#host.maxMailboxBytes
+  }
+
+  onOwnFull(): void {
+    this.#host.onOwnFull()
+  }
+
+  onOwnDrain(): void {
+    this.#host.onOwnDrain()
   }
 
   working(change: 1 | -1): void {

@@ -238,7 +238,19 @@ class WorkerHost implements MeshHost {
     const own = this.#worker
     own.counters.sendFail++
     if (own.onSendFail === null) failures.log(`a message was not sent: ${error.message}`)
-    else guard('onSendFail', () => own.onSendFail?.(error, message, groupOf(own).reference(own.id)))
+    else guard('onSendFail', () => own.onSendFail?.(error, message, this.#self))
+  }
+
+  get #self(): WorkerRef {
+    return groupOf(this.#worker).reference(this.#worker.id)
+  }
+
+  onOwnFull(): void {
+    guard('onWorkerBufferFull', () => this.#worker.onWorkerBufferFull?.(this.#self))
+  }
+
+  onOwnDrain(): void {
+    guard('onWorkerBufferDrain', () => this.#worker.onWorkerBufferDrain?.(this.#self))
   }
 
   /** Settings of the target group as declared here; if it is not declared here, those of this process's own Worker. */

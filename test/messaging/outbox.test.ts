@@ -290,18 +290,61 @@ test('a request for those who listen ends in its time, also while somebody has n
   silent.close()
 })
 
-test('what a process publishes to itself is bounded too, and all that was taken comes', async () => {
+test('what a process publishes to itself is bounded too, in messages and bytes, until it is handled', async () => {
   const host = new Host({ maxMailboxMessages: 5 })
-  const got: unknown[] = []
-  const subscriber = { pattern: 'own', queue: '', handler: (message: unknown) => void got.push(message), isOver: false }
+  const drained: number[] = []
+  const handling = held()
+  const subscriber = listener('own', (message) => handling.handler(message))
   const { mesh, close } = meshOf(host)
+  host.onOwnDrain = () => drained.push(handling.begun.length)
   await subscriptions.add(subscriber)
-  const answers = [1, 2, 3, 4, 5, 6].map((n) => mesh.hub.publish('own', n))
-  assert.equal(answers, [true, true, true, true, false, false])
-  await until(() => got.length === 5)
-  assert.equal([got, host.failed], [[1, 2, 3, 4, 5], [['ERR_QUEUE_FULL', false, 6]]])
+  const bytes = (fill: number) => Buffer.alloc(40_000, fill) // maxMailboxBytes is 100,000
+  for (const messages of [
+    [1, 2, 3, 4, 5, 6],
+    [bytes(1), bytes(2), bytes(3), bytes(4)],
+  ] as const) {
+    const most = messages.length - 1
+    const answers = messages.map((message) => mesh.hub.publish('own', message))
+    assert.equal(answers, [...Array(most - 1).fill(true), false, false])
+    await until(() => handling.begun.length === most)
+    assert.equal(host.failed.splice(0), [['ERR_QUEUE_FULL', false, messages.at(-1)]])
+    assert.is(mesh.hub.publish('own', 7), false, 'they are not settled')
+    assert.equal(host.failed.splice(0), [['ERR_QUEUE_FULL', false, 7]])
+    assert.equal(drained, [])
+    for (const message of handling.begun) handling.end(message)
+    await until(() => drained.length === 1)
+    drained.length = handling.begun.length = 0
+    assert.is(mesh.hub.publish('own', 8), true)
+    await until(() => handling.begun.length === 1)
+    handling.end(8)
+    handling.begun.length = 0
+    await turns()
+  }
   subscriptions.delete(subscriber)
   close()
+})
+
+test('what waits for a process that has not said what it listens to is bounded in messages and bytes', async () => {
+  const silent = bindMeshSocket('/nowhere')
+  const server = net.createServer()
+  await new Promise<void>((resolve) => server.listen({ fd: silent.fd }, resolve))
+  const host = new Host({ maxMailboxMessages: 5 })
+  const { mesh, close } = meshOf(host, silent.address)
+  let drains = 0
+  host.onOwnDrain = () => drains++
+  const big = Buffer.alloc(40_000)
+  const answers = [big, big, big, big].map((message) => mesh.hub.publish('subject', message))
+  assert.equal(answers, [true, true, false, false])
+  assert.equal(host.failed.splice(0), [['ERR_QUEUE_FULL', false, big]])
+  await rejects(mesh.hub.request('subject', 1, {}), 'ERR_QUEUE_FULL')
+  const news = { rows: [{ ...rowOf(''), incarnation: -1 }], isEnding: false }
+  mesh.use(news) // it is gone: there is nobody to wait for
+  assert.is(drains, 1)
+  assert.equal(host.failed, [])
+  assert.is(mesh.hub.publish('subject', 1), true)
+  close()
+  server.close()
+  silent.close()
 })
 
 test('a request that has expired when its turn comes is not begun, and no time is too long', async () => {

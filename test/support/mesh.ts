@@ -34,6 +34,8 @@ export class Host implements MeshHost {
   readonly failed: unknown[] = []
   onMessage: (message: unknown, call: Call) => unknown = () => undefined
   onDrain: (outbox: Outbox) => void = () => undefined
+  /** What is held for this process itself has become little. */
+  onOwnDrain: () => unknown = () => undefined
   onFail: (error: SendError, message: unknown) => void = () => undefined
   workerHandler = (_from: unknown, message: unknown, call: Call) => this.onMessage(message, call)
 
@@ -49,6 +51,9 @@ export class Host implements MeshHost {
   }
   declared = () => 0
   reference = (_identity: Identity) => null as never
+  onOwnFull(): void {
+    // The answer of `publish` says so.
+  }
   refusedToSend = (error: SendError, message: unknown) => this.#failed(error, message)
   settingsFor(): OutboxSettings {
     const { maxMailboxMessages, maxMailboxBytes, maxPackageSize, mailboxTimeoutMs } = this

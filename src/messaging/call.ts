@@ -4,6 +4,7 @@
 import { setMaxListeners } from 'node:events'
 import { AbortError } from '../errors.ts'
 import { now, recently } from '../loop/clock.ts'
+import { separation } from './separation.ts'
 
 /**
  * With more time left than this, the exact clock is not read. With less it is, since an earlier handler of the same
@@ -58,7 +59,8 @@ export class Call {
   abort(why: string): void {
     if (this.#reason !== null) return
     this.#reason = new AbortError('ERR_REQUEST_CANCELLED', why)
-    this.#aborter?.abort(this.#reason)
+    const aborter = this.#aborter
+    if (aborter !== null) separation.alone(() => aborter.abort(this.#reason)) // listeners are a handler's
   }
 }
 

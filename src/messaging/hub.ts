@@ -12,6 +12,7 @@ import { DEFAULT_TIMEOUT_MS, PendingRequest, type RequestOptions, rejectLater } 
 import { publishFrame, publishHead } from './publish-frame.ts'
 import type { WorkerRef } from './references.ts'
 import { Room, type RoomHost } from './room.ts'
+import { separation } from './separation.ts'
 import { SubjectTree } from './subjects.ts'
 import { type Audience, firstOf, type Interest, type InterestChange, type Subscriptions } from './subscriptions.ts'
 import { Undelivered } from './undelivered.ts'
@@ -188,15 +189,18 @@ export class Hub {
     if (!this.#room.isFree) return this.#refuse(message)
     this.#host.working(1)
     this.#unbegun++
-    if (this.#here.push({ audience, packed, message }) === 1) setImmediate(() => this.#deliverHere())
+    if (this.#here.push({ audience, packed, message }) === 1) setImmediate(deliverHere, this)
     return this.#room.take(sizeOf(packed))
   }
 
-  #deliverHere(): void {
+  /** @internal */
+  deliverHere(): void {
+    const { self } = this.#host
+    const deliver = (one: OwnPublish, message: unknown) => this.#own.deliver(one.audience, message, self, ONE_WAY)
     for (const one of this.#here.splice(0)) {
       this.#unbegun--
       try {
-        const result = this.#own.deliver(one.audience, cloneOf(one.packed), this.#host.self, ONE_WAY)
+        const result = separation.handle(deliver, one, cloneOf(one.packed), undefined)
         if (isThenable(result)) void this.#handling(result, one)
         else this.#settled(one.packed)
       } catch (error) {
@@ -238,13 +242,14 @@ export class Hub {
     this.#host.working(1)
     this.#unbegun++
     this.#room.take(sizeOf(packed))
-    setImmediate(async () => {
+    const run = async () => {
       this.#unbegun--
       mailbox.load++
       await request.run(packed, (message, call) => this.#own.deliver(audience, message, self, call))
       mailbox.load--
       this.#settled(packed)
-    })
+    }
+    separation.alone(() => setImmediate(run)) // not in the context of who asks
     return request.pending
   }
 
@@ -388,6 +393,14 @@ export class Hub {
   #loadOf(outbox: Outbox | null): number {
     return outbox === null ? this.#unbegun + this.#host.mailbox.load : outbox.load
   }
+}
+
+function deliverHere(hub: Hub): void {
+  separation.batch(deliverAll, hub)
+}
+
+function deliverAll(hub: Hub): void {
+  hub.deliverHere()
 }
 
 function withHead(audience: Audience): AudienceWithHead {

@@ -33,6 +33,7 @@ import type { Answers, Mailbox } from './mailbox.ts'
 import { packFailure } from './pending-request.ts'
 import { readPublish } from './publish-frame.ts'
 import type { WorkerRef } from './references.ts'
+import { separation } from './separation.ts'
 import { type ItemSink, StreamSource } from './stream-source.ts'
 import type { Audience } from './subscriptions.ts'
 import {
@@ -88,6 +89,7 @@ export class IncomingLink implements SocketEvents, Answers {
   readonly #reader = new FrameReader(LONGEST_HELLO_BYTES, (kind, form, bytes, start, end) =>
     this.#frame(kind, form, bytes, start, end),
   )
+  readonly #receive = (bytes: Buffer) => this.#reader.receive(bytes)
   readonly #timer: number
   /** Null until that has been proved. */
   #from: WorkerRef | null = null
@@ -176,7 +178,7 @@ export class IncomingLink implements SocketEvents, Answers {
 
   [kReceived](bytes: Buffer): void {
     try {
-      this.#reader.receive(bytes)
+      separation.batch(this.#receive, bytes)
       if (this.#isStuffed()) this.#awaitDrained()
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error

@@ -6,6 +6,7 @@ import { LimitedLog } from '../log.ts'
 import { isThenable } from '../protocol.ts'
 import { type Call, ONE_WAY } from './call.ts'
 import type { WorkerRef } from './references.ts'
+import { separation } from './separation.ts'
 import { Undelivered } from './undelivered.ts'
 
 export type Handler = (from: WorkerRef, message: unknown, call: Call) => unknown
@@ -108,7 +109,7 @@ export class Mailbox {
     if (handler === null) return answers.fail(number, this.#noHandler(), false)
     if (call.isAborted || call.hasExpired) return answers.fail(number, expired(), false)
     try {
-      const result = handler(answers.from, message, call)
+      const result = separation.handle(handler, answers.from, message, call)
       if (isThenable(result)) void this.#wait(answers, number, result, call, isNext)
       else if (call.isRequest && isStream(result))
         void this.#wait(answers, number, Promise.resolve(result), call, isNext)

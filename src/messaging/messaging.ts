@@ -12,6 +12,7 @@ import type { Handler, Mailbox, MailboxHost } from './mailbox.ts'
 import { Mesh, type MeshHost } from './mesh.ts'
 import type { Outbox, OutboxSettings } from './outbox.ts'
 import { WorkerGroup, type WorkerRef } from './references.ts'
+import { separation } from './separation.ts'
 
 /** The part of a Worker that messaging uses. */
 export interface MessagingWorker {
@@ -276,11 +277,11 @@ class WorkerHost implements MeshHost {
   }
 }
 
-/** Calls a user callback from within a link: what it throws is logged and must not end the link. */
+/** Calls a user callback from within a link, without any store: what it throws is logged and must not end the link. */
 export function guard(name: string, call: () => unknown): void {
   const failed = (error: unknown) => log(`${name}: ${stackOf(error)}`)
   try {
-    const result = call()
+    const result = separation.alone(call)
     if (isThenable(result)) Promise.resolve(result).catch(failed)
   } catch (error) {
     failed(error)

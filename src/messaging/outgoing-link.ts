@@ -31,6 +31,7 @@ import {
 import { Ledger, type Unsettled } from './ledger.ts'
 import type { Route } from './peers.ts'
 import { PendingRequest, readFailure } from './pending-request.ts'
+import { separation } from './separation.ts'
 import type { Audience } from './subscriptions.ts'
 import {
   type CountedKind,
@@ -115,8 +116,12 @@ export class OutgoingLink implements SocketEvents {
     this.route = route
     this.#transport = transport
     this.#timer = deadlines.after(HANDSHAKE_MS, () => this.close('it did not answer'))
-    const target = { transport: 'unix' as const, host: '', port: 0, path: route.address, proxy: null }
-    transport.connect(target, this.#aborter.signal).then(
+    separation.alone(() => this.#connect()) // the socket must not inherit the context of the first sender
+  }
+
+  #connect(): void {
+    const target = { transport: 'unix' as const, host: '', port: 0, path: this.route.address, proxy: null }
+    this.#transport.connect(target, this.#aborter.signal).then(
       (socket) => this.#connected(socket),
       (error: Error) => this.close(error.message.replaceAll('\0', '@')),
     )

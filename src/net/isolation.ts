@@ -88,7 +88,7 @@ export class Guest {
 const NOTHING = Object.freeze({})
 
 /** Whether leaving a scope restores the stores from before it. */
-function isFramed(resource: AsyncResource): boolean {
+export function isFramed(resource: AsyncResource): boolean {
   const probe = new AsyncLocalStorage<boolean>()
   resource.runInAsyncScope(() => probe.enterWith(true))
   const isKept = resource.runInAsyncScope(() => probe.getStore() === true)

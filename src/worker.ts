@@ -435,8 +435,16 @@ export class Worker<
     const count = this.#wholeCount
     if (this.minReady > count)
       throw new UsageError('ERR_BAD_OPTION', `minReady of worker '${name}' is ${this.minReady}: it has ${count}`)
-    if (this.reusePort && this.#address !== '' && this.#place.transport !== 'tcp')
+    if (this.#address !== '') this.#checkAt(this.#place)
+  }
+
+  /** Throws UsageError for what the transport of the address cannot do. */
+  #checkAt({ transport }: Address): void {
+    const { name } = this
+    if (this.reusePort && transport !== 'tcp')
       throw new UsageError('ERR_BAD_OPTION', `reusePort of worker '${name}' is for TCP: others share one socket`)
+    if (transport === 'udp' && (this.#isSecure || this.ssl !== null))
+      throw new UsageError('ERR_BAD_OPTION', `worker '${name}' at ${this.#address}: there is no TLS over datagrams`)
   }
 
   /** At least one, as in Workerman. */

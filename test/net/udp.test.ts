@@ -471,6 +471,13 @@ test('declarations that cannot work are refused', () => {
   assert.throws(() => path.describe(), hasCode('ERR_BAD_ADDRESS'))
   const wrong = new Worker('text://127.0.0.1:1', { transport: 'sctp' as 'udp' })
   assert.throws(() => wrong.describe(), hasCode('ERR_BAD_OPTION'))
+  for (const ssl of [{ transport: 'ssl', ssl: {} }, { ssl: {} }] as const) {
+    const plain = new Worker('udp://127.0.0.1:1', ssl)
+    assert.throws(() => plain.describe(), /worker 'none' .*there is no TLS over datagrams/)
+    assert.throws(() => plain.describe(), hasCode('ERR_BAD_OPTION'))
+  }
+  const secure = new Worker('https://127.0.0.1:1', { transport: 'udp', protocol: text })
+  assert.throws(() => secure.describe(), hasCode('ERR_BAD_OPTION'))
   assert.is(new Worker('udp://127.0.0.1:1').describe().transport, 'udp')
   assert.is(new Worker('text://127.0.0.1:1').describe().transport, 'tcp')
 })

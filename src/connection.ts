@@ -1276,7 +1276,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   }
 
   #report(code: number, message: string, error?: Error): void {
-    if (this.onError === null) return this.#logError(code, message, error)
+    if (!this.onError) return this.#logError(code, message, error)
     try {
       const result = this.onError(this, code, message, error)
       const failed = (failure: unknown) => this.#logError(Connection.HANDLER, 'onError', failure as Error)

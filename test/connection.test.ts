@@ -8,6 +8,7 @@ import { tcp } from '../protocols/tcp.ts'
 import { text } from '../protocols/text.ts'
 import { type AnyConnection, Connection } from '../src/connection.ts'
 import { codeOf, ProtocolError } from '../src/errors.ts'
+import { sendLogTo } from '../src/log.ts'
 import { type CodecIo, delimited, type Protocol } from '../src/protocol.ts'
 import { open, type Wire } from '../src/testing.ts'
 import { type Deferred, deferred, scripted } from './support/codecs.ts'
@@ -346,6 +347,17 @@ test('an onError that throws, or rejects, harms nobody', async () => {
     await nextTurn()
     assert.is(wire.connection.getStatus(false), 'ENDING')
   }
+})
+
+test('an onError of undefined is none: the error itself is logged', () => {
+  const lines: string[] = []
+  sendLogTo((line) => lines.push(line))
+  const wire = open(text, { onMessage: thrower(new Error('the real cause')) })
+  wire.connection.onError = undefined as never
+  wire.receive('a\n')
+  sendLogTo(null)
+  assert.match(lines.join('\n'), /error 4: Error: the real cause/)
+  assert.is(lines.length, 1)
 })
 
 test('what the callbacks about buffers and closing throw, or reject with, reaches onError', async () => {

@@ -170,7 +170,7 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
 
   /** @internal */
   protected callOnError(code: number, message: string, error?: Error): unknown {
-    if (this.onError === null) return this.logError(code, message, error)
+    if (!this.onError) return this.logError(code, message, error)
     return this.onError(this, code, message, error)
   }
 

@@ -238,7 +238,7 @@ class WorkerHost implements MeshHost {
   refusedToSend(error: SendError, message: unknown): void {
     const own = this.#worker
     own.counters.sendFail++
-    if (own.onSendFail === null) failures.log(`a message was not sent: ${error.message}`)
+    if (!own.onSendFail) failures.log(`a message was not sent: ${error.message}`)
     else guard('onSendFail', () => own.onSendFail?.(error, message, this.#self))
   }
 

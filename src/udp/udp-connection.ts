@@ -83,9 +83,7 @@ export class UdpConnection<Out = unknown> extends DatagramPeer<Out> {
   /** @internal */
   protected callOnError(code: number, message: string, error?: Error): unknown {
     const { onError } = this.worker
-    return onError === null
-      ? this.logError(code, message, error)
-      : onError.call(this.worker, this, code, message, error)
+    return onError ? onError.call(this.worker, this, code, message, error) : this.logError(code, message, error)
   }
 
   /** @internal */

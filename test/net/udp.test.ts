@@ -11,6 +11,7 @@ import { AsyncUdpConnection } from '../../src/client/async-udp-connection.ts'
 import { formatEndpoint, parseEndpoint } from '../../src/endpoint.ts'
 import { codeOf } from '../../src/errors.ts'
 import { frame, text } from '../../src/index.ts'
+import { sendLogTo } from '../../src/log.ts'
 import { serveDatagrams } from '../../src/net/datagrams.ts'
 import { ipAddress } from '../../src/net/ip-addresses.ts'
 import { NativeDatagrams } from '../../src/net/native-datagrams.ts'
@@ -685,6 +686,25 @@ onEngines(
     })
   },
 )
+
+test('an onError of undefined is none: the error itself is logged, of a server and of a client', async () => {
+  const lines: string[] = []
+  const onMessage = () => {
+    throw new Error('the real cause')
+  }
+  await serving({ onMessage }, async ({ peer, worker }) => {
+    worker.onError = undefined as never
+    const client = new AsyncUdpConnection('udp://no-such-host.invalid:9')
+    client.onError = undefined as never
+    sendLogTo((line) => lines.push(line))
+    client.connect()
+    peer.send('x')
+    await until(() => lines.length === 2).finally(() => sendLogTo(null))
+    const [ofClient = '', ofServer = ''] = lines.sort((a, b) => Number(/error 4/.test(a)) - Number(/error 4/.test(b)))
+    assert.match(ofClient, /error 1: .*no-such-host/)
+    assert.match(ofServer, /error 4: Error: the real cause/)
+  })
+})
 
 test('what waits for the look-up is bounded', () => {
   const errors: number[] = []

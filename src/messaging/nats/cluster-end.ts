@@ -92,7 +92,7 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   #tell(error: SendError, { message, to }: Letter): void {
     if (this.#host !== null) this.#host.counters.sendFail++
     const { onSendFail } = this.#callbacks
-    if (onSendFail === null) this.#troubles.log(`cluster ${this.#settings.name}: not sent: ${messageOf(error)}`)
+    if (!onSendFail) this.#troubles.log(`cluster ${this.#settings.name}: not sent: ${messageOf(error)}`)
     else guard('onSendFail', () => onSendFail(error, message, to))
   }
 

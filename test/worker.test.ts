@@ -4,6 +4,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { codeOf, SystemError } from '../src/errors.ts'
 import '../src/index.ts'
+import { sendLogTo } from '../src/log.ts'
 import { registry } from '../src/process/group.ts'
 import { Worker } from '../src/worker.ts'
 import { nextTurn, rejects } from './support/until.ts'
@@ -103,6 +104,40 @@ test('a callback is a function, whatever its name', () => {
     Reflect.set(worker, name, 5)
     assert.throws(() => worker.describe(), new RegExp(`${name} of worker 'none' is 5: it must be a function`))
   }
+})
+
+test('log takes anything: what was thrown, with its stack, and what cannot be shown', () => {
+  const lines: string[] = []
+  sendLogTo((line) => lines.push(line))
+  const unreadable = {
+    get [Symbol.toStringTag]() {
+      throw new Error('no name')
+    },
+    toString() {
+      throw new Error('no text')
+    },
+  }
+  const anything = [
+    'line',
+    5,
+    undefined,
+    null,
+    ['a', 1],
+    Buffer.from('b'),
+    new Error('away', { cause: 'why' }),
+    unreadable,
+  ]
+  for (const one of anything) Worker.log(one)
+  sendLogTo(null)
+  assert.equal(lines.slice(0, 6), ['line', '5', 'undefined', 'null', "[ 'a', 1 ]", '<Buffer 62>'])
+  assert.match(lines[6] ?? '', /^Error: away\n +at .*why/s)
+  assert.is(lines.length, anything.length)
+  for (const line of lines) assert.type(line, 'string')
+})
+
+test('stopAll refuses what is no exit code where it is passed', () => {
+  for (const code of [new Error('db lost'), '3', 1.5, -1, 256, Number.NaN, null])
+    assert.throws(() => Worker.stopAll(code as number), hasCode('ERR_BAD_OPTION'))
 })
 
 test('a drain ends when nothing is at work: onWorkerStop, unsettled callbacks, holds', async () => {

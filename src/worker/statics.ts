@@ -1,12 +1,13 @@
 // Settings of the program rather than of one Worker: the static side of the class. `settingsOf` returns what the master
 // receives.
 
-import { UsageError } from '../errors.ts'
+import { inspect } from 'node:util'
+import { messageOf, UsageError } from '../errors.ts'
 import { log } from '../log.ts'
 import { groupNamed } from '../messaging/messaging.ts'
 import type { WorkerGroup } from '../messaging/references.ts'
 import { parseHttpAddress } from '../net/address.ts'
-import { check, rule } from '../options.ts'
+import { check, integerFrom, rule } from '../options.ts'
 import type { LeaderJob } from '../process/child/candidates.ts'
 import {
   DEFAULT_SETTINGS,
@@ -67,10 +68,11 @@ export abstract class WorkerStatics {
   static stopDelayMs: number = DEFAULT_SETTINGS.stopDelayMs
 
   /**
-   * Ends this worker process once its connections have drained; the master starts another. A "max requests" limit in
-   * one line.
+   * Ends this worker process once its connections have drained, within `drainTimeoutMs`; the master starts another. A
+   * "max requests" limit in one line. Throws UsageError for what is no exit code from 0 to 255: ERR_BAD_OPTION.
    */
   static stopAll(code = 0): void {
+    check('the exit code of stopAll()', code, EXIT_CODE)
     registry().requestStop?.(code)
   }
 
@@ -115,14 +117,24 @@ export abstract class WorkerStatics {
     return groupNamed(name)
   }
 
-  /** Writes a line to the log. */
-  static log(message: string): void {
-    log(message)
+  /** Writes a line to the log: text as it is, anything else as `console.log` shows it, an error with its stack. */
+  static log(message: unknown): void {
+    log(typeof message === 'string' ? message : shown(message))
   }
 }
 
 /** Characters of a leadership name. */
 const LONGEST_NAME = 100
+const EXIT_CODE = integerFrom(0, 255)
+
+/** Never throws, unlike `inspect`: it may run code of the value's own. */
+function shown(value: unknown): string {
+  try {
+    return inspect(value)
+  } catch {
+    return messageOf(value)
+  }
+}
 
 const MASTER_CALLBACKS = ['onMasterReload', 'onMasterStop', 'onWorkerExit'] as const
 

@@ -17,7 +17,7 @@ import { until, within } from '../support/until.ts'
 const groups = `
   import { existsSync } from 'node:fs'
   Worker.stopTimeout = 0.5
-  const frail = new Worker({ name: 'frail', mailboxTimeoutMs: 300, maxMailboxBytes: 1_000_000 })
+  const frail = new Worker({ name: 'frail', drainTimeoutMs: 500, mailboxTimeoutMs: 300, maxMailboxBytes: 1_000_000 })
   let bytes = 0
   frail.onWorkerStart = () => (existsSync(new URL('./down', import.meta.url)) ? new Promise(() => setInterval(() => 0, 1e6)) : undefined)
   frail.onMessage = async (from, message, call) => {

@@ -96,7 +96,7 @@ class WorkerLife {
     this.#channel = channel
     this.#candidates = new Candidates((message) => channel.send(message))
     registry().candidates = this.#candidates
-    registry().requestStop = (code) => this.leaveSoon(code)
+    registry().requestStop = (code) => this.leaveGracefully(code)
     registry().requestSocket = (wanted) => this.#request((request) => channel.send({ type: 'listen', request, wanted }))
     registry().requestKeeper = () => this.#request((request) => channel.send({ type: 'reachKeeper', request }))
     receiveSockets((request, endpoint, handle) => this.#takeSocket(request, { endpoint, handle }))
@@ -121,8 +121,8 @@ class WorkerLife {
     this.#leaveByItself(exitCode, registry().settings.stopTimeoutMs)
   }
 
-  leaveGracefully(): void {
-    this.#leaveByItself(WorkerExit.Ended, this.#group?.drainWindowMs ?? 0)
+  leaveGracefully(exitCode: number = WorkerExit.Ended): void {
+    this.#leaveByItself(exitCode, this.#group?.drainWindowMs ?? 0)
   }
 
   #leaveByItself(exitCode: number, timeoutMs: number): void {

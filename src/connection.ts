@@ -762,6 +762,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
       this.#held.append(bytes)
       this.#syncReading()
     } else {
+      this.#bits |= Bit.Receiving
       this.#lastActive = Math.ceil(this.#feed(bytes))
       if (!this.#isPlain()) this.#continue()
     }
@@ -917,7 +918,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   }
 
   #leaveCodec(): void {
-    this.#bits &= ~Bit.InCodec
+    this.#bits &= ~(Bit.InCodec | Bit.Receiving)
     if (this.#state === State.Closed) this.#letCodecGo(this.closeReason ?? 'closed')
   }
 
@@ -1185,7 +1186,8 @@ export class Connection<In = any, Out = any> implements SocketEvents {
       return this.#leaveOut('send buffer full and drop package')
     const size = this.#socket.write(isChunk(bytes) ? bytes : checkedChunks(bytes))
     if (this.#io.onDrain !== null) this.#socket.awaitDrained()
-    if (this.#timer !== 0) this.#lastActive = Math.ceil(this.#settings.clock.recently())
+    // The time of what handlers send is noted without a reading of the clock: when received, or when they have settled.
+    if (!this.#is(Bit.Receiving) && this.#inFlight === 0) this.#lastActive = Math.ceil(this.#settings.clock.recently())
     this.#bytesWritten += size
     this.worker.counters.bytesOut += size
     if (!this.#socket.hasQueued(maxSendBufferSize)) return true

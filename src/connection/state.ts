@@ -94,6 +94,8 @@ export const enum Bit {
   Shut = 2048,
   /** The message being sent was accepted when there was no connection yet: it is not refused now. */
   Accepted = 4096,
+  /** The codec is at work on what has just been received. */
+  Receiving = 8192,
 }
 
 /** Flags of one `send`, which another one within it must not see. */

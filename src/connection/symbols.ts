@@ -14,7 +14,7 @@ export const kLastCall = Symbol('last call')
 export const kIsStaying = Symbol('is staying')
 /** The worker's time is nearly up: `signal` aborts. */
 export const kAbort = Symbol('abort')
-/** How long nothing was received and no work was done, in ms; 0 while there is work. */
+/** How long nothing was received or sent and no work was done, in ms; 0 while there is work. */
 export const kQuietFor = Symbol('quiet for')
 /** Whether a message sent to it has somewhere to go. */
 export const kTakes = Symbol('takes')

@@ -18,7 +18,7 @@ import type { AnyConnection } from '../connection.ts'
 import { apart } from '../loop/apart.ts'
 import type { Arrival } from './arrival.ts'
 
-/** After nothing received and no work for this long, a request on its way is unlikely. */
+/** After nothing received, nothing sent and no work for this long, a request on its way is unlikely. */
 const QUIET_MS = 1000
 /** In a short window, one second of silence would use up everything. */
 const QUIET_SHARE = 1 / 4

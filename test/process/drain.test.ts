@@ -2,6 +2,7 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { addon } from '../../src/addon.ts'
 import { caseTest, longTest } from '../support/length.ts'
 import { ask, Client, echo, inSandbox, lives, portOf, type Sandbox, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -152,6 +153,35 @@ test('connection.signal aborts before the end, and the last answer arrives', asy
     client.close()
   })
 })
+
+for (const engine of addon().newEngine === null ? ['node'] : ['native', 'node'])
+  caseTest(engine !== 'node')(`an answer that a timer sends in pieces is sent to its end: ${engine}`, async () => {
+    await inSandbox(async (box) => {
+      const more = `
+        import { Timer } from 'millrace'
+        worker.drainTimeoutMs = 2400
+        worker.onMessage = (connection) => {
+          let left = Number.POSITIVE_INFINITY
+          worker.signal.addEventListener('abort', () => (left = 12))
+          const id = Timer.add(0.1, () => {
+            if (left-- > 0) return connection.send('piece')
+            Timer.del(id)
+            connection.close('end')
+          })
+        }`
+      const client = await Client.connect(
+        portOf(await box.start(box.file('app.js', echo(1, more)), '--engine', engine)),
+      )
+      client.send('all of it')
+      for (let n = 0; n < 8; n++) assert.is(await client.line(), 'piece')
+      const stopping = box.stop('-g')
+      for (let rest = 0, line = ''; line !== 'end'; rest++) {
+        line = await client.line()
+        assert.ok(line === 'end' ? rest > 10 : line === 'piece', `${rest} ${line}`)
+      }
+      await stopping
+    })
+  })
 
 test('worker.signal aborts at the beginning', async () => {
   await inSandbox(async (box) => {

@@ -204,6 +204,33 @@ test('who is still being sent an answer is not quiet, and then has a quiet secon
   assert.ok(wire.socket.hasEnded)
 })
 
+test('who is sent pieces of a long answer is not quiet, also where the engine reports no end of a flush', () => {
+  const clock = new TickClock()
+  const time: ConnectionClock = {
+    now: () => clock.time,
+    recently: () => clock.time,
+    after: () => 0,
+    cancel: () => true,
+  }
+  const worker = new Worker<string, unknown>({ name: 'w', onMessage: (connection) => connection.send('first piece') })
+  const socket = new MemorySocket()
+  const connection: AnyConnection = new Connection(socket, text, worker, 'server', time)
+  connection[kOpen]()
+  connection[kReceived](Buffer.from('all of it\n'))
+  const sendFor = (ms: number) => {
+    for (const until = clock.time + ms; clock.time < until; clock.step())
+      if (clock.time % 500 === 0) connection.send('next piece')
+  }
+  sendFor(5000)
+  new Drain(worker, 30_000, clock, (leave) => leave()).begin()
+  assert.not(socket.hasEnded)
+  sendFor(5000)
+  assert.not(socket.hasEnded)
+  for (let n = 0; n < 12; n++) clock.step()
+  assert.ok(socket.hasEnded)
+  assert.match(socket.sent().toString(), /^first piece\n(next piece\n){20}$/)
+})
+
 test('who is upgraded at a drain follows the rule of the new protocol', () => {
   const calm = { ...polite, isLongLived: true }
   for (const [next, said] of [

@@ -34,6 +34,7 @@ import {
   NO_SOCKET,
   NOT_DONE,
   OF_ONE_SEND,
+  PIECE_GAP_MS,
   STATUS,
   State,
   Stop,
@@ -126,6 +127,8 @@ interface Rare {
   destination: AnyConnection | null
   /** Connections that pipe into this one. */
   sources: Set<AnyConnection> | null
+  /** Its peer has sent something through a pipe, and nothing has come back since. */
+  isOwed: boolean
 }
 
 const NO_BYTES = Buffer.alloc(0)
@@ -373,13 +376,16 @@ export class Connection<In = any, Out = any> implements SocketEvents {
    */
   pipe(destination: Destination<In>): void {
     this.#detach()
-    this.#more().destination = destination
-    const more = destination.#more()
-    more.sources ??= new Set()
-    more.sources.add(this)
+    const own = this.#more()
+    const other = destination.#more()
+    own.destination = destination
+    other.sources ??= new Set()
+    other.sources.add(this)
     if (destination.#is(Bit.Full)) this.#stop(Stop.Pipe)
     else this.#startApart(Stop.Pipe)
     this.onMessage = (_connection, message) => {
+      own.isOwed = true
+      other.isOwed = false
       if (!destination.send(message) && destination.#state > State.Established) this.close()
     }
   }
@@ -725,7 +731,8 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   [kQuietFor](): number {
     const isAtWork = this.#inFlight > 0 || this.#queue.length > 0 || this.#socket.queuedBytes > 0
     if (isAtWork || this.#stops !== 0 || this.#is(Bit.Stopped) || this.#held !== null || this.#is(Bit.InCodec)) return 0
-    return this.#codec.isBusy === true || !this[kIsStaying] ? 0 : this.#settings.clock.now() - this.#lastActive
+    if (this.#codec.isBusy === true || this.#isOwed || !this[kIsStaying]) return 0
+    return this.#settings.clock.now() - this.#lastActive
   }
 
   get [kTakes](): boolean {
@@ -884,6 +891,33 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   get #hasHeardAll(): boolean {
     if ((this.#farewell & Farewell.Leaving) === 0) return false
     return (this.#farewell & Farewell.HadRest) !== 0 || this.#codec.isBusy !== true
+  }
+
+  /**
+   * As a proxy's accepted end: its peer has sent something to a client of ours and nothing has come back, or it has
+   * sent its FIN and that client has not.
+   */
+  get #isOwed(): boolean {
+    const { destination = null, sources = null, isOwed = false } = this.#rare ?? {}
+    if (destination === null || !sources?.has(destination) || destination.#settings.role !== 'client') return false
+    return isOwed || this.#is(Bit.PeerEnded)
+  }
+
+  /** While it leaves. Of bytes nobody knows where an answer ends: it may come in pieces. */
+  #awaitsAnswer(): boolean {
+    if (this.#isOwed) return true
+    if (this.#rare === null || this.#rare.destination === null) return false
+    const { clock } = this.#settings
+    const leftMs = this.#lastActive + PIECE_GAP_MS - clock.now()
+    if (leftMs <= 0) return false
+    if ((this.#farewell & Farewell.AwaitsPiece) === 0) clock.after(leftMs, Connection.#awaitPiece, this)
+    this.#farewell |= Farewell.AwaitsPiece
+    return true
+  }
+
+  static #awaitPiece(connection: AnyConnection): void {
+    connection.#farewell &= ~Farewell.AwaitsPiece
+    connection.#continue()
   }
 
   /** Runs another call into the codec under the same rules. */
@@ -1138,7 +1172,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     if (failure !== null) return this.#breakOff(failure)
     if (this.#state !== State.Established) return // that ended it
     if (this.#is(Bit.Stopped) || this.#held !== null || this.#stops & NOT_DONE) return
-    if (this.#hasHeardAll) this.#endAs('stopped')
+    if (this.#hasHeardAll && !this.#awaitsAnswer()) this.#endAs('stopped')
     else if (this.#is(Bit.PeerEnded)) this.#finishInput()
   }
 
@@ -1336,6 +1370,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
       life: 0,
       destination: null,
       sources: null,
+      isOwed: false,
     }
     return this.#rare
   }

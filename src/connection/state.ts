@@ -69,6 +69,8 @@ export const enum Farewell {
   Holding = 16,
   /** It leaves after its next answer. */
   LastCall = 32,
+  /** It leaves when no further piece of a proxied answer has come for a moment; a timer checks. */
+  AwaitsPiece = 64,
 }
 
 /** Flags of the moment; a set of bits. */
@@ -123,6 +125,9 @@ export const FLUSH_LEAST_BYTES = 16_384
  * be lost.
  */
 export const DRAIN_LINGER_S = 5
+
+/** Once no piece of a proxied answer has come for this long, a connection that leaves has had all of it. */
+export const PIECE_GAP_MS = 50
 
 /** How long handlers may still answer after their signal aborted, before the protocol's last message. */
 export const LAST_ANSWERS_MS = 200

@@ -1,11 +1,15 @@
 // The ways in which a server and a worker leave, with real clients: what is at work gets its time, and no more than that.
 
+import { once } from 'node:events'
+import net from 'node:net'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
 import { caseTest, longTest } from '../support/length.ts'
 import { ask, Client, echo, inSandbox, lives, portOf, type Sandbox, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
+
+const engines = addon().newEngine === null ? ['node'] : ['native', 'node']
 
 /** `slow` takes longer than a plain stop allows. */
 const SLOW = `
@@ -154,8 +158,8 @@ test('connection.signal aborts before the end, and the last answer arrives', asy
   })
 })
 
-for (const engine of addon().newEngine === null ? ['node'] : ['native', 'node'])
-  caseTest(engine !== 'node')(`an answer that a timer sends in pieces is sent to its end: ${engine}`, async () => {
+for (const engine of engines)
+  caseTest(engine === engines[0])(`an answer that a timer sends in pieces is sent to its end: ${engine}`, async () => {
     await inSandbox(async (box) => {
       const more = `
         import { Timer } from 'millrace'
@@ -180,6 +184,41 @@ for (const engine of addon().newEngine === null ? ['node'] : ['native', 'node'])
         assert.ok(line === 'end' ? rest > 10 : line === 'piece', `${rest} ${line}`)
       }
       await stopping
+    })
+  })
+
+for (const engine of engines)
+  caseTest(engine === engines[0])(`a proxy made of pipes waits for a slow answer: ${engine}`, async () => {
+    const asked: net.Socket[] = []
+    const upstream = net.createServer((socket) => {
+      socket.on('error', () => undefined).once('data', () => asked.push(socket))
+    })
+    await once(upstream.listen(0, '127.0.0.1'), 'listening')
+    const { port } = upstream.address() as net.AddressInfo
+    const proxying = inSandbox(async (box) => {
+      const more = `
+        import { AsyncTcpConnection } from 'millrace'
+        worker.drainTimeoutMs = 2000 // the quiet second is half of one then
+        worker.onConnect = (connection) => {
+          const upstream = new AsyncTcpConnection('text://127.0.0.1:${port}')
+          connection.pipe(upstream)
+          upstream.pipe(connection)
+          upstream.connect()
+        }`
+      const client = await Client.connect(
+        portOf(await box.start(box.file('app.js', echo(1, more)), '--engine', engine)),
+      )
+      client.send('question')
+      await until(() => asked.length > 0)
+      setTimeout(() => asked[0]?.write('answer\n'), 1000)
+      const stopping = box.stop('-g')
+      assert.is(await client.line(), 'answer')
+      client.close()
+      await stopping
+    })
+    await proxying.finally(() => {
+      for (const socket of asked) socket.destroy()
+      upstream.close()
     })
   })
 

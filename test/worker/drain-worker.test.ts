@@ -4,6 +4,7 @@
 import { EventEmitter, once } from 'node:events'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { tcp } from '../../protocols/tcp.ts'
 import { text } from '../../protocols/text.ts'
 import type { Clock, ConnectionClock } from '../../src/connection/host.ts'
 import { kOpen } from '../../src/connection/symbols.ts'
@@ -285,6 +286,74 @@ test('what had come when it left and was not looked at yet may end within a pack
   wire.receive('c\nd')
   assert.equal(wire.messages.slice(16), ['a', 'bc'])
   assert.ok(wire.socket.hasEnded)
+})
+
+/** A connection of the crowd that is piped both ways with a client of ours. */
+function proxied(crowd: Crowd): { client: AnyWire; upstream: AnyWire } {
+  const client = crowd.add(open(tcp))
+  const upstream: AnyWire = open(tcp, { role: 'client' })
+  client.connection.pipe(upstream.connection)
+  upstream.connection.pipe(client.connection)
+  return { client, upstream }
+}
+
+test('of a proxy, who waits for an answer is not quiet; who has it, or has not asked, is quiet as anybody', () => {
+  const crowd = new Crowd()
+  const [slow, quick, silent] = [proxied(crowd), proxied(crowd), proxied(crowd)]
+  for (const { client } of [slow, quick]) client.receive('question')
+  quick.upstream.receive('answer')
+  crowd.advance(5000)
+  crowd.start(30_000)
+  assert.ok(quick.client.socket.hasEnded)
+  assert.ok(silent.client.socket.hasEnded)
+  crowd.advance(10_000)
+  assert.not(slow.client.socket.hasEnded)
+  slow.upstream.receive('answer')
+  crowd.advance(900)
+  assert.not(slow.client.socket.hasEnded)
+  crowd.advance(100)
+  assert.ok(slow.client.socket.hasEnded)
+  assert.is(slow.client.written().toString(), 'answer')
+})
+
+test('of a proxy, who is called last leaves with the pieces of its answer, however late they come', () => {
+  const crowd = new Crowd()
+  const [busy, slow] = [proxied(crowd), proxied(crowd)]
+  slow.client.receive('question')
+  crowd.start(4000)
+  for (let passed = 0; passed < 3000; passed += STEP_MS) {
+    busy.client.receive('question')
+    busy.upstream.receive('answer')
+    crowd.advance(STEP_MS)
+  }
+  busy.client.written()
+  busy.client.receive('last question')
+  crowd.advance(500)
+  for (const { client, upstream } of [busy, slow]) {
+    assert.not(client.socket.hasEnded)
+    upstream.receive('one piece')
+    client.advance(STEP_MS - 10)
+    upstream.receive(', another')
+    assert.not(client.socket.hasEnded)
+    client.advance(STEP_MS)
+    assert.ok(client.socket.hasEnded)
+    assert.is(client.written().toString(), 'one piece, another')
+  }
+})
+
+test('of a proxy, who has sent its FIN waits for that of the other side', () => {
+  const crowd = new Crowd()
+  const { client, upstream } = proxied(crowd)
+  client.receive('question')
+  client.end()
+  upstream.receive('part')
+  crowd.start(30_000)
+  crowd.advance(25_000)
+  assert.is(client.connection.getStatus(false), 'ESTABLISHED')
+  upstream.receive(', rest')
+  upstream.end()
+  assert.is(client.written().toString(), 'part, rest')
+  assert.is(client.connection.getStatus(false), 'CLOSED')
 })
 
 // What a worker waits for

@@ -2,7 +2,7 @@
 // role but serves only in a worker process of its own group. It is a Group (process/group.ts) and a ConnectionHost;
 // there is no `implements` clause because those members are internal and stripped from the declarations.
 
-import { serveFor } from './client/client-host.ts'
+import { serveFor, type Unsent, unsentByClients } from './client/client-host.ts'
 import { type ConnectionHost, DEFAULT_LIMITS, kGone, type ProtocolCallbacks } from './connection/host.ts'
 import { type AnyConnection, Connection } from './connection.ts'
 import { newCounters } from './counters.ts'
@@ -665,6 +665,11 @@ export class Worker<
     return own === (this as unknown) ? unsettledMessages() : 0
   }
 
+  /** @internal Clients belong to the process, so only its own Worker waits for them. */
+  get unsent(): Unsent {
+    return own === (this as unknown) ? unsentByClients() : NOTHING_UNSENT
+  }
+
   /** @internal */
   async tellLost(): Promise<void> {
     if (own === (this as unknown)) await tellLostMessages()
@@ -783,6 +788,8 @@ function erased(worker: object): Worker<string | undefined, unknown> & Accepting
 
 /** The Worker this process runs. */
 let own: Worker<string | undefined, unknown> | null = null
+
+const NOTHING_UNSENT: Unsent = { clients: 0, bytes: 0 }
 
 /** An address, settings, or both. Throws UsageError for anything else, which plain JavaScript would take. */
 function argumentsOf(first: unknown, second: unknown): { listen?: string } {

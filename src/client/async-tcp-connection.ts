@@ -48,7 +48,7 @@ import {
   type Tls,
 } from '../transport.ts'
 import { CLIENT_RULES, checkClient } from '../worker/rules.ts'
-import { ClientHost } from './client-host.ts'
+import { addSender, ClientHost, removeSender } from './client-host.ts'
 
 /** Properties of the connection that its constructor takes, with their documentation. */
 type OwnSettingName =
@@ -253,6 +253,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     const waiting = this.#measure(message, isRaw)
     if (this.#waitingBytes >= this.maxSendBufferSize) return this[kRefuse]('send buffer full and drop package')
     this.#waiting.push(waiting)
+    addSender(this)
     this.#waitingBytes += waiting.size
     if (this.#waitingBytes < this.maxSendBufferSize) return true
     this[kFull]()
@@ -362,6 +363,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   #forget(): void {
     this.#waiting = []
     this.#waitingBytes = 0
+    removeSender(this)
   }
 
   #proxy(): ProxySettings | null {

@@ -21,7 +21,7 @@ import {
 import { DatagramInbox } from '../udp/datagram-inbox.ts'
 import { DatagramPeer, kDeliver, kReport, kTransmit } from '../udp/datagram-peer.ts'
 import { checkClient, DATAGRAM_CLIENT_RULES } from '../worker/rules.ts'
-import { ClientHost } from './client-host.ts'
+import { addSender, ClientHost, removeSender } from './client-host.ts'
 
 type Callbacks<A extends string, P> = ConnectionCallbacks<InOf<P>, OutOf<P>, AsyncUdpConnection<A, P>>
 
@@ -109,6 +109,7 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
   connect(): void {
     if (this.#state !== State.Initial) return
     this.#state = State.Connecting
+    addSender(this)
     const receive = (bytes: Buffer) => this.#inbox.take(this, bytes)
     connectDatagrams(registry().engine, this.#host, this.#port, receive, this.sendFailed).then(
       (client) => this.#opened(client),
@@ -208,6 +209,7 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
   #finish(): void {
     if (this.#state === State.Closed) return
     this.#state = State.Closed
+    removeSender(this)
     void this.#client?.close()
     this.#inbox.empty()
     this.#inbox.call(this, this.onClose)

@@ -1,7 +1,8 @@
 // Owner of the connections this process opens. They belong to no worker, but a leaving worker waits for what their
-// handlers have begun.
+// handlers have begun, and for what they were given to send.
 
 import { type ConnectionHost, kGone } from '../connection/host.ts'
+import { State } from '../connection/state.ts'
 import type { AnyConnection } from '../connection.ts'
 import { newCounters } from '../counters.ts'
 import { nothing } from '../nothing.ts'
@@ -15,6 +16,41 @@ type ClientLimits = Pick<
 let worker: ConnectionHost | null = null
 const counters = newCounters()
 const connections = new Map<number, AnyConnection>()
+
+/** A client that keeps messages until it can send them. */
+interface Sender {
+  getStatus(): number
+  getSendBufferQueueSize(): number
+}
+
+/** Clients that are not among `connections` and may have something to send. */
+const senders = new Set<Sender>()
+
+export function addSender(client: Sender): void {
+  senders.add(client)
+}
+
+export function removeSender(client: Sender): void {
+  senders.delete(client)
+}
+
+/** What clients were given to send and the kernel has not taken. */
+export interface Unsent {
+  readonly clients: number
+  readonly bytes: number
+}
+
+/** Not counted are clients whose `connect` has never been called: nothing would come of waiting for them. */
+export function unsentByClients(): Unsent {
+  let clients = 0
+  let bytes = 0
+  for (const client of [...connections.values(), ...senders]) {
+    const size = client.getStatus() === State.Initial ? 0 : client.getSendBufferQueueSize()
+    if (size > 0) clients++
+    bytes += size
+  }
+  return { clients, bytes }
+}
 
 /** From now on this process serves for `host`. */
 export function serveFor(host: ConnectionHost): void {

@@ -1,8 +1,10 @@
 // How a Worker leaves: it stops accepting, `onWorkerStop` runs, its connections drain, and it is done when connections,
-// handlers and holds are gone. Also describes in words what it is waiting for.
+// handlers and holds are gone and clients have sent what they were given. Also describes in words what it is waiting for.
 
+import type { Unsent } from '../client/client-host.ts'
 import { withResolvers } from '../deferred.ts'
 import { AbortError } from '../errors.ts'
+import { deadlines } from '../loop/deadlines.ts'
 import { Drain, type Drainable } from './drain.ts'
 import type { Hold } from './settings.ts'
 
@@ -10,6 +12,8 @@ import type { Hold } from './settings.ts'
 interface Leaver extends Drainable {
   /** Handlers that have not settled. */
   readonly unsettled: number
+  /** What the clients of its process have still to send. */
+  readonly unsent: Unsent
 }
 
 interface LeaverRole {
@@ -27,6 +31,8 @@ interface LeaverRole {
  */
 const SHOWN_REASONS = 5
 const LONGEST_WORK = 100
+/** How often to check whether clients have sent everything. */
+const SENT_CHECK_MS = 20
 
 export class Departure {
   readonly #worker: Leaver
@@ -93,10 +99,17 @@ export class Departure {
   }
 
   #lookAgain(): void {
+    // Nothing tells when the kernel has taken all of it, and a client that is merely open is not waited for.
+    if (this.#isIdle && this.#worker.unsent.clients > 0)
+      return void deadlines.after(SENT_CHECK_MS, Departure.#lookLater, this)
     this.#isLooking = false
     if (!this.#isIdle) return
     this.end()
     this.#done.resolve()
+  }
+
+  static #lookLater(departure: Departure): void {
+    departure.#lookAgain()
   }
 
   get #isIdle(): boolean {
@@ -115,12 +128,13 @@ export class Departure {
   }
 
   get work(): Work {
-    const { connections, arrivals, unsettled } = this.#worker
+    const { connections, arrivals, unsettled, unsent } = this.#worker
     return {
       connections: connections.size,
       arrivals: [...arrivals].map(({ what }) => what),
       handlers: unsettled,
       holds: [...this.#holds].map(({ why }) => why),
+      unsent,
     }
   }
 }
@@ -131,6 +145,7 @@ interface Work {
   readonly arrivals: readonly string[]
   readonly handlers: number
   readonly holds: readonly string[]
+  readonly unsent: Unsent
 }
 
 /** Describes in words what several Workers have yet to finish; empty for nothing. */
@@ -150,6 +165,7 @@ export function describeWork(departures: readonly Departure[]): string {
       'unsettled handler',
     ),
     plural(holds.length, 'hold') + (reasons.length === 0 ? '' : ` (${reasons.join(', ')})`),
+    ...all.map(({ unsent }) => (unsent.clients === 0 ? '' : describeUnsent(unsent))),
   ]
     .filter((part) => part !== '')
     .join(', ')
@@ -159,6 +175,10 @@ export function describeWork(departures: readonly Departure[]): string {
 function reasonsOf(holds: readonly string[]): string[] {
   const reasons = new Set(holds.filter((why) => why !== ''))
   return reasons.size > SHOWN_REASONS ? [...[...reasons].slice(0, SHOWN_REASONS), '...'] : [...reasons]
+}
+
+function describeUnsent({ clients, bytes }: Unsent): string {
+  return `${plural(bytes, 'unsent byte')} of ${plural(clients, 'client')}`
 }
 
 function plural(count: number, what: string): string {

@@ -8,6 +8,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
 import { AsyncUdpConnection } from '../../src/client/async-udp-connection.ts'
+import { unsentByClients } from '../../src/client/client-host.ts'
 import { formatEndpoint, parseEndpoint } from '../../src/endpoint.ts'
 import { codeOf } from '../../src/errors.ts'
 import { frame, text } from '../../src/index.ts'
@@ -704,6 +705,18 @@ test('an onError of undefined is none: the error itself is logged, of a server a
     assert.match(ofClient, /error 1: .*no-such-host/)
     assert.match(ofServer, /error 4: Error: the real cause/)
   })
+})
+
+test('what waits for the look-up counts as unsent, until it is sent or given up', async () => {
+  const clients = ['localhost', 'no-such-host.invalid', '127.0.0.1'].map(
+    (host) => new AsyncUdpConnection(`udp://${host}:9`),
+  )
+  for (const client of clients) client.onError = () => undefined
+  for (const client of clients) client.send('four')
+  assert.equal(unsentByClients(), { clients: 3, bytes: 12 })
+  clients[2]?.close() // sends first
+  await until(() => unsentByClients().clients === 0)
+  for (const client of clients) client.close()
 })
 
 test('what waits for the look-up is bounded', () => {

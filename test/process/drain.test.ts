@@ -6,7 +6,18 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
 import { caseTest, longTest } from '../support/length.ts'
-import { ask, Client, echo, inSandbox, lives, portOf, type Sandbox, workersOf } from '../support/server.ts'
+import {
+  ask,
+  Client,
+  echo,
+  freePort,
+  inSandbox,
+  lives,
+  portOf,
+  type Sandbox,
+  succeeded,
+  workersOf,
+} from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 const engines = addon().newEngine === null ? ['node'] : ['native', 'node']
@@ -221,6 +232,91 @@ for (const engine of engines)
       upstream.close()
     })
   })
+
+/** A server that reads nothing until it is told to. */
+async function slowStore(port = 0): Promise<{ server: net.Server; port: number; sockets: net.Socket[]; read(): void }> {
+  const sockets: net.Socket[] = []
+  const server = net.createServer({ pauseOnConnect: true }, (socket) =>
+    sockets.push(socket.on('error', () => undefined)),
+  )
+  await once(server.listen(port, '127.0.0.1'), 'listening')
+  return {
+    server,
+    sockets,
+    port: (server.address() as net.AddressInfo).port,
+    read: () => {
+      for (const socket of sockets) socket.resume()
+    },
+  }
+}
+
+for (const engine of engines)
+  caseTest(engine === engines[0])(
+    `what a client was given to send is sent, and its being open holds nothing: ${engine}`,
+    async () => {
+      const store = await slowStore()
+      const draining = inSandbox(async (box) => {
+        const more = `
+        import { AsyncTcpConnection } from 'millrace'
+        worker.drainTimeoutMs = 60_000
+        const store = new AsyncTcpConnection('tcp://127.0.0.1:${store.port}', { maxSendBufferSize: 1e9 })
+        worker.onWorkerStart = () => store.connect()
+        worker.onMessage = (connection) => connection.send('taken ' + store.send(Buffer.alloc(2e7)))`
+        const client = await Client.connect(
+          portOf(await box.start(box.file('app.js', echo(1, more)), '--engine', engine)),
+        )
+        assert.is(await client.ask('receipt'), 'taken true')
+        client.close()
+        const stopping = box.begin('stop', '-g')
+        const work = await until(async () =>
+          /\d+ unsent bytes of 1 client/.exec(workersOf(await box.status())[0]?.work ?? ''),
+        )
+        assert.ok(work)
+        store.read()
+        succeeded(await stopping.ended)
+        await until(() => store.sockets[0]?.readableEnded)
+        assert.is(store.sockets[0]?.bytesRead, 2e7)
+        assert.not.match(box.log(), /unfinished/)
+      })
+      await draining.finally(() => {
+        for (const socket of store.sockets) socket.destroy()
+        store.server.close()
+      })
+    },
+  )
+
+longTest(
+  'what waits for a client to connect is sent as well; what the window leaves no time for is named',
+  async () => {
+    const port = await freePort()
+    await inSandbox(async (box) => {
+      const more = `
+      import { AsyncTcpConnection } from 'millrace'
+      worker.drainTimeoutMs = 60_000
+      const [store, idle] = [1, 2].map(() => new AsyncTcpConnection('tcp://127.0.0.1:${port}'))
+      store.onError = () => undefined
+      store.onClose = () => store.reconnect(0.05)
+      idle.send('waits for a connect() that never comes')
+      worker.onMessage = (connection) => { store.connect(); store.send('late'); connection.send('taken') }`
+      const module = box.file('app.js', echo(1, more))
+      for (const isThere of [true, false]) {
+        const client = await Client.connect(portOf(await box.start(module)))
+        assert.is(await client.ask('receipt'), 'taken')
+        client.close()
+        const stopping = box.begin('stop', '-g')
+        await until(async () => /4 unsent bytes of 1 client/.test(workersOf(await box.status())[0]?.work ?? ''))
+        const store = isThere ? await slowStore(port) : null
+        if (!isThere) await box.stop()
+        succeeded(await stopping.ended)
+        store?.read()
+        await until(() => store === null || store.sockets[0]?.readableEnded)
+        if (store !== null) assert.is(store.sockets[0]?.bytesRead, 4)
+        else assert.match(box.log(), /leaves with 4 unsent bytes of 1 client unfinished/)
+        store?.server.close()
+      }
+    })
+  },
+)
 
 test('worker.signal aborts at the beginning', async () => {
   await inSandbox(async (box) => {

@@ -51,6 +51,7 @@ import {
   kHandOver,
   kIsLongLived,
   kIsOpening,
+  kIsOver,
   kIsStaying,
   kLastCall,
   kLeave,
@@ -370,7 +371,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
 
   /**
    * Sends every message on to `destination`. A full destination pauses this connection, and when either of them closes,
-   * so does the other. One direction only; if two connections pipe into each other, the end of one direction (FIN) is
+   * or has closed by now, so does the other. One direction only; if two connections pipe into each other, the end of one direction (FIN) is
    * passed on, and the other direction continues to its own end. Replaces `onMessage` of this connection and no other
    * callback. A destination may have several sources; a source has one destination, the last one given.
    */
@@ -388,6 +389,8 @@ export class Connection<In = any, Out = any> implements SocketEvents {
       other.isOwed = false
       if (!destination.send(message) && destination.#state > State.Established) this.close()
     }
+    if (destination[kIsOver]) this.close()
+    else if (this[kIsOver]) destination.close()
   }
 
   /**
@@ -628,6 +631,13 @@ export class Connection<In = any, Out = any> implements SocketEvents {
       return onConnect?.(connection)
     })
     if (this.#is(Bit.Shut)) this.#shutWhenSent()
+    if (this.#hasLostPipe) this.close()
+  }
+
+  /** The other end of a pipe closed before this client connected: `pipe` had nothing to close here. */
+  get #hasLostPipe(): boolean {
+    const { destination = null, sources = null } = this.#rare ?? {}
+    return destination?.[kIsOver] === true || [...(sources ?? [])].some((source) => source[kIsOver])
   }
 
   [kConnectFailed](error: Error): void {
@@ -714,6 +724,10 @@ export class Connection<In = any, Out = any> implements SocketEvents {
 
   get [kIsStaying](): boolean {
     return this.#state === State.Established && (this.#farewell & Farewell.Leaving) === 0
+  }
+
+  get [kIsOver](): boolean {
+    return this.#state === State.Closed
   }
 
   [kAbort](): void {

@@ -1415,6 +1415,25 @@ test('a source that is piped elsewhere outlives its old destination', () => {
   assert.is(next.written().toString(), 'a\n')
 })
 
+test('who is piped with one that has closed meanwhile closes, whichever way; a closed one does no harm to itself', () => {
+  for (const isSource of [true, false]) {
+    const [gone, open1] = [open(text), open(text)]
+    gone.connection.destroy()
+    if (isSource) gone.connection.pipe(open1.connection)
+    else open1.connection.pipe(gone.connection)
+    assert.is(open1.connection.getStatus(false), 'CLOSED')
+    gone.connection.pipe(open1.connection)
+    gone.connection.pipe(gone.connection)
+  }
+  const source = open(text)
+  const [old, gone] = [open(text), open(text)]
+  gone.connection.destroy()
+  source.connection.pipe(old.connection)
+  source.connection.pipe(gone.connection)
+  assert.is(source.connection.getStatus(false), 'CLOSED')
+  assert.is(old.connection.getStatus(false), 'ESTABLISHED', 'it was piped elsewhere')
+})
+
 test('pipe leaves the onClose of the destination its say', () => {
   let closes = 0
   const destination = open(text, { onClose: () => closes++ })

@@ -9,6 +9,7 @@ import {
   kConnected,
   kConnectFailed,
   kFull,
+  kIsOver,
   kRefuse,
   kReset,
   kSecure,
@@ -242,6 +243,10 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   /** Returns what follows the host in the address: `/chat?room=1`. */
   getRemoteURI(): string {
     return this.#target.uri
+  }
+
+  override get [kIsOver](): boolean {
+    return super[kIsOver] && !this.#isExpected
   }
 
   get #isWaiting(): boolean {

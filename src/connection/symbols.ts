@@ -16,6 +16,8 @@ export const kIsStaying = Symbol('is staying')
 export const kAbort = Symbol('abort')
 /** How long nothing was received or sent and no work was done, in ms; 0 while there is work. */
 export const kQuietFor = Symbol('quiet for')
+/** Closed, and not about to connect again. */
+export const kIsOver = Symbol('is over')
 /** Whether a message sent to it has somewhere to go. */
 export const kTakes = Symbol('takes')
 /** Whether its protocol's goodbye is spread over the drain. */

@@ -21,6 +21,7 @@ import {
 import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import { registry } from '../../src/process/group.ts'
+import { open } from '../../src/testing.ts'
 import { Authority } from '../support/certificates.ts'
 import { deferred, scripted } from '../support/codecs.ts'
 import { freePort } from '../support/server.ts'
@@ -874,6 +875,46 @@ for (const engine of [nodeEngine, nativeEngine()].filter((one) => one !== null))
     upstream.close()
   })
 }
+
+for (const isDialedFirst of [true, false])
+  test(`of a proxy that ${isDialedFirst ? 'dials first and pipes' : 'looks something up, pipes and dials'}: a client that has gone by then leaves no upstream open`, async () => {
+    const { tcp } = await import('../../src/index.ts')
+    const silent = await serve(() => undefined)
+    const upstreams: AsyncTcpConnection<'tcp://'>[] = []
+    const onConnect = async (connection: AnyConnection) => {
+      const upstream = new AsyncTcpConnection(`tcp://127.0.0.1:${silent.port}` as 'tcp://')
+      if (isDialedFirst) {
+        upstream.connect()
+        await until(() => upstream.getStatus(false) === 'ESTABLISHED')
+      }
+      await until(() => connection.getStatus(false) === 'CLOSED')
+      connection.pipe(upstream)
+      upstream.pipe(connection)
+      upstreams.push(upstream)
+      if (!isDialedFirst) upstream.connect()
+    }
+    await withServer(nodeEngine, tcp, { onConnect }, async ({ connect }) => {
+      const client = await connect()
+      client.socket.resetAndDestroy()
+      await until(() => silent.sockets.length === 1)
+      await until(() => upstreams[0]?.getStatus(false) === 'CLOSED')
+    })
+    silent.close()
+  })
+
+test('what is piped into a client that waits for its reconnect waits with it', async () => {
+  const port = await freePort()
+  const upstream = new AsyncTcpConnection(`text://127.0.0.1:${port}`)
+  upstream.onError = () => undefined
+  upstream.onClose = () => upstream.reconnect(0.02)
+  upstream.connect()
+  await until(() => upstream.getStatus(false) === 'CLOSED')
+  const source = open(text)
+  source.connection.pipe(upstream)
+  assert.is(source.connection.getStatus(false), 'ESTABLISHED')
+  upstream.onClose = null
+  upstream.destroy()
+})
 
 test('of a proxy: an upstream that refuses closes its client, a client that goes gives up the upstream', async () => {
   const { tcp } = await import('../../src/index.ts')

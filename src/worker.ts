@@ -25,7 +25,6 @@ import type { WorkerGroup, WorkerRef } from './messaging/references.ts'
 import { type Address, isAnyPort, isSamePlace, isSecureScheme, parseAddress } from './net/address.ts'
 import { chooseEngine } from './net/engines.ts'
 import { readTlsFiles, type ServerTlsOptions, type TlsSecrets, TlsServer } from './net/tls.ts'
-import { nothing } from './nothing.ts'
 import { check } from './options.ts'
 import {
   type Assignment,
@@ -45,6 +44,7 @@ import { type AcceptingRole, type AcceptingWorker, Acceptor, type Bound } from '
 import type { Arrival } from './worker/arrival.ts'
 import { rowsOf } from './worker/connection-rows.ts'
 import { Departure, describeWork } from './worker/departure.ts'
+import { Listening } from './worker/listening.ts'
 import { type ProxyProtocolOptions, ProxyRules } from './worker/proxied-arrival.ts'
 import { RULES } from './worker/rules.ts'
 import type {
@@ -517,10 +517,12 @@ export class Worker<
   /**
    * Listens at an address in addition to the declared one. Call it in a worker process, in `onWorkerStart` for example.
    * All processes of the group that listen there share one socket, which the master owns and which outlives crashes and
-   * reloads. Rejects with a SystemError when the address is unavailable; that fails the start unless another `listen()`
-   * of this Worker, perhaps with another address, succeeds. Rejects with a UsageError for a second address of one
-   * Worker. `onWorkerStart` need not await it: the process is not ready before it has settled. Throws UsageError
-   * outside of a worker process.
+   * reloads. Without an argument it is the address this Worker was made with, which its types are of. Rejects with a
+   * SystemError when the address is unavailable. A rejection that nothing handles fails the start, unless another
+   * `listen()` of this Worker succeeds or `unlisten()` takes it back; one that is handled does not, so a listener can be
+   * optional. Rejects with a UsageError for a second address of one Worker, and for UDP: a UDP address is declared.
+   * `onWorkerStart` need not await it: the process is not ready before it has settled. Throws UsageError outside of a
+   * worker process.
    */
   listen(address: string = this.#address): Promise<void> {
     const { requestSocket } = registry()
@@ -542,10 +544,13 @@ export class Worker<
     if (this.#acceptor.wanted.address !== '' || this.#acceptor.isListening || this.#isDeclared)
       throw new UsageError('ERR_LISTENS_ALREADY', 'this Worker has an address already: make another one for a second')
     if (host.#departure.hasBegun) throw leaving()
-    const listening = host.#admit(erased(this), address, requestSocket)
-    listening.catch(nothing) // `start` reports a failure once onWorkerStart has finished
-    host.#listening.set(this, listening)
-    return listening
+    const admitted = host.#admit(erased(this), address, requestSocket)
+    // A handler may pass it on to where nothing handles it: then this turn ends the process, before it would be ready.
+    const settled = admitted.catch(nextTurn)
+    host.#listening.set(this, admitted) // `start` reports a failure once onWorkerStart has finished
+    return Listening.of(admitted, () => {
+      if (host.#listening.get(this) === admitted) host.#listening.set(this, settled)
+    })
   }
 
   async #admit(
@@ -580,10 +585,11 @@ export class Worker<
    */
   unlisten(): void {
     if (this.#isDeclared) return this.pauseAccept()
-    if (own === null || this.#acceptor.wanted.address === '') return
+    if (own === null) return
+    own.#listening.delete(this) // a start need not wait for it any more, even if it has failed
+    if (this.#acceptor.wanted.address === '') return
     this.#acceptor.unlisten()
     own.#places.delete(this)
-    own.#listening.delete(this) // a start need not wait for it any more
   }
 
   /**
@@ -799,6 +805,10 @@ function argumentsOf(first: unknown, second: unknown): { listen?: string } {
     if (all.listen === undefined || typeof all.listen === 'string') return all as { listen?: string }
   }
   throw new UsageError('ERR_BAD_OPTION', `a Worker takes an address, settings, or both, not ${String(first)}`)
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
 }
 
 function leaving(): UsageError {

@@ -255,25 +255,71 @@ longTest(
   },
 )
 
+test('a rejection that is handled does not fail the start, nor does one that unlisten() takes back', async () => {
+  await inSandbox(async (box) => {
+    const holder = net.createServer().listen(0, '127.0.0.1')
+    await once(holder, 'listening')
+    const { port } = holder.address() as net.AddressInfo
+    const text = `
+      import { Worker } from 'millrace'
+      const worker = new Worker('text://127.0.0.1:0', { name: 'outer' })
+      const busy = () => new Worker('text://127.0.0.1:${port}')
+      const note = (how) => (error) => console.error('without a debug port:', how, error.code)
+      worker.onWorkerStart = async () => {
+        try { await busy().listen() } catch (error) { note('await')(error) }
+        await busy().listen().catch(note('catch'))
+        const [{ reason }] = await Promise.allSettled([busy().listen()])
+        note('allSettled')(reason)
+        const late = new Worker()
+        late.listen('text://127.0.0.1:${port}')
+        while (late.getSocketName() !== 'none') await new Promise(setImmediate)
+        late.unlisten() // it has failed by now
+      }
+      worker.onMessage = (connection, line) => connection.send(line)
+      Worker.runAll()`
+    const status = await box.start(box.file('app.js', text))
+    assert.is(await ask(portOf(status), 'x'), 'x')
+    for (const how of ['await', 'catch', 'allSettled'])
+      assert.match(box.log(), new RegExp(`without a debug port: ${how} EADDRINUSE`))
+    holder.close()
+    await box.stop()
+  })
+})
+
 for (const [what, more, says, code] of [
+  [
+    'an await that nothing catches',
+    `return (async () => { await new Worker().listen('text://127.0.0.1:PORT') })()`,
+    /EADDRINUSE/,
+    5,
+  ],
   ['an address that somebody has', `new Worker().listen('text://127.0.0.1:PORT')`, /EADDRINUSE/, 5],
   ['an address twice', `for (const n of [1, 2]) new Worker().listen('text://127.0.0.2:PORT')`, /EADDRINUSE/, 5],
   ['an address that is none', `new Worker().listen('nonsense')`, /bad address 'nonsense'/, 6],
   ['a scheme that is none', `new Worker().listen('gopher://127.0.0.1:0')`, /gopher/, 6],
+  [
+    'an await in a function that nothing awaits',
+    `void (async () => { await new Worker().listen('text://127.0.0.1:PORT') })()`,
+    /EADDRINUSE/,
+    6,
+  ],
   ['a Worker that listens already', `inner.listen('text://127.0.0.1:0')`, /this Worker has an address already/, 6],
 ] as const) {
-  caseTest(/^an address that somebody|^a Worker/.test(what))(`${what} ends the start with the reason`, async () => {
-    await inSandbox(async (box) => {
-      const holder = net.createServer().listen(0, '127.0.0.1')
-      await once(holder, 'listening')
-      const { port } = holder.address() as net.AddressInfo
-      const module = box.file('app.js', program('text://127.0.0.1:0', 1, more.replace('PORT', String(port))))
-      const { stderr, code: actual } = await box.command('start', '-d', module)
-      holder.close()
-      assert.match(stderr, says)
-      assert.is(actual, code)
-    })
-  })
+  caseTest(/^an address that somebody|^a Worker|that nothing catches/.test(what))(
+    `${what} ends the start with the reason`,
+    async () => {
+      await inSandbox(async (box) => {
+        const holder = net.createServer().listen(0, '127.0.0.1')
+        await once(holder, 'listening')
+        const { port } = holder.address() as net.AddressInfo
+        const module = box.file('app.js', program('text://127.0.0.1:0', 1, more.replace('PORT', String(port))))
+        const { stderr, code: actual } = await box.command('start', '-d', module)
+        holder.close()
+        assert.match(stderr, says)
+        assert.is(actual, code)
+      })
+    },
+  )
 }
 
 test('what listen() refuses is a rejection, also where it can be told at once', async () => {

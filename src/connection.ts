@@ -371,9 +371,10 @@ export class Connection<In = any, Out = any> implements SocketEvents {
 
   /**
    * Sends every message on to `destination`. A full destination pauses this connection, and when either of them closes,
-   * or has closed by now, so does the other. One direction only; if two connections pipe into each other, the end of one direction (FIN) is
-   * passed on, and the other direction continues to its own end. Replaces `onMessage` of this connection and no other
-   * callback. A destination may have several sources; a source has one destination, the last one given.
+   * or has closed by now, so does the other. One direction only; if two connections pipe into each other, the end of
+   * one direction (FIN) is passed on, and the other direction continues to its own end. Replaces `onMessage` of this
+   * connection and no other callback. A destination may have several sources; a source has one destination, the last
+   * one given.
    */
   pipe(destination: Destination<In>): void {
     this.#detach()

@@ -106,8 +106,8 @@ export class Worker<
    */
   maxDatagramsInFlight = DEFAULT_LIMITS.maxDatagramsInFlight
   /**
-   * Closes a connection that has neither sent nor received for this long, in ms. 0, the default, is off: many protocols
-   * are silent for long periods.
+   * Closes a connection that has neither sent nor received for this long, in ms, and has no handler at work: one that
+   * never settles keeps its connection. 0, the default, is off: many protocols are silent for long periods.
    */
   idleTimeoutMs = DEFAULT_LIMITS.idleTimeoutMs
   /**
@@ -519,8 +519,8 @@ export class Worker<
    * All processes of the group that listen there share one socket, which the master owns and which outlives crashes and
    * reloads. Without an argument it is the address this Worker was made with, which its types are of. Rejects with a
    * SystemError when the address is unavailable. A rejection that nothing handles fails the start, unless another
-   * `listen()` of this Worker succeeds or `unlisten()` takes it back; one that is handled does not, so a listener can be
-   * optional. Rejects with a UsageError for a second address of one Worker, and for UDP: a UDP address is declared.
+   * `listen()` of this Worker succeeds or `unlisten()` takes it back; one that is handled does not, so a listener can
+   * be optional. Rejects with a UsageError for a second address of one Worker, and for UDP: a UDP address is declared.
    * `onWorkerStart` need not await it: the process is not ready before it has settled. Throws UsageError outside of a
    * worker process.
    */

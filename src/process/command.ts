@@ -104,7 +104,8 @@ function usageFor(name: string): string {
 function otherAddress(message: string): string {
   if (/: EACCES\b/.test(message))
     return 'a port from 1024 on, or root, or CAP_NET_BIND_SERVICE; of a Unix socket, a folder that is yours'
-  if (/: EADDRINUSE\b/.test(message)) return 'choose another address, or see who has it: ss -lntup'
+  if (/: EADDRINUSE\b/.test(message))
+    return `choose another address, or see who has it: ss ${/ \/[^:]*: EADDRINUSE/.test(message) ? '-lxp' : '-lntup'}`
   return 'correct the address: this machine cannot have it'
 }
 

@@ -1,5 +1,6 @@
 // How a Worker leaves: it stops accepting, `onWorkerStop` runs, its connections drain, and it is done when connections,
-// handlers and holds are gone and clients have sent what they were given. Also describes in words what it is waiting for.
+// handlers and holds are gone and clients have sent what they were given. Also describes in words what it is waiting
+// for.
 
 import type { Unsent } from '../client/client-host.ts'
 import { withResolvers } from '../deferred.ts'

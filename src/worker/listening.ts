@@ -1,6 +1,7 @@
-// What `listen()` returns: a promise that knows whether its rejection is handled. A listener that is missing unnoticed must
-// fail the start of its process, and one that the program goes without must not. `await`, `catch` and `Promise.all` all
-// come down to a call of `then` with a second argument; who calls it answers for the failure from then on.
+// What `listen()` returns: a promise that knows whether its rejection is handled. A listener that is missing unnoticed
+// must fail the start of its process, and one that the program goes without must not. `await`, `catch` and
+// `Promise.all` all come down to a call of `then` with a second argument; who calls it answers for the failure from
+// then on.
 
 import { nothing } from '../nothing.ts'
 

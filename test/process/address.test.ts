@@ -63,7 +63,7 @@ test('a Unix socket in use is refused, and stays', async () => {
     const path = join(box.directory, 'app.sock')
     const other = await occupy({ path })
     try {
-      await refused(box, `unix://${path}`, /bind .*app\.sock: EADDRINUSE/)
+      await refused(box, `unix://${path}`, /bind .*app\.sock: EADDRINUSE.*see who has it: ss -lxp\n/s)
       net
         .connect(path)
         .on('error', () => assert.unreachable('the socket is gone'))

@@ -208,8 +208,9 @@ for (const engine of engines)
     const { port } = upstream.address() as net.AddressInfo
     const proxying = inSandbox(async (box) => {
       const more = `
-        import { AsyncTcpConnection } from 'millrace'
+        import { AsyncTcpConnection, Timer } from 'millrace'
         worker.drainTimeoutMs = 2000 // the quiet second is half of one then
+        worker.onWorkerStop = () => { Timer.delay(0.8, () => Worker.log('quiet for long')) }
         worker.onConnect = (connection) => {
           const upstream = new AsyncTcpConnection('text://127.0.0.1:${port}')
           connection.pipe(upstream)
@@ -221,8 +222,9 @@ for (const engine of engines)
       )
       client.send('question')
       await until(() => asked.length > 0)
-      setTimeout(() => asked[0]?.write('answer\n'), 1000)
       const stopping = box.stop('-g')
+      await until(() => box.log().includes('quiet for long'))
+      asked[0]?.write('answer\n')
       assert.is(await client.line(), 'answer')
       client.close()
       await stopping

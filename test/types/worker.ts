@@ -188,6 +188,18 @@ declare const either: 'text://a' | 'tcp://b'
 const union = new Worker(either)
 union.onMessage = (_connection, message) => expect<typeof message, string | Buffer>(true)
 
+// A Worker made in onWorkerStart has the types of what it is made with, as any other
+const outer = new Worker({ name: 'outer' })
+outer.onWorkerStart = async () => {
+  const admin = new Worker('text://127.0.0.1:5678')
+  admin.onMessage = (connection, line) => {
+    expect<typeof line, string>(true)
+    connection.send(connection.getRemoteIp())
+  }
+  expect<ReturnType<typeof admin.listen>, Promise<void>>(true)
+  await admin.listen()
+}
+
 // Inheritance, pipes, raw sends
 class Mine extends Worker<'text://x'> {
   override onMessage = (connection: Connection<string, string | Uint8Array>, line: string) => connection.send(line)

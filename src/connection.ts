@@ -677,12 +677,12 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     this.#settleIdle()
   }
 
-  [kFull](): void {
+  [kFull](isNews = true): void {
     if (this.#is(Bit.Full)) return
     this.#bits |= Bit.Full
     this.#socket.awaitDrained()
     for (const source of this.#rare?.sources ?? []) source.#stop(Stop.Pipe)
-    this.#notify(this.onBufferFull)
+    if (isNews) this.#notify(this.onBufferFull)
   }
 
   [kSecure](tls: Tls): Promise<void> {

@@ -335,6 +335,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     this.#settle()
     this[kConnectFailed](error)
     this.#forgetVain()
+    if (this.#waitingBytes >= this.maxSendBufferSize) this[kFull](false) // they still wait, and the drain is owed
   }
 
   /** An attempt is over. Another one is expected if it is planned already, or if a callback calls `reconnect`. */

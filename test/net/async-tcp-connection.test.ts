@@ -743,6 +743,35 @@ test('proxies that others have written: microsocks and tinyproxy', async () => {
   }
 })
 
+test('what waits over a failed attempt is still owed its drain: a producer that stops at false goes on', async () => {
+  const port = await freePort()
+  const client = new AsyncTcpConnection(`tcp://127.0.0.1:${port}`)
+  const events = watched(client)
+  client.onClose = () => {
+    events.push('close')
+    client.reconnect(0.02)
+  }
+  client.onBufferDrain = () => {
+    events.push('drain')
+    client.send('more')
+  }
+  assert.not(client.send(Buffer.alloc(1_100_000))) // over the limit, and the kernel takes it at once
+  client.connect()
+  await until(() => events.filter((event) => event === 'close').length > 1) // again, after another attempt
+  let got = 0
+  const server = await serve((socket) => {
+    socket.on('data', (bytes) => (got += bytes.length))
+  }, port)
+  await until(() => got === 1_100_004)
+  assert.equal(
+    events.filter((event) => /full|drain/.test(event)),
+    ['full', 'drain'],
+  )
+  client.onClose = null
+  client.destroy()
+  server.close()
+})
+
 // A proxy of our own
 
 test('pipe both ways is a TCP proxy: nothing is lost behind a slow reader, and nobody hoards', async () => {

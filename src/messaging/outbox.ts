@@ -7,7 +7,7 @@ import { now, recently } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import type { PeerRow } from '../process/group.ts'
 import type { Transport } from '../transport.ts'
-import type { Terms } from './handshake.ts'
+import { HANDSHAKE_MS, type Terms } from './handshake.ts'
 import type { Unsettled } from './ledger.ts'
 import { type Credentials, type LinkOwner, OutgoingLink } from './outgoing-link.ts'
 import { lost, PendingRequest, type RequestOptions } from './pending-request.ts'
@@ -19,7 +19,7 @@ export interface OutboxSettings {
   /** Limits of all that is unsettled. */
   readonly maxMailboxMessages: number
   readonly maxMailboxBytes: number
-  /** How long a message waits for a process that is not running, in ms. */
+  /** How long a message waits for a process that is not running, in ms; 0: not at all. */
   readonly mailboxTimeoutMs: number
   /** Limit of one message. */
   readonly maxPackageSize: number
@@ -80,6 +80,8 @@ export class Outbox implements LinkOwner {
   #ahead: OutgoingLink | null = null
   #waiting: Waiting[] = []
   #waitTimer = 0
+  /** When the last process that had a part in the waiting was lost: until then their time did not run. */
+  #aloneSince = Number.NEGATIVE_INFINITY
   #retryTimer = 0
   /** Limits of what may be unsettled, and of one message: the lower of both ends, which may run different code. */
   #maxMessages: number
@@ -248,19 +250,38 @@ export class Outbox implements LinkOwner {
     this.#giveUp(this.#refused.splice(0), this.#whyGone())
   }
 
+  /**
+   * How long a message may wait while no process has a part in it. One that runs is given the time to answer: it may be
+   * busy.
+   */
+  get #patienceMs(): number {
+    const { mailboxTimeoutMs } = this.#settings
+    return this.isUp ? Math.max(mailboxTimeoutMs, HANDSHAKE_MS) : mailboxTimeoutMs
+  }
+
+  /** Whether messages wait only for what a running process has in hand: for their turn, or for room. */
+  get #isInTouch(): boolean {
+    return this.#ahead !== null || this.isLinked
+  }
+
   /** Sets the timer that gives up messages which have waited too long. */
   #watch(): void {
     deadlines.cancel(this.#waitTimer)
     const [first] = this.#waiting
-    if (first === undefined) return
-    const ms = first.since + this.#settings.mailboxTimeoutMs - recently()
-    this.#waitTimer = deadlines.after(Math.max(1, ms), () => {
-      const since = recently() - this.#settings.mailboxTimeoutMs
-      const late = this.#waiting.findIndex((one) => one.since > since)
-      const given = this.#waiting.splice(0, late < 0 ? this.#waiting.length : late)
-      this.#giveUp(given, `no process took it within ${this.#settings.mailboxTimeoutMs} ms`)
-      this.#watch()
-    })
+    if (first === undefined || this.#isInTouch) return
+    const ms = Math.max(first.since, this.#aloneSince) + this.#patienceMs - recently()
+    this.#waitTimer = deadlines.after(Math.max(1, ms), giveUpLate, this)
+  }
+
+  /** @internal */
+  giveUpLate(): void {
+    if (this.#isInTouch) return
+    const ms = this.#patienceMs
+    const since = recently() - ms
+    const late = this.#aloneSince > since ? 0 : this.#waiting.findIndex((one) => one.since > since)
+    const given = this.#waiting.splice(0, late < 0 ? this.#waiting.length : late)
+    this.#giveUp(given, `no process took it within ${ms} ms`)
+    this.#watch()
   }
 
   #whyGone(): string {
@@ -306,6 +327,7 @@ export class Outbox implements LinkOwner {
     if (this.#waiting.length > 0 && (!this.isKnown || (this.#host.isEnding && !this.isUp && this.#link === null)))
       return this.#giveUp(this.#waiting.splice(0), this.#whyGone())
     if (this.#waiting.length > 0 || this.#isWanted) this.#connect()
+    this.#watch()
   }
 
   /** Another process has the slot: the old link finishes what it has. */
@@ -364,7 +386,6 @@ export class Outbox implements LinkOwner {
       this.#writeWaiting(link, waiting[written] as Waiting)
     }
     this.#isFlushing = false
-    if (written === 0) return
     waiting.splice(0, written)
     this.#watch()
   }
@@ -419,8 +440,13 @@ export class Outbox implements LinkOwner {
   }
 
   begun(link: OutgoingLink): void {
-    if (link !== this.#ahead) return
+    if (link === this.#ahead) this.#goAhead()
+  }
+
+  /** The previous process has begun all it was sent, or is gone. */
+  #goAhead(): void {
     this.#ahead = null
+    this.#aloneSince = recently()
     this.#flush()
   }
 
@@ -438,13 +464,13 @@ export class Outbox implements LinkOwner {
       this.#link = null
       this.#retry()
       if (link.terms === null) this.#host.unreachable(this)
-      else this.#host.unlinked(this)
+      else {
+        this.#aloneSince = recently()
+        this.#host.unlinked(this)
+      }
     }
     this.#fail(unsettled, lost(this.name, why || 'it is gone', true))
-    if (link === this.#ahead) {
-      this.#ahead = null
-      this.#flush()
-    }
+    if (link === this.#ahead) this.#goAhead()
     this.look()
     this.#host.look()
   }
@@ -487,6 +513,10 @@ export class Outbox implements LinkOwner {
 
 function tellInTurns(outbox: Outbox): void {
   outbox.tellInTurns()
+}
+
+function giveUpLate(outbox: Outbox): void {
+  outbox.giveUpLate()
 }
 
 function tellRefused(outbox: Outbox): void {

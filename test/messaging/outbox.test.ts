@@ -124,12 +124,65 @@ test('a process gets nothing before the one two reloads ago has begun all that i
   close()
 })
 
-function serialPeer() {
-  const host = new Host({ serial: true })
+function serialPeer(maxMailboxMessages = 4) {
+  const host = new Host({ serial: true, maxMailboxMessages })
   const { begun, handler, end } = held()
   host.onMessage = handler
   return { begun, end, ...meshOf(host) }
 }
+
+test('mailboxTimeoutMs is for a worker that does not run: not while the link to it is made', async () => {
+  const there = new Host()
+  const got: unknown[] = []
+  there.onMessage = (message) => void got.push(message)
+  const other = meshOf(there)
+  const here = new Host({ mailboxTimeoutMs: 0 })
+  const { mesh, close } = meshOf(here, other.address)
+  mesh.use({ rows: [{ ...rowOf('', 0), mailbox: 'elsewhere' }], isEnding: false })
+  mesh.outbox('there', 0).send('runs')
+  hang(20)
+  mesh.outbox('elsewhere', 0).send('does not run')
+  await until(() => here.failed.length > 0 && got.length > 0)
+  assert.equal([here.failed, got], [[['ERR_PEER_LOST', false, 'does not run']], ['runs']])
+  close()
+  other.close()
+})
+
+/** Stops the loop for so long. */
+function hang(ms: number): void {
+  for (const end = now() + ms; now() < end; );
+}
+
+test('mailboxTimeoutMs is not for what waits until the process before has begun all it was sent, or until there is room', async () => {
+  const [first, second] = [serialPeer(20), serialPeer(2)]
+  const here = new Host({ maxMailboxMessages: 20, mailboxTimeoutMs: 50 })
+  const { mesh, close } = meshOf(here, first.address)
+  const outbox = mesh.outbox('there', 0)
+  for (const n of [1, 2]) outbox.send(n)
+  await until(() => first.begun.length === 1)
+  mesh.use({ rows: [rowOf(second.address, 2)], isEnding: false })
+  for (const n of [3, 4, 5, 6]) outbox.send(n) // two more than the second takes at once
+  await until(() => outbox.isLinked)
+  mesh.use({ rows: [{ ...rowOf('', 0), mailbox: 'elsewhere' }], isEnding: false })
+  const timeIsUp = async (message: string) => {
+    mesh.outbox('elsewhere', 0).send(message)
+    await until(() => here.failed.length > 0)
+    assert.equal(here.failed.splice(0), [['ERR_PEER_LOST', false, message]])
+  }
+  await timeIsUp('while one is ahead')
+  first.end(1)
+  await until(() => first.begun.length === 2 && second.begun.length === 1)
+  await timeIsUp('while there is no room')
+  first.end(2)
+  for (const n of [3, 4, 5, 6]) {
+    await until(() => second.begun.includes(n))
+    second.end(n)
+  }
+  await until(() => outbox.count === 0)
+  assert.equal([second.begun, here.failed], [[3, 4, 5, 6], []])
+  for (const peer of [first, second]) peer.close()
+  close()
+})
 
 test('the load of another process is what it is, not what it was', async () => {
   const there = new Host({ maxMailboxMessages: 10 })
@@ -352,7 +405,7 @@ test('a request that has expired when its turn comes is not begun, and no time i
   const begun: unknown[] = []
   there.onMessage = (message, call) => {
     begun.push(message)
-    for (const end = now() + 60; message === 'block' && now() < end; );
+    if (message === 'block') hang(60)
     return call.remainingMs
   }
   const other = meshOf(there)

@@ -138,20 +138,12 @@ export class Outbox implements LinkOwner {
    * accepted and the queue is now full.
    */
   send(message: unknown): boolean {
-    if (!this.#hasRoom()) {
-      this.#settings.onSendFail(this.#fullError(), message, this)
-      return false
-    }
-    return this.#post(Kind.Message, message, message, null)
+    return this.#hasRoom() ? this.#post(Kind.Message, message, message, null) : this.#turnAway(message)
   }
 
   /** Like `send`, for a message that goes to many and is packed once. */
   sendPacked(packed: Packed, message: unknown): boolean {
-    if (!this.#hasRoom()) {
-      this.#settings.onSendFail(this.#fullError(), message, this)
-      return false
-    }
-    return this.#post(Kind.Message, packed, message, null)
+    return this.#hasRoom() ? this.#post(Kind.Message, packed, message, null) : this.#turnAway(message)
   }
 
   /** Throws UsageError if the message is too large. */
@@ -161,17 +153,14 @@ export class Outbox implements LinkOwner {
 
   /** Like `sendPacked`, to the subscribers of a subject. `frame` is written if nothing waits. */
   publish(packed: Packed, frame: Buffer, message: unknown, audience: Audience): boolean {
-    if (!this.#hasRoom()) {
-      this.#settings.onSendFail(this.#fullError(), message, this)
-      return false
-    }
+    if (!this.#hasRoom()) return this.#turnAway(message)
     const link = this.#direct()
     return this.#posted(link === null ? this.#wait(packed, message, audience) : link.writeWhole(frame, message))
   }
 
   request(message: unknown, options: RequestOptions, audience: Audience | null = null): PendingRequest {
     const request = new PendingRequest(this.name, options)
-    if (!this.#hasRoom()) request.refuse(this.#fullError())
+    if (!this.#hasRoom()) request.refuse(this.#noRoom())
     if (request.isDone) return request
     try {
       this.#post(audience === null ? Kind.Request : Kind.Publish, message, request, audience)
@@ -185,7 +174,14 @@ export class Outbox implements LinkOwner {
     return this.count < this.#maxMessages && this.#bytes < this.#maxBytes
   }
 
-  #fullError(): PeerError {
+  #turnAway(message: unknown): false {
+    this.#settings.onSendFail(this.#noRoom(), message, this)
+    return false
+  }
+
+  /** The sender waits for `onDrain` from now on. */
+  #noRoom(): PeerError {
+    this.#lookFull()
     const what = `${this.count} messages, ${this.#bytes} bytes are not settled`
     return new PeerError('ERR_QUEUE_FULL', `${this.name}: ${what}; wait for onWorkerBufferDrain`, false)
   }
@@ -210,12 +206,17 @@ export class Outbox implements LinkOwner {
   #posted(size: number): boolean {
     if (++this.count - this.#refused.length === 1) this.#host.look()
     this.#bytes += size
-    if (this.#hasRoom()) return true
+    return !this.#lookFull()
+  }
+
+  /** Whether it is full, which its owner is told of once. */
+  #lookFull(): boolean {
+    if (this.#hasRoom()) return false
     if (!this.#isFull) {
       this.#isFull = true
       this.#settings.onFull(this)
     }
-    return false
+    return true
   }
 
   #write(link: OutgoingLink, kind: CountedKind, value: unknown, entry: unknown, audience: Audience | null): number {
@@ -388,6 +389,7 @@ export class Outbox implements LinkOwner {
     this.#isFlushing = false
     waiting.splice(0, written)
     this.#watch()
+    this.#lookFull() // the other end may allow less, and what was written may be longer than it was
   }
 
   /** Not after every settled message: waiting ones are written in batches. */

@@ -184,6 +184,31 @@ test('mailboxTimeoutMs is not for what waits until the process before has begun 
   close()
 })
 
+test('a sender that was told to stop is told to go on: also if the limit is lower than it was, or the message was refused', async () => {
+  const there = new Host({ maxMailboxMessages: 3 })
+  const { begun, handler, end } = held()
+  there.onMessage = handler
+  const other = meshOf(there)
+  const here = new Host({ maxMailboxMessages: 10 })
+  const said: string[] = []
+  here.onFull = () => void said.push('full')
+  here.onDrain = () => void said.push('drained')
+  const { mesh, close } = meshOf(here, other.address)
+  const outbox = mesh.outbox('there', 0)
+  for (let n = 0; n < 5; n++) assert.is(outbox.send(n), true) // it allows 3, which is not known yet
+  await until(() => begun.length === 3)
+  assert.is(outbox.send('refused'), false)
+  assert.equal([here.failed, said], [[['ERR_QUEUE_FULL', false, 'refused']], ['full']])
+  for (let n = 0; n < 5; n++) {
+    await until(() => begun.includes(n))
+    end(n)
+  }
+  await until(() => outbox.count === 0)
+  assert.equal(said, ['full', 'drained'])
+  close()
+  other.close()
+})
+
 test('the load of another process is what it is, not what it was', async () => {
   const there = new Host({ maxMailboxMessages: 10 })
   const { begun, handler, end } = held()

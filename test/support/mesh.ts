@@ -33,6 +33,7 @@ export class Host implements MeshHost {
   /** Code, `mayHaveBeenHandled` and message of each failure. */
   readonly failed: unknown[] = []
   onMessage: (message: unknown, call: Call) => unknown = () => undefined
+  onFull: (outbox: Outbox) => void = () => undefined
   onDrain: (outbox: Outbox) => void = () => undefined
   /** What is held for this process itself has become little. */
   onOwnDrain: () => unknown = () => undefined
@@ -60,7 +61,7 @@ export class Host implements MeshHost {
     return {
       ...{ maxMailboxMessages, maxMailboxBytes, maxPackageSize, mailboxTimeoutMs },
       onSendFail: (error, message) => this.#failed(error, message),
-      onFull: () => undefined,
+      onFull: (outbox) => this.onFull(outbox),
       onDrain: (outbox) => this.onDrain(outbox),
     }
   }

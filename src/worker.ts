@@ -202,8 +202,8 @@ export class Worker<
   /** How many bytes of such messages may be unsettled. Default: 16 MiB. */
   maxMailboxBytes = 16_777_216
   /**
-   * How long a message waits for a worker of this group that is not running, after a crash for example, in ms; for one
-   * that runs and does not answer at least 5 s. 0: not at all. Default: 10 s.
+   * How long a message waits for a worker of this group that is not running, after a crash for example, in ms. 0: not
+   * at all. Default: 10 s.
    */
   mailboxTimeoutMs = 10_000
   /** @internal The name that messages to this group are addressed to. */

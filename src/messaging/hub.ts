@@ -1,14 +1,15 @@
 // Publishing: which process subscribes to what. Each process announces its subscriptions on the links others have made
 // to it, so a publish goes to subscribing processes only. A process that has published once keeps a link to every other
-// process. What is published before one of them has announced its subscriptions waits for that.
+// process. What is published before one of them has announced its subscriptions waits for that, but not for ever: then
+// it goes to the others, and for that one it is reported as lost.
 
 import { AbortError, PeerError, type SendError } from '../errors.ts'
 import { now } from '../loop/clock.ts'
 import { isThenable } from '../protocol.ts'
 import { ONE_WAY } from './call.ts'
-import { type Outbox, refusedAs } from './outbox.ts'
+import { type Outbox, refusedAs, SILENT } from './outbox.ts'
 import { OwnRequest } from './own-request.ts'
-import { DEFAULT_TIMEOUT_MS, PendingRequest, type RequestOptions, rejectLater } from './pending-request.ts'
+import { DEFAULT_TIMEOUT_MS, lost, PendingRequest, type RequestOptions, rejectLater } from './pending-request.ts'
 import { publishFrame, publishHead } from './publish-frame.ts'
 import type { WorkerRef } from './references.ts'
 import { Room, type RoomHost } from './room.ts'
@@ -66,8 +67,10 @@ export class Hub {
   /** The subscriptions that each process has announced. */
   readonly #said = new Map<Outbox | null, Map<Interest, Listener>>()
   #hasJoined = false
-  /** Processes that have not announced their subscriptions yet. */
-  readonly #awaited = new Set<Outbox>()
+  /** Processes that have not announced their subscriptions yet, and since when each is awaited. */
+  readonly #awaited = new Map<Outbox, number>()
+  /** Those that have not in their time. What is published meanwhile is lost for them, and reported. */
+  readonly #silent = new Set<Outbox>()
   /** Continuations of publishes and requests made before that. */
   readonly #waiting = new Set<() => void>()
   /** Messages published to this process itself in this turn of the loop. */
@@ -123,6 +126,7 @@ export class Hub {
       const isRoom = outbox?.publish(packed, frame, message, audience) ?? this.#publishHere(audience, packed, message)
       mayGoOn &&= isRoom
     }
+    for (const outbox of this.#silent) mayGoOn = outbox.miss(packed, message) && mayGoOn
     return mayGoOn
   }
 
@@ -154,7 +158,7 @@ export class Hub {
       if (!this.#isReady() || timeoutMs < 0) await this.#untilReady(subject, packed, options)
       signal?.throwIfAborted()
       const targets = this.#targets(subject)
-      if (targets.length === 0) throw new PeerError('ERR_NO_RESPONDERS', `nobody listens to ${subject}`, false)
+      if (targets.length === 0) throw this.#noResponders(subject)
       const left = timeoutMs > 0 ? Math.max(1, timeoutMs - (now() - began)) : timeoutMs
       return targets.map(({ outbox, audience }) =>
         outbox === null
@@ -164,6 +168,11 @@ export class Hub {
     } catch (error) {
       return rejectLater(error)
     }
+  }
+
+  #noResponders(subject: string): PeerError {
+    for (const { name } of this.#silent) return lost(name, `nobody else listens to ${subject}, and it ${SILENT}`, false)
+    return new PeerError('ERR_NO_RESPONDERS', `nobody listens to ${subject}`, false)
   }
 
   /** A request without a carrier: it expires by itself if no process can be asked in its time. */
@@ -266,13 +275,14 @@ export class Hub {
 
   #await(outbox: Outbox): void {
     if (outbox.isLinked) return
-    this.#awaited.add(outbox)
+    this.#awaited.set(outbox, now())
     outbox.reach()
   }
 
   /** Another process has this slot now, or none. */
   moved(outbox: Outbox): void {
     if (!this.#hasJoined) return
+    this.#silent.delete(outbox)
     if (outbox.isUp) this.#await(outbox)
     else this.#arrived(outbox)
   }
@@ -280,6 +290,7 @@ export class Hub {
   /** A process has announced its subscriptions. */
   linked(outbox: Outbox, interests: readonly Interest[]): void {
     this.#forget(outbox)
+    this.#silent.delete(outbox)
     this.#said.set(outbox, new Map())
     this.#change(outbox, { adds: interests, drops: [] })
     this.#arrived(outbox)
@@ -291,9 +302,15 @@ export class Hub {
     this.moved(outbox)
   }
 
-  /** Stops waiting for a process. If it answers after all, it counts again. */
+  /**
+   * An attempt to reach a process has failed; its outbox makes another. It is waited for as long as messages to it
+   * would wait: it may be busy. If it answers later, it counts again.
+   */
   unreachable(outbox: Outbox): void {
     this.#forget(outbox)
+    const since = this.#awaited.get(outbox)
+    if (since === undefined || now() - since < outbox.patienceMs) return
+    this.#silent.add(outbox)
     this.#arrived(outbox)
   }
 

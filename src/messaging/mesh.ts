@@ -19,7 +19,10 @@ import { type Audience, type InterestChange, subscriptions } from './subscriptio
 
 /** Connections that wait until this process accepts them. */
 const BACKLOG = 511
-/** Connections that may be authenticating at once; one more closes the oldest. */
+/**
+ * Connections that may be authenticating at once; one more closes any one of them. Not the oldest: then somebody who
+ * makes connections quickly would keep all workers out, whose attempts take a moment longer.
+ */
 const MAX_STRANGERS = 64
 
 const HAS_LEFT = 'this process has left'
@@ -203,7 +206,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
 
   #accept(socket: Socket): SocketEvents | null {
     const strangers = [...this.#incoming].filter(({ isKnown }) => !isKnown)
-    if (strangers.length >= MAX_STRANGERS) strangers[0]?.refuse('too many are about to say who they are')
+    if (strangers.length >= MAX_STRANGERS) anyOf(strangers)?.refuse('too many are about to say who they are')
     const link = new IncomingLink(this, socket)
     this.#incoming.add(link)
     return link
@@ -278,6 +281,10 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     }
     for (const link of [...this.#incoming]) link.close()
   }
+}
+
+function anyOf<T>(all: readonly T[]): T | undefined {
+  return all[Math.floor(Math.random() * all.length)]
 }
 
 /** A limit as the other end takes it: whole, and not Infinity, which JSON would make null. */

@@ -7,7 +7,7 @@ import { now, recently } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import type { PeerRow } from '../process/group.ts'
 import type { Transport } from '../transport.ts'
-import { HANDSHAKE_MS, type Terms } from './handshake.ts'
+import type { Terms } from './handshake.ts'
 import type { Unsettled } from './ledger.ts'
 import { type Credentials, type LinkOwner, OutgoingLink } from './outgoing-link.ts'
 import { lost, PendingRequest, type RequestOptions } from './pending-request.ts'
@@ -54,6 +54,8 @@ interface Waiting {
   readonly audience: Audience | null
 }
 
+/** Why a message for a process that runs is given up. */
+export const SILENT = 'has not said what it subscribes to'
 /** Retry interval: a process that is gone refuses connections until the master has reported it. */
 const RETRY_MS = 50
 /** Number of lost messages that are failed in one turn of the event loop. */
@@ -158,6 +160,14 @@ export class Outbox implements LinkOwner {
     return this.#posted(link === null ? this.#wait(packed, message, audience) : link.writeWhole(frame, message))
   }
 
+  /** For a message that this process may subscribe to: it has not said so in its time. */
+  miss({ bytes }: Packed, message: unknown): boolean {
+    if (!this.#hasRoom()) return this.#turnAway(message)
+    const size = bytes.length + HEAD_BYTES
+    this.#refuse(message, size)
+    return this.#posted(size)
+  }
+
   request(message: unknown, options: RequestOptions, audience: Audience | null = null): PendingRequest {
     const request = new PendingRequest(this.name, options)
     if (!this.#hasRoom()) request.refuse(this.#noRoom())
@@ -251,18 +261,17 @@ export class Outbox implements LinkOwner {
     this.#giveUp(this.#refused.splice(0), this.#whyGone())
   }
 
-  /**
-   * How long a message may wait while no process has a part in it. One that runs is given the time to answer: it may be
-   * busy.
-   */
-  get #patienceMs(): number {
-    const { mailboxTimeoutMs } = this.#settings
-    return this.isUp ? Math.max(mailboxTimeoutMs, HANDSHAKE_MS) : mailboxTimeoutMs
+  /** How long a message may wait while no process has a part in it. */
+  get patienceMs(): number {
+    return this.#settings.mailboxTimeoutMs
   }
 
-  /** Whether messages wait only for what a running process has in hand: for their turn, or for room. */
+  /**
+   * Whether messages wait only for a process that runs: for their turn, for room, or for its answer, which an attempt
+   * to connect does not await for long.
+   */
   get #isInTouch(): boolean {
-    return this.#ahead !== null || this.isLinked
+    return this.#ahead !== null || this.#link !== null
   }
 
   /** Sets the timer that gives up messages which have waited too long. */
@@ -270,25 +279,24 @@ export class Outbox implements LinkOwner {
     deadlines.cancel(this.#waitTimer)
     const [first] = this.#waiting
     if (first === undefined || this.#isInTouch) return
-    const ms = Math.max(first.since, this.#aloneSince) + this.#patienceMs - recently()
+    const ms = Math.max(first.since, this.#aloneSince) + this.patienceMs - recently()
     this.#waitTimer = deadlines.after(Math.max(1, ms), giveUpLate, this)
   }
 
   /** @internal */
   giveUpLate(): void {
     if (this.#isInTouch) return
-    const ms = this.#patienceMs
-    const since = recently() - ms
+    const since = recently() - this.patienceMs
     const late = this.#aloneSince > since ? 0 : this.#waiting.findIndex((one) => one.since > since)
     const given = this.#waiting.splice(0, late < 0 ? this.#waiting.length : late)
-    this.#giveUp(given, `no process took it within ${ms} ms`)
+    this.#giveUp(given, `no process took it within ${this.patienceMs} ms`)
     this.#watch()
   }
 
   #whyGone(): string {
     if (this.#isClosed) return 'this process leaves'
     if (this.#host.isEnding) return 'the server is being stopped'
-    return 'there is no such worker any more'
+    return this.isKnown ? `it ${SILENT}` : 'there is no such worker any more'
   }
 
   /** Fails messages that were never sent. */

@@ -8,6 +8,7 @@ import type { Outbox, OutboxSettings } from '../../src/messaging/outbox.ts'
 import { bindMeshSocket } from '../../src/net/mesh-socket.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import type { PeerRow } from '../../src/process/group.ts'
+import type { Transport } from '../../src/transport.ts'
 
 export const SECRET = Buffer.alloc(32, 9)
 
@@ -79,11 +80,15 @@ export function rowOf(address: string, incarnation = 1): PeerRow {
 }
 
 /** @param peer the address of `there`, if it is reachable */
-export function meshOf(host: Host, peer = ''): { mesh: Mesh; address: string; close(): void } {
+export function meshOf(
+  host: Host,
+  peer = '',
+  transport: Transport = nodeEngine,
+): { mesh: Mesh; address: string; close(): void } {
   const { fd, address, close } = bindMeshSocket('/nowhere')
   const rows = peer === '' ? [] : [rowOf(peer)]
   const place = { fd, address, secret: SECRET.toString('base64'), mailbox: 'here', rows, isEnding: false }
-  const mesh = new Mesh(host, place, nodeEngine)
+  const mesh = new Mesh(host, place, transport)
   const leave = () => {
     mesh.close()
     close()

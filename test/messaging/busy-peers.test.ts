@@ -1,0 +1,118 @@
+// Peers that run and do not answer for a while: what is published meanwhile waits for them, and then is told.
+
+import net from 'node:net'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { SystemError } from '../../src/errors.ts'
+import { type Subscriber, subscriptions } from '../../src/messaging/subscriptions.ts'
+import { nodeEngine } from '../../src/net/node-engine.ts'
+import type { Transport } from '../../src/transport.ts'
+import { Host, meshOf, rowOf } from '../support/mesh.ts'
+import { rejects, until } from '../support/until.ts'
+
+/** A transport whose attempts to connect fail as long as the test says so. */
+function flaky(): { transport: Transport; failures: number; isDown: boolean } {
+  const state = { transport: nodeEngine, failures: 0, isDown: true }
+  const connect: Transport['connect'] = (...target) => {
+    if (!state.isDown) return nodeEngine.connect(...target)
+    state.failures++
+    return Promise.reject(new SystemError('ECONNREFUSED', 'connect', 'there'))
+  }
+  state.transport = { ...nodeEngine, listen: nodeEngine.listen.bind(nodeEngine), connect }
+  return state
+}
+
+/** Subscribed in this process, so in both meshes of a test. */
+async function subscribed(pattern: string): Promise<{ got: unknown[]; end(): void }> {
+  const got: unknown[] = []
+  const handler = (message: unknown) => {
+    got.push(message)
+    return 'answer'
+  }
+  const subscriber: Subscriber = { pattern, queue: '', handler, isOver: false }
+  await subscriptions.add(subscriber)
+  return { got, end: () => void subscriptions.delete(subscriber) }
+}
+
+test('what is published waits for a process that runs, also when the first attempts to reach it fail', async () => {
+  const other = meshOf(new Host())
+  const network = flaky()
+  const here = new Host()
+  const { mesh, close } = meshOf(here, other.address, network.transport)
+  const { got, end } = await subscribed('news')
+  for (const n of [1, 2]) assert.is(mesh.hub.publish('news', n), true)
+  await until(() => network.failures >= 3)
+  network.isDown = false
+  await until(() => got.length >= 4)
+  assert.equal([got.sort(), here.failed], [[1, 1, 2, 2], []]) // here and there
+  end()
+  close()
+  other.close()
+})
+
+test('what is published for a process that never answers goes to the others, and is told; when it answers, it counts again', async () => {
+  const other = meshOf(new Host())
+  const network = flaky()
+  const here = new Host()
+  const { mesh, close } = meshOf(here, other.address, network.transport)
+  const { got, end } = await subscribed('news')
+  assert.is(mesh.hub.publish('news', 1), true)
+  const asked = rejects(mesh.hub.request('nobody', 1, {}), 'ERR_PEER_LOST')
+  await until(() => here.failed.length > 0)
+  await asked
+  assert.is(mesh.hub.publish('news', 2), true)
+  await until(() => here.failed.length > 1)
+  assert.equal(
+    here.failed,
+    [1, 2].map((n) => ['ERR_PEER_LOST', false, n]),
+  )
+  assert.equal(got, [1, 2])
+  network.isDown = false
+  await until(() => mesh.outbox('there', 0).isLinked)
+  mesh.hub.publish('news', 3)
+  await until(() => got.length === 4)
+  assert.equal([got, here.failed.length], [[1, 2, 3, 3], 2])
+  assert.is(await mesh.hub.request('news', 4, {}), 'answer')
+  end()
+  close()
+  other.close()
+})
+
+test('strangers that come and go do not always close those that were there before', async () => {
+  const host = new Host()
+  const { address, close } = meshOf(host)
+  const closed: number[] = []
+  const sockets: net.Socket[] = []
+  for (let n = 0; n < 94; n++) {
+    const socket = net.connect(address)
+    socket.on('error', () => undefined).on('close', () => closed.push(n))
+    sockets.push(socket)
+    await new Promise((resolve) => socket.once('data', resolve)) // its challenge
+  }
+  await until(() => closed.length === 30)
+  assert.is(host.counters.refused, 30)
+  const oldest = Array.from({ length: 30 }, (_, n) => n)
+  assert.not.equal(
+    closed.sort((a, b) => a - b),
+    oldest,
+  )
+  for (const socket of sockets) socket.destroy()
+  close()
+})
+
+test('a process that has another one in its place is not waited for', async () => {
+  const network = flaky()
+  const here = new Host()
+  const { mesh, close } = meshOf(here, 'nowhere', network.transport)
+  const { got, end } = await subscribed('news')
+  mesh.hub.publish('news', 1)
+  await until(() => network.failures >= 2)
+  assert.equal(got, [])
+  mesh.use({ rows: [rowOf('', 0)], isEnding: false })
+  await until(() => got.length === 1)
+  assert.equal(here.failed, [])
+  end()
+  close()
+})
+
+test.run()

@@ -682,11 +682,20 @@ export class Worker<
   }
 
   /** @internal */
-  stop(): void {
-    if (own === (this as unknown)) closeMessages()
+  get isConnected(): boolean {
+    return this.connections.size > 0 || [...this.#inner].some(({ isConnected }) => isConnected)
+  }
+
+  /** @internal */
+  disconnect(): void {
     this.#departure.end()
     for (const connection of [...this.connections.values()]) apart(destroy, connection)
-    for (const inner of this.#inner) inner.stop()
+    for (const inner of this.#inner) inner.disconnect()
+  }
+
+  /** @internal */
+  stop(): void {
+    if (own === (this as unknown)) closeMessages()
   }
 
   /** @internal */

@@ -314,6 +314,19 @@ export class Hub {
     this.#arrived(outbox)
   }
 
+  /** Number of publishes and requests that wait for the others to announce their subscriptions. */
+  get waiting(): number {
+    return this.#waiting.size
+  }
+
+  /** Waits for nobody any more: whoever has not announced its subscriptions is one that is silent. */
+  stopWaiting(): void {
+    for (const outbox of [...this.#awaited.keys()]) {
+      this.#silent.add(outbox)
+      this.#arrived(outbox)
+    }
+  }
+
   #arrived(outbox: Outbox): void {
     if (!this.#awaited.delete(outbox) || this.#awaited.size > 0) return
     const waiting = [...this.#waiting]

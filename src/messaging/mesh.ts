@@ -259,15 +259,17 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
 
   /** Number of messages and requests of this process that are unsettled. */
   get unsettled(): number {
-    let sum = 0
+    let sum = this.hub.waiting
     for (const { count } of this.#outboxes.values()) sum += count
     return sum
   }
 
-  /** Fails all that is unsettled, in slices between which the event loop turns. `close` comes next. */
+  /** Fails all that is unsettled now, in slices between which the event loop turns. */
   async tellLost(): Promise<void> {
+    this.hub.stopWaiting()
+    await new Promise(setImmediate) // requests go on to their outboxes in a turn of their own
     for (const outbox of this.#outboxes.values()) {
-      outbox.close(HAS_LEFT)
+      if (outbox.count > 0) outbox.abandon(HAS_LEFT)
       while (outbox.tellLost(TOLD_IN_ONE_TURN)) await new Promise(setImmediate)
     }
   }
@@ -275,6 +277,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   /** Ends everything: what is left has had its time. */
   close(): void {
     this.#listener?.close()
+    this.hub.stopWaiting()
     for (const outbox of this.#outboxes.values()) {
       outbox.close(HAS_LEFT)
       outbox.tellLost(Number.POSITIVE_INFINITY)

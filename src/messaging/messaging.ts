@@ -111,7 +111,7 @@ export function unsettledMessages(): number {
   return [...bridges].reduce((sum, { unsettled }) => sum + unsettled, mesh?.unsettled ?? 0)
 }
 
-/** Reports all of them as lost. `closeMessages` comes next. */
+/** Reports all of them as lost. More may be sent until `closeMessages`. */
 export async function tellLostMessages(): Promise<void> {
   await Promise.all([mesh?.tellLost(), ...[...bridges].map((bridge) => bridge.tellLost())])
 }

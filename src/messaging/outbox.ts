@@ -307,13 +307,12 @@ export class Outbox implements LinkOwner {
   /** One error for all, since making it takes longer than telling it. */
   #fail(entries: readonly Unsettled[], error: PeerError): void {
     this.#lost.push({ entries, error })
-    if (!this.#isClosed && !this.#isTelling) this.tellInTurns()
+    if (!this.#isTelling) this.tellInTurns()
   }
 
   /** Each failure is a call of the user's, so the event loop turns between so many of them. @internal */
   tellInTurns(): void {
-    this.#isTelling = this.tellLost(TOLD_IN_ONE_TURN)
-    if (this.#isTelling) setImmediate(tellInTurns, this)
+    if (this.tellLost(TOLD_IN_ONE_TURN)) setImmediate(tellInTurns, this)
   }
 
   #end(entry: unknown, size: number, error: PeerError): void {
@@ -493,12 +492,20 @@ export class Outbox implements LinkOwner {
     })
   }
 
-  /** Ends everything: what is left has had its time. `tellLost` tells the senders. */
+  /** Gives up all that is unsettled: it has had its time. `tellLost` tells the senders; they may send again. */
+  abandon(why: string): void {
+    this.#isTelling = true // by whoever has called this
+    this.#giveUp([...this.#refused.splice(0), ...this.#waiting.splice(0)], why)
+    const links = [...this.#older, this.#link]
+    this.#link = null // another one is made when it is needed
+    for (const link of links) link?.close(why)
+  }
+
+  /** Ends everything. `tellLost` tells the senders of what is unsettled; who sends from now on is told, too. */
   close(why: string): void {
     this.isKnown = this.#isWanted = false
     this.#isClosed = true
-    this.#giveUp([...this.#refused.splice(0), ...this.#waiting.splice(0)], why)
-    for (const link of [...this.#older, this.#link]) link?.close(why)
+    this.abandon(why)
     deadlines.cancel(this.#waitTimer)
     deadlines.cancel(this.#retryTimer)
   }
@@ -506,6 +513,7 @@ export class Outbox implements LinkOwner {
   /** Fails so many of the lost messages. Returns whether there are more. */
   tellLost(most: number): boolean {
     let left = most
+    this.#isTelling = true // what is lost meanwhile comes after this
     for (let one = this.#lost[0]; one !== undefined && left > 0; one = this.#lost[0]) {
       const { entries, error } = one
       const told = entries.slice(this.#toldOfFirst, this.#toldOfFirst + left)
@@ -517,7 +525,8 @@ export class Outbox implements LinkOwner {
       }
       for (const { entry, size } of told) this.#end(entry, size, error)
     }
-    return this.#lost.length > 0
+    this.#isTelling = this.#lost.length > 0
+    return this.#isTelling
   }
 }
 

@@ -189,7 +189,11 @@ export interface Group {
   readonly unsettledMessages: number
   /** Tells their senders that they are lost, without blocking the event loop. */
   tellLost(): Promise<void>
-  /** Closes at once whatever is left. */
+  /** Whether connections are left. */
+  readonly isConnected: boolean
+  /** Closes them at once. What their `onClose` sends may still leave. */
+  disconnect(): void
+  /** No message leaves or comes any more. */
   stop(): void
   /** What keeps `drain` from finishing, in words; empty if nothing does. */
   describeWork(): string

@@ -14,7 +14,7 @@ import { decode, encode } from '../../src/messaging/nats/json.ts'
 import { drive, driveToThrow } from '../support/driven.ts'
 import { longTest } from '../support/length.ts'
 import { inCluster, type NatsServer, startInCluster, startNats, withNats } from '../support/nats.ts'
-import { inSandbox, type Sandbox, workersOf } from '../support/server.ts'
+import { Client, inSandbox, type Sandbox, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 import { root } from '../tooling/support.ts'
 
@@ -372,10 +372,17 @@ test('a server that stops has published all it was told to', () =>
       const seen: number[] = []
       other.subscribe('last.words', { callback: (_error, message) => void seen.push(message.json() as number) })
       await other.flush()
-      const before = `driver.onWorkerStop = () => { for (let n = 0; n < 2000; n++) cluster.publish('last.words', n) }`
-      await startInCluster(box, inCluster(nats.url, 'a', before), 1)
+      // The last one when a connection is closed by force, since its handler does not end.
+      const before = `
+        Worker.stopTimeout = 0.3
+        driver.onWorkerStop = () => { for (let n = 0; n < 2000; n++) cluster.publish('last.words', n) }
+        driver.onClose = () => { if (driver.signal.aborted) cluster.publish('last.words', 2000) }`
+      const port = await startInCluster(box, inCluster(nats.url, 'a', before), 1)
+      const client = await Client.connect(port)
+      client.send(JSON.stringify(`state.hasBegun = true; await new Promise(() => undefined)`))
+      await until(() => drive(port, `return state.hasBegun`))
       await box.stop()
-      await until(() => seen.length === 2000)
+      await until(() => seen.length === 2001)
       assert.ok(seen.every((n, at) => n === at))
       await other.close()
     }),

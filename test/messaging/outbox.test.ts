@@ -305,6 +305,29 @@ test('a process that leaves stays for what it sends on its way out', async () =>
   other.close()
 })
 
+test('what is sent at the very end of a process, or after it, is told', async () => {
+  const other = meshOf(new Host())
+  const here = new Host()
+  const { mesh, close } = meshOf(here, other.address)
+  const outbox = mesh.outbox('there', 0)
+  await turns() // it listens
+  mesh.hub.publish('subject', 'published') // nobody has said yet what it subscribes to
+  const asked = rejects(mesh.hub.request('subject', 'asked', {}), 'ERR_PEER_LOST')
+  close()
+  outbox.send('sent')
+  mesh.hub.publish('subject', 'published later')
+  const late = rejects(outbox.request('asked later', {}).promise, 'ERR_PEER_LOST')
+  await until(() => here.failed.length === 3)
+  assert.equal(here.failed.sort(), [
+    ['ERR_PEER_LOST', false, 'published'],
+    ['ERR_PEER_LOST', false, 'published later'],
+    ['ERR_PEER_LOST', false, 'sent'],
+  ])
+  await Promise.all([asked, late])
+  assert.is(mesh.unsettled, 0)
+  other.close()
+})
+
 test('one signal for many requests has one listener, and ends all of them', async () => {
   const there = new Host({ maxMailboxMessages: 100 })
   there.onMessage = (message) => (message === 'quick' ? 'answer' : new Promise(() => undefined))

@@ -298,7 +298,7 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   }
 
   close(): void {
-    void this.#post.tellLost()
+    this.#post.close()
     this.#link.close()
   }
 

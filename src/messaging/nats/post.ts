@@ -67,6 +67,7 @@ export class Letter {
 
 const HAS_LEFT = 'this process has left'
 
+const HAS_LEFT = 'this process has left'
 /** What may be waiting again when `onDrain` is called. */
 const DRAINED_SHARE = 0.5
 
@@ -343,9 +344,14 @@ export class Post implements Carrier {
     this.#settings.look()
   }
 
-  /** Fails all that is unsettled, in slices between which the event loop turns. */
-  async tellLost(): Promise<void> {
+  /** Ends everything: what is left, and what is sent from now on, fails. */
+  close(): void {
     this.#isClosed = true
+    void this.tellLost()
+  }
+
+  /** Fails all that is unsettled now, in slices between which the event loop turns. */
+  async tellLost(): Promise<void> {
     this.#stopWaiting()
     const written = this.#takeWritten().map((letter) => ({ letter, isWritten: true }))
     const waiting = [...this.#waiting].map((letter) => ({ letter, isWritten: false }))

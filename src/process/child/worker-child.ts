@@ -67,6 +67,9 @@ const TELL_ONE_MS = 0.005
 /** The largest part of the time to leave that is spent on that. */
 const MOST_TELLING_SHARE = 1 / 4
 const LOOK_MS = 50
+/** How long a process whose time is up waits for the outcome of what its last `onClose` calls have sent. */
+const LAST_WORDS_MS = 200
+const LAST_LOOK_MS = 5
 /** How often the master is told that it still goes on. */
 const TELLING_MS = 100
 
@@ -257,6 +260,19 @@ class WorkerLife {
     clearInterval(timer)
   }
 
+  /** Closes the connections that are left. Messages from their `onClose` get a moment to arrive. */
+  async #disconnect(): Promise<void> {
+    const group = this.#group
+    if (group === null || !group.isConnected) return
+    this.#channel.send({ type: 'telling' }) // this may take longer than the master waits
+    await new Promise(setImmediate) // what handlers have answered is written in this turn
+    const before = group.unsettledMessages
+    group.disconnect()
+    const until = now() + LAST_WORDS_MS
+    do await new Promise((resolve) => setTimeout(resolve, LAST_LOOK_MS))
+    while (now() < until && (group.isConnected || group.unsettledMessages > before))
+  }
+
   async #drain(timeoutMs: number): Promise<void> {
     await Promise.all([this.#group?.drain(timeoutMs), this.#candidates.leave()])
     await this.#exit()
@@ -275,7 +291,9 @@ class WorkerLife {
     const work = this.#describeWork()
     if (work !== '') log(`leaves with ${work} unfinished`)
     await this.#told
-    await this.#tellLost() // of what was sent since
+    await this.#tellLost() // of what was sent since, while handlers can still answer their connections
+    await this.#disconnect()
+    await this.#tellLost()
     this.#group?.stop()
     this.#report(work)
     exitWhenSent(this.#channel, this.#exitCode)

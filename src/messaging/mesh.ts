@@ -103,8 +103,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
       outbox?.use(row)
       if (workerKey(row) !== this.#self) this.hub.moved(outbox ?? this.outbox(row.mailbox, row.id))
     }
-    if (!isEnding) return
-    for (const outbox of this.#outboxes.values()) outbox.look()
+    if (isEnding) for (const outbox of this.#outboxes.values()) outbox.look()
     this.look()
   }
 

@@ -126,9 +126,16 @@ export class Outbox implements LinkOwner {
     return this.count + (this.#link?.load ?? 0)
   }
 
-  /** Whether anything is unsettled that may still be handled. */
+  /** Whether anything is unsettled that may still be handled while this process is there. */
   get isBusy(): boolean {
-    return this.count > this.#refused.length
+    return this.count - this.#refused.length > (this.#isInVain ? this.#waiting.length : 0)
+  }
+
+  /** Whether messages wait for a process that does not come before this one has gone, or not by itself. */
+  get #isInVain(): boolean {
+    if (this.#row === undefined || this.isUp) return false
+    const { mailbox, next } = this.#row
+    return next === 'on command' || (next === 'afterwards' && mailbox === this.#host.credentials.identity.mailbox)
   }
 
   get isUp(): boolean {

@@ -98,7 +98,14 @@ export interface PeerRow {
   readonly incarnation: number
   /** Where that process is reached; empty if there is none. */
   readonly address: string
+  readonly next: Succession
 }
+
+/**
+ * When the next process of a slot comes: by itself, even if one is still leaving; only after that one has gone (at a
+ * `restart`: all of its group); or when a command starts its group, which is stopped.
+ */
+export type Succession = 'soon' | 'afterwards' | 'on command'
 
 /** The key of a slot in a map: the id is what follows the last line break. */
 export function workerKey({ mailbox, id }: Pick<PeerRow, 'mailbox' | 'id'>): string {

@@ -76,7 +76,7 @@ export class Host implements MeshHost {
 
 /** The row of the only reachable peer, `there` with id 0. */
 export function rowOf(address: string, incarnation = 1): PeerRow {
-  return { mailbox: 'there', group: 'there', id: 0, incarnation, address }
+  return { mailbox: 'there', group: 'there', id: 0, incarnation, address, next: 'soon' }
 }
 
 /** @param peer the address of `there`, if it is reachable */

@@ -3,7 +3,7 @@
 // for the processes of both: messages from old processes go to new ones, as at a reload.
 
 import { randomBytes } from 'node:crypto'
-import { type MeshPlace, type PeerRow, workerKey } from '../group.ts'
+import { type MeshPlace, type PeerRow, type Succession, workerKey } from '../group.ts'
 import type { Blueprint, GroupState, Slot } from './slot.ts'
 import type { WorkerHandle } from './worker-handle.ts'
 
@@ -51,9 +51,23 @@ export class Peers {
 function rowsOf(group: GroupState, isEnding: boolean): PeerRow[] {
   if (group.isGone) return []
   const { mailbox, declaration } = group.blueprint
+  const nextOf = (slot: Slot) => (isEnding ? 'soon' : successionOf(group, slot)) // in an end nobody waits for anybody
   return group.slots
     .filter(({ isGivenUp }) => !isGivenUp)
-    .map((slot) => ({ mailbox, group: declaration.name, id: slot.id, ...reachable(slot, isEnding) }))
+    .map((slot) => ({
+      mailbox,
+      group: declaration.name,
+      id: slot.id,
+      ...reachable(slot, isEnding),
+      next: nextOf(slot),
+    }))
+}
+
+function successionOf({ isStopped }: GroupState, { current, next, leaving, isHeld }: Slot): Succession {
+  if (isStopped) return 'on command'
+  const isVacated = current === null && isHeld && leaving.size > 0
+  const isLeft = isVacated || current?.state === 'stopping'
+  return isLeft && next === null ? 'afterwards' : 'soon'
 }
 
 /**
@@ -70,5 +84,6 @@ function isServing({ state }: WorkerHandle, isEnding: boolean): boolean {
 }
 
 function isSame(a: PeerRow, b: PeerRow | undefined): boolean {
-  return a.incarnation === b?.incarnation && a.address === b.address && a.group === b.group
+  const isSamePlace = a.incarnation === b?.incarnation && a.address === b.address
+  return isSamePlace && a.group === b.group && a.next === b.next
 }

@@ -88,6 +88,7 @@ export class Regroup extends Reload {
     group.declare(declaredCount)
     if (!group.isStopped) {
       const leaving = group.slots.map((slot) => this.leave(group, slot, this.#windowOf(blueprint), 'replaced'))
+      this.supervisor.reconcile() // they hear that none of them is followed before all have gone
       await Promise.all(leaving.map(({ gone }) => gone))
     }
     await this.startAll(group, blueprint)

@@ -66,8 +66,6 @@ export class Letter {
 }
 
 const HAS_LEFT = 'this process has left'
-
-const HAS_LEFT = 'this process has left'
 /** What may be waiting again when `onDrain` is called. */
 const DRAINED_SHARE = 0.5
 

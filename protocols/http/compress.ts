@@ -3,6 +3,7 @@
 import type { BrotliCompress, BrotliOptions, Gzip } from 'node:zlib'
 import { zlib } from '../../src/builtins.ts'
 import { nothing } from '../../src/nothing.ts'
+import { piecesOf } from './release.ts'
 import type { BodyStream } from './response.ts'
 
 export type Coding = 'br' | 'gzip'
@@ -41,17 +42,17 @@ export function compressWhole(body: string | Uint8Array, coding: Coding): Promis
 
 /**
  * Takes one piece at a time and yields what zlib has ready, as fast as it is read. If the reader returns before the
- * first piece, `body` is returned, too.
+ * first piece, or while one is awaited, `body` is ended, too.
  */
 export function compressStream(body: BodyStream, coding: Coding): AsyncIterable<Buffer> {
-  const source = body[Symbol.asyncIterator]()
+  const source = piecesOf(body)
   const bytes = compressed({ [Symbol.asyncIterator]: () => source }, coding)
   return {
     [Symbol.asyncIterator]: () => ({
       next: () => bytes.next(),
       async return() {
-        const result = await bytes.return(undefined)
-        await source.return?.() // a generator that never started has not returned its source
+        // The source, too: `bytes` may be waiting for it, or may never have begun.
+        const [result] = await Promise.all([bytes.return(undefined), source.return?.()])
         return result
       },
     }),

@@ -8,7 +8,7 @@ import { type CodecIo, foreignBytes, isChunk, jsonOf } from '../../src/protocol.
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
 import { type Draft, discard, draftOf, HTML, isSmall, lengthOf, ofParts, ofResponse, weakened } from './draft.ts'
 import type { RequestHead } from './head.ts'
-import { giveUp, isParts, letGo, streamOf } from './release.ts'
+import { giveUp, isParts, letGo, piecesOf, streamOf } from './release.ts'
 import { Request } from './request.ts'
 import type { RequestBody } from './request-body.ts'
 import { RequestSignal } from './request-signal.ts'
@@ -460,15 +460,16 @@ export class Exchange {
       this.#done()
       return goOn
     }
-    const iterator = body[Symbol.asyncIterator]()
+    const iterator = piecesOf(body)
     this.#state = State.Streaming
     this.#iterator = iterator
     const goOn = plan.draft.type.startsWith('text/event-stream') ? this.#begun(plan) : true
     this.#pump(iterator, plan).then(
       () => this.#streamed(),
       (error) => {
+        if (!this.#isStreaming) return // it was given up, and the source ends in its own way
         giveUp(iterator)
-        if (this.#isStreaming) this.refuse(500, 'the answer could not be made') // if nothing was sent yet
+        this.refuse(500, 'the answer could not be made') // if nothing was sent yet
         this.#host.io.fail(error)
       },
     )

@@ -29,6 +29,35 @@ export function letGo(body: BodyStream): void {
   else quietly(() => body[Symbol.asyncIterator]().return?.())
 }
 
+/**
+ * Iterates a body so that `return()` ends its source at once, also before the first piece and while one is awaited: the
+ * iterators of a Readable and of a web stream end nothing then. A generator can only be left between two pieces.
+ */
+export function piecesOf(body: BodyStream): AsyncIterator<string | Uint8Array> {
+  const { destroy, getReader } = body as { destroy?: unknown; getReader?: unknown }
+  if (typeof getReader === 'function') return readerOf(getReader.call(body))
+  const iterator = body[Symbol.asyncIterator]()
+  if (typeof destroy !== 'function') return iterator
+  return {
+    next: () => iterator.next(),
+    return() {
+      destroy.call(body)
+      return left()
+    },
+  }
+}
+
+function readerOf(reader: ReadableStreamDefaultReader<string | Uint8Array>): AsyncIterator<string | Uint8Array> {
+  return {
+    next: () => reader.read() as Promise<IteratorResult<string | Uint8Array, undefined>>,
+    return: () => reader.cancel().then(left),
+  }
+}
+
+async function left(): Promise<IteratorReturnResult<undefined>> {
+  return { done: true, value: undefined }
+}
+
 /** The rest of a body is not wanted. */
 export function giveUp(iterator: AsyncIterator<unknown> | null): void {
   if (iterator !== null) quietly(() => iterator.return?.())

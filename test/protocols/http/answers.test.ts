@@ -317,4 +317,54 @@ test('the signal of a request is its own: what listens to it hears nothing after
   await until(() => heard.includes('refused'))
 })
 
+/** Sources of a body that never come to their next piece, each with how to see that it has been ended. */
+const STALLED: Record<string, () => { body: AsyncIterable<string>; hasEnded(): boolean }> = {
+  'a Readable': () => {
+    const body = new Readable({ read: () => undefined })
+    body.push('one')
+    return { body, hasEnded: () => body.destroyed }
+  },
+  'a web stream': () => {
+    let isCancelled = false
+    const cancel = () => {
+      isCancelled = true
+    }
+    const body = new ReadableStream<string>({ start: (control) => control.enqueue('one'), cancel })
+    return { body: body as never, hasEnded: () => isCancelled }
+  },
+}
+
+test('a stream whose next piece is awaited is ended when its client goes, compressed or not', async () => {
+  for (const [what, stall] of Object.entries(STALLED))
+    for (const compress of [false, true]) {
+      const { body, hasEnded } = stall()
+      const server = serve((connection) => connection.send(new Response(200, { 'Content-Type': 'text/plain' }, body)), {
+        compress,
+      })
+      server.receive(get('/', 'Accept-Encoding: gzip¶'))
+      await writtenBy(server, (text) => text.includes('¶¶'))
+      server.reset()
+      await until(hasEnded).catch((error) => assert.unreachable(`${what}, compress ${compress}: ${error.message}`))
+      await nextTurn()
+      assert.equal(server.errors, [], what)
+    }
+})
+
+test('a compressed stream that nobody reads is ended: a HEAD, or a client that goes before it begins', async () => {
+  for (const [what, stall] of Object.entries(STALLED))
+    for (const method of ['HEAD', 'GET']) {
+      const { body, hasEnded } = stall()
+      const server = serve(
+        async (connection, request) => {
+          await request.session()
+          connection.send(new Response(200, { 'Content-Type': 'text/plain' }, body))
+          if (method === 'GET') server.reset()
+        },
+        { sessions, compress: true },
+      )
+      server.receive(wire(`${method} / HTTP/1.1¶Host: h¶Accept-Encoding: br¶¶`))
+      await until(hasEnded).catch((error) => assert.unreachable(`${method}, ${what}: ${error.message}`))
+    }
+})
+
 test.run()

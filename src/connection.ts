@@ -1305,7 +1305,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
 
   #handlerFailed(thrown: unknown): void {
     const error = asError(thrown)
-    if (this.#hasObeyed(error)) return this.#endAs('stopped')
+    if (this.#hasObeyed(error)) return this.#endAs(this.#is(Bit.PeerEnded) ? 'peer' : 'stopped')
     // Such as an invalid JSON body: the peer's fault, whichever code finds it.
     const isPeers = error.name === 'ProtocolError'
     this.worker.counters[isPeers ? 'protocolErrors' : 'handlerErrors']++
@@ -1314,16 +1314,17 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   }
 
   /**
-   * Whether a handler failed because our own signal aborted: `fetch` rejects with the signal's reason, Node's own calls
-   * have it as cause.
+   * Whether a handler failed because a signal of ours aborted, this connection's or one that its codec has for a peer
+   * that has ended: `fetch` rejects with the signal's reason, Node's own calls have it as cause.
    */
   #hasObeyed(error: Error): boolean {
-    if (error instanceof AbortError && error.code === 'ERR_CONNECTION_CLOSED' && this.#state !== State.Established)
-      return true
+    const told = error.name === 'AbortError' && !(error instanceof AbortError) ? error.cause : error
+    if (told instanceof AbortError) {
+      if (told.code === 'ERR_CLIENT_ENDED') return true
+      if (told.code === 'ERR_CONNECTION_CLOSED' && this.#state !== State.Established) return true
+    }
     const signal = this.#rare?.aborter?.signal
-    if (!signal?.aborted) return false
-    const { reason } = signal
-    return error === reason || (error.name === 'AbortError' && error.cause === reason)
+    return signal?.aborted === true && told === signal.reason
   }
 
   #report(code: number, message: string, error?: Error): void {

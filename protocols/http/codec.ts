@@ -5,6 +5,7 @@ import { AbortError, messageOf, ProtocolError, UsageError } from '../../src/erro
 import { Accumulator, type Codec, type CodecIo, NEED_MORE } from '../../src/protocol.ts'
 import { ChunkedDecoder } from './chunked.ts'
 import { type Answer, Exchange, type ExchangeHost, mostQueued } from './exchange.ts'
+import { HalfClose } from './half-close.ts'
 import { HeadParser, type RequestHead, type RequestLine, refusal } from './head.ts'
 import { Pieces } from './pieces.ts'
 import { discardAnswer } from './release.ts'
@@ -64,7 +65,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #isClosing = false
   /** The last answer has been written. */
   #isOver = false
-  #hasPeerEnded = false
+  /** Null until the client has sent FIN. */
+  #halfClose: HalfClose | null = null
   /** The client broke the rules and has received the error. */
   #isFaulty = false
   /** The error, if it was found while an answer was being sent. */
@@ -127,6 +129,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   drain(): void {
     this.#isLeaving = true // the next answer announces it
+    this.#halfClose?.leave()
   }
 
   closing(reason: 'closed' | 'handler' | 'timeout', error?: unknown): boolean {
@@ -150,19 +153,23 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   get isBusy(): boolean {
     if (this.#exchange !== null || this.#phase === Phase.Flush) return true
     if (this.#rest === null || this.#rest.length === 0) return false
-    if (this.#hasPeerEnded) return this.#waitsForReader
+    if (this.#halfClose !== null) return this.#waitsForReader
     return this.#parser.hasBegun || this.#parser.isFresh
   }
 
   /** The client sends no more: complete requests are answered, and the rest of an incomplete one will never come. */
   ended(): void {
-    this.#hasPeerEnded = true
+    const exchange = this.#exchange
+    this.#halfClose = new HalfClose(this.io, this.#isLeaving)
     if (this.#incoming !== null) this.#cutBody()
-    else if (this.#exchange === null && !this.#isOver && this.#parser.hasBegun) this.#endOfRequests()
-    else if (this.#exchange?.isOpen === true && this.#exchange.isEndless) this.io.close() // the client wants no more
+    else if (exchange?.isEndless === true)
+      this.io.close() // the client wants no more
+    else if (exchange !== null) this.#halfClose.watch(exchange)
+    else if (!this.#isOver && this.#parser.hasBegun) this.#endOfRequests()
   }
 
-  timeout(): void {
+  timeout(kind: string): void {
+    if (kind === 'half-close') return this.#halfClose?.expired()
     const fault = this.#lateFault
     this.#lateFault = null
     if (fault !== null) throw fault
@@ -195,7 +202,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (this.#isParsing) return
     if (rest !== null) rest.consume(this.#guarded(rest.view()))
     this.#slowDown()
-    if (this.#hasPeerEnded && this.#exchange === null && !this.#isOver && !this.#waitsForReader) this.#endOfRequests()
+    if (this.#halfClose !== null && this.#exchange === null && !this.#isOver && !this.#waitsForReader)
+      this.#endOfRequests()
   }
 
   /** The kept bytes may contain whole requests, which continue when the client has read. */
@@ -453,6 +461,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   }
 
   #emit(request: Request): void {
+    if (this.#halfClose !== null && this.#exchange !== null) this.#halfClose.watch(this.#exchange)
     if (!this.io.emit(request)) this.#isStopped = true
   }
 

@@ -3,7 +3,7 @@
 // breaks the connection, since a truncated answer must not look complete. So everything is written with `must`, and the
 // amount queued is checked beforehand.
 
-import { isNoFile, UsageError } from '../../src/errors.ts'
+import { AbortError, isNoFile, UsageError } from '../../src/errors.ts'
 import { type CodecIo, foreignBytes, isChunk, jsonOf } from '../../src/protocol.ts'
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
 import { type Draft, discard, draftOf, HTML, isSmall, lengthOf, ofParts, ofResponse, weakened } from './draft.ts'
@@ -84,7 +84,7 @@ export class Exchange {
   isLast = false
   /** The whole answer has been written. */
   isAnswered = false
-  /** An answer of events, open until the client leaves. */
+  /** An answer of events, which goes on until the client leaves. */
   isEndless = false
   /** The request's uploads, removed when it is over. */
   uploads: UploadForm | null = null
@@ -102,6 +102,7 @@ export class Exchange {
   #given: Draft['body'] = null
   /** Null until the handler asks for it. */
   #signal: RequestSignal | null = null
+  #hasClientEnded = false
   readonly #startedAt: number
 
   /** `body` is null if there is none. */
@@ -126,13 +127,20 @@ export class Exchange {
     return this.#session
   }
 
-  /** Aborts with the connection's signal, until the answer is complete. */
+  /** Aborts with the connection's signal, or by `clientEnded`, until the answer is complete. */
   get signal(): AbortSignal {
     if (this.#signal === null) {
       this.#signal = new RequestSignal(this.#host.io.signal)
       if (this.#state === State.Done) this.#signal.release()
+      if (this.#hasClientEnded) this.#signal.abort(clientEnded())
     }
     return this.#signal.signal
+  }
+
+  /** The client has sent FIN, and may be gone: the handler is told. It may still answer. */
+  clientEnded(): void {
+    this.#hasClientEnded = true
+    this.#signal?.abort(clientEnded())
   }
 
   /** Whether this answer is the one being sent. */
@@ -365,7 +373,7 @@ export class Exchange {
 
   #open(head: string, first: string | Uint8Array | null, type: string): boolean {
     this.#state = State.Open
-    this.isEndless = type.startsWith('text/event-stream')
+    this.isEndless = isEvents(type)
     const goOn = this.#host.io.write(wireOf(head), true)
     return first === null || first.length === 0 ? goOn : this.#piece(first)
   }
@@ -463,7 +471,8 @@ export class Exchange {
     const iterator = piecesOf(body)
     this.#state = State.Streaming
     this.#iterator = iterator
-    const goOn = plan.draft.type.startsWith('text/event-stream') ? this.#begun(plan) : true
+    this.isEndless = isEvents(plan.draft.type)
+    const goOn = this.isEndless ? this.#begun(plan) : true
     this.#pump(iterator, plan).then(
       () => this.#streamed(),
       (error) => {
@@ -607,6 +616,10 @@ function sizeOf(text: string): number {
   return length
 }
 
+function isEvents(type: string): boolean {
+  return type.startsWith('text/event-stream')
+}
+
 function connectionLine(word: string, options: string): string {
   if (options === '') return word === '' ? '' : `Connection: ${word}\r\n`
   return `Connection: ${word === '' ? options : `${word}, ${options}`}\r\n`
@@ -626,6 +639,10 @@ function joined(head: string, body: string | Uint8Array): string | (string | Uin
 /** An error page is sent whole, whatever conditions the request has. */
 function unconditional(method: string): RequestView {
   return { method, header: () => undefined }
+}
+
+function clientEnded(): AbortError {
+  return new AbortError('ERR_CLIENT_ENDED', 'the client has ended its side, and may be gone')
 }
 
 function wrongLength(length: number, how: string): UsageError {

@@ -4,7 +4,7 @@
 export class RequestSignal {
   readonly #controller = new AbortController()
   readonly #source: AbortSignal
-  readonly #pass = () => this.#controller.abort(this.#source.reason)
+  readonly #pass = () => this.abort(this.#source.reason)
 
   constructor(source: AbortSignal) {
     this.#source = source
@@ -14,6 +14,10 @@ export class RequestSignal {
 
   get signal(): AbortSignal {
     return this.#controller.signal
+  }
+
+  abort(reason: unknown): void {
+    this.#controller.abort(reason)
   }
 
   /** From now on it does not abort. */

@@ -135,8 +135,9 @@ export class Request {
   }
 
   /**
-   * Aborts when the client has gone, or when the worker is leaving and its time is nearly up, until the answer is
-   * complete. For work after the answer there is `connection.signal`.
+   * Aborts when the client has gone (ERR_CONNECTION_CLOSED), a second after it has ended its side (ERR_CLIENT_ENDED: it
+   * may be gone, or have half-closed), or when the worker is leaving and its time is nearly up (ERR_WORKER_STOPPING),
+   * until the answer is complete. For work after the answer there is `connection.signal`.
    */
   get signal(): AbortSignal {
     return this.#host.signal ?? this.#io.signal

@@ -1,0 +1,136 @@
+// A client that has sent FIN: it may have half-closed, so its requests are answered; or be gone, so nothing waits for it
+// without end.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Request } from '../../../protocols/http/request.ts'
+import { Chunk, Response } from '../../../protocols/http/response.ts'
+import type { HttpSettings } from '../../../protocols/http/settings.ts'
+import type { Connection } from '../../../src/connection.ts'
+import { codeOf } from '../../../src/errors.ts'
+import type { Wire } from '../../../src/testing.ts'
+import { deferred } from '../../support/codecs.ts'
+import { serve as serveAny, shown, wire } from '../../support/http.ts'
+import { nextTurn, until } from '../../support/until.ts'
+
+type Handler = (connection: Connection<Request, unknown>, request: Request) => unknown
+
+function serve(onMessage: Handler, settings: HttpSettings = {}, limits: object = {}): Wire<Request, unknown> {
+  return serveAny({ onMessage, ...limits } as never, settings) as unknown as Wire<Request, unknown>
+}
+
+const GET = 'GET / HTTP/1.1¶Host: h¶¶'
+const OPEN = { 'Transfer-Encoding': 'chunked' }
+const bodies = (text: string) => text.split(/HTTP\/1.1 200 OK.*?¶¶/s).slice(1)
+
+test('a handler has a second before its signal aborts, and may answer after that', async () => {
+  const work = deferred()
+  const reasons: string[] = []
+  const server = serve(async (connection, { signal }) => {
+    signal.addEventListener('abort', () => reasons.push(codeOf(signal.reason)))
+    await work.promise
+    connection.send('late')
+  })
+  server.receive(wire(GET))
+  server.end()
+  server.advance(999)
+  assert.equal(reasons, [])
+  server.advance(1)
+  assert.equal(reasons, ['ERR_CLIENT_ENDED'])
+  server.advance(600_000) // its handler is at work: that is waited for
+  assert.is(server.messages[0]?.signal.aborted, true)
+  work.resolve()
+  await until(() => server.connection.getStatus(false) === 'CLOSED')
+  assert.equal(bodies(shown(server.written())), ['late'])
+})
+
+test('a pipelined request has its second from the call of its handler on', async () => {
+  let isDone = false
+  const server = serve(async (connection, { signal }) => {
+    isDone = false
+    await until(() => isDone)
+    connection.send(String(signal.aborted))
+  })
+  server.receive(wire(GET.repeat(3)))
+  server.end()
+  for (let n = 1; n <= 3; n++) {
+    await until(() => server.messages.length === n)
+    server.advance(900)
+    isDone = true
+  }
+  await until(() => server.connection.getStatus(false) === 'CLOSED')
+  assert.equal(bodies(shown(server.written())), ['false', 'false', 'false'])
+})
+
+test('a signal that is asked for late has aborted already, and a handler that fails with its reason ends quietly', async () => {
+  const work = deferred()
+  const server = serve(async (_connection, request) => {
+    await work.promise
+    request.signal.throwIfAborted()
+  })
+  server.receive(wire(GET))
+  server.end()
+  server.advance(1000)
+  work.resolve()
+  await until(() => server.connection.getStatus(false) === 'CLOSED')
+  assert.is(server.connection.closeReason, 'peer')
+  assert.equal([server.errors, shown(server.written())], [[], ''])
+})
+
+test('an answer that nobody is at work on is waited for two minutes, and five seconds while the worker leaves', () => {
+  for (const [leavesAt, endsAt] of [
+    [Number.POSITIVE_INFINITY, 121_000],
+    [0, 6000],
+    [50_000, 55_000],
+  ] as const) {
+    const server = serve(() => undefined)
+    server.receive(wire(GET))
+    server.end()
+    if (leavesAt < endsAt) {
+      server.advance(leavesAt)
+      server.leave()
+    }
+    server.advance(endsAt - 1 - (leavesAt < endsAt ? leavesAt : 0))
+    assert.is(server.connection.getStatus(false), 'ESTABLISHED', String(endsAt))
+    server.advance(1)
+    assert.is(server.connection.getStatus(false), 'CLOSED', String(endsAt))
+    assert.equal(server.errors, [])
+  }
+})
+
+test('an answer that goes on is not cut, nor one that its client has yet to read', () => {
+  const server = serve((connection) => {
+    connection.send(new Response(200, OPEN))
+  })
+  server.receive(wire(GET))
+  server.end()
+  server.leave()
+  for (let n = 0; n < 10; n++) {
+    server.advance(4000)
+    server.connection.send(new Chunk('x'))
+  }
+  server.hold()
+  server.connection.send(new Chunk('y'))
+  server.advance(20_000)
+  assert.is(server.connection.getStatus(false), 'ESTABLISHED')
+  server.drain()
+  server.connection.send(new Chunk(''))
+  assert.match(shown(server.written()), /¶¶(1¶x¶){10}1¶y¶0¶¶$/)
+  assert.is(server.connection.getStatus(false), 'CLOSED')
+})
+
+test('events that begin after the FIN end a second later', async () => {
+  const server = serve(async (connection) => {
+    await nextTurn()
+    connection.send(new Response(200, { 'Content-Type': 'text/event-stream' }))
+  })
+  server.receive(wire(GET))
+  server.end()
+  await until(() => shown(server.written()).includes('200 OK'))
+  server.advance(999)
+  assert.is(server.connection.getStatus(false), 'ESTABLISHED')
+  server.advance(1)
+  assert.is(server.connection.getStatus(false), 'CLOSED')
+})
+
+test.run()

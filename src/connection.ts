@@ -1165,7 +1165,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     const isFlooded = this.#held !== null && this.#held.length > MAX_HELD_BYTES
     const wanted = isEnding || ((this.#stops & ~Stop.Yield) === 0 && !isFlooded && !this.#hasHeardAll)
     if (wanted !== this.#is(Bit.Paused) || this.#state === State.Closed) return
-    this.#set(Bit.Paused, !wanted)
+    this.#bits = wanted ? this.#bits & ~Bit.Paused : this.#bits | Bit.Paused | Bit.WasPaused
     if (wanted) this.#socket.resume()
     else this.#socket.pause()
   }
@@ -1652,6 +1652,13 @@ export class Connection<In = any, Out = any> implements SocketEvents {
 
     now(): number {
       return this.#connection.#settings.clock.recently()
+    }
+
+    hasBeenReading(): boolean {
+      const connection = this.#connection
+      const wasPaused = connection.#is(Bit.WasPaused)
+      connection.#set(Bit.WasPaused, connection.#is(Bit.Paused))
+      return !wasPaused
     }
 
     end(code = 0): void {

@@ -311,6 +311,11 @@ export interface CodecIo<In = unknown> {
   /** Time of a monotonic clock, in milliseconds. */
   now(): number
   /**
+   * Whether the connection has read all the time since the last call of this. If not, it was held back on our side (a
+   * full queue of messages, `pauseRecv()`, `pause()`), and that nothing arrived says nothing about the peer.
+   */
+  hasBeenReading(): boolean
+  /**
    * Sends what is queued and half-closes, then reads and discards for up to `lingerTimeout`: for a last message that
    * must arrive. `code` as for `close`.
    */

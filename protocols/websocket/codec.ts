@@ -499,14 +499,15 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
 
   /**
    * Pings a silent peer; one that stays silent is considered gone. Checked twice per interval, so that no silence
-   * exceeds it. A peer that still takes queued bytes is alive, since the ping is queued behind them.
+   * exceeds it. A peer that still takes queued bytes is alive, since the ping is queued behind them. One that was not
+   * read all the time cannot be called silent.
    */
   #checkPeer(): void {
     const { pingIntervalMs, pongTimeoutMs } = this.#settings
     if (this.#state !== State.Open) return
     this.deflate?.rest()
     const { queuedBytes } = this.#io
-    if (this.#is(Bit.Alive)) this.#queuedAtPing = -1
+    if (!this.#io.hasBeenReading() || this.#is(Bit.Alive)) this.#queuedAtPing = -1
     else if (this.#queuedAtPing < 0) {
       this.#write(Opcode.Ping, NO_BYTES)
       this.#queuedAtPing = queuedBytes === 0 ? 0 : this.#io.queuedBytes // that the kernel took the ping proves nothing

@@ -98,6 +98,8 @@ export const enum Bit {
   Accepted = 4096,
   /** The codec is at work on what has just been received. */
   Receiving = 8192,
+  /** The socket had to stop reading since the codec asked last. */
+  WasPaused = 16384,
 }
 
 /** Flags of one `send`, which another one within it must not see. */

@@ -576,6 +576,39 @@ test('a peer that still takes what is queued before the ping is not dead', () =>
   assert.is(server.connection.closeCode, 1006)
 })
 
+test('a peer is not silent while it is not read: it is asked again, and given its time, when reading goes on', () => {
+  for (const pausedMs of [5000, 699, 701]) {
+    const server = opened({ pingIntervalMs: 1000, pongTimeoutMs: 200 })
+    server.advance(500)
+    server.advance(499)
+    server.connection.pauseRecv()
+    server.advance(pausedMs)
+    server.connection.resumeRecv()
+    server.advance(1) // the pong that waited has yet to be read
+    server.receive(masked(frame(0x81, 'still here')))
+    assert.equal([server.messages, server.errors], [['still here'], []], String(pausedMs))
+    server.written()
+    server.advance(1000)
+    assert.equal(framesIn(server.written()), ['9'], String(pausedMs))
+    server.advance(200)
+    assert.is(server.connection.closeCode, 1006, String(pausedMs))
+  }
+})
+
+test('a slow handler does not make its peer seem dead, however much the peer has sent', async () => {
+  const { onMessage, finish } = waiting()
+  const server = opened({}, { onMessage, maxPackageSize: 100_000 })
+  const message = masked(frame(0x82, Buffer.alloc(20_000)))
+  for (let n = 0; n < 200; n++) server.receive(message)
+  for (let n = 0; n < 200; n++) {
+    server.advance(1000)
+    if (framesIn(server.written()).includes('9')) server.receive(masked(frame(0x8a))) // behind its messages
+    await finish()
+  }
+  assert.equal(server.errors, [])
+  assert.is(server.messages.length, 200)
+})
+
 /** Handlers that end when the test says so, in order. */
 function waiting(): { onMessage: () => Promise<void>; finish: () => Promise<void> } {
   const gates: (() => void)[] = []

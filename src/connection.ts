@@ -135,7 +135,9 @@ interface Rare {
 const NO_BYTES = Buffer.alloc(0)
 /** The shared empty queue. */
 const NONE: never[] = []
-// About the codec at work: when it received its input, and how many messages it has made of it.
+// About the codec at work: when it received its input, and how many messages it has made of it. 0 for one that was not
+// given input, but goes on after an answer with what it kept: asynchronous handlers may do that in one chain of
+// microtasks, whose beginning nobody knows, so it yields at each check.
 let burstStart = 0
 let burst = 0
 

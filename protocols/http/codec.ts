@@ -153,7 +153,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   get isBusy(): boolean {
     if (this.#exchange !== null || this.#phase === Phase.Flush) return true
     if (this.#rest === null || this.#rest.length === 0) return false
-    if (this.#halfClose !== null) return this.#waitsForReader
+    if (this.#halfClose !== null) return this.#waitsForReader || this.#isStopped
     return this.#parser.hasBegun || this.#parser.isFresh
   }
 
@@ -202,8 +202,14 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (this.#isParsing) return
     if (rest !== null) rest.consume(this.#guarded(rest.view()))
     this.#slowDown()
-    if (this.#halfClose !== null && this.#exchange === null && !this.#isOver && !this.#waitsForReader)
-      this.#endOfRequests()
+    if (this.#halfClose !== null) this.#endInput()
+  }
+
+  /** After the FIN: nothing follows what was kept, unless whole requests are still among that. */
+  #endInput(): void {
+    if (this.#isOver || this.#isStopped || this.#waitsForReader) return
+    if (this.#incoming !== null) this.#cutBody()
+    else if (this.#exchange === null) this.#endOfRequests()
   }
 
   /** The kept bytes may contain whole requests, which continue when the client has read. */

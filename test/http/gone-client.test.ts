@@ -120,6 +120,20 @@ for (const transport of transports) {
     })
     await Promise.all(cases)
   })
+
+  it(`${transport.name}: a client that ends its side has all its answers, however long they take`, async () => {
+    const handle: Handler = async (connection, request) => {
+      if (request.path === '/first') await aborted(request.signal, [])
+      const start = performance.now()
+      while (performance.now() - start < 0.3); // so that the connection has to let others have their turn
+      connection.send('ok')
+    }
+    await serving(transport, handle, async ({ errors }, client) => {
+      client.socket.end(`${GET.replace('/', '/first')}${GET.repeat(50)}`)
+      await client.closed()
+      assert.equal([client.received.split('200 OK').length - 1, errors], [51, []])
+    })
+  })
 }
 
 test.run()

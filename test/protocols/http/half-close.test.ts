@@ -133,4 +133,57 @@ test('events that begin after the FIN end a second later', async () => {
   assert.is(server.connection.getStatus(false), 'CLOSED')
 })
 
+/** Handlers that stop the delivery of the next request. */
+const STOPPING: Record<string, (connection: Connection<Request, unknown>) => unknown> = {
+  'a pause': (connection) => {
+    connection.pauseRecv()
+    setImmediate(() => connection.resumeRecv())
+    connection.send('ok')
+  },
+  'a pause that outlasts a later answer': (connection) => {
+    connection.pauseRecv()
+    setImmediate(() => {
+      connection.send('ok')
+      setImmediate(() => connection.resumeRecv())
+    })
+  },
+}
+
+test('all requests before the FIN are answered, whatever stops their delivery', async () => {
+  for (const [what, handle] of Object.entries(STOPPING)) {
+    const first = deferred()
+    const server = serve((connection, { path }) => {
+      if (path !== '/first') return handle(connection)
+      return first.promise.then(() => connection.send('ok'))
+    })
+    server.receive(wire(`GET /first HTTP/1.1¶Host: h¶¶${GET.repeat(20)}`))
+    server.end()
+    first.resolve()
+    await until(() => server.connection.getStatus(false) === 'CLOSED')
+    assert.is(bodies(shown(server.written())).length, 21, what)
+    assert.equal(server.errors, [], what)
+  }
+})
+
+test('what is cut by the FIN behind a request that is answered later is refused at once', async () => {
+  for (const body of ['collect', 'stream'] as const)
+    for (const cut of ['GET / HT', 'POST / HTTP/1.1¶Host: h¶Content-Length: 9¶¶half']) {
+      const work = deferred()
+      const server = serve(
+        async (connection, request) => {
+          await work.promise
+          for await (const _bytes of request.body);
+          connection.send('ok')
+        },
+        { body },
+      )
+      server.receive(wire(`${GET}${cut}`))
+      server.end()
+      work.resolve()
+      await until(() => server.connection.getStatus(false) === 'CLOSED')
+      const statuses = [...shown(server.written()).matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => status)
+      assert.equal([statuses, server.errors], [['200', '400'], []], `${body} ${cut}`)
+    }
+})
+
 test.run()

@@ -54,6 +54,8 @@ export interface Sys {
   chooseAmong(fd: number, places: readonly number[]): void
   /** Number of connections in the queue of a listening socket. */
   pendingConnections(fd: number): number
+  /** Bytes that the kernel has taken and the peer has not acknowledged. Source: SIOCOUTQ, tcp(7). */
+  unacknowledgedBytes(fd: number): number
   /** Sends descriptors with SCM_RIGHTS. Returns how many of the bytes were sent. */
   sendDescriptors(socket: number, bytes: Uint8Array, fds: readonly number[]): number
   receiveDescriptors(
@@ -126,6 +128,8 @@ export interface NativeEngine {
   generation(slot: number): number
   /** Gives a descriptor back, with the bytes not yet sent to its peer. */
   release(slot: number, generation: number): { readonly fd: number; readonly unsent: Buffer } | undefined
+  /** Bytes the kernel has taken and the peer has not acknowledged; 0 if it does not say. */
+  unacknowledged(slot: number, generation: number): number
   /** Makes a listener that could not accept try again. */
   wake(slot: number, generation: number): void
   /** Carries out what was recorded. Calls no user code. */
@@ -264,6 +268,7 @@ interface Binding {
   setNoDelay(fd: number, isOn: boolean): void
   chooseAmong(fd: number, places: Int32Array): void
   pendingConnections(fd: number): number
+  unacknowledgedBytes(fd: number): number
   sendDescriptors(socket: number, bytes: Uint8Array, fds: Int32Array): number
   receiveDescriptors(socket: number, mostBytes: number): ReturnType<Sys['receiveDescriptors']>
   peerCredentials(fd: number): ReturnType<Sys['peerCredentials']>
@@ -297,6 +302,7 @@ function wrapped(binding: Binding): Sys {
     setNoDelay: (fd, isOn) => told(at(fd), () => binding.setNoDelay(fd, isOn)),
     chooseAmong: (fd, places) => told(at(fd), () => binding.chooseAmong(fd, Int32Array.from(places))),
     pendingConnections: (fd) => told(at(fd), () => binding.pendingConnections(fd)),
+    unacknowledgedBytes: (fd) => told(at(fd), () => binding.unacknowledgedBytes(fd)),
     sendDescriptors: (socket, bytes, fds) =>
       told(at(socket), () => binding.sendDescriptors(socket, bytes, Int32Array.from(fds))),
     receiveDescriptors: (socket, mostBytes) => told(at(socket), () => binding.receiveDescriptors(socket, mostBytes)),

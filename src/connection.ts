@@ -1459,13 +1459,14 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   #awaitFlush(): void {
     this.#socket.awaitDrained()
     this.#settings.clock.cancel(this.#timer)
-    this.#timer = this.#settings.clock.after(FLUSH_TIMEOUT_MS, Connection.#checkFlush, this, this.#socket.queuedBytes)
+    const { unacknowledgedBytes } = this.#socket
+    this.#timer = this.#settings.clock.after(FLUSH_TIMEOUT_MS, Connection.#checkFlush, this, unacknowledgedBytes)
   }
 
-  static #checkFlush(connection: AnyConnection, queuedBefore: number): void {
-    const unsent = connection.#socket.queuedBytes
-    if (queuedBefore - unsent >= FLUSH_LEAST_BYTES) return connection.#awaitFlush()
-    connection.#refuse(`client does not read, ${unsent} bytes not sent`)
+  static #checkFlush(connection: AnyConnection, before: number): void {
+    const { queuedBytes, unacknowledgedBytes } = connection.#socket
+    if (before - unacknowledgedBytes >= FLUSH_LEAST_BYTES) return connection.#awaitFlush()
+    connection.#refuse(`client does not read, ${queuedBytes} bytes not sent`)
     connection.#drop()
   }
 
@@ -1726,6 +1727,10 @@ export class Connection<In = any, Out = any> implements SocketEvents {
 
     get queuedBytes(): number {
       return this.#connection.#socket.queuedBytes
+    }
+
+    get unacknowledgedBytes(): number {
+      return this.#connection.#socket.unacknowledgedBytes
     }
 
     hasQueued(bytes: number): boolean {

@@ -345,6 +345,11 @@ export interface CodecIo<In = unknown> {
   readonly maxSendBufferSize: number
   /** Bytes accepted by `write` that the kernel has not taken yet. */
   readonly queuedBytes: number
+  /**
+   * Bytes accepted by `write` that the peer has not acknowledged, as far as the kernel tells (with the addon, on
+   * Linux): they get fewer while it reads, even if `queuedBytes` stays. Costs a system call.
+   */
+  readonly unacknowledgedBytes: number
   /** Whether at least this many are queued: cheaper than `queuedBytes` for a check after each message. */
   hasQueued(bytes: number): boolean
   /** Whether an emitted message has not reached a handler yet, because handlers of earlier ones are still running. */

@@ -79,6 +79,8 @@ export class MemorySocket implements Socket {
   hasEnded = false
   isDestroyed = false
   queuedBytes = 0
+  /** Bytes that the kernel has taken and the peer has not: a test may set it, and nothing here changes it. */
+  inKernel = 0
   isHolding = false
   readonly hasBegun = false
   /** @internal */
@@ -97,6 +99,10 @@ export class MemorySocket implements Socket {
     this.queuedBytes += bytes.length
     this.onQueued()
     return bytes.length
+  }
+
+  get unacknowledgedBytes(): number {
+    return this.queuedBytes + this.inKernel
   }
 
   settle(): void {

@@ -64,6 +64,11 @@ export interface Socket extends Peer {
   awaitDrained(): void
   /** Bytes written that the kernel has not taken. Reading this settles. */
   readonly queuedBytes: number
+  /**
+   * Bytes written that the peer has not acknowledged: `queuedBytes`, and with the addon on Linux those the kernel has
+   * taken. Reading this takes a system call.
+   */
+  readonly unacknowledgedBytes: number
   /** Whether at least this many bytes are queued: cheaper than `queuedBytes`. */
   hasQueued(bytes: number): boolean
   pause(): void

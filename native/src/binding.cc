@@ -182,6 +182,12 @@ Napi::Value PendingConnections(const Napi::CallbackInfo& info) {
   return args.ok() ? Answer(info.Env(), pending_connections(fd)) : info.Env().Undefined();
 }
 
+Napi::Value UnacknowledgedBytes(const Napi::CallbackInfo& info) {
+  Arguments args(info);
+  int fd = args.Descriptor("fd");
+  return args.ok() ? Answer(info.Env(), unacknowledged_bytes(fd)) : info.Env().Undefined();
+}
+
 Napi::Value SendDescriptors(const Napi::CallbackInfo& info) {
   Arguments args(info);
   int fd = args.Descriptor("fd");
@@ -319,6 +325,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   Export<SetNoDelay>(exports, "setNoDelay");
   Export<ChooseAmong>(exports, "chooseAmong");
   Export<PendingConnections>(exports, "pendingConnections");
+  Export<UnacknowledgedBytes>(exports, "unacknowledgedBytes");
   Export<SendDescriptors>(exports, "sendDescriptors");
   Export<ReceiveDescriptors>(exports, "receiveDescriptors");
   Export<PeerCredentials>(exports, "peerCredentials");

@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "address.h"
+#include "sockets.h"
 
 namespace millrace {
 namespace {
@@ -200,6 +201,12 @@ int Engine::release(int32_t slot, int32_t generation, std::vector<uint8_t>* unse
   one.fd = -1;
   free_slot(slot);
   return fd;
+}
+
+uint32_t Engine::unacknowledged(int32_t slot, int32_t generation) {
+  if (!is_current(slot, generation) || at(slot).role != Role::Stream) return 0;
+  Result<uint32_t> count = unacknowledged_bytes(at(slot).fd);
+  return count.ok() ? count.value : 0;
 }
 
 void Engine::wake(int32_t slot, int32_t generation) {

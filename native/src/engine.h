@@ -47,6 +47,8 @@ class Engine {
   int release(int32_t slot, int32_t generation, std::vector<uint8_t>* unsent);
   /** Reads directly into `into`. Returns how many bytes; 0 if there are none or an event must be delivered first. */
   size_t read_into(int32_t slot, int32_t generation, uint8_t* into, size_t length);
+  /** Bytes the kernel has taken and the peer has not acknowledged; 0 if it does not say. */
+  uint32_t unacknowledged(int32_t slot, int32_t generation);
   /** Makes a listener accept again after it has failed to accept or had no room for more. */
   void wake(int32_t slot, int32_t generation);
   /** Sends what is in the ring, then these bytes from where they are; copies what the kernel does not take. */

@@ -39,6 +39,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
                         InstanceMethod<&EngineObject::Generation>("generation"),
                         InstanceMethod<&EngineObject::Release>("release"), InstanceMethod<&EngineObject::Wake>("wake"),
                         InstanceMethod<&EngineObject::Flush>("flush"),
+                        InstanceMethod<&EngineObject::Unacknowledged>("unacknowledged"),
                         InstanceMethod<&EngineObject::ReadInto>("readInto"),
                         InstanceMethod<&EngineObject::SendBytes>("sendBytes")});
   }
@@ -278,6 +279,14 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   }
 
   /** Reads into the beginning of a Uint8Array. Returns how many bytes. */
+  Napi::Value Unacknowledged(const Napi::CallbackInfo& info) {
+    Arguments args(info);
+    int32_t slot = static_cast<int32_t>(args.Integer("slot", 0, kMaxSlots - 1));
+    int32_t generation = static_cast<int32_t>(args.Integer("generation", 0, INT32_MAX));
+    if (!args.ok()) return info.Env().Undefined();
+    return Napi::Number::New(info.Env(), engine_->unacknowledged(slot, generation));
+  }
+
   Napi::Value ReadInto(const Napi::CallbackInfo& info) {
     Arguments args(info);
     int32_t slot = static_cast<int32_t>(args.Integer("slot", 0, kMaxSlots - 1));

@@ -18,6 +18,8 @@
 
 #ifdef __linux__
 #include <linux/filter.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #endif
 
 namespace millrace {
@@ -216,11 +218,19 @@ Result<uint32_t> pending_connections(int fd) {
   return Result<uint32_t>::of(info.tcpi_unacked);
 }
 
+Result<uint32_t> unacknowledged_bytes(int fd) {
+  int count = 0;
+  if (ioctl(fd, SIOCOUTQ, &count) != 0) return Result<uint32_t>::fail(errno, "ioctl");
+  return Result<uint32_t>::of(static_cast<uint32_t>(count));
+}
+
 #else
 
 Outcome choose_among(int, const std::vector<uint32_t>&) { return Outcome::fail(ENOTSUP, "setsockopt"); }
 
 Result<uint32_t> pending_connections(int) { return Result<uint32_t>::fail(ENOTSUP, "getsockopt"); }
+
+Result<uint32_t> unacknowledged_bytes(int) { return Result<uint32_t>::fail(ENOTSUP, "ioctl"); }
 
 #endif
 

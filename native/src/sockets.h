@@ -44,5 +44,7 @@ Outcome set_no_delay(int fd, bool is_on);
 Outcome choose_among(int fd, const std::vector<uint32_t>& places);
 /** How many connections wait to be accepted. Linux only. */
 Result<uint32_t> pending_connections(int fd);
+/** How many bytes the kernel has taken and the peer has not acknowledged. Linux only. */
+Result<uint32_t> unacknowledged_bytes(int fd);
 
 }  // namespace millrace

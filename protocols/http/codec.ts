@@ -78,7 +78,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   /** Moved on by the time during which the body was not read. */
   #bodyStartedAt = 0
   #bodyFullSince = 0
-  #queuedAtLook = 0
+  /** Bytes the client had not acknowledged. */
+  #leftAtLook = 0
   #markAtLook = 0
   #lookedAt = 0
 
@@ -662,13 +663,16 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#arm(this.#since)
   }
 
-  /** For `writeTimeoutMs` nothing queued has left, and nothing was added, which would have changed `mark`. */
+  /**
+   * For `writeTimeoutMs` the client has acknowledged nothing, and nothing was added, which would have changed `mark`.
+   * That the kernel takes nothing is no sign: it does only when a third of its buffer is free, which is megabytes.
+   */
   #isUnread(mark: number): boolean {
-    const { queuedBytes } = this.io
+    const left = this.io.queuedBytes > 0 ? this.io.unacknowledgedBytes : 0
     const now = this.io.now()
-    const isSame = queuedBytes > 0 && queuedBytes === this.#queuedAtLook && mark === this.#markAtLook
+    const isSame = left > 0 && left === this.#leftAtLook && mark === this.#markAtLook
     if (isSame) return now - this.#lookedAt >= unlimited(this.settings.writeTimeoutMs)
-    this.#queuedAtLook = queuedBytes
+    this.#leftAtLook = left
     this.#markAtLook = mark
     this.#lookedAt = now
     return false

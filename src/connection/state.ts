@@ -118,7 +118,7 @@ export const YIELD_CHECK = 16
 export const MAX_BACKLOG_BYTES = 1_048_576
 /** Bytes that may arrive while this connection waits for its next turn before reading stops. */
 export const MAX_HELD_BYTES = 262_144
-/** A closing connection is dropped if its peer reads less than FLUSH_LEAST_BYTES in this time. */
+/** A closing connection is dropped if its peer takes less than FLUSH_LEAST_BYTES in this time. */
 export const FLUSH_TIMEOUT_MS = 30_000
 export const FLUSH_LEAST_BYTES = 16_384
 /**
@@ -155,6 +155,7 @@ export const NO_SOCKET: Socket = {
   proxy: null,
   hasBegun: false,
   queuedBytes: 0,
+  unacknowledgedBytes: 0,
   attach: nothing,
   write: () => 0,
   settle: nothing,

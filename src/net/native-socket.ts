@@ -161,6 +161,11 @@ export class NativeSocket implements Socket, Owner {
     return this.#written()
   }
 
+  get unacknowledgedBytes(): number {
+    if (this.#flags & (Flag.Gone | Flag.Moved)) return this.#extra?.successor?.unacknowledgedBytes ?? 0
+    return this.queuedBytes + native().unacknowledged(this.#slot, this.generation)
+  }
+
   /** Queued bytes of what is encoded. */
   #written(): number {
     const { queued, header } = rings()

@@ -3,6 +3,7 @@
 
 import { AsyncResource } from 'node:async_hooks'
 import net from 'node:net'
+import { addon } from '../addon.ts'
 import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
@@ -272,6 +273,17 @@ class NodeSocket implements Socket {
 
   get queuedBytes(): number {
     return this.#pendingBytes + this.#givenBytes
+  }
+
+  get unacknowledgedBytes(): number {
+    const fd = descriptorOf(this.#stream)
+    if (fd < 0) return this.queuedBytes
+    try {
+      return this.queuedBytes + (addon().sys?.unacknowledgedBytes(fd) ?? 0)
+    } catch (error) {
+      if (codeOf(error) !== 'ENOTSUP') throw error // not Linux
+      return this.queuedBytes
+    }
   }
 
   hasQueued(bytes: number): boolean {

@@ -19,6 +19,7 @@ import { bindSocket } from '../../src/net/bound-socket.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import { TlsServer } from '../../src/net/tls.ts'
+import type { CodecIo } from '../../src/protocol.ts'
 import type { Transport } from '../../src/transport.ts'
 import type { ArrivalHost } from '../../src/worker/arrival.ts'
 import { TlsArrival } from '../../src/worker/tls-arrival.ts'
@@ -62,6 +63,27 @@ for (const transport of transports) {
     test(`${transport.name}: ${title}`, async () => {
       await run()
     })
+
+  it('a codec learns how much its peer has yet to acknowledge, queued here or in the kernel', async () => {
+    let io: CodecIo<string> | null = null
+    const protocol = scripted((given) => {
+      io = given
+      return {}
+    })
+    const left = () => (io as CodecIo<string> | null)?.unacknowledgedBytes ?? -1
+    await withServer(transport, protocol, {}, async ({ connect, connections }) => {
+      const { socket } = await connect()
+      await until(() => io !== null)
+      assert.is(left(), 0)
+      socket.pause()
+      connections[0]?.send('x'.repeat(16 * MIB))
+      await until(() => left() > 0 && left() < 16 * MIB)
+      const inKernel = () => left() - (io as unknown as CodecIo<string>).queuedBytes
+      if (native !== null) await until(() => inKernel() > 0)
+      socket.resume()
+      await until(() => left() === 0)
+    })
+  })
 
   it('echoes over TCP', async () => {
     await withServer(transport, text, { onMessage: echo }, async ({ connect }) => {

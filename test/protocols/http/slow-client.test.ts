@@ -224,4 +224,17 @@ test('a whole answer that is read at last is followed by the end of its connecti
   assert.is(closing.connection.getStatus(false), 'CLOSED')
 })
 
+test('a client reads as long as it acknowledges bytes, though the kernel takes none for a while', () => {
+  const server = serve((connection) => connection.send(Buffer.alloc(300_000)), {}, { writeTimeoutMs: 1000 })
+  server.hold()
+  server.receive(get('/'))
+  for (let n = 20; n > 0; n--) {
+    server.socket.inKernel = n * 1000
+    server.advance(900)
+  }
+  assert.equal([server.connection.getStatus(false), server.errors], ['ESTABLISHED', []])
+  server.advance(2000)
+  assert.match(server.errors[0]?.message ?? '', /does not read its answer/)
+})
+
 test.run()

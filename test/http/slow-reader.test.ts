@@ -1,0 +1,39 @@
+// A client that reads steadily, but slower than the kernel's buffer empties, over real sockets.
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { nativeEngine } from '../../src/net/native-engine.ts'
+import { nodeEngine } from '../../src/net/node-engine.ts'
+import type { Transport } from '../../src/transport.ts'
+import { httpInMemory } from '../support/http.ts'
+import { longTest } from '../support/length.ts'
+import { withServer } from '../support/tcp.ts'
+import { until } from '../support/until.ts'
+
+const native = nativeEngine()
+const transports: readonly Transport[] = native === null ? [] : [nodeEngine, native] // it takes the addon to know
+const MIB = 1_048_576
+/** Takes more than a second for what the kernel frees at once, and less for what a client's kernel acknowledges. */
+const PACE_MS = 70
+
+for (const transport of transports)
+  longTest(`${transport.name}: a client that reads a little all the time is not cut`, async () => {
+    const onMessage = (connection: { send(message: unknown): unknown }) => connection.send(Buffer.alloc(40 * MIB, 'x'))
+    const protocol = httpInMemory({ writeTimeoutMs: 1000 })
+    await withServer(transport, protocol, { onMessage: onMessage as never }, async ({ connect, errors }) => {
+      const { socket } = await connect()
+      socket.removeAllListeners('data')
+      socket.pause()
+      socket.write('GET / HTTP/1.1\r\nHost: h\r\n\r\n')
+      let read = 0
+      await until(async () => {
+        await sleep(PACE_MS)
+        read += (socket.read() as Buffer | null)?.length ?? 0
+        return read > 2 * MIB || errors.length > 0
+      }, 30_000)
+      assert.equal(errors, [])
+    })
+  })
+
+test.run()

@@ -4,6 +4,7 @@
 // amount queued is checked beforehand.
 
 import { AbortError, isNoFile, UsageError } from '../../src/errors.ts'
+import { nothing } from '../../src/nothing.ts'
 import { type CodecIo, foreignBytes, isChunk, jsonOf } from '../../src/protocol.ts'
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
 import { type Draft, discard, draftOf, HTML, isSmall, lengthOf, ofParts, ofResponse, weakened } from './draft.ts'
@@ -303,7 +304,9 @@ export class Exchange {
   async #finished(draft: Draft): Promise<Draft> {
     const { sessions, compress } = this.#host.settings
     if (this.#session !== null && sessions !== null) {
-      const cookie = await sessions.commit(await this.#session, this.request.scheme === 'https')
+      // One that could not be loaded has nothing to store: the handler has the error, and its answer is what it made of it.
+      const session = await this.#session.catch(nothing)
+      const cookie = session ? await sessions.commit(session, this.request.scheme === 'https') : null
       if (cookie !== null) {
         checkField('Set-Cookie', [cookie])
         draft.lines += `Set-Cookie: ${cookie}\r\n`

@@ -367,4 +367,27 @@ test('a compressed stream that nobody reads is ended: a HEAD, or a client that g
     }
 })
 
+test('a session that cannot be loaded leaves the answer to the handler that caught the error, or did not look', async () => {
+  const load = async () => {
+    await nextTurn()
+    throw new Error('the store is down')
+  }
+  const handlers: Handler[] = [
+    async (connection, request) => {
+      await request.session().catch(() => connection.send(new Response(503, {}, 'no sessions')))
+    },
+    (connection, request) => {
+      request.session()
+      connection.send(new Response(503, {}, 'no sessions'))
+    },
+  ]
+  for (const handler of handlers) {
+    const server = serve(handler, { sessions: { ...sessions, load } })
+    server.receive(get('/'))
+    const text = await writtenBy(server, (all) => all.includes('¶¶'))
+    assert.match(text, /^HTTP\/1\.1 503 .*¶¶no sessions$/)
+    assert.equal([server.errors, server.connection.getStatus(false)], [[], 'ESTABLISHED'])
+  }
+})
+
 test.run()

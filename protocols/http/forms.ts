@@ -18,7 +18,7 @@ interface FormLimits {
   readonly maxDepth: number
 }
 
-const FORM_LIMITS: FormLimits = { maxParameters: 1000, maxDepth: 5 }
+export const FORM_LIMITS: FormLimits = { maxParameters: 1000, maxDepth: 5 }
 
 const FORBIDDEN = new Set(['__proto__', 'constructor', 'prototype'])
 

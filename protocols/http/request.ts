@@ -6,7 +6,7 @@ import type { CodecIo } from '../../src/protocol.ts'
 import { codingFor } from './codings.ts'
 import { type Cookies, parseCookies } from './cookies.ts'
 import type { Fields } from './fields.ts'
-import { FormBuilder, type FormMap, type FormValue, parseForm } from './forms.ts'
+import { FORM_LIMITS, FormBuilder, type FormMap, type FormValue, parseForm } from './forms.ts'
 import type { RequestHead } from './head.ts'
 import { addressIn, isHost } from './host.ts'
 import { RequestBody } from './request-body.ts'
@@ -325,7 +325,7 @@ function pathEnd(uri: string, start: number): number {
 }
 
 function formOf({ fields }: UploadForm): FormMap {
-  const form = new FormBuilder()
+  const form = new FormBuilder({ ...FORM_LIMITS, maxParameters: fields.length }) // `uploads` has a limit of its own
   for (const [name, value] of fields) form.add(name, value)
   return form.finish()
 }

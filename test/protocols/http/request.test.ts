@@ -6,6 +6,7 @@ import type { Request } from '../../../protocols/http/request.ts'
 import type { AccessLogEntry, HttpSettings } from '../../../protocols/http/settings.ts'
 import { codeOf } from '../../../src/errors.ts'
 import { serve, shown, wire } from '../../support/http.ts'
+import { until } from '../../support/until.ts'
 
 /** The request that a handler is given. */
 function received(text: string, settings: HttpSettings = {}): Request {
@@ -186,6 +187,20 @@ test('each answer is logged once, with what was sent of its body', () => {
       ['GET', '/', '1.1', 200, 6, '', ''],
     ],
   )
+})
+
+test('an upload has all fields that its parser let through: the limit is that of `uploads`', async () => {
+  const fields = Array.from({ length: 1500 }, (_, n) => [`f${n}[a]`, 'v'] as const)
+  const readUploads = async () => ({ fields, files: [], dispose: async () => undefined })
+  let count = 0
+  const onMessage = (connection: { send(answer: unknown): boolean }, request: Request) => {
+    count = Object.keys(request.post()).length
+    connection.send('ok')
+  }
+  const server = serve({ onMessage } as never, { uploads: { maxFields: 5000 } }, { readUploads })
+  server.receive(wire('POST / HTTP/1.1¶Host: h¶Content-Type: multipart/form-data; boundary=X¶Content-Length: 1¶¶x'))
+  await until(() => shown(server.written()).includes('200 OK') || server.errors.length > 0)
+  assert.equal([count, server.errors], [1500, []])
 })
 
 test.run()

@@ -1,5 +1,6 @@
-// Checks the delimiters of a multipart body (RFC 2046 section 5.1.1) as it passes. The parser takes every line that
-// begins with the boundary for a delimiter, whatever follows on it, and silently loses the part next to it.
+// Checks the delimiters of a multipart body (RFC 2046 section 5.1.1) as it passes, and counts its parts. The parser
+// takes every line that begins with the boundary for a delimiter, whatever follows on it, and silently loses the part
+// next to it; it also leaves out parts whose head it does not understand.
 
 import { ProtocolError } from '../errors.ts'
 
@@ -11,6 +12,7 @@ export class Delimiters {
   /** The last bytes, which may begin a delimiter. A body may begin with one, so there is a line end before it. */
   #tail: Buffer = Buffer.from('\r\n')
   #isClosed = false
+  #parts = 0
 
   constructor(boundary: string) {
     this.#delimiter = Buffer.from(`\r\n--${boundary}`, 'latin1')
@@ -21,6 +23,11 @@ export class Delimiters {
     const [, quoted, token = ''] = /;[ \t]*boundary=(?:"((?:[^"\\]|\\.)*)"|([^;\s"]+))/i.exec(contentType) ?? []
     const boundary = quoted?.replace(/\\(.)/g, '$1') ?? token
     return boundary === '' ? null : new Delimiters(boundary)
+  }
+
+  /** How many parts have begun. */
+  get parts(): number {
+    return this.#parts
   }
 
   /** Throws ProtocolError if anything follows a delimiter on its line, even blanks. */
@@ -39,14 +46,13 @@ export class Delimiters {
       if (at + length + 2 > bytes.length || this.#isClosed) return
       const next = bytes.readUInt16BE(at + length)
       if (next === DASHES) this.#isClosed = true
-      else if (next !== CR_LF)
-        throw new ProtocolError(
-          'ERR_BAD_MULTIPART',
-          'a line of a multipart body begins with its boundary, and goes on',
-          {
-            statusHint: 400,
-          },
-        )
+      else if (next === CR_LF) this.#parts++
+      else throw goesOn()
     }
   }
+}
+
+function goesOn(): ProtocolError {
+  const message = 'a line of a multipart body begins with its boundary, and goes on'
+  return new ProtocolError('ERR_BAD_MULTIPART', message, { statusHint: 400 })
 }

@@ -67,7 +67,7 @@ interface UploadForm {
 
 /** Limit of a field's name, in bytes. */
 const MAX_NAME_BYTES = 255
-/** Limit of a part's header lines, in bytes. The parser does not report what exceeds it: such a part may be lost. */
+/** Limit of a part's header lines, in bytes. The parser does not report a part that exceeds it. */
 const MAX_HEADER_BYTES = 81_920
 /** As many lines as fit into that. The parser would drop further lines, and with them the name of a part. */
 const MAX_HEADERS = MAX_HEADER_BYTES / 4
@@ -112,6 +112,8 @@ class Upload {
   readonly #files: UploadedFile[] = []
   readonly #streams: Readable[] = []
   readonly #writing: Promise<void>[] = []
+  /** How many parts the parser has reported. */
+  #reported = 0
   #failure: Error | null = null
   /** Ends a wait for the parser, which may never end by itself: it waits for a file that has failed. */
   #giveUp: (error: Error) => void = nothing // nobody waits yet
@@ -157,6 +159,8 @@ class Upload {
     }
     parser.end()
     await this.#unlessFailed((resolve, reject) => void finished.then(resolve, reject))
+    if (this.#delimiters !== null && this.#delimiters.parts !== this.#reported)
+      this.#fail(badForm('a part of a form has no name, or a head that is none'))
   }
 
   #unlessFailed(begin: (resolve: () => void, reject: (error: unknown) => void) => void): Promise<void> {
@@ -168,6 +172,7 @@ class Upload {
   }
 
   #addField(name: string | undefined, value: string, isCut: boolean): void {
+    this.#reported++
     if (isCut) this.#fail(tooMuch('a field of a form is too long'))
     else if (this.#isName(name)) this.#fields.push([name, value])
   }
@@ -181,6 +186,7 @@ class Upload {
   }
 
   #addFile(field: string | undefined, stream: BusboyFileStream, name: string, type: string): void {
+    this.#reported++
     stream.on('error', nothing) // the code that stores it handles the error
     this.#streams.push(stream)
     if (!this.#isName(field)) return

@@ -84,6 +84,31 @@ test('a part without a name is the client’s fault, a long name too much, and m
   rmSync(directory, { recursive: true })
 })
 
+test('a part that the parser does not see is not left out: the form is refused', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-uploads-'))
+  const good = '--X\r\nContent-Disposition: form-data; name="b"\r\n\r\n2\r\n'
+  for (const head of [
+    'Content-Type: text/plain',
+    'Content-Disposition: attachment; name="a"',
+    'Content-Disposition : form-data; name="a"',
+    'X: y',
+    `X: ${'y'.repeat(90_000)}\r\nContent-Disposition: form-data; name="a"`,
+  ]) {
+    const part = `--X\r\n${head}\r\n\r\nval\r\n`
+    for (const text of [part + good, good + part, good + part + good])
+      for (const size of [1, 7, 65_536])
+        if (size > 1 || text.length < 1000) {
+          const pieces = text.match(new RegExp(`[^]{1,${size}}`, 'g')) ?? []
+          const body = async function* () {
+            for (const piece of pieces) yield Buffer.from(piece)
+            yield Buffer.from('--X--\r\n')
+          }
+          assert.is(await failureOf(body(), directory), 'ERR_BAD_MULTIPART', `${head.slice(0, 50)} by ${size}`)
+        }
+  }
+  rmSync(directory, { recursive: true })
+})
+
 test('a line that begins with the boundary and goes on is refused, however it is cut: the parser would lose its part', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'millrace-uploads-'))
   const type = (boundary: string) => `multipart/form-data; boundary=${boundary}`

@@ -3,7 +3,7 @@
 import { UsageError } from '../../src/errors.ts'
 import { isChunk } from '../../src/protocol.ts'
 import { hasToken } from './fields.ts'
-import { letGo } from './release.ts'
+import { letGo, quietly } from './release.ts'
 import { type BodyStream, checkField, type Response } from './response.ts'
 import type { AnswerParts } from './settings.ts'
 
@@ -24,6 +24,8 @@ export interface Draft {
   readonly options: string
   /** Whether the lines include a Date. */
   readonly hasDate: boolean
+  /** Releases what the answer holds besides its body. */
+  readonly close: (() => unknown) | null
 }
 
 export const HTML = 'text/html; charset=utf-8'
@@ -52,16 +54,15 @@ export function draftOf(body: string | Uint8Array, type: string, status = 200): 
     isClosing: false,
     options: '',
     hasDate: false,
+    close: null,
   }
 }
 
 /** `but`: names of fields that the handler has set itself. */
-export function ofParts(
-  { status, reason = '', headers, type: unsaid = '', size, body, close }: AnswerParts,
-  but?: ReadonlyMap<string, unknown>,
-): Draft {
+export function ofParts(parts: AnswerParts, but?: ReadonlyMap<string, unknown>): Draft {
+  const { status, reason = '', headers, size, body } = parts
   let lines = ''
-  let type = unsaid
+  let { type = '' } = parts
   let hasDate = false
   let told = ''
   let hasUpgrade = false
@@ -75,11 +76,11 @@ export function ofParts(
     if (key === 'date') hasDate = true
     lines += `${name}: ${value}\r\n`
   }
-  if (body === null) void close()
   const isPlain = told === '' && !hasUpgrade
   const names = isPlain ? NO_NAMES : new Set(headers.map(([name]) => name.toLowerCase()))
   const { isClosing, options } = connectionOf(told, names)
-  return { status, reason, lines, body, size, isOpen: false, type, isClosing, options, hasDate }
+  const close = () => parts.close()
+  return { status, reason, lines, body, size, isOpen: false, type, isClosing, options, hasDate, close }
 }
 
 /**
@@ -118,7 +119,7 @@ export function ofResponse(response: Response): Draft {
     type = typeof body === 'string' ? HTML : 'application/octet-stream'
     lines += `Content-Type: ${type}\r\n`
   }
-  return { status, reason, lines, body, size, isOpen, type, isClosing, options, hasDate }
+  return { status, reason, lines, body, size, isOpen, type, isClosing, options, hasDate, close: null }
 }
 
 function sizeGiven(values: readonly string[] | undefined): number {
@@ -145,6 +146,7 @@ export function weakened(lines: string): string {
   return lines.replace(/^(ETag: )(")/im, '$1W/$2')
 }
 
-export function discard({ body }: Draft): void {
+export function discard({ body, close }: Draft): void {
   if (body !== null && !isChunk(body)) letGo(body)
+  if (close !== null) quietly(close)
 }

@@ -9,7 +9,7 @@ import { type CodecIo, foreignBytes, isChunk, jsonOf } from '../../src/protocol.
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
 import { type Draft, discard, draftOf, HTML, isSmall, lengthOf, ofParts, ofResponse, weakened } from './draft.ts'
 import type { RequestHead } from './head.ts'
-import { giveUp, isParts, letGo, piecesOf, streamOf } from './release.ts'
+import { giveUp, isParts, letGo, piecesOf, quietly, streamOf } from './release.ts'
 import { Request } from './request.ts'
 import type { RequestBody } from './request-body.ts'
 import { RequestSignal } from './request-signal.ts'
@@ -101,6 +101,8 @@ export class Exchange {
   #early: Early | null = null
   /** The body that the handler gave. */
   #given: Draft['body'] = null
+  /** Releases what the answer being sent holds. */
+  #close: (() => unknown) | null = null
   /** Null until the handler asks for it. */
   #signal: RequestSignal | null = null
   #hasClientEnded = false
@@ -221,6 +223,13 @@ export class Exchange {
     if (failure !== null) this.#host.io.fail(failure.error)
     this.#wake?.()
     giveUp(this.#iterator)
+    this.#release()
+  }
+
+  #release(): void {
+    const close = this.#close
+    this.#close = null
+    if (close !== null) quietly(close)
   }
 
   /** The client has read. */
@@ -337,6 +346,7 @@ export class Exchange {
   refuse(status: number, message: string): void {
     if (this.#status !== 0) return
     giveUp(this.#iterator)
+    this.#release()
     this.#iterator = this.#early = this.#signal = null // its handler may still be at work: the signal stays linked
     this.#state = State.Waiting
     const draft = draftOf(`${status} ${REASONS[status] ?? ''}: ${message}\n`, 'text/plain; charset=utf-8', status)
@@ -354,6 +364,7 @@ export class Exchange {
     if (body !== null && !isChunk(body)) return this.#stream(body, { draft, status, hasBody, length })
     const head = this.#headOf(draft, status, length, hasBody)
     this.#status = status
+    this.#close = draft.close
     if (isOpen && hasBody) return this.#open(head, body, type)
     return this.#whole(head, hasBody ? body : null, length)
   }
@@ -466,6 +477,7 @@ export class Exchange {
   #stream(body: BodyStream, plan: StreamPlan): boolean {
     if (!plan.hasBody) {
       this.#state = State.Streaming
+      this.#close = plan.draft.close
       const goOn = this.#begun(plan)
       letGo(body)
       this.#done()
@@ -473,6 +485,7 @@ export class Exchange {
     }
     const iterator = piecesOf(body)
     this.#state = State.Streaming
+    this.#close = plan.draft.close
     this.#iterator = iterator
     this.isEndless = isEvents(plan.draft.type)
     const goOn = this.isEndless ? this.#begun(plan) : true
@@ -541,6 +554,7 @@ export class Exchange {
   #done(): void {
     this.#state = State.Done
     this.#signal?.release()
+    this.#release()
     const failure = this.#logged()
     if (failure !== null) this.isLast = true // the answer is complete nevertheless, and is sent
     this.#host.answered(this)

@@ -64,7 +64,7 @@ export function giveUp(iterator: AsyncIterator<unknown> | null): void {
 }
 
 /** A source may clean up in its own time: a promise, a value, or a throw are all allowed. */
-function quietly(leave: () => unknown): void {
+export function quietly(leave: () => unknown): void {
   const left = async () => void (await leave())
   left().catch(nothing) // an error from a stream that was given up concerns no one any more
 }

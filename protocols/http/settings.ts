@@ -188,7 +188,7 @@ export interface AnswerParts {
   readonly size: number
   /** Null for none. */
   readonly body: AsyncIterable<Uint8Array> | null
-  /** Releases its resources; always called, perhaps before the body was read. */
+  /** Releases its resources: called once, when the body has been sent or is not wanted, perhaps before it was read. */
   close(): unknown
 }
 

@@ -87,6 +87,6 @@ function answerOf(response: Response): object {
     headers,
     size: length === null || !/^\d{1,15}$/.test(length) ? -1 : Number(length),
     body: response.body,
-    close: () => response.body?.cancel(),
+    close: () => (response.body?.locked === false ? response.body.cancel() : undefined), // else its reader ends it
   }
 }

@@ -390,4 +390,46 @@ test('a session that cannot be loaded leaves the answer to the handler that caug
   }
 })
 
+test('the parts of an answer are closed once, however it ends', async () => {
+  async function* three() {
+    yield Buffer.from('abc')
+  }
+  async function* failing() {
+    yield await Promise.reject(new Error('no'))
+  }
+  async function* stalled() {
+    yield Buffer.from('abc')
+    await new Promise(() => undefined)
+  }
+  const bad = { headers: [['X Y', 'z']] as const }
+  const cases: Record<string, { method?: string; parts?: object; compress?: boolean; resets?: boolean }> = {
+    whole: {},
+    HEAD: { method: 'HEAD' },
+    'without a body': { parts: { size: 0, body: null } },
+    'refused for a bad field': { parts: bad },
+    'failing before its first piece': { parts: { body: failing() } },
+    'of a wrong length': { parts: { size: 9 } },
+    'cut by a reset': { parts: { size: 9, body: stalled() }, resets: true },
+    compressed: { parts: { headers: [['Content-Type', 'text/plain']], size: -1 }, compress: true },
+  }
+  for (const [what, { method = 'GET', parts = {}, compress = false, resets = false }] of Object.entries(cases)) {
+    let closed = 0
+    const close = () => {
+      closed++
+    }
+    const onMessage: Handler = (connection) => {
+      connection.send({ status: 200, headers: [], size: 3, body: three(), close, ...parts })
+    }
+    const server = serve(onMessage, { compress })
+    server.receive(wire(`${method} / HTTP/1.1¶Host: h¶Accept-Encoding: gzip¶¶`))
+    await writtenBy(server, (text) => text.includes('¶¶'))
+    if (resets) server.reset()
+    await until(() => closed > 0).catch((error) => assert.unreachable(`${what}: ${error.message}`))
+    for (let turn = 0; turn < 3; turn++) await nextTurn()
+    server.reset()
+    await nextTurn()
+    assert.is(closed, 1, what)
+  }
+})
+
 test.run()

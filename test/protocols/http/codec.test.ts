@@ -393,10 +393,11 @@ test('what is no file to be served is 404, a socket (ENXIO) too; another error o
 })
 
 test('a file that is open is closed when its answer cannot be made after all', async () => {
-  let open = 0
+  const open = new Set<object>()
   const openFile: HttpServices['openFile'] = async () => {
-    open++
-    const close = async () => ({ done: true as const, value: open-- })
+    const file = {}
+    open.add(file)
+    const close = async () => ({ done: true as const, value: open.delete(file) })
     const body = { [Symbol.asyncIterator]: () => ({ next: close, return: close }) as never }
     return { status: 200, headers: [['Content-Type', 'text/plain']], size: 3, body, close }
   }
@@ -418,7 +419,7 @@ test('a file that is open is closed when its answer cannot be made after all', a
     server.receive(wire(GET))
     await until(() => server.errors.length > 0)
     assert.is(statusOf(shown(server.written())), 500)
-    assert.is(open, 0)
+    assert.is(open.size, 0)
   }
 })
 
@@ -909,13 +910,14 @@ test('a file is compressed from 1 KiB on, as a text is; a stream of unknown size
 })
 
 test('files: an error page knows no conditions, and what is compressed says so in every answer', async () => {
-  let open = 0
+  const open = new Set<object>()
   const asked: (string | undefined)[] = []
   const openFile: HttpServices['openFile'] = async (_file, request) => {
     const condition = request.header('if-none-match')
     asked.push(condition)
-    const close = () => open--
-    open++
+    const file = {}
+    open.add(file)
+    const close = () => open.delete(file)
     async function* body() {
       yield Buffer.from('x'.repeat(2000))
     }
@@ -933,7 +935,7 @@ test('files: an error page knows no conditions, and what is compressed says so i
   const server = serveAny({ onMessage } as never, { compress: true }, { openFile })
   const ask = async (line: string, fields = '') => {
     server.receive(wire(`${line} HTTP/1.1¶Host: h¶Accept-Encoding: gzip¶${fields}¶`))
-    await until(() => open === 0)
+    await until(() => open.size === 0)
     await nextTurn()
     return shown(server.written())
   }

@@ -177,8 +177,14 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
 
   /** FIN, with or without a close frame before it. */
   ended(): void {
+    if (this.#state === State.AwaitHandshake && (this.#rest?.length ?? 0) > 0) return this.#cutHandshake()
     if (this.#state < State.Open) return
     if (this.#io.onSettled === null || this.#is(Bit.PutOff)) this.#finally(() => this.#finish(this.#closeCode))
+  }
+
+  #cutHandshake(): void {
+    if (this.isServer) return this.#turnAway(400, 'the handshake ends before its end')
+    throw new ProtocolError('ERR_BAD_HANDSHAKE', 'the server closed amid its answer')
   }
 
   /** Calls `end` once all received messages have been handled, instead of any close frame waiting for the same. */

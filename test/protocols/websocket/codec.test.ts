@@ -1467,4 +1467,19 @@ test('any bytes behind the handshake give messages or one close code, the same o
   }
 })
 
+test('FIN in the middle of a handshake ends it at once, for a server with 400 and for a client as an error', () => {
+  for (const kept of [1, 60]) {
+    const server = serve()
+    server.receive(wire(ASK()).subarray(0, kept))
+    server.end()
+    assert.match(shown(server.written()), /^HTTP\/1\.1 400 .*ends before its end/, String(kept))
+    assert.equal([server.connection.getStatus(false), server.errors], ['CLOSED', []])
+    const { wire: peer, answer } = client()
+    peer.receive(wire(answer()).subarray(0, kept))
+    peer.end()
+    assert.equal([codeOf(peer.errors[0]?.error), peer.connection.closeReason], ['ERR_BAD_HANDSHAKE', 'protocol'])
+    assert.is(peer.connection.getStatus(false), 'CLOSED')
+  }
+})
+
 test.run()

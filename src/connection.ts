@@ -1403,6 +1403,12 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     if (reason !== 'timeout' || !this.#hasMoreToSay(reason)) this.#close()
   }
 
+  /** Keeps what a codec says of the end. */
+  #note(code: number, reason: CloseReason | undefined): void {
+    if (code !== 0) this.#more().closeCode = code
+    if (reason !== undefined) this.#more().closeReason ??= reason
+  }
+
   #endAs(reason: CloseReason, error?: unknown): void {
     if (this.#state !== State.Established) return
     this.#more().closeReason ??= reason
@@ -1664,15 +1670,15 @@ export class Connection<In = any, Out = any> implements SocketEvents {
       return !wasPaused
     }
 
-    end(code = 0): void {
+    end(code = 0, reason?: CloseReason): void {
       if (!this.#isCurrent()) return
-      if (code !== 0) this.#connection.#more().closeCode = code
+      this.#connection.#note(code, reason)
       this.#connection.#end()
     }
 
-    close(code = 0): void {
+    close(code = 0, reason?: CloseReason): void {
       if (!this.#isCurrent()) return
-      if (code !== 0) this.#connection.#more().closeCode = code
+      this.#connection.#note(code, reason)
       this.#connection.#close()
     }
 

@@ -317,11 +317,14 @@ export interface CodecIo<In = unknown> {
   hasBeenReading(): boolean
   /**
    * Sends what is queued and half-closes, then reads and discards for up to `lingerTimeout`: for a last message that
-   * must arrive. `code` as for `close`.
+   * must arrive. `code` and `reason` as for `close`.
    */
-  end(code?: number): void
-  /** Sends what is queued and closes. `code` is kept as `connection.closeCode`. */
-  close(code?: number): void
+  end(code?: number, reason?: CloseReason): void
+  /**
+   * Sends what is queued and closes. `code` is kept as `connection.closeCode`, and `reason` as `closeReason`, unless
+   * that has one: `peer` if the peer's goodbye came first. Default `closed`.
+   */
+  close(code?: number, reason?: CloseReason): void
   /** Hands the connection to another protocol, which receives `rest` first. This codec gets `closed('upgraded')`. */
   upgrade(protocol: AnyProtocol, rest: Uint8Array): void
   /** Refuses a message: counts it, calls `onError` with SEND_FAIL and returns false, for `send` to return. */

@@ -2,7 +2,7 @@
 // peer that breaks a rule receives the matching close code before the connection ends. Text is checked as it arrives.
 
 import { ProtocolError, UsageError } from '../../src/errors.ts'
-import { Accumulator, type Codec, type CodecIo, isThenable, NEED_MORE } from '../../src/protocol.ts'
+import { Accumulator, type CloseReason, type Codec, type CodecIo, isThenable, NEED_MORE } from '../../src/protocol.ts'
 import { HEAD_LIMITS, type HeadLimits, HeadParser, type RequestHead } from '../http/head.ts'
 import { isMisdirected, Request } from '../http/request.ts'
 import { Response } from '../http/response.ts'
@@ -37,6 +37,10 @@ const enum Bit {
   Leaving = 4,
   /** During a drain: the close frame waits for the answers to the messages received. */
   PutOff = 8,
+  /** The peer's goodbye, or its FIN, came before ours. */
+  PeerFirst = 16,
+  /** We said goodbye because the worker is leaving. */
+  Restarting = 32,
 }
 
 /** Bytes queued for a peer above which only the latest ping is answered (RFC 6455 section 5.5.3). */
@@ -146,7 +150,9 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
 
   #sayGoodbye(): void {
     this.#bits &= ~Bit.PutOff
-    if (this.#state === State.Open) this.#close(1012, RESTART)
+    if (this.#state !== State.Open) return
+    this.#bits |= Bit.Restarting
+    this.#close(1012, RESTART)
   }
 
   closing(reason: 'closed' | 'handler' | 'timeout'): boolean {
@@ -179,6 +185,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   ended(): void {
     if (this.#state === State.AwaitHandshake && (this.#rest?.length ?? 0) > 0) return this.#cutHandshake()
     if (this.#state < State.Open) return
+    if (this.#state === State.Open) this.#bits |= Bit.PeerFirst
     if (this.#io.onSettled === null || this.#is(Bit.PutOff)) this.#finally(() => this.#finish(this.#closeCode))
   }
 
@@ -443,6 +450,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     const reason = textOf(payload.subarray(2))
     if (reason === null) throw noText()
     this.#closeCode = code
+    if (this.#state === State.Open) this.#bits |= Bit.PeerFirst
     this.#state = this.#state === State.Closing ? State.Closed : State.Heard
     this.#io.deadline('ping', 0)
     if (this.#state === State.Heard) this.#io.deadline('close', this.#settings.closeTimeoutMs)
@@ -467,7 +475,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     if (this.#state === State.Heard) this.#answerClose()
     this.#io.event('onWebSocketClose', code, reason)
     // Not `close`: bytes the peer still sends would cause a reset, and it would lose what it has not read yet.
-    if (this.isServer) this.#io.end(code)
+    if (this.isServer) this.#io.end(code, this.#reason)
     else this.#io.deadline('close', this.#settings.closeTimeoutMs)
   }
 
@@ -486,7 +494,13 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
 
   #finish(code: number): void {
     this.#state = State.Closed
-    this.#io.close(code)
+    this.#io.close(code, this.#reason)
+  }
+
+  /** Who has begun to close. */
+  get #reason(): CloseReason {
+    if (this.#is(Bit.PeerFirst)) return 'peer'
+    return this.#is(Bit.Restarting) ? 'stopped' : 'closed'
   }
 
   /** Reports the error to the peer by a close code, or during the handshake by a status; then the connection ends. */

@@ -1482,4 +1482,36 @@ test('FIN in the middle of a handshake ends it at once, for a server with 400 an
   }
 })
 
+test('closeReason says who closed first: the peer, we, or a worker that leaves', () => {
+  const goodbye = masked(frame(0x88, Buffer.from([3, 232])))
+  const cases: [string, WebSocketSettings, (server: Server) => unknown, string][] = [
+    ['a close frame', {}, (server) => server.receive(goodbye), 'peer'],
+    ['an empty one', {}, (server) => server.receive(masked(frame(0x88))), 'peer'],
+    ['FIN alone', {}, (server) => server.end(), 'peer'],
+    ['a close frame and FIN', {}, (server) => [server.receive(goodbye), server.end()], 'peer'],
+    ['our close', {}, (server) => [server.connection.close(), server.receive(goodbye)], 'closed'],
+    ['our frame', {}, (server) => [server.connection.send(new CloseFrame(4000)), server.receive(goodbye)], 'closed'],
+    ['our close, answered by FIN', {}, (server) => [server.connection.close(), server.end()], 'closed'],
+    [
+      'our close, not answered',
+      { closeTimeoutMs: 10 },
+      (server) => [server.connection.close(), server.advance(10)],
+      'closed',
+    ],
+    ['a drain', {}, (server) => [server.goodbye(), server.receive(goodbye)], 'stopped'],
+    ['a drain, not answered', { closeTimeoutMs: 10 }, (server) => [server.goodbye(), server.advance(10)], 'stopped'],
+  ]
+  for (const [what, settings, act, reason] of cases) {
+    const server = opened(settings)
+    act(server)
+    server.end()
+    assert.equal([server.connection.getStatus(false), server.connection.closeReason], ['CLOSED', reason], what)
+  }
+  const { wire: peer, answer } = client()
+  peer.receive(wire(answer()))
+  peer.receive(frame(0x88, Buffer.from([0x0f, 0xa0])))
+  peer.end()
+  assert.equal([peer.connection.closeReason, peer.connection.closeCode], ['peer', 4000])
+})
+
 test.run()

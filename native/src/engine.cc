@@ -126,7 +126,7 @@ Result<int32_t> Engine::take(int fd, Role role, uint32_t events, uint16_t flags)
   Slot& taken = at(slot);
   taken.fd = fd;
   taken.role = role;
-  taken.flags = flags;
+  taken.flags |= flags;
   rings_->queued[slot] = 0;
   in_use_++;
   return Result<int32_t>::of(slot);
@@ -179,7 +179,7 @@ void Engine::free_slot(int32_t slot) {
   if (one.fd >= 0) close(one.fd);  // on Linux, it is closed even if this fails with EINTR
   one.fd = -1;
   one.role = Role::Free;
-  one.flags = 0;
+  one.flags &= kIsInReady;  // it stays queued, and the next owner must not be queued a second time
   one.first_send = one.last_send = -1;
   one.local.reset();
   one.generation = one.generation == INT32_MAX ? 1 : one.generation + 1;

@@ -136,6 +136,7 @@ class Engine {
   std::shared_ptr<Rings> rings_;
   std::vector<Slot> slots_;
   std::vector<int32_t> free_;
+  /** No slot is in it twice, or a batch could hold two reads of one: `read_into` would overtake the second. */
   std::deque<int32_t> ready_;
   std::vector<Event> later_;
   std::vector<int32_t> touched_;

@@ -18,7 +18,7 @@ import { parseAddress } from '../../src/net/address.ts'
 import { bindSocket } from '../../src/net/bound-socket.ts'
 import { NativeDatagrams } from '../../src/net/native-datagrams.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
-import { Kind } from '../../src/net/rings.ts'
+import { DIRECT_FROM, Kind } from '../../src/net/rings.ts'
 import type { Protocol, TlsState } from '../../src/protocol.ts'
 import {
   kClosed,
@@ -53,6 +53,7 @@ class Ear implements SocketEvents {
   drained = 0
   closed = 0
   onReceived: (bytes: Buffer) => void = () => undefined
+  onDrained: () => void = () => undefined
 
   constructor(socket: Socket) {
     this.socket = socket
@@ -69,6 +70,7 @@ class Ear implements SocketEvents {
 
   [kDrained](): void {
     this.drained++
+    this.onDrained()
   }
 
   [kSecured](): void {
@@ -120,6 +122,11 @@ async function withSockets(
     for (const { socket } of ears) socket.destroy()
     listener.close()
   }
+}
+
+/** Bytes of which each four are the number of their place. */
+function numbered(size: number): Buffer {
+  return Buffer.from(Uint32Array.from({ length: size / 4 }, (_, at) => at).buffer)
 }
 
 function descriptors(): number {
@@ -203,6 +210,39 @@ engineTest(
     })
   },
 )
+
+engineTest('the next owner of a slot that was queued to be read gets its bytes in order', async (engine) => {
+  await withSockets(engine, async ({ ears, pair }) => {
+    const old = await pair()
+    const next = await pair()
+    const other = await pair()
+    const sent = numbered(4 * MIB)
+    const got = Buffer.alloc(sent.length)
+    let has = 0
+    old.ear.socket.pause()
+    const released = next.ear.socket.release()
+    assert.ok(released)
+    for (const { client } of [old, next]) client.write(sent)
+    for (let turn = 0; turn < 5; turn++) await nextTurn() // `old` has something to read then, but is paused
+    other.ear.onDrained = () => {
+      old.ear.socket.resume()
+      old.ear.socket.destroy()
+      other.ear.socket.write(Buffer.alloc(DIRECT_FROM)) // sent at once, after all that was recorded
+      const socket = engine.adopt(released)
+      const ear = new Ear(socket)
+      ears.push(ear)
+      ear.onReceived = (bytes) => {
+        has += bytes.copy(got, has)
+        for (let count = -1; count !== 0; has += count) count = socket.readInto(got.subarray(has))
+      }
+      socket.attach(ear)
+      for (const end = performance.now() + 3; performance.now() < end; ); // the turn is over: next, the kernel is asked
+    }
+    setTimeout(() => other.ear.socket.awaitDrained())
+    await until(() => has === sent.length)
+    assert.ok(got.equals(sent))
+  })
+})
 
 engineTest('a connection that was told to end is not released', async (engine) => {
   await withSockets(engine, async ({ pair }) => {

@@ -289,9 +289,10 @@ export interface CodecIo<In = unknown> {
    */
   write(bytes: Encoded, must?: boolean): boolean
   /**
-   * Call only within `receive`, once all its bytes are used: reads further bytes directly into `into`, without the copy
-   * `receive` needs, and returns how many. Meant for long data of known length, see `Accumulator.fill`. 0: nothing is
-   * there yet, or the engine cannot; `receive` will deliver it.
+   * Call only when all received bytes are used, at the end of `receive` or `resumed`, for example: reads further bytes
+   * directly into `into`, without the copy `receive` needs, and returns how many. Meant for long data of known length,
+   * see `Accumulator.fill`. 0: nothing is there yet, earlier bytes are on their way to `receive`, or the engine cannot;
+   * `receive` will deliver it.
    */
   readInto(into: Uint8Array): number
   /** Calls a callback that the protocol defines, `worker.onSomething(connection, ...args)`, and returns its result. */

@@ -85,8 +85,8 @@ export interface Socket extends Peer {
   /** Between `secure` and `[kSecured]`: whether the peer has sent anything for the handshake. */
   readonly hasBegun: boolean
   /**
-   * Call only within `[kReceived]`: reads further bytes directly into `into`, as many as fit, and returns how many. 0
-   * if nothing is there, if another event must be delivered first, or if the engine cannot.
+   * Reads further bytes directly into `into`, as many as fit, and returns how many. Never overtakes: 0 if earlier bytes
+   * or another event must be delivered first, if nothing is there, or if the engine cannot.
    */
   readInto(into: Uint8Array): number
   /** Sends what is queued, then FIN. Receiving goes on. */

@@ -347,6 +347,7 @@ void Engine::read_some(int32_t slot) {
   do count = recv(one.fd, rings_->receive + receive_used_, kReadBytes, MSG_DONTWAIT);
   while (count < 0 && errno == EINTR);
   if (count > 0) {
+    one.last_received = rings_->header->event_count;
     tell(slot, Kind::Received, receive_used_, static_cast<int32_t>(count));
     receive_used_ += static_cast<int32_t>(count);
     // A short read has taken all there was (epoll(7)), unless the peer's FIN or urgent data follows.
@@ -364,12 +365,22 @@ void Engine::read_some(int32_t slot) {
   }
 }
 
-// Continues where `read_some` stopped. Bytes stay in order because that call's event is the slot's last in the batch.
-// Only a FIN or urgent data makes `read_some` read again, and then nothing is read here.
+/** Whether the batch holds bytes of this slot that JavaScript has not handled yet. */
+bool Engine::has_waiting_bytes(int32_t slot) const {
+  const Header& header = *rings_->header;
+  const Slot& one = slots_[static_cast<size_t>(slot)];
+  if (one.last_received < header.event_next || one.last_received >= header.event_count) return false;
+  const Event& event = rings_->events[one.last_received];
+  return event.slot == slot && event.generation == one.generation && event.kind == Kind::Received;
+}
+
+// Continues where `read_some` stopped, whoever asks and whenever: nothing is read that would overtake earlier bytes.
+// After a FIN or urgent data a short read says nothing, so only `read_some` goes on.
 size_t Engine::read_into(int32_t slot, int32_t generation, uint8_t* into, size_t length) {
   if (!is_current(slot, generation) || at(slot).role != Role::Stream || length == 0) return 0;
   Slot& one = at(slot);
   if ((one.flags & (kIsReadable | kIsPaused | kHasEnded | kHasHangUp | kHasUrgent)) != kIsReadable) return 0;
+  if (has_waiting_bytes(slot)) return 0;
   ssize_t count;
   do count = recv(one.fd, into, length, MSG_DONTWAIT);
   while (count < 0 && errno == EINTR);

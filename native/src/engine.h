@@ -45,7 +45,7 @@ class Engine {
 
   /** Frees the slot. Returns its descriptor, which the caller now owns, or -1. Appends unsent bytes to `unsent`. */
   int release(int32_t slot, int32_t generation, std::vector<uint8_t>* unsent);
-  /** Reads directly into `into`. Returns how many bytes; 0 if there are none or an event must be delivered first. */
+  /** Reads directly into `into`. Returns how many bytes; 0 if there are none or an event must be handled first. */
   size_t read_into(int32_t slot, int32_t generation, uint8_t* into, size_t length);
   /** Bytes the kernel has taken and the peer has not acknowledged; 0 if it does not say. */
   uint32_t unacknowledged(int32_t slot, int32_t generation);
@@ -95,6 +95,8 @@ class Engine {
     /** The slot's first and last record in the current flush; -1 if there is none. */
     int32_t first_send = -1;
     int32_t last_send = -1;
+    /** Index of its last event with bytes; stale after its batch. */
+    int32_t last_received = -1;
     std::unique_ptr<std::deque<Chunk>> unsent;
     /** A listener's own address: the local end of all its connections, unless it is a wildcard. */
     std::unique_ptr<AddressPair> local;
@@ -114,6 +116,7 @@ class Engine {
   void serve(int32_t slot);
   void accept_some(int32_t slot);
   void read_some(int32_t slot);
+  bool has_waiting_bytes(int32_t slot) const;
   void read_datagrams(int32_t slot);
   void write_unsent(int32_t slot);
   void forget_sent(int32_t slot, size_t bytes);
@@ -136,7 +139,7 @@ class Engine {
   std::shared_ptr<Rings> rings_;
   std::vector<Slot> slots_;
   std::vector<int32_t> free_;
-  /** No slot is in it twice, or a batch could hold two reads of one: `read_into` would overtake the second. */
+  /** No slot is in it twice: each is served once per batch. */
   std::deque<int32_t> ready_;
   std::vector<Event> later_;
   std::vector<int32_t> touched_;

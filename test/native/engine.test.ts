@@ -260,6 +260,27 @@ engineTest('a slot that was queued when it was freed is not read twice in a batc
   rig.destroy(listener)
 })
 
+engineTest('reads nothing on while the batch still holds bytes of the same connection', async (rig) => {
+  const { slot: listener, port } = rig.listen()
+  const { slot, generation, peer } = await rig.pair(port)
+  const readInto = () => rig.native.readInto(slot, generation, Buffer.alloc(1024))
+  rig.most = 0 // what is collected now waits
+  peer.write(Buffer.alloc(8 * 1024 * 1024, 'x'))
+  const { header, events } = rig.rings
+  await until(() => header[Header.EventNext] !== header[Header.EventCount])
+  assert.equal([events[0], events[2], events[4]], [slot, Kind.Received, 65_536]) // so there is more in the kernel
+  assert.is(readInto(), 0)
+  let read = 0
+  rig.onBatch = () => {
+    if (rig.count(Kind.Received) === 1) read = readInto()
+  }
+  rig.most = Number.POSITIVE_INFINITY
+  await until(() => read > 0)
+  assert.is(read, 1024)
+  peer.destroy()
+  rig.destroy(slot, listener)
+})
+
 engineTest('takes no descriptor of another kind, and leaves it to its owner', async (rig) => {
   const file = openSync('/dev/null', 'r')
   const { port, slot } = rig.listen()

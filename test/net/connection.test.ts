@@ -579,6 +579,33 @@ for (const transport of transports) {
     })
   })
 
+  it('a body whose request is begun by the answer to the one before it, from elsewhere, is received in order', async () => {
+    const body = Buffer.from(Uint32Array.from({ length: 150_000 }, (_, at) => at).buffer)
+    const head = `POST /up HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n`
+    let waiting: AnyConnection | null = null
+    const answer = (connection: AnyConnection, request: Request) => {
+      if (request.path === '/wait') waiting = connection
+      else if (request.path === '/up') connection.send(request.rawBody().equals(body) ? 'whole' : 'torn')
+      else {
+        waiting?.send('released')
+        connection.send('ok')
+      }
+    }
+    const onMessage = (connection: AnyConnection, request: unknown) => answer(connection, request as Request)
+    await withServer(transport, http(), { onMessage }, async ({ connect, connections }) => {
+      const releaser = await connect()
+      const sender = await connect()
+      sender.socket.write('GET /wait HTTP/1.1\r\nHost: x\r\n\r\n')
+      await until(() => waiting !== null)
+      sender.socket.write(Buffer.concat([Buffer.from(head), body.subarray(0, 1000)]))
+      await until(() => (connections[1]?.bytesRead ?? 0) > 1000)
+      releaser.socket.write('GET /release HTTP/1.1\r\nHost: x\r\n\r\n') // one batch, in this order
+      sender.socket.write(body.subarray(1000))
+      await until(() => /(whole|torn)$/.test(sender.received))
+      assert.match(sender.received, /released[\s\S]*whole$/)
+    })
+  })
+
   it('text that is sent while a read is handled fills the send buffer by its bytes', async () => {
     const taken: boolean[] = []
     const onMessage = (connection: AnyConnection) => {

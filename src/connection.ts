@@ -49,6 +49,7 @@ import {
   kDrain,
   kFull,
   kHandOver,
+  kHasQueued,
   kIsLongLived,
   kIsOpening,
   kIsOver,
@@ -677,6 +678,10 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     this.#bits |= Bit.SentFin
     this.#socket.end()
     this.#settleIdle()
+  }
+
+  [kHasQueued](bytes: number): boolean {
+    return this.#socket.hasQueued(bytes)
   }
 
   [kFull](isNews = true): void {

@@ -354,7 +354,10 @@ export interface CodecIo<In = unknown> {
    * Linux): they get fewer while it reads, even if `queuedBytes` stays. Costs a system call.
    */
   readonly unacknowledgedBytes: number
-  /** Whether at least this many are queued: cheaper than `queuedBytes` for a check after each message. */
+  /**
+   * Whether the kernel leaves at least this many queued: it is asked first. Cheaper than `queuedBytes` for a check
+   * after each message.
+   */
   hasQueued(bytes: number): boolean
   /** Whether an emitted message has not reached a handler yet, because handlers of earlier ones are still running. */
   readonly hasUndelivered: boolean

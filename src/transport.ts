@@ -62,14 +62,17 @@ export interface Socket extends Peer {
   settle(): void
   /** Asks for `[kDrained]` once `queuedBytes` is 0, even if the kernel takes everything at once. */
   awaitDrained(): void
-  /** Bytes written that the kernel has not taken. Reading this settles. */
+  /**
+   * Bytes written that the kernel has not taken; of these it may not have been asked yet to take fewer than 64 KiB.
+   * Reading this settles.
+   */
   readonly queuedBytes: number
   /**
    * Bytes written that the peer has not acknowledged: `queuedBytes`, and with the addon on Linux those the kernel has
    * taken. Reading this takes a system call.
    */
   readonly unacknowledgedBytes: number
-  /** Whether at least this many bytes are queued: cheaper than `queuedBytes`. */
+  /** Whether the kernel leaves at least this many bytes queued: it is asked first. Cheaper than `queuedBytes`. */
   hasQueued(bytes: number): boolean
   pause(): void
   resume(): void
@@ -152,6 +155,8 @@ export interface DatagramSocket {
   readonly localPort: number
   /** Bytes of datagrams that the kernel has not taken. */
   readonly queuedBytes: number
+  /** Whether the kernel leaves at least this many bytes queued: it is asked first. */
+  hasQueued(bytes: number): boolean
   /**
    * Sends one datagram to an IP address, in pieces that must not change afterwards. `failed` may be called, but never
    * before this returns. Source: sendto(2).

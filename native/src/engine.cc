@@ -448,9 +448,19 @@ void Engine::operate(int32_t slot, int32_t operation) {
   }
 }
 
+/** Bytes of the records from this one on. */
+size_t Engine::size_of_chain(int32_t record) const {
+  size_t total = 0;
+  for (; record >= 0; record = next_send_[static_cast<size_t>(record)])
+    total += static_cast<size_t>(rings_->sends[record].length);
+  return total;
+}
+
 void Engine::send_chain(int32_t slot) {
   Slot& one = at(slot);
-  if (one.role != Role::Stream) return;  // it was destroyed, or has failed
+  // It has failed, or was destroyed. In the first case JavaScript will be told, and asks how much was not sent.
+  if (one.role == Role::Dead) rings_->queued[slot] += static_cast<double>(size_of_chain(one.first_send));
+  if (one.role != Role::Stream) return;
   iovec pieces[kMaxPieces];
   int32_t record = one.first_send;
   while (record >= 0) {
@@ -464,9 +474,7 @@ void Engine::send_chain(int32_t slot) {
     ssize_t sent = one.unsent ? 0 : send_pieces(one.fd, pieces, count);
     if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
       const int error = errno;
-      for (; record >= 0; record = next_send_[static_cast<size_t>(record)])
-        total += static_cast<size_t>(rings_->sends[record].length);
-      rings_->queued[slot] += static_cast<double>(total);
+      rings_->queued[slot] += static_cast<double>(total + size_of_chain(record));
       return fail(slot, error, During::Flushing);
     }
     size_t taken = sent > 0 ? static_cast<size_t>(sent) : 0;
@@ -482,7 +490,9 @@ void Engine::send_chain(int32_t slot) {
 
 void Engine::send_bytes(int32_t slot, int32_t generation, const uint8_t* bytes, size_t length) {
   flush();  // earlier bytes go first
-  if (!is_current(slot, generation) || at(slot).role != Role::Stream) return;
+  if (!is_current(slot, generation)) return;
+  if (at(slot).role == Role::Dead) rings_->queued[slot] += static_cast<double>(length);
+  if (at(slot).role != Role::Stream) return;
   size_t done = 0;
   while (!at(slot).unsent && done < length) {
     iovec piece{const_cast<uint8_t*>(bytes) + done, length - done};

@@ -122,6 +122,7 @@ class Engine {
   void forget_sent(int32_t slot, size_t bytes);
 
   void operate(int32_t slot, int32_t operation);
+  size_t size_of_chain(int32_t record) const;
   void send_chain(int32_t slot);
   struct Batch;
   void send_datagrams(int32_t slot);

@@ -166,7 +166,9 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
 
   /** @internal */
   protected refusal(): string {
-    return this.getSendBufferQueueSize() >= this.maxSendBufferSize ? 'send buffer full and drop package' : ''
+    const { maxSendBufferSize } = this
+    const isFull = this.#client?.hasQueued(maxSendBufferSize) ?? this.#unsentBytes >= maxSendBufferSize
+    return isFull ? 'send buffer full and drop package' : ''
   }
 
   /** @internal */

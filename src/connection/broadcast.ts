@@ -10,7 +10,7 @@ import { deadlines } from '../loop/deadlines.ts'
 import { checkOptions, NOT_NEGATIVE, oneOf, type Rule } from '../options.ts'
 import type { AnyProtocol } from '../protocol.ts'
 import { encodeWith } from './framing-codec.ts'
-import { kTakes } from './symbols.ts'
+import { kHasQueued, kTakes } from './symbols.ts'
 
 /** What `broadcast` takes besides the message. Wrong ones are ERR_UNKNOWN_OPTION and ERR_BAD_OPTION. */
 export interface BroadcastOptions {
@@ -72,7 +72,7 @@ export function broadcast(
     if (!connection[kTakes]) continue
     if (connection.protocol !== encoded?.protocol) encoded = encode(connection.protocol, message)
     const limit = slowBytes ?? connection.maxSendBufferSize / 2
-    const isSlow = waiting.has(connection) || connection.getSendBufferQueueSize() >= limit
+    const isSlow = waiting.has(connection) || connection[kHasQueued](limit)
     result[isSlow ? WITH_SLOW[slow](connection, encoded, limit) : sendNow(connection, encoded)]++
   }
   return result
@@ -121,7 +121,7 @@ function look(): void {
   timer = 0
   const started = now()
   for (const [connection, { encoded, slowBytes }] of waiting) {
-    if (connection[kTakes] && connection.getSendBufferQueueSize() >= slowBytes) continue
+    if (connection[kTakes] && connection[kHasQueued](slowBytes)) continue
     waiting.delete(connection)
     if (connection[kTakes] && connection.protocol === encoded.protocol) apart(sendLate, { connection, encoded })
     if (now() - started > LOOK_MS) break // the others get the next round

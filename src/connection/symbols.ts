@@ -35,6 +35,8 @@ export const kConnected = Symbol('connected')
 export const kConnectFailed = Symbol('connect failed')
 /** Sends a message that was accepted before there was a connection: `maxSendBufferSize` does not refuse it again. */
 export const kSendAccepted = Symbol('send accepted')
+/** Whether this many bytes are queued that the kernel does not take. */
+export const kHasQueued = Symbol('has queued')
 /** The send buffer has reached its limit. */
 export const kFull = Symbol('full')
 /** The connection's transport; `ssl` is TCP under TLS. */

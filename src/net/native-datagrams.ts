@@ -73,6 +73,13 @@ export class NativeDatagrams implements Owner {
     return this.#epoch === header[Header.Epoch] ? stalled + this.#pending : stalled
   }
 
+  /** Whether the kernel leaves at least this many queued. It is asked first, unless it has no room. */
+  hasQueued(bytes: number): boolean {
+    if (this.queuedBytes < bytes) return false
+    if (this.#isOpen && this.#engine.rings.queued[this.#slot] === 0) this.#engine.native.flush()
+    return this.queuedBytes >= bytes
+  }
+
   /** Sends to `to`, or, if it is null, to the connected peer. */
   send(bytes: Encoded, to: IpAddress | null, port: number, failed: Failed): void {
     const most = mostBytes(bytes)

@@ -40,6 +40,8 @@ export function serveSockets(by: SocketEngine): void {
   engine = by
 }
 
+/** From this many bytes on, what waits for the end of the batch is not told as queued: the kernel is asked first. */
+const OFFER_FROM = 65_536
 /** Limit of text gathered for one encoding, in UTF-16 units. */
 const GATHERED = 8192
 
@@ -158,7 +160,7 @@ export class NativeSocket implements Socket, Owner {
   get queuedBytes(): number {
     if (this.#flags & (Flag.Gone | Flag.Moved)) return this.#extra?.successor?.queuedBytes ?? 0
     this.settle()
-    return this.#written()
+    return this.#written() < OFFER_FROM ? this.#written() : this.#offered()
   }
 
   get unacknowledgedBytes(): number {
@@ -173,10 +175,20 @@ export class NativeSocket implements Socket, Owner {
     return this.#epoch === header[Header.Epoch] ? stalled + this.#pending : stalled
   }
 
+  /**
+   * Queued bytes once the kernel has been asked to take them, along with all else that this batch has sent so far. It
+   * is not asked again while it has no room.
+   */
+  #offered(): number {
+    if (rings().queued[this.#slot] === 0) native().flush()
+    return this.#written()
+  }
+
   hasQueued(bytes: number): boolean {
-    const isHere = (this.#flags & (Flag.Gone | Flag.Moved)) === 0
-    if (isHere && gathering === this && this.#written() + gathered.length * MOST_PER_UNIT < bytes) return false
-    return this.queuedBytes >= bytes
+    if (this.#flags & (Flag.Gone | Flag.Moved)) return this.#extra?.successor?.hasQueued(bytes) ?? bytes <= 0
+    if (gathering === this && this.#written() + gathered.length * MOST_PER_UNIT < bytes) return false
+    this.settle()
+    return this.#written() >= bytes && this.#offered() >= bytes
   }
 
   present({ remoteIp, remotePort, localIp, localPort }: Ends, proxy: ProxyInfo | null): void {

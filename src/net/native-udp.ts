@@ -74,6 +74,10 @@ export class NativeUdpServer implements DatagramSocket, Listener {
     return this.#socket?.queuedBytes ?? 0
   }
 
+  hasQueued(bytes: number): boolean {
+    return this.#socket?.hasQueued(bytes) ?? bytes <= 0
+  }
+
   send(bytes: Encoded, ip: string, port: number, failed: (error: SystemError) => void): void {
     const to = ipAddress(ip)
     try {
@@ -186,6 +190,10 @@ export class NativeUdpClient implements DatagramClient {
 
   get queuedBytes(): number {
     return this.#socket.queuedBytes
+  }
+
+  hasQueued(bytes: number): boolean {
+    return this.#socket.hasQueued(bytes)
   }
 
   send(bytes: Encoded, _ip: string, _port: number, failed: (error: SystemError) => void): void {

@@ -287,6 +287,8 @@ class NodeSocket implements Socket {
   }
 
   hasQueued(bytes: number): boolean {
+    if (this.queuedBytes < bytes) return false
+    this.#send() // what only waits for the end of the turn may leave now
     return this.queuedBytes >= bytes
   }
 

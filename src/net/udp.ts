@@ -101,6 +101,10 @@ export class UdpServer implements DatagramSocket, Listener {
     return this.#isClosed ? 0 : this.#socket.getSendQueueSize()
   }
 
+  hasQueued(bytes: number): boolean {
+    return this.queuedBytes >= bytes
+  }
+
   send(bytes: Encoded, ip: string, port: number, failed: (error: SystemError) => void): void {
     if (this.#isClosed) this.#sendLate(bytes, ip, port, failed)
     else this.#socket.send(chunks(bytes), port, ip, tellFailure(failed, ip, port))
@@ -196,6 +200,10 @@ export class UdpClient implements DatagramClient {
 
   get queuedBytes(): number {
     return this.#isClosed ? 0 : this.#socket.getSendQueueSize()
+  }
+
+  hasQueued(bytes: number): boolean {
+    return this.queuedBytes >= bytes
   }
 
   send(bytes: Encoded, _ip: string, _port: number, failed: (error: SystemError) => void): void {

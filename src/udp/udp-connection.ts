@@ -77,7 +77,7 @@ export class UdpConnection<Out = unknown> extends DatagramPeer<Out> {
   /** @internal */
   protected refusal(): string {
     if (this.#port === 0) return 'the sender has no port to answer to'
-    return this.socket.queuedBytes >= this.worker.maxSendBufferSize ? 'send buffer full and drop package' : ''
+    return this.socket.hasQueued(this.worker.maxSendBufferSize) ? 'send buffer full and drop package' : ''
   }
 
   /** @internal */

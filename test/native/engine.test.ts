@@ -393,6 +393,19 @@ engineTest('a listener that can never accept again rests, and does not spin', as
   rig.destroy(again)
 })
 
+engineTest('what is sent to a connection that has failed counts as not sent, flushed or not', async (rig) => {
+  const { slot: listener, port } = rig.listen()
+  const { slot, generation, peer } = await rig.pair(port)
+  peer.resetAndDestroy()
+  await until(() => rig.count(Kind.Closed) === 1)
+  const before = rig.rings.queued[slot] as number
+  rig.rings.put(slot, 'first')
+  rig.native.flush()
+  rig.native.sendBytes(slot, generation, Buffer.alloc(100))
+  assert.is(rig.rings.queued[slot], before + 105)
+  rig.destroy(slot, listener)
+})
+
 engineTest('what is lent can be detached, and what comes after is there', async (rig) => {
   const { slot: listener, port } = rig.listen()
   const { slot, peer } = await rig.pair(port)

@@ -28,7 +28,7 @@ import { Authority, type Certificate } from '../support/certificates.ts'
 import { deferred, scripted } from '../support/codecs.ts'
 import { longTest } from '../support/length.ts'
 import { type Random, randomOf, seedOf } from '../support/random.ts'
-import { whereIs, withPath, withServer } from '../support/tcp.ts'
+import { type TestServer, whereIs, withPath, withServer, withUnixServer } from '../support/tcp.ts'
 import { nextTurn, rejects, until, within } from '../support/until.ts'
 
 const native = nativeEngine()
@@ -403,18 +403,18 @@ for (const transport of transports) {
       onBufferDrain: look('onBufferDrain'),
       onMessage(connection: AnyConnection, how: unknown) {
         look('onMessage')(connection)
-        if (how === 'fill') connection.send('x'.repeat(1000))
+        if (how === 'fill') connection.send('x'.repeat(MIB))
         else if (how === 'close') connection.close('bye')
       },
     }
-    await withServer(transport, text, settings, async ({ worker, connect }) => {
+    await withUnixServer(transport, text, settings, async ({ worker, connect }) => {
       const crowd = await Promise.all(Array.from({ length: 40 }, () => connect()))
       for (const { socket } of crowd) socket.write('fill\n')
-      await until(() => crowd.every(({ received }) => received.length === 1001))
+      await until(() => crowd.every(({ chunks }) => Buffer.concat(chunks).length === MIB + 1))
       for (const [at, { socket }] of crowd.entries()) if (at < 20) socket.write('close\n')
       await until(() => worker.counters.closed === 20)
       const all = () => [...worker.connections.values()]
-      for (let n = 0; n < 2; n++) broadcast(all(), 'x'.repeat(600), { slow: 'close' })
+      for (let n = 0; n < 2; n++) broadcast(all(), 'x'.repeat(MIB), { slow: 'close' })
       await until(() => worker.counters.closed > 20)
       worker.stop()
       assert.is(storage.getStore(), undefined)
@@ -608,19 +608,78 @@ for (const transport of transports) {
 
   it('text that is sent while a read is handled fills the send buffer by its bytes', async () => {
     const taken: boolean[] = []
-    const onMessage = (connection: AnyConnection) => {
-      taken.push(connection.send('\u20ac'.repeat(10))) // 31 bytes, 11 characters
+    const onMessage = (connection: AnyConnection, line: unknown) => {
+      if (line !== 'fill') return void taken.push(connection.send('\u20ac'.repeat(10))) // 31 bytes, 11 characters
+      connection.send(bytesOf(MIB - 1), true) // more than the kernel takes
+      connection.maxSendBufferSize = connection.getSendBufferQueueSize() + 300
     }
-    const settings = { maxSendBufferSize: 300, onMessage }
-    await withServer(transport, text, settings, async ({ connect, connections }) => {
+    await withUnixServer(transport, text, { onMessage }, async ({ connect, connections }) => {
       const client = await connect()
-      client.socket.write('\n'.repeat(12)) // as few as are handled at once, however slow
+      client.socket.write(`fill\n${'\n'.repeat(12)}`) // as few as are handled at once, however slow
       await until(() => taken.length === 12)
-      assert.is(connections[0]?.bytesRead, 12)
+      assert.is(connections[0]?.bytesRead, 17)
       assert.equal(taken, [...Array(9).fill(true), ...Array(3).fill(false)])
-      await client.expect(`${'\u20ac'.repeat(10)}\n`.repeat(10))
+      await client.expect(`${'x'.repeat(MIB - 1)}${`${'\u20ac'.repeat(10)}\n`.repeat(10)}`)
     })
   })
+
+  // The kernel has room for all of it, but is asked only when a batch ends unless somebody wants to know.
+  const piece = Buffer.alloc(1024, 'p')
+  for (const [what, message, times, maxSendBufferSize] of [
+    ['one Buffer many times', () => piece, 1100, MIB],
+    ['small Buffers', () => Buffer.from(piece), 1100, MIB],
+    ['Buffers that fill the ring', () => Buffer.alloc(16_384, 'q'), 68, MIB],
+    ['more than a small limit', () => Buffer.alloc(10_000, 'r'), 15, 100_000],
+    ['text', () => 'ä'.repeat(500), 200, 100_000],
+    ['text, over a tiny limit', () => 'ä'.repeat(50), 100, 300],
+  ] as const)
+    for (const place of ['tcp', 'unix'] as const)
+      it(`nothing is refused that the kernel was not asked to take (${place}): ${what}`, async () => {
+        const events: string[] = []
+        let refused = 0
+        let highest = 0
+        let size = 0
+        const onMessage = (connection: AnyConnection) => {
+          for (let n = 0; n < times; n++) {
+            if (!connection.send(message())) refused++
+            highest = Math.max(highest, connection.getSendBufferQueueSize())
+          }
+          size = connection.bytesWritten
+        }
+        const settings = { maxSendBufferSize, onMessage, onBufferFull: () => events.push('full') }
+        const use = async ({ connect, errors }: TestServer) => {
+          const client = await connect()
+          client.socket.write('go')
+          await until(() => size > 0 && Buffer.concat(client.chunks).length === size)
+          assert.is(size, times * Buffer.byteLength(message()))
+          assert.equal([refused, events, errors], [0, [], []])
+          // A Unix socket takes less at once.
+          if (place === 'tcp') assert.ok(highest <= 65_536, `${highest} bytes were queued`)
+        }
+        await (place === 'tcp' ? withServer : withUnixServer)(transport, tcp, settings, use)
+      })
+
+  for (const [times, options] of [
+    [700, {}],
+    [20, { slowBytes: 5000 }],
+  ] as const)
+    it(`a broadcast is dropped for no connection that takes it all (${times} at once)`, async () => {
+      const onMessage = ({ worker }: AnyConnection) => {
+        for (let n = 0; n < times; n++) {
+          const { sent, dropped } = broadcast(worker.connections.values(), Buffer.from(piece), options)
+          total.sent += sent
+          total.dropped += dropped
+        }
+      }
+      const total = { sent: 0, dropped: 0 }
+      await withServer(transport, tcp, { onMessage }, async ({ connect }) => {
+        const clients = [await connect(), await connect()]
+        clients[0]?.socket.write('go')
+        await until(() => total.sent > 0)
+        assert.equal(total, { sent: 2 * times, dropped: 0 })
+        await until(() => clients.every((client) => Buffer.concat(client.chunks).length === times * piece.length))
+      })
+    })
 
   it('what is sent while a read is handled is not lost when somebody asks how much it is at the end of the stack', async () => {
     let rounds = 0

@@ -31,7 +31,7 @@ import {
   type SocketEvents,
   type Transport,
 } from '../../src/transport.ts'
-import { withServer } from '../support/tcp.ts'
+import { withServer, withUnixServer } from '../support/tcp.ts'
 import { nextTurn, until, within } from '../support/until.ts'
 
 const native = nativeEngine()
@@ -462,7 +462,7 @@ for (const place of PLACES)
         maxSendBufferSize: 1000,
         onMessage(connection: AnyConnection, line: unknown) {
           if (line === 'safe') connection.context.isSafe = true
-          connection.send(line === 'safe' ? line : 'x'.repeat(2000)) // full, and drained
+          connection.send(line === 'safe' ? line : 'x'.repeat(MIB)) // full, and drained
           if (line !== 'safe') connection.send('refused')
         },
         onClose: () => {
@@ -478,7 +478,7 @@ for (const place of PLACES)
           return sprung(connection)
         },
       }
-      await withServer(engine, text, settings, async ({ connect, worker }) => {
+      await withUnixServer(engine, text, settings, async ({ connect, worker }) => {
         const clients = await Promise.all(Array.from({ length: 20 }, () => connect()))
         for (const [at, { socket }] of clients.entries()) socket.write(at % 2 === 0 ? 'safe\n' : 'go\n')
         const isOver = () => clients.every((one, at) => one.isClosed || (at % 2 === 0 && one.received === 'safe\n'))

@@ -719,6 +719,28 @@ test('what waits for the look-up counts as unsent, until it is sent or given up'
   for (const client of clients) client.close()
 })
 
+onEngines('nothing is refused that the kernel was not asked to take', async () => {
+  const taken: boolean[] = []
+  const send20 = (to: { send(text: string): boolean }) => {
+    for (let n = 0; n < 20; n++) taken.push(to.send('x'.repeat(1000)))
+  }
+  const received: number[] = []
+  const onMessage = (connection: AnyUdpConnection, message: Buffer) => {
+    if (message.length === 1) send20(connection)
+    else received.push(message.length)
+  }
+  await serving({ maxSendBufferSize: 4000, onMessage }, async ({ peer, port }) => {
+    peer.send('?')
+    await until(() => peer.received.length === 20)
+    const client = new AsyncUdpConnection(`udp://127.0.0.1:${port}`, { maxSendBufferSize: 4000 })
+    client.onConnect = () => send20(client)
+    client.connect()
+    await until(() => received.length === 20)
+    assert.equal(taken, Array(40).fill(true))
+    client.close()
+  })
+})
+
 test('what waits for the look-up is bounded', () => {
   const errors: number[] = []
   const client = new AsyncUdpConnection('udp://127.0.0.1:9', { maxSendBufferSize: 4 })

@@ -111,6 +111,19 @@ export async function withServer(
   }
 }
 
+/**
+ * Like `withServer`, on a Unix socket. Its kernel takes some 200 KB from a sender at once, not megabytes: what is sent
+ * beyond that in one go is queued, however fast the client reads.
+ */
+export async function withUnixServer(
+  transport: Transport,
+  protocol: AnyProtocol,
+  settings: ServerSettings,
+  use: (server: TestServer) => Promise<unknown>,
+): Promise<void> {
+  await withPath((path) => withServer(transport, protocol, settings, use, `unix://${path}`))
+}
+
 export function whereIs(endpoint: string): { path: string } | { host: string; port: number } {
   const [, v6, v4, port] = /^(?:\[(.*)\]|([\d.]+)):(\d+)$/.exec(endpoint) ?? []
   const host = v6 ?? v4

@@ -87,6 +87,22 @@ ssize_t send_pieces(int fd, iovec* pieces, size_t count) {
   return sent;
 }
 
+/**
+ * recv(2). A read from a Unix socket ends behind a message with descriptors, whatever follows (unix(7)). They are not
+ * wanted here, so the kernel closes them and says so: then `is_cut` is set.
+ */
+ssize_t receive(int fd, bool is_local, uint8_t* into, size_t length, bool* is_cut) {
+  iovec piece{into, length};
+  msghdr message{};
+  message.msg_iov = &piece;
+  message.msg_iovlen = 1;
+  ssize_t count;
+  do count = is_local ? recvmsg(fd, &message, MSG_DONTWAIT) : recv(fd, into, length, MSG_DONTWAIT);
+  while (count < 0 && errno == EINTR);
+  *is_cut = is_local && (message.msg_flags & MSG_CTRUNC) != 0;
+  return count;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Engine>> Engine::create() {
@@ -148,7 +164,8 @@ Result<int32_t> Engine::listen(int fd) {
 Result<int32_t> Engine::adopt(int fd, bool is_paused) {
   if (option_of(fd, SO_TYPE) != SOCK_STREAM || option_of(fd, SO_ACCEPTCONN) != 0)
     return Result<int32_t>::fail(EINVAL, "epoll_ctl");
-  return take_stream(fd, is_paused ? kIsPaused : 0);
+  const bool is_local = option_of(fd, SO_DOMAIN) == AF_UNIX;
+  return take_stream(fd, static_cast<uint16_t>((is_paused ? kIsPaused : 0) | (is_local ? kIsLocal : 0)));
 }
 
 Result<int32_t> Engine::receive_datagrams(int fd) {
@@ -313,7 +330,7 @@ void Engine::accept_some(int32_t slot) {
       at(slot).flags = static_cast<uint16_t>((at(slot).flags & ~kIsReadable) | kRests);
       return tell(slot, Kind::Scarce, errno);
     }
-    Result<int32_t> made = take_stream(fd, 0);
+    Result<int32_t> made = take_stream(fd, address.any.sa_family == AF_UNIX ? kIsLocal : 0);
     if (!made.ok()) {
       close(fd);
       at(slot).flags |= kRests;
@@ -343,15 +360,14 @@ void Engine::read_some(int32_t slot) {
     if (error != 0) fail(slot, error, During::Reading);
     return;
   }
-  ssize_t count;
-  do count = recv(one.fd, rings_->receive + receive_used_, kReadBytes, MSG_DONTWAIT);
-  while (count < 0 && errno == EINTR);
+  bool is_cut;
+  const ssize_t count = receive(one.fd, (one.flags & kIsLocal) != 0, rings_->receive + receive_used_, kReadBytes, &is_cut);
   if (count > 0) {
     one.last_received = rings_->header->event_count;
     tell(slot, Kind::Received, receive_used_, static_cast<int32_t>(count));
     receive_used_ += static_cast<int32_t>(count);
-    // A short read has taken all there was (epoll(7)), unless the peer's FIN or urgent data follows.
-    if (count == kReadBytes) make_ready(slot);
+    // A short read has taken all there was (epoll(7)), unless it was cut, or the peer's FIN or urgent data follows.
+    if (count == kReadBytes || is_cut) make_ready(slot);
     else if ((one.flags & (kHasHangUp | kHasUrgent)) == 0) one.flags &= static_cast<uint16_t>(~kIsReadable);
     else if (has_room(kMaxAccepts, kReadBytes)) read_some(slot);
     else make_ready(slot);
@@ -381,15 +397,14 @@ size_t Engine::read_into(int32_t slot, int32_t generation, uint8_t* into, size_t
   Slot& one = at(slot);
   if ((one.flags & (kIsReadable | kIsPaused | kHasEnded | kHasHangUp | kHasUrgent)) != kIsReadable) return 0;
   if (has_waiting_bytes(slot)) return 0;
-  ssize_t count;
-  do count = recv(one.fd, into, length, MSG_DONTWAIT);
-  while (count < 0 && errno == EINTR);
+  bool is_cut;
+  const ssize_t count = receive(one.fd, (one.flags & kIsLocal) != 0, into, length, &is_cut);
   if (count < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
     fail(slot, errno, During::ReadingInto);
     return 0;
   }
   if (count == 0) return 0;  // the end of the stream: the next read will find it, too
-  if (count < static_cast<ssize_t>(length)) one.flags &= static_cast<uint16_t>(~kIsReadable);
+  if (count < static_cast<ssize_t>(length) && !is_cut) one.flags &= static_cast<uint16_t>(~kIsReadable);
   return count < 0 ? 0 : static_cast<size_t>(count);
 }
 

@@ -85,6 +85,8 @@ class Engine {
     kRests = 256,
     /** Urgent data (tcp(7)) cuts a read short, so a short read does not mean that nothing is left. */
     kHasUrgent = 512,
+    /** A Unix socket: a message with descriptors cuts a read short, too. */
+    kIsLocal = 1024,
   };
 
   struct Slot {

@@ -11,11 +11,13 @@ import { frame } from '../../protocols/frame.ts'
 import type { Request } from '../../protocols/http/request.ts'
 import { tcp } from '../../protocols/tcp.ts'
 import { text } from '../../protocols/text.ts'
+import { addon } from '../../src/addon.ts'
 import { broadcast } from '../../src/connection/broadcast.ts'
 import type { AnyConnection } from '../../src/connection.ts'
 import { http } from '../../src/index.ts'
 import { parseAddress } from '../../src/net/address.ts'
 import { bindSocket } from '../../src/net/bound-socket.ts'
+import { descriptorOf } from '../../src/net/descriptors.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import { TlsServer } from '../../src/net/tls.ts'
@@ -118,6 +120,27 @@ for (const transport of transports) {
       ),
     )
   })
+
+  // A read of the kernel's ends behind a message with descriptors, whatever follows (unix(7)).
+  const { sys } = addon()
+  if (sys !== null)
+    it('descriptors that a client passes hide nothing that comes behind them', async () => {
+      const packet = Buffer.alloc(100_000, 'p')
+      packet.writeUInt32BE(packet.length)
+      const small = Buffer.from([0, 0, 0, 5, 0x2e])
+      const sizes: number[] = []
+      const onMessage = (_connection: AnyConnection, message: unknown) => void sizes.push((message as Buffer).length)
+      await withUnixServer(transport, frame, { onMessage }, async ({ connect }) => {
+        const fd = descriptorOf((await connect()).socket)
+        sys.sendDescriptors(fd, small, [fd])
+        for (let n = 0; n < 2; n++) sys.sendDescriptors(fd, small, [])
+        await until(() => sizes.length === 3)
+        for (let at = 0; at < packet.length; at += 5000) sys.sendDescriptors(fd, packet.subarray(at, at + 5000), [fd])
+        sys.sendDescriptors(fd, small, [])
+        await until(() => sizes.length === 5)
+        assert.equal(sizes, [1, 1, 1, packet.length - 4, 1])
+      })
+    })
 
   it('knows both addresses, in onConnect and in onClose, whatever ended it', async () => {
     for (const [host, show, listen] of [

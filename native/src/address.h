@@ -33,4 +33,9 @@ inline int32_t unpack(const Address& address, int32_t* port, uint8_t* ip) {
   return 0;
 }
 
+/** The interface of a link-local address, without which it says nothing; otherwise 0. */
+inline uint32_t scope_of(const Address& address) {
+  return address.any.sa_family == AF_INET6 ? address.v6.sin6_scope_id : 0;
+}
+
 }  // namespace millrace

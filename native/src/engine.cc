@@ -62,7 +62,9 @@ int option_of(int fd, int name) {
 void local_of(int fd, AddressPair* pair) {
   Address address{};
   socklen_t length = sizeof(address);
-  if (getsockname(fd, &address.any, &length) == 0) pair->family = unpack(address, &pair->local_port, pair->local);
+  if (getsockname(fd, &address.any, &length) != 0) return;
+  pair->family = unpack(address, &pair->local_port, pair->local);
+  pair->scope = scope_of(address);
 }
 
 bool is_wildcard(const AddressPair& pair) {
@@ -344,6 +346,7 @@ void Engine::accept_some(int32_t slot) {
     pair->listener_generation = at(slot).generation;
     std::memset(pair->remote, 0, sizeof(pair->remote));
     pair->family = unpack(address, &pair->remote_port, pair->remote);
+    if (scope_of(address) != 0) pair->scope = scope_of(address);
     room -= 1;
     tell(made.value, Kind::Accepted, receive_used_, slot);
     receive_used_ += static_cast<int32_t>(sizeof(AddressPair));

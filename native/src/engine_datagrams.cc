@@ -28,11 +28,10 @@ struct Endpoint {
 
 static_assert(sizeof(Endpoint) == kEndpointBytes && offsetof(Endpoint, ip) == 16);
 
-/** Includes the interface of a link-local address. */
 void unpack(const Address& address, Endpoint* endpoint) {
   *endpoint = {};
   endpoint->family = unpack(address, &endpoint->port, endpoint->ip);
-  if (endpoint->family == 6) endpoint->scope = address.v6.sin6_scope_id;
+  endpoint->scope = scope_of(address);
 }
 
 socklen_t pack(const Endpoint& endpoint, Address* address) {

@@ -56,7 +56,8 @@ struct AddressPair {
   int32_t remote_port;
   int32_t local_port;
   int32_t listener_generation;
-  int32_t unused;
+  /** The interface of whichever end is link-local: if both are, they share it. 0 if none is. */
+  uint32_t scope;
   uint8_t remote[16];
   uint8_t local[16];
 };
@@ -91,7 +92,7 @@ constexpr int32_t kEndpointBytes = 32;
 
 // src/net/rings.ts, native-socket.ts and native-datagrams.ts read and write these by offset.
 static_assert(sizeof(Header) == 24 && sizeof(Event) == 20 && sizeof(Send) == 12);
-static_assert(sizeof(AddressPair) == 56 && offsetof(AddressPair, remote) == 24 && offsetof(AddressPair, local) == 40);
+static_assert(sizeof(AddressPair) == 56 && offsetof(AddressPair, scope) == 20 && offsetof(AddressPair, remote) == 24 && offsetof(AddressPair, local) == 40);
 
 class Rings {
  public:

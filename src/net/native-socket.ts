@@ -18,6 +18,7 @@ import {
   type Tls,
 } from '../transport.ts'
 import { ipv4Text, ipv6Text } from './ip.ts'
+import { ipv6Address } from './ip-addresses.ts'
 import { nodeEngine } from './node-engine.ts'
 import { DIRECT_FROM, Header, Kind, Operation, type Rings } from './rings.ts'
 import { MOST_PER_UNIT } from './utf16.ts'
@@ -60,6 +61,7 @@ export const enum Pair {
   RemotePort = 8,
   LocalPort = 12,
   ListenerGeneration = 16,
+  Scope = 20,
   Remote = 24,
   Local = 40,
 }
@@ -125,8 +127,9 @@ export class NativeSocket implements Socket, Owner {
   readEnds(from: Buffer, offset: number, localIp: string): void {
     const family = from[offset]
     this.#ports = (from.readInt32LE(offset + Pair.RemotePort) << 16) | from.readInt32LE(offset + Pair.LocalPort)
-    this.#remote = addressAt(from, offset + Pair.Remote, family)
-    this.#local = localIp === '' ? addressAt(from, offset + Pair.Local, family) : localIp
+    const scope = from.readInt32LE(offset + Pair.Scope)
+    this.#remote = addressAt(from, offset + Pair.Remote, family, scope)
+    this.#local = localIp === '' ? addressAt(from, offset + Pair.Local, family, scope) : localIp
   }
 
   get remoteIp(): string {
@@ -515,9 +518,17 @@ function lengthOf(chunk: string | Uint8Array): number {
   return typeof chunk === 'string' ? chunk.length : chunk.length
 }
 
-function addressAt(from: Buffer, offset: number, family: number | undefined): number | string {
+/** `scope` belongs to the address if it is link-local. */
+function addressAt(from: Buffer, offset: number, family: number | undefined, scope: number): number | string {
   if (family === 4) return from.readInt32BE(offset)
-  return family === 6 ? ipv6Text(from.subarray(offset, offset + 16)) : ''
+  if (family !== 6) return ''
+  if (scope === 0 || !isLinkLocal(from, offset)) return ipv6Text(from.subarray(offset, offset + 16))
+  return ipv6Address(new Int32Array(from.buffer, from.byteOffset + offset, 4), 0, scope).text
+}
+
+/** RFC 4291 section 2.5.6: fe80::/10. */
+function isLinkLocal(from: Buffer, offset: number): boolean {
+  return (from.readUInt16BE(offset) & 0xffc0) === 0xfe80
 }
 
 // Sockets exist only where there is an engine.

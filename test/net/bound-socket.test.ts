@@ -13,7 +13,6 @@ import {
   writeFileSync,
 } from 'node:fs'
 import net from 'node:net'
-import { networkInterfaces } from 'node:os'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { test } from 'uvu'
@@ -27,7 +26,7 @@ import { nodeEngine } from '../../src/net/node-engine.ts'
 import { Worker } from '../../src/worker.ts'
 import { Client, whereIs, withPath } from '../support/tcp.ts'
 import { rejects } from '../support/until.ts'
-import { withAddon } from '../support/where.ts'
+import { linkLocal, withAddon } from '../support/where.ts'
 
 const bind = (address: string) => bindSocket(parseAddress(address))
 
@@ -49,17 +48,6 @@ async function withForeign(where: net.ListenOptions, use: (server: net.Server) =
   } finally {
     server.close()
   }
-}
-
-/** Where this machine has such an address. */
-function linkLocal(): string[] {
-  const all = Object.entries(networkInterfaces()).flatMap(([name, addresses = []]) =>
-    addresses.map(({ address }) => `${address.split('%')[0]}%${name}`),
-  )
-  return all
-    .filter((address) => address.startsWith('fe80:'))
-    .slice(0, 1)
-    .map((address) => `tcp://[${address}]:0`)
 }
 
 /** What kill -9 of a server leaves: a socket file with nobody behind it. */
@@ -117,8 +105,10 @@ test('of two that have bound and not listened, the second to listen fails and se
 })
 
 withAddon('who binds also listens: a second server is refused there, and who connects waits', async () => {
+  const local = linkLocal()
   await withPath(async (path) => {
-    for (const address of ['tcp://127.0.0.1:0', 'tcp://[::1]:0', ...linkLocal(), `unix://${path}`]) {
+    for (const ip of ['127.0.0.1', '[::1]', ...(local === undefined ? [] : [`[${local}]`]), '']) {
+      const address = ip === '' ? `unix://${path}` : `tcp://${ip}:0`
       const bound = await bindSocket(parseAddress(address), 5)
       const client = net.connect(whereIs(bound.endpoint) as net.NetConnectOpts)
       await new Promise<void>((resolve, reject) => client.once('connect', resolve).once('error', reject))

@@ -32,6 +32,7 @@ import { longTest } from '../support/length.ts'
 import { type Random, randomOf, seedOf } from '../support/random.ts'
 import { type TestServer, whereIs, withPath, withServer, withUnixServer } from '../support/tcp.ts'
 import { nextTurn, rejects, until, within } from '../support/until.ts'
+import { linkLocal, where } from '../support/where.ts'
 
 const native = nativeEngine()
 const transports: readonly Transport[] = native === null ? [nodeEngine] : [nodeEngine, native]
@@ -444,6 +445,29 @@ for (const transport of transports) {
     })
     assert.equal([...seen], [])
   })
+
+  const local = linkLocal()
+  where(local !== undefined, 'a link-local address')(
+    `${transport.name}: knows the interface of a link-local peer, and of its own address`,
+    async () => {
+      for (const listen of [`[${local}]`, '[::]']) {
+        const seen: string[] = []
+        const onConnect = (connection: AnyConnection) =>
+          seen.push(connection.getRemoteIp(), connection.getLocalIp(), String(connection.isIpV6()))
+        await withServer(
+          transport,
+          text,
+          { onConnect },
+          async ({ connect }) => {
+            await connect({ host: local as string })
+            await until(() => seen.length > 0)
+            assert.equal(seen, [local, local, 'true'])
+          },
+          `tcp://${listen}:0`,
+        )
+      }
+    },
+  )
 
   it('an answer to who has reset meanwhile is reported: it was not sent', async () => {
     const reasons: unknown[] = []

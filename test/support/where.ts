@@ -1,6 +1,7 @@
 // What not every machine has. A test that needs it is skipped where it is missing; scripts/test.mjs reads the lines
 // printed at the end, counts such tests and reports what was lacking.
 
+import { networkInterfaces } from 'node:os'
 import { test } from 'uvu'
 import { addon } from '../../src/addon.ts'
 
@@ -25,6 +26,14 @@ function skip(title: string, what: string): void {
 
 function tell(): void {
   for (const [what, count] of lacking) console.log(`  Lacking ${what}: ${count}`)
+}
+
+/** A link-local IPv6 address with its interface, `fe80::1%eth0`; undefined on a machine without one. */
+export function linkLocal(): string | undefined {
+  const all = Object.entries(networkInterfaces()).flatMap(([name, addresses = []]) =>
+    addresses.map(({ address }) => `${address.split('%')[0]}%${name}`),
+  )
+  return all.find((address) => address.startsWith('fe80:'))
 }
 
 export const isRoot = process.getuid?.() === 0

@@ -5,6 +5,7 @@ import { existsSync, mkdirSync, readFileSync, symlinkSync, unlinkSync } from 'no
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { ReloadOutcome } from '../../src/process/operations/receipts.ts'
 import { longTest } from '../support/length.ts'
 import { reload, version, versionAt } from '../support/reload.ts'
 import { ask, Client, HANGS, inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
@@ -46,6 +47,8 @@ async function refusesAll(cases: readonly Broken[]): Promise<void> {
   })
 }
 
+/** An asynchronous function that fails at once, called without `await`. */
+const FORGETS = `void (async () => { throw new Error('planted') })()`
 const starting = (onWorkerStart: string) => version(2, 2, `worker.onWorkerStart = ${onWorkerStart}`)
 const soon = (onWorkerStart: string) =>
   version(2, 2, `worker.startTimeoutMs = 300; worker.onWorkerStart = ${onWorkerStart}`)
@@ -59,6 +62,12 @@ test('new code that cannot be evaluated: the reload fails with the reason, and t
     { what: 'one that exits', code: version(2, 1, 'process.exit(0)'), says: /exit 0/ },
     { what: 'no Worker', code: `import { Worker } from 'millrace'; Worker.runAll()`, says: /declared no Worker/ },
     { what: 'a bad setting', code: version(2, 1, 'worker.drainTimeoutMs = -1'), says: /drainTimeoutMs/ },
+    { what: 'a rejection nobody awaits', code: version(2, 1, FORGETS), says: /given up: Error: planted/ },
+    {
+      what: 'one that onWorkerStart does not await',
+      code: starting(`() => { ${FORGETS} }`),
+      says: /echo:0 did not become ready: Error: planted/,
+    },
   ]))
 
 longTest('new code whose processes do not come up: the same', () =>
@@ -152,6 +161,70 @@ test('when a later slot fails, the receipt tells which ones already run the new 
   })
 })
 
+/** Processes that are ready, and end soon after that. */
+const BRIEF = `worker.onWorkerStart = () => { setTimeout(() => { throw new Error('planted') }, 20) }`
+
+test('new processes that crash as soon as they serve end the reload, and the old ones that are left stay', async () => {
+  await inSandbox(async (box) => {
+    const before = await box.start(box.file('app.js', version(1, 4)))
+    box.file('app.js', version(2, 4, BRIEF))
+    const { code, stderr, stdout } = await box.command('reload', '--json')
+    assert.is(code, 6)
+    assert.match(stderr, /given up: worker echo:0 pid \d+, which had just started, has ended: Error: planted/)
+    const { slots } = JSON.parse(stdout) as ReloadOutcome
+    assert.match(slots[0]?.note ?? '', /its process has ended: exit 250 \(uncaught error\), Error: planted/)
+    assert.not(slots.some(({ worker }) => worker === 'echo:2' || worker === 'echo:3'))
+    assert.equal(
+      workersOf(await box.status())
+        .filter(({ id }) => id >= 2)
+        .map(({ pid, state }) => `${pid} ${state}`),
+      workersOf(before)
+        .slice(2)
+        .map(({ pid }) => `${pid} ready`),
+    )
+    box.file('app.js', version(3, 4))
+    await reload(box)
+    assert.is(await versionAt(portOf(before)), '3')
+    await box.stop()
+  })
+})
+
+longTest('the last of them counts, too: while the old one drains', async () => {
+  await inSandbox(async (box) => {
+    const client = await Client.connect(portOf(await box.start(box.file('app.js', version(1, 1)))))
+    await client.ask('x')
+    box.file('app.js', version(2, 1, BRIEF))
+    const { code, stdout } = await box.command('reload')
+    assert.is(code, 6)
+    assert.match(stdout, /echo:0 +replaced .*its process has ended: exit 250/)
+    await box.stop()
+  })
+})
+
+longTest('a scale whose new process crashes at once is taken back', async () => {
+  await inSandbox(async (box) => {
+    const before = await box.start(box.file('app.js', version(1, 1)))
+    box.file(
+      'app.js',
+      version(
+        1,
+        1,
+        `worker.onWorkerStart = () => {
+      if (worker.id > 0) setTimeout(() => { throw new Error('planted') }, 20)
+    }`,
+      ),
+    )
+    const { code, stderr } = await box.command('scale', 'echo', '3')
+    assert.is(code, 6)
+    assert.match(stderr, /worker echo:1 pid \d+, which had just started, has ended: Error: planted/)
+    assert.equal(
+      workersOf(await box.status()).map(({ pid }) => pid),
+      workersOf(before).map(({ pid }) => pid),
+    )
+    await box.stop()
+  })
+})
+
 /** Holds a lock as long as the process serves. */
 const LOCK = (box: Sandbox) => `
   const { openSync, unlinkSync } = await import('node:fs')
@@ -208,11 +281,13 @@ longTest('an onWorkerRetire that never settles: the new one is active when the o
   })
 })
 
-longTest('an onWorkerActive that throws costs its process, and another tries', async () => {
+longTest('an onWorkerActive that throws costs its process, the reload tells, and another tries', async () => {
   await inSandbox(async (box) => {
     const more = `worker.onWorkerActive = () => { if (worker.incarnation === 2) throw new Error('planted') }`
     await box.start(box.file('app.js', version(1, 1, more)))
-    await box.operate({ command: 'reload' })
+    const { code, stderr } = await box.command('reload')
+    assert.is(code, 6)
+    assert.match(stderr, /which had just started, has ended: Error: planted/)
     await until(async () => {
       const [worker] = workersOf(await box.status())
       return worker?.incarnation === 3 && worker.state === 'ready'

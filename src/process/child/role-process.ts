@@ -4,6 +4,7 @@ import { constants } from 'node:os'
 import { addon } from '../../addon.ts'
 import { codeOf, messageOf, SystemError, stackOf } from '../../errors.ts'
 import { guardOutput, logRecords } from '../../log.ts'
+import { nothing } from '../../nothing.ts'
 import type { Channel } from '../channel.ts'
 import { WorkerExit } from '../exit-codes.ts'
 import { type Credentials, type Group, registry } from '../group.ts'
@@ -31,12 +32,20 @@ export async function evaluateOnce(
 ): Promise<void> {
   channel.onClose = () => process.exit(WorkerExit.Ended) // nothing waits for it
   prepare(boot)
-  onUncaught((error) => fail(channel, error))
+  let hasFailed = false
+  onUncaught((error) => {
+    hasFailed = true
+    fail(channel, error)
+  })
   try {
     const given = lookUp(boot.user, boot.group)
     if (given !== null) assume(given)
     dieWithMaster() // after the change of user, which would clear it
-    await task(await evaluate(boot.modules, boot.argv, channel), given)
+    const groups = await evaluate(boot.modules, boot.argv, channel)
+    if (registry().settings.unhandledRejection === 'log') process.on('unhandledRejection', nothing) // workers log it
+    await endOfTurn()
+    if (hasFailed) return
+    await task(groups, given)
     exitWhenSent(channel, WorkerExit.Ended)
   } catch (error) {
     fail(channel, error)
@@ -61,6 +70,14 @@ export function prepare({ isLogPiped, engine }: ModuleBoot): void {
   if (isLogPiped) logRecords()
   process.execArgv = withoutQuietInspector(process.execArgv)
   if (engine !== undefined) Object.assign(registry(), { engine, isEngineGiven: true })
+}
+
+/**
+ * Resolves when this turn of the loop is over. A process that reports success waits for that: only then does Node tell
+ * of a rejection that nobody handles, such as that of a call without `await` which failed at once.
+ */
+export function endOfTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
 }
 
 /**

@@ -24,7 +24,7 @@ import { Candidates } from './candidates.ts'
 import { assume } from './credentials.ts'
 import { evaluate } from './evaluate.ts'
 import { LoopLag } from './loop-lag.ts'
-import { exitWhenSent, fail, prepare, type Up } from './role-process.ts'
+import { endOfTurn, exitWhenSent, fail, prepare, type Up } from './role-process.ts'
 import { onUncaught } from './uncaught.ts'
 
 export async function work(boot: WorkerBoot, channel: Up): Promise<void> {
@@ -115,6 +115,7 @@ class WorkerLife {
     const started = group.start(boot.place)
     for (const news of this.#earlyNews.splice(0)) group.usePeers(news)
     await started
+    await endOfTurn()
     this.#channel.send({ type: 'ready', memory: residentBytes() ?? 0 })
     setImmediate(prepareForLoad) // nothing waits for that now
     setInterval(() => this.#report(), HEARTBEAT_MS).unref()

@@ -8,12 +8,10 @@ import { bootFailure, type CommandError, Exit, WorkerExit } from '../exit-codes.
 import { isStopFirst } from '../operations/turnover.ts'
 import type { Events } from '../status/events.ts'
 import type { GroupState, Slot } from './slot.ts'
-import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
+import { isVoluntary, SHORTEST_SERVICE_MS, type WorkerExitInfo, type WorkerHandle } from './worker-handle.ts'
 
 /** This many boot failures of one slot before anything serves mean that the program is broken. */
 const MAX_BOOT_FAILURES = 5
-/** A process that ended on its own sooner would only spin if it were restarted at once. */
-const SHORTEST_SERVICE_MS = 1000
 
 /** What the crash policy needs from its master. */
 export interface Restarter {
@@ -80,11 +78,4 @@ export class CrashPolicy {
     const isFinal = failure.exitCode === Exit.Address || failure.exitCode === Exit.Timeout
     if (isFinal || ++slot.bootFailures >= MAX_BOOT_FAILURES) master.giveUp(failure)
   }
-}
-
-/**
- * Whether a worker that had served ended with 0, for example by `Worker.stopAll()` after some requests. Not a failure.
- */
-export function isVoluntary(exit: WorkerExitInfo): boolean {
-  return exit.hadBeenReady && exit.exitCode === WorkerExit.Ended && exit.aliveMs >= SHORTEST_SERVICE_MS
 }

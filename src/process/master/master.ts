@@ -27,7 +27,7 @@ import { type Replaceable, Upgrade, type UpgradeOutcome } from '../upgrade/upgra
 import { takeActivated } from './activation.ts'
 import { Answers, type Commanded } from './answers.ts'
 import { MasterCallbacks } from './callbacks.ts'
-import { CrashPolicy, isVoluntary, type Restarter } from './crash-policy.ts'
+import { CrashPolicy, type Restarter } from './crash-policy.ts'
 import { Household, type Householder } from './household.ts'
 import { Leaders } from './leaders.ts'
 import { OomKills } from './oom-kills.ts'
@@ -37,7 +37,7 @@ import { type Blueprint, GroupState, type Outline, type Slot } from './slot.ts'
 import { Sockets } from './sockets.ts'
 import { StuckWorkers } from './stuck.ts'
 import { ROTATE_TICKETS_MS } from './tickets.ts'
-import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
+import { isVoluntary, type WorkerExitInfo, type WorkerHandle } from './worker-handle.ts'
 import { type Parent, WorkerSpawner } from './worker-spawner.ts'
 
 /** How long a process with nothing left to do may take to end. */

@@ -35,6 +35,8 @@ const MOST_TELLING_MS = 5000
 const MOST_PAGES = 16
 /** How long a worker that does not answer may keep a sibling's socket. */
 const RELIEVE_MS = 2000
+/** A process that ended on its own sooner would only spin if it were restarted at once. */
+export const SHORTEST_SERVICE_MS = 1000
 /** A rate over less than this would be noise. */
 const RATE_WINDOW_MS = 900
 
@@ -54,9 +56,18 @@ export interface WorkerExitInfo {
   readonly unstarted: CommandError | null
   readonly hadBeenReady: boolean
   readonly hasTimedOut: boolean
+  /** The master told it to leave. */
+  readonly wasTold: boolean
   /** It did not end in its time to stop. */
   readonly wasKilled: boolean
   readonly aliveMs: number
+}
+
+/**
+ * Whether a worker that had served ended with 0, for example by `Worker.stopAll()` after some requests. Not a failure.
+ */
+export function isVoluntary(exit: WorkerExitInfo): boolean {
+  return exit.hadBeenReady && exit.exitCode === WorkerExit.Ended && exit.aliveMs >= SHORTEST_SERVICE_MS
 }
 
 interface OwnConnections {
@@ -129,6 +140,7 @@ export class WorkerHandle {
   #killedFor = ''
   #isReady = false
   #leavesByItself = false
+  #wasTold = false
   #hasTimedOut = false
   #wasKilled = false
   #deadline: NodeJS.Timeout | undefined
@@ -311,6 +323,7 @@ export class WorkerHandle {
     const timeoutMs = Math.min(windowMs, LONGEST_TIMEOUT_MS)
     if (this.state === 'gone' || now() + timeoutMs >= this.#deadlineAt) return
     const isBooting = this.state === 'starting'
+    this.#wasTold = true
     this.#toBeGone(timeoutMs)
     this.#child.channel.send({ type: 'stop', timeoutMs })
     if (isBooting) this.#child.process.kill('SIGTERM') // it may not read its channel yet
@@ -505,6 +518,7 @@ export class WorkerHandle {
       unstarted,
       hadBeenReady: this.#isReady,
       hasTimedOut: this.#hasTimedOut,
+      wasTold: this.#wasTold,
       wasKilled: this.#wasKilled,
       aliveMs: now() - this.startedAt,
     }

@@ -1,6 +1,7 @@
 // A reload: slot by slot the new process starts, becomes ready and takes the slot, and the old one drains. Whatever can
 // fail is done before anything is removed: the modules have been evaluated once, the new addresses are bound, the new
-// process serves. If one does not come up, the reload ends there, and what it has not touched stays.
+// process serves. If one does not come up, or ends as soon as it serves, the reload ends there, and what it has not
+// touched stays.
 
 import { messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'
@@ -63,6 +64,7 @@ export class Reload extends Turnover {
     this.supervisor.reconcile()
     if (failure !== undefined) throw failure
     if (this.#isWhole) sortAs(groups, plans)
+    this.checkStarted() // the last ones have been watched only while the old ones drained
   }
 
   /** Matches declarations with running groups; `gone` are the groups without a declaration. */
@@ -89,6 +91,7 @@ export class Reload extends Turnover {
       if (group === undefined) await this.#add(blueprint)
       else await this.renew(group, blueprint, declaration.count)
     }
+    this.checkStarted()
   }
 
   /** No group is named: all are covered. */
@@ -178,6 +181,7 @@ export class Reload extends Turnover {
     try {
       const receipt = await this.start(group, slot, blueprint, 'replaced')
       receipt.note = 'canary'
+      this.tell(group.name, receipt)
       slot.canary = new Canary(group, slot, receipt)
       this.#canaries.push(slot.canary)
     } catch (error) {
@@ -190,14 +194,7 @@ export class Reload extends Turnover {
   #takeBack({ slot, handle, receipt, group }: Canary): void {
     slot.canary = null
     if (receipt.result !== 'replaced' || slot.current === handle || slot.leaving.has(handle)) return
-    receipt.result = 'taken back'
-    slot.isHeld = false
-    if (slot.next === handle) {
-      slot.leaving.add(handle)
-      slot.next = null
-    }
-    this.tell(group.name, receipt)
-    this.drains.push(this.endProcess(handle, group, receipt)) // if it has ended, this notes how
+    this.takeBack(group, slot, handle, receipt)
   }
 
   // Groups

@@ -3,12 +3,13 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { messageOf } from '../../errors.ts'
+import { HEALTHY_AFTER_MS } from '../../loop/backoff.ts'
 import { now } from '../../loop/clock.ts'
 import { bootFailure, type CommandError, WorkerExit } from '../exit-codes.ts'
 import type { Declaration } from '../group.ts'
 import { type Blueprint, type GroupState, type Slot, socketOf } from '../master/slot.ts'
 import type { Sockets } from '../master/sockets.ts'
-import type { WorkerExitInfo, WorkerHandle } from '../master/worker-handle.ts'
+import { isVoluntary, type WorkerExitInfo, type WorkerHandle } from '../master/worker-handle.ts'
 import type { Events, Operation } from '../status/events.ts'
 import type { SlotReceipt } from './receipts.ts'
 
@@ -38,6 +39,8 @@ export class Turnover {
   protected readonly operation: Operation
   /** Names or addresses of the groups concerned; none: all. */
   protected readonly names: readonly string[]
+  /** The first process started here that has ended by itself, soon after it was ready. */
+  #lost: CommandError | null = null
 
   constructor(supervisor: Supervisor, operation: Operation, names: readonly string[] = []) {
     this.supervisor = supervisor
@@ -80,11 +83,13 @@ export class Turnover {
    */
   protected async addSlots(group: GroupState, blueprint: Blueprint): Promise<void> {
     while (group.slots.length < blueprint.declaration.count) {
+      this.checkStarted()
       const slot = group.addSlot({ isHeld: true })
       try {
-        await this.start(group, slot, blueprint, 'added')
+        const receipt = await this.start(group, slot, blueprint, 'added')
         const next = slot.next as WorkerHandle
         slot.flip(next)
+        this.tell(blueprint.declaration.name, receipt)
         this.supervisor.activate(slot, next)
         slot.isHeld = false
         this.supervisor.reconcile() // a process with its own socket gets nothing before it is chosen
@@ -117,9 +122,10 @@ export class Turnover {
     const starts = group.slots.map(async (slot) => {
       slot.isHeld = true
       try {
-        await this.start(group, slot, blueprint, 'added')
+        const receipt = await this.start(group, slot, blueprint, 'added')
         const next = slot.next as WorkerHandle
         slot.flip(next)
+        this.tell(blueprint.declaration.name, receipt)
         this.supervisor.activate(slot, next)
       } catch (error) {
         if (!wasStopped) this.supervisor.retryLater(group, slot)
@@ -221,6 +227,7 @@ export class Turnover {
 
   protected async replace(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {
     await left(slot)
+    this.checkStarted()
     slot.isHeld = true
     try {
       if (isStopFirst(slot, blueprint)) await this.#stopThenStart(group, slot, blueprint)
@@ -235,8 +242,11 @@ export class Turnover {
     const receipt = canaryOf(slot) ?? (await this.start(group, slot, blueprint, 'replaced'))
     const next = slot.next as WorkerHandle
     const old = slot.current
+    if (this.#lost !== null) this.takeBack(group, slot, next, receipt)
+    this.checkStarted()
     slot.canary = null
     slot.flip(next)
+    this.tell(blueprint.declaration.name, receipt)
     group.blueprint = blueprint
     if (old !== null) {
       this.#retire(old)
@@ -259,7 +269,25 @@ export class Turnover {
     receipt.note = [leaving.note, isForced ? EXCLUSIVE_NOTE : ''].filter((note) => note !== '').join(', ')
     const next = slot.next as WorkerHandle
     slot.flip(next)
+    this.tell(blueprint.declaration.name, receipt)
     this.supervisor.activate(slot, next)
+  }
+
+  /** Makes a new process leave before it has the slot; the old one stays. */
+  protected takeBack(group: GroupState, slot: Slot, handle: WorkerHandle, receipt: SlotReceipt): void {
+    receipt.result = 'taken back'
+    slot.isHeld = false
+    if (slot.next === handle) {
+      slot.leaving.add(handle)
+      slot.next = null
+    }
+    this.tell(group.name, receipt)
+    this.drains.push(this.endProcess(handle, group, receipt)) // if it has ended, this notes how
+  }
+
+  /** Throws the reason if a process started here has already ended by itself: another one would fare no better. */
+  protected checkStarted(): void {
+    if (this.#lost !== null) throw this.#lost
   }
 
   /**
@@ -287,8 +315,17 @@ export class Turnover {
     const receipt = this.note(name, result, old)
     receipt.newPid = next.pid
     receipt.readyMs = Math.round(now() - started)
-    this.tell(blueprint.declaration.name, receipt)
+    void next.gone.then((exit) => this.#noteEnd(next, receipt, exit))
     return receipt
+  }
+
+  /** A process started here has ended. One that has lasted as long as the back-off wants is no sign of broken code. */
+  #noteEnd({ pid }: WorkerHandle, receipt: SlotReceipt, exit: WorkerExitInfo): void {
+    if (exit.wasTold || isVoluntary(exit) || exit.aliveMs >= HEALTHY_AFTER_MS) return
+    const [reason = ''] = exit.reason.split('\n')
+    addNote(receipt, `its process has ended: ${exit.word}${reason && `, ${reason}`}`)
+    const message = `worker ${receipt.worker} pid ${pid}, which had just started, has ended: ${exit.reason || exit.word}`
+    this.#lost ??= bootFailure(exit, message)
   }
 
   #retire(old: WorkerHandle): void {
@@ -312,7 +349,7 @@ export class Turnover {
     const exit = await old.gone
     receipt.drainMs = Math.round(now() - started)
     receipt.discarded = old.report.counters.discarded
-    receipt.note = [receipt.note, drainNote(exit, old)].filter((note) => note !== '').join(', ')
+    addNote(receipt, drainNote(exit, old))
   }
 
   protected note(worker: string, result: SlotReceipt['result'], old: WorkerHandle | null): SlotReceipt {
@@ -334,6 +371,10 @@ export class Turnover {
 
 const EXCLUSIVE_NOTE = 'stop-first: on this Node a UDP port is one process at a time'
 const EMPTY = { oldPid: 0, newPid: 0, readyMs: 0, drainMs: 0, discarded: 0, note: '' }
+
+function addNote(receipt: SlotReceipt, note: string): void {
+  receipt.note = [receipt.note, note].filter((part) => part !== '').join(', ')
+}
 
 /** The receipt of the canary that waits for its slot; null if it has just ended. */
 function canaryOf(slot: Slot): SlotReceipt | null {

@@ -51,10 +51,23 @@ async function dispatch(line: Line): Promise<Exit> {
     (flag) => ![...command.flags, ...COMMON_FLAGS].includes(flag),
   )
   if (stranger !== undefined) throw usage(`${name} does not know --${stranger}`)
+  if (command.hasModules !== true) checkFiles(line)
   const { least, most } = command.words
   if (words.length > most) throw usage(`${name} does not know what to do with '${words[most]}'`)
   if (words.length < least) throw usage(`${name} takes ${command.operands}`)
   return command.run(line)
+}
+
+/** A second file would be ignored: it may be meant for a group, and the command would act on the whole server. */
+function checkFiles({ command, files, isDirect }: Line): void {
+  const surplus = files[isDirect ? 0 : 1]
+  if (surplus === undefined) return
+  const { operands, flags } = commandCalled(command)
+  throw new CommandError(Exit.Usage, `${command} takes ${operands}, and '${surplus}' is taken for a second file`, {
+    next: flags.includes('name')
+      ? `for the group of that name: --name ${shellWord(surplus)}`
+      : 'name the file that the server was started with, the first of several',
+  })
 }
 
 function help(name: string): Promise<Exit> {

@@ -81,6 +81,8 @@ export interface Done extends Identity {
   readonly upgrade?: UpgradeOutcome
   /** How long a stop may take before workers are killed. */
   readonly stopTimeoutMs: number
+  /** Names and addresses of the groups, to `ping`. */
+  readonly groups?: readonly string[]
 }
 
 /** A client that sends no request, or does not take its answer, is disconnected after this time. */

@@ -4,7 +4,17 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Followed } from '../support/events.ts'
 import { caseTest, longTest } from '../support/length.ts'
-import { ask, Client, freePort, inSandbox, lives, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import {
+  ask,
+  Client,
+  freePort,
+  inSandbox,
+  lives,
+  type Sandbox,
+  startFile,
+  succeeded,
+  workersOf,
+} from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 /** Two groups that answer with their name and version; `more` may change them. */
@@ -222,6 +232,42 @@ test('reload --no-wait returns at once, and what fails is told to who follows', 
     await followed.of({ type: 'operation', step: 'failed' })
     assert.is((await box.command('reload', '--wait', '--no-wait')).code, 2)
     followed.close()
+    await box.stop()
+  })
+})
+
+test('a name that looks like a file never makes a command for a group one for the server', async () => {
+  await inSandbox(async (box) => {
+    const app = box.file(
+      'app.js',
+      `import { Worker } from 'millrace'
+      for (const name of ['chat', 'v1/api', 'node.js']) new Worker('text://127.0.0.1:0', { name })
+      Worker.runAll()`,
+    )
+    box.file('chat/index.js', '')
+    const before = await box.start(app)
+    const run = (...args: string[]) => box.spawn(process.execPath, args, { cwd: box.directory }).ended
+    const refused = async (name: string, ...args: string[]) => {
+      const { code, stderr } = await run(...args)
+      assert.is(code, 2, `${args}: ${stderr}`)
+      assert.ok(stderr.includes(`--name ${name}`), stderr)
+    }
+    await refused('chat', 'app.js', 'stop', 'chat')
+    for (const name of ['v1/api', 'node.js']) await refused(name, startFile, 'stop', 'app.js', name)
+    for (const command of ['reload', 'restart', 'events', 'logs'])
+      await refused('chat', startFile, command, 'app.js', 'chat')
+    assert.is((await run(startFile, 'status', 'app.js', 'chat')).code, 2)
+    await refused('v1/api', startFile, 'scale', 'app.js', 'v1/api', '2')
+    await refused('v1/api', startFile, 'restart', '-d', 'app.js', 'v1/api')
+    assert.equal(
+      workersOf(await box.status()).map(({ pid, state }) => [pid, state]),
+      workersOf(before).map(({ pid }) => [pid, 'ready']),
+    )
+    succeeded(await run(startFile, 'stop', 'app.js', '--name', 'v1/api'))
+    assert.equal(
+      (await box.status()).groups.map(({ isStopped }) => isStopped),
+      [false, true, false],
+    )
     await box.stop()
   })
 })

@@ -13,6 +13,7 @@ export const check: Command = {
   summary: 'evaluate app.js in a process of its own and say what it declares; nothing else',
   details: `Touches nothing that runs. Exit code 6, with the stack, for code that cannot be started.`,
   flags: START_FLAGS.filter((flag) => flag !== 'daemon'),
+  hasModules: true,
   words: NO_WORDS,
   async run(line) {
     const other = runOtherCopy(line)

@@ -12,6 +12,8 @@ export interface Command {
   readonly details: string
   /** The flags it accepts, in addition to the common ones. */
   readonly flags: readonly FlagName[]
+  /** It may name several modules: it evaluates them. All others name at most the one that identifies the server. */
+  readonly hasModules?: true
   /** How many words it takes that are not files: names of groups, numbers. */
   readonly words: { readonly least: number; readonly most: number }
   /** Resolves with the exit code, rejects with a CommandError. */

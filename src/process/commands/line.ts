@@ -102,6 +102,8 @@ export interface Line {
   readonly flags: Flags
   /** Absolute paths with links as typed, since their targets may change before a reload. */
   readonly modules: readonly string[]
+  /** The operands that are taken for modules, as typed. */
+  readonly files: readonly string[]
   /** Operands that are not files: names of groups, and whatever else a command takes. */
   readonly words: readonly string[]
   readonly argv: readonly string[]
@@ -122,7 +124,7 @@ export function readLine(typed: readonly string[], direct: string | null): Line 
   const flags = Object.fromEntries(Object.entries(values).map(([name, value]) => [name, withMinus(value)])) as Flags
   const files = operands.filter(isFile)
   const words = [...(flags.name === undefined ? [] : [flags.name]), ...operands.filter((operand) => !isFile(operand))]
-  return { command, flags, modules: resolveModules(files, direct), words, argv, isDirect: direct !== null }
+  return { command, flags, modules: resolveModules(files, direct), files, words, argv, isDirect: direct !== null }
 }
 
 function parse(args: readonly string[]) {

@@ -26,6 +26,7 @@ export const start: Command = {
 With -d it returns when every process serves, or with the reason why not (exit code 5, 6 or 7).
 With NAME: starts groups of a server that runs, which 'stop NAME' has stopped.`,
   flags: [...START_FLAGS, 'name'],
+  hasModules: true,
   words: ANY_WORDS,
   async run(line) {
     if (line.words.length > 0) return startGroups(line)

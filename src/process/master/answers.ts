@@ -62,6 +62,7 @@ export class Answers {
     if (!isOurs || master.isReplaced) return this.#household.ask(request)
     switch (command) {
       case 'ping':
+        return { ...this.#done(), groups: master.groups.flatMap(({ blueprint: { key } }) => [key.name, key.listen]) }
       case 'events':
         return this.#done()
       case 'status':

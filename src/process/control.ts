@@ -28,7 +28,11 @@ import type { Events } from './status/events.ts'
 import type { ConnectionPage, Cursor, Status } from './status/status.ts'
 import type { UpgradeOutcome } from './upgrade/upgrade.ts'
 
-export type Request =
+export type Request = Asked & {
+  /** The module that the command line names, absolute: a server of other modules refuses. Absent if it names none. */
+  readonly module?: string | undefined
+}
+type Asked =
   | { readonly command: 'status' | 'ping' | 'diff' }
   /**
    * Groups by name or address; none means all. A client that does not wait is answered at once and receives no outcome.

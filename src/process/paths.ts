@@ -1,6 +1,8 @@
 // What is on disk, for callers that need not know why something is missing.
 
 import { readdirSync, realpathSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { relative, resolve } from 'node:path'
 
 /** The names in a folder, or none. */
 export function namesIn(folder: string): string[] {
@@ -23,4 +25,22 @@ export function realPathOf(path: string): string | null {
 /** The same, or the path itself if nothing is there: `stop` works even if the file is gone. */
 export function realPathOrSelf(path: string): string {
   return realPathOf(path) ?? path
+}
+
+/** What `node app` may add to find a program. */
+const EXTENSIONS = ['', '.js']
+
+/**
+ * The file that `node path` runs: an extension may be missing, and a folder stands for the `main` of its package.json
+ * or its index.js. Absolute, with links as typed, since their targets may change. Null if there is none.
+ */
+export function runnableAt(path: string): string | null {
+  if (path === '') return null
+  try {
+    const found = realpathSync(createRequire(import.meta.url).resolve(resolve(path)))
+    const typed = EXTENSIONS.map((extension) => resolve(path + extension)).find((file) => realPathOf(file) === found)
+    return typed ?? resolve(path, relative(realpathSync(path), found))
+  } catch {
+    return null // MODULE_NOT_FOUND, or no right to look
+  }
 }

@@ -1,11 +1,13 @@
 // A user's file that calls `Worker.runAll()` and is run by itself has the same command line. User code never runs
 // in a master: in the foreground the process becomes one by execve(2), or stays as a thin parent.
 
-import { readFileSync, rmSync } from 'node:fs'
+import { readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
 import { caseTest, longTest } from '../support/length.ts'
+import { version, versionAt } from '../support/reload.ts'
 import {
   ask,
   Client,
@@ -59,6 +61,25 @@ test('it is found by the names that node finds it by', async () => {
       const { code, stderr } = await run(box, name, 'status').ended
       assert.is(code, 3, stderr)
     }
+  })
+})
+
+test('a link on the way to the file is followed anew by each reload', async () => {
+  await inSandbox(async (box) => {
+    for (const of of [1, 2]) box.file(`releases/${of}/app.js`, version(of, 1))
+    const link = join(box.directory, 'current')
+    symlinkSync('releases/1', link)
+    succeeded(await run(box, 'current/app', 'start', '-d').ended)
+    const port = portOf(await box.status())
+    assert.is(await versionAt(port), '1')
+    rmSync(link)
+    symlinkSync('releases/2', link)
+    const { code, stdout } = await run(box, 'current/app.js', 'diff').ended
+    assert.is(code, 1)
+    assert.match(stdout, /releases\/2\/app\.js/)
+    succeeded(await run(box, 'current/app.js', 'reload').ended)
+    assert.is(await versionAt(port), '2')
+    succeeded(await run(box, 'current/app.js', 'stop').ended)
   })
 })
 

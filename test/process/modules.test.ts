@@ -1,9 +1,11 @@
 // Several modules in one start: one server with the groups of all, whatever each of them does at its top level.
 
+import { rmSync, symlinkSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { caseTest } from '../support/length.ts'
-import { ask, inSandbox } from '../support/server.ts'
+import { ask, inSandbox, succeeded } from '../support/server.ts'
 
 /** A module with one group. */
 function part(name: string, more = '', isLast = true): string {
@@ -56,6 +58,30 @@ test('one that is broken ends the start of all, by name', async () => {
     const missing = await box.command('start', '-d', a, `${a}.gone`)
     assert.is(missing.code, 6)
     assert.match(missing.stderr, /a\.js\.gone/)
+  })
+})
+
+test('a command that names a module of another server than the one it finds is refused', async () => {
+  await inSandbox(async (box) => {
+    for (const of of ['1', '2']) box.file(`releases/${of}/app.js`, part('a'))
+    const b = box.file('b.js', part('b'))
+    const [link, one, two] = ['current', 'releases/1', 'releases/2'].map((name) => join(box.directory, name, 'app.js'))
+    symlinkSync('releases/1', dirname(link as string))
+    const before = await box.start(link as string, b)
+    rmSync(dirname(link as string))
+    symlinkSync('releases/2', dirname(link as string))
+    const other = box.file('other.js', part('other'))
+    for (const command of ['stop', 'reload', 'diff', 'upgrade', 'status', 'logs', 'restart']) {
+      const { code, stderr } = await box.command(command, other)
+      assert.is(code, 2, `${command}: ${stderr}`)
+      assert.match(stderr, /the server in .*run, pid \d+, runs .*current\/app\.js .*b\.js, not .*other\.js/)
+    }
+    const { error } = JSON.parse((await box.command('stop', other, '--json')).stdout) as { error: { code: string } }
+    assert.is(error.code, 'ERR_OTHER_MODULE')
+    // named as at the start, by the path that it had then, by the one it has now, by another of its modules, or not
+    for (const name of [link, one, two, b]) succeeded(await box.command('status', name as string))
+    assert.is((await box.status()).pid, before.pid)
+    await box.stop()
   })
 })
 

@@ -1,9 +1,8 @@
 // Parses the command line: command, flags, modules, groups, the app's own arguments. Flags may stand anywhere, and one
 // that the command does not know is an error, not ignored.
 
-import { existsSync, realpathSync, statSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import { dirname, join, relative, resolve } from 'node:path'
+import { existsSync, statSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { messageOf } from '../../errors.ts'
 import { parseHttpAddress } from '../../net/address.ts'
@@ -11,6 +10,7 @@ import { ENGINES } from '../../transport.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import { LONGEST_TIMEOUT_MS } from '../group.ts'
 import type { LogFormat, StartOptions } from '../messages.ts'
+import { runnableAt } from '../paths.ts'
 import { startFile } from '../start-file.ts'
 import { shellWord } from '../terminal/banner.ts'
 
@@ -147,21 +147,11 @@ function isFile(operand: string): boolean {
   if (operand.includes('://') || operand === '') return false
   if (operand.includes('/') || /^\.\.?$|\.[cm]?[jt]sx?$/.test(operand)) return true
   const path = resolve(operand)
-  return isFolder(path) ? entryOf(path) !== null : existsSync(path)
+  return isFolder(path) ? runnableAt(path) !== null : existsSync(path)
 }
 
 function isFolder(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false
-}
-
-/** What `node folder` runs: the `main` of its package.json, or index.js. Null without either. */
-function entryOf(folder: string): string | null {
-  try {
-    const entry = relative(realpathSync(folder), createRequire(import.meta.url).resolve(folder))
-    return resolve(folder, entry) // with links as typed
-  } catch {
-    return null // MODULE_NOT_FOUND, or no right to look
-  }
 }
 
 /** The module used if no file is named. */
@@ -178,7 +168,7 @@ function resolveModules(files: readonly string[], direct: string | null): string
 function resolveModule(file: string): string {
   const path = resolve(file)
   if (!isFolder(path)) return path
-  const entry = entryOf(path)
+  const entry = runnableAt(path)
   if (entry !== null) return entry
   throw new CommandError(
     Exit.Module,

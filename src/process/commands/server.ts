@@ -25,9 +25,10 @@ export interface Found {
 /** Asks the first server that answers. Rejects with a CommandError if there is none, or if it refuses. */
 export async function findServer(line: Line, request: Request = { command: 'ping' }): Promise<Found> {
   const [module = ''] = line.modules
+  const isNamed = line.isDirect || line.files.length > 0
   const { places, unreadable } = placesToAsk(module, runDirOf(line.flags))
   for (const { path, uid } of places) {
-    const answer = await askThere(path, uid, request)
+    const answer = await askThere(path, uid, isNamed ? { ...request, module } : request)
     if (answer !== null) return { path, uid, done: granted(answer) }
   }
   const others = unreadable.length === 0 ? '' : `; another user's server may be in ${unreadable.join(', ')}: try sudo`

@@ -35,6 +35,8 @@ export interface Commanded {
   stop(isGraceful: boolean, timeoutMs: number | null): void
   /** Null if another master has taken over meanwhile. */
   upgrade(program: Program): Promise<UpgradeOutcome | null>
+  /** Whether it runs this module. */
+  isOf(module: string): boolean
   /** Compares what runs with what the code on disk wants. */
   compare(): Promise<Comparison>
   totalsOf(groups: readonly GroupStatus[]): Counters
@@ -56,8 +58,9 @@ export class Answers {
   }
 
   async to(request: Request): Promise<Answer> {
-    const { command } = request
+    const { command, module } = request
     const master = this.#master
+    if (typeof module === 'string' && !master.isOf(module)) return otherModule(this.#household, module)
     const isOurs = LOOKS.has(command) || (await master.decided())
     if (!isOurs || master.isReplaced) return this.#household.ask(request)
     switch (command) {
@@ -147,6 +150,15 @@ export class Answers {
       leaders: leaders.list(),
       totals: this.#master.totalsOf(groups),
     }
+  }
+}
+
+/** With a `--run-dir` the command finds whatever server has that folder: it may be about another one. */
+function otherModule({ runDir, options }: Household, module: string): Answer {
+  return {
+    ...{ ok: false, exitCode: Exit.Usage, code: 'ERR_OTHER_MODULE' },
+    message: `the server in ${runDir}, pid ${process.pid}, runs ${options.modules.join(' ')}, not ${module}`,
+    next: 'name what it runs, or no file; or the run directory of the other server',
   }
 }
 

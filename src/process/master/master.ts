@@ -528,6 +528,10 @@ export class Master
     return this.#answers.to(request)
   }
 
+  isOf(module: string): boolean {
+    return this.#evaluation.isOf(module)
+  }
+
   compare(): Promise<Comparison> {
     return this.#evaluation.compare(this.groups)
   }

@@ -39,6 +39,13 @@ export class Evaluation {
     this.#used = this.#coming
   }
 
+  /** Whether the running code comes from this module: as named at the start, or by its real path then or now. */
+  isOf(module: string): boolean {
+    const { modules } = this.#household.options
+    const real = realPathOrSelf(module)
+    return modules.includes(module) || modules.map(realPathOrSelf).includes(real) || this.#used.includes(real)
+  }
+
   /** Compares what runs with what the code declares. Rejects with a CommandError. */
   async compare(running: readonly GroupState[]): Promise<Comparison> {
     const { groups } = await this.#describe()

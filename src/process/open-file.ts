@@ -2,7 +2,7 @@
 // folder may be shared: a symbolic link planted there must not make root write to an arbitrary file, nor a pipe without
 // a reader block it.
 
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
+import { closeSync, constants, existsSync, fstatSync, openSync, readSync, rmSync } from 'node:fs'
 import { codeOf, SystemError } from '../errors.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 
@@ -15,6 +15,13 @@ export function openFile(path: string, how: 'append' | 'replace', mode: number):
   } catch (cause) {
     throw fileError(cause, 'open', path)
   }
+}
+
+/** Throws the error of `openFile` if the file could not be opened for writing. Leaves no file that was not there. */
+export function checkFile(path: string, mode: number): void {
+  const wasThere = existsSync(path)
+  closeSync(openFile(path, 'append', mode))
+  if (!wasThere) rmSync(path, { force: true })
 }
 
 /** The error for the person who named the file or its folder. */

@@ -28,7 +28,7 @@ import { takeActivated } from './activation.ts'
 import { Answers, type Commanded } from './answers.ts'
 import { MasterCallbacks } from './callbacks.ts'
 import { CrashPolicy, type Restarter } from './crash-policy.ts'
-import { Household, type Householder } from './household.ts'
+import { Household, type Householder, tidy } from './household.ts'
 import { Leaders } from './leaders.ts'
 import { OomKills } from './oom-kills.ts'
 import { extendWhile, extension, feedWatchdog, reapOrphans, tellService, tellStatus } from './service.ts'
@@ -212,6 +212,7 @@ export class Master
   async describeAnew(): Promise<Described> {
     const described = await this.#evaluation.forUse()
     const { settings } = described
+    this.#household.output?.check(settings) // opened when all is done
     this.#coming = settings
     this.leaders.generation++
     this.#household.output?.reopen()
@@ -225,7 +226,9 @@ export class Master
     const settings = this.#coming
     this.#coming = null
     this.#household.health.settle(isDone)
-    if (isDone && settings !== null) this.#follow(settings)
+    if (!isDone || settings === null) return
+    tidy(() => this.#household.output?.configure(settings)) // the old files stay if it fails after all
+    this.#follow(settings)
   }
 
   /** What its own processes have counted, and those before them. Connections are 0. */
@@ -305,6 +308,7 @@ export class Master
 
   async #describeForUse(): Promise<Described> {
     const described = await this.#evaluation.forUse()
+    this.#household.output?.configure(described.settings)
     this.#follow(described.settings)
     return described
   }
@@ -312,7 +316,6 @@ export class Master
   /** Applies the settings of the code that runs now. */
   #follow(settings: Settings): void {
     this.#evaluation.taken()
-    this.#household.output?.configure(settings)
     this.settings = settings
     this.#callbacks.declare(settings.callbacks)
   }

@@ -27,7 +27,7 @@ export interface Operated extends Supervisor {
   untilUp(): Promise<void>
   /** Evaluates the code that is on disk now, and adopts its settings. Rejects with a CommandError. */
   describeAnew(): Promise<Described>
-  /** The new code runs now (`isDone`), or has been given up. */
+  /** The new code runs now (`isDone`), or has been given up. Does not throw. */
   settleNewCode(isDone: boolean): void
 }
 

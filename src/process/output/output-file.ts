@@ -5,13 +5,18 @@
 import { closeSync, fstatSync, ftruncateSync, lstatSync, renameSync, type Stats, writeSync } from 'node:fs'
 import { now } from '../../loop/clock.ts'
 import { nothing } from '../../nothing.ts'
-import { openFile } from '../open-file.ts'
+import { checkFile, openFile } from '../open-file.ts'
 
 /** Readable by root's group, but not by others: a log may contain secrets. */
 const MODE = 0o640
 /** How often the path is compared with the open file. */
 const LOOK_EVERY_MS = 1000
 const LF = 0x0a
+
+/** Throws a CommandError if there could be no OutputFile of this path. */
+export function checkOutputFile(path: string): void {
+  checkFile(path, MODE)
+}
 
 export class OutputFile {
   readonly path: string

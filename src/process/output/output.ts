@@ -11,7 +11,7 @@ import type { Settings } from '../group.ts'
 import type { StartOptions } from '../messages.ts'
 import type { Child, StdioSource } from '../spawn.ts'
 import { Logbook, type Sink, type SourceName, Tail } from './logbook.ts'
-import { OutputFile } from './output-file.ts'
+import { checkOutputFile, OutputFile } from './output-file.ts'
 
 const NOWHERE = '/dev/null'
 /** Bytes that may wait for the reader of our stderr. */
@@ -42,7 +42,7 @@ export class Output {
    */
   configure({ logFile, stdoutFile, logFileMaxSize }: Settings): void {
     const maxBytes = this.#options.logMaxSize ?? logFileMaxSize
-    const path = this.#options.logFile ?? (logFile || this.#defaultLog)
+    const path = this.#logPathFor(logFile)
     const file = openAs(this.#logFile, path, maxBytes, this.#isDaemon ? becomeStderr : nothing) // nothing else needs it
     const stdout = this.#openStdout(stdoutFile, file, maxBytes)
     const before = new Set([this.#logFile, this.#stdoutFile])
@@ -53,13 +53,31 @@ export class Output {
     sendLogTo(this.isLogPiped ? write : null)
   }
 
+  /** Throws a CommandError if `configure` could not open a file; opens none. */
+  check({ logFile, stdoutFile }: Settings): void {
+    const open = [this.#logFile?.path, this.#stdoutFile?.path]
+    for (const path of [this.#logPathFor(logFile), this.#stdoutPathFor(stdoutFile)])
+      if (path !== '' && !open.includes(path)) checkOutputFile(path)
+  }
+
+  /** Empty for none. */
+  #logPathFor(fromCode: string): string {
+    return this.#options.logFile ?? (fromCode || this.#defaultLog)
+  }
+
+  /** Empty for none. */
+  #stdoutPathFor(fromCode: string): string {
+    const path = this.#isDaemon ? (this.#options.stdoutFile ?? fromCode) : ''
+    return path === NOWHERE ? '' : path
+  }
+
   /**
    * The log itself if both have the same path: two objects would each count only their own bytes and rename the other's
    * file.
    */
   #openStdout(fromCode: string, log: OutputFile | null, maxBytes: number): OutputFile | null {
-    const path = this.#isDaemon ? (this.#options.stdoutFile ?? fromCode) : ''
-    if (path === '' || path === NOWHERE) return null
+    const path = this.#stdoutPathFor(fromCode)
+    if (path === '') return null
     if (log !== null && resolve(log.path) === resolve(path)) return log
     try {
       return openAs(this.#stdoutFile, path, maxBytes, nothing) // as above

@@ -1,10 +1,17 @@
 // The pid file, for people and their scripts. We never read it to decide which process to signal.
 
 import { closeSync, rmSync, writeSync } from 'node:fs'
-import { fileError, openFile, readShortFile } from './open-file.ts'
+import { checkFile, fileError, openFile, readShortFile } from './open-file.ts'
+
+const MODE = 0o644
+
+/** Throws a CommandError if no pid file could be written there. */
+export function checkPidFile(path: string): void {
+  checkFile(path, MODE)
+}
 
 export function writePidFile(path: string, pid: number): void {
-  const fd = openFile(path, 'replace', 0o644)
+  const fd = openFile(path, 'replace', MODE)
   try {
     writeSync(fd, `${pid}\n`)
   } catch (cause) {

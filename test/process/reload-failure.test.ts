@@ -62,7 +62,7 @@ test('new code that cannot be evaluated: the reload fails with the reason, and t
     { what: 'one that exits', code: version(2, 1, 'process.exit(0)'), says: /exit 0/ },
     { what: 'no Worker', code: `import { Worker } from 'millrace'; Worker.runAll()`, says: /declared no Worker/ },
     { what: 'a bad setting', code: version(2, 1, 'worker.drainTimeoutMs = -1'), says: /drainTimeoutMs/ },
-    ...['logFile', 'stdoutFile'].map((name) => ({
+    ...['logFile', 'stdoutFile', 'pidFile'].map((name) => ({
       what: `a ${name} that cannot be opened`,
       code: version(2, 1, `Worker.${name} = '/nonexistent/folder/file'`),
       says: /given up: open \/nonexistent\/folder\/file: ENOENT/,

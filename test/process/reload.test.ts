@@ -1,7 +1,7 @@
 // `reload`: every process is replaced by one with the code that is on disk now, the old ones finish their work, and
 // whatever is wrong with the new code, the old one goes on.
 
-import { existsSync, readdirSync, symlinkSync, unlinkSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, symlinkSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -317,6 +317,24 @@ test('what a link points at is looked up at the reload, not kept from the start'
     symlinkSync('releases/2', current)
     await reload(box)
     assert.is(await versionAt(port), '2')
+    await box.stop()
+  })
+})
+
+test('the pid file that the code declares moves with the code', async () => {
+  await inSandbox(async (box) => {
+    const [one, two] = ['one.pid', 'two.pid'].map((name) => join(box.directory, name)) as [string, string]
+    const code = (file: string) => version(1, 1, `Worker.pidFile = ${JSON.stringify(file)}`)
+    const { pid } = await box.start(box.file('app.js', code(one)))
+    assert.is(readFileSync(one, 'utf8'), `${pid}\n`)
+    box.file('app.js', code(two))
+    await reload(box)
+    assert.is(readFileSync(two, 'utf8'), `${pid}\n`)
+    assert.not(existsSync(one))
+    box.file('app.js', version(1))
+    await reload(box)
+    assert.not(existsSync(two))
+    assert.ok(existsSync(join(box.runDir, 'millrace.pid')))
     await box.stop()
   })
 })

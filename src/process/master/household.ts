@@ -14,7 +14,7 @@ import { DEFAULT_SETTINGS, type Settings } from '../group.ts'
 import { Lock } from '../lock.ts'
 import type { StartOptions } from '../messages.ts'
 import { Output } from '../output/output.ts'
-import { removePidFile, writePidFile } from '../pid-file.ts'
+import { checkPidFile, removePidFile, writePidFile } from '../pid-file.ts'
 import { makeRunDir, type Places, placesOfOurs, runDirCandidates } from '../run-directory.ts'
 import type { Events } from '../status/events.ts'
 import { HealthServer } from '../status/health.ts'
@@ -49,6 +49,8 @@ export class Household {
   readonly memory: Descriptor | null
   readonly health: HealthServer
   readonly pidFiles = new Set<string>()
+  /** The pid file that the code declares; empty for none. */
+  #declaredPid = ''
   /** Empty before `take` or `join`; the fields below are null until then. */
   runDir = ''
   output: Output | null = null
@@ -161,9 +163,27 @@ export class Household {
     this.pidFiles.add(path)
   }
 
-  /** Writes the pid file that the code declares, unless the command line names one. */
-  writeDeclaredPid({ pidFile }: Settings): void {
-    if (this.options.pidFile === undefined && pidFile !== '') this.writePid(pidFile)
+  /** Throws a CommandError if the files of the code could not be opened; opens none. */
+  checkFiles(settings: Settings): void {
+    this.output?.check(settings)
+    const pidFile = this.#declaredIn(settings)
+    if (pidFile !== '' && !this.pidFiles.has(pidFile)) checkPidFile(pidFile)
+  }
+
+  /** Writes the pid file that the code declares, and removes the one that it declared before. */
+  writeDeclaredPid(settings: Settings): void {
+    const before = this.#declaredPid
+    const pidFile = this.#declaredIn(settings)
+    if (pidFile !== '') this.writePid(pidFile)
+    this.#declaredPid = pidFile
+    if (before === '' || before === pidFile) return
+    this.pidFiles.delete(before)
+    removePidFile(before)
+  }
+
+  /** Empty if there is none, or the command line names one. */
+  #declaredIn({ pidFile }: Settings): string {
+    return this.options.pidFile === undefined ? pidFile : ''
   }
 
   /** Passes a request to the current master. */

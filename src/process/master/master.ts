@@ -212,7 +212,7 @@ export class Master
   async describeAnew(): Promise<Described> {
     const described = await this.#evaluation.forUse()
     const { settings } = described
-    this.#household.output?.check(settings) // opened when all is done
+    this.#household.checkFiles(settings) // opened when all is done
     this.#coming = settings
     this.leaders.generation++
     this.#household.output?.reopen()
@@ -228,6 +228,7 @@ export class Master
     this.#household.health.settle(isDone)
     if (!isDone || settings === null) return
     tidy(() => this.#household.output?.configure(settings)) // the old files stay if it fails after all
+    tidy(() => this.#household.writeDeclaredPid(settings))
     this.#follow(settings)
   }
 

@@ -18,6 +18,7 @@ import { descriptorOf } from '../net/descriptors.ts'
 import { Channel } from './channel.ts'
 import { CommandError, Exit } from './exit-codes.ts'
 import type { Identity } from './identity.ts'
+import type { StartOptions } from './messages.ts'
 import type { Comparison } from './operations/diff.ts'
 import type { ReloadOutcome } from './operations/receipts.ts'
 import type { Scale } from './operations/regroup.ts'
@@ -85,8 +86,16 @@ export interface Done extends Identity {
   readonly upgrade?: UpgradeOutcome
   /** How long a stop may take before workers are killed. */
   readonly stopTimeoutMs: number
-  /** Names and addresses of the groups, to `ping`. */
-  readonly groups?: readonly string[]
+  /** To `ping`: how it runs, for a `restart`. */
+  readonly running?: Running
+}
+
+/** How a server runs. */
+export interface Running {
+  readonly options: StartOptions
+  readonly uid: number
+  /** Names and addresses of its groups. */
+  readonly groups: readonly string[]
 }
 
 /** A client that sends no request, or does not take its answer, is disconnected after this time. */

@@ -1,7 +1,7 @@
 // The command line: usage, help, what `status` and `stop` say, and their exit codes.
 
 import { mkdirSync, symlinkSync } from 'node:fs'
-import { relative } from 'node:path'
+import { join, relative } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
@@ -238,6 +238,20 @@ test('commands find the server of a module by its real path, from any directory 
       cwd: box.directory,
     }).ended
     assert.is(code, 0)
+  })
+})
+
+test('an empty variable sets nothing', async () => {
+  await inSandbox(async (box) => {
+    const names = ['PID_FILE', 'LOG_FILE', 'STDOUT_FILE', 'LOG_FORMAT', 'LOG_MAX_SIZE', 'USER', 'GROUP', 'UMASK']
+    for (const name of [...names, 'ENGINE', 'HEALTH', 'STOP_DELAY']) box.env[`MILLRACE_${name}`] = ''
+    succeeded(await box.command('start', '-d', box.file('app.js', echo(1))))
+    await box.stop()
+    for (const flag of ['--log-file', '--pid-file']) {
+      const { code, stderr } = await box.command('start', '-d', flag, '', join(box.directory, 'app.js'))
+      assert.is(code, 2)
+      assert.match(stderr, new RegExp(`${flag} is the path of a file, not ''`))
+    }
   })
 })
 

@@ -1,9 +1,13 @@
 // `restart` and `check`: what would not come up does not end what runs.
 
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { readLine, startOptions } from '../../src/process/commands/line.ts'
+import { optionsLike } from '../../src/process/commands/restart.ts'
 import { caseTest, longTest } from '../support/length.ts'
-import { ask, Client, echo, inSandbox, lives, portOf, succeeded, workersOf } from '../support/server.ts'
+import { ask, Client, echo, inSandbox, lives, portOf, startFile, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 test('restart -d ends the server and starts the new code', async () => {
@@ -99,5 +103,52 @@ for (const [what, code] of [
     },
   )
 }
+
+test('restart keeps what the server was started with, unless the line says otherwise', async () => {
+  await inSandbox(async (box) => {
+    const app = box.file(
+      'app.js',
+      echo(
+        1,
+        `worker.onMessage = (connection) => connection.send(process.argv.slice(2).join(' '))
+        worker.onWorkerStart = () => Worker.log('up')`,
+      ),
+    )
+    box.file('other.js', echo(1).replaceAll('echo', 'other'))
+    const run = (...args: string[]) => box.spawn(process.execPath, [startFile, ...args], { cwd: box.directory }).ended
+    const flags = ['--log-file', 'one.log', '--log-format', 'json', '--stop-delay', '1', '--umask', '027']
+    succeeded(await run('start', '-d', 'app.js', 'other.js', ...flags, '--', 'one', '--two'))
+    const before = await box.status()
+    succeeded(await box.command('restart', '-d', app)) // in another folder
+    const after = await box.status()
+    assert.not.equal(after.pid, before.pid)
+    assert.equal(
+      after.groups.map(({ name }) => name),
+      ['echo', 'other'],
+    )
+    assert.is(await ask(portOf(after), 'x'), 'one --two')
+    assert.match(
+      readFileSync(join(box.directory, 'one.log'), 'utf8'),
+      new RegExp(`"pid":${workersOf(after)[0]?.pid},.*"up"`),
+    )
+    succeeded(await run('restart', '-d', 'app.js', '--log-file', 'two.log', '--', 'three'))
+    const changed = await box.status()
+    assert.is(changed.groups.length, 2)
+    assert.is(await ask(portOf(changed), 'x'), 'three')
+    assert.match(
+      readFileSync(join(box.directory, 'two.log'), 'utf8'),
+      new RegExp(`"pid":${workersOf(changed)[0]?.pid},.*"up"`),
+    )
+    await box.stop()
+  })
+})
+
+test('restart by another user than the one who runs the server is refused, unless it names the user', () => {
+  const line = readLine(['restart', '-d', '/app.js'], null)
+  const running = { uid: (process.getuid?.() ?? 0) + 1, options: startOptions(line) }
+  assert.throws(() => optionsLike(running, line), /runs as uid \d+, and restart would start it as uid \d+/)
+  const named = readLine(['restart', '-d', '/app.js', '--user', 'nobody'], null)
+  assert.is(optionsLike(running, named).user, 'nobody')
+})
 
 test.run()

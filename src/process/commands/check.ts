@@ -4,7 +4,7 @@ import type { Declaration } from '../group.ts'
 import { protocolOf } from '../terminal/banner.ts'
 import { renderTable } from '../terminal/tables.ts'
 import { type Command, NO_WORDS } from './command.ts'
-import { START_FLAGS } from './line.ts'
+import { START_FLAGS, startOptions } from './line.ts'
 import { showAs } from './print.ts'
 import { describeHere, runOtherCopy } from './start.ts'
 
@@ -18,7 +18,7 @@ export const check: Command = {
   async run(line) {
     const other = runOtherCopy(line)
     if (other !== null) return other
-    return showAs(line.flags, (await describeHere(line)).groups, render)
+    return showAs(line.flags, (await describeHere(startOptions(line))).groups, render)
   },
 }
 

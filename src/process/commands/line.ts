@@ -107,6 +107,8 @@ export interface Line {
   /** Operands that are not files: names of groups, and whatever else a command takes. */
   readonly words: readonly string[]
   readonly argv: readonly string[]
+  /** The line has a `--`: `argv` is what the app shall get, even if that is nothing. */
+  readonly hasArgv: boolean
   /** The user's file was run directly and has been evaluated in this process. */
   readonly isDirect: boolean
 }
@@ -124,7 +126,16 @@ export function readLine(typed: readonly string[], direct: string | null): Line 
   const flags = Object.fromEntries(Object.entries(values).map(([name, value]) => [name, withMinus(value)])) as Flags
   const files = operands.filter(isFile)
   const words = [...(flags.name === undefined ? [] : [flags.name]), ...operands.filter((operand) => !isFile(operand))]
-  return { command, flags, modules: resolveModules(files, direct), files, words, argv, isDirect: direct !== null }
+  return {
+    command,
+    flags,
+    modules: resolveModules(files, direct),
+    files,
+    words,
+    argv,
+    hasArgv: split >= 0,
+    isDirect: direct !== null,
+  }
 }
 
 function parse(args: readonly string[]) {
@@ -179,28 +190,49 @@ function resolveModule(file: string): string {
   )
 }
 
-/** The options from the command line, or else from the environment. */
-export function startOptions({ modules, argv, flags, isDirect }: Line): StartOptions {
-  const { env } = process
+/**
+ * The options from the command line, or else from the environment.
+ * @param before those of the server that runs, for what neither of them says
+ */
+export function startOptions({ modules, argv, flags, isDirect }: Line, before?: StartOptions): StartOptions {
+  const given = (name: FlagWithVariable) => givenFor(flags, name)
+  const number = (name: FlagWithVariable, what: keyof typeof NUMBERS) => wholeNumber(`--${name}`, given(name), what)
   return {
     modules,
     argv,
-    runDir: runDirOf(flags),
-    pidFile: flags['pid-file'] ?? env.MILLRACE_PID_FILE,
-    logFile: flags['log-file'] ?? env.MILLRACE_LOG_FILE,
-    stdoutFile: flags['stdout-file'] ?? env.MILLRACE_STDOUT_FILE,
-    logFormat: logFormat(flags['log-format'] ?? env.MILLRACE_LOG_FORMAT ?? 'text'),
-    logMaxSize: wholeNumber('--log-max-size', flags['log-max-size'] ?? env.MILLRACE_LOG_MAX_SIZE, 'bytes'),
-    user: flags.user ?? env.MILLRACE_USER,
-    group: flags.group ?? env.MILLRACE_GROUP,
-    umask: wholeNumber('--umask', flags.umask ?? env.MILLRACE_UMASK, 'mode'),
-    engine: engineName(flags.engine ?? env.MILLRACE_ENGINE),
-    health: healthAddress(flags.health ?? env.MILLRACE_HEALTH),
-    stopDelayMs: wholeNumber('--stop-delay', flags['stop-delay'] ?? env.MILLRACE_STOP_DELAY, 'milliseconds'),
+    runDir: runDirOf(flags) ?? before?.runDir,
+    pidFile: fileOf('--pid-file', given('pid-file')) ?? before?.pidFile,
+    logFile: fileOf('--log-file', given('log-file')) ?? before?.logFile,
+    stdoutFile: given('stdout-file') ? resolve(given('stdout-file') as string) : before?.stdoutFile,
+    logFormat: logFormat(given('log-format') ?? before?.logFormat ?? 'text'),
+    logMaxSize: number('log-max-size', 'bytes') ?? before?.logMaxSize,
+    user: given('user') ?? before?.user,
+    group: given('group') ?? before?.group,
+    umask: number('umask', 'mode') ?? before?.umask,
+    engine: engineName(given('engine')) ?? before?.engine,
+    health: healthAddress(given('health')) ?? before?.health,
+    stopDelayMs: number('stop-delay', 'milliseconds') ?? before?.stopDelayMs,
     isDirect,
-    isWatching: watching(flags),
+    isWatching: watching(flags) || (before?.isWatching === true && flags.daemon !== true),
     isQuiet: flags.quiet ?? false,
   }
+}
+
+/** The flags that a variable can stand for. */
+type FlagWithVariable = { [name in FlagName]: (typeof FLAGS)[name] extends { env: string } ? name : never }[FlagName]
+
+/**
+ * The value of a flag, or else of its variable. An empty variable sets nothing: compose files and EnvironmentFile= of
+ * systemd have them for what is not set.
+ */
+export function givenFor(flags: Flags, name: FlagWithVariable): string | undefined {
+  return flags[name] ?? (process.env[FLAGS[name].env] || undefined)
+}
+
+/** Absolute, since a restart may come from another folder. */
+function fileOf(flag: string, path: string | undefined): string | undefined {
+  if (path === '') throw usage(`${flag} is the path of a file, not ''`)
+  return path === undefined ? undefined : resolve(path)
 }
 
 function logFormat(text: string): LogFormat {
@@ -242,7 +274,7 @@ function wholeNumber(flag: string, text: string | undefined, what: keyof typeof 
 }
 
 export function runDirOf(flags: Flags): string | undefined {
-  return flags['run-dir'] ?? process.env.MILLRACE_RUN_DIR
+  return givenFor(flags, 'run-dir')
 }
 
 const UNITS = new Map([

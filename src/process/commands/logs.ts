@@ -8,7 +8,7 @@ import { FileTail, lastLines } from '../output/tail.ts'
 import { placesToAsk } from '../run-directory.ts'
 import { ANY_WORDS, type Command } from './command.ts'
 import { untilSeen } from './follow.ts'
-import { type Line, linesOf, runDirOf } from './line.ts'
+import { givenFor, type Line, linesOf, runDirOf } from './line.ts'
 import { print } from './print.ts'
 import { findServer } from './server.ts'
 
@@ -59,7 +59,7 @@ async function follow(path: string, from: number, shape: (line: string) => strin
 
 /** The log file of the running server, or else where a server would have left it. */
 async function logFileOf(line: Line): Promise<string> {
-  const given = line.flags['log-file'] ?? process.env.MILLRACE_LOG_FILE
+  const given = givenFor(line.flags, 'log-file')
   let reason: unknown
   try {
     const { logFile, pid } = (await findServer(line)).done

@@ -1,10 +1,13 @@
 // `restart`: new code that would not come up does not end what runs.
 
 import { resolve } from 'node:path'
+import type { Running } from '../control.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
+import type { StartOptions } from '../messages.ts'
+import { realPathOrSelf } from '../paths.ts'
 import { shellWord } from '../terminal/banner.ts'
 import { ANY_WORDS, type Command } from './command.ts'
-import { type Line, START_FLAGS, startOptions, usage } from './line.ts'
+import { givenFor, type Line, START_FLAGS, startOptions, usage } from './line.ts'
 import { operate } from './operate.ts'
 import { say } from './print.ts'
 import { type Found, findServer } from './server.ts'
@@ -14,27 +17,53 @@ import { leaveOf, stopServer } from './stop.ts'
 export const restart: Command = {
   operands: '[app.js ...] [NAME ...] [-- arguments of the app]',
   summary: 'check the code, stop what runs, start (-d and -g as there)',
-  details: `Code that cannot be evaluated stops nothing (exit code 6). Nothing needs to run. With NAME only these groups, in the server
+  details: `Code that cannot be evaluated stops nothing (exit code 6). Nothing needs to run. What runs is started again as it was: with all
+of its files, flags and arguments, except for what this line says, and never by another user unless --user is given. With NAME only these groups, in the server
 that runs: all their processes leave at once, and as many start with the new code; who connects meanwhile waits.`,
   flags: ['graceful', 'timeout', 'name', ...START_FLAGS],
   hasModules: true,
   words: ANY_WORDS,
   async run(line) {
     if (line.words.length > 0) return restartGroups(line)
-    leaveOf(line.flags)
-    const other = runOtherCopy(line)
+    leaveOf(line.flags) // this and what follows throws before anything is stopped
+    const running = (await findIfRunning(line))?.done.running
+    if (running !== undefined) checkFiles(line, running.groups)
+    const options = running === undefined ? startOptions(line) : optionsLike(running, line)
+    const other = runOtherCopy({ ...line, modules: options.modules })
     if (other !== null) return other
-    startOptions(line) // throws before anything is stopped
-    const running = await findIfRunning(line)
-    if (running !== null) checkFiles(line, running.done.groups ?? [])
-    await describeHere(line)
+    await describeHere(options)
     try {
       say(line.flags, `stopped, pid ${await stopServer(line)}`)
     } catch (error) {
       unlessNotRunning(error)
     }
-    return launch(line)
+    return launch(line, options)
   },
+}
+
+/**
+ * How to start again what runs: as it was started, except for what the line says. Throws a CommandError if it would be
+ * another user's then without a word of that on the line.
+ */
+export function optionsLike({ options: before, uid }: Pick<Running, 'options' | 'uid'>, line: Line): StartOptions {
+  const argv = line.hasArgv ? line.argv : before.argv
+  const options = startOptions({ ...line, modules: modulesLike(before.modules, line), argv }, before)
+  const own = process.getuid?.() ?? 0
+  if (uid !== own && givenFor(line.flags, 'user') === undefined)
+    throw new CommandError(Exit.Failure, `the server runs as uid ${uid}, and restart would start it as uid ${own}`, {
+      next: `run this as that user (sudo -u '#${uid}' ...), or say with --user as whom its workers shall run`,
+    })
+  return options
+}
+
+/** A line that names one module means the server that it identifies, with all of its modules. */
+function modulesLike(before: readonly string[], { modules, files, isDirect }: Line): readonly string[] {
+  const count = files.length + (isDirect ? 1 : 0)
+  const [named = ''] = modules
+  if (count === 0) return before
+  if (count > 1) return modules
+  const place = before.findIndex((module) => realPathOrSelf(module) === realPathOrSelf(named))
+  return before.with(Math.max(0, place), named)
 }
 
 function findIfRunning(line: Line): Promise<Found | null> {

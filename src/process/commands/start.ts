@@ -51,9 +51,8 @@ async function startGroups(line: Line): Promise<Exit> {
 }
 
 /** Becomes the server, or starts it. Resolves with the exit code. */
-export async function launch(line: Line): Promise<Exit> {
+export async function launch(line: Line, options: StartOptions = startOptions(line)): Promise<Exit> {
   const { flags, isDirect } = line
-  const options = startOptions(line)
   if (flags.json === true && flags.daemon !== true) throw usage('--json tells what a daemon is: it needs -d')
   if (flags.daemon !== true) return isDirect ? runDirect(options) : master(options)
   const banner = await launchDaemon(options)
@@ -74,8 +73,8 @@ async function master(options: StartOptions): Promise<Exit> {
  * What the code declares. Also rejects for code that no start could bring up: `restart` must not end a running server
  * for it.
  */
-export async function describeHere(line: Line): Promise<Described> {
-  const { modules, argv, user = '', group = '', engine } = startOptions(line)
+export async function describeHere(options: StartOptions): Promise<Described> {
+  const { modules, argv, user = '', group = '', engine } = options
   const { signal } = new AbortController()
   const nobody = { output: null, onSpawn: () => undefined }
   const described = await describeModules({ modules, argv, user, group, engine, signal, ...nobody })

@@ -6,7 +6,7 @@ import type { Counters } from '../../counters.ts'
 import { messageOf } from '../../errors.ts'
 import { now } from '../../loop/clock.ts'
 import { version } from '../../version.ts'
-import type { Answer, Leave, Request } from '../control.ts'
+import type { Answer, Leave, Request, Running } from '../control.ts'
 import { Exit } from '../exit-codes.ts'
 import { LONGEST_TIMEOUT_MS } from '../group.ts'
 import { ownIdentity } from '../identity.ts'
@@ -65,7 +65,7 @@ export class Answers {
     if (!isOurs || master.isReplaced) return this.#household.ask(request)
     switch (command) {
       case 'ping':
-        return { ...this.#done(), groups: master.groups.flatMap(({ blueprint: { key } }) => [key.name, key.listen]) }
+        return { ...this.#done(), running: this.#running }
       case 'events':
         return this.#done()
       case 'status':
@@ -120,6 +120,11 @@ export class Answers {
     if (command !== 'stop' && command !== 'restart') return null
     const leave = { isGraceful: request.isGraceful === true, timeoutMs: timeoutOf(request) }
     return operator[command](names, leave)
+  }
+
+  get #running(): Running {
+    const groups = this.#master.groups.flatMap(({ blueprint: { key } }) => [key.name, key.listen])
+    return { options: this.#household.options, uid: process.getuid?.() ?? 0, groups }
   }
 
   #done() {

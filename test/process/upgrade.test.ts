@@ -1,7 +1,7 @@
 // `upgrade`: another process becomes the master, and takes everything over. Whoever is connected notices nothing. The
 // ways in which it fails are in upgrade-failure.test.ts.
 
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -93,6 +93,38 @@ function sumOf(counters: Map<string, number>, name: string, label: string): numb
   const wanted = [...counters].filter(([series]) => series.startsWith(`${name}{`) && series.includes(label))
   return wanted.reduce((sum, [, value]) => sum + value, 0)
 }
+
+test('what is asked for one group during an upgrade is passed on to the new master', async () => {
+  await inSandbox(async (box) => {
+    const hold = join(box.directory, 'hold')
+    const waits = `
+      const { existsSync } = await import('node:fs')
+      worker.onWorkerStart = async () => {
+        while (existsSync(${JSON.stringify(hold)})) await new Promise((resolve) => setTimeout(resolve, 5))
+      }
+      new Worker('text://127.0.0.1:0', { name: 'b' })`
+    const module = box.file('app.js', echo(1, waits))
+    const { pid } = await box.start(module)
+    box.file('hold', '')
+    const upgrading = upgrade(box, module)
+    await until(() => box.pids().length >= 7) // the command, and of each side a master and two workers
+    const scaling = box.operate({ command: 'scale', name: 'echo', scale: { to: 2 } })
+    const stopping = box.operate({ command: 'stop', names: ['b'], isGraceful: false })
+    await box.status() // by then both have been read
+    rmSync(hold)
+    await Promise.all([upgrading, scaling, stopping])
+    const after = await box.status()
+    assert.not.equal(after.pid, pid)
+    assert.equal(
+      after.groups.map(({ name, count, isStopped }) => [name, count, isStopped]),
+      [
+        ['echo', 2, false],
+        ['b', 1, true],
+      ],
+    )
+    await box.stop()
+  })
+})
 
 /** What one application may have, at once. */
 const everything = (version: number, more = '') => `

@@ -107,7 +107,8 @@ export class Operator {
     return this.#operations.run(null, async () => {
       await this.#master.untilUp()
       const regroup = new Regroup(this.#master, operation, names)
-      const { unknown } = regroup
+      const { isReplaced, isStopping } = this.#master
+      const unknown = isReplaced || isStopping ? null : regroup.unknown // else the groups may be another master's by now
       // Check before anything announces the operation.
       return unknown === null ? this.#operate(operation, names, regroup, work) : outcomeOf(unknown, 0, regroup)
     })

@@ -70,7 +70,8 @@ function flushed(stream: NodeJS.WriteStream): Promise<void> {
 
 /**
  * Runs a master as a child, passes signals on and returns its exit code. The master ends when this process is gone.
- * Ctrl+C reaches both, and the master takes a second SIGINT as "kill now", so our first one is passed on as SIGTERM.
+ * Ctrl+C reaches both, and the master takes a second SIGINT as "kill now", so our first one is passed on as SIGTERM. The
+ * second one is passed on twice, since the master may have seen no SIGINT yet: one sent to this process alone.
  */
 function runThinParent(boot: MasterBoot): Promise<number> {
   return follow(spawnChild(boot, { stdio: ['inherit', 'inherit', 'inherit'], isDetached: false }).process)
@@ -83,6 +84,9 @@ export function runOther(startFile: string): Promise<number> {
   return follow(spawn(process.execPath, args, { stdio: 'inherit' }))
 }
 
+/** Further apart than the time in which two SIGINTs are one for the master. */
+const OTHER_PRESS_MS = 100
+
 /**
  * As process 1 of a container we receive the signals, and the child cannot know that: SIGTERM is passed on as SIGQUIT,
  * which is what it means there. Orphans are ours to reap, too.
@@ -93,7 +97,10 @@ function follow(child: ChildProcess): Promise<number> {
   reapOrphans(() => [child.pid ?? 0])
   process.once('SIGINT', () => {
     child.kill('SIGTERM')
-    process.on('SIGINT', () => child.kill('SIGINT'))
+    process.on('SIGINT', () => {
+      child.kill('SIGINT')
+      setTimeout(() => child.kill('SIGINT'), OTHER_PRESS_MS)
+    })
   })
   return new Promise((resolve, reject) => {
     child.once('error', (error) => reject(spawnFailure(error)))

@@ -68,24 +68,21 @@ export async function runMaster(
 const SAME_PRESS_MS = 50
 
 /**
- * Handlers only record the request. A second SIGINT kills. SIGHUP stops a foreground server, whose terminal has gone; a
+ * Handlers only record the request. A second SIGINT kills; after another signal the first one is still a stop. SIGHUP stops a foreground server, whose terminal has gone; a
  * daemon or a service reloads, as its senders expect there. Under a service manager SIGTERM is a graceful stop.
  */
 function takeSignals(master: Master, isDaemon: boolean): void {
-  let askedAt = 0
-  const stop = (isGraceful: boolean) => {
-    askedAt ||= now()
-    master.stop(isGraceful)
-  }
-  process.on('SIGTERM', () => stop(isService()))
-  process.on('SIGQUIT', () => stop(true))
+  let interruptedAt = Number.POSITIVE_INFINITY
+  process.on('SIGTERM', () => master.stop(isService()))
+  process.on('SIGQUIT', () => master.stop(true))
   process.on('SIGINT', () => {
-    if (askedAt > 0 && now() - askedAt > SAME_PRESS_MS) master.kill()
-    else stop(false)
+    if (now() - interruptedAt > SAME_PRESS_MS) return master.kill()
+    interruptedAt = Math.min(interruptedAt, now())
+    master.stop(false)
   })
   process.on('SIGUSR2', () => void master.reload())
   process.on('SIGHUP', () => {
     if (isDaemon || isService()) void master.reload()
-    else stop(false)
+    else master.stop(false)
   })
 }

@@ -161,6 +161,30 @@ test('a second SIGINT kills what the first one could not end', async () => {
   })
 })
 
+for (const first of ['SIGQUIT', 'SIGTERM'] as const) {
+  caseTest(first === 'SIGQUIT')(`one SIGINT after a ${first} is a stop and no kill`, async () => {
+    await inSandbox(async (box) => {
+      const more = `worker.onMessage = (connection, line) => {
+        Worker.log('begun')
+        setTimeout(() => connection.send(line), 600)
+        return new Promise((resolve) => setTimeout(resolve, 600))
+      }`
+      const server = await box.foreground(box.file('app.js', echo(1, more)))
+      const client = await Client.connect(portOf(await box.status()))
+      client.send('x')
+      await server.says(/begun/)
+      server.process.kill(first)
+      const told = performance.now()
+      await until(async () => (await box.status()).groups[0]?.workers[0]?.state === 'stopping')
+      await until(() => performance.now() - told > 100) // one press of a key may arrive twice within 50 ms
+      server.process.kill('SIGINT')
+      assert.is(await client.line(), 'x')
+      client.close()
+      assert.is((await within(10_000, server.ended)).code, 0)
+    })
+  })
+}
+
 longTest('a SIGINT during boot ends the start, and no worker dies half-way', async () => {
   await inSandbox(async (box) => {
     const module = box.file(

@@ -1,6 +1,6 @@
 // `scale`: a group has as many processes as somebody says, without losing what is in flight, for as long as it is meant to.
 
-import { existsSync } from 'node:fs'
+import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -9,7 +9,7 @@ import { atLength, caseTest } from '../support/length.ts'
 import { Load } from '../support/load/load.ts'
 import { textClient } from '../support/load/text-client.ts'
 import { reload, version } from '../support/reload.ts'
-import { Client, inSandbox, lives, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import { ask, Client, echo, inSandbox, lives, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 async function scale(box: Sandbox, ...args: string[]): Promise<ReloadOutcome> {
@@ -164,6 +164,30 @@ test('what makes no sense is refused with what there is, and changes nothing', a
     assert.match(log, /scale echo: given up: echo has 2, and cannot have 0$/m)
     assert.equal(await counts(box), [2, 2, 2])
     assert.not(existsSync(join(box.directory, '3')))
+    await box.stop()
+  })
+})
+
+test('a scale that would leave no process that serves, and remove one that does, is refused', async () => {
+  await inSandbox(async (box) => {
+    const flag = box.file('broken', '')
+    rmSync(flag)
+    const more = `worker.onWorkerStart = async () => {
+      const { existsSync } = await import('node:fs')
+      if (worker.id === 0 && existsSync(${JSON.stringify(flag)})) throw new Error('planted')
+    }`
+    const before = await box.start(box.file('app.js', echo(2, more)))
+    box.file('broken', '')
+    process.kill(workersOf(before)[0]?.pid ?? 0, 'SIGKILL')
+    await until(async () => workersOf(await box.status())[0]?.state === 'crash-loop')
+    const { code, stderr } = await box.command('scale', 'echo', '1')
+    assert.is(code, 1)
+    assert.match(stderr, /no process that would stay serves: echo:0 .*planted/)
+    assert.match(await ask(portOf(before), 'x'), /^x /)
+    assert.is((await box.status()).groups[0]?.count, 2)
+    rmSync(flag)
+    await until(async () => workersOf(await box.status()).every(({ state }) => state === 'ready'), 20_000)
+    succeeded(await box.command('scale', 'echo', '1'))
     await box.stop()
   })
 })

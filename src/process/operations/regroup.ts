@@ -3,7 +3,7 @@
 
 import type { Leave } from '../control.ts'
 import { CommandError, Exit, noGroup } from '../exit-codes.ts'
-import type { Blueprint, GroupState } from '../master/slot.ts'
+import type { Blueprint, GroupState, Slot } from '../master/slot.ts'
 import { Reload } from './reload.ts'
 
 /** `4`, `+1`, `-1`, or back to what the code declares. */
@@ -44,6 +44,7 @@ export class Regroup extends Reload {
         next: `use the address of the one you mean: ${groups.map((one) => keyOf(one).listen).join(', ')}`,
       })
     const count = countOf(group, scale)
+    checkServes(group, count)
     const { blueprint, scaledTo } = group
     const before = blueprint.declaration.count
     group.scaledTo = count === group.declaredCount ? null : count
@@ -123,6 +124,17 @@ function countOf(group: GroupState, scale: Scale): number {
       next: `at most ${MOST_PROCESSES} can be had`,
     })
   return wanted
+}
+
+/** Throws if the processes that serve would leave, and only others stay. */
+function checkServes({ name, slots }: GroupState, count: number): void {
+  const serves = ({ current }: Slot) => current?.state === 'ready'
+  const staying = slots.slice(0, count)
+  if (staying.some(serves) || !slots.slice(count).some(serves)) return
+  const why = staying.map(({ id, lastExit, lastReason }) => `${name}:${id} ${lastExit} ${lastReason}`.trim())
+  throw new CommandError(Exit.Failure, `no process that would stay serves: ${why.join('; ')}`, {
+    next: `'millrace status' shows more of them; 'millrace reload ${name}' once their cause is mended`,
+  })
 }
 
 function isCalled({ blueprint: { key } }: GroupState, name: string): boolean {

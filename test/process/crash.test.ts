@@ -264,4 +264,29 @@ longTest('a master out of descriptors is not taken for none', async () => {
   })
 })
 
+test('a worker that sends its master an incomplete message is killed, and nothing else happens', async () => {
+  await inSandbox(async (box) => {
+    const odd = ['report', 'listen', 'leaving', 'failed', 'connections', 'stand'].map((type) =>
+      JSON.stringify({ type }),
+    )
+    const more = `
+      const { writeSync } = await import('node:fs')
+      const odd = new Worker('text://127.0.0.1:0', { name: 'odd' })
+      odd.onMessage = (connection, line) => { writeSync(3, line + '\\n') }`
+    const status = await box.start(box.file('app.js', echo(1, more)))
+    const [port = 0, oddPort = 0] = status.groups.map((group) => group.port)
+    for (const line of odd) {
+      const client = await Client.connect(oddPort)
+      client.send(line)
+      await ask(port, 'x')
+      client.close()
+      await until(async () => workersOf(await box.status()).every(({ state }) => state === 'ready'), 20_000)
+      assert.is((await box.status()).pid, status.pid, line)
+    }
+    assert.match(box.log(), /odd:0 pid \d+: signal SIGKILL \(spoke nonsense\)/)
+    assert.is(workersOf(await box.status())[0]?.pid, workersOf(status)[0]?.pid)
+    await box.stop()
+  })
+})
+
 test.run()

@@ -16,6 +16,7 @@ import { sendSocket, standInRequest } from '../handle-channel.ts'
 import { type FromChild, LONGEST_REASON, type Report, type SocketFailure } from '../messages.ts'
 import type { Tail } from '../output/logbook.ts'
 import { type Child, onceEnded, onceUnstarted } from '../spawn.ts'
+import { isWellFormed } from './worker-messages.ts'
 
 type HandleState = 'starting' | 'ready' | 'retiring' | 'stopping' | 'gone'
 
@@ -170,7 +171,10 @@ export class WorkerHandle {
     this.incarnation = incarnation
     this.socket = socket
     this.meshAddress = meshAddress
-    child.channel.onMessage = (message) => this.#receive(message)
+    child.channel.onMessage = (message) => {
+      if (isWellFormed(message)) this.#receive(message)
+      else this.#refuse(message)
+    }
     onceUnstarted(child.process, (error) => this.#gone(null, null, error))
     onceEnded(child.process, (code, signal) => this.#gone(code, signal, null))
     if (startTimeoutMs < Number.POSITIVE_INFINITY)
@@ -450,6 +454,12 @@ export class WorkerHandle {
         this.#reasonCode = message.exitCode
         this.#isLogged = message.isLogged === true
     }
+  }
+
+  /** Nothing it says can be trusted any more. */
+  #refuse({ type }: FromChild): void {
+    this.condemn('spoke nonsense', `it sent its master an incomplete message: '${type}'`)
+    this.kill()
   }
 
   #becomeReady(memory: number): void {

@@ -121,6 +121,27 @@ for (const [what, broken, reason] of [
   )
 }
 
+test('events tell a canary from a replaced process, and what follows when the old one of its slot dies', async () => {
+  await inSandbox(async (box) => {
+    const before = await box.start(box.file('app.js', version(1, COUNT)))
+    const reloading = box.begin('reload', '--canary-ms', LONG)
+    const canary = await canaryOf(box)
+    const followed = box.begin('events', '--json', '-n', '200')
+    const told = await followed.says(/\{.*"type":"slot".*\}/)
+    const { worker, result, newPid } = JSON.parse(told[0])
+    assert.equal([worker, result, newPid], ['echo:0', 'canary', canary.pid])
+    process.kill(workersOf(before)[0]?.pid ?? 0, 'SIGKILL')
+    await until(() =>
+      /echo:0 pid \d+: signal SIGKILL, none is started until the operation on its slot is done/.test(box.log()),
+    )
+    await box.status()
+    assert.not.match(followed.stdout, /"backoff"|"replaced"/)
+    await reloading.says(/echo:0: canary pid \d+ beside \d+/)
+    await box.stop()
+    await Promise.all([reloading.ended, followed.ended])
+  })
+})
+
 test('a canary that does not come up, one that is stopped with the server, and times that are none', async () => {
   await inSandbox(async (box) => {
     const before = await box.start(box.file('app.js', version(1, COUNT)))

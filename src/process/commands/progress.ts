@@ -67,7 +67,7 @@ export class LiveLine {
   tell(event: EventLine['event']): void {
     if (event.type === 'operation') this.#follow(event.operation, event)
     else if (event.type === 'server') this.#what = event.state
-    else if (event.type === 'slot') this.#done++
+    else if (event.type === 'slot') this.#done += event.result === 'canary' ? 0 : 1
     else if (event.type === 'leave') this.#leaving.add(event.pid)
     else if (event.type === 'exit') this.#leaving.delete(event.pid)
     this.#draw()

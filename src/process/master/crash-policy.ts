@@ -36,13 +36,15 @@ export class CrashPolicy {
     this.#judgeFirstStart(slot, exit, `${name}: ${exit.reason || exit.word}`)
     if (this.#master.isEnding) return
     const waitMs = isVoluntary(exit) ? 0 : slot.backoff.next(exit.aliveMs)
-    const next = waitMs === 0 ? 'starting another' : `starting another in ${inSeconds(waitMs)}`
+    const next = slot.isHeld
+      ? 'none is started until the operation on its slot is done'
+      : `starting another${waitMs === 0 ? '' : ` in ${inSeconds(waitMs)}`}`
     log(`${name} pid ${handle.pid}: ${exit.word}, ${next}${exit.isLogged ? '' : exit.reason && `\n${exit.reason}`}`)
     if (slot.backoff.failures === group.blueprint.declaration.crashLoopAfter)
       log(
         `${name}: crash loop, ${slot.backoff.failures} failures in a row: it is tried again, ever later; see 'status'`,
       )
-    this.#wait(group, slot, waitMs)
+    if (!slot.isHeld) this.#wait(group, slot, waitMs)
   }
 
   /**

@@ -6,7 +6,8 @@ import type { CanaryReport } from './canary.ts'
 export interface SlotReceipt {
   /** `echo:2` */
   readonly worker: string
-  result: 'replaced' | 'added' | 'removed' | 'stopped' | 'kept' | 'failed' | 'taken back'
+  /** `canary` only in events: the new process serves beside the old one, and another receipt follows. */
+  result: 'replaced' | 'added' | 'removed' | 'stopped' | 'kept' | 'failed' | 'canary' | 'taken back'
   /** 0 for none. For `taken back`, `oldPid` is the process that stays. */
   oldPid: number
   newPid: number

@@ -181,7 +181,7 @@ export class Reload extends Turnover {
     try {
       const receipt = await this.start(group, slot, blueprint, 'replaced')
       receipt.note = 'canary'
-      this.tell(group.name, receipt)
+      this.tell(group.name, { ...receipt, result: 'canary' })
       slot.canary = new Canary(group, slot, receipt)
       this.#canaries.push(slot.canary)
     } catch (error) {

@@ -45,7 +45,7 @@ export type ServerEvent =
       readonly failures: number
     }
   | OperationEvent
-  /** An operation is done with a slot: its receipt. */
+  /** An operation is done with a slot: its receipt. `canary`: it has begun to watch one there. */
   | ({ readonly type: 'slot'; readonly operation: Operation; readonly group: string } & SlotReceipt)
   /** A client was too slow: this many events before this one did not reach it. */
   | { readonly type: 'lost'; readonly count: number }

@@ -55,6 +55,8 @@ function wordsOf(event: Told): Words {
     case 'operation':
       return { who: [event.operation, ...event.groups].join(' '), ...operationWords(event) }
     case 'slot': {
+      if (event.result === 'canary')
+        return { who: event.worker, what: `canary pid ${event.newPid} beside ${event.oldPid}`, style: 'care' }
       const pids = [event.oldPid, event.newPid].filter((pid) => pid !== 0).join(' by ')
       const what = `${event.result}${pids && ` pid ${pids}`}${event.note && `, ${event.note}`}`
       return { who: event.worker, what, style: event.result === 'failed' ? 'bad' : 'good' }

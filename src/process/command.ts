@@ -89,15 +89,7 @@ function complain(error: unknown, argv: readonly string[], line: Line | null, di
   const { exitCode, code, message, next, report } =
     error instanceof CommandError ? error : new CommandError(Exit.Failure, messageOf(error))
   const name = line?.command ?? argv.find((arg) => COMMANDS.has(arg)) ?? ''
-  const step =
-    next ||
-    nextStep(
-      exitCode,
-      message,
-      name,
-      direct === null ? 'millrace' : `node ${shellWord(relative('', direct))}`,
-      line?.modules ?? [],
-    )
+  const step = next || nextStep(exitCode, message, name, likenessOf(line, direct))
   if (argv.includes('--json'))
     process.stdout.write(
       `${JSON.stringify({ ...report, error: { code, exitCode, reason: message, next: step } }, null, 2)}\n`,
@@ -122,16 +114,35 @@ function otherAddress(message: string): string {
   return 'correct the address: this machine cannot have it'
 }
 
+/** Command lines like the one that was typed. */
+interface Likeness {
+  /** What was run: `millrace`, or `node app.js`. */
+  readonly self: string
+  /** A line with the files and the run directory of that one; `otherwise` stands for files if it has none. */
+  run(command: string, otherwise?: string): string
+}
+
+function likenessOf(line: Line | null, direct: string | null): Likeness {
+  const self = direct === null ? 'millrace' : `node ${shellWord(relative('', direct))}`
+  const files = direct === null ? (line?.modules ?? []) : []
+  const these = files.map((path) => (path === demo() ? '' : ` ${shellWord(fromHere(path))}`)).join('')
+  const runDir = line?.flags['run-dir']
+  const where = runDir === undefined ? '' : ` --run-dir ${shellWord(runDir)}`
+  const run = (command: string, otherwise = '') =>
+    `${self} ${command}${these || (direct === null ? otherwise : '')}${where}`
+  return { self, run }
+}
+
 /** The next step for errors that do not bring their own. */
-function nextStep(exitCode: Exit, message: string, name: string, self: string, modules: readonly string[]): string {
-  const isDirect = self !== 'millrace'
-  const these = isDirect ? '' : modules.map((path) => (path === demo() ? '' : ` ${shellWord(fromHere(path))}`)).join('')
+function nextStep(exitCode: Exit, message: string, name: string, { self, run }: Likeness): string {
+  const logs = `${run('logs')} has what its processes have said`
   if (exitCode === Exit.Usage) return COMMANDS.has(name) ? `${self} help ${name}` : `${self} help`
-  if (exitCode === Exit.NotRunning) return `start it: ${self} start -d${these || (isDirect ? '' : ' app.js')}`
-  if (exitCode === Exit.AlreadyRunning) return `${self} reload for new code, ${self} restart for a new server`
+  if (exitCode === Exit.NotRunning) return `start it: ${run('start -d', ' app.js')}`
+  if (exitCode === Exit.AlreadyRunning) return `${run('reload')} for new code, ${run('restart')} for a new server`
   if (exitCode === Exit.Address) return otherAddress(message)
-  if (exitCode === Exit.Module)
-    return `correct the code: ${self} check${these} evaluates it, ${self} logs has what its processes have said`
-  if (exitCode === Exit.Timeout) return `${self} status shows who hangs; kill -9 of its pid ends that`
-  return `see ${self} logs`
+  if (exitCode === Exit.Module) return `correct the code: ${run('check')} evaluates it, ${logs}`
+  if (exitCode === Exit.Timeout && /\bstartTimeoutMs\b/.test(message))
+    return `make it settle sooner, or raise startTimeoutMs of the Worker: ${logs}`
+  if (exitCode === Exit.Timeout) return `${run('status')} shows who hangs; kill -9 of its pid ends that`
+  return `see ${run('logs')}`
 }

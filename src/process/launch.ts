@@ -70,8 +70,8 @@ function flushed(stream: NodeJS.WriteStream): Promise<void> {
 
 /**
  * Runs a master as a child, passes signals on and returns its exit code. The master ends when this process is gone.
- * Ctrl+C reaches both, and the master takes a second SIGINT as "kill now", so our first one is passed on as SIGTERM. The
- * second one is passed on twice, since the master may have seen no SIGINT yet: one sent to this process alone.
+ * Ctrl+C reaches both, and the master takes a second SIGINT as "kill now", so our first one is passed on as SIGTERM.
+ * The second one is passed on twice: if they are sent to this process alone, the master has seen no SIGINT yet.
  */
 function runThinParent(boot: MasterBoot): Promise<number> {
   return follow(spawnChild(boot, { stdio: ['inherit', 'inherit', 'inherit'], isDetached: false }).process)

@@ -68,8 +68,9 @@ export async function runMaster(
 const SAME_PRESS_MS = 50
 
 /**
- * Handlers only record the request. A second SIGINT kills; after another signal the first one is still a stop. SIGHUP stops a foreground server, whose terminal has gone; a
- * daemon or a service reloads, as its senders expect there. Under a service manager SIGTERM is a graceful stop.
+ * Handlers only record the request. A second SIGINT kills; after another signal the first one is still a stop. SIGHUP
+ * stops a foreground server, whose terminal has gone; a daemon or a service reloads, as its senders expect there. Under
+ * a service manager SIGTERM is a graceful stop.
  */
 function takeSignals(master: Master, isDaemon: boolean): void {
   let interruptedAt = Number.POSITIVE_INFINITY

@@ -255,4 +255,17 @@ test('an empty variable sets nothing', async () => {
   })
 })
 
+test('the next step names the run directory if the line did, and fits a start that took too long', async () => {
+  await inSandbox(async (box) => {
+    const more = `worker.startTimeoutMs = 200; worker.onWorkerStart = () => new Promise(() => {})`
+    const app = box.file('app.js', echo(1, more))
+    const absent = await box.command('status', '--run-dir', box.runDir, app)
+    assert.is(absent.code, 3)
+    assert.match(absent.stderr, new RegExp(`^next: start it: .* start -d .*app\\.js --run-dir ${box.runDir}$`, 'm'))
+    const late = await box.command('start', '-d', app)
+    assert.is(late.code, 7)
+    assert.match(late.stderr, /^next: .*startTimeoutMs.* logs .*app\.js has what its processes have said$/m)
+  })
+})
+
 test.run()

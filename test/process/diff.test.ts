@@ -54,6 +54,8 @@ test('counts, settings, groups and files that differ are named until a reload ma
     succeeded(await box.command('scale', 'echo', '4'))
     succeeded(await box.command('stop', 'fresh'))
     assert.equal((await diff(box)).lines, ['echo count: 4 (scaled) -> 3', 'fresh group: stopped -> running'])
+    const { stdout: asked } = await box.command('diff')
+    assert.match(asked, /^next: 'millrace scale echo declared' makes it so, 'millrace start fresh' makes it so$/m)
     box.file('app.js', 'const = 1')
     const broken = await box.command('diff')
     assert.is(broken.code, 6)

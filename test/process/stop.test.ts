@@ -79,7 +79,7 @@ test('stop during a start ends it, and the start says so', async () => {
     const { code, stdout, stderr } = await starting.ended
     assert.is(code, 1)
     assert.is(stdout, '')
-    assert.is(stderr, 'millrace: stopped before it was up\nnext: see millrace logs\n')
+    assert.match(stderr, /^millrace: stopped before it was up\nnext: see millrace logs \S+app\.js\n$/)
   })
 })
 

@@ -42,10 +42,16 @@ function render({ isSame, differences, changedFiles }: Result, paint: Paint): st
   const rows = differences.map(({ group, what, running, wanted }) => [group, what, running, wanted])
   const styled = (cell: string, column: number) =>
     column === 2 ? paint('bad', cell) : column === 3 ? paint('good', cell) : cell
+  const commands = new Set([...differences.map(({ command }) => command), ...changedFiles.map(() => 'reload')])
+  const steps = [...commands].map((command) =>
+    command === 'status'
+      ? "'millrace status' shows what its processes wait for"
+      : `'millrace ${printableCell(command)}' makes it so`,
+  )
   return [
     ...(rows.length === 0 ? [] : [renderTable([['group', 'what', 'running', 'wanted'], ...rows], styled)]),
     ...changedFiles.map((file) => `changed since the processes started: ${printableCell(file)}`),
-    paint('quiet', "next: 'millrace reload' makes it so; what scale and stop have changed stays"),
+    paint('quiet', `next: ${steps.join(', ')}`),
   ].join('\n')
 }
 

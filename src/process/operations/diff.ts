@@ -12,6 +12,8 @@ export interface Difference {
   readonly what: string
   readonly running: string
   readonly wanted: string
+  /** The command that makes it so: `reload`, `scale echo declared`, `start echo`; `status` where none does. */
+  readonly command: string
 }
 
 /** What the master knows. The files are checked by the command. */
@@ -42,11 +44,12 @@ export function compare(groups: readonly GroupState[], declarations: readonly De
 }
 
 function added({ name, listen }: Declaration): Difference {
-  return { group: name, what: 'group', running: '-', wanted: listen || 'declared' }
+  return { group: name, what: 'group', running: '-', wanted: listen || 'declared', command: 'reload' }
 }
 
 function removed({ name, blueprint }: GroupState): Difference {
-  return { group: name, what: 'group', running: blueprint.declaration.listen || 'declared', wanted: '-' }
+  const running = blueprint.declaration.listen || 'declared'
+  return { group: name, what: 'group', running, wanted: '-', command: 'reload' }
 }
 
 function changes(group: GroupState, wanted: Declaration): Difference[] {
@@ -59,12 +62,16 @@ function changes(group: GroupState, wanted: Declaration): Difference[] {
       what: key,
       running: `${wordOf(declaration[key])}${key === 'count' && group.scaledTo !== null ? ' (scaled)' : ''}`,
       wanted: wordOf(wanted[key]),
+      // A reload keeps the scaled count unless the code declares another one than before.
+      command: key === 'count' && group.declaredCount === wanted.count ? `scale ${name} declared` : 'reload',
     }))
-  if (group.isStopped) return [...settings, { group: name, what: 'group', running: 'stopped', wanted: 'running' }]
+  const about = { group: name, wanted: 'running', command: `start ${name}` }
+  if (group.isStopped) return [...settings, { ...about, what: 'group', running: 'stopped' }]
   const ready = group.slots.filter(({ current }) => current?.state === 'ready').length
   const { count } = declaration
   if (ready === count) return settings
-  return [...settings, { group: name, what: 'processes', running: `${ready} ready`, wanted: `${count} ready` }]
+  const processes = { running: `${ready} ready`, wanted: `${count} ready`, command: 'status' }
+  return [...settings, { group: name, what: 'processes', ...processes }]
 }
 
 function wordOf(value: Declaration[keyof Declaration]): string {

@@ -695,6 +695,7 @@ export class Worker<
 
   /** @internal */
   stop(): void {
+    this.disconnect()
     if (own === (this as unknown)) closeMessages()
   }
 

@@ -200,7 +200,7 @@ export interface Group {
   readonly isConnected: boolean
   /** Closes them at once. What their `onClose` sends may still leave. */
   disconnect(): void
-  /** No message leaves or comes any more. */
+  /** Closes at once whatever is left; no message leaves or comes any more. */
   stop(): void
   /** What keeps `drain` from finishing, in words; empty if nothing does. */
   describeWork(): string

@@ -66,7 +66,8 @@ test('malformed headers cost the message they are in, and nothing else', () =>
       await until(() => (raw.seen().match(/\["","",-1\]/g) ?? []).length === 6)
 
       // An answer with such a header fails its request, and no other.
-      raw.write('SUB odd 2\r\n')
+      raw.write('SUB odd 2\r\nPING\r\n')
+      await until(() => raw.seen().includes('PONG'))
       await run(
         `state.odd = state.cluster.request('odd', 1).catch(({ code, mayHaveBeenHandled }) => [code, mayHaveBeenHandled])`,
       )

@@ -158,6 +158,8 @@ export type FromChild =
   /** Requests a connection to the keeper of shared data, which comes over the handle channel. */
   | { readonly type: 'reachKeeper'; readonly request: number }
   | { readonly type: 'retired' }
+  /** `onWorkerActive` has settled. */
+  | { readonly type: 'active' }
   /** The socket of that turn is closed here. */
   | { readonly type: 'relieved'; readonly turn: number }
   /** It leaves on its own within this time and accepts no more. Sent again: within less time. */

@@ -204,8 +204,9 @@ class WorkerLife {
     try {
       await this.#group?.activate()
     } catch (error) {
-      this.crash(error) // without its singletons it would not be a working worker
+      return this.crash(error) // without its singletons it would not be a working worker
     }
+    this.#channel.send({ type: 'active' })
   }
 
   async #retire(isReload: boolean): Promise<void> {

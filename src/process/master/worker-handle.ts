@@ -127,9 +127,12 @@ export class WorkerHandle {
   /** Messages per second over the last heartbeats. */
   messageRate = 0
   readonly #hasRetired = withResolvers()
+  readonly #isActive = withResolvers()
   readonly #end = withResolvers<WorkerExitInfo>()
   /** It has given up its singletons, or is gone. */
   readonly retired = this.#hasRetired.promise
+  /** Resolves when its `onWorkerActive` has settled; not if it ends before. */
+  readonly active = this.#isActive.promise
   /** Resolves when it has ended; never rejects. */
   readonly gone = this.#end.promise
   readonly #child: Child
@@ -443,6 +446,8 @@ export class WorkerHandle {
         return this.#extend()
       case 'retired':
         return this.#hasRetired.resolve()
+      case 'active':
+        return this.#isActive.resolve()
       case 'reachKeeper':
         return this.onReachKeeper?.(message.request)
       case 'stand':

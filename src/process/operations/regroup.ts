@@ -68,7 +68,7 @@ export class Regroup extends Reload {
       const wanted = { ...group.blueprint, declaration, sockets: await sockets.reserveAll(declaration, group.sockets) }
       group.blueprint = wanted
       await this.addSlots(group, wanted)
-      this.checkStarted()
+      await this.checkActive()
     } finally {
       sockets.release()
     }

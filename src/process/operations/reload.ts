@@ -64,7 +64,7 @@ export class Reload extends Turnover {
     this.supervisor.reconcile()
     if (failure !== undefined) throw failure
     if (this.#isWhole) sortAs(groups, plans)
-    this.checkStarted() // the last ones have been watched only while the old ones drained
+    await this.checkActive() // the last ones have been watched only while the old ones drained
   }
 
   /** Matches declarations with running groups; `gone` are the groups without a declaration. */

@@ -15,6 +15,8 @@ import type { SlotReceipt } from './receipts.ts'
 
 /** How long `onWorkerRetire` may keep the old process accepting. It still has the whole drain to settle. */
 const RETIRE_TIMEOUT_MS = 5000
+/** How long an operation waits at its end for `onWorkerActive`, which may take as long as it likes. */
+const ACTIVE_TIMEOUT_MS = 1000
 
 /** What a turnover needs from its master. */
 export interface Supervisor {
@@ -39,6 +41,7 @@ export class Turnover {
   protected readonly operation: Operation
   /** Names or addresses of the groups concerned; none: all. */
   protected readonly names: readonly string[]
+  readonly #started: WorkerHandle[] = []
   /** The first process started here that has ended by itself, soon after it was ready. */
   #lost: CommandError | null = null
 
@@ -285,6 +288,16 @@ export class Turnover {
     this.drains.push(this.endProcess(handle, group, receipt)) // if it has ended, this notes how
   }
 
+  /**
+   * As `checkStarted`, when the processes started here have also done what only one process of a slot may do: that
+   * begins when the old ones have retired, so the last ones may not have come to it.
+   */
+  protected async checkActive(): Promise<void> {
+    const settled = this.#started.map(({ active, gone }) => Promise.race([active, gone]))
+    await Promise.race([Promise.all(settled), sleep(ACTIVE_TIMEOUT_MS, undefined, { ref: false })])
+    this.checkStarted()
+  }
+
   /** Throws the reason if a process started here has already ended by itself: another one would fare no better. */
   protected checkStarted(): void {
     if (this.#lost !== null) throw this.#lost
@@ -315,6 +328,7 @@ export class Turnover {
     const receipt = this.note(name, result, old)
     receipt.newPid = next.pid
     receipt.readyMs = Math.round(now() - started)
+    this.#started.push(next)
     void next.gone.then((exit) => this.#noteEnd(next, receipt, exit))
     return receipt
   }

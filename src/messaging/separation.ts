@@ -5,7 +5,7 @@
 // frame has no stores.
 
 import { AsyncResource } from 'node:async_hooks'
-import { isFramed } from '../net/isolation.ts'
+import { isFramed, withStores } from '../net/isolation.ts'
 
 /** One for each process: `separation`. */
 class Separation {
@@ -18,7 +18,7 @@ class Separation {
   constructor() {
     const neutral = new AsyncResource('millrace.messages')
     this.#isFramed = isFramed(neutral)
-    this.#scope = this.#isFramed ? neutral : new Proxy(neutral, this.#handler())
+    this.#scope = this.#isFramed ? neutral : withStores(neutral, (isWritten) => this.#current(isWritten))
   }
 
   /** Runs a task that calls handlers by `handle`: it makes that cheap. */
@@ -58,16 +58,10 @@ class Separation {
     }
   }
 
-  /** What makes it an AsyncResource stays its own; everything else is a store of the current call. */
-  #handler(): ProxyHandler<AsyncResource> {
-    return {
-      get: (target, key) => Reflect.get(Reflect.has(target, key) ? target : this.#stores, key),
-      has: (target, key) => Reflect.has(target, key) || Reflect.has(this.#stores, key),
-      set: (_target, key, value) => {
-        if (this.#stores === NOTHING) this.#stores = {}
-        return Reflect.set(this.#stores, key, value)
-      },
-    }
+  /** Stores of the current call. */
+  #current(isWritten: boolean): object {
+    if (isWritten && this.#stores === NOTHING) this.#stores = {}
+    return this.#stores
   }
 }
 

@@ -62,7 +62,7 @@ export class Guest {
 
   constructor() {
     const neutral = new AsyncResource('millrace.guest')
-    this.#scope = isFramed(neutral) ? neutral : new Proxy(neutral, this.#handler())
+    this.#scope = isFramed(neutral) ? neutral : withStores(neutral, () => this.#host)
   }
 
   run<A, B>(host: object, task: (a: A, b: B) => void, a: A, b: B): void {
@@ -74,15 +74,18 @@ export class Guest {
       this.#host = outer
     }
   }
+}
 
-  /** What makes it an AsyncResource stays its own; everything else is the host's. */
-  #handler(): ProxyHandler<AsyncResource> {
-    return {
-      get: (target, key) => Reflect.get(Reflect.has(target, key) ? target : this.#host, key),
-      has: (target, key) => Reflect.has(target, key) || Reflect.has(this.#host, key),
-      set: (_target, key, value) => Reflect.set(this.#host, key, value),
-    }
-  }
+/**
+ * A resource whose stores (up to Node 22: properties) are kept elsewhere. What makes it an AsyncResource stays its own.
+ * @param stores the object that has them at the moment; one that may be written if `isWritten`
+ */
+export function withStores(resource: AsyncResource, stores: (isWritten: boolean) => object): AsyncResource {
+  return new Proxy(resource, {
+    get: (target, key) => Reflect.get(Reflect.has(target, key) ? target : stores(false), key),
+    has: (target, key) => Reflect.has(target, key) || Reflect.has(stores(false), key),
+    set: (_target, key, value) => Reflect.set(stores(true), key, value),
+  })
 }
 
 const NOTHING = Object.freeze({})

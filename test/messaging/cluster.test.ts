@@ -13,7 +13,7 @@ import { Cluster } from '../../src/messaging/nats/cluster.ts'
 import { decode, encode } from '../../src/messaging/nats/json.ts'
 import { drive, driveToThrow } from '../support/driven.ts'
 import { longTest } from '../support/length.ts'
-import { inCluster, type NatsServer, startInCluster, startNats, withNats } from '../support/nats.ts'
+import { inCluster, type NatsServer, startInCluster, startNats, startUnconnected, withNats } from '../support/nats.ts'
 import { Client, inSandbox, type Sandbox, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 import { root } from '../tooling/support.ts'
@@ -263,8 +263,7 @@ test('without NATS the server starts, and messages wait in order; what was under
     const nats = await startNats(box)
     await nats.kill()
     const app = inCluster(nats.url, 'a', handlers, 'waitMs: 60000, sendTimeoutMs: 60000')
-    const { groups } = await box.start(box.file('app.js', app))
-    const port = groups.find(({ name }) => name === 'driver')?.port ?? 0
+    const port = await startUnconnected(box, app)
     const run = <T>(code: string) => drive<T>(port, code)
     await run(
       `for (let n = 0; n < 100; n++) state.cluster.publish('orders.n', n); state.first = state.cluster.group('ta.s*k').worker(1, 'a').request({ ask: 'who' })`,
@@ -319,8 +318,7 @@ longTest('what waits longer than waitMs fails as not handled; limits are kept, a
     const nats = await startNats(box)
     await nats.kill()
     const app = inCluster(nats.url, 'a', handlers, 'waitMs: 200, maxPendingMessages: 10')
-    const { groups } = await box.start(box.file('app.js', app))
-    const port = groups.find(({ name }) => name === 'driver')?.port ?? 0
+    const port = await startUnconnected(box, app)
     const run = <T>(code: string) => drive<T>(port, code)
     assert.equal(await run(`return Array.from({ length: 12 }, (_, n) => state.cluster.publish('orders.n', n))`), [
       ...Array(9).fill(true),

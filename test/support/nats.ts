@@ -60,9 +60,15 @@ export function inCluster(url: string, server: string, before: string, options =
   `)
 }
 
+/** Starts it, connected or not. Returns the driver's port. */
+export async function startUnconnected(box: Sandbox, module: string): Promise<number> {
+  const { groups } = await box.start(box.file('app.js', module))
+  return groups.find(({ name }) => name === 'driver')?.port ?? 0
+}
+
 /** Starts it. Returns the driver's port, when all workers are connected. */
 export async function startInCluster(box: Sandbox, module: string, workers: number): Promise<number> {
-  const { groups } = await box.start(box.file('app.js', module))
+  const port = await startUnconnected(box, module)
   await until(() => (box.log().match(/connected to NATS/g) ?? []).length >= workers)
-  return groups.find(({ name }) => name === 'driver')?.port ?? 0
+  return port
 }

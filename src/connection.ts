@@ -4,26 +4,25 @@
 // after each.
 //
 // It is long because it is one object: an object per concern, each with a reference back, would double the size of an
-// idle connection, and there may be a hundred thousand of them.
+// idle connection, and there may be a hundred thousand of them. What only few have is an object: `Pipes`, `Farewell`.
 
 import { type CodecTimer, clearTimers, forgetTimer, kExpire, setTimer } from './connection/codec-timers.ts'
+import { Farewell } from './connection/farewell.ts'
 import { asCodec, blamed } from './connection/framing-codec.ts'
 import {
-  type ConnectionCallbacks,
   type ConnectionClock,
   type ConnectionHost,
-  type ConnectionSettings,
   kGone,
   type ProtocolCallbacks,
   processClock,
-  settingsOf,
   settled,
 } from './connection/host.ts'
+import { Pipes } from './connection/pipes.ts'
+import { ConfigurableConnection, kSettings, settingsOf } from './connection/settings.ts'
 import {
   Bit,
   DRAIN_LINGER_S,
   EDGES,
-  Farewell,
   FLUSH_LEAST_BYTES,
   FLUSH_TIMEOUT_MS,
   HOLDS_MESSAGES,
@@ -50,6 +49,8 @@ import {
   kFull,
   kHandOver,
   kHasQueued,
+  kHold,
+  kIsFull,
   kIsLongLived,
   kIsOpening,
   kIsOver,
@@ -59,6 +60,7 @@ import {
   kOpen,
   kQuietFor,
   kRefuse,
+  kRelease,
   kReset,
   kSecure,
   kSendAccepted,
@@ -68,7 +70,7 @@ import {
   kTransport,
 } from './connection/symbols.ts'
 import { type Deferred, withResolvers } from './deferred.ts'
-import { addressesOf, formatEndpoint } from './endpoint.ts'
+import { addressesOf } from './endpoint.ts'
 import {
   AbortError,
   asError,
@@ -126,11 +128,7 @@ interface Rare {
   aborter: AbortController | null
   handshake: Deferred<void> | null
   life: number
-  destination: AnyConnection | null
-  /** Connections that pipe into this one. */
-  sources: Set<AnyConnection> | null
-  /** Its peer has sent something through a pipe, and nothing has come back since. */
-  isOwed: boolean
+  pipes: Pipes | null
 }
 
 const NO_BYTES = Buffer.alloc(0)
@@ -151,7 +149,7 @@ export interface Connection<In, Out> extends ProtocolCallbacks {}
 /** A connection of a Worker, or of `AsyncTcpConnection`: messages of type `In` come, those of type `Out` are sent. */
 // biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the merged interface holds optional callbacks only
 // biome-ignore lint/suspicious/noExplicitAny: a plain `Connection` is any connection
-export class Connection<In = any, Out = any> implements SocketEvents {
+export class Connection<In = any, Out = any> extends ConfigurableConnection<In, Out> implements SocketEvents {
   /** Code of `onError`: a client could not connect. */
   static readonly CONNECT_FAIL = 1
   /** Code of `onError`: a message was refused, or bytes could not be sent. */
@@ -173,15 +171,13 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   bytesRead = 0
   #bytesWritten = 0
 
-  /** The worker's settings, until one is changed here. */
-  #settings: ConnectionSettings
   #socket: Socket
   #protocol: AnyProtocol
   #codec: Codec<Out> = NO_CODEC
   #io: CodecIo<In>
   #state: State = State.Established
   #stops = 0
-  #farewell = 0
+  #farewell: Farewell | null = null
   #bits = 0
   #inFlight = 0
   #queue: In[] = NONE
@@ -203,7 +199,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     role: Role = 'server',
     clock: ConnectionClock = processClock,
   ) {
-    this.#settings = settingsOf(worker, Connection.defaultLingerTimeout, role, clock)
+    super(settingsOf(worker, Connection.defaultLingerTimeout, role, clock))
     this.#socket = socket
     if (socket === NO_SOCKET) this.#state = State.Initial
     this.#protocol = protocol
@@ -212,7 +208,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
 
   /** The Worker that accepted the connection; for a client, an internal owner. */
   get worker(): ConnectionHost {
-    return this.#settings.host
+    return this[kSettings].host
   }
 
   /** Bytes accepted for sending so far. */
@@ -229,80 +225,6 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   /** The code a codec passed to `io.close(code)`, such as a WebSocket close code; 0 for none. */
   get closeCode(): number {
     return this.#rare === null ? 0 : this.#rare.closeCode
-  }
-
-  // Inherited from the worker; may be overridden here
-
-  /** Bytes. A message is refused if at least this much is queued. */
-  get maxSendBufferSize(): number {
-    return this.#settings.maxSendBufferSize
-  }
-
-  set maxSendBufferSize(bytes: number) {
-    this.#settings = this.#settings.with({ maxSendBufferSize: bytes })
-  }
-
-  /** Bytes. No packet may be longer. */
-  get maxPackageSize(): number {
-    return this.#settings.maxPackageSize
-  }
-
-  set maxPackageSize(bytes: number) {
-    this.#settings = this.#settings.with({ maxPackageSize: bytes })
-  }
-
-  /** How long `end()` waits for the peer to close, in seconds, as in Workerman. */
-  get lingerTimeout(): number {
-    return this.#settings.lingerTimeout
-  }
-
-  set lingerTimeout(seconds: number) {
-    this.#settings = this.#settings.with({ lingerTimeout: seconds })
-  }
-
-  /** Called with each message; the next one waits until a returned promise has settled (see `maxInFlight`). */
-  get onMessage(): ConnectionCallbacks<In, Out>['onMessage'] {
-    return this.#settings.onMessage
-  }
-
-  set onMessage(callback: ConnectionCallbacks<In, Out>['onMessage']) {
-    this.#settings = this.#settings.with({ onMessage: callback })
-  }
-
-  /** Called exactly once, whatever ended the connection. */
-  get onClose(): ConnectionCallbacks<In, Out>['onClose'] {
-    return this.#settings.onClose
-  }
-
-  set onClose(callback: ConnectionCallbacks<In, Out>['onClose']) {
-    this.#settings = this.#settings.with({ onClose: callback })
-  }
-
-  /** Codes: 1 connect failed, 2 not sent, 3 the peer broke the protocol, 4 a handler threw. Null: logged. */
-  get onError(): ConnectionCallbacks<In, Out>['onError'] {
-    return this.#settings.onError
-  }
-
-  set onError(callback: ConnectionCallbacks<In, Out>['onError']) {
-    this.#settings = this.#settings.with({ onError: callback })
-  }
-
-  /** The send buffer has reached `maxSendBufferSize`: stop sending. */
-  get onBufferFull(): ConnectionCallbacks<In, Out>['onBufferFull'] {
-    return this.#settings.onBufferFull
-  }
-
-  set onBufferFull(callback: ConnectionCallbacks<In, Out>['onBufferFull']) {
-    this.#settings = this.#settings.with({ onBufferFull: callback })
-  }
-
-  /** The send buffer has become empty after `onBufferFull`. */
-  get onBufferDrain(): ConnectionCallbacks<In, Out>['onBufferDrain'] {
-    return this.#settings.onBufferDrain
-  }
-
-  set onBufferDrain(callback: ConnectionCallbacks<In, Out>['onBufferDrain']) {
-    this.#settings = this.#settings.with({ onBufferDrain: callback })
   }
 
   // Methods for users
@@ -380,21 +302,12 @@ export class Connection<In = any, Out = any> implements SocketEvents {
    * one given.
    */
   pipe(destination: Destination<In>): void {
-    this.#detach()
-    const own = this.#more()
-    const other = destination.#more()
-    own.destination = destination
-    other.sources ??= new Set()
-    other.sources.add(this)
-    if (destination.#is(Bit.Full)) this.#stop(Stop.Pipe)
-    else this.#startApart(Stop.Pipe)
+    const pipes = this.#pipes()
     this.onMessage = (_connection, message) => {
-      own.isOwed = true
-      other.isOwed = false
+      pipes.noteMessage()
       if (!destination.send(message) && destination.#state > State.Established) this.close()
     }
-    if (destination[kIsOver]) this.close()
-    else if (this[kIsOver]) destination.close()
+    pipes.leadTo(destination.#pipes())
   }
 
   /**
@@ -440,11 +353,6 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     return this.#socket.remotePort
   }
 
-  /** Returns `1.2.3.4:567` or `[::1]:567`. */
-  getRemoteAddress(): string {
-    return formatEndpoint(this.#socket.remoteIp, this.#socket.remotePort)
-  }
-
   /** The address that the peer has connected to; empty on a Unix socket. */
   getLocalIp(): string {
     return this.#socket.localIp
@@ -453,21 +361,6 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   /** 0 on a Unix socket. */
   getLocalPort(): number {
     return this.#socket.localPort
-  }
-
-  /** `1.2.3.4:80`, `[::1]:80`. */
-  getLocalAddress(): string {
-    return formatEndpoint(this.#socket.localIp, this.#socket.localPort)
-  }
-
-  /** By the peer's address; false on a Unix socket. */
-  isIpV4(): boolean {
-    return this.#socket.remoteIp !== '' && !this.isIpV6()
-  }
-
-  /** By the peer's address; false on a Unix socket. */
-  isIpV6(): boolean {
-    return this.#socket.remoteIp.includes(':')
   }
 
   /** Returns the bytes sent that the kernel has not taken yet. */
@@ -519,7 +412,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   #enter(): void {
     this.worker.counters.connections++
     this.worker.connections.set(this.id, this)
-    this.#lastActive = Math.ceil(this.#settings.clock.now())
+    this.#lastActive = Math.ceil(this[kSettings].clock.now())
     this.#armIdle(this.worker.idleTimeoutMs)
     this.#stops |= Stop.Opening
   }
@@ -571,9 +464,9 @@ export class Connection<In = any, Out = any> implements SocketEvents {
       this.#is(Bit.LastWord)
     )
       return false
-    if (this.#is(Bit.PeerEnded) || this.#farewell !== 0) return false
-    const { failure = null, handshake = null, destination = null, sources = null } = this.#rare ?? {}
-    if (failure !== null || handshake !== null || destination !== null || (sources?.size ?? 0) > 0) return false
+    if (this.#is(Bit.PeerEnded) || this.#farewell !== null) return false
+    const { failure = null, handshake = null, pipes = null } = this.#rare ?? {}
+    if (failure !== null || handshake !== null || pipes?.isInUse === true) return false
     return this.#io.onSettled === null && this.#io.onDrain === null
   }
 
@@ -617,7 +510,8 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     more.life++
     more.backlog = more.closeCode = 0
     more.failure = more.aborter = more.closeReason = null
-    this.#inFlight = this.#stops = this.#farewell = this.bytesRead = this.#bytesWritten = 0
+    this.#farewell = null
+    this.#inFlight = this.#stops = this.bytesRead = this.#bytesWritten = 0
     this.#bits &= Bit.Full // from messages that wait for this life
   }
 
@@ -635,13 +529,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
       return onConnect?.(connection)
     })
     if (this.#is(Bit.Shut)) this.#shutWhenSent()
-    if (this.#hasLostPipe) this.close()
-  }
-
-  /** The other end of a pipe closed before this client connected: `pipe` had nothing to close here. */
-  get #hasLostPipe(): boolean {
-    const { destination = null, sources = null } = this.#rare ?? {}
-    return destination?.[kIsOver] === true || [...(sources ?? [])].some((source) => source[kIsOver])
+    if (this.#rare?.pipes?.hasLostEnd === true) this.close()
   }
 
   [kConnectFailed](error: Error): void {
@@ -688,7 +576,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     if (this.#is(Bit.Full)) return
     this.#bits |= Bit.Full
     this.#socket.awaitDrained()
-    for (const source of this.#rare?.sources ?? []) source.#stop(Stop.Pipe)
+    this.#rare?.pipes?.holdSources()
     if (isNews) this.#notify(this.onBufferFull)
   }
 
@@ -710,8 +598,8 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   }
 
   [kDrain](): void {
-    if (this.#state !== State.Established || this.#farewell & Farewell.Said) return
-    this.#farewell |= Farewell.Said
+    if (this.#state !== State.Established || this.#farewell?.isSaid === true) return
+    this.#bidFarewell().isSaid = true
     if (this.lingerTimeout > 0) this.lingerTimeout = Math.max(this.lingerTimeout, DRAIN_LINGER_S)
     apart(Connection.#drainCodec, this as AnyConnection)
   }
@@ -722,26 +610,38 @@ export class Connection<In = any, Out = any> implements SocketEvents {
 
   [kLeave](): void {
     if (!this[kIsStaying]) return
-    this.#farewell |= this.#held === null ? Farewell.Leaving : Farewell.Leaving | Farewell.Holding
+    this.#bidFarewell().leave(this.#held !== null)
     this.#continue()
   }
 
   [kLastCall](): void {
-    this.#farewell |= Farewell.LastCall
+    this.#bidFarewell().isLastCall = true
   }
 
   get [kIsStaying](): boolean {
-    return this.#state === State.Established && (this.#farewell & Farewell.Leaving) === 0
+    return this.#state === State.Established && this.#farewell?.isLeaving !== true
   }
 
   get [kIsOver](): boolean {
     return this.#state === State.Closed
   }
 
+  get [kIsFull](): boolean {
+    return this.#is(Bit.Full)
+  }
+
+  [kHold](): void {
+    this.#stop(Stop.Pipe)
+  }
+
+  [kRelease](): void {
+    this.#startApart(Stop.Pipe)
+  }
+
   [kAbort](): void {
     const { signal } = this
     if (!signal.aborted) this.#rare?.aborter?.abort(workerStopping())
-    if (this.#io.onSettled !== null) this.#settings.clock.after(LAST_ANSWERS_MS, Connection.#settleLate, this)
+    if (this.#io.onSettled !== null) this[kSettings].clock.after(LAST_ANSWERS_MS, Connection.#settleLate, this)
   }
 
   /** A last message that waited for handlers is sent without waiting: there is no time left. */
@@ -754,7 +654,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     const isAtWork = this.#inFlight > 0 || this.#queue.length > 0 || this.#socket.queuedBytes > 0
     if (isAtWork || this.#stops !== 0 || this.#is(Bit.Stopped) || this.#held !== null || this.#is(Bit.InCodec)) return 0
     if (this.#codec.isBusy === true || this.#isOwed || !this[kIsStaying]) return 0
-    return this.#settings.clock.now() - this.#lastActive
+    return this[kSettings].clock.now() - this.#lastActive
   }
 
   get [kTakes](): boolean {
@@ -786,7 +686,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
       if (more.backlog > MAX_BACKLOG_BYTES) this.#stop(Stop.Queue)
     }
     if (this.#stops !== 0 || this.#is(Bit.Stopped) || this.#is(Bit.InCodec)) {
-      this.#lastActive = Math.ceil(this.#settings.clock.recently())
+      this.#lastActive = Math.ceil(this[kSettings].clock.recently())
       this.#held ??= new Accumulator()
       this.#held.append(bytes)
       this.#syncReading()
@@ -795,12 +695,12 @@ export class Connection<In = any, Out = any> implements SocketEvents {
       this.#lastActive = Math.ceil(this.#feed(bytes))
       if (!this.#isPlain()) this.#continue()
     }
-    if (this.#farewell & Farewell.LastCall) this[kLeave]()
+    if (this.#farewell?.isLastCall === true) this[kLeave]()
   }
 
   /** Whether nothing is out of the ordinary: then there is nothing to continue. */
   #isPlain(): boolean {
-    const isFree = this.#stops === 0 && this.#farewell === 0 && !this.#is(Bit.Stopped) && this.#held === null
+    const isFree = this.#stops === 0 && this.#farewell === null && !this.#is(Bit.Stopped) && this.#held === null
     if (!isFree || this.#state !== State.Established || this.#is(Bit.Paused)) return false
     return !this.#is(Bit.PeerEnded) && this.#io.onSettled === null
   }
@@ -819,10 +719,10 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   [kDrained](): void {
     if (this.#isShakingHands() && this.#state === State.Established) return // reported when the handshake is done
     // During a drain: a peer that has just read a long answer to its end may send another request.
-    if (this.#timer !== 0 || this.#farewell !== 0) this.#lastActive = Math.ceil(this.#settings.clock.now())
+    if (this.#timer !== 0 || this.#farewell !== null) this.#lastActive = Math.ceil(this[kSettings].clock.now())
     if (this.#is(Bit.Full)) {
       this.#bits &= ~Bit.Full
-      for (const source of this.#rare?.sources ?? []) if (!this.#is(Bit.Full)) source.#startApart(Stop.Pipe)
+      this.#rare?.pipes?.releaseSources()
       this.#notify(this.onBufferDrain)
     }
     if (this.#io.onDrain !== null) this.#intoCodec(this.#io.onDrain)
@@ -874,8 +774,8 @@ export class Connection<In = any, Out = any> implements SocketEvents {
 
   /** Drops bytes nobody will read. During a drain they are lost requests, so they are counted. */
   #discard(): void {
-    if (this.closeReason !== 'stopped' || this.#farewell & Farewell.Counted) return
-    this.#farewell |= Farewell.Counted
+    if (this.closeReason !== 'stopped' || this.#farewell?.isCounted === true) return
+    this.#bidFarewell().isCounted = true
     this.worker.counters.discarded++
   }
 
@@ -883,7 +783,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   #feed(bytes: Buffer | null): number {
     const outer = burstStart // of a connection whose handler resumes this one
     const outerBurst = burst
-    const start = this.#settings.clock.recently()
+    const start = this[kSettings].clock.recently()
     burst = 0
     burstStart = start
     this.#bits |= Bit.InCodec
@@ -893,52 +793,42 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     } catch (error) {
       this.#protocolFailed(blamed(error, 'ERR_PROTOCOL'))
     }
-    if (this.#farewell & Farewell.Leaving && bytes !== null) this.#noteRest()
+    if (bytes !== null && this.#farewell?.isLeaving === true) this.#farewell.noteReceived(burst > 0, this.#protocol)
     burstStart = outer
     burst = outerBurst
     this.#leaveCodec()
     return start
   }
 
-  /**
-   * Notes that a framing protocol was in the middle of a packet: a drain waits until that packet is complete, since its
-   * reads may be cut within a packet forever. A codec knows itself when it is done.
-   */
-  #noteRest(): void {
-    if (this.#farewell & Farewell.Holding) this.#farewell &= ~Farewell.Holding
-    else if (burst > 0 && !('open' in this.#protocol)) this.#farewell |= Farewell.HadRest
+  #bidFarewell(): Farewell {
+    this.#farewell ??= new Farewell()
+    return this.#farewell
   }
 
   /** It is leaving, and needs no further bytes. */
   get #hasHeardAll(): boolean {
-    if ((this.#farewell & Farewell.Leaving) === 0) return false
-    return (this.#farewell & Farewell.HadRest) !== 0 || this.#codec.isBusy !== true
+    return this.#farewell?.hasHeardAll(this.#codec) === true
   }
 
-  /**
-   * As a proxy's accepted end: its peer has sent something to a client of ours and nothing has come back, or it has
-   * sent its FIN and that client has not.
-   */
   get #isOwed(): boolean {
-    const { destination = null, sources = null, isOwed = false } = this.#rare ?? {}
-    if (destination === null || !sources?.has(destination) || destination.#settings.role !== 'client') return false
-    return isOwed || this.#is(Bit.PeerEnded)
+    return this.#rare?.pipes?.isOwed(this.#is(Bit.PeerEnded)) === true
   }
 
   /** While it leaves. Of bytes nobody knows where an answer ends: it may come in pieces. */
   #awaitsAnswer(): boolean {
     if (this.#isOwed) return true
-    if (this.#rare === null || this.#rare.destination === null) return false
-    const { clock } = this.#settings
+    if (this.#rare?.pipes?.hasDestination !== true) return false
+    const { clock } = this[kSettings]
     const leftMs = this.#lastActive + PIECE_GAP_MS - clock.now()
     if (leftMs <= 0) return false
-    if ((this.#farewell & Farewell.AwaitsPiece) === 0) clock.after(leftMs, Connection.#awaitPiece, this)
-    this.#farewell |= Farewell.AwaitsPiece
+    const farewell = this.#bidFarewell()
+    if (!farewell.awaitsPiece) clock.after(leftMs, Connection.#awaitPiece, this)
+    farewell.awaitsPiece = true
     return true
   }
 
   static #awaitPiece(connection: AnyConnection): void {
-    connection.#farewell &= ~Farewell.AwaitsPiece
+    if (connection.#farewell !== null) connection.#farewell.awaitsPiece = false
     connection.#continue()
   }
 
@@ -1001,7 +891,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     this.#bits |= Bit.InCodec
     if (burstStart === 0) {
       burst = 0 // otherwise another codec at work caused this message
-      burstStart = this.#settings.clock.recently()
+      burstStart = this[kSettings].clock.recently()
     }
     queueMicrotask(() => {
       burstStart = 0
@@ -1023,7 +913,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     } else {
       this.#deliver(message)
     }
-    if (++burst % YIELD_CHECK === 0 && this.#settings.clock.now() - burstStart > YIELD_AFTER_MS) this.#yield()
+    if (++burst % YIELD_CHECK === 0 && this[kSettings].clock.now() - burstStart > YIELD_AFTER_MS) this.#yield()
     const isStopped = (this.#stops & ~Stop.Codec) !== 0 || this.#state !== State.Established
     // After startTls() the codec to stop has gone, and the next one is not stopped.
     if (isStopped && io !== this.#io) return false
@@ -1064,7 +954,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     if (life !== this.#life()) return settled(this.worker)
     this.#inFlight--
     this.#pump()
-    if (this.#inFlight === 0) this.#lastActive = Math.ceil(this.#settings.clock.now())
+    if (this.#inFlight === 0) this.#lastActive = Math.ceil(this[kSettings].clock.now())
     this.#settleIdle()
     settled(this.worker)
   }
@@ -1162,7 +1052,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   }
 
   static #resumeTurn(connection: AnyConnection): void {
-    connection.#lastActive = Math.ceil(connection.#settings.clock.now())
+    connection.#lastActive = Math.ceil(connection[kSettings].clock.now())
     connection.#start(Stop.Yield)
   }
 
@@ -1218,18 +1108,8 @@ export class Connection<In = any, Out = any> implements SocketEvents {
 
   #finishInput(): void {
     if (this.#codec.ended !== undefined && this.#codec.isBusy === true) return // it may owe an answer
-    if (!this.#passEnd()) this.#closeAs('peer')
-  }
-
-  /**
-   * For a pipe in both directions: sends the destination's peer the FIN that ours has sent. Returns false if there is
-   * no other direction, or it has ended.
-   */
-  #passEnd(): boolean {
-    const { destination = null, sources = null } = this.#rare ?? {}
-    if (destination === null || !sources?.has(destination)) return false
-    destination[kShut]()
-    return !this.#is(Bit.Shut)
+    // A pipe's other direction, if there is one and it has not ended, continues to its own end.
+    if (this.#rare?.pipes?.passEnd() !== true || this.#is(Bit.Shut)) this.#closeAs('peer')
   }
 
   // Sending
@@ -1243,7 +1123,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     const size = this.#socket.write(isChunk(bytes) ? bytes : checkedChunks(bytes))
     if (this.#io.onDrain !== null) this.#socket.awaitDrained()
     // The time of what handlers send is noted without a reading of the clock: when received, or when they have settled.
-    if (!this.#is(Bit.Receiving) && this.#inFlight === 0) this.#lastActive = Math.ceil(this.#settings.clock.recently())
+    if (!this.#is(Bit.Receiving) && this.#inFlight === 0) this.#lastActive = Math.ceil(this[kSettings].clock.recently())
     this.#bytesWritten += size
     this.worker.counters.bytesOut += size
     if (!this.#socket.hasQueued(maxSendBufferSize)) return true
@@ -1391,11 +1271,15 @@ export class Connection<In = any, Out = any> implements SocketEvents {
       aborter: null,
       handshake: null,
       life: 0,
-      destination: null,
-      sources: null,
-      isOwed: false,
+      pipes: null,
     }
     return this.#rare
+  }
+
+  #pipes(): Pipes {
+    const more = this.#more()
+    more.pipes ??= new Pipes(this, this[kSettings].role)
+    return more.pipes
   }
 
   #move(to: State): void {
@@ -1463,15 +1347,15 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   }
 
   #closeWithin(ms: number): void {
-    this.#settings.clock.cancel(this.#timer)
-    this.#timer = this.#settings.clock.after(ms, Connection.#destroyLate, this)
+    this[kSettings].clock.cancel(this.#timer)
+    this.#timer = this[kSettings].clock.after(ms, Connection.#destroyLate, this)
   }
 
   #awaitFlush(): void {
     this.#socket.awaitDrained()
-    this.#settings.clock.cancel(this.#timer)
+    this[kSettings].clock.cancel(this.#timer)
     const { unacknowledgedBytes } = this.#socket
-    this.#timer = this.#settings.clock.after(FLUSH_TIMEOUT_MS, Connection.#checkFlush, this, unacknowledgedBytes)
+    this.#timer = this[kSettings].clock.after(FLUSH_TIMEOUT_MS, Connection.#checkFlush, this, unacknowledgedBytes)
   }
 
   static #checkFlush(connection: AnyConnection, before: number): void {
@@ -1501,40 +1385,22 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     rare.handshake = null
     this.#bits &= ~Bit.Full // its bytes are lost; a client may fill it again before it reconnects
     this.#notify(this.onClose)
-    this.#unpipe()
+    rare.pipes?.end()
     if (!this.#is(Bit.InCodec)) this.#letCodecGo(rare.closeReason)
     this.worker[kGone](this)
   }
 
   #cancelTimers(): void {
-    this.#settings.clock.cancel(this.#timer)
+    this[kSettings].clock.cancel(this.#timer)
     this.#clearCodecTimers()
-  }
-
-  #detach(): void {
-    const destination = this.#rare?.destination ?? null
-    if (destination !== null) destination.#more().sources?.delete(this)
-  }
-
-  #unpipe(): void {
-    const rare = this.#rare
-    if (rare === null) return
-    this.#detach()
-    if (rare.destination !== null) apart(Connection.#closeOne, rare.destination)
-    for (const source of rare.sources ?? []) apart(Connection.#closeOne, source) // it would wait for a drain that never comes
-    rare.destination = rare.sources = null
-  }
-
-  static #closeOne(connection: AnyConnection): void {
-    connection.close()
   }
 
   // Deadlines
 
   #armIdle(ms: number): void {
     if (ms <= 0) return
-    this.#lastActive = Math.ceil(this.#settings.clock.now())
-    this.#timer = this.#settings.clock.after(ms, Connection.#checkIdle, this)
+    this.#lastActive = Math.ceil(this[kSettings].clock.now())
+    this.#timer = this[kSettings].clock.after(ms, Connection.#checkIdle, this)
   }
 
   /**
@@ -1547,7 +1413,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     const { idleTimeoutMs } = connection.worker
     connection.#timer = 0
     if (idleTimeoutMs <= 0) return // turned off meanwhile
-    const { clock } = connection.#settings
+    const { clock } = connection[kSettings]
     const queued = connection.#socket.queuedBytes
     const taken = connection.#bytesWritten - queued
     const isAtWork = connection.#inFlight > 0 || (queued > 0 && taken - takenBefore >= FLUSH_LEAST_BYTES)
@@ -1557,7 +1423,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   }
 
   #setDeadline(kind: string, ms: number): void {
-    const { clock } = this.#settings
+    const { clock } = this[kSettings]
     const isOpen = this.#state === State.Established
     this.#codecTimers =
       isOpen && ms > 0
@@ -1566,12 +1432,12 @@ export class Connection<In = any, Out = any> implements SocketEvents {
   }
 
   [kExpire](kind: string): void {
-    this.#codecTimers = forgetTimer(this.#codecTimers, kind, this.#settings.clock)
+    this.#codecTimers = forgetTimer(this.#codecTimers, kind, this[kSettings].clock)
     this.#intoCodec(() => this.#codec.timeout(kind))
   }
 
   #clearCodecTimers(): void {
-    clearTimers(this.#codecTimers, this.#settings.clock)
+    clearTimers(this.#codecTimers, this[kSettings].clock)
     this.#codecTimers = null
   }
 
@@ -1595,7 +1461,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     const old = this.#codec
     this.#clearCodecTimers()
     this.#bits &= ~(Bit.Stopped | Bit.ToldEnd)
-    this.#farewell &= ~(Farewell.Said | Farewell.HadRest)
+    this.#farewell?.startOver()
     this.#stops = (this.#stops & ~Stop.Codec) | stop
     this.#codec = NO_CODEC
     this.#io = new Connection.#Io(this)
@@ -1634,7 +1500,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     }
 
     get role(): Role {
-      return this.#connection.#settings.role
+      return this.#connection[kSettings].role
     }
 
     emit(message: In): boolean {
@@ -1665,7 +1531,7 @@ export class Connection<In = any, Out = any> implements SocketEvents {
     }
 
     now(): number {
-      return this.#connection.#settings.clock.recently()
+      return this.#connection[kSettings].clock.recently()
     }
 
     hasBeenReading(): boolean {

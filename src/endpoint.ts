@@ -13,15 +13,34 @@ export function parseEndpoint(endpoint: string): { readonly ip: string; readonly
 }
 
 /** Anything with a local and a remote address. */
-interface Addressed {
-  getRemoteIp(): string
-  getRemotePort(): number
-  getRemoteAddress(): string
-  getLocalIp(): string
-  getLocalPort(): number
-  getLocalAddress(): string
-  isIpV4(): boolean
-  isIpV6(): boolean
+export abstract class Addressed {
+  /** Empty for a Unix socket, as are all addresses. */
+  abstract getRemoteIp(): string
+  /** 0 on a Unix socket. */
+  abstract getRemotePort(): number
+  abstract getLocalIp(): string
+  /** 0 on a Unix socket. */
+  abstract getLocalPort(): number
+
+  /** Returns `1.2.3.4:567` or `[::1]:567`. */
+  getRemoteAddress(): string {
+    return formatEndpoint(this.getRemoteIp(), this.getRemotePort())
+  }
+
+  /** Returns `1.2.3.4:80` or `[::1]:80`. */
+  getLocalAddress(): string {
+    return formatEndpoint(this.getLocalIp(), this.getLocalPort())
+  }
+
+  /** By the peer's address; false on a Unix socket. */
+  isIpV4(): boolean {
+    return this.getRemoteIp() !== '' && !this.isIpV6()
+  }
+
+  /** By the peer's address; false on a Unix socket. */
+  isIpV6(): boolean {
+    return this.getRemoteIp().includes(':')
+  }
 }
 
 /** JSON as for Workerman's connections, names included. */

@@ -1415,6 +1415,17 @@ test('a source that is piped elsewhere outlives its old destination', () => {
   assert.is(next.written().toString(), 'a\n')
 })
 
+test('what waited for an old destination goes to the next one', () => {
+  const source = open(text)
+  const [old, next] = [open(text, { maxSendBufferSize: 1 }), open(text)]
+  source.connection.pipe(old.connection)
+  old.hold()
+  source.receive('a\nb\nc\n')
+  source.connection.pipe(next.connection)
+  assert.is(next.written().toString(), 'b\nc\n')
+  assert.is(old.connection.worker.counters.sendFail, 0)
+})
+
 test('who is piped with one that has closed meanwhile closes, whichever way; a closed one does no harm to itself', () => {
   for (const isSource of [true, false]) {
     const [gone, open1] = [open(text), open(text)]

@@ -4,8 +4,8 @@ import type { AnyConnection, Connection } from '../connection.ts'
 import type { Counters } from '../counters.ts'
 import { now, recently } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
-import type { Role } from '../protocol.ts'
 import type { Tls } from '../transport.ts'
+import type { ConnectionSettings, kLastSettings } from './settings.ts'
 
 /**
  * Notifies the owner that a connection has left `connections` and its `onClose` has run, or that nothing is unsettled
@@ -29,9 +29,6 @@ export const DEFAULT_LIMITS = {
   /** Off, since many protocols are silent. */
   idleTimeoutMs: 0,
 }
-
-/** The owner's settings, see `settingsOf`. */
-const kSettings = Symbol('settings')
 
 /** Callbacks that a connection copies from its worker when it is accepted; each may be replaced on a connection. */
 export interface ConnectionCallbacks<In, Out, C = Connection<In, Out>> {
@@ -66,71 +63,6 @@ export interface ConnectionCallbacks<In, Out, C = Connection<In, Out>> {
 // biome-ignore lint/suspicious/noEmptyInterface: for augmentation
 export interface ProtocolCallbacks {}
 
-/** Settings that all connections of an owner share, until one of them gets its own. */
-export class ConnectionSettings {
-  readonly host: ConnectionHost
-  readonly maxSendBufferSize: number
-  readonly maxPackageSize: number
-  readonly lingerTimeout: number
-  readonly onMessage: ConnectionHost['onMessage']
-  readonly onClose: ConnectionHost['onClose']
-  readonly onError: ConnectionHost['onError']
-  readonly onBufferFull: ConnectionHost['onBufferFull']
-  readonly onBufferDrain: ConnectionHost['onBufferDrain']
-  readonly role: Role
-  readonly clock: ConnectionClock
-
-  constructor(from: Omit<ConnectionSettings, 'with' | 'isFor'>) {
-    this.host = from.host
-    this.maxSendBufferSize = from.maxSendBufferSize
-    this.maxPackageSize = from.maxPackageSize
-    this.lingerTimeout = from.lingerTimeout
-    this.onMessage = from.onMessage
-    this.onClose = from.onClose
-    this.onError = from.onError
-    this.onBufferFull = from.onBufferFull
-    this.onBufferDrain = from.onBufferDrain
-    this.role = from.role
-    this.clock = from.clock
-  }
-
-  with(changes: Partial<ConnectionSettings>): ConnectionSettings {
-    return new ConnectionSettings({ ...this, ...changes })
-  }
-
-  isFor(host: ConnectionHost, lingerTimeout: number, role: Role, clock: ConnectionClock): boolean {
-    const isSame = this.maxSendBufferSize === host.maxSendBufferSize && this.maxPackageSize === host.maxPackageSize
-    if (!isSame || this.lingerTimeout !== lingerTimeout || this.role !== role || this.clock !== clock) return false
-    if (this.onMessage !== host.onMessage || this.onClose !== host.onClose || this.onError !== host.onError)
-      return false
-    return this.onBufferFull === host.onBufferFull && this.onBufferDrain === host.onBufferDrain
-  }
-}
-
-/** The owner's current settings: the same object until one of them changes. */
-export function settingsOf(
-  host: ConnectionHost,
-  lingerTimeout: number,
-  role: Role,
-  clock: ConnectionClock,
-): ConnectionSettings {
-  const last = host[kSettings]
-  if (last?.isFor(host, lingerTimeout, role, clock)) return last
-  const { maxSendBufferSize, maxPackageSize, onMessage, onClose, onError, onBufferFull, onBufferDrain } = host
-  const callbacks = { onMessage, onClose, onError, onBufferFull, onBufferDrain }
-  const made = new ConnectionSettings({
-    host,
-    maxSendBufferSize,
-    maxPackageSize,
-    lingerTimeout,
-    ...callbacks,
-    role,
-    clock,
-  })
-  host[kSettings] = made
-  return made
-}
-
 /** What a connection needs from its owner; a Worker, for example. */
 // biome-ignore lint/suspicious/noExplicitAny: one owner type serves connections of every message type
 export interface ConnectionHost extends ConnectionCallbacks<any, any> {
@@ -153,7 +85,7 @@ export interface ConnectionHost extends ConnectionCallbacks<any, any> {
   /** @internal For `connection.startTls()`. */
   readonly tls: Tls | null
   /** @internal The settings its last connection received. */
-  [kSettings]?: ConnectionSettings
+  [kLastSettings]?: ConnectionSettings
   /** @internal With a connection: that one has closed. */
   [kGone](connection?: AnyConnection): void
 }

@@ -55,24 +55,6 @@ export const enum Stop {
   Handshake = 128,
 }
 
-/** Progress of a drain; a set of bits. */
-export const enum Farewell {
-  /** The codec has said goodbye. */
-  Said = 1,
-  /** `[kLeave]()` was called: nothing new is read, what was received is finished, then FIN. */
-  Leaving = 2,
-  /** The packet that was incomplete when it left is now complete. */
-  HadRest = 4,
-  /** The peer sent bytes into our FIN, and that was counted. */
-  Counted = 8,
-  /** When it left, there were bytes the codec had not seen; they too may end within a packet. */
-  Holding = 16,
-  /** It leaves after its next answer. */
-  LastCall = 32,
-  /** It leaves when no further piece of a proxied answer has come for a moment; a timer checks. */
-  AwaitsPiece = 64,
-}
-
 /** Flags of the moment; a set of bits. */
 export const enum Bit {
   /** The codec was told to stop and keeps a rest: `resumed()` is due. */

@@ -46,6 +46,12 @@ export const kRefuse = Symbol('refuse')
 /** Switches to TLS. */
 export const kSecure = Symbol('secure')
 
+/** Its send buffer has reached its limit. */
+export const kIsFull = Symbol('is full')
+/** The destination of its pipe is full: it delivers nothing. */
+export const kHold = Symbol('hold')
+/** The destination has room again, or is another one. */
+export const kRelease = Symbol('release')
 /** For a pipe in both directions: the other side has reached the end of its input. */
 export const kShut = Symbol('shut')
 /** Leaves this process, to continue in another one. The reload that uses this comes later. */

@@ -5,7 +5,7 @@
 import { encodeWith } from '../connection/framing-codec.ts'
 import { Connection } from '../connection.ts'
 import type { Counters } from '../counters.ts'
-import { addressesOf, formatEndpoint } from '../endpoint.ts'
+import { Addressed, addressesOf } from '../endpoint.ts'
 import { asError, type SystemError, UsageError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { MAX_DATAGRAM_BYTES } from '../net/ip.ts'
@@ -23,7 +23,7 @@ export const kTransmit = Symbol('transmit')
 
 const errors = new LimitedLog()
 
-export abstract class DatagramPeer<Out = unknown> {
+export abstract class DatagramPeer<Out = unknown> extends Addressed {
   readonly transport = 'udp'
   readonly protocol: Protocol
   /** For your own data; the package does not touch it. */
@@ -33,6 +33,7 @@ export abstract class DatagramPeer<Out = unknown> {
 
   /** @internal */
   constructor(protocol: AnyProtocol, counters: Counters) {
+    super()
     this.protocol = datagramProtocol(protocol)
     this.#counters = counters
   }
@@ -59,8 +60,6 @@ export abstract class DatagramPeer<Out = unknown> {
     return true
   }
 
-  abstract getRemoteIp(): string
-  abstract getRemotePort(): number
   /** @internal */
   protected abstract readonly socket: DatagramSocket | null
   /** @internal */
@@ -74,11 +73,6 @@ export abstract class DatagramPeer<Out = unknown> {
   /** @internal */
   abstract [kDeliver](message: unknown): unknown
 
-  /** Returns `1.2.3.4:567` or `[::1]:567`. */
-  getRemoteAddress(): string {
-    return formatEndpoint(this.getRemoteIp(), this.getRemotePort())
-  }
-
   /** The address the socket is bound to: for a server on all addresses `0.0.0.0` or `::`. */
   getLocalIp(): string {
     return this.socket?.localIp ?? ''
@@ -86,18 +80,6 @@ export abstract class DatagramPeer<Out = unknown> {
 
   getLocalPort(): number {
     return this.socket?.localPort ?? 0
-  }
-
-  getLocalAddress(): string {
-    return formatEndpoint(this.getLocalIp(), this.getLocalPort())
-  }
-
-  isIpV4(): boolean {
-    return this.getRemoteIp() !== '' && !this.isIpV6()
-  }
-
-  isIpV6(): boolean {
-    return this.getRemoteIp().includes(':')
   }
 
   /** Returns the bytes of datagrams that the kernel has not taken yet. */

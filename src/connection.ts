@@ -248,14 +248,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   send(message: Out): boolean
   send(bytes: Encoded, raw: true): boolean
   send(message: Out | Encoded, raw = false): boolean {
-    if (this.#state !== State.Established || this.#is(Bit.LastWord) || this.#isShakingHands())
-      return this.#turnAway(message, raw)
-    const outer = this.#bits & OF_ONE_SEND // of an outer send that called back
-    this.#bits &= ~OF_ONE_SEND
-    const goOn = raw ? this.#write(message as Encoded) : this.#intoCodecToSend(message as Out)
-    if (!this.#is(Bit.Refused)) this.worker.counters.messagesOut++
-    this.#bits = (this.#bits & ~OF_ONE_SEND) | outer
-    return goOn
+    return this.#sendOne(message, raw, 0)
   }
 
   /** Sends `message`, if any, and what is queued, then closes. Idempotent. */
@@ -543,16 +536,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   [kSendAccepted](message: Out | Encoded, raw: boolean): void {
-    if (this.#state !== State.Established || this.#is(Bit.LastWord) || this.#isShakingHands())
-      return void this.#turnAway(message, raw)
-    this.#bits = (this.#bits & ~OF_ONE_SEND) | Bit.Accepted
-    try {
-      if (raw) this.#write(message as Encoded)
-      else this.#intoCodecToSend(message as Out)
-      if (!this.#is(Bit.Refused)) this.worker.counters.messagesOut++
-    } finally {
-      this.#bits &= ~OF_ONE_SEND
-    }
+    this.#sendOne(message, raw, Bit.Accepted)
   }
 
   [kShut](): void {
@@ -1113,6 +1097,20 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   // Sending
+
+  #sendOne(message: Out | Encoded, raw: boolean, how: Bit.Accepted | 0): boolean {
+    if (this.#state !== State.Established || this.#is(Bit.LastWord) || this.#isShakingHands())
+      return this.#turnAway(message, raw)
+    const outer = this.#bits & OF_ONE_SEND // of an outer send that called back
+    this.#bits = (this.#bits & ~OF_ONE_SEND) | how
+    try {
+      const goOn = raw ? this.#write(message as Encoded) : this.#intoCodecToSend(message as Out)
+      if (!this.#is(Bit.Refused)) this.worker.counters.messagesOut++
+      return goOn
+    } finally {
+      this.#bits = (this.#bits & ~OF_ONE_SEND) | outer
+    }
+  }
 
   #write(bytes: Encoded, must = false): boolean {
     if (this.#state !== State.Established) return this.#leaveOut(`connection is ${STATUS[this.#state].toLowerCase()}`)

@@ -199,6 +199,7 @@ void Engine::free_slot(int32_t slot) {
   one.fd = -1;
   one.role = Role::Free;
   one.flags &= kIsInReady;  // it stays queued, and the next owner must not be queued a second time
+  one.write_error = 0;
   one.first_send = one.last_send = -1;
   one.local.reset();
   one.generation = one.generation == INT32_MAX ? 1 : one.generation + 1;
@@ -208,7 +209,7 @@ void Engine::free_slot(int32_t slot) {
 }
 
 int Engine::release(int32_t slot, int32_t generation, std::vector<uint8_t>* unsent) {
-  if (!is_current(slot, generation) || at(slot).fd < 0) return -1;
+  if (!is_current(slot, generation) || at(slot).fd < 0 || at(slot).write_error != 0) return -1;
   Slot& one = at(slot);
   if (one.unsent)
     for (const Chunk& chunk : *one.unsent) {
@@ -359,6 +360,7 @@ void Engine::read_some(int32_t slot) {
   if ((one.flags & kIsReadable) == 0 || (one.flags & kIsPaused) != 0) return;
   if ((one.flags & kHasEnded) != 0) {  // only an error can follow the end
     one.flags &= static_cast<uint16_t>(~kIsReadable);
+    if (one.write_error != 0) return fail(slot, one.write_error, During::Writing);
     int error = (one.flags & kHasHangUp) != 0 ? error_of(one.fd) : 0;
     if (error != 0) fail(slot, error, During::Reading);
     return;
@@ -374,14 +376,21 @@ void Engine::read_some(int32_t slot) {
     else if ((one.flags & (kHasHangUp | kHasUrgent)) == 0) one.flags &= static_cast<uint16_t>(~kIsReadable);
     else if (has_room(kMaxAccepts, kReadBytes)) read_some(slot);
     else make_ready(slot);
-  } else if (count == 0) {
-    one.flags = static_cast<uint16_t>((one.flags & ~kIsReadable) | kHasEnded);
-    tell(slot, Kind::Ended);
-  } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-    one.flags &= static_cast<uint16_t>(~(kIsReadable | kHasUrgent));
   } else {
-    fail(slot, errno, During::Reading);
+    find_end(slot, count == 0 ? 0 : errno);
   }
+}
+
+/** A read has found no bytes: the end of the stream (0), the end of what has arrived, or an error. */
+void Engine::find_end(int32_t slot, int error) {
+  Slot& one = at(slot);
+  const bool has_time = error == EAGAIN || error == EWOULDBLOCK;
+  one.flags &= static_cast<uint16_t>(has_time ? ~(kIsReadable | kHasUrgent) : ~kIsReadable);
+  if (error == 0) one.flags |= kHasEnded;
+  const bool is_reset = one.write_error != 0 && one.write_error != EPIPE;  // after a FIN it is EPIPE (tcp(7), unix(7))
+  if (error == 0 && !is_reset) tell(slot, Kind::Ended);
+  if (one.write_error != 0) return fail(slot, one.write_error, During::Writing);
+  if (error != 0 && !has_time) fail(slot, error, During::Reading);
 }
 
 /** Whether the batch holds bytes of this slot that JavaScript has not handled yet. */
@@ -450,6 +459,7 @@ void Engine::operate(int32_t slot, int32_t operation) {
   switch (operation) {
     case kPause:
       one.flags |= kIsPaused;
+      if (one.write_error != 0) fail(slot, one.write_error, During::Flushing);
       return;
     case kResume:
       one.flags &= static_cast<uint16_t>(~kIsPaused);
@@ -476,9 +486,7 @@ size_t Engine::size_of_chain(int32_t record) const {
 
 void Engine::send_chain(int32_t slot) {
   Slot& one = at(slot);
-  // It has failed, or was destroyed. In the first case JavaScript will be told, and asks how much was not sent.
-  if (one.role == Role::Dead) rings_->queued[slot] += static_cast<double>(size_of_chain(one.first_send));
-  if (one.role != Role::Stream) return;
+  if (!can_send(slot)) return count_unsent(slot, size_of_chain(one.first_send));
   iovec pieces[kMaxPieces];
   int32_t record = one.first_send;
   while (record >= 0) {
@@ -493,7 +501,7 @@ void Engine::send_chain(int32_t slot) {
     if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
       const int error = errno;
       rings_->queued[slot] += static_cast<double>(total + size_of_chain(record));
-      return fail(slot, error, During::Flushing);
+      return fail_writing(slot, error, During::Flushing);
     }
     size_t taken = sent > 0 ? static_cast<size_t>(sent) : 0;
     for (size_t i = 0; i < count; i++) {
@@ -506,18 +514,29 @@ void Engine::send_chain(int32_t slot) {
   finish_writing(slot);
 }
 
+bool Engine::can_send(int32_t slot) const {
+  const Slot& one = slots_[static_cast<size_t>(slot)];
+  return one.role == Role::Stream && one.write_error == 0;
+}
+
+/** JavaScript will be told that it has failed, and asks how much was not sent. Not so if it was destroyed. */
+void Engine::count_unsent(int32_t slot, size_t bytes) {
+  const Role role = at(slot).role;
+  if (role == Role::Stream || role == Role::Dead) rings_->queued[slot] += static_cast<double>(bytes);
+}
+
 void Engine::send_bytes(int32_t slot, int32_t generation, const uint8_t* bytes, size_t length) {
   flush();  // earlier bytes go first
   if (!is_current(slot, generation)) return;
-  if (at(slot).role == Role::Dead) rings_->queued[slot] += static_cast<double>(length);
-  if (at(slot).role != Role::Stream) return;
+  if (!can_send(slot)) return count_unsent(slot, length);
   size_t done = 0;
   while (!at(slot).unsent && done < length) {
     iovec piece{const_cast<uint8_t*>(bytes) + done, length - done};
     ssize_t sent = send_pieces(at(slot).fd, &piece, 1);
     if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
+      const int error = errno;
       rings_->queued[slot] += static_cast<double>(length - done);
-      return fail(slot, errno, During::Flushing);
+      return fail_writing(slot, error, During::Flushing);
     }
     if (sent <= 0) break;
     done += static_cast<size_t>(sent);
@@ -568,7 +587,7 @@ void Engine::write_unsent(int32_t slot) {
   }
   ssize_t sent = send_pieces(one.fd, pieces, count);
   if (sent < 0) {
-    if (errno != EAGAIN && errno != EWOULDBLOCK) fail(slot, errno, During::Writing);
+    if (errno != EAGAIN && errno != EWOULDBLOCK) fail_writing(slot, errno, During::Writing);
     return;
   }
   forget_sent(slot, static_cast<size_t>(sent));
@@ -600,6 +619,19 @@ void Engine::finish_writing(int32_t slot) {
   if ((one.flags & kWantsEnd) == 0 || one.unsent || one.role != Role::Stream) return;
   one.flags &= static_cast<uint16_t>(~kWantsEnd);
   ::shutdown(one.fd, SHUT_WR);  // ENOTCONN: the peer has reset, which an event reports
+}
+
+/**
+ * A peer that has closed, or reset, may have said something before: that is read first, and the error is told at its
+ * end. One that is paused is told now, since nobody knows when it will read.
+ */
+void Engine::fail_writing(int32_t slot, int error, During during) {
+  Slot& one = at(slot);
+  if ((one.flags & kIsPaused) != 0) return fail(slot, error, during);
+  one.write_error = static_cast<uint8_t>(error);
+  one.unsent.reset();
+  one.flags |= kIsReadable | kHasHangUp;
+  make_ready(slot);
 }
 
 /** Closes the descriptor now; the slot is freed when JavaScript destroys it after the event. */

@@ -93,6 +93,8 @@ class Engine {
     int fd = -1;
     int32_t generation = 1;
     Role role = Role::Free;
+    /** The errno of a write that failed; what the peer sent before is read all the same. 0 for none; all are below 256. */
+    uint8_t write_error = 0;
     uint16_t flags = 0;
     /** The slot's first and last record in the current flush; -1 if there is none. */
     int32_t first_send = -1;
@@ -136,6 +138,10 @@ class Engine {
   void finish_writing(int32_t slot);
   enum class During { Reading, Writing, Flushing, ReadingInto };
   void fail(int32_t slot, int error, During during);
+  void fail_writing(int32_t slot, int error, During during);
+  void find_end(int32_t slot, int error);
+  bool can_send(int32_t slot) const;
+  void count_unsent(int32_t slot, size_t bytes);
   void free_slot(int32_t slot);
 
   int epoll_ = -1;

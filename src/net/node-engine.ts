@@ -5,7 +5,7 @@ import { AsyncResource } from 'node:async_hooks'
 import net from 'node:net'
 import { addon } from '../addon.ts'
 import { formatEndpoint } from '../endpoint.ts'
-import { codeOf, SystemError } from '../errors.ts'
+import { asError, codeOf, SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { holdClock, now, releaseClock } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
@@ -367,7 +367,11 @@ class NodeSocket implements Socket {
   flush(): void {
     this.#isScheduled = false
     if (this.#isGone) return
-    this.#send()
+    try {
+      this.#send()
+    } catch (error) {
+      return this.closed(asError(error)) // a user has detached the bytes: the fault of one connection, not of the batch
+    }
     if (this.queuedBytes > 0) return
     if (this.#isEnding) this.#stream.end()
     if (this.#isAwaited) guest.run(resourceOf(this.#stream), tellAwaited, this, undefined)

@@ -975,4 +975,27 @@ test('of a proxy: an upstream that refuses closes its client, a client that goes
   silent.close()
 })
 
+test('the answer of a server that refuses an upload, and closes, is heard', async () => {
+  const server = net.createServer((socket) => {
+    socket.on('error', () => undefined)
+    socket.once('readable', () => socket.write('too large\n', () => socket.destroy())) // unread bytes: the peer is reset
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as net.AddressInfo
+  const client = new AsyncTcpConnection(`text://127.0.0.1:${port}`, { maxSendBufferSize: 2 ** 26 })
+  const heard: string[] = []
+  client.onConnect = () => client.send('u'.repeat(20_000_000))
+  client.onMessage = (_, message) => heard.push(message)
+  client.onError = (_, code) => heard.push(`error ${code}`)
+  client.connect()
+  try {
+    await until(() => client.getStatus(false) === 'CLOSED')
+    assert.equal(heard, ['too large', 'error 2'])
+  } finally {
+    client.destroy()
+    server.close()
+  }
+})
+
 test.run()

@@ -879,6 +879,49 @@ for (const transport of transports) {
     })
   })
 
+  it('who detaches what has been sent harms its own connection at most', async () => {
+    const errors: (Error | undefined)[] = []
+    const onMessage = (connection: AnyConnection, message: unknown) => {
+      if (message !== 'detach') return connection.send(message)
+      const bytes = new Uint8Array(20)
+      connection.send(bytes, true)
+      return void structuredClone(bytes.buffer, { transfer: [bytes.buffer] })
+    }
+    const onError = (_: AnyConnection, _code: number, _message: string, error?: Error) => void errors.push(error)
+    await withServer(transport, text, { onMessage, onError }, async ({ connect }) => {
+      const [bad, good] = [await connect(), await connect()]
+      for (const client of [bad, good]) client.socket.write('hello\n')
+      for (const client of [bad, good]) await client.expect('hello\n')
+      bad.socket.write('detach\n')
+      good.socket.write('again\n')
+      await good.expect('hello\nagain\n')
+      await until(() => bad.isClosed || bad.received.length === 26)
+      assert.is(errors.length, bad.isClosed ? 1 : 0)
+    })
+  })
+
+  // node:net destroys a Unix stream at the first write that fails, with what it has received.
+  for (const place of transport === nodeEngine ? ['tcp'] : ['tcp', 'unix']) {
+    it(`what a peer on ${place} has said before it went is heard, also by who writes to it first`, async () => {
+      const heard: unknown[] = []
+      const onMessage = (_: AnyConnection, message: unknown) => heard.push(message)
+      const use = async ({ connect, connections, worker }: TestServer) => {
+        for (let count = 1; count <= 20; count++) {
+          const client = await connect()
+          const connection = await until(() => connections[count - 1])
+          connection.send('news') // if it is unread, TCP resets; a Unix socket just ends
+          client.socket.write('last words\n')
+          client.socket.destroy()
+          connection.send('to nobody')
+          await until(() => worker.counters.closed === count)
+        }
+        assert.is(heard.length, 20)
+      }
+      const settings = { onMessage, onError: () => undefined }
+      await (place === 'tcp' ? withServer : withUnixServer)(transport, text, settings, use)
+    })
+  }
+
   it('a connection paused for long loses nothing', async () => {
     let bytes = 0
     const onMessage = (connection: AnyConnection, chunk: unknown) => {

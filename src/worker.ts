@@ -40,6 +40,7 @@ import {
 import { runAll } from './process/run-all.ts'
 import { type AnyProtocol, checkProtocol, type InOf, type OutOf, protocolOf } from './protocol.ts'
 import { datagramProtocol } from './udp/datagram-peer.ts'
+import type { UdpConnection } from './udp/udp-connection.ts'
 import { type AcceptingRole, type AcceptingWorker, Acceptor, type Bound } from './worker/acceptor.ts'
 import type { Arrival } from './worker/arrival.ts'
 import { rowsOf } from './worker/connection-rows.ts'
@@ -601,6 +602,15 @@ export class Worker<
     if (this.#address !== '' && this.#place.transport === 'udp')
       throw new UsageError('ERR_NOT_FOR_DATAGRAMS', 'pauseAccept() is for connections: datagrams are not accepted')
     this.#acceptor.pause()
+  }
+
+  /**
+   * Returns a peer of this UDP Worker by its address, to send to one that has sent to another process, or to the one
+   * before a reload. Throws UsageError: ERR_NO_UDP if this process receives no datagrams (yet: `onWorkerStart` comes
+   * before that), ERR_BAD_ADDRESS.
+   */
+  peerAt(ip: string, port: number): UdpConnection<OutOf<P>> {
+    return this.#acceptor.peerAt(ip, port)
   }
 
   /** Accepts again after `pauseAccept()`. */

@@ -45,6 +45,11 @@ test('what is no address and no settings is refused as such', () => {
   assert.is(new Worker().name, 'none')
 })
 
+test('peers by address are for a Worker that receives datagrams', () => {
+  for (const worker of [new Worker('text://127.0.0.1:0'), new Worker('udp://127.0.0.1:0')])
+    assert.throws(() => worker.peerAt('127.0.0.1', 9), hasCode('ERR_NO_UDP'))
+})
+
 test('numbers that cannot work are refused, by name', () => {
   const bad = {
     count: Number.POSITIVE_INFINITY,

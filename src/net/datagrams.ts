@@ -2,7 +2,7 @@
 // without the addon cannot give or take one.
 
 import type { SystemError } from '../errors.ts'
-import type { Listener } from '../transport.ts'
+import type { DatagramSocket, Listener } from '../transport.ts'
 import { chooseEngine } from './engines.ts'
 import { NativeUdpClient, NativeUdpServer } from './native-udp.ts'
 import { type DatagramClient, type DatagramSource, type Receive, UdpClient, UdpServer } from './udp.ts'
@@ -13,7 +13,7 @@ export async function serveDatagrams(
   source: DatagramSource,
   receive: Receive,
   hold: () => () => void,
-): Promise<Listener> {
+): Promise<Listener & DatagramSocket> {
   const isNative = isNativeWanted(wanted) && source.fd >= 0
   return isNative ? NativeUdpServer.open(source, receive, hold) : UdpServer.open(source, receive, hold)
 }

@@ -2,10 +2,11 @@
 // and the gate allow, and gives its listeners back for a while when they do not. The master owns the sockets all the
 // while, so new connections wait in the kernel's queue, or siblings accept them.
 
+import { isIP } from 'node:net'
 import { type ConnectionHost, processClock, settled } from '../connection/host.ts'
 import { kOpen } from '../connection/symbols.ts'
 import { Connection } from '../connection.ts'
-import { messageOf, SystemError, stackOf } from '../errors.ts'
+import { messageOf, SystemError, stackOf, UsageError } from '../errors.ts'
 import { LimitedLog, log } from '../log.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import { serveDatagrams } from '../net/datagrams.ts'
@@ -13,9 +14,9 @@ import { areDescriptorsScarce } from '../net/descriptors.ts'
 import { chooseEngine } from '../net/engines.ts'
 import { type GivenSocket, registry, type WantedSocket } from '../process/group.ts'
 import type { AnyProtocol } from '../protocol.ts'
-import type { Handle, Listener, Socket, SocketEvents } from '../transport.ts'
+import type { DatagramSocket, Handle, Listener, Socket, SocketEvents } from '../transport.ts'
 import { DatagramInbox } from '../udp/datagram-inbox.ts'
-import { UdpConnection, type UdpHost } from '../udp/udp-connection.ts'
+import { type AnyUdpConnection, UdpConnection, type UdpHost } from '../udp/udp-connection.ts'
 import type { ArrivalHost } from './arrival.ts'
 import { Gate, type GateLimits, PerAddress } from './gate.ts'
 import { ListenPlace } from './listen-place.ts'
@@ -75,6 +76,8 @@ export class Acceptor {
   /** Sockets of absent siblings, by turn: the master numbers the turns and says when one is over. */
   readonly #standIns = new Map<number, ListenPlace>()
   #perAddress: PerAddress | null = null
+  /** Makes the peer at an address, once datagrams are received here. */
+  #peerAt: ((ip: string, port: number) => AnyUdpConnection) | null = null
   /** Its own socket should be accepted on. */
   #isWanted = false
   #isPaused = false
@@ -175,19 +178,32 @@ export class Acceptor {
     return this.#worker.connections.size + this.#arriving
   }
 
-  #receive({ fd = -1, expected }: Bound, protocol: AnyProtocol): Promise<Listener> {
+  async #receive({ fd = -1, expected }: Bound, protocol: AnyProtocol): Promise<Listener> {
     const host = this.#worker as unknown as UdpHost // at a UDP address its callbacks are those of a UdpHost
     const inbox = new DatagramInbox(host)
     const hold = () => {
       this.#worker.unsettled++
       return () => settled(this.#worker)
     }
-    return serveDatagrams(
+    const peer = (socket: DatagramSocket, ip: string, port: number) =>
+      new UdpConnection(host, socket, protocol, ip, port)
+    const server = await serveDatagrams(
       registry().engine,
       { fd, expected },
-      (bytes, ip, port, socket) => inbox.take(new UdpConnection(host, socket, protocol, ip, port), bytes),
+      (bytes, ip, port, socket) => inbox.take(peer(socket, ip, port), bytes),
       hold,
     )
+    this.#peerAt = (ip, port) => peer(server, ip, port)
+    return server
+  }
+
+  /** Throws UsageError: ERR_NO_UDP, ERR_BAD_ADDRESS. */
+  peerAt(ip: string, port: number): AnyUdpConnection {
+    if (this.#peerAt === null)
+      throw new UsageError('ERR_NO_UDP', 'peerAt() needs a Worker that receives datagrams: after it has started to')
+    if (isIP(ip) === 0 || !Number.isInteger(port) || port < 1 || port > 65_535)
+      throw new UsageError('ERR_BAD_ADDRESS', `peerAt('${ip}', ${port}): an IP address, and a port from 1 to 65535`)
+    return this.#peerAt(ip, port)
   }
 
   /** Accepts for an absent sibling until it is relieved of this turn. */

@@ -98,6 +98,38 @@ test('strangers are answered: socat and nc', async () => {
   })
 })
 
+onAllSides(
+  'a peer is reached by its address from any process, and after a reload, from the port it knows',
+  async (box, side) => {
+    const more = `
+      worker.onMessage = (connection, message) => {
+        const [ip, port, ...words] = String(message).split(' ')
+        try { worker.peerAt(ip, Number(port)).send(words.join(' ')) } catch (error) { connection.send(error.code) }
+      }`
+    const status = await box.start(box.file('app.js', app(canShare(side) ? 2 : 1, more)))
+    const port = portOf(status)
+    const [peer, teller] = [dgram.createSocket('udp4'), dgram.createSocket('udp4')]
+    const heard: string[] = []
+    peer.on('message', (bytes, from) => heard.push(`${bytes} from ${from.port}`))
+    await new Promise((resolve) => peer.bind(0, '127.0.0.1', () => resolve(undefined)))
+    try {
+      const tell = (words: string) => teller.send(`127.0.0.1 ${peer.address().port} ${words}`, port, '127.0.0.1')
+      tell('before')
+      await until(() => heard.length === 1)
+      succeeded(await box.command('reload', `${box.directory}/app.js`))
+      tell('after')
+      await until(() => heard.length === 2)
+      assert.equal(heard, [`before from ${port}`, `after from ${port}`])
+      for (const bad of ['localhost 80 x', '127.0.0.1 0 x', '127.0.0.1 70000 x'])
+        assert.is((await ask(port, bad))?.answer, 'ERR_BAD_ADDRESS')
+    } finally {
+      peer.close()
+      teller.close()
+    }
+    await box.stop()
+  },
+)
+
 onAllSides('port 0 is one port, shown in status, and the counters are there', async (box) => {
   const status = await box.start(box.file('app.js', app(1)))
   const port = portOf(status)

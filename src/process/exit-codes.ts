@@ -99,10 +99,11 @@ const NODE_GONE = `the Node that this server runs on is gone: 'millrace upgrade'
 const PACKAGE_GONE = `put the package back where it was (npm install), or go on with the copy that is there now: its 'millrace upgrade'`
 
 /**
- * Why a process could not be started. A SystemError means that the start file is missing; any other error comes from
- * `spawn`.
+ * Why a process could not be started. A SystemError means that the start file is missing; a CommandError says
+ * everything itself; any other error comes from `spawn`.
  */
 export function spawnFailure(error: Error): CommandError {
+  if (error instanceof CommandError) return error
   const failed = (message: string, next: string) =>
     new CommandError(Exit.Failure, `cannot start a process: ${message}`, { cause: error, next })
   if (error instanceof SystemError) return failed(`the start file of millrace is gone, ${error.message}`, PACKAGE_GONE)

@@ -20,7 +20,7 @@ export async function launchDaemon(options: StartOptions, program: Program = own
   const runDir = makeRunDir(runDirCandidates(options.modules[0] ?? '', options.runDir))
   const stdio = daemonStdio(options, runDir)
   const boot = { role: 'master', options, isDaemon: true, node: nodeSettings() } as const
-  const child = spawnChild(boot, { stdio, isDetached: true, program })
+  const child = spawnChild(boot, { stdio, isDetached: true, program: () => program })
   closeSync(stdio[2])
   return untilStarted(child)
 }

@@ -1,7 +1,7 @@
 // Starts our start file as a child. Role and secrets travel over a private inherited descriptor, never in environment
 // or arguments, so that a grandchild is not mistaken for a worker.
 
-import type { ChildProcess, SpawnOptions as NodeSpawnOptions, StdioOptions } from 'node:child_process'
+import type { ChildProcess, StdioOptions } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { Socket } from 'node:net'
 import type { Sys } from '../addon.ts'
@@ -41,7 +41,8 @@ interface SpawnOptions {
   readonly execArgv?: readonly string[]
   /** Where this child's inspector listens, if it has one. */
   readonly inspectorPort?: number | null
-  readonly program?: Program
+  /** Called when the child is started; by default what this process runs. May throw a CommandError. */
+  readonly program?: () => Program
   /**
    * A shell starts the child, and `process` is that shell. When the shell is killed, the child is adopted by the
    * service manager or by process 1.
@@ -56,17 +57,19 @@ export type StdioSource = 'ignore' | 'inherit' | 'pipe' | number
 
 /** Spawns a child and sends it its role. A failed spawn is an 'error' event of `process`. */
 export function spawnChild(boot: Boot, options: SpawnOptions): Child {
-  const { stdio, fds = [], isDetached, execArgv = [], inspectorPort = null, program = ownProgram() } = options
+  const { stdio, fds = [], isDetached, execArgv = [], inspectorPort = null, program = ownProgram } = options
   const { isForkedTwice = false } = options
   const all: StdioOptions = [...stdio, 'pipe', ...fds]
   if (boot.role === 'worker') all.push('ipc') // see handle-channel.ts
   const env = { ...childEnv(boot.role), [CHANNEL_VARIABLE]: String(CHANNEL_FD) }
-  const args = [...nodeFlags(boot.role, inspectorPort, execArgv), program.startFile, ...label(boot)]
-  const [file, argv] = isForkedTwice ? ['/bin/sh', [...FORK_TWICE, program.node, ...args]] : [program.node, args]
-  const start = () => trySpawn(file, argv, { stdio: all, env, detached: isDetached })
-  const child = existsSync(program.startFile)
-    ? start()
-    : unstarted(new SystemError('ENOENT', 'open', program.startFile))
+  const flags = nodeFlags(boot.role, inspectorPort, execArgv)
+  const child = trySpawn(() => {
+    const { node, startFile } = program()
+    if (!existsSync(startFile)) throw new SystemError('ENOENT', 'open', startFile)
+    const args = [...flags, startFile, ...label(boot)]
+    const [file, argv] = isForkedTwice ? ['/bin/sh', [...FORK_TWICE, node, ...args]] : [node, args]
+    return children().spawn(file, argv, { stdio: all, env, detached: isDetached })
+  })
   const stream = child.stdio?.[CHANNEL_FD] ?? new Socket() // no stdio: EMFILE, which 'error' reports
   const channel = new Channel<FromChild, ToChild>(stream as Socket)
   channel.send({ type: 'boot', boot })
@@ -87,9 +90,9 @@ function definedOnly(env: NodeJS.ProcessEnv): Record<string, string> {
 }
 
 /** `spawn` reports some failures as events (EAGAIN, EMFILE) and throws others (ENOMEM). Here all are events. */
-function trySpawn(node: string, args: readonly string[], options: NodeSpawnOptions): ChildProcess {
+function trySpawn(spawn: () => ChildProcess): ChildProcess {
   try {
-    return children().spawn(node, args, options)
+    return spawn()
   } catch (error) {
     return unstarted(error)
   }

@@ -247,7 +247,7 @@ test('a start file or a Node that is gone is named, with what brings the server 
     const boot = { role: 'describe', modules: [], argv: [], user: '', group: '', engine: undefined } as const
     const { process: child } = spawnChild(
       { ...boot, isLogPiped: false },
-      { stdio: ['ignore', 'ignore', 'ignore'], isDetached: true, program },
+      { stdio: ['ignore', 'ignore', 'ignore'], isDetached: true, program: () => program },
     )
     const error = await within(5000, new Promise<CommandError>((resolve) => onceUnstarted(child, resolve)))
     return `${error.message}; ${error.next}`

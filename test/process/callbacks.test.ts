@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { MasterCallbacks } from '../../src/process/master/callbacks.ts'
+import { ownProgram } from '../../src/process/spawn.ts'
 import { longTest } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
 import { ask, echo, HANGS, inSandbox, portOf, type Sandbox, workersOf } from '../support/server.ts'
@@ -118,6 +119,7 @@ test('a reload waits for its own callback, not for exits that never cease', asyn
     const settings = { modules: [module], argv: [], user: '', group: '', engine: undefined }
     const callbacks = new MasterCallbacks(
       settings,
+      ownProgram,
       () => null,
       () => undefined,
     )

@@ -9,7 +9,7 @@ import * as assert from 'uvu/assert'
 import { isAlive, startTimeOf } from '../../src/process/identity.ts'
 import { KeeperHandle } from '../../src/process/master/keeper-handle.ts'
 import type { Output } from '../../src/process/output/output.ts'
-import type { Child } from '../../src/process/spawn.ts'
+import { type Child, ownProgram } from '../../src/process/spawn.ts'
 import type { InheritedKeeper } from '../../src/process/upgrade/inheritance.ts'
 import { until, within } from '../support/until.ts'
 
@@ -27,7 +27,7 @@ async function inRunDir(
   const handles: KeeperHandle[] = []
   const sockets: Socket[] = []
   const handle = (earlier?: InheritedKeeper) => {
-    handles.push(new KeeperHandle(runDir, output, () => undefined, earlier ?? null))
+    handles.push(new KeeperHandle(runDir, output, ownProgram, () => undefined, earlier))
     return handles.at(-1) as KeeperHandle
   }
   const connect = async (of: KeeperHandle) => {

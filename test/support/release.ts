@@ -1,6 +1,6 @@
 // Another version of the package in a sandbox, as the target of an upgrade.
 
-import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import type { Status } from '../../src/process/status/status.ts'
@@ -20,18 +20,27 @@ import { until } from './until.ts'
 export function release(box: Sandbox, name: string, change = (code: string): string => code): string {
   const place = join(box.directory, 'node_modules/millrace')
   const releases = join(box.directory, 'releases', name)
-  mkdirSync(join(releases, 'dist'), { recursive: true })
-  for (const file of readdirSync(join(root, 'dist')).filter((file) => file.endsWith('.js'))) {
-    const code = readFileSync(join(root, 'dist', file), 'utf8').replaceAll(`"${version}"`, `"${name}"`)
-    writeFileSync(join(releases, 'dist', file), change(code))
-  }
-  for (const folder of ['native', 'prebuilds']) symlinkSync(join(root, folder), join(releases, folder))
-  cpSync(join(root, 'package.json'), join(releases, 'package.json'))
+  packageAt(releases, name, change)
   box.file('package.json', '{"type":"module"}') // otherwise the repository's own name is nearer
   mkdirSync(join(box.directory, 'node_modules'), { recursive: true })
   rmSync(place, { force: true })
   symlinkSync(releases, place)
   return join(place, 'dist/start.js')
+}
+
+/** Makes a folder a copy of the package, of this version. `change` may alter the code of its bundle. */
+export function packageAt(folder: string, name: string, change = (code: string): string => code): void {
+  mkdirSync(join(folder, 'dist'), { recursive: true })
+  for (const file of readdirSync(join(root, 'dist')).filter((file) => file.endsWith('.js'))) {
+    const code = readFileSync(join(root, 'dist', file), 'utf8').replaceAll(`"${version}"`, `"${name}"`)
+    writeFileSync(join(folder, 'dist', file), change(code))
+  }
+  for (const place of ['native', 'prebuilds']) symlinkSync(join(root, place), join(folder, place))
+  const about = readFileSync(join(root, 'package.json'), 'utf8').replace(
+    `"version": "${version}"`,
+    `"version": "${name}"`,
+  )
+  writeFileSync(join(folder, 'package.json'), about)
 }
 
 export async function upgrade(box: Sandbox, ...args: string[]): Promise<UpgradeOutcome> {

@@ -1,17 +1,18 @@
 // `start`: a server in the foreground, or as a daemon. Also what `restart` shares with it: checking the code first.
 
 import { realpathSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import { dirname, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { addon } from '../../addon.ts'
 import { codeOf, messageOf } from '../../errors.ts'
 import { type Address, isAnyPort, isSamePlace, parseAddress } from '../../net/address.ts'
 import { udpPorts } from '../../net/udp-ports.ts'
+import { copyFor } from '../app-copy.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import type { Declaration } from '../group.ts'
 import { launchDaemon, runDirect, runOther } from '../launch.ts'
 import type { StartOptions } from '../messages.ts'
 import { type Described, describeModules } from '../operations/describe.ts'
+import { realPathOrSelf } from '../paths.ts'
 import { startFile } from '../start-file.ts'
 import { ANY_WORDS, type Command } from './command.ts'
 import { type Line, START_FLAGS, startOptions, usage } from './line.ts'
@@ -118,14 +119,12 @@ export function runOtherCopy({ modules, isDirect }: Line): Promise<number> | nul
 }
 
 function otherCopy(module: string): string | null {
-  let found: string
   try {
-    found = createRequire(realpathSync(module)).resolve('millrace/package.json') // as Node does for its imports
+    realpathSync(module)
   } catch (error) {
-    if (codeOf(error) === 'ENOENT')
-      throw new CommandError(Exit.Module, `there is no file ${module}`, { next: 'name a file that is there' })
-    return null
+    if (codeOf(error) !== 'ENOENT') return null
+    throw new CommandError(Exit.Module, `there is no file ${module}`, { next: 'name a file that is there' })
   }
-  const theirs = resolve(dirname(realpathSync(found)), 'dist/start.js')
-  return theirs === realpathSync(startFile()) ? null : theirs
+  const theirs = copyFor(module)?.startFile ?? null
+  return theirs === realPathOrSelf(startFile()) ? null : theirs
 }

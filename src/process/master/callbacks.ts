@@ -7,7 +7,7 @@ import { describeExit } from '../exit-codes.ts'
 import type { MasterCallback } from '../group.ts'
 import type { CallbackBoot, MasterCall } from '../messages.ts'
 import type { Output } from '../output/output.ts'
-import { onceEnded, onceUnstarted, spawnChild } from '../spawn.ts'
+import { onceEnded, onceUnstarted, type Program, spawnChild } from '../spawn.ts'
 
 /** Time to evaluate the modules and to settle. */
 export const CALL_TIMEOUT_MS = 10_000
@@ -18,6 +18,7 @@ type CallbackSettings = Omit<CallbackBoot, 'role' | 'calls' | 'isLogPiped'>
 
 export class MasterCallbacks {
   readonly #settings: CallbackSettings
+  readonly #program: () => Program
   readonly #output: () => Output | null
   readonly #onSpawn: () => void
   #declared: readonly MasterCallback[] = []
@@ -28,8 +29,9 @@ export class MasterCallbacks {
   /** Pid of the running callback process; 0 for none. */
   pid = 0
 
-  constructor(settings: CallbackSettings, output: () => Output | null, onSpawn: () => void) {
+  constructor(settings: CallbackSettings, program: () => Program, output: () => Output | null, onSpawn: () => void) {
     this.#settings = settings
+    this.#program = program
     this.#output = output
     this.#onSpawn = onSpawn
   }
@@ -87,7 +89,7 @@ export class MasterCallbacks {
     const output = this.#output()
     const child = spawnChild(
       { ...this.#settings, role: 'callback', isLogPiped: output?.isLogPiped ?? false, calls },
-      { stdio: output?.stdio ?? ['ignore', 'inherit', 'inherit'], isDetached: true },
+      { stdio: output?.stdio ?? ['ignore', 'inherit', 'inherit'], isDetached: true, program: this.#program },
     )
     const { process, channel } = child
     const names = [...new Set(calls.map(({ name }) => name))].join(', ')

@@ -23,6 +23,7 @@ import type { EarlierMaster } from '../upgrade/earlier-master.ts'
 import { KeeperHandle } from './keeper-handle.ts'
 import { Peers } from './peers.ts'
 import { Predecessors } from './predecessors.ts'
+import { Programs } from './programs.ts'
 import { feedWatchdog } from './service.ts'
 import { Tickets } from './tickets.ts'
 
@@ -43,6 +44,7 @@ export interface Householder {
 export class Household {
   readonly options: StartOptions
   readonly isDaemon: boolean
+  readonly programs: Programs
   readonly tickets: Tickets
   readonly peers: Peers
   /** The memory with the shared counters; null without the addon. */
@@ -69,6 +71,7 @@ export class Household {
     this.#master = master
     this.options = options
     this.isDaemon = isDaemon
+    this.programs = new Programs(options.modules)
     this.memory = sharedMemory(earlier?.inheritance.memory ?? -1)
     this.tickets = new Tickets(earlier?.inheritance.ticketSecret)
     this.peers = new Peers(earlier?.inheritance.meshSecret)
@@ -102,7 +105,13 @@ export class Household {
     this.predecessors.isShared = isSecond
     this.output = new Output(this.options, this.isDaemon, this.runDir, DEFAULT_SETTINGS)
     const onChange = () => master.record()
-    this.keeper = new KeeperHandle(this.runDir, this.output, onChange, earlier?.inheritance.keeper ?? null)
+    this.keeper = new KeeperHandle(
+      this.runDir,
+      this.output,
+      this.programs.ofOurs,
+      onChange,
+      earlier?.inheritance.keeper,
+    )
     const control = new ControlServer(this.runDir, master.events, (request) => master.answer(request), isSecond)
     await control.listen()
     this.control = control

@@ -17,7 +17,7 @@ import { nothing } from '../../nothing.ts'
 import { encodeFrame } from '../../shared/wire.ts'
 import { type Identity, isAlive, startTimeOf } from '../identity.ts'
 import type { Output } from '../output/output.ts'
-import { type Child, onceEnded, onceUnstarted, spawnChild } from '../spawn.ts'
+import { type Child, onceEnded, onceUnstarted, type Program, spawnChild } from '../spawn.ts'
 import type { InheritedKeeper } from '../upgrade/inheritance.ts'
 
 const START_TIMEOUT_MS = 10_000
@@ -29,6 +29,7 @@ const NOBODY: Identity = { pid: 0, startTime: '' }
 export class KeeperHandle {
   readonly #path: string
   readonly #output: Output
+  readonly #program: () => Program
   readonly #onChange: () => void
   readonly #secret: string
   /** The keeper that the earlier master started. It lives as long as a process is connected. */
@@ -41,11 +42,18 @@ export class KeeperHandle {
   #isEnding = false
 
   /** `onChange` is called when `pid` changes. */
-  constructor(runDir: string, output: Output, onChange: () => void, earlier: InheritedKeeper | null = null) {
+  constructor(
+    runDir: string,
+    output: Output,
+    program: () => Program,
+    onChange: () => void,
+    earlier: InheritedKeeper | null = null,
+  ) {
     this.#secret = earlier?.secret ?? randomBytes(32).toString('base64')
     this.#inherited = earlier?.identity ?? NOBODY
     this.#path = join(runDir, 'keeper.sock')
     this.#output = output
+    this.#program = program
     this.#onChange = onChange
   }
 
@@ -153,7 +161,7 @@ export class KeeperHandle {
     const output = this.#output
     const child = spawnChild(
       { role: 'keeper', path: this.#path, secret: this.#secret, isLogPiped: output.isLogPiped },
-      { stdio: output.stdio, isDetached: true },
+      { stdio: output.stdio, isDetached: true, program: this.#program },
     )
     output.attach(child, 'keeper')
     this.#child = child

@@ -109,6 +109,7 @@ export class Master
     const settings = { modules, argv, user, group, engine }
     this.#callbacks = new MasterCallbacks(
       settings,
+      this.#household.programs.ofApp,
       () => this.#household.output,
       () => this.record(),
     )

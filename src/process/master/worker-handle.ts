@@ -526,7 +526,10 @@ export class WorkerHandle {
     const exit = {
       exitCode: code ?? this.#reasonCode ?? WorkerExit.Uncaught,
       status: signal === null ? (code ?? 0) << 8 : (constants.signals[signal as NodeJS.Signals] ?? 0),
-      word: unstarted === null ? describeExit(code, signal, why) : `spawn failed: ${messageOf(unstarted.cause)}`,
+      word:
+        unstarted === null
+          ? describeExit(code, signal, why)
+          : `spawn failed: ${messageOf(unstarted.cause ?? unstarted)}`,
       reason: this.#reason,
       isLogged: this.#isLogged,
       lastLog: lines,

@@ -47,7 +47,7 @@ export class WorkerSpawner {
     const { key, declaration, tlsFiles } = blueprint
     const socket = socketOf(blueprint, slot.id)
     if (this.#master.isEnding) throw new CommandError(Exit.Failure, 'the server is being stopped')
-    const { options, memory, tickets, peers, runDir } = this.#household
+    const { options, memory, programs, tickets, peers, runDir } = this.#household
     const { modules, argv, engine } = options
     const output = this.#household.output as Output
     const inspectorPort = inspects(declaration.execArgv) ? this.#ports.take() : null
@@ -81,6 +81,7 @@ export class WorkerSpawner {
         isDetached: true,
         execArgv: isQuiet ? [...QUIET_INSPECTOR, ...declaration.execArgv] : declaration.execArgv,
         inspectorPort,
+        program: programs.ofApp,
       },
     )
     if (isPassedOn) mesh.close()

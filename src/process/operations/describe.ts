@@ -6,7 +6,7 @@ import type { Declaration, Settings } from '../group.ts'
 import type { Outline } from '../master/slot.ts'
 import { type FromChild, type GroupKey, keysOf, mailboxesOf } from '../messages.ts'
 import type { Output } from '../output/output.ts'
-import { type Child, onceEnded, onceUnstarted, spawnChild } from '../spawn.ts'
+import { type Child, onceEnded, onceUnstarted, ownProgram, type Program, spawnChild } from '../spawn.ts'
 
 export interface Described {
   readonly groups: readonly Declaration[]
@@ -40,17 +40,19 @@ interface DescribeOptions {
   readonly signal: AbortSignal
   /** Null in a command, where it shares stderr; stdout is for the result, possibly JSON. */
   readonly output: Output | null
+  /** By default what this process runs. */
+  readonly program?: () => Program
   /** Called with its pid; 0 if it could not be started. */
   readonly onSpawn: (pid: number) => void
 }
 
 /** Rejects with a CommandError whose message contains the module's own stack. */
 export function describeModules(options: DescribeOptions): Promise<Described> {
-  const { modules, argv, user, group, engine, signal, output, onSpawn } = options
+  const { modules, argv, user, group, engine, signal, output, program = ownProgram, onSpawn } = options
   const isLogPiped = output?.isLogPiped ?? false
   const child = spawnChild(
     { role: 'describe', modules, argv, user, group, engine, isLogPiped },
-    { stdio: output?.stdio ?? ['ignore', STDERR, 'inherit'], isDetached: true },
+    { stdio: output?.stdio ?? ['ignore', STDERR, 'inherit'], isDetached: true, program },
   )
   output?.attach(child, 'describe')
   onSpawn(child.process.pid ?? 0)

@@ -55,7 +55,7 @@ export class Evaluation {
   }
 
   async #describe(): Promise<Described> {
-    const { options, output } = this.#household
+    const { options, output, programs } = this.#household
     const { modules, argv, user = '', group = '', engine, isWatching } = options
     let describing = 0
     const onSpawn = (pid: number) => {
@@ -65,7 +65,8 @@ export class Evaluation {
     }
     try {
       const settings = { modules, argv, user, group, engine }
-      const described = await describeModules({ ...settings, signal: this.#signal, output, onSpawn })
+      const program = programs.ofApp
+      const described = await describeModules({ ...settings, signal: this.#signal, output, program, onSpawn })
       return isWatching ? hurried(described) : described
     } finally {
       this.pids.delete(describing)

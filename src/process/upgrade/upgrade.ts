@@ -149,7 +149,7 @@ export class Upgrade {
     try {
       const isDetached = isDaemon || isForkedTwice
       return new Successor(
-        spawnChild(boot, { stdio: [...stdio], fds, isDetached, program, isForkedTwice }),
+        spawnChild(boot, { stdio: [...stdio], fds, isDetached, program: () => program, isForkedTwice }),
         isForkedTwice,
       )
     } finally {

@@ -1,0 +1,43 @@
+// Which copy of this package the processes of a server start with: the one that its app finds now, since all code in a
+// process must use one copy, provided that it is of the master's version. For another version there is `upgrade`.
+
+import { existsSync } from 'node:fs'
+import { version } from '../../version.ts'
+import { type Copy, copyFor } from '../app-copy.ts'
+import { CommandError, Exit } from '../exit-codes.ts'
+import { realPathOrSelf } from '../paths.ts'
+import { ownProgram, type Program } from '../spawn.ts'
+
+export class Programs {
+  readonly #module: string
+  readonly #own = ownProgram()
+  readonly #ownPath = realPathOrSelf(this.#own.startFile)
+  /** False if the app imports the package by a path: whatever else it could find is not what it uses. */
+  readonly #isFollowing: boolean
+
+  constructor([module = '']: readonly string[]) {
+    this.#module = module
+    this.#isFollowing = this.#isOwn(copyFor(module))
+  }
+
+  /** For a process that evaluates the app's code. Throws a CommandError if the app's copy is of another version. */
+  readonly ofApp = (): Program => {
+    const copy = this.#isFollowing ? copyFor(this.#module) : null
+    if (copy === null || this.#isOwn(copy)) return this.#own
+    if (copy.version === version) return { ...this.#own, startFile: copy.startFile }
+    throw otherVersion(copy)
+  }
+
+  /** For a process that does not. The master's copy may have been removed together with the release that it came in. */
+  readonly ofOurs = (): Program => (existsSync(this.#own.startFile) ? this.#own : this.ofApp())
+
+  #isOwn(copy: Copy | null): boolean {
+    return copy?.startFile === this.#ownPath
+  }
+}
+
+function otherVersion(copy: Copy): CommandError {
+  const message = `${copy.folder} is version ${copy.version}, and this server runs ${version}: use 'upgrade'`
+  const next = "'millrace upgrade' goes over to that version, and closes no port"
+  return new CommandError(Exit.Module, message, { code: 'ERR_OTHER_VERSION', next })
+}

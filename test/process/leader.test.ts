@@ -9,7 +9,7 @@ import { codeOf } from '../../src/errors.ts'
 import type { LeaderJob } from '../../src/process/child/candidates.ts'
 import { Candidates } from '../../src/process/child/candidates.ts'
 import { Worker } from '../../src/worker.ts'
-import { inSandbox, type Sandbox, workersOf } from '../support/server.ts'
+import { Client, inSandbox, lives, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 interface Line {
@@ -100,6 +100,55 @@ test('a leader is one, also through crashes, a signal and reloads; and ends with
     assert.equal(lines(box).at(-1), { ...fourth, what: 'end' })
     assert.is(terms(box).length, 4)
     assert.not(lines(box).some(({ what }) => what === 'late'))
+  })
+})
+
+test('in an upgrade a new process leads as soon as the old one does not, however long others of the old ones drain', async () => {
+  await inSandbox(async (box) => {
+    const [notes, release, done] = [box.file('slow', ''), join(box.directory, 'release'), join(box.directory, 'done')]
+    const text = (version: number) => `
+      const { existsSync } = await import('node:fs')
+      const say = (what) => appendFileSync(${JSON.stringify(notes)}, what + ' ${version}\\n')
+      const text = new Worker('text://127.0.0.1:0', { name: 'text', drainTimeoutMs: 60_000 })
+      const exists = async (path) => {
+        while (!existsSync(path)) await Timer.sleep(0.005)
+      }
+      text.onMessage = () => exists(${JSON.stringify(done)})
+      text.onWorkerStart = () => Worker.onLeader('slow', () => {
+        say('begin')
+        return async () => {
+          say('ends')
+          await exists(${JSON.stringify(release)})
+          say('end')
+        }
+      })`
+    const module = program(box, 1, text(1))
+    const slow = () => readFileSync(notes, 'utf8').trim().split('\n')
+    const before = await box.start(module)
+    const busy = before.groups.find(({ name }) => name === 'text')
+    const first = await leader(box)
+    await until(() => slow().length === 1)
+    const client = await Client.connect(busy?.port ?? 0)
+    client.send('x')
+    await until(async () => (await box.status()).groups.some(({ workers }) => workers.some(({ work }) => work !== '')))
+
+    program(box, 2, text(2))
+    const upgrading = box.begin('upgrade', module)
+    const second = await leader(box, first.pid)
+    assert.is(second.version, '2')
+    await until(() => slow().at(-1) === 'ends 1')
+    const after = await box.status()
+    assert.not.equal(after.pid, before.pid)
+    assert.equal(after.leaders, [{ name: 'job', pid: second.pid }]) // the other one has a leader that has not ended yet
+    writeFileSync(release, '')
+    await until(() => slow().length === 4)
+    assert.equal(slow(), ['begin 1', 'ends 1', 'end 1', 'begin 2'])
+    assert.ok(lives(busy?.workers[0]?.pid ?? 0))
+    writeFileSync(done, '')
+    succeeded(await upgrading.ended)
+    client.close()
+    assert.is(terms(box).length, 2)
+    await box.stop()
   })
 })
 

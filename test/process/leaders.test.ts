@@ -28,4 +28,31 @@ test('beside a master whose processes lead, nobody is chosen, whatever happens t
   assert.equal(leaders.list(), [{ name: 'job', pid: 2 }])
 })
 
+test('a name that is free of others’ leaders is given away before the rest', () => {
+  const others = new Set(['a', 'b'])
+  const led: string[] = []
+  const leaders = new Leaders((name) => !others.has(name))
+  const handle = candidate(1, led)
+  for (const name of ['a', 'b', 'c']) leaders.stand(handle, name, 1)
+  assert.equal(led, ['c 1'])
+  others.delete('b')
+  leaders.settle()
+  assert.equal(led, ['c 1', 'b 1'])
+})
+
+test('that a name has lost its leader is told, and not that a candidate has gone', () => {
+  const leaders = new Leaders(() => true)
+  const told: string[][] = []
+  leaders.onFree = () => told.push(leaders.list().map(({ name }) => name))
+  const [a, b] = [candidate(1, []), candidate(2, [])]
+  leaders.stand(a, 'job', 1)
+  leaders.stand(a, 'other', 2)
+  leaders.stand(b, 'job', 1)
+  leaders.forget(b)
+  assert.equal(told, [])
+  leaders.resign(a, 'job', 1)
+  leaders.forget(a)
+  assert.equal(told, [['other'], []])
+})
+
 test.run()

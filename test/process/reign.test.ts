@@ -12,20 +12,20 @@ import { EarlierMaster } from '../../src/process/upgrade/earlier-master.ts'
 import type { Inheritance, InheritedGroup } from '../../src/process/upgrade/inheritance.ts'
 import { Reign } from '../../src/process/upgrade/reign.ts'
 
-test('until it leads nothing is its own; then all is, but for leaders while the earlier one drains', () => {
+test('until it leads nothing is its own; then all is', () => {
   const next = new Reign(true)
-  const rights = () => [next.leads, next.mayChooseLeaders, next.isOpen, next.isLent]
-  assert.equal(rights(), [false, false, true, false])
+  const rights = () => [next.leads, next.isOpen, next.isLent]
+  assert.equal(rights(), [false, true, false])
   next.move('charged')
-  assert.equal(rights(), [false, false, true, true])
+  assert.equal(rights(), [false, true, true])
   next.move('leading')
-  assert.equal(rights(), [true, false, false, false])
+  assert.equal(rights(), [true, false, false])
   assert.throws(() => next.move('abandoned'), /leading does not become abandoned/)
   next.settle()
   next.settle()
-  assert.equal(rights(), [true, true, false, false])
+  assert.equal(rights(), [true, false, false])
   next.move('replaced')
-  assert.equal([...rights(), next.isReplaced], [false, false, false, false, true])
+  assert.equal([...rights(), next.isReplaced], [false, false, false, true])
 })
 
 test('what a master has been given and does not lead with is the other one’s to take back', () => {
@@ -70,11 +70,13 @@ test('a stop during the hand-over is done by who leads in the end, and answered 
   }
 })
 
-function earlierMaster(groups: readonly Partial<InheritedGroup>[]): { earlier: EarlierMaster; said: FromChild[] } {
+function earlierMaster(groups: readonly Partial<InheritedGroup>[]) {
   const said: FromChild[] = []
-  const channel = { send: (message: FromChild) => said.push(message), onMessage: null, onClose: null }
+  const send = (message: FromChild) => void said.push(message)
+  const channel = { send, onMessage: null, onClose: null } as unknown as Channel<ToChild, FromChild>
   const inheritance = { pid: process.pid, groups } as unknown as Inheritance
-  return { said, earlier: new EarlierMaster(inheritance, channel as unknown as Channel<ToChild, FromChild>) }
+  const earlier = new EarlierMaster(inheritance, channel)
+  return { said, earlier, says: (message: ToChild) => channel.onMessage?.(message) }
 }
 
 test('a slot that the earlier master does not have is nobody’s to retire from', async () => {
@@ -96,6 +98,24 @@ test('a slot that the earlier master does not have is nobody’s to retire from'
   earlier.settle()
   await new Promise(setImmediate)
   assert.is(told.length, 5)
+})
+
+test('a name is free when the earlier master says so, or has gone with all of its processes', () => {
+  const { earlier, says } = earlierMaster([])
+  const told: boolean[][] = []
+  const look = () => told.push(['a', 'b', 'c'].map((name) => earlier.isFree(name)))
+  earlier.onFree = look
+  look()
+  says({ type: 'led', names: ['a', 'b'] })
+  says({ type: 'led', names: ['a'] })
+  earlier.settle()
+  look()
+  assert.equal(told, [
+    [false, false, false],
+    [false, false, true],
+    [false, true, true],
+    [true, true, true],
+  ])
 })
 
 test('who is replaced hears of a failure at once, and of a stop with the time that it gives', () => {

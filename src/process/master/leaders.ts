@@ -27,11 +27,13 @@ export class Leaders {
    * Grows with each reload. New code is chosen first, so that a name does not pass through processes about to leave.
    */
   generation = 0
-  readonly #mayChoose: () => boolean
+  /** Called when a name has lost its leader. */
+  onFree: (() => void) | null = null
+  readonly #mayChoose: (name: string) => boolean
   readonly #seats = new Map<string, Seat>()
 
-  /** `mayChoose` is false while another master's processes may lead. Call `settle` when it becomes true again. */
-  constructor(mayChoose: () => boolean) {
+  /** `mayChoose` is false while a process of another master may lead that name. Call `settle` when it becomes true. */
+  constructor(mayChoose: (name: string) => boolean) {
     this.#mayChoose = mayChoose
   }
 
@@ -55,9 +57,8 @@ export class Leaders {
 
   /** Gives every name without a leader to a candidate that serves. */
   settle(): void {
-    if (!this.#mayChoose()) return
     for (const [name, seat] of this.#seats) {
-      if (seat.leader !== null) continue
+      if (seat.leader !== null || !this.#mayChoose(name)) continue
       const next = bestOf(seat.waiting.filter(({ handle }) => handle.state === 'ready'))
       if (next === undefined) continue
       seat.leader = next
@@ -74,8 +75,10 @@ export class Leaders {
     const seat = this.#seats.get(name)
     if (seat === undefined) return
     seat.waiting = seat.waiting.filter((one) => !isMeant(one))
-    if (seat.leader !== null && isMeant(seat.leader)) seat.leader = null
+    const isFreed = seat.leader !== null && isMeant(seat.leader)
+    if (isFreed) seat.leader = null
     if (seat.leader === null && seat.waiting.length === 0) this.#seats.delete(name)
+    if (isFreed) this.onFree?.()
   }
 }
 

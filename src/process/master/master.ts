@@ -71,8 +71,11 @@ export class Master
   readonly #recycling = new Recycling(this)
   readonly #stuck = new StuckWorkers(this.groups, () => this.#household.output?.isLogPiped === true)
   readonly #crashes = new CrashPolicy(this)
-  /** Never two leaders: while the earlier master's processes live, they lead. */
-  readonly leaders = new Leaders(() => this.#stopping === null && this.reign.mayChooseLeaders)
+  /** Never two leaders: a name that a process of the earlier master may lead has none here. */
+  readonly leaders = new Leaders((name) => {
+    const isOurs = this.#earlier === null || this.#earlier.isFree(name)
+    return isOurs && this.#stopping === null && this.reign.leads
+  })
   readonly #spawner: WorkerSpawner
   settings: Settings = DEFAULT_SETTINGS
   /** Settings of the code that a reload in progress brings. */

@@ -40,6 +40,8 @@ export class EarlierMaster {
   onLeft: (() => void) | null = null
   /** Called when the earlier master stays and this one is to end. */
   onAbandon: (() => void) | null = null
+  /** Called when a name may have become free. */
+  onFree: (() => void) | null = null
   /** Called when the service manager knows this one. */
   onNamed: (() => void) | null = null
   isGone = false
@@ -59,6 +61,8 @@ export class EarlierMaster {
   /** Index in the inheritance of each key that `adopt` was given. */
   readonly #places = new Map<GroupKey, number>()
   readonly #retired = new Map<string, () => void>()
+  /** The names that its processes lead; null before it has said so. */
+  #led: ReadonlySet<string> | null = null
   #isLed = false
   #isSettled = false
   #tellGiven: () => void = nothing // no one waits yet
@@ -122,6 +126,14 @@ export class EarlierMaster {
     })
   }
 
+  /**
+   * Whether none of its processes leads this name, or ever will. Not before it has given up choosing, and for a version
+   * that does not say so, not before all of them have gone.
+   */
+  isFree(name: string): boolean {
+    return this.#isSettled || this.#led?.has(name) === false
+  }
+
   /** Sends the addresses of this master's processes, for those of the old one. */
   tellPeers(rows: readonly PeerRow[]): void {
     if (!this.isGone) this.#channel.send({ type: 'peers', rows })
@@ -169,7 +181,10 @@ export class EarlierMaster {
     else if (message.type === 'named') this.onNamed?.()
     else if (message.type === 'retired') this.#retired.get(`${message.group}:${message.slot}`)?.()
     else if (message.type === 'abandon') this.onAbandon?.()
-    else if (message.type === 'left') {
+    else if (message.type === 'led') {
+      this.#led = new Set(message.names)
+      this.onFree?.()
+    } else if (message.type === 'left') {
       this.legacy.take(message)
       this.onLeft?.()
     } else if (message.type === 'takeCharge') {

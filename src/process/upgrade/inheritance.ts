@@ -11,6 +11,8 @@
 //   takeCharge                      ->
 //                                   <-     peers                  addresses of its processes; again when they change
 //                                   <-     leads                  no way back from here on
+//   led                             ->                            names that its processes lead; it chooses no leaders
+//                                                                 any more, so all other names are the new one's
 //   retired                         ->                            for each slot: its singletons are free
 //   left                            ->                            the old one's last worker has gone, and it ends
 //
@@ -92,6 +94,8 @@ export type ToSuccessor =
   /** The service manager has been notified of the new master. */
   | { readonly type: 'named' }
   | ({ readonly type: 'takeCharge' } & Tally)
+  /** Sent again when one of them has no leader any more: each list is part of the one before. */
+  | { readonly type: 'led'; readonly names: readonly string[] }
   /** The group's index in the inheritance, and one of its slots. */
   | { readonly type: 'retired'; readonly group: number; readonly slot: number }
   | ({ readonly type: 'left' } & Tally)

@@ -43,11 +43,6 @@ export class Reign {
     return this.#state === 'alone' || this.#state === 'leading'
   }
 
-  /** True if no process of another master may lead a name. */
-  get mayChooseLeaders(): boolean {
-    return this.#state === 'alone'
-  }
-
   /** It is not known yet which of the two masters has to handle a request. */
   get isOpen(): boolean {
     return this.#state === 'beside' || this.#state === 'charged'

@@ -48,6 +48,7 @@ export class TakeOver {
     const earlier = this.#earlier
     speakLater()
     earlier.onNamed = speakUp
+    earlier.onFree = () => this.#master.reconcile()
     await this.#household.join(earlier)
     earlier.onAbandon = () => {
       if (this.#master.reign.isOpen) this.#master.reign.move('abandoned')

@@ -15,6 +15,7 @@ import { CommandError, Exit } from '../exit-codes.ts'
 import { ownIdentity, startTimeOf } from '../identity.ts'
 import { daemonStdio } from '../launch.ts'
 import type { Household } from '../master/household.ts'
+import type { Leaders } from '../master/leaders.ts'
 import { extendWhile, monotonicUsec, tellService } from '../master/service.ts'
 import type { GroupState, Slot } from '../master/slot.ts'
 import type { MasterBoot } from '../messages.ts'
@@ -45,6 +46,7 @@ export interface UpgradeOutcome extends ReloadOutcome {
 export interface Replaceable extends Supervisor {
   readonly stopTimeoutMs: number
   readonly seen: Seen
+  readonly leaders: Leaders
   /** What its processes have counted; connections are 0. */
   totals(): Promise<Counters>
   /** Another master leads now, irrevocably. */
@@ -233,6 +235,7 @@ export class Upgrade {
     log(`upgrade: pid ${successor.pid} is the master now`)
     successor.onHurry = (timeoutMs) => this.#master.hurry(timeoutMs)
     this.#master.onReplaced()
+    this.#tellLed(successor)
     successor.onPeers = () => this.#follow(successor)
     this.#follow(successor)
     for (const [group, { slots }] of this.#master.groups.entries()) {
@@ -243,6 +246,14 @@ export class Upgrade {
     }
     await this.#removal.removeAll()
     successor.send({ type: 'left', ...(await this.#tally()) })
+  }
+
+  /** From now on this master chooses no leader: a name whose leader ends is the new master's. */
+  #tellLed(successor: Successor): void {
+    const { leaders } = this.#master
+    const tell = () => successor.send({ type: 'led', names: leaders.list().map(({ name }) => name) })
+    leaders.onFree = tell
+    tell()
   }
 
   /** The counters that the new master continues from. */

@@ -178,7 +178,8 @@ class Client {
     if (what !== 'set') throw new ProtocolError('ERR_BAD_FRAME', `it asked for ${JSON.stringify(what)}`)
     // The bytes belong to the reader.
     const value = request[4] === null ? Uint8Array.prototype.slice.call(bytes) : checkStep(request[4])
-    const { isDone, entry } = this.#store.set(map, key, value, checkTtl(request[5]), request[6])
+    const ttlMs = request[5] === null ? null : checkTtl(request[5])
+    const { isDone, entry } = this.#store.set(map, key, value, ttlMs, request[6])
     this.#ok(id, isDone, entry?.version)
   }
 

@@ -9,9 +9,12 @@ import { checkKey, checkStep, MAX_VALUE_BYTES, TTL } from './limits.ts'
 import { type Change, type WatchOptions, watchChanges } from './watch.ts'
 import type { Condition, Plain } from './wire.ts'
 
-/** What `set`, `add` and `increment` take besides. */
+/** What `set`, `add`, `compareAndSet` and `increment` take besides. */
 export interface SetOptions {
-  /** Milliseconds after which the key is removed; 0, the default, is never. Every set starts the time again. */
+  /**
+   * Milliseconds after which the key is removed; 0 is never, and the default, except of `compareAndSet`, which keeps
+   * the time that the key has left. Every set that has it starts the time again.
+   */
   readonly ttlMs?: number
 }
 
@@ -50,24 +53,26 @@ export class SharedMap<V = unknown> {
 
   /** Replaces the value and the time to live of a key. */
   async set(key: string, value: V, options?: SetOptions): Promise<void> {
-    await this.#set(key, value, options, null)
+    await this.#set(key, value, ttlOf(options), null)
   }
 
   /**
    * Sets the value only if the key is absent; resolves with true if it did. Usable as a lock, with a `ttlMs` in case
    * its holder dies.
    */
-  add(key: string, value: V, options?: SetOptions): Promise<boolean> {
-    return this.#set(key, value, options, 'absent')
+  async add(key: string, value: V, options?: SetOptions): Promise<boolean> {
+    return this.#set(key, value, ttlOf(options), 'absent')
   }
 
   /**
    * Sets the value only if the present one equals `expected` (by `util.isDeepStrictEqual`), or, for undefined, if there
-   * is none. Resolves with true if it did. **Cost**: two round trips, and more if others change it meanwhile.
+   * is none. Resolves with true if it did. Without `ttlMs` an existing key keeps the time it has left. **Cost**: two
+   * round trips, and more if others change it meanwhile.
    */
   async compareAndSet(key: string, expected: V | undefined, value: V, options?: SetOptions): Promise<boolean> {
     if (expected === undefined) return this.add(key, value, options)
     encode(key, value) // a bad value throws in any case
+    const ttlMs = givenTtl(options) ?? null
     for (;;) {
       const present = await this.#entry(key)
       if (
@@ -75,7 +80,7 @@ export class SharedMap<V = unknown> {
         !process.getBuiltinModule('node:util').isDeepStrictEqual(present.value, asCloned(key, expected))
       )
         return false
-      if (await this.#set(key, value, options, present.version)) return true
+      if (await this.#set(key, value, ttlMs, present.version)) return true
     }
   }
 
@@ -131,9 +136,9 @@ export class SharedMap<V = unknown> {
     return keeperLink.call(['get', this.name, checkKey(key)])
   }
 
-  async #set(key: string, value: V, options: SetOptions = {}, onlyIf: Condition): Promise<boolean> {
+  async #set(key: string, value: V, ttlMs: number | null, onlyIf: Condition): Promise<boolean> {
     const { plain, bytes } = encode(checkKey(key), value)
-    const call = ['set', this.name, key, plain, ttlOf(options), onlyIf] as const
+    const call = ['set', this.name, key, plain, ttlMs, onlyIf] as const
     return (await keeperLink.call(call, bytes)).result === true
   }
 }
@@ -148,9 +153,13 @@ const WATCH_RULES = {
 
 const SET_RULES = { ttlMs: TTL } satisfies Record<keyof SetOptions, Rule>
 
-function ttlOf(options: SetOptions): number {
+function ttlOf(options?: SetOptions): number {
+  return givenTtl(options) ?? 0
+}
+
+function givenTtl(options: SetOptions = {}): number | undefined {
   checkOptions('a shared map', options, SET_RULES, 'ERR_SHARED_TTL')
-  return options.ttlMs ?? 0
+  return options.ttlMs
 }
 
 /** Numbers that JSON can represent are sent as such, so that they can be incremented. */

@@ -51,19 +51,20 @@ export class Store {
   }
 
   /**
-   * Returns the entry as it is now; its value is not the given one if `onlyIf` did not hold. Throws ERR_SHARED_FULL.
+   * Returns the entry as it is now; its value is not the given one if `onlyIf` did not hold. `ttlMs` null keeps what an
+   * existing key has left. Throws ERR_SHARED_FULL.
    */
   set(
     map: string,
     key: string,
     value: Value,
-    ttlMs = 0,
+    ttlMs: number | null = 0,
     onlyIf: Condition = null,
   ): { isDone: boolean; entry: Entry | null } {
     const present = this.#find(map, key)
     const isWanted = onlyIf === null || (onlyIf === 'absent' ? present === undefined : present?.version === onlyIf)
     if (!isWanted) return { isDone: false, entry: present ?? null }
-    return { isDone: true, entry: this.#put(map, key, value, ttlMs) }
+    return { isDone: true, entry: this.#put(map, key, value, ttlMs ?? leftOf(present)) }
   }
 
   /**
@@ -72,13 +73,12 @@ export class Store {
    */
   increment(map: string, key: string, step: number, ttlMs = 0): number {
     const present = this.#find(map, key)
-    const { value = 0, expiresAt = Number.POSITIVE_INFINITY } = present ?? {}
+    const { value = 0 } = present ?? {}
     if (typeof value !== 'number')
       throw new UsageError('ERR_SHARED_TYPE', `'${key}' in map '${map}' is no number: it cannot be incremented`)
-    const left = expiresAt === Number.POSITIVE_INFINITY ? 0 : Math.max(1, expiresAt - now())
     const sum = value + step
     if (!Number.isFinite(sum)) throw new UsageError('ERR_SHARED_STEP', `'${key}' in map '${map}' would be ${sum}`)
-    this.#put(map, key, sum, present === undefined ? ttlMs : left)
+    this.#put(map, key, sum, present === undefined ? ttlMs : leftOf(present))
     return sum
   }
 
@@ -176,4 +176,9 @@ export class Store {
   #forget(map: string, { entries, watchers }: Dictionary): void {
     if (entries.size === 0 && watchers.size === 0) this.#maps.delete(map)
   }
+}
+
+/** The time to live that a key has left; 0 if it has none. */
+function leftOf({ expiresAt = Number.POSITIVE_INFINITY }: Partial<Kept> = {}): number {
+  return expiresAt === Number.POSITIVE_INFINITY ? 0 : Math.max(1, expiresAt - now())
 }

@@ -12,7 +12,8 @@ import { Accumulator } from '../protocol.ts'
 /** Each has an id chosen by the worker, which the answer repeats. Both sides check keys and values. */
 export type Request =
   | readonly [id: number, what: 'get' | 'delete', map: string, key: string]
-  | readonly [id: number, what: 'set', map: string, key: string, value: Plain, ttlMs: number, onlyIf: Condition]
+  /** `ttlMs` null: an existing key keeps what it has left. */
+  | readonly [id: number, what: 'set', map: string, key: string, value: Plain, ttlMs: number | null, onlyIf: Condition]
   | readonly [id: number, what: 'increment', map: string, key: string, step: number, ttlMs: number]
   | readonly [id: number, what: 'keys' | 'size' | 'clear', map: string]
   /** Answered by events, until `unwatch` with the same id. An empty key means every key. */

@@ -233,21 +233,22 @@ test('sums are exact, locks hold, watchers see the order; crashes and a reload l
         Array.from({ length: 300 }, (_, n) => `set${key}${n}`),
       )
 
-    // Time to live: told to who watches, counted from the last set, kept by an increment.
+    // Time to live: told to who watches, counted from the last set, kept by an increment and a compareAndSet.
     assert.equal(
       await first.value(`
       const changes = map.watch({ key: 'brief' })
       const events = []
-      await map.set('brief', 1, { ttlMs: 30 })
+      await map.set('brief', 1, { ttlMs: 200 })
       await map.increment('brief')
+      await map.compareAndSet('brief', 2, 3)
       await map.set('stays', 1, { ttlMs: 5 })
-      await map.set('stays', 2)
+      await map.compareAndSet('stays', 1, 2, { ttlMs: 0 })
       for await (const { type, value } of changes) {
         events.push(type + value)
         if (type === 'expire') break
       }
       return [events, (await map.get('brief')) ?? 'gone', await map.get('stays'), await map.add('brief', 1)]`),
-      [['set1', 'set2', 'expireundefined'], 'gone', 2, true],
+      [['set1', 'set2', 'set3', 'expireundefined'], 'gone', 2, true],
     )
 
     // kill -9 in the middle of incrementing: what was acknowledged has been done, and at most one more.

@@ -45,6 +45,19 @@ test('what expires is told to who watches, is gone for who asks, and a later set
   assert.is(store.size('m'), 0)
 })
 
+test('a set may keep the time that a key has left, which an absent key has not', async () => {
+  const store = newStore()
+  const expired: string[] = []
+  store.watch('m', '', (type, key) => type === 'expire' && expired.push(key))
+  store.set('m', 'kept', 1, 50)
+  store.set('m', 'kept', 2, null)
+  store.set('m', 'for ever', 1, 50)
+  store.set('m', 'for ever', 2, 0)
+  store.set('m', 'absent', 1, null)
+  await until(() => expired.length > 0)
+  assert.equal([expired, store.keys('m')], [['kept'], ['for ever', 'absent']])
+})
+
 test('it is bounded, counts what goes, and text is no number', () => {
   const store = newStore(10_000)
   const full = (call: () => unknown) => {

@@ -64,13 +64,20 @@ export interface Leave {
 export type Answer = Done | Refusal
 
 /** Why a request failed. `exitCode` and `code` are set where they say more than `failure`. */
-export interface Refusal {
+interface Refusal {
   readonly ok: false
   readonly message: string
   readonly exitCode?: Exit
   readonly code?: string
   readonly next?: string
 }
+
+export function refusedBy({ exitCode = Exit.Failure, message, code, next }: Refusal): CommandError {
+  return new CommandError(exitCode, message, { code, next })
+}
+
+/** The code of a refusal by a server of other modules than the one that a request names. */
+export const OTHER_MODULE = 'ERR_OTHER_MODULE'
 
 /** The answer to a request that succeeded, and which process gave it. */
 export interface Done extends Identity {

@@ -67,16 +67,18 @@ export interface Failed {
   readonly type: 'failed'
   readonly exitCode: number
   readonly message: string
+  /** As in CommandError; absent if that of `exitCode` says it all. */
+  readonly code?: string
   /** What to do about it; empty or absent if nothing specific is known. */
   readonly next?: string
 }
 
-export function failedWith({ exitCode, message, next }: CommandError): Failed {
-  return { type: 'failed', exitCode, message, next }
+export function failedWith({ exitCode, message, code, next }: CommandError): Failed {
+  return { type: 'failed', exitCode, message, code, next }
 }
 
-export function failureOf({ exitCode, message, next }: Failed): CommandError {
-  return new CommandError(exitCode, message, { next })
+export function failureOf({ exitCode, message, code, next }: Failed): CommandError {
+  return new CommandError(exitCode, message, { code, next })
 }
 
 /**

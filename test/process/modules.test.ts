@@ -76,8 +76,17 @@ test('a command that names a module of another server than the one it finds is r
       assert.is(code, 2, `${command}: ${stderr}`)
       assert.match(stderr, /the server in .*run, pid \d+, runs .*current\/app\.js .*b\.js, not .*other\.js/)
     }
-    const { error } = JSON.parse((await box.command('stop', other, '--json')).stdout) as { error: { code: string } }
-    assert.is(error.code, 'ERR_OTHER_MODULE')
+    for (const line of [['start'], ['start', '-d']]) {
+      const { code, stderr } = await box.command(...line, other)
+      assert.is(code, 2, stderr)
+      assert.match(stderr, /pid \d+, runs .*current\/app\.js .*b\.js, not .*other\.js\n/)
+      if (line.includes('-d')) assert.match(stderr, /\nnext: name what it runs, /)
+    }
+    const codeOf = async (...line: string[]) =>
+      (JSON.parse((await box.command(...line, '--json')).stdout) as { error: { code: string } }).error.code
+    assert.is(await codeOf('stop', other), 'ERR_OTHER_MODULE')
+    assert.is(await codeOf('start', '-d', other), 'ERR_OTHER_MODULE')
+    assert.is(await codeOf('start', '-d', two as string), 'ERR_ALREADY_RUNNING')
     // named as at the start, by the path that it had then, by the one it has now, by another of its modules, or not
     for (const name of [link, one, two, b]) succeeded(await box.command('status', name as string))
     assert.is((await box.status()).pid, before.pid)

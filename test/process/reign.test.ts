@@ -127,7 +127,7 @@ test('who is replaced hears of a failure at once, and of a stop with the time th
   assert.equal(
     said.filter(({ type }) => type === 'failed' || type === 'hurry'),
     [
-      { type: 'failed', exitCode: Exit.Address, message: 'taken', next: '' },
+      { type: 'failed', exitCode: Exit.Address, message: 'taken', code: 'ERR_ADDRESS', next: '' },
       { type: 'hurry', timeoutMs: 500 },
     ],
   )

@@ -85,6 +85,23 @@ test('check says what is declared, binds nothing, and needs no server', async ()
   })
 })
 
+test('check without a file is about the code of the server, and is refused where there is none', async () => {
+  await inSandbox(async (box) => {
+    const none = await box.command('check')
+    assert.is(none.code, 2)
+    assert.match(none.stderr, /check takes the file to evaluate: no server was found whose code it could be\nnext: /)
+    const program = (more = '') => box.file('app.js', echo(1, `worker.name = 'app ' + process.argv[2]\n${more}`))
+    await box.start(program(), '--', 'one')
+    assert.match(succeeded(await box.command('check')).stdout, /^app one /m)
+    assert.match(succeeded(await box.command('check', '--', 'two')).stdout, /^app two /m)
+    program('throw new Error("planted")')
+    const { code, stderr } = await box.command('check')
+    assert.is(code, 6)
+    assert.match(stderr, /planted/)
+    await box.stop()
+  })
+})
+
 for (const [what, code] of [
   ['a syntax error', 'const = 1'],
   ['a top level that throws', `throw new Error('planted')`],
@@ -146,7 +163,7 @@ test('restart keeps what the server was started with, unless the line says other
 test('restart by another user than the one who runs the server is refused, unless it names the user', () => {
   const line = readLine(['restart', '-d', '/app.js'], null)
   const running = { uid: (process.getuid?.() ?? 0) + 1, options: startOptions(line) }
-  assert.throws(() => optionsLike(running, line), /runs as uid \d+, and restart would start it as uid \d+/)
+  assert.throws(() => optionsLike(running, line), /runs as uid \d+, and restart would run it as \d+/)
   const named = readLine(['restart', '-d', '/app.js', '--user', 'nobody'], null)
   assert.is(optionsLike(running, named).user, 'nobody')
 })

@@ -10,7 +10,7 @@ import { ANY_WORDS, type Command } from './command.ts'
 import { givenFor, type Line, START_FLAGS, startOptions, usage } from './line.ts'
 import { operate } from './operate.ts'
 import { say } from './print.ts'
-import { type Found, findServer } from './server.ts'
+import { findIfRunning, unlessNotRunning } from './server.ts'
 import { describeHere, launch, runOtherCopy } from './start.ts'
 import { leaveOf, stopServer } from './stop.ts'
 
@@ -50,7 +50,7 @@ export function optionsLike({ options: before, uid }: Pick<Running, 'options' | 
   const options = startOptions({ ...line, modules: modulesLike(before.modules, line), argv }, before)
   const own = process.getuid?.() ?? 0
   if (uid !== own && givenFor(line.flags, 'user') === undefined)
-    throw new CommandError(Exit.Failure, `the server runs as uid ${uid}, and restart would start it as uid ${own}`, {
+    throw new CommandError(Exit.Failure, `the server runs as uid ${uid}, and ${line.command} would run it as ${own}`, {
       next: `run this as that user (sudo -u '#${uid}' ...), or say with --user as whom its workers shall run`,
     })
   return options
@@ -64,15 +64,6 @@ function modulesLike(before: readonly string[], { modules, files, isDirect }: Li
   if (count > 1) return modules
   const place = before.findIndex((module) => realPathOrSelf(module) === realPathOrSelf(named))
   return before.with(Math.max(0, place), named)
-}
-
-function findIfRunning(line: Line): Promise<Found | null> {
-  return findServer(line).catch(unlessNotRunning)
-}
-
-function unlessNotRunning(error: unknown): null {
-  if (error instanceof CommandError && error.exitCode === Exit.NotRunning) return null
-  throw error
 }
 
 /** A file that is also the name of a group: guessing wrong would restart the whole server. */

@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { now } from '../../loop/clock.ts'
-import { type Answer, ask, type Done, type Refusal, type Request } from '../control.ts'
+import { type Answer, ask, type Done, type Request, refusedBy } from '../control.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import { isAlive, isStopped } from '../identity.ts'
 import { Lock } from '../lock.ts'
@@ -78,6 +78,16 @@ function silent(runDir: string, { message }: CommandError): CommandError {
   })
 }
 
+/** Null if there is none. Otherwise as `findServer`. */
+export async function findIfRunning(line: Line): Promise<Found | null> {
+  return findServer(line).catch(unlessNotRunning)
+}
+
+export function unlessNotRunning(error: unknown): null {
+  if (error instanceof CommandError && error.exitCode === Exit.NotRunning) return null
+  throw error
+}
+
 export async function askServer(line: Line, request: Request): Promise<Done> {
   return (await findServer(line, request)).done
 }
@@ -91,8 +101,7 @@ export async function askFound({ path, uid, done: { pid } }: Found, request: Req
 
 function granted(answer: Answer): Done {
   if (answer.ok) return answer
-  const { exitCode = Exit.Failure, message, code, next }: Refusal = answer
-  throw new CommandError(exitCode, message, { code, next })
+  throw refusedBy(answer)
 }
 
 /** A part of the answer that this command needs. Throws a CommandError if it is missing. */

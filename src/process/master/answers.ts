@@ -6,7 +6,7 @@ import type { Counters } from '../../counters.ts'
 import { messageOf } from '../../errors.ts'
 import { now } from '../../loop/clock.ts'
 import { version } from '../../version.ts'
-import type { Answer, Leave, Request, Running } from '../control.ts'
+import { type Answer, type Leave, OTHER_MODULE, type Request, type Running } from '../control.ts'
 import { Exit } from '../exit-codes.ts'
 import { LONGEST_TIMEOUT_MS } from '../group.ts'
 import { ownIdentity } from '../identity.ts'
@@ -161,7 +161,7 @@ export class Answers {
 /** With a `--run-dir` the command finds whatever server has that folder: it may be about another one. */
 function otherModule({ runDir, options }: Household, module: string): Answer {
   return {
-    ...{ ok: false, exitCode: Exit.Usage, code: 'ERR_OTHER_MODULE' },
+    ...{ ok: false, exitCode: Exit.Usage, code: OTHER_MODULE },
     message: `the server in ${runDir}, pid ${process.pid}, runs ${options.modules.join(' ')}, not ${module}`,
     next: 'name what it runs, or no file; or the run directory of the other server',
   }

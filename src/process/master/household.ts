@@ -8,7 +8,7 @@ import { addon, type Descriptor } from '../../addon.ts'
 import { messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'
 import { COUNTER_BYTES } from '../../shared/limits.ts'
-import { type Answer, ask, ControlServer, type Request } from '../control.ts'
+import { type Answer, ask, ControlServer, OTHER_MODULE, type Request, refusedBy } from '../control.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import { DEFAULT_SETTINGS, type Settings } from '../group.ts'
 import { Lock } from '../lock.ts'
@@ -82,7 +82,7 @@ export class Household {
   async take(): Promise<void> {
     const { modules, runDir, pidFile } = this.options
     const places = runDirCandidates(modules[0] ?? '', runDir)
-    await refuseSecond(places)
+    await refuseSecond(places, modules[0])
     this.runDir = makeRunDir(places)
     const lock = Lock.acquire(this.runDir)
     if (!(lock instanceof Lock)) throw alreadyRunning(lock.pid)
@@ -236,11 +236,12 @@ function sharedMemory(inherited: number): Descriptor | null {
 }
 
 /** Checks every place where `status` and `stop` would look: one server per module, whatever its environment. */
-async function refuseSecond(places: Places): Promise<void> {
+async function refuseSecond(places: Places, module: string | undefined): Promise<void> {
   for (const runDir of placesOfOurs(places)) {
     // not ours to ask: the lock decides
-    const answer = await ask(runDir, { command: 'ping' }, PING_MS).catch(() => null)
+    const answer = await ask(runDir, { command: 'ping', module }, PING_MS).catch(() => null)
     if (answer?.ok === true) throw alreadyRunning(answer.pid)
+    if (answer?.ok === false && answer.code === OTHER_MODULE) throw refusedBy(answer)
   }
 }
 

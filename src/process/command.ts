@@ -1,7 +1,6 @@
 // The command line. Finds the command that was typed, runs it and returns the exit code. An error is reported in one
 // line, followed by one line that says what to do about it.
 
-import { relative } from 'node:path'
 import { messageOf } from '../errors.ts'
 import { guardOutput } from '../log.ts'
 import { version } from '../version.ts'
@@ -22,7 +21,8 @@ import { connections, status } from './commands/status.ts'
 import { stop } from './commands/stop.ts'
 import { upgrade } from './commands/upgrade.ts'
 import { CommandError, Exit } from './exit-codes.ts'
-import { fromHere, shellWord } from './terminal/banner.ts'
+import { fromHere } from './paths.ts'
+import { shellWord } from './terminal/banner.ts'
 import { paintFor } from './terminal/style.ts'
 
 const COMMANDS: ReadonlyMap<string, Command> = new Map(
@@ -86,8 +86,7 @@ function commandCalled(name: string): Command {
 
 /** Reports an error on stderr for people and, with `--json`, also on stdout for programs. */
 function complain(error: unknown, argv: readonly string[], line: Line | null, direct: string | null): Exit {
-  const { exitCode, code, message, next, report } =
-    error instanceof CommandError ? error : new CommandError(Exit.Failure, messageOf(error))
+  const { exitCode, code, message, next, report } = error instanceof CommandError ? error : unexpected(error)
   const name = line?.command ?? argv.find((arg) => COMMANDS.has(arg)) ?? ''
   const step = next || nextStep(exitCode, message, name, likenessOf(line, direct))
   if (argv.includes('--json'))
@@ -98,6 +97,18 @@ function complain(error: unknown, argv: readonly string[], line: Line | null, di
   const usageText = code === 'ERR_USAGE' ? `\n${usageFor(name)}\n` : ''
   process.stderr.write(`${paint('bad', 'millrace:')} ${message}\n${paint('quiet', 'next:')} ${step}\n${usageText}`)
   return exitCode
+}
+
+function unexpected(error: unknown): CommandError {
+  const isHomeless = (error as NodeJS.ErrnoException | null)?.syscall === 'uv_cwd'
+  if (!isHomeless) return new CommandError(Exit.Failure, messageOf(error))
+  return new CommandError(
+    Exit.Failure,
+    'the current folder has been deleted, and the line has a path that is relative to it',
+    {
+      next: 'go to a folder that is there, or give absolute paths',
+    },
+  )
 }
 
 function usageFor(name: string): string {
@@ -123,7 +134,7 @@ interface Likeness {
 }
 
 function likenessOf(line: Line | null, direct: string | null): Likeness {
-  const self = direct === null ? 'millrace' : `node ${shellWord(relative('', direct))}`
+  const self = direct === null ? 'millrace' : `node ${shellWord(fromHere(direct))}`
   const files = direct === null ? (line?.modules ?? []) : []
   const these = files.map((path) => (path === demo() ? '' : ` ${shellWord(fromHere(path))}`)).join('')
   const runDir = line?.flags['run-dir']

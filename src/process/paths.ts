@@ -27,6 +27,16 @@ export function realPathOrSelf(path: string): string {
   return realPathOf(path) ?? path
 }
 
+/** An absolute path as a person in this folder would type it; unchanged if the folder was deleted since. */
+export function fromHere(path: string): string {
+  try {
+    const short = relative(process.cwd(), path)
+    return short.startsWith('..') ? path : short
+  } catch {
+    return path // ENOENT
+  }
+}
+
 /** What `node app` may add to find a program. */
 const EXTENSIONS = ['', '.js']
 

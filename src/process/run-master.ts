@@ -44,10 +44,10 @@ export async function runMaster(
     let isUp = false
     await master.run((banner) => {
       isUp = true
-      if (!isDaemon) process.stdout.write(banner)
+      if (!isDaemon) process.stdout.write(banner())
       else if (isLaunched && launcher !== null) {
         launcher.onClose = null
-        launcher.send({ type: 'started', banner })
+        launcher.send({ type: 'started', banner: banner() })
       }
     })
     if (!isUp) launcher?.send({ type: 'failed', exitCode: Exit.Failure, message: 'stopped before it was up' })

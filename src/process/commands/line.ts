@@ -157,8 +157,7 @@ function withMinus<T>(value: T): T {
 function isFile(operand: string): boolean {
   if (operand.includes('://') || operand === '') return false
   if (operand.includes('/') || /^\.\.?$|\.[cm]?[jt]sx?$/.test(operand)) return true
-  const path = resolve(operand)
-  return isFolder(path) ? runnableAt(path) !== null : existsSync(path)
+  return isFolder(operand) ? runnableAt(operand) !== null : existsSync(operand)
 }
 
 function isFolder(path: string): boolean {

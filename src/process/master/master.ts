@@ -119,10 +119,10 @@ export class Master
   }
 
   /**
-   * Runs until it is stopped. Calls `onUp` when all workers serve. Rejects with a CommandError if the start failed; by
-   * then nothing of it is left.
+   * Runs until it is stopped. Calls `onUp` when all workers serve, with what makes the banner. Rejects with a
+   * CommandError if the start failed; by then nothing of it is left.
    */
-  async run(onUp: (banner: string) => void): Promise<void> {
+  async run(onUp: (banner: () => string) => void): Promise<void> {
     process.title = `millrace: master process  start_file=${this.#options.modules[0]}`
     if (this.#options.umask !== undefined) process.umask(this.#options.umask)
     reapOrphans(() => this.#pids())
@@ -142,7 +142,7 @@ export class Master
         tellService('READY=1', `MAINPID=${process.pid}`)
         tellStatus(this.seen)
         this.events.emit({ type: 'server', state: 'running', reason: '' })
-        onUp(this.#banner())
+        onUp(() => this.#banner())
         this.#wake() // requests made during the start may be the only ones left to come
       }
       await this.until(() => this.#stopping !== null)

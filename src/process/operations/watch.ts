@@ -4,12 +4,12 @@
 // loses folders that were just created, and throws for files that were just deleted (nodejs/node#48437, #52018).
 
 import { type FSWatcher, type Stats, statSync, watch } from 'node:fs'
-import { basename, dirname, join, relative, sep } from 'node:path'
+import { basename, dirname, join, sep } from 'node:path'
 import { codeOf, messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
 import { fileId } from '../../net/bound-socket.ts'
-import { namesIn, realPathOf, realPathOrSelf } from '../paths.ts'
+import { fromHere, namesIn, realPathOf, realPathOrSelf } from '../paths.ts'
 import { isCode, isSkipped } from './diff.ts'
 
 /** A change is complete after this much quiet: a save is several events, a checkout or a build thousands. */
@@ -30,7 +30,7 @@ export interface WatchOptions {
 export function watchModules({ modules, ignored, reload }: WatchOptions): () => void {
   const changes = new Changes(async (path, more) => {
     const others = more === 0 ? '' : ` and ${more} more`
-    log(`watch: ${relative(process.cwd(), path)}${others} changed`)
+    log(`watch: ${fromHere(path)}${others} changed`)
     const reason = await reload()
     if (reason !== '') log('watch: the old code goes on serving until the next change')
   })

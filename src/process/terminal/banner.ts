@@ -1,10 +1,11 @@
 // What `start` prints when everything serves: what runs where, and a line to copy and try.
 
-import { relative, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { addon } from '../../addon.ts'
 import { formatEndpoint, parseEndpoint } from '../../endpoint.ts'
 import { version } from '../../version.ts'
 import type { Declaration } from '../group.ts'
+import { fromHere } from '../paths.ts'
 import { startFile } from '../start-file.ts'
 import { engineOf, engineWord } from '../status/status.ts'
 import { renderTable } from './tables.ts'
@@ -55,12 +56,6 @@ export function protocolOf({ protocol, transport }: Declaration): string {
   if (protocol === '') return '-'
   const isSaid = transport === 'tcp' || transport === 'unix' || transport === protocol
   return isSaid ? protocol : `${protocol}, ${transport}`
-}
-
-/** A path as a person in this folder would type it. */
-export function fromHere(path: string): string {
-  const short = relative(process.cwd(), path)
-  return short.startsWith('..') ? path : short
 }
 
 function tryLines(groups: Banner['groups']): string[] {

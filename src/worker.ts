@@ -226,12 +226,12 @@ export class Worker<
   onWorkerStop: ((worker: Worker<A, P, T>) => unknown) | null = null
   /**
    * Called when this process has become the only one of its slot: right after a start, or at a reload once the old
-   * process's `onWorkerRetire` has settled.
+   * process's `onWorkerRetire` has settled. Not called in a process that leaves.
    */
   onWorkerActive: ((worker: Worker<A, P, T>) => unknown) | null = null
   /**
-   * Called at a reload when another process takes this one's place: release what only one process can hold. A promise
-   * is awaited.
+   * Called at a reload when another process takes this one's place, and `onWorkerActive` has settled: release what only
+   * one process can hold. A promise is awaited.
    */
   onWorkerRetire: ((worker: Worker<A, P, T>) => unknown) | null = null
   /** Called first at a reload; with `reloadable: false` it is all that a reload does. */

@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert'
 import { ask as askMaster } from '../../src/process/control.ts'
 import { longTest } from '../support/length.ts'
 import { reload, version, versionAt } from '../support/reload.ts'
-import { ask, Client, echo, inSandbox, lives, portOf, succeeded, workersOf } from '../support/server.ts'
+import { ask, Client, echo, inSandbox, lives, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 /** On a busy machine. */
@@ -142,6 +142,58 @@ test('onWorkerRetire of the old process has settled before onWorkerActive of the
     order('start of 3', 'retired of 2', 'active of 3')
     await box.stop()
     assert.not.match(box.log(), /retired of 3/)
+  })
+})
+
+/** Functions for a worker: to log what it does, and to wait until a file is there. */
+const gated = (box: Sandbox) => `
+  const { existsSync } = await import('node:fs')
+  const say = (what) => Worker.log(what + ' of ' + worker.incarnation)
+  const gate = async (name) => {
+    while (!existsSync(${JSON.stringify(`${box.directory}/`)} + name)) await new Promise((resolve) => setTimeout(resolve, 5))
+  }`
+
+const saidIn = (box: Sandbox) => [...box.log().matchAll(/\[echo:0\] ([a-z ]+ of \d)/g)].map(([, words]) => words)
+
+test('onWorkerRetire waits for an onWorkerActive that is still at work, so its successor does, too', async () => {
+  await inSandbox(async (box) => {
+    const more = `${gated(box)}
+      worker.onWorkerActive = async () => { say('begins'); await gate('open'); say('active') }
+      worker.onWorkerRetire = () => say('retired')`
+    await box.start(box.file('app.js', version(1, 1, more)))
+    await until(() => box.log().includes('begins of 1'))
+    const reloading = reload(box)
+    await until(async () => workersOf(await box.status()).some(({ state }) => state === 'retiring'))
+    box.file('open', '')
+    await reloading
+    await until(() => box.log().includes('active of 2'))
+    assert.equal(saidIn(box), ['begins of 1', 'active of 1', 'retired of 1', 'begins of 2', 'active of 2'])
+    await box.stop()
+  })
+})
+
+test('a process that leaves before it has become active never does', async () => {
+  await inSandbox(async (box) => {
+    const more = `${gated(box)}
+      worker.drainTimeoutMs = 10_000
+      worker.onWorkerActive = () => say('active')
+      worker.onWorkerRetire = async () => { say('retires'); await gate('open'); say('retired') }
+      worker.onWorkerStop = () => { say('stop'); const release = worker.hold('test'); void gate('end').then(release) }`
+    const before = await box.start(box.file('app.js', version(1, 1, more)))
+    await until(() => box.log().includes('active of 1'))
+    const reloading = reload(box).catch(() => undefined)
+    await until(() => box.log().includes('retires of 1'))
+    const stopping = box.stop('-g')
+    await until(() => box.log().includes('stop of 2'))
+    box.file('open', '')
+    await until(() => box.log().includes('retired of 1'))
+    await box.status() // the master has read that
+    for (const { pid } of workersOf(before)) process.kill(pid, 'SIGKILL') // its successor stays
+    await until(() => workersOf(before).every(({ pid }) => !lives(pid)))
+    await box.status()
+    box.file('end', '')
+    await Promise.all([stopping, reloading])
+    assert.not(saidIn(box).includes('active of 2'))
   })
 })
 

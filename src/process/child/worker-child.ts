@@ -84,6 +84,8 @@ class WorkerLife {
   #told = Promise.resolve()
   #isExiting = false
   #hasCrashed = false
+  /** Settles when `onWorkerActive` has, and never rejects. */
+  #activation = Promise.resolve()
   #memory = 0
   /** Changes of other workers that arrive while the modules are evaluated. */
   readonly #earlyNews: PeerNews[] = []
@@ -149,7 +151,7 @@ class WorkerLife {
   #receive(message: ToChild): void {
     if (message.type === 'stop') this.#leave(WorkerExit.Ended, message.timeoutMs)
     else if (message.type === 'poll') this.#report()
-    else if (message.type === 'activate') void this.#activate()
+    else if (message.type === 'activate') this.#activation = this.#activate()
     else if (message.type === 'retire') void this.#retire(message.isReload)
     else if (message.type === 'reload') void this.#reload()
     else if (message.type === 'lead') this.#candidates.lead(message.name, message.ticket)
@@ -200,6 +202,7 @@ class WorkerLife {
   }
 
   async #activate(): Promise<void> {
+    if (this.#isLeaving) return // nothing would give up what it begins
     this.#candidates.activate()
     try {
       await this.#group?.activate()
@@ -211,6 +214,7 @@ class WorkerLife {
 
   async #retire(isReload: boolean): Promise<void> {
     void this.#candidates.leave()
+    await this.#activation // it may still be taking what is given up here
     try {
       await this.#group?.retire(isReload)
     } catch (error) {
@@ -232,10 +236,14 @@ class WorkerLife {
     this.#channel.send({ type: 'connections', rows: rows.slice(0, limit), hasMore: rows.length > limit })
   }
 
+  get #isLeaving(): boolean {
+    return this.#exitAt < Number.POSITIVE_INFINITY
+  }
+
   /** Drains and exits within `timeoutMs`. If called again, the shorter time applies. */
   #leave(exitCode: number, timeoutMs: number): void {
     if (now() + timeoutMs >= this.#exitAt) return
-    if (this.#exitAt === Number.POSITIVE_INFINITY) this.#exitCode = exitCode
+    if (!this.#isLeaving) this.#exitCode = exitCode
     this.#exitAt = now() + timeoutMs
     clearTimeout(this.#exitTimer)
     this.#exitTimer = setTimeout(() => this.#finish(), timeoutMs)

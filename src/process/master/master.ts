@@ -421,7 +421,7 @@ export class Master
     this.#tellPeers() // it receives messages from now on
     const before = [...slot.leaving].map(({ retired }) => retired)
     void Promise.all([slot.vacated, ...before]).then(() => {
-      if (slot.current === handle) handle.activate()
+      if (slot.current === handle && handle.isAccepting) handle.activate()
     })
   }
 

@@ -86,6 +86,16 @@ const ENDS: [string, string, RegExp][] = [
     `process.on('uncaughtException', (error) => { throw error }); setImmediate(() => { throw new Error('planted') })`,
     /uncaught: Error: planted\n.*exit 250 \(uncaught error\)/s,
   ],
+  [
+    'an uncaught exception, and a listener for the exit that throws, too',
+    `process.on('exit', () => { throw new Error('at exit') }); setImmediate(() => { throw new Error('planted') })`,
+    /uncaught: Error: planted\n.*a listener of 'exit': Error: at exit\n.*exit 250 \(uncaught error\), starting another/s,
+  ],
+  [
+    'process.exit(9), and a listener for the exit that throws',
+    `process.on('exit', () => { throw new Error('at exit') }); setImmediate(() => process.exit(9))`,
+    /uncaught: Error: at exit\n.*exit 250 \(uncaught error\), starting another/s,
+  ],
   ['process.exit(0)', 'process.exit(0)', /exit 0 \(ended\), starting another/],
   ['process.exit(9)', 'process.exit(9)', /exit 9, starting another/],
   [

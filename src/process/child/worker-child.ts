@@ -145,7 +145,12 @@ class WorkerLife {
     log(`uncaught: ${stackOf(error)}`)
     this.#report() // messages this small are written before `send` returns
     this.#channel.send({ type: 'failed', exitCode: WorkerExit.Uncaught, message, isLogged: true })
-    process.exit(WorkerExit.Uncaught) // at once: no handler may run any more
+    try {
+      process.exit(WorkerExit.Uncaught) // at once: no handler may run any more
+    } catch (thrown) {
+      log(`a listener of 'exit': ${stackOf(thrown)}`)
+      process.exit(WorkerExit.Uncaught) // the event is not repeated
+    }
   }
 
   #receive(message: ToChild): void {

@@ -81,8 +81,8 @@ function earlierMaster(groups: readonly Partial<InheritedGroup>[]) {
 
 test('a slot that the earlier master does not have is nobody’s to retire from', async () => {
   const { earlier } = earlierMaster([
-    { declaredCount: 2, scaledTo: null },
-    { declaredCount: 2, scaledTo: 3 },
+    { declaredCount: 1, scaledTo: null, slots: 2 },
+    { declaredCount: 2, scaledTo: 3, slots: 3 },
   ])
   const told: string[] = []
   const all = [

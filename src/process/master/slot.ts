@@ -68,6 +68,19 @@ export class GroupState {
   }
 
   /**
+   * An operation that was to bring `wanted` has been given up. If the group has come to have that, the code declares
+   * this many; otherwise the processes that it has are those that it should have.
+   */
+  giveUp(wanted: Blueprint, declaredCount: number): void {
+    const { blueprint, slots } = this
+    const count = slots.length
+    if (count === blueprint.declaration.count) return blueprint === wanted ? this.declare(declaredCount) : undefined
+    // a socket too many would get connections that nobody accepts
+    const sockets = blueprint.sockets.slice(0, Math.max(1, count))
+    this.blueprint = { ...blueprint, declaration: { ...blueprint.declaration, count }, sockets }
+  }
+
+  /**
    * The socket of an address that processes listen on by themselves: one for all of them, made by `bind`, and kept even
    * while none of them lives.
    */

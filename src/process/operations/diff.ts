@@ -63,7 +63,7 @@ function changes(group: GroupState, wanted: Declaration): Difference[] {
       running: `${wordOf(declaration[key])}${key === 'count' && group.scaledTo !== null ? ' (scaled)' : ''}`,
       wanted: wordOf(wanted[key]),
       // A reload keeps the scaled count unless the code declares another one than before.
-      command: key === 'count' && group.declaredCount === wanted.count ? `scale ${name} declared` : 'reload',
+      command: key === 'count' && isOnlyScaled(group, wanted) ? `scale ${name} declared` : 'reload',
     }))
   const about = { group: name, wanted: 'running', command: `start ${name}` }
   if (group.isStopped) return [...settings, { ...about, what: 'group', running: 'stopped' }]
@@ -72,6 +72,10 @@ function changes(group: GroupState, wanted: Declaration): Difference[] {
   if (ready === count) return settings
   const processes = { running: `${ready} ready`, wanted: `${count} ready`, command: 'status' }
   return [...settings, { group: name, what: 'processes', ...processes }]
+}
+
+function isOnlyScaled({ scaledTo, declaredCount }: GroupState, wanted: Declaration): boolean {
+  return scaledTo !== null && declaredCount === wanted.count
 }
 
 function wordOf(value: Declaration[keyof Declaration]): string {

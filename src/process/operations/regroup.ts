@@ -86,8 +86,7 @@ export class Regroup extends Reload {
   /**
    * All processes of a group leave, then as many start with the new code. New connections wait in the kernel meanwhile.
    */
-  protected override async renew(group: GroupState, blueprint: Blueprint, declaredCount: number): Promise<void> {
-    group.declare(declaredCount)
+  protected override async renew(group: GroupState, blueprint: Blueprint): Promise<void> {
     if (!group.isStopped) {
       const leaving = group.slots.map((slot) => this.leave(group, slot, this.#windowOf(blueprint), 'replaced'))
       this.supervisor.reconcile() // they hear that none of them is followed before all have gone

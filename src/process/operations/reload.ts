@@ -89,7 +89,7 @@ export class Reload extends Turnover {
     if (this.#canaryMs > 0) await this.#tryOut(bound)
     for (const { group, blueprint, declaration } of bound) {
       if (group === undefined) await this.#add(blueprint)
-      else await this.renew(group, blueprint, declaration.count)
+      else await this.#bring(group, blueprint, declaration.count)
     }
     this.checkStarted()
   }
@@ -210,9 +210,19 @@ export class Reload extends Turnover {
     }
   }
 
-  protected async renew(group: GroupState, blueprint: Blueprint, declaredCount: number): Promise<void> {
-    const { declaration } = blueprint
+  /** The count that the code declares replaces that of `scale` only if the group gets as far as running that code. */
+  async #bring(group: GroupState, blueprint: Blueprint, declaredCount: number): Promise<void> {
+    try {
+      await this.renew(group, blueprint)
+    } catch (error) {
+      if (!group.isStopped) group.giveUp(blueprint, declaredCount)
+      throw error
+    }
     group.declare(declaredCount)
+  }
+
+  protected async renew(group: GroupState, blueprint: Blueprint): Promise<void> {
+    const { declaration } = blueprint
     if (group.isStopped) {
       if (this.names.length > 0) return this.startAll(group, blueprint)
       return this.resize(group, blueprint)

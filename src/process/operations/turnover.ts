@@ -115,10 +115,10 @@ export class Turnover {
 
   /**
    * Starts all processes of a group without any, at once. If one does not become ready, a group that was stopped is
-   * stopped again; otherwise the crash policy takes over. Rejects with the first reason.
+   * stopped again, as it was; otherwise the crash policy takes over. Rejects with the first reason.
    */
   protected async startAll(group: GroupState, blueprint: Blueprint): Promise<void> {
-    const wasStopped = group.isStopped
+    const { isStopped: wasStopped, blueprint: before } = group
     for (const slot of group.slots) slot.isHeld = true
     group.isStopped = false
     this.resize(group, blueprint)
@@ -138,7 +138,10 @@ export class Turnover {
       }
     })
     const failed = (await Promise.allSettled(starts)).find(({ status }) => status === 'rejected')
-    if (failed !== undefined && wasStopped) this.drains.push(this.stopAll(group, blueprint.declaration.drainTimeoutMs))
+    if (failed !== undefined && wasStopped) {
+      const stopped = this.stopAll(group, blueprint.declaration.drainTimeoutMs)
+      this.drains.push(stopped.then(() => this.resize(group, before)))
+    }
     if (failed !== undefined) throw (failed as PromiseRejectedResult).reason
   }
 

@@ -51,8 +51,10 @@ export interface GroupStatus {
   readonly port: number
   /** Number of processes it should have. */
   readonly count: number
-  /** The count in the code; differs from `count` after `scale`. */
+  /** The count in the code; differs from `count` after `scale`, and after a reload that was given up on the way. */
   readonly declaredCount: number
+  /** The count that `scale` has set, or null. */
+  readonly scaledTo: number | null
   /** After `stop NAME`: it has no process, and no client can connect. */
   readonly isStopped: boolean
   /** Further addresses of its processes, from `listen()`. */
@@ -161,7 +163,7 @@ export async function pollAll(groups: readonly GroupState[]): Promise<ReadonlySe
  * at all.
  */
 export function groupStatus(group: GroupState, silent: ReadonlySet<WorkerHandle>): GroupStatus {
-  const { blueprint, slots, exits, recycled, declaredCount, isStopped } = group
+  const { blueprint, slots, exits, recycled, declaredCount, scaledTo, isStopped } = group
   const { name, listen, count, engine } = blueprint.declaration
   const address = blueprint.sockets[0]?.endpoint ?? ''
   const { port } = parseEndpoint(address)
@@ -174,6 +176,7 @@ export function groupStatus(group: GroupState, silent: ReadonlySet<WorkerHandle>
     port,
     count,
     declaredCount,
+    scaledTo,
     isStopped,
     inner,
     state: stateOfGroup(group),

@@ -152,16 +152,15 @@ const STYLES: Record<string, Style> = {
   '[Summary]': 'quiet',
 }
 
-/** Changes made to a group by commands, compared with its code. */
-function changed({ name, count, declaredCount, isStopped }: GroupStatus): string[] {
+/** How a group differs from its code, and why. */
+function changed({ name, count, declaredCount, scaledTo, isStopped }: GroupStatus): string[] {
   const stopped = isStopped ? [`\n${name} is stopped: 'millrace start ${name}' starts it`] : []
-  const scaled =
-    count === declaredCount
-      ? []
-      : [
-          `\n${name} is scaled to ${count}, the code declares ${declaredCount}: 'millrace scale ${name} declared' goes back`,
-        ]
-  return [...stopped, ...scaled].map((line) => `\n${printableCell(line.slice(1))}`)
+  const why =
+    scaledTo === null
+      ? `has ${count} processes, its code declared ${declaredCount}: a reload was given up on the way`
+      : `is scaled to ${count}, the code declares ${declaredCount}: 'millrace scale ${name} declared' goes back`
+  const other = count === declaredCount ? [] : [`\n${name} ${why}`]
+  return [...stopped, ...other].map((line) => `\n${printableCell(line.slice(1))}`)
 }
 
 /** What is wrong with a worker, and what happens next. */

@@ -146,8 +146,8 @@ export class EarlierMaster {
 
   /** Resolves when the old process of a slot has given up its singletons. */
   retired(group: number, slot: number): Promise<void> {
-    const { scaledTo = null, declaredCount = 0 } = this.inheritance.groups[group] ?? {}
-    if (group < 0 || slot >= (scaledTo ?? declaredCount)) return Promise.resolve() // it has none there
+    const { slots = 0 } = this.inheritance.groups[group] ?? {}
+    if (group < 0 || slot >= slots) return Promise.resolve() // it has none there
     return this.#unlessSettled((resolve) => {
       this.#retired.set(`${group}:${slot}`, resolve)
     })

@@ -83,6 +83,8 @@ export interface InheritedGroup {
   readonly declaredCount: number
   readonly scaledTo: number | null
   readonly isStopped: boolean
+  /** How many slots it has. */
+  readonly slots: number
   /** In the order of the slots. */
   readonly sockets: readonly number[]
   /** By the address that its processes requested. */

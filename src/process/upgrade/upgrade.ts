@@ -174,9 +174,9 @@ export class Upgrade {
       pid: process.pid,
       runDir,
       sockets: entries,
-      groups: groups.map(({ blueprint, inner, declaredCount, scaledTo, isStopped }) => ({
+      groups: groups.map(({ blueprint, inner, declaredCount, scaledTo, isStopped, slots }) => ({
         key: blueprint.key,
-        ...{ declaredCount, scaledTo, isStopped },
+        ...{ declaredCount, scaledTo, isStopped, slots: slots.length },
         sockets: blueprint.sockets.map(placeOf),
         inner: [...inner].map(([address, socket]) => [address, placeOf(socket)] as const),
       })),

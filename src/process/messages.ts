@@ -217,6 +217,11 @@ export function mailboxesOf(declarations: readonly { name: string; listen: strin
   })
 }
 
+/** Whether a person means this group with `word`: by its name or, if it has one, its address. */
+export function isCalled({ name, listen }: Pick<GroupKey, 'name' | 'listen'>, word: string): boolean {
+  return name === word || (listen === word && listen !== '')
+}
+
 export function isSameKey(a: GroupKey, b: GroupKey): boolean {
   return a.name === b.name && a.listen === b.listen && a.nth === b.nth
 }

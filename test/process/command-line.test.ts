@@ -5,6 +5,8 @@ import { join, relative } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
+import { FLAGS, type FlagName, readLine } from '../../src/process/commands/line.ts'
+import type { CommandError } from '../../src/process/exit-codes.ts'
 import { longTest } from '../support/length.ts'
 import { Client, echo, inSandbox, portOf, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -250,9 +252,25 @@ test('an empty variable sets nothing', async () => {
     for (const flag of ['--log-file', '--pid-file']) {
       const { code, stderr } = await box.command('start', '-d', flag, '', join(box.directory, 'app.js'))
       assert.is(code, 2)
-      assert.match(stderr, new RegExp(`${flag} is the path of a file, not ''`))
+      assert.match(stderr, new RegExp(`${flag} is empty`))
     }
   })
+})
+
+test('a flag without a value, and one that is given twice, is an error', () => {
+  const line =
+    (...args: string[]) =>
+    () =>
+      readLine(['start', ...args], '/app.js')
+  const flags = (Object.keys(FLAGS) as FlagName[]).filter((name) => FLAGS[name].type === 'string')
+  for (const flag of flags) {
+    for (const args of [[`--${flag}`, ''], [`--${flag}=`]])
+      assert.throws(line(...args), ({ exitCode, message }: CommandError) => exitCode === 2 && /is empty/.test(message))
+    if (flag === 'name') assert.equal(line('--name', 'a', '--name', 'b')().words, ['a', 'b'])
+    else assert.throws(line(`--${flag}=1`, `--${flag}=2`), new RegExp(`--${flag} is given twice: '1' and '2'`))
+  }
+  assert.throws(line('-t', '1', '--timeout=2'), /--timeout is given twice/)
+  assert.is(line('-q', '-q')().flags.quiet, true)
 })
 
 test('the next step names the run directory if the line did, and fits a start that took too long', async () => {

@@ -217,7 +217,7 @@ for (const time of ['soon', '-5', '5h', '']) {
     await inSandbox(async (box) => {
       const { code, stderr } = await box.command('stop', `--timeout=${time}`)
       assert.is(code, 2)
-      assert.match(stderr, /--timeout is a time like 5 \(seconds\), 500ms or 2m, not '/)
+      assert.match(stderr, /--timeout is (a time like 5 \(seconds\), 500ms or 2m, not '|empty)/)
     })
   })
 }
@@ -232,6 +232,43 @@ test('reload --no-wait returns at once, and what fails is told to who follows', 
     await followed.of({ type: 'operation', step: 'failed' })
     assert.is((await box.command('reload', '--wait', '--no-wait')).code, 2)
     followed.close()
+    await box.stop()
+  })
+})
+
+const reasonOf = (operating: Promise<unknown>) => operating.then(() => 'none', String)
+
+test('an empty NAME is nobody’s, and several --name are several groups', async () => {
+  await inSandbox(async (box) => {
+    const app = box.file(
+      'app.js',
+      `import { Worker } from 'millrace'
+      new Worker('text://127.0.0.1:0', { name: 'web' })
+      for (const name of ['jobs', 'cron', 'mail']) new Worker({ name })
+      Worker.runAll()`,
+    )
+    const before = await box.start(app)
+    const refused = async (...args: string[]) => {
+      const { code, stderr } = await box.command(...args)
+      assert.is(code, 2, `${args}: ${stderr}`)
+      assert.match(stderr, /empty/)
+    }
+    await refused('stop', app, '')
+    await refused('scale', app, '', '2')
+    for (const command of ['reload', 'restart', 'start', 'events', 'logs']) await refused(command, app, '--name', '')
+    for (const command of ['stop', 'restart', 'reload'] as const) // as another client may ask
+      assert.match(await reasonOf(box.operate({ command, names: [''], isGraceful: false })), /no group ''/)
+    const pids = workersOf(before).map(({ pid }) => pid)
+    assert.equal(
+      workersOf(await box.status()).map(({ pid }) => pid),
+      pids,
+    )
+    succeeded(await box.command('stop', app, '--name', 'jobs', '--name=mail'))
+    const { groups } = await box.status()
+    assert.equal(
+      groups.flatMap(({ name, isStopped }) => (isStopped ? name : [])),
+      ['jobs', 'mail'],
+    )
     await box.stop()
   })
 })

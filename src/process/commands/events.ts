@@ -2,6 +2,7 @@
 
 import { ask, follow } from '../control.ts'
 import { CommandError, Exit, noGroup } from '../exit-codes.ts'
+import { isCalled } from '../messages.ts'
 import type { EventLine } from '../status/event-stream.ts'
 import { renderEvent } from '../terminal/event-lines.ts'
 import { paintFor } from '../terminal/style.ts'
@@ -57,7 +58,7 @@ async function checkNames(line: Line): Promise<void> {
   const { groups } = need((await findServer(line, { command: 'status' })).done.status)
   for (const word of line.words) {
     const [name = ''] = word.split(/:\d+$/)
-    if (!groups.some((group) => [name, word].includes(group.name) || group.listen === word)) throw noGroup(word, groups)
+    if (!groups.some((group) => group.name === name || isCalled(group, word))) throw noGroup(word, groups)
   }
 }
 

@@ -41,7 +41,7 @@ export const FLAGS = {
   'canary-ms': { type: 'string', value: 'N', text: 'how long that one is watched, ms; 10000' },
   follow: { type: 'boolean', short: 'f', text: 'go on with what comes, until Ctrl+C' },
   lines: { type: 'string', short: 'n', value: 'N', text: 'so many of those that were' },
-  name: { type: 'string', value: 'NAME', text: 'a group, also where its name looks like a file' },
+  name: { type: 'string', value: 'NAME', text: 'a group, also where its name looks like a file; may be repeated' },
   quiet: { type: 'boolean', short: 'q', text: 'print nothing but errors' },
   json: { type: 'boolean', text: 'JSON on stdout, errors too' },
   'run-dir': {
@@ -121,11 +121,14 @@ export function readLine(typed: readonly string[], direct: string | null): Line 
   const split = typed.indexOf('--')
   const ours = (split < 0 ? typed : typed.slice(0, split)).map((arg) => arg.replace(/^-(?=\d+$)/, MINUS))
   const argv = split < 0 ? [] : typed.slice(split + 1)
-  const { values, positionals } = parse(ours)
+  const { values, positionals, tokens } = parse(ours)
   const [command = '', ...operands] = positionals.map(withMinus)
+  // such as a variable of a script that is not set: without it, the line would mean something else
+  if (operands.includes('')) throw usage(`an operand is empty: ''`)
   const flags = Object.fromEntries(Object.entries(values).map(([name, value]) => [name, withMinus(value)])) as Flags
+  const names = checkValues(valuesOf(tokens))
   const files = operands.filter(isFile)
-  const words = [...(flags.name === undefined ? [] : [flags.name]), ...operands.filter((operand) => !isFile(operand))]
+  const words = [...names, ...operands.filter((operand) => !isFile(operand))]
   return {
     command,
     flags,
@@ -140,10 +143,30 @@ export function readLine(typed: readonly string[], direct: string | null): Line 
 
 function parse(args: readonly string[]) {
   try {
-    return parseArgs({ args: [...args], options: FLAGS, allowPositionals: true, strict: true })
+    return parseArgs({ args: [...args], options: FLAGS, allowPositionals: true, strict: true, tokens: true })
   } catch (error) {
     throw usage(withMinus(messageOf(error).split('. ')[0] ?? ''))
   }
+}
+
+/** The values of each flag that has any, in the order of the line. */
+function valuesOf(tokens: ReturnType<typeof parse>['tokens']): ReadonlyMap<string, readonly string[]> {
+  const values = new Map<string, string[]>()
+  for (const token of tokens) {
+    if (token.kind !== 'option' || token.value === undefined) continue
+    values.set(token.name, [...(values.get(token.name) ?? []), withMinus(token.value)])
+  }
+  return values
+}
+
+/** Returns the names of groups, the only flag that may be given several times. Throws for values that say nothing. */
+function checkValues(values: ReadonlyMap<string, readonly string[]>): readonly string[] {
+  for (const [flag, given] of values) {
+    if (given.includes('')) throw usage(`--${flag} is empty: leave it out, or give it a value`)
+    if (flag !== 'name' && given.length > 1)
+      throw usage(`--${flag} is given twice: ${given.map((value) => `'${value}'`).join(' and ')}`)
+  }
+  return values.get('name') ?? []
 }
 
 function withMinus<T>(value: T): T {
@@ -200,9 +223,9 @@ export function startOptions({ modules, argv, flags, isDirect }: Line, before?: 
     modules,
     argv,
     runDir: runDirOf(flags) ?? before?.runDir,
-    pidFile: fileOf('--pid-file', given('pid-file')) ?? before?.pidFile,
-    logFile: fileOf('--log-file', given('log-file')) ?? before?.logFile,
-    stdoutFile: given('stdout-file') ? resolve(given('stdout-file') as string) : before?.stdoutFile,
+    pidFile: fileOf(given('pid-file')) ?? before?.pidFile,
+    logFile: fileOf(given('log-file')) ?? before?.logFile,
+    stdoutFile: fileOf(given('stdout-file')) ?? before?.stdoutFile,
     logFormat: logFormat(given('log-format') ?? before?.logFormat ?? 'text'),
     logMaxSize: number('log-max-size', 'bytes') ?? before?.logMaxSize,
     user: given('user') ?? before?.user,
@@ -229,8 +252,7 @@ export function givenFor(flags: Flags, name: FlagWithVariable): string | undefin
 }
 
 /** Absolute, since a restart may come from another folder. */
-function fileOf(flag: string, path: string | undefined): string | undefined {
-  if (path === '') throw usage(`${flag} is the path of a file, not ''`)
+function fileOf(path: string | undefined): string | undefined {
   return path === undefined ? undefined : resolve(path)
 }
 
@@ -246,7 +268,7 @@ function watching({ watch = false, daemon }: Flags): boolean {
 
 function healthAddress(text: string | undefined): string | undefined {
   try {
-    if (text !== undefined && text !== '') parseHttpAddress(text)
+    if (text !== undefined) parseHttpAddress(text)
     return text
   } catch (error) {
     throw usage(`--health: ${messageOf(error)}`)

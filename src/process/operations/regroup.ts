@@ -4,6 +4,7 @@
 import type { Leave } from '../control.ts'
 import { CommandError, Exit, noGroup } from '../exit-codes.ts'
 import type { Blueprint, GroupState, Slot } from '../master/slot.ts'
+import { isCalled } from '../messages.ts'
 import { Reload } from './reload.ts'
 
 /** `4`, `+1`, `-1`, or back to what the code declares. */
@@ -18,7 +19,7 @@ export class Regroup extends Reload {
   /** The error for a name that is no group's; null if all are. */
   get unknown(): CommandError | null {
     const { groups } = this.supervisor
-    const name = this.names.find((one) => !groups.some((group) => isCalled(group, one)))
+    const name = this.names.find((one) => !groups.some((group) => isCalled(keyOf(group), one)))
     return name === undefined ? null : noGroup(name, groups.map(keyOf))
   }
 
@@ -27,7 +28,7 @@ export class Regroup extends Reload {
     const { groups } = this.supervisor
     const { unknown } = this
     if (unknown !== null) throw unknown
-    return groups.filter((group) => this.names.some((name) => isCalled(group, name)))
+    return groups.filter((group) => this.names.some((name) => isCalled(keyOf(group), name)))
   }
 
   /**
@@ -103,7 +104,7 @@ export class Regroup extends Reload {
   /** Shortens the time of groups that are already stopping to that of this operation. */
   hurry(): void {
     const stopping = this.supervisor.groups.filter(
-      (group) => group.isStopped && this.names.some((name) => isCalled(group, name)),
+      (group) => group.isStopped && this.names.some((name) => isCalled(keyOf(group), name)),
     )
     for (const { slots, blueprint } of stopping)
       for (const slot of slots) for (const handle of slot.processes) handle.stop(this.#windowOf(blueprint))
@@ -134,10 +135,6 @@ function checkServes({ name, slots }: GroupState, count: number): void {
   throw new CommandError(Exit.Failure, `no process that would stay serves: ${why.join('; ')}`, {
     next: `'millrace status' shows more of them; 'millrace reload ${name}' once their cause is mended`,
   })
-}
-
-function isCalled({ blueprint: { key } }: GroupState, name: string): boolean {
-  return key.name === name || key.listen === name
 }
 
 function keyOf({ blueprint: { key } }: GroupState): Blueprint['key'] {

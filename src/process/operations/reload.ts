@@ -8,7 +8,7 @@ import { log } from '../../log.ts'
 import { CommandError, Exit, noGroup } from '../exit-codes.ts'
 import type { Declaration } from '../group.ts'
 import { type Blueprint, GroupState, type Outline, type Slot } from '../master/slot.ts'
-import { isSameKey } from '../messages.ts'
+import { type GroupKey, isCalled, isSameKey } from '../messages.ts'
 import type { Operation } from '../status/events.ts'
 import { Canary, type CanaryReport, watchCanaries } from './canary.ts'
 import { type Described, outlinesOf } from './describe.ts'
@@ -99,21 +99,21 @@ export class Reload extends Turnover {
     return this.names.length === 0
   }
 
-  #names(key: { readonly name: string; readonly listen: string } | undefined): boolean {
-    return key !== undefined && (this.names.includes(key.name) || this.names.includes(key.listen))
+  #names(key: GroupKey | undefined): boolean {
+    return key !== undefined && this.names.some((name) => isCalled(key, name))
   }
 
   /** Checks that each name means a group that runs and is still declared, or a new one. */
   #checkNames(declarations: readonly Declaration[], gone: readonly GroupState[]): void {
     const running = this.supervisor.groups.map(({ blueprint }) => blueprint.key)
     for (const name of this.names) {
-      const left = gone.find(({ blueprint: { key } }) => key.name === name || key.listen === name)
+      const left = gone.find(({ blueprint: { key } }) => isCalled(key, name))
       if (left !== undefined)
         throw new CommandError(Exit.Usage, `the code on disk does not declare '${name}' any more`, {
           code: 'ERR_NO_GROUP',
           next: 'a reload without a name removes it',
         })
-      const isThere = [...running, ...declarations].some(({ name: known, listen }) => known === name || listen === name)
+      const isThere = [...running, ...declarations].some((one) => isCalled(one, name))
       if (!isThere) throw noGroup(name, running)
     }
   }

@@ -1,6 +1,7 @@
 // `listen()` in onWorkerStart: the processes of a group share one more port, over crashes and reloads.
 
 import { once } from 'node:events'
+import { unlinkSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
 import { test } from 'uvu'
@@ -8,7 +9,17 @@ import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
 import { caseTest, longTest } from '../support/length.ts'
 import { reload } from '../support/reload.ts'
-import { ask, Client, freePort, inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
+import {
+  ask,
+  Client,
+  echo,
+  freePort,
+  inSandbox,
+  portOf,
+  type Sandbox,
+  succeeded,
+  workersOf,
+} from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 /** `count` processes that each make a Worker of their own at `address`. */
@@ -96,6 +107,54 @@ test('an address that the new code does not listen at any more is given up by th
     assert.is(await innerPort(box), second)
     assert.match(await ask(second, 'x'), /^x /)
     assert.is(await Client.connect(first).catch(({ code }) => code), 'ECONNREFUSED')
+    await box.stop()
+  })
+})
+
+test('a reload that does not reach a group, or is given up, leaves the port of its process that is not there', async () => {
+  await inSandbox(async (box) => {
+    const [port, other] = [await freePort(), await freePort()]
+    const more = (at: number, ends: string) => `
+      import { existsSync } from 'node:fs'
+      const inner = new Worker({ name: 'inner' })
+      inner.onWorkerStart = async () => {
+        const place = new Worker('text://127.0.0.1:${at}')
+        place.onMessage = (connection, line) => (line === 'die' ? process.exit(1) : connection.send('inner ' + line))
+        await place.listen()
+        if (existsSync('${join(box.directory, 'broken')}')) throw new Error('no database')
+      }
+      worker.onWorkerStart = () => { ${ends} }`
+    await box.start(box.file('app.js', echo(1, more(port, ''))))
+    assert.is(await ask(port, 'x'), 'inner x')
+    box.file('broken', '')
+    const client = await Client.connect(port)
+    client.send('die')
+    await until(() => client.isClosed)
+    await until(async () => ((await box.status()).groups[1]?.workers[0]?.failures ?? 0) > 1)
+    const isThere = async (at: number) => {
+      const connected = await Client.connect(at).catch(() => null)
+      connected?.close()
+      return connected !== null
+    }
+    await box.operate({ command: 'reload', names: ['echo'] })
+    assert.ok(await isThere(port), 'closed by a reload of another group')
+    box.file('app.js', echo(1, more(other, `throw new Error('planted')`)))
+    assert.is((await box.command('reload')).code, 6)
+    assert.ok(await isThere(port), 'closed by a reload that was given up')
+    box.file('app.js', echo(1, more(other, '')))
+    const { code, stderr } = await box.command('reload')
+    assert.is(code, 6)
+    assert.match(stderr, /no database/)
+    assert.ok(await isThere(port), 'closed by a reload that came as far as the group')
+    unlinkSync(join(box.directory, 'broken'))
+    await reload(box)
+    assert.is(await ask(other, 'x'), 'inner x')
+    assert.not(await isThere(port))
+    box.file('broken', '')
+    box.file('app.js', echo(1, more(port, '')))
+    assert.is((await box.command('reload')).code, 6)
+    assert.not(await isThere(port), 'what the new code has listened at stays')
+    assert.is(await ask(other, 'x'), 'inner x')
     await box.stop()
   })
 })

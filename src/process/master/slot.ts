@@ -118,10 +118,15 @@ export class GroupState {
     return [...this.#inner.values()].map(({ endpoint }) => endpoint)
   }
 
-  /** After a reload: drops those that no process of the new code has requested. */
-  forgetInnerSockets(): void {
+  /** Drops sockets that no process has requested, except for these. */
+  forgetInnerSockets(kept: ReadonlySet<BoundSocket>): void {
     const used = new Set(this.#accepting.flatMap(({ innerSockets }) => [...innerSockets]))
-    for (const [address, socket] of this.#inner) if (!used.has(socket)) this.#inner.delete(address)
+    for (const [address, socket] of this.#inner) if (!used.has(socket) && !kept.has(socket)) this.#inner.delete(address)
+  }
+
+  /** Every slot has a process that serves. */
+  get isReady(): boolean {
+    return this.slots.every(({ current }) => current?.state === 'ready')
   }
 
   get #accepting(): WorkerHandle[] {

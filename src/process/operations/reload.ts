@@ -47,6 +47,8 @@ export class Reload extends Turnover {
     const { groups } = this.supervisor
     const { plans, gone } = this.#plan(described)
     if (!this.#isWhole) this.#checkNames(described.groups, gone)
+    const covered = plans.flatMap(({ group, isMeant }) => (isMeant && group !== undefined ? group : []))
+    const inner = new Map(covered.map((group) => [group, new Set(group.inner.values())]))
     let failure: unknown
     try {
       await this.#turnOver(plans)
@@ -60,7 +62,9 @@ export class Reload extends Turnover {
     this.supervisor.reconcile()
     this.step('drain', this.leavingCount)
     await this.drained()
-    for (const group of groups) group.forgetInnerSockets()
+    // A process that is between two starts will request those that its group has had.
+    for (const [group, before] of inner)
+      group.forgetInnerSockets(failure === undefined && group.isReady ? new Set() : before)
     this.supervisor.reconcile()
     if (failure !== undefined) throw failure
     if (this.#isWhole) sortAs(groups, plans)

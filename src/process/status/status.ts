@@ -189,7 +189,7 @@ export function groupStatus(group: GroupState, silent: ReadonlySet<WorkerHandle>
 function stateOfGroup(group: GroupState): GroupStatus['state'] {
   if (group.isStopped) return 'stopped'
   if (group.isCrashLooping) return 'crash-loop'
-  return group.slots.every(({ current }) => current?.state === 'ready') ? 'running' : 'degraded'
+  return group.isReady ? 'running' : 'degraded'
 }
 
 function slotStatus(group: GroupState, slot: Slot, silent: ReadonlySet<WorkerHandle>): WorkerStatus[] {

@@ -95,7 +95,7 @@ export class TakeOver {
     earlier.leads()
     master.onLead()
     master.sockets.release()
-    for (const group of master.groups) group.forgetInnerSockets()
+    for (const group of master.groups) group.forgetInnerSockets(new Set())
     master.reconcile()
   }
 

@@ -234,7 +234,7 @@ export class Worker<
    * one process can hold. A promise is awaited.
    */
   onWorkerRetire: ((worker: Worker<A, P, T>) => unknown) | null = null
-  /** Called first at a reload; with `reloadable: false` it is all that a reload does. */
+  /** Called first at a reload; with `reloadable: false` it is all that a reload does. An error is logged, no more. */
   onWorkerReload: ((worker: Worker<A, P, T>) => unknown) | null = null
   /** Called when a connection was accepted. Its messages wait until a returned promise has settled. */
   onConnect: ((connection: Connection<InOf<P>, OutOf<P>>) => unknown) | null = null
@@ -502,17 +502,18 @@ export class Worker<
 
   /** @internal */
   async retire(isReload: boolean): Promise<void> {
-    try {
-      if (isReload) await this.onWorkerReload?.(this)
-    } catch (error) {
-      logThrown('onWorkerReload', error) // what only one process can hold is released all the same
-    }
+    if (isReload) await this.reload()
     await this.onWorkerRetire?.(this)
   }
 
   /** @internal */
   async reload(): Promise<void> {
-    await this.onWorkerReload?.(this)
+    try {
+      await this.onWorkerReload?.(this)
+    } catch (error) {
+      // All processes of the group are called at once, so none may end for it; one that retires goes on to do so.
+      logThrown('onWorkerReload', error)
+    }
   }
 
   /**

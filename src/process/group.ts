@@ -186,7 +186,7 @@ export interface Group {
   activate(): Promise<void>
   /** Another process takes over this slot: runs `onWorkerReload` if it is a reload, then `onWorkerRetire`. */
   retire(isReload: boolean): Promise<void>
-  /** A reload that keeps this process (`reloadable: false`): runs `onWorkerReload`. */
+  /** A reload that keeps this process (`reloadable: false`): runs `onWorkerReload`. Never rejects. */
   reload(): Promise<void>
   /** Stops accepting, finishes work in flight and closes connections within `windowMs`. Resolves when none is left. */
   drain(windowMs: number): Promise<void>

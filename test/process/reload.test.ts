@@ -249,6 +249,27 @@ test('reloadable: false keeps the process, which is told', async () => {
   })
 })
 
+test('reloadable: false with an onWorkerReload that throws: that is logged, and all processes stay', async () => {
+  await inSandbox(async (box) => {
+    const more = `worker.reloadable = false
+      worker.onWorkerReload = async () => { Worker.log('told'); throw new Error('planted ' + worker.id) }`
+    const before = await box.start(box.file('app.js', version(1, 2, more)))
+    const { slots } = await reload(box)
+    assert.equal(
+      slots.map(({ result }) => result),
+      ['kept', 'kept'],
+    )
+    await until(() => box.log().match(/onWorkerReload: Error: planted [01]$/gm)?.length === 2)
+    await reload(box)
+    await until(() => box.log().match(/onWorkerReload: Error: planted [01]$/gm)?.length === 4)
+    assert.equal(
+      workersOf(await box.status()).map(({ pid }) => pid),
+      workersOf(before).map(({ pid }) => pid),
+    )
+    await box.stop()
+  })
+})
+
 longTest(
   'an address that changes with reloadable: false stays, which is said; reloadable again, it moves',
   async () => {

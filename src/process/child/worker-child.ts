@@ -158,7 +158,7 @@ class WorkerLife {
     else if (message.type === 'poll') this.#report()
     else if (message.type === 'activate') this.#activation = this.#activate()
     else if (message.type === 'retire') void this.#retire(message.isReload)
-    else if (message.type === 'reload') void this.#reload()
+    else if (message.type === 'reload') void this.#group?.reload()
     else if (message.type === 'lead') this.#candidates.lead(message.name, message.ticket)
     else if (message.type === 'cannotListen') this.#takeRequest(message.request)?.reject(socketError(message.failure))
     else if (message.type === 'relieve') void this.#relieve(message.turn)
@@ -226,14 +226,6 @@ class WorkerLife {
       log(`onWorkerRetire: ${stackOf(error)}`)
     }
     this.#channel.send({ type: 'retired' })
-  }
-
-  async #reload(): Promise<void> {
-    try {
-      await this.#group?.reload()
-    } catch (error) {
-      this.crash(error)
-    }
   }
 
   #list(after: number, limit: number): void {

@@ -26,5 +26,6 @@ export function takeChannel(): Channel<ToChild, FromChild> | null {
   const fd = process.env[CHANNEL_VARIABLE]
   delete process.env[CHANNEL_VARIABLE]
   if (fd !== String(CHANNEL_FD)) return null
-  return new Channel(new Socket({ fd: CHANNEL_FD, readable: true, writable: true }))
+  const stream = new Socket({ fd: CHANNEL_FD, readable: true, writable: true })
+  return new Channel(stream, Number.POSITIVE_INFINITY) // whoever has started this process may send it anything
 }

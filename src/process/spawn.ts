@@ -48,6 +48,8 @@ interface SpawnOptions {
    * service manager or by process 1.
    */
   readonly isForkedTwice?: boolean
+  /** The longest line that it may send, in bytes. */
+  readonly maxBytes?: number | undefined
 }
 
 /** Exits as its child does. `<&0`, because a shell gives background commands no stdin otherwise. */
@@ -58,7 +60,7 @@ export type StdioSource = 'ignore' | 'inherit' | 'pipe' | number
 /** Spawns a child and sends it its role. A failed spawn is an 'error' event of `process`. */
 export function spawnChild(boot: Boot, options: SpawnOptions): Child {
   const { stdio, fds = [], isDetached, execArgv = [], inspectorPort = null, program = ownProgram } = options
-  const { isForkedTwice = false } = options
+  const { isForkedTwice = false, maxBytes } = options
   const all: StdioOptions = [...stdio, 'pipe', ...fds]
   if (boot.role === 'worker') all.push('ipc') // see handle-channel.ts
   const env = { ...childEnv(boot.role), [CHANNEL_VARIABLE]: String(CHANNEL_FD) }
@@ -71,7 +73,7 @@ export function spawnChild(boot: Boot, options: SpawnOptions): Child {
     return children().spawn(file, argv, { stdio: all, env, detached: isDetached })
   })
   const stream = child.stdio?.[CHANNEL_FD] ?? new Socket() // no stdio: EMFILE, which 'error' reports
-  const channel = new Channel<FromChild, ToChild>(stream as Socket)
+  const channel = new Channel<FromChild, ToChild>(stream as Socket, maxBytes)
   channel.send({ type: 'boot', boot })
   return { process: child, channel }
 }

@@ -426,4 +426,30 @@ test('STARTTLS: the same connection goes on under TLS; what was put in before co
   })
 })
 
+/** A certificate among so much text that its file has this size: what thousands of names with a chain each come to. */
+function padded(box: Sandbox, megabytes: number): { certFile: string; keyFile: string } {
+  const text = `${'certificates of many names '.repeat(40)}\n`.repeat(megabytes * 970)
+  return { ...localhost, certFile: box.file('many.crt', `${text}${readFileSync(localhost.certFile, 'utf8')}`) }
+}
+
+test('certificates of many megabytes are declared, served and reloaded', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file('app.js', program(padded(box, 6)))
+    succeeded(await box.command('check', module))
+    const port = portOf(await box.start(module))
+    const before = await talk(port)
+    await reload(box)
+    assert.is.not((await talk(port)).pid, before.pid)
+    await box.stop()
+  })
+})
+
+longTest('a program that declares more than can be read is told so', async () => {
+  await inSandbox(async (box) => {
+    const { code, stderr } = await box.command('check', box.file('app.js', program(padded(box, 52))))
+    assert.is(code, 6)
+    assert.match(stderr, /app\.js declares more than 64 MiB, its certificates included/)
+  })
+})
+
 test.run()

@@ -46,7 +46,7 @@ export async function evaluateOnce(
     await endOfTurn()
     if (hasFailed) return
     await task(groups, given)
-    exitWhenSent(channel, WorkerExit.Ended)
+    exitWhenSent(channel, WorkerExit.Ended, DESCRIPTION_MS)
   } catch (error) {
     fail(channel, error)
   }
@@ -92,11 +92,14 @@ export function fail(channel: Up, error: unknown): void {
   exitWhenSent(channel, exitCode)
 }
 
-/** Exits when the last message has been sent, or after 200 ms in any case. */
-export function exitWhenSent(channel: Up, exitCode: number): void {
+/** How long the master may take to read what was declared: with many certificates that is megabytes. */
+const DESCRIPTION_MS = 10_000
+
+/** Exits when the last message has been sent, or after `ms` in any case. */
+export function exitWhenSent(channel: Up, exitCode: number, ms = 200): void {
   const exit = () => process.exit(exitCode)
   channel.onClose = exit
   channel.end()
-  setTimeout(exit, 200).unref()
+  setTimeout(exit, ms).unref()
   process.once('beforeExit', exit)
 }

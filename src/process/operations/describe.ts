@@ -25,6 +25,8 @@ export function outlinesOf({ groups, tlsFiles }: Described): Outline[] {
 }
 
 const DESCRIBE_TIMEOUT_MS = 10_000
+/** What a program may declare, as one line. Most of it is certificates: 7 KiB for a name with a chain and a key. */
+const MOST_DECLARED_MIB = 64
 const STDERR = 2
 
 /** Input of a describe process, and where its output goes. */
@@ -52,7 +54,12 @@ export function describeModules(options: DescribeOptions): Promise<Described> {
   const isLogPiped = output?.isLogPiped ?? false
   const child = spawnChild(
     { role: 'describe', modules, argv, user, group, engine, isLogPiped },
-    { stdio: output?.stdio ?? ['ignore', STDERR, 'inherit'], isDetached: true, program },
+    {
+      stdio: output?.stdio ?? ['ignore', STDERR, 'inherit'],
+      isDetached: true,
+      program,
+      maxBytes: MOST_DECLARED_MIB * 1_048_576,
+    },
   )
   output?.attach(child, 'describe')
   onSpawn(child.process.pid ?? 0)
@@ -88,6 +95,7 @@ function settle(
       reject(error)
     })
     onceEnded(child, (code, killed) => {
+      if (channel.isOverrun) reason ||= tooMuch(modules)
       const word = killed === null ? `exit ${code}` : `signal ${killed}`
       // No effect after `declared`.
       reject(
@@ -95,6 +103,10 @@ function settle(
       )
     })
   })
+}
+
+function tooMuch(modules: readonly string[]): string {
+  return `${modules.join(', ')} declares more than ${MOST_DECLARED_MIB} MiB, its certificates included`
 }
 
 function tooLate(modules: readonly string[]): string {

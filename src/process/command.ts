@@ -9,8 +9,9 @@ import type { Command } from './commands/command.ts'
 import { diff } from './commands/diff.ts'
 import { events } from './commands/events.ts'
 import { helpOf, overview, usageOf } from './commands/help.ts'
-import { COMMON_FLAGS, demo, type FlagName, type Line, readLine, usage } from './commands/line.ts'
+import { COMMON_FLAGS, type FlagName, type Line, readLine, usage } from './commands/line.ts'
 import { logs } from './commands/logs.ts'
+import { nextStep } from './commands/next-step.ts'
 import { print } from './commands/print.ts'
 import { reload } from './commands/reload.ts'
 import { restart } from './commands/restart.ts'
@@ -21,7 +22,6 @@ import { connections, status } from './commands/status.ts'
 import { stop } from './commands/stop.ts'
 import { upgrade } from './commands/upgrade.ts'
 import { CommandError, Exit } from './exit-codes.ts'
-import { fromHere } from './paths.ts'
 import { shellWord } from './terminal/banner.ts'
 import { paintFor } from './terminal/style.ts'
 
@@ -86,9 +86,12 @@ function commandCalled(name: string): Command {
 
 /** Reports an error on stderr for people and, with `--json`, also on stdout for programs. */
 function complain(error: unknown, argv: readonly string[], line: Line | null, direct: string | null): Exit {
-  const { exitCode, code, message, next, report } = error instanceof CommandError ? error : unexpected(error)
+  const failure = error instanceof CommandError ? error : unexpected(error)
+  const { exitCode, code, message, report } = failure
   const name = line?.command ?? argv.find((arg) => COMMANDS.has(arg)) ?? ''
-  const step = next || nextStep(exitCode, message, name, likenessOf(line, direct))
+  const { modules = [], flags = {} } = line ?? {}
+  const command = COMMANDS.has(name) ? name : ''
+  const step = nextStep(failure, { command, direct, modules, runDir: flags['run-dir'], hasLog: true })
   if (argv.includes('--json'))
     process.stdout.write(
       `${JSON.stringify({ ...report, error: { code, exitCode, reason: message, next: step } }, null, 2)}\n`,
@@ -115,45 +118,4 @@ function usageFor(name: string): string {
   const command = COMMANDS.get(name)
   if (command !== undefined) return usageOf(name, command.operands)
   return `Usage: millrace COMMAND [...]\nCommands: ${[...COMMANDS.keys()].join(', ')}`
-}
-
-function otherAddress(message: string): string {
-  if (/: EACCES\b/.test(message))
-    return 'a port from 1024 on, or root, or CAP_NET_BIND_SERVICE; of a Unix socket, a folder that is yours'
-  if (/: EADDRINUSE\b/.test(message))
-    return `choose another address, or see who has it: ss ${/ \/[^:]*: EADDRINUSE/.test(message) ? '-lxp' : '-lntup'}`
-  return 'correct the address: this machine cannot have it'
-}
-
-/** Command lines like the one that was typed. */
-interface Likeness {
-  /** What was run: `millrace`, or `node app.js`. */
-  readonly self: string
-  /** A line with the files and the run directory of that one; `otherwise` stands for files if it has none. */
-  run(command: string, otherwise?: string): string
-}
-
-function likenessOf(line: Line | null, direct: string | null): Likeness {
-  const self = direct === null ? 'millrace' : `node ${shellWord(fromHere(direct))}`
-  const files = direct === null ? (line?.modules ?? []) : []
-  const these = files.map((path) => (path === demo() ? '' : ` ${shellWord(fromHere(path))}`)).join('')
-  const runDir = line?.flags['run-dir']
-  const where = runDir === undefined ? '' : ` --run-dir ${shellWord(runDir)}`
-  const run = (command: string, otherwise = '') =>
-    `${self} ${command}${these || (direct === null ? otherwise : '')}${where}`
-  return { self, run }
-}
-
-/** The next step for errors that do not bring their own. */
-function nextStep(exitCode: Exit, message: string, name: string, { self, run }: Likeness): string {
-  const logs = `${run('logs')} has what its processes have said`
-  if (exitCode === Exit.Usage) return COMMANDS.has(name) ? `${self} help ${name}` : `${self} help`
-  if (exitCode === Exit.NotRunning) return `start it: ${run('start -d', ' app.js')}`
-  if (exitCode === Exit.AlreadyRunning) return `${run('reload')} for new code, ${run('restart')} for a new server`
-  if (exitCode === Exit.Address) return otherAddress(message)
-  if (exitCode === Exit.Module) return `correct the code: ${run('check')} evaluates it, ${logs}`
-  if (exitCode === Exit.Timeout && /\bstartTimeoutMs\b/.test(message))
-    return `make it settle sooner, or raise startTimeoutMs of the Worker: ${logs}`
-  if (exitCode === Exit.Timeout) return `${run('status')} shows who hangs; kill -9 of its pid ends that`
-  return `see ${run('logs')}`
 }

@@ -4,11 +4,13 @@ import { guardOutput, log, sendLogTo } from '../log.ts'
 import { now } from '../loop/clock.ts'
 import { nothing } from '../nothing.ts'
 import type { Channel } from './channel.ts'
+import { nextStep, type Typed } from './commands/next-step.ts'
 import { CommandError, Exit, failedWith } from './exit-codes.ts'
 import { Master } from './master/master.ts'
 import { isService } from './master/service.ts'
 import type { FromChild, MasterBoot, StartOptions, ToChild } from './messages.ts'
 import { adoptNodeSettings } from './node-flags.ts'
+import { logToTerminal } from './output/output.ts'
 import { EarlierMaster } from './upgrade/earlier-master.ts'
 
 /** The main function of a process that was started as a master, or became one. Exits when the master ends. */
@@ -35,6 +37,7 @@ export async function runMaster(
   // The launcher of a daemon reports why it could not start. The log may belong to another server that is already
   // running, so nothing is written until Output takes over the log.
   if (isDaemon) sendLogTo(nothing)
+  else logToTerminal(options.logFormat)
   const master = new Master(options, isDaemon, earlier)
   takeSignals(master, isDaemon)
   const isLaunched = isDaemon && earlier === null
@@ -56,9 +59,21 @@ export async function runMaster(
     if (!(error instanceof CommandError)) throw error
     launcher?.send(failedWith(error))
     log(error.message)
+    if (!isDaemon && earlier === null) log(`next: ${nextStep(error, typedFor(options))}`)
     return error.exitCode
   } finally {
     launcher?.end()
+  }
+}
+
+/** The line that has started this server in the foreground. */
+function typedFor({ modules, isDirect, runDir, logFile }: StartOptions): Typed {
+  return {
+    command: 'start',
+    direct: isDirect ? (modules[0] ?? '') : null,
+    modules,
+    runDir: runDir === process.env.MILLRACE_RUN_DIR ? undefined : runDir,
+    hasLog: logFile !== undefined,
   }
 }
 

@@ -1,6 +1,7 @@
 // Paths of our files that processes start with.
 
 import { existsSync } from 'node:fs'
+import { dirname, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 let start = ''
@@ -9,6 +10,11 @@ let start = ''
 export function startFile(): string {
   start ||= own('start.js')
   return start
+}
+
+/** The module used if no file is named. */
+export function demoFile(): string {
+  return resolve(dirname(startFile()), 'demo.js')
 }
 
 /** What user code gets when it imports the package. */

@@ -104,7 +104,7 @@ where(firstFree > 1, 'ports of the system')('a port of the system is refused to 
     const drop = process.getuid?.() === 0 ? ['--bounding-set=-net_bind_service', '--inh-caps=-all'] : []
     const server = box.spawn('setpriv', [...drop, process.execPath, 'dist/start.js', 'start', module])
     const { code, stderr } = await within(20_000, server.ended)
-    assert.match(stderr, /bind 127\.0\.0\.1:1: EACCES \(permission denied\)\n$/)
+    assert.match(stderr, /bind 127\.0\.0\.1:1: EACCES \(permission denied\)\n.* next: a port from 1024 on, .*\n$/)
     assert.is(code, 5, stderr)
   })
 })

@@ -1,9 +1,22 @@
 // `start`, in the foreground and with -d: what it says, what then runs, and how a signal ends it.
 
+import { once } from 'node:events'
+import { chmodSync } from 'node:fs'
+import net from 'node:net'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { caseTest, longTest } from '../support/length.ts'
-import { ask, Client, echo, inSandbox, portOf, type Running, succeeded, workersOf } from '../support/server.ts'
+import {
+  ask,
+  Client,
+  echo,
+  inSandbox,
+  portOf,
+  type Running,
+  startFile,
+  succeeded,
+  workersOf,
+} from '../support/server.ts'
 import { until, within } from '../support/until.ts'
 
 const founding = `
@@ -252,6 +265,51 @@ test('several modules make one server', async () => {
       ['text://127.0.0.1:0 1', 'tcp://127.0.0.1:0 2'],
     )
     await box.stop()
+  })
+})
+
+test('a start in the foreground that fails says why and what to do next, each on a line of the log', async () => {
+  await inSandbox(async (box) => {
+    const other = net.createServer().listen(0, '127.0.0.1').unref()
+    await once(other, 'listening')
+    const { port } = other.address() as net.AddressInfo
+    const module = box.file('app.js', echo(1, '', `text://127.0.0.1:${port}`))
+    const broken = box.file('broken.js', `import 'millrace'\nthrow new Error('half written')`)
+    const good = box.file('good.js', echo())
+    const failed = async (code: number, why: RegExp, next: RegExp, ...args: string[]) => {
+      const said = await linesOf(code, ...args)
+      assert.match(said[0] ?? '', why)
+      assert.match(said.at(-1) ?? '', next)
+    }
+    const json = ['--log-format', 'json']
+    const linesOf = async (code: number, ...args: string[]) => {
+      const outcome = await box.spawn(process.execPath, args).ended
+      assert.is(outcome.code, code, outcome.stderr)
+      const lines = outcome.stderr.trimEnd().split('\n')
+      if (args.includes('json')) return lines.map((line) => String(JSON.parse(line).message))
+      return lines.map((line) => line.replace(/^\S+ \S+ pid:\d+ /, ''))
+    }
+    const taken = [/^bind .*EADDRINUSE/, /^next: choose another address, or see who has it: ss -lntup$/] as const
+    await failed(5, ...taken, startFile, 'start', module)
+    await failed(5, ...taken, module, 'start', ...json)
+    await failed(
+      6,
+      /half written/,
+      /^next: correct the code: millrace check .*broken\.js/,
+      startFile,
+      'start',
+      broken,
+      ...json,
+    )
+    chmodSync(box.runDir, 0o755)
+    const chosen = /^next: choose one with --run-dir DIR$/
+    await failed(1, /^no run directory: .*chmod 700/, chosen, startFile, 'start', good, ...json)
+    chmodSync(box.runDir, 0o700)
+    await box.start(good)
+    await failed(4, /^already running/, /^next: millrace reload .*good\.js for new code, /, startFile, 'start', good)
+    await failed(4, /^already running/, /^next: node .*good\.js reload for new code, /, good, 'start', ...json)
+    await box.stop()
+    other.close()
   })
 })
 

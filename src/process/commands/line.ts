@@ -2,7 +2,7 @@
 // that the command does not know is an error, not ignored.
 
 import { existsSync, statSync } from 'node:fs'
-import { dirname, join, resolve } from 'node:path'
+import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { messageOf } from '../../errors.ts'
 import { parseHttpAddress } from '../../net/address.ts'
@@ -11,7 +11,7 @@ import { CommandError, Exit } from '../exit-codes.ts'
 import { LONGEST_TIMEOUT_MS } from '../group.ts'
 import type { LogFormat, StartOptions } from '../messages.ts'
 import { runnableAt } from '../paths.ts'
-import { startFile } from '../start-file.ts'
+import { demoFile } from '../start-file.ts'
 import { shellWord } from '../terminal/banner.ts'
 
 /** A flag: how it is typed, and its line in the help. */
@@ -187,14 +187,9 @@ function isFolder(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false
 }
 
-/** The module used if no file is named. */
-export function demo(): string {
-  return resolve(dirname(startFile()), 'demo.js')
-}
-
 function resolveModules(files: readonly string[], direct: string | null): string[] {
   const all = direct === null ? files : [direct, ...files]
-  if (all.length === 0) return [demo()]
+  if (all.length === 0) return [demoFile()]
   return all.map(resolveModule)
 }
 

@@ -8,7 +8,7 @@ import { messageOf } from '../../errors.ts'
 import { guardOutput, log, sendLogTo } from '../../log.ts'
 import { nothing } from '../../nothing.ts'
 import type { Settings } from '../group.ts'
-import type { StartOptions } from '../messages.ts'
+import type { LogFormat, StartOptions } from '../messages.ts'
 import type { Child, StdioSource } from '../spawn.ts'
 import { Logbook, type Sink, type SourceName, Tail } from './logbook.ts'
 import { checkOutputFile, OutputFile } from './output-file.ts'
@@ -119,6 +119,12 @@ export class Output {
     this.#logFile?.reopen()
     this.#stdoutFile?.reopen()
   }
+}
+
+/** Before there is an `Output`: log lines of a foreground server go to its terminal in this format. */
+export function logToTerminal(format: LogFormat): void {
+  const logbook = new Logbook({ format, file: null, echo: new Terminal() })
+  sendLogTo((message) => logbook.write({ pid: process.pid, worker: '', message }))
 }
 
 /** Our stderr. A reader that has stopped costs lines, but neither our memory nor the workers' time. */

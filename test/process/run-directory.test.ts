@@ -17,6 +17,7 @@ import { dirname, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { longTest } from '../support/length.ts'
+import { upgrade } from '../support/release.ts'
 import { assertClean, echo, inSandbox, type Sandbox, succeeded } from '../support/server.ts'
 import { until } from '../support/until.ts'
 import { asRoot, isRoot } from '../support/where.ts'
@@ -205,7 +206,10 @@ test('a pid file is made where it is asked for, and removed; no link is followed
   await inSandbox(async (box) => {
     const [module, pidFile] = [box.file('app.js', echo(1)), join(box.directory, 'app.pid')]
     const { pid } = await box.start(module, '--pid-file', pidFile)
-    assert.is(readFileSync(pidFile, 'utf8'), `${pid}\n`)
+    for (const file of [pidFile, join(box.runDir, 'millrace.pid')]) assert.is(readFileSync(file, 'utf8'), `${pid}\n`)
+    const upgraded = await upgrade(box, module)
+    for (const file of [pidFile, join(box.runDir, 'millrace.pid')])
+      assert.is(readFileSync(file, 'utf8'), `${upgraded.pid}\n`)
     await box.stop()
     assert.not(existsSync(pidFile))
     const precious = box.file('precious', 'precious')

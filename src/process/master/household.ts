@@ -80,7 +80,7 @@ export class Household {
 
   /** Takes the run directory. Rejects with a CommandError if another master has it. */
   async take(): Promise<void> {
-    const { modules, runDir, pidFile } = this.options
+    const { modules, runDir } = this.options
     const places = runDirCandidates(modules[0] ?? '', runDir)
     await refuseSecond(places, modules[0])
     this.runDir = makeRunDir(places)
@@ -88,7 +88,7 @@ export class Household {
     if (!(lock instanceof Lock)) throw alreadyRunning(lock.pid)
     this.lock = lock
     await this.#open(null)
-    this.writePid(pidFile ?? join(this.runDir, 'millrace.pid'))
+    this.#writePids()
     this.#lookAfter()
   }
 
@@ -127,7 +127,7 @@ export class Household {
     this.lock = lock
     feedWatchdog(earlier.inheritance.pid)
     this.control?.take(earlier.isGone ? earlier.inheritance.pid : null)
-    this.writePid(this.options.pidFile ?? join(this.runDir, 'millrace.pid'))
+    this.#writePids()
     this.writeDeclaredPid(settings)
     this.#lookAfter()
   }
@@ -165,6 +165,11 @@ export class Household {
     if (keeper === null || predecessors === null || control === null || lock === null)
       throw new Error('this master does not lead')
     return { keeper, predecessors, control, lock }
+  }
+
+  #writePids(): void {
+    this.writePid(join(this.runDir, 'millrace.pid'))
+    if (this.options.pidFile !== undefined) this.writePid(this.options.pidFile)
   }
 
   writePid(path: string): void {

@@ -73,6 +73,8 @@ export interface Sys {
   becomeReaper(): void
   /** Reaps dead children that are not among `known`. */
   reap(known: readonly number[]): readonly { readonly pid: number; readonly code: number; readonly signal: number }[]
+  /** From now on children inherit only the descriptors that they are given, and 0, 1 and 2. */
+  closeOnExec(): void
   /** Replaces this process with another program; returns only by throwing. */
   execute(path: string, args: readonly string[], env: Readonly<Record<string, string>>, keep: readonly number[]): never
   /** sd_notify(3). */
@@ -276,6 +278,7 @@ interface Binding {
   duplicateOnto(from: number, to: number): void
   setParentDeathSignal(signal: number, parent: number): void
   becomeReaper(): void
+  closeOnExec(): void
   reap(known: Int32Array): ReturnType<Sys['reap']>
   execute(path: string, args: string, env: string, keep: Int32Array): never
   notify(socketPath: string, text: string): void
@@ -311,6 +314,7 @@ function wrapped(binding: Binding): Sys {
     duplicateOnto: (from, to) => told(at(from), () => binding.duplicateOnto(from, to)),
     setParentDeathSignal: (signal, parent) => told('', () => binding.setParentDeathSignal(signal, parent)),
     becomeReaper: () => told('', () => binding.becomeReaper()),
+    closeOnExec: () => told('', () => binding.closeOnExec()),
     reap: (known) => told('', () => binding.reap(Int32Array.from(known))),
     execute: (path, args, env, keep) =>
       told(path, () => {

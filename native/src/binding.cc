@@ -250,6 +250,8 @@ Napi::Value SetParentDeathSignal(const Napi::CallbackInfo& info) {
 
 Napi::Value BecomeReaper(const Napi::CallbackInfo& info) { return Answer(info.Env(), become_reaper()); }
 
+Napi::Value CloseOnExec(const Napi::CallbackInfo& info) { return Answer(info.Env(), close_on_exec()); }
+
 Napi::Value Reap(const Napi::CallbackInfo& info) {
   Arguments args(info);
   std::vector<int32_t> known = args.Integers("known");
@@ -333,6 +335,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   Export<DuplicateOnto>(exports, "duplicateOnto");
   Export<SetParentDeathSignal>(exports, "setParentDeathSignal");
   Export<BecomeReaper>(exports, "becomeReaper");
+  Export<CloseOnExec>(exports, "closeOnExec");
   Export<Reap>(exports, "reap");
   Export<Execute>(exports, "execute");
   Export<Notify>(exports, "notify");

@@ -2,6 +2,7 @@
 
 #include "processes.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -13,6 +14,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdlib>
 #include <cstring>
 
 #ifdef __linux__
@@ -95,6 +97,19 @@ Failure execute(const std::string& path, const std::vector<std::string>& args, c
   sigprocmask(SIG_SETMASK, &before, nullptr);
   for (int fd : keep) fcntl(fd, F_SETFD, FD_CLOEXEC);
   return {error, "execve"};
+}
+
+/** /dev/fd, since close_range(2) does this only from Linux 5.11 on. */
+Outcome close_on_exec() {
+  DIR* all = opendir("/dev/fd");
+  if (all == nullptr) return Outcome::fail(errno, "opendir");
+  while (const dirent* entry = readdir(all)) {
+    int fd = std::atoi(entry->d_name);  // 0 for "." and ".."
+    int flags = fd > 2 ? fcntl(fd, F_GETFD) : -1;
+    if (flags >= 0) fcntl(fd, F_SETFD, flags | FD_CLOEXEC);
+  }
+  closedir(all);
+  return Outcome::of({});
 }
 
 Outcome notify(const std::string& socket_path, const std::string& text) {

@@ -26,6 +26,8 @@ Outcome become_reaper();
 /** Replaces the program of this process; the descriptors in `keep` stay open. Returns only on failure. */
 Failure execute(const std::string& path, const std::vector<std::string>& args, const std::vector<std::string>& env,
                 const std::vector<int>& keep);
+/** From now on a child inherits only descriptors that it is given, and 0, 1 and 2. */
+Outcome close_on_exec();
 /** sd_notify(3): sends one datagram to a path or, with a leading '@', to an abstract name. */
 Outcome notify(const std::string& socket_path, const std::string& text);
 

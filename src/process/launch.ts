@@ -5,6 +5,8 @@ import type { ChildProcess } from 'node:child_process'
 import { closeSync } from 'node:fs'
 import { join } from 'node:path'
 import { addon } from '../addon.ts'
+import { messageOf } from '../errors.ts'
+import { log } from '../log.ts'
 import { CommandError, Exit, failureOf, spawnFailure } from './exit-codes.ts'
 import { reapOrphans } from './master/service.ts'
 import type { MasterBoot, StartOptions } from './messages.ts'
@@ -20,9 +22,22 @@ export async function launchDaemon(options: StartOptions, program: Program = own
   const runDir = makeRunDir(runDirCandidates(options.modules[0] ?? '', options.runDir))
   const stdio = daemonStdio(options, runDir)
   const boot = { role: 'master', options, isDaemon: true, node: nodeSettings() } as const
+  keepOwnDescriptors()
   const child = spawnChild(boot, { stdio, isDetached: true, program: () => program })
   closeSync(stdio[2])
   return untilStarted(child)
+}
+
+/**
+ * A daemon that had the lock of a script (`flock`, descriptor 200) or the pipe of a CI runner would hold it as long as
+ * it lives. Node itself marks only the first descriptors.
+ */
+function keepOwnDescriptors(): void {
+  try {
+    addon().sys?.closeOnExec()
+  } catch (error) {
+    log(`the daemon inherits what this process has open: ${messageOf(error)}`) // no /proc, or EMFILE
+  }
 }
 
 /**

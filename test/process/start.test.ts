@@ -1,7 +1,8 @@
 // `start`, in the foreground and with -d: what it says, what then runs, and how a signal ends it.
 
+import type { StdioOptions } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync } from 'node:fs'
+import { chmodSync, closeSync, existsSync, openSync, readdirSync, readlinkSync } from 'node:fs'
 import net from 'node:net'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -18,6 +19,7 @@ import {
   workersOf,
 } from '../support/server.ts'
 import { until, within } from '../support/until.ts'
+import { withAddon } from '../support/where.ts'
 
 const founding = `
   import { Worker } from 'millrace'
@@ -264,6 +266,23 @@ test('several modules make one server', async () => {
       groups.map(({ listen, count }) => `${listen} ${count}`),
       ['text://127.0.0.1:0 1', 'tcp://127.0.0.1:0 2'],
     )
+    await box.stop()
+  })
+})
+
+withAddon('a daemon has no descriptor of whoever starts it, whatever its number', async () => {
+  await inSandbox(async (box) => {
+    const lock = box.file('lock', '')
+    const fd = openSync(lock, 'r')
+    const stdio: StdioOptions = ['ignore', 'pipe', 'pipe']
+    for (const at of [3, 9, 60]) stdio[at] = fd // in between there is none
+    stdio.splice(0, stdio.length, ...Array.from(stdio, (one) => one ?? 'ignore'))
+    const args = [startFile, 'start', '-d', box.file('app.js', echo(1))]
+    succeeded(await box.spawn(process.execPath, args, { stdio }).ended)
+    closeSync(fd)
+    const open = box.pids().flatMap((pid) => readdirSync(`/proc/${pid}/fd`).map((name) => `/proc/${pid}/fd/${name}`))
+    const held = open.filter((path) => existsSync(path) && readlinkSync(path) === lock)
+    assert.equal(held, [])
     await box.stop()
   })
 })

@@ -143,6 +143,48 @@ test('Workers of the same name are not reached by it, and the log says so', () =
     }),
   ))
 
+test('each message on a subject that NATS does not permit is told, however many come at a time', () =>
+  inSandbox((box) =>
+    withNats(
+      box,
+      async (nats) => {
+        const app = inCluster('unused', 'a', handlers).replace(
+          `nats: 'unused'`,
+          `nats: { servers: '${nats.url}', user: 'shop', pass: 'right' }`,
+        )
+        const port = await startInCluster(box, app, 2)
+        const run = <T>(code: string) => drive<T>(port, code)
+        const told = async (count: number) => {
+          await until(async () => (await run<unknown[]>(`return state.failed`)).length >= count, 5000)
+          const failed = await run<[string, boolean, number][]>(`return state.failed.splice(0)`)
+          assert.equal([...new Set(failed.map(([code, may]) => `${code} ${may}`))], ['ERR_NATS_PERMISSION false'])
+          assert.equal(
+            failed.map(([, , n]) => n).sort((one, two) => one - two),
+            Array.from({ length: count }, (_, n) => n),
+          )
+        }
+        for (const count of [1, 3, 100, 2000]) {
+          await run(
+            `for (let n = 0; n < ${count}; n++) { state.cluster.publish('secret', n); state.cluster.publish('open', n) }`,
+          )
+          await told(count)
+        }
+        await run(
+          `for (let n = 0; n < 50; n++) { state.cluster.publish('secret', n); await new Promise(setImmediate) }`,
+        )
+        await told(50)
+        const asked = await run(`
+          const asked = Array.from({ length: 20 }, () => state.cluster.request('secret', 1).catch(({ code }) => code))
+          for (let n = 0; n < 20; n++) state.cluster.publish('secret', n)
+          return [...new Set(await Promise.all(asked))]`)
+        assert.equal(asked, ['ERR_NATS_PERMISSION'])
+        await told(20)
+        await box.stop()
+      },
+      `authorization { users: [{ user: shop, password: right, permissions: { publish: { deny: ["secret"] } } }] }`,
+    ),
+  ))
+
 longTest('what waited for NATS reaches the other servers, which connect later', () =>
   inSandbox((boxA) =>
     inSandbox((boxB) =>

@@ -231,14 +231,19 @@ export class NatsLink {
     this.#connection?.publish(subject, payload, headers === null ? { reply } : { headers, reply })
   }
 
-  /** Resolves when NATS has what was written before, or with false if the connection ends first. */
+  /**
+   * Resolves when NATS has what was written before and the host knows what of it is refused, or with false if the
+   * connection ends first.
+   */
   async flush(): Promise<boolean> {
     if (this.#connection === null) return false
     const flushed = this.#connection.flush().then(
       () => true,
       () => false,
     )
-    return Promise.race([flushed, this.#ended.promise.then(() => false)])
+    const isThere = await Promise.race([flushed, this.#ended.promise.then(() => false)])
+    if (isThere) await new Promise(setImmediate) // refusals read with the confirmation take microtasks to get here
+    return isThere
   }
 
   close(): void {

@@ -9,6 +9,7 @@ import { deadlines } from '../../loop/deadlines.ts'
 import { nothing } from '../../nothing.ts'
 import { TOLD_IN_ONE_TURN } from '../outbox.ts'
 import { type Carrier, lost, PendingRequest, type RequestOptions } from '../pending-request.ts'
+import { Batch } from './batch.ts'
 import { isFailure, isNobody, readFailure, readMessage, writeRemaining } from './headers.ts'
 import type { NatsLink } from './nats-link.ts'
 
@@ -80,8 +81,8 @@ export class Post implements Carrier {
   /** Written, by the number of their answer. */
   readonly #asked = new Map<number, Letter>()
   /** Published, and not confirmed by NATS; and those that the flush under way will confirm. */
-  #published: Letter[] = []
-  #confirming: Letter[] = []
+  #published = new Batch()
+  #confirming = new Batch()
   /** The present one; a connection that ends begins another. */
   #confirmation = 0
   #isConfirming = false
@@ -95,7 +96,7 @@ export class Post implements Carrier {
 
   /** Whether something may still have to leave: answers are not counted. */
   get isBusy(): boolean {
-    return this.count + this.#waiting.size + this.#published.length + this.#confirming.length > 0
+    return this.count + this.#waiting.size + this.#published.letters.length + this.#confirming.letters.length > 0
   }
 
   constructor(link: NatsLink, inbox: string, settings: PostSettings) {
@@ -209,7 +210,7 @@ export class Post implements Carrier {
   // Outcomes
 
   #confirmSoon(letter: Letter): void {
-    this.#published.push(letter)
+    this.#published.letters.push(letter)
     if (this.#isConfirming) return
     this.#isConfirming = true
     setImmediate(() => void this.#confirm(this.#confirmation))
@@ -217,15 +218,15 @@ export class Post implements Carrier {
 
   /** One flush at a time, for all that was published before it. */
   async #confirm(confirmation: number): Promise<void> {
-    while (this.#published.length > 0 && this.#link.isUp) {
+    while (this.#published.letters.length > 0 && this.#link.isUp) {
       const batch = this.#published
       this.#confirming = batch
-      this.#published = []
+      this.#published = new Batch()
       const isThere = await this.#link.flush()
       if (confirmation !== this.#confirmation) return // `down` has told of them
       if (!isThere) break
-      this.#confirming = []
-      for (const letter of batch) this.#settle(letter)
+      this.#confirming = new Batch()
+      for (const letter of batch.letters) this.#settle(letter)
     }
     this.#isConfirming = false
     this.#settings.look()
@@ -301,20 +302,25 @@ export class Post implements Carrier {
     this.#settings.look()
   }
 
-  /** NATS says so once for each message, so it is the newest one each time. */
+  /** NATS says so once for each message. */
   forbidden(subject: string): void {
-    const those = [...this.#confirming, ...this.#published, ...this.#asked.values()]
-    const letter = those.findLast((one) => one.subject === subject && !one.isSettled && !one.pending?.isDone)
+    const published = this.#confirming.refused(subject) ?? this.#published.refused(subject)
+    const letter = published ?? this.#newestAsked(subject)
     if (letter === undefined) return
     this.#asked.delete(letter.number)
     this.#fail(letter, new PeerError('ERR_NATS_PERMISSION', `${letter.to}: NATS does not permit ${subject}`, false))
   }
 
+  /** Nothing confirms that NATS has taken a request: older ones may be with their worker. */
+  #newestAsked(subject: string): Letter | undefined {
+    return [...this.#asked.values()].findLast((one) => one.subject === subject && !one.pending?.isDone)
+  }
+
   #takeWritten(): Letter[] {
-    const written = [...this.#asked.values(), ...this.#confirming, ...this.#published]
+    const written = [...this.#asked.values(), ...this.#confirming.letters, ...this.#published.letters]
     this.#asked.clear()
-    this.#confirming = []
-    this.#published = []
+    this.#confirming = new Batch()
+    this.#published = new Batch()
     return written
   }
 

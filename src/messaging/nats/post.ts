@@ -185,7 +185,7 @@ export class Post implements Carrier {
   }
 
   #write(letter: Letter): void {
-    if (letter.isSettled) return // it has expired
+    if (letter.isSettled || letter.pending?.isDone) return // it has expired, perhaps just now
     const { subject, payload, headers, pending } = letter
     const number = pending === null ? 0 : ++this.#number
     if (letter.saysRemaining && pending !== null && headers !== null) writeRemaining(headers, pending.expiresAt - now())

@@ -185,6 +185,48 @@ test('each message on a subject that NATS does not permit is told, however many 
     ),
   ))
 
+test('who listens to everything confirms and answers nothing that is for a worker', () =>
+  inSandbox((box) =>
+    withNats(box, async (nats) => {
+      const spy = `
+        state.seen = []
+        cluster.subscribe('>', (message, { subject, call }) => {
+          if (!/^millrace/.test(subject)) return
+          state.seen.push([subject, message, call.isRequest])
+          if (message === 'thrown at') throw new Error('on purpose')
+          return 'not mine to answer'
+        })`
+      const app = inCluster(nats.url, 'a', `${handlers}${spy}`, 'sendTimeoutMs: 300')
+      const port = await startInCluster(box, app, 2)
+      const run = <T>(code: string) => drive<T>(port, code)
+      await run(`
+        state.to = state.cluster.group('tasks').worker(0, 'a')
+        state.to.send({ ask: 'wait', value: 1000 })
+        state.cluster.group('nobody').any().send('thrown at')`)
+      await until(async () => (await run<unknown[]>(`return state.seen`)).length === 2)
+      await until(async () => (await run<unknown[]>(`return state.failed`)).length === 2)
+      assert.equal(
+        (await run<unknown[][]>(`return state.failed`)).map(([code, may]) => [code, may]),
+        Array(2).fill(['ERR_REQUEST_TIMEOUT', true]),
+      )
+      assert.is(await run(`return state.to.request({ ask: 'echo', value: 7 })`), 7)
+      for (const message of [`'thrown at'`, `'x'`])
+        assert.is(
+          (
+            await driveToThrow(
+              port,
+              `return state.cluster.group('nobody').any().request(${message}, { timeoutMs: 300 })`,
+            )
+          ).code,
+          'ERR_REQUEST_TIMEOUT',
+        )
+      const seen = await run<unknown[][]>(`return state.seen`)
+      assert.equal(seen[0], ['millrace.shop.to.a.tasks.0', { ask: 'wait', value: 1000 }, false])
+      assert.equal([...new Set(seen.map(([, , isRequest]) => isRequest))], [false])
+      await box.stop()
+    }),
+  ))
+
 longTest('what waited for NATS reaches the other servers, which connect later', () =>
   inSandbox((boxA) =>
     inSandbox((boxB) =>

@@ -29,16 +29,18 @@ export class NatsAnswers implements Answers {
   readonly #isForOne: boolean
   #deadline = 0
 
-  constructor(host: AnswersHost, message: Msg, from: WorkerRef, isForOne: boolean) {
+  /** @param reply the subject of its answer; empty if it needs none, or none of this process's */
+  constructor(host: AnswersHost, message: Msg, reply: string, from: WorkerRef, isForOne: boolean) {
     this.#host = host
-    this.#reply = message.reply ?? ''
+    this.#reply = reply
     this.#isForOne = isForOne
     this.from = from
-    this.call = isOneWay(message) ? ONE_WAY : new Call(true, now() + remainingMsOf(message))
+    this.call = reply === '' || isOneWay(message) ? ONE_WAY : new Call(true, now() + remainingMsOf(message))
   }
 
+  /** That is for the worker that was addressed to say: subscribers confirm nothing. */
   handled(): void {
-    this.#give(EMPTY)
+    if (this.#isForOne) this.#give(EMPTY)
   }
 
   answer(_number: number, value: unknown): void {

@@ -21,11 +21,12 @@ import {
   encodeToken,
   HEADERS_BYTES,
   isName,
-  isOneWay,
+  isToWorkers,
   readMessage,
   readSender,
   senderOf,
   senderText,
+  workerSubject,
   writeFailure,
   writeHead,
 } from './headers.ts'
@@ -174,9 +175,7 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   }
 
   #subject(kind: 'any' | 'all' | 'to', ...names: readonly (string | number)[]): string {
-    return ['millrace', encodeToken(this.#settings.name), kind, ...names.map((name) => encodeToken(`${name}`))].join(
-      '.',
-    )
+    return workerSubject(this.#settings.name, kind, names)
   }
 
   // Answering
@@ -211,7 +210,7 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
     const { handler } = subscriber
     const call: Handler = (from, message, call) => handler(message, { subject: incoming.subject, from, call })
     this.#read(incoming, false, (answers, message) =>
-      this.#mailbox?.run(answers, 0, message, answers.call, isOneWay(incoming) ? logging(call) : call),
+      this.#mailbox?.run(answers, 0, message, answers.call, answers.call.isRequest ? call : logging(call)),
     )
   }
 
@@ -220,21 +219,22 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   }
 
   #read(incoming: Msg, isForOne: boolean, take: (answers: NatsAnswers, message: unknown) => void): void {
+    const reply = isForOne || !isToWorkers(incoming.subject) ? (incoming.reply ?? '') : '' // others answer for workers
     let answers: NatsAnswers
     let message: unknown
     try {
-      answers = new NatsAnswers(this, incoming, this.#senderIn(incoming), isForOne)
+      answers = new NatsAnswers(this, incoming, reply, this.#senderIn(incoming), isForOne)
       message = readMessage(incoming)
     } catch (error) {
       this.#troubles.log(`cluster ${this.#settings.name}: on ${incoming.subject}: ${messageOf(error)}`)
-      return this.#turnDown(incoming, error)
+      return this.#turnDown(reply, error)
     }
     take(answers, message)
   }
 
   /** A message that cannot be read: its sender may wait for an answer. */
-  #turnDown({ reply }: Msg, error: unknown): void {
-    if (!reply) return
+  #turnDown(reply: string, error: unknown): void {
+    if (reply === '') return
     const headers = this.newHeaders()
     this.reply(reply, writeFailure(headers, error, false, this.maxPayload), headers)
   }

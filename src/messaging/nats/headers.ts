@@ -79,6 +79,20 @@ export function encodeToken(name: string): string {
   return encodePart(name).replaceAll('.', '%2E').replaceAll('*', '%2A')
 }
 
+/** The subject of messages by name, which only the addressed worker answers; other subscribers may listen. */
+export function workerSubject(
+  cluster: string,
+  kind: 'any' | 'all' | 'to',
+  names: readonly (string | number)[],
+): string {
+  return ['millrace', encodeToken(cluster), kind, ...names.map((name) => encodeToken(`${name}`))].join('.')
+}
+
+/** Whether it is such a subject, of any cluster. */
+export function isToWorkers(subject: string): boolean {
+  return /^millrace\.[^.]+\.(?:any|all|to)\./.test(subject)
+}
+
 /** Whether it can be a part of a subject. */
 export function isName(text: string): boolean {
   return text !== '' && text.length <= LONGEST_NAME && encodeToken(text).length <= LONGEST_NAME

@@ -227,6 +227,32 @@ test('who listens to everything confirms and answers nothing that is for a worke
     }),
   ))
 
+test('what senders say of themselves takes no memory when it is no name, or comes with much else', () =>
+  inSandbox((box) =>
+    withNats(box, async (nats) => {
+      const port = await startInCluster(box, inCluster(nats.url, 'a', handlers), 2)
+      const heap = async () =>
+        drive<number>(
+          port,
+          `(await import('node:v8')).setFlagsFromString('--expose-gc')
+          ;(await import('node:vm')).runInNewContext('gc')()
+          return process.memoryUsage().heapUsed / 1e6`,
+        )
+      const raw = await rawNats(nats.port)
+      const before = await heap()
+      const much = 'x'.repeat(900_000)
+      for (let n = 0; n < 30; n++) {
+        raw.write(hpub('orders.x', `Millrace-From: ${n}${much}`, `${n}`))
+        raw.write(hpub('orders.x', `Millrace-From: server-${n}/a-group-of-it/0\r\nMore: ${much}`, `${n}`))
+      }
+      await until(async () => (await drive<unknown[]>(port, `return state.got`)).length === 60)
+      const grown = (await heap()) - before
+      assert.ok(grown < 8, `${grown} MB`)
+      raw.end()
+      await box.stop()
+    }),
+  ))
+
 longTest('what waited for NATS reaches the other servers, which connect later', () =>
   inSandbox((boxA) =>
     inSandbox((boxB) =>

@@ -244,11 +244,13 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
     return this.#senders.get(text) ?? this.#newSender(text)
   }
 
+  /** Kept by what we would write, which is short and no part of the headers: whatever else is in them may be large. */
   #newSender(text: string): WorkerRef {
     const sender = readSender(text)
-    const ref = sender === null ? STRANGER : new ClusterGroup(this, sender.group).reference(sender.id, sender.server)
+    if (sender === null) return STRANGER
+    const ref = new ClusterGroup(this, sender.group).reference(sender.id, sender.server)
     if (this.#senders.size >= MOST_SENDERS) this.#senders.clear()
-    this.#senders.set(text, ref)
+    this.#senders.set(senderOf(sender), ref)
     return ref
   }
 

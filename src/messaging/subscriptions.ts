@@ -51,6 +51,8 @@ export class Subscriptions {
   onChange: ((change: InterestChange) => Promise<void>) | null = null
   readonly #tree = new SubjectTree<Subscriber>()
   readonly #counts = new Map<Interest, number>()
+  /** Announcements that not all of the others have heard yet. */
+  readonly #announced = new Map<Interest, Promise<void>>()
   /** Subscribers without a queue by subject, valid until a subscription changes. */
   readonly #known = new Map<string, readonly Subscriber[]>()
   #turn = 0
@@ -62,7 +64,15 @@ export class Subscriptions {
     const interest = interestOf(subscriber)
     const count = this.#counts.get(interest) ?? 0
     this.#counts.set(interest, count + 1)
-    return count === 0 ? this.#tell({ adds: [interest], drops: [] }) : Promise.resolve()
+    return count === 0 ? this.#announce(interest) : (this.#announced.get(interest) ?? Promise.resolve())
+  }
+
+  #announce(interest: Interest): Promise<void> {
+    const heard = this.#tell({ adds: [interest], drops: [] }).then(() => {
+      if (this.#announced.get(interest) === heard) this.#announced.delete(interest)
+    })
+    this.#announced.set(interest, heard)
+    return heard
   }
 
   delete(subscriber: Subscriber): void {

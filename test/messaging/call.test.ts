@@ -3,11 +3,13 @@
 import { inspect } from 'node:util'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { withResolvers } from '../../src/deferred.ts'
 import { asError, codeOf, messageOf, PeerError, RemoteError, stackOf } from '../../src/errors.ts'
 import { now } from '../../src/loop/clock.ts'
 import { Call } from '../../src/messaging/call.ts'
 import { checkRequest, PendingRequest, packFailure, remoteErrorOf } from '../../src/messaging/pending-request.ts'
-import { Subscriptions } from '../../src/messaging/subscriptions.ts'
+import { type InterestChange, Subscriptions } from '../../src/messaging/subscriptions.ts'
+import { nothing } from '../../src/nothing.ts'
 import { nextTurn } from '../support/until.ts'
 
 test('the time that is left is whole milliseconds, and never the 0 that means no limit', () => {
@@ -52,6 +54,33 @@ test('whatever is thrown has a text, also what throws when it is looked at', () 
     packFailure(thrown)
   }
   assert.is(remoteErrorOf(new PeerError('ERR_REQUEST_TIMEOUT', 'x', false)).mayHaveBeenHandled, true) // a handler has run
+})
+
+test('two subscriptions to one subject are ready together, when the others have heard of it', async () => {
+  const own = new Subscriptions()
+  const told: InterestChange[] = []
+  const { promise, resolve } = withResolvers()
+  own.onChange = (change) => {
+    told.push(change)
+    return promise
+  }
+  const ready: string[] = []
+  const subscribe = (name: string) => {
+    const subscriber = { pattern: 'a.*', queue: '', handler: nothing, isOver: false }
+    void own.add(subscriber).then(() => ready.push(name))
+    return subscriber
+  }
+  const [one, two] = [subscribe('one'), subscribe('two')]
+  await nextTurn()
+  assert.equal([told, ready], [[{ adds: [' a.*'], drops: [] }], []])
+  resolve()
+  await nextTurn()
+  assert.equal(ready, ['one', 'two'])
+  subscribe('three')
+  await nextTurn()
+  assert.equal([told.length, ready], [1, ['one', 'two', 'three']])
+  for (const subscriber of [one, two]) own.delete(subscriber)
+  assert.is(told.length, 1)
 })
 
 test('of several handlers of a request one answers, and what fails in another is logged', async () => {

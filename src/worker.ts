@@ -191,8 +191,9 @@ export class Worker<
    */
   ssl: ServerTlsOptions | null = null
   /**
-   * Runs handlers of messages from other workers one at a time, each after the previous one has settled. Default:
-   * false.
+   * Runs handlers of messages from workers one at a time, each after the previous one has settled: `onWorkerMessage`
+   * and the subscribers of a subject (all of one message together). Only what this process requests by subject and
+   * answers itself does not wait. Default: false.
    */
   serial = false
   /**

@@ -7,10 +7,12 @@ import { AbortError, PeerError, type SendError } from '../errors.ts'
 import { now } from '../loop/clock.ts'
 import { isThenable } from '../protocol.ts'
 import { ONE_WAY } from './call.ts'
+import type { Mailbox } from './mailbox.ts'
 import { type Outbox, refusedAs, SILENT } from './outbox.ts'
 import { OwnRequest } from './own-request.ts'
 import { DEFAULT_TIMEOUT_MS, lost, PendingRequest, type RequestOptions, rejectLater } from './pending-request.ts'
 import { publishFrame, publishHead } from './publish-frame.ts'
+import { QueuedPublish } from './queued-publish.ts'
 import type { WorkerRef } from './references.ts'
 import { Room, type RoomHost } from './room.ts'
 import { separation } from './separation.ts'
@@ -25,7 +27,7 @@ export interface HubHost extends RoomHost {
   /** This process, as its own handlers see it. */
   readonly self: WorkerRef
   /** Its load counts what is handled here, whoever has sent it. */
-  readonly mailbox: { load: number }
+  readonly mailbox: Mailbox
   /** Counts unsettled handler promises and waiting messages: this process does not leave before they are done. */
   working(change: 1 | -1): void
   refusedToSend(error: SendError, message: unknown): void
@@ -75,7 +77,9 @@ export class Hub {
   readonly #waiting = new Set<() => void>()
   /** Messages published to this process itself in this turn of the loop. */
   readonly #here: OwnPublish[] = []
-  /** Number of messages to this process itself that have not begun. */
+  /** What has been published here and waits for its turn, in a serial worker. */
+  readonly #queued = new Set<QueuedPublish>()
+  /** Number of messages to this process itself that have not begun, and are not in its mailbox. */
   #unbegun = 0
   /** For those and what is being handled, and for what waits. */
   readonly #room: Room
@@ -204,11 +208,15 @@ export class Hub {
 
   /** @internal */
   deliverHere(): void {
-    const { self } = this.#host
+    const { self, mailbox } = this.#host
     const deliver = (one: OwnPublish, message: unknown) => this.#own.deliver(one.audience, message, self, ONE_WAY)
     for (const one of this.#here.splice(0)) {
       this.#unbegun--
       try {
+        if (mailbox.isSerial) {
+          this.#queue(one, cloneOf(one.packed))
+          continue
+        }
         const result = separation.handle(deliver, one, cloneOf(one.packed), undefined)
         if (isThenable(result)) void this.#handling(result, one)
         else this.#settled(one.packed)
@@ -216,6 +224,29 @@ export class Hub {
         this.#missed(error, one)
       }
     }
+  }
+
+  /** In its turn, as if another process had published it. */
+  #queue(one: OwnPublish, message: unknown): void {
+    const { self, mailbox } = this.#host
+    const answers = new QueuedPublish(self, (error) => {
+      this.#queued.delete(answers)
+      if (error === null) this.#settled(one.packed)
+      else this.#missed(error, one)
+    })
+    const handler = () => {
+      this.#queued.delete(answers)
+      return answers.isOver ? undefined : this.#own.deliver(one.audience, message, self, ONE_WAY)
+    }
+    this.#queued.add(answers)
+    mailbox.queue({ answers, number: 0, message, call: ONE_WAY, handler })
+  }
+
+  /** Fails so many of those that have not begun. Returns whether there are more. */
+  tellLost(most: number, error: PeerError): boolean {
+    let left = most
+    for (const one of this.#queued) if (left-- > 0) one.fail(0, error)
+    return this.#queued.size > 0
   }
 
   async #handling(result: PromiseLike<unknown>, one: OwnPublish): Promise<void> {
@@ -314,9 +345,9 @@ export class Hub {
     this.#arrived(outbox)
   }
 
-  /** Number of publishes and requests that wait for the others to announce their subscriptions. */
+  /** Number of publishes and requests that wait: for the others to announce their subscriptions, or for their turn. */
   get waiting(): number {
-    return this.#waiting.size
+    return this.#waiting.size + this.#queued.size
   }
 
   /** Waits for nobody any more: whoever has not announced its subscriptions is one that is silent. */

@@ -316,7 +316,7 @@ export class IncomingLink implements SocketEvents, Answers {
     const handler = (from: WorkerRef, message: unknown) => this.#host.deliver(audience, message, from, call)
     const number = this.#number()
     const message = this.#read(number, form, bytes, at, end)
-    if (message !== UNREADABLE) this.#host.mailbox.run(this, number, message, call, handler)
+    if (message !== UNREADABLE) this.#host.mailbox.take(this, number, message, call, handler)
   }
 
   #ending(): void {

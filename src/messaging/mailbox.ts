@@ -40,6 +40,8 @@ interface Task {
   readonly number: number
   readonly message: unknown
   readonly call: Call
+  /** Null for the Worker's. */
+  readonly handler: Handler | null
 }
 
 /** How many started entries a queue keeps at its front before they are removed: moving the rest costs by its length. */
@@ -60,19 +62,29 @@ export class Mailbox {
     this.#host = host
   }
 
-  take(answers: Answers, number: number, message: unknown, call: Call): void {
+  /** @param handler null for the Worker's */
+  take(answers: Answers, number: number, message: unknown, call: Call, handler: Handler | null = null): void {
     this.#host.counters.messagesIn++
-    if (!this.#host.serial) return this.#start(answers, number, message, call, this.#host.workerHandler, false)
-    this.load++
-    if (call !== ONE_WAY) answers.remember(number, call)
-    this.#queue.push({ answers, number, message, call })
-    this.#next()
+    if (this.#host.serial) this.queue({ answers, number, message, call, handler })
+    else this.#start(answers, number, message, call, handler ?? this.#host.workerHandler, false)
   }
 
-  /** Like `take`, but for a handler other than the Worker's, and at once. */
+  /** Like `take`, but at once: a handler of a serial worker may wait for the answer. */
   run(answers: Answers, number: number, message: unknown, call: Call, handler: Handler): void {
     this.#host.counters.messagesIn++
     this.#start(answers, number, message, call, handler, false)
+  }
+
+  get isSerial(): boolean {
+    return this.#host.serial
+  }
+
+  /** For a message that begins when all before it have settled. It is not counted as received. */
+  queue(task: Task): void {
+    this.load++
+    if (task.call !== ONE_WAY) task.answers.remember(task.number, task.call)
+    this.#queue.push(task)
+    this.#next()
   }
 
   /** Calls back when everything that has arrived has started. */
@@ -91,8 +103,9 @@ export class Mailbox {
         this.#head = 0
       }
       this.load--
-      if (task.call !== ONE_WAY) task.answers.forget(task.number)
-      this.#start(task.answers, task.number, task.message, task.call, this.#host.workerHandler, true)
+      const { answers, number, message, call, handler } = task
+      if (call !== ONE_WAY) answers.forget(number)
+      this.#start(answers, number, message, call, handler ?? this.#host.workerHandler, true)
     }
     if (this.#head === this.#queue.length) for (const tell of this.#waiting.splice(0)) tell()
   }

@@ -13,6 +13,7 @@ import { Mailbox, type MailboxHost } from './mailbox.ts'
 import { Outbox, type OutboxHost, type OutboxSettings, TOLD_IN_ONE_TURN } from './outbox.ts'
 import type { Credentials } from './outgoing-link.ts'
 import { Peers } from './peers.ts'
+import { lost } from './pending-request.ts'
 import type { WorkerRef } from './references.ts'
 import { Stay } from './stay.ts'
 import { type Audience, type InterestChange, subscriptions } from './subscriptions.ts'
@@ -267,6 +268,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   async tellLost(): Promise<void> {
     this.hub.stopWaiting()
     await new Promise(setImmediate) // requests go on to their outboxes in a turn of their own
+    while (this.hub.tellLost(TOLD_IN_ONE_TURN, lost('this process', HAS_LEFT, false))) await new Promise(setImmediate)
     for (const outbox of this.#outboxes.values()) {
       if (outbox.count > 0) outbox.abandon(HAS_LEFT)
       while (outbox.tellLost(TOLD_IN_ONE_TURN)) await new Promise(setImmediate)
@@ -277,6 +279,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   close(): void {
     this.#listener?.close()
     this.hub.stopWaiting()
+    this.hub.tellLost(Number.POSITIVE_INFINITY, lost('this process', HAS_LEFT, false))
     for (const outbox of this.#outboxes.values()) {
       outbox.close(HAS_LEFT)
       outbox.tellLost(Number.POSITIVE_INFINITY)

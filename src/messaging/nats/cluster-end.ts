@@ -209,9 +209,12 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
     if (subscriber.isOver || this.#mailbox === null) return
     const { handler } = subscriber
     const call: Handler = (from, message, call) => handler(message, { subject: incoming.subject, from, call })
-    this.#read(incoming, false, (answers, message) =>
-      this.#mailbox?.run(answers, 0, message, answers.call, answers.call.isRequest ? call : logging(call)),
-    )
+    this.#read(incoming, false, (answers, message) => {
+      const { isRequest } = answers.call
+      const handle = isRequest ? call : logging(call)
+      if (isRequest && this.#post.awaits(incoming)) this.#mailbox?.run(answers, 0, message, answers.call, handle)
+      else this.#mailbox?.take(answers, 0, message, answers.call, handle)
+    })
   }
 
   #receive(incoming: Msg): void {

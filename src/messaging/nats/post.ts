@@ -146,6 +146,11 @@ export class Post implements Carrier {
     this.#settings.look() // a process that leaves waits until NATS has it
   }
 
+  /** Whether this process itself waits for the answer. */
+  awaits({ reply = '' }: Msg): boolean {
+    return reply.startsWith(`${this.#inbox}.`)
+  }
+
   #hasRoom(): boolean {
     const { maxPendingMessages, maxPendingBytes } = this.#settings
     return this.count < maxPendingMessages && this.#bytes < maxPendingBytes

@@ -21,9 +21,18 @@ export interface WatchOptions {
   readonly signal?: AbortSignal
 }
 
-const unread = new LimitedLog()
-/** Limit of changes that wait for the reader. */
+/** A change as it came. Values are decoded when they are read: until then their size is known. */
+interface Unread {
+  readonly type: Change<unknown>['type']
+  readonly key: string
+  readonly plain: Plain
+  readonly bytes: Uint8Array
+}
+
+const unreadable = new LimitedLog()
+/** Limits of changes that wait for the reader, and of their keys and values. */
 const MAX_WAITING = 10_000
+const MAX_WAITING_BYTES = 16 * 1_048_576
 
 export function watchChanges<V>(
   map: string,
@@ -32,31 +41,33 @@ export function watchChanges<V>(
 ): AsyncIterableIterator<Change<V>> {
   const done: IteratorReturnResult<undefined> = { done: true, value: undefined }
   const readers: ((result: IteratorResult<Change<V>>) => void)[] = []
-  let waiting: Change<V>[] = []
+  let waiting: Unread[] = []
+  let waitingBytes = 0
   let isOver = false
 
-  const give = (change: Change<V>) => {
-    const reader = readers.shift()
-    if (reader !== undefined) return reader({ done: false, value: change })
-    const hasMissed = change.type === 'lost' || waiting.length >= MAX_WAITING
-    if (hasMissed) waiting = [{ type: 'lost' }]
-    else waiting.push(change)
-  }
-  /** Does not throw: it is called by the connection, which all watchers share. */
-  const read = (changed: string, plain: Plain, bytes: Uint8Array): Change<V> => {
+  /** Does not throw: the connection calls it, which all watchers share. */
+  const read = ({ type, key, plain, bytes }: Unread): Change<V> => {
+    if (type !== 'set') return type === 'lost' ? { type } : { type, key }
     try {
-      return { type: 'set', key: changed, value: decode(changed, plain, bytes) }
+      return { type, key, value: decode(key, plain, bytes) }
     } catch (error) {
-      unread.log(`watch('${map}'): ${messageOf(error)}`)
+      unreadable.log(`watch('${map}'): ${messageOf(error)}`)
       return { type: 'lost' }
     }
   }
-  const stop = keeperLink.watch(map, key, (type, changed, plain, bytes) => {
-    if (type === 'set') give(read(changed, plain, bytes))
-    else give(type === 'lost' ? { type } : { type, key: changed })
-  })
+  const give = (change: Unread) => {
+    const reader = readers.shift()
+    if (reader !== undefined) return reader({ done: false, value: read(change) })
+    waitingBytes += sizeOf(change)
+    if (change.type !== 'lost' && waiting.length < MAX_WAITING && waitingBytes <= MAX_WAITING_BYTES)
+      return void waiting.push(change)
+    waiting = [LOST]
+    waitingBytes = 0
+  }
+  const stop = keeperLink.watch(map, key, (type, changed, plain, bytes) => give({ type, key: changed, plain, bytes }))
   const end = () => {
     isOver = true
+    waiting = []
     stop()
     signal?.removeEventListener('abort', end)
     for (const reader of readers.splice(0)) reader(done)
@@ -66,10 +77,11 @@ export function watchChanges<V>(
 
   return {
     next() {
-      const change = waiting.shift()
-      if (change !== undefined && !isOver) return Promise.resolve({ done: false, value: change })
       if (isOver) return Promise.resolve(done)
-      return new Promise((resolve) => readers.push(resolve))
+      const change = waiting.shift()
+      if (change === undefined) return new Promise((resolve) => readers.push(resolve))
+      waitingBytes -= sizeOf(change)
+      return Promise.resolve({ done: false, value: read(change) })
     },
     return() {
       end()
@@ -79,4 +91,10 @@ export function watchChanges<V>(
       return this
     },
   }
+}
+
+const LOST: Unread = { type: 'lost', key: '', plain: null, bytes: new Uint8Array() }
+
+function sizeOf({ key, bytes }: Unread): number {
+  return key.length + bytes.length
 }

@@ -326,6 +326,28 @@ test('the keeper is killed: calls on their way say so, watchers hear of it, and 
   })
 })
 
+test('a watcher that does not read keeps a bounded number of bytes, and then learns that it has missed something', async () => {
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(program(box)))
+    const [one, two] = (await remotes(port, 2)) as [Remote, Remote]
+    await one.value(`globalThis.changes = map.watch(); await map.set('ready', 1)`)
+    await two.value(`for (let n = 0; n < 30; n++) await map.set('k', { n, bytes: Buffer.alloc(1_000_000) })`)
+    const seen = await one.value(`
+      await map.get('k') // its answer comes behind the changes
+      const seen = []
+      for (let n = -1; n !== 29; ) {
+        const { value: { type, value } } = await changes.next()
+        n = value?.n ?? -1
+        seen.push(type + n)
+      }
+      return seen`)
+    assert.is((seen as string[])[0], 'lost-1')
+    assert.ok((seen as string[]).length <= 17, String(seen))
+    for (const { client } of [one, two]) client.close()
+    await box.stop()
+  })
+})
+
 longTest('a worker may use it to its end, and without a master the keeper goes when the last worker has', async () => {
   await inSandbox(async (box) => {
     const path = program(

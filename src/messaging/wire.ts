@@ -191,7 +191,7 @@ export function isPlainBytes(value: unknown): value is Uint8Array {
 }
 
 /** Whether its memory was transferred away. `buffer.detached` exists since Node 21. */
-function isDetached({ length, buffer }: Uint8Array): boolean {
+export function isDetached({ length, buffer }: Uint8Array): boolean {
   if (length > 0) return false
   try {
     void new Uint8Array(buffer)

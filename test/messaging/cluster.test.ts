@@ -475,6 +475,17 @@ longTest('what NATS does not permit is told, and a wrong password is tried again
   ),
 )
 
+/** Hidden from whoever lists its properties. */
+function withToJson(value: object): object {
+  return Object.defineProperty(value, 'toJSON', { value: () => 'another' })
+}
+
+function detached(): Uint8Array {
+  const bytes = new Uint8Array(4)
+  structuredClone(bytes, { transfer: [bytes.buffer] })
+  return bytes
+}
+
 function nested(depth: number): unknown {
   let value: unknown = 1
   for (let n = 0; n < depth; n++) value = { value }
@@ -504,6 +515,11 @@ test('messages are JSON or bytes, exactly', () => {
     [{ a: -0 }, /\.a is -0/],
     [JSON.parse('{"a":{"__proto__":1}}'), /\.a\.__proto__ would be left out/],
     [deep, /nested too deeply/],
+    ['ab12'.match(/(?<letters>[a-z]+)/), /it has properties besides its items/],
+    [{ a: [Object.assign([1], { total: 1 })] }, /\.a\[0\] has properties besides/],
+    [{ a: withToJson({}) }, /\.a has a toJSON\(\)/],
+    [[withToJson([])], /\[0\] has a toJSON\(\)/],
+    [detached(), /it is detached/],
   ] as const)
     assert.throws(
       () => encode(value),

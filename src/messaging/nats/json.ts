@@ -2,6 +2,7 @@
 // machine. What JSON would silently change is refused.
 
 import { messageOf, ProtocolError, UsageError } from '../../errors.ts'
+import { isDetached } from '../wire.ts'
 
 export interface Encoded {
   /** Owned: the message may change afterwards. Empty for undefined. */
@@ -17,7 +18,10 @@ const MAY_SET_PROTOTYPE = /__proto__|\\u00[5-7]/i
 /** Throws UsageError: ERR_CANNOT_CLONE, which names the property. */
 export function encode(message: unknown): Encoded {
   if (message === undefined) return { payload: NO_BYTES, isBytes: false }
-  if (message instanceof Uint8Array) return { payload: Buffer.from(message), isBytes: true }
+  if (message instanceof Uint8Array) {
+    if (isDetached(message)) throw flawed('it is detached')
+    return { payload: Buffer.from(message), isBytes: true }
+  }
   return { payload: Buffer.from(textOf(message)), isBytes: false }
 }
 
@@ -58,9 +62,10 @@ function flawOf(value: unknown, path: string): string {
   if (typeof value === 'number') return flawOfNumber(value, path)
   if (typeof value !== 'object') return `${called(path)} is a ${typeof value}`
   const prototype = Object.getPrototypeOf(value)
-  if (Array.isArray(value)) return flawOfList(value, path)
-  if (prototype === null || prototype === Object.prototype) return flawOfProperties(value, path)
-  return `${called(path)} is a ${prototype.constructor?.name || 'special object'}`
+  const isPlain = Array.isArray(value) || prototype === null || prototype === Object.prototype
+  if (!isPlain) return `${called(path)} is a ${prototype.constructor?.name || 'special object'}`
+  if (hasToJson(value)) return `${called(path)} has a toJSON()`
+  return Array.isArray(value) ? flawOfList(value, path) : flawOfProperties(value, path)
 }
 
 function flawOfNumber(value: number, path: string): string {
@@ -68,12 +73,17 @@ function flawOfNumber(value: number, path: string): string {
   return Number.isFinite(value) ? '' : `${called(path)} is ${value}`
 }
 
+/** JSON calls it wherever it is: hidden, or inherited. */
+function hasToJson(value: object): boolean {
+  return typeof (value as { toJSON?: unknown }).toJSON === 'function'
+}
+
 function flawOfList(list: readonly unknown[], path: string): string {
   for (let at = 0; at < list.length; at++) {
     const flaw = list[at] === undefined ? `${path}[${at}] is undefined` : flawOf(list[at], `${path}[${at}]`)
     if (flaw !== '') return flaw
   }
-  return ''
+  return Object.keys(list).length === list.length ? '' : `${called(path)} has properties besides its items`
 }
 
 /** Properties that are undefined are left out, as everywhere in JSON. */

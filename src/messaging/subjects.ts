@@ -3,6 +3,7 @@
 // https://docs.nats.io/nats-concepts/subjects
 
 import { UsageError } from '../errors.ts'
+import { isWellFormed } from './wire.ts'
 
 const ANY = '*'
 const REST = '>'
@@ -11,7 +12,7 @@ const LONGEST_SUBJECT = 1024
 /** How many results are cached; beyond it the cache starts over. */
 export const MOST_KNOWN = 4096
 
-/** Throws UsageError. */
+/** Half a surrogate pair would be another subject at the other end. Throws UsageError. */
 export function checkSubject(subject: unknown, mayBePattern: boolean): asserts subject is string {
   const tokens = typeof subject === 'string' ? subject.split('.') : ['']
   const isWell = tokens.every((token, at) => {
@@ -19,7 +20,7 @@ export function checkSubject(subject: unknown, mayBePattern: boolean): asserts s
     if (token === REST) return mayBePattern && at === tokens.length - 1
     return /^[^\s*>\p{Cc}]+$/u.test(token)
   })
-  if (isWell && String(subject).length <= LONGEST_SUBJECT) return
+  if (isWell && String(subject).length <= LONGEST_SUBJECT && isWellFormed(String(subject))) return
   const wanted = mayBePattern ? `tokens with dots between, '*' for one, '>' for the rest` : 'tokens with dots between'
   throw new UsageError('ERR_BAD_SUBJECT', `bad subject ${JSON.stringify(subject)}: it must be ${wanted}`)
 }

@@ -18,7 +18,12 @@ export interface SubscribeOptions {
 export interface Subscription extends Disposable {
   /** As given to `subscribe`. */
   readonly subject: string
-  /** Resolves when every worker that publishes knows of the subscription: what is published afterwards arrives. */
+  /**
+   * Resolves when every worker that publishes knows of the subscription: what is published afterwards arrives. Of
+   * `Channel` in `onWorkerStart` it resolves at once, without that promise: nobody publishes to a process that is not
+   * ready. Take a snapshot that publishes keep up to date in `onWorkerActive`. Of a `Cluster` it resolves when NATS
+   * knows.
+   */
   readonly ready: Promise<void>
   /**
    * Ends the subscription: the handler is not called from now on. Idempotent. What is on its way to a member of a queue

@@ -133,8 +133,7 @@ export class WorkerGroup {
 
   /** Returns the worker with this id. Throws UsageError: ERR_UNKNOWN_WORKER, whose message lists the existing ids. */
   getWorkerById(id: number): WorkerRef {
-    const found = this.#refs.get(id)
-    if (found !== undefined) return found
+    if (this.#outboxes.get(id)?.isKnown) return this.reference(id) // without asking for its name each time
     const isId = Number.isSafeInteger(id) && id >= 0
     const mesh = this.#current()
     if (!isId || (mesh !== null && !mesh.isKnown(this.mailbox, id))) throw this.#unknown(id)
@@ -166,7 +165,7 @@ export class WorkerGroup {
       if (best === null || isBetter(outbox, best)) best = outbox
     }
     if (best === null) throw this.#empty()
-    return this.getWorkerById(best.id)
+    return this.reference(best.id)
   }
 
   /**
@@ -184,7 +183,7 @@ export class WorkerGroup {
       best = id
     }
     if (best < 0) throw this.#empty()
-    return this.getWorkerById(best)
+    return this.reference(best)
   }
 
   /**

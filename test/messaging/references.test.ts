@@ -3,8 +3,12 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
+import type { UsageError } from '../../src/errors.ts'
+import { WorkerGroup } from '../../src/messaging/references.ts'
 import { drive, driveToThrow, startDriven } from '../support/driven.ts'
+import { Host, meshOf, rowOf } from '../support/mesh.ts'
 import { inSandbox } from '../support/server.ts'
+import { nextTurn } from '../support/until.ts'
 
 // One server for all of it: groups with and without an address, one that is serial, one without a handler.
 const groups = `
@@ -234,5 +238,29 @@ for (const engine of addon().newEngine === null ? ['node'] : ['native', 'node'])
       await box.stop()
     }))
 }
+
+test('a worker that is gone is unknown, whether it was looked up before, sent to, or neither', async () => {
+  const { mesh, close } = meshOf(new Host(), 'nowhere')
+  await nextTurn() // it listens
+  const rowsOf = (incarnation: number) => [0, 1, 2].map((id) => ({ ...rowOf('nowhere', incarnation), id }))
+  const group = new WorkerGroup(
+    'there',
+    () => 'there',
+    () => mesh,
+  )
+  mesh.use({ rows: rowsOf(1), isEnding: false })
+  group.getWorkerById(1).send('waits')
+  const kept = group.getWorkerById(0)
+  mesh.use({ rows: rowsOf(-1), isEnding: false })
+  for (const id of [0, 1, 2])
+    assert.throws(
+      () => group.getWorkerById(id),
+      (error: UsageError) => error.code === 'ERR_UNKNOWN_WORKER',
+    )
+  mesh.use({ rows: rowsOf(2), isEnding: false })
+  assert.is(group.getWorkerById(0), kept)
+  for (const id of [1, 2]) assert.is(group.getWorkerById(id).id, id)
+  close()
+})
 
 test.run()

@@ -178,9 +178,9 @@ export class FrameWriter {
     this.#isDirty = false
     this.#give(this.#at)
     this.#frame = this.#at
-    if (!this.#mayReuse) return
-    this.#from = this.#frame = this.#at = 0
-    if (this.#buffer.length > MOST_BYTES) this.#buffer = Buffer.allocUnsafeSlow(MOST_BYTES) // there was a large frame
+    const isLarge = this.#buffer.length > MOST_BYTES // there was a large frame
+    if (isLarge) this.#buffer = Buffer.allocUnsafeSlow(MOST_BYTES)
+    if (isLarge || this.#mayReuse) this.#from = this.#frame = this.#at = 0
   }
 
   #give(to: number): void {

@@ -214,6 +214,25 @@ test('every value is the same however the bytes are cut', () => {
   }
 })
 
+test('a link keeps no large buffer after a large message, whether its transport copies what it writes or not', () => {
+  for (const copiesWrites of [true, false]) {
+    const sizes: number[] = []
+    const writer = new FrameWriter()
+    writer.attach({ write: ({ buffer }: Uint8Array) => sizes.push(buffer.byteLength) } as unknown as Socket, {
+      copiesWrites,
+    })
+    for (const value of ['x'.repeat(1_000_000), 'small', 'small']) {
+      writer.begin(16)
+      writer.value(value)
+      writer.end()
+      writer.flush()
+    }
+    const [large = 0, ...small] = sizes
+    assert.ok(large > 1_000_000, `${large}`)
+    assert.equal(small, [65_536, 65_536])
+  }
+})
+
 test('numbers of 48 bits are what Node writes and reads', () => {
   const bytes = Buffer.alloc(8)
   for (const value of [0, 1, 255, 65_536, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 40 + 12_345, 2 ** 48 - 1]) {

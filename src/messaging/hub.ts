@@ -5,6 +5,7 @@
 
 import { AbortError, PeerError, type SendError } from '../errors.ts'
 import { now } from '../loop/clock.ts'
+import { deadlines } from '../loop/deadlines.ts'
 import { isThenable } from '../protocol.ts'
 import { ONE_WAY } from './call.ts'
 import type { Mailbox } from './mailbox.ts'
@@ -57,6 +58,8 @@ interface OwnPublish {
   readonly message: unknown
 }
 
+/** The master sends its news before a process leaves: they are there, unless the master is not. */
+const NEWS_MS = 1000
 /** Per frame, since a frame's head is bounded. */
 const MOST_QUEUES = 100
 /** Bounded, since programs may generate subjects without end. */
@@ -308,14 +311,21 @@ export class Hub {
     if (outbox.isLinked) return
     this.#awaited.set(outbox, now())
     outbox.reach()
+    if (!outbox.isUp) deadlines.after(NEWS_MS, newsIsLate, this, outbox)
   }
 
-  /** Another process has this slot now, or none. */
+  /** Another process has this slot now, or none, or its process leaves and the master has not said who follows. */
   moved(outbox: Outbox): void {
     if (!this.#hasJoined) return
     this.#silent.delete(outbox)
-    if (outbox.isUp) this.#await(outbox)
+    if (outbox.isUp || outbox.isAboutToChange) this.#await(outbox)
     else this.#arrived(outbox)
+  }
+
+  /** @internal The master has not said who follows. */
+  newsIsLate(outbox: Outbox): void {
+    const since = this.#awaited.get(outbox)
+    if (since !== undefined && !outbox.isUp && now() - since >= NEWS_MS) this.#arrived(outbox)
   }
 
   /** A process has announced its subscriptions. */
@@ -458,6 +468,10 @@ export class Hub {
 
 function deliverHere(hub: Hub): void {
   separation.batch(deliverAll, hub)
+}
+
+function newsIsLate(hub: Hub, outbox: Outbox): void {
+  hub.newsIsLate(outbox)
 }
 
 function deliverAll(hub: Hub): void {

@@ -146,7 +146,9 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
 
   others(): Outbox[] {
     const rows = [...this.#peers].filter(({ mailbox, id }) => workerKey({ mailbox, id }) !== this.#self)
-    return rows.map(({ mailbox, id }) => this.outbox(mailbox, id)).filter(({ isUp }) => isUp)
+    return rows
+      .map(({ mailbox, id }) => this.outbox(mailbox, id))
+      .filter(({ isUp, isAboutToChange }) => isUp || isAboutToChange)
   }
 
   get self(): WorkerRef {

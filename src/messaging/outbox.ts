@@ -142,6 +142,12 @@ export class Outbox implements LinkOwner {
     return this.#row !== undefined && this.#row.incarnation > 0 && this.#row.address !== this.#leftAddress
   }
 
+  /** Whether its process has said that it leaves, and the master has not said yet what comes after it. */
+  get isAboutToChange(): boolean {
+    const isRowOld = this.#row !== undefined && this.#row.incarnation > 0 && this.#row.address === this.#leftAddress
+    return isRowOld && !this.#host.isEnding
+  }
+
   /**
    * Returns true to go on. Returns false if the message was refused (then `onSendFail` was called) or if it was
    * accepted and the queue is now full.

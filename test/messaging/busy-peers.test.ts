@@ -7,8 +7,9 @@ import { SystemError } from '../../src/errors.ts'
 import { type Subscriber, subscriptions } from '../../src/messaging/subscriptions.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import type { Transport } from '../../src/transport.ts'
+import { longTest } from '../support/length.ts'
 import { Host, meshOf, rowOf } from '../support/mesh.ts'
-import { rejects, until } from '../support/until.ts'
+import { nextTurn, rejects, until } from '../support/until.ts'
 
 /** A transport whose attempts to connect fail as long as the test says so. */
 function flaky(): { transport: Transport; failures: number; isDown: boolean } {
@@ -113,6 +114,47 @@ test('a process that has another one in its place is not waited for', async () =
   assert.equal(here.failed, [])
   end()
   close()
+})
+
+/** `here` publishes to `there`, which has said that it leaves before the master has said who follows it. */
+async function leftEarly() {
+  const first = meshOf(new Host())
+  const here = new Host()
+  const { mesh, close } = meshOf(here, first.address)
+  const { got, end } = await subscribed('news')
+  mesh.hub.publish('news', 'before')
+  await until(() => got.length === 2)
+  first.mesh.leave(() => () => undefined)
+  await until(() => !mesh.outbox('there', 0).isUp)
+  const leave = () => {
+    end()
+    close()
+    first.close()
+  }
+  return { mesh, here, got, leave }
+}
+
+test('what is published between the word of a process that it leaves and that of the master waits for its successor', async () => {
+  const next = meshOf(new Host())
+  const { mesh, here, got, leave } = await leftEarly()
+  assert.is(mesh.hub.publish('news', 'between'), true)
+  const answer = mesh.hub.request('news', 'asked', {})
+  for (let n = 0; n < 3; n++) await nextTurn()
+  assert.is(got.length, 2)
+  mesh.use({ rows: [rowOf(next.address, 2)], isEnding: false })
+  assert.is(await answer, 'answer')
+  await until(() => got.length === 6)
+  assert.equal([got.sort(), here.failed], [['asked', 'asked', 'before', 'before', 'between', 'between'], []])
+  leave()
+  next.close()
+})
+
+longTest('if the master says nothing of it, nobody is awaited for long', async () => {
+  const { mesh, here, got, leave } = await leftEarly()
+  mesh.hub.publish('news', 'between')
+  await until(() => got.length === 3)
+  assert.equal([got, here.failed], [['before', 'before', 'between'], []])
+  leave()
 })
 
 test.run()

@@ -46,29 +46,33 @@ import {
   kConnected,
   kConnectFailed,
   kDrain,
+  kForget,
   kFull,
   kHandOver,
   kHasQueued,
+  kHasWaiting,
   kHold,
   kIsFull,
   kIsLongLived,
   kIsOpening,
   kIsOver,
   kIsStaying,
+  kKeep,
   kLastCall,
   kLeave,
+  kLose,
   kOpen,
   kQuietFor,
   kRefuse,
   kRelease,
   kReset,
   kSecure,
-  kSendAccepted,
   kShut,
   kTakeOver,
   kTakes,
   kTransport,
 } from './connection/symbols.ts'
+import { Waiting, type WaitingMessage } from './connection/waiting.ts'
 import { type Deferred, withResolvers } from './deferred.ts'
 import { addressesOf } from './endpoint.ts'
 import {
@@ -129,6 +133,7 @@ interface Rare {
   handshake: Deferred<void> | null
   life: number
   pipes: Pipes | null
+  waiting: Waiting | null
 }
 
 const NO_BYTES = Buffer.alloc(0)
@@ -248,7 +253,9 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   send(message: Out): boolean
   send(bytes: Encoded, raw: true): boolean
   send(message: Out | Encoded, raw = false): boolean {
-    return this.#sendOne(message, raw, 0)
+    if (this.#state !== State.Established || this.#is(Bit.LastWord) || this.#isShakingHands())
+      return this.#turnAway(message, raw)
+    return this.#sendNow(message, raw, 0)
   }
 
   /** Sends `message`, if any, and what is queued, then closes. Idempotent. */
@@ -274,6 +281,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   /** Closes at once and discards what is queued. `onClose` runs before this returns. */
   destroy(): void {
+    this[kForget]()
     this.#drop()
   }
 
@@ -356,14 +364,14 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     return this.#socket.localPort
   }
 
-  /** Returns the bytes sent that the kernel has not taken yet. */
+  /** Returns the bytes sent that the kernel has not taken yet, also those that wait until they can be sent. */
   getSendBufferQueueSize(): number {
-    return this.#socket.queuedBytes
+    return this.#socket.queuedBytes + this.#waitingBytes
   }
 
   /** Whether the kernel has taken everything that was sent. */
   bufferIsEmpty(): boolean {
-    return this.#socket.queuedBytes === 0
+    return this.#socket.queuedBytes === 0 && !this[kHasWaiting]
   }
 
   /** Returns the bytes received that have not reached a handler, except the part of a packet that the codec keeps. */
@@ -457,7 +465,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       this.#is(Bit.LastWord)
     )
       return false
-    if (this.#is(Bit.PeerEnded) || this.#farewell !== null) return false
+    if (this.#is(Bit.PeerEnded) || this.#farewell !== null || this[kHasWaiting]) return false
     const { failure = null, handshake = null, pipes = null } = this.#rare ?? {}
     if (failure !== null || handshake !== null || pipes?.isInUse === true) return false
     return this.#io.onSettled === null && this.#io.onDrain === null
@@ -512,13 +520,12 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#move(State.Connecting)
   }
 
-  [kConnected](socket: Socket, onConnect: ((connection: this) => unknown) | null, beforeConnect: () => void): void {
+  [kConnected](socket: Socket, onConnect: ((connection: this) => unknown) | null): void {
     this.#socket = socket
     this.#move(State.Established)
     socket.attach(this)
-    if (this.#is(Bit.Full)) socket.awaitDrained() // from messages that waited for the connection
     this.#open((connection) => {
-      beforeConnect()
+      this.#sendWaiting()
       return onConnect?.(connection)
     })
     if (this.#is(Bit.Shut)) this.#shutWhenSent()
@@ -535,8 +542,58 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     return this.#refuse(why)
   }
 
-  [kSendAccepted](message: Out | Encoded, raw: boolean): void {
-    this.#sendOne(message, raw, Bit.Accepted)
+  [kKeep](message: unknown, isRaw: boolean, size: number): boolean {
+    if (this.#waitingBytes >= this.maxSendBufferSize && !this.#is(Bit.Accepted))
+      return this.#leaveOut('send buffer full and drop package')
+    const more = this.#more()
+    more.waiting ??= new Waiting()
+    more.waiting.add({ message, isRaw, size })
+    this.#bits |= Bit.NotSent
+    if (more.waiting.bytes < this.maxSendBufferSize) return true
+    this[kFull]()
+    return false
+  }
+
+  get [kHasWaiting](): boolean {
+    return this.#rare !== null && this.#rare.waiting !== null && this.#rare.waiting.count > 0
+  }
+
+  get #waitingBytes(): number {
+    return this.#rare?.waiting?.bytes ?? 0
+  }
+
+  [kForget](): void {
+    if (!this[kHasWaiting]) return
+    for (const { message, isRaw } of this.#takeWaiting()) this.#forget(message as Out, isRaw)
+    this.#bits &= ~Bit.Full
+  }
+
+  [kLose](): void {
+    const count = this.#rare?.waiting?.count ?? 0
+    this[kForget]()
+    if (count > 0) this.#refuse(`${count} message${count === 1 ? '' : 's'} not sent`)
+  }
+
+  #takeWaiting(): readonly WaitingMessage[] {
+    return this.#rare?.waiting?.takeAll() ?? NONE
+  }
+
+  /**
+   * Sends what waited, whatever the codec makes of it: `maxSendBufferSize` does not refuse it again. A message that
+   * only this codec could refuse is refused alone: its sender has returned.
+   */
+  #sendWaiting(): void {
+    const lastWord = this.#bits & Bit.LastWord // it may wait for these, and it may be said by a callback of one
+    for (const { message, isRaw } of this.#takeWaiting()) {
+      const isOver = this.#state !== State.Established || (this.#bits & Bit.LastWord) !== lastWord
+      try {
+        if (isOver || this.#isShakingHands()) this.#turnAway(message as Out, isRaw)
+        else this.#sendNow(message as Out, isRaw, Bit.Accepted)
+      } catch (error) {
+        this.#refuse(messageOf(error))
+      }
+    }
+    if (this.#is(Bit.Full)) this.#socket.awaitDrained()
   }
 
   [kShut](): void {
@@ -704,7 +761,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     if (this.#isShakingHands() && this.#state === State.Established) return // reported when the handshake is done
     // During a drain: a peer that has just read a long answer to its end may send another request.
     if (this.#timer !== 0 || this.#farewell !== null) this.#lastActive = Math.ceil(this[kSettings].clock.now())
-    if (this.#is(Bit.Full)) {
+    if (this.#is(Bit.Full) && !this[kHasWaiting]) {
       this.#bits &= ~Bit.Full
       this.#rare?.pipes?.releaseSources()
       this.#notify(this.onBufferDrain)
@@ -1098,14 +1155,12 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   // Sending
 
-  #sendOne(message: Out | Encoded, raw: boolean, how: Bit.Accepted | 0): boolean {
-    if (this.#state !== State.Established || this.#is(Bit.LastWord) || this.#isShakingHands())
-      return this.#turnAway(message, raw)
+  #sendNow(message: Out | Encoded, raw: boolean, how: Bit.Accepted | 0): boolean {
     const outer = this.#bits & OF_ONE_SEND // of an outer send that called back
     this.#bits = (this.#bits & ~OF_ONE_SEND) | how
     try {
       const goOn = raw ? this.#write(message as Encoded) : this.#intoCodecToSend(message as Out)
-      if (!this.#is(Bit.Refused)) this.worker.counters.messagesOut++
+      if (!this.#is(Bit.NotSent)) this.worker.counters.messagesOut++
       return goOn
     } finally {
       this.#bits = (this.#bits & ~OF_ONE_SEND) | outer
@@ -1131,7 +1186,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   /** Refuses the message being sent, so that it is not counted. */
   #leaveOut(why: string): false {
-    this.#bits |= Bit.Refused
+    this.#bits |= Bit.NotSent
     return this.#refuse(why)
   }
 
@@ -1270,6 +1325,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       handshake: null,
       life: 0,
       pipes: null,
+      waiting: null,
     }
     return this.#rare
   }
@@ -1381,7 +1437,9 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     rare.aborter?.abort(connectionClosed(rare.closeReason))
     rare.handshake?.reject(connectionClosed(rare.closeReason))
     rare.handshake = null
-    this.#bits &= ~Bit.Full // its bytes are lost; a client may fill it again before it reconnects
+    if (this[kSettings].role === 'server') this[kLose]() // of a client they may wait for the next connection
+    // Other bytes are lost; a client may fill it again before it reconnects.
+    if (this.#waitingBytes < this.maxSendBufferSize) this.#bits &= ~Bit.Full
     this.#notify(this.onClose)
     rare.pipes?.end()
     if (!this.#is(Bit.InCodec)) this.#letCodecGo(rare.closeReason)
@@ -1553,6 +1611,14 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
     readInto(into: Uint8Array): number {
       return this.#isCurrent() ? this.#connection.#readInto(into) : 0
+    }
+
+    keep(message: unknown, size: number): boolean {
+      return this.#connection[kKeep](message, false, size)
+    }
+
+    sendKept(): void {
+      if (this.#isCurrent()) this.#connection.#sendWaiting()
     }
 
     refuse(why: string): false {

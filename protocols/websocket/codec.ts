@@ -56,9 +56,10 @@ class Handshake {
   terms: Terms | null = null
   /** Clients only. */
   key = ''
-  /** Messages sent before the handshake was done. */
-  early: WebSocketMessage[] = []
-  earlyBytes = 0
+  /** Messages wait for its end. */
+  hasKept = false
+  /** The user has closed: the close frame follows these messages. */
+  isLast = false
   /** The error that occurred after the user's decision. */
   failure: ProtocolError | null = null
 
@@ -132,8 +133,8 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
 
   send(message: WebSocketMessage): boolean {
     if (this.#state >= State.Closing) return this.#io.refuse('the WebSocket is closing')
+    if (this.#state < State.Open) return this.#keep(message)
     if (message instanceof CloseFrame) return this.#close(message.code, message.reason)
-    if (this.#state < State.Open) return this.#keepEarly(message)
     return this.#sendNow(message)
   }
 
@@ -156,15 +157,23 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   }
 
   closing(reason: 'closed' | 'handler' | 'timeout'): boolean {
-    if (this.#state < State.Open) {
-      if (this.isServer && reason !== 'timeout') this.#refuse(reason === 'handler' ? 500 : 403, 'not now')
-      return false
-    }
+    if (this.#state < State.Open) return this.#closeEarly(reason)
     if (this.#is(Bit.PutOff)) this.#finally(null)
     const isPutOff = reason === 'closed' && this.#io.onSettled !== null // the goodbye follows then
     if (isPutOff) return true
     if (this.#state <= State.Heard) this.#close(reason === 'handler' ? 1011 : reason === 'timeout' ? 1001 : 1000, '')
     return reason === 'closed' && this.#state === State.Closing
+  }
+
+  /** A client whose messages wait closes when the handshake is over and they are sent. */
+  #closeEarly(reason: 'closed' | 'handler' | 'timeout'): boolean {
+    if (this.isServer) {
+      if (reason !== 'timeout') this.#refuse(reason === 'handler' ? 500 : 403, 'not now')
+      return false
+    }
+    const handshake = this.#handshake as Handshake
+    handshake.isLast = reason === 'closed' && handshake.hasKept
+    return handshake.isLast
   }
 
   get isOpening(): boolean {
@@ -321,7 +330,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     this.#io.write(/[\x80-\xff]/.test(answer.text) ? Buffer.from(answer.text, 'latin1') : answer.text)
     this.#opened(answer.agreement)
     this.#log(handshake, 101, 0)
-    this.#io.event('onWebSocketConnected', request, answer.protocol)
+    this.#tellOpened(request, answer.protocol)
   }
 
   #opened(agreement: Agreement | null): void {
@@ -330,10 +339,16 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     this.#state = State.Open
     this.#io.deadline('handshake', 0)
     this.#io.deadline('ping', pingIntervalMs / 2)
-    const early = this.#handshake?.early ?? []
+    const isLast = this.#handshake?.isLast === true
     this.#handshake = null
-    for (const message of early) this.#sendNow(message, true) // its sender was told that it is accepted
-    if (this.#is(Bit.Leaving)) this.#putOff()
+    this.#io.sendKept()
+    if (this.#state !== State.Open) return // a close frame was among them
+    if (isLast) this.#close(1000, '')
+    else if (this.#is(Bit.Leaving)) this.#putOff()
+  }
+
+  #tellOpened(request: Request | null, protocol: string): void {
+    if (this.#state === State.Open) this.#io.event('onWebSocketConnected', request, protocol)
   }
 
   #ask(): void {
@@ -360,7 +375,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     const { key, terms } = this.#handshake as Handshake
     const { protocol, agreement } = answered(text, key, this.#settings.protocols, terms)
     this.#opened(agreement)
-    this.#io.event('onWebSocketConnected', null, protocol)
+    this.#tellOpened(null, protocol)
     return end + 4 - start
   }
 
@@ -539,35 +554,36 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
 
   // Frames out
 
-  #keepEarly(message: WebSocketMessage): boolean {
-    const payload = message instanceof PreparedMessage ? message.payload : payloadOf(message)
+  /** Encoded now, so that an unsendable one throws to its sender. */
+  #keep(message: WebSocketMessage): boolean {
     const handshake = this.#handshake as Handshake
-    if (handshake.earlyBytes >= this.#io.maxSendBufferSize)
-      return this.#io.refuse('too much is waiting for the handshake')
-    handshake.early.push(message)
-    handshake.earlyBytes += Buffer.byteLength(payload)
-    return true // once it is sent, it counts for `onBufferFull` and `onBufferDrain` like any other
+    if (message instanceof CloseFrame)
+      return handshake.hasKept ? this.#io.keep(message, 0) : this.#io.refuse('the WebSocket is not open')
+    handshake.hasKept = true
+    if (message instanceof PreparedMessage) return this.#io.keep(message, message.size)
+    const payload = payloadOf(message)
+    return this.#io.keep(payload, Buffer.byteLength(payload))
   }
 
-  #sendNow(message: WebSocketMessage, must = false): boolean {
-    if (message instanceof PreparedMessage) return this.#sendPrepared(message, must)
+  #sendNow(message: WebSocketMessage): boolean {
+    if (message instanceof PreparedMessage) return this.#sendPrepared(message)
     const payload = payloadOf(message)
     const opcode = opcodeOf(payload)
     const deflate = this.deflate
     if (deflate === null || Buffer.byteLength(payload) < this.#threshold(deflate.agreement.hasTakeover))
-      return this.#write(opcode, payload, false, must)
-    const mayGoOn = this.#write(opcode, deflate.compress(payload), true, must)
+      return this.#write(opcode, payload)
+    const mayGoOn = this.#write(opcode, deflate.compress(payload), true)
     if (mayGoOn) deflate.sent() // otherwise it may have been refused, and `onError` may then have sent another
     return mayGoOn
   }
 
-  #sendPrepared(message: PreparedMessage, must: boolean): boolean {
-    if (!this.isServer) return this.#sendNow(message.payload, must) // every client frame is masked with a key of its own
+  #sendPrepared(message: PreparedMessage): boolean {
+    if (!this.isServer) return this.#sendNow(message.payload) // every client frame is masked with a key of its own
     const { compression, engine } = this.#settings
     if (this.deflate === null || compression === null || engine === null || message.size < this.#threshold(false))
-      return this.#io.write(message.frame(), must)
+      return this.#io.write(message.frame())
     this.deflate.forget()
-    return this.#io.write(message.compressedFrame(engine, this.deflate.agreement, compression.level), must)
+    return this.#io.write(message.compressedFrame(engine, this.deflate.agreement, compression.level))
   }
 
   /** Bytes. Short messages get smaller only if there are earlier ones to refer to. */
@@ -575,9 +591,9 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     return this.#settings.compression?.threshold ?? (canLookBack ? 64 : 1024)
   }
 
-  #write(opcode: Opcode, payload: string | Uint8Array, rsv1 = false, must = false): boolean {
+  #write(opcode: Opcode, payload: string | Uint8Array, rsv1 = false): boolean {
     const frame = this.isServer ? sentFrame(opcode, payload, rsv1) : clientFrame(opcode, payload, rsv1)
-    return this.#io.write(frame, must || opcode >= Opcode.Close)
+    return this.#io.write(frame, opcode >= Opcode.Close)
   }
 }
 

@@ -8,15 +8,16 @@ import {
   kConnect,
   kConnected,
   kConnectFailed,
-  kFull,
+  kForget,
+  kHasWaiting,
   kIsOver,
-  kRefuse,
+  kKeep,
+  kLose,
   kReset,
   kSecure,
-  kSendAccepted,
 } from '../connection/symbols.ts'
 import { Connection } from '../connection.ts'
-import { codeOf, messageOf, SystemError, UsageError } from '../errors.ts'
+import { codeOf, SystemError, UsageError } from '../errors.ts'
 import { Backoff } from '../loop/backoff.ts'
 import { now } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
@@ -85,13 +86,6 @@ export interface ClientSettings<P>
 /** Options that have a rule. */
 export type ClientSettingName = Exclude<keyof ClientSettings<unknown>, `on${string}` | 'protocol'>
 
-/** A message sent before the connection was established. */
-interface Waiting {
-  readonly message: unknown
-  readonly isRaw: boolean
-  readonly size: number
-}
-
 /**
  * Reconnect delays of any length (setTimeout stops at 24.8 days). They keep the process alive, as a connection does.
  */
@@ -131,8 +125,6 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
 
   readonly #target: Target
   readonly #backoff = new Backoff()
-  #waiting: Waiting[] = []
-  #waitingBytes = 0
   /** `connect()` will be called, by the user, by a timer, or when it has closed: what is sent waits for it. */
   #isExpected = true
   /** 0 when none is running. */
@@ -190,7 +182,8 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   cancelReconnect(): void {
     this.#cancelPlan()
     this.#isExpected = this.getStatus() < State.Established
-    if (!this.#isExpected) this.#forget()
+    // What an open connection has, waits for its handshake.
+    if (!this.#isExpected && this.getStatus() !== State.Established) this.#forget()
   }
 
   override send(message: OutOf<P>): boolean
@@ -230,10 +223,6 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     return this[kSecure](new TlsClient(options, this.#target.host, this.connectTimeoutMs))
   }
 
-  override getSendBufferQueueSize(): number {
-    return this.#waitingBytes + super.getSendBufferQueueSize()
-  }
-
   /** Returns `example.org:80`, or the path of a Unix socket. */
   getRemoteHost(): string {
     const { host, port, path } = this.#target
@@ -255,25 +244,18 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
   }
 
   #wait(message: OutOf<P> | Encoded, isRaw: boolean): boolean {
-    const waiting = this.#measure(message, isRaw)
-    if (this.#waitingBytes >= this.maxSendBufferSize) return this[kRefuse]('send buffer full and drop package')
-    this.#waiting.push(waiting)
+    const mayGoOn = this.#keep(message, isRaw)
     addSender(this)
-    this.#waitingBytes += waiting.size
-    if (this.#waitingBytes < this.maxSendBufferSize) return true
-    this[kFull]()
-    return false
+    return mayGoOn
   }
 
   /** Encodes or checks a message now, so that an unsendable one throws to its sender. */
-  #measure(message: OutOf<P> | Encoded, isRaw: boolean): Waiting {
+  #keep(message: OutOf<P> | Encoded, isRaw: boolean): boolean {
     const { protocol } = this
-    if (isRaw) return { message, isRaw, size: encodedSize(message as Encoded) }
-    if ('open' in protocol) {
-      return { message, isRaw, size: measured(protocol, message) }
-    }
+    if (isRaw) return this[kKeep](message, true, encodedSize(message as Encoded))
+    if ('open' in protocol) return this[kKeep](message, false, measured(protocol, message))
     const bytes = encodeWith(protocol, message)
-    return { message: bytes, isRaw: true, size: encodedSize(bytes) }
+    return this[kKeep](bytes, true, encodedSize(bytes))
   }
 
   #plan(ms: number): void {
@@ -294,9 +276,14 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     else if (this.getStatus() === State.Established) this.#isExpected = false
   }
 
-  /** It has closed. If the time to connect again came before that, it is now: in a later turn, as any. */
+  /**
+   * It has closed. What waits is for the next connection, if one is planned. If the time to connect again came before
+   * that, it is now: in a later turn, as any.
+   */
   #goOn(): void {
-    if (this.#isExpected && this.#reconnectTimer === 0) this.#plan(0)
+    if (!this.#isExpected) return this.#lose()
+    if (this[kHasWaiting]) addSender(this)
+    if (this.#reconnectTimer === 0) this.#plan(0)
   }
 
   #begin(): void {
@@ -320,8 +307,8 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
       if (dialing.signal.aborted) return socket.destroy()
       this.#connectedAt = now()
       this.#settle()
-      this[kConnected](socket, this.onConnect, () => this.#sendWaiting())
-      this.#forgetVain() // its codec may have turned the connection away
+      removeSender(this)
+      this[kConnected](socket, this.onConnect)
     } catch (error) {
       if (error !== dialing.signal.reason || codeOf(error) === 'ETIMEDOUT') this.#failed(error as Error)
     } finally {
@@ -334,8 +321,6 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     this.#connectedAt = 0
     this.#settle()
     this[kConnectFailed](error)
-    this.#forgetVain()
-    if (this.#waitingBytes >= this.maxSendBufferSize) this[kFull](false) // they still wait, and the drain is owed
   }
 
   /** An attempt is over. Another one is expected if it is planned already, or if a callback calls `reconnect`. */
@@ -343,32 +328,13 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     this.#isExpected = this.#reconnectTimer !== 0
   }
 
-  /** Messages that wait for no attempt are lost. */
-  #forgetVain(): void {
-    if (this.getStatus() === State.Closed && !this.#isExpected) this.#forget()
-  }
-
-  #sendWaiting(): void {
-    const waiting = this.#waiting
-    this.#forget()
-    for (const each of waiting) this.#sendLate(each)
-  }
-
-  /**
-   * Sends a message that waited, whatever its codec makes of it. If only that codec could refuse it, it is refused
-   * alone: its sender has returned.
-   */
-  #sendLate({ message, isRaw }: Waiting): void {
-    try {
-      this[kSendAccepted](message as OutOf<P>, isRaw)
-    } catch (error) {
-      this[kRefuse](messageOf(error))
-    }
-  }
-
   #forget(): void {
-    this.#waiting = []
-    this.#waitingBytes = 0
+    this[kForget]()
+    removeSender(this)
+  }
+
+  #lose(): void {
+    this[kLose]()
     removeSender(this)
   }
 

@@ -23,7 +23,7 @@ interface Sender {
   getSendBufferQueueSize(): number
 }
 
-/** Clients that are not among `connections` and may have something to send. */
+/** Clients that may have something to send before they are among `connections`. */
 const senders = new Set<Sender>()
 
 export function addSender(client: Sender): void {
@@ -44,7 +44,7 @@ export interface Unsent {
 export function unsentByClients(): Unsent {
   let clients = 0
   let bytes = 0
-  for (const client of [...connections.values(), ...senders]) {
+  for (const client of new Set<Sender>([...connections.values(), ...senders])) {
     const size = client.getStatus() === State.Initial ? 0 : client.getSendBufferQueueSize()
     if (size > 0) clients++
     bytes += size

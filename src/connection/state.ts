@@ -72,11 +72,11 @@ export const enum Bit {
   /** The codec was told that the peer has ended. */
   ToldEnd = 256,
   SentFin = 512,
-  /** The message being sent was refused. */
-  Refused = 1024,
+  /** The message being sent was refused, or is kept for later: it does not count as sent. */
+  NotSent = 1024,
   /** The pipe into it has ended: FIN follows what is queued, and receiving goes on. */
   Shut = 2048,
-  /** The message being sent was accepted when there was no connection yet: it is not refused now. */
+  /** The message being sent was accepted when it could not be sent yet: it is not refused now. */
   Accepted = 4096,
   /** The codec is at work on what has just been received. */
   Receiving = 8192,
@@ -85,7 +85,7 @@ export const enum Bit {
 }
 
 /** Flags of one `send`, which another one within it must not see. */
-export const OF_ONE_SEND = Bit.Refused | Bit.Accepted
+export const OF_ONE_SEND = Bit.NotSent | Bit.Accepted
 
 /** What holds back decoded messages; the other bits only keep new ones from arriving. */
 export const HOLDS_MESSAGES = Stop.User | Stop.Opening | Stop.Pipe | Stop.Handshake

@@ -33,8 +33,14 @@ export const kConnect = Symbol('connect')
 export const kConnected = Symbol('connected')
 /** A client could not connect. */
 export const kConnectFailed = Symbol('connect failed')
-/** Sends a message that was accepted before there was a connection: `maxSendBufferSize` does not refuse it again. */
-export const kSendAccepted = Symbol('send accepted')
+/** Takes a message that cannot be sent yet; it waits. */
+export const kKeep = Symbol('keep')
+/** What waits is not to be sent: it is dropped without a word. */
+export const kForget = Symbol('forget')
+/** What waits will never be sent: it is refused, and reported. */
+export const kLose = Symbol('lose')
+/** Whether messages wait until they can be sent. */
+export const kHasWaiting = Symbol('has waiting')
 /** Whether this many bytes are queued that the kernel does not take. */
 export const kHasQueued = Symbol('has queued')
 /** The send buffer has reached its limit. */

@@ -1281,9 +1281,11 @@ test('what a client sends before it is connected is bounded as all that it sends
   ] as const) {
     const { wire: peer, answer } = client({}, { maxSendBufferSize })
     const message = 'x'.repeat(size)
-    let taken = 0
+    let taken = 1
     while (peer.connection.send(message)) taken++
     assert.is(taken, Math.ceil(maxSendBufferSize / size))
+    assert.is(peer.errors.length, 0) // false: it is full
+    assert.not(peer.connection.send(message))
     assert.equal(
       peer.errors.map(({ code }) => code),
       [2],
@@ -1302,7 +1304,7 @@ test('what a server sends while it decides about a client is not refused later, 
     })
   const server = serve({}, { maxSendBufferSize: 1000, onWebSocketConnect })
   server.receive(wire(ASK()))
-  for (let n = 0; n < 100; n++) assert.ok(server.connection.send(new PreparedMessage('0123456789')))
+  for (let n = 1; n <= 100; n++) assert.is(server.connection.send(new PreparedMessage('0123456789')), n < 100)
   server.hold()
   welcome?.()
   await until(() => server.socket.queuedBytes > 1000)

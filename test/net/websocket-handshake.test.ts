@@ -1,0 +1,214 @@
+// What is sent during the handshake of a WebSocket, over real sockets: by a client, and by a server that takes its time.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import WebSocket from 'ws'
+import { unsentByClients } from '../../src/client/client-host.ts'
+import { type AnyConnection, AsyncTcpConnection, CloseFrame, Response, tcp, websocket } from '../../src/index.ts'
+import { nativeEngine } from '../../src/net/native-engine.ts'
+import { nodeEngine } from '../../src/net/node-engine.ts'
+import { caseTest } from '../support/length.ts'
+import { type ServerSettings, withServer } from '../support/tcp.ts'
+import { until } from '../support/until.ts'
+
+/** A server's decisions, which a test makes when it wants to. */
+function gate() {
+  const waiting: ((answer: unknown) => void)[] = []
+  const settings = { onWebSocketConnect: () => new Promise((resolve) => waiting.push(resolve)) }
+  return {
+    waiting,
+    settings: settings as ServerSettings,
+    decide(answer: unknown = true) {
+      for (const resolve of waiting.splice(0)) resolve(answer)
+    },
+  }
+}
+
+function errorsOf(client: AnyConnection): string[] {
+  const errors: string[] = []
+  client.onError = (_client, code, message) => void errors.push(`${code} ${message}`)
+  return errors
+}
+
+const engines = [nodeEngine, nativeEngine()].filter((one) => one !== null)
+
+for (const engine of engines)
+  caseTest(engine === engines[0])(
+    `${engine.name}: a pipe into a client loses nothing while its handshake takes time`,
+    async () => {
+      const size = 3_000_000
+      const door = gate()
+      let got = 0
+      const count = (_sink: AnyConnection, message: unknown) => {
+        got += (message as Buffer).length
+      }
+      await withServer(engine, websocket(), { ...door.settings, onMessage: count }, async (sink) => {
+        const fronts: AsyncTcpConnection<string, typeof websocket>[] = []
+        const errors: string[] = []
+        const onConnect = (connection: AnyConnection) => {
+          const upstream = new AsyncTcpConnection(`ws://${sink.endpoint}`)
+          upstream.onError = (_upstream, code, message) => void errors.push(`${code} ${message}`)
+          fronts.push(upstream as never)
+          connection.pipe(upstream)
+          upstream.connect()
+        }
+        await withServer(engine, tcp, { onConnect }, async (front) => {
+          const { socket } = await front.connect()
+          socket.write(Buffer.alloc(size, 1))
+          await until(() => (fronts[0]?.getSendBufferQueueSize() ?? 0) >= 1_048_576 && door.waiting.length === 1)
+          assert.is(got, 0)
+          door.decide()
+          await until(() => got >= size || errors.length > 0)
+          assert.equal([got, errors], [size, []])
+          fronts[0]?.destroy()
+        })
+      })
+    },
+  )
+
+test('a sender that stops at false loses nothing during the handshake, and hears that it may go on', async () => {
+  const door = gate()
+  const got: string[] = []
+  await withServer(
+    nodeEngine,
+    websocket(),
+    { ...door.settings, onMessage: (_c: AnyConnection, m: unknown) => void got.push(String(m)) },
+    async ({ endpoint }) => {
+      const client = new AsyncTcpConnection(`ws://${endpoint}`, { maxSendBufferSize: 1000 })
+      const errors = errorsOf(client)
+      const events: string[] = []
+      client.onBufferFull = () => void events.push('full')
+      client.onBufferDrain = () => void events.push('drain')
+      const results: boolean[] = []
+      client.onConnect = () => {
+        for (const letter of 'abcd') results.push(client.send(letter.repeat(300)))
+        assert.ok(client.getSendBufferQueueSize() >= 1200) // the request of the handshake comes on top
+        assert.not(client.bufferIsEmpty())
+      }
+      client.connect()
+      await until(() => door.waiting.length === 1)
+      assert.equal(results, [true, true, true, false])
+      assert.equal([errors, events], [[], ['full']])
+      assert.is(client.send('one too many'), false)
+      assert.equal(errors, ['2 send buffer full and drop package'])
+      door.decide()
+      await until(() => events.includes('drain') && got.length === 4)
+      assert.equal(events, ['full', 'drain'])
+      assert.equal(got.map((message) => message[0]).join(''), 'abcd')
+      assert.is(client.getSendBufferQueueSize(), 0)
+      client.destroy()
+    },
+  )
+})
+
+test('what waits for a handshake that fails is sent by the next one', async () => {
+  let attempts = 0
+  const got: string[] = []
+  const onWebSocketConnect = () => (++attempts === 1 ? new Response(503, {}, 'restarting\n') : true)
+  await withServer(
+    nodeEngine,
+    websocket(),
+    { onWebSocketConnect, onMessage: (_c: AnyConnection, m: unknown) => void got.push(String(m)) } as never,
+    async ({ endpoint }) => {
+      const client = new AsyncTcpConnection(`ws://${endpoint}`)
+      const errors = errorsOf(client)
+      client.onClose = () => client.reconnect(0)
+      assert.ok(client.send('before it connects'))
+      client.onConnect = () => {
+        if (attempts === 0) client.send('during the handshake')
+      }
+      client.connect()
+      await until(() => got.length === 2)
+      assert.equal(got, ['before it connects', 'during the handshake'])
+      assert.equal(errors, ['3 the server answered 503'])
+      client.onClose = null
+      client.destroy()
+    },
+  )
+})
+
+test('what waits for a handshake that fails for good is reported', async () => {
+  await withServer(nodeEngine, websocket(), { onWebSocketConnect: () => false } as never, async ({ endpoint }) => {
+    const client = new AsyncTcpConnection(`ws://${endpoint}`)
+    const errors = errorsOf(client)
+    for (const message of ['one', 'two']) assert.ok(client.send(message))
+    client.connect()
+    await until(() => errors.length === 2)
+    assert.equal(errors, ['3 the server answered 403', '2 2 messages not sent'])
+    assert.equal([client.getStatus(false), client.getSendBufferQueueSize()], ['CLOSED', 0])
+  })
+})
+
+for (const [what, close, code] of [
+  ['close()', (client: AnyConnection) => client.close(), 1000],
+  ['close(message)', (client: AnyConnection) => client.close('the end'), 1000],
+  ['a close frame', (client: AnyConnection) => client.close(new CloseFrame(4001, 'done')), 4001],
+  ['end()', (client: AnyConnection) => client.end(), 1000],
+] as const)
+  caseTest(code === 4001)(`${what} during the handshake sends what was accepted, then closes`, async () => {
+    const got: string[] = []
+    const codes: number[] = []
+    const callbacks = {
+      onMessage: (_c: AnyConnection, message: unknown) => void got.push(String(message)),
+      onWebSocketClose: (_c: AnyConnection, code: number) => void codes.push(code),
+    }
+    await withServer(nodeEngine, websocket(), callbacks, async ({ endpoint }) => {
+      const client = new AsyncTcpConnection(`ws://${endpoint}`)
+      const errors = errorsOf(client)
+      client.onConnect = () => {
+        client.send('report')
+        close(client)
+      }
+      client.connect()
+      await until(() => client.getStatus(false) === 'CLOSED' && codes.length === 1)
+      assert.equal(got, what === 'close(message)' ? ['report', 'the end'] : ['report'])
+      assert.equal([codes, errors], [[code], []])
+    })
+  })
+
+test('close() during the handshake gives up at once if nothing waits for it', async () => {
+  const door = gate()
+  await withServer(nodeEngine, websocket(), door.settings, async ({ endpoint }) => {
+    const client = new AsyncTcpConnection(`ws://${endpoint}`)
+    const errors = errorsOf(client)
+    client.connect()
+    await until(() => door.waiting.length === 1)
+    client.close()
+    assert.equal([client.getStatus(false), errors], ['CLOSED', []])
+  })
+})
+
+test('a process that leaves waits for what its client has accepted during the handshake', async () => {
+  const door = gate()
+  await withServer(nodeEngine, websocket(), door.settings, async ({ endpoint }) => {
+    const client = new AsyncTcpConnection(`ws://${endpoint}`)
+    client.send('last words')
+    client.connect()
+    await until(() => door.waiting.length === 1)
+    assert.equal(unsentByClients(), { clients: 1, bytes: 10 })
+    door.decide()
+    await until(() => unsentByClients().clients === 0)
+    client.destroy()
+  })
+})
+
+test('a server reports what it has accepted for a client that is not admitted', async () => {
+  const door = gate()
+  const onConnect = (connection: AnyConnection) => void connection.send('welcome')
+  await withServer(
+    nodeEngine,
+    websocket(),
+    { ...door.settings, onConnect },
+    async ({ endpoint, errors, connections }) => {
+      const socket = new WebSocket(`ws://${endpoint}`)
+      socket.on('error', () => undefined)
+      await until(() => door.waiting.length === 1)
+      assert.is(connections[0]?.getSendBufferQueueSize(), 7)
+      door.decide(false)
+      await until(() => connections[0]?.getStatus(false) === 'CLOSED')
+      assert.equal(errors, ['2 1 message not sent'])
+    },
+  )
+})
+
+test.run()

@@ -1666,6 +1666,10 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       return this.#connection.maxSendBufferSize
     }
 
+    get bytesWritten(): number {
+      return this.#connection.bytesWritten
+    }
+
     get queuedBytes(): number {
       return this.#connection.#socket.queuedBytes
     }

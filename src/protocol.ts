@@ -355,7 +355,9 @@ export interface CodecIo<In = unknown> {
   readonly maxPackageSize: number
   /** Bytes. While this much is queued, `write` refuses everything that is not a `must`. */
   readonly maxSendBufferSize: number
-  /** Bytes accepted by `write` that the kernel has not taken yet. */
+  /** Bytes accepted by `write`, of this and of earlier codecs of the connection. */
+  readonly bytesWritten: number
+  /** Of these, the kernel has not taken so many yet. */
   readonly queuedBytes: number
   /**
    * Bytes accepted by `write` that the peer has not acknowledged, as far as the kernel tells (with the addon, on

@@ -81,10 +81,12 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   /** In the middle of a frame or message; null between messages. */
   #reader: FrameReader | null = null
   /**
-   * Bytes queued, ping included, when the ping was sent; 0 if nothing was queued before it, -1 if no ping is
-   * outstanding.
+   * Bytes written up to the end of the frame that the peer is to answer, our ping; -1 if there is none. It cannot
+   * answer before it has read what lies before that.
    */
-  #queuedAtPing = -1
+  #markAt = -1
+  /** How many of these it had acknowledged when that was last checked. */
+  #markTaken = 0
   /** The code the peer closed with (RFC 6455 section 7.1.5). */
   #closeCode = 1006
 
@@ -534,22 +536,39 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
 
   /**
    * Pings a silent peer; one that stays silent is considered gone. Checked twice per interval, so that no silence
-   * exceeds it. A peer that still takes queued bytes is alive, since the ping is queued behind them. One that was not
-   * read all the time cannot be called silent.
+   * exceeds it. A peer that still takes what lies before the ping is alive: that may be megabytes, in the kernel, too.
+   * One that was not read all the time cannot be called silent.
    */
   #checkPeer(): void {
     const { pingIntervalMs, pongTimeoutMs } = this.#settings
     if (this.#state !== State.Open) return
     this.deflate?.rest()
-    const { queuedBytes } = this.#io
-    if (!this.#io.hasBeenReading() || this.#is(Bit.Alive)) this.#queuedAtPing = -1
-    else if (this.#queuedAtPing < 0) {
-      this.#write(Opcode.Ping, NO_BYTES)
-      this.#queuedAtPing = queuedBytes === 0 ? 0 : this.#io.queuedBytes // that the kernel took the ping proves nothing
-    } else if (queuedBytes < this.#queuedAtPing) this.#queuedAtPing = queuedBytes
-    else throw peerIsDead(pongTimeoutMs)
+    if (!this.#io.hasBeenReading() || this.#is(Bit.Alive)) this.#markAt = -1
+    else if (this.#markAt < 0) this.#writeMarked(Opcode.Ping, NO_BYTES)
+    else if (!this.#hasTakenMore()) throw peerIsDead(pongTimeoutMs)
     this.#bits &= ~Bit.Alive
-    this.#io.deadline('ping', this.#queuedAtPing < 0 ? pingIntervalMs / 2 : pongTimeoutMs)
+    this.#io.deadline('ping', this.#markAt < 0 ? pingIntervalMs / 2 : pongTimeoutMs)
+  }
+
+  /** Writes a frame that the peer is to answer. */
+  #writeMarked(opcode: Opcode, payload: Uint8Array): boolean {
+    const isBehind = this.#io.unacknowledgedBytes > 0
+    const mayGoOn = this.#write(opcode, payload)
+    this.#markAt = this.#io.bytesWritten
+    // That the kernel takes a frame behind nothing proves nothing.
+    this.#markTaken = isBehind ? this.#acknowledged : this.#markAt
+    return mayGoOn
+  }
+
+  /** Whether the peer has acknowledged more of what ends with that frame since the last call. */
+  #hasTakenMore(): boolean {
+    const before = this.#markTaken
+    this.#markTaken = Math.min(this.#acknowledged, this.#markAt)
+    return this.#markTaken > before
+  }
+
+  get #acknowledged(): number {
+    return this.#io.bytesWritten - this.#io.unacknowledgedBytes
   }
 
   // Frames out

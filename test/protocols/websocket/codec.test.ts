@@ -576,6 +576,34 @@ test('a peer that still takes what is queued before the ping is not dead', () =>
   assert.is(server.connection.closeCode, 1006)
 })
 
+test('a peer that acknowledges what lies before the ping is not dead, though the kernel has taken it all', () => {
+  const server = opened({ pingIntervalMs: 1000, pongTimeoutMs: 200 })
+  server.advance(500)
+  server.connection.send('x'.repeat(1_000_000))
+  server.written()
+  server.socket.inKernel = 1_000_000
+  server.advance(500)
+  for (let n = 0; n < 9; n++) {
+    server.connection.send('x'.repeat(100_000)) // a feed goes on meanwhile
+    server.written()
+    server.socket.inKernel += 100_000 - 90_000
+    server.advance(200)
+    assert.is(server.connection.getStatus(false), 'ESTABLISHED', String(n))
+  }
+  server.advance(200)
+  assert.is(server.connection.closeCode, 1006)
+})
+
+test('a peer that acknowledges what comes after the ping, and has had the ping, is dead without a pong', () => {
+  const server = opened({ pingIntervalMs: 1000, pongTimeoutMs: 200 })
+  server.advance(1000)
+  assert.equal(framesIn(server.written()).at(-1), '9')
+  server.connection.send('x')
+  server.written()
+  server.advance(200)
+  assert.is(server.connection.closeCode, 1006)
+})
+
 test('a peer is not silent while it is not read: it is asked again, and given its time, when reading goes on', () => {
   for (const pausedMs of [5000, 699, 701]) {
     const server = opened({ pingIntervalMs: 1000, pongTimeoutMs: 200 })

@@ -81,8 +81,8 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   /** In the middle of a frame or message; null between messages. */
   #reader: FrameReader | null = null
   /**
-   * Bytes written up to the end of the frame that the peer is to answer, our ping; -1 if there is none. It cannot
-   * answer before it has read what lies before that.
+   * Bytes written up to the end of the frame that the peer is to answer, our ping or close frame; -1 if there is none.
+   * It cannot answer before it has read what lies before that.
    */
   #markAt = -1
   /** How many of these it had acknowledged when that was last checked. */
@@ -213,7 +213,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
 
   timeout(kind: string): void {
     if (kind === 'ping') return this.#checkPeer()
-    if (kind === 'close') return this.#state === State.Heard ? this.#answerClose() : this.#finish(this.#closeCode)
+    if (kind === 'close') return this.#checkClose()
     const isOurs = this.#state === State.AwaitWelcome
     if (this.isServer)
       this.#refuse(isOurs ? 503 : 408, isOurs ? 'try again later' : 'the handshake did not come in time')
@@ -480,7 +480,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
    */
   #answerClose(): void {
     const code = this.#closeCode
-    this.#write(Opcode.Close, code === 1005 ? NO_BYTES : Uint8Array.of(code >> 8, code & 0xff))
+    this.#writeMarked(Opcode.Close, code === 1005 ? NO_BYTES : Uint8Array.of(code >> 8, code & 0xff))
     this.#state = State.Closed
   }
 
@@ -491,8 +491,8 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   #endClosing(code: number, reason: string): void {
     if (this.#state === State.Heard) this.#answerClose()
     this.#io.event('onWebSocketClose', code, reason)
-    // Not `close`: bytes the peer still sends would cause a reset, and it would lose what it has not read yet.
-    if (this.isServer) this.#io.end(code, this.#reason)
+    if (this.isServer)
+      this.#io.end(code, this.#reason) // see #checkClose
     else this.#io.deadline('close', this.#settings.closeTimeoutMs)
   }
 
@@ -506,7 +506,16 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     this.#state = this.#state === State.Heard ? State.Closed : State.Closing
     this.#io.deadline('ping', 0)
     this.#io.deadline('close', this.#settings.closeTimeoutMs)
-    return this.#write(Opcode.Close, payload)
+    return this.#writeMarked(Opcode.Close, payload)
+  }
+
+  /** The peer has its time from when it has taken our close frame. */
+  #checkClose(): void {
+    if (this.#state === State.Heard) return this.#answerClose()
+    if (this.#hasTakenMore()) return this.#io.deadline('close', this.#settings.closeTimeoutMs)
+    this.#state = State.Closed
+    // Not `close`: bytes the peer still sends would cause a reset, and it would lose what it has not read yet.
+    this.#io.end(this.#closeCode, this.#reason)
   }
 
   #finish(code: number): void {

@@ -45,7 +45,7 @@ export interface WebSocketSettings {
   readonly pingIntervalMs?: number
   /** Time allowed for the pong. Default 10,000. */
   readonly pongTimeoutMs?: number
-  /** Time allowed for the peer's close frame. Default 5,000. */
+  /** Time allowed for the peer's close frame, from when it has acknowledged ours. Default 5,000. */
   readonly closeTimeoutMs?: number
   /** Time allowed for the handshake. Default 10,000. */
   readonly handshakeTimeoutMs?: number

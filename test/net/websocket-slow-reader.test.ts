@@ -54,4 +54,23 @@ for (const transport of transports)
     })
   })
 
+for (const transport of transports)
+  longTest(
+    `${transport.name}: close() sends a message to its end to a peer that reads slowly and talks meanwhile`,
+    async () => {
+      const protocol = websocket({ closeTimeoutMs: 300 })
+      const onWebSocketConnected = (connection: Connection) => {
+        connection.send(Buffer.alloc(3 * MIB))
+        connection.close()
+      }
+      await withServer(transport, protocol, { onWebSocketConnected } as never, async (server) => {
+        const beat = Buffer.from('8180ffffffff', 'hex')
+        const isDone = (_read: number, { hasEnded, isClosed }: Client) => hasEnded || isClosed
+        const last = await readSlowly(server, isDone, ({ socket }) => socket.write(beat))
+        assert.is(last.toString('hex'), '880203e8')
+        assert.equal(server.errors, [])
+      })
+    },
+  )
+
 test.run()

@@ -393,6 +393,8 @@ test('a drain waits for the goodbye of the peer, and hears what is on its way', 
   const silent = opened({ closeTimeoutMs: 1000 })
   silent.leave()
   silent.advance(1000)
+  assert.equal([silent.connection.getStatus(false), silent.socket.hasEnded], ['ENDING', true])
+  silent.advance(5000)
   assert.is(silent.connection.getStatus(false), 'CLOSED')
 })
 
@@ -497,7 +499,7 @@ test('closing: by the user, with a code, for a handler that throws, for silence,
   coded.connection.close(new CloseFrame(4001, 'out'))
   assert.equal(framesIn(coded.written()), ['80fa16f7574'])
   coded.advance(100)
-  assert.equal([coded.connection.getStatus(false), coded.connection.closeCode], ['CLOSED', 1006]) // it has heard none
+  assert.equal([coded.connection.getStatus(false), coded.connection.closeCode], ['ENDING', 1006]) // it has heard none
   const cut = opened()
   cut.connection.close(new CloseFrame(4001))
   cut.end()
@@ -717,6 +719,25 @@ test('a goodbye does not wait for ever for a handler: it is answered, and what i
   assert.equal(server.messages, ['one', 'two'])
   await finish()
   assert.equal([server.connection.getStatus(false), server.connection.closeCode], ['ENDING', 1005])
+})
+
+test('the time for an answer to our goodbye begins when the peer has taken it, and the end is no reset', () => {
+  for (const say of [(server: Server) => server.connection.close(), (server: Server) => server.goodbye()]) {
+    const server = opened({ closeTimeoutMs: 1000 })
+    server.connection.send('x'.repeat(900_000))
+    server.written()
+    server.socket.inKernel = 900_000
+    say(server)
+    for (let n = 0; n < 3; n++) {
+      server.socket.inKernel -= 300_000
+      server.advance(1000)
+      assert.equal([server.connection.getStatus(false), server.socket.hasEnded], ['ESTABLISHED', false])
+    }
+    server.advance(1000)
+    assert.equal([server.connection.getStatus(false), server.socket.hasEnded], ['ENDING', true])
+    assert.is(server.connection.closeCode, 1006)
+    assert.equal(server.errors, [])
+  }
 })
 
 test('a user may close while the goodbye of the peer waits, and a handler may fail then', async () => {

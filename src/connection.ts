@@ -855,6 +855,11 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     return this.#rare?.pipes?.isOwed(this.#is(Bit.PeerEnded)) === true
   }
 
+  /** A goodbye must not overtake an answer that comes through a pipe. */
+  get #owesAtDrain(): boolean {
+    return this.#farewell?.isSaid === true && this.#awaitsAnswer()
+  }
+
   /** While it leaves. Of bytes nobody knows where an answer ends: it may come in pieces. */
   #awaitsAnswer(): boolean {
     if (this.#isOwed) return true
@@ -1120,7 +1125,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     if (this.#state !== State.Established || this.#is(Bit.InCodec)) return
     if (this.#is(Bit.PeerEnded) && this.#mayTellEnd) return this.#tellEnd()
     if (this.#inFlight > 0 || this.#queue.length > 0) return
-    if (this.#io.onSettled !== null) this.#callSettled()
+    if (this.#io.onSettled !== null && !this.#owesAtDrain) this.#callSettled()
     const failure = this.#rare?.failure ?? null
     if (failure !== null) return this.#breakOff(failure)
     if (this.#state !== State.Established) return // that ended it

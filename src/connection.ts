@@ -528,7 +528,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       this.#sendWaiting()
       return onConnect?.(connection)
     })
-    if (this.#is(Bit.Shut)) this.#shutWhenSent()
+    if (this.#is(Bit.Shut)) this.#shut()
     if (this.#rare?.pipes?.hasLostEnd === true) this.close()
   }
 
@@ -599,7 +599,12 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   [kShut](): void {
     if (this.#is(Bit.Shut)) return
     this.#bits |= Bit.Shut
-    if (this.#state === State.Established) this.#shutWhenSent()
+    if (this.#state === State.Established) this.#shut()
+  }
+
+  #shut(): void {
+    if (this.#codec.shut === undefined) this.#shutWhenSent()
+    else this.#intoCodec(() => this.#codec.shut?.())
   }
 
   #shutWhenSent(): void {
@@ -771,7 +776,11 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     if (this.#state === State.Closing) this.#drop()
     else if (this.#is(Bit.SentFin)) return
     else if (this.#state === State.Ending) this.#sendFin()
-    else if (this.#is(Bit.Shut) && this.#state === State.Established) this.#shutWhenSent()
+    else if (this.#isFinDue) this.#shutWhenSent()
+  }
+
+  get #isFinDue(): boolean {
+    return this.#is(Bit.Shut) && this.#state === State.Established && this.#codec.shut === undefined
   }
 
   [kSecured](): void {

@@ -252,6 +252,11 @@ export interface Codec<Out = unknown> {
    */
   closing?(reason: 'closed' | 'handler' | 'timeout', error?: unknown): boolean
   /**
+   * In place of a FIN: the pipe into this connection has reached its end, and one from it is there, too. Send what says
+   * so, and end the connection when the peer's answer has come; until then messages may come. Called at most once.
+   */
+  shut?(): void
+  /**
    * The peer will send no more (TCP FIN), and everything it sent has been received: emit what only the end completes.
    * The connection closes once handlers have settled and `isBusy` is not true, since a busy codec owes an answer.
    */

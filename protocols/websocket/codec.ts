@@ -58,7 +58,7 @@ class Handshake {
   key = ''
   /** Messages wait for its end. */
   hasKept = false
-  /** The user has closed: the close frame follows these messages. */
+  /** The close frame follows these messages, or the handshake: the user has closed, or a pipe has ended. */
   isLast = false
   /** The error that occurred after the user's decision. */
   failure: ProtocolError | null = null
@@ -176,6 +176,12 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     const handshake = this.#handshake as Handshake
     handshake.isLast = reason === 'closed' && handshake.hasKept
     return handshake.isLast
+  }
+
+  /** There is no half-close but this: after our close frame messages still come, until the peer's. */
+  shut(): void {
+    if (this.#state === State.Open) this.#close(1000, '')
+    else if (this.#handshake !== null) this.#handshake.isLast = true
   }
 
   get isOpening(): boolean {

@@ -7,7 +7,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import WebSocket from 'ws'
 import { kDrain, kLeave } from '../../src/connection/symbols.ts'
-import { AsyncTcpConnection, type Connection, websocket } from '../../src/index.ts'
+import { AsyncTcpConnection, type Connection, tcp, websocket } from '../../src/index.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import type { Transport } from '../../src/transport.ts'
@@ -82,5 +82,47 @@ for (const engine of engines)
       })
     },
   )
+
+for (const engine of engines)
+  caseTest(engine === engines[0])(
+    `${engine.name}: the end of the service closes the WebSocket by a close frame`,
+    async () => {
+      await withProxy(engine, async ({ front, client, service, heard, asked }) => {
+        client.send('question')
+        await until(() => asked() === 'question')
+        service.end('bye')
+        await until(() => heard.length > 1)
+        assert.equal(heard, ['bye', 1000])
+        await until(() => front.connections[0]?.getStatus(false) === 'CLOSED')
+        assert.equal([front.connections[0]?.closeReason, front.errors], ['closed', []])
+      })
+    },
+  )
+
+test('what comes back from a WebSocket after the end of a pipe into it still arrives', async () => {
+  const gate: (() => void)[] = []
+  const answer = async (connection: Connection, message: unknown) => {
+    await new Promise<void>((resolve) => gate.push(resolve))
+    connection.send(`answer to ${message}`)
+  }
+  await withServer(nodeEngine, websocket(), { onMessage: answer } as never, async (service) => {
+    const onConnect = (connection: Connection) => {
+      const upstream = new AsyncTcpConnection(`ws://${service.endpoint}`)
+      connection.pipe(upstream)
+      upstream.pipe(connection)
+      upstream.connect()
+    }
+    await withServer(nodeEngine, tcp, { onConnect } as never, async (front) => {
+      const client = await front.connect({ allowHalfOpen: true })
+      client.socket.end('question') // its FIN comes before the handshake of the upstream is over
+      await until(() => gate.length === 1)
+      for (const answer of gate) answer()
+      await client.expect('answer to question')
+      await until(() => client.hasEnded)
+      await until(() => service.connections[0]?.getStatus(false) === 'CLOSED')
+      assert.equal([service.connections[0]?.closeCode, service.errors, front.errors], [1000, [], []])
+    })
+  })
+})
 
 test.run()

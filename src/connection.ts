@@ -1146,7 +1146,9 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   #callSettled(): void {
     const { onSettled } = this.#io
     this.#io.onSettled = null
-    if (onSettled !== null) this.#guard(onSettled)
+    if (onSettled === null) return
+    this.#guard(onSettled)
+    this.#syncReading() // a codec that has said goodbye may wait for the peer's
   }
 
   /** Everything received has been parsed; handlers may still be at work, waiting for more of a body, for example. */
@@ -1381,8 +1383,10 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       isMore = this.#codec.closing?.(reason, error) === true
     })
     this.#queue = NONE // only now: the codec checks for undelivered messages
-    if (isMore) this.#start(Stop.User | Stop.Queue | Stop.Pipe) // these have nothing left to hold back
-    return isMore
+    if (!isMore) return false
+    this.#start(Stop.User | Stop.Queue | Stop.Pipe) // these have nothing left to hold back
+    this.#syncReading()
+    return true
   }
 
   #close(): void {

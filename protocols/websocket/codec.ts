@@ -41,10 +41,20 @@ const enum Bit {
   PeerFirst = 16,
   /** We said goodbye because the worker is leaving. */
   Restarting = 32,
+  /** It is put off for long: only a message in progress is still received before it. */
+  LastCall = 64,
+  /** That message has come. */
+  HadLast = 128,
 }
 
 /** Bytes queued for a peer above which only the latest ping is answered (RFC 6455 section 5.5.3). */
 const MAX_PONG_QUEUE = 65_536
+
+/**
+ * In a drain, the goodbye may wait this long for a moment without a handler, in which nothing goes unanswered. Then no
+ * more is read, and it follows when what was received is answered.
+ */
+const PUT_OFF_MS = 1000
 
 /** State needed until the handshake is done. */
 class Handshake {
@@ -149,6 +159,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   #putOff(): void {
     this.#bits |= Bit.PutOff
     this.#io.onSettled = () => this.#sayGoodbye()
+    this.#io.deadline('put off', PUT_OFF_MS)
   }
 
   #sayGoodbye(): void {
@@ -193,9 +204,14 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   }
 
   get isBusy(): boolean {
-    if (this.#state === State.Open) return this.#is(Bit.PutOff) || (this.#reader !== null && !this.#reader.isIdle)
+    if (this.#state === State.Open) return this.#isReceiving
     const isAsking = this.#state === State.AwaitHandshake && (this.#rest?.length ?? 0) > 0
     return isAsking || this.#state === State.AwaitWelcome || this.#state === State.Closing
+  }
+
+  get #isReceiving(): boolean {
+    if (this.#is(Bit.PutOff) && !this.#is(Bit.LastCall)) return true
+    return this.#reader !== null && !this.#reader.isIdle && !this.#is(Bit.HadLast)
   }
 
   /** FIN, with or without a close frame before it. */
@@ -220,6 +236,10 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   timeout(kind: string): void {
     if (kind === 'ping') return this.#checkPeer()
     if (kind === 'close') return this.#checkClose()
+    if (kind === 'put off') {
+      this.#bits |= Bit.LastCall
+      return
+    }
     const isOurs = this.#state === State.AwaitWelcome
     if (this.isServer)
       this.#refuse(isOurs ? 503 : 408, isOurs ? 'try again later' : 'the handshake did not come in time')
@@ -442,6 +462,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   /** Called by the reader. */
   onMessage(message: string | Buffer): void {
     if (this.#state !== State.Open && this.#state !== State.Closing) return
+    if (this.#is(Bit.LastCall)) this.#bits |= Bit.HadLast
     if (!this.#io.emit(message)) this.#bits |= Bit.Stopped
   }
 

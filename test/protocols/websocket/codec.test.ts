@@ -418,6 +418,48 @@ test('the goodbye of a drain comes after the answers to what was received, while
   assert.is(server.connection.getStatus(false), 'ENDING')
 })
 
+test('handlers that overlap all the time do not put off the goodbye of a drain', async () => {
+  for (const cut of [0, 3]) {
+    const { onMessage, finish } = waiting()
+    const answers = async (connection: Server['connection'], message: unknown) => {
+      await onMessage()
+      connection.send(`re ${message}`)
+    }
+    const server = opened({}, { onMessage: answers, maxInFlight: 100 })
+    const message = (n: number) => masked(frame(0x81, String(n)))
+    server.receive(message(1))
+    server.leave()
+    server.receive(message(2))
+    await finish()
+    server.receive(message(3).subarray(0, cut))
+    server.advance(1000) // there was no moment without a handler
+    server.receive(message(3).subarray(cut))
+    server.receive(message(4)) // from here on it waits in the kernel
+    const last = cut > 0 ? 3 : 2
+    assert.is(server.messages.length, last)
+    for (let n = 2; n <= last; n++) await finish()
+    const said = textsIn(server.written())
+    assert.equal(said, ['re 1', 're 2', 're 3'].slice(0, last).concat('\x03\xf4service restart'))
+    assert.equal(server.messages, ['1', '2', '3', '4']) // what was on its way is handled
+    server.receive(masked(frame(0x88, Buffer.from([0x03, 0xf4]))))
+    server.connection[kAbort]()
+    await finish()
+    await finish()
+    assert.is(server.connection.getStatus(false), 'ENDING')
+  }
+})
+
+test('a user may close while a drain reads no more', async () => {
+  const server = opened({}, { onMessage: () => new Promise(() => undefined) })
+  server.receive(masked(frame(0x81, 'x')))
+  server.leave()
+  server.advance(1000)
+  assert.not(server.socket.isReading)
+  server.connection.close()
+  assert.ok(server.socket.isReading)
+  assert.equal(framesIn(server.written()), [hex4(1000)])
+})
+
 test('handlers that have no time left, a user and the peer end what the goodbye of a drain waits for', () => {
   const onMessage = () => new Promise(() => undefined)
   const busy = () => {

@@ -603,15 +603,23 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   #shut(): void {
-    if (this.#codec.shut === undefined) this.#shutWhenSent()
+    if (this.#codec.shut === undefined) this.#finWhenSent()
     else this.#intoCodec(() => this.#codec.shut?.())
   }
 
-  #shutWhenSent(): void {
+  #finWhenSent(): void {
+    this.#bits |= Bit.FinDue
     if (this.#socket.queuedBytes > 0) return this.#socket.awaitDrained()
-    this.#bits |= Bit.SentFin
+    this.#bits = (this.#bits & ~Bit.FinDue) | Bit.SentFin
     this.#socket.end()
     this.#settleIdle()
+  }
+
+  /** The peer expects nothing more, but handlers are at work. */
+  #outlivePeer(): void {
+    if (this.#state !== State.Established) return
+    if (!this.signal.aborted) this.#rare?.aborter?.abort(connectionClosed(this.closeReason))
+    this.#finWhenSent()
   }
 
   [kHasQueued](bytes: number): boolean {
@@ -776,11 +784,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     if (this.#state === State.Closing) this.#drop()
     else if (this.#is(Bit.SentFin)) return
     else if (this.#state === State.Ending) this.#sendFin()
-    else if (this.#isFinDue) this.#shutWhenSent()
-  }
-
-  get #isFinDue(): boolean {
-    return this.#is(Bit.Shut) && this.#state === State.Established && this.#codec.shut === undefined
+    else if (this.#is(Bit.FinDue) && this.#state === State.Established) this.#finWhenSent()
   }
 
   [kSecured](): void {
@@ -1412,8 +1416,8 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   #sendFin(): void {
+    if (!this.#is(Bit.SentFin)) this.#socket.end()
     this.#bits |= Bit.SentFin
-    this.#socket.end()
     if (this.lingerTimeout <= 0 || this.#is(Bit.PeerEnded)) this.#drop()
     else this.#closeWithin(this.lingerTimeout * 1000)
   }
@@ -1625,6 +1629,12 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       if (!this.#isCurrent()) return
       this.#connection.#note(code, reason)
       this.#connection.#close()
+    }
+
+    outlivePeer(code = 0, reason?: CloseReason): void {
+      if (!this.#isCurrent()) return
+      this.#connection.#note(code, reason)
+      this.#connection.#outlivePeer()
     }
 
     readInto(into: Uint8Array): number {

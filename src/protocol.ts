@@ -331,6 +331,12 @@ export interface CodecIo<In = unknown> {
    * that has one: `peer` if the peer's goodbye came first. Default `closed`.
    */
   close(code?: number, reason?: CloseReason): void
+  /**
+   * The peer expects nothing more, and can be sent nothing, but handlers are still at work on what it has sent: aborts
+   * `signal`, and FIN follows what is queued. Call `end` or `close` when they have settled. `code` and `reason` as for
+   * `close`.
+   */
+  outlivePeer(code?: number, reason?: CloseReason): void
   /** Hands the connection to another protocol, which receives `rest` first. This codec gets `closed('upgraded')`. */
   upgrade(protocol: AnyProtocol, rest: Uint8Array): void
   /**

@@ -501,10 +501,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     this.#finally(() => this.#endClosing(code, reason))
   }
 
-  /**
-   * Echoes the peer's code. This does not wait forever for a slow handler, which cannot answer any more once this is
-   * sent.
-   */
+  /** Echoes the peer's code. After that a handler cannot answer any more. */
   #answerClose(): void {
     const code = this.#closeCode
     this.#writeMarked(Opcode.Close, code === 1005 ? NO_BYTES : Uint8Array.of(code >> 8, code & 0xff))
@@ -536,9 +533,12 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     return this.#writeMarked(Opcode.Close, payload)
   }
 
-  /** The peer has its time from when it has taken our close frame. */
+  /** The peer has its time from when it has taken our close frame; it does not wait longer for ours. */
   #checkClose(): void {
-    if (this.#state === State.Heard) return this.#answerClose()
+    if (this.#state === State.Heard) {
+      this.#answerClose()
+      return this.#io.outlivePeer(this.#closeCode, this.#reason)
+    }
     if (this.#hasTakenMore()) return this.#io.deadline('close', this.#settings.closeTimeoutMs)
     this.#state = State.Closed
     // Not `close`: bytes the peer still sends would cause a reset, and it would lose what it has not read yet.

@@ -74,7 +74,7 @@ export const enum Bit {
   SentFin = 512,
   /** The message being sent was refused, or is kept for later: it does not count as sent. */
   NotSent = 1024,
-  /** The pipe into it has ended: FIN follows what is queued, and receiving goes on. */
+  /** The pipe into it has ended: its peer is told, and receiving goes on. */
   Shut = 2048,
   /** The message being sent was accepted when it could not be sent yet: it is not refused now. */
   Accepted = 4096,
@@ -82,6 +82,8 @@ export const enum Bit {
   Receiving = 8192,
   /** The socket had to stop reading since the codec asked last. */
   WasPaused = 16384,
+  /** FIN follows what is queued, though it is not closing: receiving, or handlers, go on. */
+  FinDue = 32768,
 }
 
 /** Flags of one `send`, which another one within it must not see. */

@@ -757,10 +757,29 @@ test('a goodbye does not wait for ever for a handler: it is answered, and what i
   server.advance(1)
   assert.equal(framesIn(server.written()), ['8'])
   assert.is(server.connection.send('too late'), false)
+  assert.ok(server.socket.hasEnded) // the client is released
+  assert.match(String(server.connection.signal.reason), /has closed: peer/) // and handlers are told
+  server.end()
+  assert.is(server.connection.getStatus(false), 'ESTABLISHED')
   await finish()
   assert.equal(server.messages, ['one', 'two'])
   await finish()
-  assert.equal([server.connection.getStatus(false), server.connection.closeCode], ['ENDING', 1005])
+  assert.equal([server.connection.getStatus(false), server.connection.closeCode], ['CLOSED', 1005])
+  assert.is(server.connection.closeReason, 'peer')
+})
+
+test('a handler that obeys the signal after the goodbye of the peer ends the connection without an error', async () => {
+  const onMessage = ({ signal }: Server['connection']) =>
+    new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
+  const server = opened({ closeTimeoutMs: 1000 }, { onMessage })
+  server.receive(Buffer.concat([frame(0x81, 'one'), frame(0x88)].map(masked)))
+  server.hold()
+  server.advance(1000)
+  assert.not(server.socket.hasEnded) // the close frame has yet to leave
+  server.drain()
+  assert.ok(server.socket.hasEnded)
+  await until(() => server.connection.getStatus(false) === 'ENDING')
+  assert.equal([server.connection.closeReason, server.connection.closeCode, server.errors], ['peer', 1005, []])
 })
 
 test('the time for an answer to our goodbye begins when the peer has taken it, and the end is no reset', () => {

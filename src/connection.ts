@@ -712,7 +712,8 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   get [kTakes](): boolean {
-    return this.#state === State.Established && !this.#is(Bit.LastWord) && this.#codec.isClosing !== true
+    if (this.#state !== State.Established || this.#is(Bit.LastWord)) return false
+    return this.#codec.isClosing !== true && this.#codec.isOpening !== true
   }
 
   get [kIsLongLived](): boolean {
@@ -1189,7 +1190,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   #write(bytes: Encoded, must = false): boolean {
     if (this.#state !== State.Established) return this.#leaveOut(`connection is ${STATUS[this.#state].toLowerCase()}`)
-    if (this.#is(Bit.SentFin)) return this.#leaveOut('connection was ended by its pipe')
+    if (this.#is(Bit.SentFin)) return this.#leaveOut('connection has sent its end')
     const { maxSendBufferSize } = this
     if (!must && this.#socket.hasQueued(maxSendBufferSize) && !this.#is(Bit.Accepted))
       return this.#leaveOut('send buffer full and drop package')

@@ -1316,6 +1316,27 @@ test('a broadcast to thousands is encoded once and compressed once, and tells wh
     )
 })
 
+test('a broadcast leaves out who is not admitted yet', async () => {
+  let admit: (() => void) | undefined
+  const onWebSocketConnect = () =>
+    new Promise<void>((resolve) => {
+      admit = resolve
+    })
+  for (const slow of ['drop', 'close', 'conflate'] as const) {
+    const server = serve({}, { onWebSocketConnect })
+    const all = (message: string) => broadcast([server.connection], message, { slow })
+    const nobody = { sent: 0, dropped: 0, closed: 0, conflated: 0 }
+    assert.equal(all('to a bare connection'), nobody)
+    server.receive(wire(ASK()))
+    assert.equal(all('to one who waits'), nobody)
+    admit?.()
+    await nextTurn()
+    assert.equal(all('to all'), { ...nobody, sent: 1 })
+    const sent = server.written()
+    assert.equal(textsIn(sent.subarray(sent.indexOf('\r\n\r\n') + 4)), ['to all'])
+  }
+})
+
 test('conflated: the newest of what was missed, each encoded once for all when it is given, as soon as there is room', async () => {
   const protocol = websocket()
   const wires = [0, 1].map(() => {

@@ -159,7 +159,7 @@ class Context implements DeflateContext {
   inflate(part: Buffer, isLast: boolean, room: number): Buffer {
     const inflater = this.#inflater ?? this.#engine.inflaterFor(this.agreement)
     this.#inflater = inflater
-    const bytes = inflated(inflater, part, isLast, Math.min(room, Number.MAX_SAFE_INTEGER))
+    const bytes = inflated(inflater, part, isLast, wholeOf(room))
     if (isLast && !this.agreement.peerHasTakeover) {
       this.#inflater = null
       this.#engine.giveBack(inflater)
@@ -192,6 +192,11 @@ class Context implements DeflateContext {
     this.#inflater?.close()
     this.#inflater = null
   }
+}
+
+/** A limit may be a fraction or infinite, and if it is lowered in the middle of a message there is less than none. */
+function wholeOf(room: number): number {
+  return Math.max(0, Math.floor(Math.min(room, Number.MAX_SAFE_INTEGER)))
 }
 
 function bytesOf(payload: string | Uint8Array): Uint8Array {

@@ -1203,6 +1203,22 @@ if (addon().zlib !== null) {
   })
 }
 
+test('compression: a limit that is no whole number, and one that is lowered in the middle of a message', () => {
+  for (const protocol of zlibs) {
+    const server = opened({ compression: true }, { maxPackageSize: 1000.5 }, EXTENSION, protocol)
+    server.receive(masked(frame(0xc1, deflated('hello'))))
+    assert.equal([server.messages, server.errors], [['hello'], []])
+    server.receive(masked(frame(0x01, 'x'.repeat(100))))
+    server.receive(masked(frame(0x80)))
+    const lowered = opened({ compression: true }, {}, EXTENSION, protocol)
+    const long = deflated('hello'.repeat(20))
+    lowered.receive(masked(frame(0x41, long.subarray(0, -2))))
+    lowered.connection.maxPackageSize = 10
+    lowered.receive(masked(frame(0x80, long.subarray(-2))))
+    assert.is(lowered.connection.closeCode, 1009)
+  }
+})
+
 test('compression settings that zlib has not are told at once', () => {
   for (const compression of [{ level: 0 }, { level: 10 }, { windowBits: 8 }, { windowBits: 16 }, { maxContexts: -1 }])
     assert.throws(() => websocket({ compression }), /compression: \w+ is -?\d+: it must be an integer from/)

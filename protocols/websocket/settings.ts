@@ -1,6 +1,7 @@
 // The settings of a WebSocket, with their defaults and the reasons for them.
 
 import { UsageError } from '../../src/errors.ts'
+import { nothing } from '../../src/nothing.ts'
 import {
   checkOptions,
   integerFrom,
@@ -14,6 +15,7 @@ import {
   type Rule,
   rule,
 } from '../../src/options.ts'
+import { isThenable } from '../../src/protocol.ts'
 import { isToken } from '../http/fields.ts'
 import { HEAD_LIMITS, type HeadLimits } from '../http/head.ts'
 import type { Request } from '../http/request.ts'
@@ -137,7 +139,7 @@ export function resolved(settings: WebSocketSettings, services: WebSocketService
     },
     isWelcome(origin, request) {
       if (origins === undefined) return true
-      return typeof origins === 'function' ? origins(origin, request) : origins.includes(origin ?? '')
+      return typeof origins === 'function' ? saidOf(origins(origin, request)) : origins.includes(origin ?? '')
     },
     pingIntervalMs: settings.pingIntervalMs ?? 30_000,
     pongTimeoutMs: settings.pongTimeoutMs ?? 10_000,
@@ -145,6 +147,13 @@ export function resolved(settings: WebSocketSettings, services: WebSocketService
     handshakeTimeoutMs: settings.handshakeTimeoutMs ?? 10_000,
     headers,
   }
+}
+
+/** A promise would be true whatever it says: it is no answer, but the fault of who wrote the function. */
+function saidOf(answer: unknown): boolean {
+  if (!isThenable(answer)) return Boolean(answer)
+  Promise.resolve(answer).catch(nothing) // nobody waits for it
+  throw new UsageError('ERR_BAD_OPTION', `'origins' answers at once, not by a promise: use onWebSocketConnect for that`)
 }
 
 function compressionOf(given: boolean | CompressionSettings): CompressionChoice | null {

@@ -249,6 +249,22 @@ test('the access log of HTTP has the answers to handshakes on its port', async (
   )
 })
 
+test('a promise of a function for origins admits nobody: it is an error, whatever it says', () => {
+  for (const [answer, status] of [
+    [true, 101],
+    [false, 403],
+    [undefined, 403],
+    ['https://h', 101], // as list.find() gives it
+    [Promise.resolve(true), 500],
+    [Promise.reject(new Error('on purpose')), 500],
+  ] as const) {
+    const server = serve({ origins: () => answer as boolean })
+    server.receive(wire(ASK('Origin: https://h¶')))
+    assert.is(shown(server.written()).slice(9, 12), String(status))
+    if (status === 500) assert.match(server.errors[0]?.message ?? '', /origins.*promise/)
+  }
+})
+
 test('origins are a list, or a function: a text would let in what is a part of it', () => {
   for (const origins of ['https://app.example.org', 5, {}, null, [5]])
     assert.throws(

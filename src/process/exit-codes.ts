@@ -98,7 +98,7 @@ const MORE =
 
 /** For files of a running server that were deleted. `upgrade` provides what it needs from then on. */
 const NODE_GONE = `the Node that this server runs on is gone: 'millrace upgrade', run with the one that is there now, goes on with that`
-const PACKAGE_GONE = `put the package back where it was (npm install), or go on with the copy that is there now: its 'millrace upgrade'`
+const PACKAGE_GONE = `put the package back where it was (npm install), or go on with the copy that is there now: its 'millrace upgrade'; if it was bundled, leave it out of the bundle (esbuild --packages=external)`
 
 /**
  * Why a process could not be started. A SystemError means that the start file is missing; a CommandError says

@@ -23,6 +23,7 @@ async function runTyped(): Promise<void> {
     const { runCommand } = await import('./command.ts') // not needed in a worker
     process.exit(await runCommand(process.argv.slice(2), file))
   }
-  process.stderr.write('millrace: Worker.runAll() needs a file to run in its processes: node app.js start\n')
+  const wanted = 'needs a file to run in its processes: node app.js start'
+  process.stderr.write(`millrace: Worker.runAll() ${wanted}; millrace itself cannot be bundled (--packages=external)\n`)
   process.exit(Exit.Module)
 }

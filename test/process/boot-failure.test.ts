@@ -254,7 +254,7 @@ test('a start file or a Node that is gone is named, with what brings the server 
   }
   assert.match(
     await why({ ...here, startFile: '/no/start.js' }),
-    /the start file of millrace is gone, open \/no\/start\.js: ENOENT.*npm install/,
+    /the start file of millrace is gone, open \/no\/start\.js: ENOENT.*npm install.*bundled.*--packages=external/,
   )
   assert.match(
     await why({ ...here, node: '/no/node' }),

@@ -8,7 +8,7 @@ import type { Callback } from './entries.ts'
 import { TimingWheel } from './timing-wheel.ts'
 
 /** The longest delay of setTimeout; a longer sleep is split. */
-const MAX_SLEEP_MS = 2 ** 31 - 1
+export const MAX_SLEEP_MS = 2 ** 31 - 1
 
 /**
  * The context in which Node timers are armed: that of the import, not that of the code that happened to add the first

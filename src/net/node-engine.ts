@@ -23,6 +23,7 @@ import {
   type Listener,
   type ListenSource,
   type Released,
+  type Secured,
   type Socket,
   type SocketEvents,
   type Tls,
@@ -251,15 +252,27 @@ class NodeSocket implements Socket {
     const raw = this.#stream
     this.#handshake = null
     // A FIN that the stream has read is not seen by TLS, which would wait for its time-out.
-    if (raw.readableEnded) return void neutral.runInAsyncScope(setImmediate, undefined, tellCut, this)
+    if (raw.readableEnded) return this.#failLater(new Error('the peer closed'))
     raw.off('data', onData).off('end', onEnd).off('error', onError).off('close', onClose)
     raw.once('end', cut)
-    tls.wrap(raw, (error, secured) => {
+    const done: Secured = (error, secured) => {
       raw.off('end', cut)
       if (this.#isGone) secured?.destroy()
       else if (secured === null || error !== null) this.closed(handshakeError(error, this.remoteIp))
       else this.#secured(tls, secured)
-    })
+    }
+    try {
+      tls.wrap(raw, done)
+    } catch (error) {
+      raw.off('end', cut).on('error', nothing)
+      this.#failLater(asError(error))
+    }
+  }
+
+  /** The handshake cannot begin: told in a later turn, since no event comes from inside a call to the socket. */
+  #failLater(error: Error): void {
+    const failure = handshakeError(error, this.remoteIp)
+    neutral.runInAsyncScope(setImmediate, undefined, tellFailed, this, failure)
   }
 
   #secured(tls: Tls, stream: net.Socket): void {
@@ -551,9 +564,8 @@ function tellEnd(socket: NodeSocket): void {
   socket.tellEnd()
 }
 
-/** The peer cannot take part in the handshake any more. */
-function tellCut(socket: NodeSocket): void {
-  socket.closed(handshakeError(new Error('the peer closed'), socket.remoteIp))
+function tellFailed(socket: NodeSocket, error: SystemError): void {
+  socket.closed(error)
 }
 
 /** Its FIN was behind bytes that TLS has taken over from the stream: 'close' fails the handshake. */

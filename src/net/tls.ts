@@ -8,6 +8,7 @@ import type nodeTls from 'node:tls'
 import { crypto } from '../builtins.ts'
 import { codeOf, UsageError, works } from '../errors.ts'
 import { deadlines } from '../loop/deadlines.ts'
+import { MAX_SLEEP_MS } from '../loop/scheduler.ts'
 import { ANY_STRING, check, isObject, POSITIVE, type Rule, rule } from '../options.ts'
 import type { TlsState } from '../protocol.ts'
 import type { Secured, Tls } from '../transport.ts'
@@ -35,7 +36,7 @@ export interface ServerTlsOptions
    * with most characters besides stars.
    */
   sni?: Record<string, CertificateOptions>
-  /** How long a client's handshake may take, in ms. Default: 10 s. */
+  /** How long a client's handshake may take, in ms. Default: 10 s; Infinity is without limit. */
   handshakeTimeoutMs?: number
 }
 
@@ -279,7 +280,7 @@ function settingsOf(
 ): nodeTls.TlsOptions {
   const settings = resolved(options, files)
   const ticketKeys = secrets?.ticketKeys ? Buffer.from(secrets.ticketKeys, 'base64') : undefined
-  return { ...settings, handshakeTimeout, ticketKeys }
+  return { ...settings, handshakeTimeout: Math.min(handshakeTimeout, MAX_SLEEP_MS), ticketKeys }
 }
 
 type SniCallback = NonNullable<nodeTls.TlsOptions['SNICallback']>

@@ -22,7 +22,7 @@ import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import { TlsServer } from '../../src/net/tls.ts'
 import type { CodecIo } from '../../src/protocol.ts'
-import type { Transport } from '../../src/transport.ts'
+import type { Tls, Transport } from '../../src/transport.ts'
 import type { ArrivalHost } from '../../src/worker/arrival.ts'
 import { TlsArrival } from '../../src/worker/tls-arrival.ts'
 import { Worker } from '../../src/worker.ts'
@@ -309,6 +309,33 @@ for (const transport of transports) {
       await client.closed()
       await nextTurn()
       assert.match(errors.join(), /^3 TLS handshake: /)
+    })
+  })
+
+  it('startTls: a handshake that cannot even begin costs that peer alone', async () => {
+    const broken: Tls = {
+      wrap() {
+        throw new RangeError('planted')
+      },
+      stateOf() {
+        throw new Error('never secured')
+      },
+    }
+    const handshakes: Promise<void>[] = []
+    const onMessage = (connection: AnyConnection, line: unknown) => {
+      if (line === 'busy') connection.send('x'.repeat(999)) // the handshake waits for it
+      handshakes.push(connection.startTls())
+    }
+    await withServer(transport, text, { onMessage }, async ({ worker, connect, errors }) => {
+      worker.tls = broken as TlsServer
+      for (const line of ['idle', 'busy']) {
+        const client = await connect()
+        client.socket.write(`${line}\n`)
+        await client.closed()
+        await rejects(within(5_000, handshakes.pop() as Promise<void>), 'ERR_CONNECTION_CLOSED')
+        assert.match(errors.splice(0).join(), /^3 TLS handshake: handshake 127\.0\.0\.1: EPROTO .*\(planted\)$/)
+      }
+      assert.is(worker.counters.handshakeErrors, 2)
     })
   })
 

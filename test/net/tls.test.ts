@@ -66,4 +66,20 @@ test('SNI: the exact name wins over a wildcard, and the more specific wildcard o
   }
 })
 
+test('a handshake may be without limit, or have one longer than any timer of Node', async () => {
+  const authority = new Authority()
+  const warnings: string[] = []
+  const warned = ({ name }: Error) => void warnings.push(name)
+  process.on('warning', warned)
+  try {
+    const own = authority.issue('own')
+    for (const handshakeTimeoutMs of [Number.POSITIVE_INFINITY, 2 ** 31])
+      assert.equal(await subjectsOf({ ...own, handshakeTimeoutMs }, ['own']), ['own'])
+    assert.equal(warnings, [])
+  } finally {
+    process.off('warning', warned)
+    authority.remove()
+  }
+})
+
 test.run()

@@ -122,9 +122,7 @@ export class TlsServer implements Tls {
     if (names.length > 0) settings.SNICallback ??= chooserOf(names)
     this.#server = checked('ssl', own, settings, () => tls().createServer(settings))
     this.#server.on('secureConnection', (secured) => this.#opened(secured, settings.rejectUnauthorized !== false))
-    this.#server.on('tlsClientError', (error, secured) =>
-      this.#settle(parentOf(secured), refusalOf(secured) ?? explained(error), secured),
-    )
+    this.#server.on('tlsClientError', (error, secured) => this.#failed(error, secured))
   }
 
   wrap(raw: net.Socket, done: Secured): void {
@@ -153,11 +151,23 @@ export class TlsServer implements Tls {
     this.#settle(parentOf(secured), isStrict ? refusalOf(secured) : null, secured)
   }
 
+  /** Told in a later turn: OpenSSL may be at work below this call, on what is destroyed then. */
+  #failed(error: Error, secured: nodeTls.TLSSocket): void {
+    const done = this.#take(parentOf(secured))
+    const why = refusalOf(secured) ?? explained(error)
+    if (done !== undefined) setImmediate(done, why, secured)
+  }
+
   #settle(raw: net.Socket, error: Error | null, secured: nodeTls.TLSSocket | null): void {
-    const done = this.#waiting.get(raw)
-    this.#waiting.delete(raw)
+    const done = this.#take(raw)
     if (secured !== null) secured.allowHalfOpen = true
     done?.(error, secured)
+  }
+
+  #take(raw: net.Socket): Secured | undefined {
+    const done = this.#waiting.get(raw)
+    this.#waiting.delete(raw)
+    return done
   }
 }
 

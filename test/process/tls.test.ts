@@ -155,6 +155,20 @@ test('a client that does not shake hands is let go in time', async () => {
   })
 })
 
+test('an SNICallback that gives options where a context is due fails those handshakes, not the process', async () => {
+  await inSandbox(async (box) => {
+    const more = `worker.ssl.SNICallback = (name, done) => done(null, name === 'localhost' ? undefined : {})`
+    const port = portOf(await box.start(box.file('app.js', program({ ...localhost }, more))))
+    const { pid } = await talk(port)
+    const refused = await talk(port, { servername: 'other.example' }).catch((error: Error) => error)
+    assert.ok(refused instanceof Error)
+    await until(async () => (await failures(box)) === 1)
+    assert.is((await talk(port)).pid, pid)
+    assert.match(box.log(), /TLS handshake with 127\.0\.0\.1:\d+: .*\(Invalid SNI context\)/)
+    await box.stop()
+  })
+})
+
 longTest('SNI: each name has its certificate, wildcards too', async () => {
   await inSandbox(async (box) => {
     const sni = { 'other.example': other, '*.wild.example': other }

@@ -32,6 +32,7 @@ import {
   NO_CODEC,
   NO_SOCKET,
   NOT_DONE,
+  OF_NEXT_LIFE,
   OF_ONE_SEND,
   PIECE_GAP_MS,
   STATUS,
@@ -512,8 +513,9 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     more.backlog = more.closeCode = 0
     more.failure = more.aborter = more.closeReason = null
     this.#farewell = null
-    this.#inFlight = this.#stops = this.bytesRead = this.#bytesWritten = 0
-    this.#bits &= Bit.Full // from messages that wait for this life
+    this.#inFlight = this.bytesRead = this.#bytesWritten = 0
+    this.#stops &= OF_NEXT_LIFE.stops
+    this.#bits &= OF_NEXT_LIFE.bits
   }
 
   [kConnect](): void {
@@ -1461,8 +1463,10 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     rare.handshake?.reject(connectionClosed(rare.closeReason))
     rare.handshake = null
     if (this[kSettings].role === 'server') this[kLose]() // of a client they may wait for the next connection
-    // Other bytes are lost; a client may fill it again before it reconnects.
-    if (this.#waitingBytes < this.maxSendBufferSize) this.#bits &= ~Bit.Full
+    const isFilled = this.#is(Bit.Full) && this.#waitingBytes >= this.maxSendBufferSize // also for the next life
+    this.#stops &= ~OF_NEXT_LIFE.stops
+    this.#bits &= ~OF_NEXT_LIFE.bits
+    this.#set(Bit.Full, isFilled)
     this.#notify(this.onClose)
     rare.pipes?.end()
     if (!this.#is(Bit.InCodec)) this.#letCodecGo(rare.closeReason)

@@ -89,6 +89,12 @@ export const enum Bit {
 /** Flags of one `send`, which another one within it must not see. */
 export const OF_ONE_SEND = Bit.NotSent | Bit.Accepted
 
+/**
+ * What is set on a client that has closed belongs to its next life: messages that wait for it fill it, a pipe may be
+ * full or end, and the user may pause it. What the life before had of this ends with it, before `onClose`.
+ */
+export const OF_NEXT_LIFE = { stops: Stop.User | Stop.Pipe, bits: Bit.Full | Bit.Shut }
+
 /** What holds back decoded messages; the other bits only keep new ones from arriving. */
 export const HOLDS_MESSAGES = Stop.User | Stop.Opening | Stop.Pipe | Stop.Handshake
 /** With these, an idle connection is not done: a pausing codec is at work, and a failed one ends in its own way. */

@@ -1,0 +1,155 @@
+// Pipes at the turns of a connection's life: while TLS is negotiated, while a client waits to connect again, when it has
+// closed. On real sockets, over every engine.
+
+import { once } from 'node:events'
+import net from 'node:net'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { tcp } from '../../protocols/tcp.ts'
+import type { AnyConnection } from '../../src/connection.ts'
+import { AsyncTcpConnection } from '../../src/index.ts'
+import { nativeEngine } from '../../src/net/native-engine.ts'
+import { nodeEngine } from '../../src/net/node-engine.ts'
+import { registry } from '../../src/process/group.ts'
+import { open } from '../../src/testing.ts'
+import { withServer } from '../support/tcp.ts'
+import { nextTurn, until } from '../support/until.ts'
+
+/** A connection as its peer at the other end sees it. */
+interface Heard {
+  readonly socket: net.Socket
+  text: string
+  hasEnded: boolean
+}
+
+function hear(socket: net.Socket): Heard {
+  const heard: Heard = { socket, text: '', hasEnded: false }
+  socket.on('error', () => socket.destroy())
+  socket.on('data', (bytes) => {
+    heard.text += bytes
+  })
+  socket.on('end', () => {
+    heard.hasEnded = true
+  })
+  return heard
+}
+
+interface Upstream {
+  readonly port: number
+  readonly sockets: net.Socket[]
+}
+
+/** Runs `use` with a server of node:net, whose connections may be half-closed, and with clients on this engine. */
+async function withUpstream(engine: string, use: (upstream: Upstream) => Promise<unknown>): Promise<void> {
+  const { engine: before } = registry()
+  registry().engine = engine
+  const sockets: net.Socket[] = []
+  const server = net.createServer({ allowHalfOpen: true }, (socket) => sockets.push(socket))
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  try {
+    await use({ port: (server.address() as net.AddressInfo).port, sockets })
+  } finally {
+    registry().engine = before
+    server.close()
+    for (const socket of sockets) socket.destroy()
+  }
+}
+
+async function turns(count: number): Promise<void> {
+  for (let n = 0; n < count; n++) await nextTurn()
+}
+
+/** A client that was connected, has closed and waits, until `connect()`. */
+async function waitingClient({ port, sockets }: Upstream): Promise<AsyncTcpConnection<'tcp://'>> {
+  const client = new AsyncTcpConnection(`tcp://127.0.0.1:${port}` as 'tcp://')
+  client.onClose = () => {
+    client.onClose = null
+    client.reconnect(3600)
+  }
+  client.connect()
+  await until(() => sockets.length === 1)
+  sockets[0]?.destroy()
+  await until(() => client.getStatus(false) === 'CLOSED')
+  return client
+}
+
+const engines = [nodeEngine, nativeEngine()].filter((one) => one !== null)
+for (const engine of engines) {
+  test(`${engine.name}: a FIN that is passed to a client while it waits to connect again is sent then`, async () => {
+    await withUpstream(engine.name, async (upstream) => {
+      const client = await waitingClient(upstream)
+      const onConnect = (connection: AnyConnection) => {
+        connection.pipe(client)
+        client.pipe(connection)
+      }
+      await withServer(engine, tcp, { onConnect }, async ({ connect, connections }) => {
+        const asking = await connect({ allowHalfOpen: true })
+        asking.socket.end('question')
+        await until(() => connections[0]?.bytesRead === 8)
+        await turns(10) // its FIN has been read by now
+        client.connect()
+        const heard = hear(await until(() => upstream.sockets[1]))
+        await until(() => heard.hasEnded)
+        assert.is(heard.text, 'question')
+        heard.socket.end('answer')
+        await until(() => asking.hasEnded)
+        assert.is(asking.received, 'answer')
+        await until(() => client.getStatus(false) === 'CLOSED')
+      })
+    })
+  })
+
+  test(`${engine.name}: a client that is piped into a full destination while it waits reads nothing until that has drained`, async () => {
+    await withUpstream(engine.name, async (upstream) => {
+      const client = await waitingClient(upstream)
+      const { connection, ...full } = destination()
+      client.pipe(connection)
+      client.connect()
+      const socket = await until(() => upstream.sockets[1])
+      socket.write('kept')
+      await turns(10) // it would have been read and refused by now
+      full.drain()
+      await until(() => full.written().includes('kept'))
+      assert.equal(full.errors, [])
+      client.destroy()
+    })
+  })
+
+  test(`${engine.name}: pauseRecv() of a client that waits to connect again holds in its next life; that of its last one does not`, async () => {
+    await withUpstream(engine.name, async (upstream) => {
+      const messages: string[] = []
+      const client = await waitingClient(upstream)
+      client.onMessage = (_client, message) => void messages.push(String(message))
+      client.pauseRecv()
+      client.onClose = () => {
+        client.onClose = null
+        client.reconnect(0)
+      }
+      client.connect()
+      const second = await until(() => upstream.sockets[1])
+      second.write('second')
+      await turns(10)
+      assert.equal(messages, [])
+      client.resumeRecv()
+      await until(() => messages.length === 1)
+      client.pauseRecv()
+      client.destroy()
+      const third = await until(() => upstream.sockets[2])
+      third.write('third')
+      await until(() => messages.length === 2)
+      assert.equal(messages, ['second', 'third'])
+      client.destroy()
+    })
+  })
+}
+
+/** The test's end of a connection that is full. */
+function destination() {
+  const wire = open(tcp, { maxSendBufferSize: 10 })
+  wire.hold()
+  while (wire.connection.send('0123456789'));
+  const { connection, errors } = wire
+  return { connection, errors, drain: () => wire.drain(), written: () => wire.written() }
+}
+
+test.run()

@@ -601,15 +601,18 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   [kShut](): void {
     if (this.#is(Bit.Shut)) return
     this.#bits |= Bit.Shut
-    if (this.#state === State.Established) this.#shut()
+    this.#shut()
   }
 
+  /** Unless that is due later: when a client has connected, or hands are shaken. */
   #shut(): void {
+    if (this.#state !== State.Established || this.#isShakingHands()) return
     if (this.#codec.shut === undefined) this.#finWhenSent()
     else this.#intoCodec(() => this.#codec.shut?.())
   }
 
   #finWhenSent(): void {
+    if (this.#is(Bit.SentFin)) return
     this.#bits |= Bit.FinDue
     if (this.#socket.queuedBytes > 0) return this.#socket.awaitDrained()
     this.#bits = (this.#bits & ~Bit.FinDue) | Bit.SentFin
@@ -649,6 +652,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#held = null
     this.#renewCodec(Stop.Handshake)
     this.#syncReading()
+    more.pipes?.holdSources()
     this.#socket.secure(tls)
     return handshake.promise
   }
@@ -683,7 +687,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   get [kIsFull](): boolean {
-    return this.#is(Bit.Full)
+    return this.#is(Bit.Full) || this.#isShakingHands()
   }
 
   [kHold](): void {
@@ -796,6 +800,8 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#guard(() => this.#openCodec())
     handshake?.resolve()
     if (this.#socket.queuedBytes === 0) this[kDrained]() // after the unencrypted bytes, the handshake began instead
+    this.#rare?.pipes?.releaseSources()
+    if (this.#is(Bit.Shut)) this.#shut()
     this.#start(Stop.Handshake)
   }
 

@@ -9,7 +9,7 @@ import { kHold, kIsFull, kIsOver, kRelease, kShut } from './symbols.ts'
 interface Piped {
   /** Closed, and not about to connect again. */
   readonly [kIsOver]: boolean
-  /** Its send buffer has reached its limit. */
+  /** It takes no messages for a while. */
   readonly [kIsFull]: boolean
   /** A destination is full: delivers nothing until `[kRelease]()`. */
   [kHold](): void
@@ -65,12 +65,12 @@ export class Pipes {
     return this.#others.some((end) => end.#connection[kIsOver])
   }
 
-  /** This end is full. */
+  /** This end is full, for a while. */
   holdSources(): void {
     for (const source of this.#sources) source.#connection[kHold]()
   }
 
-  /** This end has drained. The first source may fill it again. */
+  /** This end takes messages again. The first source may fill it. */
   releaseSources(): void {
     for (const source of this.#sources) if (!this.#connection[kIsFull]) source.#connection[kRelease]()
   }

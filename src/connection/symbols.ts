@@ -52,7 +52,7 @@ export const kRefuse = Symbol('refuse')
 /** Switches to TLS. */
 export const kSecure = Symbol('secure')
 
-/** Its send buffer has reached its limit. */
+/** It takes no messages for a while: its send buffer has reached its limit, or TLS is being negotiated. */
 export const kIsFull = Symbol('is full')
 /** The destination of its pipe is full: it delivers nothing. */
 export const kHold = Symbol('hold')

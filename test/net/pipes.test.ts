@@ -2,7 +2,9 @@
 // closed. On real sockets, over every engine.
 
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import net from 'node:net'
+import tls from 'node:tls'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { tcp } from '../../protocols/tcp.ts'
@@ -12,6 +14,7 @@ import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
 import { registry } from '../../src/process/group.ts'
 import { open } from '../../src/testing.ts'
+import { Authority } from '../support/certificates.ts'
 import { withServer } from '../support/tcp.ts'
 import { nextTurn, until } from '../support/until.ts'
 
@@ -75,6 +78,50 @@ async function waitingClient({ port, sockets }: Upstream): Promise<AsyncTcpConne
 
 const engines = [nodeEngine, nativeEngine()].filter((one) => one !== null)
 for (const engine of engines) {
+  for (const isPipedFirst of [true, false])
+    test(`${engine.name}: ${isPipedFirst ? 'startTls() of a piped connection' : 'a pipe into a connection under startTls()'} holds bytes and FIN back until hands are shaken`, async () => {
+      const authority = new Authority()
+      const { certFile, keyFile } = authority.issue('localhost')
+      const secureContext = tls.createSecureContext({ cert: readFileSync(certFile), key: readFileSync(keyFile) })
+      const failures: string[] = []
+      const onConnect = (connection: AnyConnection, port: number) => {
+        const to = new AsyncTcpConnection(`tcp://127.0.0.1:${port}`)
+        const pipe = () => {
+          connection.pipe(to)
+          to.pipe(connection)
+        }
+        to.onError = (_to, code, message) => failures.push(`${code} ${message}`)
+        to.onConnect = () => {
+          if (isPipedFirst) pipe()
+          to.startTls({ rejectUnauthorized: false }).catch(() => undefined)
+          if (!isPipedFirst) pipe()
+        }
+        to.connect()
+      }
+      await withUpstream(engine.name, async ({ port, sockets }) => {
+        const settings = { onConnect: (connection: AnyConnection) => onConnect(connection, port) }
+        await withServer(engine, tcp, settings, async ({ connect, errors }) => {
+          for (const size of [100_000, 0]) {
+            const client = await connect({ allowHalfOpen: true })
+            const socket = await until(() => sockets.shift())
+            client.socket.end(Buffer.alloc(size, 'x'))
+            await until(() => client.socket.writableFinished)
+            await turns(10) // it would have been read by now
+            const heard = hear(new tls.TLSSocket(socket, { isServer: true, secureContext }))
+            await until(() => heard.hasEnded)
+            assert.is(heard.text, 'x'.repeat(size))
+            heard.socket.end('answer')
+            await until(() => client.hasEnded)
+            assert.is(client.received, 'answer')
+            client.socket.destroy()
+            socket.destroy()
+          }
+          assert.equal([failures, errors], [[], []])
+        })
+      })
+      authority.remove()
+    })
+
   test(`${engine.name}: a FIN that is passed to a client while it waits to connect again is sent then`, async () => {
     await withUpstream(engine.name, async (upstream) => {
       const client = await waitingClient(upstream)

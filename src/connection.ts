@@ -1473,8 +1473,10 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#stops &= ~OF_NEXT_LIFE.stops
     this.#bits &= ~OF_NEXT_LIFE.bits
     this.#set(Bit.Full, isFilled)
+    const { pipes } = rare
+    rare.pipes = null // what onClose pipes belongs to a client's next life
     this.#notify(this.onClose)
-    rare.pipes?.end()
+    pipes?.end()
     if (!this.#is(Bit.InCodec)) this.#letCodecGo(rare.closeReason)
     this.worker[kGone](this)
   }

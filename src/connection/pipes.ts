@@ -19,7 +19,7 @@ interface Piped {
   close(): void
 }
 
-/** The pipes from one connection and into it. */
+/** The pipes from one connection and into it, until it closes: a client's next life has its own. */
 export class Pipes {
   readonly #connection: Piped
   readonly #role: Role
@@ -27,6 +27,7 @@ export class Pipes {
   readonly #sources = new Set<Pipes>()
   /** Its peer has sent something through the pipe, and nothing has come back since. */
   #isOwed = false
+  #hasEnded = false
 
   constructor(connection: Piped, role: Role) {
     this.#connection = connection
@@ -62,7 +63,7 @@ export class Pipes {
 
   /** The other end of a pipe was over before this client connected: there was nothing to close. */
   get hasLostEnd(): boolean {
-    return this.#others.some((end) => end.#connection[kIsOver])
+    return this.#others.some((other) => other.#hasEnded || other.#connection[kIsOver])
   }
 
   /** This end is full, for a while. */
@@ -100,12 +101,20 @@ export class Pipes {
     return this.#destination !== null && this.#sources.has(this.#destination) ? this.#destination : null
   }
 
-  /** This end has closed, so the others do too: a source would wait for a drain that never comes. */
+  /**
+   * This end has closed, so the others do too: a source would wait for a drain that never comes. Not one that has ended
+   * before, which is how it came to this, nor one that has been piped to this connection's next life.
+   */
   end(): void {
     const others = this.#others
+    this.#hasEnded = true
     this.#leave()
     this.#sources.clear()
-    for (const other of others) apart(close, other.#connection)
+    for (const other of others) if (!other.#hasEnded && !other.#goesOnWith(this)) apart(close, other.#connection)
+  }
+
+  #goesOnWith(ended: Pipes): boolean {
+    return this.#others.some((end) => end !== ended && end.#connection === ended.#connection)
   }
 
   get #others(): readonly Pipes[] {

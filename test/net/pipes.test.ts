@@ -188,6 +188,65 @@ for (const engine of engines) {
       client.destroy()
     })
   })
+
+  for (const isPipedBefore of [true, false])
+    test(`${engine.name}: what onClose pipes with its client that connects again belongs to the next life${isPipedBefore ? ', although it was piped before' : ''}`, async () => {
+      await withUpstream(engine.name, async (upstream) => {
+        const onConnect = (connection: AnyConnection) => {
+          const client = new AsyncTcpConnection(`tcp://127.0.0.1:${upstream.port}`)
+          const pipe = () => {
+            connection.pipe(client)
+            client.pipe(connection)
+          }
+          client.onClose = () => {
+            client.onClose = null
+            client.reconnect(0)
+            pipe()
+          }
+          if (isPipedBefore) pipe()
+          client.connect()
+        }
+        await withServer(engine, tcp, { onConnect }, async ({ connect, connections }) => {
+          const asking = await connect()
+          const first = await until(() => upstream.sockets[0])
+          first.resetAndDestroy()
+          const heard = hear(await until(() => upstream.sockets[1]))
+          asking.socket.write('question')
+          await until(() => heard.text === 'question')
+          heard.socket.end('answer')
+          await until(() => asking.hasEnded)
+          assert.is(asking.received, 'answer')
+          asking.socket.destroy()
+          await until(() => connections[0]?.getStatus(false) === 'CLOSED')
+        })
+      })
+    })
+
+  test(`${engine.name}: a client whose pipe ends with it still connects again, and the other end is closed`, async () => {
+    await withUpstream(engine.name, async (upstream) => {
+      const clients: AsyncTcpConnection<'tcp://'>[] = []
+      const onConnect = (connection: AnyConnection) => {
+        const client = new AsyncTcpConnection(`tcp://127.0.0.1:${upstream.port}` as 'tcp://')
+        clients.push(client)
+        client.onClose = () => {
+          client.onClose = null
+          client.reconnect(0)
+        }
+        connection.pipe(client)
+        client.pipe(connection)
+        client.connect()
+      }
+      await withServer(engine, tcp, { onConnect }, async ({ connect }) => {
+        const asking = await connect()
+        const first = await until(() => upstream.sockets[0])
+        first.resetAndDestroy()
+        await asking.closed()
+        await until(() => upstream.sockets.length === 2)
+        await until(() => clients[0]?.getStatus(false) === 'ESTABLISHED')
+        clients[0]?.destroy()
+      })
+    })
+  })
 }
 
 /** The test's end of a connection that is full. */

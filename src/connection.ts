@@ -1371,6 +1371,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   #closeAs(reason: CloseReason): void {
+    if (reason === 'timeout' && this.#is(Bit.InLastWord)) return
     this.#more().closeReason ??= reason
     if (reason !== 'timeout' || !this.#hasMoreToSay(reason)) this.#close()
   }
@@ -1383,6 +1384,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   #endAs(reason: CloseReason, error?: unknown): void {
     if (this.#state !== State.Established) return
+    if (reason !== 'protocol' && this.#is(Bit.InLastWord)) return
     this.#more().closeReason ??= reason
     if (reason !== 'handler' || !this.#hasMoreToSay(reason, error)) this.#end()
   }
@@ -1397,6 +1399,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     })
     this.#queue = NONE // only now: the codec checks for undelivered messages
     if (!isMore) return false
+    this.#bits |= Bit.InLastWord
     this.#start(Stop.User | Stop.Queue | Stop.Pipe) // these have nothing left to hold back
     this.#syncReading()
     return true

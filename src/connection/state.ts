@@ -84,6 +84,8 @@ export const enum Bit {
   WasPaused = 16384,
   /** FIN follows what is queued, though it is not closing: receiving, or handlers, go on. */
   FinDue = 32768,
+  /** The codec is sending its last message, and ends the connection itself when that is out. */
+  InLastWord = 65536,
 }
 
 /** Flags of one `send`, which another one within it must not see. */

@@ -236,6 +236,40 @@ test('a codec has the last word: at once, or later', () => {
   assert.equal(reasons, ['closed', 'closed'])
 })
 
+test('a last word that takes its time is cut short by no failed handler, no silence and no drain', async () => {
+  const protocol = scripted((io) => ({
+    receive: (bytes) => void io.emit(String(bytes)),
+    closing() {
+      io.write('good')
+      io.deadline('rest', 2000)
+      return true
+    },
+    timeout() {
+      io.write('bye')
+      io.end()
+    },
+  }))
+  for (const what of ['a failed handler', 'a silence', 'a drain']) {
+    const onMessage = async (connection: AnyConnection) => {
+      connection.close()
+      await nextTurn()
+      if (what === 'a failed handler') throw new Error('late')
+    }
+    const wire = open(protocol, { idleTimeoutMs: 1000, onMessage })
+    wire.receive('x')
+    for (let n = 0; n < 3; n++) await nextTurn()
+    if (what === 'a drain') wire.leave()
+    wire.advance(1999)
+    assert.is(wire.connection.getStatus(false), 'ESTABLISHED', what)
+    wire.advance(1)
+    assert.is(wire.written().toString(), 'goodbye', what)
+    assert.equal(
+      [wire.errors.length, wire.connection.getStatus(false)],
+      [what === 'a failed handler' ? 1 : 0, 'ENDING'],
+    )
+  }
+})
+
 test('a codec has the last word after a handler that throws, and before a silence ends', () => {
   const reasons: string[] = []
   const protocol = scripted((io) => ({

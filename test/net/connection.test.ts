@@ -14,7 +14,8 @@ import { text } from '../../protocols/text.ts'
 import { addon } from '../../src/addon.ts'
 import { broadcast } from '../../src/connection/broadcast.ts'
 import type { AnyConnection } from '../../src/connection.ts'
-import { http } from '../../src/index.ts'
+import { withResolvers } from '../../src/deferred.ts'
+import { http, Response } from '../../src/index.ts'
 import { parseAddress } from '../../src/net/address.ts'
 import { bindSocket } from '../../src/net/bound-socket.ts'
 import { descriptorOf } from '../../src/net/descriptors.ts'
@@ -235,6 +236,31 @@ for (const transport of transports) {
       })
     },
   )
+
+  it('an answer that was handed to close() or end() arrives whole, whatever becomes of its handler', async () => {
+    for (const ending of ['close', 'end'] as const) {
+      const { promise, resolve } = withResolvers()
+      const body = async function* () {
+        yield 'one '
+        await promise
+        yield 'two '
+      }
+      const onMessage = async (connection: AnyConnection) => {
+        connection[ending](new Response(200, {}, body()))
+        await nextTurn()
+        throw new Error('late')
+      }
+      await withServer(transport, http(), { onMessage }, async ({ connect, errors, connections }) => {
+        const client = await connect()
+        client.socket.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+        await until(() => errors.length > 0)
+        resolve()
+        await client.closed()
+        assert.match(client.received, /one .*two .*\r\n0\r\n\r\n$/s)
+        assert.equal([errors, connections[0]?.closeReason], [['4 late'], 'closed'])
+      })
+    }
+  })
 
   it('startTls in a handler: the codec that begins anew is not told to go on, since it was not stopped', async () => {
     const calls: string[] = []

@@ -50,6 +50,7 @@ class KeeperLink {
   readonly #backoff = new Backoff()
   #socket: net.Socket | null = null
   #isConnecting = false
+  /** 0 while there is no connection. */
   #connectedAt = 0
   #lastId = 0
   #unsentBytes = 0
@@ -155,14 +156,16 @@ class KeeperLink {
     else waiting?.resolve({ result: answer[2], plain: answer[3], bytes: ownBytes(value), version: answer[4] })
   }
 
+  /** The connection has ended, or could not be made. */
   #lose(why: string): void {
+    const aliveMs = this.#connectedAt === 0 ? 0 : now() - this.#connectedAt
+    this.#connectedAt = 0
     this.#unsentBytes = 0
     const all = [...this.#waiting.values()]
     this.#waiting.clear()
     for (const { isSent, reject } of all) reject(new PeerError('ERR_KEEPER_LOST', why, isSent))
     if (this.#watches.size === 0) return
     for (const { listener } of this.#watches.values()) listener('lost', '', null, NOTHING)
-    const aliveMs = this.#connectedAt === 0 ? 0 : now() - this.#connectedAt
     deadlines.after(this.#backoff.next(aliveMs), () => {
       if (this.#socket === null && this.#watches.size > 0) void this.#connect()
     })

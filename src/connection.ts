@@ -1499,8 +1499,8 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   /**
    * One timer per connection, not one per message: it checks how long the connection has been idle and sleeps for the
-   * rest. A peer that reads what is queued for it is not idle: `takenBefore` is how much of all that was written had
-   * left at the last check.
+   * rest. A peer that reads what was sent to it is not idle: `takenBefore` is how much of that it had acknowledged at
+   * the last check. What the kernel takes says little: it waits until a third of its buffer, of megabytes, is free.
    */
   static #checkIdle(connection: AnyConnection, takenBefore = 0): void {
     if (connection.#state !== State.Established) return // closing has its own time-outs
@@ -1508,9 +1508,9 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     connection.#timer = 0
     if (idleTimeoutMs <= 0) return // turned off meanwhile
     const { clock } = connection[kSettings]
-    const queued = connection.#socket.queuedBytes
-    const taken = connection.#bytesWritten - queued
-    const isAtWork = connection.#inFlight > 0 || (queued > 0 && taken - takenBefore >= FLUSH_LEAST_BYTES)
+    const left = connection.bytesWritten === takenBefore ? 0 : connection.#socket.unacknowledgedBytes
+    const taken = connection.#bytesWritten - left
+    const isAtWork = connection.#inFlight > 0 || (left > 0 && taken - takenBefore >= FLUSH_LEAST_BYTES)
     const silence = isAtWork ? 0 : clock.now() - connection.#lastActive
     if (silence >= idleTimeoutMs) return connection.#closeAs('timeout')
     connection.#timer = clock.after(idleTimeoutMs - silence, Connection.#checkIdle, connection, taken)

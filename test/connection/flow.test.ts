@@ -131,6 +131,25 @@ test('an idle time-out that is switched off while connections are open closes no
   assert.is(wire.connection.getStatus(false), 'ESTABLISHED')
 })
 
+test('a peer that takes bytes from the kernel all the time is not idle; one that takes few of them is', () => {
+  for (const isQueued of [true, false]) {
+    const wire = open(tcp, { idleTimeoutMs: 1000 })
+    const { connection, socket } = wire
+    connection.send(Buffer.alloc(120_000))
+    wire.written()
+    if (isQueued) wire.hold()
+    connection.send('x')
+    for (let left = 100_000; left >= 20_000; left -= 20_000) {
+      socket.inKernel = left
+      wire.advance(1000)
+      assert.is(connection.getStatus(false), 'ESTABLISHED', `${left} left`)
+    }
+    socket.inKernel -= 1000
+    wire.advance(1000)
+    assert.is(connection.closeReason, 'timeout')
+  }
+})
+
 test('a message that was taken counts as sent, whatever another connection refuses meanwhile', () => {
   const other = open(text)
   other.connection.destroy()

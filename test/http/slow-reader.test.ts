@@ -3,6 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { tcp } from '../../protocols/tcp.ts'
 import { addon } from '../../src/addon.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
 import { nodeEngine } from '../../src/net/node-engine.ts'
@@ -36,6 +37,25 @@ for (const transport of transports)
         return read > 2 * MIB || errors.length > 0
       }, 30_000)
       assert.equal(errors, [])
+    })
+  })
+
+for (const transport of transports)
+  longTest(`${transport.name}: a peer that reads a little all the time is not idle`, async () => {
+    const settings = { idleTimeoutMs: 1000, maxSendBufferSize: 64 * MIB }
+    await withServer(transport, tcp, settings, async ({ connect, connections }) => {
+      const { socket } = await connect()
+      socket.removeAllListeners('data')
+      socket.pause()
+      const connection = await until(() => connections[0])
+      connection.send(Buffer.alloc(40 * MIB, 'x'))
+      let read = 0
+      await until(async () => {
+        await sleep(PACE_MS)
+        read += (socket.read() as Buffer | null)?.length ?? 0
+        return read > 2 * MIB || connection.closeReason !== null
+      }, 30_000)
+      assert.is(connection.closeReason, null)
     })
   })
 

@@ -659,7 +659,9 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   [kDrain](): void {
     if (this.#state !== State.Established || this.#farewell?.isSaid === true) return
-    this.#bidFarewell().isSaid = true
+    const farewell = this.#bidFarewell()
+    if (this.#isShakingHands()) return // the codec that says it is yet to come
+    farewell.isSaid = true
     if (this.lingerTimeout > 0) this.lingerTimeout = Math.max(this.lingerTimeout, DRAIN_LINGER_S)
     apart(Connection.#drainCodec, this as AnyConnection)
   }
@@ -801,6 +803,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     handshake?.resolve()
     if (this.#socket.queuedBytes === 0) this[kDrained]() // after the unencrypted bytes, the handshake began instead
     this.#rare?.pipes?.releaseSources()
+    if (this.#farewell !== null) this[kDrain]()
     if (this.#is(Bit.Shut)) this.#shut()
     this.#start(Stop.Handshake)
   }

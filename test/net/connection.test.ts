@@ -13,6 +13,7 @@ import { tcp } from '../../protocols/tcp.ts'
 import { text } from '../../protocols/text.ts'
 import { addon } from '../../src/addon.ts'
 import { broadcast } from '../../src/connection/broadcast.ts'
+import { kDrain, kLeave } from '../../src/connection/symbols.ts'
 import type { AnyConnection } from '../../src/connection.ts'
 import { withResolvers } from '../../src/deferred.ts'
 import { http, Response } from '../../src/index.ts'
@@ -286,6 +287,28 @@ for (const transport of transports) {
       secured.destroy()
       assert.equal(calls, ['codec 1 a false', 'codec 2 b true'])
     })
+  })
+
+  it('a drain that begins amid startTls() still has the goodbye of the codec that comes behind it', async () => {
+    const protocol = scripted((io) => ({
+      receive: (bytes) => void io.emit(String(bytes)),
+      drain: () => void io.write('bye'),
+    }))
+    const onMessage = (connection: AnyConnection) => void connection.startTls().catch(() => undefined)
+    for (const isLeaving of [false, true])
+      await withServer(transport, protocol, { onMessage }, async ({ worker, connect, connections }) => {
+        worker.tls = new TlsServer(certificate(), null)
+        const client = await connect()
+        client.socket.write('starttls')
+        const connection = await until(() => connections.find(({ bytesRead }) => bytesRead === 8))
+        connection[kDrain]()
+        if (isLeaving) connection[kLeave]()
+        const secured = tls.connect({ socket: client.socket, rejectUnauthorized: false })
+        const [bytes] = await within(5_000, once(secured, 'data'))
+        assert.is(String(bytes), 'bye')
+        if (isLeaving) await once(secured, 'end')
+        secured.destroy()
+      })
   })
 
   it('a drain waits for a TLS handshake that has begun, not for a peer that has sent nothing', async () => {

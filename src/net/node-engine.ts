@@ -312,13 +312,17 @@ class NodeSocket implements Socket {
   write(bytes: Encoded): number {
     const size = isChunk(bytes) ? this.#take(bytes) : bytes.reduce((sum, chunk) => sum + this.#take(chunk), 0)
     if (size === 0) return 0
+    this.#flushSoon()
+    if (this.#pendingBytes >= FLUSH_BYTES) this.#send()
+    return size
+  }
+
+  #flushSoon(): void {
     if (!this.#isScheduled) {
       schedule(this)
       this.#isScheduled = true // after the call: if the stack overflows in it, the next write tries again
     }
     this.#isWritten = true
-    if (this.#pendingBytes >= FLUSH_BYTES) this.#send()
-    return size
   }
 
   #take(chunk: string | Uint8Array): number {
@@ -330,6 +334,7 @@ class NodeSocket implements Socket {
 
   awaitDrained(): void {
     this.#isAwaited = true // every flush reports; one that is waited for may run user callbacks
+    if (this.queuedBytes === 0) this.#flushSoon() // no other will come
   }
 
   release(): null {

@@ -537,6 +537,33 @@ test('what is full while it waits to connect again is told to be drained then', 
   server.close()
 })
 
+for (const engine of [nodeEngine, nativeEngine()].filter((one) => one !== null))
+  test(`${engine.name}: who was full of messages that were given up is told to be drained when it connects`, async () => {
+    const { engine: before } = registry()
+    registry().engine = engine.name
+    const server = await serve((socket) => socket.resume())
+    for (const isGivenUpBy of ['destroy', 'cancelReconnect'] as const) {
+      const client = new AsyncTcpConnection(`tcp://127.0.0.1:${server.port}`, { maxSendBufferSize: 1000 })
+      const events = watched(client)
+      if (isGivenUpBy === 'cancelReconnect') {
+        client.connect()
+        await until(() => events.includes('connect'))
+        client.destroy()
+        client.reconnect(3600)
+        events.length = 0
+      }
+      assert.is(client.send(Buffer.alloc(2000)), false)
+      client[isGivenUpBy]()
+      assert.is(client.getSendBufferQueueSize(), 0)
+      client.connect()
+      await until(() => events.includes('drain'))
+      assert.equal(events, ['full', 'connect', 'drain'])
+      client.destroy()
+    }
+    server.close()
+    registry().engine = before
+  })
+
 test('pauseRecv before it connects holds messages back until resumeRecv', async () => {
   const server = await serve((socket) => socket.write('early\n'))
   const client = new AsyncTcpConnection(`text://127.0.0.1:${server.port}`)

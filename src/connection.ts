@@ -91,6 +91,7 @@ import { nothing } from './nothing.ts'
 import {
   Accumulator,
   type AnyProtocol,
+  badCodec,
   type CloseReason,
   type Codec,
   type CodecIo,
@@ -1541,7 +1542,9 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   // Protocols
 
   #openCodec(): void {
-    this.#codec = asCodec(this.#protocol).open(this.#io, this.#io.role) as Codec<Out>
+    const codec = asCodec(this.#protocol).open(this.#io, this.#io.role) as Codec<Out> | undefined
+    if (typeof codec?.receive === 'function') this.#codec = codec
+    else if (this.#state === State.Established) this.#handlerFailed(badCodec(this.#protocol.name, codec))
   }
 
   #upgrade(protocol: AnyProtocol, rest: Uint8Array): void {

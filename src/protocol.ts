@@ -469,6 +469,12 @@ export function checkProtocol(what: string, protocol: unknown): asserts protocol
   if (missing.length > 0) throw badProtocol(`${what} has no ${missing.join(', ')}`)
 }
 
+/** @internal For what `open()` has returned, such as nothing, or the promise of an async function. */
+export function badCodec(protocol: string, returned: unknown): UsageError {
+  const why = `open() must return a codec, an object with receive() and the rest, not ${messageOf(returned)}`
+  return new UsageError('ERR_BAD_PROTOCOL', `protocol '${protocol}': ${why}`)
+}
+
 function badProtocol(why: string): UsageError {
   const wanted = 'framing has a name, input(), decode() and encode(), a codec a name and open()'
   return new UsageError('ERR_BAD_PROTOCOL', `${why}: ${wanted}`)

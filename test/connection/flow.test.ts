@@ -6,8 +6,8 @@ import * as assert from 'uvu/assert'
 import { tcp } from '../../protocols/tcp.ts'
 import { text } from '../../protocols/text.ts'
 import type { AnyConnection } from '../../src/connection.ts'
-import { ProtocolError } from '../../src/errors.ts'
-import type { CodecIo } from '../../src/protocol.ts'
+import { codeOf, ProtocolError } from '../../src/errors.ts'
+import type { AnyProtocol, CodecIo } from '../../src/protocol.ts'
 import { open, type Wire } from '../../src/testing.ts'
 import { deferred, scripted } from '../support/codecs.ts'
 import { nextTurn, until } from '../support/until.ts'
@@ -121,6 +121,31 @@ test('a codec hears of the end of input once, after all that was received, and m
   assert.is(ends, 1)
   assert.is(wire.connection.closeReason, 'peer')
   assert.is(wire.connection.getStatus(false), 'CLOSED')
+})
+
+test('a codec that is none is the fault of its protocol, not of the peer', () => {
+  const nothings: Record<string, (io: CodecIo<string>) => unknown> = {
+    'a return that was forgotten': () => undefined,
+    'a promise': async () => ({}),
+    'an object without receive()': () => ({ send: () => true }),
+  }
+  for (const [what, open_] of Object.entries(nothings)) {
+    const reasons: unknown[] = []
+    const protocol = { name: 'broken', open: open_ } as unknown as AnyProtocol
+    const wire = open(protocol, { onClose: ({ closeReason }) => reasons.push(closeReason) })
+    wire.receive('x')
+    wire.goodbye()
+    wire.end()
+    assert.equal([wire.errors.length, wire.errors[0]?.code], [1, 4], what)
+    assert.match(wire.errors[0]?.message ?? '', /^protocol 'broken': open\(\) must return a codec, .* not /)
+    assert.is(codeOf(wire.errors[0]?.error), 'ERR_BAD_PROTOCOL')
+    assert.equal(
+      [reasons, wire.worker.counters.protocolErrors, wire.worker.counters.handlerErrors],
+      [['handler'], 0, 1],
+    )
+  }
+  const turned = open({ name: 'strict', open: (io: CodecIo<string>) => io.close() } as unknown as AnyProtocol)
+  assert.equal([turned.errors, turned.connection.closeReason], [[], 'closed'])
 })
 
 test('an idle time-out that is switched off while connections are open closes none of them', () => {

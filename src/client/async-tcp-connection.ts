@@ -340,8 +340,8 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
 
   #proxy(): ProxySettings | null {
     const { proxySocks5, proxyHttp, proxyAuthorization: authorization } = this
-    // It may have been set since, with a line break in it.
-    checkClient({ proxyAuthorization: authorization }, CLIENT_RULES)
+    // They may have been set since, to a URL, or with a line break.
+    checkClient({ proxySocks5, proxyHttp, proxyAuthorization: authorization }, CLIENT_RULES)
     const address = proxySocks5 || proxyHttp
     if (address === '') return null
     const { host, port } = parseTarget(`tcp://${address}`, proxySocks5 === '' ? 8080 : 1080)

@@ -2,7 +2,8 @@
 
 import type { ClientSettingName } from '../client/async-tcp-connection.ts'
 import type { DatagramSettingName } from '../client/async-udp-connection.ts'
-import { UsageError } from '../errors.ts'
+import { UsageError, works } from '../errors.ts'
+import { parseTarget } from '../net/address.ts'
 import {
   ANY_STRING,
   check,
@@ -107,6 +108,15 @@ export const STATIC_RULES = {
   stopDelayMs: NOT_NEGATIVE,
 } satisfies Record<StaticName, Rule>
 
+/** Secret, since a URL of a proxy may contain a password. */
+const PROXY: Rule = {
+  ...rule(
+    (value) => value === '' || (isString(value) && works(() => parseTarget(`tcp://${value}`, 1))),
+    'host:port, without http:// or a name and password (which have options of their own)',
+  ),
+  isSecret: true,
+}
+
 /** Settings of a stream client. */
 export const CLIENT_RULES = {
   ...OF_STREAMS,
@@ -114,10 +124,10 @@ export const CLIENT_RULES = {
   lingerTimeout: NOT_NEGATIVE,
   transport: oneOf('tcp', 'ssl'),
   ssl: rule(isObject, 'an object'),
-  proxySocks5: ANY_STRING,
+  proxySocks5: PROXY,
   proxySocks5Username: ANY_STRING,
   proxySocks5Password: { ...ANY_STRING, isSecret: true },
-  proxyHttp: ANY_STRING,
+  proxyHttp: PROXY,
   proxyAuthorization: {
     ...rule((value) => isString(value) && !/[\r\n\0]/.test(value), 'a string of one line'), // RFC 9110 section 5.5
     isSecret: true,

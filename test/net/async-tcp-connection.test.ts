@@ -320,6 +320,25 @@ test('options are checked where they stand, as those of a Worker', () => {
   new AsyncTcpConnection('text://127.0.0.1:1', { onMessage: null, ssl: {}, maxInFlight: undefined } as object)
 })
 
+test('a proxy is host:port: what else stands in http_proxy is refused at once, by name, and no password is told', async () => {
+  for (const key of ['proxyHttp', 'proxySocks5'] as const) {
+    for (const value of ['http://127.0.0.1:8080', 'user:secret@127.0.0.1:1', ':80']) {
+      const wanted = `${key} of a client is wrong: it must be host:port,`
+      const isWanted = (error: Error) =>
+        codeOf(error) === 'ERR_BAD_OPTION' && error.message.startsWith(wanted) && !/secret/.test(error.message)
+      assert.throws(() => new AsyncTcpConnection('text://example.org:80', { [key]: value }), isWanted)
+      const late = new AsyncTcpConnection('text://example.org:80')
+      const events = watched(late)
+      late[key] = value
+      late.connect()
+      await until(() => events.includes('close'))
+      assert.ok(events[0]?.startsWith(`error 1 ${wanted}`), events[0])
+    }
+    for (const value of ['', 'proxy', 'proxy:8080', '[::1]:8080'])
+      new AsyncTcpConnection('text://example.org:80', { [key]: value })
+  }
+})
+
 test('a proxyAuthorization of two lines that is set later does not reach the proxy', async () => {
   const proxy = await serve((socket) => void socket.end('HTTP/1.1 403 no\r\n\r\n'))
   const client = new AsyncTcpConnection('text://example.org:80', { proxyHttp: `127.0.0.1:${proxy.port}` })

@@ -18,6 +18,7 @@ import {
 } from '../connection/symbols.ts'
 import { Connection } from '../connection.ts'
 import { codeOf, SystemError, UsageError } from '../errors.ts'
+import { apart } from '../loop/apart.ts'
 import { Backoff } from '../loop/backoff.ts'
 import { now } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
@@ -290,7 +291,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
     this.#cancelPlan()
     this.#isExpected = true
     this[kConnect]()
-    void this.#dial()
+    apart(() => void this.#dial(), undefined) // else some callbacks, by engine, would see the caller's stores
   }
 
   async #dial(): Promise<void> {

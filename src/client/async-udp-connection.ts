@@ -5,6 +5,7 @@ import { type ConnectionCallbacks, DEFAULT_LIMITS } from '../connection/host.ts'
 import { STATUS, State } from '../connection/state.ts'
 import { Connection } from '../connection.ts'
 import { defined, type SystemError, UsageError } from '../errors.ts'
+import { apart } from '../loop/apart.ts'
 import { parseAddress } from '../net/address.ts'
 import { connectDatagrams } from '../net/datagrams.ts'
 import type { DatagramClient } from '../net/udp.ts'
@@ -110,6 +111,10 @@ export class AsyncUdpConnection<const A extends string = string, P = ProtocolOf<
     if (this.#state !== State.Initial) return
     this.#state = State.Connecting
     addSender(this)
+    apart(() => this.#open(), undefined) // else some callbacks, by engine, would see the caller's stores
+  }
+
+  #open(): void {
     const receive = (bytes: Buffer) => this.#inbox.take(this, bytes)
     connectDatagrams(registry().engine, this.#host, this.#port, receive, this.sendFailed).then(
       (client) => this.#opened(client),

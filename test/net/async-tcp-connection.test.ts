@@ -1,6 +1,8 @@
 // Connections that this process makes: before they are connected, through proxies, to their end, and again.
 
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { type ChildProcess, spawn } from 'node:child_process'
+import dgram from 'node:dgram'
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
@@ -579,6 +581,44 @@ for (const engine of [nodeEngine, nativeEngine()].filter((one) => one !== null))
       assert.equal(events, ['full', 'connect', 'drain'])
       client.destroy()
     }
+    server.close()
+    registry().engine = before
+  })
+
+for (const engine of [nodeEngine, nativeEngine()].filter((one) => one !== null))
+  test(`${engine.name}: no callback of a client sees the AsyncLocalStorage of the code that called connect()`, async () => {
+    const { engine: before } = registry()
+    registry().engine = engine.name
+    const store = new AsyncLocalStorage<string>()
+    const server = await serve(echo)
+    const udp = dgram.createSocket('udp4', (bytes, { port }) => udp.send(bytes, port, '127.0.0.1'))
+    await once(udp.bind(0, '127.0.0.1'), 'listening')
+    const free = await freePort()
+    const stream = new AsyncTcpConnection(`text://127.0.0.1:${server.port}`, { maxSendBufferSize: 1000 })
+    const refused = new AsyncTcpConnection(`text://127.0.0.1:${free}`)
+    const datagrams = new AsyncUdpConnection(`udp://127.0.0.1:${udp.address().port}`)
+    const seen: string[] = []
+    const note = (what: string) => () => void seen.push(`${what} ${store.getStore()}`)
+    stream.onConnect = note('connect')
+    stream.onMessage = note('message')
+    stream.onBufferDrain = note('drain')
+    refused.onError = note('error')
+    datagrams.onConnect = note('udp connect')
+    datagrams.onMessage = note('udp message')
+    store.run('of the caller', () => {
+      stream.send('x'.repeat(2000))
+      for (const client of [stream, refused, datagrams]) client.connect()
+      datagrams.send('x')
+    })
+    await until(() => seen.length === 6)
+    const whats = ['connect', 'drain', 'error', 'message', 'udp connect', 'udp message']
+    assert.equal(
+      seen.toSorted(),
+      whats.map((what) => `${what} undefined`),
+    )
+    stream.destroy()
+    datagrams.close()
+    udp.close()
     server.close()
     registry().engine = before
   })

@@ -335,7 +335,7 @@ export function* chunkings(bytes: string | Uint8Array): Generator<Buffer[]> {
   for (let at = 1; at < whole.length; at++) yield [whole.subarray(0, at), whole.subarray(at)]
 }
 
-/** Wraps a framing protocol so that lent packets are overwritten when `decode` has returned. */
+/** Wraps a framing protocol so that lent packets are overwritten when they have been decoded, in whichever way. */
 function poisoned(protocol: AnyProtocol): AnyProtocol {
   if ('open' in protocol || protocol.lends !== true) return protocol
   const lender: Protocol = protocol
@@ -345,7 +345,21 @@ function poisoned(protocol: AnyProtocol): AnyProtocol {
     return message
   }
   const input = Object.assign((bytes: Buffer, from: number) => lender.input(bytes, from), lender.input)
-  return { name: lender.name, lends: true, input, decode, encode: (message: unknown) => lender.encode(message) }
+  const wrapped: Protocol = {
+    name: lender.name,
+    lends: true,
+    input,
+    decode,
+    encode: (message) => lender.encode(message),
+  }
+  const decodeAt = (bytes: Buffer, start: number, end: number) => {
+    const message = lender.decodeAt?.(bytes, start, end)
+    bytes.fill(OVERWRITTEN, start, end)
+    return message
+  }
+  if (lender.decodeAt !== undefined) wrapped.decodeAt = decodeAt
+  if (lender.decodeText !== undefined) wrapped.decodeText = (text, start, end) => lender.decodeText?.(text, start, end)
+  return wrapped
 }
 
 interface Alarm {

@@ -116,7 +116,9 @@ test('behind slow handlers at most maxQueuedMessages wait, and the socket is not
     handled++
   }
   let decoded = 0
-  const counting: Protocol<string> = { ...text, decode: (line) => `${++decoded}${text.decode(line)}`, lends: true }
+  const { name, input, encode } = text
+  const decode = (line: Buffer) => `${++decoded}${text.decode(line)}`
+  const counting: Protocol<string> = { name, input, encode, decode, lends: true }
   const wire = open(counting, { maxQueuedMessages: 8, onMessage })
   wire.receive('x\n'.repeat(100))
   assert.is(decoded, 9) // one in its handler, eight wait

@@ -123,6 +123,35 @@ test('a codec hears of the end of input once, after all that was received, and m
   assert.is(wire.connection.getStatus(false), 'CLOSED')
 })
 
+test('the harness decodes as a server does: short packets of one read as text or in place, and what is lent is overwritten', () => {
+  const kept: Buffer[] = []
+  const decode = (packet: Buffer) => {
+    kept.push(packet)
+    return `decode ${packet}`
+  }
+  const lender = { name: 'lender', lends: true, input: text.input, decode, encode: String }
+  const decodeAt = (bytes: Buffer, start: number, end: number) => {
+    kept.push(bytes.subarray(start, end))
+    return `at ${bytes.toString('latin1', start, end)}`
+  }
+  const decodeText = (passage: string, start: number, end: number) => `text ${passage.slice(start, end)}`
+  for (const [protocol, way] of [
+    [lender, 'decode'],
+    [{ ...lender, decodeAt }, 'at'],
+    [{ ...lender, decodeText, decodeAt }, 'text'],
+  ] as const) {
+    const wire = open(protocol)
+    wire.receive('a\nb\nc\n')
+    const last = way === 'text' ? 'at' : way // no other packet follows it
+    assert.equal(wire.messages.slice(0, 2), [`${way} a\n`, `${way} b\n`])
+    assert.ok(
+      [way, last].some((one) => wire.messages[2] === `${one} c\n`),
+      wire.messages[2],
+    )
+    for (const bytes of kept.splice(0)) assert.equal([...bytes], [0xdd, 0xdd])
+  }
+})
+
 test('a codec that is none is the fault of its protocol, not of the peer', () => {
   const nothings: Record<string, (io: CodecIo<string>) => unknown> = {
     'a return that was forgotten': () => undefined,

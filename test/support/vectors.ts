@@ -86,7 +86,19 @@ function measured(protocol: AnyProtocol, tell: (size: number) => unknown): AnyPr
     tell(packet.length)
     return protocol.decode(packet)
   }
-  return { ...protocol, decode }
+  const { decodeAt, decodeText } = protocol
+  const told: AnyProtocol = { ...protocol, decode }
+  if (decodeAt !== undefined)
+    told.decodeAt = (bytes, start, end) => {
+      tell(end - start)
+      return decodeAt(bytes, start, end)
+    }
+  if (decodeText !== undefined)
+    told.decodeText = (text, start, end) => {
+      tell(end - start) // a passage has as many characters as bytes
+      return decodeText(text, start, end)
+    }
+  return told
 }
 
 function telling(codec: Codec, tell: (size: number) => unknown): Codec {

@@ -568,7 +568,6 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   [kForget](): void {
     if (!this[kHasWaiting]) return
     for (const { message, isRaw } of this.#takeWaiting()) this.#forget(message as Out, isRaw)
-    this.#bits &= ~Bit.Full
   }
 
   [kLose](): void {

@@ -1735,6 +1735,10 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       return this.#connection.#queue.length > 0
     }
 
+    get isAtWork(): boolean {
+      return this.#connection.#inFlight > 0 || this.hasUndelivered
+    }
+
     #isCurrent(): boolean {
       return this.#connection.#io === this
     }

@@ -382,6 +382,8 @@ export interface CodecIo<In = unknown> {
   hasQueued(bytes: number): boolean
   /** Whether an emitted message has not reached a handler yet, because handlers of earlier ones are still running. */
   readonly hasUndelivered: boolean
+  /** Whether a handler of an emitted message has not settled, or has yet to be called. */
+  readonly isAtWork: boolean
   /** Called when `queuedBytes` has fallen to 0. */
   onDrain: (() => void) | null
   /**

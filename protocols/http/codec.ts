@@ -18,6 +18,13 @@ import type { Resolved, UploadForm } from './settings.ts'
 const MAX_AHEAD = 65_536
 /** Once the answer is complete, up to this many bytes of an unread body are discarded to keep the connection. */
 const MAX_UNREAD = 65_536
+/**
+ * The answer is complete, no handler is at work, and what fills the buffer is read by nobody: after this long nobody
+ * will. Without a limit, whoever looks at the beginning of a body only would leave a connection behind each time.
+ */
+const LEFT_BODY_MS = 30_000
+/** The same while the worker is leaving. */
+const LEFT_BODY_LEAVING_MS = 5000
 
 const CONTINUE = 'HTTP/1.1 100 Continue\r\n\r\n'
 
@@ -78,6 +85,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   /** Moved on by the time during which the body was not read. */
   #bodyStartedAt = 0
   #bodyFullSince = 0
+  /** Weight of the body that waited for its reader. */
+  #unreadAtLook = 0
   /** Bytes the client had not acknowledged. */
   #leftAtLook = 0
   #markAtLook = 0
@@ -131,6 +140,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   drain(): void {
     this.#isLeaving = true // the next answer announces it
     this.#halfClose?.leave()
+    this.#watchReader()
   }
 
   closing(reason: 'closed' | 'handler' | 'timeout', error?: unknown): boolean {
@@ -171,6 +181,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   timeout(kind: string): void {
     if (kind === 'half-close') return this.#halfClose?.expired()
+    if (kind === 'left body') return this.#checkLeftBody()
     const fault = this.#lateFault
     this.#lateFault = null
     if (fault !== null) throw fault
@@ -457,7 +468,25 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (isFull) this.#bodyFullSince = now
     else this.#bodyStartedAt += now - this.#bodyFullSince
     if (!isFull && this.#incoming !== null) this.#await(Phase.Body) // we had paused the client
+    this.#watchReader()
     this.#slowDown()
+  }
+
+  /** Once the answer is complete, no time-out of the settings ends the wait for who was reading the body. */
+  #watchReader(): void {
+    const incoming = this.#incoming
+    const isWatched = this.#isBodyFull && incoming?.exchange.isAnswered === true
+    if (isWatched) this.#unreadAtLook = incoming.sink.weight
+    this.io.deadline('left body', isWatched ? (this.#isLeaving ? LEFT_BODY_LEAVING_MS : LEFT_BODY_MS) : 0)
+  }
+
+  #checkLeftBody(): void {
+    const sink = this.#incoming?.sink
+    if (sink === undefined) return
+    if (this.io.isAtWork || sink.weight !== this.#unreadAtLook) return this.#watchReader()
+    sink.fail(new AbortError('ERR_BODY_DISCARDED', 'its answer was complete, and nobody read on'))
+    sink.discard()
+    this.#leave()
   }
 
   /** FIN arrived in the middle of a body. */
@@ -489,7 +518,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#dispose(exchange.uploads)
     const incoming = this.#incoming
     if (incoming === null) return this.#follow(exchange)
-    if (incoming.sink.isBeingRead && !this.#isClosing) return // the handler gets the rest of the body, or an error
+    if (incoming.sink.isBeingRead && !this.#isClosing) return this.#watchReader() // it gets the rest, or an error
     if (exchange.isLast) return this.#leave()
     incoming.sink.discard()
   }

@@ -80,7 +80,12 @@ export class RequestBody implements AsyncIterable<Buffer> {
     return this.#isTaken && !this.#isUnwanted
   }
 
-  /** @internal No reader has begun, and the rest is discarded: a later reader gets an error. */
+  /** @internal What waits for the reader: about as many bytes. */
+  get weight(): number {
+    return this.#weight
+  }
+
+  /** @internal The rest is discarded: no reader has begun, and a later one gets an error, or the one there was has left. */
   discard(): void {
     this.#isUnwanted = true
     this.#queue = []

@@ -223,4 +223,72 @@ test('the time in which a body was not read is not its client’s', async () => 
   assert.equal(statusOf(shown(server.written())), 408)
 })
 
+/** Reads a piece, answers with 415, and never comes back for the rest: `reader` is the one it has left. */
+function abandoned(later: () => unknown = () => undefined, settings: HttpSettings = {}) {
+  const left: { reader: AsyncIterator<Buffer> | null } = { reader: null }
+  const server = serve(async (connection, request) => {
+    if (request.method === 'GET') return connection.send('next')
+    left.reader = request.body[Symbol.asyncIterator]()
+    await left.reader.next()
+    connection.send(new Response(415, {}, 'only PNG'))
+    await later()
+  }, settings)
+  return { server, left }
+}
+
+/** Sends so much of a body that reading it pauses. */
+async function fill(server: Wire<Request, unknown>): Promise<void> {
+  server.receive(post(1_000_000))
+  for (let n = 0; n < 100 && server.socket.isReading; n++) {
+    server.receive(Buffer.alloc(10_000))
+    await nextTurn()
+  }
+  assert.is(server.socket.isReading, false)
+  assert.is(statusOf(shown(server.written())), 415)
+}
+
+test('a body that its reader has left unread ends its connection 30 s after the answer, or 5 s if the worker leaves', async () => {
+  for (const [ms, begin] of [
+    [30_000, () => undefined],
+    [5000, (server: Wire<Request, unknown>) => server.goodbye()],
+  ] as const) {
+    const { server, left } = abandoned()
+    await fill(server)
+    server.receive(wire(GET)) // of a client that goes at once: we pause, and do not hear of that
+    server.end()
+    begin(server)
+    server.advance(ms - 1)
+    assert.is(server.connection.getStatus(false), 'ESTABLISHED')
+    server.advance(1000)
+    await until(() => server.connection.getStatus(false) === 'CLOSED')
+    assert.equal([shown(server.written()), server.errors], ['', []])
+    const next = left.reader?.next().then(() => 'bytes', codeOf)
+    assert.is(await next, 'ERR_BODY_DISCARDED')
+  }
+})
+
+test('who takes the rest of a body slowly after its answer, or is still at work, is no such reader', async () => {
+  const slow = abandoned()
+  await fill(slow.server)
+  for (let n = 0; n < 5; n++) {
+    slow.server.advance(29_000)
+    await slow.left.reader?.next()
+  }
+  assert.is(slow.server.connection.getStatus(false), 'ESTABLISHED')
+  let settle: () => void = () => undefined
+  const busy = abandoned(
+    () =>
+      new Promise<void>((resolve) => {
+        settle = resolve
+      }),
+  )
+  await fill(busy.server)
+  busy.server.advance(600_000)
+  assert.is(busy.server.connection.getStatus(false), 'ESTABLISHED')
+  settle()
+  await nextTurn()
+  busy.server.advance(60_000)
+  assert.is(busy.server.connection.getStatus(false), 'CLOSED')
+})
+
 test.run()

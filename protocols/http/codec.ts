@@ -247,6 +247,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     try {
       return this.#parse(bytes)
     } catch (error) {
+      if (this.#isOver) return bytes.length // what follows the last answer is thrown away, whatever it is
       throw this.#fault(error instanceof ProtocolError ? error : oursFailed(error))
     } finally {
       this.#isParsing = false
@@ -411,12 +412,14 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       this.#takeData(incoming, bytes.subarray(start, at))
       if (incoming.left > 0 && !incoming.exchange.isAnswered) this.#readBody(incoming)
     }
+    if (this.#isOver) return at // that was too much of a body that nobody wants
     if (incoming.chunked === null ? incoming.left > 0 : !incoming.chunked.isDone) this.#await(Phase.Body)
     else this.#endBody(incoming)
     return at
   }
 
   #takeData(incoming: Incoming, data: Buffer): void {
+    if (this.#isOver) return
     incoming.size += data.length
     if (incoming.size > incoming.limit) throw tooLarge(incoming.limit)
     if (incoming.size > MAX_UNREAD && incoming.exchange.isAnswered && !incoming.sink.isBeingRead) return this.#leave()

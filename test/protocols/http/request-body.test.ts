@@ -291,4 +291,17 @@ test('who takes the rest of a body slowly after its answer, or is still at work,
   assert.is(busy.server.connection.getStatus(false), 'CLOSED')
 })
 
+test('an early answer that is large is followed by FIN when it has left, and what comes behind the body is no fault', async () => {
+  for (const behind of ['0¶¶', '0¶¶GET /next HTTP/1.1¶Host: h¶¶', 'no chunk¶', '3¶abc¶']) {
+    const server = serve((connection) => connection.send('B'.repeat(600_000)))
+    server.hold()
+    server.receive(wire(`POST / HTTP/1.1¶Host: h¶Transfer-Encoding: chunked¶¶186a0¶${'z'.repeat(100_000)}¶${behind}`))
+    server.drain()
+    await nextTurn()
+    assert.is(server.socket.hasEnded, true, behind)
+    assert.match(shown(server.written()), /^HTTP\/1\.1 200 OK¶[^B]*B{600000}$/, behind)
+    assert.equal(server.errors, [], behind)
+  }
+})
+
 test.run()

@@ -725,7 +725,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   get [kIsLongLived](): boolean {
-    return 'isLongLived' in this.#protocol && this.#protocol.isLongLived === true
+    return this.#codec.isLongLived === true || ('isLongLived' in this.#protocol && this.#protocol.isLongLived === true)
   }
 
   get [kTransport](): 'tcp' | 'ssl' | 'unix' {
@@ -1286,13 +1286,13 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   /**
-   * Whether a handler failed because a signal of ours aborted, this connection's or one that its codec has for a peer
-   * that has ended: `fetch` rejects with the signal's reason, Node's own calls have it as cause.
+   * Whether a handler failed because a signal of ours aborted, this connection's or one that its codec has for a
+   * request whose peer or worker leaves: `fetch` rejects with the signal's reason, Node's own calls have it as cause.
    */
   #hasObeyed(error: Error): boolean {
     const told = error.name === 'AbortError' && !(error instanceof AbortError) ? error.cause : error
     if (told instanceof AbortError) {
-      if (told.code === 'ERR_CLIENT_ENDED') return true
+      if (told.code === 'ERR_CLIENT_ENDED' || told.code === 'ERR_WORKER_STOPPING') return true
       if (told.code === 'ERR_CONNECTION_CLOSED' && this.#state !== State.Established) return true
     }
     const signal = this.#rare?.aborter?.signal

@@ -241,6 +241,8 @@ export interface Codec<Out = unknown> {
    * Long-lived protocols: true until the handshake is over. A drain waits for it as for a request, before any goodbye.
    */
   readonly isOpening?: boolean
+  /** True while this connection is one of those for which `isLongLived` is meant, such as an HTTP stream of events. */
+  readonly isLongLived?: boolean
   /** True once it has said goodbye and refuses further messages: a broadcast skips this connection. */
   readonly isClosing?: boolean
   /**

@@ -26,6 +26,9 @@ const LEFT_BODY_MS = 30_000
 /** The same while the worker is leaving. */
 const LEFT_BODY_LEAVING_MS = 5000
 
+/** Events that begin after the goodbye end after this long: their client connects again, to a process that stays. */
+const LATE_EVENTS_MS = 1000
+
 const CONTINUE = 'HTTP/1.1 100 Continue\r\n\r\n'
 
 /** What the connection waits for, as long as the settings allow. */
@@ -141,6 +144,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#isLeaving = true // the next answer announces it
     this.#halfClose?.leave()
     this.#watchReader()
+    this.#endEvents()
   }
 
   closing(reason: 'closed' | 'handler' | 'timeout', error?: unknown): boolean {
@@ -157,8 +161,21 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       else exchange.abandon() // FIN follows: nothing more of a stream can be sent
       return false
     }
-    if (reason === 'closed') exchange.finish() // else it is truncated, and must not look complete
+    if (reason === 'closed') this.#finish(exchange) // else it is truncated, and must not look complete
     return exchange.isUnderWay
+  }
+
+  #finish(exchange: Exchange): void {
+    if (exchange.isEndless) exchange.conclude(new AbortError('ERR_CONNECTION_CLOSED', 'the connection is being closed'))
+    else exchange.finish()
+  }
+
+  #endEvents(): void {
+    if (this.isLongLived) this.#exchange?.conclude(new AbortError('ERR_WORKER_STOPPING', 'the worker is leaving'))
+  }
+
+  get isLongLived(): boolean {
+    return this.#exchange?.isEndless === true
   }
 
   get isBusy(): boolean {
@@ -182,6 +199,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   timeout(kind: string): void {
     if (kind === 'half-close') return this.#halfClose?.expired()
     if (kind === 'left body') return this.#checkLeftBody()
+    if (kind === 'late events') return this.#endEvents()
     const fault = this.#lateFault
     this.#lateFault = null
     if (fault !== null) throw fault
@@ -513,6 +531,10 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (sink.isBeingRead) return true // it will be read to its end, and then the next request comes
     const isUnasked = exchange.head.expectsContinue && size === 0 // waits for a 100 that will not come
     return size + left <= MAX_UNREAD && !isUnasked
+  }
+
+  eventsBegun(): void {
+    if (this.#isLeaving) this.io.deadline('late events', LATE_EVENTS_MS)
   }
 
   answered(exchange: Exchange): void {

@@ -44,6 +44,8 @@ export interface ExchangeHost {
   readonly settings: Resolved
   /** Whether another request may follow on this connection. */
   readonly mayGoOn: boolean
+  /** An answer without an end has begun. */
+  eventsBegun(): void
   /** Requests a call of `drained()` when the client has read. */
   awaitDrain(): void
   /** The whole answer has been written. */
@@ -85,7 +87,7 @@ export class Exchange {
   isLast = false
   /** The whole answer has been written. */
   isAnswered = false
-  /** An answer of events, which goes on until the client leaves. */
+  /** An answer of events, which goes on until the client leaves, or the worker. */
   isEndless = false
   /** The request's uploads, removed when it is over. */
   uploads: UploadForm | null = null
@@ -212,6 +214,17 @@ export class Exchange {
   finish(): void {
     if (this.#early !== null) this.#early.isEnded = true
     else if (this.#state === State.Open) this.#terminate()
+  }
+
+  /** Ends an answer of events as if that were its end, which it does not have. Its handler hears why. */
+  conclude(why: AbortError): void {
+    if (this.#state !== State.Open && this.#state !== State.Streaming) return
+    this.#signal?.abort(why)
+    this.#wake?.()
+    giveUp(this.#iterator)
+    this.#iterator = null
+    this.isLast = true
+    this.#terminate()
   }
 
   /** The connection has gone: nothing must wait for it any more. */
@@ -387,9 +400,14 @@ export class Exchange {
 
   #open(head: string, first: string | Uint8Array | null, type: string): boolean {
     this.#state = State.Open
-    this.isEndless = isEvents(type)
+    this.#noteEvents(type)
     const goOn = this.#host.io.write(wireOf(head), true)
     return first === null || first.length === 0 ? goOn : this.#piece(first)
+  }
+
+  #noteEvents(type: string): void {
+    this.isEndless = type.startsWith('text/event-stream')
+    if (this.isEndless) this.#host.eventsBegun()
   }
 
   #whole(head: string, body: string | Uint8Array | null, length: number): boolean {
@@ -487,7 +505,7 @@ export class Exchange {
     this.#state = State.Streaming
     this.#close = plan.draft.close
     this.#iterator = iterator
-    this.isEndless = isEvents(plan.draft.type)
+    this.#noteEvents(plan.draft.type)
     const goOn = this.isEndless ? this.#begun(plan) : true
     this.#pump(iterator, plan).then(
       () => this.#streamed(),
@@ -631,10 +649,6 @@ function sizeOf(text: string): number {
   if (length > 12) return Buffer.byteLength(text)
   for (let at = 0; at < length; at++) if (text.charCodeAt(at) > 0x7f) return Buffer.byteLength(text)
   return length
-}
-
-function isEvents(type: string): boolean {
-  return type.startsWith('text/event-stream')
 }
 
 function connectionLine(word: string, options: string): string {

@@ -4,6 +4,7 @@
 import { EventEmitter, once } from 'node:events'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { Response } from '../../protocols/http/response.ts'
 import { tcp } from '../../protocols/tcp.ts'
 import { text } from '../../protocols/text.ts'
 import type { Clock, ConnectionClock } from '../../src/connection/host.ts'
@@ -15,6 +16,7 @@ import { kEnded, kReceived } from '../../src/transport.ts'
 import { Drain } from '../../src/worker/drain.ts'
 import { Worker } from '../../src/worker.ts'
 import { type Deferred, deferred, scripted, slow } from '../support/codecs.ts'
+import { httpInMemory } from '../support/http.ts'
 import { type Random, randomOf, seedOf } from '../support/random.ts'
 import { nextTurn, until, within } from '../support/until.ts'
 
@@ -761,6 +763,24 @@ test('a peer that closes in answer to the FIN is gone at once', async () => {
   await until(() => connection.getStatus(false) === 'ENDING')
   connection[kEnded]()
   await within(5_000, done)
+})
+
+test('HTTP connections with events leave in batches, as long-lived ones do', () => {
+  const crowd = new Crowd()
+  const events = new Response(200, { 'Content-Type': 'text/event-stream' })
+  const streams = Array.from({ length: 100 }, () =>
+    crowd.add(open(httpInMemory(), { onMessage: (connection) => connection.send(events) })),
+  )
+  for (const one of streams) one.receive('GET / HTTP/1.1\r\nHost: h\r\n\r\n')
+  const ended = () => streams.filter(({ connection }) => connection.getStatus(false) === 'ENDING').length
+  crowd.start(30_000)
+  for (const count of [10, 20, 30]) {
+    assert.is(ended(), count)
+    crowd.advance(STEP_MS)
+  }
+  crowd.advance(500)
+  assert.is(ended(), 100)
+  for (const one of streams) assert.match(one.written().toString(), /\r\n\r\n0\r\n\r\n$/)
 })
 
 test.run()

@@ -1,0 +1,104 @@
+// Streams without an end of their own, events above all: how they end when their worker leaves, when their user closes,
+// and when nothing comes any more.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Request } from '../../../protocols/http/request.ts'
+import { Response, ServerSentEvents } from '../../../protocols/http/response.ts'
+import type { Connection } from '../../../src/connection.ts'
+import { codeOf } from '../../../src/errors.ts'
+import type { Wire } from '../../../src/testing.ts'
+import { serve as serveAny, shown, wire } from '../../support/http.ts'
+import { nextTurn } from '../../support/until.ts'
+
+type Handler = (connection: Connection<Request, unknown>, request: Request) => unknown
+
+function serve(onMessage: Handler, limits: object = {}): Wire<Request, unknown> {
+  return serveAny({ onMessage, ...limits } as never) as unknown as Wire<Request, unknown>
+}
+
+const GET = wire('GET / HTTP/1.1¶Host: h¶¶')
+const EVENTS = { 'Content-Type': 'text/event-stream' }
+
+/** One event, and no other, until it is given up. */
+async function* silence() {
+  yield 'data: 1\n\n'
+  await new Promise(() => undefined)
+}
+
+/** One event after the other, for ever. */
+async function* chatter() {
+  for (let n = 1; ; n++) {
+    yield `data: ${n}\n\n`
+    await nextTurn()
+  }
+}
+
+/** Sends each event itself until its signal aborts. */
+async function byHand(connection: Connection<Request, unknown>, { signal }: Request): Promise<void> {
+  connection.send(new Response(200, EVENTS))
+  while (!signal.aborted) {
+    connection.send(new ServerSentEvents({ data: '1' }))
+    await nextTurn()
+  }
+  signal.throwIfAborted()
+}
+
+const stream = (body: AsyncIterable<string>, fields = EVENTS) => new Response(200, fields, body)
+
+const HANDLERS: Readonly<Record<string, Handler>> = {
+  silent: (connection) => connection.send(stream(silence())),
+  talking: (connection) => connection.send(stream(chatter())),
+  open: (connection) => {
+    connection.send(new Response(200, EVENTS))
+    connection.send(new ServerSentEvents({ data: '1' }))
+  },
+  byHand,
+}
+
+for (const [name, onMessage] of Object.entries(HANDLERS))
+  test(`events (${name}) end with their terminator and FIN at the goodbye of their worker, and at a close()`, async () => {
+    for (const [end, state, code] of [
+      [(server: Wire<Request, unknown>) => server.goodbye(), 'ENDING', 'ERR_WORKER_STOPPING'],
+      [(server: Wire<Request, unknown>) => server.connection.close(), 'CLOSED', 'ERR_CONNECTION_CLOSED'],
+    ] as const) {
+      let signal: AbortSignal | null = null
+      const server = serve((connection, request) => {
+        signal = request.signal
+        return onMessage(connection, request)
+      })
+      server.receive(GET)
+      await nextTurn()
+      await nextTurn()
+      end(server)
+      const text = shown(server.written())
+      assert.match(text, /data: 1\n\n¶.*0¶¶$/s)
+      assert.is(server.connection.getStatus(false), state)
+      assert.is(codeOf((signal as AbortSignal | null)?.reason), code)
+      await nextTurn()
+      await nextTurn()
+      assert.equal([shown(server.written()), server.errors], ['', []])
+    }
+  })
+
+test('events that begin when the goodbye has been said have a second before they end', async () => {
+  let begin: () => void = () => assert.unreachable()
+  const server = serve(async (connection) => {
+    await new Promise<void>((resolve) => {
+      begin = resolve
+    })
+    connection.send(new Response(200, EVENTS))
+    connection.send(new ServerSentEvents({ data: '1' }))
+  })
+  server.receive(GET)
+  server.leave()
+  begin()
+  await nextTurn()
+  server.advance(999)
+  assert.is(server.connection.getStatus(false), 'ESTABLISHED')
+  server.advance(1)
+  assert.is(server.connection.getStatus(false), 'ENDING')
+  assert.match(shown(server.written()), /data: 1\n\n¶0¶¶$/)
+})
+
+test.run()

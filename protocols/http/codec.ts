@@ -26,6 +26,8 @@ const LEFT_BODY_MS = 30_000
 /** The same while the worker is leaving. */
 const LEFT_BODY_LEAVING_MS = 5000
 
+/** The user has closed: an answer under way is cut when nothing of it has come for this long. */
+const LAST_ANSWER_MS = 30_000
 /** Events that begin after the goodbye end after this long: their client connects again, to a process that stays. */
 const LATE_EVENTS_MS = 1000
 
@@ -88,6 +90,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   /** Moved on by the time during which the body was not read. */
   #bodyStartedAt = 0
   #bodyFullSince = 0
+  /** Bytes of the last answer. */
+  #sentAtLook = 0
   /** Weight of the body that waited for its reader. */
   #unreadAtLook = 0
   /** Bytes the client had not acknowledged. */
@@ -161,8 +165,24 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       else exchange.abandon() // FIN follows: nothing more of a stream can be sent
       return false
     }
-    if (reason === 'closed') this.#finish(exchange) // else it is truncated, and must not look complete
+    if (reason === 'timeout')
+      exchange.abandon() // it is truncated, and must not look complete
+    else this.#finish(exchange)
+    if (exchange.isUnderWay) this.#watchLast(exchange)
     return exchange.isUnderWay
+  }
+
+  /** Nothing else limits how long its source may take. */
+  #watchLast({ sent }: Exchange): void {
+    this.#sentAtLook = sent
+    this.io.deadline('last answer', LAST_ANSWER_MS)
+  }
+
+  #checkLast(): void {
+    const exchange = this.#exchange
+    if (exchange === null) return
+    if (exchange.sent === this.#sentAtLook && this.io.queuedBytes === 0) this.io.close()
+    else this.#watchLast(exchange)
   }
 
   #finish(exchange: Exchange): void {
@@ -200,6 +220,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (kind === 'half-close') return this.#halfClose?.expired()
     if (kind === 'left body') return this.#checkLeftBody()
     if (kind === 'late events') return this.#endEvents()
+    if (kind === 'last answer') return this.#checkLast()
     const fault = this.#lateFault
     this.#lateFault = null
     if (fault !== null) throw fault

@@ -9,7 +9,7 @@ import type { Connection } from '../../../src/connection.ts'
 import { codeOf } from '../../../src/errors.ts'
 import type { Wire } from '../../../src/testing.ts'
 import { serve as serveAny, shown, wire } from '../../support/http.ts'
-import { nextTurn } from '../../support/until.ts'
+import { nextTurn, until } from '../../support/until.ts'
 
 type Handler = (connection: Connection<Request, unknown>, request: Request) => unknown
 
@@ -99,6 +99,44 @@ test('events that begin when the goodbye has been said have a second before they
   server.advance(1)
   assert.is(server.connection.getStatus(false), 'ENDING')
   assert.match(shown(server.written()), /data: 1\n\n¶0¶¶$/)
+})
+
+test('a stream that waits for what does not come is cut by idleTimeoutMs, and 30 s after a close()', async () => {
+  for (const fields of [EVENTS, { 'Content-Type': 'text/plain' }]) {
+    const idle = serve((connection) => connection.send(stream(silence(), fields)), { idleTimeoutMs: 1000 })
+    idle.receive(GET)
+    await until(() => idle.connection.bytesWritten > 100)
+    idle.advance(2000)
+    assert.is(idle.connection.getStatus(false), 'CLOSED')
+    assert.match(shown(idle.written()), /data: 1\n\n¶$/)
+  }
+  const closed = serve((connection) => connection.close(stream(silence(), { 'Content-Type': 'text/plain' })))
+  closed.receive(GET)
+  await until(() => closed.connection.bytesWritten > 100)
+  closed.advance(29_000)
+  assert.is(closed.connection.getStatus(false), 'ESTABLISHED')
+  closed.advance(31_000)
+  assert.is(closed.connection.getStatus(false), 'CLOSED')
+  assert.match(shown(closed.written()), /data: 1\n\n¶$/)
+})
+
+test('a stream that is slow arrives whole, however long after a close()', async () => {
+  let more: (text: string) => void = () => assert.unreachable()
+  async function* slow() {
+    for (let n = 0; n < 5; n++)
+      yield await new Promise<string>((resolve) => {
+        more = resolve
+      })
+  }
+  const server = serve((connection) => connection.close(stream(slow(), { 'Content-Type': 'text/plain' })))
+  server.receive(GET)
+  for (const text of ['a', 'b', 'c', 'd', 'e']) {
+    await nextTurn()
+    server.advance(29_000)
+    more(text)
+  }
+  await until(() => server.connection.getStatus(false) === 'ENDING')
+  assert.match(shown(server.written()), /1¶a¶1¶b¶1¶c¶1¶d¶1¶e¶0¶¶$/)
 })
 
 test.run()

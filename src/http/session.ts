@@ -7,8 +7,8 @@ export class StoredSession {
   readonly #newId: () => string
   #isChanged = false
   #isNew: boolean
-  /** Its earlier ids, which must not work any more. */
-  readonly former: string[] = []
+  /** The id it was loaded by, if it has another one by now: that must not work any more. */
+  former: string | null = null
 
   /** @internal Made by Sessions. */
   constructor(id: string, data: Readonly<Record<string, unknown>>, isNew: boolean, newId: () => string) {
@@ -86,7 +86,7 @@ export class StoredSession {
    * too.
    */
   regenerate(): string {
-    if (!this.#isNew) this.former.push(this.#id)
+    if (!this.#isNew) this.former = this.#id
     this.#id = this.#newId()
     this.#isNew = this.#isChanged = true
     return this.#id

@@ -96,8 +96,9 @@ export class Sessions {
   async commit(session: StoredSession, isEncrypted: boolean): Promise<string | null> {
     const { store, lifetime } = this.#options
     const id = session.getId()
-    for (const former of session.former.splice(0)) await store.destroy(former)
+    const { former } = session
     if (session.isEmpty) {
+      if (former !== null) await store.destroy(former)
       if (!session.isNew && session.isChanged) await store.destroy(id)
       return !session.isNew && session.isChanged ? this.#cookie('', 0, isEncrypted) : null
     }
@@ -111,6 +112,7 @@ export class Sessions {
   async #store(session: StoredSession): Promise<boolean> {
     const { store, lifetime } = this.#options
     const id = session.getId()
+    if (session.former !== null) return this.#rename(session, session.former)
     if (session.isNew) {
       await store.write(id, session.all(), lifetime)
       return true
@@ -120,6 +122,26 @@ export class Sessions {
     const data = await store.read(id)
     if (data !== null) await store.write(id, session.isChanged ? session.all() : data, lifetime)
     return data !== null
+  }
+
+  /**
+   * Its new id is written before the former one is removed, so that an error loses neither. A logout knows the former
+   * one only, and may come while we write.
+   */
+  async #rename(session: StoredSession, former: string): Promise<boolean> {
+    const { store, lifetime } = this.#options
+    const id = session.getId()
+    if (!(await this.#exists(former))) return false
+    await store.write(id, session.all(), lifetime)
+    const isStillThere = await this.#exists(former)
+    await store.destroy(isStillThere ? former : id)
+    session.former = null
+    return isStillThere
+  }
+
+  async #exists(id: string): Promise<boolean> {
+    const { store, lifetime } = this.#options
+    return store.touch === undefined ? (await store.read(id)) !== null : store.touch(id, lifetime)
   }
 
   #isDue(id: string): boolean {

@@ -111,6 +111,54 @@ test('a session that is only read lives on with what others have written, and no
   })
 })
 
+test('a new id revives nothing that was logged out, or got another id, meanwhile', async () => {
+  await withStores(async (own) => {
+    for (const store of [own, plain(own)])
+      for (const end of [
+        (session: StoredSession) => session.flush(),
+        (session: StoredSession) => session.regenerate(),
+      ]) {
+        const [here, there] = [new Sessions({ store }), new Sessions({ store })] // two processes
+        const first = await here.load({})
+        first.set('user', 'ann')
+        const sid = idIn(await here.commit(first, false))
+        const late = await here.load({ sid })
+        const leaving = await there.load({ sid })
+        end(leaving)
+        await there.commit(leaving, false)
+        const id = late.regenerate()
+        assert.is(await here.commit(late, false), null)
+        assert.equal([await store.read(sid), await store.read(id)], [null, null])
+      }
+  })
+})
+
+test('a new id that cannot be stored, or whose session is logged out in that moment, leaves nothing half done', async () => {
+  const own = new MemorySessionStore()
+  let write: SessionStore['write'] = (id, data, ttl) => own.write(id, data, ttl)
+  const store: SessionStore = { ...plain(own), write: (id, data, ttl) => write(id, data, ttl) }
+  const sessions = new Sessions({ store })
+  const first = await sessions.load({})
+  first.set('user', 'ann')
+  const sid = idIn(await sessions.commit(first, false))
+  const failing = await sessions.load({ sid })
+  failing.regenerate()
+  write = () => Promise.reject(new Error('the disk is full'))
+  await sessions.commit(failing, false).then(
+    () => assert.unreachable(),
+    (error) => assert.match(error.message, 'full'),
+  )
+  assert.equal(await own.read(sid), { user: 'ann' })
+  const raced = await sessions.load({ sid })
+  const id = raced.regenerate()
+  write = async (...args) => {
+    await own.write(...args)
+    await own.destroy(sid) // the logout
+  }
+  assert.is(await sessions.commit(raced, false), null)
+  assert.is(await own.read(id), null)
+})
+
 test('touch and replace change what is there, and nothing else', async () => {
   await withStores(async (store) => {
     assert.equal([await store.touch?.('a', 100), await store.replace?.('a', { x: 1 }, 100)], [false, false])

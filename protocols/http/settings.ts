@@ -63,7 +63,7 @@ export interface HttpSettings extends Partial<HeadLimits> {
    * of your own. Default off.
    */
   readonly accessLog?: 'combined' | 'json' | ((entry: AccessLogEntry) => void) | null
-  /** Needed for `request.session()`. Off by default. */
+  /** Needed for `request.session()`, also in handshakes of `websocket`. Off by default. */
   readonly sessions?: SessionSource | null
   /** Takes over requests that ask for WebSocket, on the same port. */
   readonly websocket?: AnyProtocol | null
@@ -276,7 +276,12 @@ export function resolved(settings: HttpSettings, services: HttpServices): Resolv
     compress: false,
     sessions: null,
     ...defined(settings),
-    websocket: readAsHere(settings.websocket ?? null, { head, isTrusted, log: logUndated }),
+    websocket: readAsHere(settings.websocket ?? null, {
+      head,
+      isTrusted,
+      log: logUndated,
+      sessions: settings.sessions ?? null,
+    }),
     ...head,
     trustProxy,
     head,
@@ -294,12 +299,12 @@ function check(settings: HttpSettings): void {
   if ((websocket ?? null) !== null) checkProtocol('the websocket of http()', websocket)
 }
 
-/** How a request is read, and where its answer is logged. */
-interface Reading extends Pick<Resolved, 'head' | 'isTrusted'> {
+/** How a request is read, where its answer is logged, and its visitor's session is. */
+interface Reading extends Pick<Resolved, 'head' | 'isTrusted' | 'sessions'> {
   readonly log: ((entry: UndatedLogEntry) => void) | null
 }
 
-/** WebSocket reads the request again: by the same limits, believing the same proxies, and with the same log. */
+/** WebSocket reads the request again: by the same limits, believing the same proxies, with the same log and sessions. */
 function readAsHere(websocket: AnyProtocol | null, reading: Reading): AnyProtocol | null {
   const { behind } = (websocket ?? {}) as { behind?: (reading: object) => AnyProtocol }
   return behind?.(reading) ?? websocket

@@ -13,6 +13,7 @@ import { answered, asking, isInterim, offeredProtocols, refusalOf, refusing, swi
 import { CloseFrame, opcodeOf, PreparedMessage, payloadOf, type WebSocketMessage } from './messages.ts'
 import type { Resolved } from './settings.ts'
 import { textOf } from './utf8.ts'
+import { Visit } from './visit.ts'
 
 const enum State {
   /** For a request, or for the answer to ours. */
@@ -310,20 +311,23 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     if (refusal !== null) return this.#turnAway(refusal.status, refusal.message, refusal.lines)
     const offered = offeredProtocols(head)
     if (offered === null) return this.#turnAway(400, 'Sec-WebSocket-Protocol is no list of names')
-    const request = requestOf(head, this.#io, this.#settings.isTrusted)
+    const visit = new Visit(this.#settings.sessions)
+    const request = requestOf(head, this.#io, this.#settings.isTrusted, visit)
     if (isMisdirected(request)) return this.#turnAway(421, 'https is asked for without TLS')
     if (!this.#settings.isWelcome(head.header('origin'), request)) return this.#turnAway(403, 'this origin may not')
     const chosen = this.#settings.choose(offered, request)
     if (chosen !== '' && !offered.includes(chosen))
       throw new UsageError('ERR_BAD_SUBPROTOCOL', `the client did not offer '${chosen}'`)
-    this.#askUser(head, request, chosen)
+    this.#askUser(head, request, chosen, visit)
   }
 
   /** Asks the user, who may take time to decide. */
-  #askUser(head: RequestHead, request: Request, protocol: string): void {
+  #askUser(head: RequestHead, request: Request, protocol: string, visit: Visit): void {
     const response = new Response()
-    const word = this.#io.event('onWebSocketConnect', request, response)
+    const said = this.#io.event('onWebSocketConnect', request, response)
+    const word = isThenable(said) || visit.hasBegun ? this.#stored(said, visit, request, response) : said
     const decided = (answer: unknown) => {
+      visit.end()
       if (this.#state === State.Closed) return // the callback threw or closed, and the client has its answer
       if (this.#is(Bit.Leaving)) this.#turnAway(503, RESTART)
       else if (answer === false) this.#turnAway(403, 'not allowed')
@@ -337,6 +341,19 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
       (answer) => this.#decideLate(() => decided(answer)),
       () => this.#decideLate(() => this.#turnAway(500, 'the handler failed')), // the connection has called onError
     )
+  }
+
+  /** What the user said, once the session that it asked for is stored. Without a cookie to bring, nothing is. */
+  async #stored(said: unknown, visit: Visit, request: Request, response: Response): Promise<unknown> {
+    const answer = await said
+    if (answer === false || !visit.hasBegun) return answer
+    try {
+      await visit.store(request, answer instanceof Response ? answer : response)
+    } catch (error) {
+      if (this.#state === State.AwaitWelcome) this.#turnAway(500, 'the session could not be stored')
+      this.#io.fail(error)
+    }
+    return answer
   }
 
   /** No caller could catch an error here, so it is thrown when receiving goes on. */
@@ -674,13 +691,13 @@ function oursFailed(cause: unknown): ProtocolError {
 }
 
 /** The handshake as a request with an empty body. */
-function requestOf(head: RequestHead, io: CodecIo<string | Buffer>, isTrusted: Resolved['isTrusted']): Request {
-  return new Request(head, null, io, { isTrusted, loadSession: noSessions })
+function requestOf(
+  head: RequestHead,
+  io: CodecIo<string | Buffer>,
+  isTrusted: Resolved['isTrusted'],
+  visit: Visit = NO_VISIT,
+): Request {
+  return new Request(head, null, io, { isTrusted, loadSession: (request) => visit.load(request) })
 }
 
-function noSessions(): never {
-  throw new UsageError(
-    'ERR_NO_SESSIONS',
-    'a handshake has no session: load it by its cookie, or in an http request before',
-  )
-}
+const NO_VISIT = new Visit(null)

@@ -20,7 +20,7 @@ import { isToken } from '../http/fields.ts'
 import { HEAD_LIMITS, type HeadLimits } from '../http/head.ts'
 import type { Request } from '../http/request.ts'
 import { checkField } from '../http/response.ts'
-import type { UndatedLogEntry } from '../http/settings.ts'
+import type { SessionSource, UndatedLogEntry } from '../http/settings.ts'
 import type { CompressionChoice, CompressionSettings, DeflateEngine } from './deflate.ts'
 import { checkOwnFields } from './handshake.ts'
 
@@ -89,6 +89,8 @@ export interface Reading {
   readonly isTrusted: ((ip: string) => boolean) | null
   /** Gets a line for each answer to a handshake. */
   readonly log: ((entry: UndatedLogEntry) => void) | null
+  /** For `request.session()`; only HTTP has them. */
+  readonly sessions: SessionSource | null
 }
 
 /** What only the package itself can provide. */
@@ -128,6 +130,7 @@ export function resolved(settings: WebSocketSettings, services: WebSocketService
   return {
     head: HEAD_LIMITS,
     log: null,
+    sessions: null,
     date: services.date,
     isTrusted: trustProxy.length === 0 ? null : services.trusts(trustProxy),
     engine: compression === null ? null : services.deflate(compression),

@@ -23,8 +23,8 @@ function protocolOf(all: Resolved): WebSocketProtocol {
     isLongLived: true,
     open: (io) => new WebSocketCodec(io as CodecIo<string | Buffer>, all),
     prepare: (message) => (message instanceof PreparedMessage ? message : new PreparedMessage(message as string)),
-    behind: ({ head, isTrusted, log }) =>
-      protocolOf({ ...all, head, log, isTrusted: either(all.isTrusted, isTrusted) }),
+    behind: ({ head, isTrusted, log, sessions }) =>
+      protocolOf({ ...all, head, log, sessions, isTrusted: either(all.isTrusted, isTrusted) }),
   }
 }
 

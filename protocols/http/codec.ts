@@ -55,8 +55,8 @@ interface Incoming {
   readonly sink: RequestBody
   /** Null if the body is streamed. */
   readonly parts: Pieces | null
-  /** Some of it arrived together with the head. */
-  readonly hasBegun: boolean
+  /** The client waits for a 100, and may send nothing before (RFC 9110 section 10.1.1). */
+  isAwaitingContinue: boolean
 }
 
 export class HttpCodec implements Codec<Answer>, ExchangeHost {
@@ -232,7 +232,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (due > now) return this.#arm(now, this.io.queuedBytes > 0 ? this.#lookMs : LONGEST_LOOK_MS)
     this.#armedUntil = 0
     if (this.#phase === Phase.Idle) return this.io.hasQueued(mostQueued(this.io)) ? this.#leave() : this.io.close()
-    if (this.#phase === Phase.Answer || (this.#phase === Phase.Body && this.#isBodyFull)) return this.#checkAnswer()
+    if (this.#phase === Phase.Answer || this.#isHeldBack) return this.#checkAnswer()
     throw this.#fault(refusal('ERR_REQUEST_TIMEOUT', 408, 'the request did not come in time'))
   }
 
@@ -407,7 +407,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       limit,
       sink,
       parts: isCollected && !isUpload ? new Pieces(head.contentLength) : null,
-      hasBegun,
+      isAwaitingContinue: head.expectsContinue && !hasBegun,
     }
     this.#bodyStartedAt = this.io.now()
     this.#await(Phase.Body)
@@ -460,6 +460,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #takeData(incoming: Incoming, data: Buffer): void {
     if (this.#isOver) return
     incoming.size += data.length
+    if (incoming.isAwaitingContinue) this.#beginBody(incoming)
     if (incoming.size > incoming.limit) throw tooLarge(incoming.limit)
     if (incoming.size > MAX_UNREAD && incoming.exchange.isAnswered && !incoming.sink.isBeingRead) return this.#leave()
     if (incoming.parts === null) incoming.sink.push(Buffer.from(data))
@@ -492,11 +493,19 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#emit(request)
   }
 
-  /** The client waits to hear that its body is wanted (RFC 9110 section 10.1.1). */
-  #sendContinue({ head, hasStatus }: Exchange): void {
+  /** The client hears that its body is wanted, if it waits for that. */
+  #sendContinue({ hasStatus }: Exchange): void {
     const incoming = this.#incoming
-    if (incoming === null || incoming.size > 0 || incoming.hasBegun || !head.expectsContinue || hasStatus) return
+    if (incoming === null || !incoming.isAwaitingContinue || hasStatus) return
+    this.#beginBody(incoming)
     this.io.write(CONTINUE, true)
+  }
+
+  /** Only now does the time of the client begin. */
+  #beginBody(incoming: Incoming): void {
+    incoming.isAwaitingContinue = false
+    this.#bodyStartedAt = this.io.now()
+    this.#await(Phase.Body)
   }
 
   /** The reader of the body has stopped early: if only that body kept the connection open, it ends now. */
@@ -548,10 +557,9 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   get mayGoOn(): boolean {
     if (this.#isLeaving || this.#isClosing) return false
     if (this.#incoming === null) return true
-    const { size, left, exchange, sink } = this.#incoming
+    const { size, left, sink, isAwaitingContinue } = this.#incoming
     if (sink.isBeingRead) return true // it will be read to its end, and then the next request comes
-    const isUnasked = exchange.head.expectsContinue && size === 0 // waits for a 100 that will not come
-    return size + left <= MAX_UNREAD && !isUnasked
+    return size + left <= MAX_UNREAD && !isAwaitingContinue // it waits for a 100 that will not come
   }
 
   eventsBegun(): void {
@@ -564,6 +572,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#dispose(exchange.uploads)
     const incoming = this.#incoming
     if (incoming === null) return this.#follow(exchange)
+    if (incoming.isAwaitingContinue) this.#beginBody(incoming) // no 100 will come
     if (incoming.sink.isBeingRead && !this.#isClosing) return this.#watchReader() // it gets the rest, or an error
     if (exchange.isLast) return this.#leave()
     incoming.sink.discard()
@@ -685,7 +694,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       case Phase.Head:
         return unlimited(settings.headerTimeoutMs)
       case Phase.Body: {
-        if (this.#isBodyFull) return this.#answerLimit // the handler is slow, not the client
+        if (this.#isHeldBack) return this.#answerLimit // the handler is slow, not the client
         const left = this.#bodyStartedAt + unlimited(settings.requestTimeoutMs) - this.#since
         return Math.min(unlimited(settings.bodyTimeoutMs), left)
       }
@@ -694,6 +703,12 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       case Phase.Flush:
         return Number.POSITIVE_INFINITY
     }
+  }
+
+  /** The client may not send the rest of its body yet, or any of it. */
+  get #isHeldBack(): boolean {
+    if (this.#phase !== Phase.Body || this.#incoming === null) return false
+    return this.#isBodyFull || this.#incoming.isAwaitingContinue
   }
 
   get #answerLimit(): number {

@@ -304,4 +304,106 @@ test('an early answer that is large is followed by FIN when it has left, and wha
   }
 })
 
+test('who waits for 100 Continue is not blamed for the time that its handler takes', async () => {
+  const asking = (settings: HttpSettings = {}) => {
+    let read: () => void = () => assert.unreachable()
+    const server = serve(async (connection, request) => {
+      await new Promise<void>((resolve) => {
+        read = resolve
+      })
+      let size = 0
+      for await (const bytes of request.body) size += bytes.length
+      connection.send(`got ${size}`)
+    }, settings)
+    return { server, read: () => read() }
+  }
+  const { server, read } = asking()
+  server.receive(post(5, 'Expect: 100-continue¶'))
+  server.advance(400_000)
+  assert.equal([shown(server.written()), server.errors], ['', []])
+  read()
+  await until(() => shown(server.written()) === 'HTTP/1.1 100 Continue¶¶')
+  server.advance(29_000)
+  server.receive('hello')
+  await until(() => shown(server.written()).endsWith('got 5'))
+  const silent = asking()
+  silent.server.receive(post(5, 'Expect: 100-continue¶'))
+  silent.server.advance(40_000)
+  silent.read()
+  await until(() => shown(silent.server.written()) === 'HTTP/1.1 100 Continue¶¶')
+  silent.server.advance(29_000)
+  assert.is(shown(silent.server.written()), '')
+  silent.server.advance(2000)
+  assert.is(statusOf(shown(silent.server.written())), 408, 'its own silence is')
+  const slow = asking({ answerTimeoutMs: 60_000 })
+  slow.server.receive(post(5, 'Expect: 100-continue¶'))
+  slow.server.advance(59_000)
+  assert.is(shown(slow.server.written()), '')
+  slow.server.advance(2000)
+  assert.is(statusOf(shown(slow.server.written())), 503)
+  const unasked = asking()
+  unasked.server.receive(post(5, 'Expect: 100-continue¶'))
+  unasked.server.receive('hel')
+  unasked.server.advance(31_000)
+  assert.is(statusOf(shown(unasked.server.written())), 408, 'who begins all the same must go on')
+})
+
+test('an answer to who waits for 100 Continue may take as long as it likes', async () => {
+  const server = serve((connection) =>
+    connection.send(
+      new Response(
+        200,
+        {},
+        (async function* () {
+          yield 'begun'
+          await new Promise(() => undefined)
+        })(),
+      ),
+    ),
+  )
+  server.receive(post(5, 'Expect: 100-continue¶'))
+  await writtenBy(server, (text) => text.includes('begun'))
+  server.advance(400_000)
+  assert.is(server.connection.getStatus(false), 'ESTABLISHED')
+})
+
+test('a body that was asked for too late, with no 100 to come, is waited for as any other', async () => {
+  let code = ''
+  const server = serve(async (connection, request) => {
+    connection.send(
+      new Response(
+        200,
+        {},
+        twoPieces(() => goOn),
+      ),
+    )
+    await nextTurn()
+    try {
+      for await (const _ of request.body);
+    } catch (error) {
+      code = codeOf(error)
+    }
+  })
+  let next: () => void = () => assert.unreachable()
+  const goOn = new Promise<void>((resolve) => {
+    next = resolve
+  })
+  server.receive(post(5, 'Expect: 100-continue¶'))
+  await writtenBy(server, (text) => text.includes('one'))
+  server.advance(100_000)
+  next()
+  await writtenBy(server, (text) => text.includes('two'))
+  server.advance(29_000)
+  assert.is(server.connection.getStatus(false), 'ESTABLISHED')
+  server.advance(2000)
+  await until(() => code !== '')
+  assert.is(code, 'ERR_REQUEST_TIMEOUT')
+})
+
+async function* twoPieces(between: () => Promise<void>) {
+  yield 'one'
+  await between()
+  yield 'two'
+}
+
 test.run()

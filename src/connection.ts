@@ -996,13 +996,13 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.worker.counters.messagesIn++
     try {
       const result = this.onMessage?.(this, message)
-      if (isThenable(result)) this.#await(result)
+      if (isThenable(result)) this.#await(result, message)
     } catch (error) {
-      this.#handlerFailed(error)
+      this.#handlerFailed(error, message)
     }
   }
 
-  #await(handler: PromiseLike<unknown>): void {
+  #await(handler: PromiseLike<unknown>, message: In): void {
     this.#inFlight++
     this.worker.unsettled++
     const life = this.#life()
@@ -1010,7 +1010,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     Promise.resolve(handler).then(
       () => this.#settled(life),
       (error) => {
-        if (life === this.#life()) this.#handlerFailed(error)
+        if (life === this.#life()) this.#handlerFailed(error, message)
         this.#settled(life)
       },
     )
@@ -1275,14 +1275,15 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#endAs('protocol')
   }
 
-  #handlerFailed(thrown: unknown): void {
+  /** `message`: the one it was handling, if any. */
+  #handlerFailed(thrown: unknown, message?: In): void {
     const error = asError(thrown)
     if (this.#hasObeyed(error)) return this.#endAs(this.#is(Bit.PeerEnded) ? 'peer' : 'stopped')
     // Such as an invalid JSON body: the peer's fault, whichever code finds it.
     const isPeers = error.name === 'ProtocolError'
     this.worker.counters[isPeers ? 'protocolErrors' : 'handlerErrors']++
     this.#report(isPeers ? Connection.PROTOCOL : Connection.HANDLER, error.message, error)
-    this.#endAs('handler', thrown)
+    this.#endAs('handler', thrown, message)
   }
 
   /**
@@ -1385,20 +1386,20 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     if (reason !== undefined) this.#more().closeReason ??= reason
   }
 
-  #endAs(reason: CloseReason, error?: unknown): void {
+  #endAs(reason: CloseReason, error?: unknown, message?: In): void {
     if (this.#state !== State.Established) return
     if (reason !== 'protocol' && this.#is(Bit.InLastWord)) return
     this.#more().closeReason ??= reason
-    if (reason !== 'handler' || !this.#hasMoreToSay(reason, error)) this.#end()
+    if (reason !== 'handler' || !this.#hasMoreToSay(reason, error, message)) this.#end()
   }
 
   /** Asks the codec for its last message. Returns true while more of it is to come. */
-  #hasMoreToSay(reason: 'closed' | 'handler' | 'timeout', error?: unknown): boolean {
+  #hasMoreToSay(reason: 'closed' | 'handler' | 'timeout', error?: unknown, message?: In): boolean {
     if (this.#state !== State.Established || this.#is(Bit.LastWord) || this.#codec.closing === undefined) return false
     this.#bits |= Bit.LastWord
     let isMore = false
     this.#guard(() => {
-      isMore = this.#codec.closing?.(reason, error) === true
+      isMore = this.#codec.closing?.(reason, error, message) === true
     })
     this.#queue = NONE // only now: the codec checks for undelivered messages
     if (!isMore) return false

@@ -151,7 +151,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#endEvents()
   }
 
-  closing(reason: 'closed' | 'handler' | 'timeout', error?: unknown): boolean {
+  closing(reason: 'closed' | 'handler' | 'timeout', error?: unknown, message?: unknown): boolean {
     const exchange = this.#exchange
     this.#isClosing = true
     if (exchange === null) return reason === 'closed' && this.#phase === Phase.Flush
@@ -160,8 +160,10 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       return false
     }
     if (reason === 'handler') {
+      const isOther = message !== undefined && message !== exchange.request // one answered before (`maxInFlight`)
       const status = statusOf(error)
-      if (!exchange.hasStatus) exchange.refuse(status, status === 500 ? 'a handler failed' : messageOf(error))
+      if (!exchange.hasStatus && !isOther)
+        exchange.refuse(status, status === 500 ? 'a handler failed' : messageOf(error))
       else exchange.abandon() // FIN follows: nothing more of a stream can be sent
       return false
     }

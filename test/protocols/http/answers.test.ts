@@ -432,4 +432,46 @@ test('the parts of an answer are closed once, however it ends', async () => {
   }
 })
 
+test('a failure after its answer is no answer to another request, though that one is handled already', async () => {
+  for (const error of [new Error('secret'), Object.assign(new Error('secret'), { statusHint: 409 })]) {
+    let fail: () => void = () => assert.unreachable()
+    const server = serve(
+      (connection, { path }) => {
+        if (path === '/a') connection.send('a')
+        return new Promise((_resolve, reject) => {
+          if (path === '/a') fail = () => reject(error)
+        })
+      },
+      {},
+      { maxInFlight: 2 },
+    )
+    server.receive(Buffer.concat([get('/a'), get('/b')]))
+    fail()
+    await until(() => server.connection.getStatus(false) === 'ENDING')
+    assert.match(shown(server.written()), /^HTTP\/1\.1 200 [^H]*¶¶a$/)
+    assert.equal(
+      server.errors.map(({ message }) => message),
+      ['secret'],
+    )
+  }
+})
+
+test('a failure instead of an answer is one, also beside other requests at work', async () => {
+  let fail: () => void = () => assert.unreachable()
+  const server = serve(
+    (connection, { path }) => {
+      if (path === '/a') connection.send('a')
+      return new Promise((_resolve, reject) => {
+        fail = () => reject(new Error('of b'))
+      })
+    },
+    {},
+    { maxInFlight: 2 },
+  )
+  server.receive(Buffer.concat([get('/a'), get('/b')]))
+  fail()
+  await until(() => server.connection.getStatus(false) === 'ENDING')
+  assert.match(shown(server.written()), /¶¶aHTTP\/1\.1 500 /)
+})
+
 test.run()

@@ -233,9 +233,16 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const now = this.io.now()
     if (due > now) return this.#arm(now, this.io.queuedBytes > 0 ? this.#lookMs : LONGEST_LOOK_MS)
     this.#armedUntil = 0
-    if (this.#phase === Phase.Idle) return this.io.hasQueued(mostQueued(this.io)) ? this.#leave() : this.io.close()
+    if (this.#phase === Phase.Idle) return this.#endIdle()
     if (this.#phase === Phase.Answer || this.#isHeldBack) return this.#checkAnswer()
     throw this.#fault(refusal('ERR_REQUEST_TIMEOUT', 408, 'the request did not come in time'))
+  }
+
+  /** Until a handler that goes on after its answer has settled, the next request would have to wait anyway. */
+  #endIdle(): void {
+    if (this.io.isAtWork) this.#await(Phase.Idle)
+    else if (this.io.hasQueued(mostQueued(this.io))) this.#leave()
+    else this.io.close()
   }
 
   closed(): void {

@@ -474,4 +474,28 @@ test('a failure instead of an answer is one, also beside other requests at work'
   assert.match(shown(server.written()), /¶¶aHTTP\/1\.1 500 /)
 })
 
+test('keepAliveTimeoutMs is the time between requests: it does not begin while the handler of one is at work', async () => {
+  let settle: () => void = () => assert.unreachable()
+  let isAborted = false
+  const server = serve(
+    (connection) => {
+      connection.send('accepted')
+      connection.signal.addEventListener('abort', () => {
+        isAborted = true
+      })
+      return new Promise<void>((resolve) => {
+        settle = resolve
+      })
+    },
+    { keepAliveTimeoutMs: 10_000 },
+  )
+  server.receive(get('/'))
+  server.advance(100_000)
+  assert.equal([server.connection.getStatus(false), isAborted], ['ESTABLISHED', false])
+  settle()
+  await nextTurn()
+  server.advance(21_000)
+  assert.is(server.connection.getStatus(false), 'CLOSED')
+})
+
 test.run()

@@ -99,8 +99,10 @@ function connectionOf(told: string, fields: { has(name: string): boolean }): Pic
 const SILENT = { isClosing: false, options: '' }
 const NO_NAMES: ReadonlySet<string> = new Set()
 
-export function ofResponse(response: Response): Draft {
-  const { status, reason, fields, body } = response
+/** The lines of header fields, and what they say of the connection and the body. */
+export function ofFields(
+  fields: Response['fields'],
+): Pick<Draft, 'lines' | 'type' | 'hasDate' | 'isClosing' | 'options'> {
   let lines = ''
   let type = ''
   let hasDate = false
@@ -111,9 +113,15 @@ export function ofResponse(response: Response): Draft {
     if (key === 'date') hasDate = true
     if (!OURS.has(key)) for (const value of values) lines += `${name}: ${value}\r\n`
   }
+  return { lines, type, hasDate, ...connectionOf(told, fields) }
+}
+
+export function ofResponse(response: Response): Draft {
+  const { status, reason, fields, body } = response
+  const { hasDate, isClosing, options, ...rest } = ofFields(fields)
+  let { lines, type } = rest
   const isEvents = body === null && type.startsWith('text/event-stream')
   const isOpen = isEvents || (fields.has('transfer-encoding') && (body === null || isChunk(body)))
-  const { isClosing, options } = connectionOf(told, fields)
   const size = sizeGiven(fields.get('content-length')?.values)
   if (type === '' && body !== null && body !== '') {
     type = typeof body === 'string' ? HTML : 'application/octet-stream'

@@ -7,7 +7,18 @@ import { AbortError, isNoFile, UsageError } from '../../src/errors.ts'
 import { nothing } from '../../src/nothing.ts'
 import { type CodecIo, foreignBytes, isChunk, jsonOf } from '../../src/protocol.ts'
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
-import { type Draft, discard, draftOf, HTML, isSmall, lengthOf, ofParts, ofResponse, weakened } from './draft.ts'
+import {
+  type Draft,
+  discard,
+  draftOf,
+  HTML,
+  isSmall,
+  lengthOf,
+  ofFields,
+  ofParts,
+  ofResponse,
+  weakened,
+} from './draft.ts'
 import type { RequestHead } from './head.ts'
 import { giveUp, isParts, letGo, piecesOf, quietly, streamOf } from './release.ts'
 import { Request } from './request.ts'
@@ -23,7 +34,7 @@ import {
   Response,
   ServerSentEvents,
 } from './response.ts'
-import type { AnswerParts, RequestView, Resolved, Session, UploadForm } from './settings.ts'
+import type { AnswerParts, FileFields, RequestView, Resolved, Session, UploadForm } from './settings.ts'
 
 /** What a handler may send. Text is sent as HTML, bytes as they are, any other value as JSON. */
 export type Answer =
@@ -269,20 +280,23 @@ export class Exchange {
 
   async #fromFile(response: Response): Promise<Draft> {
     const { openFile } = this.#host.settings.services
-    const own = ofResponse(response)
+    const { status, reason } = response
     let parts: AnswerParts
     try {
       const file = response.file as NonNullable<Response['file']>
-      parts = await openFile(file, own.status === 200 ? this.request : unconditional(this.head.method))
+      parts = await openFile(file, status === 200 ? this.request : unconditional(this.head.method), aboutFile(response))
     } catch (error) {
       if (!isNoFile(error)) throw error
       return draftOf('404 Not Found\n', 'text/plain; charset=utf-8', 404)
     }
-    const file = ofParts(parts, response.fields)
+    const isOwn = parts.status === 200
+    const fields = fieldsBeside(response, parts.status)
+    const file = ofParts(parts, fields)
+    const own = ofFields(fields)
     return {
       ...file,
-      status: file.status === 200 ? own.status : file.status,
-      reason: own.reason,
+      status: isOwn ? status : file.status,
+      reason: isOwn ? reason : '',
       lines: own.lines + file.lines,
       isClosing: own.isClosing || file.isClosing,
       options: own.options,
@@ -665,6 +679,28 @@ function joined(head: string, body: string | Uint8Array): string | (string | Uin
   const start = wireOf(head)
   if (typeof start === 'string' && typeof body === 'string' && body.length < JOINED_BELOW) return start + body
   return [start, body]
+}
+
+/** What a Response says of its file: instead of what the file itself has, but in its place. */
+function aboutFile(response: Response): FileFields {
+  const about: { -readonly [name in keyof FileFields]: string } = {}
+  const [type, etag, lastModified] = FILE_FIELDS.map((name) => response.getHeader(name))
+  if (type !== undefined) about.type = type
+  if (etag !== undefined) about.etag = etag
+  if (lastModified !== undefined) about.lastModified = lastModified
+  return about
+}
+
+const FILE_FIELDS = ['content-type', 'etag', 'last-modified']
+/** A refusal with a lifetime would be given to others by caches (RFC 9111 section 3). */
+const LIFETIMES = ['cache-control', 'expires']
+
+/** What else a Response says. */
+function fieldsBeside({ fields }: Response, status: number): Response['fields'] {
+  const beside = new Map(fields)
+  for (const name of FILE_FIELDS) beside.delete(name)
+  if (status >= 400) for (const name of LIFETIMES) beside.delete(name)
+  return beside
 }
 
 /** An error page is sent whole, whatever conditions the request has. */

@@ -230,13 +230,20 @@ export interface RequestView {
   header(name: string): string | undefined
 }
 
+/** What is said of a file in place of what it says itself: values of Content-Type, ETag and Last-Modified. */
+export interface FileFields {
+  readonly type?: string
+  readonly etag?: string
+  readonly lastModified?: string
+}
+
 export interface HttpServices {
   /** The current value of a Date field. */
   date(): string
   /** Milliseconds since 1970. */
   wallClock(): number
   /** Rejects with a code like ENOENT when it cannot be opened. */
-  openFile(file: FileBody, request: RequestView): Promise<AnswerParts>
+  openFile(file: FileBody, request: RequestView, about: FileFields): Promise<AnswerParts>
   readUploads(body: AsyncIterable<Uint8Array>, contentType: string, settings: UploadSettings): Promise<UploadForm>
   /** Whether an address belongs to one of these. Throws UsageError for an invalid entry. */
   trusts(proxies: readonly string[]): (ip: string) => boolean

@@ -45,6 +45,13 @@ interface FilePart {
   readonly length?: number
 }
 
+/** Values of Content-Type, ETag and Last-Modified. */
+interface AboutFile {
+  readonly type?: string
+  readonly etag?: string
+  readonly lastModified?: string
+}
+
 /** A file changed more recently than this may change again without a new date, so it gets no strong validator yet. */
 const SETTLED_AFTER_MS = 2000
 
@@ -53,14 +60,14 @@ const READ = 65_536
 
 /**
  * Opens a file and decides what `request` gets: 200, 206, 304, 412 or 416. Rejects with a SystemError (EISDIR for a
- * folder, ENOENT for anything else but a regular file). `type` is the media type inside the content coding in `more`,
- * if any: the file's name then suggests another.
+ * folder, ENOENT for anything else but a regular file). `about`: what is said of the file in place of what it says
+ * itself; such as the media type inside the content coding in `more`, where the file's name suggests another.
  */
 export async function openFile(
   part: FilePart,
   request: FileRequest,
+  about: AboutFile = {},
   more: FileAnswer['headers'] = [],
-  type = mimeType(part.path),
 ): Promise<FileAnswer> {
   const { path, offset = 0, length = 0 } = part
   const file = await opened(path)
@@ -69,7 +76,8 @@ export async function openFile(
     if (!stats.isFile()) throw new SystemError(stats.isDirectory() ? 'EISDIR' : 'ENOENT', 'open', path)
     const start = Math.min(offset, stats.size)
     const size = length > 0 ? Math.min(length, stats.size - start) : stats.size - start
-    return answer(new Served(file, type, stats, start, size, more), request)
+    const own = { type: mimeType(path), ...about }
+    return answer(new Served(file, stats, start, size, own, more), request)
   } catch (error) {
     await file.close()
     throw error
@@ -98,19 +106,27 @@ class Served {
   readonly isSettled: boolean
   readonly common: FileAnswer['headers']
 
-  constructor(file: FileHandle, type: string, stats: Stats, start: number, size: number, more: FileAnswer['headers']) {
+  constructor(
+    file: FileHandle,
+    stats: Stats,
+    start: number,
+    size: number,
+    { type, etag, lastModified }: AboutFile & { readonly type: string },
+    more: FileAnswer['headers'],
+  ) {
     this.file = file
     this.start = start
     this.size = size
     this.type = type
     const now = Date.now()
-    this.modified = Math.floor(Math.min(stats.mtimeMs, now) / 1000) * 1000
+    const told = parseHttpDate(lastModified ?? '')
+    this.modified = Number.isNaN(told) ? Math.floor(Math.min(stats.mtimeMs, now) / 1000) * 1000 : told
     this.isSettled = now - stats.mtimeMs > SETTLED_AFTER_MS
     const part = size === stats.size ? '' : `-${start.toString(36)}-${size.toString(36)}`
     const tag = `"${stats.size.toString(36)}-${Math.round(stats.mtimeMs * 1000).toString(36)}${part}"`
-    this.etag = this.isSettled ? tag : `W/${tag}`
+    this.etag = etag ?? (this.isSettled ? tag : `W/${tag}`)
     this.common = [
-      ['Last-Modified', new Date(this.modified).toUTCString()],
+      ['Last-Modified', lastModified ?? new Date(this.modified).toUTCString()],
       ['ETag', this.etag],
       ['Accept-Ranges', 'bytes'],
       ...more,
@@ -330,7 +346,7 @@ export function staticFiles(
     const folder = await home
     const find: Find = (wanted) => found(folder, wanted, followLinks)
     const serve = (path: string) =>
-      precompressed ? encoded(path, request, find, cache) : openFile({ path }, request, cache)
+      precompressed ? encoded(path, request, find, cache) : openFile({ path }, request, {}, cache)
     const path = await find(join(folder, name))
     const answer = path === null ? null : await serve(path).catch(folderOrMissing)
     if (answer !== FOLDER) return answer
@@ -402,12 +418,12 @@ async function encoded(
   ])
   for (;;) {
     const coding = request.codingFor([...left.keys()])
-    if (coding === null) return openFile({ path }, request, more)
+    if (coding === null) return openFile({ path }, request, {}, more)
     const packed = await find(path + left.get(coding))
     left.delete(coding)
     if (packed === null) continue
     const headers = [...more, ['Content-Encoding', coding] as const]
-    const answer = await openFile({ path: packed }, request, headers, mimeType(path)).catch(missing)
+    const answer = await openFile({ path: packed }, request, { type: mimeType(path) }, headers).catch(missing)
     if (answer !== null) return answer
   }
 }

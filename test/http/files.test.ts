@@ -17,11 +17,15 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { codingFor } from '../../protocols/http/codings.ts'
+import { Response } from '../../protocols/http/response.ts'
+import type { HttpSettings } from '../../protocols/http/settings.ts'
 import { codeOf } from '../../src/errors.ts'
 import { parseHttpDate } from '../../src/http/date.ts'
 import { type FileAnswer, openFile, staticFiles } from '../../src/http/files.ts'
 import { rangesOf } from '../../src/http/ranges.ts'
-import { rejects } from '../support/until.ts'
+import { http } from '../../src/index.ts'
+import { open } from '../../src/testing.ts'
+import { rejects, until } from '../support/until.ts'
 
 const WHEN = new Date('2024-11-24T12:00:00.000Z')
 
@@ -407,6 +411,83 @@ test('a part of what is packed has the type of its file', async () => {
     const two = await ask('bytes=0-1,3-3')
     assert.match(String(fields(two)['Content-Type']), /^multipart\/byteranges/)
     assert.equal((await read(two)).match(/(?<=Content-Type: ).*(?=\r)/g), Array(2).fill('text/plain; charset=utf-8'))
+  })
+})
+
+/** The answer of a handler that sends `response` with the file as its body: its head, and the body as text. */
+async function answerOf(response: Response, more = '', settings: HttpSettings = {}): Promise<[string, string]> {
+  const server = open(http(settings), { onMessage: (connection) => connection.send(response) })
+  server.receive(`GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n${more}\r\n`)
+  let text = ''
+  await until(() => {
+    text += server.written().toString('latin1')
+    return server.socket.hasEnded
+  })
+  const end = text.indexOf('\r\n\r\n')
+  return [text.slice(0, end + 2), text.slice(end + 4)]
+}
+
+test('withFile: a type of one’s own goes where the file’s would be, and several ranges keep their boundary', async () => {
+  await inFolder(async (folder) => {
+    const own = () => new Response(200, { 'Content-Type': 'text/csv' }).withFile(join(folder, 'a.txt'))
+    const [whole] = await answerOf(own())
+    assert.equal(whole.match(/(?<=Content-Type: ).*(?=\r)/g), ['text/csv'])
+    const [head, body] = await answerOf(own(), 'Range: bytes=0-1,5-6\r\n')
+    const boundary = /\r\nContent-Type: multipart\/byteranges; boundary=(\S+)\r\n/.exec(head)?.[1]
+    assert.ok(boundary !== undefined && body.endsWith(`--${boundary}--\r\n`), head)
+    assert.equal(body.match(/(?<=Content-Type: ).*(?=\r)/g), ['text/csv', 'text/csv'])
+  })
+})
+
+test('withFile: validators of one’s own are compared', async () => {
+  await inFolder(async (folder) => {
+    const when = 'Sun, 01 Jan 2023 00:00:00 GMT'
+    const own = () => new Response(200, { ETag: '"v1"', 'Last-Modified': when }).withFile(join(folder, 'a.txt'))
+    for (const [more, status] of [
+      ['If-None-Match: "v1"\r\n', 304],
+      ['If-None-Match: "v2"\r\n', 200],
+      ['Range: bytes=5-\r\nIf-Range: "v1"\r\n', 206],
+      ['Range: bytes=5-\r\nIf-Range: "v2"\r\n', 200],
+      [`Range: bytes=5-\r\nIf-Range: ${when}\r\n`, 206],
+      [`If-Modified-Since: ${when}\r\n`, 304],
+      [`If-Match: "v2"\r\n`, 412],
+    ] as const) {
+      const [head] = await answerOf(own(), more)
+      assert.match(head, new RegExp(`^HTTP/1.1 ${status} `), more)
+      assert.equal(head.match(/(?<=ETag: ).*(?=\r)/g), ['"v1"'], more)
+      assert.equal(head.match(/(?<=Last-Modified: ).*(?=\r)/g), [when], more)
+    }
+  })
+})
+
+test('withFile: a reason and a lifetime of one’s own are those of one’s own status', async () => {
+  await inFolder(async (folder) => {
+    const own = () =>
+      new Response(200, { 'Cache-Control': 'max-age=60' }).withStatus(200, 'Fine').withFile(join(folder, 'a.txt'))
+    for (const [more, line, hasLifetime] of [
+      ['', '200 Fine', true],
+      ['Range: bytes=5-\r\n', '206 Partial Content', true],
+      [`If-Modified-Since: ${WHEN.toUTCString()}\r\n`, '304 Not Modified', true],
+      ['Range: bytes=99-\r\n', '416 Range Not Satisfiable', false],
+    ] as const) {
+      const [head] = await answerOf(own(), more)
+      assert.is(head.split('\r\n')[0], `HTTP/1.1 ${line}`)
+      assert.is(head.includes('Cache-Control'), hasLifetime, line)
+    }
+  })
+})
+
+test('withFile: a type of one’s own decides whether it is compressed', async () => {
+  await inFolder(async (folder) => {
+    writeFileSync(join(folder, 'data.bin'), 'x'.repeat(5000))
+    const ask = async (response: Response) => {
+      const [head] = await answerOf(response.withFile(join(folder, 'data.bin')), 'Accept-Encoding: gzip\r\n', {
+        compress: true,
+      })
+      return [head.includes('Content-Encoding: gzip'), head.includes('Vary')]
+    }
+    assert.equal(await ask(new Response(200, { 'Content-Type': 'text/csv' })), [true, true])
+    assert.equal(await ask(new Response(200)), [false, false])
   })
 })
 

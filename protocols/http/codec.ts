@@ -4,7 +4,7 @@
 import { AbortError, messageOf, ProtocolError, UsageError } from '../../src/errors.ts'
 import { Accumulator, type Codec, type CodecIo, NEED_MORE } from '../../src/protocol.ts'
 import { ChunkedDecoder } from './chunked.ts'
-import { type Answer, Exchange, type ExchangeHost, mostQueued } from './exchange.ts'
+import { type Answer, Exchange, type ExchangeHost, mostQueued, tellAtEnd } from './exchange.ts'
 import { HalfClose } from './half-close.ts'
 import { HeadParser, type RequestHead, type RequestLine, refusal } from './head.ts'
 import { Pieces } from './pieces.ts'
@@ -441,7 +441,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   /** Removes the files of a request that is over. */
   #dispose(form: UploadForm | null | undefined): void {
-    form?.dispose().catch((error) => this.io.fail(error))
+    form?.dispose().catch((error) => tellAtEnd(this.io, error))
   }
 
   #uploadFailed(exchange: Exchange, error: unknown): void {

@@ -590,7 +590,7 @@ export class Exchange {
     const failure = this.#logged()
     if (failure !== null) this.isLast = true // the answer is complete nevertheless, and is sent
     this.#host.answered(this)
-    if (failure !== null) this.#host.io.fail(failure.error)
+    if (failure !== null) tellAtEnd(this.#host.io, failure.error)
   }
 
   /** Logs the answer. Returns an error thrown by the user's log, which does not concern the sender. */
@@ -620,6 +620,12 @@ export class Exchange {
       userAgent: this.head.header('user-agent') ?? '',
     })
   }
+}
+
+/** Reports an error behind a whole answer: that is sent, however large it is, and then the connection ends. */
+export function tellAtEnd(io: CodecIo<Request>, error: unknown): void {
+  io.end()
+  io.fail(error)
 }
 
 const MAX_QUEUED = 262_144

@@ -237,4 +237,30 @@ test('a client reads as long as it acknowledges bytes, though the kernel takes n
   assert.match(server.errors[0]?.message ?? '', /does not read its answer/)
 })
 
+test('a large answer arrives whole although its log throws, or its uploads cannot be removed', async () => {
+  const fails = () => {
+    throw new Error('on purpose')
+  }
+  const form = { fields: [], files: [], dispose: async () => fails() }
+  const upload = wire('POST / HTTP/1.1¶Host: h¶Content-Type: multipart/form-data; boundary=X¶Content-Length: 1¶¶x')
+  for (const [settings, request] of [
+    [{ accessLog: fails }, get('/')],
+    [{ uploads: {} }, upload],
+  ] as const) {
+    const server = serveAny({ onMessage: (connection) => connection.send('y'.repeat(400_000)) }, settings, {
+      readUploads: async () => form,
+    })
+    server.hold()
+    server.receive(request)
+    await until(() => server.errors.length > 0)
+    server.drain()
+    assert.match(shown(server.written()), /^HTTP\/1\.1 200 .*¶¶y{400000}$/)
+    assert.is(server.connection.getStatus(false), 'ENDING')
+    assert.equal(
+      server.errors.map(({ message }) => message),
+      ['on purpose'],
+    )
+  }
+})
+
 test.run()

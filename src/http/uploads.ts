@@ -194,7 +194,15 @@ class Upload {
     const file = new UploadedFile(field, name ?? '', type, path)
     this.#files.push(file)
     stream.once('limit', () => this.#fail(tooMuch('a file of a form is too large')))
-    this.#writing.push(this.#store(stream, file))
+    const stored = this.#store(stream, file)
+    this.#writing.push((name ?? '') === '' ? stored.then(() => this.#dropUnchosen(file)) : stored)
+  }
+
+  /** An input in which nothing was chosen is sent as a file without a name and without a byte, but is none. */
+  async #dropUnchosen(file: UploadedFile): Promise<void> {
+    if (file.size > 0) return
+    this.#files.splice(this.#files.indexOf(file), 1)
+    await file.remove()
   }
 
   async #store(stream: Readable, file: UploadedFile): Promise<void> {

@@ -140,4 +140,23 @@ test('a line that begins with the boundary and goes on is refused, however it is
   rmSync(directory, { recursive: true })
 })
 
+test('an input without a choice is no file; one without a name, or without a byte, is', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-uploads-'))
+  const part = (field: string, name: string, text: string) =>
+    `--X\r\nContent-Disposition: form-data; name="${field}"; filename="${name}"\r\n\r\n${text}\r\n`
+  const body = [part('none', '', ''), part('nameless', '', 'x'), part('empty', 'a.txt', ''), part('none', '', '')]
+  const form = await readUploads(bytesOf(`${body.join('')}--X--\r\n`), TYPE, { directory })
+  assert.equal(
+    form.files.map(({ fieldName, name, size }) => [fieldName, name, size]),
+    [
+      ['nameless', '', 1],
+      ['empty', 'a.txt', 0],
+    ],
+  )
+  assert.is(readdirSync(directory).length, 2)
+  await form.dispose()
+  assert.equal(readdirSync(directory), [])
+  rmSync(directory, { recursive: true })
+})
+
 test.run()

@@ -192,7 +192,9 @@ function weakly(etag: string): string {
 
 async function bodiless(served: Served, status: number, more: FileAnswer['headers'] = []): Promise<FileAnswer> {
   await served.close()
-  const headers = [...served.common, ...more]
+  const isRefused = status >= 400 // with a lifetime, caches would give the refusal to others (RFC 9111 section 3)
+  const common = isRefused ? served.common.filter(([name]) => name !== 'Cache-Control') : served.common
+  const headers = [...common, ...more]
   return { status, headers, type: served.type, size: 0, body: null, close: async () => undefined }
 }
 

@@ -491,4 +491,28 @@ test('withFile: a type of one’s own decides whether it is compressed', async (
   })
 })
 
+test('maxAge is for what was asked for, and not for a refusal, which caches would give to others', async () => {
+  await inFolder(async (folder) => {
+    const files = staticFiles(folder, { maxAge: 60, precompressed: true })
+    const ask = async (headers: Record<string, string>) => {
+      const answer = await files({ path: '/a.txt', ...asking(headers) })
+      await answer?.close()
+      const { 'Cache-Control': cache, Vary: vary } = fields(answer)
+      return [answer?.status, cache, vary]
+    }
+    for (const [headers, status] of [
+      [{}, 200],
+      [{ range: 'bytes=0-1' }, 206],
+      [{ 'if-modified-since': WHEN.toUTCString() }, 304],
+    ] as const)
+      assert.equal(await ask(headers), [status, 'public, max-age=60', 'Accept-Encoding'])
+    for (const [headers, status] of [
+      [{ range: 'bytes=99-' }, 416],
+      [{ 'if-match': '"other"' }, 412],
+      [{ 'if-unmodified-since': new Date(0).toUTCString() }, 412],
+    ] as const)
+      assert.equal(await ask(headers), [status, undefined, 'Accept-Encoding'])
+  })
+})
+
 test.run()

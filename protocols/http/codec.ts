@@ -126,7 +126,9 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const exchange = this.#exchange
     if (this.#isOver) {
       discardAnswer(message)
-      return this.io.refuse('the client broke the rules, and was told')
+      return this.io.refuse(
+        this.#isFaulty ? 'the client broke the rules, and was told' : 'the last answer of this connection is complete',
+      )
     }
     try {
       // This cannot be meant for a request that its handler has not seen: the one before it is answered a second time.

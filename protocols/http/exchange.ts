@@ -107,6 +107,8 @@ export class Exchange {
   #status = 0
   #sent = 0
   #isChunked = false
+  /** The pieces of an open answer are not sent: it is one to HEAD, or its status has no body. */
+  #isMute = false
   #session: Promise<Session> | null = null
   #iterator: AsyncIterator<string | Uint8Array> | null = null
   #wake: (() => void) | null = null
@@ -392,17 +394,18 @@ export class Exchange {
     const head = this.#headOf(draft, status, length, hasBody)
     this.#status = status
     this.#close = draft.close
-    if (isOpen && hasBody) return this.#open(head, body, type)
+    this.#isMute = !hasBody
+    if (isOpen && (hasBody || !isEvents(type))) return this.#open(head, body, type)
     return this.#whole(head, hasBody ? body : null, length)
   }
 
   /** Called as late as possible: whether this answer is the last depends on who reads the request's body by then. */
   #headOf(draft: Draft, status: number, length: number, hasBody: boolean): string {
-    const { reason, hasDate, lines, size, body, isOpen, isClosing, options } = draft
+    const { reason, hasDate, lines, size, body, isOpen, type, isClosing, options } = draft
     const { minorVersion, isKeepAlive } = this.head
     this.#isChunked = length < 0 && minorVersion === 1 && hasBody
-    // An open answer without a length ends with the connection, too: later sends would have no place to go.
-    const endsWithConnection = length < 0 && !this.#isChunked && (hasBody || isOpen)
+    // So do events without a body: they have no last piece that another request could wait for.
+    const endsWithConnection = length < 0 && !this.#isChunked && (hasBody || (isOpen && isEvents(type)))
     this.isLast = isClosing || !this.#host.mayGoOn || !isKeepAlive || endsWithConnection
     return (
       `HTTP/1.1 ${status} ${reason === '' ? (REASONS[status] ?? '') : reason}\r\n` +
@@ -416,11 +419,11 @@ export class Exchange {
     this.#state = State.Open
     this.#noteEvents(type)
     const goOn = this.#host.io.write(wireOf(head), true)
-    return first === null || first.length === 0 ? goOn : this.#piece(first)
+    return first === null || first.length === 0 || this.#isMute ? goOn : this.#piece(first)
   }
 
   #noteEvents(type: string): void {
-    this.isEndless = type.startsWith('text/event-stream')
+    this.isEndless = isEvents(type)
     if (this.isEndless) this.#host.eventsBegun()
   }
 
@@ -449,6 +452,7 @@ export class Exchange {
     if (data === null)
       throw new UsageError('ERR_ENCODE', 'an open answer goes on with text, bytes, Chunk or ServerSentEvents')
     if (data.length > 0) {
+      if (this.#isMute && this.#early === null) return true
       if (this.#isFull()) return this.#leaveOut(message)
       return this.#early === null ? this.#piece(data) : this.#keep(this.#early, data)
     }
@@ -471,8 +475,8 @@ export class Exchange {
   /** Writes all pieces at once: writing may call back, and what a callback sends must come after them. */
   #sendEarly({ pieces, isEnded }: Early): void {
     this.#early = null
-    if (this.#state !== State.Open) return // an answer to HEAD has no body
-    if (pieces.length > 0)
+    if (this.#state !== State.Open) return // events for HEAD
+    if (pieces.length > 0 && !this.#isMute)
       this.#host.io.write(
         pieces.flatMap((data) => this.#framed(data)),
         true,
@@ -669,6 +673,10 @@ function sizeOf(text: string): number {
   if (length > 12) return Buffer.byteLength(text)
   for (let at = 0; at < length; at++) if (text.charCodeAt(at) > 0x7f) return Buffer.byteLength(text)
   return length
+}
+
+function isEvents(type: string): boolean {
+  return type.startsWith('text/event-stream')
 }
 
 function connectionLine(word: string, options: string): string {

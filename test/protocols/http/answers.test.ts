@@ -498,4 +498,38 @@ test('keepAliveTimeoutMs is the time between requests: it does not begin while t
   assert.is(server.connection.getStatus(false), 'CLOSED')
 })
 
+test('pieces of an open answer to HEAD are taken and not sent, and the next request follows the last one', async () => {
+  for (const isPrepared of [false, true])
+    for (const status of [200, 204, 304]) {
+      const sent: boolean[] = []
+      const server = serve(
+        async (connection, request) => {
+          if (request.path === '/next') return connection.send('next')
+          if (isPrepared) await request.session()
+          sent.push(connection.send(new Response(status, OPEN, 'one')), connection.send(new Chunk('two')))
+          await nextTurn()
+          sent.push(connection.send(new Chunk('x'.repeat(2_000_000))), connection.send(new Chunk('')))
+        },
+        { sessions },
+      )
+      server.receive(Buffer.concat([wire(`${status === 200 ? 'HEAD' : 'GET'} / HTTP/1.1¶Host: h¶¶`), get('/next')]))
+      const text = await writtenBy(server, (all) => all.endsWith('next'))
+      assert.match(text, new RegExp(`^HTTP/1\\.1 ${status} (?!.*(?:one|two|xxx)).*¶¶HTTP/1\\.1 200 OK¶.*¶¶next$`))
+      assert.equal([sent.slice(-1), server.errors, server.worker.counters.sendFail], [[true], [], 0])
+    }
+})
+
+test('what is sent behind the last answer is refused, and the client is not said to be at fault', () => {
+  const server = serve((connection) => {
+    connection.send('y'.repeat(400_000))
+    assert.is(connection.send('again'), false)
+  })
+  server.hold()
+  server.receive(wire('GET / HTTP/1.0¶¶'))
+  assert.equal(
+    server.errors.map(({ message }) => message),
+    ['the last answer of this connection is complete'],
+  )
+})
+
 test.run()

@@ -139,7 +139,7 @@ function sizeGiven(values: readonly string[] | undefined): number {
 /** Length of the body in bytes; -1 if it is known only at its end. Throws UsageError. */
 export function lengthOf({ body, size, isOpen }: Draft, hasBody: boolean): number {
   if (body !== null && !isChunk(body)) {
-    if (typeof body[Symbol.asyncIterator] === 'function') return size
+    if (typeof Object(body)[Symbol.asyncIterator] === 'function') return size
     throw new UsageError('ERR_BAD_RESPONSE', 'a body is text, bytes, or a stream of them')
   }
   if (isOpen) return -1

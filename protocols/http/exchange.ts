@@ -5,7 +5,7 @@
 
 import { AbortError, isNoFile, UsageError } from '../../src/errors.ts'
 import { nothing } from '../../src/nothing.ts'
-import { type CodecIo, foreignBytes, isChunk, jsonOf } from '../../src/protocol.ts'
+import { type CodecIo, foreignBytes, isChunk, isThenable, jsonOf } from '../../src/protocol.ts'
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
 import {
   type Draft,
@@ -20,7 +20,7 @@ import {
   weakened,
 } from './draft.ts'
 import type { RequestHead } from './head.ts'
-import { giveUp, isParts, letGo, piecesOf, quietly, streamOf } from './release.ts'
+import { giveUp, isParts, isStream, letGo, piecesOf, quietly, streamOf } from './release.ts'
 import { Request } from './request.ts'
 import type { RequestBody } from './request-body.ts'
 import { RequestSignal } from './request-signal.ts'
@@ -275,8 +275,10 @@ export class Exchange {
     if (isParts(message)) return ofParts(message)
     if (Object.prototype.toString.call(message) === '[object Response]')
       throw new UsageError('ERR_BAD_RESPONSE', `that is the Response of fetch: import { Response } from 'millrace'`)
-    const foreign = foreignBytes(message)
-    if (foreign !== null) return draftOf(foreign, 'application/octet-stream')
+    const bytes = message instanceof ArrayBuffer ? new Uint8Array(message) : foreignBytes(message)
+    if (bytes !== null) return draftOf(bytes, 'application/octet-stream')
+    const mistake = mistakeIn(message)
+    if (mistake !== null) throw new UsageError('ERR_BAD_RESPONSE', mistake)
     return draftOf(jsonOf(message), 'application/json')
   }
 
@@ -633,6 +635,14 @@ export function tellAtEnd(io: CodecIo<Request>, error: unknown): void {
 }
 
 const MAX_QUEUED = 262_144
+/** Why a value is no answer, although there is JSON for it: an empty object. Null if it is one. */
+function mistakeIn(message: unknown): string | null {
+  if (isThenable(message)) return 'an answer is no promise: await it'
+  if (message instanceof Blob)
+    return 'an answer is no Blob: send its await arrayBuffer(), or a Response with its stream()'
+  return isStream(message) ? 'an answer is no stream: send new Response(200, {}, stream)' : null
+}
+
 /** With this many bytes queued a stream waits for the client, and so does the next request. */
 export function mostQueued({ maxSendBufferSize }: CodecIo<Request>): number {
   return Math.min(MAX_QUEUED, maxSendBufferSize)

@@ -6,7 +6,16 @@ import { type BodyStream, Response } from './response.ts'
 import type { AnswerParts } from './settings.ts'
 
 export function isParts(message: unknown): message is AnswerParts {
-  return typeof message === 'object' && message !== null && typeof Reflect.get(message, 'close') === 'function'
+  if (typeof message !== 'object' || message === null) return false
+  const { close, headers } = message as Partial<AnswerParts>
+  return typeof close === 'function' && typeof headers?.[Symbol.iterator] === 'function'
+}
+
+/** A stream by itself, which is a body and no answer. An object with a JSON of its own is an answer, whatever else it is. */
+export function isStream(message: unknown): message is BodyStream {
+  if (typeof message !== 'object' || message === null || message instanceof Response || isParts(message)) return false
+  const { getReader, toJSON } = message as { getReader?: unknown; toJSON?: unknown }
+  return typeof toJSON !== 'function' && (typeof getReader === 'function' || Symbol.asyncIterator in message)
 }
 
 /** Releases what an answer holds that will not be sent: a file, a stream. */
@@ -14,16 +23,17 @@ export function discardAnswer(message: unknown): void {
   const body = streamOf(message)
   if (isParts(message)) quietly(() => message.close())
   else if (body !== null) letGo(body)
+  else if (isStream(message)) letGo(message)
 }
 
 export function streamOf(message: unknown): BodyStream | null {
   const body = message instanceof Response || isParts(message) ? message.body : null
-  return isChunk(body) ? null : body
+  return isChunk(body) ? null : (body ?? null) // it is the user's, and may be undefined
 }
 
 /** Ends a stream that nobody reads. A Readable must be destroyed: leaving its iterator before it began ends nothing. */
 export function letGo(body: BodyStream): void {
-  const { destroy, cancel } = body as { destroy?: unknown; cancel?: unknown }
+  const { destroy, cancel } = Object(body) as { destroy?: unknown; cancel?: unknown } // it may not even be one
   if (typeof destroy === 'function') quietly(() => destroy.call(body))
   else if (typeof cancel === 'function') quietly(() => cancel.call(body))
   else quietly(() => body[Symbol.asyncIterator]().return?.())

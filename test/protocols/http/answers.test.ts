@@ -532,4 +532,50 @@ test('what is sent behind the last answer is refused, and the client is not said
   )
 })
 
+test('what is no answer is not sent as an empty object, and what it holds is let go', async () => {
+  let isReturned = false
+  let isCancelled = false
+  const file = Object.assign(new Readable({ read: () => undefined }), { close: () => undefined })
+  const iterable = {
+    [Symbol.asyncIterator]: () => ({
+      next: () => new Promise<never>(() => undefined),
+      return: async () => {
+        isReturned = true
+        return { done: true as const, value: undefined }
+      },
+    }),
+  }
+  const stream = new ReadableStream({
+    cancel: () => {
+      isCancelled = true
+    },
+  })
+  for (const [given, says] of [
+    [Promise.resolve({ a: 1 }), /no promise: await it/],
+    [new Blob(['x']), /no Blob/],
+    [file, /new Response\(200, \{\}, stream\)/],
+    [iterable, /new Response\(200, \{\}, stream\)/],
+    [stream, /new Response\(200, \{\}, stream\)/],
+    [
+      { status: 200, headers: [], size: 0, body: undefined, close: () => undefined },
+      /a body is text, bytes, or a stream/,
+    ],
+    [new Response(200).withBody(undefined as never), /a body is text, bytes, or a stream of them/],
+  ] as const) {
+    const server = serve((connection) => connection.send(given))
+    server.receive(get('/'))
+    assert.match(shown(server.written()), /^HTTP\/1\.1 500 /)
+    assert.is(server.errors.length, 1)
+    assert.is(codeOf(server.errors[0]?.error), 'ERR_BAD_RESPONSE', String(says))
+    assert.match(server.errors[0]?.message ?? '', says)
+  }
+  await until(() => file.destroyed && isReturned && isCancelled)
+  const bytes = serve((connection) => connection.send(new TextEncoder().encode('bytes').buffer))
+  bytes.receive(get('/'))
+  assert.match(shown(bytes.written()), /Content-Type: application\/octet-stream¶Content-Length: 5¶¶bytes$/)
+  const json = serve((connection) => connection.send({ toJSON: () => ['a'], [Symbol.asyncIterator]: () => iterable }))
+  json.receive(get('/'))
+  assert.match(shown(json.written()), /¶¶\["a"\]$/)
+})
+
 test.run()

@@ -1,5 +1,6 @@
 // Query strings and urlencoded bodies as nested maps, with PHP's brackets (`a[]=1`, `a[b][c]=2`) as Workerman's users
-// know them. Maps have no prototype, and names that would reach one are dropped. Depth and count are bounded.
+// know them. Maps have no prototype, and names by which careless copying would reach one are dropped. Depth and count
+// are bounded.
 
 import { ProtocolError } from '../../src/errors.ts'
 
@@ -20,7 +21,10 @@ interface FormLimits {
 
 export const FORM_LIMITS: FormLimits = { maxParameters: 1000, maxDepth: 5 }
 
-const FORBIDDEN = new Set(['__proto__', 'constructor', 'prototype'])
+/** Whether copying these keys into plain objects, one by one, could reach a prototype. */
+function reachesPrototype(path: readonly string[]): boolean {
+  return path.some((key, index) => key === '__proto__' || (key === 'constructor' && path[index + 1] === 'prototype'))
+}
 
 /**
  * Parses `a=1&b[]=2`. Malformed escapes stay as they are. Throws ProtocolError (413) beyond the limits. Cost:
@@ -57,7 +61,7 @@ export class FormBuilder {
     const path = isNested ? [name.slice(0, bracket), ...name.slice(bracket + 1, -1).split('][')] : [name]
     if (path.length > this.#limits.maxDepth + 1)
       throw tooMuch('ERR_FORM_TOO_DEEP', `a parameter below more than ${this.#limits.maxDepth} others`)
-    if (path[0] === '' || path.some((key) => FORBIDDEN.has(key))) return
+    if (path[0] === '' || reachesPrototype(path)) return
     let at = this.#root
     for (const key of path.slice(0, -1)) at = this.#below(at, this.#keyIn(at, key))
     at[this.#keyIn(at, path.at(-1) as string)] = value

@@ -32,9 +32,14 @@ test('forms nest as in PHP', () => {
 
 test('forms reach no prototype, and are bounded', () => {
   const evil =
-    '__proto__[x]=1&__proto__=2&a[__proto__][x]=3&constructor[prototype][x]=4&b[constructor]=5&prototype=6&c[x]=7'
+    '__proto__[x]=1&__proto__=2&a[__proto__][x]=3&constructor[prototype][x]=4&b[constructor][prototype]=5&c[x]=7'
   const form = parseForm(evil)
   assert.equal(plain(form), { c: { x: '7' } })
+  assert.is(parseForm('constructor=Ferrari').constructor, 'Ferrari')
+  assert.is(
+    JSON.stringify(parseForm('prototype[]=1&a[constructor][b]=2&a[prototype]=3')),
+    '{"prototype":["1"],"a":{"constructor":{"b":"2"},"prototype":"3"}}',
+  )
   assert.is(({} as Record<string, unknown>).x, undefined)
   assert.is(Object.getPrototypeOf(form), null)
   assert.throws(

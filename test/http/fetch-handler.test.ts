@@ -163,4 +163,21 @@ test('a Response that says Connection: close closes, and one that nobody can tak
   await until(() => isCancelled)
 })
 
+test('an application that looks at the beginning of a body only leaves no connection behind', async () => {
+  const app: FetchApp = async ({ body }) => {
+    await body?.getReader().read() // and lets go of nothing, as Hono's bodyLimit
+    return new Response('only PNG', { status: 415 })
+  }
+  const server = serve({ onMessage: fetchHandler(app) } as never, { body: 'stream' })
+  server.receive(wire('POST / HTTP/1.1¶Host: h¶Content-Length: 1000000¶¶'))
+  await until(() => {
+    if (server.socket.isReading) server.receive(Buffer.alloc(10_000))
+    return !server.socket.isReading
+  })
+  await until(() => shown(server.written()).startsWith('HTTP/1.1 415 '))
+  server.end()
+  server.advance(31_000)
+  await until(() => server.connection.getStatus(false) === 'CLOSED')
+})
+
 test.run()

@@ -11,7 +11,7 @@ import { Pieces } from './pieces.ts'
 import { discardAnswer } from './release.ts'
 import { isMisdirected, NO_BODY, type Request } from './request.ts'
 import { RequestBody } from './request-body.ts'
-import { REASONS } from './response.ts'
+import { Chunk, REASONS, ServerSentEvents } from './response.ts'
 import type { Resolved, UploadForm } from './settings.ts'
 
 /** Bytes that may wait behind the request being answered before reading stops. */
@@ -83,6 +83,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #isFaulty = false
   /** The error, if it was found while an answer was being sent. */
   #lateFault: ProtocolError | null = null
+  /** We have ended its events, and who makes them may not know yet. */
+  #hasEndedEvents = false
   #isUpgraded = false
   #phase: Phase = Phase.Idle
   #since = 0
@@ -129,6 +131,10 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       return this.io.refuse(
         this.#isFaulty ? 'the client broke the rules, and was told' : 'the last answer of this connection is complete',
       )
+    }
+    if (this.#hasEndedEvents && exchange?.isOpen !== true && isPiece(message)) {
+      const isEnd = message instanceof Chunk && message.data.length === 0
+      return isEnd || this.io.refuse('its events have ended, since the worker is leaving')
     }
     try {
       // This cannot be meant for a request that its handler has not seen: the one before it is answered a second time.
@@ -194,8 +200,11 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     else exchange.finish()
   }
 
+  /** If their head has not said that the connection ends, it goes on for a moment: a request may be on its way. */
   #endEvents(): void {
-    if (this.isLongLived) this.#exchange?.conclude(new AbortError('ERR_WORKER_STOPPING', 'the worker is leaving'))
+    if (!this.isLongLived) return
+    this.#hasEndedEvents = true
+    this.#exchange?.conclude(new AbortError('ERR_WORKER_STOPPING', 'the worker is leaving'))
   }
 
   get isLongLived(): boolean {
@@ -783,6 +792,10 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #giveUpReader(): void {
     this.io.fail(new ProtocolError('ERR_CLIENT_STUCK', 'the client does not read its answer'))
   }
+}
+
+function isPiece(message: Answer): message is Chunk | ServerSentEvents {
+  return message instanceof Chunk || message instanceof ServerSentEvents
 }
 
 /** Time for handlers to settle after a fault, before the connection ends without them. */

@@ -229,14 +229,13 @@ export class Exchange {
     else if (this.#state === State.Open) this.#terminate()
   }
 
-  /** Ends an answer of events as if that were its end, which it does not have. Its handler hears why. */
+  /** Ends an answer of events as if that were its end, which it does not have. Its handler hears why by its signal. */
   conclude(why: AbortError): void {
     if (this.#state !== State.Open && this.#state !== State.Streaming) return
     this.#signal?.abort(why)
     this.#wake?.()
     giveUp(this.#iterator)
     this.#iterator = null
-    this.isLast = true
     this.#terminate()
   }
 

@@ -183,6 +183,7 @@ export class Drain {
     for (const connection of leaving) {
       if (!this.#mayGo(connection)) continue
       connection[kDrain]()
+      if (!this.#mayGo(connection)) continue // the goodbye has ended its events: it leaves when it is quiet, as any other
       if (this.#mayPause(connection)) this.#call(connection)
       else apart(leave, connection)
     }

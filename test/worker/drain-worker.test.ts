@@ -8,7 +8,7 @@ import { Response } from '../../protocols/http/response.ts'
 import { tcp } from '../../protocols/tcp.ts'
 import { text } from '../../protocols/text.ts'
 import type { Clock, ConnectionClock } from '../../src/connection/host.ts'
-import { kOpen } from '../../src/connection/symbols.ts'
+import { kIsLongLived, kOpen } from '../../src/connection/symbols.ts'
 import { type AnyConnection, Connection } from '../../src/connection.ts'
 import type { AnyProtocol, CodecProtocol } from '../../src/protocol.ts'
 import { MemorySocket, open, type Wire } from '../../src/testing.ts'
@@ -772,14 +772,14 @@ test('HTTP connections with events leave in batches, as long-lived ones do', () 
     crowd.add(open(httpInMemory(), { onMessage: (connection) => connection.send(events) })),
   )
   for (const one of streams) one.receive('GET / HTTP/1.1\r\nHost: h\r\n\r\n')
-  const ended = () => streams.filter(({ connection }) => connection.getStatus(false) === 'ENDING').length
+  const ended = () => streams.filter(({ connection }) => !connection[kIsLongLived]).length
   crowd.start(30_000)
   for (const count of [10, 20, 30]) {
     assert.is(ended(), count)
     crowd.advance(STEP_MS)
   }
-  crowd.advance(500)
-  assert.is(ended(), 100)
+  crowd.advance(1500)
+  assert.equal([ended(), crowd.left], [100, 100])
   for (const one of streams) assert.match(one.written().toString(), /\r\n\r\n0\r\n\r\n$/)
 })
 

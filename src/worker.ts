@@ -17,6 +17,7 @@ import {
   type MessagingWorker,
   openMesh,
   serveMessages,
+  silenceMessages,
   tellLostMessages,
   unsettledMessages,
   usePeers,
@@ -292,6 +293,8 @@ export class Worker<
   /** The address and turn each of them listens at. */
   readonly #places = new Map<object, WantedSocket>()
   #ticketKeys = ''
+  /** It leaves, and serves somebody who may hear what others publish. */
+  #hears = false
   /** `drainTimeoutMs` as it was at the last `describe`. */
   #describedDrainMs = 0
   readonly #acceptor = new Acceptor(erased(this), this.#role())
@@ -670,7 +673,20 @@ export class Worker<
   }
 
   #leaveMesh(): void {
-    leaveMessages(() => this.hold('messages'))
+    this.#hears = this.#isVisited
+    leaveMessages(() => this.hold('messages'), !this.#hears)
+  }
+
+  /** Whether somebody is served here, or about to be. */
+  get #isVisited(): boolean {
+    return [this, ...this.#inner].some(({ connections, arrivals }) => connections.size + arrivals.size > 0)
+  }
+
+  /** A process that leaves hears what is for all as long as it serves somebody. */
+  #lookDeserted(): void {
+    if (!this.#hears || this.#isVisited) return
+    this.#hears = false
+    silenceMessages()
   }
 
   /** @internal */
@@ -760,6 +776,7 @@ export class Worker<
   /** @internal */
   [kGone](connection?: AnyConnection): void {
     if (connection !== undefined) this.#acceptor.farewell(connection.getRemoteIp())
+    if (own !== null) own.#lookDeserted()
     this.#departure.look()
   }
 

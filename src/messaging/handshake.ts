@@ -25,6 +25,8 @@ export interface Identity {
   readonly group: string
   readonly id: number
   readonly incarnation: number
+  /** Where it is reached: no two processes have the same one. Empty if it does not say so. */
+  readonly address: string
 }
 
 /** What the accepting side allows, and what it subscribes to. */
@@ -51,9 +53,10 @@ export function proofOf(secret: Buffer, side: 'hello' | 'welcome', parts: readon
 
 /** Throws ProtocolError. */
 export function parseIdentity(text: string): Identity {
-  const { mailbox, group, id, incarnation } = parsed<Identity>(text)
-  if (typeof mailbox === 'string' && typeof group === 'string' && isCount(id) && isCount(incarnation))
-    return { mailbox, group, id, incarnation }
+  const { mailbox, group, id, incarnation, address = '' } = parsed<Identity>(text)
+  const areStrings = [mailbox, group, address].every((one) => typeof one === 'string')
+  if (areStrings && isCount(id) && isCount(incarnation))
+    return { mailbox: mailbox as string, group: group as string, id, incarnation, address: address as string }
   throw new ProtocolError('ERR_MESH_HANDSHAKE', 'an identity that is none')
 }
 

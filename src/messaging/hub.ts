@@ -23,7 +23,7 @@ import { Undelivered } from './undelivered.ts'
 import { cloneOf, HEAD_BYTES, type Packed, pack } from './wire.ts'
 
 export interface HubHost extends RoomHost {
-  /** An outbox for every other running process. */
+  /** An outbox for every other running process that wants to hear. */
   others(): Outbox[]
   /** This process, as its own handlers see it. */
   readonly self: WorkerRef
@@ -309,12 +309,12 @@ export class Hub {
 
   #await(outbox: Outbox): void {
     if (outbox.isLinked) return
-    this.#awaited.set(outbox, now())
+    if (!this.#said.has(outbox)) this.#awaited.set(outbox, now())
     outbox.reach()
     if (!outbox.isUp) deadlines.after(NEWS_MS, newsIsLate, this, outbox)
   }
 
-  /** Another process has this slot now, or none, or its process leaves and the master has not said who follows. */
+  /** Another process is at the other end now, or none, or it leaves and the master has not said who follows. */
   moved(outbox: Outbox): void {
     if (!this.#hasJoined) return
     this.#silent.delete(outbox)
@@ -326,6 +326,23 @@ export class Hub {
   newsIsLate(outbox: Outbox): void {
     const since = this.#awaited.get(outbox)
     if (since !== undefined && !outbox.isUp && now() - since >= NEWS_MS) this.#arrived(outbox)
+  }
+
+  /** Nothing is published there any more: it is this very process that is there, or none for ever. */
+  ended(outbox: Outbox): void {
+    this.#forget(outbox)
+    this.#silent.delete(outbox)
+    this.#arrived(outbox)
+  }
+
+  /** The process that `from` was for has `to` now. What it has announced holds, if `isMeant` says so. */
+  passOn(from: Outbox, to: Outbox, isMeant: (interest: Interest) => boolean): void {
+    const said = this.#said.get(from)
+    const interests = said && [...said.keys()].filter(isMeant)
+    this.#forget(from) // first: it hears once what is published in between
+    if (interests !== undefined) this.linked(to, interests)
+    this.moved(to)
+    this.ended(from)
   }
 
   /** A process has announced its subscriptions. */

@@ -59,9 +59,11 @@ export interface IncomingHost {
   readonly transport: Transport
   readonly mailbox: Mailbox
   readonly isLeaving: boolean
+  /** Nothing is wanted any more. */
+  readonly isSilent: boolean
   terms(): Terms
   /** The peer has authenticated. Returns the reference its messages come from. */
-  known(link: IncomingLink, identity: Identity): WorkerRef
+  known(identity: Identity): WorkerRef
   refused(): void
   closed(link: IncomingLink): void
   /** Delivers a message to the subscribers of its subject. */
@@ -93,6 +95,8 @@ export class IncomingLink implements SocketEvents, Answers {
   readonly #timer: number
   /** Null until that has been proved. */
   #from: WorkerRef | null = null
+  /** Where the other end is reached; empty if it has not said so. */
+  address = ''
   #state = State.AwaitHello
   #terms: Terms | null = null
   /** Number of the next message. */
@@ -136,9 +140,14 @@ export class IncomingLink implements SocketEvents, Answers {
     return this.#state === State.Open || this.#state === State.Ending
   }
 
-  /** Asks the other end to send nothing more here. */
+  /** Asks the other end to send nothing more here but what is for all. */
   leave(): void {
     if (this.isOpen) this.#empty(Kind.Leaving)
+  }
+
+  /** Asks the other end to send nothing more here. */
+  silence(): void {
+    if (this.isOpen) this.#empty(Kind.Silence)
   }
 
   /** Announces a change of this process's subscriptions. Resolves when the other end knows, or is gone. */
@@ -265,7 +274,9 @@ export class IncomingLink implements SocketEvents, Answers {
       throw new ProtocolError('ERR_MESH_HANDSHAKE', 'it does not know the secret')
     deadlines.cancel(this.#timer)
     this.#state = State.Open
-    this.#from = this.#host.known(this, parseIdentity(text))
+    const identity = parseIdentity(text)
+    this.address = identity.address
+    this.#from = this.#host.known(identity)
     this.#welcome(nonce)
   }
 
@@ -278,7 +289,8 @@ export class IncomingLink implements SocketEvents, Answers {
     this.#writer.bytes(proofOf(this.#host.secret, 'welcome', [nonce, this.#nonce, text]))
     this.#writer.bytes(Buffer.from(text))
     this.#writer.end()
-    if (this.#host.isLeaving) this.leave()
+    if (this.#host.isSilent) this.silence()
+    else if (this.#host.isLeaving) this.leave()
   }
 
   #request(form: Form, bytes: Buffer, start: number, end: number): void {

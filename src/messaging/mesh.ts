@@ -1,22 +1,23 @@
-// This process's end of the mesh: the socket other processes reach it at, an outbox for each slot it sends to, and the
-// table of running processes. No broker and no port: messages between two workers go directly.
+// This process's end of the mesh: the socket other processes reach it at, an outbox for each slot it sends to and each
+// process beside, and the table of running processes. No broker and no port: messages between two workers go directly.
 
 import { messageOf, type SendError } from '../errors.ts'
 import { log } from '../log.ts'
-import { type MeshPlace, type PeerNews, workerKey } from '../process/group.ts'
+import { type MeshPlace, type PeerNews, type PeerRow, workerKey } from '../process/group.ts'
 import type { Listener, Socket, SocketEvents, Transport } from '../transport.ts'
 import type { Call } from './call.ts'
 import type { Identity, Terms } from './handshake.ts'
 import { Hub, type HubHost } from './hub.ts'
 import { type IncomingHost, IncomingLink } from './incoming-link.ts'
 import { Mailbox, type MailboxHost } from './mailbox.ts'
-import { Outbox, type OutboxHost, type OutboxSettings, TOLD_IN_ONE_TURN } from './outbox.ts'
-import type { Credentials } from './outgoing-link.ts'
-import { Peers } from './peers.ts'
+import { Outbox, type OutboxHost, type OutboxSettings, TOLD_IN_ONE_TURN, Whom } from './outbox.ts'
+import type { Credentials, OutgoingLink } from './outgoing-link.ts'
+import { type Beside, Peers, type Route } from './peers.ts'
 import { lost } from './pending-request.ts'
-import type { WorkerRef } from './references.ts'
+import { ProcessWay } from './process-way.ts'
+import { refTo, type WorkerRef } from './references.ts'
 import { Stay } from './stay.ts'
-import { type Audience, type InterestChange, subscriptions } from './subscriptions.ts'
+import { type Audience, type Interest, type InterestChange, isForAll, subscriptions } from './subscriptions.ts'
 
 /** Connections that wait until this process accepts them. */
 const BACKLOG = 511
@@ -38,8 +39,6 @@ export interface MeshHost extends MailboxHost {
   /** How many workers the code declares for a mailbox; 0 when it is not declared. */
   declared(mailbox: string): number
   settingsFor(mailbox: string): OutboxSettings
-  /** The reference that handlers receive. */
-  reference(identity: Identity): WorkerRef
   /** Reports a message that was not sent at all. */
   refusedToSend(error: SendError, message: unknown): void
   /** What this process holds for itself has reached its limits, or has become half of them after that. */
@@ -54,22 +53,31 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   readonly mailbox: Mailbox
   readonly hub: Hub
   isLeaving = false
+  isSilent = false
   readonly #host: MeshHost
   readonly #peers = new Peers()
+  /** By slot. */
   readonly #outboxes = new Map<string, Outbox>()
-  readonly #self: string
+  /** By address: for the processes beside those that have the slots. */
+  readonly #beside = new Map<string, Outbox>()
+  /** For processes that are gone: what has been sent to them is not settled yet. By slot: what is sent there now. */
+  readonly #past = new Set<Outbox>()
+  readonly #lost = new Map<string, Outbox>()
+  /** The references to processes that have sent something, by address. */
+  readonly #senders = new Map<string, WorkerRef>()
   readonly #incoming = new Set<IncomingLink>()
   #listener: Listener | null = null
+  #isClosed = false
   readonly #stay = new Stay(() => this.#isBusy())
 
   constructor(host: MeshHost, place: MeshPlace, transport: Transport) {
-    const identity = { mailbox: place.mailbox, group: host.name, id: host.id, incarnation: host.incarnation }
+    const { mailbox, address } = place
+    const identity = { mailbox, group: host.name, id: host.id, incarnation: host.incarnation, address }
     this.#host = host
     this.transport = transport
     this.address = place.address
     this.credentials = { identity, secret: Buffer.from(place.secret, 'base64') }
     this.mailbox = new Mailbox(host)
-    this.#self = workerKey({ mailbox: place.mailbox, id: host.id })
     this.hub = new Hub(this, subscriptions)
     subscriptions.onChange = (change) => this.#announce(change)
     this.use(place)
@@ -80,7 +88,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     try {
       const source = { fd, backlog: BACKLOG, expected: address }
       const listener = await this.transport.listen(source, (socket) => this.#accept(socket))
-      if (this.isLeaving && !this.isEnding) listener.close()
+      if (this.#isClosed) listener.close()
       else this.#listener = listener
     } catch (error) {
       log(`no messages can come: ${messageOf(error)}`)
@@ -98,14 +106,27 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   /** Takes over the master's news of the other processes. */
   use({ rows, isEnding }: PeerNews): void {
     this.#peers.isEnding ||= isEnding
-    for (const row of rows) {
-      this.#peers.set(row)
-      const outbox = this.#outboxes.get(workerKey(row))
-      outbox?.use(row)
-      if (workerKey(row) !== this.#self) this.hub.moved(outbox ?? this.outbox(row.mailbox, row.id))
-    }
-    if (isEnding) for (const outbox of this.#outboxes.values()) outbox.look()
+    for (const row of rows) this.#useRow(row)
+    for (const outbox of this.#past) if (outbox.count === 0) this.#past.delete(outbox)
+    this.#forgetGone()
+    if (isEnding) for (const outbox of this.#all) outbox.look()
     this.look()
+  }
+
+  #useRow(row: PeerRow): void {
+    const ended = this.#peers.set(row)
+    const { mailbox, id, address } = row
+    const outbox = this.outbox(mailbox, id)
+    outbox.use(row)
+    if (!this.#isBeside(address)) this.#promote(address, outbox)
+    for (const process of ended) this.#end(process.address)
+    for (const process of row.beside ?? []) this.#useBeside(process.address)
+    if (address === this.address) this.hub.ended(outbox)
+    else this.hub.moved(outbox)
+  }
+
+  get #all(): Outbox[] {
+    return [this.#outboxes, this.#beside, this.#past, this.#lost].flatMap((some) => [...some.values()])
   }
 
   // Sending
@@ -127,6 +148,94 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     return id < this.#host.declared(mailbox) && !this.#peers.wasRemoved(mailbox, id)
   }
 
+  /** What carries messages to one process; null if it is gone, or hears nothing any more. */
+  outboxTo(process: Route): Outbox | null {
+    const { mailbox, id, address } = process
+    const row = this.#peers.get(mailbox, id)
+    if (address === '' || (row?.address === address && !this.#isBeside(address))) return this.outbox(mailbox, id)
+    const beside = this.#peers.besideAt(address)
+    if (beside !== undefined) return beside.role === 'silent' ? null : this.#besideOutbox(beside)
+    return this.#isStarting(address) ? this.#besideOutbox({ ...process, incarnation: 0 }) : null
+  }
+
+  /** What takes messages to a process of this slot that is gone, and fails them. */
+  lostOutbox(mailbox: string, id: number): Outbox {
+    const key = workerKey({ mailbox, id })
+    const present = this.#lost.get(key)
+    if (present !== undefined) return present
+    const outbox = new Outbox(this, this.#host.settingsFor(mailbox), undefined, mailbox, id, true)
+    outbox.end(null)
+    this.#lost.set(key, outbox)
+    return outbox
+  }
+
+  /** Those of the canaries of a group. */
+  canariesOf(mailbox: string): readonly Outbox[] {
+    if (!this.#peers.isAnyBeside) return NONE
+    const canaries = this.#peers.besideOf(mailbox).filter(({ role }) => role === 'canary')
+    return canaries.map((process) => this.#besideOutbox(process))
+  }
+
+  /** Those of all processes of a group that serve beside the ones that have its slots. */
+  besideOf(mailbox: string): readonly Outbox[] {
+    if (!this.#peers.isAnyBeside) return NONE
+    return this.#peers.besideOf(mailbox).map((process) => this.#besideOutbox(process))
+  }
+
+  /** It is not in the table, and alive: it is not ready yet. Messages to it wait for that. */
+  #isStarting(address: string): boolean {
+    return address === this.address || [...this.#incoming].some((link) => link.address === address && link.isKnown)
+  }
+
+  #isBeside(address: string): boolean {
+    return this.#peers.besideAt(address) !== undefined
+  }
+
+  #besideOutbox(process: Route): Outbox {
+    const { mailbox, id, address } = process
+    const present = this.#beside.get(address)
+    if (present !== undefined) return present
+    const row: PeerRow = { group: mailbox, next: 'soon', ...process }
+    const outbox = new Outbox(this, this.#host.settingsFor(mailbox), row, mailbox, id, true)
+    this.#beside.set(address, outbox)
+    return outbox
+  }
+
+  /** The process there serves beside the one that has its slot. */
+  #useBeside(address: string): void {
+    const process = this.#peers.besideAt(address) as Beside
+    if (process.role === 'silent') return
+    this.#beside.get(address)?.use({ next: 'soon', ...process })
+    if (address !== this.address) this.hub.moved(this.#besideOutbox(process))
+  }
+
+  /** The process there has its slot now: what was sent to it beside another goes there with the rest. */
+  #promote(address: string, to: Outbox): void {
+    const outbox = this.#beside.get(address)
+    if (outbox === undefined) return
+    this.#beside.delete(address)
+    this.#past.add(outbox)
+    if (address !== this.address) this.hub.passOn(outbox, to, () => true)
+    outbox.giveWay(to)
+  }
+
+  #end(address: string): void {
+    const outbox = this.#beside.get(address)
+    if (outbox === undefined) return
+    this.#beside.delete(address)
+    this.#past.add(outbox)
+    outbox.end(this.outbox(outbox.mailbox, outbox.id))
+    this.hub.ended(outbox)
+  }
+
+  /** The process itself says that it leaves its slot, or that it hears nothing any more. */
+  leaves(route: Route, isSilent: boolean): void {
+    if (!this.#isBeside(route.address) || isSilent) this.#peers.leaves(route, isSilent)
+    if (!isSilent) return
+    this.#beside.get(route.address)?.forgetUnheard()
+    this.#end(route.address)
+  }
+
   idsOf(mailbox: string): number[] {
     const ids = [...(this.#peers.slots(mailbox)?.keys() ?? [])]
     if (ids.length > 0) return ids.sort((a, b) => a - b)
@@ -145,14 +254,15 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   // Publishing
 
   others(): Outbox[] {
-    const rows = [...this.#peers].filter(({ mailbox, id }) => workerKey({ mailbox, id }) !== this.#self)
-    return rows
-      .map(({ mailbox, id }) => this.outbox(mailbox, id))
-      .filter(({ isUp, isAboutToChange }) => isUp || isAboutToChange)
+    const current = [...this.#peers].map(({ mailbox, id }) => this.outbox(mailbox, id))
+    const beside = this.#peers.besideOf().map((process) => this.#besideOutbox(process))
+    return [...current, ...beside].filter(
+      ({ isUp, isAboutToChange, address }) => (isUp || isAboutToChange) && address !== this.address,
+    )
   }
 
   get self(): WorkerRef {
-    return this.#host.reference(this.credentials.identity)
+    return this.known(this.credentials.identity)
   }
 
   get maxMailboxMessages(): number {
@@ -179,12 +289,21 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     this.#host.refusedToSend(error, message)
   }
 
-  linked(outbox: Outbox, interests: readonly string[]): void {
-    this.hub.linked(outbox, interests)
+  linked(outbox: Outbox, interests: readonly Interest[]): void {
+    if (outbox.address === this.address) return // what is published is delivered here without it
+    const isLeaving = this.#peers.besideAt(outbox.address)?.role === 'leaving'
+    this.hub.linked(outbox, isLeaving ? interests.filter(isForAll) : interests)
   }
 
-  unlinked(outbox: Outbox): void {
-    this.hub.unlinked(outbox)
+  unlinked(outbox: Outbox, link: OutgoingLink): void {
+    const process = this.#peers.besideAt(link.route.address)
+    if (process?.role === 'leaving' && !outbox.isBeside) {
+      const beside = this.#besideOutbox(process)
+      outbox.handOver(link, beside)
+      this.hub.passOn(outbox, beside, isForAll)
+    }
+    if (outbox.address === this.address) this.hub.ended(outbox)
+    else this.hub.unlinked(outbox)
   }
 
   unreachable(outbox: Outbox): void {
@@ -197,6 +316,10 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
 
   async #announce(change: InterestChange): Promise<void> {
     this.hub.ownChanged(change)
+    await this.#tell(this.isLeaving ? { ...change, adds: change.adds.filter(isForAll) } : change)
+  }
+
+  async #tell(change: InterestChange): Promise<void> {
     await Promise.all([...this.#incoming].map((link) => link.announce(change)))
   }
 
@@ -220,12 +343,25 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
       maxMessages: wholeInJson(maxMailboxMessages),
       maxBytes: wholeInJson(maxMailboxBytes),
       maxFrameBytes: wholeInJson(maxPackageSize),
-      interest: subscriptions.interests,
+      interest: this.#offered,
     }
   }
 
-  known(_link: IncomingLink, identity: Identity): WorkerRef {
-    return this.#host.reference(identity)
+  /** The subscriptions that others are told of. */
+  get #offered(): Interest[] {
+    if (this.isSilent) return []
+    const { interests } = subscriptions
+    return this.isLeaving ? interests.filter(isForAll) : interests
+  }
+
+  /** The reference to a process that handlers receive: the same one for all that it sends. */
+  known(identity: Identity): WorkerRef {
+    const { address, group: name, id } = identity
+    const present = this.#senders.get(address)
+    if (present !== undefined) return present
+    const ref = refTo(name, id, new ProcessWay(this, identity, Whom.Process))
+    if (address !== '') this.#senders.set(address, ref)
+    return ref
   }
 
   refused(): void {
@@ -234,19 +370,47 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
 
   closed(link: IncomingLink): void {
     this.#incoming.delete(link)
+    this.#forgetGone()
     this.look()
+  }
+
+  /** Forgets what is kept for processes that are in no table and have no link, so they do not live. */
+  #forgetGone(): void {
+    const known = [...this.#peers, ...this.#peers.besideOf(), ...this.#incoming, this]
+    const alive = new Set(known.map(({ address }) => address))
+    for (const address of this.#senders.keys()) if (!alive.has(address)) this.#senders.delete(address)
+    for (const address of this.#beside.keys()) if (!alive.has(address)) this.#end(address)
   }
 
   // Leaving
 
   /**
-   * Takes no more messages. Holds the process while a message sent here is unfinished, or one sent from here unsettled.
+   * Takes no more messages but those for all. Holds the process while a message sent here is unfinished, or one sent
+   * from here unsettled.
+   * @param isDeserted nobody is served here any more: as `silence`
    */
-  leave(hold: () => () => void): void {
+  leave(hold: () => () => void, isDeserted: boolean): void {
     this.isLeaving = true
-    if (!this.isEnding) this.#listener?.close() // while the whole server stops, its workers still answer each other
-    for (const link of this.#incoming) link.leave()
+    if (!isDeserted) this.#leaveQueues()
     this.#stay.begin(hold)
+    if (isDeserted) this.silence()
+  }
+
+  #leaveQueues(): void {
+    const drops = subscriptions.interests.filter((interest) => !isForAll(interest))
+    if (drops.length > 0) void this.#tell({ adds: [], drops })
+    for (const link of this.#incoming) link.leave()
+  }
+
+  /**
+   * Nobody is served here any more who would hear what is for all. The socket stays: a process that has not heard so is
+   * told there, and what has to wait until it is, would wait longer at a closed one.
+   */
+  silence(): void {
+    if (this.isSilent) return
+    this.isSilent = true
+    for (const link of this.#incoming) link.silence()
+    this.look()
   }
 
   /** Call when something has begun or ended that a leaving process waits for. */
@@ -255,14 +419,14 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   }
 
   #isBusy(): boolean {
-    if (this.mailbox.load > 0 || [...this.#outboxes.values()].some(({ isBusy }) => isBusy)) return true
-    return !this.isEnding && [...this.#incoming].some(({ isOpen }) => isOpen)
+    if (this.mailbox.load > 0 || this.#all.some(({ isBusy }) => isBusy)) return true
+    return this.isSilent && !this.isEnding && [...this.#incoming].some(({ isOpen }) => isOpen)
   }
 
   /** Number of messages and requests of this process that are unsettled. */
   get unsettled(): number {
     let sum = this.hub.waiting
-    for (const { count } of this.#outboxes.values()) sum += count
+    for (const { count } of this.#all) sum += count
     return sum
   }
 
@@ -271,7 +435,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     this.hub.stopWaiting()
     await new Promise(setImmediate) // requests go on to their outboxes in a turn of their own
     while (this.hub.tellLost(TOLD_IN_ONE_TURN, lost('this process', HAS_LEFT, false))) await new Promise(setImmediate)
-    for (const outbox of this.#outboxes.values()) {
+    for (const outbox of this.#all) {
       if (outbox.count > 0) outbox.abandon(HAS_LEFT)
       while (outbox.tellLost(TOLD_IN_ONE_TURN)) await new Promise(setImmediate)
     }
@@ -279,16 +443,19 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
 
   /** Ends everything: what is left has had its time. */
   close(): void {
+    this.#isClosed = true
     this.#listener?.close()
     this.hub.stopWaiting()
     this.hub.tellLost(Number.POSITIVE_INFINITY, lost('this process', HAS_LEFT, false))
-    for (const outbox of this.#outboxes.values()) {
+    for (const outbox of this.#all) {
       outbox.close(HAS_LEFT)
       outbox.tellLost(Number.POSITIVE_INFINITY)
     }
     for (const link of [...this.#incoming]) link.close()
   }
 }
+
+const NONE: readonly Outbox[] = []
 
 function anyOf<T>(all: readonly T[]): T | undefined {
   return all[Math.floor(Math.random() * all.length)]

@@ -7,7 +7,6 @@ import { LimitedLog, log } from '../log.ts'
 import type { MeshPlace, PeerNews } from '../process/group.ts'
 import { isThenable } from '../protocol.ts'
 import type { Transport } from '../transport.ts'
-import type { Identity } from './handshake.ts'
 import type { Handler, Mailbox, MailboxHost } from './mailbox.ts'
 import { Mesh, type MeshHost } from './mesh.ts'
 import type { Outbox, OutboxSettings } from './outbox.ts'
@@ -67,7 +66,9 @@ export interface Bridge {
    */
   serve(): Promise<void>
   /** As `Mesh.leave`. */
-  leave(hold: () => () => void): void
+  leave(hold: () => () => void, isDeserted: boolean): void
+  /** As `Mesh.silence`. */
+  silence(): void
   /** Number of messages sent that are not settled. */
   readonly unsettled: number
   /** As `Mesh.tellLost`. */
@@ -100,10 +101,19 @@ export async function serveMessages(): Promise<void> {
   await Promise.all([...bridges].map((bridge) => bridge.serve()))
 }
 
-/** Takes no more messages; `hold` keeps this process alive as long as any of its own are under way. */
-export function leaveMessages(hold: () => () => void): void {
-  mesh?.leave(hold)
-  for (const bridge of bridges) bridge.leave(hold)
+/**
+ * Takes no more messages but those for all; `hold` keeps this process alive as long as any of its own are under way.
+ * @param isDeserted nobody is served here any more: as `silenceMessages`
+ */
+export function leaveMessages(hold: () => () => void, isDeserted: boolean): void {
+  mesh?.leave(hold, isDeserted)
+  for (const bridge of bridges) bridge.leave(hold, isDeserted)
+}
+
+/** Takes no more messages at all: the last one who was served here by a process that leaves has gone. */
+export function silenceMessages(): void {
+  mesh?.silence()
+  for (const bridge of bridges) bridge.silence()
 }
 
 /** Number of messages from this process that are not settled. */
@@ -228,11 +238,6 @@ class WorkerHost implements MeshHost {
 
   declared(mailbox: string): number {
     return declared().find((one) => one.mailbox === mailbox)?.count ?? 0
-  }
-
-  reference({ mailbox, group, id }: Identity): WorkerRef {
-    const worker = declared().find((one) => one.mailbox === mailbox)
-    return (worker === undefined ? groupAt(mailbox, group) : groupOf(worker)).reference(id)
   }
 
   refusedToSend(error: SendError, message: unknown): void {

@@ -1,6 +1,6 @@
 // Everything this process sends to one slot, across the processes that hold the slot in turn. In order: messages
 // waiting for a process go before later ones, and a new process receives nothing before the old one has started all
-// that it was sent.
+// that it was sent. A process beside the one that has the slot has an outbox of its own, which ends with it.
 
 import { codeOf, messageOf, PeerError, type SendError } from '../errors.ts'
 import { now, recently } from '../loop/clock.ts'
@@ -10,6 +10,7 @@ import type { Transport } from '../transport.ts'
 import type { Terms } from './handshake.ts'
 import type { Unsettled } from './ledger.ts'
 import { type Credentials, type LinkOwner, OutgoingLink } from './outgoing-link.ts'
+import type { Route } from './peers.ts'
 import { lost, PendingRequest, type RequestOptions } from './pending-request.ts'
 import type { Audience } from './subscriptions.ts'
 import { type CountedKind, checkSize, encoded, HEAD_BYTES, Kind, type Packed, pack } from './wire.ts'
@@ -39,14 +40,30 @@ export interface OutboxHost {
   look(): void
   /** A link has opened, to a process with these subscriptions. */
   linked(outbox: Outbox, interests: readonly string[]): void
-  unlinked(outbox: Outbox): void
+  /** The link is not used any more for what is sent from now on. */
+  unlinked(outbox: Outbox, link: OutgoingLink): void
+  /** The process at the other end leaves its slot, as it says itself; or it hears nothing any more at all. */
+  leaves(route: Route, isSilent: boolean): void
   /** The master says the process runs, but it does not answer. */
   unreachable(outbox: Outbox): void
   interested(outbox: Outbox, change: unknown): void
 }
 
+/** Whom a message is meant for: it matters when another process has the slot before it could be sent. */
+export const enum Whom {
+  /** Whichever process has the slot. */
+  Slot,
+  /** The process that has it now, and no other. */
+  Process,
+  /** All processes that are there. */
+  All,
+}
+
 /** A message that waits for a process, or for the previous process to have started all it was sent. */
 interface Waiting {
+  readonly whom: Whom
+  /** Of the process that had the slot then. */
+  readonly address: string
   readonly value: Packed
   readonly entry: unknown
   readonly size: number
@@ -56,6 +73,7 @@ interface Waiting {
 
 /** Why a message for a process that runs is given up. */
 export const SILENT = 'has not said what it subscribes to'
+const GONE = 'this process of it is gone'
 /** Retry interval: a process that is gone refuses connections until the master has reported it. */
 const RETRY_MS = 50
 /** Number of lost messages that are failed in one turn of the event loop. */
@@ -71,15 +89,17 @@ export class Outbox implements LinkOwner {
   readonly #host: OutboxHost
   readonly #settings: OutboxSettings
   #row: PeerRow | undefined
-  /** Whether there is or will be such a slot. */
+  /** It is for one process beside the one that has the slot, not for the slot. */
+  readonly isBeside: boolean
+  /** Whether there is or will be such a slot, or process. */
   isKnown: boolean
   #link: OutgoingLink | null = null
   /**
-   * `#older`: links to previous processes with outcomes still to come. `#ahead`: the one that has not started all it
-   * was sent.
+   * `#older`: links to previous processes with outcomes still to come. `#ahead`: those whose process has not started
+   * all it was sent there.
    */
   readonly #older = new Set<OutgoingLink>()
-  #ahead: OutgoingLink | null = null
+  readonly #ahead = new Set<OutgoingLink>()
   #waiting: Waiting[] = []
   #waitTimer = 0
   /** When the last process that had a part in the waiting was lost: until then their time did not run. */
@@ -108,7 +128,14 @@ export class Outbox implements LinkOwner {
   #bytes = 0
 
   /** @param row undefined while there is no process yet: messages wait for it */
-  constructor(host: OutboxHost, settings: OutboxSettings, row: PeerRow | undefined, mailbox: string, id: number) {
+  constructor(
+    host: OutboxHost,
+    settings: OutboxSettings,
+    row: PeerRow | undefined,
+    mailbox: string,
+    id: number,
+    isBeside = false,
+  ) {
     this.#host = host
     this.#settings = settings
     this.#maxMessages = settings.maxMailboxMessages
@@ -116,6 +143,7 @@ export class Outbox implements LinkOwner {
     this.#maxSize = settings.maxPackageSize
     this.#row = row
     this.isKnown = true
+    this.isBeside = isBeside
     this.mailbox = mailbox
     this.id = id
     this.name = `worker ${mailbox}:${id}`
@@ -138,6 +166,11 @@ export class Outbox implements LinkOwner {
     return next === 'on command' || (next === 'afterwards' && mailbox === this.#host.credentials.identity.mailbox)
   }
 
+  /** Where its process is reached; empty for none. */
+  get address(): string {
+    return this.#row?.address ?? ''
+  }
+
   get isUp(): boolean {
     return this.#row !== undefined && this.#row.incarnation > 0 && this.#row.address !== this.#leftAddress
   }
@@ -152,13 +185,14 @@ export class Outbox implements LinkOwner {
    * Returns true to go on. Returns false if the message was refused (then `onSendFail` was called) or if it was
    * accepted and the queue is now full.
    */
-  send(message: unknown): boolean {
-    return this.#hasRoom() ? this.#post(Kind.Message, message, message, null) : this.#turnAway(message)
+  send(message: unknown, whom = Whom.Slot): boolean {
+    return this.#hasRoom() ? this.#post(Kind.Message, message, message, null, whom) : this.#turnAway(message)
   }
 
   /** Like `send`, for a message that goes to many and is packed once. */
   sendPacked(packed: Packed, message: unknown): boolean {
-    return this.#hasRoom() ? this.#post(Kind.Message, packed, message, null) : this.#turnAway(message)
+    const whom = this.isBeside ? Whom.All : Whom.Slot
+    return this.#hasRoom() ? this.#post(Kind.Message, packed, message, null, whom) : this.#turnAway(message)
   }
 
   /** Throws UsageError if the message is too large. */
@@ -170,7 +204,8 @@ export class Outbox implements LinkOwner {
   publish(packed: Packed, frame: Buffer, message: unknown, audience: Audience): boolean {
     if (!this.#hasRoom()) return this.#turnAway(message)
     const link = this.#direct()
-    return this.#posted(link === null ? this.#wait(packed, message, audience) : link.writeWhole(frame, message))
+    const whom = audience.queues.length === 0 ? Whom.All : Whom.Slot
+    return this.#posted(link === null ? this.#wait(packed, message, audience, whom) : link.writeWhole(frame, message))
   }
 
   /** For a message that this process may subscribe to: it has not said so in its time. */
@@ -181,12 +216,17 @@ export class Outbox implements LinkOwner {
     return this.#posted(size)
   }
 
-  request(message: unknown, options: RequestOptions, audience: Audience | null = null): PendingRequest {
+  request(
+    message: unknown,
+    options: RequestOptions,
+    audience: Audience | null = null,
+    whom = Whom.Slot,
+  ): PendingRequest {
     const request = new PendingRequest(this.name, options)
     if (!this.#hasRoom()) request.refuse(this.#noRoom())
     if (request.isDone) return request
     try {
-      this.#post(audience === null ? Kind.Request : Kind.Publish, message, request, audience)
+      this.#post(audience === null ? Kind.Request : Kind.Publish, message, request, audience, whom)
     } catch (error) {
       request.refuse(error)
     }
@@ -210,19 +250,19 @@ export class Outbox implements LinkOwner {
   }
 
   /** Throws UsageError. */
-  #post(kind: CountedKind, given: unknown, entry: unknown, audience: Audience | null): boolean {
+  #post(kind: CountedKind, given: unknown, entry: unknown, audience: Audience | null, whom: Whom): boolean {
     checkSize(this.name, given, this.#maxSize)
     const value = encoded(given)
     const link = this.#direct()
     return this.#posted(
-      link === null ? this.#wait(value, entry, audience) : this.#write(link, kind, value, entry, audience),
+      link === null ? this.#wait(value, entry, audience, whom) : this.#write(link, kind, value, entry, audience),
     )
   }
 
   /** The link, if it can be written to now with nothing ahead. */
   #direct(): OutgoingLink | null {
     const link = this.#link
-    if (link === null || !link.isOpen || this.#ahead !== null || this.#waiting.length > 0) return null
+    if (link === null || !link.isOpen || this.#ahead.size > 0 || this.#waiting.length > 0) return null
     return link.unsettled < this.#maxMessages ? link : null // a getter may have taken the last place
   }
 
@@ -246,7 +286,7 @@ export class Outbox implements LinkOwner {
     return link.write(kind, value, entry, expiryOf(entry), this.#maxSize, audience)
   }
 
-  #wait(value: unknown, entry: unknown, audience: Audience | null): number {
+  #wait(value: unknown, entry: unknown, audience: Audience | null, whom: Whom): number {
     const packed = pack(value)
     const size = packed.bytes.length + HEAD_BYTES
     checkSize(this.name, packed, this.#maxSize)
@@ -254,7 +294,7 @@ export class Outbox implements LinkOwner {
       this.#refuse(entry, size)
       return size
     }
-    this.#waiting.push({ value: packed, entry, size, since: recently(), audience })
+    this.#waiting.push({ value: packed, entry, size, since: recently(), audience, whom, address: this.address })
     if (this.#waiting.length === 1) this.#watch()
     this.#connect()
     return size
@@ -284,7 +324,7 @@ export class Outbox implements LinkOwner {
    * to connect does not await for long.
    */
   get #isInTouch(): boolean {
-    return this.#ahead !== null || this.#link !== null
+    return this.#ahead.size > 0 || this.#link !== null
   }
 
   /** Sets the timer that gives up messages which have waited too long. */
@@ -309,7 +349,8 @@ export class Outbox implements LinkOwner {
   #whyGone(): string {
     if (this.#isClosed) return 'this process leaves'
     if (this.#host.isEnding) return 'the server is being stopped'
-    return this.isKnown ? `it ${SILENT}` : 'there is no such worker any more'
+    if (this.isKnown) return `it ${SILENT}`
+    return this.isBeside ? GONE : 'there is no such worker any more'
   }
 
   /** Fails messages that were never sent. */
@@ -357,10 +398,63 @@ export class Outbox implements LinkOwner {
     this.#link = null
     if (link === null) return
     this.#older.add(link)
-    this.#host.unlinked(this)
+    this.#host.unlinked(this, link)
     if (!link.isOpen) return link.close('another process has its place')
-    this.#ahead ??= link // while one is ahead, nothing was written to this one
+    this.#follow(link)
     link.last()
+  }
+
+  /** Nothing is written here before all that was written there has begun, or is lost. */
+  #follow(link: OutgoingLink): void {
+    this.#ahead.add(link)
+    link.whenBegun(() => {
+      if (this.#ahead.delete(link) && this.#ahead.size === 0) this.#goAhead()
+    })
+  }
+
+  // Processes beside the one that has the slot
+
+  /** The process of `link` has left the slot and has `beside` now: so has what waits for that process alone. */
+  handOver(link: OutgoingLink, beside: Outbox): void {
+    if (link.isOpen) beside.#follow(link)
+    const isIts = ({ whom, address, audience }: Waiting) =>
+      address === link.route.address && (whom === Whom.Process || (whom === Whom.All && audience !== null))
+    beside.#takeOver(this, isIts)
+  }
+
+  /** The process has the slot now, and `outbox` with it. */
+  giveWay(outbox: Outbox): void {
+    if (this.#link?.isOpen) outbox.#follow(this.#link)
+    outbox.#takeOver(this, () => true)
+    this.end(null)
+  }
+
+  #takeOver(from: Outbox, isMeant: (one: Waiting) => boolean): void {
+    const taken = from.#waiting.filter(isMeant)
+    if (taken.length === 0) return
+    from.#waiting = from.#waiting.filter((one) => !isMeant(one))
+    this.#waiting.push(...taken)
+    for (const { size } of taken) {
+      this.#posted(size)
+      from.settled(size)
+    }
+    this.look()
+  }
+
+  /** Nobody is there any more to hear what is for all: it is as settled as with one who has unsubscribed. */
+  forgetUnheard(): void {
+    const unheard = this.#waiting.filter(({ whom }) => whom === Whom.All)
+    this.#waiting = this.#waiting.filter(({ whom }) => whom !== Whom.All)
+    for (const { size } of unheard) this.settled(size)
+  }
+
+  /** The process is gone, or hears nothing any more: what waits for it fails, unless it may go to `slot`. */
+  end(slot: Outbox | null): void {
+    if (slot !== null) slot.#takeOver(this, ({ whom }) => whom === Whom.Slot)
+    this.isKnown = this.#isWanted = false
+    this.#row = undefined
+    this.#leaveLink()
+    this.look()
   }
 
   #connect(): void {
@@ -403,7 +497,7 @@ export class Outbox implements LinkOwner {
     this.#isFlushing = true
     for (; written < waiting.length; written++) {
       const link = this.#link
-      if (link === null || !link.isOpen || this.#ahead !== null || link.unsettled >= this.#maxMessages) break
+      if (link === null || !link.isOpen || this.#ahead.size > 0 || link.unsettled >= this.#maxMessages) break
       this.#writeWaiting(link, waiting[written] as Waiting)
     }
     this.#isFlushing = false
@@ -417,9 +511,10 @@ export class Outbox implements LinkOwner {
     return !this.#isFlushing && this.#link !== null && this.#link.unsettled <= this.#maxMessages / 2
   }
 
-  #writeWaiting(link: OutgoingLink, { value, entry, size, audience }: Waiting): void {
+  #writeWaiting(link: OutgoingLink, { value, entry, size, audience, whom, address }: Waiting): void {
     const isRequest = entry instanceof PendingRequest
     if (isRequest && entry.isDone) return this.settled(size)
+    if (whom === Whom.Process && address !== link.route.address) return this.#giveUp([{ entry, size }], GONE)
     const plain = isRequest ? Kind.Request : Kind.Message
     try {
       checkSize(this.name, value, this.#maxSize)
@@ -449,7 +544,16 @@ export class Outbox implements LinkOwner {
   }
 
   leaving(link: OutgoingLink): void {
+    if (!this.isBeside) this.#left(link, false)
+  }
+
+  silent(link: OutgoingLink): void {
+    this.#left(link, true)
+  }
+
+  #left(link: OutgoingLink, isSilent: boolean): void {
     if (this.#host.isEnding) return // none follows it: as long as it runs, it takes messages
+    this.#host.leaves(link.route, isSilent)
     if (link === this.#link) {
       this.#leftAddress = link.route.address
       this.#leaveLink()
@@ -461,13 +565,8 @@ export class Outbox implements LinkOwner {
     this.#end(entry, size, lost(this.name, why, true))
   }
 
-  begun(link: OutgoingLink): void {
-    if (link === this.#ahead) this.#goAhead()
-  }
-
   /** The previous process has begun all it was sent, or is gone. */
   #goAhead(): void {
-    this.#ahead = null
     this.#aloneSince = recently()
     this.#flush()
   }
@@ -488,11 +587,10 @@ export class Outbox implements LinkOwner {
       if (link.terms === null) this.#host.unreachable(this)
       else {
         this.#aloneSince = recently()
-        this.#host.unlinked(this)
+        this.#host.unlinked(this, link)
       }
     }
     this.#fail(unsettled, lost(this.name, why || 'it is gone', true))
-    if (link === this.#ahead) this.#goAhead()
     this.look()
     this.#host.look()
   }

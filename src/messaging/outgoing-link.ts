@@ -55,10 +55,10 @@ export interface LinkOwner {
   settled(size: number): void
   /** What the other process said about an entry is invalid. */
   misread(entry: unknown, size: number, why: string): void
-  /** The other process wants nothing more. */
+  /** The other process wants nothing more but what is for all. */
   leaving(link: OutgoingLink): void
-  /** Everything written has started: the answer to `last()`. */
-  begun(link: OutgoingLink): void
+  /** The other process wants nothing more. */
+  silent(link: OutgoingLink): void
   /** A message (not a request) that the other process did not handle. */
   failed(error: SendError, message: unknown): void
   /** The other process's subscriptions have changed. */
@@ -109,6 +109,8 @@ export class OutgoingLink implements SocketEvents {
   #challenge = Buffer.alloc(0)
   readonly #transport: Transport
   #timer: number
+  /** Callbacks to call when everything written has begun, or is lost. */
+  readonly #begun: (() => void)[] = []
 
   constructor(owner: LinkOwner, credentials: Credentials, route: Route, transport: Transport) {
     this.#owner = owner
@@ -203,7 +205,16 @@ export class OutgoingLink implements SocketEvents {
     this.#writer.end()
   }
 
-  /** Nothing follows: `begun` is called when all before it has started, and the link closes when all is settled. */
+  /** Calls back when everything that is written before `last()` has begun, or is lost. */
+  whenBegun(tell: () => void): void {
+    this.#begun.push(tell)
+  }
+
+  #tellBegun(): void {
+    for (const tell of this.#begun.splice(0)) tell()
+  }
+
+  /** Nothing follows: the link closes when all is settled. */
   last(): void {
     if (this.#state !== State.Open) return
     this.#state = State.Ending
@@ -218,6 +229,7 @@ export class OutgoingLink implements SocketEvents {
     this.#aborter.abort()
     this.#socket?.destroy()
     this.#owner.lost(this, why, this.#ledger.takeAll())
+    this.#tellBegun()
   }
 
   #connected(socket: Socket): void {
@@ -260,7 +272,8 @@ export class OutgoingLink implements SocketEvents {
     if (this.#state === State.Closed) return
     if (kind === Kind.Handled) this.#handled(bytes, start, end)
     else if (kind === Kind.Leaving) this.#owner.leaving(this)
-    else if (kind === Kind.Begun) this.#owner.begun(this)
+    else if (kind === Kind.Silence) this.#owner.silent(this)
+    else if (kind === Kind.Begun) this.#tellBegun()
     else if (kind === Kind.Interest) this.#hear(form, bytes, start, end)
     else this.#answer(kind, form, bytes, start, end)
     if (this.#state === State.Ending && this.#ledger.count === 0) this.close('')

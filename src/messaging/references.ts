@@ -3,9 +3,10 @@
 
 import { UsageError } from '../errors.ts'
 import type { Mesh } from './mesh.ts'
-import type { Outbox } from './outbox.ts'
+import { type Outbox, Whom } from './outbox.ts'
 import { rangeOf } from './peers.ts'
 import { checkRequest, type RequestOptions, rejectLater } from './pending-request.ts'
+import { ProcessWay } from './process-way.ts'
 import { pack } from './wire.ts'
 
 const NO_OPTIONS: RequestOptions = {}
@@ -158,14 +159,22 @@ export class WorkerGroup {
    */
   any(): WorkerRef {
     const ids = this.ids
+    const canaries = this.mesh.canariesOf(this.mailbox)
+    const count = ids.length + canaries.length
     let best: Outbox | null = null
-    const start = ++this.#turn % Math.max(1, ids.length) // among equals, in turn
-    for (let n = 0; n < ids.length; n++) {
-      const outbox = this.wayTo(ids[(start + n) % ids.length] as number)
+    const start = ++this.#turn % Math.max(1, count) // among equals, in turn
+    for (let n = 0; n < count; n++) {
+      const at = (start + n) % count
+      const outbox = canaries[at - ids.length] ?? this.wayTo(ids[at] as number)
       if (best === null || isBetter(outbox, best)) best = outbox
     }
     if (best === null) throw this.#empty()
-    return this.reference(best.id)
+    return best.isBeside ? this.#canary(best) : this.reference(best.id)
+  }
+
+  /** A canary as long as there is one, then its slot. */
+  #canary({ mailbox, id, address }: Outbox): WorkerRef {
+    return refTo(this.name, id, new ProcessWay(this.mesh, { mailbox, id, address, incarnation: 0 }, Whom.Slot))
   }
 
   /**
@@ -194,6 +203,7 @@ export class WorkerGroup {
     const packed = pack(message)
     let mayGoOn = true
     for (const id of this.ids) mayGoOn = this.wayTo(id).sendPacked(packed, message) && mayGoOn
+    for (const outbox of this.mesh.besideOf(this.mailbox)) mayGoOn = outbox.sendPacked(packed, message) && mayGoOn
     return mayGoOn
   }
 
@@ -215,6 +225,11 @@ export class WorkerGroup {
     const those = ids === '' ? '' : `: it has ${ids}`
     return new UsageError('ERR_UNKNOWN_WORKER', `group '${this.name}' has no worker ${String(id)}${those}`)
   }
+}
+
+/** A reference to one process of this server. */
+export function refTo(name: string, id: number, way: Way): WorkerRef {
+  return new WorkerRef({ name, server: '', wayTo: () => way, pendingAt: () => way.count }, id)
 }
 
 function isBetter(a: Outbox, b: Outbox): boolean {

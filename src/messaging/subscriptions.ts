@@ -184,6 +184,11 @@ function interestOf({ queue, pattern }: Subscriber): Interest {
   return `${queue} ${pattern}`
 }
 
+/** Of subscribers without a queue. */
+export function isForAll(interest: Interest): boolean {
+  return interest.startsWith(' ')
+}
+
 /** Undefined is no answer. Throws, or rejects with, an error only if there is no answer. */
 function firstAnswer(results: readonly unknown[], failures: unknown[]): unknown {
   const answer = results.find((one) => one !== undefined && !isThenable(one))

@@ -48,12 +48,14 @@ export const enum Kind {
   Item = 36,
   /** `uint48 number`: end of a stream. */
   End = 37,
-  /** Send nothing more if you can help it: this process is leaving. */
+  /** Send nothing more but what is for all: this process is leaving, and serves clients as long as it has some. */
   Leaving = 38,
   /** After `Last`: everything before it has started. */
   Begun = 39,
   /** `uint48 change`, `value`: a change of this process's subscriptions. */
   Interest = 40,
+  /** Send nothing more if you can help it: this process is leaving, and serves nobody. */
+  Silence = 41,
 }
 
 export type CountedKind = Kind.Message | Kind.Request | Kind.Publish

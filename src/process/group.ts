@@ -99,6 +99,18 @@ export interface PeerRow {
   /** Where that process is reached; empty if there is none. */
   readonly address: string
   readonly next: Succession
+  /** The slot's other processes that serve clients; absent: none. */
+  readonly beside?: readonly PeerBeside[]
+}
+
+/**
+ * A process beside the one that has its slot: one that drains, or a canary. What is published and broadcast is for it,
+ * too; a canary also takes part in what goes to any worker of its group.
+ */
+export interface PeerBeside {
+  readonly incarnation: number
+  readonly address: string
+  readonly role: 'leaving' | 'canary'
 }
 
 /**

@@ -124,7 +124,7 @@ async function leftEarly() {
   const { got, end } = await subscribed('news')
   mesh.hub.publish('news', 'before')
   await until(() => got.length === 2)
-  first.mesh.leave(() => () => undefined)
+  first.mesh.leave(() => () => undefined, true)
   await until(() => !mesh.outbox('there', 0).isUp)
   const leave = () => {
     end()

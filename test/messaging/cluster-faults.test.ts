@@ -61,9 +61,18 @@ test('malformed headers cost the message they are in, and nothing else', () =>
       await until(() => raw.seen().includes('Nats-Service-Error'))
       await until(() => /on orders\.x: bad headers/.test(box.log()))
       // Who says of itself what nobody could be, or says it too long, has no name.
-      for (const from of ['x', 'a/b/c', 'a/b/-1', '%zz/b/1', `${'s'.repeat(3000)}/g/0`, 'a//0'])
+      for (const from of [
+        'x',
+        'a/b/0',
+        'a/b/c/p',
+        'a/b/-1/p',
+        '%zz/b/1/p',
+        `${'s'.repeat(3000)}/g/0/p`,
+        'a//0/p',
+        'a/b/0/',
+      ])
         raw.write(hpub(to, `Millrace-From: ${from}`, '{"ask":"from"}', 'back'))
-      await until(() => (raw.seen().match(/\["","",-1\]/g) ?? []).length === 6)
+      await until(() => (raw.seen().match(/\["","",-1\]/g) ?? []).length === 8)
 
       // An answer with such a header fails its request, and no other.
       raw.write('SUB odd 2\r\nPING\r\n')

@@ -63,7 +63,7 @@ for (const [what, news] of [
     mesh.leave(() => {
       holds++
       return () => void holds--
-    })
+    }, true)
     const since = performance.now()
     assert.ok((await turnsUntil(() => again >= 30)) > 20)
     const elapsed = performance.now() - since

@@ -2,7 +2,6 @@
 
 import type { SendError } from '../../src/errors.ts'
 import type { Call } from '../../src/messaging/call.ts'
-import type { Identity } from '../../src/messaging/handshake.ts'
 import { Mesh, type MeshHost } from '../../src/messaging/mesh.ts'
 import type { Outbox, OutboxSettings } from '../../src/messaging/outbox.ts'
 import { bindMeshSocket } from '../../src/net/mesh-socket.ts'
@@ -52,7 +51,6 @@ export class Host implements MeshHost {
     // No worker leaves here.
   }
   declared = () => 0
-  reference = (_identity: Identity) => null as never
   onOwnFull(): void {
     // The answer of `publish` says so.
   }

@@ -1,6 +1,8 @@
-// A process's end of a Cluster: its connection, what it has sent, and what it listens to. A worker listens to three
-// subjects: its group's, where each message goes to one worker; its group's, where each goes to all; and its own.
-// Everywhere it is a member of a queue group, so that a worker which is being replaced gets each message once.
+// A process's end of a Cluster: its connection, what it has sent, and what it listens to. A worker listens to four
+// subjects: its group's, where each message goes to one worker; its group's, where each goes to all; its own; and the
+// one of this very process, for what answers its messages. Where one worker is meant it is a member of a queue group,
+// so that only one of the two processes of a worker which is being replaced gets a message. What is for all is for
+// both: the old one may still serve clients.
 
 import type { Msg, MsgHdrs } from '@nats-io/transport-node'
 import { crypto } from '../../builtins.ts'
@@ -18,6 +20,7 @@ import { logThrown, type Subscriber } from '../subscriptions.ts'
 import { type AnswersHost, NatsAnswers } from './answers.ts'
 import { ClusterGroup, type ClusterHost } from './cluster-group.ts'
 import {
+  type Address,
   encodeToken,
   HEADERS_BYTES,
   isName,
@@ -50,6 +53,7 @@ const MOST_WAYS = 4096
 /** Beyond it the cache starts over. */
 const MOST_SENDERS = 4096
 const DEFAULT_INBOX = '_INBOX'
+const PROCESS_BYTES = 8
 
 export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   readonly #settings: ClusterSettings
@@ -60,16 +64,18 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   readonly #ways = new Map<string, NatsWay>()
   /** By what they say of themselves. */
   readonly #senders = new Map<string, WorkerRef>()
+  /** Its name among the processes of its worker. */
+  readonly #process = crypto().randomBytes(PROCESS_BYTES).toString('hex')
   /** What this process says of itself; empty if it cannot be reached by name. */
   #sender = ''
   #usualHead: MsgHdrs | null = null
   readonly #listening = new Set<Listening>()
   readonly #troubles = new LimitedLog()
-  readonly #stay = new Stay(() => !this.#isQuiet || this.#post.isBusy)
+  readonly #stay = new Stay(() => this.#ending > 0 || this.#post.isBusy)
   #host: BridgeHost | null = null
   #mailbox: Mailbox | null = null
-  /** Nothing more comes. */
-  #isQuiet = false
+  /** How often it has stopped to listen, and something may still come. */
+  #ending = 0
 
   constructor(settings: ClusterSettings, callbacks: ClusterCallbacks) {
     const { name, nats, maxPendingMessages, maxPendingBytes, waitMs } = settings
@@ -105,8 +111,8 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
     return group
   }
 
-  wayTo(group: string, server: string, id: number): Way {
-    const subject = this.#subjectOf(group, server, id)
+  wayTo(group: string, server: string, id: number, process: string): Way {
+    const subject = this.#subjectOf(group, server, id, process)
     const present = this.#ways.get(subject)
     if (present !== undefined) return present
     if (this.#ways.size >= MOST_WAYS) for (const [key, { count }] of this.#ways) if (count === 0) this.#ways.delete(key)
@@ -119,13 +125,17 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
     return way
   }
 
-  pendingAt(group: string, server: string, id: number): number {
-    return this.#ways.get(this.#subjectOf(group, server, id))?.count ?? 0
+  pendingAt(group: string, server: string, id: number, process: string): number {
+    return this.#ways.get(this.#subjectOf(group, server, id, process))?.count ?? 0
   }
 
-  /** @param server empty if NATS chooses the worker */
-  #subjectOf(group: string, server: string, id: number): string {
-    return server === '' ? this.#subject('any', group) : this.#subject('to', server, group, id)
+  /**
+   * @param server empty if NATS chooses the worker
+   * @param process empty if it chooses the process
+   */
+  #subjectOf(group: string, server: string, id: number, process: string): string {
+    if (server === '') return this.#subject('any', group)
+    return process === '' ? this.#subject('to', server, group, id) : this.#subject('to', server, group, id, process)
   }
 
   /** @internal */
@@ -251,10 +261,14 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
   #newSender(text: string): WorkerRef {
     const sender = readSender(text)
     if (sender === null) return STRANGER
-    const ref = new ClusterGroup(this, sender.group).reference(sender.id, sender.server)
+    const ref = this.#refTo(sender)
     if (this.#senders.size >= MOST_SENDERS) this.#senders.clear()
     this.#senders.set(senderOf(sender), ref)
     return ref
+  }
+
+  #refTo({ group, id, server, process }: Address): WorkerRef {
+    return new ClusterGroup(this, group).reference(id, server, process)
   }
 
   // Life
@@ -263,7 +277,12 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
     this.#host = host
     this.#mailbox = mailbox
     if (host.hasOwnName && isName(host.name))
-      this.#sender = senderOf({ server: this.#settings.server, group: host.name, id: host.id })
+      this.#sender = senderOf({
+        server: this.#settings.server,
+        group: host.name,
+        id: host.id,
+        process: this.#process,
+      })
     this.#link.open()
   }
 
@@ -275,8 +294,9 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
     const listen = (subject: string, queue: string) =>
       this.#listening.add(this.#link.subscribe(subject, queue, (message) => this.#receive(message)))
     listen(this.#subject('any', host.name), 'any')
-    listen(this.#subject('all', host.name), `${encodeToken(server)}.${host.id}`)
+    listen(this.#subject('all', host.name), '')
     listen(this.#subject('to', server, host.name, host.id), 'one')
+    listen(this.#subject('to', server, host.name, host.id, this.#process), '')
     const patience = new Promise<void>((resolve) => deadlines.after(PATIENCE_MS, resolve))
     await Promise.race([this.#link.ready(), this.#link.failed, patience])
   }
@@ -286,12 +306,23 @@ export class ClusterEnd implements Bridge, ClusterHost, AnswersHost, LinkHost {
     log(`cluster ${this.#settings.name}: no messages come to '${name.slice(0, 64)}' by name: ${why}`)
   }
 
-  leave(hold: () => () => void): void {
+  leave(hold: () => () => void, isDeserted: boolean): void {
     this.#stay.begin(hold)
-    void Promise.all([...this.#listening].map((one) => this.#link.unsubscribe(one))).then(() => {
-      this.#isQuiet = true
-      this.#stay.look()
-    })
+    void this.#stopListening(({ queue }) => isDeserted || queue !== '')
+  }
+
+  silence(): void {
+    void this.#stopListening(() => true)
+  }
+
+  async #stopListening(isMeant: (one: Listening) => boolean): Promise<void> {
+    const meant = [...this.#listening].filter(isMeant)
+    for (const one of meant) this.#listening.delete(one)
+    this.#ending++
+    this.#stay.look()
+    await Promise.all(meant.map((one) => this.#link.unsubscribe(one)))
+    this.#ending--
+    this.#stay.look()
   }
 
   get unsettled(): number {

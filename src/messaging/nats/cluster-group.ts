@@ -4,8 +4,9 @@ import { UsageError } from '../../errors.ts'
 import { type RefHome, type Way, WorkerRef } from '../references.ts'
 
 export interface ClusterHost {
-  wayTo(group: string, server: string, id: number): Way
-  pendingAt(group: string, server: string, id: number): number
+  /** @param process empty for whichever process the worker has */
+  wayTo(group: string, server: string, id: number, process: string): Way
+  pendingAt(group: string, server: string, id: number, process: string): number
   broadcast(group: string, message: unknown): boolean
 }
 
@@ -55,17 +56,17 @@ export class ClusterGroup {
   }
 
   /** @internal */
-  reference(id: number, server: string): WorkerRef {
-    return new WorkerRef(this.#home(server), id)
+  reference(id: number, server: string, process = ''): WorkerRef {
+    return new WorkerRef(this.#home(server, process), id)
   }
 
-  #home(server: string): RefHome {
+  #home(server: string, process = ''): RefHome {
     const { name } = this
     return {
       name,
       server,
-      wayTo: (id) => this.#host.wayTo(name, server, id),
-      pendingAt: (id) => this.#host.pendingAt(name, server, id),
+      wayTo: (id) => this.#host.wayTo(name, server, id, process),
+      pendingAt: (id) => this.#host.pendingAt(name, server, id, process),
     }
   }
 }

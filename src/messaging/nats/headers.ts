@@ -2,7 +2,7 @@
 // nobody one could write to. Errors use the headers of NATS's own services (ADR-32).
 //
 //   Content-Type            application/octet-stream if the payload is bytes; otherwise it is JSON
-//   Millrace-From           server/group/id of the sender, each percent-encoded
+//   Millrace-From           server/group/id/process of the sender, each percent-encoded
 //   Millrace-Kind           send: only a confirmation is awaited; otherwise the reply subject awaits an answer
 //   Millrace-Remaining-Ms   what is left of the sender's time
 //   Nats-Service-Error, Nats-Service-Error-Code   a failure; the payload is its name, message, code and whether a
@@ -30,22 +30,24 @@ const LONGEST_TEXT = 8192
 const LONGEST_MS = 31_536_000_000
 const UNPRINTABLE = /[^\x20-\x7e]/g
 
-/** Subjects have three names in them, and NATS ends a connection with a line of more than 4,096 bytes. */
+/** Subjects have four names in them, and NATS ends a connection with a line of more than 4,096 bytes. */
 export const LONGEST_NAME = 512
 
-/** A worker of a cluster. */
-interface Address {
+/** A process of a cluster. */
+export interface Address {
   readonly server: string
   readonly group: string
   readonly id: number
+  /** A worker has another one after a reload, and two of them during it. */
+  readonly process: string
 }
 
 /** More than all headers take but the sender's text, in bytes. */
 export const HEADERS_BYTES = 160
 
-/** What a worker says of itself. */
-export function senderOf({ server, group, id }: Address): string {
-  return [server, group, id].map(encodePart).join('/')
+/** What a process says of itself. */
+export function senderOf({ server, group, id, process }: Address): string {
+  return [server, group, id, process].map(encodePart).join('/')
 }
 
 /**
@@ -118,10 +120,11 @@ export function senderText(message: Msg): string {
 /** The same, read. Null for what we do not write. */
 export function readSender(text: string): Address | null {
   const parts = text.split('/')
-  if (parts.length !== 3) return null
+  if (parts.length !== 4) return null
   try {
-    const [server = '', group = '', id = ''] = parts.map(decodeURIComponent)
-    return isName(server) && isName(group) && /^\d{1,9}$/.test(id) ? { server, group, id: Number(id) } : null
+    const [server = '', group = '', id = '', process = ''] = parts.map(decodeURIComponent)
+    const isRight = [server, group, process].every(isName) && /^\d{1,9}$/.test(id)
+    return isRight ? { server, group, id: Number(id), process } : null
   } catch (error) {
     if (error instanceof URIError) return null
     throw error

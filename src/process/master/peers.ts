@@ -1,9 +1,9 @@
-// What the master tells workers about each other: which process has which slot, and where it is reached. Each process
-// gets the whole table at its start, and then the changes. In an upgrade the new master's table replaces the old one's
-// for the processes of both: messages from old processes go to new ones, as at a reload.
+// What the master tells workers about each other: which process has which slot, which others serve beside it, and where
+// each is reached. Each process gets the whole table at its start, and then the changes. In an upgrade the new master's
+// table replaces the old one's for the processes of both: messages from old processes go to new ones, as at a reload.
 
 import { randomBytes } from 'node:crypto'
-import { type MeshPlace, type PeerRow, type Succession, workerKey } from '../group.ts'
+import { type MeshPlace, type PeerBeside, type PeerRow, type Succession, workerKey } from '../group.ts'
 import type { Blueprint, GroupState, Slot } from './slot.ts'
 import type { WorkerHandle } from './worker-handle.ts'
 
@@ -42,24 +42,36 @@ export class Peers {
     this.#rows = rows
     this.#isEnding = isEnding
     if (!isNews) return
-    const news = { rows: [...gone.map((row) => ({ ...row, incarnation: -1, address: '' })), ...changed], isEnding }
+    const news = { rows: [...gone.map((row) => ({ ...row, ...NO_SLOT, beside: [] })), ...changed], isEnding }
     this.onChange?.(this.rows)
     for (const { slots } of groups) for (const { processes } of slots) for (const one of processes) one.tellPeers(news)
   }
 }
 
+/** As in a row: the slot does not exist, or not any more. */
+const NO_SLOT = { incarnation: -1, address: '' }
+
 function rowsOf(group: GroupState, isEnding: boolean): PeerRow[] {
-  if (group.isGone) return []
   const { mailbox, declaration } = group.blueprint
   const nextOf = (slot: Slot) => (isEnding ? 'soon' : successionOf(group, slot)) // in an end nobody waits for anybody
-  return group.slots
-    .filter(({ isGivenUp }) => !isGivenUp)
-    .map((slot) => ({
-      mailbox,
-      group: declaration.name,
-      id: slot.id,
-      ...reachable(slot, isEnding),
-      next: nextOf(slot),
+  const rows = group.slots.map((slot) => {
+    const place = group.isGone || slot.isGivenUp ? NO_SLOT : reachable(slot, isEnding)
+    const beside = besideOf(slot, place.address)
+    return { mailbox, group: declaration.name, id: slot.id, ...place, next: nextOf(slot), beside }
+  })
+  return rows.filter(({ incarnation, beside }) => incarnation >= 0 || beside.length > 0)
+}
+
+/** The processes of a slot that serve, besides the one at this address. */
+function besideOf(slot: Slot, address: string): PeerBeside[] {
+  const serving = slot.processes.filter((handle) => handle.hasServed && handle.state !== 'gone')
+  return serving
+    .filter(({ meshAddress }) => meshAddress !== '' && meshAddress !== address)
+    .filter((handle) => handle !== slot.next || handle === slot.canary?.handle) // else it is about to have the slot
+    .map((handle) => ({
+      incarnation: handle.incarnation,
+      address: handle.meshAddress,
+      role: handle === slot.next ? 'canary' : 'leaving',
     }))
 }
 
@@ -85,5 +97,10 @@ function isServing({ state }: WorkerHandle, isEnding: boolean): boolean {
 
 function isSame(a: PeerRow, b: PeerRow | undefined): boolean {
   const isSamePlace = a.incarnation === b?.incarnation && a.address === b.address
-  return isSamePlace && a.group === b.group && a.next === b.next
+  return isSamePlace && a.group === b.group && a.next === b.next && areSame(a.beside ?? [], b.beside ?? [])
+}
+
+function areSame(a: readonly PeerBeside[], b: readonly PeerBeside[]): boolean {
+  const isSameAt = ({ address, role }: PeerBeside, at: number) => address === b[at]?.address && role === b[at]?.role
+  return a.length === b.length && a.every(isSameAt)
 }

@@ -189,6 +189,11 @@ export class WorkerHandle {
     return this.#child.process.pid ?? 0
   }
 
+  /** It has been ready. */
+  get hasServed(): boolean {
+    return this.#isReady
+  }
+
   /** It accepts connections, or will. From when it is told to stop, it does not. */
   get isAccepting(): boolean {
     return this.state !== 'stopping' && this.state !== 'gone'

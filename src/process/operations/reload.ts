@@ -188,6 +188,7 @@ export class Reload extends Turnover {
       this.tell(group.name, { ...receipt, result: 'canary' })
       slot.canary = new Canary(group, slot, receipt)
       this.#canaries.push(slot.canary)
+      this.supervisor.reconcile() // it takes its share of messages from now on
     } catch (error) {
       slot.isHeld = false
       throw error

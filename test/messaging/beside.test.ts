@@ -5,7 +5,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { longTest } from '../support/length.ts'
 import { withNats } from '../support/nats.ts'
-import { ask, Client, inSandbox, portOf, type Sandbox, workersOf } from '../support/server.ts'
+import { ask, Client, inSandbox, portOf, type Sandbox, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 /** How long a process would drain for a client that does not go: longer than any of these tests may take. */
@@ -77,6 +77,12 @@ function assertAll(numbers: readonly number[]): void {
   )
 }
 
+/** For something that goes on during a test: if it fails, so does what awaits it, and nothing else. */
+function begun<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => undefined)
+  return promise
+}
+
 /** The pid, once a process of that slot and number is in this state. */
 function untilState(box: Sandbox, incarnation: number, state: string): Promise<number> {
   return until(async () => {
@@ -95,7 +101,7 @@ async function chatOver(box: Sandbox, code: string, replace: () => Promise<unkno
   const old = await Ear.at(port)
   old.client.send('stay')
   await until(() => old.ticks('1').length > 3)
-  const replacing = replace()
+  const replacing = begun(replace())
   await until(() => box.log().includes('stops as 1'), 20_000)
   const young = await earOf(port, by)
   const lines = Array.from({ length: 20 }, (_, n) => `line ${n}`)
@@ -117,6 +123,16 @@ async function chatOver(box: Sandbox, code: string, replace: () => Promise<unkno
 test('over a reload a chat stays one: the process that drains and its successor hear each other, each line once', () =>
   inSandbox((box) => chatOver(box, chat(1), () => box.operate({ command: 'reload' }), '2')))
 
+longTest('over an upgrade of the master, too', () =>
+  inSandbox((box) => {
+    const upgrade = async () => {
+      succeeded(await box.command('upgrade', box.file('app.js', chat(1, 'Channel', ' upgraded'))))
+      await until(() => box.pids().length === 2, 20_000) // the new master and its process
+    }
+    return chatOver(box, chat(1), upgrade, '1 upgraded')
+  }),
+)
+
 test('so does one over NATS', () =>
   inSandbox((box) =>
     withNats(box, ({ url }) =>
@@ -130,7 +146,7 @@ test('a canary and the old processes are one chat, before it has its slot and af
     const old = await Ear.at(port)
     old.client.send('stay')
     await until(() => old.ticks('1').length > 3)
-    const reloading = box.operate({ command: 'reload', names: [], canaryMs: 1500 })
+    const reloading = begun(box.operate({ command: 'reload', names: [], canaryMs: 1500 }))
     await untilState(box, 2, 'canary')
     const young = await earOf(port, '2')
     young.client.send('hello')
@@ -227,7 +243,7 @@ async function answerOver(box: Sandbox, app: string, code: string): Promise<void
   const gone = await Client.connect(ports.gate)
   gone.send('later 2')
   await until(async () => JSON.parse(await ask(ports.desk, '')).asked === 2)
-  const reloading = box.operate({ command: 'reload' })
+  const reloading = begun(box.operate({ command: 'reload' }))
   await untilState(box, 1, 'draining')
   const young = await Ear.at(ports.gate)
   young.client.send('who')

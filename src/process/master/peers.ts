@@ -1,6 +1,7 @@
 // What the master tells workers about each other: which process has which slot, which others serve beside it, and where
 // each is reached. Each process gets the whole table at its start, and then the changes. In an upgrade the new master's
-// table replaces the old one's for the processes of both: messages from old processes go to new ones, as at a reload.
+// table replaces the old one's for the processes of both, with the old processes beside: messages from old processes go
+// to new ones, as at a reload.
 
 import { randomBytes } from 'node:crypto'
 import { type MeshPlace, type PeerBeside, type PeerRow, type Succession, workerKey } from '../group.ts'
@@ -14,7 +15,11 @@ export class Peers {
   readonly secret: string
   /** The table of the new master, once that leads. */
   successors: readonly PeerRow[] | null = null
-  /** Called with the whole table when it has changed. */
+  /** That of the earlier master, whose processes leave. */
+  predecessors: readonly PeerRow[] = []
+  /** This master's own, without the others'. */
+  own: readonly PeerRow[] = []
+  /** Called with this master's own table when something has changed. */
   onChange: ((rows: readonly PeerRow[]) => void) | null = null
   #rows = new Map<string, PeerRow>()
   #isEnding = false
@@ -34,7 +39,8 @@ export class Peers {
 
   /** Called after every change: sends every process the differences. */
   settle(groups: readonly GroupState[], isEnding: boolean): void {
-    const list = this.successors ?? groups.flatMap((group) => rowsOf(group, isEnding))
+    this.own = groups.flatMap((group) => rowsOf(group, isEnding))
+    const list = this.successors === null ? joined(this.own, this.predecessors) : joined(this.successors, this.own)
     const rows = new Map(list.map((row) => [workerKey(row), row]))
     const changed = [...rows.values()].filter((row) => !isSame(row, this.#rows.get(workerKey(row))))
     const gone = [...this.#rows.values()].filter((row) => !rows.has(workerKey(row)))
@@ -43,9 +49,22 @@ export class Peers {
     this.#isEnding = isEnding
     if (!isNews) return
     const news = { rows: [...gone.map((row) => ({ ...row, ...NO_SLOT, beside: [] })), ...changed], isEnding }
-    this.onChange?.(this.rows)
+    this.onChange?.(this.own)
     for (const { slots } of groups) for (const { processes } of slots) for (const one of processes) one.tellPeers(news)
   }
+}
+
+/** A table, and beside its processes those of another master, all of which leave. */
+function joined(rows: readonly PeerRow[], leaving: readonly PeerRow[]): PeerRow[] {
+  const all = new Map(rows.map((row) => [workerKey(row), row]))
+  for (const row of leaving) {
+    const { incarnation, address, beside = [] } = row
+    const processes = [{ incarnation, address }, ...beside].filter((one) => one.address !== '')
+    const present = all.get(workerKey(row)) ?? { ...row, ...NO_SLOT, beside: [] }
+    const more = processes.map((one) => ({ ...one, role: 'leaving' as const }))
+    if (more.length > 0) all.set(workerKey(row), { ...present, beside: [...(present.beside ?? []), ...more] })
+  }
+  return [...all.values()]
 }
 
 /** As in a row: the slot does not exist, or not any more. */

@@ -42,6 +42,8 @@ export class EarlierMaster {
   onAbandon: (() => void) | null = null
   /** Called when a name may have become free. */
   onFree: (() => void) | null = null
+  /** Called when the addresses of its processes have changed. */
+  onPeers: ((rows: readonly PeerRow[]) => void) | null = null
   /** Called when the service manager knows this one. */
   onNamed: (() => void) | null = null
   isGone = false
@@ -179,6 +181,7 @@ export class EarlierMaster {
   #receive(message: ToChild): void {
     if (message.type === 'given') this.#tellGiven()
     else if (message.type === 'named') this.onNamed?.()
+    else if (message.type === 'leavingPeers') this.onPeers?.(message.rows)
     else if (message.type === 'retired') this.#retired.get(`${message.group}:${message.slot}`)?.()
     else if (message.type === 'abandon') this.onAbandon?.()
     else if (message.type === 'led') {

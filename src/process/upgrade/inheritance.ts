@@ -13,6 +13,7 @@
 //                                   <-     leads                  no way back from here on
 //   led                             ->                            names that its processes lead; it chooses no leaders
 //                                                                 any more, so all other names are the new one's
+//   leavingPeers                    ->                            addresses of its processes; again when they change
 //   retired                         ->                            for each slot: its singletons are free
 //   left                            ->                            the old one's last worker has gone, and it ends
 //
@@ -100,6 +101,8 @@ export type ToSuccessor =
   | { readonly type: 'led'; readonly names: readonly string[] }
   /** The group's index in the inheritance, and one of its slots. */
   | { readonly type: 'retired'; readonly group: number; readonly slot: number }
+  /** Addresses of the old master's processes, as long as there are some. */
+  | { readonly type: 'leavingPeers'; readonly rows: readonly PeerRow[] }
   | ({ readonly type: 'left' } & Tally)
   | { readonly type: 'abandon' }
 

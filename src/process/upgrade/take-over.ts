@@ -5,7 +5,7 @@
 import { messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'
 import { asCommandError, type CommandError } from '../exit-codes.ts'
-import type { Settings } from '../group.ts'
+import type { PeerRow, Settings } from '../group.ts'
 import { CALL_TIMEOUT_MS } from '../master/callbacks.ts'
 import { type Household, tidy } from '../master/household.ts'
 import { speakLater, speakUp } from '../master/service.ts'
@@ -54,6 +54,7 @@ export class TakeOver {
       if (this.#master.reign.isOpen) this.#master.reign.move('abandoned')
       this.#master.stop(false)
     }
+    earlier.onPeers = (rows) => this.#follow(rows)
     earlier.onLeft = () => void this.#outlive()
     if (earlier.isGone) void this.#outlive()
   }
@@ -91,7 +92,7 @@ export class TakeOver {
     this.#lead()
     const { peers } = this.#household
     peers.onChange = (rows) => earlier.tellPeers(rows)
-    earlier.tellPeers(peers.rows)
+    earlier.tellPeers(peers.own)
     earlier.leads()
     master.onLead()
     master.sockets.release()
@@ -150,7 +151,13 @@ export class TakeOver {
     }
     master.reign.settle()
     earlier.settle()
-    master.reconcile()
+    this.#follow([])
+  }
+
+  /** Our processes tell those of the earlier master what is for all. */
+  #follow(rows: readonly PeerRow[]): void {
+    this.#household.peers.predecessors = rows
+    this.#master.reconcile()
   }
 
   async #unlessEnding(step: Promise<void>): Promise<void> {

@@ -238,6 +238,9 @@ export class Upgrade {
     this.#tellLed(successor)
     successor.onPeers = () => this.#follow(successor)
     this.#follow(successor)
+    const { peers } = this.#household
+    peers.onChange = (rows) => successor.send({ type: 'leavingPeers', rows })
+    successor.send({ type: 'leavingPeers', rows: peers.own })
     for (const [group, { slots }] of this.#master.groups.entries()) {
       for (const { id, processes } of slots)
         void Promise.all(processes.map(({ retired }) => retired)).then(() =>

@@ -80,6 +80,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     this.mailbox = new Mailbox(host)
     this.hub = new Hub(this, subscriptions)
     subscriptions.onChange = (change) => this.#announce(change)
+    subscriptions.onThrown = () => void host.counters.handlerErrors++
     this.use(place)
     if (place.fd >= 0) void this.#listen(place)
   }

@@ -49,6 +49,8 @@ export interface Audience {
 export class Subscriptions {
   /** Notifies the other processes. */
   onChange: ((change: InterestChange) => Promise<void>) | null = null
+  /** A subscriber has thrown, and nobody awaits its answer. */
+  onThrown: (() => void) | null = null
   readonly #tree = new SubjectTree<Subscriber>()
   readonly #counts = new Map<Interest, number>()
   /** Announcements that not all of the others have heard yet. */
@@ -177,6 +179,7 @@ const errors = new LimitedLog()
 
 /** What a subscriber threw for a message that awaits no answer. */
 export function logThrown(error: unknown): void {
+  subscriptions.onThrown?.()
   errors.log(`a subscriber: ${stackOf(error)}`)
 }
 

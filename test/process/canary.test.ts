@@ -121,6 +121,55 @@ for (const [what, broken, reason] of [
   )
 }
 
+// A group without an address, which another one asks, or which listens to a subject. `breaks` is what it does.
+const mailbox = (breaks: string) => `
+  import { Channel, Timer, Worker } from 'millrace'
+  const tasks = new Worker({ name: 'tasks', count: 2 })
+  tasks.onMessage = (from, message) => { ${breaks}; return message }
+  tasks.onWorkerStart = () => Channel.subscribe('news', () => { ${breaks} }, { queue: 'one' }).ready
+  const source = new Worker({ name: 'source', reloadable: false })
+  source.onWorkerStart = () => {
+    if (process.argv.includes('ask')) Timer.add(0.01, () => tasks.any().request('x').catch(() => undefined))
+    if (process.argv.includes('publish')) Timer.add(0.01, () => Channel.publish('news', 'x'))
+  }
+  Worker.runAll()
+`
+
+for (const [what, way] of [
+  ['is asked', 'ask'],
+  ['listens to a subject', 'publish'],
+] as const) {
+  caseTest(way === 'ask')(`a canary that ${what} by other workers gets its share, and is taken back if it throws`, () =>
+    inSandbox(async (box) => {
+      await box.start(box.file('app.js', mailbox('')), '--', way)
+      const well = await outcomeOf(box.begin('reload', '--canary-ms', '1000', '--json'))
+      assert.is(well.code, 0)
+      const [report] = well.outcome.canaries
+      for (const side of [report?.canary, report?.others]) {
+        assert.ok((side?.messages ?? 0) > 5, `${side?.messages} messages`)
+        assert.is(side?.errors, 0)
+      }
+      box.file('app.js', mailbox(`throw new Error('planted')`))
+      const broken = await outcomeOf(box.begin('reload', '--canary-ms', LONG, '--json'))
+      assert.is(broken.code, 1)
+      assert.match(
+        broken.stderr,
+        /canary tasks:0 pid \d+ was taken back: \d+ errors in \d+ messages, beside it 0 in \d+/,
+      )
+      await box.stop()
+    }),
+  )
+}
+
+test('a canary without traffic is followed by the others, and its verdict says so', () =>
+  inSandbox(async (box) => {
+    await box.start(box.file('app.js', mailbox('')))
+    const { stdout } = succeeded(await box.command('reload', '--canary-ms', '600', box.file('app.js', mailbox('1'))))
+    assert.match(stdout, /canary tasks:0 pid \d+: after [\d.]+ s no traffic \(others 0 in 0\)/)
+    assert.match(box.log(), /reload: canary tasks:0 pid \d+ had no traffic/)
+    await box.stop()
+  }))
+
 test('events tell a canary from a replaced process, and what follows when the old one of its slot dies', async () => {
   await inSandbox(async (box) => {
     const before = await box.start(box.file('app.js', version(1, COUNT)))

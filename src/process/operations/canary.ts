@@ -14,6 +14,7 @@ import type { SlotReceipt } from './receipts.ts'
 
 /** What one side did while it was watched. */
 interface Sample {
+  /** What its clients and other workers have sent. */
   readonly messages: number
   /** Errors of handlers and of the protocol. */
   readonly errors: number
@@ -53,6 +54,8 @@ export class Canary {
   readonly #since = now()
   #watchedMs = 0
   readonly #before = new Map<WorkerHandle, Counters>()
+  /** As it was at the end: later the others are those that have followed it. */
+  #final: CanaryReport | null = null
   readonly #lags: number[] = []
   readonly #otherLags: number[] = []
 
@@ -96,6 +99,7 @@ export class Canary {
   }
 
   get report(): CanaryReport {
+    if (this.#final !== null) return this.#final
     return {
       worker: this.worker,
       pid: this.handle.pid,
@@ -107,6 +111,7 @@ export class Canary {
   }
 
   end(): void {
+    this.#final = this.report
     for (const handle of this.#all) handle.watchLag(false)
   }
 

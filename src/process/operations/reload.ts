@@ -178,6 +178,9 @@ export class Reload extends Turnover {
     } finally {
       for (const canary of this.#canaries) canary.end()
     }
+    for (const { worker, report } of this.#canaries)
+      if (report.canary.messages === 0)
+        log(`reload: canary ${worker} pid ${report.pid} had no traffic, so it proves little`)
   }
 
   async #startCanary(group: GroupState, slot: Slot, blueprint: Blueprint): Promise<void> {

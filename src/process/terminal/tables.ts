@@ -226,9 +226,14 @@ function shorten(name: string): string {
 
 // reload
 
-/** `canary web:0 pid 7: after 5.0 s 0 errors in 120 messages (others 0 in 400), loop late by 2 ms (others 3 ms)`. */
+/**
+ * `canary web:0 pid 7: after 5.0 s 0 errors in 120 messages (others 0 in 400), loop late by 2 ms (others 3 ms)`; or
+ * `no traffic` instead of `0 errors in 0 messages`.
+ */
 function canaryLine({ worker, pid, watchedMs, canary, others }: CanaryReport): string {
-  const errors = `${canary.errors} errors in ${canary.messages} messages (others ${others.errors} in ${others.messages})`
+  const isIdle = canary.messages === 0 && canary.errors === 0
+  const own = isIdle ? 'no traffic' : `${canary.errors} errors in ${canary.messages} messages`
+  const errors = `${own} (others ${others.errors} in ${others.messages})`
   const lag = `loop late by ${canary.lagMs} ms (others ${others.lagMs} ms)`
   return `canary ${printableCell(worker)} pid ${pid}: after ${inSeconds(watchedMs)} ${errors}, ${lag}`
 }

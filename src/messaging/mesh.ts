@@ -1,5 +1,5 @@
-// This process's end of the mesh: the socket other processes reach it at, an outbox for each slot it sends to and each
-// process beside, and the table of running processes. No broker and no port: messages between two workers go directly.
+// This process's end of the mesh: the socket other processes reach it at, an outbox for each slot it sends to, and the
+// table of running processes. No broker and no port: messages between two workers go directly.
 
 import { messageOf, type SendError } from '../errors.ts'
 import { log } from '../log.ts'
@@ -12,8 +12,9 @@ import { type IncomingHost, IncomingLink } from './incoming-link.ts'
 import { Mailbox, type MailboxHost } from './mailbox.ts'
 import { Outbox, type OutboxHost, type OutboxSettings, TOLD_IN_ONE_TURN, Whom } from './outbox.ts'
 import type { Credentials, OutgoingLink } from './outgoing-link.ts'
-import { type Beside, Peers, type Route } from './peers.ts'
+import { Peers, type Route } from './peers.ts'
 import { lost } from './pending-request.ts'
+import { ProcessOutboxes } from './process-outboxes.ts'
 import { ProcessWay } from './process-way.ts'
 import { refTo, type WorkerRef } from './references.ts'
 import { Stay } from './stay.ts'
@@ -58,11 +59,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   readonly #peers = new Peers()
   /** By slot. */
   readonly #outboxes = new Map<string, Outbox>()
-  /** By address: for the processes beside those that have the slots. */
-  readonly #beside = new Map<string, Outbox>()
-  /** For processes that are gone: what has been sent to them is not settled yet. By slot: what is sent there now. */
-  readonly #past = new Set<Outbox>()
-  readonly #lost = new Map<string, Outbox>()
+  readonly processes = new ProcessOutboxes(this, this.#peers)
   /** The references to processes that have sent something, by address. */
   readonly #senders = new Map<string, WorkerRef>()
   readonly #incoming = new Set<IncomingLink>()
@@ -108,7 +105,6 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   use({ rows, isEnding }: PeerNews): void {
     this.#peers.isEnding ||= isEnding
     for (const row of rows) this.#useRow(row)
-    for (const outbox of this.#past) if (outbox.count === 0) this.#past.delete(outbox)
     this.#forgetGone()
     if (isEnding) for (const outbox of this.#all) outbox.look()
     this.look()
@@ -116,18 +112,15 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
 
   #useRow(row: PeerRow): void {
     const ended = this.#peers.set(row)
-    const { mailbox, id, address } = row
-    const outbox = this.outbox(mailbox, id)
+    const outbox = this.outbox(row.mailbox, row.id)
     outbox.use(row)
-    if (!this.#isBeside(address)) this.#promote(address, outbox)
-    for (const process of ended) this.#end(process.address)
-    for (const process of row.beside ?? []) this.#useBeside(process.address)
-    if (address === this.address) this.hub.ended(outbox)
+    this.processes.use(row, outbox, ended)
+    if (row.address === this.address) this.hub.ended(outbox)
     else this.hub.moved(outbox)
   }
 
   get #all(): Outbox[] {
-    return [this.#outboxes, this.#beside, this.#past, this.#lost].flatMap((some) => [...some.values()])
+    return [...this.#outboxes.values(), ...this.processes]
   }
 
   // Sending
@@ -149,92 +142,12 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     return id < this.#host.declared(mailbox) && !this.#peers.wasRemoved(mailbox, id)
   }
 
-  /** What carries messages to one process; null if it is gone, or hears nothing any more. */
-  outboxTo(process: Route): Outbox | null {
-    const { mailbox, id, address } = process
-    const row = this.#peers.get(mailbox, id)
-    if (address === '' || (row?.address === address && !this.#isBeside(address))) return this.outbox(mailbox, id)
-    const beside = this.#peers.besideAt(address)
-    if (beside !== undefined) return beside.role === 'silent' ? null : this.#besideOutbox(beside)
-    return this.#isStarting(address) ? this.#besideOutbox({ ...process, incarnation: 0 }) : null
+  newOutbox(process: PeerRow | undefined, mailbox: string, id: number): Outbox {
+    return new Outbox(this, this.#host.settingsFor(mailbox), process, mailbox, id, true)
   }
 
-  /** What takes messages to a process of this slot that is gone, and fails them. */
-  lostOutbox(mailbox: string, id: number): Outbox {
-    const key = workerKey({ mailbox, id })
-    const present = this.#lost.get(key)
-    if (present !== undefined) return present
-    const outbox = new Outbox(this, this.#host.settingsFor(mailbox), undefined, mailbox, id, true)
-    outbox.end(null)
-    this.#lost.set(key, outbox)
-    return outbox
-  }
-
-  /** Those of the canaries of a group. */
-  canariesOf(mailbox: string): readonly Outbox[] {
-    if (!this.#peers.isAnyBeside) return NONE
-    const canaries = this.#peers.besideOf(mailbox).filter(({ role }) => role === 'canary')
-    return canaries.map((process) => this.#besideOutbox(process))
-  }
-
-  /** Those of all processes of a group that serve beside the ones that have its slots. */
-  besideOf(mailbox: string): readonly Outbox[] {
-    if (!this.#peers.isAnyBeside) return NONE
-    return this.#peers.besideOf(mailbox).map((process) => this.#besideOutbox(process))
-  }
-
-  /** It is not in the table, and alive: it is not ready yet. Messages to it wait for that. */
-  #isStarting(address: string): boolean {
-    return address === this.address || [...this.#incoming].some((link) => link.address === address && link.isKnown)
-  }
-
-  #isBeside(address: string): boolean {
-    return this.#peers.besideAt(address) !== undefined
-  }
-
-  #besideOutbox(process: Route): Outbox {
-    const { mailbox, id, address } = process
-    const present = this.#beside.get(address)
-    if (present !== undefined) return present
-    const row: PeerRow = { group: mailbox, next: 'soon', ...process }
-    const outbox = new Outbox(this, this.#host.settingsFor(mailbox), row, mailbox, id, true)
-    this.#beside.set(address, outbox)
-    return outbox
-  }
-
-  /** The process there serves beside the one that has its slot. */
-  #useBeside(address: string): void {
-    const process = this.#peers.besideAt(address) as Beside
-    if (process.role === 'silent') return
-    this.#beside.get(address)?.use({ next: 'soon', ...process })
-    if (address !== this.address) this.hub.moved(this.#besideOutbox(process))
-  }
-
-  /** The process there has its slot now: what was sent to it beside another goes there with the rest. */
-  #promote(address: string, to: Outbox): void {
-    const outbox = this.#beside.get(address)
-    if (outbox === undefined) return
-    this.#beside.delete(address)
-    this.#past.add(outbox)
-    if (address !== this.address) this.hub.passOn(outbox, to, () => true)
-    outbox.giveWay(to)
-  }
-
-  #end(address: string): void {
-    const outbox = this.#beside.get(address)
-    if (outbox === undefined) return
-    this.#beside.delete(address)
-    this.#past.add(outbox)
-    outbox.end(this.outbox(outbox.mailbox, outbox.id))
-    this.hub.ended(outbox)
-  }
-
-  /** The process itself says that it leaves its slot, or that it hears nothing any more. */
-  leaves(route: Route, isSilent: boolean): void {
-    if (!this.#isBeside(route.address) || isSilent) this.#peers.leaves(route, isSilent)
-    if (!isSilent) return
-    this.#beside.get(route.address)?.forgetUnheard()
-    this.#end(route.address)
+  leaves(process: Route, isSilent: boolean): void {
+    this.processes.leaves(process, isSilent)
   }
 
   idsOf(mailbox: string): number[] {
@@ -256,8 +169,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
 
   others(): Outbox[] {
     const current = [...this.#peers].map(({ mailbox, id }) => this.outbox(mailbox, id))
-    const beside = this.#peers.besideOf().map((process) => this.#besideOutbox(process))
-    return [...current, ...beside].filter(
+    return [...current, ...this.processes.besideOf()].filter(
       ({ isUp, isAboutToChange, address }) => (isUp || isAboutToChange) && address !== this.address,
     )
   }
@@ -297,12 +209,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
   }
 
   unlinked(outbox: Outbox, link: OutgoingLink): void {
-    const process = this.#peers.besideAt(link.route.address)
-    if (process?.role === 'leaving' && !outbox.isBeside) {
-      const beside = this.#besideOutbox(process)
-      outbox.handOver(link, beside)
-      this.hub.passOn(outbox, beside, isForAll)
-    }
+    this.processes.unlinked(outbox, link)
     if (outbox.address === this.address) this.hub.ended(outbox)
     else this.hub.unlinked(outbox)
   }
@@ -360,7 +267,7 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     const { address, group: name, id } = identity
     const present = this.#senders.get(address)
     if (present !== undefined) return present
-    const ref = refTo(name, id, new ProcessWay(this, identity, Whom.Process))
+    const ref = refTo(name, id, new ProcessWay(this.processes, identity, Whom.Process))
     if (address !== '') this.#senders.set(address, ref)
     return ref
   }
@@ -375,12 +282,16 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     this.look()
   }
 
+  isHeardFrom(address: string): boolean {
+    return [...this.#incoming].some((link) => link.address === address && link.isKnown)
+  }
+
   /** Forgets what is kept for processes that are in no table and have no link, so they do not live. */
   #forgetGone(): void {
     const known = [...this.#peers, ...this.#peers.besideOf(), ...this.#incoming, this]
     const alive = new Set(known.map(({ address }) => address))
     for (const address of this.#senders.keys()) if (!alive.has(address)) this.#senders.delete(address)
-    for (const address of this.#beside.keys()) if (!alive.has(address)) this.#end(address)
+    this.processes.forget(alive)
   }
 
   // Leaving
@@ -455,8 +366,6 @@ export class Mesh implements OutboxHost, IncomingHost, HubHost {
     for (const link of [...this.#incoming]) link.close()
   }
 }
-
-const NONE: readonly Outbox[] = []
 
 function anyOf<T>(all: readonly T[]): T | undefined {
   return all[Math.floor(Math.random() * all.length)]

@@ -4,25 +4,19 @@
 import { type Outbox, Whom } from './outbox.ts'
 import type { Route } from './peers.ts'
 import type { PendingRequest, RequestOptions } from './pending-request.ts'
+import type { ProcessOutboxes } from './process-outboxes.ts'
 import type { Way } from './references.ts'
 
-interface ProcessWayHost {
-  outbox(mailbox: string, id: number): Outbox
-  /** Null if the process is gone, or hears nothing any more. */
-  outboxTo(process: Route): Outbox | null
-  lostOutbox(mailbox: string, id: number): Outbox
-}
-
 export class ProcessWay implements Way {
-  readonly #host: ProcessWayHost
+  readonly #outboxes: ProcessOutboxes
   readonly #process: Route
   readonly #whom: Whom.Process | Whom.Slot
   /** The one that was right last time, so that not every message looks for it. */
   #known: Outbox | null = null
 
   /** @param whom for when the process is gone: what is sent then fails, or goes to its slot */
-  constructor(host: ProcessWayHost, process: Route, whom: Whom.Process | Whom.Slot) {
-    this.#host = host
+  constructor(outboxes: ProcessOutboxes, process: Route, whom: Whom.Process | Whom.Slot) {
+    this.#outboxes = outboxes
     this.#process = process
     this.#whom = whom
   }
@@ -42,8 +36,8 @@ export class ProcessWay implements Way {
   get #outbox(): Outbox {
     const { mailbox, id, address } = this.#process
     if (this.#known?.isUp && this.#known.address === address) return this.#known
-    this.#known = this.#host.outboxTo(this.#process)
+    this.#known = this.#outboxes.to(this.#process)
     if (this.#known !== null) return this.#known
-    return this.#whom === Whom.Process ? this.#host.lostOutbox(mailbox, id) : this.#host.outbox(mailbox, id)
+    return this.#whom === Whom.Process ? this.#outboxes.lost(mailbox, id) : this.#outboxes.ofSlot(mailbox, id)
   }
 }

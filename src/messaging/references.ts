@@ -159,7 +159,7 @@ export class WorkerGroup {
    */
   any(): WorkerRef {
     const ids = this.ids
-    const canaries = this.mesh.canariesOf(this.mailbox)
+    const canaries = this.mesh.processes.canariesOf(this.mailbox)
     const count = ids.length + canaries.length
     let best: Outbox | null = null
     const start = ++this.#turn % Math.max(1, count) // among equals, in turn
@@ -174,7 +174,11 @@ export class WorkerGroup {
 
   /** A canary as long as there is one, then its slot. */
   #canary({ mailbox, id, address }: Outbox): WorkerRef {
-    return refTo(this.name, id, new ProcessWay(this.mesh, { mailbox, id, address, incarnation: 0 }, Whom.Slot))
+    return refTo(
+      this.name,
+      id,
+      new ProcessWay(this.mesh.processes, { mailbox, id, address, incarnation: 0 }, Whom.Slot),
+    )
   }
 
   /**
@@ -203,7 +207,8 @@ export class WorkerGroup {
     const packed = pack(message)
     let mayGoOn = true
     for (const id of this.ids) mayGoOn = this.wayTo(id).sendPacked(packed, message) && mayGoOn
-    for (const outbox of this.mesh.besideOf(this.mailbox)) mayGoOn = outbox.sendPacked(packed, message) && mayGoOn
+    for (const outbox of this.mesh.processes.besideOf(this.mailbox))
+      mayGoOn = outbox.sendPacked(packed, message) && mayGoOn
     return mayGoOn
   }
 

@@ -422,10 +422,16 @@ export class Outbox implements LinkOwner {
     beside.#takeOver(this, isIts)
   }
 
-  /** The process has the slot now, and `outbox` with it. */
-  giveWay(outbox: Outbox): void {
-    if (this.#link?.isOpen) outbox.#follow(this.#link)
-    outbox.#takeOver(this, () => true)
+  /**
+   * The process has the slot now, and `slot` with it. What waited there for all was for the one before: this one has
+   * heard it here.
+   */
+  giveWay(slot: Outbox): void {
+    const missed = slot.#waiting.filter(({ whom }) => whom === Whom.All)
+    slot.#waiting = slot.#waiting.filter(({ whom }) => whom !== Whom.All)
+    slot.#giveUp(missed, GONE)
+    if (this.#link?.isOpen) slot.#follow(this.#link)
+    slot.#takeOver(this, () => true)
     this.end(null)
   }
 

@@ -591,6 +591,27 @@ test('a process that is in a queue itself takes its share of what it publishes',
   remote.close()
 })
 
+test('a process that sends to itself by name hears once what it publishes', async () => {
+  const { mesh, address, close } = meshOf(new Host())
+  mesh.use({ rows: [{ ...rowOf(address), mailbox: 'here' }], isEnding: false })
+  const heard: unknown[] = []
+  const subscriber = {
+    pattern: 'news',
+    queue: '',
+    handler: (message: unknown) => void heard.push(message),
+    isOver: false,
+  }
+  void subscriptions.add(subscriber)
+  const outbox = mesh.outbox('here', 0)
+  outbox.send('by name')
+  await until(() => outbox.isLinked && mesh.unsettled === 0)
+  for (const n of [1, 2]) mesh.hub.publish('news', n)
+  await until(() => heard.includes(2) && mesh.unsettled === 0)
+  assert.equal(heard, [1, 2])
+  subscriptions.delete(subscriber)
+  close()
+})
+
 test('what is on its way to members of a queue who unsubscribe is told', async () => {
   const remote = meshOf(new Host({ maxMailboxMessages: 100 }))
   const here = new Host({ maxMailboxMessages: 100 })

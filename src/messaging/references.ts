@@ -1,5 +1,6 @@
 // What users hold: a worker by its id, and its group. Usable from every worker process, also before the other worker is
-// running and across its reloads: a reference means the slot.
+// running and across its reloads: a reference means the slot. Only what handlers receive means the process that has
+// sent the message.
 
 import { UsageError } from '../errors.ts'
 import type { Mesh } from './mesh.ts'
@@ -30,7 +31,10 @@ export interface RefHome {
   pendingAt(id: number): number
 }
 
-/** Reference to one worker: a slot of a group, whichever process holds it. */
+/**
+ * Reference to one worker: a slot of a group, whichever process holds it. A handler's `from` is the process that has
+ * sent the message: no other one of its slot gets what is sent there.
+ */
 export class WorkerRef {
   /** 0 to `count` - 1; -1 if a cluster chooses the worker at each message. */
   readonly id: number

@@ -13,7 +13,7 @@ import { Undelivered } from './undelivered.ts'
 export interface Delivery {
   /** The subject that was published on, without wildcards. */
   readonly subject: string
-  /** The publishing worker. */
+  /** The process that has published it. */
   readonly from: WorkerRef
   /** Whether an answer is awaited, and for how long. */
   readonly call: Call

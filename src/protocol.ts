@@ -248,10 +248,11 @@ export interface Codec<Out = unknown> {
   /**
    * Send the protocol's last message (WebSocket's close frame, HTTP's 500): the connection is about to be closed by its
    * user ('closed', after the last message), because a handler failed ('handler', with the error, and with the emitted
-   * message that `onMessage` was handling, if any), or because it was idle ('timeout'). Return true if more is to come,
-   * such as the end of a long answer; the codec then calls `io.close()` or `io.end()` when that is out; nothing but what
-   * you throw, the peer's end or `destroy()` ends it before. From then on the user can send nothing, and emitted
-   * messages are dropped. Called at most once.
+   * message that `onMessage` was handling, if any), or because it was idle ('timeout').
+   *
+   * Return true if more is to come, such as the end of a long answer; the codec then calls `io.close()` or `io.end()`
+   * when that is out. Nothing but what you throw, the peer's end or `destroy()` ends it before. From then on the user
+   * can send nothing, and emitted messages are dropped. Called at most once.
    */
   closing?(reason: 'closed' | 'handler' | 'timeout', error?: unknown, message?: unknown): boolean
   /**

@@ -3,21 +3,19 @@
 
 import { AbortError, messageOf, ProtocolError, UsageError } from '../../src/errors.ts'
 import { Accumulator, type Codec, type CodecIo, NEED_MORE } from '../../src/protocol.ts'
-import { ChunkedDecoder } from './chunked.ts'
 import { type Answer, Exchange, type ExchangeHost, mostQueued, tellAtEnd } from './exchange.ts'
 import { HalfClose } from './half-close.ts'
 import { HeadParser, type RequestHead, type RequestLine, refusal } from './head.ts'
-import { Pieces } from './pieces.ts'
+import { Incoming } from './incoming.ts'
 import { discardAnswer } from './release.ts'
 import { isMisdirected, NO_BODY, type Request } from './request.ts'
 import { RequestBody } from './request-body.ts'
 import { Chunk, REASONS, ServerSentEvents } from './response.ts'
 import type { Resolved, UploadForm } from './settings.ts'
+import { StuckReader } from './stuck-reader.ts'
 
 /** Bytes that may wait behind the request being answered before reading stops. */
 const MAX_AHEAD = 65_536
-/** Once the answer is complete, up to this many bytes of an unread body are discarded to keep the connection. */
-const MAX_UNREAD = 65_536
 /**
  * The answer is complete, no handler is at work, and what fills the buffer is read by nobody: after this long nobody
  * will. Without a limit, whoever looks at the beginning of a body only would leave a connection behind each time.
@@ -43,22 +41,6 @@ const enum Phase {
   Flush = 4,
 }
 
-/** The request body being received. */
-interface Incoming {
-  readonly exchange: Exchange
-  readonly chunked: ChunkedDecoder | null
-  /** Bytes still to come, if the body is not chunked. */
-  left: number
-  /** Bytes received. */
-  size: number
-  readonly limit: number
-  readonly sink: RequestBody
-  /** Null if the body is streamed. */
-  readonly parts: Pieces | null
-  /** The client waits for a 100, and may send nothing before (RFC 9110 section 10.1.1). */
-  isAwaitingContinue: boolean
-}
-
 export class HttpCodec implements Codec<Answer>, ExchangeHost {
   readonly io: CodecIo<Request>
   readonly settings: Resolved
@@ -72,7 +54,6 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   /** An `emit` has returned false. */
   #isStopped = false
   #isPaused = false
-  #isBodyFull = false
   #isLeaving = false
   #isClosing = false
   /** The last answer has been written. */
@@ -89,17 +70,9 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #phase: Phase = Phase.Idle
   #since = 0
   #armedUntil = 0
-  /** Moved on by the time during which the body was not read. */
-  #bodyStartedAt = 0
-  #bodyFullSince = 0
   /** Bytes of the last answer. */
   #sentAtLook = 0
-  /** Weight of the body that waited for its reader. */
-  #unreadAtLook = 0
-  /** Bytes the client had not acknowledged. */
-  #leftAtLook = 0
-  #markAtLook = 0
-  #lookedAt = 0
+  #stuck: StuckReader | null = null
 
   constructor(io: CodecIo<Request>, settings: Resolved) {
     this.io = io
@@ -413,23 +386,13 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   // Bodies
 
   #expectBody(exchange: Exchange, sink: RequestBody, isCollected: boolean, hasBegun: boolean): void {
-    const { head, request } = exchange
+    const { request } = exchange
     const { uploads, maxBodyBytes } = this.settings
     const type = request.header('content-type') ?? ''
     const isUpload = isCollected && uploads !== null && /^multipart\/form-data\b/i.test(type)
     const limit = isUpload || !isCollected ? maxBodyBytes : this.io.maxPackageSize
-    if (head.contentLength > limit) throw tooLarge(limit)
-    this.#incoming = {
-      exchange,
-      chunked: head.isChunked ? new ChunkedDecoder(this.settings.head) : null,
-      left: head.contentLength,
-      size: 0,
-      limit,
-      sink,
-      parts: isCollected && !isUpload ? new Pieces(head.contentLength) : null,
-      isAwaitingContinue: head.expectsContinue && !hasBegun,
-    }
-    this.#bodyStartedAt = this.io.now()
+    const reception = { limit, isCollected: isCollected && !isUpload, hasBegun }
+    this.#incoming = new Incoming(exchange, sink, this.io, this.settings, reception)
     this.#await(Phase.Body)
     if (isUpload)
       this.#receiveUpload(exchange, sink, type) // uploads have limits of their own
@@ -463,54 +426,24 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   }
 
   #takeBody(incoming: Incoming, bytes: Buffer, start: number): number {
-    let at = start
-    if (incoming.chunked !== null) at = incoming.chunked.feed(bytes, start, (data) => this.#takeData(incoming, data))
-    else {
-      at = Math.min(bytes.length, start + incoming.left)
-      incoming.left -= at - start
-      this.#takeData(incoming, bytes.subarray(start, at))
-      if (incoming.left > 0 && !incoming.exchange.isAnswered) this.#readBody(incoming)
-    }
-    if (this.#isOver) return at // that was too much of a body that nobody wants
-    if (incoming.chunked === null ? incoming.left > 0 : !incoming.chunked.isDone) this.#await(Phase.Body)
-    else this.#endBody(incoming)
-    return at
-  }
-
-  #takeData(incoming: Incoming, data: Buffer): void {
-    if (this.#isOver) return
-    incoming.size += data.length
-    if (incoming.isAwaitingContinue) this.#beginBody(incoming)
-    if (incoming.size > incoming.limit) throw tooLarge(incoming.limit)
-    if (incoming.size > MAX_UNREAD && incoming.exchange.isAnswered && !incoming.sink.isBeingRead) return this.#leave()
-    if (incoming.parts === null) incoming.sink.push(Buffer.from(data))
-    else incoming.parts.push(data)
-  }
-
-  /** Called when all received bytes are used. */
-  #readBody(incoming: Incoming): void {
-    const read = incoming.parts?.fill(this.io) ?? 0
-    incoming.left -= read
-    incoming.size += read
+    const end = incoming.take(bytes, start)
+    if (incoming.isUnwanted) this.#leave()
+    else if (incoming.isWhole) this.#endBody(incoming)
+    else this.#await(Phase.Body)
+    return end
   }
 
   #endBody(incoming: Incoming): void {
-    const { exchange, sink, parts, chunked } = incoming
-    this.#incoming = null
-    if (parts !== null) return this.#complete(exchange, sink, parts.take(), chunked)
-    this.#await(Phase.Answer)
-    exchange.request.complete(null, chunked?.trailers ?? null, null)
-    sink.end()
-    if (exchange.isAnswered) this.#follow(exchange)
-  }
-
-  #complete(exchange: Exchange, sink: RequestBody, bytes: Buffer, chunked: ChunkedDecoder | null): void {
+    const { exchange, sink } = incoming
     const { request } = exchange
+    const bytes = incoming.collected()
+    this.#incoming = null
     this.#await(Phase.Answer)
-    request.complete(bytes, chunked?.trailers ?? null, null)
-    if (bytes.length > 0) sink.push(bytes)
+    request.complete(bytes, incoming.trailers, null)
+    if (bytes !== null && bytes.length > 0) sink.push(bytes)
     sink.end()
-    this.#emit(request)
+    if (bytes !== null) this.#emit(request)
+    else if (exchange.isAnswered) this.#follow(exchange)
   }
 
   /** The client hears that its body is wanted, if it waits for that. */
@@ -523,8 +456,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   /** Only now does the time of the client begin. */
   #beginBody(incoming: Incoming): void {
-    incoming.isAwaitingContinue = false
-    this.#bodyStartedAt = this.io.now()
+    incoming.begin()
     this.#await(Phase.Body)
   }
 
@@ -534,11 +466,9 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   }
 
   #setBodyFull(isFull: boolean): void {
-    this.#isBodyFull = isFull
-    const now = this.io.now()
-    if (isFull) this.#bodyFullSince = now
-    else this.#bodyStartedAt += now - this.#bodyFullSince
-    if (!isFull && this.#incoming !== null) this.#await(Phase.Body) // we had paused the client
+    const incoming = this.#incoming
+    if (incoming !== null) incoming.isFull = isFull
+    if (!isFull && incoming !== null) this.#await(Phase.Body) // we had paused the client
     this.#watchReader()
     this.#slowDown()
   }
@@ -546,15 +476,16 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   /** Once the answer is complete, no time-out of the settings ends the wait for who was reading the body. */
   #watchReader(): void {
     const incoming = this.#incoming
-    const isWatched = this.#isBodyFull && incoming?.exchange.isAnswered === true
-    if (isWatched) this.#unreadAtLook = incoming.sink.weight
+    const isWatched = incoming?.isFull === true && incoming.exchange.isAnswered
+    if (isWatched) incoming.noteWeight()
     this.io.deadline('left body', isWatched ? (this.#isLeaving ? LEFT_BODY_LEAVING_MS : LEFT_BODY_MS) : 0)
   }
 
   #checkLeftBody(): void {
-    const sink = this.#incoming?.sink
-    if (sink === undefined) return
-    if (this.io.isAtWork || sink.weight !== this.#unreadAtLook) return this.#watchReader()
+    const incoming = this.#incoming
+    if (incoming === null) return
+    if (this.io.isAtWork || !incoming.isUntouched) return this.#watchReader()
+    const { sink } = incoming
     sink.fail(new AbortError('ERR_BODY_DISCARDED', 'its answer was complete, and nobody read on'))
     sink.discard()
     this.#leave()
@@ -576,10 +507,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   get mayGoOn(): boolean {
     if (this.#isLeaving || this.#isClosing) return false
-    if (this.#incoming === null) return true
-    const { size, left, sink, isAwaitingContinue } = this.#incoming
-    if (sink.isBeingRead) return true // it will be read to its end, and then the next request comes
-    return size + left <= MAX_UNREAD && !isAwaitingContinue // it waits for a 100 that will not come
+    return this.#incoming === null || this.#incoming.mayBeDiscarded
   }
 
   eventsBegun(): void {
@@ -692,7 +620,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   #slowDown(): void {
     const mayWait = this.#incoming === null && this.#rest !== null && this.#rest.length > MAX_AHEAD
     const isAhead = mayWait && (this.#exchange !== null || this.#isCongested())
-    const mustPause = this.#isBodyFull || isAhead
+    const mustPause = this.#incoming?.isFull === true || isAhead
     if (mustPause === this.#isPaused) return
     this.#isPaused = mustPause
     if (mustPause) this.io.pause()
@@ -715,8 +643,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
         return unlimited(settings.headerTimeoutMs)
       case Phase.Body: {
         if (this.#isHeldBack) return this.#answerLimit // the handler is slow, not the client
-        const left = this.#bodyStartedAt + unlimited(settings.requestTimeoutMs) - this.#since
-        return Math.min(unlimited(settings.bodyTimeoutMs), left)
+        const left = this.#incoming?.timeLeft(unlimited(settings.requestTimeoutMs), this.#since)
+        return Math.min(unlimited(settings.bodyTimeoutMs), left ?? Number.POSITIVE_INFINITY)
       }
       case Phase.Answer:
         return this.#answerLimit
@@ -725,10 +653,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     }
   }
 
-  /** The client may not send the rest of its body yet, or any of it. */
   get #isHeldBack(): boolean {
-    if (this.#phase !== Phase.Body || this.#incoming === null) return false
-    return this.#isBodyFull || this.#incoming.isAwaitingContinue
+    return this.#phase === Phase.Body && this.#incoming?.isHeldBack === true
   }
 
   get #answerLimit(): number {
@@ -773,19 +699,10 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#arm(this.#since)
   }
 
-  /**
-   * For `writeTimeoutMs` the client has acknowledged nothing, and nothing was added, which would have changed `mark`.
-   * That the kernel takes nothing is no sign: it does only when a third of its buffer is free, which is megabytes.
-   */
   #isUnread(mark: number): boolean {
-    const left = this.io.queuedBytes > 0 ? this.io.unacknowledgedBytes : 0
-    const now = this.io.now()
-    const isSame = left > 0 && left === this.#leftAtLook && mark === this.#markAtLook
-    if (isSame) return now - this.#lookedAt >= unlimited(this.settings.writeTimeoutMs)
-    this.#leftAtLook = left
-    this.#markAtLook = mark
-    this.#lookedAt = now
-    return false
+    if (this.#stuck === null && this.io.queuedBytes === 0) return false
+    this.#stuck ??= new StuckReader(this.io)
+    return this.#stuck.isStuck(mark, unlimited(this.settings.writeTimeoutMs))
   }
 
   /** A client that reads nothing of an answer for that long is taken to be gone. */
@@ -818,10 +735,6 @@ function statusOf(thrown: unknown): number {
 /** A function in the settings threw: the client is told that it is not at fault. */
 function oursFailed(cause: unknown): ProtocolError {
   return new ProtocolError('ERR_HTTP', `a setting of http failed: ${cause}`, { statusHint: 500, cause })
-}
-
-function tooLarge(limit: number): ProtocolError {
-  return refusal('ERR_BODY_TOO_LARGE', 413, `a body is over the limit of ${limit} bytes`)
 }
 
 function gone(): AbortError {

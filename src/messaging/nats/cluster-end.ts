@@ -21,7 +21,6 @@ import { type AnswersHost, NatsAnswers } from './answers.ts'
 import { ClusterGroup, type ClusterHost } from './cluster-group.ts'
 import {
   type Address,
-  encodeToken,
   HEADERS_BYTES,
   isName,
   isToWorkers,

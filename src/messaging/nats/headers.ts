@@ -77,7 +77,7 @@ function encodePart(part: string | number): string {
 }
 
 /** A name as one token of a subject. */
-export function encodeToken(name: string): string {
+function encodeToken(name: string): string {
   return encodePart(name).replaceAll('.', '%2E').replaceAll('*', '%2A')
 }
 

@@ -292,11 +292,16 @@ class NodeSocket implements Socket {
     const fd = descriptorOf(this.#stream)
     if (fd < 0) return this.queuedBytes
     try {
-      return this.queuedBytes + (addon().sys?.unacknowledgedBytes(fd) ?? 0)
+      return this.#pendingBytes + this.#untakenBytes + (addon().sys?.unacknowledgedBytes(fd) ?? 0)
     } catch (error) {
       if (codeOf(error) !== 'ENOTSUP') throw error // not Linux
       return this.queuedBytes
     }
+  }
+
+  /** Of what the stream was given: the kernel may have taken a part already. Under TLS that cannot be told. */
+  get #untakenBytes(): number {
+    return this.#tls === null ? Math.min(this.#givenBytes, untakenOf(this.#stream)) : this.#givenBytes
   }
 
   hasQueued(bytes: number): boolean {
@@ -636,4 +641,14 @@ function flushAtExit(): void {
 function sendAll(): void {
   answering?.leave()
   for (const socket of [...flushing, ...written]) socket.leave()
+}
+
+/**
+ * Bytes of a stream's writes that the kernel has not taken: a private property of Node, without which it may be all of
+ * them.
+ */
+function untakenOf(stream: net.Socket): number {
+  return (
+    (stream as { _handle?: { writeQueueSize?: number } | null })._handle?.writeQueueSize ?? Number.POSITIVE_INFINITY
+  )
 }

@@ -28,7 +28,7 @@ async function refused(box: Sandbox, listen: string, line: RegExp): Promise<void
   for (const flags of [['-d'], []].slice(0, atLength(1, 2))) {
     const { code, stdout, stderr } = await box.command('start', ...flags, module)
     assert.match(stderr, line)
-    assert.match(stderr, /^.*\n(next: .*\n)?$/)
+    assert.match(stderr, /^.*\n(.*next: .*\n)?$/)
     assert.is(code, 5)
     assert.is(stdout, '')
   }

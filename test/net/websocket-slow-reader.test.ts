@@ -61,9 +61,10 @@ for (const transport of transports)
   longWithAddon(
     `${transport.name}: close() sends a message to its end to a peer that reads slowly and talks meanwhile`,
     async () => {
-      const protocol = websocket({ closeTimeoutMs: 300 })
+      // Far less than all of it takes, and more than it takes to read what the peer's kernel has acknowledged for it.
+      const protocol = websocket({ closeTimeoutMs: 1500 })
       const onWebSocketConnected = (connection: Connection) => {
-        connection.send(Buffer.alloc(3 * MIB))
+        connection.send(Buffer.alloc(6 * MIB))
         connection.close()
       }
       await withServer(transport, protocol, { onWebSocketConnected } as never, async (server) => {

@@ -152,16 +152,20 @@ test('Workers of the same name are not reached by it, and the log says so', () =
     }),
   ))
 
+/** The program, as a user of NATS with rights of its own. */
+function asShop(url: string): string {
+  return inCluster('unused', 'a', handlers).replace(
+    `nats: 'unused'`,
+    `nats: { servers: '${url}', user: 'shop', pass: 'right' }`,
+  )
+}
+
 test('each message on a subject that NATS does not permit is told, however many come at a time', () =>
   inSandbox((box) =>
     withNats(
       box,
       async (nats) => {
-        const app = inCluster('unused', 'a', handlers).replace(
-          `nats: 'unused'`,
-          `nats: { servers: '${nats.url}', user: 'shop', pass: 'right' }`,
-        )
-        const port = await startInCluster(box, app, 2)
+        const port = await startInCluster(box, asShop(nats.url), 2)
         const run = <T>(code: string) => drive<T>(port, code)
         const told = async (count: number) => {
           await until(async () => (await run<unknown[]>(`return state.failed`)).length >= count, 5000)
@@ -347,11 +351,7 @@ longTest('a permission that is taken away fails what is refused, not what is bei
     return withNats(
       box,
       async (nats) => {
-        const app = inCluster('unused', 'a', handlers).replace(
-          `nats: 'unused'`,
-          `nats: { servers: '${nats.url}', user: 'shop', pass: 'right' }`,
-        )
-        const port = await startInCluster(box, app, 2)
+        const port = await startInCluster(box, asShop(nats.url), 2)
         const to = `state.cluster.group('tasks').worker(0, 'a')`
         await drive(port, `state.first = ${to}.request({ ask: 'wait', value: 1500 })`)
         await drive(port, `await ${to}.request({ ask: 'echo' })`)

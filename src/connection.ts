@@ -4,7 +4,8 @@
 // after each.
 //
 // It is long because it is one object: an object per concern, each with a reference back, would double the size of an
-// idle connection, and there may be a hundred thousand of them. What only few have is an object: `Pipes`, `Farewell`.
+// idle connection, and there may be a hundred thousand of them. What few have is an object: `Pipes`, `Farewell`,
+// `Waiting`.
 
 import { type CodecTimer, clearTimers, forgetTimer, kExpire, setTimer } from './connection/codec-timers.ts'
 import { Farewell } from './connection/farewell.ts'

@@ -3,24 +3,14 @@
 // breaks the connection, since a truncated answer must not look complete. So everything is written with `must`, and the
 // amount queued is checked beforehand.
 
-import { AbortError, isNoFile, UsageError } from '../../src/errors.ts'
+import { AbortError, UsageError } from '../../src/errors.ts'
 import { nothing } from '../../src/nothing.ts'
-import { type CodecIo, foreignBytes, isChunk, isThenable, jsonOf } from '../../src/protocol.ts'
+import { type CodecIo, foreignBytes, isChunk } from '../../src/protocol.ts'
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
-import {
-  type Draft,
-  discard,
-  draftOf,
-  HTML,
-  isSmall,
-  lengthOf,
-  ofFields,
-  ofParts,
-  ofResponse,
-  weakened,
-} from './draft.ts'
+import { type Draft, discard, draftOf, HTML, isSmall, lengthOf, weakened } from './draft.ts'
+import { draftOfAnswer, draftOfFile } from './drafting.ts'
 import type { RequestHead } from './head.ts'
-import { giveUp, isParts, isStream, letGo, piecesOf, quietly, streamOf } from './release.ts'
+import { giveUp, letGo, piecesOf, quietly, streamOf } from './release.ts'
 import { Request } from './request.ts'
 import type { RequestBody } from './request-body.ts'
 import { RequestSignal } from './request-signal.ts'
@@ -34,7 +24,7 @@ import {
   Response,
   ServerSentEvents,
 } from './response.ts'
-import type { AnswerParts, FileFields, RequestView, Resolved, Session, UploadForm } from './settings.ts'
+import type { AnswerParts, Resolved, Session, UploadForm } from './settings.ts'
 
 /** What a handler may send. Text is sent as HTML, bytes as they are, any other value as JSON. */
 export type Answer =
@@ -194,8 +184,9 @@ export class Exchange {
     if (this.#state !== State.Waiting) throw new UsageError('ERR_ANSWERED', 'this request has its answer already')
     if (message instanceof Response && (message.request ?? this.request) !== this.request)
       throw new UsageError('ERR_ANSWERED', 'this is the answer to another request, which has one already')
-    if (message instanceof Response && message.file !== null) return this.#prepare(this.#fromFile(message))
-    const draft = this.#draft(message)
+    if (message instanceof Response && message.file !== null)
+      return this.#prepare(draftOfFile(message, this.request, this.#host.settings.services.openFile))
+    const draft = draftOfAnswer(message)
     const { isOpen, type } = draft
     this.#given = draft.body
     const isPlain = this.#session === null && (isOpen || !this.#host.settings.compress || !compressible(type))
@@ -264,48 +255,6 @@ export class Exchange {
   }
 
   // Before the head is written
-
-  #draft(message: Answer): Draft {
-    if (typeof message === 'string') return draftOf(message, HTML)
-    if (message instanceof Uint8Array) return draftOf(message, 'application/octet-stream')
-    if (message instanceof Response) return ofResponse(message)
-    if (message instanceof Chunk || message instanceof ServerSentEvents)
-      throw new UsageError('ERR_NO_ANSWER', 'a piece of an answer comes after a Response that is open')
-    if (isParts(message)) return ofParts(message)
-    if (Object.prototype.toString.call(message) === '[object Response]')
-      throw new UsageError('ERR_BAD_RESPONSE', `that is the Response of fetch: import { Response } from 'millrace'`)
-    const bytes = message instanceof ArrayBuffer ? new Uint8Array(message) : foreignBytes(message)
-    if (bytes !== null) return draftOf(bytes, 'application/octet-stream')
-    const mistake = mistakeIn(message)
-    if (mistake !== null) throw new UsageError('ERR_BAD_RESPONSE', mistake)
-    return draftOf(jsonOf(message), 'application/json')
-  }
-
-  async #fromFile(response: Response): Promise<Draft> {
-    const { openFile } = this.#host.settings.services
-    const { status, reason } = response
-    let parts: AnswerParts
-    try {
-      const file = response.file as NonNullable<Response['file']>
-      parts = await openFile(file, status === 200 ? this.request : unconditional(this.head.method), aboutFile(response))
-    } catch (error) {
-      if (!isNoFile(error)) throw error
-      return draftOf('404 Not Found\n', 'text/plain; charset=utf-8', 404)
-    }
-    const isOwn = parts.status === 200
-    const fields = fieldsBeside(response, parts.status)
-    const file = ofParts(parts, fields)
-    const own = ofFields(fields)
-    return {
-      ...file,
-      status: isOwn ? status : file.status,
-      reason: isOwn ? reason : '',
-      lines: own.lines + file.lines,
-      isClosing: own.isClosing || file.isClosing,
-      options: own.options,
-      hasDate: own.hasDate || file.hasDate,
-    }
-  }
 
   #prepare(coming: Promise<Draft>): boolean {
     this.#state = State.Preparing
@@ -634,14 +583,6 @@ export function tellAtEnd(io: CodecIo<Request>, error: unknown): void {
 }
 
 const MAX_QUEUED = 262_144
-/** Why a value is no answer, although there is JSON for it: an empty object. Null if it is one. */
-function mistakeIn(message: unknown): string | null {
-  if (isThenable(message)) return 'an answer is no promise: await it'
-  if (message instanceof Blob)
-    return 'an answer is no Blob: send its await arrayBuffer(), or a Response with its stream()'
-  return isStream(message) ? 'an answer is no stream: send new Response(200, {}, stream)' : null
-}
-
 /** With this many bytes queued a stream waits for the client, and so does the next request. */
 export function mostQueued({ maxSendBufferSize }: CodecIo<Request>): number {
   return Math.min(MAX_QUEUED, maxSendBufferSize)
@@ -702,33 +643,6 @@ function joined(head: string, body: string | Uint8Array): string | (string | Uin
   const start = wireOf(head)
   if (typeof start === 'string' && typeof body === 'string' && body.length < JOINED_BELOW) return start + body
   return [start, body]
-}
-
-/** What a Response says of its file: instead of what the file itself has, but in its place. */
-function aboutFile(response: Response): FileFields {
-  const about: { -readonly [name in keyof FileFields]: string } = {}
-  const [type, etag, lastModified] = FILE_FIELDS.map((name) => response.getHeader(name))
-  if (type !== undefined) about.type = type
-  if (etag !== undefined) about.etag = etag
-  if (lastModified !== undefined) about.lastModified = lastModified
-  return about
-}
-
-const FILE_FIELDS = ['content-type', 'etag', 'last-modified']
-/** A refusal with a lifetime would be given to others by caches (RFC 9111 section 3). */
-const LIFETIMES = ['cache-control', 'expires']
-
-/** What else a Response says. */
-function fieldsBeside({ fields }: Response, status: number): Response['fields'] {
-  const beside = new Map(fields)
-  for (const name of FILE_FIELDS) beside.delete(name)
-  if (status >= 400) for (const name of LIFETIMES) beside.delete(name)
-  return beside
-}
-
-/** An error page is sent whole, whatever conditions the request has. */
-function unconditional(method: string): RequestView {
-  return { method, header: () => undefined }
 }
 
 function clientEnded(): AbortError {

@@ -41,6 +41,14 @@ const current = (box: Sandbox) => join(box.directory, 'current')
 
 const moduleOf = (box: Sandbox) => join(current(box), 'app.js')
 
+/** A server of release 1. */
+async function startFirst(box: Sandbox): Promise<{ module: string; port: number }> {
+  const module = moduleOf(box)
+  deploy(box, '1')
+  succeeded(await box.command('start', '-d', module))
+  return { module, port: portOf(await box.status()) }
+}
+
 /** Kills a process, and waits until another one of the code that is current has its place. */
 async function crash(box: Sandbox): Promise<void> {
   const [first] = workersOf(await box.status())
@@ -53,10 +61,7 @@ async function crash(box: Sandbox): Promise<void> {
 
 test('a release with its own copy of the same version is what a reload brings, and the one before may be removed', async () => {
   await inSandbox(async (box) => {
-    const module = moduleOf(box)
-    deploy(box, '1')
-    succeeded(await box.command('start', '-d', module))
-    const port = portOf(await box.status())
+    const { module, port } = await startFirst(box)
     assert.is(await ask(port, 'x'), 'release 1 0')
     deploy(box, '2')
     succeeded(await box.command('reload', module))
@@ -78,10 +83,7 @@ test('a release with its own copy of the same version is what a reload brings, a
 
 test('a release with another version of the package is refused with the command that brings it', async () => {
   await inSandbox(async (box) => {
-    const module = moduleOf(box)
-    deploy(box, '1')
-    succeeded(await box.command('start', '-d', module))
-    const port = portOf(await box.status())
+    const { module, port } = await startFirst(box)
     deploy(box, '2', OTHER)
     for (const command of ['reload', 'diff']) {
       const { code, stdout, stderr } = await box.command(command, '--json', module)

@@ -49,7 +49,6 @@ import {
   kConnectFailed,
   kDrain,
   kForget,
-  kFull,
   kHandOver,
   kHasQueued,
   kHasWaiting,
@@ -65,7 +64,6 @@ import {
   kLose,
   kOpen,
   kQuietFor,
-  kRefuse,
   kRelease,
   kReset,
   kSecure,
@@ -542,10 +540,6 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#drop()
   }
 
-  [kRefuse](why: string): false {
-    return this.#refuse(why)
-  }
-
   [kKeep](message: unknown, isRaw: boolean, size: number): boolean {
     if (this.#waitingBytes >= this.maxSendBufferSize && !this.#is(Bit.Accepted))
       return this.#leaveOut('send buffer full and drop package')
@@ -554,7 +548,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     more.waiting.add({ message, isRaw, size })
     this.#bits |= Bit.NotSent
     if (more.waiting.bytes < this.maxSendBufferSize) return true
-    this[kFull]()
+    this.#fill()
     return false
   }
 
@@ -630,14 +624,6 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   [kHasQueued](bytes: number): boolean {
     return this.#socket.hasQueued(bytes)
-  }
-
-  [kFull](isNews = true): void {
-    if (this.#is(Bit.Full)) return
-    this.#bits |= Bit.Full
-    this.#socket.awaitDrained()
-    this.#rare?.pipes?.holdSources()
-    if (isNews) this.#notify(this.onBufferFull)
   }
 
   [kSecure](tls: Tls): Promise<void> {
@@ -1213,8 +1199,16 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#bytesWritten += size
     this.worker.counters.bytesOut += size
     if (!this.#socket.hasQueued(maxSendBufferSize)) return true
-    this[kFull]()
+    this.#fill()
     return false
+  }
+
+  #fill(): void {
+    if (this.#is(Bit.Full)) return
+    this.#bits |= Bit.Full
+    this.#socket.awaitDrained()
+    this.#rare?.pipes?.holdSources()
+    this.#notify(this.onBufferFull)
   }
 
   /** Refuses the message being sent, so that it is not counted. */

@@ -43,12 +43,8 @@ export const kLose = Symbol('lose')
 export const kHasWaiting = Symbol('has waiting')
 /** Whether this many bytes are queued that the kernel does not take. */
 export const kHasQueued = Symbol('has queued')
-/** The send buffer has reached its limit. */
-export const kFull = Symbol('full')
 /** The connection's transport; `ssl` is TCP under TLS. */
 export const kTransport = Symbol('transport')
-/** Refuses a message. */
-export const kRefuse = Symbol('refuse')
 /** Switches to TLS. */
 export const kSecure = Symbol('secure')
 

@@ -1,32 +1,26 @@
-// One WebSocket connection (RFC 6455), server or client: handshake, frames, messages, pings, the closing handshake. A
-// peer that breaks a rule receives the matching close code before the connection ends. Text is checked as it arrives.
+// One WebSocket connection (RFC 6455), server or client: frames, messages, pings, the closing handshake; opening.ts is
+// what comes before. A peer that breaks a rule receives the matching close code before the connection ends. Text is checked as it arrives.
 
-import { ProtocolError, UsageError } from '../../src/errors.ts'
-import { Accumulator, type CloseReason, type Codec, type CodecIo, isThenable, NEED_MORE } from '../../src/protocol.ts'
-import { HEAD_LIMITS, type HeadLimits, HeadParser, type RequestHead } from '../http/head.ts'
-import { isMisdirected, Request } from '../http/request.ts'
-import { Response } from '../http/response.ts'
-import { type Agreement, type DeflateContext, offerOf, type Terms } from './deflate.ts'
+import { ProtocolError } from '../../src/errors.ts'
+import { Accumulator, type CloseReason, type Codec, type CodecIo } from '../../src/protocol.ts'
+import type { Request } from '../http/request.ts'
+import type { Agreement, DeflateContext } from './deflate.ts'
 import { broken, FrameReader, type MessageSink, noText } from './frame-reader.ts'
 import { clientFrame, isCloseCode, Opcode, sentFrame } from './frames.ts'
-import { answered, asking, isInterim, offeredProtocols, refusalOf, refusing, switching } from './handshake.ts'
 import { CloseFrame, opcodeOf, PreparedMessage, payloadOf, type WebSocketMessage } from './messages.ts'
+import { ClientOpening, type Opener, type Opening, RESTART, ServerOpening } from './opening.ts'
 import type { Resolved } from './settings.ts'
 import { textOf } from './utf8.ts'
-import { Visit } from './visit.ts'
 
 const enum State {
-  /** For a request, or for the answer to ours. */
-  AwaitHandshake = 0,
-  /** For the user to decide whether the client is admitted. */
-  AwaitWelcome = 1,
-  Open = 2,
+  Opening = 0,
+  Open = 1,
   /** The peer has sent a close frame or broken a rule. Messages before that are handled and may be answered. */
-  Heard = 3,
+  Heard = 2,
   /** We have sent a close frame and wait for the peer's. */
-  Closing = 4,
+  Closing = 3,
   /** All further input is ignored. */
-  Closed = 5,
+  Closed = 4,
 }
 
 /** Flags in one number, since every connection has them. */
@@ -57,38 +51,16 @@ const MAX_PONG_QUEUE = 65_536
  */
 const PUT_OFF_MS = 1000
 
-/** State needed until the handshake is done. */
-class Handshake {
-  /** Servers only. */
-  readonly parser: HeadParser
-  head: RequestHead | null = null
-  startedAt = 0
-  /** What a client has offered. */
-  terms: Terms | null = null
-  /** Clients only. */
-  key = ''
-  /** Messages wait for its end. */
-  hasKept = false
-  /** The close frame follows these messages, or the handshake: the user has closed, or a pipe has ended. */
-  isLast = false
-  /** The error that occurred after the user's decision. */
-  failure: ProtocolError | null = null
-
-  constructor(limits: HeadLimits) {
-    this.parser = new HeadParser(limits)
-  }
-}
-
-export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
+export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink, Opener {
   readonly #io: CodecIo<string | Buffer>
   readonly #settings: Resolved
-  #state: State = State.AwaitHandshake
+  #state: State = State.Opening
   #bits = 0
   #rest: Accumulator | null = null
   /** Null without compression. */
   deflate: DeflateContext | null = null
   /** Null once the handshake is done. */
-  #handshake: Handshake | null
+  #opening: Opening | null
   /** In the middle of a frame or message; null between messages. */
   #reader: FrameReader | null = null
   /**
@@ -104,9 +76,8 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   constructor(io: CodecIo<string | Buffer>, settings: Resolved) {
     this.#io = io
     this.#settings = settings
-    this.#handshake = new Handshake(settings.head)
     io.deadline('handshake', settings.handshakeTimeoutMs)
-    if (!this.isServer) this.#ask()
+    this.#opening = this.isServer ? new ServerOpening(io, settings, this) : new ClientOpening(io, settings, this)
   }
 
   #is(bit: Bit): boolean {
@@ -128,7 +99,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     if (this.#state === State.Closed) return
     if (this.#rest !== null && this.#rest.length > 0) {
       this.#rest.append(bytes)
-      if (this.#state !== State.AwaitWelcome && !this.#is(Bit.Stopped)) this.#goOn()
+      if (this.#opening?.isDeciding !== true && !this.#is(Bit.Stopped)) this.#goOn()
       return
     }
     const used = this.#guarded(bytes)
@@ -138,7 +109,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   }
 
   resumed(): void {
-    const failure = this.#handshake?.failure ?? null
+    const failure = this.#opening?.failure ?? null
     if (failure !== null) throw failure
     this.#bits &= ~Bit.Stopped
     this.#goOn()
@@ -146,7 +117,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
 
   send(message: WebSocketMessage): boolean {
     if (this.#state >= State.Closing) return this.#io.refuse('the WebSocket is closing')
-    if (this.#state < State.Open) return this.#keep(message)
+    if (this.#state === State.Opening) return (this.#opening as Opening).keep(message)
     if (message instanceof CloseFrame) return this.#close(message.code, message.reason)
     return this.#sendNow(message)
   }
@@ -171,7 +142,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   }
 
   closing(reason: 'closed' | 'handler' | 'timeout'): boolean {
-    if (this.#state < State.Open) return this.#closeEarly(reason)
+    if (this.#state === State.Opening) return (this.#opening as Opening).close(reason)
     if (this.#is(Bit.PutOff)) this.#finally(null)
     const isPutOff = reason === 'closed' && this.#io.onSettled !== null // the goodbye follows then
     if (isPutOff) return true
@@ -179,25 +150,14 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     return reason === 'closed' && this.#state === State.Closing
   }
 
-  /** A client whose messages wait closes when the handshake is over and they are sent. */
-  #closeEarly(reason: 'closed' | 'handler' | 'timeout'): boolean {
-    if (this.isServer) {
-      if (reason !== 'timeout') this.#refuse(reason === 'handler' ? 500 : 403, 'not now')
-      return false
-    }
-    const handshake = this.#handshake as Handshake
-    handshake.isLast = reason === 'closed' && handshake.hasKept
-    return handshake.isLast
-  }
-
   /** There is no half-close but this: after our close frame messages still come, until the peer's. */
   shut(): void {
     if (this.#state === State.Open) this.#close(1000, '')
-    else if (this.#handshake !== null) this.#handshake.isLast = true
+    else if (this.#opening !== null) this.#opening.isLast = true
   }
 
   get isOpening(): boolean {
-    return this.#state < State.Open
+    return this.#state === State.Opening
   }
 
   get isClosing(): boolean {
@@ -206,8 +166,13 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
 
   get isBusy(): boolean {
     if (this.#state === State.Open) return this.#isReceiving
-    const isAsking = this.#state === State.AwaitHandshake && (this.#rest?.length ?? 0) > 0
-    return isAsking || this.#state === State.AwaitWelcome || this.#state === State.Closing
+    if (this.#state === State.Opening) return this.#opening?.isDeciding === true || this.#isAmidHandshake
+    return this.#state === State.Closing
+  }
+
+  /** Whether part of a handshake has come. */
+  get #isAmidHandshake(): boolean {
+    return (this.#rest?.length ?? 0) > 0
   }
 
   get #isReceiving(): boolean {
@@ -217,15 +182,12 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
 
   /** FIN, with or without a close frame before it. */
   ended(): void {
-    if (this.#state === State.AwaitHandshake && (this.#rest?.length ?? 0) > 0) return this.#cutHandshake()
-    if (this.#state < State.Open) return
+    if (this.#state === State.Opening) {
+      if (this.#isAmidHandshake) this.#opening?.cut()
+      return
+    }
     if (this.#state === State.Open) this.#bits |= Bit.PeerFirst
     if (this.#io.onSettled === null || this.#is(Bit.PutOff)) this.#finally(() => this.#finish(this.#closeCode))
-  }
-
-  #cutHandshake(): void {
-    if (this.isServer) return this.#turnAway(400, 'the handshake ends before its end')
-    throw new ProtocolError('ERR_BAD_HANDSHAKE', 'the server closed amid its answer')
   }
 
   /** Calls `end` once all received messages have been handled, instead of any close frame waiting for the same. */
@@ -241,23 +203,18 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
       this.#bits |= Bit.LastCall
       return
     }
-    const isOurs = this.#state === State.AwaitWelcome
-    if (this.isServer)
-      this.#refuse(isOurs ? 503 : 408, isOurs ? 'try again later' : 'the handshake did not come in time')
-    throw new ProtocolError(
-      'ERR_HANDSHAKE_TIMEOUT',
-      isOurs ? 'onWebSocketConnect has not settled in time' : 'the handshake did not come in time',
-    )
+    this.#opening?.timedOut()
   }
 
   closed(): void {
     this.#state = State.Closed
-    this.#rest = this.#handshake = this.#reader = null
+    this.#opening?.closed()
+    this.#rest = this.#opening = this.#reader = null
     this.deflate?.close()
     this.deflate = null
   }
 
-  // Handshakes
+  // Opening
 
   #goOn(): void {
     const rest = this.#rest
@@ -279,8 +236,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     let at = 0
     while (at < bytes.length && !this.#is(Bit.Stopped)) {
       const before = at
-      if (this.#state === State.AwaitHandshake)
-        at += this.isServer ? this.#takeRequest(bytes, at) : this.#takeAnswer(bytes, at)
+      if (this.#state === State.Opening) at += (this.#opening as Opening).take(bytes, at)
       else if (this.#state === State.Open || this.#state === State.Closing) at = this.#takeFrame(bytes, at)
       else if (this.#isDeaf()) return bytes.length
       if (at === before) break
@@ -292,174 +248,36 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
     return this.#state === State.Heard || this.#state === State.Closed
   }
 
-  /** Returns the length of the head, or 0 while it is incomplete. */
-  #takeRequest(bytes: Buffer, start: number): number {
-    const { parser } = this.#handshake as Handshake
-    const head = bytes.subarray(start)
-    const length = parser.parse(head)
-    if (length === NEED_MORE) return 0
-    const taken = parser.take(head)
-    if (this.#settings.log !== null)
-      Object.assign(this.#handshake as Handshake, { head: taken, startedAt: this.#io.now() })
-    this.#decide(taken)
-    return length
-  }
-
-  #decide(head: RequestHead): void {
-    if (this.#is(Bit.Leaving)) return this.#turnAway(503, RESTART)
-    const refusal = refusalOf(head)
-    if (refusal !== null) return this.#turnAway(refusal.status, refusal.message, refusal.lines)
-    const offered = offeredProtocols(head)
-    if (offered === null) return this.#turnAway(400, 'Sec-WebSocket-Protocol is no list of names')
-    const visit = new Visit(this.#settings.sessions)
-    const request = requestOf(head, this.#io, this.#settings.isTrusted, visit)
-    if (isMisdirected(request)) return this.#turnAway(421, 'https is asked for without TLS')
-    if (!this.#settings.isWelcome(head.header('origin'), request)) return this.#turnAway(403, 'this origin may not')
-    const chosen = this.#settings.choose(offered, request)
-    if (chosen !== '' && !offered.includes(chosen))
-      throw new UsageError('ERR_BAD_SUBPROTOCOL', `the client did not offer '${chosen}'`)
-    this.#askUser(head, request, chosen, visit)
-  }
-
-  /** Asks the user, who may take time to decide. */
-  #askUser(head: RequestHead, request: Request, protocol: string, visit: Visit): void {
-    const response = new Response()
-    const said = this.#io.event('onWebSocketConnect', request, response)
-    const word = isThenable(said) || visit.hasBegun ? this.#stored(said, visit, request, response) : said
-    const decided = (answer: unknown) => {
-      visit.end()
-      if (this.#state === State.Closed) return // the callback threw or closed, and the client has its answer
-      if (this.#is(Bit.Leaving)) this.#turnAway(503, RESTART)
-      else if (answer === false) this.#turnAway(403, 'not allowed')
-      else if (answer instanceof Response && (answer !== response || isRefusal(answer))) this.#turnAwayWith(answer)
-      else this.#welcome(head, request, protocol, response)
-    }
-    if (!isThenable(word)) return decided(word)
-    this.#state = State.AwaitWelcome
-    this.#io.pause()
-    Promise.resolve(word).then(
-      (answer) => this.#decideLate(() => decided(answer)),
-      () => this.#decideLate(() => this.#turnAway(500, 'the handler failed')), // the connection has called onError
-    )
-  }
-
-  /** What the user said, once the session that it asked for is stored. Without a cookie to bring, nothing is. */
-  async #stored(said: unknown, visit: Visit, request: Request, response: Response): Promise<unknown> {
-    const answer = await said
-    if (answer === false || !visit.hasBegun) return answer
-    try {
-      await visit.store(request, answer instanceof Response ? answer : response)
-    } catch (error) {
-      if (this.#state === State.AwaitWelcome) this.#turnAway(500, 'the session could not be stored')
-      this.#io.fail(error)
-    }
-    return answer
-  }
-
-  /** No caller could catch an error here, so it is thrown when receiving goes on. */
-  #decideLate(decide: () => void): void {
-    if (this.#state !== State.AwaitWelcome) return // closed meanwhile, or timed out
-    const handshake = this.#handshake as Handshake
-    try {
-      decide()
-    } catch (error) {
-      handshake.failure = this.#fault(oursFailed(error))
-      this.#handshake = handshake
-    }
-    this.#io.resume()
-  }
-
-  #welcome(head: RequestHead, request: Request, protocol: string, response: Response): void {
-    const answer = switching(head, protocol, this.#settings.engine?.terms ?? null, response)
-    const handshake = this.#handshake
-    this.#io.write(/[\x80-\xff]/.test(answer.text) ? Buffer.from(answer.text, 'latin1') : answer.text)
-    this.#opened(answer.agreement)
-    this.#log(handshake, 101, 0)
-    this.#tellOpened(request, answer.protocol)
-  }
-
-  #opened(agreement: Agreement | null): void {
+  /** Called by the opening, as those that follow. */
+  opened(agreement: Agreement | null): void {
     const { engine, pingIntervalMs } = this.#settings
     if (agreement !== null && engine !== null) this.deflate = engine.open(agreement)
     this.#state = State.Open
     this.#io.deadline('handshake', 0)
     this.#io.deadline('ping', pingIntervalMs / 2)
-    const isLast = this.#handshake?.isLast === true
-    this.#handshake = null
+    const isLast = this.#opening?.isLast === true
+    this.#opening = null
     this.#io.sendKept()
     if (this.#state !== State.Open) return // a close frame was among them
     if (isLast) this.#close(1000, '')
     else if (this.#is(Bit.Leaving)) this.#putOff()
   }
 
-  #tellOpened(request: Request | null, protocol: string): void {
+  tellOpened(request: Request | null, protocol: string): void {
     if (this.#state === State.Open) this.#io.event('onWebSocketConnected', request, protocol)
   }
 
-  #ask(): void {
-    const { target, peer } = this.#io
-    const { protocols, headers, engine } = this.#settings
-    const authority = target?.authority ?? peer.remoteIp
-    const handshake = this.#handshake as Handshake
-    handshake.terms = engine?.terms ?? null
-    const offer = handshake.terms === null ? '' : offerOf(handshake.terms)
-    const { text, key } = asking(authority, target?.uri ?? '/', protocols, offer, headers)
-    handshake.key = key
-    this.#io.write(text)
-  }
-
-  #takeAnswer(bytes: Buffer, start: number): number {
-    const end = bytes.indexOf('\r\n\r\n', start)
-    if (end < 0) {
-      if (bytes.length - start > HEAD_LIMITS.maxHeadBytes)
-        throw new ProtocolError('ERR_BAD_HANDSHAKE', 'the answer does not end')
-      return 0
-    }
-    const text = bytes.toString('latin1', start, end + 4)
-    if (isInterim(text)) return end + 4 - start
-    const { key, terms } = this.#handshake as Handshake
-    const { protocol, agreement } = answered(text, key, this.#settings.protocols, terms)
-    this.#opened(agreement)
-    this.#tellOpened(null, protocol)
-    return end + 4 - start
-  }
-
-  #turnAway(status: number, message: string, lines: Readonly<Record<string, string>> = {}): void {
-    this.#refuse(status, message, lines)
-    this.#io.end()
-  }
-
-  #turnAwayWith(response: Response): void {
-    this.#sendRefusal(response)
-    this.#io.end()
-  }
-
-  #refuse(status: number, message: string, lines: Readonly<Record<string, string>> = {}): void {
-    const type = { 'Content-Type': 'text/plain; charset=utf-8' }
-    this.#sendRefusal(new Response(status, { ...type, ...lines }, `${message}\n`))
-  }
-
-  #sendRefusal(response: Response): void {
-    const parts = refusing(response, this.#handshake?.parser.isHead === true, this.#settings.date())
+  refused(): void {
     this.#state = State.Closed
-    for (const part of parts) this.#io.write(part)
-    this.#log(this.#handshake, response.status, Buffer.byteLength(parts[1] ?? ''))
   }
 
-  /** As HTTP logs its own answers. */
-  #log(handshake: Handshake | null, status: number, bytes: number): void {
-    const { log, isTrusted } = this.#settings
-    const head = handshake?.head ?? null
-    if (log === null || handshake === null || head === null) return
-    const { method, target, minorVersion } = head
-    const durationMs = Math.round(this.#io.now() - handshake.startedAt)
-    const { remoteIp } = requestOf(head, this.#io, isTrusted)
-    const [referer, userAgent] = [head.header('referer') ?? '', head.header('user-agent') ?? '']
-    try {
-      log({ remoteIp, method, target, version: `1.${minorVersion}`, status, bytes, durationMs, referer, userAgent })
-    } catch (error) {
-      this.#io.fail(error)
-    }
+  openingFailed(opening: Opening, cause: unknown): void {
+    opening.failure = this.#fault(oursFailed(cause))
+    this.#opening = opening
+  }
+
+  get isLeaving(): boolean {
+    return this.#is(Bit.Leaving)
   }
 
   // Frames in
@@ -575,8 +393,7 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
 
   /** Reports the error to the peer by a close code, or during the handshake by a status; then the connection ends. */
   #fault(error: ProtocolError): ProtocolError {
-    if (this.#state < State.Open && this.isServer)
-      this.#refuse(error.statusHint ?? 400, error.statusHint === 500 ? 'the server failed' : error.message)
+    if (this.#state === State.Opening) this.#opening?.fail(error)
     else if (this.#state === State.Open) {
       this.#state = State.Heard
       this.#finally(() => {
@@ -626,17 +443,6 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
 
   // Frames out
 
-  /** Encoded now, so that an unsendable one throws to its sender. */
-  #keep(message: WebSocketMessage): boolean {
-    const handshake = this.#handshake as Handshake
-    if (message instanceof CloseFrame)
-      return handshake.hasKept ? this.#io.keep(message, 0) : this.#io.refuse('the WebSocket is not open')
-    handshake.hasKept = true
-    if (message instanceof PreparedMessage) return this.#io.keep(message, message.size)
-    const payload = payloadOf(message)
-    return this.#io.keep(payload, Buffer.byteLength(payload))
-  }
-
   #sendNow(message: WebSocketMessage): boolean {
     if (message instanceof PreparedMessage) return this.#sendPrepared(message)
     const payload = payloadOf(message)
@@ -669,16 +475,10 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink {
   }
 }
 
-const RESTART = 'service restart'
 const NO_BYTES = Buffer.alloc(0)
 
 function peerIsDead(ms: number): ProtocolError {
   return new ProtocolError('ERR_PEER_DEAD', `the peer has not answered a ping for ${ms} ms`, { closeCode: 1006 })
-}
-
-/** Whether the status refuses. 200 is a Response's default and means no decision. */
-function isRefusal({ status }: Response): boolean {
-  return status !== 200 && status !== 101
 }
 
 /** A function in the settings threw. */
@@ -689,15 +489,3 @@ function oursFailed(cause: unknown): ProtocolError {
     cause,
   })
 }
-
-/** The handshake as a request with an empty body. */
-function requestOf(
-  head: RequestHead,
-  io: CodecIo<string | Buffer>,
-  isTrusted: Resolved['isTrusted'],
-  visit: Visit = NO_VISIT,
-): Request {
-  return new Request(head, null, io, { isTrusted, loadSession: (request) => visit.load(request) })
-}
-
-const NO_VISIT = new Visit(null)

@@ -3,12 +3,13 @@
 // that it was sent. A process beside the one that has the slot has an outbox of its own, which ends with it.
 
 import { codeOf, messageOf, PeerError, type SendError } from '../errors.ts'
-import { now, recently } from '../loop/clock.ts'
+import { recently } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import type { PeerRow } from '../process/group.ts'
 import type { Transport } from '../transport.ts'
 import type { Terms } from './handshake.ts'
 import type { Unsettled } from './ledger.ts'
+import { Losses, type LossesOwner } from './losses.ts'
 import { type Credentials, type LinkOwner, OutgoingLink } from './outgoing-link.ts'
 import type { Route } from './peers.ts'
 import { lost, PendingRequest, type RequestOptions } from './pending-request.ts'
@@ -76,12 +77,8 @@ export const SILENT = 'has not said what it subscribes to'
 const GONE = 'this process of it is gone'
 /** Retry interval: a process that is gone refuses connections until the master has reported it. */
 const RETRY_MS = 50
-/** Number of lost messages that are failed in one turn of the event loop. */
-export const TOLD_IN_ONE_TURN = 500
-/** At least so long between two rounds of failures that are certain when a message is sent. */
-const BETWEEN_REFUSALS_MS = 20
 
-export class Outbox implements LinkOwner {
+export class Outbox implements LinkOwner, LossesOwner {
   readonly mailbox: string
   readonly id: number
   /** For error messages. */
@@ -116,13 +113,7 @@ export class Outbox implements LinkOwner {
   /** Whether a link should exist even with nothing to send. */
   #isWanted = false
   #isClosed = false
-  /** Messages for a worker that is gone, to be failed soon; and when the last ones were. */
-  readonly #refused: Unsettled[] = []
-  #toldAt = Number.NEGATIVE_INFINITY
-  /** What is lost and has not been failed yet; and how many of the first list have been. */
-  readonly #lost: { readonly entries: readonly Unsettled[]; readonly error: PeerError }[] = []
-  #toldOfFirst = 0
-  #isTelling = false
+  readonly #losses = new Losses(this)
   /** Number of unsettled messages. */
   count = 0
   #bytes = 0
@@ -156,7 +147,7 @@ export class Outbox implements LinkOwner {
 
   /** Whether anything is unsettled that may still be handled while this process is there. */
   get isBusy(): boolean {
-    return this.count - this.#refused.length > (this.#isInVain ? this.#waiting.length : 0)
+    return this.count - this.#losses.refused > (this.#isInVain ? this.#waiting.length : 0)
   }
 
   /** Whether messages wait for a process that does not come before this one has gone, or not by itself. */
@@ -212,7 +203,7 @@ export class Outbox implements LinkOwner {
   miss({ bytes }: Packed, message: unknown): boolean {
     if (!this.#hasRoom()) return this.#turnAway(message)
     const size = bytes.length + HEAD_BYTES
-    this.#refuse(message, size)
+    this.#losses.refuse(message, size)
     return this.#posted(size)
   }
 
@@ -267,7 +258,7 @@ export class Outbox implements LinkOwner {
   }
 
   #posted(size: number): boolean {
-    if (++this.count - this.#refused.length === 1) this.#host.look()
+    if (++this.count - this.#losses.refused === 1) this.#host.look()
     this.#bytes += size
     return !this.#lookFull()
   }
@@ -291,27 +282,13 @@ export class Outbox implements LinkOwner {
     const size = packed.bytes.length + HEAD_BYTES
     checkSize(this.name, packed, this.#maxSize)
     if (!this.isKnown || (this.#host.isEnding && !this.isUp)) {
-      this.#refuse(entry, size)
+      this.#losses.refuse(entry, size)
       return size
     }
     this.#waiting.push({ value: packed, entry, size, since: recently(), audience, whom, address: this.address })
     if (this.#waiting.length === 1) this.#watch()
     this.#connect()
     return size
-  }
-
-  /** Fails a message later, so that a caller that sends it again at once does not stop the event loop. */
-  #refuse(entry: unknown, size: number): void {
-    if (this.#refused.push({ entry, size }) > 1) return
-    const pauseMs = this.#toldAt + BETWEEN_REFUSALS_MS - now()
-    if (pauseMs > 0) deadlines.after(pauseMs, tellRefused, this)
-    else setImmediate(tellRefused, this)
-  }
-
-  /** @internal */
-  tellRefused(): void {
-    this.#toldAt = now()
-    this.#giveUp(this.#refused.splice(0), this.#whyGone())
   }
 
   /** How long a message may wait while no process has a part in it. */
@@ -346,6 +323,10 @@ export class Outbox implements LinkOwner {
     this.#watch()
   }
 
+  whyRefused(): PeerError {
+    return lost(this.name, this.#whyGone(), false)
+  }
+
   #whyGone(): string {
     if (this.#isClosed) return 'this process leaves'
     if (this.#host.isEnding) return 'the server is being stopped'
@@ -355,21 +336,10 @@ export class Outbox implements LinkOwner {
 
   /** Fails messages that were never sent. */
   #giveUp(entries: readonly Unsettled[], why: string): void {
-    this.#fail(entries, lost(this.name, why, false))
+    this.#losses.fail(entries, lost(this.name, why, false))
   }
 
-  /** One error for all, since making it takes longer than telling it. */
-  #fail(entries: readonly Unsettled[], error: PeerError): void {
-    this.#lost.push({ entries, error })
-    if (!this.#isTelling) this.tellInTurns()
-  }
-
-  /** Each failure is a call of the user's, so the event loop turns between so many of them. @internal */
-  tellInTurns(): void {
-    if (this.tellLost(TOLD_IN_ONE_TURN)) setImmediate(tellInTurns, this)
-  }
-
-  #end(entry: unknown, size: number, error: PeerError): void {
+  giveBack(entry: unknown, size: number, error: PeerError): void {
     if (entry instanceof PendingRequest) entry.fail(error)
     else this.failed(error, entry)
     this.settled(size)
@@ -568,7 +538,7 @@ export class Outbox implements LinkOwner {
   }
 
   misread(entry: unknown, size: number, why: string): void {
-    this.#end(entry, size, lost(this.name, why, true))
+    this.giveBack(entry, size, lost(this.name, why, true))
   }
 
   /** The previous process has begun all it was sent, or is gone. */
@@ -596,7 +566,7 @@ export class Outbox implements LinkOwner {
         this.#host.unlinked(this, link)
       }
     }
-    this.#fail(unsettled, lost(this.name, why || 'it is gone', true))
+    this.#losses.fail(unsettled, lost(this.name, why || 'it is gone', true))
     this.look()
     this.#host.look()
   }
@@ -611,8 +581,8 @@ export class Outbox implements LinkOwner {
 
   /** Gives up all that is unsettled: it has had its time. `tellLost` tells the senders; they may send again. */
   abandon(why: string): void {
-    this.#isTelling = true // by whoever has called this
-    this.#giveUp([...this.#refused.splice(0), ...this.#waiting.splice(0)], why)
+    this.#losses.hold() // until whoever has called this calls `tellLost`
+    this.#giveUp([...this.#losses.takeRefused(), ...this.#waiting.splice(0)], why)
     const links = [...this.#older, this.#link]
     this.#link = null // another one is made when it is needed
     for (const link of links) link?.close(why)
@@ -629,34 +599,12 @@ export class Outbox implements LinkOwner {
 
   /** Fails so many of the lost messages. Returns whether there are more. */
   tellLost(most: number): boolean {
-    let left = most
-    this.#isTelling = true // what is lost meanwhile comes after this
-    for (let one = this.#lost[0]; one !== undefined && left > 0; one = this.#lost[0]) {
-      const { entries, error } = one
-      const told = entries.slice(this.#toldOfFirst, this.#toldOfFirst + left)
-      left -= told.length
-      this.#toldOfFirst += told.length
-      if (this.#toldOfFirst === entries.length) {
-        this.#lost.shift()
-        this.#toldOfFirst = 0
-      }
-      for (const { entry, size } of told) this.#end(entry, size, error)
-    }
-    this.#isTelling = this.#lost.length > 0
-    return this.#isTelling
+    return this.#losses.tell(most)
   }
-}
-
-function tellInTurns(outbox: Outbox): void {
-  outbox.tellInTurns()
 }
 
 function giveUpLate(outbox: Outbox): void {
   outbox.giveUpLate()
-}
-
-function tellRefused(outbox: Outbox): void {
-  outbox.tellRefused()
 }
 
 /** Turns an error of a late send into a loss: the code that sent the message has moved on. */

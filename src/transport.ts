@@ -159,9 +159,10 @@ export interface DatagramSocket {
   hasQueued(bytes: number): boolean
   /**
    * Sends one datagram to an IP address, in pieces that must not change afterwards. `failed` may be called, but never
-   * before this returns. Source: sendto(2).
+   * before this returns. `localIp` is the address of ours that it leaves from, on an engine that can choose; empty: the
+   * socket's, or the one of the route. Source: sendto(2), ip(7).
    */
-  send(bytes: Encoded, ip: string, port: number, failed: (error: SystemError) => void): void
+  send(bytes: Encoded, ip: string, port: number, failed: (error: SystemError) => void, localIp?: string): void
 }
 
 /** Called for each new connection. Returns the receiver of the socket's events, or null to refuse it. */

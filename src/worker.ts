@@ -611,11 +611,12 @@ export class Worker<
 
   /**
    * Returns a peer of this UDP Worker by its address, to send to one that has sent to another process, or to the one
-   * before a reload. Throws UsageError: ERR_NO_UDP if this process receives no datagrams (yet: `onWorkerStart` comes
-   * before that), ERR_BAD_ADDRESS.
+   * before a reload. On all addresses of a host with several, `localIp` is the one that the peer knows
+   * (`connection.getLocalIp()`). Throws UsageError: ERR_NO_UDP if this process receives no datagrams (yet:
+   * `onWorkerStart` comes before that), ERR_BAD_ADDRESS.
    */
-  peerAt(ip: string, port: number): UdpConnection<OutOf<P>> {
-    return this.#acceptor.peerAt(ip, port)
+  peerAt(ip: string, port: number, localIp = ''): UdpConnection<OutOf<P>> {
+    return this.#acceptor.peerAt(ip, port, localIp)
   }
 
   /** Accepts again after `pauseAccept()`. */

@@ -172,6 +172,8 @@ Result<int32_t> Engine::adopt(int fd, bool is_paused) {
 
 Result<int32_t> Engine::receive_datagrams(int fd) {
   if (option_of(fd, SO_TYPE) != SOCK_DGRAM) return Result<int32_t>::fail(EINVAL, "epoll_ctl");
+  const Outcome prepared = prepare_datagrams(fd);
+  if (!prepared.ok()) return Result<int32_t>::fail(prepared.failure.error, prepared.failure.call);
   return take(fd, Role::Datagrams, EPOLLIN, 0);
 }
 

@@ -121,6 +121,7 @@ class Engine {
   void accept_some(int32_t slot);
   void read_some(int32_t slot);
   bool has_waiting_bytes(int32_t slot) const;
+  static Outcome prepare_datagrams(int fd);
   void read_datagrams(int32_t slot);
   void write_unsent(int32_t slot);
   void forget_sent(int32_t slot, size_t bytes);

@@ -1,5 +1,6 @@
 // Datagrams in batches: recvmmsg(2), sendmmsg(2), udp(7). Each received one has a place in the rings, which ends with
-// the sender's address.
+// the sender's address, and on a socket for all addresses the one that it was sent to: an answer that left from another
+// would be unknown to its receiver (ip(7) and ipv6(7), IP_PKTINFO).
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -24,14 +25,80 @@ struct Endpoint {
   /** Identifies the datagram to JavaScript if sending fails. */
   int32_t tag;
   uint8_t ip[16];
+  /** The address of ours: 4 or 6; 0 if it is the socket's, or the kernel chooses. */
+  int32_t local_family;
+  /** The interface of a link-local one. */
+  uint32_t local_scope;
+  uint8_t local[16];
 };
 
-static_assert(sizeof(Endpoint) == kEndpointBytes && offsetof(Endpoint, ip) == 16);
+static_assert(sizeof(Endpoint) == kEndpointBytes && offsetof(Endpoint, ip) == 16 && offsetof(Endpoint, local) == 40);
 
 void unpack(const Address& address, Endpoint* endpoint) {
   *endpoint = {};
   endpoint->family = unpack(address, &endpoint->port, endpoint->ip);
   endpoint->scope = scope_of(address);
+}
+
+/** Room for the information about one packet: of IPv4 on an IPv6 socket, the kernel gives both kinds. */
+struct alignas(cmsghdr) Control {
+  uint8_t bytes[CMSG_SPACE(sizeof(in_pktinfo)) + CMSG_SPACE(sizeof(in6_pktinfo))];
+};
+
+void unpack_local(in_pktinfo info, Endpoint* endpoint) {
+  // Not ipi_addr, which may be a broadcast. On an IPv6 socket, it is written as all addresses are there: mapped.
+  const bool is_mapped = endpoint->family == 6;
+  endpoint->local_family = endpoint->family;
+  if (is_mapped) std::memset(endpoint->local + 10, 0xff, 2);
+  std::memcpy(endpoint->local + (is_mapped ? 12 : 0), &info.ipi_spec_dst, 4);
+}
+
+void unpack_local(in6_pktinfo info, Endpoint* endpoint) {
+  if (IN6_IS_ADDR_MULTICAST(&info.ipi6_addr)) return;  // nothing can be sent from there
+  endpoint->local_family = 6;
+  endpoint->local_scope = IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr) ? info.ipi6_ifindex : 0;
+  std::memcpy(endpoint->local, &info.ipi6_addr, 16);
+}
+
+template <typename Info>
+Info info_in(const cmsghdr* item) {
+  Info info;
+  std::memcpy(&info, CMSG_DATA(item), sizeof(info));
+  return info;
+}
+
+void unpack_local(msghdr& message, Endpoint* endpoint) {
+  for (cmsghdr* item = CMSG_FIRSTHDR(&message); item != nullptr; item = CMSG_NXTHDR(&message, item)) {
+    if (item->cmsg_level == IPPROTO_IP && item->cmsg_type == IP_PKTINFO)
+      return unpack_local(info_in<in_pktinfo>(item), endpoint);
+    if (item->cmsg_level == IPPROTO_IPV6 && item->cmsg_type == IPV6_PKTINFO)
+      unpack_local(info_in<in6_pktinfo>(item), endpoint);
+  }
+}
+
+template <typename Info>
+void put(const Info& info, int level, int type, Control* control, msghdr* message) {
+  message->msg_control = control->bytes;
+  message->msg_controllen = CMSG_SPACE(sizeof(info));
+  cmsghdr* item = CMSG_FIRSTHDR(message);
+  item->cmsg_level = level;
+  item->cmsg_type = type;
+  item->cmsg_len = CMSG_LEN(sizeof(info));
+  std::memcpy(CMSG_DATA(item), &info, sizeof(info));
+}
+
+/** Makes a datagram leave from the address that its endpoint names. */
+void pack_local(const Endpoint& endpoint, Control* control, msghdr* message) {
+  if (endpoint.local_family == 4) {
+    in_pktinfo info{};
+    std::memcpy(&info.ipi_spec_dst, endpoint.local, 4);
+    put(info, IPPROTO_IP, IP_PKTINFO, control, message);
+  } else if (endpoint.local_family == 6) {
+    in6_pktinfo info{};
+    std::memcpy(&info.ipi6_addr, endpoint.local, 16);
+    info.ipi6_ifindex = endpoint.local_scope;
+    put(info, IPPROTO_IPV6, IPV6_PKTINFO, control, message);
+  }
 }
 
 socklen_t pack(const Endpoint& endpoint, Address* address) {
@@ -60,6 +127,7 @@ struct Incoming {
   mmsghdr headers[kMaxDatagrams];
   iovec pieces[kMaxDatagrams];
   Address addresses[kMaxDatagrams];
+  Control controls[kMaxDatagrams];
 
   void prepare(uint8_t* first, int32_t count) {
     for (int32_t i = 0; i < count; i++) {
@@ -69,6 +137,8 @@ struct Incoming {
       headers[i].msg_hdr.msg_namelen = sizeof(Address);
       headers[i].msg_hdr.msg_iov = &pieces[i];
       headers[i].msg_hdr.msg_iovlen = 1;
+      headers[i].msg_hdr.msg_control = controls[i].bytes;
+      headers[i].msg_hdr.msg_controllen = sizeof(Control);
       addresses[i].any.sa_family = AF_UNSPEC;  // the kernel writes nothing for a sender without an address
     }
   }
@@ -82,6 +152,7 @@ struct Engine::Batch {
   mmsghdr headers[kAtOnce];
   iovec pieces[kAtOnce];
   Address addresses[kAtOnce];
+  Control controls[kAtOnce];
   int32_t tags[kAtOnce];
 
   bool is_full() const { return count == kAtOnce; }
@@ -97,12 +168,28 @@ struct Engine::Batch {
     headers[count].msg_hdr.msg_namelen = length;
     headers[count].msg_hdr.msg_iov = &pieces[count];
     headers[count].msg_hdr.msg_iovlen = 1;
+    pack_local(endpoint, &controls[count], &headers[count].msg_hdr);
     count++;
   }
 
   const uint8_t* bytes(size_t i) const { return static_cast<const uint8_t*>(pieces[i].iov_base) - sizeof(Endpoint); }
   size_t size(size_t i) const { return pieces[i].iov_len + sizeof(Endpoint); }
 };
+
+/** On a socket for all addresses, datagrams come with the one that they were sent to. */
+Outcome Engine::prepare_datagrams(int fd) {
+  Address address{};
+  socklen_t length = sizeof(address);
+  if (getsockname(fd, &address.any, &length) != 0) return Outcome::fail(errno, "getsockname");
+  const int on = 1;
+  const bool is_any_v6 = address.any.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&address.v6.sin6_addr);
+  const bool is_any_v4 = address.any.sa_family == AF_INET && address.v4.sin_addr.s_addr == htonl(INADDR_ANY);
+  if (is_any_v6 && setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &on, sizeof(on)) != 0)
+    return Outcome::fail(errno, "setsockopt");
+  if ((is_any_v4 || is_any_v6) && setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on)) != 0)
+    return Outcome::fail(errno, "setsockopt");
+  return Outcome::of({});
+}
 
 /** Reads as many as there are free places. No place is reused before JavaScript has handled its datagram. */
 void Engine::read_datagrams(int32_t slot) {
@@ -124,6 +211,7 @@ void Engine::read_datagrams(int32_t slot) {
     for (int i = 0; i < count; i++) {
       Endpoint endpoint;
       unpack(incoming.addresses[i], &endpoint);
+      unpack_local(incoming.headers[i].msg_hdr, &endpoint);
       const int32_t place = (datagrams_used_ + i) * kDatagramBytes;
       std::memcpy(rings_->datagrams + place + kDatagramBytes - kEndpointBytes, &endpoint, sizeof(endpoint));
       tell(slot, Kind::Datagram, place, static_cast<int32_t>(incoming.headers[i].msg_len));

@@ -82,13 +82,13 @@ constexpr int32_t kReceiveBytes = 512 * 1024;
 constexpr int32_t kSendBytes = 1024 * 1024;
 /** Size of one read: what a socket's default receive buffer yields at a time. */
 constexpr int32_t kReadBytes = 64 * 1024;
-/** Place for one datagram: up to 65,527 bytes (IPv6) and 32 for an Endpoint. One cache line more than 64 KiB, so that
+/** Place for one datagram: up to 65,527 bytes (IPv6) and 56 for an Endpoint. One cache line more than 64 KiB, so that
  * the places do not all compete for the same cache lines. */
 constexpr int32_t kDatagramBytes = 64 * 1024 + 64;
 constexpr int32_t kMaxDatagrams = 32;
 
 /** Size of an Endpoint (engine_datagrams.cc): at the end of a received datagram's place, or before one to be sent. */
-constexpr int32_t kEndpointBytes = 32;
+constexpr int32_t kEndpointBytes = 56;
 
 // src/net/rings.ts, native-socket.ts and native-datagrams.ts read and write these by offset.
 static_assert(sizeof(Header) == 24 && sizeof(Event) == 20 && sizeof(Send) == 12);

@@ -12,8 +12,8 @@ import { ENDPOINT_BYTES, Header, Kind, Operation } from './rings.ts'
 
 /** Receiver of its events. */
 export interface DatagramEvents {
-  /** A datagram arrived; the receiver owns its bytes. */
-  received(bytes: Buffer, ip: string, port: number): void
+  /** A datagram arrived; the receiver owns its bytes. `localIp`: see `Receive`. */
+  received(bytes: Buffer, ip: string, port: number, localIp: string): void
   /** Receiving failed, because of an ICMP message, but goes on. */
   failed(error: SystemError): void
 }
@@ -27,7 +27,9 @@ const enum Endpoint {
   Scope = 2,
   Tag = 3,
   Ip = 4,
-  Ints = 8,
+  LocalFamily = 8,
+  LocalScope = 9,
+  LocalIp = 10,
 }
 
 /** From this many bytes on, sent at once: a larger batch saves nothing, and what waits counts as queued. */
@@ -65,7 +67,7 @@ export class NativeDatagrams implements Owner {
     return this.#isOpen ? this.#fd : -1
   }
 
-  /** Bytes of waiting datagrams, including 32 bytes per datagram for its address. */
+  /** Bytes of waiting datagrams, including 56 bytes per datagram for its addresses. */
   get queuedBytes(): number {
     if (!this.#isOpen) return 0
     const { queued, header } = this.#engine.rings
@@ -80,8 +82,8 @@ export class NativeDatagrams implements Owner {
     return this.queuedBytes >= bytes
   }
 
-  /** Sends to `to`, or, if it is null, to the connected peer. */
-  send(bytes: Encoded, to: IpAddress | null, port: number, failed: Failed): void {
+  /** Sends to `to`, or, if it is null, to the connected peer. `from` is one of the socket's addresses. */
+  send(bytes: Encoded, to: IpAddress | null, port: number, failed: Failed, from: IpAddress | null = null): void {
     const most = mostBytes(bytes)
     if (!this.#isOpen) return failLater(failed, 'EBADF', to, port)
     if (most > 3 * MAX_DATAGRAM_BYTES) return failLater(failed, 'EMSGSIZE', to, port)
@@ -89,7 +91,8 @@ export class NativeDatagrams implements Owner {
     const at = rings.reserve(ENDPOINT_BYTES + most)
     const size = write(rings.send, at + ENDPOINT_BYTES, bytes)
     if (size > MAX_DATAGRAM_BYTES) return failLater(failed, 'EMSGSIZE', to, port)
-    writeEndpoint(rings.sendInts, at >> 2, to, port, this.#sent.add(failed, to, port))
+    writeRemote(rings.sendInts, at >> 2, to, port, this.#sent.add(failed, to, port))
+    writeLocal(rings.sendInts, at >> 2, from)
     rings.commit(this.#slot, at, ENDPOINT_BYTES + size)
     const epoch = rings.header[Header.Epoch] as number
     this.#pending = ENDPOINT_BYTES + size + (this.#epoch === epoch ? this.#pending : 0)
@@ -140,13 +143,12 @@ export class NativeDatagrams implements Owner {
     if (rings.datagrams.length === 0) rings.renew()
     const ints = rings.datagramInts
     const at = (offset + rings.datagramBytes - ENDPOINT_BYTES) >> 2
-    const from =
-      ints[at + Endpoint.Family] === 4
-        ? ipv4Address(ints[at + Endpoint.Ip] as number)
-        : ipv6Address(ints, at + Endpoint.Ip, ints[at + Endpoint.Scope] as number)
+    const from = addressIn(ints, ints[at + Endpoint.Family] as number, at + Endpoint.Ip, at + Endpoint.Scope)
     const port = ints[at + Endpoint.Port] as number
+    const family = ints[at + Endpoint.LocalFamily] as number
+    const to = family === 0 ? '' : addressIn(ints, family, at + Endpoint.LocalIp, at + Endpoint.LocalScope).text
     this.#engine.standApart()
-    this.#events.received(copy(rings.datagrams, offset, size), from.text, port)
+    this.#events.received(copy(rings.datagrams, offset, size), from.text, port, to)
   }
 
   #failed(errno: number, tag: number): void {
@@ -203,13 +205,24 @@ function failLater(failed: Failed, code: string, to: IpAddress | null, port: num
   setImmediate(() => failed(new SystemError(code, 'send', endpointText(to, port))))
 }
 
-function writeEndpoint(ints: Int32Array, at: number, to: IpAddress | null, port: number, tag: number): void {
+function addressIn(ints: Int32Array, family: number, ipAt: number, scopeAt: number): IpAddress {
+  return family === 4 ? ipv4Address(ints[ipAt] as number) : ipv6Address(ints, ipAt, ints[scopeAt] as number)
+}
+
+function writeRemote(ints: Int32Array, at: number, to: IpAddress | null, port: number, tag: number): void {
   ints[at + Endpoint.Family] = to?.family ?? 0
   ints[at + Endpoint.Port] = port
   ints[at + Endpoint.Scope] = to?.scope ?? 0
   ints[at + Endpoint.Tag] = tag
   if (to === null) return
   for (let i = 0; i < 4; i++) ints[at + Endpoint.Ip + i] = to.words[i] as number
+}
+
+function writeLocal(ints: Int32Array, at: number, from: IpAddress | null): void {
+  ints[at + Endpoint.LocalFamily] = from?.family ?? 0
+  if (from === null) return
+  ints[at + Endpoint.LocalScope] = from.scope
+  for (let i = 0; i < 4; i++) ints[at + Endpoint.LocalIp + i] = from.words[i] as number
 }
 
 /** Upper bound of the size: text has up to three bytes per UTF-16 unit. */

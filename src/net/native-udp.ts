@@ -43,9 +43,9 @@ export class NativeUdpServer implements DatagramSocket, Listener {
     this.localPort = port
     this.#hold = hold
     this.#events = {
-      received: (bytes, ip, from) => {
+      received: (bytes, ip, from, localIp) => {
         this.#received++
-        receive(bytes, ip, from, this)
+        receive(bytes, ip, from, this, localIp)
       },
       failed: (error) => errors.log(named(error, endpoint).message),
     }
@@ -78,12 +78,13 @@ export class NativeUdpServer implements DatagramSocket, Listener {
     return this.#socket?.hasQueued(bytes) ?? bytes <= 0
   }
 
-  send(bytes: Encoded, ip: string, port: number, failed: (error: SystemError) => void): void {
+  send(bytes: Encoded, ip: string, port: number, failed: (error: SystemError) => void, localIp = ''): void {
     const to = ipAddress(ip)
+    const from = localIp === '' ? null : ipAddress(localIp)
     try {
       if (to === null) throw new SystemError('EINVAL', 'send', formatEndpoint(ip, port))
       this.#socket ??= this.#comeBack()
-      this.#socket.send(bytes, to, port, failed)
+      this.#socket.send(bytes, to, port, failed, from)
     } catch (error) {
       setImmediate(failed, systemErrorOf(error, 'send', formatEndpoint(ip, port)))
     }

@@ -40,8 +40,8 @@ export const EVENT_INTS = 5
 const SEND_INTS = 3
 /** Both ends of a connection. */
 const PAIR_BYTES = 56
-/** The sender or receiver of a datagram. */
-export const ENDPOINT_BYTES = 32
+/** The sender or receiver of a datagram, and which of our addresses it was sent to or leaves from. */
+export const ENDPOINT_BYTES = 56
 /** From this many bytes on, a chunk is sent from its own memory: a copy would cost more than a call. */
 export const DIRECT_FROM = 32_768
 /**

@@ -12,8 +12,11 @@ import type { Encoded } from '../protocol.ts'
 import type { DatagramSocket, Listener } from '../transport.ts'
 import { resolve } from './bound-socket.ts'
 
-/** A datagram arrived; the receiver owns its bytes. */
-export type Receive = (bytes: Buffer, ip: string, port: number, socket: DatagramSocket) => void
+/**
+ * A datagram arrived; the receiver owns its bytes. `localIp` is the address it was sent to, if the socket has several and
+ * this is known, else empty.
+ */
+export type Receive = (bytes: Buffer, ip: string, port: number, socket: DatagramSocket, localIp: string) => void
 
 /** A client's socket, connected. */
 export interface DatagramClient extends DatagramSocket {
@@ -147,7 +150,7 @@ export class UdpServer implements DatagramSocket, Listener {
 
   #take(bytes: Buffer, { address, port }: RemoteInfo): void {
     this.#received++
-    this.#receive(bytes, address, port, this)
+    this.#receive(bytes, address, port, this, '') // node:dgram does not say
   }
 
   get #endpoint(): string {

@@ -73,7 +73,7 @@ export abstract class DatagramPeer<Out = unknown> extends Addressed {
   /** @internal */
   abstract [kDeliver](message: unknown): unknown
 
-  /** The address the socket is bound to: for a server on all addresses `0.0.0.0` or `::`. */
+  /** The address the socket is bound to. */
   getLocalIp(): string {
     return this.socket?.localIp ?? ''
   }

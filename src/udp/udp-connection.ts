@@ -31,15 +31,24 @@ export class UdpConnection<Out = unknown> extends DatagramPeer<Out> {
   protected readonly socket: DatagramSocket
   readonly #ip: string
   readonly #port: number
+  readonly #localIp: string
   #isClosed = false
 
   /** @internal Made for each datagram. */
-  constructor(worker: UdpHost, socket: DatagramSocket, protocol: AnyProtocol, ip: string, port: number) {
+  constructor(
+    worker: UdpHost,
+    socket: DatagramSocket,
+    protocol: AnyProtocol,
+    ip: string,
+    port: number,
+    localIp: string,
+  ) {
     super(protocol, worker.counters)
     this.worker = worker
     this.socket = socket
     this.#ip = ip
     this.#port = port
+    this.#localIp = localIp
   }
 
   /** Sends `message`, if any. After that this object sends no more; the server's socket stays open. Idempotent. */
@@ -69,6 +78,14 @@ export class UdpConnection<Out = unknown> extends DatagramPeer<Out> {
     return this.#port
   }
 
+  /**
+   * The address that the datagram was sent to, and answers leave from. For a Worker on all addresses this is known on
+   * the native engine; otherwise it is `0.0.0.0` or `::`, and answers leave from the address that the route has.
+   */
+  override getLocalIp(): string {
+    return this.#localIp || super.getLocalIp()
+  }
+
   /** @internal */
   protected get isClosed(): boolean {
     return this.#isClosed
@@ -88,7 +105,7 @@ export class UdpConnection<Out = unknown> extends DatagramPeer<Out> {
 
   /** @internal */
   [kTransmit](bytes: Encoded): void {
-    this.socket.send(bytes, this.#ip, this.#port, this.sendFailed)
+    this.socket.send(bytes, this.#ip, this.#port, this.sendFailed, this.#localIp)
   }
 
   /** @internal */

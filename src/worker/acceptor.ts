@@ -77,7 +77,7 @@ export class Acceptor {
   readonly #standIns = new Map<number, ListenPlace>()
   #perAddress: PerAddress | null = null
   /** Makes the peer at an address, once datagrams are received here. */
-  #peerAt: ((ip: string, port: number) => AnyUdpConnection) | null = null
+  #peerAt: ((ip: string, port: number, localIp: string) => AnyUdpConnection) | null = null
   /** Its own socket should be accepted on. */
   #isWanted = false
   #isPaused = false
@@ -185,25 +185,27 @@ export class Acceptor {
       this.#worker.unsettled++
       return () => settled(this.#worker)
     }
-    const peer = (socket: DatagramSocket, ip: string, port: number) =>
-      new UdpConnection(host, socket, protocol, ip, port)
+    const peer = (socket: DatagramSocket, ip: string, port: number, localIp: string) =>
+      new UdpConnection(host, socket, protocol, ip, port, localIp)
     const server = await serveDatagrams(
       registry().engine,
       { fd, expected },
-      (bytes, ip, port, socket) => inbox.take(peer(socket, ip, port), bytes),
+      (bytes, ip, port, socket, localIp) => inbox.take(peer(socket, ip, port, localIp), bytes),
       hold,
     )
-    this.#peerAt = (ip, port) => peer(server, ip, port)
+    this.#peerAt = (ip, port, localIp) => peer(server, ip, port, localIp)
     return server
   }
 
   /** Throws UsageError: ERR_NO_UDP, ERR_BAD_ADDRESS. */
-  peerAt(ip: string, port: number): AnyUdpConnection {
+  peerAt(ip: string, port: number, localIp: string): AnyUdpConnection {
     if (this.#peerAt === null)
       throw new UsageError('ERR_NO_UDP', 'peerAt() needs a Worker that receives datagrams: after it has started to')
     if (isIP(ip) === 0 || !Number.isInteger(port) || port < 1 || port > 65_535)
       throw new UsageError('ERR_BAD_ADDRESS', `peerAt('${ip}', ${port}): an IP address, and a port from 1 to 65535`)
-    return this.#peerAt(ip, port)
+    if (localIp !== '' && isIP(localIp) === 0)
+      throw new UsageError('ERR_BAD_ADDRESS', `peerAt('${ip}', ${port}, '${localIp}'): the last is no IP address`)
+    return this.#peerAt(ip, port, localIp)
   }
 
   /** Accepts for an absent sibling until it is relieved of this turn. */

@@ -10,7 +10,7 @@ import net from 'node:net'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon, type NativeEngine, type Sys } from '../../src/addon.ts'
-import { EVENT_INTS, Header, Kind, Operation, Rings } from '../../src/net/rings.ts'
+import { ENDPOINT_BYTES, EVENT_INTS, Header, Kind, Operation, Rings } from '../../src/net/rings.ts'
 import { atLength, longTest } from '../support/length.ts'
 import { nextTurn, until, within } from '../support/until.ts'
 
@@ -341,10 +341,11 @@ engineTest('more events than the ring has room for come one after the other', as
 function sendTo(rig: Rig, slot: number, port: number, tag: number): void {
   const { header, send } = rig.rings
   const at = header[Header.SendBytes] as number
+  send.fill(0, at, at + ENDPOINT_BYTES)
   for (const [place, value] of [4, port, 0, tag].entries()) send.writeInt32LE(value, at + place * 4)
   send.set([127, 0, 0, 1], at + 16)
-  record(rig, slot, at, 32)
-  header[Header.SendBytes] = at + 32
+  record(rig, slot, at, ENDPOINT_BYTES)
+  header[Header.SendBytes] = at + ENDPOINT_BYTES
 }
 
 engineTest('datagrams behind an error that was told are read', async (rig) => {

@@ -74,7 +74,7 @@ function onEngines(title: string, run: (engine: string) => Promise<unknown>): vo
 /** As a worker gets it: a descriptor where the addon could bind one. */
 async function givenSocket(ip: string): Promise<{ fd: number; endpoint: string }> {
   if (sys === null || Worker.engine === 'node') return { fd: -1, endpoint: await freeEndpoint(ip, 0) }
-  const fd = sys.bind({ transport: 'udp', host: ip, port: 0, path: '' }).release()
+  const fd = sys.bind({ transport: 'udp', host: ip, port: 0, path: '', isDualStack: true }).release() // as the master does
   const { address, port } = sys.socketName(fd)
   return { fd, endpoint: formatEndpoint(address, port) }
 }
@@ -465,6 +465,111 @@ onEngines('IPv6', async () => {
   client.close()
   await worker.drain(1000)
 })
+
+/** Serves all addresses, and asks by a client that hears only the one that it has asked. */
+async function servingAll(
+  ip: string,
+  settings: object,
+  use: (
+    worker: Worker<string, unknown>,
+    ask: (to: string, message: string) => Promise<string>,
+    port: number,
+  ) => Promise<unknown>,
+): Promise<void> {
+  const worker = new Worker({ listen: `udp://${ip.includes(':') ? `[${ip}]` : ip}:0`, ...settings } as {
+    listen: string
+  })
+  const socket = await givenSocket(ip)
+  await worker.start({ id: 0, incarnation: 1, sockets: [socket], tls: NO_TLS })
+  const { port } = parseEndpoint(socket.endpoint)
+  const ask = (to: string, message: string) =>
+    new Promise<string>((done, fail) => {
+      const client = dgram.createSocket(to.includes(':') ? 'udp6' : 'udp4')
+      client.on('error', fail)
+      client.on('message', (bytes) => {
+        client.close()
+        done(bytes.toString())
+      })
+      client.connect(port, to, () => client.send(message))
+    })
+  try {
+    await within(10_000, use(worker as unknown as Worker<string, unknown>, ask, port))
+  } finally {
+    await within(5_000, worker.drain(1000))
+  }
+}
+
+if (ENGINES.includes('native')) {
+  const workerOf = (connection: AnyUdpConnection) => connection.worker as Worker<string, unknown>
+  const answer = (connection: AnyUdpConnection) => connection.send(connection.getLocalIp())
+
+  test('native: a Worker on all addresses answers from the one that it was asked at', async () => {
+    await servingAll('0.0.0.0', { onMessage: answer }, async (_worker, ask) => {
+      for (const ip of ['127.0.0.1', '127.0.0.2', '127.8.9.10']) assert.is(await ask(ip, 'x'), ip)
+      // Many in one batch keep apart.
+      const ips = Array.from({ length: 60 }, (_, at) => `127.1.0.${at + 1}`)
+      assert.equal(await Promise.all(ips.map((ip) => ask(ip, 'x'))), ips)
+    })
+    await servingAll('::', { onMessage: answer }, async (_worker, ask) => {
+      assert.is(await ask('::1', 'x'), '::1')
+      assert.is(await ask('127.0.0.2', 'x'), '::ffff:127.0.0.2')
+    })
+  })
+
+  test('native: a broadcast is answered from the address of its interface', async () => {
+    await servingAll('0.0.0.0', { onMessage: answer }, async (_worker, _ask, port) => {
+      const client = dgram.createSocket('udp4')
+      const heard = new Promise<string>((done) => client.on('message', (_bytes, from) => done(from.address)))
+      client.bind(0, '127.0.0.1', () => {
+        client.setBroadcast(true)
+        client.send('x', port, '127.255.255.255')
+      })
+      assert.is(await heard, '127.0.0.1')
+      client.close()
+    })
+  })
+
+  test('native: a late answer, and one by peerAt, leave from the address that was asked', async () => {
+    const gate = deferred()
+    const seen: AnyUdpConnection[] = []
+    const onMessage = async (connection: AnyUdpConnection) => {
+      seen.push(connection)
+      if (seen.length === 1) {
+        const [ip, port] = [connection.getRemoteIp(), connection.getRemotePort()]
+        return void workerOf(connection).peerAt(ip, port, connection.getLocalIp()).send('by address')
+      }
+      await gate.promise
+      connection.send('late')
+    }
+    await servingAll('0.0.0.0', { onMessage }, async (worker, ask) => {
+      assert.is(await ask('127.0.0.3', 'x'), 'by address')
+      const late = ask('127.0.0.4', 'x')
+      await until(() => seen.length === 2)
+      const drained = worker.drain(5_000)
+      await nextTurn()
+      gate.resolve()
+      assert.is(await late, 'late')
+      await drained
+      assert.throws(() => worker.peerAt('127.0.0.1', 1, 'here'), hasCode('ERR_BAD_ADDRESS'))
+    })
+  })
+
+  test('native: an answer from an address that this host has not is reported', async () => {
+    const failures: string[] = []
+    const settings = {
+      onMessage: (connection: AnyUdpConnection) => {
+        workerOf(connection).peerAt(connection.getRemoteIp(), connection.getRemotePort(), '192.0.2.77').send('x')
+        connection.send('here')
+      },
+      onError: (_connection: unknown, code: number) => failures.push(String(code)),
+    }
+    await servingAll('0.0.0.0', settings, async (_worker, ask) => {
+      assert.is(await ask('127.0.0.1', 'x'), 'here')
+      await until(() => failures.length === 1)
+      assert.equal(failures, ['2'])
+    })
+  })
+}
 
 test('declarations that cannot work are refused', () => {
   const codec = new Worker('tcp://127.0.0.1:1', { transport: 'udp' })

@@ -7,9 +7,10 @@
 // idle connection, and there may be a hundred thousand of them. What few have is an object: `Pipes`, `Farewell`,
 // `Waiting`.
 
+import { blamed } from './blame.ts'
 import { type CodecTimer, clearTimers, forgetTimer, kExpire, setTimer } from './connection/codec-timers.ts'
 import { Farewell } from './connection/farewell.ts'
-import { asCodec, blamed } from './connection/framing-codec.ts'
+import { asCodec } from './connection/framing-codec.ts'
 import {
   type ConnectionClock,
   type ConnectionHost,

@@ -1,7 +1,7 @@
 // A connection that this process opens: Workerman's AsyncTcpConnection. The same object can reconnect after it has
 // closed. Messages sent before it is connected wait, bounded like the send buffer.
 
-import { encodeWith, sendersFault } from '../connection/framing-codec.ts'
+import { encodeWith, sendersFault } from '../blame.ts'
 import { type ConnectionCallbacks, DEFAULT_LIMITS, type ProtocolCallbacks } from '../connection/host.ts'
 import { NO_SOCKET, State } from '../connection/state.ts'
 import {

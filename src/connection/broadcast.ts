@@ -1,6 +1,7 @@
 // One message to many connections: encoded once if the protocol can, with a policy for slow readers, so that one bad
 // line does not cost everyone memory.
 
+import { encodeWith } from '../blame.ts'
 import type { AnyConnection } from '../connection.ts'
 import { messageOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
@@ -9,7 +10,6 @@ import { now } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import { checkOptions, NOT_NEGATIVE, oneOf, type Rule } from '../options.ts'
 import type { AnyProtocol } from '../protocol.ts'
-import { encodeWith } from './framing-codec.ts'
 import { kHasQueued, kTakes } from './symbols.ts'
 
 /** What `broadcast` takes besides the message. Wrong ones are ERR_UNKNOWN_OPTION and ERR_BAD_OPTION. */

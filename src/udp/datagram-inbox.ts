@@ -2,7 +2,7 @@
 // dropped: beyond the limit of unsettled handlers datagrams wait, beyond the limit of waiting ones they are dropped and
 // counted.
 
-import { decodeWith } from '../connection/framing-codec.ts'
+import { decodeWith } from '../blame.ts'
 import { type kGone, settled } from '../connection/host.ts'
 import { Connection } from '../connection.ts'
 import type { Counters } from '../counters.ts'

@@ -2,7 +2,7 @@
 // common. A datagram is a packet: the protocol's `decode` and `encode` are called, its `input` never. There is no
 // stream, so nothing is cut, reassembled, ordered, sent again or slowed down.
 
-import { encodeWith } from '../connection/framing-codec.ts'
+import { encodeWith } from '../blame.ts'
 import { Connection } from '../connection.ts'
 import type { Counters } from '../counters.ts'
 import { Addressed, addressesOf } from '../endpoint.ts'

@@ -1,0 +1,40 @@
+// Who is at fault for what user code throws: a peer, for bytes that a protocol cannot read, or the caller.
+
+import { messageOf, ProtocolError, UsageError } from './errors.ts'
+import type { Encoded, Protocol } from './protocol.ts'
+
+/** Decodes a packet. Whatever `decode` throws is the peer's fault. */
+export function decodeWith(protocol: Protocol, packet: Buffer): unknown {
+  try {
+    return protocol.decode(packet)
+  } catch (error) {
+    throw blamed(error, 'ERR_BAD_PACKET')
+  }
+}
+
+/** Encodes a message. Whatever `encode` throws is the sender's fault, a UsageError. */
+export function encodeWith(protocol: Protocol, message: unknown): Encoded {
+  try {
+    return protocol.encode(message)
+  } catch (error) {
+    throw sendersFault(protocol.name, error)
+  }
+}
+
+/** Turns what encoding threw into the sender's fault. */
+export function sendersFault(name: string, error: unknown): UsageError {
+  if (isNamed(error, 'UsageError')) return error as UsageError
+  const why = `protocol '${name}' cannot encode this message: ${messageOf(error)}`
+  return new UsageError('ERR_ENCODE', why, { cause: error })
+}
+
+/** Turns what a codec threw into the peer's fault. */
+export function blamed(error: unknown, code: string): ProtocolError {
+  if (isNamed(error, 'ProtocolError')) return error as ProtocolError
+  return new ProtocolError(code, messageOf(error), { cause: error })
+}
+
+/** Compares by name: a protocol of another package may have been built with another copy of this one. */
+export function isNamed(error: unknown, name: string): boolean {
+  return error instanceof Error && error.name === name
+}

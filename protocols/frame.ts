@@ -3,8 +3,10 @@
 //
 //   | total length, 4 bytes, big-endian, head included | payload |
 
+import { foreignBytes, isChunk } from '../src/encoded.ts'
 import { ProtocolError, UsageError } from '../src/errors.ts'
-import { type Encoded, foreignBytes, isChunk, lengthPrefixed, type Protocol } from '../src/protocol.ts'
+import { lengthPrefixed } from '../src/protocol/framing.ts'
+import type { Encoded, Protocol } from '../src/protocol.ts'
 
 const HEAD = 4
 const MAX_TOTAL = 0xffffffff

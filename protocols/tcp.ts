@@ -1,7 +1,8 @@
 // Raw bytes, for `tcp://` and `unix://`: every read is a message, split wherever the network happened to split it.
 // Nothing is refused and nothing is kept, so no size limit applies.
 
-import { type Codec, type CodecIo, type CodecProtocol, type Encoded, encodedSize } from '../src/protocol.ts'
+import { encodedSize } from '../src/encoded.ts'
+import type { Codec, CodecIo, CodecProtocol, Encoded } from '../src/protocol.ts'
 
 /** `tcp://`, `unix://`, `ssl://`: bytes as they come. */
 export const tcp: CodecProtocol<Buffer, string | Uint8Array> = {

@@ -2,8 +2,10 @@
 // line is an empty message. Nothing is escaped: an LF inside an outgoing message splits it in two.
 
 import type { QuickBuffer } from '../src/builtins.ts'
+import { foreignBytes } from '../src/encoded.ts'
 import { UsageError } from '../src/errors.ts'
-import { delimited, type Encoded, foreignBytes, type Protocol } from '../src/protocol.ts'
+import { delimited } from '../src/protocol/framing.ts'
+import type { Encoded, Protocol } from '../src/protocol.ts'
 
 const CR = 0x0d
 const LF = 0x0a

@@ -1,7 +1,8 @@
 // Raw datagrams, for `udp://`: each is one whole message, as it was sent. Nothing is refused.
 
+import { foreignBytes } from '../src/encoded.ts'
 import { UsageError } from '../src/errors.ts'
-import { foreignBytes, type Protocol } from '../src/protocol.ts'
+import type { Protocol } from '../src/protocol.ts'
 
 /** `udp://`: each datagram is a message. */
 export const udp: Protocol<Buffer, string | Uint8Array> = {

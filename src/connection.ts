@@ -75,6 +75,7 @@ import {
 } from './connection/symbols.ts'
 import { Waiting, type WaitingMessage } from './connection/waiting.ts'
 import { type Deferred, withResolvers } from './deferred.ts'
+import { checkedChunks, isChunk } from './encoded.ts'
 import { addressesOf } from './endpoint.ts'
 import {
   AbortError,
@@ -88,22 +89,10 @@ import {
 import { LimitedLog } from './log.ts'
 import { apart } from './loop/apart.ts'
 import { nothing } from './nothing.ts'
-import {
-  Accumulator,
-  type AnyProtocol,
-  badCodec,
-  type CloseReason,
-  type Codec,
-  type CodecIo,
-  checkedChunks,
-  type Encoded,
-  isChunk,
-  isThenable,
-  type Peer,
-  type ProxyInfo,
-  type Role,
-  type TlsState,
-} from './protocol.ts'
+import { Accumulator } from './protocol/accumulator.ts'
+import { badCodec } from './protocol/registry.ts'
+import type { AnyProtocol, CloseReason, Codec, CodecIo, Encoded, Peer, ProxyInfo, Role, TlsState } from './protocol.ts'
+import { isThenable } from './thenable.ts'
 import {
   type HandedOver,
   kClosed,

@@ -13,7 +13,7 @@ import { type WebSocketProtocol, websocketWith } from '../protocols/websocket/we
 import { addon } from './addon.ts'
 import type { AnyConnection } from './connection.ts'
 import { httpServices } from './http/services.ts'
-import { registerProtocol } from './protocol.ts'
+import { registerProtocol } from './protocol/registry.ts'
 
 /** HTTP/1.1 with your own settings: `new Worker('http://0.0.0.0:8080', { protocol: http({ body: 'stream' }) })`. */
 export const http = httpWith(httpServices)
@@ -133,21 +133,18 @@ export type { Delivery, SubjectHandler } from './messaging/subscriptions.ts'
 export type { CertificateOptions, ClientTlsOptions, ServerTlsOptions } from './net/tls.ts'
 export type { LeaderJob } from './process/child/candidates.ts'
 export type { ReloadMode } from './process/group.ts'
+export { Accumulator } from './protocol/accumulator.ts'
+export { delimited, type Framer, type Framing, type LengthPrefix, lengthPrefixed } from './protocol/framing.ts'
+export { registerProtocol } from './protocol/registry.ts'
 export {
-  Accumulator,
   type AnyProtocol,
   type CloseReason,
   type Codec,
   type CodecIo,
   type CodecProtocol,
-  delimited,
   type Encoded,
   type Exported,
-  type Framer,
-  type Framing,
   type InOf,
-  type LengthPrefix,
-  lengthPrefixed,
   NEED_MORE,
   type OutOf,
   type Peer,
@@ -156,7 +153,6 @@ export {
   type Protocols,
   type ProxyInfo,
   type Role,
-  registerProtocol,
   type TlsState,
 } from './protocol.ts'
 export { Shared } from './shared/shared.ts'

@@ -11,9 +11,10 @@ import {
 import { kDrain, kLeave, kOpen } from './connection/symbols.ts'
 import { Connection } from './connection.ts'
 import { newCounters } from './counters.ts'
+import { isChunk } from './encoded.ts'
 import { SystemError, UsageError } from './errors.ts'
 import { checkOptions, FUNCTION_OR_NULL, NOT_NEGATIVE, oneOf, POSITIVE, type Rule, type Rules } from './options.ts'
-import { type AnyProtocol, type Encoded, type InOf, isChunk, type OutOf, type Protocol, type Role } from './protocol.ts'
+import type { AnyProtocol, Encoded, InOf, OutOf, Protocol, Role } from './protocol.ts'
 import { kClosed, kDrained, kEnded, kReceived, type Socket } from './transport.ts'
 
 /** Lent bytes are overwritten with this once the loan is over. */

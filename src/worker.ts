@@ -39,7 +39,8 @@ import {
   type WantedSocket,
 } from './process/group.ts'
 import { runAll } from './process/run-all.ts'
-import { type AnyProtocol, checkProtocol, type InOf, type OutOf, protocolOf } from './protocol.ts'
+import { checkProtocol, protocolOf } from './protocol/registry.ts'
+import type { AnyProtocol, InOf, OutOf } from './protocol.ts'
 import { datagramProtocol } from './udp/datagram-peer.ts'
 import type { UdpConnection } from './udp/udp-connection.ts'
 import { type AcceptingRole, type AcceptingWorker, Acceptor, type Bound } from './worker/acceptor.ts'

@@ -6,18 +6,10 @@ import { text } from '../protocols/text.ts'
 import { asCodec } from '../src/connection/framing-codec.ts'
 import { codeOf, ProtocolError, UsageError } from '../src/errors.ts'
 import { AsyncTcpConnection, AsyncUdpConnection, Worker } from '../src/index.ts'
-import {
-  Accumulator,
-  type AnyProtocol,
-  type CodecProtocol,
-  delimited,
-  type Framer,
-  lengthPrefixed,
-  NEED_MORE,
-  type Protocol,
-  protocolOf,
-  registerProtocol,
-} from '../src/protocol.ts'
+import { Accumulator } from '../src/protocol/accumulator.ts'
+import { delimited, type Framer, lengthPrefixed } from '../src/protocol/framing.ts'
+import { protocolOf, registerProtocol } from '../src/protocol/registry.ts'
+import { type AnyProtocol, type CodecProtocol, NEED_MORE, type Protocol } from '../src/protocol.ts'
 import { chunkings, open } from '../src/testing.ts'
 import { randomBytes, randomOf, seedOf } from './support/random.ts'
 

@@ -3,7 +3,8 @@
 // else on which parsers disagree is refused with 400.
 
 import { ProtocolError } from '../../src/errors.ts'
-import { Accumulator, NEED_MORE } from '../../src/protocol.ts'
+import { Accumulator } from '../../src/protocol/accumulator.ts'
+import { NEED_MORE } from '../../src/protocol.ts'
 import { type Fields, fieldsOf } from './fields.ts'
 import { type HeadLimits, HeadParser } from './head.ts'
 

@@ -2,7 +2,8 @@
 // until the previous answer is complete. A client's fault is answered with its status, and the connection ends.
 
 import { AbortError, messageOf, ProtocolError, UsageError } from '../../src/errors.ts'
-import { Accumulator, type Codec, type CodecIo, NEED_MORE } from '../../src/protocol.ts'
+import { Accumulator } from '../../src/protocol/accumulator.ts'
+import { type Codec, type CodecIo, NEED_MORE } from '../../src/protocol.ts'
 import { type Answer, Exchange, type ExchangeHost, mostQueued, tellAtEnd } from './exchange.ts'
 import { HalfClose } from './half-close.ts'
 import { HeadParser, type RequestHead, type RequestLine, refusal } from './head.ts'

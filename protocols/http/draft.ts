@@ -1,7 +1,7 @@
 // An answer as a handler gave it, made uniform: status, field lines and a body, before its head is written.
 
+import { isChunk } from '../../src/encoded.ts'
 import { UsageError } from '../../src/errors.ts'
-import { isChunk } from '../../src/protocol.ts'
 import { hasToken } from './fields.ts'
 import { letGo, quietly } from './release.ts'
 import { type BodyStream, checkField, type Response } from './response.ts'

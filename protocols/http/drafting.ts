@@ -1,8 +1,9 @@
 // From what a handler sends to a draft of the answer: text, bytes, JSON, a Response with or without a file, or the error
 // that says why it is none.
 
+import { foreignBytes, jsonOf } from '../../src/encoded.ts'
 import { isNoFile, UsageError } from '../../src/errors.ts'
-import { foreignBytes, isThenable, jsonOf } from '../../src/protocol.ts'
+import { isThenable } from '../../src/thenable.ts'
 import { type Draft, draftOf, HTML, ofFields, ofParts, ofResponse } from './draft.ts'
 import type { Answer } from './exchange.ts'
 import { isParts, isStream } from './release.ts'

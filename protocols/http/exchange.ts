@@ -3,9 +3,10 @@
 // breaks the connection, since a truncated answer must not look complete. So everything is written with `must`, and the
 // amount queued is checked beforehand.
 
+import { foreignBytes, isChunk } from '../../src/encoded.ts'
 import { AbortError, UsageError } from '../../src/errors.ts'
 import { nothing } from '../../src/nothing.ts'
-import { type CodecIo, foreignBytes, isChunk } from '../../src/protocol.ts'
+import type { CodecIo } from '../../src/protocol.ts'
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
 import { type Draft, discard, draftOf, HTML, isSmall, lengthOf, weakened } from './draft.ts'
 import { draftOfAnswer, draftOfFile } from './drafting.ts'

@@ -2,7 +2,8 @@
 // growing buffer, since a client may send each byte as a piece of its own, and a million small Buffers take a hundred
 // times the memory of their content.
 
-import { Accumulator, type CodecIo } from '../../src/protocol.ts'
+import { Accumulator } from '../../src/protocol/accumulator.ts'
+import type { CodecIo } from '../../src/protocol.ts'
 
 export class Pieces {
   #only: Buffer | null = null

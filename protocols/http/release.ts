@@ -1,7 +1,7 @@
 // Lets go of what an answer holds that will not be sent, or not to its end: an open file, a stream.
 
+import { isChunk } from '../../src/encoded.ts'
 import { nothing } from '../../src/nothing.ts'
-import { isChunk } from '../../src/protocol.ts'
 import { type BodyStream, Response } from './response.ts'
 import type { AnswerParts } from './settings.ts'
 

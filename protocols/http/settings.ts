@@ -17,7 +17,8 @@ import {
   rule,
   TRUE_OR_FALSE,
 } from '../../src/options.ts'
-import { type AnyProtocol, checkProtocol } from '../../src/protocol.ts'
+import { checkProtocol } from '../../src/protocol/registry.ts'
+import type { AnyProtocol } from '../../src/protocol.ts'
 import { HEAD_LIMITS, type HeadLimits } from './head.ts'
 import { QuickHeads } from './quick-head.ts'
 import type { Request } from './request.ts'

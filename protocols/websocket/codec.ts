@@ -2,7 +2,8 @@
 // what comes before. A peer that breaks a rule receives the matching close code before the connection ends. Text is checked as it arrives.
 
 import { ProtocolError } from '../../src/errors.ts'
-import { Accumulator, type CloseReason, type Codec, type CodecIo } from '../../src/protocol.ts'
+import { Accumulator } from '../../src/protocol/accumulator.ts'
+import type { CloseReason, Codec, CodecIo } from '../../src/protocol.ts'
 import type { Request } from '../http/request.ts'
 import type { Agreement, DeflateContext } from './deflate.ts'
 import { broken, FrameReader, type MessageSink, noText } from './frame-reader.ts'

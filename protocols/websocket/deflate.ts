@@ -6,7 +6,7 @@
 import { zlib } from '../../src/builtins.ts'
 import { ProtocolError } from '../../src/errors.ts'
 import { nothing } from '../../src/nothing.ts'
-import { Accumulator } from '../../src/protocol.ts'
+import { Accumulator } from '../../src/protocol/accumulator.ts'
 import { isToken } from '../http/fields.ts'
 
 /** What `compression` takes. Wrong values are ERR_BAD_COMPRESSION. */

@@ -3,7 +3,7 @@
 
 import type { QuickBuffer } from '../../src/builtins.ts'
 import { ProtocolError } from '../../src/errors.ts'
-import { Accumulator } from '../../src/protocol.ts'
+import { Accumulator } from '../../src/protocol/accumulator.ts'
 import type { DeflateContext } from './deflate.ts'
 import { FIN, MASKED, mask, Opcode, RSV1, SHORT } from './frames.ts'
 import { textOf, Utf8Checker } from './utf8.ts'

@@ -1,8 +1,8 @@
 // What can be sent besides text and bytes: a message encoded once for many receivers, and the frame that ends a
 // connection.
 
+import { foreignBytes, jsonOf } from '../../src/encoded.ts'
 import { UsageError } from '../../src/errors.ts'
-import { foreignBytes, jsonOf } from '../../src/protocol.ts'
 import type { Agreement, DeflateEngine } from './deflate.ts'
 import { CLOSE_CODES, isCloseCode, Opcode, serverFrame } from './frames.ts'
 

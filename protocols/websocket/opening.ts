@@ -2,7 +2,8 @@
 // asks and reads the answer. handshake.ts has the rules for what they write to each other.
 
 import { ProtocolError, UsageError } from '../../src/errors.ts'
-import { type CodecIo, isThenable, NEED_MORE } from '../../src/protocol.ts'
+import { type CodecIo, NEED_MORE } from '../../src/protocol.ts'
+import { isThenable } from '../../src/thenable.ts'
 import { HEAD_LIMITS, HeadParser, type RequestHead } from '../http/head.ts'
 import { isMisdirected, Request } from '../http/request.ts'
 import { Response } from '../http/response.ts'

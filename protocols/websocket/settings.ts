@@ -15,7 +15,7 @@ import {
   type Rule,
   rule,
 } from '../../src/options.ts'
-import { isThenable } from '../../src/protocol.ts'
+import { isThenable } from '../../src/thenable.ts'
 import { isToken } from '../http/fields.ts'
 import { HEAD_LIMITS, type HeadLimits } from '../http/head.ts'
 import type { Request } from '../http/request.ts'

@@ -17,6 +17,7 @@ import {
   kSecure,
 } from '../connection/symbols.ts'
 import { Connection } from '../connection.ts'
+import { encodedSize } from '../encoded.ts'
 import { codeOf, SystemError, UsageError } from '../errors.ts'
 import { apart } from '../loop/apart.ts'
 import { Backoff } from '../loop/backoff.ts'
@@ -28,17 +29,8 @@ import { chooseEngine } from '../net/engines.ts'
 import { type ClientTlsOptions, TlsClient } from '../net/tls.ts'
 import { nothing } from '../nothing.ts'
 import { registry } from '../process/group.ts'
-import {
-  type AnyProtocol,
-  type CodecProtocol,
-  checkProtocol,
-  type Encoded,
-  encodedSize,
-  type InOf,
-  type OutOf,
-  type ProtocolOf,
-  protocolOf,
-} from '../protocol.ts'
+import { checkProtocol, protocolOf } from '../protocol/registry.ts'
+import type { AnyProtocol, CodecProtocol, Encoded, InOf, OutOf, ProtocolOf } from '../protocol.ts'
 import {
   kClosed,
   kDrained,

@@ -10,15 +10,8 @@ import { parseAddress } from '../net/address.ts'
 import { connectDatagrams } from '../net/datagrams.ts'
 import type { DatagramClient } from '../net/udp.ts'
 import { registry } from '../process/group.ts'
-import {
-  type AnyProtocol,
-  checkProtocol,
-  type Encoded,
-  type InOf,
-  type OutOf,
-  type ProtocolOf,
-  protocolOf,
-} from '../protocol.ts'
+import { checkProtocol, protocolOf } from '../protocol/registry.ts'
+import type { AnyProtocol, Encoded, InOf, OutOf, ProtocolOf } from '../protocol.ts'
 import { DatagramInbox } from '../udp/datagram-inbox.ts'
 import { DatagramPeer, kDeliver, kReport, kTransmit } from '../udp/datagram-peer.ts'
 import { checkClient, DATAGRAM_CLIENT_RULES } from '../worker/rules.ts'

@@ -3,14 +3,14 @@
 
 import { blamed, decodeWith, encodeWith } from '../blame.ts'
 import { ProtocolError } from '../errors.ts'
+import { Accumulator } from '../protocol/accumulator.ts'
+import type { Framer } from '../protocol/framing.ts'
 import {
-  Accumulator,
   type AnyProtocol,
   type Codec,
   type CodecIo,
   type CodecProtocol,
   type Exported,
-  type Framer,
   NEED_MORE,
   type Protocol,
 } from '../protocol.ts'

@@ -6,7 +6,7 @@
 import { AbortError, PeerError, type SendError } from '../errors.ts'
 import { now } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
-import { isThenable } from '../protocol.ts'
+import { isThenable } from '../thenable.ts'
 import { ONE_WAY } from './call.ts'
 import type { Mailbox } from './mailbox.ts'
 import { type Outbox, refusedAs, SILENT } from './outbox.ts'

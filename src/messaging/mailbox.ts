@@ -3,7 +3,7 @@
 
 import { PeerError, stackOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
-import { isThenable } from '../protocol.ts'
+import { isThenable } from '../thenable.ts'
 import { type Call, ONE_WAY } from './call.ts'
 import type { WorkerRef } from './references.ts'
 import { separation } from './separation.ts'

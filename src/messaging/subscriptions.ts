@@ -3,7 +3,7 @@
 
 import { stackOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
-import { isThenable } from '../protocol.ts'
+import { isThenable } from '../thenable.ts'
 import type { Call } from './call.ts'
 import type { WorkerRef } from './references.ts'
 import { MOST_KNOWN, SubjectTree } from './subjects.ts'

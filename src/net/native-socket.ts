@@ -3,8 +3,9 @@
 
 import { AsyncResource } from 'node:async_hooks'
 import type { NativeEngine } from '../addon.ts'
+import { isChunk } from '../encoded.ts'
 import { SystemError } from '../errors.ts'
-import { type Encoded, isChunk, type ProxyInfo, type TlsState } from '../protocol.ts'
+import type { Encoded, ProxyInfo, TlsState } from '../protocol.ts'
 import {
   type Ends,
   kClosed,

@@ -4,13 +4,14 @@
 import { AsyncResource } from 'node:async_hooks'
 import net from 'node:net'
 import { addon } from '../addon.ts'
+import { isChunk } from '../encoded.ts'
 import { formatEndpoint } from '../endpoint.ts'
 import { asError, codeOf, SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { holdClock, now, releaseClock } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import { nothing } from '../nothing.ts'
-import { type Encoded, isChunk, type ProxyInfo, type TlsState } from '../protocol.ts'
+import type { Encoded, ProxyInfo, TlsState } from '../protocol.ts'
 import {
   type Accept,
   type ConnectTarget,

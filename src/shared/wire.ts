@@ -7,7 +7,7 @@
 //   +--------+----------+----------------+---------------+
 
 import { ProtocolError } from '../errors.ts'
-import { Accumulator } from '../protocol.ts'
+import { Accumulator } from '../protocol/accumulator.ts'
 
 /** Each has an id chosen by the worker, which the answer repeats. Both sides check keys and values. */
 export type Request =

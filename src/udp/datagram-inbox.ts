@@ -8,7 +8,7 @@ import { Connection } from '../connection.ts'
 import type { Counters } from '../counters.ts'
 import { ProtocolError } from '../errors.ts'
 import { nothing } from '../nothing.ts'
-import { isThenable } from '../protocol.ts'
+import { isThenable } from '../thenable.ts'
 import { type DatagramPeer, kDeliver, kHandlerFailed, kReport } from './datagram-peer.ts'
 
 /** What an inbox needs from its owner; a Worker, for example. */

@@ -5,11 +5,12 @@
 import { encodeWith } from '../blame.ts'
 import { Connection } from '../connection.ts'
 import type { Counters } from '../counters.ts'
+import { encodedSize } from '../encoded.ts'
 import { Addressed, addressesOf } from '../endpoint.ts'
 import { asError, type SystemError, UsageError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { MAX_DATAGRAM_BYTES } from '../net/ip.ts'
-import { type AnyProtocol, type Encoded, encodedSize, type Protocol } from '../protocol.ts'
+import type { AnyProtocol, Encoded, Protocol } from '../protocol.ts'
 import type { DatagramSocket } from '../transport.ts'
 
 /** Calls the user's `onMessage` and returns its result. */

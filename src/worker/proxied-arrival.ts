@@ -5,7 +5,8 @@ import { messageOf, ProtocolError, type SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { nameOf, parseProxyHeader, TrustedPeers } from '../net/proxy-protocol.ts'
 import { checkOptions, LIST_OF_STRINGS, POSITIVE, type Rule } from '../options.ts'
-import { Accumulator, NEED_MORE } from '../protocol.ts'
+import { Accumulator } from '../protocol/accumulator.ts'
+import { NEED_MORE } from '../protocol.ts'
 import {
   type Accept,
   kClosed,

@@ -4,7 +4,7 @@
 import { once } from 'node:events'
 import net from 'node:net'
 import { inflateRawSync } from 'node:zlib'
-import { Accumulator } from '../../src/protocol.ts'
+import { Accumulator } from '../../src/protocol/accumulator.ts'
 import { nextTurn, until, within } from './until.ts'
 
 /** A received event: a frame from the server, or the end of the stream. */

@@ -1,6 +1,6 @@
 // Reads the answers of an HTTP/1.1 server as they arrive: heads, and bodies with a length or in chunks.
 
-import { Accumulator } from '../../../src/protocol.ts'
+import { Accumulator } from '../../../src/protocol/accumulator.ts'
 
 export interface AnswerEvents {
   onHead(status: number, isLast: boolean): void

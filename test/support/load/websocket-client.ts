@@ -2,7 +2,7 @@
 // then may go elsewhere, and the client reconnects.
 
 import { randomBytes } from 'node:crypto'
-import { Accumulator } from '../../../src/protocol.ts'
+import { Accumulator } from '../../../src/protocol/accumulator.ts'
 import type { Client, Seat } from './load.ts'
 import { Session } from './session.ts'
 

@@ -35,6 +35,6 @@ export function blamed(error: unknown, code: string): ProtocolError {
 }
 
 /** Compares by name: a protocol of another package may have been built with another copy of this one. */
-export function isNamed(error: unknown, name: string): boolean {
+function isNamed(error: unknown, name: string): boolean {
   return error instanceof Error && error.name === name
 }

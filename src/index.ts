@@ -83,6 +83,7 @@ export type {
   AccessLogEntry,
   AnswerParts,
   BodyMode,
+  FileRequest,
   HttpSettings,
   Session,
   SessionSource,
@@ -117,7 +118,7 @@ export {
   type FetchSender,
   fetchHandler,
 } from './http/fetch-handler.ts'
-export { type FileAnswer, type FileRequest, type StaticOptions, type StaticRequest, staticFiles } from './http/files.ts'
+export { type FileAnswer, type StaticOptions, type StaticRequest, staticFiles } from './http/files.ts'
 export type { StoredSession } from './http/session.ts'
 export { FileSessionStore, MemorySessionStore, type SessionData, type SessionStore } from './http/session-store.ts'
 export { type SessionOptions, Sessions } from './http/sessions.ts'

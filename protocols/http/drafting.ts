@@ -8,7 +8,7 @@ import { type Draft, draftOf, HTML, ofFields, ofParts, ofResponse } from './draf
 import type { Answer } from './exchange.ts'
 import { isParts, isStream } from './release.ts'
 import { Chunk, Response, ServerSentEvents } from './response.ts'
-import type { AnswerParts, FileFields, HttpServices, RequestView } from './settings.ts'
+import type { AnswerParts, FileFields, FileRequest, HttpServices } from './settings.ts'
 
 /** Throws UsageError: ERR_NO_ANSWER, ERR_BAD_RESPONSE. */
 export function draftOfAnswer(message: Answer): Draft {
@@ -30,7 +30,7 @@ export function draftOfAnswer(message: Answer): Draft {
 /** For a Response whose body is a file; 404 if there is none. */
 export async function draftOfFile(
   response: Response,
-  request: RequestView,
+  request: FileRequest,
   openFile: HttpServices['openFile'],
 ): Promise<Draft> {
   const { status, reason } = response
@@ -88,6 +88,6 @@ function fieldsBeside({ fields }: Response, status: number): Response['fields'] 
 }
 
 /** An error page is sent whole, whatever conditions the request has. */
-function unconditional(method: string): RequestView {
+function unconditional(method: string): FileRequest {
   return { method, header: () => undefined }
 }

@@ -225,9 +225,11 @@ export interface SessionSource {
   commit(session: Session, isEncrypted: boolean): Promise<string | null>
 }
 
-/** What is needed of a request to serve a file. */
-export interface RequestView {
+/** The parts of a request that a file answer depends on. */
+export interface FileRequest {
+  /** As sent. */
   readonly method: string
+  /** A header field by its name, whatever its case. */
   header(name: string): string | undefined
 }
 
@@ -238,13 +240,14 @@ export interface FileFields {
   readonly lastModified?: string
 }
 
+/** What HTTP needs of the machine; src/http/services.ts has it. */
 export interface HttpServices {
   /** The current value of a Date field. */
   date(): string
   /** Milliseconds since 1970. */
   wallClock(): number
   /** Rejects with a code like ENOENT when it cannot be opened. */
-  openFile(file: FileBody, request: RequestView, about: FileFields): Promise<AnswerParts>
+  openFile(file: FileBody, request: FileRequest, about: FileFields): Promise<AnswerParts>
   readUploads(body: AsyncIterable<Uint8Array>, contentType: string, settings: UploadSettings): Promise<UploadForm>
   /** Whether an address belongs to one of these. Throws UsageError for an invalid entry. */
   trusts(proxies: readonly string[]): (ip: string) => boolean

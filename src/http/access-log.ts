@@ -1,31 +1,19 @@
 // Lines of an access log: Apache's combined format, and JSON. Text from a client is escaped, so that it can neither
 // start a line nor end a field.
 
-/** What is logged of one answer. */
-interface AccessEntry {
-  readonly at: Date
-  readonly remoteIp: string
-  readonly method: string
-  readonly target: string
-  readonly version: string
-  readonly status: number
-  readonly bytes: number
-  readonly durationMs: number
-  readonly referer: string
-  readonly userAgent: string
-}
+import type { AccessLogEntry } from '../../protocols/http/settings.ts'
 
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec']
 
 /** `1.2.3.4 - - [24/Nov/2026:12:00:00 +0000] "GET / HTTP/1.1" 200 5 "-" "curl/8"` */
-export function formatCombined(entry: AccessEntry): string {
+export function formatCombined(entry: AccessLogEntry): string {
   const { remoteIp, method, target, version, status, bytes, referer, userAgent } = entry
   const line = target === '-' ? escaped(method) : escaped(`${method} ${target} HTTP/${version}`)
   const who = escaped(remoteIp || '-')
   return `${who} - - [${apacheTime(entry.at)}] "${line}" ${status} ${bytes} "${escaped(referer || '-')}" "${escaped(userAgent || '-')}"`
 }
 
-export function formatJson(entry: AccessEntry): string {
+export function formatJson(entry: AccessLogEntry): string {
   return JSON.stringify(entry)
 }
 

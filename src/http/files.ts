@@ -5,6 +5,8 @@
 import { constants, type Stats } from 'node:fs'
 import { type FileHandle, open, realpath, stat } from 'node:fs/promises'
 import { join, sep } from 'node:path'
+import type { FileBody } from '../../protocols/http/response.ts'
+import type { AnswerParts, FileFields, FileRequest } from '../../protocols/http/settings.ts'
 import { crypto } from '../builtins.ts'
 import { codeOf, isNoFile, SystemError, UsageError } from '../errors.ts'
 import { ANY_STRING, check, checkOptions, integerFrom, type Rule, TRUE_OR_FALSE } from '../options.ts'
@@ -12,44 +14,10 @@ import { parseHttpDate } from './date.ts'
 import { mimeType } from './mime-types.ts'
 import { contentRange, type Range, type Ranges, rangesOf } from './ranges.ts'
 
-/** The parts of a request that a file answer depends on. */
-export interface FileRequest {
-  /** As sent. */
-  readonly method: string
-  /** A header field by its name, whatever its case. */
-  header(name: string): string | undefined
-}
-
 /** An answer made of a file. It holds a descriptor: read the body to its end, or call `close`. */
-export interface FileAnswer {
-  /** 200, 206, 301, 304, 412 or 416. */
-  readonly status: number
-  /** Names and values, in their order. */
-  readonly headers: readonly (readonly [string, string])[]
-  /** Media type of what a 304 stands for, which has no such header field. */
-  readonly type?: string
-  /** Size of the body in bytes. */
-  readonly size: number
-  /** Null for none. */
-  readonly body: AsyncIterable<Uint8Array> | null
+export interface FileAnswer extends AnswerParts {
   /** Closes the descriptor; idempotent. */
   close(): Promise<void>
-}
-
-/** A part of a file, to serve it from a given offset. */
-interface FilePart {
-  readonly path: string
-  /** Bytes. Default: 0. */
-  readonly offset?: number
-  /** Bytes; 0, the default, means up to the end. */
-  readonly length?: number
-}
-
-/** Values of Content-Type, ETag and Last-Modified. */
-interface AboutFile {
-  readonly type?: string
-  readonly etag?: string
-  readonly lastModified?: string
 }
 
 /** A file changed more recently than this may change again without a new date, so it gets no strong validator yet. */
@@ -64,9 +32,9 @@ const READ = 65_536
  * itself; such as the media type inside the content coding in `more`, where the file's name suggests another.
  */
 export async function openFile(
-  part: FilePart,
+  part: Pick<FileBody, 'path'> & Partial<FileBody>,
   request: FileRequest,
-  about: AboutFile = {},
+  about: FileFields = {},
   more: FileAnswer['headers'] = [],
 ): Promise<FileAnswer> {
   const { path, offset = 0, length = 0 } = part
@@ -111,7 +79,7 @@ class Served {
     stats: Stats,
     start: number,
     size: number,
-    { type, etag, lastModified }: AboutFile & { readonly type: string },
+    { type, etag, lastModified }: FileFields & { readonly type: string },
     more: FileAnswer['headers'],
   ) {
     this.file = file

@@ -1,6 +1,7 @@
 // What HTTP needs of the machine, for a protocol that has no disk and no clock of its own.
 
 import { isIP } from 'node:net'
+import type { HttpServices } from '../../protocols/http/settings.ts'
 import { log } from '../log.ts'
 import { TrustedPeers } from '../net/proxy-protocol.ts'
 import { formatCombined, formatJson } from './access-log.ts'
@@ -19,6 +20,6 @@ export const httpServices = {
   },
   accessLog(format: 'combined' | 'json') {
     const line = format === 'json' ? formatJson : formatCombined
-    return (entry: Parameters<typeof formatCombined>[0]) => log(line(entry))
+    return (entry) => log(line(entry))
   },
-}
+} satisfies HttpServices

@@ -8,29 +8,19 @@ import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { BusboyConstructor, BusboyFileStream, BusboyInstance } from '@fastify/busboy'
+import type { UploadedFile, UploadForm, UploadSettings } from '../../protocols/http/settings.ts'
 import { crypto } from '../builtins.ts'
 import { codeOf, ProtocolError, SystemError, UsageError } from '../errors.ts'
 import { nothing } from '../nothing.ts'
 import { Delimiters } from './delimiters.ts'
 import { ignoreMissing, privateDirectory, sweep } from './private-directory.ts'
 
-interface UploadLimits {
-  readonly directory?: string
-  readonly maxFiles?: number
-  readonly maxFields?: number
-  readonly maxFileBytes?: number
-  readonly maxFieldBytes?: number
-}
-
 /** A file of a form, in our folder until it is moved. */
-class UploadedFile {
+class FormFile implements UploadedFile {
   readonly fieldName: string
-  /** The name the client gave, without folders. Do not use it as a path. */
   readonly name: string
-  /** The media type the client claims. */
   readonly type: string
   readonly path: string
-  /** Size in bytes. */
   size = 0
   #isMoved = false
 
@@ -41,7 +31,6 @@ class UploadedFile {
     this.path = path
   }
 
-  /** Moves the file to a path of yours, on another disk too. Rejects with Node's error. */
   async move(to: string): Promise<void> {
     try {
       await rename(this.path, to)
@@ -58,13 +47,6 @@ class UploadedFile {
   }
 }
 
-interface UploadForm {
-  /** In order of arrival. */
-  readonly fields: readonly (readonly [string, string])[]
-  readonly files: readonly UploadedFile[]
-  dispose(): Promise<void>
-}
-
 /** Limit of a field's name, in bytes. */
 const MAX_NAME_BYTES = 255
 /** Limit of a part's header lines, in bytes. The parser does not report a part that exceeds it. */
@@ -79,7 +61,7 @@ const MAX_HEADERS = MAX_HEADER_BYTES / 4
 export async function readUploads(
   body: AsyncIterable<Uint8Array>,
   contentType: string,
-  limits: UploadLimits,
+  limits: UploadSettings,
 ): Promise<UploadForm> {
   const { Busboy } = await load()
   const directory = await folder(limits.directory)
@@ -109,7 +91,7 @@ class Upload {
   readonly #parser: BusboyInstance
   readonly #delimiters: Delimiters | null
   readonly #fields: [string, string][] = []
-  readonly #files: UploadedFile[] = []
+  readonly #files: FormFile[] = []
   readonly #streams: Readable[] = []
   readonly #writing: Promise<void>[] = []
   /** How many parts the parser has reported. */
@@ -191,7 +173,7 @@ class Upload {
     this.#streams.push(stream)
     if (!this.#isName(field)) return
     const path = join(this.#directory, `${process.pid}-${crypto().randomBytes(16).toString('hex')}`)
-    const file = new UploadedFile(field, name ?? '', type, path)
+    const file = new FormFile(field, name ?? '', type, path)
     this.#files.push(file)
     stream.once('limit', () => this.#fail(tooMuch('a file of a form is too large')))
     const stored = this.#store(stream, file)
@@ -199,13 +181,13 @@ class Upload {
   }
 
   /** An input in which nothing was chosen is sent as a file without a name and without a byte, but is none. */
-  async #dropUnchosen(file: UploadedFile): Promise<void> {
+  async #dropUnchosen(file: FormFile): Promise<void> {
     if (file.size > 0) return
     this.#files.splice(this.#files.indexOf(file), 1)
     await file.remove()
   }
 
-  async #store(stream: Readable, file: UploadedFile): Promise<void> {
+  async #store(stream: Readable, file: FormFile): Promise<void> {
     const target = createWriteStream(file.path, { flags: 'wx', mode: 0o600 })
     try {
       await pipeline(stream, target)

@@ -13,8 +13,8 @@ import type { DatagramSocket, Listener } from '../transport.ts'
 import { resolve } from './bound-socket.ts'
 
 /**
- * A datagram arrived; the receiver owns its bytes. `localIp` is the address it was sent to, if the socket has several and
- * this is known, else empty.
+ * A datagram arrived; the receiver owns its bytes. `localIp` is the address it was sent to, if the socket has several
+ * and this is known, else empty.
  */
 export type Receive = (bytes: Buffer, ip: string, port: number, socket: DatagramSocket, localIp: string) => void
 

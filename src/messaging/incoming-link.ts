@@ -17,6 +17,8 @@ import {
   type Transport,
 } from '../transport.ts'
 import { Call, ONE_WAY } from './call.ts'
+import { packFailure } from './failures.ts'
+import { FrameReader } from './frame-reader.ts'
 import { FrameWriter } from './frame-writer.ts'
 import {
   HANDSHAKE_MS,
@@ -30,7 +32,6 @@ import {
   type Terms,
 } from './handshake.ts'
 import type { Answers, Mailbox } from './mailbox.ts'
-import { packFailure } from './pending-request.ts'
 import { readPublish } from './publish-frame.ts'
 import type { WorkerRef } from './references.ts'
 import { separation } from './separation.ts'
@@ -39,7 +40,6 @@ import type { Audience } from './subscriptions.ts'
 import {
   encoded,
   type Form,
-  FrameReader,
   isUnreadable,
   Kind,
   NUMBER_BYTES,

@@ -2,17 +2,18 @@
 // waiting for a process go before later ones, and a new process receives nothing before the old one has started all
 // that it was sent. A process beside the one that has the slot has an outbox of its own, which ends with it.
 
-import { codeOf, messageOf, PeerError, type SendError } from '../errors.ts'
+import { PeerError, type SendError } from '../errors.ts'
 import { recently } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import type { PeerRow } from '../process/group.ts'
 import type { Transport } from '../transport.ts'
+import { lost, refusedAs } from './failures.ts'
 import type { Terms } from './handshake.ts'
 import type { Unsettled } from './ledger.ts'
 import { Losses, type LossesOwner } from './losses.ts'
 import { type Credentials, type LinkOwner, OutgoingLink } from './outgoing-link.ts'
 import type { Route } from './peers.ts'
-import { lost, PendingRequest, type RequestOptions } from './pending-request.ts'
+import { PendingRequest, type RequestOptions } from './pending-request.ts'
 import type { Audience } from './subscriptions.ts'
 import { type CountedKind, checkSize, encoded, HEAD_BYTES, Kind, type Packed, pack } from './wire.ts'
 
@@ -605,11 +606,6 @@ export class Outbox implements LinkOwner, LossesOwner {
 
 function giveUpLate(outbox: Outbox): void {
   outbox.giveUpLate()
-}
-
-/** Turns an error of a late send into a loss: the code that sent the message has moved on. */
-export function refusedAs(error: unknown): PeerError {
-  return new PeerError(codeOf(error), messageOf(error), false)
 }
 
 function expiryOf(entry: unknown): number {

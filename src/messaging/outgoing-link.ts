@@ -16,6 +16,8 @@ import {
   type SocketEvents,
   type Transport,
 } from '../transport.ts'
+import { readFailure } from './failures.ts'
+import { FrameReader } from './frame-reader.ts'
 import { FrameWriter } from './frame-writer.ts'
 import {
   HANDSHAKE_MS,
@@ -30,14 +32,13 @@ import {
 } from './handshake.ts'
 import { Ledger, type Unsettled } from './ledger.ts'
 import type { Route } from './peers.ts'
-import { PendingRequest, readFailure } from './pending-request.ts'
+import { PendingRequest } from './pending-request.ts'
 import { separation } from './separation.ts'
 import type { Audience } from './subscriptions.ts'
 import {
   type CountedKind,
   Flag,
   type Form,
-  FrameReader,
   Kind,
   NUMBER_BYTES,
   numberAt,

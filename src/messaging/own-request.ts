@@ -2,9 +2,9 @@
 // errors, the same stream.
 
 import { Call } from './call.ts'
+import { refusedAs, remoteErrorOf } from './failures.ts'
 import { isStream } from './mailbox.ts'
-import { refusedAs } from './outbox.ts'
-import { type Carrier, PendingRequest, type RequestOptions, remoteErrorOf } from './pending-request.ts'
+import { type Carrier, PendingRequest, type RequestOptions } from './pending-request.ts'
 import { type ItemSink, StreamSource } from './stream-source.ts'
 import { Undelivered } from './undelivered.ts'
 import { cloneOf, Kind, type Packed, pack } from './wire.ts'

@@ -2,15 +2,16 @@
 // the caller's signal, the end of the other process. An answer may be a stream.
 
 import type { Deferred } from '../deferred.ts'
-import { codeOf, messageOf, PeerError, ProtocolError, propertyOf, RemoteError, type SendError } from '../errors.ts'
+import { codeOf, messageOf, PeerError } from '../errors.ts'
 import { now, recently } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import { nothing } from '../nothing.ts'
 import { checkOptions, type Rule, rule, SIGNAL_OR_NULL } from '../options.ts'
 import { forgetAbort, onAbort } from './abort-listeners.ts'
 import { type Expiring, Expiry } from './expiry.ts'
+import { readFailure } from './failures.ts'
 import { ReplyStream } from './reply-stream.ts'
-import { type Form, isUnreadable, Kind, type Packed, pack, unpack } from './wire.ts'
+import { type Form, isUnreadable, Kind, unpack } from './wire.ts'
 
 /** What a request takes besides its message. Wrong ones are ERR_UNKNOWN_OPTION and ERR_BAD_OPTION. */
 export interface RequestOptions {
@@ -205,45 +206,4 @@ function takeBoth(resolve: (value: unknown) => void, reject: (error: unknown) =>
 
 function expire(request: PendingRequest): void {
   request.expire()
-}
-
-export function lost(to: string, why: string, mayHaveBeenHandled: boolean): PeerError {
-  const whether = mayHaveBeenHandled ? 'it may have handled the message' : 'it has not handled the message'
-  return new PeerError('ERR_PEER_LOST', `${to}: ${why}; ${whether}`, mayHaveBeenHandled)
-}
-
-interface Failure {
-  readonly name: string
-  readonly message: string
-  readonly code: string
-}
-
-function failureOf(error: unknown): Failure {
-  const [name, code] = [propertyOf(error, 'name'), propertyOf(error, 'code')]
-  return { name: textOr(name, 'Error'), message: messageOf(error), code: textOr(code, '') }
-}
-
-/** Packs what a handler threw, or why it was not called. */
-export function packFailure(error: unknown): Packed {
-  return pack(failureOf(error))
-}
-
-/** What a handler threw, as another process would see it. */
-export function remoteErrorOf(error: unknown): RemoteError {
-  const { name, message, code } = failureOf(error)
-  return new RemoteError(name, message, code)
-}
-
-/** Throws ProtocolError. */
-export function readFailure(form: Form, bytes: Buffer, start: number, end: number): SendError {
-  if (start >= end) throw new ProtocolError('ERR_MESH_FRAME', 'a failure that says nothing')
-  const failure = Object(unpack(form, bytes, start + 1, end)) as Partial<Failure>
-  const [message, code] = [textOr(failure.message, ''), textOr(failure.code, '')]
-  if (bytes[start] === 0) return new PeerError(code, message, false)
-  return new RemoteError(textOr(failure.name, 'Error'), message, code)
-}
-
-/** Anything can be thrown, with anything as its name. */
-export function textOr(value: unknown, other: string): string {
-  return typeof value === 'string' || typeof value === 'number' ? String(value) : other
 }

@@ -2,7 +2,8 @@
 // everything to send (native/README.md). It does no TLS: a stream that switches to TLS moves to the node engine.
 
 import { closeSync } from 'node:fs'
-import { addon, type NativeEngine, type Sys } from '../addon.ts'
+import { addon } from '../addon.ts'
+import type { NativeEngine, Sys } from '../addon-types.ts'
 import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, SystemError } from '../errors.ts'
 import { holdClock, releaseClock } from '../loop/clock.ts'

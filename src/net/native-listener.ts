@@ -2,7 +2,7 @@
 // when descriptors run out.
 
 import { closeSync } from 'node:fs'
-import type { Sys } from '../addon.ts'
+import type { Sys } from '../addon-types.ts'
 import { formatEndpoint } from '../endpoint.ts'
 import { codeOf, SystemError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'

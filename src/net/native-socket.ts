@@ -2,7 +2,7 @@
 // TLS it becomes a stream of the node engine, to which it delegates everything.
 
 import { AsyncResource } from 'node:async_hooks'
-import type { NativeEngine } from '../addon.ts'
+import type { NativeEngine } from '../addon-types.ts'
 import { isChunk } from '../encoded.ts'
 import { SystemError } from '../errors.ts'
 import type { Encoded, ProxyInfo, TlsState } from '../protocol.ts'

@@ -3,7 +3,7 @@
 
 import { closeSync } from 'node:fs'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import type { Descriptor } from '../addon.ts'
+import type { Descriptor } from '../addon-types.ts'
 import { formatEndpoint } from '../endpoint.ts'
 import { SystemError, systemErrorOf } from '../errors.ts'
 import { LimitedLog } from '../log.ts'

@@ -1,7 +1,7 @@
 // The memory shared with the native engine, as seen from JavaScript (native/src/rings.h has the drawing). Sent bytes
 // are written here; nothing crosses the boundary until a batch ends or the ring is full.
 
-import type { NativeEngine, RingsLayout } from '../addon.ts'
+import type { NativeEngine, RingsLayout } from '../addon-types.ts'
 import type { QuickBuffer } from '../builtins.ts'
 import { endsInHalf, MOST_PER_UNIT } from './utf16.ts'
 

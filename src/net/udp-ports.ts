@@ -2,7 +2,8 @@
 // it, as with TCP. node:dgram has no descriptor to pass on (`_handle` is gone in Node 26), so without the addon each
 // process binds the port itself, if the kernel lets several do that. A worker accepts either (udp.ts).
 
-import { addon, type Sys } from '../addon.ts'
+import { addon } from '../addon.ts'
+import type { Sys } from '../addon-types.ts'
 import { formatEndpoint } from '../endpoint.ts'
 import { UsageError } from '../errors.ts'
 import { nothing } from '../nothing.ts'

@@ -4,7 +4,7 @@
 import type { ChildProcess, StdioOptions } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { Socket } from 'node:net'
-import type { Sys } from '../addon.ts'
+import type { Sys } from '../addon-types.ts'
 import { SystemError } from '../errors.ts'
 import { log } from '../log.ts'
 import { BOOT_VARIABLE, CHANNEL_FD, CHANNEL_VARIABLE } from './boot.ts'

@@ -2,11 +2,12 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { Sys } from '../../src/addon.ts'
+import type { Sys } from '../../src/addon-types.ts'
 import type { BoundSocket } from '../../src/net/bound-socket.ts'
 import type { Declaration } from '../../src/process/group.ts'
+import { type Blueprint, GroupState } from '../../src/process/master/group-state.ts'
 import { PortShare } from '../../src/process/master/port-share.ts'
-import { type Blueprint, GroupState, type Slot } from '../../src/process/master/slot.ts'
+import type { Slot } from '../../src/process/master/slot.ts'
 import type { WorkerHandle } from '../../src/process/master/worker-handle.ts'
 
 interface Scene {

@@ -3,7 +3,7 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Channel } from '../../src/process/channel.ts'
-import type { Answer, Request } from '../../src/process/control.ts'
+import type { Answer, Request } from '../../src/process/control/requests.ts'
 import { CommandError, Exit } from '../../src/process/exit-codes.ts'
 import { Answers, type Commanded } from '../../src/process/master/answers.ts'
 import type { Household } from '../../src/process/master/household.ts'

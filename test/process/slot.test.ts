@@ -5,7 +5,7 @@ import * as assert from 'uvu/assert'
 import { newCounters } from '../../src/counters.ts'
 import type { BoundSocket } from '../../src/net/bound-socket.ts'
 import type { Declaration } from '../../src/process/group.ts'
-import { type Blueprint, GroupState } from '../../src/process/master/slot.ts'
+import { type Blueprint, GroupState } from '../../src/process/master/group-state.ts'
 import type { WorkerExitInfo, WorkerHandle } from '../../src/process/master/worker-handle.ts'
 import { groupStatus, pollAll, totalsOf } from '../../src/process/status/status.ts'
 

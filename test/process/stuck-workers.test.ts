@@ -2,7 +2,8 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { GroupState, Slot } from '../../src/process/master/slot.ts'
+import type { GroupState } from '../../src/process/master/group-state.ts'
+import type { Slot } from '../../src/process/master/slot.ts'
 import { StuckWorkers } from '../../src/process/master/stuck.ts'
 import type { WorkerHandle } from '../../src/process/master/worker-handle.ts'
 import { until } from '../support/until.ts'

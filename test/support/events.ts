@@ -1,6 +1,6 @@
 // The events of a server in a sandbox, as a follower receives them.
 
-import { follow } from '../../src/process/control.ts'
+import { follow } from '../../src/process/control/client.ts'
 import type { EventLine } from '../../src/process/status/event-stream.ts'
 import type { Sandbox } from './server.ts'
 import { until } from './until.ts'

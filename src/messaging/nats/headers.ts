@@ -10,7 +10,7 @@
 
 import type { Msg, MsgHdrs } from '@nats-io/transport-node'
 import { messageOf, PeerError, ProtocolError, RemoteError, type SendError } from '../../errors.ts'
-import { remoteErrorOf, textOr } from '../pending-request.ts'
+import { remoteErrorOf, textOr } from '../failures.ts'
 import { decode, encode } from './json.ts'
 
 const FROM = 'Millrace-From'

@@ -1,6 +1,6 @@
 // `events`: what happens in a server, as it happens.
 
-import { ask, follow } from '../control.ts'
+import { ask, follow } from '../control/client.ts'
 import { CommandError, Exit, noGroup } from '../exit-codes.ts'
 import { isCalled } from '../messages.ts'
 import type { EventLine } from '../status/event-stream.ts'

@@ -1,6 +1,6 @@
 // Shared by the commands that change a running server and wait for it: request, progress and result.
 
-import type { Request } from '../control.ts'
+import type { Request } from '../control/requests.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import type { ReloadOutcome } from '../operations/receipts.ts'
 import { paintFor } from '../terminal/style.ts'

@@ -2,7 +2,7 @@
 // separate lines. Silent with -q and --json.
 
 import { now } from '../../loop/clock.ts'
-import { follow } from '../control.ts'
+import { follow } from '../control/client.ts'
 import type { EventLine } from '../status/event-stream.ts'
 import { phraseOf } from '../terminal/event-lines.ts'
 import type { Flags } from './line.ts'

@@ -1,7 +1,7 @@
 // `restart`: new code that would not come up does not end what runs.
 
 import { resolve } from 'node:path'
-import type { Running } from '../control.ts'
+import type { Running } from '../control/requests.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import type { StartOptions } from '../messages.ts'
 import { realPathOrSelf } from '../paths.ts'

@@ -2,7 +2,8 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { now } from '../../loop/clock.ts'
-import { type Answer, ask, type Done, type Request, refusedBy } from '../control.ts'
+import { ask } from '../control/client.ts'
+import { type Answer, type Done, type Request, refusedBy } from '../control/requests.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import { isAlive, isStopped } from '../identity.ts'
 import { Lock } from '../lock.ts'

@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { now } from '../../loop/clock.ts'
-import type { Leave } from '../control.ts'
+import type { Leave } from '../control/requests.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import { isAlive } from '../identity.ts'
 import { ANY_WORDS, type Command } from './command.ts'

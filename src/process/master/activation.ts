@@ -4,7 +4,8 @@
 // says what is served where, with systemd or without.
 
 import { isIPv6 } from 'node:net'
-import { addon, type Sys } from '../../addon.ts'
+import { addon } from '../../addon.ts'
+import type { Sys } from '../../addon-types.ts'
 import { formatEndpoint } from '../../endpoint.ts'
 import { messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'

@@ -7,7 +7,8 @@ import { inSeconds } from '../../times.ts'
 import { bootFailure, type CommandError, Exit, WorkerExit } from '../exit-codes.ts'
 import { isStopFirst } from '../operations/turnover.ts'
 import type { Events } from '../status/events.ts'
-import type { GroupState, Slot } from './slot.ts'
+import type { GroupState } from './group-state.ts'
+import type { Slot } from './slot.ts'
 import { isVoluntary, SHORTEST_SERVICE_MS, type WorkerExitInfo, type WorkerHandle } from './worker-handle.ts'
 
 /** This many boot failures of one slot before anything serves mean that the program is broken. */

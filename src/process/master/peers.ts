@@ -5,7 +5,8 @@
 
 import { randomBytes } from 'node:crypto'
 import { type MeshPlace, type PeerBeside, type PeerRow, type Succession, workerKey } from '../group.ts'
-import type { Blueprint, GroupState, Slot } from './slot.ts'
+import type { Blueprint, GroupState } from './group-state.ts'
+import type { Slot } from './slot.ts'
 import type { WorkerHandle } from './worker-handle.ts'
 
 const SECRET_BYTES = 32

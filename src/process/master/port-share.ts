@@ -5,11 +5,13 @@
 // with room.
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Addon, addon } from '../../addon.ts'
+import { addon } from '../../addon.ts'
+import type { Addon } from '../../addon-types.ts'
 import { messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'
 import type { BoundSocket } from '../../net/bound-socket.ts'
-import type { GroupState, Slot } from './slot.ts'
+import type { GroupState } from './group-state.ts'
+import type { Slot } from './slot.ts'
 import type { WorkerHandle } from './worker-handle.ts'
 
 /** How often, and for how long, to check whether a queue is empty: connections still being made arrive late. */

@@ -1,7 +1,8 @@
 // The master and its environment: notifies a service manager (sd_notify(3)) and, as process 1, reaps orphans. Both need
 // the addon; without it they are skipped, which is logged once.
 
-import { addon, type Sys } from '../../addon.ts'
+import { addon } from '../../addon.ts'
+import type { Sys } from '../../addon-types.ts'
 import { codeOf, messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'
 import { type GroupHealth, healthOf, type Seen } from '../status/readiness.ts'

@@ -1,7 +1,7 @@
 // Spreads connections over the processes of a port: a process with more than its share rests, so that its siblings
 // accept first.
 
-import type { GroupState } from './slot.ts'
+import type { GroupState } from './group-state.ts'
 
 /** A lead over the average above this is not noise; a smaller one is not worth a rest. */
 const SHARE_FACTOR = 9 / 8

@@ -2,7 +2,8 @@
 // This one rule covers a reload that moves a group, a reload given up half-way, and the reload that undoes it.
 
 import { lchownSync } from 'node:fs'
-import { addon, type Sys } from '../../addon.ts'
+import { addon } from '../../addon.ts'
+import type { Sys } from '../../addon-types.ts'
 import { parseEndpoint } from '../../endpoint.ts'
 import { codeOf, messageOf, SystemError, UsageError } from '../../errors.ts'
 import { log } from '../../log.ts'

@@ -3,7 +3,7 @@
 
 import { CommandError, Exit } from '../exit-codes.ts'
 import type { Declaration, Settings } from '../group.ts'
-import type { Outline } from '../master/slot.ts'
+import type { Outline } from '../master/group-state.ts'
 import { type FromChild, type GroupKey, keysOf, mailboxesOf } from '../messages.ts'
 import type { Output } from '../output/output.ts'
 import { type Child, onceEnded, onceUnstarted, ownProgram, type Program, spawnChild } from '../spawn.ts'

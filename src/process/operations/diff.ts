@@ -2,7 +2,7 @@
 
 import { now } from '../../loop/clock.ts'
 import type { Declaration } from '../group.ts'
-import type { GroupState } from '../master/slot.ts'
+import type { GroupState } from '../master/group-state.ts'
 import { keysOf } from '../messages.ts'
 import { matchGroups } from './group-match.ts'
 

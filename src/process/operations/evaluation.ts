@@ -1,7 +1,7 @@
 // The code on disk, evaluated for the master by short-lived processes (describe.ts).
 
+import type { GroupState } from '../master/group-state.ts'
 import type { Household } from '../master/household.ts'
-import type { GroupState } from '../master/slot.ts'
 import { realPathOrSelf } from '../paths.ts'
 import { type Described, describeModules } from './describe.ts'
 import { type Comparison, compare, oldestStart } from './diff.ts'

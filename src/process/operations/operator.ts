@@ -4,7 +4,7 @@
 import { log } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
 import { inSeconds } from '../../times.ts'
-import type { Leave } from '../control.ts'
+import type { Leave } from '../control/requests.ts'
 import { asCommandError, CommandError, Exit } from '../exit-codes.ts'
 import { extendWhile, monotonicUsec, tellService } from '../master/service.ts'
 import type { Operation } from '../status/events.ts'

@@ -1,9 +1,10 @@
 // Operations on single groups: more or fewer processes, none, or all of them replaced. They use the means of a reload,
 // and never overlap with reloads.
 
-import type { Leave } from '../control.ts'
+import type { Leave } from '../control/requests.ts'
 import { CommandError, Exit, noGroup } from '../exit-codes.ts'
-import type { Blueprint, GroupState, Slot } from '../master/slot.ts'
+import type { Blueprint, GroupState } from '../master/group-state.ts'
+import type { Slot } from '../master/slot.ts'
 import { isCalled } from '../messages.ts'
 import { Reload } from './reload.ts'
 

@@ -4,7 +4,8 @@
 
 import type { Counters } from '../../counters.ts'
 import { version } from '../../version.ts'
-import type { GroupState, Slot } from '../master/slot.ts'
+import type { GroupState } from '../master/group-state.ts'
+import type { Slot } from '../master/slot.ts'
 import { HUNG_AFTER_MS } from '../messages.ts'
 import type { ReloadCounts } from '../upgrade/inheritance.ts'
 import type { Events } from './events.ts'

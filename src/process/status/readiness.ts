@@ -1,6 +1,6 @@
 // Whether a server is alive and whether it is ready: for probes and the service manager.
 
-import type { GroupState } from '../master/slot.ts'
+import type { GroupState } from '../master/group-state.ts'
 import { HUNG_AFTER_MS } from '../messages.ts'
 import type { ReloadTally } from './metrics.ts'
 

@@ -2,7 +2,8 @@
 // there, so that no counter falls in an upgrade. What belongs to no current slot goes to the server's totals.
 
 import { addCounters, type Counters, newCounters, subtractCounters } from '../../counters.ts'
-import type { GroupState, Slot } from '../master/slot.ts'
+import type { GroupState } from '../master/group-state.ts'
+import type { Slot } from '../master/slot.ts'
 import type { GroupTally, Tally } from './inheritance.ts'
 
 export class Legacy {

@@ -8,6 +8,7 @@
 // `Waiting`.
 
 import { blamed } from './blame.ts'
+import { connectionClosed, hasObeyed, workerStopping } from './connection/aborts.ts'
 import { type CodecTimer, clearTimers, forgetTimer, kExpire, setTimer } from './connection/codec-timers.ts'
 import { Farewell } from './connection/farewell.ts'
 import { asCodec } from './connection/framing-codec.ts'
@@ -20,6 +21,7 @@ import {
   settled,
 } from './connection/host.ts'
 import { Pipes } from './connection/pipes.ts'
+import { Rare } from './connection/rare.ts'
 import { ConfigurableConnection, kSettings, settingsOf } from './connection/settings.ts'
 import {
   Bit,
@@ -74,18 +76,10 @@ import {
   kTransport,
 } from './connection/symbols.ts'
 import { Waiting, type WaitingMessage } from './connection/waiting.ts'
-import { type Deferred, withResolvers } from './deferred.ts'
+import { withResolvers } from './deferred.ts'
 import { checkedChunks, isChunk } from './encoded.ts'
 import { addressesOf } from './endpoint.ts'
-import {
-  AbortError,
-  asError,
-  messageOf,
-  type ProtocolError,
-  propertyOf,
-  type SystemError,
-  UsageError,
-} from './errors.ts'
+import { asError, messageOf, type ProtocolError, propertyOf, type SystemError, UsageError } from './errors.ts'
 import { LimitedLog } from './log.ts'
 import { apart } from './loop/apart.ts'
 import { nothing } from './nothing.ts'
@@ -112,20 +106,6 @@ export type AnyConnection = Connection<any, any>
 
 // biome-ignore lint/suspicious/noExplicitAny: what a destination receives does not matter
 type Destination<Out> = Connection<any, Out>
-
-/** State that few connections need; allocated on first use. */
-interface Rare {
-  /** Bytes that arrived while messages waited in the queue. */
-  backlog: number
-  closeReason: CloseReason | null
-  closeCode: number
-  failure: ProtocolError | null
-  aborter: AbortController | null
-  handshake: Deferred<void> | null
-  life: number
-  pipes: Pipes | null
-  waiting: Waiting | null
-}
 
 const NO_BYTES = Buffer.alloc(0)
 /** The shared empty queue. */
@@ -392,6 +372,37 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       if (this.#state === State.Closed) more.aborter.abort(connectionClosed(this.closeReason))
     }
     return more.aborter.signal
+  }
+
+  // State
+
+  #isShakingHands(): boolean {
+    return this.#rare !== null && this.#rare.handshake !== null
+  }
+
+  #is(bit: Bit): boolean {
+    return (this.#bits & bit) !== 0
+  }
+
+  #set(bit: Bit, isSo: boolean): void {
+    if (isSo) this.#bits |= bit
+    else this.#bits &= ~bit
+  }
+
+  #more(): Rare {
+    this.#rare ??= new Rare()
+    return this.#rare
+  }
+
+  #pipes(): Pipes {
+    const more = this.#more()
+    more.pipes ??= new Pipes(this, this[kSettings].role)
+    return more.pipes
+  }
+
+  #move(to: State): void {
+    if (!EDGES[this.#state].includes(to)) throw new Error(`a connection does not go from ${this.#state} to ${to}`)
+    this.#state = to
   }
 
   // Calls from the owner
@@ -1263,26 +1274,13 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   /** `message`: the one it was handling, if any. */
   #handlerFailed(thrown: unknown, message?: In): void {
     const error = asError(thrown)
-    if (this.#hasObeyed(error)) return this.#endAs(this.#is(Bit.PeerEnded) ? 'peer' : 'stopped')
+    if (hasObeyed(error, this.#state === State.Established, this.#rare?.aborter?.signal))
+      return this.#endAs(this.#is(Bit.PeerEnded) ? 'peer' : 'stopped')
     // Such as an invalid JSON body: the peer's fault, whichever code finds it.
     const isPeers = error.name === 'ProtocolError'
     this.worker.counters[isPeers ? 'protocolErrors' : 'handlerErrors']++
     this.#report(isPeers ? Connection.PROTOCOL : Connection.HANDLER, error.message, error)
     this.#endAs('handler', thrown, message)
-  }
-
-  /**
-   * Whether a handler failed because a signal of ours aborted, this connection's or one that its codec has for a
-   * request whose peer or worker leaves: `fetch` rejects with the signal's reason, Node's own calls have it as cause.
-   */
-  #hasObeyed(error: Error): boolean {
-    const told = error.name === 'AbortError' && !(error instanceof AbortError) ? error.cause : error
-    if (told instanceof AbortError) {
-      if (told.code === 'ERR_CLIENT_ENDED' || told.code === 'ERR_WORKER_STOPPING') return true
-      if (told.code === 'ERR_CONNECTION_CLOSED' && this.#state !== State.Established) return true
-    }
-    const signal = this.#rare?.aborter?.signal
-    return signal?.aborted === true && told === signal.reason
   }
 
   #report(code: number, message: string, error?: Error): void {
@@ -1319,45 +1317,6 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   // Closing
-
-  #isShakingHands(): boolean {
-    return this.#rare !== null && this.#rare.handshake !== null
-  }
-
-  #is(bit: Bit): boolean {
-    return (this.#bits & bit) !== 0
-  }
-
-  #set(bit: Bit, isSo: boolean): void {
-    if (isSo) this.#bits |= bit
-    else this.#bits &= ~bit
-  }
-
-  #more(): Rare {
-    this.#rare ??= {
-      backlog: 0,
-      closeReason: null,
-      closeCode: 0,
-      failure: null,
-      aborter: null,
-      handshake: null,
-      life: 0,
-      pipes: null,
-      waiting: null,
-    }
-    return this.#rare
-  }
-
-  #pipes(): Pipes {
-    const more = this.#more()
-    more.pipes ??= new Pipes(this, this[kSettings].role)
-    return more.pipes
-  }
-
-  #move(to: State): void {
-    if (!EDGES[this.#state].includes(to)) throw new Error(`a connection does not go from ${this.#state} to ${to}`)
-    this.#state = to
-  }
 
   #closeAs(reason: CloseReason): void {
     if (reason === 'timeout' && this.#is(Bit.InLastWord)) return
@@ -1729,12 +1688,4 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
       return this.#connection.#io === this
     }
   }
-}
-
-function connectionClosed(why: CloseReason | null): AbortError {
-  return new AbortError('ERR_CONNECTION_CLOSED', `the connection has closed: ${why}`)
-}
-
-function workerStopping(): AbortError {
-  return new AbortError('ERR_WORKER_STOPPING', 'the worker is leaving, and its time is nearly up')
 }

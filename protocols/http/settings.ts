@@ -173,7 +173,7 @@ export interface AccessLogEntry {
 }
 
 /** An entry from a protocol that has no clock. */
-export type UndatedLogEntry = Omit<AccessLogEntry, 'at'>
+type UndatedLogEntry = Omit<AccessLogEntry, 'at'>
 
 /** What a file, or anything else that comes with its own head, answers with. */
 export interface AnswerParts {
@@ -310,15 +310,23 @@ function check(settings: HttpSettings): void {
   if ((websocket ?? null) !== null) checkProtocol('the websocket of http()', websocket)
 }
 
-/** How a request is read, where its answer is logged, and its visitor's session is. */
-interface Reading extends Pick<Resolved, 'head' | 'isTrusted' | 'sessions'> {
+/** How a request is read, whose forwarding fields are trusted, where its answer is logged, whose session it has. */
+export interface Reading extends Pick<Resolved, 'head' | 'isTrusted' | 'sessions'> {
+  /** Gets a line for each answer. */
   readonly log: ((entry: UndatedLogEntry) => void) | null
 }
 
-/** WebSocket reads the request again: by the same limits, believing the same proxies, with the same log and sessions. */
+/** A protocol that reads the request again: by the same limits, believing the same proxies, with the same sessions. */
+interface ReadsAgain {
+  behind(http: Reading): AnyProtocol
+}
+
 function readAsHere(websocket: AnyProtocol | null, reading: Reading): AnyProtocol | null {
-  const { behind } = (websocket ?? {}) as { behind?: (reading: object) => AnyProtocol }
-  return behind?.(reading) ?? websocket
+  return websocket !== null && readsAgain(websocket) ? websocket.behind(reading) : websocket
+}
+
+function readsAgain(protocol: AnyProtocol): protocol is AnyProtocol & ReadsAgain {
+  return 'behind' in protocol && typeof protocol.behind === 'function'
 }
 
 function given(settings: HttpSettings, names: readonly (keyof HeadLimits)[]): Partial<HeadLimits> {

@@ -17,10 +17,10 @@ import {
 } from '../../src/options.ts'
 import { isThenable } from '../../src/thenable.ts'
 import { isToken } from '../http/fields.ts'
-import { HEAD_LIMITS, type HeadLimits } from '../http/head.ts'
+import { HEAD_LIMITS } from '../http/head.ts'
 import type { Request } from '../http/request.ts'
 import { checkField } from '../http/response.ts'
-import type { SessionSource, UndatedLogEntry } from '../http/settings.ts'
+import type { Reading } from '../http/settings.ts'
 import type { CompressionChoice, CompressionSettings, DeflateEngine } from './deflate.ts'
 import { checkOwnFields } from './handshake.ts'
 
@@ -80,18 +80,6 @@ const RULES_OF_COMPRESSION = {
   windowBits: integerFrom(9, 15),
   maxContexts: integerFrom(0),
 } satisfies Record<keyof CompressionSettings, Rule>
-
-/**
- * How a request is read, and whose forwarding fields are trusted. Requests passed on by HTTP follow HTTP's settings.
- */
-export interface Reading {
-  readonly head: HeadLimits
-  readonly isTrusted: ((ip: string) => boolean) | null
-  /** Gets a line for each answer to a handshake. */
-  readonly log: ((entry: UndatedLogEntry) => void) | null
-  /** For `request.session()`; only HTTP has them. */
-  readonly sessions: SessionSource | null
-}
 
 /** What only the package itself can provide. */
 export interface WebSocketServices {

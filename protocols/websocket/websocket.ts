@@ -1,10 +1,11 @@
 // WebSocket (RFC 6455, RFC 7692), for servers and clients, written against the plugin interface of ../README.md.
 
 import type { CodecIo, CodecProtocol } from '../../src/protocol.ts'
+import type { Reading } from '../http/settings.ts'
 import { WebSocketCodec } from './codec.ts'
 import { plainDeflate } from './deflate.ts'
 import { PreparedMessage, type WebSocketMessage } from './messages.ts'
-import { type Reading, type Resolved, resolved, type WebSocketServices, type WebSocketSettings } from './settings.ts'
+import { type Resolved, resolved, type WebSocketServices, type WebSocketSettings } from './settings.ts'
 
 /** What `websocket()` makes. */
 export interface WebSocketProtocol extends CodecProtocol<string | Buffer, WebSocketMessage> {

@@ -1,0 +1,25 @@
+// Why a signal of ours aborts, and whether a handler that failed has only obeyed it.
+
+import { AbortError } from '../errors.ts'
+import type { CloseReason } from '../protocol.ts'
+
+export function connectionClosed(why: CloseReason | null): AbortError {
+  return new AbortError('ERR_CONNECTION_CLOSED', `the connection has closed: ${why}`)
+}
+
+export function workerStopping(): AbortError {
+  return new AbortError('ERR_WORKER_STOPPING', 'the worker is leaving, and its time is nearly up')
+}
+
+/**
+ * Whether a handler failed because a signal of ours aborted: the connection's, or one that its codec has for a request
+ * whose peer or worker leaves. `fetch` rejects with the signal's reason, Node's own calls have it as cause.
+ */
+export function hasObeyed(error: Error, isOpen: boolean, signal: AbortSignal | undefined): boolean {
+  const told = error.name === 'AbortError' && !(error instanceof AbortError) ? error.cause : error
+  if (told instanceof AbortError) {
+    if (told.code === 'ERR_CLIENT_ENDED' || told.code === 'ERR_WORKER_STOPPING') return true
+    if (told.code === 'ERR_CONNECTION_CLOSED' && !isOpen) return true
+  }
+  return signal?.aborted === true && told === signal.reason
+}

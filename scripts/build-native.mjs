@@ -9,7 +9,7 @@ import { spawnSync } from 'node:child_process'
 import { copyFileSync, existsSync, mkdirSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { root } from './esbuild.mjs'
+import { root } from './files.mjs'
 
 const { values: options } = parseArgs({
   options: {

@@ -4,7 +4,8 @@
 import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { build } from 'esbuild'
-import { common, oneToOne, root, sourcesIn, swap } from './esbuild.mjs'
+import { common, oneToOne, swap } from './esbuild.mjs'
+import { root, sourcesIn } from './files.mjs'
 
 const directories = ['src', 'protocols', 'test']
 

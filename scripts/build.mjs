@@ -5,7 +5,8 @@ import { execFileSync } from 'node:child_process'
 import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { build } from 'esbuild'
-import { common, filesIn, oneToOne, root, sourcesIn, swap } from './esbuild.mjs'
+import { common, oneToOne, swap } from './esbuild.mjs'
+import { filesIn, root, sourcesIn } from './files.mjs'
 
 /**
  * Code that never meets in one process, or shares nothing there, gets a bundle of its own, so that each process loads

@@ -8,7 +8,7 @@ import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { buildTests } from './build-tests.mjs'
-import { root } from './esbuild.mjs'
+import { root } from './files.mjs'
 
 const count = Number(process.argv[2] ?? 100_000)
 /** Connections opened before the first measurement, until tables and pools have reached their size. */

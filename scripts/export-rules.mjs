@@ -6,7 +6,7 @@
 
 import { readFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
-import { filesIn, root as ourRoot } from './esbuild.mjs'
+import { filesIn, root as ourRoot } from './files.mjs'
 import { tokensOf } from './imports.mjs'
 
 /** @typedef {import('./imports.mjs').Token} Token */

@@ -7,7 +7,7 @@
 
 import { join } from 'node:path'
 import { buildTests } from './build-tests.mjs'
-import { root } from './esbuild.mjs'
+import { root } from './files.mjs'
 
 const [, , seconds = '60', given] = process.argv
 

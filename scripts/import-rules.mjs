@@ -7,7 +7,7 @@
 import { readFileSync } from 'node:fs'
 import { builtinModules } from 'node:module'
 import { dirname, join, resolve } from 'node:path'
-import { filesIn, root as ourRoot } from './esbuild.mjs'
+import { filesIn, root as ourRoot } from './files.mjs'
 import { importsOf, tokensOf } from './imports.mjs'
 
 /** @typedef {{ file: string, line: number, target: string, isOurs: boolean, typeOnly: boolean, dynamic: boolean }} Import */

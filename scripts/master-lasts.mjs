@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import WebSocket from 'ws'
-import { root } from './esbuild.mjs'
+import { root } from './files.mjs'
 
 const start = join(root, 'dist/start.js')
 /** Processes ended at once. One that has served for less than a second is not replaced immediately. */

@@ -4,7 +4,7 @@
 //   node scripts/soak-messaging.mjs [messages]
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
-import { root } from './esbuild.mjs'
+import { root } from './files.mjs'
 
 const messages = Number(process.argv[2] ?? 1_000_000)
 if (!(messages >= 1000)) {

@@ -5,7 +5,7 @@
 
 import { join } from 'node:path'
 import { buildTests } from './build-tests.mjs'
-import { root } from './esbuild.mjs'
+import { root } from './files.mjs'
 
 const repetitions = Number(process.argv[2] ?? 100)
 const DRAIN_MS = 2000

@@ -8,7 +8,7 @@
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { buildTests } from './build-tests.mjs'
-import { root } from './esbuild.mjs'
+import { root } from './files.mjs'
 import { growthSince, measure } from './soak/growth.mjs'
 import { reload, STEPS } from './soak/steps.mjs'
 

@@ -7,7 +7,7 @@
 import { spawnSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
-import { root } from './esbuild.mjs'
+import { root } from './files.mjs'
 
 const isMajor = (text) => /^\d+$|^newest$/.test(text)
 const given = process.argv.slice(2)

@@ -4,7 +4,7 @@
 import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { root } from './esbuild.mjs'
+import { root } from './files.mjs'
 
 const KINDS = 'address,undefined'
 const binary = join(root, 'build/sanitized/millrace.node')

@@ -1,5 +1,5 @@
-// From what a handler sends to a draft of the answer: text, bytes, JSON, a Response with or without a file, or the error
-// that says why it is none.
+// From what a handler sends to a draft of the answer: text, bytes, JSON, a Response with or without a file, or the
+// error that says why it is none.
 
 import { foreignBytes, jsonOf } from '../../src/encoded.ts'
 import { isNoFile, UsageError } from '../../src/errors.ts'

@@ -293,7 +293,8 @@ export class Exchange {
   async #finished(draft: Draft): Promise<Draft> {
     const { sessions, compress } = this.#host.settings
     if (this.#session !== null && sessions !== null) {
-      // One that could not be loaded has nothing to store: the handler has the error, and its answer is what it made of it.
+      // One that could not be loaded has nothing to store: the handler has the error, and its answer is what it made of
+      // it.
       const session = await this.#session.catch(nothing)
       const cookie = session ? await sessions.commit(session, this.request.scheme === 'https') : null
       if (cookie !== null) {

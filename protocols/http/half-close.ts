@@ -1,6 +1,6 @@
-// What becomes of a request whose client has sent FIN. It has half-closed and reads on (`nc -N`, some proxies), or it is
-// gone (curl was interrupted, a tab closed): a FIN looks the same, and only bytes sent to it would tell. So it gets its
-// answer, but first the handler and then, if nobody is at work on it, the connection stop waiting for that.
+// What becomes of a request whose client has sent FIN. It has half-closed and reads on (`nc -N`, some proxies), or it
+// is gone (curl was interrupted, a tab closed): a FIN looks the same, and only bytes sent to it would tell. So it gets
+// its answer, but first the handler and then, if nobody is at work on it, the connection stop waiting for that.
 
 import type { CodecIo } from '../../src/protocol.ts'
 import type { Exchange } from './exchange.ts'

@@ -7,7 +7,9 @@ import { NEED_MORE } from '../../src/protocol.ts'
 import { FieldSection, type Fields, hasToken, isBlank, isToken, type Noted, trimmed } from './fields.ts'
 import { isHost } from './host.ts'
 
-/** Bounds of a request's head. Beyond them it is answered with the status that each names, and the connection closes. */
+/**
+ * Bounds of a request's head. Beyond them it is answered with the status that each names, and the connection closes.
+ */
 export interface HeadLimits {
   /** Bytes of the whole head including the empty line; more is answered with 431. Default 16,384, as in Node. */
   readonly maxHeadBytes: number

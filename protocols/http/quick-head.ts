@@ -223,8 +223,8 @@ export class QuickHeads implements Noted {
 }
 
 /**
- * Where the first byte is that cannot be in a value (Class.Value): most bytes of a head are in values, and two comparisons
- * are faster than a table.
+ * Where the first byte is that cannot be in a value (Class.Value): most bytes of a head are in values, and two
+ * comparisons are faster than a table.
  */
 function valueEnd(bytes: Buffer, from: number, limit: number): number {
   let at = from

@@ -11,7 +11,10 @@ export function isParts(message: unknown): message is AnswerParts {
   return typeof close === 'function' && typeof headers?.[Symbol.iterator] === 'function'
 }
 
-/** A stream by itself, which is a body and no answer. An object with a JSON of its own is an answer, whatever else it is. */
+/**
+ * A stream by itself, which is a body and no answer. An object with a JSON of its own is an answer, whatever else it
+ * is.
+ */
 export function isStream(message: unknown): message is BodyStream {
   if (typeof message !== 'object' || message === null || message instanceof Response || isParts(message)) return false
   const { getReader, toJSON } = message as { getReader?: unknown; toJSON?: unknown }

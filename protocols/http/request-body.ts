@@ -20,7 +20,10 @@ interface BodySource {
   left(): void
 }
 
-/** The body of a request, read once: `for await (const bytes of request.body)`. If reading stops early, the rest is discarded. */
+/**
+ * The body of a request, read once: `for await (const bytes of request.body)`. If reading stops early, the rest is
+ * discarded.
+ */
 export class RequestBody implements AsyncIterable<Buffer> {
   readonly #source: BodySource
   #queue: Buffer[] = []
@@ -85,7 +88,9 @@ export class RequestBody implements AsyncIterable<Buffer> {
     return this.#weight
   }
 
-  /** @internal The rest is discarded: no reader has begun, and a later one gets an error, or the one there was has left. */
+  /**
+   * @internal The rest is discarded: no reader has begun, and a later one gets an error, or the one there was has left.
+   */
   discard(): void {
     this.#isUnwanted = true
     this.#queue = []

@@ -1,5 +1,6 @@
 // One WebSocket connection (RFC 6455), server or client: frames, messages, pings, the closing handshake; opening.ts is
-// what comes before. A peer that breaks a rule receives the matching close code before the connection ends. Text is checked as it arrives.
+// what comes before. A peer that breaks a rule receives the matching close code before the connection ends. Text is
+// checked as it arrives.
 
 import { ProtocolError } from '../../src/errors.ts'
 import { Accumulator } from '../../src/protocol/accumulator.ts'

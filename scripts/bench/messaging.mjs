@@ -23,7 +23,7 @@ import {
   table,
   writeResults,
 } from './lib/bench.mjs'
-import { millraceServer, NotHere } from './lib/servers.mjs'
+import { freePort, millraceServer, NotHere } from './lib/servers.mjs'
 
 /** For a publish: processes x subscribers in each; the aim is that 100 cost no more than 20 sends. */
 const AUDIENCES = { '100 in 1': [1, 100], '100 in 4': [4, 25], '100 in 20': [20, 5] }
@@ -214,14 +214,6 @@ async function throughNats() {
     await server.end()
   }
   return { ...peer, stop: stopBoth }
-}
-
-async function freePort() {
-  const server = net.createServer().listen(0, '127.0.0.1')
-  await new Promise((resolve) => server.once('listening', resolve))
-  const { port } = server.address()
-  await new Promise((resolve) => server.close(resolve))
-  return port
 }
 
 async function untilListening(port) {

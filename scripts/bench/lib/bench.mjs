@@ -71,7 +71,7 @@ export function findCompiler() {
   return [process.env.CC, 'cc', 'gcc', 'clang'].find((name) => name && works(name))
 }
 
-/** Compiles scripts/bench/<name>.c into build/bench/<name> unless that is newer, and returns its path. */
+/** Compiles scripts/bench/lib/<name>.c into build/bench/<name> unless that is newer, and returns its path. */
 export function compile(name, compiler = findCompiler()) {
   if (!compiler) throw new CannotRun('needs a C compiler (cc, gcc or clang, or $CC): the load generator is C')
   const source = join(here, `${name}.c`)

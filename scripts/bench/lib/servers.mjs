@@ -202,7 +202,8 @@ http {
 }
 
 /** A port that was free a moment ago: nginx cannot choose one and report it. */
-function freePort() {
+/** A port that nothing listens on now. */
+export function freePort() {
   return new Promise((resolve, reject) => {
     const server = createServer()
     server.once('error', reject)

@@ -6,7 +6,6 @@ import { codeOf, messageOf, PeerError, type SendError } from '../../errors.ts'
 import { LimitedLog } from '../../log.ts'
 import { now } from '../../loop/clock.ts'
 import { deadlines } from '../../loop/deadlines.ts'
-import { nothing } from '../../nothing.ts'
 import { lost } from '../failures.ts'
 import { TOLD_IN_ONE_TURN } from '../losses.ts'
 import { type Carrier, PendingRequest, type RequestOptions } from '../pending-request.ts'
@@ -263,7 +262,7 @@ export class Post implements Carrier {
 
   /** For streams, which do not leave a server. */
   credit(): void {
-    nothing()
+    // NATS has no credit.
   }
 
   #settle(letter: Letter): void {

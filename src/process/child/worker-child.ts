@@ -61,7 +61,6 @@ function prepareForLoad(): void {
   inlineMore()
 }
 
-/** One worker process from its first message to its exit. */
 /** What it takes to tell a sender of one lost message, if `onSendFail` is quick: measured 1 us to 5 us. */
 const TELL_ONE_MS = 0.005
 /** The largest part of the time to leave that is spent on that. */
@@ -73,6 +72,7 @@ const LAST_LOOK_MS = 5
 /** How often the master is told that it still goes on. */
 const TELLING_MS = 100
 
+/** One worker process from its first message to its exit. */
 class WorkerLife {
   readonly #channel: Up
   readonly #candidates: Candidates

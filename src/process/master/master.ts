@@ -95,7 +95,7 @@ export class Master
   /** The windows of all stop requests: the shortest applies. */
   readonly #leaves: Leave[] = []
   /** Counters of slots that a reload has removed, so that no total ever falls. */
-  #past = newCounters()
+  readonly #past = newCounters()
   readonly #waiting = new Set<() => void>()
 
   /** @param earlier the master that this one replaces */
@@ -432,7 +432,7 @@ export class Master
 
   dismiss(group: GroupState, slot: Slot): void {
     slot.stopWaiting()
-    this.#past = addCounters(this.#past, slot.past)
+    addCounters(this.#past, slot.past)
     group.slots = group.slots.filter((one) => one !== slot)
     this.reconcile()
   }

@@ -26,7 +26,7 @@ export class Slot {
   isGivenUp = false
   incarnation = 0
   /** Sum of the processes that are gone. */
-  past: Counters = newCounters()
+  readonly past: Counters = newCounters()
   bootFailures = 0
   lastExit = ''
   /** Why the last one ended, in its own words. */
@@ -98,7 +98,7 @@ export class Slot {
   forget(handle: WorkerHandle, exit: WorkerExitInfo): void {
     if (this.current === handle) this.current = null
     if (this.next === handle) this.next = null
-    this.past = addCounters(this.past, handle.countersOfThePast())
+    addCounters(this.past, handle.countersOfThePast())
     if (this.leaving.delete(handle)) return // it was told to leave
     this.lastExit = exit.word
     this.lastReason = exit.reason

@@ -6,8 +6,14 @@ import { printableCell } from '../../printable.ts'
 import { inSeconds, localTime } from '../../times.ts'
 import type { CanaryReport } from '../operations/canary.ts'
 import type { ReloadOutcome } from '../operations/receipts.ts'
-import type { ConnectionPage, GroupStatus, ListedConnection, Status, WorkerStatus } from '../status/status.ts'
-import { engineWord } from '../status/status.ts'
+import {
+  type ConnectionPage,
+  engineWord,
+  type GroupStatus,
+  type ListedConnection,
+  type Status,
+  type WorkerStatus,
+} from '../status/status.ts'
 import type { UpgradeOutcome } from '../upgrade/upgrade.ts'
 import { type Paint, plain, type Style } from './style.ts'
 

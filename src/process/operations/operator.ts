@@ -2,12 +2,12 @@
 // turn, reports in events and log, and ends with an outcome; none rejects.
 
 import { log } from '../../log.ts'
-import { now } from '../../loop/clock.ts'
 import { inSeconds } from '../../times.ts'
 import type { Leave } from '../control/requests.ts'
 import { asCommandError, CommandError, Exit } from '../exit-codes.ts'
 import { extendWhile, monotonicUsec, tellService } from '../master/service.ts'
 import type { Operation } from '../status/events.ts'
+import { attempt, outcomeOf } from './attempt.ts'
 import type { Described } from './describe.ts'
 import { Operations } from './operations.ts'
 import type { ReloadOutcome } from './receipts.ts'
@@ -110,7 +110,9 @@ export class Operator {
       const { isReplaced, isStopping } = this.#master
       const unknown = isReplaced || isStopping ? null : regroup.unknown // else the groups may be another master's by now
       // Check before anything announces the operation.
-      return unknown === null ? this.#operate(operation, names, regroup, work) : outcomeOf(unknown, 0, regroup)
+      return unknown === null
+        ? this.#operate(operation, names, regroup, work)
+        : outcomeOf({ failure: unknown, durationMs: 0 }, [], [])
     })
   }
 
@@ -122,26 +124,21 @@ export class Operator {
   ): Promise<ReloadOutcome> {
     const master = this.#master
     await master.untilUp() // requests made during a start wait for its end
-    const started = now()
-    const about = { type: 'operation', operation, groups: names } as const
-    master.events.emit({ ...about, step: 'begin' })
-    let failure: CommandError | null = null
-    try {
-      if (master.isReplaced) throw new CommandError(Exit.Failure, 'another master has taken over', { code: REPLACED })
-      if (master.isStopping) throw new CommandError(Exit.Failure, 'the server is being stopped')
-      await run(work)
-    } catch (error) {
-      const isStopped = master.isStopping && !master.isReplaced
-      failure = isStopped ? new CommandError(Exit.Failure, 'the server was stopped') : asCommandError(error)
-    }
-    const durationMs = Math.round(now() - started)
-    const outcome = outcomeOf(failure, durationMs, work)
-    const { reason } = outcome
-    master.events.emit(
-      failure === null ? { ...about, step: 'done', durationMs } : { ...about, step: 'failed', durationMs, reason },
-    )
+    const blame = (error: unknown) =>
+      master.isStopping && !master.isReplaced
+        ? new CommandError(Exit.Failure, 'the server was stopped')
+        : asCommandError(error)
+    const attempted = await attempt(master.events, operation, names, () => this.#permitted(() => run(work)), blame)
+    const outcome = outcomeOf(attempted, work.receipts, work.canaries)
     log(`${[operation, ...names].join(' ')}: ${lineOf(operation, outcome)}`)
     return outcome
+  }
+
+  #permitted(run: () => Promise<void>): Promise<void> {
+    const { isReplaced, isStopping } = this.#master
+    if (isReplaced) throw new CommandError(Exit.Failure, 'another master has taken over', { code: REPLACED })
+    if (isStopping) throw new CommandError(Exit.Failure, 'the server is being stopped')
+    return run()
   }
 
   async #withNewCode(work: Reload): Promise<void> {
@@ -158,11 +155,6 @@ export class Operator {
       if (!this.#master.isStopping) tellService('READY=1')
     }
   }
-}
-
-function outcomeOf(failure: CommandError | null, durationMs: number, { receipts, canaries }: Reload): ReloadOutcome {
-  const { exitCode = Exit.Ok, message: reason = '', code = '', next = '' } = failure ?? {}
-  return { exitCode, reason, ...(failure === null ? {} : { code, next }), durationMs, slots: receipts, canaries }
 }
 
 function lineOf(operation: Operation, { reason, durationMs, slots }: ReloadOutcome): string {

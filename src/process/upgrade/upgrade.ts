@@ -8,7 +8,6 @@ import { addon } from '../../addon.ts'
 import type { Counters } from '../../counters.ts'
 import { messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'
-import { now } from '../../loop/clock.ts'
 import { inSeconds } from '../../times.ts'
 import { version } from '../../version.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
@@ -21,6 +20,7 @@ import { extendWhile, monotonicUsec, tellService } from '../master/service.ts'
 import type { Slot } from '../master/slot.ts'
 import type { MasterBoot } from '../messages.ts'
 import { nodeSettings } from '../node-flags.ts'
+import { attempt, outcomeOf } from '../operations/attempt.ts'
 import type { ReloadOutcome } from '../operations/receipts.ts'
 import { type Supervisor, Turnover } from '../operations/turnover.ts'
 import { writePidFile } from '../pid-file.ts'
@@ -75,32 +75,17 @@ export class Upgrade {
 
   /** Resolves when the old processes have gone, or when everything is as before. Never rejects. */
   async run(program: Program): Promise<UpgradeOutcome> {
-    const started = now()
-    const about = { type: 'operation', operation: 'upgrade', groups: [] } as const
-    this.#master.events.emit({ ...about, step: 'begin' })
-    let failure: CommandError | null = null
-    try {
+    const attempted = await attempt(this.#master.events, 'upgrade', [], async () => {
       if (this.#signal.aborted) throw new CommandError(Exit.Failure, 'the server is being stopped')
       refuseUnfit(this.#household)
       await this.#replace(program)
-    } catch (error) {
-      failure = error instanceof CommandError ? error : new CommandError(Exit.Failure, messageOf(error))
-    }
+    })
+    const { failure, durationMs } = attempted
     const { pid, version: itsVersion, node } = this.#leader
-    const took = inSeconds(now() - started)
-    log(failure === null ? `upgrade: done in ${took}` : `upgrade: given up: ${failure.message}`)
-    const durationMs = Math.round(now() - started)
-    const { message: reason = '' } = failure ?? {}
-    this.#master.events.emit(
-      failure === null ? { ...about, step: 'done', durationMs } : { ...about, step: 'failed', durationMs, reason },
-    )
+    log(failure === null ? `upgrade: done in ${inSeconds(durationMs)}` : `upgrade: given up: ${failure.message}`)
+    const slots = this.#removal.receipts.filter(({ oldPid }) => oldPid !== 0)
     return {
-      exitCode: failure?.exitCode ?? Exit.Ok,
-      reason,
-      ...(failure === null ? {} : { code: failure.code, next: failure.next }),
-      durationMs,
-      slots: this.#removal.receipts.filter(({ oldPid }) => oldPid !== 0),
-      canaries: [],
+      ...outcomeOf(attempted, slots, []),
       pid,
       oldPid: process.pid,
       version: itsVersion,
@@ -217,7 +202,7 @@ export class Upgrade {
       ...[...pidFiles].map((path) => () => writePidFile(path, process.pid)),
     ]
     sockets.own()
-    for (const step of steps) attempt(step)
+    for (const step of steps) tryTo(step)
     if (!this.#signal.aborted) tellService('READY=1', `MAINPID=${process.pid}`) // else it has received STOPPING=1
     for (const group of groups) {
       group.share.forget()
@@ -226,7 +211,7 @@ export class Upgrade {
     this.#master.reconcile()
     await successor?.abandon(stopTimeoutMs)
     await health.resume().catch((error) => log(messageOf(error)))
-    attempt(() => control.take(successor?.pid))
+    tryTo(() => control.take(successor?.pid))
     predecessors.inherit()
     await predecessors.leave(stopTimeoutMs, new AbortController().signal).catch((error) => log(messageOf(error)))
     this.#master.reconcile()
@@ -297,7 +282,7 @@ function isManaged(): boolean {
   return NOTIFY_SOCKET !== '' && addon().sys !== null
 }
 
-function attempt(step: () => void): void {
+function tryTo(step: () => void): void {
   try {
     step()
   } catch (error) {

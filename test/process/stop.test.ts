@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { Followed } from '../support/events.ts'
 import { caseTest, longTest } from '../support/length.ts'
 import { Client, echo, inSandbox, lives, portOf, succeeded, workersOf } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -97,8 +98,15 @@ longTest('several stops at once: one at least stopped it, and none fails', async
 test('a worker that was just killed does not come back during a stop', async () => {
   await inSandbox(async (box) => {
     const status = await box.start(box.file('app.js', echo(4)))
+    const followed = await Followed.of(box)
     for (const { pid } of workersOf(status)) process.kill(pid, 'SIGKILL')
     await box.stop()
+    await followed.ended
+    const { words } = followed
+    const stopping = words.indexOf('server stopping')
+    assert.ok(stopping >= 0, `${words}`)
+    assert.not(words.includes('spawn', stopping), `${words}`)
+    assert.ok(words.filter((word) => word === 'exit').length >= 4, `${words}`)
   })
 })
 

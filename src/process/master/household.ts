@@ -24,8 +24,8 @@ import { HealthServer } from '../status/health.ts'
 import type { Seen } from '../status/readiness.ts'
 import type { EarlierMaster } from '../upgrade/earlier-master.ts'
 import { KeeperHandle } from './keeper-handle.ts'
+import { Leftovers } from './leftovers.ts'
 import { Peers } from './peers.ts'
-import { Predecessors } from './predecessors.ts'
 import { Programs } from './programs.ts'
 import { feedWatchdog } from './service.ts'
 import { Tickets } from './tickets.ts'
@@ -60,7 +60,7 @@ export class Household {
   runDir = ''
   output: Output | null = null
   keeper: KeeperHandle | null = null
-  predecessors: Predecessors | null = null
+  leftovers: Leftovers | null = null
   control: ControlServer | null = null
   /** Null while another master leads. */
   lock: Lock | null = null
@@ -104,8 +104,8 @@ export class Household {
   async #open(earlier: EarlierMaster | null): Promise<void> {
     const master = this.#master
     const isSecond = earlier !== null
-    this.predecessors = new Predecessors(this.runDir)
-    this.predecessors.isShared = isSecond
+    this.leftovers = new Leftovers(this.runDir)
+    this.leftovers.isShared = isSecond
     this.output = new Output(this.options, this.isDaemon, this.runDir, DEFAULT_SETTINGS)
     const onChange = () => master.record()
     this.keeper = new KeeperHandle(
@@ -141,9 +141,9 @@ export class Household {
 
   /** Recreates files that were deleted, perhaps by a cleaner of /tmp: without them no command finds this master. */
   async #restore(): Promise<void> {
-    const { runDir, lock, control, predecessors } = this
+    const { runDir, lock, control, leftovers } = this
     // an upgrade moves them
-    if (lock === null || control === null || predecessors === null || predecessors.isShared) return
+    if (lock === null || control === null || leftovers === null || leftovers.isShared) return
     if (existsSync(join(runDir, 'lock')) && control.isThere) return
     try {
       makeRunDir({ paths: [runDir], elsewhere: [], isGiven: true })
@@ -151,7 +151,7 @@ export class Household {
       if (!(held instanceof Lock)) throw alreadyRunning(held.pid)
       await control.renew()
       for (const path of this.pidFiles) if (!existsSync(path)) writePidFile(path, process.pid)
-      predecessors.forgetWritten()
+      leftovers.forgetWritten()
       this.#master.record()
       log(`${runDir}: somebody has taken files of this server away, they are made anew`)
       this.#said = ''
@@ -163,11 +163,11 @@ export class Household {
   }
 
   /** The resources of a master that leads. */
-  get whole(): { keeper: KeeperHandle; predecessors: Predecessors; control: ControlServer; lock: Lock } {
-    const { keeper, predecessors, control, lock } = this
-    if (keeper === null || predecessors === null || control === null || lock === null)
+  get whole(): { keeper: KeeperHandle; leftovers: Leftovers; control: ControlServer; lock: Lock } {
+    const { keeper, leftovers, control, lock } = this
+    if (keeper === null || leftovers === null || control === null || lock === null)
       throw new Error('this master does not lead')
-    return { keeper, predecessors, control, lock }
+    return { keeper, leftovers, control, lock }
   }
 
   #writePids(): void {
@@ -218,7 +218,7 @@ export class Household {
     this.health.close()
     if (isLent) return
     for (const path of this.pidFiles) tidy(() => removePidFile(path))
-    if (this.lock?.isOurs()) tidy(() => this.predecessors?.forget())
+    if (this.lock?.isOurs()) tidy(() => this.leftovers?.forget())
     tidy(() => this.control?.close())
     tidy(() => this.lock?.release())
   }

@@ -268,7 +268,7 @@ export class Master
     if (earlier === null) {
       await this.#household.health.listen(this.healthAddress)
       this.#household.writeDeclaredPid(settings)
-      await this.#household.predecessors?.leave(settings.stopTimeoutMs, this.#ended.signal)
+      await this.#household.leftovers?.leave(settings.stopTimeoutMs, this.#ended.signal)
     } else if (this.reign.leads) this.#household.writeDeclaredPid(settings) // the earlier one was killed meanwhile
     const outlines = outlinesOf(described)
     const keys = outlines.map(({ key }) => key)
@@ -599,7 +599,7 @@ export class Master
 
   /** Records which processes would be left over if this one were killed now. */
   record(): void {
-    this.#household.predecessors?.record(this.#pids())
+    this.#household.leftovers?.record(this.#pids())
   }
 
   /** Resolves when `isTrue` returns true; checked after every change. */

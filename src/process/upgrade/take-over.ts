@@ -140,11 +140,11 @@ export class TakeOver {
         this.#takeCharge()
         this.#lead()
       }
-      household.predecessors?.inherit()
+      household.leftovers?.inherit()
       const { stopTimeoutMs } = master.settings
       // its last onWorkerExit runs
       const leftMs = earlier.isGone ? stopTimeoutMs : Math.max(stopTimeoutMs, CALL_TIMEOUT_MS)
-      await household.predecessors?.leave(leftMs, new AbortController().signal)
+      await household.leftovers?.leave(leftMs, new AbortController().signal)
     } catch (error) {
       if (household.lock === null) master.giveUp(asCommandError(error))
       else log(messageOf(error))

@@ -101,7 +101,7 @@ export class Upgrade {
     tellService('RELOADING=1', monotonicUsec())
     log(`upgrade: starting the master of millrace ${wanted}`)
     const stopExtending = extendWhile(() => true)
-    this.#household.whole.predecessors.isShared = true
+    this.#household.whole.leftovers.isShared = true
     let successor: Successor | null = null
     try {
       successor = this.#spawn(program)
@@ -194,7 +194,7 @@ export class Upgrade {
   /** The new master failed: everything is restored. */
   async #goOn(successor: Successor | null): Promise<void> {
     const { health, pidFiles } = this.#household
-    const { lock, control, predecessors } = this.#household.whole
+    const { lock, control, leftovers } = this.#household.whole
     const { sockets, groups, stopTimeoutMs } = this.#master
     const steps = [
       () => lock.passTo(ownIdentity()),
@@ -212,8 +212,8 @@ export class Upgrade {
     await successor?.abandon(stopTimeoutMs)
     await health.resume().catch((error) => log(messageOf(error)))
     tryTo(() => control.take(successor?.pid))
-    predecessors.inherit()
-    await predecessors.leave(stopTimeoutMs, new AbortController().signal).catch((error) => log(messageOf(error)))
+    leftovers.inherit()
+    await leftovers.leave(stopTimeoutMs, new AbortController().signal).catch((error) => log(messageOf(error)))
     this.#master.reconcile()
   }
 

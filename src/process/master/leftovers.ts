@@ -18,7 +18,7 @@ const SLACK_MS = 1000
 /** How long the kernel may take to end a killed process. */
 const KILL_TIMEOUT_MS = 5000
 
-export class Predecessors {
+export class Leftovers {
   readonly #path: string
   /** During an upgrade the other master records its processes in the same file. */
   isShared = false

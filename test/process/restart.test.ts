@@ -85,6 +85,21 @@ test('check says what is declared, binds nothing, and needs no server', async ()
   })
 })
 
+test('restart without a file is refused where no server runs: it starts no demo in the place of one that has died', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file('app.js', echo(1))
+    const { pid } = await box.start(module)
+    process.kill(pid, 'SIGKILL')
+    await until(async () => (await box.command('status')).code === 3)
+    const { code, stderr, stdout } = await box.command('restart', '-d')
+    assert.is(code, 2, stdout)
+    assert.match(stderr, /restart takes the file to start: no server was found that it could start again\nnext: /)
+    assert.is((await box.command('status')).code, 3)
+    succeeded(await box.command('restart', '-d', module))
+    await box.stop()
+  })
+})
+
 test('check without a file is about the code of the server, and is refused where there is none', async () => {
   await inSandbox(async (box) => {
     const none = await box.command('check')

@@ -17,7 +17,7 @@ import { leaveOf, stopServer } from './stop.ts'
 export const restart: Command = {
   operands: '[app.js ...] [NAME ...] [-- arguments of the app]',
   summary: 'check the code, stop what runs, start (-d and -g as there)',
-  details: `Code that cannot be evaluated stops nothing (exit code 6). Nothing needs to run. What runs is started again as it was: with all
+  details: `Code that cannot be evaluated stops nothing (exit code 6). With a file, nothing needs to run. What runs is started again as it was: with all
 of its files, flags and arguments, except for what this line says, and never by another user unless --user is given. With NAME only these groups, in the server
 that runs: all their processes leave at once, and as many start with the new code; who connects meanwhile waits.`,
   flags: ['graceful', 'timeout', 'name', ...START_FLAGS],
@@ -28,7 +28,7 @@ that runs: all their processes leave at once, and as many start with the new cod
     leaveOf(line.flags) // this and what follows throws before anything is stopped
     const running = (await findIfRunning(line))?.done.running
     if (running !== undefined) checkFiles(line, running.groups)
-    const options = running === undefined ? startOptions(line) : optionsLike(running, line)
+    const options = optionsOf(running, line)
     const other = runOtherCopy({ ...line, modules: options.modules })
     if (other !== null) return other
     await describeHere(options)
@@ -39,6 +39,13 @@ that runs: all their processes leave at once, and as many start with the new cod
     }
     return launch(line, options)
   },
+}
+
+/** A line without a file means the server that runs, never the demo, which would take its place. */
+function optionsOf(running: Running | undefined, line: Line): StartOptions {
+  if (running !== undefined) return optionsLike(running, line)
+  if (line.files.length > 0 || line.isDirect) return startOptions(line)
+  throw usage('restart takes the file to start: no server was found that it could start again')
 }
 
 /**

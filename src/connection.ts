@@ -126,6 +126,15 @@ export interface Connection<In, Out> extends ProtocolCallbacks {}
 // biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the merged interface holds optional callbacks only
 // biome-ignore lint/suspicious/noExplicitAny: a plain `Connection` is any connection
 export class Connection<In = any, Out = any> extends ConfigurableConnection<In, Out> implements SocketEvents {
+  /** What `getStatus()` returns: a client that has not begun to connect. */
+  static readonly STATUS_INITIAL = 0
+  static readonly STATUS_CONNECTING = 1
+  static readonly STATUS_ESTABLISHED = 2
+  /** After `end()`: what is queued is sent, then FIN. */
+  static readonly STATUS_ENDING = 4
+  /** After `close()`: what is queued is sent. */
+  static readonly STATUS_CLOSING = 8
+  static readonly STATUS_CLOSED = 16
   /** Code of `onError`: a client could not connect. */
   static readonly CONNECT_FAIL = 1
   /** Code of `onError`: a message was refused, or bytes could not be sent. */

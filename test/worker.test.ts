@@ -2,10 +2,13 @@
 
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { AsyncTcpConnection } from '../src/client/async-tcp-connection.ts'
+import { Connection } from '../src/connection.ts'
 import { codeOf, SystemError } from '../src/errors.ts'
 import '../src/index.ts'
 import { sendLogTo } from '../src/log.ts'
 import { registry } from '../src/process/group.ts'
+import { settingsOf } from '../src/worker/statics.ts'
 import { Worker } from '../src/worker.ts'
 import { nextTurn, rejects } from './support/until.ts'
 
@@ -224,6 +227,30 @@ test('a listen() that fails while onWorkerStart does something else is its failu
   const place = { id: 0, incarnation: 1, sockets: [], tls: { ticketKeys: '', files: {} } }
   await rejects(worker.start(place), 'EADDRINUSE')
   registry().requestSocket = null
+})
+
+test('static settings of Workerman that have no meaning here are refused, with what there is instead', () => {
+  for (const name of ['daemonize', 'statusFile', 'eventLoopClass', 'globalEvent', 'outputStream', 'command']) {
+    Reflect.set(Worker, name, true)
+    try {
+      settingsOf(Worker)
+      assert.unreachable()
+    } catch (error) {
+      assert.is(codeOf(error), 'ERR_UNKNOWN_OPTION')
+      assert.match(String(error), new RegExp(`Worker has no setting '${name}': .{10}`))
+    } finally {
+      Reflect.deleteProperty(Worker, name)
+    }
+  }
+  settingsOf(Worker)
+})
+
+test('the names of states are those of getStatus()', () => {
+  const { STATUS_INITIAL, STATUS_CONNECTING, STATUS_ESTABLISHED, STATUS_ENDING, STATUS_CLOSING, STATUS_CLOSED } =
+    Connection
+  const client = new AsyncTcpConnection('tcp://127.0.0.1:1')
+  assert.is(client.getStatus(), STATUS_INITIAL)
+  assert.equal([STATUS_CONNECTING, STATUS_ESTABLISHED, STATUS_ENDING, STATUS_CLOSING, STATUS_CLOSED], [1, 2, 4, 8, 16])
 })
 
 test.run()

@@ -136,10 +136,23 @@ function shown(value: unknown): string {
   }
 }
 
+/** Workerman's static settings that have no meaning here: set in vain, a program would not do what it says. */
+const NOT_HERE: Readonly<Record<string, string>> = {
+  daemonize: 'start it with -d',
+  statusFile: `'status --json' prints it`,
+  eventLoopClass: `there is Node's; Worker.engine chooses what moves the bytes`,
+  globalEvent: `there is Node's loop, and Timer`,
+  outputStream: 'there are Worker.logFile, Worker.stdoutFile and --log-file',
+  command: 'what follows -- on the command line is in process.argv',
+}
+
 const MASTER_CALLBACKS = ['onMasterReload', 'onMasterStop', 'onWorkerExit'] as const
 
 /** The current settings. Throws UsageError. */
 export function settingsOf(statics: typeof WorkerStatics): Settings {
+  for (const [key, instead] of Object.entries(NOT_HERE))
+    if (Object.hasOwn(statics, key))
+      throw new UsageError('ERR_UNKNOWN_OPTION', `Worker has no setting '${key}': ${instead}`)
   for (const [key, each] of Object.entries(STATIC_RULES)) check(`Worker.${key}`, Reflect.get(statics, key), each)
   const { logFile, stdoutFile, pidFile, logFileMaxSize, unhandledRejection, health } = statics
   if (health !== '') parseHttpAddress(health)

@@ -2,7 +2,7 @@
 // role but serves only in a worker process of its own group. It is a Group (process/group.ts) and a ConnectionHost;
 // there is no `implements` clause because those members are internal and stripped from the declarations.
 
-import { serveFor, type Unsent, unsentByClients } from './client/client-host.ts'
+import { clients, serveFor, type Unsent, unsentByClients } from './client/client-host.ts'
 import { type ConnectionHost, DEFAULT_LIMITS, kGone, type ProtocolCallbacks } from './connection/host.ts'
 import { type AnyConnection, Connection } from './connection.ts'
 import { newCounters } from './counters.ts'
@@ -723,8 +723,8 @@ export class Worker<
     for (const inner of this.#inner) inner.disconnect()
   }
 
-  /** @internal */
-  stop(): void {
+  /** @internal Not `stop`, which is Workerman's for something else. */
+  cutOff(): void {
     this.disconnect()
     if (own === (this as unknown)) closeMessages()
   }
@@ -736,7 +736,7 @@ export class Worker<
 
   /** @internal */
   listConnections(after: number, limit: number): ConnectionRow[] {
-    return rowsOf([this, ...this.#inner], after, limit)
+    return rowsOf([this, ...this.#inner, clients], after, limit)
   }
 
   /** @internal */

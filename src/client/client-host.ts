@@ -17,6 +17,9 @@ let worker: ConnectionHost | null = null
 const counters = newCounters()
 const connections = new Map<number, AnyConnection>()
 
+/** The connections that this process has opened. */
+export const clients: Pick<ConnectionHost, 'connections'> = { connections }
+
 /** A client that keeps messages until it can send them. */
 interface Sender {
   getStatus(): number

@@ -156,7 +156,9 @@ export interface Assignment {
 export interface ConnectionRow {
   readonly id: number
   readonly protocol: string
-  /** `tcp` or `unix`. */
+  /** `client`: this process has opened it. */
+  readonly role: 'server' | 'client'
+  /** `tcp`, `ssl` or `unix`. */
   readonly transport: string
   readonly isIpV4: boolean
   readonly isIpV6: boolean
@@ -213,10 +215,10 @@ export interface Group {
   /** Closes them at once. What their `onClose` sends may still leave. */
   disconnect(): void
   /** Closes at once whatever is left; no message leaves or comes any more. */
-  stop(): void
+  cutOff(): void
   /** What keeps `drain` from finishing, in words; empty if nothing does. */
   describeWork(): string
-  /** Up to `limit` open connections with an id above `after`, in order of id. */
+  /** Up to `limit` open connections with an id above `after`, in order of id; those this process has opened, too. */
   listConnections(after: number, limit: number): ConnectionRow[]
   readonly counters: Counters
   /**

@@ -1,5 +1,6 @@
 // The rows of `millrace connections`: one page, in order of ids.
 
+import { kSettings } from '../connection/settings.ts'
 import { kTransport } from '../connection/symbols.ts'
 import type { AnyConnection } from '../connection.ts'
 import type { ConnectionRow } from '../process/group.ts'
@@ -24,6 +25,7 @@ function rowOf(connection: AnyConnection): ConnectionRow {
   return {
     id: connection.id,
     protocol: connection.protocol.name,
+    role: connection[kSettings].role,
     transport: connection[kTransport],
     isIpV4: connection.isIpV4(),
     isIpV6: connection.isIpV6(),

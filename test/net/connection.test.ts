@@ -516,7 +516,7 @@ for (const transport of transports) {
       const all = () => [...worker.connections.values()]
       for (let n = 0; n < 2; n++) broadcast(all(), 'x'.repeat(MIB), { slow: 'close' })
       await until(() => worker.counters.closed > 20)
-      worker.stop()
+      worker.cutOff()
       assert.is(storage.getStore(), undefined)
     })
     assert.equal([...seen], [])

@@ -138,6 +138,34 @@ test('connections lists every one of every process, with addresses, queues and c
   })
 })
 
+test('connections lists what a process has opened; the connections of one that is killed have ended', async () => {
+  await inSandbox(async (box) => {
+    const more = `
+      const { AsyncTcpConnection } = await import('millrace')
+      worker.onMessage = (connection) => {
+        const client = new AsyncTcpConnection(worker.getSocketName().replace('0.0.0.0', '127.0.0.1'))
+        client.onConnect = () => connection.send('connected')
+        client.connect()
+      }`
+    const status = await box.start(box.file('app.js', echo(1, more)))
+    const client = await Client.connect(portOf(status))
+    assert.is(await client.ask('dial'), 'connected')
+    const { connections: rows } = await connections(box)
+    assert.equal(rows.map(({ role }) => role).sort(), ['client', 'server', 'server'])
+    const dialled = rows.find(({ role }) => role === 'client')
+    assert.is(dialled?.remote, `127.0.0.1:${portOf(status)}`)
+    await until(async () => (await box.status()).totals.connections === 2)
+    process.kill(workersOf(status)[0]?.pid ?? 0, 'SIGKILL')
+    const { totals } = await until(async () => {
+      const now = await box.status()
+      return workersOf(now)[0]?.state === 'ready' && now.totals.connections === 0 && now
+    })
+    assert.equal([totals.accepted, totals.closed], [2, 2])
+    client.close()
+    await box.stop()
+  })
+})
+
 longTest('connections comes in pages: thousands are listed once each', async () => {
   await inSandbox(async (box) => {
     const port = portOf(await box.start(box.file('app.js', echo(2))))

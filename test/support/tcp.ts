@@ -106,7 +106,7 @@ export async function withServer(
   } finally {
     for (const { socket } of clients) socket.destroy()
     listener.close()
-    worker.stop()
+    worker.cutOff()
     bound.close()
   }
 }

@@ -492,7 +492,7 @@ test('stop() ends a drain whose time is up', async () => {
   const { socket, receive } = connect(worker)
   receive('x\n')
   const done = worker.drain(60_000)
-  worker.stop()
+  worker.cutOff()
   assert.ok(socket.isDestroyed)
   assert.is(worker.describeWork(), '1 unsettled handler')
   assert.not(await isSettled(done))
@@ -543,7 +543,7 @@ test('connections are listed by id, page by page', () => {
   assert.equal(page(ids[3] as number), ids.slice(4))
   const [row] = worker.listConnections(0, 1)
   assert.equal([row?.protocol, row?.transport, row?.status, row?.isIpV4], ['text', 'tcp', 'ESTABLISHED', true])
-  worker.stop()
+  worker.cutOff()
 })
 
 test('bytes that no handler has seen are counted once', () => {
@@ -553,7 +553,7 @@ test('bytes that no handler has seen are counted once', () => {
   assert.is(connection.getRecvBufferQueueSize(), 0)
   receive('dddd\n')
   assert.is(connection.getRecvBufferQueueSize(), 5)
-  worker.stop()
+  worker.cutOff()
 })
 
 // Random traffic
@@ -726,7 +726,7 @@ async function play(protocol: AnyProtocol, seed: number): Promise<void> {
   }
   drain.end()
   check(peers, worker, `${protocol.name}, SEED=${seed}`)
-  worker.stop()
+  worker.cutOff()
 }
 
 function check(peers: readonly Peer[], worker: Worker<string, unknown>, how: string): void {

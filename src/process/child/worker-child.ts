@@ -301,7 +301,7 @@ class WorkerLife {
     await this.#tellLost() // of what was sent since, while handlers can still answer their connections
     await this.#disconnect()
     await this.#tellLost()
-    this.#group?.stop()
+    this.#group?.cutOff()
     this.#report(work)
     exitWhenSent(this.#channel, this.#exitCode)
   }

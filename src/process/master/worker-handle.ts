@@ -416,9 +416,10 @@ export class WorkerHandle {
     })
   }
 
-  /** Its counters, to be added to a slot's past: it has no connections any more. */
+  /** Its counters, to be added to a slot's past: its connections have ended with it. */
   countersOfThePast(): Counters {
-    return { ...addCounters(newCounters(), this.report.counters), connections: 0 }
+    const { counters } = this.report
+    return { ...addCounters(newCounters(), counters), connections: 0, closed: counters.closed + counters.connections }
   }
 
   #move(to: HandleState): void {

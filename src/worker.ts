@@ -548,6 +548,8 @@ export class Worker<
     requestSocket: (wanted: WantedSocket) => Promise<GivenSocket>,
   ): Promise<void> {
     if (address === '') throw new UsageError('ERR_BAD_ADDRESS', 'listen() needs an address')
+    if (this.#isDeclared && address === this.#address && this.#acceptor.isPaused)
+      return Promise.resolve(this.resumeAccept()) // after `unlisten()`
     if (this.#acceptor.wanted.address !== '' || this.#acceptor.isListening || this.#isDeclared)
       throw new UsageError('ERR_LISTENS_ALREADY', 'this Worker has an address already: make another one for a second')
     if (host.#departure.hasBegun) throw leaving()
@@ -588,7 +590,7 @@ export class Worker<
   /**
    * Closes what `listen()` has opened in this process; connections stay, and it may listen again. The master keeps the
    * port: siblings go on accepting there, and without any, clients wait in the kernel's queue. A declared port cannot
-   * be given up by one process: there this does what `pauseAccept` does.
+   * be given up by one process: there this does what `pauseAccept` does, and `listen()` what `resumeAccept` does.
    */
   unlisten(): void {
     if (this.#isDeclared) return this.pauseAccept()

@@ -127,6 +127,10 @@ export class Acceptor {
   }
 
   /** Stops accepting until `resume`. As when it is full: siblings accept, or connections wait in the kernel's queue. */
+  get isPaused(): boolean {
+    return this.#isPaused
+  }
+
   pause(): void {
     this.#isPaused = true
     if (this.#isWanted) this.#rest(Number.POSITIVE_INFINITY)

@@ -137,6 +137,8 @@ const pausing = `
   worker.onMessage = (connection, line) => {
     if (line === 'pause') worker.pauseAccept()
     if (line === 'resume') worker.resumeAccept()
+    if (line === 'unlisten') worker.unlisten()
+    if (line === 'listen') return worker.listen().then(() => connection.send(line), (error) => connection.send(error.code))
     return connection.send(line + ' ' + process.pid)
   }`
 
@@ -146,6 +148,21 @@ async function answering(port: number, times = 30): Promise<string[]> {
   for (let n = 0; n < times; n++) pids.add((await ask(port, 'x')).slice(2))
   return [...pids]
 }
+
+test('unlisten of the declared port, and listen() again', async () => {
+  await inSandbox(async (box) => {
+    const port = portOf(await box.start(box.file('app.js', echo(1, pausing))))
+    const first = await Client.connect(port)
+    assert.is(await first.ask('listen'), 'ERR_LISTENS_ALREADY') // it does
+    await first.ask('unlisten')
+    const waiting = await Client.connect(port)
+    assert.is(await first.ask('listen'), 'listen')
+    assert.match(await waiting.ask('x'), /^x /)
+    first.close()
+    waiting.close()
+    await box.stop()
+  })
+})
 
 for (const [what, isEveryDay, engine, more] of [
   ['the native engine', true, '', ''],

@@ -11,7 +11,10 @@ export class Backoff {
   /** Failures in a row since the last healthy life. */
   failures = 0
 
-  /** Notes a failure. Returns how long to wait before the next try, in ms. */
+  /**
+   * Notes a failure. Returns how long to wait before the next try, in ms.
+   * @param aliveMs how long it was of use
+   */
   next(aliveMs: number, random = Math.random()): number {
     this.failures = aliveMs >= HEALTHY_AFTER_MS ? 1 : this.failures + 1
     if (this.failures === 1) return 0

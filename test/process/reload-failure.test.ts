@@ -195,6 +195,26 @@ test('new processes that crash as soon as they serve end the reload, and the old
   })
 })
 
+/** The same after a start that takes longer than a process must serve to count as one that ended well. */
+const SLOW_AND_BRIEF = `worker.onWorkerStart = async () => {
+  await new Promise((done) => setTimeout(done, 1200))
+  setTimeout(() => process.exit(0), 50)
+}`
+
+test('a slow start does not count as service: processes that then end at once end the reload', async () => {
+  await inSandbox(async (box) => {
+    const before = await box.start(box.file('app.js', version(1, 2)))
+    box.file('app.js', version(2, 2, SLOW_AND_BRIEF))
+    const { code, stderr } = await box.command('reload')
+    assert.is(code, 6)
+    assert.match(stderr, /given up: worker echo:0 pid \d+, which had just started, has ended: exit 0/)
+    assert.is(workersOf(await box.status())[1]?.pid, workersOf(before)[1]?.pid)
+    box.file('app.js', version(3, 2))
+    await reload(box)
+    await box.stop()
+  })
+})
+
 longTest('the last of them counts, too: while the old one drains', async () => {
   await inSandbox(async (box) => {
     const client = await Client.connect(portOf(await box.start(box.file('app.js', version(1, 1)))))

@@ -36,7 +36,7 @@ export class CrashPolicy {
     const name = `worker ${group.name}:${slot.id}`
     this.#judgeFirstStart(slot, exit, `${name}: ${exit.reason || exit.word}`)
     if (this.#master.isEnding) return
-    const waitMs = isVoluntary(exit) ? 0 : slot.backoff.next(exit.aliveMs)
+    const waitMs = isVoluntary(exit) ? 0 : slot.backoff.next(exit.servedMs)
     const next = slot.isHeld
       ? 'none is started until the operation on its slot is done'
       : `starting another${waitMs === 0 ? '' : ` in ${inSeconds(waitMs)}`}`
@@ -53,7 +53,7 @@ export class CrashPolicy {
    * live at the same time and the process has served for a while (see `isVoluntary`).
    */
   replaceLeaving(group: GroupState, slot: Slot, handle: WorkerHandle, exitCode: number): void {
-    const isWell = exitCode === WorkerExit.Ended && now() - handle.startedAt >= SHORTEST_SERVICE_MS
+    const isWell = exitCode === WorkerExit.Ended && handle.servedMs >= SHORTEST_SERVICE_MS
     const isFree = slot.current === handle && slot.next === null && !slot.isHeld && slot.leaving.size === 0
     if (!this.#master.isUp || !isWell || !isFree || isStopFirst(slot, group.blueprint)) return
     slot.leaving.add(handle)

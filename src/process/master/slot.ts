@@ -3,7 +3,6 @@
 
 import { addCounters, type Counters, newCounters } from '../../counters.ts'
 import { Backoff, HEALTHY_AFTER_MS } from '../../loop/backoff.ts'
-import { now } from '../../loop/clock.ts'
 import type { Canary } from '../operations/canary.ts'
 import type { WorkerExitInfo, WorkerHandle } from './worker-handle.ts'
 
@@ -66,7 +65,7 @@ export class Slot {
   /** Number of processes in a row that failed; 0 as soon as one has lasted. */
   get failures(): number {
     const { current } = this
-    const isWell = current?.state === 'ready' && now() - current.startedAt >= HEALTHY_AFTER_MS
+    const isWell = current?.state === 'ready' && current.servedMs >= HEALTHY_AFTER_MS
     return isWell ? 0 : this.backoff.failures
   }
 

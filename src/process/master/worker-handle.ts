@@ -61,13 +61,15 @@ export interface WorkerExitInfo {
   /** It did not end in its time to stop. */
   readonly wasKilled: boolean
   readonly aliveMs: number
+  /** Since it was ready; 0 if it never was. How long a start takes says nothing of whether it succeeds. */
+  readonly servedMs: number
 }
 
 /**
  * Whether a worker that had served ended with 0, for example by `Worker.stopAll()` after some requests. Not a failure.
  */
 export function isVoluntary(exit: WorkerExitInfo): boolean {
-  return exit.hadBeenReady && exit.exitCode === WorkerExit.Ended && exit.aliveMs >= SHORTEST_SERVICE_MS
+  return exit.hadBeenReady && exit.exitCode === WorkerExit.Ended && exit.servedMs >= SHORTEST_SERVICE_MS
 }
 
 interface OwnConnections {
@@ -109,6 +111,7 @@ export class WorkerHandle {
   /** The sockets of addresses that it requested itself. */
   readonly innerSockets = new Set<BoundSocket>()
   readonly startedAt = now()
+  #readyAt = Number.POSITIVE_INFINITY
   readonly incarnation: number
   readonly socket: BoundSocket | null
   readonly stuckTimeoutMs: number
@@ -416,6 +419,11 @@ export class WorkerHandle {
     })
   }
 
+  /** How long ago it became ready; 0 if it has not. */
+  get servedMs(): number {
+    return Math.max(0, now() - this.#readyAt)
+  }
+
   /** Its counters, to be added to a slot's past: its connections have ended with it. */
   countersOfThePast(): Counters {
     const { counters } = this.report
@@ -476,6 +484,7 @@ export class WorkerHandle {
     if (this.state !== 'starting' || this.#leavesByItself) return
     clearTimeout(this.#deadline)
     this.#isReady = true
+    this.#readyAt = now()
     this.memoryAtReady = memory
     this.#move('ready')
     this.onReady?.()
@@ -544,6 +553,7 @@ export class WorkerHandle {
       wasTold: this.#wasTold,
       wasKilled: this.#wasKilled,
       aliveMs: now() - this.startedAt,
+      servedMs: this.servedMs,
     }
     this.onGone?.(exit)
     this.#hasRetired.resolve()

@@ -46,12 +46,11 @@ export class Recycling {
     const life = this.#lifeOf(group, handle)
     const warning = life.span.begin(handle.memoryAtReady || handle.report.memory)
     if (warning !== '') log(`worker ${group.name}:${slot.id} pid ${handle.pid}: ${warning}`)
-    const aliveMs = now() - handle.startedAt
-    const reached = life.span.reached(handle.report, aliveMs)
+    const reached = life.span.reached(handle.report, now() - handle.startedAt)
     if (reached === null) return
     if (life.dueAt === Number.POSITIVE_INFINITY) {
-      life.dueAt = now() + this.#backoffOf(slot).next(aliveMs)
-      life.isHasty = aliveMs < HEALTHY_AFTER_MS && this.#backoffOf(slot).failures >= HASTY_IN_A_ROW
+      life.dueAt = now() + this.#backoffOf(slot).next(handle.servedMs)
+      life.isHasty = handle.servedMs < HEALTHY_AFTER_MS && this.#backoffOf(slot).failures >= HASTY_IN_A_ROW
     }
     if (now() < life.dueAt || this.#busy.has(group) || slot.isHeld || this.#supervisor.isStopping) return
     void this.#recycle(group, slot, handle, reached)

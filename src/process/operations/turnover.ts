@@ -339,7 +339,7 @@ export class Turnover {
 
   /** A process started here has ended. One that has lasted as long as the back-off wants is no sign of broken code. */
   #noteEnd({ pid }: WorkerHandle, receipt: SlotReceipt, exit: WorkerExitInfo): void {
-    if (exit.wasTold || isVoluntary(exit) || exit.aliveMs >= HEALTHY_AFTER_MS) return
+    if (exit.wasTold || isVoluntary(exit) || exit.servedMs >= HEALTHY_AFTER_MS) return
     const [reason = ''] = exit.reason.split('\n')
     addNote(receipt, `its process has ended: ${exit.word}${reason && `, ${reason}`}`)
     const message = `worker ${receipt.worker} pid ${pid}, which had just started, has ended: ${exit.reason || exit.word}`

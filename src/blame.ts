@@ -2,14 +2,26 @@
 
 import { messageOf, ProtocolError, UsageError } from './errors.ts'
 import type { Encoded, Protocol } from './protocol.ts'
+import { disown } from './thenable.ts'
 
 /** Decodes a packet. Whatever `decode` throws is the peer's fault. */
 export function decodeWith(protocol: Protocol, packet: Buffer): unknown {
   try {
-    return protocol.decode(packet)
+    return decoded(protocol, protocol.decode(packet))
   } catch (error) {
     throw blamed(error, 'ERR_BAD_PACKET')
   }
+}
+
+/**
+ * What `decode` has returned. Not a promise: of an async `decode`, handlers would get that as their message, and its
+ * rejection would be nobody's. Only native promises are looked for: this costs text and bytes 1 ns, an object 2 ns.
+ * A look for a `then`, which other libraries' promises have, costs bytes 5 ns, and objects of many shapes 11 ns.
+ */
+export function decoded(protocol: Protocol, message: unknown): unknown {
+  if (typeof message !== 'object' || ArrayBuffer.isView(message) || !(message instanceof Promise)) return message
+  disown(message)
+  throw new ProtocolError('ERR_BAD_PACKET', `decode() of protocol '${protocol.name}' answered with a promise`)
 }
 
 /** Encodes a message. Whatever `encode` throws is the sender's fault, a UsageError. */

@@ -86,7 +86,7 @@ import { nothing } from './nothing.ts'
 import { Accumulator } from './protocol/accumulator.ts'
 import { badCodec } from './protocol/registry.ts'
 import type { AnyProtocol, CloseReason, Codec, CodecIo, Encoded, Peer, ProxyInfo, Role, TlsState } from './protocol.ts'
-import { isThenable } from './thenable.ts'
+import { disown, isThenable } from './thenable.ts'
 import {
   type HandedOver,
   kClosed,
@@ -847,12 +847,13 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     const outer = burstStart // of a connection whose handler resumes this one
     const outerBurst = burst
     const start = this[kSettings].clock.recently()
+    const io = this.#io
     burst = 0
     burstStart = start
     this.#bits |= Bit.InCodec
     try {
-      if (bytes === null) this.#codec.resumed()
-      else this.#codec.receive(bytes)
+      const result: unknown = bytes === null ? this.#codec.resumed() : this.#codec.receive(bytes)
+      if (result !== undefined) this.#watchCodec(io, result)
     } catch (error) {
       this.#protocolFailed(blamed(error, 'ERR_PROTOCOL'))
     }
@@ -900,18 +901,36 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     connection.#continue()
   }
 
+  /**
+   * A codec's calls are not meant to be async. What one that is throws later costs its connection, as if it had thrown
+   * at once, and nobody else. `io`: that of its codec, since the next one is not at fault.
+   */
+  #watchCodec(io: CodecIo<In>, result: unknown): void {
+    if (!isThenable(result)) return
+    this.#follow(result, nothing, (error) => {
+      if (io === this.#io && this.#state === State.Established) this.#protocolFailed(blamed(error, 'ERR_PROTOCOL'))
+      else this.#codecFailedLate(error)
+    })
+  }
+
+  /** Nothing can be told to anybody any more. */
+  #codecFailedLate(error: unknown): void {
+    this.#logError(Connection.HANDLER, `protocol '${this.#protocol.name}'`, asError(error))
+  }
+
   /** Runs another call into the codec under the same rules. */
-  #intoCodec(call: () => void): void {
+  #intoCodec(call: () => unknown): void {
     if (this.#state === State.Closed) return
     this.#guard(call)
     this.#continue()
   }
 
-  #guard(call: () => void): void {
+  #guard(call: () => unknown): void {
     const outer = this.#is(Bit.InCodec)
+    const io = this.#io
     this.#bits |= Bit.InCodec
     try {
-      call()
+      this.#watchCodec(io, call())
     } catch (error) {
       this.#protocolFailed(blamed(error, 'ERR_PROTOCOL'))
     }
@@ -944,7 +963,8 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   #tellClosed(codec: Codec<Out>, reason: CloseReason): void {
     try {
-      codec.closed(reason)
+      const result: unknown = codec.closed(reason)
+      if (isThenable(result)) this.#follow(result, nothing, (error) => this.#codecFailedLate(error))
     } catch (error) {
       this.#logError(Connection.HANDLER, `closed() of protocol '${this.#protocol.name}'`, error as Error)
     }
@@ -1190,6 +1210,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     try {
       const goOn = raw ? this.#write(message as Encoded) : this.#intoCodecToSend(message as Out)
       if (!this.#is(Bit.NotSent)) this.worker.counters.messagesOut++
+      if (isThenable(goOn)) this.#follow(goOn) // of an async send
       return goOn
     } finally {
       this.#bits = (this.#bits & ~OF_ONE_SEND) | outer
@@ -1238,7 +1259,8 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   #forget(message: Out | Encoded | undefined, raw: boolean): void {
     if (raw || message === undefined || !('refused' in this.#protocol)) return
     try {
-      this.#protocol.refused?.(message)
+      const result: unknown = this.#protocol.refused?.(message)
+      if (isThenable(result)) this.#follow(result, nothing, (error) => this.#codecFailedLate(error))
     } catch (error) {
       this.#logError(Connection.HANDLER, `refused() of protocol '${this.#protocol.name}'`, asError(error))
     }
@@ -1352,7 +1374,9 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#bits |= Bit.LastWord
     let isMore = false
     this.#guard(() => {
-      isMore = this.#codec.closing?.(reason, error, message) === true
+      const answer: unknown = this.#codec.closing?.(reason, error, message)
+      isMore = answer === true
+      return answer
     })
     this.#queue = NONE // only now: the codec checks for undelivered messages
     if (!isMore) return false
@@ -1496,8 +1520,12 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   #openCodec(): void {
     const codec = asCodec(this.#protocol).open(this.#io, this.#io.role) as Codec<Out> | undefined
-    if (typeof codec?.receive === 'function') this.#codec = codec
-    else if (this.#state === State.Established) this.#handlerFailed(badCodec(this.#protocol.name, codec))
+    if (typeof codec?.receive === 'function') {
+      this.#codec = codec
+      return
+    }
+    disown(codec) // of an async open()
+    if (this.#state === State.Established) this.#handlerFailed(badCodec(this.#protocol.name, codec))
   }
 
   #upgrade(protocol: AnyProtocol, rest: Uint8Array): void {

@@ -2,6 +2,7 @@
 
 import { messageOf, UsageError } from './errors.ts'
 import type { Encoded } from './protocol.ts'
+import { disown } from './thenable.ts'
 
 /** @internal Whether it is a single piece of output. */
 export function isChunk(value: unknown): value is string | Uint8Array {
@@ -24,6 +25,7 @@ export function checkedChunks(bytes: Encoded): Encoded {
 function checkedChunk(value: unknown): string | Uint8Array {
   const chunk = isChunk(value) ? value : foreignBytes(value)
   if (chunk !== null) return chunk
+  disown(value) // of an async encode()
   throw new UsageError('ERR_ENCODE', `what is sent must be a string, bytes or a list of them, not ${typeof value}`)
 }
 

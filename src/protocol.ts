@@ -28,7 +28,10 @@ export interface Protocol<In = unknown, Out = In> {
    * @param from how many of these bytes an earlier call has searched: with it, one-byte reads cost O(n) in total
    */
   input(bytes: Buffer, from: number): number
-  /** Decodes one packet, exactly as long as `input` returned. Anything thrown becomes a ProtocolError. */
+  /**
+   * Decodes one packet, exactly as long as `input` returned. Anything thrown becomes a ProtocolError; so does a
+   * promise, which is no message.
+   */
   decode(packet: Buffer): In
   /**
    * Does what `decode` does for `bytes.subarray(start, end)`, for a protocol that `lends` and needs no view of the

@@ -1,7 +1,7 @@
 // Framing as a codec, so that a connection has one code path: works for any protocol of three functions, with one
 // object per connection.
 
-import { blamed, decodeWith, encodeWith } from '../blame.ts'
+import { blamed, decoded, decodeWith, encodeWith } from '../blame.ts'
 import { ProtocolError } from '../errors.ts'
 import { Accumulator } from '../protocol/accumulator.ts'
 import type { Framer } from '../protocol/framing.ts'
@@ -14,6 +14,7 @@ import {
   NEED_MORE,
   type Protocol,
 } from '../protocol.ts'
+import { disown } from '../thenable.ts'
 
 const EMPTY = Buffer.alloc(0)
 
@@ -226,7 +227,8 @@ class FramingCodec implements Codec {
       // The packet is all of `rest`, whose memory is ours to give away.
       const isAll = rest !== null && length === bytes.length && length === bytes.buffer.byteLength
       const end = start + length
-      const message = isAll ? decodeWith(this.#framed.protocol, bytes) : this.#decode(bytes, start, end)
+      const { protocol } = this.#framed
+      const message = isAll ? decodeWith(protocol, bytes) : decoded(protocol, this.#decode(bytes, start, end))
       start = end
       searched = expected = 0
       if (!this.#io.emit(message)) return parsed(start, 0, 0, true)
@@ -258,6 +260,7 @@ class FramingCodec implements Codec {
       throw blamed(error, 'ERR_BAD_PACKET')
     }
     if (Number.isInteger(length) && length >= 0) return length
+    disown(length)
     throw new ProtocolError('ERR_BAD_LENGTH', `input() of protocol '${protocol.name}' answered ${length}`)
   }
 

@@ -184,7 +184,9 @@ onEngines(
 onEngines(
   'what decode throws is told as 3, a handler that throws or rejects as 4, and the server goes on',
   async () => {
-    const json = { ...text, decode: (packet: Buffer) => JSON.parse(packet.toString()) }
+    const parse = (packet: Buffer) => JSON.parse(packet.toString())
+    const decodeLate = async (packet: Buffer) => parse(packet)
+    const json = { ...text, decode: (packet: Buffer) => (packet[0] === 0x3f ? decodeLate(packet) : parse(packet)) }
     const codes: number[] = []
     const onError = (_connection: AnyUdpConnection, code: number) => {
       codes.push(code)
@@ -200,12 +202,13 @@ onEngines(
     }
     await serving({ protocol: json, onMessage: sync, onError }, async ({ peer, worker }) => {
       peer.send('{')
+      peer.send('?') // an async decode
       peer.send('"throw"')
       peer.send('"reject"')
-      await until(() => codes.length === 3)
+      await until(() => codes.length === 4)
       assert.is(await peer.ask('1'), 'ok\n')
-      assert.equal(codes, [3, 4, 4])
-      assert.equal([worker.counters.protocolErrors, worker.counters.handlerErrors, worker.unsettled], [1, 2, 0])
+      assert.equal(codes, [3, 3, 4, 4])
+      assert.equal([worker.counters.protocolErrors, worker.counters.handlerErrors, worker.unsettled], [2, 2, 0])
     })
   },
 )

@@ -84,7 +84,7 @@ import { LimitedLog } from './log.ts'
 import { apart } from './loop/apart.ts'
 import { nothing } from './nothing.ts'
 import { Accumulator } from './protocol/accumulator.ts'
-import { badCodec } from './protocol/registry.ts'
+import { badCodec, checkProtocol } from './protocol/registry.ts'
 import type { AnyProtocol, CloseReason, Codec, CodecIo, Encoded, Peer, ProxyInfo, Role, TlsState } from './protocol.ts'
 import { disown, isThenable } from './thenable.ts'
 import {
@@ -1519,9 +1519,11 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   // Protocols
 
   #openCodec(): void {
-    const codec = asCodec(this.#protocol).open(this.#io, this.#io.role) as Codec<Out> | undefined
+    const io = this.#io
+    const codec = asCodec(this.#protocol).open(io, io.role) as Codec<Out> | undefined
     if (typeof codec?.receive === 'function') {
-      this.#codec = codec
+      if (io === this.#io) this.#codec = codec
+      else this.#tellClosed(codec, 'upgraded') // by its open(): the next one is there
       return
     }
     disown(codec) // of an async open()
@@ -1530,6 +1532,11 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
 
   #upgrade(protocol: AnyProtocol, rest: Uint8Array): void {
     if (this.#state === State.Closed) return
+    try {
+      checkProtocol('what upgrade() takes', protocol)
+    } catch (error) {
+      return this.#handlerFailed(error) // the peer has no part in it
+    }
     this.#prepend(rest)
     this.#protocol = protocol
     this.#renewCodec(0)

@@ -1318,6 +1318,33 @@ test('an upgrade to a codec that cannot be opened costs the connection', () => {
   assert.equal(log, ['upgraded'])
 })
 
+test('a codec may upgrade when it is opened: it is closed, and the next one receives', () => {
+  const log: string[] = []
+  const protocol = scripted((io) => {
+    io.upgrade(text, Buffer.from('rest, '))
+    return { receive: () => log.push('received'), closed: (reason) => log.push(reason) }
+  })
+  const wires = [open(protocol), open(scripted((io) => ({ receive: (bytes) => io.upgrade(protocol, bytes) })))]
+  for (const wire of wires) wire.receive('first\n')
+  assert.equal(
+    wires.map(({ messages }) => messages),
+    [['rest, first'], ['rest, first']],
+  )
+  assert.equal(log, ['upgraded', 'upgraded'])
+})
+
+test('an upgrade to what is no protocol is the fault of the codec, not of the peer', () => {
+  for (const none of [undefined, { name: 'none' }, { name: 'half', input: () => 0 }]) {
+    const wire = open(scripted((io) => ({ receive: (bytes) => io.upgrade(none as never, bytes) })))
+    wire.receive('a')
+    assert.equal(
+      wire.errors.map(({ code, error }) => [code, codeOf(error)]),
+      [[Connection.HANDLER, 'ERR_BAD_PROTOCOL']],
+    )
+    assert.is(wire.connection.closeReason, 'handler')
+  }
+})
+
 test('an upgrade that takes time keeps the order of what came before and after', async () => {
   const protocol = scripted((io) => ({
     receive(bytes) {

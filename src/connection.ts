@@ -1580,7 +1580,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   /** A codec's view of its connection. After an upgrade the old codec's is dead. */
   static readonly #Io = class Io<In> implements CodecIo<In> {
     readonly #connection: AnyConnection
-    onSettled: (() => void) | null = null
+    #onSettled: (() => void) | null = null
     #onDrain: (() => void) | null = null
 
     constructor(connection: AnyConnection) {
@@ -1690,6 +1690,18 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     set onDrain(callback: (() => void) | null) {
       this.#onDrain = callback
       if (callback !== null && this.#isCurrent() && this.queuedBytes > 0) this.#connection.#socket.awaitDrained()
+    }
+
+    get onSettled(): (() => void) | null {
+      return this.#onSettled
+    }
+
+    /** Set while the codec is at work, it is asked for at the end of that; set later, nothing else may come to ask. */
+    set onSettled(callback: (() => void) | null) {
+      this.#onSettled = callback
+      const connection = this.#connection
+      if (callback === null || !this.#isCurrent() || connection.#is(Bit.InCodec)) return
+      queueMicrotask(() => connection.#settleIdle())
     }
 
     get signal(): AbortSignal {

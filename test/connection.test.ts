@@ -1241,6 +1241,41 @@ test('onDrain of a codec runs when everything has left', () => {
   assert.is(wire.written().toString(), 'start xxx')
 })
 
+test('onSettled of a codec is called soon if nothing is in flight, whenever it is set, and else after the handlers', async () => {
+  const log: string[] = []
+  let io: CodecIo<string> | undefined
+  const work = deferred()
+  const protocol = scripted((own) => {
+    io = own
+    return { receive: (bytes) => void own.emit(bytes.toString()) }
+  })
+  const wire = open(protocol, { onMessage: () => work.promise })
+  const set = (name: string) => Object.assign(io as object, { onSettled: () => log.push(name) })
+  await nextTurn()
+  set('later')
+  assert.equal(log, []) // not before the codec has gone on
+  await nextTurn()
+  assert.equal(log, ['later'])
+  set('never')
+  set('instead')
+  await nextTurn()
+  assert.equal(log, ['later', 'instead'])
+  set('taken back')
+  Object.assign(io as object, { onSettled: null })
+  await nextTurn()
+  wire.receive('a message')
+  set('behind the handler')
+  await nextTurn()
+  assert.equal(log, ['later', 'instead'])
+  work.resolve()
+  await until(() => log.length === 3)
+  assert.is(log[2], 'behind the handler')
+  set('of a connection that is gone')
+  wire.connection.destroy()
+  await nextTurn()
+  assert.is(log.length, 3)
+})
+
 test('upgrade gives the connection and the rest of the bytes to another protocol', () => {
   const log: string[] = []
   let old: CodecIo<string> | undefined

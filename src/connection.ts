@@ -1165,6 +1165,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   /** Once no work is left, does what waited for that: reports an error, says goodbye, answers the peer's FIN. */
   #settleIdle(): void {
     if (this.#state !== State.Established || this.#is(Bit.InCodec)) return
+    if (this.#is(Bit.Pumping)) return // called by a handler: it has yet to return, and may send more
     if (this.#is(Bit.PeerEnded) && this.#mayTellEnd) return this.#tellEnd()
     if (this.#inFlight > 0 || this.#queue.length > 0) return
     if (this.#io.onSettled !== null && !this.#owesAtDrain) this.#callSettled()
@@ -1737,7 +1738,8 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     }
 
     get isAtWork(): boolean {
-      return this.#connection.#inFlight > 0 || this.hasUndelivered
+      const connection = this.#connection
+      return connection.#inFlight > 0 || connection.#is(Bit.Pumping) || this.hasUndelivered
     }
 
     #isCurrent(): boolean {

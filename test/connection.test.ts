@@ -770,6 +770,48 @@ test('a worker that leaves lets handlers finish, says goodbye, and closes', asyn
   assert.ok(wire.socket.isDestroyed)
 })
 
+test('a worker that leaves waits for a handler that it has called late, and is in the middle of its answers', async () => {
+  const work = deferred()
+  const wire = open(text, {
+    onMessage: (connection, message) => {
+      if (message === 'slow') return work.promise
+      for (const part of ['one', 'two']) connection.send(part)
+      return nextTurn().then(() => connection.send('three'))
+    },
+  })
+  wire.receive('slow\nnext\n')
+  wire.leave()
+  work.resolve()
+  await until(() => wire.socket.hasEnded)
+  assert.equal([wire.written().toString(), wire.errors], ['one\ntwo\nthree\n', []])
+})
+
+test('onSettled comes after a handler that was called late, not in the middle of it', async () => {
+  const log: unknown[] = []
+  const work = deferred()
+  let io: CodecIo<string> | undefined
+  const protocol = scripted((own) => {
+    io = own
+    return {
+      receive(bytes) {
+        for (const message of bytes.toString()) own.emit(message)
+        own.onSettled = () => log.push('settled')
+      },
+    }
+  })
+  const wire = open(protocol, {
+    onMessage: (connection, message) => {
+      if (message === '1') return work.promise
+      connection.send('answer')
+      return log.push(io?.isAtWork)
+    },
+  })
+  wire.receive('12')
+  work.resolve()
+  await until(() => log.length === 2)
+  assert.equal(log, [true, 'settled'])
+})
+
 test('an idle connection of a worker that leaves is half-closed at once, and what still comes is counted once', () => {
   const wire = open(text)
   wire.receive('a\n')

@@ -1168,7 +1168,9 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     if (this.#is(Bit.Pumping)) return // called by a handler: it has yet to return, and may send more
     if (this.#is(Bit.PeerEnded) && this.#mayTellEnd) return this.#tellEnd()
     if (this.#inFlight > 0 || this.#queue.length > 0) return
-    if (this.#io.onSettled !== null && !this.#owesAtDrain) this.#callSettled()
+    const io = this.#io
+    if (io.onSettled !== null && !this.#owesAtDrain) this.#callSettled()
+    if (io !== this.#io) return this.#continue() // it has upgraded: the next codec has bytes to receive
     const failure = this.#rare?.failure ?? null
     if (failure !== null) return this.#breakOff(failure)
     if (this.#state !== State.Established) return // that ended it

@@ -3,7 +3,7 @@
 
 import { AbortError, messageOf, ProtocolError, UsageError } from '../../src/errors.ts'
 import { Accumulator } from '../../src/protocol/accumulator.ts'
-import { type Codec, type CodecIo, NEED_MORE } from '../../src/protocol.ts'
+import { type AnyProtocol, type Codec, type CodecIo, NEED_MORE } from '../../src/protocol.ts'
 import { type Answer, Exchange, type ExchangeHost, mostQueued, tellAtEnd } from './exchange.ts'
 import { HalfClose } from './half-close.ts'
 import { HeadParser, type RequestHead, type RequestLine, refusal } from './head.ts'
@@ -40,6 +40,8 @@ const enum Phase {
   Answer = 3,
   /** The client has yet to read the last answer. */
   Flush = 4,
+  /** A handshake of WebSocket has come, and a handler of a request before it has not settled. */
+  Upgrade = 5,
 }
 
 export class HttpCodec implements Codec<Answer>, ExchangeHost {
@@ -252,7 +254,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
 
   /** After the FIN: nothing follows what was kept, unless whole requests are still among that. */
   #endInput(): void {
-    if (this.#isOver || this.#isStopped || this.#waitsForReader) return
+    if (this.#isOver || this.#isStopped || this.#waitsForReader || this.#phase === Phase.Upgrade) return
     if (this.#incoming !== null) this.#cutBody()
     else if (this.#exchange === null) this.#endOfRequests()
   }
@@ -292,7 +294,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     let at = 0
     while (at < bytes.length && !this.#isOver && !this.#isUpgraded) {
       if (this.#incoming !== null) at = this.#takeBody(this.#incoming, bytes, at)
-      else if (this.#exchange !== null || this.#isStopped || this.#isClosing || this.#isCongested()) break
+      else if (this.#exchange !== null || this.#isStopped || this.#isClosing) break
+      else if (this.#phase === Phase.Upgrade || this.#isCongested()) break
       else {
         const end = this.#takeRequest(bytes, at)
         if (end === NEED_MORE) break
@@ -309,7 +312,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     if (head === null) return this.#parseRequest(bytes, start)
     const end = start + quickHeads.size
     if (head.contentLength === 0) this.#takeBare(head)
-    else this.#takeHead(head, bytes, start, end < bytes.length)
+    else this.#takeHead(head, end < bytes.length)
     return end
   }
 
@@ -324,8 +327,30 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const head = this.#parser.take(rest)
     this.#parser.reset()
     if (!head.target.startsWith('/')) this.#checkScheme(head)
-    this.#takeHead(head, bytes, start, length < rest.length)
+    const { websocket } = this.settings
+    if (head.asksForWebSocket && websocket !== null && head.method === 'GET') return this.#upgrade(websocket, rest)
+    this.#takeHead(head, length < rest.length)
     return start + length
+  }
+
+  /**
+   * `bytes` begin with the handshake. Until handlers of requests before it have settled they are kept: a failure there
+   * would end the WebSocket, which has no part in it, and its messages would wait.
+   */
+  #upgrade(websocket: AnyProtocol, bytes: Buffer): number {
+    if (this.io.isAtWork) {
+      this.#await(Phase.Upgrade)
+      this.io.onSettled = () => this.#settled()
+      return NEED_MORE
+    }
+    this.#isUpgraded = true
+    this.io.upgrade(websocket, Buffer.from(bytes)) // parses the head again, by its own rules
+    return bytes.length
+  }
+
+  #settled(): void {
+    this.#await(Phase.Idle)
+    this.#advance()
   }
 
   #parseHead(bytes: Buffer): number {
@@ -354,12 +379,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.io.onDrain ??= () => this.#drained()
   }
 
-  #takeHead(head: RequestHead, bytes: Buffer, start: number, hasMore: boolean): void {
-    const { websocket, body } = this.settings
-    if (head.asksForWebSocket && websocket !== null && head.method === 'GET') {
-      this.#isUpgraded = true
-      return this.io.upgrade(websocket, Buffer.from(bytes.subarray(start))) // parses the head again, by its own rules
-    }
+  #takeHead(head: RequestHead, hasMore: boolean): void {
     if (!head.isChunked && head.contentLength === 0) return this.#takeBare(head)
     const sink = new RequestBody({
       wanted: () => this.#sendContinue(exchange),
@@ -370,6 +390,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     const exchange: Exchange = new Exchange(this, head, sink)
     this.#exchange = exchange
     this.#await(Phase.Answer)
+    const { body } = this.settings
     const mode = typeof body === 'function' ? body(exchange.request) : body
     this.#expectBody(exchange, sink, mode === 'collect', hasMore)
   }
@@ -620,7 +641,8 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
   /** Stops reading while too many received bytes cannot be passed on. */
   #slowDown(): void {
     const mayWait = this.#incoming === null && this.#rest !== null && this.#rest.length > MAX_AHEAD
-    const isAhead = mayWait && (this.#exchange !== null || this.#isCongested())
+    const isWaiting = this.#exchange !== null || this.#phase === Phase.Upgrade
+    const isAhead = mayWait && (isWaiting || this.#isCongested())
     const mustPause = this.#incoming?.isFull === true || isAhead
     if (mustPause === this.#isPaused) return
     this.#isPaused = mustPause
@@ -650,6 +672,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       case Phase.Answer:
         return this.#answerLimit
       case Phase.Flush:
+      case Phase.Upgrade:
         return Number.POSITIVE_INFINITY
     }
   }

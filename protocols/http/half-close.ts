@@ -39,7 +39,7 @@ export class HalfClose {
   /** The worker is leaving, and does not wait for clients that are gone. */
   leave(): void {
     this.#isLeaving = true
-    if (this.#isTold && this.#exchange !== null) this.#wait(this.#exchange)
+    if (this.#isTold && this.#exchange?.isAnswered === false) this.#wait(this.#exchange)
   }
 
   /** The deadline has passed. */

@@ -1308,7 +1308,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   /** `message`: the one it was handling, if any. */
   #handlerFailed(thrown: unknown, message?: In): void {
     const error = asError(thrown)
-    if (hasObeyed(error, this.#state === State.Established, this.#rare?.aborter?.signal))
+    if (hasObeyed(error, this.#state === State.Established, this.#rare?.aborter?.signal, this.#codec))
       return this.#endAs(this.#is(Bit.PeerEnded) ? 'peer' : 'stopped')
     // Such as an invalid JSON body: the peer's fault, whichever code finds it.
     const isPeers = error.name === 'ProtocolError'

@@ -216,6 +216,11 @@ export interface Codec<Out = unknown> {
    * The connection closes once handlers have settled and `isBusy` is not true, since a busy codec owes an answer.
    */
   ended?(): void
+  /**
+   * Whether a signal of its own, such as that of an HTTP request, has aborted with this reason: a handler that fails
+   * with it has only obeyed, and the connection ends quietly. `connection.signal` is not asked for here.
+   */
+  hasAborted?(reason: unknown): boolean
   /** A deadline set with `io.deadline(kind, ms)` has passed. */
   timeout(kind: string): void
   /**

@@ -205,6 +205,10 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     else if (!this.#isOver && this.#parser.hasBegun) this.#endOfRequests()
   }
 
+  hasAborted(reason: unknown): boolean {
+    return this.#halfClose?.hasAborted(reason) === true
+  }
+
   timeout(kind: string): void {
     if (kind === 'half-close') return this.#halfClose?.expired()
     if (kind === 'left body') return this.#checkLeftBody()

@@ -4,7 +4,7 @@
 // amount queued is checked beforehand.
 
 import { foreignBytes, isChunk } from '../../src/encoded.ts'
-import { AbortError, UsageError } from '../../src/errors.ts'
+import { type AbortError, UsageError } from '../../src/errors.ts'
 import { nothing } from '../../src/nothing.ts'
 import type { CodecIo } from '../../src/protocol.ts'
 import { CODINGS, type Coding, compressible, compressStream, compressWhole } from './compress.ts'
@@ -111,7 +111,7 @@ export class Exchange {
   #close: (() => unknown) | null = null
   /** Null until the handler asks for it. */
   #signal: RequestSignal | null = null
-  #hasClientEnded = false
+  #clientEnded: AbortError | null = null
   readonly #startedAt: number
 
   /** `body` is null if there is none. */
@@ -141,15 +141,15 @@ export class Exchange {
     if (this.#signal === null) {
       this.#signal = new RequestSignal(this.#host.io.signal)
       if (this.#state === State.Done) this.#signal.release()
-      if (this.#hasClientEnded) this.#signal.abort(clientEnded())
+      if (this.#clientEnded !== null) this.#signal.abort(this.#clientEnded)
     }
     return this.#signal.signal
   }
 
-  /** The client has sent FIN, and may be gone: the handler is told. It may still answer. */
-  clientEnded(): void {
-    this.#hasClientEnded = true
-    this.#signal?.abort(clientEnded())
+  /** The client has sent FIN, and may be gone: the handler hears why by its signal. It may still answer. */
+  clientEnded(reason: AbortError): void {
+    this.#clientEnded = reason
+    this.#signal?.abort(reason)
   }
 
   /** Whether this answer is the one being sent. */
@@ -645,10 +645,6 @@ function joined(head: string, body: string | Uint8Array): string | (string | Uin
   const start = wireOf(head)
   if (typeof start === 'string' && typeof body === 'string' && body.length < JOINED_BELOW) return start + body
   return [start, body]
-}
-
-function clientEnded(): AbortError {
-  return new AbortError('ERR_CLIENT_ENDED', 'the client has ended its side, and may be gone')
 }
 
 function wrongLength(length: number, how: string): UsageError {

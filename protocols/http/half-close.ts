@@ -2,6 +2,7 @@
 // is gone (curl was interrupted, a tab closed): a FIN looks the same, and only bytes sent to it would tell. So it gets
 // its answer, but first the handler and then, if nobody is at work on it, the connection stop waiting for that.
 
+import { AbortError } from '../../src/errors.ts'
 import type { CodecIo } from '../../src/protocol.ts'
 import type { Exchange } from './exchange.ts'
 import type { Request } from './request.ts'
@@ -20,6 +21,8 @@ export class HalfClose {
   readonly #io: CodecIo<Request>
   #exchange: Exchange | null = null
   #isTold = false
+  /** Why signals of requests have aborted. */
+  #reason: AbortError | null = null
   #sentBefore = 0
   #isLeaving: boolean
 
@@ -52,9 +55,14 @@ export class HalfClose {
     else this.#io.close()
   }
 
+  hasAborted(reason: unknown): boolean {
+    return this.#reason !== null && reason === this.#reason
+  }
+
   #tell(exchange: Exchange): void {
     this.#isTold = true
-    exchange.clientEnded()
+    this.#reason ??= new AbortError('ERR_CLIENT_ENDED', 'the client has ended its side, and may be gone')
+    exchange.clientEnded(this.#reason)
     if (exchange.isEndless) return this.#io.close()
     if (this.#exchange === exchange) this.#wait(exchange)
   }

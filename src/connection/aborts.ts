@@ -1,7 +1,7 @@
 // Why a signal of ours aborts, and whether a handler that failed has only obeyed it.
 
 import { AbortError } from '../errors.ts'
-import type { CloseReason } from '../protocol.ts'
+import type { CloseReason, Codec } from '../protocol.ts'
 
 export function connectionClosed(why: CloseReason | null): AbortError {
   return new AbortError('ERR_CONNECTION_CLOSED', `the connection has closed: ${why}`)
@@ -12,14 +12,16 @@ export function workerStopping(): AbortError {
 }
 
 /**
- * Whether a handler failed because a signal of ours aborted: the connection's, or one that its codec has for a request
- * whose peer or worker leaves. `fetch` rejects with the signal's reason, Node's own calls have it as cause.
+ * Whether a handler failed because a signal of ours aborted: the worker's, the connection's, or one that its codec has,
+ * for a request. `fetch` rejects with the signal's reason, Node's own calls have it as cause. The signal of another
+ * connection does not count while this one is open: handlers may share work, and the peer of this one waits for it.
  */
-export function hasObeyed(error: Error, isOpen: boolean, signal: AbortSignal | undefined): boolean {
+export function hasObeyed(error: Error, isOpen: boolean, signal: AbortSignal | undefined, codec: Codec): boolean {
   const told = error.name === 'AbortError' && !(error instanceof AbortError) ? error.cause : error
   if (told instanceof AbortError) {
-    if (told.code === 'ERR_CLIENT_ENDED' || told.code === 'ERR_WORKER_STOPPING') return true
-    if (told.code === 'ERR_CONNECTION_CLOSED' && !isOpen) return true
+    if (told.code === 'ERR_WORKER_STOPPING') return true // all Workers of a process leave together
+    if (!isOpen && (told.code === 'ERR_CONNECTION_CLOSED' || told.code === 'ERR_CLIENT_ENDED')) return true
   }
-  return signal?.aborted === true && told === signal.reason
+  if (signal?.aborted === true && told === signal.reason) return true
+  return codec.hasAborted?.(told) === true
 }

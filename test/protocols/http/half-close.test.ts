@@ -20,6 +20,8 @@ function serve(onMessage: Handler, settings: HttpSettings = {}, limits: object =
 }
 
 const GET = 'GET / HTTP/1.1¶Host: h¶¶'
+/** As Node's own calls tell it. */
+const aborted = (cause: unknown) => Object.assign(new Error('aborted', { cause }), { name: 'AbortError' })
 const OPEN = { 'Transfer-Encoding': 'chunked' }
 const bodies = (text: string) => text.split(/HTTP\/1.1 200 OK.*?¶¶/s).slice(1)
 
@@ -75,6 +77,51 @@ test('a signal that is asked for late has aborted already, and a handler that fa
   await until(() => server.connection.getStatus(false) === 'CLOSED')
   assert.is(server.connection.closeReason, 'peer')
   assert.equal([server.errors, shown(server.written())], [[], ''])
+})
+
+test('a handler that fails because the client of another one has gone has failed: its own client is answered', async () => {
+  let flight: Promise<void> | undefined
+  let isWrapped = false
+  // Several requests for the same thing share one promise, which the first one's signal ends.
+  const handle: Handler = (_connection, { signal }) => {
+    flight ??= new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
+    return isWrapped ? flight.catch((reason) => Promise.reject(aborted(reason))) : flight
+  }
+  for (isWrapped of [false, true]) {
+    flight = undefined
+    const [first, second, third] = [serve(handle), serve(handle), serve(handle)]
+    for (const server of [first, second, third]) server.receive(wire(GET))
+    first.end()
+    third.end()
+    first.advance(1000)
+    await until(() => [first, second, third].every(({ connection }) => connection.getStatus(false) !== 'ESTABLISHED'))
+    assert.equal([first.connection.closeReason, first.errors, shown(first.written())], ['peer', [], ''])
+    for (const other of [second, third]) {
+      assert.match(shown(other.written()), /^HTTP\/1.1 500 /)
+      assert.equal([other.connection.closeReason, other.errors.map(({ code }) => code)], ['handler', [4]])
+    }
+  }
+})
+
+test('a handler that obeys after its answer, or after its connection, does so quietly', async () => {
+  for (const isReset of [false, true]) {
+    const work = deferred()
+    const server = serve(async (connection, { signal }) => {
+      await work.promise
+      connection.send('cut short')
+      signal.throwIfAborted()
+    })
+    server.receive(wire(GET))
+    server.end()
+    server.advance(1000)
+    if (isReset) server.reset()
+    work.resolve()
+    await until(() => server.worker.unsettled === 0)
+    assert.equal(
+      server.errors.filter(({ code }) => code === 4),
+      [],
+    )
+  }
 })
 
 test('an answer that nobody is at work on is waited for two minutes, and five seconds while the worker leaves', () => {

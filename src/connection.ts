@@ -65,6 +65,7 @@ import {
   kLastCall,
   kLeave,
   kLose,
+  kOffer,
   kOpen,
   kQuietFor,
   kRelease,
@@ -115,6 +116,8 @@ const NONE: never[] = []
 // microtasks, whose beginning nobody knows, so it yields at each check.
 let burstStart = 0
 let burst = 0
+/** Whether the last message of any connection was accepted: its sender reads this before anything else runs. */
+let wasAccepted = false
 
 const errors = new LimitedLog()
 let lastId = 0
@@ -630,6 +633,12 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     if (this.#state !== State.Established) return
     if (!this.signal.aborted) this.#rare?.aborter?.abort(connectionClosed(this.closeReason))
     this.#finWhenSent()
+  }
+
+  [kOffer](message: Out | Encoded, raw: boolean): boolean {
+    if (raw) this.send(message as Encoded, true)
+    else this.send(message as Out)
+    return wasAccepted
   }
 
   [kHasQueued](bytes: number): boolean {
@@ -1212,7 +1221,8 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#bits = (this.#bits & ~OF_ONE_SEND) | how
     try {
       const goOn = raw ? this.#write(message as Encoded) : this.#intoCodecToSend(message as Out)
-      if (!this.#is(Bit.NotSent)) this.worker.counters.messagesOut++
+      wasAccepted = !this.#is(Bit.NotSent)
+      if (wasAccepted) this.worker.counters.messagesOut++
       if (isThenable(goOn)) this.#follow(goOn) // of an async send
       return goOn
     } finally {
@@ -1254,8 +1264,10 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   /** Refuses a message that the codec does not see. */
   #turnAway(message: Out | Encoded, raw: boolean): false {
     this.#forget(message, raw)
-    if (this.#state !== State.Established) return this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
-    return this.#refuse(this.#isShakingHands() ? 'TLS is being negotiated' : 'connection is closing')
+    if (this.#state !== State.Established) this.#refuse(`connection is ${STATUS[this.#state].toLowerCase()}`)
+    else this.#refuse(this.#isShakingHands() ? 'TLS is being negotiated' : 'connection is closing')
+    wasAccepted = false
+    return false
   }
 
   /** A message that will not be sent may hold an open file. */

@@ -4,7 +4,7 @@ import type { CodecIo, CodecProtocol } from '../../src/protocol.ts'
 import type { Reading } from '../http/settings.ts'
 import { WebSocketCodec } from './codec.ts'
 import { plainDeflate } from './deflate.ts'
-import { PreparedMessage, type WebSocketMessage } from './messages.ts'
+import { CloseFrame, PreparedMessage, type WebSocketMessage } from './messages.ts'
 import { type Resolved, resolved, type WebSocketServices, type WebSocketSettings } from './settings.ts'
 
 /** What `websocket()` makes. */
@@ -23,10 +23,15 @@ function protocolOf(all: Resolved): WebSocketProtocol {
     name: 'websocket',
     isLongLived: true,
     open: (io) => new WebSocketCodec(io as CodecIo<string | Buffer>, all),
-    prepare: (message) => (message instanceof PreparedMessage ? message : new PreparedMessage(message as string)),
+    prepare: (message) => (isReady(message) ? message : new PreparedMessage(message as string)),
     behind: ({ head, isTrusted, log, sessions }) =>
       protocolOf({ ...all, head, log, sessions, isTrusted: either(all.isTrusted, isTrusted) }),
   }
+}
+
+/** A close frame is no message to encode: each connection closes with it. */
+function isReady(message: WebSocketMessage): boolean {
+  return message instanceof PreparedMessage || message instanceof CloseFrame
 }
 
 type Trust = Reading['isTrusted']

@@ -10,7 +10,7 @@ import { now } from '../loop/clock.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import { checkOptions, NOT_NEGATIVE, oneOf, type Rule } from '../options.ts'
 import type { AnyProtocol } from '../protocol.ts'
-import { kHasQueued, kTakes } from './symbols.ts'
+import { kHasQueued, kOffer, kTakes } from './symbols.ts'
 
 /** What `broadcast` takes besides the message. Wrong ones are ERR_UNKNOWN_OPTION and ERR_BAD_OPTION. */
 export interface BroadcastOptions {
@@ -97,7 +97,7 @@ const WITH_SLOW: Record<
 }
 
 function sendNow(connection: AnyConnection, encoded: Encoded): Outcome {
-  return isTaken(connection, encoded) ? 'sent' : 'dropped'
+  return send(connection, encoded) ? 'sent' : 'dropped'
 }
 
 /** Called once per protocol among the connections; usually there is one. */
@@ -106,15 +106,9 @@ function encode(protocol: AnyProtocol, message: unknown): Encoded {
   return { protocol, message: encodeWith(protocol, message), isRaw: true }
 }
 
+/** Returns whether it was accepted. */
 function send(connection: AnyConnection, { message, isRaw }: Encoded): boolean {
-  return isRaw ? connection.send(message as string, true) : connection.send(message)
-}
-
-/** Whether a message was accepted: `send` also returns false for one that filled the buffer. */
-function isTaken(connection: AnyConnection, encoded: Encoded): boolean {
-  const { counters } = connection.worker
-  const refused = counters.sendFail
-  return send(connection, encoded) || counters.sendFail === refused
+  return connection[kOffer](message, isRaw)
 }
 
 function look(): void {

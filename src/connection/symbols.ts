@@ -43,6 +43,8 @@ export const kLose = Symbol('lose')
 export const kHasWaiting = Symbol('has waiting')
 /** Whether this many bytes are queued that the kernel does not take. */
 export const kHasQueued = Symbol('has queued')
+/** Sends a message. Returns whether it was accepted: `send` also returns false for one that fills the buffer. */
+export const kOffer = Symbol('offer')
 /** The connection's transport; `ssl` is TCP under TLS. */
 export const kTransport = Symbol('transport')
 /** Switches to TLS. */

@@ -9,6 +9,7 @@ import { text } from '../protocols/text.ts'
 import { udp } from '../protocols/udp.ts'
 import { plainDeflate } from '../protocols/websocket/deflate.ts'
 import { TakeoverEngine } from '../protocols/websocket/takeover.ts'
+import type { Verdict } from '../protocols/websocket/verdict.ts'
 import { type WebSocketProtocol, websocketWith } from '../protocols/websocket/websocket.ts'
 import { addon } from './addon.ts'
 import type { AnyConnection } from './connection.ts'
@@ -45,10 +46,12 @@ for (const scheme of ['websocket', 'ws', 'wss']) registerProtocol(scheme, plainW
 declare module './connection/host.ts' {
   interface ProtocolCallbacks {
     /**
-     * A WebSocket client asks to connect. Returning false or a Response refuses it; header fields of the answer go to
-     * `response`.
+     * A WebSocket client asks to connect. Returning false or a Response refuses it, and so does a status set on
+     * `response`, which header fields of the answer go to, too. What is no `Verdict` is an error, and refuses with 500.
      */
-    onWebSocketConnect?: ((connection: AnyConnection, request: Request, response: Response) => unknown) | null
+    onWebSocketConnect?:
+      | ((connection: AnyConnection, request: Request, response: Response) => Verdict | PromiseLike<Verdict>)
+      | null
     /** The handshake is done, with the negotiated sub-protocol. `request` is null on a client. */
     onWebSocketConnected?: ((connection: AnyConnection, request: Request | null, protocol: string) => unknown) | null
     /** The peer has sent a close frame; `code` is 1005 if it had none. */
@@ -93,6 +96,7 @@ export type {
 export type { CompressionSettings } from '../protocols/websocket/deflate.ts'
 export { CloseFrame, PreparedMessage, type WebSocketMessage } from '../protocols/websocket/messages.ts'
 export type { WebSocketSettings } from '../protocols/websocket/settings.ts'
+export type { Verdict } from '../protocols/websocket/verdict.ts'
 export type { WebSocketProtocol } from '../protocols/websocket/websocket.ts'
 export { AsyncTcpConnection, type ClientSettings } from './client/async-tcp-connection.ts'
 export { AsyncUdpConnection, type AsyncUdpOptions } from './client/async-udp-connection.ts'

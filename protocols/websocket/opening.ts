@@ -11,6 +11,7 @@ import { type Agreement, offerOf, type Terms } from './deflate.ts'
 import { answered, asking, isInterim, offeredProtocols, refusalOf, refusing, switching } from './handshake.ts'
 import { CloseFrame, PreparedMessage, payloadOf, type WebSocketMessage } from './messages.ts'
 import type { Resolved } from './settings.ts'
+import { isVerdict, refusalBy } from './verdict.ts'
 import { Visit } from './visit.ts'
 
 /** The reason of close frames and refusals of a worker that is leaving. */
@@ -128,10 +129,10 @@ export class ServerOpening extends Opening {
     const decided = (answer: unknown) => {
       visit.end()
       if (this.isOver) return // the callback threw or closed, and the client has its answer
-      if (this.opener.isLeaving) this.#turnAway(503, RESTART)
-      else if (answer === false) this.#turnAway(403, 'not allowed')
-      else if (answer instanceof Response && (answer !== response || isRefusal(answer))) this.#turnAwayWith(answer)
-      else this.#welcome(head, request, protocol, response)
+      if (this.opener.isLeaving) return this.#turnAway(503, RESTART)
+      const refusal = refusalBy(answer, response)
+      if (refusal === null) this.#welcome(head, request, protocol, response)
+      else this.#turnAwayWith(refusal)
     }
     if (!isThenable(word)) return decided(word)
     this.isDeciding = true
@@ -142,10 +143,10 @@ export class ServerOpening extends Opening {
     )
   }
 
-  /** What the user said, once the session that it asked for is stored. Without a cookie to bring, nothing is. */
+  /** What the user said, once the session that it asked for is stored. Without an answer for its cookie, none is. */
   async #stored(said: unknown, visit: Visit, request: Request, response: Response): Promise<unknown> {
     const answer = await said
-    if (answer === false || !visit.hasBegun) return answer
+    if (answer === false || !isVerdict(answer) || !visit.hasBegun) return answer
     try {
       await visit.store(request, answer instanceof Response ? answer : response)
     } catch (error) {
@@ -245,11 +246,6 @@ const TIMED_OUT = 'the handshake did not come in time'
 
 function handshakeTimeout(message: string): ProtocolError {
   return new ProtocolError('ERR_HANDSHAKE_TIMEOUT', message)
-}
-
-/** Whether the status refuses. 200 is a Response's default and means no decision. */
-function isRefusal({ status }: Response): boolean {
-  return status !== 200 && status !== 101
 }
 
 export class ClientOpening extends Opening {

@@ -176,6 +176,8 @@ new Worker({ listen: config.address, protocol: { name: 'x' } })
 new Worker('text://x', { cuont: 4 })
 // @ts-expect-error unknown callback
 echo.onMesage = () => undefined
+// @ts-expect-error the web's Response would admit nobody
+echo.onWebSocketConnect = () => new globalThis.Response(null, { status: 401 })
 
 // Keeping many
 // biome-ignore lint/suspicious/noExplicitAny: what a list of unlike workers is

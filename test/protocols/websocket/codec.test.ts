@@ -29,59 +29,22 @@ import { broadcast } from '../../../src/connection/broadcast.ts'
 import { kAbort } from '../../../src/connection/symbols.ts'
 import { codeOf, type ProtocolError } from '../../../src/errors.ts'
 import { http, websocket } from '../../../src/index.ts'
-import { chunkings, open, type Wire } from '../../../src/testing.ts'
+import { chunkings, open } from '../../../src/testing.ts'
 import { cases, frame, masked } from '../../fixtures/websocket.ts'
 import { shown, wire } from '../../support/http.ts'
 import { atLength } from '../../support/length.ts'
 import { randomBytes, randomCuts, randomOf, seedOf } from '../../support/random.ts'
 import { nextTurn, until } from '../../support/until.ts'
+import { ASK, framesIn, hex4, KEY, opened, type Server, serve, textsIn, waiting } from '../../support/websocket.ts'
 
-const KEY = 'dGhlIHNhbXBsZSBub25jZQ=='
 const ACCEPT = 's3pPLMBiTxaQ9kYGzzhZRbK+xOo=' // RFC 6455 section 1.3
-const ASK = (more = '') =>
-  `GET /chat?room=1 HTTP/1.1¶Host: h¶Upgrade: websocket¶Connection: Upgrade¶Sec-WebSocket-Key: ${KEY}¶Sec-WebSocket-Version: 13¶${more}¶`
-
 const ALONE: Terms = { hasTakeover: false, peerHasTakeover: false, peerWindowBits: 15 }
 const LOOKING_BACK: Terms = { hasTakeover: true, peerHasTakeover: true, peerWindowBits: 12 }
 const accept = (offers: string) => acceptWith(offers, ALONE)
 const agreed = (answer: string) => agreedWith(answer, ALONE)
 
-type Server = Wire<string | Buffer, unknown>
-
 /** What compresses: the addon's zlib, where it is there, and plain Node's. */
 const zlibs = addon().zlib === null ? [plainWebSocket] : [websocket, plainWebSocket]
-
-function serve(settings: WebSocketSettings = {}, callbacks: object = {}, protocol = websocket): Server {
-  return open(protocol(settings), { maxPackageSize: 1000, ...callbacks } as never) as unknown as Server
-}
-
-/** One whose handshake is done. */
-function opened(settings: WebSocketSettings = {}, callbacks: object = {}, more = '', protocol = websocket): Server {
-  const server = serve(settings, callbacks, protocol)
-  server.receive(wire(ASK(more)))
-  assert.match(shown(server.written()), /^HTTP\/1\.1 101 /)
-  return server
-}
-
-/** Server frames: opcode and payload, in hexadecimal. */
-function framesIn(bytes: Buffer): string[] {
-  const frames: string[] = []
-  for (let at = 0; at < bytes.length; ) {
-    const second = bytes[at + 1] as number
-    assert.ok(second < 128, 'a server does not mask')
-    const headSize = second < 126 ? 2 : second === 126 ? 4 : 10
-    const length =
-      second < 126 ? second : second === 126 ? bytes.readUInt16BE(at + 2) : Number(bytes.readBigUInt64BE(at + 2))
-    const opcode = ((bytes[at] as number) & 0x4f).toString(16)
-    frames.push(opcode + bytes.toString('hex', at + headSize, at + headSize + length))
-    at += headSize + length
-  }
-  return frames
-}
-
-const textsIn = (bytes: Buffer) => framesIn(bytes).map((one) => Buffer.from(one.slice(1), 'hex').toString('latin1'))
-
-const hex4 = (code: number) => `8${code.toString(16).padStart(4, '0')}`
 
 test('frames give the same messages, answers and close codes, whatever way they come', () => {
   for (const { title, frames, messages, answers = [], code, isFault = false } of cases) {
@@ -696,18 +659,6 @@ test('a slow handler does not make its peer seem dead, however much the peer has
   assert.equal(server.errors, [])
   assert.is(server.messages.length, 200)
 })
-
-/** Handlers that end when the test says so, in order. */
-function waiting(): { onMessage: () => Promise<void>; finish: () => Promise<void> } {
-  const gates: (() => void)[] = []
-  return {
-    onMessage: () => new Promise((resolve) => gates.push(resolve)),
-    async finish() {
-      gates.shift()?.()
-      await nextTurn()
-    },
-  }
-}
 
 test('what came before a goodbye, a fault or the end is handled, and may be answered', async () => {
   for (const [last, said] of [

@@ -84,14 +84,19 @@ test('what a handshake changes is stored before its answer, be that 101 or a Res
 })
 
 test('who is not admitted changes nothing, since the answer cannot say so', async () => {
-  const { store, sessions, sid } = await withVisitor()
-  const server = serve(sessions, async (_connection, request) => {
-    const session = await request.session()
-    session.regenerate()
-    return false
-  })
-  assert.match(await answerOf(server, `sid=${sid}`), /^HTTP\/1\.1 403 (?!.*Set-Cookie)/)
-  assert.equal(await store.read(sid), { name: 'ann' })
+  for (const [said, status] of [
+    [false, 403],
+    ['no verdict', 500],
+  ] as const) {
+    const { store, sessions, sid } = await withVisitor()
+    const server = serve(sessions, async (_connection, request) => {
+      const session = await request.session()
+      session.regenerate()
+      return said
+    })
+    assert.match(await answerOf(server, `sid=${sid}`), new RegExp(`^HTTP/1\\.1 ${status} (?!.*Set-Cookie)`))
+    assert.equal(await store.read(sid), { name: 'ann' })
+  }
 })
 
 test('a session that cannot be loaded or stored is a 500 and told once; a user that catches the former decides', async () => {

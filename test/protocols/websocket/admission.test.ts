@@ -1,0 +1,97 @@
+// Who is admitted to a WebSocket: what `onWebSocketConnect` may say, and what becomes of a client meanwhile.
+
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Request } from '../../../protocols/http/request.ts'
+import type { Response } from '../../../protocols/http/response.ts'
+import { frame, masked } from '../../fixtures/websocket.ts'
+import { shown, wire } from '../../support/http.ts'
+import { nextTurn, until } from '../../support/until.ts'
+import { ASK, type Server, serve } from '../../support/websocket.ts'
+
+type Judge = (connection: Server['connection'], request: Request, response: Response) => unknown
+
+/** The answer that a client receives, and what was reported. A frame follows its handshake. */
+async function judged(onWebSocketConnect: Judge) {
+  const heard: string[] = []
+  const onWebSocketConnected = () => void heard.push('connected')
+  const onMessage = (_connection: unknown, message: unknown) => void heard.push(String(message))
+  const server = serve({}, { onWebSocketConnect, onWebSocketConnected, onMessage })
+  server.receive(Buffer.concat([wire(ASK()), masked(frame(0x81, 'early'))]))
+  let text = ''
+  await until(() => {
+    text += shown(server.written())
+    return text !== ''
+  })
+  await nextTurn()
+  text += shown(server.written())
+  const [head = '', body = ''] = text.replace(/Date: .*?¶/, '').split('¶¶')
+  const errors = server.errors.map(({ code, message }) => `${code} ${message}`)
+  return { status: Number(/ (\d+) /.exec(head)?.[1]), head, body, errors, heard, server }
+}
+
+/** The same callback, as it is and as one that takes its time. */
+function inTime(judge: Judge): Judge[] {
+  const later: Judge = async (...of) => {
+    await nextTurn()
+    return judge(...of)
+  }
+  return [judge, later]
+}
+
+test('nothing, true and null admit, unless `response` has a status that refuses', async () => {
+  for (const answer of [undefined, true, null])
+    for (const judge of inTime(() => answer)) {
+      const { status, errors, heard } = await judged(judge)
+      assert.equal([status, errors, heard], [101, [], ['connected', 'early']], String(answer))
+    }
+  for (const answer of [undefined, true, null])
+    for (const judge of inTime((_connection, _request, response) => {
+      response.withStatus(401).setHeader('WWW-Authenticate', 'Basic')
+      return answer
+    })) {
+      const { status, head, errors, heard } = await judged(judge)
+      assert.equal([status, errors, heard], [401, [], []], String(answer))
+      assert.match(head, /¶WWW-Authenticate: Basic¶/)
+    }
+})
+
+test('false refuses, with the fields that are set on `response`', async () => {
+  const [plain, later] = inTime((_connection, _request, response) => {
+    response.setHeader('Retry-After', '5').cookie('seen', '1')
+    return false
+  })
+  for (const judge of [plain, later]) {
+    const { status, head, body, errors } = await judged(judge as Judge)
+    assert.equal([status, body, errors], [403, 'not allowed\n', []])
+    assert.match(head, /¶Retry-After: 5¶Set-Cookie: seen=1;.*¶Content-Type: text\/plain; charset=utf-8¶/)
+  }
+  const own = await judged((_connection, _request, response) => {
+    response.withStatus(404).setHeader('Content-Type', 'text/html').withBody('<i>none</i>')
+    return false
+  })
+  assert.equal([own.status, own.body], [404, '<i>none</i>'])
+  assert.match(own.head, /¶Content-Type: text\/html¶/)
+})
+
+test('what is no answer admits nobody: an error says so, and the client gets 500', async () => {
+  for (const answer of [
+    new globalThis.Response(null, { status: 401 }), // whoever forgot to import ours
+    { status: 401 },
+    0,
+    '',
+    'no',
+    1,
+    [],
+    () => true,
+  ])
+    for (const judge of inTime(() => answer)) {
+      const { status, errors, heard } = await judged(judge)
+      assert.equal([status, errors.length, heard], [500, 1, []], String(answer))
+      assert.match(errors[0] ?? '', /onWebSocketConnect/)
+    }
+  const web = await judged(() => new globalThis.Response(null, { status: 401 }))
+  assert.match(web.errors[0] ?? '', /import .*Response/)
+})
+
+test.run()

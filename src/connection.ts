@@ -1585,7 +1585,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     try {
       const result: unknown = callback.call(this, this, ...args)
       if (isThenable(result)) this.#follow(result)
-      return result
+      return this.#state === State.Closed ? false : result
     } catch (error) {
       this.#handlerFailed(error)
       return false

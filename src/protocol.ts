@@ -260,7 +260,10 @@ export interface CodecIo<In = unknown> {
    * `receive` will deliver it.
    */
   readInto(into: Uint8Array): number
-  /** Calls a callback that the protocol defines, `worker.onSomething(connection, ...args)`, and returns its result. */
+  /**
+   * Calls a callback that the protocol defines, `worker.onSomething(connection, ...args)`, and returns its result;
+   * false if it threw, or has destroyed the connection.
+   */
   event(name: `on${string}`, ...args: unknown[]): unknown
   /** Stops reading from the socket and calling `receive`, while the codec works on what it has. */
   pause(): void

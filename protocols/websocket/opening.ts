@@ -125,10 +125,10 @@ export class ServerOpening extends Opening {
   #askUser(head: RequestHead, request: Request, protocol: string, visit: Visit): void {
     const response = new Response()
     const said = this.io.event('onWebSocketConnect', request, response)
+    if (this.isOver) return visit.end() // the callback threw or closed, and the client has its answer
     const word = isThenable(said) || visit.hasBegun ? this.#stored(said, visit, request, response) : said
     const decided = (answer: unknown) => {
       visit.end()
-      if (this.isOver) return // the callback threw or closed, and the client has its answer
       if (this.opener.isLeaving) return this.#turnAway(503, RESTART)
       const refusal = refusalBy(answer, response)
       if (refusal === null) this.#welcome(head, request, protocol, response)

@@ -94,4 +94,40 @@ test('what is no answer admits nobody: an error says so, and the client gets 500
   assert.match(web.errors[0] ?? '', /import .*Response/)
 })
 
+test('a client that was refused at once stays refused, whatever the callback does afterwards', async () => {
+  const leaves: Record<string, (connection: Server['connection']) => void> = {
+    close: (connection) => connection.close(),
+    end: (connection) => connection.end(),
+    destroy: (connection) => connection.destroy(),
+    throw: () => {
+      throw new Error('on purpose')
+    },
+  }
+  for (const [how, leave] of Object.entries(leaves))
+    for (const then of [() => undefined, () => Promise.resolve(true), () => nextTurn(), () => Promise.reject(1)]) {
+      const heard: string[] = []
+      const server = serve(
+        {},
+        {
+          onWebSocketConnect(connection: Server['connection']) {
+            leave(connection)
+            return then()
+          },
+          onWebSocketConnected: () => void heard.push('connected'),
+          onClose: () => void heard.push('closed'),
+        },
+      )
+      server.receive(wire(ASK()))
+      for (let turn = 0; turn < 3; turn++) await nextTurn()
+      const answers = shown(server.written()).match(/HTTP\/1\.1 \d+/g) ?? []
+      assert.equal(answers, how === 'destroy' ? [] : [`HTTP/1.1 ${how === 'throw' ? 500 : 403}`], how)
+      assert.equal(
+        server.errors.filter(({ code }) => code === 2),
+        [],
+        how,
+      )
+      assert.not(heard.includes('connected'), how)
+    }
+})
+
 test.run()

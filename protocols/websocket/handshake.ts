@@ -4,6 +4,7 @@ import { crypto } from '../../src/builtins.ts'
 import { ProtocolError, UsageError } from '../../src/errors.ts'
 import { type Fields, fieldsOf, hasToken, isToken } from '../http/fields.ts'
 import type { RequestHead } from '../http/head.ts'
+import { discardAnswer, streamOf } from '../http/release.ts'
 import { checkedReason, checkedStatus, REASONS, type Response } from '../http/response.ts'
 import { type Agreement, accept, agreed, type Terms } from './deflate.ts'
 
@@ -103,12 +104,16 @@ function linesOf({ fields }: Response): string {
 }
 
 /**
- * The whole answer that turns a client away, in pieces; no content for HEAD. A streamed body is left out. `date`: the
- * value of the Date field, or empty. Throws UsageError for a status or a reason that cannot be sent, since they may
- * have changed after they were checked.
+ * The whole answer that turns a client away, in pieces; no content for HEAD. `date`: the value of the Date field, or
+ * empty. Throws UsageError for a stream, which is ended, and for a file; also for a status or a reason that cannot be
+ * sent, since they may have changed after they were checked.
  */
 export function refusing(response: Response, isHead: boolean, date: string): readonly (string | Uint8Array)[] {
   const { body, fields } = response
+  if (response.file !== null || streamOf(response) !== null) {
+    discardAnswer(response)
+    throw new UsageError('ERR_BAD_RESPONSE', 'a WebSocket is refused with text or bytes, not with a stream or a file')
+  }
   const status = checkedStatus(response.status)
   const isEmpty = status === 204 || status === 304 // RFC 9110 sections 15.3.5, 15.4.5
   const content = !isEmpty && (typeof body === 'string' || body instanceof Uint8Array) ? body : ''

@@ -1,9 +1,10 @@
 // Who is admitted to a WebSocket: what `onWebSocketConnect` may say, and what becomes of a client meanwhile.
 
+import { Readable } from 'node:stream'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Request } from '../../../protocols/http/request.ts'
-import type { Response } from '../../../protocols/http/response.ts'
+import { Response } from '../../../protocols/http/response.ts'
 import { frame, masked } from '../../fixtures/websocket.ts'
 import { shown, wire } from '../../support/http.ts'
 import { nextTurn, until } from '../../support/until.ts'
@@ -128,6 +129,31 @@ test('a client that was refused at once stays refused, whatever the callback doe
       )
       assert.not(heard.includes('connected'), how)
     }
+})
+
+test('a refusal with a stream or a file cannot be sent: 500, an error, and the stream is closed', async () => {
+  let isCancelled = false
+  const web = () =>
+    new ReadableStream({
+      cancel() {
+        isCancelled = true
+      },
+    })
+  for (const isLate of [0, 1]) {
+    const stream = new Readable({ read: () => undefined })
+    for (const answer of [
+      () => new Response(401, {}, stream),
+      () => new Response(401, {}, web()),
+      () => new Response(403).withFile('/etc/hosts'),
+    ]) {
+      const { status, errors } = await judged(inTime(answer)[isLate] as Judge)
+      assert.equal([status, errors.length], [500, 1])
+      assert.match(errors[0] ?? '', /stream or a file/)
+    }
+    assert.ok(stream.destroyed)
+    await until(() => isCancelled)
+    isCancelled = false
+  }
 })
 
 test.run()

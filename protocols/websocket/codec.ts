@@ -205,7 +205,16 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink, Ope
       this.#bits |= Bit.LastCall
       return
     }
-    this.#opening?.timedOut()
+    this.#checkHandshake()
+  }
+
+  /** A peer has its time while it is read: an asynchronous `onConnect` is not its delay, nor is `pauseRecv()`. */
+  #checkHandshake(): void {
+    const opening = this.#opening
+    if (opening === null) return
+    if (!opening.isDeciding && !this.#io.hasBeenReading())
+      this.#io.deadline('handshake', this.#settings.handshakeTimeoutMs)
+    else opening.timedOut()
   }
 
   closed(): void {

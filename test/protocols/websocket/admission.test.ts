@@ -5,6 +5,8 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Request } from '../../../protocols/http/request.ts'
 import { Response } from '../../../protocols/http/response.ts'
+import { websocket } from '../../../src/index.ts'
+import { open } from '../../../src/testing.ts'
 import { frame, masked } from '../../fixtures/websocket.ts'
 import { shown, wire } from '../../support/http.ts'
 import { nextTurn, until } from '../../support/until.ts'
@@ -154,6 +156,36 @@ test('a refusal with a stream or a file cannot be sent: 500, an error, and the s
     await until(() => isCancelled)
     isCancelled = false
   }
+})
+
+test("the time that an asynchronous onConnect takes is not the client's", async () => {
+  for (const pause of [false, true]) {
+    let go: (() => void) | undefined
+    const onConnect = (connection: Server['connection']) => {
+      if (!pause) return new Promise<void>((resolve) => (go = resolve))
+      connection.pauseRecv()
+      go = () => connection.resumeRecv()
+      return undefined
+    }
+    const server = serve({ handshakeTimeoutMs: 1000 }, { onConnect })
+    server.receive(wire(ASK()))
+    server.advance(1100)
+    go?.()
+    await nextTurn()
+    assert.match(shown(server.written()), /^HTTP\/1\.1 101 /, String(pause))
+    assert.equal(server.errors, [])
+  }
+  const client = open(websocket({ handshakeTimeoutMs: 1000 }), {
+    role: 'client',
+    onConnect: () => new Promise<never>(() => undefined),
+  })
+  client.advance(1100)
+  assert.equal(client.errors, [])
+  const silent = serve({ handshakeTimeoutMs: 1000 }, { onConnect: () => nextTurn() })
+  await nextTurn()
+  await nextTurn()
+  silent.advance(2000)
+  assert.match(shown(silent.written()), /^HTTP\/1\.1 408 /)
 })
 
 test.run()

@@ -1468,6 +1468,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     rare.handshake?.reject(connectionClosed(rare.closeReason))
     rare.handshake = null
     if (this[kSettings].role === 'server') this[kLose]() // of a client they may wait for the next connection
+    this.#callSettled() // it waits for handlers no longer
     const isFilled = this.#is(Bit.Full) && this.#waitingBytes >= this.maxSendBufferSize // also for the next life
     this.#stops &= ~OF_NEXT_LIFE.stops
     this.#bits &= ~OF_NEXT_LIFE.bits

@@ -351,8 +351,9 @@ export interface CodecIo<In = unknown> {
   onDrain: (() => void) | null
   /**
    * Called once, and set to null first, when all emitted messages have been handled; soon, if they already are. It is
-   * called before a ProtocolError is reported, and without waiting when the drain time is up. For a last message that
-   * must not overtake the answers to earlier ones.
+   * called before a ProtocolError is reported, without waiting when the drain time is up, and at the latest before
+   * `onClose`, when nothing can be sent any more. For a last message that must not overtake the answers to earlier
+   * ones, and for what the user is to hear of the end.
    */
   onSettled: (() => void) | null
 }

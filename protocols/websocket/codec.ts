@@ -385,10 +385,18 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink, Ope
       this.#answerClose()
       return this.#io.outlivePeer(this.#closeCode, this.#reason)
     }
+    if (this.#state === State.Closed && this.#io.onSettled !== null) return this.#endWithoutHandlers()
     if (this.#hasTakenMore()) return this.#io.deadline('close', this.#settings.closeTimeoutMs)
     this.#state = State.Closed
     // Not `close`: bytes the peer still sends would cause a reset, and it would lose what it has not read yet.
     this.#io.end(this.#closeCode, this.#reason)
+  }
+
+  /** The peer has answered our close frame, but the handlers before that have not settled. */
+  #endWithoutHandlers(): void {
+    const { onSettled } = this.#io
+    this.#io.onSettled = null
+    onSettled?.()
   }
 
   #finish(code: number): void {

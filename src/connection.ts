@@ -1475,6 +1475,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#set(Bit.Full, isFilled)
     const { pipes } = rare
     rare.pipes = null // what onClose pipes belongs to a client's next life
+    this.#bits |= Bit.ToldClose
     this.#notify(this.onClose)
     pipes?.end()
     if (!this.#is(Bit.InCodec)) this.#letCodecGo(rare.closeReason)
@@ -1581,6 +1582,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   #event(name: `on${string}`, args: unknown[]): unknown {
+    if (this.#is(Bit.ToldClose)) return false
     const callback = (this as Record<string, unknown>)[name] ?? Reflect.get(this.worker, name)
     if (typeof callback !== 'function') return undefined
     try {
@@ -1619,7 +1621,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     }
 
     event(name: `on${string}`, ...args: unknown[]): unknown {
-      return this.#connection.#event(name, args)
+      return this.#isCurrent() ? this.#connection.#event(name, args) : false
     }
 
     pause(): void {

@@ -262,7 +262,7 @@ export interface CodecIo<In = unknown> {
   readInto(into: Uint8Array): number
   /**
    * Calls a callback that the protocol defines, `worker.onSomething(connection, ...args)`, and returns its result;
-   * false if it threw, or has destroyed the connection.
+   * false if it threw, has destroyed the connection, or was not called, since `onClose` has been.
    */
   event(name: `on${string}`, ...args: unknown[]): unknown
   /** Stops reading from the socket and calling `receive`, while the codec works on what it has. */

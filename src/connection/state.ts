@@ -86,6 +86,8 @@ export const enum Bit {
   FinDue = 32768,
   /** The codec is sending its last message, and ends the connection itself when that is out. */
   InLastWord = 65536,
+  /** `onClose` is called, and no callback of a protocol follows it. */
+  ToldClose = 131072,
 }
 
 /** Flags of one `send`, which another one within it must not see. */

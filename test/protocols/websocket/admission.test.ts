@@ -133,6 +133,24 @@ test('a client that was refused at once stays refused, whatever the callback doe
     }
 })
 
+test('no callback follows onClose: a client may be destroyed while it is being admitted', () => {
+  const heard: string[] = []
+  const server = serve(
+    {},
+    {
+      maxSendBufferSize: 1000,
+      onConnect: (connection: Server['connection']) => {
+        connection.send('x'.repeat(999)) // waits for the handshake
+        connection.onBufferFull = () => connection.destroy()
+      },
+      onWebSocketConnected: () => void heard.push('connected'),
+      onClose: () => void heard.push('closed'),
+    },
+  )
+  server.receive(wire(ASK()))
+  assert.equal(heard, ['closed'])
+})
+
 test('a refusal with a stream or a file cannot be sent: 500, an error, and the stream is closed', async () => {
   let isCancelled = false
   const web = () =>

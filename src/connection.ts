@@ -86,7 +86,18 @@ import { apart } from './loop/apart.ts'
 import { nothing } from './nothing.ts'
 import { Accumulator } from './protocol/accumulator.ts'
 import { badCodec, checkProtocol } from './protocol/registry.ts'
-import type { AnyProtocol, CloseReason, Codec, CodecIo, Encoded, Peer, ProxyInfo, Role, TlsState } from './protocol.ts'
+import type {
+  AnyProtocol,
+  CloseReason,
+  Codec,
+  CodecIo,
+  Encoded,
+  LastWordReason,
+  Peer,
+  ProxyInfo,
+  Role,
+  TlsState,
+} from './protocol.ts'
 import { disown, isThenable } from './thenable.ts'
 import {
   type HandedOver,
@@ -1321,12 +1332,22 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   #handlerFailed(thrown: unknown, message?: In): void {
     const error = asError(thrown)
     if (hasObeyed(error, this.#state === State.Established, this.#rare?.aborter?.signal, this.#codec))
-      return this.#endAs(this.#is(Bit.PeerEnded) ? 'peer' : 'stopped')
+      return this.#obeyed(error, message)
     // Such as an invalid JSON body: the peer's fault, whichever code finds it.
     const isPeers = error.name === 'ProtocolError'
     this.worker.counters[isPeers ? 'protocolErrors' : 'handlerErrors']++
     this.#report(isPeers ? Connection.PROTOCOL : Connection.HANDLER, error.message, error)
     this.#endAs('handler', thrown, message)
+  }
+
+  /** A handler has given up, as a signal told it to. That is no error; its peer is owed the codec's last message. */
+  #obeyed(error: Error, message?: In): void {
+    if (this.#state !== State.Established || this.#is(Bit.InLastWord)) return
+    if (!this.#is(Bit.InCodec)) this.#callSettled() // it waits for this handler no longer
+    if (this.#codec.isClosing === true) return // it has said goodbye, and ends the connection itself
+    if (this.#is(Bit.PeerEnded)) return this.#endAs('peer')
+    this.#more().closeReason ??= 'stopped'
+    if (!this.#hasMoreToSay('stopped', error, message)) this.#end()
   }
 
   #report(code: number, message: string, error?: Error): void {
@@ -1384,7 +1405,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
   }
 
   /** Asks the codec for its last message. Returns true while more of it is to come. */
-  #hasMoreToSay(reason: 'closed' | 'handler' | 'timeout', error?: unknown, message?: In): boolean {
+  #hasMoreToSay(reason: LastWordReason, error?: unknown, message?: In): boolean {
     if (this.#state !== State.Established || this.#is(Bit.LastWord) || this.#codec.closing === undefined) return false
     this.#bits |= Bit.LastWord
     let isMore = false

@@ -150,6 +150,7 @@ export {
   type Encoded,
   type Exported,
   type InOf,
+  type LastWordReason,
   NEED_MORE,
   type OutOf,
   type Peer,

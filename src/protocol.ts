@@ -67,6 +67,9 @@ export type CloseReason =
   | 'upgraded'
   | 'moved'
 
+/** Why a codec is asked for its protocol's last message: see `Codec.closing`. */
+export type LastWordReason = Extract<CloseReason, 'closed' | 'handler' | 'stopped' | 'timeout'>
+
 /** Both ends of a connection. A Unix socket has empty addresses and port 0. */
 export interface Peer {
   /** Address of the other end; behind a proxy with `proxyProtocol`, that of the client. */
@@ -198,14 +201,15 @@ export interface Codec<Out = unknown> {
   readonly isClosing?: boolean
   /**
    * Send the protocol's last message (WebSocket's close frame, HTTP's 500): the connection is about to be closed by its
-   * user ('closed', after the last message), because a handler failed ('handler', with the error, and with the emitted
-   * message that `onMessage` was handling, if any), or because it was idle ('timeout').
+   * user ('closed', after the last message), because a handler failed ('handler') or gave up as its worker is leaving
+   * ('stopped'), both with the error, and with the emitted message that `onMessage` was handling, if any; or because it
+   * was idle ('timeout').
    *
    * Return true if more is to come, such as the end of a long answer; the codec then calls `io.close()` or `io.end()`
    * when that is out. Nothing but what you throw, the peer's end or `destroy()` ends it before. From then on the user
    * can send nothing, and emitted messages are dropped. Called at most once.
    */
-  closing?(reason: 'closed' | 'handler' | 'timeout', error?: unknown, message?: unknown): boolean
+  closing?(reason: LastWordReason, error?: unknown, message?: unknown): boolean
   /**
    * In place of a FIN: the pipe into this connection has reached its end, and one from it is there, too. Send what says
    * so, and end the connection when the peer's answer has come; until then messages may come. Called at most once.

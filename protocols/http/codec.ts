@@ -3,7 +3,7 @@
 
 import { AbortError, messageOf, ProtocolError, UsageError } from '../../src/errors.ts'
 import { Accumulator } from '../../src/protocol/accumulator.ts'
-import { type AnyProtocol, type Codec, type CodecIo, NEED_MORE } from '../../src/protocol.ts'
+import { type AnyProtocol, type Codec, type CodecIo, type LastWordReason, NEED_MORE } from '../../src/protocol.ts'
 import { type Answer, Exchange, type ExchangeHost, mostQueued, tellAtEnd } from './exchange.ts'
 import { HalfClose } from './half-close.ts'
 import { HeadParser, type RequestHead, type RequestLine, refusal } from './head.ts'
@@ -135,7 +135,7 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
     this.#endEvents()
   }
 
-  closing(reason: 'closed' | 'handler' | 'timeout', error?: unknown, message?: unknown): boolean {
+  closing(reason: LastWordReason, error?: unknown, message?: unknown): boolean {
     const exchange = this.#exchange
     this.#isClosing = true
     if (exchange === null) return reason === 'closed' && this.#phase === Phase.Flush
@@ -143,12 +143,12 @@ export class HttpCodec implements Codec<Answer>, ExchangeHost {
       exchange.abandon() // no handler has seen it: without an answer its client knows that it may retry
       return false
     }
-    if (reason === 'handler') {
+    if (reason === 'handler' || reason === 'stopped') {
       const isOther = message !== undefined && message !== exchange.request // one answered before (`maxInFlight`)
-      const status = statusOf(error)
-      if (!exchange.hasStatus && !isOther)
-        exchange.refuse(status, status === 500 ? 'a handler failed' : messageOf(error))
-      else exchange.abandon() // FIN follows: nothing more of a stream can be sent
+      if (exchange.hasStatus || isOther)
+        exchange.abandon() // FIN follows: nothing more of a stream can be sent
+      else if (reason === 'stopped') exchange.refuse(503, 'the server is stopping')
+      else refuseFor(error, exchange)
       return false
     }
     if (reason === 'timeout')
@@ -750,6 +750,12 @@ const LONGEST_LOOK_MS = 60_000
 
 function unlimited(ms: number): number {
   return ms > 0 ? ms : Number.POSITIVE_INFINITY
+}
+
+/** Answers with what a handler has thrown. */
+function refuseFor(error: unknown, exchange: Exchange): void {
+  const status = statusOf(error)
+  exchange.refuse(status, status === 500 ? 'a handler failed' : messageOf(error))
 }
 
 /** The status for anything that a handler has thrown: the error status it names, otherwise 500. */

@@ -4,7 +4,7 @@
 
 import { ProtocolError } from '../../src/errors.ts'
 import { Accumulator } from '../../src/protocol/accumulator.ts'
-import type { CloseReason, Codec, CodecIo } from '../../src/protocol.ts'
+import type { CloseReason, Codec, CodecIo, LastWordReason } from '../../src/protocol.ts'
 import type { Request } from '../http/request.ts'
 import type { Agreement, DeflateContext } from './deflate.ts'
 import { broken, FrameReader, type MessageSink, noText } from './frame-reader.ts'
@@ -140,16 +140,18 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink, Ope
     this.#bits &= ~Bit.PutOff
     if (this.#state !== State.Open) return
     this.#bits |= Bit.Restarting
-    this.#close(1012, RESTART)
+    if (this.isServer) this.#close(1012, RESTART)
+    else this.#close(1001, '')
   }
 
-  closing(reason: 'closed' | 'handler' | 'timeout'): boolean {
+  closing(reason: LastWordReason): boolean {
     if (this.#state === State.Opening) return (this.#opening as Opening).close(reason)
     if (this.#is(Bit.PutOff)) this.#finally(null)
     const isPutOff = reason === 'closed' && this.#io.onSettled !== null // the goodbye follows then
     if (isPutOff) return true
-    if (this.#state <= State.Heard) this.#close(reason === 'handler' ? 1011 : reason === 'timeout' ? 1001 : 1000, '')
-    return reason === 'closed' && this.#state === State.Closing
+    if (reason === 'stopped') this.#sayGoodbye()
+    else if (this.#state <= State.Heard) this.#close(CODES[reason], '')
+    return (reason === 'closed' || reason === 'stopped') && this.#state === State.Closing
   }
 
   /** There is no half-close but this: after our close frame messages still come, until the peer's. */
@@ -493,6 +495,9 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink, Ope
     return this.#io.write(frame, opcode >= Opcode.Close)
   }
 }
+
+/** What we close with, other than by the user's own frame or for a fault. */
+const CODES = { closed: 1000, handler: 1011, timeout: 1001 }
 
 const NO_BYTES = Buffer.alloc(0)
 

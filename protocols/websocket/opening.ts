@@ -2,7 +2,7 @@
 // asks and reads the answer. handshake.ts has the rules for what they write to each other.
 
 import { ProtocolError, UsageError } from '../../src/errors.ts'
-import { type CodecIo, NEED_MORE } from '../../src/protocol.ts'
+import { type CodecIo, type LastWordReason, NEED_MORE } from '../../src/protocol.ts'
 import { isThenable } from '../../src/thenable.ts'
 import { HEAD_LIMITS, HeadParser, type RequestHead } from '../http/head.ts'
 import { isMisdirected, Request } from '../http/request.ts'
@@ -62,7 +62,7 @@ export abstract class Opening {
   abstract timedOut(): never
 
   /** The connection closes. Returns whether this waits for the end of the handshake. */
-  abstract close(reason: 'closed' | 'handler' | 'timeout'): boolean
+  abstract close(reason: LastWordReason): boolean
 
   /** Tells the peer of an error. */
   abstract fail(error: ProtocolError): void
@@ -186,8 +186,9 @@ export class ServerOpening extends Opening {
     throw handshakeTimeout(isOurs ? 'onWebSocketConnect has not settled in time' : TIMED_OUT)
   }
 
-  close(reason: 'closed' | 'handler' | 'timeout'): boolean {
-    if (reason !== 'timeout') this.#refuse(reason === 'handler' ? 500 : 403, 'not now')
+  close(reason: LastWordReason): boolean {
+    if (reason === 'stopped') this.#refuse(503, RESTART)
+    else if (reason !== 'timeout') this.#refuse(reason === 'handler' ? 500 : 403, 'not now')
     return false
   }
 
@@ -290,7 +291,7 @@ export class ClientOpening extends Opening {
   }
 
   /** With messages that wait, it closes when the handshake is over and they are sent. */
-  close(reason: 'closed' | 'handler' | 'timeout'): boolean {
+  close(reason: LastWordReason): boolean {
     this.isLast = reason === 'closed' && this.hasKept
     return this.isLast
   }

@@ -5,7 +5,9 @@ import net from 'node:net'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
+import { frame, masked } from '../fixtures/websocket.ts'
 import { caseTest, longTest } from '../support/length.ts'
+import { RawWebSocket } from '../support/raw-websocket.ts'
 import {
   ask,
   Client,
@@ -18,7 +20,7 @@ import {
   succeeded,
   workersOf,
 } from '../support/server.ts'
-import { until } from '../support/until.ts'
+import { until, within } from '../support/until.ts'
 
 const engines = addon().newEngine === null ? ['node'] : ['native', 'node']
 
@@ -168,6 +170,48 @@ test('connection.signal aborts before the end, and the last answer arrives', asy
     client.close()
   })
 })
+
+for (const engine of engines)
+  caseTest(engine === engines[0])(
+    `handlers that obey a signal leave nobody without a last word: ${engine}`,
+    async () => {
+      const app = `
+      import { http, Worker, websocket } from 'millrace'
+      const worker = new Worker('http://127.0.0.1:0', { protocol: http({ websocket: websocket() }), drainTimeoutMs: 1500 })
+      const obey = (signal) => new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
+      worker.onMessage = (connection, { path, signal }) => obey(path === '/worker' ? worker.signal : signal)
+      worker.onWebSocketConnect = (connection, { path }) => path === '/handshake' ? obey(connection.signal) : true
+      worker.onWebSocketConnected = (connection, { path }) => {
+        connection.onMessage = () => obey(path === '/worker' ? worker.signal : connection.signal)
+      }
+      Worker.runAll()`
+      await inSandbox(async (box) => {
+        const port = portOf(await box.start(box.file('app.js', app), '--engine', engine))
+        const webSockets = await Promise.all(
+          ['/worker', '/connection'].map((path) => RawWebSocket.open(port, '', path)),
+        )
+        for (const one of webSockets) await one.write(masked(frame(0x81, 'work')))
+        const asked = ['/worker', '/connection'].map((path) => fetch(`http://127.0.0.1:${port}${path}`))
+        const handshake = RawWebSocket.open(port, '', '/handshake')
+        await until(async () => (await box.status()).totals.messagesIn === 4)
+        const stopping = box.stop('-g')
+        for (const one of webSockets) {
+          await until(() => one.hasEnded || one.of('close').length > 0)
+          assert.equal(
+            one.of('close').map(({ payload }) => payload.readUInt16BE(0)),
+            [1012],
+          )
+          await one.write(masked(frame(0x88, Buffer.from([3, 244]))))
+          one.end()
+        }
+        for (const answer of asked) assert.is((await within(10_000, answer)).status, 503)
+        assert.match((await within(10_000, handshake)).head, /^HTTP\/1\.1 503 /)
+        ;(await handshake).destroy()
+        await stopping
+        assert.not.match(box.log(), /error \d/)
+      })
+    },
+  )
 
 for (const engine of engines)
   caseTest(engine === engines[0])(`an answer that a timer sends in pieces is sent to its end: ${engine}`, async () => {

@@ -11,6 +11,7 @@ import { HEAD_LIMITS } from '../../../protocols/http/head.ts'
 import type { Request } from '../../../protocols/http/request.ts'
 import { Chunk, Response, ServerSentEvents } from '../../../protocols/http/response.ts'
 import type { AccessLogEntry, HttpServices, HttpSettings } from '../../../protocols/http/settings.ts'
+import { kAbort } from '../../../src/connection/symbols.ts'
 import type { Connection } from '../../../src/connection.ts'
 import { codeOf } from '../../../src/errors.ts'
 import { chunkings, type Wire } from '../../../src/testing.ts'
@@ -1402,6 +1403,24 @@ test('any bytes give messages or one refusal that is answered, the same ones how
       how,
     )
     assert.is(cut.errors.length, whole.errors.length, how)
+  }
+})
+
+test('a handler that obeys the end of its worker leaves its client a 503, unless its answer has begun', async () => {
+  for (const hasBegun of [false, true]) {
+    const server = serve((connection, { signal }) => {
+      if (hasBegun) connection.send(new Response(200, { 'Transfer-Encoding': 'chunked' }, 'begun'))
+      return new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
+    })
+    server.receive(wire(GET))
+    server.leave()
+    server.connection[kAbort]()
+    for (let turn = 0; turn < 3; turn++) await nextTurn()
+    const text = shown(server.written())
+    if (hasBegun) assert.match(text, /^HTTP\/1\.1 200 .*begun¶$/s)
+    else assert.match(text, /^HTTP\/1\.1 503 (?=.*¶Connection: close¶).*the server is stopping\n$/s)
+    assert.equal([server.connection.getStatus(false), server.connection.closeReason], ['ENDING', 'stopped'])
+    assert.equal(server.errors, [])
   }
 })
 

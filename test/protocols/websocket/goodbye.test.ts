@@ -4,10 +4,14 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { WebSocketSettings } from '../../../protocols/websocket/settings.ts'
+import { kAbort } from '../../../src/connection/symbols.ts'
 import { type Deferred, withResolvers } from '../../../src/deferred.ts'
+import { websocket } from '../../../src/index.ts'
+import { open } from '../../../src/testing.ts'
 import { frame, masked } from '../../fixtures/websocket.ts'
+import { shown, wire } from '../../support/http.ts'
 import { nextTurn } from '../../support/until.ts'
-import { opened, type Server, waiting } from '../../support/websocket.ts'
+import { ASK, framesIn, hex4, opened, type Server, serve, textsIn, waiting } from '../../support/websocket.ts'
 
 const MESSAGE = masked(frame(0x81, 'one'))
 /** 4000, with a reason. */
@@ -63,6 +67,75 @@ test('the answer to our goodbye is told when the handlers have settled, or their
     await finish()
     assert.equal([heard.length, server.errors], [2, []])
   }
+})
+
+/** Waits for nothing but the connection's signal, and fails with its reason. */
+const obedient = ({ signal }: Server['connection']) =>
+  new Promise<never>((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
+
+const settled = async () => {
+  for (let turn = 0; turn < 3; turn++) await nextTurn()
+}
+
+test('a handler that obeys the end of its worker lets the goodbye be said, and the answer to it be heard', async () => {
+  for (const isTold of [true, false]) {
+    const { server, heard } = noting({}, { onMessage: obedient })
+    server.receive(MESSAGE)
+    if (isTold) server.leave()
+    server.connection[kAbort]()
+    await settled()
+    assert.equal(textsIn(server.written()), ['\x03\xf4service restart'])
+    assert.equal([server.connection.getStatus(false), heard], ['ESTABLISHED', []])
+    server.receive(GOODBYE)
+    server.end()
+    assert.equal([heard, server.errors], [['4000 bye', 'stopped 4000'], []])
+  }
+})
+
+test('what is on its way to a server that has said its goodbye is still heard after a handler has obeyed', async () => {
+  const { server } = noting({}, { onMessage: obedient })
+  server.receive(MESSAGE)
+  server.leave()
+  server.connection[kAbort]()
+  await settled()
+  server.receive(MESSAGE)
+  await settled()
+  assert.equal([server.messages.length, server.connection.getStatus(false)], [2, 'ESTABLISHED'])
+})
+
+test('a handler that obeys answers the goodbye of the peer that came before', async () => {
+  for (const hasEnded of [false, true]) {
+    const { server, heard } = noting({}, { onMessage: obedient })
+    server.receive(MESSAGE)
+    server.receive(GOODBYE)
+    if (hasEnded) server.end()
+    server.connection[kAbort]()
+    await settled()
+    assert.equal(framesIn(server.written()), [hex4(4000)])
+    server.end()
+    assert.equal([heard, server.errors], [['4000 bye', 'peer 4000'], []])
+  }
+})
+
+test('a handshake whose callback obeys the end of its worker is answered with 503', async () => {
+  const server = serve({}, { onWebSocketConnect: obedient })
+  server.receive(wire(ASK()))
+  server.connection[kAbort]()
+  await settled()
+  assert.match(shown(server.written()), /^HTTP\/1\.1 503 .*service restart\n$/s)
+  assert.equal([server.connection.getStatus(false), server.errors], ['ENDING', []])
+})
+
+test('a client whose handler obeys goes away, and says so', async () => {
+  const server = serve()
+  const client = open(websocket(), { role: 'client', onMessage: obedient as never })
+  server.receive(client.written())
+  server.connection.send('one')
+  client.receive(server.written())
+  client.connection[kAbort]()
+  await settled()
+  server.receive(client.written())
+  assert.equal([server.connection.closeCode, server.connection.closeReason], [1001, 'peer'])
 })
 
 test.run()

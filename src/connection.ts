@@ -1579,6 +1579,7 @@ export class Connection<In = any, Out = any> extends ConfigurableConnection<In, 
     this.#protocol = protocol
     this.#renewCodec(0)
     this.#guard(() => this.#openCodec())
+    if (this.#farewell?.isLeaving === true) this[kDrain]() // otherwise its turn comes
     this.#continue()
   }
 

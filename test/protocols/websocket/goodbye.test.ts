@@ -6,7 +6,7 @@ import * as assert from 'uvu/assert'
 import type { WebSocketSettings } from '../../../protocols/websocket/settings.ts'
 import { kAbort } from '../../../src/connection/symbols.ts'
 import { type Deferred, withResolvers } from '../../../src/deferred.ts'
-import { websocket } from '../../../src/index.ts'
+import { http, websocket } from '../../../src/index.ts'
 import { open } from '../../../src/testing.ts'
 import { frame, masked } from '../../fixtures/websocket.ts'
 import { shown, wire } from '../../support/http.ts'
@@ -136,6 +136,20 @@ test('a client whose handler obeys goes away, and says so', async () => {
   await settled()
   server.receive(client.written())
   assert.equal([server.connection.closeCode, server.connection.closeReason], [1001, 'peer'])
+})
+
+test('a handshake that is completed on an HTTP connection that leaves is refused as on a port of its own', async () => {
+  for (const protocol of [websocket(), http({ websocket: websocket() })]) {
+    const connected: unknown[] = []
+    const onWebSocketConnected = () => void connected.push(true)
+    const server = open(protocol as never, { onWebSocketConnected } as never)
+    server.receive(wire(ASK()).subarray(0, 50))
+    server.leave()
+    server.receive(wire(ASK()).subarray(50))
+    await settled()
+    assert.match(shown(server.written()), /^HTTP\/1\.1 503 .*service restart\n$/s)
+    assert.equal([connected, server.connection.getStatus(false)], [[], 'ENDING'])
+  }
 })
 
 test.run()

@@ -126,7 +126,8 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink, Ope
 
   drain(): void {
     this.#bits |= Bit.Leaving
-    if (this.#state === State.Open) this.#putOff()
+    const isEnding = this.#io.onSettled !== null // the peer has sent FIN
+    if (this.#state === State.Open && !isEnding) this.#putOff()
   }
 
   /** After the close frame no answer can be sent, so the outstanding ones go first. */

@@ -152,4 +152,18 @@ test('a handshake that is completed on an HTTP connection that leaves is refused
   }
 })
 
+test('a peer that has sent FIN without a goodbye is not waited for at a drain, in whichever order they come', async () => {
+  for (const acts of [
+    ['end', 'leave'],
+    ['leave', 'end'],
+  ] as const) {
+    const { onMessage, finish } = waiting()
+    const { server, heard } = noting({}, { onMessage })
+    server.receive(MESSAGE)
+    for (const act of acts) server[act]()
+    await finish()
+    assert.equal([framesIn(server.written()), heard], [[], ['peer 1006']])
+  }
+})
+
 test.run()

@@ -56,7 +56,7 @@ declare module './connection/host.ts' {
     onWebSocketConnected?: ((connection: AnyConnection, request: Request | null, protocol: string) => unknown) | null
     /** The peer has sent a close frame; `code` is 1005 if it had none. */
     onWebSocketClose?: ((connection: AnyConnection, code: number, reason: string) => unknown) | null
-    /** The ping has already been answered. */
+    /** The peer asks whether we are there. It has its answer, unless much is queued for it: then the last ping has. */
     onWebSocketPing?: ((connection: AnyConnection, payload: Buffer) => unknown) | null
     /** A pong from the peer, in answer to a ping or unasked. */
     onWebSocketPong?: ((connection: AnyConnection, payload: Buffer) => unknown) | null

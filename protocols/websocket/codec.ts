@@ -322,7 +322,11 @@ export class WebSocketCodec implements Codec<WebSocketMessage>, MessageSink, Ope
       this.#io.event('onWebSocketPong', payload)
       return
     }
+    this.#answerPing(payload)
     this.#io.event('onWebSocketPing', payload)
+  }
+
+  #answerPing(payload: Buffer): void {
     if (this.#state !== State.Open) return
     if (this.#io.queuedBytes <= MAX_PONG_QUEUE) this.#write(Opcode.Pong, payload)
     else this.#io.onDrain = () => this.#pongLate(payload) // replaces the one for an earlier ping

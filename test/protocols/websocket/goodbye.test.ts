@@ -166,4 +166,19 @@ test('a peer that has sent FIN without a goodbye is not waited for at a drain, i
   }
 })
 
+test('a ping is answered before its callback is called, whatever that does', () => {
+  const send = (connection: Server['connection']) => void connection.send('from the callback')
+  const close = (connection: Server['connection']) => connection.close()
+  const fail = () => assert.unreachable('on purpose')
+  for (const [onWebSocketPing, next] of [
+    [send, '166726f6d207468652063616c6c6261636b'],
+    [close, hex4(1000)],
+    [fail, hex4(1011)],
+  ] as const) {
+    const server = opened({}, { onWebSocketPing })
+    server.receive(masked(frame(0x89, 'p')))
+    assert.equal(framesIn(server.written()), ['a70', next])
+  }
+})
+
 test.run()

@@ -1312,10 +1312,12 @@ test('onSettled of a codec is called soon if nothing is in flight, whenever it i
   work.resolve()
   await until(() => log.length === 3)
   assert.is(log[2], 'behind the handler')
-  set('of a connection that is gone')
+  set('at the end')
   wire.connection.destroy()
+  assert.is(log[3], 'at the end') // there is no later moment
+  set('of a connection that is gone')
   await nextTurn()
-  assert.is(log.length, 3)
+  assert.is(log.length, 4)
 })
 
 test('upgrade gives the connection and the rest of the bytes to another protocol', () => {

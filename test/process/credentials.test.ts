@@ -162,7 +162,7 @@ if (isRoot) {
     })
   })
 
-  test('a Unix socket has the owner of who serves it: after a reload the new one, after one that is given up the old one', async () => {
+  test('a Unix socket has the owner of who serves it: the new one after a reload or an upgrade, the old one after one that is given up', async () => {
     await inSandbox(async (box) => {
       chmodSync(box.directory, 0o755)
       const [declared, inner] = ['a.sock', 'b.sock'].map((name) => join(box.directory, name)) as [string, string]
@@ -171,7 +171,7 @@ if (isRoot) {
           'app.js',
           `import { text, Worker } from 'millrace'
            const settings = { protocol: text, onMessage: (connection) => connection.send(String(process.getuid())) }
-           const worker = new Worker('unix://${declared}', { ...settings, count: 2, user: '${user}' })
+           const worker = new Worker('unix://${declared}', { ...settings, count: 2, user: '${user}', startTimeoutMs: 1000 })
            worker.onWorkerStart = async () => {
              await new Worker(settings).listen('unix://${inner}')
              ${more}
@@ -185,10 +185,16 @@ if (isRoot) {
       await box.operate({ command: 'reload' })
       assert.equal(owners(), [DAEMON, DAEMON])
       assert.equal([await ask(declared, 'x'), await ask(inner, 'x')], ['1', '1'])
-      as('nobody', `throw new Error('broken')`)
-      assert.is((await box.command('reload')).code, 6)
-      assert.equal(owners(), [DAEMON, DAEMON])
-      assert.is(await ask(declared, 'x'), '1')
+      for (const command of ['reload', 'upgrade']) {
+        as('nobody', 'await new Promise(() => {})')
+        assert.is((await box.command(command)).code, 7)
+        assert.equal(owners(), [DAEMON, DAEMON], command)
+        assert.is(await ask(declared, 'x'), '1')
+      }
+      as('nobody')
+      succeeded(await box.command('upgrade'))
+      assert.equal(owners(), [NOBODY, NOBODY])
+      assert.equal([await ask(declared, 'x'), await ask(inner, 'x')], [String(NOBODY), String(NOBODY)])
       await box.stop()
     })
   })

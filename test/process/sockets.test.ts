@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { addon } from '../../src/addon.ts'
+import type { BoundSocket } from '../../src/net/bound-socket.ts'
 import type { Credentials, Declaration } from '../../src/process/group.ts'
 import { Sockets } from '../../src/process/master/sockets.ts'
 
@@ -50,6 +51,38 @@ if (sys !== null) {
       }
     }
   })
+
+  if (process.geteuid?.() === 0) {
+    test('a Unix socket of a master that leads keeps its owner until the next one does', async () => {
+      const folder = mkdtempSync(join(tmpdir(), 'mr-'))
+      const path = join(folder, 'app.sock')
+      const [old, next] = [new Sockets(), new Sockets()]
+      try {
+        const user = (uid: number): Credentials => ({ user: null, uid, gid: uid })
+        const as = (uid: number) =>
+          ({
+            listen: `unix://${path}`,
+            transport: 'unix',
+            backlog: 16,
+            credentials: user(uid),
+          }) as unknown as Declaration
+        await old.reserve(as(12_345))
+        for (const [{ fd }, entry] of old.list()) next.inherit({ ...entry, fd: sys.duplicate(fd).release() })
+        const socket = (await next.reserve(as(23_456))) as BoundSocket
+        next.giveTo(user(34_567), socket)
+        assert.is(statSync(path).uid, 12_345)
+        old.lend()
+        next.own()
+        assert.is(statSync(path).uid, 34_567)
+        next.giveTo(user(23_456), socket)
+        assert.is(statSync(path).uid, 23_456)
+      } finally {
+        next.closeAll()
+        old.closeAll()
+        rmSync(folder, { recursive: true })
+      }
+    })
+  }
 }
 
 test.run()

@@ -22,12 +22,14 @@ interface Entry {
   owner: Credentials | null
   /** Name of a service manager's socket; null for one that we bound. */
   readonly activatedAs: string | null
-  /** Another master has it too, and leads: its file is not ours to remove. */
+  /** Another master has it too, and leads: its file is not ours to remove, nor to give to anybody. */
   isLent: boolean
+  /** Who is to own the file once this master leads; undefined: whoever does. */
+  heir?: Credentials | null | undefined
 }
 
 /** A socket on its way to the next master, as JSON; `fd` is a descriptor of that process. */
-export interface InheritedEntry extends Omit<Entry, 'isLent'> {
+export interface InheritedEntry extends Omit<Entry, 'isLent' | 'heir'> {
   /** -1 if each child binds the port itself. */
   readonly fd: number
   readonly endpoint: string
@@ -190,7 +192,10 @@ export class Sockets {
   /** From now on this master is in charge of all. */
   own(): void {
     this.#isOwner = true
-    for (const entry of this.#all.values()) entry.isLent = false
+    for (const [socket, entry] of this.#all) {
+      entry.isLent = false
+      if (entry.heir !== undefined) this.tryToGive(entry.heir, socket)
+    }
   }
 
   /** Reserves all existing sockets. */
@@ -257,12 +262,14 @@ export class Sockets {
   }
 
   /**
-   * Gives a Unix socket to the user who serves it, as Workerman does. Changes a person has made since then stay. Throws
-   * a SystemError.
+   * Gives a Unix socket to the user who serves it, as Workerman does; one of another master that leads only when this
+   * one does, since an upgrade may be given up. Changes a person has made since then stay. Throws a SystemError.
    */
   giveTo(owner: Credentials | null, socket: BoundSocket): void {
     const entry = this.#all.get(socket)
     if (entry?.address.transport !== 'unix' || entry.activatedAs !== null) return
+    entry.heir = entry.isLent ? owner : undefined
+    if (entry.isLent) return
     if (entry.owner?.uid === owner?.uid && entry.owner?.gid === owner?.gid) return
     const { path } = entry.address
     const found = fileId(path)
@@ -274,6 +281,15 @@ export class Sockets {
       throw new SystemError(codeOf(cause), 'chown', path, { cause })
     }
     entry.owner = owner
+  }
+
+  /** As `giveTo`, where nothing can be given up any more: a failure is logged, and the socket stays whose it is. */
+  tryToGive(owner: Credentials | null, socket: BoundSocket): void {
+    try {
+      this.giveTo(owner, socket)
+    } catch (error) {
+      log(messageOf(error)) // ENOENT: its file was deleted
+    }
   }
 
   #close(socket: BoundSocket): void {

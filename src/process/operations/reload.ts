@@ -3,7 +3,6 @@
 // process serves. If one does not come up, or ends as soon as it serves, the reload ends there, and what it has not
 // touched stays.
 
-import { messageOf } from '../../errors.ts'
 import { log } from '../../log.ts'
 import { CommandError, Exit, noGroup } from '../exit-codes.ts'
 import type { Declaration } from '../group.ts'
@@ -150,15 +149,9 @@ export class Reload extends Turnover {
 
   /** Returns Unix sockets to the users who serve them, after an attempt to give them to others. */
   #giveBack(groups: readonly GroupState[]): void {
-    for (const { sockets, blueprint } of groups) {
-      for (const socket of sockets) {
-        try {
-          this.supervisor.sockets.giveTo(blueprint.declaration.credentials, socket)
-        } catch (error) {
-          log(messageOf(error)) // ENOENT: its file was deleted
-        }
-      }
-    }
+    const { sockets: all } = this.supervisor
+    for (const { sockets, blueprint } of groups)
+      for (const socket of sockets) all.tryToGive(blueprint.declaration.credentials, socket)
   }
 
   // Canaries

@@ -111,6 +111,35 @@ test('what waits for a place that has no process is taken before the place goes'
   assert.not(group.sockets.some(({ fd }) => fd === 11))
 })
 
+/** Sockets of another port, or of the same one after it was closed and bound again. */
+function rebind(group: GroupState, endpoint: string, count: number): readonly BoundSocket[] {
+  const sockets = Array.from({ length: count }, (_, n) => ({ endpoint, fd: 20 + n }) as BoundSocket)
+  group.blueprint = { ...group.blueprint, sockets }
+  return sockets
+}
+
+test('a process that is on another port gets nothing on this one, and who is on it stands in there', () => {
+  const { share, group, slots, told } = scene(3)
+  share.settle()
+  assert.equal(told.splice(0), ['choose 0,1,2'])
+  const sockets = rebind(group, '127.0.0.1:2', 3)
+  share.settle()
+  assert.equal(told.splice(0), [], 'what comes waits for the first process')
+  Object.assign(slots[0]?.current ?? {}, { socket: sockets[0] })
+  share.settle()
+  assert.equal(told.splice(0), ['choose 0', '0 stands in for 1', '0 stands in for 2'])
+})
+
+test('a port that was closed and is bound again is chosen for again', () => {
+  const { share, group, slots, told } = scene(2)
+  share.settle()
+  assert.equal(told.splice(0), ['choose 0,1'])
+  const sockets = rebind(group, '127.0.0.1:1', 2)
+  for (const { current, id } of slots) Object.assign(current ?? {}, { socket: sockets[id] })
+  share.settle()
+  assert.equal(told.splice(0), ['choose 0,1'])
+})
+
 test('in an upgrade what waits for a process is taken before it leaves, and the choice is the new master’s', async () => {
   const { share, slots, told, pending } = scene(2)
   pending.set(11, 2)

@@ -48,6 +48,30 @@ async function allReady(box: Sandbox, count: number): Promise<void> {
   await until(async () => workersOf(await box.status()).filter(({ state }) => state === 'ready').length === count)
 }
 
+/**
+ * Connects until each process gets its part. Right after a change a sibling may still stand in for who was ready last:
+ * until it has heard that it need not.
+ */
+async function allTakePart(box: Sandbox, port: number): Promise<void> {
+  await until(async () => {
+    const clients = await Promise.all(Array.from({ length: 200 }, () => Client.connect(port)))
+    await Promise.all(clients.map((client) => client.ask('x')))
+    const counts = workersOf(await box.status()).map(({ counters }) => counters.connections)
+    for (const client of clients) client.close()
+    await until(async () => (await box.status()).totals.connections === 0)
+    return Math.min(...counts) > 25
+  }, 20_000)
+}
+
+/** Fifty connections, each of which must be answered. */
+async function allAnswered(port: number): Promise<void> {
+  let asked = 0
+  await knock(port, () => asked++ >= 50)
+}
+
+/** The process of slot 1 does not come up. */
+const SECOND_IS_BROKEN = `worker.onWorkerStart = () => { if (worker.id === 1) throw new Error('planted') }`
+
 if (addon().sys === null) {
   test('without the addon the processes share one socket, which is said', async () => {
     await inSandbox(async (box) => {
@@ -62,15 +86,7 @@ if (addon().sys === null) {
     await inSandbox(async (box) => {
       const port = portOf(await box.start(box.file('app.js', shared(3))))
       assert.is(listeners(port), 3)
-      // Right after the start a sibling may still stand in for who was ready last: until it has heard that it need not.
-      await until(async () => {
-        const clients = await Promise.all(Array.from({ length: 200 }, () => Client.connect(port)))
-        await Promise.all(clients.map((client) => client.ask('x')))
-        const counts = workersOf(await box.status()).map(({ counters }) => counters.connections)
-        for (const client of clients) client.close()
-        await until(async () => (await box.status()).totals.connections === 0)
-        return Math.min(...counts) > 25
-      }, 60_000)
+      await allTakePart(box, port)
       await box.stop()
     })
   })
@@ -111,8 +127,7 @@ if (addon().sys === null) {
           assert.ok(answered > 0)
           assert.is(listeners(port), after)
           assert.is(workersOf(await box.status()).length, after)
-          let more = 0
-          await knock(port, () => more++ >= 50)
+          await allAnswered(port)
           await box.stop()
         })
       },
@@ -157,11 +172,65 @@ if (addon().sys === null) {
         [10, 10, 10],
       )
       for (const client of clients) client.close()
-      let more = 0
-      await knock(port, () => more++ >= 50)
+      await allAnswered(port)
       await box.stop()
     })
   })
+
+  test('a reload to another port that is given up half-way: nobody who connects there waits in vain', async () => {
+    await inSandbox(async (box) => {
+      await box.start(box.file('app.js', shared(4)))
+      const port = await freePort()
+      box.file('app.js', shared(4, SECOND_IS_BROKEN, `text://127.0.0.1:${port}`))
+      assert.is((await box.command('reload')).code, 6)
+      await allAnswered(port)
+      await box.stop()
+    })
+  })
+
+  longTest('a canary answers everybody who connects to a port of its own', async () => {
+    await inSandbox(async (box) => {
+      await box.start(box.file('app.js', shared(4)))
+      const port = await freePort()
+      box.file('app.js', shared(4, '', `text://127.0.0.1:${port}`))
+      const reloading = box.begin('reload', '--canary-ms', '60000')
+      await until(async () => workersOf(await box.status()).some(({ state }) => state === 'canary'))
+      await allAnswered(port)
+      await box.stop()
+      await reloading.ended
+    })
+  })
+
+  longTest(
+    'of a group that a reload adds, the first process answers everybody who has come before it was ready',
+    async () => {
+      await inSandbox(async (box) => {
+        const module = box.file('app.js', echo(1))
+        await box.start(module)
+        const port = await freePort()
+        const gates = ['first', 'rest'].map((name) => join(box.directory, name))
+        const added = `
+        import { existsSync } from 'node:fs'
+        import { setTimeout as sleep } from 'node:timers/promises'
+        const added = new Worker('text://127.0.0.1:${port}', { name: 'added', count: 4, reusePort: true })
+        added.onMessage = (connection, line) => connection.send(line + ' ' + process.pid)
+        added.onWorkerStart = async () => {
+          while (!existsSync(${JSON.stringify(gates)}[Math.min(added.id, 1)])) await sleep(10)
+        }`
+        box.file('app.js', echo(1, added))
+        const reloading = box.begin('reload')
+        await until(async () => (await box.status()).groups.length === 2)
+        const clients = await Promise.all(Array.from({ length: 40 }, () => Client.connect(port)))
+        for (const client of clients) client.send('x')
+        box.file('first', '')
+        for (const client of clients) assert.match(await client.line(), /^x /)
+        for (const client of clients) client.close()
+        box.file('rest', '')
+        assert.is((await reloading.ended).code, 0)
+        await box.stop()
+      })
+    },
+  )
 
   test('a second server on the port is refused', async () => {
     await inSandbox(async (box) => {

@@ -26,7 +26,8 @@ export class PortShare {
   readonly #standIns = new Map<Slot, { readonly handle: WorkerHandle; readonly socket: BoundSocket }>()
   /** Settles when all earlier stand-ins for the slot have let go. */
   readonly #relieved = new WeakMap<Slot, Promise<unknown>>()
-  #chosen = ''
+  /** What was last set in the kernel, and for which port. */
+  #chosen: { readonly first: BoundSocket; readonly places: string } | null = null
 
   constructor(group: GroupState, { sys } = addon()) {
     this.#group = group
@@ -35,22 +36,38 @@ export class PortShare {
 
   /** Forgets what was last set in the kernel: another master may have set something else. */
   forget(): void {
-    this.#chosen = ''
+    this.#chosen = null
   }
 
   /** Called after every change. */
   settle(): void {
-    const { declaration, sockets } = this.#group.blueprint
-    if (!declaration.reusePort || this.#sys === null || sockets[0]?.isActivated) return // they share one socket
-    const ready = this.#group.slots.filter((slot) => slot.current?.state === 'ready' && !slot.isGivenUp)
-    if (ready.length === 0) return // new connections wait for the first process that is ready
-    const free = ready.filter(({ current }) => current?.isFull === false)
-    const taking = free.length > 0 ? free : ready
-    this.#choose(taking)
+    const { sockets } = this.#group.blueprint
+    const taking = this.#taking
+    if (taking.length === 0) return // new connections wait for the first process that is ready
+    const taken = new Set(taking.map(({ socket }) => socket))
+    this.#choose(taken)
     for (const slot of this.#group.slots) {
-      if (taking.includes(slot)) void this.#relieve(slot)
+      if (taken.has(sockets[slot.id] ?? null)) void this.#relieve(slot)
       else if (!slot.isGivenUp) this.#standIn(slot, taking)
     }
+  }
+
+  /** The processes that are to get new connections. One that a reload has not replaced yet may be on another port. */
+  get #taking(): WorkerHandle[] {
+    const { sockets } = this.#group.blueprint
+    if (!this.#hasOwnSockets) return []
+    const ready = this.#group.slots.flatMap(({ current, isGivenUp }) => {
+      const serves = current?.state === 'ready' && current.socket !== null && sockets.includes(current.socket)
+      return serves && !isGivenUp ? [current] : []
+    })
+    const free = ready.filter(({ isFull }) => !isFull)
+    return free.length > 0 ? free : ready
+  }
+
+  /** Each process has a socket of its own. */
+  get #hasOwnSockets(): boolean {
+    const { declaration, sockets } = this.#group.blueprint
+    return declaration.reusePort && this.#sys !== null && sockets[0]?.isActivated !== true
   }
 
   /** From now on this slot gets nothing new. Resolves when everything that had arrived has been accepted. */
@@ -99,13 +116,14 @@ export class PortShare {
     }
   }
 
-  #choose(ready: readonly Slot[]): void {
+  /** New connections go to these sockets only. */
+  #choose(chosen: ReadonlySet<BoundSocket | null>): void {
     const { sockets } = this.#group.blueprint
-    const places = ready.map(({ id }) => id).filter((id) => id < sockets.length)
+    const places = [...sockets.keys()].filter((place) => chosen.has(sockets[place] ?? null))
     const [first] = sockets
-    const choice = `${first?.endpoint} ${places}`
-    if (places.length === 0 || first === undefined || choice === this.#chosen) return
-    this.#chosen = choice
+    if (places.length === 0 || first === undefined) return
+    if (first === this.#chosen?.first && `${places}` === this.#chosen.places) return
+    this.#chosen = { first, places: `${places}` }
     try {
       this.#sys?.chooseAmong(first.fd, places)
     } catch (error) {
@@ -113,12 +131,11 @@ export class PortShare {
     }
   }
 
-  #standIn(slot: Slot, taking: readonly Slot[]): void {
+  #standIn(slot: Slot, taking: readonly WorkerHandle[]): void {
     const socket = this.#group.blueprint.sockets[slot.id]
-    const handles = taking.flatMap(({ current }) => (current === null ? [] : [current]))
     const before = this.#standIns.get(slot)?.handle
-    const [handle] = handles.sort(byConnections)
-    if (socket === undefined || handle === undefined || (before !== undefined && handles.includes(before))) return
+    const [handle] = [...taking].sort(byConnections)
+    if (socket === undefined || handle === undefined || (before !== undefined && taking.includes(before))) return
     void this.#relieve(slot)
     this.#standIns.set(slot, { handle, socket })
     handle.standIn(slot.id, socket)

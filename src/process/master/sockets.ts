@@ -115,6 +115,7 @@ export class Sockets {
       const socket = bindShared(sys, ip, port, backlog) // the kernel numbers them in this order
       this.#all.set(socket, { address, owner: null, isShared: true, activatedAs: null, isLent: false })
       all.push(socket)
+      if (all.length === 1) gather(sys, socket)
     }
     const used = all.slice(0, count)
     for (const socket of used) this.keep(socket)
@@ -301,5 +302,14 @@ export class Sockets {
     } catch (error) {
       log(messageOf(error)) // a Unix socket's file could not be removed
     }
+  }
+}
+
+/** Whatever comes to a new port waits at its first socket, until the group chooses among those that are served. */
+function gather(sys: Sys, first: BoundSocket): void {
+  try {
+    sys.chooseAmong(first.fd, [0])
+  } catch (error) {
+    log(`${first.endpoint}: the kernel chooses among its sockets by itself: ${messageOf(error)}`)
   }
 }

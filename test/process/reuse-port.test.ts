@@ -232,6 +232,21 @@ if (addon().sys === null) {
     },
   )
 
+  test('a reload to fewer of them that is given up: all go on taking part, and who crashes comes back', async () => {
+    await inSandbox(async (box) => {
+      const port = portOf(await box.start(box.file('app.js', shared(4))))
+      box.file('app.js', shared(2, SECOND_IS_BROKEN))
+      assert.is((await box.command('reload')).code, 6)
+      await allTakePart(box, port)
+      const lost = workersOf(await box.status())[2]?.pid ?? 0
+      process.kill(lost, 'SIGKILL')
+      await until(async () => workersOf(await box.status())[2]?.pid !== lost)
+      await allReady(box, 4)
+      await allTakePart(box, port)
+      await box.stop()
+    })
+  })
+
   test('a second server on the port is refused', async () => {
     await inSandbox(async (box) => {
       const port = await freePort()

@@ -71,9 +71,18 @@ export class GroupState {
     const { blueprint, slots } = this
     const count = slots.length
     if (count === blueprint.declaration.count) return blueprint === wanted ? this.declare(declaredCount) : undefined
-    // a socket too many would get connections that nobody accepts
-    const sockets = blueprint.sockets.slice(0, Math.max(1, count))
-    this.blueprint = { ...blueprint, declaration: { ...blueprint.declaration, count }, sockets }
+    this.blueprint = { ...blueprint, declaration: { ...blueprint.declaration, count }, sockets: this.#socketsLeft }
+  }
+
+  /**
+   * The sockets for the slots that it has, in the kernel's order. One too many would get connections that nobody
+   * accepts; one too few would leave processes that serve without any.
+   */
+  get #socketsLeft(): BoundSocket[] {
+    const { sockets } = this.blueprint
+    const others = this.slots.slice(sockets.length).flatMap((slot) => this.share.socketOf(slot) ?? [])
+    const onPort = others.filter(({ endpoint }) => endpoint === sockets[0]?.endpoint)
+    return [...new Set([...sockets, ...onPort])].slice(0, Math.max(1, this.slots.length))
   }
 
   /**

@@ -72,7 +72,7 @@ export class PortShare {
 
   /** From now on this slot gets nothing new. Resolves when everything that had arrived has been accepted. */
   async giveUp(slot: Slot): Promise<void> {
-    const socket = this.#socketOf(slot)
+    const socket = this.socketOf(slot)
     const isOwn = socket !== null && !this.#group.blueprint.sockets.includes(socket) // the new blueprint has fewer
     slot.isGivenUp = true
     this.settle()
@@ -81,7 +81,7 @@ export class PortShare {
 
   /** When another master chooses: resolves when everything that had arrived for this slot has been accepted. */
   async emptied(slot: Slot): Promise<void> {
-    const socket = this.#socketOf(slot)
+    const socket = this.socketOf(slot)
     if (socket !== null && !socket.isActivated) await this.#emptied(socket)
   }
 
@@ -99,7 +99,8 @@ export class PortShare {
     return [...this.#standIns.values()].map(({ socket }) => socket)
   }
 
-  #socketOf(slot: Slot): BoundSocket | null {
+  /** The socket on which the slot's process, or a sibling for it, accepts. */
+  socketOf(slot: Slot): BoundSocket | null {
     return slot.current?.socket ?? this.#standIns.get(slot)?.socket ?? null
   }
 

@@ -140,6 +140,17 @@ test('a port that was closed and is bound again is chosen for again', () => {
   assert.equal(told.splice(0), ['choose 0,1'])
 })
 
+test('where no process is ready that stays, new connections wait at the places that do', async () => {
+  const { share, group, slots, told } = scene(3)
+  const [first, second] = slots as [Slot, Slot, Slot]
+  first.current = null
+  second.current = null
+  share.settle()
+  assert.equal(told.splice(0), ['choose 2', '2 stands in for 0', '2 stands in for 1'])
+  await share.giveUp(slots[2] as Slot, group.blueprint.sockets.slice(0, 2))
+  assert.equal(told.splice(0), ['choose 0,1'])
+})
+
 test('in an upgrade what waits for a process is taken before it leaves, and the choice is the new master’s', async () => {
   const { share, slots, told, pending } = scene(2)
   pending.set(11, 2)

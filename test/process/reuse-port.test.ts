@@ -247,6 +247,37 @@ if (addon().sys === null) {
     })
   })
 
+  test('a restart to fewer of them: who connects meanwhile waits, and is answered', async () => {
+    await inSandbox(async (box) => {
+      const gate = join(box.directory, 'gate')
+      const code = (count: number) => `
+        import { existsSync } from 'node:fs'
+        import { setTimeout as sleep } from 'node:timers/promises'
+        ${shared(
+          count,
+          `worker.onMessage = async (connection, line) => {
+             while (line === 'hold' && !existsSync('${gate}')) await sleep(10)
+             connection.send(line + ' ' + process.pid)
+           }`,
+        )}`
+      const port = portOf(await box.start(box.file('app.js', code(4))))
+      const last = await Client.connect(port)
+      await last.ask('x')
+      last.send('hold')
+      box.file('app.js', code(2))
+      const restarting = box.begin('restart', 'echo', '-g')
+      await until(async () => workersOf(await box.status()).filter(({ pid }) => pid !== 0).length === 1)
+      const clients = await Promise.all(Array.from({ length: 40 }, () => Client.connect(port)))
+      for (const client of clients) client.send('x')
+      box.file('gate', '')
+      for (const client of clients) assert.match(await client.line(), /^x /)
+      for (const client of clients) client.close()
+      assert.match(await last.line(), /^hold /)
+      assert.is((await restarting.ended).code, 0)
+      await box.stop()
+    })
+  })
+
   test('a second server on the port is refused', async () => {
     await inSandbox(async (box) => {
       const port = await freePort()

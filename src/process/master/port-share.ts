@@ -70,13 +70,17 @@ export class PortShare {
     return declaration.reusePort && this.#sys !== null && sockets[0]?.isActivated !== true
   }
 
-  /** From now on this slot gets nothing new. Resolves when everything that had arrived has been accepted. */
-  async giveUp(slot: Slot): Promise<void> {
+  /**
+   * From now on this slot gets nothing new. Resolves when everything that had arrived has been accepted.
+   *
+   * @param kept the sockets that stay: if no process is ready there, new connections wait for the first one
+   */
+  async giveUp(slot: Slot, kept: readonly BoundSocket[] = this.#group.blueprint.sockets): Promise<void> {
     const socket = this.socketOf(slot)
-    const isOwn = socket !== null && !this.#group.blueprint.sockets.includes(socket) // the new blueprint has fewer
     slot.isGivenUp = true
     this.settle()
-    if (isOwn) await this.#emptied(socket)
+    if (this.#hasOwnSockets && this.#taking.length === 0) this.#choose(new Set(kept))
+    if (socket !== null && !kept.includes(socket)) await this.#emptied(socket)
   }
 
   /** When another master chooses: resolves when everything that had arrived for this slot has been accepted. */

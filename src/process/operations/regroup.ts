@@ -90,6 +90,8 @@ export class Regroup extends Reload {
    */
   protected override async renew(group: GroupState, blueprint: Blueprint): Promise<void> {
     if (!group.isStopped) {
+      const surplus = group.slots.slice(blueprint.declaration.count)
+      await Promise.all(surplus.map((slot) => group.share.giveUp(slot, blueprint.sockets))) // no one waits there
       const leaving = group.slots.map((slot) => this.leave(group, slot, this.#windowOf(blueprint), 'replaced'))
       this.supervisor.reconcile() // they hear that none of them is followed before all have gone
       await Promise.all(leaving.map(({ gone }) => gone))

@@ -3,6 +3,7 @@
 import { now } from '../../loop/clock.ts'
 import type { Declaration } from '../group.ts'
 import type { GroupState } from '../master/group-state.ts'
+import type { WorkerHandle } from '../master/worker-handle.ts'
 import { keysOf } from '../messages.ts'
 import { matchGroups } from './group-match.ts'
 
@@ -67,11 +68,27 @@ function changes(group: GroupState, wanted: Declaration): Difference[] {
     }))
   const about = { group: name, wanted: 'running', command: `start ${name}` }
   if (group.isStopped) return [...settings, { ...about, what: 'group', running: 'stopped' }]
-  const ready = group.slots.filter(({ current }) => current?.state === 'ready').length
-  const { count } = declaration
-  if (ready === count) return settings
-  const processes = { running: `${ready} ready`, wanted: `${count} ready`, command: 'status' }
-  return [...settings, { group: name, what: 'processes', ...processes }]
+  return [...settings, ...processesOf(group)]
+}
+
+/** How the processes differ from what the group is to have by now. */
+function processesOf({ name, slots, blueprint }: GroupState): Difference[] {
+  const { count } = blueprint.declaration
+  const numberOf = (is: (handle: WorkerHandle) => boolean) =>
+    slots.filter(({ current }) => current !== null && is(current)).length
+  const about = { group: name, what: 'processes' }
+  const ready = numberOf(({ state }) => state === 'ready')
+  const outdated = numberOf(({ isOutdated }) => isOutdated)
+  const found: Difference[] = []
+  if (outdated > 0)
+    found.push({
+      ...about,
+      running: `${outdated} with the code before`,
+      wanted: `${count} with this code`,
+      command: 'reload',
+    })
+  if (ready !== count) found.push({ ...about, running: `${ready} ready`, wanted: `${count} ready`, command: 'status' })
+  return found
 }
 
 function isOnlyScaled({ scaledTo, declaredCount }: GroupState, wanted: Declaration): boolean {

@@ -214,9 +214,13 @@ export class Reload extends Turnover {
 
   /** The count that the code declares replaces that of `scale` only if the group gets as far as running that code. */
   async #bring(group: GroupState, blueprint: Blueprint, declaredCount: number): Promise<void> {
+    const before = new Set(group.slots.map(({ current }) => current))
     try {
       await this.renew(group, blueprint)
     } catch (error) {
+      const isBegun = group.blueprint === blueprint && blueprint.declaration.reloadable
+      for (const { current } of group.slots)
+        if (isBegun && current !== null && before.has(current)) current.isOutdated = true
       if (!group.isStopped) group.giveUp(blueprint, declaredCount)
       throw error
     }
@@ -240,6 +244,7 @@ export class Reload extends Turnover {
 
   #keep(group: GroupState, slot: Slot, { key, declaration }: Blueprint): void {
     slot.current?.reload()
+    if (slot.current !== null) slot.current.isOutdated = false // it is meant to stay
     const hasMoved = key.listen !== declaration.listen
     const note = `reloadable: false${hasMoved ? `, so it stays on ${declaration.listen}` : ''}`
     const receipt = this.note(`${group.name}:${slot.id}`, 'kept', slot.current)

@@ -47,7 +47,7 @@ export interface GroupStatus {
   readonly engine: string
   /** As declared. */
   readonly listen: string
-  /** As bound, with the port; empty without an address. */
+  /** As bound, with the port; empty without an address. New processes have it, see `WorkerStatus.address`. */
   readonly address: string
   readonly port: number
   /** Number of processes it should have. */
@@ -99,6 +99,10 @@ export interface WorkerStatus {
   /** 0 if there is no process. */
   readonly pid: number
   readonly state: WorkerState
+  /** Where it accepts: as `address` of its group, unless a reload that was given up has not come to it. */
+  readonly address: string
+  /** It runs the code from before that reload. */
+  readonly isOutdated: boolean
   /** Number of processes this slot has had. */
   readonly incarnation: number
   readonly uptimeMs: number
@@ -204,12 +208,13 @@ function slotStatus(group: GroupState, slot: Slot, silent: ReadonlySet<WorkerHan
 
 function processStatus(slot: Slot, handle: WorkerHandle, hasAnswered: boolean): WorkerStatus {
   const { memory, timers, work, counters } = handle.report
-  const { pid, incarnation, silentMs, messageRate, leavesFor } = handle
+  const { pid, incarnation, silentMs, messageRate, leavesFor, isOutdated } = handle
   const state = stateOf(slot, handle, hasAnswered)
   const uptimeMs = Math.round(now() - handle.startedAt)
   return {
     ...troubles(slot),
     ...{ id: slot.id, pid, state, incarnation, uptimeMs, silentMs: Math.round(silentMs), leavesFor },
+    ...{ address: handle.socket?.endpoint ?? '', isOutdated: isOutdated && slot.current === handle },
     canary: slot.canary?.handle === handle ? slot.canary.report : null,
     ...{ memory, timers, messageRate: hasAnswered ? messageRate : 0, work, counters: { ...counters } },
   }
@@ -230,6 +235,8 @@ function vacant({ blueprint, isStopped }: GroupState, slot: Slot): WorkerStatus 
   const { id, incarnation } = slot
   const nothing = {
     canary: null,
+    address: blueprint.sockets[0]?.endpoint ?? '',
+    isOutdated: false,
     pid: 0,
     uptimeMs: 0,
     silentMs: 0,

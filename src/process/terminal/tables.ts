@@ -81,8 +81,8 @@ const COLUMNS = [
   'status',
 ]
 
-function row({ address, name }: GroupStatus, worker: WorkerStatus): string[] {
-  const { counters, memory, state } = worker
+function row({ name }: GroupStatus, worker: WorkerStatus): string[] {
+  const { counters, memory, state, address } = worker
   const isKnown = state !== 'busy' && state !== 'hung' && state !== 'suspended'
   return [
     worker.pid === 0 ? '-' : String(worker.pid),
@@ -159,14 +159,17 @@ const STYLES: Record<string, Style> = {
 }
 
 /** How a group differs from its code, and why. */
-function changed({ name, count, declaredCount, scaledTo, isStopped }: GroupStatus): string[] {
+function changed({ name, count, declaredCount, scaledTo, isStopped, workers }: GroupStatus): string[] {
   const stopped = isStopped ? [`\n${name} is stopped: 'millrace start ${name}' starts it`] : []
   const why =
     scaledTo === null
       ? `has ${count} processes, its code declared ${declaredCount}: a reload was given up on the way`
       : `is scaled to ${count}, the code declares ${declaredCount}: 'millrace scale ${name} declared' goes back`
   const other = count === declaredCount ? [] : [`\n${name} ${why}`]
-  return [...stopped, ...other].map((line) => `\n${printableCell(line.slice(1))}`)
+  const old = workers.filter(({ isOutdated }) => isOutdated).length
+  const half =
+    old === 0 ? [] : [`\n${name} has ${old} processes with the code before: a reload was given up on the way`]
+  return [...stopped, ...other, ...half].map((line) => `\n${printableCell(line.slice(1))}`)
 }
 
 /** What is wrong with a worker, and what happens next. */

@@ -247,33 +247,50 @@ if (addon().sys === null) {
     })
   })
 
-  test('a restart to fewer of them: who connects meanwhile waits, and is answered', async () => {
-    await inSandbox(async (box) => {
-      const gate = join(box.directory, 'gate')
-      const code = (count: number) => `
+  for (const command of [['restart', 'echo', '-g'], ['upgrade']]) {
+    const title = `${command[0]} to fewer of them, the old ones first: who connects meanwhile waits, and is answered`
+    caseTest(command[0] === 'restart')(title, async () => {
+      await inSandbox(async (box) => {
+        const gate = join(box.directory, 'gate')
+        const code = (count: number) => `
         import { existsSync } from 'node:fs'
         import { setTimeout as sleep } from 'node:timers/promises'
         ${shared(
           count,
-          `worker.onMessage = async (connection, line) => {
+          `worker.reloadMode = 'stop-first'
+             worker.onMessage = async (connection, line) => {
              while (line === 'hold' && !existsSync('${gate}')) await sleep(10)
              connection.send(line + ' ' + process.pid)
            }`,
         )}`
-      const port = portOf(await box.start(box.file('app.js', code(4))))
-      const last = await Client.connect(port)
-      await last.ask('x')
-      last.send('hold')
-      box.file('app.js', code(2))
-      const restarting = box.begin('restart', 'echo', '-g')
-      await until(async () => workersOf(await box.status()).filter(({ pid }) => pid !== 0).length === 1)
-      const clients = await Promise.all(Array.from({ length: 40 }, () => Client.connect(port)))
-      for (const client of clients) client.send('x')
-      box.file('gate', '')
-      for (const client of clients) assert.match(await client.line(), /^x /)
-      for (const client of clients) client.close()
-      assert.match(await last.line(), /^hold /)
-      assert.is((await restarting.ended).code, 0)
+        const port = portOf(await box.start(box.file('app.js', code(4))))
+        const last = await Client.connect(port)
+        await last.ask('x')
+        last.send('hold')
+        box.file('app.js', code(2))
+        const operating = box.begin(...command)
+        await until(async () => workersOf(await box.status()).filter(({ pid }) => pid !== 0).length === 1)
+        const clients = await Promise.all(Array.from({ length: 40 }, () => Client.connect(port)))
+        for (const client of clients) client.send('x')
+        box.file('gate', '')
+        for (const client of clients) assert.match(await client.line(), /^x /)
+        for (const client of clients) client.close()
+        assert.match(await last.line(), /^hold /)
+        assert.is((await operating.ended).code, 0)
+        await box.stop()
+      })
+    })
+  }
+
+  longTest('an upgrade to fewer of them, the old ones first, that is given up: all take part again', async () => {
+    await inSandbox(async (box) => {
+      const mode = `worker.reloadMode = 'stop-first'`
+      const port = portOf(await box.start(box.file('app.js', shared(4, mode))))
+      box.file('app.js', shared(2, `${mode}; ${SECOND_IS_BROKEN}`))
+      assert.is((await box.command('upgrade')).code, 6)
+      box.file('app.js', shared(4, mode)) // what starts again has the code on disk
+      await allReady(box, 4)
+      await allTakePart(box, port)
       await box.stop()
     })
   })

@@ -67,6 +67,7 @@ export class PortShare {
   /** Each process has a socket of its own. */
   get #hasOwnSockets(): boolean {
     const { declaration, sockets } = this.#group.blueprint
+    if (this.#group.isStopped) return false // they are closed
     return declaration.reusePort && this.#sys !== null && sockets[0]?.isActivated !== true
   }
 

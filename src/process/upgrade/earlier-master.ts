@@ -12,6 +12,7 @@ import type { Channel } from '../channel.ts'
 import { type CommandError, failedWith } from '../exit-codes.ts'
 import type { PeerRow } from '../group.ts'
 import { startTimeOf } from '../identity.ts'
+import type { Outline } from '../master/group-state.ts'
 import type { Sockets } from '../master/sockets.ts'
 import type { FromChild, GroupKey, ToChild } from '../messages.ts'
 import { matchGroups } from '../operations/group-match.ts'
@@ -111,10 +112,11 @@ export class EarlierMaster {
     })
   }
 
-  /** Resolves when the earlier master has no process of these groups left. */
-  want(keys: readonly GroupKey[]): Promise<void> {
-    const groups = keys.flatMap((key) => this.#places.get(key) ?? [])
-    this.#channel.send({ type: 'wants', groups })
+  /** Resolves when the earlier master has no process of these groups, which it has, left. */
+  want(wanted: readonly Outline[]): Promise<void> {
+    const groups = wanted.map(({ key }) => this.#places.get(key) ?? -1)
+    const counts = wanted.map(({ declaration }) => declaration.count)
+    this.#channel.send({ type: 'wants', groups, counts })
     return this.#unlessSettled((resolve) => {
       this.#tellGiven = resolve
     })

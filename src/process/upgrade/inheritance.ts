@@ -108,8 +108,11 @@ export type ToSuccessor =
 
 export type FromSuccessor =
   | { readonly type: 'alive'; readonly pid: number }
-  /** Indexes of groups in the inheritance. */
-  | { readonly type: 'wants'; readonly groups: readonly number[] }
+  /**
+   * Indexes of groups in the inheritance, and how many processes each of them will have (undefined if that version does
+   * not say).
+   */
+  | { readonly type: 'wants'; readonly groups: readonly number[]; readonly counts?: readonly number[] }
   | { readonly type: 'able' }
   | { readonly type: 'peers'; readonly rows: readonly PeerRow[] }
   | { readonly type: 'leads'; readonly version: string; readonly node: string }

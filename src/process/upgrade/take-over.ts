@@ -79,7 +79,7 @@ export class TakeOver {
   async succeed(): Promise<void> {
     const [master, earlier] = [this.#master, this.#earlier]
     const held = master.groups.filter(({ slots }) => slots.some(({ isHeld }) => isHeld))
-    await this.#unlessEnding(earlier.want(held.map(({ blueprint }) => blueprint.key)))
+    await this.#unlessEnding(earlier.want(held.map(({ blueprint }) => blueprint)))
     for (const { slots } of master.groups) for (const slot of slots) slot.isHeld = false
     master.reconcile()
     await master.until(() => master.isEnding || master.isAllReady)

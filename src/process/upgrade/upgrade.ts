@@ -105,8 +105,8 @@ export class Upgrade {
     let successor: Successor | null = null
     try {
       successor = this.#spawn(program)
-      const { groups } = await successor.expect('wants', this.#signal)
-      await Promise.all(groups.map((place) => this.#vacate(place)))
+      const { groups, counts } = await successor.expect('wants', this.#signal)
+      await Promise.all(groups.map((place, at) => this.#vacate(place, counts?.[at])))
       successor.send({ type: 'given' })
       await successor.expect('able', this.#signal)
       this.#giveWay(successor.pid)
@@ -175,10 +175,17 @@ export class Upgrade {
     return { boot: { role: 'master', options, isDaemon, node: nodeSettings(), inheritance }, fds }
   }
 
-  /** Makes our processes of a group leave, for those of the new master that cannot live beside them. */
-  async #vacate(place: number): Promise<void> {
+  /**
+   * Makes our processes of a group leave, for those of the new master that cannot live beside them. Of the sockets, the
+   * first `count` are kept: what comes meanwhile waits there.
+   */
+  async #vacate(place: number, count?: number): Promise<void> {
     const group = this.#master.groups[place]
-    if (group !== undefined) await this.#removal.vacate(group)
+    if (group === undefined) return
+    const { sockets } = group.blueprint
+    const surplus = count === undefined ? [] : group.slots.slice(count)
+    await Promise.all(surplus.map((slot) => group.share.giveUp(slot, sockets.slice(0, count))))
+    await this.#removal.vacate(group)
   }
 
   /** Everything that names the master now names the new one. */
@@ -206,7 +213,10 @@ export class Upgrade {
     if (!this.#signal.aborted) tellService('READY=1', `MAINPID=${process.pid}`) // else it has received STOPPING=1
     for (const group of groups) {
       group.share.forget()
-      for (const slot of group.slots) slot.isHeld = false
+      for (const slot of group.slots) {
+        slot.isHeld = false
+        slot.isGivenUp = false
+      }
     }
     this.#master.reconcile()
     await successor?.abandon(stopTimeoutMs)

@@ -21,15 +21,15 @@ export function copyFor(module: string): Copy | null {
   const path = realPathOf(module)
   if (path === null) return null
   const folders = createRequire(path).resolve.paths(NAME) ?? []
-  return scopeOf(path) ?? firstOf(folders.map((folder) => copyAt(join(folder, NAME))))
+  return copyAround(path) ?? firstOf(folders.map((folder) => copyAt(join(folder, NAME))))
 }
 
 function firstOf(copies: readonly (Copy | null)[]): Copy | null {
   return copies.find((copy) => copy !== null) ?? null
 }
 
-/** A module inside of a copy finds that one by its own name. */
-function scopeOf(path: string): Copy | null {
+/** The copy that a file is part of, as it is now. A module inside of a copy finds that one by its own name. */
+export function copyAround(path: string): Copy | null {
   for (let folder = dirname(path); ; folder = dirname(folder)) {
     const about = packageAt(folder)
     if (about !== null) return about.name === NAME ? copyAt(folder) : null

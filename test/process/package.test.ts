@@ -1,9 +1,10 @@
 // Which copy of the package runs an app: its own. And what the package runs when there is no app: the demo.
 
-import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { packageAt } from '../support/release.ts'
 import { ask, Client, echo, inSandbox, portOf, type Sandbox, startFile, succeeded } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -12,14 +13,7 @@ const THEIRS = '9.9.9'
 /** An app with a copy of the package of its own, which says another version; the path of its module. */
 function appWithCopy(box: Sandbox, text = echo(1)): string {
   box.file('package.json', '{ "type": "module" }')
-  const copy = join(box.directory, 'node_modules/millrace')
-  cpSync(dirname(startFile), join(copy, 'dist'), { recursive: true })
-  cpSync('package.json', join(copy, 'package.json'))
-  const { version } = JSON.parse(readFileSync('package.json', 'utf8'))
-  for (const name of readdirSync(join(copy, 'dist')).filter((file) => file.endsWith('.js'))) {
-    const path = join(copy, 'dist', name)
-    writeFileSync(path, readFileSync(path, 'utf8').replaceAll(`"${version}"`, `"${THEIRS}"`))
-  }
+  packageAt(join(box.directory, 'node_modules/millrace'), THEIRS)
   return box.file('app.js', text)
 }
 

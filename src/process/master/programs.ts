@@ -1,9 +1,10 @@
 // Which copy of this package the processes of a server start with: the one that its app finds now, since all code in a
-// process must use one copy, provided that it is of the master's version. For another version there is `upgrade`.
+// process must use one copy, provided that it is of the master's version. For another version there is `upgrade`. The
+// version is read anew each time: npm installs another one in the place of the copy that the master was started from.
 
 import { existsSync } from 'node:fs'
 import { version } from '../../version.ts'
-import { type Copy, copyFor } from '../app-copy.ts'
+import { type Copy, copyAround, copyFor } from '../app-copy.ts'
 import { CommandError, Exit } from '../exit-codes.ts'
 import { realPathOrSelf } from '../paths.ts'
 import { ownProgram, type Program } from '../spawn.ts'
@@ -22,14 +23,21 @@ export class Programs {
 
   /** For a process that evaluates the app's code. Throws a CommandError if the app's copy is of another version. */
   readonly ofApp = (): Program => {
-    const copy = this.#isFollowing ? copyFor(this.#module) : null
-    if (copy === null || this.#isOwn(copy)) return this.#own
-    if (copy.version === version) return { ...this.#own, startFile: copy.startFile }
-    throw otherVersion(copy)
+    const theirs = this.#isFollowing ? copyFor(this.#module) : null
+    const copy = theirs ?? copyAround(this.#ownPath)
+    if (copy !== null && copy.version !== version) throw otherVersion(copy)
+    return theirs === null || this.#isOwn(theirs) ? this.#own : { ...this.#own, startFile: theirs.startFile }
   }
 
-  /** For a process that does not. The master's copy may have been removed together with the release that it came in. */
-  readonly ofOurs = (): Program => (existsSync(this.#own.startFile) ? this.#own : this.ofApp())
+  /**
+   * For a process that does not. The master's copy may have been removed together with the release that it came in, or
+   * replaced by another version.
+   */
+  readonly ofOurs = (): Program => (this.#isOwnThere ? this.#own : this.ofApp())
+
+  get #isOwnThere(): boolean {
+    return existsSync(this.#own.startFile) && (copyAround(this.#ownPath)?.version ?? version) === version
+  }
 
   #isOwn(copy: Copy | null): boolean {
     return copy?.startFile === this.#ownPath

@@ -186,6 +186,14 @@ export function messageOf(error: unknown): string {
   }
 }
 
+/** A value in an error about it. Text has quotes: "is 4: it must be a number" would contradict itself about '4'. */
+export function quoted(value: unknown): string {
+  if (typeof value === 'string') return `'${value}'`
+  if (typeof value === 'bigint') return `${value}n`
+  if (!Array.isArray(value)) return messageOf(value)
+  return `[${value.map((one) => (Array.isArray(one) ? '[...]' : quoted(one))).join(', ')}]`
+}
+
 /** Anything thrown, as an Error whose name and message can be read. */
 export function asError(thrown: unknown): Error {
   const isReadable = isError(thrown) && typeof propertyOf(thrown, 'message') === 'string'

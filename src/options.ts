@@ -1,7 +1,7 @@
 // Checks of every options object of the public API: known names, and values of the right type and range. In
 // plain JavaScript nothing else reports a typo, or a string in place of a number. They run where an object is passed.
 
-import { messageOf, UsageError } from './errors.ts'
+import { quoted, UsageError } from './errors.ts'
 
 /** What a setting must be: a test, and advice in words. */
 export interface Rule {
@@ -87,7 +87,7 @@ export function check(what: string, value: unknown, rule: Rule, code = 'ERR_BAD_
  */
 export function checkOptions(what: string, given: object, rules: Rules, code = 'ERR_BAD_OPTION'): void {
   if (!isObject(given))
-    throw new UsageError('ERR_BAD_OPTION', `${what} takes an object of options, not ${messageOf(given)}`)
+    throw new UsageError('ERR_BAD_OPTION', `${what} takes an object of options, not ${quoted(given)}`)
   for (const name of Object.keys(given)) {
     const value = (given as Readonly<Record<string, unknown>>)[name]
     const known = Object.hasOwn(rules, name) ? rules[name] : undefined
@@ -97,5 +97,5 @@ export function checkOptions(what: string, given: object, rules: Rules, code = '
 }
 
 function wrong(what: string, value: unknown, { advice, isSecret }: Rule, code: string): UsageError {
-  return new UsageError(code, `${what} is ${isSecret ? 'wrong' : messageOf(value)}: ${advice}`)
+  return new UsageError(code, `${what} is ${isSecret ? 'wrong' : quoted(value)}: ${advice}`)
 }

@@ -6,7 +6,7 @@ import { clients, serveFor, type Unsent, unsentByClients } from './client/client
 import { type ConnectionHost, DEFAULT_LIMITS, kGone, type ProtocolCallbacks } from './connection/host.ts'
 import { type AnyConnection, Connection } from './connection.ts'
 import { newCounters } from './counters.ts'
-import { messageOf, type SendError, SystemError, stackOf, UsageError } from './errors.ts'
+import { messageOf, quoted, type SendError, SystemError, stackOf, UsageError } from './errors.ts'
 import { log } from './log.ts'
 import { apart } from './loop/apart.ts'
 import type { Handler } from './messaging/mailbox.ts'
@@ -436,7 +436,7 @@ export class Worker<
     for (const [key, rule] of Object.entries(RULES)) check(`${key} of worker '${name}'`, Reflect.get(this, key), rule)
     for (const [key, value] of Object.entries(this))
       if (/^on[A-Z]/.test(key) && value !== null && value !== undefined && typeof value !== 'function')
-        throw new UsageError('ERR_BAD_OPTION', `${key} of worker '${name}' is ${String(value)}: it must be a function`)
+        throw new UsageError('ERR_BAD_OPTION', `${key} of worker '${name}' is ${quoted(value)}: it must be a function`)
     if (this.proxyProtocol !== null) ProxyRules.of(this.proxyProtocol)
     const count = this.#wholeCount
     if (this.minReady > count)
@@ -847,7 +847,7 @@ function argumentsOf(first: unknown, second: unknown): { listen?: string } {
     const all: { listen?: unknown } = listen === undefined ? settings : { ...settings, listen }
     if (all.listen === undefined || typeof all.listen === 'string') return all as { listen?: string }
   }
-  throw new UsageError('ERR_BAD_OPTION', `a Worker takes an address, settings, or both, not ${String(first)}`)
+  throw new UsageError('ERR_BAD_OPTION', `a Worker takes an address, settings, or both, not ${quoted(first)}`)
 }
 
 function nextTurn(): Promise<void> {

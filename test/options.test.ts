@@ -4,6 +4,7 @@
 
 import {
   broadcast,
+  CloseFrame,
   FileSessionStore,
   http,
   lengthPrefixed,
@@ -11,6 +12,7 @@ import {
   Response,
   Sessions,
   staticFiles,
+  Timer,
   text,
   Worker,
   websocket,
@@ -18,7 +20,7 @@ import {
 import { open } from 'millrace/testing'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { codeOf } from '../src/errors.ts'
+import { codeOf, messageOf } from '../src/errors.ts'
 
 type Take = (options: never) => unknown
 
@@ -190,6 +192,39 @@ test('a cookie of sessions is one that browsers take: by its prefix it is Secure
       'behind a proxy that ends TLS, too',
     )
   }
+})
+
+test('an error about text in the place of something else does not contradict itself', () => {
+  const told = (take: () => unknown): string => {
+    try {
+      return `took ${String(take())}`
+    } catch (error) {
+      return messageOf(error)
+    }
+  }
+  const worker = (options: object) => () => new Worker('text://127.0.0.1:0', options).describe()
+  const measured = (length: unknown) => () => {
+    const wire = open({ ...text, input: () => length as number })
+    wire.receive('x')
+    throw wire.errors[0]?.error
+  }
+  const all: [take: () => unknown, beginning: string][] = [
+    [worker({ idleTimeoutMs: '1000' }), `idleTimeoutMs of worker 'none' is '1000': it must be a number`],
+    [worker({ count: '4' }), `count of worker 'none' is '4': it must be a`],
+    [worker({ count: 4n }), `count of worker 'none' is 4n: it must be a`],
+    [worker({ reloadable: 'true' }), `reloadable of worker 'none' is 'true': it must be true or false`],
+    [worker({ execArgv: ['a', 1, ['b']] }), `execArgv of worker 'none' is ['a', 1, [...]]: it must be a list`],
+    [worker({ onMessage: 'f' }), `onMessage of worker 'none' is 'f': it must be a function`],
+    [measured('4'), `input() of protocol 'text' answered '4'`],
+    [measured(4n), `input() of protocol 'text' answered 4n`],
+    [() => new Worker('a://b', '5' as never), `a Worker takes an address, settings, or both, not 'a://b'`],
+    [() => http('x' as never), `http() takes an object of options, not 'x'`],
+    [() => new Response('404' as never), `'404' is no status of an answer`],
+    [() => new Response().withFile('x', '1' as never), `the offset of a file is a number of bytes, not '1'`],
+    [() => new CloseFrame('999' as never), `'999' is no close code`],
+    [() => Timer.add('1' as never, () => undefined), `Timer needs seconds as a finite number of 0 or more, not '1'`],
+  ]
+  for (const [take, beginning] of all) assert.is(told(take).slice(0, beginning.length), beginning)
 })
 
 test('a secret is in no error', () => {

@@ -4,7 +4,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { AsyncTcpConnection } from '../src/client/async-tcp-connection.ts'
 import { Connection } from '../src/connection.ts'
-import { codeOf, SystemError } from '../src/errors.ts'
+import { codeOf, quoted, SystemError } from '../src/errors.ts'
 import '../src/index.ts'
 import { sendLogTo } from '../src/log.ts'
 import { registry } from '../src/process/group.ts'
@@ -95,7 +95,7 @@ test('other settings that cannot work are refused, by name and value', () => {
   const bad = { drainTimeoutMs: -1, reloadMode: 'soon', reloadable: 1, execArgv: 'x', user: 5, group: null, name: 7 }
   for (const [key, value] of Object.entries(bad)) {
     const worker = new Worker('text://x:1', { [key]: value } as object)
-    assert.throws(() => worker.describe(), new RegExp(`${key} of worker .* is ${value}: it must be`))
+    assert.throws(() => worker.describe(), new RegExp(`${key} of worker .* is ${quoted(value)}: it must be`))
     assert.throws(() => worker.describe(), hasCode('ERR_BAD_OPTION'))
   }
 })

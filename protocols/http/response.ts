@@ -2,7 +2,7 @@
 // nothing sent can begin a second header or a second answer (not even through latin1: U+010D U+010A would become CR
 // LF).
 
-import { UsageError } from '../../src/errors.ts'
+import { quoted, UsageError } from '../../src/errors.ts'
 import { type CookieOptions, serializeCookie } from './cookies.ts'
 import { isToken } from './fields.ts'
 
@@ -112,7 +112,7 @@ export class Response {
   withFile(path: string, offset = 0, length = 0): this {
     for (const [name, value] of Object.entries({ offset, length }))
       if (!Number.isSafeInteger(value) || value < 0)
-        throw bad(`the ${name} of a file is a number of bytes, not ${value}`)
+        throw bad(`the ${name} of a file is a number of bytes, not ${quoted(value)}`)
     this.file = { path, offset, length }
     return this
   }
@@ -187,7 +187,7 @@ export function checkedReason(reason: string): string {
 /** Throws UsageError. @internal */
 export function checkedStatus(status: number): number {
   if (Number.isInteger(status) && status >= 200 && status <= 999) return status
-  throw bad(`${status} is no status of an answer`)
+  throw bad(`${quoted(status)} is no status of an answer`)
 }
 
 function bad(message: string): UsageError {

@@ -2,7 +2,7 @@
 // connection.
 
 import { foreignBytes, jsonOf } from '../../src/encoded.ts'
-import { UsageError } from '../../src/errors.ts'
+import { quoted, UsageError } from '../../src/errors.ts'
 import type { Agreement, DeflateEngine } from './deflate.ts'
 import { CLOSE_CODES, isCloseCode, Opcode, serverFrame } from './frames.ts'
 
@@ -54,7 +54,7 @@ export class CloseFrame {
   /** Throws UsageError for a code that may not be sent (RFC 6455 section 7.4), and for a reason of over 123 bytes. */
   constructor(code = 1000, reason = '') {
     if (!isCloseCode(code))
-      throw new UsageError('ERR_BAD_CLOSE_CODE', `${code} is no close code that may be sent: ${CLOSE_CODES}`)
+      throw new UsageError('ERR_BAD_CLOSE_CODE', `${quoted(code)} is no close code that may be sent: ${CLOSE_CODES}`)
     if (Buffer.byteLength(reason) > 123)
       throw new UsageError('ERR_BAD_CLOSE_REASON', 'a close reason has at most 123 bytes')
     this.code = code

@@ -18,7 +18,7 @@ import {
 } from '../connection/symbols.ts'
 import { Connection } from '../connection.ts'
 import { encodedSize } from '../encoded.ts'
-import { codeOf, SystemError, UsageError } from '../errors.ts'
+import { codeOf, quoted, SystemError, UsageError } from '../errors.ts'
 import { apart } from '../loop/apart.ts'
 import { Backoff } from '../loop/backoff.ts'
 import { now } from '../loop/clock.ts'
@@ -127,7 +127,7 @@ export class AsyncTcpConnection<const A extends string = string, P = ProtocolAt<
 
   constructor(address: A, settings: ClientSettings<P> = {}) {
     if (typeof settings !== 'object' || settings === null)
-      throw new UsageError('ERR_BAD_OPTION', `the settings of a client are an object, not ${String(settings)}`)
+      throw new UsageError('ERR_BAD_OPTION', `the settings of a client are an object, not ${quoted(settings)}`)
     const { protocol, ...checked } = settings
     if ((protocol ?? null) !== null) checkProtocol('the protocol of a client', protocol)
     checkClient(checked, CLIENT_RULES)

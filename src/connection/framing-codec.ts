@@ -2,7 +2,7 @@
 // object per connection.
 
 import { blamed, decoded, decodeWith, encodeWith } from '../blame.ts'
-import { ProtocolError } from '../errors.ts'
+import { ProtocolError, quoted } from '../errors.ts'
 import { Accumulator } from '../protocol/accumulator.ts'
 import type { Framer } from '../protocol/framing.ts'
 import {
@@ -261,7 +261,7 @@ class FramingCodec implements Codec {
     }
     if (Number.isInteger(length) && length >= 0) return length
     disown(length)
-    throw new ProtocolError('ERR_BAD_LENGTH', `input() of protocol '${protocol.name}' answered ${length}`)
+    throw new ProtocolError('ERR_BAD_LENGTH', `input() of protocol '${protocol.name}' answered ${quoted(length)}`)
   }
 
   #decode(bytes: Buffer, start: number, end: number): unknown {

@@ -2,7 +2,7 @@
 // to this process alone. The Scheduler defines how timers behave (order, context, errors); this file adds names, units
 // and checks.
 
-import { UsageError } from '../errors.ts'
+import { quoted, UsageError } from '../errors.ts'
 import { Scheduler } from './scheduler.ts'
 
 type Callback<A extends unknown[]> = (...args: A) => unknown
@@ -97,6 +97,6 @@ function checkSeconds(seconds: number): void {
   if (typeof seconds === 'number' && seconds >= 0 && seconds < Number.POSITIVE_INFINITY) return
   throw new UsageError(
     'ERR_TIMER_SECONDS',
-    `Timer needs seconds as a finite number of 0 or more, not ${String(seconds)}`,
+    `Timer needs seconds as a finite number of 0 or more, not ${quoted(seconds)}`,
   )
 }

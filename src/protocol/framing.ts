@@ -1,7 +1,7 @@
 // How packets are found in a stream: by a delimiter or a length.
 
 import { isChunk } from '../encoded.ts'
-import { ProtocolError, UsageError } from '../errors.ts'
+import { ProtocolError, quoted, UsageError } from '../errors.ts'
 import { checkOptions, integerFrom, type Rule, TRUE_OR_FALSE } from '../options.ts'
 import { NEED_MORE } from '../protocol.ts'
 
@@ -82,7 +82,7 @@ const PREFIX_RULES = {
  */
 export function lengthPrefixed(prefix: LengthPrefix): Framer {
   if ((prefix as LengthPrefix | null | undefined)?.bytes === undefined)
-    throw new UsageError('ERR_BAD_LENGTH_PREFIX', `lengthPrefixed() takes { bytes, ... }, not ${String(prefix)}`)
+    throw new UsageError('ERR_BAD_LENGTH_PREFIX', `lengthPrefixed() takes { bytes, ... }, not ${quoted(prefix)}`)
   checkOptions('lengthPrefixed()', prefix, PREFIX_RULES, 'ERR_BAD_LENGTH_PREFIX')
   const { bytes: width, offset = 0, includesHeader = false, littleEndian = false } = prefix
   const head = offset + width

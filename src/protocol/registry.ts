@@ -1,6 +1,6 @@
 // Which protocols an address may name, and what a protocol must have.
 
-import { messageOf, UsageError } from '../errors.ts'
+import { quoted, UsageError } from '../errors.ts'
 import type { AnyProtocol } from '../protocol.ts'
 
 const registry = new Map<string, AnyProtocol>()
@@ -33,7 +33,7 @@ const FRAMING = ['input', 'decode', 'encode']
  */
 export function checkProtocol(what: string, protocol: unknown): asserts protocol is AnyProtocol {
   const isThing = (typeof protocol === 'object' && protocol !== null) || typeof protocol === 'function'
-  if (!isThing) throw badProtocol(`${what} is ${String(protocol)}`)
+  if (!isThing) throw badProtocol(`${what} is ${quoted(protocol)}`)
   const methods = 'open' in protocol ? ['open'] : FRAMING
   const missing = methods.filter((name) => typeof Reflect.get(protocol, name) !== 'function').map((name) => `${name}()`)
   if (typeof Reflect.get(protocol, 'name') !== 'string') missing.unshift('name')
@@ -42,7 +42,7 @@ export function checkProtocol(what: string, protocol: unknown): asserts protocol
 
 /** @internal For what `open()` has returned, such as nothing, or the promise of an async function. */
 export function badCodec(protocol: string, returned: unknown): UsageError {
-  const why = `open() must return a codec, an object with receive() and the rest, not ${messageOf(returned)}`
+  const why = `open() must return a codec, an object with receive() and the rest, not ${quoted(returned)}`
   return new UsageError('ERR_BAD_PROTOCOL', `protocol '${protocol}': ${why}`)
 }
 

@@ -1,6 +1,6 @@
 // Limits of names, keys, values and times: checked by the worker before anything is sent, and again by the keeper.
 
-import { UsageError } from '../errors.ts'
+import { quoted, UsageError } from '../errors.ts'
 import { check, type Rule, rule } from '../options.ts'
 
 /** Limit of an encoded value. Larger things belong in a file or a database: every process that reads one copies it. */
@@ -47,5 +47,5 @@ export function checkTtl(ttlMs: unknown): number {
 
 export function checkStep(step: unknown): number {
   if (typeof step === 'number' && Number.isFinite(step)) return step
-  throw new UsageError('ERR_SHARED_STEP', `cannot add ${String(step)}: it must be a finite number`)
+  throw new UsageError('ERR_SHARED_STEP', `cannot add ${quoted(step)}: it must be a finite number`)
 }

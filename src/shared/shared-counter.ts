@@ -11,7 +11,7 @@
 
 import { addon } from '../addon.ts'
 import { crypto } from '../builtins.ts'
-import { messageOf, UsageError } from '../errors.ts'
+import { messageOf, quoted, UsageError } from '../errors.ts'
 import { LimitedLog } from '../log.ts'
 import { registry } from '../process/group.ts'
 import { keeperLink } from './keeper-link.ts'
@@ -153,5 +153,5 @@ function keyOf(name: string): bigint {
 
 function checkWhole(step: unknown): number {
   if (Number.isSafeInteger(step)) return step as number
-  throw new UsageError('ERR_SHARED_STEP', `a counter counts whole numbers, not ${String(step)}`)
+  throw new UsageError('ERR_SHARED_STEP', `a counter counts whole numbers, not ${quoted(step)}`)
 }

@@ -83,7 +83,7 @@ const MODULES: Record<string, [string, RegExp]> = {
   ],
   'gives a time to stop that is none': [
     `${declare}new Worker(); Worker.stopTimeout = '2'; Worker.runAll()`,
-    /Worker\.stopTimeout is 2: it must be a number from 0 on/,
+    /Worker\.stopTimeout is '2': it must be a number from 0 on/,
   ],
   'gives a log a bound that is none': [
     `${declare}new Worker(); Worker.logFileMaxSize = NaN; Worker.runAll()`,

@@ -107,7 +107,7 @@ test('a callback that is no function is refused', async () => {
   await inSandbox(async (box) => {
     const { code, stderr } = await box.command('check', box.file('app.js', echo(1, `Worker.onMasterStop = 'x'`)))
     assert.is(code, 6)
-    assert.match(stderr, /Worker\.onMasterStop is x: it must be a function, or null/)
+    assert.match(stderr, /Worker\.onMasterStop is 'x': it must be a function, or null/)
   })
 })
 

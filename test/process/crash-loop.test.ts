@@ -99,7 +99,7 @@ test('a policy that does not exist is refused', async () => {
     const module = box.file('app.js', echo(1, `Worker.unhandledRejection = 'ignore'`))
     const { code, stderr } = await box.command('check', module)
     assert.is(code, 6)
-    assert.match(stderr, /Worker\.unhandledRejection is ignore: it must be 'exit' or 'log'/)
+    assert.match(stderr, /Worker\.unhandledRejection is 'ignore': it must be 'exit' or 'log'/)
   })
 })
 

@@ -38,7 +38,7 @@ import {
   registry,
   type WantedSocket,
 } from './process/group.ts'
-import { runAll } from './process/run-all.ts'
+import { awaitRunAll, runAll } from './process/run-all.ts'
 import { checkProtocol, protocolOf } from './protocol/registry.ts'
 import type { AnyProtocol, InOf, OutOf } from './protocol.ts'
 import { datagramProtocol } from './udp/datagram-peer.ts'
@@ -322,6 +322,7 @@ export class Worker<
     if (listen !== '' && parseAddress(listen).transport === 'udp') this.transport = 'udp'
     for (const [key, value] of Object.entries(options)) this.#set(key, value)
     registry().groups.push(this)
+    awaitRunAll(() => own !== null)
   }
 
   /**

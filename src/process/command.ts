@@ -11,6 +11,7 @@ import { events } from './commands/events.ts'
 import { helpOf, overview, usageOf } from './commands/help.ts'
 import { COMMON_FLAGS, type FlagName, type Line, readLine, usage } from './commands/line.ts'
 import { logs } from './commands/logs.ts'
+import type { CommandName } from './commands/names.ts'
 import { nextStep } from './commands/next-step.ts'
 import { print } from './commands/print.ts'
 import { reload } from './commands/reload.ts'
@@ -22,12 +23,12 @@ import { connections, status } from './commands/status.ts'
 import { stop } from './commands/stop.ts'
 import { upgrade } from './commands/upgrade.ts'
 import { CommandError, Exit } from './exit-codes.ts'
+import { fromHere } from './paths.ts'
 import { shellWord } from './terminal/banner.ts'
 import { paintFor } from './terminal/style.ts'
 
-const COMMANDS: ReadonlyMap<string, Command> = new Map(
-  Object.entries({ start, stop, restart, reload, scale, upgrade, status, connections, logs, events, diff, check }),
-)
+const ALL = { start, stop, restart, reload, scale, upgrade, status, connections, logs, events, diff, check }
+const COMMANDS: ReadonlyMap<string, Command> = new Map(Object.entries(ALL satisfies Record<CommandName, Command>))
 
 /** Runs the command in `argv`. `direct` is the user's file, if that is what was run. Never rejects. */
 export async function runCommand(argv: readonly string[], direct: string | null): Promise<Exit> {
@@ -39,6 +40,14 @@ export async function runCommand(argv: readonly string[], direct: string | null)
   } catch (error) {
     return complain(error, argv, line, direct)
   }
+}
+
+/** Reports that the user's file `direct` has declared Workers and never called `runAll()`. Returns the exit code. */
+export function complainOfUnrun(argv: readonly string[], direct: string): Exit {
+  const error = new CommandError(Exit.Module, `${fromHere(direct)} never called Worker.runAll()`, {
+    next: 'call it when all Workers are declared',
+  })
+  return complain(error, argv, null, direct)
 }
 
 async function dispatch(line: Line): Promise<Exit> {

@@ -1,12 +1,14 @@
 // `Worker.runAll()` in every role: in a child it marks that everything is declared; in a process that a person started
-// it runs the command line.
+// it runs the command line. Without it such a process declares Workers and ends: that is reported.
 
+import { namesCommand } from './commands/names.ts'
 import { Exit } from './exit-codes.ts'
 import { registry } from './group.ts'
 import { runnableAt } from './paths.ts'
 import './node-flags.ts' // records how Node was started, before user code can change that
 
 let isRunning = false
+let isAwaited = false
 
 export function runAll(): void {
   const { onRunAll } = registry()
@@ -14,6 +16,26 @@ export function runAll(): void {
   if (isRunning) return
   isRunning = true
   void runTyped()
+}
+
+/**
+ * A Worker was declared: if a command was typed, the process should not end without a `runAll()`, unless it `hasStarted`
+ * a Worker otherwise. Programs without a command may only test handlers, or be clients.
+ */
+export function awaitRunAll(hasStarted: () => boolean): void {
+  if (isAwaited || registry().onRunAll !== null) return
+  isAwaited = true
+  if (!namesCommand(process.argv.slice(2))) return
+  process.once('beforeExit', () => {
+    if (!isRunning && !hasStarted()) void reportUnrun()
+  })
+}
+
+async function reportUnrun(): Promise<void> {
+  const file = runnableAt(process.argv[1] ?? '')
+  if (file === null || process.exitCode !== undefined) return
+  const { complainOfUnrun } = await import('./command.ts')
+  process.exitCode = complainOfUnrun(process.argv.slice(2), file)
 }
 
 /** Runs the typed command and exits, since the user's timers and sockets could keep this process alive. */

@@ -51,6 +51,42 @@ test('without a command it is usage, exit code 2, whatever the file keeps open',
   })
 })
 
+const UNRUN = echo().replace('Worker.runAll()', '')
+
+test('a command of a file that never calls runAll() fails, and says so', async () => {
+  await inSandbox(async (box) => {
+    box.file('app.js', UNRUN)
+    for (const args of [
+      ['start', '-d'],
+      ['-q', 'stop'],
+    ]) {
+      const { code, stderr } = await run(box, 'app.js', ...args).ended
+      assert.is(code, 6)
+      assert.match(stderr, /^millrace: app\.js never called Worker\.runAll\(\)\nnext: call it /)
+    }
+    const { code, stdout } = await run(box, 'app.js', 'status', '--json').ended
+    assert.equal([code, JSON.parse(stdout).error.code], [6, 'ERR_MODULE'])
+  })
+})
+
+test('a program that uses Workers without runAll() ends as it would: without a command of ours, or after a start', async () => {
+  await inSandbox(async (box) => {
+    const module = box.file('app.js', UNRUN)
+    box.file('helper.js', `import './app.js'\nprocess.exitCode = 3`)
+    box.file('started.js', `${UNRUN}\nawait worker.start({ id: 0, incarnation: 1, sockets: [], tls: {} })`)
+    for (const [args, expected] of [
+      [['app.js'], 0],
+      [['app.js', 'starts'], 0],
+      [['helper.js', 'start'], 3],
+      [['started.js', 'start'], 0],
+      [['-e', `import('${module}')`, 'start'], 0],
+    ] as const) {
+      const { code, stderr } = await run(box, ...args).ended
+      assert.equal([code, stderr], [expected, ''], args.join(' '))
+    }
+  })
+})
+
 test('it is found by the names that node finds it by', async () => {
   await inSandbox(async (box) => {
     box.file('app/index.js', echo(1).replace(/import (.*) from 'millrace'/, `const $1 = require('millrace')`))

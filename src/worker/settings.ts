@@ -63,8 +63,12 @@ type WorkerCallbackName =
   | 'onWorkerBufferDrain'
 
 /** Settings that the constructor takes. Each is a property of the Worker, with its documentation. */
-export interface WorkerSettings<A extends string | undefined, P, T extends Carrier = 'stream'>
-  extends Partial<Pick<Worker<A, P, T>, SettingName | WorkerCallbackName>>,
+export interface WorkerSettings<
+  // biome-ignore lint/suspicious/noExplicitAny: plain `WorkerSettings` are of any Worker
+  A extends string | undefined = any,
+  P = ProtocolAt<A>,
+  T extends Carrier = CarrierAt<A>,
+> extends Partial<Pick<Worker<A, P, T>, SettingName | WorkerCallbackName>>,
     Partial<Omit<CallbacksAt<A, P, T>, 'onMessage'>> {
   /** A message of a connection, or a datagram; without an address one of another worker, as `onWorkerMessage`. */
   onMessage?: OnMessageAt<A, P, T>
@@ -86,8 +90,14 @@ type ConnectionAt<A, P, T> = T extends 'udp'
       : Connection<InOf<P>, OutOf<P>>
     : Connection<InOf<P>, OutOf<P>>
 export type CallbacksAt<A, P, T> = ConnectionCallbacks<InOf<P>, OutOf<P>, ConnectionAt<A, P, T>>
-/** Without an address it is `onWorkerMessage`. */
-export type OnMessageAt<A, P, T> = [A] extends [undefined] ? OnWorkerMessage | null : CallbacksAt<A, P, T>['onMessage']
+/** Without an address it is `onWorkerMessage`; of any Worker it is either, and a helper may set or wrap it. */
+export type OnMessageAt<A, P, T> = unknown extends A
+  ? OnAnyMessage | null
+  : [A] extends [undefined]
+    ? OnWorkerMessage | null
+    : CallbacksAt<A, P, T>['onMessage']
+// biome-ignore lint/suspicious/noExplicitAny: a Connection, a UdpConnection or a WorkerRef, and what comes with it
+type OnAnyMessage = (connection: any, message: any, call?: any) => unknown
 /** Called for each message of another worker. The value it returns, or its promise's value, answers a request. */
 export type OnWorkerMessage = (from: WorkerRef, message: unknown, call: Call) => unknown
 // `unknown extends A` holds for `any` alone, what no address is: a plain `Worker` is any Worker.

@@ -16,6 +16,7 @@ import {
   type UdpConnection,
   Worker,
   type WorkerRef,
+  type WorkerSettings,
 } from 'millrace'
 
 type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
@@ -139,10 +140,8 @@ declared.onTopic = (connection, topic) => connection.send(topic)
 // Without an address
 const mailbox = new Worker({ name: 'TaskWorker', count: 4 })
 const empty = new Worker()
-mailbox.onMessage = (from, message, { isRequest, signal }) => {
-  expect<typeof from, WorkerRef>(true)
-  return isRequest ? from.request(message, { signal }) : from.send(`${from.id}: ${message}`)
-}
+mailbox.onMessage = (from: WorkerRef, message, { isRequest, signal }) =>
+  isRequest ? from.request(message, { signal }) : from.send(`${from.id}: ${message}`)
 mailbox.onWorkerMessage = async (from, message, call) => {
   expect<typeof from, WorkerRef>(true)
   expect<typeof message, unknown>(true)
@@ -336,6 +335,30 @@ const setUp = (worker: Worker) => worker.name
 for (const one of [echo, founding, configured, both, plain, beacons, mailboxes, empty, over]) setUp(one)
 setUp(echo)
 echo.onWorkerStart = setUp
+// A helper may set and wrap what any Worker has: its messages are of any type, and so is what they come with.
+export const counted = (worker: Worker): void => {
+  const before = worker.onMessage
+  worker.onMessage = (connection, message) => {
+    connection.send(message)
+    connection.close()
+    return before?.(connection, message)
+  }
+}
+export class Handler {
+  constructor(worker: Worker) {
+    worker.onMessage = this.handle.bind(this)
+  }
+  handle(connection: Connection, message: unknown): void {
+    connection.send(message)
+  }
+}
+for (const one of [echo, both, beacons, mailboxes]) counted(one)
+// Settings for several Workers, whatever their protocols are
+const common: WorkerSettings = { count: 2, onClose: () => undefined, onMessage: () => undefined }
+new Worker('text://x', common)
+new Worker('udp://x:1', common)
+new Worker({ ...common, name: 'x' })
+new Worker({ ...common, listen: config.address, protocol: commands })
 beacons.onWorkerStart = setUp
 const listed: Worker[] = [echo, founding, plain, beacons, mailboxes, empty, over, ...Worker.getAllWorkers()]
 const named = new Map<string, Worker>([['echo', echo]])

@@ -76,7 +76,7 @@ declare module './protocol.ts' {
 export { type CookieOptions, type Cookies, signCookie, verifyCookie } from '../protocols/http/cookies.ts'
 export type { Answer } from '../protocols/http/exchange.ts'
 export type { Fields } from '../protocols/http/fields.ts'
-export type { FormMap, FormValue } from '../protocols/http/forms.ts'
+export type { BodyMap, BodyValue, FormMap, FormValue } from '../protocols/http/forms.ts'
 export type { HeadLimits } from '../protocols/http/head.ts'
 export type { HttpProtocol } from '../protocols/http/http.ts'
 export { Request } from '../protocols/http/request.ts'

@@ -12,6 +12,14 @@ export interface FormMap {
   [name: string]: FormValue
 }
 
+/** What a body may have: of a form, texts; of JSON, anything. */
+export type BodyValue = string | number | boolean | null | BodyMap | BodyValue[]
+
+/** Has no prototype; maps within it do if they come from JSON. */
+export interface BodyMap {
+  [name: string]: BodyValue
+}
+
 interface FormLimits {
   /** Names and values. Default 1,000, PHP's max_input_vars. */
   readonly maxParameters: number

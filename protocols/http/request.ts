@@ -6,7 +6,15 @@ import type { CodecIo } from '../../src/protocol.ts'
 import { codingFor } from './codings.ts'
 import { type Cookies, parseCookies } from './cookies.ts'
 import type { Fields } from './fields.ts'
-import { FORM_LIMITS, FormBuilder, type FormMap, type FormValue, parseForm } from './forms.ts'
+import {
+  type BodyMap,
+  type BodyValue,
+  FORM_LIMITS,
+  FormBuilder,
+  type FormMap,
+  type FormValue,
+  parseForm,
+} from './forms.ts'
 import type { RequestHead } from './head.ts'
 import { addressIn, isHost } from './host.ts'
 import { RequestBody } from './request-body.ts'
@@ -29,7 +37,7 @@ interface Known {
   headers: Fields | null
   trailers: Fields | null
   query: FormMap | null
-  post: FormMap | null
+  post: BodyMap | null
   cookies: Cookies | null
   session: Promise<Session> | null
 }
@@ -145,15 +153,20 @@ export class Request {
 
   /** A parameter of the query, or all of them. */
   get(): FormMap
-  get(name: string, fallback?: FormValue): FormValue | undefined
+  get(name: string): FormValue | undefined
+  get(name: string, fallback: FormValue): FormValue
   get(name?: string, fallback?: FormValue): FormMap | FormValue | undefined {
     return name === undefined ? this.query : (this.query[name] ?? fallback)
   }
 
-  /** A parameter of the body (form, JSON object or upload), or all of them. */
-  post(): FormMap
-  post(name: string, fallback?: FormValue): FormValue | undefined
-  post(name?: string, fallback?: FormValue): FormMap | FormValue | undefined {
+  /**
+   * A parameter of the body, or all of them. In a form or an upload it is a text, or a list or map of texts; in a JSON
+   * object it is whatever the client has sent. `fallback` also stands for null.
+   */
+  post(): BodyMap
+  post(name: string): BodyValue | undefined
+  post(name: string, fallback: NonNullable<BodyValue>): NonNullable<BodyValue>
+  post(name?: string, fallback?: BodyValue): BodyMap | BodyValue | undefined {
     const known = this.#more()
     known.post ??= this.#parsePost()
     return name === undefined ? known.post : (known.post[name] ?? fallback)
@@ -264,7 +277,7 @@ export class Request {
     return (this.header('content-type') ?? '').split(';', 1).join('').trim().toLowerCase()
   }
 
-  #parsePost(): FormMap {
+  #parsePost(): BodyMap {
     const form = this.#known?.form ?? null
     if (form !== null) return formOf(form)
     const type = this.#mediaType

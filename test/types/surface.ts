@@ -5,6 +5,7 @@ import type {
   AnswerParts,
   AsyncTcpConnection,
   BodyMode,
+  BodyValue,
   ClientSettings,
   CompressionSettings,
   Cookies,
@@ -12,6 +13,7 @@ import type {
   Fields,
   FieldValue,
   FileRequest,
+  FormValue,
   HeadLimits,
   HttpSettings,
   OnWorkerMessage,
@@ -57,3 +59,20 @@ expect<
   [AnswerParts['status'], Exported['rest'], ProtocolErrorOptions['offset']],
   [number, Uint8Array, number | undefined]
 >(true)
+
+// What a client decides is not promised; a fallback is what there is without a parameter.
+declare const request: Request
+export const parameters = (): void => {
+  const name = request.post('name', '')
+  expect<typeof name, NonNullable<BodyValue>>(true)
+  // @ts-expect-error JSON may have a number here
+  if (typeof name !== 'object') name.toUpperCase()
+  expect<ReturnType<typeof request.json>, unknown>(true)
+  const posted = request.post('name')
+  expect<typeof posted, BodyValue | undefined>(true)
+  const asked = request.get('name', 'world')
+  expect<typeof asked, FormValue>(true)
+  if (typeof asked !== 'object') asked.toUpperCase()
+  const maybe = request.get('name')
+  expect<typeof maybe, FormValue | undefined>(true)
+}

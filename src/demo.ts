@@ -36,6 +36,7 @@ site.onWebSocketConnected = (guest) => {
   guest.onClose = () => everybody(`guest ${guest.id} has left`)
 }
 site.onMessage = async (connection, request) => {
+  if (typeof request === 'string' || request instanceof Uint8Array) return // a guest's, which has its own handler
   if (request.path === '/') return connection.send(PAGE)
   if (request.path === '/favicon.ico') return connection.send(new Response(204))
   if (request.path !== '/upload') return connection.send(new Response(404, {}, 'not here'))

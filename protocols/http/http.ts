@@ -1,7 +1,7 @@
 // HTTP/1.1 for servers (RFC 9110, RFC 9112), written against the plugin interface of ../README.md and nothing else.
 
 import { UsageError } from '../../src/errors.ts'
-import type { CodecIo, CodecProtocol, Role } from '../../src/protocol.ts'
+import type { AnyProtocol, CodecIo, CodecProtocol, InOf, Role } from '../../src/protocol.ts'
 import { HttpCodec } from './codec.ts'
 import type { Answer } from './exchange.ts'
 import { discardAnswer } from './release.ts'
@@ -11,9 +11,15 @@ import { type HttpServices, type HttpSettings, resolved } from './settings.ts'
 /** What `http()` makes. */
 export type HttpProtocol = CodecProtocol<Request, Answer>
 
+/** What `http({ websocket })` makes: messages of a WebSocket without a handler of its own come to the Worker's, too. */
+export type HttpProtocolWith<W> = CodecProtocol<Request | InOf<W>, Answer>
+
 /** Makes `http(settings)` for callers that have a file system and a clock. */
-export function httpWith(services: HttpServices): (settings?: HttpSettings) => HttpProtocol {
-  return (settings = {}) => {
+export function httpWith(services: HttpServices): {
+  <W extends AnyProtocol>(settings: HttpSettings & { readonly websocket: W }): HttpProtocolWith<W>
+  (settings?: HttpSettings): HttpProtocol
+} {
+  return (settings: HttpSettings = {}): HttpProtocol => {
     const all = resolved(settings, services)
     return {
       name: 'http',

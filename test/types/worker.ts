@@ -9,6 +9,8 @@ import {
   type CodecProtocol,
   type Connection,
   delimited,
+  type HttpProtocol,
+  http,
   type Protocol,
   type Request,
   type Session,
@@ -17,6 +19,7 @@ import {
   Worker,
   type WorkerRef,
   type WorkerSettings,
+  websocket,
 } from 'millrace'
 
 type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
@@ -136,6 +139,17 @@ declared.onMessage = (connection, message) => {
   connection.send({})
 }
 declared.onTopic = (connection, topic) => connection.send(topic)
+
+// A Worker of HTTP and WebSocket gets messages of both, unless a WebSocket has a handler of its own
+const site = new Worker('http://x:1', { protocol: http({ websocket: websocket(), compress: true }) })
+site.onMessage = (connection, message) => {
+  expect<typeof message, Request | string | Buffer>(true)
+  if (typeof message === 'string' || message instanceof Uint8Array) return
+  connection.send({ path: message.path })
+}
+const api = new Worker('http://x:1', { protocol: http({ compress: true, websocket: null }) })
+api.onMessage = (_connection, request) => expect<typeof request, Request>(true)
+expect<ReturnType<typeof http>, HttpProtocol>(true)
 
 // Without an address
 const mailbox = new Worker({ name: 'TaskWorker', count: 4 })

@@ -26,9 +26,19 @@
       },
       "conditions": [
         ["OS=='linux'", {
-          "sources": ["src/rings.cc", "src/engine.cc", "src/engine_datagrams.cc", "src/engine_binding.cc"],
+          "sources": [
+            "src/rings.cc",
+            "src/engine.cc",
+            "src/engine_datagrams.cc",
+            "src/engine_binding.cc",
+            "src/old_glibc.cc",
+          ],
         }],
-        ["OS=='linux' and sanitize==''", { "ldflags": ["-static-libstdc++", "-static-libgcc"] }],
+        # The C++ library is linked in: that of an old distribution lacks what a newer compiler uses. Its parts that nothing
+        # calls are left out, and libgcc is the one that Node has loaded: both would need a newer glibc than Node does.
+        ["OS=='linux' and sanitize==''", {
+          "ldflags": ["-static-libstdc++", "-Wl,--exclude-libs,ALL", "-Wl,--gc-sections"],
+        }],
         ["sanitize!=''", {
           "cflags_cc": ["-fsanitize=<(sanitize)", "-fno-omit-frame-pointer", "-g", "-O1"],
           "ldflags": ["-fsanitize=<(sanitize)"],

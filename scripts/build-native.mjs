@@ -2,11 +2,12 @@
 // package also works without the addon, so this never fails a build of the JavaScript; with `--strict` it does.
 //
 //   node scripts/build-native.mjs                       makes native/build/Release/millrace.node
-//   node scripts/build-native.mjs --prebuilt            also prebuilds/<platform>/millrace.node, stripped, for a release
+//   node scripts/build-native.mjs --prebuilt            also prebuilds/<platform>/millrace.node, stripped, for a release;
+//                      [--glibc 2.28]                   refused if it would need a newer glibc than this
 //   node scripts/build-native.mjs --sanitize address,undefined    makes build/sanitized/, for test:sanitizers
 
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdirSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { root } from './files.mjs'
@@ -14,6 +15,7 @@ import { root } from './files.mjs'
 const { values: options } = parseArgs({
   options: {
     prebuilt: { type: 'boolean', default: false },
+    glibc: { type: 'string', default: '2.28' }, // what Node 20 and later need themselves
     sanitize: { type: 'string', default: '' },
     strict: { type: 'boolean', default: false },
   },
@@ -56,11 +58,26 @@ function sanitized(kinds) {
 
 function prebuild() {
   const name = platformName()
+  const needed = glibcOf(binary)
+  const [most, least] = [options.glibc, needed].map((one) => Number(one.split('.')[1]))
+  if (least > most) {
+    say(`addon: no prebuilds/${name}: it needs glibc ${needed}, and hosts with ${options.glibc} could not load it.`)
+    say(`       Build it where glibc is that old (in a container), or accept it: --prebuilt --glibc ${needed}`)
+    process.exitCode = 1
+    return
+  }
   const target = join(root, 'prebuilds', name, 'millrace.node')
   mkdirSync(dirname(target), { recursive: true })
   copyFileSync(binary, target)
   if (process.platform === 'linux') spawnSync('strip', ['--strip-unneeded', target])
-  say(`addon: prebuilds/${name}/millrace.node, ${Math.round(statSync(target).size / 1024)} KiB`)
+  const size = Math.round(statSync(target).size / 1024)
+  say(`addon: prebuilds/${name}/millrace.node, ${size} KiB${needed === '' ? '' : `, needs glibc ${needed}`}`)
+}
+
+/** The newest glibc whose symbols a binary refers to, such as 2.28; empty for none: musl, macOS. */
+function glibcOf(path) {
+  const versions = [...readFileSync(path, 'latin1').matchAll(/\0GLIBC_2\.(\d+)/g)].map(([, minor]) => Number(minor))
+  return versions.length === 0 ? '' : `2.${Math.max(...versions)}`
 }
 
 /** As the loader (src/addon.ts) names it. */

@@ -1,6 +1,6 @@
-// The only file that loads the addon, which provides what plain Node cannot do (native/README.md). Tried in order: a
-// prebuilt binary of this package, then one made by `npm run build`, then none; all code that needs the addon has a
-// fallback or reports that it has none.
+// The only file that loads the addon, which provides what plain Node cannot do (native/README.md). Tried in order: the
+// binary made by `npm run build`, which is as new as the sources beside it, then a prebuilt one of this package, then
+// none; all code that needs the addon has a fallback or reports that it has none.
 
 import { existsSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -31,11 +31,18 @@ export function platformName(): string {
 export function load(root: string, platform: string, override: string | undefined): Addon {
   if (override === 'none') return none('switched off by MILLRACE_ADDON=none')
   if (override !== undefined && override !== '') return open(override, 'given', 'MILLRACE_ADDON')
-  const prebuilt = join(root, 'prebuilds', platform, 'millrace.node')
-  const built = join(root, 'native/build/Release/millrace.node')
-  if (existsSync(prebuilt)) return open(prebuilt, 'prebuilt', `prebuilt for ${platform}`)
-  if (existsSync(built)) return open(built, 'built', 'built here')
-  return none(`there is no binary for ${platform}, and none was built`)
+  const failures = new Set<string>()
+  for (const [source, path, why] of [
+    ['built', 'native/build/Release/millrace.node', 'built here'],
+    ['prebuilt', `prebuilds/${platform}/millrace.node`, `prebuilt for ${platform}`],
+  ] as const) {
+    const file = join(root, path)
+    if (!existsSync(file)) continue
+    const opened = open(file, source, why)
+    if (opened.source !== 'none') return opened
+    failures.add(opened.why)
+  }
+  return none([...failures].join('; ') || `there is no binary for ${platform}, and none was built`)
 }
 
 function none(why: string): Addon {

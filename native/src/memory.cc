@@ -23,6 +23,9 @@ bool seal(int fd) { return fcntl(fd, F_ADD_SEALS, kSeals) == 0; }
 
 bool is_sealed(int fd) { return (fcntl(fd, F_GET_SEALS) & kSeals) == kSeals; }
 
+/** Not by fstat(3), which would need glibc 2.33 (scripts/build-native.mjs). Nobody uses the offset of such memory. */
+off_t size_of(int fd) { return lseek(fd, 0, SEEK_END); }
+
 #else
 
 int open_nameless() {
@@ -44,6 +47,12 @@ bool seal(int) { return true; }
 
 bool is_sealed(int) { return true; }  // ftruncate(2) works only once on such an object
 
+/** lseek(2) is not for such an object. */
+off_t size_of(int fd) {
+  struct stat info {};
+  return fstat(fd, &info) == 0 ? info.st_size : -1;
+}
+
 #endif
 
 }  // namespace
@@ -58,9 +67,9 @@ Result<int> create_memory(size_t bytes) {
 }
 
 Result<uint8_t*> map_memory(int fd, size_t bytes) {
-  struct stat info {};
-  if (fstat(fd, &info) != 0) return Result<uint8_t*>::fail(errno, "fstat");
-  if (static_cast<uint64_t>(info.st_size) < bytes || !is_sealed(fd)) return Result<uint8_t*>::fail(EINVAL, "mmap");
+  const off_t size = size_of(fd);
+  if (size < 0) return Result<uint8_t*>::fail(errno == ESPIPE ? EINVAL : errno, "mmap");  // a socket has no size
+  if (static_cast<uint64_t>(size) < bytes || !is_sealed(fd)) return Result<uint8_t*>::fail(EINVAL, "mmap");
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (memory == MAP_FAILED) return Result<uint8_t*>::fail(errno, "mmap");
   return Result<uint8_t*>::of(static_cast<uint8_t*>(memory));

@@ -4,16 +4,27 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import dgram from 'node:dgram'
 import { once } from 'node:events'
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import net from 'node:net'
 import { networkInterfaces, tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { addon } from '../../src/addon.ts'
+import { addon, load } from '../../src/addon.ts'
 import type { Descriptor, Sys } from '../../src/addon-types.ts'
+import { engineWords } from '../../src/process/status/status.ts'
 import { atLength } from '../support/length.ts'
 import { until } from '../support/until.ts'
+import { root } from '../tooling/support.ts'
 
 const { sys, source, why } = addon()
 
@@ -445,6 +456,42 @@ sysTest('an accessor that is called on an object of another class reads nothing 
   }
 })
 
+sysTest('what was built here goes before what was packed, and if one cannot be loaded the other is tried', () => {
+  const good = join(root, 'native/build/Release/millrace.node')
+  if (!existsSync(good)) return // another addon is tested
+  const box = mkdtempSync(join(tmpdir(), 'addon-'))
+  const loaded = (here: string, there: string) => {
+    const folder = mkdtempSync(join(box, 'x')) // Node loads a path once
+    for (const [path, content] of [
+      ['native/build/Release/millrace.node', here],
+      ['prebuilds/x/millrace.node', there],
+    ] as const) {
+      mkdirSync(dirname(join(folder, path)), { recursive: true })
+      if (content === 'good') copyFileSync(good, join(folder, path))
+      else if (content !== '') writeFileSync(join(folder, path), content)
+    }
+    const { source: from, why: reason } = load(folder, 'x', '')
+    return `${from}: ${reason.replaceAll(`${folder}/`, '').replaceAll(/(loaded): [^;]*/g, '$1')}`
+  }
+  try {
+    assert.is(loaded('good', 'good'), 'built: built here')
+    assert.is(loaded('', 'good'), 'prebuilt: prebuilt for x')
+    assert.is(loaded('bad', 'good'), 'prebuilt: prebuilt for x')
+    assert.is(loaded('good', 'bad'), 'built: built here')
+    const both = 'native/build/Release/millrace.node cannot be loaded; prebuilds/x/millrace.node cannot be loaded'
+    assert.is(loaded('bad', 'bad'), `none: ${both}`)
+    assert.is(loaded('', ''), 'none: there is no binary for x, and none was built')
+  } finally {
+    rmSync(box, { recursive: true })
+  }
+})
+
+test('a reason that engine and addon share is said once', () => {
+  assert.is(engineWords({ name: 'node', why: 'no file' }, 'no file'), 'engine node   addon: no file')
+  assert.is(engineWords({ name: 'node', why: 'TLS' }, 'built here'), 'engine node (TLS)   addon: built here')
+  assert.is(engineWords({ name: 'native', why: '' }, 'built here'), 'engine native   addon: built here')
+})
+
 test('without addons everything is there but it, and it says why', () => {
   const program = `
     const { addon, load } = await import(${JSON.stringify(new URL('../../src/addon.js', import.meta.url).href)})
@@ -482,7 +529,7 @@ sysTest('memory: zeros that every mapping of it shows, with atomics; what is no 
   )
   assert.is(
     codeOf(() => sys.mapMemory(1_000_000, 4096)),
-    'fstat EBADF',
+    'mmap EBADF',
   )
   assert.is(
     codeOf(() => sys.createMemory(0)),

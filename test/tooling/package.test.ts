@@ -249,6 +249,14 @@ for (const resolution of ['nodenext', 'bundler']) {
   })
 }
 
+test('a binary that needs a newer glibc than is allowed is not packed', async () => {
+  const { glibcVersionRuntime } = (process.report.getReport() as { header: { glibcVersionRuntime?: string } }).header
+  if (glibcVersionRuntime === undefined || !existsSync(join(root, 'native/build/Release/millrace.node'))) return
+  const { code, stdout } = await node(['scripts/build-native.mjs', '--prebuilt', '--glibc', '2.2'], root)
+  assert.is(code, 1, stdout)
+  assert.match(stdout, /no prebuilds\/\S+: it needs glibc 2\.\d+, and hosts with 2\.2 could not load it/)
+})
+
 longTest('an installed package takes the binary for this platform, says so, and works without one', async () => {
   const directory = await consumerOf()
   const installed = join(directory, 'node_modules/millrace')

@@ -148,9 +148,9 @@ export function engineOf(declarations: readonly Declaration[]): Declaration['eng
   return (declarations.find(({ listen }) => listen !== '') ?? declarations[0])?.engine ?? { name: 'node', why: '' }
 }
 
-/** `native`, `node (TLS)`. */
-export function engineWord({ name, why }: Declaration['engine']): string {
-  return why === '' ? name : `${name} (${why})`
+/** `engine node (TLS)   addon: built here`. A reason that both have is said once. */
+export function engineWords({ name, why }: Declaration['engine'], addon: string): string {
+  return `engine ${why === '' || why === addon ? name : `${name} (${why})`}   addon: ${addon}`
 }
 
 /** Polls every worker, and returns those that did not answer in time. */

@@ -7,7 +7,7 @@ import { version } from '../../version.ts'
 import type { Declaration } from '../group.ts'
 import { fromHere } from '../paths.ts'
 import { startFile } from '../start-file.ts'
-import { engineOf, engineWord } from '../status/status.ts'
+import { engineOf, engineWords } from '../status/status.ts'
 import { renderTable } from './tables.ts'
 
 interface Banner {
@@ -29,8 +29,9 @@ export function renderBanner({ groups, modules, isDaemon, isQuiet, isDirect, run
     String(declaration.count),
     '[OK]',
   ])
+  const engine = engineWords(engineOf(groups.map(({ declaration }) => declaration)), addon().why)
   return [
-    `millrace ${version}   Node ${process.versions.node}   pid ${process.pid}   engine ${engineWord(engineOf(groups.map(({ declaration }) => declaration)))}   addon: ${addon().why}`,
+    `millrace ${version}   Node ${process.versions.node}   pid ${process.pid}   ${engine}`,
     renderTable([['name', 'protocol', 'listen', 'processes', 'state'], ...rows]),
     ...tryLines(groups),
     isDaemon

@@ -8,7 +8,7 @@ import type { CanaryReport } from '../operations/canary.ts'
 import type { ReloadOutcome } from '../operations/receipts.ts'
 import {
   type ConnectionPage,
-  engineWord,
+  engineWords,
   type GroupStatus,
   type ListedConnection,
   type Status,
@@ -45,7 +45,7 @@ export function renderStatus(status: Status, paint: Paint = plain): string {
   return [
     `millrace ${status.version}   Node ${status.node}   pid ${status.pid}   ${mode}   ${status.state}`,
     `start time ${localTime(new Date(status.startedAt))}   run ${formatDuration(status.uptimeMs)}   load average ${one.toFixed(2)}, ${five.toFixed(2)}, ${fifteen.toFixed(2)}`,
-    `${status.groups.length} groups   ${processes} processes   ${status.runDir}   engine ${engineWord({ name: status.engine, why: status.engineWhy })}   addon: ${status.addon}`,
+    `${status.groups.length} groups   ${processes} processes   ${status.runDir}   ${engineWords({ name: status.engine, why: status.engineWhy }, status.addon)}`,
     '',
     renderTable([['name', 'event-loop', 'exit_status', 'exit_count'], ...status.groups.flatMap(exitRows)]),
     '',

@@ -4,7 +4,7 @@ import { readFileSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { root } from './files.mjs'
 
-const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+const { version, engines } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 
 /** @type {import('esbuild').BuildOptions} */
 export const common = {
@@ -18,7 +18,7 @@ export const common = {
   treeShaking: false,
   sourcemap: true,
   sourcesContent: false,
-  define: { __VERSION__: JSON.stringify(version) },
+  define: { __VERSION__: JSON.stringify(version), __NODE__: JSON.stringify(engines.node) },
   logLevel: 'warning',
 }
 

@@ -15,6 +15,7 @@ test('what cannot be started is refused, with the reason and nothing touched', a
     await unnoticed(box, '', async (before) => {
       failed(await box.command('upgrade', '--node', '/no/such/node', module), /given up: .*\/no\/such\/node ENOENT/)
       failed(await box.command('upgrade', '--node', '/bin/false', module), /given up: \/bin\/false .* cannot be run/)
+      failed(await box.command('upgrade', '--node', '/bin/true', module), /given up: \/bin\/true .* it told no version/)
       box.file('app.js', 'this is no JavaScript')
       failed(await box.command('upgrade', module), /SyntaxError/, 6)
       box.file('app.js', version(2, 2, `${quick}\nworker.onWorkerStart = () => { throw new Error('no database') }`))

@@ -1,6 +1,7 @@
 // What a process of ours loads (scripts/build.mjs): its start is paid by every worker, reload and `status`. Milliseconds are not
 // asserted; files and modules of Node are.
 
+import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'uvu'
@@ -39,6 +40,29 @@ const LATE = [
 
 const has = (names: string[], text: string) =>
   names.some((name) => readFileSync(join(root, 'dist', name), 'utf8').includes(text))
+
+test('every bundle says first which Node it needs, if this one is too old', () => {
+  const fake = (version: string) =>
+    `Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '${version}' } })`
+  const { engines } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+  const [, least = ''] = /^>=(\d+\.\d+)\.0$/.exec(engines.node) ?? []
+  const older = ['18.20.8', `${least.split('.')[0]}.0.0`]
+  for (const [version, code, isRefused] of [
+    ...older.flatMap((one) =>
+      ['start', 'index', 'testing', 'command', 'keep', 'roles', 'run-master'].map(
+        (name) => [one, `await import('${join(root, 'dist', `${name}.js`)}')`, true] as const,
+      ),
+    ),
+    [`${least}.0`, `await import('${join(root, 'dist/index.js')}')`, false],
+    ['100.0.0', `await import('${join(root, 'dist/index.js')}')`, false],
+  ] as const) {
+    const { status, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', `${fake(version)};${code}`], {
+      encoding: 'utf8',
+    })
+    const refusal = `millrace needs Node ${least} or later, this is ${version}`
+    assert.equal([status, stderr.includes(refusal)], isRefused ? [1, true] : [0, false], `${code}: ${stderr}`)
+  }
+})
 
 test('a worker loads the library and its role, neither the master nor a command', () => {
   const { files, builtins } = loaded('start.js', 'roles.js', 'index.js')

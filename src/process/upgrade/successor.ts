@@ -162,15 +162,19 @@ export function checkProgram({ node, startFile }: Program, signal: AbortSignal):
   return new Promise((resolve, reject) => {
     const options = { env: childEnv('master'), timeout: FIRST_WORD_MS, killSignal: 'SIGKILL', signal } as const
     execFile(node, args, options, (error, stdout, stderr) => {
-      if (error === null) return resolve(stdout.trim())
+      const version = stdout.trim()
+      if (error === null && /^\d+\.\d+\.\d+/.test(version)) return resolve(version)
       reject(signal.aborted ? stopped() : cannotRun({ node, startFile }, error, stderr.trim()))
     })
   })
 }
 
-function cannotRun({ node, startFile }: Program, error: ExecFileException, printed: string): CommandError {
-  const isLate = error.killed === true
-  const why = isLate ? `no answer within ${FIRST_WORD_MS / 1000} s` : printed || messageOf(error)
+/** Without an error it is a program that runs, and is no Node. */
+function cannotRun({ node, startFile }: Program, error: ExecFileException | null, printed: string): CommandError {
+  const isLate = error?.killed === true
+  const why = isLate
+    ? `no answer within ${FIRST_WORD_MS / 1000} s`
+    : printed || messageOf(error ?? 'it told no version')
   return new CommandError(isLate ? Exit.Timeout : Exit.Failure, `${node} ${startFile} cannot be run: ${why}`)
 }
 

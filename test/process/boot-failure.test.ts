@@ -262,6 +262,18 @@ test('a start file or a Node that is gone is named, with what brings the server 
   )
 })
 
+test('an ES module that a package.json calls CommonJS, as npm init does, is told how it becomes one', async () => {
+  await inSandbox(async (box) => {
+    box.file('package.json', '{ "type": "commonjs" }')
+    box.file('exporting.js', 'export const name = 1')
+    for (const module of [box.file('app.js', echo()), box.file('b.js', `require('./exporting.js')`)]) {
+      const { code, stderr } = await box.command('check', module)
+      assert.is(code, 6)
+      assert.match(stderr, /\.js:\d+\n(?:.*\n)*SyntaxError: .*\n.*npm pkg set type=module .* \.mjs\n/)
+    }
+  })
+})
+
 longTest('a package that is away blames no code: the server goes on, and is reloaded when it is back', async () => {
   await inSandbox(async (box) => {
     release(box, '1.0.0')

@@ -1,5 +1,6 @@
 // Hints for a module that could not be imported. Usually it is TypeScript: Node runs it by stripping types (from 22.18
-// and 23.6 on), or else reports an error about file extensions.
+// and 23.6 on), or else reports an error about file extensions. Or it is an ES module where a package.json says
+// "commonjs", as `npm init` writes it.
 
 import { codeOf, messageOf } from '../../errors.ts'
 
@@ -12,7 +13,7 @@ const COMPILE = 'compile it first (tsc, esbuild), or start with a loader: node -
 export function explainImport(error: unknown): unknown {
   // Node's own stack begins with file, line and problem; all of its frames are Node's.
   const [place = ''] = (error instanceof Error ? (error.stack ?? '') : '').split('\n    at ')
-  const hint = hintFor(codeOf(error), messageOf(error)) || hintForRequired(error, place)
+  const hint = hintFor(codeOf(error), messageOf(error)) || hintForRequired(error, place) || hintForCommonJs(error)
   if (hint === '') return error
   const explained = new Error(`${messageOf(error)}\n${hint}`, { cause: error })
   explained.stack = `${place || messageOf(error)}\n${hint}`
@@ -56,6 +57,12 @@ function hintForRequired(error: unknown, place: string): string {
   const extension = /^\S.*\.([cm]?ts):\d+\n/.exec(place)?.[1]
   const isRead = Boolean((process.features as { typescript?: unknown }).typescript)
   return error instanceof SyntaxError && !isRead ? hintForExtension(extension) : ''
+}
+
+function hintForCommonJs(error: unknown): string {
+  const isRead =
+    error instanceof SyntaxError && /^(?:Cannot use import statement|Unexpected token 'export')/.test(error.message)
+  return isRead ? 'Node reads it as CommonJS: npm pkg set type=module (in package.json), or name it .mjs' : ''
 }
 
 /** Whether this version strips types, unless a flag forbids it. */

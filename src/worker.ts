@@ -6,7 +6,7 @@ import { clients, serveFor, type Unsent, unsentByClients } from './client/client
 import { type ConnectionHost, DEFAULT_LIMITS, kGone, type ProtocolCallbacks } from './connection/host.ts'
 import { type AnyConnection, Connection } from './connection.ts'
 import { newCounters } from './counters.ts'
-import { messageOf, quoted, type SendError, SystemError, stackOf, UsageError } from './errors.ts'
+import { codeOf, messageOf, quoted, type SendError, SystemError, stackOf, UsageError } from './errors.ts'
 import { log } from './log.ts'
 import { apart } from './loop/apart.ts'
 import type { Handler } from './messaging/mailbox.ts'
@@ -467,7 +467,7 @@ export class Worker<
   /** @internal */
   readTlsFiles(): Readonly<Record<string, string>> {
     if (!this.#isSecure && this.ssl === null) return {}
-    const files = readTlsFiles(this.ssl ?? {})
+    const files = this.#named(() => readTlsFiles(this.ssl ?? {}))
     this.#secured({ ticketKeys: '', files }) // unusable files are found here
     return files
   }
@@ -800,10 +800,16 @@ export class Worker<
   }
 
   #secured(secrets: TlsSecrets): TlsServer {
+    return this.#named(() => new TlsServer(this.ssl ?? {}, secrets))
+  }
+
+  /** What is wrong with TLS settings names the Worker that has them. */
+  #named<T>(make: () => T): T {
     try {
-      return new TlsServer(this.ssl ?? {}, secrets)
+      return make()
     } catch (cause) {
-      throw new UsageError('ERR_BAD_OPTION', `worker '${this.name}': ${messageOf(cause)}`, { cause })
+      const code = codeOf(cause) === 'ERR_UNKNOWN_OPTION' ? 'ERR_UNKNOWN_OPTION' : 'ERR_BAD_OPTION'
+      throw new UsageError(code, `worker '${this.name}': ${messageOf(cause)}`, { cause })
     }
   }
 

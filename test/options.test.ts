@@ -82,9 +82,9 @@ const refused: [what: string, take: Take, name: string, values: unknown[], code?
   ['proxyProtocol', proxied, 'from', [[5]]],
   ['ssl', secured, 'cafile', ['/ca.pem'], 'ERR_UNKNOWN_OPTION'],
   ['ssl', secured, 'requestcert', [true], 'ERR_UNKNOWN_OPTION'],
-  ['ssl', secured, 'certFile', [5, true], 'ERR_TLS_OPTION'],
-  ['ssl', secured, 'handshakeTimeoutMs', [-1, '5'], 'ERR_TLS_OPTION'],
-  ['ssl', secured, 'sni', ['x', { 'a.org': 'x' }], 'ERR_TLS_OPTION'],
+  ['ssl', secured, 'certFile', [5, true]],
+  ['ssl', secured, 'handshakeTimeoutMs', [-1, '5']],
+  ['ssl', secured, 'sni', ['x', { 'a.org': 'x' }]],
   ['cookie', cookie, 'httpOnyl', [true], 'ERR_UNKNOWN_OPTION'],
   ['cookie', cookie, 'httpOnly', ['no'], 'ERR_BAD_COOKIE'],
   ['cookie', cookie, 'sameSite', ['none', true], 'ERR_BAD_COOKIE'],
@@ -225,6 +225,22 @@ test('an error about text in the place of something else does not contradict its
     [() => Timer.add('1' as never, () => undefined), `Timer needs seconds as a finite number of 0 or more, not '1'`],
   ]
   for (const [take, beginning] of all) assert.is(told(take).slice(0, beginning.length), beginning)
+})
+
+test('what is wrong with the TLS of a Worker names it, whatever it is', () => {
+  for (const [ssl, code, cause] of [
+    [{ certFile: '/nowhere.pem', keyFile: '/nowhere.pem' }, 'ERR_BAD_OPTION', 'ERR_TLS_FILE'],
+    [{ sni: { 'a.org': { certFile: '/nowhere.pem' } } }, 'ERR_BAD_OPTION', 'ERR_TLS_FILE'],
+    [{ certFile: 5 }, 'ERR_BAD_OPTION', 'ERR_TLS_OPTION'],
+    [{}, 'ERR_BAD_OPTION', 'ERR_TLS_NO_CERTIFICATE'],
+    [{ certfile: '/nowhere.pem' }, 'ERR_UNKNOWN_OPTION', 'ERR_UNKNOWN_OPTION'],
+  ] as const)
+    assert.throws(
+      () => new Worker('ssl://127.0.0.1:0', { name: 'B', ssl: ssl as object }).readTlsFiles(),
+      (error: Error) =>
+        codeOf(error) === code && error.message.startsWith(`worker 'B': `) && codeOf(error.cause) === cause,
+      JSON.stringify(ssl),
+    )
 })
 
 test('a secret is in no error', () => {

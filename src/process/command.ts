@@ -10,7 +10,7 @@ import { diff } from './commands/diff.ts'
 import { events } from './commands/events.ts'
 import { helpOf, overview, usageOf } from './commands/help.ts'
 import { COMMON_FLAGS, type FlagName, type Line, readLine, usage } from './commands/line.ts'
-import { logs } from './commands/logs.ts'
+import { leftLogOf, logs } from './commands/logs.ts'
 import type { CommandName } from './commands/names.ts'
 import { nextStep } from './commands/next-step.ts'
 import { print } from './commands/print.ts'
@@ -100,7 +100,7 @@ function complain(error: unknown, argv: readonly string[], line: Line | null, di
   const name = line?.command ?? argv.find((arg) => COMMANDS.has(arg)) ?? ''
   const { modules = [], flags = {} } = line ?? {}
   const command = COMMANDS.has(name) ? name : ''
-  const step = nextStep(failure, { command, direct, modules, runDir: flags['run-dir'], hasLog: true })
+  const step = nextStep(failure, { command, direct, modules, runDir: flags['run-dir'], hasLog: hasLog(line) })
   if (argv.includes('--json'))
     process.stdout.write(
       `${JSON.stringify({ ...report, error: { code, exitCode, reason: message, next: step } }, null, 2)}\n`,
@@ -109,6 +109,16 @@ function complain(error: unknown, argv: readonly string[], line: Line | null, di
   const usageText = code === 'ERR_USAGE' ? `\n${usageFor(name)}\n` : ''
   process.stderr.write(`${paint('bad', 'millrace:')} ${message}\n${paint('quiet', 'next:')} ${step}\n${usageText}`)
   return exitCode
+}
+
+/** A command that finds no server may fail before one has begun a log; all others are about a server that has one. */
+function hasLog(line: Line | null): boolean {
+  if (line === null || !['start', 'restart'].includes(line.command)) return true
+  try {
+    return leftLogOf(line) !== undefined
+  } catch {
+    return false // what failed may be the path of the log, or the folder that it is relative to
+  }
 }
 
 function unexpected(error: unknown): CommandError {

@@ -59,7 +59,6 @@ async function follow(path: string, from: number, shape: (line: string) => strin
 
 /** The log file of the running server, or else where a server would have left it. */
 async function logFileOf(line: Line): Promise<string> {
-  const given = givenFor(line.flags, 'log-file')
   let reason: unknown
   try {
     const { logFile, pid } = (await findServer(line)).done
@@ -71,12 +70,16 @@ async function logFileOf(line: Line): Promise<string> {
     if (!(error instanceof CommandError && error.exitCode === Exit.NotRunning)) throw error
     reason = error
   }
-  const places = placesToAsk(line.modules[0] ?? '', runDirOf(line.flags)).places.map(({ path }) =>
-    join(path, 'millrace.log'),
-  )
-  const found = [...(given === undefined ? [] : [resolve(given)]), ...places].find((path) => existsSync(path))
+  const found = leftLogOf(line)
   if (found === undefined) throw reason
   return found
+}
+
+/** The file that a server which no longer runs has left where its log would be; undefined for none. */
+export function leftLogOf({ flags, modules }: Line): string | undefined {
+  const given = givenFor(flags, 'log-file')
+  const places = placesToAsk(modules[0] ?? '', runDirOf(flags)).places.map(({ path }) => join(path, 'millrace.log'))
+  return [...(given === undefined ? [] : [resolve(given)]), ...places].find((path) => existsSync(path))
 }
 
 async function checkNames(line: Line): Promise<void> {

@@ -31,6 +31,7 @@ export function nextStep({ exitCode, message, next }: CommandError, typed: Typed
   if (exitCode === Exit.NotRunning) return `start it: ${run('start -d', ' app.js')}`
   if (exitCode === Exit.AlreadyRunning) return `${run('reload')} for new code, ${run('restart')} for a new server`
   if (exitCode === Exit.Address) return otherAddress(message)
+  if (exitCode === Exit.Module && typed.command === 'check') return 'correct the code' // no other command knows more
   if (exitCode === Exit.Module) return `correct the code: ${run('check')} evaluates it, ${logs}`
   if (exitCode === Exit.Timeout && /\bstartTimeoutMs\b/.test(message))
     return `make it settle sooner, or raise startTimeoutMs of the Worker: ${logs}`

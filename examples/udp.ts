@@ -48,7 +48,7 @@ function summary(): string {
   return [...totals].map(([name, value]) => `${name}=${value}`).join(' ')
 }
 
-// One process, since it holds the totals. Where each datagram stands for itself, `count` may be higher (Node 23.1).
+// One process, since it holds the totals. Where each datagram stands for itself, `count` may be higher.
 const sink = new Worker('udp://127.0.0.1:8888', { name: 'statsd', protocol: statsd })
 
 sink.onMessage = (connection, metrics) => {

@@ -19,8 +19,8 @@ export function runAll(): void {
 }
 
 /**
- * A Worker was declared: if a command was typed, the process should not end without a `runAll()`, unless it `hasStarted`
- * a Worker otherwise. Programs without a command may only test handlers, or be clients.
+ * A Worker was declared: if a command was typed, the process should not end without a `runAll()`, unless it
+ * `hasStarted` a Worker otherwise. Programs without a command may only test handlers, or be clients.
  */
 export function awaitRunAll(hasStarted: () => boolean): void {
   if (isAwaited || registry().onRunAll !== null) return

@@ -67,7 +67,10 @@ function adopt({ fd, unread, unsent, ends }: Released): Socket {
 
 function listen(source: ListenSource, accept: Accept): Promise<Listener> {
   flushAtExit()
+  let isTcp = true
   const server = net.createServer(STREAM, (socket) => {
+    // Reset already, and its address is gone: without one it would pass for a Unix socket, which may be trusted.
+    if (isTcp && socket.remoteAddress === undefined) return void socket.destroy()
     guest.run(resourceOf(socket), admit, socket, accept) // Node runs this listener in the server's resource
     // The number shows how many there are, since the kernel hands out the lowest free one.
     if (descriptorOf(socket) >= scarceFrom()) source.onScarce?.()
@@ -79,7 +82,9 @@ function listen(source: ListenSource, accept: Accept): Promise<Listener> {
       if (isLackOfDescriptors(error)) source.onScarce?.()
     })
     server.listen(source.handle ?? { fd: source.fd }, source.backlog, () => {
-      if (isAt(server.address(), source.expected)) return resolve(opened(server, source))
+      const address = server.address()
+      isTcp = address !== null && typeof address !== 'string'
+      if (isAt(address, source.expected)) return resolve(opened(server, source))
       server.close() // never serve at an address we were not asked for: see bound-socket.ts
       reject(new SystemError('EADDRINUSE', 'listen', source.expected))
     })

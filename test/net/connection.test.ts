@@ -1,6 +1,7 @@
 // Connections on real engines, over the loopback interface and Unix sockets. One suite, run over every engine.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
+import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import net from 'node:net'
 import tls from 'node:tls'
@@ -122,6 +123,29 @@ for (const transport of transports) {
         `unix://${path}`,
       ),
     )
+  })
+
+  // By then the kernel of Linux has forgotten the address of a client that has reset, and keeps what it sent.
+  it('a client that resets before it is accepted does not pass for a Unix socket', async () => {
+    const seen: string[] = []
+    const onMessage = (connection: AnyConnection, line: unknown) =>
+      void seen.push(`${line} from ${connection.getRemoteIp()}, ${connection.toJSON().transport}`)
+    await withServer(transport, text, { onMessage }, async ({ connect, endpoint }) => {
+      const { port } = whereIs(endpoint) as { port: number }
+      const reset = `
+        const socket = require('node:net').connect(${port}, '127.0.0.1', () =>
+          socket.write('spoof\\n', () => socket.resetAndDestroy()))
+      `
+      const { status } = spawnSync(process.execPath, ['-e', reset]) // nothing is accepted meanwhile
+      assert.is(status, 0)
+      const honest = await connect()
+      honest.socket.write('honest\n')
+      await until(() => seen.some((line) => line.startsWith('honest')))
+      assert.equal(
+        seen.filter((line) => !line.endsWith(' from 127.0.0.1, tcp')),
+        [],
+      )
+    })
   })
 
   // A read of the kernel's ends behind a message with descriptors, whatever follows (unix(7)).
@@ -1198,6 +1222,7 @@ for (const transport of transports) {
     await withServer(transport, text, { onMessage: echo }, async ({ connect, worker, errors }) => {
       for (let round = 0; round < 10; round++) {
         const clients = await Promise.all(Array.from({ length: 100 }, () => connect()))
+        await until(() => worker.counters.accepted === (round + 1) * 100) // one that has reset before is not accepted
         for (const [at, { socket }] of clients.entries()) {
           if (at % 4 === 0) socket.destroy()
           else if (at % 4 === 1) socket.resetAndDestroy()

@@ -18,7 +18,10 @@ export const kGrew = Symbol('grew')
 export const kDrained = Symbol('drained')
 /** TLS is active: from now on bytes are received decrypted and sent encrypted. */
 export const kSecured = Symbol('secured')
-/** The last call: the descriptor is gone. Has an error when the peer reset the connection or the network failed. */
+/**
+ * The last call: the descriptor is gone. Has an error when the peer reset the connection or the network failed. Not
+ * called because both sides have sent FIN: the receiver, which may still be at work, then calls `destroy()`.
+ */
 export const kClosed = Symbol('closed')
 
 /** The receiver of a socket's events. None is called from inside a call to the socket, except `[kGrew]`. */

@@ -565,7 +565,9 @@ function onError(this: net.Socket, error: Error): void {
   ;(this as OwnedStream)[kOwner].closed(error)
 }
 
+/** Node destroys a stream whose FINs have both passed, while its connection may still be at work: that is no event. */
 function onClose(this: net.Socket): void {
+  if (this.readableEnded && this.writableFinished && this.errored === null) return
   ;(this as OwnedStream)[kOwner].closed(null)
 }
 

@@ -8,6 +8,7 @@ import * as assert from 'uvu/assert'
 import { frame } from '../../protocols/frame.ts'
 import { tcp } from '../../protocols/tcp.ts'
 import { text } from '../../protocols/text.ts'
+import { kShut } from '../../src/connection/symbols.ts'
 import type { AnyConnection } from '../../src/connection.ts'
 import type { AnyProtocol } from '../../src/protocol.ts'
 import type { Transport } from '../../src/transport.ts'
@@ -22,7 +23,12 @@ const PLACES = ['onConnect', 'onMessage', 'onBufferFull', 'onBufferDrain', 'onEr
 type Place = (typeof PLACES)[number]
 const WAYS = ['close', 'end', 'destroy', 'throw'] as const
 type Way = (typeof WAYS)[number]
-const PARTINGS = ['end', 'end', 'destroy', 'reset', 'server close', 'server end', 'server destroy', 'garbage'] as const
+const PARTINGS = [
+  ...(['end', 'end', 'destroy', 'reset', 'garbage'] as const),
+  ...(['server close', 'server end', 'server destroy', 'server shut'] as const),
+]
+/** How many messages a client sends after the server's FIN, before its own. */
+const LAST_MESSAGES = 20
 
 /** What one connection does, and what is done to it. */
 interface Plan {
@@ -346,7 +352,18 @@ class Actor {
     else if (parting === 'destroy') socket.destroy()
     else if (parting === 'reset') socket.resetAndDestroy()
     else if (parting === 'garbage') socket.end(this.#garbage())
+    else if (parting === 'server shut') await this.#shut()
     else connection[parting.slice('server '.length) as 'close' | 'end' | 'destroy']()
+  }
+
+  /** The server sends FIN and receives on, as for a pipe that has ended: what comes before the peer's is handled. */
+  async #shut(): Promise<void> {
+    this.#connection[kShut]()
+    await this.#waitFor(() => this.#hasHeardEnd)
+    const last = Array.from({ length: LAST_MESSAGES }, (_, at) => packetOf(this.#stage.scenario.protocol, 10, at))
+    const bytes = Buffer.concat(last)
+    this.#written += bytes.length
+    this.#client.socket.end(bytes)
   }
 
   /** A malformed packet. */

@@ -9,6 +9,7 @@ import { crypto } from '../builtins.ts'
 import { codeOf, UsageError, works } from '../errors.ts'
 import { deadlines } from '../loop/deadlines.ts'
 import { MAX_SLEEP_MS } from '../loop/scheduler.ts'
+import { nothing } from '../nothing.ts'
 import { ANY_STRING, check, isObject, POSITIVE, type Rule, rule } from '../options.ts'
 import type { TlsState } from '../protocol.ts'
 import type { Secured, Tls } from '../transport.ts'
@@ -188,7 +189,10 @@ export class TlsClient implements Tls {
   }
 
   wrap(raw: net.Socket, done: Secured): void {
-    const secured = tls().connect({ ...this.#options, socket: raw })
+    // For good: of a stream that is destroyed meanwhile, the error may come after 'close'.
+    const secured = tls()
+      .connect({ ...this.#options, socket: raw })
+      .on('error', nothing)
     const fail = (error: Error) => settle(explained(error))
     const cut = () => settle(new Error('the peer closed during the TLS handshake'))
     const late = this.#timeoutMs > 0 ? deadlines.after(this.#timeoutMs, giveUp, secured) : 0

@@ -18,6 +18,7 @@ import {
   AsyncUdpConnection,
   frame,
   PreparedMessage,
+  Timer,
   text,
 } from '../../src/index.ts'
 import { nativeEngine } from '../../src/net/native-engine.ts'
@@ -947,6 +948,27 @@ for (const engine of [nodeEngine, nativeEngine()].filter((one) => one !== null))
       socket.once('finish', () => setImmediate(() => socket.resume())) // not before: it is read behind what we sent
     }
     await whenServer(halfSaid, { connectTimeoutMs: 60_000 }, end)
+  })
+
+  test(`${engine.name}: a client that is destroyed in the turn in which its startTls() times out costs the process nothing`, async () => {
+    const { engine: before } = registry()
+    registry().engine = engine.name
+    const server = await serve((socket) => void socket.resume())
+    const client = new AsyncTcpConnection(`text://127.0.0.1:${server.port}`, { connectTimeoutMs: 150 })
+    const events = watched(client)
+    let handshake: Promise<void> | null = null
+    client.onConnect = () => {
+      handshake = client.startTls()
+      Timer.add(0.05, () => client.destroy(), [], false)
+    }
+    client.connect()
+    await until(() => (server.sockets[0]?.bytesRead ?? 0) > 0) // hands are being shaken
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200) // both are due when the loop goes on
+    await rejects(within(5_000, handshake as unknown as Promise<void>), 'ERR_CONNECTION_CLOSED')
+    for (let turn = 0; turn < 10; turn++) await nextTurn()
+    assert.equal(events, ['close'])
+    server.close()
+    registry().engine = before
   })
 
   test(`of a proxy, ${engine.name}: the end of one side is passed on, and the other goes on to its own`, async () => {
